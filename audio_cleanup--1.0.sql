@@ -1,0 +1,211 @@
+/* audio_cleanup--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION audio_cleanup" to load this file. \quit
+
+--
+-- Configuration: which rows refer to files
+--
+
+CREATE TABLE @extschema@.cleanup_sources (
+	source regclass PRIMARY KEY,
+	file_columns text[] NOT NULL CHECK (pg_catalog.cardinality(file_columns) > 0),
+	id_column name,
+	status_column name,
+	failed_statuses text[] NOT NULL DEFAULT '{failed}',
+	failed_at_column name,
+	timezone text NOT NULL DEFAULT 'UTC',
+	on_failed text NOT NULL DEFAULT 'keep' CHECK (on_failed IN ('keep', 'clear')),
+	added_by name NOT NULL DEFAULT CURRENT_USER,
+	added_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE @extschema@.cleanup_sources IS
+'tables and views whose rows refer to files; maintained by cleanup_add_source() and cleanup_drop_source()';
+COMMENT ON COLUMN @extschema@.cleanup_sources.file_columns IS 'columns that hold names, paths or URLs of files';
+COMMENT ON COLUMN @extschema@.cleanup_sources.id_column IS 'column by which a session is named in reports';
+COMMENT ON COLUMN @extschema@.cleanup_sources.status_column IS 'NULL: this source has no failed sessions';
+COMMENT ON COLUMN @extschema@.cleanup_sources.failed_at_column IS 'the time since which a session counts as failed';
+COMMENT ON COLUMN @extschema@.cleanup_sources.timezone IS 'how a failed_at_column without time zone is read';
+COMMENT ON COLUMN @extschema@.cleanup_sources.on_failed IS 'keep: the row stays as it is; clear: its file columns become NULL';
+
+--
+-- History: runs and the audit trail of files
+--
+
+CREATE SEQUENCE @extschema@.cleanup_runs_run_id_seq;
+
+CREATE TABLE @extschema@.cleanup_runs (
+	run_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_runs_run_id_seq'),
+	started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	finished_at timestamptz,
+	what text NOT NULL CHECK (what IN ('orphaned_files', 'failed_sessions', 'all')),
+	trigger text NOT NULL DEFAULT 'sql',
+	status text NOT NULL DEFAULT 'pending' CHECK (status IN ('running', 'pending', 'done', 'failed', 'interrupted')),
+	requested_by name NOT NULL,
+	orphaned_files bigint NOT NULL DEFAULT 0,
+	failed_sessions bigint NOT NULL DEFAULT 0,
+	files bigint NOT NULL DEFAULT 0,
+	deleted bigint NOT NULL DEFAULT 0,
+	skipped bigint NOT NULL DEFAULT 0,
+	errors bigint NOT NULL DEFAULT 0,
+	bytes bigint NOT NULL DEFAULT 0,
+	upload_dir text NOT NULL,
+	settings jsonb NOT NULL
+);
+ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
+CREATE INDEX cleanup_runs_unfinished ON @extschema@.cleanup_runs (run_id) WHERE status IN ('running', 'pending');
+COMMENT ON TABLE @extschema@.cleanup_runs IS 'history: one row for each real run';
+COMMENT ON COLUMN @extschema@.cleanup_runs.finished_at IS 'when the last of its files was dealt with';
+COMMENT ON COLUMN @extschema@.cleanup_runs.status IS
+'running: being planned in batches; pending: committed, files being dealt with; done; failed: done, with errors; interrupted';
+COMMENT ON COLUMN @extschema@.cleanup_runs.requested_by IS 'the role that asked, seen through SECURITY DEFINER functions';
+COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
+COMMENT ON COLUMN @extschema@.cleanup_runs.deleted IS 'files destroyed';
+COMMENT ON COLUMN @extschema@.cleanup_runs.skipped IS 'files let live: replaced, vanished or referred to again';
+COMMENT ON COLUMN @extschema@.cleanup_runs.bytes IS 'bytes given back to the file system';
+COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them';
+
+CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
+
+CREATE TABLE @extschema@.cleanup_files (
+	file_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_files_file_id_seq'),
+	run_id bigint NOT NULL,
+	file text COLLATE "C" NOT NULL,
+	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session')),
+	source text,
+	session_id text,
+	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restored', 'skipped', 'failed')),
+	size bigint NOT NULL,
+	modified_at timestamptz NOT NULL,
+	condemned_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	due_at timestamptz NOT NULL,
+	finished_at timestamptz,
+	freed bigint,
+	error text,
+	inode bigint NOT NULL,
+	mtime_ns bigint NOT NULL,
+	ctime_ns bigint NOT NULL,
+	btime_ns bigint NOT NULL
+);
+ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanup_files.file_id;
+CREATE INDEX cleanup_files_run_id ON @extschema@.cleanup_files (run_id);
+CREATE INDEX cleanup_files_pending ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'pending';
+CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) WHERE state = 'trashed';
+COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
+COMMENT ON COLUMN @extschema@.cleanup_files.file IS 'path relative to the upload directory';
+COMMENT ON COLUMN @extschema@.cleanup_files.state IS
+'pending: condemned, its place not yet known to be empty; trashed: moved aside; deleted; restored; skipped: it was replaced, vanished or is referred to again; failed: see error, the next run tries again';
+COMMENT ON COLUMN @extschema@.cleanup_files.size IS 'bytes';
+COMMENT ON COLUMN @extschema@.cleanup_files.due_at IS 'when the trashed file is destroyed';
+COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the file system: 0 while another hard link stands';
+COMMENT ON COLUMN @extschema@.cleanup_files.inode IS 'with size, mtime_ns, ctime_ns and btime_ns the identity of the file: another file of the same name is never touched';
+
+--
+-- To look
+--
+
+CREATE FUNCTION @extschema@.cleanup_config() RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_config() IS 'the settings in force in this session';
+
+CREATE FUNCTION @extschema@.cleanup_status() RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_status() IS 'what a run would do now; deletes nothing, works on a standby';
+
+CREATE FUNCTION @extschema@.cleanup_explain(file text) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_explain(text) IS
+'for one file (path relative to the upload directory): kept or condemned, and why';
+
+CREATE FUNCTION @extschema@.cleanup_check(OUT check_name text, OUT status text, OUT detail text, OUT hint text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_check() IS
+'a doctor for the installation; status is ok, warning or error';
+
+--
+-- To clean
+--
+
+CREATE FUNCTION @extschema@.cleanup_orphaned_files(dry_run boolean DEFAULT false, force boolean DEFAULT false) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_orphaned_files(boolean, boolean) IS
+'condemns files that no row refers to and that are older than the retention; they go with COMMIT';
+
+CREATE FUNCTION @extschema@.cleanup_failed_sessions(dry_run boolean DEFAULT false, force boolean DEFAULT false) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_failed_sessions(boolean, boolean) IS
+'condemns the audio of sessions that failed longer ago than the retention; it goes with COMMIT';
+
+CREATE FUNCTION @extschema@.cleanup_all(dry_run boolean DEFAULT false, force boolean DEFAULT false) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_all(boolean, boolean) IS
+'cleanup_orphaned_files and cleanup_failed_sessions in one run';
+
+CREATE PROCEDURE @extschema@.cleanup_run(dry_run boolean DEFAULT false, force boolean DEFAULT false, INOUT result jsonb DEFAULT NULL)
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON PROCEDURE @extschema@.cleanup_run(boolean, boolean, jsonb) IS
+'cleanup_all for schedulers: commits in batches, can be cancelled between files, returns the final outcome';
+
+--
+-- To set up
+--
+
+CREATE FUNCTION @extschema@.cleanup_add_source(
+	source regclass,
+	file_columns text[] DEFAULT NULL,
+	id_column name DEFAULT NULL,
+	status_column name DEFAULT NULL,
+	failed_statuses text[] DEFAULT '{failed}',
+	failed_at_column name DEFAULT NULL,
+	timezone text DEFAULT 'UTC',
+	on_failed text DEFAULT 'keep') RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_add_source(regclass, text[], name, name, text[], name, text, text) IS
+'registers a table or view whose rows refer to files; what is NULL is worked out from the usual column names';
+
+CREATE FUNCTION @extschema@.cleanup_drop_source(source regclass) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_drop_source(regclass) IS
+'forgets a source: its rows protect no file any more';
+
+CREATE FUNCTION @extschema@.cleanup_grant_access(role regrole, level text DEFAULT 'viewer') RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_grant_access(regrole, text) IS
+'viewer: may look; operator: may clean as well';
+
+CREATE FUNCTION @extschema@.cleanup_revoke_access(role regrole) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_revoke_access(regrole) IS
+'takes back what cleanup_grant_access gave';
+
+--
+-- What must survive a dump
+--
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_sources', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs_run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files_file_id_seq', '');
+
+--
+-- Nobody but those who are granted access
+--
+
+REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files FROM PUBLIC;
+REVOKE ALL ON SEQUENCE @extschema@.cleanup_runs_run_id_seq, @extschema@.cleanup_files_file_id_seq FROM PUBLIC;
+REVOKE ALL ON FUNCTION
+	@extschema@.cleanup_config(),
+	@extschema@.cleanup_status(),
+	@extschema@.cleanup_explain(text),
+	@extschema@.cleanup_check(),
+	@extschema@.cleanup_orphaned_files(boolean, boolean),
+	@extschema@.cleanup_failed_sessions(boolean, boolean),
+	@extschema@.cleanup_all(boolean, boolean),
+	@extschema@.cleanup_add_source(regclass, text[], name, name, text[], name, text, text),
+	@extschema@.cleanup_drop_source(regclass),
+	@extschema@.cleanup_grant_access(regrole, text),
+	@extschema@.cleanup_revoke_access(regrole)
+FROM PUBLIC;
+REVOKE ALL ON PROCEDURE @extschema@.cleanup_run(boolean, boolean, jsonb) FROM PUBLIC;

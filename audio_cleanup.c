@@ -1,0 +1,307 @@
+/*-------------------------------------------------------------------------
+ *
+ * audio_cleanup.c
+ *	  Keeps a directory of uploaded audio in step with the database.
+ *
+ * This file is the door: what the server calls is here, and each function
+ * only checks its arguments and hands on.  How a file dies is told by the
+ * files in src/, in this order:
+ *
+ *	tree_walk.c		walk the directory, by descriptors
+ *	match.c			which files does no row refer to (file_key.c: by which rules)
+ *	plan.c			judge, apply the brakes, condemn: a row for each file
+ *	execute.c		COMMIT; capture into the trash, verify, destroy, record
+ *	worker.c		what is left to do after the commit
+ *
+ * No file is touched before the commit of the transaction that condemned it.
+ *
+ * Process model: everything runs in the backend that calls, but for the drain
+ * worker, which a transaction starts at its commit.  The library need not be
+ * preloaded.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/tuplestore.h"
+
+#include "src/access.h"
+#include "src/compat.h"
+#include "src/doctor.h"
+#include "src/execute.h"
+#include "src/explain.h"
+#include "src/run.h"
+#include "src/settings.h"
+#include "src/sources.h"
+
+COMPAT_MODULE_MAGIC;
+
+PG_FUNCTION_INFO_V1(cleanup_config);
+PG_FUNCTION_INFO_V1(cleanup_status);
+PG_FUNCTION_INFO_V1(cleanup_explain);
+PG_FUNCTION_INFO_V1(cleanup_check);
+PG_FUNCTION_INFO_V1(cleanup_orphaned_files);
+PG_FUNCTION_INFO_V1(cleanup_failed_sessions);
+PG_FUNCTION_INFO_V1(cleanup_all);
+PG_FUNCTION_INFO_V1(cleanup_run);
+PG_FUNCTION_INFO_V1(cleanup_add_source);
+PG_FUNCTION_INFO_V1(cleanup_drop_source);
+PG_FUNCTION_INFO_V1(cleanup_grant_access);
+PG_FUNCTION_INFO_V1(cleanup_revoke_access);
+
+PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	settings_define();
+	execute_init();
+}
+
+
+/* -------------------------------------------------------------- arguments --- */
+
+static void
+require_argument(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", name)));
+}
+
+/* The two arguments of every cleaning call. */
+static void
+get_flags(FunctionCallInfo fcinfo, bool *dry_run, bool *force)
+{
+	require_argument(fcinfo, 0, "dry_run");
+	require_argument(fcinfo, 1, "force");
+	*dry_run = PG_GETARG_BOOL(0);
+	*force = PG_GETARG_BOOL(1);
+}
+
+static const char *
+get_name_or_null(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : NameStr(*PG_GETARG_NAME(n));
+}
+
+
+/* ------------------------------------------------------------------ to look --- */
+
+/*
+ * cleanup_config() returns jsonb: the settings in force in this session.
+ */
+Datum
+cleanup_config(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_JSONB_P(settings_to_jsonb());
+}
+
+/*
+ * cleanup_status() returns jsonb: what a run would do now.
+ */
+Datum
+cleanup_status(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_JSONB_P(run_preview(CLEAN_ALL, false, true));
+}
+
+/*
+ * cleanup_explain(file text) returns jsonb: for one file, kept or condemned,
+ * and why.
+ */
+Datum
+cleanup_explain(PG_FUNCTION_ARGS)
+{
+	require_argument(fcinfo, 0, "file");
+	PG_RETURN_JSONB_P(explain_file(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+}
+
+static void
+put_finding(const char *check, const char *status, const char *detail, const char *hint,
+			void *arg)
+{
+	ReturnSetInfo *rsinfo = arg;
+	Datum		values[4];
+	bool		nulls[4] = {false, false, false, hint == NULL};
+
+	values[0] = CStringGetTextDatum(check);
+	values[1] = CStringGetTextDatum(status);
+	values[2] = CStringGetTextDatum(detail);
+	values[3] = hint ? CStringGetTextDatum(hint) : (Datum) 0;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * cleanup_check() returns a row (check_name, status, detail, hint) for each
+ * finding.
+ */
+Datum
+cleanup_check(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	doctor_examine(put_finding, fcinfo->resultinfo);
+	PG_RETURN_NULL();
+}
+
+
+/* ----------------------------------------------------------------- to clean --- */
+
+static Datum
+clean(FunctionCallInfo fcinfo, CleanWhat what)
+{
+	bool		dry_run;
+	bool		force;
+
+	get_flags(fcinfo, &dry_run, &force);
+	if (dry_run)
+		PG_RETURN_JSONB_P(run_preview(what, force, false));
+	PG_RETURN_JSONB_P(run_in_transaction(what, force, "sql"));
+}
+
+/*
+ * cleanup_orphaned_files(dry_run boolean, force boolean) returns jsonb
+ */
+Datum
+cleanup_orphaned_files(PG_FUNCTION_ARGS)
+{
+	return clean(fcinfo, CLEAN_ORPHANS);
+}
+
+/*
+ * cleanup_failed_sessions(dry_run boolean, force boolean) returns jsonb
+ */
+Datum
+cleanup_failed_sessions(PG_FUNCTION_ARGS)
+{
+	return clean(fcinfo, CLEAN_FAILED);
+}
+
+/*
+ * cleanup_all(dry_run boolean, force boolean) returns jsonb
+ */
+Datum
+cleanup_all(PG_FUNCTION_ARGS)
+{
+	return clean(fcinfo, CLEAN_ALL);
+}
+
+static Datum
+make_row(FunctionCallInfo fcinfo, Jsonb *result)
+{
+	TupleDesc	desc;
+	Datum		value = JsonbPGetDatum(result);
+	bool		isnull = false;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), &value, &isnull));
+}
+
+/*
+ * CALL cleanup_run(dry_run boolean, force boolean, INOUT result jsonb)
+ */
+Datum
+cleanup_run(PG_FUNCTION_ARGS)
+{
+	bool		atomic = !(fcinfo->context && IsA(fcinfo->context, CallContext)) ||
+	castNode(CallContext, fcinfo->context)->atomic;
+	bool		dry_run;
+	bool		force;
+
+	get_flags(fcinfo, &dry_run, &force);
+	if (dry_run)
+		return make_row(fcinfo, run_preview(CLEAN_ALL, force, false));
+	if (atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("cleanup_run() cannot be called in a transaction block or from a function, because it commits"),
+				 errhint("Call cleanup_all() there.")));
+	return make_row(fcinfo, run_in_batches(CLEAN_ALL, force, "sql"));
+}
+
+
+/* ---------------------------------------------------------------- to set up --- */
+
+/*
+ * cleanup_add_source(source regclass, file_columns text[], id_column name,
+ *	status_column name, failed_statuses text[], failed_at_column name,
+ *	timezone text, on_failed text)
+ */
+Datum
+cleanup_add_source(PG_FUNCTION_ARGS)
+{
+	SourceRegistration registration;
+
+	require_argument(fcinfo, 0, "source");
+	require_argument(fcinfo, 4, "failed_statuses");
+	require_argument(fcinfo, 6, "timezone");
+	require_argument(fcinfo, 7, "on_failed");
+	registration.relid = PG_GETARG_OID(0);
+	registration.file_columns = PG_ARGISNULL(1) ? (Datum) 0 :
+		PointerGetDatum(PG_GETARG_ARRAYTYPE_P(1));
+	registration.id_column = get_name_or_null(fcinfo, 2);
+	registration.status_column = get_name_or_null(fcinfo, 3);
+	registration.failed_statuses = PointerGetDatum(PG_GETARG_ARRAYTYPE_P(4));
+	registration.failed_at_column = get_name_or_null(fcinfo, 5);
+	registration.timezone = text_to_cstring(PG_GETARG_TEXT_PP(6));
+	registration.on_failed = text_to_cstring(PG_GETARG_TEXT_PP(7));
+
+	SPI_connect();
+	sources_register(extension_lookup(false), &registration);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * cleanup_drop_source(source regclass)
+ */
+Datum
+cleanup_drop_source(PG_FUNCTION_ARGS)
+{
+	require_argument(fcinfo, 0, "source");
+	SPI_connect();
+	sources_drop(extension_lookup(false), PG_GETARG_OID(0));
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * cleanup_grant_access(role regrole, level text)
+ */
+Datum
+cleanup_grant_access(PG_FUNCTION_ARGS)
+{
+	require_argument(fcinfo, 0, "role");
+	require_argument(fcinfo, 1, "level");
+	SPI_connect();
+	access_grant(extension_lookup(false), PG_GETARG_OID(0),
+				 text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * cleanup_revoke_access(role regrole)
+ */
+Datum
+cleanup_revoke_access(PG_FUNCTION_ARGS)
+{
+	require_argument(fcinfo, 0, "role");
+	SPI_connect();
+	access_revoke(extension_lookup(false), PG_GETARG_OID(0));
+	SPI_finish();
+	PG_RETURN_VOID();
+}

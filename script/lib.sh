@@ -1,0 +1,214 @@
+# shellcheck shell=bash
+#
+# lib.sh: what script/test, script/demo and script/indent share.
+#
+# PostgreSQL does not run as root, and a checkout is not another user's to
+# write in.  So the scripts copy the tree into a folder of their own, build it
+# there as whoever called them, install it as root (through sudo if need be),
+# hand the copy to the OS user postgres, and run servers and tests as that user
+# in an environment made from nothing: no PG* and no UPLOAD_DIR leaks in.
+#
+# To be sourced after "set -euo pipefail".
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+scratch=                        # the caller's own folder, made by make_scratch
+pg_config=${PG_CONFIG:-}        # set by choose_server
+pg_major=                       # the same; empty: not a server of Debian's
+lists_fresh=
+unset "${!PG@}"                 # PGHOST and its like are about the caller's own servers
+
+say() { printf '%s\n' "$*"; }
+
+die()
+{
+    printf '%s: %s\n' "script/${0##*/}" "$*" >&2
+    exit 1
+}
+
+as_root()
+{
+    if ((EUID == 0)); then
+        "$@"
+    else
+        command -v sudo >/dev/null || die "neither root nor sudo: cannot run $1"
+        sudo -- "$@"
+    fi
+}
+
+# as_postgres DIR COMMAND...: in DIR, which is its home too, so that no ~/.psqlrc or ~/.pgpass has a say
+as_postgres()
+{
+    local dir=$1
+    shift
+    local clean=(env -i -C "$dir" HOME="$dir" USER=postgres LOGNAME=postgres LANG=C.UTF-8
+        PATH="$(pg_bindir):/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@")
+
+    if ((EUID == 0)); then
+        runuser -u postgres -- "${clean[@]}"
+    else
+        command -v sudo >/dev/null || die "neither root nor sudo: cannot become postgres"
+        sudo -u postgres -- "${clean[@]}"
+    fi
+}
+
+pg_bindir() { dirname "$pg_config"; }
+
+# quietly LOG COMMAND...: output only if it fails
+quietly()
+{
+    local log=$1
+    shift
+    "$@" >>"$log" 2>&1 && return
+    printf '\nThis failed: %s\n' "$*" >&2
+    tail -n 60 "$log" >&2
+    return 1
+}
+
+# ---- packages ----
+
+refresh_package_lists()
+{
+    [[ -z $lists_fresh ]] || return 0
+    quietly "$scratch/apt.log" as_root apt-get -q -o DPkg::Lock::Timeout=120 update
+    lists_fresh=yes
+}
+
+# All the scripts' make and apt output goes into logs here.
+make_scratch()
+{
+    scratch=$(mktemp -d "/tmp/audio_cleanup.${0##*/}.XXXXXX")
+    chmod 755 "$scratch"
+}
+
+remove_scratch()
+{
+    case $scratch in
+        /tmp/audio_cleanup.*) as_root rm -rf -- "$scratch" ;;
+    esac
+}
+
+offered() { [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [0-9] ]]; }
+
+# Sets pg_config and pg_major.  A server that is there wins over a newer one that could be.
+choose_server()
+{
+    local n
+
+    command -v apt-get >/dev/null ||
+        die "this script sets up Debian and its kin; elsewhere: make && make install && make installcheck"
+
+    if [[ -n $pg_config ]]; then
+        pg_config=$(command -v "$pg_config" || printf '%s' "$pg_config")
+        [[ $pg_config == /usr/bin/pg_config ]] && pg_config=$(pg_config --bindir)/pg_config
+        [[ $pg_config =~ ^/usr/lib/postgresql/([0-9]+)/bin/pg_config$ ]] && pg_major=${BASH_REMATCH[1]}
+        [[ -n $pg_major || -x $pg_config ]] || die "PG_CONFIG=$pg_config cannot be run"
+        return
+    fi
+
+    for n in 18 17 16 15; do
+        [[ ! -x /usr/lib/postgresql/$n/bin/postgres ]] || { pg_major=$n; break; }
+    done
+    if [[ -z $pg_major ]]; then
+        refresh_package_lists
+        for n in 18 17 16 15; do
+            ! offered "postgresql-server-dev-$n" || { pg_major=$n; break; }
+        done
+    fi
+    [[ -n $pg_major ]] || die "no PostgreSQL 15 to 18 is installed or offered by apt; set PG_CONFIG"
+    pg_config=/usr/lib/postgresql/$pg_major/bin/pg_config
+}
+
+# packages_for SCRIPT: what of script/packages is for it; with a server from elsewhere, not Debian's
+packages_for()
+{
+    local package comment
+
+    while IFS='#' read -r package comment; do
+        package=${package//[[:space:]]/}
+        [[ -n $package && " ${comment%%:*} " == *" $1 "* ]] || continue
+        [[ $package != *-NN* || -n $pg_major ]] || continue
+        say "${package/-NN/-$pg_major}"
+    done <"$root/script/packages"
+}
+
+installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
+
+# A new server package would create and start a cluster "main".  Nobody asked for one: it is told not to, for as
+# long as this takes.  Clusters that exist are none of our business.
+install_without_main_cluster()
+{
+    local setting=/etc/postgresql-common/createcluster.d/audio_cleanup.conf
+
+    (
+        trap 'as_root rm -f "$setting" && as_root rmdir --ignore-fail-on-non-empty "${setting%/*}"' EXIT
+        as_root mkdir -p "${setting%/*}"
+        say 'create_main_cluster = false' | as_root tee "$setting" >/dev/null
+        quietly "$scratch/apt.log" as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get -qq -y -o DPkg::Lock::Timeout=120 install --no-install-recommends "$@" </dev/null
+    )
+}
+
+# install_packages SCRIPT: chooses the server, and installs what is missing
+install_packages()
+{
+    local package missing=()
+
+    choose_server
+    for package in $(packages_for "$1"); do
+        installed "$package" || missing+=("$package")
+    done
+    if ((${#missing[@]} > 0)); then
+        say "Installing packages: ${missing[*]}"
+        refresh_package_lists
+        install_without_main_cluster "${missing[@]}"
+    fi
+    [[ -x $pg_config ]] || die "$pg_config is missing"
+}
+
+# ---- building ----
+
+# copy_tree DIR: the sources as they are, nothing that was built
+copy_tree()
+{
+    mkdir -p "$1"
+    tar -C "$root" -cf - --exclude-vcs --exclude='*.o' --exclude='*.bc' --exclude='*.so' \
+        --exclude=./results --exclude=./output_iso --exclude=./log --exclude='./tmp_check*' --exclude='./regression.*' --exclude=./unit/.flags . |
+        tar -C "$1" --no-same-owner -xf -
+    chmod -R u+rwX,go+rX "$1"
+}
+
+# build_and_install [MAKE-ARGUMENT...]: in $scratch/build, as whoever called
+build_and_install()
+{
+    local build=$scratch/build
+
+    copy_tree "$build"
+    quietly "$scratch/build.log" env -u MAKEFLAGS -u MAKELEVEL LC_ALL=C.UTF-8 \
+        make -C "$build" -j"$(nproc)" PG_CONFIG="$pg_config" "$@"
+    quietly "$scratch/build.log" as_root make -C "$build" install PG_CONFIG="$pg_config" "$@"
+}
+
+# ---- leaving nothing behind ----
+
+# stop_servers_in DIR: whose data directories are below it
+stop_servers_in()
+{
+    local pidfile
+
+    as_root find "$1" -name postmaster.pid -type f -print0 2>/dev/null |
+        while IFS= read -r -d '' pidfile; do
+            as_postgres / pg_ctl stop -s -m immediate -D "${pidfile%/*}" </dev/null >/dev/null 2>&1 || true
+        done
+}
+
+# descendants PID: every process below it, children first
+descendants()
+{
+    local child children=()
+
+    IFS=' ' read -r -a children 2>/dev/null <"/proc/$1/task/$1/children" || true
+    for child in "${children[@]}"; do
+        descendants "$child"
+        say "$child"
+    done
+}

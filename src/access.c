@@ -1,0 +1,93 @@
+/*-------------------------------------------------------------------------
+ *
+ * access.c
+ *	  Who may look and who may clean: grants in two levels.
+ *
+ * Ordinary GRANTs and REVOKEs on the objects of the extension: \dp and
+ * pg_dump show them as such.  They are executed as whoever calls.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+#include "src/access.h"
+#include "src/sql.h"
+
+static const char *const viewer_functions[] = {
+	"cleanup_config()", "cleanup_status()", "cleanup_explain(text)", "cleanup_check()"
+};
+
+static const char *const operator_functions[] = {
+	"cleanup_orphaned_files(boolean, boolean)", "cleanup_failed_sessions(boolean, boolean)",
+	"cleanup_all(boolean, boolean)", "cleanup_run(boolean, boolean, jsonb)"
+};
+
+static const char *const viewer_tables[] = {
+	"cleanup_sources", "cleanup_runs", "cleanup_files"
+};
+
+static const char *
+role_name(Oid role)
+{
+	return quote_identifier(GetUserNameFromId(role, false));
+}
+
+static void
+grant_functions(const Extension *extension, Oid role, const char *const *functions, int n)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+		sql_query(0, NULL, "GRANT EXECUTE ON ROUTINE %s.%s TO %s",
+				  extension->schema, functions[i], role_name(role));
+}
+
+static void
+revoke_functions(const Extension *extension, Oid role, const char *const *functions, int n)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+		sql_query(0, NULL, "REVOKE ALL ON ROUTINE %s.%s FROM %s",
+				  extension->schema, functions[i], role_name(role));
+}
+
+void
+access_grant(const Extension *extension, Oid role, const char *level)
+{
+	bool		operator = strcmp(level, "operator") == 0;
+	int			i;
+
+	if (!operator && strcmp(level, "viewer") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unrecognized access level \"%s\"", level),
+				 errhint("The levels are \"viewer\" and \"operator\".")));
+	access_revoke(extension, role);
+	sql_query(0, NULL, "GRANT USAGE ON SCHEMA %s TO %s", extension->schema, role_name(role));
+	for (i = 0; i < lengthof(viewer_tables); i++)
+		sql_query(0, NULL, "GRANT SELECT ON %s.%s TO %s",
+				  extension->schema, viewer_tables[i], role_name(role));
+	grant_functions(extension, role, viewer_functions, lengthof(viewer_functions));
+	if (operator)
+		grant_functions(extension, role, operator_functions, lengthof(operator_functions));
+}
+
+void
+access_revoke(const Extension *extension, Oid role)
+{
+	int			i;
+
+	for (i = 0; i < lengthof(viewer_tables); i++)
+		sql_query(0, NULL, "REVOKE ALL ON %s.%s FROM %s",
+				  extension->schema, viewer_tables[i], role_name(role));
+	revoke_functions(extension, role, viewer_functions, lengthof(viewer_functions));
+	revoke_functions(extension, role, operator_functions, lengthof(operator_functions));
+}

@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  The only place that knows one PostgreSQL version from another.
+ *
+ * Supported: 15 to 18.  Everything else writes for the newest; what an older
+ * server spells differently is translated here.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_COMPAT_H
+#define AUDIO_CLEANUP_COMPAT_H
+
+#include "catalog/pg_class.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+
+#if PG_VERSION_NUM < 150000
+#error "audio_cleanup needs PostgreSQL 15 or later"
+#endif
+
+/* 16: one object_ownercheck() for all kinds of objects */
+#if PG_VERSION_NUM < 160000
+#define compat_is_relation_owner(relid, roleid) pg_class_ownercheck((relid), (roleid))
+#define compat_may_use_schema(nspid, roleid) \
+	(pg_namespace_aclcheck((nspid), (roleid), ACL_USAGE) == ACLCHECK_OK)
+#else
+#include "catalog/pg_namespace.h"
+#define compat_is_relation_owner(relid, roleid) \
+	object_ownercheck(RelationRelationId, (relid), (roleid))
+#define compat_may_use_schema(nspid, roleid) \
+	(object_aclcheck(NamespaceRelationId, (nspid), (roleid), ACL_USAGE) == ACLCHECK_OK)
+#endif
+
+/* 17: backend ids became proc numbers */
+#if PG_VERSION_NUM < 170000
+#include "storage/sinvaladt.h"
+#define compat_vxid_proc(vxid) BackendIdGetProc((vxid).backendId)
+#define compat_vxid_is_prepared(vxid) VirtualTransactionIdIsRecoveredPreparedXact(vxid)
+#else
+#include "storage/procarray.h"
+#define compat_vxid_proc(vxid) ProcNumberGetProc((vxid).procNumber)
+#define compat_vxid_is_prepared(vxid) VirtualTransactionIdIsRecoveredPreparedXact(vxid)
+#endif
+
+/* 17: a lock can be asked for by its strength */
+#if PG_VERSION_NUM < 170000
+#define compat_lock_is_held(tag, mode) LockHeldByMe((tag), (mode))
+#else
+#define compat_lock_is_held(tag, mode) LockHeldByMe((tag), (mode), false)
+#endif
+
+/* 18: the module's name and version are shown by pg_get_loaded_modules() */
+#if PG_VERSION_NUM < 180000
+#define COMPAT_MODULE_MAGIC PG_MODULE_MAGIC
+#else
+#define COMPAT_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "audio_cleanup")
+#endif
+
+#endif							/* AUDIO_CLEANUP_COMPAT_H */

@@ -1,0 +1,173 @@
+/*-------------------------------------------------------------------------
+ *
+ * condemned.c
+ *	  The files that a run condemns.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "src/condemned.h"
+
+#define FILE_COLUMNS	9
+
+static TupleDesc
+make_files_desc(void)
+{
+	static const char *const numbers[] = {
+		"inode", "size", "mtime_ns", "ctime_ns", "btime_ns", "links"
+	};
+	TupleDesc	desc = CreateTemplateTupleDesc(FILE_COLUMNS);
+	int			i;
+
+	TupleDescInitEntry(desc, 1, "path", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, 2, "source", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, 3, "session", TEXTOID, -1, 0);
+	for (i = 0; i < lengthof(numbers); i++)
+		TupleDescInitEntry(desc, 4 + i, numbers[i], INT8OID, -1, 0);
+	return desc;
+}
+
+static TupleDesc
+make_sessions_desc(void)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(2);
+
+	TupleDescInitEntry(desc, 1, "source", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, 2, "session", TEXTOID, -1, 0);
+	return desc;
+}
+
+Condemned *
+condemned_begin(bool interxact)
+{
+	Condemned  *condemned = palloc0(sizeof(Condemned));
+
+	condemned->context = CurrentMemoryContext;
+	condemned->files_desc = make_files_desc();
+	condemned->sessions_desc = make_sessions_desc();
+	condemned->files = tuplestore_begin_heap(true, interxact, work_mem);
+	condemned->sessions = tuplestore_begin_heap(true, interxact, work_mem);
+	return condemned;
+}
+
+void
+condemned_end(Condemned *condemned)
+{
+	tuplestore_end(condemned->files);
+	tuplestore_end(condemned->sessions);
+	pfree(condemned);
+}
+
+void
+condemned_add_file(Condemned *condemned, const CondemnedFile *file)
+{
+	Datum		values[FILE_COLUMNS];
+	bool		nulls[FILE_COLUMNS] = {false};
+	int			i;
+
+	nulls[1] = nulls[2] = file->source == NULL;
+	values[0] = CStringGetTextDatum(file->path);
+	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(file->source);
+	values[2] = nulls[2] ? (Datum) 0 : CStringGetTextDatum(file->session);
+	values[3] = Int64GetDatum((int64) file->identity.inode);
+	values[4] = Int64GetDatum(file->identity.size);
+	values[5] = Int64GetDatum(file->identity.mtime_ns);
+	values[6] = Int64GetDatum(file->identity.ctime_ns);
+	values[7] = Int64GetDatum(file->identity.btime_ns);
+	values[8] = Int64GetDatum((int64) file->identity.nlink);
+	tuplestore_putvalues(condemned->files, condemned->files_desc, values, nulls);
+	for (i = 0; i < 3; i++)
+		if (!nulls[i])
+			pfree(DatumGetPointer(values[i]));
+
+	condemned->n_files++;
+	if (file->source == NULL)
+		condemned->n_orphans++;
+	if (file->identity.nlink == 1)
+		condemned->bytes += file->identity.size;
+}
+
+void
+condemned_add_session(Condemned *condemned, int source, const char *session)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	values[0] = Int32GetDatum(source);
+	values[1] = CStringGetTextDatum(session);
+	tuplestore_putvalues(condemned->sessions, condemned->sessions_desc, values, nulls);
+	pfree(DatumGetPointer(values[1]));
+	condemned->n_sessions++;
+}
+
+void
+condemned_rewind(Condemned *condemned)
+{
+	tuplestore_rescan(condemned->files);
+}
+
+static char *
+slot_text(TupleTableSlot *slot, int column)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+static int64
+slot_int8(TupleTableSlot *slot, int column)
+{
+	bool		isnull;
+
+	return DatumGetInt64(slot_getattr(slot, column, &isnull));
+}
+
+bool
+condemned_next(Condemned *condemned, CondemnedFile *file)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(condemned->files_desc, &TTSOpsMinimalTuple);
+	bool		found = tuplestore_gettupleslot(condemned->files, true, false, slot);
+
+	if (found)
+	{
+		file->path = slot_text(slot, 1);
+		file->source = slot_text(slot, 2);
+		file->session = slot_text(slot, 3);
+		file->identity.inode = (uint64) slot_int8(slot, 4);
+		file->identity.size = slot_int8(slot, 5);
+		file->identity.mtime_ns = slot_int8(slot, 6);
+		file->identity.ctime_ns = slot_int8(slot, 7);
+		file->identity.btime_ns = slot_int8(slot, 8);
+		file->identity.nlink = (uint32) slot_int8(slot, 9);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	return found;
+}
+
+void
+condemned_scan_sessions(Condemned *condemned, SessionSink sink, void *arg)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(condemned->sessions_desc, &TTSOpsMinimalTuple);
+
+	tuplestore_rescan(condemned->sessions);
+	while (tuplestore_gettupleslot(condemned->sessions, true, false, slot))
+	{
+		bool		isnull;
+		char	   *session = slot_text(slot, 2);
+
+		sink(DatumGetInt32(slot_getattr(slot, 1, &isnull)), session, arg);
+		pfree(session);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}

@@ -1,0 +1,174 @@
+/*-------------------------------------------------------------------------
+ *
+ * doctor.c
+ *	  cleanup_check(): what is wrong with this installation?
+ *
+ * Whatever would stop a run is found by making the survey of a dry run, so
+ * that doctor and run cannot disagree.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker_internals.h"
+#include "utils/builtins.h"
+
+#include "src/doctor.h"
+#include "src/plan.h"
+#include "src/sources.h"
+#include "src/sql.h"
+
+typedef struct Examination
+{
+	DoctorSink	sink;
+	void	   *arg;
+} Examination;
+
+static void
+say(const Examination *examination, const char *check, const char *status,
+	const char *detail, const char *hint)
+{
+	examination->sink(check, status, detail, hint, examination->arg);
+}
+
+static void
+say_brakes(const Examination *examination, const CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->brakes)
+	{
+		const Brake *brake = lfirst(lc);
+		char	   *detail = brake->detail ? psprintf("%s. %s", brake->message, brake->detail)
+			: brake->message;
+
+		say(examination, brake->name, "error", detail, brake->hint);
+	}
+	foreach(lc, plan->errors)
+		say(examination, "file", "warning", lfirst(lc), "Rename or remove the file by hand.");
+}
+
+static bool
+has_brake(const CleanupPlan *plan, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->brakes)
+		if (strcmp(((const Brake *) lfirst(lc))->name, name) == 0)
+			return true;
+	return false;
+}
+
+static void
+check_directory(const Examination *examination, const CleanupPlan *plan)
+{
+	if (!has_brake(plan, "upload_dir"))
+		say(examination, "upload_dir", "ok",
+			psprintf("\"%s\" can be read and written", plan->settings->upload_dir), NULL);
+}
+
+static void
+check_sources(const Examination *examination, const CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	if (has_brake(plan, "source") || has_brake(plan, "no_source"))
+		return;
+	foreach(lc, plan->sources)
+		say(examination, "source", "ok",
+			psprintf("%s can be read as its owner", ((const Source *) lfirst(lc))->name), NULL);
+}
+
+static void
+check_references(const Examination *examination, const CleanupPlan *plan)
+{
+	const char *detail = psprintf("%lld of %lld audio files are referred to by %lld rows; a run would delete %lld",
+								  (long long) plan->files_referenced,
+								  (long long) plan->files_seen, (long long) plan->rows_seen,
+								  (long long) plan->condemned->n_files);
+
+	if (plan->files_seen > 0 && plan->files_referenced == 0 && plan->rows_seen > 0)
+		say(examination, "references", "warning", detail,
+			"Do the registered columns hold the names of these files? cleanup_explain() shows it for one.");
+	else
+		say(examination, "references", "ok", detail, NULL);
+}
+
+static void
+check_settings(const Examination *examination, const CleanupPlan *plan)
+{
+	if (plan->settings->orphaned_file_retention_hours == 0)
+		say(examination, "settings", "warning",
+			"orphaned_file_retention_hours is 0: a file is an orphan as soon as it is uploaded",
+			"Leave the application the time that it needs to commit its row.");
+	if (plan->settings->file_age == FILE_AGE_MTIME)
+		say(examination, "settings", "warning",
+			"file_age is mtime: a file that was copied with its old time stamp is old at once",
+			"The default, newest, gives restored and moved files their grace period.");
+}
+
+static void
+check_outstanding(const Examination *examination, const CleanupPlan *plan)
+{
+	ActingAs	saved;
+	int64		pending;
+	int64		due;
+
+	extension_act_as(plan->extension->owner, &saved);
+	sql_query(0, NULL,
+			  "SELECT count(*) FILTER (WHERE state = 'pending'),"
+			  " count(*) FILTER (WHERE state = 'trashed' AND due_at <= now())"
+			  " FROM %s.cleanup_files WHERE state IN ('pending', 'trashed')"
+			  " AND condemned_at < now() - interval '1 minute'", plan->extension->schema);
+	pending = DatumGetInt64(sql_value(0, 1));
+	due = DatumGetInt64(sql_value(0, 2));
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+
+	if (pending + due > 0)
+		say(examination, "outstanding", "warning",
+			psprintf("%lld condemned files are still to be captured and %lld to be deleted since more than a minute",
+					 (long long) pending, (long long) due),
+			"The next run takes them up. If they stay, see the server log.");
+	else
+		say(examination, "outstanding", "ok", "no file of an earlier run is waiting", NULL);
+}
+
+static void
+check_workers(const Examination *examination)
+{
+	if (max_worker_processes == 0)
+		say(examination, "workers", "warning",
+			"max_worker_processes is 0: deleted files give back their space only with the next call",
+			"Raise max_worker_processes.");
+	else
+		say(examination, "workers", "ok",
+			psprintf("max_worker_processes is %d; one is needed for a moment after a run",
+					 max_worker_processes), NULL);
+}
+
+void
+doctor_examine(DoctorSink sink, void *arg)
+{
+	Examination examination = {sink, arg};
+	CleanupPlan *plan;
+
+	SPI_connect();
+	plan = plan_begin(CLEAN_ALL, true, false);
+	plan_survey(plan, false);
+
+	say_brakes(&examination, plan);
+	check_directory(&examination, plan);
+	check_sources(&examination, plan);
+	if (!has_brake(plan, "upload_dir") && !has_brake(plan, "source") && !has_brake(plan, "no_source"))
+		check_references(&examination, plan);
+	check_settings(&examination, plan);
+	check_outstanding(&examination, plan);
+	check_workers(&examination);
+	plan_end(plan);
+	SPI_finish();
+}

@@ -1,0 +1,325 @@
+/*-------------------------------------------------------------------------
+ *
+ * extension.c
+ *	  The extension as the server knows it; acting as a role; locks.
+ *
+ * Every SQL statement of this extension runs either as the owner of the
+ * extension (on its own tables) or as the owner of a source (reading it),
+ * never as whoever called, and always with a search_path of pg_catalog: what
+ * a caller has in his search_path, or what a table's owner put into an index
+ * expression, must not run with rights that are not his own.  The functions
+ * cannot simply be SECURITY DEFINER because cleanup_run() commits.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "src/compat.h"
+#include "src/extension.h"
+
+/* objsubid of the lock on the extension that runs take; DROP takes 0 */
+#define RUN_LOCK_SUBID	1
+
+Extension *
+extension_lookup(bool missing_ok)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Extension  *extension;
+	HeapTuple	row;
+	TupleDesc	desc;
+	bool		isnull;
+	int			rc;
+
+	rc = SPI_execute("SELECT e.oid, e.extowner, e.extnamespace"
+					 " FROM pg_catalog.pg_extension e"
+					 " WHERE e.extname OPERATOR(pg_catalog.=) '" EXTENSION_NAME "'",
+					 true, 1);
+	if (rc != SPI_OK_SELECT)
+		elog(ERROR, "could not read pg_extension: %s", SPI_result_code_string(rc));
+	if (SPI_processed == 0)
+	{
+		if (missing_ok)
+			return NULL;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" is not installed in this database", EXTENSION_NAME),
+				 errhint("Run CREATE EXTENSION %s.", EXTENSION_NAME)));
+	}
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+
+	extension = MemoryContextAlloc(caller, sizeof(Extension));
+	extension->oid = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
+	extension->owner = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
+	extension->namespace_oid = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
+	extension->schema =
+		MemoryContextStrdup(caller, quote_identifier(get_namespace_name(extension->namespace_oid)));
+	SPI_freetuptable(SPI_tuptable);
+	return extension;
+}
+
+
+/* --------------------------------------------------------------- acting --- */
+
+static void
+set_for_now(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
+extension_act_as(Oid role, ActingAs *saved)
+{
+	GetUserIdAndSecContext(&saved->user, &saved->security_context);
+	SetUserIdAndSecContext(role, saved->security_context |
+						   SECURITY_RESTRICTED_OPERATION |
+						   SECURITY_LOCAL_USERID_CHANGE);
+	saved->guc_level = NewGUCNestLevel();
+	set_for_now("search_path", "pg_catalog, pg_temp");
+}
+
+void
+extension_read_carefully(void)
+{
+	/* a policy that would hide rows is an error, not an orphan */
+	set_for_now("row_security", "off");
+	/* a corrupt text index must not hide a row either */
+	set_for_now("enable_indexscan", "off");
+	set_for_now("enable_indexonlyscan", "off");
+	set_for_now("enable_bitmapscan", "off");
+	/* joins of working sets of which the planner knows only the size */
+	set_for_now("enable_nestloop", "off");
+	set_for_now("enable_mergejoin", "off");
+	/* compiling costs more than the plain projections that we run */
+	set_for_now("jit", "off");
+	set_for_now("max_parallel_workers_per_gather", "0");
+}
+
+int
+extension_limit_lock_waits(int wait_ms)
+{
+	int			guc_level = NewGUCNestLevel();
+
+	if (LockTimeout == 0 || LockTimeout > wait_ms)
+		set_for_now("lock_timeout", psprintf("%d", Max(wait_ms, 1)));
+	return guc_level;
+}
+
+void
+extension_end_limit(int guc_level)
+{
+	AtEOXact_GUC(false, guc_level);
+}
+
+void
+extension_stop_acting(const ActingAs *saved)
+{
+	AtEOXact_GUC(false, saved->guc_level);
+	SetUserIdAndSecContext(saved->user, saved->security_context);
+}
+
+
+/* ---------------------------------------------------------------- locks --- */
+
+typedef struct Deadline
+{
+	bool		bounded;
+	TimestampTz at;
+} Deadline;
+
+static Deadline
+deadline_in(int wait_ms)
+{
+	Deadline	deadline = {wait_ms >= 0, 0};
+
+	if (deadline.bounded)
+		deadline.at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+	return deadline;
+}
+
+/* Milliseconds left, at least 1, because a lock_timeout of 0 is none. */
+static int
+milliseconds_left(const Deadline *deadline)
+{
+	return (int) Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														deadline->at));
+}
+
+/*
+ * Call `wait` under a lock_timeout, unless the caller's own is shorter.
+ * Returns false if the time was up; then the transaction must be aborted by
+ * an ERROR, because nothing was cleaned up after the one that was caught.
+ */
+static bool
+wait_bounded(const Deadline *deadline, void (*wait) (void *), void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool in_time = true;
+	int			guc_level;
+	int			limit;
+
+	if (!deadline->bounded)
+	{
+		wait(arg);
+		return true;
+	}
+	limit = milliseconds_left(deadline);
+	if (LockTimeout > 0)
+		limit = Min(limit, LockTimeout);
+	guc_level = NewGUCNestLevel();
+	set_for_now("lock_timeout", psprintf("%d", limit));
+	PG_TRY();
+	{
+		wait(arg);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+		in_time = false;
+	}
+	PG_END_TRY();
+	AtEOXact_GUC(false, guc_level);
+	return in_time;
+}
+
+/* Who has it?  For the reader of an error only: he may be gone already. */
+static char *
+describe_holder(VirtualTransactionId vxid)
+{
+	PGPROC	   *proc;
+
+	if (!VirtualTransactionIdIsValid(vxid))
+		return pstrdup("It has just been released.");
+	if (compat_vxid_is_prepared(vxid))
+		return psprintf("Prepared transaction %u holds it.", vxid.localTransactionId);
+	proc = compat_vxid_proc(vxid);
+	if (proc == NULL || proc->pid == 0)
+		return pstrdup("A prepared transaction, or a process that has just ended, holds it.");
+	return psprintf("Process %d holds it.", proc->pid);
+}
+
+static void
+set_run_lock_tag(LOCKTAG *tag, const Extension *extension)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension->oid,
+					   RUN_LOCK_SUBID);
+}
+
+typedef struct RunLock
+{
+	LOCKTAG		tag;
+	bool		session;
+} RunLock;
+
+static void
+acquire_run_lock(void *arg)
+{
+	RunLock    *lock = arg;
+
+	(void) LockAcquire(&lock->tag, ExclusiveLock, lock->session, false);
+}
+
+void
+extension_lock_run(const Extension *extension, int wait_ms, bool session)
+{
+	RunLock		lock;
+	Deadline	deadline = deadline_in(wait_ms);
+	char	   *holder;
+
+	set_run_lock_tag(&lock.tag, extension);
+	lock.session = session;
+	if (LockAcquire(&lock.tag, ExclusiveLock, session, true) != LOCKACQUIRE_NOT_AVAIL)
+		return;
+	holder = describe_holder(*GetLockConflicts(&lock.tag, ExclusiveLock, NULL));
+	if (wait_ms != 0 && wait_bounded(&deadline, acquire_run_lock, &lock))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("another cleanup run is under way in this database"),
+			 errdetail_internal("%s", holder),
+			 errhint("Try again when its transaction has ended, or raise audio_cleanup.writer_wait to wait longer.")));
+}
+
+void
+extension_unlock_run(const Extension *extension)
+{
+	LOCKTAG		tag;
+
+	set_run_lock_tag(&tag, extension);
+	/* an abort of the transaction has given back session locks already */
+	if (compat_lock_is_held(&tag, ExclusiveLock))
+		(void) LockRelease(&tag, ExclusiveLock, true);
+}
+
+static void
+wait_for_transaction(void *arg)
+{
+	(void) VirtualXactLock(*(VirtualTransactionId *) arg, true);
+}
+
+/*
+ * A lazy VACUUM holds a lock that conflicts with ours for as long as it
+ * takes, but inserts no reference.  The flags are read without a lock: a
+ * transaction that vacuums does so from its beginning to its end.
+ */
+static bool
+is_only_vacuum(VirtualTransactionId vxid)
+{
+	PGPROC	   *proc;
+
+	if (compat_vxid_is_prepared(vxid))
+		return false;
+	proc = compat_vxid_proc(vxid);
+	return proc != NULL && (proc->statusFlags & PROC_IN_VACUUM) != 0;
+}
+
+static void
+wait_for_writers_of(Oid relid, const Deadline *deadline)
+{
+	VirtualTransactionId *writers;
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	writers = GetLockConflicts(&tag, ShareLock, NULL);
+	for (; VirtualTransactionIdIsValid(*writers); writers++)
+	{
+		char	   *holder;
+
+		if (is_only_vacuum(*writers))
+			continue;
+		holder = describe_holder(*writers);
+		if (!wait_bounded(deadline, wait_for_transaction, writers))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("gave up waiting for a transaction that writes to \"%s\"; nothing was deleted",
+							get_rel_name(relid)),
+					 errdetail_internal("A reference that is not committed yet could protect a file. %s", holder),
+					 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
+	}
+}
+
+void
+extension_wait_for_writers(List *relation_oids, int wait_ms)
+{
+	Deadline	deadline = deadline_in(wait_ms);
+	ListCell   *lc;
+
+	foreach(lc, relation_oids)
+		wait_for_writers_of(lfirst_oid(lc), &deadline);
+}

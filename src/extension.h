@@ -1,0 +1,80 @@
+/*-------------------------------------------------------------------------
+ *
+ * extension.h
+ *	  The extension as the server knows it: where it was created, who owns
+ *	  it, acting as another role, and the lock that makes runs single.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_EXTENSION_H
+#define AUDIO_CLEANUP_EXTENSION_H
+
+#include "storage/lock.h"
+
+#define EXTENSION_NAME	"audio_cleanup"
+
+typedef struct Extension
+{
+	Oid			oid;
+	Oid			owner;
+	Oid			namespace_oid;
+	const char *schema;			/* quoted as an identifier */
+} Extension;
+
+/*
+ * Look the extension up in the current database.  With missing_ok NULL is
+ * returned where it is not installed, else that is an ERROR.  Needs SPI
+ * connected; the result is allocated in the current memory context.
+ */
+extern Extension *extension_lookup(bool missing_ok);
+
+typedef struct ActingAs
+{
+	Oid			user;
+	int			security_context;
+	int			guc_level;
+} ActingAs;
+
+/*
+ * Act as `role` in a security-restricted operation with a safe search_path,
+ * until extension_stop_acting().  An ERROR in between needs no clean-up:
+ * transaction abort restores user and settings.  No transaction may be
+ * committed in between.
+ */
+extern void extension_act_as(Oid role, ActingAs *saved);
+
+/*
+ * While acting: no index may answer for a table (a corrupt one would hide
+ * rows), row_security off (a policy that would hide rows is an error), and
+ * hash joins only.
+ */
+extern void extension_read_carefully(void);
+
+/*
+ * No lock is waited for longer than this, unless lock_timeout is shorter
+ * still.  Returns the level to pass to extension_end_limit(); an ERROR in
+ * between needs no clean-up.
+ */
+extern int	extension_limit_lock_waits(int wait_ms);
+extern void extension_end_limit(int guc_level);
+extern void extension_stop_acting(const ActingAs *saved);
+
+/*
+ * Take the lock under which at most one process of this database condemns or
+ * deals with files.  Waits at most `wait_ms` milliseconds (forever if
+ * negative), then ERROR lock_not_available, which names the holder.
+ * With `session` it outlives the transaction, unless that aborts.
+ */
+extern void extension_lock_run(const Extension *extension, int wait_ms, bool session);
+extern void extension_unlock_run(const Extension *extension);
+
+/*
+ * Wait until every transaction that may write to one of the relations, as of
+ * now, has ended.  Bounded and failing likewise.  VACUUM and autovacuum,
+ * which write no rows, are not waited for.
+ */
+extern void extension_wait_for_writers(List *relation_oids, int wait_ms);
+
+#endif							/* AUDIO_CLEANUP_EXTENSION_H */

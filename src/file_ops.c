@@ -1,0 +1,1320 @@
+/*-------------------------------------------------------------------------
+ *
+ * file_ops.c
+ *	  What may be done to one file of the upload directory.
+ *
+ * The upload directory belongs to an application that we do not trust and
+ * that works while we do: between any two of our system calls a file may be
+ * replaced, a directory renamed, a symlink planted.  Three rules follow.
+ *
+ * - Nothing is opened but directories, one component at a time, relative to
+ *	 a descriptor and without following symlinks.  A path is never handed to
+ *	 the kernel whole, and a file is never opened at all, so that a FIFO
+ *	 cannot make us wait nor a device wake up.
+ *
+ * - A file is judged *after* the rename into the trash, where only this OS
+ *	 user can reach it.  Looking at it before saves a rename, and is the only
+ *	 time ctime can be compared, but proves nothing: the name may mean another
+ *	 file by the time rename() is called.  What turns out to be a stranger is
+ *	 put back.
+ *
+ * - A rename never overwrites.  The trash is ours, so there a check before a
+ *	 plain rename will do where the file system knows no RENAME_NOREPLACE; in
+ *	 the upload directory link() and unlink() take its place.
+ *
+ * Callers come with files sorted by path.  The directory of the last file is
+ * therefore held open, on both sides: a flat directory costs three system
+ * calls a file.  The directory so held may meanwhile have been renamed, or
+ * swapped for another one, by its owner.  That is harmless: we hold that very
+ * directory, whatever it is called now, so a file with the right identity in
+ * it is the file that was condemned, and what we do to it might as well have
+ * happened just before the directory moved.  If it was removed, a rename
+ * fails with ENOENT, and the path is resolved anew.  No directory is held
+ * beyond store_sync().
+ *
+ * Nothing in here raises an error.  Functions that file_ops.h calls
+ * commit-safe, and the statics below them, use the stack and system calls
+ * only; memory is allocated in store_open() and (by opendir) store_tidy().
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#ifdef __linux__
+#include <sys/sysmacros.h>
+#endif
+#include <unistd.h>
+
+#ifdef FRONTEND
+#include "common/fe_memutils.h"
+#endif
+#include "src/file_ops.h"
+#include "src/file_store.h"
+
+/* root, source, run, trash, and two on the way down a path */
+#define STORE_DESCRIPTORS	6
+
+/* deeper directories of the trash are left alone by store_tidy() */
+#define TIDY_MAX_DEPTH	64
+
+/* how often a stranger's other names, and vanished directories, are tried */
+#define MAX_SUFFIXES	16
+#define MAX_ATTEMPTS	3
+
+#define DIRECTORY_FLAGS \
+	(O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
+
+/* what may be done, or is demanded, on the way down a path */
+#define DIR_MAKE	0x01		/* create what is missing */
+#define DIR_TRUST	0x02		/* every directory must be ours alone */
+#define DIR_SYNC	0x04		/* whoever made them may owe the fsyncs */
+
+/* A relative path, checked, and cut before its last component. */
+typedef struct FilePath
+{
+	const char *name;			/* points into the caller's string */
+	char		dir[STORE_PATH_MAX];	/* "" for the upload directory */
+} FilePath;
+
+
+/* ----------
+ * Results
+ * ----------
+ */
+
+static FileResult
+come_to(FileOutcome outcome)
+{
+	FileResult	result = {outcome, 0, NULL};
+
+	return result;
+}
+
+static FileResult
+fail(int errnum, const char *action)
+{
+	FileResult	result = {FILE_FAILED, errnum, action};
+
+	return result;
+}
+
+static FileResult
+fail_or_no_space(int errnum, const char *action)
+{
+	FileResult	result = fail(errnum, action);
+
+	if (errnum == ENOSPC || errnum == EDQUOT)
+		result.outcome = FILE_NO_SPACE;
+	return result;
+}
+
+
+/* ----------
+ * Looking
+ * ----------
+ */
+
+static int64
+nanoseconds(int64 sec, int64 nsec)
+{
+	return sec * INT64CONST(1000000000) + nsec;
+}
+
+/*
+ * stat() for kernels and sandboxes without statx(): no birth time and no
+ * mount id, so that a bind mount of the same file system goes unnoticed.
+ */
+static int
+look_plainly(int fd, const char *name, FileLook *look)
+{
+	struct stat st;
+	int			rc;
+
+	rc = name[0] == '\0' ? fstat(fd, &st) :
+		fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW);
+	if (rc != 0)
+		return -1;
+
+	memset(look, 0, sizeof(*look));
+	look->mode = st.st_mode;
+	look->owner = st.st_uid;
+	look->volume.device = st.st_dev;
+	look->identity.inode = st.st_ino;
+	look->identity.size = st.st_size;
+	look->identity.mtime_ns = nanoseconds(st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+	look->identity.ctime_ns = nanoseconds(st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+	look->identity.nlink = st.st_nlink;
+	return 0;
+}
+
+#ifdef STATX_BTIME
+
+static void
+translate_statx(const struct statx *stx, FileLook *look)
+{
+	memset(look, 0, sizeof(*look));
+	look->mode = stx->stx_mode;
+	look->owner = stx->stx_uid;
+	look->volume.device = makedev(stx->stx_dev_major, stx->stx_dev_minor);
+#ifdef STATX_MNT_ID
+	look->volume.mount_known = (stx->stx_mask & STATX_MNT_ID) != 0;
+	look->volume.mount_id = look->volume.mount_known ? stx->stx_mnt_id : 0;
+#endif
+	look->identity.inode = stx->stx_ino;
+	look->identity.size = stx->stx_size;
+	look->identity.mtime_ns = nanoseconds(stx->stx_mtime.tv_sec,
+										  stx->stx_mtime.tv_nsec);
+	look->identity.ctime_ns = nanoseconds(stx->stx_ctime.tv_sec,
+										  stx->stx_ctime.tv_nsec);
+	if (stx->stx_mask & STATX_BTIME)
+		look->identity.btime_ns = nanoseconds(stx->stx_btime.tv_sec,
+											  stx->stx_btime.tv_nsec);
+	look->identity.nlink = stx->stx_nlink;
+}
+
+int
+store_look(int fd, const char *name, FileLook *look)
+{
+	struct statx stx;
+	unsigned int mask = STATX_BASIC_STATS | STATX_BTIME;
+	int			flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
+
+#ifdef STATX_MNT_ID
+	mask |= STATX_MNT_ID;
+#endif
+	if (name[0] == '\0')
+		flags |= AT_EMPTY_PATH;
+	if (statx(fd, name, flags, mask, &stx) == 0)
+	{
+		translate_statx(&stx, look);
+		return 0;
+	}
+
+	/* EPERM: what old container sandboxes say to calls they do not know */
+	if (errno != ENOSYS && errno != EINVAL && errno != EOPNOTSUPP &&
+		errno != EPERM)
+		return -1;
+	return look_plainly(fd, name, look);
+}
+
+#else
+
+int
+store_look(int fd, const char *name, FileLook *look)
+{
+	return look_plainly(fd, name, look);
+}
+
+#endif							/* STATX_BTIME */
+
+static bool
+same_mount(const StoreVolume *a, const StoreVolume *b)
+{
+	return !a->mount_known || !b->mount_known || a->mount_id == b->mount_id;
+}
+
+bool
+store_same_volume(const StoreVolume *a, const StoreVolume *b)
+{
+	return a->device == b->device && same_mount(a, b);
+}
+
+/*
+ * A birth time of 0 is not known and proves nothing either way: a file
+ * condemned under one kernel may be looked at again under another.
+ */
+bool
+store_same_file(const FileIdentity *a, const FileIdentity *b, bool with_ctime)
+{
+	if (a->inode != b->inode || a->size != b->size ||
+		a->mtime_ns != b->mtime_ns)
+		return false;
+	if (a->btime_ns != 0 && b->btime_ns != 0 && a->btime_ns != b->btime_ns)
+		return false;
+	return !with_ctime || a->ctime_ns == b->ctime_ns;
+}
+
+/*
+ * Identity of the regular file `name` in a held directory.  The device is not
+ * compared, overlayfs shows that of a lower layer; but a file may be a mount
+ * point just as a directory may.
+ */
+static FileResult
+identify(const FileStore *store, const HeldDir *dir, const char *name,
+		 FileIdentity *identity)
+{
+	FileLook	look;
+
+	if (store_look(dir->fd, name, &look) != 0)
+		return errno == ENOENT ? come_to(FILE_VANISHED) :
+			fail(errno, "stat file");
+	if (!S_ISREG(look.mode))
+		return come_to(FILE_NOT_REGULAR);
+	if (!same_mount(&look.volume, &store->volume))
+		return fail(EXDEV, "stat file");
+	*identity = look.identity;
+	return come_to(FILE_OK);
+}
+
+/* The same, and FILE_REPLACED if it is not `expected`. */
+static FileResult
+recognize(const FileStore *store, const HeldDir *dir, const char *name,
+		  const FileIdentity *expected, bool with_ctime, FileIdentity *found)
+{
+	FileResult	result = identify(store, dir, name, found);
+
+	if (result.outcome == FILE_OK &&
+		!store_same_file(found, expected, with_ctime))
+		return come_to(FILE_REPLACED);
+	return result;
+}
+
+
+/* ----------
+ * Paths
+ * ----------
+ */
+
+/* Length of the first component of a path. */
+static size_t
+measure_component(const char *path)
+{
+	return strcspn(path, "/");
+}
+
+/*
+ * errno for a component that must not be used, or 0.  ".." would lead out of
+ * the directory; the empty one and "." would give a file a second name.
+ */
+static int
+judge_component(const char *component, size_t len)
+{
+	if (len == 0 || (len == 1 && component[0] == '.') ||
+		(len == 2 && component[0] == '.' && component[1] == '.'))
+		return EINVAL;
+	return len > NAME_MAX ? ENAMETOOLONG : 0;
+}
+
+/* Our own directory is no place for uploads: a claim is not to be condemned. */
+static bool
+is_private(const char *path)
+{
+	size_t		len = measure_component(path);
+
+	return len == strlen(STORE_PRIVATE_DIR) &&
+		strncmp(path, STORE_PRIVATE_DIR, len) == 0;
+}
+
+/* Returns 0 or an errno. */
+static int
+split_path(const char *path, FilePath *where)
+{
+	const char *component = path;
+	size_t		len;
+	int			errnum;
+
+	if (strlen(path) >= STORE_PATH_MAX)
+		return ENAMETOOLONG;
+	if (is_private(path))
+		return EINVAL;
+
+	for (;;)
+	{
+		len = measure_component(component);
+		errnum = judge_component(component, len);
+		if (errnum != 0)
+			return errnum;
+		if (component[len] == '\0')
+			break;
+		component += len + 1;
+	}
+
+	where->name = component;
+	len = component > path ? component - path - 1 : 0;
+	memcpy(where->dir, path, len);
+	where->dir[len] = '\0';
+	return 0;
+}
+
+
+/* ----------
+ * Durability
+ * ----------
+ */
+
+/* Keeps errno. */
+static void
+sync_directory(FileStore *store, int fd)
+{
+	int			save_errno = errno;
+
+	/*
+	 * As in core: some file systems cannot fsync a directory, and say so by
+	 * EINVAL.  There is nothing else we could do there.
+	 */
+	if (fsync(fd) != 0 && errno != EINVAL && store->sync_errno == 0)
+		store->sync_errno = errno;
+	errno = save_errno;
+}
+
+static void
+mark_dirty(const FileStore *store, HeldDir *held)
+{
+	if (store->durable)
+		held->dirty = true;
+}
+
+static void
+clean(FileStore *store, HeldDir *held)
+{
+	if (held->fd >= 0 && held->dirty && store->durable)
+		sync_directory(store, held->fd);
+	held->dirty = false;
+}
+
+static void
+let_go(FileStore *store, HeldDir *held)
+{
+	if (held->fd < 0)
+		return;
+	clean(store, held);
+	close(held->fd);
+	held->fd = -1;
+}
+
+static void
+let_go_all(FileStore *store)
+{
+	let_go(store, &store->source);
+	let_go(store, &store->trash);
+	let_go(store, &store->run);
+}
+
+
+/* ----------
+ * Directories
+ * ----------
+ */
+
+static void
+close_quietly(int fd)
+{
+	int			save_errno = errno;
+
+	close(fd);
+	errno = save_errno;
+}
+
+int
+store_open_directory(const FileStore *store, int parent, const char *name,
+					 FileLook *look)
+{
+	int			fd = openat(parent, name, DIRECTORY_FLAGS);
+
+	if (fd < 0)
+		return -1;
+	if (store_look(fd, "", look) != 0)
+	{
+		close_quietly(fd);
+		return -1;
+	}
+	if (!store_same_volume(&look->volume, &store->volume))
+	{
+		close(fd);
+		errno = EXDEV;
+		return -1;
+	}
+	return fd;
+}
+
+/*
+ * The server's umask is no business of the application's: a directory that is
+ * made again must be as open as the upload directory.  A chmod() afterwards
+ * might hit another directory that was moved there; hence the umask.
+ */
+static int
+make_directory(int parent, const char *name, mode_t mode)
+{
+	mode_t		save_umask = umask(0);
+	int			rc = mkdirat(parent, name, mode);
+
+	umask(save_umask);
+	return rc;
+}
+
+/* Nobody else can put anything into it, or take anything out. */
+static bool
+is_trusted(const FileLook *look)
+{
+	return look->owner == geteuid() && (look->mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+/* Pass on the descriptor of a trusted directory, close any other: EPERM. */
+static int
+insist_on_trust(int fd, const FileLook *look, const char **action)
+{
+	if (fd >= 0 && is_trusted(look))
+		return fd;
+	if (fd < 0 && errno != ELOOP && errno != ENOTDIR && errno != EXDEV)
+		return -1;
+
+	if (fd >= 0)
+		close(fd);
+	*action = "trust directory";
+	errno = EPERM;
+	return -1;
+}
+
+/*
+ * Open the directory `name` in `parent`, one step of descend().  Returns a
+ * descriptor, or -1 with errno and *action.
+ */
+static int
+step_down(const FileStore *store, int parent, const char *name, int flags,
+		  bool *made, const char **action)
+{
+	FileLook	look;
+	int			fd;
+
+	*made = false;
+	*action = "open directory";
+	fd = store_open_directory(store, parent, name, &look);
+	if (fd < 0 && errno == ENOENT && (flags & DIR_MAKE))
+	{
+		mode_t		mode = (flags & DIR_TRUST) ? S_IRWXU : store->mode;
+
+		if (make_directory(parent, name, mode) == 0)
+			*made = true;
+		else if (errno != EEXIST)
+		{
+			*action = "create directory";
+			return -1;
+		}
+		fd = store_open_directory(store, parent, name, &look);
+	}
+	if (flags & DIR_TRUST)
+		fd = insist_on_trust(fd, &look, action);
+	return fd;
+}
+
+/* The directory `fd`, reached from `from`, has got a new entry. */
+static void
+owe_sync(FileStore *store, HeldDir *from, int fd)
+{
+	if (fd == from->fd)
+		mark_dirty(store, from);
+	else if (store->durable)
+		sync_directory(store, fd);	/* will not be held, so now or never */
+}
+
+/*
+ * Open the directory at `path` (not empty) below `from`.  Returns a
+ * descriptor, or -1 with errno and *action.
+ */
+static int
+descend(FileStore *store, HeldDir *from, const char *path, int flags,
+		const char **action)
+{
+	char		name[NAME_MAX + 1];
+	int			fd = from->fd;
+
+	for (;;)
+	{
+		size_t		len = measure_component(path);
+		bool		made;
+		int			child;
+
+		memcpy(name, path, len);
+		name[len] = '\0';
+		child = step_down(store, fd, name, flags, &made, action);
+		if (made || (child >= 0 && (flags & DIR_SYNC)))
+			owe_sync(store, from, fd);
+		if (fd != from->fd)
+			close_quietly(fd);
+		if (child < 0 || path[len] == '\0')
+			return child;
+		fd = child;
+		path += len + 1;
+	}
+}
+
+/*
+ * Have the directory at `path` below `from` open, in `held` unless it is
+ * `from` itself.  Returns NULL with errno and *action on failure.
+ */
+static HeldDir *
+hold(FileStore *store, HeldDir *held, HeldDir *from, const char *path,
+	 int flags, const char **action)
+{
+	if (!store->durable)
+		flags &= ~DIR_SYNC;
+	if (path[0] == '\0')
+		return from;
+	if (held->fd >= 0 && strcmp(held->path, path) == 0 &&
+		(held->chain_synced || !(flags & DIR_SYNC)))
+		return held;
+
+	let_go(store, held);
+	held->fd = descend(store, from, path, flags, action);
+	if (held->fd < 0)
+		return NULL;
+	held->chain_synced = (flags & DIR_SYNC) != 0;
+	strlcpy(held->path, path, sizeof(held->path));
+	return held;
+}
+
+/*
+ * The directory a file belongs into.  If it is not there, or is no directory
+ * any more, then the file that we knew is not there either; and if it was to
+ * be made, somebody has taken its name.
+ */
+static HeldDir *
+hold_source(FileStore *store, const FilePath *where, int flags,
+			FileResult *result)
+{
+	const char *action;
+	HeldDir    *held = hold(store, &store->source, &store->root, where->dir,
+							flags, &action);
+
+	if (held != NULL)
+		return held;
+	if (errno == ELOOP || errno == ENOTDIR)
+		*result = come_to((flags & DIR_MAKE) ? FILE_OCCUPIED : FILE_VANISHED);
+	else if (errno == ENOENT && !(flags & DIR_MAKE))
+		*result = come_to(FILE_VANISHED);
+	else
+		*result = fail(errno, action);
+	return NULL;
+}
+
+static HeldDir *
+hold_run(FileStore *store, int64 run_id, int flags, const char **action)
+{
+	char		path[64];
+
+	snprintf(path, sizeof(path), "%s/%s/" INT64_FORMAT,
+			 STORE_PRIVATE_DIR, STORE_TRASH_DIR, run_id);
+
+	/* what is held below another run's trash is of no use for this one */
+	if (store->run.fd >= 0 && strcmp(store->run.path, path) != 0)
+		let_go(store, &store->trash);
+	return hold(store, &store->run, &store->root, path, flags, action);
+}
+
+/* Its counterpart in the trash.  FILE_VANISHED if there is none. */
+static HeldDir *
+hold_trash(FileStore *store, int64 run_id, const FilePath *where, int flags,
+		   FileResult *result)
+{
+	const char *action;
+	HeldDir    *held;
+
+	flags |= DIR_TRUST;
+	held = hold_run(store, run_id, flags, &action);
+	if (held != NULL)
+		held = hold(store, &store->trash, held, where->dir, flags, &action);
+	if (held != NULL)
+		return held;
+	if (errno == ENOENT && !(flags & DIR_MAKE))
+		*result = come_to(FILE_VANISHED);
+	else
+		*result = fail_or_no_space(errno, action);
+	return NULL;
+}
+
+
+/* ----------
+ * Renaming
+ * ----------
+ */
+
+/*
+ * Rename unless `to_name` is taken, in one step.  -1 with errno ENOSYS if
+ * that is beyond this system.
+ */
+static int
+rename_exclusively(int from, const char *name, int to, const char *to_name)
+{
+#ifdef RENAME_NOREPLACE
+	if (renameat2(from, name, to, to_name, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno == EINVAL || errno == EOPNOTSUPP)
+		errno = ENOSYS;
+#else
+	errno = ENOSYS;
+#endif
+	return -1;
+}
+
+/* Only we create names in the trash, so looking first is good enough. */
+static int
+rename_into_trash(int from, int trash, const char *name)
+{
+	FileLook	look;
+
+	if (rename_exclusively(from, name, trash, name) == 0)
+		return 0;
+	if (errno != ENOSYS)
+		return -1;
+
+	if (store_look(trash, name, &look) == 0)
+		errno = EEXIST;
+	else if (errno == ENOENT)
+		return renameat(from, name, trash, name);
+	return -1;
+}
+
+/*
+ * The way back.  A directory, which cannot be linked, is renamed: that could
+ * replace nothing but an empty directory.
+ */
+static int
+rename_out_of_trash(int trash, const char *name, int to, const char *to_name)
+{
+	FileLook	look;
+
+	if (rename_exclusively(trash, name, to, to_name) == 0)
+		return 0;
+	if (errno != ENOSYS)
+		return -1;
+
+	if (store_look(trash, name, &look) != 0)
+		return -1;
+	if (S_ISDIR(look.mode))
+		return renameat(trash, name, to, to_name);
+	if (linkat(trash, name, to, to_name, 0) != 0)
+		return -1;
+	return unlinkat(trash, name, 0);
+}
+
+/*
+ * "<name>.audio_cleanup-<run>[-<attempt>]", the name cut where the whole would
+ * become too long: something a person who searches for the file will find.
+ */
+static void
+make_spare_name(const char *name, int64 run_id, int attempt, char *spare)
+{
+	char		suffix[64];
+	int			room;
+
+	if (attempt == 1)
+		snprintf(suffix, sizeof(suffix), "%s-" INT64_FORMAT,
+				 STORE_PRIVATE_DIR, run_id);
+	else
+		snprintf(suffix, sizeof(suffix), "%s-" INT64_FORMAT "-%d",
+				 STORE_PRIVATE_DIR, run_id, attempt);
+	room = NAME_MAX - (int) strlen(suffix);
+	strlcpy(spare, name, room + 1);
+	strlcat(spare, suffix, NAME_MAX + 1);
+}
+
+/*
+ * What was captured is somebody else's file: back with it, under another name
+ * if its own was taken meanwhile, for it may be wanted and must not end in
+ * the trash.  Its directory may have been removed, being empty.
+ */
+static FileResult
+return_stranger(FileStore *store, int64 run_id, const FilePath *where,
+				HeldDir *trash)
+{
+	char		spare[NAME_MAX + 1];
+	FileResult	result = fail(EEXIST, "put back file");
+	int			attempt;
+
+	strlcpy(spare, where->name, sizeof(spare));
+	for (attempt = 1; attempt <= MAX_SUFFIXES; attempt++)
+	{
+		HeldDir    *source = hold_source(store, where, DIR_MAKE, &result);
+
+		if (source == NULL)
+			return result.outcome == FILE_FAILED ? result :
+				fail(ENOTDIR, "put back file");
+		if (rename_out_of_trash(trash->fd, where->name, source->fd, spare) == 0)
+		{
+			mark_dirty(store, source);
+			mark_dirty(store, trash);
+			return come_to(FILE_REPLACED);
+		}
+		result = fail(errno, "put back file");
+		if (errno == EEXIST)
+			make_spare_name(where->name, run_id, attempt, spare);
+		else if (errno == ENOENT)
+			let_go(store, &store->source);
+		else
+			break;
+	}
+	return result;
+}
+
+
+/* ----------
+ * Capture
+ * ----------
+ */
+
+static FileResult
+try_capture(FileStore *store, int64 run_id, const FilePath *where,
+			const FileIdentity *expected, HeldDir **trash)
+{
+	FileIdentity found;
+	FileResult	result;
+	HeldDir    *source = hold_source(store, where, 0, &result);
+
+	if (source == NULL)
+		return result;
+	result = recognize(store, source, where->name, expected, true, &found);
+	if (result.outcome != FILE_OK)
+		return result;
+	*trash = hold_trash(store, run_id, where, DIR_MAKE, &result);
+	if (*trash == NULL)
+		return result;
+	if (rename_into_trash(source->fd, (*trash)->fd, where->name) != 0)
+		return fail_or_no_space(errno, "rename file");
+	mark_dirty(store, source);
+	mark_dirty(store, *trash);
+	return come_to(FILE_OK);
+}
+
+/*
+ * ENOENT, from a call that was to make what is missing, comes from a held
+ * directory that was removed: the tidying of another run is enough.
+ */
+static bool
+is_stale(FileStore *store, const FileResult *result, int attempt)
+{
+	if (result->outcome != FILE_FAILED || result->errnum != ENOENT ||
+		attempt >= MAX_ATTEMPTS)
+		return false;
+	let_go_all(store);
+	return true;
+}
+
+/* Is what we hold now the file that was condemned?  In doubt it is not. */
+static FileResult
+verify_capture(FileStore *store, int64 run_id, const FilePath *where,
+			   const FileIdentity *expected, HeldDir *trash)
+{
+	FileIdentity found;
+	FileResult	result;
+	FileResult	returned;
+
+	result = recognize(store, trash, where->name, expected, false, &found);
+	if (result.outcome == FILE_OK || result.outcome == FILE_VANISHED)
+		return result;
+
+	returned = return_stranger(store, run_id, where, trash);
+	if (returned.outcome == FILE_REPLACED && result.outcome == FILE_FAILED)
+		return result;
+	return returned;
+}
+
+FileResult
+store_capture(FileStore *store, int64 run_id, const char *path,
+			  const FileIdentity *expected)
+{
+	FilePath	where;
+	FileResult	result;
+	HeldDir    *trash = NULL;
+	int			errnum = split_path(path, &where);
+	int			attempt = 1;
+
+	if (errnum != 0)
+		return fail(errnum, "accept path");
+
+	do
+		result = try_capture(store, run_id, &where, expected, &trash);
+	while (is_stale(store, &result, attempt++));
+
+	if (result.outcome != FILE_OK)
+		return result;
+	return verify_capture(store, run_id, &where, expected, trash);
+}
+
+
+/* ----------
+ * Locating
+ * ----------
+ */
+
+/*
+ * Whoever renamed the file may have died before he could fsync the directory
+ * it is in, or those on the way that he made.  So all that an answer relies
+ * on is marked here; and an absence is an answer too.  What is found in the
+ * trash is not looked for at its place: no file system that journals a rename
+ * keeps one half of it, and an fsync is by far the dearest call here.
+ */
+static FileResult
+search(FileStore *store, HeldDir *dir, const FilePath *where,
+	   const FileIdentity *expected)
+{
+	FileIdentity found;
+
+	mark_dirty(store, dir);
+	return recognize(store, dir, where->name, expected, false, &found);
+}
+
+static FileResult
+search_trash(FileStore *store, int64 run_id, const FilePath *where,
+			 const FileIdentity *expected)
+{
+	FileResult	result;
+	HeldDir    *dir = hold_trash(store, run_id, where, DIR_SYNC, &result);
+
+	return dir == NULL ? result : search(store, dir, where, expected);
+}
+
+static FileResult
+search_source(FileStore *store, const FilePath *where,
+			  const FileIdentity *expected)
+{
+	FileResult	result;
+	HeldDir    *dir = hold_source(store, where, DIR_SYNC, &result);
+
+	return dir == NULL ? result : search(store, dir, where, expected);
+}
+
+/*
+ * Another file is in the trash and none at its place: a capture died between
+ * the rename and the verification.  Finish its work, for the file is wanted.
+ * A directory, though, is probably ours, made for what was captured below it.
+ */
+static FileResult
+rescue_stranger(FileStore *store, int64 run_id, const FilePath *where)
+{
+	FileLook	look;
+	FileResult	result;
+	HeldDir    *trash = hold_trash(store, run_id, where, 0, &result);
+
+	if (trash == NULL)
+		return result;
+	if (store_look(trash->fd, where->name, &look) != 0)
+		return fail(errno, "stat file");
+	if (S_ISDIR(look.mode))
+		return come_to(FILE_VANISHED);
+	return return_stranger(store, run_id, where, trash);
+}
+
+/* What is not in the trash is here, or is not. */
+static FilePlace
+tell_place(FileOutcome source)
+{
+	switch (source)
+	{
+		case FILE_OK:
+			return PLACE_UPLOAD;
+		case FILE_VANISHED:
+			return PLACE_NOWHERE;
+		case FILE_REPLACED:
+		case FILE_NOT_REGULAR:
+			return PLACE_OTHER;
+		default:
+			return PLACE_UNKNOWN;
+	}
+}
+
+FilePlace
+store_locate(FileStore *store, int64 run_id, const char *path,
+			 const FileIdentity *expected, int *errnum)
+{
+	FilePath	where;
+	FileResult	trash;
+	FileResult	source;
+
+	*errnum = split_path(path, &where);
+	if (*errnum != 0)
+		return PLACE_UNKNOWN;
+
+	trash = search_trash(store, run_id, &where, expected);
+	*errnum = trash.errnum;
+	if (trash.outcome == FILE_OK)
+		return PLACE_TRASH;
+	if (trash.errnum != 0)
+		return PLACE_UNKNOWN;
+
+	source = search_source(store, &where, expected);
+	if (trash.outcome != FILE_VANISHED && source.outcome == FILE_VANISHED)
+		source = rescue_stranger(store, run_id, &where);
+	*errnum = source.errnum;
+	return tell_place(source.outcome);
+}
+
+
+/* ----------
+ * Putting back
+ * ----------
+ */
+
+/*
+ * The name is taken; but if it is taken by the very same file, then a put
+ * back by link() and unlink() was cut short, and only the latter is missing.
+ */
+static FileResult
+settle_occupied(FileStore *store, const FilePath *where, HeldDir *trash,
+				HeldDir *source, const FileIdentity *expected)
+{
+	FileIdentity found;
+	FileResult	result;
+
+	result = recognize(store, source, where->name, expected, false, &found);
+	if (result.outcome != FILE_OK)
+		return come_to(FILE_OCCUPIED);
+	if (unlinkat(trash->fd, where->name, 0) != 0)
+		return fail(errno, "remove file");
+	return come_to(FILE_OK);
+}
+
+static FileResult
+try_put_back(FileStore *store, int64 run_id, const FilePath *where,
+			 const FileIdentity *expected)
+{
+	FileIdentity found;
+	FileResult	result;
+	HeldDir    *source;
+	HeldDir    *trash = hold_trash(store, run_id, where, 0, &result);
+
+	if (trash == NULL)
+		return result;
+	result = recognize(store, trash, where->name, expected, false, &found);
+	if (result.outcome == FILE_NOT_REGULAR)
+		return come_to(FILE_REPLACED);
+	if (result.outcome != FILE_OK)
+		return result;
+
+	source = hold_source(store, where, DIR_MAKE, &result);
+	if (source == NULL)
+		return result;
+	if (rename_out_of_trash(trash->fd, where->name,
+							source->fd, where->name) != 0)
+	{
+		if (errno != EEXIST)
+			return fail(errno, "rename file");
+		result = settle_occupied(store, where, trash, source, expected);
+	}
+	mark_dirty(store, source);
+	mark_dirty(store, trash);
+	return result;
+}
+
+FileResult
+store_put_back(FileStore *store, int64 run_id, const char *path,
+			   const FileIdentity *expected)
+{
+	FilePath	where;
+	FileResult	result;
+	int			errnum = split_path(path, &where);
+	int			attempt = 1;
+
+	if (errnum != 0)
+		return fail(errnum, "accept path");
+
+	do
+		result = try_put_back(store, run_id, &where, expected);
+	while (is_stale(store, &result, attempt++));
+	return result;
+}
+
+
+/* ----------
+ * Destroying
+ * ----------
+ */
+
+static FileResult
+destroy(FileStore *store, HeldDir *dir, const char *name,
+		const FileIdentity *expected, bool with_ctime, int64 *freed)
+{
+	FileIdentity found;
+	FileResult	result;
+
+	/* if it is gone already, an unlink of ours may not be durable yet */
+	mark_dirty(store, dir);
+	result = recognize(store, dir, name, expected, with_ctime, &found);
+	if (result.outcome != FILE_OK)
+		return result;
+	if (unlinkat(dir->fd, name, 0) != 0)
+		return errno == ENOENT ? come_to(FILE_VANISHED) :
+			fail(errno, "remove file");
+	*freed = found.nlink == 1 ? found.size : 0;
+	return come_to(FILE_OK);
+}
+
+FileResult
+store_destroy(FileStore *store, int64 run_id, const char *path,
+			  const FileIdentity *expected, int64 *freed)
+{
+	FilePath	where;
+	FileResult	result;
+	HeldDir    *trash;
+	int			errnum = split_path(path, &where);
+
+	*freed = 0;
+	if (errnum != 0)
+		return fail(errnum, "accept path");
+	trash = hold_trash(store, run_id, &where, 0, &result);
+	if (trash == NULL)
+		return result;
+	result = destroy(store, trash, where.name, expected, false, freed);
+	if (result.outcome == FILE_NOT_REGULAR)
+		return come_to(FILE_REPLACED);
+	return result;
+}
+
+/*
+ * The one place where a file is removed that was not captured first.  There
+ * is no system call that unlinks an inode, so a file that takes its name
+ * between two system calls goes in its stead; on a disk without room for a
+ * directory entry that is the best there is.
+ */
+FileResult
+store_destroy_in_place(FileStore *store, const char *path,
+					   const FileIdentity *expected, int64 *freed)
+{
+	FilePath	where;
+	FileResult	result;
+	HeldDir    *source;
+	int			errnum = split_path(path, &where);
+
+	*freed = 0;
+	if (errnum != 0)
+		return fail(errnum, "accept path");
+	source = hold_source(store, &where, 0, &result);
+	if (source == NULL)
+		return result;
+	return destroy(store, source, where.name, expected, true, freed);
+}
+
+
+/* ----------
+ * Tidying
+ * ----------
+ */
+
+static bool
+may_be_directory(const struct dirent *entry)
+{
+	if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+		return false;
+	return entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN;
+}
+
+static DIR *
+open_for_pruning(const FileStore *store, int parent, const char *name)
+{
+	const char *action;
+	bool		made;
+	int			fd = step_down(store, parent, name, DIR_TRUST, &made, &action);
+	DIR		   *dir;
+
+	if (fd < 0)
+		return NULL;
+	dir = fdopendir(fd);
+	if (dir == NULL)
+		close(fd);
+	return dir;
+}
+
+/*
+ * Remove a directory of the trash and those below it, as far as they are
+ * empty.  Errors are ignored, here and in store_tidy(): ENOTEMPTY is the
+ * ordinary case, and an empty directory that stays does no harm and is met
+ * again by the next tidying.  For the same reason nothing is fsynced.
+ */
+static void
+prune(const FileStore *store, int parent, const char *name, int depth)
+{
+	struct dirent *entry;
+	DIR		   *dir;
+
+	if (unlinkat(parent, name, AT_REMOVEDIR) == 0)
+		return;
+	if (depth >= TIDY_MAX_DEPTH || !AcquireExternalFD())
+		return;
+
+	dir = open_for_pruning(store, parent, name);
+	if (dir != NULL)
+	{
+		while ((entry = readdir(dir)) != NULL)
+			if (may_be_directory(entry))
+				prune(store, dirfd(dir), entry->d_name, depth + 1);
+		closedir(dir);
+		(void) unlinkat(parent, name, AT_REMOVEDIR);
+	}
+	ReleaseExternalFD();
+}
+
+void
+store_tidy(FileStore *store, int64 run_id)
+{
+	const char *action;
+	bool		made;
+	char		run[32];
+	int			private;
+	int			trash;
+
+	let_go_all(store);
+	private = step_down(store, store->root.fd, STORE_PRIVATE_DIR, DIR_TRUST,
+						&made, &action);
+	if (private < 0)
+		return;
+	trash = step_down(store, private, STORE_TRASH_DIR, DIR_TRUST,
+					  &made, &action);
+	if (trash >= 0)
+	{
+		snprintf(run, sizeof(run), INT64_FORMAT, run_id);
+		prune(store, trash, run, 0);
+		close(trash);
+		(void) unlinkat(private, STORE_TRASH_DIR, AT_REMOVEDIR);
+	}
+	close(private);
+
+	/* stays while there is a claim in it */
+	(void) unlinkat(store->root.fd, STORE_PRIVATE_DIR, AT_REMOVEDIR);
+}
+
+
+/* ----------
+ * The store
+ * ----------
+ */
+
+static void
+release_descriptors(int count)
+{
+	while (count-- > 0)
+		ReleaseExternalFD();
+}
+
+/* All at once, because it may do more than the commit callback allows. */
+static bool
+acquire_descriptors(void)
+{
+	int			count;
+
+	for (count = 0; count < STORE_DESCRIPTORS; count++)
+	{
+		if (!AcquireExternalFD())
+		{
+			release_descriptors(count);
+			errno = EMFILE;
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool
+open_root(FileStore *store, const char *path)
+{
+	FileLook	look;
+
+	store->root.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+	if (store->root.fd < 0)
+		return false;
+
+	/* readable alone is not enough: "." is found only by a search */
+	if (store_look(store->root.fd, "", &look) != 0 ||
+		faccessat(store->root.fd, ".", X_OK, AT_EACCESS) != 0)
+	{
+		close_quietly(store->root.fd);
+		return false;
+	}
+	store->volume = look.volume;
+	store->mode = look.mode & (S_IRWXU | S_IRWXG | S_IRWXO | S_ISVTX);
+	return true;
+}
+
+FileStore *
+store_open(const char *path)
+{
+	FileStore  *store;
+
+	if (path[0] != '/')
+	{
+		errno = EINVAL;
+		return NULL;
+	}
+
+	store = palloc0(sizeof(FileStore));
+	store->source.fd = store->run.fd = store->trash.fd = -1;
+	store->durable = true;
+
+	if (acquire_descriptors())
+	{
+		int			save_errno;
+
+		if (open_root(store, path))
+			return store;
+		save_errno = errno;
+		release_descriptors(STORE_DESCRIPTORS);
+		errno = save_errno;
+	}
+	pfree(store);
+	return NULL;
+}
+
+/*
+ * Who closes without store_sync() will not record anything as done, so no
+ * fsync is owed to him.
+ */
+void
+store_close(FileStore *store)
+{
+	if (store == NULL)
+		return;
+	store->durable = false;
+	let_go_all(store);
+	close(store->root.fd);
+	release_descriptors(STORE_DESCRIPTORS);
+	pfree(store);
+}
+
+void
+store_set_durable(FileStore *store, bool durable)
+{
+	store->durable = durable;
+}
+
+int
+store_check_writable(FileStore *store)
+{
+	return faccessat(store->root.fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ?
+		0 : errno;
+}
+
+FileResult
+store_identify(FileStore *store, const char *path, FileIdentity *identity)
+{
+	FilePath	where;
+	FileResult	result;
+	HeldDir    *source;
+	int			errnum = split_path(path, &where);
+
+	if (errnum != 0)
+		return fail(errnum, "accept path");
+	source = hold_source(store, &where, 0, &result);
+	if (source == NULL)
+		return result;
+	return identify(store, source, where.name, identity);
+}
+
+int
+store_sync(FileStore *store)
+{
+	int			errnum;
+
+	let_go_all(store);
+	clean(store, &store->root);
+	errnum = store->sync_errno;
+	store->sync_errno = 0;
+	return errnum;
+}

@@ -1,0 +1,204 @@
+/*-------------------------------------------------------------------------
+ *
+ * file_ops.h
+ *	  What may be done to one file of the upload directory: look at it,
+ *	  capture it into the trash, put it back, destroy it.
+ *
+ * A FileStore is an open upload directory.  Everything happens relative to
+ * the descriptors it holds: no path is ever resolved from the root of the
+ * file system after store_open(), no symlink below the directory is followed
+ * and no mount point is crossed.  Callers see names relative to the upload
+ * directory ("2024/05/a.mp3") and outcomes, never a descriptor, so that
+ * another kind of store can take this place.
+ *
+ * Nothing here raises an error, uses SPI or reads a setting.  The functions
+ * marked "commit-safe" do not allocate memory either: they are called from
+ * the transaction commit callback, where an ERROR would be a PANIC.
+ *
+ * The trash is <upload_dir>/.audio_cleanup/trash/<run>/<relative path>.
+ * Its directories are created on first use, mode 0700, and are trusted only
+ * if they belong to the server's OS user and nobody else may write to them.
+ *
+ * A path is relative, in its plainest form: no "." or "..", no empty
+ * component, nothing in .audio_cleanup.  Any other is FILE_FAILED with EINVAL
+ * or ENAMETOOLONG.  What lies on another device or mount is FILE_FAILED with
+ * EXDEV; a path whose directory is missing or is a symlink, FILE_VANISHED.
+ *
+ * The directory of the last file is held open: callers should come with their
+ * files sorted by path.  An open store counts as six descriptors; they are not
+ * given back by an error, so close it in a PG_FINALLY or a callback.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_FILE_OPS_H
+#define AUDIO_CLEANUP_FILE_OPS_H
+
+/* the one name below the upload directory that is ours; hidden, so never walked */
+#define STORE_PRIVATE_DIR	".audio_cleanup"
+#define STORE_TRASH_DIR		"trash"
+
+/* longest relative path that is handled, terminating NUL included (PATH_MAX) */
+#define STORE_PATH_MAX		4096
+
+typedef struct FileStore FileStore;
+
+/*
+ * What makes a file this very file.  Times are nanoseconds since the Unix
+ * epoch.  A rename changes ctime, so it takes part in the comparison only
+ * before a file is captured.
+ */
+typedef struct FileIdentity
+{
+	uint64		inode;
+	int64		size;			/* bytes, st_size */
+	int64		mtime_ns;
+	int64		ctime_ns;
+	int64		btime_ns;		/* 0 where the file system has no birth time;
+								 * compared only if both are known */
+	uint32		nlink;			/* not part of the identity; more than one
+								 * frees nothing */
+} FileIdentity;
+
+typedef enum FileOutcome
+{
+	FILE_OK,					/* done */
+	FILE_VANISHED,				/* no such file (any more) */
+	FILE_NOT_REGULAR,			/* a directory, symlink, fifo, ... has that
+								 * name */
+	FILE_REPLACED,				/* there is a file, but it is another one; it
+								 * was left, or put back, where it was */
+	FILE_OCCUPIED,				/* put back: its name, or that of a directory
+								 * on the way to it, is taken again */
+	FILE_NO_SPACE,				/* capture: ENOSPC or EDQUOT, nothing changed */
+	FILE_FAILED					/* anything else: see errnum; nothing changed
+								 * unless said otherwise */
+} FileOutcome;
+
+typedef struct FileResult
+{
+	FileOutcome outcome;
+	int			errnum;			/* errno where outcome is FILE_FAILED or
+								 * FILE_NO_SPACE, else 0 */
+	const char *action;			/* static text for "could not %s", e.g.
+								 * "rename file"; NULL when there was no
+								 * failure */
+} FileResult;
+
+typedef enum FilePlace
+{
+	PLACE_NOWHERE,				/* neither here nor there */
+	PLACE_UPLOAD,				/* where it belongs, identity matches */
+	PLACE_TRASH,				/* in the run's trash, identity matches */
+	PLACE_OTHER,				/* at its place is another file, and the trash
+								 * does not have it */
+	PLACE_UNKNOWN				/* could not be told: see errnum */
+} FilePlace;
+
+/*
+ * Open the directory `path` (absolute) as a store.  A symlink as the last
+ * component of `path` itself is followed: that one is the administrator's.
+ * Returns NULL with errno set (ENOENT, ENOTDIR, EACCES, ...) on failure.
+ * Needs read and search permission on the directory; see store_check_writable.
+ */
+extern FileStore *store_open(const char *path);
+
+/* Close all descriptors and free the store.  NULL is allowed. */
+extern void store_close(FileStore *store);
+
+/*
+ * Is the directory writable for this process (so that a rename could work)?
+ * Changes nothing.  Returns 0 or an errno (EACCES, EROFS, ...).
+ */
+extern int	store_check_writable(FileStore *store);
+
+/*
+ * Identity of the regular file at `path`.  Commit-safe.
+ * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.
+ */
+extern FileResult store_identify(FileStore *store, const char *path,
+								 FileIdentity *identity);
+
+/* Same inode, size, mtime and birth time; ctime as well if `with_ctime`. */
+extern bool store_same_file(const FileIdentity *a, const FileIdentity *b,
+							bool with_ctime);
+
+/*
+ * Are the renames and unlinks of this store to survive a crash of the system?
+ * True after store_open().  While false, no fsync is done and none is owed:
+ * for the commit callback, which has to be quick, and after which somebody
+ * else will store_locate() and store_sync() before anything is recorded.
+ * Switch it before the first file.  Commit-safe.
+ */
+extern void store_set_durable(FileStore *store, bool durable);
+
+/*
+ * Capture: rename the file at `path` into the trash of run `run_id`, if it
+ * still is `expected` (looked at before, with ctime, and verified after the
+ * rename without).  What turns out to be another file is put back, and if its
+ * name was taken in that instant, beside it as "<name>.audio_cleanup-<run>":
+ * FILE_REPLACED.  If even that fails ("put back file"), it stays in the trash,
+ * where it is not destroyed, not being `expected`; store_locate() tries again.
+ * FILE_FAILED with EEXIST: the trash has that name already, from a run of the
+ * same number on another timeline.  EPERM, "trust directory": see above.
+ * Commit-safe.  FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED,
+ * FILE_NO_SPACE, FILE_FAILED.
+ */
+extern FileResult store_capture(FileStore *store, int64 run_id, const char *path,
+								const FileIdentity *expected);
+
+/*
+ * Where is this file now?  Commit-safe.  *errnum is set for PLACE_UNKNOWN,
+ * else 0.  If the trash has another file under its name, and its own place is
+ * empty, then a capture was killed before it could verify: that file is put
+ * back, and the answer is PLACE_OTHER.
+ */
+extern FilePlace store_locate(FileStore *store, int64 run_id, const char *path,
+							  const FileIdentity *expected, int *errnum);
+
+/*
+ * Put a captured file back to its own place; never overwrites.  Missing
+ * directories on the way are created (mode of the upload directory).  Where
+ * the file system knows neither RENAME_NOREPLACE nor hard links, it fails.
+ * FILE_OK, FILE_VANISHED (not in the trash), FILE_OCCUPIED, FILE_REPLACED
+ * (what is in the trash is not `expected`), FILE_FAILED.
+ */
+extern FileResult store_put_back(FileStore *store, int64 run_id, const char *path,
+								 const FileIdentity *expected);
+
+/*
+ * Unlink a captured file for good.  *freed becomes the bytes given back to
+ * the file system: its size, or 0 while another hard link stands.
+ * FILE_OK, FILE_VANISHED, FILE_REPLACED, FILE_FAILED.
+ */
+extern FileResult store_destroy(FileStore *store, int64 run_id, const char *path,
+								const FileIdentity *expected, int64 *freed);
+
+/*
+ * Unlink the file at its own place, if it still is `expected` (ctime
+ * included): for a disk so full that the capture found no space.
+ * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED, FILE_FAILED.
+ */
+extern FileResult store_destroy_in_place(FileStore *store, const char *path,
+										 const FileIdentity *expected, int64 *freed);
+
+/*
+ * Make the renames and unlinks done so far durable: fsync every directory
+ * touched since the last call.  To be called before they are recorded as
+ * done.  store_locate() marks the directory in which it found the file, or did
+ * not find it, as touched too, with those on the way: whoever renamed the file
+ * may have died before his fsync.
+ * Returns 0 or the errno of the first failure since the last call; then none
+ * of what was done since may be recorded.
+ */
+extern int	store_sync(FileStore *store);
+
+/*
+ * Remove the trash of a run as far as it is empty, and the (empty) trash and
+ * private directories above it.  Anything that is not empty stays.  Reads
+ * every directory of that trash, so once a run is enough.
+ */
+extern void store_tidy(FileStore *store, int64 run_id);
+
+#endif							/* AUDIO_CLEANUP_FILE_OPS_H */

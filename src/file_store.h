@@ -1,0 +1,94 @@
+/*-------------------------------------------------------------------------
+ *
+ * file_store.h
+ *	  What file_ops.c and tree_walk.c share of an open upload directory:
+ *	  descriptors, and the rules by which a directory below it is opened.
+ *
+ * Private to those two files.  Whatever else includes this would have to be
+ * rewritten for another kind of store.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_FILE_STORE_H
+#define AUDIO_CLEANUP_FILE_STORE_H
+
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#ifndef FRONTEND
+#include "storage/fd.h"
+#endif
+
+#include "src/file_ops.h"
+
+/*
+ * Outside the server nobody keeps count of descriptors.  Inside, a slot is
+ * asked for before the open() and given back after the close().
+ */
+#ifdef FRONTEND
+#define AcquireExternalFD() true
+#define ReleaseExternalFD() ((void) 0)
+#endif
+
+/*
+ * Where a directory lives.  The mount id tells a bind mount of the same file
+ * system apart, which the device number does not; it needs Linux 5.8.
+ */
+typedef struct StoreVolume
+{
+	dev_t		device;
+	uint64		mount_id;
+	bool		mount_known;
+} StoreVolume;
+
+/* All that one look at a name tells. */
+typedef struct FileLook
+{
+	mode_t		mode;
+	uid_t		owner;
+	StoreVolume volume;
+	FileIdentity identity;
+} FileLook;
+
+/* A directory kept open because the next file is probably in it too. */
+typedef struct HeldDir
+{
+	int			fd;				/* -1 if none is held */
+	bool		dirty;			/* an fsync is owed */
+	bool		chain_synced;	/* none is owed for the way to it */
+	char		path[STORE_PATH_MAX];	/* relative to what it was opened from */
+} HeldDir;
+
+struct FileStore
+{
+	HeldDir		root;			/* the upload directory */
+	HeldDir		source;			/* a directory below root */
+	HeldDir		run;			/* the trash of one run */
+	HeldDir		trash;			/* a directory below run */
+	StoreVolume volume;			/* of root; everything must be there */
+	mode_t		mode;			/* permissions of root */
+	bool		durable;		/* see store_set_durable() */
+	int			sync_errno;		/* first failure of an fsync, or 0 */
+};
+
+/*
+ * Look at `name` in the directory `fd`, or with "" at the directory itself.
+ * Never follows a symlink, opens nothing.  Returns 0, or -1 with errno.
+ */
+extern int	store_look(int fd, const char *name, FileLook *look);
+
+/*
+ * Open the directory `name` in the directory `parent` (not a path: one
+ * component, or "."), and look at it.  Returns a descriptor, or -1 with errno:
+ * ELOOP or ENOTDIR if it is anything but a directory, EXDEV if something else
+ * is mounted there.
+ */
+extern int	store_open_directory(const FileStore *store, int parent,
+								 const char *name, FileLook *look);
+
+/* Is this a directory of the store's own file system and mount? */
+extern bool store_same_volume(const StoreVolume *a, const StoreVolume *b);
+
+#endif							/* AUDIO_CLEANUP_FILE_STORE_H */

@@ -1,0 +1,299 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger.c
+ *	  All SQL on our own tables: runs and their files.
+ *
+ * The state of a file only ever goes forward: pending -> trashed -> deleted,
+ * or to skipped, failed, restored.  Every UPDATE names the state that it
+ * expects, so that a row which somebody else has moved on is left alone.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#include "src/ledger.h"
+#include "src/sql.h"
+
+
+/* ------------------------------------------------------------- condemning --- */
+
+int64
+ledger_begin_run(const Extension *extension, const LedgerRun *run)
+{
+	const SqlParameter parameters[] = {
+		SQL_TEXT(run->what), SQL_TEXT(run->trigger), SQL_TEXT(run->requested_by),
+		SQL_TEXT(run->batches ? "running" : "pending"), SQL_TEXT(run->upload_dir),
+		{JSONBOID, JsonbPGetDatum(run->settings), false}
+	};
+	ActingAs	saved;
+	int64		run_id;
+
+	extension_act_as(extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "INSERT INTO %s.cleanup_runs (what, trigger, requested_by, status, upload_dir, settings)"
+			  " VALUES ($1, $2, $3, $4, $5, $6) RETURNING run_id", extension->schema);
+	run_id = DatumGetInt64(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return run_id;
+}
+
+void
+ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned, int backup_days)
+{
+	const SqlParameter of_files[] = {SQL_INT8(run_id), SQL_INT4(backup_days)};
+	const SqlParameter of_run[] = {
+		SQL_INT8(run_id), SQL_INT8(condemned->n_orphans), SQL_INT8(condemned->n_sessions),
+		SQL_INT8(condemned->n_files)
+	};
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
+	sql_query(lengthof(of_files), of_files,
+			  "INSERT INTO %s.cleanup_files (run_id, file, reason, source, session_id, size,"
+			  "  modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
+			  " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
+			  "  c.source, c.session, c.size, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
+			  "  now() + pg_catalog.make_interval(days => $2),"
+			  "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
+			  " FROM cleanup_condemned c ORDER BY c.path COLLATE \"C\"", extension->schema);
+	sql_hide_tuplestore("cleanup_condemned");
+	sql_query(lengthof(of_run), of_run,
+			  "UPDATE %s.cleanup_runs SET orphaned_files = orphaned_files + $2,"
+			  " failed_sessions = failed_sessions + $3, files = files + $4 WHERE run_id = $1",
+			  extension->schema);
+	extension_stop_acting(&saved);
+}
+
+void
+ledger_end_batches(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "UPDATE %s.cleanup_runs SET status = 'pending'"
+			  " WHERE run_id = $1 AND status = 'running'", extension->schema);
+	extension_stop_acting(&saved);
+}
+
+
+/* ---------------------------------------------------------------- draining --- */
+
+List *
+ledger_unfinished_runs(const Extension *extension, int64 only_run)
+{
+	const SqlParameter parameters[] = {SQL_INT8(only_run)};
+	List	   *runs = NIL;
+	ActingAs	saved;
+	int			n;
+	int			i;
+
+	extension_act_as(extension->owner, &saved);
+	n = sql_query(lengthof(parameters), parameters,
+				  "SELECT r.run_id, r.upload_dir, r.settings FROM %1$s.cleanup_runs r"
+				  " WHERE r.run_id IN (SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'pending'"
+				  "  UNION SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= now()"
+				  "  UNION SELECT u.run_id FROM %1$s.cleanup_runs u WHERE u.status IN ('running', 'pending'))"
+				  " AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id",
+				  extension->schema);
+	for (i = 0; i < n; i++)
+	{
+		LedgerWork *work = palloc(sizeof(LedgerWork));
+
+		work->run_id = DatumGetInt64(sql_value(i, 1));
+		work->upload_dir = sql_text(i, 2);
+		work->settings = DatumGetJsonbPCopy(sql_value(i, 3));
+		runs = lappend(runs, work);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return runs;
+}
+
+LedgerFile *
+ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 after,
+			 int limit, int *n)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)};
+	const char *condition = kind == LEDGER_PENDING ? "state = 'pending'"
+		: "state = 'trashed' AND due_at <= now()";
+	LedgerFile *files;
+	ActingAs	saved;
+	int			i;
+
+	extension_act_as(extension->owner, &saved);
+	*n = sql_query(lengthof(parameters), parameters,
+				   "SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns"
+				   " FROM %s.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
+				   " ORDER BY file_id LIMIT $3", extension->schema, condition);
+	files = palloc0(sizeof(LedgerFile) * Max(*n, 1));
+	for (i = 0; i < *n; i++)
+	{
+		files[i].file_id = DatumGetInt64(sql_value(i, 1));
+		files[i].path = sql_text(i, 2);
+		files[i].identity.inode = (uint64) DatumGetInt64(sql_value(i, 3));
+		files[i].identity.size = DatumGetInt64(sql_value(i, 4));
+		files[i].identity.mtime_ns = DatumGetInt64(sql_value(i, 5));
+		files[i].identity.ctime_ns = DatumGetInt64(sql_value(i, 6));
+		files[i].identity.btime_ns = DatumGetInt64(sql_value(i, 7));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return files;
+}
+
+/* The columns of what is to be recorded, as arrays. */
+static void
+make_arrays(const LedgerFile *files, int n, SqlParameter *parameters)
+{
+	static const Oid types[] = {INT8OID, TEXTOID, TEXTOID, INT8OID};
+	static const Oid array_types[] = {INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID};
+	ArrayBuildState *arrays[lengthof(types)];
+	int			i;
+
+	for (i = 0; i < lengthof(types); i++)
+		arrays[i] = initArrayResult(types[i], CurrentMemoryContext, false);
+	for (i = 0; i < n; i++)
+	{
+		const LedgerFile *file = &files[i];
+
+		if (file->new_state == NULL)
+			continue;
+		accumArrayResult(arrays[0], Int64GetDatum(file->file_id), false, INT8OID, CurrentMemoryContext);
+		accumArrayResult(arrays[1], CStringGetTextDatum(file->new_state), false, TEXTOID, CurrentMemoryContext);
+		accumArrayResult(arrays[2], file->error ? CStringGetTextDatum(file->error) : (Datum) 0,
+						 file->error == NULL, TEXTOID, CurrentMemoryContext);
+		accumArrayResult(arrays[3], Int64GetDatum(file->freed), false, INT8OID, CurrentMemoryContext);
+	}
+	for (i = 0; i < lengthof(types); i++)
+	{
+		parameters[i].type = array_types[i];
+		parameters[i].value = makeArrayResult(arrays[i], CurrentMemoryContext);
+		parameters[i].isnull = false;
+	}
+}
+
+void
+ledger_record(const Extension *extension, const LedgerFile *files, int n)
+{
+	SqlParameter parameters[4];
+	ActingAs	saved;
+
+	make_arrays(files, n, parameters);
+	extension_act_as(extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "UPDATE %s.cleanup_files f SET state = u.state, error = u.error,"
+			  "  freed = CASE WHEN u.state = 'deleted' THEN u.freed END,"
+			  "  finished_at = CASE WHEN u.state <> 'trashed' THEN pg_catalog.clock_timestamp() END"
+			  " FROM unnest($1, $2, $3, $4) u(file_id, state, error, freed)"
+			  " WHERE f.file_id = u.file_id AND f.state IN ('pending', 'trashed')",
+			  extension->schema);
+	extension_stop_acting(&saved);
+}
+
+bool
+ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	ActingAs	saved;
+	bool		finished;
+
+	extension_act_as(extension->owner, &saved);
+	finished = sql_query(lengthof(parameters), parameters,
+						 "WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
+						 "  pg_catalog.count(*) FILTER (WHERE state = 'trashed') AS trashed,"
+						 "  pg_catalog.count(*) FILTER (WHERE state = 'skipped') AS skipped,"
+						 "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
+						 "  pg_catalog.count(*) FILTER (WHERE state = 'pending'"
+						 "    OR state = 'trashed' AND due_at <= now()) AS outstanding,"
+						 "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
+						 " FROM %1$s.cleanup_files WHERE run_id = $1)"
+						 " UPDATE %1$s.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
+						 "  status = CASE WHEN r.status = 'running' THEN 'interrupted'"
+						 "   WHEN t.errors > 0 THEN 'failed' ELSE 'done' END,"
+						 "  deleted = t.deleted, skipped = t.skipped, errors = t.errors, bytes = t.bytes"
+						 " FROM t WHERE r.run_id = $1 AND r.status IN ('pending', 'running') AND t.outstanding = 0"
+						 " RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"
+						 "  extract(epoch FROM r.finished_at - r.started_at)::double precision",
+						 extension->schema) > 0;
+	if (finished)
+	{
+		summary->requested_by = sql_text(0, 1);
+		summary->files = DatumGetInt64(sql_value(0, 2));
+		summary->deleted = DatumGetInt64(sql_value(0, 3));
+		summary->trashed = DatumGetInt64(sql_value(0, 4));
+		summary->skipped = DatumGetInt64(sql_value(0, 5));
+		summary->errors = DatumGetInt64(sql_value(0, 6));
+		summary->bytes = DatumGetInt64(sql_value(0, 7));
+		summary->seconds = DatumGetFloat8(sql_value(0, 8));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return finished;
+}
+
+
+/* ----------------------------------------------------------------- outcome --- */
+
+#define GONE	"state IN ('deleted', 'trashed')"
+
+static List *
+query_list(const Extension *extension, const char *query, int64 run_id, int limit)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT4(limit)};
+	List	   *list = NIL;
+	int			n;
+	int			i;
+
+	n = sql_query(lengthof(parameters), parameters, query, extension->schema);
+	for (i = 0; i < n; i++)
+		list = lappend(list, sql_text(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return list;
+}
+
+void
+ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcome *outcome)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
+			  " pg_catalog.count(DISTINCT (source, session_id)) FILTER (WHERE source IS NOT NULL AND " GONE "),"
+			  " pg_catalog.count(*) FILTER (WHERE state = 'failed'),"
+			  " coalesce(pg_catalog.sum(freed), 0)::bigint"
+			  " FROM %s.cleanup_files WHERE run_id = $1", extension->schema);
+	outcome->n_orphans = DatumGetInt64(sql_value(0, 1));
+	outcome->n_sessions = DatumGetInt64(sql_value(0, 2));
+	outcome->n_errors = DatumGetInt64(sql_value(0, 3));
+	outcome->bytes = DatumGetInt64(sql_value(0, 4));
+	SPI_freetuptable(SPI_tuptable);
+
+	outcome->orphans = query_list(extension,
+								  "SELECT file FROM %s.cleanup_files WHERE run_id = $1"
+								  " AND source IS NULL AND " GONE " ORDER BY file LIMIT $2",
+								  run_id, limit);
+	outcome->sessions = query_list(extension,
+								   "SELECT session_id FROM %s.cleanup_files WHERE run_id = $1"
+								   " AND source IS NOT NULL AND " GONE " GROUP BY source, session_id"
+								   " ORDER BY source, session_id COLLATE \"C\" LIMIT $2",
+								   run_id, limit);
+	outcome->errors = query_list(extension,
+								 "SELECT file || ': ' || error FROM %s.cleanup_files WHERE run_id = $1"
+								 " AND state = 'failed' ORDER BY file LIMIT $2",
+								 run_id, limit);
+	extension_stop_acting(&saved);
+}

@@ -1,0 +1,124 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger.h
+ *	  All SQL on our own tables: runs and their files.
+ *
+ * Every function needs SPI and acts as the owner of the extension.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_LEDGER_H
+#define AUDIO_CLEANUP_LEDGER_H
+
+#include "nodes/pg_list.h"
+#include "utils/jsonb.h"
+
+#include "src/condemned.h"
+#include "src/extension.h"
+#include "src/settings.h"
+
+/* What is recorded of a run when it begins. */
+typedef struct LedgerRun
+{
+	const char *what;
+	const char *trigger;
+	const char *requested_by;
+	bool		batches;		/* further files may follow */
+	const char *upload_dir;
+	Jsonb	   *settings;
+} LedgerRun;
+
+/* Insert a run; returns its id. */
+extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
+
+/*
+ * Insert a row for each condemned file, state pending, and add their numbers
+ * to the run.  They are due when `backup_days` are over.
+ */
+extern void ledger_add_files(const Extension *extension, int64 run_id,
+							 Condemned *condemned, int backup_days);
+
+/* A run in batches will get no more files. */
+extern void ledger_end_batches(const Extension *extension, int64 run_id);
+
+/* A run that has files to be dealt with. */
+typedef struct LedgerWork
+{
+	int64		run_id;
+	const char *upload_dir;
+	Jsonb	   *settings;
+} LedgerWork;
+
+/*
+ * Runs, oldest first, that have files pending or due, or that are finished
+ * and not marked so.  `only_run` limits it to one run; 0 is all.
+ */
+extern List *ledger_unfinished_runs(const Extension *extension, int64 only_run);
+
+/* A row of cleanup_files that is pending or due. */
+typedef struct LedgerFile
+{
+	int64		file_id;
+	const char *path;
+	FileIdentity identity;
+	const char *new_state;		/* NULL: leave the row as it is */
+	const char *error;			/* NULL: none */
+	int64		freed;
+} LedgerFile;
+
+typedef enum LedgerKind
+{
+	LEDGER_PENDING,
+	LEDGER_DUE
+} LedgerKind;
+
+/*
+ * At most `limit` files of a run, pending or due, with an id greater than
+ * `after`, by id.  Sets *n; returns an array.
+ */
+extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, LedgerKind kind,
+								int64 after, int limit, int *n);
+
+/* Record new_state, error and freed of those that have a new_state. */
+extern void ledger_record(const Extension *extension, const LedgerFile *files, int n);
+
+/* The figures of a run at its end. */
+typedef struct LedgerSummary
+{
+	const char *requested_by;
+	int64		files;
+	int64		deleted;
+	int64		trashed;
+	int64		skipped;
+	int64		errors;
+	int64		bytes;
+	double		seconds;
+} LedgerSummary;
+
+/*
+ * If none of its files is pending or due any more, mark the run as done or
+ * failed; one that was still running in batches, as interrupted: whoever ran
+ * it no longer holds the run lock.  Returns whether this call did so, and
+ * then fills *summary.
+ */
+extern bool ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary);
+
+/* What has become of the files of a run. */
+typedef struct LedgerOutcome
+{
+	List	   *orphans;		/* char *: paths of those that have gone, sorted */
+	int64		n_orphans;
+	List	   *sessions;		/* char *: failed sessions whose audio has gone */
+	int64		n_sessions;
+	List	   *errors;			/* char * */
+	int64		n_errors;
+	int64		bytes;			/* given back to the file system */
+} LedgerOutcome;
+
+/* Lists of at most `limit` entries; counts of all. */
+extern void ledger_outcome(const Extension *extension, int64 run_id, int limit,
+						   LedgerOutcome *outcome);
+
+#endif							/* AUDIO_CLEANUP_LEDGER_H */

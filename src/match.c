@@ -1,0 +1,629 @@
+/*-------------------------------------------------------------------------
+ *
+ * match.c
+ *	  Which of these files do the registered sources refer to?
+ *
+ * The files are known first, the references are streamed past them:
+ *
+ *	1.	match_add(): each path goes into the tuplestore `names`, its keys into
+ *		a Bloom filter.
+ *	2.	Every row of every source is turned into keys.  Those that the filter
+ *		lacks, nearly all in a large table, refer to none of the files and
+ *		are dropped on the spot; the rest go into the tuplestore `hits`.
+ *	3.	The executor joins the keys of the files with the hits, a hash join of
+ *		64-bit integers of which the planner knows the sizes; what it yields
+ *		is one bit a file.
+ *
+ * Rows of failed sessions are kept apart, with their session and their text:
+ * in `failed` all of them, in `judged` those that condemn.  A failed row that
+ * does not condemn (another session has it locked) protects like any other.
+ *
+ * Memory: a few work_mem, and one bit a file.
+ *
+ * A reference wrongly taken to match (a collision of hashes) keeps a file.
+ * Where a match condemns, in match_failed(), the texts are compared.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "lib/bloomfilter.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "src/match.h"
+#include "src/sources.h"
+#include "src/sql.h"
+
+/*
+ * A name that every row has ("recording.mp3") would put as many hits into
+ * the join as there are rows.  Hits are compared with the last one that fell
+ * into the same of so many slots.
+ */
+#define RECENT_HITS		8192
+
+/* what the Bloom filter is made for, before the number of files is known */
+#define EXPECTED_KEYS	1000000
+
+typedef uint8 *FileBits;			/* one bit a file */
+
+struct Match
+{
+	MemoryContext context;
+	const KeyRules *rules;
+	KeyScope	scope;
+	List	   *sources;
+	int64		count;
+	int64		rows;
+	int64		pending_count;
+	int			families_hit;
+	bloom_filter *filter;
+	uint64	   *recent;
+
+	Tuplestorestate *names;		/* id, path */
+	Tuplestorestate *keys;		/* id, key */
+	Tuplestorestate *hits;		/* key */
+	Tuplestorestate *failed;	/* key, source, session, value */
+	Tuplestorestate *judged;	/* the same */
+	TupleDesc	names_desc;
+	TupleDesc	keys_desc;
+	TupleDesc	hits_desc;
+	TupleDesc	failed_desc;
+
+	FileBits		protected_files;	/* referred to by who is not judged */
+	FileBits		referenced;		/* referred to by anybody */
+	FileBits		pending;		/* condemned already */
+	FileBits		marked;			/* by match_mark() */
+};
+
+
+/* ---------------------------------------------------------------- memory --- */
+
+static TupleDesc
+make_desc(int n, const char *const *names, const Oid *types)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(n);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		TupleDescInitEntry(desc, i + 1, names[i], types[i], -1, 0);
+	return desc;
+}
+
+static void
+make_descs(Match *match)
+{
+	static const char *const names[] = {"id", "path"};
+	static const char *const keys[] = {"id", "key"};
+	static const char *const hits[] = {"key"};
+	static const char *const failed[] = {"key", "source", "session", "value"};
+	static const Oid names_types[] = {INT8OID, TEXTOID};
+	static const Oid keys_types[] = {INT8OID, INT8OID};
+	static const Oid failed_types[] = {INT8OID, INT4OID, TEXTOID, TEXTOID};
+
+	match->names_desc = make_desc(2, names, names_types);
+	match->keys_desc = make_desc(2, keys, keys_types);
+	match->hits_desc = make_desc(1, hits, keys_types);
+	match->failed_desc = make_desc(4, failed, failed_types);
+}
+
+static FileBits
+make_file_set(Match *match)
+{
+	return MemoryContextAllocExtended(match->context, match->count / 8 + 1,
+									  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+}
+
+static inline void
+add_to_set(FileBits set, int64 file)
+{
+	set[file / 8] |= 1 << (file % 8);
+}
+
+static inline bool
+is_in_set(const FileBits set, int64 file)
+{
+	return (set[file / 8] & (1 << (file % 8))) != 0;
+}
+
+static int64
+count_set(const Match *match, const FileBits set)
+{
+	int64		n = 0;
+	int64		i;
+
+	for (i = 0; i < match->count; i++)
+		n += is_in_set(set, i) ? 1 : 0;
+	return n;
+}
+
+Match *
+match_begin(const KeyRules *rules)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup match",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	Match	   *match = palloc0(sizeof(Match));
+
+	match->context = context;
+	match->rules = rules;
+	match->filter = bloom_create(EXPECTED_KEYS, work_mem, 0);
+	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
+	match->names = tuplestore_begin_heap(true, false, work_mem);
+	match->keys = tuplestore_begin_heap(true, false, work_mem);
+	match->hits = tuplestore_begin_heap(true, false, work_mem);
+	match->failed = tuplestore_begin_heap(true, false, work_mem);
+	match->judged = tuplestore_begin_heap(true, false, work_mem);
+	make_descs(match);
+	MemoryContextSwitchTo(caller);
+	return match;
+}
+
+void
+match_end(Match *match)
+{
+	tuplestore_end(match->names);
+	tuplestore_end(match->keys);
+	tuplestore_end(match->hits);
+	tuplestore_end(match->failed);
+	tuplestore_end(match->judged);
+	MemoryContextDelete(match->context);
+}
+
+
+/* ----------------------------------------------------------------- files --- */
+
+static void
+add_key_to_filter(KeyFamily family, const char *text, size_t len, void *arg)
+{
+	uint64		key = key_hash(family, text, len);
+
+	bloom_add_element(((Match *) arg)->filter, (unsigned char *) &key, sizeof(key));
+}
+
+void
+match_add(Match *match, const char *path)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	key_widen_scope(match->rules, path, &match->scope);
+	key_of_file(match->rules, path, KEY_ALL_FAMILIES, add_key_to_filter, match);
+
+	values[0] = Int64GetDatum(match->count++);
+	values[1] = CStringGetTextDatum(path);
+	tuplestore_putvalues(match->names, match->names_desc, values, nulls);
+	pfree(DatumGetPointer(values[1]));
+}
+
+int64
+match_count(const Match *match)
+{
+	return match->count;
+}
+
+typedef struct KeyWriter
+{
+	Match	   *match;
+	int64		file;
+} KeyWriter;
+
+static void
+write_key(KeyFamily family, const char *text, size_t len, void *arg)
+{
+	KeyWriter  *writer = arg;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	values[0] = Int64GetDatum(writer->file);
+	values[1] = Int64GetDatum((int64) key_hash(family, text, len));
+	tuplestore_putvalues(writer->match->keys, writer->match->keys_desc, values, nulls);
+}
+
+static void
+write_keys(int64 file, const char *path, void *arg)
+{
+	KeyWriter	writer = {arg, file};
+
+	key_of_file(writer.match->rules, path, writer.match->families_hit, write_key, &writer);
+}
+
+/* Call `sink` for each file, but those in `except` (which may be NULL). */
+static void
+scan_names(Match *match, const FileBits except, MatchSink sink, void *arg)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(match->names_desc, &TTSOpsMinimalTuple);
+
+	tuplestore_rescan(match->names);
+	while (tuplestore_gettupleslot(match->names, true, false, slot))
+	{
+		bool		isnull;
+		int64		file = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+
+		CHECK_FOR_INTERRUPTS();
+		if (except == NULL || !is_in_set(except, file))
+		{
+			char	   *path = TextDatumGetCString(slot_getattr(slot, 2, &isnull));
+
+			sink(file, path, arg);
+			pfree(path);
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+
+/* ------------------------------------------------------------ references --- */
+
+typedef struct HitWriter
+{
+	Match	   *match;
+	Tuplestorestate *failed;	/* where rows with a session go */
+	const Source *source;
+	const char *session;
+	const char *value;
+	size_t		value_len;
+} HitWriter;
+
+static void
+write_failed_hit(HitWriter *writer, uint64 key)
+{
+	Datum		values[4];
+	bool		nulls[4] = {false, false, false, false};
+
+	values[0] = Int64GetDatum((int64) key);
+	values[1] = Int32GetDatum(writer->source->number);
+	values[2] = CStringGetTextDatum(writer->session);
+	values[3] = PointerGetDatum(cstring_to_text_with_len(writer->value, (int) writer->value_len));
+	tuplestore_putvalues(writer->failed, writer->match->failed_desc, values, nulls);
+}
+
+static void
+write_hit(HitWriter *writer, uint64 key)
+{
+	uint64	   *recent = &writer->match->recent[key % RECENT_HITS];
+	Datum		value = Int64GetDatum((int64) key);
+	bool		isnull = false;
+
+	if (*recent == key)
+		return;
+	*recent = key;
+	tuplestore_putvalues(writer->match->hits, writer->match->hits_desc, &value, &isnull);
+}
+
+static void
+consider_key(KeyFamily family, const char *text, size_t len, void *arg)
+{
+	HitWriter  *writer = arg;
+	uint64		key = key_hash(family, text, len);
+
+	if (bloom_lacks_element(writer->match->filter, (unsigned char *) &key, sizeof(key)))
+		return;
+	writer->match->families_hit |= family;
+	if (writer->session != NULL)
+		write_failed_hit(writer, key);
+	else
+		write_hit(writer, key);
+}
+
+static void
+consider_row(const SourceRow *row, void *arg)
+{
+	HitWriter  *writer = arg;
+	Match	   *match = writer->match;
+	int			i;
+
+	CHECK_FOR_INTERRUPTS();
+	match->rows++;
+	writer->source = row->source;
+	writer->session = row->session;
+	for (i = 0; i < row->source->n_columns; i++)
+	{
+		if (row->values[i] == NULL)
+			continue;
+		writer->value = row->values[i];
+		writer->value_len = row->lengths[i];
+		key_of_reference(match->rules, &match->scope, writer->value, writer->value_len,
+						 consider_key, writer);
+	}
+}
+
+static void
+read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_before)
+{
+	HitWriter	writer = {match, NULL, NULL, NULL, NULL, 0};
+	ListCell   *lc;
+
+	/* rows are locked before the snapshot that sees who else refers */
+	if (mode == MATCH_JUDGE_LOCKED)
+	{
+		writer.failed = match->judged;
+		foreach(lc, sources)
+			sources_read(lfirst(lc), SCAN_LOCKING_FAILED, failed_before, consider_row, &writer);
+		match->rows = 0;
+	}
+	writer.failed = mode == MATCH_JUDGE_LOCKED ? match->failed : match->judged;
+	foreach(lc, sources)
+		sources_read(lfirst(lc), mode == MATCH_PROTECT ? SCAN_REFERENCES : SCAN_JUDGING,
+					 failed_before, consider_row, &writer);
+}
+
+
+/* --------------------------------------------------------------- joining --- */
+
+static void
+show_tuplestores(Match *match)
+{
+	sql_show_tuplestore("cleanup_names", match->names, match->names_desc);
+	sql_show_tuplestore("cleanup_keys", match->keys, match->keys_desc);
+	sql_show_tuplestore("cleanup_hits", match->hits, match->hits_desc);
+	sql_show_tuplestore("cleanup_failed", match->failed, match->failed_desc);
+	sql_show_tuplestore("cleanup_judged", match->judged, match->failed_desc);
+}
+
+static void
+hide_tuplestores(void)
+{
+	sql_hide_tuplestore("cleanup_names");
+	sql_hide_tuplestore("cleanup_keys");
+	sql_hide_tuplestore("cleanup_hits");
+	sql_hide_tuplestore("cleanup_failed");
+	sql_hide_tuplestore("cleanup_judged");
+}
+
+typedef struct SetReceiver
+{
+	DestReceiver pub;
+	FileBits		sets[2];
+} SetReceiver;
+
+static void
+start_set(DestReceiver *self, int operation, TupleDesc desc)
+{
+}
+
+static void
+stop_set(DestReceiver *self)
+{
+}
+
+static bool
+receive_file(TupleTableSlot *slot, DestReceiver *self)
+{
+	SetReceiver *receiver = (SetReceiver *) self;
+	bool		isnull;
+	int64		file = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+
+	add_to_set(receiver->sets[0], file);
+	if (receiver->sets[1] != NULL)
+		add_to_set(receiver->sets[1], file);
+	return true;
+}
+
+/* Pass the rows of a query to a receiver, keeping none. */
+static void
+execute_into(const char *sql, DestReceiver *receiver)
+{
+	SPIExecuteOptions options;
+	SPIPlanPtr	plan = SPI_prepare(sql, 0, NULL);
+	int			rc;
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	memset(&options, 0, sizeof(options));
+	options.dest = receiver;
+	rc = SPI_execute_plan_extended(plan, &options);
+	if (rc < 0)
+		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
+	SPI_freeplan(plan);
+}
+
+/* Add the files that the query yields to one or two sets. */
+static void
+collect_files(const char *sql, FileBits set, FileBits also)
+{
+	SetReceiver receiver = {{receive_file, start_set, stop_set, stop_set, DestNone}, {set, also}};
+
+	execute_into(sql, &receiver.pub);
+}
+
+static void
+collect_pending(Match *match, const Extension *extension)
+{
+	collect_files(psprintf("SELECT n.id FROM cleanup_names n JOIN %s.cleanup_files f"
+						   " ON f.file = n.path COLLATE \"C\" WHERE f.state = 'pending'",
+						   extension->schema),
+				  match->pending, NULL);
+	match->pending_count = count_set(match, match->pending);
+}
+
+void
+match_run(Match *match, const Extension *extension, List *sources, MatchMode mode,
+		  TimestampTz failed_before, bool with_pending)
+{
+	MemoryContext caller = MemoryContextSwitchTo(match->context);
+	ActingAs	saved;
+
+	match->sources = sources;
+	read_references(match, sources, mode, failed_before);
+	scan_names(match, NULL, write_keys, match);
+
+	match->protected_files = make_file_set(match);
+	match->referenced = make_file_set(match);
+	match->pending = make_file_set(match);
+	match->marked = make_file_set(match);
+
+	extension_act_as(extension->owner, &saved);
+	extension_read_carefully();
+	show_tuplestores(match);
+	collect_files("SELECT k.id FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
+				  match->protected_files, match->referenced);
+	collect_files("SELECT k.id FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
+				  " WHERE NOT EXISTS (SELECT FROM cleanup_judged j WHERE j.key = f.key"
+				  " AND j.source = f.source AND j.session = f.session COLLATE \"C\")",
+				  match->protected_files, match->referenced);
+	collect_files("SELECT k.id FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
+				  match->referenced, NULL);
+	if (!with_pending)
+		collect_pending(match, extension);
+	hide_tuplestores();
+	extension_stop_acting(&saved);
+	MemoryContextSwitchTo(caller);
+}
+
+
+/* ---------------------------------------------------------------- asking --- */
+
+int64
+match_count_referenced(const Match *match)
+{
+	return count_set(match, match->referenced);
+}
+
+int64
+match_count_rows(const Match *match)
+{
+	return match->rows;
+}
+
+int64
+match_count_pending(const Match *match)
+{
+	return match->pending_count;
+}
+
+bool
+match_is_protected(const Match *match, int64 file)
+{
+	return is_in_set(match->protected_files, file);
+}
+
+bool
+match_mark(Match *match, int64 file)
+{
+	bool		first = !is_in_set(match->marked, file);
+
+	add_to_set(match->marked, file);
+	return first;
+}
+
+typedef struct Filter
+{
+	const Match *match;
+	MatchSink	sink;
+	void	   *arg;
+} Filter;
+
+static void
+pass_unless_pending(int64 file, const char *path, void *arg)
+{
+	Filter	   *filter = arg;
+
+	if (!is_in_set(filter->match->pending, file))
+		filter->sink(file, path, filter->arg);
+}
+
+void
+match_unreferenced(Match *match, MatchSink sink, void *arg)
+{
+	Filter		filter = {match, sink, arg};
+
+	scan_names(match, match->referenced, pass_unless_pending, &filter);
+}
+
+/* Gathers the rows of one file and session, and passes them on as one. */
+typedef struct FailedReceiver
+{
+	DestReceiver pub;
+	Match	   *match;
+	MatchFailedSink sink;
+	void	   *arg;
+	MemoryContext context;		/* of what follows */
+	int64		file;
+	int			source;
+	char	   *session;		/* NULL: none gathered */
+	char	   *path;
+	KeyMatch	strength;
+} FailedReceiver;
+
+static void
+pass_failed(FailedReceiver *receiver)
+{
+	if (receiver->session != NULL && receiver->strength != KEY_NO_MATCH)
+		receiver->sink(receiver->file, receiver->path,
+					   list_nth(receiver->match->sources, receiver->source),
+					   receiver->session, receiver->strength, receiver->arg);
+	receiver->session = NULL;
+	MemoryContextReset(receiver->context);
+}
+
+static bool
+receive_failed(TupleTableSlot *slot, DestReceiver *self)
+{
+	FailedReceiver *receiver = (FailedReceiver *) self;
+	Match	   *match = receiver->match;
+	bool		isnull;
+	int64		file = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+	int			source = DatumGetInt32(slot_getattr(slot, 3, &isnull));
+	char	   *session;
+	text	   *value;
+	KeyMatch	strength;
+
+	CHECK_FOR_INTERRUPTS();
+	if (is_in_set(match->protected_files, file) || is_in_set(match->pending, file))
+		return true;
+	session = TextDatumGetCString(slot_getattr(slot, 4, &isnull));
+	if (receiver->session != NULL &&
+		(receiver->file != file || receiver->source != source ||
+		 strcmp(receiver->session, session) != 0))
+		pass_failed(receiver);
+	if (receiver->session == NULL)
+	{
+		receiver->file = file;
+		receiver->source = source;
+		receiver->session = MemoryContextStrdup(receiver->context, session);
+		receiver->path = MemoryContextStrdup(receiver->context,
+											 TextDatumGetCString(slot_getattr(slot, 2, &isnull)));
+		receiver->strength = KEY_NO_MATCH;
+	}
+	value = DatumGetTextPP(slot_getattr(slot, 5, &isnull));
+	strength = key_compare(match->rules, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value),
+						   receiver->path);
+	receiver->strength = Max(receiver->strength, strength);
+	return true;
+}
+
+void
+match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
+{
+	FailedReceiver receiver = {
+		.pub = {receive_failed, start_set, stop_set, stop_set, DestNone},
+		.match = match,
+		.sink = sink,
+		.arg = arg,
+		.context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup failed session",
+										 ALLOCSET_SMALL_SIZES),
+	};
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	extension_read_carefully();
+	show_tuplestores(match);
+	execute_into("SELECT n.id, n.path, j.source, j.session, j.value"
+				 " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
+				 " JOIN cleanup_names n ON n.id = k.id"
+				 " ORDER BY j.source, j.session COLLATE \"C\", n.path COLLATE \"C\"",
+				 &receiver.pub);
+	pass_failed(&receiver);
+	hide_tuplestores();
+	extension_stop_acting(&saved);
+	MemoryContextDelete(receiver.context);
+}

@@ -1,0 +1,79 @@
+/*-------------------------------------------------------------------------
+ *
+ * match.h
+ *	  Which of these files do the registered sources refer to?
+ *
+ * A match is fed with paths, run once against the sources, and then asked.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_MATCH_H
+#define AUDIO_CLEANUP_MATCH_H
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+
+#include "src/extension.h"
+#include "src/file_key.h"
+#include "src/sources.h"
+
+typedef struct Match Match;
+
+typedef enum MatchMode
+{
+	MATCH_PROTECT,				/* every row protects */
+	MATCH_JUDGE,				/* failed sessions condemn instead */
+	MATCH_JUDGE_LOCKED			/* only those whose row could be locked do */
+} MatchMode;
+
+/*
+ * Begin with no file.  Lives in the current memory context; its tuplestores
+ * spill to disk beyond work_mem.
+ */
+extern Match *match_begin(const KeyRules *rules);
+extern void match_end(Match *match);
+
+/* Add the file at `path`, which must be valid in the database's encoding. */
+extern void match_add(Match *match, const char *path);
+extern int64 match_count(const Match *match);
+
+/*
+ * Read the (checked) sources and decide.  A file that is pending in
+ * cleanup_files is set aside unless `with_pending`.  Once only.  Needs SPI.
+ */
+extern void match_run(Match *match, const Extension *extension, List *sources,
+					  MatchMode mode, TimestampTz failed_before, bool with_pending);
+
+/* Files that some row refers to, be it of a failed session. */
+extern int64 match_count_referenced(const Match *match);
+
+/* Rows read of all sources. */
+extern int64 match_count_rows(const Match *match);
+
+/* How many files of the match are pending already. */
+extern int64 match_count_pending(const Match *match);
+
+typedef void (*MatchSink) (int64 file, const char *path, void *arg);
+
+/* Files that no row at all refers to, in the order in which they were added. */
+extern void match_unreferenced(Match *match, MatchSink sink, void *arg);
+
+/* Files that are needed by a row that is no (judged) failed session. */
+extern bool match_is_protected(const Match *match, int64 file);
+
+/* Mark a file; was this the first time? */
+extern bool match_mark(Match *match, int64 file);
+
+typedef void (*MatchFailedSink) (int64 file, const char *path, const Source *source,
+								 const char *session, KeyMatch strength, void *arg);
+
+/*
+ * Files that judged failed sessions refer to and nobody else does, by source,
+ * session and path; a file comes once for each such session.  Needs SPI.
+ */
+extern void match_failed(Match *match, const Extension *extension,
+						 MatchFailedSink sink, void *arg);
+
+#endif							/* AUDIO_CLEANUP_MATCH_H */

@@ -1,0 +1,651 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan.c
+ *	  walk -> match -> brakes -> condemn: what a run decides.
+ *
+ * The order is the safety of it.  The walk comes before the snapshot that
+ * reads the references, so a row committed in between protects its file.
+ * What looks like an orphan then is looked at twice: plan_condemn() waits
+ * until every transaction that was writing to a source has ended, and matches
+ * the few again under a snapshot taken after that, so a row that was in
+ * flight protects its file too.  No file is touched here.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "src/location.h"
+#include "src/match.h"
+#include "src/plan.h"
+#include "src/sources.h"
+#include "src/tree_walk.h"
+
+/* below so many files the counting brakes say nothing */
+#define MIN_FILES_REFERENCED	10
+#define MIN_FILES_PERCENT		100
+
+#define NS_PER_SECOND	INT64CONST(1000000000)
+
+
+/* -------------------------------------------------------------- beginning --- */
+
+static void
+close_store(void *arg)
+{
+	store_close(((CleanupPlan *) arg)->store);
+}
+
+CleanupPlan *
+plan_begin(CleanWhat what, bool dry_run, bool force)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup plan",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+	CleanupPlan	   *plan = palloc0(sizeof(CleanupPlan));
+
+	callback->func = close_store;
+	callback->arg = plan;
+	MemoryContextRegisterResetCallback(context, callback);
+
+	plan->context = context;
+	plan->what = what;
+	plan->dry_run = dry_run;
+	plan->force = force;
+	plan->settings = settings_snapshot();
+	plan->extension = extension_lookup(false);
+	MemoryContextSwitchTo(caller);
+	return plan;
+}
+
+void
+plan_end(CleanupPlan *plan)
+{
+	MemoryContextDelete(plan->context);
+}
+
+const char *
+plan_what_text(CleanWhat what)
+{
+	switch (what)
+	{
+		case CLEAN_ORPHANS:
+			return "orphaned_files";
+		case CLEAN_FAILED:
+			return "failed_sessions";
+		case CLEAN_ALL:
+			break;
+	}
+	return "all";
+}
+
+
+/* ------------------------------------------------------- brakes and errors --- */
+
+/* A real run ends here; a dry run remembers. */
+static void
+apply_brake(CleanupPlan *plan, Brake *brake)
+{
+	if (!plan->dry_run)
+		brake_raise(brake);
+	plan->brakes = lappend(plan->brakes, brake);
+}
+
+static void
+apply_all(CleanupPlan *plan, List *brakes)
+{
+	ListCell   *lc;
+
+	foreach(lc, brakes)
+		apply_brake(plan, lfirst(lc));
+}
+
+/* Takes a text that was allocated in any context. */
+static void
+add_error(CleanupPlan *plan, const char *text)
+{
+	plan->error_count++;
+	if (list_length(plan->errors) < plan->settings->report_limit)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(plan->context);
+
+		plan->errors = lappend(plan->errors, pstrdup(text));
+		MemoryContextSwitchTo(caller);
+	}
+}
+
+/* A preview is not at fault here: these are told apart from the brakes. */
+void
+plan_check_transaction(CleanupPlan *plan)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->context);
+	Brake	   *found = NULL;
+
+	if (RecoveryInProgress())
+		found = brake_make("recovery", ERRCODE_READ_ONLY_SQL_TRANSACTION,
+						   "cannot clean up while the server is in recovery", NULL,
+						   "Run it on the primary; cleanup_status() and dry runs work here.");
+	else if (XactReadOnly)
+		found = brake_make("read_only", ERRCODE_READ_ONLY_SQL_TRANSACTION,
+						   "cannot clean up in a read-only transaction", NULL,
+						   "cleanup_status() and dry runs work here.");
+	else if (IsolationUsesXactSnapshot())
+		found = brake_make("isolation", ERRCODE_ACTIVE_SQL_TRANSACTION,
+						   "cannot clean up in a REPEATABLE READ or SERIALIZABLE transaction",
+						   "Its snapshot may be older than rows that refer to files.",
+						   "Use a READ COMMITTED transaction.");
+	if (found != NULL && !plan->dry_run)
+		brake_raise(found);
+	if (found != NULL)
+		plan->notes = lappend(plan->notes, found);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+check_directory(CleanupPlan *plan)
+{
+	const char *path = plan->settings->upload_dir;
+	Brake	   *found = location_check(path);
+	int			errnum;
+
+	if (found == NULL && (plan->store = store_open(path)) == NULL)
+		found = location_brake(path, "open upload directory", errno);
+	if (found == NULL && !XactReadOnly &&
+		(errnum = store_check_writable(plan->store)) != 0)
+		found = location_brake(path, "write to upload directory", errnum);
+	if (found != NULL)
+		apply_brake(plan, found);
+}
+
+static void
+check_sources(CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	plan->sources = sources_load(plan->extension);
+	apply_all(plan, sources_check_all(plan->sources));
+	if (plan->brakes != NIL)
+		return;
+	foreach(lc, plan->sources)
+	{
+		Brake	   *found = NULL;
+
+		(void) sources_tables(lfirst(lc), &found);
+		if (found != NULL)
+			apply_brake(plan, found);
+	}
+}
+
+/* What force overrides. */
+static void
+check_counts(CleanupPlan *plan)
+{
+	int64		condemned = plan->condemned->n_files;
+	int			limit = plan->settings->max_delete_percent;
+	char	   *figures = psprintf("%lld of %lld files would be deleted; %lld are referred to by %lld rows.",
+								   (long long) condemned, (long long) plan->files_seen,
+								   (long long) plan->files_referenced,
+								   (long long) plan->rows_seen);
+	static const char *const hint =
+	"Check audio_cleanup.upload_dir and cleanup_sources. If it is right, call once with force => true.";
+
+	if (plan->force || condemned == 0)
+		return;
+	if (plan->rows_seen == 0)
+		apply_brake(plan, brake_make("empty_sources", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+							   "every registered source is empty", figures, (char *) hint));
+	else if (plan->files_referenced == 0 && plan->files_seen >= MIN_FILES_REFERENCED)
+		apply_brake(plan, brake_make("nothing_referenced", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+							   "no file in the upload directory is referred to by any row",
+							   figures, (char *) hint));
+	else if (plan->files_seen >= MIN_FILES_PERCENT &&
+			 condemned * 100 > plan->files_seen * limit)
+		apply_brake(plan, brake_make("max_delete_percent", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+							   psprintf("more than %d percent of the files would be deleted", limit),
+							   figures,
+							   "If it is right, call once with force => true, or raise audio_cleanup.max_delete_percent."));
+}
+
+
+/* -------------------------------------------------------------------- walk --- */
+
+/*
+ * Can the name be judged?  Its letters must be known: valid UTF-8 in a UTF-8
+ * database; elsewhere ASCII, because it is not known how the rest is written
+ * on disk.
+ */
+static bool
+is_readable_name(const CleanupPlan *plan, const char *path)
+{
+	size_t		len = strlen(path);
+	size_t		i;
+
+	if (plan->settings->rules.utf8)
+		return pg_verify_mbstr(PG_UTF8, path, (int) len, true);
+	for (i = 0; i < len; i++)
+		if (IS_HIGHBIT_SET(path[i]))
+			return false;
+	return true;
+}
+
+/* A name in ASCII, without loss: \xHH for what is not printable or a "\". */
+static char *
+escape_name(const char *name)
+{
+	StringInfoData escaped;
+
+	initStringInfo(&escaped);
+	for (; *name != '\0'; name++)
+	{
+		unsigned char c = (unsigned char) *name;
+
+		if (c < 0x20 || c >= 0x7F || c == '\\')
+			appendStringInfo(&escaped, "\\x%02X", c);
+		else
+			appendStringInfoChar(&escaped, (char) c);
+	}
+	return escaped.data;
+}
+
+static void
+add_walked_file(CleanupPlan *plan, Match *match, const char *path)
+{
+	if (!key_is_audio(&plan->settings->rules, path))
+		return;
+	plan->files_seen++;
+	if (is_readable_name(plan, path))
+		match_add(match, path);
+	else if ((plan->what & CLEAN_ORPHANS) != 0)
+		add_error(plan, psprintf("file name \"%s\" is not valid in encoding \"%s\"; the file is left alone",
+								 escape_name(path), GetDatabaseEncodingName()));
+}
+
+static void
+walk_into(CleanupPlan *plan, TreeWalk *walk, Match *match)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup walk",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(scratch);
+	const char *path;
+	const char *action;
+	int			errnum;
+	WalkStep	step;
+
+	while ((step = walk_next(walk, &path)) == WALK_FILE)
+	{
+		CHECK_FOR_INTERRUPTS();
+		add_walked_file(plan, match, path);
+		MemoryContextReset(scratch);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
+
+	if (step == WALK_FAILED)
+	{
+		path = walk_failure(walk, &errnum, &action);
+		apply_brake(plan, location_brake(psprintf("%s/%s", plan->settings->upload_dir,
+											escape_name(path)),
+								   action, errnum));
+	}
+}
+
+static void
+walk_directory(CleanupPlan *plan, Match *match)
+{
+	TreeWalk   *walk = walk_begin(plan->store, plan->settings->recurse);
+
+	PG_TRY();
+	{
+		walk_into(plan, walk, match);
+	}
+	PG_FINALLY();
+	{
+		walk_end(walk);
+	}
+	PG_END_TRY();
+}
+
+
+/* ------------------------------------------------------------------- judge --- */
+
+static int64
+now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64) now.tv_sec * NS_PER_SECOND + now.tv_nsec;
+}
+
+int64
+plan_file_time(const Settings *settings, const FileIdentity *identity)
+{
+	if (settings->file_age == FILE_AGE_MTIME)
+		return identity->mtime_ns;
+	return Max(identity->mtime_ns, Max(identity->ctime_ns, identity->btime_ns));
+}
+
+bool
+plan_is_old(const Settings *settings, const FileIdentity *identity)
+{
+	int64		retention = (int64) settings->orphaned_file_retention_hours * 3600 * NS_PER_SECOND;
+
+	return now_ns() - plan_file_time(settings, identity) >= retention;
+}
+
+TimestampTz
+plan_failed_before(const Settings *settings)
+{
+	return GetCurrentTimestamp() -
+		(TimestampTz) settings->failed_session_retention_days * USECS_PER_DAY;
+}
+
+typedef struct Judgement
+{
+	CleanupPlan *plan;
+	Match	   *match;
+	Condemned  *condemned;
+	MemoryContext scratch;		/* reset for each file */
+	int			last_source;	/* failed sessions come sorted */
+	char	   *last_session;
+} Judgement;
+
+/* Look at the file itself; false if it is not there or no regular file. */
+static bool
+identify(Judgement *judgement, const char *path, FileIdentity *identity)
+{
+	FileResult	result = store_identify(judgement->plan->store, path, identity);
+
+	if (result.outcome == FILE_FAILED)
+		add_error(judgement->plan,
+				  psprintf("could not %s \"%s\": %s", result.action, path, strerror(result.errnum)));
+	return result.outcome == FILE_OK;
+}
+
+static void
+judge_orphan(int64 number, const char *path, void *arg)
+{
+	Judgement  *judgement = arg;
+	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
+	CondemnedFile file = {path, NULL, NULL};
+
+	if (identify(judgement, path, &file.identity) &&
+		plan_is_old(judgement->plan->settings, &file.identity))
+		condemned_add_file(judgement->condemned, &file);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(judgement->scratch);
+}
+
+static void
+note_session(Judgement *judgement, const Source *source, const char *session)
+{
+	if (judgement->last_session != NULL && judgement->last_source == source->number &&
+		strcmp(judgement->last_session, session) == 0)
+		return;
+	if (judgement->last_session != NULL)
+		pfree(judgement->last_session);
+	judgement->last_source = source->number;
+	judgement->last_session = pstrdup(session);
+	condemned_add_session(judgement->condemned, source->number, session);
+}
+
+/*
+ * A reference protects generously, but it condemns only the file that it
+ * names to the letter.  What it matches otherwise (a bare name in some
+ * subdirectory) may be somebody's upload of this minute: that one must have
+ * the age of an orphan too.
+ */
+static void
+judge_failed(int64 number, const char *path, const Source *source, const char *session,
+			 KeyMatch strength, void *arg)
+{
+	Judgement  *judgement = arg;
+	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
+	CondemnedFile file = {path, source->name, session};
+	bool		condemn;
+
+	condemn = identify(judgement, path, &file.identity) &&
+		(strength == KEY_STRICT_MATCH ||
+		 plan_is_old(judgement->plan->settings, &file.identity));
+	if (condemn && match_mark(judgement->match, number))
+		condemned_add_file(judgement->condemned, &file);
+	MemoryContextSwitchTo(caller);
+	if (condemn)
+		note_session(judgement, source, session);
+	MemoryContextReset(judgement->scratch);
+}
+
+static void
+judge(CleanupPlan *plan, Match *match, Condemned *condemned)
+{
+	Judgement	judgement = {plan, match, condemned, NULL, -1, NULL};
+
+	judgement.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
+											  ALLOCSET_SMALL_SIZES);
+	if ((plan->what & CLEAN_FAILED) != 0)
+		match_failed(match, plan->extension, judge_failed, &judgement);
+	if ((plan->what & CLEAN_ORPHANS) != 0)
+		match_unreferenced(match, judge_orphan, &judgement);
+	MemoryContextDelete(judgement.scratch);
+}
+
+
+/* ------------------------------------------------------------------ survey --- */
+
+static void
+survey_files(CleanupPlan *plan)
+{
+	Match	   *match = match_begin(&plan->settings->rules);
+
+	walk_directory(plan, match);
+	if (plan->brakes == NIL)
+	{
+		match_run(match, plan->extension, plan->sources,
+				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE : MATCH_PROTECT,
+				  plan_failed_before(plan->settings), false);
+		plan->files_referenced = match_count_referenced(match);
+		plan->rows_seen = match_count_rows(match);
+		judge(plan, match, plan->condemned);
+		check_counts(plan);
+	}
+	match_end(match);
+}
+
+void
+plan_open(CleanupPlan *plan)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->context);
+
+	check_directory(plan);
+	check_sources(plan);
+	MemoryContextSwitchTo(caller);
+}
+
+void
+plan_survey(CleanupPlan *plan, bool interxact)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->context);
+	int			limit = extension_limit_lock_waits(plan->settings->writer_wait);
+
+	plan->condemned = condemned_begin(interxact);
+	plan_open(plan);
+	if (plan->brakes == NIL)
+		survey_files(plan);
+	condemned_rewind(plan->condemned);
+	extension_end_limit(limit);
+	MemoryContextSwitchTo(caller);
+}
+
+
+/* ----------------------------------------------------------------- condemn --- */
+
+static bool
+is_same_session(const CondemnedFile *a, const CondemnedFile *b)
+{
+	return a->session != NULL && b->session != NULL &&
+		strcmp(a->session, b->session) == 0 && strcmp(a->source, b->source) == 0;
+}
+
+static void
+free_texts(CondemnedFile *file)
+{
+	if (file->path != NULL)
+		pfree((char *) file->path);
+	if (file->source != NULL)
+	{
+		pfree((char *) file->source);
+		pfree((char *) file->session);
+	}
+}
+
+/*
+ * Feed the next files of the survey into a match; false if there are none.
+ * A session's files stay together, because its columns may be cleared.
+ */
+static bool
+take_next(CleanupPlan *plan, int64 limit, Match *match)
+{
+	CondemnedFile last = {NULL, NULL, NULL};
+
+	if (!plan->has_next)
+		plan->has_next = condemned_next(plan->condemned, &plan->next);
+	while (plan->has_next &&
+		   (match_count(match) < limit || is_same_session(&last, &plan->next)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		match_add(match, plan->next.path);
+		free_texts(&last);
+		last = plan->next;
+		plan->has_next = condemned_next(plan->condemned, &plan->next);
+	}
+	free_texts(&last);
+	return match_count(match) > 0;
+}
+
+/* Load the sources once more: the last look may be a transaction ago. */
+static List *
+load_checked_sources(const Extension *extension, Brake **found)
+{
+	List	   *sources = sources_load(extension);
+	List	   *brakes = sources_check_all(sources);
+
+	*found = brakes == NIL ? NULL : linitial(brakes);
+	return sources;
+}
+
+static void
+wait_for_writers(List *sources, int writer_wait, Brake **found)
+{
+	List	   *tables = NIL;
+	ListCell   *lc;
+
+	foreach(lc, sources)
+		tables = list_concat_unique_oid(tables, sources_tables(lfirst(lc), found));
+	if (*found == NULL)
+		extension_wait_for_writers(tables, writer_wait);
+}
+
+typedef struct Clearing
+{
+	int			source;
+	ArrayBuildState *sessions;
+} Clearing;
+
+static void
+gather_session(int source, const char *session, void *arg)
+{
+	Clearing   *clearing = arg;
+
+	if (source == clearing->source)
+		clearing->sessions = accumArrayResult(clearing->sessions, CStringGetTextDatum(session),
+											  false, TEXTOID, CurrentMemoryContext);
+}
+
+static void
+clear_sessions(const CleanupPlan *plan, Condemned *condemned, List *sources, TimestampTz failed_before)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+	{
+		Source	   *source = lfirst(lc);
+		Clearing	clearing = {source->number, NULL};
+
+		if (!source->clear)
+			continue;
+		condemned_scan_sessions(condemned, gather_session, &clearing);
+		if (clearing.sessions != NULL)
+			sources_clear(source, failed_before,
+						  makeArrayResult(clearing.sessions, CurrentMemoryContext));
+	}
+}
+
+Condemned *
+plan_condemn(CleanupPlan *plan, int64 limit)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->context);
+	TimestampTz failed_before = plan_failed_before(plan->settings);
+	int			guc_level = extension_limit_lock_waits(plan->settings->writer_wait);
+	Match	   *match = match_begin(&plan->settings->rules);
+	Condemned  *condemned = NULL;
+	Brake	   *found;
+
+	if (take_next(plan, limit, match))
+	{
+		List	   *sources = load_checked_sources(plan->extension, &found);
+
+		if (found == NULL)
+			wait_for_writers(sources, plan->settings->writer_wait, &found);
+		if (found != NULL)
+			brake_raise(found);
+		match_run(match, plan->extension, sources,
+				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE_LOCKED : MATCH_PROTECT,
+				  failed_before, false);
+		condemned = condemned_begin(false);
+		judge(plan, match, condemned);
+		clear_sessions(plan, condemned, sources, failed_before);
+	}
+	match_end(match);
+	extension_end_limit(guc_level);
+	MemoryContextSwitchTo(caller);
+	return condemned;
+}
+
+bool *
+plan_recheck(const Settings *settings, const Extension *extension,
+			 const char *const *paths, int n, Brake **found)
+{
+	bool	   *needed = palloc0(sizeof(bool) * n);
+	List	   *sources = load_checked_sources(extension, found);
+	Match	   *match;
+	int			i;
+
+	if (*found == NULL)
+		wait_for_writers(sources, settings->writer_wait, found);
+	if (*found != NULL)
+		return needed;
+	match = match_begin(&settings->rules);
+	for (i = 0; i < n; i++)
+		match_add(match, paths[i]);
+	match_run(match, extension, sources, MATCH_JUDGE_LOCKED,
+			  plan_failed_before(settings), true);
+	for (i = 0; i < n; i++)
+		needed[i] = match_is_protected(match, i);
+	match_end(match);
+	return needed;
+}

@@ -1,0 +1,103 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan.h
+ *	  walk -> match -> brakes -> condemn: what a run decides.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_PLAN_H
+#define AUDIO_CLEANUP_PLAN_H
+
+#include "src/brake.h"
+#include "src/condemned.h"
+#include "src/extension.h"
+#include "src/file_ops.h"
+#include "src/settings.h"
+
+typedef enum CleanWhat
+{
+	CLEAN_ORPHANS = 1,
+	CLEAN_FAILED = 2,
+	CLEAN_ALL = 3
+} CleanWhat;
+
+typedef struct CleanupPlan
+{
+	MemoryContext context;		/* of everything below */
+	CleanWhat	what;
+	bool		dry_run;
+	bool		force;			/* override the counting brakes */
+	Settings   *settings;
+	Extension  *extension;
+	FileStore  *store;			/* NULL if it could not be opened */
+	List	   *sources;		/* of Source */
+	List	   *brakes;			/* of Brake: why a real run would be refused */
+	List	   *notes;			/* the same, of this transaction only: no error
+								 * of a dry run */
+	List	   *errors;			/* of char *, at most report_limit */
+	int64		error_count;
+	int64		files_seen;		/* audio files in the directory */
+	int64		files_referenced;
+	int64		rows_seen;
+	Condemned  *condemned;		/* by the survey */
+	bool		has_next;		/* plan_condemn() has looked one file ahead: */
+	CondemnedFile next;
+} CleanupPlan;
+
+/*
+ * Begin a plan in a memory context of its own below the current one.  It
+ * holds descriptors; whoever deletes the context, an ERROR included, closes
+ * them too.  Needs SPI, as the following do.
+ */
+extern CleanupPlan *plan_begin(CleanWhat what, bool dry_run, bool force);
+extern void plan_end(CleanupPlan *plan);
+
+/*
+ * Refuse a real run in a transaction in which there can be none: in recovery,
+ * read-only, or with a snapshot that is not of this instant.  A dry run notes
+ * it.
+ */
+extern void plan_check_transaction(CleanupPlan *plan);
+
+/* Open the directory and load the sources; what is wrong becomes a brake. */
+extern void plan_open(CleanupPlan *plan);
+
+/*
+ * plan_open(), then walk the directory, match, and judge.  A dry run collects brakes; a real
+ * run raises the first one.  With `interxact` the outcome may be used beyond
+ * the end of the transaction.
+ */
+extern void plan_survey(CleanupPlan *plan, bool interxact);
+
+/*
+ * Condemn the next (at most `limit`) files of the survey: wait for writers,
+ * match those few again under a fresh snapshot, with the rows of failed
+ * sessions locked, clear the columns of sessions where that is asked for.
+ * Returns what stood the second look, NULL when the survey is exhausted.
+ * Must be called under the run lock.
+ */
+extern Condemned *plan_condemn(CleanupPlan *plan, int64 limit);
+
+/*
+ * Of these files (paths), which are referred to by anybody who is no failed
+ * session?  For files that were condemned by an earlier run.  Waits for
+ * writers.  *brake is set, and nothing said, if the sources cannot be read.
+ */
+extern bool *plan_recheck(const Settings *settings, const Extension *extension,
+						  const char *const *paths, int n, Brake **brake);
+
+/* Is the file old enough to be an orphan, now? */
+extern bool plan_is_old(const Settings *settings, const FileIdentity *identity);
+
+/* The time stamp, in nanoseconds since 1970, that tells the file's age. */
+extern int64 plan_file_time(const Settings *settings, const FileIdentity *identity);
+
+/* A session that failed before this is due now. */
+extern TimestampTz plan_failed_before(const Settings *settings);
+
+/* "orphaned_files", "failed_sessions" or "all" */
+extern const char *plan_what_text(CleanWhat what);
+
+#endif							/* AUDIO_CLEANUP_PLAN_H */

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.h
+ *	  A run from beginning to end: plan, record, carry out, report.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_RUN_H
+#define AUDIO_CLEANUP_RUN_H
+
+#include "utils/jsonb.h"
+
+#include "src/plan.h"
+
+/* cleanup_status() and the dry runs: decides, and changes nothing. */
+extern Jsonb *run_preview(CleanWhat what, bool force, bool status);
+
+/*
+ * A real run in the current transaction: what it condemns leaves the
+ * directory when that commits.
+ */
+extern Jsonb *run_in_transaction(CleanWhat what, bool force, const char *trigger);
+
+/*
+ * A real run that commits in batches.  Needs a non-atomic context.  Returns
+ * what has become of the files.
+ */
+extern Jsonb *run_in_batches(CleanWhat what, bool force, const char *trigger);
+
+#endif							/* AUDIO_CLEANUP_RUN_H */

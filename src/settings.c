@@ -1,0 +1,424 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *	  The audio_cleanup.* settings.
+ *
+ * What decides about files is PGC_SUSET: ALTER DATABASE ... SET works, and a
+ * user cannot shorten a retention.  What the launcher reads is PGC_SIGHUP.
+ *
+ * A variable of the postmaster's environment, named as in the HTTP service
+ * that this extension replaces, is the built-in default of its setting; any
+ * other source of a value goes before it.  An unusable one is ignored with a
+ * warning, because the documented default is the careful one.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+#include <limits.h>
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgtime.h"
+#include "utils/builtins.h"
+#include "utils/formatting.h"
+#include "utils/guc.h"
+
+#include "src/json_build.h"
+#include "src/settings.h"
+
+/* a century; more is a typing error, and keeps the arithmetic in range */
+#define MAX_DAYS	36500
+#define MAX_HOURS	(MAX_DAYS * 24)
+
+#define DEFAULT_EXTENSIONS \
+	"mp3, wav, wave, m4a, m4b, mp4, aac, ogg, oga, opus, flac, webm, weba, wma, " \
+	"amr, aif, aiff, aifc, caf, 3gp, mka, mpga, mp2, spx, au, gsm, dss, ds2"
+
+static const struct config_enum_entry file_age_options[] = {
+	{"newest", FILE_AGE_NEWEST, false},
+	{"mtime", FILE_AGE_MTIME, false},
+	{NULL, 0, false}
+};
+
+static char *upload_dir;
+static int	orphaned_file_retention_hours;
+static int	failed_session_retention_days;
+static bool auto_cleanup_on_startup;
+static int	cleanup_schedule_hour;
+static char *schedule_timezone;
+static char *databases;
+static int	file_age;
+static char *audio_extensions;
+static char *derived_suffixes;
+static bool recurse;
+static int	max_delete_percent;
+static int	writer_wait;
+static int	report_limit;
+static int	batch_size;
+static int	backup_retention_days;
+static int	history_retention_days;
+
+
+/* ---------------------------------------------------------------- lists --- */
+
+/*
+ * Next entry of a list separated by commas or white space; NULL at its end.
+ * *cursor moves on; the entry is palloc'd.
+ */
+static char *
+next_entry(const char **cursor)
+{
+	const char *p = *cursor;
+	const char *start;
+
+	while (*p == ',' || isspace((unsigned char) *p))
+		p++;
+	start = p;
+	while (*p != '\0' && *p != ',' && !isspace((unsigned char) *p))
+		p++;
+	*cursor = p;
+	return p > start ? pnstrdup(start, p - start) : NULL;
+}
+
+/* Entries of a list in lower case; "*" and the empty list have none. */
+static char **
+split_list(const char *list, int *n)
+{
+	char	  **entries = palloc(sizeof(char *) * (strlen(list) / 2 + 1));
+	char	   *entry;
+
+	*n = 0;
+	while ((entry = next_entry(&list)) != NULL)
+	{
+		const char *bare = entry[0] == '.' ? entry + 1 : entry;
+
+		if (strcmp(bare, "*") == 0)
+		{
+			*n = 0;
+			return entries;
+		}
+		entries[(*n)++] = asc_tolower(bare, strlen(bare));
+	}
+	return entries;
+}
+
+
+/* --------------------------------------------------------------- checks --- */
+
+static bool
+check_upload_dir(char **newval, void **extra, GucSource source)
+{
+	if (**newval == '\0')
+	{
+		GUC_check_errdetail("The upload directory must be named.");
+		return false;
+	}
+	if (strlen(*newval) >= MAXPGPATH)
+	{
+		GUC_check_errdetail("The path is longer than %d bytes.", MAXPGPATH - 1);
+		return false;
+	}
+	return true;
+}
+
+static bool
+check_name_parts(char **newval, void **extra, GucSource source)
+{
+	if (strchr(*newval, '/') != NULL)
+	{
+		GUC_check_errdetail("It is a list of parts of file names, which hold no \"/\".");
+		return false;
+	}
+	return true;
+}
+
+/* An empty list of extensions would read as "any", which nobody means. */
+static bool
+check_extensions(char **newval, void **extra, GucSource source)
+{
+	const char *cursor = *newval;
+
+	if (next_entry(&cursor) == NULL)
+	{
+		GUC_check_errdetail("At least one extension must be named.");
+		GUC_check_errhint("\"*\" means any file.");
+		return false;
+	}
+	return check_name_parts(newval, extra, source);
+}
+
+static bool
+check_timezone_name(char **newval, void **extra, GucSource source)
+{
+	if (*newval != NULL && **newval != '\0' && pg_tzset(*newval) == NULL)
+	{
+		GUC_check_errdetail("It is not the name of a time zone.");
+		return false;
+	}
+	return true;
+}
+
+
+/* --------------------------------------------------------- environment --- */
+
+static const char *
+environment_text(const char *name, const char *fallback)
+{
+	const char *value = getenv(name);
+
+	if (value == NULL || *value == '\0')
+		return fallback;
+	if (strlen(value) >= MAXPGPATH)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("ignoring environment variable \"%s\": its value is too long", name)));
+		return fallback;
+	}
+	return value;
+}
+
+static int
+environment_integer(const char *name, int fallback, int min, int max)
+{
+	const char *value = getenv(name);
+	int			number;
+
+	if (value == NULL || *value == '\0')
+		return fallback;
+	if (!parse_int(value, &number, 0, NULL) || number < min || number > max)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("ignoring environment variable \"%s\": \"%s\" is not a number from %d to %d",
+						name, value, min, max)));
+		return fallback;
+	}
+	return number;
+}
+
+static bool
+environment_boolean(const char *name, bool fallback)
+{
+	const char *value = getenv(name);
+	bool		result;
+
+	if (value == NULL || *value == '\0')
+		return fallback;
+	if (!parse_bool(value, &result))
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("ignoring environment variable \"%s\": \"%s\" is not a boolean",
+						name, value)));
+		return fallback;
+	}
+	return result;
+}
+
+
+/* ----------------------------------------------------------- definitions --- */
+
+static void
+define_integer(const char *name, const char *description, int *variable,
+			   int value, int min, int max, GucContext context, int flags)
+{
+	DefineCustomIntVariable(name, description, NULL, variable, value, min, max,
+							context, flags, NULL, NULL, NULL);
+}
+
+static void
+define_boolean(const char *name, const char *description, bool *variable,
+			   bool value, GucContext context)
+{
+	DefineCustomBoolVariable(name, description, NULL, variable, value,
+							 context, 0, NULL, NULL, NULL);
+}
+
+static void
+define_text(const char *name, const char *description, char **variable,
+			const char *value, GucContext context, GucStringCheckHook check)
+{
+	DefineCustomStringVariable(name, description, NULL, variable, value,
+							   context, 0, check, NULL, NULL);
+}
+
+/* What decides which files go. */
+static void
+define_policy(void)
+{
+	define_text("audio_cleanup.upload_dir",
+				"Directory of the uploaded audio; relative to the data directory.",
+				&upload_dir, environment_text("UPLOAD_DIR", "uploads/audio"),
+				PGC_SUSET, check_upload_dir);
+	define_integer("audio_cleanup.orphaned_file_retention_hours",
+				   "Hours that a file without a reference is left alone.",
+				   &orphaned_file_retention_hours,
+				   environment_integer("ORPHANED_FILE_RETENTION_HOURS", 24, 0, MAX_HOURS),
+				   0, MAX_HOURS, PGC_SUSET, 0);
+	define_integer("audio_cleanup.failed_session_retention_days",
+				   "Days that the audio of a failed session is kept.",
+				   &failed_session_retention_days,
+				   environment_integer("FAILED_SESSION_RETENTION_DAYS", 7, 0, MAX_DAYS),
+				   0, MAX_DAYS, PGC_SUSET, 0);
+	DefineCustomEnumVariable("audio_cleanup.file_age",
+							 "Which time stamp tells the age of a file.",
+							 "newest: of modification, inode change and birth; "
+							 "mtime: modification, as ls -l shows it.",
+							 &file_age, FILE_AGE_NEWEST, file_age_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	define_text("audio_cleanup.audio_extensions",
+				"Extensions of the files that may be cleaned; * means any.",
+				&audio_extensions, DEFAULT_EXTENSIONS, PGC_SUSET, check_extensions);
+	define_text("audio_cleanup.derived_suffixes",
+				"Suffixes of files that live and die with the one they are made from.",
+				&derived_suffixes, "_processed", PGC_SUSET, check_name_parts);
+	define_boolean("audio_cleanup.recurse",
+				   "Clean subdirectories of the upload directory as well.",
+				   &recurse, true, PGC_SUSET);
+	define_integer("audio_cleanup.max_delete_percent",
+				   "A run that would delete more of a hundred or more files is refused.",
+				   &max_delete_percent, 50, 0, 100, PGC_SUSET, 0);
+	define_integer("audio_cleanup.writer_wait",
+				   "How long a run waits for writers in flight and for another run.",
+				   &writer_wait, 10000, 0, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_MS);
+}
+
+/* What decides how it goes and what is told of it. */
+static void
+define_conduct(void)
+{
+	define_integer("audio_cleanup.report_limit",
+				   "Lists in a result are cut at so many entries; counts never are.",
+				   &report_limit, 10000, 0, 1000000, PGC_SUSET, 0);
+	define_integer("audio_cleanup.batch_size",
+				   "Files that cleanup_run() condemns in one transaction.",
+				   &batch_size, 10000, 1, 1000000, PGC_SUSET, 0);
+	define_integer("audio_cleanup.backup_retention_days",
+				   "Days that a cleaned file can be restored; 0 keeps no backup.",
+				   &backup_retention_days, 0, 0, MAX_DAYS, PGC_SUSET, 0);
+	define_integer("audio_cleanup.history_retention_days",
+				   "Days that the history of runs and files is kept.",
+				   &history_retention_days, 365, 1, MAX_DAYS, PGC_SUSET, 0);
+}
+
+/* What the launcher reads. */
+static void
+define_schedule(void)
+{
+	define_boolean("audio_cleanup.auto_cleanup_on_startup",
+				   "Clean once when the server has started.",
+				   &auto_cleanup_on_startup,
+				   environment_boolean("AUTO_CLEANUP_ON_STARTUP", false), PGC_SIGHUP);
+	define_integer("audio_cleanup.cleanup_schedule_hour",
+				   "Hour of the day at which cleaning starts; -1 is never.",
+				   &cleanup_schedule_hour,
+				   environment_integer("CLEANUP_SCHEDULE_HOUR", 3, -1, 23),
+				   -1, 23, PGC_SIGHUP, 0);
+	define_text("audio_cleanup.timezone",
+				"Time zone of cleanup_schedule_hour; empty is log_timezone.",
+				&schedule_timezone, "", PGC_SIGHUP, check_timezone_name);
+	define_text("audio_cleanup.databases",
+				"Databases in which cleaning is scheduled, separated by commas.",
+				&databases, "", PGC_SIGHUP, NULL);
+}
+
+void
+settings_define(void)
+{
+	define_policy();
+	define_conduct();
+	define_schedule();
+	MarkGUCPrefixReserved("audio_cleanup");
+}
+
+
+/* ------------------------------------------------------------- snapshots --- */
+
+static void
+set_rules(KeyRules *rules, const char *extensions, const char *suffixes)
+{
+	rules->extensions = split_list(extensions, &rules->n_extensions);
+	rules->suffixes = split_list(suffixes, &rules->n_suffixes);
+	rules->utf8 = GetDatabaseEncoding() == PG_UTF8;
+}
+
+static const char *
+absolute_upload_dir(void)
+{
+	char		path[MAXPGPATH * 2];
+
+	if (is_absolute_path(upload_dir))
+		strlcpy(path, upload_dir, sizeof(path));
+	else
+		snprintf(path, sizeof(path), "%s/%s", DataDir, upload_dir);
+	canonicalize_path(path);
+	return pstrdup(path);
+}
+
+Settings *
+settings_snapshot(void)
+{
+	Settings   *settings = palloc0(sizeof(Settings));
+
+	settings->upload_dir = absolute_upload_dir();
+	settings->orphaned_file_retention_hours = orphaned_file_retention_hours;
+	settings->failed_session_retention_days = failed_session_retention_days;
+	settings->file_age = (FileAge) file_age;
+	settings->recurse = recurse;
+	settings->max_delete_percent = max_delete_percent;
+	settings->writer_wait = writer_wait;
+	settings->report_limit = report_limit;
+	settings->batch_size = batch_size;
+	settings->backup_retention_days = backup_retention_days;
+	set_rules(&settings->rules, audio_extensions, derived_suffixes);
+	return settings;
+}
+
+Settings *
+settings_of_run(const char *run_upload_dir, Jsonb *recorded)
+{
+	Settings   *settings = settings_snapshot();
+	const char *extensions = json_get_text(recorded, "audio_extensions");
+	const char *suffixes = json_get_text(recorded, "derived_suffixes");
+
+	settings->upload_dir = pstrdup(run_upload_dir);
+	set_rules(&settings->rules,
+			  extensions ? extensions : audio_extensions,
+			  suffixes ? suffixes : derived_suffixes);
+	return settings;
+}
+
+Jsonb *
+settings_to_jsonb(void)
+{
+	JsonBuilder json;
+
+	json_begin(&json);
+	json_add_integer(&json, "failed_session_retention_days", failed_session_retention_days);
+	json_add_integer(&json, "orphaned_file_retention_hours", orphaned_file_retention_hours);
+	json_add_text(&json, "upload_dir", upload_dir);
+	json_add_boolean(&json, "auto_cleanup_on_startup", auto_cleanup_on_startup);
+	json_add_integer(&json, "cleanup_schedule_hour", cleanup_schedule_hour);
+
+	json_add_text(&json, "upload_dir_absolute", absolute_upload_dir());
+	json_add_text(&json, "timezone", *schedule_timezone ? schedule_timezone :
+				  pg_get_timezone_name(log_timezone));
+	json_add_text(&json, "databases", databases);
+	json_add_text(&json, "file_age", file_age == FILE_AGE_MTIME ? "mtime" : "newest");
+	json_add_text(&json, "audio_extensions", audio_extensions);
+	json_add_text(&json, "derived_suffixes", derived_suffixes);
+	json_add_boolean(&json, "recurse", recurse);
+	json_add_integer(&json, "max_delete_percent", max_delete_percent);
+	json_add_integer(&json, "writer_wait_ms", writer_wait);
+	json_add_integer(&json, "report_limit", report_limit);
+	json_add_integer(&json, "batch_size", batch_size);
+	json_add_integer(&json, "backup_retention_days", backup_retention_days);
+	json_add_integer(&json, "history_retention_days", history_retention_days);
+	return json_end(&json);
+}

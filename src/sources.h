@@ -1,0 +1,116 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources.h
+ *	  The registered sources: tables and views whose rows refer to files.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_SOURCES_H
+#define AUDIO_CLEANUP_SOURCES_H
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+
+#include "src/brake.h"
+#include "src/extension.h"
+
+typedef struct Source
+{
+	int			number;			/* position in the list, from 0 */
+	Oid			relid;
+	const char *name;			/* schema-qualified and quoted; of a relation
+								 * that is gone, its OID */
+	int			n_columns;
+	const char **columns;
+	const char *id_column;		/* the rest may be NULL */
+	const char *status_column;	/* NULL: no failed sessions here */
+	Datum		failed_statuses;	/* text[] */
+	const char *failed_at_column;
+	const char *timezone;
+	bool		clear;			/* on_failed = 'clear' */
+
+	/* filled in by sources_check() */
+	Oid			owner;
+	Oid			failed_at_type;
+} Source;
+
+/* One row as it is read.  Everything is valid only during the call. */
+typedef struct SourceRow
+{
+	const Source *source;
+	const char *session;		/* text of the id column; NULL unless asked
+								 * for, see SourceScan */
+	const char **values;		/* text of each file column or NULL ... */
+	size_t	   *lengths;		/* ... not NUL-terminated, of this length */
+} SourceRow;
+
+typedef void (*SourceSink) (const SourceRow *row, void *arg);
+
+typedef enum SourceScan
+{
+	SCAN_REFERENCES,			/* all rows, no session */
+	SCAN_JUDGING,				/* all rows; session set for failed ones */
+	SCAN_NAMING,				/* all rows, session set for all */
+	SCAN_LOCKING_FAILED			/* failed rows only, locked FOR UPDATE SKIP
+								 * LOCKED; session set */
+} SourceScan;
+
+/* The registered sources in order of their registration.  Needs SPI. */
+extern List *sources_load(const Extension *extension);
+
+/*
+ * Can the source be read, and whole?  Returns the brake if not, else NULL;
+ * then it is locked against changes of its definition until the end of the
+ * transaction.
+ */
+extern Brake *sources_check(Source *source);
+
+/* The same for all of `sources`; no source at all is a brake too. */
+extern List *sources_check_all(List *sources);
+
+/*
+ * Read a checked source as its owner, under a snapshot of this instant, and
+ * pass its rows to `sink`.  A row is failed if its status is one of the
+ * failed ones since before `failed_before`.  Needs SPI.
+ */
+extern void sources_read(const Source *source, SourceScan scan,
+						 TimestampTz failed_before, SourceSink sink, void *arg);
+
+/*
+ * OIDs of the tables that reading the source reads (itself, its partitions,
+ * what is below a view).  *brake is set where one of them must not be relied
+ * on.  Needs SPI.
+ */
+extern List *sources_tables(const Source *source, Brake **brake);
+
+/*
+ * Set the file columns of those rows to NULL that are failed since before
+ * `failed_before` and whose id is one of `sessions` (text[]).  Needs SPI.
+ */
+extern void sources_clear(const Source *source, TimestampTz failed_before, Datum sessions);
+
+/*
+ * Can its rows be locked, where failed sessions are judged?  ERROR if not, as
+ * for a view with GROUP BY.  Needs SPI.
+ */
+extern void sources_try_locking(const Source *source);
+
+/* The SQL-callable registration; arguments as in the SQL declaration. */
+typedef struct SourceRegistration
+{
+	Oid			relid;
+	Datum		file_columns;	/* text[], or 0: work them out */
+	const char *id_column;		/* NULL: work it out */
+	const char *status_column;
+	Datum		failed_statuses;	/* text[] */
+	const char *failed_at_column;
+	const char *timezone;
+	const char *on_failed;
+} SourceRegistration;
+
+extern void sources_register(const Extension *extension, SourceRegistration *registration);
+extern void sources_drop(const Extension *extension, Oid relid);
+
+#endif							/* AUDIO_CLEANUP_SOURCES_H */

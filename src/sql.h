@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * sql.h
+ *	  Running a statement of our own through SPI, in a line.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_SQL_H
+#define AUDIO_CLEANUP_SQL_H
+
+#include "utils/tuplestore.h"
+
+/* A parameter: its type, and its value (for a NULL: isnull). */
+typedef struct SqlParameter
+{
+	Oid			type;
+	Datum		value;
+	bool		isnull;
+} SqlParameter;
+
+#define SQL_INT8(v)		{INT8OID, Int64GetDatum(v), false}
+#define SQL_INT4(v)		{INT4OID, Int32GetDatum(v), false}
+#define SQL_BOOL(v)		{BOOLOID, BoolGetDatum(v), false}
+#define SQL_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
+
+/*
+ * Execute one statement with n parameters $1 ...; `format` is printf-like,
+ * for names of relations only, never for values.  A result is in SPI_tuptable
+ * and to be freed with SPI_freetuptable().  Returns the number of rows.
+ * Any failure is an ERROR.  Needs SPI.  Each statement sees a snapshot of its
+ * own, so that none need be active, as in a procedure that has committed.
+ */
+extern int	sql_query(int n, const SqlParameter *parameters,
+					  const char *format,...) pg_attribute_printf(3, 4);
+
+/* A column (from 1) of a row (from 0) of SPI_tuptable; 0 or NULL for NULL. */
+extern Datum sql_value(int row, int column);
+extern bool sql_is_null(int row, int column);
+
+/* The same as text in the current memory context. */
+extern char *sql_text(int row, int column);
+
+/*
+ * Make a tuplestore visible to statements as a relation of this name, until
+ * sql_hide_tuplestore() or SPI_finish().
+ */
+extern void sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc);
+extern void sql_hide_tuplestore(const char *name);
+
+#endif							/* AUDIO_CLEANUP_SQL_H */

@@ -1,0 +1,162 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  Background workers.
+ *
+ * The drain worker is started by a transaction that is about to commit.  It
+ * waits for the run lock, which that transaction gives back when its commit
+ * callback is over, so the order is given: what the callback has done is
+ * there to be recorded.  It works in steps, each a transaction under the run
+ * lock, so that nobody waits for it for long, and ends when nothing is left.
+ * It need not know who started it.  If it dies, the next run drains.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "src/execute.h"
+#include "src/ledger.h"
+#include "src/worker.h"
+
+void
+worker_start_drain(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "audio_cleanup", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "cleanup_drain_worker_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "audio_cleanup drain", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "audio_cleanup drain", sizeof(worker.bgw_type));
+	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+
+	if (!RegisterDynamicBackgroundWorker(&worker, NULL))
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker is free to finish this cleanup"),
+				 errdetail("The files leave the directory now; their space is given back by the next cleanup call."),
+				 errhint("You might need to increase max_worker_processes.")));
+}
+
+/* Begin and end a transaction of our own, with SPI. */
+static void
+begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+commit(void)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+}
+
+/* Under the run lock; NULL if the extension is gone by now. */
+static Extension *
+begin_locked(MemoryContext context)
+{
+	MemoryContext caller;
+	Extension  *extension;
+
+	begin();
+	caller = MemoryContextSwitchTo(context);
+	extension = extension_lookup(true);
+	MemoryContextSwitchTo(caller);
+	if (extension != NULL)
+		extension_lock_run(extension, -1, false);
+	return extension;
+}
+
+/* The first run after `after` that wants draining, as a Drain; or NULL. */
+static Drain *
+next_drain(MemoryContext context, int64 *after)
+{
+	MemoryContext caller;
+	Extension  *extension = begin_locked(context);
+	Drain	   *drain = NULL;
+
+	caller = MemoryContextSwitchTo(context);
+	if (extension != NULL)
+	{
+		List	   *runs = ledger_unfinished_runs(extension, 0);
+		ListCell   *lc;
+
+		foreach(lc, runs)
+		{
+			LedgerWork *work = lfirst(lc);
+
+			if (work->run_id <= *after)
+				continue;
+			*after = work->run_id;
+			drain = execute_begin_drain(extension, work->run_id, work->upload_dir,
+										work->settings);
+			if (drain != NULL)
+				break;
+		}
+	}
+	MemoryContextSwitchTo(caller);
+	commit();
+	return drain;
+}
+
+static void
+drain_run(Drain *drain, MemoryContext context)
+{
+	bool		more;
+
+	pgstat_report_activity(STATE_RUNNING,
+						   psprintf("draining run %lld", (long long) drain->run_id));
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (begin_locked(context) == NULL)
+			more = false;
+		else
+			more = execute_drain_step(drain, true);
+		commit();
+	} while (more);
+	execute_end_drain(drain);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+void
+cleanup_drain_worker_main(Datum database)
+{
+	MemoryContext context;
+	Drain	   *drain;
+	int64		after = 0;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
+
+	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup drain",
+									ALLOCSET_DEFAULT_SIZES);
+	while ((drain = next_drain(context, &after)) != NULL)
+	{
+		drain_run(drain, context);
+		MemoryContextReset(context);
+	}
+}

@@ -1,0 +1,1429 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_file_ops.c
+ *	  Tries to make file_ops.c lose, overwrite or misjudge a file.
+ *
+ * The system calls that matter are interposed: a hook runs between two calls
+ * of the code under test, which is where an untrusted owner of the directory
+ * would strike, and errno can be forced, which is how other file systems and
+ * full disks are played.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres_fe.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "src/file_ops.h"
+#include "tap.h"
+
+#define RUN		INT64CONST(42)
+#define TRASH	".audio_cleanup/trash/42"
+
+static char base[PATH_MAX];		/* removed in the end */
+static char top[PATH_MAX];		/* the upload directory of the current case */
+
+
+/* ----------
+ * Interposed system calls
+ * ----------
+ */
+
+static struct
+{
+	void		(*before_rename) (void);
+	void		(*after_rename) (void);
+	int			rename_errno;
+	int			mkdir_errno;
+	int			fsync_errno;
+	int			statx_errno;
+	int			link_errno;
+	int			unlink_errno;
+	bool		die_after_rename;
+	int			nfsync;
+	int			nopenat;
+	int			nstatx;
+}			hook;
+
+/* A hook runs once, and not for the calls that it makes itself. */
+static void
+run_hook(void (**slot) (void))
+{
+	void		(*function) (void) = *slot;
+
+	*slot = NULL;
+	if (function != NULL)
+		function();
+}
+
+static bool
+inject(int errnum)
+{
+	if (errnum == 0)
+		return false;
+	errno = errnum;
+	return true;
+}
+
+int
+renameat2(int fd, const char *old, int new_fd, const char *new,
+		  unsigned int flags)
+{
+	static int	(*real) (int, const char *, int, const char *, unsigned int);
+	int			rc;
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "renameat2");
+	run_hook(&hook.before_rename);
+	if (inject(hook.rename_errno))
+		return -1;
+	rc = real(fd, old, new_fd, new, flags);
+	if (rc == 0 && hook.die_after_rename)
+		_exit(0);
+	if (rc == 0)
+		run_hook(&hook.after_rename);
+	return rc;
+}
+
+int
+mkdirat(int fd, const char *path, mode_t mode)
+{
+	static int	(*real) (int, const char *, mode_t);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "mkdirat");
+	return inject(hook.mkdir_errno) ? -1 : real(fd, path, mode);
+}
+
+int
+fsync(int fd)
+{
+	static int	(*real) (int);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "fsync");
+	hook.nfsync++;
+	return inject(hook.fsync_errno) ? -1 : real(fd);
+}
+
+int
+statx(int fd, const char *path, int flags, unsigned int mask,
+	  struct statx *buf)
+{
+	static int	(*real) (int, const char *, int, unsigned int, struct statx *);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "statx");
+	hook.nstatx++;
+	return inject(hook.statx_errno) ? -1 : real(fd, path, flags, mask, buf);
+}
+
+int
+openat(int fd, const char *path, int flags,...)
+{
+	static int	(*real) (int, const char *, int,...);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "openat");
+	hook.nopenat++;
+	return real(fd, path, flags);
+}
+
+int
+linkat(int fd, const char *old, int new_fd, const char *new, int flags)
+{
+	static int	(*real) (int, const char *, int, const char *, int);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "linkat");
+	return inject(hook.link_errno) ? -1 : real(fd, old, new_fd, new, flags);
+}
+
+int
+unlinkat(int fd, const char *path, int flags)
+{
+	static int	(*real) (int, const char *, int);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "unlinkat");
+	return inject(hook.unlink_errno) ? -1 : real(fd, path, flags);
+}
+
+
+/* ----------
+ * Fixtures
+ * ----------
+ */
+
+/* An absolute path; eight may be in use at a time. */
+static const char *
+at(const char *path)
+{
+	static char buffers[8][2 * PATH_MAX];
+	static int	next = 0;
+	char	   *buffer = buffers[next++ % 8];
+
+	snprintf(buffer, sizeof(buffers[0]), "%s/%s", top, path);
+	return buffer;
+}
+
+/* rm knows how to remove paths that are longer than PATH_MAX. */
+static void
+clean_up(void)
+{
+	memset(&hook, 0, sizeof(hook));
+	if (system(tap_text("rm -rf --one-file-system '%s'", base)) != 0)
+		diag("%s was not removed", base);
+}
+
+static void
+must(bool succeeded, const char *what)
+{
+	if (succeeded)
+		return;
+	printf("Bail out! %s: %s\n", what, strerror(errno));
+	clean_up();
+	exit(2);
+}
+
+static void
+put(const char *path, const char *content)
+{
+	FILE	   *file = fopen(at(path), "w");
+
+	must(file != NULL, path);
+	fputs(content, file);
+	fclose(file);
+}
+
+static void
+make(const char *path)
+{
+	must(mkdir(at(path), 0755) == 0, path);
+}
+
+static bool
+there(const char *path)
+{
+	struct stat st;
+
+	return lstat(at(path), &st) == 0;
+}
+
+static bool
+holds(const char *path, const char *content)
+{
+	char		found[64] = "";
+	FILE	   *file = fopen(at(path), "r");
+
+	if (file == NULL)
+		return false;
+	if (fgets(found, sizeof(found), file) == NULL)
+		found[0] = '\0';
+	fclose(file);
+	return strcmp(found, content) == 0;
+}
+
+static int
+count_descriptors(void)
+{
+	DIR		   *dir = opendir("/proc/self/fd");
+	int			count = 0;
+
+	while (dir != NULL && readdir(dir) != NULL)
+		count++;
+	if (dir != NULL)
+		closedir(dir);
+	return count;
+}
+
+/* Begin a case in a directory of its own. */
+static FileStore *
+fresh(const char *name)
+{
+	FileStore  *store;
+
+	memset(&hook, 0, sizeof(hook));
+	snprintf(top, sizeof(top), "%s/%s", base, name);
+	must(mkdir(top, 0755) == 0, top);
+	store = store_open(top);
+	must(store != NULL, "store_open");
+	return store;
+}
+
+static FileIdentity
+know(FileStore *store, const char *path)
+{
+	FileIdentity identity;
+	FileResult	result = store_identify(store, path, &identity);
+
+	must(result.outcome == FILE_OK, path);
+	return identity;
+}
+
+static FileIdentity
+put_and_know(FileStore *store, const char *path, const char *content)
+{
+	put(path, content);
+	return know(store, path);
+}
+
+static int
+outcome_of(FileResult result)
+{
+	return result.outcome;
+}
+
+static void
+is_failure(FileResult result, int errnum, const char *action, const char *text)
+{
+	if (!ok(result.outcome == FILE_FAILED && result.errnum == errnum &&
+			(action == NULL || strcmp(result.action, action) == 0), "%s", text))
+		diag("outcome %d, errno %d (%s), action %s", result.outcome,
+			 result.errnum, strerror(result.errnum),
+			 result.action ? result.action : "none");
+}
+
+static double
+seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+
+/* ----------
+ * Cases
+ * ----------
+ */
+
+static void
+test_open(void)
+{
+	FileStore  *store = fresh("open");
+	char		link[PATH_MAX + 16];
+
+	is(store_check_writable(store), 0, "a directory of ours is writable");
+	store_close(store);
+	store_close(NULL);
+
+	ok(store_open(at("missing")) == NULL && errno == ENOENT, "missing: ENOENT");
+	put("file", "x");
+	ok(store_open(at("file")) == NULL && errno == ENOTDIR, "file: ENOTDIR");
+	must(mkfifo(at("fifo"), 0600) == 0, "mkfifo");
+	ok(store_open(at("fifo")) == NULL && errno == ENOTDIR, "fifo: ENOTDIR, at once");
+	ok(store_open("relative") == NULL && errno == EINVAL, "relative: EINVAL");
+
+	snprintf(link, sizeof(link), "%s-link", top);
+	must(symlink(top, link) == 0, "symlink");
+	store = store_open(link);
+	ok(store != NULL, "a symlink to the upload directory is followed");
+	store_close(store);
+}
+
+static void
+test_life(void)
+{
+	FileStore  *store = fresh("life");
+	FileIdentity file = put_and_know(store, "a.mp3", "sound");
+	int64		freed = -1;
+	int			errnum = -1;
+
+	is(file.size, 5, "size is told");
+	is(store_locate(store, RUN, "a.mp3", &file, &errnum), PLACE_UPLOAD,
+	   "located at its place");
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_OK, "captured");
+	ok(!there("a.mp3") && holds(TRASH "/a.mp3", "sound"), "it is in the trash");
+	is(store_locate(store, RUN, "a.mp3", &file, &errnum), PLACE_TRASH,
+	   "located in the trash");
+	is(errnum, 0, "locate leaves no errno");
+	is(store_locate(store, 43, "a.mp3", &file, &errnum), PLACE_NOWHERE,
+	   "not in another run's trash");
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_VANISHED,
+	   "captured again: vanished");
+	is(outcome_of(store_put_back(store, RUN, "a.mp3", &file)), FILE_OK, "put back");
+	ok(holds("a.mp3", "sound"), "it is at its place");
+	is(outcome_of(store_put_back(store, RUN, "a.mp3", &file)), FILE_VANISHED,
+	   "put back again: vanished");
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_REPLACED,
+	   "its ctime has changed, so it is not captured by the old identity");
+	file = know(store, "a.mp3");
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_OK, "captured anew");
+	is(outcome_of(store_destroy(store, 43, "a.mp3", &file, &freed)), FILE_VANISHED,
+	   "not destroyed for another run");
+	is(outcome_of(store_destroy(store, RUN, "a.mp3", &file, &freed)), FILE_OK,
+	   "destroyed");
+	is(freed, 5, "its bytes are freed");
+	is(outcome_of(store_destroy(store, RUN, "a.mp3", &file, &freed)), FILE_VANISHED,
+	   "destroyed again: vanished");
+	is(freed, 0, "which frees nothing");
+	is(store_locate(store, RUN, "a.mp3", &file, &errnum), PLACE_NOWHERE,
+	   "located nowhere");
+	is(store_sync(store), 0, "sync");
+	store_tidy(store, RUN);
+	ok(!there(".audio_cleanup"), "tidied away");
+	store_close(store);
+}
+
+static void
+test_paths(void)
+{
+	FileStore  *store = fresh("paths");
+	FileIdentity file = put_and_know(store, "a.mp3", "x");
+	FileIdentity any;
+	char		name[300];
+	char		path[STORE_PATH_MAX + 10];
+	static const char *const bad[] = {"", ".", "..", "../a.mp3", "/abs", "a//b",
+		"a/", "./a.mp3", "a/./b", "a/..", "a/../a.mp3", "/", "//",
+		".audio_cleanup", ".audio_cleanup/claim", ".audio_cleanup/trash/42/a.mp3"
+	};
+	static const char *const odd[] = {"new\nline.mp3", "-rf", "\xff\xfe.mp3", " ",
+		"*", "...", "..mp3", "a\tb", "%s%n.mp3", ".hidden", "back\\slash"
+	};
+
+	for (int i = 0; i < (int) lengthof(bad); i++)
+	{
+		int			errnum;
+		int64		freed;
+
+		is_failure(store_identify(store, bad[i], &any), EINVAL, "accept path",
+				   tap_text("path \"%s\" is refused", bad[i]));
+		ok(store_capture(store, RUN, bad[i], &file).errnum == EINVAL &&
+		   store_put_back(store, RUN, bad[i], &file).errnum == EINVAL &&
+		   store_destroy(store, RUN, bad[i], &file, &freed).errnum == EINVAL &&
+		   store_destroy_in_place(store, bad[i], &file, &freed).errnum == EINVAL &&
+		   store_locate(store, RUN, bad[i], &file, &errnum) == PLACE_UNKNOWN &&
+		   errnum == EINVAL, "... by every function");
+	}
+
+	memset(path, 'a', sizeof(path));
+	for (int i = 100; i < (int) sizeof(path); i += 100)
+		path[i] = '/';
+	path[STORE_PATH_MAX] = '\0';
+	is_failure(store_identify(store, path, &any), ENAMETOOLONG, NULL,
+			   "a path of STORE_PATH_MAX bytes is too long");
+	path[STORE_PATH_MAX - 1] = '\0';
+	is(outcome_of(store_identify(store, path, &any)), FILE_VANISHED,
+	   "one byte less is not");
+
+	memset(name, 'n', sizeof(name));
+	name[256] = '\0';
+	is_failure(store_identify(store, name, &any), ENAMETOOLONG, NULL,
+			   "256 bytes are too long a name");
+	name[255] = '\0';
+	for (int i = 0; i <= (int) lengthof(odd); i++)
+	{
+		const char *it = i < (int) lengthof(odd) ? odd[i] : name;
+		int64		freed;
+
+		file = put_and_know(store, it, "odd");
+		ok(store_capture(store, RUN, it, &file).outcome == FILE_OK && !there(it) &&
+		   store_put_back(store, RUN, it, &file).outcome == FILE_OK &&
+		   holds(it, "odd"), "odd name %d goes and comes back", i);
+		file = know(store, it);
+		ok(store_capture(store, RUN, it, &file).outcome == FILE_OK &&
+		   store_destroy(store, RUN, it, &file, &freed).outcome == FILE_OK &&
+		   !there(it), "... and dies");
+	}
+	store_close(store);
+}
+
+static void
+test_nested(void)
+{
+	FileStore  *store = fresh("nested");
+	FileIdentity a;
+	FileIdentity b;
+	FileIdentity c;
+	struct stat st;
+
+	must(chmod(top, 0775) == 0, "chmod");
+	store_close(store);
+	store = store_open(top);
+	make("2024");
+	make("2024/05");
+	make("2024/06");
+	a = put_and_know(store, "2024/05/a.mp3", "a");
+	b = put_and_know(store, "2024/06/a.mp3", "b");
+	c = put_and_know(store, "2024/a.mp3", "c");
+	is(outcome_of(store_capture(store, RUN, "2024/05/a.mp3", &a)), FILE_OK, "nested");
+	is(outcome_of(store_capture(store, RUN, "2024/06/a.mp3", &b)), FILE_OK, "beside");
+	is(outcome_of(store_capture(store, RUN, "2024/a.mp3", &c)), FILE_OK, "above");
+	ok(holds(TRASH "/2024/05/a.mp3", "a") && holds(TRASH "/2024/06/a.mp3", "b") &&
+	   holds(TRASH "/2024/a.mp3", "c"), "the trash has the same shape");
+	must(stat(at(TRASH "/2024/05"), &st) == 0, "stat");
+	is(st.st_mode & 07777, 0700, "and is private");
+
+	store_tidy(store, RUN);
+	ok(holds(TRASH "/2024/05/a.mp3", "a"), "tidy removes no file");
+
+	must(rmdir(at("2024/05")) == 0 && rmdir(at("2024/06")) == 0 &&
+		 rmdir(at("2024")) == 0, "rmdir");
+	umask(077);
+	is(outcome_of(store_put_back(store, RUN, "2024/05/a.mp3", &a)), FILE_OK,
+	   "put back where no directory is left");
+	must(stat(at("2024/05"), &st) == 0, "stat");
+	is(st.st_mode & 07777, 0775, "which is made with the mode of the top, umask or not");
+	is(umask(022), 077, "the umask is kept");
+
+	store_tidy(store, RUN);
+	ok(!there(TRASH "/2024/05") && there(TRASH "/2024/06/a.mp3"),
+	   "tidy removes what is empty, and only that");
+	store_tidy(store, 4711);
+	put(".audio_cleanup/claim", "mine");
+	is(outcome_of(store_put_back(store, RUN, "2024/06/a.mp3", &b)), FILE_OK, "the next");
+	is(outcome_of(store_put_back(store, RUN, "2024/a.mp3", &c)), FILE_OK, "and the last");
+	store_tidy(store, RUN);
+	ok(!there(".audio_cleanup/trash") && there(".audio_cleanup/claim"),
+	   "the claim stays, the trash goes");
+	store_close(store);
+}
+
+static void
+test_kinds(void)
+{
+	FileStore  *store = fresh("kinds");
+	FileIdentity file = put_and_know(store, "target", "x");
+	FileIdentity any;
+	static const char *const kinds[] = {"dir.mp3", "link.mp3", "dangling.mp3",
+		"fifo.mp3"
+	};
+
+	make("dir.mp3");
+	must(symlink("target", at("link.mp3")) == 0, "symlink");
+	must(symlink("nowhere", at("dangling.mp3")) == 0, "symlink");
+	must(mkfifo(at("fifo.mp3"), 0600) == 0, "mkfifo");
+	for (int i = 0; i < (int) lengthof(kinds); i++)
+	{
+		int			errnum;
+		int64		freed;
+
+		ok(store_identify(store, kinds[i], &any).outcome == FILE_NOT_REGULAR &&
+		   store_capture(store, RUN, kinds[i], &file).outcome == FILE_NOT_REGULAR &&
+		   store_destroy_in_place(store, kinds[i], &file, &freed).outcome ==
+		   FILE_NOT_REGULAR &&
+		   store_locate(store, RUN, kinds[i], &file, &errnum) == PLACE_OTHER &&
+		   there(kinds[i]), "%s is not touched", kinds[i]);
+	}
+	is(outcome_of(store_identify(store, "target/x", &any)), FILE_VANISHED,
+	   "a file as directory: vanished");
+	is(outcome_of(store_identify(store, "link.mp3/x", &any)), FILE_VANISHED,
+	   "a symlink as directory: vanished");
+	is(outcome_of(store_identify(store, "fifo.mp3/x", &any)), FILE_VANISHED,
+	   "a fifo as directory: vanished, and nobody waits");
+	is(outcome_of(store_identify(store, "no/such/x", &any)), FILE_VANISHED,
+	   "no such directory: vanished");
+	store_close(store);
+}
+
+static void
+test_hard_link(void)
+{
+	FileStore  *store = fresh("hardlink");
+	FileIdentity file;
+	int64		freed = -1;
+
+	put("a.mp3", "12345");
+	must(link(at("a.mp3"), at("b.mp3")) == 0, "link");
+	file = know(store, "a.mp3");
+	is(file.nlink, 2, "two links");
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_OK, "captured");
+	is(outcome_of(store_destroy(store, RUN, "a.mp3", &file, &freed)), FILE_OK, "destroyed");
+	is(freed, 0, "frees nothing");
+	ok(holds("b.mp3", "12345"), "the other link stands");
+	file = know(store, "b.mp3");
+	is(outcome_of(store_destroy_in_place(store, "b.mp3", &file, &freed)), FILE_OK,
+	   "destroyed in place");
+	is(freed, 5, "frees all");
+	store_close(store);
+}
+
+static void
+test_replaced_before(void)
+{
+	FileStore  *store = fresh("replaced");
+	FileIdentity file = put_and_know(store, "a.mp3", "old");
+	int64		freed;
+	int			errnum;
+
+	put("a.mp3.new", "new");
+	must(rename(at("a.mp3.new"), at("a.mp3")) == 0, "rename");
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_REPLACED,
+	   "another inode");
+	is(outcome_of(store_destroy_in_place(store, "a.mp3", &file, &freed)),
+	   FILE_REPLACED, "... not destroyed in place");
+	is(store_locate(store, RUN, "a.mp3", &file, &errnum), PLACE_OTHER, "... located");
+	ok(holds("a.mp3", "new") && !there(".audio_cleanup"), "nothing was touched");
+
+	file = know(store, "a.mp3");
+	usleep(20000);
+	put("a.mp3", "own");
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_REPLACED,
+	   "same inode and size, other content");
+	file = know(store, "a.mp3");
+	usleep(20000);
+	must(chmod(at("a.mp3"), 0600) == 0, "chmod");
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_REPLACED,
+	   "a change of mode, seen by ctime");
+	file = know(store, "a.mp3");
+	file.btime_ns = 0;
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_OK,
+	   "an unknown birth time proves nothing");
+	is(outcome_of(store_put_back(store, RUN, "a.mp3", &file)), FILE_OK, "... nor here");
+	file = know(store, "a.mp3");
+	file.btime_ns++;
+	if (file.btime_ns > 1)
+		is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_REPLACED,
+		   "another birth time does");
+	must(unlink(at("a.mp3")) == 0, "unlink");
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_VANISHED, "vanished");
+	store_close(store);
+}
+
+/* Strikes of the owner between look and rename. */
+
+static void
+replace_file(void)
+{
+	put("new", "wanted");
+	must(rename(at("new"), at("d/a.mp3")) == 0, "rename");
+}
+
+static void
+replace_by_directory(void)
+{
+	must(unlink(at("d/a.mp3")) == 0, "unlink");
+	make("d/a.mp3");
+	put("d/a.mp3/inside", "wanted");
+}
+
+static void
+replace_by_symlink(void)
+{
+	must(unlink(at("d/a.mp3")) == 0 &&
+		 symlink("/etc/passwd", at("d/a.mp3")) == 0, "symlink");
+}
+
+static void
+replace_by_fifo(void)
+{
+	must(unlink(at("d/a.mp3")) == 0 && mkfifo(at("d/a.mp3"), 0600) == 0, "fifo");
+}
+
+static void
+append_to_file(void)
+{
+	FILE	   *file = fopen(at("d/a.mp3"), "a");
+
+	fputs("more", file);
+	fclose(file);
+}
+
+static void
+remove_file(void)
+{
+	must(unlink(at("d/a.mp3")) == 0, "unlink");
+}
+
+/* After the rename: the name is taken while we hold the stranger. */
+static void
+take_name(void)
+{
+	put("d/a.mp3", "third");
+}
+
+static void
+take_name_and_more(void)
+{
+	take_name();
+	put("d/a.mp3.audio_cleanup-42", "fourth");
+}
+
+static void
+remove_directory(void)
+{
+	must(rmdir(at("d")) == 0, "rmdir");
+}
+
+static void
+swap_directory_for_symlink(void)
+{
+	must(rename(at("d"), at("moved")) == 0 &&
+		 symlink("/etc", at("d")) == 0, "swap");
+}
+
+static FileResult
+struck(FileStore *store, void (*strike) (void), void (*after) (void))
+{
+	FileIdentity file = put_and_know(store, "d/a.mp3", "old");
+
+	hook.before_rename = strike;
+	hook.after_rename = after;
+	return store_capture(store, RUN, "d/a.mp3", &file);
+}
+
+static void
+test_strikes(void)
+{
+	static const int without[] = {0, EINVAL};
+
+	for (int i = 0; i < (int) lengthof(without); i++)
+	{
+		FileStore  *store = fresh(i == 0 ? "strikes" : "strikes-plain");
+		FileIdentity file;
+		FileResult	result;
+
+		diag("renameat2() %s", i == 0 ? "works" : "says EINVAL");
+		make("d");
+		hook.rename_errno = without[i];
+		is(outcome_of(struck(store, replace_file, NULL)), FILE_REPLACED,
+		   "replaced in the last moment");
+		ok(holds("d/a.mp3", "wanted") && !there(TRASH "/d/a.mp3"), "... is put back");
+		is(outcome_of(struck(store, append_to_file, NULL)), FILE_REPLACED,
+		   "written to in the last moment");
+		ok(holds("d/a.mp3", "oldmore") && !there(TRASH "/d/a.mp3"), "... is put back");
+		is(outcome_of(struck(store, replace_by_symlink, NULL)), FILE_REPLACED,
+		   "a symlink in the last moment");
+		ok(there("d/a.mp3") && !there(TRASH "/d/a.mp3"), "... is put back");
+		must(unlink(at("d/a.mp3")) == 0, "unlink");
+		is(outcome_of(struck(store, replace_by_fifo, NULL)), FILE_REPLACED,
+		   "a fifo in the last moment");
+		ok(there("d/a.mp3") && !there(TRASH "/d/a.mp3"), "... is put back");
+		must(unlink(at("d/a.mp3")) == 0, "unlink");
+		is(outcome_of(struck(store, replace_by_directory, NULL)), FILE_REPLACED,
+		   "a directory in the last moment");
+		ok(holds("d/a.mp3/inside", "wanted") && !there(TRASH "/d/a.mp3"),
+		   "... is put back");
+		must(unlink(at("d/a.mp3/inside")) == 0 && rmdir(at("d/a.mp3")) == 0, "rm");
+		is(outcome_of(struck(store, remove_file, NULL)), FILE_VANISHED,
+		   "vanished in the last moment");
+
+		result = struck(store, swap_directory_for_symlink, NULL);
+		is(result.outcome, FILE_OK, "its directory moved: still that very file");
+		ok(holds(TRASH "/d/a.mp3", "old"), "... is in the trash");
+		must(unlink(at(TRASH "/d/a.mp3")) == 0 && unlink(at("d")) == 0 &&
+			 rename(at("moved"), at("d")) == 0, "rename");
+
+		/* in the fall back the hook fires before the rename */
+		if (i == 0)
+		{
+			is(outcome_of(struck(store, replace_file, take_name)), FILE_REPLACED,
+			   "replaced, and its name taken again");
+			ok(holds("d/a.mp3", "third") &&
+			   holds("d/a.mp3.audio_cleanup-42", "wanted"),
+			   "... is put back under another name");
+			must(unlink(at("d/a.mp3.audio_cleanup-42")) == 0, "unlink");
+			is(outcome_of(struck(store, replace_file, take_name_and_more)),
+			   FILE_REPLACED, "the other name taken as well");
+			ok(holds("d/a.mp3", "third") &&
+			   holds("d/a.mp3.audio_cleanup-42", "fourth") &&
+			   holds("d/a.mp3.audio_cleanup-42-2", "wanted"), "... and yet another");
+			must(unlink(at("d/a.mp3.audio_cleanup-42")) == 0 &&
+				 unlink(at("d/a.mp3.audio_cleanup-42-2")) == 0, "unlink");
+			is(outcome_of(struck(store, replace_file, remove_directory)),
+			   FILE_REPLACED, "its directory removed");
+			ok(holds("d/a.mp3", "wanted"), "... is made again");
+		}
+
+		put(TRASH "/d/a.mp3", "leftover");
+		file = put_and_know(store, "d/a.mp3", "new");
+		is_failure(store_capture(store, RUN, "d/a.mp3", &file), EEXIST, "rename file",
+				   "a leftover in the trash is not overwritten");
+		ok(holds(TRASH "/d/a.mp3", "leftover") && there("d/a.mp3"), "... both stay");
+		store_close(store);
+	}
+}
+
+static const char *taken;
+
+static void
+take_longest_name(void)
+{
+	put(taken, "third");
+}
+
+static void
+test_long_spare_name(void)
+{
+	FileStore  *store = fresh("spare");
+	FileIdentity file;
+	char		name[256];
+	int			errnum;
+
+	memset(name, 'n', 255);
+	name[255] = '\0';
+	file = put_and_know(store, name, "other");
+	must(mkdir(at(".audio_cleanup"), 0700) == 0 &&
+		 mkdir(at(".audio_cleanup/trash"), 0700) == 0 &&
+		 mkdir(at(TRASH), 0700) == 0, "mkdir");
+	must(rename(at(name), tap_text("%s/%s", at(TRASH), name)) == 0, "rename");
+	file.inode++;
+
+	hook.rename_errno = EEXIST;
+	is(store_locate(store, RUN, name, &file, &errnum), PLACE_UNKNOWN,
+	   "a stranger that finds no name at all stays in the trash");
+	is(errnum, EEXIST, "... and is reported");
+	hook.rename_errno = 0;
+
+	taken = name;
+	hook.before_rename = take_longest_name;
+	is(store_locate(store, RUN, name, &file, &errnum), PLACE_OTHER,
+	   "... until there is a free one");
+	ok(holds(name, "third"), "its own was taken in the last moment");
+	strcpy(name + 255 - strlen(".audio_cleanup-42"), ".audio_cleanup-42");
+	ok(holds(name, "other"), "... and the other is cut to 255 bytes");
+	store_close(store);
+}
+
+/* kill -9 between the rename and the verification */
+static void
+test_killed(void)
+{
+	FileStore  *store = fresh("killed");
+	FileIdentity file;
+	int			errnum;
+	pid_t		child;
+
+	make("d");
+	file = put_and_know(store, "d/a.mp3", "old");
+	child = fork();
+	if (child == 0)
+	{
+		hook.before_rename = replace_file;
+		hook.die_after_rename = true;
+		(void) store_capture(store, RUN, "d/a.mp3", &file);
+		_exit(1);
+	}
+	waitpid(child, NULL, 0);
+	ok(holds(TRASH "/d/a.mp3", "wanted") && !there("d/a.mp3"),
+	   "killed with a stranger in its hands");
+	is(store_locate(store, RUN, "d/a.mp3", &file, &errnum), PLACE_OTHER,
+	   "locate tells that it was replaced");
+	ok(holds("d/a.mp3", "wanted"), "... and puts the stranger back");
+	store_close(store);
+}
+
+static void
+test_put_back_taken(void)
+{
+	FileStore  *store = fresh("taken");
+	FileIdentity file;
+	int64		freed;
+
+	make("d");
+	file = put_and_know(store, "d/a.mp3", "old");
+	is(outcome_of(store_capture(store, RUN, "d/a.mp3", &file)), FILE_OK, "captured");
+	put("d/a.mp3", "new");
+	is(outcome_of(store_put_back(store, RUN, "d/a.mp3", &file)), FILE_OCCUPIED,
+	   "its name is taken");
+	hook.rename_errno = EINVAL;
+	is(outcome_of(store_put_back(store, RUN, "d/a.mp3", &file)), FILE_OCCUPIED,
+	   "... without renameat2() too");
+	hook.rename_errno = 0;
+	ok(holds("d/a.mp3", "new") && holds(TRASH "/d/a.mp3", "old"), "both stay");
+	must(unlink(at("d/a.mp3")) == 0 && rmdir(at("d")) == 0, "rm");
+	put("d", "a file");
+	store_sync(store);
+	is(outcome_of(store_put_back(store, RUN, "d/a.mp3", &file)), FILE_OCCUPIED,
+	   "its directory's name is taken");
+	must(unlink(at("d")) == 0 && symlink("/tmp", at("d")) == 0, "symlink");
+	is(outcome_of(store_put_back(store, RUN, "d/a.mp3", &file)), FILE_OCCUPIED,
+	   "... by a symlink");
+	must(unlink(at("d")) == 0, "unlink");
+	put(TRASH "/d/b.mp3", "tampered");
+	is(outcome_of(store_put_back(store, RUN, "d/b.mp3", &file)), FILE_REPLACED,
+	   "what is not expected is not put back");
+	is(outcome_of(store_destroy(store, RUN, "d/b.mp3", &file, &freed)), FILE_REPLACED,
+	   "... nor destroyed");
+	must(mkdir(at(TRASH "/d/c.mp3"), 0700) == 0, "mkdir");
+	is(outcome_of(store_put_back(store, RUN, "d/c.mp3", &file)), FILE_REPLACED,
+	   "a directory in the trash: not put back");
+	is(outcome_of(store_destroy(store, RUN, "d/c.mp3", &file, &freed)), FILE_REPLACED,
+	   "... nor destroyed");
+
+	hook.rename_errno = EINVAL;
+	hook.link_errno = EPERM;
+	is_failure(store_put_back(store, RUN, "d/a.mp3", &file), EPERM, "rename file",
+			   "a file system without links: it fails");
+	hook.link_errno = 0;
+	hook.unlink_errno = EIO;
+	is_failure(store_put_back(store, RUN, "d/a.mp3", &file), EIO, "rename file",
+			   "linked, but not unlinked: it fails");
+	ok(there("d/a.mp3") && there(TRASH "/d/a.mp3"), "... and is in both places");
+	hook.unlink_errno = 0;
+	is(outcome_of(store_put_back(store, RUN, "d/a.mp3", &file)), FILE_OK,
+	   "the next time it is finished");
+	ok(holds("d/a.mp3", "old") && !there(TRASH "/d/a.mp3"), "... and is in one");
+	store_close(store);
+}
+
+/* A directory that is held is removed under our feet. */
+static void
+test_stale(void)
+{
+	FileStore  *store = fresh("stale");
+	FileIdentity a;
+	FileIdentity b;
+
+	make("d");
+	a = put_and_know(store, "d/a.mp3", "a");
+	b = put_and_know(store, "d/b.mp3", "b");
+	is(outcome_of(store_capture(store, RUN, "d/a.mp3", &a)), FILE_OK, "captured");
+	must(unlink(at(TRASH "/d/a.mp3")) == 0 && rmdir(at(TRASH "/d")) == 0 &&
+		 rmdir(at(TRASH)) == 0 && rmdir(at(".audio_cleanup/trash")) == 0, "rm");
+	is(outcome_of(store_capture(store, RUN, "d/b.mp3", &b)), FILE_OK,
+	   "captured, although the trash was tidied meanwhile");
+	must(rmdir(at("d")) == 0, "rmdir");
+	is(outcome_of(store_put_back(store, RUN, "d/b.mp3", &b)), FILE_OK,
+	   "put back, although its directory was removed meanwhile");
+	ok(holds("d/b.mp3", "b"), "... and it is there");
+	store_close(store);
+}
+
+static void
+test_swapped_parent(void)
+{
+	FileStore  *store = fresh("swapped");
+	FileIdentity a;
+	FileIdentity b;
+	int64		freed;
+
+	make("d");
+	a = put_and_know(store, "d/a.mp3", "a");
+	b = put_and_know(store, "d/b.mp3", "b");
+	store_sync(store);
+	must(rename(at("d"), at("elsewhere")) == 0 &&
+		 symlink("elsewhere", at("d")) == 0, "swap");
+	is(outcome_of(store_capture(store, RUN, "d/a.mp3", &a)), FILE_VANISHED,
+	   "behind a symlink: not captured");
+	is(outcome_of(store_destroy_in_place(store, "d/a.mp3", &a, &freed)),
+	   FILE_VANISHED, "... nor destroyed");
+	ok(there("elsewhere/a.mp3"), "... it is where it was");
+	must(unlink(at("d")) == 0, "unlink");
+	make("d");
+	put("d/b.mp3", "wanted");
+	is(outcome_of(store_capture(store, RUN, "d/b.mp3", &b)), FILE_REPLACED,
+	   "another directory of that name: replaced");
+	ok(holds("d/b.mp3", "wanted"), "... it is where it was");
+	store_close(store);
+}
+
+static void
+refuses(FileStore *store, const FileIdentity *file, const char *text)
+{
+	int64		freed;
+	int			errnum = 0;
+
+	is_failure(store_capture(store, RUN, "a.mp3", file), EPERM, "trust directory",
+			   text);
+	is_failure(store_put_back(store, RUN, "a.mp3", file), EPERM, "trust directory",
+			   "... put back");
+	is_failure(store_destroy(store, RUN, "a.mp3", file, &freed), EPERM,
+			   "trust directory", "... destroy");
+	ok(store_locate(store, RUN, "a.mp3", file, &errnum) == PLACE_UNKNOWN &&
+	   errnum == EPERM, "... locate");
+	store_tidy(store, RUN);
+	ok(holds("a.mp3", "a"), "... the file is where it was");
+	store_sync(store);
+}
+
+static void
+test_hostile_trash(void)
+{
+	static const char *const dirs[] = {".audio_cleanup", ".audio_cleanup/trash", TRASH};
+
+	for (int i = 0; i < (int) lengthof(dirs); i++)
+	{
+		FileStore  *store = fresh(tap_text("hostile-%d", i));
+		FileIdentity file = put_and_know(store, "a.mp3", "a");
+
+		for (int j = 0; j < i; j++)
+			must(mkdir(at(dirs[j]), 0700) == 0, "mkdir");
+
+		make("victim");
+		must(symlink(at("victim"), at(dirs[i])) == 0, "symlink");
+		refuses(store, &file, tap_text("%s is a symlink", dirs[i]));
+		must(unlink(at(dirs[i])) == 0, "unlink");
+		put(dirs[i], "x");
+		refuses(store, &file, tap_text("%s is a file", dirs[i]));
+		must(unlink(at(dirs[i])) == 0, "unlink");
+		must(mkfifo(at(dirs[i]), 0600) == 0, "mkfifo");
+		refuses(store, &file, tap_text("%s is a fifo", dirs[i]));
+		must(unlink(at(dirs[i])) == 0, "unlink");
+
+		make(dirs[i]);
+		must(mkdir(at(tap_text("%s/x", dirs[i])), 0700) == 0, "mkdir");
+		must(chmod(at(dirs[i]), 0777) == 0, "chmod");
+		refuses(store, &file, tap_text("%s is writable for the world", dirs[i]));
+		must(chmod(at(dirs[i]), 0770) == 0, "chmod");
+		refuses(store, &file, tap_text("%s is writable for the group", dirs[i]));
+		must(chmod(at(dirs[i]), 0700) == 0, "chmod");
+		if (geteuid() == 0)
+		{
+			must(chown(at(dirs[i]), 65534, 65534) == 0, "chown");
+			refuses(store, &file, tap_text("%s belongs to another user", dirs[i]));
+			must(chown(at(dirs[i]), 0, 0) == 0, "chown");
+		}
+		else
+			skip("another owner takes root");
+		is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_OK,
+		   "... when all is well it is captured");
+		store_close(store);
+	}
+}
+
+static void
+test_no_space(void)
+{
+	FileStore  *store = fresh("space");
+	FileIdentity file = put_and_know(store, "a.mp3", "12345");
+	int64		freed = -1;
+
+	hook.mkdir_errno = ENOSPC;
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_NO_SPACE,
+	   "no room for a directory");
+	hook.mkdir_errno = 0;
+	hook.rename_errno = EDQUOT;
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_NO_SPACE,
+	   "no quota for a name");
+	is(store_capture(store, RUN, "a.mp3", &file).errnum, EDQUOT, "... says why");
+	hook.rename_errno = EROFS;
+	is_failure(store_capture(store, RUN, "a.mp3", &file), EROFS, "rename file",
+			   "read-only is no matter of space");
+	hook.rename_errno = 0;
+	ok(there("a.mp3"), "the file is where it was");
+	hook.unlink_errno = EIO;
+	is_failure(store_destroy_in_place(store, "a.mp3", &file, &freed), EIO,
+			   "remove file", "an unlink that fails");
+	hook.unlink_errno = 0;
+	is(freed, 0, "... frees nothing");
+	is(outcome_of(store_destroy_in_place(store, "a.mp3", &file, &freed)), FILE_OK,
+	   "destroyed in place");
+	is(freed, 5, "... frees its bytes");
+	is(outcome_of(store_destroy_in_place(store, "a.mp3", &file, &freed)),
+	   FILE_VANISHED, "... once");
+	store_close(store);
+}
+
+static void
+test_old_kernel(void)
+{
+	static const int errnums[] = {ENOSYS, EPERM, EINVAL, EOPNOTSUPP};
+
+	for (int i = 0; i < (int) lengthof(errnums); i++)
+	{
+		FileStore  *store = fresh(tap_text("old-%d", i));
+		FileIdentity file;
+		FileIdentity plain;
+		int64		freed;
+
+		make("d");
+		file = put_and_know(store, "d/a.mp3", "x");
+		hook.statx_errno = errnums[i];
+		hook.rename_errno = ENOSYS;
+		plain = know(store, "d/a.mp3");
+		is(plain.btime_ns, 0, "without statx() there is no birth time");
+		ok(store_same_file(&file, &plain, true), "... but the same file");
+		ok(store_capture(store, RUN, "d/a.mp3", &file).outcome == FILE_OK &&
+		   store_put_back(store, RUN, "d/a.mp3", &plain).outcome == FILE_OK,
+		   "... goes and comes back");
+		plain = know(store, "d/a.mp3");
+		ok(store_capture(store, RUN, "d/a.mp3", &plain).outcome == FILE_OK &&
+		   store_destroy(store, RUN, "d/a.mp3", &file, &freed).outcome == FILE_OK,
+		   "... and dies");
+		store_close(store);
+	}
+}
+
+/* A stat() that fails after the rename must not keep the file. */
+static void
+break_stat(void)
+{
+	hook.statx_errno = EIO;
+}
+
+static void
+test_unverifiable(void)
+{
+	FileStore  *store = fresh("unverifiable");
+	FileIdentity file = put_and_know(store, "a.mp3", "x");
+	int			errnum;
+
+	hook.after_rename = break_stat;
+	is_failure(store_capture(store, RUN, "a.mp3", &file), EIO, "stat file",
+			   "what cannot be verified");
+	ok(there("a.mp3") && !there(TRASH "/a.mp3"), "... is put back");
+	is_failure(store_capture(store, RUN, "a.mp3", &file), EIO, "stat file",
+			   "what cannot be looked at is not captured");
+	ok(store_locate(store, RUN, "a.mp3", &file, &errnum) == PLACE_UNKNOWN &&
+	   errnum == EIO, "... nor located");
+	store_close(store);
+}
+
+static void
+test_sync(void)
+{
+	FileStore  *store = fresh("sync");
+	FileIdentity a;
+	FileIdentity b;
+	int64		freed;
+	int			errnum;
+
+	make("d");
+	make("d/e");
+	a = put_and_know(store, "a.mp3", "a");
+	b = put_and_know(store, "d/e/b.mp3", "b");
+	is(store_sync(store), 0, "nothing to sync");
+	is(hook.nfsync, 0, "... nothing synced");
+
+	store_set_durable(store, false);
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &a)), FILE_OK, "not durable");
+	is(outcome_of(store_capture(store, RUN, "d/e/b.mp3", &b)), FILE_OK, "... nested");
+	is(store_sync(store), 0, "... sync");
+	is(hook.nfsync, 0, "... owes no fsync");
+
+	store_set_durable(store, true);
+	is(store_locate(store, RUN, "a.mp3", &a, &errnum), PLACE_TRASH, "located");
+	store_sync(store);
+
+	/* the run's trash, the trash, the private directory, the top */
+	is(hook.nfsync, 4, "... all that it relies on is synced");
+	hook.nfsync = 0;
+	is(store_locate(store, RUN, "d/e/b.mp3", &b, &errnum), PLACE_TRASH, "located");
+	store_sync(store);
+
+	/* two more */
+	is(hook.nfsync, 6, "... down to its directory");
+	hook.nfsync = 0;
+	store_sync(store);
+	is(hook.nfsync, 0, "... once");
+
+	hook.fsync_errno = EIO;
+	is(outcome_of(store_put_back(store, RUN, "d/e/b.mp3", &b)), FILE_OK, "put back");
+	is(store_sync(store), EIO, "a failed fsync is reported");
+	hook.fsync_errno = ENOSPC;
+	is(store_sync(store), 0, "... once");
+	is(outcome_of(store_destroy(store, RUN, "a.mp3", &a, &freed)), FILE_OK, "destroyed");
+	b = know(store, "d/e/b.mp3");
+	is(outcome_of(store_capture(store, 43, "d/e/b.mp3", &b)), FILE_OK, "captured");
+	hook.fsync_errno = EIO;
+	is(store_sync(store), ENOSPC, "the first failure counts, held or let go");
+	hook.fsync_errno = EINVAL;
+	is(outcome_of(store_destroy(store, 43, "d/e/b.mp3", &b, &freed)), FILE_OK,
+	   "destroyed");
+	is(store_sync(store), 0, "a file system that cannot fsync a directory is let be");
+	store_close(store);
+}
+
+static void
+test_long_path(void)
+{
+	FileStore  *store = fresh("long");
+	FileIdentity file;
+	char		path[STORE_PATH_MAX];
+	int			len = 0;
+	int64		freed;
+	int			fd = open(top, O_RDONLY | O_DIRECTORY);
+
+	/* 4095 bytes: longer than any path that the kernel takes at once */
+	for (int i = 0; i < 15; i++)
+	{
+		char		name[256];
+		int			child;
+
+		memset(name, 'a' + i, 255);
+		name[255] = '\0';
+		must(mkdirat(fd, name, 0755) == 0, "mkdirat");
+		child = openat(fd, name, O_RDONLY | O_DIRECTORY);
+		close(fd);
+		fd = child;
+		len += sprintf(path + len, "%s/", name);
+	}
+	memset(path + len, 'z', STORE_PATH_MAX - 1 - len);
+	path[STORE_PATH_MAX - 1] = '\0';
+	must(mknodat(fd, path + len, S_IFREG | 0644, 0) == 0, "mknodat");
+	close(fd);
+
+	file = know(store, path);
+	is(outcome_of(store_capture(store, RUN, path, &file)), FILE_OK, "4095 bytes: captured");
+	is(outcome_of(store_put_back(store, RUN, path, &file)), FILE_OK, "put back");
+	file = know(store, path);
+	is(outcome_of(store_capture(store, RUN, path, &file)), FILE_OK, "captured");
+	is(outcome_of(store_destroy(store, RUN, path, &file, &freed)), FILE_OK, "destroyed");
+	store_tidy(store, RUN);
+	ok(!there(".audio_cleanup"), "tidied");
+	store_close(store);
+}
+
+static void
+test_unprivileged(void)
+{
+	FileStore  *store = fresh("unprivileged");
+	FileIdentity file;
+	FileIdentity any;
+
+	make("d");
+	file = put_and_know(store, "a.mp3", "a");
+	must(chmod(top, 0555) == 0, "chmod");
+	is(store_check_writable(store), EACCES, "a directory without w is not writable");
+	is_failure(store_capture(store, RUN, "a.mp3", &file), EACCES, "create directory",
+			   "... no trash can be made");
+	must(chmod(top, 0755) == 0 && mkdir(at(".audio_cleanup"), 0700) == 0 &&
+		 mkdir(at(".audio_cleanup/trash"), 0700) == 0 &&
+		 mkdir(at(TRASH), 0700) == 0 && chmod(top, 0555) == 0, "mkdir");
+	is_failure(store_capture(store, RUN, "a.mp3", &file), EACCES, "rename file",
+			   "... nor can a file be captured");
+	must(chmod(top, 0755) == 0, "chmod");
+	ok(there("a.mp3"), "... it is where it was");
+
+	put("d/b.mp3", "b");
+	must(chmod(at("d"), 0) == 0, "chmod");
+	is_failure(store_identify(store, "d/b.mp3", &any), EACCES, "open directory",
+			   "a directory without permissions");
+	must(chmod(at("d"), 0755) == 0, "chmod");
+
+	must(chmod(top, 0444) == 0, "chmod");
+	ok(store_open(top) == NULL && errno == EACCES, "readable, not searchable: EACCES");
+	must(chmod(top, 0333) == 0, "chmod");
+	ok(store_open(top) == NULL && errno == EACCES, "searchable, not readable: EACCES");
+	must(chmod(top, 0755) == 0, "chmod");
+	store_close(store);
+}
+
+static void
+as_nobody(void (*test) (void))
+{
+	pid_t		child;
+	int			status = 0;
+
+	if (geteuid() != 0)
+	{
+		test();
+		return;
+	}
+	child = fork();
+	if (child == 0)
+	{
+		must(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0,
+			 "setuid");
+		test();
+		_exit(0);
+	}
+	waitpid(child, &status, 0);
+	is(status, 0, "the unprivileged process ended well");
+}
+
+/*
+ * Mount points need root and a mount namespace; a container may refuse.
+ */
+static void
+test_mounts(void)
+{
+	FileStore  *store = fresh("mounts");
+	FileIdentity file;
+	FileIdentity any;
+
+	if (geteuid() != 0 || system("command -v mount >/dev/null") != 0)
+	{
+		skip("mounting takes root");
+		store_close(store);
+		return;
+	}
+	make("real");
+	make("bound");
+	make("other");
+	file = put_and_know(store, "real/a.mp3", "x");
+	put("bound.mp3", "x");
+	if (system(tap_text("mount --bind '%s' '%s' && mount -t tmpfs none '%s'"
+						" && mount --bind '%s' '%s'",
+						at("real"), at("bound"), at("other"), at("real/a.mp3"),
+						at("bound.mp3"))) != 0)
+		skip("mount is not permitted");
+	else
+	{
+		put("other/a.mp3", "x");
+		store_sync(store);
+		is_failure(store_identify(store, "other/a.mp3", &any), EXDEV, NULL,
+				   "another file system");
+		is_failure(store_identify(store, "bound/a.mp3", &any), EXDEV, NULL,
+				   "a bind mount of the same");
+		is_failure(store_capture(store, RUN, "bound/a.mp3", &file), EXDEV, NULL,
+				   "... not captured through it");
+		is_failure(store_identify(store, "bound.mp3", &any), EXDEV, NULL,
+				   "a file that is a mount point");
+		must(mkdir(at(".audio_cleanup"), 0700) == 0, "mkdir");
+		must(system(tap_text("mount --bind '%s' '%s'", at("real"),
+							 at(".audio_cleanup"))) == 0, "mount");
+		is_failure(store_capture(store, RUN, "real/a.mp3", &file), EPERM,
+				   "trust directory", "a trash that is mounted is not trusted");
+		(void) system(tap_text("umount '%s'", at(".audio_cleanup")));
+	}
+	(void) system(tap_text("umount '%s' '%s' '%s' 2>/dev/null", at("bound"),
+						   at("other"), at("bound.mp3")));
+	store_close(store);
+}
+
+
+/* ----------
+ * Measurements
+ * ----------
+ */
+
+static void
+measure(const char *title, bool nested, int count)
+{
+	FileStore  *store = fresh(title);
+	FileIdentity *files = palloc(count * sizeof(FileIdentity));
+	char		path[64];
+	double		began;
+	int			good = 0;
+	int			errnum;
+	int64		freed;
+
+#define PATH_OF(i) \
+	snprintf(path, sizeof(path), nested ? "%02d/%05d/a.mp3" : "%02d-%05d.mp3", (i) / 100, i)
+
+	for (int i = 0; i < count; i++)
+	{
+		if (nested && i % 100 == 0)
+			make(tap_text("%02d", i / 100));
+		if (nested)
+			make(tap_text("%02d/%05d", i / 100, i));
+		PATH_OF(i);
+		put(path, "x");
+	}
+	began = seconds();
+	for (int i = 0; i < count; i++)
+	{
+		PATH_OF(i);
+		files[i] = know(store, path);
+	}
+	diag("%s: identify %d files: %.0f ms", title, count, (seconds() - began) * 1000);
+
+	store_set_durable(store, false);
+	began = seconds();
+	hook.nopenat = hook.nstatx = 0;
+	for (int i = 0; i < count; i++)
+	{
+		PATH_OF(i);
+		good += store_capture(store, RUN, path, &files[i]).outcome == FILE_OK;
+	}
+	store_sync(store);
+	is(good, count, "all captured");
+	diag("%s: capture, not durable: %.0f ms, %d openat, %d statx, %d fsync", title,
+		 (seconds() - began) * 1000, hook.nopenat, hook.nstatx, hook.nfsync);
+	if (!nested)
+		ok(hook.nopenat < 10, "a flat directory costs no openat() a file");
+
+	store_set_durable(store, true);
+	began = seconds();
+	for (int i = 0; i < count; i++)
+	{
+		PATH_OF(i);
+		good -= store_locate(store, RUN, path, &files[i], &errnum) == PLACE_TRASH;
+	}
+	is(store_sync(store), 0, "synced");
+	is(good, 0, "all located");
+	diag("%s: locate and sync: %.0f ms, %d fsync", title,
+		 (seconds() - began) * 1000, hook.nfsync);
+
+	began = seconds();
+	hook.nfsync = 0;
+	for (int i = 0; i < count; i++)
+	{
+		PATH_OF(i);
+		good += store_put_back(store, RUN, path, &files[i]).outcome == FILE_OK;
+	}
+	is(store_sync(store), 0, "synced");
+	is(good, count, "all put back");
+	diag("%s: put back and sync: %.0f ms, %d fsync", title,
+		 (seconds() - began) * 1000, hook.nfsync);
+
+	began = seconds();
+	hook.nfsync = 0;
+	for (int i = 0; i < count; i++)
+	{
+		PATH_OF(i);
+		files[i] = know(store, path);
+		good -= store_capture(store, RUN, path, &files[i]).outcome == FILE_OK;
+	}
+	is(store_sync(store), 0, "synced");
+	is(good, 0, "all captured");
+	diag("%s: capture and sync, durable: %.0f ms, %d fsync", title,
+		 (seconds() - began) * 1000, hook.nfsync);
+
+	began = seconds();
+	hook.nfsync = 0;
+	for (int i = 0; i < count; i++)
+	{
+		PATH_OF(i);
+		good += store_destroy(store, RUN, path, &files[i], &freed).outcome == FILE_OK;
+	}
+	is(store_sync(store), 0, "synced");
+	is(good, count, "all destroyed");
+	diag("%s: destroy and sync: %.0f ms, %d fsync", title,
+		 (seconds() - began) * 1000, hook.nfsync);
+
+	began = seconds();
+	store_tidy(store, RUN);
+	ok(!there(".audio_cleanup"), "tidied");
+	diag("%s: tidy: %.0f ms", title, (seconds() - began) * 1000);
+	pfree(files);
+	store_close(store);
+}
+
+int
+main(void)
+{
+	const char *tmp = getenv("TMPDIR");
+	const char *count = getenv("UNIT_FILES");
+	int			descriptors;
+
+	tap_begin();
+	umask(022);
+	alarm(600);					/* whatever blocks, blocks for ever */
+	snprintf(base, sizeof(base), "%s/file_ops.XXXXXX", tmp ? tmp : "/tmp");
+	must(mkdtemp(base) != NULL, base);
+	must(chmod(base, 0777) == 0, base);
+	descriptors = count_descriptors();
+
+	test_open();
+	test_life();
+	test_paths();
+	test_nested();
+	test_kinds();
+	test_hard_link();
+	test_replaced_before();
+	test_strikes();
+	test_long_spare_name();
+	test_killed();
+	test_put_back_taken();
+	test_stale();
+	test_swapped_parent();
+	test_hostile_trash();
+	test_no_space();
+	test_old_kernel();
+	test_unverifiable();
+	test_sync();
+	test_long_path();
+	test_mounts();
+	as_nobody(test_unprivileged);
+	measure("many-flat", false, count ? atoi(count) : 10000);
+	measure("many-nested", true, count ? atoi(count) : 10000);
+	is(count_descriptors(), descriptors, "no descriptor is left open");
+
+	clean_up();
+	return tap_end();
+}

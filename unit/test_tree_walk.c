@@ -1,0 +1,585 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_tree_walk.c
+ *	  Walks trees that should not be walked, or not all of them.
+ *
+ * openat() and readdir() are interposed, to change the tree between the
+ * listing of a directory and its opening, and to play file systems that do
+ * not tell the type of an entry or break while they are read.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres_fe.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "src/tree_walk.h"
+#include "tap.h"
+
+static char base[PATH_MAX];
+static char top[PATH_MAX];
+
+static struct
+{
+	void		(*before_open) (void);	/* of "victim" */
+	bool		hide_types;
+	int			readdir_errno;
+	int			nreaddir_good;	/* entries before it fails */
+	int			nstatx;
+}			hook;
+
+int
+openat(int fd, const char *path, int flags,...)
+{
+	static int	(*real) (int, const char *, int,...);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "openat");
+	if (hook.before_open != NULL && strcmp(path, "victim") == 0)
+	{
+		void		(*strike) (void) = hook.before_open;
+
+		hook.before_open = NULL;
+		strike();
+	}
+	return real(fd, path, flags);
+}
+
+struct dirent *
+readdir(DIR *dir)
+{
+	static struct dirent *(*real) (DIR *);
+	struct dirent *entry;
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "readdir");
+	if (hook.readdir_errno != 0 && hook.nreaddir_good-- <= 0)
+	{
+		errno = hook.readdir_errno;
+		return NULL;
+	}
+	entry = real(dir);
+	if (entry != NULL && hook.hide_types)
+		entry->d_type = DT_UNKNOWN;
+	return entry;
+}
+
+int
+statx(int fd, const char *path, int flags, unsigned int mask,
+	  struct statx *buf)
+{
+	static int	(*real) (int, const char *, int, unsigned int, struct statx *);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "statx");
+	hook.nstatx++;
+	return real(fd, path, flags, mask, buf);
+}
+
+static const char *
+at(const char *path)
+{
+	static char buffers[4][2 * PATH_MAX];
+	static int	next = 0;
+	char	   *buffer = buffers[next++ % 4];
+
+	snprintf(buffer, sizeof(buffers[0]), "%s/%s", top, path);
+	return buffer;
+}
+
+/* rm knows how to remove paths that are longer than PATH_MAX. */
+static void
+clean_up(void)
+{
+	memset(&hook, 0, sizeof(hook));
+	if (system(tap_text("rm -rf --one-file-system '%s'", base)) != 0)
+		diag("%s was not removed", base);
+}
+
+static void
+must(bool succeeded, const char *what)
+{
+	if (succeeded)
+		return;
+	printf("Bail out! %s: %s\n", what, strerror(errno));
+	clean_up();
+	exit(2);
+}
+
+static void
+put(const char *path)
+{
+	FILE	   *file = fopen(at(path), "w");
+
+	must(file != NULL, path);
+	fclose(file);
+}
+
+static void
+make(const char *path)
+{
+	must(mkdir(at(path), 0755) == 0, path);
+}
+
+static FileStore *
+fresh(const char *name)
+{
+	FileStore  *store;
+
+	memset(&hook, 0, sizeof(hook));
+	snprintf(top, sizeof(top), "%s/%s", base, name);
+	must(mkdir(top, 0755) == 0, top);
+	store = store_open(top);
+	must(store != NULL, "store_open");
+	return store;
+}
+
+static int
+compare_strings(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+static char failure[STORE_PATH_MAX + 256];
+
+/* All that a walk yields, sorted, each followed by "|"; or NULL. */
+static char *
+walk_all(FileStore *store, bool recurse)
+{
+	TreeWalk   *walk = walk_begin(store, recurse);
+	char	   *found[1000];
+	char	   *all = pg_strdup("");
+	const char *path;
+	const char *action;
+	int			errnum;
+	int			nfound = 0;
+	WalkStep	step;
+
+	while ((step = walk_next(walk, &path)) == WALK_FILE && nfound < 1000)
+		found[nfound++] = pg_strdup(path);
+	is(walk_next(walk, &path), step, "the end, or failure, is final");
+	path = walk_failure(walk, &errnum, &action);
+	if (step == WALK_FAILED)
+		snprintf(failure, sizeof(failure), "%s:%s:%s", action, path,
+				 strerror(errnum));
+	walk_end(walk);
+
+	qsort(found, nfound, sizeof(char *), compare_strings);
+	for (int i = 0; i < nfound; i++)
+	{
+		char	   *longer = psprintf("%s%s|", all, found[i]);
+
+		pfree(all);
+		pfree(found[i]);
+		all = longer;
+	}
+	if (step == WALK_END)
+		return all;
+	pfree(all);
+	return NULL;
+}
+
+static void
+yields(FileStore *store, const char *want, const char *text)
+{
+	char	   *got = walk_all(store, true);
+
+	if (!ok(got != NULL && strcmp(got, want) == 0, "%s", text))
+		diag("got %s", got ? got : failure);
+	if (got)
+		pfree(got);
+}
+
+static void
+fails(FileStore *store, const char *want, const char *text)
+{
+	char	   *got = walk_all(store, true);
+
+	if (!ok(got == NULL && strcmp(failure, want) == 0, "%s", text))
+		diag("got %s", got ? got : failure);
+	if (got)
+		pfree(got);
+}
+
+static int
+count_descriptors(void)
+{
+	DIR		   *dir = opendir("/proc/self/fd");
+	int			count = 0;
+
+	while (dir != NULL && readdir(dir) != NULL)
+		count++;
+	if (dir != NULL)
+		closedir(dir);
+	return count;
+}
+
+static double
+seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+
+static void
+plant(void)
+{
+	put("a.mp3");
+	put(".hidden.mp3");
+	put("new\nline.mp3");
+	put("-rf");
+	put("\xff\xfe");
+	make("d");
+	put("d/b.mp3");
+	make("d/e");
+	put("d/e/c.mp3");
+	make("d/empty");
+	make(".audio_cleanup");
+	put(".audio_cleanup/claim");
+	make("d/.hidden");
+	put("d/.hidden/x.mp3");
+	make("dir.mp3");
+	must(mkfifo(at("fifo.mp3"), 0600) == 0, "mkfifo");
+	must(symlink("a.mp3", at("link.mp3")) == 0, "symlink");
+	must(symlink("..", at("d/up")) == 0, "symlink");
+	must(symlink("/etc", at("etc")) == 0, "symlink");
+}
+
+#define PLANTED "-rf|a.mp3|d/b.mp3|d/e/c.mp3|new\nline.mp3|\xff\xfe|"
+
+static void
+test_kinds(void)
+{
+	FileStore  *store = fresh("kinds");
+	char	   *got;
+
+	yields(store, "", "an empty directory");
+	plant();
+	hook.nstatx = 0;
+	yields(store, PLANTED, "regular files, and none that is hidden or linked to");
+	is(hook.nstatx, 5, "one stat a directory, none a file");
+	yields(store, PLANTED, "a second walk sees the same");
+	hook.hide_types = true;
+	yields(store, PLANTED, "the same where readdir() tells no types");
+	hook.hide_types = false;
+	got = walk_all(store, false);
+	ok(got && strcmp(got, "-rf|a.mp3|new\nline.mp3|\xff\xfe|") == 0,
+	   "without recursion just the top");
+	pfree(got);
+	store_close(store);
+}
+
+static void
+remove_victim(void)
+{
+	must(unlink(at("d/victim/x.mp3")) == 0 && rmdir(at("d/victim")) == 0, "rm");
+}
+
+static void
+file_for_victim(void)
+{
+	remove_victim();
+	put("d/victim");
+}
+
+static void
+fifo_for_victim(void)
+{
+	remove_victim();
+	must(mkfifo(at("d/victim"), 0600) == 0, "mkfifo");
+}
+
+static void
+symlink_for_victim(void)
+{
+	remove_victim();
+	must(symlink("/etc", at("d/victim")) == 0, "symlink");
+}
+
+static void
+test_races(void)
+{
+	static void (*const strikes[]) (void) = {remove_victim, file_for_victim,
+		fifo_for_victim, symlink_for_victim
+	};
+
+	for (int i = 0; i < (int) lengthof(strikes); i++)
+	{
+		FileStore  *store = fresh(tap_text("races-%d", i));
+
+		make("d");
+		put("d/a.mp3");
+		make("d/victim");
+		put("d/victim/x.mp3");
+		hook.before_open = strikes[i];
+		yields(store, "d/a.mp3|", "a directory that goes before it is opened");
+		store_close(store);
+	}
+}
+
+static void
+test_broken(void)
+{
+	FileStore  *store = fresh("broken");
+
+	make("d");
+	put("d/a.mp3");
+	hook.readdir_errno = EIO;
+	fails(store, "read directory:.:Input/output error", "readdir fails at once");
+	hook.nreaddir_good = 100;
+	yields(store, "d/a.mp3|", "readdir does not fail");
+	must(unlink(at("d/a.mp3")) == 0 && rmdir(at("d")) == 0 && rmdir(top) == 0, "rm");
+	memset(&hook, 0, sizeof(hook));
+	yields(store, "", "an upload directory that is removed yields nothing");
+	store_close(store);
+}
+
+static void
+dig(int depth)
+{
+	int			fd = open(top, O_RDONLY | O_DIRECTORY);
+
+	for (int i = 0; i < depth; i++)
+	{
+		int			child;
+
+		must(mkdirat(fd, "d", 0755) == 0, "mkdirat");
+		child = openat(fd, "d", O_RDONLY | O_DIRECTORY);
+		close(fd);
+		fd = child;
+	}
+	close(fd);
+}
+
+static void
+test_depth(void)
+{
+	FileStore  *store = fresh("depth-64");
+	char		path[3 * WALK_MAX_DEPTH];
+	char		want[sizeof(path) + 100];
+
+	path[0] = '\0';
+	for (int i = 0; i < WALK_MAX_DEPTH; i++)
+		strcat(path, "d/");
+	dig(WALK_MAX_DEPTH);
+	put(tap_text("%sa.mp3", path));
+	snprintf(want, sizeof(want), "%sa.mp3|", path);
+	yields(store, want, "64 directories deep");
+	store_close(store);
+
+	store = fresh("depth-70");
+	dig(70);
+	snprintf(want, sizeof(want), "walk directory:%sd:%s", path, strerror(ELOOP));
+	fails(store, want, "65 is too deep");
+	store_close(store);
+}
+
+static void
+test_long_path(void)
+{
+	FileStore  *store = fresh("long");
+	char		name[256];
+	char		want[STORE_PATH_MAX + 256];
+	int			fd = open(top, O_RDONLY | O_DIRECTORY);
+	int			len = sprintf(want, "walk directory:");
+
+	memset(name, 'n', 255);
+	name[255] = '\0';
+	for (int i = 0; i < 17; i++)
+	{
+		int			child;
+
+		must(mkdirat(fd, name, 0755) == 0, "mkdirat");
+		child = openat(fd, name, O_RDONLY | O_DIRECTORY);
+		close(fd);
+		fd = child;
+		if (i < 15)
+			len += sprintf(want + len, "%s%s", i > 0 ? "/" : "", name);
+	}
+	close(fd);
+
+	/* sixteen of 255 with slashes between are 4095 */
+	len += sprintf(want + len, "/%s", name);
+	sprintf(want + len, ":%s", strerror(ENAMETOOLONG));
+	fails(store, want, "a path of 4096 bytes is too long");
+	store_close(store);
+}
+
+/* A directory takes write permission to move. */
+static void
+rename_secret(const char *from, const char *to)
+{
+	must(chmod(at(from), 0700) == 0 && rename(at(from), at(to)) == 0 &&
+		 chmod(at(to), 0) == 0, "rename");
+}
+
+static void
+test_unprivileged(void)
+{
+	FileStore  *store = fresh("unprivileged");
+
+	make("d");
+	make("d/secret");
+	put("a.mp3");
+	put("d/b.mp3");
+	must(chmod(at("d/secret"), 0) == 0, "chmod");
+	fails(store, "open directory:d/secret:Permission denied",
+		  "an unreadable directory fails the walk");
+	rename_secret("d/secret", "d/lost+found");
+	fails(store, "open directory:d/lost+found:Permission denied",
+		  "... whatever it is called");
+	rename_secret("d/lost+found", "lost+found");
+	yields(store, "a.mp3|d/b.mp3|", "... but lost+found at the top");
+	must(chmod(at("lost+found"), 0755) == 0, "chmod");
+	put("lost+found/c.mp3");
+	yields(store, "a.mp3|d/b.mp3|lost+found/c.mp3|", "... which is read if it can be");
+	must(chmod(at("d"), 0444) == 0, "chmod");
+	hook.hide_types = true;
+	fails(store, "stat file:d:Permission denied", "readable but not searchable");
+	must(chmod(at("d"), 0755) == 0, "chmod");
+	must(chmod(top, 0) == 0, "chmod");
+	fails(store, "open directory:.:Permission denied",
+		  "an upload directory that lost its permissions");
+	must(chmod(top, 0755) == 0, "chmod");
+	store_close(store);
+}
+
+static void
+as_nobody(void (*test) (void))
+{
+	pid_t		child;
+	int			status = 0;
+
+	if (geteuid() != 0)
+	{
+		test();
+		return;
+	}
+	child = fork();
+	if (child == 0)
+	{
+		must(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0,
+			 "setuid");
+		test();
+		_exit(0);
+	}
+	waitpid(child, &status, 0);
+	is(status, 0, "the unprivileged process ended well");
+}
+
+static void
+test_mounts(void)
+{
+	FileStore  *store = fresh("mounts");
+
+	if (geteuid() != 0 || system("command -v mount >/dev/null") != 0)
+	{
+		skip("mounting takes root");
+		store_close(store);
+		return;
+	}
+	make("real");
+	make("bound");
+	make("other");
+	put("real/a.mp3");
+	if (system(tap_text("mount --bind '%s' '%s' && mount -t tmpfs none '%s'",
+						top, at("bound"), at("other"))) != 0)
+		skip("mount is not permitted");
+	else
+	{
+		put("other/b.mp3");
+		yields(store, "real/a.mp3|", "mount points are not crossed, nor loops walked");
+	}
+	(void) system(tap_text("umount '%s' '%s' 2>/dev/null", at("bound"), at("other")));
+	store_close(store);
+}
+
+/* An abandoned walk leaves nothing open. */
+static void
+test_abandoned(void)
+{
+	FileStore  *store = fresh("abandoned");
+	TreeWalk   *walk;
+	const char *path;
+	int			descriptors = count_descriptors();
+
+	dig(10);
+	put("d/d/d/a.mp3");
+	walk_end(walk_begin(store, true));
+	walk_end(NULL);
+	walk = walk_begin(store, true);
+	is(walk_next(walk, &path), WALK_FILE, "a file somewhere below");
+	walk_end(walk);
+	is(count_descriptors(), descriptors, "all is closed");
+	store_close(store);
+}
+
+static void
+test_many(void)
+{
+	const char *setting = getenv("UNIT_FILES");
+	int			count = setting ? atoi(setting) : 100000;
+	FileStore  *store = fresh("many");
+	TreeWalk   *walk;
+	const char *path;
+	double		began;
+	int			seen = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		char		name[32];
+
+		snprintf(name, sizeof(name), "%06d.mp3", i);
+		put(name);
+	}
+	began = seconds();
+	walk = walk_begin(store, true);
+	while (walk_next(walk, &path) == WALK_FILE)
+		seen++;
+	walk_end(walk);
+	is(seen, count, "every file of many is seen once");
+	diag("walk of %d files: %.0f ms", count, (seconds() - began) * 1000);
+	store_close(store);
+}
+
+int
+main(void)
+{
+	const char *tmp = getenv("TMPDIR");
+	int			descriptors;
+
+	tap_begin();
+	umask(022);
+	alarm(600);
+	snprintf(base, sizeof(base), "%s/tree_walk.XXXXXX", tmp ? tmp : "/tmp");
+	must(mkdtemp(base) != NULL, base);
+	must(chmod(base, 0777) == 0, base);
+	descriptors = count_descriptors();
+
+	test_kinds();
+	test_races();
+	test_broken();
+	test_depth();
+	test_long_path();
+	as_nobody(test_unprivileged);
+	test_mounts();
+	test_abandoned();
+	test_many();
+	is(count_descriptors(), descriptors, "no descriptor is left open");
+
+	clean_up();
+	return tap_end();
+}
