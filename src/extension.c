@@ -28,6 +28,7 @@
 
 #include "src/compat.h"
 #include "src/extension.h"
+#include "src/sql.h"
 
 /* objsubid of the lock on the extension that runs take; DROP takes 0 */
 #define RUN_LOCK_SUBID	1
@@ -35,38 +36,27 @@
 Extension *
 extension_lookup(bool missing_ok)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	Extension  *extension;
-	HeapTuple	row;
-	TupleDesc	desc;
-	bool		isnull;
-	int			rc;
+	Extension  *extension = NULL;
+	int			n;
 
-	rc = SPI_execute("SELECT e.oid, e.extowner, e.extnamespace"
-					 " FROM pg_catalog.pg_extension e"
-					 " WHERE e.extname OPERATOR(pg_catalog.=) '" EXTENSION_NAME "'",
-					 true, 1);
-	if (rc != SPI_OK_SELECT)
-		elog(ERROR, "could not read pg_extension: %s", SPI_result_code_string(rc));
-	if (SPI_processed == 0)
+	n = sql_query(0, NULL, "SELECT e.oid, e.extowner, e.extnamespace"
+				  " FROM pg_catalog.pg_extension e"
+				  " WHERE e.extname OPERATOR(pg_catalog.=) '" EXTENSION_NAME "'");
+	if (n > 0)
 	{
-		if (missing_ok)
-			return NULL;
+		extension = palloc(sizeof(Extension));
+		extension->oid = DatumGetObjectId(sql_value(0, 1));
+		extension->owner = DatumGetObjectId(sql_value(0, 2));
+		extension->namespace_oid = DatumGetObjectId(sql_value(0, 3));
+		extension->schema =
+			quote_identifier(get_namespace_name(extension->namespace_oid));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	if (extension == NULL && !missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"%s\" is not installed in this database", EXTENSION_NAME),
 				 errhint("Run CREATE EXTENSION %s.", EXTENSION_NAME)));
-	}
-	row = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
-
-	extension = MemoryContextAlloc(caller, sizeof(Extension));
-	extension->oid = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
-	extension->owner = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
-	extension->namespace_oid = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
-	extension->schema =
-		MemoryContextStrdup(caller, quote_identifier(get_namespace_name(extension->namespace_oid)));
-	SPI_freetuptable(SPI_tuptable);
 	return extension;
 }
 

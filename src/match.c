@@ -412,17 +412,9 @@ receive_file(TupleTableSlot *slot, DestReceiver *self)
 static void
 execute_into(const char *sql, DestReceiver *receiver)
 {
-	SPIExecuteOptions options;
-	SPIPlanPtr	plan = SPI_prepare(sql, 0, NULL);
-	int			rc;
+	SPIPlanPtr	plan = sql_prepare(sql, 0, NULL);
 
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	memset(&options, 0, sizeof(options));
-	options.dest = receiver;
-	rc = SPI_execute_plan_extended(plan, &options);
-	if (rc < 0)
-		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
+	sql_stream(plan, NULL, false, receiver);
 	SPI_freeplan(plan);
 }
 

@@ -95,7 +95,6 @@ read_source(int row)
 List *
 sources_load(const Extension *extension)
 {
-	MemoryContext caller = CurrentMemoryContext;
 	ActingAs	saved;
 	List	   *sources = NIL;
 	int			n;
@@ -107,7 +106,6 @@ sources_load(const Extension *extension)
 				  " failed_statuses, failed_at_column::text, timezone, on_failed"
 				  " FROM %s.cleanup_sources ORDER BY added_at, source::pg_catalog.oid",
 				  extension->schema);
-	MemoryContextSwitchTo(caller);
 	for (i = 0; i < n; i++)
 		sources = lappend(sources, read_source(i));
 	SPI_freetuptable(SPI_tuptable);
@@ -368,12 +366,7 @@ make_parameters(const Source *source, TimestampTz failed_before, Datum sessions)
 static SPIPlanPtr
 prepare(const char *sql)
 {
-	SPIPlanPtr	plan = SPI_prepare(sql, N_PARAMETERS, parameter_types);
-
-	if (plan == NULL)
-		elog(ERROR, "could not prepare a query on a source: %s",
-			 SPI_result_code_string(SPI_result));
-	return plan;
+	return sql_prepare(sql, N_PARAMETERS, parameter_types);
 }
 
 
@@ -456,26 +449,17 @@ add_error_context(void *arg)
 
 static void
 execute(const Source *source, SPIPlanPtr plan, ParamListInfo parameters,
-		bool read_only, DestReceiver *dest)
+		bool read_only, DestReceiver *receiver)
 {
-	SPIExecuteOptions options;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = add_error_context,
 		.arg = (void *) source,
 	};
-	int			rc;
-
-	memset(&options, 0, sizeof(options));
-	options.params = parameters;
-	options.read_only = read_only;
-	options.dest = dest;
 
 	error_context_stack = &callback;
-	rc = SPI_execute_plan_extended(plan, &options);
+	sql_stream(plan, parameters, read_only, receiver);
 	error_context_stack = callback.previous;
-	if (rc < 0)
-		elog(ERROR, "could not query a source: %s", SPI_result_code_string(rc));
 }
 
 void
@@ -591,7 +575,6 @@ collect_tables(const Source *source, PlannedStmt *statement, Brake **brake)
 List *
 sources_tables(const Source *source, Brake **brake)
 {
-	MemoryContext caller = CurrentMemoryContext;
 	ActingAs	saved;
 	SPIPlanPtr	plan;
 	CachedPlan *cached;
@@ -603,7 +586,6 @@ sources_tables(const Source *source, Brake **brake)
 	plan = prepare(reading_query(source, SCAN_REFERENCES));
 	PushActiveSnapshot(GetTransactionSnapshot());
 	cached = SPI_plan_get_cached_plan(plan);
-	MemoryContextSwitchTo(caller);
 	foreach(lc, cached->stmt_list)
 		tables = list_concat_unique_oid(tables,
 										collect_tables(source, lfirst(lc), brake));

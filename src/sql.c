@@ -20,6 +20,7 @@
 int
 sql_query(int n, const SqlParameter *parameters, const char *format,...)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	StringInfoData sql;
 	Oid			types[MAX_PARAMETERS];
 	Datum		values[MAX_PARAMETERS];
@@ -50,8 +51,39 @@ sql_query(int n, const SqlParameter *parameters, const char *format,...)
 	rc = SPI_execute_with_args(sql.data, n, types, values, nulls, false, 0);
 	if (rc < 0)
 		elog(ERROR, "could not execute \"%s\": %s", sql.data, SPI_result_code_string(rc));
+	/* SPI leaves its own context as the current one */
+	MemoryContextSwitchTo(caller);
 	pfree(sql.data);
 	return (int) SPI_processed;
+}
+
+void
+sql_stream(SPIPlanPtr plan, ParamListInfo parameters, bool read_only, DestReceiver *receiver)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	SPIExecuteOptions options;
+	int			rc;
+
+	memset(&options, 0, sizeof(options));
+	options.params = parameters;
+	options.read_only = read_only;
+	options.dest = receiver;
+	rc = SPI_execute_plan_extended(plan, &options);
+	if (rc < 0)
+		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
+	MemoryContextSwitchTo(caller);
+}
+
+SPIPlanPtr
+sql_prepare(const char *sql, int n, Oid *types)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	SPIPlanPtr	plan = SPI_prepare(sql, n, types);
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	MemoryContextSwitchTo(caller);
+	return plan;
 }
 
 Datum

@@ -3,6 +3,8 @@
  * sql.h
  *	  Running a statement of our own through SPI, in a line.
  *
+ * Unlike SPI's own, these functions leave the current memory context alone.
+ *
  * Copyright (c) 2026, audio_cleanup contributors
  *
  *-------------------------------------------------------------------------
@@ -10,6 +12,9 @@
 #ifndef AUDIO_CLEANUP_SQL_H
 #define AUDIO_CLEANUP_SQL_H
 
+#include "executor/spi.h"
+#include "nodes/params.h"
+#include "tcop/dest.h"
 #include "utils/tuplestore.h"
 
 /* A parameter: its type, and its value (for a NULL: isnull). */
@@ -34,6 +39,15 @@ typedef struct SqlParameter
  */
 extern int	sql_query(int n, const SqlParameter *parameters,
 					  const char *format,...) pg_attribute_printf(3, 4);
+
+/*
+ * Prepare a statement with n parameters; and execute it, its rows going to
+ * `receiver` (may be NULL) and nowhere else.  With read_only it runs under
+ * the active snapshot, else under one of its own.  Needs SPI.
+ */
+extern SPIPlanPtr sql_prepare(const char *sql, int n, Oid *types);
+extern void sql_stream(SPIPlanPtr plan, ParamListInfo parameters, bool read_only,
+					   DestReceiver *receiver);
 
 /* A column (from 1) of a row (from 0) of SPI_tuptable; 0 or NULL for NULL. */
 extern Datum sql_value(int row, int column);
