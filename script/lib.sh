@@ -184,8 +184,8 @@ build_and_install()
 
     copy_tree "$build"
     quietly "$scratch/build.log" env -u MAKEFLAGS -u MAKELEVEL LC_ALL=C.UTF-8 \
-        make -C "$build" -j"$(nproc)" PG_CONFIG="$pg_config" "$@"
-    quietly "$scratch/build.log" as_root make -C "$build" install PG_CONFIG="$pg_config" "$@"
+        make -s -C "$build" -j"$(nproc)" PG_CONFIG="$pg_config" "$@"
+    quietly "$scratch/build.log" as_root make -s -C "$build" install PG_CONFIG="$pg_config" "$@"
 }
 
 # ---- leaving nothing behind ----

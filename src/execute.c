@@ -546,17 +546,17 @@ destroy_at_commit_step(Drain *drain, int limit)
 
 /* ------------------------------------------------------------------ finishing --- */
 
-static void
-finish_run(Drain *drain)
+void
+execute_finish_run(const Extension *extension, int64 run_id)
 {
 	LedgerSummary summary;
 
-	if (!ledger_finish_run(drain->extension, drain->run_id, &summary))
+	if (!ledger_finish_run(extension, run_id, &summary))
 		return;
 	ereport(LOG,
 			(errmsg("audio_cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
 					"%lld kept as backup, %lld skipped, %lld failed, %.2f MiB freed, %.3f s",
-					(long long) drain->run_id, summary.requested_by,
+					(long long) run_id, summary.requested_by,
 					(long long) summary.files, (long long) summary.deleted,
 					(long long) summary.trashed, (long long) summary.skipped,
 					(long long) summary.errors, (double) summary.bytes / (1024 * 1024),
@@ -618,7 +618,7 @@ do_step(Drain *drain, bool finish)
 	if (drain->phase == DRAIN_FINISH)
 	{
 		if (finish)
-			finish_run(drain);
+			execute_finish_run(drain->extension, drain->run_id);
 		store_tidy(drain->store, drain->run_id);
 		next_phase(drain);
 	}
@@ -657,7 +657,7 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		n = destroy_at_commit_step(drain, limit);
 		drain->after = 0;
 		n += capture_step(drain, limit - n);
-		finish_run(drain);
+		execute_finish_run(drain->extension, drain->run_id);
 		store_tidy(drain->store, drain->run_id);
 	}
 	PG_FINALLY();

@@ -69,6 +69,12 @@ extern void execute_end_drain(Drain *drain);
 extern bool execute_drain_step(Drain *drain, bool finish);
 
 /*
+ * Mark a run as done, and write its line into the server log, if none of its
+ * files is left to be dealt with.  Needs SPI.
+ */
+extern void execute_finish_run(const Extension *extension, int64 run_id);
+
+/*
  * Before a run in somebody's transaction: bring forward what earlier,
  * committed runs have left undone.  Files are captured and recorded now, and
  * destroyed when the transaction commits.  Needs SPI and the run lock.

@@ -106,8 +106,10 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 		ledger_add_files(plan->extension, run_id, condemned,
 						 plan->settings->backup_retention_days);
 		execute_at_commit(plan->settings, run_id, condemned);
+		execute_start_worker_at_commit();
 	}
-	execute_start_worker_at_commit();
+	else
+		execute_finish_run(plan->extension, run_id);
 
 	result = copy_to(caller, report_condemned(plan, condemned, run_id));
 	plan_end(plan);

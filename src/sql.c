@@ -11,6 +11,7 @@
 
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "utils/memutils.h"
 #include "utils/queryenvironment.h"
 
 #include "src/sql.h"
@@ -114,9 +115,13 @@ sql_text(int row, int column)
 void
 sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc)
 {
-	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+	EphemeralNamedRelation relation = SPI_palloc(sizeof(EphemeralNamedRelationData));
+	MemoryContext caller;
 	int			rc;
 
+	/* SPI keeps its list of them in the current context: it must last */
+	caller = MemoryContextSwitchTo(GetMemoryChunkContext(relation));
+	memset(relation, 0, sizeof(*relation));
 	relation->md.name = pstrdup(name);
 	relation->md.reliddesc = InvalidOid;
 	relation->md.tupdesc = desc;
@@ -126,6 +131,7 @@ sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc)
 	rc = SPI_register_relation(relation);
 	if (rc != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register \"%s\": %s", name, SPI_result_code_string(rc));
+	MemoryContextSwitchTo(caller);
 }
 
 void
