@@ -35,12 +35,13 @@ as_root()
     fi
 }
 
-# as_postgres DIR COMMAND...: in DIR, which is its home too, so that no ~/.psqlrc or ~/.pgpass has a say
+# as_postgres DIR COMMAND...: in DIR, which is its home too, so that no ~/.psqlrc or ~/.pgpass has a say, and the place
+# for its temporary files, so that nothing is left in /tmp if it is killed
 as_postgres()
 {
     local dir=$1
     shift
-    local clean=(env -i -C "$dir" HOME="$dir" USER=postgres LOGNAME=postgres LANG=C.UTF-8
+    local clean=(env -i -C "$dir" HOME="$dir" TMPDIR="$dir" USER=postgres LOGNAME=postgres LANG=C.UTF-8
         PATH="$(pg_bindir):/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@")
 
     if ((EUID == 0)); then

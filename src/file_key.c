@@ -558,6 +558,25 @@ emit_url_reading(Emitter *emitter, const char *text, size_t len)
 }
 
 /*
+ * What an ordinary letter of an ordinary reference is folded to; 0 for what
+ * wants a closer look.
+ */
+static const unsigned char *
+plain_letters(void)
+{
+	static unsigned char letters[256];
+
+	if (letters['a'] == 0)
+	{
+		int			c;
+
+		for (c = 0x20; c < 0x7F; c++)
+			letters[c] = strchr("%?#\\:", c) ? 0 : (unsigned char) fold_ascii((char) c);
+	}
+	return letters;
+}
+
+/*
  * The ordinary reference: ASCII, nothing to trim, decode or resolve.  Folds
  * into `path` and returns true, or returns false at the first sight of
  * anything else.
@@ -565,24 +584,24 @@ emit_url_reading(Emitter *emitter, const char *text, size_t len)
 static bool
 read_plain(const char *text, size_t len, Canonical *path)
 {
+	const unsigned char *letters = plain_letters();
 	size_t		i;
-	char		previous = '/';
+	unsigned char previous = '/';
 
-	if (len == 0 || len >= STORE_PATH_MAX || isspace((unsigned char) text[0]) ||
-		isspace((unsigned char) text[len - 1]) || text[len - 1] == '/')
+	if (len == 0 || len >= STORE_PATH_MAX || text[0] == ' ' ||
+		text[len - 1] == ' ' || text[len - 1] == '/')
 		return false;
 	path->components = 1;
 	for (i = 0; i < len; i++)
 	{
-		char		c = text[i];
+		unsigned char c = letters[(unsigned char) text[i]];
 
-		if (IS_HIGHBIT_SET(c) || c == '%' || c == '?' || c == '#' || c == '\\' || c == ':')
+		if (c == 0)
 			return false;
 		if (previous == '/' && (c == '.' || c == '/'))
-			return false;		/* "//", "./", "../", a leading slash */
-		if (c == '/')
-			path->components++;
-		path->text[i] = fold_ascii(c);
+			return false;		/* "//", "./", "../" */
+		path->components += (c == '/');
+		path->text[i] = (char) c;
 		previous = c;
 	}
 	path->len = len;

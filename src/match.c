@@ -50,8 +50,12 @@
  */
 #define RECENT_HITS		8192
 
-/* what the Bloom filter is made for, before the number of files is known */
-#define EXPECTED_KEYS	1000000
+/*
+ * The Bloom filter has work_mem.  Dimensioned for a key in three bits it
+ * probes two of them, which is cheap and lets one in a hundred references
+ * through where there is a key in twenty.
+ */
+#define BITS_PER_KEY	3
 
 typedef uint8 *FileBits;			/* one bit a file */
 
@@ -155,7 +159,7 @@ match_begin(const KeyRules *rules)
 
 	match->context = context;
 	match->rules = rules;
-	match->filter = bloom_create(EXPECTED_KEYS, work_mem, 0);
+	match->filter = bloom_create((int64) work_mem * 1024 * BITS_PER_BYTE / BITS_PER_KEY, work_mem, 0);
 	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
 	match->names = tuplestore_begin_heap(true, false, work_mem);
 	match->keys = tuplestore_begin_heap(true, false, work_mem);

@@ -76,6 +76,8 @@ plan_begin(CleanWhat what, bool dry_run, bool force)
 void
 plan_end(CleanupPlan *plan)
 {
+	if (plan->condemned != NULL)
+		condemned_end(plan->condemned);
 	MemoryContextDelete(plan->context);
 }
 

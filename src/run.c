@@ -112,6 +112,8 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 		execute_finish_run(plan->extension, run_id);
 
 	result = copy_to(caller, report_condemned(plan, condemned, run_id));
+	if (condemned != NULL)
+		condemned_end(condemned);
 	plan_end(plan);
 	SPI_finish();
 	return result;
