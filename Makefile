@@ -31,3 +31,6 @@ EXTRA_CLEAN = tmp_check_regress
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# PGXS knows no dependencies on headers
+$(OBJS): $(wildcard src/*.h)

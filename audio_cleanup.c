@@ -10,8 +10,9 @@
  *	tree_walk.c		walk the directory, by descriptors
  *	match.c			which files does no row refer to (file_key.c: by which rules)
  *	plan.c			judge, apply the brakes, condemn: a row for each file
- *	execute.c		COMMIT; capture into the trash, verify, destroy, record
- *	worker.c		what is left to do after the commit
+ *	at_commit.c		COMMIT, and only then: capture into the trash, verify
+ *	drain.c			record, destroy; after a crash: find out and go on
+ *	worker.c		who drains when the caller has gone
  *
  * No file is touched before the commit of the transaction that condemned it.
  *
@@ -37,9 +38,9 @@
 #include "utils/tuplestore.h"
 
 #include "src/access.h"
+#include "src/at_commit.h"
 #include "src/compat.h"
 #include "src/doctor.h"
-#include "src/execute.h"
 #include "src/explain.h"
 #include "src/run.h"
 #include "src/settings.h"
@@ -66,7 +67,7 @@ void
 _PG_init(void)
 {
 	settings_define();
-	execute_init();
+	at_commit_init();
 }
 
 

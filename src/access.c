@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 
 #include "src/access.h"
+#include "src/compat.h"
 #include "src/sql.h"
 
 static const char *const viewer_functions[] = {
@@ -71,7 +72,8 @@ access_grant(const Extension *extension, Oid role, const char *level)
 				 errmsg("unrecognized access level \"%s\"", level),
 				 errhint("The levels are \"viewer\" and \"operator\".")));
 	access_revoke(extension, role);
-	sql_query(0, NULL, "GRANT USAGE ON SCHEMA %s TO %s", extension->schema, role_name(role));
+	if (!compat_may_use_schema(extension->namespace_oid, role))
+		sql_query(0, NULL, "GRANT USAGE ON SCHEMA %s TO %s", extension->schema, role_name(role));
 	for (i = 0; i < lengthof(viewer_tables); i++)
 		sql_query(0, NULL, "GRANT SELECT ON %s.%s TO %s",
 				  extension->schema, viewer_tables[i], role_name(role));
@@ -90,4 +92,6 @@ access_revoke(const Extension *extension, Oid role)
 				  extension->schema, viewer_tables[i], role_name(role));
 	revoke_functions(extension, role, viewer_functions, lengthof(viewer_functions));
 	revoke_functions(extension, role, operator_functions, lengthof(operator_functions));
+	/* or the role could not be dropped */
+	sql_query(0, NULL, "REVOKE USAGE ON SCHEMA %s FROM %s", extension->schema, role_name(role));
 }

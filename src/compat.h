@@ -39,11 +39,11 @@
 #if PG_VERSION_NUM < 170000
 #include "storage/sinvaladt.h"
 #define compat_vxid_proc(vxid) BackendIdGetProc((vxid).backendId)
-#define compat_vxid_is_prepared(vxid) VirtualTransactionIdIsRecoveredPreparedXact(vxid)
+#define compat_proc_lxid(proc) ((proc)->lxid)
 #else
 #include "storage/procarray.h"
 #define compat_vxid_proc(vxid) ProcNumberGetProc((vxid).procNumber)
-#define compat_vxid_is_prepared(vxid) VirtualTransactionIdIsRecoveredPreparedXact(vxid)
+#define compat_proc_lxid(proc) ((proc)->vxid.lxid)
 #endif
 
 /* 17: a lock can be asked for by its strength */

@@ -121,6 +121,20 @@ find_references(const CleanupPlan *plan, Search *search)
 	}
 }
 
+static bool
+has_parent_component(const char *path)
+{
+	const char *p = path;
+
+	while ((p = strstr(p, "..")) != NULL)
+	{
+		if ((p == path || p[-1] == '/') && (p[2] == '\0' || p[2] == '/'))
+			return true;
+		p += 2;
+	}
+	return false;
+}
+
 /* The path as it is seen from the upload directory. */
 static const char *
 relative_path(const Settings *settings, const char *file)
@@ -133,7 +147,7 @@ relative_path(const Settings *settings, const char *file)
 				 errmsg("the name of a file must have 1 to %d bytes", STORE_PATH_MAX - 1)));
 	if (strncmp(file, settings->upload_dir, len) == 0 && file[len] == '/')
 		file += len + 1;
-	if (*file == '/')
+	if (*file == '/' || has_parent_component(file))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("file \"%s\" is not below the upload directory \"%s\"",

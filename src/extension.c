@@ -196,11 +196,11 @@ describe_holder(VirtualTransactionId vxid)
 
 	if (!VirtualTransactionIdIsValid(vxid))
 		return pstrdup("It has just been released.");
-	if (compat_vxid_is_prepared(vxid))
+	if (VirtualTransactionIdIsRecoveredPreparedXact(vxid))
 		return psprintf("Prepared transaction %u holds it.", vxid.localTransactionId);
 	proc = compat_vxid_proc(vxid);
-	if (proc == NULL || proc->pid == 0)
-		return pstrdup("A prepared transaction, or a process that has just ended, holds it.");
+	if (proc == NULL || proc->pid == 0 || compat_proc_lxid(proc) != vxid.localTransactionId)
+		return pstrdup("A prepared transaction, or one that has just ended, holds it.");
 	return psprintf("Process %d holds it.", proc->pid);
 }
 
@@ -273,10 +273,11 @@ is_only_vacuum(VirtualTransactionId vxid)
 {
 	PGPROC	   *proc;
 
-	if (compat_vxid_is_prepared(vxid))
+	if (VirtualTransactionIdIsRecoveredPreparedXact(vxid))
 		return false;
 	proc = compat_vxid_proc(vxid);
-	return proc != NULL && (proc->statusFlags & PROC_IN_VACUUM) != 0;
+	return proc != NULL && compat_proc_lxid(proc) == vxid.localTransactionId &&
+		(proc->statusFlags & PROC_IN_VACUUM) != 0;
 }
 
 static void

@@ -542,6 +542,7 @@ typedef struct FailedReceiver
 	Match	   *match;
 	MatchFailedSink sink;
 	void	   *arg;
+	MemoryContext row_context;
 	MemoryContext context;		/* of what follows */
 	int64		file;
 	int			source;
@@ -561,6 +562,35 @@ pass_failed(FailedReceiver *receiver)
 	MemoryContextReset(receiver->context);
 }
 
+static void
+gather_failed(FailedReceiver *receiver, int64 file, TupleTableSlot *slot)
+{
+	Match	   *match = receiver->match;
+	bool		isnull;
+	int			source = DatumGetInt32(slot_getattr(slot, 3, &isnull));
+	char	   *session = TextDatumGetCString(slot_getattr(slot, 4, &isnull));
+	text	   *value = DatumGetTextPP(slot_getattr(slot, 5, &isnull));
+	KeyMatch	strength;
+
+	if (receiver->session != NULL &&
+		(receiver->file != file || receiver->source != source ||
+		 strcmp(receiver->session, session) != 0))
+		pass_failed(receiver);
+	if (receiver->session == NULL)
+	{
+		char	   *path = TextDatumGetCString(slot_getattr(slot, 2, &isnull));
+
+		receiver->file = file;
+		receiver->source = source;
+		receiver->session = MemoryContextStrdup(receiver->context, session);
+		receiver->path = MemoryContextStrdup(receiver->context, path);
+		receiver->strength = KEY_NO_MATCH;
+	}
+	strength = key_compare(match->rules, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value),
+						   receiver->path);
+	receiver->strength = Max(receiver->strength, strength);
+}
+
 static bool
 receive_failed(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -568,32 +598,13 @@ receive_failed(TupleTableSlot *slot, DestReceiver *self)
 	Match	   *match = receiver->match;
 	bool		isnull;
 	int64		file = DatumGetInt64(slot_getattr(slot, 1, &isnull));
-	int			source = DatumGetInt32(slot_getattr(slot, 3, &isnull));
-	char	   *session;
-	text	   *value;
-	KeyMatch	strength;
+	MemoryContext caller = MemoryContextSwitchTo(receiver->row_context);
 
 	CHECK_FOR_INTERRUPTS();
-	if (is_in_set(match->protected_files, file) || is_in_set(match->pending, file))
-		return true;
-	session = TextDatumGetCString(slot_getattr(slot, 4, &isnull));
-	if (receiver->session != NULL &&
-		(receiver->file != file || receiver->source != source ||
-		 strcmp(receiver->session, session) != 0))
-		pass_failed(receiver);
-	if (receiver->session == NULL)
-	{
-		receiver->file = file;
-		receiver->source = source;
-		receiver->session = MemoryContextStrdup(receiver->context, session);
-		receiver->path = MemoryContextStrdup(receiver->context,
-											 TextDatumGetCString(slot_getattr(slot, 2, &isnull)));
-		receiver->strength = KEY_NO_MATCH;
-	}
-	value = DatumGetTextPP(slot_getattr(slot, 5, &isnull));
-	strength = key_compare(match->rules, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value),
-						   receiver->path);
-	receiver->strength = Max(receiver->strength, strength);
+	if (!is_in_set(match->protected_files, file) && !is_in_set(match->pending, file))
+		gather_failed(receiver, file, slot);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(receiver->row_context);
 	return true;
 }
 
@@ -607,6 +618,8 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 		.arg = arg,
 		.context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup failed session",
 										 ALLOCSET_SMALL_SIZES),
+		.row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
+											 ALLOCSET_SMALL_SIZES),
 	};
 	ActingAs	saved;
 
@@ -622,4 +635,5 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 	hide_tuplestores();
 	extension_stop_acting(&saved);
 	MemoryContextDelete(receiver.context);
+	MemoryContextDelete(receiver.row_context);
 }

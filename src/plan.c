@@ -402,7 +402,8 @@ note_session(Judgement *judgement, const Source *source, const char *session)
 	if (judgement->last_session != NULL)
 		pfree(judgement->last_session);
 	judgement->last_source = source->number;
-	judgement->last_session = pstrdup(session);
+	/* the current context is that of a query, which may end before the judging */
+	judgement->last_session = MemoryContextStrdup(judgement->plan->context, session);
 	condemned_add_session(judgement->condemned, source->number, session);
 }
 

@@ -19,7 +19,8 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include "src/execute.h"
+#include "src/at_commit.h"
+#include "src/drain.h"
 #include "src/ledger.h"
 #include "src/report.h"
 #include "src/run.h"
@@ -96,7 +97,7 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 	plan = plan_begin(what, false, force);
 	plan_check_transaction(plan);
 	extension_lock_run(plan->extension, plan->settings->writer_wait, false);
-	execute_drain_in_transaction(plan->extension);
+	drain_in_transaction(plan->extension);
 
 	plan_survey(plan, false);
 	condemned = plan_condemn(plan, PG_INT64_MAX);
@@ -105,11 +106,11 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 	{
 		ledger_add_files(plan->extension, run_id, condemned,
 						 plan->settings->backup_retention_days);
-		execute_at_commit(plan->settings, run_id, condemned);
-		execute_start_worker_at_commit();
+		at_commit_capture(plan->settings, run_id, condemned);
+		at_commit_start_worker();
 	}
 	else
-		execute_finish_run(plan->extension, run_id);
+		drain_finish_run(plan->extension, run_id);
 
 	result = copy_to(caller, report_condemned(plan, condemned, run_id));
 	if (condemned != NULL)
@@ -126,7 +127,7 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 static void
 drain_run(const Extension *extension, const LedgerWork *work, bool finish)
 {
-	Drain	   *drain = execute_begin_drain(extension, work->run_id, work->upload_dir,
+	Drain	   *drain = drain_begin(extension, work->run_id, work->upload_dir,
 											work->settings);
 
 	if (drain == NULL)
@@ -137,19 +138,19 @@ drain_run(const Extension *extension, const LedgerWork *work, bool finish)
 
 		do
 		{
-			more = execute_drain_step(drain, finish);
+			more = drain_step(drain, finish);
 			SPI_commit();
 		} while (more);
 	}
 	PG_FINALLY();
 	{
-		execute_end_drain(drain);
+		drain_end(drain);
 	}
 	PG_END_TRY();
 }
 
 static void
-drain(const Extension *extension, int64 only_run, bool finish)
+drain_runs(const Extension *extension, int64 only_run, bool finish)
 {
 	ListCell   *lc;
 
@@ -169,11 +170,11 @@ run_batch(CleanupPlan *plan, int64 run_id)
 	{
 		ledger_add_files(plan->extension, run_id, condemned,
 						 plan->settings->backup_retention_days);
-		execute_at_commit(plan->settings, run_id, condemned);
+		at_commit_capture(plan->settings, run_id, condemned);
 	}
 	condemned_end(condemned);
 	SPI_commit();
-	drain(plan->extension, run_id, false);
+	drain_runs(plan->extension, run_id, false);
 	return true;
 }
 
@@ -183,7 +184,7 @@ run_batches(CleanupPlan *plan, const char *trigger)
 {
 	int64		run_id;
 
-	drain(plan->extension, 0, true);
+	drain_runs(plan->extension, 0, true);
 	plan_survey(plan, true);
 	run_id = begin_run(plan, trigger, true);
 	SPI_commit();
@@ -191,7 +192,7 @@ run_batches(CleanupPlan *plan, const char *trigger)
 		CHECK_FOR_INTERRUPTS();
 	ledger_end_batches(plan->extension, run_id);
 	SPI_commit();
-	drain(plan->extension, run_id, true);
+	drain_runs(plan->extension, run_id, true);
 	return run_id;
 }
 

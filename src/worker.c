@@ -26,32 +26,9 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "src/execute.h"
+#include "src/drain.h"
 #include "src/ledger.h"
 #include "src/worker.h"
-
-void
-worker_start_drain(void)
-{
-	BackgroundWorker worker;
-
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "audio_cleanup", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "cleanup_drain_worker_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, "audio_cleanup drain", sizeof(worker.bgw_name));
-	strlcpy(worker.bgw_type, "audio_cleanup drain", sizeof(worker.bgw_type));
-	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
-
-	if (!RegisterDynamicBackgroundWorker(&worker, NULL))
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no background worker is free to finish this cleanup"),
-				 errdetail("The files leave the directory now; their space is given back by the next cleanup call."),
-				 errhint("You might need to increase max_worker_processes.")));
-}
 
 /* Begin and end a transaction of our own, with SPI. */
 static void
@@ -109,7 +86,7 @@ next_drain(MemoryContext context, int64 *after)
 			if (work->run_id <= *after)
 				continue;
 			*after = work->run_id;
-			drain = execute_begin_drain(extension, work->run_id, work->upload_dir,
+			drain = drain_begin(extension, work->run_id, work->upload_dir,
 										work->settings);
 			if (drain != NULL)
 				break;
@@ -133,10 +110,10 @@ drain_run(Drain *drain, MemoryContext context)
 		if (begin_locked(context) == NULL)
 			more = false;
 		else
-			more = execute_drain_step(drain, true);
+			more = drain_step(drain, true);
 		commit();
 	} while (more);
-	execute_end_drain(drain);
+	drain_end(drain);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 

@@ -1,19 +1,8 @@
 /*-------------------------------------------------------------------------
  *
- * execute.c
- *	  Carrying out what was condemned: after commit, and by draining.
+ * drain.c
+ *	  Carrying out, and recording, what committed runs have condemned.
  *
- * The commit callback
- * -------------------
- * A transaction that condemned files carries their names and identities in
- * memory, a Batch for each run and subtransaction.  ROLLBACK forgets them.
- * At XACT_EVENT_COMMIT the commit record is on disk (ForceSyncCommit) and the
- * callback renames the files into the trash.  It may do system calls and
- * nothing else: an ERROR there is a PANIC.  What it achieves or fails to
- * achieve it does not tell anybody; whoever drains finds out by looking.
- *
- * Draining
- * --------
  * The rows of cleanup_files are the only truth.  A drain looks where each
  * file is and brings it one state further; it need not know who condemned it
  * or how far he came, so it is the same after success, a crash, or a
@@ -37,236 +26,16 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include "src/execute.h"
+#include "src/at_commit.h"
+#include "src/drain.h"
 #include "src/ledger.h"
-#include "src/location.h"
 #include "src/plan.h"
-#include "src/worker.h"
 
-/* files of one step of draining */
+/* files of one step */
 #define DRAIN_BATCH		1000
 
 /* what one call in somebody's transaction brings forward at most */
 #define DRAIN_IN_TRANSACTION	10000
-
-typedef enum BatchAction
-{
-	BATCH_CAPTURE,
-	BATCH_DESTROY
-} BatchAction;
-
-typedef struct BatchFile
-{
-	const char *path;
-	FileIdentity identity;
-} BatchFile;
-
-/* What is to be done with the files of one run at commit. */
-typedef struct Batch
-{
-	struct Batch *next;
-	MemoryContext context;		/* below TopMemoryContext; holds all of it */
-	SubTransactionId subxact;
-	BatchAction action;
-	int64		run_id;
-	FileStore  *store;
-	int			n;
-	BatchFile	files[FLEXIBLE_ARRAY_MEMBER];
-} Batch;
-
-static Batch *batches = NULL;	/* of the current transaction, newest first */
-static SubTransactionId worker_wanted = InvalidSubTransactionId;
-
-
-/* ----------------------------------------------------------------- batches --- */
-
-static void
-close_batch_store(void *arg)
-{
-	store_close(((Batch *) arg)->store);
-}
-
-/*
- * An empty batch with room for n files.  It is complete, and in the list,
- * only when link_batch() was called: an ERROR while it is filled leaves
- * nothing behind but its context, which goes with the caller's.
- */
-static Batch *
-make_batch(const Settings *settings, int64 run_id, BatchAction action, int n)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup batch",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(context);
-	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
-	Batch	   *batch = palloc0(offsetof(Batch, files) + sizeof(BatchFile) * n);
-
-	callback->func = close_batch_store;
-	callback->arg = batch;
-	MemoryContextRegisterResetCallback(context, callback);
-	batch->context = context;
-	batch->action = action;
-	batch->run_id = run_id;
-	batch->store = store_open(settings->upload_dir);
-	if (batch->store == NULL)
-		brake_raise(location_brake(settings->upload_dir, "open upload directory", errno));
-	MemoryContextSwitchTo(caller);
-	return batch;
-}
-
-static void
-add_to_batch(Batch *batch, const char *path, const FileIdentity *identity)
-{
-	BatchFile  *file = &batch->files[batch->n++];
-
-	file->path = MemoryContextStrdup(batch->context, path);
-	file->identity = *identity;
-}
-
-static void
-link_batch(Batch *batch)
-{
-	MemoryContextSetParent(batch->context, TopMemoryContext);
-	batch->subxact = GetCurrentSubTransactionId();
-	batch->next = batches;
-	batches = batch;
-	ForceSyncCommit();
-}
-
-/* Commit-safe: frees, and never allocates. */
-static void
-forget_batch(Batch *batch)
-{
-	MemoryContextDelete(batch->context);
-}
-
-/* Commit-safe. */
-static void
-carry_out_batch(Batch *batch)
-{
-	int64		freed;
-	int			i;
-
-	/* whoever records it will look again, and fsync */
-	store_set_durable(batch->store, false);
-	for (i = 0; i < batch->n; i++)
-	{
-		const BatchFile *file = &batch->files[i];
-
-		if (batch->action == BATCH_CAPTURE)
-			(void) store_capture(batch->store, batch->run_id, file->path, &file->identity);
-		else
-			(void) store_destroy(batch->store, batch->run_id, file->path, &file->identity, &freed);
-	}
-}
-
-void
-execute_at_commit(const Settings *settings, int64 run_id, Condemned *condemned)
-{
-	int			n = (int) Min(condemned->n_files, EXECUTE_AT_COMMIT);
-	MemoryContext scratch;
-	MemoryContext caller;
-	CondemnedFile file;
-	Batch	   *batch;
-
-	if (n == 0)
-		return;
-	batch = make_batch(settings, run_id, BATCH_CAPTURE, n);
-	scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
-									ALLOCSET_SMALL_SIZES);
-	caller = MemoryContextSwitchTo(scratch);
-	condemned_rewind(condemned);
-	while (batch->n < n && condemned_next(condemned, &file))
-	{
-		add_to_batch(batch, file.path, &file.identity);
-		MemoryContextReset(scratch);
-	}
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(scratch);
-	link_batch(batch);
-}
-
-void
-execute_start_worker_at_commit(void)
-{
-	if (worker_wanted == InvalidSubTransactionId)
-		worker_wanted = GetCurrentSubTransactionId();
-}
-
-
-/* --------------------------------------------------------------- callbacks --- */
-
-static void
-end_batches(bool commit)
-{
-	while (batches != NULL)
-	{
-		Batch	   *batch = batches;
-
-		/* off the list first: nothing may make it run twice */
-		batches = batch->next;
-		if (commit)
-			carry_out_batch(batch);
-		forget_batch(batch);
-	}
-	worker_wanted = InvalidSubTransactionId;
-}
-
-static void
-at_transaction_event(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			/* the last chance for anything that may fail */
-			if (worker_wanted != InvalidSubTransactionId)
-				worker_start_drain();
-			break;
-		case XACT_EVENT_COMMIT:
-			end_batches(true);
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			/* after COMMIT PREPARED the next run drains the rows */
-			end_batches(false);
-			break;
-		default:
-			break;
-	}
-}
-
-/* A subtransaction's batches become its parent's, or are forgotten. */
-static void
-at_subtransaction_event(SubXactEvent event, SubTransactionId subxact,
-						SubTransactionId parent, void *arg)
-{
-	Batch	  **link = &batches;
-
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	if (worker_wanted == subxact)
-		worker_wanted = event == SUBXACT_EVENT_COMMIT_SUB ? parent : InvalidSubTransactionId;
-	while (*link != NULL)
-	{
-		Batch	   *batch = *link;
-
-		if (batch->subxact == subxact && event == SUBXACT_EVENT_ABORT_SUB)
-		{
-			*link = batch->next;
-			forget_batch(batch);
-			continue;
-		}
-		if (batch->subxact == subxact)
-			batch->subxact = parent;
-		link = &batch->next;
-	}
-}
-
-void
-execute_init(void)
-{
-	RegisterXactCallback(at_transaction_event, NULL);
-	RegisterSubXactCallback(at_subtransaction_event, NULL);
-}
 
 
 /* ---------------------------------------------------------------- capturing --- */
@@ -527,18 +296,18 @@ destroy_at_commit_step(Drain *drain, int limit)
 	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->after, limit, &n);
 	if (n == 0)
 		return 0;
-	batch = make_batch(drain->settings, drain->run_id, BATCH_DESTROY, n);
+	batch = at_commit_begin_destroying(drain->settings, drain->run_id, n);
 	for (i = 0; i < n; i++)
 	{
 		if (store_locate(drain->store, drain->run_id, files[i].path, &files[i].identity,
 						 &errnum) == PLACE_TRASH)
-			add_to_batch(batch, files[i].path, &files[i].identity);
+			at_commit_destroy(batch, files[i].path, &files[i].identity);
 		else
 			settle_missing(drain, &files[i]);
 	}
 	make_durable(drain);
 	ledger_record(drain->extension, files, n);
-	link_batch(batch);
+	at_commit_end_destroying(batch);
 	drain->after = files[n - 1].file_id;
 	return n;
 }
@@ -547,7 +316,7 @@ destroy_at_commit_step(Drain *drain, int limit)
 /* ------------------------------------------------------------------ finishing --- */
 
 void
-execute_finish_run(const Extension *extension, int64 run_id)
+drain_finish_run(const Extension *extension, int64 run_id)
 {
 	LedgerSummary summary;
 
@@ -565,7 +334,7 @@ execute_finish_run(const Extension *extension, int64 run_id)
 }
 
 Drain *
-execute_begin_drain(const Extension *extension, int64 run_id, const char *upload_dir,
+drain_begin(const Extension *extension, int64 run_id, const char *upload_dir,
 					Jsonb *settings)
 {
 	Drain	   *drain = palloc0(sizeof(Drain));
@@ -587,7 +356,7 @@ execute_begin_drain(const Extension *extension, int64 run_id, const char *upload
 }
 
 void
-execute_end_drain(Drain *drain)
+drain_end(Drain *drain)
 {
 	store_close(drain->store);
 	drain->store = NULL;
@@ -618,7 +387,7 @@ do_step(Drain *drain, bool finish)
 	if (drain->phase == DRAIN_FINISH)
 	{
 		if (finish)
-			execute_finish_run(drain->extension, drain->run_id);
+			drain_finish_run(drain->extension, drain->run_id);
 		store_tidy(drain->store, drain->run_id);
 		next_phase(drain);
 	}
@@ -626,7 +395,7 @@ do_step(Drain *drain, bool finish)
 }
 
 bool
-execute_drain_step(Drain *drain, bool finish)
+drain_step(Drain *drain, bool finish)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup step",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -645,7 +414,7 @@ execute_drain_step(Drain *drain, bool finish)
 static int
 drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int limit)
 {
-	Drain	   *drain = execute_begin_drain(extension, work->run_id, work->upload_dir,
+	Drain	   *drain = drain_begin(extension, work->run_id, work->upload_dir,
 											work->settings);
 	volatile int n = 0;
 
@@ -657,19 +426,19 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		n = destroy_at_commit_step(drain, limit);
 		drain->after = 0;
 		n += capture_step(drain, limit - n);
-		execute_finish_run(drain->extension, drain->run_id);
+		drain_finish_run(drain->extension, drain->run_id);
 		store_tidy(drain->store, drain->run_id);
 	}
 	PG_FINALLY();
 	{
-		execute_end_drain(drain);
+		drain_end(drain);
 	}
 	PG_END_TRY();
 	return n;
 }
 
 void
-execute_drain_in_transaction(const Extension *extension)
+drain_in_transaction(const Extension *extension)
 {
 	int			left = DRAIN_IN_TRANSACTION;
 	ListCell   *lc;
@@ -677,7 +446,7 @@ execute_drain_in_transaction(const Extension *extension)
 	foreach(lc, ledger_unfinished_runs(extension, 0))
 	{
 		left -= drain_run_in_transaction(extension, lfirst(lc), left);
-		execute_start_worker_at_commit();
+		at_commit_start_worker();
 		if (left <= 0)
 			break;
 	}

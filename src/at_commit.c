@@ -1,0 +1,286 @@
+/*-------------------------------------------------------------------------
+ *
+ * at_commit.c
+ *	  What is done to files when the current transaction commits.
+ *
+ * A transaction that condemned files carries their names and identities in
+ * memory, a Batch for each run and subtransaction.  ROLLBACK forgets them.
+ * At XACT_EVENT_COMMIT the commit record is on disk (ForceSyncCommit) and the
+ * callback renames the files into the trash.  It may do system calls and
+ * nothing else: an ERROR there is a PANIC.  What it achieves or fails to
+ * achieve it does not tell anybody; whoever drains finds out by looking.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "utils/memutils.h"
+
+#include "src/at_commit.h"
+#include "src/location.h"
+
+typedef enum BatchAction
+{
+	BATCH_CAPTURE,
+	BATCH_DESTROY
+} BatchAction;
+
+typedef struct BatchFile
+{
+	const char *path;
+	FileIdentity identity;
+} BatchFile;
+
+/* What is to be done with the files of one run at commit. */
+struct Batch
+{
+	struct Batch *next;
+	MemoryContext context;		/* below TopMemoryContext; holds all of it */
+	SubTransactionId subxact;
+	BatchAction action;
+	int64		run_id;
+	FileStore  *store;
+	int			n;
+	BatchFile	files[FLEXIBLE_ARRAY_MEMBER];
+};
+
+static Batch *batches = NULL;	/* of the current transaction, newest first */
+static SubTransactionId worker_wanted = InvalidSubTransactionId;
+
+
+/* ----------------------------------------------------------------- batches --- */
+
+static void
+close_batch_store(void *arg)
+{
+	store_close(((Batch *) arg)->store);
+}
+
+/*
+ * An empty batch with room for n files.  It is complete, and in the list,
+ * only when link_batch() was called: an ERROR while it is filled leaves
+ * nothing behind but its context, which goes with the caller's.
+ */
+static Batch *
+make_batch(const Settings *settings, int64 run_id, BatchAction action, int n)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+	Batch	   *batch = palloc0(offsetof(Batch, files) + sizeof(BatchFile) * n);
+
+	callback->func = close_batch_store;
+	callback->arg = batch;
+	MemoryContextRegisterResetCallback(context, callback);
+	batch->context = context;
+	batch->action = action;
+	batch->run_id = run_id;
+	batch->store = store_open(settings->upload_dir);
+	if (batch->store == NULL)
+		brake_raise(location_brake(settings->upload_dir, "open upload directory", errno));
+	MemoryContextSwitchTo(caller);
+	return batch;
+}
+
+static void
+add_to_batch(Batch *batch, const char *path, const FileIdentity *identity)
+{
+	BatchFile  *file = &batch->files[batch->n++];
+
+	file->path = MemoryContextStrdup(batch->context, path);
+	file->identity = *identity;
+}
+
+static void
+link_batch(Batch *batch)
+{
+	MemoryContextSetParent(batch->context, TopMemoryContext);
+	batch->subxact = GetCurrentSubTransactionId();
+	batch->next = batches;
+	batches = batch;
+	ForceSyncCommit();
+}
+
+/* Commit-safe: frees, and never allocates. */
+static void
+forget_batch(Batch *batch)
+{
+	MemoryContextDelete(batch->context);
+}
+
+/* Commit-safe. */
+static void
+carry_out_batch(Batch *batch)
+{
+	int64		freed;
+	int			i;
+
+	/* whoever records it will look again, and fsync */
+	store_set_durable(batch->store, false);
+	for (i = 0; i < batch->n; i++)
+	{
+		const BatchFile *file = &batch->files[i];
+
+		if (batch->action == BATCH_CAPTURE)
+			(void) store_capture(batch->store, batch->run_id, file->path, &file->identity);
+		else
+			(void) store_destroy(batch->store, batch->run_id, file->path, &file->identity, &freed);
+	}
+}
+
+void
+at_commit_capture(const Settings *settings, int64 run_id, Condemned *condemned)
+{
+	int			n = (int) Min(condemned->n_files, AT_COMMIT_FILES);
+	MemoryContext scratch;
+	MemoryContext caller;
+	CondemnedFile file;
+	Batch	   *batch;
+
+	if (n == 0)
+		return;
+	batch = make_batch(settings, run_id, BATCH_CAPTURE, n);
+	scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
+									ALLOCSET_SMALL_SIZES);
+	caller = MemoryContextSwitchTo(scratch);
+	condemned_rewind(condemned);
+	while (batch->n < n && condemned_next(condemned, &file))
+	{
+		add_to_batch(batch, file.path, &file.identity);
+		MemoryContextReset(scratch);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
+	link_batch(batch);
+}
+
+Batch *
+at_commit_begin_destroying(const Settings *settings, int64 run_id, int n)
+{
+	return make_batch(settings, run_id, BATCH_DESTROY, n);
+}
+
+void
+at_commit_destroy(Batch *batch, const char *path, const FileIdentity *identity)
+{
+	add_to_batch(batch, path, identity);
+}
+
+void
+at_commit_end_destroying(Batch *batch)
+{
+	link_batch(batch);
+}
+
+void
+at_commit_start_worker(void)
+{
+	if (worker_wanted == InvalidSubTransactionId)
+		worker_wanted = GetCurrentSubTransactionId();
+}
+
+
+/* --------------------------------------------------------------- callbacks --- */
+
+/* Where there is no free slot the next call takes over: a WARNING says so. */
+static void
+start_drain_worker(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "audio_cleanup", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "cleanup_drain_worker_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "audio_cleanup drain", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "audio_cleanup drain", sizeof(worker.bgw_type));
+	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+
+	if (!RegisterDynamicBackgroundWorker(&worker, NULL))
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker is free to finish this cleanup"),
+				 errdetail("The files leave the directory now; their space is given back by the next cleanup call."),
+				 errhint("You might need to increase max_worker_processes.")));
+}
+
+static void
+end_batches(bool commit)
+{
+	while (batches != NULL)
+	{
+		Batch	   *batch = batches;
+
+		/* off the list first: nothing may make it run twice */
+		batches = batch->next;
+		if (commit)
+			carry_out_batch(batch);
+		forget_batch(batch);
+	}
+	worker_wanted = InvalidSubTransactionId;
+}
+
+static void
+at_transaction_event(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			/* the last chance for anything that may fail */
+			if (worker_wanted != InvalidSubTransactionId)
+				start_drain_worker();
+			break;
+		case XACT_EVENT_COMMIT:
+			end_batches(true);
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			/* after COMMIT PREPARED the next run drains the rows */
+			end_batches(false);
+			break;
+		default:
+			break;
+	}
+}
+
+/* A subtransaction's batches become its parent's, or are forgotten. */
+static void
+at_subtransaction_event(SubXactEvent event, SubTransactionId subxact,
+						SubTransactionId parent, void *arg)
+{
+	Batch	  **link = &batches;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	if (worker_wanted == subxact)
+		worker_wanted = event == SUBXACT_EVENT_COMMIT_SUB ? parent : InvalidSubTransactionId;
+	while (*link != NULL)
+	{
+		Batch	   *batch = *link;
+
+		if (batch->subxact == subxact && event == SUBXACT_EVENT_ABORT_SUB)
+		{
+			*link = batch->next;
+			forget_batch(batch);
+			continue;
+		}
+		if (batch->subxact == subxact)
+			batch->subxact = parent;
+		link = &batch->next;
+	}
+}
+
+void
+at_commit_init(void)
+{
+	RegisterXactCallback(at_transaction_event, NULL);
+	RegisterSubXactCallback(at_subtransaction_event, NULL);
+}

@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * at_commit.h
+ *	  What is done to files when the current transaction commits.
+ *
+ * All of it is forgotten if the transaction, or the subtransaction that asked
+ * for it, rolls back; at PREPARE TRANSACTION too: the rows in cleanup_files
+ * tell what is to be done, and the next run drains them.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_AT_COMMIT_H
+#define AUDIO_CLEANUP_AT_COMMIT_H
+
+#include "src/condemned.h"
+#include "src/settings.h"
+
+/* So many files of a run are captured by the commit callback itself. */
+#define AT_COMMIT_FILES	10000
+
+/*
+ * Capture the first AT_COMMIT_FILES of these files.  Makes the commit a
+ * synchronous one.  Their rows are in cleanup_files already.
+ */
+extern void at_commit_capture(const Settings *settings, int64 run_id, Condemned *condemned);
+
+/* Destroy one captured file after another: begin, add, and end. */
+typedef struct Batch Batch;
+
+extern Batch *at_commit_begin_destroying(const Settings *settings, int64 run_id, int n);
+extern void at_commit_destroy(Batch *batch, const char *path, const FileIdentity *identity);
+extern void at_commit_end_destroying(Batch *batch);
+
+/*
+ * Start a background worker of this database, which drains what is left to be
+ * done.  It waits for the run lock that this transaction holds.
+ */
+extern void at_commit_start_worker(void);
+
+/* Register the transaction callbacks.  To be called once, from _PG_init(). */
+extern void at_commit_init(void);
+
+#endif							/* AUDIO_CLEANUP_AT_COMMIT_H */
