@@ -101,6 +101,22 @@ COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the fi
 COMMENT ON COLUMN @extschema@.cleanup_files.inode IS 'with size, mtime_ns, ctime_ns and btime_ns the identity of the file: another file of the same name is never touched';
 
 --
+-- Claims: the twin of the file in the upload directory.  Its content is not
+-- dumped on purpose: a restored dump must not pass for the owner.
+--
+
+CREATE TABLE @extschema@.cleanup_claims (
+	uuid uuid PRIMARY KEY,
+	upload_dir text NOT NULL,
+	claimed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	grace_from timestamptz,
+	confirmed boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE @extschema@.cleanup_claims IS 'upload directories that belong to this database; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_claims.grace_from IS 'no file counts as older than that; NULL: each has its own age';
+COMMENT ON COLUMN @extschema@.cleanup_claims.confirmed IS 'the claim has been seen in the directory';
+
+--
 -- To look
 --
 
@@ -169,6 +185,11 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_drop_source(regclass) IS
 'forgets a source: its rows protect no file any more';
 
+CREATE FUNCTION @extschema@.cleanup_claim_upload_dir() RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_claim_upload_dir() IS
+'makes this database the owner of the upload directory; taken over from another owner, its files get a new grace period';
+
 CREATE FUNCTION @extschema@.cleanup_grant_access(role regrole, level text DEFAULT 'viewer') RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_grant_access(regrole, text) IS
@@ -193,7 +214,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files_file_id_se
 -- Nobody but those who are granted access
 --
 
-REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files FROM PUBLIC;
+REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files,
+	@extschema@.cleanup_claims FROM PUBLIC;
 REVOKE ALL ON SEQUENCE @extschema@.cleanup_runs_run_id_seq, @extschema@.cleanup_files_file_id_seq FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_config(),
@@ -205,6 +227,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_all(boolean, boolean),
 	@extschema@.cleanup_add_source(regclass, text[], name, name, text[], name, text, text),
 	@extschema@.cleanup_drop_source(regclass),
+	@extschema@.cleanup_claim_upload_dir(),
 	@extschema@.cleanup_grant_access(regrole, text),
 	@extschema@.cleanup_revoke_access(regrole)
 FROM PUBLIC;

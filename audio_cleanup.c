@@ -58,6 +58,7 @@ PG_FUNCTION_INFO_V1(cleanup_all);
 PG_FUNCTION_INFO_V1(cleanup_run);
 PG_FUNCTION_INFO_V1(cleanup_add_source);
 PG_FUNCTION_INFO_V1(cleanup_drop_source);
+PG_FUNCTION_INFO_V1(cleanup_claim_upload_dir);
 PG_FUNCTION_INFO_V1(cleanup_grant_access);
 PG_FUNCTION_INFO_V1(cleanup_revoke_access);
 
@@ -276,6 +277,16 @@ cleanup_drop_source(PG_FUNCTION_ARGS)
 	SPI_connect();
 	sources_drop(extension_lookup(false), PG_GETARG_OID(0));
 	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * cleanup_claim_upload_dir()
+ */
+Datum
+cleanup_claim_upload_dir(PG_FUNCTION_ARGS)
+{
+	run_claim();
 	PG_RETURN_VOID();
 }
 

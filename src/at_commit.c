@@ -26,6 +26,8 @@
 
 typedef enum BatchAction
 {
+	BATCH_CLAIM,				/* the only path is the text of the claim */
+	BATCH_CLAIM_REPLACING,
 	BATCH_CAPTURE,
 	BATCH_DESTROY
 } BatchAction;
@@ -160,6 +162,16 @@ at_commit_capture(const Settings *settings, int64 run_id, Condemned *condemned)
 	link_batch(batch);
 }
 
+void
+at_commit_claim(const Settings *settings, const char *text, bool replace)
+{
+	const FileIdentity none = {0};
+	Batch	   *batch = make_batch(settings, 0, replace ? BATCH_CLAIM_REPLACING : BATCH_CLAIM, 1);
+
+	add_to_batch(batch, text, &none);
+	link_batch(batch);
+}
+
 Batch *
 at_commit_begin_destroying(const Settings *settings, int64 run_id, int n)
 {
@@ -212,16 +224,42 @@ start_drain_worker(void)
 				 errhint("You might need to increase max_worker_processes.")));
 }
 
+static bool
+is_claim(const Batch *batch)
+{
+	return batch->action == BATCH_CLAIM || batch->action == BATCH_CLAIM_REPLACING;
+}
+
+/*
+ * The claim of a directory comes before its files, whatever the list says.
+ * Somebody else may have been quicker: then the files are not ours to touch.
+ */
+static bool
+write_claims(void)
+{
+	bool		written = true;
+	Batch	   *batch;
+
+	for (batch = batches; batch != NULL; batch = batch->next)
+		if (is_claim(batch) &&
+			store_write_claim(batch->store, batch->files[0].path,
+							  batch->action == BATCH_CLAIM_REPLACING).outcome != FILE_OK)
+			written = false;
+	return written;
+}
+
 static void
 end_batches(bool commit)
 {
+	bool		carry_out = commit && write_claims();
+
 	while (batches != NULL)
 	{
 		Batch	   *batch = batches;
 
 		/* off the list first: nothing may make it run twice */
 		batches = batch->next;
-		if (commit)
+		if (carry_out && !is_claim(batch))
 			carry_out_batch(batch);
 		forget_batch(batch);
 	}

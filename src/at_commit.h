@@ -26,6 +26,12 @@
  */
 extern void at_commit_capture(const Settings *settings, int64 run_id, Condemned *condemned);
 
+/*
+ * Write this claim, replacing another one or not, before any file is
+ * captured.  If that fails, none is: they stay pending.
+ */
+extern void at_commit_claim(const Settings *settings, const char *text, bool replace);
+
 /* Destroy one captured file after another: begin, add, and end. */
 typedef struct Batch Batch;
 

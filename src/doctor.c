@@ -72,6 +72,17 @@ check_directory(const Examination *examination, const CleanupPlan *plan)
 }
 
 static void
+check_claim(const Examination *examination, const CleanupPlan *plan)
+{
+	if (plan->claim == NULL || plan->claim->brake != NULL)
+		return;
+	if (plan->claim->state == CLAIM_OURS)
+		say(examination, "claim", "ok", "the upload directory belongs to this database", NULL);
+	else
+		say(examination, "claim", "ok", "nobody has claimed the upload directory; the first run will", NULL);
+}
+
+static void
 check_sources(const Examination *examination, const CleanupPlan *plan)
 {
 	ListCell   *lc;
@@ -163,8 +174,9 @@ doctor_examine(DoctorSink sink, void *arg)
 
 	say_brakes(&examination, plan);
 	check_directory(&examination, plan);
+	check_claim(&examination, plan);
 	check_sources(&examination, plan);
-	if (!has_brake(plan, "upload_dir") && !has_brake(plan, "source") && !has_brake(plan, "no_source"))
+	if (plan->surveyed)
 		check_references(&examination, plan);
 	check_settings(&examination, plan);
 	check_outstanding(&examination, plan);

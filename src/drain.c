@@ -27,8 +27,10 @@
 #include "utils/memutils.h"
 
 #include "src/at_commit.h"
+#include "src/claim.h"
 #include "src/drain.h"
 #include "src/ledger.h"
+#include "src/location.h"
 #include "src/plan.h"
 
 /* files of one step */
@@ -224,20 +226,33 @@ capture_step(Drain *drain, int limit)
 /* --------------------------------------------------------------- destroying --- */
 
 /*
- * The trash does not have it.  If it is back in its place (the rename was
- * lost in a crash of the machine), it is pending once more; else we have
- * destroyed it before, and died before that was recorded.
+ * The trash did not have it.  If it is back in its place (the rename was lost
+ * in a crash of the machine), it is pending once more; if it is nowhere, we
+ * have destroyed it before, and died before that was recorded.  If that
+ * cannot be told, the row stays as it is.
  */
 static void
 settle_missing(Drain *drain, LedgerFile *file)
 {
 	int			errnum;
 
-	if (store_locate(drain->store, drain->run_id, file->path, &file->identity,
-					 &errnum) == PLACE_UPLOAD)
-		set_state(file, "pending", NULL);
-	else
-		set_destroyed(file, file->identity.size);
+	switch (store_locate(drain->store, drain->run_id, file->path, &file->identity, &errnum))
+	{
+		case PLACE_UPLOAD:
+			set_state(file, "pending", NULL);
+			break;
+		case PLACE_NOWHERE:
+		case PLACE_OTHER:
+			set_destroyed(file, file->identity.size);
+			break;
+		case PLACE_TRASH:
+			break;
+		case PLACE_UNKNOWN:
+			ereport(WARNING,
+					(errmsg("audio_cleanup could not find file \"%s\" in the trash of run %lld: %s",
+							file->path, (long long) drain->run_id, strerror(errnum))));
+			break;
+	}
 }
 
 static void
@@ -333,23 +348,61 @@ drain_finish_run(const Extension *extension, int64 run_id)
 			 errhidestmt(true), errhidecontext(true)));
 }
 
+/*
+ * Rows that came with a restored dump or a copied cluster are not ours to
+ * carry out.  If the server died before it could write its own claim, that is
+ * done now.
+ */
+static Brake *
+check_claim(Drain *drain)
+{
+	const char *upload_dir = drain->settings->upload_dir;
+	Claim	   *claim = claim_check(drain->store, drain->extension, upload_dir);
+
+	if (claim->state == CLAIM_UNWRITTEN)
+	{
+		(void) store_write_claim(drain->store, claim_text(claim->uuid), false);
+		claim = claim_check(drain->store, drain->extension, upload_dir);
+	}
+	if (claim->state == CLAIM_OURS)
+		claim_confirm(drain->extension, claim, upload_dir);
+	else if (claim->brake == NULL)
+		claim->brake = brake_make("claim", ERRCODE_OBJECT_IN_USE,
+								  psprintf("upload directory \"%s\" is claimed by nobody", upload_dir),
+								  NULL, NULL);
+	return claim->brake;
+}
+
+static Brake *
+open_directory(Drain *drain)
+{
+	const char *upload_dir = drain->settings->upload_dir;
+	Brake	   *brake = location_check(upload_dir);
+
+	if (brake == NULL && (drain->store = store_open(upload_dir)) == NULL)
+		brake = location_brake(upload_dir, "open upload directory", errno);
+	if (brake == NULL)
+		brake = check_claim(drain);
+	return brake;
+}
+
 Drain *
-drain_begin(const Extension *extension, int64 run_id, const char *upload_dir,
-					Jsonb *settings)
+drain_begin(const Extension *extension, int64 run_id, const char *upload_dir, Jsonb *settings)
 {
 	Drain	   *drain = palloc0(sizeof(Drain));
+	Brake	   *brake;
 
 	drain->extension = extension;
 	drain->run_id = run_id;
 	drain->settings = settings_of_run(upload_dir, settings);
-	drain->store = store_open(drain->settings->upload_dir);
 	drain->phase = DRAIN_CAPTURE;
-	if (drain->store == NULL)
+	if ((brake = open_directory(drain)) != NULL)
 	{
+		drain_end(drain);
 		ereport(WARNING,
-				(errcode_for_file_access(),
-				 errmsg("audio_cleanup run %lld is left unfinished: could not open upload directory \"%s\": %m",
-						(long long) run_id, upload_dir)));
+				(errcode(brake->sqlstate),
+				 errmsg("audio_cleanup run %lld is left unfinished", (long long) run_id),
+				 errdetail_internal("%s", brake_text(brake))));
 		return NULL;
 	}
 	return drain;
@@ -422,10 +475,10 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		return 0;
 	PG_TRY();
 	{
-		/* what this very transaction records as trashed is not due before it */
-		n = destroy_at_commit_step(drain, limit);
+		/* they are destroyed when the commit that calls them trashed is durable */
+		n = capture_step(drain, limit);
 		drain->after = 0;
-		n += capture_step(drain, limit - n);
+		n = Max(n, destroy_at_commit_step(drain, limit));
 		drain_finish_run(drain->extension, drain->run_id);
 		store_tidy(drain->store, drain->run_id);
 	}

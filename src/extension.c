@@ -258,6 +258,32 @@ extension_unlock_run(const Extension *extension)
 }
 
 static void
+lock_relation(void *arg)
+{
+	LockRelationOid(*(Oid *) arg, AccessShareLock);
+}
+
+void
+extension_lock_relation(Oid relid)
+{
+	Deadline	deadline = deadline_in(LockTimeout > 0 ? LockTimeout : -1);
+	LOCKTAG		tag;
+	char	   *holder;
+
+	if (ConditionalLockRelationOid(relid, AccessShareLock))
+		return;
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	holder = describe_holder(*GetLockConflicts(&tag, AccessShareLock, NULL));
+	if (wait_bounded(&deadline, lock_relation, &relid))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("gave up waiting for a lock on \"%s\"; nothing was deleted", get_rel_name(relid)),
+			 errdetail_internal("%s", holder),
+			 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
+}
+
+static void
 wait_for_transaction(void *arg)
 {
 	(void) VirtualXactLock(*(VirtualTransactionId *) arg, true);

@@ -71,6 +71,13 @@ extern void extension_lock_run(const Extension *extension, int wait_ms, bool ses
 extern void extension_unlock_run(const Extension *extension);
 
 /*
+ * Lock a relation against changes of its definition (AccessShareLock) until
+ * the end of the transaction.  Waits as long as lock_timeout allows, then
+ * ERROR lock_not_available, which names relation and holder.
+ */
+extern void extension_lock_relation(Oid relid);
+
+/*
  * Wait until every transaction that may write to one of the relations, as of
  * now, has ended.  Bounded and failing likewise.  VACUUM and autovacuum,
  * which write no rows, are not waited for.

@@ -507,6 +507,15 @@ step_down(const FileStore *store, int parent, const char *name, int flags,
 	return fd;
 }
 
+int
+store_open_private(const FileStore *store, bool make, const char **action)
+{
+	bool		made;
+
+	return step_down(store, store->root.fd, STORE_PRIVATE_DIR,
+					 make ? DIR_TRUST | DIR_MAKE : DIR_TRUST, &made, action);
+}
+
 /* The directory `fd`, reached from `from`, has got a new entry. */
 static void
 owe_sync(FileStore *store, HeldDir *from, int fd)
@@ -1162,8 +1171,7 @@ store_tidy(FileStore *store, int64 run_id)
 	int			trash;
 
 	let_go_all(store);
-	private = step_down(store, store->root.fd, STORE_PRIVATE_DIR, DIR_TRUST,
-						&made, &action);
+	private = store_open_private(store, false, &action);
 	if (private < 0)
 		return;
 	trash = step_down(store, private, STORE_TRASH_DIR, DIR_TRUST,

@@ -183,6 +183,30 @@ extern FileResult store_destroy(FileStore *store, int64 run_id, const char *path
 extern FileResult store_destroy_in_place(FileStore *store, const char *path,
 										 const FileIdentity *expected, int64 *freed);
 
+/* longest text of a claim */
+#define STORE_CLAIM_MAX	1024
+
+/*
+ * The claim: a small file in the private directory that names the owner of
+ * the upload directory.  Reading yields its text, NUL-terminated: FILE_OK,
+ * FILE_VANISHED (there is none), FILE_FAILED.
+ */
+extern FileResult store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX]);
+
+/*
+ * Write the claim, durably.  Without `replace` an existing one is left alone:
+ * FILE_OCCUPIED.  Commit-safe.  FILE_OK, FILE_NO_SPACE, FILE_FAILED; then the
+ * old one, if any, is still there.
+ */
+extern FileResult store_write_claim(FileStore *store, const char *text, bool replace);
+
+/*
+ * What time is it for the file system (nanoseconds since 1970)?  Asked with a
+ * file that never has a name; FILE_FAILED where the file system has no such
+ * thing.
+ */
+extern FileResult store_clock(FileStore *store, int64 *now_ns);
+
 /*
  * Make the renames and unlinks done so far durable: fsync every directory
  * touched since the last call.  To be called before they are recorded as

@@ -88,6 +88,12 @@ extern int	store_look(int fd, const char *name, FileLook *look);
 extern int	store_open_directory(const FileStore *store, int parent,
 								 const char *name, FileLook *look);
 
+/*
+ * Open our private directory, making it if `make`.  Returns a descriptor, or
+ * -1 with errno and *action (static text): EPERM if it is not to be trusted.
+ */
+extern int	store_open_private(const FileStore *store, bool make, const char **action);
+
 /* Is this a directory of the store's own file system and mount? */
 extern bool store_same_volume(const StoreVolume *a, const StoreVolume *b);
 

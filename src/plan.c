@@ -41,6 +41,9 @@
 
 #define NS_PER_SECOND	INT64CONST(1000000000)
 
+/* so far the clocks of the server and of the file system may differ */
+#define MAX_CLOCK_SKEW_SECONDS	300
+
 
 /* -------------------------------------------------------------- beginning --- */
 
@@ -172,6 +175,43 @@ check_directory(CleanupPlan *plan)
 		found = location_brake(path, "write to upload directory", errnum);
 	if (found != NULL)
 		apply_brake(plan, found);
+}
+
+static int64
+now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64) now.tv_sec * NS_PER_SECOND + now.tv_nsec;
+}
+
+/* Ages are told by the server's clock and the file system's stamps. */
+static void
+check_clock(CleanupPlan *plan)
+{
+	int64		file_system_ns;
+	int64		skew;
+
+	/* where it cannot be asked, the file system is usually the server's own */
+	if (XactReadOnly || store_clock(plan->store, &file_system_ns).outcome != FILE_OK)
+		return;
+	skew = (file_system_ns - now_ns()) / NS_PER_SECOND;
+	if (Abs(skew) > MAX_CLOCK_SKEW_SECONDS)
+		apply_brake(plan, brake_make("clock", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+									 "the clock of the upload directory's file system cannot be trusted",
+									 psprintf("It differs from the server's by %lld seconds.", (long long) skew),
+									 "Synchronize the clocks of the server and of the file server."));
+}
+
+static void
+read_claim(CleanupPlan *plan)
+{
+	plan->claim = claim_check(plan->store, plan->extension, plan->settings->upload_dir);
+	if (plan->claim->grace_from != 0)
+		plan->settings->grace_from_ns =
+			(plan->claim->grace_from +
+			 (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) * 1000;
 }
 
 static void
@@ -325,21 +365,14 @@ walk_directory(CleanupPlan *plan, Match *match)
 
 /* ------------------------------------------------------------------- judge --- */
 
-static int64
-now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64) now.tv_sec * NS_PER_SECOND + now.tv_nsec;
-}
-
 int64
 plan_file_time(const Settings *settings, const FileIdentity *identity)
 {
-	if (settings->file_age == FILE_AGE_MTIME)
-		return identity->mtime_ns;
-	return Max(identity->mtime_ns, Max(identity->ctime_ns, identity->btime_ns));
+	int64		newest = identity->mtime_ns;
+
+	if (settings->file_age == FILE_AGE_NEWEST)
+		newest = Max(newest, Max(identity->ctime_ns, identity->btime_ns));
+	return Max(newest, settings->grace_from_ns);
 }
 
 bool
@@ -458,6 +491,7 @@ survey_files(CleanupPlan *plan)
 	walk_directory(plan, match);
 	if (plan->brakes == NIL)
 	{
+		plan->surveyed = true;
 		match_run(match, plan->extension, plan->sources,
 				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE : MATCH_PROTECT,
 				  plan_failed_before(plan->settings), false);
@@ -470,11 +504,27 @@ survey_files(CleanupPlan *plan)
 }
 
 void
-plan_open(CleanupPlan *plan)
+plan_open_directory(CleanupPlan *plan)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->context);
 
 	check_directory(plan);
+	if (plan->brakes == NIL)
+	{
+		check_clock(plan);
+		read_claim(plan);
+	}
+	MemoryContextSwitchTo(caller);
+}
+
+void
+plan_open(CleanupPlan *plan)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->context);
+
+	plan_open_directory(plan);
+	if (plan->claim != NULL && plan->claim->brake != NULL)
+		apply_brake(plan, plan->claim->brake);
 	check_sources(plan);
 	MemoryContextSwitchTo(caller);
 }

@@ -11,6 +11,7 @@
 #define AUDIO_CLEANUP_PLAN_H
 
 #include "src/brake.h"
+#include "src/claim.h"
 #include "src/condemned.h"
 #include "src/extension.h"
 #include "src/file_ops.h"
@@ -32,12 +33,14 @@ typedef struct CleanupPlan
 	Settings   *settings;
 	Extension  *extension;
 	FileStore  *store;			/* NULL if it could not be opened */
+	Claim	   *claim;			/* NULL without a store */
 	List	   *sources;		/* of Source */
 	List	   *brakes;			/* of Brake: why a real run would be refused */
 	List	   *notes;			/* the same, of this transaction only: no error
 								 * of a dry run */
 	List	   *errors;			/* of char *, at most report_limit */
 	int64		error_count;
+	bool		surveyed;		/* no brake kept us from looking */
 	int64		files_seen;		/* audio files in the directory */
 	int64		files_referenced;
 	int64		rows_seen;
@@ -61,7 +64,15 @@ extern void plan_end(CleanupPlan *plan);
  */
 extern void plan_check_transaction(CleanupPlan *plan);
 
-/* Open the directory and load the sources; what is wrong becomes a brake. */
+/*
+ * Open the directory and look whose it is, without applying that brake.
+ */
+extern void plan_open_directory(CleanupPlan *plan);
+
+/*
+ * Open the directory, look whose it is, and load the sources; what is wrong
+ * becomes a brake.
+ */
 extern void plan_open(CleanupPlan *plan);
 
 /*

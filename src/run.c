@@ -66,6 +66,28 @@ begin_run(const CleanupPlan *plan, const char *trigger, bool batches)
 	return ledger_begin_run(plan->extension, &run);
 }
 
+/* The first run of a database in an unclaimed directory claims it. */
+static void
+claim_directory(const CleanupPlan *plan)
+{
+	const char *upload_dir = plan->settings->upload_dir;
+
+	switch (plan->claim->state)
+	{
+		case CLAIM_OURS:
+			claim_confirm(plan->extension, plan->claim, upload_dir);
+			break;
+		case CLAIM_FREE:
+			at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, false), false);
+			break;
+		case CLAIM_UNWRITTEN:
+			at_commit_claim(plan->settings, claim_text(plan->claim->uuid), false);
+			break;
+		case CLAIM_FOREIGN:
+			brake_raise(plan->claim->brake);
+	}
+}
+
 Jsonb *
 run_preview(CleanWhat what, bool force, bool status)
 {
@@ -100,6 +122,7 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 	drain_in_transaction(plan->extension);
 
 	plan_survey(plan, false);
+	claim_directory(plan);
 	condemned = plan_condemn(plan, PG_INT64_MAX);
 	run_id = begin_run(plan, trigger, false);
 	if (condemned != NULL && condemned->n_files > 0)
@@ -186,6 +209,7 @@ run_batches(CleanupPlan *plan, const char *trigger)
 
 	drain_runs(plan->extension, 0, true);
 	plan_survey(plan, true);
+	claim_directory(plan);
 	run_id = begin_run(plan, trigger, true);
 	SPI_commit();
 	while (run_batch(plan, run_id))
@@ -221,4 +245,45 @@ run_in_batches(CleanWhat what, bool force, const char *trigger)
 	plan_end(plan);
 	SPI_finish();
 	return result;
+}
+
+
+/* ------------------------------------------------------------------- claim --- */
+
+/*
+ * Taken over from somebody, the directory holds files that this database has
+ * not seen before: they are new to it.  A claim that cannot be read could not
+ * be written either.
+ */
+static void
+take_over(const CleanupPlan *plan)
+{
+	const char *upload_dir = plan->settings->upload_dir;
+	const Claim *claim = plan->claim;
+	bool		foreign = claim->state == CLAIM_FOREIGN;
+
+	if (claim->state == CLAIM_OURS)
+	{
+		ereport(NOTICE,
+				(errmsg("upload directory \"%s\" belongs to this database already", upload_dir)));
+		return;
+	}
+	if (foreign && claim->brake->sqlstate == ERRCODE_IO_ERROR)
+		brake_raise(claim->brake);
+	at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, foreign), foreign);
+}
+
+void
+run_claim(void)
+{
+	CleanupPlan *plan;
+
+	connect(0);
+	plan = plan_begin(CLEAN_ALL, false, false);
+	plan_check_transaction(plan);
+	extension_lock_run(plan->extension, plan->settings->writer_wait, false);
+	plan_open_directory(plan);
+	take_over(plan);
+	plan_end(plan);
+	SPI_finish();
 }

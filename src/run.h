@@ -29,4 +29,7 @@ extern Jsonb *run_in_transaction(CleanWhat what, bool force, const char *trigger
  */
 extern Jsonb *run_in_batches(CleanWhat what, bool force, const char *trigger);
 
+/* cleanup_claim_upload_dir(): make this database the directory's owner. */
+extern void run_claim(void);
+
 #endif							/* AUDIO_CLEANUP_RUN_H */

@@ -241,10 +241,12 @@ check_owner(const Source *source)
 Brake *
 sources_check(Source *source)
 {
-	Relation	rel = try_relation_open(source->relid, AccessShareLock);
+	Relation	rel;
 	Brake	   *brake;
 	int			i;
 
+	extension_lock_relation(source->relid);
+	rel = try_relation_open(source->relid, NoLock);
 	if (rel == NULL)
 		return source_brake(ERRCODE_UNDEFINED_TABLE,
 							psprintf("source with OID %u no longer exists", source->relid),

@@ -1,0 +1,56 @@
+/*-------------------------------------------------------------------------
+ *
+ * claim.h
+ *	  Whose directory is this?
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_CLAIM_H
+#define AUDIO_CLEANUP_CLAIM_H
+
+#include "datatype/timestamp.h"
+
+#include "src/brake.h"
+#include "src/extension.h"
+#include "src/file_ops.h"
+
+typedef enum ClaimState
+{
+	CLAIM_OURS,
+	CLAIM_FREE,					/* the directory is claimed by nobody */
+	CLAIM_UNWRITTEN,			/* claimed in the database, but the server died
+								 * before it was written to the directory */
+	CLAIM_FOREIGN				/* not ours, or not to be read: see the brake */
+} ClaimState;
+
+typedef struct Claim
+{
+	ClaimState	state;
+	Brake	   *brake;			/* for CLAIM_FOREIGN, else NULL */
+	TimestampTz grace_from;		/* no file counts as older than that; 0: none */
+	char	   *uuid;			/* CLAIM_OURS, CLAIM_UNWRITTEN */
+	bool		confirmed;		/* see claim_confirm() */
+} Claim;
+
+/*
+ * Compare the claim in the directory with this database.  Changes nothing.
+ * Needs SPI; the result is allocated in the current memory context.
+ */
+extern Claim *claim_check(FileStore *store, const Extension *extension, const char *upload_dir);
+
+/*
+ * Claim the directory for this database, in the current transaction: insert
+ * the twin, and return the text to be written with store_write_claim() after
+ * commit.  With `grace` every file counts as new from now on.  Needs SPI.
+ */
+extern char *claim_take(const Extension *extension, const char *upload_dir, bool grace);
+
+/* The claim has been seen in the directory: from now on it must be there. */
+extern void claim_confirm(const Extension *extension, const Claim *claim, const char *upload_dir);
+
+/* The text that belongs to a claim that is CLAIM_UNWRITTEN. */
+extern char *claim_text(const char *uuid);
+
+#endif							/* AUDIO_CLEANUP_CLAIM_H */

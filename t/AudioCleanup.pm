@@ -1,0 +1,343 @@
+# AudioCleanup.pm: what the TAP tests share.
+#
+# A server with an upload directory of its own, the application's schema, files
+# of any age, and one function that says whether files and rows agree:
+# violations().
+
+package AudioCleanup;
+
+use strict;
+use warnings;
+
+use Exporter qw(import);
+use File::Basename qw(dirname);
+use File::Find qw(find);
+use File::Path qw(make_path remove_tree);
+use JSON::PP qw(decode_json);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+our @EXPORT = qw(
+  new_server make_schema upload_dir put_file put_files add_rows empty_directory
+  visible_files trashed_files read_file sql_json wait_until wait_for_drain
+  violations build_shim start_with_faults set_fault clear_fault fault_fired
+  log_since log_position
+);
+
+my $wait_seconds = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
+
+
+# ---- servers ----
+
+# new_server(NAME, conf => TEXT, init => [...], start => 0): files are as old as their mtime says
+sub new_server
+{
+	my ($name, %options) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $dir = upload_dir($node);
+
+	make_path($dir);
+	$node->init(@{ $options{init} || [] });
+	$node->append_conf('postgresql.conf', <<"END" . ($options{conf} || ''));
+audio_cleanup.upload_dir = '$dir'
+audio_cleanup.file_age = 'mtime'
+timezone = 'UTC'
+log_timezone = 'UTC'
+restart_after_crash = on
+END
+	$node->start unless defined $options{start} && !$options{start};
+	return $node;
+}
+
+sub upload_dir
+{
+	my ($node) = @_;
+	return $node->basedir . '/uploads';
+}
+
+# The extension and the table of a real application, registered.
+sub make_schema
+{
+	my ($node, $database) = @_;
+	$node->safe_psql($database || 'postgres', q{
+		CREATE EXTENSION audio_cleanup;
+		CREATE TABLE sessions (
+			id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+			patient_id uuid, therapist_id uuid,
+			session_date timestamp NOT NULL DEFAULT now(),
+			duration_seconds int,
+			audio_filename varchar(255), audio_url text,
+			transcript_text text, transcript_segments jsonb,
+			status varchar(50) DEFAULT 'pending', error_message text,
+			created_at timestamp DEFAULT (now() AT TIME ZONE 'UTC'),
+			updated_at timestamp DEFAULT (now() AT TIME ZONE 'UTC'),
+			processed_at timestamp);
+		CREATE INDEX ON sessions (status);
+		SELECT cleanup_add_source('sessions');
+	});
+	return;
+}
+
+# One row for each name: it refers to that file.
+sub add_rows
+{
+	my ($node, @names) = @_;
+	my $values = join ', ', map { "('" . s/'/''/gr . "')" } @names;
+	$node->safe_psql('postgres', "INSERT INTO sessions (audio_url) VALUES $values");
+	return;
+}
+
+sub sql_json
+{
+	my ($node, $sql) = @_;
+	return decode_json($node->safe_psql('postgres', $sql));
+}
+
+sub log_position
+{
+	my ($node) = @_;
+	return -s $node->logfile;
+}
+
+sub log_since
+{
+	my ($node, $position) = @_;
+	return slurp_file($node->logfile, $position);
+}
+
+
+# ---- files ----
+
+sub read_file
+{
+	my ($path) = @_;
+	open my $handle, '<:raw', $path or return undef;
+	local $/;
+	return scalar <$handle>;
+}
+
+# put_file(DIR, NAME, hours => 48, content => TEXT); returns the content
+sub put_file
+{
+	my ($dir, $name, %options) = @_;
+	my $content = $options{content} // "audio of $name\n";
+	my $hours = $options{hours} // 48;
+	my $time = time - $hours * 3600;
+
+	make_path(dirname("$dir/$name"));
+	open my $handle, '>:raw', "$dir/$name" or die "could not write $dir/$name: $!";
+	print $handle $content;
+	close $handle or die "could not write $dir/$name: $!";
+	utime $time, $time, "$dir/$name" or die "could not set the times of $dir/$name: $!";
+	return $content;
+}
+
+sub put_files
+{
+	my ($dir, @names) = @_;
+	put_file($dir, $_) foreach @names;
+	return @names;
+}
+
+# All but a claim of the directory.
+sub empty_directory
+{
+	my ($dir) = @_;
+	remove_tree(grep({ $_ ne "$dir/.audio_cleanup" } glob("$dir/* $dir/.[!.]*")), "$dir/.audio_cleanup/trash");
+	return;
+}
+
+# path => content, of regular files, without what begins with a dot
+sub visible_files
+{
+	my ($dir) = @_;
+	my %files;
+
+	find({ no_chdir => 1,
+		   preprocess => sub { grep { !/^\./ } @_ },
+		   wanted => sub {
+			   return if $File::Find::name eq $dir || -l || !-f;
+			   $files{ substr($_, length($dir) + 1) } = read_file($_);
+		   } }, $dir);
+	return \%files;
+}
+
+# path => list of the runs that have it in their trash
+sub trashed_files
+{
+	my ($dir) = @_;
+	my $trash = "$dir/.audio_cleanup/trash";
+	my %files;
+
+	return \%files unless -d $trash;
+	find({ no_chdir => 1,
+		   wanted => sub {
+			   return if -d;
+			   my ($run, $path) = m{^\Q$trash\E/(\d+)/(.+)$}s;
+			   push @{ $files{$path} }, $run if defined $path;
+		   } }, $trash);
+	return \%files;
+}
+
+
+# ---- waiting ----
+
+# Bounded; true if the condition came true.
+sub wait_until
+{
+	my ($condition) = @_;
+	foreach (1 .. $wait_seconds * 20)
+	{
+		return 1 if $condition->();
+		usleep(50_000);
+	}
+	return 0;
+}
+
+# No run is unfinished and no file is waiting for anything but its day.
+sub wait_for_drain
+{
+	my ($node, $database) = @_;
+	return $node->poll_query_until($database || 'postgres', q{
+		SELECT NOT EXISTS (SELECT FROM cleanup_runs WHERE status IN ('running', 'pending'))
+		   AND NOT EXISTS (SELECT FROM cleanup_files
+		                   WHERE state = 'pending' OR state = 'trashed' AND due_at <= now())
+		   AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain')
+	});
+}
+
+
+# ---- do files and rows agree? ----
+
+# violations(NODE, DIR, {wanted => {PATH => CONTENT}, unwanted => {...}, final => 0|1})
+#
+# A wanted file is in its place, with its content.  An unwanted one is in
+# exactly one of three: its place; the trash of a run that has it pending or
+# trashed; or it is gone with a row that says `deleted`.  Between a crash and
+# the next drain, "gone" may still be recorded as `trashed`.  With `final`
+# nothing is left to do.  Returns the list of what is wrong.
+sub violations
+{
+	my ($node, $dir, $expected) = @_;
+	my $files = visible_files($dir);
+	my $trash = trashed_files($dir);
+	my $final = $expected->{final};
+	my (%states, %of_run, @wrong);
+
+	foreach my $row (split /\n/, $node->safe_psql('postgres',
+			q{SELECT run_id || E'\t' || state || E'\t' || file FROM cleanup_files ORDER BY file_id}))
+	{
+		my ($run, $state, $file) = split /\t/, $row, 3;
+		$states{$file}{$state}++;
+		$of_run{"$run/$file"} = $state;
+	}
+
+	foreach my $file (sort keys %{ $expected->{wanted} || {} })
+	{
+		my $content = $files->{$file};
+		push @wrong, "wanted $file is not in its place" unless defined $content;
+		push @wrong, "wanted $file has another content"
+		  if defined $content && $content ne $expected->{wanted}{$file};
+		push @wrong, "wanted $file is in the trash" if $trash->{$file};
+		push @wrong, "wanted $file is recorded as deleted" if $states{$file}{deleted};
+	}
+
+	foreach my $file (sort keys %{ $expected->{unwanted} || {} })
+	{
+		my @runs = @{ $trash->{$file} || [] };
+		my $here = exists $files->{$file};
+		my $known = $states{$file} || {};
+
+		push @wrong, "$file is in its place and in the trash" if $here && @runs;
+		push @wrong, "$file is in the trash of several runs" if @runs > 1;
+		push @wrong, "$file has another content"
+		  if $here && $files->{$file} ne $expected->{unwanted}{$file};
+		push @wrong, "$file is recorded as deleted but is in its place" if $here && $known->{deleted};
+		push @wrong, "$file was deleted twice" if ($known->{deleted} || 0) > 1;
+		foreach my $run (@runs)
+		{
+			my $state = $of_run{"$run/$file"} || 'not there';
+			push @wrong, "$file is in the trash of run $run, its row is $state"
+			  unless $state =~ /^(pending|trashed)$/;
+		}
+		push @wrong, "$file is gone, its rows are " . (join(', ', sort keys %$known) || 'none')
+		  if !$here && !@runs && !$known->{deleted} && ($final || !$known->{trashed});
+	}
+
+	if ($final)
+	{
+		push @wrong, 'there still is a trash' if -e "$dir/.audio_cleanup/trash";
+		push @wrong, map { "$_->[0] is $_->[1]" }
+		  map { my $f = $_; map { [ $f, $_ ] } grep { /^(pending|trashed)$/ } keys %{ $states{$f} } }
+		  sort keys %states;
+		push @wrong, "run $_ is not finished"
+		  foreach split /\n/, $node->safe_psql('postgres',
+			q{SELECT run_id FROM cleanup_runs WHERE finished_at IS NULL OR status IN ('running', 'pending')});
+	}
+	return \@wrong;
+}
+
+
+# ---- faults: see fault_shim.c ----
+
+my $shim;
+
+sub build_shim
+{
+	my $source = dirname(__FILE__) . '/fault_shim.c';
+	my ($cc) = run_command([ 'pg_config', '--cc' ]);
+
+	$shim = "$PostgreSQL::Test::Utils::tmp_check/fault_shim.so";
+	system_or_bail(split(' ', $cc), '-O1', '-Wall', '-Werror', '-shared', '-fPIC',
+		'-o', $shim, $source, '-ldl');
+	return $shim;
+}
+
+sub control_file
+{
+	my ($node) = @_;
+	return $node->basedir . '/fault';
+}
+
+# Only the server itself, and its children, have the shim.
+sub start_with_faults
+{
+	my ($node) = @_;
+	local $ENV{LD_PRELOAD} = $shim || build_shim();
+	local $ENV{FAULT_CONTROL} = control_file($node);
+	local $ENV{FAULT_DIRECTORY} = upload_dir($node);
+	$node->start;
+	return;
+}
+
+# set_fault(NODE, 'unlinkat kill 3'): see fault_shim.c
+sub set_fault
+{
+	my ($node, $fault) = @_;
+	my $control = control_file($node);
+
+	clear_fault($node);
+	append_to_file("$control.new", "$fault\n");
+	rename "$control.new", $control or die "could not rename $control.new: $!";
+	return;
+}
+
+# Removes what is set; what has fired is forgotten.
+sub clear_fault
+{
+	my ($node) = @_;
+	unlink control_file($node), control_file($node) . '.fired';
+	return;
+}
+
+# How often it struck.
+sub fault_fired
+{
+	my ($node) = @_;
+	my $fired = control_file($node) . '.fired';
+	return -s $fired || 0;
+}
+
+1;
