@@ -156,6 +156,18 @@ condemned_next(Condemned *condemned, CondemnedFile *file)
 }
 
 void
+condemned_free_texts(CondemnedFile *file)
+{
+	if (file->path != NULL)
+		pfree((char *) file->path);
+	if (file->source != NULL)
+	{
+		pfree((char *) file->source);
+		pfree((char *) file->session);
+	}
+}
+
+void
 condemned_scan_sessions(Condemned *condemned, SessionSink sink, void *arg)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(condemned->sessions_desc, &TTSOpsMinimalTuple);

@@ -58,6 +58,9 @@ extern void condemned_rewind(Condemned *condemned);
  */
 extern bool condemned_next(Condemned *condemned, CondemnedFile *file);
 
+/* Free what condemned_next() has allocated. */
+extern void condemned_free_texts(CondemnedFile *file);
+
 typedef void (*SessionSink) (int source, const char *session, void *arg);
 extern void condemned_scan_sessions(Condemned *condemned, SessionSink sink, void *arg);
 

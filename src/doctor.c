@@ -21,6 +21,7 @@
 #include "src/plan.h"
 #include "src/sources.h"
 #include "src/sql.h"
+#include "src/unregistered.h"
 
 typedef struct Examination
 {
@@ -109,6 +110,17 @@ check_references(const Examination *examination, const CleanupPlan *plan)
 		say(examination, "references", "ok", detail, NULL);
 }
 
+/* The commonest way to lose files: a table that was forgotten. */
+static void
+check_unregistered(const Examination *examination, CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, unregistered_search(plan))
+		say(examination, "unregistered", "warning", lfirst(lc),
+			"If it refers to files, register it with cleanup_add_source().");
+}
+
 static void
 check_settings(const Examination *examination, const CleanupPlan *plan)
 {
@@ -177,7 +189,10 @@ doctor_examine(DoctorSink sink, void *arg)
 	check_claim(&examination, plan);
 	check_sources(&examination, plan);
 	if (plan->surveyed)
+	{
 		check_references(&examination, plan);
+		check_unregistered(&examination, plan);
+	}
 	check_settings(&examination, plan);
 	check_outstanding(&examination, plan);
 	check_workers(&examination);

@@ -64,7 +64,7 @@ add_reference(Search *search, const SourceRow *row, int column, bool failed)
 	MemoryContextSwitchTo(caller);
 }
 
-static void
+static bool
 look_at_row(const SourceRow *row, void *arg)
 {
 	Search	   *search = arg;
@@ -81,10 +81,11 @@ look_at_row(const SourceRow *row, void *arg)
 		if (list_length(search->references) < ROWS_SHOWN)
 			add_reference(search, row, i, false);
 	}
+	return true;
 }
 
 /* The same rows, but only failed ones have a session here. */
-static void
+static bool
 count_failed_row(const SourceRow *row, void *arg)
 {
 	Search	   *search = arg;
@@ -92,7 +93,7 @@ count_failed_row(const SourceRow *row, void *arg)
 	int			i;
 
 	if (row->session == NULL)
-		return;
+		return true;
 	for (i = 0; i < row->source->n_columns; i++)
 		if (row->values[i] != NULL &&
 			key_compare(search->rules, row->values[i], row->lengths[i],
@@ -106,6 +107,7 @@ count_failed_row(const SourceRow *row, void *arg)
 			strcmp(reference->session, row->session) == 0)
 			reference->failed = true;
 	}
+	return true;
 }
 
 static void

@@ -318,7 +318,7 @@ consider_key(KeyFamily family, const char *text, size_t len, void *arg)
 		write_hit(writer, key);
 }
 
-static void
+static bool
 consider_row(const SourceRow *row, void *arg)
 {
 	HitWriter  *writer = arg;
@@ -338,6 +338,7 @@ consider_row(const SourceRow *row, void *arg)
 		key_of_reference(match->rules, &match->scope, writer->value, writer->value_len,
 						 consider_key, writer);
 	}
+	return true;
 }
 
 static void

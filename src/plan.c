@@ -554,18 +554,6 @@ is_same_session(const CondemnedFile *a, const CondemnedFile *b)
 		strcmp(a->session, b->session) == 0 && strcmp(a->source, b->source) == 0;
 }
 
-static void
-free_texts(CondemnedFile *file)
-{
-	if (file->path != NULL)
-		pfree((char *) file->path);
-	if (file->source != NULL)
-	{
-		pfree((char *) file->source);
-		pfree((char *) file->session);
-	}
-}
-
 /*
  * Feed the next files of the survey into a match; false if there are none.
  * A session's files stay together, because its columns may be cleared.
@@ -582,11 +570,11 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 	{
 		CHECK_FOR_INTERRUPTS();
 		match_add(match, plan->next.path);
-		free_texts(&last);
+		condemned_free_texts(&last);
 		last = plan->next;
 		plan->has_next = condemned_next(plan->condemned, &plan->next);
 	}
-	free_texts(&last);
+	condemned_free_texts(&last);
 	return match_count(match) > 0;
 }
 

@@ -40,6 +40,7 @@ typedef struct CleanupPlan
 								 * of a dry run */
 	List	   *errors;			/* of char *, at most report_limit */
 	int64		error_count;
+	List	   *warnings;		/* of char *: advice for a report */
 	bool		surveyed;		/* no brake kept us from looking */
 	int64		files_seen;		/* audio files in the directory */
 	int64		files_referenced;

@@ -90,6 +90,14 @@ add_blocked_by(JsonBuilder *json, const CleanupPlan *plan)
 	json_end_array(json);
 }
 
+/* Advice that is no error. */
+static void
+add_warnings(JsonBuilder *json, const CleanupPlan *plan)
+{
+	if (plan->warnings != NIL)
+		add_list(json, "warnings", plan->warnings);
+}
+
 static Jsonb *
 make_envelope(const CleanupPlan *plan, const Outcome *outcome, const char *text,
 			  const char *result_key, int64 run_id)
@@ -105,6 +113,7 @@ make_envelope(const CleanupPlan *plan, const Outcome *outcome, const char *text,
 	if (is_truncated(outcome))
 		json_add_boolean(&json, "lists_truncated", true);
 	add_blocked_by(&json, plan);
+	add_warnings(&json, plan);
 	return json_end(&json);
 }
 

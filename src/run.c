@@ -24,6 +24,7 @@
 #include "src/ledger.h"
 #include "src/report.h"
 #include "src/run.h"
+#include "src/unregistered.h"
 
 /* A result must outlive SPI. */
 static Jsonb *
@@ -99,6 +100,8 @@ run_preview(CleanWhat what, bool force, bool status)
 	plan = plan_begin(what, true, force);
 	plan_check_transaction(plan);
 	plan_survey(plan, false);
+	if (status)
+		plan->warnings = unregistered_search(plan);
 	result = copy_to(caller, status ? report_status(plan) :
 					 report_condemned(plan, plan->condemned, 0));
 	plan_end(plan);

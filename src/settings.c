@@ -62,6 +62,7 @@ static int	report_limit;
 static int	batch_size;
 static int	backup_retention_days;
 static int	history_retention_days;
+static bool search_unregistered;
 
 
 /* ---------------------------------------------------------------- lists --- */
@@ -296,6 +297,9 @@ define_conduct(void)
 	define_integer("audio_cleanup.report_limit",
 				   "Lists in a result are cut at so many entries; counts never are.",
 				   &report_limit, 10000, 0, 1000000, PGC_SUSET, 0);
+	define_boolean("audio_cleanup.search_unregistered",
+				   "Look for names of condemned files in columns that are not registered.",
+				   &search_unregistered, true, PGC_SUSET);
 	define_integer("audio_cleanup.batch_size",
 				   "Files that cleanup_run() condemns in one transaction.",
 				   &batch_size, 10000, 1, 1000000, PGC_SUSET, 0);
@@ -376,6 +380,7 @@ settings_snapshot(void)
 	settings->report_limit = report_limit;
 	settings->batch_size = batch_size;
 	settings->backup_retention_days = backup_retention_days;
+	settings->search_unregistered = search_unregistered;
 	set_rules(&settings->rules, audio_extensions, derived_suffixes);
 	return settings;
 }
@@ -417,6 +422,7 @@ settings_to_jsonb(void)
 	json_add_integer(&json, "max_delete_percent", max_delete_percent);
 	json_add_integer(&json, "writer_wait_ms", writer_wait);
 	json_add_integer(&json, "report_limit", report_limit);
+	json_add_boolean(&json, "search_unregistered", search_unregistered);
 	json_add_integer(&json, "batch_size", batch_size);
 	json_add_integer(&json, "backup_retention_days", backup_retention_days);
 	json_add_integer(&json, "history_retention_days", history_retention_days);

@@ -37,6 +37,7 @@ typedef struct Settings
 	int			report_limit;	/* entries of a list */
 	int			batch_size;		/* files */
 	int			backup_retention_days;
+	bool		search_unregistered;
 	int64		grace_from_ns;	/* no file counts as older than that: a fact about
 								 * the directory, see claim.h; 0: none */
 } Settings;

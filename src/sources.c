@@ -351,9 +351,10 @@ make_parameters(const Source *source, TimestampTz failed_before, Datum sessions)
 	ParamListInfo parameters = makeParamList(N_PARAMETERS);
 	int			i;
 
-	values[0] = source->failed_statuses;
+	values[0] = source->failed_statuses ? source->failed_statuses
+		: PointerGetDatum(construct_empty_array(TEXTOID));
 	values[1] = TimestampTzGetDatum(failed_before);
-	values[2] = CStringGetTextDatum(source->timezone);
+	values[2] = CStringGetTextDatum(source->timezone ? source->timezone : "UTC");
 	values[3] = sessions ? sessions : PointerGetDatum(construct_empty_array(TEXTOID));
 	for (i = 0; i < N_PARAMETERS; i++)
 	{
@@ -400,6 +401,7 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 	SourceRow  *row = &receiver->row;
 	int			n = row->source->n_columns;
 	MemoryContext caller = MemoryContextSwitchTo(receiver->row_context);
+	bool		more;
 	int			i;
 
 	slot_getallattrs(slot);
@@ -415,11 +417,11 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 		row->lengths[i] = VARSIZE_ANY_EXHDR(value);
 	}
 	row->session = slot->tts_isnull[n] ? NULL : TextDatumGetCString(slot->tts_values[n]);
-	receiver->sink(row, receiver->arg);
+	more = receiver->sink(row, receiver->arg);
 
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(receiver->row_context);
-	return true;
+	return more;
 }
 
 static SourceReceiver *
@@ -464,36 +466,61 @@ execute(const Source *source, SPIPlanPtr plan, ParamListInfo parameters,
 	error_context_stack = callback.previous;
 }
 
-void
-sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
-			 SourceSink sink, void *arg)
+/* Under the snapshot of this instant, unless rows are to be locked. */
+static void
+read_rows(const Source *source, const char *sql, bool locking, TimestampTz failed_before,
+		  SourceSink sink, void *arg)
 {
-	bool		read_only = scan != SCAN_LOCKING_FAILED;
-	SourceReceiver *receiver;
+	SourceReceiver *receiver = make_receiver(source, sink, arg);
 	ActingAs	saved;
 	SPIPlanPtr	plan;
 
-	if (scan == SCAN_LOCKING_FAILED && !has_failed_sessions(source))
-		return;
-	receiver = make_receiver(source, sink, arg);
 	extension_act_as(source->owner, &saved);
 	extension_read_carefully();
-	plan = prepare(reading_query(source, scan));
+	plan = prepare(sql);
 
 	/*
-	 * The snapshot of this instant, whatever the isolation level: a preview
-	 * in a long REPEATABLE READ transaction would show as orphans what has
-	 * been referred to since.
+	 * Whatever the isolation level: a preview in a long REPEATABLE READ
+	 * transaction would show as orphans what has been referred to since.
 	 */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
-	execute(source, plan, make_parameters(source, failed_before, 0), read_only,
+	execute(source, plan, make_parameters(source, failed_before, 0), !locking,
 			&receiver->pub);
 	PopActiveSnapshot();
 
 	SPI_freeplan(plan);
 	extension_stop_acting(&saved);
 	MemoryContextDelete(receiver->row_context);
+}
+
+void
+sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
+			 SourceSink sink, void *arg)
+{
+	if (scan != SCAN_LOCKING_FAILED || has_failed_sessions(source))
+		read_rows(source, reading_query(source, scan), scan == SCAN_LOCKING_FAILED,
+				  failed_before, sink, arg);
+}
+
+void
+sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
+			   SourceSink sink, void *arg)
+{
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	for (i = 0; i < table->n_columns; i++)
+		appendStringInfo(&sql, "CASE WHEN pg_catalog.pg_column_size(s.%1$s) <= %2$d"
+						 " THEN s.%1$s::pg_catalog.text END, ",
+						 quote_identifier(table->columns[i]), max_bytes);
+	appendStringInfo(&sql, "NULL::pg_catalog.text FROM ONLY %s AS s", table->name);
+	if (rows > max_rows)
+		appendStringInfo(&sql, " TABLESAMPLE SYSTEM (%f)", 100.0 * max_rows / rows);
+	appendStringInfo(&sql, " LIMIT %lld", (long long) max_rows);
+	read_rows(table, sql.data, false, 0, sink, arg);
 }
 
 void

@@ -46,7 +46,8 @@ typedef struct SourceRow
 	size_t	   *lengths;		/* ... not NUL-terminated, of this length */
 } SourceRow;
 
-typedef void (*SourceSink) (const SourceRow *row, void *arg);
+/* Returns false to stop reading. */
+typedef bool (*SourceSink) (const SourceRow *row, void *arg);
 
 typedef enum SourceScan
 {
@@ -96,6 +97,14 @@ extern void sources_clear(const Source *source, TimestampTz failed_before, Datum
  * for a view with GROUP BY.  Needs SPI.
  */
 extern void sources_try_locking(const Source *source);
+
+/*
+ * Read a part of any table as its owner, like sources_read(SCAN_REFERENCES),
+ * but only values of at most `max_bytes` as they are stored, and of a large
+ * table only a sample of its pages, about `max_rows`.  Needs SPI.
+ */
+extern void sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
+						   SourceSink sink, void *arg);
 
 /* The SQL-callable registration; arguments as in the SQL declaration. */
 typedef struct SourceRegistration

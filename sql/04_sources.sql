@@ -1,0 +1,77 @@
+--
+-- Registering sources: what is worked out, and what is told
+--
+\i test/fixture.sql
+
+-- the schema of a real application, without another argument
+SELECT cleanup_add_source('sessions');
+SELECT source, file_columns, id_column, status_column, failed_statuses, failed_at_column, timezone, on_failed,
+	added_by = current_user AS added_by_me, added_at <= now() AS added_at
+FROM cleanup_sources \gx
+
+-- again: the last word counts, there is one row for a source
+SELECT cleanup_add_source('sessions', '{audio_url}', failed_statuses => '{failed,cancelled}',
+	timezone => 'Europe/Berlin', on_failed => 'clear');
+SELECT source, file_columns, failed_statuses, timezone, on_failed FROM cleanup_sources;
+
+-- every argument given
+CREATE TABLE "Calls" ("Call id" int, "Sound file" text, "State" text, "When" timestamptz, note text);
+SELECT cleanup_add_source('"Calls"', '{"Sound file"}', 'Call id', 'State', '{dropped}', 'When', 'Asia/Tokyo', 'keep');
+
+-- no status: protects files, has no failed sessions
+CREATE TABLE voicemails (voicemail_file text, greeting_url varchar, mood text, duration int);
+SELECT cleanup_add_source('voicemails');
+CREATE TABLE attachments (id int, file_path text, file_url text, status text);	-- no time
+SELECT cleanup_add_source('attachments');
+
+-- several file columns; types that hold text
+CREATE DOMAIN path_name AS text;
+CREATE TABLE takes (take_id int PRIMARY KEY, audio_path path_name, recording_url varchar(40), media_key char(20),
+	track_name name, audio_length int, audio_data bytea, status int, failed_at date);
+SELECT cleanup_add_source('takes');
+
+-- a view, a partitioned table
+CREATE VIEW session_files AS
+SELECT id, lower(audio_url) AS audio_url, status, updated_at FROM sessions;
+SELECT cleanup_add_source('session_files');
+CREATE TABLE tracks (id int, track_file text) PARTITION BY RANGE (id);
+CREATE TABLE tracks_1 PARTITION OF tracks FOR VALUES FROM (1) TO (100);
+SELECT cleanup_add_source('tracks');
+
+SELECT source, file_columns, id_column, status_column, failed_statuses, failed_at_column, timezone
+FROM cleanup_sources ORDER BY source::text COLLATE "C";
+
+-- the owner of a table registers it, if he was given the function
+CREATE ROLE regress_app;
+GRANT CREATE ON SCHEMA public TO regress_app;
+GRANT EXECUTE ON FUNCTION cleanup_add_source, cleanup_drop_source TO regress_app;
+SET ROLE regress_app;
+CREATE TABLE app_sessions (id int PRIMARY KEY, audio_url text);
+SELECT cleanup_add_source('app_sessions');
+RESET ROLE;
+SELECT source, added_by FROM cleanup_sources WHERE source = 'app_sessions'::regclass;
+SET ROLE regress_app;
+SELECT cleanup_add_source('sessions');
+SELECT cleanup_drop_source('sessions');		-- nor make others' files unprotected
+SELECT cleanup_drop_source('app_sessions');
+RESET ROLE;
+
+-- forget
+SELECT cleanup_drop_source('voicemails');
+SELECT cleanup_drop_source('voicemails');
+SELECT cleanup_drop_source(NULL);
+SELECT count(*) FROM cleanup_sources WHERE source = 'voicemails'::regclass;
+
+-- a registration that is rolled back is none
+SELECT count(*) AS sources FROM cleanup_sources \gset
+BEGIN;
+SELECT cleanup_add_source('voicemails');
+ROLLBACK;
+SELECT count(*) = :sources AS as_before FROM cleanup_sources;
+
+DROP TABLE "Calls", voicemails, attachments, takes, tracks, app_sessions;
+DROP VIEW session_files;
+DROP DOMAIN path_name;
+REVOKE ALL ON SCHEMA public FROM regress_app;
+REVOKE ALL ON FUNCTION cleanup_add_source, cleanup_drop_source FROM regress_app;
+DROP ROLE regress_app;

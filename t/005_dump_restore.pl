@@ -1,0 +1,131 @@
+# What must survive: a dump and restore, DROP and CREATE, an upgrade, and a
+# schema of any name.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use AudioCleanup;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('dump');
+my $dir = upload_dir($node);
+make_schema($node);
+
+my @wanted = put_files($dir, 'wanted1.mp3', 'wanted2.mp3');
+put_files($dir, 'orphan1.mp3', 'orphan2.mp3');
+put_file($dir, 'kept_backup.mp3', content => 'to be restored');
+add_rows($node, @wanted);
+$node->safe_psql('postgres', q{
+	CREATE TABLE "Voice Mails" ("Key" int PRIMARY KEY, "the file" text, state text, at timestamptz);
+	SELECT cleanup_add_source('"Voice Mails"', '{"the file"}', 'Key', 'state', '{broken,"gone wrong"}', 'at', 'Asia/Tokyo', 'clear');
+	CREATE ROLE looker;
+	SELECT cleanup_grant_access('looker');
+});
+$node->safe_psql('postgres', 'SELECT cleanup_all()');
+ok(wait_for_drain($node), 'a run, and its history');
+
+# ---- pg_dump | psql ----
+
+my %tables = (
+	cleanup_sources => 'SELECT source::text, file_columns, id_column, status_column, failed_statuses,'
+	  . ' failed_at_column, timezone, on_failed, added_by, added_at FROM %scleanup_sources ORDER BY 1',
+	cleanup_runs => 'SELECT * FROM %scleanup_runs ORDER BY run_id',
+	cleanup_files => 'SELECT * FROM %scleanup_files ORDER BY file_id',
+	next_run => 'SELECT last_value, is_called FROM %scleanup_runs_run_id_seq',
+	next_file => 'SELECT last_value, is_called FROM %scleanup_files_file_id_seq');
+
+sub contents
+{
+	my ($database, $schema) = @_;
+	return { map { $_ => $node->safe_psql($database, sprintf $tables{$_}, $schema || '') } keys %tables };
+}
+
+my $before = contents('postgres');
+my $file = "$PostgreSQL::Test::Utils::tmp_check/dump.sql";
+$node->command_ok([ 'pg_dump', '-p', $node->port, '-h', $node->host, '-f', $file, 'postgres' ], 'pg_dump');
+$node->safe_psql('postgres', 'CREATE DATABASE restored');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-p', $node->port, '-h', $node->host,
+		'-f', $file, 'restored' ], 'the dump is restored without an error');
+is_deeply(contents('restored'), $before, 'sources, runs, files and sequences are as they were');
+is($node->safe_psql('restored', q{
+	SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
+	WHERE proname ~ '^cleanup_' AND has_function_privilege('looker', oid, 'execute')}),
+	'cleanup_check cleanup_config cleanup_explain cleanup_status', 'and so are the rights');
+is($node->safe_psql('restored', q{
+	SELECT count(*) FROM cleanup_sources s JOIN pg_class c ON c.oid = s.source}), 2, 'the sources are those of this database');
+is($node->safe_psql('restored', q{SELECT cleanup_explain('wanted1.mp3') ->> 'verdict'}),
+	$node->safe_psql('postgres', q{SELECT cleanup_explain('wanted1.mp3') ->> 'verdict'}),
+	'and are read');
+$node->safe_psql('postgres', 'DROP DATABASE restored');
+
+# ---- DROP, CREATE ----
+
+put_file($dir, 'orphan3.mp3');
+$node->safe_psql('postgres', 'DROP EXTENSION audio_cleanup');
+is($node->safe_psql('postgres', q{
+	SELECT count(*) FROM (SELECT relname FROM pg_class UNION ALL SELECT proname FROM pg_proc) o(n) WHERE n LIKE 'cleanup\_%'}),
+	0, 'DROP EXTENSION leaves nothing');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM sessions'), 2, 'of ours: the application has its rows');
+$node->safe_psql('postgres', 'CREATE EXTENSION audio_cleanup');
+my ($rc, $stdout, $stderr) = $node->psql('postgres', 'SELECT cleanup_all()');
+isnt($rc, 0, 'a new installation knows no source');
+like($stderr, qr/no source is registered/, 'and says so');
+is(scalar keys %{ visible_files($dir) }, 3, 'so it deletes nothing');
+$node->safe_psql('postgres', q{SELECT cleanup_add_source('sessions'); SELECT cleanup_all();});
+ok(wait_for_drain($node), 'after that it works again');
+is_deeply([ sort keys %{ visible_files($dir) } ], \@wanted, 'the orphan is gone');
+
+# in the transaction that condemned: dropped or not, nothing may go wrong
+put_file($dir, 'orphan4.mp3');
+$node->safe_psql('postgres', 'BEGIN; SELECT cleanup_all(); DROP EXTENSION audio_cleanup; ROLLBACK;');
+is(scalar keys %{ visible_files($dir) }, 3, 'DROP EXTENSION after a run, rolled back: nothing has happened');
+
+# ---- upgrade ----
+
+$node->safe_psql('postgres', 'ALTER EXTENSION audio_cleanup UPDATE');
+is($node->safe_psql('postgres', q{SELECT extversion = default_version FROM pg_extension
+	JOIN pg_available_extensions ON name = extname WHERE extname = 'audio_cleanup'}), 't',
+	'ALTER EXTENSION UPDATE arrives at the current version');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM cleanup_sources'), 1, 'and keeps the sources');
+is($node->safe_psql('postgres', q{SELECT cleanup_status() -> 'potential_cleanup' -> 'orphaned_files_count'}), 1,
+	'and works');
+
+# ---- other schemas ----
+
+foreach my $schema ('plain', 'Mixed "Case"')
+{
+	my $quoted = '"' . $schema =~ s/"/""/gr . '"';
+
+	put_file($dir, 'orphan4.mp3');
+	$node->safe_psql('postgres', qq{
+		DROP EXTENSION audio_cleanup;
+		CREATE SCHEMA $quoted;
+		CREATE EXTENSION audio_cleanup SCHEMA $quoted;
+		SELECT $quoted.cleanup_add_source('sessions');
+		SELECT $quoted.cleanup_grant_access('looker', 'operator');
+		SET ROLE looker;
+		SELECT $quoted.cleanup_all();
+	});
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM $quoted.cleanup_files WHERE state = 'deleted'"),
+		"it works in schema $schema");
+	is_deeply([ sort keys %{ visible_files($dir) } ], \@wanted, 'the orphan is gone');
+	is($node->safe_psql('postgres', "SELECT status FROM $quoted.cleanup_runs"), 'done', 'and the run is done');
+	is($node->safe_psql('postgres', "SELECT $quoted.cleanup_explain('wanted1.mp3') IS NOT NULL"), 't', 'explain works there');
+	is($node->safe_psql('postgres', "SELECT count(*) > 0 FROM $quoted.cleanup_check()"), 't', 'check works there');
+	$node->safe_psql('postgres', "CALL $quoted.cleanup_run(); SELECT $quoted.cleanup_drop_source('sessions'); SELECT $quoted.cleanup_revoke_access('looker')");
+}
+
+$before = contents('postgres', '"Mixed ""Case""".');
+$node->safe_psql('postgres', 'CREATE DATABASE restored');
+$node->command_ok([ 'pg_dump', '-p', $node->port, '-h', $node->host, '-f', $file, 'postgres' ], 'it is dumped from there');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-p', $node->port, '-h', $node->host,
+		'-f', $file, 'restored' ], 'and restored');
+is_deeply(contents('restored', '"Mixed ""Case""".'), $before, 'as it was');
+
+$node->stop;
+unlike(slurp_file($node->logfile), qr/PANIC:|signal \d+/, 'no process has died');
+done_testing();
