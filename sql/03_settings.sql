@@ -28,7 +28,9 @@ SET audio_cleanup.history_retention_days = 0;
 SET audio_cleanup.writer_wait = '-1s';
 SET audio_cleanup.file_age = 'oldest';
 SET audio_cleanup.upload_dir = '';
+\set VERBOSITY sqlstate
 SELECT set_config('audio_cleanup.upload_dir', repeat('x', 1024), false);
+\set VERBOSITY default
 SET audio_cleanup.audio_extensions = '';
 SET audio_cleanup.audio_extensions = ' , ';
 SET audio_cleanup.audio_extensions = 'mp3, a/b';

@@ -52,7 +52,6 @@ RESET ROLE;
 SELECT source, added_by FROM cleanup_sources WHERE source = 'app_sessions'::regclass;
 SET ROLE regress_app;
 SELECT cleanup_add_source('sessions');
-SELECT cleanup_drop_source('sessions');		-- nor make others' files unprotected
 SELECT cleanup_drop_source('app_sessions');
 RESET ROLE;
 

@@ -201,8 +201,8 @@ at_commit_start_worker(void)
 /* --------------------------------------------------------------- callbacks --- */
 
 /* Where there is no free slot the next call takes over: a WARNING says so. */
-static void
-start_drain_worker(void)
+void
+at_commit_start_worker_now(void)
 {
 	BackgroundWorker worker;
 
@@ -274,7 +274,7 @@ at_transaction_event(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 			/* the last chance for anything that may fail */
 			if (worker_wanted != InvalidSubTransactionId)
-				start_drain_worker();
+				at_commit_start_worker_now();
 			break;
 		case XACT_EVENT_COMMIT:
 			end_batches(true);

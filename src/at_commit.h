@@ -45,6 +45,9 @@ extern void at_commit_end_destroying(Batch *batch);
  */
 extern void at_commit_start_worker(void);
 
+/* The same at once, for a run that has failed between two transactions. */
+extern void at_commit_start_worker_now(void);
+
 /* Register the transaction callbacks.  To be called once, from _PG_init(). */
 extern void at_commit_init(void);
 

@@ -55,6 +55,7 @@ condemned_begin(bool interxact)
 	condemned->context = CurrentMemoryContext;
 	condemned->files_desc = make_files_desc();
 	condemned->sessions_desc = make_sessions_desc();
+	condemned->slot = MakeSingleTupleTableSlot(condemned->files_desc, &TTSOpsMinimalTuple);
 	condemned->files = tuplestore_begin_heap(true, interxact, work_mem);
 	condemned->sessions = tuplestore_begin_heap(true, interxact, work_mem);
 	return condemned;
@@ -65,6 +66,7 @@ condemned_end(Condemned *condemned)
 {
 	tuplestore_end(condemned->files);
 	tuplestore_end(condemned->sessions);
+	ExecDropSingleTupleTableSlot(condemned->slot);
 	pfree(condemned);
 }
 
@@ -136,7 +138,7 @@ slot_int8(TupleTableSlot *slot, int column)
 bool
 condemned_next(Condemned *condemned, CondemnedFile *file)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(condemned->files_desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *slot = condemned->slot;
 	bool		found = tuplestore_gettupleslot(condemned->files, true, false, slot);
 
 	if (found)
@@ -151,7 +153,7 @@ condemned_next(Condemned *condemned, CondemnedFile *file)
 		file->identity.btime_ns = slot_int8(slot, 8);
 		file->identity.nlink = (uint32) slot_int8(slot, 9);
 	}
-	ExecDropSingleTupleTableSlot(slot);
+	ExecClearTuple(slot);
 	return found;
 }
 

@@ -31,6 +31,7 @@ typedef struct Condemned
 	TupleDesc	files_desc;		/* path, source, session, inode, size, mtime_ns,
 								 * ctime_ns, btime_ns, links */
 	TupleDesc	sessions_desc;	/* source number, session */
+	struct TupleTableSlot *slot;	/* for reading files */
 	Tuplestorestate *files;
 	Tuplestorestate *sessions;
 	int64		n_files;

@@ -33,8 +33,8 @@
 #include "src/location.h"
 #include "src/plan.h"
 
-/* files of one step */
-#define DRAIN_BATCH		1000
+/* files of one step; each step that captures reads the sources once */
+#define DRAIN_BATCH		10000
 
 /* what one call in somebody's transaction brings forward at most */
 #define DRAIN_IN_TRANSACTION	10000

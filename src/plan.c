@@ -412,6 +412,16 @@ identify(Judgement *judgement, const char *path, FileIdentity *identity)
 	return result.outcome == FILE_OK;
 }
 
+/*
+ * A file that has changed since the match began is not the one that was
+ * matched: the row that refers to it may have come after the snapshot.
+ */
+static bool
+is_unchanged(const CleanupPlan *plan, const FileIdentity *identity)
+{
+	return identity->ctime_ns <= plan->looked_at_ns;
+}
+
 static void
 judge_orphan(int64 number, const char *path, void *arg)
 {
@@ -420,6 +430,7 @@ judge_orphan(int64 number, const char *path, void *arg)
 	CondemnedFile file = {path, NULL, NULL};
 
 	if (identify(judgement, path, &file.identity) &&
+		is_unchanged(judgement->plan, &file.identity) &&
 		plan_is_old(judgement->plan->settings, &file.identity))
 		condemned_add_file(judgement->condemned, &file);
 	MemoryContextSwitchTo(caller);
@@ -456,6 +467,7 @@ judge_failed(int64 number, const char *path, const Source *source, const char *s
 	bool		condemn;
 
 	condemn = identify(judgement, path, &file.identity) &&
+		is_unchanged(judgement->plan, &file.identity) &&
 		(strength == KEY_STRICT_MATCH ||
 		 plan_is_old(judgement->plan->settings, &file.identity));
 	if (condemn && match_mark(judgement->match, number))
@@ -488,6 +500,7 @@ survey_files(CleanupPlan *plan)
 {
 	Match	   *match = match_begin(&plan->settings->rules);
 
+	plan->looked_at_ns = now_ns();
 	walk_directory(plan, match);
 	if (plan->brakes == NIL)
 	{
@@ -650,6 +663,7 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 	{
 		List	   *sources = load_checked_sources(plan->extension, &found);
 
+		plan->looked_at_ns = now_ns();
 		if (found == NULL)
 			wait_for_writers(sources, plan->settings->writer_wait, &found);
 		if (found != NULL)

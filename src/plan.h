@@ -41,6 +41,7 @@ typedef struct CleanupPlan
 	List	   *errors;			/* of char *, at most report_limit */
 	int64		error_count;
 	List	   *warnings;		/* of char *: advice for a report */
+	int64		looked_at_ns;	/* when the current match began */
 	bool		surveyed;		/* no brake kept us from looking */
 	int64		files_seen;		/* audio files in the directory */
 	int64		files_referenced;

@@ -239,11 +239,15 @@ run_in_batches(CleanWhat what, bool force, const char *trigger)
 	{
 		run_id = run_batches(plan, trigger);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
+		/* what was committed before is not left lying about */
 		extension_unlock_run(plan->extension);
+		at_commit_start_worker_now();
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	extension_unlock_run(plan->extension);
 	result = copy_to(caller, report_outcome(plan, run_id));
 	plan_end(plan);
 	SPI_finish();

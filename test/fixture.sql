@@ -72,7 +72,7 @@ END $$;
 CREATE FUNCTION t.file(path text, hours numeric DEFAULT 48, bytes bigint DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
 	SELECT t.sh(format('f=./%s; mkdir -p -- "$(dirname -- "$f")" && %s > "$f" && touch -d "-%s minutes" -- "$f"',
 					   t.word(path),
-					   coalesce(format('head -c %s /dev/zero', bytes), 'printf "%s\n" "audio of $f"'),
+					   CASE WHEN bytes IS NULL THEN 'echo "audio of $f"' ELSE format('head -c %s /dev/zero', bytes) END,
 					   round(hours * 60)))
 $$;
 
@@ -106,7 +106,7 @@ CREATE FUNCTION t.hide_paths(message text) RETURNS text LANGUAGE sql SECURITY DE
 $$;
 
 -- what an error says, and that nothing was touched
-CREATE FUNCTION t.refused(statement text, OUT sqlstate text, OUT message text, OUT detail text, OUT hint text, OUT tree text)
+CREATE FUNCTION t.refused(statement text, OUT code text, OUT message text, OUT detail text, OUT hint text, OUT tree text)
 LANGUAGE plpgsql AS $$
 DECLARE
 	before text := CASE WHEN to_regprocedure('t.fingerprint()') IS NOT NULL
@@ -116,7 +116,7 @@ BEGIN
 		EXECUTE statement;
 		message := 'IT WAS NOT REFUSED';
 	EXCEPTION WHEN OTHERS THEN
-		GET STACKED DIAGNOSTICS sqlstate = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+		GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
 			detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
 	END;
 	message := t.hide_paths(message);
