@@ -162,6 +162,17 @@ at_commit_capture(const Settings *settings, int64 run_id, Condemned *condemned)
 	link_batch(batch);
 }
 
+bool
+at_commit_has_run(int64 run_id)
+{
+	const Batch *batch;
+
+	for (batch = batches; batch != NULL; batch = batch->next)
+		if (batch->action == BATCH_CAPTURE && batch->run_id == run_id)
+			return true;
+	return false;
+}
+
 void
 at_commit_claim(const Settings *settings, const char *text, bool replace)
 {
@@ -230,6 +241,21 @@ is_claim(const Batch *batch)
 	return batch->action == BATCH_CLAIM || batch->action == BATCH_CLAIM_REPLACING;
 }
 
+/* Written now, or before: two runs in one transaction both want it. */
+static bool
+write_claim(Batch *batch)
+{
+	const char *wanted = batch->files[0].path;
+	char		found[STORE_CLAIM_MAX];
+	FileResult	result = store_write_claim(batch->store, wanted,
+										   batch->action == BATCH_CLAIM_REPLACING);
+
+	if (result.outcome == FILE_OCCUPIED)
+		return store_read_claim(batch->store, found).outcome == FILE_OK &&
+			strcmp(found, wanted) == 0;
+	return result.outcome == FILE_OK;
+}
+
 /*
  * The claim of a directory comes before its files, whatever the list says.
  * Somebody else may have been quicker: then the files are not ours to touch.
@@ -241,9 +267,7 @@ write_claims(void)
 	Batch	   *batch;
 
 	for (batch = batches; batch != NULL; batch = batch->next)
-		if (is_claim(batch) &&
-			store_write_claim(batch->store, batch->files[0].path,
-							  batch->action == BATCH_CLAIM_REPLACING).outcome != FILE_OK)
+		if (is_claim(batch) && !write_claim(batch))
 			written = false;
 	return written;
 }

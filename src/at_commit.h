@@ -26,6 +26,9 @@
  */
 extern void at_commit_capture(const Settings *settings, int64 run_id, Condemned *condemned);
 
+/* Does the current transaction wait to capture files of this run? */
+extern bool at_commit_has_run(int64 run_id);
+
 /*
  * Write this claim, replacing another one or not, before any file is
  * captured.  If that fails, none is: they stay pending.

@@ -498,7 +498,12 @@ drain_in_transaction(const Extension *extension)
 
 	foreach(lc, ledger_unfinished_runs(extension, 0))
 	{
-		left -= drain_run_in_transaction(extension, lfirst(lc), left);
+		const LedgerWork *work = lfirst(lc);
+
+		/* an earlier run of this very transaction is not committed yet */
+		if (at_commit_has_run(work->run_id))
+			continue;
+		left -= drain_run_in_transaction(extension, work, left);
 		at_commit_start_worker();
 		if (left <= 0)
 			break;

@@ -101,6 +101,24 @@ choose_file_columns(Oid relid, const char *name)
 	return columns;
 }
 
+/*
+ * Failed sessions are judged under a row lock, which a view that groups rows
+ * does not know.  A view of which that is not certain has none, unless told.
+ */
+static bool
+has_lockable_rows(Oid relid)
+{
+	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(relid), false}};
+	bool		lockable;
+
+	sql_query(lengthof(parameters), parameters,
+			  "SELECT relkind <> 'v' OR pg_relation_is_updatable(oid, true) & 4 <> 0"
+			  " FROM pg_class WHERE oid = $1");
+	lockable = DatumGetBool(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return lockable;
+}
+
 static void
 choose_failed_columns(SourceRegistration *registration)
 {
@@ -111,7 +129,7 @@ choose_failed_columns(SourceRegistration *registration)
 	if (registration->failed_at_column == NULL)
 		registration->failed_at_column = choose_column(relid, FAILED_AT_COLUMNS, "^(timestamp|date)");
 	if (registration->status_column == NULL && registration->id_column != NULL &&
-		registration->failed_at_column != NULL)
+		registration->failed_at_column != NULL && has_lockable_rows(relid))
 		registration->status_column = choose_column(relid, STATUS_COLUMNS, ".");
 }
 
@@ -252,6 +270,16 @@ tell(const Source *source, const SourceRegistration *registration)
 			(errmsg("source %s: %s", source->name, text.data)));
 }
 
+/* The advice of a brake is for a source that has been registered for long. */
+static void
+refuse(Brake *brake)
+{
+	brake->hint = NULL;
+	if (brake->sqlstate == ERRCODE_UNDEFINED_COLUMN)
+		brake->detail = NULL;
+	brake_raise(brake);
+}
+
 /* Read it back and look at it as a run would. */
 static void
 verify(const Extension *extension, const SourceRegistration *registration)
@@ -267,7 +295,7 @@ verify(const Extension *extension, const SourceRegistration *registration)
 			continue;
 		if ((brake = sources_check(source)) != NULL ||
 			(sources_tables(source, &brake), brake) != NULL)
-			brake_raise(brake);
+			refuse(brake);
 		check_clearable(source);
 		sources_try_locking(source);
 		tell(source, registration);
@@ -277,13 +305,14 @@ verify(const Extension *extension, const SourceRegistration *registration)
 void
 sources_register(const Extension *extension, SourceRegistration *registration)
 {
-	const char *name = get_rel_name(registration->relid);
+	const char *name;
 	ActingAs	saved;
 
-	if (name == NULL)
+	if (get_rel_name(registration->relid) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", registration->relid)));
+	name = sources_name(registration->relid);
 	check_arguments(registration, name);
 
 	extension_act_as(extension->owner, &saved);
@@ -305,6 +334,11 @@ sources_drop(const Extension *extension, Oid relid)
 	ActingAs	saved;
 	int			n;
 
+	if (get_rel_name(relid) != NULL && !compat_is_relation_owner(relid, GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of %s", sources_name(relid)),
+				 errdetail("Its rows would no longer protect their files.")));
 	extension_act_as(extension->owner, &saved);
 	n = sql_query(lengthof(parameters), parameters,
 				  "DELETE FROM %s.cleanup_sources WHERE source = $1", extension->schema);
@@ -312,7 +346,6 @@ sources_drop(const Extension *extension, Oid relid)
 	if (n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("%s is not registered as a source",
-						get_rel_name(relid) ? get_rel_name(relid) : psprintf("%u", relid)),
+				 errmsg("%s is not registered as a source", sources_name(relid)),
 				 errhint("SELECT source FROM cleanup_sources; shows those that are.")));
 }

@@ -49,8 +49,8 @@ static const char *const hint_readd =
 
 /* ------------------------------------------------------------------ load --- */
 
-static const char *
-qualified_name(Oid relid)
+const char *
+sources_name(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
 
@@ -81,7 +81,7 @@ read_source(int row)
 
 	source->number = row;
 	source->relid = DatumGetObjectId(sql_value(row, 1));
-	source->name = qualified_name(source->relid);
+	source->name = sources_name(source->relid);
 	source->columns = copy_texts(sql_value(row, 2), &source->n_columns);
 	source->id_column = sql_text(row, 3);
 	source->status_column = sql_text(row, 4);
@@ -576,7 +576,7 @@ check_table_below(const Source *source, Oid relid)
 		kind == RELKIND_MATVIEW)
 		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
 							psprintf("source %s reads %s, which cannot be relied on",
-									 source->name, qualified_name(relid)),
+									 source->name, sources_name(relid)),
 							"Unlogged and temporary tables, foreign tables and materialized views may lack rows.");
 	return NULL;
 }

@@ -58,6 +58,9 @@ typedef enum SourceScan
 								 * LOCKED; session set */
 } SourceScan;
 
+/* Schema-qualified and quoted name of a relation; its OID if it is gone. */
+extern const char *sources_name(Oid relid);
+
 /* The registered sources in order of their registration.  Needs SPI. */
 extern List *sources_load(const Extension *extension);
 

@@ -61,16 +61,17 @@ BEGIN
 	DROP TABLE t_lines;
 END $$;
 
--- an empty upload directory
+-- an empty upload directory; the extension's own folder in it stays
 CREATE FUNCTION t.reset() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format('COPY (SELECT WHERE false) TO PROGRAM %L',
-				   format('d=%s; if test -d "$d"; then chmod -R u+rwX "$d"; fi; rm -rf "$d" && mkdir -p "$d"', t.word(t.dir())));
+				   format('mkdir -p %1$s && cd %1$s && chmod -R u+rwX . && find . -mindepth 1 -maxdepth 1 ! -name .audio_cleanup -exec rm -rf {} +',
+						  t.word(t.dir())));
 END $$;
 
 -- a file: so many hours old, its content "audio of <path>" or so many bytes
 CREATE FUNCTION t.file(path text, hours numeric DEFAULT 48, bytes bigint DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
-	SELECT t.sh(format('f=./%s; mkdir -p -- "$(dirname -- "$f")" && %s > "$f" && touch -d "-%s minutes" -- "$f"',
+	SELECT t.sh(format('f=./%s; mkdir -p -- "$(dirname -- "$f")" && %s > "$f" && touch -d "%s minutes ago" -- "$f"',
 					   t.word(path),
 					   CASE WHEN bytes IS NULL THEN 'echo "audio of $f"' ELSE format('head -c %s /dev/zero', bytes) END,
 					   round(hours * 60)))
@@ -102,7 +103,7 @@ CREATE FUNCTION t.fingerprint() RETURNS text LANGUAGE sql AS $$
 $$;
 
 CREATE FUNCTION t.hide_paths(message text) RETURNS text LANGUAGE sql SECURITY DEFINER AS $$
-	SELECT replace(message, current_setting('data_directory'), '$PGDATA')
+	SELECT regexp_replace(replace(message, current_setting('data_directory'), '$PGDATA'), 'pg_temp_\d+', 'pg_temp')
 $$;
 
 -- what an error says, and that nothing was touched
@@ -159,6 +160,6 @@ END $$;
 
 -- ages as ls -l shows them: the change time of a file cannot be set
 SET audio_cleanup.file_age = 'mtime';
-DO $$ BEGIN PERFORM t.reset(); END $$;
+DO $$ BEGIN PERFORM t.reset(), t.sh('rm -rf .audio_cleanup'); END $$;
 RESET client_min_messages;
 \set ECHO all
