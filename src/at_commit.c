@@ -184,21 +184,25 @@ at_commit_claim(const Settings *settings, const char *text, bool replace)
 }
 
 Batch *
-at_commit_begin_destroying(const Settings *settings, int64 run_id, int n)
+at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action, int max_files)
 {
-	return make_batch(settings, run_id, BATCH_DESTROY, n);
+	return make_batch(settings, run_id,
+					  action == AT_COMMIT_CAPTURE ? BATCH_CAPTURE : BATCH_DESTROY, max_files);
 }
 
 void
-at_commit_destroy(Batch *batch, const char *path, const FileIdentity *identity)
+at_commit_add(Batch *batch, const char *path, const FileIdentity *identity)
 {
 	add_to_batch(batch, path, identity);
 }
 
 void
-at_commit_end_destroying(Batch *batch)
+at_commit_end(Batch *batch)
 {
-	link_batch(batch);
+	if (batch->n > 0)
+		link_batch(batch);
+	else
+		forget_batch(batch);
 }
 
 void

@@ -35,12 +35,19 @@ extern bool at_commit_has_run(int64 run_id);
  */
 extern void at_commit_claim(const Settings *settings, const char *text, bool replace);
 
-/* Destroy one captured file after another: begin, add, and end. */
+/* Capture, or destroy, one file after another: begin, add, and end. */
 typedef struct Batch Batch;
 
-extern Batch *at_commit_begin_destroying(const Settings *settings, int64 run_id, int n);
-extern void at_commit_destroy(Batch *batch, const char *path, const FileIdentity *identity);
-extern void at_commit_end_destroying(Batch *batch);
+typedef enum AtCommitAction
+{
+	AT_COMMIT_CAPTURE,
+	AT_COMMIT_DESTROY
+} AtCommitAction;
+
+extern Batch *at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action,
+							  int max_files);
+extern void at_commit_add(Batch *batch, const char *path, const FileIdentity *identity);
+extern void at_commit_end(Batch *batch);
 
 /*
  * Start a background worker of this database, which drains what is left to be

@@ -161,6 +161,7 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 {
 	const char **paths = palloc(sizeof(char *) * n);
 	Brake	   *brake = NULL;
+	Batch	   *batch = NULL;
 	bool	   *needed;
 	int			i;
 
@@ -174,14 +175,20 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 				 errdetail_internal("%s", brake_text(brake))));
 		return;
 	}
+	if (drain->at_commit)
+		batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_CAPTURE, n);
 	for (i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (needed[i])
 			set_state(files[i], "skipped", "it is referred to again");
+		else if (drain->at_commit)
+			at_commit_add(batch, files[i]->path, &files[i]->identity);
 		else
 			capture_file(drain, files[i]);
 	}
+	if (drain->at_commit)
+		at_commit_end(batch);
 }
 
 /* Before a row says that a rename or an unlink has happened. */
@@ -311,18 +318,18 @@ destroy_at_commit_step(Drain *drain, int limit)
 	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->after, limit, &n);
 	if (n == 0)
 		return 0;
-	batch = at_commit_begin_destroying(drain->settings, drain->run_id, n);
+	batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_DESTROY, n);
 	for (i = 0; i < n; i++)
 	{
 		if (store_locate(drain->store, drain->run_id, files[i].path, &files[i].identity,
 						 &errnum) == PLACE_TRASH)
-			at_commit_destroy(batch, files[i].path, &files[i].identity);
+			at_commit_add(batch, files[i].path, &files[i].identity);
 		else
 			settle_missing(drain, &files[i]);
 	}
 	make_durable(drain);
 	ledger_record(drain->extension, files, n);
-	at_commit_end_destroying(batch);
+	at_commit_end(batch);
 	drain->after = files[n - 1].file_id;
 	return n;
 }
@@ -359,6 +366,12 @@ check_claim(Drain *drain)
 	const char *upload_dir = drain->settings->upload_dir;
 	Claim	   *claim = claim_check(drain->store, drain->extension, upload_dir);
 
+	if (claim->state == CLAIM_UNWRITTEN && drain->at_commit)
+	{
+		/* the twin may be this very transaction's */
+		at_commit_claim(drain->settings, claim_text(claim->uuid), false);
+		return NULL;
+	}
 	if (claim->state == CLAIM_UNWRITTEN)
 	{
 		(void) store_write_claim(drain->store, claim_text(claim->uuid), false);
@@ -387,21 +400,22 @@ open_directory(Drain *drain)
 }
 
 Drain *
-drain_begin(const Extension *extension, int64 run_id, const char *upload_dir, Jsonb *settings)
+drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit)
 {
 	Drain	   *drain = palloc0(sizeof(Drain));
 	Brake	   *brake;
 
 	drain->extension = extension;
-	drain->run_id = run_id;
-	drain->settings = settings_of_run(upload_dir, settings);
+	drain->run_id = work->run_id;
+	drain->settings = settings_of_run(work->upload_dir, work->settings);
+	drain->at_commit = at_commit;
 	drain->phase = DRAIN_CAPTURE;
 	if ((brake = open_directory(drain)) != NULL)
 	{
 		drain_end(drain);
 		ereport(WARNING,
 				(errcode(brake->sqlstate),
-				 errmsg("audio_cleanup run %lld is left unfinished", (long long) run_id),
+				 errmsg("audio_cleanup run %lld is left unfinished", (long long) work->run_id),
 				 errdetail_internal("%s", brake_text(brake))));
 		return NULL;
 	}
@@ -467,8 +481,7 @@ drain_step(Drain *drain, bool finish)
 static int
 drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int limit)
 {
-	Drain	   *drain = drain_begin(extension, work->run_id, work->upload_dir,
-											work->settings);
+	Drain	   *drain = drain_begin(extension, work, true);
 	volatile int n = 0;
 
 	if (drain == NULL)

@@ -33,15 +33,17 @@ typedef struct Drain
 	Settings   *settings;		/* the run's */
 	FileStore  *store;
 	DrainPhase	phase;
+	bool		at_commit;		/* in somebody's transaction: files are touched
+								 * only when that commits */
 	int64		after;			/* file_id up to which the phase has come */
 } Drain;
 
 /*
  * Begin draining a run in the current memory context.  Returns NULL, with a
- * WARNING, if its directory cannot be opened: its rows stay as they are.
+ * WARNING, if its directory cannot be opened, or is not ours: its rows stay as
+ * they are.  With at_commit see drain_in_transaction().
  */
-extern Drain *drain_begin(const Extension *extension, int64 run_id,
-								  const char *upload_dir, Jsonb *settings);
+extern Drain *drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit);
 extern void drain_end(Drain *drain);
 
 /*
@@ -61,8 +63,10 @@ extern void drain_finish_run(const Extension *extension, int64 run_id);
 
 /*
  * Before a run in somebody's transaction: bring forward what earlier,
- * committed runs have left undone.  Files are captured and recorded now, and
- * destroyed when the transaction commits.  Needs SPI and the run lock.
+ * committed runs have left undone.  What has happened is recorded; what is
+ * still to be done to files is done when the transaction commits, because
+ * its own changes, which may be rolled back, decide about them too.  Needs
+ * SPI and the run lock.
  */
 extern void drain_in_transaction(const Extension *extension);
 

@@ -153,8 +153,7 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 static void
 drain_run(const Extension *extension, const LedgerWork *work, bool finish)
 {
-	Drain	   *drain = drain_begin(extension, work->run_id, work->upload_dir,
-											work->settings);
+	Drain	   *drain = drain_begin(extension, work, false);
 
 	if (drain == NULL)
 		return;

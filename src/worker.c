@@ -86,8 +86,7 @@ next_drain(MemoryContext context, int64 *after)
 			if (work->run_id <= *after)
 				continue;
 			*after = work->run_id;
-			drain = drain_begin(extension, work->run_id, work->upload_dir,
-										work->settings);
+			drain = drain_begin(extension, work, false);
 			if (drain != NULL)
 				break;
 		}

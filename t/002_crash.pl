@@ -19,6 +19,8 @@ my $dir = upload_dir($node);
 start_with_faults($node);
 make_schema($node);
 add_rows($node, @wanted);
+$node->safe_psql('postgres', 'SELECT cleanup_all()');
+ok(wait_for_drain($node), 'the directory is claimed');
 
 my $round = 0;
 
@@ -92,6 +94,25 @@ foreach my $case (
 	finish_and_check($name, $files);
 	is($node->safe_psql('postgres', "SELECT status FROM cleanup_runs WHERE run_id = $run"), 'interrupted',
 		"$name: that run is told from a complete one") if $statement;
+}
+
+# ---- before the directory has a claim ----
+
+foreach my $fault ('mkdirat kill 1', 'mkdirat killafter 1', 'renameat2 kill 1', 'renameat2 killafter 1', 'fsync kill 1')
+{
+	my $position = log_position($node);
+	my $files;
+
+	rename $dir, "$dir.old$round" or die $!;
+	mkdir $dir or die $!;
+	$node->safe_psql('postgres', 'DROP EXTENSION audio_cleanup; CREATE EXTENSION audio_cleanup;'
+		  . q{SELECT cleanup_add_source('sessions')});
+	$files = make_files();
+	set_fault($node, $fault);
+	$node->psql('postgres', $all);
+	ok(wait_for_crash($position), "first run in a directory, killed by $fault");
+	is_deeply(violations($node, $dir, $files), [], "first run, $fault: every file is accounted for");
+	finish_and_check("first run, $fault", $files);
 }
 
 # ---- the whole server, at once ----

@@ -20,6 +20,8 @@ my $dir = upload_dir($node);
 start_with_faults($node);
 make_schema($node);
 add_rows($node, @wanted);
+$node->safe_psql('postgres', 'SELECT cleanup_all()');
+ok(wait_for_drain($node), 'the directory is claimed');
 
 my $round = 0;
 

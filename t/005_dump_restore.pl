@@ -57,9 +57,14 @@ is($node->safe_psql('restored', q{
 	'cleanup_check cleanup_config cleanup_explain cleanup_status', 'and so are the rights');
 is($node->safe_psql('restored', q{
 	SELECT count(*) FROM cleanup_sources s JOIN pg_class c ON c.oid = s.source}), 2, 'the sources are those of this database');
-is($node->safe_psql('restored', q{SELECT cleanup_explain('wanted1.mp3') ->> 'verdict'}),
-	$node->safe_psql('postgres', q{SELECT cleanup_explain('wanted1.mp3') ->> 'verdict'}),
-	'and are read');
+is($node->safe_psql('restored', q{SELECT cleanup_status() -> 'potential_cleanup' -> 'error_count'}), 1,
+	'but the directory is not: cleanup_status() says so');
+
+my ($rc, $stdout, $stderr) = $node->psql('restored', 'SELECT cleanup_all(force => true)');
+isnt($rc, 0, 'a restored database deletes nothing, force or not');
+like($stderr, qr/ERROR:  upload directory "\Q$dir\E" does not belong to this database/, 'and says why');
+like($stderr, qr/HINT:.*cleanup_claim_upload_dir/, 'and what to do');
+
 $node->safe_psql('postgres', 'DROP DATABASE restored');
 
 # ---- DROP, CREATE ----
@@ -71,12 +76,20 @@ is($node->safe_psql('postgres', q{
 	0, 'DROP EXTENSION leaves nothing');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM sessions'), 2, 'of ours: the application has its rows');
 $node->safe_psql('postgres', 'CREATE EXTENSION audio_cleanup');
-my ($rc, $stdout, $stderr) = $node->psql('postgres', 'SELECT cleanup_all()');
+($rc, $stdout, $stderr) = $node->psql('postgres', 'SELECT cleanup_all()');
 isnt($rc, 0, 'a new installation knows no source');
 like($stderr, qr/no source is registered/, 'and says so');
 is(scalar keys %{ visible_files($dir) }, 3, 'so it deletes nothing');
-$node->safe_psql('postgres', q{SELECT cleanup_add_source('sessions'); SELECT cleanup_all();});
-ok(wait_for_drain($node), 'after that it works again');
+$node->safe_psql('postgres', q{SELECT cleanup_add_source('sessions')});
+($rc, $stdout, $stderr) = $node->psql('postgres', 'SELECT cleanup_all()');
+isnt($rc, 0, 'with one, it still is not the owner of the directory');
+like($stderr, qr/DETAIL:.*created anew/, 'and says so');
+$node->safe_psql('postgres', q{SELECT cleanup_claim_upload_dir()});
+$node->safe_psql('postgres', 'SELECT cleanup_all()');
+ok(wait_for_drain($node), 'after a takeover it works again');
+is(scalar keys %{ visible_files($dir) }, 3, 'but what was there begins a new period of grace');
+$node->safe_psql('postgres', 'SET audio_cleanup.orphaned_file_retention_hours = 0; SELECT cleanup_all();');
+ok(wait_for_drain($node), 'a run without grace');
 is_deeply([ sort keys %{ visible_files($dir) } ], \@wanted, 'the orphan is gone');
 
 # in the transaction that condemned: dropped or not, nothing may go wrong
@@ -91,13 +104,14 @@ is($node->safe_psql('postgres', q{SELECT extversion = default_version FROM pg_ex
 	JOIN pg_available_extensions ON name = extname WHERE extname = 'audio_cleanup'}), 't',
 	'ALTER EXTENSION UPDATE arrives at the current version');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM cleanup_sources'), 1, 'and keeps the sources');
-is($node->safe_psql('postgres', q{SELECT cleanup_status() -> 'potential_cleanup' -> 'orphaned_files_count'}), 1,
-	'and works');
+is($node->safe_psql('postgres', q{SET audio_cleanup.orphaned_file_retention_hours = 0;
+	SELECT cleanup_status() -> 'potential_cleanup' -> 'orphaned_files_count'}), 1, 'and works');
 
 # ---- other schemas ----
 
 foreach my $schema ('plain', 'Mixed "Case"')
 {
+	unlink glob "$dir/.audio_cleanup/*";
 	my $quoted = '"' . $schema =~ s/"/""/gr . '"';
 
 	put_file($dir, 'orphan4.mp3');

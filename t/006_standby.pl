@@ -17,6 +17,8 @@ make_schema($primary);
 my @wanted = put_files($dir, 'wanted1.mp3', 'wanted2.mp3');
 my @orphans = put_files($dir, 'orphan1.mp3', 'sub/orphan2.mp3');
 add_rows($primary, @wanted);
+$primary->safe_psql('postgres', 'SET audio_cleanup.orphaned_file_retention_hours = 100; SELECT cleanup_all();');
+ok(wait_for_drain($primary), 'the primary has claimed the directory');
 
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
@@ -74,12 +76,16 @@ is(sql_json($primary, 'SET default_transaction_read_only = on; SELECT cleanup_st
 	'there too one may look');
 is_deeply(visible_files($dir), $all_files, 'nothing was touched');
 
-# ---- after a promotion it is a primary ----
+# ---- after a promotion it is somebody else's directory, until it is taken over ----
 
 $primary->stop;
 $standby->promote;
-$standby->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($standby), 'the promoted standby cleans');
+refused($standby, 'SELECT cleanup_all(force => true)', '55006', 'promoted');
+is(sql_json($standby, 'SELECT cleanup_status()')->{blocked_by}[0], 'claim', 'cleanup_status() tells of it');
+is_deeply(visible_files($dir), $all_files, 'nothing was touched');
+$standby->safe_psql('postgres', 'SELECT cleanup_claim_upload_dir()');
+$standby->safe_psql('postgres', 'SET audio_cleanup.orphaned_file_retention_hours = 0; SELECT cleanup_all();');
+ok(wait_for_drain($standby), 'the promoted standby cleans when told that the directory is its own');
 is_deeply([ sort keys %{ visible_files($dir) } ], [ sort @wanted, 'late.mp3' ], 'what is to be cleaned');
 
 $standby->stop;
