@@ -31,7 +31,9 @@ SELECT t.file('wanted.mp3'), t.file('orphan.mp3');
 SELECT t.sh($$for f in "$(printf 'latin1-\351.mp3')" "$(printf 'cut-\303.mp3')" "$(printf 'back\\slash-\377.mp3')" "$(printf 'no-audio-\377.txt')"; do echo x > "$f"; touch -d '2 days ago' "$f"; done$$);
 SELECT success, result -> 'orphaned_files_deleted' AS orphans, result -> 'error_count' AS error_count
 FROM jsonb_to_record(cleanup_orphaned_files(true)) r(success boolean, result jsonb);
-SELECT jsonb_array_elements_text(cleanup_status() #> '{potential_cleanup,errors}') AS error ORDER BY error COLLATE "C";
+SELECT error FROM jsonb_array_elements_text(cleanup_status() #> '{potential_cleanup,errors}') error ORDER BY error COLLATE "C";
+-- (they are orphans' business, if they are any)
+SELECT cleanup_failed_sessions(true) #> '{result,error_count}' AS error_count;
 SELECT success, result -> 'orphaned_files_deleted' AS orphans, result -> 'error_count' AS error_count
 FROM jsonb_to_record(cleanup_orphaned_files()) r(success boolean, result jsonb);
 SELECT * FROM t.tree();
@@ -72,3 +74,4 @@ SELECT t.file('wanted.mp3'), t.file('one.mp3', 48, 1048576);
 SELECT t.sh('ln one.mp3 two.mp3');
 CALL cleanup_run() \gset
 SELECT :'result'::jsonb #> '{result,orphaned_files_deleted}' AS deleted, :'result'::jsonb #> '{result,total_space_freed_mb}' AS mb;
+SELECT t.names();

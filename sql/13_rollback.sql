@@ -81,7 +81,7 @@ COMMIT;
 SELECT t.fingerprint() = :'before' AS untouched, (SELECT count(*) FROM cleanup_files) AS files;
 DROP TABLE late;
 
--- a cursor that is never read to its end, or held
+-- a cursor that is never read
 BEGIN;
 DECLARE c CURSOR FOR SELECT cleanup_all() -> 'success' AS success;
 COMMIT;

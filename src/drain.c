@@ -365,6 +365,7 @@ check_claim(Drain *drain)
 {
 	const char *upload_dir = drain->settings->upload_dir;
 	Claim	   *claim = claim_check(drain->store, drain->extension, upload_dir);
+	FileResult	written = {FILE_OK, 0, NULL};
 
 	if (claim->state == CLAIM_UNWRITTEN && drain->at_commit)
 	{
@@ -374,7 +375,7 @@ check_claim(Drain *drain)
 	}
 	if (claim->state == CLAIM_UNWRITTEN)
 	{
-		(void) store_write_claim(drain->store, claim_text(claim->uuid), false);
+		written = store_write_claim(drain->store, claim_text(claim->uuid), false);
 		claim = claim_check(drain->store, drain->extension, upload_dir);
 	}
 	if (claim->state == CLAIM_OURS)
@@ -382,7 +383,7 @@ check_claim(Drain *drain)
 	else if (claim->brake == NULL)
 		claim->brake = brake_make("claim", ERRCODE_OBJECT_IN_USE,
 								  psprintf("upload directory \"%s\" is claimed by nobody", upload_dir),
-								  NULL, NULL);
+								  written.errnum ? failure_text(written) : NULL, NULL);
 	return claim->brake;
 }
 

@@ -225,6 +225,37 @@ reference_to_jsonb(const Reference *reference)
 	return json_end(&json);
 }
 
+/*
+ * Without the directory or the sources there is nothing to say; that a run
+ * would be refused for another reason is part of the answer.
+ */
+static void
+raise_unless_readable(const CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->brakes)
+	{
+		const Brake *brake = lfirst(lc);
+
+		if (strcmp(brake->name, "claim") != 0 && strcmp(brake->name, "clock") != 0)
+			brake_raise(brake);
+	}
+}
+
+static void
+add_blocked_by(JsonBuilder *json, const CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	if (plan->brakes == NIL)
+		return;
+	json_begin_array(json, "blocked_by");
+	foreach(lc, plan->brakes)
+		json_add_element(json, ((const Brake *) lfirst(lc))->name);
+	json_end_array(json);
+}
+
 static Jsonb *
 make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict, FileResult found,
 				 const FileIdentity *identity)
@@ -253,6 +284,7 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 						 (double) (GetCurrentTimestamp() - modified) / USECS_PER_HOUR, 2);
 	}
 	json_add_integer(&json, "retention_hours", plan->settings->orphaned_file_retention_hours);
+	add_blocked_by(&json, plan);
 	return json_end(&json);
 }
 
@@ -280,8 +312,7 @@ explain(CleanupPlan *plan, const char *file)
 	search.rules = &plan->settings->rules;
 	search.path = relative_path(plan->settings, file);
 	plan_open(plan);
-	if (plan->brakes != NIL)
-		brake_raise(linitial(plan->brakes));
+	raise_unless_readable(plan);
 	find_references(plan, &search);
 	found = store_identify(plan->store, search.path, &identity);
 	return make_explanation(plan, &search,
