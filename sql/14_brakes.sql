@@ -22,7 +22,8 @@ END $$;
 SELECT t.files(1);
 SELECT * FROM t.brake() \gx
 SELECT * FROM t.refused('SELECT cleanup_orphaned_files()') \gx
-SELECT t.try('SELECT cleanup_all()'), t.try('CALL cleanup_run()');
+SELECT t.try('SELECT cleanup_all()');
+CALL cleanup_run();
 SELECT t.session(1, 'processed', 1, 'elsewhere.mp3');
 SELECT * FROM t.brake() \gx
 -- one of them is not

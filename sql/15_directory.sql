@@ -84,7 +84,7 @@ SELECT t.names();
 -- nested deeper than is walked
 SELECT t.sh('d=.; for i in $(seq 1 70); do d=$d/d; done; mkdir -p $d');
 SELECT * FROM t.blocked();
-SELECT left(t.try('SELECT cleanup_all(force => true)'), 70);
+SELECT regexp_replace(t.try('SELECT cleanup_all(force => true)'), '(/d)+', '/d/...');
 SELECT t.sh('rm -r d');
 
 -- nothing has happened to the files; now it may

@@ -6,7 +6,7 @@ SELECT cleanup_add_source('sessions');
 SELECT t.session(1, 'processed', 1, 'wanted.mp3'), t.file('wanted.mp3'), t.file('orphan.mp3'), t.file('second.mp3');
 SELECT t.fingerprint() AS before \gset
 
--- ROLLBACK PREPARED
+-- ROLLBACK PREPARED, of the first run in this directory
 BEGIN;
 SELECT cleanup_all() #> '{result,orphaned_files_count}' AS orphans;
 PREPARE TRANSACTION 'regress_cleanup';
@@ -61,6 +61,6 @@ CALL cleanup_run();
 SELECT t.names();
 COMMIT PREPARED 'regress_writer';
 SELECT cleanup_all() #> '{result,orphaned_files_count}' AS orphans, t.names();
-
--- the first run in a directory may be prepared too
+-- nothing was left behind by the run that had given up between its batches
 SELECT t.wait_for_worker();
+SELECT status, files FROM cleanup_runs ORDER BY run_id;

@@ -241,7 +241,9 @@ store_same_file(const FileIdentity *a, const FileIdentity *b, bool with_ctime)
 		return false;
 	if (a->btime_ns != 0 && b->btime_ns != 0 && a->btime_ns != b->btime_ns)
 		return false;
-	return !with_ctime || a->ctime_ns == b->ctime_ns;
+	/* capturing one link changes the ctime that the others show too */
+	return !with_ctime || a->ctime_ns == b->ctime_ns ||
+		(a->nlink > 1 || b->nlink > 1);
 }
 
 /*

@@ -120,7 +120,10 @@ extern int	store_check_writable(FileStore *store);
 extern FileResult store_identify(FileStore *store, const char *path,
 								 FileIdentity *identity);
 
-/* Same inode, size, mtime and birth time; ctime as well if `with_ctime`. */
+/*
+ * Same inode, size, mtime and birth time; ctime as well if `with_ctime` and
+ * there is but one link.
+ */
 extern bool store_same_file(const FileIdentity *a, const FileIdentity *b,
 							bool with_ctime);
 

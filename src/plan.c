@@ -225,9 +225,10 @@ check_sources(CleanupPlan *plan)
 		return;
 	foreach(lc, plan->sources)
 	{
-		Brake	   *found = NULL;
+		Brake	   *found = sources_probe(lfirst(lc));
 
-		(void) sources_tables(lfirst(lc), &found);
+		if (found == NULL)
+			(void) sources_tables(lfirst(lc), &found);
 		if (found != NULL)
 			apply_brake(plan, found);
 	}
@@ -609,7 +610,12 @@ wait_for_writers(List *sources, int writer_wait, Brake **found)
 	ListCell   *lc;
 
 	foreach(lc, sources)
-		tables = list_concat_unique_oid(tables, sources_tables(lfirst(lc), found));
+	{
+		if (*found == NULL)
+			*found = sources_probe(lfirst(lc));
+		if (*found == NULL)
+			tables = list_concat_unique_oid(tables, sources_tables(lfirst(lc), found));
+	}
 	if (*found == NULL)
 		extension_wait_for_writers(tables, writer_wait);
 }

@@ -294,6 +294,7 @@ verify(const Extension *extension, const SourceRegistration *registration)
 		if (source->relid != registration->relid)
 			continue;
 		if ((brake = sources_check(source)) != NULL ||
+			(brake = sources_probe(source)) != NULL ||
 			(sources_tables(source, &brake), brake) != NULL)
 			refuse(brake);
 		check_clearable(source);

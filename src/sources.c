@@ -503,6 +503,33 @@ sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
 				  failed_before, sink, arg);
 }
 
+static bool
+ignore_row(const SourceRow *row, void *arg)
+{
+	return false;
+}
+
+static void
+probe(void *arg)
+{
+	const Source *source = arg;
+
+	read_rows(source, psprintf("%s LIMIT 0", reading_query(source, SCAN_REFERENCES)), false, 0,
+			  ignore_row, NULL);
+}
+
+Brake *
+sources_probe(const Source *source)
+{
+	ErrorData  *error = sql_try(probe, (void *) source);
+
+	if (error == NULL)
+		return NULL;
+	return source_brake(error->sqlerrcode,
+						psprintf("could not read source %s: %s", source->name, error->message),
+						error->detail);
+}
+
 void
 sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
 			   SourceSink sink, void *arg)

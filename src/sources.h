@@ -75,6 +75,13 @@ extern Brake *sources_check(Source *source);
 extern List *sources_check_all(List *sources);
 
 /*
+ * Try to read no row of a checked source.  Returns the brake if that fails,
+ * as for a view whose owner may not read the table below, else NULL.  Needs
+ * SPI.
+ */
+extern Brake *sources_probe(const Source *source);
+
+/*
  * Read a checked source as its owner, under a snapshot of this instant, and
  * pass its rows to `sink`.  A row is failed if its status is one of the
  * failed ones since before `failed_before`.  Needs SPI.

@@ -49,6 +49,12 @@ extern SPIPlanPtr sql_prepare(const char *sql, int n, Oid *types);
 extern void sql_stream(SPIPlanPtr plan, ParamListInfo parameters, bool read_only,
 					   DestReceiver *receiver);
 
+/*
+ * Call work(arg) in a subtransaction.  Returns NULL, or the error that ended
+ * it, after a rollback; a cancel or shutdown is passed on as an ERROR.
+ */
+extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
+
 /* A column (from 1) of a row (from 0) of SPI_tuptable; 0 or NULL for NULL. */
 extern Datum sql_value(int row, int column);
 extern bool sql_is_null(int row, int column);

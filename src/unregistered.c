@@ -17,7 +17,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -25,7 +24,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "src/match.h"
@@ -135,34 +133,26 @@ look_at_row(const SourceRow *row, void *arg)
 	return GetCurrentTimestamp() < search->deadline;
 }
 
-/* An ERROR of somebody's table is not ours to pass on, but a cancel is. */
-static void
-look_at_table(Search *search, const Source *table, double rows)
+typedef struct Candidate
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Source		table;
+	double		rows;
+} Candidate;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
-	PG_TRY();
-	{
-		if (ConditionalLockRelationOid(table->relid, AccessShareLock))
-			sources_sample(table, rows, SAMPLED_ROWS, VALUE_MAX, look_at_row, search);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		int			sqlstate = geterrcode();
+typedef struct Look
+{
+	Search	   *search;
+	const Candidate *candidate;
+} Look;
 
-		if (sqlstate == ERRCODE_QUERY_CANCELED || sqlstate == ERRCODE_ADMIN_SHUTDOWN)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(caller);
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
+static void
+look_at_table(void *arg)
+{
+	const Look *look = arg;
+
+	if (ConditionalLockRelationOid(look->candidate->table.relid, AccessShareLock))
+		sources_sample(&look->candidate->table, look->candidate->rows, SAMPLED_ROWS, VALUE_MAX,
+					   look_at_row, look->search);
 }
 
 static List *
@@ -186,12 +176,6 @@ report_columns(Search *search, const Source *table, List *found)
 		search->samples[i].columns = NULL;
 	return found;
 }
-
-typedef struct Candidate
-{
-	Source		table;
-	double		rows;
-} Candidate;
 
 /* Ordinary tables with text columns that are not registered, small ones first. */
 static List *
@@ -255,12 +239,13 @@ unregistered_search(CleanupPlan *plan)
 		take_sample(search);
 		foreach(lc, list_tables(plan))
 		{
-			const Candidate *candidate = lfirst(lc);
+			Look		look = {search, lfirst(lc)};
 
 			if (GetCurrentTimestamp() >= search->deadline)
 				break;
-			look_at_table(search, &candidate->table, candidate->rows);
-			found = report_columns(search, &candidate->table, found);
+			/* an error of somebody's table is not ours to pass on */
+			(void) sql_try(look_at_table, &look);
+			found = report_columns(search, &look.candidate->table, found);
 		}
 	}
 	MemoryContextSwitchTo(caller);

@@ -65,8 +65,8 @@ END $$;
 CREATE FUNCTION t.reset() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format('COPY (SELECT WHERE false) TO PROGRAM %L',
-				   format('mkdir -p %1$s && cd %1$s && chmod -R u+rwX . && find . -mindepth 1 -maxdepth 1 ! -name .audio_cleanup -exec rm -rf {} +',
-						  t.word(t.dir())));
+				   format('mkdir -p %1$s && cd %1$s && find . -name .audio_cleanup -prune -o -type d ! -perm -u+rwx -exec chmod u+rwx {} \;'
+						  ' && find . -mindepth 1 -maxdepth 1 ! -name .audio_cleanup -exec rm -rf {} +', t.word(t.dir())));
 END $$;
 
 -- a file: so many hours old, its content "audio of <path>" or so many bytes
