@@ -78,8 +78,7 @@ SELECT t.try($$SELECT cleanup_grant_access(NULL)$$);
 SELECT t.try($$SELECT cleanup_revoke_access(NULL)$$);
 SELECT t.try($$SELECT cleanup_grant_access('regress_no_such_role')$$);
 
--- an operator that may grant execute on nothing cannot grant: even when he
--- was given the function
+-- who was given this function alone cannot pass on what he does not have
 GRANT EXECUTE ON FUNCTION cleanup_grant_access(regrole, text) TO regress_viewer;
 SET ROLE regress_viewer;
 SELECT t.try($$SELECT cleanup_grant_access('regress_nobody')$$);

@@ -69,7 +69,9 @@ SELECT * FROM t.refused($$SELECT cleanup_add_source('not_null', on_failed => 'cl
 -- a view whose rows cannot be locked can have no failed sessions, but protects files
 CREATE VIEW grouped AS
 SELECT min(id::text) AS id, audio_url, min(status) AS status, max(updated_at) AS updated_at FROM sessions GROUP BY audio_url;
-SELECT * FROM t.refused($$SELECT cleanup_add_source('grouped')$$) \gx
+SELECT cleanup_add_source('grouped');
+SELECT cleanup_drop_source('grouped');
+SELECT * FROM t.refused($$SELECT cleanup_add_source('grouped', status_column => 'status')$$) \gx
 CREATE VIEW grouped_files AS SELECT audio_url FROM sessions GROUP BY audio_url;
 SELECT t.try($$SELECT cleanup_add_source('grouped_files')$$);
 SELECT cleanup_drop_source('grouped_files');

@@ -14,6 +14,7 @@ SELECT t.fingerprint() = :'before' AS untouched, (SELECT count(*) FROM cleanup_f
 -- it holds the run lock, wherever it came from
 SET audio_cleanup.writer_wait = '100ms';
 SELECT code, message, hint FROM t.refused('SELECT cleanup_all()') \gx
+RESET audio_cleanup.writer_wait;
 SELECT cleanup_status() #> '{potential_cleanup,orphaned_files_count}' AS preview_works;
 ROLLBACK PREPARED 'regress_cleanup';
 SELECT t.fingerprint() = :'before' AS untouched, (SELECT count(*) FROM cleanup_files) AS files;
@@ -56,9 +57,12 @@ SELECT t.file('in_flight.mp3');
 BEGIN;
 SELECT t.session(3, 'uploading', 0, 'in_flight.mp3');
 PREPARE TRANSACTION 'regress_writer';
+SELECT t.wait_for_worker();
+SET audio_cleanup.writer_wait = '100ms';
 SELECT code, message, hint, tree FROM t.refused('SELECT cleanup_all()') \gx
 CALL cleanup_run();
 SELECT t.names();
+RESET audio_cleanup.writer_wait;
 COMMIT PREPARED 'regress_writer';
 SELECT cleanup_all() #> '{result,orphaned_files_count}' AS orphans, t.names();
 -- nothing was left behind by the run that had given up between its batches

@@ -214,7 +214,7 @@ capture_step(Drain *drain, int limit)
 	int			n;
 	int			i;
 
-	files = ledger_files(drain->extension, drain->run_id, LEDGER_PENDING, drain->after, limit, &n);
+	files = ledger_files(drain->extension, drain->run_id, LEDGER_PENDING, drain->captured, limit, &n);
 	if (n == 0)
 		return 0;
 	in_place = palloc(sizeof(LedgerFile *) * n);
@@ -225,7 +225,7 @@ capture_step(Drain *drain, int limit)
 		recheck_and_capture(drain, in_place, n_in_place);
 	make_durable(drain);
 	ledger_record(drain->extension, files, n);
-	drain->after = files[n - 1].file_id;
+	drain->captured = files[n - 1].file_id;
 	return n;
 }
 
@@ -288,7 +288,7 @@ destroy_step(Drain *drain, int limit)
 	int			n;
 	int			i;
 
-	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->after, limit, &n);
+	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->destroyed, limit, &n);
 	if (n == 0)
 		return 0;
 	for (i = 0; i < n; i++)
@@ -298,7 +298,7 @@ destroy_step(Drain *drain, int limit)
 	}
 	make_durable(drain);
 	ledger_record(drain->extension, files, n);
-	drain->after = files[n - 1].file_id;
+	drain->destroyed = files[n - 1].file_id;
 	return n;
 }
 
@@ -315,7 +315,7 @@ destroy_at_commit_step(Drain *drain, int limit)
 	int			i;
 	int			errnum;
 
-	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->after, limit, &n);
+	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->destroyed, limit, &n);
 	if (n == 0)
 		return 0;
 	batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_DESTROY, n);
@@ -330,7 +330,7 @@ destroy_at_commit_step(Drain *drain, int limit)
 	make_durable(drain);
 	ledger_record(drain->extension, files, n);
 	at_commit_end(batch);
-	drain->after = files[n - 1].file_id;
+	drain->destroyed = files[n - 1].file_id;
 	return n;
 }
 
@@ -410,7 +410,6 @@ drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit)
 	drain->run_id = work->run_id;
 	drain->settings = settings_of_run(work->upload_dir, work->settings);
 	drain->at_commit = at_commit;
-	drain->phase = DRAIN_CAPTURE;
 	if ((brake = open_directory(drain)) != NULL)
 	{
 		drain_end(drain);
@@ -430,35 +429,18 @@ drain_end(Drain *drain)
 	drain->store = NULL;
 }
 
-static void
-next_phase(Drain *drain)
-{
-	drain->phase++;
-	drain->after = 0;
-}
-
+/*
+ * Due files before the next pending ones, so that space is given back all the
+ * time.  Both are taken by file_id, which capturing does not disturb.
+ */
 static bool
 do_step(Drain *drain, bool finish)
 {
-	if (drain->phase == DRAIN_CAPTURE)
-	{
-		if (capture_step(drain, DRAIN_BATCH) > 0)
-			return true;
-		next_phase(drain);
-	}
-	if (drain->phase == DRAIN_DESTROY)
-	{
-		if (destroy_step(drain, DRAIN_BATCH) > 0)
-			return true;
-		next_phase(drain);
-	}
-	if (drain->phase == DRAIN_FINISH)
-	{
-		if (finish)
-			drain_finish_run(drain->extension, drain->run_id);
-		store_tidy(drain->store, drain->run_id);
-		next_phase(drain);
-	}
+	if (destroy_step(drain, DRAIN_BATCH) > 0 || capture_step(drain, DRAIN_BATCH) > 0)
+		return true;
+	if (finish)
+		drain_finish_run(drain->extension, drain->run_id);
+	store_tidy(drain->store, drain->run_id);
 	return false;
 }
 
@@ -491,7 +473,6 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 	{
 		/* they are destroyed when the commit that calls them trashed is durable */
 		n = capture_step(drain, limit);
-		drain->after = 0;
 		n = Max(n, destroy_at_commit_step(drain, limit));
 		drain_finish_run(drain->extension, drain->run_id);
 		store_tidy(drain->store, drain->run_id);

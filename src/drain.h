@@ -17,25 +17,16 @@
 #include "src/ledger.h"
 #include "src/settings.h"
 
-/* What is being done to a run; see drain_step(). */
-typedef enum DrainPhase
-{
-	DRAIN_CAPTURE,				/* pending -> trashed (skipped, failed) */
-	DRAIN_DESTROY,				/* due -> deleted */
-	DRAIN_FINISH,				/* the run itself */
-	DRAIN_DONE
-} DrainPhase;
-
 typedef struct Drain
 {
 	const Extension *extension;
 	int64		run_id;
 	Settings   *settings;		/* the run's */
 	FileStore  *store;
-	DrainPhase	phase;
 	bool		at_commit;		/* in somebody's transaction: files are touched
 								 * only when that commits */
-	int64		after;			/* file_id up to which the phase has come */
+	int64		captured;		/* file_id up to which pending files were seen */
+	int64		destroyed;		/* the same of due files */
 } Drain;
 
 /*

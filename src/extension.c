@@ -82,6 +82,14 @@ extension_act_as(Oid role, ActingAs *saved)
 }
 
 void
+extension_join_by_hash(void)
+{
+	/* joins of working sets of which the planner knows only the size */
+	set_for_now("enable_nestloop", "off");
+	set_for_now("enable_mergejoin", "off");
+}
+
+void
 extension_read_carefully(void)
 {
 	/* a policy that would hide rows is an error, not an orphan */
@@ -90,9 +98,7 @@ extension_read_carefully(void)
 	set_for_now("enable_indexscan", "off");
 	set_for_now("enable_indexonlyscan", "off");
 	set_for_now("enable_bitmapscan", "off");
-	/* joins of working sets of which the planner knows only the size */
-	set_for_now("enable_nestloop", "off");
-	set_for_now("enable_mergejoin", "off");
+	extension_join_by_hash();
 	/* compiling costs more than the plain projections that we run */
 	set_for_now("jit", "off");
 	set_for_now("max_parallel_workers_per_gather", "0");

@@ -45,6 +45,9 @@ typedef struct ActingAs
  */
 extern void extension_act_as(Oid role, ActingAs *saved);
 
+/* While acting: hash joins only, for working sets without statistics. */
+extern void extension_join_by_hash(void);
+
 /*
  * While acting: no index may answer for a table (a corrupt one would hide
  * rows), row_security off (a policy that would hide rows is an error), and

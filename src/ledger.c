@@ -13,10 +13,10 @@
  */
 #include "postgres.h"
 
+#include "access/tupdesc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 
 #include "src/ledger.h"
@@ -65,7 +65,7 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 			  "  c.source, c.session, c.size, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
 			  "  now() + pg_catalog.make_interval(days => $2),"
 			  "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
-			  " FROM cleanup_condemned c ORDER BY c.path COLLATE \"C\"", extension->schema);
+			  " FROM cleanup_condemned c", extension->schema);
 	sql_hide_tuplestore("cleanup_condemned");
 	sql_query(lengthof(of_run), of_run,
 			  "UPDATE %s.cleanup_runs SET orphaned_files = orphaned_files + $2,"
@@ -153,52 +153,65 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 	return files;
 }
 
-/* The columns of what is to be recorded, as arrays. */
-static void
-make_arrays(const LedgerFile *files, int n, SqlParameter *parameters)
+/* What is to be recorded, as a relation of which the planner knows the size. */
+static Tuplestorestate *
+store_records(const LedgerFile *files, int n, TupleDesc desc)
 {
-	static const Oid types[] = {INT8OID, TEXTOID, TEXTOID, INT8OID};
-	static const Oid array_types[] = {INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID};
-	ArrayBuildState *arrays[lengthof(types)];
+	Tuplestorestate *store = tuplestore_begin_heap(true, false, work_mem);
 	int			i;
 
-	for (i = 0; i < lengthof(types); i++)
-		arrays[i] = initArrayResult(types[i], CurrentMemoryContext, false);
 	for (i = 0; i < n; i++)
 	{
 		const LedgerFile *file = &files[i];
+		Datum		values[4];
+		bool		nulls[4] = {false, false, file->error == NULL, false};
 
 		if (file->new_state == NULL)
 			continue;
-		accumArrayResult(arrays[0], Int64GetDatum(file->file_id), false, INT8OID, CurrentMemoryContext);
-		accumArrayResult(arrays[1], CStringGetTextDatum(file->new_state), false, TEXTOID, CurrentMemoryContext);
-		accumArrayResult(arrays[2], file->error ? CStringGetTextDatum(file->error) : (Datum) 0,
-						 file->error == NULL, TEXTOID, CurrentMemoryContext);
-		accumArrayResult(arrays[3], Int64GetDatum(file->freed), false, INT8OID, CurrentMemoryContext);
+		values[0] = Int64GetDatum(file->file_id);
+		values[1] = CStringGetTextDatum(file->new_state);
+		values[2] = file->error ? CStringGetTextDatum(file->error) : (Datum) 0;
+		values[3] = Int64GetDatum(file->freed);
+		tuplestore_putvalues(store, desc, values, nulls);
 	}
-	for (i = 0; i < lengthof(types); i++)
-	{
-		parameters[i].type = array_types[i];
-		parameters[i].value = makeArrayResult(arrays[i], CurrentMemoryContext);
-		parameters[i].isnull = false;
-	}
+	return store;
 }
 
+static TupleDesc
+make_record_desc(void)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(4);
+
+	TupleDescInitEntry(desc, 1, "file_id", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, 2, "state", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, 3, "error", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, 4, "freed", INT8OID, -1, 0);
+	return desc;
+}
+
+/* The bounds let an index range be read, whatever the planner thinks of the join. */
 void
 ledger_record(const Extension *extension, const LedgerFile *files, int n)
 {
-	SqlParameter parameters[4];
+	const SqlParameter parameters[] = {
+		SQL_INT8(files[0].file_id), SQL_INT8(files[n - 1].file_id)
+	};
+	TupleDesc	desc = make_record_desc();
+	Tuplestorestate *store = store_records(files, n, desc);
 	ActingAs	saved;
 
-	make_arrays(files, n, parameters);
 	extension_act_as(extension->owner, &saved);
+	extension_join_by_hash();
+	sql_show_tuplestore("cleanup_records", store, desc);
 	sql_query(lengthof(parameters), parameters,
 			  "UPDATE %s.cleanup_files f SET state = u.state, error = u.error,"
 			  "  freed = CASE WHEN u.state = 'deleted' THEN u.freed END,"
 			  "  finished_at = CASE WHEN u.state <> 'trashed' THEN pg_catalog.clock_timestamp() END"
-			  " FROM unnest($1, $2, $3, $4) u(file_id, state, error, freed)"
-			  " WHERE f.file_id = u.file_id AND f.state IN ('pending', 'trashed')",
-			  extension->schema);
+			  " FROM cleanup_records u"
+			  " WHERE f.file_id = u.file_id AND f.state IN ('pending', 'trashed')"
+			  "  AND f.file_id BETWEEN $1 AND $2", extension->schema);
+	sql_hide_tuplestore("cleanup_records");
+	tuplestore_end(store);
 	extension_stop_acting(&saved);
 }
 

@@ -35,7 +35,8 @@ extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
 
 /*
  * Insert a row for each condemned file, state pending, and add their numbers
- * to the run.  They are due when `backup_days` are over.
+ * to the run.  They are due when `backup_days` are over.  Their file_ids are
+ * in the order of the set, so that those captured at commit are the first.
  */
 extern void ledger_add_files(const Extension *extension, int64 run_id,
 							 Condemned *condemned, int backup_days);
@@ -81,7 +82,10 @@ typedef enum LedgerKind
 extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, LedgerKind kind,
 								int64 after, int limit, int *n);
 
-/* Record new_state, error and freed of those that have a new_state. */
+/*
+ * Record new_state, error and freed of those that have a new_state.  They are
+ * in the order of their file_id, as ledger_files() returned them; n > 0.
+ */
 extern void ledger_record(const Extension *extension, const LedgerFile *files, int n);
 
 /* The figures of a run at its end. */

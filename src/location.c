@@ -43,6 +43,10 @@ location_brake(const char *path, const char *action, int errnum)
 			return brake_make("upload_dir", ERRCODE_WRONG_OBJECT_TYPE,
 							  psprintf("upload directory \"%s\" is not a directory", path),
 							  NULL, (char *) hint_missing);
+		case ELOOP:				/* symlinks are not followed, so it is depth */
+			return brake_make("upload_dir", ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+							  psprintf("directory \"%s\" is nested too deeply to be walked", path),
+							  NULL, "Move it up, or out of the upload directory.");
 		case EACCES:
 		case EPERM:
 		case EROFS:

@@ -1,0 +1,1240 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_file_key.c
+ *	  Which references protect which files, and which condemn them.
+ *
+ * Tables of single cases first, each of which is asked of the texts and of
+ * the hashed keys, which must agree.  Then properties of random names, from a
+ * fixed seed: whatever way an application may write the path of a file, the
+ * file is protected.
+ *
+ * Letters beyond ASCII are in octal here, because an octal escape ends after
+ * three digits.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres_fe.h"
+
+#include <ctype.h>
+#include <unistd.h>
+
+#include "common/unicode_norm.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "src/file_key.h"
+#include "src/file_ops.h"
+#include "tap.h"
+
+#define SEED				20260731
+#define KEYS_MAX			100000
+
+/* Deeper than any file of these tests, and derived. */
+#define DEEPER_FILE			"1/2/3/4/5/6/7/8/x_processed.mp3"
+
+#define NO		KEY_NO_MATCH
+#define LOOSE	KEY_LOOSE_MATCH
+#define STRICT	KEY_STRICT_MATCH
+
+/* NFC, NFD and the like of one letter */
+#define E_ACUTE			"\303\251"
+#define E_ACUTE_NFD		"e\314\201"
+#define E_ACUTE_UPPER	"\303\211"
+#define A_UMLAUT		"\303\244"
+#define A_UMLAUT_UPPER	"\303\204"
+#define A_RING			"\303\245"
+#define A_RING_NFD		"a\314\212"
+#define A_RING_UPPER	"\303\205"
+#define ANGSTROM		"\342\204\253"
+#define HAN				"\355\225\234"
+#define HAN_NFD			"\341\204\222\341\205\241\341\206\253"
+#define SHARP_S			"\303\237"
+#define SHARP_S_UPPER	"\341\272\236"
+#define I_DOT			"\304\260"
+#define I_DOT_NFD		"I\314\207"
+#define I_DOT_LOWER		"i\314\207"	/* what JavaScript makes of it */
+#define I_DOTLESS		"\304\261"
+#define SIGMA			"\317\203"
+#define SIGMA_FINAL		"\317\202"
+#define SIGMA_UPPER		"\316\243"
+#define IOTA_TWO		"\316\220"	/* has no upper case of one letter */
+#define IOTA_TWO_UPPER	"\316\252\314\201"
+#define J_CARON			"\307\260"
+#define J_CARON_UPPER	"J\314\214"
+
+typedef struct Case
+{
+	const char *reference;
+	const char *file;
+	KeyMatch	want;
+} Case;
+
+typedef struct KeyList
+{
+	int			n;
+	uint64		keys[KEYS_MAX];
+} KeyList;
+
+static char *extensions[] = {"mp3", "wav", "m4a", "webm"};
+static char *suffixes[] = {"_processed", "_clean", "_clean_x"};
+
+static const KeyRules usual = {
+	lengthof(extensions), extensions, lengthof(suffixes), suffixes, true
+};
+
+static KeyList reference_keys;
+static KeyList file_keys;
+
+
+/* ------------------------------------------------------------- helpers --- */
+
+/* Printable, and not too long. */
+static const char *
+show(const char *text, size_t len)
+{
+	static char buffers[4][200];
+	static int	next = 0;
+	char	   *buffer = buffers[next++ % 4];
+	size_t		i;
+	int			n = 0;
+
+	for (i = 0; i < len && n < 150; i++)
+		n += sprintf(buffer + n, isprint((unsigned char) text[i]) ? "%c" : "\\%03o",
+					 (unsigned char) text[i]);
+	strcpy(buffer + n, i < len ? "..." : "");
+	return buffer;
+}
+
+static void
+collect(KeyFamily family, const char *text, size_t len, void *arg)
+{
+	KeyList    *list = arg;
+
+	if (list->n == KEYS_MAX)
+		abort();
+	list->keys[list->n++] = key_hash(family, text, len);
+}
+
+static bool
+in_list(const KeyList *list, uint64 key)
+{
+	int			i;
+
+	for (i = 0; i < list->n; i++)
+		if (list->keys[i] == key)
+			return true;
+	return false;
+}
+
+static void
+collect_reference(const KeyRules *rules, const KeyScope *scope, const char *reference,
+				  size_t len, KeyList *list)
+{
+	list->n = 0;
+	key_of_reference(rules, scope, reference, len, collect, list);
+}
+
+/* What match.c finds, that files of other kinds are matched as well. */
+static bool
+keys_intersect(const KeyRules *rules, const char *reference, size_t len,
+			   const char *file, bool wider)
+{
+	KeyScope	scope = {0, false};
+	int			i;
+
+	key_widen_scope(rules, file, &scope);
+	if (wider)
+		key_widen_scope(rules, DEEPER_FILE, &scope);
+	collect_reference(rules, &scope, reference, len, &reference_keys);
+	file_keys.n = 0;
+	key_of_file(rules, file, KEY_ALL_FAMILIES, collect, &file_keys);
+	for (i = 0; i < file_keys.n; i++)
+		if (in_list(&reference_keys, file_keys.keys[i]))
+			return true;
+	return false;
+}
+
+static bool
+agrees(const KeyRules *rules, const char *reference, size_t len,
+	   const char *file, bool matches)
+{
+	return keys_intersect(rules, reference, len, file, false) == matches &&
+		keys_intersect(rules, reference, len, file, true) == matches;
+}
+
+static void
+check_len(const KeyRules *rules, const char *reference, size_t len,
+		  const char *file, KeyMatch want)
+{
+	static const char *const words[] = {"nothing to", "loose for", "strict for"};
+	KeyMatch	got = key_compare(rules, reference, len, file);
+
+	if (!ok(got == want && agrees(rules, reference, len, file, want != KEY_NO_MATCH),
+			"\"%s\" is %s \"%s\"", show(reference, len), words[want],
+			show(file, strlen(file))))
+		diag("it is %s it; the keys %s", words[got],
+			 agrees(rules, reference, len, file, got != KEY_NO_MATCH) ? "agree" : "DISAGREE");
+}
+
+static void
+check(const KeyRules *rules, const char *reference, const char *file, KeyMatch want)
+{
+	check_len(rules, reference, strlen(reference), file, want);
+}
+
+static void
+check_cases(const char *title, const KeyRules *rules, const Case *cases, int n)
+{
+	int			i;
+
+	diag("%s", title);
+	for (i = 0; i < n; i++)
+		check(rules, cases[i].reference, cases[i].file, cases[i].want);
+}
+
+
+/* -------------------------------------------------------------- tables --- */
+
+static const Case path_cases[] = {
+	{"a.mp3", "a.mp3", STRICT},
+	{"a.mp3", "b.mp3", NO},
+	{"ba.mp3", "a.mp3", NO},
+	{"a.mp3", "ba.mp3", NO},
+	{"a.mp3", "d/ba.mp3", NO},
+	{"a.mp3", "d/a.mp3", LOOSE},
+	{"a.mp3", "d/e/a.mp3", LOOSE},
+	{"d/a.mp3", "d/a.mp3", STRICT},
+	{"d/a.mp3", "a.mp3", STRICT},
+	{"d/a.mp3", "e/a.mp3", NO},
+	{"d/a.mp3", "c/d/a.mp3", LOOSE},
+	{"d/a.mp3", "cd/a.mp3", NO},
+	{"d/e/a.mp3", "d/a.mp3", NO},
+	{"/a.mp3", "a.mp3", STRICT},
+	{"/a.mp3", "d/a.mp3", LOOSE},
+	{"/srv/uploads/d/a.mp3", "d/a.mp3", STRICT},
+	{"/srv/uploads/d/a.mp3", "a.mp3", STRICT},
+	{"/srv/uploads/e/a.mp3", "d/a.mp3", NO},
+	{"/srv/uploads/d/a.mp3", "other/d/a.mp3", NO},
+
+	/* the same name in every directory */
+	{"s1/recording.mp3", "s1/recording.mp3", STRICT},
+	{"s1/recording.mp3", "s2/recording.mp3", NO},
+	{"https://h/files/s1/recording.mp3", "s1/recording.mp3", STRICT},
+	{"https://h/files/s1/recording.mp3", "s2/recording.mp3", NO},
+	{"recording.mp3", "s1/recording.mp3", LOOSE},
+	{"s1", "s1/recording.mp3", NO},
+	{"s1/", "s1/recording.mp3", NO},
+
+	/* slashes and dots */
+	{"d//a.mp3", "d/a.mp3", STRICT},
+	{"//d///a.mp3", "d/a.mp3", STRICT},
+	{"a.mp3/", "a.mp3", STRICT},
+	{"a.mp3//", "a.mp3", STRICT},
+	{"./a.mp3", "a.mp3", STRICT},
+	{"/./a.mp3", "a.mp3", STRICT},
+	{"./d/./a.mp3", "d/a.mp3", STRICT},
+	{"d/a.mp3/.", "d/a.mp3", STRICT},
+	{"../a.mp3", "a.mp3", STRICT},
+	{"../../d/a.mp3", "d/a.mp3", STRICT},
+	{"x/../d/a.mp3", "d/a.mp3", STRICT},
+	{"d/x/../a.mp3", "d/a.mp3", STRICT},
+	{"d/x/y/../../a.mp3", "d/a.mp3", STRICT},
+	{"../d/../../d/a.mp3", "d/a.mp3", STRICT},
+	{"d/../a.mp3", "d/a.mp3", LOOSE},
+	{"x/d/../a.mp3", "d/a.mp3", NO},
+	{"d/a.mp3/..", "a.mp3", NO},
+	{".../a.mp3", "a.mp3", STRICT},
+	{"..a.mp3", "..a.mp3", STRICT},
+	{"...", "....mp3", STRICT},
+
+	/* nothing at all */
+	{"", "a.mp3", NO},
+	{" ", "a.mp3", NO},
+	{"/", "a.mp3", NO},
+	{"//", "a.mp3", NO},
+	{"/////", "a.mp3", NO},
+	{"\\", "a.mp3", NO},
+	{"\\\\\\", "a.mp3", NO},
+	{".", "a.mp3", NO},
+	{"..", "a.mp3", NO},
+	{"../..", "a.mp3", NO},
+	{"?", "a.mp3", NO},
+	{"#", "a.mp3", NO},
+	{"%", "a.mp3", NO},
+	{":", "a.mp3", NO},
+	{"://", "a.mp3", NO},
+	{"https://", "a.mp3", NO},
+	{"C:", "a.mp3", NO},
+	{"mp3", "a.mp3", NO},
+	{".mp3", "a.mp3", NO},
+	{"?a.mp3", "a.mp3", NO},
+};
+
+static const Case url_cases[] = {
+	{"https://host/a/b.mp3?sig=x#t=10", "a/b.mp3", STRICT},
+	{"https://host/a/b.mp3?sig=x#t=10", "b.mp3", STRICT},
+	{"https://host/a/b.mp3?sig=x#t=10", "x/a/b.mp3", LOOSE},
+	{"https://host/a/b.mp3?sig=x#t=10", "x/b.mp3", NO},
+	{"https://host/b.mp3#t=10?x", "b.mp3", STRICT},
+	{"https://host:8080/b.mp3", "b.mp3", STRICT},
+	{"https://user:word@host/b.mp3", "d/b.mp3", LOOSE},
+	{"HTTPS://HOST/b.mp3", "b.mp3", STRICT},
+	{"https://host/b.mp3?file=/c/d", "b.mp3", STRICT},
+	{"https://host/b.mp3?", "b.mp3", STRICT},
+	{"https://host/b.mp3#", "b.mp3", STRICT},
+	{"https://host?b.mp3", "b.mp3", NO},
+	{"//cdn/a.mp3", "a.mp3", STRICT},
+	{"b.mp3?v=2", "b.mp3", STRICT},
+	{"/b.mp3?v=2", "d/b.mp3", LOOSE},
+	{"file:///srv/uploads/d/a.mp3", "d/a.mp3", STRICT},
+	{"file://localhost/d/a.mp3", "d/a.mp3", STRICT},
+	{"file:/srv/a.mp3", "a.mp3", STRICT},
+	{"file:a.mp3", "a.mp3", STRICT},
+	{"FILE:a.mp3", "d/a.mp3", LOOSE},
+	{"file:///C:/d/a.mp3", "d/a.mp3", STRICT},
+	{"s3://bucket/key.mp3", "key.mp3", STRICT},
+	{"s3://bucket/key.mp3", "d/key.mp3", LOOSE},
+	{"s3://bucket/key.mp3", "bucket/key.mp3", STRICT},
+	{"s3://bucket/key.mp3", "other/bucket/key.mp3", NO},
+	{"s3://bucket/d/key.mp3", "d/key.mp3", STRICT},
+	{"gs://bucket/d/key.mp3", "e/key.mp3", NO},
+	{"x+y-1.0://bucket/d/key.mp3", "c/d/key.mp3", LOOSE},
+	{"1x://bucket/d/key.mp3", "c/d/key.mp3", NO},
+	{"blob:https://host/5f3c", "5f3c.mp3", STRICT},
+	{"https://h/v0/b/bkt/o/up%2Fd%2Fa.mp3?alt=media&token=1", "d/a.mp3", STRICT},
+	{"https%3A%2F%2Fhost%2Fd%2Fa.mp3", "d/a.mp3", STRICT},
+	{"uploads\\/d\\/a.mp3", "d/a.mp3", STRICT},
+
+	/* Windows */
+	{"C:\\up\\d\\a.mp3", "d/a.mp3", STRICT},
+	{"C:\\a.mp3", "a.mp3", STRICT},
+	{"C:a.mp3", "a.mp3", STRICT},
+	{"C:a.mp3", "d/a.mp3", LOOSE},
+	{"c:/up/d/a.mp3", "d/a.mp3", STRICT},
+	{"d\\a.mp3", "d/a.mp3", STRICT},
+	{"d\\a.mp3", "d\\a.mp3", STRICT},
+	{"d\\a.mp3", "a.mp3", STRICT},
+	{".\\a.mp3", "a.mp3", STRICT},
+	{"x\\..\\d\\a.mp3", "d/a.mp3", STRICT},
+	{"\\\\server\\share\\a.mp3", "a.mp3", STRICT},
+	{"d%5Ca.mp3", "d/a.mp3", STRICT},
+	{"d\\a.mp3?x=1", "d/a.mp3", STRICT},
+
+	/* colons that are part of a name */
+	{"12:30.mp3", "12:30.mp3", STRICT},
+	{"12:30.mp3", "30.mp3", NO},
+	{"ab:c.mp3", "ab:c.mp3", STRICT},
+	{"ab:c.mp3", "c.mp3", NO},
+	{"a:b.mp3", "a:b.mp3", STRICT},
+	{"https:d.mp3", "https:d.mp3", STRICT},
+	{"https://h/12:30.mp3", "12:30.mp3", STRICT},
+	{"file:a.mp3", "file:a.mp3", STRICT},
+	{"/s3:/b/a.mp3", "s3:/b/a.mp3", STRICT},
+};
+
+static const Case escape_cases[] = {
+	{"a%20b.mp3", "a b.mp3", STRICT},
+	{"a%20b.mp3", "a%20b.mp3", STRICT},
+	{"a%2Fb.mp3", "a/b.mp3", STRICT},
+	{"a%2fb.mp3", "a/b.mp3", STRICT},
+	{"a%2Fb.mp3", "a%2fb.mp3", LOOSE},
+	{"%61.mp3", "a.mp3", STRICT},
+	{"%41.mp3", "a.mp3", LOOSE},
+	{"%41.mp3", "%41.mp3", STRICT},
+	{"%61%2e%6D%703", "a.mp3", STRICT},
+	{"%2e%2E/a.mp3", "a.mp3", STRICT},
+	{"x/%2e%2e/d/a.mp3", "d/a.mp3", STRICT},
+	{"a%3Fb.mp3?x=1", "a?b.mp3", STRICT},
+	{"a%23b.mp3#x", "a#b.mp3", STRICT},
+	{"%C3%A9.mp3", E_ACUTE ".mp3", STRICT},
+	{"%c3%a9.mp3", E_ACUTE ".mp3", STRICT},
+	{"%C3%A9.mp3", E_ACUTE_NFD ".mp3", LOOSE},
+	{"e%CC%81.mp3", E_ACUTE ".mp3", LOOSE},
+	{"%E9.mp3", E_ACUTE ".mp3", NO},
+	{"%ED%95%9C.mp3", HAN_NFD ".mp3", LOOSE},
+	{"a%0A.mp3", "a\n.mp3", STRICT},
+	{"a.mp3%0A", "a.mp3", STRICT},
+	{"%20a.mp3", "a.mp3", STRICT},
+	{"%20a.mp3", " a.mp3", STRICT},
+
+	/* not an escape */
+	{"a%00.mp3", "a%00.mp3", STRICT},
+	{"a%00.mp3", "a.mp3", NO},
+	{"a%2", "a%2.mp3", STRICT},
+	{"a%", "a%.mp3", STRICT},
+	{"a.mp3%", "a.mp3", NO},
+	{"a.mp3%2", "a.mp3", NO},
+	{"a%zz.mp3", "a%zz.mp3", STRICT},
+	{"a%2z.mp3", "a%2z.mp3", STRICT},
+	{"100%.mp3", "100%.mp3", STRICT},
+	{"100%.mp3", "100.mp3", NO},
+	{"a%%20b.mp3", "a% b.mp3", STRICT},
+	{"%%61.mp3", "%a.mp3", STRICT},
+
+	/* decoded once */
+	{"a%2520b.mp3", "a%20b.mp3", STRICT},
+	{"a%2520b.mp3", "a%2520b.mp3", STRICT},
+	{"a%2520b.mp3", "a b.mp3", NO},
+	{"a+b.mp3", "a+b.mp3", STRICT},
+	{"a+b.mp3", "a b.mp3", NO},
+
+	/* what cannot be decoded does not spoil the rest */
+	{"%FF/" A_UMLAUT_UPPER ".mp3", A_UMLAUT_UPPER ".mp3", STRICT},
+	{"%FF/%C3%84.mp3", A_UMLAUT_UPPER ".mp3", STRICT},
+	{"%FF/%C3%84.mp3", A_UMLAUT ".mp3", LOOSE},
+	{"%C3/%C3%84.mp3", A_UMLAUT ".mp3", LOOSE},
+};
+
+static const Case letter_cases[] = {
+	{"A.mp3", "a.mp3", LOOSE},
+	{"a.mp3", "A.mp3", LOOSE},
+	{"a.MP3", "a.mp3", LOOSE},
+	{"a.mp3", "a.MP3", LOOSE},
+	{"D/a.mp3", "d/a.mp3", LOOSE},
+	{"d/a.mp3", "D/a.mp3", LOOSE},
+	{"/UP/d/a.mp3", "d/a.mp3", STRICT},
+	{"A", "a.mp3", LOOSE},
+	{"a", "a.MP3", STRICT},
+
+	{E_ACUTE ".mp3", E_ACUTE ".mp3", STRICT},
+	{E_ACUTE_NFD ".mp3", E_ACUTE_NFD ".mp3", STRICT},
+	{E_ACUTE ".mp3", E_ACUTE_NFD ".mp3", LOOSE},
+	{E_ACUTE_NFD ".mp3", E_ACUTE ".mp3", LOOSE},
+	{E_ACUTE_UPPER ".mp3", E_ACUTE ".mp3", LOOSE},
+	{E_ACUTE_UPPER ".mp3", E_ACUTE_NFD ".mp3", LOOSE},
+	{E_ACUTE "/a.mp3", E_ACUTE_NFD "/a.mp3", LOOSE},
+	{"e.mp3", E_ACUTE ".mp3", NO},
+	{"e.mp3", E_ACUTE_NFD ".mp3", NO},
+	{E_ACUTE, E_ACUTE_NFD ".mp3", LOOSE},
+	{E_ACUTE ".wav", E_ACUTE_NFD "_processed.mp3", LOOSE},
+
+	{A_RING ".mp3", A_RING_NFD ".mp3", LOOSE},
+	{A_RING_UPPER ".mp3", A_RING_NFD ".mp3", LOOSE},
+	{ANGSTROM ".mp3", A_RING ".mp3", LOOSE},
+	{ANGSTROM ".mp3", A_RING_NFD ".mp3", LOOSE},
+	{HAN ".mp3", HAN_NFD ".mp3", LOOSE},
+	{HAN_NFD ".mp3", HAN ".mp3", LOOSE},
+	{HAN "/" HAN ".mp3", HAN_NFD "/" HAN_NFD ".mp3", LOOSE},
+
+	/* marks in another order */
+	{"a\314\201\314\243.mp3", "a\314\243\314\201.mp3", LOOSE},
+
+	{"stra" SHARP_S "e.mp3", "stra" SHARP_S "e.mp3", STRICT},
+	{"STRA" SHARP_S_UPPER "E.mp3", "stra" SHARP_S "e.mp3", LOOSE},
+	{"STRASSE.mp3", "stra" SHARP_S "e.mp3", NO},
+
+	{I_DOT ".mp3", I_DOT ".mp3", STRICT},
+	{I_DOT ".mp3", I_DOT_NFD ".mp3", LOOSE},
+	{I_DOT ".mp3", I_DOT_LOWER ".mp3", LOOSE},
+	{I_DOT ".mp3", "i.mp3", LOOSE},
+	{I_DOT ".mp3", "I.mp3", LOOSE},
+	{I_DOT_LOWER ".mp3", "i.mp3", LOOSE},
+	{I_DOTLESS ".mp3", "I.mp3", LOOSE},
+	{"I.mp3", I_DOTLESS ".mp3", LOOSE},
+
+	{"a" SIGMA_UPPER ".mp3", "a" SIGMA ".mp3", LOOSE},
+	{"a" SIGMA_UPPER ".mp3", "a" SIGMA_FINAL ".mp3", LOOSE},
+	{"a" SIGMA ".mp3", "a" SIGMA_FINAL ".mp3", LOOSE},
+	{IOTA_TWO ".mp3", IOTA_TWO_UPPER ".mp3", LOOSE},
+	{J_CARON ".mp3", J_CARON_UPPER ".mp3", LOOSE},
+	{"\342\204\252.mp3", "k.mp3", LOOSE},	/* the sign of Kelvin */
+	{"\360\220\220\200.mp3", "\360\220\220\250.mp3", LOOSE},	/* Deseret */
+	{"\360\237\216\265.mp3", "\360\237\216\265.mp3", STRICT},	/* a note */
+	{"\302\240a.mp3", "\302\240a.mp3", STRICT},
+
+	/* not UTF-8: ASCII is folded, no more */
+	{"\377.mp3", "\377.mp3", STRICT},
+	{"\377A.mp3", "\377a.mp3", LOOSE},
+	{"\303.mp3", "\303.mp3", STRICT},
+	{"\303", "\303.mp3", STRICT},
+	{"\355\240\200.mp3", "\355\240\200.mp3", STRICT},	/* a surrogate */
+	{"\300\257a.mp3", "a.mp3", NO}, /* "/", overlong */
+	{"\377/" A_UMLAUT_UPPER ".mp3", A_UMLAUT ".mp3", LOOSE},
+	{A_UMLAUT_UPPER ".mp3", "\377/" A_UMLAUT_UPPER ".mp3", LOOSE},
+};
+
+static const Case literal_cases[] = {
+	{"a#b.mp3", "a#b.mp3", STRICT},
+	{"a?b.mp3", "a?b.mp3", STRICT},
+	{"d/a#1?2%3:4.mp3", "d/a#1?2%3:4.mp3", STRICT},
+	{"https://h/d/a#1.mp3", "d/a#1.mp3", STRICT},
+	{"a#1.mp3?x=1", "a#1.mp3", STRICT},
+	{"a?1.mp3?x=1#t", "a?1.mp3", STRICT},
+	{"1?2?3?4?5?6?7?8.mp3?x", "1?2?3?4?5?6?7?8.mp3", STRICT},
+	{"1#2#3#4#5#6#7#8#9#10.mp3", "1#2#3#4#5#6#7#8#9#10.mp3", STRICT},
+	{"a&b=c.mp3", "a&b=c.mp3", STRICT},
+	{"a;b,c.mp3", "a;b,c.mp3", STRICT},
+	{"a'b\"c.mp3", "a'b\"c.mp3", STRICT},
+	{"a*b[c].mp3", "a*b[c].mp3", STRICT},
+	{"a\nb.mp3", "a\nb.mp3", STRICT},
+
+	/* spaces around it */
+	{" a.mp3", "a.mp3", STRICT},
+	{"a.mp3 ", "a.mp3", STRICT},
+	{"\t\r\n a.mp3\n", "a.mp3", STRICT},
+	{" https://h/d/a.mp3?x=1\n", "d/a.mp3", STRICT},
+	{" 5f3c\n", "5f3c.mp3", STRICT},
+	{"a b.mp3", "a b.mp3", STRICT},
+	{"a b.mp3", "ab.mp3", NO},
+	{" a.mp3", " a.mp3", STRICT},
+	{"a.mp3", " a.mp3", NO},
+	{"a.mp3 ", "a.mp3 ", STRICT},
+	{"https://h/ a.mp3?x", " a.mp3", STRICT},
+	{" a.mp3?x", " a.mp3", STRICT},
+	{"a.mp3 ?x", "a.mp3 ", STRICT},
+	{" %41.mp3", " A.mp3", STRICT},
+	{"%41.mp3 ", "A.mp3 ", STRICT},
+	{"\302\205.mp3\302\205", "\302\205.mp3\302\205", STRICT},
+};
+
+static const Case id_cases[] = {
+	{"5f3c", "5f3c.mp3", STRICT},
+	{"5f3c", "5f3c.wav", STRICT},
+	{"5f3c", "5f3c", STRICT},
+	{"5f3c", "d/5f3c.mp3", LOOSE},
+	{"d/5f3c", "d/5f3c.mp3", STRICT},
+	{"d/5f3c", "5f3c.mp3", STRICT},
+	{"d/5f3c", "e/5f3c.mp3", NO},
+	{"5F3C", "5f3c.mp3", LOOSE},
+	{"5f3", "5f3c.mp3", NO},
+	{"5f3c/", "5f3c.mp3", STRICT},
+	{"https://h/v/5f3c?x=1", "5f3c.mp3", STRICT},
+	{"42", "42.mp3", STRICT},
+	{"42", "142.mp3", NO},
+
+	/* an extension that is none of audio belongs to the id */
+	{"rec.2024.01", "rec.2024.01.mp3", STRICT},
+	{"rec.2024.01", "rec.2024.mp3", NO},
+	{"rec.2024.01", "rec.mp3", NO},
+	{"a", "a.b.mp3", NO},
+	{"a.b", "a.b.mp3", STRICT},
+	{"a.", "a..mp3", STRICT},
+	{"a.json", "a.mp3", NO},
+
+	/* one of audio does not */
+	{"a.wav", "a.mp3", NO},
+	{"a.WAV", "a.mp3", NO},
+	{"a.mp3", "a", NO},
+	{"a.mp3", "a.mp3.wav", NO},
+	{"a.opus", "a.opus.mp3", NO},
+
+	/* hidden files have no extension */
+	{".mp3", ".mp3", STRICT},
+	{"d/.mp3", "d/.mp3", STRICT},
+	{".mp3", ".mp3.wav", STRICT},
+	{".hidden.mp3", ".hidden.mp3", STRICT},
+	{".hidden", ".hidden.mp3", STRICT},
+	{"hidden", ".hidden.mp3", NO},
+	{"d", "d/.mp3", NO},
+};
+
+static const Case derived_cases[] = {
+	{"a.mp3", "a_processed.mp3", STRICT},
+	{"a.wav", "a_processed.mp3", STRICT},
+	{"a", "a_processed.wav", STRICT},
+	{"a", "a_processed", STRICT},
+	{"a.mp3", "a_clean.mp3", STRICT},
+	{"a.mp3", "a_other.mp3", NO},
+	{"a.mp3", "aprocessed.mp3", NO},
+	{"a.mp3", "ba_processed.mp3", NO},
+	{"d/a.wav", "d/a_processed.mp3", STRICT},
+	{"d/a.wav", "a_processed.mp3", STRICT},
+	{"a.wav", "d/a_processed.mp3", LOOSE},
+	{"d/a.wav", "e/a_processed.mp3", NO},
+	{"D/a.wav", "d/a_processed.mp3", LOOSE},
+	{"A.wav", "a_processed.mp3", LOOSE},
+	{"a.wav", "a_PROCESSED.mp3", STRICT},
+	{"https://h/d/a.wav?x=1", "d/a_processed.mp3", STRICT},
+	{"d%2Fa.wav", "d/a_processed.mp3", STRICT},
+
+	/* not the other way round */
+	{"a_processed.mp3", "a.mp3", NO},
+	{"a_processed", "a.mp3", NO},
+	{"a_processed.mp3", "a_processed.mp3", STRICT},
+	{"a_processed.mp3", "a_clean.mp3", NO},
+	{"a_processed.wav", "a_processed.mp3", NO},
+	{"a_processed", "a_processed.mp3", STRICT},
+
+	/* one step at a time */
+	{"a_processed.mp3", "a_processed_processed.mp3", STRICT},
+	{"a_clean.mp3", "a_clean_processed.mp3", STRICT},
+	{"a.mp3", "a_clean_processed.mp3", NO},
+	{"a.mp3", "a_processed_processed.mp3", NO},
+
+	/* one suffix is the end of another */
+	{"a.mp3", "a_clean_x.mp3", STRICT},
+	{"a_clean.mp3", "a_clean_x.mp3", NO},
+
+	/* derived from nothing */
+	{"_processed.mp3", "_processed.mp3", STRICT},
+	{"", "_processed.mp3", NO},
+	{"/", "_processed.mp3", NO},
+	{"d", "d/_processed.mp3", NO},
+	{"d/", "d/_processed.mp3", NO},
+	{".mp3", "_processed.mp3", NO},
+	{"d/_processed.mp3", "d/_processed.mp3", STRICT},
+
+	/* an id with dots, or the extension of a film?  Both, to keep. */
+	{"rec.2024", "rec.2024_processed.mp3", STRICT},
+	{"rec.2024", "rec_processed.mp3", LOOSE},
+	{"talk.mkv", "talk_processed.mp3", LOOSE},
+	{"d/talk.mkv", "d/talk_processed.mp3", LOOSE},
+	{"d/talk.mkv", "e/talk_processed.mp3", NO},
+	{"talk.mov", "talk_processed.mp3", STRICT},
+	{"a.mp3", "a.mp3_processed.mp3", NO},
+	{".hidden", ".hidden_processed.mp3", STRICT},
+};
+
+static const Case byte_cases[] = {
+	{"\351.mp3", "\351.mp3", STRICT},
+	{"\311.mp3", "\351.mp3", NO},
+	{"A\351.mp3", "a\351.mp3", LOOSE},
+	{E_ACUTE ".mp3", E_ACUTE ".mp3", STRICT},
+	{E_ACUTE ".mp3", E_ACUTE_NFD ".mp3", NO},
+	{E_ACUTE_UPPER ".mp3", E_ACUTE ".mp3", NO},
+	{"%E9.mp3", "\351.mp3", STRICT},
+	{"\351", "\351.mp3", STRICT},
+	{"d/\351.wav", "d/\351_processed.mp3", STRICT},
+	{"/\351/\351.mp3", "\351/\351.mp3", STRICT},
+	{"\240a.mp3\240", "\240a.mp3\240", STRICT},
+};
+
+static void
+test_tables(void)
+{
+	static char *overlapping[] = {"_x", "_y_x"};
+	static char *foreign[] = {"_ge" A_UMLAUT "ndert"};
+	static char *shouted[] = {"_GE" A_UMLAUT_UPPER "NDERT"};
+	KeyRules	rules = usual;
+
+	check_cases("paths", &rules, path_cases, lengthof(path_cases));
+	check_cases("URLs", &rules, url_cases, lengthof(url_cases));
+	check_cases("escapes", &rules, escape_cases, lengthof(escape_cases));
+	check_cases("letters", &rules, letter_cases, lengthof(letter_cases));
+	check_cases("literally", &rules, literal_cases, lengthof(literal_cases));
+	check_cases("ids", &rules, id_cases, lengthof(id_cases));
+	check_cases("derived files", &rules, derived_cases, lengthof(derived_cases));
+
+	rules.utf8 = false;
+	check_cases("an unknown encoding", &rules, byte_cases, lengthof(byte_cases));
+
+	diag("other rules");
+	rules = usual;
+	rules.n_suffixes = 0;
+	check(&rules, "a.mp3", "a_processed.mp3", NO);
+	check(&rules, "a_processed.mp3", "a_processed.mp3", STRICT);
+	rules.n_suffixes = lengthof(overlapping);
+	rules.suffixes = overlapping;
+	check(&rules, "a.mp3", "a_y_x.mp3", STRICT);
+	check(&rules, "a_y.mp3", "a_y_x.mp3", STRICT);
+	rules.n_suffixes = 1;
+	rules.suffixes = foreign;
+	check(&rules, "a.mp3", "a_ge" A_UMLAUT "ndert.mp3", STRICT);
+	check(&rules, "a.mp3", "a_gea\314\210ndert.mp3", LOOSE);
+	check(&rules, "a.mp3", "a_GE" A_UMLAUT_UPPER "NDERT.mp3", LOOSE);
+	rules.suffixes = shouted;
+	check(&rules, "a.mp3", "a_GE" A_UMLAUT_UPPER "NDERT.mp3", STRICT);
+	check(&rules, "a.mp3", "a_ge" A_UMLAUT "ndert.mp3", LOOSE);
+	rules = usual;
+	rules.n_extensions = 0;
+	check(&rules, "a", "a.txt", STRICT);
+	check(&rules, "a.txt", "a.txt", STRICT);
+	check(&rules, "a.pdf", "a.txt", NO);
+	rules.n_extensions = 1;
+	rules.extensions = (char *[]) {"xyz"};
+	check(&rules, "a.xyz", "a.mp3", NO);
+	check(&rules, "a.xyz", "a_processed.xyz", STRICT);
+	check(&rules, "a.xyz", "a.xyz.xyz", NO);
+}
+
+
+/* ---------------------------------------------------------------- scope --- */
+
+static void
+test_audio(void)
+{
+	static const struct
+	{
+		const char *path;
+		bool		audio;
+	}			cases[] = {
+		{"a.mp3", true}, {"d/a.MP3", true}, {"a.b.wav", true}, {".a.mp3", true},
+		{"a", false}, {"mp3", false}, {".mp3", false}, {"d/.mp3", false},
+		{"d.mp3/a", false}, {"a.mp3.txt", false}, {"a.mp", false},
+		{"a.mp33", false}, {"a.mp3 ", false}, {"a.", false}, {"", false},
+	};
+	KeyRules	any = {0, NULL, 0, NULL, true};
+
+	for (int i = 0; i < lengthof(cases); i++)
+	{
+		is(key_is_audio(&usual, cases[i].path), cases[i].audio,
+		   tap_text("is \"%s\" audio?", cases[i].path));
+		is(key_is_audio(&any, cases[i].path), true, "anything is, if nothing is named");
+	}
+}
+
+static void
+test_scope(void)
+{
+	KeyScope	scope = {0, false};
+	KeyList    *keys = &reference_keys;
+	const char *typical = "uploads/audio/3f2504e0-4f89-41d3-9a0c-0305e82c3301.mp3";
+	int			families;
+
+	key_widen_scope(&usual, "a.mp3", &scope);
+	is(scope.depth, 1, "a flat file is of depth 1");
+	is(scope.derived, false, "it is not derived");
+	collect_reference(&usual, &scope, typical, strlen(typical), keys);
+	is(keys->n, 1, "a reference to a flat directory has one key");
+	key_widen_scope(&usual, "d/e/a.mp3", &scope);
+	is(scope.depth, 3, "depth is that of the deepest");
+	key_widen_scope(&usual, "d/_processed.mp3", &scope);
+	is(scope.derived, false, "a mere suffix is not derived");
+	key_widen_scope(&usual, "d/a_processed.mp3", &scope);
+	is(scope.derived, true, "a derived file is noticed");
+	key_widen_scope(&usual, "b.mp3", &scope);
+	ok(scope.depth == 3 && scope.derived, "the scope never narrows");
+	collect_reference(&usual, &scope, "", 0, keys);
+	is(keys->n, 0, "an empty reference has no key");
+
+	/* the families of a file, one by one, are what they are together */
+	file_keys.n = 0;
+	for (families = 1; families <= KEY_ALL_FAMILIES; families <<= 1)
+		key_of_file(&usual, "d/e/a_clean_x.mp3", families, collect, &file_keys);
+	reference_keys.n = 0;
+	key_of_file(&usual, "d/e/a_clean_x.mp3", KEY_ALL_FAMILIES, collect, &reference_keys);
+	is(file_keys.n, 3 * 3, "three families of three tails");
+	is(reference_keys.n, file_keys.n, "the families make up the whole");
+	for (int i = 0; i < file_keys.n; i++)
+		if (!in_list(&reference_keys, file_keys.keys[i]))
+			ok(false, "a key of one family is missing in all of them");
+}
+
+
+/* ------------------------------------------------------------ long texts --- */
+
+static char *
+repeat(const char *text, int times)
+{
+	StringInfoData all;
+
+	initStringInfo(&all);
+	while (times-- > 0)
+		appendStringInfoString(&all, text);
+	return all.data;
+}
+
+static void
+check_long(const char *before, const char *filler, int times, const char *after,
+		   const char *file, KeyMatch want)
+{
+	char	   *middle = repeat(filler, times);
+	char	   *reference = psprintf("%s%s%s", before, middle, after);
+
+	check(&usual, reference, file, want);
+	pfree(reference);
+	pfree(middle);
+}
+
+static void
+test_long(void)
+{
+	diag("long references");
+	for (int n = 4090; n <= 16390; n = (n == 4100) ? 16370 : n + 1)
+		check_long("", "x", n - 7, "/a1.mp3", "a1.mp3", STRICT + (n > 4 * STORE_PATH_MAX ? LOOSE - STRICT : 0));
+	check_long("/", "d/", 20000, "a.mp3", "a.mp3", LOOSE);
+	check_long("/", "d/", 20000, "a.mp3", "d/d/a.mp3", LOOSE);
+	check_long("/", "d/", 20000, "a.mp3", "e/a.mp3", NO);
+	check_long("https://h/d/a.mp3?sig=", "0123456789", 100000, "", "d/a.mp3", LOOSE);
+	check_long("https://h/d/a.mp3?sig=", A_UMLAUT, 100000, "", "d/a.mp3", LOOSE);
+	check_long("https://h/d/a.mp3#", "?#", 100000, "", "d/a.mp3", LOOSE);
+	check_long("a.mp3", " ", 100000, "", "a.mp3", LOOSE);
+	check_long("", " ", 100000, "a.mp3", "a.mp3", LOOSE);
+	check_long(repeat(" ", 20000), "", 1, repeat(" ", 20000), "a.mp3", NO);
+	check_long(repeat(" ", 20000), "a.mp3", 1, repeat("\n", 20000), "a.mp3", LOOSE);
+	check_long("", "a", 4095, "", repeat("a", 4095), STRICT);
+	check_long("", "%61", 4095, "", repeat("a", 4095), STRICT);
+	check_long("", "%61", 6000, "/a.mp3", "a.mp3", LOOSE);
+	check_long("", "?", 10000, "/a.mp3", "a.mp3", STRICT);
+	check_long("", "../", 10000, "a.mp3", "a.mp3", LOOSE);
+	check_long("", "\\", 10000, "a.mp3", "a.mp3", STRICT);
+	check_long("", "%", 16000, "/a.mp3", "a.mp3", STRICT);
+	check_long("data:audio/mp3;base64,", "SUQzBAAA", 131072, "==", "a.mp3", NO);
+	check_long("data:audio/mp3;base64,", "SUQz/A+/", 131072, "==", "a.mp3", NO);
+	check_long("", "\377", 20000, "/a.mp3", "a.mp3", LOOSE);
+
+	/* wherever the cut falls, the letters of the last component are whole */
+	for (int i = 0; i < 4; i++)
+		check_long(repeat("x", i), A_UMLAUT, 10000, "/" A_UMLAUT_UPPER ".mp3", A_UMLAUT ".mp3", LOOSE);
+
+	/* letters that grow when they are folded, up to the limit and past it */
+	for (int n = 5450; n < 5470; n++)
+		check_long("", "\341\276\207", n, "/" A_UMLAUT_UPPER ".mp3", A_UMLAUT ".mp3", LOOSE);
+	check_long("", "\310\272", 8180, "/" A_UMLAUT_UPPER ".mp3", A_UMLAUT ".mp3", LOOSE);
+	check_long("", HAN, 80, ".mp3", repeat(HAN_NFD, 80), NO);
+	check_long("", HAN, 80, "", psprintf("%s.mp3", repeat(HAN_NFD, 80)), LOOSE);
+	check_long("", HAN "/", 1000, "a.mp3", psprintf("%sa.mp3", repeat(HAN_NFD "/", 400)), LOOSE);
+}
+
+
+/* ---------------------------------------------------------------- random --- */
+
+static uint64 random_state = SEED;
+
+static uint32
+next_random(uint32 below)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return (uint32) ((random_state >> 11) % below);
+}
+
+static const char *
+pick(const char *const *from, int n)
+{
+	return from[next_random(n)];
+}
+
+static const char *const plain_pieces[] = {
+	"a", "b", "c", "x", "A", "Q", "0", "1", "7", "-", "_", ".", "rec", "5f3c",
+	"Session", "mp3", "_processed", "_clean", "audio",
+};
+
+/* Pairs of letters in both cases, then others; none grows by case alone. */
+static const char *const odd_pieces[] = {
+	E_ACUTE, E_ACUTE_UPPER, A_UMLAUT, A_UMLAUT_UPPER, A_RING_NFD, ANGSTROM, HAN,
+	HAN_NFD, SHARP_S, SHARP_S_UPPER, I_DOT, I_DOT_NFD, I_DOTLESS, SIGMA,
+	SIGMA_FINAL, SIGMA_UPPER, IOTA_TWO, IOTA_TWO_UPPER, J_CARON, J_CARON_UPPER,
+	"\341\276\207", "\310\272", "\314\201\314\243", "\360\235\205\237",
+	"\360\237\216\265", " ", "?", "#", "%", ":", "%41", "%2F", "%00", "+", "&", "=",
+	"\n", "'", "~",
+};
+
+static const char *const file_extensions[] = {
+	".mp3", ".wav", ".MP3", ".m4a", ".webm", "", ".mkv",
+};
+
+static void
+append_component(StringInfo path, bool odd)
+{
+	int			begin = path->len;
+	int			n = 1 + next_random(4);
+
+	while (n-- > 0 && path->len - begin < 40)
+		appendStringInfoString(path, odd && next_random(2) == 0 ?
+							   pick(odd_pieces, lengthof(odd_pieces)) :
+							   pick(plain_pieces, lengthof(plain_pieces)));
+	if (strcmp(path->data + begin, ".") == 0 || strcmp(path->data + begin, "..") == 0)
+		appendStringInfoChar(path, 'k');
+}
+
+static char *
+random_path(bool odd)
+{
+	StringInfoData path;
+	int			directories = next_random(3);
+
+	initStringInfo(&path);
+	while (directories-- > 0)
+	{
+		append_component(&path, odd);
+		appendStringInfoChar(&path, '/');
+	}
+	append_component(&path, odd);
+	if (next_random(3) == 0)
+		appendStringInfoString(&path, suffixes[next_random(lengthof(suffixes))]);
+	appendStringInfoString(&path, pick(file_extensions, lengthof(file_extensions)));
+	return path.data;
+}
+
+/* Percent-encode all, or what encodeURI() or encodeURIComponent() would. */
+static char *
+encode(const char *path)
+{
+	static const char *const safe_sets[] = {"", "-_.!~*'()", "-_.!~*'();/?:@&=+$,#", "/-_."};
+	const char *safe = pick(safe_sets, lengthof(safe_sets));
+	const char *format = next_random(2) ? "%%%02X" : "%%%02x";
+	StringInfoData encoded;
+
+	initStringInfo(&encoded);
+	for (; *path != '\0'; path++)
+		if (*safe != '\0' && (isalnum((unsigned char) *path) || strchr(safe, *path) != NULL))
+			appendStringInfoChar(&encoded, *path);
+		else
+			appendStringInfo(&encoded, format, (unsigned char) *path);
+	return encoded.data;
+}
+
+static char *
+change_ascii_case(const char *path, int how)
+{
+	char	   *changed = pg_strdup(path);
+
+	for (char *p = changed; *p != '\0'; p++)
+		if (how == 0 ? next_random(2) : how == 1)
+			*p = pg_ascii_toupper((unsigned char) *p);
+		else
+			*p = pg_ascii_tolower((unsigned char) *p);
+	return changed;
+}
+
+/* Upper case of the letters that have one of their own here. */
+static char *
+change_case(const char *path)
+{
+	static const char *const pairs[][2] = {
+		{E_ACUTE, E_ACUTE_UPPER}, {A_UMLAUT, A_UMLAUT_UPPER}, {SHARP_S, SHARP_S_UPPER},
+		{SIGMA, SIGMA_UPPER}, {SIGMA_FINAL, SIGMA_UPPER}, {I_DOTLESS, "I"},
+		{"i", I_DOT}, {I_DOT, I_DOT_LOWER}, {IOTA_TWO, IOTA_TWO_UPPER},
+		{J_CARON, J_CARON_UPPER}, {ANGSTROM, A_RING}, {A_UMLAUT_UPPER, A_UMLAUT},
+	};
+	StringInfoData changed;
+
+	initStringInfo(&changed);
+	while (*path != '\0')
+	{
+		int			i;
+
+		for (i = 0; i < lengthof(pairs); i++)
+			if (strncmp(path, pairs[i][0], strlen(pairs[i][0])) == 0)
+				break;
+		if (i < lengthof(pairs) && next_random(4) > 0)
+		{
+			appendStringInfoString(&changed, pairs[i][1]);
+			path += strlen(pairs[i][0]);
+		}
+		else
+			appendStringInfoChar(&changed, *path++);
+	}
+	return changed.data;
+}
+
+static char *
+normalise(const char *path, UnicodeNormalizationForm form)
+{
+	pg_wchar   *letters = palloc((strlen(path) + 1) * sizeof(pg_wchar));
+	unsigned char buffer[8];
+	StringInfoData normalised;
+	pg_wchar   *p = letters;
+
+	for (; *path != '\0'; path += pg_utf_mblen((const unsigned char *) path))
+		*p++ = utf8_to_unicode((const unsigned char *) path);
+	*p = 0;
+	p = unicode_normalize(form, letters);
+	pfree(letters);
+	letters = p;
+	initStringInfo(&normalised);
+	for (; *p != 0; p++)
+	{
+		unicode_to_utf8(*p, buffer);
+		appendBinaryStringInfo(&normalised, (char *) buffer, pg_utf_mblen(buffer));
+	}
+	pfree(letters);
+	return normalised.data;
+}
+
+static char *
+with_backslashes(const char *path)
+{
+	char	   *changed = pg_strdup(path);
+
+	for (char *p = changed; *p != '\0'; p++)
+		if (*p == '/')
+			*p = '\\';
+	return changed;
+}
+
+static char *
+with_more_slashes(const char *path)
+{
+	static const char *const slashes[] = {"//", "/./", "///", "/x/../", "/"};
+	StringInfoData changed;
+
+	initStringInfo(&changed);
+	appendStringInfoString(&changed, next_random(2) ? "./" : "../");
+	for (; *path != '\0'; path++)
+		if (*path == '/')
+			appendStringInfoString(&changed, pick(slashes, lengthof(slashes)));
+		else
+			appendStringInfoChar(&changed, *path);
+	return changed.data;
+}
+
+/*
+ * One of the ways to write a path.  The first few only change letters and can
+ * be combined with any other.
+ */
+#define LETTER_FORMS	5
+#define ALL_FORMS		19
+
+static char *
+written(const char *path, int form)
+{
+	static const char *const directories[] = {
+		"/srv/uploads/", "/", "uploads/", "https://host/", "https://h:80/a/b/", "s3://bucket/",
+		"file:///srv/up/", "//cdn/", "C:/up/", "C:", "file:", "gs://b/%20/", "http://x?y#z/", "%FF/",
+		"%C3/", E_ACUTE "/", "./", "../", "a\\b/", "/%2F/", "\377/",
+	};
+	static const char *const queries[] = {"?x=1", "?sig=a/b%2Fc&d=\303\251#t=10", "#t=10", "?", "#"};
+
+	switch (form)
+	{
+		case 0:
+			return pg_strdup(path);
+		case 1:
+			return change_ascii_case(path, next_random(3));
+		case 2:
+			return change_case(path);
+		case 3:
+			return normalise(path, UNICODE_NFC);
+		case 4:
+			return normalise(path, UNICODE_NFD);
+		case 5:
+			return encode(path);
+		case 6:
+			return with_more_slashes(path);
+		case 7:
+			return with_backslashes(path);
+		case 8:
+			return psprintf("C:\\up\\%s", with_backslashes(path));
+		case 9:
+			return psprintf("%s%s", path, pick(queries, lengthof(queries)));
+		case 10:
+			return psprintf("%s%s", encode(path), pick(queries, lengthof(queries)));
+		case 11:
+			return psprintf("https://host/up/%s%s", encode(path), pick(queries, lengthof(queries)));
+		case 12:
+			return psprintf("%s%s", pick(directories, lengthof(directories)), encode(path));
+		case 13:
+			return psprintf("file:///srv/%s", encode(path));
+		case 14:
+			return encode(psprintf("https://host/up/%s", path));
+		case 15:
+			return psprintf("%s%s/", repeat("d/", next_random(9000)), path);
+		case 16:
+			return psprintf("https://h/%s?sig=%s", path, repeat("x/", next_random(9000)));
+		default:
+			return psprintf("%s%s", pick(directories, lengthof(directories)), path);
+	}
+}
+
+static bool
+has_edge_space(const char *path)
+{
+	return isspace((unsigned char) path[0]) ||
+		isspace((unsigned char) path[strlen(path) - 1]);
+}
+
+static char *
+with_spaces(char *reference, const char *path)
+{
+	static const char *const spaces[] = {" ", "\n", "\t", "\r\n", "  "};
+
+	if (next_random(4) > 0 || has_edge_space(path))
+		return reference;
+	return psprintf("%s%s%s", pick(spaces, lengthof(spaces)), reference,
+					pick(spaces, lengthof(spaces)));
+}
+
+/*
+ * A path in any form protects its file, and the keys and the texts agree on
+ * that.  Of all failures, the first few are told.
+ */
+static void
+test_generosity(bool odd, int count)
+{
+	int			failures[ALL_FORMS] = {0};
+	int			disagreements = 0;
+	int			not_strict = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		char	   *path = random_path(odd);
+		int			form = next_random(ALL_FORMS);
+		char	   *letters = written(path, next_random(LETTER_FORMS));
+		char	   *reference = with_spaces(written(letters, form), path);
+		size_t		len = strlen(reference);
+
+		if (key_compare(&usual, path, strlen(path), path) != KEY_STRICT_MATCH)
+			not_strict++;
+		if (key_compare(&usual, reference, len, path) == KEY_NO_MATCH &&
+			failures[form]++ < 3)
+			diag("form %d: \"%s\" does not protect \"%s\"", form,
+				 show(reference, len), show(path, strlen(path)));
+		if (!agrees(&usual, reference, len, path,
+					key_compare(&usual, reference, len, path) != KEY_NO_MATCH) &&
+			disagreements++ < 3)
+			diag("\"%s\" and \"%s\"", show(reference, len), show(path, strlen(path)));
+		pfree(path);
+		pfree(letters);
+		pfree(reference);
+	}
+	for (int form = 0; form < ALL_FORMS; form++)
+		is(failures[form], 0, tap_text("form %d of a path protects it (%s letters)",
+									   form, odd ? "odd" : "plain"));
+	is(disagreements, 0, "keys and texts agree");
+	is(not_strict, 0, "a path is strict for itself");
+}
+
+/* Ids, and the files that others are derived from, in all forms, too. */
+static void
+test_generosity_of_names(bool odd, int count)
+{
+	int			id_failures = 0;
+	int			derived_failures = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		StringInfoData id;
+		char	   *file;
+		char	   *derived;
+		char	   *reference;
+		int			form;
+
+		initStringInfo(&id);
+		appendStringInfoString(&id, next_random(2) ? "d/" : "");
+		append_component(&id, odd);
+		appendStringInfoString(&id, "1");	/* no extension of audio */
+		file = psprintf("%s.mp3", id.data);
+		derived = psprintf("%s%s.wav", id.data, suffixes[next_random(lengthof(suffixes))]);
+
+		form = next_random(ALL_FORMS);
+		reference = written(written(id.data, next_random(LETTER_FORMS)), form);
+		if (key_compare(&usual, reference, strlen(reference), file) == KEY_NO_MATCH &&
+			id_failures++ < 3)
+			diag("form %d: \"%s\" does not protect \"%s\"", form,
+				 show(reference, strlen(reference)), show(file, strlen(file)));
+		if (key_compare(&usual, reference, strlen(reference), derived) == KEY_NO_MATCH &&
+			derived_failures++ < 3)
+			diag("form %d: \"%s\" does not protect \"%s\"", form,
+				 show(reference, strlen(reference)), show(derived, strlen(derived)));
+		reference = written(written(file, next_random(LETTER_FORMS)), form);
+		if (key_compare(&usual, reference, strlen(reference), derived) == KEY_NO_MATCH &&
+			derived_failures++ < 3)
+			diag("form %d: \"%s\" does not protect \"%s\"", form,
+				 show(reference, strlen(reference)), show(derived, strlen(derived)));
+		pfree(id.data);
+	}
+	is(id_failures, 0, tap_text("an id protects its file in any form (%s letters)",
+								odd ? "odd" : "plain"));
+	is(derived_failures, 0, tap_text("what it is derived from protects a file (%s letters)",
+									 odd ? "odd" : "plain"));
+}
+
+/* Spoil a text a little: most pairs are still nearly right. */
+static char *
+mutate(const char *text, size_t *len)
+{
+	static const char *const bits[] = {
+		"/", "//", "..", "../", ".", "?", "#", "%", "%2F", "%00", "\\", ":", " ",
+		"_processed", "_clean", ".mp3", ".wav", "a", "A", E_ACUTE, "e", "\314\201", "\303",
+		"\377", "https://h/", "C:",
+	};
+	StringInfoData mutated;
+	size_t		at = next_random(*len + 1);
+	size_t		gone = next_random(3) ? 0 : Min(next_random(6), *len - at);
+
+	initStringInfo(&mutated);
+	appendBinaryStringInfo(&mutated, text, (int) at);
+	if (next_random(3))
+		appendStringInfoString(&mutated, pick(bits, lengthof(bits)));
+	appendBinaryStringInfo(&mutated, text + at + gone, (int) (*len - at - gone));
+	*len = mutated.len;
+	return mutated.data;
+}
+
+static void
+test_agreement(int count)
+{
+	int			disagreements = 0;
+	int			matches = 0;
+	int			strict = 0;
+	KeyRules	rules = usual;
+
+	for (int i = 0; i < count; i++)
+	{
+		char	   *path = random_path(true);
+		char	   *reference = written(path, next_random(ALL_FORMS));
+		size_t		len = strlen(reference);
+		int			mutations = next_random(3);
+		KeyMatch	match;
+
+		while (mutations-- > 0)
+		{
+			char	   *mutated = mutate(reference, &len);
+
+			pfree(reference);
+			reference = mutated;
+		}
+		rules.utf8 = next_random(8) > 0;
+		rules.n_suffixes = next_random(lengthof(suffixes) + 1);
+		match = key_compare(&rules, reference, len, path);
+		matches += match != KEY_NO_MATCH;
+		strict += match == KEY_STRICT_MATCH;
+		if (!agrees(&rules, reference, len, path, match != KEY_NO_MATCH) &&
+			disagreements++ < 5)
+			diag("\"%s\" and \"%s\"", show(reference, len), show(path, strlen(path)));
+		pfree(path);
+		pfree(reference);
+	}
+	is(disagreements, 0, "keys and texts agree on spoilt references");
+	ok(matches > count / 4 && matches < count * 3 / 4, "some of them match, others do not");
+	diag("%d of %d match, %d strictly", matches, count, strict);
+}
+
+/*
+ * The short way for ordinary references and the long way find the same: a
+ * space at the end makes any reference one that is not ordinary.
+ */
+static void
+test_short_way(int count)
+{
+	KeyScope	scope = {0, false};
+	int			missing = 0;
+
+	key_widen_scope(&usual, DEEPER_FILE, &scope);
+	for (int i = 0; i < count; i++)
+	{
+		char	   *path = random_path(next_random(2));
+		char	   *longer = psprintf("%s ", path);
+
+		collect_reference(&usual, &scope, path, strlen(path), &reference_keys);
+		collect_reference(&usual, &scope, longer, strlen(longer), &file_keys);
+		for (int k = 0; k < reference_keys.n; k++)
+			if (!in_list(&file_keys, reference_keys.keys[k]))
+			{
+				if (missing++ < 3)
+					diag("a key of \"%s\"", show(path, strlen(path)));
+				break;
+			}
+		pfree(path);
+		pfree(longer);
+	}
+	is(missing, 0, "no key gets lost on the long way");
+}
+
+int
+main(void)
+{
+	const char *setting = getenv("UNIT_FILES");
+	int			count = setting ? atoi(setting) * 4 : 20000;
+
+	tap_begin();
+	alarm(600);
+
+	test_tables();
+	test_audio();
+	test_scope();
+	test_long();
+	diag("random names from the seed %d", SEED);
+	test_generosity(false, count);
+	test_generosity(true, count);
+	test_generosity_of_names(false, count);
+	test_generosity_of_names(true, count);
+	test_agreement(count);
+	test_short_way(count);
+	return tap_end();
+}
