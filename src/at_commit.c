@@ -17,11 +17,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "utils/memutils.h"
 
 #include "src/at_commit.h"
+#include "src/extension.h"
 #include "src/location.h"
 
 typedef enum BatchAction
@@ -44,6 +46,7 @@ struct Batch
 	struct Batch *next;
 	MemoryContext context;		/* below TopMemoryContext; holds all of it */
 	SubTransactionId subxact;
+	Oid			extension;
 	BatchAction action;
 	int64		run_id;
 	FileStore  *store;
@@ -81,6 +84,7 @@ make_batch(const Settings *settings, int64 run_id, BatchAction action, int n)
 	callback->arg = batch;
 	MemoryContextRegisterResetCallback(context, callback);
 	batch->context = context;
+	batch->extension = get_extension_oid(EXTENSION_NAME, false);
 	batch->action = action;
 	batch->run_id = run_id;
 	batch->store = store_open(settings->upload_dir);
@@ -294,6 +298,30 @@ end_batches(bool commit)
 	worker_wanted = InvalidSubTransactionId;
 }
 
+/*
+ * DROP EXTENSION in the same transaction has taken the rows with it: then
+ * nobody would know what became of the files.
+ */
+static void
+forget_orphaned_batches(void)
+{
+	Oid			extension = get_extension_oid(EXTENSION_NAME, true);
+	Batch	  **link = &batches;
+
+	while (*link != NULL)
+	{
+		Batch	   *batch = *link;
+
+		if (batch->extension == extension)
+			link = &batch->next;
+		else
+		{
+			*link = batch->next;
+			forget_batch(batch);
+		}
+	}
+}
+
 static void
 at_transaction_event(XactEvent event, void *arg)
 {
@@ -301,6 +329,8 @@ at_transaction_event(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			/* the last chance for anything that may fail */
+			if (batches != NULL)
+				forget_orphaned_batches();
 			if (worker_wanted != InvalidSubTransactionId)
 				at_commit_start_worker_now();
 			break;

@@ -113,7 +113,7 @@ capture_file(Drain *drain, LedgerFile *file)
 			set_state(file, "skipped", "it vanished before it was captured");
 			break;
 		case FILE_REPLACED:
-			set_state(file, "skipped", "it was replaced by another file");
+			set_state(file, "skipped", "it was replaced or changed");
 			break;
 		case FILE_NO_SPACE:
 			destroy_without_space(drain, file, result);
@@ -141,7 +141,7 @@ settle_by_place(Drain *drain, LedgerFile *file)
 			set_state(file, "skipped", "it vanished before it was captured");
 			return false;
 		case PLACE_OTHER:
-			set_state(file, "skipped", "it was replaced by another file");
+			set_state(file, "skipped", "it was replaced or changed");
 			return false;
 		case PLACE_UNKNOWN:
 			set_failed(file, result);
