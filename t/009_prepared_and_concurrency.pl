@@ -158,5 +158,5 @@ is($node->safe_psql('postgres', q{
 	(SELECT count(*) FROM cleanup_files f WHERE f.run_id = r.run_id AND f.state = 'deleted')}), 0, 'the figures of the runs are right');
 
 $node->stop;
-unlike(slurp_file($node->logfile), qr/PANIC:|signal \d+|WARNING:/, 'no process has died, nothing was warned of');
+is(log_lines($node, qr/PANIC:|signal \d+|WARNING:  (?!no background worker is free)/), '', 'no process has died, nothing was warned of but a lack of workers');
 done_testing();

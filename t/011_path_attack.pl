@@ -8,7 +8,8 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use AudioCleanup;
-use File::Path qw(make_path remove_tree);
+use Fcntl qw(O_CREAT O_NONBLOCK O_NOFOLLOW O_WRONLY);
+use File::Path qw(make_path);
 use POSIX qw(_exit mkfifo);
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -37,42 +38,56 @@ ok(wait_for_drain($node), 'the directory is claimed');
 
 # ---- the attacker ----
 
-# One trick on the file or directory at random; nothing of it has to succeed.
+# Never by a symlink into the canary, and never waiting at a fifo.
+sub make_bait
+{
+	my ($path) = @_;
+	sysopen(my $handle, $path, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOFOLLOW) or return 0;
+	syswrite $handle, 'bait' unless -s $handle;
+	close $handle;
+	return 1;
+}
+
+# One trick at random; nothing of it has to succeed.  He does no harm to the
+# canary himself: where a symlink leads there, all he does is to take it away.
 sub play
 {
-	my $top = "$dir/top" . int rand 3;
+	my ($who) = @_;
+	my $top = "$dir/top$who" . int rand 2;
 	my $sub = "$top/sub";
 	my $file = "$sub/" . ('a.mp3', 'b.mp3')[ rand 2 ];
 
-	eval { make_path($sub); };
-	foreach my $name ('a.mp3', 'b.mp3')
+	if (-l $top || -l $sub)
 	{
-		next if -e "$sub/$name" || !open(my $handle, '>', "$sub/$name");
-		print $handle 'bait';
-		close $handle;
+		my $link = -l $top ? $top : $sub;
+		return if rand() < 0.7;
+		unlink $link;
+		rename "$link.away", $link;
+		return;
 	}
+	eval { make_path($sub); };
+	-e "$sub/$_" || make_bait("$sub/$_.$$") && rename "$sub/$_.$$", "$sub/$_"
+	  foreach 'a.mp3', 'b.mp3', map { "bait$_.mp3" } 1 .. 8;
 
 	my @tricks = (
-		# a directory becomes a symlink to one outside, and back
+		# a directory becomes a symlink to one outside
 		sub { rename $sub, "$sub.away"; symlink "$canary/sub", $sub; },
 		sub { rename $top, "$top.away"; symlink $canary, $top; },
-		sub { unlink $sub if -l $sub; rename "$sub.away", $sub; },
-		sub { unlink $top if -l $top; rename "$top.away", $top; },
 		# a file becomes a symlink, a fifo, a directory, another file
 		sub { symlink "$canary/a.mp3", "$file.new"; rename "$file.new", $file; },
 		sub { unlink $file; mkfifo($file, 0600); },
 		sub { unlink $file; mkdir $file; },
 		sub { rmdir $file; },
-		sub { open my $handle, '>', "$file.new"; rename "$file.new", $file; },
+		sub { make_bait("$file.new"); rename "$file.new", $file; },
 		# hard links to what is outside
 		sub { link "$canary/linked/a.mp3", $file; },
 		sub { unlink $file; link "$canary/linked/b.mp3", $file; },
 		# parents change their names
 		sub { rename $sub, "$top/other"; rename "$top/other", $sub; },
-		sub { rename $top, "$dir/elsewhere$$"; rename "$dir/elsewhere$$", $top; },
+		sub { rename $top, "$dir/elsewhere$who"; rename "$dir/elsewhere$who", $top; },
 		# the way out by the trash
 		sub { symlink $canary, "$dir/.audio_cleanup/trash"; },
-		sub { rename "$dir/.audio_cleanup/trash", "$dir/.audio_cleanup/gone$$"; symlink $canary, "$dir/.audio_cleanup/trash"; },
+		sub { rename "$dir/.audio_cleanup/trash", "$dir/.audio_cleanup/gone$who"; symlink $canary, "$dir/.audio_cleanup/trash"; },
 		sub { unlink "$dir/.audio_cleanup/trash" if -l "$dir/.audio_cleanup/trash"; });
 	$tricks[ rand @tricks ]->();
 	return;
@@ -87,12 +102,14 @@ foreach my $i (1 .. 2)
 	if (!$pid)
 	{
 		srand($i);
+		alarm $seconds * 3;
 		my $tricks = 0;
 		no warnings;
 		while (time < $until)
 		{
-			play();
+			play($i);
 			$tricks++;
+			usleep(rand 2000);
 		}
 		_exit($tricks > 1000 ? 0 : 1);
 	}
@@ -140,5 +157,5 @@ is($node->safe_psql('postgres', q{SELECT count(*) FROM (SELECT 1 FROM cleanup_fi
 is_deeply(visible_files($canary), $before, 'outside all is as it was');
 
 $node->stop;
-unlike(slurp_file($node->logfile), qr/PANIC:|signal \d+|TRAP:/, 'no process has died');
+is(log_lines($node, qr/PANIC:|signal \d+|TRAP:/), '', 'no process has died');
 done_testing();

@@ -23,7 +23,7 @@ our @EXPORT = qw(
   new_server make_schema upload_dir put_file put_files add_rows empty_directory
   visible_files trashed_files read_file sql_json wait_until wait_for_drain
   violations build_shim start_with_faults set_fault clear_fault fault_fired
-  log_since log_position
+  log_since log_position log_lines
 );
 
 my $wait_seconds = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
@@ -105,6 +105,13 @@ sub log_since
 {
 	my ($node, $position) = @_;
 	return slurp_file($node->logfile, $position);
+}
+
+# The lines of the server log that match.
+sub log_lines
+{
+	my ($node, $pattern) = @_;
+	return join '', grep { $_ =~ $pattern } split /^/m, slurp_file($node->logfile);
 }
 
 
