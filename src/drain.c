@@ -125,12 +125,34 @@ capture_file(Drain *drain, LedgerFile *file)
 	}
 }
 
+/*
+ * A row from before the directory was taken over: of the timeline that ended,
+ * or of the cluster that this one is a copy of.  What has happened since is
+ * not known here, so the file stays, and comes back if it was captured.
+ */
+static void
+let_live(Drain *drain, LedgerFile *file)
+{
+	FileResult	result = store_put_back(drain->store, drain->run_id, file->path,
+										&file->identity);
+
+	if (result.outcome == FILE_FAILED || result.outcome == FILE_NO_SPACE)
+		set_failed(file, result);
+	else
+		set_state(file, "skipped", "the directory was taken over after it was condemned");
+}
+
 /* What can be told of a pending file by looking; true if it must be captured. */
 static bool
 settle_by_place(Drain *drain, LedgerFile *file)
 {
 	FileResult	result = {FILE_FAILED, 0, "find it"};
 
+	if (file->condemned_at < drain->taken_over)
+	{
+		let_live(drain, file);
+		return false;
+	}
 	switch (store_locate(drain->store, drain->run_id, file->path, &file->identity,
 						 &result.errnum))
 	{
@@ -378,6 +400,7 @@ check_claim(Drain *drain)
 		written = store_write_claim(drain->store, claim_text(claim->uuid), false);
 		claim = claim_check(drain->store, drain->extension, upload_dir);
 	}
+	drain->taken_over = claim->grace_from;
 	if (claim->state == CLAIM_OURS)
 		claim_confirm(drain->extension, claim, upload_dir);
 	else if (claim->brake == NULL)

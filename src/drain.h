@@ -25,6 +25,8 @@ typedef struct Drain
 	FileStore  *store;
 	bool		at_commit;		/* in somebody's transaction: files are touched
 								 * only when that commits */
+	TimestampTz taken_over;		/* what was condemned before is let live: the
+								 * directory was not ours then; 0: it was */
 	int64		captured;		/* file_id up to which pending files were seen */
 	int64		destroyed;		/* the same of due files */
 } Drain;

@@ -30,8 +30,9 @@
 #include "src/extension.h"
 #include "src/sql.h"
 
-/* objsubid of the lock on the extension that runs take; DROP takes 0 */
-#define RUN_LOCK_SUBID	1
+/* objsubids of our locks on the extension; DROP EXTENSION takes 0 */
+#define RUN_LOCK_SUBID		1
+#define QUEUE_LOCK_SUBID	2
 
 Extension *
 extension_lookup(bool missing_ok)
@@ -211,10 +212,17 @@ describe_holder(VirtualTransactionId vxid)
 }
 
 static void
-set_run_lock_tag(LOCKTAG *tag, const Extension *extension)
+set_lock_tag(LOCKTAG *tag, const Extension *extension, uint16 subid)
 {
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension->oid,
-					   RUN_LOCK_SUBID);
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension->oid, subid);
+}
+
+/* An abort of the transaction has given back session locks already. */
+static void
+release_session_lock(const LOCKTAG *tag)
+{
+	if (compat_lock_is_held(tag, ExclusiveLock))
+		(void) LockRelease(tag, ExclusiveLock, true);
 }
 
 typedef struct RunLock
@@ -238,7 +246,7 @@ extension_lock_run(const Extension *extension, int wait_ms, bool session)
 	Deadline	deadline = deadline_in(wait_ms);
 	char	   *holder;
 
-	set_run_lock_tag(&lock.tag, extension);
+	set_lock_tag(&lock.tag, extension, RUN_LOCK_SUBID);
 	lock.session = session;
 	if (LockAcquire(&lock.tag, ExclusiveLock, session, true) != LOCKACQUIRE_NOT_AVAIL)
 		return;
@@ -257,10 +265,26 @@ extension_unlock_run(const Extension *extension)
 {
 	LOCKTAG		tag;
 
-	set_run_lock_tag(&tag, extension);
-	/* an abort of the transaction has given back session locks already */
-	if (compat_lock_is_held(&tag, ExclusiveLock))
-		(void) LockRelease(&tag, ExclusiveLock, true);
+	set_lock_tag(&tag, extension, RUN_LOCK_SUBID);
+	release_session_lock(&tag);
+}
+
+bool
+extension_queue_up(const Extension *extension)
+{
+	LOCKTAG		tag;
+
+	set_lock_tag(&tag, extension, QUEUE_LOCK_SUBID);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+extension_leave_queue(const Extension *extension)
+{
+	LOCKTAG		tag;
+
+	set_lock_tag(&tag, extension, QUEUE_LOCK_SUBID);
+	release_session_lock(&tag);
 }
 
 static void

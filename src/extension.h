@@ -74,6 +74,14 @@ extern void extension_lock_run(const Extension *extension, int wait_ms, bool ses
 extern void extension_unlock_run(const Extension *extension);
 
 /*
+ * Queue up as the one process that waits for the run lock to drain: false if
+ * another one waits already.  To be given up when the run lock is had.  For
+ * background workers: every run that commits starts one, and two are enough.
+ */
+extern bool extension_queue_up(const Extension *extension);
+extern void extension_leave_queue(const Extension *extension);
+
+/*
  * Lock a relation against changes of its definition (AccessShareLock) until
  * the end of the transaction.  Waits as long as lock_timeout allows, then
  * ERROR lock_not_available, which names relation and holder.

@@ -13,10 +13,11 @@
  * about as much as hashing it, because it is done for every row of every
  * source: one pass over the bytes finds out whether anything is special.
  *
- * Unicode: both sides are composed (NFC, PostgreSQL's own tables) and then
- * lower-cased letter by letter in the C.UTF-8 locale of the C library.  That
- * is no full case folding, and need not be: two names that it confuses are
- * both kept.
+ * Unicode: both sides are decomposed (PostgreSQL's own tables), case folded
+ * letter by letter in the C.UTF-8 locale of the C library, and composed (NFC).
+ * In this order, because many a letter exists composed in one case only.  It
+ * is no full case folding ("SS" is not the German sharp s); two names that it
+ * confuses are both kept.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -28,7 +29,6 @@
 #include "postgres.h"
 #endif
 
-#include <ctype.h>
 #include <locale.h>
 #include <wctype.h>
 
@@ -48,7 +48,15 @@
 /* So many "?" and "#" of a reference are tried as the end of its path. */
 #define CUTS_MAX			8
 
+/*
+ * No component of a path is longer: 255 letters, each of which may come as
+ * three letters of three bytes.  What is longer is not folded, because putting
+ * marks into order takes time that grows with the square of their number.
+ */
+#define COMPONENT_MAX		(255 * 9)
+
 #define MAX_UTF8_LETTER		4
+#define DOT_ABOVE			0x0307
 
 /* Extensions by which "has no extension" is told, whatever may be cleaned. */
 static const char *const known_extensions[] = {
@@ -70,6 +78,7 @@ typedef struct Emitter
 {
 	const KeyRules *rules;
 	const KeyScope *scope;
+	bool		exact;			/* nothing folded, nothing guessed */
 	KeySink		sink;
 	void	   *arg;
 } Emitter;
@@ -91,6 +100,19 @@ folding_locale(void)
 			locale = newlocale(LC_CTYPE_MASK, "en_US.UTF-8", (locale_t) 0);
 	}
 	return locale;
+}
+
+/* Not isspace() and the like, which may see letters in bytes of UTF-8. */
+static inline bool
+is_space(char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static inline bool
+is_letter(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
 static inline char
@@ -115,7 +137,11 @@ is_valid_utf8(const char *text, size_t len)
 	return true;
 }
 
-/* One letter in lower case, where the C library knows it. */
+/*
+ * One letter in lower case, where the C library knows it.  By way of upper
+ * case, which unites what lower case keeps apart: the sigma at the end of a
+ * word and the other, i with a dot and without.
+ */
 static pg_wchar
 fold_letter(pg_wchar c)
 {
@@ -123,18 +149,38 @@ fold_letter(pg_wchar c)
 
 	if (c < 0x80)
 		return (pg_wchar) fold_ascii((char) c);
-	return locale ? (pg_wchar) towlower_l((wint_t) c, locale) : c;
+	if (locale == (locale_t) 0)
+		return c;
+	return (pg_wchar) towlower_l(towupper_l((wint_t) c, locale), locale);
+}
+
+/* Fold decomposed letters in place; the dot of a capital I goes as well. */
+static void
+fold_letters(pg_wchar *letters)
+{
+	pg_wchar	previous = 0;
+	pg_wchar   *out = letters;
+
+	for (; *letters != 0; letters++)
+	{
+		pg_wchar	c = fold_letter(*letters);
+
+		if (c == DOT_ABOVE && previous == 'i')
+			continue;
+		*out++ = previous = c;
+	}
+	*out = 0;
 }
 
 /*
- * Fold valid UTF-8 in place: NFC, then lower case.  Returns the new length;
- * a text that would outgrow `size` is left as it was, which both sides of a
- * comparison do alike.
+ * Fold valid UTF-8 in place.  Returns the new length; a text that would
+ * outgrow `room` is left as it was.
  */
 static size_t
-fold_unicode(char *text, size_t len, size_t size)
+fold_unicode(char *text, size_t len, size_t room)
 {
-	pg_wchar   *decoded = (pg_wchar *) palloc((len + 1) * sizeof(pg_wchar));
+	pg_wchar   *letters = (pg_wchar *) palloc((len + 1) * sizeof(pg_wchar));
+	pg_wchar   *decomposed;
 	pg_wchar   *composed;
 	unsigned char *folded;
 	size_t		n = 0;
@@ -142,43 +188,50 @@ fold_unicode(char *text, size_t len, size_t size)
 	size_t		i;
 
 	for (i = 0; i < len; i += pg_utf_mblen((unsigned char *) text + i))
-		decoded[n++] = utf8_to_unicode((unsigned char *) text + i);
-	decoded[n] = 0;
+		letters[n++] = utf8_to_unicode((unsigned char *) text + i);
+	letters[n] = 0;
 
-	composed = unicode_normalize(UNICODE_NFC, decoded);
-	folded = (unsigned char *) palloc(size + MAX_UTF8_LETTER);
-	for (n = 0; composed[n] != 0 && out < size; n++)
+	decomposed = unicode_normalize(UNICODE_NFD, letters);
+	fold_letters(decomposed);
+	composed = unicode_normalize(UNICODE_NFC, decomposed);
+	folded = (unsigned char *) palloc(room + MAX_UTF8_LETTER);
+	for (n = 0; composed[n] != 0 && out <= room; n++)
 	{
-		unicode_to_utf8(fold_letter(composed[n]), folded + out);
+		unicode_to_utf8(composed[n], folded + out);
 		out += pg_utf_mblen(folded + out);
 	}
-	if (composed[n] == 0 && out < size)
+	if (out <= room)
 	{
 		memcpy(text, folded, out);
 		len = out;
 	}
 	pfree(folded);
 	pfree(composed);
-	pfree(decoded);
+	pfree(decomposed);
+	pfree(letters);
 	return len;
 }
 
-/* Case folded and composed, as far as the encoding is known. */
-static void
-fold_canonical(const KeyRules *rules, Canonical *path)
+/*
+ * Case folded and composed, as far as the encoding is known: one component,
+ * because what is wrong with one must not keep the others from being folded.
+ */
+static size_t
+fold_component(const KeyRules *rules, char *text, size_t len, size_t room)
 {
 	bool		ascii = true;
 	size_t		i;
 
-	for (i = 0; i < path->len; i++)
+	for (i = 0; i < len; i++)
 	{
-		if (IS_HIGHBIT_SET(path->text[i]))
+		if (IS_HIGHBIT_SET(text[i]))
 			ascii = false;
 		else
-			path->text[i] = fold_ascii(path->text[i]);
+			text[i] = fold_ascii(text[i]);
 	}
-	if (!ascii && rules->utf8 && is_valid_utf8(path->text, path->len))
-		path->len = fold_unicode(path->text, path->len, sizeof(path->text));
+	if (!ascii && rules->utf8 && len <= COMPONENT_MAX && is_valid_utf8(text, len))
+		return fold_unicode(text, len, room);
+	return len;
 }
 
 /* Forget the last component; ".." above the root stays at the root. */
@@ -193,22 +246,30 @@ drop_last_component(Canonical *path)
 		path->components--;
 }
 
+/* `to_come`: so many bytes of the text are still to be appended. */
 static void
-append_component(Canonical *path, const char *component, size_t len)
+append_component(const KeyRules *rules, bool exact, Canonical *path,
+				 const char *component, size_t len, size_t to_come)
 {
+	char	   *place;
+
 	if (path->components++ > 0)
 		path->text[path->len++] = '/';
-	memcpy(path->text + path->len, component, len);
+	place = path->text + path->len;
+	memcpy(place, component, len);
+	if (!exact)
+		len = fold_component(rules, place, len, REFERENCE_MAX - path->len - to_come);
 	path->len += len;
 }
 
 /*
  * Fill `path` with the components of `text`: "", "." gone, ".." resolved by
- * the letters alone (nothing on disk is asked), folded.  `len` is at most
- * REFERENCE_MAX, so the result fits.
+ * the letters alone (nothing on disk is asked), folded unless `exact`.  `len`
+ * is at most REFERENCE_MAX, so the result fits.
  */
 static void
-canonicalise(const KeyRules *rules, const char *text, size_t len, Canonical *path)
+canonicalise(const KeyRules *rules, bool exact, const char *text, size_t len,
+			 Canonical *path)
 {
 	const char *end = text + len;
 
@@ -222,10 +283,9 @@ canonicalise(const KeyRules *rules, const char *text, size_t len, Canonical *pat
 		if (n == 2 && text[0] == '.' && text[1] == '.')
 			drop_last_component(path);
 		else if (n > 0 && !(n == 1 && text[0] == '.'))
-			append_component(path, text, n);
+			append_component(rules, exact, path, text, n, end - text - n);
 		text += n + 1;
 	}
-	fold_canonical(rules, path);
 }
 
 
@@ -300,11 +360,18 @@ key_is_audio(const KeyRules *rules, const char *path)
  * else 0.  A name that is nothing but the suffix is derived from nothing.
  */
 static size_t
-length_without_suffix(const char *stem, size_t len, const char *suffix)
+length_without_suffix(const KeyRules *rules, bool exact, const char *stem,
+					  size_t len, const char *suffix)
 {
+	char		folded[COMPONENT_MAX];
 	size_t		n = strlen(suffix);
 
-	if (n == 0 || len <= n || memcmp(stem + len - n, suffix, n) != 0 ||
+	if (n == 0 || n > sizeof(folded))
+		return 0;
+	memcpy(folded, suffix, n);
+	if (!exact)
+		n = fold_component(rules, folded, n, sizeof(folded));
+	if (len <= n || pg_strncasecmp(stem + len - n, folded, n) != 0 ||
 		stem[len - n - 1] == '/')
 		return 0;
 	return len - n;
@@ -329,24 +396,14 @@ emit_file_path(const char *text, size_t len, KeyFamily whole, KeyFamily tail,
 }
 
 static void
-canonicalise_file(const KeyRules *rules, const char *path, Canonical *canonical)
-{
-	/* names on disk are taken as they are, only folded */
-	canonical->len = Min(strlen(path), REFERENCE_MAX);
-	memcpy(canonical->text, path, canonical->len);
-	canonical->components = 0;
-	fold_canonical(rules, canonical);
-}
-
-void
-key_of_file(const KeyRules *rules, const char *path, int families,
-			KeySink sink, void *arg)
+emit_file(const KeyRules *rules, bool exact, const char *path, int families,
+		  KeySink sink, void *arg)
 {
 	Canonical	file;
 	size_t		stem;
 	int			i;
 
-	canonicalise_file(rules, path, &file);
+	canonicalise(rules, exact, path, Min(strlen(path), REFERENCE_MAX), &file);
 	emit_file_path(file.text, file.len, KEY_PATH, KEY_TAIL, families, sink, arg);
 
 	if ((families & ~(KEY_PATH | KEY_TAIL)) == 0)
@@ -356,12 +413,20 @@ key_of_file(const KeyRules *rules, const char *path, int families,
 
 	for (i = 0; i < rules->n_suffixes; i++)
 	{
-		size_t		len = length_without_suffix(file.text, stem, rules->suffixes[i]);
+		size_t		len = length_without_suffix(rules, exact, file.text, stem,
+												rules->suffixes[i]);
 
 		if (len > 0)
 			emit_file_path(file.text, len, KEY_DERIVED, KEY_DERIVED_TAIL,
 						   families, sink, arg);
 	}
+}
+
+void
+key_of_file(const KeyRules *rules, const char *path, int families,
+			KeySink sink, void *arg)
+{
+	emit_file(rules, false, path, families, sink, arg);
 }
 
 /* A file with keys of a derived family widens the scope; see below. */
@@ -422,6 +487,7 @@ static void
 emit_canonical(Emitter *emitter, const Canonical *path)
 {
 	size_t		stem;
+	size_t		dot;
 
 	if (path->components == 0)
 		return;
@@ -431,44 +497,56 @@ emit_canonical(Emitter *emitter, const Canonical *path)
 	if (stem == path->len)
 		emit_reference_path(emitter, path->text, path->len, path->components,
 							KEY_STEM, KEY_STEM_TAIL);
-	if (emitter->scope->derived)
-		emit_reference_path(emitter, path->text, stem, path->components,
+	if (!emitter->scope->derived)
+		return;
+	emit_reference_path(emitter, path->text, stem, path->components,
+						KEY_DERIVED, KEY_DERIVED_TAIL);
+	/* an id with a dot, or the film "talk.mkv"?  To keep, both. */
+	dot = find_dot(path->text, stem);
+	if (dot < stem && stem == path->len && !emitter->exact)
+		emit_reference_path(emitter, path->text, dot, path->components,
 							KEY_DERIVED, KEY_DERIVED_TAIL);
 }
 
-/* Take "scheme://host" or a drive letter off the front. */
-static void
+/* Take "scheme://host" or a drive letter off the front; was there any? */
+static bool
 skip_scheme_and_host(const char **text, size_t *len)
 {
 	const char *p = *text;
 	const char *end = p + *len;
 
-	if (p == end || !isalpha((unsigned char) *p))
-		return;
-	while (p < end && (isalnum((unsigned char) *p) || *p == '+' || *p == '-' || *p == '.'))
+	if (p == end || !is_letter(*p))
+		return false;
+	while (p < end && (is_letter(*p) || (*p >= '0' && *p <= '9') ||
+					   *p == '+' || *p == '-' || *p == '.'))
 		p++;
 	if (p == end || *p != ':')
-		return;
+		return false;
 	p++;
 	if (end - p >= 2 && (p[0] == '/' || p[0] == '\\') && (p[1] == '/' || p[1] == '\\'))
 		for (p += 2; p < end && *p != '/' && *p != '\\';)
 			p++;
 	else if (p - *text != 2 && pg_strncasecmp(*text, "file:", 5) != 0)
-		return;					/* "a:b.mp3" is a name with a colon */
+		return false;			/* "ab:c.mp3" is a name with a colon */
 	*len = end - p;
 	*text = p;
+	return true;
 }
 
-static void
+/* Were there any? */
+static bool
 trim_spaces(const char **text, size_t *len)
 {
-	while (*len > 0 && isspace((unsigned char) **text))
+	size_t		before = *len;
+
+	while (*len > 0 && is_space(**text))
 	{
 		(*text)++;
 		(*len)--;
 	}
-	while (*len > 0 && isspace((unsigned char) (*text)[*len - 1]))
+	while (*len > 0 && is_space((*text)[*len - 1]))
 		(*len)--;
+	return *len < before;
 }
 
 static int
@@ -510,7 +588,7 @@ emit_path_reading(Emitter *emitter, const char *text, size_t len)
 	Canonical	path;
 	size_t		i;
 
-	canonicalise(emitter->rules, text, len, &path);
+	canonicalise(emitter->rules, emitter->exact, text, len, &path);
 	emit_canonical(emitter, &path);
 	if (memchr(text, '\\', len) != NULL)
 	{
@@ -518,26 +596,32 @@ emit_path_reading(Emitter *emitter, const char *text, size_t len)
 
 		for (i = 0; i < len; i++)
 			slashed[i] = text[i] == '\\' ? '/' : text[i];
-		canonicalise(emitter->rules, slashed, len, &path);
+		canonicalise(emitter->rules, emitter->exact, slashed, len, &path);
 		emit_canonical(emitter, &path);
 	}
+}
+
+/* One reading with the spaces around it, and without them. */
+static void
+emit_spaced_reading(Emitter *emitter, const char *text, size_t len)
+{
+	emit_path_reading(emitter, text, len);
+	if (trim_spaces(&text, &len))
+		emit_path_reading(emitter, text, len);
 }
 
 /* One reading as it stands, and percent-decoded. */
 static void
 emit_escaped_reading(Emitter *emitter, const char *text, size_t len)
 {
-	trim_spaces(&text, &len);
-	emit_path_reading(emitter, text, len);
+	emit_spaced_reading(emitter, text, len);
 	if (memchr(text, '%', len) != NULL)
 	{
 		char		decoded[REFERENCE_MAX];
-		const char *start = decoded;
 		size_t		n = decode_percent(text, len, decoded);
 
-		emit_path_reading(emitter, start, n);
-		trim_spaces(&start, &n);
-		emit_path_reading(emitter, start, n);
+		if (n < len)
+			emit_spaced_reading(emitter, decoded, n);
 	}
 }
 
@@ -608,39 +692,50 @@ read_plain(const char *text, size_t len, Canonical *path)
 	return true;
 }
 
+/* All readings of at most REFERENCE_MAX bytes. */
+static void
+emit_readings(Emitter *emitter, const char *text, size_t len)
+{
+	/* to the letter: even a name that looks like a URL may be a file */
+	emit_url_reading(emitter, text, len);
+	if (trim_spaces(&text, &len))
+		emit_url_reading(emitter, text, len);
+	if (skip_scheme_and_host(&text, &len))
+		emit_url_reading(emitter, text, len);
+}
+
+static void
+emit_reference(Emitter *emitter, const char *text, size_t len)
+{
+	if (len > REFERENCE_MAX)
+		trim_spaces(&text, &len);
+	if (len <= REFERENCE_MAX)
+		emit_readings(emitter, text, len);
+	else if (!emitter->exact)
+	{
+		/* the path of a URL with a huge query, and the end of anything */
+		emit_readings(emitter, text, REFERENCE_MAX);
+		emit_readings(emitter, text + len - REFERENCE_MAX, REFERENCE_MAX);
+	}
+}
+
 void
 key_of_reference(const KeyRules *rules, const KeyScope *scope,
 				 const char *reference, size_t len, KeySink sink, void *arg)
 {
-	Emitter		emitter = {rules, scope, sink, arg};
-	const char *text = reference;
+	Emitter		emitter = {rules, scope, false, sink, arg};
 	Canonical	path;
 
 	/* a leading slash says nothing: a path matches by its tail */
-	while (len > 1 && text[0] == '/' && text[1] != '/')
+	if (len > 1 && reference[0] == '/' && reference[1] != '/')
 	{
-		text++;
+		reference++;
 		len--;
 	}
-	if (read_plain(text, len, &path))
-	{
+	if (read_plain(reference, len, &path))
 		emit_canonical(&emitter, &path);
-		return;
-	}
-
-	if (len > REFERENCE_MAX)
-	{
-		/* the path of a URL with a huge query, and the end of anything */
-		key_of_reference(rules, scope, text, REFERENCE_MAX, sink, arg);
-		text += len - REFERENCE_MAX;
-		len = REFERENCE_MAX;
-	}
-	/* to the letter: even a name that looks like a URL may be a file */
-	emit_path_reading(&emitter, text, len);
-	trim_spaces(&text, &len);
-	emit_url_reading(&emitter, text, len);
-	skip_scheme_and_host(&text, &len);
-	emit_url_reading(&emitter, text, len);
+	else
+		emit_reference(&emitter, reference, len);
 }
 
 
@@ -656,6 +751,7 @@ key_hash(KeyFamily family, const char *text, size_t len)
 typedef struct Comparison
 {
 	const KeyRules *rules;
+	bool		exact;
 	const char *path;
 	int			families;		/* that matched so far */
 	KeyFamily	family;			/* the reference's key that is looked for */
@@ -681,69 +777,35 @@ compare_with_reference_key(KeyFamily family, const char *text, size_t len, void 
 	comparison->family = family;
 	comparison->text = text;
 	comparison->len = len;
-	key_of_file(comparison->rules, comparison->path, family,
-				compare_with_file_key, comparison);
+	emit_file(comparison->rules, comparison->exact, comparison->path, family,
+			  compare_with_file_key, comparison);
 }
 
-static bool
-contains(const char *text, size_t len, const char *part, size_t part_len)
+/* The families in which reference and file have keys in common. */
+static int
+families_in_common(const KeyRules *rules, bool exact, const char *reference,
+				   size_t len, const char *path)
 {
-	size_t		i;
+	KeyScope	scope = {0, false};
+	Comparison	comparison = {rules, exact, path, 0, 0, NULL, 0};
+	Emitter		emitter = {rules, &scope, exact, compare_with_reference_key, &comparison};
 
-	for (i = 0; i + part_len <= len; i++)
-		if (memcmp(text + i, part, part_len) == 0)
-			return true;
-	return false;
-}
-
-/*
- * Does the reference, literally or decoded, hold the file's name in its very
- * letters?  Of a derived file, the name that it is derived from.
- */
-static bool
-spells_name(const KeyRules *rules, const char *reference, size_t len,
-			const char *path, bool derived)
-{
-	const char *slash = strrchr(path, '/');
-	const char *name = slash ? slash + 1 : path;
-	size_t		n = find_dot(name, strlen(name));
-	char		decoded[REFERENCE_MAX];
-	int			i;
-
-	for (i = 0; derived && i < rules->n_suffixes; i++)
-	{
-		size_t		suffix = strlen(rules->suffixes[i]);
-
-		if (n > suffix &&
-			pg_strncasecmp(name + n - suffix, rules->suffixes[i], suffix) == 0)
-		{
-			n -= suffix;
-			break;
-		}
-	}
-	if (len > REFERENCE_MAX)
-		return false;
-	return contains(reference, len, name, n) ||
-		contains(decoded, decode_percent(reference, len, decoded), name, n);
+	key_widen_scope(rules, path, &scope);
+	emit_reference(&emitter, reference, len);
+	return comparison.families;
 }
 
 KeyMatch
 key_compare(const KeyRules *rules, const char *reference, size_t len,
 			const char *path)
 {
-	Comparison	comparison = {rules, path, 0, 0, NULL, 0};
-	KeyScope	scope = {0, false};
 	const int	strict = KEY_PATH | KEY_STEM | KEY_DERIVED;
-	bool		derived_only;
+	int			families = families_in_common(rules, false, reference, len, path);
 
-	key_widen_scope(rules, path, &scope);
-	key_of_reference(rules, &scope, reference, len,
-					 compare_with_reference_key, &comparison);
-	if (comparison.families == 0)
+	if (families == 0)
 		return KEY_NO_MATCH;
-	derived_only = (comparison.families & (KEY_PATH | KEY_STEM)) == 0;
-	if ((comparison.families & strict) != 0 &&
-		spells_name(rules, reference, len, path, derived_only))
+	if ((families & strict) != 0 &&
+		(families_in_common(rules, true, reference, len, path) & strict) != 0)
 		return KEY_STRICT_MATCH;
 	return KEY_LOOSE_MATCH;
 }

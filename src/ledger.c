@@ -134,7 +134,7 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 
 	extension_act_as(extension->owner, &saved);
 	*n = sql_query(lengthof(parameters), parameters,
-				   "SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns"
+				   "SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at"
 				   " FROM %s.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
 				   " ORDER BY file_id LIMIT $3", extension->schema, condition);
 	files = palloc0(sizeof(LedgerFile) * Max(*n, 1));
@@ -147,6 +147,7 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 		files[i].identity.mtime_ns = DatumGetInt64(sql_value(i, 5));
 		files[i].identity.ctime_ns = DatumGetInt64(sql_value(i, 6));
 		files[i].identity.btime_ns = DatumGetInt64(sql_value(i, 7));
+		files[i].condemned_at = DatumGetTimestampTz(sql_value(i, 8));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);

@@ -12,6 +12,7 @@
 #ifndef AUDIO_CLEANUP_LEDGER_H
 #define AUDIO_CLEANUP_LEDGER_H
 
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 
@@ -64,6 +65,7 @@ typedef struct LedgerFile
 	int64		file_id;
 	const char *path;
 	FileIdentity identity;
+	TimestampTz condemned_at;
 	const char *new_state;		/* NULL: leave the row as it is */
 	const char *error;			/* NULL: none */
 	int64		freed;

@@ -116,6 +116,31 @@ drain_run(Drain *drain, MemoryContext context)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
+/*
+ * Wait for the run lock once, unless another worker does so already: then it
+ * will see whatever the one that started us has left to be done.
+ */
+static bool
+wait_for_turn(MemoryContext context)
+{
+	MemoryContext caller;
+	Extension  *extension;
+	bool		mine = false;
+
+	begin();
+	caller = MemoryContextSwitchTo(context);
+	extension = extension_lookup(true);
+	MemoryContextSwitchTo(caller);
+	if (extension != NULL && extension_queue_up(extension))
+	{
+		extension_lock_run(extension, -1, false);
+		extension_leave_queue(extension);
+		mine = true;
+	}
+	commit();
+	return mine;
+}
+
 void
 cleanup_drain_worker_main(Datum database)
 {
@@ -130,6 +155,8 @@ cleanup_drain_worker_main(Datum database)
 
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup drain",
 									ALLOCSET_DEFAULT_SIZES);
+	if (!wait_for_turn(context))
+		return;
 	while ((drain = next_drain(context, &after)) != NULL)
 	{
 		drain_run(drain, context);
