@@ -144,7 +144,7 @@ check_outstanding(const Examination *examination, const CleanupPlan *plan)
 	extension_act_as(plan->extension->owner, &saved);
 	sql_query(0, NULL,
 			  "SELECT count(*) FILTER (WHERE state = 'pending'),"
-			  " count(*) FILTER (WHERE state = 'trashed' AND due_at <= now())"
+			  " count(*) FILTER (WHERE state = 'trashed' AND due_at <= clock_timestamp())"
 			  " FROM %s.cleanup_files WHERE state IN ('pending', 'trashed')"
 			  " AND condemned_at < now() - interval '1 minute'", plan->extension->schema);
 	pending = DatumGetInt64(sql_value(0, 1));

@@ -246,7 +246,10 @@ drop_last_component(Canonical *path)
 		path->components--;
 }
 
-/* `to_come`: so many bytes of the text are still to be appended. */
+/*
+ * `to_come`: so many bytes of the text are still to be appended.  There is
+ * room for any path that exists; what is longer may be folded in part.
+ */
 static void
 append_component(const KeyRules *rules, bool exact, Canonical *path,
 				 const char *component, size_t len, size_t to_come)
@@ -692,21 +695,41 @@ read_plain(const char *text, size_t len, Canonical *path)
 	return true;
 }
 
+/* To the letter, because even a name that looks like a URL may be a file. */
+static void
+emit_hosted_reading(Emitter *emitter, const char *text, size_t len)
+{
+	emit_url_reading(emitter, text, len);
+	if (skip_scheme_and_host(&text, &len))
+		emit_url_reading(emitter, text, len);
+}
+
 /* All readings of at most REFERENCE_MAX bytes. */
 static void
 emit_readings(Emitter *emitter, const char *text, size_t len)
 {
-	/* to the letter: even a name that looks like a URL may be a file */
-	emit_url_reading(emitter, text, len);
+	emit_hosted_reading(emitter, text, len);
 	if (trim_spaces(&text, &len))
-		emit_url_reading(emitter, text, len);
-	if (skip_scheme_and_host(&text, &len))
-		emit_url_reading(emitter, text, len);
+		emit_hosted_reading(emitter, text, len);
 }
 
 static void
 emit_reference(Emitter *emitter, const char *text, size_t len)
 {
+	Canonical	path;
+
+	/* a leading slash says nothing: a path matches by its tail */
+	if (len > 1 && text[0] == '/' && text[1] != '/')
+	{
+		text++;
+		len--;
+	}
+	if (!emitter->exact && read_plain(text, len, &path))
+	{
+		emit_canonical(emitter, &path);
+		return;
+	}
+
 	if (len > REFERENCE_MAX)
 		trim_spaces(&text, &len);
 	if (len <= REFERENCE_MAX)
@@ -724,18 +747,8 @@ key_of_reference(const KeyRules *rules, const KeyScope *scope,
 				 const char *reference, size_t len, KeySink sink, void *arg)
 {
 	Emitter		emitter = {rules, scope, false, sink, arg};
-	Canonical	path;
 
-	/* a leading slash says nothing: a path matches by its tail */
-	if (len > 1 && reference[0] == '/' && reference[1] != '/')
-	{
-		reference++;
-		len--;
-	}
-	if (read_plain(reference, len, &path))
-		emit_canonical(&emitter, &path);
-	else
-		emit_reference(&emitter, reference, len);
+	emit_reference(&emitter, reference, len);
 }
 
 

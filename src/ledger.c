@@ -103,7 +103,7 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 	n = sql_query(lengthof(parameters), parameters,
 				  "SELECT r.run_id, r.upload_dir, r.settings FROM %1$s.cleanup_runs r"
 				  " WHERE r.run_id IN (SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'pending'"
-				  "  UNION SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= now()"
+				  "  UNION SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
 				  "  UNION SELECT u.run_id FROM %1$s.cleanup_runs u WHERE u.status IN ('running', 'pending'))"
 				  " AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id",
 				  extension->schema);
@@ -127,7 +127,7 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)};
 	const char *condition = kind == LEDGER_PENDING ? "state = 'pending'"
-		: "state = 'trashed' AND due_at <= now()";
+		: "state = 'trashed' AND due_at <= clock_timestamp()";
 	LedgerFile *files;
 	ActingAs	saved;
 	int			i;
@@ -230,7 +230,7 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 						 "  pg_catalog.count(*) FILTER (WHERE state = 'skipped') AS skipped,"
 						 "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
 						 "  pg_catalog.count(*) FILTER (WHERE state = 'pending'"
-						 "    OR state = 'trashed' AND due_at <= now()) AS outstanding,"
+						 "    OR state = 'trashed' AND due_at <= clock_timestamp()) AS outstanding,"
 						 "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
 						 " FROM %1$s.cleanup_files WHERE run_id = $1)"
 						 " UPDATE %1$s.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"

@@ -53,6 +53,22 @@ is($stderr, '', 'cleanup_run() does not warn');
 is_deeply(violations($node, $dir, { %files, final => 1 }), [], 'and leaves nothing undone, of earlier runs either');
 is_deeply(visible_files($dir), \%wanted, 'what is wanted is there');
 
+# ---- who began earlier knows what is due all the same ----
+
+%unwanted = map { $_ => put_file($dir, $_) } map { "fourth$_.mp3" } 1 .. 4;
+my $early = $node->background_psql('postgres');
+$early->query_safe('BEGIN; SELECT now();');
+$node->psql('postgres', 'SELECT cleanup_all()');
+$early->query('SELECT cleanup_all(); COMMIT;');
+$early->quit;
+is_deeply(trashed_files($dir), {}, 'a transaction that began before the run finds its files due');
+$node->psql('postgres', 'CALL cleanup_run()');
+is_deeply(violations($node, $dir, { %files, unwanted => \%unwanted, final => 1 }), [], 'all is well');
+is($node->safe_psql('postgres', q{
+	SELECT count(*) FROM cleanup_runs r WHERE r.deleted <>
+	(SELECT count(*) FROM cleanup_files f WHERE f.run_id = r.run_id AND f.state = 'deleted')}), 0,
+	'the figures of the runs are right');
+
 # ---- ten thousand at a time ----
 
 put_files($dir, map { sprintf 'many/%05d.mp3', $_ } 1 .. 10_100);
