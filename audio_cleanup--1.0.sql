@@ -61,7 +61,7 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.status IS
 COMMENT ON COLUMN @extschema@.cleanup_runs.requested_by IS 'the role that asked, seen through SECURITY DEFINER functions';
 COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
 COMMENT ON COLUMN @extschema@.cleanup_runs.deleted IS 'files destroyed';
-COMMENT ON COLUMN @extschema@.cleanup_runs.skipped IS 'files let live: replaced, vanished or referred to again';
+COMMENT ON COLUMN @extschema@.cleanup_runs.skipped IS 'files let live: replaced, vanished, or referred to again (and put back)';
 COMMENT ON COLUMN @extschema@.cleanup_runs.bytes IS 'bytes given back to the file system';
 COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them';
 

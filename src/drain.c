@@ -11,7 +11,8 @@
  *	1.	pending rows: captured already -> trashed.  Still in place -> matched
  *		against the sources once more, because time has passed, then captured
  *		-> trashed, or skipped.  COMMIT.
- *	2.	due rows: unlink, -> deleted.  COMMIT.
+ *	2.	due rows: matched a last time, and put back (-> restored) if somebody
+ *		needs them; else unlink, -> deleted.  COMMIT.
  *	3.	the run: its figures, and its line in the server log.  COMMIT.
  *
  * Directories are fsynced before a row says that something has happened.
@@ -175,28 +176,38 @@ settle_by_place(Drain *drain, LedgerFile *file)
 }
 
 /*
- * Files that are still in place were condemned some time ago: somebody may
- * refer to them by now.
+ * Which of these files does somebody need by now?  NULL if that cannot be
+ * told: they are left as they are.
  */
-static void
-recheck_and_capture(Drain *drain, LedgerFile **files, int n)
+static bool *
+recheck(Drain *drain, LedgerFile **files, int n)
 {
 	const char **paths = palloc(sizeof(char *) * n);
 	Brake	   *brake = NULL;
-	Batch	   *batch = NULL;
 	bool	   *needed;
 	int			i;
 
 	for (i = 0; i < n; i++)
 		paths[i] = files[i]->path;
 	needed = plan_recheck(drain->settings, drain->extension, paths, n, &brake);
-	if (brake != NULL)
-	{
-		ereport(WARNING,
-				(errmsg("audio_cleanup left %d condemned files where they are", n),
-				 errdetail_internal("%s", brake_text(brake))));
+	if (brake == NULL)
+		return needed;
+	ereport(WARNING,
+			(errmsg("audio_cleanup leaves %d condemned files as they are for now", n),
+			 errdetail_internal("%s", brake_text(brake))));
+	return NULL;
+}
+
+/* Files that are still in place were condemned some time ago. */
+static void
+recheck_and_capture(Drain *drain, LedgerFile **files, int n)
+{
+	bool	   *needed = recheck(drain, files, n);
+	Batch	   *batch = NULL;
+	int			i;
+
+	if (needed == NULL)
 		return;
-	}
 	if (drain->at_commit)
 		batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_CAPTURE, n);
 	for (i = 0; i < n; i++)
@@ -303,55 +314,91 @@ destroy_file(Drain *drain, LedgerFile *file)
 						"another file is in its place")));
 }
 
+/* Somebody needs it: back to its place, unless that is taken. */
+static void
+heal_file(Drain *drain, LedgerFile *file)
+{
+	FileResult	result = store_put_back(drain->store, drain->run_id, file->path,
+										&file->identity);
+
+	if (result.outcome == FILE_VANISHED)
+		settle_missing(drain, file);
+	else if (result.outcome == FILE_OK)
+	{
+		set_state(file, "restored", "it is referred to again");
+		ereport(WARNING,
+				(errmsg("audio_cleanup put file \"%s\" back: it is referred to again", file->path)));
+	}
+	else if (result.outcome == FILE_OCCUPIED)
+		set_state(file, "failed",
+				  psprintf("it is referred to again, but its name is taken; it lies in %s/%s/%lld",
+						   STORE_PRIVATE_DIR, STORE_TRASH_DIR, (long long) drain->run_id));
+	else
+		set_failed(file, result);
+}
+
+/*
+ * In somebody's transaction what is recorded as trashed may be rolled back:
+ * the file is destroyed at its commit, and found missing by the next drain.
+ */
+static void
+destroy_at_commit(Drain *drain, Batch *batch, LedgerFile *file)
+{
+	int			errnum;
+
+	if (store_locate(drain->store, drain->run_id, file->path, &file->identity,
+					 &errnum) == PLACE_TRASH)
+		at_commit_add(batch, file->path, &file->identity);
+	else
+		settle_missing(drain, file);
+}
+
+static void
+destroy_unless_needed(Drain *drain, LedgerFile *files, int n)
+{
+	LedgerFile **all = palloc(sizeof(LedgerFile *) * n);
+	Batch	   *batch = NULL;
+	bool	   *needed;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		all[i] = &files[i];
+	if ((needed = recheck(drain, all, n)) == NULL)
+		return;
+	if (drain->at_commit)
+		batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_DESTROY, n);
+	for (i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (needed[i])
+			heal_file(drain, &files[i]);
+		else if (drain->at_commit)
+			destroy_at_commit(drain, batch, &files[i]);
+		else
+			destroy_file(drain, &files[i]);
+	}
+	if (drain->at_commit)
+		at_commit_end(batch);
+}
+
+/*
+ * The last look.  A writer may have begun while the run that condemned these
+ * files was looking, too late to be waited for and too early to see that they
+ * would go.  He is waited for now, when the files have left the directory and
+ * nobody can begin to refer to them any more.
+ */
 static int
 destroy_step(Drain *drain, int limit)
 {
 	LedgerFile *files;
 	int			n;
-	int			i;
 
 	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->destroyed, limit, &n);
 	if (n == 0)
 		return 0;
-	for (i = 0; i < n; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		destroy_file(drain, &files[i]);
-	}
+	destroy_unless_needed(drain, files, n);
 	make_durable(drain);
 	ledger_record(drain->extension, files, n);
-	drain->destroyed = files[n - 1].file_id;
-	return n;
-}
-
-/*
- * In somebody's transaction what is recorded as trashed may be rolled back:
- * the files are destroyed at its commit, and found missing by the next drain.
- */
-static int
-destroy_at_commit_step(Drain *drain, int limit)
-{
-	LedgerFile *files;
-	Batch	   *batch;
-	int			n;
-	int			i;
-	int			errnum;
-
-	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->destroyed, limit, &n);
-	if (n == 0)
-		return 0;
-	batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_DESTROY, n);
-	for (i = 0; i < n; i++)
-	{
-		if (store_locate(drain->store, drain->run_id, files[i].path, &files[i].identity,
-						 &errnum) == PLACE_TRASH)
-			at_commit_add(batch, files[i].path, &files[i].identity);
-		else
-			settle_missing(drain, &files[i]);
-	}
-	make_durable(drain);
-	ledger_record(drain->extension, files, n);
-	at_commit_end(batch);
 	drain->destroyed = files[n - 1].file_id;
 	return n;
 }
@@ -496,7 +543,7 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 	{
 		/* they are destroyed when the commit that calls them trashed is durable */
 		n = capture_step(drain, limit);
-		n = Max(n, destroy_at_commit_step(drain, limit));
+		n = Max(n, destroy_step(drain, limit));
 		drain_finish_run(drain->extension, drain->run_id);
 		store_tidy(drain->store, drain->run_id);
 	}

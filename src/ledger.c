@@ -227,7 +227,7 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 	finished = sql_query(lengthof(parameters), parameters,
 						 "WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
 						 "  pg_catalog.count(*) FILTER (WHERE state = 'trashed') AS trashed,"
-						 "  pg_catalog.count(*) FILTER (WHERE state = 'skipped') AS skipped,"
+						 "  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
 						 "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
 						 "  pg_catalog.count(*) FILTER (WHERE state = 'pending'"
 						 "    OR state = 'trashed' AND due_at <= clock_timestamp()) AS outstanding,"

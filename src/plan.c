@@ -33,6 +33,7 @@
 #include "src/match.h"
 #include "src/plan.h"
 #include "src/sources.h"
+#include "src/sql.h"
 #include "src/tree_walk.h"
 
 /* below so many files the counting brakes say nothing */
@@ -687,6 +688,33 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 	return condemned;
 }
 
+typedef struct Waiting
+{
+	List	   *sources;
+	int			writer_wait;
+	Brake	   *brake;
+} Waiting;
+
+static void
+try_waiting(void *arg)
+{
+	Waiting    *waiting = arg;
+
+	wait_for_writers(waiting->sources, waiting->writer_wait, &waiting->brake);
+}
+
+/* Giving up is no ERROR here: other files can be dealt with. */
+static Brake *
+wait_or_brake(List *sources, int writer_wait)
+{
+	Waiting		waiting = {sources, writer_wait, NULL};
+	ErrorData  *error = sql_try(try_waiting, &waiting);
+
+	if (error != NULL)
+		return brake_make("writers", error->sqlerrcode, error->message, error->detail, error->hint);
+	return waiting.brake;
+}
+
 bool *
 plan_recheck(const Settings *settings, const Extension *extension,
 			 const char *const *paths, int n, Brake **found)
@@ -697,7 +725,7 @@ plan_recheck(const Settings *settings, const Extension *extension,
 	int			i;
 
 	if (*found == NULL)
-		wait_for_writers(sources, settings->writer_wait, found);
+		*found = wait_or_brake(sources, settings->writer_wait);
 	if (*found != NULL)
 		return needed;
 	match = match_begin(&settings->rules);

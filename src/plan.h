@@ -95,8 +95,9 @@ extern Condemned *plan_condemn(CleanupPlan *plan, int64 limit);
 
 /*
  * Of these files (paths), which are referred to by anybody who is no failed
- * session?  For files that were condemned by an earlier run.  Waits for
- * writers.  *brake is set, and nothing said, if the sources cannot be read.
+ * session?  For files that were condemned before.  Waits for writers.
+ * *brake is set, and nothing said, if the sources cannot be read, or writers
+ * could not be waited for.
  */
 extern bool *plan_recheck(const Settings *settings, const Extension *extension,
 						  const char *const *paths, int n, Brake **brake);
