@@ -240,6 +240,10 @@ run_in_batches(CleanWhat what, bool force, const char *trigger)
 	}
 	PG_CATCH();
 	{
+		/* its temporary files outlive the transaction */
+		if (plan->condemned != NULL)
+			condemned_end(plan->condemned);
+		plan->condemned = NULL;
 		/* what was committed before is not left lying about */
 		extension_unlock_run(plan->extension);
 		at_commit_start_worker_now();

@@ -23,12 +23,35 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "tcop/tcopprot.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "src/drain.h"
 #include "src/ledger.h"
 #include "src/worker.h"
+
+/*
+ * Settings that a DBA made for the sessions of users, with ALTER DATABASE or
+ * in postgresql.conf, must not keep us from our work; as in autovacuum.
+ */
+static void
+override_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"session_replication_role", "origin"}
+	};
+	int			i;
+
+	for (i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
 
 /* Begin and end a transaction of our own, with SPI. */
 static void
@@ -152,6 +175,7 @@ cleanup_drain_worker_main(Datum database)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
+	override_settings();
 
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup drain",
 									ALLOCSET_DEFAULT_SIZES);

@@ -1159,8 +1159,9 @@ mutate(const char *text, size_t *len)
 	};
 	StringInfoData mutated;
 	size_t		at = next_random(*len + 1);
-	size_t		gone = next_random(3) ? 0 : Min(next_random(6), *len - at);
+	size_t		gone = next_random(3) == 0 ? next_random(6) : 0;
 
+	gone = Min(gone, *len - at);
 	initStringInfo(&mutated);
 	appendBinaryStringInfo(&mutated, text, (int) at);
 	if (next_random(3))
@@ -1216,12 +1217,12 @@ test_short_way(int count)
 	key_widen_scope(&usual, DEEPER_FILE, &scope);
 	for (int i = 0; i < count; i++)
 	{
-		char	   *path = random_path(next_random(2));
+		char	   *path = random_path(next_random(2) == 0);
 		char	   *longer = keep(psprintf("%s ", path));
 
 		collect_reference(&usual, &scope, path, strlen(path), &reference_keys);
 		collect_reference(&usual, &scope, longer, strlen(longer), &file_keys);
-		for (int k = 0; k < reference_keys.n; k++)
+		for (int k = 0; k < reference_keys.n && !has_edge_space(path); k++)
 			if (!in_list(&file_keys, reference_keys.keys[k]))
 			{
 				if (missing++ < 3)
@@ -1237,7 +1238,7 @@ int
 main(void)
 {
 	const char *setting = getenv("UNIT_FILES");
-	int			count = setting ? atoi(setting) * 4 : 20000;
+	int			count = setting ? atoi(setting) : 1000;
 
 	tap_begin();
 	alarm(600);
@@ -1246,10 +1247,11 @@ main(void)
 	test_audio();
 	test_scope();
 	test_long();
+	/* outside the server, composing a letter searches a table from end to end */
 	diag("random names from the seed %d", SEED);
-	test_generosity(false, count);
+	test_generosity(false, count * 10);
 	test_generosity(true, count);
-	test_generosity_of_names(false, count);
+	test_generosity_of_names(false, count * 10);
 	test_generosity_of_names(true, count);
 	test_agreement(count);
 	test_short_way(count);

@@ -1,0 +1,144 @@
+# Ages are told by two clocks, the server's and that of the file system.  Where
+# they differ by more than five minutes, no file is old.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use AudioCleanup;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# A shim of its own: it shifts what statx() says, as a file server's clock would,
+# or the clock of the process, by the seconds that a file tells.
+my $source = "$PostgreSQL::Test::Utils::tmp_check/clock_shim.c";
+my $shim = "$PostgreSQL::Test::Utils::tmp_check/clock_shim.so";
+append_to_file($source, <<'END');
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+
+static long
+seconds_of(const char *variable)
+{
+	int			save_errno = errno;
+	FILE	   *file = fopen(getenv(variable), "re");
+	long		seconds = 0;
+
+	if (file != NULL)
+	{
+		if (fscanf(file, "%ld", &seconds) != 1)
+			seconds = 0;
+		fclose(file);
+	}
+	errno = save_errno;
+	return seconds;
+}
+
+int
+statx(int fd, const char *restrict name, int flags, unsigned int mask, struct statx *restrict buffer)
+{
+	__typeof__(&statx) really = (__typeof__(&statx)) dlsym(RTLD_NEXT, "statx");
+	int			rc = really(fd, name, flags, mask, buffer);
+
+	if (rc == 0)
+		buffer->stx_mtime.tv_sec += seconds_of("CLOCK_OF_FILES");
+	return rc;
+}
+
+int
+clock_gettime(clockid_t clock, struct timespec *now)
+{
+	__typeof__(&clock_gettime) really = (__typeof__(&clock_gettime)) dlsym(RTLD_NEXT, "clock_gettime");
+	int			rc = really(clock, now);
+
+	if (rc == 0 && clock == CLOCK_REALTIME)
+		now->tv_sec += seconds_of("CLOCK_OF_SERVER");
+	return rc;
+}
+END
+my ($cc) = run_command([ 'pg_config', '--cc' ]);
+system_or_bail(split(' ', $cc), '-O1', '-Wall', '-Werror', '-shared', '-fPIC', '-o', $shim, $source, '-ldl');
+
+my $node = new_server('clock', start => 0);
+my $dir = upload_dir($node);
+my %clock = (files => $node->basedir . '/clock_of_files', server => $node->basedir . '/clock_of_server');
+{
+	local $ENV{LD_PRELOAD} = $shim;
+	local $ENV{CLOCK_OF_FILES} = $clock{files};
+	local $ENV{CLOCK_OF_SERVER} = $clock{server};
+	$node->start;
+}
+make_schema($node);
+put_files($dir, 'wanted.mp3');
+add_rows($node, 'wanted.mp3');
+
+sub set_clock
+{
+	my ($whose, $seconds) = @_;
+	unlink values %clock;
+	append_to_file($clock{$whose}, "$seconds\n");
+	return;
+}
+
+my %says = (files => 1, server => -1);
+foreach my $whose (sort keys %clock)
+{
+	foreach my $seconds (-86400 * 365, -3600, -310, 310, 3600)
+	{
+		my $name = "the clock of the $whose is off by $seconds seconds";
+		my $before;
+
+		set_clock($whose, $seconds);
+		put_files($dir, 'orphan.mp3');
+		$before = visible_files($dir);
+		foreach my $statement ('SELECT cleanup_all(force => true)', 'SELECT cleanup_orphaned_files()',
+			'SELECT cleanup_failed_sessions()', 'CALL cleanup_run(force => true)')
+		{
+			my ($rc, $stdout, $stderr) = $node->psql('postgres', "\\set VERBOSITY verbose\n$statement");
+			my ($skew) = $stderr =~ /DETAIL:  It differs from the server's by (-?\d+) seconds\./;
+
+			isnt($rc, 0, "$name: $statement is refused");
+			like($stderr, qr/ERROR:  55000: the clock of the upload directory's file system cannot be trusted\n.*HINT:  Synchronize the clocks/s,
+				"$name: for that reason");
+			cmp_ok(abs(($skew // 1e9) - $seconds * $says{$whose}), '<=', 2, "$name: it says by how much");
+		}
+		my $answer = sql_json($node, 'SELECT cleanup_all(true)');
+		ok(!$answer->{success}, "$name: a dry run has no success");
+		is_deeply($answer->{blocked_by}, ['clock'], "$name: it names the brake");
+		is($answer->{result}{orphaned_files_count}, 0, "$name: and no file");
+		is($node->safe_psql('postgres', q{SELECT status FROM cleanup_check() WHERE check_name = 'clock'}), 'error', "$name: cleanup_check() finds it");
+		is_deeply(visible_files($dir), $before, "$name: nothing is deleted");
+	}
+	foreach my $seconds (-240, 0, 240)
+	{
+		set_clock($whose, $seconds);
+		put_files($dir, 'orphan.mp3');
+		ok(sql_json($node, 'SELECT cleanup_all(true)')->{success}, "$seconds seconds of the $whose are forgiven by a dry run");
+		ok(!defined sql_json($node, 'CALL cleanup_run()')->{blocked_by}, 'and by a real one');
+		# by a clock that is behind, what was changed a moment ago is changed in the future
+		if ($whose eq 'server' && $seconds < 0)
+		{
+			set_clock($whose, 0);
+			$node->safe_psql('postgres', 'CALL cleanup_run()');
+		}
+		ok(!-e "$dir/orphan.mp3", 'which deletes');
+		ok(-e "$dir/wanted.mp3", 'what is to be deleted');
+	}
+}
+
+# it is no policy: a read-only transaction cannot ask, and deletes nothing either
+set_clock('files', 3600);
+put_files($dir, 'orphan.mp3');
+is(sql_json($node, 'BEGIN READ ONLY; SELECT cleanup_all(true)')->{blocked_by}[0], 'read_only', 'a read-only preview still works');
+ok(-e "$dir/orphan.mp3", 'and touches nothing');
+
+$node->stop;
+unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:|signal \d+/, 'no process has died');
+done_testing();
