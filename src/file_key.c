@@ -56,6 +56,15 @@
 #define COMPONENT_MAX		(255 * 9)
 
 #define MAX_UTF8_LETTER		4
+
+/* So often what is percent-encoded is decoded. */
+#define DECODINGS_MAX		2
+
+/* Between these may stand the names of a list, of JSON, of a query. */
+#define SEPARATORS			"\"',;&=|{}[]<>:"
+
+/* Where an application that was set up with the defaults keeps its audio. */
+#define USUAL_UPLOAD_DIR	"uploads/audio"
 #define DOT_ABOVE			0x0307
 
 /* Extensions by which "has no extension" is told, whatever may be cleaned. */
@@ -79,6 +88,7 @@ typedef struct Emitter
 	const KeyRules *rules;
 	const KeyScope *scope;
 	bool		exact;			/* nothing folded, nothing guessed */
+	bool		rooted;			/* it was a URL, or an absolute path */
 	KeySink		sink;
 	void	   *arg;
 } Emitter;
@@ -459,6 +469,41 @@ key_widen_scope(const KeyRules *rules, const char *path, KeyScope *scope)
 
 /* --------------------------------------------------------- of references --- */
 
+/* The last component of a path. */
+static const char *
+last_component(const char *path, size_t *len)
+{
+	size_t		i = *len;
+
+	while (i > 0 && path[i - 1] != '/')
+		i--;
+	*len -= i;
+	return path + i;
+}
+
+/*
+ * May what stands in a reference before the path of a file be the upload
+ * directory?  In "archive/a.mp3" it may not: that is no reference to "a.mp3",
+ * whatever it protects.  A URL or an absolute path may be seen from another
+ * machine.
+ */
+static bool
+may_be_upload_dir(const Emitter *emitter, const char *prefix, size_t len)
+{
+	const char *upload_dir = emitter->rules->upload_dir;
+	size_t		dir_len;
+	size_t		name_len = len;
+	const char *name = last_component(prefix, &name_len);
+	const char *dir_name;
+
+	if (len == 0 || upload_dir == NULL || emitter->rooted ||
+		(len == strlen(USUAL_UPLOAD_DIR) && memcmp(prefix, USUAL_UPLOAD_DIR, len) == 0))
+		return true;
+	dir_len = strlen(upload_dir);
+	dir_name = last_component(upload_dir, &dir_len);
+	return name_len == dir_len && memcmp(name, dir_name, name_len) == 0;
+}
+
 /*
  * A reference of `components` components is the tail of deeper files, and
  * has the paths of others as its own tails.
@@ -478,7 +523,8 @@ emit_reference_path(Emitter *emitter, const char *text, size_t len, int componen
 	{
 		while (i > 0 && text[i - 1] != '/')
 			i--;
-		emitter->sink(whole, text + i, len - i, emitter->arg);
+		if (!emitter->exact || may_be_upload_dir(emitter, text, i > 0 ? i - 1 : 0))
+			emitter->sink(whole, text + i, len - i, emitter->arg);
 		if (i == 0)
 			break;
 		i--;
@@ -613,18 +659,24 @@ emit_spaced_reading(Emitter *emitter, const char *text, size_t len)
 		emit_path_reading(emitter, text, len);
 }
 
-/* One reading as it stands, and percent-decoded. */
+/* One reading as it stands, percent-decoded, and decoded once more. */
 static void
 emit_escaped_reading(Emitter *emitter, const char *text, size_t len)
 {
+	char		decoded[REFERENCE_MAX];
+	int			i;
+
 	emit_spaced_reading(emitter, text, len);
-	if (memchr(text, '%', len) != NULL)
+	for (i = 0; i < DECODINGS_MAX && memchr(text, '%', len) != NULL; i++)
 	{
-		char		decoded[REFERENCE_MAX];
+		/* in place the second time: what is written is behind what is read */
 		size_t		n = decode_percent(text, len, decoded);
 
-		if (n < len)
-			emit_spaced_reading(emitter, decoded, n);
+		if (n == len)
+			break;
+		emit_spaced_reading(emitter, decoded, n);
+		text = decoded;
+		len = n;
 	}
 }
 
@@ -658,7 +710,7 @@ plain_letters(void)
 		int			c;
 
 		for (c = 0x20; c < 0x7F; c++)
-			letters[c] = strchr("%?#\\:", c) ? 0 : (unsigned char) fold_ascii((char) c);
+			letters[c] = strchr("%?#\\+" SEPARATORS, c) ? 0 : (unsigned char) fold_ascii((char) c);
 	}
 	return letters;
 }
@@ -695,13 +747,52 @@ read_plain(const char *text, size_t len, Canonical *path)
 	return true;
 }
 
+/* A "+" may stand for a space. */
+static void
+emit_form_reading(Emitter *emitter, const char *text, size_t len)
+{
+	char		spaced[REFERENCE_MAX];
+	size_t		i;
+
+	emit_escaped_reading(emitter, text, len);
+	if (memchr(text, '+', len) == NULL)
+		return;
+	for (i = 0; i < len; i++)
+		spaced[i] = text[i] == '+' ? ' ' : text[i];
+	emit_escaped_reading(emitter, spaced, len);
+}
+
+/* What stands between separators, each for itself. */
+static void
+emit_pieces(Emitter *emitter, const char *text, size_t len)
+{
+	const char *end = text + len;
+	const char *start = text;
+	const char *p;
+
+	for (p = text; p <= end; p++)
+	{
+		if (p < end && (*p == '\0' || strchr(SEPARATORS "?#", *p) == NULL))
+			continue;
+		if (p > start)
+			emit_form_reading(emitter, start, p - start);
+		start = p + 1;
+	}
+}
+
 /* To the letter, because even a name that looks like a URL may be a file. */
 static void
 emit_hosted_reading(Emitter *emitter, const char *text, size_t len)
 {
 	emit_url_reading(emitter, text, len);
 	if (skip_scheme_and_host(&text, &len))
+	{
+		bool		rooted = emitter->rooted;
+
+		emitter->rooted = true;
 		emit_url_reading(emitter, text, len);
+		emitter->rooted = rooted;
+	}
 }
 
 /* All readings of at most REFERENCE_MAX bytes. */
@@ -711,6 +802,8 @@ emit_readings(Emitter *emitter, const char *text, size_t len)
 	emit_hosted_reading(emitter, text, len);
 	if (trim_spaces(&text, &len))
 		emit_hosted_reading(emitter, text, len);
+	if (!emitter->exact)
+		emit_pieces(emitter, text, len);
 }
 
 static void
@@ -719,6 +812,8 @@ emit_reference(Emitter *emitter, const char *text, size_t len)
 	Canonical	path;
 
 	/* a leading slash says nothing: a path matches by its tail */
+	if (len > 1 && text[0] == '/')
+		emitter->rooted = true;
 	if (len > 1 && text[0] == '/' && text[1] != '/')
 	{
 		text++;
@@ -746,7 +841,7 @@ void
 key_of_reference(const KeyRules *rules, const KeyScope *scope,
 				 const char *reference, size_t len, KeySink sink, void *arg)
 {
-	Emitter		emitter = {rules, scope, false, sink, arg};
+	Emitter		emitter = {rules, scope, false, false, sink, arg};
 
 	emit_reference(&emitter, reference, len);
 }
@@ -801,7 +896,7 @@ families_in_common(const KeyRules *rules, bool exact, const char *reference,
 {
 	KeyScope	scope = {0, false};
 	Comparison	comparison = {rules, exact, path, 0, 0, NULL, 0};
-	Emitter		emitter = {rules, &scope, exact, compare_with_reference_key, &comparison};
+	Emitter		emitter = {rules, &scope, exact, false, compare_with_reference_key, &comparison};
 
 	key_widen_scope(rules, path, &scope);
 	emit_reference(&emitter, reference, len);

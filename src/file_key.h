@@ -16,8 +16,8 @@
  *	DERIVED[_TAIL]	the same without the suffix		its extension taken off
  *
  * A reference is read generously: several readings of it (with and without
- * its "?query", percent-decoded and not, backslashes as slashes, literally)
- * each yield keys.  A wrong reading costs nothing but a file kept too long.
+ * its "?query", percent-decoded and not, backslashes as slashes, literally,
+ * and each piece of what looks like a list) each yield keys.  A wrong reading costs nothing but a file kept too long.
  * So does a collision of the 64-bit hashes of keys; who condemns because of a
  * match, instead of keeping, asks key_compare(), which compares the texts.
  *
@@ -49,6 +49,8 @@ typedef struct KeyRules
 	int			n_suffixes;
 	char	  **suffixes;		/* case folded, as in "_processed" */
 	bool		utf8;			/* are names UTF-8 (else: bytes)? */
+	const char *upload_dir;		/* where the files are, for KEY_STRICT_MATCH;
+								 * NULL: anywhere */
 } KeyRules;
 
 /*
@@ -68,8 +70,9 @@ typedef enum KeyMatch
 {
 	KEY_NO_MATCH,
 	KEY_LOOSE_MATCH,			/* enough to keep the file */
-	KEY_STRICT_MATCH			/* the reference names this very file, in these
-								 * very letters: enough to condemn it too */
+	KEY_STRICT_MATCH			/* the reference names this very file, in
+								 * these very letters: enough to condemn it
+								 * too */
 } KeyMatch;
 
 /* May a file of this name be cleaned at all, by its extension? */

@@ -382,6 +382,7 @@ settings_snapshot(void)
 	settings->backup_retention_days = backup_retention_days;
 	settings->search_unregistered = search_unregistered;
 	set_rules(&settings->rules, audio_extensions, derived_suffixes);
+	settings->rules.upload_dir = settings->upload_dir;
 	return settings;
 }
 
@@ -396,6 +397,7 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 	set_rules(&settings->rules,
 			  extensions ? extensions : audio_extensions,
 			  suffixes ? suffixes : derived_suffixes);
+	settings->rules.upload_dir = settings->upload_dir;
 	return settings;
 }
 

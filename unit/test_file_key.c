@@ -54,7 +54,7 @@
 #define SHARP_S_UPPER	"\341\272\236"
 #define I_DOT			"\304\260"
 #define I_DOT_NFD		"I\314\207"
-#define I_DOT_LOWER		"i\314\207"	/* what JavaScript makes of it */
+#define I_DOT_LOWER		"i\314\207" /* what JavaScript makes of it */
 #define I_DOTLESS		"\304\261"
 #define SIGMA			"\317\203"
 #define SIGMA_FINAL		"\317\202"
@@ -625,6 +625,7 @@ test_tables(void)
 {
 	static char *overlapping[] = {"_x", "_y_x"};
 	static char *foreign[] = {"_ge" A_UMLAUT "ndert"};
+	static char *unheard_of[] = {"xyz"};
 	static char *shouted[] = {"_GE" A_UMLAUT_UPPER "NDERT"};
 	KeyRules	rules = usual;
 
@@ -662,7 +663,7 @@ test_tables(void)
 	check(&rules, "a.txt", "a.txt", STRICT);
 	check(&rules, "a.pdf", "a.txt", NO);
 	rules.n_extensions = 1;
-	rules.extensions = (char *[]) {"xyz"};
+	rules.extensions = unheard_of;
 	check(&rules, "a.xyz", "a.mp3", NO);
 	check(&rules, "a.xyz", "a_processed.xyz", STRICT);
 	check(&rules, "a.xyz", "a.xyz.xyz", NO);
@@ -1061,7 +1062,7 @@ with_spaces(char *reference, const char *path)
 	if (next_random(4) > 0 || has_edge_space(path))
 		return reference;
 	return keep(psprintf("%s%s%s", pick(spaces, lengthof(spaces)), reference,
-					pick(spaces, lengthof(spaces))));
+						 pick(spaces, lengthof(spaces))));
 }
 
 /*
