@@ -185,6 +185,8 @@ at_commit_claim(const Settings *settings, const char *text, bool replace)
 
 	add_to_batch(batch, text, &none);
 	link_batch(batch);
+	/* which sees that it is there, and remembers that */
+	at_commit_start_worker();
 }
 
 Batch *

@@ -265,3 +265,44 @@ claim_take(const Extension *extension, const char *upload_dir, bool grace)
 	extension_stop_acting(&saved);
 	return claim_text(uuid);
 }
+
+static void
+confirm_directory(const Extension *extension, const char *upload_dir)
+{
+	FileStore  *store = store_open(upload_dir);
+	Claim	   *claim;
+
+	if (store == NULL)
+		return;
+	PG_TRY();
+	{
+		claim = claim_check(store, extension, upload_dir);
+		if (claim->state == CLAIM_OURS)
+			claim_confirm(extension, claim, upload_dir);
+	}
+	PG_FINALLY();
+	{
+		store_close(store);
+	}
+	PG_END_TRY();
+}
+
+void
+claim_confirm_all(const Extension *extension)
+{
+	List	   *directories = NIL;
+	ActingAs	saved;
+	ListCell   *lc;
+	int			n;
+	int			i;
+
+	extension_act_as(extension->owner, &saved);
+	n = sql_query(0, NULL, "SELECT upload_dir FROM %s.cleanup_claims WHERE NOT confirmed",
+				  extension->schema);
+	for (i = 0; i < n; i++)
+		directories = lappend(directories, sql_text(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	foreach(lc, directories)
+		confirm_directory(extension, lfirst(lc));
+}

@@ -50,6 +50,12 @@ extern char *claim_take(const Extension *extension, const char *upload_dir, bool
 /* The claim has been seen in the directory: from now on it must be there. */
 extern void claim_confirm(const Extension *extension, const Claim *claim, const char *upload_dir);
 
+/*
+ * Look for the claims of this database that were not confirmed yet, and
+ * confirm those that are in their directories.  Needs SPI.
+ */
+extern void claim_confirm_all(const Extension *extension);
+
 /* The text that belongs to a claim that is CLAIM_UNWRITTEN. */
 extern char *claim_text(const char *uuid);
 

@@ -35,6 +35,13 @@
 	(object_aclcheck(NamespaceRelationId, (nspid), (roleid), ACL_USAGE) == ACLCHECK_OK)
 #endif
 
+/* 16: the settings come with their number */
+#if PG_VERSION_NUM < 160000
+#define compat_get_guc_variables(n) (*(n) = GetNumConfigOptions(), get_guc_variables())
+#else
+#define compat_get_guc_variables(n) get_guc_variables(n)
+#endif
+
 /* 17: backend ids became proc numbers */
 #if PG_VERSION_NUM < 170000
 #include "storage/sinvaladt.h"

@@ -192,6 +192,7 @@ recheck(Drain *drain, LedgerFile **files, int n)
 	needed = plan_recheck(drain->settings, drain->extension, paths, n, &brake);
 	if (brake == NULL)
 		return needed;
+	drain->put_off = drain->put_off || strcmp(brake->name, "writers") == 0;
 	ereport(WARNING,
 			(errmsg("audio_cleanup leaves %d condemned files as they are for now", n),
 			 errdetail_internal("%s", brake_text(brake))));
@@ -224,6 +225,36 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 		at_commit_end(batch);
 }
 
+static void heal_file(Drain *drain, LedgerFile *file);
+
+/*
+ * What was captured at the commit was matched before it: rows may have been
+ * committed in between, or been in flight.  Files that are due are looked at
+ * once more before they are destroyed; those that stay as a backup, now.
+ */
+static void
+heal_captured(Drain *drain, LedgerFile *files, int n)
+{
+	LedgerFile **captured = palloc(sizeof(LedgerFile *) * n);
+	int			n_captured = 0;
+	bool	   *needed;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (files[i].new_state != NULL && strcmp(files[i].new_state, "trashed") == 0)
+			captured[n_captured++] = &files[i];
+	if (n_captured == 0)
+		return;
+	needed = recheck(drain, captured, n_captured);
+	for (i = 0; i < n_captured; i++)
+	{
+		if (needed == NULL)
+			captured[i]->new_state = NULL;	/* pending, to be looked at again */
+		else if (needed[i])
+			heal_file(drain, captured[i]);
+	}
+}
+
 /* Before a row says that a rename or an unlink has happened. */
 static void
 make_durable(Drain *drain)
@@ -254,6 +285,8 @@ capture_step(Drain *drain, int limit)
 	for (i = 0; i < n; i++)
 		if (settle_by_place(drain, &files[i]))
 			in_place[n_in_place++] = &files[i];
+	if (drain->settings->backup_retention_days > 0)
+		heal_captured(drain, files, n);
 	if (n_in_place > 0)
 		recheck_and_capture(drain, in_place, n_in_place);
 	make_durable(drain);

@@ -27,6 +27,7 @@ typedef struct Drain
 								 * only when that commits */
 	TimestampTz taken_over;		/* what was condemned before is let live: the
 								 * directory was not ours then; 0: it was */
+	bool		put_off;		/* files wait for a writer to end */
 	int64		captured;		/* file_id up to which pending files were seen */
 	int64		destroyed;		/* the same of due files */
 } Drain;

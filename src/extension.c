@@ -88,6 +88,8 @@ extension_join_by_hash(void)
 	/* joins of working sets of which the planner knows only the size */
 	set_for_now("enable_nestloop", "off");
 	set_for_now("enable_mergejoin", "off");
+	/* "off" is but a price: it decides nothing where all have to pay it */
+	set_for_now("enable_hashjoin", "on");
 }
 
 void
@@ -96,9 +98,11 @@ extension_read_carefully(void)
 	/* a policy that would hide rows is an error, not an orphan */
 	set_for_now("row_security", "off");
 	/* a corrupt text index must not hide a row either */
+	set_for_now("enable_seqscan", "on");
 	set_for_now("enable_indexscan", "off");
 	set_for_now("enable_indexonlyscan", "off");
 	set_for_now("enable_bitmapscan", "off");
+	set_for_now("enable_tidscan", "off");
 	extension_join_by_hash();
 	/* compiling costs more than the plain projections that we run */
 	set_for_now("jit", "off");

@@ -17,9 +17,10 @@
  *
  * A reference is read generously: several readings of it (with and without
  * its "?query", percent-decoded and not, backslashes as slashes, literally,
- * and each piece of what looks like a list) each yield keys.  A wrong reading costs nothing but a file kept too long.
- * So does a collision of the 64-bit hashes of keys; who condemns because of a
- * match, instead of keeping, asks key_compare(), which compares the texts.
+ * and each piece of what looks like a list) each yield keys.  A wrong reading
+ * costs nothing but a file kept too long.  So does a collision of the 64-bit
+ * hashes of keys; who condemns because of a match, instead of keeping, asks
+ * key_compare(), which compares the texts.
  *
  * Pure functions: no SQL, no settings, no errors raised but out of memory.
  *

@@ -160,3 +160,15 @@ json_get_text(Jsonb *object, const char *key)
 		return NULL;
 	return pnstrdup(value->val.string.val, value->val.string.len);
 }
+
+int
+json_get_integer(Jsonb *object, const char *key, int fallback)
+{
+	JsonbValue	buffer;
+	JsonbValue *value;
+
+	value = getKeyJsonValueFromContainer(&object->root, key, strlen(key), &buffer);
+	if (value == NULL || value->type != jbvNumeric)
+		return fallback;
+	return DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(value->val.numeric)));
+}

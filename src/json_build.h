@@ -36,6 +36,9 @@ extern void json_add_element(JsonBuilder *json, const char *value);
 extern void json_add_object_element(JsonBuilder *json, Jsonb *value);
 extern void json_end_array(JsonBuilder *json);
 
+/* Integer member of an object, or `fallback`. */
+extern int	json_get_integer(Jsonb *object, const char *key, int fallback);
+
 /* Text of a member of an object, palloc'd; NULL if missing or no text. */
 extern char *json_get_text(Jsonb *object, const char *key);
 

@@ -467,9 +467,11 @@ collect_files(const char *sql, FileBits set, FileBits also)
 static void
 collect_pending(Match *match, const Extension *extension)
 {
-	collect_files(psprintf("SELECT n.id FROM cleanup_names n JOIN %s.cleanup_files f"
-						   " ON f.file = n.path COLLATE \"C\" WHERE f.state = 'pending'",
-						   extension->schema),
+	collect_files(psprintf("SELECT n.id FROM cleanup_names n JOIN %1$s.cleanup_files f"
+						   " ON f.file = n.path COLLATE \"C\""
+						   " JOIN %1$s.cleanup_runs r ON r.run_id = f.run_id"
+						   " WHERE f.state = 'pending' AND r.upload_dir = %2$s",
+						   extension->schema, quote_literal_cstr(match->rules->upload_dir)),
 				  match->pending, NULL);
 	match->pending_count = count_set(match, match->pending);
 }

@@ -27,7 +27,9 @@
 #include "utils/builtins.h"
 #include "utils/formatting.h"
 #include "utils/guc.h"
+#include "utils/guc_tables.h"
 
+#include "src/compat.h"
 #include "src/json_build.h"
 #include "src/settings.h"
 
@@ -332,9 +334,33 @@ define_schedule(void)
 				&databases, "", PGC_SIGHUP, NULL);
 }
 
+/*
+ * Until the library is loaded, a setting of ours is a placeholder that anybody
+ * may set.  One that a client sent with its connection has taken the place of
+ * what postgresql.conf or ALTER DATABASE says; when the server refuses it on
+ * loading, the built-in default would be what is left.
+ */
+static void
+refuse_client_settings(void)
+{
+	int			n;
+	struct config_generic **variables = compat_get_guc_variables(&n);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (strncmp(variables[i]->name, "audio_cleanup.", strlen("audio_cleanup.")) == 0 &&
+			variables[i]->reset_source == PGC_S_CLIENT &&
+			variables[i]->reset_scontext != PGC_SUSET && variables[i]->reset_scontext != PGC_SU_BACKEND)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("parameter \"%s\" cannot be set by the client", variables[i]->name),
+					 errhint("Connect without it in the connection options or PGOPTIONS.")));
+}
+
 void
 settings_define(void)
 {
+	refuse_client_settings();
 	define_policy();
 	define_conduct();
 	define_schedule();
@@ -365,12 +391,25 @@ absolute_upload_dir(void)
 	return pstrdup(path);
 }
 
+/*
+ * A run stays in the directory in which it began, even if that was reached
+ * through a symlink which is switched meanwhile.
+ */
+static const char *
+resolved_upload_dir(void)
+{
+	const char *path = absolute_upload_dir();
+	char		resolved[PATH_MAX];
+
+	return realpath(path, resolved) != NULL ? pstrdup(resolved) : path;
+}
+
 Settings *
 settings_snapshot(void)
 {
 	Settings   *settings = palloc0(sizeof(Settings));
 
-	settings->upload_dir = absolute_upload_dir();
+	settings->upload_dir = resolved_upload_dir();
 	settings->orphaned_file_retention_hours = orphaned_file_retention_hours;
 	settings->failed_session_retention_days = failed_session_retention_days;
 	settings->file_age = (FileAge) file_age;
@@ -394,6 +433,10 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 	const char *suffixes = json_get_text(recorded, "derived_suffixes");
 
 	settings->upload_dir = pstrdup(run_upload_dir);
+	settings->failed_session_retention_days =
+		json_get_integer(recorded, "failed_session_retention_days", failed_session_retention_days);
+	settings->backup_retention_days =
+		json_get_integer(recorded, "backup_retention_days", backup_retention_days);
 	set_rules(&settings->rules,
 			  extensions ? extensions : audio_extensions,
 			  suffixes ? suffixes : derived_suffixes);

@@ -22,14 +22,21 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/wait_event.h"
 
+#include "src/claim.h"
 #include "src/drain.h"
 #include "src/ledger.h"
 #include "src/worker.h"
+
+/* Files that wait for a writer are looked at again so often, for an hour. */
+#define RETRY_MS	10000
+#define MAX_TRIES	360
 
 /*
  * Settings that a DBA made for the sessions of users, with ALTER DATABASE or
@@ -119,7 +126,8 @@ next_drain(MemoryContext context, int64 *after)
 	return drain;
 }
 
-static void
+/* Returns whether something had to be put off because of writers. */
+static bool
 drain_run(Drain *drain, MemoryContext context)
 {
 	bool		more;
@@ -137,6 +145,24 @@ drain_run(Drain *drain, MemoryContext context)
 	} while (more);
 	drain_end(drain);
 	pgstat_report_activity(STATE_IDLE, NULL);
+	return drain->put_off;
+}
+
+/* All runs once, each at a time; returns whether something was put off. */
+static bool
+drain_all(MemoryContext context)
+{
+	bool		put_off = false;
+	int64		after = 0;
+	Drain	   *drain;
+
+	while ((drain = next_drain(context, &after)) != NULL)
+	{
+		if (drain_run(drain, context))
+			put_off = true;
+		MemoryContextReset(context);
+	}
+	return put_off;
 }
 
 /*
@@ -158,6 +184,7 @@ wait_for_turn(MemoryContext context)
 	{
 		extension_lock_run(extension, -1, false);
 		extension_leave_queue(extension);
+		claim_confirm_all(extension);
 		mine = true;
 	}
 	commit();
@@ -168,8 +195,7 @@ void
 cleanup_drain_worker_main(Datum database)
 {
 	MemoryContext context;
-	Drain	   *drain;
-	int64		after = 0;
+	int			tries = 0;
 
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -181,9 +207,12 @@ cleanup_drain_worker_main(Datum database)
 									ALLOCSET_DEFAULT_SIZES);
 	if (!wait_for_turn(context))
 		return;
-	while ((drain = next_drain(context, &after)) != NULL)
+	while (drain_all(context) && ++tries < MAX_TRIES)
 	{
-		drain_run(drain, context);
-		MemoryContextReset(context);
+		/* a long transaction is writing; nobody waits for us meanwhile */
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 RETRY_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
 	}
 }

@@ -10,8 +10,8 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use AudioCleanup;
+use Fcntl qw(O_CREAT O_EXCL O_NOFOLLOW O_NONBLOCK O_RDONLY O_WRONLY);
 use File::Find qw(find);
-use File::Path qw(remove_tree);
 use POSIX qw(_exit mkfifo);
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -76,20 +76,21 @@ sub in
 sub lay
 {
 	my ($name) = @_;
-	sysopen(my $handle, $name, POSIX::O_WRONLY | POSIX::O_CREAT | POSIX::O_EXCL) or return 0;
+	sysopen(my $handle, $name, O_WRONLY | O_CREAT | O_EXCL) or return 0;
 	return syswrite $handle, 'bait';
 }
 
-# What an earlier trick has left; false if the other attacker was in the way.
+my $attic = $node->basedir . '/attic';
+my $n = 0;
+mkdir $attic or die $!;
+
+# What an earlier trick has left is carried to the attic; false if it cannot be.
 sub clear
 {
 	my ($name) = @_;
 	return 1 unless -l $name || -e _;
-	return unlink $name if !-d _;
-	return eval { remove_tree($name, { error => \my $ignored }); 1; };
+	return rename $name, "$attic/$$." . $n++;
 }
-
-my $n = 0;
 
 # Each is called with a parent, a directory, the path of one with files, and the name of a file.
 my %tricks = (
@@ -109,7 +110,8 @@ my %tricks = (
 		in($leaf, sub { clear("$file.new") && link("$outside/linked/" . (1 + int rand 4) . '.mp3', "$file.new") && rename "$file.new", $file }) },
 	'new hard link to a canary' => sub { my ($top, $sub, $leaf) = @_; in($leaf, sub { link "$outside/linked/" . (1 + int rand 4) . '.mp3', 'link.mp3' }) },
 	'new hard link to wanted' => sub { my ($top, $sub, $leaf) = @_; in($leaf, sub { link "$dir/safe/deep/wanted.mp3", 'same.mp3' }) },
-	'times' => sub { my ($top, $sub, $leaf, $file) = @_; in($leaf, sub { !-l $file && -f _ && (lstat $file)[3] == 1 && utime 1, 1, $file }) },
+	'times' => sub { my ($top, $sub, $leaf, $file) = @_;
+		in($leaf, sub { my $handle; sysopen($handle, $file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK) && -f $handle && (stat _)[3] == 1 && utime 1, 1, $handle }) },
 	'directory renamed and back' => sub { my ($top) = @_; in($top, sub { clear("other$$") && rename('sub', "other$$") && rename "other$$", 'sub' }) },
 	'parent renamed and back' => sub { my $top = 'top' . int rand 3; in($dir, sub { clear("else$$") && rename($top, "else$$") && rename "else$$", $top }) },
 	'parents exchanged' => sub { in($dir, sub { clear("else$$") && rename('top0', "else$$") && rename('top1', 'top0') && rename "else$$", 'top1' }) },
@@ -203,7 +205,7 @@ note($played);
 
 my %played;
 $played{$2} += $1 while $played =~ /^(\d+) (.*)$/mg;
-cmp_ok($played{$_} // 0, '>', $seconds / 3, "played often: $_") foreach @names;
+cmp_ok($played{$_} // 0, '>', 5, "played often: $_") foreach @names;
 cmp_ok($succeeded{$_} // 0, '>', $seconds / 10, "meanwhile went on: $_")
   foreach grep { !/cleanup_explain|check/ } @calls;
 is_deeply(\%timed_out, {}, 'no call hung');

@@ -144,7 +144,7 @@ check_pair(const KeyRules *rules, const char *reference, size_t len, const char 
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	KeyRules	rules = {lengthof(extensions), extensions, lengthof(suffixes), suffixes, true};
+	KeyRules	rules = {lengthof(extensions), extensions, lengthof(suffixes), suffixes, true, NULL};
 	char	   *text;
 	char	   *file;
 	char	   *reference;
@@ -158,6 +158,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		rules.n_suffixes = 0;
 	if (data[0] & 4)
 		rules.n_extensions = 0;
+	rules.upload_dir = size % 2 ? "/srv/up" : NULL;
 	times = (data[0] & 0x80) ? 1 << (2 * ((data[0] >> 4) & 7)) : 1;
 
 	text = pg_malloc(size);

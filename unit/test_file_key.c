@@ -81,7 +81,7 @@ static char *extensions[] = {"mp3", "wav", "m4a", "webm"};
 static char *suffixes[] = {"_processed", "_clean", "_clean_x"};
 
 static const KeyRules usual = {
-	lengthof(extensions), extensions, lengthof(suffixes), suffixes, true
+	lengthof(extensions), extensions, lengthof(suffixes), suffixes, true, NULL
 };
 
 static KeyList reference_keys;
@@ -288,7 +288,7 @@ static const Case path_cases[] = {
 	{"C:", "a.mp3", NO},
 	{"mp3", "a.mp3", NO},
 	{".mp3", "a.mp3", NO},
-	{"?a.mp3", "a.mp3", NO},
+	{"?a", "b.mp3", NO},
 };
 
 static const Case url_cases[] = {
@@ -303,7 +303,7 @@ static const Case url_cases[] = {
 	{"https://host/b.mp3?file=/c/d", "b.mp3", STRICT},
 	{"https://host/b.mp3?", "b.mp3", STRICT},
 	{"https://host/b.mp3#", "b.mp3", STRICT},
-	{"https://host?b.mp3", "b.mp3", NO},
+	{"https://host?b.mp3", "b.mp3", LOOSE},
 	{"//cdn/a.mp3", "a.mp3", STRICT},
 	{"b.mp3?v=2", "b.mp3", STRICT},
 	{"/b.mp3?v=2", "d/b.mp3", LOOSE},
@@ -343,9 +343,10 @@ static const Case url_cases[] = {
 
 	/* colons that are part of a name */
 	{"12:30.mp3", "12:30.mp3", STRICT},
-	{"12:30.mp3", "30.mp3", NO},
+	{"12:30.mp3", "30.mp3", LOOSE},
+	{"12:30.mp3", "0.mp3", NO},
 	{"ab:c.mp3", "ab:c.mp3", STRICT},
-	{"ab:c.mp3", "c.mp3", NO},
+	{"ab:c.mp3", "c.mp3", LOOSE},
 	{"a:b.mp3", "a:b.mp3", STRICT},
 	{"https:d.mp3", "https:d.mp3", STRICT},
 	{"https://h/12:30.mp3", "12:30.mp3", STRICT},
@@ -392,12 +393,24 @@ static const Case escape_cases[] = {
 	{"a%%20b.mp3", "a% b.mp3", STRICT},
 	{"%%61.mp3", "%a.mp3", STRICT},
 
-	/* decoded once */
+	/* decoded twice */
 	{"a%2520b.mp3", "a%20b.mp3", STRICT},
 	{"a%2520b.mp3", "a%2520b.mp3", STRICT},
-	{"a%2520b.mp3", "a b.mp3", NO},
+	{"a%2520b.mp3", "a b.mp3", STRICT},
+	{"a%252520b.mp3", "a%20b.mp3", STRICT},
+	{"a%252520b.mp3", "a b.mp3", NO},
+	{"d%252Fa.mp3", "d/a.mp3", STRICT},
+	{"%25%36%31.mp3", "a.mp3", STRICT},
+	{"%2500.mp3", "%00.mp3", STRICT},
+	{"a%25", "a%.mp3", STRICT},
+
+	/* of a form */
 	{"a+b.mp3", "a+b.mp3", STRICT},
-	{"a+b.mp3", "a b.mp3", NO},
+	{"a+b.mp3", "a b.mp3", LOOSE},
+	{"a+b.mp3", "ab.mp3", NO},
+	{"a%2Bb.mp3", "a+b.mp3", STRICT},
+	{"a%2Bb+c.mp3", "a+b c.mp3", LOOSE},
+	{"https://h/d+e/a+%C3%A9.mp3?x=1", "d e/a " E_ACUTE ".mp3", LOOSE},
 
 	/* what cannot be decoded does not spoil the rest */
 	{"%FF/" A_UMLAUT_UPPER ".mp3", A_UMLAUT_UPPER ".mp3", STRICT},
@@ -606,6 +619,66 @@ static const Case derived_cases[] = {
 	{".hidden", ".hidden_processed.mp3", STRICT},
 };
 
+static const Case list_cases[] = {
+	{"a.mp3,b.mp3", "a.mp3", LOOSE},
+	{"a.mp3,b.mp3", "b.mp3", LOOSE},
+	{"a.mp3,b.mp3", "c.mp3", NO},
+	{"a.mp3,b.mp3", "a.mp3,b.mp3", STRICT},
+	{"a.mp3; d/b.mp3", "d/b.mp3", LOOSE},
+	{"a.mp3 | b.mp3", "a.mp3", LOOSE},
+	{"{a.mp3,b.mp3}", "b.mp3", LOOSE},
+	{"{\"a, x.mp3\",b.mp3}", "b.mp3", LOOSE},
+	{"[\"a.mp3\", \"d/b.mp3\"]", "d/b.mp3", LOOSE},
+	{"{\"url\": \"https:\\/\\/h\\/d\\/a.mp3?x=1\"}", "d/a.mp3", LOOSE},
+	{"{\"id\":\"5f3c\"}", "5f3c.mp3", LOOSE},
+	{"{\"id\":\"5f3c\"}", "5f3c_processed.mp3", LOOSE},
+	{"{\"url\": \"d/a.mp3\"}", "e/a.mp3", NO},
+	{"'a.mp3'", "a.mp3", LOOSE},
+	{"<a.mp3>", "a.mp3", LOOSE},
+	{"https://h/play?file=d/a.mp3&x=1", "d/a.mp3", LOOSE},
+	{"https://h/play?file=d%2Fa.mp3", "d/a.mp3", LOOSE},
+	{"https://h/play?x=1&file=a+b.mp3#t", "a b.mp3", LOOSE},
+	{"https://h/play?u=https%3A%2F%2Fi%2Fd%2Fa.mp3", "d/a.mp3", LOOSE},
+	{",,,", "a.mp3", NO},
+	{"{}", "a.mp3", NO},
+	{"{\"\":[]}", "a.mp3", NO},
+};
+
+/* The files are in /srv/uploads/voice. */
+static const Case place_cases[] = {
+	{"a.mp3", "a.mp3", STRICT},
+	{"./a.mp3", "a.mp3", STRICT},
+	{"../a.mp3", "a.mp3", STRICT},
+	{"voice/a.mp3", "a.mp3", STRICT},
+	{"x/voice/a.mp3", "a.mp3", STRICT},
+	{"uploads/audio/a.mp3", "a.mp3", STRICT},
+	{"Voice/a.mp3", "a.mp3", LOOSE},
+	{"invoice/a.mp3", "a.mp3", LOOSE},
+	{"archive/a.mp3", "a.mp3", LOOSE},
+	{"archive/a", "a.mp3", LOOSE},
+	{"archive/a.mp3?x", "a.mp3", LOOSE},
+	{"archive\\a.mp3", "a.mp3", LOOSE},
+	{"archive%2Fa.mp3", "a.mp3", LOOSE},
+	{"voice\\a.mp3", "a.mp3", STRICT},
+	{"voice%2Fa.mp3", "a.mp3", STRICT},
+	{"voice/a.mp3?x", "a.mp3", STRICT},
+	{"archive/voice/../a.mp3", "a.mp3", LOOSE},
+	{"d/a.mp3", "d/a.mp3", STRICT},
+	{"voice/d/a.mp3", "d/a.mp3", STRICT},
+	{"archive/d/a.mp3", "d/a.mp3", LOOSE},
+	{"d/a.mp3", "a.mp3", LOOSE},
+	{"archive/a.wav", "a_processed.mp3", LOOSE},
+	{"voice/a.wav", "a_processed.mp3", STRICT},
+	{"a.wav", "a_processed.mp3", STRICT},
+
+	/* another machine's */
+	{"/archive/a.mp3", "a.mp3", STRICT},
+	{"//cdn/archive/a.mp3", "a.mp3", STRICT},
+	{"https://h/archive/a.mp3", "a.mp3", STRICT},
+	{"s3://bucket/archive/a.mp3", "a.mp3", STRICT},
+	{"C:\\archive\\a.mp3", "a.mp3", STRICT},
+};
+
 static const Case byte_cases[] = {
 	{"\351.mp3", "\351.mp3", STRICT},
 	{"\311.mp3", "\351.mp3", NO},
@@ -636,6 +709,11 @@ test_tables(void)
 	check_cases("literally", &rules, literal_cases, lengthof(literal_cases));
 	check_cases("ids", &rules, id_cases, lengthof(id_cases));
 	check_cases("derived files", &rules, derived_cases, lengthof(derived_cases));
+	check_cases("lists", &rules, list_cases, lengthof(list_cases));
+
+	rules.upload_dir = "/srv/uploads/voice";
+	check_cases("places", &rules, place_cases, lengthof(place_cases));
+	rules.upload_dir = NULL;
 
 	rules.utf8 = false;
 	check_cases("an unknown encoding", &rules, byte_cases, lengthof(byte_cases));
@@ -685,7 +763,7 @@ test_audio(void)
 		{"d.mp3/a", false}, {"a.mp3.txt", false}, {"a.mp", false},
 		{"a.mp33", false}, {"a.mp3 ", false}, {"a.", false}, {"", false},
 	};
-	KeyRules	any = {0, NULL, 0, NULL, true};
+	KeyRules	any = {0, NULL, 0, NULL, true, NULL};
 
 	for (int i = 0; i < lengthof(cases); i++)
 	{
@@ -1191,6 +1269,7 @@ test_agreement(int count)
 		while (mutations-- > 0)
 			reference = mutate(reference, &len);
 		rules.utf8 = next_random(8) > 0;
+		rules.upload_dir = next_random(2) ? "/srv/uploads" : NULL;
 		rules.n_suffixes = next_random(lengthof(suffixes) + 1);
 		match = key_compare(&rules, reference, len, path);
 		matches += match != KEY_NO_MATCH;
