@@ -485,7 +485,7 @@ last_component(const char *path, size_t *len)
  * May what stands in a reference before the path of a file be the upload
  * directory?  In "archive/a.mp3" it may not: that is no reference to "a.mp3",
  * whatever it protects.  A URL or an absolute path may be seen from another
- * machine.
+ * machine, but what its query holds is another path than its own.
  */
 static bool
 may_be_upload_dir(const Emitter *emitter, const char *prefix, size_t len)
@@ -496,12 +496,15 @@ may_be_upload_dir(const Emitter *emitter, const char *prefix, size_t len)
 	const char *name = last_component(prefix, &name_len);
 	const char *dir_name;
 
-	if (len == 0 || upload_dir == NULL || emitter->rooted ||
+	if (len == 0 || upload_dir == NULL ||
 		(len == strlen(USUAL_UPLOAD_DIR) && memcmp(prefix, USUAL_UPLOAD_DIR, len) == 0))
 		return true;
 	dir_len = strlen(upload_dir);
 	dir_name = last_component(upload_dir, &dir_len);
-	return name_len == dir_len && memcmp(name, dir_name, name_len) == 0;
+	if (name_len == dir_len && memcmp(name, dir_name, name_len) == 0)
+		return true;
+	return emitter->rooted && memchr(prefix, '?', len) == NULL &&
+		memchr(prefix, '#', len) == NULL;
 }
 
 /*

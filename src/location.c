@@ -43,6 +43,11 @@ location_brake(const char *path, const char *action, int errnum)
 			return brake_make("upload_dir", ERRCODE_WRONG_OBJECT_TYPE,
 							  psprintf("upload directory \"%s\" is not a directory", path),
 							  NULL, (char *) hint_missing);
+		case EMFILE:
+		case ENFILE:
+			return brake_make("upload_dir", ERRCODE_INSUFFICIENT_RESOURCES,
+							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
+							  NULL, "Raise max_files_per_process, or end the transaction between two runs.");
 		case ELOOP:				/* symlinks are not followed, so it is depth */
 			return brake_make("upload_dir", ERRCODE_PROGRAM_LIMIT_EXCEEDED,
 							  psprintf("directory \"%s\" is nested too deeply to be walked", path),

@@ -676,6 +676,12 @@ static const Case place_cases[] = {
 	{"//cdn/archive/a.mp3", "a.mp3", STRICT},
 	{"https://h/archive/a.mp3", "a.mp3", STRICT},
 	{"s3://bucket/archive/a.mp3", "a.mp3", STRICT},
+	{"https://h/b.mp3?next=/a.mp3", "a.mp3", LOOSE},
+	{"https://h/b.mp3?next=/a.mp3", "b.mp3", STRICT},
+	{"https://h/#/play/a.mp3", "a.mp3", LOOSE},
+	{"https://h/x?y#z/voice/a.mp3", "a.mp3", STRICT},
+	{"/srv/#1/voice/a.mp3", "a.mp3", STRICT},
+	{"/srv/voice/d?1/a#2.mp3", "d?1/a#2.mp3", STRICT},
 	{"C:\\archive\\a.mp3", "a.mp3", STRICT},
 };
 
@@ -709,9 +715,9 @@ test_tables(void)
 	check_cases("literally", &rules, literal_cases, lengthof(literal_cases));
 	check_cases("ids", &rules, id_cases, lengthof(id_cases));
 	check_cases("derived files", &rules, derived_cases, lengthof(derived_cases));
-	check_cases("lists", &rules, list_cases, lengthof(list_cases));
 
 	rules.upload_dir = "/srv/uploads/voice";
+	check_cases("lists", &rules, list_cases, lengthof(list_cases));
 	check_cases("places", &rules, place_cases, lengthof(place_cases));
 	rules.upload_dir = NULL;
 
