@@ -63,6 +63,7 @@ SET audio_cleanup.upload_dir = 'uploads/other';
 SELECT t.orphans();
 SELECT cleanup_orphaned_files() #> '{result,orphaned_files_deleted}' AS deleted;
 SELECT t.names();
+SELECT t.wait_for_worker();
 SELECT t.sh('rm -rf ../other');
 RESET audio_cleanup.upload_dir;
 SELECT t.names();

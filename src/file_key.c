@@ -765,7 +765,10 @@ emit_form_reading(Emitter *emitter, const char *text, size_t len)
 	emit_escaped_reading(emitter, spaced, len);
 }
 
-/* What stands between separators, each for itself. */
+/*
+ * What stands between separators, each for itself.  The whole has been read,
+ * but as a form.
+ */
 static void
 emit_pieces(Emitter *emitter, const char *text, size_t len)
 {
@@ -777,7 +780,7 @@ emit_pieces(Emitter *emitter, const char *text, size_t len)
 	{
 		if (p < end && (*p == '\0' || strchr(SEPARATORS "?#", *p) == NULL))
 			continue;
-		if (p > start)
+		if (p > start && (p - start < (ptrdiff_t) len || memchr(text, '+', len) != NULL))
 			emit_form_reading(emitter, start, p - start);
 		start = p + 1;
 	}

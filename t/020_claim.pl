@@ -290,6 +290,27 @@ is(names(), 'wanted.mp3', 'claimed and cleaned in one transaction');
 ok(wait_for_drain($node), 'to the end');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM cleanup_claims'), 1, 'with one claim');
 
+# ---- the claim is seen even where there was nothing to delete ----
+
+foreach my $first ('SELECT cleanup_all()', 'CALL cleanup_run()', 'SELECT cleanup_claim_upload_dir()')
+{
+	$node->safe_psql('postgres', 'DROP EXTENSION audio_cleanup; DROP TABLE sessions');
+	File::Path::remove_tree($private);
+	make_schema($node);
+	add_rows($node, 'wanted.mp3');
+	$node->safe_psql('postgres', $first);
+	ok($node->poll_query_until('postgres', q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain')}), 'no worker is busy');
+	rename $dir, "$dir.disk" or die $!;
+	mkdir $dir or die $!;
+	put_files($dir, 'under_the_mount.mp3');
+	($rc, $stdout, $stderr) = $node->psql('postgres', 'SELECT cleanup_all(force => true)');
+	isnt($rc, 0, "the disk is gone after $first that deleted nothing: refused");
+	like($stderr, qr/the claim is gone: another disk may be mounted there, or none/, 'and why');
+	is(names(), 'under_the_mount.mp3', 'nothing is deleted');
+	File::Path::remove_tree($dir);
+	rename "$dir.disk", $dir or die $!;
+}
+
 # ---- two at once, in a directory that is nobody's ----
 
 $node->safe_psql($_, 'DROP EXTENSION audio_cleanup; DROP TABLE sessions') foreach 'postgres', 'other';

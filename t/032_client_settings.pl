@@ -27,6 +27,8 @@ my $files = visible_files($dir);
 foreach my $options (
 	'-c audio_cleanup.orphaned_file_retention_hours=1',
 	'-c audio_cleanup.orphaned_file_retention_hours=1 -c audio_cleanup.backup_retention_days=0',
+	'-c AUDIO_CLEANUP.Orphaned_File_Retention_Hours=1',
+	'-c AUDIO_CLEANUP.Backup_Retention_Days=0',
 	'-c audio_cleanup.upload_dir=/tmp', '-c audio_cleanup.file_age=newest')
 {
 	local $ENV{PGOPTIONS} = $options;
