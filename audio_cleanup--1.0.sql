@@ -9,6 +9,7 @@
 
 CREATE TABLE @extschema@.cleanup_sources (
 	source regclass PRIMARY KEY,
+	source_name text NOT NULL,
 	file_columns text[] NOT NULL CHECK (pg_catalog.cardinality(file_columns) > 0),
 	id_column name,
 	status_column name,
@@ -21,6 +22,7 @@ CREATE TABLE @extschema@.cleanup_sources (
 );
 COMMENT ON TABLE @extschema@.cleanup_sources IS
 'tables and views whose rows refer to files; maintained by cleanup_add_source() and cleanup_drop_source()';
+COMMENT ON COLUMN @extschema@.cleanup_sources.source_name IS 'its name when it was registered: one that was renamed may have made room for another';
 COMMENT ON COLUMN @extschema@.cleanup_sources.file_columns IS 'columns that hold names, paths or URLs of files';
 COMMENT ON COLUMN @extschema@.cleanup_sources.id_column IS 'column by which a session is named in reports';
 COMMENT ON COLUMN @extschema@.cleanup_sources.status_column IS 'NULL: this source has no failed sessions';

@@ -149,7 +149,10 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 
 /* ----------------------------------------------------------------- batches --- */
 
-/* Drain one run, committing after each step. */
+/*
+ * Drain one run, committing after each step.  What has to wait for a writer
+ * is left to a worker, which waits longer than a caller wants to.
+ */
 static void
 drain_run(const Extension *extension, const LedgerWork *work, bool finish)
 {
@@ -166,6 +169,8 @@ drain_run(const Extension *extension, const LedgerWork *work, bool finish)
 			more = drain_step(drain, finish);
 			SPI_commit();
 		} while (more);
+		if (drain->put_off && finish)
+			at_commit_start_worker_now();
 	}
 	PG_FINALLY();
 	{

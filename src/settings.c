@@ -348,7 +348,7 @@ refuse_client_settings(void)
 	int			i;
 
 	for (i = 0; i < n; i++)
-		if (strncmp(variables[i]->name, "audio_cleanup.", strlen("audio_cleanup.")) == 0 &&
+		if (pg_strncasecmp(variables[i]->name, "audio_cleanup.", strlen("audio_cleanup.")) == 0 &&
 			variables[i]->reset_source == PGC_S_CLIENT &&
 			variables[i]->reset_scontext != PGC_SUSET && variables[i]->reset_scontext != PGC_SU_BACKEND)
 			ereport(ERROR,

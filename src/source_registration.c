@@ -201,16 +201,18 @@ insert_source(const Extension *extension, const SourceRegistration *registration
 		{TEXTARRAYOID, registration->failed_statuses, false},
 		SQL_TEXT(registration->failed_at_column), SQL_TEXT(registration->timezone),
 		SQL_TEXT(registration->on_failed),
-		SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))
+		SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)),
+		SQL_TEXT(sources_name(registration->relid))
 	};
 	ActingAs	saved;
 
 	extension_act_as(extension->owner, &saved);
 	sql_query(lengthof(parameters), parameters,
 			  "INSERT INTO %s.cleanup_sources (source, file_columns, id_column, status_column,"
-			  "  failed_statuses, failed_at_column, timezone, on_failed, added_by)"
-			  " VALUES ($1, $2, $3::name, $4::name, $5, $6::name, $7, $8, $9::name)"
-			  " ON CONFLICT (source) DO UPDATE SET file_columns = excluded.file_columns,"
+			  "  failed_statuses, failed_at_column, timezone, on_failed, added_by, source_name)"
+			  " VALUES ($1, $2, $3::name, $4::name, $5, $6::name, $7, $8, $9::name, $10)"
+			  " ON CONFLICT (source) DO UPDATE SET source_name = excluded.source_name,"
+			  "  file_columns = excluded.file_columns,"
 			  "  id_column = excluded.id_column, status_column = excluded.status_column,"
 			  "  failed_statuses = excluded.failed_statuses, failed_at_column = excluded.failed_at_column,"
 			  "  timezone = excluded.timezone, on_failed = excluded.on_failed,"

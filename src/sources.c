@@ -89,6 +89,7 @@ read_source(int row)
 	source->failed_at_column = sql_text(row, 6);
 	source->timezone = sql_text(row, 7);
 	source->clear = strcmp(sql_text(row, 8), "clear") == 0;
+	source->registered_name = sql_text(row, 9);
 	return source;
 }
 
@@ -103,7 +104,7 @@ sources_load(const Extension *extension)
 	extension_act_as(extension->owner, &saved);
 	n = sql_query(0, NULL,
 				  "SELECT source, file_columns, id_column::text, status_column::text,"
-				  " failed_statuses, failed_at_column::text, timezone, on_failed"
+				  " failed_statuses, failed_at_column::text, timezone, on_failed, source_name"
 				  " FROM %s.cleanup_sources ORDER BY added_at, source::pg_catalog.oid",
 				  extension->schema);
 	for (i = 0; i < n; i++)
@@ -127,6 +128,11 @@ check_relation(const Source *source, Relation rel)
 {
 	char		kind = rel->rd_rel->relkind;
 
+	if (strcmp(source->name, source->registered_name) != 0)
+		return source_brake(ERRCODE_UNDEFINED_TABLE,
+							psprintf("source %s was registered as %s", source->name,
+									 source->registered_name),
+							"It was renamed or moved since, perhaps to make room for another table of that name.");
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
 							psprintf("source %s is temporary", source->name),

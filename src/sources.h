@@ -22,6 +22,7 @@ typedef struct Source
 	Oid			relid;
 	const char *name;			/* schema-qualified and quoted; of a relation
 								 * that is gone, its OID */
+	const char *registered_name;	/* what name was when it was registered */
 	int			n_columns;
 	const char **columns;
 	const char *id_column;		/* the rest may be NULL */
