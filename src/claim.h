@@ -20,8 +20,8 @@ typedef enum ClaimState
 {
 	CLAIM_OURS,
 	CLAIM_FREE,					/* the directory is claimed by nobody */
-	CLAIM_UNWRITTEN,			/* claimed in the database, but the server died
-								 * before it was written to the directory */
+	CLAIM_UNWRITTEN,			/* claimed in the database, but the server
+								 * died before it was written to the directory */
 	CLAIM_FOREIGN				/* not ours, or not to be read: see the brake */
 } ClaimState;
 

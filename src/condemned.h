@@ -28,8 +28,8 @@ typedef struct CondemnedFile
 typedef struct Condemned
 {
 	MemoryContext context;
-	TupleDesc	files_desc;		/* path, source, session, inode, size, mtime_ns,
-								 * ctime_ns, btime_ns, links */
+	TupleDesc	files_desc;		/* path, source, session, inode, size,
+								 * mtime_ns, ctime_ns, btime_ns, links */
 	TupleDesc	sessions_desc;	/* source number, session */
 	struct TupleTableSlot *slot;	/* for reading files */
 	Tuplestorestate *files;

@@ -45,7 +45,7 @@ say_brakes(const Examination *examination, const CleanupPlan *plan)
 	{
 		const Brake *brake = lfirst(lc);
 		char	   *detail = brake->detail ? psprintf("%s. %s", brake->message, brake->detail)
-			: brake->message;
+		: brake->message;
 
 		say(examination, brake->name, "error", detail, brake->hint);
 	}
@@ -60,7 +60,7 @@ has_brake(const CleanupPlan *plan, const char *name)
 
 	foreach(lc, plan->brakes)
 		if (strcmp(((const Brake *) lfirst(lc))->name, name) == 0)
-			return true;
+		return true;
 	return false;
 }
 

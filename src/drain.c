@@ -574,7 +574,10 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		return 0;
 	PG_TRY();
 	{
-		/* they are destroyed when the commit that calls them trashed is durable */
+		/*
+		 * they are destroyed when the commit that calls them trashed is
+		 * durable
+		 */
 		n = capture_step(drain, limit);
 		n = Max(n, destroy_step(drain, limit));
 		drain_finish_run(drain->extension, drain->run_id);

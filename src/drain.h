@@ -23,8 +23,8 @@ typedef struct Drain
 	int64		run_id;
 	Settings   *settings;		/* the run's */
 	FileStore  *store;
-	bool		at_commit;		/* in somebody's transaction: files are touched
-								 * only when that commits */
+	bool		at_commit;		/* in somebody's transaction: files are
+								 * touched only when that commits */
 	TimestampTz taken_over;		/* what was condemned before is let live: the
 								 * directory was not ours then; 0: it was */
 	bool		put_off;		/* files wait for a writer to end */

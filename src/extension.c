@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -243,6 +244,13 @@ acquire_run_lock(void *arg)
 	(void) LockAcquire(&lock->tag, ExclusiveLock, lock->session, false);
 }
 
+bool
+extension_guard(const Extension *extension)
+{
+	LockDatabaseObject(ExtensionRelationId, extension->oid, 0, AccessShareLock);
+	return get_extension_oid(EXTENSION_NAME, true) == extension->oid;
+}
+
 void
 extension_lock_run(const Extension *extension, int wait_ms, bool session)
 {
@@ -250,6 +258,10 @@ extension_lock_run(const Extension *extension, int wait_ms, bool session)
 	Deadline	deadline = deadline_in(wait_ms);
 	char	   *holder;
 
+	if (!extension_guard(extension))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" was dropped", EXTENSION_NAME)));
 	set_lock_tag(&lock.tag, extension, RUN_LOCK_SUBID);
 	lock.session = session;
 	if (LockAcquire(&lock.tag, ExclusiveLock, session, true) != LOCKACQUIRE_NOT_AVAIL)

@@ -65,7 +65,14 @@ extern void extension_end_limit(int guc_level);
 extern void extension_stop_acting(const ActingAs *saved);
 
 /*
- * Take the lock under which at most one process of this database condemns or
+ * Keep DROP EXTENSION waiting until the end of the transaction, before any of
+ * our tables is locked: it locks them in an order of its own.  Returns false
+ * if the extension was dropped before.
+ */
+extern bool extension_guard(const Extension *extension);
+
+/*
+ * extension_guard(), and take the lock under which at most one process of this database condemns or
  * deals with files.  Waits at most `wait_ms` milliseconds (forever if
  * negative), then ERROR lock_not_available, which names the holder.
  * With `session` it outlives the transaction, unless that aborts.

@@ -127,7 +127,7 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)};
 	const char *condition = kind == LEDGER_PENDING ? "state = 'pending'"
-		: "state = 'trashed' AND due_at <= clock_timestamp()";
+	: "state = 'trashed' AND due_at <= clock_timestamp()";
 	LedgerFile *files;
 	ActingAs	saved;
 	int			i;

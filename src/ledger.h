@@ -114,9 +114,11 @@ extern bool ledger_finish_run(const Extension *extension, int64 run_id, LedgerSu
 /* What has become of the files of a run. */
 typedef struct LedgerOutcome
 {
-	List	   *orphans;		/* char *: paths of those that have gone, sorted */
+	List	   *orphans;		/* char *: paths of those that have gone,
+								 * sorted */
 	int64		n_orphans;
-	List	   *sessions;		/* char *: failed sessions whose audio has gone */
+	List	   *sessions;		/* char *: failed sessions whose audio has
+								 * gone */
 	int64		n_sessions;
 	List	   *errors;			/* char * */
 	int64		n_errors;

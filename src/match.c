@@ -63,7 +63,7 @@ typedef struct KeyFilter
 	uint8		bits[FLEXIBLE_ARRAY_MEMBER];
 } KeyFilter;
 
-typedef uint8 *FileBits;			/* one bit a file */
+typedef uint8 *FileBits;		/* one bit a file */
 
 struct Match
 {
@@ -88,10 +88,10 @@ struct Match
 	TupleDesc	hits_desc;
 	TupleDesc	failed_desc;
 
-	FileBits		protected_files;	/* referred to by who is not judged */
-	FileBits		referenced;		/* referred to by anybody */
-	FileBits		pending;		/* condemned already */
-	FileBits		marked;			/* by match_mark() */
+	FileBits	protected_files;	/* referred to by who is not judged */
+	FileBits	referenced;		/* referred to by anybody */
+	FileBits	pending;		/* condemned already */
+	FileBits	marked;			/* by match_mark() */
 };
 
 
@@ -419,7 +419,7 @@ hide_tuplestores(void)
 typedef struct SetReceiver
 {
 	DestReceiver pub;
-	FileBits		sets[2];
+	FileBits	sets[2];
 } SetReceiver;
 
 static void

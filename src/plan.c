@@ -61,7 +61,7 @@ plan_begin(CleanWhat what, bool dry_run, bool force)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
-	CleanupPlan	   *plan = palloc0(sizeof(CleanupPlan));
+	CleanupPlan *plan = palloc0(sizeof(CleanupPlan));
 
 	callback->func = close_store;
 	callback->arg = plan;
@@ -252,17 +252,17 @@ check_counts(CleanupPlan *plan)
 		return;
 	if (plan->rows_seen == 0)
 		apply_brake(plan, brake_make("empty_sources", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-							   "every registered source is empty", figures, (char *) hint));
+									 "every registered source is empty", figures, (char *) hint));
 	else if (plan->files_referenced == 0 && plan->files_seen >= MIN_FILES_REFERENCED)
 		apply_brake(plan, brake_make("nothing_referenced", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-							   "no file in the upload directory is referred to by any row",
-							   figures, (char *) hint));
+									 "no file in the upload directory is referred to by any row",
+									 figures, (char *) hint));
 	else if (plan->files_seen >= MIN_FILES_PERCENT &&
 			 condemned * 100 > plan->files_seen * limit)
 		apply_brake(plan, brake_make("max_delete_percent", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-							   psprintf("more than %d percent of the files would be deleted", limit),
-							   figures,
-							   "If it is right, call once with force => true, or raise audio_cleanup.max_delete_percent."));
+									 psprintf("more than %d percent of the files would be deleted", limit),
+									 figures,
+									 "If it is right, call once with force => true, or raise audio_cleanup.max_delete_percent."));
 }
 
 
@@ -343,8 +343,8 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, Match *match)
 	{
 		path = walk_failure(walk, &errnum, &action);
 		apply_brake(plan, location_brake(psprintf("%s/%s", plan->settings->upload_dir,
-											escape_name(path)),
-								   action, errnum));
+												  escape_name(path)),
+										 action, errnum));
 	}
 }
 
@@ -448,7 +448,11 @@ note_session(Judgement *judgement, const Source *source, const char *session)
 	if (judgement->last_session != NULL)
 		pfree(judgement->last_session);
 	judgement->last_source = source->number;
-	/* the current context is that of a query, which may end before the judging */
+
+	/*
+	 * the current context is that of a query, which may end before the
+	 * judging
+	 */
 	judgement->last_session = MemoryContextStrdup(judgement->plan->context, session);
 	condemned_add_session(judgement->condemned, source->number, session);
 }

@@ -38,8 +38,8 @@ typedef struct Settings
 	int			batch_size;		/* files */
 	int			backup_retention_days;
 	bool		search_unregistered;
-	int64		grace_from_ns;	/* no file counts as older than that: a fact about
-								 * the directory, see claim.h; 0: none */
+	int64		grace_from_ns;	/* no file counts as older than that: a fact
+								 * about the directory, see claim.h; 0: none */
 } Settings;
 
 /* Define the settings.  To be called once, from _PG_init(). */

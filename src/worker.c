@@ -90,8 +90,9 @@ begin_locked(MemoryContext context)
 	caller = MemoryContextSwitchTo(context);
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
-	if (extension != NULL)
-		extension_lock_run(extension, -1, false);
+	if (extension == NULL || !extension_guard(extension))
+		return NULL;
+	extension_lock_run(extension, -1, false);
 	return extension;
 }
 
@@ -180,7 +181,7 @@ wait_for_turn(MemoryContext context)
 	caller = MemoryContextSwitchTo(context);
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
-	if (extension != NULL && extension_queue_up(extension))
+	if (extension != NULL && extension_guard(extension) && extension_queue_up(extension))
 	{
 		extension_lock_run(extension, -1, false);
 		extension_leave_queue(extension);
