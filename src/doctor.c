@@ -16,12 +16,16 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 
 #include "src/doctor.h"
 #include "src/plan.h"
 #include "src/sources.h"
 #include "src/sql.h"
 #include "src/unregistered.h"
+
+/* so many names are shown */
+#define EXAMPLES_SHOWN	3
 
 typedef struct Examination
 {
@@ -110,6 +114,63 @@ check_references(const Examination *examination, const CleanupPlan *plan)
 		say(examination, "references", "ok", detail, NULL);
 }
 
+/* A source on its own: a column that was mistaken stands out. */
+static void
+check_each_source(const Examination *examination, const CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->sources)
+	{
+		const Source *source = lfirst(lc);
+		CleanupPlan *alone = plan_begin(CLEAN_ALL, true, false);
+
+		alone->only_source = source->relid;
+		plan_survey(alone, false);
+		say(examination, "source_references", "ok",
+			psprintf("%s has %lld rows and refers to %lld of the files", source->name,
+					 (long long) alone->rows_seen, (long long) alone->files_referenced),
+			NULL);
+		plan_end(alone);
+	}
+}
+
+/* Names that match in no source: one look often tells what was forgotten. */
+static void
+check_unmatched(const Examination *examination, const CleanupPlan *plan)
+{
+	int64		unmatched = plan->files_seen - plan->files_referenced;
+	CondemnedFile file;
+	char	   *examples = NULL;
+	int			n = 0;
+
+	if (unmatched == 0)
+		return;
+	condemned_rewind(plan->condemned);
+	while (n < EXAMPLES_SHOWN && condemned_next(plan->condemned, &file))
+		if (file.source == NULL)
+		{
+			examples = examples ? psprintf("%s, \"%s\"", examples, file.path)
+				: psprintf("\"%s\"", file.path);
+			n++;
+		}
+	say(examination, "unmatched", "ok",
+		psprintf("%lld of the files match in no source%s%s", (long long) unmatched,
+				 examples ? ", for instance " : "", examples ? examples : ""),
+		NULL);
+}
+
+static void
+check_preload(const Examination *examination)
+{
+	const char *libraries = GetConfigOption("shared_preload_libraries", false, false);
+
+	say(examination, "preload", "ok",
+		strstr(libraries, EXTENSION_NAME) != NULL ? "the library is preloaded"
+		: "the library is not preloaded, and need not be",
+		NULL);
+}
+
 /* The commonest way to lose files: a table that was forgotten. */
 static void
 check_unregistered(const Examination *examination, CleanupPlan *plan)
@@ -191,11 +252,14 @@ doctor_examine(DoctorSink sink, void *arg)
 	if (plan->surveyed)
 	{
 		check_references(&examination, plan);
+		check_each_source(&examination, plan);
+		check_unmatched(&examination, plan);
 		check_unregistered(&examination, plan);
 	}
 	check_settings(&examination, plan);
 	check_outstanding(&examination, plan);
 	check_workers(&examination);
+	check_preload(&examination);
 	plan_end(plan);
 	SPI_finish();
 }

@@ -216,11 +216,30 @@ read_claim(CleanupPlan *plan)
 }
 
 static void
+keep_only_source(CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	Assert(plan->dry_run);
+	foreach(lc, plan->sources)
+	{
+		Source	   *source = lfirst(lc);
+
+		if (source->relid != plan->only_source)
+			plan->sources = foreach_delete_current(plan->sources, lc);
+		else
+			source->number = 0;
+	}
+}
+
+static void
 check_sources(CleanupPlan *plan)
 {
 	ListCell   *lc;
 
 	plan->sources = sources_load(plan->extension);
+	if (OidIsValid(plan->only_source))
+		keep_only_source(plan);
 	apply_all(plan, sources_check_all(plan->sources));
 	if (plan->brakes != NIL)
 		return;

@@ -30,6 +30,8 @@ typedef struct CleanupPlan
 	CleanWhat	what;
 	bool		dry_run;
 	bool		force;			/* override the counting brakes */
+	Oid			only_source;	/* look at this source alone: to examine,
+								 * never to condemn; InvalidOid: at all */
 	Settings   *settings;
 	Extension  *extension;
 	FileStore  *store;			/* NULL if it could not be opened */
