@@ -391,25 +391,12 @@ absolute_upload_dir(void)
 	return pstrdup(path);
 }
 
-/*
- * A run stays in the directory in which it began, even if that was reached
- * through a symlink which is switched meanwhile.
- */
-static const char *
-resolved_upload_dir(void)
-{
-	const char *path = absolute_upload_dir();
-	char		resolved[PATH_MAX];
-
-	return realpath(path, resolved) != NULL ? pstrdup(resolved) : path;
-}
-
 Settings *
 settings_snapshot(void)
 {
 	Settings   *settings = palloc0(sizeof(Settings));
 
-	settings->upload_dir = resolved_upload_dir();
+	settings->upload_dir = absolute_upload_dir();
 	settings->orphaned_file_retention_hours = orphaned_file_retention_hours;
 	settings->failed_session_retention_days = failed_session_retention_days;
 	settings->file_age = (FileAge) file_age;
