@@ -146,7 +146,7 @@ $node->safe_psql('postgres', qq{
 	ALTER TABLE held.t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON held.t USING (false);
 	GRANT SELECT ON held.t TO reporting;
 	CREATE VIEW held.held AS SELECT file FROM held.t; ALTER VIEW held.held OWNER TO reporting;
-	INSERT INTO cleanup_sources (source, file_columns) VALUES ('held.held', '{file}')});
+	INSERT INTO cleanup_sources (source, source_name, file_columns) VALUES ('held.held', 'held.held', '{file}')});
 blocked('a view under a policy', '42501', qr/could not read source held\.held: .*row-level security/);
 drop($source);
 unlink "$dir/held.mp3";
@@ -202,7 +202,7 @@ protects('an inherited table', q{CREATE TABLE held.held (file text); CREATE TABL
 protects('partitions with RLS of their own', $partitioned . q{ALTER TABLE held.p2a ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;},
 	source => $source);
 $node->safe_psql('postgres', q{CREATE TABLE held.held (file text); CREATE UNLOGGED TABLE held.child () INHERITS (held.held);
-	INSERT INTO cleanup_sources (source, file_columns) VALUES ('held.held', '{file}')});
+	INSERT INTO cleanup_sources (source, source_name, file_columns) VALUES ('held.held', 'held.held', '{file}')});
 blocked('an unlogged child', '42809', qr/source held\.held reads held\.child, which cannot be relied on/);
 drop($source);
 unlink "$dir/held.mp3";
