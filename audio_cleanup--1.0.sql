@@ -41,8 +41,10 @@ CREATE TABLE @extschema@.cleanup_runs (
 	started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	finished_at timestamptz,
 	what text NOT NULL CHECK (what IN ('orphaned_files', 'failed_sessions', 'all')),
-	trigger text NOT NULL DEFAULT 'sql',
-	status text NOT NULL DEFAULT 'pending' CHECK (status IN ('running', 'pending', 'done', 'failed', 'interrupted')),
+	trigger text NOT NULL DEFAULT 'sql' CHECK (trigger IN ('sql', 'schedule', 'startup', 'catch-up')),
+	scheduled_for date,
+	status text NOT NULL DEFAULT 'pending' CHECK (status IN ('running', 'pending', 'done', 'failed', 'interrupted', 'blocked')),
+	message text,
 	requested_by name NOT NULL,
 	orphaned_files bigint NOT NULL DEFAULT 0,
 	failed_sessions bigint NOT NULL DEFAULT 0,
@@ -55,11 +57,16 @@ CREATE TABLE @extschema@.cleanup_runs (
 	settings jsonb NOT NULL
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
+CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for);
 CREATE INDEX cleanup_runs_unfinished ON @extschema@.cleanup_runs (run_id) WHERE status IN ('running', 'pending');
 COMMENT ON TABLE @extschema@.cleanup_runs IS 'history: one row for each real run';
 COMMENT ON COLUMN @extschema@.cleanup_runs.finished_at IS 'when the last of its files was dealt with';
+COMMENT ON COLUMN @extschema@.cleanup_runs.trigger IS
+'sql: somebody called, pg_cron included; schedule, startup, catch-up: the background worker';
+COMMENT ON COLUMN @extschema@.cleanup_runs.scheduled_for IS 'the day of the schedule that it is the run of; there is one at most';
 COMMENT ON COLUMN @extschema@.cleanup_runs.status IS
-'running: being planned in batches; pending: committed, files being dealt with; done; failed: done, with errors; interrupted';
+'running: being planned in batches; pending: committed, files being dealt with; done; failed: ended with errors; interrupted: cut short, what it did is kept; blocked: a brake has refused it, nothing was deleted';
+COMMENT ON COLUMN @extschema@.cleanup_runs.message IS 'why it did not go through to its end';
 COMMENT ON COLUMN @extschema@.cleanup_runs.requested_by IS 'the role that asked, seen through SECURITY DEFINER functions';
 COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
 COMMENT ON COLUMN @extschema@.cleanup_runs.deleted IS 'files destroyed';
@@ -119,6 +126,19 @@ COMMENT ON COLUMN @extschema@.cleanup_claims.grace_from IS 'no file counts as ol
 COMMENT ON COLUMN @extschema@.cleanup_claims.confirmed IS 'the claim has been seen in the directory';
 
 --
+-- The built-in schedule, as it was last seen; not dumped either
+--
+
+CREATE TABLE @extschema@.cleanup_schedule (
+	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	schedule_hour int NOT NULL,
+	timezone text NOT NULL,
+	since timestamptz NOT NULL
+);
+COMMENT ON TABLE @extschema@.cleanup_schedule IS
+'since when the built-in schedule is in force in this database: what was missed before is not caught up; maintained by the background worker; not carried by pg_dump';
+
+--
 -- To look
 --
 
@@ -134,6 +154,31 @@ CREATE FUNCTION @extschema@.cleanup_explain(file text) RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_explain(text) IS
 'for one file (path relative to the upload directory): kept or condemned, and why';
+
+CREATE FUNCTION @extschema@.cleanup_next_run(OUT next_run timestamptz, OUT reason text, OUT timezone text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_next_run() IS
+'when the built-in schedule cleans this database next, why then (or why never), and in which time zone its hour is';
+
+CREATE FUNCTION @extschema@.cleanup_progress(
+	OUT pid int, OUT datname name, OUT run_id bigint, OUT trigger text, OUT dry_run boolean, OUT phase text,
+	OUT files_walked bigint, OUT files_matched bigint, OUT files_condemned bigint, OUT files_done bigint,
+	OUT bytes_freed bigint, OUT started_at timestamptz, OUT elapsed interval, OUT remaining interval)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_progress() IS 'what the view of this name shows';
+
+CREATE VIEW @extschema@.cleanup_progress AS SELECT * FROM @extschema@.cleanup_progress();
+COMMENT ON VIEW @extschema@.cleanup_progress IS
+'a row for each run under way in the cluster, in any session; empty unless audio_cleanup is in shared_preload_libraries';
+COMMENT ON COLUMN @extschema@.cleanup_progress.run_id IS 'NULL while it is not recorded: a dry run, or before the files are known';
+COMMENT ON COLUMN @extschema@.cleanup_progress.phase IS
+'starting, walking, matching, judging, waiting for writers, condemning, capturing, deleting';
+COMMENT ON COLUMN @extschema@.cleanup_progress.files_walked IS 'audio files seen in the upload directory';
+COMMENT ON COLUMN @extschema@.cleanup_progress.files_matched IS 'of these, referred to by a row';
+COMMENT ON COLUMN @extschema@.cleanup_progress.files_condemned IS 'files to be dealt with';
+COMMENT ON COLUMN @extschema@.cleanup_progress.files_done IS 'of these, dealt with by this process';
+COMMENT ON COLUMN @extschema@.cleanup_progress.remaining IS 'estimate; NULL while there is nothing to go by';
 
 CREATE FUNCTION @extschema@.cleanup_check(OUT check_name text, OUT status text, OUT detail text, OUT hint text)
 RETURNS SETOF record
@@ -217,12 +262,14 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files_file_id_se
 --
 
 REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files,
-	@extschema@.cleanup_claims FROM PUBLIC;
+	@extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress FROM PUBLIC;
 REVOKE ALL ON SEQUENCE @extschema@.cleanup_runs_run_id_seq, @extschema@.cleanup_files_file_id_seq FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_config(),
 	@extschema@.cleanup_status(),
 	@extschema@.cleanup_explain(text),
+	@extschema@.cleanup_next_run(),
+	@extschema@.cleanup_progress(),
 	@extschema@.cleanup_check(),
 	@extschema@.cleanup_orphaned_files(boolean, boolean),
 	@extschema@.cleanup_failed_sessions(boolean, boolean),

@@ -27,6 +27,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -35,6 +36,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "src/access.h"
@@ -42,15 +44,21 @@
 #include "src/compat.h"
 #include "src/doctor.h"
 #include "src/explain.h"
+#include "src/launcher.h"
+#include "src/night_worker.h"
+#include "src/progress.h"
 #include "src/run.h"
 #include "src/settings.h"
 #include "src/sources.h"
+#include "src/timetable.h"
 
 COMPAT_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(cleanup_config);
 PG_FUNCTION_INFO_V1(cleanup_status);
 PG_FUNCTION_INFO_V1(cleanup_explain);
+PG_FUNCTION_INFO_V1(cleanup_next_run);
+PG_FUNCTION_INFO_V1(cleanup_progress);
 PG_FUNCTION_INFO_V1(cleanup_check);
 PG_FUNCTION_INFO_V1(cleanup_orphaned_files);
 PG_FUNCTION_INFO_V1(cleanup_failed_sessions);
@@ -68,6 +76,8 @@ void
 _PG_init(void)
 {
 	settings_define();
+	progress_init();
+	launcher_init();
 	at_commit_init();
 }
 
@@ -158,6 +168,91 @@ cleanup_check(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();
 }
 
+/*
+ * cleanup_next_run() returns (next_run timestamptz, reason text, timezone
+ * text): when the built-in schedule cleans this database next.  next_run is
+ * NULL if it never does; the reason says why.
+ */
+Datum
+cleanup_next_run(PG_FUNCTION_ARGS)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	TupleDesc	desc;
+	NextRun		next;
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
+	HeapTuple	row;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+	SPI_connect();
+	next = timetable_next_run(extension_lookup(false));
+	nulls[0] = !next.is_known;
+	values[0] = TimestampTzGetDatum(next.at);
+	values[1] = CStringGetTextDatum(next.reason);
+	values[2] = CStringGetTextDatum(next.zone_name);
+	MemoryContextSwitchTo(caller);
+	row = heap_form_tuple(desc, values, nulls);
+	SPI_finish();
+	PG_RETURN_DATUM(HeapTupleGetDatum(row));
+}
+
+static Datum
+make_interval_us(int64 us)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = us;
+	return IntervalPGetDatum(interval);
+}
+
+static Datum
+make_database_name(Oid database)
+{
+	NameData   *name = palloc0(sizeof(NameData));
+	char	   *text = get_database_name(database);
+
+	/* it may have been dropped in this instant */
+	namestrcpy(name, text ? text : "");
+	return NameGetDatum(name);
+}
+
+static void
+put_progress(const ProgressView *view, void *arg)
+{
+	ReturnSetInfo *rsinfo = arg;
+	Datum		values[14];
+	bool		nulls[14] = {false};
+	int			i;
+
+	values[0] = Int32GetDatum(view->pid);
+	values[1] = make_database_name(view->database);
+	values[2] = Int64GetDatum(view->run_id);
+	nulls[2] = view->run_id == 0;
+	values[3] = CStringGetTextDatum(view->trigger);
+	values[4] = BoolGetDatum(view->dry_run);
+	values[5] = CStringGetTextDatum(view->phase);
+	for (i = 0; i < PROGRESS_COUNTERS; i++)
+		values[6 + i] = Int64GetDatum(view->counters[i]);
+	values[11] = TimestampTzGetDatum(view->started_at);
+	values[12] = make_interval_us(view->now - view->started_at);
+	values[13] = make_interval_us(view->remaining_us);
+	nulls[13] = view->remaining_us < 0;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * cleanup_progress() returns a row for each run under way in the cluster.
+ */
+Datum
+cleanup_progress(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	progress_look(put_progress, fcinfo->resultinfo);
+	PG_RETURN_NULL();
+}
+
 
 /* ----------------------------------------------------------------- to clean --- */
 
@@ -220,18 +315,18 @@ cleanup_run(PG_FUNCTION_ARGS)
 {
 	bool		atomic = !(fcinfo->context && IsA(fcinfo->context, CallContext)) ||
 	castNode(CallContext, fcinfo->context)->atomic;
+	RunRequest	request = {CLEAN_ALL, false, "sql", LEDGER_NO_DAY, 0};
 	bool		dry_run;
-	bool		force;
 
-	get_flags(fcinfo, &dry_run, &force);
+	get_flags(fcinfo, &dry_run, &request.force);
 	if (dry_run)
-		return make_row(fcinfo, run_preview(CLEAN_ALL, force, false));
+		return make_row(fcinfo, run_preview(CLEAN_ALL, request.force, false));
 	if (atomic)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("cleanup_run() cannot be called in a transaction block or from a function, because it commits"),
 				 errhint("Call cleanup_all() there.")));
-	return make_row(fcinfo, run_in_batches(CLEAN_ALL, force, "sql"));
+	return make_row(fcinfo, run_in_batches(night_worker_request() ? night_worker_request() : &request));
 }
 
 

@@ -19,12 +19,12 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "utils/memutils.h"
 
 #include "src/at_commit.h"
 #include "src/extension.h"
 #include "src/location.h"
+#include "src/worker.h"
 
 typedef enum BatchAction
 {
@@ -120,7 +120,10 @@ forget_batch(Batch *batch)
 	MemoryContextDelete(batch->context);
 }
 
-/* Commit-safe. */
+/*
+ * Commit-safe.  A shutdown need not wait for the last of them: what is left
+ * is pending, and found by the next drain.
+ */
 static void
 carry_out_batch(Batch *batch)
 {
@@ -129,7 +132,7 @@ carry_out_batch(Batch *batch)
 
 	/* whoever records it will look again, and fsync */
 	store_set_durable(batch->store, false);
-	for (i = 0; i < batch->n; i++)
+	for (i = 0; i < batch->n && !ProcDiePending; i++)
 	{
 		const BatchFile *file = &batch->files[i];
 
@@ -227,14 +230,7 @@ at_commit_start_worker_now(void)
 {
 	BackgroundWorker worker;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "audio_cleanup", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "cleanup_drain_worker_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, "audio_cleanup drain", sizeof(worker.bgw_name));
-	strlcpy(worker.bgw_type, "audio_cleanup drain", sizeof(worker.bgw_type));
+	worker_describe(&worker, "cleanup_drain_worker_main", "audio_cleanup drain");
 	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
 
 	if (!RegisterDynamicBackgroundWorker(&worker, NULL))

@@ -17,6 +17,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
 #error "audio_cleanup needs PostgreSQL 15 or later"
@@ -58,6 +59,22 @@
 #define compat_lock_is_held(tag, mode) LockHeldByMe((tag), (mode))
 #else
 #define compat_lock_is_held(tag, mode) LockHeldByMe((tag), (mode), false)
+#endif
+
+/* 17: an extension's wait events have names */
+#if PG_VERSION_NUM < 170000
+#define compat_wait_event(name) PG_WAIT_EXTENSION
+#else
+#define compat_wait_event(name) WaitEventExtensionNew(name)
+#endif
+
+/* 18: a portal is always run once */
+#if PG_VERSION_NUM < 180000
+#define compat_portal_run(portal, receiver, completion) \
+	PortalRun((portal), FETCH_ALL, true, true, (receiver), (receiver), (completion))
+#else
+#define compat_portal_run(portal, receiver, completion) \
+	PortalRun((portal), FETCH_ALL, true, (receiver), (receiver), (completion))
 #endif
 
 /* 18: the module's name and version are shown by pg_get_loaded_modules() */

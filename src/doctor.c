@@ -17,11 +17,15 @@
 #include "postmaster/bgworker_internals.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/timestamp.h"
 
 #include "src/doctor.h"
+#include "src/pg_cron.h"
 #include "src/plan.h"
+#include "src/progress.h"
 #include "src/sources.h"
 #include "src/sql.h"
+#include "src/timetable.h"
 #include "src/unregistered.h"
 
 /* so many names are shown */
@@ -167,8 +171,49 @@ check_preload(const Examination *examination)
 
 	say(examination, "preload", "ok",
 		strstr(libraries, EXTENSION_NAME) != NULL ? "the library is preloaded"
-		: "the library is not preloaded, and need not be",
+		: "the library is not preloaded: there is no built-in schedule and no cleanup_progress",
 		NULL);
+}
+
+static char *
+describe_next_run(const NextRun *next)
+{
+	if (next->is_known)
+		return psprintf("the built-in schedule cleans this database next at %s (%s, %s)",
+						timestamptz_to_str(next->at), next->reason, next->zone_name);
+	return psprintf("the built-in schedule does not clean this database: %s", next->reason);
+}
+
+/* Both would run: the second finds nothing, or waits for the first. */
+static void
+say_twice(const Examination *examination, const CronJob *job)
+{
+	say(examination, "pg_cron", "warning",
+		psprintf("job %lld of pg_cron (%s) cleans database \"%s\", and so does the built-in schedule",
+				 (long long) job->id, job->schedule, job->database),
+		psprintf("Call cron.unschedule(%lld), or take the database off audio_cleanup.databases.",
+				 (long long) job->id));
+}
+
+static void
+check_schedule(const Examination *examination, const CleanupPlan *plan)
+{
+	const Schedule *schedule = settings_schedule();
+	NextRun		next = timetable_next_run(plan->extension);
+	ListCell   *lc;
+
+	say(examination, "schedule", "ok", describe_next_run(&next), NULL);
+	foreach(lc, cron_jobs(plan->extension, schedule->databases))
+	{
+		const CronJob *job = lfirst(lc);
+
+		if (progress_is_shared() && schedule->hour >= 0 && job->is_listed)
+			say_twice(examination, job);
+		else if (job->is_here)
+			say(examination, "pg_cron", "ok",
+				psprintf("job %lld of pg_cron (%s) cleans this database",
+						 (long long) job->id, job->schedule), NULL);
+	}
 }
 
 /* The commonest way to lose files: a table that was forgotten. */
@@ -260,6 +305,7 @@ doctor_examine(DoctorSink sink, void *arg)
 	check_outstanding(&examination, plan);
 	check_workers(&examination);
 	check_preload(&examination);
+	check_schedule(&examination, plan);
 	plan_end(plan);
 	SPI_finish();
 }

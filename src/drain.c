@@ -26,6 +26,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "src/at_commit.h"
 #include "src/claim.h"
@@ -33,9 +34,13 @@
 #include "src/ledger.h"
 #include "src/location.h"
 #include "src/plan.h"
+#include "src/progress.h"
 
-/* files of one step; each step that captures reads the sources once */
+/* files that are matched together: that reads the sources once */
 #define DRAIN_BATCH		10000
+
+/* a step stops when it has worked on files for so long */
+#define STEP_MS			500
 
 /* what one call in somebody's transaction brings forward at most */
 #define DRAIN_IN_TRANSACTION	10000
@@ -55,6 +60,13 @@ set_state(LedgerFile *file, const char *state, const char *error)
 {
 	file->new_state = state;
 	file->error = error;
+}
+
+/* Has a step that began to work on files then worked long enough? */
+static bool
+is_time_to_commit(TimestampTz began)
+{
+	return TimestampDifferenceExceeds(began, GetCurrentTimestamp(), STEP_MS);
 }
 
 static void
@@ -199,21 +211,26 @@ recheck(Drain *drain, LedgerFile **files, int n)
 	return NULL;
 }
 
-/* Files that are still in place were condemned some time ago. */
-static void
+/*
+ * Files that are still in place were condemned some time ago.  Returns how
+ * many were dealt with: those that come after are left as they are.
+ */
+static int
 recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 {
 	bool	   *needed = recheck(drain, files, n);
+	TimestampTz began = GetCurrentTimestamp();
 	Batch	   *batch = NULL;
 	int			i;
 
 	if (needed == NULL)
-		return;
+		return n;
 	if (drain->at_commit)
 		batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_CAPTURE, n);
-	for (i = 0; i < n; i++)
+	progress_set_phase(PHASE_CAPTURING);
+	for (i = 0; i < n && (drain->at_commit || !is_time_to_commit(began)); i++)
 	{
-		CHECK_FOR_INTERRUPTS();
+		progress_tick();
 		if (needed[i])
 			set_state(files[i], "skipped", "it is referred to again");
 		else if (drain->at_commit)
@@ -223,6 +240,7 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 	}
 	if (drain->at_commit)
 		at_commit_end(batch);
+	return i;
 }
 
 static void heal_file(Drain *drain, LedgerFile *file);
@@ -268,6 +286,27 @@ make_durable(Drain *drain)
 						drain->settings->upload_dir, strerror(errnum))));
 }
 
+/* Is the file's story at its end, for now at least? */
+static bool
+is_done(const Drain *drain, const LedgerFile *file)
+{
+	if (file->new_state == NULL || strcmp(file->new_state, "pending") == 0)
+		return false;
+	return strcmp(file->new_state, "trashed") != 0 || drain->settings->backup_retention_days > 0;
+}
+
+/* After what was done is durable. */
+static void
+record(Drain *drain, const LedgerFile *files, int n)
+{
+	int			i;
+
+	ledger_record(drain->extension, files, n);
+	for (i = 0; i < n; i++)
+		if (is_done(drain, &files[i]))
+			progress_add_done(drain->run_id, files[i].freed);
+}
+
 /* Returns the number of files looked at. */
 static int
 capture_step(Drain *drain, int limit)
@@ -275,6 +314,7 @@ capture_step(Drain *drain, int limit)
 	LedgerFile *files;
 	LedgerFile **in_place;
 	int			n_in_place = 0;
+	int			n_captured;
 	int			n;
 	int			i;
 
@@ -283,15 +323,23 @@ capture_step(Drain *drain, int limit)
 		return 0;
 	in_place = palloc(sizeof(LedgerFile *) * n);
 	for (i = 0; i < n; i++)
+	{
+		progress_tick();
 		if (settle_by_place(drain, &files[i]))
 			in_place[n_in_place++] = &files[i];
+	}
 	if (drain->settings->backup_retention_days > 0)
 		heal_captured(drain, files, n);
-	if (n_in_place > 0)
-		recheck_and_capture(drain, in_place, n_in_place);
-	make_durable(drain);
-	ledger_record(drain->extension, files, n);
 	drain->captured = files[n - 1].file_id;
+	if (n_in_place > 0)
+	{
+		n_captured = recheck_and_capture(drain, in_place, n_in_place);
+		/* the rest comes with the next step */
+		if (n_captured < n_in_place)
+			drain->captured = in_place[n_captured]->file_id - 1;
+	}
+	make_durable(drain);
+	record(drain, files, n);
 	return n;
 }
 
@@ -386,53 +434,118 @@ destroy_at_commit(Drain *drain, Batch *batch, LedgerFile *file)
 		settle_missing(drain, file);
 }
 
+/*
+ * In somebody's transaction all of it happens at its commit.
+ */
 static void
-destroy_unless_needed(Drain *drain, LedgerFile *files, int n)
+destroy_all_at_commit(Drain *drain, LedgerFile *files, int n, const bool *needed)
 {
-	LedgerFile **all = palloc(sizeof(LedgerFile *) * n);
-	Batch	   *batch = NULL;
-	bool	   *needed;
+	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_DESTROY, n);
 	int			i;
 
-	for (i = 0; i < n; i++)
-		all[i] = &files[i];
-	if ((needed = recheck(drain, all, n)) == NULL)
-		return;
-	if (drain->at_commit)
-		batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_DESTROY, n);
 	for (i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (needed[i])
 			heal_file(drain, &files[i]);
-		else if (drain->at_commit)
-			destroy_at_commit(drain, batch, &files[i]);
 		else
-			destroy_file(drain, &files[i]);
+			destroy_at_commit(drain, batch, &files[i]);
 	}
-	if (drain->at_commit)
-		at_commit_end(batch);
+	at_commit_end(batch);
+}
+
+/* Copied, because it outlives the step. */
+static void
+clear_file(Drain *drain, const LedgerFile *file)
+{
+	LedgerFile *copy = &drain->cleared[drain->n_cleared++];
+
+	*copy = *file;
+	copy->path = MemoryContextStrdup(drain->cleared_context, file->path);
+}
+
+/* What is needed is put back at once, the rest is cleared to be destroyed. */
+static void
+heal_or_clear(Drain *drain, LedgerFile *files, int n, const bool *needed)
+{
+	int			i;
+
+	MemoryContextReset(drain->cleared_context);
+	drain->cleared = MemoryContextAllocHuge(drain->cleared_context, sizeof(LedgerFile) * n);
+	drain->n_cleared = drain->n_destroyed = 0;
+	for (i = 0; i < n; i++)
+		if (needed[i])
+			heal_file(drain, &files[i]);
+		else
+			clear_file(drain, &files[i]);
+}
+
+/* As many of the cleared files as the pace allows; returns how many. */
+static int
+destroy_cleared(Drain *drain)
+{
+	LedgerFile *files = drain->cleared + drain->n_destroyed;
+	int			most = Min(drain->n_cleared - drain->n_destroyed, pace_portion(&drain->pace));
+	TimestampTz began = GetCurrentTimestamp();
+	int			n = 0;
+
+	if (most == 0)
+		return 0;
+	progress_set_phase(PHASE_DELETING);
+	do
+	{
+		progress_tick();
+		destroy_file(drain, &files[n++]);
+	} while (n < most && !is_time_to_commit(began));
+	make_durable(drain);
+	record(drain, files, n);
+	drain->n_destroyed += n;
+	drain->portion = n;
+	return n;
 }
 
 /*
  * The last look.  A writer may have begun while the run that condemned these
  * files was looking, too late to be waited for and too early to see that they
  * would go.  He is waited for now, when the files have left the directory and
- * nobody can begin to refer to them any more.
+ * nobody can begin to refer to them any more.  That is also why it may be
+ * some steps, each a transaction, until the last of them is destroyed.
  */
+static int
+last_look(Drain *drain, int limit)
+{
+	LedgerFile *files;
+	LedgerFile **all;
+	bool	   *needed;
+	int			n;
+	int			i;
+
+	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->looked_at, limit, &n);
+	if (n == 0)
+		return 0;
+	drain->looked_at = files[n - 1].file_id;
+	all = palloc(sizeof(LedgerFile *) * n);
+	for (i = 0; i < n; i++)
+		all[i] = &files[i];
+	if ((needed = recheck(drain, all, n)) == NULL)
+		return n;
+	if (drain->at_commit)
+		destroy_all_at_commit(drain, files, n, needed);
+	else
+		heal_or_clear(drain, files, n, needed);
+	make_durable(drain);
+	record(drain, files, n);
+	return n;
+}
+
+/* Returns the number of files looked at or destroyed. */
 static int
 destroy_step(Drain *drain, int limit)
 {
-	LedgerFile *files;
-	int			n;
+	int			n = destroy_cleared(drain);
 
-	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->destroyed, limit, &n);
-	if (n == 0)
-		return 0;
-	destroy_unless_needed(drain, files, n);
-	make_durable(drain);
-	ledger_record(drain->extension, files, n);
-	drain->destroyed = files[n - 1].file_id;
+	if (n == 0 && (n = last_look(drain, limit)) > 0)
+		(void) destroy_cleared(drain);
 	return n;
 }
 
@@ -513,6 +626,8 @@ drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit)
 	drain->run_id = work->run_id;
 	drain->settings = settings_of_run(work->upload_dir, work->settings);
 	drain->at_commit = at_commit;
+	drain->cleared_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup cleared",
+												   ALLOCSET_DEFAULT_SIZES);
 	if ((brake = open_directory(drain)) != NULL)
 	{
 		drain_end(drain);
@@ -530,6 +645,8 @@ drain_end(Drain *drain)
 {
 	store_close(drain->store);
 	drain->store = NULL;
+	MemoryContextReset(drain->cleared_context);
+	drain->n_cleared = drain->n_destroyed = 0;
 }
 
 /*
@@ -555,12 +672,19 @@ drain_step(Drain *drain, bool finish)
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	bool		more;
 
+	drain->portion = 0;
 	/* what this commits must be on disk before the next step unlinks */
 	ForceSyncCommit();
 	more = do_step(drain, finish);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
 	return more;
+}
+
+void
+drain_rest(Drain *drain, TimestampTz began)
+{
+	pace_rest(&drain->pace, drain->portion, began);
 }
 
 /* At most `limit` files of one run; returns how many there were. */

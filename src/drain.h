@@ -15,6 +15,7 @@
 #include "src/extension.h"
 #include "src/file_ops.h"
 #include "src/ledger.h"
+#include "src/pace.h"
 #include "src/settings.h"
 
 typedef struct Drain
@@ -28,8 +29,14 @@ typedef struct Drain
 	TimestampTz taken_over;		/* what was condemned before is let live: the
 								 * directory was not ours then; 0: it was */
 	bool		put_off;		/* files wait for a writer to end */
+	Pace		pace;			/* set by the caller if there is one */
 	int64		captured;		/* file_id up to which pending files were seen */
-	int64		destroyed;		/* the same of due files */
+	int64		looked_at;		/* the same of due files */
+	MemoryContext cleared_context;
+	LedgerFile *cleared;		/* due, and nobody needs them: to be destroyed */
+	int			n_cleared;
+	int			n_destroyed;	/* of these */
+	int			portion;		/* files destroyed by the last step */
 } Drain;
 
 /*
@@ -41,13 +48,18 @@ extern Drain *drain_begin(const Extension *extension, const LedgerWork *work, bo
 extern void drain_end(Drain *drain);
 
 /*
- * Deal with the next files of the run.  Must be called under the run lock,
+ * Deal with the next files of the run, for no longer than about half a second
+ * besides reading the sources: whoever waits for a lock of ours, gets it.
+ * Must be called under the run lock,
  * with SPI, and the transaction must be committed before the next step:
- * nothing is destroyed that was not recorded as trashed by a commit before.
- * With `finish` false the run itself is not marked as done.  Returns false
+ * nothing is destroyed that was not recorded as trashed by a commit before;
+ * and drain_rest() called after that.  With `finish` false the run itself is not marked as done.  Returns false
  * when there is nothing left to do.
  */
 extern bool drain_step(Drain *drain, bool finish);
+
+/* Sleep as long as the pace demands after a step.  Outside of its transaction. */
+extern void drain_rest(Drain *drain, TimestampTz began);
 
 /*
  * Mark a run as done, and write its line into the server log, if none of its

@@ -18,6 +18,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/date.h"
 
 #include "src/ledger.h"
 #include "src/sql.h"
@@ -31,15 +32,16 @@ ledger_begin_run(const Extension *extension, const LedgerRun *run)
 	const SqlParameter parameters[] = {
 		SQL_TEXT(run->what), SQL_TEXT(run->trigger), SQL_TEXT(run->requested_by),
 		SQL_TEXT(run->batches ? "running" : "pending"), SQL_TEXT(run->upload_dir),
-		{JSONBOID, JsonbPGetDatum(run->settings), false}
+		{JSONBOID, JsonbPGetDatum(run->settings), false},
+		{DATEOID, DateADTGetDatum(run->scheduled_for), run->scheduled_for == LEDGER_NO_DAY}
 	};
 	ActingAs	saved;
 	int64		run_id;
 
 	extension_act_as(extension->owner, &saved);
 	sql_query(lengthof(parameters), parameters,
-			  "INSERT INTO %s.cleanup_runs (what, trigger, requested_by, status, upload_dir, settings)"
-			  " VALUES ($1, $2, $3, $4, $5, $6) RETURNING run_id", extension->schema);
+			  "INSERT INTO %s.cleanup_runs (what, trigger, requested_by, status, upload_dir, settings, scheduled_for)"
+			  " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING run_id", extension->schema);
 	run_id = DatumGetInt64(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);
@@ -87,6 +89,21 @@ ledger_end_batches(const Extension *extension, int64 run_id)
 	extension_stop_acting(&saved);
 }
 
+void
+ledger_cut_short(const Extension *extension, int64 run_id, const char *status, const char *message)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(status), SQL_TEXT(message)};
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "UPDATE %s.cleanup_runs SET message = $3,"
+			  " status = CASE WHEN files = 0 THEN $2 WHEN $2 = 'interrupted' THEN status ELSE 'pending' END,"
+			  " finished_at = CASE WHEN files = 0 THEN pg_catalog.clock_timestamp() END"
+			  " WHERE run_id = $1 AND status = 'running'", extension->schema);
+	extension_stop_acting(&saved);
+}
+
 
 /* ---------------------------------------------------------------- draining --- */
 
@@ -101,7 +118,7 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 
 	extension_act_as(extension->owner, &saved);
 	n = sql_query(lengthof(parameters), parameters,
-				  "SELECT r.run_id, r.upload_dir, r.settings FROM %1$s.cleanup_runs r"
+				  "SELECT r.run_id, r.upload_dir, r.settings, r.trigger, r.files FROM %1$s.cleanup_runs r"
 				  " WHERE r.run_id IN (SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'pending'"
 				  "  UNION SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
 				  "  UNION SELECT u.run_id FROM %1$s.cleanup_runs u WHERE u.status IN ('running', 'pending'))"
@@ -114,6 +131,8 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 		work->run_id = DatumGetInt64(sql_value(i, 1));
 		work->upload_dir = sql_text(i, 2);
 		work->settings = DatumGetJsonbPCopy(sql_value(i, 3));
+		work->trigger = sql_text(i, 4);
+		work->files = DatumGetInt64(sql_value(i, 5));
 		runs = lappend(runs, work);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -235,7 +254,7 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 						 " FROM %1$s.cleanup_files WHERE run_id = $1)"
 						 " UPDATE %1$s.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
 						 "  status = CASE WHEN r.status = 'running' THEN 'interrupted'"
-						 "   WHEN t.errors > 0 THEN 'failed' ELSE 'done' END,"
+						 "   WHEN t.errors > 0 OR r.message IS NOT NULL THEN 'failed' ELSE 'done' END,"
 						 "  deleted = t.deleted, skipped = t.skipped, errors = t.errors, bytes = t.bytes"
 						 " FROM t WHERE r.run_id = $1 AND r.status IN ('pending', 'running') AND t.outstanding = 0"
 						 " RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"

@@ -20,6 +20,9 @@
 #include "src/extension.h"
 #include "src/settings.h"
 
+/* Not a run of the schedule. */
+#define LEDGER_NO_DAY	PG_INT32_MIN
+
 /* What is recorded of a run when it begins. */
 typedef struct LedgerRun
 {
@@ -27,6 +30,8 @@ typedef struct LedgerRun
 	const char *trigger;
 	const char *requested_by;
 	bool		batches;		/* further files may follow */
+	int32		scheduled_for;	/* the day of the schedule that this run is
+								 * of, as a PostgreSQL date; LEDGER_NO_DAY */
 	const char *upload_dir;
 	Jsonb	   *settings;
 } LedgerRun;
@@ -42,13 +47,23 @@ extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
 extern void ledger_add_files(const Extension *extension, int64 run_id,
 							 Condemned *condemned, int backup_days);
 
-/* A run in batches will get no more files. */
+/* A run in batches will get no more files, because all have been seen. */
 extern void ledger_end_batches(const Extension *extension, int64 run_id);
+
+/*
+ * The same before all were seen, and why (a text for people).  If it has no
+ * files yet, then it is over, with this status; else it is when they have been
+ * dealt with, as 'failed' or 'interrupted'.
+ */
+extern void ledger_cut_short(const Extension *extension, int64 run_id, const char *status,
+							 const char *message);
 
 /* A run that has files to be dealt with. */
 typedef struct LedgerWork
 {
 	int64		run_id;
+	const char *trigger;
+	int64		files;			/* condemned so far */
 	const char *upload_dir;
 	Jsonb	   *settings;
 } LedgerWork;

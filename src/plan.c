@@ -32,6 +32,7 @@
 #include "src/location.h"
 #include "src/match.h"
 #include "src/plan.h"
+#include "src/progress.h"
 #include "src/sources.h"
 #include "src/sql.h"
 #include "src/tree_walk.h"
@@ -107,6 +108,7 @@ plan_what_text(CleanWhat what)
 static void
 apply_brake(CleanupPlan *plan, Brake *brake)
 {
+	plan->blocked = true;
 	if (!plan->dry_run)
 		brake_raise(brake);
 	plan->brakes = lappend(plan->brakes, brake);
@@ -331,6 +333,7 @@ add_walked_file(CleanupPlan *plan, Match *match, const char *path)
 	if (!key_is_audio(&plan->settings->rules, path))
 		return;
 	plan->files_seen++;
+	progress_add(PROGRESS_WALKED, 1);
 	if (is_readable_name(plan, path))
 		match_add(match, path);
 	else if ((plan->what & CLEAN_ORPHANS) != 0)
@@ -351,7 +354,7 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, Match *match)
 
 	while ((step = walk_next(walk, &path)) == WALK_FILE)
 	{
-		CHECK_FOR_INTERRUPTS();
+		progress_tick();
 		add_walked_file(plan, match, path);
 		MemoryContextReset(scratch);
 	}
@@ -526,16 +529,21 @@ survey_files(CleanupPlan *plan)
 	Match	   *match = match_begin(&plan->settings->rules);
 
 	plan->looked_at_ns = now_ns();
+	progress_set_phase(PHASE_WALKING);
 	walk_directory(plan, match);
 	if (plan->brakes == NIL)
 	{
 		plan->surveyed = true;
+		progress_set_phase(PHASE_MATCHING);
 		match_run(match, plan->extension, plan->sources,
 				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE : MATCH_PROTECT,
 				  plan_failed_before(plan->settings), false);
 		plan->files_referenced = match_count_referenced(match);
 		plan->rows_seen = match_count_rows(match);
+		progress_set(PROGRESS_MATCHED, plan->files_referenced);
+		progress_set_phase(PHASE_JUDGING);
 		judge(plan, match, plan->condemned);
+		progress_set(PROGRESS_CONDEMNED, plan->condemned->n_files);
 		check_counts(plan);
 	}
 	match_end(match);
@@ -694,15 +702,19 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 		List	   *sources = load_checked_sources(plan->extension, &found);
 
 		plan->looked_at_ns = now_ns();
+		progress_set_phase(PHASE_WAITING);
 		if (found == NULL)
 			wait_for_writers(sources, plan->settings->writer_wait, &found);
 		if (found != NULL)
-			brake_raise(found);
+			apply_brake(plan, found);
+		progress_set_phase(PHASE_CONDEMNING);
 		match_run(match, plan->extension, sources,
 				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE_LOCKED : MATCH_PROTECT,
 				  failed_before, false);
 		condemned = condemned_begin(false);
 		judge(plan, match, condemned);
+		/* the survey's count, without those that did not stand the second look */
+		progress_add(PROGRESS_CONDEMNED, condemned->n_files - match_count(match));
 		clear_sessions(plan, condemned, sources, failed_before);
 	}
 	match_end(match);

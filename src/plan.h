@@ -40,6 +40,7 @@ typedef struct CleanupPlan
 	List	   *brakes;			/* of Brake: why a real run would be refused */
 	List	   *notes;			/* the same, of this transaction only: no
 								 * error of a dry run */
+	bool		blocked;		/* there was a brake */
 	List	   *errors;			/* of char *, at most report_limit */
 	int64		error_count;
 	List	   *warnings;		/* of char *: advice for a report */

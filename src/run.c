@@ -18,12 +18,15 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "src/at_commit.h"
 #include "src/drain.h"
 #include "src/ledger.h"
+#include "src/progress.h"
 #include "src/report.h"
 #include "src/run.h"
+#include "src/sql.h"
 #include "src/unregistered.h"
 
 /* A result must outlive SPI. */
@@ -53,13 +56,14 @@ requester(void)
 }
 
 static int64
-begin_run(const CleanupPlan *plan, const char *trigger, bool batches)
+begin_run(const CleanupPlan *plan, const char *trigger, int32 scheduled_for, bool batches)
 {
 	LedgerRun	run = {
 		.what = plan_what_text(plan->what),
 		.trigger = trigger,
 		.requested_by = requester(),
 		.batches = batches,
+		.scheduled_for = scheduled_for,
 		.upload_dir = plan->settings->upload_dir,
 		.settings = settings_to_jsonb(),
 	};
@@ -98,6 +102,7 @@ run_preview(CleanWhat what, bool force, bool status)
 
 	connect(0);
 	plan = plan_begin(what, true, force);
+	progress_begin(plan->context, "sql", true, false);
 	plan_check_transaction(plan);
 	plan_survey(plan, false);
 	if (status)
@@ -120,6 +125,7 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 
 	connect(0);
 	plan = plan_begin(what, false, force);
+	progress_begin(plan->context, trigger, false, false);
 	plan_check_transaction(plan);
 	extension_lock_run(plan->extension, plan->settings->writer_wait, false);
 	drain_in_transaction(plan->extension);
@@ -127,7 +133,8 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 	plan_survey(plan, false);
 	claim_directory(plan);
 	condemned = plan_condemn(plan, PG_INT64_MAX);
-	run_id = begin_run(plan, trigger, false);
+	run_id = begin_run(plan, trigger, LEDGER_NO_DAY, false);
+	progress_set_run(run_id);
 	if (condemned != NULL && condemned->n_files > 0)
 	{
 		ledger_add_files(plan->extension, run_id, condemned,
@@ -149,26 +156,50 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 
 /* ----------------------------------------------------------------- batches --- */
 
+/* A run in batches, with what its transactions share. */
+typedef struct BatchRun
+{
+	CleanupPlan *plan;
+	int64		run_id;
+	Pace		pace;
+	bool		more;			/* the survey has further files */
+} BatchRun;
+
+/* At the beginning of each transaction, before any of our tables is used. */
+static void
+require_extension(const BatchRun *run)
+{
+	if (!extension_guard(run->plan->extension))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" was dropped during a cleanup run", EXTENSION_NAME)));
+}
+
 /*
  * Drain one run, committing after each step.  What has to wait for a writer
  * is left to a worker, which waits longer than a caller wants to.
  */
 static void
-drain_run(const Extension *extension, const LedgerWork *work, bool finish)
+drain_run(const BatchRun *run, const LedgerWork *work, bool finish)
 {
-	Drain	   *drain = drain_begin(extension, work, false);
+	Drain	   *drain = drain_begin(run->plan->extension, work, false);
 
 	if (drain == NULL)
 		return;
+	drain->pace = run->pace;
 	PG_TRY();
 	{
 		bool		more;
 
 		do
 		{
+			TimestampTz began = GetCurrentTimestamp();
+
+			require_extension(run);
 			more = drain_step(drain, finish);
 			SPI_commit();
-		} while (more);
+			drain_rest(drain, began);
+		} while (more && !pace_is_over(&run->pace));
 		if (drain->put_off && finish)
 			at_commit_start_worker_now();
 	}
@@ -179,56 +210,147 @@ drain_run(const Extension *extension, const LedgerWork *work, bool finish)
 	PG_END_TRY();
 }
 
+/* The run itself, or the others before it. */
 static void
-drain_runs(const Extension *extension, int64 only_run, bool finish)
+drain_runs(const BatchRun *run, bool own, bool finish)
 {
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup drain",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
 	ListCell   *lc;
 
-	foreach(lc, ledger_unfinished_runs(extension, only_run))
-		drain_run(extension, lfirst(lc), finish);
+	require_extension(run);
+	foreach(lc, ledger_unfinished_runs(run->plan->extension, own ? run->run_id : 0))
+	{
+		const LedgerWork *work = lfirst(lc);
+
+		if (own == (work->run_id == run->run_id))
+			drain_run(run, work, finish);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
 }
 
-/* The next batch: condemn, commit (which captures), drain. */
-static bool
-run_batch(CleanupPlan *plan, int64 run_id)
+static const char *
+status_of(const CleanupPlan *plan, const ErrorData *error)
 {
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		return "interrupted";
+	/* giving up waiting for a writer is in doubt, too */
+	if (plan->blocked || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return "blocked";
+	return "failed";
+}
+
+static char *
+error_text(const ErrorData *error)
+{
+	return error->detail ? psprintf("%s: %s", error->message, error->detail) :
+		pstrdup(error->message);
+}
+
+/*
+ * Call work(run), which is undone if it ends in an ERROR; then the reason is
+ * committed before the ERROR goes on.
+ */
+static void
+attempt(BatchRun *run, void (*work) (void *arg))
+{
+	ErrorData  *volatile error = NULL;
+
+	require_extension(run);
+	PG_TRY();
+	{
+		error = sql_try(work, run);
+	}
+	PG_CATCH();
+	{
+		/* a cancel, passed on after the rollback */
+		MemoryContextSwitchTo(run->plan->context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	if (error == NULL)
+		return;
+	ledger_cut_short(run->plan->extension, run->run_id, status_of(run->plan, error),
+					 error_text(error));
+	SPI_commit();
+	ReThrowError(error);
+}
+
+static void
+survey(void *arg)
+{
+	BatchRun   *run = arg;
+
+	plan_survey(run->plan, true);
+	claim_directory(run->plan);
+}
+
+/* The next files are captured when this is committed. */
+static void
+condemn_batch(void *arg)
+{
+	BatchRun   *run = arg;
+	CleanupPlan *plan = run->plan;
 	Condemned  *condemned = plan_condemn(plan, plan->settings->batch_size);
 
+	run->more = condemned != NULL;
 	if (condemned == NULL)
-		return false;
+		return;
 	if (condemned->n_files > 0)
 	{
-		ledger_add_files(plan->extension, run_id, condemned,
+		ledger_add_files(plan->extension, run->run_id, condemned,
 						 plan->settings->backup_retention_days);
-		at_commit_capture(plan->settings, run_id, condemned);
+		at_commit_capture(plan->settings, run->run_id, condemned);
 	}
 	condemned_end(condemned);
+}
+
+/* At least one batch a run, however long the survey took. */
+static void
+run_batches(BatchRun *run)
+{
+	do
+	{
+		attempt(run, condemn_batch);
+		SPI_commit();
+		if (run->more)
+			drain_runs(run, true, false);
+	} while (run->more && !pace_is_over(&run->pace));
+
+	require_extension(run);
+	if (run->more)
+		ledger_cut_short(run->plan->extension, run->run_id, "interrupted",
+						 psprintf("stopped after %d minutes (audio_cleanup.max_run_minutes); the next run goes on",
+								  run->pace.max_run_minutes));
+	else
+		ledger_end_batches(run->plan->extension, run->run_id);
 	SPI_commit();
-	drain_runs(plan->extension, run_id, false);
-	return true;
 }
 
 /* Under the run lock, which outlives the transactions. */
 static int64
-run_batches(CleanupPlan *plan, const char *trigger)
+run_to_end(CleanupPlan *plan, RunRequest *request)
 {
-	int64		run_id;
+	BatchRun	run = {plan, 0, pace_begin(plan->settings), false};
 
-	drain_runs(plan->extension, 0, true);
-	plan_survey(plan, true);
-	claim_directory(plan);
-	run_id = begin_run(plan, trigger, true);
+	run.run_id = begin_run(plan, request->trigger, request->scheduled_for, true);
 	SPI_commit();
-	while (run_batch(plan, run_id))
-		CHECK_FOR_INTERRUPTS();
-	ledger_end_batches(plan->extension, run_id);
+	request->run_id = run.run_id;
+	progress_set_run(run.run_id);
+
+	drain_runs(&run, false, true);
+	attempt(&run, survey);
 	SPI_commit();
-	drain_runs(plan->extension, run_id, true);
-	return run_id;
+	run_batches(&run);
+	drain_runs(&run, true, true);
+	return run.run_id;
 }
 
 Jsonb *
-run_in_batches(CleanWhat what, bool force, const char *trigger)
+run_in_batches(RunRequest *request)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	volatile int64 run_id = 0;
@@ -236,12 +358,13 @@ run_in_batches(CleanWhat what, bool force, const char *trigger)
 	Jsonb	   *result;
 
 	connect(SPI_OPT_NONATOMIC);
-	plan = plan_begin(what, false, force);
+	plan = plan_begin(request->what, false, request->force);
+	progress_begin(plan->context, request->trigger, false, true);
 	plan_check_transaction(plan);
 	extension_lock_run(plan->extension, plan->settings->writer_wait, true);
 	PG_TRY();
 	{
-		run_id = run_batches(plan, trigger);
+		run_id = run_to_end(plan, request);
 	}
 	PG_CATCH();
 	{
@@ -251,7 +374,8 @@ run_in_batches(CleanWhat what, bool force, const char *trigger)
 		plan->condemned = NULL;
 		/* what was committed before is not left lying about */
 		extension_unlock_run(plan->extension);
-		at_commit_start_worker_now();
+		if (!plan->blocked || plan->surveyed)
+			at_commit_start_worker_now();
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

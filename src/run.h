@@ -12,6 +12,7 @@
 
 #include "utils/jsonb.h"
 
+#include "src/ledger.h"
 #include "src/plan.h"
 
 /* cleanup_status() and the dry runs: decides, and changes nothing. */
@@ -23,11 +24,22 @@ extern Jsonb *run_preview(CleanWhat what, bool force, bool status);
  */
 extern Jsonb *run_in_transaction(CleanWhat what, bool force, const char *trigger);
 
+typedef struct RunRequest
+{
+	CleanWhat	what;
+	bool		force;
+	const char *trigger;		/* as in cleanup_runs */
+	int32		scheduled_for;	/* LEDGER_NO_DAY, or the day of the schedule */
+	int64		run_id;			/* set when it is recorded that the run has
+								 * begun; 0 before */
+} RunRequest;
+
 /*
- * A real run that commits in batches.  Needs a non-atomic context.  Returns
- * what has become of the files.
+ * A real run that commits in batches.  Needs a non-atomic context.  That it
+ * begins is committed before it does, and why it was refused or failed, before
+ * the ERROR.  Returns what has become of the files.
  */
-extern Jsonb *run_in_batches(CleanWhat what, bool force, const char *trigger);
+extern Jsonb *run_in_batches(RunRequest *request);
 
 /* cleanup_claim_upload_dir(): make this database the directory's owner. */
 extern void run_claim(void);

@@ -28,6 +28,7 @@
 #include "utils/formatting.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
+#include "utils/varlena.h"
 
 #include "src/compat.h"
 #include "src/json_build.h"
@@ -65,6 +66,9 @@ static int	batch_size;
 static int	backup_retention_days;
 static int	history_retention_days;
 static bool search_unregistered;
+static int	max_run_minutes;
+static int	files_per_second;
+static int	debug_clock_offset;
 
 
 /* ---------------------------------------------------------------- lists --- */
@@ -164,6 +168,28 @@ check_timezone_name(char **newval, void **extra, GucSource source)
 		return false;
 	}
 	return true;
+}
+
+/* Names of databases, quoted where they hold a comma or a space. */
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char	   *copy = pstrdup(*newval);
+	List	   *names;
+	ListCell   *lc;
+	bool		valid = SplitGUCList(copy, ',', &names);
+
+	if (!valid)
+		GUC_check_errdetail("List syntax is invalid.");
+	foreach(lc, names)
+		if (strlen(lfirst(lc)) >= NAMEDATALEN)
+	{
+		GUC_check_errdetail("\"%s\" is too long for the name of a database.", (char *) lfirst(lc));
+		valid = false;
+	}
+	list_free(names);
+	pfree(copy);
+	return valid;
 }
 
 
@@ -311,6 +337,12 @@ define_conduct(void)
 	define_integer("audio_cleanup.history_retention_days",
 				   "Days that the history of runs and files is kept.",
 				   &history_retention_days, 365, 1, MAX_DAYS, PGC_SUSET, 0);
+	define_integer("audio_cleanup.max_run_minutes",
+				   "A run in batches stops after so many minutes; 0 is no limit.",
+				   &max_run_minutes, 0, 0, MAX_HOURS * 60, PGC_SUSET, GUC_UNIT_MIN);
+	define_integer("audio_cleanup.files_per_second",
+				   "Files that are deleted in a second at most; 0 is no limit.",
+				   &files_per_second, 0, 0, 1000000, PGC_SUSET, 0);
 }
 
 /* What the launcher reads. */
@@ -331,7 +363,11 @@ define_schedule(void)
 				&schedule_timezone, "", PGC_SIGHUP, check_timezone_name);
 	define_text("audio_cleanup.databases",
 				"Databases in which cleaning is scheduled, separated by commas.",
-				&databases, "", PGC_SIGHUP, NULL);
+				&databases, "", PGC_SIGHUP, check_databases);
+	define_integer("audio_cleanup.debug_clock_offset",
+				   "Seconds by which the schedule's clock is ahead; for tests.",
+				   &debug_clock_offset, 0, INT_MIN, INT_MAX, PGC_SIGHUP,
+				   GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL);
 }
 
 /*
@@ -407,9 +443,53 @@ settings_snapshot(void)
 	settings->batch_size = batch_size;
 	settings->backup_retention_days = backup_retention_days;
 	settings->search_unregistered = search_unregistered;
+	settings->max_run_minutes = max_run_minutes;
+	settings->files_per_second = files_per_second;
 	set_rules(&settings->rules, audio_extensions, derived_suffixes);
 	settings->rules.upload_dir = settings->upload_dir;
 	return settings;
+}
+
+bool
+settings_is_listed(List *names, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+		if (strcmp(lfirst(lc), name) == 0)
+		return true;
+	return false;
+}
+
+/* A name that comes twice is one. */
+static List *
+database_names(void)
+{
+	List	   *names = NIL;
+	List	   *all;
+	ListCell   *lc;
+
+	/* the check hook has seen that it can be read */
+	(void) SplitGUCList(pstrdup(databases), ',', &all);
+	foreach(lc, all)
+		if (!settings_is_listed(names, lfirst(lc)))
+		names = lappend(names, lfirst(lc));
+	return names;
+}
+
+Schedule *
+settings_schedule(void)
+{
+	Schedule   *schedule = palloc(sizeof(Schedule));
+	const char *name = *schedule_timezone ? schedule_timezone : pg_get_timezone_name(log_timezone);
+
+	schedule->hour = cleanup_schedule_hour;
+	schedule->zone_name = pstrdup(name);
+	schedule->zone = *schedule_timezone ? pg_tzset(schedule_timezone) : log_timezone;
+	schedule->on_startup = auto_cleanup_on_startup;
+	schedule->clock_offset = debug_clock_offset;
+	schedule->databases = database_names();
+	return schedule;
 }
 
 Settings *
@@ -458,5 +538,7 @@ settings_to_jsonb(void)
 	json_add_integer(&json, "batch_size", batch_size);
 	json_add_integer(&json, "backup_retention_days", backup_retention_days);
 	json_add_integer(&json, "history_retention_days", history_retention_days);
+	json_add_integer(&json, "max_run_minutes", max_run_minutes);
+	json_add_integer(&json, "files_per_second", files_per_second);
 	return json_end(&json);
 }

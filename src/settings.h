@@ -14,6 +14,8 @@
 #define AUDIO_CLEANUP_SETTINGS_H
 
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "pgtime.h"
 #include "utils/jsonb.h"
 
 #include "src/file_key.h"
@@ -38,6 +40,8 @@ typedef struct Settings
 	int			batch_size;		/* files */
 	int			backup_retention_days;
 	bool		search_unregistered;
+	int			max_run_minutes;	/* of a run in batches; 0: no limit */
+	int			files_per_second;	/* deleted; 0: no limit */
 	int64		grace_from_ns;	/* no file counts as older than that: a fact
 								 * about the directory, see claim.h; 0: none */
 } Settings;
@@ -47,6 +51,23 @@ extern void settings_define(void);
 
 /* The settings in force now, allocated in the current memory context. */
 extern Settings *settings_snapshot(void);
+
+/* What the launcher goes by. */
+typedef struct Schedule
+{
+	int			hour;			/* -1: never */
+	pg_tz	   *zone;
+	const char *zone_name;
+	bool		on_startup;		/* clean when the server has started */
+	int			clock_offset;	/* seconds; in tests only */
+	List	   *databases;		/* of char * */
+} Schedule;
+
+/* The settings of the schedule in force now, likewise. */
+extern Schedule *settings_schedule(void);
+
+/* Is the database in the list? */
+extern bool settings_is_listed(List *databases, const char *name);
 
 /*
  * The settings that an earlier run was made with: those in force now, but

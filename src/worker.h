@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * worker.h
- *	  Background workers.
+ *	  What our background workers have in common.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -10,10 +10,22 @@
 #ifndef AUDIO_CLEANUP_WORKER_H
 #define AUDIO_CLEANUP_WORKER_H
 
-/*
- * Entry point of the worker that at_commit_start_worker() starts; the argument
- * is the OID of the database.
- */
-extern PGDLLEXPORT void cleanup_drain_worker_main(Datum database);
+#include "postmaster/bgworker.h"
+
+/* Fill in what all workers share; `main` is the name of a function. */
+extern void worker_describe(BackgroundWorker *worker, const char *main, const char *type);
+
+/* Signals; to be called first. */
+extern void worker_receive_signals(void);
+
+/* After the connection: settings made for users are not for us. */
+extern void worker_override_settings(void);
+
+/* Begin and end a transaction, with SPI and a snapshot. */
+extern void worker_begin(void);
+extern void worker_commit(void);
+
+/* Between two transactions: interrupts, and a reload of the configuration. */
+extern void worker_look_up(void);
 
 #endif							/* AUDIO_CLEANUP_WORKER_H */

@@ -1,0 +1,191 @@
+/*-------------------------------------------------------------------------
+ *
+ * night_worker.c
+ *	  The background worker that cleans one database by the schedule.
+ *
+ * The launcher says what time it is; whether there is something to do, this
+ * worker finds out in its database, because only that knows what has run.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+
+#include "src/at_commit.h"
+#include "src/compat.h"
+#include "src/launcher.h"
+#include "src/ledger.h"
+#include "src/night_worker.h"
+#include "src/run.h"
+#include "src/timetable.h"
+#include "src/worker.h"
+
+static RunRequest *requested = NULL;
+
+/*
+ * Is there a run to be made, and on what grounds?  NULL: none.
+ */
+static const char *
+find_trigger(const Extension *extension, const NightJob *job, int32 *day)
+{
+	const Schedule *schedule = settings_schedule();
+	TimestampTz since = timetable_note(extension, schedule);
+	bool		due = job->has_firing &&
+		!timetable_has_run(extension, timetable_day(&job->firing));
+
+	/* was it missed, or was the schedule not in force yet? */
+	if (job->first_look && due)
+		due = since < timetable_time(&job->firing);
+	*day = due ? timetable_day(&job->firing) : LEDGER_NO_DAY;
+	if (job->server_started && schedule->on_startup && !timetable_has_started(extension))
+		return "startup";
+	if (!due)
+		return NULL;
+	return job->first_look ? "catch-up" : "schedule";
+}
+
+/* What somebody else has begun, or a crash has ended. */
+static void
+drain_leftovers(const Extension *extension)
+{
+	if (ledger_unfinished_runs(extension, 0) != NIL)
+		at_commit_start_worker();
+}
+
+/* Sets trigger and day of the request; returns the extension's schema. */
+static char *
+look_into_database(const NightJob *job, RunRequest *request, MemoryContext context)
+{
+	Extension  *extension;
+	char	   *schema = NULL;
+
+	worker_begin();
+	extension = extension_lookup(true);
+	if (extension == NULL || !extension_guard(extension))
+		ereport(LOG,
+				(errmsg("audio_cleanup does not clean database \"%s\": the extension is not installed there",
+						job->database),
+				 errhint("Run CREATE EXTENSION there, or take it off audio_cleanup.databases.")));
+	else
+	{
+		schema = MemoryContextStrdup(context, extension->schema);
+		request->trigger = find_trigger(extension, job, &request->scheduled_for);
+		if (request->trigger == NULL && job->first_look)
+			drain_leftovers(extension);
+	}
+	worker_commit();
+	return schema;
+}
+
+/*
+ * Execute a CALL that commits.  That takes a portal, as it has when a client
+ * sends it.
+ */
+static void
+call_procedure(const char *sql, MemoryContext context)
+{
+	List	   *statements;
+	Portal		portal;
+	DestReceiver *receiver = CreateDestReceiver(DestNone);
+	QueryCompletion completion;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(context);
+	statements = pg_parse_query(sql);
+	statements = pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, statements),
+													sql, NULL, 0, NULL);
+	statements = pg_plan_queries(statements, sql, 0, NULL);
+	PopActiveSnapshot();
+
+	portal = CreatePortal("", true, true);
+	portal->visible = false;
+	PortalDefineQuery(portal, NULL, sql, CMDTAG_CALL, statements, NULL);
+	PortalStart(portal, NULL, 0, InvalidSnapshot);
+	(void) compat_portal_run(portal, receiver, &completion);
+	receiver->rDestroy(receiver);
+	PortalDrop(portal, false);
+	CommitTransactionCommand();
+}
+
+RunRequest *
+night_worker_request(void)
+{
+	return requested;
+}
+
+/*
+ * With the whole signature, so that no other procedure of that name is meant.
+ */
+static void
+clean(const char *schema, RunRequest *request, MemoryContext context)
+{
+	char		activity[64];
+
+	snprintf(activity, sizeof(activity), "cleanup run (%s)", request->trigger);
+	pgstat_report_activity(STATE_RUNNING, activity);
+	requested = request;
+	call_procedure(psprintf("CALL %s.cleanup_run(false, false, NULL::pg_catalog.jsonb)", schema),
+				   context);
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+static NightOutcome
+do_job(const NightJob *job, MemoryContext context)
+{
+	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0};
+	volatile NightOutcome outcome = NIGHT_DONE;
+	ErrorData  *error;
+	char	   *schema;
+
+	PG_TRY();
+	{
+		schema = look_into_database(job, &request, context);
+		if (request.trigger != NULL)
+			clean(schema, &request, context);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request.run_id == 0)
+			outcome = NIGHT_BUSY;	/* the launcher says so, once */
+		else
+		{
+			outcome = NIGHT_FAILED;
+			EmitErrorReport();
+		}
+		FlushErrorState();
+		AbortCurrentTransaction();
+	}
+	PG_END_TRY();
+	return outcome;
+}
+
+void
+cleanup_night_worker_main(Datum unused)
+{
+	MemoryContext context;
+	NightJob	job;
+
+	memcpy(&job, MyBgworkerEntry->bgw_extra, sizeof(job));
+	worker_receive_signals();
+	BackgroundWorkerInitializeConnection(job.database, NULL, 0);
+	worker_override_settings();
+
+	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup night",
+									ALLOCSET_DEFAULT_SIZES);
+	launcher_report(job.number, do_job(&job, context));
+}
