@@ -72,4 +72,4 @@ CALL cleanup_run();
 CALL cleanup_run(force => true) \gset
 SELECT :'result'::jsonb #> '{result,orphaned_files_deleted}' AS deleted;
 SELECT t.names();
-SELECT count(*) AS unfinished FROM cleanup_runs WHERE status <> 'done';
+SELECT status, message, files, finished_at IS NOT NULL AS finished FROM cleanup_runs WHERE status <> 'done';

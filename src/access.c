@@ -22,7 +22,8 @@
 #include "src/sql.h"
 
 static const char *const viewer_functions[] = {
-	"cleanup_config()", "cleanup_status()", "cleanup_explain(text)", "cleanup_check()"
+	"cleanup_config()", "cleanup_status()", "cleanup_explain(text)", "cleanup_check()",
+	"cleanup_next_run()", "cleanup_progress()"
 };
 
 static const char *const operator_functions[] = {
@@ -31,7 +32,7 @@ static const char *const operator_functions[] = {
 };
 
 static const char *const viewer_tables[] = {
-	"cleanup_sources", "cleanup_runs", "cleanup_files"
+	"cleanup_sources", "cleanup_runs", "cleanup_files", "cleanup_progress"
 };
 
 static const char *

@@ -61,8 +61,8 @@
 #include "src/file_ops.h"
 #include "src/file_store.h"
 
-/* root, source, run, trash, and two on the way down a path */
-#define STORE_DESCRIPTORS	6
+/* root, source, run, trash, the lock, and two on the way down a path */
+#define STORE_DESCRIPTORS	7
 
 /* deeper directories of the trash are left alone by store_tidy() */
 #define TIDY_MAX_DEPTH	64
@@ -1283,6 +1283,7 @@ store_close(FileStore *store)
 		return;
 	store->durable = false;
 	let_go_all(store);
+	store_unlock(store);
 	close(store->root.fd);
 	release_descriptors(STORE_DESCRIPTORS);
 	pfree(store);

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * file_store.h
- *	  What file_ops.c and tree_walk.c share of an open upload directory:
- *	  descriptors, and the rules by which a directory below it is opened.
+ *	  What file_ops.c, claim_file.c and tree_walk.c share of an open upload
+ *	  directory: descriptors, and the rules by which a directory below it is
+ *	  opened.
  *
- * Private to those two files.  Whatever else includes this would have to be
+ * Private to those three files.  Whatever else includes this would have to be
  * rewritten for another kind of store.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -69,6 +70,7 @@ struct FileStore
 	HeldDir		trash;			/* a directory below run */
 	StoreVolume volume;			/* of root; everything must be there */
 	mode_t		mode;			/* permissions of root */
+	struct ClaimLock *lock;		/* see store_lock(); NULL if it has none */
 	bool		durable;		/* see store_set_durable() */
 	int			sync_errno;		/* first failure of an fsync, or 0 */
 };
