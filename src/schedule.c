@@ -45,6 +45,9 @@
 
 #define STEP			HOUR_SECONDS
 
+/* What has more transitions within a search is no clock; there is one, if any. */
+#define TRANSITIONS_MAX	8
+
 /*
  * Firings are looked for this many days from what the clock shows.  One would
  * do, but for dates that never were and for dates that came twice.
@@ -166,18 +169,19 @@ find_first(const Wall *wall, int64 shown, Look *first)
 {
 	Look		from;
 	Look		to;
+	int			transitions = 0;
 
 	if (!look_before(wall, shown, &from))
 		return false;
 	for (; from.at <= shown + OFFSET_MAX; from = to)
 	{
-		int64		wait = shown - from.shown;
+		int64		ahead = shown - from.shown;
 
 		if (!look(wall, from.at + STEP, &to) || !cut_at_transition(wall, &from, &to))
 			return false;
-		if (wait < to.at - from.at)
+		if (ahead < to.at - from.at)
 		{
-			first->at = from.at + wait;
+			first->at = from.at + ahead;
 			first->shown = shown;
 			return true;
 		}
@@ -186,6 +190,8 @@ find_first(const Wall *wall, int64 shown, Look *first)
 			*first = to;
 			return true;
 		}
+		if (offset_of(&to) != offset_of(&from) && ++transitions > TRANSITIONS_MAX)
+			return false;
 	}
 	return false;
 }
