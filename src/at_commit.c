@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 
 #include "src/at_commit.h"
+#include "src/claim.h"
 #include "src/extension.h"
 #include "src/location.h"
 #include "src/worker.h"
@@ -79,6 +80,7 @@ make_batch(const Settings *settings, int64 run_id, BatchAction action, int n)
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
 	Batch	   *batch = palloc0(offsetof(Batch, files) + sizeof(BatchFile) * n);
+	Brake	   *brake;
 
 	callback->func = close_batch_store;
 	callback->arg = batch;
@@ -90,6 +92,9 @@ make_batch(const Settings *settings, int64 run_id, BatchAction action, int n)
 	batch->store = store_open(settings->upload_dir);
 	if (batch->store == NULL)
 		brake_raise(location_brake(settings->upload_dir, "open upload directory", errno));
+	/* until it is carried out or forgotten; this process has it already */
+	if ((brake = claim_lock(batch->store, settings->upload_dir, 0)) != NULL)
+		brake_raise(brake);
 	MemoryContextSwitchTo(caller);
 	return batch;
 }

@@ -33,13 +33,17 @@
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "src/claim.h"
+#include "src/compat.h"
 #include "src/sql.h"
 
 #define CLAIM_HEADER	"audio_cleanup claim 1\n"
+
+#define LOCK_POLL_MS	100
 
 static const char *const hint_take =
 "If this database is the one whose rows describe these files, take the directory over: SELECT cleanup_claim_upload_dir();";
@@ -226,6 +230,53 @@ claim_check(FileStore *store, const Extension *extension, const char *upload_dir
 								  "The folder " STORE_PRIVATE_DIR " in it must belong to the server's operating system user, and nobody else may write to it.");
 	}
 	return claim;
+}
+
+
+/* -------------------------------------------------------------------- lock --- */
+
+static Brake *
+busy_brake(FileStore *store, const char *upload_dir)
+{
+	int			holder = store_lock_holder(store);
+
+	return brake_make("directory_lock", ERRCODE_LOCK_NOT_AVAILABLE,
+					  psprintf("another cleanup run is under way in upload directory \"%s\"", upload_dir),
+					  holder > 0 ? psprintf("Process %d holds the lock of its claim.", holder) :
+					  "A process on another host or in another container holds the lock of its claim.",
+					  "Try again when it has ended, or raise audio_cleanup.writer_wait to wait longer.");
+}
+
+static Brake *
+lock_brake(FileResult result, const char *upload_dir)
+{
+	return brake_make("directory_lock", ERRCODE_IO_ERROR,
+					  psprintf("could not %s in upload directory \"%s\": %s",
+							   result.action, upload_dir, strerror(result.errnum)),
+					  NULL,
+					  "The claim in its folder " STORE_PRIVATE_DIR " must be a file of the server's operating system user.");
+}
+
+Brake *
+claim_lock(FileStore *store, const char *upload_dir, int wait_ms)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+	FileResult	result;
+
+	while ((result = store_lock(store)).outcome == FILE_OCCUPIED &&
+		   GetCurrentTimestamp() < deadline)
+	{
+		/* nobody wakes us up when it is given back */
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOCK_POLL_MS, compat_wait_event("AudioCleanupDirectoryLock"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (result.outcome == FILE_OCCUPIED)
+		return busy_brake(store, upload_dir);
+	if (result.outcome == FILE_OK || result.outcome == FILE_VANISHED)
+		return NULL;
+	return lock_brake(result, upload_dir);
 }
 
 

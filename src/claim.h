@@ -56,6 +56,13 @@ extern void claim_confirm(const Extension *extension, const Claim *claim, const 
  */
 extern void claim_confirm_all(const Extension *extension);
 
+/*
+ * Take the directory's lock for this store, waiting at most `wait_ms`
+ * milliseconds: one run at a time, also of other servers.  Without a claim
+ * there is nothing to lock.  Returns NULL, or why it could not be had.
+ */
+extern Brake *claim_lock(FileStore *store, const char *upload_dir, int wait_ms);
+
 /* The text that belongs to a claim that is CLAIM_UNWRITTEN. */
 extern char *claim_text(const char *uuid);
 

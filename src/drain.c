@@ -603,6 +603,26 @@ check_claim(Drain *drain)
 	return claim->brake;
 }
 
+/*
+ * One step at a time: others may begin a run in between, as they may with the
+ * run lock.  Giving up is no ERROR here.
+ */
+static bool
+lock_directory(Drain *drain)
+{
+	Brake	   *brake = claim_lock(drain->store, drain->settings->upload_dir,
+								   drain->settings->writer_wait);
+
+	if (brake == NULL)
+		return true;
+	drain->put_off = true;
+	ereport(WARNING,
+			(errcode(brake->sqlstate),
+			 errmsg("audio_cleanup run %lld is left unfinished for now", (long long) drain->run_id),
+			 errdetail_internal("%s", brake_text(brake))));
+	return false;
+}
+
 static Brake *
 open_directory(Drain *drain)
 {
@@ -675,7 +695,8 @@ drain_step(Drain *drain, bool finish)
 	drain->portion = 0;
 	/* what this commits must be on disk before the next step unlinks */
 	ForceSyncCommit();
-	more = do_step(drain, finish);
+	more = lock_directory(drain) && do_step(drain, finish);
+	store_unlock(drain->store);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
 	return more;
@@ -702,10 +723,13 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		 * they are destroyed when the commit that calls them trashed is
 		 * durable
 		 */
-		n = capture_step(drain, limit);
-		n = Max(n, destroy_step(drain, limit));
-		drain_finish_run(drain->extension, drain->run_id);
-		store_tidy(drain->store, drain->run_id);
+		if (lock_directory(drain))
+		{
+			n = capture_step(drain, limit);
+			n = Max(n, destroy_step(drain, limit));
+			drain_finish_run(drain->extension, drain->run_id);
+			store_tidy(drain->store, drain->run_id);
+		}
 	}
 	PG_FINALLY();
 	{

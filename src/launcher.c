@@ -328,14 +328,14 @@ compare_schedules(Launcher *launcher, const Schedule *before)
 {
 	const Schedule *now = launcher->schedule;
 	bool		changed = now->hour != before->hour ||
-		strcmp(now->zone_name, before->zone_name) != 0;
+	strcmp(now->zone_name, before->zone_name) != 0;
 	ListCell   *lc;
 
 	if (changed)
 		adopt_firing(launcher);
 	foreach(lc, now->databases)
 		if (changed || !settings_is_listed(before->databases, lfirst(lc)))
-			add_job(launcher, lfirst(lc), true, false);
+		add_job(launcher, lfirst(lc), true, false);
 }
 
 static void

@@ -20,8 +20,8 @@ typedef struct NightJob
 	int64		number;			/* of this launcher's jobs */
 	Firing		firing;			/* the last one */
 	bool		has_firing;
-	bool		first_look;		/* at this database and schedule: drain what was
-								 * left, and catch up what was missed */
+	bool		first_look;		/* at this database and schedule: drain what
+								 * was left, and catch up what was missed */
 	bool		server_started; /* just now */
 	char		database[NAMEDATALEN];
 } NightJob;

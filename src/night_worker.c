@@ -41,7 +41,7 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	const Schedule *schedule = settings_schedule();
 	TimestampTz since = timetable_note(extension, schedule);
 	bool		due = job->has_firing &&
-		!timetable_has_run(extension, timetable_day(&job->firing));
+	!timetable_has_run(extension, timetable_day(&job->firing));
 
 	/* was it missed, or was the schedule not in force yet? */
 	if (job->first_look && due)

@@ -84,7 +84,11 @@ cron_jobs(const Extension *extension, List *databases)
 
 	extension_act_as(extension->owner, &saved);
 	search.table = find_table();
-	/* no right to read it, or a version that looks otherwise: nothing is known */
+
+	/*
+	 * no right to read it, or a version that looks otherwise: nothing is
+	 * known
+	 */
 	if (OidIsValid(search.table))
 		(void) sql_try(read_jobs, &search);
 	extension_stop_acting(&saved);

@@ -564,6 +564,18 @@ plan_open_directory(CleanupPlan *plan)
 }
 
 void
+plan_lock_directory(CleanupPlan *plan)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->context);
+	Brake	   *brake = claim_lock(plan->store, plan->settings->upload_dir,
+								   plan->settings->writer_wait);
+
+	if (brake != NULL)
+		apply_brake(plan, brake);
+	MemoryContextSwitchTo(caller);
+}
+
+void
 plan_open(CleanupPlan *plan)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->context);
@@ -571,6 +583,8 @@ plan_open(CleanupPlan *plan)
 	plan_open_directory(plan);
 	if (plan->claim != NULL && plan->claim->brake != NULL)
 		apply_brake(plan, plan->claim->brake);
+	if (!plan->dry_run)
+		plan_lock_directory(plan);
 	check_sources(plan);
 	MemoryContextSwitchTo(caller);
 }
@@ -713,7 +727,11 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 				  failed_before, false);
 		condemned = condemned_begin(false);
 		judge(plan, match, condemned);
-		/* the survey's count, without those that did not stand the second look */
+
+		/*
+		 * the survey's count, without those that did not stand the second
+		 * look
+		 */
 		progress_add(PROGRESS_CONDEMNED, condemned->n_files - match_count(match));
 		clear_sessions(plan, condemned, sources, failed_before);
 	}

@@ -75,8 +75,14 @@ extern void plan_check_transaction(CleanupPlan *plan);
 extern void plan_open_directory(CleanupPlan *plan);
 
 /*
+ * Keep other runs out of the open directory until the plan ends, and those
+ * who hand their work on to the commit, until that is done.
+ */
+extern void plan_lock_directory(CleanupPlan *plan);
+
+/*
  * Open the directory, look whose it is, and load the sources; what is wrong
- * becomes a brake.
+ * becomes a brake.  A real run locks the directory.
  */
 extern void plan_open(CleanupPlan *plan);
 

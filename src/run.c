@@ -395,7 +395,7 @@ run_in_batches(RunRequest *request)
  * be written either.
  */
 static void
-take_over(const CleanupPlan *plan)
+take_over(CleanupPlan *plan)
 {
 	const char *upload_dir = plan->settings->upload_dir;
 	const Claim *claim = plan->claim;
@@ -409,6 +409,8 @@ take_over(const CleanupPlan *plan)
 	}
 	if (foreign && claim->brake->sqlstate == ERRCODE_IO_ERROR)
 		brake_raise(claim->brake);
+	/* not in the middle of somebody's run */
+	plan_lock_directory(plan);
 	at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, foreign), foreign);
 }
 
