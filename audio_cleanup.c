@@ -12,13 +12,15 @@
  *	plan.c			judge, apply the brakes, condemn: a row for each file
  *	at_commit.c		COMMIT, and only then: capture into the trash, verify
  *	drain.c			record, destroy; after a crash: find out and go on
- *	worker.c		who drains when the caller has gone
+ *	drain_worker.c	who drains when the caller has gone
+ *	launcher.c		who cleans by night, with night_worker.c
  *
  * No file is touched before the commit of the transaction that condemned it.
  *
  * Process model: everything runs in the backend that calls, but for the drain
- * worker, which a transaction starts at its commit.  The library need not be
- * preloaded.
+ * worker, which a transaction starts at its commit.  If the library is
+ * preloaded there is a launcher too, which starts a night worker for each
+ * database in its turn.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
