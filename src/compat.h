@@ -61,6 +61,13 @@
 #define compat_lock_is_held(tag, mode) LockHeldByMe((tag), (mode), false)
 #endif
 
+/* 17: transaction_timeout; an entry of a list of settings */
+#if PG_VERSION_NUM < 170000
+#define COMPAT_TRANSACTION_TIMEOUT_OFF
+#else
+#define COMPAT_TRANSACTION_TIMEOUT_OFF {"transaction_timeout", "0"},
+#endif
+
 /* 17: an extension's wait events have names */
 #if PG_VERSION_NUM < 170000
 #define compat_wait_event(name) PG_WAIT_EXTENSION

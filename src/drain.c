@@ -204,7 +204,7 @@ recheck(Drain *drain, LedgerFile **files, int n)
 
 	for (i = 0; i < n; i++)
 		paths[i] = files[i]->path;
-	needed = plan_recheck(drain->settings, drain->extension, paths, n, &brake);
+	needed = plan_recheck(drain->settings, drain->extension, paths, n, &brake, &drain->look_us);
 	if (brake == NULL)
 		return needed;
 	drain->put_off = drain->put_off || strcmp(brake->name, "writers") == 0;
@@ -476,11 +476,29 @@ heal_or_clear(Drain *drain, LedgerFile *files, int n, const bool *needed)
 	MemoryContextReset(drain->cleared_context);
 	drain->cleared = MemoryContextAllocHuge(drain->cleared_context, sizeof(LedgerFile) * n);
 	drain->n_cleared = drain->n_destroyed = 0;
+	drain->cleared_at = GetCurrentTimestamp();
 	for (i = 0; i < n; i++)
 		if (needed[i])
 			heal_file(drain, &files[i]);
 		else
 			clear_file(drain, &files[i]);
+}
+
+/* A last look is good for so long, and a reading of the sources worth it. */
+static int
+look_seconds(const Drain *drain)
+{
+	return (int) Min(Max(LOOK_AHEAD_SECONDS, 10 * drain->look_us / USECS_PER_SEC), 3600);
+}
+
+/*
+ * Where deleting is slowed down, files are not looked at long before their
+ * turn, and yet not so few of them that the sources were read all the time.
+ */
+static int
+look_ahead(const Drain *drain)
+{
+	return pace_files_in(&drain->pace, look_seconds(drain));
 }
 
 /* As many of the cleared files as the pace allows; returns how many. */
@@ -494,6 +512,13 @@ destroy_cleared(Drain *drain)
 
 	if (most == 0)
 		return 0;
+	if (TimestampDifferenceExceeds(drain->cleared_at, began, 2000 * look_seconds(drain)))
+	{
+		/* a slow disk: look at the rest again */
+		drain->looked_at = files[0].file_id - 1;
+		drain->n_cleared = drain->n_destroyed = 0;
+		return 0;
+	}
 	progress_set_phase(PHASE_DELETING);
 	do
 	{
@@ -508,18 +533,6 @@ destroy_cleared(Drain *drain)
 }
 
 /*
- * Where deleting is slowed down, files are not looked at long before their
- * turn, and yet not so few of them that the sources were read all the time.
- */
-static int
-look_ahead(const Drain *drain)
-{
-	int64		seconds = Max(LOOK_AHEAD_SECONDS, 10 * drain->look_us / USECS_PER_SEC);
-
-	return pace_files_in(&drain->pace, (int) Min(seconds, 3600));
-}
-
-/*
  * The last look.  A writer may have begun while the run that condemned these
  * files was looking, too late to be waited for and too early to see that they
  * would go.  He is waited for now, when the files have left the directory and
@@ -531,7 +544,6 @@ last_look(Drain *drain, int limit)
 {
 	LedgerFile *files;
 	LedgerFile **all;
-	TimestampTz began = GetCurrentTimestamp();
 	bool	   *needed;
 	int			n;
 	int			i;
@@ -546,7 +558,6 @@ last_look(Drain *drain, int limit)
 		all[i] = &files[i];
 	if ((needed = recheck(drain, all, n)) == NULL)
 		return n;
-	drain->look_us = GetCurrentTimestamp() - began;
 	if (drain->at_commit)
 		destroy_all_at_commit(drain, files, n, needed);
 	else
@@ -756,7 +767,7 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		 * they are destroyed when the commit that calls them trashed is
 		 * durable
 		 */
-		if (lock_directory(drain))
+		if (lock_directory(drain) && is_still_ours(drain))
 		{
 			n = capture_step(drain, limit);
 			/* the rest is for the worker, which can sleep */

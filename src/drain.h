@@ -32,8 +32,9 @@ typedef struct Drain
 	Pace		pace;			/* from now on, or the caller's */
 	int64		captured;		/* file_id up to which pending files were seen */
 	int64		looked_at;		/* the same of due files */
-	int64		look_us;		/* how long the last look at them took */
+	int64		look_us;		/* how long reading the sources took last */
 	MemoryContext cleared_context;
+	TimestampTz cleared_at;
 	LedgerFile *cleared;		/* due, and nobody needs them: to be destroyed */
 	int			n_cleared;
 	int			n_destroyed;	/* of these */

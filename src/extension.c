@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -98,6 +99,9 @@ extension_read_carefully(void)
 {
 	/* a policy that would hide rows is an error, not an orphan */
 	set_for_now("row_security", "off");
+	/* a damaged page is an error, not a page without rows */
+	set_for_now("zero_damaged_pages", "off");
+	set_for_now("ignore_checksum_failure", "off");
 	/* a corrupt text index must not hide a row either */
 	set_for_now("enable_seqscan", "on");
 	set_for_now("enable_indexscan", "off");
@@ -244,11 +248,42 @@ acquire_run_lock(void *arg)
 	(void) LockAcquire(&lock->tag, ExclusiveLock, lock->session, false);
 }
 
+/*
+ * Our statements name the schema, and the owner of a schema may rename it and
+ * put another in its place, whose tables have triggers: nobody may until the
+ * end of this transaction.
+ */
+static void
+hold_schema(const Extension *extension)
+{
+	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(extension->namespace_oid), false}};
+	ActingAs	saved;
+	bool		same;
+
+	extension_act_as(extension->owner, &saved);
+	same = sql_query(lengthof(parameters), parameters,
+					 "SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace"
+					 " WHERE oid OPERATOR(pg_catalog.=) $1 FOR KEY SHARE") > 0 &&
+		strcmp(quote_identifier(get_namespace_name(extension->namespace_oid)),
+			   extension->schema) == 0 &&
+		strcmp(sql_text(0, 1), extension->schema) == 0;
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the schema of extension \"%s\" has just been renamed", EXTENSION_NAME),
+				 errhint("Try again.")));
+}
+
 bool
 extension_guard(const Extension *extension)
 {
 	LockDatabaseObject(ExtensionRelationId, extension->oid, 0, AccessShareLock);
-	return get_extension_oid(EXTENSION_NAME, true) == extension->oid;
+	if (get_extension_oid(EXTENSION_NAME, true) != extension->oid)
+		return false;
+	hold_schema(extension);
+	return true;
 }
 
 void

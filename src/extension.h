@@ -66,8 +66,9 @@ extern void extension_stop_acting(const ActingAs *saved);
 
 /*
  * Keep DROP EXTENSION waiting until the end of the transaction, before any of
- * our tables is locked: it locks them in an order of its own.  Returns false
- * if the extension was dropped before.
+ * our tables is locked: it locks them in an order of its own; and ALTER SCHEMA
+ * RENAME.  Returns false if the extension was dropped before.  Needs SPI, in a
+ * transaction that may write.
  */
 extern bool extension_guard(const Extension *extension);
 

@@ -255,6 +255,8 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 						 " UPDATE %1$s.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
 						 "  status = CASE WHEN r.status IN ('running', 'interrupted') THEN 'interrupted'"
 						 "   WHEN t.errors > 0 OR r.message IS NOT NULL THEN 'failed' ELSE 'done' END,"
+						 "  message = CASE WHEN r.status = 'running' THEN coalesce(r.message,"
+						 "   'its process ended before all files were dealt with') ELSE r.message END,"
 						 "  deleted = t.deleted, skipped = t.skipped, errors = t.errors, bytes = t.bytes"
 						 " FROM t WHERE r.run_id = $1 AND r.finished_at IS NULL AND t.outstanding = 0"
 						 " RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"

@@ -13,6 +13,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_proc.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "tcop/pquery.h"
@@ -39,13 +41,14 @@ static const char *
 find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 {
 	const Schedule *schedule = settings_schedule();
-	TimestampTz since = timetable_note(extension, schedule);
+	bool		is_new = job->first_look && !job->server_started;
+	TimestampTz since = timetable_note(extension, schedule, is_new);
 	bool		due = job->has_firing &&
 	!timetable_has_run(extension, timetable_day(&job->firing));
 
 	/* was it missed, or was the schedule not in force yet? */
 	if (job->first_look && due)
-		due = since < timetable_time(&job->firing);
+		due = !is_new && since < timetable_time(&job->firing);
 	*day = due ? timetable_day(&job->firing) : LEDGER_NO_DAY;
 	if (job->server_started && schedule->on_startup && !timetable_has_started(extension))
 		return "startup";
@@ -62,15 +65,17 @@ drain_leftovers(const Extension *extension)
 		at_commit_start_worker();
 }
 
-/* Sets trigger and day of the request; returns the extension's schema. */
-static char *
+/* Sets trigger and day of the request. */
+static Extension *
 look_into_database(const NightJob *job, RunRequest *request, MemoryContext context)
 {
+	MemoryContext caller;
 	Extension  *extension;
-	char	   *schema = NULL;
 
 	worker_begin();
+	caller = MemoryContextSwitchTo(context);
 	extension = extension_lookup(true);
+	MemoryContextSwitchTo(caller);
 	if (extension == NULL || !extension_guard(extension))
 		ereport(LOG,
 				(errmsg("audio_cleanup does not clean database \"%s\": the extension is not installed there",
@@ -78,13 +83,25 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
 				 errhint("Run CREATE EXTENSION there, or take it off audio_cleanup.databases.")));
 	else
 	{
-		schema = MemoryContextStrdup(context, extension->schema);
 		request->trigger = find_trigger(extension, job, &request->scheduled_for);
 		if (request->trigger == NULL && job->first_look)
 			drain_leftovers(extension);
 	}
 	worker_commit();
-	return schema;
+	return extension;
+}
+
+/* We are superuser: nobody else's procedure is called. */
+static void
+require_own_procedure(Oid extension, const Query *query)
+{
+	const CallStmt *call = castNode(CallStmt, query->utilityStmt);
+
+	if (getExtensionOfObject(ProcedureRelationId, call->funcexpr->funcid) != extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("procedure cleanup_run() does not belong to extension \"%s\"",
+						EXTENSION_NAME)));
 }
 
 /*
@@ -92,7 +109,7 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
  * sends it.
  */
 static void
-call_procedure(const char *sql, MemoryContext context)
+call_procedure(Oid extension, const char *sql, MemoryContext context)
 {
 	List	   *statements;
 	Portal		portal;
@@ -106,6 +123,7 @@ call_procedure(const char *sql, MemoryContext context)
 	statements = pg_parse_query(sql);
 	statements = pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, statements),
 													sql, NULL, 0, NULL);
+	require_own_procedure(extension, linitial_node(Query, statements));
 	statements = pg_plan_queries(statements, sql, 0, NULL);
 	PopActiveSnapshot();
 
@@ -129,14 +147,16 @@ night_worker_request(void)
  * With the whole signature, so that no other procedure of that name is meant.
  */
 static void
-clean(const char *schema, RunRequest *request, MemoryContext context)
+clean(const Extension *extension, RunRequest *request, MemoryContext context)
 {
 	char		activity[64];
 
 	snprintf(activity, sizeof(activity), "cleanup run (%s)", request->trigger);
 	pgstat_report_activity(STATE_RUNNING, activity);
 	requested = request;
-	call_procedure(psprintf("CALL %s.cleanup_run(false, false, NULL::pg_catalog.jsonb)", schema),
+	call_procedure(extension->oid,
+				   psprintf("CALL %s.cleanup_run(false, false, NULL::pg_catalog.jsonb)",
+							extension->schema),
 				   context);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -148,13 +168,13 @@ do_job(const NightJob *job, MemoryContext context)
 	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0};
 	volatile NightOutcome outcome = NIGHT_DONE;
 	ErrorData  *error;
-	char	   *schema;
+	Extension  *extension;
 
 	PG_TRY();
 	{
-		schema = look_into_database(job, &request, context);
+		extension = look_into_database(job, &request, context);
 		if (request.trigger != NULL)
-			clean(schema, &request, context);
+			clean(extension, &request, context);
 	}
 	PG_CATCH();
 	{

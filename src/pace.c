@@ -55,12 +55,15 @@ pace_files_in(const Pace *pace, int seconds)
 void
 pace_rest(const Pace *pace, int files, TimestampTz began)
 {
+	int64		most_us = (int64) files * USECS_PER_SEC / Max(pace->files_per_second, 1);
 	TimestampTz until;
 	long		left;
 
 	if (pace->files_per_second <= 0 || files <= 0)
 		return;
-	until = began + (TimestampTz) files * USECS_PER_SEC / pace->files_per_second;
+	/* a clock that was set back since is not waited for */
+	began = Min(began, GetCurrentTimestamp());
+	until = began + most_us;
 	while ((left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until)) > 0)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

@@ -575,6 +575,19 @@ plan_lock_directory(CleanupPlan *plan)
 	MemoryContextSwitchTo(caller);
 }
 
+/* Who had the lock before may have been taking the directory over. */
+void
+plan_hold_directory(CleanupPlan *plan)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->context);
+
+	plan_lock_directory(plan);
+	read_claim(plan);
+	if (plan->claim->brake != NULL)
+		apply_brake(plan, plan->claim->brake);
+	MemoryContextSwitchTo(caller);
+}
+
 void
 plan_open(CleanupPlan *plan)
 {
@@ -584,7 +597,7 @@ plan_open(CleanupPlan *plan)
 	if (plan->claim != NULL && plan->claim->brake != NULL)
 		apply_brake(plan, plan->claim->brake);
 	if (!plan->dry_run)
-		plan_lock_directory(plan);
+		plan_hold_directory(plan);
 	check_sources(plan);
 	MemoryContextSwitchTo(caller);
 }
@@ -743,8 +756,9 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 
 typedef struct Waiting
 {
-	List	   *sources;
+	const Extension *extension;
 	int			writer_wait;
+	List	   *sources;
 	Brake	   *brake;
 } Waiting;
 
@@ -752,35 +766,41 @@ static void
 try_waiting(void *arg)
 {
 	Waiting    *waiting = arg;
+	int			limit = extension_limit_lock_waits(waiting->writer_wait);
 
-	wait_for_writers(waiting->sources, waiting->writer_wait, &waiting->brake);
+	waiting->sources = load_checked_sources(waiting->extension, &waiting->brake);
+	if (waiting->brake == NULL)
+		wait_for_writers(waiting->sources, waiting->writer_wait, &waiting->brake);
+	extension_end_limit(limit);
 }
 
 /* Giving up is no ERROR here: other files can be dealt with. */
-static Brake *
-wait_or_brake(List *sources, int writer_wait)
+static List *
+wait_or_brake(const Extension *extension, int writer_wait, Brake **found)
 {
-	Waiting		waiting = {sources, writer_wait, NULL};
+	Waiting		waiting = {extension, writer_wait, NIL, NULL};
 	ErrorData  *error = sql_try(try_waiting, &waiting);
 
+	*found = waiting.brake;
 	if (error != NULL)
-		return brake_make("writers", error->sqlerrcode, error->message, error->detail, error->hint);
-	return waiting.brake;
+		*found = brake_make("writers", error->sqlerrcode, error->message, error->detail, error->hint);
+	return waiting.sources;
 }
 
 bool *
 plan_recheck(const Settings *settings, const Extension *extension,
-			 const char *const *paths, int n, Brake **found)
+			 const char *const *paths, int n, Brake **found, int64 *match_us)
 {
 	bool	   *needed = palloc0(sizeof(bool) * n);
-	List	   *sources = load_checked_sources(extension, found);
+	List	   *sources = wait_or_brake(extension, settings->writer_wait, found);
+	TimestampTz began;
 	Match	   *match;
 	int			i;
 
-	if (*found == NULL)
-		*found = wait_or_brake(sources, settings->writer_wait);
+	*match_us = 0;
 	if (*found != NULL)
 		return needed;
+	began = GetCurrentTimestamp();
 	match = match_begin(&settings->rules);
 	for (i = 0; i < n; i++)
 		match_add(match, paths[i]);
@@ -789,5 +809,6 @@ plan_recheck(const Settings *settings, const Extension *extension,
 	for (i = 0; i < n; i++)
 		needed[i] = match_is_protected(match, i);
 	match_end(match);
+	*match_us = GetCurrentTimestamp() - began;
 	return needed;
 }

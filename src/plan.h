@@ -80,6 +80,9 @@ extern void plan_open_directory(CleanupPlan *plan);
  */
 extern void plan_lock_directory(CleanupPlan *plan);
 
+/* The same, and see that the directory is still ours. */
+extern void plan_hold_directory(CleanupPlan *plan);
+
 /*
  * Open the directory, look whose it is, and load the sources; what is wrong
  * becomes a brake.  A real run locks the directory.
@@ -106,10 +109,12 @@ extern Condemned *plan_condemn(CleanupPlan *plan, int64 limit);
  * Of these files (paths), which are referred to by anybody who is no failed
  * session?  For files that were condemned before.  Waits for writers.
  * *brake is set, and nothing said, if the sources cannot be read, or writers
- * could not be waited for.
+ * could not be waited for.  *match_us becomes the time that the reading took,
+ * without the waiting.
  */
 extern bool *plan_recheck(const Settings *settings, const Extension *extension,
-						  const char *const *paths, int n, Brake **brake);
+						  const char *const *paths, int n, Brake **brake,
+						  int64 *match_us);
 
 /* Is the file old enough to be an orphan, now? */
 extern bool plan_is_old(const Settings *settings, const FileIdentity *identity);

@@ -209,8 +209,10 @@ require_extension(const BatchRun *run)
 static void
 drain_run(const BatchRun *run, const LedgerWork *work, bool finish)
 {
-	Drain	   *drain = drain_begin(run->plan->extension, work, false);
+	Drain	   *drain;
 
+	require_extension(run);
+	drain = drain_begin(run->plan->extension, work, false);
 	if (drain == NULL)
 		return;
 	drain->pace = run->pace;
@@ -224,7 +226,7 @@ drain_run(const BatchRun *run, const LedgerWork *work, bool finish)
 
 			require_extension(run);
 			more = drain_step(drain, finish);
-			SPI_commit();
+			SPI_commit_and_chain();
 			drain_rest(drain, began);
 		} while (more && !pace_is_over(&run->pace));
 		if (drain->put_off && finish)
@@ -302,7 +304,7 @@ attempt(BatchRun *run, void (*work) (void *arg))
 		return;
 	ledger_cut_short(run->plan->extension, run->run_id, status_of(run->plan, error),
 					 error_text(error));
-	SPI_commit();
+	SPI_commit_and_chain();
 	ReThrowError(error);
 }
 
@@ -321,8 +323,16 @@ condemn_batch(void *arg)
 {
 	BatchRun   *run = arg;
 	CleanupPlan *plan = run->plan;
-	Condemned  *condemned = plan_condemn(plan, plan->settings->batch_size);
+	Condemned  *condemned;
 
+	/* a first run has found no claim that could be locked; now there is one */
+	plan_hold_directory(plan);
+	if (plan->claim->state != CLAIM_OURS)
+		brake_raise(brake_make("claim", ERRCODE_OBJECT_IN_USE,
+							   psprintf("the claim of upload directory \"%s\" could not be written",
+										plan->settings->upload_dir),
+							   NULL, NULL));
+	condemned = plan_condemn(plan, plan->settings->batch_size);
 	run->more = condemned != NULL;
 	if (condemned == NULL)
 		return;
@@ -342,7 +352,7 @@ run_batches(BatchRun *run)
 	do
 	{
 		attempt(run, condemn_batch);
-		SPI_commit();
+		SPI_commit_and_chain();
 		if (run->more)
 			drain_runs(run, true, false);
 	} while (run->more && !pace_is_over(&run->pace));
@@ -354,7 +364,7 @@ run_batches(BatchRun *run)
 								  run->pace.max_run_minutes));
 	else
 		ledger_end_batches(run->plan->extension, run->run_id);
-	SPI_commit();
+	SPI_commit_and_chain();
 }
 
 /* Under the run lock, which outlives the transactions. */
@@ -364,13 +374,13 @@ run_to_end(CleanupPlan *plan, RunRequest *request)
 	BatchRun	run = {plan, 0, pace_begin(plan->settings), false};
 
 	run.run_id = begin_run(plan, request->trigger, request->scheduled_for, true);
-	SPI_commit();
+	SPI_commit_and_chain();
 	request->run_id = run.run_id;
 	progress_set_run(run.run_id);
 
 	drain_runs(&run, false, true);
 	attempt(&run, survey);
-	SPI_commit();
+	SPI_commit_and_chain();
 	run_batches(&run);
 	drain_runs(&run, true, true);
 	return run.run_id;

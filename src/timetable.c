@@ -90,11 +90,12 @@ timetable_day(const Firing *firing)
 /* ----------------------------------------------------------------- tables --- */
 
 TimestampTz
-timetable_note(const Extension *extension, const Schedule *schedule)
+timetable_note(const Extension *extension, const Schedule *schedule, bool is_new)
 {
 	const SqlParameter parameters[] = {
 		SQL_INT4(schedule->hour), SQL_TEXT(schedule->zone_name),
-		{TIMESTAMPTZOID, TimestampTzGetDatum(timetable_now(schedule)), false}
+		{TIMESTAMPTZOID, TimestampTzGetDatum(timetable_now(schedule)), false},
+		SQL_BOOL(is_new)
 	};
 	ActingAs	saved;
 	TimestampTz since;
@@ -104,7 +105,8 @@ timetable_note(const Extension *extension, const Schedule *schedule)
 			  "INSERT INTO %1$s.cleanup_schedule AS s (schedule_hour, timezone, since)"
 			  " VALUES ($1, $2, $3)"
 			  " ON CONFLICT (only_row) DO UPDATE SET schedule_hour = $1, timezone = $2,"
-			  "  since = CASE WHEN s.schedule_hour = $1 AND s.timezone = $2 THEN s.since ELSE $3 END"
+			  "  since = CASE WHEN s.schedule_hour = $1 AND s.timezone = $2 AND NOT $4"
+			  "   THEN LEAST(s.since, $3) ELSE $3 END"
 			  " RETURNING since", extension->schema);
 	since = DatumGetTimestampTz(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);

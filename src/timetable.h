@@ -33,9 +33,11 @@ extern int32 timetable_day(const Firing *firing);
 
 /*
  * Since when is this database cleaned by this schedule?  If hour or time zone
- * are not those that were noted last: since now, which is noted.  Needs SPI.
+ * are not those that were noted last, or with `is_new`: since now, which is
+ * noted.  Needs SPI.
  */
-extern TimestampTz timetable_note(const Extension *extension, const Schedule *schedule);
+extern TimestampTz timetable_note(const Extension *extension, const Schedule *schedule,
+								  bool is_new);
 
 /* Has the run of that day (a PostgreSQL date) begun?  Needs SPI. */
 extern bool timetable_has_run(const Extension *extension, int32 day);

@@ -18,6 +18,7 @@
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
+#include "src/compat.h"
 #include "src/extension.h"
 #include "src/progress.h"
 #include "src/worker.h"
@@ -57,7 +58,9 @@ worker_override_settings(void)
 		{"statement_timeout", "0"},
 		{"lock_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
-		{"session_replication_role", "origin"}
+		{"session_replication_role", "origin"},
+		COMPAT_TRANSACTION_TIMEOUT_OFF
+		{"role", "none"}
 	};
 	int			i;
 
