@@ -76,6 +76,8 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
 	caller = MemoryContextSwitchTo(context);
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
+	/* the databases that come next do not wait for who has locked our tables */
+	(void) extension_limit_lock_waits(settings_snapshot()->writer_wait);
 	if (extension == NULL || !extension_guard(extension))
 		ereport(LOG,
 				(errmsg("audio_cleanup does not clean database \"%s\": the extension is not installed there",
@@ -163,7 +165,7 @@ clean(const Extension *extension, RunRequest *request, MemoryContext context)
 }
 
 static NightOutcome
-do_job(const NightJob *job, MemoryContext context)
+do_job(const NightJob *job, MemoryContext context, const char **reason)
 {
 	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0};
 	volatile NightOutcome outcome = NIGHT_DONE;
@@ -181,7 +183,10 @@ do_job(const NightJob *job, MemoryContext context)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request.run_id == 0)
+		{
 			outcome = NIGHT_BUSY;	/* the launcher says so, once */
+			*reason = error->message;
+		}
 		else
 		{
 			outcome = NIGHT_FAILED;
@@ -199,6 +204,8 @@ cleanup_night_worker_main(Datum unused)
 {
 	MemoryContext context;
 	NightJob	job;
+	NightOutcome outcome;
+	const char *reason = "";
 
 	memcpy(&job, MyBgworkerEntry->bgw_extra, sizeof(job));
 	worker_receive_signals();
@@ -207,5 +214,6 @@ cleanup_night_worker_main(Datum unused)
 
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup night",
 									ALLOCSET_DEFAULT_SIZES);
-	launcher_report(job.number, do_job(&job, context));
+	outcome = do_job(&job, context, &reason);
+	launcher_report(job.number, outcome, reason);
 }

@@ -372,8 +372,12 @@ static int64
 run_to_end(CleanupPlan *plan, RunRequest *request)
 {
 	BatchRun	run = {plan, 0, pace_begin(plan->settings), false};
+	int			guc_level;
 
+	/* who begins by night has others waiting behind him */
+	guc_level = extension_limit_lock_waits(plan->settings->writer_wait);
 	run.run_id = begin_run(plan, request->trigger, request->scheduled_for, true);
+	extension_end_limit(guc_level);
 	SPI_commit_and_chain();
 	request->run_id = run.run_id;
 	progress_set_run(run.run_id);
