@@ -3,11 +3,11 @@
  * location.c
  *	  Is this directory a place where files may be deleted at all?
  *
- * A mistaken upload_dir or backup_dir must not reach PostgreSQL's own files.  Paths are
- * compared after realpath(), because either may be reached through symlinks
- * (pg_wal and tablespaces usually are).  That is advice, not protection, in
- * a directory that somebody else may rename; it guards against mistakes of
- * the administrator, whose setting it is.
+ * A mistaken upload_dir or backup_dir must not reach PostgreSQL's own files.
+ * Paths are compared after realpath(), because either may be reached through
+ * symlinks (pg_wal and tablespaces usually are).  That is advice, not
+ * protection, in a directory that somebody else may rename; it guards against
+ * mistakes of the administrator, whose settings they are.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,8 +15,8 @@
  */
 #include "postgres.h"
 
-#include <limits.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
