@@ -58,7 +58,7 @@ CREATE TABLE @extschema@.cleanup_runs (
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
 CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for);
-CREATE INDEX cleanup_runs_unfinished ON @extschema@.cleanup_runs (run_id) WHERE status IN ('running', 'pending');
+CREATE INDEX cleanup_runs_unfinished ON @extschema@.cleanup_runs (run_id) WHERE finished_at IS NULL;
 COMMENT ON TABLE @extschema@.cleanup_runs IS 'history: one row for each real run';
 COMMENT ON COLUMN @extschema@.cleanup_runs.finished_at IS 'when the last of its files was dealt with';
 COMMENT ON COLUMN @extschema@.cleanup_runs.trigger IS

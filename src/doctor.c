@@ -280,6 +280,29 @@ check_workers(const Examination *examination)
 					 max_worker_processes), NULL);
 }
 
+static void
+examine(const Examination *examination, CleanupPlan *plan)
+{
+	plan_survey(plan, false);
+
+	say_brakes(examination, plan);
+	check_directory(examination, plan);
+	check_claim(examination, plan);
+	check_sources(examination, plan);
+	if (plan->surveyed)
+	{
+		check_references(examination, plan);
+		check_each_source(examination, plan);
+		check_unmatched(examination, plan);
+		check_unregistered(examination, plan);
+	}
+	check_settings(examination, plan);
+	check_outstanding(examination, plan);
+	check_workers(examination);
+	check_preload(examination);
+	check_schedule(examination, plan);
+}
+
 void
 doctor_examine(DoctorSink sink, void *arg)
 {
@@ -288,24 +311,14 @@ doctor_examine(DoctorSink sink, void *arg)
 
 	SPI_connect();
 	plan = plan_begin(CLEAN_ALL, true, false);
-	plan_survey(plan, false);
-
-	say_brakes(&examination, plan);
-	check_directory(&examination, plan);
-	check_claim(&examination, plan);
-	check_sources(&examination, plan);
-	if (plan->surveyed)
+	PG_TRY();
 	{
-		check_references(&examination, plan);
-		check_each_source(&examination, plan);
-		check_unmatched(&examination, plan);
-		check_unregistered(&examination, plan);
+		examine(&examination, plan);
 	}
-	check_settings(&examination, plan);
-	check_outstanding(&examination, plan);
-	check_workers(&examination);
-	check_preload(&examination);
-	check_schedule(&examination, plan);
-	plan_end(plan);
+	PG_FINALLY();
+	{
+		plan_end(plan);
+	}
+	PG_END_TRY();
 	SPI_finish();
 }

@@ -39,6 +39,9 @@
 /* files that are matched together: that reads the sources once */
 #define DRAIN_BATCH		10000
 
+/* under a pace, files are looked at for the last time so long before */
+#define LOOK_AHEAD_SECONDS	5
+
 /* a step stops when it has worked on files for so long */
 #define STEP_MS			500
 
@@ -526,22 +529,36 @@ destroy_cleared(Drain *drain)
 }
 
 /*
+ * Where deleting is slowed down, files are not looked at long before their
+ * turn, and yet not so few of them that the sources were read all the time.
+ */
+static int
+look_ahead(const Drain *drain)
+{
+	int64		seconds = Max(LOOK_AHEAD_SECONDS, 10 * drain->look_us / USECS_PER_SEC);
+
+	return pace_files_in(&drain->pace, (int) Min(seconds, 3600));
+}
+
+/*
  * The last look.  A writer may have begun while the run that condemned these
  * files was looking, too late to be waited for and too early to see that they
  * would go.  He is waited for now, when the files have left the directory and
- * nobody can begin to refer to them any more.  That is also why it may be
- * some steps, each a transaction, until the last of them is destroyed.
+ * nobody can begin to refer to them any more.  Where files are destroyed
+ * slowly, only as many are looked at as will be destroyed in some seconds.
  */
 static int
 last_look(Drain *drain, int limit)
 {
 	LedgerFile *files;
 	LedgerFile **all;
+	TimestampTz began = GetCurrentTimestamp();
 	bool	   *needed;
 	int			n;
 	int			i;
 
-	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->looked_at, limit, &n);
+	files = ledger_files(drain->extension, drain->run_id, LEDGER_DUE, drain->looked_at,
+						 Min(limit, look_ahead(drain)), &n);
 	if (n == 0)
 		return 0;
 	drain->looked_at = files[n - 1].file_id;
@@ -550,6 +567,7 @@ last_look(Drain *drain, int limit)
 		all[i] = &files[i];
 	if ((needed = recheck(drain, all, n)) == NULL)
 		return n;
+	drain->look_us = GetCurrentTimestamp() - began;
 	if (drain->at_commit)
 		destroy_all_at_commit(drain, files, n, needed);
 	else
@@ -624,6 +642,15 @@ check_claim(Drain *drain)
 	return claim->brake;
 }
 
+static void
+say_unfinished(const Drain *drain, const Brake *brake)
+{
+	ereport(WARNING,
+			(errcode(brake->sqlstate),
+			 errmsg("audio_cleanup run %lld is left unfinished", (long long) drain->run_id),
+			 errdetail_internal("%s", brake_text(brake))));
+}
+
 /*
  * One step at a time: others may begin a run in between, as they may with the
  * run lock.  Giving up is no ERROR here.
@@ -637,10 +664,7 @@ lock_directory(Drain *drain)
 	if (brake == NULL)
 		return true;
 	drain->put_off = true;
-	ereport(WARNING,
-			(errcode(brake->sqlstate),
-			 errmsg("audio_cleanup run %lld is left unfinished for now", (long long) drain->run_id),
-			 errdetail_internal("%s", brake_text(brake))));
+	say_unfinished(drain, brake);
 	return false;
 }
 
@@ -648,6 +672,17 @@ static bool
 is_interrupted(void)
 {
 	return QueryCancelPending || ProcDiePending;
+}
+
+/* Between two steps somebody may have taken the directory over. */
+static bool
+is_still_ours(Drain *drain)
+{
+	Brake	   *brake = check_claim(drain);
+
+	if (brake != NULL)
+		say_unfinished(drain, brake);
+	return brake == NULL;
 }
 
 static Brake *
@@ -677,15 +712,13 @@ drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit)
 	drain->run_id = work->run_id;
 	drain->settings = settings_of_run(work->upload_dir, work->settings);
 	drain->at_commit = at_commit;
+	drain->pace = pace_begin(drain->settings);
 	drain->cleared_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup cleared",
 												   ALLOCSET_DEFAULT_SIZES);
 	if ((brake = open_directory(drain)) != NULL)
 	{
 		drain_end(drain);
-		ereport(WARNING,
-				(errcode(brake->sqlstate),
-				 errmsg("audio_cleanup run %lld is left unfinished", (long long) work->run_id),
-				 errdetail_internal("%s", brake_text(brake))));
+		say_unfinished(drain, brake);
 		return NULL;
 	}
 	return drain;
@@ -726,7 +759,7 @@ drain_step(Drain *drain, bool finish)
 	drain->portion = 0;
 	/* what this commits must be on disk before the next step unlinks */
 	ForceSyncCommit();
-	more = lock_directory(drain) && do_step(drain, finish);
+	more = lock_directory(drain) && is_still_ours(drain) && do_step(drain, finish);
 	store_unlock(drain->store);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
@@ -757,7 +790,8 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		if (lock_directory(drain))
 		{
 			n = capture_step(drain, limit);
-			n = Max(n, destroy_step(drain, limit));
+			/* the rest is for the worker, which can sleep */
+			n = Max(n, destroy_step(drain, Min(limit, pace_portion(&drain->pace))));
 			drain_finish_run(drain->extension, drain->run_id);
 			store_tidy(drain->store, drain->run_id);
 		}

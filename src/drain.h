@@ -29,9 +29,10 @@ typedef struct Drain
 	TimestampTz taken_over;		/* what was condemned before is let live: the
 								 * directory was not ours then; 0: it was */
 	bool		put_off;		/* files wait for a writer to end */
-	Pace		pace;			/* set by the caller if there is one */
+	Pace		pace;			/* from now on, or the caller's */
 	int64		captured;		/* file_id up to which pending files were seen */
 	int64		looked_at;		/* the same of due files */
+	int64		look_us;		/* how long the last look at them took */
 	MemoryContext cleared_context;
 	LedgerFile *cleared;		/* due, and nobody needs them: to be destroyed */
 	int			n_cleared;

@@ -79,7 +79,6 @@ next_drain(MemoryContext context, int64 *after)
 			drain = drain_begin(extension, work, false);
 			if (drain == NULL)
 				continue;
-			drain->pace = pace_begin(drain->settings);
 			progress_begin(context, work->trigger, false, false);
 			progress_set_run(work->run_id);
 			progress_set(PROGRESS_CONDEMNED, work->files);

@@ -113,7 +113,7 @@ ledger_cut_short(const Extension *extension, int64 run_id, const char *status, c
 	extension_act_as(extension->owner, &saved);
 	sql_query(lengthof(parameters), parameters,
 			  "UPDATE %s.cleanup_runs SET message = $3,"
-			  " status = CASE WHEN files = 0 THEN $2 WHEN $2 = 'interrupted' THEN status ELSE 'pending' END,"
+			  " status = CASE WHEN files = 0 OR $2 = 'interrupted' THEN $2 ELSE 'pending' END,"
 			  " finished_at = CASE WHEN files = 0 THEN pg_catalog.clock_timestamp() END"
 			  " WHERE run_id = $1 AND status = 'running'", extension->schema);
 	extension_stop_acting(&saved);
@@ -136,7 +136,7 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 				  "SELECT r.run_id, r.upload_dir, r.settings, r.trigger, r.files FROM %1$s.cleanup_runs r"
 				  " WHERE r.run_id IN (SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'pending'"
 				  "  UNION SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
-				  "  UNION SELECT u.run_id FROM %1$s.cleanup_runs u WHERE u.status IN ('running', 'pending'))"
+				  "  UNION SELECT u.run_id FROM %1$s.cleanup_runs u WHERE u.finished_at IS NULL)"
 				  " AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id",
 				  extension->schema);
 	for (i = 0; i < n; i++)
@@ -268,10 +268,10 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 						 "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
 						 " FROM %1$s.cleanup_files WHERE run_id = $1)"
 						 " UPDATE %1$s.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
-						 "  status = CASE WHEN r.status = 'running' THEN 'interrupted'"
+						 "  status = CASE WHEN r.status IN ('running', 'interrupted') THEN 'interrupted'"
 						 "   WHEN t.errors > 0 OR r.message IS NOT NULL THEN 'failed' ELSE 'done' END,"
 						 "  deleted = t.deleted, skipped = t.skipped, errors = t.errors, bytes = t.bytes"
-						 " FROM t WHERE r.run_id = $1 AND r.status IN ('pending', 'running') AND t.outstanding = 0"
+						 " FROM t WHERE r.run_id = $1 AND r.finished_at IS NULL AND t.outstanding = 0"
 						 " RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"
 						 "  extract(epoch FROM r.finished_at - r.started_at)::double precision",
 						 extension->schema) > 0;

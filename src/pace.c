@@ -44,6 +44,14 @@ pace_portion(const Pace *pace)
 	return pace->files_per_second > 0 ? Max(pace->files_per_second / 2, 1) : INT_MAX;
 }
 
+int
+pace_files_in(const Pace *pace, int seconds)
+{
+	if (pace->files_per_second <= 0 || pace->files_per_second > INT_MAX / seconds)
+		return INT_MAX;
+	return pace->files_per_second * seconds;
+}
+
 void
 pace_rest(const Pace *pace, int files, TimestampTz began)
 {

@@ -30,6 +30,9 @@ extern bool pace_is_over(const Pace *pace);
 /* How many files may be deleted before the next pace_rest(), at least 1? */
 extern int	pace_portion(const Pace *pace);
 
+/* How many files may be deleted in so many seconds, at least 1? */
+extern int	pace_files_in(const Pace *pace, int seconds);
+
 /*
  * Sleep until `files`, which were begun at `began`, have taken their time.
  * To be called outside of transactions, or in one that has done nothing yet.

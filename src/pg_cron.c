@@ -21,7 +21,8 @@
 #include "src/settings.h"
 #include "src/sql.h"
 
-#define OUR_CALLS "\\mcleanup_(run|all|orphaned_files|failed_sessions)\\M"
+/* inside of E'', which reads the same under any standard_conforming_strings */
+#define OUR_CALLS "\\\\mcleanup_(run|all|orphaned_files|failed_sessions)\\\\M"
 
 typedef struct Search
 {
@@ -57,7 +58,7 @@ read_jobs(void *arg)
 
 	n = sql_query(0, NULL,
 				  "SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
-				  " FROM %s WHERE active AND command OPERATOR(pg_catalog.~*) '" OUR_CALLS "' ORDER BY jobid",
+				  " FROM %s WHERE active AND command OPERATOR(pg_catalog.~*) E'" OUR_CALLS "' ORDER BY jobid",
 				  quote_qualified_identifier(get_namespace_name(get_rel_namespace(search->table)),
 											 get_rel_name(search->table)));
 	caller = MemoryContextSwitchTo(search->context);

@@ -229,7 +229,7 @@ progress_set_phase(ProgressPhase phase)
 {
 	if (mine == NULL || pg_atomic_read_u32(&mine->phase) == (uint32) phase)
 		return;
-	if (phase > PHASE_JUDGING && pg_atomic_read_u64(&mine->work_began) == 0)
+	if (phase > PHASE_WAITING && pg_atomic_read_u64(&mine->work_began) == 0)
 		pg_atomic_write_u64(&mine->work_began, (uint64) GetCurrentTimestamp());
 	pg_atomic_write_u32(&mine->phase, (uint32) phase);
 }

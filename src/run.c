@@ -113,33 +113,36 @@ run_preview(CleanWhat what, bool force, bool status)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	CleanupPlan *plan;
-	Jsonb	   *result;
+	Jsonb	   *volatile result = NULL;
 
 	connect(0);
 	plan = plan_begin(what, true, force);
-	progress_begin(plan->context, "sql", true, false);
-	plan_check_transaction(plan);
-	plan_survey(plan, false);
-	if (status)
-		plan->warnings = unregistered_search(plan);
-	result = copy_to(caller, status ? report_status(plan) :
-					 report_condemned(plan, plan->condemned, 0));
-	plan_end(plan);
+	PG_TRY();
+	{
+		progress_begin(plan->context, "sql", true, false);
+		plan_check_transaction(plan);
+		plan_survey(plan, false);
+		if (status)
+			plan->warnings = unregistered_search(plan);
+		result = copy_to(caller, status ? report_status(plan) :
+						 report_condemned(plan, plan->condemned, 0));
+	}
+	PG_FINALLY();
+	{
+		plan_end(plan);
+	}
+	PG_END_TRY();
 	SPI_finish();
 	return result;
 }
 
-Jsonb *
-run_in_transaction(CleanWhat what, bool force, const char *trigger)
+static Jsonb *
+condemn_in_transaction(CleanupPlan *plan, const char *trigger, MemoryContext caller)
 {
-	MemoryContext caller = CurrentMemoryContext;
 	Condemned  *condemned;
-	CleanupPlan *plan;
 	Jsonb	   *result;
 	int64		run_id;
 
-	connect(0);
-	plan = plan_begin(what, false, force);
 	progress_begin(plan->context, trigger, false, false);
 	plan_check_transaction(plan);
 	extension_lock_run(plan->extension, plan->settings->writer_wait, false);
@@ -164,7 +167,31 @@ run_in_transaction(CleanWhat what, bool force, const char *trigger)
 	result = copy_to(caller, report_condemned(plan, condemned, run_id));
 	if (condemned != NULL)
 		condemned_end(condemned);
-	plan_end(plan);
+	return result;
+}
+
+/*
+ * A transaction that has failed keeps its memory, and with it the lock of the
+ * directory and the row in cleanup_progress, until the client says ROLLBACK.
+ */
+Jsonb *
+run_in_transaction(CleanWhat what, bool force, const char *trigger)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	CleanupPlan *plan;
+	Jsonb	   *volatile result = NULL;
+
+	connect(0);
+	plan = plan_begin(what, false, force);
+	PG_TRY();
+	{
+		result = condemn_in_transaction(plan, trigger, caller);
+	}
+	PG_FINALLY();
+	{
+		plan_end(plan);
+	}
+	PG_END_TRY();
 	SPI_finish();
 	return result;
 }
@@ -377,22 +404,24 @@ run_in_batches(RunRequest *request)
 	connect(SPI_OPT_NONATOMIC);
 	plan = plan_begin(request->what, false, request->force);
 	progress_begin(plan->context, request->trigger, false, true);
-	plan_check_transaction(plan);
-	extension_lock_run(plan->extension, plan->settings->writer_wait, true);
 	PG_TRY();
 	{
+		plan_check_transaction(plan);
+		extension_lock_run(plan->extension, plan->settings->writer_wait, true);
 		run_id = run_to_end(plan, request);
 	}
 	PG_CATCH();
 	{
-		/* its temporary files outlive the transaction */
-		if (plan->condemned != NULL)
-			condemned_end(plan->condemned);
-		plan->condemned = NULL;
 		/* what was committed before is not left lying about */
 		extension_unlock_run(plan->extension);
-		if (!plan->blocked || plan->surveyed)
+		if (request->run_id != 0 && (!plan->blocked || plan->surveyed))
 			at_commit_start_worker_now();
+
+		/*
+		 * A procedure's portal stays until the next command of its session:
+		 * neither temporary files nor the directory's lock are to wait for it
+		 */
+		plan_end(plan);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -439,10 +468,17 @@ run_claim(void)
 
 	connect(0);
 	plan = plan_begin(CLEAN_ALL, false, false);
-	plan_check_transaction(plan);
-	extension_lock_run(plan->extension, plan->settings->writer_wait, false);
-	plan_open_directory(plan);
-	take_over(plan);
-	plan_end(plan);
+	PG_TRY();
+	{
+		plan_check_transaction(plan);
+		extension_lock_run(plan->extension, plan->settings->writer_wait, false);
+		plan_open_directory(plan);
+		take_over(plan);
+	}
+	PG_FINALLY();
+	{
+		plan_end(plan);
+	}
+	PG_END_TRY();
 	SPI_finish();
 }
