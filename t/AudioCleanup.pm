@@ -18,12 +18,14 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
+use Time::Local qw(timegm);
 
 our @EXPORT = qw(
   new_server make_schema upload_dir put_file put_files add_rows empty_directory
   visible_files trashed_files read_file sql_json wait_until wait_for_drain
   violations build_shim start_with_faults set_fault clear_fault fault_fired
   log_since log_position log_lines
+  change_settings set_schedule_clock launcher_says let_day_pass runs crash_server
 );
 
 my $wait_seconds = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
@@ -213,6 +215,87 @@ sub wait_for_drain
 		                   WHERE state = 'pending' OR state = 'trashed' AND due_at <= now())
 		   AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain')
 	});
+}
+
+
+# ---- the schedule ----
+
+# change_settings(NODE, NAME => VALUE, ...): by a reload, or while the server is down
+sub change_settings
+{
+	my ($node, %settings) = @_;
+
+	if (-e $node->data_dir . '/postmaster.pid')
+	{
+		$node->safe_psql('postgres',
+			join "\n", (map { "ALTER SYSTEM SET $_ = '$settings{$_}';" } sort keys %settings), 'SELECT pg_reload_conf();');
+	}
+	else
+	{
+		$node->append_conf('postgresql.auto.conf', join "\n", map { "$_ = '$settings{$_}'" } sort keys %settings);
+	}
+	return;
+}
+
+# set_schedule_clock(NODE, 'YYYY-MM-DD hh:mm:ss' of UTC, further settings): it is that time, or up to a second later,
+# and goes on
+sub set_schedule_clock
+{
+	my ($node, $time, %settings) = @_;
+	my ($year, $month, $day, $hour, $minute, $second) = $time =~ /^(\d+)-(\d+)-(\d+) (\d+):(\d+):(\d+)$/
+	  or die "not a time: $time";
+
+	change_settings($node, %settings,
+		'audio_cleanup.debug_clock_offset' => timegm($second, $minute, $hour, $day, $month - 1, $year) - time);
+	return;
+}
+
+# True when the launcher shows that, also after a restart.
+sub launcher_says
+{
+	my ($node, $activity) = @_;
+	return $node->poll_query_until('postgres',
+		"SELECT query = '$activity' FROM pg_stat_activity WHERE backend_type = 'audio_cleanup launcher'");
+}
+
+sub date_after
+{
+	my ($date) = @_;
+	my ($year, $month, $day) = split /-/, $date;
+	my @next = gmtime timegm(0, 0, 12, $day, $month - 1, $year) + 86400;
+	return sprintf '%04d-%02d-%02d', $next[5] + 1900, $next[4] + 1, $next[3];
+}
+
+# let_day_pass(NODE, 'YYYY-MM-DD', HOUR): from ten minutes before the hour of the schedule, in UTC, to just after it, and
+# until the launcher sleeps again
+sub let_day_pass
+{
+	my ($node, $date, $hour) = @_;
+	my $clock = sprintf '%02d:00:00', $hour //= 3;
+
+	set_schedule_clock($node, sprintf '%s %02d:50:00', $date, $hour - 1);
+	return 0 unless launcher_says($node, "sleeping until $date $clock+00");
+	set_schedule_clock($node, "$date $clock");
+	return launcher_says($node, 'sleeping until ' . date_after($date) . " $clock+00");
+}
+
+# "trigger scheduled_for status" of each run, oldest first
+sub runs
+{
+	my ($node, $database) = @_;
+	return [ split /\n/, $node->safe_psql($database || 'postgres',
+			q{SELECT concat_ws(' ', trigger, scheduled_for, status) FROM cleanup_runs ORDER BY run_id}) ];
+}
+
+# Kill a process that all depend on: the server restarts by itself.
+sub crash_server
+{
+	my ($node) = @_;
+	my $position = log_position($node);
+
+	kill 'KILL', $node->safe_psql('postgres',
+		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'});
+	return wait_until(sub { log_since($node, $position) =~ /terminated by signal 9.*ready to accept connections/s });
 }
 
 
