@@ -72,7 +72,7 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
 COMMENT ON COLUMN @extschema@.cleanup_runs.deleted IS 'files destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_runs.skipped IS 'files let live: replaced, vanished, or referred to again (and put back)';
 COMMENT ON COLUMN @extschema@.cleanup_runs.bytes IS 'bytes given back to the file system';
-COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them';
+COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them; backup_owner: the folder of its files in backup_dir';
 
 CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
 

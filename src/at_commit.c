@@ -92,6 +92,8 @@ make_batch(const Settings *settings, int64 run_id, BatchAction action, int n)
 	batch->store = store_open(settings->upload_dir);
 	if (batch->store == NULL)
 		brake_raise(location_brake(settings->upload_dir, "open upload directory", errno));
+	if ((brake = location_set_backup_dir(batch->store, settings)) != NULL)
+		brake_raise(brake);
 	/* until it is carried out or forgotten; this process has it already */
 	if ((brake = claim_lock(batch->store, settings->upload_dir, 0)) != NULL)
 		brake_raise(brake);
@@ -127,13 +129,17 @@ forget_batch(Batch *batch)
 
 /*
  * Commit-safe.  A shutdown need not wait for the last of them: what is left
- * is pending, and found by the next drain.
+ * is pending, and found by the next drain.  So are files that must be copied:
+ * a commit does not wait for gigabytes.
  */
 static void
 carry_out_batch(Batch *batch)
 {
 	int64		freed;
 	int			i;
+
+	if (batch->action == BATCH_CAPTURE && !store_is_quick(batch->store))
+		return;
 
 	/* whoever records it will look again, and fsync */
 	store_set_durable(batch->store, false);

@@ -75,6 +75,9 @@ is_time_to_commit(TimestampTz began)
 static void
 set_failed(LedgerFile *file, FileResult result)
 {
+	/* we were asked to stop while a file was copied: it is as it was */
+	if (result.errnum == EINTR)
+		CHECK_FOR_INTERRUPTS();
 	set_state(file, "failed", failure_text(result));
 	ereport(WARNING,
 			(errmsg("audio_cleanup left file \"%s\" where it is: %s", file->path, file->error)));
@@ -214,6 +217,15 @@ recheck(Drain *drain, LedgerFile **files, int n)
 	return NULL;
 }
 
+/* A capture that was cut short may have left a copy of it. */
+static void
+let_stay(Drain *drain, LedgerFile *file)
+{
+	if (!store_is_quick(drain->store))
+		(void) store_put_back(drain->store, drain->run_id, file->path, &file->identity);
+	set_state(file, "skipped", "it is referred to again");
+}
+
 /*
  * Files that are still in place were condemned some time ago.  Returns how
  * many were dealt with: those that come after are left as they are.
@@ -235,7 +247,7 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 	{
 		progress_tick();
 		if (needed[i])
-			set_state(files[i], "skipped", "it is referred to again");
+			let_stay(drain, files[i]);
 		else if (drain->at_commit)
 			at_commit_add(batch, files[i]->path, &files[i]->identity);
 		else
@@ -398,6 +410,15 @@ destroy_file(Drain *drain, LedgerFile *file)
 						"another file is in its place")));
 }
 
+/* For people: where captured files lie, below the upload directory or not. */
+static const char *
+trash_path(const Settings *settings)
+{
+	if (*settings->backup_dir == '\0' || settings->backup_owner == NULL)
+		return STORE_PRIVATE_DIR "/" STORE_TRASH_DIR;
+	return psprintf("%s/%s", settings->backup_dir, settings->backup_owner);
+}
+
 /* Somebody needs it: back to its place, unless that is taken. */
 static void
 heal_file(Drain *drain, LedgerFile *file)
@@ -415,8 +436,8 @@ heal_file(Drain *drain, LedgerFile *file)
 	}
 	else if (result.outcome == FILE_OCCUPIED)
 		set_state(file, "failed",
-				  psprintf("it is referred to again, but its name is taken; it lies in %s/%s/%lld",
-						   STORE_PRIVATE_DIR, STORE_TRASH_DIR, (long long) drain->run_id));
+				  psprintf("it is referred to again, but its name is taken; it lies in %s/%lld",
+						   trash_path(drain->settings), (long long) drain->run_id));
 	else
 		set_failed(file, result);
 }
@@ -658,6 +679,12 @@ lock_directory(Drain *drain)
 	return false;
 }
 
+static bool
+is_interrupted(void)
+{
+	return QueryCancelPending || ProcDiePending;
+}
+
 /* Between two steps somebody may have taken the directory over. */
 static bool
 is_still_ours(Drain *drain)
@@ -679,6 +706,10 @@ open_directory(Drain *drain)
 		brake = location_brake(upload_dir, "open upload directory", errno);
 	if (brake == NULL)
 		brake = check_claim(drain);
+	if (brake == NULL)
+		brake = location_set_backup_dir(drain->store, drain->settings);
+	if (brake == NULL)
+		store_set_stop(drain->store, is_interrupted);
 	return brake;
 }
 

@@ -49,6 +49,21 @@ ledger_begin_run(const Extension *extension, const LedgerRun *run)
 }
 
 void
+ledger_set_backup_owner(const Extension *extension, int64 run_id, const char *owner)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_TEXT(SETTINGS_BACKUP_OWNER), SQL_TEXT(owner)
+	};
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "UPDATE %s.cleanup_runs SET settings = settings || pg_catalog.jsonb_build_object($2, $3)"
+			  " WHERE run_id = $1", extension->schema);
+	extension_stop_acting(&saved);
+}
+
+void
 ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned, int backup_days)
 {
 	const SqlParameter of_files[] = {SQL_INT8(run_id), SQL_INT4(backup_days)};

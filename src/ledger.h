@@ -40,6 +40,13 @@ typedef struct LedgerRun
 extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
 
 /*
+ * Whose folder of the backup directory the files of the run go into.  To be
+ * recorded before the first of them: the claim may change hands, and the
+ * backups must still be found.
+ */
+extern void ledger_set_backup_owner(const Extension *extension, int64 run_id, const char *owner);
+
+/*
  * Insert a row for each condemned file, state pending, and add their numbers
  * to the run.  They are due when `backup_days` are over.  Their file_ids are
  * in the order of the set, so that those captured at commit are the first.

@@ -176,6 +176,8 @@ check_directory(CleanupPlan *plan)
 	if (found == NULL && !XactReadOnly &&
 		(errnum = store_check_writable(plan->store)) != 0)
 		found = location_brake(path, "write to upload directory", errnum);
+	if (found == NULL)
+		found = location_check_backup_dir(plan->settings, !XactReadOnly);
 	if (found != NULL)
 		apply_brake(plan, found);
 }

@@ -71,11 +71,17 @@ begin_run(const CleanupPlan *plan, const char *trigger, int32 scheduled_for, boo
 	return ledger_begin_run(plan->extension, &run);
 }
 
-/* The first run of a database in an unclaimed directory claims it. */
+/*
+ * The first run of a database in an unclaimed directory claims it.  Now it is
+ * known whose folder of a backup directory is used: that of the claim, because
+ * several databases, or several directories of one, may share it.
+ */
 static void
-claim_directory(const CleanupPlan *plan)
+claim_directory(CleanupPlan *plan)
 {
 	const char *upload_dir = plan->settings->upload_dir;
+	const char *uuid = plan->claim->uuid;
+	char	   *text;
 
 	switch (plan->claim->state)
 	{
@@ -83,14 +89,23 @@ claim_directory(const CleanupPlan *plan)
 			claim_confirm(plan->extension, plan->claim, upload_dir);
 			break;
 		case CLAIM_FREE:
-			at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, false), false);
+			text = claim_take(plan->extension, upload_dir, false, &uuid);
+			at_commit_claim(plan->settings, text, false);
 			break;
 		case CLAIM_UNWRITTEN:
-			at_commit_claim(plan->settings, claim_text(plan->claim->uuid), false);
+			at_commit_claim(plan->settings, claim_text(uuid), false);
 			break;
 		case CLAIM_FOREIGN:
 			brake_raise(plan->claim->brake);
 	}
+	plan->settings->backup_owner = MemoryContextStrdup(plan->context, uuid);
+}
+
+static void
+record_backup_owner(const CleanupPlan *plan, int64 run_id)
+{
+	if (*plan->settings->backup_dir != '\0')
+		ledger_set_backup_owner(plan->extension, run_id, plan->settings->backup_owner);
 }
 
 Jsonb *
@@ -137,6 +152,7 @@ condemn_in_transaction(CleanupPlan *plan, const char *trigger, MemoryContext cal
 	claim_directory(plan);
 	condemned = plan_condemn(plan, PG_INT64_MAX);
 	run_id = begin_run(plan, trigger, LEDGER_NO_DAY, false);
+	record_backup_owner(plan, run_id);
 	progress_set_run(run_id);
 	if (condemned != NULL && condemned->n_files > 0)
 	{
@@ -315,6 +331,7 @@ survey(void *arg)
 
 	plan_survey(run->plan, true);
 	claim_directory(run->plan);
+	record_backup_owner(run->plan, run->run_id);
 }
 
 /* The next files are captured when this is committed. */
@@ -443,6 +460,7 @@ take_over(CleanupPlan *plan)
 	const char *upload_dir = plan->settings->upload_dir;
 	const Claim *claim = plan->claim;
 	bool		foreign = claim->state == CLAIM_FOREIGN;
+	const char *uuid;
 
 	if (claim->state == CLAIM_OURS)
 	{
@@ -454,7 +472,7 @@ take_over(CleanupPlan *plan)
 		brake_raise(claim->brake);
 	/* not in the middle of somebody's run */
 	plan_lock_directory(plan);
-	at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, foreign), foreign);
+	at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, foreign, &uuid), foreign);
 }
 
 void
