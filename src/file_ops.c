@@ -64,6 +64,7 @@
 #include <sys/stat.h>
 #ifdef __linux__
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #endif
 #include <unistd.h>
 
@@ -92,6 +93,10 @@
 
 /* how often a stranger's other names, and vanished directories, are tried */
 #define MAX_SUFFIXES	16
+
+/* of a folder in the trash: see note_mode() */
+#define MODE_ATTRIBUTE	"user.audio_cleanup.mode"
+
 #define MAX_ATTEMPTS	3
 
 #define DIRECTORY_FLAGS \
@@ -452,9 +457,8 @@ close_quietly(int fd)
 	errno = save_errno;
 }
 
-/* store_open_directory() on any volume. */
-static int
-open_directory(const StoreVolume *volume, int parent, const char *name,
+int
+store_open_directory_on(const StoreVolume *volume, int parent, const char *name,
 			   FileLook *look)
 {
 	int			fd = openat(parent, name, DIRECTORY_FLAGS);
@@ -479,7 +483,7 @@ int
 store_open_directory(const FileStore *store, int parent, const char *name,
 					 FileLook *look)
 {
-	return open_directory(&store->volume, parent, name, look);
+	return store_open_directory_on(&store->volume, parent, name, look);
 }
 
 /*
@@ -533,10 +537,10 @@ step_down(const FileStore *store, const StoreVolume *volume, int parent,
 
 	*made = false;
 	*action = "open directory";
-	fd = open_directory(volume, parent, name, &look);
+	fd = store_open_directory_on(volume, parent, name, &look);
 	if (fd < 0 && errno == ENOENT && (flags & DIR_MAKE))
 	{
-		mode_t		mode = (flags & DIR_TRUST) ? S_IRWXU : store->mode;
+		mode_t		mode = (flags & DIR_TRUST) ? S_IRWXU : store->make_mode;
 
 		if (make_directory(parent, name, mode) == 0)
 			*made = true;
@@ -545,7 +549,7 @@ step_down(const FileStore *store, const StoreVolume *volume, int parent,
 			*action = "create directory";
 			return -1;
 		}
-		fd = open_directory(volume, parent, name, &look);
+		fd = store_open_directory_on(volume, parent, name, &look);
 	}
 	if (flags & DIR_TRUST)
 		fd = insist_on_trust(fd, &look, action);
@@ -623,6 +627,7 @@ hold(FileStore *store, HeldDir *held, HeldDir *from, const char *path,
 	if (held->fd < 0)
 		return NULL;
 	held->chain_synced = (flags & DIR_SYNC) != 0;
+	held->mode_noted = false;
 	held->copies = from->copies;
 	held->volume = from->volume;
 	strlcpy(held->path, path, sizeof(held->path));
@@ -686,6 +691,59 @@ hold_trash(FileStore *store, Trash *trash, int64 run_id,
 	else
 		*result = fail_or_no_space(errno, action);
 	return NULL;
+}
+
+
+/*
+ * A folder of the trash is ours alone, so it cannot have the mode of the one
+ * whose files it keeps; should that be gone one day, it is to be made again as
+ * it was.  A file system without extended attributes forgets it.
+ */
+static void
+note_mode(const HeldDir *source, HeldDir *trash, const FilePath *where)
+{
+#ifdef __linux__
+	char		text[16];
+	struct stat st;
+
+	if (trash->mode_noted || where->dir[0] == '\0' || fstat(source->fd, &st) != 0)
+		return;
+	trash->mode_noted = true;
+	snprintf(text, sizeof(text), "%o", (unsigned int) (st.st_mode & 0777));
+	(void) fsetxattr(trash->fd, MODE_ATTRIBUTE, text, strlen(text), XATTR_CREATE);
+#endif
+}
+
+/* What note_mode() has noted, else the mode of the upload directory. */
+static mode_t
+noted_mode(const FileStore *store, const HeldDir *trash)
+{
+#ifdef __linux__
+	char		text[16];
+	ssize_t		len = fgetxattr(trash->fd, MODE_ATTRIBUTE, text, sizeof(text) - 1);
+	unsigned int mode;
+
+	if (len > 0)
+	{
+		text[len] = '\0';
+		if (sscanf(text, "%o", &mode) == 1)
+			return mode & 0777;
+	}
+#endif
+	return store->mode;
+}
+
+/* The directory that a captured file is put back into, made if need be. */
+static HeldDir *
+hold_target(FileStore *store, const HeldDir *trash, const FilePath *target,
+			int flags, FileResult *result)
+{
+	HeldDir    *held;
+
+	store->make_mode = noted_mode(store, trash);
+	held = hold_source(store, target, DIR_MAKE | flags, result);
+	store->make_mode = store->mode;
+	return held;
 }
 
 
@@ -859,6 +917,7 @@ try_capture(FileStore *store, Trash *into, int64 run_id, const FilePath *where,
 	*trash = hold_trash(store, into, run_id, where, DIR_MAKE, &result);
 	if (*trash == NULL)
 		return result;
+	note_mode(source, *trash, where);
 	if (rename_into_trash(source->fd, where->name, (*trash)->fd, where->name) != 0)
 		return fail_or_no_space(errno, "rename file");
 	mark_dirty(store, source);
@@ -1192,6 +1251,8 @@ try_copy_out(FileStore *store, int64 run_id, const FilePath *where,
 	/* whoever made the directories may not have fsynced them */
 	trash = hold_trash(store, &store->trash, run_id, where, DIR_MAKE | DIR_SYNC, &result);
 	if (trash != NULL)
+		note_mode(source, trash, where);
+	if (trash != NULL)
 		result = copy_into_trash(store, trash, where->name, &original, made);
 	close(original.fd);
 	if (trash == NULL || result.outcome != FILE_OK)
@@ -1252,12 +1313,12 @@ store_capture(FileStore *store, int64 run_id, const char *path,
  */
 static FileResult
 settle_occupied(FileStore *store, const FilePath *where, HeldDir *trash,
-				HeldDir *source, const FileIdentity *expected)
+				HeldDir *source, const FilePath *target, const FileIdentity *expected)
 {
 	FileIdentity found;
 	FileResult	result;
 
-	result = recognize(source, where->name, expected, false, &found);
+	result = recognize(source, target->name, expected, false, &found);
 	if (result.outcome != FILE_OK)
 		return come_to(FILE_OCCUPIED);
 	if (unlinkat(trash->fd, where->name, 0) != 0)
@@ -1267,7 +1328,7 @@ settle_occupied(FileStore *store, const FilePath *where, HeldDir *trash,
 
 static FileResult
 try_put_back(FileStore *store, Trash *from, int64 run_id, const FilePath *where,
-			 const FileIdentity *expected)
+			 const FilePath *target, const FileIdentity *expected)
 {
 	FileIdentity found;
 	FileResult	result;
@@ -1282,15 +1343,15 @@ try_put_back(FileStore *store, Trash *from, int64 run_id, const FilePath *where,
 	if (result.outcome != FILE_OK)
 		return result;
 
-	source = hold_source(store, where, DIR_MAKE, &result);
+	source = hold_target(store, trash, target, 0, &result);
 	if (source == NULL)
 		return result;
 	if (rename_out_of_trash(trash->fd, where->name,
-							source->fd, where->name) != 0)
+							source->fd, target->name) != 0)
 	{
 		if (errno != EEXIST)
 			return fail(errno, "rename file");
-		result = settle_occupied(store, where, trash, source, expected);
+		result = settle_occupied(store, where, trash, source, target, expected);
 	}
 	mark_dirty(store, source);
 	mark_dirty(store, trash);
@@ -1357,17 +1418,17 @@ copy_into_place(FileStore *store, HeldDir *source, const char *name,
 
 /* With the copy open: put it back, durably. */
 static FileResult
-copy_back(FileStore *store, HeldDir *source, const FilePath *where,
+copy_back(FileStore *store, HeldDir *source, const FilePath *target,
 		  const OpenFile *copy, const FileIdentity *expected)
 {
 	FileResult	result = {FILE_FAILED, EEXIST, NULL};
 	FileLook	look;
 	int			errnum;
 
-	if (store_look(source->fd, where->name, &look) != 0 && errno == ENOENT)
-		result = copy_into_place(store, source, where->name, copy);
+	if (store_look(source->fd, target->name, &look) != 0 && errno == ENOENT)
+		result = copy_into_place(store, source, target->name, copy);
 	if (result.errnum == EEXIST)
-		result = compare_occupant(store, source, where->name, copy, expected);
+		result = compare_occupant(store, source, target->name, copy, expected);
 	if (result.outcome != FILE_OK)
 		return result;
 	mark_dirty(store, source);
@@ -1377,7 +1438,7 @@ copy_back(FileStore *store, HeldDir *source, const FilePath *where,
 
 static FileResult
 try_copy_back(FileStore *store, int64 run_id, const FilePath *where,
-			  const FileIdentity *expected)
+			  const FilePath *target, const FileIdentity *expected)
 {
 	OpenFile	copy;
 	FileResult	result;
@@ -1391,9 +1452,9 @@ try_copy_back(FileStore *store, int64 run_id, const FilePath *where,
 		return come_to(FILE_REPLACED);
 	if (result.outcome != FILE_OK)
 		return result;
-	source = hold_source(store, where, DIR_MAKE | DIR_SYNC, &result);
+	source = hold_target(store, trash, target, DIR_SYNC, &result);
 	if (source != NULL)
-		result = copy_back(store, source, where, &copy, expected);
+		result = copy_back(store, source, target, &copy, expected);
 	close(copy.fd);
 	if (source == NULL || result.outcome != FILE_OK)
 		return result;
@@ -1410,14 +1471,14 @@ try_copy_back(FileStore *store, int64 run_id, const FilePath *where,
  */
 static FileResult
 put_back_copied(FileStore *store, int64 run_id, const FilePath *where,
-				const FileIdentity *expected)
+				const FilePath *target, const FileIdentity *expected)
 {
-	FileResult	original = try_put_back(store, &store->passage, run_id, where, expected);
+	FileResult	original = try_put_back(store, &store->passage, run_id, where, target, expected);
 	FileResult	copy;
 
 	if (original.outcome == FILE_FAILED)
 		return original;
-	copy = try_copy_back(store, run_id, where, expected);
+	copy = try_copy_back(store, run_id, where, target, expected);
 	if (copy.outcome == FILE_VANISHED && original.outcome != FILE_REPLACED)
 		return original;
 	return copy;
@@ -1425,29 +1486,39 @@ put_back_copied(FileStore *store, int64 run_id, const FilePath *where,
 
 static FileResult
 put_back(FileStore *store, int64 run_id, const FilePath *where,
-		 const FileIdentity *expected)
+		 const FilePath *target, const FileIdentity *expected)
 {
 	if (store_is_quick(store))
-		return try_put_back(store, &store->trash, run_id, where, expected);
-	return put_back_copied(store, run_id, where, expected);
+		return try_put_back(store, &store->trash, run_id, where, target, expected);
+	return put_back_copied(store, run_id, where, target, expected);
+}
+
+FileResult
+store_put_back_as(FileStore *store, int64 run_id, const char *path, const char *as,
+				  const FileIdentity *expected)
+{
+	FilePath	where;
+	FilePath	target;
+	FileResult	result;
+	int			errnum = split_path(path, &where);
+	int			attempt = 1;
+
+	if (errnum == 0)
+		errnum = split_path(as, &target);
+	if (errnum != 0)
+		return fail(errnum, "accept path");
+
+	do
+		result = put_back(store, run_id, &where, &target, expected);
+	while (is_stale(store, &result, attempt++));
+	return result;
 }
 
 FileResult
 store_put_back(FileStore *store, int64 run_id, const char *path,
 			   const FileIdentity *expected)
 {
-	FilePath	where;
-	FileResult	result;
-	int			errnum = split_path(path, &where);
-	int			attempt = 1;
-
-	if (errnum != 0)
-		return fail(errnum, "accept path");
-
-	do
-		result = put_back(store, run_id, &where, expected);
-	while (is_stale(store, &result, attempt++));
-	return result;
+	return store_put_back_as(store, run_id, path, path, expected);
 }
 
 
@@ -1567,7 +1638,7 @@ leave_passage(FileStore *store, int64 run_id, const FilePath *where,
 	int64		freed;
 
 	if (!copied)
-		result = try_put_back(store, &store->passage, run_id, where, expected);
+		result = try_put_back(store, &store->passage, run_id, where, where, expected);
 	else if ((passage = hold_trash(store, &store->passage, run_id, where, 0, &result)) != NULL)
 		result = destroy(store, passage, where->name, expected, false, &freed);
 
@@ -1663,6 +1734,92 @@ store_destroy_in_place(FileStore *store, const char *path,
 	if (source == NULL)
 		return result;
 	return destroy(store, source, where.name, expected, true, freed);
+}
+
+
+/* ----------
+ * Looking into the trash
+ * ----------
+ */
+
+int
+store_open_trash(FileStore *store, int64 run_id, const StoreVolume **volume)
+{
+	const char *action;
+	HeldDir    *held;
+	FileLook	look;
+
+	if (run_id != 0)
+		held = hold_run(store, &store->trash, run_id, DIR_TRUST, &action);
+	else
+	{
+		/* nothing is held by that name */
+		int			fd = descend(store, store->trash.base, store->trash.path, DIR_TRUST, &action);
+
+		*volume = store->trash.base->volume;
+		return fd;
+	}
+	if (held == NULL)
+		return -1;
+	*volume = held->volume;
+	return store_open_directory_on(held->volume, held->fd, ".", &look);
+}
+
+/* A name that hold_run() would give, and nothing else. */
+static bool
+parse_run(const char *name, int64 *run_id)
+{
+	char		again[32];
+	char	   *end;
+
+	errno = 0;
+	*run_id = strtoll(name, &end, 10);
+	snprintf(again, sizeof(again), INT64_FORMAT, *run_id);
+	return errno == 0 && *run_id > 0 && strcmp(name, again) == 0;
+}
+
+int
+store_trash_runs(FileStore *store, int64 *runs, int max)
+{
+	const StoreVolume *volume;
+	struct dirent *entry;
+	int64		run_id;
+	DIR		   *dir;
+	int			n = 0;
+	int			fd;
+
+	if (!AcquireExternalFD())
+		return -1;
+	fd = store_open_trash(store, 0, &volume);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (dir != NULL)
+	{
+		while ((entry = readdir(dir)) != NULL)
+			if (parse_run(entry->d_name, &run_id) && n++ < max)
+				runs[n - 1] = run_id;
+		closedir(dir);
+	}
+	else if (fd >= 0)
+		close(fd);
+	else if (errno != ENOENT)
+		n = -1;
+	ReleaseExternalFD();
+	return n;
+}
+
+FileResult
+store_identify_captured(FileStore *store, int64 run_id, const char *path,
+						FileIdentity *identity)
+{
+	FilePath	where;
+	FileResult	result;
+	HeldDir    *trash;
+	int			errnum = split_path(path, &where);
+
+	if (errnum != 0)
+		return fail(errnum, "accept path");
+	trash = hold_trash(store, &store->trash, run_id, &where, 0, &result);
+	return trash == NULL ? result : identify(trash, where.name, identity);
 }
 
 
@@ -1818,6 +1975,7 @@ open_root(FileStore *store, const char *path)
 	}
 	store->volume = look.volume;
 	store->mode = look.mode & (S_IRWXU | S_IRWXG | S_IRWXO | S_ISVTX);
+	store->make_mode = store->mode;
 	return true;
 }
 

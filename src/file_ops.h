@@ -209,13 +209,30 @@ extern FilePlace store_locate(FileStore *store, int64 run_id, const char *path,
 
 /*
  * Put a captured file back to its own place; never overwrites.  Missing
- * directories on the way are created (mode of the upload directory).  Where
+ * directories on the way are created, see store_put_back_as().  Where
  * the file system knows neither RENAME_NOREPLACE nor hard links, it fails.
  * FILE_OK, FILE_VANISHED (not in the trash), FILE_OCCUPIED, FILE_REPLACED
  * (what is in the trash is not `expected`), FILE_FAILED.
  */
 extern FileResult store_put_back(FileStore *store, int64 run_id, const char *path,
 								 const FileIdentity *expected);
+
+/*
+ * The same under another name, `as`.  Directories that are made again have
+ * the mode of the one that the file was captured in, where that is known.
+ */
+extern FileResult store_put_back_as(FileStore *store, int64 run_id, const char *path,
+									const char *as, const FileIdentity *expected);
+
+/*
+ * The runs that have a folder in the trash: fills `runs` with at most `max` of
+ * their ids, returns how many there are; -1 with errno if that cannot be told.
+ */
+extern int	store_trash_runs(FileStore *store, int64 *runs, int max);
+
+/* store_identify() of the captured file. */
+extern FileResult store_identify_captured(FileStore *store, int64 run_id, const char *path,
+										  FileIdentity *identity);
 
 /*
  * Unlink a captured file for good.  *freed becomes the bytes given back to

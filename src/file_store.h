@@ -61,6 +61,7 @@ typedef struct HeldDir
 	int			fd;				/* -1 if none is held */
 	bool		dirty;			/* an fsync is owed */
 	bool		chain_synced;	/* none is owed for the way to it */
+	bool		mode_noted;		/* of its counterpart, see note_mode() */
 	bool		copies;			/* what is in it are copies: see is_expected() */
 	const StoreVolume *volume;	/* where it is; all below it must be there */
 	char		path[STORE_PATH_MAX];	/* relative to what it was opened from */
@@ -86,6 +87,7 @@ struct FileStore
 	StoreVolume volume;			/* of root */
 	StoreVolume backup_volume;
 	mode_t		mode;			/* permissions of root */
+	mode_t		make_mode;		/* of directories that are made */
 	bool		(*stop) (void); /* see store_set_stop(), or NULL */
 	struct ClaimLock *lock;		/* see store_lock(); NULL if it has none */
 	bool		durable;		/* see store_set_durable() */
@@ -106,6 +108,16 @@ extern int	store_look(int fd, const char *name, FileLook *look);
  */
 extern int	store_open_directory(const FileStore *store, int parent,
 								 const char *name, FileLook *look);
+
+/*
+ * Open the trash of a run, or with 0 the folder with all of them, for reading.
+ * Returns a descriptor, or -1 with errno; *volume becomes where it is.
+ */
+extern int	store_open_trash(FileStore *store, int64 run_id, const StoreVolume **volume);
+
+/* store_open_directory() on any volume. */
+extern int	store_open_directory_on(const StoreVolume *volume, int parent,
+									const char *name, FileLook *look);
 
 /*
  * Open our private directory, making it if `make`.  Returns a descriptor, or
