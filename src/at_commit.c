@@ -32,12 +32,14 @@ typedef enum BatchAction
 	BATCH_CLAIM,				/* the only path is the text of the claim */
 	BATCH_CLAIM_REPLACING,
 	BATCH_CAPTURE,
-	BATCH_DESTROY
+	BATCH_DESTROY,
+	BATCH_PUT_BACK
 } BatchAction;
 
 typedef struct BatchFile
 {
 	const char *path;
+	const char *as;				/* to put back */
 	FileIdentity identity;
 } BatchFile;
 
@@ -138,7 +140,7 @@ carry_out_batch(Batch *batch)
 	int64		freed;
 	int			i;
 
-	if (batch->action == BATCH_CAPTURE && !store_is_quick(batch->store))
+	if (batch->action != BATCH_DESTROY && !store_is_quick(batch->store))
 		return;
 
 	/* whoever records it will look again, and fsync */
@@ -149,6 +151,9 @@ carry_out_batch(Batch *batch)
 
 		if (batch->action == BATCH_CAPTURE)
 			(void) store_capture(batch->store, batch->run_id, file->path, &file->identity);
+		else if (batch->action == BATCH_PUT_BACK)
+			(void) store_put_back_as(batch->store, batch->run_id, file->path, file->as,
+									 &file->identity);
 		else
 			(void) store_destroy(batch->store, batch->run_id, file->path, &file->identity, &freed);
 	}
@@ -206,14 +211,26 @@ at_commit_claim(const Settings *settings, const char *text, bool replace)
 Batch *
 at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action, int max_files)
 {
-	return make_batch(settings, run_id,
-					  action == AT_COMMIT_CAPTURE ? BATCH_CAPTURE : BATCH_DESTROY, max_files);
+	static const BatchAction actions[] = {
+		[AT_COMMIT_CAPTURE] = BATCH_CAPTURE,
+		[AT_COMMIT_DESTROY] = BATCH_DESTROY,
+		[AT_COMMIT_PUT_BACK] = BATCH_PUT_BACK,
+	};
+
+	return make_batch(settings, run_id, actions[action], max_files);
 }
 
 void
 at_commit_add(Batch *batch, const char *path, const FileIdentity *identity)
 {
 	add_to_batch(batch, path, identity);
+}
+
+void
+at_commit_add_as(Batch *batch, const char *path, const char *as, const FileIdentity *identity)
+{
+	add_to_batch(batch, path, identity);
+	batch->files[batch->n - 1].as = MemoryContextStrdup(batch->context, as);
 }
 
 void

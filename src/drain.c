@@ -13,6 +13,8 @@
  *		-> trashed, or skipped.  COMMIT.
  *	2.	due rows: matched a last time, and put back (-> restored) if somebody
  *		needs them; else unlink, -> deleted.  COMMIT.
+ *		Before those: rows that somebody wants restored, put back -> restored,
+ *		or if their name is taken, trashed as before.  COMMIT.
  *	3.	the run: its figures, and its line in the server log.  COMMIT.
  *
  * Directories are fsynced before a row says that something has happened.
@@ -197,12 +199,12 @@ settle_by_place(Drain *drain, LedgerFile *file)
  * Which of these files does somebody need by now?  NULL if that cannot be
  * told: they are left as they are.
  */
-static bool *
+static const char **
 recheck(Drain *drain, LedgerFile **files, int n)
 {
 	const char **paths = palloc(sizeof(char *) * n);
 	Brake	   *brake = NULL;
-	bool	   *needed;
+	const char **needed;
 	int			i;
 
 	for (i = 0; i < n; i++)
@@ -219,11 +221,11 @@ recheck(Drain *drain, LedgerFile **files, int n)
 
 /* A capture that was cut short may have left a copy of it. */
 static void
-let_stay(Drain *drain, LedgerFile *file)
+let_stay(Drain *drain, LedgerFile *file, const char *why)
 {
 	if (!store_is_quick(drain->store))
 		(void) store_put_back(drain->store, drain->run_id, file->path, &file->identity);
-	set_state(file, "skipped", "it is referred to again");
+	set_state(file, "skipped", why);
 }
 
 /*
@@ -233,7 +235,7 @@ let_stay(Drain *drain, LedgerFile *file)
 static int
 recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 {
-	bool	   *needed = recheck(drain, files, n);
+	const char **needed = recheck(drain, files, n);
 	TimestampTz began = GetCurrentTimestamp();
 	Batch	   *batch = NULL;
 	int			i;
@@ -247,7 +249,7 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 	{
 		progress_tick();
 		if (needed[i])
-			let_stay(drain, files[i]);
+			let_stay(drain, files[i], needed[i]);
 		else if (drain->at_commit)
 			at_commit_add(batch, files[i]->path, &files[i]->identity);
 		else
@@ -258,7 +260,7 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 	return i;
 }
 
-static void heal_file(Drain *drain, LedgerFile *file);
+static void heal_file(Drain *drain, LedgerFile *file, const char *why);
 
 /*
  * What was captured at the commit was matched before it: rows may have been
@@ -270,7 +272,7 @@ heal_captured(Drain *drain, LedgerFile *files, int n)
 {
 	LedgerFile **captured = palloc(sizeof(LedgerFile *) * n);
 	int			n_captured = 0;
-	bool	   *needed;
+	const char **needed;
 	int			i;
 
 	for (i = 0; i < n; i++)
@@ -284,7 +286,7 @@ heal_captured(Drain *drain, LedgerFile *files, int n)
 		if (needed == NULL)
 			captured[i]->new_state = NULL;	/* pending, to be looked at again */
 		else if (needed[i])
-			heal_file(drain, captured[i]);
+			heal_file(drain, captured[i], needed[i]);
 	}
 }
 
@@ -410,18 +412,30 @@ destroy_file(Drain *drain, LedgerFile *file)
 						"another file is in its place")));
 }
 
-/* For people: where captured files lie, below the upload directory or not. */
-static const char *
-trash_path(const Settings *settings)
+const char *
+drain_trash_path(const Settings *settings, int64 run_id)
 {
 	if (*settings->backup_dir == '\0' || settings->backup_owner == NULL)
-		return STORE_PRIVATE_DIR "/" STORE_TRASH_DIR;
-	return psprintf("%s/%s", settings->backup_dir, settings->backup_owner);
+		return psprintf("%s/%s/%lld", STORE_PRIVATE_DIR, STORE_TRASH_DIR, (long long) run_id);
+	return psprintf("%s/%s/%lld", settings->backup_dir, settings->backup_owner, (long long) run_id);
+}
+
+/*
+ * It stays a backup, for some time at least: its name is taken.
+ */
+static void
+keep_backup(Drain *drain, LedgerFile *file, const char *why)
+{
+	set_state(file, "trashed",
+			  psprintf("%s, but its name is taken; it lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
+					   why, drain_trash_path(drain->settings, drain->run_id)));
+	ereport(WARNING,
+			(errmsg("audio_cleanup could not put file \"%s\" back: %s", file->path, file->error)));
 }
 
 /* Somebody needs it: back to its place, unless that is taken. */
 static void
-heal_file(Drain *drain, LedgerFile *file)
+heal_file(Drain *drain, LedgerFile *file, const char *why)
 {
 	FileResult	result = store_put_back(drain->store, drain->run_id, file->path,
 										&file->identity);
@@ -430,16 +444,85 @@ heal_file(Drain *drain, LedgerFile *file)
 		settle_missing(drain, file);
 	else if (result.outcome == FILE_OK)
 	{
-		set_state(file, "restored", "it is referred to again");
+		set_state(file, "restored", why);
 		ereport(WARNING,
-				(errmsg("audio_cleanup put file \"%s\" back: it is referred to again", file->path)));
+				(errmsg("audio_cleanup put file \"%s\" back: %s", file->path, why)));
 	}
 	else if (result.outcome == FILE_OCCUPIED)
-		set_state(file, "failed",
-				  psprintf("it is referred to again, but its name is taken; it lies in %s/%lld",
-						   trash_path(drain->settings), (long long) drain->run_id));
+		keep_backup(drain, file, why);
 	else
 		set_failed(file, result);
+}
+
+/* What was to be put back is not in the trash: is it done? */
+static void
+settle_restored(Drain *drain, LedgerFile *file)
+{
+	const char *target = file->restore_as ? file->restore_as : file->path;
+	FileIdentity found;
+
+	/* a copy has another inode; and nobody else has made one like it */
+	if (store_identify(drain->store, target, &found).outcome == FILE_OK &&
+		found.size == file->identity.size && found.mtime_ns == file->identity.mtime_ns)
+		set_state(file, "restored", file->note);
+	else
+		set_state(file, "failed", "its backup is gone");
+}
+
+static void
+put_back_file(Drain *drain, LedgerFile *file)
+{
+	const char *target = file->restore_as ? file->restore_as : file->path;
+	FileResult	result = store_put_back_as(drain->store, drain->run_id, file->path, target,
+										   &file->identity);
+
+	if (result.outcome == FILE_OK)
+	{
+		set_state(file, "restored", file->note);
+		if (file->note != NULL)
+			ereport(WARNING,
+					(errmsg("audio_cleanup put file \"%s\" back: %s", file->path, file->note)));
+	}
+	else if (result.outcome == FILE_OCCUPIED)
+	{
+		keep_backup(drain, file, file->note ? file->note : "it was to be restored");
+		file->restore_as = NULL;
+	}
+	else if (result.outcome == FILE_VANISHED || result.outcome == FILE_REPLACED)
+		settle_restored(drain, file);
+	else
+	{
+		set_failed(file, result);
+		/* it is safe where it is */
+		file->new_state = "trashed";
+		file->restore_as = NULL;
+	}
+}
+
+/*
+ * What is to be put back comes first: somebody waits for it.  Returns the
+ * number of files looked at.
+ */
+static int
+restore_step(Drain *drain, int limit)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	LedgerFile *files;
+	int			n;
+	int			i;
+
+	files = ledger_files(drain->extension, drain->run_id, LEDGER_RESTORING, drain->restored, limit, &n);
+	if (n == 0)
+		return 0;
+	for (i = 0; i < n && !is_time_to_commit(began); i++)
+	{
+		progress_tick();
+		drain->restored = files[i].file_id;
+		put_back_file(drain, &files[i]);
+	}
+	make_durable(drain);
+	record(drain, files, i);
+	return i;
 }
 
 /*
@@ -462,7 +545,7 @@ destroy_at_commit(Drain *drain, Batch *batch, LedgerFile *file)
  * In somebody's transaction all of it happens at its commit.
  */
 static void
-destroy_all_at_commit(Drain *drain, LedgerFile *files, int n, const bool *needed)
+destroy_all_at_commit(Drain *drain, LedgerFile *files, int n, const char **needed)
 {
 	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_DESTROY, n);
 	int			i;
@@ -471,7 +554,7 @@ destroy_all_at_commit(Drain *drain, LedgerFile *files, int n, const bool *needed
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (needed[i])
-			heal_file(drain, &files[i]);
+			heal_file(drain, &files[i], needed[i]);
 		else
 			destroy_at_commit(drain, batch, &files[i]);
 	}
@@ -490,7 +573,7 @@ clear_file(Drain *drain, const LedgerFile *file)
 
 /* What is needed is put back at once, the rest is cleared to be destroyed. */
 static void
-heal_or_clear(Drain *drain, LedgerFile *files, int n, const bool *needed)
+heal_or_clear(Drain *drain, LedgerFile *files, int n, const char **needed)
 {
 	int			i;
 
@@ -500,7 +583,7 @@ heal_or_clear(Drain *drain, LedgerFile *files, int n, const bool *needed)
 	drain->cleared_at = GetCurrentTimestamp();
 	for (i = 0; i < n; i++)
 		if (needed[i])
-			heal_file(drain, &files[i]);
+			heal_file(drain, &files[i], needed[i]);
 		else
 			clear_file(drain, &files[i]);
 }
@@ -565,7 +648,7 @@ last_look(Drain *drain, int limit)
 {
 	LedgerFile *files;
 	LedgerFile **all;
-	bool	   *needed;
+	const char **needed;
 	int			n;
 	int			i;
 
@@ -608,7 +691,10 @@ drain_finish_run(const Extension *extension, int64 run_id)
 	LedgerSummary summary;
 
 	if (!ledger_finish_run(extension, run_id, &summary))
+	{
+		ledger_correct_run(extension, run_id);
 		return;
+	}
 	ereport(LOG,
 			(errmsg("audio_cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
 					"%lld kept as backup, %lld skipped, %lld failed, %.2f MiB freed, %.3f s",
@@ -654,11 +740,11 @@ check_claim(Drain *drain)
 }
 
 static void
-say_unfinished(const Drain *drain, const Brake *brake)
+say_unfinished(int64 run_id, const Brake *brake)
 {
 	ereport(WARNING,
 			(errcode(brake->sqlstate),
-			 errmsg("audio_cleanup run %lld is left unfinished", (long long) drain->run_id),
+			 errmsg("audio_cleanup run %lld is left unfinished", (long long) run_id),
 			 errdetail_internal("%s", brake_text(brake))));
 }
 
@@ -675,7 +761,7 @@ lock_directory(Drain *drain)
 	if (brake == NULL)
 		return true;
 	drain->put_off = true;
-	say_unfinished(drain, brake);
+	say_unfinished(drain->run_id, brake);
 	return false;
 }
 
@@ -692,7 +778,7 @@ is_still_ours(Drain *drain)
 	Brake	   *brake = check_claim(drain);
 
 	if (brake != NULL)
-		say_unfinished(drain, brake);
+		say_unfinished(drain->run_id, brake);
 	return brake == NULL;
 }
 
@@ -714,10 +800,9 @@ open_directory(Drain *drain)
 }
 
 Drain *
-drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit)
+drain_open(const Extension *extension, const LedgerWork *work, bool at_commit, Brake **brake)
 {
 	Drain	   *drain = palloc0(sizeof(Drain));
-	Brake	   *brake;
 
 	drain->extension = extension;
 	drain->run_id = work->run_id;
@@ -726,12 +811,20 @@ drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit)
 	drain->pace = pace_begin(drain->settings);
 	drain->cleared_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup cleared",
 												   ALLOCSET_DEFAULT_SIZES);
-	if ((brake = open_directory(drain)) != NULL)
-	{
-		drain_end(drain);
-		say_unfinished(drain, brake);
-		return NULL;
-	}
+	if ((*brake = open_directory(drain)) == NULL)
+		return drain;
+	drain_end(drain);
+	return NULL;
+}
+
+Drain *
+drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit)
+{
+	Brake	   *brake;
+	Drain	   *drain = drain_open(extension, work, at_commit, &brake);
+
+	if (drain == NULL)
+		say_unfinished(work->run_id, brake);
 	return drain;
 }
 
@@ -751,7 +844,8 @@ drain_end(Drain *drain)
 static bool
 do_step(Drain *drain, bool finish)
 {
-	if (destroy_step(drain, DRAIN_BATCH) > 0 || capture_step(drain, DRAIN_BATCH) > 0)
+	if (restore_step(drain, DRAIN_BATCH) > 0 ||
+		destroy_step(drain, DRAIN_BATCH) > 0 || capture_step(drain, DRAIN_BATCH) > 0)
 		return true;
 	if (finish)
 		drain_finish_run(drain->extension, drain->run_id);
@@ -800,7 +894,8 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		 */
 		if (lock_directory(drain) && is_still_ours(drain))
 		{
-			n = capture_step(drain, limit);
+			n = restore_step(drain, limit);
+			n = Max(n, capture_step(drain, limit));
 			/* the rest is for the worker, which can sleep */
 			n = Max(n, destroy_step(drain, Min(limit, pace_portion(&drain->pace))));
 			drain_finish_run(drain->extension, drain->run_id);

@@ -459,7 +459,7 @@ close_quietly(int fd)
 
 int
 store_open_directory_on(const StoreVolume *volume, int parent, const char *name,
-			   FileLook *look)
+						FileLook *look)
 {
 	int			fd = openat(parent, name, DIRECTORY_FLAGS);
 

@@ -81,13 +81,21 @@ typedef struct LedgerWork
  */
 extern List *ledger_unfinished_runs(const Extension *extension, int64 only_run);
 
-/* A row of cleanup_files that is pending or due. */
+/* One run, whatever its state; NULL if there is none. */
+extern LedgerWork *ledger_run(const Extension *extension, int64 run_id);
+
+/* A row of cleanup_files whose file is to be dealt with. */
 typedef struct LedgerFile
 {
 	int64		file_id;
 	const char *path;
 	FileIdentity identity;
 	TimestampTz condemned_at;
+	const char *source;			/* of the failed session, or NULL */
+	const char *session;
+	const char *note;			/* the row's error by now, or NULL */
+	const char *restore_as;		/* NULL: its own name; may be set for
+								 * restoring */
 	const char *new_state;		/* NULL: leave the row as it is */
 	const char *error;			/* NULL: none */
 	int64		freed;
@@ -96,11 +104,14 @@ typedef struct LedgerFile
 typedef enum LedgerKind
 {
 	LEDGER_PENDING,
-	LEDGER_DUE
+	LEDGER_DUE,
+	LEDGER_RESTORABLE,			/* trashed, due or not; or pending, which may
+								 * be so without having been recorded yet */
+	LEDGER_RESTORING
 } LedgerKind;
 
 /*
- * At most `limit` files of a run, pending or due, with an id greater than
+ * At most `limit` files of a run, of this kind, with an id greater than
  * `after`, by id.  Sets *n; returns an array.
  */
 extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, LedgerKind kind,
@@ -111,6 +122,22 @@ extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, Ledger
  * in the order of their file_id, as ledger_files() returned them; n > 0.
  */
 extern void ledger_record(const Extension *extension, const LedgerFile *files, int n);
+
+/* Backups that have expired. */
+typedef struct LedgerExpired
+{
+	List	   *files;			/* char *, at most `limit` */
+	int64		n_files;
+	int64		bytes;
+} LedgerExpired;
+
+extern void ledger_expired(const Extension *extension, int limit, LedgerExpired *expired);
+
+/*
+ * Bring the figures of a run that has ended up to date, after backups were
+ * destroyed or put back, and forget what was kept for the latter.
+ */
+extern void ledger_correct_run(const Extension *extension, int64 run_id);
 
 /* The figures of a run at its end. */
 typedef struct LedgerSummary

@@ -258,3 +258,69 @@ location_set_backup_dir(FileStore *store, const Settings *settings)
 		return trust_brake(settings->backup_dir);
 	return file_brake(&backup, settings->backup_dir, "open backup directory", result.errnum);
 }
+
+
+static bool
+has_parent_component(const char *path)
+{
+	const char *p = path;
+
+	while ((p = strstr(p, "..")) != NULL)
+	{
+		if ((p == path || p[-1] == '/') && (p[2] == '\0' || p[2] == '/'))
+			return true;
+		p += 2;
+	}
+	return false;
+}
+
+/* Without "./" and doubled slashes, which would give a file a second name. */
+static char *
+plain_path(const char *path)
+{
+	char	   *plain = palloc(strlen(path) + 1);
+	char	   *end = plain;
+
+	while (*path != '\0')
+	{
+		size_t		len = strcspn(path, "/");
+
+		if (len > 0 && !(len == 1 && *path == '.'))
+		{
+			if (end > plain)
+				*end++ = '/';
+			memcpy(end, path, len);
+			end += len;
+		}
+		path += len;
+		path += strspn(path, "/");
+	}
+	*end = '\0';
+	return plain;
+}
+
+const char *
+location_relative(const Settings *settings, const char *file)
+{
+	size_t		len = strlen(settings->upload_dir);
+	const char *name = file;
+
+	if (strlen(file) >= STORE_PATH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the name of a file must have 1 to %d bytes", STORE_PATH_MAX - 1)));
+	if (strncmp(name, settings->upload_dir, len) == 0 && name[len] == '/')
+		name += len + 1;
+	if (*name == '/' || has_parent_component(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("file \"%s\" is not below the upload directory \"%s\"",
+						file, settings->upload_dir),
+				 errhint("Name it by its path relative to the upload directory.")));
+	name = plain_path(name);
+	if (*name == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the name of a file must have 1 to %d bytes", STORE_PATH_MAX - 1)));
+	return name;
+}

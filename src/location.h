@@ -36,4 +36,10 @@ extern Brake *location_check_backup_dir(const Settings *settings, bool to_write)
  */
 extern Brake *location_set_backup_dir(FileStore *store, const Settings *settings);
 
+/*
+ * A file as a person names it, as a path relative to the upload directory in
+ * its plainest form; ERROR if it is not below that.
+ */
+extern const char *location_relative(const Settings *settings, const char *file);
+
 #endif							/* AUDIO_CLEANUP_LOCATION_H */

@@ -22,6 +22,7 @@
 
 #include "src/at_commit.h"
 #include "src/drain.h"
+#include "src/heal.h"
 #include "src/ledger.h"
 #include "src/progress.h"
 #include "src/report.h"
@@ -136,6 +137,15 @@ run_preview(CleanWhat what, bool force, bool status)
 	return result;
 }
 
+/* Before a run gets its number, which a run that was lost may have had. */
+static void
+heal(CleanupPlan *plan)
+{
+	plan->healed = heal_directory(plan->extension, plan->settings);
+	if (plan->healed > 0)
+		at_commit_start_worker();
+}
+
 static Jsonb *
 condemn_in_transaction(CleanupPlan *plan, const char *trigger, MemoryContext caller)
 {
@@ -147,12 +157,13 @@ condemn_in_transaction(CleanupPlan *plan, const char *trigger, MemoryContext cal
 	plan_check_transaction(plan);
 	extension_lock_run(plan->extension, plan->settings->writer_wait, false);
 	drain_in_transaction(plan->extension);
+	heal(plan);
 
 	plan_survey(plan, false);
 	claim_directory(plan);
-	condemned = plan_condemn(plan, PG_INT64_MAX);
-	run_id = begin_run(plan, trigger, LEDGER_NO_DAY, false);
+	run_id = plan->run_id = begin_run(plan, trigger, LEDGER_NO_DAY, false);
 	record_backup_owner(plan, run_id);
+	condemned = plan_condemn(plan, PG_INT64_MAX);
 	progress_set_run(run_id);
 	if (condemned != NULL && condemned->n_files > 0)
 	{
@@ -391,12 +402,13 @@ run_to_end(CleanupPlan *plan, RunRequest *request)
 	BatchRun	run = {plan, 0, pace_begin(plan->settings), false};
 	int			guc_level;
 
+	heal(plan);
 	/* who begins by night has others waiting behind him */
 	guc_level = extension_limit_lock_waits(plan->settings->writer_wait);
 	run.run_id = begin_run(plan, request->trigger, request->scheduled_for, true);
 	extension_end_limit(guc_level);
 	SPI_commit_and_chain();
-	request->run_id = run.run_id;
+	request->run_id = plan->run_id = run.run_id;
 	progress_set_run(run.run_id);
 
 	drain_runs(&run, false, true);
@@ -473,6 +485,9 @@ take_over(CleanupPlan *plan)
 	/* not in the middle of somebody's run */
 	plan_lock_directory(plan);
 	at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, foreign, &uuid), foreign);
+	/* what they had in the trash, or we on a timeline that has ended */
+	if (foreign)
+		(void) heal_strays(plan->extension, plan->settings, true);
 }
 
 void
