@@ -149,7 +149,7 @@ SELECT f.file, f.run_id, f.condemned_at AS trashed_at, f.size, f.reason, f.sessi
 	END || '/' || f.run_id || '/' || f.file AS path,
 	pg_catalog.sum(f.size) OVER () AS total_size
 FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id
-WHERE f.state = 'trashed' AND f.due_at > f.condemned_at;
+WHERE f.state IN ('pending', 'trashed') AND f.due_at > f.condemned_at;
 COMMENT ON VIEW @extschema@.cleanup_backups IS
 'cleaned files that are still kept aside: cleanup_restore() puts them back';
 COMMENT ON COLUMN @extschema@.cleanup_backups.file IS 'path relative to the upload directory';
