@@ -3,7 +3,7 @@
  * backup.c
  *	  What is known of the files in the trash.
  *
- * A backup is a row of cleanup_files in state trashed that is not due yet.
+ * A backup is a row of cleanup_files in state trashed that was not due at once.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -27,7 +27,7 @@
 /* a file that was found without its row, and could not be put back */
 #define FOUND_DAYS	30
 
-#define IS_BACKUP	"f.state = 'trashed' AND f.due_at > clock_timestamp()"
+#define IS_BACKUP	"f.state = 'trashed' AND f.due_at > f.condemned_at"
 
 Backup *
 backup_find(const Extension *extension, const char *upload_dir, const char *path)
@@ -84,6 +84,8 @@ scan_some(const Extension *extension, const char *upload_dir, int64 *file_id,
 				  "SELECT f.file_id, f.file FROM %1$s.cleanup_files f"
 				  " JOIN %1$s.cleanup_runs r ON r.run_id = f.run_id"
 				  " WHERE " IS_BACKUP " AND r.upload_dir = $1 AND f.file_id > $2"
+				  "  AND NOT EXISTS (SELECT FROM %1$s.cleanup_files g JOIN %1$s.cleanup_runs s ON s.run_id = g.run_id"
+				  "   WHERE g.file = f.file AND g.state = 'trashed' AND g.file_id > f.file_id AND s.upload_dir = $1)"
 				  " ORDER BY f.file_id LIMIT " CppAsString2(SCAN_ROWS), extension->schema);
 	extension_stop_acting(&saved);
 	for (i = 0; i < n; i++)

@@ -31,12 +31,12 @@ typedef struct Backup
  */
 extern Backup *backup_find(const Extension *extension, const char *upload_dir, const char *path);
 
-/* Is there any backup of this directory that has not expired? */
+/* Is there any backup of this directory? */
 extern bool backup_exist(const Extension *extension, const char *upload_dir);
 
 typedef void (*BackupSink) (int64 file_id, const char *path, void *arg);
 
-/* All of these, by file_id. */
+/* Of each file the newest of these, by file_id. */
 extern void backup_scan(const Extension *extension, const char *upload_dir,
 						BackupSink sink, void *arg);
 

@@ -261,6 +261,7 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 }
 
 static void heal_file(Drain *drain, LedgerFile *file, const char *why);
+static void heal_at_commit(Drain *drain, LedgerFile *file, const char *why);
 
 /*
  * What was captured at the commit was matched before it: rows may have been
@@ -285,6 +286,8 @@ heal_captured(Drain *drain, LedgerFile *files, int n)
 	{
 		if (needed == NULL)
 			captured[i]->new_state = NULL;	/* pending, to be looked at again */
+		else if (needed[i] && drain->at_commit)
+			heal_at_commit(drain, captured[i], needed[i]);
 		else if (needed[i])
 			heal_file(drain, captured[i], needed[i]);
 	}
@@ -448,10 +451,27 @@ heal_file(Drain *drain, LedgerFile *file, const char *why)
 		ereport(WARNING,
 				(errmsg("audio_cleanup put file \"%s\" back: %s", file->path, why)));
 	}
+	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
+		destroy_file(drain, file);	/* its days are over, and who refers to
+									 * that name finds a file there */
 	else if (result.outcome == FILE_OCCUPIED)
 		keep_backup(drain, file, why);
 	else
 		set_failed(file, result);
+}
+
+/*
+ * In somebody's transaction the row says so first; and with the commit it is
+ * put back.
+ */
+static void
+heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
+{
+	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK, 1);
+
+	set_state(file, "restoring", why);
+	at_commit_add_as(batch, file->path, file->path, &file->identity);
+	at_commit_end(batch);
 }
 
 /* What was to be put back is not in the trash: is it done? */
@@ -525,6 +545,26 @@ restore_step(Drain *drain, int limit)
 	return i;
 }
 
+/* In somebody's transaction it happens at the commit; the worker records it. */
+static int
+restore_at_commit(Drain *drain, int limit)
+{
+	int			n;
+	int			i;
+	LedgerFile *files = ledger_files(drain->extension, drain->run_id, LEDGER_RESTORING, 0, limit, &n);
+	Batch	   *batch;
+
+	if (n == 0 || !store_is_quick(drain->store))
+		return n;
+	batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK, n);
+	for (i = 0; i < n; i++)
+		at_commit_add_as(batch, files[i].path,
+						 files[i].restore_as ? files[i].restore_as : files[i].path,
+						 &files[i].identity);
+	at_commit_end(batch);
+	return n;
+}
+
 /*
  * In somebody's transaction what is recorded as trashed may be rolled back:
  * the file is destroyed at its commit, and found missing by the next drain.
@@ -554,7 +594,7 @@ destroy_all_at_commit(Drain *drain, LedgerFile *files, int n, const char **neede
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (needed[i])
-			heal_file(drain, &files[i], needed[i]);
+			heal_at_commit(drain, &files[i], needed[i]);
 		else
 			destroy_at_commit(drain, batch, &files[i]);
 	}
@@ -894,7 +934,7 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		 */
 		if (lock_directory(drain) && is_still_ours(drain))
 		{
-			n = restore_step(drain, limit);
+			n = restore_at_commit(drain, limit);
 			n = Max(n, capture_step(drain, limit));
 			/* the rest is for the worker, which can sleep */
 			n = Max(n, destroy_step(drain, Min(limit, pace_portion(&drain->pace))));

@@ -37,6 +37,7 @@
 /* The backups of a directory, by the numbers that the match gives them. */
 typedef struct Backups
 {
+	FileStore  *store;
 	Match	   *match;
 	int64	   *file_ids;
 	int			n;
@@ -47,7 +48,11 @@ static void
 add_backup(int64 file_id, const char *path, void *arg)
 {
 	Backups    *backups = arg;
+	FileIdentity found;
 
+	/* whoever refers to that name finds a file there */
+	if (store_identify(backups->store, path, &found).outcome != FILE_VANISHED)
+		return;
 	if (backups->n == backups->room)
 	{
 		backups->room *= 2;
@@ -95,9 +100,9 @@ mark_needed(const Extension *extension, const Backups *backups)
 }
 
 static int64
-match_backups(const Extension *extension, const Settings *settings, List *sources)
+match_backups(const Extension *extension, const Settings *settings, FileStore *store, List *sources)
 {
-	Backups		backups = {match_begin(&settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
+	Backups		backups = {store, match_begin(&settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
 	int64		marked;
 
 	backup_scan(extension, settings->upload_dir, add_backup, &backups);
@@ -112,6 +117,7 @@ typedef struct Healing
 {
 	const Extension *extension;
 	const Settings *settings;
+	FileStore  *store;
 	int64		healed;
 } Healing;
 
@@ -123,15 +129,15 @@ heal_backups(void *arg)
 	List	   *sources = sources_load(healing->extension);
 
 	if (sources_check_all(sources) == NIL)
-		healing->healed = match_backups(healing->extension, healing->settings, sources);
+		healing->healed = match_backups(healing->extension, healing->settings, healing->store, sources);
 	extension_end_limit(limit);
 }
 
 /* A backup waits until tomorrow as well: nothing of this is an ERROR. */
 static int64
-try_healing_backups(const Extension *extension, const Settings *settings)
+try_healing_backups(const Extension *extension, const Settings *settings, FileStore *store)
 {
-	Healing		healing = {extension, settings, 0};
+	Healing		healing = {extension, settings, store, 0};
 	ErrorData  *error;
 
 	if (!backup_exist(extension, settings->upload_dir))
@@ -144,8 +150,9 @@ try_healing_backups(const Extension *extension, const Settings *settings)
 						error->message)));
 	else if (healing.healed > 0)
 		ereport(WARNING,
-				(errmsg("audio_cleanup puts %lld backed-up files back, because they are needed again",
-						(long long) healing.healed),
+				(errmsg_plural("audio_cleanup puts %lld backed-up file back, because it is needed again",
+							   "audio_cleanup puts %lld backed-up files back, because they are needed again",
+							   (unsigned long) healing.healed, (long long) healing.healed),
 				 errhint("See cleanup_files, states restoring and restored.")));
 	return error == NULL ? healing.healed : 0;
 }
@@ -308,7 +315,7 @@ heal_directory(const Extension *extension, const Settings *settings)
 			claim_lock(store, settings->upload_dir, settings->writer_wait) == NULL)
 		{
 			healed = heal_strays(extension, settings, false);
-			healed += try_healing_backups(extension, settings);
+			healed += try_healing_backups(extension, settings, store);
 		}
 	}
 	PG_FINALLY();

@@ -196,7 +196,7 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 	extension_act_as(extension->owner, &saved);
 	*n = sql_query(lengthof(parameters), parameters,
 				   "SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at,"
-				   " source, session_id, error, restore_as"
+				   " source, session_id, error, restore_as, due_at > condemned_at"
 				   " FROM %s.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
 				   " ORDER BY file_id LIMIT $3", extension->schema, conditions[kind]);
 	files = palloc0(sizeof(LedgerFile) * Max(*n, 1));
@@ -214,6 +214,7 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 		files[i].session = sql_text(i, 10);
 		files[i].note = sql_text(i, 11);
 		files[i].restore_as = sql_text(i, 12);
+		files[i].is_backup = DatumGetBool(sql_value(i, 13));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);

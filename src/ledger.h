@@ -96,6 +96,7 @@ typedef struct LedgerFile
 	const char *note;			/* the row's error by now, or NULL */
 	const char *restore_as;		/* NULL: its own name; may be set for
 								 * restoring */
+	bool		is_backup;		/* it was to be kept for some days */
 	const char *new_state;		/* NULL: leave the row as it is */
 	const char *error;			/* NULL: none */
 	int64		freed;

@@ -156,8 +156,8 @@ condemn_in_transaction(CleanupPlan *plan, const char *trigger, MemoryContext cal
 	progress_begin(plan->context, trigger, false, false);
 	plan_check_transaction(plan);
 	extension_lock_run(plan->extension, plan->settings->writer_wait, false);
-	drain_in_transaction(plan->extension);
 	heal(plan);
+	drain_in_transaction(plan->extension);
 
 	plan_survey(plan, false);
 	claim_directory(plan);
