@@ -126,15 +126,17 @@ SELECT t.file('p1.mp3', 400, 1048576), t.file('p2.mp3', 400), t.file('p3.mp3', 4
 SELECT (cleanup_orphaned_files(false, true) -> 'run_id')::int AS run_id \gset
 SELECT t.wait_for_worker();
 SELECT cleanup_purge_backups() -> 'result' AS purged;
-SELECT t.wait_for_restore();
-UPDATE cleanup_files SET due_at = now() WHERE run_id = :run_id AND file <> 'p3.mp3';
 SELECT t.session(5, 'processed', 0, 'p2.mp3');
 BEGIN;
-SELECT cleanup_purge_backups() #> '{result,backups_count}' AS purged;
+UPDATE cleanup_files SET due_at = now() WHERE run_id = :run_id AND file <> 'p3.mp3';
+SELECT cleanup_purge_backups() #> '{result,backups_purged}' AS purged;
 ROLLBACK;
 SELECT t.names();
-SELECT count(*) AS due FROM cleanup_backups WHERE expires_at <= now();
-SELECT cleanup_purge_backups() - 'healed' AS purged;
+SELECT count(*) AS there FROM cleanup_backups b WHERE run_id = :run_id AND (pg_stat_file(b.path)).size = b.size;
+BEGIN;
+UPDATE cleanup_files SET due_at = now() WHERE run_id = :run_id AND file <> 'p3.mp3';
+SELECT cleanup_purge_backups() AS purged;
+COMMIT;
 SELECT t.wait_for_restore();
 SELECT file, state, freed, error FROM cleanup_files WHERE run_id = :run_id ORDER BY file COLLATE "C";
 SELECT deleted, skipped, bytes FROM cleanup_runs WHERE run_id = :run_id;
