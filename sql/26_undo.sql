@@ -16,6 +16,8 @@ LANGUAGE sql AS $$
 $$;
 CREATE FUNCTION t.wait_for_restore() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+	-- a worker that was asked for may not be there yet
+	PERFORM pg_sleep(0.05);
 	FOR i IN 1..3000 LOOP
 		PERFORM 1 FROM cleanup_files WHERE state IN ('pending', 'restoring') OR state = 'trashed' AND due_at <= now()
 		UNION ALL SELECT 1 FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain';
@@ -76,6 +78,7 @@ SELECT count(*) AS backups FROM cleanup_backups;
 SELECT status, deleted, skipped FROM cleanup_runs WHERE run_id = 1;
 -- once more is harmless
 SELECT * FROM t.outcome(cleanup_restore(1));
+SELECT t.wait_for_restore();
 SELECT * FROM t.refused($$SELECT cleanup_restore('o1.mp3')$$);
 SELECT * FROM t.refused($$SELECT cleanup_restore(4711)$$);
 SELECT * FROM t.refused($$SELECT cleanup_restore('../o1.mp3')$$);
@@ -96,6 +99,7 @@ SELECT t.sh('echo new > o1.mp3; mkdir o2.mp3');
 SELECT success, files, replace(errors, 'trash/' || :run_id, 'trash/N') AS errors FROM t.outcome(cleanup_restore(:run_id));
 SELECT t.lines('cat o1.mp3') AS content;
 SELECT * FROM t.outcome(cleanup_restore('o1.mp3', 'old/o1 (restored).mp3'));
+SELECT t.wait_for_restore();
 SELECT * FROM t.refused($$SELECT cleanup_restore('o2.mp3', '../o2.mp3')$$);
 SELECT * FROM t.refused($$SELECT cleanup_restore('o2.mp3', NULL)$$);
 SELECT success, errors IS NOT NULL AS has_error FROM t.outcome(cleanup_restore('o2.mp3', 'old/o1 (restored).mp3'));
@@ -149,9 +153,11 @@ SELECT state, error FROM cleanup_files WHERE file = 'p3.mp3';
 
 -- without backups there is nothing to restore
 RESET audio_cleanup.backup_retention_days;
+SELECT t.wait_for_restore();
 SELECT t.file('q.mp3', 400);
 SELECT (cleanup_orphaned_files(false, true) -> 'run_id')::int AS run_id \gset
 SELECT t.wait_for_worker();
+SELECT t.wait_for_restore();
 SELECT count(*) FROM cleanup_backups WHERE file = 'q.mp3';
 SELECT * FROM t.refused($$SELECT cleanup_restore('q.mp3')$$);
 
