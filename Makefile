@@ -26,7 +26,10 @@ ifdef WERROR
 PG_CFLAGS += -Werror
 endif
 
-EXTRA_CLEAN = tmp_check_regress
+# what src/dashboard.c includes as string literals
+TEXTS = src/dashboard.html.inc src/dashboard.sql.inc
+
+EXTRA_CLEAN = tmp_check_regress $(TEXTS)
 
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -34,3 +37,8 @@ include $(PGXS)
 
 # PGXS knows no dependencies on headers
 $(OBJS): $(wildcard src/*.h)
+
+src/dashboard.o src/dashboard.bc: $(TEXTS)
+
+src/%.inc: src/%
+	sed -e 's/[\\"]/\\&/g' -e 's/.*/"&\\n"/' $< > $@

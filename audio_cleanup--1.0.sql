@@ -186,6 +186,11 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_check() IS
 'a doctor for the installation; status is ok, warning or error';
 
+CREATE FUNCTION @extschema@.cleanup_dashboard() RETURNS text
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_dashboard() IS
+'how the cleaning goes, as one self-contained page of HTML in ASCII; looks at the upload directory as cleanup_status() does; works on a standby';
+
 --
 -- To clean
 --
@@ -271,6 +276,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_next_run(),
 	@extschema@.cleanup_progress(),
 	@extschema@.cleanup_check(),
+	@extschema@.cleanup_dashboard(),
 	@extschema@.cleanup_orphaned_files(boolean, boolean),
 	@extschema@.cleanup_failed_sessions(boolean, boolean),
 	@extschema@.cleanup_all(boolean, boolean),
