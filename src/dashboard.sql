@@ -6,7 +6,7 @@
 -- that is read by an index or in one pass.  Days are those of the time zone of
 -- whoever looks.
 WITH
-shown(n, days, stamp) AS (VALUES (10, 30, 'FMDD Mon YYYY, HH24:MI')),
+shown(n, few, days, stamp, short_stamp) AS (VALUES (10, 5, 30, 'FMDD Mon YYYY, HH24:MI', 'FMDD Mon, HH24:MI')),
 look(taken, outcome, report) AS (
 	SELECT $1, $1 -> 'outcome', $1 #> '{outcome,report,potential_cleanup}'
 ),
@@ -16,7 +16,7 @@ look(taken, outcome, report) AS (
 recent AS (
 	SELECT r.run_id, r.started_at, r.finished_at, r.trigger, r.status, r.message, r.files, r.errors, r.bytes,
 		extract(epoch FROM r.finished_at - r.started_at) AS seconds,
-		to_char(r.started_at, stamp) AS started
+		to_char(r.started_at, short_stamp) AS started
 	FROM @extschema@.cleanup_runs r, shown
 	WHERE r.started_at >= current_date - (days - 1)
 ),
@@ -29,7 +29,7 @@ last_run AS (
 ),
 slowest AS (
 	SELECT r.* FROM recent r WHERE r.seconds IS NOT NULL
-	ORDER BY r.seconds DESC, r.run_id DESC LIMIT (SELECT n FROM shown)
+	ORDER BY r.seconds DESC, r.run_id DESC LIMIT (SELECT few FROM shown)
 ),
 unlucky AS (
 	SELECT r.run_id, r.started, r.trigger, r.status, r.errors, left(r.message, 500) AS message
@@ -111,14 +111,15 @@ axes AS (
 ),
 columns AS (
 	SELECT d.*, s.chart, s.top,
-		round(15 + 81.0 / days * d.n, 2) AS x, round(81.0 / days * 0.76, 2) AS width,
-		round(15 + 81.0 / days * (d.n + 0.38), 2) AS middle
+		round(17 + 83.0 / days * d.n, 2) AS x, round(83.0 / days * 0.76, 2) AS width,
+		round(17 + 83.0 / days * (d.n + 0.38), 2) AS middle, d.n = days - 1 AS is_last
 	FROM scales s, calendar d, shown
 ),
 drawings AS (
 	SELECT c.chart, jsonb_build_object(
 		'ticks', a.ticks,
-		'labels', jsonb_agg(jsonb_build_object('x', c.middle, 'label', c.label) ORDER BY c.n)
+		'labels', jsonb_agg(jsonb_build_object('label', c.label, 'x', CASE WHEN is_last THEN 100 ELSE c.middle END,
+				'anchor', CASE WHEN is_last THEN 'end' ELSE 'middle' END) ORDER BY c.n)
 			FILTER (WHERE (days - 1 - c.n) % 7 = 0),
 		'bars', jsonb_agg(jsonb_build_object(
 				'label', c.label, 'bytes', c.bytes, 'files', c.files, 'orphans', c.orphans, 'failed', c.failed,
@@ -161,12 +162,13 @@ state(name) AS (
 )
 SELECT jsonb_build_object(
 	'database', current_database(),
+	'database_listed', quote_literal(quote_ident(current_database())),
 	'cluster', current_setting('cluster_name'),
 	'upload_dir', current_setting('audio_cleanup.upload_dir'),
 	'is_standby', pg_is_in_recovery(),
 	'version', (SELECT extversion FROM pg_extension WHERE extname = 'audio_cleanup'),
 	'taken_at', to_char(now(), stamp),
-	'taken_iso', to_char(now(), 'YYYY-MM-DD"T"HH24:MI:SSOF'),
+	'taken_iso', to_char(now(), 'YYYY-MM-DD"T"HH24:MI:SSTZH:TZM'),
 	'zone', current_setting('timezone'),
 	'days', days,
 	'state', (SELECT jsonb_build_object(name, true, 'colour', CASE WHEN name IN ('fine', 'new') THEN 'good'
@@ -197,7 +199,7 @@ SELECT jsonb_build_object(
 	'table_days', (SELECT jsonb_agg(jsonb_build_object('day', to_char(day, 'FMDD Mon YYYY'), 'bytes', bytes, 'files', files,
 		'orphans', orphans, 'failed', failed) ORDER BY day DESC) FROM calendar WHERE files > 0),
 	'slowest', (SELECT jsonb_agg(to_jsonb(s) ORDER BY seconds DESC, run_id DESC) FROM slowest s),
-	'more_slowest', (SELECT greatest(count(*) - n, 0) FROM recent WHERE seconds IS NOT NULL),
+	'more_slowest', (SELECT greatest(count(*) - few, 0) FROM recent WHERE seconds IS NOT NULL),
 	'unlucky', (SELECT jsonb_agg(to_jsonb(u) ORDER BY run_id DESC) FROM unlucky u),
 	'more_unlucky', (SELECT greatest(count(*) - n, 0) FROM recent WHERE status IN ('failed', 'blocked', 'interrupted')),
 	'errors', (SELECT jsonb_agg(to_jsonb(e)) FROM errors e),

@@ -137,6 +137,15 @@ put_size(StringInfo out, double bytes)
 	appendStringInfo(out, "%.*f %s", bytes == rint(bytes) ? 0 : 1, bytes, units[unit]);
 }
 
+/* The two largest units that are not nothing. */
+static void
+put_parts(StringInfo out, int64 large, const char *large_unit, int64 small, const char *small_unit)
+{
+	appendStringInfo(out, "%lld %s", (long long) large, large_unit);
+	if (small != 0)
+		appendStringInfo(out, " %lld %s", (long long) small, small_unit);
+}
+
 static void
 put_duration(StringInfo out, double seconds)
 {
@@ -147,9 +156,9 @@ put_duration(StringInfo out, double seconds)
 	else if (seconds < 59.95)
 		appendStringInfo(out, "%.1f s", seconds);
 	else if (whole < 3600)
-		appendStringInfo(out, "%d min %d s", (int) (whole / 60), (int) (whole % 60));
+		put_parts(out, whole / 60, "min", whole % 60, "s");
 	else if (whole < 2 * 86400)
-		appendStringInfo(out, "%d h %d min", (int) (whole / 3600), (int) (whole % 3600 / 60));
+		put_parts(out, whole / 3600, "h", whole % 3600 / 60, "min");
 	else
 		appendStringInfo(out, "%lld days", (long long) (whole / 86400));
 }
@@ -175,6 +184,8 @@ put_number(StringInfo out, Numeric number, const Tag *tag)
 		put_size(out, value);
 	else if (is_format(tag, "duration"))
 		put_duration(out, value);
+	else if (is_format(tag, "s"))
+		appendStringInfoString(out, value == 1 ? "" : "s");
 	else
 		elog(ERROR, "template: unknown format \"%.*s\"", tag->format_length, tag->format);
 }

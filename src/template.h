@@ -22,6 +22,7 @@
  *	{{name|count}}				1,234,567
  *	{{name|size}}				bytes: 3.1 GiB
  *	{{name|duration}}			seconds: 4 min 3 s
+ *	{{name|s}}					an s, unless it is one: file{{files|s}}
  *	{{#name}} ... {{/name}}		for each element of an array; once for a value
  *								that is not empty, zero, false, null or missing
  *	{{^name}} ... {{/name}}		once for one that is
