@@ -58,6 +58,7 @@ CREATE TABLE @extschema@.cleanup_runs (
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
 CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for);
+CREATE INDEX cleanup_runs_started ON @extschema@.cleanup_runs (started_at);
 CREATE INDEX cleanup_runs_unfinished ON @extschema@.cleanup_runs (run_id) WHERE finished_at IS NULL;
 COMMENT ON TABLE @extschema@.cleanup_runs IS 'history: one row for each real run';
 COMMENT ON COLUMN @extschema@.cleanup_runs.finished_at IS 'when the last of its files was dealt with';
@@ -100,6 +101,7 @@ ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanu
 CREATE INDEX cleanup_files_run_id ON @extschema@.cleanup_files (run_id);
 CREATE INDEX cleanup_files_pending ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'pending';
 CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) WHERE state = 'trashed';
+CREATE INDEX cleanup_files_failed ON @extschema@.cleanup_files (finished_at, file_id) WHERE state = 'failed';
 COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
 COMMENT ON COLUMN @extschema@.cleanup_files.file IS 'path relative to the upload directory';
 COMMENT ON COLUMN @extschema@.cleanup_files.state IS

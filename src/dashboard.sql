@@ -60,7 +60,7 @@ calendar AS (
 	GROUP BY d.n, d.day
 ),
 errors AS (
-	SELECT f.file, f.run_id, left(f.error, 500) AS error, to_char(f.finished_at, stamp) AS at
+	SELECT f.file_id, f.finished_at, f.file, f.run_id, left(f.error, 500) AS error, to_char(f.finished_at, stamp) AS at
 	FROM @extschema@.cleanup_files f, shown WHERE f.state = 'failed'
 	ORDER BY f.finished_at DESC, f.file_id DESC LIMIT (SELECT n FROM shown)
 ),
@@ -69,7 +69,7 @@ backups AS (
 	FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at > now() GROUP BY f.run_id
 ),
 next_backups AS (
-	SELECT b.run_id, b.files, b.bytes, to_char(b.due, stamp) AS expires
+	SELECT b.*, to_char(b.due, stamp) AS expires
 	FROM backups b, shown ORDER BY b.due, b.run_id LIMIT (SELECT n FROM shown)
 ),
 pending AS (
@@ -77,7 +77,7 @@ pending AS (
 	FROM @extschema@.cleanup_files f WHERE f.state = 'pending'
 ),
 oldest AS (
-	SELECT f.file, f.run_id, f.size, to_char(f.condemned_at, stamp) AS condemned
+	SELECT f.file_id, f.condemned_at, f.file, f.run_id, f.size, to_char(f.condemned_at, stamp) AS condemned
 	FROM @extschema@.cleanup_files f, shown WHERE f.state = 'pending'
 	ORDER BY f.condemned_at, f.file_id LIMIT (SELECT n FROM shown)
 ),
@@ -96,7 +96,7 @@ magnitudes AS (
 ),
 steps AS (
 	SELECT chart, peak, base * greatest(tenth * CASE WHEN quarter <= tenth THEN 1 WHEN quarter <= 2 * tenth THEN 2
-		WHEN quarter <= 5 * tenth THEN 5 ELSE 10 END, CASE base WHEN 1 THEN 1 ELSE 0 END) AS step
+		WHEN quarter <= 2.5 * tenth AND tenth >= 10 THEN 2.5 WHEN quarter <= 5 * tenth THEN 5 ELSE 10 END, CASE base WHEN 1 THEN 1 ELSE 0 END) AS step
 	FROM magnitudes
 ),
 scales AS (
@@ -111,15 +111,14 @@ axes AS (
 ),
 columns AS (
 	SELECT d.*, s.chart, s.top,
-		round(17 + 83.0 / days * d.n, 2) AS x, round(83.0 / days * 0.76, 2) AS width,
-		round(17 + 83.0 / days * (d.n + 0.38), 2) AS middle, d.n = days - 1 AS is_last
+		round(17 + 78.0 / days * d.n, 2) AS x, round(78.0 / days * 0.76, 2) AS width,
+		round(17 + 78.0 / days * (d.n + 0.38), 2) AS middle
 	FROM scales s, calendar d, shown
 ),
 drawings AS (
 	SELECT c.chart, jsonb_build_object(
 		'ticks', a.ticks,
-		'labels', jsonb_agg(jsonb_build_object('label', c.label, 'x', CASE WHEN is_last THEN 100 ELSE c.middle END,
-				'anchor', CASE WHEN is_last THEN 'end' ELSE 'middle' END) ORDER BY c.n)
+		'labels', jsonb_agg(jsonb_build_object('label', c.label, 'x', c.middle) ORDER BY c.n)
 			FILTER (WHERE (days - 1 - c.n) % 7 = 0),
 		'bars', jsonb_agg(jsonb_build_object(
 				'label', c.label, 'bytes', c.bytes, 'files', c.files, 'orphans', c.orphans, 'failed', c.failed,
@@ -143,6 +142,7 @@ facts AS (
 		l.status, l.started_at, n.is_known AS is_scheduled,
 		(SELECT since FROM @extschema@.cleanup_schedule) AS scheduled_since,
 		(SELECT seconds FROM pending) AS pending_seconds,
+		(SELECT count(*) FROM @extschema@.cleanup_files f WHERE f.state = 'failed') AS failed,
 		look.outcome IS NULL AS is_broken,
 		look.outcome -> 'brakes' <> '[]' AS is_blocked
 	FROM look CROSS JOIN next_run n LEFT JOIN last_run l ON true
@@ -198,17 +198,18 @@ SELECT jsonb_build_object(
 	'nights', (SELECT drawing FROM drawings WHERE chart = 'files'),
 	'table_days', (SELECT jsonb_agg(jsonb_build_object('day', to_char(day, 'FMDD Mon YYYY'), 'bytes', bytes, 'files', files,
 		'orphans', orphans, 'failed', failed) ORDER BY day DESC) FROM calendar WHERE files > 0),
-	'slowest', (SELECT jsonb_agg(to_jsonb(s) ORDER BY seconds DESC, run_id DESC) FROM slowest s),
-	'more_slowest', (SELECT greatest(count(*) - few, 0) FROM recent WHERE seconds IS NOT NULL),
-	'unlucky', (SELECT jsonb_agg(to_jsonb(u) ORDER BY run_id DESC) FROM unlucky u),
-	'more_unlucky', (SELECT greatest(count(*) - n, 0) FROM recent WHERE status IN ('failed', 'blocked', 'interrupted')),
-	'errors', (SELECT jsonb_agg(to_jsonb(e)) FROM errors e),
-	'error_count', (SELECT count(*) FROM @extschema@.cleanup_files WHERE state = 'failed'),
-	'more_errors', (SELECT greatest(count(*) - n, 0) FROM @extschema@.cleanup_files WHERE state = 'failed'),
-	'backups', (SELECT jsonb_agg(to_jsonb(b)) FROM next_backups b),
+	'slowest', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(s) ORDER BY seconds DESC, run_id DESC),
+		'more', (SELECT count(*) FROM recent WHERE seconds IS NOT NULL) - count(*)) FROM slowest s HAVING count(*) > 0),
+	'unlucky', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(u) ORDER BY run_id DESC),
+		'more', (SELECT count(*) FROM recent WHERE status IN ('failed', 'blocked', 'interrupted')) - count(*)) FROM unlucky u HAVING count(*) > 0),
+	'errors', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(e) ORDER BY finished_at DESC, file_id DESC),
+		'more', failed - count(*)) FROM errors e HAVING count(*) > 0),
+	'backups', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(b) ORDER BY due, run_id),
+		'more', (SELECT count(*) FROM backups) - count(*)) FROM next_backups b HAVING count(*) > 0),
+	'oldest', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(o) ORDER BY condemned_at, file_id),
+		'more', (SELECT files FROM pending) - count(*)) FROM oldest o HAVING count(*) > 0),
+	'error_count', failed,
 	'backup_sum', (SELECT jsonb_build_object('files', coalesce(sum(files), 0), 'bytes', coalesce(sum(bytes), 0),
-		'more', greatest(count(*) - n, 0)) FROM backups),
-	'oldest', (SELECT jsonb_agg(to_jsonb(o)) FROM oldest o),
-	'pending', (SELECT jsonb_build_object('files', files, 'bytes', bytes, 'seconds', seconds,
-		'more', greatest(files - n, 0)) FROM pending))
+		'next', to_char(min(due), short_stamp)) FROM backups),
+	'pending', (SELECT to_jsonb(pending) FROM pending))
 FROM shown, facts, look

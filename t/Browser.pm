@@ -21,19 +21,19 @@ my @program = qw(chromium --headless=new --remote-debugging-pipe --disable-gpu -
   --no-first-run --no-default-browser-check --disable-background-networking --disable-component-update
   --disable-sync --disable-extensions --hide-scrollbars --password-store=basic);
 
-# start(DIR): its profile, and what it has to say, are in DIR.  The sandbox needs rights that most containers lack.
+# start(DIR, LOG): all its files are in DIR, which has a short name.  The sandbox needs rights that many containers lack.
 sub start
 {
-	my ($class, $dir) = @_;
+	my ($class, $dir, $log) = @_;
 
 	foreach my $options ([], ['--no-sandbox'])
 	{
-		my $self = bless { dir => $dir, id => 0, events => [] }, $class;
+		my $self = bless { dir => $dir, log => $log, id => 0, events => [] }, $class;
 		$self->spawn(@$options);
 		return $self if eval { $self->attach; 1 };
 		$self->stop;
 	}
-	die "Chromium does not start: see $dir/chromium.log";
+	die "Chromium does not start: see $log";
 }
 
 # It reads from descriptor 3 and writes to 4.
@@ -47,9 +47,9 @@ sub spawn
 	if ($self->{pid} == 0)
 	{
 		my ($in, $out) = map { fcntl($_, F_DUPFD, 10) } $its_input, $its_output;
-		local %ENV = (HOME => $self->{dir}, PATH => '/usr/bin:/bin', LANG => 'C.UTF-8');
+		local %ENV = (HOME => $self->{dir}, TMPDIR => $self->{dir}, PATH => '/usr/bin:/bin', LANG => 'C.UTF-8');
 
-		open STDOUT, '>>', "$self->{dir}/chromium.log" or POSIX::_exit(1);
+		open STDOUT, '>>', $self->{log} or POSIX::_exit(1);
 		open STDERR, '>&', \*STDOUT or POSIX::_exit(1);
 		POSIX::dup2($in, 3);
 		POSIX::dup2($out, 4);
