@@ -26,7 +26,7 @@ ifdef WERROR
 PG_CFLAGS += -Werror
 endif
 
-# what src/dashboard.c includes as string literals
+# what src/dashboard.c includes
 TEXTS = src/dashboard.html.inc src/dashboard.sql.inc
 
 EXTRA_CLEAN = tmp_check_regress $(TEXTS)
@@ -40,5 +40,6 @@ $(OBJS): $(wildcard src/*.h)
 
 src/dashboard.o src/dashboard.bc: $(TEXTS)
 
+# dashboard.html becomes dashboard_html, an array of char
 src/%.inc: src/%
-	sed -e 's/[\\"]/\\&/g' -e 's/.*/"&\\n"/' $< > $@
+	{ echo 'static const char $(subst .,_,$*)[] ='; sed -e 's/[\\"]/\\&/g' -e 's/.*/"&\\n"/' $<; echo ';'; } > $@

@@ -36,6 +36,9 @@ SELECT t.state();
 SELECT t.part('begin');
 SELECT t.part('would_free', 'div'), t.figure('would_free');
 SELECT t.part('look');
+SET audio_cleanup.report_limit = 0;
+SELECT t.part('look');
+RESET audio_cleanup.report_limit;
 
 -- names and errors are text, whatever they are
 SELECT t.file('<img src=x onerror=alert(1)>.mp3'), t.file('"quotes" & ''more''.mp3'), t.file(E'line\nbreak\ttab\x1b[31m.mp3'),

@@ -7,7 +7,7 @@
  * dry run takes it (here); the figures, one SELECT that returns an object
  * (dashboard.sql); and the page that they are put into (dashboard.html, by
  * template.c, which escapes them all).  The Makefile turns the two files into
- * string literals, so that a library and its page are always of one version.
+ * arrays of char, so that a library and its page are always of one version.
  *
  * Names of files and texts of errors are hostile, and the page is opened by
  * people with rights.  So it has no script, and a policy that forbids any.
@@ -27,6 +27,8 @@
 #include "utils/timestamp.h"
 
 #include "src/dashboard.h"
+#include "src/dashboard.html.inc"
+#include "src/dashboard.sql.inc"
 #include "src/json_build.h"
 #include "src/plan.h"
 #include "src/progress.h"
@@ -35,20 +37,8 @@
 #include "src/template.h"
 #include "src/unregistered.h"
 
-static const char page[] =
-#include "src/dashboard.html.inc"
-;
-
-static const char figures[] =
-#include "src/dashboard.sql.inc"
-;
 
 /* -------------------------------------------------------------------- look --- */
-
-typedef struct Look
-{
-	Jsonb	   *outcome;		/* NULL: it failed */
-} Look;
 
 static void
 add_brakes(JsonBuilder *json, const CleanupPlan *plan)
@@ -90,7 +80,7 @@ make_outcome(CleanupPlan *plan)
 static void
 survey(void *arg)
 {
-	Look	   *look = arg;
+	Jsonb	  **outcome = arg;
 	CleanupPlan *plan = plan_begin(CLEAN_ALL, true, false);
 
 	PG_TRY();
@@ -99,7 +89,7 @@ survey(void *arg)
 		plan_check_transaction(plan);
 		plan_survey(plan, false);
 		plan->warnings = unregistered_search(plan);
-		look->outcome = make_outcome(plan);
+		*outcome = make_outcome(plan);
 	}
 	PG_FINALLY();
 	{
@@ -112,8 +102,8 @@ static Jsonb *
 take_look(void)
 {
 	TimestampTz began = GetCurrentTimestamp();
-	Look		look = {NULL};
-	ErrorData  *error = sql_try(survey, &look);
+	Jsonb	   *outcome = NULL;
+	ErrorData  *error = sql_try(survey, &outcome);
 	JsonBuilder json;
 
 	json_begin(&json);
@@ -122,7 +112,7 @@ take_look(void)
 	json_add_text(&json, "error_detail", error ? error->detail : NULL);
 	json_add_text(&json, "error_hint", error ? error->hint : NULL);
 	if (error == NULL)
-		json_add_jsonb(&json, "outcome", look.outcome);
+		json_add_jsonb(&json, "outcome", outcome);
 	return json_end(&json);
 }
 
@@ -134,7 +124,7 @@ static char *
 figures_statement(const Extension *extension)
 {
 	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID,
-													   CStringGetTextDatum(figures),
+													   CStringGetTextDatum(dashboard_sql),
 													   CStringGetTextDatum("@extschema@"),
 													   CStringGetTextDatum(extension->schema)));
 }
@@ -166,7 +156,7 @@ dashboard_page(void)
 	SPI_connect();
 	values = query_figures(extension_lookup(false), take_look());
 	MemoryContextSwitchTo(caller);
-	result = template_fill(page, values);
+	result = template_fill(dashboard_html, values);
 	SPI_finish();
 	return result;
 }

@@ -6,9 +6,16 @@
 -- that is read by an index or in one pass.  Days are those of the time zone of
 -- whoever looks.
 WITH
-shown(n, few, days, stamp, short_stamp) AS (VALUES (10, 5, 30, 'FMDD Mon YYYY, HH24:MI', 'FMDD Mon, HH24:MI')),
-look(taken, outcome, report) AS (
-	SELECT $1, $1 -> 'outcome', $1 #> '{outcome,report,potential_cleanup}'
+shown AS (
+	SELECT 10 AS n, 5 AS few, 30 AS days, 'FMDD Mon YYYY, HH24:MI' AS stamp, 'FMDD Mon, HH24:MI' AS short_stamp,
+		moment, moment::date AS today
+	FROM clock_timestamp() AS moment
+),
+look AS (
+	SELECT $1 AS taken, outcome, report,
+		jsonb_path_query_array(report, '$.orphaned_files_deleted[0 to 9]') AS names,
+		jsonb_path_query_array(report, '$.failed_sessions_cleaned[0 to 9]') AS ids
+	FROM (SELECT $1 -> 'outcome' AS outcome, $1 #> '{outcome,report,potential_cleanup}' AS report) l
 ),
 
 -- ---- runs ----
@@ -18,11 +25,11 @@ recent AS (
 		extract(epoch FROM r.finished_at - r.started_at) AS seconds,
 		to_char(r.started_at, short_stamp) AS started
 	FROM @extschema@.cleanup_runs r, shown
-	WHERE r.started_at >= current_date - (days - 1)
+	WHERE r.started_at >= today - (days - 1)
 ),
 last_run AS (
 	SELECT r.run_id, r.status, r.message, r.files, r.errors, r.bytes, r.started_at, to_char(r.started_at, stamp) AS started,
-		extract(epoch FROM now() - r.finished_at) AS seconds_ago
+		extract(epoch FROM moment - r.finished_at) AS seconds_ago
 	FROM @extschema@.cleanup_runs r, shown
 	WHERE r.finished_at IS NOT NULL
 	ORDER BY r.run_id DESC LIMIT 1
@@ -45,8 +52,8 @@ deleted AS MATERIALIZED (
 ),
 totals AS (
 	SELECT coalesce(sum(bytes), 0) AS bytes, coalesce(sum(files), 0) AS files, to_char(min(day), 'FMDD Mon YYYY') AS since,
-		coalesce(sum(bytes) FILTER (WHERE day > current_date - days), 0) AS recent_bytes,
-		coalesce(sum(files) FILTER (WHERE day > current_date - days), 0) AS recent_files
+		coalesce(sum(bytes) FILTER (WHERE day > today - days), 0) AS recent_bytes,
+		coalesce(sum(files) FILTER (WHERE day > today - days), 0) AS recent_files
 	FROM deleted, shown
 ),
 calendar AS (
@@ -55,7 +62,7 @@ calendar AS (
 		coalesce(sum(files), 0) AS files,
 		coalesce(sum(files) FILTER (WHERE reason = 'orphan'), 0) AS orphans,
 		coalesce(sum(files) FILTER (WHERE reason = 'failed_session'), 0) AS failed
-	FROM shown, generate_series(current_date - (days - 1), current_date, interval '1 day') WITH ORDINALITY AS d(day, n)
+	FROM shown, generate_series(today - (days - 1), today, interval '1 day') WITH ORDINALITY AS d(day, n)
 	LEFT JOIN deleted ON deleted.day = d.day::date
 	GROUP BY d.n, d.day
 ),
@@ -66,14 +73,14 @@ errors AS (
 ),
 backups AS (
 	SELECT f.run_id, count(*) AS files, sum(f.size) AS bytes, min(f.due_at) AS due
-	FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at > now() GROUP BY f.run_id
+	FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at > (SELECT moment FROM shown) GROUP BY f.run_id
 ),
 next_backups AS (
 	SELECT b.*, to_char(b.due, stamp) AS expires
 	FROM backups b, shown ORDER BY b.due, b.run_id LIMIT (SELECT n FROM shown)
 ),
 pending AS (
-	SELECT count(*) AS files, coalesce(sum(f.size), 0) AS bytes, extract(epoch FROM now() - min(f.condemned_at)) AS seconds
+	SELECT count(*) AS files, coalesce(sum(f.size), 0) AS bytes, extract(epoch FROM (SELECT moment FROM shown) - min(f.condemned_at)) AS seconds
 	FROM @extschema@.cleanup_files f WHERE f.state = 'pending'
 ),
 oldest AS (
@@ -154,11 +161,11 @@ state(name) AS (
 		WHEN is_blocked THEN 'blocked'
 		WHEN status IN ('failed', 'blocked') THEN 'failing'
 		WHEN pending_seconds > 3600 THEN 'stuck'
-		WHEN is_scheduled AND now() - greatest(started_at, scheduled_since) > interval '26 hours' THEN 'overdue'
+		WHEN is_scheduled AND moment - greatest(started_at, scheduled_since) > interval '26 hours' THEN 'overdue'
 		WHEN status = 'interrupted' THEN 'cut_short'
 		WHEN status IS NULL THEN 'new'
 		ELSE 'fine' END
-	FROM facts
+	FROM facts, shown
 )
 SELECT jsonb_build_object(
 	'database', current_database(),
@@ -167,8 +174,8 @@ SELECT jsonb_build_object(
 	'upload_dir', current_setting('audio_cleanup.upload_dir'),
 	'is_standby', pg_is_in_recovery(),
 	'version', (SELECT extversion FROM pg_extension WHERE extname = 'audio_cleanup'),
-	'taken_at', to_char(now(), stamp),
-	'taken_iso', to_char(now(), 'YYYY-MM-DD"T"HH24:MI:SSTZH:TZM'),
+	'taken_at', to_char(moment, stamp),
+	'taken_iso', to_char(moment, 'YYYY-MM-DD"T"HH24:MI:SSTZH:TZM'),
 	'zone', current_setting('timezone'),
 	'days', days,
 	'state', (SELECT jsonb_build_object(name, true, 'colour', CASE WHEN name IN ('fine', 'new') THEN 'good'
@@ -188,10 +195,10 @@ SELECT jsonb_build_object(
 		'bytes', look.outcome -> 'bytes',
 		'orphans', look.report -> 'orphaned_files_count',
 		'sessions', look.report -> 'failed_sessions_count',
-		'names', jsonb_path_query_array(look.report, '$.orphaned_files_deleted[0 to 9]'),
-		'more_names', greatest((look.report -> 'orphaned_files_count')::bigint - n, 0),
-		'ids', jsonb_path_query_array(look.report, '$.failed_sessions_cleaned[0 to 9]'),
-		'more_ids', greatest((look.report -> 'failed_sessions_count')::bigint - n, 0),
+		'names', look.names,
+		'more_names', (look.report -> 'orphaned_files_count')::bigint - jsonb_array_length(look.names),
+		'ids', look.ids,
+		'more_ids', (look.report -> 'failed_sessions_count')::bigint - jsonb_array_length(look.ids),
 		'warnings', jsonb_path_query_array(look.outcome, '$.report.warnings[0 to 9]')),
 	'totals', (SELECT to_jsonb(totals) FROM totals),
 	'space', (SELECT drawing FROM drawings WHERE chart = 'space'),

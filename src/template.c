@@ -82,9 +82,10 @@ static void
 put_text(StringInfo out, const char *text, int length)
 {
 	char	   *copy = pnstrdup(text, length);
-	const unsigned char *s = (const unsigned char *)
-		(GetDatabaseEncoding() == PG_SQL_ASCII ? copy : pg_server_to_any(copy, length, PG_UTF8));
-	int			left = strlen((const char *) s);
+	const char *utf8 = GetDatabaseEncoding() == PG_SQL_ASCII ? copy :
+	pg_server_to_any(copy, length, PG_UTF8);
+	const unsigned char *s = (const unsigned char *) utf8;
+	int			left = strlen(utf8);
 
 	while (left > 0)
 	{
