@@ -58,6 +58,7 @@ CREATE TABLE @extschema@.cleanup_runs (
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
 CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for);
+CREATE INDEX cleanup_runs_started ON @extschema@.cleanup_runs (started_at);
 CREATE INDEX cleanup_runs_unfinished ON @extschema@.cleanup_runs (run_id) WHERE finished_at IS NULL;
 COMMENT ON TABLE @extschema@.cleanup_runs IS 'history: one row for each real run';
 COMMENT ON COLUMN @extschema@.cleanup_runs.finished_at IS 'when the last of its files was dealt with';
@@ -103,6 +104,7 @@ CREATE INDEX cleanup_files_pending ON @extschema@.cleanup_files (run_id, file_id
 CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) WHERE state = 'trashed';
 CREATE INDEX cleanup_files_backup ON @extschema@.cleanup_files (file) WHERE state = 'trashed';
 CREATE INDEX cleanup_files_restoring ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'restoring';
+CREATE INDEX cleanup_files_failed ON @extschema@.cleanup_files (finished_at, file_id) WHERE state = 'failed';
 COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
 COMMENT ON COLUMN @extschema@.cleanup_files.file IS 'path relative to the upload directory';
 COMMENT ON COLUMN @extschema@.cleanup_files.reason IS
@@ -234,6 +236,11 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_check() IS
 'a doctor for the installation; status is ok, warning or error';
 
+CREATE FUNCTION @extschema@.cleanup_dashboard() RETURNS text
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_dashboard() IS
+'how the cleaning goes, as one self-contained page of HTML in ASCII; looks at the upload directory as cleanup_status() does; works on a standby';
+
 --
 -- To clean
 --
@@ -356,6 +363,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_next_run(),
 	@extschema@.cleanup_progress(),
 	@extschema@.cleanup_check(),
+	@extschema@.cleanup_dashboard(),
 	@extschema@.cleanup_orphaned_files(boolean, boolean),
 	@extschema@.cleanup_failed_sessions(boolean, boolean),
 	@extschema@.cleanup_all(boolean, boolean),

@@ -44,6 +44,7 @@
 #include "src/access.h"
 #include "src/at_commit.h"
 #include "src/compat.h"
+#include "src/dashboard.h"
 #include "src/doctor.h"
 #include "src/explain.h"
 #include "src/hold.h"
@@ -65,6 +66,7 @@ PG_FUNCTION_INFO_V1(cleanup_explain);
 PG_FUNCTION_INFO_V1(cleanup_next_run);
 PG_FUNCTION_INFO_V1(cleanup_progress);
 PG_FUNCTION_INFO_V1(cleanup_check);
+PG_FUNCTION_INFO_V1(cleanup_dashboard);
 PG_FUNCTION_INFO_V1(cleanup_orphaned_files);
 PG_FUNCTION_INFO_V1(cleanup_failed_sessions);
 PG_FUNCTION_INFO_V1(cleanup_all);
@@ -261,6 +263,15 @@ cleanup_progress(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	progress_look(put_progress, fcinfo->resultinfo);
 	PG_RETURN_NULL();
+}
+
+/*
+ * cleanup_dashboard() returns text: one self-contained page of HTML.
+ */
+Datum
+cleanup_dashboard(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(dashboard_page()));
 }
 
 
