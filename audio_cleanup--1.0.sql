@@ -39,20 +39,20 @@ CREATE SEQUENCE @extschema@.cleanup_runs_run_id_seq;
 CREATE TABLE @extschema@.cleanup_runs (
 	run_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_runs_run_id_seq'),
 	started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-	finished_at timestamptz,
-	what text NOT NULL CHECK (what IN ('orphaned_files', 'failed_sessions', 'all')),
 	trigger text NOT NULL DEFAULT 'sql' CHECK (trigger IN ('sql', 'schedule', 'startup', 'catch-up')),
-	scheduled_for date,
+	what text NOT NULL CHECK (what IN ('orphaned_files', 'failed_sessions', 'all')),
 	status text NOT NULL DEFAULT 'pending' CHECK (status IN ('running', 'pending', 'done', 'failed', 'interrupted', 'blocked')),
-	message text,
-	requested_by name NOT NULL,
-	orphaned_files bigint NOT NULL DEFAULT 0,
-	failed_sessions bigint NOT NULL DEFAULT 0,
 	files bigint NOT NULL DEFAULT 0,
 	deleted bigint NOT NULL DEFAULT 0,
 	skipped bigint NOT NULL DEFAULT 0,
 	errors bigint NOT NULL DEFAULT 0,
 	bytes bigint NOT NULL DEFAULT 0,
+	orphaned_files bigint NOT NULL DEFAULT 0,
+	failed_sessions bigint NOT NULL DEFAULT 0,
+	requested_by name NOT NULL,
+	finished_at timestamptz,
+	scheduled_for date,
+	message text,
 	upload_dir text NOT NULL,
 	settings jsonb NOT NULL
 );
@@ -79,18 +79,18 @@ CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
 CREATE TABLE @extschema@.cleanup_files (
 	file_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_files_file_id_seq'),
 	run_id bigint NOT NULL,
-	file text COLLATE "C" NOT NULL,
+	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restored', 'skipped', 'failed')),
 	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session')),
+	size bigint NOT NULL,
+	freed bigint,
+	file text COLLATE "C" NOT NULL,
+	error text,
 	source text,
 	session_id text,
-	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restored', 'skipped', 'failed')),
-	size bigint NOT NULL,
-	modified_at timestamptz NOT NULL,
 	condemned_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	due_at timestamptz NOT NULL,
 	finished_at timestamptz,
-	freed bigint,
-	error text,
+	modified_at timestamptz NOT NULL,
 	inode bigint NOT NULL,
 	mtime_ns bigint NOT NULL,
 	ctime_ns bigint NOT NULL,
@@ -99,7 +99,8 @@ CREATE TABLE @extschema@.cleanup_files (
 ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanup_files.file_id;
 CREATE INDEX cleanup_files_run_id ON @extschema@.cleanup_files (run_id);
 CREATE INDEX cleanup_files_pending ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'pending';
-CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) WHERE state = 'trashed';
+CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) INCLUDE (size) WHERE state = 'trashed';
+CREATE INDEX cleanup_files_times ON @extschema@.cleanup_files USING brin (condemned_at, finished_at);
 COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
 COMMENT ON COLUMN @extschema@.cleanup_files.file IS 'path relative to the upload directory';
 COMMENT ON COLUMN @extschema@.cleanup_files.state IS
@@ -186,6 +187,47 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_check() IS
 'a doctor for the installation; status is ok, warning or error';
 
+CREATE FUNCTION @extschema@.cleanup_report(
+	since interval DEFAULT '30 days',
+	OUT day date, OUT runs bigint, OUT files bigint, OUT freed_mb numeric, OUT failed_sessions bigint,
+	OUT errors bigint, OUT restored bigint, OUT blocked bigint)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH limits AS (
+		SELECT greatest(current_date - since, min(r.started_at)::date)::date AS first
+		FROM @extschema@.cleanup_runs r HAVING count(*) > 0),
+	days AS (
+		SELECT (l.first + n) AS day FROM limits l, LATERAL generate_series(0, current_date - l.first) n),
+	runs AS (
+		SELECT r.started_at::date AS day, count(*) AS runs,
+			count(*) FILTER (WHERE r.status = 'blocked') AS blocked,
+			count(*) FILTER (WHERE r.status = 'failed' AND r.errors = 0) AS errors
+		FROM @extschema@.cleanup_runs r
+		WHERE r.started_at >= (SELECT l.first FROM limits l)
+		GROUP BY 1),
+	condemned AS (
+		SELECT f.condemned_at::date AS day, count(*) AS files,
+			count(DISTINCT (f.run_id, f.source, f.session_id)) FILTER (WHERE f.reason = 'failed_session') AS failed_sessions
+		FROM @extschema@.cleanup_files f
+		WHERE f.condemned_at >= (SELECT l.first FROM limits l) AND f.state IN ('trashed', 'deleted')
+		GROUP BY 1),
+	ended AS (
+		SELECT f.finished_at::date AS day, sum(f.freed) AS freed,
+			count(*) FILTER (WHERE f.state = 'failed') AS errors,
+			count(*) FILTER (WHERE f.state = 'restored') AS restored
+		FROM @extschema@.cleanup_files f
+		WHERE f.finished_at >= (SELECT l.first FROM limits l)
+		GROUP BY 1)
+	SELECT d.day, coalesce(r.runs, 0), coalesce(c.files, 0), round(coalesce(e.freed, 0) / 1048576, 2),
+		coalesce(c.failed_sessions, 0), coalesce(r.errors, 0) + coalesce(e.errors, 0), coalesce(e.restored, 0),
+		coalesce(r.blocked, 0)
+	FROM days d LEFT JOIN runs r USING (day) LEFT JOIN condemned c USING (day) LEFT JOIN ended e USING (day)
+	ORDER BY d.day
+$$;
+COMMENT ON FUNCTION @extschema@.cleanup_report(interval) IS
+'a row for each day of the session''s time zone, from the first run in that time until today: runs begun; files cleaned (deleted or in the trash) and failed sessions cleaned, by the day on which they were condemned; MiB given back to the file system, errors and files put back, by the day on which that happened; runs that a brake has refused';
+
 --
 -- To clean
 --
@@ -271,6 +313,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_next_run(),
 	@extschema@.cleanup_progress(),
 	@extschema@.cleanup_check(),
+	@extschema@.cleanup_report(interval),
 	@extschema@.cleanup_orphaned_files(boolean, boolean),
 	@extschema@.cleanup_failed_sessions(boolean, boolean),
 	@extschema@.cleanup_all(boolean, boolean),

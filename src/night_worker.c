@@ -25,6 +25,7 @@
 
 #include "src/at_commit.h"
 #include "src/compat.h"
+#include "src/history.h"
 #include "src/launcher.h"
 #include "src/ledger.h"
 #include "src/night_worker.h"
@@ -162,8 +163,26 @@ clean(const Extension *extension, RunRequest *request, MemoryContext context)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
+/* Whatever became of the run: a brake must not keep the history growing. */
+static void
+prune_history(const Extension *extension)
+{
+	bool		more;
+
+	pgstat_report_activity(STATE_RUNNING, "pruning the history");
+	do
+	{
+		worker_look_up();
+		worker_begin();
+		more = history_prune(extension);
+		worker_commit();
+	} while (more);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* *to_prune becomes the extension, if there was a run. */
 static NightOutcome
-do_job(const NightJob *job, MemoryContext context)
+do_job(const NightJob *job, MemoryContext context, Extension **to_prune)
 {
 	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0};
 	volatile NightOutcome outcome = NIGHT_DONE;
@@ -174,7 +193,10 @@ do_job(const NightJob *job, MemoryContext context)
 	{
 		extension = look_into_database(job, &request, context);
 		if (request.trigger != NULL)
+		{
+			*to_prune = extension;
 			clean(extension, &request, context);
+		}
 	}
 	PG_CATCH();
 	{
@@ -199,6 +221,7 @@ cleanup_night_worker_main(Datum unused)
 {
 	MemoryContext context;
 	NightJob	job;
+	Extension  *to_prune = NULL;
 
 	memcpy(&job, MyBgworkerEntry->bgw_extra, sizeof(job));
 	worker_receive_signals();
@@ -207,5 +230,7 @@ cleanup_night_worker_main(Datum unused)
 
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup night",
 									ALLOCSET_DEFAULT_SIZES);
-	launcher_report(job.number, do_job(&job, context));
+	launcher_report(job.number, do_job(&job, context, &to_prune));
+	if (to_prune != NULL)
+		prune_history(to_prune);
 }

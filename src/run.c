@@ -22,6 +22,7 @@
 
 #include "src/at_commit.h"
 #include "src/drain.h"
+#include "src/history.h"
 #include "src/ledger.h"
 #include "src/progress.h"
 #include "src/report.h"
@@ -386,6 +387,26 @@ run_to_end(CleanupPlan *plan, RunRequest *request)
 	return run.run_id;
 }
 
+/* After the run lock is given back: nobody waits for that. */
+static void
+prune_history(const CleanupPlan *plan)
+{
+	bool		more;
+
+	do
+	{
+		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup history",
+													  ALLOCSET_SMALL_SIZES);
+		MemoryContext caller = MemoryContextSwitchTo(context);
+
+		CHECK_FOR_INTERRUPTS();
+		more = history_prune(plan->extension);
+		MemoryContextSwitchTo(caller);
+		MemoryContextDelete(context);
+		SPI_commit_and_chain();
+	} while (more);
+}
+
 Jsonb *
 run_in_batches(RunRequest *request)
 {
@@ -420,6 +441,7 @@ run_in_batches(RunRequest *request)
 	PG_END_TRY();
 	extension_unlock_run(plan->extension);
 	result = copy_to(caller, report_outcome(plan, run_id));
+	prune_history(plan);
 	plan_end(plan);
 	SPI_finish();
 	return result;

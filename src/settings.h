@@ -39,6 +39,7 @@ typedef struct Settings
 	int			report_limit;	/* entries of a list */
 	int			batch_size;		/* files */
 	int			backup_retention_days;
+	int			history_retention_days; /* 0: for ever */
 	bool		search_unregistered;
 	int			max_run_minutes;	/* of a run in batches; 0: no limit */
 	int			files_per_second;	/* deleted; 0: no limit */
