@@ -228,6 +228,13 @@ $$;
 COMMENT ON FUNCTION @extschema@.cleanup_report(interval) IS
 'a row for each day of the session''s time zone, from the first run in that time until today: runs begun; files cleaned (deleted or in the trash) and failed sessions cleaned, by the day on which they were condemned; MiB given back to the file system, errors and files put back, by the day on which that happened; runs that a brake has refused';
 
+CREATE FUNCTION @extschema@.cleanup_missing_files(
+	OUT source text, OUT status text, OUT file_references bigint, OUT missing bigint, OUT examples text[])
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_missing_files() IS
+'a row for each source and each status in it: how many values of its file columns refer to a file, how many of these files are not there, and the first three of them; walks the directory and reads the sources, changes nothing, works on a standby';
+
 --
 -- To clean
 --
@@ -314,6 +321,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_progress(),
 	@extschema@.cleanup_check(),
 	@extschema@.cleanup_report(interval),
+	@extschema@.cleanup_missing_files(),
 	@extschema@.cleanup_orphaned_files(boolean, boolean),
 	@extschema@.cleanup_failed_sessions(boolean, boolean),
 	@extschema@.cleanup_all(boolean, boolean),

@@ -47,6 +47,7 @@
 #include "src/doctor.h"
 #include "src/explain.h"
 #include "src/launcher.h"
+#include "src/missing.h"
 #include "src/night_worker.h"
 #include "src/progress.h"
 #include "src/run.h"
@@ -62,6 +63,7 @@ PG_FUNCTION_INFO_V1(cleanup_explain);
 PG_FUNCTION_INFO_V1(cleanup_next_run);
 PG_FUNCTION_INFO_V1(cleanup_progress);
 PG_FUNCTION_INFO_V1(cleanup_check);
+PG_FUNCTION_INFO_V1(cleanup_missing_files);
 PG_FUNCTION_INFO_V1(cleanup_orphaned_files);
 PG_FUNCTION_INFO_V1(cleanup_failed_sessions);
 PG_FUNCTION_INFO_V1(cleanup_all);
@@ -167,6 +169,20 @@ cleanup_check(PG_FUNCTION_ARGS)
 {
 	InitMaterializedSRF(fcinfo, 0);
 	doctor_examine(put_finding, fcinfo->resultinfo);
+	PG_RETURN_NULL();
+}
+
+/*
+ * cleanup_missing_files() returns a row (source, status, file_references,
+ * missing, examples) for each source and status.
+ */
+Datum
+cleanup_missing_files(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	missing_files(rsinfo->setResult, rsinfo->setDesc);
 	PG_RETURN_NULL();
 }
 

@@ -24,7 +24,7 @@
 static const char *const viewer_functions[] = {
 	"cleanup_config()", "cleanup_status()", "cleanup_explain(text)", "cleanup_check()",
 	"cleanup_next_run()", "cleanup_progress()",
-	"cleanup_report(interval)"
+	"cleanup_report(interval)", "cleanup_missing_files()"
 };
 
 static const char *const operator_functions[] = {

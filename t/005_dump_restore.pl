@@ -54,7 +54,7 @@ is_deeply(contents('restored'), $before, 'sources, runs, files and sequences are
 is($node->safe_psql('restored', q{
 	SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
 	WHERE proname ~ '^cleanup_' AND has_function_privilege('looker', oid, 'execute')}),
-	'cleanup_check cleanup_config cleanup_explain cleanup_next_run cleanup_progress cleanup_report cleanup_status', 'and so are the rights');
+	'cleanup_check cleanup_config cleanup_explain cleanup_missing_files cleanup_next_run cleanup_progress cleanup_report cleanup_status', 'and so are the rights');
 is($node->safe_psql('restored', q{
 	SELECT count(*) FROM cleanup_sources s JOIN pg_class c ON c.oid = s.source}), 2, 'the sources are those of this database');
 is($node->safe_psql('restored', q{SELECT cleanup_status() -> 'potential_cleanup' -> 'error_count'}), 1,
