@@ -49,6 +49,7 @@
 #include "src/launcher.h"
 #include "src/missing.h"
 #include "src/night_worker.h"
+#include "src/notify.h"
 #include "src/progress.h"
 #include "src/run.h"
 #include "src/settings.h"
@@ -83,6 +84,7 @@ _PG_init(void)
 	progress_init();
 	launcher_init();
 	at_commit_init();
+	notify_init();
 }
 
 

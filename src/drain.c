@@ -33,6 +33,7 @@
 #include "src/drain.h"
 #include "src/ledger.h"
 #include "src/location.h"
+#include "src/notify.h"
 #include "src/plan.h"
 #include "src/progress.h"
 
@@ -588,6 +589,7 @@ drain_finish_run(const Extension *extension, int64 run_id)
 
 	if (!ledger_finish_run(extension, run_id, &summary))
 		return;
+	notify_run(extension, run_id);
 	ereport(LOG,
 			(errmsg("audio_cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
 					"%lld kept as backup, %lld skipped, %lld failed, %.2f MiB freed, %.3f s",

@@ -29,6 +29,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "src/file_ops.h"
@@ -133,19 +134,30 @@ prune(void *arg)
 	extension_stop_acting(&saved);
 }
 
-bool
-history_prune(const Extension *extension)
+static void
+try_pruning(Pruning *pruning)
 {
-	Pruning		pruning = {extension, settings_snapshot()->history_retention_days, false};
-	ErrorData  *error;
+	ErrorData  *error = sql_try(prune, pruning);
 
-	if (pruning.retention_days == 0)
-		return false;
-	error = sql_try(prune, &pruning);
 	if (error == NULL)
-		return pruning.more;
+		return;
+	pruning->more = false;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
 			 errmsg("audio_cleanup could not forget old history: %s", error->message)));
-	return false;
+}
+
+bool
+history_prune(const Extension *extension)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup history",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	Pruning		pruning = {extension, settings_snapshot()->history_retention_days, false};
+
+	if (pruning.retention_days > 0)
+		try_pruning(&pruning);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+	return pruning.more;
 }

@@ -184,7 +184,7 @@ prune_history(const Extension *extension)
 static NightOutcome
 do_job(const NightJob *job, MemoryContext context, Extension **to_prune)
 {
-	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0};
+	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0, true};
 	volatile NightOutcome outcome = NIGHT_DONE;
 	ErrorData  *error;
 	Extension  *extension;

@@ -24,6 +24,7 @@
 #include "src/drain.h"
 #include "src/history.h"
 #include "src/ledger.h"
+#include "src/notify.h"
 #include "src/progress.h"
 #include "src/report.h"
 #include "src/run.h"
@@ -305,6 +306,7 @@ attempt(BatchRun *run, void (*work) (void *arg))
 		return;
 	ledger_cut_short(run->plan->extension, run->run_id, status_of(run->plan, error),
 					 error_text(error));
+	notify_run(run->plan->extension, run->run_id);
 	SPI_commit_and_chain();
 	ReThrowError(error);
 }
@@ -360,9 +362,12 @@ run_batches(BatchRun *run)
 
 	require_extension(run);
 	if (run->more)
+	{
 		ledger_cut_short(run->plan->extension, run->run_id, "interrupted",
 						 psprintf("stopped after %d minutes (audio_cleanup.max_run_minutes); the next run goes on",
 								  run->pace.max_run_minutes));
+		notify_run(run->plan->extension, run->run_id);
+	}
 	else
 		ledger_end_batches(run->plan->extension, run->run_id);
 	SPI_commit_and_chain();
@@ -387,24 +392,19 @@ run_to_end(CleanupPlan *plan, RunRequest *request)
 	return run.run_id;
 }
 
-/* After the run lock is given back: nobody waits for that. */
+/* After all locks are given back: nobody waits for that. */
 static void
-prune_history(const CleanupPlan *plan)
+prune_history(void)
 {
-	bool		more;
+	Extension  *extension = extension_lookup(true);
+	bool		more = extension != NULL;
 
-	do
+	while (more)
 	{
-		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup history",
-													  ALLOCSET_SMALL_SIZES);
-		MemoryContext caller = MemoryContextSwitchTo(context);
-
 		CHECK_FOR_INTERRUPTS();
-		more = history_prune(plan->extension);
-		MemoryContextSwitchTo(caller);
-		MemoryContextDelete(context);
+		more = history_prune(extension);
 		SPI_commit_and_chain();
-	} while (more);
+	}
 }
 
 Jsonb *
@@ -441,8 +441,9 @@ run_in_batches(RunRequest *request)
 	PG_END_TRY();
 	extension_unlock_run(plan->extension);
 	result = copy_to(caller, report_outcome(plan, run_id));
-	prune_history(plan);
 	plan_end(plan);
+	if (!request->leave_history)
+		prune_history();
 	SPI_finish();
 	return result;
 }
