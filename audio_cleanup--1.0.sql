@@ -111,6 +111,36 @@ COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the fi
 COMMENT ON COLUMN @extschema@.cleanup_files.inode IS 'with size, mtime_ns, ctime_ns and btime_ns the identity of the file: another file of the same name is never touched';
 
 --
+-- Figures that only grow, whatever of the history is forgotten
+--
+
+CREATE TABLE @extschema@.cleanup_totals (
+	name text COLLATE "C",
+	label text COLLATE "C",
+	value bigint NOT NULL,
+	PRIMARY KEY (name, label)
+);
+COMMENT ON TABLE @extschema@.cleanup_totals IS
+'the counters of cleanup_metrics, since the extension was created; maintained by triggers on cleanup_files and cleanup_runs';
+COMMENT ON COLUMN @extschema@.cleanup_totals.label IS 'reason or status that is counted; empty: there is but one';
+
+CREATE FUNCTION @extschema@.cleanup_count_files() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_count_files() IS 'adds files that have come to their end to cleanup_totals';
+CREATE FUNCTION @extschema@.cleanup_count_runs() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_count_runs() IS 'adds runs that have come to their end to cleanup_totals';
+
+CREATE TRIGGER cleanup_count_files AFTER UPDATE ON @extschema@.cleanup_files
+	REFERENCING OLD TABLE AS cleanup_old NEW TABLE AS cleanup_new
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.cleanup_count_files();
+CREATE TRIGGER cleanup_count_runs AFTER UPDATE ON @extschema@.cleanup_runs
+	REFERENCING OLD TABLE AS cleanup_old NEW TABLE AS cleanup_new
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.cleanup_count_runs();
+COMMENT ON TRIGGER cleanup_count_files ON @extschema@.cleanup_files IS 'keeps cleanup_totals';
+COMMENT ON TRIGGER cleanup_count_runs ON @extschema@.cleanup_runs IS 'keeps cleanup_totals';
+
+--
 -- Claims: the twin of the file in the upload directory.  Its content is not
 -- dumped on purpose: a restored dump must not pass for the owner.
 --
@@ -235,6 +265,19 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_missing_files() IS
 'a row for each source and each status in it: how many values of its file columns refer to a file, how many of these files are not there, and the first three of them; walks the directory and reads the sources, changes nothing, works on a standby';
 
+CREATE FUNCTION @extschema@.cleanup_metrics(
+	OUT name text, OUT labels jsonb, OUT value double precision, OUT help text, OUT type text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_metrics() IS 'what the view of this name shows';
+
+CREATE VIEW @extschema@.cleanup_metrics AS SELECT * FROM @extschema@.cleanup_metrics();
+COMMENT ON VIEW @extschema@.cleanup_metrics IS
+'figures for a monitoring system, by the names of Prometheus; cheap to read: no directory is walked and no source is read';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.labels IS 'such as {"reason": "orphan"}; {} if there is none';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.value IS 'bytes, seconds, seconds since 1970, or a number of things, as the name says';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.type IS 'counter: only ever grows; gauge: goes up and down';
+
 --
 -- To clean
 --
@@ -305,13 +348,15 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files_file_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_totals', '');
 
 --
 -- Nobody but those who are granted access
 --
 
 REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files,
-	@extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress FROM PUBLIC;
+	@extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress,
+	@extschema@.cleanup_totals, @extschema@.cleanup_metrics FROM PUBLIC;
 REVOKE ALL ON SEQUENCE @extschema@.cleanup_runs_run_id_seq, @extschema@.cleanup_files_file_id_seq FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_config(),
@@ -322,6 +367,9 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_check(),
 	@extschema@.cleanup_report(interval),
 	@extschema@.cleanup_missing_files(),
+	@extschema@.cleanup_metrics(),
+	@extschema@.cleanup_count_files(),
+	@extschema@.cleanup_count_runs(),
 	@extschema@.cleanup_orphaned_files(boolean, boolean),
 	@extschema@.cleanup_failed_sessions(boolean, boolean),
 	@extschema@.cleanup_all(boolean, boolean),

@@ -24,7 +24,7 @@
 static const char *const viewer_functions[] = {
 	"cleanup_config()", "cleanup_status()", "cleanup_explain(text)", "cleanup_check()",
 	"cleanup_next_run()", "cleanup_progress()",
-	"cleanup_report(interval)", "cleanup_missing_files()"
+	"cleanup_report(interval)", "cleanup_missing_files()", "cleanup_metrics()"
 };
 
 static const char *const operator_functions[] = {
@@ -33,7 +33,8 @@ static const char *const operator_functions[] = {
 };
 
 static const char *const viewer_tables[] = {
-	"cleanup_sources", "cleanup_runs", "cleanup_files", "cleanup_progress"
+	"cleanup_sources", "cleanup_runs", "cleanup_files", "cleanup_progress",
+	"cleanup_metrics"
 };
 
 static const char *

@@ -117,6 +117,12 @@ extern void store_close(FileStore *store);
 extern int	store_check_writable(FileStore *store);
 
 /*
+ * Bytes that this process may still write in the directory's file system, and
+ * its size.  Returns 0 or an errno.
+ */
+extern int	store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes);
+
+/*
  * Identity of the regular file at `path`.  Commit-safe.
  * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.
  */
