@@ -83,21 +83,35 @@ $node->safe_psql('postgres', q{
 	SELECT cleanup_grant_access('prometheus');
 });
 
+# another database, with a directory of its own
+put_files("$dir of other", 'wanted.mp3');
+$node->safe_psql('postgres', qq{
+	CREATE DATABASE other;
+	ALTER DATABASE other SET audio_cleanup.upload_dir = '$dir of other';
+});
+make_schema($node, 'other');
+$node->safe_psql('other', q{
+	INSERT INTO sessions (audio_url) VALUES ('wanted.mp3');
+	CALL cleanup_run();
+	SELECT cleanup_grant_access('prometheus');
+});
+
 # ---- the exporter ----
 
 my $exporter_port = PostgreSQL::Test::Cluster::get_free_port();
 my $exporter = "http://127.0.0.1:$exporter_port/metrics";
 
-start_program('exporter', { DATA_SOURCE_NAME => 'user=prometheus dbname=postgres sslmode=disable host='
-		  . $node->host . ' port=' . $node->port },
+start_program('exporter', { DATA_SOURCE_NAME => join ',', map {
+			"user=prometheus dbname=$_ sslmode=disable host=" . $node->host . ' port=' . $node->port } 'postgres', 'other' },
 	'prometheus-postgres-exporter', '--disable-default-metrics', '--disable-settings-metrics',
+	'--no-collector.database', '--no-collector.bgwriter',
 	"--web.listen-address=127.0.0.1:$exporter_port", "--extend.query-path=$monitoring/queries.yaml");
 
 # Of our metrics: "name{label=value,...}" => value, and name => type.
 sub scrape
 {
 	my ($text) = @_;
-	my (%values, %types, @elsewhere);
+	my (%values, %types, %elsewhere);
 
 	foreach my $line (split /\n/, $text)
 	{
@@ -110,12 +124,17 @@ sub scrape
 			my ($name, $value) = ($1, $3);
 			my %labels = $2 =~ /(\w+)="([^"]*)"/g;
 
-			push @elsewhere, $line unless (delete $labels{datname} // '') eq 'postgres';
+			my $datname = delete $labels{datname} // '';
 			delete $labels{server};
+			$elsewhere{"$datname $name"} = $value + 0 unless $datname eq 'postgres';
+			next if $datname ne 'postgres';
 			$values{ $name . '{' . join(',', map { "$_=$labels{$_}" } sort keys %labels) . '}' } = $value + 0;
 		}
 	}
-	is_deeply(\@elsewhere, [], 'each says of which database it is');
+	is_deeply([ grep { !/^other / } keys %elsewhere ], [], 'each figure says of which database it is');
+	is($elsewhere{'other audio_cleanup_sources'}, 1, 'and those of the other database are told apart');
+	my %seen = map { (split /\{/)[0] => 1 } keys %values;
+	delete @types{ grep { !$seen{$_} } keys %types };
 	return (\%values, \%types);
 }
 
@@ -221,7 +240,7 @@ compare('without the directory');
 rename "$dir.away", $dir or die;
 $node->safe_psql('postgres', 'CALL cleanup_run(force => true)');
 ok(wait_until(sub { firing() eq '' }), 'and all is well again');
-is(value_of('audio_cleanup_files_deleted_total{reason="orphan"}'), 5, 'with two files more');
+ok(wait_until(sub { value_of('audio_cleanup_files_deleted_total{reason="orphan",datname="postgres"}') eq '5' }), 'with two files more');
 $node->stop;
 ok(wait_until(sub { firing() eq 'AudioCleanupNoMetrics' }), 'AudioCleanupNoMetrics fires when the server is down');
 unlike(slurp_file("$folder/prometheus.log"), qr/level=error/, 'Prometheus has nothing to complain of');
