@@ -39,20 +39,20 @@ CREATE SEQUENCE @extschema@.cleanup_runs_run_id_seq;
 CREATE TABLE @extschema@.cleanup_runs (
 	run_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_runs_run_id_seq'),
 	started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-	finished_at timestamptz,
-	what text NOT NULL CHECK (what IN ('orphaned_files', 'failed_sessions', 'all')),
 	trigger text NOT NULL DEFAULT 'sql' CHECK (trigger IN ('sql', 'schedule', 'startup', 'catch-up')),
-	scheduled_for date,
+	what text NOT NULL CHECK (what IN ('orphaned_files', 'failed_sessions', 'all')),
 	status text NOT NULL DEFAULT 'pending' CHECK (status IN ('running', 'pending', 'done', 'failed', 'interrupted', 'blocked')),
-	message text,
-	requested_by name NOT NULL,
-	orphaned_files bigint NOT NULL DEFAULT 0,
-	failed_sessions bigint NOT NULL DEFAULT 0,
 	files bigint NOT NULL DEFAULT 0,
 	deleted bigint NOT NULL DEFAULT 0,
 	skipped bigint NOT NULL DEFAULT 0,
 	errors bigint NOT NULL DEFAULT 0,
 	bytes bigint NOT NULL DEFAULT 0,
+	orphaned_files bigint NOT NULL DEFAULT 0,
+	failed_sessions bigint NOT NULL DEFAULT 0,
+	requested_by name NOT NULL,
+	finished_at timestamptz,
+	scheduled_for date,
+	message text,
 	upload_dir text NOT NULL,
 	settings jsonb NOT NULL
 );
@@ -80,18 +80,18 @@ CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
 CREATE TABLE @extschema@.cleanup_files (
 	file_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_files_file_id_seq'),
 	run_id bigint NOT NULL,
-	file text COLLATE "C" NOT NULL,
+	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restoring', 'restored', 'skipped', 'failed')),
 	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session', 'unknown')),
+	size bigint NOT NULL,
+	freed bigint,
+	file text COLLATE "C" NOT NULL,
+	error text,
 	source text,
 	session_id text,
-	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restoring', 'restored', 'skipped', 'failed')),
-	size bigint NOT NULL,
-	modified_at timestamptz NOT NULL,
 	condemned_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	due_at timestamptz NOT NULL,
 	finished_at timestamptz,
-	freed bigint,
-	error text,
+	modified_at timestamptz NOT NULL,
 	restore_as text,
 	inode bigint NOT NULL,
 	mtime_ns bigint NOT NULL,
@@ -101,10 +101,12 @@ CREATE TABLE @extschema@.cleanup_files (
 ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanup_files.file_id;
 CREATE INDEX cleanup_files_run_id ON @extschema@.cleanup_files (run_id);
 CREATE INDEX cleanup_files_pending ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'pending';
-CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) WHERE state = 'trashed';
+CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) INCLUDE (size) WHERE state = 'trashed';
 CREATE INDEX cleanup_files_backup ON @extschema@.cleanup_files (file) WHERE state = 'trashed';
 CREATE INDEX cleanup_files_restoring ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'restoring';
 CREATE INDEX cleanup_files_failed ON @extschema@.cleanup_files (finished_at, file_id) WHERE state = 'failed';
+CREATE INDEX cleanup_files_not_over ON @extschema@.cleanup_files (run_id) WHERE state NOT IN ('deleted', 'skipped', 'restored');
+CREATE INDEX cleanup_files_times ON @extschema@.cleanup_files USING brin (condemned_at, finished_at);
 COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
 COMMENT ON COLUMN @extschema@.cleanup_files.file IS 'path relative to the upload directory';
 COMMENT ON COLUMN @extschema@.cleanup_files.reason IS
@@ -158,6 +160,36 @@ COMMENT ON COLUMN @extschema@.cleanup_backups.file IS 'path relative to the uplo
 COMMENT ON COLUMN @extschema@.cleanup_backups.size IS 'bytes';
 COMMENT ON COLUMN @extschema@.cleanup_backups.path IS 'where it lies, for who has to do without the database';
 COMMENT ON COLUMN @extschema@.cleanup_backups.total_size IS 'bytes of all of them';
+
+--
+-- Figures that only grow, whatever of the history is forgotten
+--
+
+CREATE TABLE @extschema@.cleanup_totals (
+	name text COLLATE "C",
+	label text COLLATE "C",
+	value bigint NOT NULL,
+	PRIMARY KEY (name, label)
+);
+COMMENT ON TABLE @extschema@.cleanup_totals IS
+'the counters of cleanup_metrics, since the extension was created; maintained by triggers on cleanup_files and cleanup_runs';
+COMMENT ON COLUMN @extschema@.cleanup_totals.label IS 'reason or status that is counted; empty: there is but one';
+
+CREATE FUNCTION @extschema@.cleanup_count_files() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_count_files() IS 'adds files that have come to their end to cleanup_totals';
+CREATE FUNCTION @extschema@.cleanup_count_runs() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_count_runs() IS 'adds runs that have come to their end to cleanup_totals';
+
+CREATE TRIGGER cleanup_count_files AFTER UPDATE ON @extschema@.cleanup_files
+	REFERENCING OLD TABLE AS cleanup_old NEW TABLE AS cleanup_new
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.cleanup_count_files();
+CREATE TRIGGER cleanup_count_runs AFTER UPDATE ON @extschema@.cleanup_runs
+	REFERENCING OLD TABLE AS cleanup_old NEW TABLE AS cleanup_new
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.cleanup_count_runs();
+COMMENT ON TRIGGER cleanup_count_files ON @extschema@.cleanup_files IS 'keeps cleanup_totals';
+COMMENT ON TRIGGER cleanup_count_runs ON @extschema@.cleanup_runs IS 'keeps cleanup_totals';
 
 --
 -- Claims: the twin of the file in the upload directory.  Its content is not
@@ -240,6 +272,66 @@ CREATE FUNCTION @extschema@.cleanup_dashboard() RETURNS text
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_dashboard() IS
 'how the cleaning goes, as one self-contained page of HTML in ASCII; looks at the upload directory as cleanup_status() does; works on a standby';
+CREATE FUNCTION @extschema@.cleanup_report(
+	since interval DEFAULT '30 days',
+	OUT day date, OUT runs bigint, OUT files bigint, OUT freed_mb numeric, OUT failed_sessions bigint,
+	OUT errors bigint, OUT restored bigint, OUT blocked bigint)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH limits AS (
+		SELECT greatest(current_date - since, min(r.started_at)::date)::date AS first
+		FROM @extschema@.cleanup_runs r HAVING count(*) > 0),
+	days AS (
+		SELECT (l.first + n) AS day FROM limits l, LATERAL generate_series(0, current_date - l.first) n),
+	runs AS (
+		SELECT r.started_at::date AS day, count(*) AS runs,
+			count(*) FILTER (WHERE r.status = 'blocked') AS blocked,
+			count(*) FILTER (WHERE r.status = 'failed' AND r.errors = 0) AS errors
+		FROM @extschema@.cleanup_runs r
+		WHERE r.started_at >= (SELECT l.first FROM limits l)
+		GROUP BY 1),
+	condemned AS (
+		SELECT f.condemned_at::date AS day, count(*) AS files,
+			count(DISTINCT (f.run_id, f.source, f.session_id)) FILTER (WHERE f.reason = 'failed_session') AS failed_sessions
+		FROM @extschema@.cleanup_files f
+		WHERE f.condemned_at >= (SELECT l.first FROM limits l) AND f.state IN ('trashed', 'deleted')
+		GROUP BY 1),
+	ended AS (
+		SELECT f.finished_at::date AS day, sum(f.freed) AS freed,
+			count(*) FILTER (WHERE f.state = 'failed') AS errors,
+			count(*) FILTER (WHERE f.state = 'restored') AS restored
+		FROM @extschema@.cleanup_files f
+		WHERE f.finished_at >= (SELECT l.first FROM limits l)
+		GROUP BY 1)
+	SELECT d.day, coalesce(r.runs, 0), coalesce(c.files, 0), round(coalesce(e.freed, 0) / 1048576, 2),
+		coalesce(c.failed_sessions, 0), coalesce(r.errors, 0) + coalesce(e.errors, 0), coalesce(e.restored, 0),
+		coalesce(r.blocked, 0)
+	FROM days d LEFT JOIN runs r USING (day) LEFT JOIN condemned c USING (day) LEFT JOIN ended e USING (day)
+	ORDER BY d.day
+$$;
+COMMENT ON FUNCTION @extschema@.cleanup_report(interval) IS
+'a row for each day of the session''s time zone, from the first run in that time until today: runs begun; files cleaned (deleted or in the trash) and failed sessions cleaned, by the day on which they were condemned; MiB given back to the file system, errors and files put back, by the day on which that happened; runs that a brake has refused';
+
+CREATE FUNCTION @extschema@.cleanup_missing_files(
+	OUT source text, OUT status text, OUT file_references bigint, OUT missing bigint, OUT examples text[])
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_missing_files() IS
+'a row for each source and each status in it: how many values of its file columns refer to a file, how many of these files are not there, and the first three of them; walks the directory and reads the sources, changes nothing, works on a standby';
+
+CREATE FUNCTION @extschema@.cleanup_metrics(
+	OUT name text, OUT labels jsonb, OUT value double precision, OUT help text, OUT type text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_metrics() IS 'what the view of this name shows';
+
+CREATE VIEW @extschema@.cleanup_metrics AS SELECT * FROM @extschema@.cleanup_metrics();
+COMMENT ON VIEW @extschema@.cleanup_metrics IS
+'figures for a monitoring system, by the names of Prometheus; cheap to read: no directory is walked and no source is read';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.labels IS 'such as {"reason": "orphan"}; {} if there is none';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.value IS 'bytes, seconds, seconds since 1970, or a number of things, as the name says';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.type IS 'counter: only ever grows; gauge: goes up and down';
 
 --
 -- To clean
@@ -347,6 +439,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files_file_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_cleared', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_holds', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_totals', '');
 
 --
 -- Nobody but those who are granted access
@@ -354,7 +447,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_holds', '');
 
 REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files,
 	@extschema@.cleanup_cleared, @extschema@.cleanup_holds, @extschema@.cleanup_backups,
-	@extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress FROM PUBLIC;
+	@extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress,
+	@extschema@.cleanup_totals, @extschema@.cleanup_metrics FROM PUBLIC;
 REVOKE ALL ON SEQUENCE @extschema@.cleanup_runs_run_id_seq, @extschema@.cleanup_files_file_id_seq FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_config(),
@@ -364,6 +458,11 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_progress(),
 	@extschema@.cleanup_check(),
 	@extschema@.cleanup_dashboard(),
+	@extschema@.cleanup_report(interval),
+	@extschema@.cleanup_missing_files(),
+	@extschema@.cleanup_metrics(),
+	@extschema@.cleanup_count_files(),
+	@extschema@.cleanup_count_runs(),
 	@extschema@.cleanup_orphaned_files(boolean, boolean),
 	@extschema@.cleanup_failed_sessions(boolean, boolean),
 	@extschema@.cleanup_all(boolean, boolean),

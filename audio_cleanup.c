@@ -30,6 +30,7 @@
 
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -50,7 +51,10 @@
 #include "src/hold.h"
 #include "src/launcher.h"
 #include "src/location.h"
+#include "src/metrics.h"
+#include "src/missing.h"
 #include "src/night_worker.h"
+#include "src/notify.h"
 #include "src/progress.h"
 #include "src/restore.h"
 #include "src/run.h"
@@ -67,6 +71,10 @@ PG_FUNCTION_INFO_V1(cleanup_next_run);
 PG_FUNCTION_INFO_V1(cleanup_progress);
 PG_FUNCTION_INFO_V1(cleanup_check);
 PG_FUNCTION_INFO_V1(cleanup_dashboard);
+PG_FUNCTION_INFO_V1(cleanup_missing_files);
+PG_FUNCTION_INFO_V1(cleanup_metrics);
+PG_FUNCTION_INFO_V1(cleanup_count_files);
+PG_FUNCTION_INFO_V1(cleanup_count_runs);
 PG_FUNCTION_INFO_V1(cleanup_orphaned_files);
 PG_FUNCTION_INFO_V1(cleanup_failed_sessions);
 PG_FUNCTION_INFO_V1(cleanup_all);
@@ -91,6 +99,7 @@ _PG_init(void)
 	progress_init();
 	launcher_init();
 	at_commit_init();
+	notify_init();
 }
 
 
@@ -178,6 +187,79 @@ cleanup_check(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	doctor_examine(put_finding, fcinfo->resultinfo);
 	PG_RETURN_NULL();
+}
+
+/*
+ * cleanup_missing_files() returns a row (source, status, file_references,
+ * missing, examples) for each source and status.
+ */
+Datum
+cleanup_missing_files(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	missing_files(rsinfo->setResult, rsinfo->setDesc);
+	PG_RETURN_NULL();
+}
+
+static void
+put_metric(const Metric *metric, Jsonb *labels, double value, void *arg)
+{
+	ReturnSetInfo *rsinfo = arg;
+	Datum		values[5];
+	bool		nulls[5] = {false};
+
+	values[0] = CStringGetTextDatum(metric->name);
+	values[1] = JsonbPGetDatum(labels);
+	values[2] = Float8GetDatum(value);
+	values[3] = CStringGetTextDatum(metric->help);
+	values[4] = CStringGetTextDatum(metric->type);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * cleanup_metrics() returns a row (name, labels, value, help, type) for each
+ * figure.
+ */
+Datum
+cleanup_metrics(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	metrics_collect(put_metric, fcinfo->resultinfo);
+	PG_RETURN_NULL();
+}
+
+/* The rows before and after an UPDATE, for `count` to look at. */
+static Datum
+count_ended(FunctionCallInfo fcinfo, void (*count) (void))
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("this function can only be called as a trigger")));
+	SPI_connect();
+	if (SPI_register_trigger_data((TriggerData *) fcinfo->context) != SPI_OK_TD_REGISTER)
+		elog(ERROR, "could not register the rows of a trigger");
+	count();
+	SPI_finish();
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * cleanup_count_files() and cleanup_count_runs() are triggers AFTER UPDATE,
+ * for each statement, with transition tables cleanup_old and cleanup_new.
+ */
+Datum
+cleanup_count_files(PG_FUNCTION_ARGS)
+{
+	return count_ended(fcinfo, metrics_count_files);
+}
+
+Datum
+cleanup_count_runs(PG_FUNCTION_ARGS)
+{
+	return count_ended(fcinfo, metrics_count_runs);
 }
 
 /*

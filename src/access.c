@@ -23,7 +23,8 @@
 
 static const char *const viewer_functions[] = {
 	"cleanup_config()", "cleanup_status()", "cleanup_explain(text)", "cleanup_check()",
-	"cleanup_next_run()", "cleanup_progress()", "cleanup_dashboard()"
+	"cleanup_next_run()", "cleanup_progress()", "cleanup_dashboard()",
+	"cleanup_report(interval)", "cleanup_missing_files()", "cleanup_metrics()"
 };
 
 static const char *const operator_functions[] = {
@@ -35,7 +36,7 @@ static const char *const operator_functions[] = {
 
 static const char *const viewer_tables[] = {
 	"cleanup_sources", "cleanup_runs", "cleanup_files", "cleanup_progress",
-	"cleanup_backups", "cleanup_holds"
+	"cleanup_backups", "cleanup_holds", "cleanup_metrics"
 };
 
 static const char *

@@ -35,6 +35,7 @@
 #include "src/drain.h"
 #include "src/ledger.h"
 #include "src/location.h"
+#include "src/notify.h"
 #include "src/plan.h"
 #include "src/progress.h"
 
@@ -735,6 +736,7 @@ drain_finish_run(const Extension *extension, int64 run_id)
 		ledger_correct_run(extension, run_id);
 		return;
 	}
+	notify_run(extension, run_id);
 	ereport(LOG,
 			(errmsg("audio_cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
 					"%lld kept as backup, %lld skipped, %lld failed, %.2f MiB freed, %.3f s",

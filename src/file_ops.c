@@ -62,6 +62,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #ifdef __linux__
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -2112,6 +2113,18 @@ store_check_writable(FileStore *store)
 {
 	return faccessat(store->root.fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ?
 		0 : errno;
+}
+
+int
+store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
+{
+	struct statvfs space;
+
+	if (fstatvfs(store->root.fd, &space) != 0)
+		return errno;
+	*free_bytes = (int64) space.f_bavail * (int64) space.f_frsize;
+	*size_bytes = (int64) space.f_blocks * (int64) space.f_frsize;
+	return 0;
 }
 
 FileResult

@@ -156,6 +156,12 @@ extern bool store_is_quick(const FileStore *store);
 extern void store_set_stop(FileStore *store, bool (*stop) (void));
 
 /*
+ * Bytes that this process may still write in the directory's file system, and
+ * its size.  Returns 0 or an errno.
+ */
+extern int	store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes);
+
+/*
  * Identity of the regular file at `path`.  Commit-safe.
  * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.
  */

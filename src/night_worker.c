@@ -25,6 +25,7 @@
 
 #include "src/at_commit.h"
 #include "src/compat.h"
+#include "src/history.h"
 #include "src/launcher.h"
 #include "src/ledger.h"
 #include "src/night_worker.h"
@@ -164,10 +165,31 @@ clean(const Extension *extension, RunRequest *request, MemoryContext context)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-static NightOutcome
-do_job(const NightJob *job, MemoryContext context, const char **reason)
+/* Whatever became of the run: a brake must not keep the history growing. */
+static void
+prune_history(const Extension *extension)
 {
-	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0};
+	bool		more;
+
+	pgstat_report_activity(STATE_RUNNING, "pruning the history");
+	do
+	{
+		worker_look_up();
+		worker_begin();
+		more = history_prune(extension);
+		worker_commit();
+	} while (more);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/*
+ * *to_prune becomes the extension, if there was a run; *reason, why there was
+ * none, if it is to be tried again.
+ */
+static NightOutcome
+do_job(const NightJob *job, MemoryContext context, Extension **to_prune, const char **reason)
+{
+	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0, true};
 	volatile NightOutcome outcome = NIGHT_DONE;
 	ErrorData  *error;
 	Extension  *extension;
@@ -176,7 +198,10 @@ do_job(const NightJob *job, MemoryContext context, const char **reason)
 	{
 		extension = look_into_database(job, &request, context);
 		if (request.trigger != NULL)
+		{
+			*to_prune = extension;
 			clean(extension, &request, context);
+		}
 	}
 	PG_CATCH();
 	{
@@ -206,6 +231,7 @@ cleanup_night_worker_main(Datum unused)
 	NightJob	job;
 	NightOutcome outcome;
 	const char *reason = "";
+	Extension  *to_prune = NULL;
 
 	memcpy(&job, MyBgworkerEntry->bgw_extra, sizeof(job));
 	worker_receive_signals();
@@ -214,6 +240,8 @@ cleanup_night_worker_main(Datum unused)
 
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup night",
 									ALLOCSET_DEFAULT_SIZES);
-	outcome = do_job(&job, context, &reason);
+	outcome = do_job(&job, context, &to_prune, &reason);
 	launcher_report(job.number, outcome, reason);
+	if (to_prune != NULL)
+		prune_history(to_prune);
 }

@@ -331,22 +331,31 @@ escape_name(const char *name)
 	return escaped.data;
 }
 
-static void
-add_walked_file(CleanupPlan *plan, Match *match, const char *path)
+typedef struct WalkedFiles
 {
+	CleanupPlan *plan;
+	Match	   *match;
+} WalkedFiles;
+
+static void
+add_walked_file(const char *path, void *arg)
+{
+	WalkedFiles *walked = arg;
+	CleanupPlan *plan = walked->plan;
+
 	if (!key_is_audio(&plan->settings->rules, path))
 		return;
 	plan->files_seen++;
 	progress_add(PROGRESS_WALKED, 1);
 	if (is_readable_name(plan, path))
-		match_add(match, path);
+		match_add(walked->match, path);
 	else if ((plan->what & CLEAN_ORPHANS) != 0)
 		add_error(plan, psprintf("file name \"%s\" is not valid in encoding \"%s\"; the file is left alone",
 								 escape_name(path), GetDatabaseEncodingName()));
 }
 
 static void
-walk_into(CleanupPlan *plan, TreeWalk *walk, Match *match)
+walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
 {
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup walk",
 												  ALLOCSET_SMALL_SIZES);
@@ -359,7 +368,7 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, Match *match)
 	while ((step = walk_next(walk, &path)) == WALK_FILE)
 	{
 		progress_tick();
-		add_walked_file(plan, match, path);
+		sink(path, arg);
 		MemoryContextReset(scratch);
 	}
 	MemoryContextSwitchTo(caller);
@@ -375,19 +384,49 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, Match *match)
 }
 
 static void
-walk_directory(CleanupPlan *plan, Match *match)
+walk_directory(CleanupPlan *plan, PlanWalkSink sink, void *arg)
 {
 	TreeWalk   *walk = walk_begin(plan->store, plan->settings->recurse);
 
 	PG_TRY();
 	{
-		walk_into(plan, walk, match);
+		walk_into(plan, walk, sink, arg);
 	}
 	PG_FINALLY();
 	{
 		walk_end(walk);
 	}
 	PG_END_TRY();
+}
+
+typedef struct ReadableFiles
+{
+	CleanupPlan *plan;
+	PlanWalkSink sink;
+	void	   *arg;
+} ReadableFiles;
+
+static void
+pass_readable(const char *path, void *arg)
+{
+	ReadableFiles *files = arg;
+
+	progress_add(PROGRESS_WALKED, 1);
+	if (is_readable_name(files->plan, path))
+		files->sink(path, files->arg);
+}
+
+void
+plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg)
+{
+	ReadableFiles files = {plan, sink, arg};
+
+	/* what stands in the way of a deletion is no matter here */
+	plan->brakes = NIL;
+	progress_set_phase(PHASE_WALKING);
+	walk_directory(plan, pass_readable, &files);
+	if (plan->brakes != NIL)
+		brake_raise(llast(plan->brakes));
 }
 
 
@@ -541,10 +580,11 @@ static void
 survey_files(CleanupPlan *plan)
 {
 	Match	   *match = begin_match(plan->settings);
+	WalkedFiles walked = {plan, match};
 
 	plan->looked_at_ns = now_ns();
 	progress_set_phase(PHASE_WALKING);
-	walk_directory(plan, match);
+	walk_directory(plan, add_walked_file, &walked);
 	if (plan->brakes == NIL)
 	{
 		plan->surveyed = true;

@@ -99,6 +99,15 @@ extern void plan_open(CleanupPlan *plan);
 extern void plan_survey(CleanupPlan *plan, bool interxact);
 
 /*
+ * For a look at an open plan's directory that decides nothing: pass every file
+ * to `sink`, whatever its extension, but those whose name is not valid in the
+ * database's encoding.  Forgets the plan's brakes.  ERROR if it cannot be read whole.
+ */
+typedef void (*PlanWalkSink) (const char *path, void *arg);
+
+extern void plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg);
+
+/*
  * Condemn the next (at most `limit`) files of the survey: wait for writers,
  * match those few again under a fresh snapshot, with the rows of failed
  * sessions locked, clear the columns of sessions where that is asked for.

@@ -23,7 +23,9 @@
 #include "src/at_commit.h"
 #include "src/drain.h"
 #include "src/heal.h"
+#include "src/history.h"
 #include "src/ledger.h"
+#include "src/notify.h"
 #include "src/progress.h"
 #include "src/report.h"
 #include "src/run.h"
@@ -331,6 +333,7 @@ attempt(BatchRun *run, void (*work) (void *arg))
 		return;
 	ledger_cut_short(run->plan->extension, run->run_id, status_of(run->plan, error),
 					 error_text(error));
+	notify_run(run->plan->extension, run->run_id);
 	SPI_commit_and_chain();
 	ReThrowError(error);
 }
@@ -387,9 +390,12 @@ run_batches(BatchRun *run)
 
 	require_extension(run);
 	if (run->more)
+	{
 		ledger_cut_short(run->plan->extension, run->run_id, "interrupted",
 						 psprintf("stopped after %d minutes (audio_cleanup.max_run_minutes); the next run goes on",
 								  run->pace.max_run_minutes));
+		notify_run(run->plan->extension, run->run_id);
+	}
 	else
 		ledger_end_batches(run->plan->extension, run->run_id);
 	SPI_commit_and_chain();
@@ -417,6 +423,21 @@ run_to_end(CleanupPlan *plan, RunRequest *request)
 	run_batches(&run);
 	drain_runs(&run, true, true);
 	return run.run_id;
+}
+
+/* After all locks are given back: nobody waits for that. */
+static void
+prune_history(void)
+{
+	Extension  *extension = extension_lookup(true);
+	bool		more = extension != NULL;
+
+	while (more)
+	{
+		CHECK_FOR_INTERRUPTS();
+		more = history_prune(extension);
+		SPI_commit_and_chain();
+	}
 }
 
 Jsonb *
@@ -454,6 +475,8 @@ run_in_batches(RunRequest *request)
 	extension_unlock_run(plan->extension);
 	result = copy_to(caller, report_outcome(plan, run_id));
 	plan_end(plan);
+	if (!request->leave_history)
+		prune_history();
 	SPI_finish();
 	return result;
 }

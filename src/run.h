@@ -32,6 +32,7 @@ typedef struct RunRequest
 	int32		scheduled_for;	/* LEDGER_NO_DAY, or the day of the schedule */
 	int64		run_id;			/* set when it is recorded that the run has
 								 * begun; 0 before */
+	bool		leave_history;	/* the caller forgets old history himself */
 } RunRequest;
 
 /*

@@ -356,8 +356,8 @@ define_conduct(void)
 				"Directory of the backups; empty is a folder in the upload directory.",
 				&backup_dir, "", PGC_SUSET, check_backup_dir);
 	define_integer("audio_cleanup.history_retention_days",
-				   "Days that the history of runs and files is kept.",
-				   &history_retention_days, 365, 1, MAX_DAYS, PGC_SUSET, 0);
+				   "Days that the history of runs and files is kept; 0 keeps it for ever.",
+				   &history_retention_days, 365, 0, MAX_DAYS, PGC_SUSET, 0);
 	define_integer("audio_cleanup.max_run_minutes",
 				   "A run in batches stops after so many minutes; 0 is no limit.",
 				   &max_run_minutes, 0, 0, MAX_HOURS * 60, PGC_SUSET, GUC_UNIT_MIN);
@@ -477,6 +477,7 @@ settings_snapshot(void)
 	settings->batch_size = batch_size;
 	settings->backup_retention_days = backup_retention_days;
 	settings->backup_dir = used_backup_dir(backup_dir, backup_retention_days);
+	settings->history_retention_days = history_retention_days;
 	settings->search_unregistered = search_unregistered;
 	settings->max_run_minutes = max_run_minutes;
 	settings->files_per_second = files_per_second;

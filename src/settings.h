@@ -43,6 +43,7 @@ typedef struct Settings
 								 * ever where no backups are kept */
 	const char *backup_owner;	/* whose folder in it, see claim_directory()
 								 * in run.c; NULL: not known (yet) */
+	int			history_retention_days; /* 0: for ever */
 	bool		search_unregistered;
 	int			max_run_minutes;	/* of a run in batches; 0: no limit */
 	int			files_per_second;	/* deleted; 0: no limit */

@@ -57,6 +57,8 @@ typedef enum SourceScan
 	SCAN_REFERENCES,			/* all rows, no session */
 	SCAN_JUDGING,				/* all rows; session set for failed ones */
 	SCAN_NAMING,				/* all rows, session set for all */
+	SCAN_STATUS,				/* all rows, session is the status, if there
+								 * is one */
 	SCAN_LOCKING_FAILED			/* failed rows only, locked FOR UPDATE SKIP
 								 * LOCKED; session set */
 } SourceScan;

@@ -35,6 +35,7 @@ my %tables = (
 	  . ' failed_at_column, timezone, on_failed, added_by, added_at FROM %scleanup_sources ORDER BY 1',
 	cleanup_runs => 'SELECT * FROM %scleanup_runs ORDER BY run_id',
 	cleanup_files => 'SELECT * FROM %scleanup_files ORDER BY file_id',
+	cleanup_totals => 'SELECT * FROM %scleanup_totals ORDER BY name, label',
 	next_run => 'SELECT last_value, is_called FROM %scleanup_runs_run_id_seq',
 	next_file => 'SELECT last_value, is_called FROM %scleanup_files_file_id_seq');
 
@@ -50,11 +51,11 @@ $node->command_ok([ 'pg_dump', '-p', $node->port, '-h', $node->host, '-f', $file
 $node->safe_psql('postgres', 'CREATE DATABASE restored');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-p', $node->port, '-h', $node->host,
 		'-f', $file, 'restored' ], 'the dump is restored without an error');
-is_deeply(contents('restored'), $before, 'sources, runs, files and sequences are as they were');
+is_deeply(contents('restored'), $before, 'sources, runs, files, counters and sequences are as they were');
 is($node->safe_psql('restored', q{
 	SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
 	WHERE proname ~ '^cleanup_' AND has_function_privilege('looker', oid, 'execute')}),
-	'cleanup_check cleanup_config cleanup_dashboard cleanup_explain cleanup_next_run cleanup_progress cleanup_status', 'and so are the rights');
+	'cleanup_check cleanup_config cleanup_dashboard cleanup_explain cleanup_metrics cleanup_missing_files cleanup_next_run cleanup_progress cleanup_report cleanup_status', 'and so are the rights');
 is($node->safe_psql('restored', q{
 	SELECT count(*) FROM cleanup_sources s JOIN pg_class c ON c.oid = s.source}), 2, 'the sources are those of this database');
 is($node->safe_psql('restored', q{SELECT cleanup_status() -> 'potential_cleanup' -> 'error_count'}), 1,

@@ -314,8 +314,12 @@ test_open(void)
 {
 	FileStore  *store = fresh("open");
 	char		link[PATH_MAX + 16];
+	int64		free_bytes = -1;
+	int64		size_bytes = -1;
 
 	is(store_check_writable(store), 0, "a directory of ours is writable");
+	is(store_space(store, &free_bytes, &size_bytes), 0, "the space of its file system is known");
+	ok(free_bytes >= 0 && free_bytes <= size_bytes, "and no more than all of it is free");
 	store_close(store);
 	store_close(NULL);
 
