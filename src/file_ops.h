@@ -157,10 +157,14 @@ extern void store_set_stop(FileStore *store, bool (*stop) (void));
 
 /*
  * Identity of the regular file at `path`.  Commit-safe.
- * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.
+ * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.  With _durably, the
+ * next store_sync() makes sure that the file stays where it was found, whoever
+ * has put it there.
  */
 extern FileResult store_identify(FileStore *store, const char *path,
 								 FileIdentity *identity);
+extern FileResult store_identify_durably(FileStore *store, const char *path,
+										 FileIdentity *identity);
 
 /*
  * Same inode, size, mtime and birth time; ctime as well if `with_ctime` and
