@@ -153,7 +153,7 @@ foreach my $case (
 	[ 'restore', "renameat2 killafter $n" ],
 	[ 'restore', 'mkdirat kill 1' ],
 	[ 'restore', 'mkdirat killafter 2' ],
-	[ 'restore', 'fsync kill 1' ],
+	[ 'restore', 'fsync kill 1', 'rolled back' ],
 	[ 'restore', 'rmdir kill 1' ],
 	[ 'restore of one file', 'renameat2 kill 1' ],
 	[ 'restore of one file', 'renameat2 killafter 1' ],
@@ -166,16 +166,16 @@ foreach my $case (
 	[ 'purge', "unlinkat killafter $n" ],
 	[ 'purge', 'fsync kill 1' ],
 	[ 'purge', 'rmdir kill 1' ],
-	[ 'heal', 'renameat2 kill 1', 'may roll back' ],
+	[ 'heal', 'renameat2 kill 1' ],
 	[ 'heal', 'renameat2 killafter ' . $n / 2 ],
 	[ 'heal', 'fsync kill 1' ],
-	[ 'heal of what is due', 'renameat2 killafter ' . $n / 2 ],
+	[ 'heal of what is due', 'renameat2 killafter ' . $n / 2, 'rolled back' ],
 	[ 'heal before a run', 'renameat2 kill ' . $n / 2 ],
 	[ 'heal of strays', 'renameat2 kill 1' ],
 	[ 'heal of strays', 'renameat2 killafter ' . $n / 2 ],
 	[ 'heal of strays', "renameat2 killafter $n" ])
 {
-	my ($operation, $fault) = @$case;
+	my ($operation, $fault, $rolled_back) = @$case;
 	my ($statement, $files, $as) = $operations{$operation}->();
 	my $position = log_position($node);
 	my $name = "$operation, $fault";
@@ -186,18 +186,18 @@ foreach my $case (
 	ok(wait_for_crash($position), "killed: $name");
 	is_deeply(undo_violations($node, $dir, $expected), [], "$name: every file is accounted for")
 	  unless $operation eq 'heal of strays';
-	finish_and_check($name, $operation, $expected);
+	finish_and_check($name, $operation, $expected, $rolled_back);
 }
 
 # ---- the whole server, at once ----
 
 foreach my $case (
 	[ 'restore', 'renameat2 hold ' . $n / 2 ],
-	[ 'restore', 'fsync hold 1' ],
+	[ 'restore', 'fsync hold 1', 'rolled back' ],
 	[ 'purge', 'unlinkat hold ' . $n / 2 ],
 	[ 'heal', 'renameat2 hold ' . $n / 2 ])
 {
-	my ($operation, $fault) = @$case;
+	my ($operation, $fault, $rolled_back) = @$case;
 	my ($statement, $files, $as) = $operations{$operation}->();
 	my $name = "$operation, immediate shutdown at $fault";
 	my $expected = { files => $files, as => $as };
@@ -211,7 +211,7 @@ foreach my $case (
 	clear_fault($node);
 	start_with_faults($node);
 	is_deeply(undo_violations($node, $dir, $expected), [], "$name: every file is accounted for");
-	finish_and_check($name, $operation, $expected);
+	finish_and_check($name, $operation, $expected, $rolled_back);
 }
 
 $node->stop;
