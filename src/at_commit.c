@@ -196,6 +196,18 @@ at_commit_has_run(int64 run_id)
 	return false;
 }
 
+bool
+at_commit_takes_from(int64 run_id)
+{
+	const Batch *batch;
+
+	for (batch = batches; batch != NULL; batch = batch->next)
+		if ((batch->action == BATCH_CAPTURE || batch->action == BATCH_DESTROY) &&
+			batch->run_id == run_id)
+			return true;
+	return false;
+}
+
 void
 at_commit_claim(const Settings *settings, const char *text, bool replace)
 {

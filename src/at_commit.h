@@ -29,6 +29,9 @@ extern void at_commit_capture(const Settings *settings, int64 run_id, Condemned 
 /* Does the current transaction wait to capture files of this run? */
 extern bool at_commit_has_run(int64 run_id);
 
+/* Does it wait to capture or destroy files of this run? */
+extern bool at_commit_takes_from(int64 run_id);
+
 /*
  * Write this claim, replacing another one or not, before any file is
  * captured.  If that fails, none is: they stay pending.

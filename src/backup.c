@@ -41,7 +41,7 @@ backup_find(const Extension *extension, const char *upload_dir, const char *path
 				  "SELECT f.file_id, f.run_id, f.due_at FROM %1$s.cleanup_files f"
 				  " JOIN %1$s.cleanup_runs r ON r.run_id = f.run_id"
 				  " WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND r.upload_dir = $1"
-				  " ORDER BY f.file_id DESC LIMIT 1", extension->schema) > 0)
+				  " ORDER BY f.run_id DESC, f.file_id DESC LIMIT 1", extension->schema) > 0)
 	{
 		backup = palloc(sizeof(Backup));
 		backup->file_id = DatumGetInt64(sql_value(0, 1));
@@ -223,7 +223,7 @@ backup_record_run(const Extension *extension, int64 run_id, const char *upload_d
 			  "  $2, $3, $4, pg_catalog.clock_timestamp())", extension->schema);
 	sql_query(1, parameters,
 			  "SELECT pg_catalog.setval('%1$s.cleanup_runs_run_id_seq', $1) FROM %1$s.cleanup_runs_run_id_seq"
-			  " WHERE last_value < $1 OR NOT is_called", extension->schema);
+			  " WHERE last_value < $1 OR last_value = $1 AND NOT is_called", extension->schema);
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);
 }

@@ -475,17 +475,30 @@ heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
 	at_commit_end(batch);
 }
 
+/* A copy has another inode; and nobody else has made one like it. */
+static bool
+is_found_at(Drain *drain, const char *path, const LedgerFile *file)
+{
+	FileIdentity found;
+
+	return store_identify_durably(drain->store, path, &found).outcome == FILE_OK &&
+		found.size == file->identity.size && found.mtime_ns == file->identity.mtime_ns;
+}
+
 /* What was to be put back is not in the trash: is it done? */
 static void
 settle_restored(Drain *drain, LedgerFile *file)
 {
 	const char *target = file->restore_as ? file->restore_as : file->path;
-	FileIdentity found;
 
-	/* a copy has another inode; and nobody else has made one like it */
-	if (store_identify(drain->store, target, &found).outcome == FILE_OK &&
-		found.size == file->identity.size && found.mtime_ns == file->identity.mtime_ns)
+	if (is_found_at(drain, target, file))
 		set_state(file, "restored", file->note);
+	else if (is_found_at(drain, file->path, file))
+	{
+		/* somebody was quicker, with mv */
+		set_state(file, "restored", file->note);
+		file->restore_as = NULL;
+	}
 	else
 		set_state(file, "failed", "its backup is gone");
 }
@@ -521,6 +534,36 @@ put_back_file(Drain *drain, LedgerFile *file)
 }
 
 /*
+ * In somebody's transaction they are put back at its commit, which may never
+ * come, and recorded by the next drain.
+ */
+static void
+put_back_at_commit(Drain *drain, LedgerFile *files, int n)
+{
+	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK, n);
+	int			errnum;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		switch (store_locate(drain->store, drain->run_id, files[i].path, &files[i].identity, &errnum))
+		{
+			case PLACE_TRASH:
+				at_commit_add_as(batch, files[i].path,
+								 files[i].restore_as ? files[i].restore_as : files[i].path,
+								 &files[i].identity);
+				break;
+			case PLACE_UNKNOWN:
+				break;
+			default:
+				settle_restored(drain, &files[i]);
+		}
+	}
+	at_commit_end(batch);
+}
+
+/*
  * What is to be put back comes first: somebody waits for it.  Returns the
  * number of files looked at.
  */
@@ -535,35 +578,18 @@ restore_step(Drain *drain, int limit)
 	files = ledger_files(drain->extension, drain->run_id, LEDGER_RESTORING, drain->restored, limit, &n);
 	if (n == 0)
 		return 0;
-	for (i = 0; i < n && !is_time_to_commit(began); i++)
-	{
-		progress_tick();
-		drain->restored = files[i].file_id;
-		put_back_file(drain, &files[i]);
-	}
+	if (drain->at_commit)
+		put_back_at_commit(drain, files, i = n);
+	else
+		for (i = 0; i < n && !is_time_to_commit(began); i++)
+		{
+			progress_tick();
+			drain->restored = files[i].file_id;
+			put_back_file(drain, &files[i]);
+		}
 	make_durable(drain);
 	record(drain, files, i);
 	return i;
-}
-
-/* In somebody's transaction it happens at the commit; the worker records it. */
-static int
-restore_at_commit(Drain *drain, int limit)
-{
-	int			n;
-	int			i;
-	LedgerFile *files = ledger_files(drain->extension, drain->run_id, LEDGER_RESTORING, 0, limit, &n);
-	Batch	   *batch;
-
-	if (n == 0 || !store_is_quick(drain->store))
-		return n;
-	batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK, n);
-	for (i = 0; i < n; i++)
-		at_commit_add_as(batch, files[i].path,
-						 files[i].restore_as ? files[i].restore_as : files[i].path,
-						 &files[i].identity);
-	at_commit_end(batch);
-	return n;
 }
 
 /*
@@ -646,6 +672,37 @@ look_ahead(const Drain *drain)
 	return pace_files_in(&drain->pace, look_seconds(drain));
 }
 
+/*
+ * Between two steps whoever has the run lock may have restored what was
+ * cleared to go, and anybody may hold it: that is looked at once more.
+ */
+static void
+spare_saved(Drain *drain)
+{
+	LedgerFile *cleared = drain->cleared + drain->n_destroyed;
+	int			n = drain->n_cleared - drain->n_destroyed;
+	int64	   *due;
+	int			n_due;
+	int			left = 0;
+	int			i;
+	int			j = 0;
+
+	if (n == 0)
+		return;
+	due = ledger_still_due(drain->extension, drain->run_id, cleared[0].file_id,
+						   cleared[n - 1].file_id, &n_due);
+	for (i = 0; i < n; i++)
+	{
+		while (j < n_due && due[j] < cleared[i].file_id)
+			j++;
+		if (j < n_due && due[j] == cleared[i].file_id)
+			cleared[left++] = cleared[i];
+		else
+			drain->looked_at = Min(drain->looked_at, cleared[i].file_id - 1);
+	}
+	drain->n_cleared = drain->n_destroyed + left;
+}
+
 /* As many of the cleared files as the pace allows; returns how many. */
 static int
 destroy_cleared(Drain *drain)
@@ -716,8 +773,10 @@ last_look(Drain *drain, int limit)
 static int
 destroy_step(Drain *drain, int limit)
 {
-	int			n = destroy_cleared(drain);
+	int			n;
 
+	spare_saved(drain);
+	n = destroy_cleared(drain);
 	if (n == 0 && (n = last_look(drain, limit)) > 0)
 		(void) destroy_cleared(drain);
 	return n;
@@ -936,7 +995,7 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		 */
 		if (lock_directory(drain) && is_still_ours(drain))
 		{
-			n = restore_at_commit(drain, limit);
+			n = restore_step(drain, limit);
 			n = Max(n, capture_step(drain, limit));
 			/* the rest is for the worker, which can sleep */
 			n = Max(n, destroy_step(drain, Min(limit, pace_portion(&drain->pace))));

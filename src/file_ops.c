@@ -2127,8 +2127,8 @@ store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 	return 0;
 }
 
-FileResult
-store_identify(FileStore *store, const char *path, FileIdentity *identity)
+static FileResult
+identify_in_place(FileStore *store, const char *path, int flags, FileIdentity *identity)
 {
 	FilePath	where;
 	FileResult	result;
@@ -2137,10 +2137,24 @@ store_identify(FileStore *store, const char *path, FileIdentity *identity)
 
 	if (errnum != 0)
 		return fail(errnum, "accept path");
-	source = hold_source(store, &where, 0, &result);
+	source = hold_source(store, &where, flags, &result);
 	if (source == NULL)
 		return result;
+	if (flags & DIR_SYNC)
+		mark_dirty(store, source);
 	return identify(source, where.name, identity);
+}
+
+FileResult
+store_identify(FileStore *store, const char *path, FileIdentity *identity)
+{
+	return identify_in_place(store, path, 0, identity);
+}
+
+FileResult
+store_identify_durably(FileStore *store, const char *path, FileIdentity *identity)
+{
+	return identify_in_place(store, path, DIR_SYNC, identity);
 }
 
 int

@@ -163,10 +163,14 @@ extern int	store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes);
 
 /*
  * Identity of the regular file at `path`.  Commit-safe.
- * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.
+ * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.  With _durably, the
+ * next store_sync() makes sure that the file stays where it was found, whoever
+ * has put it there.
  */
 extern FileResult store_identify(FileStore *store, const char *path,
 								 FileIdentity *identity);
+extern FileResult store_identify_durably(FileStore *store, const char *path,
+										 FileIdentity *identity);
 
 /*
  * Same inode, size, mtime and birth time; ctime as well if `with_ctime` and

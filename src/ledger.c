@@ -196,7 +196,8 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 	extension_act_as(extension->owner, &saved);
 	*n = sql_query(lengthof(parameters), parameters,
 				   "SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at,"
-				   " source, session_id, error, restore_as, due_at > condemned_at"
+				   " source, session_id, error, restore_as, state = 'pending' OR due_at <= clock_timestamp(),"
+				   " due_at > condemned_at"
 				   " FROM %s.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
 				   " ORDER BY file_id LIMIT $3", extension->schema, conditions[kind]);
 	files = palloc0(sizeof(LedgerFile) * Max(*n, 1));
@@ -214,11 +215,34 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 		files[i].session = sql_text(i, 10);
 		files[i].note = sql_text(i, 11);
 		files[i].restore_as = sql_text(i, 12);
-		files[i].is_backup = DatumGetBool(sql_value(i, 13));
+		files[i].unsettled = DatumGetBool(sql_value(i, 13));
+		files[i].is_backup = DatumGetBool(sql_value(i, 14));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);
 	return files;
+}
+
+int64 *
+ledger_still_due(const Extension *extension, int64 run_id, int64 first, int64 last, int *n)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(first), SQL_INT8(last)};
+	int64	   *due;
+	ActingAs	saved;
+	int			i;
+
+	extension_act_as(extension->owner, &saved);
+	*n = sql_query(lengthof(parameters), parameters,
+				   "SELECT f.file_id FROM %1$s.cleanup_files f WHERE f.run_id = $1"
+				   " AND f.file_id BETWEEN $2 AND $3 AND f.state = 'trashed' AND f.due_at <= clock_timestamp()"
+				   " AND NOT EXISTS (SELECT FROM %1$s.cleanup_holds h WHERE h.file = f.file)"
+				   " ORDER BY f.file_id", extension->schema);
+	due = palloc(sizeof(int64) * Max(*n, 1));
+	for (i = 0; i < *n; i++)
+		due[i] = DatumGetInt64(sql_value(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return due;
 }
 
 /* What is to be recorded, as a relation of which the planner knows the size. */

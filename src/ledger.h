@@ -91,6 +91,7 @@ typedef struct LedgerFile
 	const char *path;
 	FileIdentity identity;
 	TimestampTz condemned_at;
+	bool		unsettled;		/* pending or due */
 	const char *source;			/* of the failed session, or NULL */
 	const char *session;
 	const char *note;			/* the row's error by now, or NULL */
@@ -117,6 +118,13 @@ typedef enum LedgerKind
  */
 extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, LedgerKind kind,
 								int64 after, int limit, int *n);
+
+/*
+ * The ids from `first` to `last` of files of a run that are due, ascending, but
+ * those that are held.  Sets *n; returns an array.
+ */
+extern int64 *ledger_still_due(const Extension *extension, int64 run_id, int64 first, int64 last,
+							   int *n);
 
 /*
  * Record new_state, error and freed of those that have a new_state.  They are

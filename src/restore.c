@@ -133,7 +133,13 @@ judge_file(Restoring *restoring, LedgerFile *file)
 			break;
 		case PLACE_NOWHERE:
 		case PLACE_OTHER:
-			file->new_state = "failed";
+
+			/*
+			 * what becomes of others, the drain finds out: we may have
+			 * destroyed it
+			 */
+			if (!file->unsettled)
+				file->new_state = "failed";
 			file->error = "its backup is gone";
 			add_error(restoring, file->path, file->error);
 			break;
@@ -210,6 +216,13 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("there is no run %lld", (long long) run_id),
 				 errhint("See cleanup_runs and cleanup_backups.")));
+	/* its commit would take away again what is put back, or says so */
+	if (at_commit_takes_from(run_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this transaction has files of run %lld to deal with when it commits",
+						(long long) run_id),
+				 errhint("Restore them in a transaction of its own.")));
 	restoring->drain = drain_open(extension, work, true, &brake);
 	if (restoring->drain == NULL)
 		brake_raise(brake);
