@@ -119,6 +119,30 @@ make_array(const int64 *values, int n)
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
+int
+backup_newest(const Extension *extension, const int64 *file_ids, int n, BackupFile **files)
+{
+	const SqlParameter parameters[] = {{INT8ARRAYOID, make_array(file_ids, n), false}};
+	ActingAs	saved;
+	int			newest;
+	int			i;
+
+	extension_act_as(extension->owner, &saved);
+	newest = sql_query(lengthof(parameters), parameters,
+					   "SELECT DISTINCT ON (file) file_id, file FROM %s.cleanup_files"
+					   " WHERE file_id = ANY ($1) AND state = 'trashed' ORDER BY file, run_id DESC, file_id DESC",
+					   extension->schema);
+	*files = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(BackupFile) * Max(newest, 1));
+	for (i = 0; i < newest; i++)
+	{
+		(*files)[i].file_id = DatumGetInt64(sql_value(i, 1));
+		(*files)[i].path = sql_text(i, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return newest;
+}
+
 int64
 backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n, const char *reason)
 {

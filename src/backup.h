@@ -40,6 +40,16 @@ typedef void (*BackupSink) (int64 file_id, const char *path, void *arg);
 extern void backup_scan(const Extension *extension, const char *upload_dir,
 						BackupSink sink, void *arg);
 
+typedef struct BackupFile
+{
+	int64		file_id;
+	const char *path;
+} BackupFile;
+
+/* Of these, the newest of each name, as an array; returns how many. */
+extern int	backup_newest(const Extension *extension, const int64 *file_ids, int n,
+						  BackupFile **files);
+
 /*
  * Mark those of them to be put back by the next drain, with the reason for it
  * (a text for people).  Returns how many still were backups.

@@ -75,8 +75,31 @@ select_needed(const Backups *backups, const char *reason, int64 *needed)
 	return n;
 }
 
+/*
+ * Where a file has the name by now, it is that file which is needed.  Returns
+ * how many of them are left.
+ */
+static int
+drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n)
+{
+	BackupFile *files;
+	int			newest = backup_newest(extension, needed, n, &files);
+	int			left = 0;
+	int			i;
+
+	for (i = 0; i < newest; i++)
+	{
+		FileIdentity found;
+
+		CHECK_FOR_INTERRUPTS();
+		if (store_identify(store, files[i].path, &found).outcome == FILE_VANISHED)
+			needed[left++] = files[i].file_id;
+	}
+	return left;
+}
+
 static int64
-mark_needed(const Extension *extension, const Backups *backups)
+mark_needed(const Extension *extension, FileStore *store, const Backups *backups)
 {
 	static const char *const reasons[] = {"it is referred to again", "it is held"};
 	int64	   *needed = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -89,6 +112,8 @@ mark_needed(const Extension *extension, const Backups *backups)
 		int			n = select_needed(backups, reasons[i], needed);
 
 		if (n > 0)
+			n = drop_replaced(extension, store, needed, n);
+		if (n > 0)
 			marked += backup_mark_restoring(extension, needed, n, reasons[i]);
 	}
 	pfree(needed);
@@ -96,14 +121,15 @@ mark_needed(const Extension *extension, const Backups *backups)
 }
 
 static int64
-match_backups(const Extension *extension, const Settings *settings, List *sources)
+match_backups(const Extension *extension, const Settings *settings, FileStore *store,
+			  List *sources)
 {
 	Backups		backups = {match_begin(&settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
 	int64		marked;
 
 	backup_scan(extension, settings->upload_dir, add_backup, &backups);
 	match_run(backups.match, extension, sources, MATCH_JUDGE, plan_failed_before(settings), true);
-	marked = mark_needed(extension, &backups);
+	marked = mark_needed(extension, store, &backups);
 	match_end(backups.match);
 	pfree(backups.file_ids);
 	return marked;
@@ -113,6 +139,7 @@ typedef struct Healing
 {
 	const Extension *extension;
 	const Settings *settings;
+	FileStore  *store;
 	int64		healed;
 } Healing;
 
@@ -124,15 +151,16 @@ heal_backups(void *arg)
 	List	   *sources = sources_load(healing->extension);
 
 	if (sources_check_all(sources) == NIL)
-		healing->healed = match_backups(healing->extension, healing->settings, sources);
+		healing->healed = match_backups(healing->extension, healing->settings, healing->store,
+										sources);
 	extension_end_limit(limit);
 }
 
 /* A backup waits until tomorrow as well: nothing of this is an ERROR. */
 static int64
-try_healing_backups(const Extension *extension, const Settings *settings)
+try_healing_backups(const Extension *extension, const Settings *settings, FileStore *store)
 {
-	Healing		healing = {extension, settings, 0};
+	Healing		healing = {extension, settings, store, 0};
 	ErrorData  *error;
 
 	if (!backup_exist(extension, settings->upload_dir))
@@ -362,7 +390,7 @@ heal_directory(const Extension *extension, const Settings *settings)
 			claim_lock(store, settings->upload_dir, settings->writer_wait) == NULL)
 		{
 			healed = heal_strays(extension, settings, NULL, false);
-			healed += try_healing_backups(extension, settings);
+			healed += try_healing_backups(extension, settings, store);
 		}
 	}
 	PG_FINALLY();
