@@ -84,8 +84,6 @@ scan_some(const Extension *extension, const char *upload_dir, int64 *file_id,
 				  "SELECT f.file_id, f.file FROM %1$s.cleanup_files f"
 				  " JOIN %1$s.cleanup_runs r ON r.run_id = f.run_id"
 				  " WHERE " IS_BACKUP " AND r.upload_dir = $1 AND f.file_id > $2"
-				  "  AND NOT EXISTS (SELECT FROM %1$s.cleanup_files g JOIN %1$s.cleanup_runs s ON s.run_id = g.run_id"
-				  "   WHERE g.file = f.file AND g.state = 'trashed' AND g.file_id > f.file_id AND s.upload_dir = $1)"
 				  " ORDER BY f.file_id LIMIT " CppAsString2(SCAN_ROWS), extension->schema);
 	extension_stop_acting(&saved);
 	for (i = 0; i < n; i++)
@@ -119,6 +117,30 @@ make_array(const int64 *values, int n)
 		elements[i] = Int64GetDatum(values[i]);
 	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+int
+backup_newest(const Extension *extension, const int64 *file_ids, int n, BackupFile **files)
+{
+	const SqlParameter parameters[] = {{INT8ARRAYOID, make_array(file_ids, n), false}};
+	ActingAs	saved;
+	int			newest;
+	int			i;
+
+	extension_act_as(extension->owner, &saved);
+	newest = sql_query(lengthof(parameters), parameters,
+					   "SELECT DISTINCT ON (file) file_id, file FROM %s.cleanup_files"
+					   " WHERE file_id = ANY ($1) AND state = 'trashed' ORDER BY file, run_id DESC, file_id DESC",
+					   extension->schema);
+	*files = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(BackupFile) * Max(newest, 1));
+	for (i = 0; i < newest; i++)
+	{
+		(*files)[i].file_id = DatumGetInt64(sql_value(i, 1));
+		(*files)[i].path = sql_text(i, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return newest;
 }
 
 int64
@@ -190,16 +212,56 @@ backup_unknown_runs(const Extension *extension, int64 *runs, int n)
 	return unknown;
 }
 
-bool
-backup_is_recorded(const Extension *extension, int64 run_id, const char *path)
+int
+backup_runs_elsewhere(const Extension *extension, const char *upload_dir, int64 *runs, int n)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(path)};
+	const SqlParameter parameters[] = {
+		{INT8ARRAYOID, make_array(runs, n), false}, SQL_TEXT(upload_dir)
+	};
+	ActingAs	saved;
+	int			elsewhere;
+	int			i;
+
+	extension_act_as(extension->owner, &saved);
+	elsewhere = sql_query(lengthof(parameters), parameters,
+						  "SELECT run_id FROM %s.cleanup_runs WHERE run_id = ANY ($1) AND upload_dir <> $2"
+						  " ORDER BY run_id", extension->schema);
+	for (i = 0; i < elsewhere; i++)
+		runs[i] = DatumGetInt64(sql_value(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return elsewhere;
+}
+
+int64
+backup_new_run(const Extension *extension)
+{
+	ActingAs	saved;
+	int64		run_id;
+
+	extension_act_as(extension->owner, &saved);
+	sql_query(0, NULL, "SELECT pg_catalog.nextval('%s.cleanup_runs_run_id_seq')", extension->schema);
+	run_id = DatumGetInt64(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return run_id;
+}
+
+/* A copy has another inode. */
+bool
+backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
+				   const FileIdentity *identity)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_TEXT(path), SQL_INT8(identity->size), SQL_INT8(identity->mtime_ns)
+	};
 	ActingAs	saved;
 	bool		recorded;
 
 	extension_act_as(extension->owner, &saved);
 	recorded = sql_query(lengthof(parameters), parameters,
-						 "SELECT FROM %s.cleanup_files WHERE run_id = $1 AND file = $2 COLLATE \"C\" LIMIT 1",
+						 "SELECT FROM %s.cleanup_files WHERE run_id = $1 AND file = $2 COLLATE \"C\""
+						 " AND state IN ('pending', 'trashed', 'restoring') AND size = $3 AND mtime_ns = $4 LIMIT 1",
 						 extension->schema) > 0;
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);
@@ -230,10 +292,10 @@ backup_record_run(const Extension *extension, int64 run_id, const char *upload_d
 
 void
 backup_record_file(const Extension *extension, int64 run_id, const char *path,
-				   const FileIdentity *identity, bool restored, const char *error)
+				   const FileIdentity *identity, const char *state, const char *error)
 {
 	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_TEXT(path), SQL_TEXT(restored ? "restored" : "trashed"),
+		SQL_INT8(run_id), SQL_TEXT(path), SQL_TEXT(state),
 		SQL_TEXT(error), SQL_INT8(identity->size), SQL_INT8((int64) identity->inode),
 		SQL_INT8(identity->mtime_ns), SQL_INT8(identity->ctime_ns), SQL_INT8(identity->btime_ns)
 	};
@@ -245,7 +307,7 @@ backup_record_file(const Extension *extension, int64 run_id, const char *path,
 			  "  finished_at, inode, mtime_ns, ctime_ns, btime_ns)"
 			  " VALUES ($1, $2, 'unknown', $3, $4, $5, pg_catalog.to_timestamp($7 / 1e9),"
 			  "  now() + '" CppAsString2(FOUND_DAYS) " days',"
-			  "  CASE WHEN $3 = 'restored' THEN pg_catalog.clock_timestamp() END, $6, $7, $8, $9)",
+			  "  CASE WHEN $3 <> 'trashed' THEN pg_catalog.clock_timestamp() END, $6, $7, $8, $9)",
 			  extension->schema);
 	sql_query(1, parameters,
 			  "UPDATE %s.cleanup_runs SET files = files + 1 WHERE run_id = $1", extension->schema);

@@ -36,9 +36,19 @@ extern bool backup_exist(const Extension *extension, const char *upload_dir);
 
 typedef void (*BackupSink) (int64 file_id, const char *path, void *arg);
 
-/* Of each file the newest of these, by file_id. */
+/* All of these, by file_id. */
 extern void backup_scan(const Extension *extension, const char *upload_dir,
 						BackupSink sink, void *arg);
+
+typedef struct BackupFile
+{
+	int64		file_id;
+	const char *path;
+} BackupFile;
+
+/* Of these, the newest of each name, as an array; returns how many. */
+extern int	backup_newest(const Extension *extension, const int64 *file_ids, int n,
+						  BackupFile **files);
 
 /*
  * Mark those of them to be put back by the next drain, with the reason for it
@@ -59,17 +69,25 @@ extern List *backup_places(const Extension *extension, const char *upload_dir);
 /* Which of these runs are not known?  Sorts them to the front; returns how many. */
 extern int	backup_unknown_runs(const Extension *extension, int64 *runs, int n);
 
-/* Is there a row for this file of that run? */
-extern bool backup_is_recorded(const Extension *extension, int64 run_id, const char *path);
+/* Which of them are known, but as runs of another directory?  The same. */
+extern int	backup_runs_elsewhere(const Extension *extension, const char *upload_dir,
+								  int64 *runs, int n);
+
+/* The number of a run to come. */
+extern int64 backup_new_run(const Extension *extension);
+
+/* Is there a row that expects this very file in the trash of that run? */
+extern bool backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
+							   const FileIdentity *identity);
 
 /*
  * Record what was found in the trash without a row: a run of which only its
- * number is known, which is not given away again, and a file of it, restored
- * or still a backup.
+ * number is known, which is not given away again, and a file of it: restored,
+ * trashed (still a backup), or failed.
  */
 extern void backup_record_run(const Extension *extension, int64 run_id, const char *upload_dir,
 							  Jsonb *settings);
 extern void backup_record_file(const Extension *extension, int64 run_id, const char *path,
-							   const FileIdentity *identity, bool restored, const char *error);
+							   const FileIdentity *identity, const char *state, const char *error);
 
 #endif							/* AUDIO_CLEANUP_BACKUP_H */

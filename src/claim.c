@@ -204,6 +204,10 @@ check_text(const char *text, const Extension *extension, const char *upload_dir,
 	else if ((detail = difference(&found)) == NULL &&
 			 !find_twin(extension, "uuid::text = $1", found.uuid, claim))
 		detail = "The database was restored from a dump, or the extension was created anew, since it was claimed.";
+	/* it names a folder of the backup directory */
+	if (detail != NULL && parse_claim(text, &found) &&
+		strspn(found.uuid, "0123456789abcdef-") == strlen(found.uuid))
+		claim->found = pstrdup(found.uuid);
 	claim->state = detail ? CLAIM_FOREIGN : CLAIM_OURS;
 	if (detail)
 		claim->brake = foreign(upload_dir, detail);

@@ -31,6 +31,8 @@ typedef struct Claim
 	Brake	   *brake;			/* for CLAIM_FOREIGN, else NULL */
 	TimestampTz grace_from;		/* no file counts as older than that; 0: none */
 	char	   *uuid;			/* CLAIM_OURS, CLAIM_UNWRITTEN */
+	char	   *found;			/* the UUID in the directory, ours or not; or
+								 * NULL */
 	bool		confirmed;		/* see claim_confirm() */
 } Claim;
 

@@ -1808,6 +1808,30 @@ store_trash_runs(FileStore *store, int64 *runs, int max)
 	return n;
 }
 
+int
+store_renumber_trash(FileStore *store, int64 run_id, int64 as)
+{
+	const StoreVolume *volume;
+	char		from[32];
+	char		to[32];
+	int			errnum = 0;
+	int			fd;
+
+	snprintf(from, sizeof(from), INT64_FORMAT, run_id);
+	snprintf(to, sizeof(to), INT64_FORMAT, as);
+	/* nothing may be held by a name that becomes another's */
+	let_go_all(store);
+	fd = store_open_trash(store, 0, &volume);
+	if (fd < 0)
+		return errno;
+	if (rename_into_trash(fd, from, fd, to) != 0)
+		errnum = errno;
+	else
+		sync_directory(store, fd);
+	close(fd);
+	return errnum;
+}
+
 FileResult
 store_identify_captured(FileStore *store, int64 run_id, const char *path,
 						FileIdentity *identity)

@@ -240,6 +240,12 @@ extern FileResult store_put_back_as(FileStore *store, int64 run_id, const char *
  */
 extern int	store_trash_runs(FileStore *store, int64 *runs, int max);
 
+/*
+ * Give the trash of a run another number, one that has no trash.  0, or an
+ * errno.
+ */
+extern int	store_renumber_trash(FileStore *store, int64 run_id, int64 as);
+
 /* store_identify() of the captured file. */
 extern FileResult store_identify_captured(FileStore *store, int64 run_id, const char *path,
 										  FileIdentity *identity);

@@ -24,6 +24,7 @@
 #include "src/claim.h"
 #include "src/drain.h"
 #include "src/heal.h"
+#include "src/ledger.h"
 #include "src/location.h"
 #include "src/match.h"
 #include "src/plan.h"
@@ -37,7 +38,6 @@
 /* The backups of a directory, by the numbers that the match gives them. */
 typedef struct Backups
 {
-	FileStore  *store;
 	Match	   *match;
 	int64	   *file_ids;
 	int			n;
@@ -48,11 +48,7 @@ static void
 add_backup(int64 file_id, const char *path, void *arg)
 {
 	Backups    *backups = arg;
-	FileIdentity found;
 
-	/* whoever refers to that name finds a file there */
-	if (store_identify(backups->store, path, &found).outcome != FILE_VANISHED)
-		return;
 	if (backups->n == backups->room)
 	{
 		backups->room *= 2;
@@ -79,8 +75,31 @@ select_needed(const Backups *backups, const char *reason, int64 *needed)
 	return n;
 }
 
+/*
+ * Where a file has the name by now, it is that file which is needed.  Returns
+ * how many of them are left.
+ */
+static int
+drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n)
+{
+	BackupFile *files;
+	int			newest = backup_newest(extension, needed, n, &files);
+	int			left = 0;
+	int			i;
+
+	for (i = 0; i < newest; i++)
+	{
+		FileIdentity found;
+
+		CHECK_FOR_INTERRUPTS();
+		if (store_identify(store, files[i].path, &found).outcome == FILE_VANISHED)
+			needed[left++] = files[i].file_id;
+	}
+	return left;
+}
+
 static int64
-mark_needed(const Extension *extension, const Backups *backups)
+mark_needed(const Extension *extension, FileStore *store, const Backups *backups)
 {
 	static const char *const reasons[] = {"it is referred to again", "it is held"};
 	int64	   *needed = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -93,6 +112,8 @@ mark_needed(const Extension *extension, const Backups *backups)
 		int			n = select_needed(backups, reasons[i], needed);
 
 		if (n > 0)
+			n = drop_replaced(extension, store, needed, n);
+		if (n > 0)
 			marked += backup_mark_restoring(extension, needed, n, reasons[i]);
 	}
 	pfree(needed);
@@ -100,14 +121,15 @@ mark_needed(const Extension *extension, const Backups *backups)
 }
 
 static int64
-match_backups(const Extension *extension, const Settings *settings, FileStore *store, List *sources)
+match_backups(const Extension *extension, const Settings *settings, FileStore *store,
+			  List *sources)
 {
-	Backups		backups = {store, match_begin(&settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
+	Backups		backups = {match_begin(&settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
 	int64		marked;
 
 	backup_scan(extension, settings->upload_dir, add_backup, &backups);
 	match_run(backups.match, extension, sources, MATCH_JUDGE, plan_failed_before(settings), true);
-	marked = mark_needed(extension, &backups);
+	marked = mark_needed(extension, store, &backups);
 	match_end(backups.match);
 	pfree(backups.file_ids);
 	return marked;
@@ -129,7 +151,8 @@ heal_backups(void *arg)
 	List	   *sources = sources_load(healing->extension);
 
 	if (sources_check_all(sources) == NIL)
-		healing->healed = match_backups(healing->extension, healing->settings, healing->store, sources);
+		healing->healed = match_backups(healing->extension, healing->settings, healing->store,
+										sources);
 	extension_end_limit(limit);
 }
 
@@ -169,33 +192,45 @@ typedef struct Strays
 	int64		put_back;
 } Strays;
 
+/* `name` is what the database can write of the path. */
 static void
-put_stray_back(Strays *strays, int64 run_id, const char *path)
+record_stray(Strays *strays, int64 run_id, const char *path, const char *name,
+			 const FileIdentity *identity, FileResult result)
 {
-	FileIdentity identity;
-	FileResult	result = store_identify_captured(strays->store, run_id, path, &identity);
-
-	if (result.outcome != FILE_OK)
-		return;
-	result = store_put_back(strays->store, run_id, path, &identity);
 	if (result.outcome == FILE_OK)
 	{
 		strays->put_back++;
-		backup_record_file(strays->extension, run_id, path, &identity, true,
+		backup_record_file(strays->extension, run_id, name, identity, "restored",
 						   "it was in the trash of a run that this database does not know");
 		ereport(WARNING,
 				(errmsg("audio_cleanup put file \"%s\" back: it was in the trash of run %lld, which this database does not know",
-						path, (long long) run_id)));
+						name, (long long) run_id)));
 	}
 	else
 	{
-		backup_record_file(strays->extension, run_id, path, &identity, false,
+		/* what cannot be named cannot be asked for: the row is for people */
+		backup_record_file(strays->extension, run_id, name, identity,
+						   name == path ? "trashed" : "failed",
 						   result.outcome == FILE_OCCUPIED ? "its name is taken" : strerror(result.errnum));
 		ereport(WARNING,
 				(errmsg("audio_cleanup could not put file \"%s\" back: it lies in %s, of a run that this database does not know",
-						path, drain_trash_path(strays->settings, run_id)),
+						name, drain_trash_path(strays->settings, run_id)),
 				 errhint("cleanup_restore(file, restore_as) puts it back under another name.")));
 	}
+}
+
+static void
+put_stray_back(Strays *strays, int64 run_id, const char *path, bool each_file)
+{
+	const char *name = plan_is_readable_name(strays->settings, path) ? path : plan_escape_name(path);
+	FileIdentity identity;
+
+	if (store_identify_captured(strays->store, run_id, path, &identity).outcome != FILE_OK)
+		return;
+	if (each_file && backup_is_recorded(strays->extension, run_id, name, &identity))
+		return;
+	record_stray(strays, run_id, path, name, &identity,
+				 store_put_back(strays->store, run_id, path, &identity));
 }
 
 static void
@@ -209,8 +244,7 @@ walk_strays(Strays *strays, TreeWalk *walk, int64 run_id, bool each_file)
 	while (walk_next(walk, &path) == WALK_FILE)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!each_file || !backup_is_recorded(strays->extension, run_id, path))
-			put_stray_back(strays, run_id, path);
+		put_stray_back(strays, run_id, path, each_file);
 		MemoryContextReset(scratch);
 	}
 	MemoryContextSwitchTo(caller);
@@ -235,27 +269,65 @@ empty_run(Strays *strays, int64 run_id, bool each_file)
 }
 
 static void
+empty_unknown_run(Strays *strays, int64 run_id)
+{
+	backup_record_run(strays->extension, run_id, strays->settings->upload_dir, strays->recorded);
+	if (strays->settings->backup_owner != NULL)
+		ledger_set_backup_owner(strays->extension, run_id, strays->settings->backup_owner);
+	empty_run(strays, run_id, false);
+}
+
+/*
+ * A run of ours has this number, in another directory: its rows say where
+ * files are, so those of the other one need rows of a run of their own.
+ */
+static void
+renumber_run(Strays *strays, int64 run_id)
+{
+	int64		as = backup_new_run(strays->extension);
+	int			errnum = store_renumber_trash(strays->store, run_id, as);
+
+	if (errnum == 0)
+		empty_unknown_run(strays, as);
+	else
+		ereport(WARNING,
+				(errmsg("audio_cleanup leaves files in %s, of a run that this database does not know: %s",
+						drain_trash_path(strays->settings, run_id), strerror(errnum))));
+}
+
+/* Sets *n; an array of the runs that have a trash. */
+static int64 *
+list_runs(const Strays *strays, int *n)
+{
+	int			room = store_trash_runs(strays->store, NULL, 0);
+	int64	   *runs = palloc(sizeof(int64) * Max(room, 1));
+
+	*n = Max(Min(room, store_trash_runs(strays->store, runs, room)), 0);
+	return runs;
+}
+
+static void
 look_through_runs(Strays *strays, bool each_file)
 {
-	int			n = store_trash_runs(strays->store, NULL, 0);
-	int64	   *runs = palloc(sizeof(int64) * Max(n, 1));
-	int			known;
-	int			unknown;
+	int			n;
+	int64	   *runs = list_runs(strays, &n);
 	int			i;
 
-	n = Min(n, store_trash_runs(strays->store, runs, n));
-	if (n <= 0)
+	if (n == 0)
 		return;
-	unknown = backup_unknown_runs(strays->extension, runs, n);
-	for (i = 0; i < unknown; i++)
-	{
-		backup_record_run(strays->extension, runs[i], strays->settings->upload_dir, strays->recorded);
-		empty_run(strays, runs[i], false);
-	}
+	n = backup_unknown_runs(strays->extension, runs, n);
+	for (i = 0; i < n; i++)
+		empty_unknown_run(strays, runs[i]);
 	if (!each_file)
 		return;
-	known = Min(n, store_trash_runs(strays->store, runs, n));
-	for (i = 0; i < known; i++)
+
+	/* new numbers are beyond all that have been seen by now */
+	runs = list_runs(strays, &n);
+	n = backup_runs_elsewhere(strays->extension, strays->settings->upload_dir, runs, n);
+	for (i = 0; i < n; i++)
+		renumber_run(strays, runs[i]);
+	runs = list_runs(strays, &n);
+	for (i = 0; i < n; i++)
 		empty_run(strays, runs[i], true);
 }
 
@@ -280,12 +352,16 @@ look_through_place(Strays *strays, bool each_file)
 }
 
 int64
-heal_strays(const Extension *extension, const Settings *settings, bool each_file)
+heal_strays(const Extension *extension, const Settings *settings, const char *owner, bool each_file)
 {
 	Settings	own = *settings;
 	Strays		strays = {extension, &own, NULL, settings_to_jsonb(), 0};
 	ListCell   *lc;
 
+	/* of a run that was lost, no row tells where it has put its files */
+	own.backup_owner = owner;
+	if (owner != NULL && *own.backup_dir != '\0')
+		look_through_place(&strays, each_file);
 	/* what every run without a backup directory has used */
 	own.backup_dir = "";
 	own.backup_owner = NULL;
@@ -314,7 +390,7 @@ heal_directory(const Extension *extension, const Settings *settings)
 		if (claim_check(store, extension, settings->upload_dir)->state == CLAIM_OURS &&
 			claim_lock(store, settings->upload_dir, settings->writer_wait) == NULL)
 		{
-			healed = heal_strays(extension, settings, false);
+			healed = heal_strays(extension, settings, NULL, false);
 			healed += try_healing_backups(extension, settings, store);
 		}
 	}

@@ -26,8 +26,10 @@ extern int64 heal_directory(const Extension *extension, const Settings *settings
 
 /*
  * The first half of it; with `each_file`, also files that a run of that number
- * does not know: the directory was another database's.
+ * does not know: the directory was another database's, whose folder in the
+ * backup directory was `owner` (or NULL).
  */
-extern int64 heal_strays(const Extension *extension, const Settings *settings, bool each_file);
+extern int64 heal_strays(const Extension *extension, const Settings *settings, const char *owner,
+						 bool each_file);
 
 #endif							/* AUDIO_CLEANUP_HEAL_H */

@@ -293,18 +293,13 @@ check_counts(CleanupPlan *plan)
 
 /* -------------------------------------------------------------------- walk --- */
 
-/*
- * Can the name be judged?  Its letters must be known: valid UTF-8 in a UTF-8
- * database; elsewhere ASCII, because it is not known how the rest is written
- * on disk.
- */
-static bool
-is_readable_name(const CleanupPlan *plan, const char *path)
+bool
+plan_is_readable_name(const Settings *settings, const char *path)
 {
 	size_t		len = strlen(path);
 	size_t		i;
 
-	if (plan->settings->rules.utf8)
+	if (settings->rules.utf8)
 		return pg_verify_mbstr(PG_UTF8, path, (int) len, true);
 	for (i = 0; i < len; i++)
 		if (IS_HIGHBIT_SET(path[i]))
@@ -312,9 +307,8 @@ is_readable_name(const CleanupPlan *plan, const char *path)
 	return true;
 }
 
-/* A name in ASCII, without loss: \xHH for what is not printable or a "\". */
-static char *
-escape_name(const char *name)
+char *
+plan_escape_name(const char *name)
 {
 	StringInfoData escaped;
 
@@ -347,11 +341,11 @@ add_walked_file(const char *path, void *arg)
 		return;
 	plan->files_seen++;
 	progress_add(PROGRESS_WALKED, 1);
-	if (is_readable_name(plan, path))
+	if (plan_is_readable_name(plan->settings, path))
 		match_add(walked->match, path);
 	else if ((plan->what & CLEAN_ORPHANS) != 0)
 		add_error(plan, psprintf("file name \"%s\" is not valid in encoding \"%s\"; the file is left alone",
-								 escape_name(path), GetDatabaseEncodingName()));
+								 plan_escape_name(path), GetDatabaseEncodingName()));
 }
 
 static void
@@ -378,7 +372,7 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
 	{
 		path = walk_failure(walk, &errnum, &action);
 		apply_brake(plan, location_brake(psprintf("%s/%s", plan->settings->upload_dir,
-												  escape_name(path)),
+												  plan_escape_name(path)),
 										 action, errnum));
 	}
 }
@@ -412,7 +406,7 @@ pass_readable(const char *path, void *arg)
 	ReadableFiles *files = arg;
 
 	progress_add(PROGRESS_WALKED, 1);
-	if (is_readable_name(files->plan, path))
+	if (plan_is_readable_name(files->plan->settings, path))
 		files->sink(path, files->arg);
 }
 

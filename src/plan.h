@@ -139,4 +139,14 @@ extern TimestampTz plan_failed_before(const Settings *settings);
 /* "orphaned_files", "failed_sessions" or "all" */
 extern const char *plan_what_text(CleanWhat what);
 
+/*
+ * Can the name be judged?  Its letters must be known: valid UTF-8 in a UTF-8
+ * database; elsewhere ASCII, because it is not known how the rest is written
+ * on disk.
+ */
+extern bool plan_is_readable_name(const Settings *settings, const char *path);
+
+/* A name in ASCII, without loss: \xHH for what is not printable or a "\". */
+extern char *plan_escape_name(const char *name);
+
 #endif							/* AUDIO_CLEANUP_PLAN_H */

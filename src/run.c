@@ -510,7 +510,7 @@ take_over(CleanupPlan *plan)
 	at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, foreign, &uuid), foreign);
 	/* what they had in the trash, or we on a timeline that has ended */
 	if (foreign)
-		(void) heal_strays(plan->extension, plan->settings, true);
+		(void) heal_strays(plan->extension, plan->settings, claim->found, true);
 }
 
 void

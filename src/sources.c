@@ -635,12 +635,16 @@ sources_refill(const Source *source, const char *column, Datum sessions, Datum v
 		{TEXTARRAYOID, sessions, false}, {TEXTARRAYOID, values, false}
 	};
 	AttrNumber	attnum = get_attnum(source->relid, column);
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
 	ActingAs	saved;
 
 	if (attnum == InvalidAttrNumber)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("source %s has no column \"%s\" any more", source->name, column)));
+	get_atttypetypmodcoll(source->relid, attnum, &type, &typmod, &collation);
 	extension_act_as(source->owner, &saved);
 	sql_query(lengthof(parameters), parameters,
 			  "UPDATE %1$s AS s SET %2$s = v.value::%3$s"
@@ -648,7 +652,8 @@ sources_refill(const Source *source, const char *column, Datum sessions, Datum v
 			  " WHERE s.%4$s::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.session_id"
 			  " AND s.%2$s IS NULL",
 			  source->name, quote_identifier(column),
-			  format_type_be_qualified(get_atttype(source->relid, attnum)),
+	/* "character" without its length would be one letter */
+			  format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
 			  quote_identifier(source->id_column));
 	extension_stop_acting(&saved);
 }
