@@ -48,7 +48,7 @@
 typedef struct Pruning
 {
 	const Extension *extension;
-	int			retention_days;
+	const Settings *settings;
 	bool		more;
 } Pruning;
 
@@ -68,7 +68,7 @@ static Datum
 find_runs(const Pruning *pruning)
 {
 	const SqlParameter parameters[] = {
-		SQL_INT4(pruning->retention_days),
+		SQL_INT4(pruning->settings->history_retention_days),
 		{DATEOID, DateADTGetDatum(first_scheduled_day()), false},
 		{TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime), false},
 		{TEXTOID, CStringGetTextDatum("%" STORE_PRIVATE_DIR "/%"), false}, SQL_INT4(PRUNE_RUNS), SQL_INT4(PRUNE_FILES)
@@ -121,16 +121,19 @@ static void
 prune(void *arg)
 {
 	Pruning    *pruning = arg;
+	int			limit = extension_limit_lock_waits(pruning->settings->writer_wait);
 	ActingAs	saved;
 	Datum		runs;
 
-	if (!extension_guard(pruning->extension))
-		return;
-	extension_act_as(pruning->extension->owner, &saved);
-	runs = find_runs(pruning);
-	if (runs != 0)
-		pruning->more = forget_runs(pruning, runs) > 0;
-	extension_stop_acting(&saved);
+	if (extension_guard(pruning->extension))
+	{
+		extension_act_as(pruning->extension->owner, &saved);
+		runs = find_runs(pruning);
+		if (runs != 0)
+			pruning->more = forget_runs(pruning, runs) > 0;
+		extension_stop_acting(&saved);
+	}
+	extension_end_limit(limit);
 }
 
 static void
@@ -152,9 +155,9 @@ history_prune(const Extension *extension)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup history",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	Pruning		pruning = {extension, settings_snapshot()->history_retention_days, false};
+	Pruning		pruning = {extension, settings_snapshot(), false};
 
-	if (pruning.retention_days > 0)
+	if (pruning.settings->history_retention_days > 0)
 		try_pruning(&pruning);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);

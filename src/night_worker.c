@@ -180,7 +180,7 @@ prune_history(const Extension *extension)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* *to_prune becomes the extension, if there was a run. */
+/* *to_prune becomes the extension if there was a run, even one that failed. */
 static NightOutcome
 do_job(const NightJob *job, MemoryContext context, Extension **to_prune)
 {
@@ -203,7 +203,10 @@ do_job(const NightJob *job, MemoryContext context, Extension **to_prune)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request.run_id == 0)
+		{
 			outcome = NIGHT_BUSY;	/* the launcher says so, once */
+			*to_prune = NULL;
+		}
 		else
 		{
 			outcome = NIGHT_FAILED;

@@ -49,6 +49,12 @@ is($standby->safe_psql('postgres', q{SELECT cleanup_config() ->> 'upload_dir'}),
 ok($standby->safe_psql('postgres', q{SELECT cleanup_explain('orphan1.mp3') IS NOT NULL}), 'cleanup_explain() works');
 cmp_ok($standby->safe_psql('postgres', 'SELECT count(*) FROM cleanup_check()'), '>', 0, 'cleanup_check() works');
 
+is($standby->safe_psql('postgres', 'SELECT file_references, missing FROM cleanup_missing_files()'), '3|0', 'cleanup_missing_files() works');
+is($standby->safe_psql('postgres', 'SELECT sum(runs) FROM cleanup_report()'), 1, 'cleanup_report() works');
+is($standby->safe_psql('postgres', q{SELECT string_agg(value::text, ' ' ORDER BY name) FROM cleanup_metrics
+	WHERE name ~ 'upload_dir_up|runs_total' AND labels - 'status' = '{}' AND coalesce(labels ->> 'status', 'done') = 'done'}),
+	'1 1', 'cleanup_metrics works');
+
 # ---- and nothing else ----
 
 sub refused
