@@ -26,7 +26,10 @@ ifdef WERROR
 PG_CFLAGS += -Werror
 endif
 
-EXTRA_CLEAN = tmp_check_regress
+# what src/dashboard.c includes
+TEXTS = src/dashboard.html.inc src/dashboard.sql.inc
+
+EXTRA_CLEAN = tmp_check_regress $(TEXTS)
 
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -34,3 +37,9 @@ include $(PGXS)
 
 # PGXS knows no dependencies on headers
 $(OBJS): $(wildcard src/*.h)
+
+src/dashboard.o src/dashboard.bc: $(TEXTS)
+
+# dashboard.html becomes dashboard_html, an array of char
+src/%.inc: src/%
+	{ echo 'static const char $(subst .,_,$*)[] ='; sed -e 's/[\\"]/\\&/g' -e 's/.*/"&\\n"/' $<; echo ';'; } > $@

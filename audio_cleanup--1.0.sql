@@ -58,6 +58,7 @@ CREATE TABLE @extschema@.cleanup_runs (
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
 CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for);
+CREATE INDEX cleanup_runs_started ON @extschema@.cleanup_runs (started_at);
 CREATE INDEX cleanup_runs_unfinished ON @extschema@.cleanup_runs (run_id) WHERE finished_at IS NULL;
 COMMENT ON TABLE @extschema@.cleanup_runs IS 'history: one row for each real run';
 COMMENT ON COLUMN @extschema@.cleanup_runs.finished_at IS 'when the last of its files was dealt with';
@@ -72,15 +73,15 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
 COMMENT ON COLUMN @extschema@.cleanup_runs.deleted IS 'files destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_runs.skipped IS 'files let live: replaced, vanished, or referred to again (and put back)';
 COMMENT ON COLUMN @extschema@.cleanup_runs.bytes IS 'bytes given back to the file system';
-COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them';
+COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them; backup_owner: the folder of its files in backup_dir';
 
 CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
 
 CREATE TABLE @extschema@.cleanup_files (
 	file_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_files_file_id_seq'),
 	run_id bigint NOT NULL,
-	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restored', 'skipped', 'failed')),
-	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session')),
+	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restoring', 'restored', 'skipped', 'failed')),
+	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session', 'unknown')),
 	size bigint NOT NULL,
 	freed bigint,
 	file text COLLATE "C" NOT NULL,
@@ -91,6 +92,7 @@ CREATE TABLE @extschema@.cleanup_files (
 	due_at timestamptz NOT NULL,
 	finished_at timestamptz,
 	modified_at timestamptz NOT NULL,
+	restore_as text,
 	inode bigint NOT NULL,
 	mtime_ns bigint NOT NULL,
 	ctime_ns bigint NOT NULL,
@@ -100,16 +102,64 @@ ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanu
 CREATE INDEX cleanup_files_run_id ON @extschema@.cleanup_files (run_id);
 CREATE INDEX cleanup_files_pending ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'pending';
 CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) INCLUDE (size) WHERE state = 'trashed';
+CREATE INDEX cleanup_files_backup ON @extschema@.cleanup_files (file) WHERE state = 'trashed';
+CREATE INDEX cleanup_files_restoring ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'restoring';
+CREATE INDEX cleanup_files_failed ON @extschema@.cleanup_files (finished_at, file_id) WHERE state = 'failed';
 CREATE INDEX cleanup_files_not_over ON @extschema@.cleanup_files (run_id) WHERE state NOT IN ('deleted', 'skipped', 'restored');
 CREATE INDEX cleanup_files_times ON @extschema@.cleanup_files USING brin (condemned_at, finished_at);
 COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
 COMMENT ON COLUMN @extschema@.cleanup_files.file IS 'path relative to the upload directory';
+COMMENT ON COLUMN @extschema@.cleanup_files.reason IS
+'orphan: no row referred to it; failed_session: only a failed one did; unknown: it was found in the trash, without the row of its run';
 COMMENT ON COLUMN @extschema@.cleanup_files.state IS
-'pending: condemned, its place not yet known to be empty; trashed: moved aside; deleted; restored; skipped: it was replaced, vanished or is referred to again; failed: see error, the next run tries again';
+'pending: condemned, its place not yet known to be empty; trashed: moved aside; deleted; restoring: to be put back; restored; skipped: it was replaced, vanished or is referred to again; failed: see error, the next run tries again';
+COMMENT ON COLUMN @extschema@.cleanup_files.restore_as IS 'the name under which it is put back; NULL: its own';
 COMMENT ON COLUMN @extschema@.cleanup_files.size IS 'bytes';
 COMMENT ON COLUMN @extschema@.cleanup_files.due_at IS 'when the trashed file is destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the file system: 0 while another hard link stands';
 COMMENT ON COLUMN @extschema@.cleanup_files.inode IS 'with size, mtime_ns, ctime_ns and btime_ns the identity of the file: another file of the same name is never touched';
+
+CREATE TABLE @extschema@.cleanup_cleared (
+	run_id bigint NOT NULL,
+	source text NOT NULL,
+	session_id text NOT NULL,
+	column_name name NOT NULL,
+	value text NOT NULL
+);
+CREATE INDEX cleanup_cleared_run_id ON @extschema@.cleanup_cleared (run_id);
+COMMENT ON TABLE @extschema@.cleanup_cleared IS
+'what stood in the file columns of failed sessions before on_failed => ''clear'' made them NULL; kept as long as the backup of their audio';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.source IS 'name of the source, schema-qualified and quoted';
+
+--
+-- Holds: files that are never cleaned
+--
+
+CREATE TABLE @extschema@.cleanup_holds (
+	file text COLLATE "C" PRIMARY KEY,
+	reason text,
+	held_by name NOT NULL,
+	held_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE @extschema@.cleanup_holds IS
+'files that are never cleaned, whoever asks; maintained by cleanup_hold() and cleanup_release()';
+COMMENT ON COLUMN @extschema@.cleanup_holds.file IS 'path relative to the upload directory';
+
+CREATE VIEW @extschema@.cleanup_backups AS
+SELECT f.file, f.run_id, f.condemned_at AS trashed_at, f.size, f.reason, f.session_id, f.due_at AS expires_at,
+	CASE WHEN r.settings ->> 'backup_owner' IS NULL OR r.settings ->> 'backup_dir' = ''
+		THEN r.upload_dir || '/.audio_cleanup/trash'
+		ELSE (r.settings ->> 'backup_dir') || '/' || (r.settings ->> 'backup_owner')
+	END || '/' || f.run_id || '/' || f.file AS path,
+	pg_catalog.sum(f.size) OVER () AS total_size
+FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id
+WHERE f.state IN ('pending', 'trashed') AND f.due_at > f.condemned_at;
+COMMENT ON VIEW @extschema@.cleanup_backups IS
+'cleaned files that are still kept aside: cleanup_restore() puts them back';
+COMMENT ON COLUMN @extschema@.cleanup_backups.file IS 'path relative to the upload directory';
+COMMENT ON COLUMN @extschema@.cleanup_backups.size IS 'bytes';
+COMMENT ON COLUMN @extschema@.cleanup_backups.path IS 'where it lies, for who has to do without the database';
+COMMENT ON COLUMN @extschema@.cleanup_backups.total_size IS 'bytes of all of them';
 
 --
 -- Figures that only grow, whatever of the history is forgotten
@@ -218,6 +268,10 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_check() IS
 'a doctor for the installation; status is ok, warning or error';
 
+CREATE FUNCTION @extschema@.cleanup_dashboard() RETURNS text
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_dashboard() IS
+'how the cleaning goes, as one self-contained page of HTML in ASCII; looks at the upload directory as cleanup_status() does; works on a standby';
 CREATE FUNCTION @extschema@.cleanup_report(
 	since interval DEFAULT '30 days',
 	OUT day date, OUT runs bigint, OUT files bigint, OUT freed_mb numeric, OUT failed_sessions bigint,
@@ -304,6 +358,40 @@ COMMENT ON PROCEDURE @extschema@.cleanup_run(boolean, boolean, jsonb) IS
 'cleanup_all for schedulers: commits in batches, can be cancelled between files, returns the final outcome';
 
 --
+-- To undo
+--
+
+CREATE FUNCTION @extschema@.cleanup_restore(run_id bigint) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cleanup_restore_run';
+COMMENT ON FUNCTION @extschema@.cleanup_restore(bigint) IS
+'puts back what a run has cleaned, as far as there are backups; they go back with COMMIT; never overwrites';
+
+CREATE FUNCTION @extschema@.cleanup_restore(file text) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cleanup_restore_file';
+COMMENT ON FUNCTION @extschema@.cleanup_restore(text) IS
+'puts the newest backup of one file back (path relative to the upload directory)';
+
+CREATE FUNCTION @extschema@.cleanup_restore(file text, restore_as text) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cleanup_restore_file';
+COMMENT ON FUNCTION @extschema@.cleanup_restore(text, text) IS
+'the same under another name, where its own is taken';
+
+CREATE FUNCTION @extschema@.cleanup_purge_backups() RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_purge_backups() IS
+'destroys the backups that have expired, with COMMIT; those that a row refers to again are put back';
+
+CREATE FUNCTION @extschema@.cleanup_hold(file text, reason text DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_hold(text, text) IS
+'from its COMMIT on this file (path relative to the upload directory) is never cleaned, until it is released';
+
+CREATE FUNCTION @extschema@.cleanup_release(file text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_release(text) IS
+'takes a hold back; false if there was none';
+
+--
 -- To set up
 --
 
@@ -349,6 +437,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files_file_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_cleared', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_holds', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_totals', '');
 
 --
@@ -356,6 +446,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_totals', '');
 --
 
 REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files,
+	@extschema@.cleanup_cleared, @extschema@.cleanup_holds, @extschema@.cleanup_backups,
 	@extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress,
 	@extschema@.cleanup_totals, @extschema@.cleanup_metrics FROM PUBLIC;
 REVOKE ALL ON SEQUENCE @extschema@.cleanup_runs_run_id_seq, @extschema@.cleanup_files_file_id_seq FROM PUBLIC;
@@ -366,6 +457,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_next_run(),
 	@extschema@.cleanup_progress(),
 	@extschema@.cleanup_check(),
+	@extschema@.cleanup_dashboard(),
 	@extschema@.cleanup_report(interval),
 	@extschema@.cleanup_missing_files(),
 	@extschema@.cleanup_metrics(),
@@ -374,6 +466,12 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_orphaned_files(boolean, boolean),
 	@extschema@.cleanup_failed_sessions(boolean, boolean),
 	@extschema@.cleanup_all(boolean, boolean),
+	@extschema@.cleanup_restore(bigint),
+	@extschema@.cleanup_restore(text),
+	@extschema@.cleanup_restore(text, text),
+	@extschema@.cleanup_purge_backups(),
+	@extschema@.cleanup_hold(text, text),
+	@extschema@.cleanup_release(text),
 	@extschema@.cleanup_add_source(regclass, text[], name, name, text[], name, text, text),
 	@extschema@.cleanup_drop_source(regclass),
 	@extschema@.cleanup_claim_upload_dir(),

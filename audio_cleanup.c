@@ -45,14 +45,18 @@
 #include "src/access.h"
 #include "src/at_commit.h"
 #include "src/compat.h"
+#include "src/dashboard.h"
 #include "src/doctor.h"
 #include "src/explain.h"
+#include "src/hold.h"
 #include "src/launcher.h"
+#include "src/location.h"
 #include "src/metrics.h"
 #include "src/missing.h"
 #include "src/night_worker.h"
 #include "src/notify.h"
 #include "src/progress.h"
+#include "src/restore.h"
 #include "src/run.h"
 #include "src/settings.h"
 #include "src/sources.h"
@@ -66,6 +70,7 @@ PG_FUNCTION_INFO_V1(cleanup_explain);
 PG_FUNCTION_INFO_V1(cleanup_next_run);
 PG_FUNCTION_INFO_V1(cleanup_progress);
 PG_FUNCTION_INFO_V1(cleanup_check);
+PG_FUNCTION_INFO_V1(cleanup_dashboard);
 PG_FUNCTION_INFO_V1(cleanup_missing_files);
 PG_FUNCTION_INFO_V1(cleanup_metrics);
 PG_FUNCTION_INFO_V1(cleanup_count_files);
@@ -74,6 +79,11 @@ PG_FUNCTION_INFO_V1(cleanup_orphaned_files);
 PG_FUNCTION_INFO_V1(cleanup_failed_sessions);
 PG_FUNCTION_INFO_V1(cleanup_all);
 PG_FUNCTION_INFO_V1(cleanup_run);
+PG_FUNCTION_INFO_V1(cleanup_restore_run);
+PG_FUNCTION_INFO_V1(cleanup_restore_file);
+PG_FUNCTION_INFO_V1(cleanup_purge_backups);
+PG_FUNCTION_INFO_V1(cleanup_hold);
+PG_FUNCTION_INFO_V1(cleanup_release);
 PG_FUNCTION_INFO_V1(cleanup_add_source);
 PG_FUNCTION_INFO_V1(cleanup_drop_source);
 PG_FUNCTION_INFO_V1(cleanup_claim_upload_dir);
@@ -337,6 +347,15 @@ cleanup_progress(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();
 }
 
+/*
+ * cleanup_dashboard() returns text: one self-contained page of HTML.
+ */
+Datum
+cleanup_dashboard(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(dashboard_page()));
+}
+
 
 /* ----------------------------------------------------------------- to clean --- */
 
@@ -411,6 +430,79 @@ cleanup_run(PG_FUNCTION_ARGS)
 				 errmsg("cleanup_run() cannot be called in a transaction block or from a function, because it commits"),
 				 errhint("Call cleanup_all() there.")));
 	return make_row(fcinfo, run_in_batches(night_worker_request() ? night_worker_request() : &request));
+}
+
+
+/* ------------------------------------------------------------------ to undo --- */
+
+/*
+ * cleanup_restore(run_id bigint) returns jsonb: what is put back.
+ */
+Datum
+cleanup_restore_run(PG_FUNCTION_ARGS)
+{
+	require_argument(fcinfo, 0, "run_id");
+	PG_RETURN_JSONB_P(restore_run(PG_GETARG_INT64(0)));
+}
+
+/*
+ * cleanup_restore(file text [, restore_as text]) returns jsonb
+ */
+Datum
+cleanup_restore_file(PG_FUNCTION_ARGS)
+{
+	const char *restore_as = NULL;
+
+	require_argument(fcinfo, 0, "file");
+	if (PG_NARGS() > 1)
+	{
+		require_argument(fcinfo, 1, "restore_as");
+		restore_as = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	}
+	PG_RETURN_JSONB_P(restore_file(text_to_cstring(PG_GETARG_TEXT_PP(0)), restore_as));
+}
+
+/*
+ * cleanup_purge_backups() returns jsonb: what has expired and is destroyed.
+ */
+Datum
+cleanup_purge_backups(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_JSONB_P(restore_purge());
+}
+
+/*
+ * cleanup_hold(file text, reason text): from its commit on the file is never
+ * cleaned.
+ */
+Datum
+cleanup_hold(PG_FUNCTION_ARGS)
+{
+	const char *reason = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	require_argument(fcinfo, 0, "file");
+	SPI_connect();
+	hold_add(extension_lookup(false),
+			 location_relative(settings_snapshot(), text_to_cstring(PG_GETARG_TEXT_PP(0))), reason);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * cleanup_release(file text) returns boolean: false if it was not held.
+ */
+Datum
+cleanup_release(PG_FUNCTION_ARGS)
+{
+	bool		removed;
+
+	require_argument(fcinfo, 0, "file");
+	SPI_connect();
+	removed = hold_remove(extension_lookup(false),
+						  location_relative(settings_snapshot(),
+											text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	SPI_finish();
+	PG_RETURN_BOOL(removed);
 }
 
 

@@ -29,13 +29,13 @@ GRANT SELECT ON t.calls, t.relations TO PUBLIC;
 
 -- nobody: denied, by every routine and every relation
 SET ROLE regress_nobody;
-SELECT name, t.try(statement) FROM t.calls ORDER BY name COLLATE "C";
+SELECT name, t.try(statement) FROM t.calls ORDER BY name COLLATE "C", statement COLLATE "C";
 SELECT name, t.try('SELECT * FROM ' || relation) FROM t.relations ORDER BY name COLLATE "C";
 RESET ROLE;
 
 -- a viewer looks (dry runs are the operator's)
 SET ROLE regress_viewer;
-SELECT name, t.try(statement) FROM t.calls ORDER BY name COLLATE "C";
+SELECT name, t.try(statement) FROM t.calls ORDER BY name COLLATE "C", statement COLLATE "C";
 SELECT name, t.try('SELECT * FROM ' || relation) FROM t.relations ORDER BY name COLLATE "C";
 SELECT t.try('INSERT INTO cleanup_sources (source, file_columns) VALUES (''sessions'', ''{audio_url}'')');
 SELECT t.try('DELETE FROM cleanup_files');
@@ -44,7 +44,7 @@ RESET ROLE;
 
 -- an operator cleans as well, and decides neither what nor who
 SET ROLE regress_operator;
-SELECT name, t.try(statement) FROM t.calls ORDER BY name COLLATE "C";
+SELECT name, t.try(statement) FROM t.calls ORDER BY name COLLATE "C", statement COLLATE "C";
 SELECT name, t.try('SELECT * FROM ' || relation) FROM t.relations ORDER BY name COLLATE "C";
 SELECT t.try('DELETE FROM cleanup_files');
 SET audio_cleanup.orphaned_file_retention_hours = 0;

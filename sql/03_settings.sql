@@ -28,6 +28,7 @@ SET audio_cleanup.history_retention_days = -1;
 SET audio_cleanup.writer_wait = '-1s';
 SET audio_cleanup.file_age = 'oldest';
 SET audio_cleanup.upload_dir = '';
+SET audio_cleanup.backup_dir = 'backups';
 \set VERBOSITY sqlstate
 SELECT set_config('audio_cleanup.upload_dir', repeat('x', 1024), false);
 \set VERBOSITY default
@@ -45,6 +46,8 @@ SHOW audio_cleanup.writer_wait;
 SET audio_cleanup.file_age = 'MTIME';
 SET audio_cleanup.audio_extensions = '*';
 SET audio_cleanup.derived_suffixes = '';
+SET audio_cleanup.backup_dir = '/srv/backups';
+SET audio_cleanup.backup_dir = '';
 RESET ALL;
 
 -- the launcher's are those of the configuration file

@@ -77,6 +77,7 @@ SELECT count(*) AS files_without_run FROM cleanup_files WHERE run_id NOT IN (SEL
 
 -- 0: for ever
 SET audio_cleanup.history_retention_days = 0;
+SELECT t.sh('rm -rf .audio_cleanup/trash');	-- or it would be put back
 DELETE FROM cleanup_files;
 DELETE FROM cleanup_runs;
 SELECT t.make_run('deleted', true, 'deleted', NULL, 'sql', NULL) FROM generate_series(1, 3);

@@ -23,18 +23,20 @@
 
 static const char *const viewer_functions[] = {
 	"cleanup_config()", "cleanup_status()", "cleanup_explain(text)", "cleanup_check()",
-	"cleanup_next_run()", "cleanup_progress()",
+	"cleanup_next_run()", "cleanup_progress()", "cleanup_dashboard()",
 	"cleanup_report(interval)", "cleanup_missing_files()", "cleanup_metrics()"
 };
 
 static const char *const operator_functions[] = {
 	"cleanup_orphaned_files(boolean, boolean)", "cleanup_failed_sessions(boolean, boolean)",
-	"cleanup_all(boolean, boolean)", "cleanup_run(boolean, boolean, jsonb)"
+	"cleanup_all(boolean, boolean)", "cleanup_run(boolean, boolean, jsonb)",
+	"cleanup_restore(bigint)", "cleanup_restore(text)", "cleanup_restore(text, text)",
+	"cleanup_purge_backups()", "cleanup_hold(text, text)", "cleanup_release(text)"
 };
 
 static const char *const viewer_tables[] = {
 	"cleanup_sources", "cleanup_runs", "cleanup_files", "cleanup_progress",
-	"cleanup_metrics"
+	"cleanup_backups", "cleanup_holds", "cleanup_metrics"
 };
 
 static const char *

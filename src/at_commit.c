@@ -32,12 +32,14 @@ typedef enum BatchAction
 	BATCH_CLAIM,				/* the only path is the text of the claim */
 	BATCH_CLAIM_REPLACING,
 	BATCH_CAPTURE,
-	BATCH_DESTROY
+	BATCH_DESTROY,
+	BATCH_PUT_BACK
 } BatchAction;
 
 typedef struct BatchFile
 {
 	const char *path;
+	const char *as;				/* to put back */
 	FileIdentity identity;
 } BatchFile;
 
@@ -92,6 +94,8 @@ make_batch(const Settings *settings, int64 run_id, BatchAction action, int n)
 	batch->store = store_open(settings->upload_dir);
 	if (batch->store == NULL)
 		brake_raise(location_brake(settings->upload_dir, "open upload directory", errno));
+	if ((brake = location_set_backup_dir(batch->store, settings)) != NULL)
+		brake_raise(brake);
 	/* until it is carried out or forgotten; this process has it already */
 	if ((brake = claim_lock(batch->store, settings->upload_dir, 0)) != NULL)
 		brake_raise(brake);
@@ -127,13 +131,17 @@ forget_batch(Batch *batch)
 
 /*
  * Commit-safe.  A shutdown need not wait for the last of them: what is left
- * is pending, and found by the next drain.
+ * is pending, and found by the next drain.  So are files that must be copied:
+ * a commit does not wait for gigabytes.
  */
 static void
 carry_out_batch(Batch *batch)
 {
 	int64		freed;
 	int			i;
+
+	if (batch->action != BATCH_DESTROY && !store_is_quick(batch->store))
+		return;
 
 	/* whoever records it will look again, and fsync */
 	store_set_durable(batch->store, false);
@@ -143,6 +151,9 @@ carry_out_batch(Batch *batch)
 
 		if (batch->action == BATCH_CAPTURE)
 			(void) store_capture(batch->store, batch->run_id, file->path, &file->identity);
+		else if (batch->action == BATCH_PUT_BACK)
+			(void) store_put_back_as(batch->store, batch->run_id, file->path, file->as,
+									 &file->identity);
 		else
 			(void) store_destroy(batch->store, batch->run_id, file->path, &file->identity, &freed);
 	}
@@ -185,6 +196,18 @@ at_commit_has_run(int64 run_id)
 	return false;
 }
 
+bool
+at_commit_takes_from(int64 run_id)
+{
+	const Batch *batch;
+
+	for (batch = batches; batch != NULL; batch = batch->next)
+		if ((batch->action == BATCH_CAPTURE || batch->action == BATCH_DESTROY) &&
+			batch->run_id == run_id)
+			return true;
+	return false;
+}
+
 void
 at_commit_claim(const Settings *settings, const char *text, bool replace)
 {
@@ -200,14 +223,26 @@ at_commit_claim(const Settings *settings, const char *text, bool replace)
 Batch *
 at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action, int max_files)
 {
-	return make_batch(settings, run_id,
-					  action == AT_COMMIT_CAPTURE ? BATCH_CAPTURE : BATCH_DESTROY, max_files);
+	static const BatchAction actions[] = {
+		[AT_COMMIT_CAPTURE] = BATCH_CAPTURE,
+		[AT_COMMIT_DESTROY] = BATCH_DESTROY,
+		[AT_COMMIT_PUT_BACK] = BATCH_PUT_BACK,
+	};
+
+	return make_batch(settings, run_id, actions[action], max_files);
 }
 
 void
 at_commit_add(Batch *batch, const char *path, const FileIdentity *identity)
 {
 	add_to_batch(batch, path, identity);
+}
+
+void
+at_commit_add_as(Batch *batch, const char *path, const char *as, const FileIdentity *identity)
+{
+	add_to_batch(batch, path, identity);
+	batch->files[batch->n - 1].as = MemoryContextStrdup(batch->context, as);
 }
 
 void

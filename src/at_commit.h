@@ -29,24 +29,30 @@ extern void at_commit_capture(const Settings *settings, int64 run_id, Condemned 
 /* Does the current transaction wait to capture files of this run? */
 extern bool at_commit_has_run(int64 run_id);
 
+/* Does it wait to capture or destroy files of this run? */
+extern bool at_commit_takes_from(int64 run_id);
+
 /*
  * Write this claim, replacing another one or not, before any file is
  * captured.  If that fails, none is: they stay pending.
  */
 extern void at_commit_claim(const Settings *settings, const char *text, bool replace);
 
-/* Capture, or destroy, one file after another: begin, add, and end. */
+/* Capture, destroy, or put back, one file after another: begin, add, and end. */
 typedef struct Batch Batch;
 
 typedef enum AtCommitAction
 {
 	AT_COMMIT_CAPTURE,
-	AT_COMMIT_DESTROY
+	AT_COMMIT_DESTROY,
+	AT_COMMIT_PUT_BACK
 } AtCommitAction;
 
 extern Batch *at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action,
 							  int max_files);
 extern void at_commit_add(Batch *batch, const char *path, const FileIdentity *identity);
+extern void at_commit_add_as(Batch *batch, const char *path, const char *as,
+							 const FileIdentity *identity); /* to put back */
 extern void at_commit_end(Batch *batch);
 
 /*

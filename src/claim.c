@@ -298,11 +298,10 @@ claim_confirm(const Extension *extension, const Claim *claim, const char *upload
 }
 
 char *
-claim_take(const Extension *extension, const char *upload_dir, bool grace)
+claim_take(const Extension *extension, const char *upload_dir, bool grace, const char **uuid)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(upload_dir), SQL_BOOL(grace)};
 	ActingAs	saved;
-	char	   *uuid;
 
 	extension_act_as(extension->owner, &saved);
 	sql_query(1, parameters, "DELETE FROM %s.cleanup_claims WHERE upload_dir = $1",
@@ -311,10 +310,10 @@ claim_take(const Extension *extension, const char *upload_dir, bool grace)
 			  "INSERT INTO %s.cleanup_claims (uuid, upload_dir, grace_from)"
 			  " VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
 			  " RETURNING uuid::text", extension->schema);
-	uuid = sql_text(0, 1);
+	*uuid = sql_text(0, 1);
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);
-	return claim_text(uuid);
+	return claim_text(*uuid);
 }
 
 static void

@@ -43,9 +43,11 @@ extern Claim *claim_check(FileStore *store, const Extension *extension, const ch
 /*
  * Claim the directory for this database, in the current transaction: insert
  * the twin, and return the text to be written with store_write_claim() after
- * commit.  With `grace` every file counts as new from now on.  Needs SPI.
+ * commit, and its UUID.  With `grace` every file counts as new from now on.
+ * Needs SPI.
  */
-extern char *claim_take(const Extension *extension, const char *upload_dir, bool grace);
+extern char *claim_take(const Extension *extension, const char *upload_dir, bool grace,
+						const char **uuid);
 
 /* The claim has been seen in the directory: from now on it must be there. */
 extern void claim_confirm(const Extension *extension, const Claim *claim, const char *upload_dir);

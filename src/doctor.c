@@ -247,11 +247,13 @@ check_outstanding(const Examination *examination, const CleanupPlan *plan)
 	int64		pending;
 	int64		due;
 
+	/* backups that have expired wait for the next night */
 	extension_act_as(plan->extension->owner, &saved);
 	sql_query(0, NULL,
-			  "SELECT count(*) FILTER (WHERE state = 'pending'),"
-			  " count(*) FILTER (WHERE state = 'trashed' AND due_at <= clock_timestamp())"
-			  " FROM %s.cleanup_files WHERE state IN ('pending', 'trashed')"
+			  "SELECT count(*) FILTER (WHERE state IN ('pending', 'restoring')),"
+			  " count(*) FILTER (WHERE state = 'trashed' AND due_at <= clock_timestamp()"
+			  "  - CASE WHEN due_at > condemned_at THEN interval '25 hours' ELSE interval '0' END)"
+			  " FROM %s.cleanup_files WHERE state IN ('pending', 'restoring', 'trashed')"
 			  " AND condemned_at < now() - interval '1 minute'", plan->extension->schema);
 	pending = DatumGetInt64(sql_value(0, 1));
 	due = DatumGetInt64(sql_value(0, 2));
@@ -260,11 +262,43 @@ check_outstanding(const Examination *examination, const CleanupPlan *plan)
 
 	if (pending + due > 0)
 		say(examination, "outstanding", "warning",
-			psprintf("%lld condemned files are still to be captured and %lld to be deleted since more than a minute",
+			psprintf("%lld files are still to be captured or restored and %lld to be deleted since more than a minute",
 					 (long long) pending, (long long) due),
 			"The next run takes them up. If they stay, see the server log.");
 	else
 		say(examination, "outstanding", "ok", "no file of an earlier run is waiting", NULL);
+}
+
+/* Said only where there are any, or should be. */
+static void
+check_backups(const Examination *examination, const CleanupPlan *plan)
+{
+	ActingAs	saved;
+	int64		backups;
+	int64		stuck;
+	double		mib;
+
+	extension_act_as(plan->extension->owner, &saved);
+	sql_query(0, NULL,
+			  "SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL),"
+			  " coalesce(pg_catalog.sum(size), 0)::float8 / 1048576"
+			  " FROM %s.cleanup_files WHERE state = 'trashed' AND due_at > condemned_at",
+			  plan->extension->schema);
+	backups = DatumGetInt64(sql_value(0, 1));
+	stuck = DatumGetInt64(sql_value(0, 2));
+	mib = DatumGetFloat8(sql_value(0, 3));
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+
+	if (stuck > 0)
+		say(examination, "backups", "warning",
+			psprintf("%lld backed-up files are needed again, and could not be put back",
+					 (long long) stuck),
+			"See cleanup_files, column error; cleanup_restore(file, restore_as) puts one back under another name.");
+	else if (backups > 0 || plan->settings->backup_retention_days > 0)
+		say(examination, "backups", "ok",
+			psprintf("%lld backed-up files hold %.2f MiB; new ones are kept for %d days",
+					 (long long) backups, mib, plan->settings->backup_retention_days), NULL);
 }
 
 static void
@@ -298,6 +332,7 @@ examine(const Examination *examination, CleanupPlan *plan)
 	}
 	check_settings(examination, plan);
 	check_outstanding(examination, plan);
+	check_backups(examination, plan);
 	check_workers(examination);
 	check_preload(examination);
 	check_schedule(examination, plan);

@@ -13,6 +13,8 @@
  *		-> trashed, or skipped.  COMMIT.
  *	2.	due rows: matched a last time, and put back (-> restored) if somebody
  *		needs them; else unlink, -> deleted.  COMMIT.
+ *		Before those: rows that somebody wants restored, put back -> restored,
+ *		or if their name is taken, trashed as before.  COMMIT.
  *	3.	the run: its figures, and its line in the server log.  COMMIT.
  *
  * Directories are fsynced before a row says that something has happened.
@@ -76,6 +78,9 @@ is_time_to_commit(TimestampTz began)
 static void
 set_failed(LedgerFile *file, FileResult result)
 {
+	/* we were asked to stop while a file was copied: it is as it was */
+	if (result.errnum == EINTR)
+		CHECK_FOR_INTERRUPTS();
 	set_state(file, "failed", failure_text(result));
 	ereport(WARNING,
 			(errmsg("audio_cleanup left file \"%s\" where it is: %s", file->path, file->error)));
@@ -195,12 +200,12 @@ settle_by_place(Drain *drain, LedgerFile *file)
  * Which of these files does somebody need by now?  NULL if that cannot be
  * told: they are left as they are.
  */
-static bool *
+static const char **
 recheck(Drain *drain, LedgerFile **files, int n)
 {
 	const char **paths = palloc(sizeof(char *) * n);
 	Brake	   *brake = NULL;
-	bool	   *needed;
+	const char **needed;
 	int			i;
 
 	for (i = 0; i < n; i++)
@@ -215,6 +220,15 @@ recheck(Drain *drain, LedgerFile **files, int n)
 	return NULL;
 }
 
+/* A capture that was cut short may have left a copy of it. */
+static void
+let_stay(Drain *drain, LedgerFile *file, const char *why)
+{
+	if (!store_is_quick(drain->store))
+		(void) store_put_back(drain->store, drain->run_id, file->path, &file->identity);
+	set_state(file, "skipped", why);
+}
+
 /*
  * Files that are still in place were condemned some time ago.  Returns how
  * many were dealt with: those that come after are left as they are.
@@ -222,7 +236,7 @@ recheck(Drain *drain, LedgerFile **files, int n)
 static int
 recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 {
-	bool	   *needed = recheck(drain, files, n);
+	const char **needed = recheck(drain, files, n);
 	TimestampTz began = GetCurrentTimestamp();
 	Batch	   *batch = NULL;
 	int			i;
@@ -236,7 +250,7 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 	{
 		progress_tick();
 		if (needed[i])
-			set_state(files[i], "skipped", "it is referred to again");
+			let_stay(drain, files[i], needed[i]);
 		else if (drain->at_commit)
 			at_commit_add(batch, files[i]->path, &files[i]->identity);
 		else
@@ -247,7 +261,8 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 	return i;
 }
 
-static void heal_file(Drain *drain, LedgerFile *file);
+static void heal_file(Drain *drain, LedgerFile *file, const char *why);
+static void heal_at_commit(Drain *drain, LedgerFile *file, const char *why);
 
 /*
  * What was captured at the commit was matched before it: rows may have been
@@ -259,7 +274,7 @@ heal_captured(Drain *drain, LedgerFile *files, int n)
 {
 	LedgerFile **captured = palloc(sizeof(LedgerFile *) * n);
 	int			n_captured = 0;
-	bool	   *needed;
+	const char **needed;
 	int			i;
 
 	for (i = 0; i < n; i++)
@@ -272,8 +287,10 @@ heal_captured(Drain *drain, LedgerFile *files, int n)
 	{
 		if (needed == NULL)
 			captured[i]->new_state = NULL;	/* pending, to be looked at again */
+		else if (needed[i] && drain->at_commit)
+			heal_at_commit(drain, captured[i], needed[i]);
 		else if (needed[i])
-			heal_file(drain, captured[i]);
+			heal_file(drain, captured[i], needed[i]);
 	}
 }
 
@@ -399,9 +416,30 @@ destroy_file(Drain *drain, LedgerFile *file)
 						"another file is in its place")));
 }
 
+const char *
+drain_trash_path(const Settings *settings, int64 run_id)
+{
+	if (*settings->backup_dir == '\0' || settings->backup_owner == NULL)
+		return psprintf("%s/%s/%lld", STORE_PRIVATE_DIR, STORE_TRASH_DIR, (long long) run_id);
+	return psprintf("%s/%s/%lld", settings->backup_dir, settings->backup_owner, (long long) run_id);
+}
+
+/*
+ * It stays a backup, for some time at least: its name is taken.
+ */
+static void
+keep_backup(Drain *drain, LedgerFile *file, const char *why)
+{
+	set_state(file, "trashed",
+			  psprintf("%s, but its name is taken; it lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
+					   why, drain_trash_path(drain->settings, drain->run_id)));
+	ereport(WARNING,
+			(errmsg("audio_cleanup could not put file \"%s\" back: %s", file->path, file->error)));
+}
+
 /* Somebody needs it: back to its place, unless that is taken. */
 static void
-heal_file(Drain *drain, LedgerFile *file)
+heal_file(Drain *drain, LedgerFile *file, const char *why)
 {
 	FileResult	result = store_put_back(drain->store, drain->run_id, file->path,
 										&file->identity);
@@ -410,16 +448,148 @@ heal_file(Drain *drain, LedgerFile *file)
 		settle_missing(drain, file);
 	else if (result.outcome == FILE_OK)
 	{
-		set_state(file, "restored", "it is referred to again");
+		set_state(file, "restored", why);
 		ereport(WARNING,
-				(errmsg("audio_cleanup put file \"%s\" back: it is referred to again", file->path)));
+				(errmsg("audio_cleanup put file \"%s\" back: %s", file->path, why)));
 	}
+	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
+		destroy_file(drain, file);	/* its days are over, and who refers to
+									 * that name finds a file there */
 	else if (result.outcome == FILE_OCCUPIED)
-		set_state(file, "failed",
-				  psprintf("it is referred to again, but its name is taken; it lies in %s/%s/%lld",
-						   STORE_PRIVATE_DIR, STORE_TRASH_DIR, (long long) drain->run_id));
+		keep_backup(drain, file, why);
 	else
 		set_failed(file, result);
+}
+
+/*
+ * In somebody's transaction the row says so first; and with the commit it is
+ * put back.
+ */
+static void
+heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
+{
+	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK, 1);
+
+	set_state(file, "restoring", why);
+	at_commit_add_as(batch, file->path, file->path, &file->identity);
+	at_commit_end(batch);
+}
+
+/* A copy has another inode; and nobody else has made one like it. */
+static bool
+is_found_at(Drain *drain, const char *path, const LedgerFile *file)
+{
+	FileIdentity found;
+
+	return store_identify_durably(drain->store, path, &found).outcome == FILE_OK &&
+		found.size == file->identity.size && found.mtime_ns == file->identity.mtime_ns;
+}
+
+/* What was to be put back is not in the trash: is it done? */
+static void
+settle_restored(Drain *drain, LedgerFile *file)
+{
+	const char *target = file->restore_as ? file->restore_as : file->path;
+
+	if (is_found_at(drain, target, file))
+		set_state(file, "restored", file->note);
+	else if (is_found_at(drain, file->path, file))
+	{
+		/* somebody was quicker, with mv */
+		set_state(file, "restored", file->note);
+		file->restore_as = NULL;
+	}
+	else
+		set_state(file, "failed", "its backup is gone");
+}
+
+static void
+put_back_file(Drain *drain, LedgerFile *file)
+{
+	const char *target = file->restore_as ? file->restore_as : file->path;
+	FileResult	result = store_put_back_as(drain->store, drain->run_id, file->path, target,
+										   &file->identity);
+
+	if (result.outcome == FILE_OK)
+	{
+		set_state(file, "restored", file->note);
+		if (file->note != NULL)
+			ereport(WARNING,
+					(errmsg("audio_cleanup put file \"%s\" back: %s", file->path, file->note)));
+	}
+	else if (result.outcome == FILE_OCCUPIED)
+	{
+		keep_backup(drain, file, file->note ? file->note : "it was to be restored");
+		file->restore_as = NULL;
+	}
+	else if (result.outcome == FILE_VANISHED || result.outcome == FILE_REPLACED)
+		settle_restored(drain, file);
+	else
+	{
+		set_failed(file, result);
+		/* it is safe where it is */
+		file->new_state = "trashed";
+		file->restore_as = NULL;
+	}
+}
+
+/*
+ * In somebody's transaction they are put back at its commit, which may never
+ * come, and recorded by the next drain.
+ */
+static void
+put_back_at_commit(Drain *drain, LedgerFile *files, int n)
+{
+	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK, n);
+	int			errnum;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		switch (store_locate(drain->store, drain->run_id, files[i].path, &files[i].identity, &errnum))
+		{
+			case PLACE_TRASH:
+				at_commit_add_as(batch, files[i].path,
+								 files[i].restore_as ? files[i].restore_as : files[i].path,
+								 &files[i].identity);
+				break;
+			case PLACE_UNKNOWN:
+				break;
+			default:
+				settle_restored(drain, &files[i]);
+		}
+	}
+	at_commit_end(batch);
+}
+
+/*
+ * What is to be put back comes first: somebody waits for it.  Returns the
+ * number of files looked at.
+ */
+static int
+restore_step(Drain *drain, int limit)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	LedgerFile *files;
+	int			n;
+	int			i;
+
+	files = ledger_files(drain->extension, drain->run_id, LEDGER_RESTORING, drain->restored, limit, &n);
+	if (n == 0)
+		return 0;
+	if (drain->at_commit)
+		put_back_at_commit(drain, files, i = n);
+	else
+		for (i = 0; i < n && !is_time_to_commit(began); i++)
+		{
+			progress_tick();
+			drain->restored = files[i].file_id;
+			put_back_file(drain, &files[i]);
+		}
+	make_durable(drain);
+	record(drain, files, i);
+	return i;
 }
 
 /*
@@ -442,7 +612,7 @@ destroy_at_commit(Drain *drain, Batch *batch, LedgerFile *file)
  * In somebody's transaction all of it happens at its commit.
  */
 static void
-destroy_all_at_commit(Drain *drain, LedgerFile *files, int n, const bool *needed)
+destroy_all_at_commit(Drain *drain, LedgerFile *files, int n, const char **needed)
 {
 	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_DESTROY, n);
 	int			i;
@@ -451,7 +621,7 @@ destroy_all_at_commit(Drain *drain, LedgerFile *files, int n, const bool *needed
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (needed[i])
-			heal_file(drain, &files[i]);
+			heal_at_commit(drain, &files[i], needed[i]);
 		else
 			destroy_at_commit(drain, batch, &files[i]);
 	}
@@ -470,7 +640,7 @@ clear_file(Drain *drain, const LedgerFile *file)
 
 /* What is needed is put back at once, the rest is cleared to be destroyed. */
 static void
-heal_or_clear(Drain *drain, LedgerFile *files, int n, const bool *needed)
+heal_or_clear(Drain *drain, LedgerFile *files, int n, const char **needed)
 {
 	int			i;
 
@@ -480,7 +650,7 @@ heal_or_clear(Drain *drain, LedgerFile *files, int n, const bool *needed)
 	drain->cleared_at = GetCurrentTimestamp();
 	for (i = 0; i < n; i++)
 		if (needed[i])
-			heal_file(drain, &files[i]);
+			heal_file(drain, &files[i], needed[i]);
 		else
 			clear_file(drain, &files[i]);
 }
@@ -500,6 +670,37 @@ static int
 look_ahead(const Drain *drain)
 {
 	return pace_files_in(&drain->pace, look_seconds(drain));
+}
+
+/*
+ * Between two steps whoever has the run lock may have restored what was
+ * cleared to go, and anybody may hold it: that is looked at once more.
+ */
+static void
+spare_saved(Drain *drain)
+{
+	LedgerFile *cleared = drain->cleared + drain->n_destroyed;
+	int			n = drain->n_cleared - drain->n_destroyed;
+	int64	   *due;
+	int			n_due;
+	int			left = 0;
+	int			i;
+	int			j = 0;
+
+	if (n == 0)
+		return;
+	due = ledger_still_due(drain->extension, drain->run_id, cleared[0].file_id,
+						   cleared[n - 1].file_id, &n_due);
+	for (i = 0; i < n; i++)
+	{
+		while (j < n_due && due[j] < cleared[i].file_id)
+			j++;
+		if (j < n_due && due[j] == cleared[i].file_id)
+			cleared[left++] = cleared[i];
+		else
+			drain->looked_at = Min(drain->looked_at, cleared[i].file_id - 1);
+	}
+	drain->n_cleared = drain->n_destroyed + left;
 }
 
 /* As many of the cleared files as the pace allows; returns how many. */
@@ -545,7 +746,7 @@ last_look(Drain *drain, int limit)
 {
 	LedgerFile *files;
 	LedgerFile **all;
-	bool	   *needed;
+	const char **needed;
 	int			n;
 	int			i;
 
@@ -572,8 +773,10 @@ last_look(Drain *drain, int limit)
 static int
 destroy_step(Drain *drain, int limit)
 {
-	int			n = destroy_cleared(drain);
+	int			n;
 
+	spare_saved(drain);
+	n = destroy_cleared(drain);
 	if (n == 0 && (n = last_look(drain, limit)) > 0)
 		(void) destroy_cleared(drain);
 	return n;
@@ -588,7 +791,10 @@ drain_finish_run(const Extension *extension, int64 run_id)
 	LedgerSummary summary;
 
 	if (!ledger_finish_run(extension, run_id, &summary))
+	{
+		ledger_correct_run(extension, run_id);
 		return;
+	}
 	notify_run(extension, run_id);
 	ereport(LOG,
 			(errmsg("audio_cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
@@ -635,11 +841,11 @@ check_claim(Drain *drain)
 }
 
 static void
-say_unfinished(const Drain *drain, const Brake *brake)
+say_unfinished(int64 run_id, const Brake *brake)
 {
 	ereport(WARNING,
 			(errcode(brake->sqlstate),
-			 errmsg("audio_cleanup run %lld is left unfinished", (long long) drain->run_id),
+			 errmsg("audio_cleanup run %lld is left unfinished", (long long) run_id),
 			 errdetail_internal("%s", brake_text(brake))));
 }
 
@@ -656,8 +862,14 @@ lock_directory(Drain *drain)
 	if (brake == NULL)
 		return true;
 	drain->put_off = true;
-	say_unfinished(drain, brake);
+	say_unfinished(drain->run_id, brake);
 	return false;
+}
+
+static bool
+is_interrupted(void)
+{
+	return QueryCancelPending || ProcDiePending;
 }
 
 /* Between two steps somebody may have taken the directory over. */
@@ -667,7 +879,7 @@ is_still_ours(Drain *drain)
 	Brake	   *brake = check_claim(drain);
 
 	if (brake != NULL)
-		say_unfinished(drain, brake);
+		say_unfinished(drain->run_id, brake);
 	return brake == NULL;
 }
 
@@ -681,14 +893,17 @@ open_directory(Drain *drain)
 		brake = location_brake(upload_dir, "open upload directory", errno);
 	if (brake == NULL)
 		brake = check_claim(drain);
+	if (brake == NULL)
+		brake = location_set_backup_dir(drain->store, drain->settings);
+	if (brake == NULL)
+		store_set_stop(drain->store, is_interrupted);
 	return brake;
 }
 
 Drain *
-drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit)
+drain_open(const Extension *extension, const LedgerWork *work, bool at_commit, Brake **brake)
 {
 	Drain	   *drain = palloc0(sizeof(Drain));
-	Brake	   *brake;
 
 	drain->extension = extension;
 	drain->run_id = work->run_id;
@@ -697,12 +912,20 @@ drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit)
 	drain->pace = pace_begin(drain->settings);
 	drain->cleared_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup cleared",
 												   ALLOCSET_DEFAULT_SIZES);
-	if ((brake = open_directory(drain)) != NULL)
-	{
-		drain_end(drain);
-		say_unfinished(drain, brake);
-		return NULL;
-	}
+	if ((*brake = open_directory(drain)) == NULL)
+		return drain;
+	drain_end(drain);
+	return NULL;
+}
+
+Drain *
+drain_begin(const Extension *extension, const LedgerWork *work, bool at_commit)
+{
+	Brake	   *brake;
+	Drain	   *drain = drain_open(extension, work, at_commit, &brake);
+
+	if (drain == NULL)
+		say_unfinished(work->run_id, brake);
 	return drain;
 }
 
@@ -722,7 +945,8 @@ drain_end(Drain *drain)
 static bool
 do_step(Drain *drain, bool finish)
 {
-	if (destroy_step(drain, DRAIN_BATCH) > 0 || capture_step(drain, DRAIN_BATCH) > 0)
+	if (restore_step(drain, DRAIN_BATCH) > 0 ||
+		destroy_step(drain, DRAIN_BATCH) > 0 || capture_step(drain, DRAIN_BATCH) > 0)
 		return true;
 	if (finish)
 		drain_finish_run(drain->extension, drain->run_id);
@@ -771,7 +995,8 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		 */
 		if (lock_directory(drain) && is_still_ours(drain))
 		{
-			n = capture_step(drain, limit);
+			n = restore_step(drain, limit);
+			n = Max(n, capture_step(drain, limit));
 			/* the rest is for the worker, which can sleep */
 			n = Max(n, destroy_step(drain, Min(limit, pace_portion(&drain->pace))));
 			drain_finish_run(drain->extension, drain->run_id);

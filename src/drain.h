@@ -12,6 +12,7 @@
 
 #include "utils/jsonb.h"
 
+#include "src/brake.h"
 #include "src/extension.h"
 #include "src/file_ops.h"
 #include "src/ledger.h"
@@ -30,6 +31,8 @@ typedef struct Drain
 								 * directory was not ours then; 0: it was */
 	bool		put_off;		/* files wait for a writer to end */
 	Pace		pace;			/* from now on, or the caller's */
+	int64		restored;		/* file_id up to which files to be put back
+								 * were seen */
 	int64		captured;		/* file_id up to which pending files were seen */
 	int64		looked_at;		/* the same of due files */
 	int64		look_us;		/* how long reading the sources took last */
@@ -40,6 +43,15 @@ typedef struct Drain
 	int			n_destroyed;	/* of these */
 	int			portion;		/* files destroyed by the last step */
 } Drain;
+
+/*
+ * drain_begin() for who says himself what is wrong: NULL, and *brake.
+ */
+extern Drain *drain_open(const Extension *extension, const LedgerWork *work, bool at_commit,
+						 Brake **brake);
+
+/* For people: where the run's captured files lie, below the upload directory or not. */
+extern const char *drain_trash_path(const Settings *settings, int64 run_id);
 
 /*
  * Begin draining a run in the current memory context.  Returns NULL, with a

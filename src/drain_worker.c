@@ -49,9 +49,8 @@ begin_locked(MemoryContext context)
 	caller = MemoryContextSwitchTo(context ? context : CurrentMemoryContext);
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
-	if (extension == NULL || !extension_guard(extension))
+	if (extension == NULL || !extension_await_run(extension))
 		return NULL;
-	extension_lock_run(extension, -1, false);
 	return extension;
 }
 
@@ -147,12 +146,12 @@ wait_for_turn(MemoryContext context)
 	caller = MemoryContextSwitchTo(context);
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
-	if (extension != NULL && extension_guard(extension) && extension_queue_up(extension))
+	if (extension != NULL && extension_queue_up(extension))
 	{
-		extension_lock_run(extension, -1, false);
+		mine = extension_await_run(extension);
 		extension_leave_queue(extension);
-		claim_confirm_all(extension);
-		mine = true;
+		if (mine)
+			claim_confirm_all(extension);
 	}
 	worker_commit();
 	return mine;

@@ -20,8 +20,11 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "src/backup.h"
 #include "src/explain.h"
+#include "src/hold.h"
 #include "src/json_build.h"
+#include "src/location.h"
 #include "src/match.h"
 #include "src/plan.h"
 #include "src/sources.h"
@@ -123,41 +126,6 @@ find_references(const CleanupPlan *plan, Search *search)
 	}
 }
 
-static bool
-has_parent_component(const char *path)
-{
-	const char *p = path;
-
-	while ((p = strstr(p, "..")) != NULL)
-	{
-		if ((p == path || p[-1] == '/') && (p[2] == '\0' || p[2] == '/'))
-			return true;
-		p += 2;
-	}
-	return false;
-}
-
-/* The path as it is seen from the upload directory. */
-static const char *
-relative_path(const Settings *settings, const char *file)
-{
-	size_t		len = strlen(settings->upload_dir);
-
-	if (*file == '\0' || strlen(file) >= STORE_PATH_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the name of a file must have 1 to %d bytes", STORE_PATH_MAX - 1)));
-	if (strncmp(file, settings->upload_dir, len) == 0 && file[len] == '/')
-		file += len + 1;
-	if (*file == '/' || has_parent_component(file))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("file \"%s\" is not below the upload directory \"%s\"",
-						file, settings->upload_dir),
-				 errhint("Name it by its path relative to the upload directory.")));
-	return file;
-}
-
 typedef struct Verdict
 {
 	const char *verdict;		/* "kept", "condemned" or "unknown" */
@@ -187,9 +155,17 @@ age_reason(const CleanupPlan *plan, const char *what)
 					plan->settings->orphaned_file_retention_hours);
 }
 
+/* What our own tables say of the file. */
+typedef struct Standing
+{
+	const Hold *hold;			/* or NULL */
+	bool		pending;		/* condemned already */
+	const char *kept;			/* why it is left alone for now, or NULL */
+} Standing;
+
 static Verdict
 judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
-		   const FileIdentity *identity, bool pending)
+		   const FileIdentity *identity, const Standing *standing)
 {
 	if (found.outcome == FILE_VANISHED)
 		return kept("there is no such file");
@@ -197,8 +173,14 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 		return kept("it is not a regular file");
 	if (found.outcome != FILE_OK)
 		return kept(psprintf("could not %s: %s", found.action, strerror(found.errnum)));
-	if (pending)
+	if (standing->hold != NULL)
+		return kept(psprintf("it is held by \"%s\"%s%s", standing->hold->held_by,
+							 standing->hold->reason ? ": " : "",
+							 standing->hold->reason ? standing->hold->reason : ""));
+	if (standing->pending)
 		return condemned("an earlier run has condemned it, and it is still to be dealt with");
+	if (standing->kept != NULL)
+		return kept(pstrdup(standing->kept));
 	if (!key_is_audio(&plan->settings->rules, search->path))
 		return kept("its extension is not one of audio_cleanup.audio_extensions");
 	if (search->count > search->failed)
@@ -256,6 +238,21 @@ add_blocked_by(JsonBuilder *json, const CleanupPlan *plan)
 	json_end_array(json);
 }
 
+/* The newest backup of it: what cleanup_restore() would put back. */
+static void
+add_backup(JsonBuilder *json, const CleanupPlan *plan, const char *path)
+{
+	const Backup *backup = backup_find(plan->extension, plan->settings->upload_dir, path);
+	JsonBuilder object;
+
+	if (backup == NULL)
+		return;
+	json_begin(&object);
+	json_add_integer(&object, "run_id", backup->run_id);
+	json_add_text(&object, "expires", timestamptz_to_str(backup->expires_at));
+	json_add_jsonb(json, "backup", json_end(&object));
+}
+
 static Jsonb *
 make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict, FileResult found,
 				 const FileIdentity *identity)
@@ -284,22 +281,26 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 						 (double) (GetCurrentTimestamp() - modified) / USECS_PER_HOUR, 2);
 	}
 	json_add_integer(&json, "retention_hours", plan->settings->orphaned_file_retention_hours);
+	add_backup(&json, plan, search->path);
 	add_blocked_by(&json, plan);
 	return json_end(&json);
 }
 
-/* Pending already?  A match of this one file tells, as it tells a run. */
-static bool
-is_pending(const CleanupPlan *plan, const char *path)
+/* A match of this one file tells, as it tells a run. */
+static Standing
+look_up_standing(const CleanupPlan *plan, const char *path)
 {
+	Standing	standing = {hold_find(plan->extension, path), false, NULL};
 	Match	   *match = match_begin(&plan->settings->rules);
-	bool		pending;
 
+	match_set_grace(match, plan->settings->orphaned_file_retention_hours,
+					plan->settings->failed_session_retention_days);
 	match_add(match, path);
 	match_run(match, plan->extension, NIL, MATCH_PROTECT, 0, false);
-	pending = match_count_pending(match) > 0;
+	standing.pending = match_is_pending(match, 0);
+	standing.kept = match_why_kept(match, 0);
 	match_end(match);
-	return pending;
+	return standing;
 }
 
 static Jsonb *
@@ -308,16 +309,17 @@ explain(CleanupPlan *plan, const char *file)
 	Search		search = {.context = CurrentMemoryContext};
 	FileIdentity identity;
 	FileResult	found;
+	Standing	standing;
 
 	search.rules = &plan->settings->rules;
-	search.path = relative_path(plan->settings, file);
+	search.path = location_relative(plan->settings, file);
 	plan_open(plan);
 	raise_unless_readable(plan);
 	find_references(plan, &search);
 	found = store_identify(plan->store, search.path, &identity);
+	standing = look_up_standing(plan, search.path);
 	return make_explanation(plan, &search,
-							judge_file(plan, &search, found, &identity,
-									   is_pending(plan, search.path)),
+							judge_file(plan, &search, found, &identity, &standing),
 							found, &identity);
 }
 

@@ -26,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "src/compat.h"
@@ -286,29 +287,48 @@ extension_guard(const Extension *extension)
 	return true;
 }
 
+static void
+wait_for_run_lock(RunLock *lock, int wait_ms)
+{
+	Deadline	deadline = deadline_in(wait_ms);
+	char	   *holder = describe_holder(*GetLockConflicts(&lock->tag, ExclusiveLock, NULL));
+
+	if (wait_ms == 0 || !wait_bounded(&deadline, acquire_run_lock, lock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("another cleanup run is under way in this database"),
+				 errdetail_internal("%s", holder),
+				 errhint("Try again when its transaction has ended, or raise audio_cleanup.writer_wait to wait longer.")));
+}
+
+/* Whoever waits here must hold no lock that DROP EXTENSION waits for. */
 void
 extension_lock_run(const Extension *extension, int wait_ms, bool session)
 {
 	RunLock		lock;
-	Deadline	deadline = deadline_in(wait_ms);
-	char	   *holder;
 
+	set_lock_tag(&lock.tag, extension, RUN_LOCK_SUBID);
+	lock.session = session;
+	if (LockAcquire(&lock.tag, ExclusiveLock, session, true) == LOCKACQUIRE_NOT_AVAIL)
+		wait_for_run_lock(&lock, wait_ms);
 	if (!extension_guard(extension))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"%s\" was dropped", EXTENSION_NAME)));
+}
+
+bool
+extension_await_run(const Extension *extension)
+{
+	RunLock		lock;
+
 	set_lock_tag(&lock.tag, extension, RUN_LOCK_SUBID);
-	lock.session = session;
-	if (LockAcquire(&lock.tag, ExclusiveLock, session, true) != LOCKACQUIRE_NOT_AVAIL)
-		return;
-	holder = describe_holder(*GetLockConflicts(&lock.tag, ExclusiveLock, NULL));
-	if (wait_ms != 0 && wait_bounded(&deadline, acquire_run_lock, &lock))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("another cleanup run is under way in this database"),
-			 errdetail_internal("%s", holder),
-			 errhint("Try again when its transaction has ended, or raise audio_cleanup.writer_wait to wait longer.")));
+	lock.session = false;
+	/* hours, perhaps, in which VACUUM must not be kept from its work */
+	PopActiveSnapshot();
+	acquire_run_lock(&lock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return extension_guard(extension);
 }
 
 void

@@ -73,12 +73,19 @@ extern void extension_stop_acting(const ActingAs *saved);
 extern bool extension_guard(const Extension *extension);
 
 /*
- * extension_guard(), and take the lock under which at most one process of this database condemns or
- * deals with files.  Waits at most `wait_ms` milliseconds (forever if
- * negative), then ERROR lock_not_available, which names the holder.
+ * Take the lock under which at most one process of this database condemns or
+ * deals with files, and then extension_guard().  Waits at most `wait_ms`
+ * milliseconds, then ERROR lock_not_available, which names the holder.
  * With `session` it outlives the transaction, unless that aborts.
  */
 extern void extension_lock_run(const Extension *extension, int wait_ms, bool session);
+
+/*
+ * The same until the end of the transaction, however long it takes; with one
+ * active snapshot, which is exchanged.  Returns false if the extension was
+ * dropped meanwhile.
+ */
+extern bool extension_await_run(const Extension *extension);
 extern void extension_unlock_run(const Extension *extension);
 
 /*

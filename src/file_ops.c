@@ -9,8 +9,9 @@
  *
  * - Nothing is opened but directories, one component at a time, relative to
  *	 a descriptor and without following symlinks.  A path is never handed to
- *	 the kernel whole, and a file is never opened at all, so that a FIFO
- *	 cannot make us wait nor a device wake up.
+ *	 the kernel whole, and a file is not opened at all, so that a FIFO
+ *	 cannot make us wait nor a device wake up; except to be copied, when it
+ *	 was seen to be a regular file, and then without waiting.
  *
  * - A file is judged *after* the rename into the trash, where only this OS
  *	 user can reach it.  Looking at it before saves a rename, and is the only
@@ -31,6 +32,17 @@
  * happened just before the directory moved.  If it was removed, a rename
  * fails with ENOENT, and the path is resolved anew.  No directory is held
  * beyond store_sync().
+ *
+ * With the trash on another file system a capture is a copy, and the rules
+ * stay.  The file is copied where it is; then it is captured by a rename as
+ * ever, into the upload directory's own trash, judged there, and only there
+ * unlinked: there is no system call that unlinks this file and no other.  It
+ * merely passes through, so that trash is called the passage.  The copy is
+ * written under a name of its own in a directory that is ours alone, and
+ * renamed when it is durable and verified; so is the one that is put back.
+ * A process that is killed leaves behind at worst one such unfinished file,
+ * which the next copy replaces and store_tidy() removes, or both the copy and
+ * the original, and then it is the original that counts.
  *
  * Nothing in here raises an error.  Functions that file_ops.h calls
  * commit-safe, and the statics below them, use the stack and system calls
@@ -53,23 +65,39 @@
 #include <sys/statvfs.h>
 #ifdef __linux__
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #endif
 #include <unistd.h>
 
 #ifdef FRONTEND
 #include "common/fe_memutils.h"
 #endif
+#include "src/file_copy.h"
 #include "src/file_ops.h"
 #include "src/file_store.h"
 
 /* root, source, run, trash, the lock, and two on the way down a path */
 #define STORE_DESCRIPTORS	7
 
+/* the directory itself, two for the passage, and a third while copying */
+#define BACKUP_DESCRIPTORS	4
+
+/* an unfinished copy; no run is called that, and no claim */
+#define COPY_NAME		"copy.new"
+
+/* O_NONBLOCK: should it be a FIFO, or leased, nobody is to wait for another */
+#define COPY_FLAGS \
+	(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+
 /* deeper directories of the trash are left alone by store_tidy() */
 #define TIDY_MAX_DEPTH	64
 
 /* how often a stranger's other names, and vanished directories, are tried */
 #define MAX_SUFFIXES	16
+
+/* of a folder in the trash: see note_mode() */
+#define MODE_ATTRIBUTE	"user.audio_cleanup.mode"
+
 #define MAX_ATTEMPTS	3
 
 #define DIRECTORY_FLAGS \
@@ -149,6 +177,7 @@ look_plainly(int fd, const char *name, FileLook *look)
 	memset(look, 0, sizeof(*look));
 	look->mode = st.st_mode;
 	look->owner = st.st_uid;
+	look->group = st.st_gid;
 	look->volume.device = st.st_dev;
 	look->identity.inode = st.st_ino;
 	look->identity.size = st.st_size;
@@ -166,6 +195,7 @@ translate_statx(const struct statx *stx, FileLook *look)
 	memset(look, 0, sizeof(*look));
 	look->mode = stx->stx_mode;
 	look->owner = stx->stx_uid;
+	look->group = stx->stx_gid;
 	look->volume.device = makedev(stx->stx_dev_major, stx->stx_dev_minor);
 #ifdef STATX_MNT_ID
 	look->volume.mount_known = (stx->stx_mask & STATX_MNT_ID) != 0;
@@ -253,8 +283,7 @@ store_same_file(const FileIdentity *a, const FileIdentity *b, bool with_ctime)
  * point just as a directory may.
  */
 static FileResult
-identify(const FileStore *store, const HeldDir *dir, const char *name,
-		 FileIdentity *identity)
+identify(const HeldDir *dir, const char *name, FileIdentity *identity)
 {
 	FileLook	look;
 
@@ -263,23 +292,32 @@ identify(const FileStore *store, const HeldDir *dir, const char *name,
 			fail(errno, "stat file");
 	if (!S_ISREG(look.mode))
 		return come_to(FILE_NOT_REGULAR);
-	if (!same_mount(&look.volume, &store->volume))
+	if (!same_mount(&look.volume, dir->volume))
 		return fail(EXDEV, "stat file");
 	*identity = look.identity;
 	return come_to(FILE_OK);
 }
 
+/* Why that will do for a copy is told at store_set_backup_dir(). */
+static bool
+is_copy_of(const FileIdentity *found, const FileIdentity *expected)
+{
+	return found->size == expected->size && found->mtime_ns == expected->mtime_ns;
+}
+
 /* The same, and FILE_REPLACED if it is not `expected`. */
 static FileResult
-recognize(const FileStore *store, const HeldDir *dir, const char *name,
-		  const FileIdentity *expected, bool with_ctime, FileIdentity *found)
+recognize(const HeldDir *dir, const char *name, const FileIdentity *expected,
+		  bool with_ctime, FileIdentity *found)
 {
-	FileResult	result = identify(store, dir, name, found);
+	FileResult	result = identify(dir, name, found);
 
-	if (result.outcome == FILE_OK &&
-		!store_same_file(found, expected, with_ctime))
-		return come_to(FILE_REPLACED);
-	return result;
+	if (result.outcome != FILE_OK)
+		return result;
+	if (dir->copies ? is_copy_of(found, expected) :
+		store_same_file(found, expected, with_ctime))
+		return result;
+	return come_to(FILE_REPLACED);
 }
 
 
@@ -399,8 +437,10 @@ static void
 let_go_all(FileStore *store)
 {
 	let_go(store, &store->source);
-	let_go(store, &store->trash);
-	let_go(store, &store->run);
+	let_go(store, &store->trash.dir);
+	let_go(store, &store->trash.run);
+	let_go(store, &store->passage.dir);
+	let_go(store, &store->passage.run);
 }
 
 
@@ -419,8 +459,8 @@ close_quietly(int fd)
 }
 
 int
-store_open_directory(const FileStore *store, int parent, const char *name,
-					 FileLook *look)
+store_open_directory_on(const StoreVolume *volume, int parent, const char *name,
+						FileLook *look)
 {
 	int			fd = openat(parent, name, DIRECTORY_FLAGS);
 
@@ -431,13 +471,20 @@ store_open_directory(const FileStore *store, int parent, const char *name,
 		close_quietly(fd);
 		return -1;
 	}
-	if (!store_same_volume(&look->volume, &store->volume))
+	if (!store_same_volume(&look->volume, volume))
 	{
 		close(fd);
 		errno = EXDEV;
 		return -1;
 	}
 	return fd;
+}
+
+int
+store_open_directory(const FileStore *store, int parent, const char *name,
+					 FileLook *look)
+{
+	return store_open_directory_on(&store->volume, parent, name, look);
 }
 
 /*
@@ -483,18 +530,18 @@ insist_on_trust(int fd, const FileLook *look, const char **action)
  * descriptor, or -1 with errno and *action.
  */
 static int
-step_down(const FileStore *store, int parent, const char *name, int flags,
-		  bool *made, const char **action)
+step_down(const FileStore *store, const StoreVolume *volume, int parent,
+		  const char *name, int flags, bool *made, const char **action)
 {
 	FileLook	look;
 	int			fd;
 
 	*made = false;
 	*action = "open directory";
-	fd = store_open_directory(store, parent, name, &look);
+	fd = store_open_directory_on(volume, parent, name, &look);
 	if (fd < 0 && errno == ENOENT && (flags & DIR_MAKE))
 	{
-		mode_t		mode = (flags & DIR_TRUST) ? S_IRWXU : store->mode;
+		mode_t		mode = (flags & DIR_TRUST) ? S_IRWXU : store->make_mode;
 
 		if (make_directory(parent, name, mode) == 0)
 			*made = true;
@@ -503,7 +550,7 @@ step_down(const FileStore *store, int parent, const char *name, int flags,
 			*action = "create directory";
 			return -1;
 		}
-		fd = store_open_directory(store, parent, name, &look);
+		fd = store_open_directory_on(volume, parent, name, &look);
 	}
 	if (flags & DIR_TRUST)
 		fd = insist_on_trust(fd, &look, action);
@@ -515,7 +562,7 @@ store_open_private(const FileStore *store, bool make, const char **action)
 {
 	bool		made;
 
-	return step_down(store, store->root.fd, STORE_PRIVATE_DIR,
+	return step_down(store, &store->volume, store->root.fd, STORE_PRIVATE_DIR,
 					 make ? DIR_TRUST | DIR_MAKE : DIR_TRUST, &made, action);
 }
 
@@ -548,7 +595,7 @@ descend(FileStore *store, HeldDir *from, const char *path, int flags,
 
 		memcpy(name, path, len);
 		name[len] = '\0';
-		child = step_down(store, fd, name, flags, &made, action);
+		child = step_down(store, from->volume, fd, name, flags, &made, action);
 		if (made || (child >= 0 && (flags & DIR_SYNC)))
 			owe_sync(store, from, fd);
 		if (fd != from->fd)
@@ -581,6 +628,9 @@ hold(FileStore *store, HeldDir *held, HeldDir *from, const char *path,
 	if (held->fd < 0)
 		return NULL;
 	held->chain_synced = (flags & DIR_SYNC) != 0;
+	held->mode_noted = false;
+	held->copies = from->copies;
+	held->volume = from->volume;
 	strlcpy(held->path, path, sizeof(held->path));
 	return held;
 }
@@ -610,31 +660,31 @@ hold_source(FileStore *store, const FilePath *where, int flags,
 }
 
 static HeldDir *
-hold_run(FileStore *store, int64 run_id, int flags, const char **action)
+hold_run(FileStore *store, Trash *trash, int64 run_id, int flags,
+		 const char **action)
 {
-	char		path[64];
+	char		path[NAME_MAX + 32];
 
-	snprintf(path, sizeof(path), "%s/%s/" INT64_FORMAT,
-			 STORE_PRIVATE_DIR, STORE_TRASH_DIR, run_id);
+	snprintf(path, sizeof(path), "%s/" INT64_FORMAT, trash->path, run_id);
 
 	/* what is held below another run's trash is of no use for this one */
-	if (store->run.fd >= 0 && strcmp(store->run.path, path) != 0)
-		let_go(store, &store->trash);
-	return hold(store, &store->run, &store->root, path, flags, action);
+	if (trash->run.fd >= 0 && strcmp(trash->run.path, path) != 0)
+		let_go(store, &trash->dir);
+	return hold(store, &trash->run, trash->base, path, flags, action);
 }
 
 /* Its counterpart in the trash.  FILE_VANISHED if there is none. */
 static HeldDir *
-hold_trash(FileStore *store, int64 run_id, const FilePath *where, int flags,
-		   FileResult *result)
+hold_trash(FileStore *store, Trash *trash, int64 run_id,
+		   const FilePath *where, int flags, FileResult *result)
 {
 	const char *action;
 	HeldDir    *held;
 
 	flags |= DIR_TRUST;
-	held = hold_run(store, run_id, flags, &action);
+	held = hold_run(store, trash, run_id, flags, &action);
 	if (held != NULL)
-		held = hold(store, &store->trash, held, where->dir, flags, &action);
+		held = hold(store, &trash->dir, held, where->dir, flags, &action);
 	if (held != NULL)
 		return held;
 	if (errno == ENOENT && !(flags & DIR_MAKE))
@@ -642,6 +692,59 @@ hold_trash(FileStore *store, int64 run_id, const FilePath *where, int flags,
 	else
 		*result = fail_or_no_space(errno, action);
 	return NULL;
+}
+
+
+/*
+ * A folder of the trash is ours alone, so it cannot have the mode of the one
+ * whose files it keeps; should that be gone one day, it is to be made again as
+ * it was.  A file system without extended attributes forgets it.
+ */
+static void
+note_mode(const HeldDir *source, HeldDir *trash, const FilePath *where)
+{
+#ifdef __linux__
+	char		text[16];
+	struct stat st;
+
+	if (trash->mode_noted || where->dir[0] == '\0' || fstat(source->fd, &st) != 0)
+		return;
+	trash->mode_noted = true;
+	snprintf(text, sizeof(text), "%o", (unsigned int) (st.st_mode & 0777));
+	(void) fsetxattr(trash->fd, MODE_ATTRIBUTE, text, strlen(text), XATTR_CREATE);
+#endif
+}
+
+/* What note_mode() has noted, else the mode of the upload directory. */
+static mode_t
+noted_mode(const FileStore *store, const HeldDir *trash)
+{
+#ifdef __linux__
+	char		text[16];
+	ssize_t		len = fgetxattr(trash->fd, MODE_ATTRIBUTE, text, sizeof(text) - 1);
+	unsigned int mode;
+
+	if (len > 0)
+	{
+		text[len] = '\0';
+		if (sscanf(text, "%o", &mode) == 1)
+			return mode & 0777;
+	}
+#endif
+	return store->mode;
+}
+
+/* The directory that a captured file is put back into, made if need be. */
+static HeldDir *
+hold_target(FileStore *store, const HeldDir *trash, const FilePath *target,
+			int flags, FileResult *result)
+{
+	HeldDir    *held;
+
+	store->make_mode = noted_mode(store, trash);
+	held = hold_source(store, target, DIR_MAKE | flags, result);
+	store->make_mode = store->mode;
+	return held;
 }
 
 
@@ -670,11 +773,11 @@ rename_exclusively(int from, const char *name, int to, const char *to_name)
 
 /* Only we create names in the trash, so looking first is good enough. */
 static int
-rename_into_trash(int from, int trash, const char *name)
+rename_into_trash(int from, const char *from_name, int trash, const char *name)
 {
 	FileLook	look;
 
-	if (rename_exclusively(from, name, trash, name) == 0)
+	if (rename_exclusively(from, from_name, trash, name) == 0)
 		return 0;
 	if (errno != ENOSYS)
 		return -1;
@@ -682,7 +785,7 @@ rename_into_trash(int from, int trash, const char *name)
 	if (store_look(trash, name, &look) == 0)
 		errno = EEXIST;
 	else if (errno == ENOENT)
-		return renameat(from, name, trash, name);
+		return renameat(from, from_name, trash, name);
 	return -1;
 }
 
@@ -770,12 +873,37 @@ return_stranger(FileStore *store, int64 run_id, const FilePath *where,
 
 
 /* ----------
+ * Removing
+ * ----------
+ */
+
+static FileResult
+destroy(FileStore *store, HeldDir *dir, const char *name,
+		const FileIdentity *expected, bool with_ctime, int64 *freed)
+{
+	FileIdentity found;
+	FileResult	result;
+
+	/* if it is gone already, an unlink of ours may not be durable yet */
+	mark_dirty(store, dir);
+	result = recognize(dir, name, expected, with_ctime, &found);
+	if (result.outcome != FILE_OK)
+		return result;
+	if (unlinkat(dir->fd, name, 0) != 0)
+		return errno == ENOENT ? come_to(FILE_VANISHED) :
+			fail(errno, "remove file");
+	*freed = found.nlink == 1 ? found.size : 0;
+	return come_to(FILE_OK);
+}
+
+
+/* ----------
  * Capture
  * ----------
  */
 
 static FileResult
-try_capture(FileStore *store, int64 run_id, const FilePath *where,
+try_capture(FileStore *store, Trash *into, int64 run_id, const FilePath *where,
 			const FileIdentity *expected, HeldDir **trash)
 {
 	FileIdentity found;
@@ -784,13 +912,14 @@ try_capture(FileStore *store, int64 run_id, const FilePath *where,
 
 	if (source == NULL)
 		return result;
-	result = recognize(store, source, where->name, expected, true, &found);
+	result = recognize(source, where->name, expected, true, &found);
 	if (result.outcome != FILE_OK)
 		return result;
-	*trash = hold_trash(store, run_id, where, DIR_MAKE, &result);
+	*trash = hold_trash(store, into, run_id, where, DIR_MAKE, &result);
 	if (*trash == NULL)
 		return result;
-	if (rename_into_trash(source->fd, (*trash)->fd, where->name) != 0)
+	note_mode(source, *trash, where);
+	if (rename_into_trash(source->fd, where->name, (*trash)->fd, where->name) != 0)
 		return fail_or_no_space(errno, "rename file");
 	mark_dirty(store, source);
 	mark_dirty(store, *trash);
@@ -820,7 +949,7 @@ verify_capture(FileStore *store, int64 run_id, const FilePath *where,
 	FileResult	result;
 	FileResult	returned;
 
-	result = recognize(store, trash, where->name, expected, false, &found);
+	result = recognize(trash, where->name, expected, false, &found);
 	if (result.outcome == FILE_OK || result.outcome == FILE_VANISHED)
 		return result;
 
@@ -830,26 +959,567 @@ verify_capture(FileStore *store, int64 run_id, const FilePath *where,
 	return returned;
 }
 
+/* By a rename, into a trash on the same file system. */
+static FileResult
+capture(FileStore *store, Trash *into, int64 run_id, const FilePath *where,
+		const FileIdentity *expected, HeldDir **trash)
+{
+	FileResult	result;
+	int			attempt = 1;
+
+	do
+		result = try_capture(store, into, run_id, where, expected, trash);
+	while (is_stale(store, &result, attempt++));
+
+	if (result.outcome != FILE_OK)
+		return result;
+	return verify_capture(store, run_id, where, expected, *trash);
+}
+
+
+/* ----------
+ * Copying
+ * ----------
+ */
+
+/* An open regular file that is about to be copied. */
+typedef struct OpenFile
+{
+	int			fd;
+	FileLook	look;			/* when it was opened */
+} OpenFile;
+
+/* FILE_OK if it is still that file; else nothing is left open. */
+static FileResult
+open_to_copy(const HeldDir *dir, const char *name,
+			 const FileIdentity *expected, OpenFile *file)
+{
+	FileResult	result;
+
+	result = recognize(dir, name, expected, true, &file->look.identity);
+	if (result.outcome != FILE_OK)
+		return result;
+	file->fd = openat(dir->fd, name, O_RDONLY | COPY_FLAGS);
+	if (file->fd < 0)
+		return errno == ENOENT ? come_to(FILE_VANISHED) :
+			errno == ELOOP ? come_to(FILE_NOT_REGULAR) : fail(errno, "open file");
+
+	if (store_look(file->fd, "", &file->look) != 0)
+		result = fail(errno, "stat file");
+	else if (!S_ISREG(file->look.mode))
+		result = come_to(FILE_NOT_REGULAR);
+	else if (dir->copies ? !is_copy_of(&file->look.identity, expected) :
+			 !store_same_file(&file->look.identity, expected, true))
+		result = come_to(FILE_REPLACED);
+	if (result.outcome != FILE_OK)
+		close(file->fd);
+	return result;
+}
+
+/*
+ * Has nobody touched it since it was opened?  Here ctime counts whatever the
+ * number of links, and is the only thing that tells a write with the time set
+ * back.
+ */
+static bool
+is_untouched(const OpenFile *file)
+{
+	FileLook	now;
+
+	return store_look(file->fd, "", &now) == 0 &&
+		store_same_file(&now.identity, &file->look.identity, false) &&
+		now.identity.ctime_ns == file->look.identity.ctime_ns;
+}
+
+/* Make an empty file in the workshop; a copy that was cut short makes way. */
+static int
+create_copy(int workshop)
+{
+	const int	flags = O_RDWR | O_CREAT | O_EXCL | COPY_FLAGS;
+	int			fd = openat(workshop, COPY_NAME, flags, S_IRUSR | S_IWUSR);
+
+	if (fd < 0 && errno == EEXIST && unlinkat(workshop, COPY_NAME, 0) == 0)
+		fd = openat(workshop, COPY_NAME, flags, S_IRUSR | S_IWUSR);
+	return fd;
+}
+
+/*
+ * Copy a file into the workshop.  FILE_OK: the copy is complete, and open as
+ * *copy.  Else nothing of it is left; FILE_REPLACED: the original changed.
+ */
+static FileResult
+make_copy(FileStore *store, const OpenFile *original, int workshop, int *copy)
+{
+	const char *action;
+	FileResult	result = {FILE_OK, 0, NULL};
+	int			errnum;
+
+	*copy = create_copy(workshop);
+	if (*copy < 0)
+		return fail_or_no_space(errno, "create copy of file");
+	errnum = file_copy_make(original->fd, &original->look, *copy, store->stop, &action);
+	if (errnum != 0)
+		result = fail_or_no_space(errnum, action);
+	if (errnum != EINTR && !is_untouched(original))
+		result = come_to(FILE_REPLACED);
+	if (result.outcome != FILE_OK)
+	{
+		(void) unlinkat(workshop, COPY_NAME, 0);
+		close(*copy);
+	}
+	return result;
+}
+
+/* The errno of an fsync of these directories that was owed, or 0. */
+static int
+sync_now(FileStore *store, HeldDir *a, HeldDir *b, HeldDir *c)
+{
+	int			earlier = store->sync_errno;
+	int			errnum;
+
+	store->sync_errno = 0;
+	clean(store, a);
+	clean(store, b);
+	clean(store, c);
+	errnum = store->sync_errno;
+	if (earlier != 0)
+		store->sync_errno = earlier;
+	return errnum;
+}
+
+/* Is it really our copy that has that name? */
+static bool
+is_in_place(const HeldDir *dir, const char *name, int copy)
+{
+	FileLook	named;
+	FileLook	opened;
+
+	return store_look(dir->fd, name, &named) == 0 &&
+		store_look(copy, "", &opened) == 0 &&
+		store_same_file(&named.identity, &opened.identity, false);
+}
+
+/*
+ * A copy with that name is in the trash: left by a capture that was killed
+ * before it could remove the original.  Is it good?  A bad one will be
+ * replaced: the original is there.
+ */
+static FileResult
+judge_copy(FileStore *store, const HeldDir *trash, const char *name,
+		   const OpenFile *original, bool *good)
+{
+	OpenFile	copy;
+	FileResult	result = open_to_copy(trash, name, &original->look.identity, &copy);
+	int			errnum;
+
+	*good = false;
+	if (result.outcome == FILE_REPLACED || result.outcome == FILE_NOT_REGULAR)
+		return fail(EEXIST, "rename file");
+	if (result.outcome == FILE_FAILED)
+		return result;
+	if (result.outcome == FILE_VANISHED)
+		return come_to(FILE_OK);
+	errnum = file_copy_compare(original->fd, copy.fd, original->look.identity.size,
+							   store->stop, good);
+	close(copy.fd);
+	/* what cannot be read is as bad as what differs */
+	return errnum == EINTR ? fail(EINTR, "verify copy of file") : come_to(FILE_OK);
+}
+
+/* Have the finished copy of an open file in the trash, durably. */
+static FileResult
+copy_into_trash(FileStore *store, HeldDir *trash, const char *name,
+				const OpenFile *original, bool *made)
+{
+	FileLook	look;
+	bool		found = store_look(trash->fd, name, &look) == 0;
+	bool		good = false;
+	const char *action;
+	FileResult	result = {FILE_OK, 0, NULL};
+	bool		ignored;
+	int			workshop;
+	int			copy;
+	int			rc;
+
+	*made = false;
+	if (found)
+		result = judge_copy(store, trash, name, original, &good);
+	if (result.outcome != FILE_OK || good)
+		return result;
+
+	workshop = step_down(store, &store->backup_volume, store->backup.fd,
+						 store->trash.path, DIR_TRUST, &ignored, &action);
+	if (workshop < 0)
+		return fail(errno, action);
+	result = make_copy(store, original, workshop, &copy);
+	if (result.outcome == FILE_OK)
+	{
+		rc = found ? renameat(workshop, COPY_NAME, trash->fd, name) :
+			rename_into_trash(workshop, COPY_NAME, trash->fd, name);
+		if (rc != 0)
+		{
+			result = fail_or_no_space(errno, "rename copy of file");
+			(void) unlinkat(workshop, COPY_NAME, 0);
+		}
+		else if (!is_in_place(trash, name, copy))
+			result = fail(EBUSY, "rename copy of file");
+		else
+			*made = true;
+		mark_dirty(store, trash);
+		close(copy);
+	}
+	close(workshop);
+	return result;
+}
+
+/*
+ * The copy is made: capture the original into the passage, to see once more,
+ * and for the last time, that it is what was copied, and unlink it.  On a disk
+ * without room for the passage it is unlinked where it is.
+ */
+static FileResult
+remove_original(FileStore *store, int64 run_id, const FilePath *where,
+				const FileIdentity *expected)
+{
+	FileResult	result;
+	HeldDir    *passage = NULL;
+	HeldDir    *source;
+	int64		freed;
+
+	result = capture(store, &store->passage, run_id, where, expected, &passage);
+	if (result.outcome == FILE_OK && unlinkat(passage->fd, where->name, 0) != 0)
+	{
+		result = fail(errno, "remove file");
+		(void) return_stranger(store, run_id, where, passage);
+	}
+	if (result.outcome != FILE_NO_SPACE)
+		return result;
+	source = hold_source(store, where, 0, &result);
+	return source == NULL ? result :
+		destroy(store, source, where->name, expected, true, &freed);
+}
+
+/*
+ * The original was not removed: is its copy of no use?  If something else has
+ * its name by now, or nothing, then the file is not ours to keep; but a copy
+ * that was found, somebody may have made who removed the original since.  If
+ * it could not be removed, then it must be seen to be there.
+ */
+static bool
+is_needless(FileStore *store, const FilePath *where, const FileIdentity *expected,
+			FileOutcome outcome, bool made)
+{
+	FileIdentity found;
+	FileResult	result;
+	HeldDir    *source;
+
+	if (outcome != FILE_FAILED)
+		return made;
+	source = hold_source(store, where, 0, &result);
+	return source != NULL &&
+		recognize(source, where->name, expected, false, &found).outcome == FILE_OK;
+}
+
+static void
+discard_copy(FileStore *store, int64 run_id, const FilePath *where)
+{
+	FileResult	ignored;
+	HeldDir    *trash = hold_trash(store, &store->trash, run_id, where, 0, &ignored);
+
+	if (trash != NULL && unlinkat(trash->fd, where->name, 0) == 0)
+		mark_dirty(store, trash);
+}
+
+static FileResult
+try_copy_out(FileStore *store, int64 run_id, const FilePath *where,
+			 const FileIdentity *expected, bool *made)
+{
+	OpenFile	original;
+	FileResult	result;
+	HeldDir    *trash;
+	HeldDir    *source = hold_source(store, where, 0, &result);
+	int			errnum;
+
+	*made = false;
+	if (source == NULL)
+		return result;
+	/* before gigabytes are copied in vain */
+	if (faccessat(source->fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
+		return fail(errno, "rename file");
+	result = open_to_copy(source, where->name, expected, &original);
+	if (result.outcome != FILE_OK)
+		return result;
+	/* whoever made the directories may not have fsynced them */
+	trash = hold_trash(store, &store->trash, run_id, where, DIR_MAKE | DIR_SYNC, &result);
+	if (trash != NULL)
+		note_mode(source, trash, where);
+	if (trash != NULL)
+		result = copy_into_trash(store, trash, where->name, &original, made);
+	close(original.fd);
+	if (trash == NULL || result.outcome != FILE_OK)
+		return result;
+	mark_dirty(store, trash);
+	errnum = sync_now(store, trash, &store->trash.run, &store->backup);
+	return errnum == 0 ? result : fail(errnum, "fsync directory");
+}
+
+/* Copy, then remove. */
+static FileResult
+capture_by_copy(FileStore *store, int64 run_id, const FilePath *where,
+				const FileIdentity *expected)
+{
+	FileResult	result;
+	bool		made;
+	int			attempt = 1;
+
+	if (!store->durable)
+		return fail(EXDEV, "rename file");
+	do
+		result = try_copy_out(store, run_id, where, expected, &made);
+	while (is_stale(store, &result, attempt++));
+	if (result.outcome != FILE_OK)
+		return result;
+
+	result = remove_original(store, run_id, where, expected);
+	if (result.outcome != FILE_OK &&
+		is_needless(store, where, expected, result.outcome, made))
+		discard_copy(store, run_id, where);
+	return result;
+}
+
 FileResult
 store_capture(FileStore *store, int64 run_id, const char *path,
 			  const FileIdentity *expected)
 {
 	FilePath	where;
-	FileResult	result;
 	HeldDir    *trash = NULL;
+	int			errnum = split_path(path, &where);
+
+	if (errnum != 0)
+		return fail(errnum, "accept path");
+	if (!store_is_quick(store))
+		return capture_by_copy(store, run_id, &where, expected);
+	return capture(store, &store->trash, run_id, &where, expected, &trash);
+}
+
+
+/* ----------
+ * Putting back
+ * ----------
+ */
+
+/*
+ * The name is taken; but if it is taken by the very same file, then a put
+ * back by link() and unlink() was cut short, and only the latter is missing.
+ */
+static FileResult
+settle_occupied(FileStore *store, const FilePath *where, HeldDir *trash,
+				HeldDir *source, const FilePath *target, const FileIdentity *expected)
+{
+	FileIdentity found;
+	FileResult	result;
+
+	result = recognize(source, target->name, expected, false, &found);
+	if (result.outcome != FILE_OK)
+		return come_to(FILE_OCCUPIED);
+	if (unlinkat(trash->fd, where->name, 0) != 0)
+		return fail(errno, "remove file");
+	return come_to(FILE_OK);
+}
+
+static FileResult
+try_put_back(FileStore *store, Trash *from, int64 run_id, const FilePath *where,
+			 const FilePath *target, const FileIdentity *expected)
+{
+	FileIdentity found;
+	FileResult	result;
+	HeldDir    *source;
+	HeldDir    *trash = hold_trash(store, from, run_id, where, 0, &result);
+
+	if (trash == NULL)
+		return result;
+	result = recognize(trash, where->name, expected, false, &found);
+	if (result.outcome == FILE_NOT_REGULAR)
+		return come_to(FILE_REPLACED);
+	if (result.outcome != FILE_OK)
+		return result;
+
+	source = hold_target(store, trash, target, 0, &result);
+	if (source == NULL)
+		return result;
+	if (rename_out_of_trash(trash->fd, where->name,
+							source->fd, target->name) != 0)
+	{
+		if (errno != EEXIST)
+			return fail(errno, "rename file");
+		result = settle_occupied(store, where, trash, source, target, expected);
+	}
+	mark_dirty(store, source);
+	mark_dirty(store, trash);
+	return result;
+}
+
+/*
+ * The name is taken.  By the original, which was never removed; or by the
+ * copy of the copy that an earlier attempt has put there: then it is done, but
+ * for the unlink in the trash.
+ */
+static FileResult
+compare_occupant(FileStore *store, const HeldDir *source, const char *name,
+				 const OpenFile *copy, const FileIdentity *expected)
+{
+	FileIdentity found;
+	OpenFile	occupant;
+	FileResult	result = identify(source, name, &found);
+	bool		same = false;
+	int			errnum;
+
+	if (result.outcome == FILE_FAILED)
+		return result;
+	if (result.outcome != FILE_OK || !is_copy_of(&found, expected))
+		return come_to(FILE_OCCUPIED);
+	result = open_to_copy(source, name, &found, &occupant);
+	if (result.outcome != FILE_OK)
+		return result.outcome == FILE_FAILED ? result : come_to(FILE_OCCUPIED);
+	errnum = file_copy_compare(copy->fd, occupant.fd, expected->size, store->stop, &same);
+	close(occupant.fd);
+	if (errnum != 0)
+		return fail(errnum, "verify copy of file");
+	return come_to(same ? FILE_OK : FILE_OCCUPIED);
+}
+
+/* Have a copy of the copy at the file's own place. */
+static FileResult
+copy_into_place(FileStore *store, HeldDir *source, const char *name,
+				const OpenFile *copy)
+{
+	const char *action;
+	FileResult	result;
+	int			workshop = store_open_private(store, true, &action);
+	int			back;
+
+	if (workshop < 0)
+		return fail(errno, action);
+	result = make_copy(store, copy, workshop, &back);
+	if (result.outcome == FILE_OK)
+	{
+		if (rename_out_of_trash(workshop, COPY_NAME, source->fd, name) != 0)
+		{
+			result = fail(errno, "rename copy of file");
+			(void) unlinkat(workshop, COPY_NAME, 0);
+		}
+		close(back);
+	}
+	close(workshop);
+	/* put back knows no other failure */
+	if (result.outcome == FILE_NO_SPACE)
+		result.outcome = FILE_FAILED;
+	return result;
+}
+
+/* With the copy open: put it back, durably. */
+static FileResult
+copy_back(FileStore *store, HeldDir *source, const FilePath *target,
+		  const OpenFile *copy, const FileIdentity *expected)
+{
+	FileResult	result = {FILE_FAILED, EEXIST, NULL};
+	FileLook	look;
+	int			errnum;
+
+	if (store_look(source->fd, target->name, &look) != 0 && errno == ENOENT)
+		result = copy_into_place(store, source, target->name, copy);
+	if (result.errnum == EEXIST)
+		result = compare_occupant(store, source, target->name, copy, expected);
+	if (result.outcome != FILE_OK)
+		return result;
+	mark_dirty(store, source);
+	errnum = sync_now(store, source, &store->root, &store->root);
+	return errnum == 0 ? result : fail(errnum, "fsync directory");
+}
+
+static FileResult
+try_copy_back(FileStore *store, int64 run_id, const FilePath *where,
+			  const FilePath *target, const FileIdentity *expected)
+{
+	OpenFile	copy;
+	FileResult	result;
+	HeldDir    *source;
+	HeldDir    *trash = hold_trash(store, &store->trash, run_id, where, 0, &result);
+
+	if (trash == NULL)
+		return result;
+	result = open_to_copy(trash, where->name, expected, &copy);
+	if (result.outcome == FILE_NOT_REGULAR)
+		return come_to(FILE_REPLACED);
+	if (result.outcome != FILE_OK)
+		return result;
+	source = hold_target(store, trash, target, DIR_SYNC, &result);
+	if (source != NULL)
+		result = copy_back(store, source, target, &copy, expected);
+	close(copy.fd);
+	if (source == NULL || result.outcome != FILE_OK)
+		return result;
+	if (unlinkat(trash->fd, where->name, 0) != 0 && errno != ENOENT)
+		return fail(errno, "remove file");
+	mark_dirty(store, trash);
+	return result;
+}
+
+/*
+ * A capture that was killed may have left the original in the passage, with
+ * its copy in the trash or without.  Then it goes back itself, and the copy is
+ * found to be needless.
+ */
+static FileResult
+put_back_copied(FileStore *store, int64 run_id, const FilePath *where,
+				const FilePath *target, const FileIdentity *expected)
+{
+	FileResult	original = try_put_back(store, &store->passage, run_id, where, target, expected);
+	FileResult	copy;
+
+	if (original.outcome == FILE_FAILED)
+		return original;
+	copy = try_copy_back(store, run_id, where, target, expected);
+	if (copy.outcome == FILE_VANISHED && original.outcome != FILE_REPLACED)
+		return original;
+	return copy;
+}
+
+static FileResult
+put_back(FileStore *store, int64 run_id, const FilePath *where,
+		 const FilePath *target, const FileIdentity *expected)
+{
+	if (store_is_quick(store))
+		return try_put_back(store, &store->trash, run_id, where, target, expected);
+	return put_back_copied(store, run_id, where, target, expected);
+}
+
+FileResult
+store_put_back_as(FileStore *store, int64 run_id, const char *path, const char *as,
+				  const FileIdentity *expected)
+{
+	FilePath	where;
+	FilePath	target;
+	FileResult	result;
 	int			errnum = split_path(path, &where);
 	int			attempt = 1;
 
+	if (errnum == 0)
+		errnum = split_path(as, &target);
 	if (errnum != 0)
 		return fail(errnum, "accept path");
 
 	do
-		result = try_capture(store, run_id, &where, expected, &trash);
+		result = put_back(store, run_id, &where, &target, expected);
 	while (is_stale(store, &result, attempt++));
+	return result;
+}
 
-	if (result.outcome != FILE_OK)
-		return result;
-	return verify_capture(store, run_id, &where, expected, trash);
+FileResult
+store_put_back(FileStore *store, int64 run_id, const char *path,
+			   const FileIdentity *expected)
+{
+	return store_put_back_as(store, run_id, path, path, expected);
 }
 
 
@@ -872,15 +1542,15 @@ search(FileStore *store, HeldDir *dir, const FilePath *where,
 	FileIdentity found;
 
 	mark_dirty(store, dir);
-	return recognize(store, dir, where->name, expected, false, &found);
+	return recognize(dir, where->name, expected, false, &found);
 }
 
 static FileResult
-search_trash(FileStore *store, int64 run_id, const FilePath *where,
+search_trash(FileStore *store, Trash *trash, int64 run_id, const FilePath *where,
 			 const FileIdentity *expected)
 {
 	FileResult	result;
-	HeldDir    *dir = hold_trash(store, run_id, where, DIR_SYNC, &result);
+	HeldDir    *dir = hold_trash(store, trash, run_id, where, DIR_SYNC, &result);
 
 	return dir == NULL ? result : search(store, dir, where, expected);
 }
@@ -901,11 +1571,11 @@ search_source(FileStore *store, const FilePath *where,
  * A directory, though, is probably ours, made for what was captured below it.
  */
 static FileResult
-rescue_stranger(FileStore *store, int64 run_id, const FilePath *where)
+rescue_stranger(FileStore *store, Trash *from, int64 run_id, const FilePath *where)
 {
 	FileLook	look;
 	FileResult	result;
-	HeldDir    *trash = hold_trash(store, run_id, where, 0, &result);
+	HeldDir    *trash = hold_trash(store, from, run_id, where, 0, &result);
 
 	if (trash == NULL)
 		return result;
@@ -934,105 +1604,86 @@ tell_place(FileOutcome source)
 	}
 }
 
-FilePlace
-store_locate(FileStore *store, int64 run_id, const char *path,
-			 const FileIdentity *expected, int *errnum)
+/* For a trash on the same file system: the file is in one place only. */
+static FilePlace
+locate(FileStore *store, Trash *in, int64 run_id, const FilePath *where,
+	   const FileIdentity *expected, int *errnum)
 {
-	FilePath	where;
 	FileResult	trash;
 	FileResult	source;
 
-	*errnum = split_path(path, &where);
-	if (*errnum != 0)
-		return PLACE_UNKNOWN;
-
-	trash = search_trash(store, run_id, &where, expected);
+	trash = search_trash(store, in, run_id, where, expected);
 	*errnum = trash.errnum;
 	if (trash.outcome == FILE_OK)
 		return PLACE_TRASH;
 	if (trash.errnum != 0)
 		return PLACE_UNKNOWN;
 
-	source = search_source(store, &where, expected);
+	source = search_source(store, where, expected);
 	if (trash.outcome != FILE_VANISHED && source.outcome == FILE_VANISHED)
-		source = rescue_stranger(store, run_id, &where);
+		source = rescue_stranger(store, in, run_id, where);
 	*errnum = source.errnum;
 	return tell_place(source.outcome);
 }
 
-
-/* ----------
- * Putting back
- * ----------
+/*
+ * A capture was killed in the passage, which holds the original.  With the
+ * copy in the trash only its unlink is missing; without, it goes back.
  */
+static FilePlace
+leave_passage(FileStore *store, int64 run_id, const FilePath *where,
+			  const FileIdentity *expected, bool copied, int *errnum)
+{
+	FileResult	result;
+	HeldDir    *passage;
+	int64		freed;
+
+	if (!copied)
+		result = try_put_back(store, &store->passage, run_id, where, where, expected);
+	else if ((passage = hold_trash(store, &store->passage, run_id, where, 0, &result)) != NULL)
+		result = destroy(store, passage, where->name, expected, false, &freed);
+
+	if (result.outcome == FILE_OK)
+		return copied ? PLACE_TRASH : PLACE_UPLOAD;
+	*errnum = result.errnum != 0 ? result.errnum : EEXIST;
+	return PLACE_UNKNOWN;
+}
 
 /*
- * The name is taken; but if it is taken by the very same file, then a put
- * back by link() and unlink() was cut short, and only the latter is missing.
+ * The original, wherever it is, comes before its copy; but a copy without it
+ * is the file, whatever has its name by now.
  */
-static FileResult
-settle_occupied(FileStore *store, const FilePath *where, HeldDir *trash,
-				HeldDir *source, const FileIdentity *expected)
+static FilePlace
+locate_copied(FileStore *store, int64 run_id, const FilePath *where,
+			  const FileIdentity *expected, int *errnum)
 {
-	FileIdentity found;
-	FileResult	result;
+	FileResult	copy = search_trash(store, &store->trash, run_id, where, expected);
+	bool		copied = copy.outcome == FILE_OK;
+	FilePlace	original;
 
-	result = recognize(store, source, where->name, expected, false, &found);
-	if (result.outcome != FILE_OK)
-		return come_to(FILE_OCCUPIED);
-	if (unlinkat(trash->fd, where->name, 0) != 0)
-		return fail(errno, "remove file");
-	return come_to(FILE_OK);
+	*errnum = copy.errnum;
+	if (copy.errnum != 0)
+		return PLACE_UNKNOWN;
+	original = locate(store, &store->passage, run_id, where, expected, errnum);
+	if (original == PLACE_TRASH)
+		return leave_passage(store, run_id, where, expected, copied, errnum);
+	if (copied && (original == PLACE_NOWHERE || original == PLACE_OTHER))
+		return PLACE_TRASH;
+	return original;
 }
 
-static FileResult
-try_put_back(FileStore *store, int64 run_id, const FilePath *where,
-			 const FileIdentity *expected)
-{
-	FileIdentity found;
-	FileResult	result;
-	HeldDir    *source;
-	HeldDir    *trash = hold_trash(store, run_id, where, 0, &result);
-
-	if (trash == NULL)
-		return result;
-	result = recognize(store, trash, where->name, expected, false, &found);
-	if (result.outcome == FILE_NOT_REGULAR)
-		return come_to(FILE_REPLACED);
-	if (result.outcome != FILE_OK)
-		return result;
-
-	source = hold_source(store, where, DIR_MAKE, &result);
-	if (source == NULL)
-		return result;
-	if (rename_out_of_trash(trash->fd, where->name,
-							source->fd, where->name) != 0)
-	{
-		if (errno != EEXIST)
-			return fail(errno, "rename file");
-		result = settle_occupied(store, where, trash, source, expected);
-	}
-	mark_dirty(store, source);
-	mark_dirty(store, trash);
-	return result;
-}
-
-FileResult
-store_put_back(FileStore *store, int64 run_id, const char *path,
-			   const FileIdentity *expected)
+FilePlace
+store_locate(FileStore *store, int64 run_id, const char *path,
+			 const FileIdentity *expected, int *errnum)
 {
 	FilePath	where;
-	FileResult	result;
-	int			errnum = split_path(path, &where);
-	int			attempt = 1;
 
-	if (errnum != 0)
-		return fail(errnum, "accept path");
-
-	do
-		result = try_put_back(store, run_id, &where, expected);
-	while (is_stale(store, &result, attempt++));
-	return result;
+	*errnum = split_path(path, &where);
+	if (*errnum != 0)
+		return PLACE_UNKNOWN;
+	if (!store_is_quick(store))
+		return locate_copied(store, run_id, &where, expected, errnum);
+	return locate(store, &store->trash, run_id, &where, expected, errnum);
 }
 
 
@@ -1040,25 +1691,6 @@ store_put_back(FileStore *store, int64 run_id, const char *path,
  * Destroying
  * ----------
  */
-
-static FileResult
-destroy(FileStore *store, HeldDir *dir, const char *name,
-		const FileIdentity *expected, bool with_ctime, int64 *freed)
-{
-	FileIdentity found;
-	FileResult	result;
-
-	/* if it is gone already, an unlink of ours may not be durable yet */
-	mark_dirty(store, dir);
-	result = recognize(store, dir, name, expected, with_ctime, &found);
-	if (result.outcome != FILE_OK)
-		return result;
-	if (unlinkat(dir->fd, name, 0) != 0)
-		return errno == ENOENT ? come_to(FILE_VANISHED) :
-			fail(errno, "remove file");
-	*freed = found.nlink == 1 ? found.size : 0;
-	return come_to(FILE_OK);
-}
 
 FileResult
 store_destroy(FileStore *store, int64 run_id, const char *path,
@@ -1072,7 +1704,7 @@ store_destroy(FileStore *store, int64 run_id, const char *path,
 	*freed = 0;
 	if (errnum != 0)
 		return fail(errnum, "accept path");
-	trash = hold_trash(store, run_id, &where, 0, &result);
+	trash = hold_trash(store, &store->trash, run_id, &where, 0, &result);
 	if (trash == NULL)
 		return result;
 	result = destroy(store, trash, where.name, expected, false, freed);
@@ -1107,6 +1739,92 @@ store_destroy_in_place(FileStore *store, const char *path,
 
 
 /* ----------
+ * Looking into the trash
+ * ----------
+ */
+
+int
+store_open_trash(FileStore *store, int64 run_id, const StoreVolume **volume)
+{
+	const char *action;
+	HeldDir    *held;
+	FileLook	look;
+
+	if (run_id != 0)
+		held = hold_run(store, &store->trash, run_id, DIR_TRUST, &action);
+	else
+	{
+		/* nothing is held by that name */
+		int			fd = descend(store, store->trash.base, store->trash.path, DIR_TRUST, &action);
+
+		*volume = store->trash.base->volume;
+		return fd;
+	}
+	if (held == NULL)
+		return -1;
+	*volume = held->volume;
+	return store_open_directory_on(held->volume, held->fd, ".", &look);
+}
+
+/* A name that hold_run() would give, and nothing else. */
+static bool
+parse_run(const char *name, int64 *run_id)
+{
+	char		again[32];
+	char	   *end;
+
+	errno = 0;
+	*run_id = strtoll(name, &end, 10);
+	snprintf(again, sizeof(again), INT64_FORMAT, *run_id);
+	return errno == 0 && *run_id > 0 && strcmp(name, again) == 0;
+}
+
+int
+store_trash_runs(FileStore *store, int64 *runs, int max)
+{
+	const StoreVolume *volume;
+	struct dirent *entry;
+	int64		run_id;
+	DIR		   *dir;
+	int			n = 0;
+	int			fd;
+
+	if (!AcquireExternalFD())
+		return -1;
+	fd = store_open_trash(store, 0, &volume);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (dir != NULL)
+	{
+		while ((entry = readdir(dir)) != NULL)
+			if (parse_run(entry->d_name, &run_id) && n++ < max)
+				runs[n - 1] = run_id;
+		closedir(dir);
+	}
+	else if (fd >= 0)
+		close(fd);
+	else if (errno != ENOENT)
+		n = -1;
+	ReleaseExternalFD();
+	return n;
+}
+
+FileResult
+store_identify_captured(FileStore *store, int64 run_id, const char *path,
+						FileIdentity *identity)
+{
+	FilePath	where;
+	FileResult	result;
+	HeldDir    *trash;
+	int			errnum = split_path(path, &where);
+
+	if (errnum != 0)
+		return fail(errnum, "accept path");
+	trash = hold_trash(store, &store->trash, run_id, &where, 0, &result);
+	return trash == NULL ? result : identify(trash, where.name, identity);
+}
+
+
+/* ----------
  * Tidying
  * ----------
  */
@@ -1120,11 +1838,12 @@ may_be_directory(const struct dirent *entry)
 }
 
 static DIR *
-open_for_pruning(const FileStore *store, int parent, const char *name)
+open_for_pruning(const FileStore *store, const StoreVolume *volume, int parent,
+				 const char *name)
 {
 	const char *action;
 	bool		made;
-	int			fd = step_down(store, parent, name, DIR_TRUST, &made, &action);
+	int			fd = step_down(store, volume, parent, name, DIR_TRUST, &made, &action);
 	DIR		   *dir;
 
 	if (fd < 0)
@@ -1142,7 +1861,8 @@ open_for_pruning(const FileStore *store, int parent, const char *name)
  * again by the next tidying.  For the same reason nothing is fsynced.
  */
 static void
-prune(const FileStore *store, int parent, const char *name, int depth)
+prune(const FileStore *store, const StoreVolume *volume, int parent,
+	  const char *name, int depth)
 {
 	struct dirent *entry;
 	DIR		   *dir;
@@ -1152,40 +1872,55 @@ prune(const FileStore *store, int parent, const char *name, int depth)
 	if (depth >= TIDY_MAX_DEPTH || !AcquireExternalFD())
 		return;
 
-	dir = open_for_pruning(store, parent, name);
+	dir = open_for_pruning(store, volume, parent, name);
 	if (dir != NULL)
 	{
 		while ((entry = readdir(dir)) != NULL)
 			if (may_be_directory(entry))
-				prune(store, dirfd(dir), entry->d_name, depth + 1);
+				prune(store, volume, dirfd(dir), entry->d_name, depth + 1);
 		closedir(dir);
 		(void) unlinkat(parent, name, AT_REMOVEDIR);
 	}
 	ReleaseExternalFD();
 }
 
-void
-store_tidy(FileStore *store, int64 run_id)
+/* In the directory `parent`: the run, and the trash `name` itself. */
+static void
+tidy_trash(const FileStore *store, const StoreVolume *volume, int parent,
+		   const char *name, int64 run_id)
 {
 	const char *action;
 	bool		made;
 	char		run[32];
+	int			trash = step_down(store, volume, parent, name, DIR_TRUST,
+								  &made, &action);
+
+	if (trash < 0)
+		return;
+	snprintf(run, sizeof(run), INT64_FORMAT, run_id);
+	prune(store, volume, trash, run, 0);
+	if (parent == store->backup.fd)
+		(void) unlinkat(trash, COPY_NAME, 0);
+	close(trash);
+	(void) unlinkat(parent, name, AT_REMOVEDIR);
+}
+
+void
+store_tidy(FileStore *store, int64 run_id)
+{
+	const char *action;
 	int			private;
-	int			trash;
 
 	let_go_all(store);
+	if (store->backup.fd >= 0)
+		tidy_trash(store, &store->backup_volume, store->backup.fd,
+				   store->trash.path, run_id);
 	private = store_open_private(store, false, &action);
 	if (private < 0)
 		return;
-	trash = step_down(store, private, STORE_TRASH_DIR, DIR_TRUST,
-					  &made, &action);
-	if (trash >= 0)
-	{
-		snprintf(run, sizeof(run), INT64_FORMAT, run_id);
-		prune(store, trash, run, 0);
-		close(trash);
-		(void) unlinkat(private, STORE_TRASH_DIR, AT_REMOVEDIR);
-	}
+	tidy_trash(store, &store->volume, private, STORE_TRASH_DIR, run_id);
+	if (!store_is_quick(store))
+		(void) unlinkat(private, COPY_NAME, 0);
 	close(private);
 
 	/* stays while there is a claim in it */
@@ -1207,11 +1942,11 @@ release_descriptors(int count)
 
 /* All at once, because it may do more than the commit callback allows. */
 static bool
-acquire_descriptors(void)
+acquire_descriptors(int wanted)
 {
 	int			count;
 
-	for (count = 0; count < STORE_DESCRIPTORS; count++)
+	for (count = 0; count < wanted; count++)
 	{
 		if (!AcquireExternalFD())
 		{
@@ -1241,7 +1976,16 @@ open_root(FileStore *store, const char *path)
 	}
 	store->volume = look.volume;
 	store->mode = look.mode & (S_IRWXU | S_IRWXG | S_IRWXO | S_ISVTX);
+	store->make_mode = store->mode;
 	return true;
+}
+
+static void
+use_own_trash(FileStore *store, Trash *trash)
+{
+	trash->base = &store->root;
+	snprintf(trash->path, sizeof(trash->path), "%s/%s", STORE_PRIVATE_DIR, STORE_TRASH_DIR);
+	trash->run.fd = trash->dir.fd = -1;
 }
 
 FileStore *
@@ -1256,10 +2000,14 @@ store_open(const char *path)
 	}
 
 	store = palloc0(sizeof(FileStore));
-	store->source.fd = store->run.fd = store->trash.fd = -1;
+	store->source.fd = store->backup.fd = -1;
+	store->root.volume = &store->volume;
+	store->backup.volume = &store->backup_volume;
+	use_own_trash(store, &store->trash);
+	use_own_trash(store, &store->passage);
 	store->durable = true;
 
-	if (acquire_descriptors())
+	if (acquire_descriptors(STORE_DESCRIPTORS))
 	{
 		int			save_errno;
 
@@ -1287,7 +2035,71 @@ store_close(FileStore *store)
 	store_unlock(store);
 	close(store->root.fd);
 	release_descriptors(STORE_DESCRIPTORS);
+	if (store->backup.fd >= 0)
+	{
+		close(store->backup.fd);
+		release_descriptors(BACKUP_DESCRIPTORS);
+	}
 	pfree(store);
+}
+
+/* Returns 0 or an errno; the descriptor is in store->backup then. */
+static int
+open_backup(FileStore *store, const char *path, const char **action)
+{
+	FileLook	look;
+	int			fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+
+	*action = "open directory";
+	if (fd < 0)
+		return errno;
+	if (store_look(fd, "", &look) != 0)
+	{
+		close_quietly(fd);
+		return errno;
+	}
+	fd = insist_on_trust(fd, &look, action);
+	if (fd < 0)
+		return errno;
+	store->backup_volume = look.volume;
+	store->backup.fd = fd;
+	store->backup.copies = !store_same_volume(&store->volume, &look.volume);
+	return 0;
+}
+
+FileResult
+store_set_backup_dir(FileStore *store, const char *path, const char *owner)
+{
+	size_t		len = strlen(owner);
+	const char *action;
+	int			errnum = len == measure_component(owner) ? judge_component(owner, len) : EINVAL;
+
+	if (errnum != 0 || path[0] != '/' || store->backup.fd >= 0)
+		return fail(errnum != 0 ? errnum : EINVAL, "accept path");
+	if (!acquire_descriptors(BACKUP_DESCRIPTORS))
+		return fail(errno, "open directory");
+	errnum = open_backup(store, path, &action);
+	if (errnum != 0)
+	{
+		release_descriptors(BACKUP_DESCRIPTORS);
+		return fail(errnum, action);
+	}
+	let_go_all(store);
+	store->trash.base = &store->backup;
+	strlcpy(store->trash.path, owner, sizeof(store->trash.path));
+	return come_to(FILE_OK);
+}
+
+bool
+store_is_quick(const FileStore *store)
+{
+	return !store->trash.base->copies;
+}
+
+void
+store_set_stop(FileStore *store, bool (*stop) (void))
+{
+	store->stop = stop;
 }
 
 void
@@ -1315,8 +2127,8 @@ store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 	return 0;
 }
 
-FileResult
-store_identify(FileStore *store, const char *path, FileIdentity *identity)
+static FileResult
+identify_in_place(FileStore *store, const char *path, int flags, FileIdentity *identity)
 {
 	FilePath	where;
 	FileResult	result;
@@ -1325,10 +2137,24 @@ store_identify(FileStore *store, const char *path, FileIdentity *identity)
 
 	if (errnum != 0)
 		return fail(errnum, "accept path");
-	source = hold_source(store, &where, 0, &result);
+	source = hold_source(store, &where, flags, &result);
 	if (source == NULL)
 		return result;
-	return identify(store, source, where.name, identity);
+	if (flags & DIR_SYNC)
+		mark_dirty(store, source);
+	return identify(source, where.name, identity);
+}
+
+FileResult
+store_identify(FileStore *store, const char *path, FileIdentity *identity)
+{
+	return identify_in_place(store, path, 0, identity);
+}
+
+FileResult
+store_identify_durably(FileStore *store, const char *path, FileIdentity *identity)
+{
+	return identify_in_place(store, path, DIR_SYNC, identity);
 }
 
 int
@@ -1337,6 +2163,7 @@ store_sync(FileStore *store)
 	int			errnum;
 
 	let_go_all(store);
+	clean(store, &store->backup);
 	clean(store, &store->root);
 	errnum = store->sync_errno;
 	store->sync_errno = 0;

@@ -15,7 +15,8 @@
  * marked "commit-safe" do not allocate memory either: they are called from
  * the transaction commit callback, where an ERROR would be a PANIC.
  *
- * The trash is <upload_dir>/.audio_cleanup/trash/<run>/<relative path>.
+ * The trash is <upload_dir>/.audio_cleanup/trash/<run>/<relative path>, or
+ * <backup_dir>/<owner>/<run>/<relative path>: see store_set_backup_dir().
  * Its directories are created on first use, mode 0700, and are trusted only
  * if they belong to the server's OS user and nobody else may write to them.
  *
@@ -25,8 +26,9 @@
  * EXDEV; a path whose directory is missing or is a symlink, FILE_VANISHED.
  *
  * The directory of the last file is held open: callers should come with their
- * files sorted by path.  An open store counts as seven descriptors; they are
- * not given back by an error, so close it in a PG_FINALLY or a callback.
+ * files sorted by path.  An open store counts as seven descriptors, and as
+ * four more with a backup directory; they are not given back by an error, so
+ * close it in a PG_FINALLY or a callback.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -117,6 +119,43 @@ extern void store_close(FileStore *store);
 extern int	store_check_writable(FileStore *store);
 
 /*
+ * From now on the trash of this store is <path>/<owner>: `path` an absolute
+ * name of a directory that exists, is ours, and that nobody else may write
+ * to; `owner` a name, the same for the same upload directory and for no
+ * other, so that several may share it.  To be called before the first file.
+ *
+ * If it is on the same file system and mount as the upload directory, then a
+ * capture is a rename as before.  Else it is a copy, which is fsynced, read
+ * back and compared before the original is removed; put back the same way.
+ * A copy keeps content, permissions, mtime, and what it can of owner, group
+ * and extended attributes.  A hard link becomes a file of its own.
+ *
+ * A copy is recognized by size and mtime, for it has neither the inode nor
+ * the ctime of the original.  That suffices: nobody else can put a file into
+ * that folder, and we give a file its name there only when it is complete, a
+ * copy of the very file that was `expected`, ctime included; under that name
+ * in that run's folder there has never been another one.
+ *
+ * FILE_OK; FILE_FAILED, with EINVAL for a path or owner that is no such
+ * thing, EPERM ("trust directory") if it is not ours alone, or ENOENT,
+ * ENOTDIR, ...; then the store is as it was.
+ */
+extern FileResult store_set_backup_dir(FileStore *store, const char *path,
+									   const char *owner);
+
+/*
+ * Is a capture a rename?  Otherwise it copies the file, which the commit
+ * callback must not wait for.  Commit-safe.
+ */
+extern bool store_is_quick(const FileStore *store);
+
+/*
+ * Ask `stop` now and then while a file is copied: if it says true, the copy is
+ * given up, and the file left where it was: FILE_FAILED with EINTR.
+ */
+extern void store_set_stop(FileStore *store, bool (*stop) (void));
+
+/*
  * Bytes that this process may still write in the directory's file system, and
  * its size.  Returns 0 or an errno.
  */
@@ -124,10 +163,14 @@ extern int	store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes);
 
 /*
  * Identity of the regular file at `path`.  Commit-safe.
- * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.
+ * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.  With _durably, the
+ * next store_sync() makes sure that the file stays where it was found, whoever
+ * has put it there.
  */
 extern FileResult store_identify(FileStore *store, const char *path,
 								 FileIdentity *identity);
+extern FileResult store_identify_durably(FileStore *store, const char *path,
+										 FileIdentity *identity);
 
 /*
  * Same inode, size, mtime and birth time; ctime as well if `with_ctime` and
@@ -156,6 +199,10 @@ extern void store_set_durable(FileStore *store, bool durable);
  * same number on another timeline.  EPERM, "trust directory": see above.
  * Commit-safe.  FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED,
  * FILE_NO_SPACE, FILE_FAILED.
+ *
+ * Of a store that is not quick: the copy is durable before the original is
+ * touched, so a store that is not durable fails with EXDEV.  If a copy was
+ * finished, but not the capture, it is compared again, and used or replaced.
  */
 extern FileResult store_capture(FileStore *store, int64 run_id, const char *path,
 								const FileIdentity *expected);
@@ -164,20 +211,38 @@ extern FileResult store_capture(FileStore *store, int64 run_id, const char *path
  * Where is this file now?  Commit-safe.  *errnum is set for PLACE_UNKNOWN,
  * else 0.  If the trash has another file under its name, and its own place is
  * empty, then a capture was killed before it could verify: that file is put
- * back, and the answer is PLACE_OTHER.
+ * back, and the answer is PLACE_OTHER.  With a copy in the trash and the
+ * original in its place, the answer is PLACE_UPLOAD: it is not captured yet.
  */
 extern FilePlace store_locate(FileStore *store, int64 run_id, const char *path,
 							  const FileIdentity *expected, int *errnum);
 
 /*
  * Put a captured file back to its own place; never overwrites.  Missing
- * directories on the way are created (mode of the upload directory).  Where
+ * directories on the way are created, see store_put_back_as().  Where
  * the file system knows neither RENAME_NOREPLACE nor hard links, it fails.
  * FILE_OK, FILE_VANISHED (not in the trash), FILE_OCCUPIED, FILE_REPLACED
  * (what is in the trash is not `expected`), FILE_FAILED.
  */
 extern FileResult store_put_back(FileStore *store, int64 run_id, const char *path,
 								 const FileIdentity *expected);
+
+/*
+ * The same under another name, `as`.  Directories that are made again have
+ * the mode of the one that the file was captured in, where that is known.
+ */
+extern FileResult store_put_back_as(FileStore *store, int64 run_id, const char *path,
+									const char *as, const FileIdentity *expected);
+
+/*
+ * The runs that have a folder in the trash: fills `runs` with at most `max` of
+ * their ids, returns how many there are; -1 with errno if that cannot be told.
+ */
+extern int	store_trash_runs(FileStore *store, int64 *runs, int max);
+
+/* store_identify() of the captured file. */
+extern FileResult store_identify_captured(FileStore *store, int64 run_id, const char *path,
+										  FileIdentity *identity);
 
 /*
  * Unlink a captured file for good.  *freed becomes the bytes given back to

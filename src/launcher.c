@@ -22,6 +22,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -44,12 +45,14 @@
 #define RECHECK_MS		60000
 #define RETRY_MS		10000
 #define RESTART_SECONDS	60
+#define REASON_SIZE		256
 
 /* Where a night worker leaves its outcome. */
 typedef struct LauncherShared
 {
 	int64		job_number;
 	NightOutcome outcome;
+	char		reason[REASON_SIZE];
 } LauncherShared;
 
 typedef struct Job
@@ -107,9 +110,10 @@ attach_shared_memory(void)
  * One that a former launcher has started and left has another number.
  */
 void
-launcher_report(int64 job_number, NightOutcome outcome)
+launcher_report(int64 job_number, NightOutcome outcome, const char *reason)
 {
 	shared->outcome = outcome;
+	strlcpy(shared->reason, reason, pg_mbcliplen(reason, strlen(reason), REASON_SIZE - 1) + 1);
 	shared->job_number = job_number;
 }
 
@@ -269,7 +273,7 @@ look_after_worker(Launcher *launcher)
 	launcher->worker = NULL;
 	launcher->job = NULL;
 	if (shared->job_number == job->night.number && shared->outcome == NIGHT_BUSY)
-		delay_job(launcher, job, "another cleanup run is under way there", NULL);
+		delay_job(launcher, job, shared->reason, NULL);
 	else
 		pfree(job);
 }
@@ -319,6 +323,23 @@ load_schedule(Launcher *launcher)
 	MemoryContextSwitchTo(caller);
 }
 
+/* What waits for its turn in a database that was taken off the list. */
+static void
+forget_unlisted(Launcher *launcher)
+{
+	ListCell   *lc;
+
+	foreach(lc, launcher->jobs)
+	{
+		Job		   *job = lfirst(lc);
+
+		if (settings_is_listed(launcher->schedule->databases, job->night.database))
+			continue;
+		launcher->jobs = foreach_delete_current(launcher->jobs, lc);
+		pfree(job);
+	}
+}
+
 /*
  * After a reload: databases that are new, or all if hour or zone are, note
  * since when that is so.
@@ -348,6 +369,7 @@ reload(Launcher *launcher)
 	ProcessConfigFile(PGC_SIGHUP);
 	launcher->schedule_context = NULL;
 	load_schedule(launcher);
+	forget_unlisted(launcher);
 	compare_schedules(launcher, &before);
 	MemoryContextDelete(context);
 }

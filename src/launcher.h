@@ -33,14 +33,15 @@ typedef enum NightOutcome
 {
 	NIGHT_FAILED,				/* the worker has said why in the log */
 	NIGHT_DONE,
-	NIGHT_BUSY					/* another run is under way: try again */
+	NIGHT_BUSY					/* another run, or somebody's lock, is in the
+								 * way: try again */
 } NightOutcome;
 
 /* Register the launcher, if the library is being preloaded.  From _PG_init(). */
 extern void launcher_init(void);
 
-/* For the night worker: its outcome, if it is not NIGHT_FAILED. */
-extern void launcher_report(int64 job_number, NightOutcome outcome);
+/* For the night worker: its outcome, and the reason if it is NIGHT_BUSY. */
+extern void launcher_report(int64 job_number, NightOutcome outcome, const char *reason);
 
 /* Main function; no argument. */
 extern PGDLLEXPORT void cleanup_launcher_main(Datum unused);

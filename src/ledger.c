@@ -4,7 +4,8 @@
  *	  All SQL on our own tables: runs and their files.
  *
  * The state of a file only ever goes forward: pending -> trashed -> deleted,
- * or to skipped, failed, restored.  Every UPDATE names the state that it
+ * or to skipped, failed, or by restoring to restored (or back to trashed, if
+ * its name is taken).  Every UPDATE names the state that it
  * expects, so that a row which somebody else has moved on is left alone.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -46,6 +47,21 @@ ledger_begin_run(const Extension *extension, const LedgerRun *run)
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);
 	return run_id;
+}
+
+void
+ledger_set_backup_owner(const Extension *extension, int64 run_id, const char *owner)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_TEXT(SETTINGS_BACKUP_OWNER), SQL_TEXT(owner)
+	};
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "UPDATE %s.cleanup_runs SET settings = settings || pg_catalog.jsonb_build_object($2, $3)"
+			  " WHERE run_id = $1", extension->schema);
+	extension_stop_acting(&saved);
 }
 
 void
@@ -107,6 +123,19 @@ ledger_cut_short(const Extension *extension, int64 run_id, const char *status, c
 
 /* ---------------------------------------------------------------- draining --- */
 
+static LedgerWork *
+read_work(int row)
+{
+	LedgerWork *work = palloc(sizeof(LedgerWork));
+
+	work->run_id = DatumGetInt64(sql_value(row, 1));
+	work->upload_dir = sql_text(row, 2);
+	work->settings = DatumGetJsonbPCopy(sql_value(row, 3));
+	work->trigger = sql_text(row, 4);
+	work->files = DatumGetInt64(sql_value(row, 5));
+	return work;
+}
+
 List *
 ledger_unfinished_runs(const Extension *extension, int64 only_run)
 {
@@ -120,24 +149,33 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 	n = sql_query(lengthof(parameters), parameters,
 				  "SELECT r.run_id, r.upload_dir, r.settings, r.trigger, r.files FROM %1$s.cleanup_runs r"
 				  " WHERE r.run_id IN (SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'pending'"
+				  "  UNION SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'restoring'"
 				  "  UNION SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
 				  "  UNION SELECT u.run_id FROM %1$s.cleanup_runs u WHERE u.finished_at IS NULL)"
 				  " AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id",
 				  extension->schema);
 	for (i = 0; i < n; i++)
-	{
-		LedgerWork *work = palloc(sizeof(LedgerWork));
-
-		work->run_id = DatumGetInt64(sql_value(i, 1));
-		work->upload_dir = sql_text(i, 2);
-		work->settings = DatumGetJsonbPCopy(sql_value(i, 3));
-		work->trigger = sql_text(i, 4);
-		work->files = DatumGetInt64(sql_value(i, 5));
-		runs = lappend(runs, work);
-	}
+		runs = lappend(runs, read_work(i));
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);
 	return runs;
+}
+
+LedgerWork *
+ledger_run(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	LedgerWork *work = NULL;
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	if (sql_query(lengthof(parameters), parameters,
+				  "SELECT run_id, upload_dir, settings, trigger, files FROM %s.cleanup_runs WHERE run_id = $1",
+				  extension->schema) > 0)
+		work = read_work(0);
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return work;
 }
 
 LedgerFile *
@@ -145,17 +183,23 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 			 int limit, int *n)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)};
-	const char *condition = kind == LEDGER_PENDING ? "state = 'pending'"
-	: "state = 'trashed' AND due_at <= clock_timestamp()";
+	static const char *const conditions[] = {
+		[LEDGER_PENDING] = "state = 'pending'",
+		[LEDGER_DUE] = "state = 'trashed' AND due_at <= clock_timestamp()",
+		[LEDGER_RESTORABLE] = "state IN ('trashed', 'pending')",
+		[LEDGER_RESTORING] = "state = 'restoring'",
+	};
 	LedgerFile *files;
 	ActingAs	saved;
 	int			i;
 
 	extension_act_as(extension->owner, &saved);
 	*n = sql_query(lengthof(parameters), parameters,
-				   "SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at"
+				   "SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at,"
+				   " source, session_id, error, restore_as, state = 'pending' OR due_at <= clock_timestamp(),"
+				   " due_at > condemned_at"
 				   " FROM %s.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
-				   " ORDER BY file_id LIMIT $3", extension->schema, condition);
+				   " ORDER BY file_id LIMIT $3", extension->schema, conditions[kind]);
 	files = palloc0(sizeof(LedgerFile) * Max(*n, 1));
 	for (i = 0; i < *n; i++)
 	{
@@ -167,10 +211,38 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 		files[i].identity.ctime_ns = DatumGetInt64(sql_value(i, 6));
 		files[i].identity.btime_ns = DatumGetInt64(sql_value(i, 7));
 		files[i].condemned_at = DatumGetTimestampTz(sql_value(i, 8));
+		files[i].source = sql_text(i, 9);
+		files[i].session = sql_text(i, 10);
+		files[i].note = sql_text(i, 11);
+		files[i].restore_as = sql_text(i, 12);
+		files[i].unsettled = DatumGetBool(sql_value(i, 13));
+		files[i].is_backup = DatumGetBool(sql_value(i, 14));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);
 	return files;
+}
+
+int64 *
+ledger_still_due(const Extension *extension, int64 run_id, int64 first, int64 last, int *n)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(first), SQL_INT8(last)};
+	int64	   *due;
+	ActingAs	saved;
+	int			i;
+
+	extension_act_as(extension->owner, &saved);
+	*n = sql_query(lengthof(parameters), parameters,
+				   "SELECT f.file_id FROM %1$s.cleanup_files f WHERE f.run_id = $1"
+				   " AND f.file_id BETWEEN $2 AND $3 AND f.state = 'trashed' AND f.due_at <= clock_timestamp()"
+				   " AND NOT EXISTS (SELECT FROM %1$s.cleanup_holds h WHERE h.file = f.file)"
+				   " ORDER BY f.file_id", extension->schema);
+	due = palloc(sizeof(int64) * Max(*n, 1));
+	for (i = 0; i < *n; i++)
+		due[i] = DatumGetInt64(sql_value(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return due;
 }
 
 /* What is to be recorded, as a relation of which the planner knows the size. */
@@ -183,8 +255,8 @@ store_records(const LedgerFile *files, int n, TupleDesc desc)
 	for (i = 0; i < n; i++)
 	{
 		const LedgerFile *file = &files[i];
-		Datum		values[4];
-		bool		nulls[4] = {false, false, file->error == NULL, false};
+		Datum		values[5];
+		bool		nulls[5] = {false, false, file->error == NULL, false, file->restore_as == NULL};
 
 		if (file->new_state == NULL)
 			continue;
@@ -192,6 +264,7 @@ store_records(const LedgerFile *files, int n, TupleDesc desc)
 		values[1] = CStringGetTextDatum(file->new_state);
 		values[2] = file->error ? CStringGetTextDatum(file->error) : (Datum) 0;
 		values[3] = Int64GetDatum(file->freed);
+		values[4] = file->restore_as ? CStringGetTextDatum(file->restore_as) : (Datum) 0;
 		tuplestore_putvalues(store, desc, values, nulls);
 	}
 	return store;
@@ -200,16 +273,21 @@ store_records(const LedgerFile *files, int n, TupleDesc desc)
 static TupleDesc
 make_record_desc(void)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(4);
+	TupleDesc	desc = CreateTemplateTupleDesc(5);
 
 	TupleDescInitEntry(desc, 1, "file_id", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, 2, "state", TEXTOID, -1, 0);
 	TupleDescInitEntry(desc, 3, "error", TEXTOID, -1, 0);
 	TupleDescInitEntry(desc, 4, "freed", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, 5, "restore_as", TEXTOID, -1, 0);
 	return desc;
 }
 
-/* The bounds let an index range be read, whatever the planner thinks of the join. */
+/*
+ * The bounds let an index range be read, whatever the planner thinks of the
+ * join.  A backup that somebody wants is not destroyed soon because its
+ * name turns out to be taken.
+ */
 void
 ledger_record(const Extension *extension, const LedgerFile *files, int n)
 {
@@ -226,9 +304,12 @@ ledger_record(const Extension *extension, const LedgerFile *files, int n)
 	sql_query(lengthof(parameters), parameters,
 			  "UPDATE %s.cleanup_files f SET state = u.state, error = u.error,"
 			  "  freed = CASE WHEN u.state = 'deleted' THEN u.freed END,"
-			  "  finished_at = CASE WHEN u.state <> 'trashed' THEN pg_catalog.clock_timestamp() END"
+			  "  finished_at = CASE WHEN u.state NOT IN ('trashed', 'restoring') THEN pg_catalog.clock_timestamp() END,"
+			  "  restore_as = u.restore_as,"
+			  "  due_at = CASE WHEN u.state = 'restoring' OR u.state = 'trashed' AND u.error IS NOT NULL"
+			  "   THEN greatest(f.due_at, now() + '30 days') ELSE f.due_at END"
 			  " FROM cleanup_records u"
-			  " WHERE f.file_id = u.file_id AND f.state IN ('pending', 'trashed')"
+			  " WHERE f.file_id = u.file_id AND f.state IN ('pending', 'trashed', 'restoring')"
 			  "  AND f.file_id BETWEEN $1 AND $2", extension->schema);
 	sql_hide_tuplestore("cleanup_records");
 	tuplestore_end(store);
@@ -248,7 +329,7 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 						 "  pg_catalog.count(*) FILTER (WHERE state = 'trashed') AS trashed,"
 						 "  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
 						 "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
-						 "  pg_catalog.count(*) FILTER (WHERE state = 'pending'"
+						 "  pg_catalog.count(*) FILTER (WHERE state IN ('pending', 'restoring')"
 						 "    OR state = 'trashed' AND due_at <= clock_timestamp()) AS outstanding,"
 						 "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
 						 " FROM %1$s.cleanup_files WHERE run_id = $1)"
@@ -276,6 +357,58 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);
 	return finished;
+}
+
+void
+ledger_expired(const Extension *extension, int limit, LedgerExpired *expired)
+{
+	const SqlParameter parameters[] = {SQL_INT4(limit)};
+	ActingAs	saved;
+	int			n;
+	int			i;
+
+	memset(expired, 0, sizeof(*expired));
+	extension_act_as(extension->owner, &saved);
+	n = sql_query(lengthof(parameters), parameters,
+				  "SELECT file, pg_catalog.count(*) OVER (), pg_catalog.sum(size) OVER ()::bigint"
+				  " FROM %s.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()"
+				  " ORDER BY file LIMIT $1", extension->schema);
+	for (i = 0; i < n; i++)
+		expired->files = lappend(expired->files, sql_text(i, 1));
+	if (n > 0)
+	{
+		expired->n_files = DatumGetInt64(sql_value(0, 2));
+		expired->bytes = DatumGetInt64(sql_value(0, 3));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+}
+
+void
+ledger_correct_run(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
+			  "  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
+			  "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
+			  "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
+			  " FROM %1$s.cleanup_files WHERE run_id = $1)"
+			  " UPDATE %1$s.cleanup_runs r SET deleted = t.deleted, skipped = t.skipped,"
+			  "  errors = t.errors, bytes = t.bytes"
+			  " FROM t WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
+			  "  AND (r.deleted, r.skipped, r.errors, r.bytes)"
+			  "   IS DISTINCT FROM (t.deleted, t.skipped, t.errors, t.bytes)",
+			  extension->schema);
+	sql_query(lengthof(parameters), parameters,
+			  "DELETE FROM %1$s.cleanup_cleared c WHERE c.run_id = $1"
+			  " AND NOT EXISTS (SELECT FROM %1$s.cleanup_files f WHERE f.run_id = c.run_id"
+			  "  AND f.source = c.source AND f.session_id = c.session_id"
+			  "  AND f.state IN ('pending', 'trashed', 'restoring'))", extension->schema);
+	extension_stop_acting(&saved);
 }
 
 

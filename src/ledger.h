@@ -40,6 +40,13 @@ typedef struct LedgerRun
 extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
 
 /*
+ * Whose folder of the backup directory the files of the run go into.  To be
+ * recorded before the first of them: the claim may change hands, and the
+ * backups must still be found.
+ */
+extern void ledger_set_backup_owner(const Extension *extension, int64 run_id, const char *owner);
+
+/*
  * Insert a row for each condemned file, state pending, and add their numbers
  * to the run.  They are due when `backup_days` are over.  Their file_ids are
  * in the order of the set, so that those captured at commit are the first.
@@ -74,13 +81,23 @@ typedef struct LedgerWork
  */
 extern List *ledger_unfinished_runs(const Extension *extension, int64 only_run);
 
-/* A row of cleanup_files that is pending or due. */
+/* One run, whatever its state; NULL if there is none. */
+extern LedgerWork *ledger_run(const Extension *extension, int64 run_id);
+
+/* A row of cleanup_files whose file is to be dealt with. */
 typedef struct LedgerFile
 {
 	int64		file_id;
 	const char *path;
 	FileIdentity identity;
 	TimestampTz condemned_at;
+	bool		unsettled;		/* pending or due */
+	const char *source;			/* of the failed session, or NULL */
+	const char *session;
+	const char *note;			/* the row's error by now, or NULL */
+	const char *restore_as;		/* NULL: its own name; may be set for
+								 * restoring */
+	bool		is_backup;		/* it was to be kept for some days */
 	const char *new_state;		/* NULL: leave the row as it is */
 	const char *error;			/* NULL: none */
 	int64		freed;
@@ -89,21 +106,47 @@ typedef struct LedgerFile
 typedef enum LedgerKind
 {
 	LEDGER_PENDING,
-	LEDGER_DUE
+	LEDGER_DUE,
+	LEDGER_RESTORABLE,			/* trashed, due or not; or pending, which may
+								 * be so without having been recorded yet */
+	LEDGER_RESTORING
 } LedgerKind;
 
 /*
- * At most `limit` files of a run, pending or due, with an id greater than
+ * At most `limit` files of a run, of this kind, with an id greater than
  * `after`, by id.  Sets *n; returns an array.
  */
 extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, LedgerKind kind,
 								int64 after, int limit, int *n);
 
 /*
+ * The ids from `first` to `last` of files of a run that are due, ascending, but
+ * those that are held.  Sets *n; returns an array.
+ */
+extern int64 *ledger_still_due(const Extension *extension, int64 run_id, int64 first, int64 last,
+							   int *n);
+
+/*
  * Record new_state, error and freed of those that have a new_state.  They are
  * in the order of their file_id, as ledger_files() returned them; n > 0.
  */
 extern void ledger_record(const Extension *extension, const LedgerFile *files, int n);
+
+/* Backups that have expired. */
+typedef struct LedgerExpired
+{
+	List	   *files;			/* char *, at most `limit` */
+	int64		n_files;
+	int64		bytes;
+} LedgerExpired;
+
+extern void ledger_expired(const Extension *extension, int limit, LedgerExpired *expired);
+
+/*
+ * Bring the figures of a run that has ended up to date, after backups were
+ * destroyed or put back, and forget what was kept for the latter.
+ */
+extern void ledger_correct_run(const Extension *extension, int64 run_id);
 
 /* The figures of a run at its end. */
 typedef struct LedgerSummary

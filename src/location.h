@@ -11,6 +11,8 @@
 #define AUDIO_CLEANUP_LOCATION_H
 
 #include "src/brake.h"
+#include "src/file_ops.h"
+#include "src/settings.h"
 
 /*
  * Returns a brake if `path` (absolute) is missing, is no directory, is the
@@ -20,5 +22,24 @@ extern Brake *location_check(const char *path);
 
 /* The brake for a directory on which `action` failed with `errnum`. */
 extern Brake *location_brake(const char *path, const char *action, int errnum);
+
+/*
+ * The same for the backup directory, if there is one: a brake if it is
+ * missing, not ours alone, in the upload directory, or where an upload
+ * directory must not be either; with `to_write`, if it is not writable.
+ */
+extern Brake *location_check_backup_dir(const Settings *settings, bool to_write);
+
+/*
+ * Let the store of a run have its trash where these settings say, after the
+ * checks above.  A run without a backup_owner has it in the upload directory.
+ */
+extern Brake *location_set_backup_dir(FileStore *store, const Settings *settings);
+
+/*
+ * A file as a person names it, as a path relative to the upload directory in
+ * its plainest form; ERROR if it is not below that.
+ */
+extern const char *location_relative(const Settings *settings, const char *file);
 
 #endif							/* AUDIO_CLEANUP_LOCATION_H */

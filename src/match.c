@@ -73,7 +73,8 @@ struct Match
 	List	   *sources;
 	int64		count;
 	int64		rows;
-	int64		pending_count;
+	int			orphan_hours;	/* grace of restored files */
+	int			session_days;
 	int			families_hit;
 	KeyFilter  *filter;
 	uint64	   *recent;
@@ -90,7 +91,9 @@ struct Match
 
 	FileBits	protected_files;	/* referred to by who is not judged */
 	FileBits	referenced;		/* referred to by anybody */
+	FileBits	held;			/* by cleanup_hold() */
 	FileBits	pending;		/* condemned already */
+	FileBits	restored;		/* lately, or about to be */
 	FileBits	marked;			/* by match_mark() */
 };
 
@@ -203,6 +206,13 @@ match_begin(const KeyRules *rules)
 	make_descs(match);
 	MemoryContextSwitchTo(caller);
 	return match;
+}
+
+void
+match_set_grace(Match *match, int orphan_hours, int session_days)
+{
+	match->orphan_hours = orphan_hours;
+	match->session_days = session_days;
 }
 
 void
@@ -465,20 +475,42 @@ collect_files(const char *sql, FileBits set, FileBits also)
 }
 
 static void
-collect_pending(Match *match, const Extension *extension)
+collect_named(Match *match, const Extension *extension, const char *file, const char *condition,
+			  FileBits set)
 {
 	collect_files(psprintf("SELECT n.id FROM cleanup_names n JOIN %1$s.cleanup_files f"
-						   " ON f.file = n.path COLLATE \"C\""
+						   " ON %2$s = n.path COLLATE \"C\""
 						   " JOIN %1$s.cleanup_runs r ON r.run_id = f.run_id"
-						   " WHERE f.state = 'pending' AND r.upload_dir = %2$s",
-						   extension->schema, quote_literal_cstr(match->rules->upload_dir)),
-				  match->pending, NULL);
-	match->pending_count = count_set(match, match->pending);
+						   " WHERE %3$s AND r.upload_dir = %4$s",
+						   extension->schema, file, condition,
+						   quote_literal_cstr(match->rules->upload_dir)),
+				  set, NULL);
+}
+
+static void
+collect_spoken_for(Match *match, const Extension *extension)
+{
+	collect_named(match, extension, "f.file", "f.state = 'pending'", match->pending);
+	collect_named(match, extension, "coalesce(f.restore_as, f.file)",
+				  psprintf("(f.state = 'restoring' OR f.state = 'restored'"
+						   " AND f.finished_at > clock_timestamp() - CASE f.reason WHEN 'failed_session'"
+						   "  THEN pg_catalog.make_interval(days => %d)"
+						   "  ELSE pg_catalog.make_interval(hours => %d) END)",
+						   match->session_days, match->orphan_hours),
+				  match->restored);
+}
+
+static void
+collect_held(Match *match, const Extension *extension)
+{
+	collect_files(psprintf("SELECT n.id FROM cleanup_names n JOIN %s.cleanup_holds h"
+						   " ON h.file = n.path COLLATE \"C\"", extension->schema),
+				  match->held, NULL);
 }
 
 void
 match_run(Match *match, const Extension *extension, List *sources, MatchMode mode,
-		  TimestampTz failed_before, bool with_pending)
+		  TimestampTz failed_before, bool with_spoken_for)
 {
 	MemoryContext caller = MemoryContextSwitchTo(match->context);
 	ActingAs	saved;
@@ -489,7 +521,9 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 
 	match->protected_files = make_file_set(match);
 	match->referenced = make_file_set(match);
+	match->held = make_file_set(match);
 	match->pending = make_file_set(match);
+	match->restored = make_file_set(match);
 	match->marked = make_file_set(match);
 
 	extension_act_as(extension->owner, &saved);
@@ -503,8 +537,9 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 				  match->protected_files, match->referenced);
 	collect_files("SELECT k.id FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
 				  match->referenced, NULL);
-	if (!with_pending)
-		collect_pending(match, extension);
+	collect_held(match, extension);
+	if (!with_spoken_for)
+		collect_spoken_for(match, extension);
 	hide_tuplestores();
 	extension_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
@@ -525,16 +560,32 @@ match_count_rows(const Match *match)
 	return match->rows;
 }
 
-int64
-match_count_pending(const Match *match)
+const char *
+match_why_kept(const Match *match, int64 file)
 {
-	return match->pending_count;
+	if (is_in_set(match->held, file))
+		return "it is held";
+	return is_in_set(match->restored, file) ? "it was restored lately" : NULL;
 }
 
 bool
-match_is_protected(const Match *match, int64 file)
+match_is_pending(const Match *match, int64 file)
 {
-	return is_in_set(match->protected_files, file);
+	return is_in_set(match->pending, file);
+}
+
+static bool
+is_candidate(const Match *match, int64 file)
+{
+	return !match_is_pending(match, file) && match_why_kept(match, file) == NULL;
+}
+
+const char *
+match_why_needed(const Match *match, int64 file)
+{
+	if (is_in_set(match->protected_files, file))
+		return "it is referred to again";
+	return is_in_set(match->held, file) ? "it is held" : NULL;
 }
 
 bool
@@ -554,11 +605,11 @@ typedef struct Filter
 } Filter;
 
 static void
-pass_unless_pending(int64 file, const char *path, void *arg)
+pass_unless_kept(int64 file, const char *path, void *arg)
 {
 	Filter	   *filter = arg;
 
-	if (!is_in_set(filter->match->pending, file))
+	if (is_candidate(filter->match, file))
 		filter->sink(file, path, filter->arg);
 }
 
@@ -567,7 +618,7 @@ match_unreferenced(Match *match, MatchSink sink, void *arg)
 {
 	Filter		filter = {match, sink, arg};
 
-	scan_names(match, match->referenced, pass_unless_pending, &filter);
+	scan_names(match, match->referenced, pass_unless_kept, &filter);
 }
 
 /* Gathers the rows of one file and session, and passes them on as one. */
@@ -636,7 +687,7 @@ receive_failed(TupleTableSlot *slot, DestReceiver *self)
 	MemoryContext caller = MemoryContextSwitchTo(receiver->row_context);
 
 	CHECK_FOR_INTERRUPTS();
-	if (!is_in_set(match->protected_files, file) && !is_in_set(match->pending, file))
+	if (!is_in_set(match->protected_files, file) && is_candidate(match, file))
 		gather_failed(receiver, file, slot);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(receiver->row_context);

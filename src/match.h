@@ -30,9 +30,12 @@ typedef enum MatchMode
 
 /*
  * Begin with no file.  Lives in the current memory context; its tuplestores
- * spill to disk beyond work_mem.
+ * spill to disk beyond work_mem.  A file that was restored is spoken for for
+ * as long again as it takes until one like it is cleaned: see
+ * match_set_grace().
  */
 extern Match *match_begin(const KeyRules *rules);
+extern void match_set_grace(Match *match, int orphan_hours, int session_days);
 extern void match_end(Match *match);
 
 /* Add the file at `path`, which must be valid in the database's encoding. */
@@ -40,11 +43,13 @@ extern void match_add(Match *match, const char *path);
 extern int64 match_count(const Match *match);
 
 /*
- * Read the (checked) sources and decide.  A file that is pending in
- * cleanup_files is set aside unless `with_pending`.  Once only.  Needs SPI.
+ * Read the (checked) sources and decide.  A file that is spoken for is set
+ * aside unless `with_spoken_for`: it is pending in cleanup_files, or about to
+ * be restored, or was restored less than a retention ago.  Once only.  Needs
+ * SPI.
  */
 extern void match_run(Match *match, const Extension *extension, List *sources,
-					  MatchMode mode, TimestampTz failed_before, bool with_pending);
+					  MatchMode mode, TimestampTz failed_before, bool with_spoken_for);
 
 /* Files that some row refers to, be it of a failed session. */
 extern int64 match_count_referenced(const Match *match);
@@ -52,16 +57,25 @@ extern int64 match_count_referenced(const Match *match);
 /* Rows read of all sources. */
 extern int64 match_count_rows(const Match *match);
 
-/* How many files of the match are pending already. */
-extern int64 match_count_pending(const Match *match);
+/*
+ * What our own tables say of a file: NULL, if nothing keeps it; else a static
+ * text for people.
+ */
+extern const char *match_why_kept(const Match *match, int64 file);
+
+/* Is it condemned already?  Not with `with_spoken_for`. */
+extern bool match_is_pending(const Match *match, int64 file);
 
 typedef void (*MatchSink) (int64 file, const char *path, void *arg);
 
 /* Files that no row at all refers to, in the order in which they were added. */
 extern void match_unreferenced(Match *match, MatchSink sink, void *arg);
 
-/* Files that are needed by a row that is no (judged) failed session. */
-extern bool match_is_protected(const Match *match, int64 file);
+/*
+ * Is the file needed by a row that is no (judged) failed session, or held?
+ * Returns why, a static text for people, or NULL.
+ */
+extern const char *match_why_needed(const Match *match, int64 file);
 
 /* Mark a file; was this the first time? */
 extern bool match_mark(Match *match, int64 file);

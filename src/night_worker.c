@@ -77,6 +77,8 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
 	caller = MemoryContextSwitchTo(context);
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
+	/* the databases that come next do not wait for who has locked our tables */
+	(void) extension_limit_lock_waits(settings_snapshot()->writer_wait);
 	if (extension == NULL || !extension_guard(extension))
 		ereport(LOG,
 				(errmsg("audio_cleanup does not clean database \"%s\": the extension is not installed there",
@@ -180,9 +182,12 @@ prune_history(const Extension *extension)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* *to_prune becomes the extension if there was a run, even one that failed. */
+/*
+ * *to_prune becomes the extension, if there was a run; *reason, why there was
+ * none, if it is to be tried again.
+ */
 static NightOutcome
-do_job(const NightJob *job, MemoryContext context, Extension **to_prune)
+do_job(const NightJob *job, MemoryContext context, Extension **to_prune, const char **reason)
 {
 	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0, true};
 	volatile NightOutcome outcome = NIGHT_DONE;
@@ -206,6 +211,7 @@ do_job(const NightJob *job, MemoryContext context, Extension **to_prune)
 		{
 			outcome = NIGHT_BUSY;	/* the launcher says so, once */
 			*to_prune = NULL;
+			*reason = error->message;
 		}
 		else
 		{
@@ -224,6 +230,8 @@ cleanup_night_worker_main(Datum unused)
 {
 	MemoryContext context;
 	NightJob	job;
+	NightOutcome outcome;
+	const char *reason = "";
 	Extension  *to_prune = NULL;
 
 	memcpy(&job, MyBgworkerEntry->bgw_extra, sizeof(job));
@@ -233,7 +241,8 @@ cleanup_night_worker_main(Datum unused)
 
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup night",
 									ALLOCSET_DEFAULT_SIZES);
-	launcher_report(job.number, do_job(&job, context, &to_prune));
+	outcome = do_job(&job, context, &to_prune, &reason);
+	launcher_report(job.number, outcome, reason);
 	if (to_prune != NULL)
 		prune_history(to_prune);
 }

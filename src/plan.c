@@ -26,9 +26,11 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "src/cleared.h"
 #include "src/location.h"
 #include "src/match.h"
 #include "src/plan.h"
@@ -176,6 +178,8 @@ check_directory(CleanupPlan *plan)
 	if (found == NULL && !XactReadOnly &&
 		(errnum = store_check_writable(plan->store)) != 0)
 		found = location_brake(path, "write to upload directory", errnum);
+	if (found == NULL)
+		found = location_check_backup_dir(plan->settings, !XactReadOnly);
 	if (found != NULL)
 		apply_brake(plan, found);
 }
@@ -453,6 +457,16 @@ plan_failed_before(const Settings *settings)
 		(TimestampTz) settings->failed_session_retention_days * USECS_PER_DAY;
 }
 
+static Match *
+begin_match(const Settings *settings)
+{
+	Match	   *match = match_begin(&settings->rules);
+
+	match_set_grace(match, settings->orphaned_file_retention_hours,
+					settings->failed_session_retention_days);
+	return match;
+}
+
 typedef struct Judgement
 {
 	CleanupPlan *plan;
@@ -565,7 +579,7 @@ judge(CleanupPlan *plan, Match *match, Condemned *condemned)
 static void
 survey_files(CleanupPlan *plan)
 {
-	Match	   *match = match_begin(&plan->settings->rules);
+	Match	   *match = begin_match(plan->settings);
 	WalkedFiles walked = {plan, match};
 
 	plan->looked_at_ns = now_ns();
@@ -702,10 +716,11 @@ load_checked_sources(const Extension *extension, Brake **found)
 	return sources;
 }
 
+/* Who holds a file writes, too. */
 static void
-wait_for_writers(List *sources, int writer_wait, Brake **found)
+wait_for_writers(const Extension *extension, List *sources, int writer_wait, Brake **found)
 {
-	List	   *tables = NIL;
+	List	   *tables = list_make1_oid(get_relname_relid("cleanup_holds", extension->namespace_oid));
 	ListCell   *lc;
 
 	foreach(lc, sources)
@@ -735,6 +750,16 @@ gather_session(int source, const char *session, void *arg)
 											  false, TEXTOID, CurrentMemoryContext);
 }
 
+/* As long as the audio can come back, so can what refers to it. */
+static void
+clear_source(const CleanupPlan *plan, const Source *source, TimestampTz failed_before,
+			 Datum sessions)
+{
+	if (plan->settings->backup_retention_days > 0)
+		cleared_remember(plan->extension, plan->run_id, source, failed_before, sessions);
+	sources_clear(source, failed_before, sessions);
+}
+
 static void
 clear_sessions(const CleanupPlan *plan, Condemned *condemned, List *sources, TimestampTz failed_before)
 {
@@ -749,8 +774,8 @@ clear_sessions(const CleanupPlan *plan, Condemned *condemned, List *sources, Tim
 			continue;
 		condemned_scan_sessions(condemned, gather_session, &clearing);
 		if (clearing.sessions != NULL)
-			sources_clear(source, failed_before,
-						  makeArrayResult(clearing.sessions, CurrentMemoryContext));
+			clear_source(plan, source, failed_before,
+						 makeArrayResult(clearing.sessions, CurrentMemoryContext));
 	}
 }
 
@@ -760,7 +785,7 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 	MemoryContext caller = MemoryContextSwitchTo(plan->context);
 	TimestampTz failed_before = plan_failed_before(plan->settings);
 	int			guc_level = extension_limit_lock_waits(plan->settings->writer_wait);
-	Match	   *match = match_begin(&plan->settings->rules);
+	Match	   *match = begin_match(plan->settings);
 	Condemned  *condemned = NULL;
 	Brake	   *found;
 
@@ -771,7 +796,7 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 		plan->looked_at_ns = now_ns();
 		progress_set_phase(PHASE_WAITING);
 		if (found == NULL)
-			wait_for_writers(sources, plan->settings->writer_wait, &found);
+			wait_for_writers(plan->extension, sources, plan->settings->writer_wait, &found);
 		if (found != NULL)
 			apply_brake(plan, found);
 		progress_set_phase(PHASE_CONDEMNING);
@@ -810,7 +835,7 @@ try_waiting(void *arg)
 
 	waiting->sources = load_checked_sources(waiting->extension, &waiting->brake);
 	if (waiting->brake == NULL)
-		wait_for_writers(waiting->sources, waiting->writer_wait, &waiting->brake);
+		wait_for_writers(waiting->extension, waiting->sources, waiting->writer_wait, &waiting->brake);
 	extension_end_limit(limit);
 }
 
@@ -827,11 +852,11 @@ wait_or_brake(const Extension *extension, int writer_wait, Brake **found)
 	return waiting.sources;
 }
 
-bool *
+const char **
 plan_recheck(const Settings *settings, const Extension *extension,
 			 const char *const *paths, int n, Brake **found, int64 *match_us)
 {
-	bool	   *needed = palloc0(sizeof(bool) * n);
+	const char **why = palloc0(sizeof(char *) * n);
 	List	   *sources = wait_or_brake(extension, settings->writer_wait, found);
 	TimestampTz began;
 	Match	   *match;
@@ -839,16 +864,16 @@ plan_recheck(const Settings *settings, const Extension *extension,
 
 	*match_us = 0;
 	if (*found != NULL)
-		return needed;
+		return why;
 	began = GetCurrentTimestamp();
-	match = match_begin(&settings->rules);
+	match = begin_match(settings);
 	for (i = 0; i < n; i++)
 		match_add(match, paths[i]);
 	match_run(match, extension, sources, MATCH_JUDGE_LOCKED,
 			  plan_failed_before(settings), true);
 	for (i = 0; i < n; i++)
-		needed[i] = match_is_protected(match, i);
+		why[i] = match_why_needed(match, i);
 	match_end(match);
 	*match_us = GetCurrentTimestamp() - began;
-	return needed;
+	return why;
 }

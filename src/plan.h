@@ -50,6 +50,8 @@ typedef struct CleanupPlan
 	int64		files_referenced;
 	int64		rows_seen;
 	Condemned  *condemned;		/* by the survey */
+	int64		run_id;			/* 0 before it is recorded */
+	int64		healed;			/* backups that are put back */
 	bool		has_next;		/* plan_condemn() has looked one file ahead: */
 	CondemnedFile next;
 } CleanupPlan;
@@ -115,15 +117,15 @@ extern void plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg);
 extern Condemned *plan_condemn(CleanupPlan *plan, int64 limit);
 
 /*
- * Of these files (paths), which are referred to by anybody who is no failed
- * session?  For files that were condemned before.  Waits for writers.
+ * Of these files (paths), which are needed: referred to by anybody who is no
+ * failed session, or held?  Returns why for each, or NULL.  For files that were condemned before.  Waits for writers.
  * *brake is set, and nothing said, if the sources cannot be read, or writers
  * could not be waited for.  *match_us becomes the time that the reading took,
  * without the waiting.
  */
-extern bool *plan_recheck(const Settings *settings, const Extension *extension,
-						  const char *const *paths, int n, Brake **brake,
-						  int64 *match_us);
+extern const char **plan_recheck(const Settings *settings, const Extension *extension,
+								 const char *const *paths, int n, Brake **brake,
+								 int64 *match_us);
 
 /* Is the file old enough to be an orphan, now? */
 extern bool plan_is_old(const Settings *settings, const FileIdentity *identity);

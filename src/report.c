@@ -112,6 +112,8 @@ make_envelope(const CleanupPlan *plan, const Outcome *outcome, const char *text,
 		json_add_integer(&json, "run_id", run_id);
 	if (is_truncated(outcome))
 		json_add_boolean(&json, "lists_truncated", true);
+	if (plan->healed > 0)
+		json_add_integer(&json, "healed", plan->healed);
 	add_blocked_by(&json, plan);
 	add_warnings(&json, plan);
 	return json_end(&json);

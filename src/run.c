@@ -22,6 +22,7 @@
 
 #include "src/at_commit.h"
 #include "src/drain.h"
+#include "src/heal.h"
 #include "src/history.h"
 #include "src/ledger.h"
 #include "src/notify.h"
@@ -73,11 +74,17 @@ begin_run(const CleanupPlan *plan, const char *trigger, int32 scheduled_for, boo
 	return ledger_begin_run(plan->extension, &run);
 }
 
-/* The first run of a database in an unclaimed directory claims it. */
+/*
+ * The first run of a database in an unclaimed directory claims it.  Now it is
+ * known whose folder of a backup directory is used: that of the claim, because
+ * several databases, or several directories of one, may share it.
+ */
 static void
-claim_directory(const CleanupPlan *plan)
+claim_directory(CleanupPlan *plan)
 {
 	const char *upload_dir = plan->settings->upload_dir;
+	const char *uuid = plan->claim->uuid;
+	char	   *text;
 
 	switch (plan->claim->state)
 	{
@@ -85,14 +92,23 @@ claim_directory(const CleanupPlan *plan)
 			claim_confirm(plan->extension, plan->claim, upload_dir);
 			break;
 		case CLAIM_FREE:
-			at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, false), false);
+			text = claim_take(plan->extension, upload_dir, false, &uuid);
+			at_commit_claim(plan->settings, text, false);
 			break;
 		case CLAIM_UNWRITTEN:
-			at_commit_claim(plan->settings, claim_text(plan->claim->uuid), false);
+			at_commit_claim(plan->settings, claim_text(uuid), false);
 			break;
 		case CLAIM_FOREIGN:
 			brake_raise(plan->claim->brake);
 	}
+	plan->settings->backup_owner = MemoryContextStrdup(plan->context, uuid);
+}
+
+static void
+record_backup_owner(const CleanupPlan *plan, int64 run_id)
+{
+	if (*plan->settings->backup_dir != '\0')
+		ledger_set_backup_owner(plan->extension, run_id, plan->settings->backup_owner);
 }
 
 Jsonb *
@@ -123,6 +139,15 @@ run_preview(CleanWhat what, bool force, bool status)
 	return result;
 }
 
+/* Before a run gets its number, which a run that was lost may have had. */
+static void
+heal(CleanupPlan *plan)
+{
+	plan->healed = heal_directory(plan->extension, plan->settings);
+	if (plan->healed > 0)
+		at_commit_start_worker();
+}
+
 static Jsonb *
 condemn_in_transaction(CleanupPlan *plan, const char *trigger, MemoryContext caller)
 {
@@ -133,12 +158,14 @@ condemn_in_transaction(CleanupPlan *plan, const char *trigger, MemoryContext cal
 	progress_begin(plan->context, trigger, false, false);
 	plan_check_transaction(plan);
 	extension_lock_run(plan->extension, plan->settings->writer_wait, false);
+	heal(plan);
 	drain_in_transaction(plan->extension);
 
 	plan_survey(plan, false);
 	claim_directory(plan);
+	run_id = plan->run_id = begin_run(plan, trigger, LEDGER_NO_DAY, false);
+	record_backup_owner(plan, run_id);
 	condemned = plan_condemn(plan, PG_INT64_MAX);
-	run_id = begin_run(plan, trigger, LEDGER_NO_DAY, false);
 	progress_set_run(run_id);
 	if (condemned != NULL && condemned->n_files > 0)
 	{
@@ -318,6 +345,7 @@ survey(void *arg)
 
 	plan_survey(run->plan, true);
 	claim_directory(run->plan);
+	record_backup_owner(run->plan, run->run_id);
 }
 
 /* The next files are captured when this is committed. */
@@ -378,10 +406,15 @@ static int64
 run_to_end(CleanupPlan *plan, RunRequest *request)
 {
 	BatchRun	run = {plan, 0, pace_begin(plan->settings), false};
+	int			guc_level;
 
+	heal(plan);
+	/* who begins by night has others waiting behind him */
+	guc_level = extension_limit_lock_waits(plan->settings->writer_wait);
 	run.run_id = begin_run(plan, request->trigger, request->scheduled_for, true);
+	extension_end_limit(guc_level);
 	SPI_commit_and_chain();
-	request->run_id = run.run_id;
+	request->run_id = plan->run_id = run.run_id;
 	progress_set_run(run.run_id);
 
 	drain_runs(&run, false, true);
@@ -462,6 +495,7 @@ take_over(CleanupPlan *plan)
 	const char *upload_dir = plan->settings->upload_dir;
 	const Claim *claim = plan->claim;
 	bool		foreign = claim->state == CLAIM_FOREIGN;
+	const char *uuid;
 
 	if (claim->state == CLAIM_OURS)
 	{
@@ -473,7 +507,10 @@ take_over(CleanupPlan *plan)
 		brake_raise(claim->brake);
 	/* not in the middle of somebody's run */
 	plan_lock_directory(plan);
-	at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, foreign), foreign);
+	at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, foreign, &uuid), foreign);
+	/* what they had in the trash, or we on a timeline that has ended */
+	if (foreign)
+		(void) heal_strays(plan->extension, plan->settings, true);
 }
 
 void

@@ -64,6 +64,7 @@ static int	writer_wait;
 static int	report_limit;
 static int	batch_size;
 static int	backup_retention_days;
+static char *backup_dir;
 static int	history_retention_days;
 static bool search_unregistered;
 static int	max_run_minutes;
@@ -123,6 +124,23 @@ check_upload_dir(char **newval, void **extra, GucSource source)
 	if (**newval == '\0')
 	{
 		GUC_check_errdetail("The upload directory must be named.");
+		return false;
+	}
+	if (strlen(*newval) >= MAXPGPATH)
+	{
+		GUC_check_errdetail("The path is longer than %d bytes.", MAXPGPATH - 1);
+		return false;
+	}
+	return true;
+}
+
+static bool
+check_backup_dir(char **newval, void **extra, GucSource source)
+{
+	if (**newval != '\0' && !is_absolute_path(*newval))
+	{
+		GUC_check_errdetail("The backup directory must be named by an absolute path.");
+		GUC_check_errhint("Leave it empty to keep backups in the upload directory.");
 		return false;
 	}
 	if (strlen(*newval) >= MAXPGPATH)
@@ -334,6 +352,9 @@ define_conduct(void)
 	define_integer("audio_cleanup.backup_retention_days",
 				   "Days that a cleaned file can be restored; 0 keeps no backup.",
 				   &backup_retention_days, 0, 0, MAX_DAYS, PGC_SUSET, 0);
+	define_text("audio_cleanup.backup_dir",
+				"Directory of the backups; empty is a folder in the upload directory.",
+				&backup_dir, "", PGC_SUSET, check_backup_dir);
 	define_integer("audio_cleanup.history_retention_days",
 				   "Days that the history of runs and files is kept; 0 keeps it for ever.",
 				   &history_retention_days, 365, 0, MAX_DAYS, PGC_SUSET, 0);
@@ -427,6 +448,19 @@ absolute_upload_dir(void)
 	return pstrdup(path);
 }
 
+/* Where files are kept for so many days. */
+static const char *
+used_backup_dir(const char *dir, int days)
+{
+	char	   *path;
+
+	if (dir == NULL || *dir == '\0' || days == 0)
+		return "";
+	path = pstrdup(dir);
+	canonicalize_path(path);
+	return path;
+}
+
 Settings *
 settings_snapshot(void)
 {
@@ -442,6 +476,7 @@ settings_snapshot(void)
 	settings->report_limit = report_limit;
 	settings->batch_size = batch_size;
 	settings->backup_retention_days = backup_retention_days;
+	settings->backup_dir = used_backup_dir(backup_dir, backup_retention_days);
 	settings->history_retention_days = history_retention_days;
 	settings->search_unregistered = search_unregistered;
 	settings->max_run_minutes = max_run_minutes;
@@ -505,6 +540,9 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 		json_get_integer(recorded, "failed_session_retention_days", failed_session_retention_days);
 	settings->backup_retention_days =
 		json_get_integer(recorded, "backup_retention_days", backup_retention_days);
+	settings->backup_dir = used_backup_dir(json_get_text(recorded, "backup_dir"),
+										   settings->backup_retention_days);
+	settings->backup_owner = json_get_text(recorded, SETTINGS_BACKUP_OWNER);
 	set_rules(&settings->rules,
 			  extensions ? extensions : audio_extensions,
 			  suffixes ? suffixes : derived_suffixes);
@@ -538,6 +576,7 @@ settings_to_jsonb(void)
 	json_add_boolean(&json, "search_unregistered", search_unregistered);
 	json_add_integer(&json, "batch_size", batch_size);
 	json_add_integer(&json, "backup_retention_days", backup_retention_days);
+	json_add_text(&json, "backup_dir", backup_dir);
 	json_add_integer(&json, "history_retention_days", history_retention_days);
 	json_add_integer(&json, "max_run_minutes", max_run_minutes);
 	json_add_integer(&json, "files_per_second", files_per_second);

@@ -39,6 +39,10 @@ typedef struct Settings
 	int			report_limit;	/* entries of a list */
 	int			batch_size;		/* files */
 	int			backup_retention_days;
+	const char *backup_dir;		/* absolute; "": in the upload directory, as
+								 * ever where no backups are kept */
+	const char *backup_owner;	/* whose folder in it, see claim_directory()
+								 * in run.c; NULL: not known (yet) */
 	int			history_retention_days; /* 0: for ever */
 	bool		search_unregistered;
 	int			max_run_minutes;	/* of a run in batches; 0: no limit */
@@ -72,10 +76,13 @@ extern bool settings_is_listed(List *databases, const char *name);
 
 /*
  * The settings that an earlier run was made with: those in force now, but
- * for the directory and the rules of matching, which come from `recorded`
+ * for the directories and the rules of matching, which come from `recorded`
  * (cleanup_runs.settings) and `upload_dir` (absolute).
  */
 extern Settings *settings_of_run(const char *upload_dir, Jsonb *recorded);
+
+/* Added to what is recorded of a run: its backup_owner. */
+#define SETTINGS_BACKUP_OWNER	"backup_owner"
 
 /* All of the settings as cleanup_config() shows them. */
 extern Jsonb *settings_to_jsonb(void);

@@ -26,6 +26,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
 #include "tcop/dest.h"
 #include "utils/acl.h"
@@ -582,6 +583,75 @@ sources_clear(const Source *source, TimestampTz failed_before, Datum sessions)
 	extension_stop_acting(&saved);
 }
 
+
+/* SELECT id, column, value, one row a column, of the rows that sources_clear() clears */
+static char *
+copying_query(const Source *source)
+{
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT s.%s::pg_catalog.text, c.column_name, c.value FROM %s AS s, LATERAL (VALUES ",
+					 quote_identifier(source->id_column), source->name);
+	for (i = 0; i < source->n_columns; i++)
+		appendStringInfo(&sql, "%s(%s::pg_catalog.text, s.%s::pg_catalog.text)", i > 0 ? ", " : "",
+						 quote_literal_cstr(source->columns[i]), quote_identifier(source->columns[i]));
+	appendStringInfo(&sql, ") c(column_name, value) WHERE c.value IS NOT NULL"
+					 " AND s.%s::pg_catalog.text COLLATE pg_catalog.\"C\""
+					 " OPERATOR(pg_catalog.=) ANY ($4) AND %s",
+					 quote_identifier(source->id_column), failed_condition(source));
+	return sql.data;
+}
+
+Tuplestorestate *
+sources_copy_columns(const Source *source, TimestampTz failed_before, Datum sessions,
+					 TupleDesc *desc)
+{
+	Tuplestorestate *store = tuplestore_begin_heap(true, false, work_mem);
+	DestReceiver *receiver = CreateTuplestoreDestReceiver();
+	ActingAs	saved;
+	SPIPlanPtr	plan;
+
+	*desc = CreateTemplateTupleDesc(3);
+	TupleDescInitEntry(*desc, 1, "session_id", TEXTOID, -1, 0);
+	TupleDescInitEntry(*desc, 2, "column_name", TEXTOID, -1, 0);
+	TupleDescInitEntry(*desc, 3, "value", TEXTOID, -1, 0);
+	SetTuplestoreDestReceiverParams(receiver, store, CurrentMemoryContext, false, NULL, NULL);
+
+	extension_act_as(source->owner, &saved);
+	plan = prepare(copying_query(source));
+	execute(source, plan, make_parameters(source, failed_before, sessions), false, receiver);
+	SPI_freeplan(plan);
+	extension_stop_acting(&saved);
+	receiver->rDestroy(receiver);
+	return store;
+}
+
+void
+sources_refill(const Source *source, const char *column, Datum sessions, Datum values)
+{
+	const SqlParameter parameters[] = {
+		{TEXTARRAYOID, sessions, false}, {TEXTARRAYOID, values, false}
+	};
+	AttrNumber	attnum = get_attnum(source->relid, column);
+	ActingAs	saved;
+
+	if (attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("source %s has no column \"%s\" any more", source->name, column)));
+	extension_act_as(source->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "UPDATE %1$s AS s SET %2$s = v.value::%3$s"
+			  " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) v(session_id, value)"
+			  " WHERE s.%4$s::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.session_id"
+			  " AND s.%2$s IS NULL",
+			  source->name, quote_identifier(column),
+			  format_type_be_qualified(get_atttype(source->relid, attnum)),
+			  quote_identifier(source->id_column));
+	extension_stop_acting(&saved);
+}
 
 void
 sources_try_locking(const Source *source)

@@ -10,8 +10,10 @@
 #ifndef AUDIO_CLEANUP_SOURCES_H
 #define AUDIO_CLEANUP_SOURCES_H
 
+#include "access/tupdesc.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "utils/tuplestore.h"
 
 #include "src/brake.h"
 #include "src/extension.h"
@@ -104,6 +106,20 @@ extern List *sources_tables(const Source *source, Brake **brake);
  * `failed_before` and whose id is one of `sessions` (text[]).  Needs SPI.
  */
 extern void sources_clear(const Source *source, TimestampTz failed_before, Datum sessions);
+
+/*
+ * What stands in those columns: session_id, column_name, value (texts), one
+ * row for each that is not NULL.  Needs SPI.
+ */
+extern Tuplestorestate *sources_copy_columns(const Source *source, TimestampTz failed_before,
+											 Datum sessions, TupleDesc *desc);
+
+/*
+ * Write a column of the rows whose id is one of `sessions`, where it is NULL;
+ * both are text[], of the same length.  ERROR if there is no such column.
+ * Needs SPI.
+ */
+extern void sources_refill(const Source *source, const char *column, Datum sessions, Datum values);
 
 /*
  * Can its rows be locked, where failed sessions are judged?  ERROR if not, as

@@ -47,6 +47,8 @@ typedef struct WalkLevel
 struct TreeWalk
 {
 	FileStore  *store;
+	int64		run_id;			/* whose trash is walked; 0: none */
+	const StoreVolume *volume;	/* all must be there */
 	bool		recurse;
 	bool		started;
 	int			errnum;			/* not 0 once the walk has failed */
@@ -92,7 +94,10 @@ append_name(TreeWalk *walk, const char *name)
 	return true;
 }
 
-/* The directory `name` becomes the current one.  0, or -1 with errno. */
+/*
+ * The directory `name`, or with NULL the trash, becomes the current one.  0,
+ * or -1 with errno.
+ */
 static int
 open_level(TreeWalk *walk, int parent, const char *name)
 {
@@ -106,7 +111,8 @@ open_level(TreeWalk *walk, int parent, const char *name)
 		errno = EMFILE;
 		return -1;
 	}
-	fd = store_open_directory(walk->store, parent, name, &look);
+	fd = name != NULL ? store_open_directory_on(walk->volume, parent, name, &look) :
+		store_open_trash(walk->store, walk->run_id, &walk->volume);
 	level->stream = fd < 0 ? NULL : fdopendir(fd);
 	if (level->stream == NULL)
 	{
@@ -142,7 +148,7 @@ is_foreign(const TreeWalk *walk, int parent, const char *name)
 	if (walk->nlevels == 1 && strcmp(name, FSCK_DIR) == 0)
 		return true;
 	return store_look(parent, name, &look) == 0 &&
-		!store_same_volume(&look.volume, &walk->store->volume);
+		!store_same_volume(&look.volume, walk->volume);
 }
 
 /* May the failure to open a directory be passed over? */
@@ -221,8 +227,10 @@ static bool
 start(TreeWalk *walk)
 {
 	walk->started = true;
-	if (open_level(walk, walk->store->root.fd, ".") == 0)
+	if (open_level(walk, walk->store->root.fd, walk->run_id == 0 ? "." : NULL) == 0)
 		return true;
+	if (walk->run_id != 0 && errno == ENOENT)
+		return true;			/* there is none, so it is at its end */
 	give_up(walk, errno, "open directory");
 	return false;
 }
@@ -233,7 +241,17 @@ walk_begin(FileStore *store, bool recurse)
 	TreeWalk   *walk = palloc0(sizeof(TreeWalk));
 
 	walk->store = store;
+	walk->volume = &store->volume;
 	walk->recurse = recurse;
+	return walk;
+}
+
+TreeWalk *
+walk_begin_trash(FileStore *store, int64 run_id)
+{
+	TreeWalk   *walk = walk_begin(store, true);
+
+	walk->run_id = run_id;
 	return walk;
 }
 

@@ -44,6 +44,9 @@ typedef enum WalkStep
  */
 extern TreeWalk *walk_begin(FileStore *store, bool recurse);
 
+/* The same of what a run has captured; nothing, if it has no trash. */
+extern TreeWalk *walk_begin_trash(FileStore *store, int64 run_id);
+
 /* Next file.  *path points into the walk and is valid until the next call. */
 extern WalkStep walk_next(TreeWalk *walk, const char **path);
 

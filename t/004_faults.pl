@@ -1,5 +1,7 @@
 # A disk that fails: what could not be done is said in the row and in the
 # server log, nothing else suffers, and the next run tries again.
+#
+# Slow: it waits for retries.
 
 use strict;
 use warnings;

@@ -55,7 +55,7 @@ is_deeply(contents('restored'), $before, 'sources, runs, files, counters and seq
 is($node->safe_psql('restored', q{
 	SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
 	WHERE proname ~ '^cleanup_' AND has_function_privilege('looker', oid, 'execute')}),
-	'cleanup_check cleanup_config cleanup_explain cleanup_metrics cleanup_missing_files cleanup_next_run cleanup_progress cleanup_report cleanup_status', 'and so are the rights');
+	'cleanup_check cleanup_config cleanup_dashboard cleanup_explain cleanup_metrics cleanup_missing_files cleanup_next_run cleanup_progress cleanup_report cleanup_status', 'and so are the rights');
 is($node->safe_psql('restored', q{
 	SELECT count(*) FROM cleanup_sources s JOIN pg_class c ON c.oid = s.source}), 2, 'the sources are those of this database');
 is($node->safe_psql('restored', q{SELECT cleanup_status() -> 'potential_cleanup' -> 'error_count'}), 1,
@@ -128,7 +128,7 @@ foreach my $schema ('plain', 'Mixed Case')
 	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM $quoted.cleanup_files WHERE state = 'deleted'"),
 		"it works in schema $schema");
 	is_deeply([ sort keys %{ visible_files($dir) } ], \@wanted, 'the orphan is gone');
-	is($node->safe_psql('postgres', "SELECT status FROM $quoted.cleanup_runs"), 'done', 'and the run is done');
+	ok($node->poll_query_until('postgres', "SELECT status = 'done' FROM $quoted.cleanup_runs"), 'and the run is done');
 	is($node->safe_psql('postgres', "SELECT $quoted.cleanup_explain('wanted1.mp3') IS NOT NULL"), 't', 'explain works there');
 	is($node->safe_psql('postgres', "SELECT count(*) > 0 FROM $quoted.cleanup_check()"), 't', 'check works there');
 	$node->safe_psql('postgres', "CALL $quoted.cleanup_run(); SELECT $quoted.cleanup_drop_source('sessions'); SELECT $quoted.cleanup_revoke_access('looker')");

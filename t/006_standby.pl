@@ -48,6 +48,7 @@ is(sql_json($standby, 'CALL cleanup_run(dry_run => true)')->{result}{orphaned_fi
 is($standby->safe_psql('postgres', q{SELECT cleanup_config() ->> 'upload_dir'}), $dir, 'cleanup_config() works');
 ok($standby->safe_psql('postgres', q{SELECT cleanup_explain('orphan1.mp3') IS NOT NULL}), 'cleanup_explain() works');
 cmp_ok($standby->safe_psql('postgres', 'SELECT count(*) FROM cleanup_check()'), '>', 0, 'cleanup_check() works');
+like($standby->safe_psql('postgres', 'SELECT cleanup_dashboard()'), qr/<strong>Fine\..*This server is a standby/s, 'cleanup_dashboard() works');
 
 is($standby->safe_psql('postgres', 'SELECT file_references, missing FROM cleanup_missing_files()'), '3|0', 'cleanup_missing_files() works');
 is($standby->safe_psql('postgres', 'SELECT sum(runs) FROM cleanup_report()'), 1, 'cleanup_report() works');

@@ -1,6 +1,8 @@
 # pg_cron calls cleanup_run(), by a connection and by a background worker of
 # its own, here and in other databases; cleanup_check() tells if both it and the
 # built-in schedule would.  It knows minutes only, so this takes up to one.
+#
+# Slow: pg_cron knows minutes only.
 
 use strict;
 use warnings;

@@ -2,6 +2,8 @@
 # runs of every kind go on: directories become symlinks to the outside, files
 # become symlinks, FIFOs and hard links, parents change their names.  Canaries
 # outside keep their content, inode and mtime; nothing hangs.
+#
+# Slow: it attacks for a minute.
 
 use strict;
 use warnings;

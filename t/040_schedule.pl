@@ -3,6 +3,8 @@
 # can see when it ran, when it will run, and how it went.
 #
 # The schedule's clock is replaced; nothing here waits for a real hour.
+#
+# Slow: it has many nights.
 
 use strict;
 use warnings;

@@ -1,6 +1,8 @@
 # The night is disturbed: no worker to be had, another run under way, shutdowns
 # and kills, and a DBA who drops or alters things under the worker's feet.  He
 # never has to wait for it, and no file gets lost.
+#
+# Slow: it waits for retries.
 
 use strict;
 use warnings;

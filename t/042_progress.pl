@@ -1,5 +1,7 @@
 # What others see of a run under way, and that it can be slowed down, cancelled
 # and stopped in time without being in anybody's way.
+#
+# Slow: it slows runs down.
 
 use strict;
 use warnings;

@@ -23,7 +23,7 @@ use Time::Local qw(timegm);
 our @EXPORT = qw(
   new_server make_schema upload_dir put_file put_files add_rows empty_directory
   visible_files trashed_files read_file sql_json wait_until wait_for_drain
-  violations build_shim start_with_faults set_fault clear_fault fault_fired
+  violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired
   log_since log_position log_lines
   change_settings set_schedule_clock launcher_says let_day_pass runs crash_server
 );
@@ -212,7 +212,7 @@ sub wait_for_drain
 	return $node->poll_query_until($database || 'postgres', q{
 		SELECT NOT EXISTS (SELECT FROM cleanup_runs WHERE status IN ('running', 'pending'))
 		   AND NOT EXISTS (SELECT FROM cleanup_files
-		                   WHERE state = 'pending' OR state = 'trashed' AND due_at <= now())
+		                   WHERE state IN ('pending', 'restoring') OR state = 'trashed' AND due_at <= now())
 		   AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain')
 	});
 }
@@ -366,6 +366,51 @@ sub violations
 		  foreach split /\n/, $node->safe_psql('postgres',
 			q{SELECT run_id FROM cleanup_runs WHERE finished_at IS NULL OR status IN ('running', 'pending')});
 	}
+	return \@wrong;
+}
+
+# undo_violations(NODE, DIR, {files => {PATH => CONTENT}, as => {PATH => OTHER NAME}, final => 0|1})
+#
+# For runs with backups: each file is, whole, in exactly one of: its place, or
+# the place it was to be restored to; the trash of a run whose row says that it
+# is there or on its way; or it is gone, and its row says `deleted` (before the
+# next drain, `trashed` and due).  With `final` nothing is left to do.
+sub undo_violations
+{
+	my ($node, $dir, $expected) = @_;
+	my $here = visible_files($dir);
+	my $trash = trashed_files($dir);
+	my $final = $expected->{final};
+	my (%state, %latest, @wrong);
+
+	foreach my $row (split /\n/, $node->safe_psql('postgres', q{
+			SELECT run_id || E'\t' || state || CASE WHEN state = 'trashed' AND due_at <= now() THEN ' due' ELSE '' END
+			  || E'\t' || file FROM cleanup_files ORDER BY file_id}))
+	{
+		my ($run, $state, $file) = split /\t/, $row, 3;
+		$latest{$file} = $state{"$run/$file"} = $state;
+	}
+	foreach my $file (sort keys %{ $expected->{files} })
+	{
+		my $content = $expected->{files}{$file};
+		my $as = ($expected->{as} || {})->{$file};
+		my @places = grep { defined $here->{$_} && $here->{$_} eq $content } $file, defined $as ? $as : ();
+		my @runs = grep { read_file("$dir/.audio_cleanup/trash/$_/$file") eq $content } @{ $trash->{$file} || [] };
+		my $state = $latest{$file} || 'not there';
+
+		push @wrong, "$file is in several places: " . join ', ', @places, @runs if @places + @runs > 1;
+		push @wrong, "$file is nowhere, its row is $state"
+		  if @places + @runs == 0 && $state ne 'deleted' && ($final || $state ne 'trashed due');
+		push @wrong, "$file is in its place, its row is $state"
+		  if @places && ($state eq 'deleted' || $final && $state !~ /^(restored|skipped|not there)$/);
+		foreach my $run (@runs)
+		{
+			my $of_run = $state{"$run/$file"} || 'not there';
+			push @wrong, "$file is in the trash of run $run, its row is $of_run"
+			  if $of_run !~ ($final ? qr/^trashed$/ : qr/^(pending|trashed|trashed due|restoring)$/);
+		}
+	}
+	push @wrong, map { "$_ is $latest{$_}" } grep { $final && $latest{$_} =~ /^(pending|restoring|trashed due)$/ } sort keys %latest;
 	return \@wrong;
 }
 

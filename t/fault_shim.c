@@ -6,8 +6,9 @@
  *
  *		CALL ACTION NTH [ERRNO [NAME]]
  *
- * CALL is renameat2, unlinkat, rmdir (unlinkat of a directory), mkdirat, statx
- * or fsync (of a directory below $FAULT_DIRECTORY).  It strikes at the NTH call
+ * CALL is renameat2, unlinkat, rmdir (unlinkat of a directory), mkdirat, statx,
+ * fsync (of anything below $FAULT_DIRECTORY or /dev/shm/audio_cleanup*),
+ * copy_file_range, or pwrite (to the same).  It strikes at the NTH call
  * of each process since the line was written, 0 meaning every one; with NAME,
  * only calls on this name are counted.  ACTION is
  *
@@ -193,7 +194,8 @@ is_below_directory(int fd)
 	if (n < 0 || directory == NULL)
 		return 0;
 	path[n] = '\0';
-	return strncmp(path, directory, strlen(directory)) == 0;
+	return strncmp(path, directory, strlen(directory)) == 0 ||
+		strncmp(path, "/dev/shm/audio_cleanup", strlen("/dev/shm/audio_cleanup")) == 0;
 }
 
 int
@@ -202,4 +204,18 @@ fsync(int fd)
 	if (!is_below_directory(fd))
 		return NEXT(fsync) (fd);
 	INTERPOSE("fsync", "", NEXT(fsync) (fd));
+}
+
+ssize_t
+copy_file_range(int in, off64_t * in_offset, int out, off64_t * out_offset, size_t size, unsigned int flags)
+{
+	INTERPOSE("copy_file_range", "", NEXT(copy_file_range) (in, in_offset, out, out_offset, size, flags));
+}
+
+ssize_t
+pwrite(int fd, const void *buffer, size_t size, off_t offset)
+{
+	if (!is_below_directory(fd))
+		return NEXT(pwrite) (fd, buffer, size, offset);
+	INTERPOSE("pwrite", "", NEXT(pwrite) (fd, buffer, size, offset));
 }

@@ -458,6 +458,7 @@ test_nested(void)
 	store = store_open(top);
 	make("2024");
 	make("2024/05");
+	must(chmod(at("2024/05"), 0750) == 0, "chmod");
 	make("2024/06");
 	a = put_and_know(store, "2024/05/a.mp3", "a");
 	b = put_and_know(store, "2024/06/a.mp3", "b");
@@ -479,7 +480,7 @@ test_nested(void)
 	is(outcome_of(store_put_back(store, RUN, "2024/05/a.mp3", &a)), FILE_OK,
 	   "put back where no directory is left");
 	must(stat(at("2024/05"), &st) == 0, "stat");
-	is(st.st_mode & 07777, 0775, "which is made with the mode of the top, umask or not");
+	is(st.st_mode & 07777, 0750, "which is made with the mode that it had, umask or not");
 	is(umask(022), 077, "the umask is kept");
 
 	store_tidy(store, RUN);
@@ -487,7 +488,16 @@ test_nested(void)
 	   "tidy removes what is empty, and only that");
 	store_tidy(store, 4711);
 	put(".audio_cleanup/claim", "mine");
-	is(outcome_of(store_put_back(store, RUN, "2024/06/a.mp3", &b)), FILE_OK, "the next");
+	is(outcome_of(store_put_back_as(store, RUN, "2024/06/a.mp3", "2024/05/a.mp3", &b)), FILE_OCCUPIED,
+	   "not over another");
+	is(outcome_of(store_put_back_as(store, RUN, "2024/06/a.mp3", "../a.mp3", &b)), FILE_FAILED,
+	   "nor out of the directory");
+	is(outcome_of(store_put_back_as(store, RUN, "2024/06/a.mp3", "new/place/b.mp3", &b)), FILE_OK,
+	   "under another name, in another place");
+	ok(holds("new/place/b.mp3", "b"), "there it is");
+	b = know(store, "new/place/b.mp3");
+	is(outcome_of(store_capture(store, RUN, "new/place/b.mp3", &b)), FILE_OK, "captured there");
+	is(outcome_of(store_put_back_as(store, RUN, "new/place/b.mp3", "2024/06/a.mp3", &b)), FILE_OK, "and back again");
 	is(outcome_of(store_put_back(store, RUN, "2024/a.mp3", &c)), FILE_OK, "and the last");
 	store_tidy(store, RUN);
 	ok(!there(".audio_cleanup/trash") && there(".audio_cleanup/claim"),

@@ -1,0 +1,213 @@
+/*-------------------------------------------------------------------------
+ *
+ * cleared.c
+ *	  What stood in the columns of sessions before they were cleared.
+ *
+ * Values are kept as text, as their type writes and reads it.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "src/cleared.h"
+#include "src/sql.h"
+
+void
+cleared_remember(const Extension *extension, int64 run_id, const Source *source,
+				 TimestampTz failed_before, Datum sessions)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(source->name)};
+	TupleDesc	desc;
+	Tuplestorestate *values = sources_copy_columns(source, failed_before, sessions, &desc);
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	sql_show_tuplestore("cleanup_values", values, desc);
+	sql_query(lengthof(parameters), parameters,
+			  "INSERT INTO %s.cleanup_cleared (run_id, source, session_id, column_name, value)"
+			  " SELECT $1, $2, v.session_id, v.column_name, v.value FROM cleanup_values v",
+			  extension->schema);
+	sql_hide_tuplestore("cleanup_values");
+	tuplestore_end(values);
+	extension_stop_acting(&saved);
+}
+
+/* One source and column whose values come back. */
+typedef struct Refill
+{
+	const Extension *extension;
+	List	   *sources;		/* all that are registered */
+	int64		run_id;
+	int			wait_ms;
+	const char *source;
+	const char *column;
+	Datum		sessions;		/* text[] */
+	Datum		values;			/* text[], of the same length */
+} Refill;
+
+static const Source *
+find_source(List *sources, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+	{
+		Source	   *source = lfirst(lc);
+
+		if (strcmp(source->name, name) == 0 && sources_check(source) == NULL)
+			return source;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("source %s is not registered any more, or cannot be used", name)));
+}
+
+static void
+forget(const Refill *refill)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(refill->run_id), SQL_TEXT(refill->source), SQL_TEXT(refill->column),
+		{TEXTARRAYOID, refill->sessions, false}
+	};
+	ActingAs	saved;
+
+	extension_act_as(refill->extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "DELETE FROM %s.cleanup_cleared WHERE run_id = $1 AND source = $2 AND column_name = $3"
+			  " AND session_id = ANY ($4)", refill->extension->schema);
+	extension_stop_acting(&saved);
+}
+
+static void
+refill_column(void *arg)
+{
+	const Refill *refill = arg;
+	int			limit = extension_limit_lock_waits(refill->wait_ms);
+
+	sources_refill(find_source(refill->sources, refill->source), refill->column,
+				   refill->sessions, refill->values);
+	forget(refill);
+	extension_end_limit(limit);
+}
+
+/* Of files that are restored, the sessions; as two arrays, sources and sessions. */
+static int
+gather_sessions(const LedgerFile *files, int n, Datum *sources, Datum *sessions)
+{
+	Datum	   *source = palloc(sizeof(Datum) * n);
+	Datum	   *session = palloc(sizeof(Datum) * n);
+	int			found = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (files[i].session == NULL || files[i].source == NULL || files[i].new_state == NULL ||
+			strcmp(files[i].new_state, "failed") == 0)
+			continue;
+		source[found] = CStringGetTextDatum(files[i].source);
+		session[found++] = CStringGetTextDatum(files[i].session);
+	}
+	*sources = PointerGetDatum(construct_array(source, found, TEXTOID, -1, false, TYPALIGN_INT));
+	*sessions = PointerGetDatum(construct_array(session, found, TEXTOID, -1, false, TYPALIGN_INT));
+	return found;
+}
+
+/* What is remembered of these sessions, by source and column. */
+static int
+query_refills(const Extension *extension, int64 run_id, Datum sources, Datum sessions,
+			  Refill **refills)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), {TEXTARRAYOID, sources, false}, {TEXTARRAYOID, sessions, false}
+	};
+	ActingAs	saved;
+	int			n;
+	int			i;
+
+	extension_act_as(extension->owner, &saved);
+	n = sql_query(lengthof(parameters), parameters,
+				  "SELECT c.source, c.column_name::text, pg_catalog.array_agg(c.session_id ORDER BY c.session_id),"
+				  "  pg_catalog.array_agg(c.value ORDER BY c.session_id)"
+				  " FROM %s.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
+				  "  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
+				  " GROUP BY c.source, c.column_name ORDER BY c.source, c.column_name", extension->schema);
+	*refills = palloc0(sizeof(Refill) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		(*refills)[i].extension = extension;
+		(*refills)[i].run_id = run_id;
+		(*refills)[i].source = sql_text(i, 1);
+		(*refills)[i].column = sql_text(i, 2);
+		(*refills)[i].sessions = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 3)));
+		(*refills)[i].values = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 4)));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return n;
+}
+
+static List *
+add_sessions(List *list, Datum sessions)
+{
+	Datum	   *elements;
+	int			n;
+	int			i;
+
+	deconstruct_array(DatumGetArrayTypeP(sessions), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, NULL, &n);
+	for (i = 0; i < n; i++)
+	{
+		char	   *session = TextDatumGetCString(elements[i]);
+		ListCell   *lc;
+
+		foreach(lc, list)
+			if (strcmp(lfirst(lc), session) == 0)
+			break;
+		if (lc == NULL)
+			list = lappend(list, session);
+	}
+	return list;
+}
+
+List *
+cleared_restore(const Extension *extension, int64 run_id, const LedgerFile *files, int n,
+				int wait_ms, List **errors, int64 *n_errors)
+{
+	List	   *restored = NIL;
+	Datum		sources;
+	Datum		sessions;
+	Refill	   *refills;
+	int			n_refills;
+	int			i;
+
+	if (gather_sessions(files, n, &sources, &sessions) == 0)
+		return NIL;
+	n_refills = query_refills(extension, run_id, sources, sessions, &refills);
+	for (i = 0; i < n_refills; i++)
+	{
+		ErrorData  *error;
+
+		refills[i].sources = sources_load(extension);
+		refills[i].wait_ms = wait_ms;
+		error = sql_try(refill_column, &refills[i]);
+		if (error == NULL)
+			restored = add_sessions(restored, refills[i].sessions);
+		else
+		{
+			*errors = lappend(*errors, psprintf("column %s of source %s was not restored: %s",
+												refills[i].column, refills[i].source, error->message));
+			(*n_errors)++;
+		}
+	}
+	return restored;
+}

@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * hold.c
+ *	  Files that are never cleaned.
+ *
+ * A hold is a row, and a run treats it as a reference: whoever is about to
+ * commit one is waited for.  It names one file to the letter.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "src/hold.h"
+#include "src/sql.h"
+
+Hold *
+hold_find(const Extension *extension, const char *path)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(path)};
+	Hold	   *hold = NULL;
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	if (sql_query(lengthof(parameters), parameters,
+				  "SELECT held_by, reason FROM %s.cleanup_holds WHERE file = $1 COLLATE \"C\"",
+				  extension->schema) > 0)
+	{
+		hold = palloc(sizeof(Hold));
+		hold->held_by = sql_text(0, 1);
+		hold->reason = sql_text(0, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return hold;
+}
+
+void
+hold_add(const Extension *extension, const char *path, const char *reason)
+{
+	const SqlParameter parameters[] = {
+		SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))
+	};
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "INSERT INTO %s.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
+			  " ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT",
+			  extension->schema);
+	extension_stop_acting(&saved);
+}
+
+bool
+hold_remove(const Extension *extension, const char *path)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(path)};
+	ActingAs	saved;
+	bool		removed;
+
+	extension_act_as(extension->owner, &saved);
+	removed = sql_query(lengthof(parameters), parameters,
+						"DELETE FROM %s.cleanup_holds WHERE file = $1 COLLATE \"C\"",
+						extension->schema) > 0;
+	extension_stop_acting(&saved);
+	return removed;
+}
