@@ -68,6 +68,12 @@ SELECT t.make_run('deleted', true, 'deleted', NULL, 'sql', NULL),
 	t.make_run('start before', true, 'deleted', NULL, 'startup', NULL);
 UPDATE cleanup_runs SET started_at = now(), trigger = 'startup' WHERE run_id = (SELECT run_id FROM t.old WHERE what = 'deleted');
 UPDATE t.old SET what = 'start of this server' WHERE what = 'deleted';
+UPDATE cleanup_files SET finished_at = now() - interval '90 days' WHERE run_id IN (SELECT run_id FROM t.old WHERE what = 'restored');
+SELECT t.make_run('restored of late', true, 'restored', NULL, 'sql', NULL), t.make_run('backup until of late', true, 'deleted', NULL, 'sql', NULL),
+	t.make_run('backup until long ago', true, 'deleted', NULL, 'sql', NULL);
+UPDATE cleanup_files SET finished_at = now() - interval '6 days' WHERE run_id IN (SELECT run_id FROM t.old WHERE what = 'restored of late');
+UPDATE cleanup_runs SET settings = '{"backup_retention_days": 99}' WHERE run_id IN (SELECT run_id FROM t.old WHERE what = 'backup until of late');
+UPDATE cleanup_runs SET settings = '{"backup_retention_days": 90}' WHERE run_id IN (SELECT run_id FROM t.old WHERE what = 'backup until long ago');
 SELECT t.make_run('tried again, in vain', true, 'failed', 'could not rename file', 'sql', NULL, 'failed'),
 	t.make_run('ended too early to try again', true, 'deleted', NULL, 'sql', NULL, 'failed', 'out of memory');
 CALL cleanup_run() \gset

@@ -7,6 +7,8 @@
  *
  *	-	a run that is not finished, or has files that are still to be dealt
  *		with or lie in the trash, is work, not history;
+ *	-	one that was put back begins a new retention, which its row tells, and
+ *		what was a backup has its history from the day on which that ended;
  *	-	files that failed are tried again by the next run, so they stay until
  *		one has come to its end; and those that could not be put back lie in
  *		the trash, where nothing but their row knows of them;
@@ -48,7 +50,7 @@
 typedef struct Pruning
 {
 	const Extension *extension;
-	int			retention_days;
+	const Settings *settings;
 	bool		more;
 } Pruning;
 
@@ -60,6 +62,16 @@ first_scheduled_day(void)
 	return (int32) (now / USECS_PER_DAY) - SCHEDULE_DAYS;
 }
 
+/* So long the row of a file that was put back may protect it. */
+static int
+restored_days(const Settings *settings)
+{
+	int			orphan_days = settings->orphaned_file_retention_hours / HOURS_PER_DAY + 1;
+
+	return Max(settings->history_retention_days,
+			   Max(settings->failed_session_retention_days, orphan_days));
+}
+
 /*
  * bigint[] of the oldest runs to be forgotten, with about as many files as one
  * transaction takes; 0 if there are none.
@@ -68,10 +80,11 @@ static Datum
 find_runs(const Pruning *pruning)
 {
 	const SqlParameter parameters[] = {
-		SQL_INT4(pruning->retention_days),
+		SQL_INT4(pruning->settings->history_retention_days),
 		{DATEOID, DateADTGetDatum(first_scheduled_day()), false},
 		{TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime), false},
-		{TEXTOID, CStringGetTextDatum("%" STORE_PRIVATE_DIR "/%"), false}, SQL_INT4(PRUNE_RUNS), SQL_INT4(PRUNE_FILES)
+		{TEXTOID, CStringGetTextDatum("%" STORE_PRIVATE_DIR "/%"), false}, SQL_INT4(PRUNE_RUNS), SQL_INT4(PRUNE_FILES),
+		SQL_INT4(restored_days(pruning->settings))
 	};
 	Datum		runs = 0;
 
@@ -79,18 +92,22 @@ find_runs(const Pruning *pruning)
 			  "SELECT array_agg(o.run_id) FROM (SELECT r.run_id,"
 			  "  sum(r.files) OVER (ORDER BY r.run_id) - r.files AS files_before"
 			  " FROM %1$s.cleanup_runs r"
-			  " WHERE r.finished_at < now() - make_interval(days => $1)"
+			  " WHERE r.finished_at < now() - make_interval(days => $1"
+			  "   + coalesce((r.settings ->> 'backup_retention_days')::int, 0))"
 			  "  AND (r.scheduled_for IS NULL OR r.scheduled_for < $2)"
 			  "  AND NOT (r.trigger = 'startup' AND r.started_at >= $3)"
 			  "  AND r.run_id < (SELECT max(n.run_id) FROM %1$s.cleanup_runs n)"
 			  "  AND r.run_id IS DISTINCT FROM"
 			  "   (SELECT max(d.run_id) FROM %1$s.cleanup_runs d WHERE d.status = 'done')"
 			  "  AND NOT EXISTS (SELECT FROM %1$s.cleanup_files f WHERE f.run_id = r.run_id"
-			  "   AND f.state NOT IN ('deleted', 'skipped', 'restored')"
-			  "   AND (f.state <> 'failed' OR f.error LIKE $4 OR NOT EXISTS"
-			  "    (SELECT FROM %1$s.cleanup_runs l WHERE l.run_id > r.run_id"
-			  "     AND l.upload_dir = r.upload_dir AND l.what IN ('all', r.what)"
-			  "     AND l.status IN ('done', 'failed') AND l.message IS NULL)))"
+			  "   AND f.state NOT IN ('deleted', 'skipped')"
+			  "   AND CASE f.state"
+			  "    WHEN 'restored' THEN f.finished_at IS NULL OR f.finished_at >= now() - make_interval(days => $7)"
+			  "    WHEN 'failed' THEN f.error LIKE $4 OR NOT EXISTS"
+			  "     (SELECT FROM %1$s.cleanup_runs l WHERE l.run_id > r.run_id"
+			  "      AND l.upload_dir = r.upload_dir AND l.what IN ('all', r.what)"
+			  "      AND l.status IN ('done', 'failed') AND l.message IS NULL)"
+			  "    ELSE true END)"
 			  " ORDER BY r.run_id LIMIT $5) o WHERE o.files_before < $6",
 			  pruning->extension->schema);
 	if (!sql_is_null(0, 1))
@@ -121,16 +138,19 @@ static void
 prune(void *arg)
 {
 	Pruning    *pruning = arg;
+	int			limit = extension_limit_lock_waits(pruning->settings->writer_wait);
 	ActingAs	saved;
 	Datum		runs;
 
-	if (!extension_guard(pruning->extension))
-		return;
-	extension_act_as(pruning->extension->owner, &saved);
-	runs = find_runs(pruning);
-	if (runs != 0)
-		pruning->more = forget_runs(pruning, runs) > 0;
-	extension_stop_acting(&saved);
+	if (extension_guard(pruning->extension))
+	{
+		extension_act_as(pruning->extension->owner, &saved);
+		runs = find_runs(pruning);
+		if (runs != 0)
+			pruning->more = forget_runs(pruning, runs) > 0;
+		extension_stop_acting(&saved);
+	}
+	extension_end_limit(limit);
 }
 
 static void
@@ -152,9 +172,9 @@ history_prune(const Extension *extension)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup history",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	Pruning		pruning = {extension, settings_snapshot()->history_retention_days, false};
+	Pruning		pruning = {extension, settings_snapshot(), false};
 
-	if (pruning.retention_days > 0)
+	if (pruning.settings->history_retention_days > 0)
 		try_pruning(&pruning);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);

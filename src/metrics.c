@@ -63,7 +63,7 @@ static const Metric last_run_status =
 {PREFIX "last_run_status", "gauge", "1 for the status of the last run that has ended, else 0."};
 
 static const char *const statuses[] = {"done", "failed", "interrupted", "blocked", NULL};
-static const char *const reasons[] = {"orphan", "failed_session", NULL};
+static const char *const reasons[] = {"orphan", "failed_session", "unknown", NULL};
 static const char *const without[] = {"", NULL};
 
 /* The counters: what cleanup_totals calls them, and the label they have. */

@@ -210,6 +210,7 @@ do_job(const NightJob *job, MemoryContext context, Extension **to_prune, const c
 		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request.run_id == 0)
 		{
 			outcome = NIGHT_BUSY;	/* the launcher says so, once */
+			*to_prune = NULL;
 			*reason = error->message;
 		}
 		else

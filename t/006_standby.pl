@@ -50,6 +50,12 @@ ok($standby->safe_psql('postgres', q{SELECT cleanup_explain('orphan1.mp3') IS NO
 cmp_ok($standby->safe_psql('postgres', 'SELECT count(*) FROM cleanup_check()'), '>', 0, 'cleanup_check() works');
 like($standby->safe_psql('postgres', 'SELECT cleanup_dashboard()'), qr/<strong>Fine\..*This server is a standby/s, 'cleanup_dashboard() works');
 
+is($standby->safe_psql('postgres', 'SELECT file_references, missing FROM cleanup_missing_files()'), '3|0', 'cleanup_missing_files() works');
+is($standby->safe_psql('postgres', 'SELECT sum(runs) FROM cleanup_report()'), 1, 'cleanup_report() works');
+is($standby->safe_psql('postgres', q{SELECT string_agg(value::text, ' ' ORDER BY name) FROM cleanup_metrics
+	WHERE name ~ 'upload_dir_up|runs_total' AND labels - 'status' = '{}' AND coalesce(labels ->> 'status', 'done') = 'done'}),
+	'1 1', 'cleanup_metrics works');
+
 # ---- and nothing else ----
 
 sub refused
