@@ -53,6 +53,7 @@ typedef struct Refill
 	const char *column;
 	Datum		sessions;		/* text[] */
 	Datum		values;			/* text[], of the same length */
+	Datum		refilled;		/* text[]: those that were written */
 } Refill;
 
 static const Source *
@@ -72,12 +73,13 @@ find_source(List *sources, const char *name)
 			 errmsg("source %s is not registered any more, or cannot be used", name)));
 }
 
+/* What a trigger or a policy kept from being written may be tried again. */
 static void
 forget(const Refill *refill)
 {
 	const SqlParameter parameters[] = {
 		SQL_INT8(refill->run_id), SQL_TEXT(refill->source), SQL_TEXT(refill->column),
-		{TEXTARRAYOID, refill->sessions, false}
+		{TEXTARRAYOID, refill->refilled, false}
 	};
 	ActingAs	saved;
 
@@ -91,11 +93,11 @@ forget(const Refill *refill)
 static void
 refill_column(void *arg)
 {
-	const Refill *refill = arg;
+	Refill	   *refill = arg;
 	int			limit = extension_limit_lock_waits(refill->wait_ms);
 
-	sources_refill(find_source(refill->sources, refill->source), refill->column,
-				   refill->sessions, refill->values);
+	refill->refilled = sources_refill(find_source(refill->sources, refill->source), refill->column,
+									  refill->sessions, refill->values);
 	forget(refill);
 	extension_end_limit(limit);
 }
@@ -179,20 +181,15 @@ add_sessions(List *list, Datum sessions)
 	return list;
 }
 
-List *
-cleared_restore(const Extension *extension, int64 run_id, const LedgerFile *files, int n,
+static List *
+refill_sessions(const Extension *extension, int64 run_id, Datum sources, Datum sessions,
 				int wait_ms, List **errors, int64 *n_errors)
 {
 	List	   *restored = NIL;
-	Datum		sources;
-	Datum		sessions;
 	Refill	   *refills;
-	int			n_refills;
+	int			n_refills = query_refills(extension, run_id, sources, sessions, &refills);
 	int			i;
 
-	if (gather_sessions(files, n, &sources, &sessions) == 0)
-		return NIL;
-	n_refills = query_refills(extension, run_id, sources, sessions, &refills);
 	for (i = 0; i < n_refills; i++)
 	{
 		ErrorData  *error;
@@ -201,7 +198,7 @@ cleared_restore(const Extension *extension, int64 run_id, const LedgerFile *file
 		refills[i].wait_ms = wait_ms;
 		error = sql_try(refill_column, &refills[i]);
 		if (error == NULL)
-			restored = add_sessions(restored, refills[i].sessions);
+			restored = add_sessions(restored, refills[i].refilled);
 		else
 		{
 			*errors = lappend(*errors, psprintf("column %s of source %s was not restored: %s",
@@ -210,4 +207,42 @@ cleared_restore(const Extension *extension, int64 run_id, const LedgerFile *file
 		}
 	}
 	return restored;
+}
+
+List *
+cleared_restore(const Extension *extension, int64 run_id, const LedgerFile *files, int n,
+				int wait_ms, List **errors, int64 *n_errors)
+{
+	Datum		sources;
+	Datum		sessions;
+
+	if (gather_sessions(files, n, &sources, &sessions) == 0)
+		return NIL;
+	return refill_sessions(extension, run_id, sources, sessions, wait_ms, errors, n_errors);
+}
+
+List *
+cleared_retry(const Extension *extension, int64 run_id, int wait_ms, List **errors, int64 *n_errors)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	bool		found;
+	Datum		sources = (Datum) 0;
+	Datum		sessions = (Datum) 0;
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	sql_query(lengthof(parameters), parameters,
+			  "SELECT pg_catalog.array_agg(t.source), pg_catalog.array_agg(t.session_id)"
+			  " FROM (SELECT c.source, c.session_id FROM %1$s.cleanup_cleared c"
+			  "  JOIN %1$s.cleanup_files f ON f.run_id = c.run_id AND f.source = c.source AND f.session_id = c.session_id"
+			  "  WHERE c.run_id = $1 AND f.state = 'restored' GROUP BY 1, 2) t", extension->schema);
+	found = !sql_is_null(0, 1);
+	if (found)
+	{
+		sources = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
+		sessions = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 2)));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	extension_stop_acting(&saved);
+	return found ? refill_sessions(extension, run_id, sources, sessions, wait_ms, errors, n_errors) : NIL;
 }

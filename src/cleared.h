@@ -32,4 +32,11 @@ extern void cleared_remember(const Extension *extension, int64 run_id, const Sou
 extern List *cleared_restore(const Extension *extension, int64 run_id, const LedgerFile *files,
 							 int n, int wait_ms, List **errors, int64 *n_errors);
 
+/*
+ * The same of files of the run that were restored earlier, where that was not
+ * possible then.
+ */
+extern List *cleared_retry(const Extension *extension, int64 run_id, int wait_ms,
+						   List **errors, int64 *n_errors);
+
 #endif							/* AUDIO_CLEANUP_CLEARED_H */

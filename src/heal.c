@@ -215,7 +215,8 @@ record_stray(Strays *strays, int64 run_id, const char *path, const char *name,
 		ereport(WARNING,
 				(errmsg("audio_cleanup could not put file \"%s\" back: it lies in %s, of a run that this database does not know",
 						name, drain_trash_path(strays->settings, run_id)),
-				 errhint("cleanup_restore(file, restore_as) puts it back under another name.")));
+				 name == path ? errhint("cleanup_restore(file, restore_as) puts it back under another name.") :
+				 errhint("Its name is not valid in the encoding of this database: move it by hand.")));
 	}
 }
 

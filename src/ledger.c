@@ -407,7 +407,7 @@ ledger_correct_run(const Extension *extension, int64 run_id)
 			  "DELETE FROM %1$s.cleanup_cleared c WHERE c.run_id = $1"
 			  " AND NOT EXISTS (SELECT FROM %1$s.cleanup_files f WHERE f.run_id = c.run_id"
 			  "  AND f.source = c.source AND f.session_id = c.session_id"
-			  "  AND f.state IN ('pending', 'trashed', 'restoring'))", extension->schema);
+			  "  AND f.state IN ('pending', 'trashed', 'restoring', 'restored'))", extension->schema);
 	extension_stop_acting(&saved);
 }
 

@@ -149,21 +149,34 @@ judge_file(Restoring *restoring, LedgerFile *file)
 	}
 }
 
-/* The columns of failed sessions whose audio comes back, where they were cleared. */
 static void
-restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
+add_sessions(Restoring *restoring, List *sessions)
 {
-	List	   *sessions;
 	ListCell   *lc;
 
-	sessions = cleared_restore(restoring->plan->extension, restoring->drain->run_id, files, n,
-							   restoring->plan->settings->writer_wait, &restoring->errors,
-							   &restoring->n_errors);
 	foreach(lc, sessions)
 	{
 		restoring->sessions = append_limited(restoring, restoring->sessions, lfirst(lc));
 		restoring->n_sessions++;
 	}
+}
+
+/* The columns of failed sessions whose audio comes back, where they were cleared. */
+static void
+restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
+{
+	add_sessions(restoring, cleared_restore(restoring->plan->extension, restoring->drain->run_id,
+											files, n, restoring->plan->settings->writer_wait,
+											&restoring->errors, &restoring->n_errors));
+}
+
+/* Those of a call that could not write them, perhaps. */
+static void
+retry_sessions(Restoring *restoring)
+{
+	add_sessions(restoring, cleared_retry(restoring->plan->extension, restoring->drain->run_id,
+										  restoring->plan->settings->writer_wait,
+										  &restoring->errors, &restoring->n_errors));
 }
 
 static void
@@ -232,6 +245,8 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 						   restoring->plan->settings->writer_wait);
 		if (brake != NULL)
 			brake_raise(brake);
+		if (only_file == 0)
+			retry_sessions(restoring);
 		judge_run(restoring, only_file, as);
 	}
 	PG_FINALLY();

@@ -628,7 +628,7 @@ sources_copy_columns(const Source *source, TimestampTz failed_before, Datum sess
 	return store;
 }
 
-void
+Datum
 sources_refill(const Source *source, const char *column, Datum sessions, Datum values)
 {
 	const SqlParameter parameters[] = {
@@ -638,7 +638,10 @@ sources_refill(const Source *source, const char *column, Datum sessions, Datum v
 	Oid			type;
 	int32		typmod;
 	Oid			collation;
+	ArrayBuildState *refilled = initArrayResult(TEXTOID, CurrentMemoryContext, false);
 	ActingAs	saved;
+	int			n;
+	int			i;
 
 	if (attnum == InvalidAttrNumber)
 		ereport(ERROR,
@@ -646,16 +649,21 @@ sources_refill(const Source *source, const char *column, Datum sessions, Datum v
 				 errmsg("source %s has no column \"%s\" any more", source->name, column)));
 	get_atttypetypmodcoll(source->relid, attnum, &type, &typmod, &collation);
 	extension_act_as(source->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
+	n = sql_query(lengthof(parameters), parameters,
 			  "UPDATE %1$s AS s SET %2$s = v.value::%3$s"
 			  " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) v(session_id, value)"
 			  " WHERE s.%4$s::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.session_id"
-			  " AND s.%2$s IS NULL",
+			  " AND s.%2$s IS NULL RETURNING v.session_id",
 			  source->name, quote_identifier(column),
 	/* "character" without its length would be one letter */
 			  format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
 			  quote_identifier(source->id_column));
 	extension_stop_acting(&saved);
+	for (i = 0; i < n; i++)
+		refilled = accumArrayResult(refilled, CStringGetTextDatum(sql_text(i, 1)), false, TEXTOID,
+									CurrentMemoryContext);
+	SPI_freetuptable(SPI_tuptable);
+	return makeArrayResult(refilled, CurrentMemoryContext);
 }
 
 void

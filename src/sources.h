@@ -119,7 +119,7 @@ extern Tuplestorestate *sources_copy_columns(const Source *source, TimestampTz f
  * both are text[], of the same length.  ERROR if there is no such column.
  * Needs SPI.
  */
-extern void sources_refill(const Source *source, const char *column, Datum sessions, Datum values);
+extern Datum sources_refill(const Source *source, const char *column, Datum sessions, Datum values);
 
 /*
  * Can its rows be locked, where failed sessions are judged?  ERROR if not, as

@@ -1,5 +1,5 @@
 # Somebody wants a wanted file to be lost, or the server to fall, and has
-# cleanup_restore(), cleanup_purge_backups() and holds to do it with.
+# transactions, a second session, and a slow or a failing disk to do it with.
 
 use strict;
 use warnings;
@@ -11,76 +11,9 @@ use lib $FindBin::RealBin;
 use AudioCleanup;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Undo;
 
-my $node = new_server('undo_attack', start => 0, conf => <<'END');
-audio_cleanup.backup_retention_days = 3
-audio_cleanup.max_delete_percent = 100
-audio_cleanup.writer_wait = '3s'
-max_prepared_transactions = 5
-END
-my $dir = upload_dir($node);
-start_with_faults($node);
-make_schema($node);
-add_rows($node, 'wanted.mp3');
-put_file($dir, 'wanted.mp3');
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
-
-my $round = 0;
-my %all;
-
-sub sql
-{
-	return $node->safe_psql('postgres', join ";\n", @_);
-}
-
-# Names of files that are in the trash of the last run, with its number.
-sub back_up
-{
-	my ($n) = @_;
-	my @names;
-
-	$round++;
-	foreach my $i (1 .. $n // 2)
-	{
-		push @names, my $name = "r$round/$i.mp3";
-		$all{$name} = put_file($dir, $name);
-	}
-	sql('SELECT cleanup_all()');
-	wait_for_drain($node) or die 'no drain';
-	states() eq 'trashed|' . ($n // 2) or die states();
-	return (sql('SELECT max(run_id) FROM cleanup_runs'), @names);
-}
-
-# Files of this round.
-sub in_trash
-{
-	return [ sort grep { m{^r$round/} } keys %{ trashed_files($dir) } ];
-}
-
-sub states
-{
-	return sql("SELECT state, count(*) FROM cleanup_files WHERE file LIKE 'r$round/%' GROUP BY 1 ORDER BY 1");
-}
-
-sub drained
-{
-	my ($name, %options) = @_;
-	sql('SELECT cleanup_purge_backups()');
-	ok(wait_for_drain($node), "$name: drained");
-	is_deeply(undo_violations($node, $dir,
-			{ files => { map { ($_ => $all{$_}) } grep { m{^r$round/} } keys %all }, final => 1, %options }), [], "$name: nothing is lost");
-	return;
-}
-
-sub refused
-{
-	my ($name, $statement, $message) = @_;
-	my ($rc, $out, $err) = $node->psql('postgres', $statement);
-	isnt($rc, 0, "$name: refused");
-	like($err, $message, "$name: and says why");
-	return;
-}
+start_round_one('undo_attack');
 
 # ---- transactions ----
 
@@ -284,6 +217,4 @@ sql('SELECT pg_reload_conf()');
 	is(states(), 'restored|2', 'then it is');
 }
 
-$node->stop;
-is(log_lines($node, qr/PANIC:|TRAP:|signal 11|signal 6/), '', 'nothing but what we killed has died');
-done_testing();
+end_of_rounds();
