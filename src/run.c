@@ -376,6 +376,20 @@ condemn_batch(void *arg)
 	condemned_end(condemned);
 }
 
+/* The caller is told, too. */
+static void
+stop_in_time(const BatchRun *run)
+{
+	MemoryContext caller = MemoryContextSwitchTo(run->plan->context);
+	char	   *text = psprintf("stopped after %d minutes (audio_cleanup.max_run_minutes); the next run goes on",
+								run->pace.max_run_minutes);
+
+	run->plan->warnings = lappend(run->plan->warnings, text);
+	ledger_cut_short(run->plan->extension, run->run_id, "interrupted", text);
+	notify_run(run->plan->extension, run->run_id);
+	MemoryContextSwitchTo(caller);
+}
+
 /* At least one batch a run, however long the survey took. */
 static void
 run_batches(BatchRun *run)
@@ -390,12 +404,7 @@ run_batches(BatchRun *run)
 
 	require_extension(run);
 	if (run->more)
-	{
-		ledger_cut_short(run->plan->extension, run->run_id, "interrupted",
-						 psprintf("stopped after %d minutes (audio_cleanup.max_run_minutes); the next run goes on",
-								  run->pace.max_run_minutes));
-		notify_run(run->plan->extension, run->run_id);
-	}
+		stop_in_time(run);
 	else
 		ledger_end_batches(run->plan->extension, run->run_id);
 	SPI_commit_and_chain();

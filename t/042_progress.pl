@@ -465,6 +465,7 @@ foreach my $batch_size (1, 10000)
 	set_ahead(61 * ++$minutes);
 	end_of($call);
 	is($call->{stderr}, '', "$name: it ends by itself");
+	like($call->{stdout}, qr/"warnings": \["stopped after 1 minutes/, "$name: it says so");
 	is($late->safe_psql('postgres', "SELECT status, message FROM cleanup_runs WHERE run_id = $run_id"),
 		'interrupted|stopped after 1 minutes (audio_cleanup.max_run_minutes); the next run goes on', "$name: history says why");
 	($deleted, $files) = split /\|/, $late->safe_psql('postgres', "SELECT count(*) FILTER (WHERE state = 'deleted'), count(*) FROM cleanup_files WHERE run_id = $run_id");
