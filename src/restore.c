@@ -133,7 +133,11 @@ judge_file(Restoring *restoring, LedgerFile *file)
 			break;
 		case PLACE_NOWHERE:
 		case PLACE_OTHER:
-			/* what becomes of others, the drain finds out: we may have destroyed it */
+
+			/*
+			 * what becomes of others, the drain finds out: we may have
+			 * destroyed it
+			 */
 			if (!file->unsettled)
 				file->new_state = "failed";
 			file->error = "its backup is gone";

@@ -645,17 +645,17 @@ sources_refill(const Source *source, const char *column, Datum sessions, Datum v
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("source %s has no column \"%s\" any more", source->name, column)));
+	/* "character" without its length would be one letter */
 	get_atttypetypmodcoll(source->relid, attnum, &type, &typmod, &collation);
 	extension_act_as(source->owner, &saved);
 	n = sql_query(lengthof(parameters), parameters,
-			  "UPDATE %1$s AS s SET %2$s = v.value::%3$s"
-			  " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) v(session_id, value)"
-			  " WHERE s.%4$s::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.session_id"
-			  " AND s.%2$s IS NULL RETURNING v.session_id",
-			  source->name, quote_identifier(column),
-	/* "character" without its length would be one letter */
-			  format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
-			  quote_identifier(source->id_column));
+				  "UPDATE %1$s AS s SET %2$s = v.value::%3$s"
+				  " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) v(session_id, value)"
+				  " WHERE s.%4$s::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.session_id"
+				  " AND s.%2$s IS NULL RETURNING v.session_id",
+				  source->name, quote_identifier(column),
+				  format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
+				  quote_identifier(source->id_column));
 	extension_stop_acting(&saved);
 	for (i = 0; i < n; i++)
 		refilled = accumArrayResult(refilled, CStringGetTextDatum(sql_text(i, 1)), false, TEXTOID,
