@@ -325,9 +325,7 @@ has_failed_sessions(const Source *source)
 static char *
 session_expression(const Source *source, SourceScan scan)
 {
-	if (scan == SCAN_STATUS && source->status_column != NULL)
-		return psprintf("s.%s::pg_catalog.text", quote_identifier(source->status_column));
-	if (scan == SCAN_REFERENCES || scan == SCAN_STATUS || source->id_column == NULL ||
+	if (scan == SCAN_REFERENCES || source->id_column == NULL ||
 		(scan == SCAN_JUDGING && !has_failed_sessions(source)))
 		return "NULL::pg_catalog.text";
 	if (scan == SCAN_JUDGING)
@@ -647,6 +645,7 @@ sources_refill(const Source *source, const char *column, Datum sessions, Datum v
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("source %s has no column \"%s\" any more", source->name, column)));
+	/* "character" without its length would be one letter */
 	get_atttypetypmodcoll(source->relid, attnum, &type, &typmod, &collation);
 	extension_act_as(source->owner, &saved);
 	n = sql_query(lengthof(parameters), parameters,
@@ -655,7 +654,6 @@ sources_refill(const Source *source, const char *column, Datum sessions, Datum v
 				  " WHERE s.%4$s::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.session_id"
 				  " AND s.%2$s IS NULL RETURNING v.session_id",
 				  source->name, quote_identifier(column),
-	/* "character" without its length would be one letter */
 				  format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
 				  quote_identifier(source->id_column));
 	extension_stop_acting(&saved);

@@ -116,8 +116,8 @@ extern Tuplestorestate *sources_copy_columns(const Source *source, TimestampTz f
 
 /*
  * Write a column of the rows whose id is one of `sessions`, where it is NULL;
- * both are text[], of the same length.  ERROR if there is no such column.
- * Needs SPI.
+ * both are text[], of the same length.  Returns the ids of those that were
+ * written, as text[].  ERROR if there is no such column.  Needs SPI.
  */
 extern Datum sources_refill(const Source *source, const char *column, Datum sessions, Datum values);
 

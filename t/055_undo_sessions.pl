@@ -150,7 +150,7 @@ sub fail_session
 		SELECT count(cleanup_all(force => true)) FROM (SELECT) s;
 		SELECT count(cleanup_restore('cycle/1.mp3'));
 		SELECT count(cleanup_purge_backups());
-		BEGIN; SELECT count(cleanup_restore(max(run_id))) FROM cleanup_runs; ROLLBACK;
+		BEGIN; SELECT count(cleanup_restore((SELECT max(run_id) FROM cleanup_runs))); ROLLBACK;
 	};
 	my $figures = sub {
 		return ($session->query_safe(q{SELECT sum(total_bytes) FROM pg_backend_memory_contexts}),
