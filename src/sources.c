@@ -325,7 +325,9 @@ has_failed_sessions(const Source *source)
 static char *
 session_expression(const Source *source, SourceScan scan)
 {
-	if (scan == SCAN_REFERENCES || source->id_column == NULL ||
+	if (scan == SCAN_STATUS && source->status_column != NULL)
+		return psprintf("s.%s::pg_catalog.text", quote_identifier(source->status_column));
+	if (scan == SCAN_REFERENCES || scan == SCAN_STATUS || source->id_column == NULL ||
 		(scan == SCAN_JUDGING && !has_failed_sessions(source)))
 		return "NULL::pg_catalog.text";
 	if (scan == SCAN_JUDGING)
