@@ -102,6 +102,7 @@ SELECT count(*), count(DISTINCT file) AS files FROM cleanup_files JOIN cleanup_r
 -- another source needs it
 DELETE FROM sessions;
 SELECT t.reset();
+SELECT t.wait_for_worker();
 CREATE TABLE voicemails (voicemail_file text);
 SELECT cleanup_add_source('voicemails');
 INSERT INTO voicemails VALUES ('https://cdn.example.org/shared.mp3?sig=x');

@@ -69,6 +69,7 @@ SELECT success, orphans FROM t.brake();
 --
 -- More than max_delete_percent of a hundred files or more
 --
+SELECT t.wait_for_worker();
 SELECT t.reset(), t.files(99);
 DELETE FROM sessions;
 SELECT t.session(1, 'processed', 1, '001.mp3');
