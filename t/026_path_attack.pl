@@ -3,7 +3,7 @@
 # become symlinks, FIFOs and hard links, parents change their names.  Canaries
 # outside keep their content, inode and mtime; nothing hangs.
 #
-# Slow: it attacks for a minute.
+# Alone: the attackers take all of the processor that they can get.
 
 use strict;
 use warnings;
@@ -207,7 +207,7 @@ note($played);
 
 my %played;
 $played{$2} += $1 while $played =~ /^(\d+) (.*)$/mg;
-cmp_ok($played{$_} // 0, '>', 5, "played often: $_") foreach @names;
+cmp_ok($played{$_} // 0, '>', 1, "played often: $_") foreach @names;
 cmp_ok($succeeded{$_} // 0, '>', $seconds / 10, "meanwhile went on: $_")
   foreach grep { !/cleanup_explain|check/ } @calls;
 is_deeply(\%timed_out, {}, 'no call hung');

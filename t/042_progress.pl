@@ -147,7 +147,7 @@ sub nobody_waits
 
 	cmp_ok(scalar @samples, '>', 10, "$name: it was looked at " . @samples . ' times');
 	cmp_ok($oldest, '<', 1.5, "$name: no transaction is kept open");
-	cmp_ok(scalar(grep { !defined $_->{backend_xmin} } @samples), '>', @samples / 2, "$name: resting, it keeps VACUUM from nothing");
+	cmp_ok(scalar(grep { !defined $_->{backend_xmin} } @samples), '>', @samples / 4, "$name: resting, it keeps VACUUM from nothing");
 	return;
 }
 
@@ -303,7 +303,7 @@ ok(wait_for_drain($node), 'the worker finishes');
 is($node->safe_psql('postgres', "SELECT state FROM cleanup_files WHERE file = '$last'"), 'restored', 'what is referred to seconds before its turn is put back');
 is_deeply(violations($node, $dir, { wanted => \%wanted, unwanted => $orphans, final => 1 }), [], 'all is well');
 
-put_orphans($other_dir, 12);
+put_orphans($other_dir, 60);
 $node->safe_psql('other', 'SELECT cleanup_all()');
 ok(wait_for_row(sub { $_->{files_done} > 0 })->{pid}, 'a worker deletes');
 $node->safe_psql('postgres', "SET audio_cleanup.upload_dir = '$other_dir'; SELECT cleanup_claim_upload_dir()");
