@@ -460,6 +460,7 @@ test_nested(void)
 	make("2024/05");
 	must(chmod(at("2024/05"), 0750) == 0, "chmod");
 	make("2024/06");
+	must(chmod(at("2024/05"), 0750) == 0, "chmod");
 	a = put_and_know(store, "2024/05/a.mp3", "a");
 	b = put_and_know(store, "2024/06/a.mp3", "b");
 	c = put_and_know(store, "2024/a.mp3", "c");
