@@ -83,6 +83,8 @@ extension_act_as(Oid role, ActingAs *saved)
 						   SECURITY_LOCAL_USERID_CHANGE);
 	saved->guc_level = NewGUCNestLevel();
 	set_for_now("search_path", "pg_catalog, pg_temp");
+	/* compiling takes longer than any statement of ours is worth */
+	set_for_now("jit", "off");
 }
 
 void
@@ -110,8 +112,6 @@ extension_read_carefully(void)
 	set_for_now("enable_bitmapscan", "off");
 	set_for_now("enable_tidscan", "off");
 	extension_join_by_hash();
-	/* compiling costs more than the plain projections that we run */
-	set_for_now("jit", "off");
 	set_for_now("max_parallel_workers_per_gather", "0");
 }
 
