@@ -10,9 +10,13 @@
  *	 They come in between two steps, and where libcurl waits by itself, through
  *	 its progress callback.
  * - It uses no signals for its time limits (CURLOPT_NOSIGNAL).
- * - Giving up must not wait: neither for a name server (CURLOPT_QUICK_EXIT)
+ * - It waits by itself for the answer to the end of a mail.
+ * - Giving up must not wait: neither for a name server (CURLOPT_QUICK_EXIT),
  *	 nor for the answer to QUIT, which libcurl says at the end and waits for,
- *	 for two minutes; so the connection is shut for reading before.
+ *	 for two minutes; so the connection is shut for reading before.  Nor must
+ *	 a mail that is broken off be taken for a whole one: a handle that is
+ *	 removed in the middle would end it properly, with a dot.  So it is made to
+ *	 fail before, by the progress callback.
  *
  * The server's answers are read from libcurl's debug callback: which of the
  * recipients it refused, and its own words, without which no administrator
@@ -57,7 +61,9 @@ struct Mail
 	CURL	   *easy;
 	struct curl_slist *recipients;
 	size_t		sent;			/* of the item's data */
-	sigset_t	signals;		/* of the caller */
+	sigset_t	signals;		/* of the caller: blocked ones */
+	bool		is_over;
+	bool		given_up;
 	/* what was said */
 	bool		in_auth;
 	bool		in_envelope;	/* from MAIL FROM on */
@@ -87,15 +93,16 @@ unblock_signals(const Mail *mail)
 	pthread_sigmask(SIG_SETMASK, &mail->signals, NULL);
 }
 
-/* Also called where libcurl waits by itself. */
+/* Called where libcurl waits by itself, and elsewhere, blocked or not. */
 static int
 report_progress(void *arg, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, curl_off_t ulnow)
 {
-	Mail	   *mail = arg;
+	const Mail *mail = arg;
+	sigset_t	here;
 
-	unblock_signals(mail);
-	block_signals(mail);
-	return mail->is_stopped();
+	pthread_sigmask(SIG_SETMASK, &mail->signals, &here);
+	pthread_sigmask(SIG_SETMASK, &here, NULL);
+	return mail->given_up || mail->is_stopped();
 }
 
 
@@ -324,6 +331,7 @@ mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (v
 	mail->item = item;
 	mail->is_stopped = is_stopped;
 	mail->recipient = -1;
+	pthread_sigmask(SIG_SETMASK, NULL, &mail->signals);
 	mail->result.outcome = MAIL_UNREACHABLE;
 	/* whatever happens: never a password in the clear */
 	if (set_up(mail) &&
@@ -336,15 +344,18 @@ mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (v
 
 /* -------------------------------------------------------------------- step --- */
 
-/* It says QUIT at the end, and need not hear the answer. */
+/*
+ * A connection that is still open gets a QUIT in the end: whose answer need
+ * not be heard, or after a failure, which need not be said.
+ */
 static void
-stop_listening(const Mail *mail)
+stop_waiting(const Mail *mail)
 {
 	curl_socket_t connection = CURL_SOCKET_BAD;
 
 	if (curl_easy_getinfo(mail->easy, CURLINFO_ACTIVESOCKET, &connection) == CURLE_OK &&
 		connection != CURL_SOCKET_BAD)
-		(void) shutdown(connection, SHUT_RD);
+		(void) shutdown(connection, mail->result.outcome == MAIL_SENT ? SHUT_RD : SHUT_RDWR);
 }
 
 static void
@@ -374,7 +385,6 @@ end_with(Mail *mail, CURLcode code)
 	if (mail->refusal[0] != '\0')
 		snprintf(mail->result.error, MAIL_ERROR_SIZE,
 				 "a recipient was refused; the server said \"%s\"", mail->refusal);
-	stop_listening(mail);
 }
 
 bool
@@ -393,11 +403,13 @@ mail_step(Mail *mail, int ms)
 		(void) curl_multi_poll(mail->multi, NULL, 0, ms, NULL);
 		return true;
 	}
+	mail->is_over = true;
 	message = curl_multi_info_read(mail->multi, &waiting);
 	if (message != NULL && message->msg == CURLMSG_DONE)
 		end_with(mail, message->data.result);
 	else
 		strlcpy(mail->result.error, curl_multi_strerror(code), MAIL_ERROR_SIZE);
+	stop_waiting(mail);
 	return false;
 }
 
@@ -407,11 +419,26 @@ mail_result(const Mail *mail)
 	return &mail->result;
 }
 
+static void
+give_up(Mail *mail)
+{
+	int			running;
+
+	mail->given_up = true;
+	block_signals(mail);
+	(void) curl_multi_perform(mail->multi, &running);
+	unblock_signals(mail);
+}
+
 void
 mail_end(Mail *mail)
 {
 	if (mail->multi != NULL && mail->easy != NULL)
+	{
+		if (!mail->is_over)
+			give_up(mail);
 		curl_multi_remove_handle(mail->multi, mail->easy);
+	}
 	if (mail->easy != NULL)
 		curl_easy_cleanup(mail->easy);
 	if (mail->multi != NULL)

@@ -244,6 +244,20 @@ mail_settings_lack(const MailSettings *settings)
 	return NULL;
 }
 
+const char *
+mail_settings_about(const MailSettings *settings)
+{
+	switch (settings->on)
+	{
+		case MAIL_ON_PROBLEMS:
+			return "problems";
+		case MAIL_ON_CHANGES:
+			return "problems and changes";
+		default:
+			return "every run";
+	}
+}
+
 static const char *
 option_name(int value)
 {

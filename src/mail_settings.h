@@ -45,6 +45,9 @@ extern const char *mail_settings_off(const MailSettings *settings);
 /* What keeps mail from being sent, or NULL. */
 extern const char *mail_settings_lack(const MailSettings *settings);
 
+/* For people: about which runs. */
+extern const char *mail_settings_about(const MailSettings *settings);
+
 /* As cleanup_config() shows them, but for user and files. */
 extern void mail_settings_add_to(JsonBuilder *json);
 

@@ -5,8 +5,10 @@
  *
  * The library that does it is loaded by the first call (why, is told in
  * audio_cleanup_mail.c).  It works in steps of a fifth of a second, between
- * which interrupts are served: a shutdown need not wait for a mail server,
- * nor DROP DATABASE for us to notice its barrier.
+ * which interrupts are served: a shutdown need not wait for a mail server.
+ * The answer to a whole mail libcurl waits for in one go, while we are only
+ * asked whether to go on: no ERROR may pass through it, but DROP DATABASE
+ * should not wait until we notice its barrier.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,6 +22,7 @@
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/pmsignal.h"
+#include "storage/procsignal.h"
 
 #include "src/compat.h"
 #include "src/mailer.h"
@@ -32,6 +35,20 @@
 static bool
 is_interrupted(void)
 {
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		if (ProcSignalBarrierPending)
+			ProcessProcSignalBarrier();
+	}
+	PG_CATCH();
+	{
+		/* it stays pending, and fails again where it can be raised */
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+	}
+	PG_END_TRY();
 	return QueryCancelPending || ProcDiePending;
 }
 

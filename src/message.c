@@ -88,9 +88,12 @@ character_length(const char *s, bool *valid)
 	return *valid ? length : 1;
 }
 
+/* May it stand as it is?  Spaces at its ends would not. */
 static bool
 is_plain(const char *text)
 {
+	if (*text == ' ' || (*text != '\0' && text[strlen(text) - 1] == ' '))
+		return false;
 	for (; *text != '\0'; text++)
 		if (*text < 0x20 || *text > 0x7e)
 			return false;
