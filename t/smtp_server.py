@@ -30,7 +30,7 @@ def dissect(content):
         "headers": [[name, str(message.get_all(name)[0])] for name in message.keys()],
         "raw_headers": [[name, value] for name, value in raw.items()],
         "type": message.get_content_type(),
-        "parts": {p.get_content_type(): p.get_content() for p in message.iter_parts()},
+        "parts": {p.get_content_type(): p.get_content().replace("\r\n", "\n") for p in message.iter_parts()},
         "defects": [repr(d) for p in message.walk() for d in p.defects],
         "longest_line": max(map(len, lines)),
         "bare_newlines": sum(l.count(b"\n") + l.count(b"\r") for l in lines),
