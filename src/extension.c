@@ -370,12 +370,24 @@ extension_leave_queue(const Extension *extension)
 	release_session_lock(&tag);
 }
 
+/*
+ * Kept between transactions by a process that may be told to end there: a
+ * lock of the ordinary method would then be left behind, one of the users'
+ * method (that of advisory locks, which have other tags) is given back.
+ */
+static void
+set_mail_tag(LOCKTAG *tag, const Extension *extension, MailLock which)
+{
+	set_lock_tag(tag, extension, MAIL_LOCK_SUBID + which);
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
 bool
 extension_try_mail_lock(const Extension *extension, MailLock which)
 {
 	LOCKTAG		tag;
 
-	set_lock_tag(&tag, extension, MAIL_LOCK_SUBID + which);
+	set_mail_tag(&tag, extension, which);
 	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
@@ -384,8 +396,8 @@ extension_release_mail_lock(const Extension *extension, MailLock which)
 {
 	LOCKTAG		tag;
 
-	set_lock_tag(&tag, extension, MAIL_LOCK_SUBID + which);
-	release_session_lock(&tag);
+	set_mail_tag(&tag, extension, which);
+	(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
 static void

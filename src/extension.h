@@ -101,7 +101,7 @@ extern void extension_leave_queue(const Extension *extension);
 
 /*
  * Locks of those who send mail: one sends at a time, and one waits to try
- * again.  Not to be waited for; until they are given back, or an ERROR.
+ * again.  Not to be waited for; until they are given back, or the process ends.
  */
 typedef enum MailLock
 {

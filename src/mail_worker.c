@@ -41,6 +41,9 @@
 /* other workers may have put off their mails until sooner than ours */
 #define LOOK_MS		60000
 
+/* somebody else is sending what is due */
+#define BUSY_MS		1000
+
 /* One mail on its way. */
 typedef struct Delivery
 {
@@ -192,17 +195,18 @@ time_to_next(void)
 	return ms;
 }
 
-/* Until nothing is due any more, or somebody else is at it. */
-static void
+/* Until nothing is due any more; false if somebody else is at it. */
+static bool
 send_due(MemoryContext context)
 {
 	do
 	{
 		if (!try_lock(MAIL_LOCK_SENDING))
-			return;
+			return false;
 		send_all(context);
 		unlock(MAIL_LOCK_SENDING);
 	} while (time_to_next() == 0);
+	return true;
 }
 
 static void
@@ -226,10 +230,8 @@ keep_trying(MemoryContext context)
 		return;
 	while ((ms = time_to_next()) >= 0 && GetCurrentTimestamp() < end)
 	{
-		if (ms > 0)
-			wait_for(Min(ms, LOOK_MS));
-		else
-			send_due(context);
+		if (ms > 0 || !send_due(context))
+			wait_for(Min(Max(ms, BUSY_MS), LOOK_MS));
 	}
 	unlock(MAIL_LOCK_WAITING);
 }
@@ -259,6 +261,6 @@ cleanup_mail_worker_main(Datum unused)
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup mail",
 									ALLOCSET_DEFAULT_SIZES);
 	wait_for_caller(call.xid);
-	send_due(context);
-	keep_trying(context);
+	if (send_due(context))
+		keep_trying(context);
 }
