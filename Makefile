@@ -7,11 +7,14 @@
 
 EXTENSION = audio_cleanup
 MODULE_big = audio_cleanup
+# SMTP is a library of its own: see audio_cleanup_mail.c
+MODULES = audio_cleanup_mail
 DATA = audio_cleanup--1.0.sql
 PGFILEDESC = "audio_cleanup - keeps uploaded audio in step with the database"
 
 OBJS = audio_cleanup.o \
-	$(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+	$(patsubst %.c,%.o,$(filter-out src/mail.c,$(sort $(wildcard src/*.c))))
+MAIL_OBJS = audio_cleanup_mail.o src/mail.o
 
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 REGRESS_OPTS = --temp-instance=tmp_check_regress --temp-config=test.conf --no-locale --encoding=UTF8
@@ -26,19 +29,26 @@ ifdef WERROR
 PG_CFLAGS += -Werror
 endif
 
-# what src/dashboard.c includes
-TEXTS = src/dashboard.html.inc src/dashboard.sql.inc
+# what src/dashboard.c and src/mail_report.c include
+TEXTS = src/dashboard.html.inc src/dashboard.sql.inc \
+	src/mail.html.inc src/mail.sql.inc src/mail.txt.inc
 
-EXTRA_CLEAN = tmp_check_regress $(TEXTS)
+EXTRA_CLEAN = tmp_check_regress $(TEXTS) $(MAIL_OBJS)
 
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 # PGXS knows no dependencies on headers
-$(OBJS): $(wildcard src/*.h)
+$(OBJS) $(MAIL_OBJS): $(wildcard src/*.h)
 
-src/dashboard.o src/dashboard.bc: $(TEXTS)
+src/dashboard.o src/dashboard.bc src/mail_report.o src/mail_report.bc: $(TEXTS)
+
+# of two files, which PGXS's rule for MODULES does not do, and with libcurl
+CURL_CONFIG = curl-config
+$(MAIL_OBJS): override CPPFLAGS += $(shell $(CURL_CONFIG) --cflags)
+audio_cleanup_mail$(DLSUFFIX): $(MAIL_OBJS)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ $(shell $(CURL_CONFIG) --libs)
 
 # dashboard.html becomes dashboard_html, an array of char
 src/%.inc: src/%

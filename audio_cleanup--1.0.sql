@@ -221,6 +221,28 @@ COMMENT ON TABLE @extschema@.cleanup_schedule IS
 'since when the built-in schedule is in force in this database: what was missed before is not caught up; maintained by the background worker; not carried by pg_dump';
 
 --
+-- Mails to be sent, about runs that have ended; not dumped: a restored
+-- database has nothing to tell
+--
+
+CREATE TABLE @extschema@.cleanup_mail (
+	run_id bigint PRIMARY KEY,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	next_try_at timestamptz DEFAULT pg_catalog.clock_timestamp(),
+	tries int NOT NULL DEFAULT 0,
+	sent_at timestamptz,
+	sent_to text[] NOT NULL DEFAULT '{}',
+	error text
+);
+CREATE INDEX cleanup_mail_waiting ON @extschema@.cleanup_mail (next_try_at) WHERE next_try_at IS NOT NULL;
+COMMENT ON TABLE @extschema@.cleanup_mail IS
+'the outbox: one row for each run that mail is sent about; maintained by a background worker; rows are forgotten after 30 days; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_mail.next_try_at IS 'NULL: sent, or if sent_at is NULL too, given up after two days';
+COMMENT ON COLUMN @extschema@.cleanup_mail.sent_at IS 'when all had got it';
+COMMENT ON COLUMN @extschema@.cleanup_mail.sent_to IS 'addresses for which the mail server has taken it';
+COMMENT ON COLUMN @extschema@.cleanup_mail.error IS 'what went wrong the last time, in the words of the mail server';
+
+--
 -- To look
 --
 
@@ -332,6 +354,11 @@ COMMENT ON VIEW @extschema@.cleanup_metrics IS
 COMMENT ON COLUMN @extschema@.cleanup_metrics.labels IS 'such as {"reason": "orphan"}; {} if there is none';
 COMMENT ON COLUMN @extschema@.cleanup_metrics.value IS 'bytes, seconds, seconds since 1970, or a number of things, as the name says';
 COMMENT ON COLUMN @extschema@.cleanup_metrics.type IS 'counter: only ever grows; gauge: goes up and down';
+
+CREATE FUNCTION @extschema@.cleanup_send_test_mail() RETURNS text
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_send_test_mail() IS
+'sends a mail to audio_cleanup.mail_to now, and waits for it; returns who has taken it, or fails with the words of the mail server';
 
 --
 -- To clean
@@ -448,7 +475,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_totals', '');
 REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files,
 	@extschema@.cleanup_cleared, @extschema@.cleanup_holds, @extschema@.cleanup_backups,
 	@extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress,
-	@extschema@.cleanup_totals, @extschema@.cleanup_metrics FROM PUBLIC;
+	@extschema@.cleanup_totals, @extschema@.cleanup_metrics, @extschema@.cleanup_mail FROM PUBLIC;
 REVOKE ALL ON SEQUENCE @extschema@.cleanup_runs_run_id_seq, @extschema@.cleanup_files_file_id_seq FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_config(),
@@ -461,6 +488,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_report(interval),
 	@extschema@.cleanup_missing_files(),
 	@extschema@.cleanup_metrics(),
+	@extschema@.cleanup_send_test_mail(),
 	@extschema@.cleanup_count_files(),
 	@extschema@.cleanup_count_runs(),
 	@extschema@.cleanup_orphaned_files(boolean, boolean),

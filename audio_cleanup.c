@@ -51,10 +51,12 @@
 #include "src/hold.h"
 #include "src/launcher.h"
 #include "src/location.h"
+#include "src/mail_report.h"
 #include "src/metrics.h"
 #include "src/missing.h"
 #include "src/night_worker.h"
 #include "src/notify.h"
+#include "src/outbox.h"
 #include "src/progress.h"
 #include "src/restore.h"
 #include "src/run.h"
@@ -75,6 +77,7 @@ PG_FUNCTION_INFO_V1(cleanup_missing_files);
 PG_FUNCTION_INFO_V1(cleanup_metrics);
 PG_FUNCTION_INFO_V1(cleanup_count_files);
 PG_FUNCTION_INFO_V1(cleanup_count_runs);
+PG_FUNCTION_INFO_V1(cleanup_send_test_mail);
 PG_FUNCTION_INFO_V1(cleanup_orphaned_files);
 PG_FUNCTION_INFO_V1(cleanup_failed_sessions);
 PG_FUNCTION_INFO_V1(cleanup_all);
@@ -100,6 +103,7 @@ _PG_init(void)
 	launcher_init();
 	at_commit_init();
 	notify_init();
+	outbox_init();
 }
 
 
@@ -354,6 +358,15 @@ Datum
 cleanup_dashboard(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_TEXT_P(cstring_to_text(dashboard_page()));
+}
+
+/*
+ * cleanup_send_test_mail() returns text: what the mail server did.
+ */
+Datum
+cleanup_send_test_mail(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(mail_report_send_test()));
 }
 
 

@@ -31,12 +31,13 @@ static const char *const operator_functions[] = {
 	"cleanup_orphaned_files(boolean, boolean)", "cleanup_failed_sessions(boolean, boolean)",
 	"cleanup_all(boolean, boolean)", "cleanup_run(boolean, boolean, jsonb)",
 	"cleanup_restore(bigint)", "cleanup_restore(text)", "cleanup_restore(text, text)",
-	"cleanup_purge_backups()", "cleanup_hold(text, text)", "cleanup_release(text)"
+	"cleanup_purge_backups()", "cleanup_hold(text, text)", "cleanup_release(text)",
+	"cleanup_send_test_mail()"
 };
 
 static const char *const viewer_tables[] = {
 	"cleanup_sources", "cleanup_runs", "cleanup_files", "cleanup_progress",
-	"cleanup_backups", "cleanup_holds", "cleanup_metrics"
+	"cleanup_backups", "cleanup_holds", "cleanup_metrics", "cleanup_mail"
 };
 
 static const char *

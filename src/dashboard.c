@@ -18,11 +18,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
@@ -119,16 +117,6 @@ take_look(void)
 
 /* ----------------------------------------------------------------- figures --- */
 
-/* The statement says @extschema@, as the extension's script does. */
-static char *
-figures_statement(const Extension *extension)
-{
-	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID,
-													   CStringGetTextDatum(dashboard_sql),
-													   CStringGetTextDatum("@extschema@"),
-													   CStringGetTextDatum(extension->schema)));
-}
-
 static Jsonb *
 query_figures(const Extension *extension, Jsonb *look)
 {
@@ -139,7 +127,7 @@ query_figures(const Extension *extension, Jsonb *look)
 	extension_act_as(extension->owner, &saved);
 	/* to compile so long a statement takes longer than to execute it */
 	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	sql_query(lengthof(parameters), parameters, "%s", figures_statement(extension));
+	sql_query(lengthof(parameters), parameters, "%s", extension_statement(extension, dashboard_sql));
 	result = DatumGetJsonbPCopy(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	extension_stop_acting(&saved);

@@ -20,6 +20,8 @@
 #include "utils/timestamp.h"
 
 #include "src/doctor.h"
+#include "src/mailer.h"
+#include "src/outbox.h"
 #include "src/pg_cron.h"
 #include "src/plan.h"
 #include "src/progress.h"
@@ -301,6 +303,50 @@ check_backups(const Examination *examination, const CleanupPlan *plan)
 					 (long long) backups, mib, plan->settings->backup_retention_days), NULL);
 }
 
+/* What may be wrong with it before a server is asked. */
+static const char *
+find_mail_error(const MailSettings *settings)
+{
+	const char *error = mail_settings_lack(settings);
+
+	return error ? error : mailer_check_secret(settings);
+}
+
+static void
+check_undelivered(const Examination *examination, const CleanupPlan *plan)
+{
+	OutboxState state;
+
+	outbox_look(plan->extension, &state);
+	if (state.waiting + state.given_up > 0)
+		say(examination, "mail", "warning",
+			psprintf("%lld mails wait to be sent again and %lld were given up: %s",
+					 (long long) state.waiting, (long long) state.given_up,
+					 state.error ? state.error : "the process that sent them was ended"),
+			"SELECT cleanup_send_test_mail() tries it now; cleanup_mail has a row for each.");
+}
+
+static void
+check_mail(const Examination *examination, const CleanupPlan *plan)
+{
+	const MailSettings *settings = mail_settings_snapshot();
+	const char *off = mail_settings_off(settings);
+	const char *error = off ? NULL : find_mail_error(settings);
+
+	if (off != NULL)
+		say(examination, "mail", "ok", psprintf("no mail is sent: %s", off), NULL);
+	else if (error != NULL)
+		say(examination, "mail", "error", psprintf("no mail can be sent: %s", error),
+			"Mail waits for two days; SELECT cleanup_send_test_mail() shows whether it goes.");
+	else
+	{
+		say(examination, "mail", "ok",
+			psprintf("mail about %s goes to %d addresses by %s", mail_settings_about(settings),
+					 settings->n_to, settings->url), NULL);
+		check_undelivered(examination, plan);
+	}
+}
+
 static void
 check_workers(const Examination *examination)
 {
@@ -333,6 +379,7 @@ examine(const Examination *examination, CleanupPlan *plan)
 	check_settings(examination, plan);
 	check_outstanding(examination, plan);
 	check_backups(examination, plan);
+	check_mail(examination, plan);
 	check_workers(examination);
 	check_preload(examination);
 	check_schedule(examination, plan);

@@ -36,6 +36,7 @@
 #include "src/ledger.h"
 #include "src/location.h"
 #include "src/notify.h"
+#include "src/outbox.h"
 #include "src/plan.h"
 #include "src/progress.h"
 
@@ -796,6 +797,7 @@ drain_finish_run(const Extension *extension, int64 run_id)
 		return;
 	}
 	notify_run(extension, run_id);
+	outbox_put(extension, run_id);
 	ereport(LOG,
 			(errmsg("audio_cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
 					"%lld kept as backup, %lld skipped, %lld failed, %.2f MiB freed, %.3f s",

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
@@ -24,6 +25,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -36,6 +38,7 @@
 /* objsubids of our locks on the extension; DROP EXTENSION takes 0 */
 #define RUN_LOCK_SUBID		1
 #define QUEUE_LOCK_SUBID	2
+#define MAIL_LOCK_SUBID		3	/* and 4, see MailLock */
 
 Extension *
 extension_lookup(bool missing_ok)
@@ -62,6 +65,15 @@ extension_lookup(bool missing_ok)
 				 errmsg("extension \"%s\" is not installed in this database", EXTENSION_NAME),
 				 errhint("Run CREATE EXTENSION %s.", EXTENSION_NAME)));
 	return extension;
+}
+
+char *
+extension_statement(const Extension *extension, const char *sql)
+{
+	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID,
+													   CStringGetTextDatum(sql),
+													   CStringGetTextDatum("@extschema@"),
+													   CStringGetTextDatum(extension->schema)));
 }
 
 
@@ -356,6 +368,36 @@ extension_leave_queue(const Extension *extension)
 
 	set_lock_tag(&tag, extension, QUEUE_LOCK_SUBID);
 	release_session_lock(&tag);
+}
+
+/*
+ * Kept between transactions by a process that may be told to end there: a
+ * lock of the ordinary method would then be left behind, one of the users'
+ * method (that of advisory locks, which have other tags) is given back.
+ */
+static void
+set_mail_tag(LOCKTAG *tag, const Extension *extension, MailLock which)
+{
+	set_lock_tag(tag, extension, MAIL_LOCK_SUBID + which);
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
+bool
+extension_try_mail_lock(const Extension *extension, MailLock which)
+{
+	LOCKTAG		tag;
+
+	set_mail_tag(&tag, extension, which);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+extension_release_mail_lock(const Extension *extension, MailLock which)
+{
+	LOCKTAG		tag;
+
+	set_mail_tag(&tag, extension, which);
+	(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
 static void

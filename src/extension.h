@@ -30,6 +30,9 @@ typedef struct Extension
  */
 extern Extension *extension_lookup(bool missing_ok);
 
+/* A statement that says @extschema@, as the extension's script does, for sql_query(). */
+extern char *extension_statement(const Extension *extension, const char *sql);
+
 typedef struct ActingAs
 {
 	Oid			user;
@@ -95,6 +98,19 @@ extern void extension_unlock_run(const Extension *extension);
  */
 extern bool extension_queue_up(const Extension *extension);
 extern void extension_leave_queue(const Extension *extension);
+
+/*
+ * Locks of those who send mail: one sends at a time, and one waits to try
+ * again.  Not to be waited for; until they are given back, or the process ends.
+ */
+typedef enum MailLock
+{
+	MAIL_LOCK_SENDING,
+	MAIL_LOCK_WAITING
+} MailLock;
+
+extern bool extension_try_mail_lock(const Extension *extension, MailLock which);
+extern void extension_release_mail_lock(const Extension *extension, MailLock which);
 
 /*
  * Lock a relation against changes of its definition (AccessShareLock) until

@@ -29,6 +29,7 @@
 #include "src/launcher.h"
 #include "src/ledger.h"
 #include "src/night_worker.h"
+#include "src/outbox.h"
 #include "src/run.h"
 #include "src/timetable.h"
 #include "src/worker.h"
@@ -89,6 +90,7 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
 		request->trigger = find_trigger(extension, job, &request->scheduled_for);
 		if (request->trigger == NULL && job->first_look)
 			drain_leftovers(extension);
+		outbox_wake(extension);
 	}
 	worker_commit();
 	return extension;

@@ -26,6 +26,7 @@
 #include "src/history.h"
 #include "src/ledger.h"
 #include "src/notify.h"
+#include "src/outbox.h"
 #include "src/progress.h"
 #include "src/report.h"
 #include "src/run.h"
@@ -334,6 +335,7 @@ attempt(BatchRun *run, void (*work) (void *arg))
 	ledger_cut_short(run->plan->extension, run->run_id, status_of(run->plan, error),
 					 error_text(error));
 	notify_run(run->plan->extension, run->run_id);
+	outbox_put(run->plan->extension, run->run_id);
 	SPI_commit_and_chain();
 	ReThrowError(error);
 }
@@ -387,6 +389,7 @@ stop_in_time(const BatchRun *run)
 	run->plan->warnings = lappend(run->plan->warnings, text);
 	ledger_cut_short(run->plan->extension, run->run_id, "interrupted", text);
 	notify_run(run->plan->extension, run->run_id);
+	outbox_put(run->plan->extension, run->run_id);
 	MemoryContextSwitchTo(caller);
 }
 

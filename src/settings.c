@@ -32,6 +32,7 @@
 
 #include "src/compat.h"
 #include "src/json_build.h"
+#include "src/mail_settings.h"
 #include "src/settings.h"
 
 /* a century; more is a typing error, and keeps the arithmetic in range */
@@ -421,6 +422,7 @@ settings_define(void)
 	define_policy();
 	define_conduct();
 	define_schedule();
+	mail_settings_define();
 	MarkGUCPrefixReserved("audio_cleanup");
 }
 
@@ -580,5 +582,6 @@ settings_to_jsonb(void)
 	json_add_integer(&json, "history_retention_days", history_retention_days);
 	json_add_integer(&json, "max_run_minutes", max_run_minutes);
 	json_add_integer(&json, "files_per_second", files_per_second);
+	mail_settings_add_to(&json);
 	return json_end(&json);
 }

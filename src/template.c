@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * template.c
- *	  Filling an HTML template with values: nothing gets in unescaped.
+ *	  Filling a template with values: nothing gets in unescaped.
  *
  * What mustache calls logic-less templates, less what we do not need: above
  * all there is no way to put a value in as it is.  A template is our own, so
@@ -31,6 +31,13 @@ typedef struct Scope
 	const struct Scope *outer;
 } Scope;
 
+/* What is made: HTML, in ASCII; or plain text, in UTF-8. */
+typedef struct Page
+{
+	StringInfoData text;
+	bool		is_html;
+} Page;
+
 /* What stands between {{ and }}. */
 typedef struct Tag
 {
@@ -57,18 +64,34 @@ is_invisible(pg_wchar c)
 		(c >= 0xfff0 && c <= 0xfffc) || (c & 0xfffe) == 0xfffe || c >= 0xe0000;
 }
 
-static void
-put_character(StringInfo out, pg_wchar c)
+static bool
+is_markup(pg_wchar c)
 {
-	if (c == '&' || c == '<' || c == '>' || c == '"' || c == '\'' ||
-		(c >= 0x80 && !is_invisible(c)))
+	return c == '&' || c == '<' || c == '>' || c == '"' || c == '\'';
+}
+
+static void
+put_utf8(StringInfo out, pg_wchar c)
+{
+	unsigned char utf8[4];
+
+	(void) unicode_to_utf8(c, utf8);
+	appendBinaryStringInfo(out, (char *) utf8, pg_utf_mblen(utf8));
+}
+
+static void
+put_character(Page *page, pg_wchar c)
+{
+	StringInfo	out = &page->text;
+
+	if (page->is_html && (is_markup(c) || (c >= 0x80 && !is_invisible(c))))
 		appendStringInfo(out, "&#%u;", c);
 	else if (c == '\n')
 		appendStringInfoString(out, "\\n");
 	else if (c == '\t')
 		appendStringInfoString(out, "\\t");
 	else if (!is_invisible(c))
-		appendStringInfoChar(out, (char) c);
+		put_utf8(out, c);
 	else if (c < 0x80)
 		appendStringInfo(out, "\\x%02x", c);
 	else if (c <= 0xffff)
@@ -79,7 +102,7 @@ put_character(StringInfo out, pg_wchar c)
 
 /* In SQL_ASCII the bytes are anybody's: those that are no UTF-8 are shown. */
 static void
-put_text(StringInfo out, const char *text, int length)
+put_text(Page *page, const char *text, int length)
 {
 	char	   *copy = pnstrdup(text, length);
 	const char *utf8 = GetDatabaseEncoding() == PG_SQL_ASCII ? copy :
@@ -92,9 +115,9 @@ put_text(StringInfo out, const char *text, int length)
 		int			n = pg_encoding_verifymbchar(PG_UTF8, (const char *) s, left);
 
 		if (n > 0)
-			put_character(out, utf8_to_unicode(s));
+			put_character(page, utf8_to_unicode(s));
 		else
-			appendStringInfo(out, "\\x%02x", *s);
+			appendStringInfo(&page->text, "\\x%02x", *s);
 		n = Max(n, 1);
 		s += n;
 		left -= n;
@@ -215,18 +238,18 @@ find_value(const Scope *scope, const Tag *tag)
 }
 
 static void
-put_value(StringInfo out, const Scope *scope, const Tag *tag)
+put_value(Page *page, const Scope *scope, const Tag *tag)
 {
 	const JsonbValue *value = find_value(scope, tag);
 
 	if (value == NULL || value->type == jbvBinary)
 		elog(ERROR, "template: no value is called \"%.*s\"", tag->name_length, tag->name);
 	else if (value->type == jbvString)
-		put_text(out, value->val.string.val, value->val.string.len);
+		put_text(page, value->val.string.val, value->val.string.len);
 	else if (value->type == jbvNumeric)
-		put_number(out, value->val.numeric, tag);
+		put_number(&page->text, value->val.numeric, tag);
 	else if (value->type == jbvBool)
-		appendStringInfoString(out, value->val.boolean ? "true" : "false");
+		appendStringInfoString(&page->text, value->val.boolean ? "true" : "false");
 }
 
 static bool
@@ -296,10 +319,10 @@ find_end(const Tag *section, const char *end)
 	elog(ERROR, "template: section \"%.*s\" has no end", section->name_length, section->name);
 }
 
-static void fill(StringInfo out, const char *at, const char *end, const Scope *scope);
+static void fill(Page *page, const char *at, const char *end, const Scope *scope);
 
 static void
-fill_each(StringInfo out, const char *at, const char *end, const Scope *scope,
+fill_each(Page *page, const char *at, const char *end, const Scope *scope,
 		  JsonbContainer *array)
 {
 	uint32		n = JsonContainerSize(array);
@@ -310,12 +333,12 @@ fill_each(StringInfo out, const char *at, const char *end, const Scope *scope,
 		Scope		inner = {getIthJsonbValueFromContainer(array, i), scope};
 
 		CHECK_FOR_INTERRUPTS();
-		fill(out, at, end, &inner);
+		fill(page, at, end, &inner);
 	}
 }
 
 static void
-fill_section(StringInfo out, const char *at, const char *end, const Scope *scope, const Tag *tag)
+fill_section(Page *page, const char *at, const char *end, const Scope *scope, const Tag *tag)
 {
 	JsonbValue *value = find_value(scope, tag);
 	Scope		inner = {value, scope};
@@ -323,48 +346,61 @@ fill_section(StringInfo out, const char *at, const char *end, const Scope *scope
 	if (is_empty(value) != (tag->kind == '^'))
 		return;
 	if (tag->kind == '^' || value->type != jbvBinary)
-		fill(out, at, end, scope);
+		fill(page, at, end, scope);
 	else if (JsonContainerIsArray(value->val.binary.data))
-		fill_each(out, at, end, scope, value->val.binary.data);
+		fill_each(page, at, end, scope, value->val.binary.data);
 	else
-		fill(out, at, end, &inner);
+		fill(page, at, end, &inner);
 }
 
 static void
-fill(StringInfo out, const char *at, const char *end, const Scope *scope)
+fill(Page *page, const char *at, const char *end, const Scope *scope)
 {
 	Tag			tag;
 
 	while (next_tag(at, end, &tag))
 	{
-		appendBinaryStringInfo(out, at, tag.begin - at);
+		appendBinaryStringInfo(&page->text, at, tag.begin - at);
 		at = tag.end;
 		if (tag.kind == 0)
-			put_value(out, scope, &tag);
+			put_value(page, scope, &tag);
 		else if (tag.kind == '/')
 			elog(ERROR, "template: section \"%.*s\" has no beginning", tag.name_length, tag.name);
 		else
 		{
 			Tag			last = find_end(&tag, end);
 
-			fill_section(out, at, last.begin, scope, &tag);
+			fill_section(page, at, last.begin, scope, &tag);
 			at = last.end;
 		}
 	}
-	appendBinaryStringInfo(out, at, end - at);
+	appendBinaryStringInfo(&page->text, at, end - at);
+}
+
+static char *
+fill_page(const char *template, Jsonb *values, bool is_html)
+{
+	JsonbValue	root;
+	Scope		scope = {&root, NULL};
+	Page		page;
+
+	root.type = jbvBinary;
+	root.val.binary.data = &values->root;
+	root.val.binary.len = VARSIZE(values) - VARHDRSZ;
+	page.is_html = is_html;
+	initStringInfo(&page.text);
+	fill(&page, template, template + strlen(template), &scope);
+	return page.text.data;
 }
 
 char *
 template_fill(const char *page, Jsonb *values)
 {
-	JsonbValue	root;
-	Scope		scope = {&root, NULL};
-	StringInfoData out;
+	return fill_page(page, values, true);
+}
 
-	root.type = jbvBinary;
-	root.val.binary.data = &values->root;
-	root.val.binary.len = VARSIZE(values) - VARHDRSZ;
-	initStringInfo(&out);
-	fill(&out, page, page + strlen(page), &scope);
-	return out.data;
+char *
+template_fill_text(const char *text, Jsonb *values)
+{
+	return fill_page(text, values, false);
 }

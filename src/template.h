@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * template.h
- *	  Filling an HTML template with values: nothing gets in unescaped.
+ *	  Filling a template with values: nothing gets in unescaped.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -13,7 +13,7 @@
 #include "utils/jsonb.h"
 
 /*
- * Fill the template, which is trusted, with members of `values`, an object,
+ * Fill the template of HTML, which is trusted, with members of `values`, an object,
  * which is not.
  *
  *	{{name}}					a text or number; null is nothing.  Escaped, so
@@ -33,5 +33,11 @@
  * same in any encoding.  An unknown name is an ERROR.  The result is palloc'd.
  */
 extern char *template_fill(const char *page, Jsonb *values);
+
+/*
+ * The same for plain text, a template in ASCII: the result is UTF-8, whatever
+ * the database's encoding, and a value adds no line to it.
+ */
+extern char *template_fill_text(const char *text, Jsonb *values);
 
 #endif							/* AUDIO_CLEANUP_TEMPLATE_H */

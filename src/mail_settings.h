@@ -1,0 +1,54 @@
+/*-------------------------------------------------------------------------
+ *
+ * mail_settings.h
+ *	  The settings of mail: where to, by which server, and about what.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_MAIL_SETTINGS_H
+#define AUDIO_CLEANUP_MAIL_SETTINGS_H
+
+#include "src/json_build.h"
+
+typedef enum MailOn
+{
+	MAIL_ON_NEVER,
+	MAIL_ON_PROBLEMS,			/* failed, blocked, interrupted, errors */
+	MAIL_ON_CHANGES,			/* or files that went */
+	MAIL_ON_ALWAYS
+} MailOn;
+
+typedef struct MailSettings
+{
+	MailOn		on;
+	const char *url;			/* empty: not set; so are the others */
+	bool		tls;
+	const char *user;
+	const char *password_file;
+	const char *ca_file;
+	const char *from;
+	const char **to;
+	int			n_to;
+} MailSettings;
+
+/* Define them.  To be called from settings_define(). */
+extern void mail_settings_define(void);
+
+/* Those in force now, allocated in the current memory context. */
+extern MailSettings *mail_settings_snapshot(void);
+
+/* Is no mail to be sent at all?  Why, or NULL. */
+extern const char *mail_settings_off(const MailSettings *settings);
+
+/* What keeps mail from being sent, or NULL. */
+extern const char *mail_settings_lack(const MailSettings *settings);
+
+/* For people: about which runs. */
+extern const char *mail_settings_about(const MailSettings *settings);
+
+/* As cleanup_config() shows them, but for user and files. */
+extern void mail_settings_add_to(JsonBuilder *json);
+
+#endif							/* AUDIO_CLEANUP_MAIL_SETTINGS_H */

@@ -1,0 +1,877 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_mail.c
+ *	  Tries to make a mail of more than text, and libcurl to keep us waiting.
+ *
+ * First what a mail is made of, read again by decoders of the test's own.
+ * Then conversations with a mail server that is played by a child: it answers
+ * as it is told to, and writes down what it heard.  Interposed is
+ * getaddrinfo(), to play a name server that does not answer.  Nothing leaves
+ * this machine.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres_fe.h"
+
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <limits.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "src/mail.h"
+#include "src/message.h"
+#include "src/secret_file.h"
+#include "tap.h"
+
+#define SEED			20260731
+#define ROUNDS			3000
+#define HEARD_MAX		(256 * 1024)
+
+/* how long giving up may take */
+#define PROMPT_MS		1000
+
+static const char *const two[] = {"dba@example.com", "boss@example.com"};
+
+static int64
+now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Not freed, but not lost either, as valgrind sees it. */
+static char *
+keep(char *text)
+{
+	static char **kept = NULL;
+	static int	n = 0;
+
+	if (n % 1024 == 0)
+		kept = realloc(kept, (n + 1024) * sizeof(char *));
+	return kept[n++] = text;
+}
+
+
+/* ----------
+ * Messages
+ * ----------
+ */
+
+static void
+test_addresses(void)
+{
+	static const char *const good[] = {
+		"a@b", "root@localhost", "first.last+tag@mail.example.com", "o'neil@x-y.example", "a@127.0.0.1", "x_y=z@h"
+	};
+	static const char *const bad[] = {
+		"", "@", "a", "a@", "@b", "a@b@", "a b@c", "a@b c", "a@b\n", "a@b\r\nBcc: x@y", "a\n@b", "<a@b>", "a@b>",
+		"a,b@c", "a;b@c", "\"a\"@b", "a@[1.2.3.4]", "a..b@c", ".a@b", "a.@b", "a@.b", "a@b.", "a@b..c", "a@b_c",
+		"\303\244@b", "a@\303\244.de", "a@b\177", "a@b\t",
+		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@b"
+	};
+	char		longest[300];
+	int			i;
+
+	for (i = 0; i < lengthof(good); i++)
+		ok(message_is_address(good[i]), "\"%s\" is an address", good[i]);
+	for (i = 0; i < lengthof(bad); i++)
+		ok(!message_is_address(bad[i]), "bad address %d is none", i);
+	memset(longest, 'b', sizeof(longest));
+	memcpy(longest, "a@", 2);
+	longest[255] = '\0';
+	ok(!message_is_address(longest), "255 bytes are no address");
+	longest[254] = '\0';
+	ok(message_is_address(longest), "254 bytes are one");
+}
+
+static char *
+build(const char *subject, const char *text, const char *html)
+{
+	Message		message = {"me@example.com", two, 2, "1.2@example.com", 1795676400, subject, text, html};
+	size_t		length;
+	char	   *data = keep(message_build(&message, &length));
+
+	if (length != strlen(data))
+		ok(false, "its length is that of the text");
+	return data;
+}
+
+static int
+hex(char c)
+{
+	return c >= 'A' ? c - 'A' + 10 : c - '0';
+}
+
+/* Quoted-printable, and with `underscores` what is in an encoded word. */
+static char *
+decode(const char *s, size_t length, bool underscores)
+{
+	char	   *out = keep(palloc(length + 1));
+	char	   *o = out;
+	const char *end = s + length;
+
+	while (s < end)
+	{
+		if (*s == '=' && s[1] == '\r')
+			s += 3;
+		else if (*s == '=')
+		{
+			*o++ = hex(s[1]) << 4 | hex(s[2]);
+			s += 3;
+		}
+		else if (*s == '\r')
+			s++;
+		else
+		{
+			*o++ = underscores && *s == '_' ? ' ' : *s;
+			s++;
+		}
+	}
+	*o = '\0';
+	return out;
+}
+
+/* The value of the only header of this name, unfolded; NULL otherwise. */
+static char *
+find_header(const char *data, const char *name)
+{
+	const char *body = strstr(data, "\r\n\r\n");
+	char	   *found = NULL;
+	const char *line = data;
+
+	while (line < body)
+	{
+		const char *end = strstr(line, "\r\n");
+
+		while (end < body && end[2] == ' ')
+			end = strstr(end + 2, "\r\n");
+		if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':')
+		{
+			if (found != NULL)
+				return NULL;
+			line += strlen(name) + 2;
+			found = keep(strndup(line, end - line));
+		}
+		line = end + 2;
+	}
+	return found;
+}
+
+static char *
+decode_header(const char *value)
+{
+	char	   *out = keep(palloc(strlen(value) + 1));
+
+	if (strncmp(value, "=?", 2) != 0)
+		return strcpy(out, value);
+	*out = '\0';
+	while (strncmp(value, "=?UTF-8?Q?", 10) == 0)
+	{
+		const char *end = strstr(value + 10, "?=");
+
+		if (end - value + 2 > 75)
+			return keep(pstrdup("(an encoded word is too long)"));
+		strcat(out, decode(value + 10, end - value - 10, true));
+		value = end + 2;
+		if (strncmp(value, "\r\n ", 3) == 0)
+			value += 3;
+	}
+	return *value == '\0' ? out : keep(pstrdup("(something stands behind an encoded word)"));
+}
+
+/* The n-th part's content, from 0; NULL if there are not two. */
+static char *
+find_part(const char *data, int n)
+{
+	const char *at = data;
+	const char *starts[4];
+	int			count = 0;
+
+	while ((at = strstr(at, "\r\n--=_audio_cleanup")) != NULL && count < 4)
+		starts[count++] = at++;
+	if (count != 3 || strcmp(starts[2], "\r\n--=_audio_cleanup--\r\n") != 0)
+		return NULL;
+	at = strstr(starts[n], "\r\n\r\n") + 4;
+	return decode(at, starts[n + 1] - at, false);
+}
+
+static const char *
+check_lines(const char *data)
+{
+	int			column = 0;
+
+	for (; *data != '\0'; data++)
+	{
+		if (*data == '\r' && data[1] == '\n')
+		{
+			if (column > 0 && (data[-1] == ' ' || data[-1] == '\t'))
+				return "a line ends with a space";
+			data++;
+			column = 0;
+			continue;
+		}
+		if (*data != '\t' && (*data < 0x20 || *data > 0x7e))
+			return "a byte is not printable ASCII";
+		if (column == 0 && *data == '.')
+			return "a line begins with a dot";
+		if (++column > 76)
+			return "a line is too long";
+	}
+	return column == 0 ? NULL : "the last line has no end";
+}
+
+static int
+count_headers(const char *data)
+{
+	const char *body = strstr(data, "\r\n\r\n");
+	int			n = 0;
+
+	for (; data < body + 2; data = strstr(data, "\r\n") + 2)
+		n += *data != ' ';
+	return n;
+}
+
+/* What a subject becomes: control characters are none of it. */
+static char *
+tame(const char *subject)
+{
+	char	   *copy = keep(pstrdup(subject));
+	char	   *p;
+
+	for (p = copy; *p != '\0'; p++)
+		if ((*p >= 0 && *p < 0x20) || *p == 0x7f)
+			*p = '?';
+	return copy;
+}
+
+static const char *
+find_fault(const char *subject, const char *text, const char *html)
+{
+	char	   *data = build(subject, text, html);
+	const char *fault = check_lines(data);
+	char	   *header = find_header(data, "Subject");
+	char	   *parts[] = {find_part(data, 0), find_part(data, 1)};
+
+	if (fault != NULL)
+		return fault;
+	if (count_headers(data) != 8)
+		return "there is another number of headers";
+	if (header == NULL || strcmp(decode_header(header), tame(subject)) != 0)
+		return tap_text("the subject is another: %s", header ? decode_header(header) : "none");
+	if (parts[0] == NULL || parts[1] == NULL)
+		return "there are not two parts";
+	if (strcmp(parts[0], text) != 0 || strcmp(parts[1], html) != 0)
+		return "the content of a part is another";
+	return NULL;
+}
+
+static void
+test_hostile_texts(void)
+{
+	static const char *const texts[] = {
+		"", "plain", "two\nlines\n", ".\n", "a\n.\nb\n", "\n..\n", "x\r\n.\r\nMAIL FROM:<a@b>\r\n",
+		"\r\nBcc: x@y\r\n\r\nbody", "--=_audio_cleanup--\n", "\n--=_audio_cleanup\nContent-Type: text/html\n",
+		"trailing space \nand tab\t\n", " ", "=?UTF-8?Q?evil?=", "=3D=\n", "From me\n", "\001\033[31mred\177",
+		"gr\303\274n \342\200\256 \360\237\230\200",
+		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+		"                                                                                                    x",
+		"\303\274\303\274\303\274\303\274\303\274\303\274\303\274\303\274\303\274\303\274\303\274\303\274\303\274\303\274\303\274\303\274"
+	};
+	int			i;
+
+	for (i = 0; i < lengthof(texts); i++)
+	{
+		const char *fault = find_fault(tap_text("s%s", texts[i]), texts[i], texts[i]);
+
+		ok(fault == NULL, "hostile text %d: %s", i, fault ? fault : "as it was");
+	}
+}
+
+/* Valid UTF-8 of what is likely to do harm. */
+static char *
+random_text(int max)
+{
+	static const char *const pieces[] = {
+		"a", "Z", " ", "\t", "\n", "\r", "\r\n", ".", "=", "?", "_", "=?", "?=", "--", "=_audio_cleanup", "<",
+		"\303\274", "\342\202\254", "\360\237\230\200", "\001", "word", "very long word indeed"
+	};
+	int			n = rand() % max;
+	char	   *text = keep(palloc0(n * 24 + 1));
+
+	while (n-- > 0)
+		strcat(text, pieces[rand() % lengthof(pieces)]);
+	return text;
+}
+
+static void
+test_random_texts(void)
+{
+	const char *fault = NULL;
+	int			i;
+
+	srand(SEED);
+	for (i = 0; i < ROUNDS && fault == NULL; i++)
+		fault = find_fault(tap_text("s%s", random_text(40)), random_text(60), random_text(200));
+	ok(fault == NULL, "%d random mails: %s", i, fault ? fault : "as they were");
+}
+
+static void
+test_headers(void)
+{
+	char	   *data = build("audio_cleanup on db1/app: 412 files, 3.1 GiB freed, 2 errors", "text\n", "<p>\n");
+
+	ok(strcmp(find_header(data, "Date"), "Thu, 26 Nov 2026 07:00:00 +0000") == 0, "Date: %s", find_header(data, "Date"));
+	ok(strcmp(find_header(data, "From"), "audio_cleanup <me@example.com>") == 0, "From");
+	ok(strcmp(find_header(data, "To"), "dba@example.com,\r\n boss@example.com") == 0, "To");
+	ok(strcmp(find_header(data, "Message-ID"), "<1.2@example.com>") == 0, "Message-ID");
+	ok(strcmp(find_header(data, "Subject"), "audio_cleanup on db1/app: 412 files, 3.1 GiB freed, 2 errors") == 0,
+	   "a subject of ASCII stands as it is");
+	ok(strcmp(find_header(data, "MIME-Version"), "1.0") == 0, "MIME-Version");
+	ok(strcmp(find_header(data, "Auto-Submitted"), "auto-generated") == 0, "Auto-Submitted");
+	ok(strcmp(decode_header(find_header(build("\377\303", "", ""), "Subject")), "??") == 0,
+	   "bytes that are no UTF-8 are none of a subject");
+}
+
+
+/* ----------
+ * Passwords
+ * ----------
+ */
+
+static char folder[] = "/tmp/test_mail.XXXXXX";
+
+static const char *
+put_secret(const char *name, const char *content, mode_t mode)
+{
+	const char *path = tap_text("%s/%s", folder, name);
+	FILE	   *file = fopen(path, "w");
+
+	if (file == NULL || fputs(content, file) < 0 || fclose(file) != 0 || chmod(path, mode) != 0)
+		abort();
+	return path;
+}
+
+static void
+is_secret(const char *path, const char *want, const char *text)
+{
+	char		secret[SECRET_FILE_MAX];
+	const char *error = secret_read(path, secret, sizeof(secret));
+
+	ok(error == NULL && strcmp(secret, want) == 0, "%s%s%s", text, error ? ": " : "", error ? error : "");
+}
+
+static void
+is_no_secret(const char *path, const char *want, const char *text)
+{
+	char		secret[SECRET_FILE_MAX];
+	const char *error = secret_read(path, secret, sizeof(secret));
+
+	ok(error != NULL && strstr(error, want) != NULL, "%s: %s", text, error ? error : "it was read");
+}
+
+static void
+test_secrets(void)
+{
+	char		text[SECRET_FILE_MAX + 2];
+	const char *path;
+
+	is_secret(put_secret("a", "word", 0600), "word", "a line without an end");
+	is_secret(put_secret("b", "two words\r\nsecond line\n", 0400), "two words", "the first of two lines");
+	is_no_secret(put_secret("c", "word\n", 0640), "rights", "its group may read it");
+	is_no_secret(put_secret("d", "word\n", 0601), "rights", "others may do something");
+	is_no_secret(put_secret("e", "", 0600), "empty", "an empty file");
+	is_no_secret(put_secret("f", "\nword\n", 0600), "empty", "an empty line");
+	is_no_secret(tap_text("%s/none", folder), "No such file", "no file");
+	is_no_secret(folder, "regular", "a directory");
+
+	memset(text, 'x', sizeof(text));
+	text[SECRET_FILE_MAX] = '\0';
+	is_no_secret(put_secret("g", text, 0600), "too long", "too long a line");
+	text[SECRET_FILE_MAX - 1] = '\0';
+	is_secret(put_secret("h", text, 0600), text, "the longest line");
+	text[10] = '\n';
+	text[SECRET_FILE_MAX - 1] = 'x';
+	text[SECRET_FILE_MAX + 1] = '\0';
+	is_secret(put_secret("i", text, 0600), "xxxxxxxxxx", "a short line of a long file");
+
+	path = tap_text("%s/fifo", folder);
+	if (mkfifo(path, 0600) != 0)
+		abort();
+	is_no_secret(path, "regular", "a FIFO, without waiting for it");
+	path = "/etc/passwd";
+	if (geteuid() == 0)
+	{
+		path = put_secret("j", "word\n", 0600);
+		if (chown(path, 65534, (gid_t) -1) != 0)
+			abort();
+	}
+	is_no_secret(path, "does not belong", "somebody else's file");
+	if (symlink(put_secret("k", "word\n", 0600), tap_text("%s/link", folder)) != 0)
+		abort();
+	is_secret(tap_text("%s/link", folder), "word", "a symlink to a good one");
+}
+
+
+/* ----------
+ * A mail server
+ * ----------
+ */
+
+/* What it says to a command that begins with `command`; NULL: nothing, ever. */
+typedef struct Answer
+{
+	const char *command;
+	const char *reply;
+} Answer;
+
+typedef struct Heard
+{
+	int			length;
+	char		text[HEARD_MAX];
+} Heard;
+
+static struct
+{
+	pid_t		pid;
+	int			port;
+	Heard	   *heard;
+}			server;
+
+static void
+hang(void)
+{
+	for (;;)
+		pause();
+}
+
+static const char *
+find_answer(const Answer *answers, const char *line)
+{
+	static const Answer usual[] = {
+		{"banner", "220 mail.test\r\n"}, {"EHLO", "250-mail.test\r\n250 SIZE 1000000\r\n"}, {"DATA", "354 go on\r\n"},
+		{"QUIT", "221 bye\r\n"}, {"", "250 ok\r\n"}
+	};
+
+	for (; answers->command != NULL; answers++)
+		if (strncmp(line, answers->command, strlen(answers->command)) == 0)
+			return answers->reply;
+	for (answers = usual; strncmp(line, answers->command, strlen(answers->command)) != 0; answers++)
+		;
+	return answers->reply;
+}
+
+static void
+say(int fd, const char *reply)
+{
+	if (reply == NULL)
+		hang();
+	if (write(fd, reply, strlen(reply)) < 0)
+		_exit(0);
+}
+
+/* One connection, line by line, and what comes after DATA. */
+static void
+serve(int fd, const Answer *answers)
+{
+	FILE	   *in = fdopen(fd, "r");
+	char		line[2048];
+	bool		data = false;
+
+	say(fd, find_answer(answers, "banner"));
+	while (fgets(line, sizeof(line), in) != NULL)
+	{
+		Heard	   *heard = server.heard;
+
+		/* of what is too much, the end at least */
+		if (heard->length < HEARD_MAX - 2 * sizeof(line) ||
+			(strlen(line) < 100 && line[0] != 'x' && heard->length < HEARD_MAX - 100))
+		{
+			strcpy(heard->text + heard->length, line);
+			heard->length += strlen(line);
+		}
+		if (data && strcmp(line, ".\r\n") != 0)
+			continue;
+		say(fd, find_answer(answers, data ? "end of data" : line));
+		data = !data && strncmp(line, "DATA", 4) == 0;
+		if (strncmp(line, "QUIT", 4) == 0)
+			break;
+	}
+}
+
+static void
+start_server(const Answer *answers)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET,.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t	size = sizeof(address);
+	int			listener = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (bind(listener, (struct sockaddr *) &address, size) != 0 || listen(listener, 8) != 0 ||
+		getsockname(listener, (struct sockaddr *) &address, &size) != 0)
+		abort();
+	memset(server.heard, 0, sizeof(Heard));
+	server.port = ntohs(address.sin_port);
+	server.pid = fork();
+	if (server.pid == 0)
+	{
+		alarm(60);
+		serve(accept(listener, NULL, NULL), answers);
+		_exit(0);
+	}
+	close(listener);
+}
+
+static void
+stop_server(void)
+{
+	kill(server.pid, SIGKILL);
+	waitpid(server.pid, NULL, 0);
+}
+
+
+/* ----------
+ * Conversations
+ * ----------
+ */
+
+static volatile sig_atomic_t stopped = 0;
+
+static bool
+is_stopped(void)
+{
+	return stopped != 0;
+}
+
+static void
+stop_by_signal(int number)
+{
+	stopped = 1;
+}
+
+/* The outcome, and for how long it lasted. */
+typedef struct Talk
+{
+	MailResult	result;
+	bool		refused[2];
+	bool		begun;
+	bool		over;			/* by itself, within max_ms */
+	int64		end_ms;			/* how long the end took */
+	int64		ms;
+} Talk;
+
+static Talk
+talk(const MailServer *to, const char *data, int max_ms)
+{
+	MailItem	item = {"me@example.com", two, 2, data, strlen(data)};
+	int64		began = now_ms();
+	Mail	   *mail = mail_begin(to, &item, is_stopped);
+	Talk		result = {.begun = mail != NULL};
+	bool		more = true;
+
+	if (mail == NULL)
+		return result;
+	while (now_ms() - began < max_ms && (more = mail_step(mail, 50)))
+		;
+	result.over = !more;
+	result.ms = now_ms() - began;
+	result.result = *mail_result(mail);
+	memcpy(result.refused, result.result.refused, sizeof(result.refused));
+	mail_end(mail);
+	result.end_ms = now_ms() - began - result.ms;
+	return result;
+}
+
+static MailServer
+plain_server(void)
+{
+	MailServer	plain = {tap_text("smtp://127.0.0.1:%d", server.port), false, NULL, NULL, NULL, 5, 10};
+
+	return plain;
+}
+
+static Talk
+talk_plainly(const Answer *answers, const char *data, int max_ms)
+{
+	MailServer	plain;
+	Talk		result;
+
+	start_server(answers);
+	plain = plain_server();
+	result = talk(&plain, data, max_ms);
+	/* what it heard last */
+	usleep(20000);
+	stop_server();
+	return result;
+}
+
+static void
+is_outcome(const Talk *got, MailOutcome want, const char *error, const char *text)
+{
+	ok(got->over && got->result.outcome == want && (*error == '\0') == (*got->result.error == '\0') &&
+	   strstr(got->result.error, error) != NULL,
+	   "%s: %d \"%s\"", text, got->result.outcome, got->result.error);
+}
+
+static void
+test_good(void)
+{
+	static const Answer answers[] = {{NULL, NULL}};
+	char	   *data = build("subject", "text\n", "html\n");
+	Talk		got = talk_plainly(answers, data, 5000);
+	const char *heard = server.heard->text;
+
+	is_outcome(&got, MAIL_SENT, "", "a mail is taken");
+	ok(!got.refused[0] && !got.refused[1], "nobody is refused");
+	ok(strstr(heard, "MAIL FROM:<me@example.com>") != NULL, "the sender");
+	ok(strstr(heard, "RCPT TO:<dba@example.com>\r\nRCPT TO:<boss@example.com>\r\n") != NULL, "the recipients");
+	ok(strstr(heard, data) != NULL, "the mail, as it was built");
+	ok(strstr(heard, "\r\n.\r\nQUIT\r\n") != NULL, "and a word of farewell");
+
+	got = talk_plainly(answers, "Subject: x\r\n\r\na\r\n.\r\nb\r\n..c\r\n", 5000);
+	ok(strstr(server.heard->text, "\r\na\r\n..\r\nb\r\n...c\r\n.\r\n") != NULL, "dots are doubled");
+}
+
+static void
+test_refusals(void)
+{
+	static const Answer second[] = {{"RCPT TO:<boss", "550 5.1.1 no \001such\377 user\r\n"}, {NULL, NULL}};
+	static const Answer all[] = {{"RCPT", "550-5.1.1 nobody\r\n550 5.1.1 lives here\r\n"}, {NULL, NULL}};
+	static const Answer content[] = {{"end of data", "554 5.6.0 I do not like it\r\n"}, {NULL, NULL}};
+	static const Answer sender[] = {{"MAIL", "553 5.7.1 not you\r\n"}, {NULL, NULL}};
+	static const Answer busy[] = {{"banner", "421 4.3.2 too busy\r\n"}, {NULL, NULL}};
+	Talk		got;
+
+	got = talk_plainly(second, "x\r\n", 5000);
+	is_outcome(&got, MAIL_SENT, "550 5.1.1 no ?such? user", "one recipient is refused");
+	ok(!got.refused[0] && got.refused[1], "it is known which one");
+	got = talk_plainly(all, "x\r\n", 5000);
+	is_outcome(&got, MAIL_REFUSED, "550 5.1.1 lives here", "all are refused");
+	ok(got.refused[0] && got.refused[1], "both");
+	got = talk_plainly(content, "x\r\n", 5000);
+	is_outcome(&got, MAIL_REFUSED, "554 5.6.0 I do not like it", "the mail is refused");
+	got = talk_plainly(sender, "x\r\n", 5000);
+	is_outcome(&got, MAIL_REFUSED, "553 5.7.1 not you", "the sender is refused");
+	got = talk_plainly(busy, "x\r\n", 5000);
+	is_outcome(&got, MAIL_UNREACHABLE, "421 4.3.2 too busy", "the server is busy");
+}
+
+static void
+test_security(void)
+{
+	static const Answer answers[] = {{"EHLO", "250-mail.test\r\n250 AUTH PLAIN LOGIN\r\n"}, {NULL, NULL}};
+	MailServer	to;
+	Talk		got;
+
+	start_server(answers);
+	to = plain_server();
+	to.tls = true;
+	to.user = "me";
+	to.password = "hunter2hunter2";
+	got = talk(&to, "x\r\n", 5000);
+	is_outcome(&got, MAIL_UNREACHABLE, "STARTTLS not supported", "STARTTLS is not offered");
+	ok(strstr(server.heard->text, "AUTH") == NULL && strstr(server.heard->text, "MAIL") == NULL,
+	   "nothing was sent in the clear");
+	stop_server();
+
+	start_server(answers);
+	to = plain_server();
+	to.user = "me";
+	to.password = "hunter2hunter2";
+	got = talk(&to, "x\r\n", 1000);
+	ok(!got.begun && server.heard->length == 0, "without TLS nobody logs in");
+	stop_server();
+
+	to.user = NULL;
+	to.url = "http://127.0.0.1/";
+	got = talk(&to, "x\r\n", 1000);
+	is_outcome(&got, MAIL_UNREACHABLE, "http", "other protocols are refused");
+	to.url = "file:///etc/passwd";
+	got = talk(&to, "x\r\n", 1000);
+	is_outcome(&got, MAIL_UNREACHABLE, "file", "files are refused");
+}
+
+/* Its port was somebody's a moment ago. */
+static void
+test_nobody_there(void)
+{
+	MailServer	to = plain_server();
+	Talk		got = talk(&to, "x\r\n", 5000);
+
+	is_outcome(&got, MAIL_UNREACHABLE, "connect", "nobody listens");
+	ok(got.ms < PROMPT_MS, "that is known at once");
+}
+
+static void
+test_hanging(void)
+{
+	static const char *const where[] = {"banner", "EHLO", "MAIL", "DATA"};
+	static const Answer goodbye[] = {{"QUIT", NULL}, {NULL, NULL}};
+	Talk		got;
+	int			i;
+
+	for (i = 0; i < lengthof(where); i++)
+	{
+		const Answer answers[] = {{where[i], NULL}, {NULL, NULL}};
+
+		got = talk_plainly(answers, "x\r\n", 300);
+		ok(!got.over && got.ms < PROMPT_MS && got.end_ms < PROMPT_MS,
+		   "it hangs at %s: given up within %lld ms", where[i], (long long) got.end_ms);
+	}
+	got = talk_plainly(goodbye, "x\r\n", 5000);
+	is_outcome(&got, MAIL_SENT, "", "it hangs at QUIT: the mail is sent");
+	ok(got.ms < PROMPT_MS && got.end_ms < PROMPT_MS, "and QUIT is not waited for: %lld ms", (long long) got.end_ms);
+}
+
+/* Where libcurl waits by itself. */
+static void
+test_stopped(void)
+{
+	static const Answer data[] = {{"end of data", NULL}, {NULL, NULL}};
+	static const Answer quit[] = {{"MAIL", "553 no\r\n"}, {"QUIT", NULL}, {NULL, NULL}};
+	static const Answer *const answers[] = {data, quit};
+	struct itimerval in_300_ms = {.it_value.tv_usec = 300000};
+	Talk		got;
+	int			i;
+
+	pqsignal(SIGALRM, stop_by_signal);
+	for (i = 0; i < lengthof(answers); i++)
+	{
+		stopped = 0;
+		setitimer(ITIMER_REAL, &in_300_ms, NULL);
+		got = talk_plainly(answers[i], "x\r\n", 8000);
+		ok(stopped != 0, "a signal comes through while libcurl waits at \"%s\"", answers[i]->command);
+		ok(got.over && got.result.outcome != MAIL_SENT && got.ms + got.end_ms < 2 * PROMPT_MS,
+		   "and ends it: after %lld ms", (long long) (got.ms + got.end_ms));
+	}
+	stopped = 0;
+}
+
+/* The rest does not fit into the buffers on its way. */
+static void
+test_half_a_mail(void)
+{
+	static const Answer answers[] = {{"DATA", "354 go on\r\n"}, {NULL, NULL}};
+	size_t		length = 64 * 1024 * 1024;
+	char	   *data = palloc(length + 1);
+	MailServer	to;
+	Talk		got;
+
+	memset(data, 'x', length);
+	memset(data + length, 0, 1);
+	for (; length > 0; length -= Min(length, 64))
+		data[length - 1] = '\n';
+	start_server(answers);
+	to = plain_server();
+	got = talk(&to, data, 50);
+	usleep(300000);
+	stop_server();
+	pfree(data);
+	ok(!got.over && strstr(server.heard->text, "DATA\r\n") != NULL, "a mail is broken off in the middle");
+	ok(strstr(server.heard->text, "\n.\r\n") == NULL, "and is not ended as if it were whole");
+}
+
+static void
+test_time_limit(void)
+{
+	static const Answer answers[] = {{"EHLO", NULL}, {NULL, NULL}};
+	MailServer	to;
+	Talk		got;
+
+	start_server(answers);
+	to = plain_server();
+	to.total_seconds = 1;
+	got = talk(&to, "x\r\n", 5000);
+	ok(got.over && got.result.outcome == MAIL_UNREACHABLE && got.ms < 3 * PROMPT_MS,
+	   "the time is up: %s", got.result.error);
+	stop_server();
+}
+
+
+/* ----------
+ * A name server that does not answer
+ * ----------
+ */
+
+static volatile bool names_hang = false;
+static volatile bool resolved_in_thread = false;
+static sigset_t mask_in_thread;
+static pthread_t main_thread;
+
+int
+getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result)
+{
+	static int	(*real) (const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "getaddrinfo");
+	if (names_hang)
+	{
+		pthread_sigmask(SIG_SETMASK, NULL, &mask_in_thread);
+		resolved_in_thread = !pthread_equal(pthread_self(), main_thread);
+		while (names_hang)
+			usleep(10000);
+		return EAI_AGAIN;
+	}
+	return real(node, service, hints, result);
+}
+
+static void
+test_name_server(void)
+{
+	MailServer	to = {"smtp://mail.invalid:25", false, NULL, NULL, NULL, 5, 10};
+	Talk		got;
+
+	main_thread = pthread_self();
+	names_hang = true;
+	got = talk(&to, "x\r\n", 300);
+	ok(!got.over && got.ms < PROMPT_MS && got.end_ms < PROMPT_MS,
+	   "the name server hangs: given up within %lld ms", (long long) got.end_ms);
+	ok(resolved_in_thread, "names are resolved in a thread");
+	ok(sigismember(&mask_in_thread, SIGTERM) && sigismember(&mask_in_thread, SIGUSR1) &&
+	   sigismember(&mask_in_thread, SIGALRM), "in which no signal is handled");
+	ok(sigprocmask(SIG_SETMASK, NULL, &mask_in_thread) == 0 && !sigismember(&mask_in_thread, SIGTERM),
+	   "but in ours");
+	/* let the thread end, too */
+	names_hang = false;
+	usleep(500000);
+}
+
+int
+main(void)
+{
+	tap_begin();
+	pqsignal(SIGPIPE, SIG_IGN);
+	server.heard = mmap(NULL, sizeof(Heard), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (server.heard == MAP_FAILED || mkdtemp(folder) == NULL)
+		abort();
+
+	test_addresses();
+	test_headers();
+	test_hostile_texts();
+	test_random_texts();
+	test_secrets();
+	test_good();
+	test_refusals();
+	test_security();
+	test_nobody_there();
+	test_hanging();
+	test_stopped();
+	test_half_a_mail();
+	test_time_limit();
+	test_name_server();
+
+	if (system(tap_text("rm -rf '%s'", folder)) != 0)
+		diag("could not remove %s", folder);
+	return tap_end();
+}
