@@ -52,7 +52,7 @@ sub finds
 
 my $healthy = examine();
 is_deeply([ grep { $_->[0] ne 'ok' } map { @$_ } values %$healthy ], [], 'where all is well nothing is found') or diag(explain($healthy));
-is_deeply([ sort keys %$healthy ], [qw(claim outstanding preload references schedule source source_references upload_dir workers)], 'and it tells what was looked at');
+is_deeply([ sort keys %$healthy ], [qw(claim mail outstanding preload references schedule source source_references upload_dir workers)], 'and it tells what was looked at');
 like($healthy->{upload_dir}[0][1], qr/^"\Q$dir\E" can be read and written$/, 'the directory');
 like($healthy->{claim}[0][1], qr/belongs to this database/, 'its claim');
 like($healthy->{references}[0][1], qr/^12 of 12 audio files are referred to by 12 rows; a run would delete 0$/, 'the references');
@@ -157,7 +157,7 @@ $node->safe_psql('postgres', q{COMMIT PREPARED 'p'});
 is($node->safe_psql('postgres', q{SELECT string_agg(state, ' ') FROM cleanup_files WHERE file = 'attached.mp3'}), 'pending', 'a file is condemned');
 is($node->safe_psql('postgres', q{SELECT status FROM cleanup_check() WHERE check_name = 'outstanding'}), 'ok', 'for a minute that is nothing to worry about');
 $node->safe_psql('postgres', q{ALTER DATABASE postgres RESET audio_cleanup.file_age; UPDATE cleanup_files SET condemned_at = now() - interval '2 minutes' WHERE state = 'pending'});
-finds('pending rows', examine(), 'outstanding', 'warning', qr/^1 condemned files are still to be captured and 0 to be deleted since more than a minute$/, qr/next run takes them up.*server log/);
+finds('pending rows', examine(), 'outstanding', 'warning', qr/^1 files are still to be captured or restored and 0 to be deleted since more than a minute$/, qr/next run takes them up.*server log/);
 $node->safe_psql('postgres', 'CALL cleanup_run()');
 is_deeply(examine(), $healthy, 'the next run takes them up');
 
