@@ -16,7 +16,7 @@ FROM pg_depend d
 JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
 JOIN pg_extension e ON d.refobjid = e.oid AND d.deptype = 'e'
 WHERE e.extname = 'audio_cleanup'
-ORDER BY p.proname COLLATE "C";
+ORDER BY p.proname COLLATE "C", p.oid::regprocedure::text COLLATE "C";
 SELECT c.relkind AS kind, c.relname
 FROM pg_depend d
 JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
