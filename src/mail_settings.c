@@ -69,8 +69,8 @@ check_recipients(char **newval, void **extra, GucSource source)
 	{
 		if (!message_is_address(address))
 		{
-			GUC_check_errdetail("\"%s\" is not an address of mail.", address);
-			GUC_check_errhint("Addresses look like dba@example.com, and are separated by commas.");
+			GUC_check_errdetail("\"%s\" is not a mail address.", address);
+			GUC_check_errhint("Addresses are separated by commas: dba@example.com, boss@example.com.");
 			return false;
 		}
 		pfree(address);
@@ -83,7 +83,7 @@ check_sender(char **newval, void **extra, GucSource source)
 {
 	if (**newval == '\0' || message_is_address(*newval))
 		return true;
-	GUC_check_errdetail("It is not an address of mail, like postgres@db1.example.com.");
+	GUC_check_errdetail("It is not a mail address, such as postgres@db1.example.com.");
 	return false;
 }
 
