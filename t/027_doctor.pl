@@ -52,7 +52,7 @@ sub finds
 
 my $healthy = examine();
 is_deeply([ grep { $_->[0] ne 'ok' } map { @$_ } values %$healthy ], [], 'where all is well nothing is found') or diag(explain($healthy));
-is_deeply([ sort keys %$healthy ], [qw(claim outstanding preload references schedule source source_references upload_dir workers)], 'and it tells what was looked at');
+is_deeply([ sort keys %$healthy ], [qw(claim mail outstanding preload references schedule source source_references upload_dir workers)], 'and it tells what was looked at');
 like($healthy->{upload_dir}[0][1], qr/^"\Q$dir\E" can be read and written$/, 'the directory');
 like($healthy->{claim}[0][1], qr/belongs to this database/, 'its claim');
 like($healthy->{references}[0][1], qr/^12 of 12 audio files are referred to by 12 rows; a run would delete 0$/, 'the references');
