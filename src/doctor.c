@@ -320,7 +320,7 @@ check_undelivered(const Examination *examination, const CleanupPlan *plan)
 	outbox_look(plan->extension, &state);
 	if (state.waiting + state.given_up > 0)
 		say(examination, "mail", "warning",
-			psprintf("%lld mails wait to be sent again and %lld were given up: %s",
+			psprintf("mails that wait to be sent again: %lld, that were given up: %lld; %s",
 					 (long long) state.waiting, (long long) state.given_up,
 					 state.error ? state.error : "the process that sent them was ended"),
 			"SELECT cleanup_send_test_mail() tries it now; cleanup_mail has a row for each.");
@@ -341,8 +341,8 @@ check_mail(const Examination *examination, const CleanupPlan *plan)
 	else
 	{
 		say(examination, "mail", "ok",
-			psprintf("mail about %s goes to %d addresses by %s", mail_settings_about(settings),
-					 settings->n_to, settings->url), NULL);
+			psprintf("mail about %s goes to %d address%s by %s", mail_settings_about(settings),
+					 settings->n_to, settings->n_to == 1 ? "" : "es", settings->url), NULL);
 		check_undelivered(examination, plan);
 	}
 }

@@ -94,7 +94,7 @@ run();
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 3 AND min(tries) >= 1 AND max(tries) >= 2
 	AND min(next_try_at) > now() FROM cleanup_mail}), 'more mails, more tries');
 ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM (' . mail_workers() . ') w'), 'one worker waits');
-is($node->safe_psql('postgres', q{SELECT status || ': ' || (detail ~ '^3 mails wait to be sent again and 0 were given up: .*connect')
+is($node->safe_psql('postgres', q{SELECT status || ': ' || (detail ~ '^mails that wait to be sent again: 3, that were given up: 0; .*connect')
 	FROM cleanup_check() WHERE check_name = 'mail' AND status <> 'ok'}), 'warning: true', 'the doctor sees them');
 
 # delays: 1 min, 5 min, 30 min, 2 h
