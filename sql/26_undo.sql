@@ -19,6 +19,7 @@ BEGIN
 	-- a worker that was asked for may not be there yet
 	PERFORM pg_sleep(0.05);
 	FOR i IN 1..3000 LOOP
+		PERFORM pg_stat_clear_snapshot();
 		PERFORM 1 FROM cleanup_files WHERE state IN ('pending', 'restoring') OR state = 'trashed' AND due_at <= now()
 		UNION ALL SELECT 1 FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain';
 		IF NOT FOUND THEN

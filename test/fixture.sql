@@ -106,13 +106,27 @@ CREATE FUNCTION t.hide_paths(message text) RETURNS text LANGUAGE sql SECURITY DE
 	SELECT regexp_replace(replace(message, current_setting('data_directory'), '$PGDATA'), 'pg_temp_\d+', 'pg_temp')
 $$;
 
+-- wait until no worker is at work any more
+CREATE FUNCTION t.wait_for_quiet() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+	FOR i IN 1..3000 LOOP
+		PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
+		PERFORM 1 FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain';
+		IF NOT FOUND THEN
+			RETURN;
+		END IF;
+	END LOOP;
+END $$;
+
 -- what an error says, and that nothing was touched
 CREATE FUNCTION t.refused(statement text, OUT code text, OUT message text, OUT detail text, OUT hint text, OUT tree text)
 LANGUAGE plpgsql AS $$
 DECLARE
-	before text := CASE WHEN to_regprocedure('t.fingerprint()') IS NOT NULL
-		AND (pg_stat_file(t.dir(), true)).isdir THEN t.fingerprint() END;
+	before text;
 BEGIN
+	PERFORM t.wait_for_quiet();
+	before := CASE WHEN to_regprocedure('t.fingerprint()') IS NOT NULL
+		AND (pg_stat_file(t.dir(), true)).isdir THEN t.fingerprint() END;
 	BEGIN
 		EXECUTE statement;
 		message := 'IT WAS NOT REFUSED';
