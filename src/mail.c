@@ -233,7 +233,7 @@ set_server(CURL * easy, const MailServer *server)
 	curl_easy_setopt(easy, CURLOPT_URL, server->url);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long) server->connect_seconds);
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT, (long) server->total_seconds);
-	curl_easy_setopt(easy, CURLOPT_FTP_RESPONSE_TIMEOUT, (long) server->total_seconds);
+	curl_easy_setopt(easy, CURLOPT_SERVER_RESPONSE_TIMEOUT, (long) server->total_seconds);
 	curl_easy_setopt(easy, CURLOPT_USE_SSL,
 					 (long) (server->tls ? CURLUSESSL_ALL : CURLUSESSL_NONE));
 	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);

@@ -3,10 +3,10 @@
  * mail_worker.c
  *	  The background worker that sends the mails of a database.
  *
- * A mail takes three turns: a transaction that takes it from the outbox and
- * makes it up, the conversation with the mail server, in no transaction at
- * all, and a transaction that records what came of it.  Nobody waits for any
- * of this.
+ * A mail takes four turns: a transaction that takes it from the outbox, one
+ * that makes it up, the conversation with the mail server, in no transaction
+ * at all, and a transaction that records what came of it.  Nobody waits for
+ * any of this, and a mail that cannot be made up keeps no other.
  *
  * One process of a database sends at a time.  Who finds another one at it
  * ends, and is not missed: the other looks into the outbox once more after it
@@ -34,6 +34,7 @@
 #include "src/mail_worker.h"
 #include "src/mailer.h"
 #include "src/outbox.h"
+#include "src/sql.h"
 #include "src/worker.h"
 
 #define STAY_MS		600000
@@ -50,8 +51,9 @@ typedef struct Delivery
 	MemoryContext context;
 	MailSettings *settings;
 	OutboxMail *mail;
-	Message    *message;
-	MailerResult *result;
+	const Extension *extension;
+	Message    *message;		/* NULL: nothing is to be sent */
+	MailerResult *result;		/* NULL: nothing was sent */
 } Delivery;
 
 
@@ -78,30 +80,60 @@ take(Delivery *delivery)
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 
 	delivery->mail = NULL;
+	delivery->message = NULL;
+	delivery->result = NULL;
 	delivery->settings = mail_settings_snapshot();
 	if (extension != NULL && mail_settings_off(delivery->settings) == NULL)
 		delivery->mail = outbox_take(extension, delivery->settings);
-	if (delivery->mail != NULL)
-		delivery->message = mail_report_make(extension, delivery->mail, delivery->settings);
 	MemoryContextSwitchTo(caller);
 	worker_commit();
 	return delivery->mail != NULL;
 }
 
 static void
-send_it(Delivery *delivery)
+compose(void *arg)
 {
+	Delivery   *delivery = arg;
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 
-	delivery->result = NULL;
-	/* a run that is forgotten, or that everybody has heard of, is done */
-	if (delivery->message != NULL && delivery->mail->n_to > 0)
+	delivery->message = mail_report_make(delivery->extension, delivery->mail, delivery->settings);
+	MemoryContextSwitchTo(caller);
+}
+
+/* A run that is forgotten, or that everybody has heard of, is done. */
+static void
+make_up(Delivery *delivery)
+{
+	MemoryContext caller;
+	ErrorData  *error;
+
+	if (delivery->mail->n_to == 0)
+		return;
+	delivery->extension = begin();
+	caller = MemoryContextSwitchTo(delivery->context);
+	if (delivery->extension != NULL && (error = sql_try(compose, delivery)) != NULL)
 	{
-		pgstat_report_activity(STATE_RUNNING, psprintf("sending the mail about run %lld",
-													   (long long) delivery->mail->run_id));
-		delivery->result = mailer_send(delivery->settings, delivery->message);
-		pgstat_report_activity(STATE_IDLE, NULL);
+		delivery->message = NULL;
+		delivery->result = palloc0(sizeof(MailerResult));
+		delivery->result->outcome = MAIL_REFUSED;
+		delivery->result->error = error->message;
 	}
+	MemoryContextSwitchTo(caller);
+	worker_commit();
+}
+
+static void
+send_it(Delivery *delivery)
+{
+	MemoryContext caller;
+
+	if (delivery->message == NULL)
+		return;
+	caller = MemoryContextSwitchTo(delivery->context);
+	pgstat_report_activity(STATE_RUNNING, psprintf("sending the mail about run %lld",
+												   (long long) delivery->mail->run_id));
+	delivery->result = mailer_send(delivery->settings, delivery->message);
+	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -145,6 +177,7 @@ send_all(MemoryContext context)
 
 	while (take(&delivery))
 	{
+		make_up(&delivery);
 		send_it(&delivery);
 		record(&delivery);
 		MemoryContextReset(context);

@@ -165,6 +165,18 @@ foreach my $database (sort keys %databases)
 	is(header($found, 'Subject'), "audio_cleanup on mail/$name: 0 files, 0 B freed, 1 error", "$encoding: the subject");
 	is(scalar @{ $found->{headers} }, 8, "$encoding: no further header");
 }
+
+# a character of EUC_TW that UTF-8 does not have
+$node->safe_psql('postgres', q{CREATE DATABASE taiwan ENCODING 'EUC_TW' LOCALE 'C' TEMPLATE template0});
+$node->psql('taiwan', q{
+	CREATE EXTENSION audio_cleanup;
+	INSERT INTO cleanup_runs (run_id, what, status, requested_by, finished_at, upload_dir, settings) VALUES
+		(7, 'all', 'done', 'me', now(), E'/nowhere/\\xfe\\xfe', '{}'), (8, 'all', 'done', 'me', now(), '/nowhere', '{}');
+	INSERT INTO cleanup_mail (run_id, next_try_at) VALUES (7, now() - interval '1 min'), (8, now());
+	CALL cleanup_run();
+});
+ok($node->poll_query_until('taiwan', q{SELECT bool_and(CASE WHEN run_id = 7 THEN tries = 1 AND next_try_at > now() AND error ~ 'UTF8'
+	ELSE sent_at IS NOT NULL END) FROM cleanup_mail}), 'a mail that cannot be made up keeps no other');
 stop_mail_server($server);
 
 
