@@ -300,7 +300,7 @@ CREATE FUNCTION @extschema@.cleanup_report(
 	OUT errors bigint, OUT restored bigint, OUT blocked bigint)
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
+BEGIN ATOMIC
 	WITH limits AS (
 		SELECT greatest(current_date - since, min(r.started_at)::date)::date AS first
 		FROM @extschema@.cleanup_runs r HAVING count(*) > 0),
@@ -330,8 +330,8 @@ AS $$
 		coalesce(c.failed_sessions, 0), coalesce(r.errors, 0) + coalesce(e.errors, 0), coalesce(e.restored, 0),
 		coalesce(r.blocked, 0)
 	FROM days d LEFT JOIN runs r USING (day) LEFT JOIN condemned c USING (day) LEFT JOIN ended e USING (day)
-	ORDER BY d.day
-$$;
+	ORDER BY d.day;
+END;
 COMMENT ON FUNCTION @extschema@.cleanup_report(interval) IS
 'a row for each day of the session''s time zone, from the first run in that time until today: runs begun; files cleaned (deleted or in the trash) and failed sessions cleaned, by the day on which they were condemned; MiB given back to the file system, errors and files put back, by the day on which that happened; runs that a brake has refused';
 

@@ -62,6 +62,7 @@
 #include "src/run.h"
 #include "src/settings.h"
 #include "src/sources.h"
+#include "src/sql.h"
 #include "src/timetable.h"
 
 COMPAT_MODULE_MAGIC;
@@ -98,6 +99,7 @@ PGDLLEXPORT void _PG_init(void);
 void
 _PG_init(void)
 {
+	sql_init();
 	settings_define();
 	progress_init();
 	launcher_init();

@@ -46,14 +46,36 @@ role_name(Oid role)
 	return quote_identifier(GetUserNameFromId(role, false));
 }
 
+/* As whoever called, who must have the right to grant. */
+static void execute(const char *format,...) pg_attribute_printf(1, 2);
+
+static void
+execute(const char *format,...)
+{
+	StringInfoData sql;
+	va_list		args;
+	int			needed;
+
+	initStringInfo(&sql);
+	do
+	{
+		va_start(args, format);
+		needed = appendStringInfoVA(&sql, format, args);
+		va_end(args);
+		if (needed > 0)
+			enlargeStringInfo(&sql, needed);
+	} while (needed > 0);
+	sql_query(0, NULL, sql.data);
+}
+
 static void
 grant_functions(const Extension *extension, Oid role, const char *const *functions, int n)
 {
 	int			i;
 
 	for (i = 0; i < n; i++)
-		sql_query(0, NULL, "GRANT EXECUTE ON ROUTINE %s.%s TO %s",
-				  extension->schema, functions[i], role_name(role));
+		execute("GRANT EXECUTE ON ROUTINE %s.%s TO %s",
+				extension_schema(extension), functions[i], role_name(role));
 }
 
 static void
@@ -62,8 +84,8 @@ revoke_functions(const Extension *extension, Oid role, const char *const *functi
 	int			i;
 
 	for (i = 0; i < n; i++)
-		sql_query(0, NULL, "REVOKE ALL ON ROUTINE %s.%s FROM %s",
-				  extension->schema, functions[i], role_name(role));
+		execute("REVOKE ALL ON ROUTINE %s.%s FROM %s",
+				extension_schema(extension), functions[i], role_name(role));
 }
 
 void
@@ -79,10 +101,11 @@ access_grant(const Extension *extension, Oid role, const char *level)
 				 errhint("The levels are \"viewer\" and \"operator\".")));
 	access_revoke(extension, role);
 	if (!compat_may_use_schema(extension->namespace_oid, role))
-		sql_query(0, NULL, "GRANT USAGE ON SCHEMA %s TO %s", extension->schema, role_name(role));
+		execute("GRANT USAGE ON SCHEMA %s TO %s",
+				extension_schema(extension), role_name(role));
 	for (i = 0; i < lengthof(viewer_tables); i++)
-		sql_query(0, NULL, "GRANT SELECT ON %s.%s TO %s",
-				  extension->schema, viewer_tables[i], role_name(role));
+		execute("GRANT SELECT ON %s.%s TO %s",
+				extension_schema(extension), viewer_tables[i], role_name(role));
 	grant_functions(extension, role, viewer_functions, lengthof(viewer_functions));
 	if (operator)
 		grant_functions(extension, role, operator_functions, lengthof(operator_functions));
@@ -94,10 +117,11 @@ access_revoke(const Extension *extension, Oid role)
 	int			i;
 
 	for (i = 0; i < lengthof(viewer_tables); i++)
-		sql_query(0, NULL, "REVOKE ALL ON %s.%s FROM %s",
-				  extension->schema, viewer_tables[i], role_name(role));
+		execute("REVOKE ALL ON %s.%s FROM %s",
+				extension_schema(extension), viewer_tables[i], role_name(role));
 	revoke_functions(extension, role, viewer_functions, lengthof(viewer_functions));
 	revoke_functions(extension, role, operator_functions, lengthof(operator_functions));
 	/* or the role could not be dropped */
-	sql_query(0, NULL, "REVOKE USAGE ON SCHEMA %s FROM %s", extension->schema, role_name(role));
+	execute("REVOKE USAGE ON SCHEMA %s FROM %s",
+				extension_schema(extension), role_name(role));
 }

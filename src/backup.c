@@ -27,6 +27,9 @@
 /* a file that was found without its row, and could not be put back */
 #define FOUND_DAYS	30
 
+/* the sequence of the numbers of runs */
+#define RUN_NUMBERS	"cleanup_runs_run_id_seq"
+
 #define IS_BACKUP	"f.state = 'trashed' AND f.due_at > f.condemned_at"
 
 Backup *
@@ -34,14 +37,12 @@ backup_find(const Extension *extension, const char *upload_dir, const char *path
 {
 	const SqlParameter parameters[] = {SQL_TEXT(upload_dir), SQL_TEXT(path)};
 	Backup	   *backup = NULL;
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	if (sql_query(lengthof(parameters), parameters,
-				  "SELECT f.file_id, f.run_id, f.due_at FROM %1$s.cleanup_files f"
-				  " JOIN %1$s.cleanup_runs r ON r.run_id = f.run_id"
+	if (owner_query(extension, lengthof(parameters), parameters,
+				  "SELECT f.file_id, f.run_id, f.due_at FROM @extschema@.cleanup_files f"
+				  " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
 				  " WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND r.upload_dir = $1"
-				  " ORDER BY f.run_id DESC, f.file_id DESC LIMIT 1", extension->schema) > 0)
+				  " ORDER BY f.run_id DESC, f.file_id DESC LIMIT 1") > 0)
 	{
 		backup = palloc(sizeof(Backup));
 		backup->file_id = DatumGetInt64(sql_value(0, 1));
@@ -49,7 +50,6 @@ backup_find(const Extension *extension, const char *upload_dir, const char *path
 		backup->expires_at = DatumGetTimestampTz(sql_value(0, 3));
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return backup;
 }
 
@@ -57,15 +57,12 @@ bool
 backup_exist(const Extension *extension, const char *upload_dir)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(upload_dir)};
-	ActingAs	saved;
 	bool		exist;
 
-	extension_act_as(extension->owner, &saved);
-	exist = sql_query(lengthof(parameters), parameters,
-					  "SELECT FROM %1$s.cleanup_files f JOIN %1$s.cleanup_runs r ON r.run_id = f.run_id"
-					  " WHERE " IS_BACKUP " AND r.upload_dir = $1 LIMIT 1", extension->schema) > 0;
+	exist = owner_query(extension, lengthof(parameters), parameters,
+					  "SELECT FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+					  " WHERE " IS_BACKUP " AND r.upload_dir = $1 LIMIT 1") > 0;
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return exist;
 }
 
@@ -75,17 +72,14 @@ scan_some(const Extension *extension, const char *upload_dir, int64 *file_id,
 		  BackupSink sink, void *arg)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(upload_dir), SQL_INT8(*file_id)};
-	ActingAs	saved;
 	int			n;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	n = sql_query(lengthof(parameters), parameters,
-				  "SELECT f.file_id, f.file FROM %1$s.cleanup_files f"
-				  " JOIN %1$s.cleanup_runs r ON r.run_id = f.run_id"
+	n = owner_query(extension, lengthof(parameters), parameters,
+				  "SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
+				  " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
 				  " WHERE " IS_BACKUP " AND r.upload_dir = $1 AND f.file_id > $2"
-				  " ORDER BY f.file_id LIMIT " CppAsString2(SCAN_ROWS), extension->schema);
-	extension_stop_acting(&saved);
+				  " ORDER BY f.file_id LIMIT " CppAsString2(SCAN_ROWS));
 	for (i = 0; i < n; i++)
 	{
 		char	   *path = sql_text(i, 2);
@@ -123,15 +117,12 @@ int
 backup_newest(const Extension *extension, const int64 *file_ids, int n, BackupFile **files)
 {
 	const SqlParameter parameters[] = {{INT8ARRAYOID, make_array(file_ids, n), false}};
-	ActingAs	saved;
 	int			newest;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	newest = sql_query(lengthof(parameters), parameters,
-					   "SELECT DISTINCT ON (file) file_id, file FROM %s.cleanup_files"
-					   " WHERE file_id = ANY ($1) AND state = 'trashed' ORDER BY file, run_id DESC, file_id DESC",
-					   extension->schema);
+	newest = owner_query(extension, lengthof(parameters), parameters,
+					   "SELECT DISTINCT ON (file) file_id, file FROM @extschema@.cleanup_files"
+					   " WHERE file_id = ANY ($1) AND state = 'trashed' ORDER BY file, run_id DESC, file_id DESC");
 	*files = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(BackupFile) * Max(newest, 1));
 	for (i = 0; i < newest; i++)
 	{
@@ -139,7 +130,6 @@ backup_newest(const Extension *extension, const int64 *file_ids, int n, BackupFi
 		(*files)[i].path = sql_text(i, 2);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return newest;
 }
 
@@ -149,15 +139,12 @@ backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n, 
 	const SqlParameter parameters[] = {
 		{INT8ARRAYOID, make_array(file_ids, n), false}, SQL_TEXT(reason)
 	};
-	ActingAs	saved;
 	int64		marked;
 
-	extension_act_as(extension->owner, &saved);
-	marked = sql_query(lengthof(parameters), parameters,
-					   "UPDATE %s.cleanup_files f SET state = 'restoring', error = $2,"
+	marked = owner_query(extension, lengthof(parameters), parameters,
+					   "UPDATE @extschema@.cleanup_files f SET state = 'restoring', error = $2,"
 					   " due_at = greatest(f.due_at, now() + '1 day')"
-					   " WHERE f.file_id = ANY ($1) AND f.state = 'trashed'", extension->schema);
-	extension_stop_acting(&saved);
+					   " WHERE f.file_id = ANY ($1) AND f.state = 'trashed'");
 	return marked;
 }
 
@@ -169,16 +156,13 @@ backup_places(const Extension *extension, const char *upload_dir)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(upload_dir)};
 	List	   *places = NIL;
-	ActingAs	saved;
 	int			n;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	n = sql_query(lengthof(parameters), parameters,
+	n = owner_query(extension, lengthof(parameters), parameters,
 				  "SELECT DISTINCT ON (settings ->> 'backup_dir', settings ->> 'backup_owner') settings"
-				  " FROM %s.cleanup_runs WHERE upload_dir = $1"
-				  " AND settings ->> 'backup_dir' <> '' AND settings ? 'backup_owner'",
-				  extension->schema);
+				  " FROM @extschema@.cleanup_runs WHERE upload_dir = $1"
+				  " AND settings ->> 'backup_dir' <> '' AND settings ? 'backup_owner'");
 	for (i = 0; i < n; i++)
 	{
 		BackupPlace *place = palloc(sizeof(BackupPlace));
@@ -188,7 +172,6 @@ backup_places(const Extension *extension, const char *upload_dir)
 		places = lappend(places, place);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return places;
 }
 
@@ -196,19 +179,15 @@ int
 backup_unknown_runs(const Extension *extension, int64 *runs, int n)
 {
 	const SqlParameter parameters[] = {{INT8ARRAYOID, make_array(runs, n), false}};
-	ActingAs	saved;
 	int			unknown;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	unknown = sql_query(lengthof(parameters), parameters,
+	unknown = owner_query(extension, lengthof(parameters), parameters,
 						"SELECT u FROM pg_catalog.unnest($1) u"
-						" WHERE NOT EXISTS (SELECT FROM %s.cleanup_runs r WHERE r.run_id = u) ORDER BY u",
-						extension->schema);
+						" WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_runs r WHERE r.run_id = u) ORDER BY u");
 	for (i = 0; i < unknown; i++)
 		runs[i] = DatumGetInt64(sql_value(i, 1));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return unknown;
 }
 
@@ -218,32 +197,29 @@ backup_runs_elsewhere(const Extension *extension, const char *upload_dir, int64 
 	const SqlParameter parameters[] = {
 		{INT8ARRAYOID, make_array(runs, n), false}, SQL_TEXT(upload_dir)
 	};
-	ActingAs	saved;
 	int			elsewhere;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	elsewhere = sql_query(lengthof(parameters), parameters,
-						  "SELECT run_id FROM %s.cleanup_runs WHERE run_id = ANY ($1) AND upload_dir <> $2"
-						  " ORDER BY run_id", extension->schema);
+	elsewhere = owner_query(extension, lengthof(parameters), parameters,
+						  "SELECT run_id FROM @extschema@.cleanup_runs WHERE run_id = ANY ($1) AND upload_dir <> $2"
+						  " ORDER BY run_id");
 	for (i = 0; i < elsewhere; i++)
 		runs[i] = DatumGetInt64(sql_value(i, 1));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return elsewhere;
 }
 
 int64
 backup_new_run(const Extension *extension)
 {
-	ActingAs	saved;
+	const SqlParameter parameters[] = {
+		{REGCLASSOID, ObjectIdGetDatum(extension_relation(extension, RUN_NUMBERS)), false}
+	};
 	int64		run_id;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(0, NULL, "SELECT pg_catalog.nextval('%s.cleanup_runs_run_id_seq')", extension->schema);
+	owner_query(extension, lengthof(parameters), parameters, "SELECT pg_catalog.nextval($1)");
 	run_id = DatumGetInt64(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return run_id;
 }
 
@@ -255,16 +231,12 @@ backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), SQL_TEXT(path), SQL_INT8(identity->size), SQL_INT8(identity->mtime_ns)
 	};
-	ActingAs	saved;
 	bool		recorded;
 
-	extension_act_as(extension->owner, &saved);
-	recorded = sql_query(lengthof(parameters), parameters,
-						 "SELECT FROM %s.cleanup_files WHERE run_id = $1 AND file = $2 COLLATE \"C\""
-						 " AND state IN ('pending', 'trashed', 'restoring') AND size = $3 AND mtime_ns = $4 LIMIT 1",
-						 extension->schema) > 0;
+	recorded = owner_query(extension, lengthof(parameters), parameters,
+						 "SELECT FROM @extschema@.cleanup_files WHERE run_id = $1 AND file = $2 COLLATE \"C\""
+						 " AND state IN ('pending', 'trashed', 'restoring') AND size = $3 AND mtime_ns = $4 LIMIT 1") > 0;
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return recorded;
 }
 
@@ -273,21 +245,19 @@ backup_record_run(const Extension *extension, int64 run_id, const char *upload_d
 {
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)),
-		SQL_TEXT(upload_dir), {JSONBOID, JsonbPGetDatum(settings), false}
+		SQL_TEXT(upload_dir), {JSONBOID, JsonbPGetDatum(settings), false},
+		{REGCLASSOID, ObjectIdGetDatum(extension_relation(extension, RUN_NUMBERS)), false}
 	};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "INSERT INTO %s.cleanup_runs (run_id, what, status, message, requested_by, upload_dir,"
+	owner_query(extension, 4, parameters,
+			  "INSERT INTO @extschema@.cleanup_runs (run_id, what, status, message, requested_by, upload_dir,"
 			  "  settings, finished_at)"
 			  " VALUES ($1, 'all', 'interrupted', 'this database does not know the run; its files were found in the trash',"
-			  "  $2, $3, $4, pg_catalog.clock_timestamp())", extension->schema);
-	sql_query(1, parameters,
-			  "SELECT pg_catalog.setval('%1$s.cleanup_runs_run_id_seq', $1) FROM %1$s.cleanup_runs_run_id_seq"
-			  " WHERE last_value < $1 OR last_value = $1 AND NOT is_called", extension->schema);
+			  "  $2, $3, $4, pg_catalog.clock_timestamp())");
+	owner_query(extension, lengthof(parameters), parameters,
+			  "SELECT pg_catalog.setval($5, $1) FROM @extschema@.cleanup_runs_run_id_seq"
+			  " WHERE last_value < $1 OR last_value = $1 AND NOT is_called");
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 }
 
 void
@@ -299,17 +269,13 @@ backup_record_file(const Extension *extension, int64 run_id, const char *path,
 		SQL_TEXT(error), SQL_INT8(identity->size), SQL_INT8((int64) identity->inode),
 		SQL_INT8(identity->mtime_ns), SQL_INT8(identity->ctime_ns), SQL_INT8(identity->btime_ns)
 	};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "INSERT INTO %s.cleanup_files (run_id, file, reason, state, error, size, modified_at, due_at,"
+	owner_query(extension, lengthof(parameters), parameters,
+			  "INSERT INTO @extschema@.cleanup_files (run_id, file, reason, state, error, size, modified_at, due_at,"
 			  "  finished_at, inode, mtime_ns, ctime_ns, btime_ns)"
 			  " VALUES ($1, $2, 'unknown', $3, $4, $5, pg_catalog.to_timestamp($7 / 1e9),"
 			  "  now() + '" CppAsString2(FOUND_DAYS) " days',"
-			  "  CASE WHEN $3 <> 'trashed' THEN pg_catalog.clock_timestamp() END, $6, $7, $8, $9)",
-			  extension->schema);
-	sql_query(1, parameters,
-			  "UPDATE %s.cleanup_runs SET files = files + 1 WHERE run_id = $1", extension->schema);
-	extension_stop_acting(&saved);
+			  "  CASE WHEN $3 <> 'trashed' THEN pg_catalog.clock_timestamp() END, $6, $7, $8, $9)");
+	owner_query(extension, 1, parameters,
+			  "UPDATE @extschema@.cleanup_runs SET files = files + 1 WHERE run_id = $1");
 }

@@ -159,13 +159,11 @@ static bool
 find_twin(const Extension *extension, const char *condition, const char *value, Claim *claim)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(value)};
-	ActingAs	saved;
 	bool		found;
 
-	extension_act_as(extension->owner, &saved);
-	found = sql_query(lengthof(parameters), parameters,
-					  "SELECT uuid::text, grace_from, confirmed FROM %s.cleanup_claims WHERE %s"
-					  " ORDER BY claimed_at DESC LIMIT 1", extension->schema, condition) > 0;
+	found = owner_query(extension, lengthof(parameters), parameters,
+						psprintf("SELECT uuid::text, grace_from, confirmed FROM @extschema@.cleanup_claims"
+								 " WHERE %s ORDER BY claimed_at DESC LIMIT 1", condition)) > 0;
 	if (found)
 	{
 		claim->uuid = sql_text(0, 1);
@@ -173,7 +171,6 @@ find_twin(const Extension *extension, const char *condition, const char *value, 
 		claim->grace_from = sql_is_null(0, 2) ? 0 : DatumGetTimestampTz(sql_value(0, 2));
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return found;
 }
 
@@ -290,33 +287,26 @@ void
 claim_confirm(const Extension *extension, const Claim *claim, const char *upload_dir)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(claim->uuid), SQL_TEXT(upload_dir)};
-	ActingAs	saved;
 
 	if (claim->confirmed)
 		return;
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "UPDATE %s.cleanup_claims SET confirmed = true, upload_dir = $2"
-			  " WHERE uuid::text = $1 AND NOT confirmed", extension->schema);
-	extension_stop_acting(&saved);
+	owner_query(extension, lengthof(parameters), parameters,
+			  "UPDATE @extschema@.cleanup_claims SET confirmed = true, upload_dir = $2"
+			  " WHERE uuid::text = $1 AND NOT confirmed");
 }
 
 char *
 claim_take(const Extension *extension, const char *upload_dir, bool grace, const char **uuid)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(upload_dir), SQL_BOOL(grace)};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(1, parameters, "DELETE FROM %s.cleanup_claims WHERE upload_dir = $1",
-			  extension->schema);
-	sql_query(lengthof(parameters), parameters,
-			  "INSERT INTO %s.cleanup_claims (uuid, upload_dir, grace_from)"
+	owner_query(extension, 1, parameters, "DELETE FROM @extschema@.cleanup_claims WHERE upload_dir = $1");
+	owner_query(extension, lengthof(parameters), parameters,
+			  "INSERT INTO @extschema@.cleanup_claims (uuid, upload_dir, grace_from)"
 			  " VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
-			  " RETURNING uuid::text", extension->schema);
+			  " RETURNING uuid::text");
 	*uuid = sql_text(0, 1);
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return claim_text(*uuid);
 }
 
@@ -345,18 +335,14 @@ void
 claim_confirm_all(const Extension *extension)
 {
 	List	   *directories = NIL;
-	ActingAs	saved;
 	ListCell   *lc;
 	int			n;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	n = sql_query(0, NULL, "SELECT upload_dir FROM %s.cleanup_claims WHERE NOT confirmed",
-				  extension->schema);
+	n = owner_query(extension, 0, NULL, "SELECT upload_dir FROM @extschema@.cleanup_claims WHERE NOT confirmed");
 	for (i = 0; i < n; i++)
 		directories = lappend(directories, sql_text(i, 1));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	foreach(lc, directories)
 		confirm_directory(extension, lfirst(lc));
 }

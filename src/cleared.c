@@ -29,17 +29,13 @@ cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(source->name)};
 	TupleDesc	desc;
 	Tuplestorestate *values = sources_copy_columns(source, failed_before, sessions, &desc);
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
 	sql_show_tuplestore("cleanup_values", values, desc);
-	sql_query(lengthof(parameters), parameters,
-			  "INSERT INTO %s.cleanup_cleared (run_id, source, session_id, column_name, value)"
-			  " SELECT $1, $2, v.session_id, v.column_name, v.value FROM cleanup_values v",
-			  extension->schema);
+	owner_query(extension, lengthof(parameters), parameters,
+			  "INSERT INTO @extschema@.cleanup_cleared (run_id, source, session_id, column_name, value)"
+			  " SELECT $1, $2, v.session_id, v.column_name, v.value FROM cleanup_values v");
 	sql_hide_tuplestore("cleanup_values");
 	tuplestore_end(values);
-	extension_stop_acting(&saved);
 }
 
 /* One source and column whose values come back. */
@@ -81,13 +77,10 @@ forget(const Refill *refill)
 		SQL_INT8(refill->run_id), SQL_TEXT(refill->source), SQL_TEXT(refill->column),
 		{TEXTARRAYOID, refill->refilled, false}
 	};
-	ActingAs	saved;
 
-	extension_act_as(refill->extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "DELETE FROM %s.cleanup_cleared WHERE run_id = $1 AND source = $2 AND column_name = $3"
-			  " AND session_id = ANY ($4)", refill->extension->schema);
-	extension_stop_acting(&saved);
+	owner_query(refill->extension, lengthof(parameters), parameters,
+			  "DELETE FROM @extschema@.cleanup_cleared WHERE run_id = $1 AND source = $2 AND column_name = $3"
+			  " AND session_id = ANY ($4)");
 }
 
 static void
@@ -132,17 +125,15 @@ query_refills(const Extension *extension, int64 run_id, Datum sources, Datum ses
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), {TEXTARRAYOID, sources, false}, {TEXTARRAYOID, sessions, false}
 	};
-	ActingAs	saved;
 	int			n;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	n = sql_query(lengthof(parameters), parameters,
+	n = owner_query(extension, lengthof(parameters), parameters,
 				  "SELECT c.source, c.column_name::text, pg_catalog.array_agg(c.session_id ORDER BY c.session_id),"
 				  "  pg_catalog.array_agg(c.value ORDER BY c.session_id)"
-				  " FROM %s.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
+				  " FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
 				  "  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
-				  " GROUP BY c.source, c.column_name ORDER BY c.source, c.column_name", extension->schema);
+				  " GROUP BY c.source, c.column_name ORDER BY c.source, c.column_name");
 	*refills = palloc0(sizeof(Refill) * Max(n, 1));
 	for (i = 0; i < n; i++)
 	{
@@ -154,7 +145,6 @@ query_refills(const Extension *extension, int64 run_id, Datum sources, Datum ses
 		(*refills)[i].values = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 4)));
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return n;
 }
 
@@ -228,14 +218,12 @@ cleared_retry(const Extension *extension, int64 run_id, int wait_ms, List **erro
 	bool		found;
 	Datum		sources = (Datum) 0;
 	Datum		sessions = (Datum) 0;
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
+	owner_query(extension, lengthof(parameters), parameters,
 			  "SELECT pg_catalog.array_agg(t.source), pg_catalog.array_agg(t.session_id)"
-			  " FROM (SELECT c.source, c.session_id FROM %1$s.cleanup_cleared c"
-			  "  JOIN %1$s.cleanup_files f ON f.run_id = c.run_id AND f.source = c.source AND f.session_id = c.session_id"
-			  "  WHERE c.run_id = $1 AND f.state = 'restored' GROUP BY 1, 2) t", extension->schema);
+			  " FROM (SELECT c.source, c.session_id FROM @extschema@.cleanup_cleared c"
+			  "  JOIN @extschema@.cleanup_files f ON f.run_id = c.run_id AND f.source = c.source AND f.session_id = c.session_id"
+			  "  WHERE c.run_id = $1 AND f.state = 'restored' GROUP BY 1, 2) t");
 	found = !sql_is_null(0, 1);
 	if (found)
 	{
@@ -243,6 +231,5 @@ cleared_retry(const Extension *extension, int64 run_id, int wait_ms, List **erro
 		sessions = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 2)));
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return found ? refill_sessions(extension, run_id, sources, sessions, wait_ms, errors, n_errors) : NIL;
 }

@@ -75,6 +75,13 @@
 #define compat_wait_event(name) WaitEventExtensionNew(name)
 #endif
 
+/* 19: post_parse_analyze_hook may not change it */
+#if PG_VERSION_NUM < 190000
+#define COMPAT_JUMBLE_STATE JumbleState
+#else
+#define COMPAT_JUMBLE_STATE const JumbleState
+#endif
+
 /* 18: a portal is always run once */
 #if PG_VERSION_NUM < 180000
 #define compat_portal_run(portal, receiver, completion) \

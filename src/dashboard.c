@@ -121,16 +121,11 @@ static Jsonb *
 query_figures(const Extension *extension, Jsonb *look)
 {
 	const SqlParameter parameters[] = {{JSONBOID, JsonbPGetDatum(look), false}};
-	ActingAs	saved;
 	Jsonb	   *result;
 
-	extension_act_as(extension->owner, &saved);
-	/* to compile so long a statement takes longer than to execute it */
-	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	sql_query(lengthof(parameters), parameters, "%s", extension_statement(extension, dashboard_sql));
+	owner_query(extension, lengthof(parameters), parameters, dashboard_sql);
 	result = DatumGetJsonbPCopy(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return result;
 }
 

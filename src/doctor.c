@@ -245,22 +245,19 @@ check_settings(const Examination *examination, const CleanupPlan *plan)
 static void
 check_outstanding(const Examination *examination, const CleanupPlan *plan)
 {
-	ActingAs	saved;
 	int64		pending;
 	int64		due;
 
 	/* backups that have expired wait for the next night */
-	extension_act_as(plan->extension->owner, &saved);
-	sql_query(0, NULL,
+	owner_query(plan->extension, 0, NULL,
 			  "SELECT count(*) FILTER (WHERE state IN ('pending', 'restoring')),"
 			  " count(*) FILTER (WHERE state = 'trashed' AND due_at <= clock_timestamp()"
 			  "  - CASE WHEN due_at > condemned_at THEN interval '25 hours' ELSE interval '0' END)"
-			  " FROM %s.cleanup_files WHERE state IN ('pending', 'restoring', 'trashed')"
-			  " AND condemned_at < now() - interval '1 minute'", plan->extension->schema);
+			  " FROM @extschema@.cleanup_files WHERE state IN ('pending', 'restoring', 'trashed')"
+			  " AND condemned_at < now() - interval '1 minute'");
 	pending = DatumGetInt64(sql_value(0, 1));
 	due = DatumGetInt64(sql_value(0, 2));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 
 	if (pending + due > 0)
 		say(examination, "outstanding", "warning",
@@ -275,22 +272,18 @@ check_outstanding(const Examination *examination, const CleanupPlan *plan)
 static void
 check_backups(const Examination *examination, const CleanupPlan *plan)
 {
-	ActingAs	saved;
 	int64		backups;
 	int64		stuck;
 	double		mib;
 
-	extension_act_as(plan->extension->owner, &saved);
-	sql_query(0, NULL,
+	owner_query(plan->extension, 0, NULL,
 			  "SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL),"
 			  " coalesce(pg_catalog.sum(size), 0)::float8 / 1048576"
-			  " FROM %s.cleanup_files WHERE state = 'trashed' AND due_at > condemned_at",
-			  plan->extension->schema);
+			  " FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at > condemned_at");
 	backups = DatumGetInt64(sql_value(0, 1));
 	stuck = DatumGetInt64(sql_value(0, 2));
 	mib = DatumGetFloat8(sql_value(0, 3));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 
 	if (stuck > 0)
 		say(examination, "backups", "warning",

@@ -17,7 +17,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_collation.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
@@ -25,7 +26,6 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -55,8 +55,6 @@ extension_lookup(bool missing_ok)
 		extension->oid = DatumGetObjectId(sql_value(0, 1));
 		extension->owner = DatumGetObjectId(sql_value(0, 2));
 		extension->namespace_oid = DatumGetObjectId(sql_value(0, 3));
-		extension->schema =
-			quote_identifier(get_namespace_name(extension->namespace_oid));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	if (extension == NULL && !missing_ok)
@@ -67,13 +65,29 @@ extension_lookup(bool missing_ok)
 	return extension;
 }
 
-char *
-extension_statement(const Extension *extension, const char *sql)
+const char *
+extension_schema(const Extension *extension)
 {
-	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID,
-													   CStringGetTextDatum(sql),
-													   CStringGetTextDatum("@extschema@"),
-													   CStringGetTextDatum(extension->schema)));
+	const char *name = get_namespace_name(extension->namespace_oid);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" was dropped", EXTENSION_NAME)));
+	return quote_identifier(name);
+}
+
+Oid
+extension_relation(const Extension *extension, const char *name)
+{
+	Oid			relation = get_relname_relid(name, extension->namespace_oid);
+
+	if (!OidIsValid(relation) ||
+		getExtensionOfObject(RelationRelationId, relation) != extension->oid)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s\" of extension \"%s\" does not exist", name, EXTENSION_NAME)));
+	return relation;
 }
 
 
@@ -261,42 +275,11 @@ acquire_run_lock(void *arg)
 	(void) LockAcquire(&lock->tag, ExclusiveLock, lock->session, false);
 }
 
-/*
- * Our statements name the schema, and the owner of a schema may rename it and
- * put another in its place, whose tables have triggers: nobody may until the
- * end of this transaction.
- */
-static void
-hold_schema(const Extension *extension)
-{
-	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(extension->namespace_oid), false}};
-	ActingAs	saved;
-	bool		same;
-
-	extension_act_as(extension->owner, &saved);
-	same = sql_query(lengthof(parameters), parameters,
-					 "SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace"
-					 " WHERE oid OPERATOR(pg_catalog.=) $1 FOR KEY SHARE") > 0 &&
-		strcmp(quote_identifier(get_namespace_name(extension->namespace_oid)),
-			   extension->schema) == 0 &&
-		strcmp(sql_text(0, 1), extension->schema) == 0;
-	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
-	if (!same)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the schema of extension \"%s\" has just been renamed", EXTENSION_NAME),
-				 errhint("Try again.")));
-}
-
 bool
 extension_guard(const Extension *extension)
 {
 	LockDatabaseObject(ExtensionRelationId, extension->oid, 0, AccessShareLock);
-	if (get_extension_oid(EXTENSION_NAME, true) != extension->oid)
-		return false;
-	hold_schema(extension);
-	return true;
+	return get_extension_oid(EXTENSION_NAME, true) == extension->oid;
 }
 
 static void

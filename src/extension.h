@@ -20,7 +20,6 @@ typedef struct Extension
 	Oid			oid;
 	Oid			owner;
 	Oid			namespace_oid;
-	const char *schema;			/* quoted as an identifier */
 } Extension;
 
 /*
@@ -30,8 +29,11 @@ typedef struct Extension
  */
 extern Extension *extension_lookup(bool missing_ok);
 
-/* A statement that says @extschema@, as the extension's script does, for sql_query(). */
-extern char *extension_statement(const Extension *extension, const char *sql);
+/* Returns the name of the extension's schema as of now, quoted as an identifier. */
+extern const char *extension_schema(const Extension *extension);
+
+/* Returns the OID of the table or sequence `name` of the extension; ERROR if it has none. */
+extern Oid	extension_relation(const Extension *extension, const char *name);
 
 typedef struct ActingAs
 {
@@ -69,9 +71,8 @@ extern void extension_stop_acting(const ActingAs *saved);
 
 /*
  * Keep DROP EXTENSION waiting until the end of the transaction, before any of
- * our tables is locked: it locks them in an order of its own; and ALTER SCHEMA
- * RENAME.  Returns false if the extension was dropped before.  Needs SPI, in a
- * transaction that may write.
+ * our tables is locked: it locks them in an order of its own.  Returns false
+ * if the extension was dropped before.
  */
 extern bool extension_guard(const Extension *extension);
 

@@ -24,19 +24,15 @@ hold_find(const Extension *extension, const char *path)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(path)};
 	Hold	   *hold = NULL;
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	if (sql_query(lengthof(parameters), parameters,
-				  "SELECT held_by, reason FROM %s.cleanup_holds WHERE file = $1 COLLATE \"C\"",
-				  extension->schema) > 0)
+	if (owner_query(extension, lengthof(parameters), parameters,
+				  "SELECT held_by, reason FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0)
 	{
 		hold = palloc(sizeof(Hold));
 		hold->held_by = sql_text(0, 1);
 		hold->reason = sql_text(0, 2);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return hold;
 }
 
@@ -46,27 +42,19 @@ hold_add(const Extension *extension, const char *path, const char *reason)
 	const SqlParameter parameters[] = {
 		SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))
 	};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "INSERT INTO %s.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
-			  " ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT",
-			  extension->schema);
-	extension_stop_acting(&saved);
+	owner_query(extension, lengthof(parameters), parameters,
+			  "INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
+			  " ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
 }
 
 bool
 hold_remove(const Extension *extension, const char *path)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(path)};
-	ActingAs	saved;
 	bool		removed;
 
-	extension_act_as(extension->owner, &saved);
-	removed = sql_query(lengthof(parameters), parameters,
-						"DELETE FROM %s.cleanup_holds WHERE file = $1 COLLATE \"C\"",
-						extension->schema) > 0;
-	extension_stop_acting(&saved);
+	removed = owner_query(extension, lengthof(parameters), parameters,
+						"DELETE FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0;
 	return removed;
 }

@@ -36,16 +36,13 @@ ledger_begin_run(const Extension *extension, const LedgerRun *run)
 		{JSONBOID, JsonbPGetDatum(run->settings), false},
 		{DATEOID, DateADTGetDatum(run->scheduled_for), run->scheduled_for == LEDGER_NO_DAY}
 	};
-	ActingAs	saved;
 	int64		run_id;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "INSERT INTO %s.cleanup_runs (what, trigger, requested_by, status, upload_dir, settings, scheduled_for)"
-			  " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING run_id", extension->schema);
+	owner_query(extension, lengthof(parameters), parameters,
+			  "INSERT INTO @extschema@.cleanup_runs (what, trigger, requested_by, status, upload_dir, settings, scheduled_for)"
+			  " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING run_id");
 	run_id = DatumGetInt64(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return run_id;
 }
 
@@ -55,13 +52,10 @@ ledger_set_backup_owner(const Extension *extension, int64 run_id, const char *ow
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), SQL_TEXT(SETTINGS_BACKUP_OWNER), SQL_TEXT(owner)
 	};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "UPDATE %s.cleanup_runs SET settings = settings || pg_catalog.jsonb_build_object($2, $3)"
-			  " WHERE run_id = $1", extension->schema);
-	extension_stop_acting(&saved);
+	owner_query(extension, lengthof(parameters), parameters,
+			  "UPDATE @extschema@.cleanup_runs SET settings = settings || pg_catalog.jsonb_build_object($2, $3)"
+			  " WHERE run_id = $1");
 }
 
 void
@@ -72,52 +66,42 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 		SQL_INT8(run_id), SQL_INT8(condemned->n_orphans), SQL_INT8(condemned->n_sessions),
 		SQL_INT8(condemned->n_files)
 	};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
-	sql_query(lengthof(of_files), of_files,
-			  "INSERT INTO %s.cleanup_files (run_id, file, reason, source, session_id, size,"
+	owner_query(extension, lengthof(of_files), of_files,
+			  "INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size,"
 			  "  modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
 			  " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
 			  "  c.source, c.session, c.size, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
 			  "  now() + pg_catalog.make_interval(days => $2),"
 			  "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
-			  " FROM cleanup_condemned c", extension->schema);
+			  " FROM cleanup_condemned c");
 	sql_hide_tuplestore("cleanup_condemned");
-	sql_query(lengthof(of_run), of_run,
-			  "UPDATE %s.cleanup_runs SET orphaned_files = orphaned_files + $2,"
-			  " failed_sessions = failed_sessions + $3, files = files + $4 WHERE run_id = $1",
-			  extension->schema);
-	extension_stop_acting(&saved);
+	owner_query(extension, lengthof(of_run), of_run,
+			  "UPDATE @extschema@.cleanup_runs SET orphaned_files = orphaned_files + $2,"
+			  " failed_sessions = failed_sessions + $3, files = files + $4 WHERE run_id = $1");
 }
 
 void
 ledger_end_batches(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "UPDATE %s.cleanup_runs SET status = 'pending'"
-			  " WHERE run_id = $1 AND status = 'running'", extension->schema);
-	extension_stop_acting(&saved);
+	owner_query(extension, lengthof(parameters), parameters,
+			  "UPDATE @extschema@.cleanup_runs SET status = 'pending'"
+			  " WHERE run_id = $1 AND status = 'running'");
 }
 
 void
 ledger_cut_short(const Extension *extension, int64 run_id, const char *status, const char *message)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(status), SQL_TEXT(message)};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "UPDATE %s.cleanup_runs SET message = $3,"
+	owner_query(extension, lengthof(parameters), parameters,
+			  "UPDATE @extschema@.cleanup_runs SET message = $3,"
 			  " status = CASE WHEN files = 0 OR $2 = 'interrupted' THEN $2 ELSE 'pending' END,"
 			  " finished_at = CASE WHEN files = 0 THEN pg_catalog.clock_timestamp() END"
-			  " WHERE run_id = $1 AND status = 'running'", extension->schema);
-	extension_stop_acting(&saved);
+			  " WHERE run_id = $1 AND status = 'running'");
 }
 
 
@@ -141,23 +125,19 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 {
 	const SqlParameter parameters[] = {SQL_INT8(only_run)};
 	List	   *runs = NIL;
-	ActingAs	saved;
 	int			n;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	n = sql_query(lengthof(parameters), parameters,
-				  "SELECT r.run_id, r.upload_dir, r.settings, r.trigger, r.files FROM %1$s.cleanup_runs r"
-				  " WHERE r.run_id IN (SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'pending'"
-				  "  UNION SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'restoring'"
-				  "  UNION SELECT f.run_id FROM %1$s.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
-				  "  UNION SELECT u.run_id FROM %1$s.cleanup_runs u WHERE u.finished_at IS NULL)"
-				  " AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id",
-				  extension->schema);
+	n = owner_query(extension, lengthof(parameters), parameters,
+				  "SELECT r.run_id, r.upload_dir, r.settings, r.trigger, r.files FROM @extschema@.cleanup_runs r"
+				  " WHERE r.run_id IN (SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'pending'"
+				  "  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'restoring'"
+				  "  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
+				  "  UNION SELECT u.run_id FROM @extschema@.cleanup_runs u WHERE u.finished_at IS NULL)"
+				  " AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id");
 	for (i = 0; i < n; i++)
 		runs = lappend(runs, read_work(i));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return runs;
 }
 
@@ -166,15 +146,11 @@ ledger_run(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
 	LedgerWork *work = NULL;
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	if (sql_query(lengthof(parameters), parameters,
-				  "SELECT run_id, upload_dir, settings, trigger, files FROM %s.cleanup_runs WHERE run_id = $1",
-				  extension->schema) > 0)
+	if (owner_query(extension, lengthof(parameters), parameters,
+				  "SELECT run_id, upload_dir, settings, trigger, files FROM @extschema@.cleanup_runs WHERE run_id = $1") > 0)
 		work = read_work(0);
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return work;
 }
 
@@ -190,16 +166,14 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 		[LEDGER_RESTORING] = "state = 'restoring'",
 	};
 	LedgerFile *files;
-	ActingAs	saved;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	*n = sql_query(lengthof(parameters), parameters,
-				   "SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at,"
+	*n = owner_query(extension, lengthof(parameters), parameters,
+				   psprintf("SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at,"
 				   " source, session_id, error, restore_as, state = 'pending' OR due_at <= clock_timestamp(),"
 				   " due_at > condemned_at"
-				   " FROM %s.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
-				   " ORDER BY file_id LIMIT $3", extension->schema, conditions[kind]);
+				   " FROM @extschema@.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
+				   " ORDER BY file_id LIMIT $3", conditions[kind]));
 	files = palloc0(sizeof(LedgerFile) * Max(*n, 1));
 	for (i = 0; i < *n; i++)
 	{
@@ -219,7 +193,6 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 		files[i].is_backup = DatumGetBool(sql_value(i, 14));
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return files;
 }
 
@@ -228,20 +201,17 @@ ledger_still_due(const Extension *extension, int64 run_id, int64 first, int64 la
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(first), SQL_INT8(last)};
 	int64	   *due;
-	ActingAs	saved;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	*n = sql_query(lengthof(parameters), parameters,
-				   "SELECT f.file_id FROM %1$s.cleanup_files f WHERE f.run_id = $1"
+	*n = owner_query(extension, lengthof(parameters), parameters,
+				   "SELECT f.file_id FROM @extschema@.cleanup_files f WHERE f.run_id = $1"
 				   " AND f.file_id BETWEEN $2 AND $3 AND f.state = 'trashed' AND f.due_at <= clock_timestamp()"
-				   " AND NOT EXISTS (SELECT FROM %1$s.cleanup_holds h WHERE h.file = f.file)"
-				   " ORDER BY f.file_id", extension->schema);
+				   " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_holds h WHERE h.file = f.file)"
+				   " ORDER BY f.file_id");
 	due = palloc(sizeof(int64) * Max(*n, 1));
 	for (i = 0; i < *n; i++)
 		due[i] = DatumGetInt64(sql_value(i, 1));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return due;
 }
 
@@ -301,8 +271,8 @@ ledger_record(const Extension *extension, const LedgerFile *files, int n)
 	extension_act_as(extension->owner, &saved);
 	extension_join_by_hash();
 	sql_show_tuplestore("cleanup_records", store, desc);
-	sql_query(lengthof(parameters), parameters,
-			  "UPDATE %s.cleanup_files f SET state = u.state, error = u.error,"
+	owner_query(extension, lengthof(parameters), parameters,
+			  "UPDATE @extschema@.cleanup_files f SET state = u.state, error = u.error,"
 			  "  freed = CASE WHEN u.state = 'deleted' THEN u.freed END,"
 			  "  finished_at = CASE WHEN u.state NOT IN ('trashed', 'restoring') THEN pg_catalog.clock_timestamp() END,"
 			  "  restore_as = u.restore_as,"
@@ -310,7 +280,7 @@ ledger_record(const Extension *extension, const LedgerFile *files, int n)
 			  "   THEN greatest(f.due_at, now() + '30 days') ELSE f.due_at END"
 			  " FROM cleanup_records u"
 			  " WHERE f.file_id = u.file_id AND f.state IN ('pending', 'trashed', 'restoring')"
-			  "  AND f.file_id BETWEEN $1 AND $2", extension->schema);
+			  "  AND f.file_id BETWEEN $1 AND $2");
 	sql_hide_tuplestore("cleanup_records");
 	tuplestore_end(store);
 	extension_stop_acting(&saved);
@@ -320,11 +290,9 @@ bool
 ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-	ActingAs	saved;
 	bool		finished;
 
-	extension_act_as(extension->owner, &saved);
-	finished = sql_query(lengthof(parameters), parameters,
+	finished = owner_query(extension, lengthof(parameters), parameters,
 						 "WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
 						 "  pg_catalog.count(*) FILTER (WHERE state = 'trashed') AS trashed,"
 						 "  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
@@ -332,8 +300,8 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 						 "  pg_catalog.count(*) FILTER (WHERE state IN ('pending', 'restoring')"
 						 "    OR state = 'trashed' AND due_at <= clock_timestamp()) AS outstanding,"
 						 "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
-						 " FROM %1$s.cleanup_files WHERE run_id = $1)"
-						 " UPDATE %1$s.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
+						 " FROM @extschema@.cleanup_files WHERE run_id = $1)"
+						 " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
 						 "  status = CASE WHEN r.status IN ('running', 'interrupted') THEN 'interrupted'"
 						 "   WHEN t.errors > 0 OR r.message IS NOT NULL THEN 'failed' ELSE 'done' END,"
 						 "  message = CASE WHEN r.status = 'running' THEN coalesce(r.message,"
@@ -341,8 +309,7 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 						 "  deleted = t.deleted, skipped = t.skipped, errors = t.errors, bytes = t.bytes"
 						 " FROM t WHERE r.run_id = $1 AND r.finished_at IS NULL AND t.outstanding = 0"
 						 " RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"
-						 "  extract(epoch FROM r.finished_at - r.started_at)::double precision",
-						 extension->schema) > 0;
+						 "  extract(epoch FROM r.finished_at - r.started_at)::double precision") > 0;
 	if (finished)
 	{
 		summary->requested_by = sql_text(0, 1);
@@ -355,7 +322,6 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 		summary->seconds = DatumGetFloat8(sql_value(0, 8));
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return finished;
 }
 
@@ -363,16 +329,14 @@ void
 ledger_expired(const Extension *extension, int limit, LedgerExpired *expired)
 {
 	const SqlParameter parameters[] = {SQL_INT4(limit)};
-	ActingAs	saved;
 	int			n;
 	int			i;
 
 	memset(expired, 0, sizeof(*expired));
-	extension_act_as(extension->owner, &saved);
-	n = sql_query(lengthof(parameters), parameters,
+	n = owner_query(extension, lengthof(parameters), parameters,
 				  "SELECT file, pg_catalog.count(*) OVER (), pg_catalog.sum(size) OVER ()::bigint"
-				  " FROM %s.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()"
-				  " ORDER BY file LIMIT $1", extension->schema);
+				  " FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()"
+				  " ORDER BY file LIMIT $1");
 	for (i = 0; i < n; i++)
 		expired->files = lappend(expired->files, sql_text(i, 1));
 	if (n > 0)
@@ -381,34 +345,29 @@ ledger_expired(const Extension *extension, int limit, LedgerExpired *expired)
 		expired->bytes = DatumGetInt64(sql_value(0, 3));
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 }
 
 void
 ledger_correct_run(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
+	owner_query(extension, lengthof(parameters), parameters,
 			  "WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
 			  "  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
 			  "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
 			  "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
-			  " FROM %1$s.cleanup_files WHERE run_id = $1)"
-			  " UPDATE %1$s.cleanup_runs r SET deleted = t.deleted, skipped = t.skipped,"
+			  " FROM @extschema@.cleanup_files WHERE run_id = $1)"
+			  " UPDATE @extschema@.cleanup_runs r SET deleted = t.deleted, skipped = t.skipped,"
 			  "  errors = t.errors, bytes = t.bytes"
 			  " FROM t WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
 			  "  AND (r.deleted, r.skipped, r.errors, r.bytes)"
-			  "   IS DISTINCT FROM (t.deleted, t.skipped, t.errors, t.bytes)",
-			  extension->schema);
-	sql_query(lengthof(parameters), parameters,
-			  "DELETE FROM %1$s.cleanup_cleared c WHERE c.run_id = $1"
-			  " AND NOT EXISTS (SELECT FROM %1$s.cleanup_files f WHERE f.run_id = c.run_id"
+			  "   IS DISTINCT FROM (t.deleted, t.skipped, t.errors, t.bytes)");
+	owner_query(extension, lengthof(parameters), parameters,
+			  "DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
+			  " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
 			  "  AND f.source = c.source AND f.session_id = c.session_id"
-			  "  AND f.state IN ('pending', 'trashed', 'restoring', 'restored'))", extension->schema);
-	extension_stop_acting(&saved);
+			  "  AND f.state IN ('pending', 'trashed', 'restoring', 'restored'))");
 }
 
 
@@ -424,7 +383,7 @@ query_list(const Extension *extension, const char *query, int64 run_id, int limi
 	int			n;
 	int			i;
 
-	n = sql_query(lengthof(parameters), parameters, query, extension->schema);
+	n = owner_query(extension, lengthof(parameters), parameters, query);
 	for (i = 0; i < n; i++)
 		list = lappend(list, sql_text(i, 1));
 	SPI_freetuptable(SPI_tuptable);
@@ -435,15 +394,13 @@ void
 ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcome *outcome)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
+	owner_query(extension, lengthof(parameters), parameters,
 			  "SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
 			  " pg_catalog.count(DISTINCT (source, session_id)) FILTER (WHERE source IS NOT NULL AND " GONE "),"
 			  " pg_catalog.count(*) FILTER (WHERE state = 'failed'),"
 			  " coalesce(pg_catalog.sum(freed), 0)::bigint"
-			  " FROM %s.cleanup_files WHERE run_id = $1", extension->schema);
+			  " FROM @extschema@.cleanup_files WHERE run_id = $1");
 	outcome->n_orphans = DatumGetInt64(sql_value(0, 1));
 	outcome->n_sessions = DatumGetInt64(sql_value(0, 2));
 	outcome->n_errors = DatumGetInt64(sql_value(0, 3));
@@ -463,5 +420,4 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 								 "SELECT file || ': ' || error FROM %s.cleanup_files WHERE run_id = $1"
 								 " AND state = 'failed' ORDER BY file LIMIT $2",
 								 run_id, limit);
-	extension_stop_acting(&saved);
 }

@@ -97,17 +97,13 @@ static Jsonb *
 query_figures(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_TEXT(server_name()), SQL_TEXT(extension->schema)
+		SQL_INT8(run_id), SQL_TEXT(server_name()), SQL_TEXT(extension_schema(extension))
 	};
 	Jsonb	   *result = NULL;
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	if (sql_query(lengthof(parameters), parameters, "%s",
-				  extension_statement(extension, mail_sql)) > 0)
+	if (owner_query(extension, lengthof(parameters), parameters, mail_sql) > 0)
 		result = DatumGetJsonbPCopy(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return result;
 }
 

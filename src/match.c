@@ -455,34 +455,25 @@ receive_file(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-/* Pass the rows of a query to a receiver, keeping none. */
-static void
-execute_into(const char *sql, DestReceiver *receiver)
-{
-	SPIPlanPtr	plan = sql_prepare(sql, 0, NULL);
-
-	sql_stream(plan, NULL, false, receiver);
-	SPI_freeplan(plan);
-}
-
 /* Add the files that the query yields to one or two sets. */
 static void
-collect_files(const char *sql, FileBits set, FileBits also)
+collect_files(const Extension *extension, const char *sql, FileBits set, FileBits also)
 {
 	SetReceiver receiver = {{receive_file, start_set, stop_set, stop_set, DestNone}, {set, also}};
 
-	execute_into(sql, &receiver.pub);
+	owner_query_into(extension, 0, NULL, sql, &receiver.pub);
 }
 
 static void
 collect_named(Match *match, const Extension *extension, const char *file, const char *condition,
 			  FileBits set)
 {
-	collect_files(psprintf("SELECT n.id FROM cleanup_names n JOIN %1$s.cleanup_files f"
-						   " ON %2$s = n.path COLLATE \"C\""
-						   " JOIN %1$s.cleanup_runs r ON r.run_id = f.run_id"
-						   " WHERE %3$s AND r.upload_dir = %4$s",
-						   extension->schema, file, condition,
+	collect_files(extension,
+				  psprintf("SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_files f"
+						   " ON %s = n.path COLLATE \"C\""
+						   " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+						   " WHERE %s AND r.upload_dir = %s",
+						   file, condition,
 						   quote_literal_cstr(match->rules->upload_dir)),
 				  set, NULL);
 }
@@ -503,8 +494,9 @@ collect_spoken_for(Match *match, const Extension *extension)
 static void
 collect_held(Match *match, const Extension *extension)
 {
-	collect_files(psprintf("SELECT n.id FROM cleanup_names n JOIN %s.cleanup_holds h"
-						   " ON h.file = n.path COLLATE \"C\"", extension->schema),
+	collect_files(extension,
+				  "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
+				  " ON h.file = n.path COLLATE \"C\"",
 				  match->held, NULL);
 }
 
@@ -529,13 +521,13 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	extension_act_as(extension->owner, &saved);
 	extension_read_carefully();
 	show_tuplestores(match);
-	collect_files("SELECT k.id FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
+	collect_files(extension, "SELECT k.id FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
 				  match->protected_files, match->referenced);
-	collect_files("SELECT k.id FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
+	collect_files(extension, "SELECT k.id FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
 				  " WHERE NOT EXISTS (SELECT FROM cleanup_judged j WHERE j.key = f.key"
 				  " AND j.source = f.source AND j.session = f.session COLLATE \"C\")",
 				  match->protected_files, match->referenced);
-	collect_files("SELECT k.id FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
+	collect_files(extension, "SELECT k.id FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
 				  match->referenced, NULL);
 	collect_held(match, extension);
 	if (!with_spoken_for)
@@ -712,7 +704,7 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 	extension_act_as(extension->owner, &saved);
 	extension_read_carefully();
 	show_tuplestores(match);
-	execute_into("SELECT n.id, n.path, j.source, j.session, j.value"
+	owner_query_into(extension, 0, NULL, "SELECT n.id, n.path, j.source, j.session, j.value"
 				 " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
 				 " JOIN cleanup_names n ON n.id = k.id"
 				 " ORDER BY j.source, j.session COLLATE \"C\", n.path COLLATE \"C\"",

@@ -122,20 +122,16 @@ find_total(int n, const char *name, const char *label)
 static void
 collect_counters(const Collector *collector)
 {
-	ActingAs	saved;
 	int			n;
 	int			i;
 	int			v;
 
-	extension_act_as(collector->extension->owner, &saved);
-	n = sql_query(0, NULL, "SELECT name, label, value FROM %s.cleanup_totals",
-				  collector->extension->schema);
+	n = owner_query(collector->extension, 0, NULL, "SELECT name, label, value FROM @extschema@.cleanup_totals");
 	for (i = 0; i < lengthof(counters); i++)
 		for (v = 0; counters[i].values[v] != NULL; v++)
 			emit(collector, &counters[i].metric, counters[i].label, counters[i].values[v],
 				 find_total(n, counters[i].total, counters[i].values[v]));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 }
 
 /* `ended` yields (name, label, value), any number of rows of a name and label. */
@@ -148,12 +144,11 @@ add_to_totals(const char *ended)
 	extension_act_as(extension->owner, &saved);
 	extension_join_by_hash();
 	/* in order, so that nobody waits for somebody who waits for him */
-	sql_query(0, NULL,
-			  "INSERT INTO %1$s.cleanup_totals AS t (name, label, value)"
-			  " SELECT e.name, e.label, sum(e.value)::bigint FROM (%2$s) e"
+	owner_query(extension, 0, NULL,
+				psprintf("INSERT INTO @extschema@.cleanup_totals AS t (name, label, value)"
+			  " SELECT e.name, e.label, sum(e.value)::bigint FROM (%s) e"
 			  " GROUP BY e.name, e.label HAVING sum(e.value) > 0 ORDER BY e.name, e.label"
-			  " ON CONFLICT (name, label) DO UPDATE SET value = t.value + excluded.value",
-			  extension->schema, ended);
+			  " ON CONFLICT (name, label) DO UPDATE SET value = t.value + excluded.value", ended));
 	extension_stop_acting(&saved);
 }
 
@@ -184,29 +179,26 @@ metrics_count_runs(void)
 static void
 collect_state(const Collector *collector)
 {
-	ActingAs	saved;
 	int			i;
 	char	   *status;
 
-	extension_act_as(collector->extension->owner, &saved);
-	sql_query(0, NULL,
-			  "WITH waiting AS (SELECT condemned_at AS since FROM %1$s.cleanup_files WHERE state = 'pending'"
-			  "  UNION ALL SELECT due_at FROM %1$s.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()),"
+	owner_query(collector->extension, 0, NULL,
+			  "WITH waiting AS (SELECT condemned_at AS since FROM @extschema@.cleanup_files WHERE state = 'pending'"
+			  "  UNION ALL SELECT due_at FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()),"
 			  " pending AS (SELECT count(*) AS n, extract(epoch FROM min(since)) AS since FROM waiting),"
-			  " backup AS (SELECT count(*) AS n, coalesce(sum(size), 0) AS bytes FROM %1$s.cleanup_files"
+			  " backup AS (SELECT count(*) AS n, coalesce(sum(size), 0) AS bytes FROM @extschema@.cleanup_files"
 			  "  WHERE state = 'trashed' AND due_at > clock_timestamp()),"
-			  " success AS (SELECT extract(epoch FROM max(finished_at)) AS at FROM %1$s.cleanup_runs"
-			  "  WHERE run_id = (SELECT max(run_id) FROM %1$s.cleanup_runs WHERE status = 'done')),"
-			  " last AS (SELECT status, started_at, finished_at, errors FROM %1$s.cleanup_runs"
+			  " success AS (SELECT extract(epoch FROM max(finished_at)) AS at FROM @extschema@.cleanup_runs"
+			  "  WHERE run_id = (SELECT max(run_id) FROM @extschema@.cleanup_runs WHERE status = 'done')),"
+			  " last AS (SELECT status, started_at, finished_at, errors FROM @extschema@.cleanup_runs"
 			  "  WHERE finished_at IS NOT NULL ORDER BY run_id DESC LIMIT 1)"
-			  " SELECT (SELECT count(*) FROM %1$s.cleanup_sources)::float8, p.n::float8, p.since::float8,"
+			  " SELECT (SELECT count(*) FROM @extschema@.cleanup_sources)::float8, p.n::float8, p.since::float8,"
 			  "  b.n::float8, b.bytes::float8,"
-			  "  (SELECT count(*) FROM %1$s.cleanup_runs WHERE finished_at IS NULL)::float8,"
+			  "  (SELECT count(*) FROM @extschema@.cleanup_runs WHERE finished_at IS NULL)::float8,"
 			  "  coalesce(s.at, 0)::float8, (l.status IS NOT DISTINCT FROM 'blocked')::int::float8,"
 			  "  extract(epoch FROM l.started_at)::float8, extract(epoch FROM l.finished_at - l.started_at)::float8,"
 			  "  l.errors::float8, l.status"
-			  " FROM pending p, backup b, success s LEFT JOIN last l ON true",
-			  collector->extension->schema);
+			  " FROM pending p, backup b, success s LEFT JOIN last l ON true");
 	for (i = 0; i < lengthof(state); i++)
 		if (!sql_is_null(0, i + 1))
 			emit(collector, &state[i], NULL, NULL, DatumGetFloat8(sql_value(0, i + 1)));
@@ -214,7 +206,6 @@ collect_state(const Collector *collector)
 	for (i = 0; status != NULL && statuses[i] != NULL; i++)
 		emit(collector, &last_run_status, "status", statuses[i], strcmp(status, statuses[i]) == 0);
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 }
 
 /* Nothing here raises an error while the directory is open. */

@@ -239,7 +239,7 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
-	put_result(sql_query(lengthof(parameters), parameters,
+	put_result(owner_query(search->plan->extension, lengthof(parameters), parameters,
 						 "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
 						 " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
 						 "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"

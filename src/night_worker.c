@@ -161,7 +161,7 @@ clean(const Extension *extension, RunRequest *request, MemoryContext context)
 	requested = request;
 	call_procedure(extension->oid,
 				   psprintf("CALL %s.cleanup_run(false, false, NULL::pg_catalog.jsonb)",
-							extension->schema),
+							extension_schema(extension)),
 				   context);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -208,7 +208,7 @@ do_job(const NightJob *job, MemoryContext context, Extension **to_prune, const c
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
+		error = CopyErrorData();	/* and reported below */
 		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request.run_id == 0)
 		{
 			outcome = NIGHT_BUSY;	/* the launcher says so, once */

@@ -48,18 +48,14 @@ static char *
 describe_run(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-	ActingAs	saved;
 	char	   *payload = NULL;
 
-	extension_act_as(extension->owner, &saved);
-	if (sql_query(lengthof(parameters), parameters,
+	if (owner_query(extension, lengthof(parameters), parameters,
 				  "SELECT jsonb_build_object('run_id', run_id, 'status', status, 'trigger', trigger,"
 				  " 'files', files, 'deleted', deleted, 'bytes', bytes, 'errors', errors)::text"
-				  " FROM %s.cleanup_runs WHERE run_id = $1 AND finished_at IS NOT NULL",
-				  extension->schema) > 0)
+				  " FROM @extschema@.cleanup_runs WHERE run_id = $1 AND finished_at IS NOT NULL") > 0)
 		payload = sql_text(0, 1);
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return payload;
 }
 

@@ -104,17 +104,12 @@ outbox_init(void)
 void
 outbox_wake(const Extension *extension)
 {
-	ActingAs	saved;
-
 	if (mail_settings_off(mail_settings_snapshot()) != NULL)
 		return;
-	extension_act_as(extension->owner, &saved);
-	if (sql_query(0, NULL, "SELECT FROM %s.cleanup_mail WHERE next_try_at <= clock_timestamp() LIMIT 1",
-				  extension->schema) > 0 &&
+	if (owner_query(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_mail WHERE next_try_at <= clock_timestamp() LIMIT 1") > 0 &&
 		worker_wanted == InvalidSubTransactionId)
 		worker_wanted = GetCurrentSubTransactionId();
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 }
 
 
@@ -131,17 +126,14 @@ outbox_put(const Extension *extension, int64 run_id)
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), SQL_BOOL(settings->on == MAIL_ON_ALWAYS), SQL_BOOL(settings->on >= MAIL_ON_CHANGES)
 	};
-	ActingAs	saved;
 
 	if (mail_settings_off(settings) != NULL)
 		return;
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "INSERT INTO %1$s.cleanup_mail (run_id) SELECT r.run_id FROM %1$s.cleanup_runs r"
+	owner_query(extension, lengthof(parameters), parameters,
+			  "INSERT INTO @extschema@.cleanup_mail (run_id) SELECT r.run_id FROM @extschema@.cleanup_runs r"
 			  " WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
 			  " AND ($2 OR " IS_PROBLEM " OR $3 AND " HAS_CHANGES ")"
-			  " ON CONFLICT DO NOTHING", extension->schema);
-	extension_stop_acting(&saved);
+			  " ON CONFLICT DO NOTHING");
 	outbox_wake(extension);
 }
 
@@ -179,15 +171,13 @@ OutboxMail *
 outbox_take(const Extension *extension, const MailSettings *settings)
 {
 	OutboxMail *mail = NULL;
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	if (sql_query(0, NULL,
-				  "UPDATE %1$s.cleanup_mail m SET" TRIED
-				  " WHERE m.run_id = (SELECT d.run_id FROM %1$s.cleanup_mail d"
+	if (owner_query(extension, 0, NULL,
+				  "UPDATE @extschema@.cleanup_mail m SET" TRIED
+				  " WHERE m.run_id = (SELECT d.run_id FROM @extschema@.cleanup_mail d"
 				  "  WHERE d.next_try_at <= clock_timestamp() ORDER BY d.next_try_at, d.run_id LIMIT 1"
 				  "  FOR UPDATE SKIP LOCKED)"
-				  " RETURNING m.run_id, m.created_at, m.tries, m.sent_to", extension->schema) > 0)
+				  " RETURNING m.run_id, m.created_at, m.tries, m.sent_to") > 0)
 	{
 		mail = palloc(sizeof(OutboxMail));
 		mail->run_id = DatumGetInt64(sql_value(0, 1));
@@ -196,7 +186,6 @@ outbox_take(const Extension *extension, const MailSettings *settings)
 		set_recipients(mail, settings, DatumGetArrayTypeP(sql_value(0, 4)));
 	}
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return mail;
 }
 
@@ -232,45 +221,37 @@ outbox_sent(const Extension *extension, const OutboxMail *mail, const bool *refu
 		SQL_INT8(mail->run_id), {TEXTARRAYOID, make_delivered(mail, refused), false},
 		SQL_TEXT(error), SQL_BOOL(!is_any(refused, mail->n_to))
 	};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "UPDATE %s.cleanup_mail SET sent_to = sent_to || $2, error = $3,"
+	owner_query(extension, lengthof(parameters), parameters,
+			  "UPDATE @extschema@.cleanup_mail SET sent_to = sent_to || $2, error = $3,"
 			  " sent_at = CASE WHEN $4 THEN clock_timestamp() END,"
 			  " next_try_at = CASE WHEN NOT $4 THEN next_try_at END"
-			  " WHERE run_id = $1", extension->schema);
-	extension_stop_acting(&saved);
+			  " WHERE run_id = $1");
 }
 
 void
 outbox_failed(const Extension *extension, const OutboxMail *mail, const char *error, bool all_due)
 {
 	const SqlParameter parameters[] = {SQL_INT8(mail->run_id), SQL_TEXT(error)};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "UPDATE %s.cleanup_mail SET error = $2 WHERE run_id = $1", extension->schema);
+	owner_query(extension, lengthof(parameters), parameters,
+			  "UPDATE @extschema@.cleanup_mail SET error = $2 WHERE run_id = $1");
 	if (all_due)
-		sql_query(lengthof(parameters), parameters,
-				  "UPDATE %s.cleanup_mail m SET error = $2," TRIED
-				  " WHERE m.next_try_at <= clock_timestamp() AND m.run_id <> $1", extension->schema);
-	extension_stop_acting(&saved);
+		owner_query(extension, lengthof(parameters), parameters,
+				  "UPDATE @extschema@.cleanup_mail m SET error = $2," TRIED
+				  " WHERE m.next_try_at <= clock_timestamp() AND m.run_id <> $1");
 }
 
 void
 outbox_give_up(const Extension *extension)
 {
-	ActingAs	saved;
 	int			n;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	n = sql_query(0, NULL,
-				  "UPDATE %s.cleanup_mail SET next_try_at = NULL"
+	n = owner_query(extension, 0, NULL,
+				  "UPDATE @extschema@.cleanup_mail SET next_try_at = NULL"
 				  " WHERE tries > 0 AND next_try_at > created_at + " GIVE_UP_AFTER
-				  " RETURNING run_id, tries, error", extension->schema);
+				  " RETURNING run_id, tries, error");
 	for (i = 0; i < n; i++)
 		ereport(WARNING,
 				(errmsg("audio_cleanup gives up sending the mail about run %lld after %d tries",
@@ -278,18 +259,13 @@ outbox_give_up(const Extension *extension)
 				 sql_is_null(i, 3) ? 0 : errdetail_internal("%s", sql_text(i, 3)),
 				 errhint("SELECT * FROM cleanup_check(), and SELECT cleanup_send_test_mail().")));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 }
 
 void
 outbox_forget(const Extension *extension)
 {
-	ActingAs	saved;
-
-	extension_act_as(extension->owner, &saved);
-	sql_query(0, NULL, "DELETE FROM %s.cleanup_mail WHERE next_try_at IS NULL"
-			  " AND created_at < now() - " FORGET_AFTER, extension->schema);
-	extension_stop_acting(&saved);
+	owner_query(extension, 0, NULL, "DELETE FROM @extschema@.cleanup_mail WHERE next_try_at IS NULL"
+			  " AND created_at < now() - " FORGET_AFTER);
 }
 
 
@@ -298,33 +274,26 @@ outbox_forget(const Extension *extension)
 bool
 outbox_next(const Extension *extension, TimestampTz *due_at)
 {
-	ActingAs	saved;
 	bool		waits;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(0, NULL, "SELECT min(next_try_at) FROM %s.cleanup_mail", extension->schema);
+	owner_query(extension, 0, NULL, "SELECT min(next_try_at) FROM @extschema@.cleanup_mail");
 	waits = !sql_is_null(0, 1);
 	if (waits)
 		*due_at = DatumGetTimestampTz(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return waits;
 }
 
 void
 outbox_look(const Extension *extension, OutboxState *state)
 {
-	ActingAs	saved;
-
-	extension_act_as(extension->owner, &saved);
-	sql_query(0, NULL,
+	owner_query(extension, 0, NULL,
 			  "SELECT count(*) FILTER (WHERE next_try_at IS NOT NULL),"
 			  " count(*) FILTER (WHERE next_try_at IS NULL AND created_at > now() - interval '9 days'),"
 			  " (array_agg(error ORDER BY created_at DESC) FILTER (WHERE error IS NOT NULL))[1]"
-			  " FROM %s.cleanup_mail WHERE sent_at IS NULL AND tries > 0", extension->schema);
+			  " FROM @extschema@.cleanup_mail WHERE sent_at IS NULL AND tries > 0");
 	state->waiting = DatumGetInt64(sql_value(0, 1));
 	state->given_up = DatumGetInt64(sql_value(0, 2));
 	state->error = sql_is_null(0, 3) ? NULL : sql_text(0, 3);
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 }

@@ -26,26 +26,27 @@
 
 typedef struct Search
 {
+	Oid			extension;
 	Oid			table;
 	List	   *jobs;
 	MemoryContext context;
 } Search;
 
-static Oid
-find_table(void)
+static void
+find_table(Search *search)
 {
-	Oid			table = InvalidOid;
-
 	if (sql_query(0, NULL,
-				  "SELECT c.oid FROM pg_catalog.pg_extension e"
+				  "SELECT e.oid, c.oid FROM pg_catalog.pg_extension e"
 				  " JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass"
 				  "  AND d.refobjid = e.oid AND d.deptype = 'e'"
 				  "  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
 				  " JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'r'"
 				  " WHERE e.extname = 'pg_cron' AND c.relname = 'job'") > 0)
-		table = DatumGetObjectId(sql_value(0, 1));
+	{
+		search->extension = DatumGetObjectId(sql_value(0, 1));
+		search->table = DatumGetObjectId(sql_value(0, 2));
+	}
 	SPI_freetuptable(SPI_tuptable);
-	return table;
 }
 
 static void
@@ -56,11 +57,11 @@ read_jobs(void *arg)
 	int			n;
 	int			i;
 
-	n = sql_query(0, NULL,
-				  "SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+	n = sql_query_members(search->extension, 0, NULL,
+				  psprintf("SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
 				  " FROM %s WHERE active AND command OPERATOR(pg_catalog.~*) E'" OUR_CALLS "' ORDER BY jobid",
 				  quote_qualified_identifier(get_namespace_name(get_rel_namespace(search->table)),
-											 get_rel_name(search->table)));
+											 get_rel_name(search->table))));
 	caller = MemoryContextSwitchTo(search->context);
 	for (i = 0; i < n; i++)
 	{
@@ -79,12 +80,12 @@ read_jobs(void *arg)
 List *
 cron_jobs(const Extension *extension, List *databases)
 {
-	Search		search = {InvalidOid, NIL, CurrentMemoryContext};
+	Search		search = {InvalidOid, InvalidOid, NIL, CurrentMemoryContext};
 	ActingAs	saved;
 	ListCell   *lc;
 
 	extension_act_as(extension->owner, &saved);
-	search.table = find_table();
+	find_table(&search);
 
 	/*
 	 * no right to read it, or a version that looks otherwise: nothing is

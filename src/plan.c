@@ -714,7 +714,7 @@ load_checked_sources(const Extension *extension, Brake **found)
 static void
 wait_for_writers(const Extension *extension, List *sources, int writer_wait, Brake **found)
 {
-	List	   *tables = list_make1_oid(get_relname_relid("cleanup_holds", extension->namespace_oid));
+	List	   *tables = list_make1_oid(extension_relation(extension, "cleanup_holds"));
 	ListCell   *lc;
 
 	foreach(lc, sources)

@@ -149,20 +149,17 @@ static void
 read_orphans(const CleanupPlan *plan, Condemned *condemned, Outcome *outcome)
 {
 	const SqlParameter parameters[] = {SQL_INT8(plan->settings->report_limit)};
-	ActingAs	saved;
 	int			n;
 	int			i;
 
-	extension_act_as(plan->extension->owner, &saved);
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
-	n = sql_query(lengthof(parameters), parameters,
+	n = owner_query(plan->extension, lengthof(parameters), parameters,
 				  "SELECT c.path FROM cleanup_condemned c WHERE c.source IS NULL"
 				  " ORDER BY c.path COLLATE \"C\" LIMIT $1");
 	for (i = 0; i < n; i++)
 		outcome->orphans = lappend(outcome->orphans, sql_text(i, 1));
 	SPI_freetuptable(SPI_tuptable);
 	sql_hide_tuplestore("cleanup_condemned");
-	extension_stop_acting(&saved);
 }
 
 /* Errors met on the way, and in a dry run the brakes that a real run meets. */

@@ -325,9 +325,7 @@ attempt(BatchRun *run, void (*work) (void *arg))
 	PG_CATCH();
 	{
 		/* a cancel, passed on after the rollback */
-		MemoryContextSwitchTo(run->plan->context);
-		error = CopyErrorData();
-		FlushErrorState();
+		error = sql_catch(run->plan->context);
 	}
 	PG_END_TRY();
 	if (error == NULL)
@@ -337,7 +335,7 @@ attempt(BatchRun *run, void (*work) (void *arg))
 	notify_run(run->plan->extension, run->run_id);
 	outbox_put(run->plan->extension, run->run_id);
 	SPI_commit_and_chain();
-	ReThrowError(error);
+	sql_rethrow(error);
 }
 
 static void

@@ -204,11 +204,9 @@ insert_source(const Extension *extension, const SourceRegistration *registration
 		SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)),
 		SQL_TEXT(sources_name(registration->relid))
 	};
-	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "INSERT INTO %s.cleanup_sources (source, file_columns, id_column, status_column,"
+	owner_query(extension, lengthof(parameters), parameters,
+			  "INSERT INTO @extschema@.cleanup_sources (source, file_columns, id_column, status_column,"
 			  "  failed_statuses, failed_at_column, timezone, on_failed, added_by, source_name)"
 			  " VALUES ($1, $2, $3::name, $4::name, $5, $6::name, $7, $8, $9::name, $10)"
 			  " ON CONFLICT (source) DO UPDATE SET source_name = excluded.source_name,"
@@ -216,9 +214,7 @@ insert_source(const Extension *extension, const SourceRegistration *registration
 			  "  id_column = excluded.id_column, status_column = excluded.status_column,"
 			  "  failed_statuses = excluded.failed_statuses, failed_at_column = excluded.failed_at_column,"
 			  "  timezone = excluded.timezone, on_failed = excluded.on_failed,"
-			  "  added_by = excluded.added_by, added_at = excluded.added_at",
-			  extension->schema);
-	extension_stop_acting(&saved);
+			  "  added_by = excluded.added_by, added_at = excluded.added_at");
 }
 
 /* NOT NULL columns cannot be cleared. */
@@ -334,7 +330,6 @@ void
 sources_drop(const Extension *extension, Oid relid)
 {
 	const SqlParameter parameters[] = {{REGCLASSOID, ObjectIdGetDatum(relid), false}};
-	ActingAs	saved;
 	int			n;
 
 	if (get_rel_name(relid) != NULL && !compat_is_relation_owner(relid, GetUserId()))
@@ -342,10 +337,8 @@ sources_drop(const Extension *extension, Oid relid)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of %s", sources_name(relid)),
 				 errdetail("Its rows would no longer protect their files.")));
-	extension_act_as(extension->owner, &saved);
-	n = sql_query(lengthof(parameters), parameters,
-				  "DELETE FROM %s.cleanup_sources WHERE source = $1", extension->schema);
-	extension_stop_acting(&saved);
+	n = owner_query(extension, lengthof(parameters), parameters,
+				  "DELETE FROM @extschema@.cleanup_sources WHERE source = $1");
 	if (n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -97,21 +97,17 @@ read_source(int row)
 List *
 sources_load(const Extension *extension)
 {
-	ActingAs	saved;
 	List	   *sources = NIL;
 	int			n;
 	int			i;
 
-	extension_act_as(extension->owner, &saved);
-	n = sql_query(0, NULL,
+	n = owner_query(extension, 0, NULL,
 				  "SELECT source, file_columns, id_column::text, status_column::text,"
 				  " failed_statuses, failed_at_column::text, timezone, on_failed, source_name"
-				  " FROM %s.cleanup_sources ORDER BY added_at, source::pg_catalog.oid",
-				  extension->schema);
+				  " FROM @extschema@.cleanup_sources ORDER BY added_at, source::pg_catalog.oid");
 	for (i = 0; i < n; i++)
 		sources = lappend(sources, read_source(i));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return sources;
 }
 
@@ -375,10 +371,12 @@ make_parameters(const Source *source, TimestampTz failed_before, Datum sessions)
 	return parameters;
 }
 
-static SPIPlanPtr
-prepare(const char *sql)
+static SqlSource
+statement_on(const Source *source, const char *sql)
 {
-	return sql_prepare(sql, N_PARAMETERS, parameter_types);
+	SqlSource	statement = {source->relid, sql, N_PARAMETERS, parameter_types, NULL, NULL};
+
+	return statement;
 }
 
 
@@ -461,7 +459,7 @@ add_error_context(void *arg)
 }
 
 static void
-execute(const Source *source, SPIPlanPtr plan, ParamListInfo parameters,
+execute(const Source *source, const char *sql, ParamListInfo parameters,
 		bool read_only, DestReceiver *receiver)
 {
 	ErrorContextCallback callback = {
@@ -469,9 +467,11 @@ execute(const Source *source, SPIPlanPtr plan, ParamListInfo parameters,
 		.callback = add_error_context,
 		.arg = (void *) source,
 	};
+	SqlSource	statement;
 
 	error_context_stack = &callback;
-	sql_stream(plan, parameters, read_only, receiver);
+	statement = statement_on(source, sql);
+	(void) source_query_into(&statement, parameters, read_only, receiver);
 	error_context_stack = callback.previous;
 }
 
@@ -482,11 +482,9 @@ read_rows(const Source *source, const char *sql, bool locking, TimestampTz faile
 {
 	SourceReceiver *receiver = make_receiver(source, sink, arg);
 	ActingAs	saved;
-	SPIPlanPtr	plan;
 
 	extension_act_as(source->owner, &saved);
 	extension_read_carefully();
-	plan = prepare(sql);
 
 	/*
 	 * Whatever the isolation level: a preview in a long REPEATABLE READ
@@ -494,11 +492,9 @@ read_rows(const Source *source, const char *sql, bool locking, TimestampTz faile
 	 */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
-	execute(source, plan, make_parameters(source, failed_before, 0), !locking,
+	execute(source, sql, make_parameters(source, failed_before, 0), !locking,
 			&receiver->pub);
 	PopActiveSnapshot();
-
-	SPI_freeplan(plan);
 	extension_stop_acting(&saved);
 	MemoryContextDelete(receiver->row_context);
 }
@@ -564,7 +560,6 @@ sources_clear(const Source *source, TimestampTz failed_before, Datum sessions)
 {
 	StringInfoData sql;
 	ActingAs	saved;
-	SPIPlanPtr	plan;
 	int			i;
 
 	initStringInfo(&sql);
@@ -577,9 +572,7 @@ sources_clear(const Source *source, TimestampTz failed_before, Datum sessions)
 					 quote_identifier(source->id_column), failed_condition(source));
 
 	extension_act_as(source->owner, &saved);
-	plan = prepare(sql.data);
-	execute(source, plan, make_parameters(source, failed_before, sessions), false, NULL);
-	SPI_freeplan(plan);
+	execute(source, sql.data, make_parameters(source, failed_before, sessions), false, NULL);
 	extension_stop_acting(&saved);
 }
 
@@ -611,7 +604,6 @@ sources_copy_columns(const Source *source, TimestampTz failed_before, Datum sess
 	Tuplestorestate *store = tuplestore_begin_heap(true, false, work_mem);
 	DestReceiver *receiver = CreateTuplestoreDestReceiver();
 	ActingAs	saved;
-	SPIPlanPtr	plan;
 
 	*desc = CreateTemplateTupleDesc(3);
 	TupleDescInitEntry(*desc, 1, "session_id", TEXTOID, -1, 0);
@@ -620,9 +612,7 @@ sources_copy_columns(const Source *source, TimestampTz failed_before, Datum sess
 	SetTuplestoreDestReceiverParams(receiver, store, CurrentMemoryContext, false, NULL, NULL);
 
 	extension_act_as(source->owner, &saved);
-	plan = prepare(copying_query(source));
-	execute(source, plan, make_parameters(source, failed_before, sessions), false, receiver);
-	SPI_freeplan(plan);
+	execute(source, copying_query(source), make_parameters(source, failed_before, sessions), false, receiver);
 	extension_stop_acting(&saved);
 	receiver->rDestroy(receiver);
 	return store;
@@ -631,9 +621,9 @@ sources_copy_columns(const Source *source, TimestampTz failed_before, Datum sess
 Datum
 sources_refill(const Source *source, const char *column, Datum sessions, Datum values)
 {
-	const SqlParameter parameters[] = {
-		{TEXTARRAYOID, sessions, false}, {TEXTARRAYOID, values, false}
-	};
+	static Oid	types[] = {TEXTARRAYOID, TEXTARRAYOID};
+	SqlSource	statement = {source->relid, NULL, lengthof(types), types, NULL, NULL};
+	ParamListInfo parameters = makeParamList(lengthof(types));
 	AttrNumber	attnum = get_attnum(source->relid, column);
 	Oid			type;
 	int32		typmod;
@@ -650,14 +640,21 @@ sources_refill(const Source *source, const char *column, Datum sessions, Datum v
 	/* "character" without its length would be one letter */
 	get_atttypetypmodcoll(source->relid, attnum, &type, &typmod, &collation);
 	extension_act_as(source->owner, &saved);
-	n = sql_query(lengthof(parameters), parameters,
-				  "UPDATE %1$s AS s SET %2$s = v.value::%3$s"
+	statement.sql = psprintf("UPDATE %1$s AS s SET %2$s = v.value::%3$s"
 				  " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) v(session_id, value)"
 				  " WHERE s.%4$s::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.session_id"
 				  " AND s.%2$s IS NULL RETURNING v.session_id",
 				  source->name, quote_identifier(column),
 				  format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
 				  quote_identifier(source->id_column));
+	for (i = 0; i < lengthof(types); i++)
+	{
+		parameters->params[i].ptype = types[i];
+		parameters->params[i].value = i == 0 ? sessions : values;
+		parameters->params[i].isnull = false;
+		parameters->params[i].pflags = PARAM_FLAG_CONST;
+	}
+	n = (int) source_query_into(&statement, parameters, false, NULL);
 	extension_stop_acting(&saved);
 	for (i = 0; i < n; i++)
 		refilled = accumArrayResult(refilled, CStringGetTextDatum(sql_text(i, 1)), false, TEXTOID,
@@ -666,17 +663,23 @@ sources_refill(const Source *source, const char *column, Datum sessions, Datum v
 	return makeArrayResult(refilled, CurrentMemoryContext);
 }
 
+static void
+ignore_plan(CachedPlan *plan, void *arg)
+{
+}
+
 void
 sources_try_locking(const Source *source)
 {
+	SqlSource	statement;
 	ActingAs	saved;
 
 	if (!has_failed_sessions(source))
 		return;
 	extension_act_as(source->owner, &saved);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	ReleaseCachedPlan(SPI_plan_get_cached_plan(prepare(reading_query(source, SCAN_LOCKING_FAILED))),
-					  NULL);
+	statement = statement_on(source, reading_query(source, SCAN_LOCKING_FAILED));
+	source_plan(&statement, ignore_plan, NULL);
 	PopActiveSnapshot();
 	extension_stop_acting(&saved);
 }
@@ -719,26 +722,37 @@ collect_tables(const Source *source, PlannedStmt *statement, Brake **brake)
 	return tables;
 }
 
+typedef struct TableSearch
+{
+	const Source *source;
+	List	   *tables;
+	Brake	   *brake;
+} TableSearch;
+
+static void
+look_for_tables(CachedPlan *plan, void *arg)
+{
+	TableSearch *search = arg;
+	ListCell   *lc;
+
+	foreach(lc, plan->stmt_list)
+		search->tables = list_concat_unique_oid(search->tables,
+												collect_tables(search->source, lfirst(lc), &search->brake));
+}
+
 List *
 sources_tables(const Source *source, Brake **brake)
 {
+	SqlSource	statement = statement_on(source, reading_query(source, SCAN_REFERENCES));
+	TableSearch search = {source, NIL, *brake};
 	ActingAs	saved;
-	SPIPlanPtr	plan;
-	CachedPlan *cached;
-	List	   *tables = NIL;
-	ListCell   *lc;
 
 	extension_act_as(source->owner, &saved);
 	extension_read_carefully();
-	plan = prepare(reading_query(source, SCAN_REFERENCES));
 	PushActiveSnapshot(GetTransactionSnapshot());
-	cached = SPI_plan_get_cached_plan(plan);
-	foreach(lc, cached->stmt_list)
-		tables = list_concat_unique_oid(tables,
-										collect_tables(source, lfirst(lc), brake));
-	ReleaseCachedPlan(cached, NULL);
+	source_plan(&statement, look_for_tables, &search);
 	PopActiveSnapshot();
-	SPI_freeplan(plan);
 	extension_stop_acting(&saved);
-	return tables;
+	*brake = search.brake;
+	return search.tables;
 }

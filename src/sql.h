@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sql.h
- *	  Running a statement of our own through SPI, in a line.
+ *	  Running a statement of our own through SPI, in a line, and nobody else's.
  *
  * Unlike SPI's own, these functions leave the current memory context alone.
  *
@@ -15,7 +15,10 @@
 #include "executor/spi.h"
 #include "nodes/params.h"
 #include "tcop/dest.h"
+#include "utils/plancache.h"
 #include "utils/tuplestore.h"
+
+#include "src/extension.h"
 
 /* A parameter: its type, and its value (for a NULL: isnull). */
 typedef struct SqlParameter
@@ -31,27 +34,88 @@ typedef struct SqlParameter
 #define SQL_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
 
 /*
- * Execute one statement with n parameters $1 ...; `format` is printf-like,
- * for names of relations only, never for values.  A result is in SPI_tuptable
- * and to be freed with SPI_freetuptable().  Returns the number of rows.
- * Any failure is an ERROR.  Needs SPI.  Each statement sees a snapshot of its
- * own, so that none need be active, as in a procedure that has committed.
+ * Every statement of this extension goes through one of the calls below.
+ * Each says which relations and functions its text may name, and that is
+ * checked by OID when the text has been analyzed and its relations are
+ * locked, before anything is planned or run: somebody may have renamed a
+ * schema and put another one in its place.  What is named otherwise is an
+ * ERROR insufficient_privilege.  pg_catalog's may always be named.
+ *
+ * All take `n` parameters $1 ... and need SPI.  Those that return a number
+ * return the number of rows; the rows are in SPI_tuptable and are to be freed
+ * with SPI_freetuptable().  Each statement sees a snapshot of its own, so none
+ * need be active.  Any failure is an ERROR.
  */
-extern int	sql_query(int n, const SqlParameter *parameters,
-					  const char *format,...) pg_attribute_printf(3, 4);
+
+/* Installs the hook that checks; once, when the library is loaded. */
+extern void sql_init(void);
+
+/* Executes `sql` as the current role; it may name pg_catalog's only. */
+extern int	sql_query(int n, const SqlParameter *parameters, const char *sql);
+
+/* Executes `sql` as the current role; it may name members of the extension with OID `member_of` too. */
+extern int	sql_query_members(Oid member_of, int n, const SqlParameter *parameters, const char *sql);
 
 /*
- * Prepare a statement with n parameters; and execute it, its rows going to
- * `receiver` (may be NULL) and nowhere else.  With read_only it runs under
- * the active snapshot, else under one of its own.  Needs SPI.
+ * The one door to our own tables: executes `sql` as the owner of `extension`.
+ * The text says @extschema@ where the schema of the extension is meant,
+ * whatever that is called by now, as the extension's script does.
  */
-extern SPIPlanPtr sql_prepare(const char *sql, int n, Oid *types);
-extern void sql_stream(SPIPlanPtr plan, ParamListInfo parameters, bool read_only,
-					   DestReceiver *receiver);
+extern int	owner_query(const Extension *extension, int n, const SqlParameter *parameters,
+						const char *sql);
+
+/* As owner_query(), but the rows go to `receiver` and nowhere else. */
+extern void owner_query_into(const Extension *extension, int n, const SqlParameter *parameters,
+							 const char *sql, DestReceiver *receiver);
 
 /*
- * Call work(arg) in a subtransaction.  Returns NULL, or the error that ended
- * it, after a rollback; a cancel or shutdown is passed on as an ERROR.
+ * Looks at the analyzed and rewritten queries (of Query) of a statement whose
+ * relations are locked.  May raise an ERROR to refuse them.
+ */
+typedef void (*SqlInspector) (List *queries, void *arg);
+
+/*
+ * A statement on somebody's table, as the current role: its text must name the
+ * relation with OID `relation` and no other one, and functions of pg_catalog
+ * only.  What views, policies and rules below that relation name is not
+ * checked here; `inspect` (may be NULL) is shown it.
+ */
+typedef struct SqlSource
+{
+	Oid			relation;
+	const char *sql;
+	int			n;
+	Oid		   *types;			/* of its n parameters */
+	SqlInspector inspect;
+	void	   *inspect_arg;
+} SqlSource;
+
+/*
+ * Executes the statement, its rows going to `receiver` (may be NULL) and
+ * nowhere else.  With `read_only` it runs under the active snapshot, else
+ * under one of its own.  Returns the number of rows.
+ */
+extern uint64 source_query_into(const SqlSource *source, ParamListInfo parameters, bool read_only,
+								DestReceiver *receiver);
+
+/* Plans the statement, and shows its plans to `look`; needs an active snapshot. */
+extern void source_plan(const SqlSource *source, void (*look) (CachedPlan *plan, void *arg), void *arg);
+
+/*
+ * In PG_CATCH(): returns a copy of the error that was caught, with all it
+ * points into, in the memory context `context`, which becomes the current
+ * one; and forgets the error.
+ */
+extern ErrorData *sql_catch(MemoryContext context);
+
+/* Raises a caught error anew.  What it points into may go at any time. */
+extern void sql_rethrow(ErrorData *error) pg_attribute_noreturn();
+
+/*
+ * Calls work(arg) in a subtransaction.  Returns NULL, or the error that ended
+ * it, after a rollback.  An error that is none of the statement's is passed on
+ * as an ERROR: a cancel or shutdown (class 57), out of memory or disk (53), an
+ * I/O error (58), corruption (XX).
  */
 extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
 

@@ -97,34 +97,28 @@ timetable_note(const Extension *extension, const Schedule *schedule, bool is_new
 		{TIMESTAMPTZOID, TimestampTzGetDatum(timetable_now(schedule)), false},
 		SQL_BOOL(is_new)
 	};
-	ActingAs	saved;
 	TimestampTz since;
 
-	extension_act_as(extension->owner, &saved);
-	sql_query(lengthof(parameters), parameters,
-			  "INSERT INTO %1$s.cleanup_schedule AS s (schedule_hour, timezone, since)"
+	owner_query(extension, lengthof(parameters), parameters,
+			  "INSERT INTO @extschema@.cleanup_schedule AS s (schedule_hour, timezone, since)"
 			  " VALUES ($1, $2, $3)"
 			  " ON CONFLICT (only_row) DO UPDATE SET schedule_hour = $1, timezone = $2,"
 			  "  since = CASE WHEN s.schedule_hour = $1 AND s.timezone = $2 AND NOT $4"
 			  "   THEN LEAST(s.since, $3) ELSE $3 END"
-			  " RETURNING since", extension->schema);
+			  " RETURNING since");
 	since = DatumGetTimestampTz(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return since;
 }
 
 static bool
 has_run(const Extension *extension, const char *condition, SqlParameter parameter)
 {
-	ActingAs	saved;
 	bool		has;
 
-	extension_act_as(extension->owner, &saved);
-	has = sql_query(1, &parameter, "SELECT 1 FROM %s.cleanup_runs WHERE %s LIMIT 1",
-					extension->schema, condition) > 0;
+	has = owner_query(extension, 1, &parameter,
+					  psprintf("SELECT 1 FROM @extschema@.cleanup_runs WHERE %s LIMIT 1", condition)) > 0;
 	SPI_freetuptable(SPI_tuptable);
-	extension_stop_acting(&saved);
 	return has;
 }
 
