@@ -508,6 +508,14 @@ sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
 				  failed_before, sink, arg);
 }
 
+static TimestampTz reading_deadline = 0;
+
+void
+sources_set_deadline(TimestampTz at)
+{
+	reading_deadline = at;
+}
+
 static bool
 ignore_row(const SourceRow *row, void *arg)
 {

@@ -87,6 +87,13 @@ extern List *sources_check_all(List *sources);
 extern Brake *sources_probe(const Source *source);
 
 /*
+ * Sets the time at which the reading of a source is cut short by an ERROR
+ * query_canceled that names the source; 0 for none.  Holds in this process
+ * until it is set again: whoever sets it sets it back, after an ERROR too.
+ */
+extern void sources_set_deadline(TimestampTz at);
+
+/*
  * Read a checked source as its owner, under a snapshot of this instant, and
  * pass its rows to `sink`.  A row is failed if its status is one of the
  * failed ones since before `failed_before`.  Needs SPI.
