@@ -54,9 +54,11 @@
 
 /* -------------------------------------------------------------- beginning --- */
 
+/* When the plan ends, or an ERROR ends it. */
 static void
-close_store(void *arg)
+give_back(void *arg)
 {
+	sources_set_deadline(0);
 	store_close(((CleanupPlan *) arg)->store);
 }
 
@@ -69,7 +71,7 @@ plan_begin(CleanWhat what, bool dry_run, bool force)
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
 	CleanupPlan *plan = palloc0(sizeof(CleanupPlan));
 
-	callback->func = close_store;
+	callback->func = give_back;
 	callback->arg = plan;
 	MemoryContextRegisterResetCallback(context, callback);
 
@@ -167,6 +169,24 @@ plan_check_transaction(CleanupPlan *plan)
 	if (found != NULL)
 		plan->notes = lappend(plan->notes, found);
 	MemoryContextSwitchTo(caller);
+}
+
+void
+plan_limit_reading(const Settings *settings, bool in_batches)
+{
+	int			seconds = plan_is_unattended() ? settings->source_timeout : 0;
+	int			run_minutes = in_batches || plan_is_unattended() ? settings->max_run_minutes : 0;
+
+	if (run_minutes > 0 && (seconds == 0 || run_minutes <= seconds / SECS_PER_MINUTE))
+		seconds = run_minutes * SECS_PER_MINUTE;
+	sources_set_deadline(seconds == 0 ? 0 :
+						 GetCurrentTimestamp() + (TimestampTz) seconds * USECS_PER_SEC);
+}
+
+bool
+plan_is_unattended(void)
+{
+	return MyBackendType == B_BG_WORKER;
 }
 
 static void
@@ -769,6 +789,7 @@ plan_survey(CleanupPlan *plan, bool interxact)
 	int			limit = extension_limit_lock_waits(plan->settings->writer_wait);
 
 	plan->condemned = condemned_begin(interxact);
+	plan_limit_reading(plan->settings, interxact);
 	plan_open(plan);
 	if (plan->brakes == NIL)
 		survey_files(plan);
@@ -850,6 +871,7 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 	Condemned  *condemned = NULL;
 	Brake	   *found;
 
+	plan_limit_reading(plan->settings, limit != PG_INT64_MAX);
 	if (take_next(plan, limit, match))
 	{
 		List	   *sources = load_checked_sources(plan->extension, &found);
@@ -918,11 +940,13 @@ plan_recheck(const Settings *settings, const Extension *extension,
 			 const char *const *paths, int n, Brake **found, int64 *match_us)
 {
 	const char **why = palloc0(sizeof(char *) * n);
-	List	   *sources = wait_or_brake(extension, settings->writer_wait, found);
+	List	   *sources;
 	TimestampTz began;
 	Match	   *match;
 	int			i;
 
+	plan_limit_reading(settings, true);
+	sources = wait_or_brake(extension, settings->writer_wait, found);
 	*match_us = 0;
 	if (*found != NULL)
 		return why;

@@ -73,6 +73,19 @@ extern void plan_end(CleanupPlan *plan);
 extern void plan_check_transaction(CleanupPlan *plan);
 
 /*
+ * Is nobody there who could look and cancel: is this a background worker, our
+ * own or one of pg_cron?
+ */
+extern bool plan_is_unattended(void);
+
+/*
+ * From now on the sources are read for so long that a run ends in time (see
+ * max_run_minutes, of a run in batches), and in a background worker no longer
+ * than source_timeout; until it is called again, or the plan ends.
+ */
+extern void plan_limit_reading(const Settings *settings, bool in_batches);
+
+/*
  * Open the directory and look whose it is, without applying that brake.
  */
 extern void plan_open_directory(CleanupPlan *plan);

@@ -269,6 +269,15 @@ drain_run(const BatchRun *run, const LedgerWork *work, bool finish)
 	PG_END_TRY();
 }
 
+/* A run that was ended before it condemned a file needs no directory to be over. */
+static void
+finish_empty_run(const BatchRun *run, const LedgerWork *work)
+{
+	require_extension(run);
+	drain_finish_run(run->plan->extension, work->run_id);
+	SPI_commit_and_chain();
+}
+
 /* The run itself, or the others before it. */
 static void
 drain_runs(const BatchRun *run, bool own, bool finish)
@@ -283,7 +292,9 @@ drain_runs(const BatchRun *run, bool own, bool finish)
 	{
 		const LedgerWork *work = lfirst(lc);
 
-		if (own == (work->run_id == run->run_id))
+		if (!own && work->run_id != run->run_id && work->files == 0)
+			finish_empty_run(run, work);
+		else if (own == (work->run_id == run->run_id))
 			drain_run(run, work, finish);
 	}
 	MemoryContextSwitchTo(caller);
@@ -418,6 +429,7 @@ run_to_end(CleanupPlan *plan, RunRequest *request)
 	BatchRun	run = {plan, 0, pace_begin(plan->settings), false};
 	int			guc_level;
 
+	plan_limit_reading(plan->settings, true);
 	heal(plan);
 	/* who begins by night has others waiting behind him */
 	guc_level = extension_limit_lock_waits(plan->settings->writer_wait);

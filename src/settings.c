@@ -69,6 +69,7 @@ static char *backup_dir;
 static int	history_retention_days;
 static bool search_unregistered;
 static int	max_run_minutes;
+static int	source_timeout;
 static int	files_per_second;
 static int	debug_clock_offset;
 
@@ -362,6 +363,9 @@ define_conduct(void)
 	define_integer("audio_cleanup.max_run_minutes",
 				   "A run in batches stops after so many minutes; 0 is no limit.",
 				   &max_run_minutes, 0, 0, MAX_HOURS * 60, PGC_SUSET, GUC_UNIT_MIN);
+	define_integer("audio_cleanup.source_timeout",
+				   "How long a background worker reads the sources at a time; 0 is no limit.",
+				   &source_timeout, 1800, 0, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_S);
 	define_integer("audio_cleanup.files_per_second",
 				   "Files that are deleted in a second at most; 0 is no limit.",
 				   &files_per_second, 0, 0, 1000000, PGC_SUSET, 0);
@@ -482,6 +486,7 @@ settings_snapshot(void)
 	settings->history_retention_days = history_retention_days;
 	settings->search_unregistered = search_unregistered;
 	settings->max_run_minutes = max_run_minutes;
+	settings->source_timeout = source_timeout;
 	settings->files_per_second = files_per_second;
 	set_rules(&settings->rules, audio_extensions, derived_suffixes);
 	settings->rules.upload_dir = settings->upload_dir;
@@ -581,6 +586,7 @@ settings_to_jsonb(void)
 	json_add_text(&json, "backup_dir", backup_dir);
 	json_add_integer(&json, "history_retention_days", history_retention_days);
 	json_add_integer(&json, "max_run_minutes", max_run_minutes);
+	json_add_integer(&json, "source_timeout_s", source_timeout);
 	json_add_integer(&json, "files_per_second", files_per_second);
 	mail_settings_add_to(&json);
 	return json_end(&json);

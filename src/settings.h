@@ -46,6 +46,8 @@ typedef struct Settings
 	int			history_retention_days; /* 0: for ever */
 	bool		search_unregistered;
 	int			max_run_minutes;	/* of a run in batches; 0: no limit */
+	int			source_timeout; /* seconds that a background worker reads
+								 * sources at a time; 0: no limit */
 	int			files_per_second;	/* deleted; 0: no limit */
 	int64		grace_from_ns;	/* no file counts as older than that: a fact
 								 * about the directory, see claim.h; 0: none */
