@@ -144,7 +144,7 @@ add_error(CleanupPlan *plan, const char *text)
 	}
 }
 
-/* A preview is not at fault here: these are told apart from the brakes. */
+/* A preview looks nevertheless: these are told apart from the brakes. */
 void
 plan_check_transaction(CleanupPlan *plan)
 {

@@ -38,8 +38,8 @@ typedef struct CleanupPlan
 	Claim	   *claim;			/* NULL without a store */
 	List	   *sources;		/* of Source */
 	List	   *brakes;			/* of Brake: why a real run would be refused */
-	List	   *notes;			/* the same, of this transaction only: no
-								 * error of a dry run */
+	List	   *notes;			/* the same, of this transaction only: a dry
+								 * run looks nevertheless */
 	bool		blocked;		/* there was a brake */
 	List	   *errors;			/* of char *, at most report_limit */
 	int64		error_count;

@@ -15,8 +15,11 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "tcop/pquery.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -50,6 +53,20 @@ connect(int options)
 
 	if (rc != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI: %s", SPI_result_code_string(rc));
+}
+
+void
+run_take_read_committed(void)
+{
+	if (!IsolationUsesXactSnapshot())
+		return;
+	connect(SPI_OPT_NONATOMIC);
+	/* before its first snapshot a transaction may change its mind */
+	SPI_commit();
+	(void) set_config_option("transaction_isolation", "read committed", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	SPI_finish();
+	EnsurePortalSnapshotExists();
 }
 
 /* Who asked: seen through SECURITY DEFINER functions of the application. */
