@@ -224,7 +224,7 @@ check_unregistered(const Examination *examination, CleanupPlan *plan)
 {
 	ListCell   *lc;
 
-	foreach(lc, unregistered_search(plan))
+	foreach(lc, unregistered_search(plan, false))
 		say(examination, "unregistered", "warning", lfirst(lc),
 			"If it refers to files, register it with cleanup_add_source().");
 }

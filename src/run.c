@@ -144,7 +144,7 @@ run_preview(CleanWhat what, bool force, bool status)
 		plan_check_transaction(plan);
 		plan_survey(plan, false);
 		if (status)
-			plan->warnings = unregistered_search(plan);
+			plan->warnings = unregistered_search(plan, false);
 		result = copy_to(caller, status ? report_status(plan) :
 						 report_condemned(plan, plan->condemned, 0));
 	}

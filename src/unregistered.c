@@ -221,7 +221,7 @@ list_tables(const CleanupPlan *plan)
 }
 
 List *
-unregistered_search(CleanupPlan *plan)
+unregistered_search(CleanupPlan *plan, bool everything)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->context);
 	Search	   *search = palloc0(sizeof(Search));
