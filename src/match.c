@@ -6,10 +6,10 @@
  * The files are known first, the references are streamed past them:
  *
  *	1.	match_add(): each path goes into the tuplestore `names`, its keys into
- *		a Bloom filter of one probe.
- *	2.	Every row of every source is turned into keys.  Those that the filter
- *		lacks, nearly all in a large table, refer to none of the files and
- *		are dropped on the spot; the rest go into the tuplestore `hits`.
+ *		the KeyScope, which becomes a Bloom filter of one probe.
+ *	2.	Every row of every source is searched for names of the scope.  Nearly
+ *		all in a large table refer to none of the files; the keys of the rest
+ *		go into the tuplestore `hits`.
  *	3.	The executor joins the keys of the files with the hits, a hash join of
  *		64-bit integers of which the planner knows the sizes; what it yields
  *		is one bit a file.
@@ -34,7 +34,6 @@
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "port/pg_bitutils.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
@@ -51,17 +50,11 @@
 #define RECENT_HITS		8192
 
 /*
- * The filter: a key sets one bit of as many as fit into a quarter of work_mem.
- * The keys are hashes already; lib/bloomfilter.h would hash them again and
- * probe several times, and a larger one misses the processor's cache.  With
- * 200,000 files and 1 MB it lets one in twenty references through, which the
- * join then drops.
+ * The filter of KeyScope takes a quarter of work_mem at most, and no more than
+ * that: with 200,000 files and 1 MB it lets one in twenty references through,
+ * which the join then drops; a larger one misses the processor's cache.
  */
-typedef struct KeyFilter
-{
-	uint64		mask;			/* number of bits, a power of two, less one */
-	uint8		bits[FLEXIBLE_ARRAY_MEMBER];
-} KeyFilter;
+#define FILTER_MAX_BYTES	(UINT64CONST(64) * 1024 * 1024)
 
 typedef uint8 *FileBits;		/* one bit a file */
 
@@ -76,13 +69,12 @@ struct Match
 	int			orphan_hours;	/* grace of restored files */
 	int			session_days;
 	int			families_hit;
-	KeyFilter  *filter;
 	uint64	   *recent;
 
 	Tuplestorestate *names;		/* id, path */
 	Tuplestorestate *keys;		/* id, key */
 	Tuplestorestate *hits;		/* key */
-	Tuplestorestate *failed;	/* key, source, session, value */
+	Tuplestorestate *failed;	/* key, source, session, value (NULL if long) */
 	Tuplestorestate *judged;	/* the same */
 	TupleDesc	names_desc;
 	TupleDesc	keys_desc;
@@ -158,32 +150,11 @@ count_set(const Match *match, const FileBits set)
 	return n;
 }
 
-static KeyFilter *
-make_filter(void)
+/* A cancel must not wait for the end of a long value. */
+static void
+pause_for_interrupts(void)
 {
-	uint64		bytes = UINT64CONST(1) << pg_leftmost_one_pos64((uint64) work_mem * 1024 / 4);
-	KeyFilter  *filter = MemoryContextAllocExtended(CurrentMemoryContext,
-													offsetof(KeyFilter, bits) + bytes,
-													MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-
-	filter->mask = bytes * BITS_PER_BYTE - 1;
-	return filter;
-}
-
-static inline void
-filter_add(KeyFilter *filter, uint64 key)
-{
-	uint64		bit = key & filter->mask;
-
-	filter->bits[bit / 8] |= 1 << (bit % 8);
-}
-
-static inline bool
-filter_lacks(const KeyFilter *filter, uint64 key)
-{
-	uint64		bit = key & filter->mask;
-
-	return (filter->bits[bit / 8] & (1 << (bit % 8))) == 0;
+	CHECK_FOR_INTERRUPTS();
 }
 
 Match *
@@ -196,7 +167,8 @@ match_begin(const KeyRules *rules)
 
 	match->context = context;
 	match->rules = rules;
-	match->filter = make_filter();
+	match->scope.filter_max = Min((uint64) work_mem * 1024 / 4, FILTER_MAX_BYTES);
+	match->scope.pause = pause_for_interrupts;
 	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
 	match->names = tuplestore_begin_heap(true, false, work_mem);
 	match->keys = tuplestore_begin_heap(true, false, work_mem);
@@ -229,20 +201,16 @@ match_end(Match *match)
 
 /* ----------------------------------------------------------------- files --- */
 
-static void
-add_key_to_filter(KeyFamily family, const char *text, size_t len, void *arg)
-{
-	filter_add(((Match *) arg)->filter, key_hash(family, text, len));
-}
-
 void
 match_add(Match *match, const char *path)
 {
+	MemoryContext caller;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
+	caller = MemoryContextSwitchTo(match->context);
 	key_widen_scope(match->rules, path, &match->scope);
-	key_of_file(match->rules, path, KEY_ALL_FAMILIES, add_key_to_filter, match);
+	MemoryContextSwitchTo(caller);
 
 	values[0] = Int64GetDatum(match->count++);
 	values[1] = CStringGetTextDatum(path);
@@ -263,14 +231,14 @@ typedef struct KeyWriter
 } KeyWriter;
 
 static void
-write_key(KeyFamily family, const char *text, size_t len, void *arg)
+write_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	KeyWriter  *writer = arg;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
 	values[0] = Int64GetDatum(writer->file);
-	values[1] = Int64GetDatum((int64) key_hash(family, text, len));
+	values[1] = Int64GetDatum((int64) key);
 	tuplestore_putvalues(writer->match->keys, writer->match->keys_desc, values, nulls);
 }
 
@@ -323,12 +291,15 @@ static void
 write_failed_hit(HitWriter *writer, uint64 key)
 {
 	Datum		values[4];
-	bool		nulls[4] = {false, false, false, false};
+	bool		nulls[4] = {false, false, false, writer->value_len > KEY_STRICT_MAX};
 
 	values[0] = Int64GetDatum((int64) key);
 	values[1] = Int32GetDatum(writer->source->number);
 	values[2] = CStringGetTextDatum(writer->session);
-	values[3] = PointerGetDatum(cstring_to_text_with_len(writer->value, (int) writer->value_len));
+	if (nulls[3])
+		values[3] = (Datum) 0;
+	else
+		values[3] = PointerGetDatum(cstring_to_text_with_len(writer->value, (int) writer->value_len));
 	tuplestore_putvalues(writer->failed, writer->match->failed_desc, values, nulls);
 }
 
@@ -346,13 +317,10 @@ write_hit(HitWriter *writer, uint64 key)
 }
 
 static void
-consider_key(KeyFamily family, const char *text, size_t len, void *arg)
+consider_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	HitWriter  *writer = arg;
-	uint64		key = key_hash(family, text, len);
 
-	if (filter_lacks(writer->match->filter, key))
-		return;
 	writer->match->families_hit |= family;
 	if (writer->session != NULL)
 		write_failed_hit(writer, key);
@@ -647,8 +615,8 @@ gather_failed(FailedReceiver *receiver, int64 file, TupleTableSlot *slot)
 	bool		isnull;
 	int			source = DatumGetInt32(slot_getattr(slot, 3, &isnull));
 	char	   *session = TextDatumGetCString(slot_getattr(slot, 4, &isnull));
-	text	   *value = DatumGetTextPP(slot_getattr(slot, 5, &isnull));
-	KeyMatch	strength;
+	Datum		value = slot_getattr(slot, 5, &isnull);
+	KeyMatch	strength = KEY_LOOSE_MATCH; /* all that a long value is good for */
 
 	if (receiver->session != NULL &&
 		(receiver->file != file || receiver->source != source ||
@@ -664,8 +632,9 @@ gather_failed(FailedReceiver *receiver, int64 file, TupleTableSlot *slot)
 		receiver->path = MemoryContextStrdup(receiver->context, path);
 		receiver->strength = KEY_NO_MATCH;
 	}
-	strength = key_compare(match->rules, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value),
-						   receiver->path);
+	if (DatumGetPointer(value) != NULL)
+		strength = key_compare(match->rules, VARDATA_ANY(DatumGetTextPP(value)),
+							   VARSIZE_ANY_EXHDR(DatumGetTextPP(value)), receiver->path);
 	receiver->strength = Max(receiver->strength, strength);
 }
 

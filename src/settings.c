@@ -59,6 +59,8 @@ static char *databases;
 static int	file_age;
 static char *audio_extensions;
 static char *derived_suffixes;
+static char *derived_prefixes;
+static char *derived_folders;
 static bool recurse;
 static int	max_delete_percent;
 static int	writer_wait;
@@ -95,7 +97,7 @@ next_entry(const char **cursor)
 	return p > start ? pnstrdup(start, p - start) : NULL;
 }
 
-/* Entries of a list in lower case; "*" and the empty list have none. */
+/* Entries of a list in lower case. */
 static char **
 split_list(const char *list, int *n)
 {
@@ -104,15 +106,23 @@ split_list(const char *list, int *n)
 
 	*n = 0;
 	while ((entry = next_entry(&list)) != NULL)
-	{
-		const char *bare = entry[0] == '.' ? entry + 1 : entry;
+		entries[(*n)++] = asc_tolower(entry, strlen(entry));
+	return entries;
+}
 
-		if (strcmp(bare, "*") == 0)
-		{
+/* Likewise, without the dot; "*" has none. */
+static char **
+split_extensions(const char *list, int *n)
+{
+	char	  **entries = split_list(list, n);
+	int			i;
+
+	for (i = 0; i < *n; i++)
+	{
+		if (entries[i][0] == '.')
+			entries[i]++;
+		if (strcmp(entries[i], "*") == 0)
 			*n = 0;
-			return entries;
-		}
-		entries[(*n)++] = asc_tolower(bare, strlen(bare));
 	}
 	return entries;
 }
@@ -327,6 +337,12 @@ define_policy(void)
 	define_text("audio_cleanup.derived_suffixes",
 				"Suffixes of files that live and die with the one they are made from.",
 				&derived_suffixes, "_processed", PGC_SUSET, check_name_parts);
+	define_text("audio_cleanup.derived_prefixes",
+				"Prefixes of files that live and die with the one they are made from.",
+				&derived_prefixes, "", PGC_SUSET, check_name_parts);
+	define_text("audio_cleanup.derived_folders",
+				"Manifests, and ends of the names of folders, whose folders live and die with them.",
+				&derived_folders, "", PGC_SUSET, check_name_parts);
 	define_boolean("audio_cleanup.recurse",
 				   "Clean subdirectories of the upload directory as well.",
 				   &recurse, true, PGC_SUSET);
@@ -433,11 +449,26 @@ settings_define(void)
 
 /* ------------------------------------------------------------- snapshots --- */
 
-static void
-set_rules(KeyRules *rules, const char *extensions, const char *suffixes)
+/* A rule of an earlier run, or what is in force now. */
+static const char *
+recorded_text(Jsonb *recorded, const char *key, const char *now)
 {
-	rules->extensions = split_list(extensions, &rules->n_extensions);
-	rules->suffixes = split_list(suffixes, &rules->n_suffixes);
+	const char *text = recorded != NULL ? json_get_text(recorded, key) : NULL;
+
+	return text != NULL ? text : now;
+}
+
+static void
+set_rules(KeyRules *rules, Jsonb *recorded)
+{
+	rules->extensions = split_extensions(recorded_text(recorded, "audio_extensions", audio_extensions),
+										 &rules->n_extensions);
+	rules->suffixes = split_list(recorded_text(recorded, "derived_suffixes", derived_suffixes),
+								 &rules->n_suffixes);
+	rules->prefixes = split_list(recorded_text(recorded, "derived_prefixes", derived_prefixes),
+								 &rules->n_prefixes);
+	rules->folders = split_list(recorded_text(recorded, "derived_folders", derived_folders),
+								&rules->n_folders);
 	rules->utf8 = GetDatabaseEncoding() == PG_UTF8;
 }
 
@@ -488,7 +519,7 @@ settings_snapshot(void)
 	settings->max_run_minutes = max_run_minutes;
 	settings->source_timeout = source_timeout;
 	settings->files_per_second = files_per_second;
-	set_rules(&settings->rules, audio_extensions, derived_suffixes);
+	set_rules(&settings->rules, NULL);
 	settings->rules.upload_dir = settings->upload_dir;
 	return settings;
 }
@@ -539,8 +570,6 @@ Settings *
 settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 {
 	Settings   *settings = settings_snapshot();
-	const char *extensions = json_get_text(recorded, "audio_extensions");
-	const char *suffixes = json_get_text(recorded, "derived_suffixes");
 
 	settings->upload_dir = pstrdup(run_upload_dir);
 	settings->failed_session_retention_days =
@@ -550,9 +579,7 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 	settings->backup_dir = used_backup_dir(json_get_text(recorded, "backup_dir"),
 										   settings->backup_retention_days);
 	settings->backup_owner = json_get_text(recorded, SETTINGS_BACKUP_OWNER);
-	set_rules(&settings->rules,
-			  extensions ? extensions : audio_extensions,
-			  suffixes ? suffixes : derived_suffixes);
+	set_rules(&settings->rules, recorded);
 	settings->rules.upload_dir = settings->upload_dir;
 	return settings;
 }
@@ -576,6 +603,8 @@ settings_to_jsonb(void)
 	json_add_text(&json, "file_age", file_age == FILE_AGE_MTIME ? "mtime" : "newest");
 	json_add_text(&json, "audio_extensions", audio_extensions);
 	json_add_text(&json, "derived_suffixes", derived_suffixes);
+	json_add_text(&json, "derived_prefixes", derived_prefixes);
+	json_add_text(&json, "derived_folders", derived_folders);
 	json_add_boolean(&json, "recurse", recurse);
 	json_add_integer(&json, "max_delete_percent", max_delete_percent);
 	json_add_integer(&json, "writer_wait_ms", writer_wait);
