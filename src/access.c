@@ -123,5 +123,5 @@ access_revoke(const Extension *extension, Oid role)
 	revoke_functions(extension, role, operator_functions, lengthof(operator_functions));
 	/* or the role could not be dropped */
 	execute("REVOKE USAGE ON SCHEMA %s FROM %s",
-				extension_schema(extension), role_name(role));
+			extension_schema(extension), role_name(role));
 }

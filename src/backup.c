@@ -39,10 +39,10 @@ backup_find(const Extension *extension, const char *upload_dir, const char *path
 	Backup	   *backup = NULL;
 
 	if (owner_query(extension, lengthof(parameters), parameters,
-				  "SELECT f.file_id, f.run_id, f.due_at FROM @extschema@.cleanup_files f"
-				  " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-				  " WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND r.upload_dir = $1"
-				  " ORDER BY f.run_id DESC, f.file_id DESC LIMIT 1") > 0)
+					"SELECT f.file_id, f.run_id, f.due_at FROM @extschema@.cleanup_files f"
+					" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+					" WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND r.upload_dir = $1"
+					" ORDER BY f.run_id DESC, f.file_id DESC LIMIT 1") > 0)
 	{
 		backup = palloc(sizeof(Backup));
 		backup->file_id = DatumGetInt64(sql_value(0, 1));
@@ -60,8 +60,8 @@ backup_exist(const Extension *extension, const char *upload_dir)
 	bool		exist;
 
 	exist = owner_query(extension, lengthof(parameters), parameters,
-					  "SELECT FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-					  " WHERE " IS_BACKUP " AND r.upload_dir = $1 LIMIT 1") > 0;
+						"SELECT FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+						" WHERE " IS_BACKUP " AND r.upload_dir = $1 LIMIT 1") > 0;
 	SPI_freetuptable(SPI_tuptable);
 	return exist;
 }
@@ -76,10 +76,10 @@ scan_some(const Extension *extension, const char *upload_dir, int64 *file_id,
 	int			i;
 
 	n = owner_query(extension, lengthof(parameters), parameters,
-				  "SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
-				  " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-				  " WHERE " IS_BACKUP " AND r.upload_dir = $1 AND f.file_id > $2"
-				  " ORDER BY f.file_id LIMIT " CppAsString2(SCAN_ROWS));
+					"SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
+					" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+					" WHERE " IS_BACKUP " AND r.upload_dir = $1 AND f.file_id > $2"
+					" ORDER BY f.file_id LIMIT " CppAsString2(SCAN_ROWS));
 	for (i = 0; i < n; i++)
 	{
 		char	   *path = sql_text(i, 2);
@@ -121,8 +121,8 @@ backup_newest(const Extension *extension, const int64 *file_ids, int n, BackupFi
 	int			i;
 
 	newest = owner_query(extension, lengthof(parameters), parameters,
-					   "SELECT DISTINCT ON (file) file_id, file FROM @extschema@.cleanup_files"
-					   " WHERE file_id = ANY ($1) AND state = 'trashed' ORDER BY file, run_id DESC, file_id DESC");
+						 "SELECT DISTINCT ON (file) file_id, file FROM @extschema@.cleanup_files"
+						 " WHERE file_id = ANY ($1) AND state = 'trashed' ORDER BY file, run_id DESC, file_id DESC");
 	*files = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(BackupFile) * Max(newest, 1));
 	for (i = 0; i < newest; i++)
 	{
@@ -142,9 +142,9 @@ backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n, 
 	int64		marked;
 
 	marked = owner_query(extension, lengthof(parameters), parameters,
-					   "UPDATE @extschema@.cleanup_files f SET state = 'restoring', error = $2,"
-					   " due_at = greatest(f.due_at, now() + '1 day')"
-					   " WHERE f.file_id = ANY ($1) AND f.state = 'trashed'");
+						 "UPDATE @extschema@.cleanup_files f SET state = 'restoring', error = $2,"
+						 " due_at = greatest(f.due_at, now() + '1 day')"
+						 " WHERE f.file_id = ANY ($1) AND f.state = 'trashed'");
 	return marked;
 }
 
@@ -160,9 +160,9 @@ backup_places(const Extension *extension, const char *upload_dir)
 	int			i;
 
 	n = owner_query(extension, lengthof(parameters), parameters,
-				  "SELECT DISTINCT ON (settings ->> 'backup_dir', settings ->> 'backup_owner') settings"
-				  " FROM @extschema@.cleanup_runs WHERE upload_dir = $1"
-				  " AND settings ->> 'backup_dir' <> '' AND settings ? 'backup_owner'");
+					"SELECT DISTINCT ON (settings ->> 'backup_dir', settings ->> 'backup_owner') settings"
+					" FROM @extschema@.cleanup_runs WHERE upload_dir = $1"
+					" AND settings ->> 'backup_dir' <> '' AND settings ? 'backup_owner'");
 	for (i = 0; i < n; i++)
 	{
 		BackupPlace *place = palloc(sizeof(BackupPlace));
@@ -183,8 +183,8 @@ backup_unknown_runs(const Extension *extension, int64 *runs, int n)
 	int			i;
 
 	unknown = owner_query(extension, lengthof(parameters), parameters,
-						"SELECT u FROM pg_catalog.unnest($1) u"
-						" WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_runs r WHERE r.run_id = u) ORDER BY u");
+						  "SELECT u FROM pg_catalog.unnest($1) u"
+						  " WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_runs r WHERE r.run_id = u) ORDER BY u");
 	for (i = 0; i < unknown; i++)
 		runs[i] = DatumGetInt64(sql_value(i, 1));
 	SPI_freetuptable(SPI_tuptable);
@@ -201,8 +201,8 @@ backup_runs_elsewhere(const Extension *extension, const char *upload_dir, int64 
 	int			i;
 
 	elsewhere = owner_query(extension, lengthof(parameters), parameters,
-						  "SELECT run_id FROM @extschema@.cleanup_runs WHERE run_id = ANY ($1) AND upload_dir <> $2"
-						  " ORDER BY run_id");
+							"SELECT run_id FROM @extschema@.cleanup_runs WHERE run_id = ANY ($1) AND upload_dir <> $2"
+							" ORDER BY run_id");
 	for (i = 0; i < elsewhere; i++)
 		runs[i] = DatumGetInt64(sql_value(i, 1));
 	SPI_freetuptable(SPI_tuptable);
@@ -234,8 +234,8 @@ backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
 	bool		recorded;
 
 	recorded = owner_query(extension, lengthof(parameters), parameters,
-						 "SELECT FROM @extschema@.cleanup_files WHERE run_id = $1 AND file = $2 COLLATE \"C\""
-						 " AND state IN ('pending', 'trashed', 'restoring') AND size = $3 AND mtime_ns = $4 LIMIT 1") > 0;
+						   "SELECT FROM @extschema@.cleanup_files WHERE run_id = $1 AND file = $2 COLLATE \"C\""
+						   " AND state IN ('pending', 'trashed', 'restoring') AND size = $3 AND mtime_ns = $4 LIMIT 1") > 0;
 	SPI_freetuptable(SPI_tuptable);
 	return recorded;
 }
@@ -250,13 +250,13 @@ backup_record_run(const Extension *extension, int64 run_id, const char *upload_d
 	};
 
 	owner_query(extension, 4, parameters,
-			  "INSERT INTO @extschema@.cleanup_runs (run_id, what, status, message, requested_by, upload_dir,"
-			  "  settings, finished_at)"
-			  " VALUES ($1, 'all', 'interrupted', 'this database does not know the run; its files were found in the trash',"
-			  "  $2, $3, $4, pg_catalog.clock_timestamp())");
+				"INSERT INTO @extschema@.cleanup_runs (run_id, what, status, message, requested_by, upload_dir,"
+				"  settings, finished_at)"
+				" VALUES ($1, 'all', 'interrupted', 'this database does not know the run; its files were found in the trash',"
+				"  $2, $3, $4, pg_catalog.clock_timestamp())");
 	owner_query(extension, lengthof(parameters), parameters,
-			  "SELECT pg_catalog.setval($5, $1) FROM @extschema@.cleanup_runs_run_id_seq"
-			  " WHERE last_value < $1 OR last_value = $1 AND NOT is_called");
+				"SELECT pg_catalog.setval($5, $1) FROM @extschema@.cleanup_runs_run_id_seq"
+				" WHERE last_value < $1 OR last_value = $1 AND NOT is_called");
 	SPI_freetuptable(SPI_tuptable);
 }
 
@@ -271,11 +271,11 @@ backup_record_file(const Extension *extension, int64 run_id, const char *path,
 	};
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "INSERT INTO @extschema@.cleanup_files (run_id, file, reason, state, error, size, modified_at, due_at,"
-			  "  finished_at, inode, mtime_ns, ctime_ns, btime_ns)"
-			  " VALUES ($1, $2, 'unknown', $3, $4, $5, pg_catalog.to_timestamp($7 / 1e9),"
-			  "  now() + '" CppAsString2(FOUND_DAYS) " days',"
-			  "  CASE WHEN $3 <> 'trashed' THEN pg_catalog.clock_timestamp() END, $6, $7, $8, $9)");
+				"INSERT INTO @extschema@.cleanup_files (run_id, file, reason, state, error, size, modified_at, due_at,"
+				"  finished_at, inode, mtime_ns, ctime_ns, btime_ns)"
+				" VALUES ($1, $2, 'unknown', $3, $4, $5, pg_catalog.to_timestamp($7 / 1e9),"
+				"  now() + '" CppAsString2(FOUND_DAYS) " days',"
+				"  CASE WHEN $3 <> 'trashed' THEN pg_catalog.clock_timestamp() END, $6, $7, $8, $9)");
 	owner_query(extension, 1, parameters,
-			  "UPDATE @extschema@.cleanup_runs SET files = files + 1 WHERE run_id = $1");
+				"UPDATE @extschema@.cleanup_runs SET files = files + 1 WHERE run_id = $1");
 }

@@ -291,8 +291,8 @@ claim_confirm(const Extension *extension, const Claim *claim, const char *upload
 	if (claim->confirmed)
 		return;
 	owner_query(extension, lengthof(parameters), parameters,
-			  "UPDATE @extschema@.cleanup_claims SET confirmed = true, upload_dir = $2"
-			  " WHERE uuid::text = $1 AND NOT confirmed");
+				"UPDATE @extschema@.cleanup_claims SET confirmed = true, upload_dir = $2"
+				" WHERE uuid::text = $1 AND NOT confirmed");
 }
 
 char *
@@ -302,9 +302,9 @@ claim_take(const Extension *extension, const char *upload_dir, bool grace, const
 
 	owner_query(extension, 1, parameters, "DELETE FROM @extschema@.cleanup_claims WHERE upload_dir = $1");
 	owner_query(extension, lengthof(parameters), parameters,
-			  "INSERT INTO @extschema@.cleanup_claims (uuid, upload_dir, grace_from)"
-			  " VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
-			  " RETURNING uuid::text");
+				"INSERT INTO @extschema@.cleanup_claims (uuid, upload_dir, grace_from)"
+				" VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
+				" RETURNING uuid::text");
 	*uuid = sql_text(0, 1);
 	SPI_freetuptable(SPI_tuptable);
 	return claim_text(*uuid);

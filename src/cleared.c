@@ -32,8 +32,8 @@ cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 
 	sql_show_tuplestore("cleanup_values", values, desc);
 	owner_query(extension, lengthof(parameters), parameters,
-			  "INSERT INTO @extschema@.cleanup_cleared (run_id, source, session_id, column_name, value)"
-			  " SELECT $1, $2, v.session_id, v.column_name, v.value FROM cleanup_values v");
+				"INSERT INTO @extschema@.cleanup_cleared (run_id, source, session_id, column_name, value)"
+				" SELECT $1, $2, v.session_id, v.column_name, v.value FROM cleanup_values v");
 	sql_hide_tuplestore("cleanup_values");
 	tuplestore_end(values);
 }
@@ -79,8 +79,8 @@ forget(const Refill *refill)
 	};
 
 	owner_query(refill->extension, lengthof(parameters), parameters,
-			  "DELETE FROM @extschema@.cleanup_cleared WHERE run_id = $1 AND source = $2 AND column_name = $3"
-			  " AND session_id = ANY ($4)");
+				"DELETE FROM @extschema@.cleanup_cleared WHERE run_id = $1 AND source = $2 AND column_name = $3"
+				" AND session_id = ANY ($4)");
 }
 
 static void
@@ -129,11 +129,11 @@ query_refills(const Extension *extension, int64 run_id, Datum sources, Datum ses
 	int			i;
 
 	n = owner_query(extension, lengthof(parameters), parameters,
-				  "SELECT c.source, c.column_name::text, pg_catalog.array_agg(c.session_id ORDER BY c.session_id),"
-				  "  pg_catalog.array_agg(c.value ORDER BY c.session_id)"
-				  " FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
-				  "  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
-				  " GROUP BY c.source, c.column_name ORDER BY c.source, c.column_name");
+					"SELECT c.source, c.column_name::text, pg_catalog.array_agg(c.session_id ORDER BY c.session_id),"
+					"  pg_catalog.array_agg(c.value ORDER BY c.session_id)"
+					" FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
+					"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
+					" GROUP BY c.source, c.column_name ORDER BY c.source, c.column_name");
 	*refills = palloc0(sizeof(Refill) * Max(n, 1));
 	for (i = 0; i < n; i++)
 	{
@@ -220,10 +220,10 @@ cleared_retry(const Extension *extension, int64 run_id, int wait_ms, List **erro
 	Datum		sessions = (Datum) 0;
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "SELECT pg_catalog.array_agg(t.source), pg_catalog.array_agg(t.session_id)"
-			  " FROM (SELECT c.source, c.session_id FROM @extschema@.cleanup_cleared c"
-			  "  JOIN @extschema@.cleanup_files f ON f.run_id = c.run_id AND f.source = c.source AND f.session_id = c.session_id"
-			  "  WHERE c.run_id = $1 AND f.state = 'restored' GROUP BY 1, 2) t");
+				"SELECT pg_catalog.array_agg(t.source), pg_catalog.array_agg(t.session_id)"
+				" FROM (SELECT c.source, c.session_id FROM @extschema@.cleanup_cleared c"
+				"  JOIN @extschema@.cleanup_files f ON f.run_id = c.run_id AND f.source = c.source AND f.session_id = c.session_id"
+				"  WHERE c.run_id = $1 AND f.state = 'restored' GROUP BY 1, 2) t");
 	found = !sql_is_null(0, 1);
 	if (found)
 	{

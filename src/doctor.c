@@ -250,11 +250,11 @@ check_outstanding(const Examination *examination, const CleanupPlan *plan)
 
 	/* backups that have expired wait for the next night */
 	owner_query(plan->extension, 0, NULL,
-			  "SELECT count(*) FILTER (WHERE state IN ('pending', 'restoring')),"
-			  " count(*) FILTER (WHERE state = 'trashed' AND due_at <= clock_timestamp()"
-			  "  - CASE WHEN due_at > condemned_at THEN interval '25 hours' ELSE interval '0' END)"
-			  " FROM @extschema@.cleanup_files WHERE state IN ('pending', 'restoring', 'trashed')"
-			  " AND condemned_at < now() - interval '1 minute'");
+				"SELECT count(*) FILTER (WHERE state IN ('pending', 'restoring')),"
+				" count(*) FILTER (WHERE state = 'trashed' AND due_at <= clock_timestamp()"
+				"  - CASE WHEN due_at > condemned_at THEN interval '25 hours' ELSE interval '0' END)"
+				" FROM @extschema@.cleanup_files WHERE state IN ('pending', 'restoring', 'trashed')"
+				" AND condemned_at < now() - interval '1 minute'");
 	pending = DatumGetInt64(sql_value(0, 1));
 	due = DatumGetInt64(sql_value(0, 2));
 	SPI_freetuptable(SPI_tuptable);
@@ -277,9 +277,9 @@ check_backups(const Examination *examination, const CleanupPlan *plan)
 	double		mib;
 
 	owner_query(plan->extension, 0, NULL,
-			  "SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL),"
-			  " coalesce(pg_catalog.sum(size), 0)::float8 / 1048576"
-			  " FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at > condemned_at");
+				"SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL),"
+				" coalesce(pg_catalog.sum(size), 0)::float8 / 1048576"
+				" FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at > condemned_at");
 	backups = DatumGetInt64(sql_value(0, 1));
 	stuck = DatumGetInt64(sql_value(0, 2));
 	mib = DatumGetFloat8(sql_value(0, 3));

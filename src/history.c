@@ -89,26 +89,26 @@ find_runs(const Pruning *pruning)
 	Datum		runs = 0;
 
 	owner_query(pruning->extension, lengthof(parameters), parameters,
-			  "SELECT array_agg(o.run_id) FROM (SELECT r.run_id,"
-			  "  sum(r.files) OVER (ORDER BY r.run_id) - r.files AS files_before"
-			  " FROM @extschema@.cleanup_runs r"
-			  " WHERE r.finished_at < now() - make_interval(days => $1"
-			  "   + coalesce((r.settings ->> 'backup_retention_days')::int, 0))"
-			  "  AND (r.scheduled_for IS NULL OR r.scheduled_for < $2)"
-			  "  AND NOT (r.trigger = 'startup' AND r.started_at >= $3)"
-			  "  AND r.run_id < (SELECT max(n.run_id) FROM @extschema@.cleanup_runs n)"
-			  "  AND r.run_id IS DISTINCT FROM"
-			  "   (SELECT max(d.run_id) FROM @extschema@.cleanup_runs d WHERE d.status = 'done')"
-			  "  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id"
-			  "   AND f.state NOT IN ('deleted', 'skipped')"
-			  "   AND CASE f.state"
-			  "    WHEN 'restored' THEN f.finished_at IS NULL OR f.finished_at >= now() - make_interval(days => $7)"
-			  "    WHEN 'failed' THEN f.error LIKE $4 OR NOT EXISTS"
-			  "     (SELECT FROM @extschema@.cleanup_runs l WHERE l.run_id > r.run_id"
-			  "      AND l.upload_dir = r.upload_dir AND l.what IN ('all', r.what)"
-			  "      AND l.status IN ('done', 'failed') AND l.message IS NULL)"
-			  "    ELSE true END)"
-			  " ORDER BY r.run_id LIMIT $5) o WHERE o.files_before < $6");
+				"SELECT array_agg(o.run_id) FROM (SELECT r.run_id,"
+				"  sum(r.files) OVER (ORDER BY r.run_id) - r.files AS files_before"
+				" FROM @extschema@.cleanup_runs r"
+				" WHERE r.finished_at < now() - make_interval(days => $1"
+				"   + coalesce((r.settings ->> 'backup_retention_days')::int, 0))"
+				"  AND (r.scheduled_for IS NULL OR r.scheduled_for < $2)"
+				"  AND NOT (r.trigger = 'startup' AND r.started_at >= $3)"
+				"  AND r.run_id < (SELECT max(n.run_id) FROM @extschema@.cleanup_runs n)"
+				"  AND r.run_id IS DISTINCT FROM"
+				"   (SELECT max(d.run_id) FROM @extschema@.cleanup_runs d WHERE d.status = 'done')"
+				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id"
+				"   AND f.state NOT IN ('deleted', 'skipped')"
+				"   AND CASE f.state"
+				"    WHEN 'restored' THEN f.finished_at IS NULL OR f.finished_at >= now() - make_interval(days => $7)"
+				"    WHEN 'failed' THEN f.error LIKE $4 OR NOT EXISTS"
+				"     (SELECT FROM @extschema@.cleanup_runs l WHERE l.run_id > r.run_id"
+				"      AND l.upload_dir = r.upload_dir AND l.what IN ('all', r.what)"
+				"      AND l.status IN ('done', 'failed') AND l.message IS NULL)"
+				"    ELSE true END)"
+				" ORDER BY r.run_id LIMIT $5) o WHERE o.files_before < $6");
 	if (!sql_is_null(0, 1))
 		runs = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
 	SPI_freetuptable(SPI_tuptable);
@@ -123,14 +123,14 @@ forget_runs(const Pruning *pruning, Datum runs)
 	int			n;
 
 	n = owner_query(pruning->extension, 2, parameters,
-				  "DELETE FROM @extschema@.cleanup_files WHERE file_id IN (SELECT f.file_id"
-				  " FROM @extschema@.cleanup_files f WHERE f.run_id = ANY ($1)"
-				  " LIMIT $2 FOR UPDATE SKIP LOCKED)");
+					"DELETE FROM @extschema@.cleanup_files WHERE file_id IN (SELECT f.file_id"
+					" FROM @extschema@.cleanup_files f WHERE f.run_id = ANY ($1)"
+					" LIMIT $2 FOR UPDATE SKIP LOCKED)");
 	return n + owner_query(pruning->extension, 1, parameters,
-						 "DELETE FROM @extschema@.cleanup_runs WHERE run_id IN (SELECT r.run_id"
-						 " FROM @extschema@.cleanup_runs r WHERE r.run_id = ANY ($1)"
-						 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id)"
-						 " FOR UPDATE SKIP LOCKED)");
+						   "DELETE FROM @extschema@.cleanup_runs WHERE run_id IN (SELECT r.run_id"
+						   " FROM @extschema@.cleanup_runs r WHERE r.run_id = ANY ($1)"
+						   " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id)"
+						   " FOR UPDATE SKIP LOCKED)");
 }
 
 static void

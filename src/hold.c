@@ -26,7 +26,7 @@ hold_find(const Extension *extension, const char *path)
 	Hold	   *hold = NULL;
 
 	if (owner_query(extension, lengthof(parameters), parameters,
-				  "SELECT held_by, reason FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0)
+					"SELECT held_by, reason FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0)
 	{
 		hold = palloc(sizeof(Hold));
 		hold->held_by = sql_text(0, 1);
@@ -44,8 +44,8 @@ hold_add(const Extension *extension, const char *path, const char *reason)
 	};
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
-			  " ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
+				"INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
+				" ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
 }
 
 bool
@@ -55,6 +55,6 @@ hold_remove(const Extension *extension, const char *path)
 	bool		removed;
 
 	removed = owner_query(extension, lengthof(parameters), parameters,
-						"DELETE FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0;
+						  "DELETE FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0;
 	return removed;
 }

@@ -39,8 +39,8 @@ ledger_begin_run(const Extension *extension, const LedgerRun *run)
 	int64		run_id;
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "INSERT INTO @extschema@.cleanup_runs (what, trigger, requested_by, status, upload_dir, settings, scheduled_for)"
-			  " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING run_id");
+				"INSERT INTO @extschema@.cleanup_runs (what, trigger, requested_by, status, upload_dir, settings, scheduled_for)"
+				" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING run_id");
 	run_id = DatumGetInt64(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return run_id;
@@ -54,8 +54,8 @@ ledger_set_backup_owner(const Extension *extension, int64 run_id, const char *ow
 	};
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "UPDATE @extschema@.cleanup_runs SET settings = settings || pg_catalog.jsonb_build_object($2, $3)"
-			  " WHERE run_id = $1");
+				"UPDATE @extschema@.cleanup_runs SET settings = settings || pg_catalog.jsonb_build_object($2, $3)"
+				" WHERE run_id = $1");
 }
 
 void
@@ -69,17 +69,17 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
 	owner_query(extension, lengthof(of_files), of_files,
-			  "INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size,"
-			  "  modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
-			  " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
-			  "  c.source, c.session, c.size, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
-			  "  now() + pg_catalog.make_interval(days => $2),"
-			  "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
-			  " FROM cleanup_condemned c");
+				"INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size,"
+				"  modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
+				" SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
+				"  c.source, c.session, c.size, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
+				"  now() + pg_catalog.make_interval(days => $2),"
+				"  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
+				" FROM cleanup_condemned c");
 	sql_hide_tuplestore("cleanup_condemned");
 	owner_query(extension, lengthof(of_run), of_run,
-			  "UPDATE @extschema@.cleanup_runs SET orphaned_files = orphaned_files + $2,"
-			  " failed_sessions = failed_sessions + $3, files = files + $4 WHERE run_id = $1");
+				"UPDATE @extschema@.cleanup_runs SET orphaned_files = orphaned_files + $2,"
+				" failed_sessions = failed_sessions + $3, files = files + $4 WHERE run_id = $1");
 }
 
 void
@@ -88,8 +88,8 @@ ledger_end_batches(const Extension *extension, int64 run_id)
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "UPDATE @extschema@.cleanup_runs SET status = 'pending'"
-			  " WHERE run_id = $1 AND status = 'running'");
+				"UPDATE @extschema@.cleanup_runs SET status = 'pending'"
+				" WHERE run_id = $1 AND status = 'running'");
 }
 
 void
@@ -98,10 +98,10 @@ ledger_cut_short(const Extension *extension, int64 run_id, const char *status, c
 	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(status), SQL_TEXT(message)};
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "UPDATE @extschema@.cleanup_runs SET message = $3,"
-			  " status = CASE WHEN files = 0 OR $2 = 'interrupted' THEN $2 ELSE 'pending' END,"
-			  " finished_at = CASE WHEN files = 0 THEN pg_catalog.clock_timestamp() END"
-			  " WHERE run_id = $1 AND status = 'running'");
+				"UPDATE @extschema@.cleanup_runs SET message = $3,"
+				" status = CASE WHEN files = 0 OR $2 = 'interrupted' THEN $2 ELSE 'pending' END,"
+				" finished_at = CASE WHEN files = 0 THEN pg_catalog.clock_timestamp() END"
+				" WHERE run_id = $1 AND status = 'running'");
 }
 
 
@@ -129,12 +129,12 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 	int			i;
 
 	n = owner_query(extension, lengthof(parameters), parameters,
-				  "SELECT r.run_id, r.upload_dir, r.settings, r.trigger, r.files FROM @extschema@.cleanup_runs r"
-				  " WHERE r.run_id IN (SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'pending'"
-				  "  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'restoring'"
-				  "  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
-				  "  UNION SELECT u.run_id FROM @extschema@.cleanup_runs u WHERE u.finished_at IS NULL)"
-				  " AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id");
+					"SELECT r.run_id, r.upload_dir, r.settings, r.trigger, r.files FROM @extschema@.cleanup_runs r"
+					" WHERE r.run_id IN (SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'pending'"
+					"  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'restoring'"
+					"  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
+					"  UNION SELECT u.run_id FROM @extschema@.cleanup_runs u WHERE u.finished_at IS NULL)"
+					" AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id");
 	for (i = 0; i < n; i++)
 		runs = lappend(runs, read_work(i));
 	SPI_freetuptable(SPI_tuptable);
@@ -148,7 +148,7 @@ ledger_run(const Extension *extension, int64 run_id)
 	LedgerWork *work = NULL;
 
 	if (owner_query(extension, lengthof(parameters), parameters,
-				  "SELECT run_id, upload_dir, settings, trigger, files FROM @extschema@.cleanup_runs WHERE run_id = $1") > 0)
+					"SELECT run_id, upload_dir, settings, trigger, files FROM @extschema@.cleanup_runs WHERE run_id = $1") > 0)
 		work = read_work(0);
 	SPI_freetuptable(SPI_tuptable);
 	return work;
@@ -169,11 +169,11 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 	int			i;
 
 	*n = owner_query(extension, lengthof(parameters), parameters,
-				   psprintf("SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at,"
-				   " source, session_id, error, restore_as, state = 'pending' OR due_at <= clock_timestamp(),"
-				   " due_at > condemned_at"
-				   " FROM @extschema@.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
-				   " ORDER BY file_id LIMIT $3", conditions[kind]));
+					 psprintf("SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at,"
+							  " source, session_id, error, restore_as, state = 'pending' OR due_at <= clock_timestamp(),"
+							  " due_at > condemned_at"
+							  " FROM @extschema@.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
+							  " ORDER BY file_id LIMIT $3", conditions[kind]));
 	files = palloc0(sizeof(LedgerFile) * Max(*n, 1));
 	for (i = 0; i < *n; i++)
 	{
@@ -204,10 +204,10 @@ ledger_still_due(const Extension *extension, int64 run_id, int64 first, int64 la
 	int			i;
 
 	*n = owner_query(extension, lengthof(parameters), parameters,
-				   "SELECT f.file_id FROM @extschema@.cleanup_files f WHERE f.run_id = $1"
-				   " AND f.file_id BETWEEN $2 AND $3 AND f.state = 'trashed' AND f.due_at <= clock_timestamp()"
-				   " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_holds h WHERE h.file = f.file)"
-				   " ORDER BY f.file_id");
+					 "SELECT f.file_id FROM @extschema@.cleanup_files f WHERE f.run_id = $1"
+					 " AND f.file_id BETWEEN $2 AND $3 AND f.state = 'trashed' AND f.due_at <= clock_timestamp()"
+					 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_holds h WHERE h.file = f.file)"
+					 " ORDER BY f.file_id");
 	due = palloc(sizeof(int64) * Max(*n, 1));
 	for (i = 0; i < *n; i++)
 		due[i] = DatumGetInt64(sql_value(i, 1));
@@ -272,15 +272,15 @@ ledger_record(const Extension *extension, const LedgerFile *files, int n)
 	extension_join_by_hash();
 	sql_show_tuplestore("cleanup_records", store, desc);
 	owner_query(extension, lengthof(parameters), parameters,
-			  "UPDATE @extschema@.cleanup_files f SET state = u.state, error = u.error,"
-			  "  freed = CASE WHEN u.state = 'deleted' THEN u.freed END,"
-			  "  finished_at = CASE WHEN u.state NOT IN ('trashed', 'restoring') THEN pg_catalog.clock_timestamp() END,"
-			  "  restore_as = u.restore_as,"
-			  "  due_at = CASE WHEN u.state = 'restoring' OR u.state = 'trashed' AND u.error IS NOT NULL"
-			  "   THEN greatest(f.due_at, now() + '30 days') ELSE f.due_at END"
-			  " FROM cleanup_records u"
-			  " WHERE f.file_id = u.file_id AND f.state IN ('pending', 'trashed', 'restoring')"
-			  "  AND f.file_id BETWEEN $1 AND $2");
+				"UPDATE @extschema@.cleanup_files f SET state = u.state, error = u.error,"
+				"  freed = CASE WHEN u.state = 'deleted' THEN u.freed END,"
+				"  finished_at = CASE WHEN u.state NOT IN ('trashed', 'restoring') THEN pg_catalog.clock_timestamp() END,"
+				"  restore_as = u.restore_as,"
+				"  due_at = CASE WHEN u.state = 'restoring' OR u.state = 'trashed' AND u.error IS NOT NULL"
+				"   THEN greatest(f.due_at, now() + '30 days') ELSE f.due_at END"
+				" FROM cleanup_records u"
+				" WHERE f.file_id = u.file_id AND f.state IN ('pending', 'trashed', 'restoring')"
+				"  AND f.file_id BETWEEN $1 AND $2");
 	sql_hide_tuplestore("cleanup_records");
 	tuplestore_end(store);
 	extension_stop_acting(&saved);
@@ -293,23 +293,23 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 	bool		finished;
 
 	finished = owner_query(extension, lengthof(parameters), parameters,
-						 "WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
-						 "  pg_catalog.count(*) FILTER (WHERE state = 'trashed') AS trashed,"
-						 "  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
-						 "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
-						 "  pg_catalog.count(*) FILTER (WHERE state IN ('pending', 'restoring')"
-						 "    OR state = 'trashed' AND due_at <= clock_timestamp()) AS outstanding,"
-						 "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
-						 " FROM @extschema@.cleanup_files WHERE run_id = $1)"
-						 " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
-						 "  status = CASE WHEN r.status IN ('running', 'interrupted') THEN 'interrupted'"
-						 "   WHEN t.errors > 0 OR r.message IS NOT NULL THEN 'failed' ELSE 'done' END,"
-						 "  message = CASE WHEN r.status = 'running' THEN coalesce(r.message,"
-						 "   'its process ended before all files were dealt with') ELSE r.message END,"
-						 "  deleted = t.deleted, skipped = t.skipped, errors = t.errors, bytes = t.bytes"
-						 " FROM t WHERE r.run_id = $1 AND r.finished_at IS NULL AND t.outstanding = 0"
-						 " RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"
-						 "  extract(epoch FROM r.finished_at - r.started_at)::double precision") > 0;
+						   "WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
+						   "  pg_catalog.count(*) FILTER (WHERE state = 'trashed') AS trashed,"
+						   "  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
+						   "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
+						   "  pg_catalog.count(*) FILTER (WHERE state IN ('pending', 'restoring')"
+						   "    OR state = 'trashed' AND due_at <= clock_timestamp()) AS outstanding,"
+						   "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
+						   " FROM @extschema@.cleanup_files WHERE run_id = $1)"
+						   " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
+						   "  status = CASE WHEN r.status IN ('running', 'interrupted') THEN 'interrupted'"
+						   "   WHEN t.errors > 0 OR r.message IS NOT NULL THEN 'failed' ELSE 'done' END,"
+						   "  message = CASE WHEN r.status = 'running' THEN coalesce(r.message,"
+						   "   'its process ended before all files were dealt with') ELSE r.message END,"
+						   "  deleted = t.deleted, skipped = t.skipped, errors = t.errors, bytes = t.bytes"
+						   " FROM t WHERE r.run_id = $1 AND r.finished_at IS NULL AND t.outstanding = 0"
+						   " RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"
+						   "  extract(epoch FROM r.finished_at - r.started_at)::double precision") > 0;
 	if (finished)
 	{
 		summary->requested_by = sql_text(0, 1);
@@ -334,9 +334,9 @@ ledger_expired(const Extension *extension, int limit, LedgerExpired *expired)
 
 	memset(expired, 0, sizeof(*expired));
 	n = owner_query(extension, lengthof(parameters), parameters,
-				  "SELECT file, pg_catalog.count(*) OVER (), pg_catalog.sum(size) OVER ()::bigint"
-				  " FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()"
-				  " ORDER BY file LIMIT $1");
+					"SELECT file, pg_catalog.count(*) OVER (), pg_catalog.sum(size) OVER ()::bigint"
+					" FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()"
+					" ORDER BY file LIMIT $1");
 	for (i = 0; i < n; i++)
 		expired->files = lappend(expired->files, sql_text(i, 1));
 	if (n > 0)
@@ -353,21 +353,21 @@ ledger_correct_run(const Extension *extension, int64 run_id)
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
-			  "  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
-			  "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
-			  "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
-			  " FROM @extschema@.cleanup_files WHERE run_id = $1)"
-			  " UPDATE @extschema@.cleanup_runs r SET deleted = t.deleted, skipped = t.skipped,"
-			  "  errors = t.errors, bytes = t.bytes"
-			  " FROM t WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
-			  "  AND (r.deleted, r.skipped, r.errors, r.bytes)"
-			  "   IS DISTINCT FROM (t.deleted, t.skipped, t.errors, t.bytes)");
+				"WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
+				"  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
+				"  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
+				"  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
+				" FROM @extschema@.cleanup_files WHERE run_id = $1)"
+				" UPDATE @extschema@.cleanup_runs r SET deleted = t.deleted, skipped = t.skipped,"
+				"  errors = t.errors, bytes = t.bytes"
+				" FROM t WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
+				"  AND (r.deleted, r.skipped, r.errors, r.bytes)"
+				"   IS DISTINCT FROM (t.deleted, t.skipped, t.errors, t.bytes)");
 	owner_query(extension, lengthof(parameters), parameters,
-			  "DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
-			  " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
-			  "  AND f.source = c.source AND f.session_id = c.session_id"
-			  "  AND f.state IN ('pending', 'trashed', 'restoring', 'restored'))");
+				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
+				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
+				"  AND f.source = c.source AND f.session_id = c.session_id"
+				"  AND f.state IN ('pending', 'trashed', 'restoring', 'restored'))");
 }
 
 
@@ -396,11 +396,11 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
-			  " pg_catalog.count(DISTINCT (source, session_id)) FILTER (WHERE source IS NOT NULL AND " GONE "),"
-			  " pg_catalog.count(*) FILTER (WHERE state = 'failed'),"
-			  " coalesce(pg_catalog.sum(freed), 0)::bigint"
-			  " FROM @extschema@.cleanup_files WHERE run_id = $1");
+				"SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
+				" pg_catalog.count(DISTINCT (source, session_id)) FILTER (WHERE source IS NOT NULL AND " GONE "),"
+				" pg_catalog.count(*) FILTER (WHERE state = 'failed'),"
+				" coalesce(pg_catalog.sum(freed), 0)::bigint"
+				" FROM @extschema@.cleanup_files WHERE run_id = $1");
 	outcome->n_orphans = DatumGetInt64(sql_value(0, 1));
 	outcome->n_sessions = DatumGetInt64(sql_value(0, 2));
 	outcome->n_errors = DatumGetInt64(sql_value(0, 3));
@@ -408,16 +408,16 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 	SPI_freetuptable(SPI_tuptable);
 
 	outcome->orphans = query_list(extension,
-								  "SELECT file FROM %s.cleanup_files WHERE run_id = $1"
+								  "SELECT file FROM @extschema@.cleanup_files WHERE run_id = $1"
 								  " AND source IS NULL AND " GONE " ORDER BY file LIMIT $2",
 								  run_id, limit);
 	outcome->sessions = query_list(extension,
-								   "SELECT session_id FROM %s.cleanup_files WHERE run_id = $1"
+								   "SELECT session_id FROM @extschema@.cleanup_files WHERE run_id = $1"
 								   " AND source IS NOT NULL AND " GONE " GROUP BY source, session_id"
 								   " ORDER BY source, session_id COLLATE \"C\" LIMIT $2",
 								   run_id, limit);
 	outcome->errors = query_list(extension,
-								 "SELECT file || ': ' || error FROM %s.cleanup_files WHERE run_id = $1"
+								 "SELECT file || ': ' || error FROM @extschema@.cleanup_files WHERE run_id = $1"
 								 " AND state = 'failed' ORDER BY file LIMIT $2",
 								 run_id, limit);
 }

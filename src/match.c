@@ -705,10 +705,10 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 	extension_read_carefully();
 	show_tuplestores(match);
 	owner_query_into(extension, 0, NULL, "SELECT n.id, n.path, j.source, j.session, j.value"
-				 " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
-				 " JOIN cleanup_names n ON n.id = k.id"
-				 " ORDER BY j.source, j.session COLLATE \"C\", n.path COLLATE \"C\"",
-				 &receiver.pub);
+					 " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
+					 " JOIN cleanup_names n ON n.id = k.id"
+					 " ORDER BY j.source, j.session COLLATE \"C\", n.path COLLATE \"C\"",
+					 &receiver.pub);
 	pass_failed(&receiver);
 	hide_tuplestores();
 	extension_stop_acting(&saved);

@@ -146,9 +146,9 @@ add_to_totals(const char *ended)
 	/* in order, so that nobody waits for somebody who waits for him */
 	owner_query(extension, 0, NULL,
 				psprintf("INSERT INTO @extschema@.cleanup_totals AS t (name, label, value)"
-			  " SELECT e.name, e.label, sum(e.value)::bigint FROM (%s) e"
-			  " GROUP BY e.name, e.label HAVING sum(e.value) > 0 ORDER BY e.name, e.label"
-			  " ON CONFLICT (name, label) DO UPDATE SET value = t.value + excluded.value", ended));
+						 " SELECT e.name, e.label, sum(e.value)::bigint FROM (%s) e"
+						 " GROUP BY e.name, e.label HAVING sum(e.value) > 0 ORDER BY e.name, e.label"
+						 " ON CONFLICT (name, label) DO UPDATE SET value = t.value + excluded.value", ended));
 	extension_stop_acting(&saved);
 }
 
@@ -183,22 +183,22 @@ collect_state(const Collector *collector)
 	char	   *status;
 
 	owner_query(collector->extension, 0, NULL,
-			  "WITH waiting AS (SELECT condemned_at AS since FROM @extschema@.cleanup_files WHERE state = 'pending'"
-			  "  UNION ALL SELECT due_at FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()),"
-			  " pending AS (SELECT count(*) AS n, extract(epoch FROM min(since)) AS since FROM waiting),"
-			  " backup AS (SELECT count(*) AS n, coalesce(sum(size), 0) AS bytes FROM @extschema@.cleanup_files"
-			  "  WHERE state = 'trashed' AND due_at > clock_timestamp()),"
-			  " success AS (SELECT extract(epoch FROM max(finished_at)) AS at FROM @extschema@.cleanup_runs"
-			  "  WHERE run_id = (SELECT max(run_id) FROM @extschema@.cleanup_runs WHERE status = 'done')),"
-			  " last AS (SELECT status, started_at, finished_at, errors FROM @extschema@.cleanup_runs"
-			  "  WHERE finished_at IS NOT NULL ORDER BY run_id DESC LIMIT 1)"
-			  " SELECT (SELECT count(*) FROM @extschema@.cleanup_sources)::float8, p.n::float8, p.since::float8,"
-			  "  b.n::float8, b.bytes::float8,"
-			  "  (SELECT count(*) FROM @extschema@.cleanup_runs WHERE finished_at IS NULL)::float8,"
-			  "  coalesce(s.at, 0)::float8, (l.status IS NOT DISTINCT FROM 'blocked')::int::float8,"
-			  "  extract(epoch FROM l.started_at)::float8, extract(epoch FROM l.finished_at - l.started_at)::float8,"
-			  "  l.errors::float8, l.status"
-			  " FROM pending p, backup b, success s LEFT JOIN last l ON true");
+				"WITH waiting AS (SELECT condemned_at AS since FROM @extschema@.cleanup_files WHERE state = 'pending'"
+				"  UNION ALL SELECT due_at FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()),"
+				" pending AS (SELECT count(*) AS n, extract(epoch FROM min(since)) AS since FROM waiting),"
+				" backup AS (SELECT count(*) AS n, coalesce(sum(size), 0) AS bytes FROM @extschema@.cleanup_files"
+				"  WHERE state = 'trashed' AND due_at > clock_timestamp()),"
+				" success AS (SELECT extract(epoch FROM max(finished_at)) AS at FROM @extschema@.cleanup_runs"
+				"  WHERE run_id = (SELECT max(run_id) FROM @extschema@.cleanup_runs WHERE status = 'done')),"
+				" last AS (SELECT status, started_at, finished_at, errors FROM @extschema@.cleanup_runs"
+				"  WHERE finished_at IS NOT NULL ORDER BY run_id DESC LIMIT 1)"
+				" SELECT (SELECT count(*) FROM @extschema@.cleanup_sources)::float8, p.n::float8, p.since::float8,"
+				"  b.n::float8, b.bytes::float8,"
+				"  (SELECT count(*) FROM @extschema@.cleanup_runs WHERE finished_at IS NULL)::float8,"
+				"  coalesce(s.at, 0)::float8, (l.status IS NOT DISTINCT FROM 'blocked')::int::float8,"
+				"  extract(epoch FROM l.started_at)::float8, extract(epoch FROM l.finished_at - l.started_at)::float8,"
+				"  l.errors::float8, l.status"
+				" FROM pending p, backup b, success s LEFT JOIN last l ON true");
 	for (i = 0; i < lengthof(state); i++)
 		if (!sql_is_null(0, i + 1))
 			emit(collector, &state[i], NULL, NULL, DatumGetFloat8(sql_value(0, i + 1)));

@@ -114,9 +114,10 @@ require_own_procedure(Oid extension, const Query *query)
  * sends it.
  */
 static void
-call_procedure(Oid extension, const char *sql, MemoryContext context)
+call_procedure(const Extension *extension, MemoryContext context)
 {
 	List	   *statements;
+	const char *sql;
 	Portal		portal;
 	DestReceiver *receiver = CreateDestReceiver(DestNone);
 	QueryCompletion completion;
@@ -125,10 +126,17 @@ call_procedure(Oid extension, const char *sql, MemoryContext context)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(context);
+
+	/*
+	 * with the whole signature, so that no other procedure of that name is
+	 * meant
+	 */
+	sql = psprintf("CALL %s.cleanup_run(false, false, NULL::pg_catalog.jsonb)",
+				   extension_schema(extension));
 	statements = pg_parse_query(sql);
 	statements = pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, statements),
 													sql, NULL, 0, NULL);
-	require_own_procedure(extension, linitial_node(Query, statements));
+	require_own_procedure(extension->oid, linitial_node(Query, statements));
 	statements = pg_plan_queries(statements, sql, 0, NULL);
 	PopActiveSnapshot();
 
@@ -148,9 +156,6 @@ night_worker_request(void)
 	return requested;
 }
 
-/*
- * With the whole signature, so that no other procedure of that name is meant.
- */
 static void
 clean(const Extension *extension, RunRequest *request, MemoryContext context)
 {
@@ -159,10 +164,7 @@ clean(const Extension *extension, RunRequest *request, MemoryContext context)
 	snprintf(activity, sizeof(activity), "cleanup run (%s)", request->trigger);
 	pgstat_report_activity(STATE_RUNNING, activity);
 	requested = request;
-	call_procedure(extension->oid,
-				   psprintf("CALL %s.cleanup_run(false, false, NULL::pg_catalog.jsonb)",
-							extension_schema(extension)),
-				   context);
+	call_procedure(extension, context);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }

@@ -51,9 +51,9 @@ describe_run(const Extension *extension, int64 run_id)
 	char	   *payload = NULL;
 
 	if (owner_query(extension, lengthof(parameters), parameters,
-				  "SELECT jsonb_build_object('run_id', run_id, 'status', status, 'trigger', trigger,"
-				  " 'files', files, 'deleted', deleted, 'bytes', bytes, 'errors', errors)::text"
-				  " FROM @extschema@.cleanup_runs WHERE run_id = $1 AND finished_at IS NOT NULL") > 0)
+					"SELECT jsonb_build_object('run_id', run_id, 'status', status, 'trigger', trigger,"
+					" 'files', files, 'deleted', deleted, 'bytes', bytes, 'errors', errors)::text"
+					" FROM @extschema@.cleanup_runs WHERE run_id = $1 AND finished_at IS NOT NULL") > 0)
 		payload = sql_text(0, 1);
 	SPI_freetuptable(SPI_tuptable);
 	return payload;

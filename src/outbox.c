@@ -116,7 +116,7 @@ outbox_wake(const Extension *extension)
 /* ----------------------------------------------------------------- putting --- */
 
 #define IS_PROBLEM	"(r.status IN ('failed', 'blocked', 'interrupted') OR r.errors > 0)"
-#define HAS_CHANGES	"(r.deleted > 0 OR EXISTS (SELECT FROM %1$s.cleanup_files f" \
+#define HAS_CHANGES	"(r.deleted > 0 OR EXISTS (SELECT FROM @extschema@.cleanup_files f" \
 	" WHERE f.run_id = r.run_id AND f.state = 'trashed'))"
 
 void
@@ -130,10 +130,10 @@ outbox_put(const Extension *extension, int64 run_id)
 	if (mail_settings_off(settings) != NULL)
 		return;
 	owner_query(extension, lengthof(parameters), parameters,
-			  "INSERT INTO @extschema@.cleanup_mail (run_id) SELECT r.run_id FROM @extschema@.cleanup_runs r"
-			  " WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
-			  " AND ($2 OR " IS_PROBLEM " OR $3 AND " HAS_CHANGES ")"
-			  " ON CONFLICT DO NOTHING");
+				"INSERT INTO @extschema@.cleanup_mail (run_id) SELECT r.run_id FROM @extschema@.cleanup_runs r"
+				" WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
+				" AND ($2 OR " IS_PROBLEM " OR $3 AND " HAS_CHANGES ")"
+				" ON CONFLICT DO NOTHING");
 	outbox_wake(extension);
 }
 
@@ -173,11 +173,11 @@ outbox_take(const Extension *extension, const MailSettings *settings)
 	OutboxMail *mail = NULL;
 
 	if (owner_query(extension, 0, NULL,
-				  "UPDATE @extschema@.cleanup_mail m SET" TRIED
-				  " WHERE m.run_id = (SELECT d.run_id FROM @extschema@.cleanup_mail d"
-				  "  WHERE d.next_try_at <= clock_timestamp() ORDER BY d.next_try_at, d.run_id LIMIT 1"
-				  "  FOR UPDATE SKIP LOCKED)"
-				  " RETURNING m.run_id, m.created_at, m.tries, m.sent_to") > 0)
+					"UPDATE @extschema@.cleanup_mail m SET" TRIED
+					" WHERE m.run_id = (SELECT d.run_id FROM @extschema@.cleanup_mail d"
+					"  WHERE d.next_try_at <= clock_timestamp() ORDER BY d.next_try_at, d.run_id LIMIT 1"
+					"  FOR UPDATE SKIP LOCKED)"
+					" RETURNING m.run_id, m.created_at, m.tries, m.sent_to") > 0)
 	{
 		mail = palloc(sizeof(OutboxMail));
 		mail->run_id = DatumGetInt64(sql_value(0, 1));
@@ -223,10 +223,10 @@ outbox_sent(const Extension *extension, const OutboxMail *mail, const bool *refu
 	};
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "UPDATE @extschema@.cleanup_mail SET sent_to = sent_to || $2, error = $3,"
-			  " sent_at = CASE WHEN $4 THEN clock_timestamp() END,"
-			  " next_try_at = CASE WHEN NOT $4 THEN next_try_at END"
-			  " WHERE run_id = $1");
+				"UPDATE @extschema@.cleanup_mail SET sent_to = sent_to || $2, error = $3,"
+				" sent_at = CASE WHEN $4 THEN clock_timestamp() END,"
+				" next_try_at = CASE WHEN NOT $4 THEN next_try_at END"
+				" WHERE run_id = $1");
 }
 
 void
@@ -235,11 +235,11 @@ outbox_failed(const Extension *extension, const OutboxMail *mail, const char *er
 	const SqlParameter parameters[] = {SQL_INT8(mail->run_id), SQL_TEXT(error)};
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "UPDATE @extschema@.cleanup_mail SET error = $2 WHERE run_id = $1");
+				"UPDATE @extschema@.cleanup_mail SET error = $2 WHERE run_id = $1");
 	if (all_due)
 		owner_query(extension, lengthof(parameters), parameters,
-				  "UPDATE @extschema@.cleanup_mail m SET error = $2," TRIED
-				  " WHERE m.next_try_at <= clock_timestamp() AND m.run_id <> $1");
+					"UPDATE @extschema@.cleanup_mail m SET error = $2," TRIED
+					" WHERE m.next_try_at <= clock_timestamp() AND m.run_id <> $1");
 }
 
 void
@@ -249,9 +249,9 @@ outbox_give_up(const Extension *extension)
 	int			i;
 
 	n = owner_query(extension, 0, NULL,
-				  "UPDATE @extschema@.cleanup_mail SET next_try_at = NULL"
-				  " WHERE tries > 0 AND next_try_at > created_at + " GIVE_UP_AFTER
-				  " RETURNING run_id, tries, error");
+					"UPDATE @extschema@.cleanup_mail SET next_try_at = NULL"
+					" WHERE tries > 0 AND next_try_at > created_at + " GIVE_UP_AFTER
+					" RETURNING run_id, tries, error");
 	for (i = 0; i < n; i++)
 		ereport(WARNING,
 				(errmsg("audio_cleanup gives up sending the mail about run %lld after %d tries",
@@ -265,7 +265,7 @@ void
 outbox_forget(const Extension *extension)
 {
 	owner_query(extension, 0, NULL, "DELETE FROM @extschema@.cleanup_mail WHERE next_try_at IS NULL"
-			  " AND created_at < now() - " FORGET_AFTER);
+				" AND created_at < now() - " FORGET_AFTER);
 }
 
 
@@ -288,10 +288,10 @@ void
 outbox_look(const Extension *extension, OutboxState *state)
 {
 	owner_query(extension, 0, NULL,
-			  "SELECT count(*) FILTER (WHERE next_try_at IS NOT NULL),"
-			  " count(*) FILTER (WHERE next_try_at IS NULL AND created_at > now() - interval '9 days'),"
-			  " (array_agg(error ORDER BY created_at DESC) FILTER (WHERE error IS NOT NULL))[1]"
-			  " FROM @extschema@.cleanup_mail WHERE sent_at IS NULL AND tries > 0");
+				"SELECT count(*) FILTER (WHERE next_try_at IS NOT NULL),"
+				" count(*) FILTER (WHERE next_try_at IS NULL AND created_at > now() - interval '9 days'),"
+				" (array_agg(error ORDER BY created_at DESC) FILTER (WHERE error IS NOT NULL))[1]"
+				" FROM @extschema@.cleanup_mail WHERE sent_at IS NULL AND tries > 0");
 	state->waiting = DatumGetInt64(sql_value(0, 1));
 	state->given_up = DatumGetInt64(sql_value(0, 2));
 	state->error = sql_is_null(0, 3) ? NULL : sql_text(0, 3);

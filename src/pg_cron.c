@@ -58,10 +58,10 @@ read_jobs(void *arg)
 	int			i;
 
 	n = sql_query_members(search->extension, 0, NULL,
-				  psprintf("SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
-				  " FROM %s WHERE active AND command OPERATOR(pg_catalog.~*) E'" OUR_CALLS "' ORDER BY jobid",
-				  quote_qualified_identifier(get_namespace_name(get_rel_namespace(search->table)),
-											 get_rel_name(search->table))));
+						  psprintf("SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+								   " FROM %s WHERE active AND command OPERATOR(pg_catalog.~*) E'" OUR_CALLS "' ORDER BY jobid",
+								   quote_qualified_identifier(get_namespace_name(get_rel_namespace(search->table)),
+															  get_rel_name(search->table))));
 	caller = MemoryContextSwitchTo(search->context);
 	for (i = 0; i < n; i++)
 	{

@@ -154,8 +154,8 @@ read_orphans(const CleanupPlan *plan, Condemned *condemned, Outcome *outcome)
 
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
 	n = owner_query(plan->extension, lengthof(parameters), parameters,
-				  "SELECT c.path FROM cleanup_condemned c WHERE c.source IS NULL"
-				  " ORDER BY c.path COLLATE \"C\" LIMIT $1");
+					"SELECT c.path FROM cleanup_condemned c WHERE c.source IS NULL"
+					" ORDER BY c.path COLLATE \"C\" LIMIT $1");
 	for (i = 0; i < n; i++)
 		outcome->orphans = lappend(outcome->orphans, sql_text(i, 1));
 	SPI_freetuptable(SPI_tuptable);

@@ -206,15 +206,15 @@ insert_source(const Extension *extension, const SourceRegistration *registration
 	};
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "INSERT INTO @extschema@.cleanup_sources (source, file_columns, id_column, status_column,"
-			  "  failed_statuses, failed_at_column, timezone, on_failed, added_by, source_name)"
-			  " VALUES ($1, $2, $3::name, $4::name, $5, $6::name, $7, $8, $9::name, $10)"
-			  " ON CONFLICT (source) DO UPDATE SET source_name = excluded.source_name,"
-			  "  file_columns = excluded.file_columns,"
-			  "  id_column = excluded.id_column, status_column = excluded.status_column,"
-			  "  failed_statuses = excluded.failed_statuses, failed_at_column = excluded.failed_at_column,"
-			  "  timezone = excluded.timezone, on_failed = excluded.on_failed,"
-			  "  added_by = excluded.added_by, added_at = excluded.added_at");
+				"INSERT INTO @extschema@.cleanup_sources (source, file_columns, id_column, status_column,"
+				"  failed_statuses, failed_at_column, timezone, on_failed, added_by, source_name)"
+				" VALUES ($1, $2, $3::name, $4::name, $5, $6::name, $7, $8, $9::name, $10)"
+				" ON CONFLICT (source) DO UPDATE SET source_name = excluded.source_name,"
+				"  file_columns = excluded.file_columns,"
+				"  id_column = excluded.id_column, status_column = excluded.status_column,"
+				"  failed_statuses = excluded.failed_statuses, failed_at_column = excluded.failed_at_column,"
+				"  timezone = excluded.timezone, on_failed = excluded.on_failed,"
+				"  added_by = excluded.added_by, added_at = excluded.added_at");
 }
 
 /* NOT NULL columns cannot be cleared. */
@@ -338,7 +338,7 @@ sources_drop(const Extension *extension, Oid relid)
 				 errmsg("must be owner of %s", sources_name(relid)),
 				 errdetail("Its rows would no longer protect their files.")));
 	n = owner_query(extension, lengthof(parameters), parameters,
-				  "DELETE FROM @extschema@.cleanup_sources WHERE source = $1");
+					"DELETE FROM @extschema@.cleanup_sources WHERE source = $1");
 	if (n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -102,9 +102,9 @@ sources_load(const Extension *extension)
 	int			i;
 
 	n = owner_query(extension, 0, NULL,
-				  "SELECT source, file_columns, id_column::text, status_column::text,"
-				  " failed_statuses, failed_at_column::text, timezone, on_failed, source_name"
-				  " FROM @extschema@.cleanup_sources ORDER BY added_at, source::pg_catalog.oid");
+					"SELECT source, file_columns, id_column::text, status_column::text,"
+					" failed_statuses, failed_at_column::text, timezone, on_failed, source_name"
+					" FROM @extschema@.cleanup_sources ORDER BY added_at, source::pg_catalog.oid");
 	for (i = 0; i < n; i++)
 		sources = lappend(sources, read_source(i));
 	SPI_freetuptable(SPI_tuptable);
@@ -641,12 +641,12 @@ sources_refill(const Source *source, const char *column, Datum sessions, Datum v
 	get_atttypetypmodcoll(source->relid, attnum, &type, &typmod, &collation);
 	extension_act_as(source->owner, &saved);
 	statement.sql = psprintf("UPDATE %1$s AS s SET %2$s = v.value::%3$s"
-				  " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) v(session_id, value)"
-				  " WHERE s.%4$s::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.session_id"
-				  " AND s.%2$s IS NULL RETURNING v.session_id",
-				  source->name, quote_identifier(column),
-				  format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
-				  quote_identifier(source->id_column));
+							 " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) v(session_id, value)"
+							 " WHERE s.%4$s::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.session_id"
+							 " AND s.%2$s IS NULL RETURNING v.session_id",
+							 source->name, quote_identifier(column),
+							 format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
+							 quote_identifier(source->id_column));
 	for (i = 0; i < lengthof(types); i++)
 	{
 		parameters->params[i].ptype = types[i];

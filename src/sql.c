@@ -99,7 +99,7 @@ check_node(Node *node, void *arg)
 }
 
 static void
-check_statement(ParseState *pstate, Query *query, COMPAT_JUMBLE_STATE *jumble)
+check_statement(ParseState *pstate, Query *query, COMPAT_JUMBLE_STATE * jumble)
 {
 	if (guard != NULL && strcmp(pstate->p_sourcetext, guard->sql) == 0)
 	{

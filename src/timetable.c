@@ -100,12 +100,12 @@ timetable_note(const Extension *extension, const Schedule *schedule, bool is_new
 	TimestampTz since;
 
 	owner_query(extension, lengthof(parameters), parameters,
-			  "INSERT INTO @extschema@.cleanup_schedule AS s (schedule_hour, timezone, since)"
-			  " VALUES ($1, $2, $3)"
-			  " ON CONFLICT (only_row) DO UPDATE SET schedule_hour = $1, timezone = $2,"
-			  "  since = CASE WHEN s.schedule_hour = $1 AND s.timezone = $2 AND NOT $4"
-			  "   THEN LEAST(s.since, $3) ELSE $3 END"
-			  " RETURNING since");
+				"INSERT INTO @extschema@.cleanup_schedule AS s (schedule_hour, timezone, since)"
+				" VALUES ($1, $2, $3)"
+				" ON CONFLICT (only_row) DO UPDATE SET schedule_hour = $1, timezone = $2,"
+				"  since = CASE WHEN s.schedule_hour = $1 AND s.timezone = $2 AND NOT $4"
+				"   THEN LEAST(s.since, $3) ELSE $3 END"
+				" RETURNING since");
 	since = DatumGetTimestampTz(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return since;

@@ -186,19 +186,19 @@ list_tables(const CleanupPlan *plan)
 	int			i;
 
 	n = owner_query(plan->extension, 0, NULL,
-				  "SELECT c.oid, c.relowner, format('%I.%I', s.nspname, c.relname),"
-				  "  array_agg(a.attname::text ORDER BY a.attnum), c.reltuples::double precision"
-				  " FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
-				  " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
-				  " JOIN pg_type t ON t.oid = a.atttypid AND t.typcategory = 'S'"
-				  " WHERE c.relkind = 'r' AND c.relpersistence <> 't'"
-				  "  AND s.nspname <> 'information_schema' AND s.nspname !~ '^pg_'"
-				  "  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_sources r"
-				  "   WHERE r.source = c.oid AND a.attname::text COLLATE \"C\" = ANY (r.file_columns))"
-				  "  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"
-				  "   AND d.objid = c.oid AND d.deptype = 'e')"
-				  " GROUP BY c.oid, c.relowner, s.nspname, c.relname, c.reltuples, c.relpages"
-				  " ORDER BY c.relpages, c.oid");
+					"SELECT c.oid, c.relowner, format('%I.%I', s.nspname, c.relname),"
+					"  array_agg(a.attname::text ORDER BY a.attnum), c.reltuples::double precision"
+					" FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
+					" JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+					" JOIN pg_type t ON t.oid = a.atttypid AND t.typcategory = 'S'"
+					" WHERE c.relkind = 'r' AND c.relpersistence <> 't'"
+					"  AND s.nspname <> 'information_schema' AND s.nspname !~ '^pg_'"
+					"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_sources r"
+					"   WHERE r.source = c.oid AND a.attname::text COLLATE \"C\" = ANY (r.file_columns))"
+					"  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"
+					"   AND d.objid = c.oid AND d.deptype = 'e')"
+					" GROUP BY c.oid, c.relowner, s.nspname, c.relname, c.reltuples, c.relpages"
+					" ORDER BY c.relpages, c.oid");
 	for (i = 0; i < n; i++)
 	{
 		Candidate  *candidate = palloc0(sizeof(Candidate));
