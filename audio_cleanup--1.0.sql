@@ -87,7 +87,7 @@ CREATE TABLE @extschema@.cleanup_files (
 	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restoring', 'restored', 'skipped', 'failed')),
 	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session', 'unknown')),
 	size bigint NOT NULL,
-	space bigint NOT NULL,
+	space bigint NOT NULL DEFAULT 0,
 	freed bigint,
 	file text COLLATE "C" NOT NULL,
 	error text,

@@ -146,7 +146,7 @@ difference(const ClaimText *claim, bool has_twin)
 {
 	if (claim->system_identifier != GetSystemIdentifier() && has_twin)
 		return psprintf("This database has claimed it in another cluster (system identifier " UINT64_FORMAT
-						"), from which this one was made by pg_upgrade.",
+						"), of which this one was made since, by pg_upgrade for example.",
 						claim->system_identifier);
 	if (claim->system_identifier != GetSystemIdentifier())
 		return psprintf("Database \"%s\" of another cluster (system identifier " UINT64_FORMAT ") has claimed it.",

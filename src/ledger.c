@@ -120,6 +120,15 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 }
 
 void
+ledger_fail(const Extension *extension, int64 run_id, const char *message)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(message)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET message = $2 WHERE run_id = $1");
+}
+
+void
 ledger_end_batches(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};

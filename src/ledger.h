@@ -57,6 +57,9 @@ extern void ledger_set_claim(const Extension *extension, int64 run_id, const cha
 extern void ledger_add_files(const Extension *extension, int64 run_id,
 							 Condemned *condemned, int backup_days);
 
+/* The run will not be called done, but failed, for this reason (a text for people). */
+extern void ledger_fail(const Extension *extension, int64 run_id, const char *message);
+
 /* A run in batches will get no more files, because all have been seen. */
 extern void ledger_end_batches(const Extension *extension, int64 run_id);
 

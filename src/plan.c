@@ -514,8 +514,10 @@ report_closed(CleanupPlan *plan, const char *path, int errnum)
 		plan->closed_folders = lcons(pstrdup(folder), plan->closed_folders);
 		MemoryContextSwitchTo(caller);
 	}
-	add_error(plan, psprintf("no file can be removed from folder \"%s\": %s; they are left alone",
-							 folder, strerror(errnum)));
+	plan->closed_text = MemoryContextStrdup(plan->context,
+											psprintf("no file can be removed from folder \"%s\": %s",
+													 folder, strerror(errnum)));
+	add_error(plan, plan->closed_text);
 	if (!plan->dry_run)
 		ereport(WARNING,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
