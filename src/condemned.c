@@ -11,6 +11,7 @@
 
 #include "access/tupdesc.h"
 #include "catalog/pg_type.h"
+#include "common/int.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -18,13 +19,13 @@
 
 #include "src/condemned.h"
 
-#define FILE_COLUMNS	9
+#define FILE_COLUMNS	10
 
 static TupleDesc
 make_files_desc(void)
 {
 	static const char *const numbers[] = {
-		"inode", "size", "mtime_ns", "ctime_ns", "btime_ns", "links"
+		"inode", "size", "mtime_ns", "ctime_ns", "btime_ns", "links", "space"
 	};
 	TupleDesc	desc = CreateTemplateTupleDesc(FILE_COLUMNS);
 	int			i;
@@ -88,6 +89,7 @@ condemned_add_file(Condemned *condemned, const CondemnedFile *file)
 	values[6] = Int64GetDatum(file->identity.ctime_ns);
 	values[7] = Int64GetDatum(file->identity.btime_ns);
 	values[8] = Int64GetDatum((int64) file->identity.nlink);
+	values[9] = Int64GetDatum(store_space_of(&file->identity));
 	tuplestore_putvalues(condemned->files, condemned->files_desc, values, nulls);
 	for (i = 0; i < 3; i++)
 		if (!nulls[i])
@@ -96,8 +98,8 @@ condemned_add_file(Condemned *condemned, const CondemnedFile *file)
 	condemned->n_files++;
 	if (file->source == NULL)
 		condemned->n_orphans++;
-	if (file->identity.nlink == 1)
-		condemned->bytes += file->identity.size;
+	if (pg_add_s64_overflow(condemned->bytes, store_space_of(&file->identity), &condemned->bytes))
+		condemned->bytes = PG_INT64_MAX;
 }
 
 void
@@ -153,6 +155,8 @@ condemned_next(Condemned *condemned, CondemnedFile *file)
 		file->identity.ctime_ns = slot_int8(slot, 7);
 		file->identity.btime_ns = slot_int8(slot, 8);
 		file->identity.nlink = (uint32) slot_int8(slot, 9);
+		file->identity.space = slot_int8(slot, 10);
+		file->identity.captured = false;
 	}
 	ExecClearTuple(slot);
 	return found;
