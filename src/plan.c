@@ -688,11 +688,13 @@ static void
 note_unclearable(CleanupPlan *plan, const Source *source, const ErrorData *error)
 {
 	MemoryContext caller;
+	const char *hint = error->hint ? error->hint : "";
+	const char *advice = strstr(hint, "on_failed") ? "" : "Correct that, or register the source with on_failed => 'keep'.";
 
-	add_error(plan, psprintf("the failed sessions of source %s are left alone, because they cannot be cleared: %s%s%s (%s)",
+	add_error(plan, psprintf("the failed sessions of source %s are left alone, because they cannot be cleared: %s%s%s (%s%s%s)",
 							 source->name, error->message, error->detail ? ": " : "",
 							 error->detail ? error->detail : "",
-							 error->hint ? error->hint : "Correct that, or register the source with on_failed => 'keep'."));
+							 hint, hint[0] != '\0' && advice[0] != '\0' ? " " : "", advice));
 	caller = MemoryContextSwitchTo(plan->context);
 	plan->unclearable = lappend_oid(plan->unclearable, source->relid);
 	MemoryContextSwitchTo(caller);

@@ -60,8 +60,9 @@ choose_column(Oid relid, const char *candidates, const char *types)
 	if (sql_query(lengthof(parameters), parameters,
 				  "SELECT a.attname::text FROM pg_attribute a"
 				  " JOIN unnest($2::text[]) WITH ORDINALITY c(name, n) ON c.name = " SPELLED("a.attname")
+				  " JOIN pg_type t ON t.oid = a.atttypid"
 				  " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
-				  " AND format_type(a.atttypid, NULL) ~ $3 ORDER BY c.n LIMIT 1") > 0)
+				  " AND format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, NULL) ~ $3 ORDER BY c.n LIMIT 1") > 0)
 		column = sql_text(0, 1);
 	SPI_freetuptable(SPI_tuptable);
 	return column;

@@ -31,7 +31,6 @@
 #include "commands/proclang.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "nodes/execnodes.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -42,7 +41,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/typcache.h"
 
 #include "src/compat.h"
 #include "src/source_query.h"
@@ -118,6 +116,7 @@ typedef struct CodeSearch
 {
 	const Source *source;
 	Brake	   *brake;
+	List	   *domains;		/* OIDs: values are made theirs */
 } CodeSearch;
 
 /* Code of these reads what lies on other servers. */
@@ -157,8 +156,6 @@ look_at_function(Oid function, void *arg)
 	return search->brake != NULL;
 }
 
-static bool look_for_code(Node *node, void *arg);
-
 static bool
 look_at_operators(List *clauses, CodeSearch *search)
 {
@@ -175,20 +172,6 @@ look_at_operators(List *clauses, CodeSearch *search)
 	return false;
 }
 
-/* A value is made one of a domain by the domain's constraints. */
-static bool
-look_at_domain(Oid type, CodeSearch *search)
-{
-	DomainConstraintRef constraints;
-	ListCell   *lc;
-
-	InitDomainConstraintRef(type, &constraints, CurrentMemoryContext, false);
-	foreach(lc, constraints.constraints)
-		if (look_for_code((Node *) ((DomainConstraintState *) lfirst(lc))->check_expr, search))
-		return true;
-	return false;
-}
-
 static bool
 look_for_code(Node *node, void *arg)
 {
@@ -201,8 +184,9 @@ look_for_code(Node *node, void *arg)
 	if (IsA(node, SetOperationStmt) &&
 		look_at_operators(castNode(SetOperationStmt, node)->groupClauses, arg))
 		return true;
-	if (IsA(node, CoerceToDomain) && look_at_domain(castNode(CoerceToDomain, node)->resulttype, arg))
-		return true;
+	if (IsA(node, CoerceToDomain))
+		((CodeSearch *) arg)->domains = list_append_unique_oid(((CodeSearch *) arg)->domains,
+															   castNode(CoerceToDomain, node)->resulttype);
 	if (IsA(node, Query))
 		return query_tree_walker((Query *) node, look_for_code, arg, QTW_EXAMINE_SORTGROUP);
 	return expression_tree_walker(node, look_for_code, arg);
@@ -226,23 +210,26 @@ oid_array(List *oids)
 /*
  * What is attached to a relation runs when it is planned and read
  * (expressions of indexes, statistics and generated columns, constraints), or
- * only when it is written (triggers, rules, constraints of domains).  Returns
- * the OID of a function there, directly or by an operator, whose owner has
- * not the rights of `role`; else InvalidOid.
+ * only when it is written (triggers, rules, constraints of its domains).  What
+ * is attached to `domains` runs anyway.  Returns the OID of a function there,
+ * directly or by an operator, whose owner has not the rights of `role`; else
+ * InvalidOid.  Only catalogs are read: the server's own caches would compute
+ * constant expressions.
  */
 static Oid
-find_attached_code(List *relations, Oid role, bool writing)
+find_attached_code(List *relations, List *domains, Oid role, bool writing)
 {
 	const SqlParameter parameters[] = {
-		{OIDARRAYOID, oid_array(relations), false}, {OIDOID, ObjectIdGetDatum(role), false}, SQL_BOOL(writing)
+		{OIDARRAYOID, oid_array(relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
+		SQL_BOOL(writing), {OIDARRAYOID, oid_array(domains), false}
 	};
 	Oid			found = InvalidOid;
 
-	if (relations == NIL)
+	if (relations == NIL && domains == NIL)
 		return InvalidOid;
 	if (sql_query(lengthof(parameters), parameters,
 				  "WITH RECURSIVE domains(oid) AS ("
-				  "  SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE $3 AND a.attrelid = ANY ($1) AND NOT a.attisdropped"
+				  "  (SELECT t FROM pg_catalog.unnest($4) t UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE $3 AND a.attrelid = ANY ($1) AND NOT a.attisdropped)"
 				  "  UNION SELECT t.typbasetype FROM domains d JOIN pg_catalog.pg_type t ON t.oid = d.oid WHERE t.typtype = 'd'),"
 				  " objects(classid, objid) AS ("
 				  "  SELECT 'pg_catalog.pg_class'::regclass, r FROM pg_catalog.unnest($1) r"
@@ -268,9 +255,9 @@ find_attached_code(List *relations, Oid role, bool writing)
 }
 
 static Brake *
-check_attached_code(const Source *source, List *relations, Oid role, bool writing)
+check_attached_code(const Source *source, List *relations, List *domains, Oid role, bool writing)
 {
-	Oid			function = find_attached_code(relations, role, writing);
+	Oid			function = find_attached_code(relations, domains, role, writing);
 	Oid			language;
 
 	if (!OidIsValid(function))
@@ -373,7 +360,7 @@ relations_with_code(const Source *source, List *relations)
 Brake *
 trust_check_query(const SourceQuery *query)
 {
-	CodeSearch	search = {query->source, NULL};
+	CodeSearch	search = {query->source, NULL, NIL};
 	List	   *relations = list_concat_copy(query->tables, query->views);
 	List	   *distributed = list_distributed();
 	ListCell   *lc;
@@ -388,7 +375,7 @@ trust_check_query(const SourceQuery *query)
 	if (look_for_code((Node *) query->query, &search))
 		return search.brake;
 	return check_attached_code(query->source, relations_with_code(query->source, relations),
-							   query->source->owner, false);
+							   search.domains, query->source->owner, false);
 }
 
 Brake *
@@ -396,5 +383,5 @@ trust_check_update(const Source *source, Oid table, Oid role)
 {
 	if (!superuser_arg(role))
 		return NULL;
-	return check_attached_code(source, list_make1_oid(table), role, true);
+	return check_attached_code(source, list_make1_oid(table), NIL, role, true);
 }

@@ -287,19 +287,26 @@ prepare_target(const Source *source, Target *target)
 
 /* --------------------------------------------------------------- deferred --- */
 
-/* The OID of a table for which triggers still wait for the commit, or InvalidOid. */
-static Oid
-find_pending(void)
+/*
+ * At the commit deferred triggers would run with the rights of whoever
+ * commits, and their failure would be his: PostgreSQL refuses to leave one
+ * behind in a security-restricted operation.  So all run at once here.  Those
+ * that the transaction has left for its commit already are none of ours.
+ */
+static void
+refuse_pending(const Source *source)
 {
-	Oid			found = InvalidOid;
 	int			n = sql_query(0, NULL, "SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable");
 	int			i;
 
-	for (i = 0; i < n && !OidIsValid(found); i++)
+	for (i = 0; i < n; i++)
 		if (AfterTriggerPendingOnRel(DatumGetObjectId(sql_value(i, 1))))
-			found = DatumGetObjectId(sql_value(i, 1));
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("deferred constraints of %s are still to be checked in this transaction",
+							sources_name(DatumGetObjectId(sql_value(i, 1)))),
+					 errhint("Commit first, or SET CONSTRAINTS ALL IMMEDIATE.")));
 	SPI_freetuptable(SPI_tuptable);
-	return found;
 }
 
 static void
@@ -314,63 +321,33 @@ set_constraints(List *names, bool deferred)
 	AfterTriggerSetState(statement);
 }
 
-/* Lets those of one table run now, and makes its constraints what they are by themselves again. */
-static void
-run_pending(Oid table)
+/* Names of all constraints that can be deferred, or that are so by themselves. */
+static List *
+list_constraints(const char *condition)
 {
-	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(table), false}};
-	List	   *all = NIL;
-	List	   *deferred = NIL;
-	int			n = sql_query(lengthof(parameters), parameters,
-							  "SELECT DISTINCT n.nspname::text, c.conname::text, c.condeferred FROM pg_catalog.pg_trigger t"
-							  " JOIN pg_catalog.pg_constraint c ON c.oid = t.tgconstraint"
-							  " JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace"
-							  " WHERE t.tgrelid = $1 AND t.tgdeferrable");
+	List	   *names = NIL;
+	int			n = sql_query(0, NULL, psprintf("SELECT n.nspname::text, c.conname::text FROM pg_catalog.pg_constraint c"
+												" JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE %s",
+												condition));
 	int			i;
 
 	for (i = 0; i < n; i++)
-	{
-		RangeVar   *name = makeRangeVar(sql_text(i, 1), sql_text(i, 2), -1);
-
-		all = lappend(all, name);
-		if (DatumGetBool(sql_value(i, 3)))
-			deferred = lappend(deferred, name);
-	}
+		names = lappend(names, makeRangeVar(sql_text(i, 1), sql_text(i, 2), -1));
 	SPI_freetuptable(SPI_tuptable);
-	set_constraints(all, false);
-	set_constraints(deferred, true);
-}
-
-/*
- * At the commit they would run with the rights of whoever commits, and their
- * failure would be his.  A trigger may leave more work, for another table too.
- */
-static void
-run_all_pending(const Source *source)
-{
-	Oid			table;
-	int			rounds = 0;
-
-	while (OidIsValid(table = find_pending()))
-	{
-		if (rounds++ >= 20)
-			ereport(ERROR,
-					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-					 errmsg("triggers of source %s leave ever more work for the commit", source->name)));
-		run_pending(table);
-	}
+	return names;
 }
 
 static void
-refuse_pending(const Source *source)
+begin_undeferred(const Source *source)
 {
-	Oid			table = find_pending();
+	refuse_pending(source);
+	set_constraints(list_constraints("c.condeferrable"), false);
+}
 
-	if (OidIsValid(table))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("deferred constraints of %s are still to be checked in this transaction", sources_name(table)),
-				 errhint("Commit first, or SET CONSTRAINTS ALL IMMEDIATE.")));
+static void
+end_undeferred(void)
+{
+	set_constraints(list_constraints("c.condeferred"), true);
 }
 
 
@@ -459,7 +436,6 @@ clear_table(const Target *target, Oid table, Datum *tids, int n)
 	act_as_table_owner(target->source, table, &saved);
 	updated = run_update(target->source, table, clearing_statement(target, table), lengthof(parameters), parameters);
 	check_cleared(target->source, n, updated);
-	run_all_pending(target->source);
 	extension_stop_acting(&saved);
 }
 
@@ -502,7 +478,7 @@ clear_places(const Target *target, SourcePlace *places, int n)
 	int			first;
 	int			i;
 
-	refuse_pending(target->source);
+	begin_undeferred(target->source);
 	tids = palloc(sizeof(Datum) * Max(n, 1));
 	for (first = 0; first < n; first = i)
 	{
@@ -512,6 +488,7 @@ clear_places(const Target *target, SourcePlace *places, int n)
 			brake_raise(no_key(target->source, places[first].table));
 		clear_table(target, places[first].table, tids, i - first);
 	}
+	end_undeferred();
 }
 
 void
@@ -767,7 +744,6 @@ refill_row(const Target *target, const WantedRow *row, const char *value)
 				   psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
 							sources_name(table), quote_identifier(column)),
 				   lengthof(parameters), parameters);
-	run_all_pending(target->source);
 	extension_stop_acting(&saved);
 	return n > 0;
 }
@@ -804,12 +780,13 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	}
 	qsort(search.rows, search.n, sizeof(WantedRow), compare_keys);
 	find_rows(target.table, key_columns, &search);
-	refuse_pending(source);
+	begin_undeferred(source);
 	for (i = 0; i < search.n; i++)
 	{
 		check_single(source, &search.rows[i]);
 		if (search.rows[i].n_found == 1)
 			written[search.rows[i].number] = refill_row(&target, &search.rows[i], texts[search.rows[i].number]);
 	}
+	end_undeferred();
 	return written;
 }

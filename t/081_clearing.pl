@@ -64,7 +64,7 @@ sub objects
 
 objects('CHECK', q{ALTER TABLE bad ADD CONSTRAINT has_audio CHECK (audio_url IS NOT NULL)}, qr/violates check constraint "has_audio"/);
 objects('NOT NULL', q{ALTER TABLE bad ALTER audio_url SET NOT NULL}, qr/null value in column "audio_url"/);
-objects('a domain', q{CREATE DOMAIN has_value AS text NOT NULL; ALTER TABLE bad ALTER audio_url TYPE has_value}, qr/domain has_value does not allow null values/);
+objects('a domain', q{CREATE DOMAIN has_value AS text NOT NULL; ALTER TABLE bad ALTER audio_url TYPE has_value}, qr/domain .*has_value does not allow null values/);
 objects('a trigger that raises', q{CREATE FUNCTION raises() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''not this one''; END';
 	CREATE TRIGGER t BEFORE UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION raises()}, qr/not this one/);
 objects('a trigger at the end of the transaction', q{CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON bad DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION raises()},
@@ -73,7 +73,7 @@ objects('a trigger that lets nothing through', q{CREATE FUNCTION swallows() RETU
 	CREATE TRIGGER t BEFORE UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION swallows()}, qr/1 of 1 rows of source public\.bad could not be cleared/);
 objects('a trigger that takes it back', q{CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.audio_url := old.audio_url; RETURN new; END';
 	CREATE TRIGGER t BEFORE UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION keeps()}, qr/1 of 1 rows of source public\.bad could not be cleared/);
-objects('a rule', q{CREATE RULE r AS ON UPDATE TO bad DO INSTEAD NOTHING}, qr/could not be cleared/);
+objects('a rule', q{CREATE RULE r AS ON UPDATE TO bad DO INSTEAD NOTHING}, qr/cannot perform UPDATE RETURNING/);
 objects('a key that went', q{ALTER TABLE bad DROP CONSTRAINT bad_pkey}, qr/has no key that names one row/);
 
 # a trigger that leaves work for the commit, for ever
@@ -82,7 +82,7 @@ objects('a trigger that goes on and on', q{CREATE TABLE again (n int);
 	'BEGIN SET CONSTRAINTS ALL DEFERRED; INSERT INTO public.again VALUES (1); RETURN NULL; END';
 	CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON bad DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION again();
 	CREATE CONSTRAINT TRIGGER t AFTER INSERT ON again DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION again()},
-	qr/leave ever more work for the commit/);
+	qr/cannot fire deferred trigger/);
 
 # ---- whose rights ----
 
@@ -137,17 +137,21 @@ foreach my $table ('tenants (tenant text, id int, audio_url text, status text, u
 
 	sql("CREATE TABLE $table", q{INSERT INTO tenants VALUES ('a', 7, 'a.mp3', 'failed', '2024-01-01'), ('b', 7, 'b.mp3', 'failed', '2024-01-01'),
 		('c', 7, NULL, 'failed', '2024-01-01'), ('d', 7, 'wanted.mp3', 'processed', now()), ('e "x,y"', 7, 'e.mp3', 'failed', '2024-01-01')});
+	# the publication of all tables asks for that where there is no primary key
+	sql('ALTER TABLE tenants REPLICA IDENTITY FULL');
 	sql(q{SELECT cleanup_add_source('tenants', id_column => 'id', on_failed => 'clear')});
 	$before = sql('SELECT tenant, audio_url FROM tenants ORDER BY 1');
 	put_files($dir, 'a.mp3', 'b.mp3', 'e.mp3');
-	is_deeply(sql_json($node, 'SELECT cleanup_all(force => true)')->{result}{failed_sessions_cleaned}, [ '7', '7', '7' ], "$table: three sessions of one id");
+	my $answer = sql_json($node, 'SELECT cleanup_all(force => true)');
+	is_deeply($answer->{result}{errors}, [], "$table: no errors");
+	is_deeply($answer->{result}{failed_sessions_cleaned}, [ '7', '7', '7' ], "$table: three sessions of one id");
 	is(sql(q{SELECT string_agg(tenant, ' ' ORDER BY tenant) FROM tenants WHERE audio_url IS NOT NULL}), 'd', 'their rows are cleared, and no other');
 	wait_for_drain($node);
 	$run = sql('SELECT max(run_id) FROM cleanup_runs');
 	is(sql_json($node, "SELECT cleanup_restore($run)")->{result}{files_count}, 3, 'all come back');
 	wait_for_drain($node);
 	is(sql('SELECT tenant, audio_url FROM tenants ORDER BY 1'), $before, 'each path in its own row, and none in another');
-	is(sql('SELECT count(*) FROM cleanup_cleared'), 0, 'nothing is left to be remembered');
+	is(sql(q{SELECT count(*) FROM cleanup_cleared WHERE source = 'public.tenants'}), 0, 'nothing is left to be remembered');
 	sql(q{SELECT cleanup_drop_source('tenants')}, 'DROP TABLE tenants');
 	unlink "$dir/$_.mp3" foreach 'a', 'b', 'e';
 	sql(q{UPDATE cleanup_files SET finished_at = '2024-01-01' WHERE state = 'restored'});
