@@ -18,7 +18,8 @@
  * in `failed` all of them, in `judged` those that condemn.  A failed row that
  * does not condemn (another session has it locked) protects like any other.
  *
- * Memory: a few work_mem, and one bit a file.
+ * Memory: a few work_mem, and for each source that is referred to a few bits a
+ * file.
  *
  * A reference wrongly taken to match (a collision of hashes) keeps a file.
  * Where a match condemns, in match_failed(), the texts are compared.
@@ -58,6 +59,14 @@
 
 typedef uint8 *FileBits;		/* one bit a file */
 
+/* What one source refers to; NULL: nothing. */
+typedef struct SourceFiles
+{
+	int64		rows;
+	FileBits	protected_files;
+	FileBits	referenced;
+} SourceFiles;
+
 struct Match
 {
 	MemoryContext context;
@@ -74,7 +83,7 @@ struct Match
 
 	Tuplestorestate *names;		/* id, path */
 	Tuplestorestate *keys;		/* id, key */
-	Tuplestorestate *hits;		/* key */
+	Tuplestorestate *hits;		/* key, source */
 	Tuplestorestate *failed;	/* key, source, session, value (NULL if long) */
 	Tuplestorestate *judged;	/* the same */
 	TupleDesc	names_desc;
@@ -88,6 +97,7 @@ struct Match
 	FileBits	pending;		/* condemned already */
 	FileBits	restored;		/* lately, or about to be */
 	FileBits	marked;			/* by match_mark() */
+	SourceFiles *of_source;		/* by the number of the source */
 };
 
 
@@ -109,15 +119,16 @@ make_descs(Match *match)
 {
 	static const char *const names[] = {"id", "path"};
 	static const char *const keys[] = {"id", "key"};
-	static const char *const hits[] = {"key"};
+	static const char *const hits[] = {"key", "source"};
 	static const char *const failed[] = {"key", "source", "session", "value"};
 	static const Oid names_types[] = {INT8OID, TEXTOID};
 	static const Oid keys_types[] = {INT8OID, INT8OID};
+	static const Oid hits_types[] = {INT8OID, INT4OID};
 	static const Oid failed_types[] = {INT8OID, INT4OID, TEXTOID, TEXTOID};
 
 	match->names_desc = make_desc(2, names, names_types);
 	match->keys_desc = make_desc(2, keys, keys_types);
-	match->hits_desc = make_desc(1, hits, keys_types);
+	match->hits_desc = make_desc(2, hits, hits_types);
 	match->failed_desc = make_desc(4, failed, failed_types);
 }
 
@@ -313,14 +324,17 @@ write_failed_hit(HitWriter *writer, uint64 key)
 static void
 write_hit(HitWriter *writer, uint64 key)
 {
-	uint64	   *recent = &writer->match->recent[key % RECENT_HITS];
-	Datum		value = Int64GetDatum((int64) key);
-	bool		isnull = false;
+	uint64		hit = key + (uint64) writer->source->number * UINT64CONST(0x9E3779B97F4A7C15);
+	uint64	   *recent = &writer->match->recent[hit % RECENT_HITS];
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
 
-	if (*recent == key)
+	if (*recent == hit)
 		return;
-	*recent = key;
-	tuplestore_putvalues(writer->match->hits, writer->match->hits_desc, &value, &isnull);
+	*recent = hit;
+	values[0] = Int64GetDatum((int64) key);
+	values[1] = Int32GetDatum(writer->source->number);
+	tuplestore_putvalues(writer->match->hits, writer->match->hits_desc, values, nulls);
 }
 
 static void
@@ -344,6 +358,7 @@ consider_row(const SourceRow *row, void *arg)
 
 	CHECK_FOR_INTERRUPTS();
 	match->rows++;
+	match->of_source[row->source->number].rows++;
 	writer->source = row->source;
 	writer->session = row->session;
 	for (i = 0; i < row->source->n_columns; i++)
@@ -371,6 +386,8 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 		foreach(lc, sources)
 			sources_read(lfirst(lc), SCAN_LOCKING_FAILED, failed_before, consider_row, &writer);
 		match->rows = 0;
+		foreach(lc, sources)
+			match->of_source[((const Source *) lfirst(lc))->number].rows = 0;
 	}
 	writer.failed = mode == MATCH_JUDGE_LOCKED ? match->failed : match->judged;
 	foreach(lc, sources)
@@ -404,6 +421,7 @@ hide_tuplestores(void)
 typedef struct SetReceiver
 {
 	DestReceiver pub;
+	Match	   *match;
 	FileBits	sets[2];
 } SetReceiver;
 
@@ -417,6 +435,23 @@ stop_set(DestReceiver *self)
 {
 }
 
+/* The second column of a hit tells its source. */
+static void
+add_to_source(SetReceiver *receiver, int64 file, int number)
+{
+	Match	   *match = receiver->match;
+	SourceFiles *of_source = &match->of_source[number];
+
+	if (of_source->referenced == NULL)
+	{
+		of_source->referenced = make_file_set(match);
+		of_source->protected_files = make_file_set(match);
+	}
+	add_to_set(of_source->referenced, file);
+	if (receiver->sets[0] == match->protected_files)
+		add_to_set(of_source->protected_files, file);
+}
+
 static bool
 receive_file(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -427,14 +462,16 @@ receive_file(TupleTableSlot *slot, DestReceiver *self)
 	add_to_set(receiver->sets[0], file);
 	if (receiver->sets[1] != NULL)
 		add_to_set(receiver->sets[1], file);
+	if (slot->tts_tupleDescriptor->natts > 1)
+		add_to_source(receiver, file, DatumGetInt32(slot_getattr(slot, 2, &isnull)));
 	return true;
 }
 
 /* Add the files that the query yields to one or two sets. */
 static void
-collect_files(const Extension *extension, const char *sql, FileBits set, FileBits also)
+collect_files(Match *match, const Extension *extension, const char *sql, FileBits set, FileBits also)
 {
-	SetReceiver receiver = {{receive_file, start_set, stop_set, stop_set, DestNone}, {set, also}};
+	SetReceiver receiver = {{receive_file, start_set, stop_set, stop_set, DestNone}, match, {set, also}};
 
 	owner_query_into(extension, 0, NULL, sql, &receiver.pub);
 }
@@ -443,7 +480,7 @@ static void
 collect_named(Match *match, const Extension *extension, const char *file, const char *condition,
 			  FileBits set)
 {
-	collect_files(extension,
+	collect_files(match, extension,
 				  psprintf("SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_files f"
 						   " ON %s = n.path COLLATE \"C\""
 						   " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
@@ -469,7 +506,7 @@ collect_spoken_for(Match *match, const Extension *extension)
 static void
 collect_held(Match *match, const Extension *extension)
 {
-	collect_files(extension,
+	collect_files(match, extension,
 				  "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
 				  " ON h.file = n.path COLLATE \"C\"",
 				  match->held, NULL);
@@ -483,6 +520,7 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	ActingAs	saved;
 
 	match->sources = sources;
+	match->of_source = palloc0(sizeof(SourceFiles) * (list_length(sources) + 1));
 	read_references(match, sources, mode, failed_before);
 	scan_names(match, NULL, write_keys, match);
 
@@ -496,13 +534,13 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	extension_act_as(extension->owner, &saved);
 	extension_read_carefully();
 	show_tuplestores(match);
-	collect_files(extension, "SELECT k.id FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
+	collect_files(match, extension, "SELECT k.id, h.source FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
 				  match->protected_files, match->referenced);
-	collect_files(extension, "SELECT k.id FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
+	collect_files(match, extension, "SELECT k.id, f.source FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
 				  " WHERE NOT EXISTS (SELECT FROM cleanup_judged j WHERE j.key = f.key"
 				  " AND j.source = f.source AND j.session = f.session COLLATE \"C\")",
 				  match->protected_files, match->referenced);
-	collect_files(extension, "SELECT k.id FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
+	collect_files(match, extension, "SELECT k.id, j.source FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
 				  match->referenced, NULL);
 	collect_held(match, extension);
 	if (!with_spoken_for)
@@ -525,6 +563,16 @@ int64
 match_count_rows(const Match *match)
 {
 	return match->rows;
+}
+
+void
+match_count_source(const Match *match, int number, MatchCounts *counts)
+{
+	const SourceFiles *of_source = &match->of_source[number];
+
+	counts->rows = of_source->rows;
+	counts->files = of_source->referenced ? count_set(match, of_source->referenced) : 0;
+	counts->protected_files = of_source->referenced ? count_set(match, of_source->protected_files) : 0;
 }
 
 const char *

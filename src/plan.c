@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "src/cleared.h"
+#include "src/counts.h"
 #include "src/location.h"
 #include "src/match.h"
 #include "src/plan.h"
@@ -38,10 +39,6 @@
 #include "src/sources.h"
 #include "src/sql.h"
 #include "src/tree_walk.h"
-
-/* below so many files the counting brakes say nothing */
-#define MIN_FILES_REFERENCED	10
-#define MIN_FILES_PERCENT		100
 
 /* so many rows a preview tries to clear of each source */
 #define MAX_TRIED_ROWS			10
@@ -246,30 +243,11 @@ read_claim(CleanupPlan *plan)
 }
 
 static void
-keep_only_source(CleanupPlan *plan)
-{
-	ListCell   *lc;
-
-	Assert(plan->dry_run);
-	foreach(lc, plan->sources)
-	{
-		Source	   *source = lfirst(lc);
-
-		if (source->relid != plan->only_source)
-			plan->sources = foreach_delete_current(plan->sources, lc);
-		else
-			source->number = 0;
-	}
-}
-
-static void
 check_sources(CleanupPlan *plan)
 {
 	ListCell   *lc;
 
 	plan->sources = sources_load(plan->extension);
-	if (OidIsValid(plan->only_source))
-		keep_only_source(plan);
 	apply_all(plan, sources_check_all(plan->sources));
 	if (plan->brakes != NIL)
 		return;
@@ -282,36 +260,6 @@ check_sources(CleanupPlan *plan)
 		if (found != NULL)
 			apply_brake(plan, found);
 	}
-}
-
-/* What force overrides. */
-static void
-check_counts(CleanupPlan *plan)
-{
-	int64		condemned = plan->condemned->n_files;
-	int			limit = plan->settings->max_delete_percent;
-	char	   *figures = psprintf("%lld of %lld files would be deleted; %lld are referred to by %lld rows.",
-								   (long long) condemned, (long long) plan->files_seen,
-								   (long long) plan->files_referenced,
-								   (long long) plan->rows_seen);
-	static const char *const hint =
-	"Check audio_cleanup.upload_dir and cleanup_sources. If it is right, call once with force => true.";
-
-	if (plan->force || condemned == 0)
-		return;
-	if (plan->rows_seen == 0)
-		apply_brake(plan, brake_make("empty_sources", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-									 "every registered source is empty", figures, (char *) hint));
-	else if (plan->files_referenced == 0 && plan->files_seen >= MIN_FILES_REFERENCED)
-		apply_brake(plan, brake_make("nothing_referenced", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-									 "no file in the upload directory is referred to by any row",
-									 figures, (char *) hint));
-	else if (plan->files_seen >= MIN_FILES_PERCENT &&
-			 condemned * 100 > plan->files_seen * limit)
-		apply_brake(plan, brake_make("max_delete_percent", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-									 psprintf("more than %d percent of the files would be deleted", limit),
-									 figures,
-									 "If it is right, call once with force => true, or raise audio_cleanup.max_delete_percent."));
 }
 
 
@@ -749,6 +697,20 @@ clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
 /* ------------------------------------------------------------------ survey --- */
 
 static void
+count_sources(CleanupPlan *plan, const Match *match)
+{
+	ListCell   *lc;
+
+	plan->counts = palloc(sizeof(MatchCounts) * Max(list_length(plan->sources), 1));
+	foreach(lc, plan->sources)
+	{
+		int			number = ((const Source *) lfirst(lc))->number;
+
+		match_count_source(match, number, &plan->counts[number]);
+	}
+}
+
+static void
 survey_files(CleanupPlan *plan)
 {
 	Match	   *match = begin_match(plan->settings);
@@ -766,13 +728,14 @@ survey_files(CleanupPlan *plan)
 				  plan_failed_before(plan->settings), false);
 		plan->files_referenced = match_count_referenced(match);
 		plan->rows_seen = match_count_rows(match);
+		count_sources(plan, match);
 		progress_set(PROGRESS_MATCHED, plan->files_referenced);
 		progress_set_phase(PHASE_JUDGING);
 		judge(plan, match, plan->condemned);
 		if (can_try_clearing(plan))
 			plan->condemned = clear_sessions(plan, plan->condemned, plan->sources);
 		progress_set(PROGRESS_CONDEMNED, plan->condemned->n_files);
-		check_counts(plan);
+		apply_all(plan, counts_check(plan));
 	}
 	match_end(match);
 }
@@ -841,6 +804,8 @@ plan_survey(CleanupPlan *plan, bool interxact)
 	plan_open(plan);
 	if (plan->brakes == NIL)
 		survey_files(plan);
+	if (!plan->dry_run)
+		counts_remember(plan);
 	condemned_rewind(plan->condemned);
 	extension_end_limit(limit);
 	MemoryContextSwitchTo(caller);

@@ -15,6 +15,7 @@
 #include "src/condemned.h"
 #include "src/extension.h"
 #include "src/file_ops.h"
+#include "src/match.h"
 #include "src/settings.h"
 
 typedef enum CleanWhat
@@ -30,13 +31,12 @@ typedef struct CleanupPlan
 	CleanWhat	what;
 	bool		dry_run;
 	bool		force;			/* override the counting brakes */
-	Oid			only_source;	/* look at this source alone: to examine,
-								 * never to condemn; InvalidOid: at all */
 	Settings   *settings;
 	Extension  *extension;
 	FileStore  *store;			/* NULL if it could not be opened */
 	Claim	   *claim;			/* NULL without a store */
 	List	   *sources;		/* of Source */
+	MatchCounts *counts;		/* of each of them, if surveyed */
 	List	   *brakes;			/* of Brake: why a real run would be refused */
 	List	   *notes;			/* the same, of this transaction only: a dry
 								 * run looks nevertheless */
