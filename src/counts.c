@@ -81,7 +81,11 @@ find_source(const CleanupPlan *plan, Oid relid)
 	return NULL;
 }
 
-/* Fewer files than a source has protected would go: those are not among them, or are but few. */
+/*
+ * One of several sources.  What all of them lack is for check_whole() to say;
+ * and where fewer files would go than the source has protected, these have
+ * gone from the directory before.
+ */
 static Brake *
 check_source(const CleanupPlan *plan, const Source *source, int64 rows, int64 files)
 {
@@ -93,7 +97,8 @@ check_source(const CleanupPlan *plan, const Source *source, int64 rows, int64 fi
 									(long long) rows, (long long) files,
 									(long long) plan->condemned->n_files),
 						   "Wait until it is loaded again. If it is right, call once with force => true, or unregister the source with cleanup_drop_source().");
-	if (files > 0 && now->files == 0 && plan->condemned->n_files >= files)
+	if (files > 0 && now->files == 0 && plan->files_referenced > 0 &&
+		plan->condemned->n_files >= files)
 		return count_brake("source_emptied", psprintf("source %s refers to no file any more", source->name),
 						   psprintf("At the last run it referred to %lld files; it has %lld rows, and %lld files would be deleted.",
 									(long long) files, (long long) now->rows,
