@@ -480,6 +480,19 @@ filter_lacks(const KeyScope *scope, uint64 mixed)
 	return (scope->filter[bit / 8] & (1 << (bit % 8))) == 0;
 }
 
+/* Memory of the scope, zeroed. */
+static void *
+scope_alloc(KeyScope *scope, size_t bytes)
+{
+#ifdef FRONTEND
+	return palloc0(bytes);
+#else
+	if (scope->context == NULL)
+		scope->context = CurrentMemoryContext;
+	return MemoryContextAllocExtended(scope->context, bytes, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+#endif
+}
+
 /* Makes the filter, with so many bits for each key as there is room for. */
 static void
 make_filter(KeyScope *scope, size_t keys)
@@ -489,7 +502,7 @@ make_filter(KeyScope *scope, size_t keys)
 	uint64		bytes = UINT64CONST(1) << pg_leftmost_one_pos64(Max(Min(wanted, most), FILTER_MIN));
 	size_t		i;
 
-	scope->filter = palloc0(bytes);
+	scope->filter = scope_alloc(scope, bytes);
 	scope->filter_mask = bytes * BITS_PER_BYTE - 1;
 	for (i = 0; i < scope->n_hashes; i++)
 		add_to_filter(scope, scope->hashes[i]);
@@ -520,7 +533,7 @@ add_hash(KeyScope *scope, uint64 mixed)
 	if (scope->n_hashes == scope->hashes_size)
 	{
 		scope->hashes_size = Max(scope->hashes_size * 2, 16);
-		scope->hashes = scope->hashes == NULL ? palloc(scope->hashes_size * sizeof(uint64)) :
+		scope->hashes = scope->hashes == NULL ? scope_alloc(scope, scope->hashes_size * sizeof(uint64)) :
 			repalloc(scope->hashes, scope->hashes_size * sizeof(uint64));
 	}
 	scope->hashes[scope->n_hashes++] = mixed;
@@ -747,6 +760,19 @@ is_host_letter(char c)
 		(c != '\0' && strchr(".-_:@%~", c) != NULL);
 }
 
+/* Length of a numbered entity as "&#233;", which is a letter in another reading; or 0. */
+static size_t
+entity_length(const char *text, size_t len)
+{
+	size_t		i = 2;
+
+	if (len < 4 || text[0] != '&' || text[1] != '#')
+		return 0;
+	while (i < len && i < EXTENSION_MAX && isalnum((unsigned char) text[i]))
+		i++;
+	return i > 2 && i < len && text[i] == ';' ? i + 1 : 0;
+}
+
 static void
 classify_letters(Finder *finder)
 {
@@ -754,8 +780,15 @@ classify_letters(Finder *finder)
 
 	while (i < finder->len)
 	{
+		size_t		entity = entity_length(finder->text + i, finder->len - i);
 		int			step;
 
+		if (entity > 0)
+		{
+			memset(finder->classes + i, FOLD_LATIN, entity);
+			i += entity;
+			continue;
+		}
 		finder->classes[i] = fold_class(finder->rules->utf8, finder->text + i,
 										finder->len - i, &step);
 		memset(finder->classes + i + 1, CLASS_INSIDE, step - 1);

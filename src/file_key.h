@@ -71,6 +71,8 @@ typedef struct KeyRules
  */
 typedef struct KeyScope
 {
+	struct MemoryContextData *context;	/* of what it allocates; NULL: that
+										 * which is current at its first file */
 	size_t		filter_max;		/* bytes that its filter may take; 0: a MiB */
 	void		(*pause) (void);	/* called now and then during long values, or
 									 * NULL */

@@ -179,6 +179,7 @@ match_begin(const KeyRules *rules)
 
 	match->context = context;
 	match->rules = rules;
+	match->scope.context = context;
 	match->scope.filter_max = Min((uint64) work_mem * 1024 / 4, FILTER_MAX_BYTES);
 	match->scope.pause = pause_for_interrupts;
 	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
@@ -222,13 +223,10 @@ match_end(Match *match)
 void
 match_add(Match *match, const char *path)
 {
-	MemoryContext caller;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
-	caller = MemoryContextSwitchTo(match->context);
 	key_widen_scope(match->rules, path, &match->scope);
-	MemoryContextSwitchTo(caller);
 
 	values[0] = Int64GetDatum(match->count++);
 	values[1] = CStringGetTextDatum(path);

@@ -248,6 +248,7 @@ begin_search(Search *search, CleanupPlan *plan)
 	memset(search, 0, sizeof(*search));
 	search->plan = plan;
 	search->rules = &plan->settings->rules;
+	search->scope.context = plan->context;
 	search->references = tuplestore_begin_heap(true, false, work_mem);
 	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);
 	search->file_keys = tuplestore_begin_heap(true, false, work_mem);

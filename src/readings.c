@@ -232,10 +232,11 @@ decode_hex_pairs(const char *text, size_t len, char *out)
 	return out - begin;
 }
 
-/* Two quotes are one in CSV, SQL and YAML, and so are '\'' and '"'"' in the shell. */
+/* Two of `quote` are one, and so are four letters, as '\\'' is in the shell. */
 static size_t
-decode_doubled(const char *text, size_t len, char *out)
+decode_doubled(const char *text, size_t len, char *out, char quote)
 {
+	const char	escaped[] = {quote, '\\', quote, quote};
 	const char *end = text + len;
 	char	   *begin = out;
 
@@ -243,21 +244,44 @@ decode_doubled(const char *text, size_t len, char *out)
 	{
 		char		c = *text;
 
-		if (end - text >= 5 && (memcmp(text, "'\"'\"'", 5) == 0 || memcmp(text, "\"'\"'\"", 5) == 0))
-		{
-			*out++ = text[2];
-			text += 5;
-		}
-		else if (end - text >= 4 && memcmp(text, "'\\''", 4) == 0)
-		{
-			*out++ = c;
+		*out++ = c;
+		if (c != quote)
+			text++;
+		else if (end - text >= 4 && memcmp(text, escaped, 4) == 0)
 			text += 4;
-		}
 		else
-		{
-			*out++ = c;
-			text += (c == '"' || c == '\'') && end - text >= 2 && text[1] == c ? 2 : 1;
-		}
+			text += end - text >= 2 && text[1] == quote ? 2 : 1;
+	}
+	return out - begin;
+}
+
+/* As in CSV. */
+static size_t
+decode_double_quotes(const char *text, size_t len, char *out)
+{
+	return decode_doubled(text, len, out, '"');
+}
+
+/* As in SQL and YAML. */
+static size_t
+decode_single_quotes(const char *text, size_t len, char *out)
+{
+	return decode_doubled(text, len, out, '\'');
+}
+
+/* '"'"' is how the shell writes a quote, too. */
+static size_t
+decode_quoted_quotes(const char *text, size_t len, char *out)
+{
+	const char *end = text + len;
+	char	   *begin = out;
+
+	while (text < end)
+	{
+		bool		quoted = end - text >= 5 && memcmp(text, "'\"'\"'", 5) == 0;
+
+		*out++ = *text;
+		text += quoted ? 5 : 1;
 	}
 	return out - begin;
 }
@@ -272,14 +296,35 @@ decode_plus(const char *text, size_t len, char *out)
 	return len;
 }
 
+/* Backslashes are slashes; so many in a row are one, but for "\\\\server". */
 static size_t
 decode_slashes(const char *text, size_t len, char *out)
 {
-	size_t		i;
+	size_t		n = 0;
+	size_t		i = 0;
 
-	for (i = 0; i < len; i++)
-		out[i] = text[i] == '\\' ? '/' : text[i];
-	return len;
+	while (i < len)
+	{
+		size_t		run = 0;
+
+		while (i + run < len && (text[i + run] == '\\' || text[i + run] == '/'))
+			run++;
+		if (run == 0)
+			out[n++] = text[i++];
+		else if (memchr(text + i, '\\', run) == NULL)
+		{
+			memcpy(out + n, text + i, run);
+			n += run;
+		}
+		else
+		{
+			if (run > 1 && (i == 0 || (text[i - 1] != ':' && strchr(PATH_BREAKS, text[i - 1]) != NULL)))
+				out[n++] = '/';
+			out[n++] = '/';
+		}
+		i += run;
+	}
+	return n;
 }
 
 /* "2024//05/./x/../abc.mp3" is "2024/05/abc.mp3". */
@@ -431,8 +476,9 @@ static const struct
 	{decode_plus, '+', NULL, 1, false},
 	{decode_percent_u, '%', "%u", 1, false},
 	{decode_entities, '&', ";", 2, false},
-	{decode_doubled, '"', "\"\"", 1, false},
-	{decode_doubled, '\'', "''", 1, false},
+	{decode_double_quotes, '"', "\"\"", 1, false},
+	{decode_single_quotes, '\'', "''", 1, false},
+	{decode_quoted_quotes, '\'', "'\"'\"'", 1, false},
 	{decode_hex_pairs, '\\', "S:", 1, false},
 	{decode_slashes, '\\', NULL, 1, true},
 	{decode_path, '/', NULL, 1, true},
@@ -534,7 +580,7 @@ is_literal(const char *text, size_t len)
 {
 	return memchr(text, '\\', len) == NULL && memchr(text, '%', len) == NULL &&
 		memchr(text, '&', len) == NULL && memchr(text, '+', len) == NULL &&
-		!holds(text, len, "\"\"") && !holds(text, len, "''") &&
+		!holds(text, len, "\"\"") && !holds(text, len, "''") && !holds(text, len, "'\"'") &&
 		!holds_dots(text, len);
 }
 

@@ -229,6 +229,7 @@ unregistered_search(CleanupPlan *plan, bool everything)
 
 	search->plan = plan;
 	search->context = plan->context;
+	search->scope.context = plan->context;
 	search->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SEARCH_MS);
 	if (plan->settings->search_unregistered && plan->condemned->n_orphans > 0)
 	{
