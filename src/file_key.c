@@ -780,9 +780,16 @@ classify_letters(Finder *finder)
 
 	while (i < finder->len)
 	{
-		size_t		entity = entity_length(finder->text + i, finder->len - i);
+		char		c = finder->text[i];
+		size_t		entity;
 		int			step;
 
+		if (!IS_HIGHBIT_SET(c) && c != '&')
+		{
+			finder->classes[i++] = fold_ascii_classes[(unsigned char) c];
+			continue;
+		}
+		entity = entity_length(finder->text + i, finder->len - i);
 		if (entity > 0)
 		{
 			memset(finder->classes + i, FOLD_LATIN, entity);

@@ -128,25 +128,29 @@ letter_length(const char *text, size_t len)
 		pg_utf8_islegal((const unsigned char *) text, step) ? step : 0;
 }
 
-static FoldClass
-ascii_class(char c)
-{
-	if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || c == '%')
-		return FOLD_LATIN;
-	switch (c)
-	{
-		case '_':
-		case '-':
-		case '~':
-			return FOLD_MARK;
-		case '.':
-			return FOLD_DOT;
-		case '/':
-			return FOLD_SLASH;
-		default:
-			return FOLD_BREAK;
-	}
-}
+#define B	FOLD_BREAK
+#define L	FOLD_LATIN
+#define M	FOLD_MARK
+#define D	FOLD_DOT
+#define S	FOLD_SLASH
+
+/* Letters, digits and "%" go on with a name. */
+const uint8 fold_ascii_classes[128] = {
+	B, B, B, B, B, B, B, B, B, B, B, B, B, B, B, B,
+	B, B, B, B, B, B, B, B, B, B, B, B, B, B, B, B,
+	B, B, B, B, B, L, B, B, B, B, B, B, B, M, D, S,
+	L, L, L, L, L, L, L, L, L, L, B, B, B, B, B, B,
+	B, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,
+	L, L, L, L, L, L, L, L, L, L, L, B, B, B, B, M,
+	B, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,
+	L, L, L, L, L, L, L, L, L, L, L, B, B, B, M, B
+};
+
+#undef B
+#undef L
+#undef M
+#undef D
+#undef S
 
 FoldClass
 fold_class(bool utf8, const char *text, size_t len, int *step)
@@ -155,7 +159,7 @@ fold_class(bool utf8, const char *text, size_t len, int *step)
 
 	*step = 1;
 	if (!IS_HIGHBIT_SET(*text))
-		return ascii_class(*text);
+		return fold_ascii_classes[(unsigned char) *text];
 	if (!utf8 || (*step = letter_length(text, len)) == 0)
 	{
 		*step = 1;

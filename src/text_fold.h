@@ -54,6 +54,9 @@ typedef enum FoldClass
 	FOLD_SLASH
 } FoldClass;
 
+/* The class of each letter of ASCII. */
+extern const uint8 fold_ascii_classes[128];
+
 /* The class of the letter at `text`, of which *step bytes are one letter. */
 extern FoldClass fold_class(bool utf8, const char *text, size_t len, int *step);
 
