@@ -18,6 +18,7 @@
 #include "utils/plancache.h"
 #include "utils/tuplestore.h"
 
+#include "src/compat.h"
 #include "src/extension.h"
 
 /* A parameter: its type, and its value (for a NULL: isnull). */
@@ -109,7 +110,7 @@ extern void source_plan(const SqlSource *source, void (*look) (CachedPlan *plan,
 extern ErrorData *sql_catch(MemoryContext context);
 
 /* Raises a caught error anew.  What it points into may go at any time. */
-extern void sql_rethrow(ErrorData *error) pg_attribute_noreturn();
+pg_noreturn extern void sql_rethrow(ErrorData *error);
 
 /*
  * Calls work(arg) in a subtransaction.  Returns NULL, or the error that ended
