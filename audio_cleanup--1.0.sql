@@ -120,9 +120,12 @@ COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the fi
 COMMENT ON COLUMN @extschema@.cleanup_files.inode IS 'with size, mtime_ns, ctime_ns and btime_ns the identity of the file: another file of the same name is never touched';
 
 CREATE TABLE @extschema@.cleanup_cleared (
+	cleared_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
 	run_id bigint NOT NULL,
 	source text NOT NULL,
 	session_id text NOT NULL,
+	key_columns text[] NOT NULL,
+	row_key text NOT NULL,
 	column_name name NOT NULL,
 	value text NOT NULL
 );
@@ -130,6 +133,8 @@ CREATE INDEX cleanup_cleared_run_id ON @extschema@.cleanup_cleared (run_id);
 COMMENT ON TABLE @extschema@.cleanup_cleared IS
 'what stood in the file columns of failed sessions before on_failed => ''clear'' made them NULL; kept as long as the backup of their audio';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.source IS 'name of the source, schema-qualified and quoted';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.key_columns IS 'columns of the table that name one row: its primary key, or those of a unique index';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.row_key IS 'their values, as the text of an array: only this row is filled again';
 
 --
 -- Holds: files that are never cleaned

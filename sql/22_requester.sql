@@ -49,12 +49,10 @@ DROP TABLE pg_temp.cleanup_files;
 RESET ROLE;
 
 -- the trap of an owner: an expression in his own table runs with his own rights
-CREATE TABLE t.trap_log (who name);
-GRANT INSERT ON t.trap_log TO PUBLIC;
 GRANT CREATE ON SCHEMA public TO regress_web;
 SET ROLE regress_web;
 CREATE FUNCTION regress_evil.trap(text) RETURNS text LANGUAGE plpgsql AS
-	$$ BEGIN INSERT INTO t.trap_log VALUES (current_user); RETURN $1; END $$;
+	$$ BEGIN RAISE NOTICE 'read by %', current_user; RETURN $1; END $$;
 CREATE TABLE public.trapped (id int, audio_url text);
 INSERT INTO public.trapped VALUES (1, 'trapped.mp3');
 CREATE VIEW public.trap AS SELECT id, regress_evil.trap(audio_url) AS audio_url FROM public.trapped;
@@ -62,7 +60,6 @@ RESET ROLE;
 SELECT cleanup_add_source('trap');
 SELECT t.file('trapped.mp3');
 SELECT cleanup_orphaned_files(true) #> '{result,orphaned_files_count}' AS orphans;
-SELECT DISTINCT who FROM t.trap_log;
 SELECT cleanup_drop_source('trap');
 
 SELECT cleanup_revoke_access('regress_app');

@@ -23,17 +23,17 @@
 #include "src/sql.h"
 
 void
-cleared_remember(const Extension *extension, int64 run_id, const Source *source,
-				 TimestampTz failed_before, Datum sessions)
+cleared_remember(const Extension *extension, int64 run_id, const Source *source, Datum sessions)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(source->name)};
 	TupleDesc	desc;
-	Tuplestorestate *values = sources_copy_columns(source, failed_before, sessions, &desc);
+	Tuplestorestate *values = sources_copy_columns(source, sessions, &desc);
 
 	sql_show_tuplestore("cleanup_values", values, desc);
 	owner_query(extension, lengthof(parameters), parameters,
-				"INSERT INTO @extschema@.cleanup_cleared (run_id, source, session_id, column_name, value)"
-				" SELECT $1, $2, v.session_id, v.column_name, v.value FROM cleanup_values v");
+			  "INSERT INTO @extschema@.cleanup_cleared"
+			  "  (run_id, source, session_id, key_columns, row_key, column_name, value)"
+			  " SELECT $1, $2, v.session_id, v.key_columns, v.row_key, v.column_name, v.value FROM cleanup_values v");
 	sql_hide_tuplestore("cleanup_values");
 	tuplestore_end(values);
 }
@@ -47,9 +47,11 @@ typedef struct Refill
 	int			wait_ms;
 	const char *source;
 	const char *column;
-	Datum		sessions;		/* text[] */
-	Datum		values;			/* text[], of the same length */
-	Datum		refilled;		/* text[]: those that were written */
+	Datum		key_columns;	/* text[] */
+	Datum		sessions;		/* text[]; of the same length: */
+	Datum		row_keys;		/* text[] */
+	Datum		values;			/* text[] */
+	bool	   *refilled;		/* those that were written */
 } Refill;
 
 static const Source *
@@ -69,18 +71,35 @@ find_source(List *sources, const char *name)
 			 errmsg("source %s is not registered any more, or cannot be used", name)));
 }
 
+/* The elements of a text[] that belong to those that were written, as a text[]. */
+static Datum
+pick_refilled(const Refill *refill, Datum array)
+{
+	Datum	   *elements;
+	int			n;
+	int			kept = 0;
+	int			i;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &n);
+	for (i = 0; i < n; i++)
+		if (refill->refilled[i])
+			elements[kept++] = elements[i];
+	return PointerGetDatum(construct_array(elements, kept, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
 /* What a trigger or a policy kept from being written may be tried again. */
 static void
 forget(const Refill *refill)
 {
 	const SqlParameter parameters[] = {
 		SQL_INT8(refill->run_id), SQL_TEXT(refill->source), SQL_TEXT(refill->column),
-		{TEXTARRAYOID, refill->refilled, false}
+		{TEXTARRAYOID, refill->key_columns, false},
+		{TEXTARRAYOID, pick_refilled(refill, refill->row_keys), false}
 	};
 
 	owner_query(refill->extension, lengthof(parameters), parameters,
-				"DELETE FROM @extschema@.cleanup_cleared WHERE run_id = $1 AND source = $2 AND column_name = $3"
-				" AND session_id = ANY ($4)");
+			  "DELETE FROM @extschema@.cleanup_cleared WHERE run_id = $1 AND source = $2 AND column_name = $3"
+			  " AND key_columns = $4 AND row_key = ANY ($5)");
 }
 
 static void
@@ -90,7 +109,7 @@ refill_column(void *arg)
 	int			limit = extension_limit_lock_waits(refill->wait_ms);
 
 	refill->refilled = sources_refill(find_source(refill->sources, refill->source), refill->column,
-									  refill->sessions, refill->values);
+									  refill->key_columns, refill->row_keys, refill->values);
 	forget(refill);
 	extension_end_limit(limit);
 }
@@ -129,11 +148,14 @@ query_refills(const Extension *extension, int64 run_id, Datum sources, Datum ses
 	int			i;
 
 	n = owner_query(extension, lengthof(parameters), parameters,
-					"SELECT c.source, c.column_name::text, pg_catalog.array_agg(c.session_id ORDER BY c.session_id),"
-					"  pg_catalog.array_agg(c.value ORDER BY c.session_id)"
-					" FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
-					"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
-					" GROUP BY c.source, c.column_name ORDER BY c.source, c.column_name");
+				  "SELECT c.source, c.column_name::text, c.key_columns,"
+				  "  pg_catalog.array_agg(c.session_id ORDER BY c.cleared_id),"
+				  "  pg_catalog.array_agg(c.row_key ORDER BY c.cleared_id),"
+				  "  pg_catalog.array_agg(c.value ORDER BY c.cleared_id)"
+				  " FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
+				  "  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
+				  " GROUP BY c.source, c.column_name, c.key_columns"
+				  " ORDER BY c.source, c.column_name, c.key_columns");
 	*refills = palloc0(sizeof(Refill) * Max(n, 1));
 	for (i = 0; i < n; i++)
 	{
@@ -141,8 +163,10 @@ query_refills(const Extension *extension, int64 run_id, Datum sources, Datum ses
 		(*refills)[i].run_id = run_id;
 		(*refills)[i].source = sql_text(i, 1);
 		(*refills)[i].column = sql_text(i, 2);
-		(*refills)[i].sessions = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 3)));
-		(*refills)[i].values = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 4)));
+		(*refills)[i].key_columns = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 3)));
+		(*refills)[i].sessions = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 4)));
+		(*refills)[i].row_keys = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 5)));
+		(*refills)[i].values = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 6)));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return n;
@@ -188,7 +212,7 @@ refill_sessions(const Extension *extension, int64 run_id, Datum sources, Datum s
 		refills[i].wait_ms = wait_ms;
 		error = sql_try(refill_column, &refills[i]);
 		if (error == NULL)
-			restored = add_sessions(restored, refills[i].refilled);
+			restored = add_sessions(restored, pick_refilled(&refills[i], refills[i].sessions));
 		else
 		{
 			*errors = lappend(*errors, psprintf("column %s of source %s was not restored: %s",

@@ -10,7 +10,6 @@
 #ifndef AUDIO_CLEANUP_CLEARED_H
 #define AUDIO_CLEANUP_CLEARED_H
 
-#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
 #include "src/ledger.h"
@@ -21,7 +20,7 @@
  * run is about to clear: see sources_clear().  Needs SPI.
  */
 extern void cleared_remember(const Extension *extension, int64 run_id, const Source *source,
-							 TimestampTz failed_before, Datum sessions);
+							 Datum sessions);
 
 /*
  * Of the files that are being restored: write the columns of their sessions

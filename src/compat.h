@@ -37,6 +37,37 @@
 	(object_aclcheck(NamespaceRelationId, (nspid), (roleid), ACL_USAGE) == ACLCHECK_OK)
 #endif
 
+/* 16: the permissions of a query are a list of their own */
+#if PG_VERSION_NUM < 160000
+#define compat_set_permissions(query, pstate) ((void) 0)
+#else
+#define compat_set_permissions(query, pstate) \
+	((query)->rteperminfos = (pstate)->p_rteperminfos)
+#endif
+
+/* 17: the holder of a lock is told by its virtual transaction */
+#if PG_VERSION_NUM < 170000
+#define compat_lock_is_held_by(instance, vxid_) \
+	((instance)->backend == (vxid_).backendId && (instance)->lxid == (vxid_).localTransactionId)
+#else
+#define compat_lock_is_held_by(instance, vxid_) \
+	VirtualTransactionIdEquals((instance)->vxid, (vxid_))
+#endif
+
+/* 18: a query is always run once */
+#if PG_VERSION_NUM < 180000
+#define compat_executor_run(desc) ExecutorRun((desc), ForwardScanDirection, 0, true)
+#else
+#define compat_executor_run(desc) ExecutorRun((desc), ForwardScanDirection, 0)
+#endif
+
+/* 19: EXPLAIN listens to the planner */
+#if PG_VERSION_NUM < 190000
+#define compat_plan_query(query, text) pg_plan_query((query), (text), 0, NULL)
+#else
+#define compat_plan_query(query, text) pg_plan_query((query), (text), 0, NULL, NULL)
+#endif
+
 /* 16: the settings come with their number */
 #if PG_VERSION_NUM < 160000
 #define compat_get_guc_variables(n) (*(n) = GetNumConfigOptions(), get_guc_variables())

@@ -201,7 +201,7 @@ reference_to_jsonb(const Reference *reference)
 	json_begin(&json);
 	json_add_text(&json, "source", reference->source);
 	json_add_text(&json, "column", reference->column);
-	json_add_text(&json, "session", reference->session);
+	json_add_text(&json, "session", reference->session ? sources_session_id(reference->session) : NULL);
 	json_add_text(&json, "value", reference->value);
 	json_add_boolean(&json, "failed", reference->failed);
 	return json_end(&json);

@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
@@ -432,29 +433,79 @@ is_only_vacuum(VirtualTransactionId vxid)
 		(proc->statusFlags & PROC_IN_VACUUM) != 0;
 }
 
+/* Locks of those who change rows. */
+#define WRITERS_LOCKS \
+	(LOCKBIT_ON(RowExclusiveLock) | LOCKBIT_ON(ShareRowExclusiveLock) | \
+	 LOCKBIT_ON(ExclusiveLock) | LOCKBIT_ON(AccessExclusiveLock))
+
+/* A table of somebody's, or one that nobody else can see yet. */
+static bool
+may_be_table(const LOCKTAG *tag)
+{
+	char		kind = get_rel_relkind(tag->locktag_field2);
+
+	return tag->locktag_type == LOCKTAG_RELATION && tag->locktag_field1 == MyDatabaseId &&
+		tag->locktag_field2 >= FirstNormalObjectId &&
+		kind != RELKIND_INDEX && kind != RELKIND_PARTITIONED_INDEX;
+}
+
+/*
+ * ANALYZE and CREATE INDEX CONCURRENTLY hold a lock that conflicts with ours,
+ * too, and change no row.  ALTER TABLE holds that lock on a parent to which it
+ * attaches a table with its rows, but locks that table against everybody, or
+ * waits to do so.
+ */
+static bool
+writes(VirtualTransactionId vxid, Oid relid, const LockData *locks)
+{
+	int			i;
+
+	if (VirtualTransactionIdIsRecoveredPreparedXact(vxid))
+		return true;
+	for (i = 0; i < locks->nelements; i++)
+	{
+		const LockInstanceData *lock = &locks->locks[i];
+		LOCKMASK	mask = lock->locktag.locktag_field2 == relid ? WRITERS_LOCKS
+			: LOCKBIT_ON(AccessExclusiveLock);
+
+		if (compat_lock_is_held_by(lock, vxid) &&
+			((lock->holdMask | LOCKBIT_ON(lock->waitLockMode)) & mask) != 0 &&
+			may_be_table(&lock->locktag))
+			return true;
+	}
+	return false;
+}
+
+static void
+wait_for_writer(VirtualTransactionId *writer, Oid relid, const Deadline *deadline)
+{
+	char	   *holder = describe_holder(*writer);
+
+	if (!wait_bounded(deadline, wait_for_transaction, writer))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("gave up waiting for a transaction that writes to \"%s\"; nothing was deleted",
+						get_rel_name(relid)),
+				 errdetail_internal("A reference that is not committed yet could protect a file. %s", holder),
+				 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
+}
+
 static void
 wait_for_writers_of(Oid relid, const Deadline *deadline)
 {
-	VirtualTransactionId *writers;
+	VirtualTransactionId *others;
+	LockData   *locks;
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-	writers = GetLockConflicts(&tag, ShareLock, NULL);
-	for (; VirtualTransactionIdIsValid(*writers); writers++)
-	{
-		char	   *holder;
-
-		if (is_only_vacuum(*writers))
-			continue;
-		holder = describe_holder(*writers);
-		if (!wait_bounded(deadline, wait_for_transaction, writers))
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("gave up waiting for a transaction that writes to \"%s\"; nothing was deleted",
-							get_rel_name(relid)),
-					 errdetail_internal("A reference that is not committed yet could protect a file. %s", holder),
-					 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
-	}
+	others = GetLockConflicts(&tag, ShareLock, NULL);
+	if (!VirtualTransactionIdIsValid(*others))
+		return;
+	/* after that list: who has ended meanwhile is in neither, and need not be waited for */
+	locks = GetLockStatusData();
+	for (; VirtualTransactionIdIsValid(*others); others++)
+		if (!is_only_vacuum(*others) && writes(*others, relid, locks))
+			wait_for_writer(others, relid, deadline);
 }
 
 void

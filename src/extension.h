@@ -122,8 +122,8 @@ extern void extension_lock_relation(Oid relid);
 
 /*
  * Wait until every transaction that may write to one of the relations, as of
- * now, has ended.  Bounded and failing likewise.  VACUUM and autovacuum,
- * which write no rows, are not waited for.
+ * now, has ended.  Bounded and failing likewise.  VACUUM, ANALYZE and CREATE
+ * INDEX CONCURRENTLY, which write no rows, are not waited for.
  */
 extern void extension_wait_for_writers(List *relation_oids, int wait_ms);
 

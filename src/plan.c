@@ -43,6 +43,9 @@
 #define MIN_FILES_REFERENCED	10
 #define MIN_FILES_PERCENT		100
 
+/* so many rows a preview tries to clear of each source */
+#define MAX_TRIED_ROWS			10
+
 #define NS_PER_SECOND	INT64CONST(1000000000)
 
 /* so far the clocks of the server and of the file system may differ */
@@ -538,7 +541,7 @@ judge_failed(int64 number, const char *path, const Source *source, const char *s
 {
 	Judgement  *judgement = arg;
 	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
-	CondemnedFile file = {path, source->name, session};
+	CondemnedFile file = {path, source->name, sources_session_id(session)};
 	bool		condemn;
 
 	condemn = identify(judgement, path, &file.identity) &&
@@ -568,6 +571,115 @@ judge(CleanupPlan *plan, Match *match, Condemned *condemned)
 }
 
 
+/* ------------------------------------------------------------------- clear --- */
+
+typedef struct Clearing
+{
+	int			source;
+	ArrayBuildState *sessions;
+} Clearing;
+
+static void
+gather_session(int source, const char *session, void *arg)
+{
+	Clearing   *clearing = arg;
+
+	if (source == clearing->source)
+		clearing->sessions = accumArrayResult(clearing->sessions, CStringGetTextDatum(session),
+											  false, TEXTOID, CurrentMemoryContext);
+}
+
+typedef struct ClearingTry
+{
+	const CleanupPlan *plan;
+	const Source *source;
+	Datum		sessions;		/* text[] */
+	bool		cleared;
+} ClearingTry;
+
+/* As long as the audio can come back, so can what refers to it. */
+static void
+clear_source(void *arg)
+{
+	ClearingTry *try = arg;
+	const CleanupPlan *plan = try->plan;
+
+	if (plan->dry_run)
+	{
+		sources_try_clearing(try->source, try->sessions, MAX_TRIED_ROWS);
+		try->cleared = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_TRANSACTION_ROLLBACK), errmsg("a dry run takes back what it tries")));
+	}
+	if (plan->settings->backup_retention_days > 0)
+		cleared_remember(plan->extension, plan->run_id, try->source, try->sessions);
+	sources_clear(try->source, try->sessions);
+	try->cleared = true;
+}
+
+/* Says once in a run that a source cannot be cleared, and why. */
+static void
+note_unclearable(CleanupPlan *plan, const Source *source, const ErrorData *error)
+{
+	MemoryContext caller;
+	const char *hint = error->hint ? error->hint : "";
+	const char *advice = strstr(hint, "on_failed") ? "" : "Correct that, or register the source with on_failed => 'keep'.";
+
+	add_error(plan, psprintf("the failed sessions of source %s are left alone, because they cannot be cleared: %s%s%s (%s%s%s)",
+							 source->name, error->message, error->detail ? ": " : "",
+							 error->detail ? error->detail : "",
+							 hint, hint[0] != '\0' && advice[0] != '\0' ? " " : "", advice));
+	caller = MemoryContextSwitchTo(plan->context);
+	plan->unclearable = lappend_oid(plan->unclearable, source->relid);
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * In a subtransaction: constraints and triggers of the table may object, and
+ * that is an error of this source alone.  A dry run tries, and takes it back.
+ */
+static bool
+try_clearing(CleanupPlan *plan, const Source *source, ArrayBuildState *sessions)
+{
+	ClearingTry try = {plan, source, makeArrayResult(sessions, CurrentMemoryContext), false};
+	ErrorData  *error;
+
+	if (list_member_oid(plan->unclearable, source->relid))
+		return false;
+	error = sql_try(clear_source, &try);
+	if (!try.cleared)
+		note_unclearable(plan, source, error);
+	return try.cleared;
+}
+
+/* A real run clears when it condemns. */
+static bool
+can_try_clearing(const CleanupPlan *plan)
+{
+	return plan->dry_run && !XactReadOnly && !RecoveryInProgress() && !IsolationUsesXactSnapshot();
+}
+
+/* Returns what is left: without the sessions, and their files, that could not be cleared. */
+static Condemned *
+clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+	{
+		Source	   *source = lfirst(lc);
+		Clearing	clearing = {source->number, NULL};
+
+		if (!source->clear)
+			continue;
+		condemned_scan_sessions(condemned, gather_session, &clearing);
+		if (clearing.sessions != NULL && !try_clearing(plan, source, clearing.sessions))
+			condemned = condemned_without_source(condemned, source->number, source->name);
+	}
+	return condemned;
+}
+
+
 /* ------------------------------------------------------------------ survey --- */
 
 static void
@@ -591,6 +703,8 @@ survey_files(CleanupPlan *plan)
 		progress_set(PROGRESS_MATCHED, plan->files_referenced);
 		progress_set_phase(PHASE_JUDGING);
 		judge(plan, match, plan->condemned);
+		if (can_try_clearing(plan))
+			plan->condemned = clear_sessions(plan, plan->condemned, plan->sources);
 		progress_set(PROGRESS_CONDEMNED, plan->condemned->n_files);
 		check_counts(plan);
 	}
@@ -728,51 +842,6 @@ wait_for_writers(const Extension *extension, List *sources, int writer_wait, Bra
 		extension_wait_for_writers(tables, writer_wait);
 }
 
-typedef struct Clearing
-{
-	int			source;
-	ArrayBuildState *sessions;
-} Clearing;
-
-static void
-gather_session(int source, const char *session, void *arg)
-{
-	Clearing   *clearing = arg;
-
-	if (source == clearing->source)
-		clearing->sessions = accumArrayResult(clearing->sessions, CStringGetTextDatum(session),
-											  false, TEXTOID, CurrentMemoryContext);
-}
-
-/* As long as the audio can come back, so can what refers to it. */
-static void
-clear_source(const CleanupPlan *plan, const Source *source, TimestampTz failed_before,
-			 Datum sessions)
-{
-	if (plan->settings->backup_retention_days > 0)
-		cleared_remember(plan->extension, plan->run_id, source, failed_before, sessions);
-	sources_clear(source, failed_before, sessions);
-}
-
-static void
-clear_sessions(const CleanupPlan *plan, Condemned *condemned, List *sources, TimestampTz failed_before)
-{
-	ListCell   *lc;
-
-	foreach(lc, sources)
-	{
-		Source	   *source = lfirst(lc);
-		Clearing	clearing = {source->number, NULL};
-
-		if (!source->clear)
-			continue;
-		condemned_scan_sessions(condemned, gather_session, &clearing);
-		if (clearing.sessions != NULL)
-			clear_source(plan, source, failed_before,
-						 makeArrayResult(clearing.sessions, CurrentMemoryContext));
-	}
-}
-
 Condemned *
 plan_condemn(CleanupPlan *plan, int64 limit)
 {
@@ -799,13 +868,13 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 				  failed_before, false);
 		condemned = condemned_begin(false);
 		judge(plan, match, condemned);
+		condemned = clear_sessions(plan, condemned, sources);
 
 		/*
 		 * the survey's count, without those that did not stand the second
 		 * look
 		 */
 		progress_add(PROGRESS_CONDEMNED, condemned->n_files - match_count(match));
-		clear_sessions(plan, condemned, sources, failed_before);
 	}
 	match_end(match);
 	extension_end_limit(guc_level);

@@ -51,6 +51,7 @@ typedef struct CleanupPlan
 	int64		rows_seen;
 	Condemned  *condemned;		/* by the survey */
 	int64		run_id;			/* 0 before it is recorded */
+	List	   *unclearable;	/* OIDs of sources that could not be cleared */
 	int64		healed;			/* backups that are put back */
 	bool		has_next;		/* plan_condemn() has looked one file ahead: */
 	CondemnedFile next;

@@ -19,6 +19,7 @@
 #include "src/json_build.h"
 #include "src/ledger.h"
 #include "src/report.h"
+#include "src/sources.h"
 #include "src/sql.h"
 
 /* What a result is made of: of a run what the ledger knows, or the same. */
@@ -141,7 +142,7 @@ add_session(int source, const char *session, void *arg)
 {
 	SessionList *list = arg;
 
-	list->sessions = append_limited(list->plan, list->sessions, session);
+	list->sessions = append_limited(list->plan, list->sessions, sources_session_id(session));
 }
 
 /* The first orphans by name; the executor keeps no more than it returns. */

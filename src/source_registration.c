@@ -25,6 +25,7 @@
 #include "utils/lsyscache.h"
 
 #include "src/compat.h"
+#include "src/source_query.h"
 #include "src/sources.h"
 #include "src/sql.h"
 
@@ -37,7 +38,11 @@
 	"(audio|recording|sound|voice|voicemail|media|track|clip|upload|uploaded)" \
 	"(_?(file|recording|media|object|storage))?" \
 	"_?(file|filename|file_name|filepath|file_path|path|name|url|uri|key|location|object)?s?" \
-	"|(file|filename|file_name|filepath|file_path|file_url|file_key|storage_path|storage_key|object_key|path|url|uri))$"
+	"|(file|filename|file_name|filepath|file_path|file_url|file_key|storage_path|storage_key|object_key|key|path|url|uri))$"
+
+/* A column's name as the patterns and lists here spell it: audioUrl is audio_url. */
+#define SPELLED(name) \
+	"lower(regexp_replace(" name "::text, '([a-z0-9])([A-Z])', '\\1_\\2', 'g')) COLLATE \"C\""
 
 #define STATUS_COLUMNS		"{status,processing_status,session_status,state}"
 #define FAILED_AT_COLUMNS	"{failed_at,status_changed_at,updated_at,modified_at,last_modified,updated,modified,processed_at,created_at}"
@@ -54,9 +59,10 @@ choose_column(Oid relid, const char *candidates, const char *types)
 
 	if (sql_query(lengthof(parameters), parameters,
 				  "SELECT a.attname::text FROM pg_attribute a"
-				  " JOIN unnest($2::text[]) WITH ORDINALITY c(name, n) ON c.name = a.attname::text COLLATE \"C\""
+				  " JOIN unnest($2::text[]) WITH ORDINALITY c(name, n) ON c.name = " SPELLED("a.attname")
+				  " JOIN pg_type t ON t.oid = a.atttypid"
 				  " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
-				  " AND format_type(a.atttypid, NULL) ~ $3 ORDER BY c.n LIMIT 1") > 0)
+				  " AND format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, NULL) ~ $3 ORDER BY c.n LIMIT 1") > 0)
 		column = sql_text(0, 1);
 	SPI_freetuptable(SPI_tuptable);
 	return column;
@@ -90,7 +96,7 @@ choose_file_columns(Oid relid, const char *name)
 			  "SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a"
 			  " JOIN pg_type t ON t.oid = a.atttypid"
 			  " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
-			  " AND t.typcategory = 'S' AND lower(a.attname::text) ~ $2");
+			  " AND t.typcategory = 'S' AND " SPELLED("a.attname") " ~ $2");
 	if (sql_is_null(0, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
@@ -217,31 +223,6 @@ insert_source(const Extension *extension, const SourceRegistration *registration
 				"  added_by = excluded.added_by, added_at = excluded.added_at");
 }
 
-/* NOT NULL columns cannot be cleared. */
-static void
-check_clearable(const Source *source)
-{
-	int			i;
-
-	for (i = 0; source->clear && i < source->n_columns; i++)
-	{
-		const SqlParameter parameters[] = {
-			{OIDOID, ObjectIdGetDatum(source->relid), false}, SQL_TEXT(source->columns[i])
-		};
-		int			n = sql_query(lengthof(parameters), parameters,
-								  "SELECT FROM pg_attribute WHERE attrelid = $1"
-								  " AND attname::text COLLATE \"C\" = $2 AND (attnotnull OR attgenerated <> '')");
-
-		SPI_freetuptable(SPI_tuptable);
-		if (n > 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("column \"%s\" of source %s cannot be set to NULL",
-							source->columns[i], source->name),
-					 errhint("Use on_failed => 'keep'.")));
-	}
-}
-
 static char *
 join_texts(Datum array)
 {
@@ -268,14 +249,28 @@ tell(const Source *source, const SourceRegistration *registration)
 			(errmsg("source %s: %s", source->name, text.data)));
 }
 
-/* The advice of a brake is for a source that has been registered for long. */
+/* The general advice is for a source that has been registered for long. */
 static void
 refuse(Brake *brake)
 {
-	brake->hint = NULL;
+	if (brake->hint == source_hint_readd)
+		brake->hint = NULL;
 	if (brake->sqlstate == ERRCODE_UNDEFINED_COLUMN)
 		brake->detail = NULL;
 	brake_raise(brake);
+}
+
+/* So long the registration looks for statuses that no row has. */
+#define STATUS_SEARCH_MS	5000
+
+static void
+tell_strange_statuses(const Source *source)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources_strange_statuses(source, STATUS_SEARCH_MS))
+		ereport(NOTICE,
+				(errmsg("%s", (char *) lfirst(lc))));
 }
 
 /* Read it back and look at it as a run would. */
@@ -295,9 +290,11 @@ verify(const Extension *extension, const SourceRegistration *registration)
 			(brake = sources_probe(source)) != NULL ||
 			(sources_tables(source, &brake), brake) != NULL)
 			refuse(brake);
-		check_clearable(source);
 		sources_try_locking(source);
+		if ((brake = sources_check_clearing(source)) != NULL)
+			refuse(brake);
 		tell(source, registration);
+		tell_strange_statuses(source);
 	}
 }
 

@@ -43,8 +43,8 @@ typedef struct Source
 typedef struct SourceRow
 {
 	const Source *source;
-	const char *session;		/* text of the id column; NULL unless asked
-								 * for, see SourceScan */
+	const char *session;		/* names the row, see sources_session_id();
+								 * NULL unless asked for, see SourceScan */
 	const char **values;		/* text of each file column or NULL ... */
 	size_t	   *lengths;		/* ... not NUL-terminated, of this length */
 } SourceRow;
@@ -59,8 +59,9 @@ typedef enum SourceScan
 	SCAN_NAMING,				/* all rows, session set for all */
 	SCAN_STATUS,				/* all rows, session is the status, if there
 								 * is one */
-	SCAN_LOCKING_FAILED			/* failed rows only, locked FOR UPDATE SKIP
+	SCAN_LOCKING_FAILED,		/* failed rows only, locked FOR UPDATE SKIP
 								 * LOCKED; session set */
+	SCAN_PLACES					/* all rows, session without an id */
 } SourceScan;
 
 /* Schema-qualified and quoted name of a relation; its OID if it is gone. */
@@ -72,7 +73,8 @@ extern List *sources_load(const Extension *extension);
 /*
  * Can the source be read, and whole?  Returns the brake if not, else NULL;
  * then it is locked against changes of its definition until the end of the
- * transaction.
+ * transaction.  That it cannot be locked in time (see lock_timeout) is a brake
+ * too.  Needs SPI.
  */
 extern Brake *sources_check(Source *source);
 
@@ -85,6 +87,13 @@ extern List *sources_check_all(List *sources);
  * SPI.
  */
 extern Brake *sources_probe(const Source *source);
+
+/*
+ * Sets the time at which the reading of a source is cut short by an ERROR
+ * query_canceled that names the source; 0 for none.  Holds in this process
+ * until it is set again: whoever sets it sets it back, after an ERROR too.
+ */
+extern void sources_set_deadline(TimestampTz at);
 
 /*
  * Read a checked source as its owner, under a snapshot of this instant, and
@@ -101,25 +110,53 @@ extern void sources_read(const Source *source, SourceScan scan,
  */
 extern List *sources_tables(const Source *source, Brake **brake);
 
-/*
- * Set the file columns of those rows to NULL that are failed since before
- * `failed_before` and whose id is one of `sessions` (text[]).  Needs SPI.
- */
-extern void sources_clear(const Source *source, TimestampTz failed_before, Datum sessions);
+/* Returns the text of the id column of the row that a session names, in the current memory context. */
+extern char *sources_session_id(const char *session);
 
 /*
- * What stands in those columns: session_id, column_name, value (texts), one
- * row for each that is not NULL.  Needs SPI.
+ * Sets the file columns of these sessions (text[]; they were locked in this
+ * transaction) to NULL, as the owner of the table that holds the rows.
+ * Triggers and constraints, deferred ones too, have run when it returns.
+ * ERROR if a row cannot be cleared; call it in a subtransaction.  Needs SPI.
  */
-extern Tuplestorestate *sources_copy_columns(const Source *source, TimestampTz failed_before,
-											 Datum sessions, TupleDesc *desc);
+extern void sources_clear(const Source *source, Datum sessions);
 
 /*
- * Write a column of the rows whose id is one of `sessions`, where it is NULL;
- * both are text[], of the same length.  Returns the ids of those that were
- * written, as text[].  ERROR if there is no such column.  Needs SPI.
+ * As sources_clear(), but only with rows that can be locked at once, and of
+ * these not more than max_rows: to see whether it works, and to be rolled back.
  */
-extern Datum sources_refill(const Source *source, const char *column, Datum sessions, Datum values);
+extern void sources_try_clearing(const Source *source, Datum sessions, int max_rows);
+
+/*
+ * Returns what stands in those columns: session_id text, key_columns text[],
+ * row_key text, column_name text, value text; one row for each that is not
+ * NULL.  ERROR if a table has no key.  Needs SPI.
+ */
+extern Tuplestorestate *sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc);
+
+/*
+ * Writes a column of the rows that have these keys in `key_columns` (text[])
+ * where it is NULL; row_keys and values are text[] of the same length.
+ * Returns for each whether it was written.  ERROR as in sources_clear(), and
+ * if a key is that of several rows.  Needs SPI.
+ */
+extern bool *sources_refill(const Source *source, const char *column, Datum key_columns,
+							Datum row_keys, Datum values);
+
+/*
+ * Returns why the file columns of a source with on_failed => 'clear' cannot be
+ * set to NULL, as far as that can be told beforehand; else NULL.
+ */
+extern Brake *sources_check_clearing(const Source *source);
+
+/*
+ * Returns what is strange about failed_statuses (char *): those that the enum
+ * lacks, and those that no row has, if all can be read in that time.  Needs SPI.
+ */
+extern List *sources_strange_statuses(const Source *source, int max_ms);
+
+/* Copies the elements of a text[] as C strings. */
+extern const char **sources_copy_texts(Datum array, int *n);
 
 /*
  * Can its rows be locked, where failed sessions are judged?  ERROR if not, as

@@ -142,7 +142,7 @@ ok(comes_back('partition.mp3'), 'a row in flight in a new partition protects its
 
 $node->safe_psql('postgres', q{
 	CREATE TABLE archive (file text);
-	CREATE TABLE cleared (LIKE sessions INCLUDING DEFAULTS);
+	CREATE TABLE cleared (LIKE sessions INCLUDING DEFAULTS INCLUDING INDEXES);
 	CREATE FUNCTION archive() RETURNS trigger LANGUAGE plpgsql AS
 	'BEGIN INSERT INTO public.archive VALUES (old.audio_url); RETURN new; END';
 	CREATE TRIGGER archive BEFORE UPDATE ON cleared FOR EACH ROW EXECUTE FUNCTION archive();

@@ -1,0 +1,181 @@
+# on_failed => 'clear': what the table objects to costs its own sessions only,
+# its code runs as its owner, and a row is known by its whole key.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use AudioCleanup;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('clearing', conf => "audio_cleanup.backup_retention_days = 7\n");
+my $dir = upload_dir($node);
+my $round = 0;
+
+put_files($dir, 'wanted.mp3');
+$node->safe_psql('postgres', q{
+	CREATE EXTENSION audio_cleanup;
+	CREATE PUBLICATION everything FOR ALL TABLES;
+	CREATE ROLE app LOGIN; GRANT CREATE ON SCHEMA public TO app;
+	CREATE TABLE wanted (id int PRIMARY KEY, audio_url text); INSERT INTO wanted VALUES (1, 'wanted.mp3');
+	CREATE TABLE good (id int PRIMARY KEY, audio_url text, status text, updated_at timestamp);
+	SELECT cleanup_add_source('wanted'); SELECT cleanup_add_source('good', on_failed => 'clear');
+});
+
+sub sql
+{
+	return $node->safe_psql('postgres', join ';', @_);
+}
+
+# A table "bad" of app's, with one failed session, objects; "good" and the orphans go on.
+sub objects
+{
+	my ($name, $objection, $reason, %options) = @_;
+	my $answer;
+
+	$round++;
+	sql(qq{SET ROLE app; CREATE TABLE bad (id int PRIMARY KEY, audio_url text, status text, updated_at timestamp);
+		INSERT INTO bad VALUES (1, 'bad$round.mp3', 'failed', '2024-01-01'), (2, 'live$round.mp3', 'processed', '2024-01-01'); RESET ROLE;
+		SELECT cleanup_add_source('bad', on_failed => 'clear'); SET ROLE app; $objection; RESET ROLE;
+		INSERT INTO good VALUES ($round, 'good$round.mp3', 'failed', '2024-01-01')});
+	put_files($dir, "bad$round.mp3", "live$round.mp3", "good$round.mp3", "orphan$round.mp3");
+	$answer = sql_json($node, 'SELECT cleanup_status()');
+	like(join('|', @{ $answer->{potential_cleanup}{errors} }), qr/failed sessions of source public\.bad are left alone.*$reason/s, "$name: a preview says so");
+	is_deeply($answer->{potential_cleanup}{failed_sessions_cleaned}, ["$round"], "$name: and what goes");
+	is(sql(q{SELECT count(*) FROM bad WHERE audio_url IS NOT NULL}), 2, "$name: it has changed nothing");
+	foreach my $call ('SELECT cleanup_all()', 'CALL cleanup_run()')
+	{
+		$answer = sql_json($node, $call);
+		ok(!$answer->{success}, "$name: $call has an error");
+		like(join('|', @{ $answer->{result}{errors} }), qr/failed sessions of source public\.bad are left alone.*$reason.*on_failed => 'keep'/s, "$name: with the reason and advice");
+		is($answer->{result}{error_count}, 1, "$name: one");
+	}
+	wait_for_drain($node);
+	ok(-e "$dir/bad$round.mp3", "$name: the file of its session is kept");
+	ok(!-e "$dir/good$round.mp3" && !-e "$dir/orphan$round.mp3", "$name: other sessions and orphans go");
+	is(sql(q{SELECT count(*) FROM bad WHERE audio_url IS NOT NULL}), 2, "$name: its row is as it was");
+	sql(q{SELECT cleanup_drop_source('bad')}, 'DROP TABLE bad CASCADE') unless $options{go_on};
+	unlink glob "$dir/*$round.mp3" unless $options{go_on};
+	return;
+}
+
+objects('CHECK', q{ALTER TABLE bad ADD CONSTRAINT has_audio CHECK (audio_url IS NOT NULL)}, qr/violates check constraint "has_audio"/);
+objects('NOT NULL', q{ALTER TABLE bad ALTER audio_url SET NOT NULL}, qr/null value in column "audio_url"/);
+objects('a domain', q{CREATE DOMAIN has_value AS text NOT NULL; ALTER TABLE bad ALTER audio_url TYPE has_value}, qr/domain .*has_value does not allow null values/);
+objects('a trigger that raises', q{CREATE FUNCTION raises() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''not this one''; END';
+	CREATE TRIGGER t BEFORE UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION raises()}, qr/not this one/);
+objects('a trigger at the end of the transaction', q{CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON bad DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION raises()},
+	qr/not this one/);
+objects('a trigger that lets nothing through', q{CREATE FUNCTION swallows() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+	CREATE TRIGGER t BEFORE UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION swallows()}, qr/1 of 1 rows of source public\.bad could not be cleared/);
+objects('a trigger that takes it back', q{CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.audio_url := old.audio_url; RETURN new; END';
+	CREATE TRIGGER t BEFORE UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION keeps()}, qr/1 of 1 rows of source public\.bad could not be cleared/);
+objects('a rule', q{CREATE RULE r AS ON UPDATE TO bad DO INSTEAD NOTHING}, qr/cannot perform UPDATE RETURNING/);
+objects('a key that went', q{ALTER TABLE bad DROP CONSTRAINT bad_pkey}, qr/has no key that names one row/);
+
+# a trigger that leaves work for the commit, for ever
+objects('a trigger that goes on and on', q{CREATE TABLE again (n int);
+	CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS
+	'BEGIN SET CONSTRAINTS ALL DEFERRED; INSERT INTO public.again VALUES (1); RETURN NULL; END';
+	CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON bad DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION again();
+	CREATE CONSTRAINT TRIGGER t AFTER INSERT ON again DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION again()},
+	qr/cannot fire deferred trigger/);
+
+# ---- whose rights ----
+
+sql(q{SET ROLE app;
+	CREATE TABLE theirs (id int PRIMARY KEY, audio_url text, status text, updated_at timestamp);
+	CREATE TABLE who (what text, role text, restricted text);
+	CREATE FUNCTION who() RETURNS trigger LANGUAGE plpgsql AS
+	$$BEGIN INSERT INTO public.who VALUES (TG_NAME, current_user, current_setting('search_path')); RETURN new; END$$;
+	CREATE TRIGGER before BEFORE UPDATE ON theirs FOR EACH ROW EXECUTE FUNCTION who();
+	CREATE CONSTRAINT TRIGGER deferred AFTER UPDATE ON theirs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION who();
+	INSERT INTO theirs VALUES (1, 'theirs.mp3', 'failed', '2024-01-01'); RESET ROLE;
+	SELECT cleanup_add_source('theirs', on_failed => 'clear')});
+put_files($dir, 'theirs.mp3');
+sql('SELECT cleanup_all()');
+is(sql('SELECT count(*), count(DISTINCT what), min(role), max(role) FROM who'), '2|2|app|app', 'triggers run as the owner of the table, deferred ones too');
+is(sql('SELECT audio_url IS NULL FROM theirs'), 't', 'the row is cleared');
+sql('TRUNCATE who', q{UPDATE cleanup_files SET state = state}, 'SELECT cleanup_restore((SELECT max(run_id) FROM cleanup_runs))');
+is(sql('SELECT audio_url FROM theirs'), 'theirs.mp3', 'and filled again');
+is(sql(q{SELECT count(DISTINCT what), min(role), max(role) FROM who}), '2|app|app', 'so they do then');
+sql(q{SELECT cleanup_drop_source('theirs')});
+
+# a view of another role over it: the table's triggers are not run as that role, nor without the right to update
+sql(q{CREATE ROLE viewer_of; GRANT CREATE ON SCHEMA public TO viewer_of; GRANT SELECT, UPDATE (status) ON theirs TO viewer_of; TRUNCATE who;
+	SET ROLE viewer_of; CREATE VIEW seen AS SELECT id AS session, audio_url AS recording, status, updated_at FROM theirs});
+{
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT cleanup_add_source('seen', '{recording}', 'session', 'status', on_failed => 'clear')});
+
+	isnt($rc, 0, 'a view does not clear what its owner may not update');
+	like($stderr, qr/may not update column "audio_url" of public\.theirs/, 'and says so');
+}
+sql(q{GRANT UPDATE (audio_url) ON theirs TO viewer_of; SELECT cleanup_add_source('seen', '{recording}', 'session', 'status', on_failed => 'clear');
+	UPDATE cleanup_files SET finished_at = '2024-01-01'});
+put_files($dir, 'theirs.mp3');
+sql('SELECT cleanup_all(force => true)');
+wait_for_drain($node);
+is(sql(q{SELECT audio_url IS NULL FROM theirs}), 't', 'a view clears the table below');
+is(sql(q{SELECT DISTINCT role FROM who}), 'app', 'as the owner of that table');
+sql('SELECT cleanup_restore((SELECT max(run_id) FROM cleanup_runs))');
+is(sql('SELECT audio_url FROM theirs'), 'theirs.mp3', 'and fills it again');
+wait_for_drain($node);
+sql(q{SELECT cleanup_drop_source('seen')});
+unlink "$dir/theirs.mp3";
+
+# ---- whole keys ----
+
+foreach my $table ('tenants (tenant text, id int, audio_url text, status text, updated_at timestamp, PRIMARY KEY (tenant, id))',
+	'tenants (tenant text NOT NULL, id int NOT NULL, audio_url text, status text, updated_at timestamp, UNIQUE (id, tenant))',
+	'tenants (tenant text, id int, audio_url text, status text, updated_at timestamp, PRIMARY KEY (tenant, id)) PARTITION BY LIST (tenant); CREATE TABLE tenants_a PARTITION OF tenants FOR VALUES IN (\'a\'); CREATE TABLE tenants_rest PARTITION OF tenants DEFAULT')
+{
+	my $before;
+	my $run;
+
+	sql("CREATE TABLE $table", q{INSERT INTO tenants VALUES ('a', 7, 'a.mp3', 'failed', '2024-01-01'), ('b', 7, 'b.mp3', 'failed', '2024-01-01'),
+		('c', 7, NULL, 'failed', '2024-01-01'), ('d', 7, 'wanted.mp3', 'processed', now()), ('e "x,y"', 7, 'e.mp3', 'failed', '2024-01-01')});
+	# the publication of all tables asks for that where there is no primary key
+	sql('ALTER TABLE tenants REPLICA IDENTITY FULL');
+	sql(q{SELECT cleanup_add_source('tenants', id_column => 'id', on_failed => 'clear')});
+	$before = sql('SELECT tenant, audio_url FROM tenants ORDER BY 1');
+	put_files($dir, 'a.mp3', 'b.mp3', 'e.mp3');
+	my $answer = sql_json($node, 'SELECT cleanup_all(force => true)');
+	is_deeply($answer->{result}{errors}, [], "$table: no errors");
+	is_deeply($answer->{result}{failed_sessions_cleaned}, [ '7', '7', '7' ], "$table: three sessions of one id");
+	is(sql(q{SELECT string_agg(tenant, ' ' ORDER BY tenant) FROM tenants WHERE audio_url IS NOT NULL}), 'd', 'their rows are cleared, and no other');
+	wait_for_drain($node);
+	$run = sql('SELECT max(run_id) FROM cleanup_runs');
+	is(sql_json($node, "SELECT cleanup_restore($run)")->{result}{files_count}, 3, 'all come back');
+	wait_for_drain($node);
+	is(sql('SELECT tenant, audio_url FROM tenants ORDER BY 1'), $before, 'each path in its own row, and none in another');
+	is(sql(q{SELECT count(*) FROM cleanup_cleared WHERE source = 'public.tenants'}), 0, 'nothing is left to be remembered');
+	sql(q{SELECT cleanup_drop_source('tenants')}, 'DROP TABLE tenants');
+	unlink "$dir/$_.mp3" foreach 'a', 'b', 'e';
+	sql(q{UPDATE cleanup_files SET finished_at = '2024-01-01' WHERE state = 'restored'});
+}
+
+foreach my $table ('(id int, audio_url text, status text, updated_at timestamp)', '(id int UNIQUE, audio_url text, status text, updated_at timestamp)',
+	'(id int NOT NULL, audio_url text, status text, updated_at timestamp); CREATE UNIQUE INDEX ON keyless (id) WHERE id > 0',
+	'(id int NOT NULL, audio_url text, status text, updated_at timestamp); CREATE UNIQUE INDEX ON keyless ((id + 1))',
+	'(id int NOT NULL UNIQUE DEFERRABLE, audio_url text, status text, updated_at timestamp)')
+{
+	sql("CREATE TABLE keyless $table");
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT cleanup_add_source('keyless', id_column => 'id', status_column => 'status', on_failed => 'clear')});
+	isnt($rc, 0, "$table: cannot be registered");
+	like($stderr, qr/source public\.keyless cannot be cleared.*has no key that names one row.*HINT:  Give it a primary key/s, 'with a reason and a hint');
+	sql(q{SELECT cleanup_add_source('keyless', id_column => 'id', status_column => 'status')}, q{SELECT cleanup_drop_source('keyless')}, 'DROP TABLE keyless');
+}
+
+# ---- a publication of all tables ----
+
+is(sql(q{SELECT count(*) FROM pg_depend d JOIN pg_class c ON c.oid = d.objid JOIN pg_extension e ON e.oid = d.refobjid
+	WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND e.extname = 'audio_cleanup' AND c.relkind = 'r'
+	AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)}), 0, 'every table of ours has a primary key');
+ok(sql_json($node, 'SELECT cleanup_purge_backups()')->{success}, 'backups can be purged');
+
+$node->stop;
+unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:|signal \d+/, 'no process has died');
+done_testing();
