@@ -142,6 +142,13 @@
 #include "utils/lsyscache.h"
 #endif
 
+/* 19: the descriptor of a row is told when it is complete; without that, reading a row crashes */
+#if PG_VERSION_NUM < 190000
+#define compat_finish_row_desc(desc) ((void) (desc))
+#else
+#define compat_finish_row_desc(desc) TupleDescFinalize(desc)
+#endif
+
 /* 19: a JSONB that is being built is one struct, with its result */
 #if PG_VERSION_NUM < 190000
 typedef struct JsonbInState

@@ -435,12 +435,13 @@ store_row(const SourceRow *row, void *arg)
 static void
 begin_failed_rows(FailedRows *failed, const Source *source)
 {
+	SqlColumn  *columns = palloc_array(SqlColumn, source->n_columns + 1);
 	int			i;
 
-	failed->source = source;
-	failed->desc = CreateTemplateTupleDesc(source->n_columns + 1);
 	for (i = 0; i <= source->n_columns; i++)
-		TupleDescInitEntry(failed->desc, i + 1, "", TEXTOID, -1, 0);
+		columns[i] = (SqlColumn) {"", TEXTOID};
+	failed->source = source;
+	failed->desc = sql_row_desc(source->n_columns + 1, columns);
 	failed->store = tuplestore_begin_heap(false, false, work_mem);
 }
 

@@ -34,6 +34,20 @@ typedef struct SqlParameter
 #define SQL_BOOL(v)		{BOOLOID, BoolGetDatum(v), false}
 #define SQL_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
 
+/* A column of rows of our own making. */
+typedef struct SqlColumn
+{
+	const char *name;
+	Oid			type;
+} SqlColumn;
+
+/*
+ * Makes the descriptor of rows of the `n` columns, ready for use, in the
+ * current memory context.  There is no other way to make one: what it takes
+ * to finish one depends on the server's version.
+ */
+extern TupleDesc sql_row_desc(int n, const SqlColumn *columns);
+
 /*
  * Every statement of this extension goes through one of the calls below.
  * Each says which relations and functions its text may name, and that is
