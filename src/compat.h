@@ -149,6 +149,13 @@
 #define compat_finish_row_desc(desc) TupleDescFinalize(desc)
 #endif
 
+/* 19: a scan has flags */
+#if PG_VERSION_NUM < 190000
+#define compat_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL)
+#else
+#define compat_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL, SO_NONE)
+#endif
+
 /* 19: a JSONB that is being built is one struct, with its result */
 #if PG_VERSION_NUM < 190000
 typedef struct JsonbInState
