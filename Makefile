@@ -27,7 +27,7 @@ ISOLATION_OPTS = --temp-instance=tmp_check_iso --temp-config=test.conf --no-loca
 TAP_TESTS = 1
 
 PG_CPPFLAGS = -I$(CURDIR)
-PG_CFLAGS = -std=gnu11 -Wextra -Wno-unused-parameter -Wno-sign-compare \
+PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers
 ifdef WERROR
 PG_CFLAGS += -Werror

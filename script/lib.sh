@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# lib.sh: what script/test, script/demo and script/indent share.
+# lib.sh: what the scripts share.
 #
 # PostgreSQL does not run as root, and a checkout is not another user's to
 # write in.  So the scripts copy the tree into a folder of their own, build it
@@ -106,29 +106,30 @@ choose_server()
         return
     fi
 
-    for n in 18 17 16 15; do
+    for n in 19 18 17 16 15; do
         [[ ! -x /usr/lib/postgresql/$n/bin/postgres ]] || { pg_major=$n; break; }
     done
     if [[ -z $pg_major ]]; then
         refresh_package_lists
-        for n in 18 17 16 15; do
+        for n in 19 18 17 16 15; do
             ! offered "postgresql-server-dev-$n" || { pg_major=$n; break; }
         done
     fi
-    [[ -n $pg_major ]] || die "no PostgreSQL 15 to 18 is installed or offered by apt; set PG_CONFIG"
+    [[ -n $pg_major ]] || die "no PostgreSQL 15 to 19 is installed or offered by apt; set PG_CONFIG"
     pg_config=/usr/lib/postgresql/$pg_major/bin/pg_config
 }
 
-# packages_for SCRIPT: what of script/packages is for it; with a server from elsewhere, not Debian's
+# packages_for SCRIPT-OR-TEST...: what of script/packages is for them; with a server from elsewhere, not Debian's
 packages_for()
 {
-    local package comment
+    local package comment needs=" $* " for
 
     while IFS='#' read -r package comment; do
         package=${package//[[:space:]]/}
-        [[ -n $package && " ${comment%%:*} " == *" $1 "* ]] || continue
-        [[ $package != *-NN* || -n $pg_major ]] || continue
-        say "${package/-NN/-$pg_major}"
+        [[ -n $package && ( $package != *-NN* || -n $pg_major ) ]] || continue
+        for for in ${comment%%:*}; do
+            [[ $needs != *" $for "* ]] || { say "${package/-NN/-$pg_major}" && break; }
+        done
     done <"$root/script/packages"
 }
 
@@ -149,20 +150,34 @@ install_without_main_cluster()
     )
 }
 
-# install_packages SCRIPT: chooses the server, and installs what is missing
-install_packages()
+# install_missing SCRIPT-OR-TEST...: installs what is missing; a package that apt does not have is left out, and what
+# cannot do without it fails
+install_missing()
 {
-    local package missing=()
+    local package missing=() here=()
 
-    choose_server
-    for package in $(packages_for "$1"); do
+    for package in $(packages_for "$@"); do
         installed "$package" || missing+=("$package")
     done
-    if ((${#missing[@]} > 0)); then
-        say "Installing packages: ${missing[*]}"
-        refresh_package_lists
-        install_without_main_cluster "${missing[@]}"
-    fi
+    ((${#missing[@]} > 0)) || return 0
+    refresh_package_lists
+    for package in "${missing[@]}"; do
+        if offered "$package"; then
+            here+=("$package")
+        else
+            say "apt does not offer $package"
+        fi
+    done
+    ((${#here[@]} > 0)) || return 0
+    say "Installing packages: ${here[*]}"
+    install_without_main_cluster "${here[@]}"
+}
+
+# install_packages SCRIPT-OR-TEST...: chooses the server, and installs what is missing
+install_packages()
+{
+    choose_server
+    install_missing "$@"
     [[ -x $pg_config ]] || die "$pg_config is missing"
 }
 

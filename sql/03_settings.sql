@@ -25,11 +25,11 @@ SET audio_cleanup.report_limit = -1;
 SET audio_cleanup.batch_size = 0;
 SET audio_cleanup.backup_retention_days = -1;
 SET audio_cleanup.history_retention_days = -1;
-SET audio_cleanup.writer_wait = '-1s';
 SET audio_cleanup.file_age = 'oldest';
 SET audio_cleanup.upload_dir = '';
 SET audio_cleanup.backup_dir = 'backups';
 \set VERBOSITY sqlstate
+SET audio_cleanup.writer_wait = '-1s';
 SELECT set_config('audio_cleanup.upload_dir', repeat('x', 1024), false);
 \set VERBOSITY default
 SET audio_cleanup.audio_extensions = '';

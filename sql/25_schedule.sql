@@ -23,7 +23,10 @@ ALTER SYSTEM RESET audio_cleanup.databases;
 
 -- how fast, how long
 SET audio_cleanup.files_per_second = -1;
+-- the server's words for the range have units since 17
+\set VERBOSITY sqlstate
 SET audio_cleanup.max_run_minutes = -1;
+\set VERBOSITY default
 SET audio_cleanup.max_run_minutes = '2h';
 SHOW audio_cleanup.max_run_minutes;
 RESET audio_cleanup.max_run_minutes;

@@ -41,7 +41,10 @@ SET audio_cleanup.file_age = 'mtime';
 CREATE ROLE regress_user;
 SET ROLE regress_user;
 SET audio_cleanup.mail_to = 'spy@example.com';
+-- the server's words differ since 16
+\set VERBOSITY sqlstate
 SHOW audio_cleanup.smtp_password_file;
+\set VERBOSITY default
 SELECT name FROM pg_settings WHERE name ~ '^audio_cleanup.*(mail|smtp)' ORDER BY name;
 RESET ROLE;
 DROP ROLE regress_user;

@@ -13,6 +13,8 @@
 #ifndef AUDIO_CLEANUP_BRAKE_H
 #define AUDIO_CLEANUP_BRAKE_H
 
+#include "src/compat.h"
+
 typedef struct Brake
 {
 	const char *name;			/* for "blocked_by", as in "no_source" */
@@ -27,7 +29,7 @@ extern Brake *brake_make(const char *name, int sqlstate, char *message,
 						 char *detail, char *hint);
 
 /* ereport(ERROR) it. */
-extern void brake_raise(const Brake *brake) pg_attribute_noreturn();
+pg_noreturn extern void brake_raise(const Brake *brake);
 
 /* "message: detail (hint)" in one line, for a list of errors. */
 extern char *brake_text(const Brake *brake);

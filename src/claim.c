@@ -34,7 +34,6 @@
 
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"

@@ -3,7 +3,7 @@
  * compat.h
  *	  The only place that knows one PostgreSQL version from another.
  *
- * Supported: 15 to 18.  Everything else writes for the newest; what an older
+ * Supported: 15 to 19.  Everything else writes for the newest; what an older
  * server spells differently is translated here.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -17,6 +17,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/jsonb.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
@@ -127,6 +128,45 @@
 #define COMPAT_MODULE_MAGIC PG_MODULE_MAGIC
 #else
 #define COMPAT_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "audio_cleanup")
+#endif
+
+/* 18: the attribute of a function that does not return stands before it */
+#ifndef pg_noreturn
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
+/* 19: get_database_name() moved */
+#if PG_VERSION_NUM < 190000
+#include "commands/dbcommands.h"
+#else
+#include "utils/lsyscache.h"
+#endif
+
+/* 19: the descriptor of a row is told when it is complete; without that, reading a row crashes */
+#if PG_VERSION_NUM < 190000
+#define compat_finish_row_desc(desc) ((void) (desc))
+#else
+#define compat_finish_row_desc(desc) TupleDescFinalize(desc)
+#endif
+
+/* 19: a scan has flags */
+#if PG_VERSION_NUM < 190000
+#define compat_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL)
+#else
+#define compat_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL, SO_NONE)
+#endif
+
+/* 19: a JSONB that is being built is one struct, with its result */
+#if PG_VERSION_NUM < 190000
+typedef struct JsonbInState
+{
+	JsonbValue *result;
+	JsonbParseState *parseState;
+} JsonbInState;
+#define compat_push_jsonb(state, token, value) \
+	((void) ((state)->result = pushJsonbValue(&(state)->parseState, (token), (value))))
+#else
+#define compat_push_jsonb(state, token, value) pushJsonbValue((state), (token), (value))
 #endif
 
 #endif							/* AUDIO_CLEANUP_COMPAT_H */

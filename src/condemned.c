@@ -18,35 +18,18 @@
 #include "utils/memutils.h"
 
 #include "src/condemned.h"
+#include "src/sql.h"
 
-#define FILE_COLUMNS	10
+static const SqlColumn file_columns[] = {
+	{"path", TEXTOID}, {"source", TEXTOID}, {"session", TEXTOID},
+	{"inode", INT8OID}, {"size", INT8OID}, {"mtime_ns", INT8OID},
+	{"ctime_ns", INT8OID}, {"btime_ns", INT8OID}, {"links", INT8OID},
+	{"space", INT8OID}
+};
 
-static TupleDesc
-make_files_desc(void)
-{
-	static const char *const numbers[] = {
-		"inode", "size", "mtime_ns", "ctime_ns", "btime_ns", "links", "space"
-	};
-	TupleDesc	desc = CreateTemplateTupleDesc(FILE_COLUMNS);
-	int			i;
+#define FILE_COLUMNS	lengthof(file_columns)
 
-	TupleDescInitEntry(desc, 1, "path", TEXTOID, -1, 0);
-	TupleDescInitEntry(desc, 2, "source", TEXTOID, -1, 0);
-	TupleDescInitEntry(desc, 3, "session", TEXTOID, -1, 0);
-	for (i = 0; i < lengthof(numbers); i++)
-		TupleDescInitEntry(desc, 4 + i, numbers[i], INT8OID, -1, 0);
-	return desc;
-}
-
-static TupleDesc
-make_sessions_desc(void)
-{
-	TupleDesc	desc = CreateTemplateTupleDesc(2);
-
-	TupleDescInitEntry(desc, 1, "source", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, 2, "session", TEXTOID, -1, 0);
-	return desc;
-}
+static const SqlColumn session_columns[] = {{"source", INT4OID}, {"session", TEXTOID}};
 
 Condemned *
 condemned_begin(bool interxact)
@@ -55,8 +38,8 @@ condemned_begin(bool interxact)
 
 	condemned->context = CurrentMemoryContext;
 	condemned->interxact = interxact;
-	condemned->files_desc = make_files_desc();
-	condemned->sessions_desc = make_sessions_desc();
+	condemned->files_desc = sql_row_desc(lengthof(file_columns), file_columns);
+	condemned->sessions_desc = sql_row_desc(lengthof(session_columns), session_columns);
 	condemned->slot = MakeSingleTupleTableSlot(condemned->files_desc, &TTSOpsMinimalTuple);
 	condemned->files = tuplestore_begin_heap(true, interxact, work_mem);
 	condemned->sessions = tuplestore_begin_heap(true, interxact, work_mem);

@@ -23,7 +23,7 @@ push_key(JsonBuilder *json, const char *key)
 	value.type = jbvString;
 	value.val.string.val = pstrdup(key);
 	value.val.string.len = strlen(key);
-	pushJsonbValue(&json->state, WJB_KEY, &value);
+	compat_push_jsonb(&json->state, WJB_KEY, &value);
 }
 
 static void
@@ -46,20 +46,21 @@ push_numeric(JsonBuilder *json, Datum number)
 
 	value.type = jbvNumeric;
 	value.val.numeric = DatumGetNumeric(number);
-	pushJsonbValue(&json->state, WJB_VALUE, &value);
+	compat_push_jsonb(&json->state, WJB_VALUE, &value);
 }
 
 void
 json_begin(JsonBuilder *json)
 {
-	json->state = NULL;
-	pushJsonbValue(&json->state, WJB_BEGIN_OBJECT, NULL);
+	memset(json, 0, sizeof(*json));
+	compat_push_jsonb(&json->state, WJB_BEGIN_OBJECT, NULL);
 }
 
 Jsonb *
 json_end(JsonBuilder *json)
 {
-	return JsonbValueToJsonb(pushJsonbValue(&json->state, WJB_END_OBJECT, NULL));
+	compat_push_jsonb(&json->state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(json->state.result);
 }
 
 void
@@ -69,7 +70,7 @@ json_add_text(JsonBuilder *json, const char *key, const char *text)
 
 	push_key(json, key);
 	make_text(&value, text);
-	pushJsonbValue(&json->state, WJB_VALUE, &value);
+	compat_push_jsonb(&json->state, WJB_VALUE, &value);
 }
 
 void
@@ -80,7 +81,7 @@ json_add_boolean(JsonBuilder *json, const char *key, bool truth)
 	push_key(json, key);
 	value.type = jbvBool;
 	value.val.boolean = truth;
-	pushJsonbValue(&json->state, WJB_VALUE, &value);
+	compat_push_jsonb(&json->state, WJB_VALUE, &value);
 }
 
 void
@@ -110,7 +111,7 @@ push_container(JsonBuilder *json, Jsonb *object)
 	JsonbIteratorToken token;
 
 	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
-		pushJsonbValue(&json->state, token,
+		compat_push_jsonb(&json->state, token,
 					   token < WJB_BEGIN_ARRAY ? &value : NULL);
 }
 
@@ -125,7 +126,7 @@ void
 json_begin_array(JsonBuilder *json, const char *key)
 {
 	push_key(json, key);
-	pushJsonbValue(&json->state, WJB_BEGIN_ARRAY, NULL);
+	compat_push_jsonb(&json->state, WJB_BEGIN_ARRAY, NULL);
 }
 
 void
@@ -134,7 +135,7 @@ json_add_element(JsonBuilder *json, const char *text)
 	JsonbValue	value;
 
 	make_text(&value, text);
-	pushJsonbValue(&json->state, WJB_ELEM, &value);
+	compat_push_jsonb(&json->state, WJB_ELEM, &value);
 }
 
 void
@@ -146,7 +147,7 @@ json_add_object_element(JsonBuilder *json, Jsonb *object)
 void
 json_end_array(JsonBuilder *json)
 {
-	pushJsonbValue(&json->state, WJB_END_ARRAY, NULL);
+	compat_push_jsonb(&json->state, WJB_END_ARRAY, NULL);
 }
 
 char *

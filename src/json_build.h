@@ -12,11 +12,11 @@
 #ifndef AUDIO_CLEANUP_JSON_BUILD_H
 #define AUDIO_CLEANUP_JSON_BUILD_H
 
-#include "utils/jsonb.h"
+#include "src/compat.h"
 
 typedef struct JsonBuilder
 {
-	JsonbParseState *state;
+	JsonbInState state;
 } JsonBuilder;
 
 /* Begin and end the outermost object. */

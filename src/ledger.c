@@ -294,18 +294,9 @@ store_records(const LedgerFile *files, int n, TupleDesc desc)
 	return store;
 }
 
-static TupleDesc
-make_record_desc(void)
-{
-	TupleDesc	desc = CreateTemplateTupleDesc(5);
-
-	TupleDescInitEntry(desc, 1, "file_id", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, 2, "state", TEXTOID, -1, 0);
-	TupleDescInitEntry(desc, 3, "error", TEXTOID, -1, 0);
-	TupleDescInitEntry(desc, 4, "freed", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, 5, "restore_as", TEXTOID, -1, 0);
-	return desc;
-}
+static const SqlColumn record_columns[] = {
+	{"file_id", INT8OID}, {"state", TEXTOID}, {"error", TEXTOID}, {"freed", INT8OID}, {"restore_as", TEXTOID}
+};
 
 /*
  * The bounds let an index range be read, whatever the planner thinks of the
@@ -318,7 +309,7 @@ ledger_record(const Extension *extension, const LedgerFile *files, int n)
 	const SqlParameter parameters[] = {
 		SQL_INT8(files[0].file_id), SQL_INT8(files[n - 1].file_id)
 	};
-	TupleDesc	desc = make_record_desc();
+	TupleDesc	desc = sql_row_desc(lengthof(record_columns), record_columns);
 	Tuplestorestate *store = store_records(files, n, desc);
 	ActingAs	saved;
 

@@ -17,13 +17,13 @@
 
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "src/compat.h"
 #include "src/json_build.h"
 #include "src/mail.html.inc"
 #include "src/mail.sql.inc"

@@ -103,33 +103,20 @@ struct Match
 
 /* ---------------------------------------------------------------- memory --- */
 
-static TupleDesc
-make_desc(int n, const char *const *names, const Oid *types)
-{
-	TupleDesc	desc = CreateTemplateTupleDesc(n);
-	int			i;
-
-	for (i = 0; i < n; i++)
-		TupleDescInitEntry(desc, i + 1, names[i], types[i], -1, 0);
-	return desc;
-}
-
 static void
 make_descs(Match *match)
 {
-	static const char *const names[] = {"id", "path"};
-	static const char *const keys[] = {"id", "key"};
-	static const char *const hits[] = {"key", "source"};
-	static const char *const failed[] = {"key", "source", "session", "value"};
-	static const Oid names_types[] = {INT8OID, TEXTOID};
-	static const Oid keys_types[] = {INT8OID, INT8OID};
-	static const Oid hits_types[] = {INT8OID, INT4OID};
-	static const Oid failed_types[] = {INT8OID, INT4OID, TEXTOID, TEXTOID};
+	static const SqlColumn names[] = {{"id", INT8OID}, {"path", TEXTOID}};
+	static const SqlColumn keys[] = {{"id", INT8OID}, {"key", INT8OID}};
+	static const SqlColumn hits[] = {{"key", INT8OID}, {"source", INT4OID}};
+	static const SqlColumn failed[] = {
+		{"key", INT8OID}, {"source", INT4OID}, {"session", TEXTOID}, {"value", TEXTOID}
+	};
 
-	match->names_desc = make_desc(2, names, names_types);
-	match->keys_desc = make_desc(2, keys, keys_types);
-	match->hits_desc = make_desc(2, hits, hits_types);
-	match->failed_desc = make_desc(4, failed, failed_types);
+	match->names_desc = sql_row_desc(lengthof(names), names);
+	match->keys_desc = sql_row_desc(lengthof(keys), keys);
+	match->hits_desc = sql_row_desc(lengthof(hits), hits);
+	match->failed_desc = sql_row_desc(lengthof(failed), failed);
 }
 
 static FileBits

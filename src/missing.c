@@ -245,6 +245,12 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 static void
 begin_search(Search *search, CleanupPlan *plan)
 {
+	static const SqlColumn references[] = {
+		{"id", INT8OID}, {"source", TEXTOID}, {"status", TEXTOID}, {"value", TEXTOID}
+	};
+	static const SqlColumn reference_keys[] = {{"id", INT8OID}, {"key", INT8OID}};
+	static const SqlColumn file_keys[] = {{"key", INT8OID}};
+
 	memset(search, 0, sizeof(*search));
 	search->plan = plan;
 	search->rules = &plan->settings->rules;
@@ -253,16 +259,9 @@ begin_search(Search *search, CleanupPlan *plan)
 	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);
 	search->file_keys = tuplestore_begin_heap(true, false, work_mem);
 
-	search->references_desc = CreateTemplateTupleDesc(4);
-	TupleDescInitEntry(search->references_desc, 1, "id", INT8OID, -1, 0);
-	TupleDescInitEntry(search->references_desc, 2, "source", TEXTOID, -1, 0);
-	TupleDescInitEntry(search->references_desc, 3, "status", TEXTOID, -1, 0);
-	TupleDescInitEntry(search->references_desc, 4, "value", TEXTOID, -1, 0);
-	search->reference_keys_desc = CreateTemplateTupleDesc(2);
-	TupleDescInitEntry(search->reference_keys_desc, 1, "id", INT8OID, -1, 0);
-	TupleDescInitEntry(search->reference_keys_desc, 2, "key", INT8OID, -1, 0);
-	search->file_keys_desc = CreateTemplateTupleDesc(1);
-	TupleDescInitEntry(search->file_keys_desc, 1, "key", INT8OID, -1, 0);
+	search->references_desc = sql_row_desc(lengthof(references), references);
+	search->reference_keys_desc = sql_row_desc(lengthof(reference_keys), reference_keys);
+	search->file_keys_desc = sql_row_desc(lengthof(file_keys), file_keys);
 }
 
 static void

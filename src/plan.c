@@ -224,7 +224,7 @@ check_clock(CleanupPlan *plan)
 	if (XactReadOnly || store_clock(plan->store, &file_system_ns).outcome != FILE_OK)
 		return;
 	skew = (file_system_ns - now_ns()) / NS_PER_SECOND;
-	if (Abs(skew) > MAX_CLOCK_SKEW_SECONDS)
+	if (llabs((long long) skew) > MAX_CLOCK_SKEW_SECONDS)
 		apply_brake(plan, brake_make("clock", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 									 "the clock of the upload directory's file system cannot be trusted",
 									 psprintf("It differs from the server's by %lld seconds.", (long long) skew),

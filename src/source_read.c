@@ -161,11 +161,22 @@ local_to_timestamptz(const Reading *reading, Timestamp local)
 												   TimestampGetDatum(local)));
 }
 
+/* A date's midnight, exactly; a date that no timestamp reaches is as good as infinite. */
+static Timestamp
+midnight_of(DateADT date)
+{
+	double		midnight = date2timestamp_no_overflow(date);
+
+	if (midnight < MIN_TIMESTAMP)
+		return DT_NOBEGIN;
+	if (midnight >= END_TIMESTAMP)
+		return DT_NOEND;
+	return (Timestamp) midnight;
+}
+
 static TimestampTz
 moment_of(const Reading *reading, Datum value)
 {
-	int			overflow;
-
 	switch (reading->source->failed_at_type)
 	{
 		case TIMESTAMPTZOID:
@@ -173,7 +184,7 @@ moment_of(const Reading *reading, Datum value)
 		case TIMESTAMPOID:
 			return local_to_timestamptz(reading, DatumGetTimestamp(value));
 		case DATEOID:
-			return local_to_timestamptz(reading, date2timestamp_opt_overflow(DatumGetDateADT(value), &overflow));
+			return local_to_timestamptz(reading, midnight_of(DatumGetDateADT(value)));
 	}
 	elog(ERROR, "unexpected type %u of a time", reading->source->failed_at_type);
 }
@@ -435,12 +446,13 @@ store_row(const SourceRow *row, void *arg)
 static void
 begin_failed_rows(FailedRows *failed, const Source *source)
 {
+	SqlColumn  *columns = palloc_array(SqlColumn, source->n_columns + 1);
 	int			i;
 
-	failed->source = source;
-	failed->desc = CreateTemplateTupleDesc(source->n_columns + 1);
 	for (i = 0; i <= source->n_columns; i++)
-		TupleDescInitEntry(failed->desc, i + 1, "", TEXTOID, -1, 0);
+		columns[i] = (SqlColumn) {"", TEXTOID};
+	failed->source = source;
+	failed->desc = sql_row_desc(source->n_columns + 1, columns);
 	failed->store = tuplestore_begin_heap(false, false, work_mem);
 }
 

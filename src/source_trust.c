@@ -302,7 +302,7 @@ read_distributed(Oid catalog)
 	AttrNumber	attnum = get_attnum(catalog, "logicalrelid");
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = compat_table_beginscan(rel, snapshot);
 	List	   *distributed = NIL;
 	bool		isnull;
 

@@ -636,6 +636,10 @@ copy_session(const Target *target, const char *session, Snapshot snapshot,
 Tuplestorestate *
 sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 {
+	static const SqlColumn columns[] = {
+		{"session_id", TEXTOID}, {"key_columns", TEXTARRAYOID}, {"row_key", TEXTOID},
+		{"column_name", TEXTOID}, {"value", TEXTOID}
+	};
 	Tuplestorestate *store = tuplestore_begin_heap(true, false, work_mem);
 	Snapshot	snapshot;
 	Target		target;
@@ -644,12 +648,7 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	const char **texts = sources_copy_texts(sessions, &n);
 	int			i;
 
-	*desc = CreateTemplateTupleDesc(5);
-	TupleDescInitEntry(*desc, 1, "session_id", TEXTOID, -1, 0);
-	TupleDescInitEntry(*desc, 2, "key_columns", TEXTARRAYOID, -1, 0);
-	TupleDescInitEntry(*desc, 3, "row_key", TEXTOID, -1, 0);
-	TupleDescInitEntry(*desc, 4, "column_name", TEXTOID, -1, 0);
-	TupleDescInitEntry(*desc, 5, "value", TEXTOID, -1, 0);
+	*desc = sql_row_desc(lengthof(columns), columns);
 
 	prepare_target(source, &target);
 	guc_level = write_plainly();

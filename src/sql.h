@@ -18,6 +18,7 @@
 #include "utils/plancache.h"
 #include "utils/tuplestore.h"
 
+#include "src/compat.h"
 #include "src/extension.h"
 
 /* A parameter: its type, and its value (for a NULL: isnull). */
@@ -32,6 +33,20 @@ typedef struct SqlParameter
 #define SQL_INT4(v)		{INT4OID, Int32GetDatum(v), false}
 #define SQL_BOOL(v)		{BOOLOID, BoolGetDatum(v), false}
 #define SQL_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
+
+/* A column of rows of our own making. */
+typedef struct SqlColumn
+{
+	const char *name;
+	Oid			type;
+} SqlColumn;
+
+/*
+ * Makes the descriptor of rows of the `n` columns, ready for use, in the
+ * current memory context.  There is no other way to make one: what it takes
+ * to finish one depends on the server's version.
+ */
+extern TupleDesc sql_row_desc(int n, const SqlColumn *columns);
 
 /*
  * Every statement of this extension goes through one of the calls below.
@@ -109,7 +124,7 @@ extern void source_plan(const SqlSource *source, void (*look) (CachedPlan *plan,
 extern ErrorData *sql_catch(MemoryContext context);
 
 /* Raises a caught error anew.  What it points into may go at any time. */
-extern void sql_rethrow(ErrorData *error) pg_attribute_noreturn();
+pg_noreturn extern void sql_rethrow(ErrorData *error);
 
 /*
  * Calls work(arg) in a subtransaction.  Returns NULL, or the error that ended

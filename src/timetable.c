@@ -15,12 +15,12 @@
 
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/timestamp.h"
 
+#include "src/compat.h"
 #include "src/progress.h"
 #include "src/sql.h"
 #include "src/timetable.h"

@@ -554,7 +554,7 @@ is_stopped(void)
 }
 
 static void
-stop_by_signal(int number)
+stop_by_signal(SIGNAL_ARGS)
 {
 	stopped = 1;
 }
@@ -851,7 +851,7 @@ int
 main(void)
 {
 	tap_begin();
-	pqsignal(SIGPIPE, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
 	server.heard = mmap(NULL, sizeof(Heard), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (server.heard == MAP_FAILED || mkdtemp(folder) == NULL)
 		abort();
