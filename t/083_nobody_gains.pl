@@ -22,6 +22,7 @@ audio_cleanup.max_delete_percent = 100
 log_min_messages = log
 log_statement = none
 END
+my $super = $ENV{PGUSER} // getpwuid($<);
 my $top = upload_dir($node);
 my $n = 0;
 my ($database, $dir, $position);
@@ -87,7 +88,7 @@ sub nothing_gained
 	my $log = log_since($node, $position);
 	my %ran = map { $_ => 1 } $log =~ /evil as (\w+)/g;
 
-	is($node->safe_psql('postgres', q{SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolsuper}), $ENV{PGUSER} // getpwuid($<),
+	is($node->safe_psql('postgres', q{SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolsuper}), $super,
 		"$name: nobody has become a superuser");
 	ok($ran{mallory}, "$name: his code does run as himself") if $options{ran};
 	delete $ran{mallory};
@@ -99,7 +100,7 @@ sub nothing_gained
 sub attack
 {
 	my ($name, %options) = @_;
-	call_all($_, @looking, @cleaning) foreach $options{as} ? @{ $options{as} } : ($ENV{PGUSER} // getpwuid($<));
+	call_all($_, @looking, @cleaning) foreach $options{as} ? @{ $options{as} } : $super;
 	nothing_gained($name, %options);
 	return;
 }
@@ -249,7 +250,7 @@ mallory(qq{
 	ALTER DATABASE $database SET bytea_output = 'escape';
 	ALTER DATABASE $database SET extra_float_digits = -15});
 my @qualified = map { s/(SELECT|CALL|FROM|\() ?(cleanup_\w+)/$1 public.$2/gr } grep { !/cleanup_status/ } @looking, @cleaning;
-call_all($_, @qualified) foreach $ENV{PGUSER} // getpwuid($<), 'op';
+call_all($_, @qualified) foreach $super, 'op';
 nothing_gained('functions, operators and settings of the database');
 dba("ALTER DATABASE $database RESET ALL; ALTER DATABASE $database SET audio_cleanup.upload_dir = '$dir'");
 
@@ -335,7 +336,7 @@ $node->psql($database, "SELECT cleanup_add_source('$_')") foreach 'app.sessions'
 	for (my $rounds = 0; $rounds < 3 || time < $begin + 10; $rounds++)
 	{
 		last if time > $begin + ($ENV{PG_TEST_TIMEOUT_DEFAULT} || 180);
-		call_all($ENV{PGUSER} // getpwuid($<), @looking, @cleaning);
+		call_all($super, @looking, @cleaning);
 	}
 	append_to_file($over, '');
 	waitpid $pid, 0;

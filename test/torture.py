@@ -399,7 +399,7 @@ class Actor(threading.Thread):
     def note(self, what, error):
         outcome = outcome_of(error)
         self.campaign.count(what, outcome)
-        message = re.sub(r'\d+', 'N', (error.pgerror or str(error)).split('\n')[0])[:160]
+        message = re.sub(r'\d+', 'N', re.sub(r'file ".*"', 'file "..."', (error.pgerror or str(error)).split('\n')[0]))[:160]
         with self.campaign.count_lock:
             if outcome == 'internal':
                 self.campaign.strange[message] += 1
@@ -868,9 +868,12 @@ def settle(server):
     wrong = []
     for database in (*DATABASES, CLONE):
         connection = server.connect(database)
-        query(connection, 'SET search_path = cleaning, cleaning_away, public')
         for (name,) in query(connection, 'SELECT gid FROM pg_prepared_xacts WHERE database = current_database()'):
             query(connection, f"ROLLBACK PREPARED '{name}'")
+        connection.close()
+    for database in (*DATABASES, CLONE):
+        connection = server.connect(database)
+        query(connection, 'SET search_path = cleaning, cleaning_away, public')
         until = time.time() + SETTLE
         undo_changes(server, database, lambda: time.time() < until)
         try:
@@ -912,7 +915,8 @@ def wait_for_drain(connection):
             SELECT 'run ' || run_id || ' is ' || status FROM cleanup_runs WHERE status IN ('running', 'pending') UNION ALL
             SELECT file || ' of run ' || run_id || ' is ' || state FROM cleanup_files
             WHERE state IN ('pending', 'restoring') OR state = 'trashed' AND due_at <= now() UNION ALL
-            SELECT 'a drain is at work' FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain' LIMIT 30""")
+            SELECT 'a drain is at work' FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain' AND datname = current_database()
+            LIMIT 30""")
         if not unfinished:
             return []
         time.sleep(0.2)
