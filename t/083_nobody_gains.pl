@@ -67,8 +67,10 @@ sub begin
 
 sub dba { my ($sql) = @_; return $node->safe_psql($database, $sql); }
 
+sub mallory { my ($sql) = @_; return $node->safe_psql($database, $sql, extra_params => [ '-U', 'mallory' ]); }
+
 # What the server does not let him do (in this version) he leaves.
-sub mallory { my ($sql) = @_; my ($rc) = $node->psql($database, $sql, extra_params => [ '-U', 'mallory' ], on_error_stop => 0); return !$rc; }
+sub mallory_tries { my ($sql) = @_; $node->psql($database, $sql, extra_params => [ '-U', 'mallory' ], on_error_stop => 0); return; }
 
 sub call_all
 {
@@ -106,7 +108,7 @@ sub attack
 }
 
 my $sessions = q{CREATE TABLE sessions (id int PRIMARY KEY, audio_url text, status text, updated_at timestamptz DEFAULT now());
-	INSERT INTO sessions VALUES (1, 'wanted.mp3', 'processed'), (2, 'failed.mp3', 'failed', now() - interval '20 days');};
+	INSERT INTO sessions VALUES (1, 'wanted.mp3', 'processed', now()), (2, 'failed.mp3', 'failed', now() - interval '20 days');};
 
 $node->safe_psql('postgres', 'CREATE ROLE mallory LOGIN; CREATE ROLE op LOGIN');
 
@@ -205,12 +207,12 @@ foreach my $name (sort keys %below)
 {
 	begin();
 	mallory(q{CREATE TABLE sessions (id int PRIMARY KEY, audio_url text, status lab.st, updated_at timestamptz DEFAULT now());
-		INSERT INTO sessions VALUES (1, 'wanted.mp3', 'processed'), (2, 'failed.mp3', 'failed', now() - interval '20 days');
+		INSERT INTO sessions VALUES (1, 'wanted.mp3', 'processed', now()), (2, 'failed.mp3', 'failed', now() - interval '20 days');
 		CREATE TABLE empty (id int, audio_url text)});
 	dba(q{CREATE VIEW dbas AS SELECT id, audio_url, status, updated_at FROM sessions UNION ALL SELECT id, audio_url, NULL, now() FROM empty});
 	# a DBA who is refused tries the other ways
 	$node->psql($database, $_) foreach q{SELECT cleanup_add_source('dbas')}, q{SELECT cleanup_add_source('sessions', on_failed => 'clear')};
-	mallory($below{$name} =~ s/:DATABASE/$database/gr);
+	mallory_tries($below{$name} =~ s/:DATABASE/$database/gr);
 	attack("below a view of the DBA: $name");
 }
 
@@ -221,7 +223,7 @@ dba(qq{$sessions CREATE TABLE parts (id int, audio_url text) PARTITION BY LIST (
 	GRANT TRIGGER ON sessions TO mallory; ALTER TABLE part OWNER TO mallory});
 mallory(q{CREATE TRIGGER t BEFORE UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION lab.evil_trigger()});
 $node->psql($database, $_) foreach q{SELECT cleanup_add_source('sessions', on_failed => 'clear')}, q{SELECT cleanup_add_source('parts')};
-mallory(q{CREATE INDEX ON part ((lab.evil_immutable(1))); ALTER TABLE part ADD CHECK (lab.evil_immutable(1) = 1)});
+mallory_tries(q{CREATE INDEX ON part ((lab.evil_immutable(1))); ALTER TABLE part ADD CHECK (lab.evil_immutable(1) = 1)});
 attack('a trigger and a partition of his on tables of the DBA');
 
 # ---- what surrounds a call ----
@@ -306,7 +308,7 @@ begin();
 
 begin();
 mallory("CREATE SCHEMA app; SET search_path = app; $sessions CREATE TABLE app.other AS SELECT * FROM app.sessions");
-dba(q{CREATE VIEW dbas_view AS SELECT 1 AS id, 'wanted.mp3'::text AS audio_url; CREATE TABLE app.dbas (id int PRIMARY KEY, audio_url text)}) if mallory('GRANT ALL ON SCHEMA app TO PUBLIC');
+dba(q{CREATE VIEW dbas_view AS SELECT 1 AS id, 'wanted.mp3'::text AS audio_url; CREATE TABLE app.dbas (id int PRIMARY KEY, audio_url text)});
 $node->psql($database, "SELECT cleanup_add_source('$_')") foreach 'app.sessions', 'dbas_view', 'app.dbas';
 {
 	my $over = $node->basedir . '/over';
