@@ -567,13 +567,16 @@ end_healing(Drain *drain)
 	drain->healing = NULL;
 }
 
-/* The note says why, if nobody has asked for it. */
+/*
+ * The note says why, if nobody has asked for it.  Somebody in whose transaction
+ * that is found has nothing to do with it.
+ */
 static void
-set_restored(LedgerFile *file)
+set_restored(const Drain *drain, LedgerFile *file)
 {
 	set_state(file, "restored", file->note);
 	if (file->note != NULL)
-		ereport(WARNING,
+		ereport(drain->at_commit ? LOG : WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("audio_cleanup put file \"%s\" back: %s", file->path, file->note)));
 }
@@ -585,11 +588,11 @@ settle_restored(Drain *drain, LedgerFile *file)
 	const char *target = file->restore_as ? file->restore_as : file->path;
 
 	if (drain_is_found_at(drain, target, file))
-		set_restored(file);
+		set_restored(drain, file);
 	else if (drain_is_found_at(drain, file->path, file))
 	{
 		/* somebody was quicker, with mv */
-		set_restored(file);
+		set_restored(drain, file);
 		file->restore_as = NULL;
 	}
 	else
@@ -604,7 +607,7 @@ put_back_file(Drain *drain, LedgerFile *file)
 										   &file->identity);
 
 	if (result.outcome == FILE_OK)
-		set_restored(file);
+		set_restored(drain, file);
 	else if (result.outcome == FILE_OCCUPIED)
 	{
 		keep_backup(drain, file, file->note ? file->note : "it was to be restored");
