@@ -153,17 +153,15 @@ difference(const ClaimText *claim, bool has_twin)
 	if (claim->database != MyDatabaseId)
 		return psprintf("Database \"%s\" (OID %u) of this cluster has claimed it.",
 						claim->database_name, claim->database);
-	if (!has_twin)
-		return pstrdup("The database was restored from a dump, or the extension was created anew, since it was claimed.");
 	/* a standby differs from its primary in the rest, and only looks */
-	if (RecoveryInProgress())
-		return NULL;
-	if (claim->timeline != current_timeline())
+	if (!RecoveryInProgress() && claim->timeline != current_timeline())
 		return psprintf("It was claimed on timeline %u, and the server is on timeline %u: "
 						"it was promoted, or recovered to a point in time.",
 						claim->timeline, current_timeline());
-	if (claim->data_directory != data_directory_inode())
+	if (!RecoveryInProgress() && claim->data_directory != data_directory_inode())
 		return psprintf("The data directory \"%s\" is a copy of the one that claimed it.", DataDir);
+	if (!has_twin)
+		return pstrdup("The database was restored from a dump, or the extension was created anew, since it was claimed.");
 	return NULL;
 }
 

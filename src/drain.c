@@ -433,6 +433,16 @@ capture_step(Drain *drain, int limit)
 
 /* --------------------------------------------------------------- destroying --- */
 
+/* A copy has another inode; and nobody else has made one like it. */
+bool
+drain_is_found_at(Drain *drain, const char *path, const LedgerFile *file)
+{
+	FileIdentity found;
+
+	return store_identify_durably(drain->store, path, &found).outcome == FILE_OK &&
+		store_same_copy(&found, &file->identity);
+}
+
 /*
  * The trash did not have it.  If it is back in its place (the rename was lost
  * in a crash of the machine), it is pending once more; if it is nowhere, we
@@ -452,7 +462,11 @@ settle_missing(Drain *drain, LedgerFile *file)
 			break;
 		case PLACE_NOWHERE:
 		case PLACE_OTHER:
-			set_destroyed(file, file->identity.space);
+			/* somebody has moved it, or the whole disk is of an earlier day */
+			if (drain_is_found_at(drain, file->path, file))
+				set_state(file, "restored", "it was in its place");
+			else
+				set_destroyed(file, file->identity.space);
 			break;
 		case PLACE_TRASH:
 		case PLACE_UNFINISHED:
@@ -553,14 +567,18 @@ end_healing(Drain *drain)
 	drain->healing = NULL;
 }
 
-/* A copy has another inode; and nobody else has made one like it. */
-static bool
-is_found_at(Drain *drain, const char *path, const LedgerFile *file)
+/*
+ * The note says why, if nobody has asked for it.  Somebody in whose transaction
+ * that is found has nothing to do with it.
+ */
+static void
+set_restored(const Drain *drain, LedgerFile *file)
 {
-	FileIdentity found;
-
-	return store_identify_durably(drain->store, path, &found).outcome == FILE_OK &&
-		store_same_copy(&found, &file->identity);
+	set_state(file, "restored", file->note);
+	if (file->note != NULL)
+		ereport(drain->at_commit ? LOG : WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup put file \"%s\" back: %s", file->path, file->note)));
 }
 
 /* What was to be put back is not in the trash: is it done? */
@@ -569,12 +587,12 @@ settle_restored(Drain *drain, LedgerFile *file)
 {
 	const char *target = file->restore_as ? file->restore_as : file->path;
 
-	if (is_found_at(drain, target, file))
-		set_state(file, "restored", file->note);
-	else if (is_found_at(drain, file->path, file))
+	if (drain_is_found_at(drain, target, file))
+		set_restored(drain, file);
+	else if (drain_is_found_at(drain, file->path, file))
 	{
 		/* somebody was quicker, with mv */
-		set_state(file, "restored", file->note);
+		set_restored(drain, file);
 		file->restore_as = NULL;
 	}
 	else
@@ -589,12 +607,7 @@ put_back_file(Drain *drain, LedgerFile *file)
 										   &file->identity);
 
 	if (result.outcome == FILE_OK)
-	{
-		set_state(file, "restored", file->note);
-		if (file->note != NULL)
-			ereport(WARNING,
-					(errmsg("audio_cleanup put file \"%s\" back: %s", file->path, file->note)));
-	}
+		set_restored(drain, file);
 	else if (result.outcome == FILE_OCCUPIED)
 	{
 		keep_backup(drain, file, file->note ? file->note : "it was to be restored");

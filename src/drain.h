@@ -56,6 +56,12 @@ typedef struct Drain
 extern Drain *drain_open(const Extension *extension, const LedgerWork *work, bool at_commit,
 						 Brake **brake);
 
+/*
+ * Is there a file of its size and mtime at this path?  For what is in the
+ * trash no more; the answer will be durable.
+ */
+extern bool drain_is_found_at(Drain *drain, const char *path, const LedgerFile *file);
+
 /* For people: where the run's captured files lie, below the upload directory or not. */
 extern const char *drain_trash_path(const Settings *settings, int64 run_id);
 

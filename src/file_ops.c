@@ -346,13 +346,14 @@ store_space_of(const FileIdentity *identity)
 
 /*
  * Is the file that was found in the directory the one that we look for?  What
- * we look for by its ctime has not been captured.
+ * we look for by its ctime has not been captured; and outside of the trash
+ * anybody can make a file of that size and time.
  */
 static bool
 is_expected(const HeldDir *dir, const FileIdentity *found, const FileIdentity *expected,
 			bool with_ctime)
 {
-	if (dir->copies || (expected->captured && !with_ctime))
+	if (dir->copies || (dir->ours && expected->captured && !with_ctime))
 		return store_same_copy(found, expected);
 	return store_same_file(found, expected, with_ctime);
 }
@@ -737,6 +738,7 @@ hold_trash(FileStore *store, Trash *trash, int64 run_id,
 		held = hold(store, &trash->dir, held, where->dir, flags, &action);
 	if (held != NULL)
 	{
+		held->ours = true;
 		held->copies = trash->copies || trash->base->copies;
 		return held;
 	}
@@ -2088,6 +2090,16 @@ store_remove_folders(FileStore *store, const char *path)
 	return n;
 }
 
+/* What a copy that was killed has left. */
+static void
+remove_unfinished(int workshop)
+{
+	FileLook	look;
+
+	if (store_look(workshop, COPY_NAME, &look) == 0)
+		(void) unlinkat(workshop, COPY_NAME, 0);
+}
+
 /* In the directory `parent`: the run, and the trash `name` itself. */
 static void
 tidy_trash(const FileStore *store, const StoreVolume *volume, int parent,
@@ -2103,7 +2115,7 @@ tidy_trash(const FileStore *store, const StoreVolume *volume, int parent,
 		return;
 	snprintf(run, sizeof(run), INT64_FORMAT, run_id);
 	prune(store, volume, trash, run, 0);
-	(void) unlinkat(trash, COPY_NAME, 0);
+	remove_unfinished(trash);
 	close(trash);
 	(void) unlinkat(parent, name, AT_REMOVEDIR);
 }
@@ -2122,7 +2134,7 @@ store_tidy(FileStore *store, int64 run_id)
 	if (private < 0)
 		return;
 	tidy_trash(store, &store->volume, private, STORE_TRASH_DIR, run_id);
-	(void) unlinkat(private, COPY_NAME, 0);
+	remove_unfinished(private);
 	close(private);
 
 	/* stays while there is a claim in it */

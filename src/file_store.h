@@ -63,6 +63,7 @@ typedef struct HeldDir
 	bool		chain_synced;	/* none is owed for the way to it */
 	bool		mode_noted;		/* of its counterpart, see note_mode() */
 	bool		copies;			/* what is in it are copies: see is_expected() */
+	bool		ours;			/* it is in a trash: see is_expected() */
 	bool		access_known;	/* see store_check_folder() */
 	int			access_errno;
 	const StoreVolume *volume;	/* where it is; all below it must be there */

@@ -110,6 +110,18 @@ mark_file(Restoring *restoring, LedgerFile *file)
 	}
 }
 
+/* Not captured yet; or somebody was quicker, with mv. */
+static void
+note_in_place(Restoring *restoring, LedgerFile *file)
+{
+	file->new_state = "restored";
+	file->error = "it was in its place";
+	file->restore_as = NULL;
+	restoring->files = append_limited(restoring, restoring->files, file->path);
+	restoring->n_files++;
+	restoring->bytes += file->identity.size;
+}
+
 static void
 judge_file(Restoring *restoring, LedgerFile *file)
 {
@@ -123,16 +135,15 @@ judge_file(Restoring *restoring, LedgerFile *file)
 				mark_file(restoring, file);
 			break;
 		case PLACE_UPLOAD:
-			/* not captured yet; or somebody was quicker, with mv */
-			file->new_state = "restored";
-			file->error = "it was in its place";
-			file->restore_as = NULL;
-			restoring->files = append_limited(restoring, restoring->files, file->path);
-			restoring->n_files++;
-			restoring->bytes += file->identity.size;
+			note_in_place(restoring, file);
 			break;
 		case PLACE_NOWHERE:
 		case PLACE_OTHER:
+			if (drain_is_found_at(restoring->drain, file->path, file))
+			{
+				note_in_place(restoring, file);
+				break;
+			}
 
 			/*
 			 * what becomes of others, the drain finds out: we may have
