@@ -214,9 +214,11 @@ oid_array(List *oids)
 typedef struct Reach
 {
 	List	   *relations;		/* OIDs: what is attached to them */
-	List	   *columns;		/* OIDs of relations: what computes their columns as they are read */
+	List	   *columns;		/* OIDs of relations: what computes their
+								 * columns as they are read */
 	List	   *domains;		/* OIDs of types */
-	List	   *functions;		/* OIDs: what they consist of, as an aggregate does */
+	List	   *functions;		/* OIDs: what they consist of, as an aggregate
+								 * does */
 	bool		writing;
 } Reach;
 
@@ -367,7 +369,7 @@ relations_with_code(const Source *source, List *relations)
 		if (get_rel_namespace(lfirst_oid(lc)) != PG_CATALOG_NAMESPACE &&
 			(superuser_arg(source->owner) ||
 			 !is_trusted(relation_owner(lfirst_oid(lc)), source->owner)))
-			others = lappend_oid(others, lfirst_oid(lc));
+		others = lappend_oid(others, lfirst_oid(lc));
 	return others;
 }
 
