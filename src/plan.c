@@ -862,7 +862,7 @@ forget_unclearable(const CleanupPlan *plan, List *sources)
 
 	foreach(lc, sources)
 		if (list_member_oid(plan->unclearable, ((Source *) lfirst(lc))->relid))
-			((Source *) lfirst(lc))->status_column = NULL;
+		((Source *) lfirst(lc))->status_column = NULL;
 }
 
 Condemned *
