@@ -31,9 +31,9 @@ cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 
 	sql_show_tuplestore("cleanup_values", values, desc);
 	owner_query(extension, lengthof(parameters), parameters,
-			  "INSERT INTO @extschema@.cleanup_cleared"
-			  "  (run_id, source, session_id, key_columns, row_key, column_name, value)"
-			  " SELECT $1, $2, v.session_id, v.key_columns, v.row_key, v.column_name, v.value FROM cleanup_values v");
+				"INSERT INTO @extschema@.cleanup_cleared"
+				"  (run_id, source, session_id, key_columns, row_key, column_name, value)"
+				" SELECT $1, $2, v.session_id, v.key_columns, v.row_key, v.column_name, v.value FROM cleanup_values v");
 	sql_hide_tuplestore("cleanup_values");
 	tuplestore_end(values);
 }
@@ -98,8 +98,8 @@ forget(const Refill *refill)
 	};
 
 	owner_query(refill->extension, lengthof(parameters), parameters,
-			  "DELETE FROM @extschema@.cleanup_cleared WHERE run_id = $1 AND source = $2 AND column_name = $3"
-			  " AND key_columns = $4 AND row_key = ANY ($5)");
+				"DELETE FROM @extschema@.cleanup_cleared WHERE run_id = $1 AND source = $2 AND column_name = $3"
+				" AND key_columns = $4 AND row_key = ANY ($5)");
 }
 
 static void
@@ -148,14 +148,14 @@ query_refills(const Extension *extension, int64 run_id, Datum sources, Datum ses
 	int			i;
 
 	n = owner_query(extension, lengthof(parameters), parameters,
-				  "SELECT c.source, c.column_name::text, c.key_columns,"
-				  "  pg_catalog.array_agg(c.session_id ORDER BY c.cleared_id),"
-				  "  pg_catalog.array_agg(c.row_key ORDER BY c.cleared_id),"
-				  "  pg_catalog.array_agg(c.value ORDER BY c.cleared_id)"
-				  " FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
-				  "  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
-				  " GROUP BY c.source, c.column_name, c.key_columns"
-				  " ORDER BY c.source, c.column_name, c.key_columns");
+					"SELECT c.source, c.column_name::text, c.key_columns,"
+					"  pg_catalog.array_agg(c.session_id ORDER BY c.cleared_id),"
+					"  pg_catalog.array_agg(c.row_key ORDER BY c.cleared_id),"
+					"  pg_catalog.array_agg(c.value ORDER BY c.cleared_id)"
+					" FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
+					"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
+					" GROUP BY c.source, c.column_name, c.key_columns"
+					" ORDER BY c.source, c.column_name, c.key_columns");
 	*refills = palloc0(sizeof(Refill) * Max(n, 1));
 	for (i = 0; i < n; i++)
 	{

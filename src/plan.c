@@ -886,6 +886,17 @@ wait_for_writers(const Extension *extension, List *sources, int writer_wait, Bra
 		extension_wait_for_writers(tables, writer_wait);
 }
 
+/* Rows of a source that could not be cleared protect their files from then on, whatever their status. */
+static void
+forget_unclearable(const CleanupPlan *plan, List *sources)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+		if (list_member_oid(plan->unclearable, ((Source *) lfirst(lc))->relid))
+		((Source *) lfirst(lc))->status_column = NULL;
+}
+
 Condemned *
 plan_condemn(CleanupPlan *plan, int64 limit)
 {
@@ -901,6 +912,7 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 	{
 		List	   *sources = load_checked_sources(plan->extension, &found);
 
+		forget_unclearable(plan, sources);
 		plan->looked_at_ns = now_ns();
 		progress_set_phase(PHASE_WAITING);
 		if (found == NULL)

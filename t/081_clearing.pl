@@ -126,6 +126,37 @@ wait_for_drain($node);
 sql(q{SELECT cleanup_drop_source('seen')});
 unlink "$dir/theirs.mp3";
 
+# ---- views of several tables, and of views ----
+
+sql(q{CREATE TABLE calls (call_id int PRIMARY KEY, status text, updated_at timestamp);
+	CREATE TABLE takes (take_id int PRIMARY KEY, call_id int, file_name text, ctid_of text);
+	CREATE VIEW joined AS SELECT t.take_id AS id, t.file_name, c.status, c.updated_at FROM calls c JOIN takes t USING (call_id);
+	CREATE VIEW nested AS SELECT id, file_name, status, updated_at FROM (SELECT * FROM joined) j WHERE id > 0;
+	CREATE VIEW outer_joined AS SELECT t.take_id AS id, t.file_name, c.status, c.updated_at FROM calls c LEFT JOIN takes t USING (call_id);
+	CREATE VIEW lowered AS SELECT id, lower(file_name) AS file_name, status, updated_at FROM joined;
+	INSERT INTO calls VALUES (1, 'failed', '2024-01-01'), (2, 'done', '2024-01-01');
+	INSERT INTO takes VALUES (10, 1, 'take10.mp3'), (11, 1, 'take11.mp3'), (20, 2, 'take20.mp3')});
+foreach my $view ('joined', 'nested')
+{
+	sql(qq{SELECT cleanup_add_source('$view', id_column => 'id', status_column => 'status', on_failed => 'clear')});
+	put_files($dir, 'take10.mp3', 'take11.mp3', 'take20.mp3');
+	is_deeply(sql_json($node, 'SELECT cleanup_all(force => true)')->{result}{failed_sessions_cleaned}, [ '10', '11' ], "$view: sessions are found");
+	wait_for_drain($node);
+	is(sql('SELECT string_agg(file_name, $$,$$) FROM takes'), 'take20.mp3', "$view: and cleared");
+	sql('SELECT cleanup_restore((SELECT max(run_id) FROM cleanup_runs))');
+	is(sql('SELECT string_agg(file_name, $$,$$ ORDER BY take_id) FROM takes'), 'take10.mp3,take11.mp3,take20.mp3', "$view: and filled again");
+	wait_for_drain($node);
+	sql(qq{SELECT cleanup_drop_source('$view'); UPDATE cleanup_files SET finished_at = '2024-01-01'});
+}
+{
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT cleanup_add_source('outer_joined', status_column => 'status')});
+
+	like($stderr, qr/rows of source public\.outer_joined cannot be locked/, 'an outer join has no row to lock');
+	($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT cleanup_add_source('lowered', id_column => 'id', status_column => 'status', on_failed => 'clear')});
+	like($stderr, qr/Column "file_name" is not a column of a table/, 'an expression cannot be cleared');
+}
+unlink glob "$dir/take*.mp3";
+
 # ---- whole keys ----
 
 foreach my $table ('tenants (tenant text, id int, audio_url text, status text, updated_at timestamp, PRIMARY KEY (tenant, id))',
