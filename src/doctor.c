@@ -33,6 +33,9 @@
 /* so many names are shown */
 #define EXAMPLES_SHOWN	3
 
+/* so long the statuses of a source are looked through */
+#define STATUS_SEARCH_MS	500
+
 typedef struct Examination
 {
 	DoctorSink	sink;
@@ -136,6 +139,19 @@ check_each_source(const Examination *examination, const CleanupPlan *plan)
 					 (long long) counts->rows, (long long) counts->files),
 			NULL);
 	}
+}
+
+/* Failed sessions that are never found: a status was renamed, or misspelt. */
+static void
+check_statuses(const Examination *examination, const CleanupPlan *plan)
+{
+	ListCell   *source;
+	ListCell   *lc;
+
+	foreach(source, plan->sources)
+		foreach(lc, sources_strange_statuses(lfirst(source), STATUS_SEARCH_MS))
+		say(examination, "failed_statuses", "warning", lfirst(lc),
+			"Register the source anew with the statuses that mean failure.");
 }
 
 /* Names that match in no source: one look often tells what was forgotten. */
@@ -363,6 +379,7 @@ examine(const Examination *examination, CleanupPlan *plan)
 	{
 		check_references(examination, plan);
 		check_each_source(examination, plan);
+		check_statuses(examination, plan);
 		check_unmatched(examination, plan);
 		check_unregistered(examination, plan);
 	}
