@@ -12,11 +12,13 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "src/doctor.h"
@@ -141,17 +143,38 @@ check_each_source(const Examination *examination, const CleanupPlan *plan)
 	}
 }
 
+/*
+ * That nothing has failed yet is no finding where nobody has chosen the
+ * statuses, unless the column cannot have that value.
+ */
+static bool
+has_chosen_statuses(const Source *source)
+{
+	int			n;
+	const char **statuses = sources_copy_texts(source->failed_statuses, &n);
+	AttrNumber	column = get_attnum(source->relid, source->status_column);
+
+	return n != 1 || strcmp(statuses[0], "failed") != 0 ||
+		get_typtype(getBaseType(get_atttype(source->relid, column))) == TYPTYPE_ENUM;
+}
+
 /* Failed sessions that are never found: a status was renamed, or misspelt. */
 static void
 check_statuses(const Examination *examination, const CleanupPlan *plan)
 {
-	ListCell   *source;
+	ListCell   *cell;
 	ListCell   *lc;
 
-	foreach(source, plan->sources)
-		foreach(lc, sources_strange_statuses(lfirst(source), STATUS_SEARCH_MS))
-		say(examination, "failed_statuses", "warning", lfirst(lc),
-			"Register the source anew with the statuses that mean failure.");
+	foreach(cell, plan->sources)
+	{
+		const Source *source = lfirst(cell);
+
+		if (source->status_column == NULL || !has_chosen_statuses(source))
+			continue;
+		foreach(lc, sources_strange_statuses(source, STATUS_SEARCH_MS))
+			say(examination, "failed_statuses", "warning", lfirst(lc),
+				"Register the source anew with the statuses that mean failure.");
+	}
 }
 
 /* Names that match in no source: one look often tells what was forgotten. */

@@ -185,7 +185,10 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 	size_t		len;
 	WalkReason	reason = walk_why_not(plan->store, search->path, plan->settings->recurse, &len);
 
-	if (reason != WALK_REACHED && reason != WALK_NOT_A_FILE && found.outcome != FILE_VANISHED)
+	/* of the file itself is said below that it is no regular one */
+	if (reason == WALK_NOT_A_FILE || (reason == WALK_SYMLINK && len == strlen(search->path)))
+		reason = WALK_REACHED;
+	if (reason != WALK_REACHED && found.outcome != FILE_VANISHED)
 		return kept(psprintf("\"%.*s\" is not looked into: %s", (int) len, search->path,
 							 walk_reason_text(reason)));
 	if (found.outcome == FILE_VANISHED)
