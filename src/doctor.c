@@ -12,11 +12,13 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "src/doctor.h"
@@ -32,6 +34,9 @@
 
 /* so many names are shown */
 #define EXAMPLES_SHOWN	3
+
+/* so long the statuses of a source are looked through */
+#define STATUS_SEARCH_MS	500
 
 typedef struct Examination
 {
@@ -135,6 +140,40 @@ check_each_source(const Examination *examination, const CleanupPlan *plan)
 			psprintf("%s has %lld rows and refers to %lld of the files", source->name,
 					 (long long) counts->rows, (long long) counts->files),
 			NULL);
+	}
+}
+
+/*
+ * That nothing has failed yet is no finding where nobody has chosen the
+ * statuses, unless the column cannot have that value.
+ */
+static bool
+has_chosen_statuses(const Source *source)
+{
+	int			n;
+	const char **statuses = sources_copy_texts(source->failed_statuses, &n);
+	AttrNumber	column = get_attnum(source->relid, source->status_column);
+
+	return n != 1 || strcmp(statuses[0], "failed") != 0 ||
+		get_typtype(getBaseType(get_atttype(source->relid, column))) == TYPTYPE_ENUM;
+}
+
+/* Failed sessions that are never found: a status was renamed, or misspelt. */
+static void
+check_statuses(const Examination *examination, const CleanupPlan *plan)
+{
+	ListCell   *cell;
+	ListCell   *lc;
+
+	foreach(cell, plan->sources)
+	{
+		const Source *source = lfirst(cell);
+
+		if (source->status_column == NULL || !has_chosen_statuses(source))
+			continue;
+		foreach(lc, sources_strange_statuses(source, STATUS_SEARCH_MS))
+			say(examination, "failed_statuses", "warning", lfirst(lc),
+				"Register the source anew with the statuses that mean failure.");
 	}
 }
 
@@ -363,6 +402,7 @@ examine(const Examination *examination, CleanupPlan *plan)
 	{
 		check_references(examination, plan);
 		check_each_source(examination, plan);
+		check_statuses(examination, plan);
 		check_unmatched(examination, plan);
 		check_unregistered(examination, plan);
 	}
