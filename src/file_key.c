@@ -122,6 +122,9 @@ typedef struct Finder
 	uint8	   *edges;			/* before each letter, and at the end: EDGE_* */
 } Finder;
 
+void		(*key_pause) (void) = NULL;
+
+
 /* ---------------------------------------------------------------- text --- */
 
 /* Not isspace() and the like, which may see letters in bytes of UTF-8. */
@@ -1017,8 +1020,8 @@ search_reading(const char *text, size_t len, void *arg)
 	char	   *folded = fold_text(finder->rules->utf8, text, len, &finder->len);
 	size_t		end;
 
-	if (finder->scope->pause != NULL)
-		finder->scope->pause();
+	if (key_pause != NULL)
+		key_pause();
 	finder->text = folded;
 	finder->classes = palloc(finder->len + 1);
 	finder->edges = palloc(finder->len + 1);
