@@ -803,6 +803,15 @@ classify_letters(Finder *finder)
 	}
 }
 
+/* Does a letter that ends a name, or nothing, stand before a place? */
+static bool
+breaks_before(const Finder *finder, size_t place)
+{
+	while (place > 0 && finder->classes[place - 1] == CLASS_INSIDE)
+		place--;
+	return place == 0 || finder->classes[place - 1] == FOLD_BREAK;
+}
+
 /*
  * Does no folder stand before a name that begins behind slashes, which begin
  * at `slashes`?  The host of a URL is none.
@@ -814,11 +823,11 @@ is_root(const Finder *finder, size_t slashes)
 	size_t		dots = slashes;
 	size_t		host = slashes;
 
-	if (slashes == 0 || finder->classes[slashes - 1] == FOLD_BREAK)
+	if (breaks_before(finder, slashes))
 		return true;
 	while (dots > 0 && slashes - dots < 2 && text[dots - 1] == '.')
 		dots--;
-	if (dots < slashes && (dots == 0 || finder->classes[dots - 1] == FOLD_BREAK))
+	if (dots < slashes && breaks_before(finder, dots))
 		return true;
 	while (host > 0 && slashes - host < HOST_MAX && is_host_letter(text[host - 1]))
 		host--;
@@ -839,7 +848,7 @@ begin_at(const Finder *finder, size_t before, size_t here, size_t marks)
 		case FOLD_DOT:
 			return before > 0 && finder->text[before - 1] == '.' ? EDGE_BEGIN : 0;
 		case FOLD_MARK:
-			if (marks == 0 || classes[marks - 1] == FOLD_BREAK || classes[marks - 1] == FOLD_SLASH)
+			if (breaks_before(finder, marks) || classes[marks - 1] == FOLD_SLASH)
 				return EDGE_BEGIN_MARKED;
 			return 0;
 		default:
@@ -1016,7 +1025,7 @@ search_reading(const char *text, size_t len, void *arg)
 		key_pause();
 	finder->text = folded;
 	finder->classes = palloc(finder->len + 1);
-	finder->edges = palloc(finder->len + 1);
+	finder->edges = palloc0(finder->len + 1);
 	classify_letters(finder);
 	mark_begins(finder);
 	mark_ends(finder);
