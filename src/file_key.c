@@ -122,6 +122,9 @@ typedef struct Finder
 	uint8	   *edges;			/* before each letter, and at the end: EDGE_* */
 } Finder;
 
+void		(*key_pause) (void) = NULL;
+
+
 /* ---------------------------------------------------------------- text --- */
 
 /* Not isspace() and the like, which may see letters in bytes of UTF-8. */
@@ -465,17 +468,17 @@ key_of_file(const KeyRules *rules, const char *path, int families,
 /* ---------------------------------------------------------------- scope --- */
 
 static inline void
-add_to_filter(KeyScope *scope, uint64 mixed)
+add_to_filter(KeyScope *scope, uint64 key)
 {
-	uint64		bit = mixed & scope->filter_mask;
+	uint64		bit = key & scope->filter_mask;
 
 	scope->filter[bit / 8] |= 1 << (bit % 8);
 }
 
 static inline bool
-filter_lacks(const KeyScope *scope, uint64 mixed)
+filter_lacks(const KeyScope *scope, uint64 key)
 {
-	uint64		bit = mixed & scope->filter_mask;
+	uint64		bit = key & scope->filter_mask;
 
 	return (scope->filter[bit / 8] & (1 << (bit % 8))) == 0;
 }
@@ -510,11 +513,11 @@ make_filter(KeyScope *scope, size_t keys)
 
 /* The filter is made when it is asked for, but for one that is of the largest size. */
 static void
-add_hash(KeyScope *scope, uint64 mixed)
+add_hash(KeyScope *scope, uint64 key)
 {
 	if (scope->hashes == NULL && scope->filter != NULL)
 	{
-		add_to_filter(scope, mixed);
+		add_to_filter(scope, key);
 		return;
 	}
 	if (scope->filter != NULL)
@@ -527,7 +530,7 @@ add_hash(KeyScope *scope, uint64 mixed)
 		make_filter(scope, SIZE_MAX / FILTER_BITS_PER_KEY);
 		pfree(scope->hashes);
 		scope->hashes = NULL;
-		add_to_filter(scope, mixed);
+		add_to_filter(scope, key);
 		return;
 	}
 	if (scope->n_hashes == scope->hashes_size)
@@ -536,7 +539,7 @@ add_hash(KeyScope *scope, uint64 mixed)
 		scope->hashes = scope->hashes == NULL ? scope_alloc(scope, scope->hashes_size * sizeof(uint64)) :
 			repalloc(scope->hashes, scope->hashes_size * sizeof(uint64));
 	}
-	scope->hashes[scope->n_hashes++] = mixed;
+	scope->hashes[scope->n_hashes++] = key;
 }
 
 static inline unsigned
@@ -578,7 +581,7 @@ add_to_scope(KeyFamily family, uint64 key, const char *text, size_t len, void *a
 
 	if (len == 0)
 		return;
-	add_hash(scope, key_of_mixed(family, key));
+	add_hash(scope, key);
 	scope->longest = Max(scope->longest, len);
 	note_end(family & (KEY_PATH | KEY_TAIL) ? scope->name_ends : scope->stem_ends, text, len);
 	if (family == KEY_DERIVED)
@@ -673,14 +676,15 @@ read_plain(const char *text, size_t len, Canonical *path)
 	return isalnum(previous);
 }
 
+/* Passes on the families in which some file may have a key of this hash. */
 static inline void
 emit_found(KeyScope *scope, uint64 mixed, const char *text, size_t len, int families,
 		   KeySink sink, void *arg)
 {
 	int			family;
 
-	for (family = KEY_PATH; family <= KEY_DERIVED_TAIL; family <<= 1)
-		if (families & family)
+	for (family = KEY_PATH; family <= families; family <<= 1)
+		if ((families & family) && !filter_lacks(scope, key_of_mixed(family, mixed)))
 			sink(family, key_of_mixed(family, mixed), text, len, arg);
 }
 
@@ -698,14 +702,10 @@ emit_plain_path(KeyScope *scope, const char *text, size_t len, int components, i
 
 	while (wanted > 0)
 	{
-		uint64		mixed;
-
 		for (; i > 0 && text[i - 1] != '/'; i--)
 			hash = extend_hash(hash, text[i - 1]);
-		mixed = mix_hash(hash);
-		if (!filter_lacks(scope, mixed))
-			emit_found(scope, mixed, text + i, len - i,
-					   i == 0 && components < scope->depth ? whole | tail : whole, sink, arg);
+		emit_found(scope, mix_hash(hash), text + i, len - i,
+				   i == 0 && components < scope->depth ? whole | tail : whole, sink, arg);
 		if (i == 0)
 			break;
 		hash = extend_hash(hash, text[--i]);
@@ -803,6 +803,15 @@ classify_letters(Finder *finder)
 	}
 }
 
+/* Does a letter that ends a name, or nothing, stand before a place? */
+static bool
+breaks_before(const Finder *finder, size_t place)
+{
+	while (place > 0 && finder->classes[place - 1] == CLASS_INSIDE)
+		place--;
+	return place == 0 || finder->classes[place - 1] == FOLD_BREAK;
+}
+
 /*
  * Does no folder stand before a name that begins behind slashes, which begin
  * at `slashes`?  The host of a URL is none.
@@ -814,11 +823,11 @@ is_root(const Finder *finder, size_t slashes)
 	size_t		dots = slashes;
 	size_t		host = slashes;
 
-	if (slashes == 0 || finder->classes[slashes - 1] == FOLD_BREAK)
+	if (breaks_before(finder, slashes))
 		return true;
 	while (dots > 0 && slashes - dots < 2 && text[dots - 1] == '.')
 		dots--;
-	if (dots < slashes && (dots == 0 || finder->classes[dots - 1] == FOLD_BREAK))
+	if (dots < slashes && breaks_before(finder, dots))
 		return true;
 	while (host > 0 && slashes - host < HOST_MAX && is_host_letter(text[host - 1]))
 		host--;
@@ -839,7 +848,7 @@ begin_at(const Finder *finder, size_t before, size_t here, size_t marks)
 		case FOLD_DOT:
 			return before > 0 && finder->text[before - 1] == '.' ? EDGE_BEGIN : 0;
 		case FOLD_MARK:
-			if (marks == 0 || classes[marks - 1] == FOLD_BREAK || classes[marks - 1] == FOLD_SLASH)
+			if (breaks_before(finder, marks) || classes[marks - 1] == FOLD_SLASH)
 				return EDGE_BEGIN_MARKED;
 			return 0;
 		default:
@@ -973,15 +982,10 @@ find_before(Finder *finder, size_t end, int families)
 
 	for (i = end; i > stop;)
 	{
-		uint64		mixed;
-
 		hash = extend_hash(hash, text[--i]);
-		if ((finder->edges[i] & wanted) == 0)
+		if ((finder->edges[i] & wanted) == 0 || (marked && text[i - 1] != text[end]))
 			continue;
-		mixed = mix_hash(hash);
-		if (filter_lacks(scope, mixed) || (marked && text[i - 1] != text[end]))
-			continue;
-		emit_found(scope, mixed, text + i, end - i,
+		emit_found(scope, mix_hash(hash), text + i, end - i,
 				   finder->edges[i] & EDGE_ROOT ? families : families & ~tails,
 				   finder->sink, finder->arg);
 	}
@@ -1017,11 +1021,11 @@ search_reading(const char *text, size_t len, void *arg)
 	char	   *folded = fold_text(finder->rules->utf8, text, len, &finder->len);
 	size_t		end;
 
-	if (finder->scope->pause != NULL)
-		finder->scope->pause();
+	if (key_pause != NULL)
+		key_pause();
 	finder->text = folded;
 	finder->classes = palloc(finder->len + 1);
-	finder->edges = palloc(finder->len + 1);
+	finder->edges = palloc0(finder->len + 1);
 	classify_letters(finder);
 	mark_begins(finder);
 	mark_ends(finder);

@@ -36,8 +36,11 @@
 
 /* A stretch ends at the first good place behind so many bytes ... */
 #define STRETCH				256
-/* ... and behind so many anywhere: nothing but marks is no name. */
-#define STRETCH_MAX			(2 * FOLD_COMPONENT_MAX)
+/*
+ * ... and behind so many anywhere: nothing but marks is no name, and putting
+ * marks into order takes time that grows with the square of their number.
+ */
+#define STRETCH_MAX			4096
 
 typedef struct LetterRange
 {
@@ -255,49 +258,6 @@ append_folded(StringInfo out, const char *text, size_t len)
 	pfree(letters);
 }
 
-static bool
-is_valid_utf8(const char *text, size_t len)
-{
-	while (len > 0)
-	{
-		int			step = letter_length(text, len);
-
-		if (step == 0)
-			return false;
-		text += step;
-		len -= step;
-	}
-	return true;
-}
-
-size_t
-fold_component(bool utf8, char *text, size_t len, size_t room)
-{
-	StringInfoData folded;
-	bool		ascii = true;
-	size_t		i;
-
-	for (i = 0; i < len; i++)
-	{
-		if (IS_HIGHBIT_SET(text[i]))
-			ascii = false;
-		else
-			text[i] = fold_ascii(text[i]);
-	}
-	if (ascii || !utf8 || len > FOLD_COMPONENT_MAX || !is_valid_utf8(text, len))
-		return len;
-
-	initStringInfo(&folded);
-	append_folded(&folded, text, len);
-	if ((size_t) folded.len <= room)
-	{
-		len = folded.len;
-		memcpy(text, folded.data, len);
-	}
-	pfree(folded.data);
-	return len;
-}
-
 /* Length of the stretch of valid letters at `text` that are folded together. */
 static size_t
 stretch_length(const char *text, size_t len)
@@ -346,4 +306,29 @@ fold_text(bool utf8, const char *text, size_t len, size_t *folded_len)
 	}
 	*folded_len = folded.len;
 	return folded.data;
+}
+
+size_t
+fold_component(bool utf8, char *text, size_t len, size_t room)
+{
+	char	   *folded;
+	size_t		folded_len;
+	size_t		i;
+	bool		ascii = true;
+
+	for (i = 0; i < len; i++)
+	{
+		ascii &= !IS_HIGHBIT_SET(text[i]);
+		text[i] = fold_ascii(text[i]);
+	}
+	if (ascii || !utf8)
+		return len;
+	folded = fold_text(utf8, text, len, &folded_len);
+	if (folded_len <= room)
+	{
+		len = folded_len;
+		memcpy(text, folded, len);
+	}
+	pfree(folded);
+	return len;
 }
