@@ -30,6 +30,28 @@ CREATE TABLE takes (take_id int PRIMARY KEY, audio_path path_name, recording_url
 	track_name name, audio_length int, audio_data bytea, status int, failed_at date);
 SELECT cleanup_add_source('takes');
 
+-- as object-relational mappers spell them
+CREATE TYPE upload_state AS ENUM ('ready', 'failed');
+CREATE DOMAIN moment AS timestamptz;
+CREATE TABLE "Recordings" ("recordingId" int PRIMARY KEY, "audioUrl" text, "filePath" text, "fileUrl" text, "displayName" text,
+	"processingStatus" upload_state, "updatedAt" moment, "failedAt" moment);
+SELECT cleanup_add_source('"Recordings"');
+CREATE TABLE active_storage_blobs (id bigint PRIMARY KEY, key varchar, filename varchar, content_type varchar, created_at timestamp);
+SELECT cleanup_add_source('active_storage_blobs');
+
+-- statuses that cannot be, or that no row has
+SELECT cleanup_add_source('"Recordings"', failed_statuses => '{failed,FAILED,error}');
+INSERT INTO "Recordings" VALUES (1, 'a.mp3', NULL, NULL, NULL, 'ready', now(), now());
+SELECT cleanup_add_source('"Recordings"', failed_statuses => '{failed,ready}');
+SELECT t.session(1, 'Failed', 1, 'a.mp3');
+SELECT cleanup_add_source('sessions', failed_statuses => '{failed,Failed,error}');
+TRUNCATE sessions;
+SELECT cleanup_add_source('sessions', '{audio_url}', failed_statuses => '{failed,cancelled}', timezone => 'Europe/Berlin', on_failed => 'clear');
+SELECT cleanup_drop_source('"Recordings"'), cleanup_drop_source('active_storage_blobs');
+DROP TABLE "Recordings", active_storage_blobs;
+DROP TYPE upload_state;
+DROP DOMAIN moment;
+
 -- a view, a partitioned table
 CREATE VIEW session_files AS
 SELECT id, lower(audio_url) AS audio_url, status, updated_at FROM sessions;

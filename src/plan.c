@@ -619,19 +619,35 @@ clear_source(void *arg)
 
 /* Says once in a run that a source cannot be cleared, and why. */
 static void
-note_unclearable(CleanupPlan *plan, const Source *source, const ErrorData *error)
+note_unclearable(CleanupPlan *plan, const Source *source, const char *message, const char *detail,
+				 const char *hint)
 {
 	MemoryContext caller;
-	const char *hint = error->hint ? error->hint : "";
-	const char *advice = strstr(hint, "on_failed") ? "" : "Correct that, or register the source with on_failed => 'keep'.";
+	const char *advice = hint && strstr(hint, "on_failed") ? "" : "Correct that, or register the source with on_failed => 'keep'.";
 
 	add_error(plan, psprintf("the failed sessions of source %s are left alone, because they cannot be cleared: %s%s%s (%s%s%s)",
-							 source->name, error->message, error->detail ? ": " : "",
-							 error->detail ? error->detail : "",
-							 hint, hint[0] != '\0' && advice[0] != '\0' ? " " : "", advice));
+							 source->name, message, detail ? ": " : "", detail ? detail : "",
+							 hint ? hint : "", hint && advice[0] != '\0' ? " " : "", advice));
 	caller = MemoryContextSwitchTo(plan->context);
 	plan->unclearable = lappend_oid(plan->unclearable, source->relid);
 	MemoryContextSwitchTo(caller);
+}
+
+static bool
+can_try_clearing(void)
+{
+	return !XactReadOnly && !RecoveryInProgress() && !IsolationUsesXactSnapshot();
+}
+
+/* Where it cannot be tried, something can be told all the same. */
+static bool
+look_at_clearing(CleanupPlan *plan, const Source *source)
+{
+	Brake	   *brake = sources_check_clearing(source);
+
+	if (brake != NULL)
+		note_unclearable(plan, source, brake->message, brake->detail, brake->hint);
+	return brake == NULL;
 }
 
 /*
@@ -646,17 +662,12 @@ try_clearing(CleanupPlan *plan, const Source *source, ArrayBuildState *sessions)
 
 	if (list_member_oid(plan->unclearable, source->relid))
 		return false;
+	if (plan->dry_run && !can_try_clearing())
+		return look_at_clearing(plan, source);
 	error = sql_try(clear_source, &try);
 	if (!try.cleared)
-		note_unclearable(plan, source, error);
+		note_unclearable(plan, source, error->message, error->detail, error->hint);
 	return try.cleared;
-}
-
-/* A real run clears when it condemns. */
-static bool
-can_try_clearing(const CleanupPlan *plan)
-{
-	return plan->dry_run && !XactReadOnly && !RecoveryInProgress() && !IsolationUsesXactSnapshot();
 }
 
 /* Returns what is left: without the sessions, and their files, that could not be cleared. */
@@ -703,7 +714,8 @@ survey_files(CleanupPlan *plan)
 		progress_set(PROGRESS_MATCHED, plan->files_referenced);
 		progress_set_phase(PHASE_JUDGING);
 		judge(plan, match, plan->condemned);
-		if (can_try_clearing(plan))
+		/* a real run clears when it condemns */
+		if (plan->dry_run)
 			plan->condemned = clear_sessions(plan, plan->condemned, plan->sources);
 		progress_set(PROGRESS_CONDEMNED, plan->condemned->n_files);
 		check_counts(plan);
@@ -842,6 +854,17 @@ wait_for_writers(const Extension *extension, List *sources, int writer_wait, Bra
 		extension_wait_for_writers(tables, writer_wait);
 }
 
+/* Rows of a source that could not be cleared protect their files from then on, whatever their status. */
+static void
+forget_unclearable(const CleanupPlan *plan, List *sources)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+		if (list_member_oid(plan->unclearable, ((Source *) lfirst(lc))->relid))
+			((Source *) lfirst(lc))->status_column = NULL;
+}
+
 Condemned *
 plan_condemn(CleanupPlan *plan, int64 limit)
 {
@@ -856,6 +879,7 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 	{
 		List	   *sources = load_checked_sources(plan->extension, &found);
 
+		forget_unclearable(plan, sources);
 		plan->looked_at_ns = now_ns();
 		progress_set_phase(PHASE_WAITING);
 		if (found == NULL)

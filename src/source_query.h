@@ -33,7 +33,8 @@ typedef struct SourceQuery
 	List	   *tables;			/* OIDs that it reads: tables, partitions ... */
 	List	   *views;			/* ... and views */
 	bool		has_places;		/* each row comes from rows that can be locked */
-	List	   *bases;			/* OIDs: for each place, the table as it is named */
+	List	   *bases;			/* OIDs: for each place, the table as it is
+								 * named */
 } SourceQuery;
 
 /* Where a row is stored. */

@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/dependency.h"
@@ -116,6 +117,7 @@ typedef struct CodeSearch
 {
 	const Source *source;
 	Brake	   *brake;
+	List	   *functions;		/* OIDs: those that are not the server's own */
 	List	   *domains;		/* OIDs: values are made theirs */
 } CodeSearch;
 
@@ -147,6 +149,7 @@ look_at_function(Oid function, void *arg)
 
 	if (get_func_namespace(function) == PG_CATALOG_NAMESPACE && owner == BOOTSTRAP_SUPERUSERID)
 		return false;
+	search->functions = list_append_unique_oid(search->functions, function);
 	if (!is_trusted(owner, search->source->owner))
 		search->brake = refuse_role(search->source, psprintf("runs function %s", function_text(function)),
 									search->source->owner, owner);
@@ -207,25 +210,37 @@ oid_array(List *oids)
 	return PointerGetDatum(construct_array(elements, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
+/* What a statement reaches. */
+typedef struct Reach
+{
+	List	   *relations;		/* OIDs: what is attached to them */
+	List	   *columns;		/* OIDs of relations: what computes their
+								 * columns as they are read */
+	List	   *domains;		/* OIDs of types */
+	List	   *functions;		/* OIDs: what they consist of, as an aggregate
+								 * does */
+	bool		writing;
+} Reach;
+
 /*
  * What is attached to a relation runs when it is planned and read
  * (expressions of indexes, statistics and generated columns, constraints), or
- * only when it is written (triggers, rules, constraints of its domains).  What
- * is attached to `domains` runs anyway.  Returns the OID of a function there,
- * directly or by an operator, whose owner has not the rights of `role`; else
- * InvalidOid.  Only catalogs are read: the server's own caches would compute
- * constant expressions.
+ * only when it is written (triggers, rules, constraints of its domains).
+ * Returns the OID of a function there, directly or by an operator, whose owner
+ * has not the rights of `role`; else InvalidOid.  Only catalogs are read: the
+ * server's own caches would compute constant expressions.
  */
 static Oid
-find_attached_code(List *relations, List *domains, Oid role, bool writing)
+find_attached_code(const Reach *reach, Oid role)
 {
 	const SqlParameter parameters[] = {
-		{OIDARRAYOID, oid_array(relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
-		SQL_BOOL(writing), {OIDARRAYOID, oid_array(domains), false}
+		{OIDARRAYOID, oid_array(reach->relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
+		SQL_BOOL(reach->writing), {OIDARRAYOID, oid_array(reach->domains), false},
+		{OIDARRAYOID, oid_array(reach->functions), false}, {OIDARRAYOID, oid_array(reach->columns), false}
 	};
 	Oid			found = InvalidOid;
 
-	if (relations == NIL && domains == NIL)
+	if (reach->relations == NIL && reach->columns == NIL && reach->domains == NIL && reach->functions == NIL)
 		return InvalidOid;
 	if (sql_query(lengthof(parameters), parameters,
 				  "WITH RECURSIVE domains(oid) AS ("
@@ -239,7 +254,8 @@ find_attached_code(List *relations, List *domains, Oid role, bool writing)
 				  "  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::regclass, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = ANY ($1)"
 				  "  UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, d.oid FROM pg_catalog.pg_attrdef d"
 				  "   JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
-				  "   WHERE d.adrelid = ANY ($1) AND a.attgenerated <> ''"
+				  "   WHERE d.adrelid = ANY ($1) AND a.attgenerated <> '' OR d.adrelid = ANY ($6) AND a.attgenerated = 'v'"
+				  "  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, f FROM pg_catalog.unnest($5) f"
 				  "  UNION ALL SELECT 'pg_catalog.pg_trigger'::regclass, t.oid FROM pg_catalog.pg_trigger t WHERE $3 AND t.tgrelid = ANY ($1)"
 				  "  UNION ALL SELECT 'pg_catalog.pg_rewrite'::regclass, w.oid FROM pg_catalog.pg_rewrite w"
 				  "   WHERE $3 AND w.ev_class = ANY ($1) AND w.ev_type <> '1')"
@@ -255,9 +271,9 @@ find_attached_code(List *relations, List *domains, Oid role, bool writing)
 }
 
 static Brake *
-check_attached_code(const Source *source, List *relations, List *domains, Oid role, bool writing)
+check_attached_code(const Source *source, const Reach *reach, Oid role)
 {
-	Oid			function = find_attached_code(relations, domains, role, writing);
+	Oid			function = find_attached_code(reach, role);
 	Oid			language;
 
 	if (!OidIsValid(function))
@@ -353,14 +369,48 @@ relations_with_code(const Source *source, List *relations)
 		if (get_rel_namespace(lfirst_oid(lc)) != PG_CATALOG_NAMESPACE &&
 			(superuser_arg(source->owner) ||
 			 !is_trusted(relation_owner(lfirst_oid(lc)), source->owner)))
-			others = lappend_oid(others, lfirst_oid(lc));
+		others = lappend_oid(others, lfirst_oid(lc));
 	return others;
+}
+
+/* Relations of which a column is computed when it is read. */
+static List *
+relations_with_virtual_columns(List *relations)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	foreach(lc, relations)
+	{
+		Relation	rel = relation_open(lfirst_oid(lc), NoLock);
+		int			i;
+
+		for (i = 0; i < RelationGetNumberOfAttributes(rel); i++)
+			if (TupleDescAttr(RelationGetDescr(rel), i)->attgenerated == 'v')
+				found = list_append_unique_oid(found, lfirst_oid(lc));
+		relation_close(rel, NoLock);
+	}
+	return found;
+}
+
+static Brake *
+check_code_below(const CodeSearch *search, List *relations)
+{
+	const Source *source = search->source;
+	Reach		reach = {
+		.relations = relations_with_code(source, relations),
+		.columns = relations_with_virtual_columns(relations),
+		.domains = search->domains,
+		.functions = search->functions,
+	};
+
+	return check_attached_code(source, &reach, source->owner);
 }
 
 Brake *
 trust_check_query(const SourceQuery *query)
 {
-	CodeSearch	search = {query->source, NULL, NIL};
+	CodeSearch	search = {query->source, NULL, NIL, NIL};
 	List	   *relations = list_concat_copy(query->tables, query->views);
 	List	   *distributed = list_distributed();
 	ListCell   *lc;
@@ -374,14 +424,13 @@ trust_check_query(const SourceQuery *query)
 	}
 	if (look_for_code((Node *) query->query, &search))
 		return search.brake;
-	return check_attached_code(query->source, relations_with_code(query->source, relations),
-							   search.domains, query->source->owner, false);
+	return check_code_below(&search, relations);
 }
 
 Brake *
 trust_check_update(const Source *source, Oid table, Oid role)
 {
-	if (!superuser_arg(role))
-		return NULL;
-	return check_attached_code(source, list_make1_oid(table), NIL, role, true);
+	Reach		reach = {.relations = list_make1_oid(table),.writing = true};
+
+	return superuser_arg(role) ? check_attached_code(source, &reach, role) : NULL;
 }

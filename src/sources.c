@@ -105,9 +105,9 @@ sources_load(const Extension *extension)
 	int			i;
 
 	n = owner_query(extension, 0, NULL,
-				  "SELECT source, file_columns, id_column::text, status_column::text,"
-				  " failed_statuses, failed_at_column::text, timezone, on_failed, source_name"
-				  " FROM @extschema@.cleanup_sources ORDER BY added_at, source::pg_catalog.oid");
+					"SELECT source, file_columns, id_column::text, status_column::text,"
+					" failed_statuses, failed_at_column::text, timezone, on_failed, source_name"
+					" FROM @extschema@.cleanup_sources ORDER BY added_at, source::pg_catalog.oid");
 	for (i = 0; i < n; i++)
 		sources = lappend(sources, read_source(i));
 	SPI_freetuptable(SPI_tuptable);
