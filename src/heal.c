@@ -176,7 +176,8 @@ try_healing_backups(const Extension *extension, const Settings *settings, FileSt
 						error->message)));
 	else if (healing.healed > 0)
 		ereport(WARNING,
-				(errmsg_plural("audio_cleanup puts %lld backed-up file back, because it is needed again",
+				(errcode(ERRCODE_WARNING),
+				 errmsg_plural("audio_cleanup puts %lld backed-up file back, because it is needed again",
 							   "audio_cleanup puts %lld backed-up files back, because they are needed again",
 							   (unsigned long) healing.healed, (long long) healing.healed),
 				 errhint("See cleanup_files, states restoring and restored.")));
@@ -317,7 +318,8 @@ renumber_run(Strays *strays, int64 run_id)
 		empty_unknown_run(strays, as);
 	else
 		ereport(WARNING,
-				(errmsg("audio_cleanup leaves files in %s, of a run that this database does not know: %s",
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup leaves files in %s, of a run that this database does not know: %s",
 						drain_trash_path(strays->settings, run_id), strerror(errnum))));
 }
 
