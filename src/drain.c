@@ -118,7 +118,7 @@ set_destroyed(LedgerFile *file, int64 freed)
 }
 
 static void
-set_captured(Drain *drain, LedgerFile *file, FileResult result);
+			set_captured(Drain *drain, LedgerFile *file, FileResult result);
 
 /*
  * A disk too full for a rename (into a new directory), or one that renames

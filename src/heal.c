@@ -203,7 +203,10 @@ record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity 
 {
 	FileIdentity captured = *identity;
 
-	/* no row of ours tells that it was verified; but it is the one we saw there */
+	/*
+	 * no row of ours tells that it was verified; but it is the one we saw
+	 * there
+	 */
 	captured.captured = true;
 	strays->put_back++;
 	backup_record_file(strays->extension, run_id, path, identity, "restoring",
