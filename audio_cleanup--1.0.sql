@@ -54,6 +54,7 @@ CREATE TABLE @extschema@.cleanup_runs (
 	scheduled_for date,
 	message text,
 	upload_dir text NOT NULL,
+	claim uuid,
 	settings jsonb NOT NULL
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
@@ -73,6 +74,9 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
 COMMENT ON COLUMN @extschema@.cleanup_runs.deleted IS 'files destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_runs.skipped IS 'files let live: replaced, vanished, or referred to again (and put back)';
 COMMENT ON COLUMN @extschema@.cleanup_runs.bytes IS 'bytes given back to the file system';
+COMMENT ON COLUMN @extschema@.cleanup_runs.upload_dir IS 'what the upload directory was called then';
+COMMENT ON COLUMN @extschema@.cleanup_runs.claim IS
+'whose files they are: the claim of the upload directory, see cleanup_claims, which knows where that is now; NULL: the run did not come so far';
 COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them; backup_owner: the folder of its files in backup_dir';
 
 CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
@@ -83,6 +87,7 @@ CREATE TABLE @extschema@.cleanup_files (
 	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restoring', 'restored', 'skipped', 'failed')),
 	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session', 'unknown')),
 	size bigint NOT NULL,
+	space bigint NOT NULL DEFAULT 0,
 	freed bigint,
 	file text COLLATE "C" NOT NULL,
 	error text,
@@ -105,6 +110,7 @@ CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) INCLUDE (si
 CREATE INDEX cleanup_files_backup ON @extschema@.cleanup_files (file) WHERE state = 'trashed';
 CREATE INDEX cleanup_files_restoring ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'restoring';
 CREATE INDEX cleanup_files_failed ON @extschema@.cleanup_files (finished_at, file_id) WHERE state = 'failed';
+CREATE INDEX cleanup_files_failed_file ON @extschema@.cleanup_files (file) WHERE state = 'failed';
 CREATE INDEX cleanup_files_not_over ON @extschema@.cleanup_files (run_id) WHERE state NOT IN ('deleted', 'skipped');
 CREATE INDEX cleanup_files_times ON @extschema@.cleanup_files USING brin (condemned_at, finished_at);
 COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
@@ -115,6 +121,7 @@ COMMENT ON COLUMN @extschema@.cleanup_files.state IS
 'pending: condemned, its place not yet known to be empty; trashed: moved aside; deleted; restoring: to be put back; restored; skipped: it was replaced, vanished or is referred to again; failed: see error, the next run tries again';
 COMMENT ON COLUMN @extschema@.cleanup_files.restore_as IS 'the name under which it is put back; NULL: its own';
 COMMENT ON COLUMN @extschema@.cleanup_files.size IS 'bytes';
+COMMENT ON COLUMN @extschema@.cleanup_files.space IS 'bytes that the file takes on the disk, at most its size; 0 while it has another hard link';
 COMMENT ON COLUMN @extschema@.cleanup_files.due_at IS 'when the trashed file is destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the file system: 0 while another hard link stands';
 COMMENT ON COLUMN @extschema@.cleanup_files.inode IS 'with size, mtime_ns, ctime_ns and btime_ns the identity of the file: another file of the same name is never touched';
@@ -137,6 +144,23 @@ COMMENT ON COLUMN @extschema@.cleanup_cleared.key_columns IS 'columns of the tab
 COMMENT ON COLUMN @extschema@.cleanup_cleared.row_key IS 'their values, as the text of an array: only this row is filled again';
 
 --
+-- Claims: the twin of the file in the upload directory.  Its content is not
+-- dumped on purpose: a restored dump must not pass for the owner.
+--
+
+CREATE TABLE @extschema@.cleanup_claims (
+	uuid uuid PRIMARY KEY,
+	upload_dir text NOT NULL,
+	claimed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	grace_from timestamptz,
+	confirmed boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE @extschema@.cleanup_claims IS 'upload directories that belong to this database; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_claims.upload_dir IS 'where the directory was seen last';
+COMMENT ON COLUMN @extschema@.cleanup_claims.grace_from IS 'no file counts as older than that; NULL: each has its own age';
+COMMENT ON COLUMN @extschema@.cleanup_claims.confirmed IS 'the claim has been seen in the directory';
+
+--
 -- Holds: files that are never cleaned
 --
 
@@ -153,11 +177,12 @@ COMMENT ON COLUMN @extschema@.cleanup_holds.file IS 'path relative to the upload
 CREATE VIEW @extschema@.cleanup_backups AS
 SELECT f.file, f.run_id, f.condemned_at AS trashed_at, f.size, f.reason, f.session_id, f.due_at AS expires_at,
 	CASE WHEN r.settings ->> 'backup_owner' IS NULL OR r.settings ->> 'backup_dir' = ''
-		THEN r.upload_dir || '/.audio_cleanup/trash'
+		THEN coalesce(c.upload_dir, r.upload_dir) || '/.audio_cleanup/trash'
 		ELSE (r.settings ->> 'backup_dir') || '/' || (r.settings ->> 'backup_owner')
 	END || '/' || f.run_id || '/' || f.file AS path,
 	pg_catalog.sum(f.size) OVER () AS total_size
 FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id
+	LEFT JOIN @extschema@.cleanup_claims c ON c.uuid = r.claim
 WHERE f.state IN ('pending', 'trashed') AND f.due_at > f.condemned_at;
 COMMENT ON VIEW @extschema@.cleanup_backups IS
 'cleaned files that are still kept aside: cleanup_restore() puts them back';
@@ -173,7 +198,7 @@ COMMENT ON COLUMN @extschema@.cleanup_backups.total_size IS 'bytes of all of the
 CREATE TABLE @extschema@.cleanup_totals (
 	name text COLLATE "C",
 	label text COLLATE "C",
-	value bigint NOT NULL,
+	value numeric NOT NULL,
 	PRIMARY KEY (name, label)
 );
 COMMENT ON TABLE @extschema@.cleanup_totals IS
@@ -195,22 +220,6 @@ CREATE TRIGGER cleanup_count_runs AFTER UPDATE ON @extschema@.cleanup_runs
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.cleanup_count_runs();
 COMMENT ON TRIGGER cleanup_count_files ON @extschema@.cleanup_files IS 'keeps cleanup_totals';
 COMMENT ON TRIGGER cleanup_count_runs ON @extschema@.cleanup_runs IS 'keeps cleanup_totals';
-
---
--- Claims: the twin of the file in the upload directory.  Its content is not
--- dumped on purpose: a restored dump must not pass for the owner.
---
-
-CREATE TABLE @extschema@.cleanup_claims (
-	uuid uuid PRIMARY KEY,
-	upload_dir text NOT NULL,
-	claimed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-	grace_from timestamptz,
-	confirmed boolean NOT NULL DEFAULT false
-);
-COMMENT ON TABLE @extschema@.cleanup_claims IS 'upload directories that belong to this database; not carried by pg_dump';
-COMMENT ON COLUMN @extschema@.cleanup_claims.grace_from IS 'no file counts as older than that; NULL: each has its own age';
-COMMENT ON COLUMN @extschema@.cleanup_claims.confirmed IS 'the claim has been seen in the directory';
 
 --
 -- The built-in schedule, as it was last seen; not dumped either

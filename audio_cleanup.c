@@ -493,11 +493,13 @@ Datum
 cleanup_hold(PG_FUNCTION_ARGS)
 {
 	const char *reason = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Settings   *settings;
 
 	require_argument(fcinfo, 0, "file");
 	SPI_connect();
-	hold_add(extension_lookup(false),
-			 location_relative(settings_snapshot(), text_to_cstring(PG_GETARG_TEXT_PP(0))), reason);
+	settings = settings_snapshot();
+	hold_add(extension_lookup(false), settings,
+			 location_relative(settings, text_to_cstring(PG_GETARG_TEXT_PP(0))), reason);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

@@ -33,8 +33,24 @@ typedef enum BatchAction
 	BATCH_CLAIM_REPLACING,
 	BATCH_CAPTURE,
 	BATCH_DESTROY,
-	BATCH_PUT_BACK
+	BATCH_PUT_BACK,
+	BATCH_REMOVE_FOLDERS
 } BatchAction;
+
+/*
+ * An upload directory with its trash, open: however many runs have batches,
+ * the descriptors of it are needed once.
+ */
+typedef struct Place
+{
+	struct Place *next;
+	MemoryContext context;		/* below TopMemoryContext; holds all of it */
+	int			references;		/* batches */
+	const char *upload_dir;
+	const char *backup_dir;
+	const char *backup_owner;	/* "" for NULL */
+	FileStore  *store;
+} Place;
 
 typedef struct BatchFile
 {
@@ -52,64 +68,163 @@ struct Batch
 	Oid			extension;
 	BatchAction action;
 	int64		run_id;
-	FileStore  *store;
+	Place	   *place;			/* NULL only while the batch is made */
 	int			n;
-	BatchFile	files[FLEXIBLE_ARRAY_MEMBER];
+	int			room;
+	BatchFile  *files;
 };
 
 static Batch *batches = NULL;	/* of the current transaction, newest first */
+static Place *places = NULL;	/* of all batches, and those being made */
 static SubTransactionId worker_wanted = InvalidSubTransactionId;
 
 
 /* ----------------------------------------------------------------- batches --- */
 
-static void
-close_batch_store(void *arg)
+static const char *
+owner_of(const Settings *settings)
 {
-	store_close(((Batch *) arg)->store);
+	return settings->backup_owner != NULL ? settings->backup_owner : "";
+}
+
+static Place *
+find_place(const Settings *settings)
+{
+	Place	   *place;
+
+	for (place = places; place != NULL; place = place->next)
+		if (strcmp(place->upload_dir, settings->upload_dir) == 0 &&
+			strcmp(place->backup_dir, settings->backup_dir) == 0 &&
+			strcmp(place->backup_owner, owner_of(settings)) == 0)
+			return place;
+	return NULL;
+}
+
+/* Commit-safe. */
+static void
+close_place(Place *place)
+{
+	Place	  **link;
+
+	for (link = &places; *link != NULL; link = &(*link)->next)
+		if (*link == place)
+		{
+			*link = place->next;
+			break;
+		}
+	store_close(place->store);
+	MemoryContextDelete(place->context);
+}
+
+/* What is wrong with the place becomes an ERROR. */
+static void
+open_store(Place *place, const Settings *settings)
+{
+	MemoryContext caller = MemoryContextSwitchTo(place->context);
+	Brake	   *brake;
+
+	place->upload_dir = pstrdup(settings->upload_dir);
+	place->backup_dir = pstrdup(settings->backup_dir);
+	place->backup_owner = pstrdup(owner_of(settings));
+	place->store = store_open(settings->upload_dir);
+	MemoryContextSwitchTo(caller);
+	if (place->store == NULL)
+		brake_raise(location_brake(settings->upload_dir, "open upload directory", errno));
+	if ((brake = location_set_backup_dir(place->store, settings)) != NULL)
+		brake_raise(brake);
+}
+
+static Place *
+open_place(const Settings *settings)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup place",
+												  ALLOCSET_SMALL_SIZES);
+	Place	   *place = MemoryContextAllocZero(context, sizeof(Place));
+
+	place->context = context;
+	PG_TRY();
+	{
+		open_store(place, settings);
+	}
+	PG_CATCH();
+	{
+		close_place(place);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	place->next = places;
+	places = place;
+	return place;
+}
+
+/* Commit-safe. */
+static void
+leave_place(void *arg)
+{
+	Batch	   *batch = arg;
+
+	if (batch->place != NULL && --batch->place->references == 0)
+		close_place(batch->place);
+	batch->place = NULL;
 }
 
 /*
- * An empty batch with room for n files.  It is complete, and in the list,
+ * An empty batch.  It is complete, and in the list,
  * only when link_batch() was called: an ERROR while it is filled leaves
  * nothing behind but its context, which goes with the caller's.
  */
 static Batch *
-make_batch(const Settings *settings, int64 run_id, BatchAction action, int n)
+make_batch(const Settings *settings, int64 run_id, BatchAction action)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup batch",
 												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(context);
-	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
-	Batch	   *batch = palloc0(offsetof(Batch, files) + sizeof(BatchFile) * n);
+	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
+	Batch	   *batch = MemoryContextAllocZero(context, sizeof(Batch));
+	Place	   *place;
 	Brake	   *brake;
 
-	callback->func = close_batch_store;
+	callback->func = leave_place;
 	callback->arg = batch;
 	MemoryContextRegisterResetCallback(context, callback);
 	batch->context = context;
 	batch->extension = get_extension_oid(EXTENSION_NAME, false);
 	batch->action = action;
 	batch->run_id = run_id;
-	batch->store = store_open(settings->upload_dir);
-	if (batch->store == NULL)
-		brake_raise(location_brake(settings->upload_dir, "open upload directory", errno));
-	if ((brake = location_set_backup_dir(batch->store, settings)) != NULL)
-		brake_raise(brake);
+	place = find_place(settings);
+	if (place == NULL)
+		place = open_place(settings);
+	place->references++;
+	batch->place = place;
 	/* until it is carried out or forgotten; this process has it already */
-	if ((brake = claim_lock(batch->store, settings->upload_dir, 0)) != NULL)
+	if ((brake = claim_lock(place->store, settings->upload_dir, 0)) != NULL)
 		brake_raise(brake);
-	MemoryContextSwitchTo(caller);
 	return batch;
+}
+
+static void
+make_room(Batch *batch)
+{
+	int			room = Max(batch->room * 2, 64);
+
+	if (batch->n < batch->room)
+		return;
+	batch->files = batch->files == NULL ?
+		MemoryContextAllocHuge(batch->context, sizeof(BatchFile) * room) :
+		repalloc_huge(batch->files, sizeof(BatchFile) * room);
+	batch->room = room;
 }
 
 static void
 add_to_batch(Batch *batch, const char *path, const FileIdentity *identity)
 {
-	BatchFile  *file = &batch->files[batch->n++];
+	BatchFile  *file;
 
+	make_room(batch);
+	file = &batch->files[batch->n];
 	file->path = MemoryContextStrdup(batch->context, path);
+	file->as = NULL;
 	file->identity = *identity;
+	batch->n++;
 }
 
 static void
@@ -137,25 +252,27 @@ forget_batch(Batch *batch)
 static void
 carry_out_batch(Batch *batch)
 {
+	FileStore  *store = batch->place->store;
 	int64		freed;
 	int			i;
 
-	if (batch->action != BATCH_DESTROY && !store_is_quick(batch->store))
+	if ((batch->action == BATCH_CAPTURE || batch->action == BATCH_PUT_BACK) && !store_is_quick(store))
 		return;
 
 	/* whoever records it will look again, and fsync */
-	store_set_durable(batch->store, false);
+	store_set_durable(store, false);
 	for (i = 0; i < batch->n && !ProcDiePending; i++)
 	{
 		const BatchFile *file = &batch->files[i];
 
 		if (batch->action == BATCH_CAPTURE)
-			(void) store_capture(batch->store, batch->run_id, file->path, &file->identity);
+			(void) store_capture(store, batch->run_id, file->path, &file->identity);
 		else if (batch->action == BATCH_PUT_BACK)
-			(void) store_put_back_as(batch->store, batch->run_id, file->path, file->as,
-									 &file->identity);
+			(void) store_put_back_as(store, batch->run_id, file->path, file->as, &file->identity);
+		else if (batch->action == BATCH_REMOVE_FOLDERS)
+			(void) store_remove_folders(store, file->path);
 		else
-			(void) store_destroy(batch->store, batch->run_id, file->path, &file->identity, &freed);
+			(void) store_destroy(store, batch->run_id, file->path, &file->identity, &freed);
 	}
 }
 
@@ -170,7 +287,7 @@ at_commit_capture(const Settings *settings, int64 run_id, Condemned *condemned)
 
 	if (n == 0)
 		return;
-	batch = make_batch(settings, run_id, BATCH_CAPTURE, n);
+	batch = make_batch(settings, run_id, BATCH_CAPTURE);
 	scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
 									ALLOCSET_SMALL_SIZES);
 	caller = MemoryContextSwitchTo(scratch);
@@ -212,7 +329,7 @@ void
 at_commit_claim(const Settings *settings, const char *text, bool replace)
 {
 	const FileIdentity none = {0};
-	Batch	   *batch = make_batch(settings, 0, replace ? BATCH_CLAIM_REPLACING : BATCH_CLAIM, 1);
+	Batch	   *batch = make_batch(settings, 0, replace ? BATCH_CLAIM_REPLACING : BATCH_CLAIM);
 
 	add_to_batch(batch, text, &none);
 	link_batch(batch);
@@ -221,15 +338,16 @@ at_commit_claim(const Settings *settings, const char *text, bool replace)
 }
 
 Batch *
-at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action, int max_files)
+at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action)
 {
 	static const BatchAction actions[] = {
 		[AT_COMMIT_CAPTURE] = BATCH_CAPTURE,
 		[AT_COMMIT_DESTROY] = BATCH_DESTROY,
 		[AT_COMMIT_PUT_BACK] = BATCH_PUT_BACK,
+		[AT_COMMIT_REMOVE_FOLDERS] = BATCH_REMOVE_FOLDERS,
 	};
 
-	return make_batch(settings, run_id, actions[action], max_files);
+	return make_batch(settings, run_id, actions[action]);
 }
 
 void
@@ -293,11 +411,11 @@ write_claim(Batch *batch)
 {
 	const char *wanted = batch->files[0].path;
 	char		found[STORE_CLAIM_MAX];
-	FileResult	result = store_write_claim(batch->store, wanted,
+	FileResult	result = store_write_claim(batch->place->store, wanted,
 										   batch->action == BATCH_CLAIM_REPLACING);
 
 	if (result.outcome == FILE_OCCUPIED)
-		return store_read_claim(batch->store, found).outcome == FILE_OK &&
+		return store_read_claim(batch->place->store, found).outcome == FILE_OK &&
 			strcmp(found, wanted) == 0;
 	return result.outcome == FILE_OK;
 }

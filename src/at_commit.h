@@ -45,11 +45,12 @@ typedef enum AtCommitAction
 {
 	AT_COMMIT_CAPTURE,
 	AT_COMMIT_DESTROY,
-	AT_COMMIT_PUT_BACK
+	AT_COMMIT_PUT_BACK,
+	AT_COMMIT_REMOVE_FOLDERS	/* the paths are those of folders: see
+								 * store_remove_folders() */
 } AtCommitAction;
 
-extern Batch *at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action,
-							  int max_files);
+extern Batch *at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action);
 extern void at_commit_add(Batch *batch, const char *path, const FileIdentity *identity);
 extern void at_commit_add_as(Batch *batch, const char *path, const char *as,
 							 const FileIdentity *identity); /* to put back */

@@ -33,15 +33,15 @@
 #define IS_BACKUP	"f.state = 'trashed' AND f.due_at > f.condemned_at"
 
 Backup *
-backup_find(const Extension *extension, const char *upload_dir, const char *path)
+backup_find(const Extension *extension, const char *claim, const char *path)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(upload_dir), SQL_TEXT(path)};
+	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_TEXT(path)};
 	Backup	   *backup = NULL;
 
 	if (owner_query(extension, lengthof(parameters), parameters,
 					"SELECT f.file_id, f.run_id, f.due_at FROM @extschema@.cleanup_files f"
 					" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-					" WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND r.upload_dir = $1"
+					" WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND r.claim = $1::uuid"
 					" ORDER BY f.run_id DESC, f.file_id DESC LIMIT 1") > 0)
 	{
 		backup = palloc(sizeof(Backup));
@@ -54,31 +54,31 @@ backup_find(const Extension *extension, const char *upload_dir, const char *path
 }
 
 bool
-backup_exist(const Extension *extension, const char *upload_dir)
+backup_exist(const Extension *extension, const char *claim)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(upload_dir)};
+	const SqlParameter parameters[] = {SQL_TEXT(claim)};
 	bool		exist;
 
 	exist = owner_query(extension, lengthof(parameters), parameters,
 						"SELECT FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-						" WHERE " IS_BACKUP " AND r.upload_dir = $1 LIMIT 1") > 0;
+						" WHERE " IS_BACKUP " AND r.claim = $1::uuid LIMIT 1") > 0;
 	SPI_freetuptable(SPI_tuptable);
 	return exist;
 }
 
 /* Returns false when there are no more rows after *file_id. */
 static bool
-scan_some(const Extension *extension, const char *upload_dir, int64 *file_id,
+scan_some(const Extension *extension, const char *claim, int64 *file_id,
 		  BackupSink sink, void *arg)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(upload_dir), SQL_INT8(*file_id)};
+	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_INT8(*file_id)};
 	int			n;
 	int			i;
 
 	n = owner_query(extension, lengthof(parameters), parameters,
 					"SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
 					" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-					" WHERE " IS_BACKUP " AND r.upload_dir = $1 AND f.file_id > $2"
+					" WHERE " IS_BACKUP " AND r.claim = $1::uuid AND f.file_id > $2"
 					" ORDER BY f.file_id LIMIT " CppAsString2(SCAN_ROWS));
 	for (i = 0; i < n; i++)
 	{
@@ -93,11 +93,11 @@ scan_some(const Extension *extension, const char *upload_dir, int64 *file_id,
 }
 
 void
-backup_scan(const Extension *extension, const char *upload_dir, BackupSink sink, void *arg)
+backup_scan(const Extension *extension, const char *claim, BackupSink sink, void *arg)
 {
 	int64		file_id = 0;
 
-	while (scan_some(extension, upload_dir, &file_id, sink, arg))
+	while (scan_some(extension, claim, &file_id, sink, arg))
 		CHECK_FOR_INTERRUPTS();
 }
 
@@ -152,25 +152,19 @@ backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n, 
 /* --------------------------------------------------- what the rows do not tell --- */
 
 List *
-backup_places(const Extension *extension, const char *upload_dir)
+backup_places(const Extension *extension, const char *claim)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(upload_dir)};
+	const SqlParameter parameters[] = {SQL_TEXT(claim)};
 	List	   *places = NIL;
 	int			n;
 	int			i;
 
 	n = owner_query(extension, lengthof(parameters), parameters,
 					"SELECT DISTINCT ON (settings ->> 'backup_dir', settings ->> 'backup_owner') settings"
-					" FROM @extschema@.cleanup_runs WHERE upload_dir = $1"
+					" FROM @extschema@.cleanup_runs WHERE claim = $1::uuid"
 					" AND settings ->> 'backup_dir' <> '' AND settings ? 'backup_owner'");
 	for (i = 0; i < n; i++)
-	{
-		BackupPlace *place = palloc(sizeof(BackupPlace));
-
-		place->upload_dir = upload_dir;
-		place->settings = DatumGetJsonbPCopy(sql_value(i, 1));
-		places = lappend(places, place);
-	}
+		places = lappend(places, DatumGetJsonbPCopy(sql_value(i, 1)));
 	SPI_freetuptable(SPI_tuptable);
 	return places;
 }
@@ -192,16 +186,16 @@ backup_unknown_runs(const Extension *extension, int64 *runs, int n)
 }
 
 int
-backup_runs_elsewhere(const Extension *extension, const char *upload_dir, int64 *runs, int n)
+backup_runs_elsewhere(const Extension *extension, const char *claim, int64 *runs, int n)
 {
 	const SqlParameter parameters[] = {
-		{INT8ARRAYOID, make_array(runs, n), false}, SQL_TEXT(upload_dir)
+		{INT8ARRAYOID, make_array(runs, n), false}, SQL_TEXT(claim)
 	};
 	int			elsewhere;
 	int			i;
 
 	elsewhere = owner_query(extension, lengthof(parameters), parameters,
-							"SELECT run_id FROM @extschema@.cleanup_runs WHERE run_id = ANY ($1) AND upload_dir <> $2"
+							"SELECT run_id FROM @extschema@.cleanup_runs WHERE run_id = ANY ($1) AND claim IS DISTINCT FROM $2::uuid"
 							" ORDER BY run_id");
 	for (i = 0; i < elsewhere; i++)
 		runs[i] = DatumGetInt64(sql_value(i, 1));
@@ -241,21 +235,21 @@ backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
 }
 
 void
-backup_record_run(const Extension *extension, int64 run_id, const char *upload_dir, Jsonb *settings)
+backup_record_run(const Extension *extension, int64 run_id, const Settings *settings, Jsonb *recorded)
 {
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)),
-		SQL_TEXT(upload_dir), {JSONBOID, JsonbPGetDatum(settings), false},
-		{REGCLASSOID, ObjectIdGetDatum(extension_relation(extension, RUN_NUMBERS)), false}
+		SQL_TEXT(settings->upload_dir), {JSONBOID, JsonbPGetDatum(recorded), false},
+		SQL_TEXT(settings->claim), {REGCLASSOID, ObjectIdGetDatum(extension_relation(extension, RUN_NUMBERS)), false}
 	};
 
-	owner_query(extension, 4, parameters,
+	owner_query(extension, 5, parameters,
 				"INSERT INTO @extschema@.cleanup_runs (run_id, what, status, message, requested_by, upload_dir,"
-				"  settings, finished_at)"
+				"  settings, claim, finished_at)"
 				" VALUES ($1, 'all', 'interrupted', 'this database does not know the run; its files were found in the trash',"
-				"  $2, $3, $4, pg_catalog.clock_timestamp())");
+				"  $2, $3, $4, $5::uuid, pg_catalog.clock_timestamp())");
 	owner_query(extension, lengthof(parameters), parameters,
-				"SELECT pg_catalog.setval($5, $1) FROM @extschema@.cleanup_runs_run_id_seq"
+				"SELECT pg_catalog.setval($6, $1) FROM @extschema@.cleanup_runs_run_id_seq"
 				" WHERE last_value < $1 OR last_value = $1 AND NOT is_called");
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -267,15 +261,16 @@ backup_record_file(const Extension *extension, int64 run_id, const char *path,
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), SQL_TEXT(path), SQL_TEXT(state),
 		SQL_TEXT(error), SQL_INT8(identity->size), SQL_INT8((int64) identity->inode),
-		SQL_INT8(identity->mtime_ns), SQL_INT8(identity->ctime_ns), SQL_INT8(identity->btime_ns)
+		SQL_INT8(identity->mtime_ns), SQL_INT8(identity->ctime_ns), SQL_INT8(identity->btime_ns),
+		SQL_INT8(store_space_of(identity))
 	};
 
 	owner_query(extension, lengthof(parameters), parameters,
 				"INSERT INTO @extschema@.cleanup_files (run_id, file, reason, state, error, size, modified_at, due_at,"
-				"  finished_at, inode, mtime_ns, ctime_ns, btime_ns)"
+				"  finished_at, inode, mtime_ns, ctime_ns, btime_ns, space)"
 				" VALUES ($1, $2, 'unknown', $3, $4, $5, pg_catalog.to_timestamp($7 / 1e9),"
 				"  now() + '" CppAsString2(FOUND_DAYS) " days',"
-				"  CASE WHEN $3 <> 'trashed' THEN pg_catalog.clock_timestamp() END, $6, $7, $8, $9)");
+				"  CASE WHEN $3 <> 'restoring' THEN pg_catalog.clock_timestamp() END, $6, $7, $8, $9, $10)");
 	owner_query(extension, 1, parameters,
 				"UPDATE @extschema@.cleanup_runs SET files = files + 1 WHERE run_id = $1");
 }

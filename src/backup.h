@@ -17,6 +17,7 @@
 
 #include "src/extension.h"
 #include "src/file_ops.h"
+#include "src/settings.h"
 
 typedef struct Backup
 {
@@ -26,18 +27,20 @@ typedef struct Backup
 } Backup;
 
 /*
- * The newest backup of a file, recorded as one already or not; or NULL.  Needs
- * SPI, as all of these do.
+ * The directory that is asked about is told by its claim, a UUID; NULL has no
+ * backups.  All of these need SPI.
+ *
+ * The newest backup of a file, recorded as one already or not; or NULL.
  */
-extern Backup *backup_find(const Extension *extension, const char *upload_dir, const char *path);
+extern Backup *backup_find(const Extension *extension, const char *claim, const char *path);
 
 /* Is there any backup of this directory? */
-extern bool backup_exist(const Extension *extension, const char *upload_dir);
+extern bool backup_exist(const Extension *extension, const char *claim);
 
 typedef void (*BackupSink) (int64 file_id, const char *path, void *arg);
 
 /* All of these, by file_id. */
-extern void backup_scan(const Extension *extension, const char *upload_dir,
+extern void backup_scan(const Extension *extension, const char *claim,
 						BackupSink sink, void *arg);
 
 typedef struct BackupFile
@@ -57,20 +60,17 @@ extern int	backup_newest(const Extension *extension, const int64 *file_ids, int 
 extern int64 backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n,
 								   const char *reason);
 
-/* The places in which runs of this directory have put their files. */
-typedef struct BackupPlace
-{
-	const char *upload_dir;
-	Jsonb	   *settings;		/* of one of those runs */
-} BackupPlace;
-
-extern List *backup_places(const Extension *extension, const char *upload_dir);
+/*
+ * Settings (Jsonb *) of runs of this directory, one for each place outside of
+ * it into which they have put their files.
+ */
+extern List *backup_places(const Extension *extension, const char *claim);
 
 /* Which of these runs are not known?  Sorts them to the front; returns how many. */
 extern int	backup_unknown_runs(const Extension *extension, int64 *runs, int n);
 
 /* Which of them are known, but as runs of another directory?  The same. */
-extern int	backup_runs_elsewhere(const Extension *extension, const char *upload_dir,
+extern int	backup_runs_elsewhere(const Extension *extension, const char *claim,
 								  int64 *runs, int n);
 
 /* The number of a run to come. */
@@ -83,10 +83,10 @@ extern bool backup_is_recorded(const Extension *extension, int64 run_id, const c
 /*
  * Record what was found in the trash without a row: a run of which only its
  * number is known, which is not given away again, and a file of it: restored,
- * trashed (still a backup), or failed.
+ * restoring (to be put back), or failed.
  */
-extern void backup_record_run(const Extension *extension, int64 run_id, const char *upload_dir,
-							  Jsonb *settings);
+extern void backup_record_run(const Extension *extension, int64 run_id, const Settings *settings,
+							  Jsonb *recorded);
 extern void backup_record_file(const Extension *extension, int64 run_id, const char *path,
 							   const FileIdentity *identity, const char *state, const char *error);
 

@@ -10,7 +10,8 @@
  *
  * What tells the owner from a copy of it:
  *
- *	system identifier	another cluster
+ *	system identifier	another cluster; or, with the twin, this one before
+ *						pg_upgrade
  *	database OID		another database of the cluster, CREATE DATABASE TEMPLATE
  *	UUID				has a twin in cleanup_claims, whose content pg_dump does
  *						not carry: a restored dump has none
@@ -19,6 +20,9 @@
  *
  * The other way round, a database that once claimed the directory and does
  * not find its claim there is on the wrong disk.
+ *
+ * All that is recorded belongs to the UUID, and not to the name that the
+ * directory had at that time: it may be moved, or be reached by a symlink.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -38,6 +42,7 @@
 
 #include "src/claim.h"
 #include "src/compat.h"
+#include "src/location.h"
 #include "src/sql.h"
 
 #define CLAIM_HEADER	"audio_cleanup claim 1\n"
@@ -46,6 +51,9 @@
 
 static const char *const hint_take =
 "If this database is the one whose rows describe these files, take the directory over: SELECT cleanup_claim_upload_dir();";
+
+static const char *const hint_upgrade =
+"If the old cluster will not be started again, take the directory over: SELECT cleanup_claim_upload_dir();";
 
 /* What a claim says. */
 typedef struct ClaimText
@@ -124,17 +132,21 @@ parse_claim(const char *text, ClaimText *claim)
 /* ------------------------------------------------------------------- check --- */
 
 static Brake *
-foreign(const char *upload_dir, char *detail)
+foreign(const char *upload_dir, char *detail, const char *hint)
 {
 	return brake_make("claim", ERRCODE_OBJECT_IN_USE,
 					  psprintf("upload directory \"%s\" does not belong to this database", upload_dir),
-					  detail, (char *) hint_take);
+					  detail, (char *) hint);
 }
 
 /* Why the claim is not ours; NULL if nothing speaks against it. */
 static char *
-difference(const ClaimText *claim)
+difference(const ClaimText *claim, bool has_twin)
 {
+	if (claim->system_identifier != GetSystemIdentifier() && has_twin)
+		return psprintf("This database has claimed it in another cluster (system identifier " UINT64_FORMAT
+						"), of which this one was made since, by pg_upgrade for example.",
+						claim->system_identifier);
 	if (claim->system_identifier != GetSystemIdentifier())
 		return psprintf("Database \"%s\" of another cluster (system identifier " UINT64_FORMAT ") has claimed it.",
 						claim->database_name, claim->system_identifier);
@@ -142,71 +154,112 @@ difference(const ClaimText *claim)
 		return psprintf("Database \"%s\" (OID %u) of this cluster has claimed it.",
 						claim->database_name, claim->database);
 	/* a standby differs from its primary in the rest, and only looks */
-	if (RecoveryInProgress())
-		return NULL;
-	if (claim->timeline != current_timeline())
+	if (!RecoveryInProgress() && claim->timeline != current_timeline())
 		return psprintf("It was claimed on timeline %u, and the server is on timeline %u: "
 						"it was promoted, or recovered to a point in time.",
 						claim->timeline, current_timeline());
-	if (claim->data_directory != data_directory_inode())
+	if (!RecoveryInProgress() && claim->data_directory != data_directory_inode())
 		return psprintf("The data directory \"%s\" is a copy of the one that claimed it.", DataDir);
+	if (!has_twin)
+		return pstrdup("The database was restored from a dump, or the extension was created anew, since it was claimed.");
 	return NULL;
 }
 
-/* The twin by UUID, or else by directory: fills the claim, false without. */
-static bool
-find_twin(const Extension *extension, const char *condition, const char *value, Claim *claim)
+/* The rows of cleanup_claims with this UUID, or with NULL all: a List of Claim, newest first. */
+static List *
+load_twins(const Extension *extension, const char *uuid)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(value)};
-	bool		found;
+	const SqlParameter parameters[] = {SQL_TEXT(uuid)};
+	List	   *twins = NIL;
+	int			n;
+	int			i;
 
-	found = owner_query(extension, lengthof(parameters), parameters,
-						psprintf("SELECT uuid::text, grace_from, confirmed FROM @extschema@.cleanup_claims"
-								 " WHERE %s ORDER BY claimed_at DESC LIMIT 1", condition)) > 0;
-	if (found)
+	n = owner_query(extension, lengthof(parameters), parameters,
+					"SELECT uuid::text, grace_from, confirmed, upload_dir FROM @extschema@.cleanup_claims"
+					" WHERE $1 IS NULL OR uuid::text = $1 ORDER BY claimed_at DESC");
+	for (i = 0; i < n; i++)
 	{
-		claim->uuid = sql_text(0, 1);
-		claim->confirmed = DatumGetBool(sql_value(0, 3));
-		claim->grace_from = sql_is_null(0, 2) ? 0 : DatumGetTimestampTz(sql_value(0, 2));
+		Claim	   *twin = palloc0(sizeof(Claim));
+
+		twin->uuid = sql_text(i, 1);
+		twin->grace_from = sql_is_null(i, 2) ? 0 : DatumGetTimestampTz(sql_value(i, 2));
+		twin->confirmed = DatumGetBool(sql_value(i, 3));
+		twin->recorded_dir = sql_text(i, 4);
+		twins = lappend(twins, twin);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	return found;
+	return twins;
 }
 
 static void
+copy_twin(Claim *claim, const Claim *twin)
+{
+	claim->uuid = twin->uuid;
+	claim->grace_from = twin->grace_from;
+	claim->confirmed = twin->confirmed;
+	claim->recorded_dir = twin->recorded_dir;
+}
+
+/* By name, or by symlinks, bind mounts and the like. */
+static bool
+is_same_directory(const char *a, const char *b)
+{
+	struct stat st_a;
+	struct stat st_b;
+
+	if (strcmp(a, b) == 0)
+		return true;
+	return stat(a, &st_a) == 0 && stat(b, &st_b) == 0 &&
+		st_a.st_dev == st_b.st_dev && st_a.st_ino == st_b.st_ino;
+}
+
+/* There is no claim in the directory.  Has there been one, or should be? */
+static void
 check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
 {
-	if (find_twin(extension, "upload_dir = $1 AND confirmed", upload_dir, claim))
+	ListCell   *lc;
+
+	claim->state = CLAIM_FREE;
+	foreach(lc, load_twins(extension, NULL))
 	{
-		claim->state = CLAIM_FOREIGN;
+		const Claim *twin = lfirst(lc);
+
+		if (claim->state == CLAIM_FOREIGN || !is_same_directory(twin->recorded_dir, upload_dir) ||
+			(claim->state == CLAIM_UNWRITTEN && !twin->confirmed))
+			continue;
+		copy_twin(claim, twin);
+		claim->state = twin->confirmed ? CLAIM_FOREIGN : CLAIM_UNWRITTEN;
+	}
+	if (claim->state == CLAIM_FOREIGN)
 		claim->brake = foreign(upload_dir,
 							   "This database has claimed it before, but the claim is gone: "
-							   "another disk may be mounted there, or none.");
-	}
-	else if (find_twin(extension, "upload_dir = $1", upload_dir, claim))
-		claim->state = CLAIM_UNWRITTEN;
-	else
-		claim->state = CLAIM_FREE;
+							   "another disk may be mounted there, or none.", hint_take);
 }
 
 static void
 check_text(const char *text, const Extension *extension, const char *upload_dir, Claim *claim)
 {
 	ClaimText	found;
+	List	   *twins = NIL;
 	char	   *detail;
 
 	if (!parse_claim(text, &found))
 		detail = "The claim in it cannot be read.";
-	else if ((detail = difference(&found)) == NULL &&
-			 !find_twin(extension, "uuid::text = $1", found.uuid, claim))
-		detail = "The database was restored from a dump, or the extension was created anew, since it was claimed.";
-	/* it names a folder of the backup directory */
-	if (detail != NULL && parse_claim(text, &found) &&
-		strspn(found.uuid, "0123456789abcdef-") == strlen(found.uuid))
-		claim->found = pstrdup(found.uuid);
+	else
+	{
+		/* the text names a folder of the backup directory */
+		if (strspn(found.uuid, "0123456789abcdef-") == strlen(found.uuid))
+			claim->found = pstrdup(found.uuid);
+		twins = load_twins(extension, found.uuid);
+		detail = difference(&found, twins != NIL);
+	}
+	if (twins != NIL)
+		copy_twin(claim, linitial(twins));
 	claim->state = detail ? CLAIM_FOREIGN : CLAIM_OURS;
 	if (detail)
-		claim->brake = foreign(upload_dir, detail);
+		claim->brake = foreign(upload_dir, detail,
+							   twins != NIL && found.system_identifier != GetSystemIdentifier() ?
+							   hint_upgrade : hint_take);
 }
 
 Claim *
@@ -287,61 +340,98 @@ claim_confirm(const Extension *extension, const Claim *claim, const char *upload
 {
 	const SqlParameter parameters[] = {SQL_TEXT(claim->uuid), SQL_TEXT(upload_dir)};
 
-	if (claim->confirmed)
+	if (claim->confirmed && strcmp(claim->recorded_dir, upload_dir) == 0)
 		return;
 	owner_query(extension, lengthof(parameters), parameters,
 				"UPDATE @extschema@.cleanup_claims SET confirmed = true, upload_dir = $2"
-				" WHERE uuid::text = $1 AND NOT confirmed");
+				" WHERE uuid::text = $1 AND NOT (confirmed AND upload_dir = $2)");
+}
+
+/* The claims that this database has had in the directory come to their end. */
+static void
+inherit(const Extension *extension, const char *upload_dir, const char *found, const char *uuid)
+{
+	const SqlParameter nameless[] = {SQL_TEXT(uuid), SQL_TEXT(upload_dir), SQL_TEXT(found)};
+	ListCell   *lc;
+
+	foreach(lc, load_twins(extension, NULL))
+	{
+		const Claim *twin = lfirst(lc);
+		const SqlParameter parameters[] = {SQL_TEXT(uuid), SQL_TEXT(twin->uuid)};
+
+		if (strcmp(twin->uuid, uuid) == 0 ||
+			!((found != NULL && strcmp(twin->uuid, found) == 0) ||
+			  is_same_directory(twin->recorded_dir, upload_dir)))
+			continue;
+		owner_query(extension, lengthof(parameters), parameters,
+					"UPDATE @extschema@.cleanup_runs SET claim = $1::uuid WHERE claim = $2::uuid");
+		owner_query(extension, lengthof(parameters), parameters,
+					"DELETE FROM @extschema@.cleanup_claims WHERE uuid = $2::uuid AND $1 IS NOT NULL");
+	}
+	/* runs that came with a dump, which has no twin */
+	owner_query(extension, lengthof(nameless), nameless,
+				"UPDATE @extschema@.cleanup_runs r SET claim = $1::uuid"
+				" WHERE (r.claim::text = $3 OR r.upload_dir = $2)"
+				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_claims c WHERE c.uuid = r.claim)");
 }
 
 char *
-claim_take(const Extension *extension, const char *upload_dir, bool grace, const char **uuid)
+claim_take(const Extension *extension, const char *upload_dir, const char *found, bool grace,
+		   const char **uuid)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(upload_dir), SQL_BOOL(grace)};
 
-	owner_query(extension, 1, parameters, "DELETE FROM @extschema@.cleanup_claims WHERE upload_dir = $1");
 	owner_query(extension, lengthof(parameters), parameters,
 				"INSERT INTO @extschema@.cleanup_claims (uuid, upload_dir, grace_from)"
 				" VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
 				" RETURNING uuid::text");
 	*uuid = sql_text(0, 1);
 	SPI_freetuptable(SPI_tuptable);
+	inherit(extension, upload_dir, found, *uuid);
 	return claim_text(*uuid);
 }
 
-static void
-confirm_directory(const Extension *extension, const char *upload_dir)
+const char *
+claim_find(const Extension *extension, const char *upload_dir, Brake **brake)
 {
 	FileStore  *store = store_open(upload_dir);
-	Claim	   *claim;
+	const char *volatile uuid = NULL;
 
+	*brake = NULL;
 	if (store == NULL)
-		return;
+	{
+		*brake = location_brake(upload_dir, "open upload directory", errno);
+		return NULL;
+	}
 	PG_TRY();
 	{
-		claim = claim_check(store, extension, upload_dir);
+		Claim	   *claim = claim_check(store, extension, upload_dir);
+
+		*brake = claim->brake;
 		if (claim->state == CLAIM_OURS)
 			claim_confirm(extension, claim, upload_dir);
+		if (claim->brake == NULL)
+			uuid = claim->uuid;
 	}
 	PG_FINALLY();
 	{
 		store_close(store);
 	}
 	PG_END_TRY();
+	return uuid;
 }
 
 void
 claim_confirm_all(const Extension *extension)
 {
-	List	   *directories = NIL;
 	ListCell   *lc;
-	int			n;
-	int			i;
 
-	n = owner_query(extension, 0, NULL, "SELECT upload_dir FROM @extschema@.cleanup_claims WHERE NOT confirmed");
-	for (i = 0; i < n; i++)
-		directories = lappend(directories, sql_text(i, 1));
-	SPI_freetuptable(SPI_tuptable);
-	foreach(lc, directories)
-		confirm_directory(extension, lfirst(lc));
+	foreach(lc, load_twins(extension, NULL))
+	{
+		const Claim *twin = lfirst(lc);
+		Brake	   *ignored;
+
+		if (!twin->confirmed)
+			(void) claim_find(extension, twin->recorded_dir, &ignored);
+	}
 }

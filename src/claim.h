@@ -34,6 +34,8 @@ typedef struct Claim
 	char	   *found;			/* the UUID in the directory, ours or not; or
 								 * NULL */
 	bool		confirmed;		/* see claim_confirm() */
+	const char *recorded_dir;	/* where the directory was seen last; NULL if
+								 * there is no twin */
 } Claim;
 
 /*
@@ -45,14 +47,28 @@ extern Claim *claim_check(FileStore *store, const Extension *extension, const ch
 /*
  * Claim the directory for this database, in the current transaction: insert
  * the twin, and return the text to be written with store_write_claim() after
- * commit, and its UUID.  With `grace` every file counts as new from now on.
- * Needs SPI.
+ * commit, and its UUID.  Runs that this database has made in the directory
+ * under a claim it had before, the one that was `found` there (or NULL)
+ * included, belong to the new claim.  With `grace` every file counts as new
+ * from now on.  Needs SPI.
  */
-extern char *claim_take(const Extension *extension, const char *upload_dir, bool grace,
-						const char **uuid);
+extern char *claim_take(const Extension *extension, const char *upload_dir, const char *found,
+						bool grace, const char **uuid);
 
-/* The claim has been seen in the directory: from now on it must be there. */
+/*
+ * The claim has been seen in the directory: from now on it must be there, and
+ * `upload_dir` is where the directory is.  All that belongs to the claim is
+ * looked for there, whatever the directory was called before.
+ */
 extern void claim_confirm(const Extension *extension, const Claim *claim, const char *upload_dir);
+
+/*
+ * claim_check() and claim_confirm() of a directory that need not be open: the
+ * UUID of its claim, or NULL with *brake (allocated like the result) if the
+ * directory cannot be opened or is not ours.  UUID and brake are NULL for a
+ * directory without a claim.
+ */
+extern const char *claim_find(const Extension *extension, const char *upload_dir, Brake **brake);
 
 /*
  * Look for the claims of this database that were not confirmed yet, and

@@ -11,6 +11,7 @@
 
 #include "access/tupdesc.h"
 #include "catalog/pg_type.h"
+#include "common/int.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -22,7 +23,7 @@
 static const SqlColumn file_columns[] = {
 	{"path", TEXTOID}, {"source", TEXTOID}, {"session", TEXTOID},
 	{"inode", INT8OID}, {"size", INT8OID}, {"mtime_ns", INT8OID},
-	{"ctime_ns", INT8OID}, {"btime_ns", INT8OID}, {"links", INT8OID}
+	{"ctime_ns", INT8OID}, {"btime_ns", INT8OID}, {"links", INT8OID}, {"space", INT8OID}
 };
 
 #define FILE_COLUMNS	lengthof(file_columns)
@@ -70,6 +71,7 @@ condemned_add_file(Condemned *condemned, const CondemnedFile *file)
 	values[6] = Int64GetDatum(file->identity.ctime_ns);
 	values[7] = Int64GetDatum(file->identity.btime_ns);
 	values[8] = Int64GetDatum((int64) file->identity.nlink);
+	values[9] = Int64GetDatum(store_space_of(&file->identity));
 	tuplestore_putvalues(condemned->files, condemned->files_desc, values, nulls);
 	for (i = 0; i < 3; i++)
 		if (!nulls[i])
@@ -78,8 +80,8 @@ condemned_add_file(Condemned *condemned, const CondemnedFile *file)
 	condemned->n_files++;
 	if (file->source == NULL)
 		condemned->n_orphans++;
-	if (file->identity.nlink == 1)
-		condemned->bytes += file->identity.size;
+	if (pg_add_s64_overflow(condemned->bytes, store_space_of(&file->identity), &condemned->bytes))
+		condemned->bytes = PG_INT64_MAX;
 }
 
 void
@@ -135,6 +137,8 @@ condemned_next(Condemned *condemned, CondemnedFile *file)
 		file->identity.ctime_ns = slot_int8(slot, 7);
 		file->identity.btime_ns = slot_int8(slot, 8);
 		file->identity.nlink = (uint32) slot_int8(slot, 9);
+		file->identity.space = slot_int8(slot, 10);
+		file->identity.captured = false;
 	}
 	ExecClearTuple(slot);
 	return found;

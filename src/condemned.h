@@ -30,7 +30,7 @@ typedef struct Condemned
 	MemoryContext context;
 	bool		interxact;
 	TupleDesc	files_desc;		/* path, source, session, inode, size,
-								 * mtime_ns, ctime_ns, btime_ns, links */
+								 * mtime_ns, ctime_ns, btime_ns, links, space */
 	TupleDesc	sessions_desc;	/* source number, session */
 	struct TupleTableSlot *slot;	/* for reading files */
 	Tuplestorestate *files;

@@ -76,15 +76,35 @@ is_time_to_commit(TimestampTz began)
 	return TimestampDifferenceExceeds(began, GetCurrentTimestamp(), STEP_MS);
 }
 
+/* A folder in which nothing can be done is told once, and not for each of its files. */
+static int
+failure_level(Drain *drain, const LedgerFile *file)
+{
+	const char *slash = strrchr(file->path, '/');
+	char	   *folder = psprintf("%.*s: %s", slash ? (int) (slash - file->path) : 0, file->path,
+								  file->error);
+	bool		told = drain->warned_of != NULL && strcmp(drain->warned_of, folder) == 0;
+
+	if (!told)
+	{
+		if (drain->warned_of != NULL)
+			pfree(drain->warned_of);
+		drain->warned_of = MemoryContextStrdup(MemoryContextGetParent(drain->cleared_context), folder);
+	}
+	pfree(folder);
+	return told ? DEBUG1 : WARNING;
+}
+
 static void
-set_failed(LedgerFile *file, FileResult result)
+set_failed(Drain *drain, LedgerFile *file, FileResult result)
 {
 	/* we were asked to stop while a file was copied: it is as it was */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
 	set_state(file, "failed", failure_text(result));
-	ereport(WARNING,
-			(errmsg("audio_cleanup left file \"%s\" where it is: %s", file->path, file->error)));
+	ereport(failure_level(drain, file),
+			(errcode(ERRCODE_WARNING),
+			 errmsg("audio_cleanup left file \"%s\" where it is: %s", file->path, file->error)));
 }
 
 static void
@@ -97,20 +117,31 @@ set_destroyed(LedgerFile *file, int64 freed)
 					file->path, (long long) freed)));
 }
 
+static void
+			set_captured(Drain *drain, LedgerFile *file, FileResult result);
+
 /*
- * A disk too full for a rename (into a new directory) is helped by deleting
- * in place, but only where no backup was promised.
+ * A disk too full for a rename (into a new directory), or one that renames
+ * nothing from this folder into that of the trash, is helped by deleting in
+ * place, but only where no backup was promised.  A backup is a copy then.
  */
 static void
-destroy_without_space(Drain *drain, LedgerFile *file, FileResult captured)
+capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
 {
 	FileResult	result;
 	int64		freed = 0;
 
+	if (drain->settings->backup_retention_days > 0 && captured.errnum == EXDEV)
+	{
+		set_captured(drain, file, store_capture_by_copy(drain->store, drain->run_id, file->path,
+														&file->identity));
+		return;
+	}
 	if (drain->settings->backup_retention_days > 0)
 	{
 		ereport(WARNING,
-				(errmsg("audio_cleanup could not back up file \"%s\": %s",
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup could not back up file \"%s\": %s",
 						file->path, failure_text(captured))));
 		return;
 	}
@@ -118,14 +149,12 @@ destroy_without_space(Drain *drain, LedgerFile *file, FileResult captured)
 	if (result.outcome == FILE_OK)
 		set_destroyed(file, freed);
 	else
-		set_failed(file, captured);
+		set_failed(drain, file, captured);
 }
 
 static void
-capture_file(Drain *drain, LedgerFile *file)
+set_captured(Drain *drain, LedgerFile *file, FileResult result)
 {
-	FileResult	result = store_capture(drain->store, drain->run_id, file->path, &file->identity);
-
 	switch (result.outcome)
 	{
 		case FILE_OK:
@@ -139,14 +168,24 @@ capture_file(Drain *drain, LedgerFile *file)
 			set_state(file, "skipped", "it was replaced or changed");
 			break;
 		case FILE_NO_SPACE:
-			destroy_without_space(drain, file, result);
+			capture_without_rename(drain, file, result);
 			break;
 		case FILE_OCCUPIED:
 		case FILE_FAILED:
-			set_failed(file, result);
+			set_failed(drain, file, result);
 			break;
 	}
 }
+
+static void
+capture_file(Drain *drain, LedgerFile *file)
+{
+	set_captured(drain, file, store_capture(drain->store, drain->run_id, file->path, &file->identity));
+}
+
+static void heal_at_commit(Drain *drain, LedgerFile *file, const char *why);
+
+static const char why_let_live[] = "the directory was taken over after it was condemned";
 
 /*
  * A row from before the directory was taken over: of the timeline that ended,
@@ -160,9 +199,19 @@ let_live(Drain *drain, LedgerFile *file)
 										&file->identity);
 
 	if (result.outcome == FILE_FAILED || result.outcome == FILE_NO_SPACE)
-		set_failed(file, result);
+		set_failed(drain, file, result);
 	else
-		set_state(file, "skipped", "the directory was taken over after it was condemned");
+		set_state(file, "skipped", why_let_live);
+}
+
+/* let_live(), but nothing happens to files before the commit. */
+static void
+let_live_at_commit(Drain *drain, LedgerFile *file, FilePlace place)
+{
+	if (place == PLACE_TRASH)
+		heal_at_commit(drain, file, why_let_live);
+	else if (place != PLACE_UNFINISHED && place != PLACE_UNKNOWN)
+		set_state(file, "skipped", why_let_live);
 }
 
 /* What can be told of a pending file by looking; true if it must be captured. */
@@ -170,14 +219,22 @@ static bool
 settle_by_place(Drain *drain, LedgerFile *file)
 {
 	FileResult	result = {FILE_FAILED, 0, "find it"};
+	bool		foreign = file->condemned_at < drain->taken_over;
+	FilePlace	place;
 
-	if (file->condemned_at < drain->taken_over)
+	if (foreign && !drain->at_commit)
 	{
 		let_live(drain, file);
 		return false;
 	}
-	switch (store_locate(drain->store, drain->run_id, file->path, &file->identity,
-						 &result.errnum))
+	place = store_locate(drain->store, drain->run_id, file->path, &file->identity,
+						 !drain->at_commit, &result.errnum);
+	if (foreign)
+	{
+		let_live_at_commit(drain, file, place);
+		return false;
+	}
+	switch (place)
 	{
 		case PLACE_TRASH:
 			set_state(file, "trashed", NULL);
@@ -189,8 +246,10 @@ settle_by_place(Drain *drain, LedgerFile *file)
 			set_state(file, "skipped", "it was replaced or changed");
 			return false;
 		case PLACE_UNKNOWN:
-			set_failed(file, result);
+			set_failed(drain, file, result);
 			return false;
+		case PLACE_UNFINISHED:
+			return false;		/* for the worker, after the commit */
 		case PLACE_UPLOAD:
 			break;
 	}
@@ -216,15 +275,21 @@ recheck(Drain *drain, LedgerFile **files, int n)
 		return needed;
 	drain->put_off = drain->put_off || strcmp(brake->name, "writers") == 0;
 	ereport(WARNING,
-			(errmsg("audio_cleanup leaves %d condemned files as they are for now", n),
+			(errcode(ERRCODE_WARNING),
+			 errmsg("audio_cleanup leaves %d condemned files as they are for now", n),
 			 errdetail_internal("%s", brake_text(brake))));
 	return NULL;
 }
 
-/* A capture that was cut short may have left a copy of it. */
+/*
+ * A capture that was cut short may have left a copy of it, which is for the
+ * worker to remove, after the commit.
+ */
 static void
 let_stay(Drain *drain, LedgerFile *file, const char *why)
 {
+	if (!store_is_quick(drain->store) && drain->at_commit)
+		return;
 	if (!store_is_quick(drain->store))
 		(void) store_put_back(drain->store, drain->run_id, file->path, &file->identity);
 	set_state(file, "skipped", why);
@@ -245,7 +310,7 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 	if (needed == NULL)
 		return n;
 	if (drain->at_commit)
-		batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_CAPTURE, n);
+		batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_CAPTURE);
 	progress_set_phase(PHASE_CAPTURING);
 	for (i = 0; i < n && (drain->at_commit || !is_time_to_commit(began)); i++)
 	{
@@ -263,7 +328,7 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 }
 
 static void heal_file(Drain *drain, LedgerFile *file, const char *why);
-static void heal_at_commit(Drain *drain, LedgerFile *file, const char *why);
+static void end_healing(Drain *drain);
 
 /*
  * What was captured at the commit was matched before it: rows may have been
@@ -352,6 +417,7 @@ capture_step(Drain *drain, int limit)
 	}
 	if (drain->settings->backup_retention_days > 0)
 		heal_captured(drain, files, n);
+	end_healing(drain);
 	drain->captured = files[n - 1].file_id;
 	if (n_in_place > 0)
 	{
@@ -368,6 +434,16 @@ capture_step(Drain *drain, int limit)
 
 /* --------------------------------------------------------------- destroying --- */
 
+/* A copy has another inode; and nobody else has made one like it. */
+bool
+drain_is_found_at(Drain *drain, const char *path, const LedgerFile *file)
+{
+	FileIdentity found;
+
+	return store_identify_durably(drain->store, path, &found).outcome == FILE_OK &&
+		store_same_copy(&found, &file->identity);
+}
+
 /*
  * The trash did not have it.  If it is back in its place (the rename was lost
  * in a crash of the machine), it is pending once more; if it is nowhere, we
@@ -379,20 +455,27 @@ settle_missing(Drain *drain, LedgerFile *file)
 {
 	int			errnum;
 
-	switch (store_locate(drain->store, drain->run_id, file->path, &file->identity, &errnum))
+	switch (store_locate(drain->store, drain->run_id, file->path, &file->identity,
+						 !drain->at_commit, &errnum))
 	{
 		case PLACE_UPLOAD:
 			set_state(file, "pending", NULL);
 			break;
 		case PLACE_NOWHERE:
 		case PLACE_OTHER:
-			set_destroyed(file, file->identity.size);
+			/* somebody has moved it, or the whole disk is of an earlier day */
+			if (drain_is_found_at(drain, file->path, file))
+				set_state(file, "restored", "it was in its place");
+			else
+				set_destroyed(file, file->identity.space);
 			break;
 		case PLACE_TRASH:
+		case PLACE_UNFINISHED:
 			break;
 		case PLACE_UNKNOWN:
 			ereport(WARNING,
-					(errmsg("audio_cleanup could not find file \"%s\" in the trash of run %lld: %s",
+					(errcode(ERRCODE_WARNING),
+					 errmsg("audio_cleanup could not find file \"%s\" in the trash of run %lld: %s",
 							file->path, (long long) drain->run_id, strerror(errnum))));
 			break;
 	}
@@ -411,7 +494,8 @@ destroy_file(Drain *drain, LedgerFile *file)
 		settle_missing(drain, file);
 	else
 		ereport(WARNING,
-				(errmsg("audio_cleanup could not delete file \"%s\" from the trash of run %lld: %s",
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup could not delete file \"%s\" from the trash of run %lld: %s",
 						file->path, (long long) drain->run_id,
 						result.outcome == FILE_FAILED ? failure_text(result) :
 						"another file is in its place")));
@@ -435,7 +519,8 @@ keep_backup(Drain *drain, LedgerFile *file, const char *why)
 			  psprintf("%s, but its name is taken; it lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
 					   why, drain_trash_path(drain->settings, drain->run_id)));
 	ereport(WARNING,
-			(errmsg("audio_cleanup could not put file \"%s\" back: %s", file->path, file->error)));
+			(errcode(ERRCODE_WARNING),
+			 errmsg("audio_cleanup could not put file \"%s\" back: %s", file->path, file->error)));
 }
 
 /* Somebody needs it: back to its place, unless that is taken. */
@@ -451,7 +536,8 @@ heal_file(Drain *drain, LedgerFile *file, const char *why)
 	{
 		set_state(file, "restored", why);
 		ereport(WARNING,
-				(errmsg("audio_cleanup put file \"%s\" back: %s", file->path, why)));
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup put file \"%s\" back: %s", file->path, why)));
 	}
 	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
 		destroy_file(drain, file);	/* its days are over, and who refers to
@@ -459,31 +545,45 @@ heal_file(Drain *drain, LedgerFile *file, const char *why)
 	else if (result.outcome == FILE_OCCUPIED)
 		keep_backup(drain, file, why);
 	else
-		set_failed(file, result);
+		set_failed(drain, file, result);
 }
 
 /*
  * In somebody's transaction the row says so first; and with the commit it is
- * put back.
+ * put back, by one batch a step: see end_healing().
  */
 static void
 heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
 {
-	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK, 1);
+	FileIdentity captured = file->identity;
 
+	if (drain->healing == NULL)
+		drain->healing = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK);
+	captured.captured = true;
 	set_state(file, "restoring", why);
-	at_commit_add_as(batch, file->path, file->path, &file->identity);
-	at_commit_end(batch);
+	at_commit_add_as(drain->healing, file->path, file->path, &captured);
 }
 
-/* A copy has another inode; and nobody else has made one like it. */
-static bool
-is_found_at(Drain *drain, const char *path, const LedgerFile *file)
+static void
+end_healing(Drain *drain)
 {
-	FileIdentity found;
+	if (drain->healing != NULL)
+		at_commit_end(drain->healing);
+	drain->healing = NULL;
+}
 
-	return store_identify_durably(drain->store, path, &found).outcome == FILE_OK &&
-		found.size == file->identity.size && found.mtime_ns == file->identity.mtime_ns;
+/*
+ * The note says why, if nobody has asked for it.  Somebody in whose transaction
+ * that is found has nothing to do with it.
+ */
+static void
+set_restored(const Drain *drain, LedgerFile *file)
+{
+	set_state(file, "restored", file->note);
+	if (file->note != NULL)
+		ereport(drain->at_commit ? LOG : WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup put file \"%s\" back: %s", file->path, file->note)));
 }
 
 /* What was to be put back is not in the trash: is it done? */
@@ -492,12 +592,12 @@ settle_restored(Drain *drain, LedgerFile *file)
 {
 	const char *target = file->restore_as ? file->restore_as : file->path;
 
-	if (is_found_at(drain, target, file))
-		set_state(file, "restored", file->note);
-	else if (is_found_at(drain, file->path, file))
+	if (drain_is_found_at(drain, target, file))
+		set_restored(drain, file);
+	else if (drain_is_found_at(drain, file->path, file))
 	{
 		/* somebody was quicker, with mv */
-		set_state(file, "restored", file->note);
+		set_restored(drain, file);
 		file->restore_as = NULL;
 	}
 	else
@@ -512,12 +612,7 @@ put_back_file(Drain *drain, LedgerFile *file)
 										   &file->identity);
 
 	if (result.outcome == FILE_OK)
-	{
-		set_state(file, "restored", file->note);
-		if (file->note != NULL)
-			ereport(WARNING,
-					(errmsg("audio_cleanup put file \"%s\" back: %s", file->path, file->note)));
-	}
+		set_restored(drain, file);
 	else if (result.outcome == FILE_OCCUPIED)
 	{
 		keep_backup(drain, file, file->note ? file->note : "it was to be restored");
@@ -527,7 +622,7 @@ put_back_file(Drain *drain, LedgerFile *file)
 		settle_restored(drain, file);
 	else
 	{
-		set_failed(file, result);
+		set_failed(drain, file, result);
 		/* it is safe where it is */
 		file->new_state = "trashed";
 		file->restore_as = NULL;
@@ -541,14 +636,15 @@ put_back_file(Drain *drain, LedgerFile *file)
 static void
 put_back_at_commit(Drain *drain, LedgerFile *files, int n)
 {
-	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK, n);
+	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK);
 	int			errnum;
 	int			i;
 
 	for (i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		switch (store_locate(drain->store, drain->run_id, files[i].path, &files[i].identity, &errnum))
+		switch (store_locate(drain->store, drain->run_id, files[i].path, &files[i].identity, false,
+							 &errnum))
 		{
 			case PLACE_TRASH:
 				at_commit_add_as(batch, files[i].path,
@@ -556,6 +652,7 @@ put_back_at_commit(Drain *drain, LedgerFile *files, int n)
 								 &files[i].identity);
 				break;
 			case PLACE_UNKNOWN:
+			case PLACE_UNFINISHED:
 				break;
 			default:
 				settle_restored(drain, &files[i]);
@@ -603,7 +700,7 @@ destroy_at_commit(Drain *drain, Batch *batch, LedgerFile *file)
 	int			errnum;
 
 	if (store_locate(drain->store, drain->run_id, file->path, &file->identity,
-					 &errnum) == PLACE_TRASH)
+					 false, &errnum) == PLACE_TRASH)
 		at_commit_add(batch, file->path, &file->identity);
 	else
 		settle_missing(drain, file);
@@ -615,7 +712,7 @@ destroy_at_commit(Drain *drain, Batch *batch, LedgerFile *file)
 static void
 destroy_all_at_commit(Drain *drain, LedgerFile *files, int n, const char **needed)
 {
-	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_DESTROY, n);
+	Batch	   *batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_DESTROY);
 	int			i;
 
 	for (i = 0; i < n; i++)
@@ -627,6 +724,7 @@ destroy_all_at_commit(Drain *drain, LedgerFile *files, int n, const char **neede
 			destroy_at_commit(drain, batch, &files[i]);
 	}
 	at_commit_end(batch);
+	end_healing(drain);
 }
 
 /* Copied, because it outlives the step. */
@@ -786,7 +884,7 @@ destroy_step(Drain *drain, int limit)
 
 /* ------------------------------------------------------------------ finishing --- */
 
-void
+bool
 drain_finish_run(const Extension *extension, int64 run_id)
 {
 	LedgerSummary summary;
@@ -794,7 +892,7 @@ drain_finish_run(const Extension *extension, int64 run_id)
 	if (!ledger_finish_run(extension, run_id, &summary))
 	{
 		ledger_correct_run(extension, run_id);
-		return;
+		return false;
 	}
 	notify_run(extension, run_id);
 	outbox_put(extension, run_id);
@@ -807,7 +905,40 @@ drain_finish_run(const Extension *extension, int64 run_id)
 					(long long) summary.errors, (double) summary.bytes / (1024 * 1024),
 					summary.seconds),
 			 errhidestmt(true), errhidecontext(true)));
+	return true;
 }
+
+/* Folders from which the run has taken their last file, if that is wished. */
+static void
+remove_folders(Drain *drain)
+{
+	List	   *folders = ledger_folders(drain->extension, drain->run_id);
+	const FileIdentity none = {0};
+	Batch	   *batch = NULL;
+	ListCell   *lc;
+
+	if (drain->at_commit)
+		batch = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_REMOVE_FOLDERS);
+	foreach(lc, folders)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (batch != NULL)
+			at_commit_add(batch, lfirst(lc), &none);
+		else
+			(void) store_remove_folders(drain->store, lfirst(lc));
+	}
+	if (batch != NULL)
+		at_commit_end(batch);
+	make_durable(drain);
+}
+
+static void
+finish_run(Drain *drain)
+{
+	if (drain_finish_run(drain->extension, drain->run_id) && drain->settings->remove_empty_dirs)
+		remove_folders(drain);
+}
+
 
 /*
  * Rows that came with a restored dump or a copied cluster are not ours to
@@ -821,6 +952,12 @@ check_claim(Drain *drain)
 	Claim	   *claim = claim_check(drain->store, drain->extension, upload_dir);
 	FileResult	written = {FILE_OK, 0, NULL};
 
+	if (claim->brake == NULL && drain->claim != NULL && claim->uuid != NULL &&
+		strcmp(claim->uuid, drain->claim) != 0)
+		return brake_make("claim", ERRCODE_OBJECT_IN_USE,
+						  psprintf("upload directory \"%s\" is not the one that the run was made in", upload_dir),
+						  "It has another claim of this database: the directories were exchanged, or the one of the run was moved.",
+						  "Set audio_cleanup.upload_dir to the directory of the run, and call again.");
 	if (claim->state == CLAIM_UNWRITTEN && drain->at_commit)
 	{
 		/* the twin may be this very transaction's */
@@ -833,6 +970,7 @@ check_claim(Drain *drain)
 		claim = claim_check(drain->store, drain->extension, upload_dir);
 	}
 	drain->taken_over = claim->grace_from;
+	drain->settings->claim = claim->uuid;
 	if (claim->state == CLAIM_OURS)
 		claim_confirm(drain->extension, claim, upload_dir);
 	else if (claim->brake == NULL)
@@ -909,6 +1047,7 @@ drain_open(const Extension *extension, const LedgerWork *work, bool at_commit, B
 
 	drain->extension = extension;
 	drain->run_id = work->run_id;
+	drain->claim = work->claim;
 	drain->settings = settings_of_run(work->upload_dir, work->settings);
 	drain->at_commit = at_commit;
 	drain->pace = pace_begin(drain->settings);
@@ -951,7 +1090,7 @@ do_step(Drain *drain, bool finish)
 		destroy_step(drain, DRAIN_BATCH) > 0 || capture_step(drain, DRAIN_BATCH) > 0)
 		return true;
 	if (finish)
-		drain_finish_run(drain->extension, drain->run_id);
+		finish_run(drain);
 	store_tidy(drain->store, drain->run_id);
 	return false;
 }
@@ -1001,7 +1140,7 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 			n = Max(n, capture_step(drain, limit));
 			/* the rest is for the worker, which can sleep */
 			n = Max(n, destroy_step(drain, Min(limit, pace_portion(&drain->pace))));
-			drain_finish_run(drain->extension, drain->run_id);
+			finish_run(drain);
 			store_tidy(drain->store, drain->run_id);
 		}
 	}

@@ -29,7 +29,13 @@ typedef struct Drain
 								 * touched only when that commits */
 	TimestampTz taken_over;		/* what was condemned before is let live: the
 								 * directory was not ours then; 0: it was */
+	const char *claim;			/* of the run: its directory must have it; or
+								 * NULL */
 	bool		put_off;		/* files wait for a writer to end */
+	struct Batch *healing;		/* at_commit: what this step puts back; NULL:
+								 * nothing yet */
+	char	   *warned_of;		/* folder and reason of the last file that
+								 * failed, in cleared_context's parent */
 	Pace		pace;			/* from now on, or the caller's */
 	int64		restored;		/* file_id up to which files to be put back
 								 * were seen */
@@ -49,6 +55,12 @@ typedef struct Drain
  */
 extern Drain *drain_open(const Extension *extension, const LedgerWork *work, bool at_commit,
 						 Brake **brake);
+
+/*
+ * Is there a file of its size and mtime at this path?  For what is in the
+ * trash no more; the answer will be durable.
+ */
+extern bool drain_is_found_at(Drain *drain, const char *path, const LedgerFile *file);
 
 /* For people: where the run's captured files lie, below the upload directory or not. */
 extern const char *drain_trash_path(const Settings *settings, int64 run_id);
@@ -77,9 +89,10 @@ extern void drain_rest(Drain *drain, TimestampTz began);
 
 /*
  * Mark a run as done, and write its line into the server log, if none of its
- * files is left to be dealt with.  Needs SPI.
+ * files is left to be dealt with.  Returns whether this call did so.  Needs
+ * SPI.
  */
-extern void drain_finish_run(const Extension *extension, int64 run_id);
+extern bool drain_finish_run(const Extension *extension, int64 run_id);
 
 /*
  * Before a run in somebody's transaction: bring forward what earlier,

@@ -242,7 +242,7 @@ add_blocked_by(JsonBuilder *json, const CleanupPlan *plan)
 static void
 add_backup(JsonBuilder *json, const CleanupPlan *plan, const char *path)
 {
-	const Backup *backup = backup_find(plan->extension, plan->settings->upload_dir, path);
+	const Backup *backup = backup_find(plan->extension, plan->settings->claim, path);
 	JsonBuilder object;
 
 	if (backup == NULL)
@@ -295,6 +295,7 @@ look_up_standing(const CleanupPlan *plan, const char *path)
 
 	match_set_grace(match, plan->settings->orphaned_file_retention_hours,
 					plan->settings->failed_session_retention_days);
+	match_set_claim(match, plan->settings->claim);
 	match_add(match, path);
 	match_run(match, plan->extension, NIL, MATCH_PROTECT, 0, false);
 	standing.pending = match_is_pending(match, 0);

@@ -72,6 +72,7 @@
 #ifdef FRONTEND
 #include "common/fe_memutils.h"
 #endif
+#include "common/int.h"
 #include "src/file_copy.h"
 #include "src/file_ops.h"
 #include "src/file_store.h"
@@ -147,16 +148,40 @@ fail_or_no_space(int errnum, const char *action)
 	return result;
 }
 
+/* Into the trash. */
+static FileResult
+fail_to_rename(int errnum)
+{
+	FileResult	result = fail_or_no_space(errnum, "rename file");
+
+	if (errnum == EXDEV)
+		result.outcome = FILE_NO_SPACE;
+	return result;
+}
+
 
 /* ----------
  * Looking
  * ----------
  */
 
+/* A date before 1677 or beyond 2262 is the first or the last that there is. */
 static int64
 nanoseconds(int64 sec, int64 nsec)
 {
-	return sec * INT64CONST(1000000000) + nsec;
+	int64		result;
+
+	if (pg_mul_s64_overflow(sec, INT64CONST(1000000000), &result) ||
+		pg_add_s64_overflow(result, nsec, &result))
+		return sec < 0 ? PG_INT64_MIN : PG_INT64_MAX;
+	return result;
+}
+
+/* The space of a sparse file is not its size; `blocks` have 512 bytes. */
+static int64
+allocated(int64 size, uint64 blocks)
+{
+	return blocks < (uint64) size / 512 + 1 ? (int64) blocks * 512 : size;
 }
 
 /*
@@ -184,6 +209,7 @@ look_plainly(int fd, const char *name, FileLook *look)
 	look->identity.mtime_ns = nanoseconds(st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 	look->identity.ctime_ns = nanoseconds(st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
 	look->identity.nlink = st.st_nlink;
+	look->identity.space = allocated(st.st_size, st.st_blocks);
 	return 0;
 }
 
@@ -211,6 +237,7 @@ translate_statx(const struct statx *stx, FileLook *look)
 		look->identity.btime_ns = nanoseconds(stx->stx_btime.tv_sec,
 											  stx->stx_btime.tv_nsec);
 	look->identity.nlink = stx->stx_nlink;
+	look->identity.space = allocated(stx->stx_size, stx->stx_blocks);
 }
 
 int
@@ -299,13 +326,39 @@ identify(const HeldDir *dir, const char *name, FileIdentity *identity)
 }
 
 /* Why that will do for a copy is told at store_set_backup_dir(). */
-static bool
-is_copy_of(const FileIdentity *found, const FileIdentity *expected)
+bool
+store_same_copy(const FileIdentity *found, const FileIdentity *expected)
 {
-	return found->size == expected->size && found->mtime_ns == expected->mtime_ns;
+	const int64 second = INT64CONST(1000000000);
+
+	if (found->size != expected->size)
+		return false;
+	return found->mtime_ns == expected->mtime_ns ||
+		(found->mtime_ns % second == 0 &&
+		 found->mtime_ns / second == expected->mtime_ns / second);
 }
 
-/* The same, and FILE_REPLACED if it is not `expected`. */
+int64
+store_space_of(const FileIdentity *identity)
+{
+	return identity->nlink > 1 ? 0 : identity->space;
+}
+
+/*
+ * Is the file that was found in the directory the one that we look for?  What
+ * we look for by its ctime has not been captured; and outside of the trash
+ * anybody can make a file of that size and time.
+ */
+static bool
+is_expected(const HeldDir *dir, const FileIdentity *found, const FileIdentity *expected,
+			bool with_ctime)
+{
+	if (dir->copies || (dir->ours && expected->captured && !with_ctime))
+		return store_same_copy(found, expected);
+	return store_same_file(found, expected, with_ctime);
+}
+
+/* identify(), and FILE_REPLACED if it is not `expected`. */
 static FileResult
 recognize(const HeldDir *dir, const char *name, const FileIdentity *expected,
 		  bool with_ctime, FileIdentity *found)
@@ -314,10 +367,7 @@ recognize(const HeldDir *dir, const char *name, const FileIdentity *expected,
 
 	if (result.outcome != FILE_OK)
 		return result;
-	if (dir->copies ? is_copy_of(found, expected) :
-		store_same_file(found, expected, with_ctime))
-		return result;
-	return come_to(FILE_REPLACED);
+	return is_expected(dir, found, expected, with_ctime) ? result : come_to(FILE_REPLACED);
 }
 
 
@@ -352,8 +402,9 @@ is_private(const char *path)
 {
 	size_t		len = measure_component(path);
 
+	/* some file systems do not tell upper from lower case */
 	return len == strlen(STORE_PRIVATE_DIR) &&
-		strncmp(path, STORE_PRIVATE_DIR, len) == 0;
+		pg_strncasecmp(path, STORE_PRIVATE_DIR, len) == 0;
 }
 
 /* Returns 0 or an errno. */
@@ -628,7 +679,7 @@ hold(FileStore *store, HeldDir *held, HeldDir *from, const char *path,
 	if (held->fd < 0)
 		return NULL;
 	held->chain_synced = (flags & DIR_SYNC) != 0;
-	held->mode_noted = false;
+	held->mode_noted = held->access_known = false;
 	held->copies = from->copies;
 	held->volume = from->volume;
 	strlcpy(held->path, path, sizeof(held->path));
@@ -686,7 +737,11 @@ hold_trash(FileStore *store, Trash *trash, int64 run_id,
 	if (held != NULL)
 		held = hold(store, &trash->dir, held, where->dir, flags, &action);
 	if (held != NULL)
+	{
+		held->ours = true;
+		held->copies = trash->copies || trash->base->copies;
 		return held;
+	}
 	if (errno == ENOENT && !(flags & DIR_MAKE))
 		*result = come_to(FILE_VANISHED);
 	else
@@ -833,6 +888,8 @@ make_spare_name(const char *name, int64 run_id, int attempt, char *spare)
 	strlcat(spare, suffix, NAME_MAX + 1);
 }
 
+static FileResult copy_stranger_back(FileStore *store, const FilePath *where, HeldDir *trash);
+
 /*
  * What was captured is somebody else's file: back with it, under another name
  * if its own was taken meanwhile, for it may be wanted and must not end in
@@ -868,7 +925,7 @@ return_stranger(FileStore *store, int64 run_id, const FilePath *where,
 		else
 			break;
 	}
-	return result;
+	return result.errnum == EXDEV ? copy_stranger_back(store, where, trash) : result;
 }
 
 
@@ -892,7 +949,7 @@ destroy(FileStore *store, HeldDir *dir, const char *name,
 	if (unlinkat(dir->fd, name, 0) != 0)
 		return errno == ENOENT ? come_to(FILE_VANISHED) :
 			fail(errno, "remove file");
-	*freed = found.nlink == 1 ? found.size : 0;
+	*freed = store_space_of(&found);
 	return come_to(FILE_OK);
 }
 
@@ -920,7 +977,7 @@ try_capture(FileStore *store, Trash *into, int64 run_id, const FilePath *where,
 		return result;
 	note_mode(source, *trash, where);
 	if (rename_into_trash(source->fd, where->name, (*trash)->fd, where->name) != 0)
-		return fail_or_no_space(errno, "rename file");
+		return fail_to_rename(errno);
 	mark_dirty(store, source);
 	mark_dirty(store, *trash);
 	return come_to(FILE_OK);
@@ -1008,8 +1065,7 @@ open_to_copy(const HeldDir *dir, const char *name,
 		result = fail(errno, "stat file");
 	else if (!S_ISREG(file->look.mode))
 		result = come_to(FILE_NOT_REGULAR);
-	else if (dir->copies ? !is_copy_of(&file->look.identity, expected) :
-			 !store_same_file(&file->look.identity, expected, true))
+	else if (!is_expected(dir, &file->look.identity, expected, true))
 		result = come_to(FILE_REPLACED);
 	if (result.outcome != FILE_OK)
 		close(file->fd);
@@ -1043,6 +1099,18 @@ create_copy(int workshop)
 	return fd;
 }
 
+/* Copy an open file into the empty file `copy`.  FILE_REPLACED: it changed meanwhile. */
+static FileResult
+fill_copy(FileStore *store, const OpenFile *original, int copy)
+{
+	const char *action;
+	int			errnum = file_copy_make(original->fd, &original->look, copy, store->stop, &action);
+
+	if (errnum != EINTR && !is_untouched(original))
+		return come_to(FILE_REPLACED);
+	return errnum != 0 ? fail_or_no_space(errnum, action) : come_to(FILE_OK);
+}
+
 /*
  * Copy a file into the workshop.  FILE_OK: the copy is complete, and open as
  * *copy.  Else nothing of it is left; FILE_REPLACED: the original changed.
@@ -1050,18 +1118,12 @@ create_copy(int workshop)
 static FileResult
 make_copy(FileStore *store, const OpenFile *original, int workshop, int *copy)
 {
-	const char *action;
-	FileResult	result = {FILE_OK, 0, NULL};
-	int			errnum;
+	FileResult	result;
 
 	*copy = create_copy(workshop);
 	if (*copy < 0)
 		return fail_or_no_space(errno, "create copy of file");
-	errnum = file_copy_make(original->fd, &original->look, *copy, store->stop, &action);
-	if (errnum != 0)
-		result = fail_or_no_space(errnum, action);
-	if (errnum != EINTR && !is_untouched(original))
-		result = come_to(FILE_REPLACED);
+	result = fill_copy(store, original, *copy);
 	if (result.outcome != FILE_OK)
 	{
 		(void) unlinkat(workshop, COPY_NAME, 0);
@@ -1136,7 +1198,6 @@ copy_into_trash(FileStore *store, HeldDir *trash, const char *name,
 	bool		good = false;
 	const char *action;
 	FileResult	result = {FILE_OK, 0, NULL};
-	bool		ignored;
 	int			workshop;
 	int			copy;
 	int			rc;
@@ -1147,8 +1208,7 @@ copy_into_trash(FileStore *store, HeldDir *trash, const char *name,
 	if (result.outcome != FILE_OK || good)
 		return result;
 
-	workshop = step_down(store, &store->backup_volume, store->backup.fd,
-						 store->trash.path, DIR_TRUST, &ignored, &action);
+	workshop = descend(store, store->trash.base, store->trash.path, DIR_TRUST, &action);
 	if (workshop < 0)
 		return fail(errno, action);
 	result = make_copy(store, original, workshop, &copy);
@@ -1181,12 +1241,14 @@ static FileResult
 remove_original(FileStore *store, int64 run_id, const FilePath *where,
 				const FileIdentity *expected)
 {
-	FileResult	result;
+	FileResult	result = {FILE_NO_SPACE, EXDEV, NULL};
 	HeldDir    *passage = NULL;
 	HeldDir    *source;
 	int64		freed;
 
-	result = capture(store, &store->passage, run_id, where, expected, &passage);
+	/* a file that cannot be renamed into the trash cannot pass through it */
+	if (!store_is_quick(store))
+		result = capture(store, &store->passage, run_id, where, expected, &passage);
 	if (result.outcome == FILE_OK && unlinkat(passage->fd, where->name, 0) != 0)
 	{
 		result = fail(errno, "remove file");
@@ -1259,7 +1321,7 @@ try_copy_out(FileStore *store, int64 run_id, const FilePath *where,
 	if (trash == NULL || result.outcome != FILE_OK)
 		return result;
 	mark_dirty(store, trash);
-	errnum = sync_now(store, trash, &store->trash.run, &store->backup);
+	errnum = sync_now(store, trash, &store->trash.run, store->trash.base);
 	return errnum == 0 ? result : fail(errnum, "fsync directory");
 }
 
@@ -1291,15 +1353,35 @@ FileResult
 store_capture(FileStore *store, int64 run_id, const char *path,
 			  const FileIdentity *expected)
 {
+	FileIdentity exactly = *expected;
 	FilePath	where;
 	HeldDir    *trash = NULL;
 	int			errnum = split_path(path, &where);
 
 	if (errnum != 0)
 		return fail(errnum, "accept path");
+	exactly.captured = false;
 	if (!store_is_quick(store))
-		return capture_by_copy(store, run_id, &where, expected);
-	return capture(store, &store->trash, run_id, &where, expected, &trash);
+		return capture_by_copy(store, run_id, &where, &exactly);
+	return capture(store, &store->trash, run_id, &where, &exactly, &trash);
+}
+
+FileResult
+store_capture_by_copy(FileStore *store, int64 run_id, const char *path,
+					  const FileIdentity *expected)
+{
+	FileIdentity exactly = *expected;
+	FilePath	where;
+	FileResult	result;
+	int			errnum = split_path(path, &where);
+
+	if (errnum != 0)
+		return fail(errnum, "accept path");
+	exactly.captured = false;
+	store->trash.copies = true;
+	result = capture_by_copy(store, run_id, &where, &exactly);
+	store->trash.copies = false;
+	return result;
 }
 
 
@@ -1314,18 +1396,21 @@ store_capture(FileStore *store, int64 run_id, const char *path,
  */
 static FileResult
 settle_occupied(FileStore *store, const FilePath *where, HeldDir *trash,
-				HeldDir *source, const FilePath *target, const FileIdentity *expected)
+				HeldDir *source, const FilePath *target, const FileIdentity *captured)
 {
 	FileIdentity found;
 	FileResult	result;
 
-	result = recognize(source, target->name, expected, false, &found);
-	if (result.outcome != FILE_OK)
+	result = identify(source, target->name, &found);
+	if (result.outcome != FILE_OK || !store_same_file(&found, captured, false))
 		return come_to(FILE_OCCUPIED);
 	if (unlinkat(trash->fd, where->name, 0) != 0)
 		return fail(errno, "remove file");
 	return come_to(FILE_OK);
 }
+
+static FileResult copy_back_from(FileStore *store, HeldDir *trash, const FilePath *where,
+								 const FilePath *target, const FileIdentity *expected);
 
 static FileResult
 try_put_back(FileStore *store, Trash *from, int64 run_id, const FilePath *where,
@@ -1350,9 +1435,11 @@ try_put_back(FileStore *store, Trash *from, int64 run_id, const FilePath *where,
 	if (rename_out_of_trash(trash->fd, where->name,
 							source->fd, target->name) != 0)
 	{
+		if (errno == EXDEV && store->durable)
+			return copy_back_from(store, trash, where, target, &found);
 		if (errno != EEXIST)
 			return fail(errno, "rename file");
-		result = settle_occupied(store, where, trash, source, target, expected);
+		result = settle_occupied(store, where, trash, source, target, &found);
 	}
 	mark_dirty(store, source);
 	mark_dirty(store, trash);
@@ -1376,7 +1463,7 @@ compare_occupant(FileStore *store, const HeldDir *source, const char *name,
 
 	if (result.outcome == FILE_FAILED)
 		return result;
-	if (result.outcome != FILE_OK || !is_copy_of(&found, expected))
+	if (result.outcome != FILE_OK || !store_same_copy(&found, expected))
 		return come_to(FILE_OCCUPIED);
 	result = open_to_copy(source, name, &found, &occupant);
 	if (result.outcome != FILE_OK)
@@ -1386,6 +1473,29 @@ compare_occupant(FileStore *store, const HeldDir *source, const char *name,
 	if (errnum != 0)
 		return fail(errnum, "verify copy of file");
 	return come_to(same ? FILE_OK : FILE_OCCUPIED);
+}
+
+/*
+ * Have a copy of the copy at the file's own place, where a folder takes no
+ * file from another one: it is made there, and without a name until it is
+ * complete.
+ */
+static FileResult
+copy_within_folder(FileStore *store, HeldDir *source, const char *name, const OpenFile *copy)
+{
+	char		path[32];
+	FileResult	result;
+	int			back = openat(source->fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, S_IRUSR | S_IWUSR);
+
+	if (back < 0)
+		return fail(errno, "create copy of file");
+	result = fill_copy(store, copy, back);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", back);
+	if (result.outcome == FILE_OK &&
+		linkat(AT_FDCWD, path, source->fd, name, AT_SYMLINK_FOLLOW) != 0)
+		result = fail(errno, "name copy of file");
+	close(back);
+	return result;
 }
 
 /* Have a copy of the copy at the file's own place. */
@@ -1411,6 +1521,8 @@ copy_into_place(FileStore *store, HeldDir *source, const char *name,
 		close(back);
 	}
 	close(workshop);
+	if (result.errnum == EXDEV)
+		result = copy_within_folder(store, source, name, copy);
 	/* put back knows no other failure */
 	if (result.outcome == FILE_NO_SPACE)
 		result.outcome = FILE_FAILED;
@@ -1437,17 +1549,15 @@ copy_back(FileStore *store, HeldDir *source, const FilePath *target,
 	return errnum == 0 ? result : fail(errnum, "fsync directory");
 }
 
+/* Put a file of this folder of the trash back by a copy. */
 static FileResult
-try_copy_back(FileStore *store, int64 run_id, const FilePath *where,
-			  const FilePath *target, const FileIdentity *expected)
+copy_back_from(FileStore *store, HeldDir *trash, const FilePath *where,
+			   const FilePath *target, const FileIdentity *expected)
 {
 	OpenFile	copy;
 	FileResult	result;
 	HeldDir    *source;
-	HeldDir    *trash = hold_trash(store, &store->trash, run_id, where, 0, &result);
 
-	if (trash == NULL)
-		return result;
 	result = open_to_copy(trash, where->name, expected, &copy);
 	if (result.outcome == FILE_NOT_REGULAR)
 		return come_to(FILE_REPLACED);
@@ -1463,6 +1573,32 @@ try_copy_back(FileStore *store, int64 run_id, const FilePath *where,
 		return fail(errno, "remove file");
 	mark_dirty(store, trash);
 	return result;
+}
+
+static FileResult
+try_copy_back(FileStore *store, int64 run_id, const FilePath *where,
+			  const FilePath *target, const FileIdentity *expected)
+{
+	FileResult	result;
+	HeldDir    *trash = hold_trash(store, &store->trash, run_id, where, 0, &result);
+
+	return trash == NULL ? result : copy_back_from(store, trash, where, target, expected);
+}
+
+/* What a rename cannot put back; under its own name only. */
+static FileResult
+copy_stranger_back(FileStore *store, const FilePath *where, HeldDir *trash)
+{
+	FileIdentity found;
+	FileResult	result = {FILE_FAILED, EXDEV, "put back file"};
+
+	if (store->durable)
+		result = identify(trash, where->name, &found);
+	if (result.outcome == FILE_OK)
+		result = copy_back_from(store, trash, where, where, &found);
+	if (result.outcome == FILE_OK)
+		return come_to(FILE_REPLACED);
+	return result.outcome == FILE_FAILED ? result : fail(EXDEV, "put back file");
 }
 
 /*
@@ -1569,9 +1705,10 @@ search_source(FileStore *store, const FilePath *where,
  * Another file is in the trash and none at its place: a capture died between
  * the rename and the verification.  Finish its work, for the file is wanted.
  * A directory, though, is probably ours, made for what was captured below it.
+ * FILE_OCCUPIED: all of that is still to be done.
  */
 static FileResult
-rescue_stranger(FileStore *store, Trash *from, int64 run_id, const FilePath *where)
+rescue_stranger(FileStore *store, Trash *from, int64 run_id, const FilePath *where, bool mend)
 {
 	FileLook	look;
 	FileResult	result;
@@ -1583,7 +1720,7 @@ rescue_stranger(FileStore *store, Trash *from, int64 run_id, const FilePath *whe
 		return fail(errno, "stat file");
 	if (S_ISDIR(look.mode))
 		return come_to(FILE_VANISHED);
-	return return_stranger(store, run_id, where, trash);
+	return mend ? return_stranger(store, run_id, where, trash) : come_to(FILE_OCCUPIED);
 }
 
 /* What is not in the trash is here, or is not. */
@@ -1599,6 +1736,8 @@ tell_place(FileOutcome source)
 		case FILE_REPLACED:
 		case FILE_NOT_REGULAR:
 			return PLACE_OTHER;
+		case FILE_OCCUPIED:
+			return PLACE_UNFINISHED;
 		default:
 			return PLACE_UNKNOWN;
 	}
@@ -1607,7 +1746,7 @@ tell_place(FileOutcome source)
 /* For a trash on the same file system: the file is in one place only. */
 static FilePlace
 locate(FileStore *store, Trash *in, int64 run_id, const FilePath *where,
-	   const FileIdentity *expected, int *errnum)
+	   const FileIdentity *expected, bool mend, int *errnum)
 {
 	FileResult	trash;
 	FileResult	source;
@@ -1621,7 +1760,7 @@ locate(FileStore *store, Trash *in, int64 run_id, const FilePath *where,
 
 	source = search_source(store, where, expected);
 	if (trash.outcome != FILE_VANISHED && source.outcome == FILE_VANISHED)
-		source = rescue_stranger(store, in, run_id, where);
+		source = rescue_stranger(store, in, run_id, where, mend);
 	*errnum = source.errnum;
 	return tell_place(source.outcome);
 }
@@ -1655,7 +1794,7 @@ leave_passage(FileStore *store, int64 run_id, const FilePath *where,
  */
 static FilePlace
 locate_copied(FileStore *store, int64 run_id, const FilePath *where,
-			  const FileIdentity *expected, int *errnum)
+			  const FileIdentity *expected, bool mend, int *errnum)
 {
 	FileResult	copy = search_trash(store, &store->trash, run_id, where, expected);
 	bool		copied = copy.outcome == FILE_OK;
@@ -1664,7 +1803,9 @@ locate_copied(FileStore *store, int64 run_id, const FilePath *where,
 	*errnum = copy.errnum;
 	if (copy.errnum != 0)
 		return PLACE_UNKNOWN;
-	original = locate(store, &store->passage, run_id, where, expected, errnum);
+	original = locate(store, &store->passage, run_id, where, expected, mend, errnum);
+	if (original == PLACE_TRASH && !mend)
+		return PLACE_UNFINISHED;
 	if (original == PLACE_TRASH)
 		return leave_passage(store, run_id, where, expected, copied, errnum);
 	if (copied && (original == PLACE_NOWHERE || original == PLACE_OTHER))
@@ -1674,7 +1815,7 @@ locate_copied(FileStore *store, int64 run_id, const FilePath *where,
 
 FilePlace
 store_locate(FileStore *store, int64 run_id, const char *path,
-			 const FileIdentity *expected, int *errnum)
+			 const FileIdentity *expected, bool mend, int *errnum)
 {
 	FilePath	where;
 
@@ -1682,8 +1823,8 @@ store_locate(FileStore *store, int64 run_id, const char *path,
 	if (*errnum != 0)
 		return PLACE_UNKNOWN;
 	if (!store_is_quick(store))
-		return locate_copied(store, run_id, &where, expected, errnum);
-	return locate(store, &store->trash, run_id, &where, expected, errnum);
+		return locate_copied(store, run_id, &where, expected, mend, errnum);
+	return locate(store, &store->trash, run_id, &where, expected, mend, errnum);
 }
 
 
@@ -1908,6 +2049,57 @@ prune(const FileStore *store, const StoreVolume *volume, int parent,
 	ReleaseExternalFD();
 }
 
+/* Remove an empty folder; one that holds something, or is no ordinary one, stays. */
+static bool
+remove_folder(FileStore *store, const char *path)
+{
+	FilePath	where;
+	FileLook	look;
+	FileResult	ignored;
+	HeldDir    *parent;
+
+	if (split_path(path, &where) != 0 || where.name[0] == '.')
+		return false;
+	parent = hold_source(store, &where, 0, &ignored);
+	if (parent == NULL || store_look(parent->fd, where.name, &look) != 0 ||
+		!S_ISDIR(look.mode) || !store_same_volume(&look.volume, &store->volume) ||
+		unlinkat(parent->fd, where.name, AT_REMOVEDIR) != 0)
+		return false;
+	mark_dirty(store, parent);
+	return true;
+}
+
+int
+store_remove_folders(FileStore *store, const char *path)
+{
+	char		folder[STORE_PATH_MAX];
+	char	   *slash;
+	int			n = 0;
+
+	if (strlen(path) >= sizeof(folder))
+		return 0;
+	strlcpy(folder, path, sizeof(folder));
+	while (remove_folder(store, folder))
+	{
+		n++;
+		slash = strrchr(folder, '/');
+		if (slash == NULL)
+			break;
+		*slash = '\0';
+	}
+	return n;
+}
+
+/* What a copy that was killed has left. */
+static void
+remove_unfinished(int workshop)
+{
+	FileLook	look;
+
+	if (store_look(workshop, COPY_NAME, &look) == 0)
+		(void) unlinkat(workshop, COPY_NAME, 0);
+}
+
 /* In the directory `parent`: the run, and the trash `name` itself. */
 static void
 tidy_trash(const FileStore *store, const StoreVolume *volume, int parent,
@@ -1923,8 +2115,7 @@ tidy_trash(const FileStore *store, const StoreVolume *volume, int parent,
 		return;
 	snprintf(run, sizeof(run), INT64_FORMAT, run_id);
 	prune(store, volume, trash, run, 0);
-	if (parent == store->backup.fd)
-		(void) unlinkat(trash, COPY_NAME, 0);
+	remove_unfinished(trash);
 	close(trash);
 	(void) unlinkat(parent, name, AT_REMOVEDIR);
 }
@@ -1943,8 +2134,7 @@ store_tidy(FileStore *store, int64 run_id)
 	if (private < 0)
 		return;
 	tidy_trash(store, &store->volume, private, STORE_TRASH_DIR, run_id);
-	if (!store_is_quick(store))
-		(void) unlinkat(private, COPY_NAME, 0);
+	remove_unfinished(private);
 	close(private);
 
 	/* stays while there is a claim in it */
@@ -2149,6 +2339,27 @@ store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 	*free_bytes = (int64) space.f_bavail * (int64) space.f_frsize;
 	*size_bytes = (int64) space.f_blocks * (int64) space.f_frsize;
 	return 0;
+}
+
+int
+store_check_folder(FileStore *store, const char *path)
+{
+	FilePath	where;
+	FileResult	result;
+	HeldDir    *folder;
+	int			errnum = split_path(path, &where);
+
+	if (errnum != 0)
+		return errnum;
+	folder = hold_source(store, &where, 0, &result);
+	if (folder == NULL)
+		return result.errnum;
+	if (!folder->access_known)
+	{
+		folder->access_known = true;
+		folder->access_errno = faccessat(folder->fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
+	}
+	return folder->access_errno;
 }
 
 static FileResult

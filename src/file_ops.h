@@ -48,7 +48,7 @@ typedef struct FileStore FileStore;
 
 /*
  * What makes a file this very file.  Times are nanoseconds since the Unix
- * epoch.  A rename changes ctime, so it takes part in the comparison only
+ * epoch, PG_INT64_MIN or PG_INT64_MAX for what lies beyond.  A rename changes ctime, so it takes part in the comparison only
  * before a file is captured.
  */
 typedef struct FileIdentity
@@ -61,6 +61,13 @@ typedef struct FileIdentity
 								 * compared only if both are known */
 	uint32		nlink;			/* not part of the identity; more than one
 								 * frees nothing */
+	int64		space;			/* nor is this: bytes that removing its last
+								 * name gives back, at most its size */
+	bool		captured;		/* it is known to have been captured and
+								 * verified: size and mtime tell it then, for
+								 * a trash that was copied, with its disk or
+								 * by cp -a, has other inodes; never so for a
+								 * capture */
 } FileIdentity;
 
 typedef enum FileOutcome
@@ -73,7 +80,11 @@ typedef enum FileOutcome
 								 * was left, or put back, where it was */
 	FILE_OCCUPIED,				/* put back: its name, or that of a directory
 								 * on the way to it, is taken again */
-	FILE_NO_SPACE,				/* capture: ENOSPC or EDQUOT, nothing changed */
+	FILE_NO_SPACE,				/* capture: the trash cannot take it: ENOSPC
+								 * or EDQUOT; or EXDEV, where a file system
+								 * does not rename from one folder into
+								 * another, as between project quotas; nothing
+								 * changed */
 	FILE_FAILED					/* anything else: see errnum; nothing changed
 								 * unless said otherwise */
 } FileOutcome;
@@ -95,6 +106,8 @@ typedef enum FilePlace
 	PLACE_TRASH,				/* in the run's trash, identity matches */
 	PLACE_OTHER,				/* at its place is another file, and the trash
 								 * does not have it */
+	PLACE_UNFINISHED,			/* a capture was killed half-way: somebody is
+								 * to store_locate() with `mend` */
 	PLACE_UNKNOWN				/* could not be told: see errnum */
 } FilePlace;
 
@@ -208,14 +221,29 @@ extern FileResult store_capture(FileStore *store, int64 run_id, const char *path
 								const FileIdentity *expected);
 
 /*
+ * store_capture() by a copy, which is durable and compared before the original
+ * is unlinked in its place: for a file that cannot be renamed into the trash
+ * (FILE_NO_SPACE with EXDEV).  Not for a store that is not durable.
+ */
+extern FileResult store_capture_by_copy(FileStore *store, int64 run_id, const char *path,
+										const FileIdentity *expected);
+
+/*
+ * May names be removed from the folder of this file?  0, or an errno (EACCES,
+ * EROFS, ...).  Changes nothing.
+ */
+extern int	store_check_folder(FileStore *store, const char *path);
+
+/*
  * Where is this file now?  Commit-safe.  *errnum is set for PLACE_UNKNOWN,
  * else 0.  If the trash has another file under its name, and its own place is
- * empty, then a capture was killed before it could verify: that file is put
- * back, and the answer is PLACE_OTHER.  With a copy in the trash and the
+ * empty, then a capture was killed before it could verify: with `mend` that
+ * file is put back, and the answer is PLACE_OTHER; else nothing is done, and
+ * the answer is PLACE_UNFINISHED.  With a copy in the trash and the
  * original in its place, the answer is PLACE_UPLOAD: it is not captured yet.
  */
 extern FilePlace store_locate(FileStore *store, int64 run_id, const char *path,
-							  const FileIdentity *expected, int *errnum);
+							  const FileIdentity *expected, bool mend, int *errnum);
 
 /*
  * Put a captured file back to its own place; never overwrites.  Missing
@@ -251,8 +279,24 @@ extern FileResult store_identify_captured(FileStore *store, int64 run_id, const 
 										  FileIdentity *identity);
 
 /*
+ * Are these the same size and mtime?  A file system or an archive that knows
+ * whole seconds only may have cut the latter.
+ */
+extern bool store_same_copy(const FileIdentity *found, const FileIdentity *expected);
+
+/* The bytes that destroying this file gives back: 0 while another link stands. */
+extern int64 store_space_of(const FileIdentity *identity);
+
+/*
+ * Remove the folder `path`, below the upload directory, if it is empty, and
+ * then those above it that are.  Mount points, subvolumes and what is no
+ * folder stay.  Returns how many went.  Commit-safe.
+ */
+extern int	store_remove_folders(FileStore *store, const char *path);
+
+/*
  * Unlink a captured file for good.  *freed becomes the bytes given back to
- * the file system: its size, or 0 while another hard link stands.
+ * the file system: see store_space_of().
  * FILE_OK, FILE_VANISHED, FILE_REPLACED, FILE_FAILED.
  */
 extern FileResult store_destroy(FileStore *store, int64 run_id, const char *path,

@@ -63,6 +63,9 @@ typedef struct HeldDir
 	bool		chain_synced;	/* none is owed for the way to it */
 	bool		mode_noted;		/* of its counterpart, see note_mode() */
 	bool		copies;			/* what is in it are copies: see is_expected() */
+	bool		ours;			/* it is in a trash: see is_expected() */
+	bool		access_known;	/* see store_check_folder() */
+	int			access_errno;
 	const StoreVolume *volume;	/* where it is; all below it must be there */
 	char		path[STORE_PATH_MAX];	/* relative to what it was opened from */
 } HeldDir;
@@ -72,6 +75,7 @@ typedef struct Trash
 {
 	HeldDir    *base;			/* what `path` is relative to */
 	char		path[NAME_MAX + 1]; /* of the folder */
+	bool		copies;			/* for now, what is in it are copies */
 	HeldDir		run;			/* the trash of one run */
 	HeldDir		dir;			/* a directory below run */
 } Trash;

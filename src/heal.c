@@ -7,9 +7,10 @@
  * marked there, and the drain does the rest, as for a restore.  A stray has
  * none: after a point-in-time recovery, or a failover that lost the last
  * transactions, the trash holds files of runs that never were.  Whether they
- * are wanted is not known, so they go back, and get rows now.  That is file
- * work before a commit, the only one there is; if it is rolled back, files are
- * where they were before the run that nobody knows.
+ * are wanted is not known, so they get rows now, and go back with the commit,
+ * as backups do.  Two things do not wait for it, and are not undone: a folder
+ * of the trash gets the number of a run of ours; and what has a name that no
+ * row can hold is put back at once.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,6 +21,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "src/at_commit.h"
 #include "src/backup.h"
 #include "src/claim.h"
 #include "src/drain.h"
@@ -127,7 +129,8 @@ match_backups(const Extension *extension, const Settings *settings, FileStore *s
 	Backups		backups = {match_begin(&settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
 	int64		marked;
 
-	backup_scan(extension, settings->upload_dir, add_backup, &backups);
+	match_set_claim(backups.match, settings->claim);
+	backup_scan(extension, settings->claim, add_backup, &backups);
 	match_run(backups.match, extension, sources, MATCH_JUDGE, plan_failed_before(settings), true);
 	marked = mark_needed(extension, store, &backups);
 	match_end(backups.match);
@@ -163,7 +166,7 @@ try_healing_backups(const Extension *extension, const Settings *settings, FileSt
 	Healing		healing = {extension, settings, store, 0};
 	ErrorData  *error;
 
-	if (!backup_exist(extension, settings->upload_dir))
+	if (!backup_exist(extension, settings->claim))
 		return 0;
 	error = sql_try(heal_backups, &healing);
 	if (error != NULL)
@@ -173,7 +176,8 @@ try_healing_backups(const Extension *extension, const Settings *settings, FileSt
 						error->message)));
 	else if (healing.healed > 0)
 		ereport(WARNING,
-				(errmsg_plural("audio_cleanup puts %lld backed-up file back, because it is needed again",
+				(errcode(ERRCODE_WARNING),
+				 errmsg_plural("audio_cleanup puts %lld backed-up file back, because it is needed again",
 							   "audio_cleanup puts %lld backed-up files back, because they are needed again",
 							   (unsigned long) healing.healed, (long long) healing.healed),
 				 errhint("See cleanup_files, states restoring and restored.")));
@@ -189,49 +193,71 @@ typedef struct Strays
 	const Settings *settings;	/* of the place that is looked through */
 	FileStore  *store;
 	Jsonb	   *recorded;		/* the same as a run records them */
+	Batch	   *batch;			/* what is put back by the commit itself */
+	int			in_batch;
 	int64		put_back;
 } Strays;
 
-/* `name` is what the database can write of the path. */
 static void
-record_stray(Strays *strays, int64 run_id, const char *path, const char *name,
-			 const FileIdentity *identity, FileResult result)
+record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity *identity)
 {
+	FileIdentity captured = *identity;
+
+	/*
+	 * no row of ours tells that it was verified; but it is the one we saw
+	 * there
+	 */
+	captured.captured = true;
+	strays->put_back++;
+	backup_record_file(strays->extension, run_id, path, identity, "restoring",
+					   psprintf("it was in the trash of run %lld, which this database does not know",
+								(long long) run_id));
+	if (store_is_quick(strays->store) && strays->in_batch++ < AT_COMMIT_FILES)
+		at_commit_add_as(strays->batch, path, path, &captured);
+}
+
+/* A name that the database cannot write: the row is for people. */
+static void
+put_unreadable_back(Strays *strays, int64 run_id, const char *path, const FileIdentity *identity)
+{
+	FileResult	result = store_put_back(strays->store, run_id, path, identity);
+	const char *name = plan_escape_name(path);
+
 	if (result.outcome == FILE_OK)
 	{
 		strays->put_back++;
 		backup_record_file(strays->extension, run_id, name, identity, "restored",
 						   "it was in the trash of a run that this database does not know");
 		ereport(WARNING,
-				(errmsg("audio_cleanup put file \"%s\" back: it was in the trash of run %lld, which this database does not know",
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup put file \"%s\" back: it was in the trash of run %lld, which this database does not know",
 						name, (long long) run_id)));
+		return;
 	}
-	else
-	{
-		/* what cannot be named cannot be asked for: the row is for people */
-		backup_record_file(strays->extension, run_id, name, identity,
-						   name == path ? "trashed" : "failed",
-						   result.outcome == FILE_OCCUPIED ? "its name is taken" : strerror(result.errnum));
-		ereport(WARNING,
-				(errmsg("audio_cleanup could not put file \"%s\" back: it lies in %s, of a run that this database does not know",
-						name, drain_trash_path(strays->settings, run_id)),
-				 name == path ? errhint("cleanup_restore(file, restore_as) puts it back under another name.") :
-				 errhint("Its name is not valid in the encoding of this database: move it by hand.")));
-	}
+	backup_record_file(strays->extension, run_id, name, identity, "failed",
+					   result.outcome == FILE_OCCUPIED ? "its name is taken" : strerror(result.errnum));
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("audio_cleanup could not put file \"%s\" back: it lies in %s, of a run that this database does not know",
+					name, drain_trash_path(strays->settings, run_id)),
+			 errhint("Its name is not valid in the encoding of this database: move it by hand.")));
 }
 
 static void
 put_stray_back(Strays *strays, int64 run_id, const char *path, bool each_file)
 {
-	const char *name = plan_is_readable_name(strays->settings, path) ? path : plan_escape_name(path);
+	bool		readable = plan_is_readable_name(strays->settings, path);
 	FileIdentity identity;
 
 	if (store_identify_captured(strays->store, run_id, path, &identity).outcome != FILE_OK)
 		return;
-	if (each_file && backup_is_recorded(strays->extension, run_id, name, &identity))
+	if (each_file && backup_is_recorded(strays->extension, run_id,
+										readable ? path : plan_escape_name(path), &identity))
 		return;
-	record_stray(strays, run_id, path, name, &identity,
-				 store_put_back(strays->store, run_id, path, &identity));
+	if (readable)
+		record_stray(strays, run_id, path, &identity);
+	else
+		put_unreadable_back(strays, run_id, path, &identity);
 }
 
 static void
@@ -257,6 +283,7 @@ empty_run(Strays *strays, int64 run_id, bool each_file)
 {
 	TreeWalk   *walk = walk_begin_trash(strays->store, run_id);
 
+	strays->batch = at_commit_begin(strays->settings, run_id, AT_COMMIT_PUT_BACK);
 	PG_TRY();
 	{
 		walk_strays(strays, walk, run_id, each_file);
@@ -266,15 +293,17 @@ empty_run(Strays *strays, int64 run_id, bool each_file)
 		walk_end(walk);
 	}
 	PG_END_TRY();
+	at_commit_end(strays->batch);
 	store_tidy(strays->store, run_id);
 }
 
 static void
 empty_unknown_run(Strays *strays, int64 run_id)
 {
-	backup_record_run(strays->extension, run_id, strays->settings->upload_dir, strays->recorded);
+	backup_record_run(strays->extension, run_id, strays->settings, strays->recorded);
 	if (strays->settings->backup_owner != NULL)
-		ledger_set_backup_owner(strays->extension, run_id, strays->settings->backup_owner);
+		ledger_set_claim(strays->extension, run_id, strays->settings->claim,
+						 strays->settings->backup_owner);
 	empty_run(strays, run_id, false);
 }
 
@@ -292,7 +321,8 @@ renumber_run(Strays *strays, int64 run_id)
 		empty_unknown_run(strays, as);
 	else
 		ereport(WARNING,
-				(errmsg("audio_cleanup leaves files in %s, of a run that this database does not know: %s",
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup leaves files in %s, of a run that this database does not know: %s",
 						drain_trash_path(strays->settings, run_id), strerror(errnum))));
 }
 
@@ -324,7 +354,7 @@ look_through_runs(Strays *strays, bool each_file)
 
 	/* new numbers are beyond all that have been seen by now */
 	runs = list_runs(strays, &n);
-	n = backup_runs_elsewhere(strays->extension, strays->settings->upload_dir, runs, n);
+	n = backup_runs_elsewhere(strays->extension, strays->settings->claim, runs, n);
 	for (i = 0; i < n; i++)
 		renumber_run(strays, runs[i]);
 	runs = list_runs(strays, &n);
@@ -356,7 +386,7 @@ int64
 heal_strays(const Extension *extension, const Settings *settings, const char *owner, bool each_file)
 {
 	Settings	own = *settings;
-	Strays		strays = {extension, &own, NULL, settings_to_jsonb(), 0};
+	Strays		strays = {extension, &own, NULL, settings_to_jsonb(), NULL, 0, 0};
 	ListCell   *lc;
 
 	/* of a run that was lost, no row tells where it has put its files */
@@ -367,15 +397,30 @@ heal_strays(const Extension *extension, const Settings *settings, const char *ow
 	own.backup_dir = "";
 	own.backup_owner = NULL;
 	look_through_place(&strays, each_file);
-	foreach(lc, backup_places(extension, settings->upload_dir))
+	foreach(lc, backup_places(extension, settings->claim))
 	{
-		const BackupPlace *place = lfirst(lc);
+		Settings   *place;
 
-		strays.settings = settings_of_run(place->upload_dir, place->settings);
-		strays.recorded = place->settings;
+		strays.recorded = lfirst(lc);
+		strays.settings = place = settings_of_run(settings->upload_dir, strays.recorded);
+		place->claim = settings->claim;
 		look_through_place(&strays, each_file);
 	}
+	if (strays.put_back > 0)
+		at_commit_start_worker();
 	return strays.put_back;
+}
+
+/* Of a directory that is ours, and locked. */
+static int64
+heal(const Extension *extension, const Settings *settings, FileStore *store, const Claim *claim)
+{
+	Settings	of_claim = *settings;
+
+	of_claim.claim = claim->uuid;
+	claim_confirm(extension, claim, settings->upload_dir);
+	return heal_strays(extension, &of_claim, NULL, false) +
+		try_healing_backups(extension, &of_claim, store);
 }
 
 int64
@@ -388,12 +433,11 @@ heal_directory(const Extension *extension, const Settings *settings)
 		return 0;
 	PG_TRY();
 	{
-		if (claim_check(store, extension, settings->upload_dir)->state == CLAIM_OURS &&
+		Claim	   *claim = claim_check(store, extension, settings->upload_dir);
+
+		if (claim->state == CLAIM_OURS &&
 			claim_lock(store, settings->upload_dir, settings->writer_wait) == NULL)
-		{
-			healed = heal_strays(extension, settings, NULL, false);
-			healed += try_healing_backups(extension, settings, store);
-		}
+			healed = heal(extension, settings, store, claim);
 	}
 	PG_FINALLY();
 	{

@@ -105,7 +105,7 @@ find_runs(const Pruning *pruning)
 				"    WHEN 'restored' THEN f.finished_at IS NULL OR f.finished_at >= now() - make_interval(days => $7)"
 				"    WHEN 'failed' THEN f.error LIKE $4 OR NOT EXISTS"
 				"     (SELECT FROM @extschema@.cleanup_runs l WHERE l.run_id > r.run_id"
-				"      AND l.upload_dir = r.upload_dir AND l.what IN ('all', r.what)"
+				"      AND coalesce(l.claim::text, l.upload_dir) = coalesce(r.claim::text, r.upload_dir) AND l.what IN ('all', r.what)"
 				"      AND l.status IN ('done', 'failed') AND l.message IS NULL)"
 				"    ELSE true END)"
 				" ORDER BY r.run_id LIMIT $5) o WHERE o.files_before < $6");

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "src/file_ops.h"
 #include "src/hold.h"
 #include "src/sql.h"
 
@@ -36,8 +37,27 @@ hold_find(const Extension *extension, const char *path)
 	return hold;
 }
 
+/* Somebody may hold a file that is yet to come, but rather has mistyped its name. */
+static void
+tell_if_missing(const Settings *settings, const char *path)
+{
+	FileStore  *store = store_open(settings->upload_dir);
+	FileIdentity found;
+	FileOutcome outcome;
+
+	if (store == NULL)
+		return;
+	outcome = store_identify(store, path, &found).outcome;
+	store_close(store);
+	if (outcome == FILE_VANISHED || outcome == FILE_NOT_REGULAR)
+		ereport(NOTICE,
+				(errcode(ERRCODE_UNDEFINED_FILE),
+				 errmsg("there is no file \"%s\" in the upload directory now", path),
+				 errhint("A hold names one file to the letter, by its path relative to the upload directory.")));
+}
+
 void
-hold_add(const Extension *extension, const char *path, const char *reason)
+hold_add(const Extension *extension, const Settings *settings, const char *path, const char *reason)
 {
 	const SqlParameter parameters[] = {
 		SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))
@@ -46,6 +66,7 @@ hold_add(const Extension *extension, const char *path, const char *reason)
 	owner_query(extension, lengthof(parameters), parameters,
 				"INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
 				" ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
+	tell_if_missing(settings, path);
 }
 
 bool

@@ -11,6 +11,7 @@
 #define AUDIO_CLEANUP_HOLD_H
 
 #include "src/extension.h"
+#include "src/settings.h"
 
 typedef struct Hold
 {
@@ -24,9 +25,10 @@ extern Hold *hold_find(const Extension *extension, const char *path);
 /*
  * Hold a file: no run that looks after the commit of this condemns it, and one
  * that is under way waits for this to commit.  A hold that is there already
- * gets the new reason.  Needs SPI.
+ * gets the new reason.  A NOTICE says if no file has that name.  Needs SPI.
  */
-extern void hold_add(const Extension *extension, const char *path, const char *reason);
+extern void hold_add(const Extension *extension, const Settings *settings, const char *path,
+					 const char *reason);
 
 /* Returns false if there was no hold. */
 extern bool hold_remove(const Extension *extension, const char *path);

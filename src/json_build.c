@@ -173,3 +173,13 @@ json_get_integer(Jsonb *object, const char *key, int fallback)
 		return fallback;
 	return DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(value->val.numeric)));
 }
+
+bool
+json_get_boolean(Jsonb *object, const char *key, bool fallback)
+{
+	JsonbValue	buffer;
+	JsonbValue *value;
+
+	value = getKeyJsonValueFromContainer(&object->root, key, strlen(key), &buffer);
+	return value == NULL || value->type != jbvBool ? fallback : value->val.boolean;
+}

@@ -39,6 +39,9 @@ extern void json_end_array(JsonBuilder *json);
 /* Integer member of an object, or `fallback`. */
 extern int	json_get_integer(Jsonb *object, const char *key, int fallback);
 
+/* Boolean member of an object, or `fallback`. */
+extern bool json_get_boolean(Jsonb *object, const char *key, bool fallback);
+
 /* Text of a member of an object, palloc'd; NULL if missing or no text. */
 extern char *json_get_text(Jsonb *object, const char *key);
 

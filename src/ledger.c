@@ -25,6 +25,11 @@
 #include "src/sql.h"
 
 
+/* No figure stops work: a sum that is too large for a bigint is the largest one. */
+#define MAX_BYTES		"9223372036854775807"
+#define SUM_OF(column)	"least(coalesce(pg_catalog.sum(" column "), 0), " MAX_BYTES ")::bigint"
+
+
 /* ------------------------------------------------------------- condemning --- */
 
 int64
@@ -47,15 +52,43 @@ ledger_begin_run(const Extension *extension, const LedgerRun *run)
 }
 
 void
-ledger_set_backup_owner(const Extension *extension, int64 run_id, const char *owner)
+ledger_set_claim(const Extension *extension, int64 run_id, const char *claim, const char *backup_owner)
 {
 	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_TEXT(SETTINGS_BACKUP_OWNER), SQL_TEXT(owner)
+		SQL_INT8(run_id), SQL_TEXT(claim), SQL_TEXT(SETTINGS_BACKUP_OWNER), SQL_TEXT(backup_owner)
 	};
 
 	owner_query(extension, lengthof(parameters), parameters,
-				"UPDATE @extschema@.cleanup_runs SET settings = settings || pg_catalog.jsonb_build_object($2, $3)"
+				"UPDATE @extschema@.cleanup_runs SET claim = $2::uuid, settings = CASE WHEN $4 IS NULL"
+				"  THEN settings ELSE settings || pg_catalog.jsonb_build_object($3, $4) END"
 				" WHERE run_id = $1");
+}
+
+/*
+ * The rows of files that have failed before become rows of this run.  Returns
+ * whether there are any.
+ */
+static bool
+take_failed(const Extension *extension, int64 run_id, int backup_days)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT4(backup_days)};
+
+	if (owner_query(extension, 0, NULL,
+					"SELECT FROM @extschema@.cleanup_files WHERE state = 'failed' LIMIT 1") == 0)
+		return false;
+	return owner_query(extension, lengthof(parameters), parameters,
+					   "UPDATE @extschema@.cleanup_files f SET run_id = $1, state = 'pending', error = NULL,"
+					   "  condemned_at = pg_catalog.clock_timestamp(), finished_at = NULL,"
+					   "  due_at = now() + pg_catalog.make_interval(days => $2),"
+					   "  reason = CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
+					   "  source = c.source, session_id = c.session, ctime_ns = c.ctime_ns, space = c.space"
+					   " FROM cleanup_condemned c"
+					   " WHERE f.state = 'failed' AND f.reason <> 'unknown' AND f.file = c.path COLLATE \"C\""
+					   "  AND f.inode = c.inode AND f.size = c.size AND f.mtime_ns = c.mtime_ns"
+					   "  AND EXISTS (SELECT FROM @extschema@.cleanup_runs o, @extschema@.cleanup_runs r"
+					   "   WHERE o.run_id = f.run_id AND r.run_id = $1 AND o.claim = r.claim)"
+					   "  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files n"
+					   "   WHERE n.state = 'failed' AND n.reason <> 'unknown' AND n.file = f.file AND n.file_id > f.file_id)") > 0;
 }
 
 void
@@ -66,20 +99,33 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 		SQL_INT8(run_id), SQL_INT8(condemned->n_orphans), SQL_INT8(condemned->n_sessions),
 		SQL_INT8(condemned->n_files)
 	};
+	bool		again;
 
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
+	again = take_failed(extension, run_id, backup_days);
 	owner_query(extension, lengthof(of_files), of_files,
-				"INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size,"
-				"  modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
-				" SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
-				"  c.source, c.session, c.size, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
-				"  now() + pg_catalog.make_interval(days => $2),"
-				"  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
-				" FROM cleanup_condemned c");
+				psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
+						 "  modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
+						 " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
+						 "  c.source, c.session, c.size, c.space, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
+						 "  now() + pg_catalog.make_interval(days => $2),"
+						 "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
+						 " FROM cleanup_condemned c %s",
+						 again ? "WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files f"
+						 " WHERE f.run_id = $1 AND f.state = 'pending' AND f.file = c.path COLLATE \"C\")" : ""));
 	sql_hide_tuplestore("cleanup_condemned");
 	owner_query(extension, lengthof(of_run), of_run,
 				"UPDATE @extschema@.cleanup_runs SET orphaned_files = orphaned_files + $2,"
 				" failed_sessions = failed_sessions + $3, files = files + $4 WHERE run_id = $1");
+}
+
+void
+ledger_fail(const Extension *extension, int64 run_id, const char *message)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(message)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET message = $2 WHERE run_id = $1");
 }
 
 void
@@ -117,8 +163,14 @@ read_work(int row)
 	work->settings = DatumGetJsonbPCopy(sql_value(row, 3));
 	work->trigger = sql_text(row, 4);
 	work->files = DatumGetInt64(sql_value(row, 5));
+	work->claim = sql_text(row, 6);
 	return work;
 }
+
+/* What read_work() reads: a directory that was moved since is where it was seen last. */
+#define SELECT_WORK \
+	"SELECT r.run_id, coalesce(c.upload_dir, r.upload_dir), r.settings, r.trigger, r.files, r.claim::text" \
+	" FROM @extschema@.cleanup_runs r LEFT JOIN @extschema@.cleanup_claims c ON c.uuid = r.claim"
 
 List *
 ledger_unfinished_runs(const Extension *extension, int64 only_run)
@@ -129,7 +181,7 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 	int			i;
 
 	n = owner_query(extension, lengthof(parameters), parameters,
-					"SELECT r.run_id, r.upload_dir, r.settings, r.trigger, r.files FROM @extschema@.cleanup_runs r"
+					SELECT_WORK
 					" WHERE r.run_id IN (SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'pending'"
 					"  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'restoring'"
 					"  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
@@ -148,7 +200,7 @@ ledger_run(const Extension *extension, int64 run_id)
 	LedgerWork *work = NULL;
 
 	if (owner_query(extension, lengthof(parameters), parameters,
-					"SELECT run_id, upload_dir, settings, trigger, files FROM @extschema@.cleanup_runs WHERE run_id = $1") > 0)
+					SELECT_WORK " WHERE r.run_id = $1") > 0)
 		work = read_work(0);
 	SPI_freetuptable(SPI_tuptable);
 	return work;
@@ -171,7 +223,7 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 	*n = owner_query(extension, lengthof(parameters), parameters,
 					 psprintf("SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at,"
 							  " source, session_id, error, restore_as, state = 'pending' OR due_at <= clock_timestamp(),"
-							  " due_at > condemned_at"
+							  " due_at > condemned_at, space, state <> 'pending'"
 							  " FROM @extschema@.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
 							  " ORDER BY file_id LIMIT $3", conditions[kind]));
 	files = palloc0(sizeof(LedgerFile) * Max(*n, 1));
@@ -191,6 +243,8 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 		files[i].restore_as = sql_text(i, 12);
 		files[i].unsettled = DatumGetBool(sql_value(i, 13));
 		files[i].is_backup = DatumGetBool(sql_value(i, 14));
+		files[i].identity.space = DatumGetInt64(sql_value(i, 15));
+		files[i].identity.captured = DatumGetBool(sql_value(i, 16));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return files;
@@ -290,7 +344,7 @@ ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summa
 						   "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
 						   "  pg_catalog.count(*) FILTER (WHERE state IN ('pending', 'restoring')"
 						   "    OR state = 'trashed' AND due_at <= clock_timestamp()) AS outstanding,"
-						   "  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
+						   "  " SUM_OF("freed") " AS bytes"
 						   " FROM @extschema@.cleanup_files WHERE run_id = $1)"
 						   " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
 						   "  status = CASE WHEN r.status IN ('running', 'interrupted') THEN 'interrupted'"
@@ -325,7 +379,7 @@ ledger_expired(const Extension *extension, int limit, LedgerExpired *expired)
 
 	memset(expired, 0, sizeof(*expired));
 	n = owner_query(extension, lengthof(parameters), parameters,
-					"SELECT file, pg_catalog.count(*) OVER (), pg_catalog.sum(size) OVER ()::bigint"
+					"SELECT file, pg_catalog.count(*) OVER (), least(pg_catalog.sum(space) OVER (), " MAX_BYTES ")::bigint"
 					" FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()"
 					" ORDER BY file LIMIT $1");
 	for (i = 0; i < n; i++)
@@ -347,7 +401,7 @@ ledger_correct_run(const Extension *extension, int64 run_id)
 				"WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
 				"  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
 				"  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
-				"  coalesce(pg_catalog.sum(freed), 0)::bigint AS bytes"
+				"  " SUM_OF("freed") " AS bytes"
 				" FROM @extschema@.cleanup_files WHERE run_id = $1)"
 				" UPDATE @extschema@.cleanup_runs r SET deleted = t.deleted, skipped = t.skipped,"
 				"  errors = t.errors, bytes = t.bytes"
@@ -365,6 +419,24 @@ ledger_correct_run(const Extension *extension, int64 run_id)
 /* ----------------------------------------------------------------- outcome --- */
 
 #define GONE	"state IN ('deleted', 'trashed')"
+
+List *
+ledger_folders(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	List	   *folders = NIL;
+	int			n;
+	int			i;
+
+	n = owner_query(extension, lengthof(parameters), parameters,
+					"SELECT DISTINCT pg_catalog.regexp_replace(file, '/[^/]*$', '') AS folder"
+					" FROM @extschema@.cleanup_files WHERE run_id = $1 AND " GONE
+					"  AND pg_catalog.strpos(file, '/') > 0 ORDER BY folder DESC");
+	for (i = 0; i < n; i++)
+		folders = lappend(folders, sql_text(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return folders;
+}
 
 static List *
 query_list(const Extension *extension, const char *query, int64 run_id, int limit)
@@ -390,7 +462,7 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 				"SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
 				" pg_catalog.count(DISTINCT (source, session_id)) FILTER (WHERE source IS NOT NULL AND " GONE "),"
 				" pg_catalog.count(*) FILTER (WHERE state = 'failed'),"
-				" coalesce(pg_catalog.sum(freed), 0)::bigint"
+				" " SUM_OF("freed") ""
 				" FROM @extschema@.cleanup_files WHERE run_id = $1");
 	outcome->n_orphans = DatumGetInt64(sql_value(0, 1));
 	outcome->n_sessions = DatumGetInt64(sql_value(0, 2));

@@ -40,19 +40,25 @@ typedef struct LedgerRun
 extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
 
 /*
- * Whose folder of the backup directory the files of the run go into.  To be
- * recorded before the first of them: the claim may change hands, and the
- * backups must still be found.
+ * To be recorded before the first file of the run: the UUID of the claim whose
+ * directory the run is in, and whose folder of the backup directory the files
+ * go into (NULL: none).  The claim may change hands, and the backups must
+ * still be found.
  */
-extern void ledger_set_backup_owner(const Extension *extension, int64 run_id, const char *owner);
+extern void ledger_set_claim(const Extension *extension, int64 run_id, const char *claim,
+							 const char *backup_owner);
 
 /*
  * Insert a row for each condemned file, state pending, and add their numbers
- * to the run.  They are due when `backup_days` are over.  Their file_ids are
+ * to the run.  A file that has failed in an earlier run has a row already,
+ * which becomes one of this run.  They are due when `backup_days` are over.  Their file_ids are
  * in the order of the set, so that those captured at commit are the first.
  */
 extern void ledger_add_files(const Extension *extension, int64 run_id,
 							 Condemned *condemned, int backup_days);
+
+/* The run will not be called done, but failed, for this reason (a text for people). */
+extern void ledger_fail(const Extension *extension, int64 run_id, const char *message);
 
 /* A run in batches will get no more files, because all have been seen. */
 extern void ledger_end_batches(const Extension *extension, int64 run_id);
@@ -71,7 +77,8 @@ typedef struct LedgerWork
 	int64		run_id;
 	const char *trigger;
 	int64		files;			/* condemned so far */
-	const char *upload_dir;
+	const char *upload_dir;		/* where its directory is now, as far as known */
+	const char *claim;			/* of that directory, a UUID; or NULL */
 	Jsonb	   *settings;
 } LedgerWork;
 
@@ -182,6 +189,9 @@ typedef struct LedgerOutcome
 	int64		n_errors;
 	int64		bytes;			/* given back to the file system */
 } LedgerOutcome;
+
+/* The folders (char *) from which the run has taken files, deepest first. */
+extern List *ledger_folders(const Extension *extension, int64 run_id);
 
 /* Lists of at most `limit` entries; counts of all. */
 extern void ledger_outcome(const Extension *extension, int64 run_id, int limit,

@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 
@@ -72,9 +73,13 @@ file_brake(const Subject *subject, const char *path, const char *action, int err
 			return brake_make(subject->setting, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
 							  psprintf("directory \"%s\" is nested too deeply to be walked", path),
 							  NULL, "Move it up, or out of the upload directory.");
+		case EROFS:
+			return brake_make(subject->setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
+							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
+							  NULL,
+							  "Its file system is mounted read-only, perhaps after an I/O error: see the kernel's log, and mount it for reading and writing.");
 		case EACCES:
 		case EPERM:
-		case EROFS:
 			return brake_make(subject->setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
 							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
 							  NULL, (char *) subject->hint_rights);
@@ -323,4 +328,145 @@ location_relative(const Settings *settings, const char *file)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the name of a file must have 1 to %d bytes", STORE_PATH_MAX - 1)));
 	return name;
+}
+
+
+/* ------------------------------------------------------------- restored names --- */
+
+/* First and last code points of what nobody sees in a name, or what turns it round. */
+static const pg_wchar invisible[][2] = {
+	{0x0000, 0x001F}, {0x007F, 0x009F}, {0x00AD, 0x00AD}, {0x034F, 0x034F}, {0x061C, 0x061C},
+	{0x115F, 0x1160}, {0x17B4, 0x17B5}, {0x180B, 0x180F}, {0x200B, 0x200F}, {0x2028, 0x202E},
+	{0x2060, 0x206F}, {0x3164, 0x3164}, {0xFE00, 0xFE0F}, {0xFEFF, 0xFEFF}, {0xFFA0, 0xFFA0},
+	{0xFFF0, 0xFFFB}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF}
+};
+
+/* Blanks, by the names of which a file system may cut. */
+static const pg_wchar blanks[][2] = {
+	{0x0020, 0x0020}, {0x00A0, 0x00A0}, {0x1680, 0x1680}, {0x2000, 0x200A}, {0x202F, 0x202F},
+	{0x205F, 0x205F}, {0x3000, 0x3000}
+};
+
+/* Dots, slashes and the like that some file system or program folds into those of ASCII. */
+static const pg_wchar lookalikes[][2] = {
+	{0x2024, 0x2026}, {0x2044, 0x2044}, {0x2215, 0x2215}, {0x29F8, 0x29F8}, {0xFE52, 0xFE52},
+	{0xFE68, 0xFE68}, {0xFF0E, 0xFF0F}, {0xFF1A, 0xFF1A}, {0xFF3C, 0xFF3C}
+};
+
+static bool
+is_among(pg_wchar c, const pg_wchar ranges[][2], int n)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (c >= ranges[i][0] && c <= ranges[i][1])
+			return true;
+	return false;
+}
+
+/* The next character of a name that was seen to be readable; *name moves on. */
+static pg_wchar
+next_character(const char **name)
+{
+	const unsigned char *p = (const unsigned char *) *name;
+
+	if (!IS_HIGHBIT_SET(*p) || GetDatabaseEncoding() != PG_UTF8)
+	{
+		(*name)++;
+		return *p;
+	}
+	*name += pg_utf_mblen(p);
+	return utf8_to_unicode(p);
+}
+
+/* What is wrong with one component of a restored name, NULL if nothing is. */
+static const char *
+judge_restored_component(const char *component)
+{
+	const char *p = component;
+	pg_wchar	c = 0;
+
+	if (*component == '.')
+		return "A name that begins with a dot is private to whoever made it.";
+	while (*p != '\0')
+	{
+		bool		first = p == component;
+
+		c = next_character(&p);
+		if (is_among(c, invisible, lengthof(invisible)))
+			return "It holds a control character, or one that nobody sees.";
+		if (c == '\\' || c == ':' || is_among(c, lookalikes, lengthof(lookalikes)))
+			return "It holds a character that some file systems take for a separator or a dot.";
+		if (first && is_among(c, blanks, lengthof(blanks)))
+			return "A name must not begin with a blank.";
+	}
+	if (c == '.' || is_among(c, blanks, lengthof(blanks)))
+		return "A name must not end in a blank or a dot, which some file systems cut off.";
+	/* the short name that some file systems give to a folder of ours */
+	if (pg_strncasecmp(component, "audio_~", strlen("audio_~")) == 0)
+		return "It is the short name of a private folder.";
+	return NULL;
+}
+
+static const char *
+judge_restored_name(const char *as)
+{
+	char	   *copy = pstrdup(as);
+	char	   *next = copy;
+	const char *wrong = NULL;
+	char	   *component;
+
+	while (wrong == NULL && (component = strsep(&next, "/")) != NULL)
+		wrong = judge_restored_component(component);
+	pfree(copy);
+	return wrong;
+}
+
+/* What stands behind the last dot of the name, "" without one. */
+static const char *
+extension_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	const char *dot = strrchr(slash ? slash + 1 : path, '.');
+
+	return dot != NULL ? dot + 1 : "";
+}
+
+static bool
+may_have_extension(const Settings *settings, const char *own, const char *as)
+{
+	const char *extension = extension_of(as);
+	int			i;
+
+	if (pg_strcasecmp(extension, extension_of(own)) == 0)
+		return true;
+	for (i = 0; i < settings->rules.n_extensions; i++)
+		if (pg_strcasecmp(extension, settings->rules.extensions[i]) == 0)
+			return true;
+	return false;
+}
+
+void
+location_check_restored(const Settings *settings, const char *own, const char *as)
+{
+	const char *wrong;
+
+	if (strcmp(own, as) == 0)
+		return;
+	if (pg_verify_mbstr(GetDatabaseEncoding(), as, strlen(as), true))
+		wrong = judge_restored_name(as);
+	else
+		wrong = "It is not valid in the encoding of the database.";
+	if (wrong != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("file \"%s\" cannot be put back as \"%s\"", own, as),
+				 errdetail("%s", wrong),
+				 errhint("Choose a plain name, such as \"restored/name.mp3\".")));
+	if (!may_have_extension(settings, own, as))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("file \"%s\" cannot be put back as \"%s\"", own, as),
+				 errdetail("Its extension is neither the file's own nor one of audio_cleanup.audio_extensions."),
+				 errhint("Keep the extension \"%s\".", extension_of(own))));
 }

@@ -42,4 +42,11 @@ extern Brake *location_set_backup_dir(FileStore *store, const Settings *settings
  */
 extern const char *location_relative(const Settings *settings, const char *file);
 
+/*
+ * May the file `own` be put back as `as` (both as location_relative() returns
+ * them)?  ERROR if not: whoever may restore files must not be able to write
+ * code, configuration, or anything that somebody else would take for such.
+ */
+extern void location_check_restored(const Settings *settings, const char *own, const char *as);
+
 #endif							/* AUDIO_CLEANUP_LOCATION_H */

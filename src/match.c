@@ -69,6 +69,7 @@ struct Match
 {
 	MemoryContext context;
 	const KeyRules *rules;
+	const char *claim;			/* see match_set_claim() */
 	KeyScope	scope;
 	List	   *sources;
 	int64		count;
@@ -201,6 +202,12 @@ match_set_grace(Match *match, int orphan_hours, int session_days)
 {
 	match->orphan_hours = orphan_hours;
 	match->session_days = session_days;
+}
+
+void
+match_set_claim(Match *match, const char *claim)
+{
+	match->claim = claim;
 }
 
 void
@@ -460,9 +467,9 @@ collect_named(Match *match, const Extension *extension, const char *file, const 
 				  psprintf("SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_files f"
 						   " ON %s = n.path COLLATE \"C\""
 						   " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-						   " WHERE %s AND r.upload_dir = %s",
+						   " WHERE %s AND r.claim::text = %s",
 						   file, condition,
-						   quote_literal_cstr(match->rules->upload_dir)),
+						   match->claim != NULL ? quote_literal_cstr(match->claim) : "NULL"),
 				  set, NULL);
 }
 

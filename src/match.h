@@ -36,6 +36,9 @@ typedef enum MatchMode
  */
 extern Match *match_begin(const KeyRules *rules);
 extern void match_set_grace(Match *match, int orphan_hours, int session_days);
+
+/* Whose runs are asked about their files: the claim of the directory, a UUID, or NULL. */
+extern void match_set_claim(Match *match, const char *claim);
 extern void match_end(Match *match);
 
 /* Add the file at `path`, which must be valid in the database's encoding. */

@@ -115,7 +115,7 @@ find_total(int n, const char *name, const char *label)
 
 	for (i = 0; i < n; i++)
 		if (strcmp(sql_text(i, 1), name) == 0 && strcmp(sql_text(i, 2), label) == 0)
-			return (double) DatumGetInt64(sql_value(i, 3));
+			return DatumGetFloat8(sql_value(i, 3));
 	return 0;
 }
 
@@ -126,7 +126,7 @@ collect_counters(const Collector *collector)
 	int			i;
 	int			v;
 
-	n = owner_query(collector->extension, 0, NULL, "SELECT name, label, value FROM @extschema@.cleanup_totals");
+	n = owner_query(collector->extension, 0, NULL, "SELECT name, label, value::float8 FROM @extschema@.cleanup_totals");
 	for (i = 0; i < lengthof(counters); i++)
 		for (v = 0; counters[i].values[v] != NULL; v++)
 			emit(collector, &counters[i].metric, counters[i].label, counters[i].values[v],
@@ -146,7 +146,7 @@ add_to_totals(const char *ended)
 	/* in order, so that nobody waits for somebody who waits for him */
 	owner_query(extension, 0, NULL,
 				psprintf("INSERT INTO @extschema@.cleanup_totals AS t (name, label, value)"
-						 " SELECT e.name, e.label, sum(e.value)::bigint FROM (%s) e"
+						 " SELECT e.name, e.label, sum(e.value) FROM (%s) e"
 						 " GROUP BY e.name, e.label HAVING sum(e.value) > 0 ORDER BY e.name, e.label"
 						 " ON CONFLICT (name, label) DO UPDATE SET value = t.value + excluded.value", ended));
 	extension_stop_acting(&saved);

@@ -218,6 +218,7 @@ static void
 read_claim(CleanupPlan *plan)
 {
 	plan->claim = claim_check(plan->store, plan->extension, plan->settings->upload_dir);
+	plan->settings->claim = plan->claim->uuid;
 	if (plan->claim->grace_from != 0)
 		plan->settings->grace_from_ns =
 			(plan->claim->grace_from +
@@ -444,7 +445,11 @@ plan_is_old(const Settings *settings, const FileIdentity *identity)
 {
 	int64		retention = (int64) settings->orphaned_file_retention_hours * 3600 * NS_PER_SECOND;
 
-	return now_ns() - plan_file_time(settings, identity) >= retention;
+	/*
+	 * a time stamp may be the first or the last that there is: the rest does
+	 * not overflow
+	 */
+	return plan_file_time(settings, identity) <= now_ns() - retention;
 }
 
 TimestampTz
@@ -461,6 +466,7 @@ begin_match(const Settings *settings)
 
 	match_set_grace(match, settings->orphaned_file_retention_hours,
 					settings->failed_session_retention_days);
+	match_set_claim(match, settings->claim);
 	return match;
 }
 
@@ -496,6 +502,47 @@ is_unchanged(const CleanupPlan *plan, const FileIdentity *identity)
 	return identity->ctime_ns <= plan->looked_at_ns;
 }
 
+/* Each folder is an error, whatever the number of its files. */
+static void
+report_closed(CleanupPlan *plan, const char *path, int errnum)
+{
+	const char *slash = strrchr(path, '/');
+	char	   *folder = pnstrdup(slash ? path : ".", slash ? slash - path : 1);
+	ListCell   *lc;
+
+	foreach(lc, plan->closed_folders)
+		if (strcmp(lfirst(lc), folder) == 0)
+		return;
+	if (list_length(plan->closed_folders) < plan->settings->report_limit)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(plan->context);
+
+		plan->closed_folders = lcons(pstrdup(folder), plan->closed_folders);
+		MemoryContextSwitchTo(caller);
+	}
+	plan->closed_text = MemoryContextStrdup(plan->context,
+											psprintf("no file can be removed from folder \"%s\": %s",
+													 folder, strerror(errnum)));
+	add_error(plan, plan->closed_text);
+	if (!plan->dry_run)
+		ereport(WARNING,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("audio_cleanup cannot remove files from folder \"%s\": %s",
+						folder, strerror(errnum)),
+				 errhint("The operating system user of the server needs write and search permission on it, by its group or an ACL.")));
+}
+
+/* A file that would fail is not condemned, run after run. */
+static bool
+is_removable(Judgement *judgement, const char *path)
+{
+	int			errnum = XactReadOnly ? 0 : store_check_folder(judgement->plan->store, path);
+
+	if (errnum != 0)
+		report_closed(judgement->plan, path, errnum);
+	return errnum == 0;
+}
+
 static void
 judge_orphan(int64 number, const char *path, void *arg)
 {
@@ -505,7 +552,8 @@ judge_orphan(int64 number, const char *path, void *arg)
 
 	if (identify(judgement, path, &file.identity) &&
 		is_unchanged(judgement->plan, &file.identity) &&
-		plan_is_old(judgement->plan->settings, &file.identity))
+		plan_is_old(judgement->plan->settings, &file.identity) &&
+		is_removable(judgement, path))
 		condemned_add_file(judgement->condemned, &file);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(judgement->scratch);
@@ -547,7 +595,8 @@ judge_failed(int64 number, const char *path, const Source *source, const char *s
 	condemn = identify(judgement, path, &file.identity) &&
 		is_unchanged(judgement->plan, &file.identity) &&
 		(strength == KEY_STRICT_MATCH ||
-		 plan_is_old(judgement->plan->settings, &file.identity));
+		 plan_is_old(judgement->plan->settings, &file.identity)) &&
+		is_removable(judgement, path);
 	if (condemn && match_mark(judgement->match, number))
 		condemned_add_file(judgement->condemned, &file);
 	MemoryContextSwitchTo(caller);

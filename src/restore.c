@@ -44,7 +44,7 @@ typedef struct Restoring
 	int			in_batch;
 	List	   *files;			/* char *, at most report_limit */
 	int64		n_files;
-	int64		bytes;
+	double		bytes;
 	List	   *sessions;		/* char *: whose columns were restored */
 	int64		n_sessions;
 	List	   *errors;			/* char *, at most report_limit */
@@ -110,29 +110,40 @@ mark_file(Restoring *restoring, LedgerFile *file)
 	}
 }
 
+/* Not captured yet; or somebody was quicker, with mv. */
+static void
+note_in_place(Restoring *restoring, LedgerFile *file)
+{
+	file->new_state = "restored";
+	file->error = "it was in its place";
+	file->restore_as = NULL;
+	restoring->files = append_limited(restoring, restoring->files, file->path);
+	restoring->n_files++;
+	restoring->bytes += file->identity.size;
+}
+
 static void
 judge_file(Restoring *restoring, LedgerFile *file)
 {
 	int			errnum;
 
 	switch (store_locate(restoring->drain->store, restoring->drain->run_id, file->path,
-						 &file->identity, &errnum))
+						 &file->identity, false, &errnum))
 	{
 		case PLACE_TRASH:
 			if (is_name_free(restoring, file))
 				mark_file(restoring, file);
 			break;
 		case PLACE_UPLOAD:
-			/* not captured yet; or somebody was quicker, with mv */
-			file->new_state = "restored";
-			file->error = "it was in its place";
-			file->restore_as = NULL;
-			restoring->files = append_limited(restoring, restoring->files, file->path);
-			restoring->n_files++;
-			restoring->bytes += file->identity.size;
+			note_in_place(restoring, file);
 			break;
 		case PLACE_NOWHERE:
 		case PLACE_OTHER:
+			if (drain_is_found_at(restoring->drain, file->path, file))
+			{
+				note_in_place(restoring, file);
+				break;
+			}
 
 			/*
 			 * what becomes of others, the drain finds out: we may have
@@ -142,6 +153,9 @@ judge_file(Restoring *restoring, LedgerFile *file)
 				file->new_state = "failed";
 			file->error = "its backup is gone";
 			add_error(restoring, file->path, file->error);
+			break;
+		case PLACE_UNFINISHED:
+			add_error(restoring, file->path, "its capture was interrupted, and is mended in the background; try again in a moment");
 			break;
 		case PLACE_UNKNOWN:
 			add_error(restoring, file->path, psprintf("could not find its backup: %s", strerror(errnum)));
@@ -202,7 +216,7 @@ judge_run(Restoring *restoring, int64 only_file, const char *as)
 	int			n;
 
 	restoring->batch = at_commit_begin(restoring->drain->settings, restoring->drain->run_id,
-									   AT_COMMIT_PUT_BACK, AT_COMMIT_FILES);
+									   AT_COMMIT_PUT_BACK);
 	do
 	{
 		files = ledger_files(restoring->plan->extension, restoring->drain->run_id, LEDGER_RESTORABLE,
@@ -279,7 +293,7 @@ make_result(const Restoring *restoring)
 	json_begin(&json);
 	add_list(&json, "files_restored", restoring->files);
 	json_add_integer(&json, "files_count", restoring->n_files);
-	json_add_decimal(&json, "total_size_mb", (double) restoring->bytes / (1024 * 1024), 2);
+	json_add_decimal(&json, "total_size_mb", restoring->bytes / (1024 * 1024), 2);
 	add_list(&json, "sessions_restored", restoring->sessions);
 	json_add_integer(&json, "sessions_count", restoring->n_sessions);
 	add_list(&json, "errors", restoring->errors);
@@ -340,12 +354,30 @@ carry_out(Work work, void *arg)
 	return result;
 }
 
+/*
+ * Note where the upload directory is now: it may have been moved since the
+ * run.  Returns its claim, or NULL without one; ERROR if it is not ours.
+ */
+static const char *
+find_directory(CleanupPlan *plan)
+{
+	Brake	   *brake;
+	const char *claim = claim_find(plan->extension, plan->settings->upload_dir, &brake);
+
+	if (brake != NULL)
+		brake_raise(brake);
+	return claim;
+}
+
 static Jsonb *
 do_restore_run(CleanupPlan *plan, void *arg)
 {
 	Restoring	restoring = {plan};
 	int64		run_id = *(int64 *) arg;
+	Brake	   *ignored;
 
+	/* the run may have been made in another directory */
+	(void) claim_find(plan->extension, plan->settings->upload_dir, &ignored);
 	restore_backups(&restoring, run_id, 0, NULL);
 	return make_report(&restoring, run_id);
 }
@@ -369,13 +401,15 @@ do_restore_file(CleanupPlan *plan, void *arg)
 	const FileRequest *request = arg;
 	const char *path = location_relative(plan->settings, request->file);
 	const char *as = request->as ? location_relative(plan->settings, request->as) : NULL;
-	Backup	   *backup = backup_find(plan->extension, plan->settings->upload_dir, path);
+	Backup	   *backup = backup_find(plan->extension, find_directory(plan), path);
 
 	if (backup == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("there is no backup of file \"%s\"", path),
 				 errhint("See cleanup_backups.")));
+	if (as != NULL)
+		location_check_restored(plan->settings, path, as);
 	restore_backups(&restoring, backup->run_id, backup->file_id, as);
 	return make_report(&restoring, backup->run_id);
 }

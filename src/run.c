@@ -93,7 +93,7 @@ claim_directory(CleanupPlan *plan)
 			claim_confirm(plan->extension, plan->claim, upload_dir);
 			break;
 		case CLAIM_FREE:
-			text = claim_take(plan->extension, upload_dir, false, &uuid);
+			text = claim_take(plan->extension, upload_dir, NULL, false, &uuid);
 			at_commit_claim(plan->settings, text, false);
 			break;
 		case CLAIM_UNWRITTEN:
@@ -106,10 +106,19 @@ claim_directory(CleanupPlan *plan)
 }
 
 static void
-record_backup_owner(const CleanupPlan *plan, int64 run_id)
+record_claim(const CleanupPlan *plan, int64 run_id)
 {
-	if (*plan->settings->backup_dir != '\0')
-		ledger_set_backup_owner(plan->extension, run_id, plan->settings->backup_owner);
+	const char *uuid = plan->settings->backup_owner;
+
+	ledger_set_claim(plan->extension, run_id, uuid, *plan->settings->backup_dir != '\0' ? uuid : NULL);
+}
+
+/* A run that had to leave folders alone has not done its work. */
+static void
+record_closed(const CleanupPlan *plan, int64 run_id)
+{
+	if (plan->closed_folders != NIL)
+		ledger_fail(plan->extension, run_id, plan->closed_text);
 }
 
 Jsonb *
@@ -165,9 +174,10 @@ condemn_in_transaction(CleanupPlan *plan, const char *trigger, MemoryContext cal
 	plan_survey(plan, false);
 	claim_directory(plan);
 	run_id = plan->run_id = begin_run(plan, trigger, LEDGER_NO_DAY, false);
-	record_backup_owner(plan, run_id);
+	record_claim(plan, run_id);
 	condemned = plan_condemn(plan, PG_INT64_MAX);
 	progress_set_run(run_id);
+	record_closed(plan, run_id);
 	if (condemned != NULL && condemned->n_files > 0)
 	{
 		ledger_add_files(plan->extension, run_id, condemned,
@@ -345,7 +355,7 @@ survey(void *arg)
 
 	plan_survey(run->plan, true);
 	claim_directory(run->plan);
-	record_backup_owner(run->plan, run->run_id);
+	record_claim(run->plan, run->run_id);
 }
 
 /* The next files are captured when this is committed. */
@@ -404,6 +414,7 @@ run_batches(BatchRun *run)
 	} while (run->more && !pace_is_over(&run->pace));
 
 	require_extension(run);
+	record_closed(run->plan, run->run_id);
 	if (run->more)
 		stop_in_time(run);
 	else
@@ -509,6 +520,7 @@ take_over(CleanupPlan *plan)
 
 	if (claim->state == CLAIM_OURS)
 	{
+		claim_confirm(plan->extension, claim, upload_dir);
 		ereport(NOTICE,
 				(errmsg("upload directory \"%s\" belongs to this database already", upload_dir)));
 		return;
@@ -517,7 +529,9 @@ take_over(CleanupPlan *plan)
 		brake_raise(claim->brake);
 	/* not in the middle of somebody's run */
 	plan_lock_directory(plan);
-	at_commit_claim(plan->settings, claim_take(plan->extension, upload_dir, foreign, &uuid), foreign);
+	at_commit_claim(plan->settings,
+					claim_take(plan->extension, upload_dir, claim->found, foreign, &uuid), foreign);
+	plan->settings->claim = uuid;
 	/* what they had in the trash, or we on a timeline that has ended */
 	if (foreign)
 		(void) heal_strays(plan->extension, plan->settings, claim->found, true);

@@ -19,6 +19,7 @@
 
 #include <ctype.h>
 #include <limits.h>
+#include <sys/stat.h>
 
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -38,6 +39,9 @@
 /* a century; more is a typing error, and keeps the arithmetic in range */
 #define MAX_DAYS	36500
 #define MAX_HOURS	(MAX_DAYS * 24)
+
+/* longest extension of a file, in bytes */
+#define MAX_EXTENSION	32
 
 #define DEFAULT_EXTENSIONS \
 	"mp3, wav, wave, m4a, m4b, mp4, aac, ogg, oga, opus, flac, webm, weba, wma, " \
@@ -60,6 +64,7 @@ static int	file_age;
 static char *audio_extensions;
 static char *derived_suffixes;
 static bool recurse;
+static bool remove_empty_dirs;
 static int	max_delete_percent;
 static int	writer_wait;
 static int	report_limit;
@@ -163,19 +168,43 @@ check_name_parts(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/* Can this be what stands behind the last dot of a name?  It may have its dot. */
+static bool
+is_extension(const char *entry)
+{
+	const char *bare = entry[0] == '.' ? entry + 1 : entry;
+	const char *p;
+
+	for (p = bare; *p != '\0'; p++)
+		if (*p == '.' || *p == '/' || *p == '\\' || *p == '*' || *p == '?' || iscntrl((unsigned char) *p))
+			return false;
+	return p > bare && p - bare <= MAX_EXTENSION;
+}
+
 /* An empty list of extensions would read as "any", which nobody means. */
 static bool
 check_extensions(char **newval, void **extra, GucSource source)
 {
 	const char *cursor = *newval;
+	int			n = 0;
+	char	   *entry;
 
-	if (next_entry(&cursor) == NULL)
+	for (; (entry = next_entry(&cursor)) != NULL; n++)
+	{
+		if (strcmp(entry, "*") != 0 && !is_extension(entry))
+		{
+			GUC_check_errdetail("\"%s\" is not the extension of a file.", entry);
+			GUC_check_errhint("Write what stands behind the last dot of a name, as in \"mp3, wav\"; \"*\" means any file.");
+			return false;
+		}
+		pfree(entry);
+	}
+	if (n == 0)
 	{
 		GUC_check_errdetail("At least one extension must be named.");
 		GUC_check_errhint("\"*\" means any file.");
-		return false;
 	}
-	return check_name_parts(newval, extra, source);
+	return n > 0;
 }
 
 static bool
@@ -329,6 +358,9 @@ define_policy(void)
 	define_boolean("audio_cleanup.recurse",
 				   "Clean subdirectories of the upload directory as well.",
 				   &recurse, true, PGC_SUSET);
+	define_boolean("audio_cleanup.remove_empty_dirs",
+				   "Remove folders that a run has emptied.",
+				   &remove_empty_dirs, false, PGC_SUSET);
 	define_integer("audio_cleanup.max_delete_percent",
 				   "A run that would delete more of a hundred or more files is refused.",
 				   &max_delete_percent, 50, 0, 100, PGC_SUSET, 0);
@@ -473,6 +505,7 @@ settings_snapshot(void)
 	settings->failed_session_retention_days = failed_session_retention_days;
 	settings->file_age = (FileAge) file_age;
 	settings->recurse = recurse;
+	settings->remove_empty_dirs = remove_empty_dirs;
 	settings->max_delete_percent = max_delete_percent;
 	settings->writer_wait = writer_wait;
 	settings->report_limit = report_limit;
@@ -530,6 +563,29 @@ settings_schedule(void)
 	return schedule;
 }
 
+static bool
+has_folder(const char *dir, const char *owner)
+{
+	struct stat st;
+
+	return *dir != '\0' && stat(psprintf("%s/%s", dir, owner), &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/*
+ * The backup directory of a run was called `recorded`.  Where it is not, and
+ * the present one has the folder of the owner, it was moved there.
+ */
+static const char *
+find_backup_dir(const char *recorded, const char *owner, int days)
+{
+	const char *then = used_backup_dir(recorded, days);
+	const char *now = used_backup_dir(backup_dir, days);
+
+	if (owner == NULL || *then == '\0' || has_folder(then, owner) || !has_folder(now, owner))
+		return then;
+	return now;
+}
+
 Settings *
 settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 {
@@ -542,9 +598,10 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 		json_get_integer(recorded, "failed_session_retention_days", failed_session_retention_days);
 	settings->backup_retention_days =
 		json_get_integer(recorded, "backup_retention_days", backup_retention_days);
-	settings->backup_dir = used_backup_dir(json_get_text(recorded, "backup_dir"),
-										   settings->backup_retention_days);
 	settings->backup_owner = json_get_text(recorded, SETTINGS_BACKUP_OWNER);
+	settings->backup_dir = find_backup_dir(json_get_text(recorded, "backup_dir"), settings->backup_owner,
+										   settings->backup_retention_days);
+	settings->remove_empty_dirs = json_get_boolean(recorded, "remove_empty_dirs", false);
 	set_rules(&settings->rules,
 			  extensions ? extensions : audio_extensions,
 			  suffixes ? suffixes : derived_suffixes);
@@ -572,6 +629,7 @@ settings_to_jsonb(void)
 	json_add_text(&json, "audio_extensions", audio_extensions);
 	json_add_text(&json, "derived_suffixes", derived_suffixes);
 	json_add_boolean(&json, "recurse", recurse);
+	json_add_boolean(&json, "remove_empty_dirs", remove_empty_dirs);
 	json_add_integer(&json, "max_delete_percent", max_delete_percent);
 	json_add_integer(&json, "writer_wait_ms", writer_wait);
 	json_add_integer(&json, "report_limit", report_limit);

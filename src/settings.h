@@ -34,6 +34,7 @@ typedef struct Settings
 	FileAge		file_age;
 	KeyRules	rules;
 	bool		recurse;
+	bool		remove_empty_dirs;
 	int			max_delete_percent;
 	int			writer_wait;	/* milliseconds */
 	int			report_limit;	/* entries of a list */
@@ -47,6 +48,9 @@ typedef struct Settings
 	bool		search_unregistered;
 	int			max_run_minutes;	/* of a run in batches; 0: no limit */
 	int			files_per_second;	/* deleted; 0: no limit */
+	const char *claim;			/* UUID of the claim of the upload directory:
+								 * a fact about it, as the next; NULL: none,
+								 * or not asked for */
 	int64		grace_from_ns;	/* no file counts as older than that: a fact
 								 * about the directory, see claim.h; 0: none */
 } Settings;

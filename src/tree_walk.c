@@ -318,3 +318,131 @@ walk_end(TreeWalk *walk)
 		close_level(walk);
 	pfree(walk);
 }
+
+
+/* ----------
+ * What is not walked
+ * ----------
+ */
+
+const char *
+walk_reason_text(WalkReason reason)
+{
+	static const char *const texts[] = {
+		[WALK_REACHED] = NULL,
+		[WALK_HIDDEN] = "a name that begins with a dot is private to whoever made it",
+		[WALK_NOT_RECURSIVE] = "audio_cleanup.recurse is off",
+		[WALK_TOO_DEEP] = "its folders are nested too deeply",
+		[WALK_SYMLINK] = "symlinks are not followed",
+		[WALK_MOUNT] = "another file system is mounted there",
+		[WALK_SUBVOLUME] = "it is in another subvolume of the file system",
+		[WALK_NOT_A_FILE] = "it is not a regular file",
+	};
+
+	return texts[reason];
+}
+
+/* A subvolume has a device number of its own, but no mount. */
+static WalkReason
+judge_volume(const StoreVolume *found, const StoreVolume *ours)
+{
+	if (store_same_volume(found, ours))
+		return WALK_REACHED;
+	if (found->mount_known && ours->mount_known && found->mount_id == ours->mount_id)
+		return WALK_SUBVOLUME;
+	return WALK_MOUNT;
+}
+
+/* What a look at a folder on the way, or at the file in the end, says. */
+static WalkReason
+judge_look(const FileStore *store, const FileLook *look, bool is_last)
+{
+	if (S_ISLNK(look->mode))
+		return WALK_SYMLINK;
+	if (is_last && !S_ISREG(look->mode))
+		return WALK_NOT_A_FILE;
+	if (!is_last && !S_ISDIR(look->mode))
+		return WALK_REACHED;	/* the file is not there */
+	/* overlayfs shows the device of a lower layer for a file */
+	if (is_last && look->volume.mount_id == store->volume.mount_id)
+		return WALK_REACHED;
+	return judge_volume(&look->volume, &store->volume);
+}
+
+/* What the text of a path says, without a look. */
+static WalkReason
+judge_text(const char *path, bool recurse, size_t *len)
+{
+	const char *component = path;
+	int			depth = 0;
+
+	for (;; depth++)
+	{
+		size_t		n = strcspn(component, "/");
+
+		*len = component + n - path;
+		if (component[0] == '.')
+			return WALK_HIDDEN;
+		if (component[n] == '\0')
+			break;
+		if (!recurse)
+			return WALK_NOT_RECURSIVE;
+		component += n + 1;
+	}
+	return depth > WALK_MAX_DEPTH ? WALK_TOO_DEEP : WALK_REACHED;
+}
+
+/*
+ * Look at the component of `len` bytes in the directory *fd, and go down into
+ * it, if it is a folder of ours.  *fd becomes -1 at the end of the way.
+ */
+static WalkReason
+look_further(FileStore *store, int *fd, const char *component, size_t len)
+{
+	bool		is_last = component[len] == '\0';
+	char		name[NAME_MAX + 1];
+	WalkReason	reason = WALK_REACHED;
+	FileLook	look;
+	int			child = -1;
+
+	if (len <= NAME_MAX)
+	{
+		memcpy(name, component, len);
+		name[len] = '\0';
+		if (store_look(*fd, name, &look) == 0)
+		{
+			reason = judge_look(store, &look, is_last);
+			if (reason == WALK_REACHED && !is_last && S_ISDIR(look.mode))
+				child = store_open_directory(store, *fd, name, &look);
+		}
+	}
+	if (*fd != store->root.fd)
+		close(*fd);
+	*fd = child;
+	return reason;
+}
+
+WalkReason
+walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len)
+{
+	WalkReason	reason = judge_text(path, recurse, len);
+	const char *component = path;
+	int			fd = store->root.fd;
+
+	if (reason != WALK_REACHED || !AcquireExternalFD())
+		return reason;
+	while (fd >= 0 && reason == WALK_REACHED)
+	{
+		size_t		n = strcspn(component, "/");
+
+		*len = component + n - path;
+		reason = look_further(store, &fd, component, n);
+		component += n + (component[n] == '/');
+	}
+	if (fd >= 0 && fd != store->root.fd)
+		close(fd);
+	ReleaseExternalFD();
+	if (reason == WALK_REACHED)
+		*len = 0;
+	return reason;
+}

@@ -57,6 +57,37 @@ extern WalkStep walk_next(TreeWalk *walk, const char **path);
  */
 extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **action);
 
+/* Why a walk does not come to a file. */
+typedef enum WalkReason
+{
+	WALK_REACHED,				/* it does, or would if the file were there */
+	WALK_HIDDEN,				/* the file or a folder of it begins with a
+								 * dot */
+	WALK_NOT_RECURSIVE,			/* the file is in a folder, and folders are
+								 * not looked into */
+	WALK_TOO_DEEP,				/* beyond WALK_MAX_DEPTH */
+	WALK_SYMLINK,				/* the file or a folder of it is a symlink */
+	WALK_MOUNT,					/* another file system, or another part of
+								 * this one, is mounted on it or a folder of
+								 * it */
+	WALK_SUBVOLUME,				/* a folder of it is a subvolume of its own */
+	WALK_NOT_A_FILE				/* a directory, FIFO, socket or device */
+} WalkReason;
+
+/*
+ * Tells whether a walk with this `recurse` comes to the file `path`, and if
+ * not, why.  *len becomes the length of the part of `path` that is to blame,
+ * 0 for WALK_REACHED.  Opens folders and looks, changes nothing; what cannot
+ * be looked at counts as reached, for the walk itself will fail there.
+ */
+extern WalkReason walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
+
+/*
+ * The reason as a text for people that follows "it is not looked into: ";
+ * static, and NULL for WALK_REACHED.
+ */
+extern const char *walk_reason_text(WalkReason reason);
+
 /* Close all that is open.  Allowed at any time; NULL is allowed. */
 extern void walk_end(TreeWalk *walk);
 

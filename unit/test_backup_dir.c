@@ -424,7 +424,7 @@ static int
 place_of(FileStore *store, const FileIdentity *file)
 {
 	int			errnum;
-	FilePlace	place = store_locate(store, RUN, FILE_NAME, file, &errnum);
+	FilePlace	place = store_locate(store, RUN, FILE_NAME, file, true, &errnum);
 
 	if (place == PLACE_UNKNOWN)
 		diag("errno %d (%s)", errnum, strerror(errnum));

@@ -50,6 +50,8 @@ static struct
 	int			link_errno;
 	int			unlink_errno;
 	bool		die_after_rename;
+	bool		projects;		/* nothing is renamed or linked from one
+								 * folder of the top into another */
 	int			nfsync;
 	int			nopenat;
 	int			nstatx;
@@ -75,6 +77,33 @@ inject(int errnum)
 	return true;
 }
 
+/* The first folder below the upload directory: all that is in it is one project. */
+static void
+tell_project(int fd, char *project)
+{
+	char		path[2 * PATH_MAX];
+	ssize_t		n = readlink(tap_text("/proc/self/fd/%d", fd), path, sizeof(path) - 1);
+	size_t		len = strlen(top);
+
+	path[n < 0 ? 0 : n] = '\0';
+	project[0] = '\0';
+	if (strncmp(path, top, len) == 0 && path[len] == '/')
+		strlcpy(project, path + len + 1, strcspn(path + len + 1, "/") + 1);
+}
+
+static bool
+crosses_projects(int fd, int new_fd)
+{
+	char		from[PATH_MAX];
+	char		to[PATH_MAX];
+
+	if (!hook.projects || fd == AT_FDCWD)
+		return false;
+	tell_project(fd, from);
+	tell_project(new_fd, to);
+	return strcmp(from, to) != 0;
+}
+
 int
 renameat2(int fd, const char *old, int new_fd, const char *new,
 		  unsigned int flags)
@@ -85,7 +114,7 @@ renameat2(int fd, const char *old, int new_fd, const char *new,
 	if (real == NULL)
 		real = dlsym(RTLD_NEXT, "renameat2");
 	run_hook(&hook.before_rename);
-	if (inject(hook.rename_errno))
+	if (inject(hook.rename_errno) || (crosses_projects(fd, new_fd) && inject(EXDEV)))
 		return -1;
 	rc = real(fd, old, new_fd, new, flags);
 	if (rc == 0 && hook.die_after_rename)
@@ -136,7 +165,7 @@ openat(int fd, const char *path, int flags,...)
 	if (real == NULL)
 		real = dlsym(RTLD_NEXT, "openat");
 	hook.nopenat++;
-	return real(fd, path, flags);
+	return real(fd, path, flags, 0600);
 }
 
 int
@@ -146,7 +175,9 @@ linkat(int fd, const char *old, int new_fd, const char *new, int flags)
 
 	if (real == NULL)
 		real = dlsym(RTLD_NEXT, "linkat");
-	return inject(hook.link_errno) ? -1 : real(fd, old, new_fd, new, flags);
+	if (inject(hook.link_errno) || (crosses_projects(fd, new_fd) && inject(EXDEV)))
+		return -1;
+	return real(fd, old, new_fd, new, flags);
 }
 
 int
@@ -346,14 +377,14 @@ test_life(void)
 	int			errnum = -1;
 
 	is(file.size, 5, "size is told");
-	is(store_locate(store, RUN, "a.mp3", &file, &errnum), PLACE_UPLOAD,
+	is(store_locate(store, RUN, "a.mp3", &file, true, &errnum), PLACE_UPLOAD,
 	   "located at its place");
 	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_OK, "captured");
 	ok(!there("a.mp3") && holds(TRASH "/a.mp3", "sound"), "it is in the trash");
-	is(store_locate(store, RUN, "a.mp3", &file, &errnum), PLACE_TRASH,
+	is(store_locate(store, RUN, "a.mp3", &file, true, &errnum), PLACE_TRASH,
 	   "located in the trash");
 	is(errnum, 0, "locate leaves no errno");
-	is(store_locate(store, 43, "a.mp3", &file, &errnum), PLACE_NOWHERE,
+	is(store_locate(store, 43, "a.mp3", &file, true, &errnum), PLACE_NOWHERE,
 	   "not in another run's trash");
 	is(outcome_of(store_capture(store, RUN, "a.mp3", &file)), FILE_VANISHED,
 	   "captured again: vanished");
@@ -373,7 +404,7 @@ test_life(void)
 	is(outcome_of(store_destroy(store, RUN, "a.mp3", &file, &freed)), FILE_VANISHED,
 	   "destroyed again: vanished");
 	is(freed, 0, "which frees nothing");
-	is(store_locate(store, RUN, "a.mp3", &file, &errnum), PLACE_NOWHERE,
+	is(store_locate(store, RUN, "a.mp3", &file, true, &errnum), PLACE_NOWHERE,
 	   "located nowhere");
 	is(store_sync(store), 0, "sync");
 	store_tidy(store, RUN);
@@ -408,7 +439,7 @@ test_paths(void)
 		   store_put_back(store, RUN, bad[i], &file).errnum == EINVAL &&
 		   store_destroy(store, RUN, bad[i], &file, &freed).errnum == EINVAL &&
 		   store_destroy_in_place(store, bad[i], &file, &freed).errnum == EINVAL &&
-		   store_locate(store, RUN, bad[i], &file, &errnum) == PLACE_UNKNOWN &&
+		   store_locate(store, RUN, bad[i], &file, true, &errnum) == PLACE_UNKNOWN &&
 		   errnum == EINVAL, "... by every function");
 	}
 
@@ -529,7 +560,7 @@ test_kinds(void)
 		   store_capture(store, RUN, kinds[i], &file).outcome == FILE_NOT_REGULAR &&
 		   store_destroy_in_place(store, kinds[i], &file, &freed).outcome ==
 		   FILE_NOT_REGULAR &&
-		   store_locate(store, RUN, kinds[i], &file, &errnum) == PLACE_OTHER &&
+		   store_locate(store, RUN, kinds[i], &file, true, &errnum) == PLACE_OTHER &&
 		   there(kinds[i]), "%s is not touched", kinds[i]);
 	}
 	is(outcome_of(store_identify(store, "target/x", &any)), FILE_VANISHED,
@@ -579,7 +610,7 @@ test_replaced_before(void)
 	   "another inode");
 	is(outcome_of(store_destroy_in_place(store, "a.mp3", &file, &freed)),
 	   FILE_REPLACED, "... not destroyed in place");
-	is(store_locate(store, RUN, "a.mp3", &file, &errnum), PLACE_OTHER, "... located");
+	is(store_locate(store, RUN, "a.mp3", &file, true, &errnum), PLACE_OTHER, "... located");
 	ok(holds("a.mp3", "new") && !there(".audio_cleanup"), "nothing was touched");
 
 	file = know(store, "a.mp3");
@@ -787,14 +818,14 @@ test_long_spare_name(void)
 	file.inode++;
 
 	hook.rename_errno = EEXIST;
-	is(store_locate(store, RUN, name, &file, &errnum), PLACE_UNKNOWN,
+	is(store_locate(store, RUN, name, &file, true, &errnum), PLACE_UNKNOWN,
 	   "a stranger that finds no name at all stays in the trash");
 	is(errnum, EEXIST, "... and is reported");
 	hook.rename_errno = 0;
 
 	taken = name;
 	hook.before_rename = take_longest_name;
-	is(store_locate(store, RUN, name, &file, &errnum), PLACE_OTHER,
+	is(store_locate(store, RUN, name, &file, true, &errnum), PLACE_OTHER,
 	   "... until there is a free one");
 	ok(holds(name, "third"), "its own was taken in the last moment");
 	strcpy(name + 255 - strlen(".audio_cleanup-42"), ".audio_cleanup-42");
@@ -824,7 +855,7 @@ test_killed(void)
 	waitpid(child, NULL, 0);
 	ok(holds(TRASH "/d/a.mp3", "wanted") && !there("d/a.mp3"),
 	   "killed with a stranger in its hands");
-	is(store_locate(store, RUN, "d/a.mp3", &file, &errnum), PLACE_OTHER,
+	is(store_locate(store, RUN, "d/a.mp3", &file, true, &errnum), PLACE_OTHER,
 	   "locate tells that it was replaced");
 	ok(holds("d/a.mp3", "wanted"), "... and puts the stranger back");
 	store_close(store);
@@ -947,7 +978,7 @@ refuses(FileStore *store, const FileIdentity *file, const char *text)
 			   "... put back");
 	is_failure(store_destroy(store, RUN, "a.mp3", file, &freed), EPERM,
 			   "trust directory", "... destroy");
-	ok(store_locate(store, RUN, "a.mp3", file, &errnum) == PLACE_UNKNOWN &&
+	ok(store_locate(store, RUN, "a.mp3", file, true, &errnum) == PLACE_UNKNOWN &&
 	   errnum == EPERM, "... locate");
 	store_tidy(store, RUN);
 	ok(holds("a.mp3", "a"), "... the file is where it was");
@@ -1032,6 +1063,186 @@ test_no_space(void)
 	store_close(store);
 }
 
+/* One file system, whose folders belong to projects of their own. */
+static void
+test_projects(void)
+{
+	FileStore  *store = fresh("projects");
+	FileIdentity file;
+	FileIdentity other;
+	FileResult	result;
+	int64		freed;
+	int			errnum;
+
+	make("p");
+	make("q");
+	file = put_and_know(store, "p/a.mp3", "sound");
+	must(chmod(at("p/a.mp3"), 0640) == 0, "chmod");
+	file = know(store, "p/a.mp3");
+	hook.projects = true;
+	result = store_capture(store, RUN, "p/a.mp3", &file);
+	ok(result.outcome == FILE_NO_SPACE && result.errnum == EXDEV, "EXDEV is as if there was no space");
+	ok(holds("p/a.mp3", "sound"), "... and the file stays where it was");
+
+	is(outcome_of(store_capture_by_copy(store, RUN, "p/a.mp3", &file)), FILE_OK, "captured by a copy");
+	ok(!there("p/a.mp3") && holds(TRASH "/p/a.mp3", "sound"), "... it is in the trash");
+	file.captured = true;
+	is(store_locate(store, RUN, "p/a.mp3", &file, true, &errnum), PLACE_TRASH, "... and known again");
+	is(outcome_of(store_put_back(store, RUN, "p/a.mp3", &file)), FILE_OK, "put back");
+	ok(holds("p/a.mp3", "sound") && !there(TRASH "/p/a.mp3"), "... by a copy in its folder");
+	other = know(store, "p/a.mp3");
+	ok(store_same_copy(&other, &file), "... with its time");
+
+	is(outcome_of(store_capture_by_copy(store, RUN, "p/a.mp3", &other)), FILE_OK, "captured again");
+	other.captured = true;
+	is(outcome_of(store_put_back_as(store, RUN, "p/a.mp3", "q/b.mp3", &other)), FILE_OK,
+	   "put back into a third project");
+	ok(holds("q/b.mp3", "sound") && !there(TRASH "/p/a.mp3"), "... where it is whole");
+
+	other = know(store, "q/b.mp3");
+	store_set_durable(store, false);
+	is_failure(store_capture_by_copy(store, RUN, "q/b.mp3", &other), EXDEV, NULL,
+			   "not while somebody waits for a commit");
+	store_set_durable(store, true);
+
+	/* killed with the copy complete, and the original there */
+	is(outcome_of(store_capture_by_copy(store, RUN, "q/b.mp3", &other)), FILE_OK, "captured once more");
+	must(system(tap_text("cp -p '%s' '%s'", at(TRASH "/q/b.mp3"), at("q/b.mp3"))) == 0, "cp");
+	other = know(store, "q/b.mp3");
+	is(store_locate(store, RUN, "q/b.mp3", &other, true, &errnum), PLACE_UPLOAD, "the original counts");
+	is(outcome_of(store_capture_by_copy(store, RUN, "q/b.mp3", &other)), FILE_OK, "... and the copy is used");
+	ok(!there("q/b.mp3") && holds(TRASH "/q/b.mp3", "sound"), "... and there is one file");
+
+	/*
+	 * killed before that was recorded: the row is pending, the copy has
+	 * another inode
+	 */
+	is(store_locate(store, RUN, "q/b.mp3", &other, false, &errnum), PLACE_UNFINISHED,
+	   "nothing is done about it before a commit");
+	ok(!there("q/b.mp3") && holds(TRASH "/q/b.mp3", "sound"), "... really");
+	is(store_locate(store, RUN, "q/b.mp3", &other, true, &errnum), PLACE_OTHER, "put back after it");
+	ok(holds("q/b.mp3", "sound") && !there(TRASH "/q/b.mp3"), "... by a copy");
+
+	other = know(store, "q/b.mp3");
+	is(outcome_of(store_destroy_in_place(store, "q/b.mp3", &other, &freed)), FILE_OK,
+	   "without a backup it is destroyed in its place");
+	is(freed, 5, "... and counted");
+	store_tidy(store, RUN);
+	ok(!there(".audio_cleanup"), "nothing is left");
+	store_close(store);
+}
+
+/* The trash of a disk that was copied. */
+static void
+test_copied_trash(void)
+{
+	FileStore  *store = fresh("copied_trash");
+	FileIdentity file = put_and_know(store, "a.mp3", "sound");
+	FileIdentity known;
+	struct timespec times[2];
+	int64		freed;
+	int			errnum;
+
+	must(store_capture(store, RUN, "a.mp3", &file).outcome == FILE_OK, "capture");
+	must(system(tap_text("cd '%s' && cp -a .audio_cleanup copy && rm -r .audio_cleanup && mv copy .audio_cleanup",
+						 top)) == 0, "cp -a");
+	known = file;
+	known.captured = true;
+	store_sync(store);
+	is(store_locate(store, RUN, "a.mp3", &file, false, &errnum), PLACE_UNFINISHED,
+	   "for who does not know that it was verified, it is a stranger");
+	is(store_locate(store, RUN, "a.mp3", &known, true, &errnum), PLACE_TRASH, "else it is the backup");
+
+	times[0].tv_nsec = UTIME_OMIT;
+	times[1].tv_sec = file.mtime_ns / INT64CONST(1000000000);
+	times[1].tv_nsec = 0;
+	must(utimensat(AT_FDCWD, at(TRASH "/a.mp3"), times, 0) == 0, "utimensat");
+	is(store_locate(store, RUN, "a.mp3", &known, true, &errnum), PLACE_TRASH, "by whole seconds, too");
+	is(outcome_of(store_put_back(store, RUN, "a.mp3", &known)), FILE_OK, "it is put back");
+	ok(holds("a.mp3", "sound"), "... as it was");
+	is(store_locate(store, RUN, "a.mp3", &known, true, &errnum), PLACE_OTHER,
+	   "beyond the trash anybody can make a file of that size and time");
+
+	/* for a capture, size and mtime are not enough, whatever is said of it */
+	is(outcome_of(store_capture(store, RUN, "a.mp3", &known)), FILE_REPLACED, "a capture wants the inode");
+	file = know(store, "a.mp3");
+	must(store_capture(store, RUN, "a.mp3", &file).outcome == FILE_OK, "capture");
+	must(system(tap_text("cd '%s' && cp -a .audio_cleanup copy && rm -r .audio_cleanup && mv copy .audio_cleanup",
+						 top)) == 0, "cp -a");
+	store_sync(store);
+	file.captured = true;
+	put("a.mp3", "sound");
+	is(outcome_of(store_put_back(store, RUN, "a.mp3", &file)), FILE_OCCUPIED,
+	   "a name that is taken by a file as large stays taken");
+	ok(holds(TRASH "/a.mp3", "sound"), "... and the backup stays");
+	is(outcome_of(store_destroy(store, RUN, "a.mp3", &file, &freed)), FILE_OK, "it is destroyed");
+	ok(freed == 5 && !there(TRASH "/a.mp3") && there("a.mp3"), "... and not the other");
+	store_close(store);
+}
+
+/* Figures that do not fit. */
+static void
+test_figures(void)
+{
+	FileStore  *store = fresh("figures");
+	FileIdentity file;
+	struct timespec times[2] = {{0, UTIME_OMIT}, {INT64CONST(20000000000), 999999999}};
+	struct timespec past = {-INT64CONST(20000000000), 1};
+
+	put("sparse.mp3", "x");
+	must(truncate(at("sparse.mp3"), INT64CONST(1) << 40) == 0 ||
+		 truncate(at("sparse.mp3"), INT64CONST(1) << 33) == 0, "truncate");
+	file = know(store, "sparse.mp3");
+	ok(file.space < 1024 * 1024 && file.size >= INT64CONST(1) << 33, "a sparse file frees what it takes");
+	is(store_space_of(&file), file.space, "... all of it");
+	must(link(at("sparse.mp3"), at("second.mp3")) == 0, "link");
+	file = know(store, "sparse.mp3");
+	is(store_space_of(&file), 0, "... with its last name");
+
+	put("future.mp3", "x");
+	if (utimensat(AT_FDCWD, at("future.mp3"), times, 0) != 0)
+		skip("the file system has no such dates");
+	else
+	{
+		file = know(store, "future.mp3");
+		ok(file.mtime_ns > INT64CONST(4000000000) * 1000000000, "a date far in the future is in the future");
+		times[1] = past;
+		must(utimensat(AT_FDCWD, at("future.mp3"), times, 0) == 0, "utimensat");
+		file = know(store, "future.mp3");
+		ok(file.mtime_ns < 0, "a date far in the past is in the past");
+	}
+	store_close(store);
+}
+
+static void
+test_folders(void)
+{
+	FileStore  *store = fresh("folders");
+	FileIdentity file;
+
+	make("a");
+	make("a/b");
+	make("a/b/c");
+	make("a/.hidden");
+	must(symlink("a", at("s")) == 0, "symlink");
+	file = put_and_know(store, "a/b/c/x.mp3", "sound");
+	is(store_remove_folders(store, "a/b/c"), 0, "a folder with a file stays");
+	must(store_capture(store, RUN, "a/b/c/x.mp3", &file).outcome == FILE_OK, "capture");
+	is(store_remove_folders(store, "s/b/c"), 0, "symlinks are not followed");
+	is(store_remove_folders(store, "a/b/c"), 2, "empty ones go, with those above that are empty then");
+	ok(there("a/.hidden") && !there("a/b"), "... and no more");
+	is(store_remove_folders(store, "a/.hidden"), 0, "hidden ones are not ours");
+	is(store_remove_folders(store, ".audio_cleanup"), 0, "nor is our own one emptied by it");
+	is(store_remove_folders(store, "../folders"), 0, "nothing beyond the directory");
+	is(store_remove_folders(store, ""), 0, "nor itself");
+	is(store_remove_folders(store, "missing/one"), 0, "nor what is not there");
+	is(outcome_of(store_put_back(store, RUN, "a/b/c/x.mp3", &file)), FILE_OK, "a file brings its folders back");
+	ok(holds("a/b/c/x.mp3", "sound"), "... all of them");
+	is(store_check_folder(store, "a/b/c/x.mp3"), 0, "what may be removed");
+	is(store_check_folder(store, "missing/x.mp3"), 0, "a folder that has gone is no failure");
+	store_close(store);
+}
+
 static void
 test_old_kernel(void)
 {
@@ -1082,7 +1293,7 @@ test_unverifiable(void)
 	ok(there("a.mp3") && !there(TRASH "/a.mp3"), "... is put back");
 	is_failure(store_capture(store, RUN, "a.mp3", &file), EIO, "stat file",
 			   "what cannot be looked at is not captured");
-	ok(store_locate(store, RUN, "a.mp3", &file, &errnum) == PLACE_UNKNOWN &&
+	ok(store_locate(store, RUN, "a.mp3", &file, true, &errnum) == PLACE_UNKNOWN &&
 	   errnum == EIO, "... nor located");
 	store_close(store);
 }
@@ -1110,13 +1321,13 @@ test_sync(void)
 	is(hook.nfsync, 0, "... owes no fsync");
 
 	store_set_durable(store, true);
-	is(store_locate(store, RUN, "a.mp3", &a, &errnum), PLACE_TRASH, "located");
+	is(store_locate(store, RUN, "a.mp3", &a, true, &errnum), PLACE_TRASH, "located");
 	store_sync(store);
 
 	/* the run's trash, the trash, the private directory, the top */
 	is(hook.nfsync, 4, "... all that it relies on is synced");
 	hook.nfsync = 0;
-	is(store_locate(store, RUN, "d/e/b.mp3", &b, &errnum), PLACE_TRASH, "located");
+	is(store_locate(store, RUN, "d/e/b.mp3", &b, true, &errnum), PLACE_TRASH, "located");
 	store_sync(store);
 
 	/* two more */
@@ -1347,7 +1558,7 @@ measure(const char *title, bool nested, int count)
 	for (int i = 0; i < count; i++)
 	{
 		PATH_OF(i);
-		good -= store_locate(store, RUN, path, &files[i], &errnum) == PLACE_TRASH;
+		good -= store_locate(store, RUN, path, &files[i], true, &errnum) == PLACE_TRASH;
 	}
 	is(store_sync(store), 0, "synced");
 	is(good, 0, "all located");
@@ -1429,6 +1640,10 @@ main(void)
 	test_swapped_parent();
 	test_hostile_trash();
 	test_no_space();
+	test_projects();
+	test_copied_trash();
+	test_figures();
+	test_folders();
 	test_old_kernel();
 	test_unverifiable();
 	test_sync();

@@ -480,6 +480,51 @@ as_nobody(void (*test) (void))
 	is(status, 0, "the unprivileged process ended well");
 }
 
+/* The walk does not come to `path`, for this reason, and `part` is to blame. */
+static void
+is_left_out(FileStore *store, const char *path, WalkReason want, const char *part)
+{
+	size_t		len;
+	WalkReason	got = walk_why_not(store, path, true, &len);
+
+	if (!ok(got == want && len == strlen(part) && strncmp(path, part, len) == 0,
+			"%s: %s", path, walk_reason_text(want) ? walk_reason_text(want) : "reached"))
+		diag("got %d, \"%.*s\"", got, (int) len, path);
+}
+
+/* What is said of a file agrees with the walk. */
+static void
+test_reasons(void)
+{
+	FileStore  *store = fresh("reasons");
+	char		deep[2 * (WALK_MAX_DEPTH + 1) + 8] = "";
+	size_t		len;
+	int			i;
+
+	plant();
+	must(symlink("d", at("s")) == 0, "symlink");
+	is_left_out(store, "a.mp3", WALK_REACHED, "");
+	is_left_out(store, "d/e/c.mp3", WALK_REACHED, "");
+	is_left_out(store, "d/nothing/there.mp3", WALK_REACHED, "");
+	is_left_out(store, "a.mp3/b.mp3", WALK_REACHED, "");
+	is_left_out(store, ".hidden.mp3", WALK_HIDDEN, ".hidden.mp3");
+	is_left_out(store, "d/.hidden/x.mp3", WALK_HIDDEN, "d/.hidden");
+	is_left_out(store, ".audio_cleanup/claim", WALK_HIDDEN, ".audio_cleanup");
+	is_left_out(store, "link.mp3", WALK_SYMLINK, "link.mp3");
+	is_left_out(store, "s/e/c.mp3", WALK_SYMLINK, "s");
+	is_left_out(store, "d/up/a.mp3", WALK_SYMLINK, "d/up");
+	is_left_out(store, "dir.mp3", WALK_NOT_A_FILE, "dir.mp3");
+	is_left_out(store, "fifo.mp3", WALK_NOT_A_FILE, "fifo.mp3");
+	for (i = 0; i <= WALK_MAX_DEPTH; i++)
+		strcat(deep, "d/");
+	strcat(deep, "x.mp3");
+	is_left_out(store, deep, WALK_TOO_DEEP, deep);
+	is_left_out(store, deep + 2, WALK_REACHED, "");
+	is(walk_why_not(store, "d/b.mp3", false, &len), WALK_NOT_RECURSIVE, "not in folders");
+	is(walk_why_not(store, "a.mp3", false, &len), WALK_REACHED, "the top is walked at any rate");
+	store_close(store);
+}
+
 static void
 test_mounts(void)
 {
@@ -502,6 +547,8 @@ test_mounts(void)
 	{
 		put("other/b.mp3");
 		yields(store, "real/a.mp3|", "mount points are not crossed, nor loops walked");
+		is_left_out(store, "other/b.mp3", WALK_MOUNT, "other");
+		is_left_out(store, "bound/real/a.mp3", WALK_MOUNT, "bound");
 	}
 	(void) system(tap_text("umount '%s' '%s' 2>/dev/null", at("bound"), at("other")));
 	store_close(store);
@@ -575,6 +622,7 @@ main(void)
 	test_depth();
 	test_long_path();
 	as_nobody(test_unprivileged);
+	test_reasons();
 	test_mounts();
 	test_abandoned();
 	test_many();

@@ -1,0 +1,64 @@
+# After pg_upgrade the cluster is another one, and the database is not: a run
+# is refused, says what to do, and after that everything is as it was.
+
+use strict;
+use warnings;
+
+use Cwd qw(getcwd);
+use FindBin;
+use lib $FindBin::RealBin;
+
+use AudioCleanup;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $bindir = `pg_config --bindir`;
+chomp $bindir;
+plan skip_all => 'pg_upgrade is not installed: not permitted here' unless -x "$bindir/pg_upgrade";
+
+my $old = new_server('old', conf => "audio_cleanup.backup_retention_days = 3\n");
+my $dir = upload_dir($old);
+my %all = map { $_ => put_file($dir, $_) } qw(wanted.mp3 a.mp3 b.mp3);
+
+make_schema($old);
+add_rows($old, 'wanted.mp3');
+$old->safe_psql('postgres', 'SELECT cleanup_all()');
+ok(wait_for_drain($old), 'the old cluster has made a run');
+is(scalar keys %{ trashed_files($dir) }, 2, '... and has two backups');
+my $claim = $old->safe_psql('postgres', 'SELECT uuid FROM cleanup_claims');
+$old->stop;
+
+my $new = new_server('new', start => 0, conf => "audio_cleanup.backup_retention_days = 3\naudio_cleanup.upload_dir = '$dir'\n");
+my $here = getcwd();
+chdir $PostgreSQL::Test::Utils::tmp_check or die;
+command_ok([ "$bindir/pg_upgrade", '-d', $old->data_dir, '-D', $new->data_dir, '-b', $bindir, '-B', $bindir,
+		'-s', $new->host, '-p', $old->port, '-P', $new->port ], 'pg_upgrade');
+chdir $here or die;
+$new->start;
+
+is($new->safe_psql('postgres', 'SELECT uuid FROM cleanup_claims'), $claim, 'the twin of the claim has come along');
+my $fresh = put_file($dir, 'c.mp3');
+my ($rc, undef, $stderr) = $new->psql('postgres', 'SELECT cleanup_all()');
+isnt($rc, 0, 'a run is refused');
+like($stderr, qr/in another cluster \(system identifier \d+\).*pg_upgrade/, '... it says what has happened');
+like($stderr, qr/HINT:.*old cluster.*SELECT cleanup_claim_upload_dir\(\)/, '... and what to do');
+like($new->safe_psql('postgres', q{SELECT detail || hint FROM cleanup_check() WHERE check_name = 'claim'}),
+	qr/pg_upgrade.*cleanup_claim_upload_dir/s, 'so does the doctor');
+is_deeply([ sort keys %{ trashed_files($dir) } ], [ 'a.mp3', 'b.mp3' ], 'nothing has moved');
+
+$new->safe_psql('postgres', 'SELECT cleanup_claim_upload_dir()');
+ok(wait_for_drain($new), 'it is claimed');
+is($new->safe_psql('postgres', "SELECT cleanup_restore('a.mp3') #>> '{result,error_count}'"), '0', 'a backup of before is restored');
+ok(wait_for_drain($new), '... in the background');
+is(visible_files($dir)->{'a.mp3'}, $all{'a.mp3'}, '... whole');
+$new->safe_psql('postgres', 'SELECT cleanup_all()');
+ok(wait_for_drain($new), 'a run succeeds');
+is(visible_files($dir)->{'c.mp3'}, $fresh, '... and what was there has a new grace period');
+is_deeply(undo_violations($new, $dir, { files => \%all, final => 1 }), [], 'all files are accounted for');
+
+# who was left behind is not served any more
+$old->start;
+like(($old->psql('postgres', 'SELECT cleanup_all()'))[2], qr/has claimed it/, 'the old cluster is refused');
+$old->stop;
+$new->stop;
+done_testing();
