@@ -16,6 +16,10 @@ OBJS = audio_cleanup.o \
 	$(patsubst %.c,%.o,$(filter-out src/mail.c,$(sort $(wildcard src/*.c))))
 MAIL_OBJS = audio_cleanup_mail.o src/mail.o
 
+# what is not listed is called by nobody else, and calls nobody else's namesake
+SHLIB_EXPORTS = exports.txt
+SHLIB_LINK = -Wl,-Bsymbolic
+
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 REGRESS_OPTS = --temp-instance=tmp_check_regress --temp-config=test.conf --no-locale --encoding=UTF8
 ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
@@ -47,8 +51,9 @@ src/dashboard.o src/dashboard.bc src/mail_report.o src/mail_report.bc: $(TEXTS)
 # of two files, which PGXS's rule for MODULES does not do, and with libcurl
 CURL_CONFIG = curl-config
 $(MAIL_OBJS): override CPPFLAGS += $(shell $(CURL_CONFIG) --cflags)
-audio_cleanup_mail$(DLSUFFIX): $(MAIL_OBJS)
-	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ $(shell $(CURL_CONFIG) --libs)
+audio_cleanup_mail$(DLSUFFIX): $(MAIL_OBJS) | $(exports_file)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) $(SHLIB_LINK) -Wl,--version-script=$(exports_file) \
+		-shared -o $@ $(shell $(CURL_CONFIG) --libs)
 
 # dashboard.html becomes dashboard_html, an array of char
 src/%.inc: src/%

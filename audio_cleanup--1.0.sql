@@ -30,6 +30,23 @@ COMMENT ON COLUMN @extschema@.cleanup_sources.failed_at_column IS 'the time sinc
 COMMENT ON COLUMN @extschema@.cleanup_sources.timezone IS 'how a failed_at_column without time zone is read';
 COMMENT ON COLUMN @extschema@.cleanup_sources.on_failed IS 'keep: the row stays as it is; clear: its file columns become NULL';
 
+CREATE TABLE @extschema@.cleanup_seen (
+	source regclass PRIMARY KEY,
+	source_rows bigint NOT NULL,
+	source_files bigint NOT NULL,
+	seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE @extschema@.cleanup_seen IS
+'what the last run has seen of each source: one that is empty all of a sudden stops a run; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_seen.source_files IS 'files in the upload directory that its rows protected';
+
+CREATE TABLE @extschema@.cleanup_access (
+	role regrole PRIMARY KEY,
+	granted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE @extschema@.cleanup_access IS
+'roles that cleanup_grant_access() has given USAGE on the schema of the extension, because they lacked it: cleanup_revoke_access() takes it back from these alone';
+
 --
 -- History: runs and the audit trail of files
 --
@@ -474,6 +491,7 @@ COMMENT ON FUNCTION @extschema@.cleanup_revoke_access(regrole) IS
 --
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_sources', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_access', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files', '');
@@ -488,7 +506,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_totals', '');
 
 REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files,
 	@extschema@.cleanup_cleared, @extschema@.cleanup_holds, @extschema@.cleanup_backups,
-	@extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress,
+	@extschema@.cleanup_access, @extschema@.cleanup_seen, @extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress,
 	@extschema@.cleanup_totals, @extschema@.cleanup_metrics, @extschema@.cleanup_mail FROM PUBLIC;
 REVOKE ALL ON SEQUENCE @extschema@.cleanup_runs_run_id_seq, @extschema@.cleanup_files_file_id_seq FROM PUBLIC;
 REVOKE ALL ON FUNCTION

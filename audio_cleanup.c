@@ -436,6 +436,8 @@ cleanup_run(PG_FUNCTION_ARGS)
 	bool		dry_run;
 
 	get_flags(fcinfo, &dry_run, &request.force);
+	if (!atomic)
+		run_take_read_committed();
 	if (dry_run)
 		return make_row(fcinfo, run_preview(CLEAN_ALL, request.force, false));
 	if (atomic)

@@ -90,3 +90,44 @@ REVOKE EXECUTE ON FUNCTION cleanup_grant_access(regrole, text) FROM regress_view
 DROP ROLE regress_nobody;
 DROP ROLE regress_viewer;
 DROP ROLE regress_operator;
+
+--
+-- USAGE on the schema is taken back only from whom it was given to
+--
+CREATE SCHEMA regress_place;
+SET client_min_messages = warning;
+DROP EXTENSION audio_cleanup CASCADE;
+CREATE EXTENSION audio_cleanup SCHEMA regress_place;
+RESET client_min_messages;
+CREATE ROLE regress_viewer;
+CREATE ROLE regress_member;
+CREATE FUNCTION t.usage(OUT viewer boolean, OUT member boolean, OUT noted text) LANGUAGE sql AS $$
+	SELECT has_schema_privilege('regress_viewer', 'regress_place', 'USAGE'),
+		has_schema_privilege('regress_member', 'regress_place', 'USAGE'),
+		(SELECT string_agg(role::text, ' ') FROM regress_place.cleanup_access)
+$$;
+GRANT USAGE ON SCHEMA regress_place TO regress_viewer;
+SELECT regress_place.cleanup_grant_access('regress_viewer', 'operator');
+SELECT regress_place.cleanup_grant_access('regress_member');
+SELECT * FROM t.usage();
+SELECT regress_place.cleanup_revoke_access('regress_viewer');
+SELECT regress_place.cleanup_revoke_access('regress_member');
+SELECT * FROM t.usage();
+-- twice, to another level, and never granted at all
+SELECT regress_place.cleanup_grant_access('regress_member', 'operator');
+SELECT regress_place.cleanup_grant_access('regress_member', 'viewer');
+SELECT * FROM t.usage();
+SELECT regress_place.cleanup_revoke_access('regress_member');
+SELECT regress_place.cleanup_revoke_access('regress_member');
+SELECT regress_place.cleanup_revoke_access('regress_viewer');
+SELECT * FROM t.usage();
+-- a role of the same name is another one
+SELECT regress_place.cleanup_grant_access('regress_member');
+DROP OWNED BY regress_member;
+DROP ROLE regress_member;
+CREATE ROLE regress_member;
+GRANT USAGE ON SCHEMA regress_place TO regress_member;
+SELECT regress_place.cleanup_revoke_access('regress_member');
+SELECT viewer, member FROM t.usage();
+DROP OWNED BY regress_member, regress_viewer;
+DROP ROLE regress_member, regress_viewer;

@@ -97,3 +97,63 @@ SELECT cleanup_failed_sessions(true) -> 'blocked_by' AS blocked_by, cleanup_stat
 SELECT t.try('SELECT cleanup_failed_sessions()');
 SELECT cleanup_failed_sessions(force => true) #> '{result,failed_sessions_count}' AS forced;
 SELECT t.names();
+
+--
+-- One of several sources is emptied, or protects nothing any more, since the last run
+--
+DELETE FROM sessions;
+SELECT t.reset();
+CREATE TABLE voicemails (id int PRIMARY KEY, voicemail_file text);
+INSERT INTO voicemails VALUES (1, 'v1.mp3'), (2, 'v2.mp3');
+SELECT cleanup_add_source('voicemails');
+SELECT t.session(1, 'processed', 1, 's1.mp3'), t.file('s1.mp3'), t.file('v1.mp3'), t.file('v2.mp3'), t.file('o1.mp3');
+SELECT cleanup_all() #> '{result,orphaned_files_deleted}' AS deleted;
+SELECT t.wait_for_worker();
+-- nobody reads it while it is loaded again
+TRUNCATE voicemails;
+SELECT * FROM t.brake() \gx
+SELECT * FROM t.refused('SELECT cleanup_all()') \gx
+SELECT t.try('SELECT cleanup_orphaned_files()');
+CALL cleanup_run();
+SELECT count(*) FROM cleanup_check() WHERE check_name = 'source_emptied' AND status = 'error';
+-- loaded with something else: a column that means something else now
+INSERT INTO voicemails VALUES (1, 'inbox'), (2, 'outbox'), (3, 'archive');
+SELECT blocked_by, error FROM t.brake() \gx
+SELECT t.try('SELECT cleanup_all()');
+-- one that protects a single file is in order
+INSERT INTO voicemails VALUES (4, 'v1.mp3');
+SELECT blocked_by, orphans FROM t.brake();
+-- with nothing to delete there is no brake
+INSERT INTO voicemails VALUES (5, 'v2.mp3');
+TRUNCATE voicemails;
+INSERT INTO sessions (id, session_date, audio_url) VALUES (t.id(2), now(), 'v1.mp3'), (t.id(3), now(), 'v2.mp3');
+SELECT blocked_by, orphans FROM t.brake();
+DELETE FROM sessions WHERE id <> t.id(1);
+SELECT blocked_by FROM t.brake();
+-- it is right: once by force, and from then on that is how it is
+SELECT cleanup_all(force => true) #> '{result,orphaned_files_count}' AS forced;
+SELECT t.wait_for_worker();
+SELECT t.file('o2.mp3');
+SELECT blocked_by, orphans FROM t.brake();
+-- or the source is registered anew: what was seen before is forgotten
+INSERT INTO voicemails VALUES (1, 'v1.mp3');
+SELECT t.file('v1.mp3');
+SELECT cleanup_all() #> '{result,orphaned_files_deleted}' AS deleted;
+SELECT t.wait_for_worker();
+DELETE FROM voicemails;
+SELECT blocked_by FROM t.brake();
+SELECT cleanup_drop_source('voicemails');
+SELECT cleanup_add_source('voicemails');
+SELECT blocked_by, orphans FROM t.brake();
+-- that failed sessions are cleaned is no reason
+SELECT t.reset();
+DELETE FROM sessions;
+CREATE TABLE calls (id int PRIMARY KEY, audio_file text, status text, updated_at timestamptz);
+INSERT INTO calls VALUES (1, 'c1.mp3', 'failed', '2020-01-01'), (2, 'none.mp3', 'done', '2020-01-01');
+SELECT cleanup_add_source('calls');
+SELECT t.session(1, 'processed', 1, 's1.mp3'), t.file('s1.mp3'), t.file('c1.mp3');
+SELECT cleanup_orphaned_files() #> '{result,orphaned_files_deleted}' AS deleted;
+SELECT cleanup_failed_sessions() #> '{result,failed_sessions_cleaned}' AS cleaned;
+SELECT t.wait_for_worker();
+SELECT t.file('o3.mp3');
+SELECT cleanup_all() #> '{result,orphaned_files_deleted}' AS deleted;

@@ -6,12 +6,16 @@
  * Ordinary GRANTs and REVOKEs on the objects of the extension: \dp and
  * pg_dump show them as such.  They are executed as whoever calls.
  *
+ * USAGE on the schema may be a role's for other reasons.  It is given only to
+ * a role that lacks it, which is noted, and taken back only from such a role.
+ *
  * Copyright (c) 2026, audio_cleanup contributors
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -88,6 +92,29 @@ revoke_functions(const Extension *extension, Oid role, const char *const *functi
 				extension_schema(extension), functions[i], role_name(role));
 }
 
+/* After the GRANT, which fails if the caller may not give it. */
+static void
+grant_schema(const Extension *extension, Oid role)
+{
+	const SqlParameter parameters[] = {{REGROLEOID, ObjectIdGetDatum(role), false}};
+
+	if (compat_may_use_schema(extension->namespace_oid, role))
+		return;
+	execute("GRANT USAGE ON SCHEMA %s TO %s", extension_schema(extension), role_name(role));
+	owner_query(extension, lengthof(parameters), parameters,
+				"INSERT INTO @extschema@.cleanup_access (role) VALUES ($1) ON CONFLICT DO NOTHING");
+}
+
+static void
+revoke_schema(const Extension *extension, Oid role)
+{
+	const SqlParameter parameters[] = {{REGROLEOID, ObjectIdGetDatum(role), false}};
+
+	if (owner_query(extension, lengthof(parameters), parameters,
+					"DELETE FROM @extschema@.cleanup_access WHERE role = $1") > 0)
+		execute("REVOKE USAGE ON SCHEMA %s FROM %s", extension_schema(extension), role_name(role));
+}
+
 void
 access_grant(const Extension *extension, Oid role, const char *level)
 {
@@ -100,9 +127,7 @@ access_grant(const Extension *extension, Oid role, const char *level)
 				 errmsg("unrecognized access level \"%s\"", level),
 				 errhint("The levels are \"viewer\" and \"operator\".")));
 	access_revoke(extension, role);
-	if (!compat_may_use_schema(extension->namespace_oid, role))
-		execute("GRANT USAGE ON SCHEMA %s TO %s",
-				extension_schema(extension), role_name(role));
+	grant_schema(extension, role);
 	for (i = 0; i < lengthof(viewer_tables); i++)
 		execute("GRANT SELECT ON %s.%s TO %s",
 				extension_schema(extension), viewer_tables[i], role_name(role));
@@ -121,7 +146,5 @@ access_revoke(const Extension *extension, Oid role)
 				extension_schema(extension), viewer_tables[i], role_name(role));
 	revoke_functions(extension, role, viewer_functions, lengthof(viewer_functions));
 	revoke_functions(extension, role, operator_functions, lengthof(operator_functions));
-	/* or the role could not be dropped */
-	execute("REVOKE USAGE ON SCHEMA %s FROM %s",
-			extension_schema(extension), role_name(role));
+	revoke_schema(extension, role);
 }

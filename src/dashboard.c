@@ -86,7 +86,7 @@ survey(void *arg)
 		progress_begin(plan->context, "sql", true, false);
 		plan_check_transaction(plan);
 		plan_survey(plan, false);
-		plan->warnings = unregistered_search(plan);
+		plan->warnings = unregistered_search(plan, false);
 		*outcome = make_outcome(plan);
 	}
 	PG_FINALLY();

@@ -33,6 +33,9 @@
 /* so many names are shown */
 #define EXAMPLES_SHOWN	3
 
+/* so long the statuses of a source are looked through */
+#define STATUS_SEARCH_MS	500
+
 typedef struct Examination
 {
 	DoctorSink	sink;
@@ -129,16 +132,26 @@ check_each_source(const Examination *examination, const CleanupPlan *plan)
 	foreach(lc, plan->sources)
 	{
 		const Source *source = lfirst(lc);
-		CleanupPlan *alone = plan_begin(CLEAN_ALL, true, false);
+		const MatchCounts *counts = &plan->counts[source->number];
 
-		alone->only_source = source->relid;
-		plan_survey(alone, false);
 		say(examination, "source_references", "ok",
 			psprintf("%s has %lld rows and refers to %lld of the files", source->name,
-					 (long long) alone->rows_seen, (long long) alone->files_referenced),
+					 (long long) counts->rows, (long long) counts->files),
 			NULL);
-		plan_end(alone);
 	}
+}
+
+/* Failed sessions that are never found: a status was renamed, or misspelt. */
+static void
+check_statuses(const Examination *examination, const CleanupPlan *plan)
+{
+	ListCell   *source;
+	ListCell   *lc;
+
+	foreach(source, plan->sources)
+		foreach(lc, sources_strange_statuses(lfirst(source), STATUS_SEARCH_MS))
+		say(examination, "failed_statuses", "warning", lfirst(lc),
+			"Register the source anew with the statuses that mean failure.");
 }
 
 /* Names that match in no source: one look often tells what was forgotten. */
@@ -224,7 +237,7 @@ check_unregistered(const Examination *examination, CleanupPlan *plan)
 {
 	ListCell   *lc;
 
-	foreach(lc, unregistered_search(plan))
+	foreach(lc, unregistered_search(plan, false))
 		say(examination, "unregistered", "warning", lfirst(lc),
 			"If it refers to files, register it with cleanup_add_source().");
 }
@@ -366,6 +379,7 @@ examine(const Examination *examination, CleanupPlan *plan)
 	{
 		check_references(examination, plan);
 		check_each_source(examination, plan);
+		check_statuses(examination, plan);
 		check_unmatched(examination, plan);
 		check_unregistered(examination, plan);
 	}

@@ -28,6 +28,7 @@
 #include "src/match.h"
 #include "src/plan.h"
 #include "src/sources.h"
+#include "src/tree_walk.h"
 
 /* so many referring rows are shown; the rest is counted */
 #define ROWS_SHOWN	10
@@ -155,6 +156,20 @@ age_reason(const CleanupPlan *plan, const char *what)
 					plan->settings->orphaned_file_retention_hours);
 }
 
+static TimestampTz
+dated(const CleanupPlan *plan, const FileIdentity *identity)
+{
+	return plan_file_time(plan->settings, identity) / 1000 -
+		(TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+}
+
+/* As far as clocks may differ it is of this moment. */
+static bool
+is_in_future(const CleanupPlan *plan, const FileIdentity *identity)
+{
+	return dated(plan, identity) > GetCurrentTimestamp() + 5 * USECS_PER_MINUTE;
+}
+
 /* What our own tables say of the file. */
 typedef struct Standing
 {
@@ -167,6 +182,12 @@ static Verdict
 judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 		   const FileIdentity *identity, const Standing *standing)
 {
+	size_t		len;
+	WalkReason	reason = walk_why_not(plan->store, search->path, plan->settings->recurse, &len);
+
+	if (reason != WALK_REACHED && reason != WALK_NOT_A_FILE && found.outcome != FILE_VANISHED)
+		return kept(psprintf("\"%.*s\" is not looked into: %s", (int) len, search->path,
+							 walk_reason_text(reason)));
 	if (found.outcome == FILE_VANISHED)
 		return kept("there is no such file");
 	if (found.outcome == FILE_NOT_REGULAR)
@@ -188,6 +209,8 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 	if (search->failed > 0)
 		return condemned(psprintf("only failed sessions refer to it, failed longer ago than %d days",
 								  plan->settings->failed_session_retention_days));
+	if (is_in_future(plan, identity))
+		return kept("no row refers to it, but its date is in the future");
 	if (!plan_is_old(plan->settings, identity))
 		return kept(age_reason(plan, "no row refers to it, but it is younger than"));
 	return condemned(age_reason(plan, "no row refers to it, and it is older than"));
@@ -272,8 +295,7 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 	json_add_integer(&json, "reference_count", search->count);
 	if (found.outcome == FILE_OK)
 	{
-		int64		time_us = plan_file_time(plan->settings, identity) / 1000;
-		TimestampTz modified = time_us - (TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+		TimestampTz modified = dated(plan, identity);
 
 		json_add_integer(&json, "size", identity->size);
 		json_add_text(&json, "dated", timestamptz_to_str(modified));
@@ -311,12 +333,15 @@ explain(CleanupPlan *plan, const char *file)
 	FileIdentity identity;
 	FileResult	found;
 	Standing	standing;
+	int			limit;
 
 	search.rules = &plan->settings->rules;
 	search.path = location_relative(plan->settings, file);
+	limit = extension_limit_lock_waits(plan->settings->writer_wait);
 	plan_open(plan);
 	raise_unless_readable(plan);
 	find_references(plan, &search);
+	extension_end_limit(limit);
 	found = store_identify(plan->store, search.path, &identity);
 	standing = look_up_standing(plan, search.path);
 	return make_explanation(plan, &search,

@@ -1,23 +1,27 @@
 /*-------------------------------------------------------------------------
  *
  * file_key.c
- *	  Normalising references and paths into keys.
+ *	  Keys of files, and the names that stand in references.
  *
  * The hazard here is a reference that is not understood: the file it names
- * would look like an orphan.  So the rule of this file is that a reading is
- * added rather than replaced: whatever a step of normalisation takes away
- * (a query, an escape, a backslash), the reading that left it in place is
- * emitted as well.
+ * would look like an orphan.  So a reference is not taken apart at separators,
+ * each of which may be a letter of a name.  It is searched for names that
+ * exist: from each place where a name can end, find_before() goes backwards,
+ * extends a hash of the reversed text letter by letter, and asks the filter of
+ * the scope at each place where a name can begin.  That costs about as many
+ * steps as the longest name has letters, for each end; ends are few, because
+ * the last two letters of all names are known.
+ *
+ * Where a name can begin and end is a matter of the letters beside it, and
+ * marked once for each reading (mark_begins(), mark_ends()).  In doubt it can.
  *
  * The common case, an ASCII name or path without anything special, must cost
  * about as much as hashing it, because it is done for every row of every
- * source: one pass over the bytes finds out whether anything is special.
+ * source: one pass over the bytes finds out whether anything is special.  What
+ * it finds is what the search would find.
  *
- * Unicode: both sides are decomposed (PostgreSQL's own tables), case folded
- * letter by letter in the C.UTF-8 locale of the C library, and composed (NFC).
- * In this order, because many a letter exists composed in one case only.  It
- * is no full case folding ("SS" is not the German sharp s); two names that it
- * confuses are both kept.
+ * What condemns is another matter: there the whole reference must be the path
+ * of the file, to the letter.  The readings of an Emitter are for that alone.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -29,15 +33,18 @@
 #include "postgres.h"
 #endif
 
-#include <locale.h>
-#include <wctype.h>
+#include <ctype.h>
+#include <limits.h>
 
-#include "common/hashfn.h"
-#include "common/unicode_norm.h"
-#include "mb/pg_wchar.h"
+#ifdef FRONTEND
+#include "common/fe_memutils.h"
+#endif
+#include "port/pg_bitutils.h"
 
 #include "src/file_key.h"
 #include "src/file_ops.h"
+#include "src/readings.h"
+#include "src/text_fold.h"
 
 /*
  * A reference longer than this is looked at from its end: no path on disk
@@ -45,27 +52,35 @@
  */
 #define REFERENCE_MAX		(4 * STORE_PATH_MAX)
 
+StaticAssertDecl(REFERENCE_MAX == KEY_STRICT_MAX, "file_key.h says how long a path may be");
+
+/* A long value is searched in windows of so many bytes, which overlap. */
+#define WINDOW				(256 * 1024)
+
+/* So many bytes of a value may stand for one of a name: "%25C3", "\\\\u00e9". */
+#define ESCAPE_MAX			12
+
+/* A window ends at a blank, if there is one among so many bytes. */
+#define BLANK_SEARCH		1024
+
+/* So many keys are kept as a list, that their filter be no larger than needed. */
+#define LISTED_KEYS_MAX		65536
+#define FILTER_BITS_PER_KEY 32
+#define FILTER_MIN			64	/* bytes */
+#define FILTER_MAX			(1024 * 1024)
+
+#define HASH_FACTOR			UINT64CONST(0x9E3779B97F4A7C15)
+#define HOST_MAX			255
+#define EXTENSION_MAX		10
+
 /* So many "?" and "#" of a reference are tried as the end of its path. */
 #define CUTS_MAX			8
-
-/*
- * No component of a path is longer: 255 letters, each of which may come as
- * three letters of three bytes.  What is longer is not folded, because putting
- * marks into order takes time that grows with the square of their number.
- */
-#define COMPONENT_MAX		(255 * 9)
-
-#define MAX_UTF8_LETTER		4
 
 /* So often what is percent-encoded is decoded. */
 #define DECODINGS_MAX		2
 
-/* Between these may stand the names of a list, of JSON, of a query. */
-#define SEPARATORS			"\"',;&=|{}[]<>:"
-
 /* Where an application that was set up with the defaults keeps its audio. */
 #define USUAL_UPLOAD_DIR	"uploads/audio"
-#define DOT_ABOVE			0x0307
 
 /* Extensions by which "has no extension" is told, whatever may be cleaned. */
 static const char *const known_extensions[] = {
@@ -83,34 +98,31 @@ typedef struct Canonical
 	char		text[REFERENCE_MAX + 1];
 } Canonical;
 
+/* The readings of a reference that may condemn: nothing folded, nothing guessed. */
 typedef struct Emitter
 {
 	const KeyRules *rules;
-	const KeyScope *scope;
-	bool		exact;			/* nothing folded, nothing guessed */
-	bool		rooted;			/* it was a URL, or an absolute path */
+	int			depth;			/* components of the file */
+	bool		derived;		/* is it a derived one? */
+	bool		rooted;			/* the reference was a URL, or an absolute path */
 	KeySink		sink;
 	void	   *arg;
 } Emitter;
 
+/* A search for names in one reference. */
+typedef struct Finder
+{
+	const KeyRules *rules;
+	KeyScope   *scope;
+	KeySink		sink;
+	void	   *arg;
+	const char *text;			/* the reading that is searched, folded */
+	size_t		len;
+	uint8	   *classes;		/* a FoldClass for each letter */
+	uint8	   *edges;			/* before each letter, and at the end: EDGE_* */
+} Finder;
 
 /* ---------------------------------------------------------------- text --- */
-
-static locale_t
-folding_locale(void)
-{
-	static locale_t locale = (locale_t) 0;
-	static bool tried = false;
-
-	if (!tried)
-	{
-		tried = true;
-		locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t) 0);
-		if (locale == (locale_t) 0)
-			locale = newlocale(LC_CTYPE_MASK, "en_US.UTF-8", (locale_t) 0);
-	}
-	return locale;
-}
 
 /* Not isspace() and the like, which may see letters in bytes of UTF-8. */
 static inline bool
@@ -123,125 +135,6 @@ static inline bool
 is_letter(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-static inline char
-fold_ascii(char c)
-{
-	return (c >= 'A' && c <= 'Z') ? c + ('a' - 'A') : c;
-}
-
-static bool
-is_valid_utf8(const char *text, size_t len)
-{
-	while (len > 0)
-	{
-		int			step = pg_utf_mblen((const unsigned char *) text);
-
-		if ((size_t) step > len || *text == '\0' ||
-			!pg_utf8_islegal((const unsigned char *) text, step))
-			return false;
-		text += step;
-		len -= step;
-	}
-	return true;
-}
-
-/*
- * One letter in lower case, where the C library knows it.  By way of upper
- * case, which unites what lower case keeps apart: the sigma at the end of a
- * word and the other, i with a dot and without.
- */
-static pg_wchar
-fold_letter(pg_wchar c)
-{
-	locale_t	locale = folding_locale();
-
-	if (c < 0x80)
-		return (pg_wchar) fold_ascii((char) c);
-	if (locale == (locale_t) 0)
-		return c;
-	return (pg_wchar) towlower_l(towupper_l((wint_t) c, locale), locale);
-}
-
-/* Fold decomposed letters in place; the dot of a capital I goes as well. */
-static void
-fold_letters(pg_wchar *letters)
-{
-	pg_wchar	previous = 0;
-	pg_wchar   *out = letters;
-
-	for (; *letters != 0; letters++)
-	{
-		pg_wchar	c = fold_letter(*letters);
-
-		if (c == DOT_ABOVE && previous == 'i')
-			continue;
-		*out++ = previous = c;
-	}
-	*out = 0;
-}
-
-/*
- * Fold valid UTF-8 in place.  Returns the new length; a text that would
- * outgrow `room` is left as it was.
- */
-static size_t
-fold_unicode(char *text, size_t len, size_t room)
-{
-	pg_wchar   *letters = (pg_wchar *) palloc((len + 1) * sizeof(pg_wchar));
-	pg_wchar   *decomposed;
-	pg_wchar   *composed;
-	unsigned char *folded;
-	size_t		n = 0;
-	size_t		out = 0;
-	size_t		i;
-
-	for (i = 0; i < len; i += pg_utf_mblen((unsigned char *) text + i))
-		letters[n++] = utf8_to_unicode((unsigned char *) text + i);
-	letters[n] = 0;
-
-	decomposed = unicode_normalize(UNICODE_NFD, letters);
-	fold_letters(decomposed);
-	composed = unicode_normalize(UNICODE_NFC, decomposed);
-	folded = (unsigned char *) palloc(room + MAX_UTF8_LETTER);
-	for (n = 0; composed[n] != 0 && out <= room; n++)
-	{
-		unicode_to_utf8(composed[n], folded + out);
-		out += pg_utf_mblen(folded + out);
-	}
-	if (out <= room)
-	{
-		memcpy(text, folded, out);
-		len = out;
-	}
-	pfree(folded);
-	pfree(composed);
-	pfree(decomposed);
-	pfree(letters);
-	return len;
-}
-
-/*
- * Case folded and composed, as far as the encoding is known: one component,
- * because what is wrong with one must not keep the others from being folded.
- */
-static size_t
-fold_component(const KeyRules *rules, char *text, size_t len, size_t room)
-{
-	bool		ascii = true;
-	size_t		i;
-
-	for (i = 0; i < len; i++)
-	{
-		if (IS_HIGHBIT_SET(text[i]))
-			ascii = false;
-		else
-			text[i] = fold_ascii(text[i]);
-	}
-	if (!ascii && rules->utf8 && len <= COMPONENT_MAX && is_valid_utf8(text, len))
-		return fold_unicode(text, len, room);
-	return len;
 }
 
 /* Forget the last component; ".." above the root stays at the root. */
@@ -271,7 +164,7 @@ append_component(const KeyRules *rules, bool exact, Canonical *path,
 	place = path->text + path->len;
 	memcpy(place, component, len);
 	if (!exact)
-		len = fold_component(rules, place, len, REFERENCE_MAX - path->len - to_come);
+		len = fold_component(rules->utf8, place, len, REFERENCE_MAX - path->len - to_come);
 	path->len += len;
 }
 
@@ -376,36 +269,159 @@ static size_t
 length_without_suffix(const KeyRules *rules, bool exact, const char *stem,
 					  size_t len, const char *suffix)
 {
-	char		folded[COMPONENT_MAX];
+	char		folded[FOLD_COMPONENT_MAX];
 	size_t		n = strlen(suffix);
 
 	if (n == 0 || n > sizeof(folded))
 		return 0;
 	memcpy(folded, suffix, n);
 	if (!exact)
-		n = fold_component(rules, folded, n, sizeof(folded));
+		n = fold_component(rules->utf8, folded, n, sizeof(folded));
 	if (len <= n || pg_strncasecmp(stem + len - n, folded, n) != 0 ||
 		stem[len - n - 1] == '/')
 		return 0;
 	return len - n;
 }
 
+/* Do the first `len` bytes of a text of any length end with an extension of audio? */
+static bool
+ends_with_extension(const KeyRules *rules, const char *text, size_t len)
+{
+	size_t		n = Min(len, EXTENSION_MAX + 2);
 
-/* -------------------------------------------------------------- of files --- */
+	return length_without_audio_extension(rules, text + len - n, n) < n;
+}
+
+
+/* ----------------------------------------------------------------- keys --- */
+
+static inline uint64
+extend_hash(uint64 hash, char c)
+{
+	return hash * HASH_FACTOR + (unsigned char) c + 1;
+}
+
+static inline uint64
+mix_hash(uint64 hash)
+{
+	hash ^= hash >> 32;
+	hash *= UINT64CONST(0xD6E8FEB86659FD93);
+	hash ^= hash >> 32;
+	hash *= UINT64CONST(0xD6E8FEB86659FD93);
+	return hash ^ hash >> 32;
+}
+
+static inline uint64
+key_of_mixed(KeyFamily family, uint64 mixed)
+{
+	return mixed ^ (uint64) family * HASH_FACTOR;
+}
+
+uint64
+key_hash(KeyFamily family, const char *text, size_t len)
+{
+	uint64		hash = 0;
+
+	while (len > 0)
+		hash = extend_hash(hash, text[--len]);
+	return key_of_mixed(family, mix_hash(hash));
+}
 
 /* The whole path in one family, every shorter tail of it in the other. */
 static void
 emit_file_path(const char *text, size_t len, KeyFamily whole, KeyFamily tail,
 			   int families, KeySink sink, void *arg)
 {
+	uint64		hash = 0;
 	size_t		i;
 
+	if ((families & (whole | tail)) == 0)
+		return;
+	for (i = len; i > 0; i--)
+	{
+		if (text[i - 1] == '/' && (families & tail))
+			sink(tail, key_of_mixed(tail, mix_hash(hash)), text + i, len - i, arg);
+		hash = extend_hash(hash, text[i - 1]);
+	}
 	if (families & whole)
-		sink(whole, text, len, arg);
-	if (families & tail)
-		for (i = 0; i < len; i++)
-			if (text[i] == '/')
-				sink(tail, text + i + 1, len - i - 1, arg);
+		sink(whole, key_of_mixed(whole, mix_hash(hash)), text, len, arg);
+}
+
+static void
+emit_derived(const char *text, size_t len, int families, KeySink sink, void *arg)
+{
+	emit_file_path(text, len, KEY_DERIVED, KEY_DERIVED_TAIL, families, sink, arg);
+}
+
+/* "d/thumb_abc" lives with "d/abc". */
+static void
+emit_without_prefix(const KeyRules *rules, bool exact, const Canonical *file, size_t stem,
+					const char *prefix, int families, KeySink sink, void *arg)
+{
+	char		folded[FOLD_COMPONENT_MAX];
+	Canonical	original;
+	size_t		n = strlen(prefix);
+	size_t		name = stem;
+
+	if (n == 0 || n > sizeof(folded))
+		return;
+	memcpy(folded, prefix, n);
+	if (!exact)
+		n = fold_component(rules->utf8, folded, n, sizeof(folded));
+	while (name > 0 && file->text[name - 1] != '/')
+		name--;
+	if (stem - name <= n || pg_strncasecmp(file->text + name, folded, n) != 0)
+		return;
+	memcpy(original.text, file->text, name);
+	memcpy(original.text + name, file->text + name + n, stem - name - n);
+	emit_derived(original.text, stem - n, families, sink, arg);
+}
+
+/* Every file in the folder of "d/index.m3u8", or below, lives with it. */
+static void
+emit_with_manifest(const Canonical *file, size_t folder, const char *manifest, int families,
+				   KeySink sink, void *arg)
+{
+	Canonical	path;
+	size_t		n = strlen(manifest);
+	size_t		begin = folder;
+
+	if (folder + 1 + n > REFERENCE_MAX)
+		return;
+	memcpy(path.text, file->text, folder);
+	path.text[folder] = '/';
+	memcpy(path.text + folder + 1, manifest, n);
+	path.len = folder + 1 + n;
+	if (families & KEY_PATH)
+		sink(KEY_PATH, key_hash(KEY_PATH, path.text, path.len), path.text, path.len, arg);
+	/* not the bare name, which would mean all of them */
+	while (begin > 0 && (families & KEY_TAIL))
+	{
+		begin--;
+		if (path.text[begin] == '/')
+			sink(KEY_TAIL, key_hash(KEY_TAIL, path.text + begin + 1, path.len - begin - 1),
+				 path.text + begin + 1, path.len - begin - 1, arg);
+	}
+}
+
+/* What lives in the folder of an id, or of its manifest. */
+static void
+emit_of_folder(const KeyRules *rules, bool exact, const Canonical *file, size_t folder,
+			   int families, KeySink sink, void *arg)
+{
+	int			i;
+
+	emit_derived(file->text, folder, families, sink, arg);
+	for (i = 0; i < rules->n_folders; i++)
+	{
+		const char *name = rules->folders[i];
+		size_t		len;
+
+		if (name[0] != '\0' && strchr(name + 1, '.') != NULL)
+			emit_with_manifest(file, folder, name, families, sink, arg);
+		else if ((len = length_without_suffix(rules, exact, file->text, folder, name)) > 0)
+			emit_derived(file->text, len, families, sink, arg);
+	}
 }
 
 static void
@@ -414,13 +430,12 @@ emit_file(const KeyRules *rules, bool exact, const char *path, int families,
 {
 	Canonical	file;
 	size_t		stem;
+	size_t		folder;
 	int			i;
 
 	canonicalise(rules, exact, path, Min(strlen(path), REFERENCE_MAX), &file);
 	emit_file_path(file.text, file.len, KEY_PATH, KEY_TAIL, families, sink, arg);
 
-	if ((families & ~(KEY_PATH | KEY_TAIL)) == 0)
-		return;
 	stem = find_dot(file.text, file.len);
 	emit_file_path(file.text, stem, KEY_STEM, KEY_STEM_TAIL, families, sink, arg);
 
@@ -430,9 +445,13 @@ emit_file(const KeyRules *rules, bool exact, const char *path, int families,
 												rules->suffixes[i]);
 
 		if (len > 0)
-			emit_file_path(file.text, len, KEY_DERIVED, KEY_DERIVED_TAIL,
-						   families, sink, arg);
+			emit_derived(file.text, len, families, sink, arg);
 	}
+	for (i = 0; i < rules->n_prefixes; i++)
+		emit_without_prefix(rules, exact, &file, stem, rules->prefixes[i], families, sink, arg);
+	for (folder = file.len; rules->n_folders > 0 && folder > 1; folder--)
+		if (file.text[folder - 1] == '/')
+			emit_of_folder(rules, exact, &file, folder - 1, families, sink, arg);
 }
 
 void
@@ -442,14 +461,128 @@ key_of_file(const KeyRules *rules, const char *path, int families,
 	emit_file(rules, false, path, families, sink, arg);
 }
 
-/* A file with keys of a derived family widens the scope; see below. */
-static void
-notice_derived(KeyFamily family, const char *text, size_t len, void *arg)
+
+/* ---------------------------------------------------------------- scope --- */
+
+static inline void
+add_to_filter(KeyScope *scope, uint64 mixed)
 {
-	(void) family;
-	(void) text;
-	(void) len;
-	((KeyScope *) arg)->derived = true;
+	uint64		bit = mixed & scope->filter_mask;
+
+	scope->filter[bit / 8] |= 1 << (bit % 8);
+}
+
+static inline bool
+filter_lacks(const KeyScope *scope, uint64 mixed)
+{
+	uint64		bit = mixed & scope->filter_mask;
+
+	return (scope->filter[bit / 8] & (1 << (bit % 8))) == 0;
+}
+
+/* Memory of the scope, zeroed. */
+static void *
+scope_alloc(KeyScope *scope, size_t bytes)
+{
+#ifdef FRONTEND
+	return palloc0(bytes);
+#else
+	if (scope->context == NULL)
+		scope->context = CurrentMemoryContext;
+	return MemoryContextAllocExtended(scope->context, bytes, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+#endif
+}
+
+/* Makes the filter, with so many bits for each key as there is room for. */
+static void
+make_filter(KeyScope *scope, size_t keys)
+{
+	uint64		most = scope->filter_max > 0 ? scope->filter_max : FILTER_MAX;
+	uint64		wanted = (uint64) keys * FILTER_BITS_PER_KEY / BITS_PER_BYTE;
+	uint64		bytes = UINT64CONST(1) << pg_leftmost_one_pos64(Max(Min(wanted, most), FILTER_MIN));
+	size_t		i;
+
+	scope->filter = scope_alloc(scope, bytes);
+	scope->filter_mask = bytes * BITS_PER_BYTE - 1;
+	for (i = 0; i < scope->n_hashes; i++)
+		add_to_filter(scope, scope->hashes[i]);
+}
+
+/* The filter is made when it is asked for, but for one that is of the largest size. */
+static void
+add_hash(KeyScope *scope, uint64 mixed)
+{
+	if (scope->hashes == NULL && scope->filter != NULL)
+	{
+		add_to_filter(scope, mixed);
+		return;
+	}
+	if (scope->filter != NULL)
+	{
+		pfree(scope->filter);
+		scope->filter = NULL;
+	}
+	if (scope->n_hashes == LISTED_KEYS_MAX)
+	{
+		make_filter(scope, SIZE_MAX / FILTER_BITS_PER_KEY);
+		pfree(scope->hashes);
+		scope->hashes = NULL;
+		add_to_filter(scope, mixed);
+		return;
+	}
+	if (scope->n_hashes == scope->hashes_size)
+	{
+		scope->hashes_size = Max(scope->hashes_size * 2, 16);
+		scope->hashes = scope->hashes == NULL ? scope_alloc(scope, scope->hashes_size * sizeof(uint64)) :
+			repalloc(scope->hashes, scope->hashes_size * sizeof(uint64));
+	}
+	scope->hashes[scope->n_hashes++] = mixed;
+}
+
+static inline unsigned
+end_number(char last_but_one, char last)
+{
+	return ((unsigned char) last * 67 + (unsigned char) last_but_one) % KEY_ENDS;
+}
+
+static void
+note_end(uint8 *ends, const char *text, size_t len)
+{
+	int			first = len > 1 ? (unsigned char) text[len - 2] : 0;
+	int			last = len > 1 ? first : UCHAR_MAX;
+
+	for (; first <= last; first++)
+	{
+		unsigned	n = end_number((char) first, text[len - 1]);
+
+		ends[n / 8] |= 1 << (n % 8);
+	}
+}
+
+/* May the first `len` bytes of a text end with a name of the scope? */
+static inline bool
+may_end(const uint8 *ends, const char *text, size_t len)
+{
+	unsigned	n;
+
+	if (len < 2)
+		return true;
+	n = end_number(text[len - 2], text[len - 1]);
+	return (ends[n / 8] & (1 << (n % 8))) != 0;
+}
+
+static void
+add_to_scope(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	KeyScope   *scope = arg;
+
+	if (len == 0)
+		return;
+	add_hash(scope, key_of_mixed(family, key));
+	scope->longest = Max(scope->longest, len);
+	note_end(family & (KEY_PATH | KEY_TAIL) ? scope->name_ends : scope->stem_ends, text, len);
+	if (family == KEY_DERIVED)
+		scope->derived = true;
 }
 
 void
@@ -462,12 +595,511 @@ key_widen_scope(const KeyRules *rules, const char *path, KeyScope *scope)
 		if (*p == '/')
 			depth++;
 	scope->depth = Max(scope->depth, depth);
-	if (!scope->derived)
-		key_of_file(rules, path, KEY_DERIVED, notice_derived, scope);
+	key_of_file(rules, path, KEY_ALL_FAMILIES, add_to_scope, scope);
+}
+
+void
+key_forget_scope(KeyScope *scope)
+{
+	if (scope->hashes != NULL)
+		pfree(scope->hashes);
+	if (scope->filter != NULL)
+		pfree(scope->filter);
+	scope->hashes = NULL;
+	scope->filter = NULL;
 }
 
 
-/* --------------------------------------------------------- of references --- */
+/* ----------------------------------------------------- an ordinary value --- */
+
+/*
+ * What an ordinary letter of an ordinary reference is folded to; 0 for what
+ * wants a closer look: whatever cannot continue a name, and "%".
+ */
+static const unsigned char *
+plain_letters(void)
+{
+	static unsigned char letters[256];
+
+	if (letters['a'] == 0)
+	{
+		int			c;
+
+		for (c = '-'; c <= 'z'; c++)
+			if (isalnum(c) || strchr("-_./", c) != NULL)
+				letters[c] = (unsigned char) fold_ascii((char) c);
+	}
+	return letters;
+}
+
+/*
+ * The ordinary reference: one path of ASCII, nothing to trim, decode or
+ * resolve, and nothing in it that could be a name but its last component.
+ * Folds into `path` and returns true, or returns false at the first sight of
+ * anything else.
+ */
+static bool
+read_plain(const char *text, size_t len, Canonical *path)
+{
+	const unsigned char *letters = plain_letters();
+	size_t		i;
+	size_t		dot = 0;		/* behind the last one of the component */
+	unsigned char previous = '/';
+
+	if (len == 0 || len >= STORE_PATH_MAX)
+		return false;
+	path->components = 1;
+	for (i = 0; i < len; i++)
+	{
+		unsigned char c = letters[(unsigned char) text[i]];
+
+		if (c == 0)
+			return false;
+		if (c <= '/')			/* one of "-./" */
+		{
+			if (c == '-' ? dot > 0 : previous == '/' || previous == '.')
+				return false;	/* "//", "./", "..", ".x", "x.y-z" */
+			if (c == '/' && dot > 0)
+				return false;	/* "x.y/" */
+			dot = c == '.' ? i + 1 : dot;
+			path->components += (c == '/');
+		}
+		else if (c == '_' && dot > 0)
+			return false;
+		path->text[i] = (char) c;
+		previous = c;
+	}
+	path->len = len;
+	return isalnum(previous);
+}
+
+static inline void
+emit_found(KeyScope *scope, uint64 mixed, const char *text, size_t len, int families,
+		   KeySink sink, void *arg)
+{
+	int			family;
+
+	for (family = KEY_PATH; family <= KEY_DERIVED_TAIL; family <<= 1)
+		if (families & family)
+			sink(family, key_of_mixed(family, mixed), text, len, arg);
+}
+
+/*
+ * A reference of `components` components is the tail of deeper files, and
+ * has the paths of others as its own tails.
+ */
+static void
+emit_plain_path(KeyScope *scope, const char *text, size_t len, int components, int whole,
+				int tail, KeySink sink, void *arg)
+{
+	int			wanted = Min(components, scope->depth);
+	uint64		hash = 0;
+	size_t		i = len;
+
+	while (wanted > 0)
+	{
+		uint64		mixed;
+
+		for (; i > 0 && text[i - 1] != '/'; i--)
+			hash = extend_hash(hash, text[i - 1]);
+		mixed = mix_hash(hash);
+		if (!filter_lacks(scope, mixed))
+			emit_found(scope, mixed, text + i, len - i,
+					   i == 0 && components < scope->depth ? whole | tail : whole, sink, arg);
+		if (i == 0)
+			break;
+		hash = extend_hash(hash, text[--i]);
+		wanted--;
+	}
+}
+
+static void
+emit_plain(const KeyRules *rules, KeyScope *scope, const Canonical *path, KeySink sink, void *arg)
+{
+	size_t		stem = length_without_audio_extension(rules, path->text, path->len);
+	size_t		dot = scope->derived ? find_dot(path->text, path->len) : path->len;
+	int			derived = scope->derived ? KEY_DERIVED : 0;
+
+	if (stem < path->len)
+		emit_plain_path(scope, path->text, path->len, path->components,
+						KEY_PATH, KEY_TAIL, sink, arg);
+	else
+		emit_plain_path(scope, path->text, path->len, path->components,
+						KEY_PATH | KEY_STEM | derived,
+						KEY_TAIL | KEY_STEM_TAIL | derived << 1, sink, arg);
+	/* an id with a dot, or the film "talk.mkv"?  To keep, both. */
+	if (path->len - dot - 1 <= EXTENSION_MAX && dot < path->len)
+		emit_plain_path(scope, path->text, dot, path->components,
+						KEY_DERIVED, KEY_DERIVED_TAIL, sink, arg);
+}
+
+
+/* ------------------------------------------------------------ any value --- */
+
+/* What can be at a place between two letters, or at an end of the text. */
+#define EDGE_BEGIN			0x01	/* a name begins */
+#define EDGE_BEGIN_MARKED	0x02	/* it does, if it ends likewise: "_name_" */
+#define EDGE_ROOT			0x04	/* ... without a folder before it */
+#define EDGE_END			0x08	/* a name or a stem ends */
+#define EDGE_END_MARKED		0x10
+#define EDGE_END_NAME		0x20	/* a name ends, but no stem */
+#define EDGE_END_STEM		0x40	/* a stem ends, and an extension follows */
+
+#define CLASS_INSIDE		0xFF	/* in the middle of a letter */
+
+static inline bool
+is_word(uint8 c)
+{
+	return c == FOLD_LATIN || c == FOLD_OTHER;
+}
+
+static inline bool
+is_host_letter(char c)
+{
+	return isalnum((unsigned char) c) || IS_HIGHBIT_SET(c) ||
+		(c != '\0' && strchr(".-_:@%~", c) != NULL);
+}
+
+/* Length of a numbered entity as "&#233;", which is a letter in another reading; or 0. */
+static size_t
+entity_length(const char *text, size_t len)
+{
+	size_t		i = 2;
+
+	if (len < 4 || text[0] != '&' || text[1] != '#')
+		return 0;
+	while (i < len && i < EXTENSION_MAX && isalnum((unsigned char) text[i]))
+		i++;
+	return i > 2 && i < len && text[i] == ';' ? i + 1 : 0;
+}
+
+static void
+classify_letters(Finder *finder)
+{
+	size_t		i = 0;
+
+	while (i < finder->len)
+	{
+		size_t		entity = entity_length(finder->text + i, finder->len - i);
+		int			step;
+
+		if (entity > 0)
+		{
+			memset(finder->classes + i, FOLD_LATIN, entity);
+			i += entity;
+			continue;
+		}
+		finder->classes[i] = fold_class(finder->rules->utf8, finder->text + i,
+										finder->len - i, &step);
+		memset(finder->classes + i + 1, CLASS_INSIDE, step - 1);
+		i += step;
+	}
+}
+
+/*
+ * Does no folder stand before a name that begins behind slashes, which begin
+ * at `slashes`?  The host of a URL is none.
+ */
+static bool
+is_root(const Finder *finder, size_t slashes)
+{
+	const char *text = finder->text;
+	size_t		dots = slashes;
+	size_t		host = slashes;
+
+	if (slashes == 0 || finder->classes[slashes - 1] == FOLD_BREAK)
+		return true;
+	while (dots > 0 && slashes - dots < 2 && text[dots - 1] == '.')
+		dots--;
+	if (dots < slashes && (dots == 0 || finder->classes[dots - 1] == FOLD_BREAK))
+		return true;
+	while (host > 0 && slashes - host < HOST_MAX && is_host_letter(text[host - 1]))
+		host--;
+	return host < slashes && host > 1 && text[host - 1] == '/' && text[host - 2] == '/';
+}
+
+/* Can a name begin behind the letter at `before`, which is next to `here`? */
+static uint8
+begin_at(const Finder *finder, size_t before, size_t here, size_t marks)
+{
+	const uint8 *classes = finder->classes;
+
+	switch (classes[before])
+	{
+		case FOLD_BREAK:
+		case FOLD_SLASH:
+			return EDGE_BEGIN;
+		case FOLD_DOT:
+			return before > 0 && finder->text[before - 1] == '.' ? EDGE_BEGIN : 0;
+		case FOLD_MARK:
+			if (marks == 0 || classes[marks - 1] == FOLD_BREAK || classes[marks - 1] == FOLD_SLASH)
+				return EDGE_BEGIN_MARKED;
+			return 0;
+		default:
+			return here < finder->len && is_word(classes[here]) &&
+				classes[here] != classes[before] ? EDGE_BEGIN : 0;
+	}
+}
+
+static void
+mark_begins(Finder *finder)
+{
+	const char *text = finder->text;
+	size_t		before = 0;		/* the letter before this place */
+	size_t		marks = 0;		/* where the marks before this place begin */
+	size_t		slashes = 0;
+	size_t		i;
+
+	finder->edges[0] = EDGE_BEGIN | EDGE_ROOT;
+	for (i = 1; i <= finder->len; i++)
+	{
+		if (i < finder->len && finder->classes[i] == CLASS_INSIDE)
+			continue;
+		if (finder->classes[before] == FOLD_MARK &&
+			!(before > 0 && finder->classes[before - 1] == FOLD_MARK))
+			marks = before;
+		if ((text[before] == '/' || text[before] == '\\') &&
+			!(before > 0 && (text[before - 1] == '/' || text[before - 1] == '\\')))
+			slashes = before;
+		finder->edges[i] = begin_at(finder, before, i, marks);
+		if (finder->edges[i] != 0 &&
+			((text[before] != '/' && text[before] != '\\') || is_root(finder, slashes)))
+			finder->edges[i] |= EDGE_ROOT;
+		before = i;
+	}
+}
+
+/* What is known of the text behind a place, from its end on. */
+typedef struct Ahead
+{
+	size_t		not_slash;		/* the first place behind slashes */
+	size_t		not_mark;
+	size_t		not_word;
+	bool		no_extension;	/* the word ahead ends without one */
+} Ahead;
+
+static void
+look_ahead(const Finder *finder, Ahead *ahead, size_t here)
+{
+	uint8		c = here < finder->len ? finder->classes[here] : FOLD_BREAK;
+	uint8		next = here + 1 < finder->len ? finder->classes[here + 1] : FOLD_BREAK;
+
+	if (c != FOLD_SLASH)
+		ahead->not_slash = here;
+	if (c != FOLD_MARK)
+		ahead->not_mark = here;
+	if (!is_word(c))
+		ahead->not_word = here;
+	if (c == FOLD_DOT)
+		ahead->no_extension = !is_word(next);
+	else if (c == FOLD_BREAK || c == FOLD_SLASH)
+		ahead->no_extension = true;
+}
+
+static inline bool
+ends_text(const Finder *finder, size_t place)
+{
+	return place >= finder->len || finder->classes[place] == FOLD_BREAK;
+}
+
+/* Can a name end before the letter at `here`?  `before` is the one before it. */
+static uint8
+end_at(const Finder *finder, const Ahead *ahead, size_t before, size_t here, size_t after_dot)
+{
+	const uint8 *classes = finder->classes;
+
+	if (ends_text(finder, here))
+		return EDGE_END;
+	switch (classes[here])
+	{
+		case FOLD_SLASH:
+			return ends_text(finder, ahead->not_slash) ? EDGE_END : EDGE_END_NAME;
+		case FOLD_MARK:
+			if (ends_text(finder, ahead->not_mark) || classes[ahead->not_mark] == FOLD_SLASH)
+				return EDGE_END_MARKED;
+			/* "the abc.mp3-file", but not "abc.mp3-copy.mp3" */
+			return finder->text[here] == '-' && ahead->no_extension &&
+				is_word(classes[here + 1]) && !isdigit((unsigned char) finder->text[here + 1]) ?
+				EDGE_END_NAME : 0;
+		case FOLD_DOT:
+			if (ends_text(finder, here + 1) || classes[here + 1] == FOLD_DOT ||
+				classes[here + 1] == FOLD_SLASH)
+				return EDGE_END;
+			return after_dot > here + 1 && after_dot - here <= EXTENSION_MAX + 1 &&
+				(finder->edges[after_dot] & EDGE_END) ? EDGE_END_STEM : 0;
+		default:
+			return is_word(classes[before]) && classes[before] != classes[here] ? EDGE_END : 0;
+	}
+}
+
+static void
+mark_ends(Finder *finder)
+{
+	Ahead		ahead = {finder->len, finder->len, finder->len, true};
+	size_t		here = finder->len;
+
+	while (here > 0)
+	{
+		size_t		before = here - 1;
+		size_t		after_dot = ahead.not_word;	/* behind the letter `here` */
+
+		while (finder->classes[before] == CLASS_INSIDE)
+			before--;
+		look_ahead(finder, &ahead, here);
+		finder->edges[here] |= end_at(finder, &ahead, before, here, after_dot);
+		here = before;
+	}
+}
+
+/* Asks for all names that end before `end`. */
+static void
+find_before(Finder *finder, size_t end, int families)
+{
+	KeyScope   *scope = finder->scope;
+	const char *text = finder->text;
+	size_t		stop = end > scope->longest ? end - scope->longest : 0;
+	bool		marked = (finder->edges[end] & (EDGE_END | EDGE_END_NAME | EDGE_END_STEM)) == 0;
+	uint8		wanted = marked ? EDGE_BEGIN_MARKED : EDGE_BEGIN;
+	int			tails = KEY_TAIL | KEY_STEM_TAIL | KEY_DERIVED_TAIL;
+	uint64		hash = 0;
+	size_t		i;
+
+	for (i = end; i > stop;)
+	{
+		uint64		mixed;
+
+		hash = extend_hash(hash, text[--i]);
+		if ((finder->edges[i] & wanted) == 0)
+			continue;
+		mixed = mix_hash(hash);
+		if (filter_lacks(scope, mixed) || (marked && text[i - 1] != text[end]))
+			continue;
+		emit_found(scope, mixed, text + i, end - i,
+				   finder->edges[i] & EDGE_ROOT ? families : families & ~tails,
+				   finder->sink, finder->arg);
+	}
+}
+
+/* The families of which names may end before `end`. */
+static int
+families_ending(const Finder *finder, size_t end)
+{
+	const KeyScope *scope = finder->scope;
+	uint8		edge = finder->edges[end];
+	int			families = 0;
+	bool		derived = scope->derived;
+
+	if ((edge & (EDGE_END | EDGE_END_MARKED | EDGE_END_NAME)) &&
+		may_end(scope->name_ends, finder->text, end))
+		families |= KEY_PATH | KEY_TAIL;
+	if ((edge & (EDGE_END | EDGE_END_MARKED | EDGE_END_STEM)) &&
+		may_end(scope->stem_ends, finder->text, end))
+	{
+		if (edge & EDGE_END_STEM)
+			families |= derived ? KEY_DERIVED | KEY_DERIVED_TAIL : 0;
+		else if (!ends_with_extension(finder->rules, finder->text, end))
+			families |= KEY_STEM | KEY_STEM_TAIL | (derived ? KEY_DERIVED | KEY_DERIVED_TAIL : 0);
+	}
+	return families;
+}
+
+static void
+search_reading(const char *text, size_t len, void *arg)
+{
+	Finder	   *finder = arg;
+	char	   *folded = fold_text(finder->rules->utf8, text, len, &finder->len);
+	size_t		end;
+
+	if (finder->scope->pause != NULL)
+		finder->scope->pause();
+	finder->text = folded;
+	finder->classes = palloc(finder->len + 1);
+	finder->edges = palloc(finder->len + 1);
+	classify_letters(finder);
+	mark_begins(finder);
+	mark_ends(finder);
+	for (end = 1; end <= finder->len; end++)
+	{
+		int			families;
+
+		if (end < finder->len && finder->classes[end] == CLASS_INSIDE)
+			continue;
+		families = families_ending(finder, end);
+		if (families != 0)
+			find_before(finder, end, families);
+	}
+	pfree(finder->edges);
+	pfree(finder->classes);
+	pfree(folded);
+}
+
+/*
+ * A place near `place`, not before `first`, where a text may be cut: behind a
+ * blank, if there is one, or at least not in the middle of a letter.
+ */
+static size_t
+place_to_cut(const Finder *finder, const char *text, size_t first, size_t place)
+{
+	size_t		stop = place - first > BLANK_SEARCH ? place - BLANK_SEARCH : first;
+	size_t		i;
+
+	for (i = place; i > stop; i--)
+		if (is_space(text[i - 1]))
+			return i;
+	for (i = place; finder->rules->utf8 && i > stop && ((unsigned char) text[i] & 0xC0) == 0x80;)
+		i--;
+	return i > first ? i : place;
+}
+
+static void
+search_value(Finder *finder, const char *text, size_t len)
+{
+	size_t		overlap = Min(finder->scope->longest * ESCAPE_MAX + BLANK_SEARCH, WINDOW / 2);
+	size_t		begin = 0;
+
+	while (len - begin > WINDOW)
+	{
+		size_t		end = place_to_cut(finder, text, begin, begin + WINDOW);
+
+		readings_of(text + begin, end - begin, search_reading, finder);
+		begin = place_to_cut(finder, text, begin, end - overlap);
+	}
+	readings_of(text + begin, len - begin, search_reading, finder);
+}
+
+void
+key_of_reference(const KeyRules *rules, KeyScope *scope,
+				 const char *reference, size_t len, KeySink sink, void *arg)
+{
+	Finder		finder = {.rules = rules, .scope = scope, .sink = sink, .arg = arg};
+	Canonical	path;
+
+	if (len == 0 || scope->longest == 0)
+		return;
+	if (scope->filter == NULL)
+		make_filter(scope, scope->n_hashes);
+	/* a leading slash says nothing: a path matches by its tail */
+	if (len > 1 && reference[0] == '/' && reference[1] != '/' ?
+		read_plain(reference + 1, len - 1, &path) : read_plain(reference, len, &path))
+		emit_plain(rules, scope, &path, sink, arg);
+	else
+		search_value(&finder, reference, len);
+}
+
+bool
+key_may_refer(const KeyRules *rules, const char *reference, size_t len)
+{
+	size_t		i = 0;
+	int			step;
+
+	for (; i < len; i += step)
+		if (is_word(fold_class(rules->utf8, reference + i, len - i, &step)))
+			return true;
+	return false;
+}
+
+
+/* ------------------------------------------------------------ to condemn --- */
 
 /* The last component of a path. */
 static const char *
@@ -507,27 +1139,18 @@ may_be_upload_dir(const Emitter *emitter, const char *prefix, size_t len)
 		memchr(prefix, '#', len) == NULL;
 }
 
-/*
- * A reference of `components` components is the tail of deeper files, and
- * has the paths of others as its own tails.
- */
 static void
-emit_reference_path(Emitter *emitter, const char *text, size_t len, int components,
-					KeyFamily whole, KeyFamily tail)
+emit_exact_path(Emitter *emitter, const char *text, size_t len, int components, KeyFamily whole)
 {
-	int			wanted = Min(components, emitter->scope->depth);
+	int			wanted = Min(components, emitter->depth);
 	size_t		i = len;
 
-	if (len == 0)
-		return;
-	if (components < emitter->scope->depth)
-		emitter->sink(tail, text, len, emitter->arg);
-	while (wanted > 0)
+	while (len > 0 && wanted > 0)
 	{
 		while (i > 0 && text[i - 1] != '/')
 			i--;
-		if (!emitter->exact || may_be_upload_dir(emitter, text, i > 0 ? i - 1 : 0))
-			emitter->sink(whole, text + i, len - i, emitter->arg);
+		if (may_be_upload_dir(emitter, text, i > 0 ? i - 1 : 0))
+			emitter->sink(whole, 0, text + i, len - i, emitter->arg);
 		if (i == 0)
 			break;
 		i--;
@@ -539,25 +1162,15 @@ static void
 emit_canonical(Emitter *emitter, const Canonical *path)
 {
 	size_t		stem;
-	size_t		dot;
 
 	if (path->components == 0)
 		return;
-	emit_reference_path(emitter, path->text, path->len, path->components,
-						KEY_PATH, KEY_TAIL);
+	emit_exact_path(emitter, path->text, path->len, path->components, KEY_PATH);
 	stem = length_without_audio_extension(emitter->rules, path->text, path->len);
 	if (stem == path->len)
-		emit_reference_path(emitter, path->text, path->len, path->components,
-							KEY_STEM, KEY_STEM_TAIL);
-	if (!emitter->scope->derived)
-		return;
-	emit_reference_path(emitter, path->text, stem, path->components,
-						KEY_DERIVED, KEY_DERIVED_TAIL);
-	/* an id with a dot, or the film "talk.mkv"?  To keep, both. */
-	dot = find_dot(path->text, stem);
-	if (dot < stem && stem == path->len && !emitter->exact)
-		emit_reference_path(emitter, path->text, dot, path->components,
-							KEY_DERIVED, KEY_DERIVED_TAIL);
+		emit_exact_path(emitter, path->text, path->len, path->components, KEY_STEM);
+	if (emitter->derived)
+		emit_exact_path(emitter, path->text, stem, path->components, KEY_DERIVED);
 }
 
 /* Take "scheme://host" or a drive letter off the front; was there any? */
@@ -601,38 +1214,6 @@ trim_spaces(const char **text, size_t *len)
 	return *len < before;
 }
 
-static int
-hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = fold_ascii(c);
-	return (c >= 'a' && c <= 'f') ? c - 'a' + 10 : -1;
-}
-
-/* Percent-decode into `out`, which has room for `len` bytes; the new length. */
-static size_t
-decode_percent(const char *text, size_t len, char *out)
-{
-	size_t		i;
-	size_t		n = 0;
-
-	for (i = 0; i < len; i++)
-	{
-		int			high = (text[i] == '%' && i + 2 < len) ? hex_value(text[i + 1]) : -1;
-		int			low = high >= 0 ? hex_value(text[i + 2]) : -1;
-
-		if (low >= 0 && (high | low) != 0)
-		{
-			out[n++] = (char) (high << 4 | low);
-			i += 2;
-		}
-		else
-			out[n++] = text[i];
-	}
-	return n;
-}
-
 /* One reading, with backslashes as they are and as slashes. */
 static void
 emit_path_reading(Emitter *emitter, const char *text, size_t len)
@@ -640,7 +1221,7 @@ emit_path_reading(Emitter *emitter, const char *text, size_t len)
 	Canonical	path;
 	size_t		i;
 
-	canonicalise(emitter->rules, emitter->exact, text, len, &path);
+	canonicalise(emitter->rules, true, text, len, &path);
 	emit_canonical(emitter, &path);
 	if (memchr(text, '\\', len) != NULL)
 	{
@@ -648,7 +1229,7 @@ emit_path_reading(Emitter *emitter, const char *text, size_t len)
 
 		for (i = 0; i < len; i++)
 			slashed[i] = text[i] == '\\' ? '/' : text[i];
-		canonicalise(emitter->rules, emitter->exact, slashed, len, &path);
+		canonicalise(emitter->rules, true, slashed, len, &path);
 		emit_canonical(emitter, &path);
 	}
 }
@@ -673,7 +1254,7 @@ emit_escaped_reading(Emitter *emitter, const char *text, size_t len)
 	for (i = 0; i < DECODINGS_MAX && memchr(text, '%', len) != NULL; i++)
 	{
 		/* in place the second time: what is written is behind what is read */
-		size_t		n = decode_percent(text, len, decoded);
+		size_t		n = readings_decode_percent(text, len, decoded);
 
 		if (n == len)
 			break;
@@ -699,93 +1280,6 @@ emit_url_reading(Emitter *emitter, const char *text, size_t len)
 		}
 }
 
-/*
- * What an ordinary letter of an ordinary reference is folded to; 0 for what
- * wants a closer look.
- */
-static const unsigned char *
-plain_letters(void)
-{
-	static unsigned char letters[256];
-
-	if (letters['a'] == 0)
-	{
-		int			c;
-
-		for (c = 0x20; c < 0x7F; c++)
-			letters[c] = strchr("%?#\\+" SEPARATORS, c) ? 0 : (unsigned char) fold_ascii((char) c);
-	}
-	return letters;
-}
-
-/*
- * The ordinary reference: ASCII, nothing to trim, decode or resolve.  Folds
- * into `path` and returns true, or returns false at the first sight of
- * anything else.
- */
-static bool
-read_plain(const char *text, size_t len, Canonical *path)
-{
-	const unsigned char *letters = plain_letters();
-	size_t		i;
-	unsigned char previous = '/';
-
-	if (len == 0 || len >= STORE_PATH_MAX || text[0] == ' ' ||
-		text[len - 1] == ' ' || text[len - 1] == '/')
-		return false;
-	path->components = 1;
-	for (i = 0; i < len; i++)
-	{
-		unsigned char c = letters[(unsigned char) text[i]];
-
-		if (c == 0)
-			return false;
-		if (previous == '/' && (c == '.' || c == '/'))
-			return false;		/* "//", "./", "../" */
-		path->components += (c == '/');
-		path->text[i] = (char) c;
-		previous = c;
-	}
-	path->len = len;
-	return true;
-}
-
-/* A "+" may stand for a space. */
-static void
-emit_form_reading(Emitter *emitter, const char *text, size_t len)
-{
-	char		spaced[REFERENCE_MAX];
-	size_t		i;
-
-	emit_escaped_reading(emitter, text, len);
-	if (memchr(text, '+', len) == NULL)
-		return;
-	for (i = 0; i < len; i++)
-		spaced[i] = text[i] == '+' ? ' ' : text[i];
-	emit_escaped_reading(emitter, spaced, len);
-}
-
-/*
- * What stands between separators, each for itself.  The whole has been read,
- * but as a form.
- */
-static void
-emit_pieces(Emitter *emitter, const char *text, size_t len)
-{
-	const char *end = text + len;
-	const char *start = text;
-	const char *p;
-
-	for (p = text; p <= end; p++)
-	{
-		if (p < end && (*p == '\0' || strchr(SEPARATORS "?#", *p) == NULL))
-			continue;
-		if (p > start && (p - start < (ptrdiff_t) len || memchr(text, '+', len) != NULL))
-			emit_form_reading(emitter, start, p - start);
-		start = p + 1;
-	}
-}
-
 /* To the letter, because even a name that looks like a URL may be a file. */
 static void
 emit_hosted_reading(Emitter *emitter, const char *text, size_t len)
@@ -808,16 +1302,11 @@ emit_readings(Emitter *emitter, const char *text, size_t len)
 	emit_hosted_reading(emitter, text, len);
 	if (trim_spaces(&text, &len))
 		emit_hosted_reading(emitter, text, len);
-	if (!emitter->exact)
-		emit_pieces(emitter, text, len);
 }
 
 static void
 emit_reference(Emitter *emitter, const char *text, size_t len)
 {
-	Canonical	path;
-
-	/* a leading slash says nothing: a path matches by its tail */
 	if (len > 1 && text[0] == '/')
 		emitter->rooted = true;
 	if (len > 1 && text[0] == '/' && text[1] != '/')
@@ -825,101 +1314,85 @@ emit_reference(Emitter *emitter, const char *text, size_t len)
 		text++;
 		len--;
 	}
-	if (!emitter->exact && read_plain(text, len, &path))
-	{
-		emit_canonical(emitter, &path);
-		return;
-	}
-
 	if (len > REFERENCE_MAX)
 		trim_spaces(&text, &len);
 	if (len <= REFERENCE_MAX)
 		emit_readings(emitter, text, len);
-	else if (!emitter->exact)
-	{
-		/* the path of a URL with a huge query, and the end of anything */
-		emit_readings(emitter, text, REFERENCE_MAX);
-		emit_readings(emitter, text + len - REFERENCE_MAX, REFERENCE_MAX);
-	}
-}
-
-void
-key_of_reference(const KeyRules *rules, const KeyScope *scope,
-				 const char *reference, size_t len, KeySink sink, void *arg)
-{
-	Emitter		emitter = {rules, scope, false, false, sink, arg};
-
-	emit_reference(&emitter, reference, len);
 }
 
 
 /* ------------------------------------------------------------ comparison --- */
 
-uint64
-key_hash(KeyFamily family, const char *text, size_t len)
-{
-	return hash_bytes_extended((const unsigned char *) text, (int) len,
-							   (uint64) family);
-}
-
 typedef struct Comparison
 {
 	const KeyRules *rules;
-	bool		exact;
 	const char *path;
-	int			families;		/* that matched so far */
+	bool		found;
 	KeyFamily	family;			/* the reference's key that is looked for */
+	uint64		key;
 	const char *text;
 	size_t		len;
 } Comparison;
 
 static void
-compare_with_file_key(KeyFamily family, const char *text, size_t len, void *arg)
+compare_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	Comparison *comparison = arg;
+
+	if (family == comparison->family && key == comparison->key)
+		comparison->found = true;
+}
+
+/* A key of the reference: is it one of the file's? */
+static void
+look_for_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	Comparison *comparison = arg;
+
+	comparison->family = family;
+	comparison->key = key;
+	if (!comparison->found)
+		emit_file(comparison->rules, false, comparison->path, family, compare_key, comparison);
+}
+
+static void
+compare_text(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	Comparison *comparison = arg;
 
 	if (family == comparison->family && len == comparison->len &&
 		memcmp(text, comparison->text, len) == 0)
-		comparison->families |= family;
+		comparison->found = true;
 }
 
 static void
-compare_with_reference_key(KeyFamily family, const char *text, size_t len, void *arg)
+look_for_text(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	Comparison *comparison = arg;
 
 	comparison->family = family;
 	comparison->text = text;
 	comparison->len = len;
-	emit_file(comparison->rules, comparison->exact, comparison->path, family,
-			  compare_with_file_key, comparison);
-}
-
-/* The families in which reference and file have keys in common. */
-static int
-families_in_common(const KeyRules *rules, bool exact, const char *reference,
-				   size_t len, const char *path)
-{
-	KeyScope	scope = {0, false};
-	Comparison	comparison = {rules, exact, path, 0, 0, NULL, 0};
-	Emitter		emitter = {rules, &scope, exact, false, compare_with_reference_key, &comparison};
-
-	key_widen_scope(rules, path, &scope);
-	emit_reference(&emitter, reference, len);
-	return comparison.families;
+	if (!comparison->found)
+		emit_file(comparison->rules, true, comparison->path, family, compare_text, comparison);
 }
 
 KeyMatch
 key_compare(const KeyRules *rules, const char *reference, size_t len,
 			const char *path)
 {
-	const int	strict = KEY_PATH | KEY_STEM | KEY_DERIVED;
-	int			families = families_in_common(rules, false, reference, len, path);
+	KeyScope	scope = {0};
+	Comparison	loose = {.rules = rules, .path = path};
+	Comparison	strict = {.rules = rules, .path = path};
+	Emitter		emitter = {rules, 0, false, false, look_for_text, &strict};
 
-	if (families == 0)
+	key_widen_scope(rules, path, &scope);
+	key_of_reference(rules, &scope, reference, len, look_for_key, &loose);
+	key_forget_scope(&scope);
+	if (!loose.found)
 		return KEY_NO_MATCH;
-	if ((families & strict) != 0 &&
-		(families_in_common(rules, true, reference, len, path) & strict) != 0)
-		return KEY_STRICT_MATCH;
-	return KEY_LOOSE_MATCH;
+	emitter.depth = scope.depth;
+	emitter.derived = scope.derived;
+	emit_reference(&emitter, reference, len);
+	return strict.found ? KEY_STRICT_MATCH : KEY_LOOSE_MATCH;
 }

@@ -6,7 +6,10 @@
  * It is connected to no database, so that it keeps nobody from dropping one.
  * When the schedule fires it starts a night worker for each database of
  * audio_cleanup.databases, one after the other, and sleeps until that ends.
- * It remembers nothing beyond its own life: the databases know what has run.
+ * A database that takes long keeps no other waiting: after a few seconds the
+ * next one is begun beside it, with up to half of the server's workers.
+ * The launcher remembers nothing beyond its own life: the databases know what
+ * has run.
  *
  * The clock is looked at once a minute, because it may be set, which nobody
  * tells us; else nothing wakes us up but signals and the hour itself.
@@ -31,6 +34,7 @@
 #include "storage/lwlock.h"
 #include "storage/procsignal.h"
 #include "storage/shmem.h"
+#include "storage/spin.h"
 #include "tcop/tcopprot.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -47,12 +51,24 @@
 #define RESTART_SECONDS	60
 #define REASON_SIZE		256
 
+/* so long a database is cleaned alone; then the next one is begun beside it */
+#define ALONE_MS		10000
+
+/* so many are cleaned at once, if max_worker_processes is twice that */
+#define MAX_AT_ONCE		16
+
 /* Where a night worker leaves its outcome. */
-typedef struct LauncherShared
+typedef struct ReportSlot
 {
 	int64		job_number;
 	NightOutcome outcome;
 	char		reason[REASON_SIZE];
+} ReportSlot;
+
+typedef struct LauncherShared
+{
+	slock_t		mutex;
+	ReportSlot	slots[MAX_AT_ONCE];
 } LauncherShared;
 
 typedef struct Job
@@ -60,6 +76,9 @@ typedef struct Job
 	NightJob	night;
 	TimestampTz not_before;		/* by the true clock */
 	bool		delay_told;
+	/* while it is under way */
+	TimestampTz started_at;
+	BackgroundWorkerHandle *worker;
 } Job;
 
 /* What the launcher's process knows. */
@@ -71,8 +90,7 @@ typedef struct Launcher
 	Firing		firing;			/* the last one that was seen */
 	bool		has_firing;
 	List	   *jobs;			/* of Job, waiting */
-	Job		   *job;			/* the one under way */
-	BackgroundWorkerHandle *worker;
+	List	   *running;		/* of Job, under way */
 	int64		last_number;
 } Launcher;
 
@@ -101,20 +119,46 @@ attach_shared_memory(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	shared = ShmemInitStruct("audio_cleanup launcher", sizeof(LauncherShared), &found);
 	if (!found)
+	{
 		memset(shared, 0, sizeof(LauncherShared));
+		SpinLockInit(&shared->mutex);
+	}
 	LWLockRelease(AddinShmemInitLock);
 }
 
 /*
- * Written by the one worker there is, and read when that has ended: no lock.
- * One that a former launcher has started and left has another number.
+ * A worker that a former launcher has started, and left, may use a slot that
+ * has been given away again: its number is lower.
  */
 void
-launcher_report(int64 job_number, NightOutcome outcome, const char *reason)
+launcher_report(const NightJob *job, NightOutcome outcome, const char *reason)
 {
-	shared->outcome = outcome;
-	strlcpy(shared->reason, reason, pg_mbcliplen(reason, strlen(reason), REASON_SIZE - 1) + 1);
-	shared->job_number = job_number;
+	ReportSlot *slot = &shared->slots[job->slot];
+	int			len = pg_mbcliplen(reason, strlen(reason), REASON_SIZE - 1);
+
+	SpinLockAcquire(&shared->mutex);
+	if (slot->job_number <= job->number)
+	{
+		slot->job_number = job->number;
+		slot->outcome = outcome;
+		memcpy(slot->reason, reason, len);
+		slot->reason[len] = '\0';
+	}
+	SpinLockRelease(&shared->mutex);
+}
+
+/* Has the worker of this job said that it is to be tried again, and why? */
+static bool
+was_busy(const NightJob *job, char *reason)
+{
+	const ReportSlot *slot = &shared->slots[job->slot];
+	bool		busy;
+
+	SpinLockAcquire(&shared->mutex);
+	busy = slot->job_number == job->number && slot->outcome == NIGHT_BUSY;
+	memcpy(reason, slot->reason, REASON_SIZE);
+	SpinLockRelease(&shared->mutex);
+	return busy;
 }
 
 void
@@ -216,66 +260,145 @@ delay_job(Launcher *launcher, Job *job, const char *reason, const char *hint)
 	MemoryContextSwitchTo(caller);
 }
 
-static void
+/* Workers are for other things, too. */
+static int
+max_at_once(void)
+{
+	return Min(Max(max_worker_processes / 2, 1), MAX_AT_ONCE);
+}
+
+static int
+find_free_slot(const Launcher *launcher)
+{
+	bool		taken[MAX_AT_ONCE] = {false};
+	int			slot = 0;
+	ListCell   *lc;
+
+	foreach(lc, launcher->running)
+		taken[((Job *) lfirst(lc))->night.slot] = true;
+	while (taken[slot])
+		slot++;
+	return slot;
+}
+
+static bool
+is_running(const Launcher *launcher, const char *database)
+{
+	ListCell   *lc;
+
+	foreach(lc, launcher->running)
+		if (strcmp(((Job *) lfirst(lc))->night.database, database) == 0)
+		return true;
+	return false;
+}
+
+/* Milliseconds until one more may be begun; -1: not before another one ends. */
+static long
+time_to_next_start(const Launcher *launcher)
+{
+	const Job  *latest = launcher->running == NIL ? NULL : llast(launcher->running);
+
+	if (latest == NULL)
+		return 0;
+	if (list_length(launcher->running) >= max_at_once())
+		return -1;
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+										   TimestampTzPlusMilliseconds(latest->started_at, ALONE_MS));
+}
+
+static bool
 start_worker(Launcher *launcher, Job *job)
 {
 	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
 	BackgroundWorker worker;
+	bool		started;
 
+	job->night.slot = find_free_slot(launcher);
 	worker_describe(&worker, "cleanup_night_worker_main", "audio_cleanup worker");
 	memcpy(worker.bgw_extra, &job->night, sizeof(job->night));
 	worker.bgw_notify_pid = MyProcPid;
-	if (!RegisterDynamicBackgroundWorker(&worker, &launcher->worker))
-		launcher->worker = NULL;
+	started = RegisterDynamicBackgroundWorker(&worker, &job->worker);
+	if (started)
+	{
+		job->started_at = GetCurrentTimestamp();
+		launcher->running = lappend(launcher->running, job);
+	}
 	MemoryContextSwitchTo(caller);
+	return started;
 }
 
-/* The next job whose time has come. */
-static void
-start_next_job(Launcher *launcher)
+/* Takes the next job whose time has come off the list; NULL: there is none. */
+static Job *
+take_next_job(Launcher *launcher)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *lc;
-	Job		   *job = NULL;
 
 	foreach(lc, launcher->jobs)
 	{
-		job = lfirst(lc);
-		if (job->not_before <= now)
-			break;
+		Job		   *job = lfirst(lc);
+
+		if (job->not_before <= now && !is_running(launcher, job->night.database))
+		{
+			launcher->jobs = list_delete_cell(launcher->jobs, lc);
+			return job;
+		}
 	}
-	if (lc == NULL)
+	return NULL;
+}
+
+static void
+say_overtaken(const Launcher *launcher, const Job *job)
+{
+	const Job  *other;
+
+	if (list_length(launcher->running) < 2)
 		return;
-	launcher->jobs = list_delete_cell(launcher->jobs, lc);
+	other = list_nth(launcher->running, list_length(launcher->running) - 2);
+	ereport(LOG,
+			(errmsg("audio_cleanup begins to clean database \"%s\" while database \"%s\" is still being cleaned",
+					job->night.database, other->night.database),
+			 errdetail("That one takes longer than %d seconds.", ALONE_MS / 1000)));
+}
+
+static void
+start_next_job(Launcher *launcher)
+{
+	Job		   *job = time_to_next_start(launcher) == 0 ? take_next_job(launcher) : NULL;
+
+	if (job == NULL)
+		return;
 	if (!can_be_connected(job->night.database))
-	{
 		pfree(job);
-		return;
-	}
-	start_worker(launcher, job);
-	if (launcher->worker != NULL)
-		launcher->job = job;
+	else if (start_worker(launcher, job))
+		say_overtaken(launcher, job);
 	else
 		delay_job(launcher, job, "no background worker is free",
 				  "You might need to increase max_worker_processes.");
 }
 
-/* Has the worker ended? */
+/* Which workers have ended? */
 static void
-look_after_worker(Launcher *launcher)
+look_after_workers(Launcher *launcher)
 {
-	Job		   *job = launcher->job;
-	pid_t		pid;
+	ListCell   *lc;
 
-	if (job == NULL || GetBackgroundWorkerPid(launcher->worker, &pid) != BGWH_STOPPED)
-		return;
-	pfree(launcher->worker);
-	launcher->worker = NULL;
-	launcher->job = NULL;
-	if (shared->job_number == job->night.number && shared->outcome == NIGHT_BUSY)
-		delay_job(launcher, job, shared->reason, NULL);
-	else
-		pfree(job);
+	foreach(lc, launcher->running)
+	{
+		Job		   *job = lfirst(lc);
+		char		reason[REASON_SIZE];
+		pid_t		pid;
+
+		if (GetBackgroundWorkerPid(job->worker, &pid) != BGWH_STOPPED)
+			continue;
+		launcher->running = foreach_delete_current(launcher->running, lc);
+		pfree(job->worker);
+		job->worker = NULL;
+		if (was_busy(&job->night, reason))
+			delay_job(launcher, job, reason, NULL);
+		else
+			pfree(job);
+	}
 }
 
 
@@ -288,9 +411,13 @@ show_activity(const Launcher *launcher)
 	char		activity[128 + NAMEDATALEN];
 	Firing		next;
 
-	if (launcher->job != NULL)
+	if (list_length(launcher->running) > 1)
+		snprintf(activity, sizeof(activity), "cleaning database \"%s\" and %d more",
+				 ((Job *) llast(launcher->running))->night.database,
+				 list_length(launcher->running) - 1);
+	else if (launcher->running != NIL)
 		snprintf(activity, sizeof(activity), "cleaning database \"%s\"",
-				 launcher->job->night.database);
+				 ((Job *) linitial(launcher->running))->night.database);
 	else if (schedule->databases == NIL)
 		snprintf(activity, sizeof(activity), "idle: audio_cleanup.databases is empty");
 	else if (!timetable_next(schedule, timetable_now(schedule), &next))
@@ -393,6 +520,7 @@ time_to_sleep(const Launcher *launcher)
 	TimestampTz schedule_now = timetable_now(launcher->schedule);
 	TimestampTz now = GetCurrentTimestamp();
 	long		ms = -1;
+	long		to_start = time_to_next_start(launcher);
 	Firing		next;
 	ListCell   *lc;
 
@@ -400,13 +528,15 @@ time_to_sleep(const Launcher *launcher)
 		timetable_next(launcher->schedule, schedule_now, &next))
 		ms = Min(RECHECK_MS,
 				 TimestampDifferenceMilliseconds(schedule_now, timetable_time(&next)));
-	if (launcher->job != NULL)
+	if (to_start < 0)
 		return ms;
 	foreach(lc, launcher->jobs)
 	{
-		long		left = TimestampDifferenceMilliseconds(now, ((Job *) lfirst(lc))->not_before);
+		const Job  *job = lfirst(lc);
+		long		left = Max(to_start, TimestampDifferenceMilliseconds(now, job->not_before));
 
-		ms = ms < 0 ? left : Min(ms, left);
+		if (!is_running(launcher, job->night.database))
+			ms = ms < 0 ? left : Min(ms, left);
 	}
 	return ms;
 }
@@ -452,9 +582,8 @@ work(Launcher *launcher)
 	if (ConfigReloadPending)
 		reload(launcher);
 	look_at_clock(launcher);
-	look_after_worker(launcher);
-	if (launcher->job == NULL)
-		start_next_job(launcher);
+	look_after_workers(launcher);
+	start_next_job(launcher);
 	show_activity(launcher);
 }
 

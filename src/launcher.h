@@ -23,6 +23,7 @@ typedef struct NightJob
 	bool		first_look;		/* at this database and schedule: drain what
 								 * was left, and catch up what was missed */
 	bool		server_started; /* just now */
+	int			slot;			/* for its report */
 	char		database[NAMEDATALEN];
 } NightJob;
 
@@ -40,8 +41,11 @@ typedef enum NightOutcome
 /* Register the launcher, if the library is being preloaded.  From _PG_init(). */
 extern void launcher_init(void);
 
-/* For the night worker: its outcome, and the reason if it is NIGHT_BUSY. */
-extern void launcher_report(int64 job_number, NightOutcome outcome, const char *reason);
+/*
+ * A night worker reports how its job ended, and the reason (valid in the
+ * server's encoding, cut if it is long) if that is NIGHT_BUSY.
+ */
+extern void launcher_report(const NightJob *job, NightOutcome outcome, const char *reason);
 
 /* Main function; no argument. */
 extern PGDLLEXPORT void cleanup_launcher_main(Datum unused);

@@ -6,10 +6,10 @@
  * The files are known first, the references are streamed past them:
  *
  *	1.	match_add(): each path goes into the tuplestore `names`, its keys into
- *		a Bloom filter of one probe.
- *	2.	Every row of every source is turned into keys.  Those that the filter
- *		lacks, nearly all in a large table, refer to none of the files and
- *		are dropped on the spot; the rest go into the tuplestore `hits`.
+ *		the KeyScope, which becomes a Bloom filter of one probe.
+ *	2.	Every row of every source is searched for names of the scope.  Nearly
+ *		all in a large table refer to none of the files; the keys of the rest
+ *		go into the tuplestore `hits`.
  *	3.	The executor joins the keys of the files with the hits, a hash join of
  *		64-bit integers of which the planner knows the sizes; what it yields
  *		is one bit a file.
@@ -18,7 +18,8 @@
  * in `failed` all of them, in `judged` those that condemn.  A failed row that
  * does not condemn (another session has it locked) protects like any other.
  *
- * Memory: a few work_mem, and one bit a file.
+ * Memory: a few work_mem, and for each source that is referred to a few bits a
+ * file.
  *
  * A reference wrongly taken to match (a collision of hashes) keeps a file.
  * Where a match condemns, in match_failed(), the texts are compared.
@@ -34,7 +35,6 @@
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "port/pg_bitutils.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
@@ -51,19 +51,21 @@
 #define RECENT_HITS		8192
 
 /*
- * The filter: a key sets one bit of as many as fit into a quarter of work_mem.
- * The keys are hashes already; lib/bloomfilter.h would hash them again and
- * probe several times, and a larger one misses the processor's cache.  With
- * 200,000 files and 1 MB it lets one in twenty references through, which the
- * join then drops.
+ * The filter of KeyScope takes a quarter of work_mem at most, and no more than
+ * that: with 200,000 files and 1 MB it lets one in twenty references through,
+ * which the join then drops; a larger one misses the processor's cache.
  */
-typedef struct KeyFilter
-{
-	uint64		mask;			/* number of bits, a power of two, less one */
-	uint8		bits[FLEXIBLE_ARRAY_MEMBER];
-} KeyFilter;
+#define FILTER_MAX_BYTES	(UINT64CONST(64) * 1024 * 1024)
 
 typedef uint8 *FileBits;		/* one bit a file */
+
+/* What one source refers to; NULL: nothing. */
+typedef struct SourceFiles
+{
+	int64		rows;
+	FileBits	protected_files;
+	FileBits	referenced;
+} SourceFiles;
 
 struct Match
 {
@@ -77,13 +79,12 @@ struct Match
 	int			orphan_hours;	/* grace of restored files */
 	int			session_days;
 	int			families_hit;
-	KeyFilter  *filter;
 	uint64	   *recent;
 
 	Tuplestorestate *names;		/* id, path */
 	Tuplestorestate *keys;		/* id, key */
-	Tuplestorestate *hits;		/* key */
-	Tuplestorestate *failed;	/* key, source, session, value */
+	Tuplestorestate *hits;		/* key, source */
+	Tuplestorestate *failed;	/* key, source, session, value (NULL if long) */
 	Tuplestorestate *judged;	/* the same */
 	TupleDesc	names_desc;
 	TupleDesc	keys_desc;
@@ -96,6 +97,7 @@ struct Match
 	FileBits	pending;		/* condemned already */
 	FileBits	restored;		/* lately, or about to be */
 	FileBits	marked;			/* by match_mark() */
+	SourceFiles *of_source;		/* by the number of the source */
 };
 
 
@@ -106,7 +108,7 @@ make_descs(Match *match)
 {
 	static const SqlColumn names[] = {{"id", INT8OID}, {"path", TEXTOID}};
 	static const SqlColumn keys[] = {{"id", INT8OID}, {"key", INT8OID}};
-	static const SqlColumn hits[] = {{"key", INT8OID}};
+	static const SqlColumn hits[] = {{"key", INT8OID}, {"source", INT4OID}};
 	static const SqlColumn failed[] = {
 		{"key", INT8OID}, {"source", INT4OID}, {"session", TEXTOID}, {"value", TEXTOID}
 	};
@@ -147,32 +149,11 @@ count_set(const Match *match, const FileBits set)
 	return n;
 }
 
-static KeyFilter *
-make_filter(void)
+/* A cancel must not wait for the end of a long value. */
+static void
+pause_for_interrupts(void)
 {
-	uint64		bytes = UINT64CONST(1) << pg_leftmost_one_pos64((uint64) work_mem * 1024 / 4);
-	KeyFilter  *filter = MemoryContextAllocExtended(CurrentMemoryContext,
-													offsetof(KeyFilter, bits) + bytes,
-													MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-
-	filter->mask = bytes * BITS_PER_BYTE - 1;
-	return filter;
-}
-
-static inline void
-filter_add(KeyFilter *filter, uint64 key)
-{
-	uint64		bit = key & filter->mask;
-
-	filter->bits[bit / 8] |= 1 << (bit % 8);
-}
-
-static inline bool
-filter_lacks(const KeyFilter *filter, uint64 key)
-{
-	uint64		bit = key & filter->mask;
-
-	return (filter->bits[bit / 8] & (1 << (bit % 8))) == 0;
+	CHECK_FOR_INTERRUPTS();
 }
 
 Match *
@@ -185,7 +166,9 @@ match_begin(const KeyRules *rules)
 
 	match->context = context;
 	match->rules = rules;
-	match->filter = make_filter();
+	match->scope.context = context;
+	match->scope.filter_max = Min((uint64) work_mem * 1024 / 4, FILTER_MAX_BYTES);
+	match->scope.pause = pause_for_interrupts;
 	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
 	match->names = tuplestore_begin_heap(true, false, work_mem);
 	match->keys = tuplestore_begin_heap(true, false, work_mem);
@@ -224,12 +207,6 @@ match_end(Match *match)
 
 /* ----------------------------------------------------------------- files --- */
 
-static void
-add_key_to_filter(KeyFamily family, const char *text, size_t len, void *arg)
-{
-	filter_add(((Match *) arg)->filter, key_hash(family, text, len));
-}
-
 void
 match_add(Match *match, const char *path)
 {
@@ -237,7 +214,6 @@ match_add(Match *match, const char *path)
 	bool		nulls[2] = {false, false};
 
 	key_widen_scope(match->rules, path, &match->scope);
-	key_of_file(match->rules, path, KEY_ALL_FAMILIES, add_key_to_filter, match);
 
 	values[0] = Int64GetDatum(match->count++);
 	values[1] = CStringGetTextDatum(path);
@@ -258,14 +234,14 @@ typedef struct KeyWriter
 } KeyWriter;
 
 static void
-write_key(KeyFamily family, const char *text, size_t len, void *arg)
+write_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	KeyWriter  *writer = arg;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
 	values[0] = Int64GetDatum(writer->file);
-	values[1] = Int64GetDatum((int64) key_hash(family, text, len));
+	values[1] = Int64GetDatum((int64) key);
 	tuplestore_putvalues(writer->match->keys, writer->match->keys_desc, values, nulls);
 }
 
@@ -318,36 +294,39 @@ static void
 write_failed_hit(HitWriter *writer, uint64 key)
 {
 	Datum		values[4];
-	bool		nulls[4] = {false, false, false, false};
+	bool		nulls[4] = {false, false, false, writer->value_len > KEY_STRICT_MAX};
 
 	values[0] = Int64GetDatum((int64) key);
 	values[1] = Int32GetDatum(writer->source->number);
 	values[2] = CStringGetTextDatum(writer->session);
-	values[3] = PointerGetDatum(cstring_to_text_with_len(writer->value, (int) writer->value_len));
+	if (nulls[3])
+		values[3] = (Datum) 0;
+	else
+		values[3] = PointerGetDatum(cstring_to_text_with_len(writer->value, (int) writer->value_len));
 	tuplestore_putvalues(writer->failed, writer->match->failed_desc, values, nulls);
 }
 
 static void
 write_hit(HitWriter *writer, uint64 key)
 {
-	uint64	   *recent = &writer->match->recent[key % RECENT_HITS];
-	Datum		value = Int64GetDatum((int64) key);
-	bool		isnull = false;
+	uint64		hit = key + (uint64) writer->source->number * UINT64CONST(0x9E3779B97F4A7C15);
+	uint64	   *recent = &writer->match->recent[hit % RECENT_HITS];
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
 
-	if (*recent == key)
+	if (*recent == hit)
 		return;
-	*recent = key;
-	tuplestore_putvalues(writer->match->hits, writer->match->hits_desc, &value, &isnull);
+	*recent = hit;
+	values[0] = Int64GetDatum((int64) key);
+	values[1] = Int32GetDatum(writer->source->number);
+	tuplestore_putvalues(writer->match->hits, writer->match->hits_desc, values, nulls);
 }
 
 static void
-consider_key(KeyFamily family, const char *text, size_t len, void *arg)
+consider_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	HitWriter  *writer = arg;
-	uint64		key = key_hash(family, text, len);
 
-	if (filter_lacks(writer->match->filter, key))
-		return;
 	writer->match->families_hit |= family;
 	if (writer->session != NULL)
 		write_failed_hit(writer, key);
@@ -364,6 +343,7 @@ consider_row(const SourceRow *row, void *arg)
 
 	CHECK_FOR_INTERRUPTS();
 	match->rows++;
+	match->of_source[row->source->number].rows++;
 	writer->source = row->source;
 	writer->session = row->session;
 	for (i = 0; i < row->source->n_columns; i++)
@@ -391,6 +371,8 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 		foreach(lc, sources)
 			sources_read(lfirst(lc), SCAN_LOCKING_FAILED, failed_before, consider_row, &writer);
 		match->rows = 0;
+		foreach(lc, sources)
+			match->of_source[((const Source *) lfirst(lc))->number].rows = 0;
 	}
 	writer.failed = mode == MATCH_JUDGE_LOCKED ? match->failed : match->judged;
 	foreach(lc, sources)
@@ -424,6 +406,7 @@ hide_tuplestores(void)
 typedef struct SetReceiver
 {
 	DestReceiver pub;
+	Match	   *match;
 	FileBits	sets[2];
 } SetReceiver;
 
@@ -437,6 +420,23 @@ stop_set(DestReceiver *self)
 {
 }
 
+/* The second column of a hit tells its source. */
+static void
+add_to_source(SetReceiver *receiver, int64 file, int number)
+{
+	Match	   *match = receiver->match;
+	SourceFiles *of_source = &match->of_source[number];
+
+	if (of_source->referenced == NULL)
+	{
+		of_source->referenced = make_file_set(match);
+		of_source->protected_files = make_file_set(match);
+	}
+	add_to_set(of_source->referenced, file);
+	if (receiver->sets[0] == match->protected_files)
+		add_to_set(of_source->protected_files, file);
+}
+
 static bool
 receive_file(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -447,14 +447,16 @@ receive_file(TupleTableSlot *slot, DestReceiver *self)
 	add_to_set(receiver->sets[0], file);
 	if (receiver->sets[1] != NULL)
 		add_to_set(receiver->sets[1], file);
+	if (slot->tts_tupleDescriptor->natts > 1)
+		add_to_source(receiver, file, DatumGetInt32(slot_getattr(slot, 2, &isnull)));
 	return true;
 }
 
 /* Add the files that the query yields to one or two sets. */
 static void
-collect_files(const Extension *extension, const char *sql, FileBits set, FileBits also)
+collect_files(Match *match, const Extension *extension, const char *sql, FileBits set, FileBits also)
 {
-	SetReceiver receiver = {{receive_file, start_set, stop_set, stop_set, DestNone}, {set, also}};
+	SetReceiver receiver = {{receive_file, start_set, stop_set, stop_set, DestNone}, match, {set, also}};
 
 	owner_query_into(extension, 0, NULL, sql, &receiver.pub);
 }
@@ -463,7 +465,7 @@ static void
 collect_named(Match *match, const Extension *extension, const char *file, const char *condition,
 			  FileBits set)
 {
-	collect_files(extension,
+	collect_files(match, extension,
 				  psprintf("SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_files f"
 						   " ON %s = n.path COLLATE \"C\""
 						   " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
@@ -489,7 +491,7 @@ collect_spoken_for(Match *match, const Extension *extension)
 static void
 collect_held(Match *match, const Extension *extension)
 {
-	collect_files(extension,
+	collect_files(match, extension,
 				  "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
 				  " ON h.file = n.path COLLATE \"C\"",
 				  match->held, NULL);
@@ -503,6 +505,7 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	ActingAs	saved;
 
 	match->sources = sources;
+	match->of_source = palloc0(sizeof(SourceFiles) * (list_length(sources) + 1));
 	read_references(match, sources, mode, failed_before);
 	scan_names(match, NULL, write_keys, match);
 
@@ -516,13 +519,13 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	extension_act_as(extension->owner, &saved);
 	extension_read_carefully();
 	show_tuplestores(match);
-	collect_files(extension, "SELECT k.id FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
+	collect_files(match, extension, "SELECT k.id, h.source FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
 				  match->protected_files, match->referenced);
-	collect_files(extension, "SELECT k.id FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
+	collect_files(match, extension, "SELECT k.id, f.source FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
 				  " WHERE NOT EXISTS (SELECT FROM cleanup_judged j WHERE j.key = f.key"
 				  " AND j.source = f.source AND j.session = f.session COLLATE \"C\")",
 				  match->protected_files, match->referenced);
-	collect_files(extension, "SELECT k.id FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
+	collect_files(match, extension, "SELECT k.id, j.source FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
 				  match->referenced, NULL);
 	collect_held(match, extension);
 	if (!with_spoken_for)
@@ -545,6 +548,16 @@ int64
 match_count_rows(const Match *match)
 {
 	return match->rows;
+}
+
+void
+match_count_source(const Match *match, int number, MatchCounts *counts)
+{
+	const SourceFiles *of_source = &match->of_source[number];
+
+	counts->rows = of_source->rows;
+	counts->files = of_source->referenced ? count_set(match, of_source->referenced) : 0;
+	counts->protected_files = of_source->referenced ? count_set(match, of_source->protected_files) : 0;
 }
 
 const char *
@@ -642,8 +655,8 @@ gather_failed(FailedReceiver *receiver, int64 file, TupleTableSlot *slot)
 	bool		isnull;
 	int			source = DatumGetInt32(slot_getattr(slot, 3, &isnull));
 	char	   *session = TextDatumGetCString(slot_getattr(slot, 4, &isnull));
-	text	   *value = DatumGetTextPP(slot_getattr(slot, 5, &isnull));
-	KeyMatch	strength;
+	Datum		value = slot_getattr(slot, 5, &isnull);
+	KeyMatch	strength = KEY_LOOSE_MATCH; /* all that a long value is good for */
 
 	if (receiver->session != NULL &&
 		(receiver->file != file || receiver->source != source ||
@@ -659,8 +672,9 @@ gather_failed(FailedReceiver *receiver, int64 file, TupleTableSlot *slot)
 		receiver->path = MemoryContextStrdup(receiver->context, path);
 		receiver->strength = KEY_NO_MATCH;
 	}
-	strength = key_compare(match->rules, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value),
-						   receiver->path);
+	if (DatumGetPointer(value) != NULL)
+		strength = key_compare(match->rules, VARDATA_ANY(DatumGetTextPP(value)),
+							   VARSIZE_ANY_EXHDR(DatumGetTextPP(value)), receiver->path);
 	receiver->strength = Max(receiver->strength, strength);
 }
 

@@ -60,6 +60,17 @@ extern int64 match_count_referenced(const Match *match);
 /* Rows read of all sources. */
 extern int64 match_count_rows(const Match *match);
 
+/* What was read of one source, by its number. */
+typedef struct MatchCounts
+{
+	int64		rows;
+	int64		files;			/* that it refers to */
+	int64		protected_files;	/* by rows that are no (judged) failed
+									 * session */
+} MatchCounts;
+
+extern void match_count_source(const Match *match, int number, MatchCounts *counts);
+
 /*
  * What our own tables say of a file: NULL, if nothing keeps it; else a static
  * text for people.

@@ -65,23 +65,6 @@ typedef struct Reference
 
 /* -------------------------------------------------------------- references --- */
 
-static void
-note_key(KeyFamily family, const char *text, size_t len, void *arg)
-{
-	((Reference *) arg)->has_key = true;
-}
-
-/* An empty text, for one, refers to nothing. */
-static bool
-refers_to_something(Search *search, const char *value, size_t len)
-{
-	KeyScope	flat = {1, false};
-	Reference	reference = {search, 0, false};
-
-	key_of_reference(search->rules, &flat, value, len, note_key, &reference);
-	return reference.has_key;
-}
-
 /* As in a run: in another encoding it is not known how the rest is written on disk. */
 static bool
 can_be_judged(const Search *search, const char *value, size_t len)
@@ -116,7 +99,7 @@ look_at_row(const SourceRow *row, void *arg)
 	progress_tick();
 	for (i = 0; i < row->source->n_columns; i++)
 		if (row->values[i] != NULL &&
-			refers_to_something(search, row->values[i], row->lengths[i]) &&
+			key_may_refer(search->rules, row->values[i], row->lengths[i]) &&
 			can_be_judged(search, row->values[i], row->lengths[i]))
 			add_reference(search, row, row->values[i], row->lengths[i]);
 	return true;
@@ -149,7 +132,7 @@ read_sources(Search *search)
 }
 
 static void
-write_reference_key(KeyFamily family, const char *text, size_t len, void *arg)
+write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	Reference  *reference = arg;
 	Search	   *search = reference->search;
@@ -157,7 +140,7 @@ write_reference_key(KeyFamily family, const char *text, size_t len, void *arg)
 	bool		nulls[2] = {false, false};
 
 	values[0] = Int64GetDatum(reference->id);
-	values[1] = Int64GetDatum((int64) key_hash(family, text, len));
+	values[1] = Int64GetDatum((int64) key);
 	tuplestore_putvalues(search->reference_keys, search->reference_keys_desc, values, nulls);
 }
 
@@ -185,10 +168,10 @@ write_reference_keys(Search *search)
 /* ------------------------------------------------------------------- files --- */
 
 static void
-write_file_key(KeyFamily family, const char *text, size_t len, void *arg)
+write_file_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	Search	   *search = arg;
-	Datum		value = Int64GetDatum((int64) key_hash(family, text, len));
+	Datum		value = Int64GetDatum((int64) key);
 	bool		isnull = false;
 
 	tuplestore_putvalues(search->file_keys, search->file_keys_desc, &value, &isnull);
@@ -271,6 +254,7 @@ begin_search(Search *search, CleanupPlan *plan)
 	memset(search, 0, sizeof(*search));
 	search->plan = plan;
 	search->rules = &plan->settings->rules;
+	search->scope.context = plan->context;
 	search->references = tuplestore_begin_heap(true, false, work_mem);
 	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);
 	search->file_keys = tuplestore_begin_heap(true, false, work_mem);

@@ -186,6 +186,13 @@ prune_history(const Extension *extension)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
+/* The log has the lines of several databases. */
+static void
+add_error_context(void *arg)
+{
+	errcontext("cleaning database \"%s\" by the schedule of audio_cleanup", (const char *) arg);
+}
+
 /*
  * *to_prune becomes the extension, if there was a run; *reason, why there was
  * none, if it is to be tried again.
@@ -197,7 +204,13 @@ do_job(const NightJob *job, MemoryContext context, Extension **to_prune, const c
 	volatile NightOutcome outcome = NIGHT_DONE;
 	ErrorData  *error;
 	Extension  *extension;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = add_error_context,
+		.arg = (void *) job->database,
+	};
 
+	error_context_stack = &callback;
 	PG_TRY();
 	{
 		extension = look_into_database(job, &request, context);
@@ -226,6 +239,7 @@ do_job(const NightJob *job, MemoryContext context, Extension **to_prune, const c
 		AbortCurrentTransaction();
 	}
 	PG_END_TRY();
+	error_context_stack = callback.previous;
 	return outcome;
 }
 
@@ -246,7 +260,7 @@ cleanup_night_worker_main(Datum unused)
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup night",
 									ALLOCSET_DEFAULT_SIZES);
 	outcome = do_job(&job, context, &to_prune, &reason);
-	launcher_report(job.number, outcome, reason);
+	launcher_report(&job, outcome, reason);
 	if (to_prune != NULL)
 		prune_history(to_prune);
 }

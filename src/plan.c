@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "src/cleared.h"
+#include "src/counts.h"
 #include "src/location.h"
 #include "src/match.h"
 #include "src/plan.h"
@@ -38,10 +39,6 @@
 #include "src/sources.h"
 #include "src/sql.h"
 #include "src/tree_walk.h"
-
-/* below so many files the counting brakes say nothing */
-#define MIN_FILES_REFERENCED	10
-#define MIN_FILES_PERCENT		100
 
 /* so many rows a preview tries to clear of each source */
 #define MAX_TRIED_ROWS			10
@@ -54,9 +51,11 @@
 
 /* -------------------------------------------------------------- beginning --- */
 
+/* When the plan ends, or an ERROR ends it. */
 static void
-close_store(void *arg)
+give_back(void *arg)
 {
+	sources_set_deadline(0);
 	store_close(((CleanupPlan *) arg)->store);
 }
 
@@ -69,7 +68,7 @@ plan_begin(CleanWhat what, bool dry_run, bool force)
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
 	CleanupPlan *plan = palloc0(sizeof(CleanupPlan));
 
-	callback->func = close_store;
+	callback->func = give_back;
 	callback->arg = plan;
 	MemoryContextRegisterResetCallback(context, callback);
 
@@ -142,7 +141,7 @@ add_error(CleanupPlan *plan, const char *text)
 	}
 }
 
-/* A preview is not at fault here: these are told apart from the brakes. */
+/* A preview looks nevertheless: these are told apart from the brakes. */
 void
 plan_check_transaction(CleanupPlan *plan)
 {
@@ -167,6 +166,24 @@ plan_check_transaction(CleanupPlan *plan)
 	if (found != NULL)
 		plan->notes = lappend(plan->notes, found);
 	MemoryContextSwitchTo(caller);
+}
+
+void
+plan_limit_reading(const Settings *settings, bool in_batches)
+{
+	int			seconds = plan_is_unattended() ? settings->source_timeout : 0;
+	int			run_minutes = in_batches || plan_is_unattended() ? settings->max_run_minutes : 0;
+
+	if (run_minutes > 0 && (seconds == 0 || run_minutes <= seconds / SECS_PER_MINUTE))
+		seconds = run_minutes * SECS_PER_MINUTE;
+	sources_set_deadline(seconds == 0 ? 0 :
+						 GetCurrentTimestamp() + (TimestampTz) seconds * USECS_PER_SEC);
+}
+
+bool
+plan_is_unattended(void)
+{
+	return MyBackendType == B_BG_WORKER;
 }
 
 static void
@@ -226,30 +243,11 @@ read_claim(CleanupPlan *plan)
 }
 
 static void
-keep_only_source(CleanupPlan *plan)
-{
-	ListCell   *lc;
-
-	Assert(plan->dry_run);
-	foreach(lc, plan->sources)
-	{
-		Source	   *source = lfirst(lc);
-
-		if (source->relid != plan->only_source)
-			plan->sources = foreach_delete_current(plan->sources, lc);
-		else
-			source->number = 0;
-	}
-}
-
-static void
 check_sources(CleanupPlan *plan)
 {
 	ListCell   *lc;
 
 	plan->sources = sources_load(plan->extension);
-	if (OidIsValid(plan->only_source))
-		keep_only_source(plan);
 	apply_all(plan, sources_check_all(plan->sources));
 	if (plan->brakes != NIL)
 		return;
@@ -262,36 +260,6 @@ check_sources(CleanupPlan *plan)
 		if (found != NULL)
 			apply_brake(plan, found);
 	}
-}
-
-/* What force overrides. */
-static void
-check_counts(CleanupPlan *plan)
-{
-	int64		condemned = plan->condemned->n_files;
-	int			limit = plan->settings->max_delete_percent;
-	char	   *figures = psprintf("%lld of %lld files would be deleted; %lld are referred to by %lld rows.",
-								   (long long) condemned, (long long) plan->files_seen,
-								   (long long) plan->files_referenced,
-								   (long long) plan->rows_seen);
-	static const char *const hint =
-	"Check audio_cleanup.upload_dir and cleanup_sources. If it is right, call once with force => true.";
-
-	if (plan->force || condemned == 0)
-		return;
-	if (plan->rows_seen == 0)
-		apply_brake(plan, brake_make("empty_sources", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-									 "every registered source is empty", figures, (char *) hint));
-	else if (plan->files_referenced == 0 && plan->files_seen >= MIN_FILES_REFERENCED)
-		apply_brake(plan, brake_make("nothing_referenced", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-									 "no file in the upload directory is referred to by any row",
-									 figures, (char *) hint));
-	else if (plan->files_seen >= MIN_FILES_PERCENT &&
-			 condemned * 100 > plan->files_seen * limit)
-		apply_brake(plan, brake_make("max_delete_percent", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-									 psprintf("more than %d percent of the files would be deleted", limit),
-									 figures,
-									 "If it is right, call once with force => true, or raise audio_cleanup.max_delete_percent."));
 }
 
 
@@ -743,6 +711,20 @@ clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
 /* ------------------------------------------------------------------ survey --- */
 
 static void
+count_sources(CleanupPlan *plan, const Match *match)
+{
+	ListCell   *lc;
+
+	plan->counts = palloc(sizeof(MatchCounts) * Max(list_length(plan->sources), 1));
+	foreach(lc, plan->sources)
+	{
+		int			number = ((const Source *) lfirst(lc))->number;
+
+		match_count_source(match, number, &plan->counts[number]);
+	}
+}
+
+static void
 survey_files(CleanupPlan *plan)
 {
 	Match	   *match = begin_match(plan->settings);
@@ -760,6 +742,7 @@ survey_files(CleanupPlan *plan)
 				  plan_failed_before(plan->settings), false);
 		plan->files_referenced = match_count_referenced(match);
 		plan->rows_seen = match_count_rows(match);
+		count_sources(plan, match);
 		progress_set(PROGRESS_MATCHED, plan->files_referenced);
 		progress_set_phase(PHASE_JUDGING);
 		judge(plan, match, plan->condemned);
@@ -767,7 +750,7 @@ survey_files(CleanupPlan *plan)
 		if (plan->dry_run)
 			plan->condemned = clear_sessions(plan, plan->condemned, plan->sources);
 		progress_set(PROGRESS_CONDEMNED, plan->condemned->n_files);
-		check_counts(plan);
+		apply_all(plan, counts_check(plan));
 	}
 	match_end(match);
 }
@@ -832,9 +815,12 @@ plan_survey(CleanupPlan *plan, bool interxact)
 	int			limit = extension_limit_lock_waits(plan->settings->writer_wait);
 
 	plan->condemned = condemned_begin(interxact);
+	plan_limit_reading(plan->settings, interxact);
 	plan_open(plan);
 	if (plan->brakes == NIL)
 		survey_files(plan);
+	if (!plan->dry_run)
+		counts_remember(plan);
 	condemned_rewind(plan->condemned);
 	extension_end_limit(limit);
 	MemoryContextSwitchTo(caller);
@@ -924,6 +910,7 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 	Condemned  *condemned = NULL;
 	Brake	   *found;
 
+	plan_limit_reading(plan->settings, limit != PG_INT64_MAX);
 	if (take_next(plan, limit, match))
 	{
 		List	   *sources = load_checked_sources(plan->extension, &found);
@@ -993,11 +980,13 @@ plan_recheck(const Settings *settings, const Extension *extension,
 			 const char *const *paths, int n, Brake **found, int64 *match_us)
 {
 	const char **why = palloc0(sizeof(char *) * n);
-	List	   *sources = wait_or_brake(extension, settings->writer_wait, found);
+	List	   *sources;
 	TimestampTz began;
 	Match	   *match;
 	int			i;
 
+	plan_limit_reading(settings, true);
+	sources = wait_or_brake(extension, settings->writer_wait, found);
 	*match_us = 0;
 	if (*found != NULL)
 		return why;

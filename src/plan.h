@@ -15,6 +15,7 @@
 #include "src/condemned.h"
 #include "src/extension.h"
 #include "src/file_ops.h"
+#include "src/match.h"
 #include "src/settings.h"
 
 typedef enum CleanWhat
@@ -30,16 +31,15 @@ typedef struct CleanupPlan
 	CleanWhat	what;
 	bool		dry_run;
 	bool		force;			/* override the counting brakes */
-	Oid			only_source;	/* look at this source alone: to examine,
-								 * never to condemn; InvalidOid: at all */
 	Settings   *settings;
 	Extension  *extension;
 	FileStore  *store;			/* NULL if it could not be opened */
 	Claim	   *claim;			/* NULL without a store */
 	List	   *sources;		/* of Source */
+	MatchCounts *counts;		/* of each of them, if surveyed */
 	List	   *brakes;			/* of Brake: why a real run would be refused */
-	List	   *notes;			/* the same, of this transaction only: no
-								 * error of a dry run */
+	List	   *notes;			/* the same, of this transaction only: a dry
+								 * run looks nevertheless */
 	bool		blocked;		/* there was a brake */
 	List	   *errors;			/* of char *, at most report_limit */
 	List	   *closed_folders; /* of char *: nothing can be removed from
@@ -74,6 +74,19 @@ extern void plan_end(CleanupPlan *plan);
  * it.
  */
 extern void plan_check_transaction(CleanupPlan *plan);
+
+/*
+ * Is nobody there who could look and cancel: is this a background worker, our
+ * own or one of pg_cron?
+ */
+extern bool plan_is_unattended(void);
+
+/*
+ * From now on the sources are read for so long that a run ends in time (see
+ * max_run_minutes, of a run in batches), and in a background worker no longer
+ * than source_timeout; until it is called again, or the plan ends.
+ */
+extern void plan_limit_reading(const Settings *settings, bool in_batches);
 
 /*
  * Open the directory and look whose it is, without applying that brake.

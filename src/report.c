@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -163,17 +164,32 @@ read_orphans(const CleanupPlan *plan, Condemned *condemned, Outcome *outcome)
 	sql_hide_tuplestore("cleanup_condemned");
 }
 
-/* Errors met on the way, and in a dry run the brakes that a real run meets. */
+static void
+add_brakes(const CleanupPlan *plan, Outcome *outcome, List *brakes)
+{
+	ListCell   *lc;
+
+	foreach(lc, brakes)
+		outcome->errors = append_limited(plan, outcome->errors, brake_text(lfirst(lc)));
+	outcome->n_errors += list_length(brakes);
+}
+
+/*
+ * Errors met on the way, and in a dry run the brakes that a real run meets.  A
+ * standby is there to be looked at: that a run belongs on the primary is no
+ * error of a preview.
+ */
 static void
 read_errors(const CleanupPlan *plan, Outcome *outcome)
 {
 	ListCell   *lc;
 
-	foreach(lc, plan->brakes)
-		outcome->errors = append_limited(plan, outcome->errors, brake_text(lfirst(lc)));
+	add_brakes(plan, outcome, plan->brakes);
+	if (!RecoveryInProgress())
+		add_brakes(plan, outcome, plan->notes);
 	foreach(lc, plan->errors)
 		outcome->errors = append_limited(plan, outcome->errors, lfirst(lc));
-	outcome->n_errors += list_length(plan->brakes) + plan->error_count;
+	outcome->n_errors += plan->error_count;
 }
 
 static void

@@ -15,8 +15,11 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "tcop/pquery.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -50,6 +53,20 @@ connect(int options)
 
 	if (rc != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI: %s", SPI_result_code_string(rc));
+}
+
+void
+run_take_read_committed(void)
+{
+	if (!IsolationUsesXactSnapshot())
+		return;
+	connect(SPI_OPT_NONATOMIC);
+	/* before its first snapshot a transaction may change its mind */
+	SPI_commit();
+	(void) set_config_option("transaction_isolation", "read committed", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	SPI_finish();
+	EnsurePortalSnapshotExists();
 }
 
 /* Who asked: seen through SECURITY DEFINER functions of the application. */
@@ -136,7 +153,7 @@ run_preview(CleanWhat what, bool force, bool status)
 		plan_check_transaction(plan);
 		plan_survey(plan, false);
 		if (status)
-			plan->warnings = unregistered_search(plan);
+			plan->warnings = unregistered_search(plan, false);
 		result = copy_to(caller, status ? report_status(plan) :
 						 report_condemned(plan, plan->condemned, 0));
 	}
@@ -279,6 +296,15 @@ drain_run(const BatchRun *run, const LedgerWork *work, bool finish)
 	PG_END_TRY();
 }
 
+/* A run that was ended before it condemned a file needs no directory to be over. */
+static void
+finish_empty_run(const BatchRun *run, const LedgerWork *work)
+{
+	require_extension(run);
+	drain_finish_run(run->plan->extension, work->run_id);
+	SPI_commit_and_chain();
+}
+
 /* The run itself, or the others before it. */
 static void
 drain_runs(const BatchRun *run, bool own, bool finish)
@@ -293,7 +319,9 @@ drain_runs(const BatchRun *run, bool own, bool finish)
 	{
 		const LedgerWork *work = lfirst(lc);
 
-		if (own == (work->run_id == run->run_id))
+		if (!own && work->run_id != run->run_id && work->files == 0)
+			finish_empty_run(run, work);
+		else if (own == (work->run_id == run->run_id))
 			drain_run(run, work, finish);
 	}
 	MemoryContextSwitchTo(caller);
@@ -429,6 +457,7 @@ run_to_end(CleanupPlan *plan, RunRequest *request)
 	BatchRun	run = {plan, 0, pace_begin(plan->settings), false};
 	int			guc_level;
 
+	plan_limit_reading(plan->settings, true);
 	heal(plan);
 	/* who begins by night has others waiting behind him */
 	guc_level = extension_limit_lock_waits(plan->settings->writer_wait);

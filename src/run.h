@@ -19,6 +19,13 @@
 extern Jsonb *run_preview(CleanWhat what, bool force, bool status);
 
 /*
+ * For a procedure that may commit, before anything else: begins a new
+ * transaction in READ COMMITTED, if default_transaction_isolation has given
+ * the current one an older snapshot for all its statements.
+ */
+extern void run_take_read_committed(void);
+
+/*
  * A real run in the current transaction: what it condemns leaves the
  * directory when that commits.
  */

@@ -63,6 +63,8 @@ static char *databases;
 static int	file_age;
 static char *audio_extensions;
 static char *derived_suffixes;
+static char *derived_prefixes;
+static char *derived_folders;
 static bool recurse;
 static bool remove_empty_dirs;
 static int	max_delete_percent;
@@ -74,6 +76,7 @@ static char *backup_dir;
 static int	history_retention_days;
 static bool search_unregistered;
 static int	max_run_minutes;
+static int	source_timeout;
 static int	files_per_second;
 static int	debug_clock_offset;
 
@@ -99,7 +102,7 @@ next_entry(const char **cursor)
 	return p > start ? pnstrdup(start, p - start) : NULL;
 }
 
-/* Entries of a list in lower case; "*" and the empty list have none. */
+/* Entries of a list in lower case. */
 static char **
 split_list(const char *list, int *n)
 {
@@ -108,15 +111,23 @@ split_list(const char *list, int *n)
 
 	*n = 0;
 	while ((entry = next_entry(&list)) != NULL)
-	{
-		const char *bare = entry[0] == '.' ? entry + 1 : entry;
+		entries[(*n)++] = asc_tolower(entry, strlen(entry));
+	return entries;
+}
 
-		if (strcmp(bare, "*") == 0)
-		{
+/* Likewise, without the dot; "*" has none. */
+static char **
+split_extensions(const char *list, int *n)
+{
+	char	  **entries = split_list(list, n);
+	int			i;
+
+	for (i = 0; i < *n; i++)
+	{
+		if (entries[i][0] == '.')
+			entries[i]++;
+		if (strcmp(entries[i], "*") == 0)
 			*n = 0;
-			return entries;
-		}
-		entries[(*n)++] = asc_tolower(bare, strlen(bare));
 	}
 	return entries;
 }
@@ -355,6 +366,12 @@ define_policy(void)
 	define_text("audio_cleanup.derived_suffixes",
 				"Suffixes of files that live and die with the one they are made from.",
 				&derived_suffixes, "_processed", PGC_SUSET, check_name_parts);
+	define_text("audio_cleanup.derived_prefixes",
+				"Prefixes of files that live and die with the one they are made from.",
+				&derived_prefixes, "", PGC_SUSET, check_name_parts);
+	define_text("audio_cleanup.derived_folders",
+				"Manifests, and ends of the names of folders, whose folders live and die with them.",
+				&derived_folders, "", PGC_SUSET, check_name_parts);
 	define_boolean("audio_cleanup.recurse",
 				   "Clean subdirectories of the upload directory as well.",
 				   &recurse, true, PGC_SUSET);
@@ -394,6 +411,9 @@ define_conduct(void)
 	define_integer("audio_cleanup.max_run_minutes",
 				   "A run in batches stops after so many minutes; 0 is no limit.",
 				   &max_run_minutes, 0, 0, MAX_HOURS * 60, PGC_SUSET, GUC_UNIT_MIN);
+	define_integer("audio_cleanup.source_timeout",
+				   "How long a background worker reads the sources at a time; 0 is no limit.",
+				   &source_timeout, 1800, 0, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_S);
 	define_integer("audio_cleanup.files_per_second",
 				   "Files that are deleted in a second at most; 0 is no limit.",
 				   &files_per_second, 0, 0, 1000000, PGC_SUSET, 0);
@@ -461,11 +481,26 @@ settings_define(void)
 
 /* ------------------------------------------------------------- snapshots --- */
 
-static void
-set_rules(KeyRules *rules, const char *extensions, const char *suffixes)
+/* A rule of an earlier run, or what is in force now. */
+static const char *
+recorded_text(Jsonb *recorded, const char *key, const char *now)
 {
-	rules->extensions = split_list(extensions, &rules->n_extensions);
-	rules->suffixes = split_list(suffixes, &rules->n_suffixes);
+	const char *text = recorded != NULL ? json_get_text(recorded, key) : NULL;
+
+	return text != NULL ? text : now;
+}
+
+static void
+set_rules(KeyRules *rules, Jsonb *recorded)
+{
+	rules->extensions = split_extensions(recorded_text(recorded, "audio_extensions", audio_extensions),
+										 &rules->n_extensions);
+	rules->suffixes = split_list(recorded_text(recorded, "derived_suffixes", derived_suffixes),
+								 &rules->n_suffixes);
+	rules->prefixes = split_list(recorded_text(recorded, "derived_prefixes", derived_prefixes),
+								 &rules->n_prefixes);
+	rules->folders = split_list(recorded_text(recorded, "derived_folders", derived_folders),
+								&rules->n_folders);
 	rules->utf8 = GetDatabaseEncoding() == PG_UTF8;
 }
 
@@ -515,8 +550,9 @@ settings_snapshot(void)
 	settings->history_retention_days = history_retention_days;
 	settings->search_unregistered = search_unregistered;
 	settings->max_run_minutes = max_run_minutes;
+	settings->source_timeout = source_timeout;
 	settings->files_per_second = files_per_second;
-	set_rules(&settings->rules, audio_extensions, derived_suffixes);
+	set_rules(&settings->rules, NULL);
 	settings->rules.upload_dir = settings->upload_dir;
 	return settings;
 }
@@ -590,8 +626,6 @@ Settings *
 settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 {
 	Settings   *settings = settings_snapshot();
-	const char *extensions = json_get_text(recorded, "audio_extensions");
-	const char *suffixes = json_get_text(recorded, "derived_suffixes");
 
 	settings->upload_dir = pstrdup(run_upload_dir);
 	settings->failed_session_retention_days =
@@ -602,9 +636,7 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 	settings->backup_dir = find_backup_dir(json_get_text(recorded, "backup_dir"), settings->backup_owner,
 										   settings->backup_retention_days);
 	settings->remove_empty_dirs = json_get_boolean(recorded, "remove_empty_dirs", false);
-	set_rules(&settings->rules,
-			  extensions ? extensions : audio_extensions,
-			  suffixes ? suffixes : derived_suffixes);
+	set_rules(&settings->rules, recorded);
 	settings->rules.upload_dir = settings->upload_dir;
 	return settings;
 }
@@ -628,6 +660,8 @@ settings_to_jsonb(void)
 	json_add_text(&json, "file_age", file_age == FILE_AGE_MTIME ? "mtime" : "newest");
 	json_add_text(&json, "audio_extensions", audio_extensions);
 	json_add_text(&json, "derived_suffixes", derived_suffixes);
+	json_add_text(&json, "derived_prefixes", derived_prefixes);
+	json_add_text(&json, "derived_folders", derived_folders);
 	json_add_boolean(&json, "recurse", recurse);
 	json_add_boolean(&json, "remove_empty_dirs", remove_empty_dirs);
 	json_add_integer(&json, "max_delete_percent", max_delete_percent);
@@ -639,6 +673,7 @@ settings_to_jsonb(void)
 	json_add_text(&json, "backup_dir", backup_dir);
 	json_add_integer(&json, "history_retention_days", history_retention_days);
 	json_add_integer(&json, "max_run_minutes", max_run_minutes);
+	json_add_integer(&json, "source_timeout_s", source_timeout);
 	json_add_integer(&json, "files_per_second", files_per_second);
 	mail_settings_add_to(&json);
 	return json_end(&json);

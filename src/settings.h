@@ -47,6 +47,8 @@ typedef struct Settings
 	int			history_retention_days; /* 0: for ever */
 	bool		search_unregistered;
 	int			max_run_minutes;	/* of a run in batches; 0: no limit */
+	int			source_timeout; /* seconds that a background worker reads
+								 * sources at a time; 0: no limit */
 	int			files_per_second;	/* deleted; 0: no limit */
 	const char *claim;			/* UUID of the claim of the upload directory:
 								 * a fact about it, as the next; NULL: none,

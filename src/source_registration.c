@@ -335,7 +335,8 @@ sources_drop(const Extension *extension, Oid relid)
 				 errmsg("must be owner of %s", sources_name(relid)),
 				 errdetail("Its rows would no longer protect their files.")));
 	n = owner_query(extension, lengthof(parameters), parameters,
-					"DELETE FROM @extschema@.cleanup_sources WHERE source = $1");
+					"WITH seen AS (DELETE FROM @extschema@.cleanup_seen WHERE source = $1)"
+					" DELETE FROM @extschema@.cleanup_sources WHERE source = $1");
 	if (n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -60,12 +60,12 @@ typedef struct Search
 /* ------------------------------------------------------------------ sample --- */
 
 static void
-add_key(KeyFamily family, const char *text, size_t len, void *arg)
+add_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	Sample	   *sample = arg;
 
 	if (sample->n_keys < lengthof(sample->keys))
-		sample->keys[sample->n_keys++] = key_hash(family, text, len);
+		sample->keys[sample->n_keys++] = key;
 }
 
 static void
@@ -96,10 +96,9 @@ take_sample(Search *search)
 /* ------------------------------------------------------------------ search --- */
 
 static void
-compare_key(KeyFamily family, const char *text, size_t len, void *arg)
+compare_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	Search	   *search = arg;
-	uint64		key = key_hash(family, text, len);
 	int			i;
 	int			k;
 
@@ -221,7 +220,7 @@ list_tables(const CleanupPlan *plan)
 }
 
 List *
-unregistered_search(CleanupPlan *plan)
+unregistered_search(CleanupPlan *plan, bool everything)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->context);
 	Search	   *search = palloc0(sizeof(Search));
@@ -230,6 +229,7 @@ unregistered_search(CleanupPlan *plan)
 
 	search->plan = plan;
 	search->context = plan->context;
+	search->scope.context = plan->context;
 	search->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SEARCH_MS);
 	if (plan->settings->search_unregistered && plan->condemned->n_orphans > 0)
 	{

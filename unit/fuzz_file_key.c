@@ -50,7 +50,7 @@ fail(const char *what)
 }
 
 static void
-collect(KeyFamily family, const char *text, size_t len, void *arg)
+collect(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	KeySet	   *set = arg;
 
@@ -61,7 +61,7 @@ collect(KeyFamily family, const char *text, size_t len, void *arg)
 		set->size = set->size * 2 + 64;
 		set->keys = realloc(set->keys, set->size * sizeof(uint64));
 	}
-	set->keys[set->n++] = key_hash(family, text, len);
+	set->keys[set->n++] = key;
 }
 
 static int
@@ -77,7 +77,7 @@ static bool
 keys_intersect(const KeyRules *rules, const char *reference, size_t len,
 			   const char *file, bool wider)
 {
-	KeyScope	scope = {0, false};
+	KeyScope	scope = {0};
 
 	key_widen_scope(rules, file, &scope);
 	if (wider)
@@ -144,7 +144,10 @@ check_pair(const KeyRules *rules, const char *reference, size_t len, const char 
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	KeyRules	rules = {lengthof(extensions), extensions, lengthof(suffixes), suffixes, true, NULL};
+	KeyRules	rules = {
+		.n_extensions = lengthof(extensions), .extensions = extensions,
+		.n_suffixes = lengthof(suffixes), .suffixes = suffixes, .utf8 = true
+	};
 	char	   *text;
 	char	   *file;
 	char	   *reference;

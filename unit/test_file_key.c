@@ -30,6 +30,7 @@
 
 #define SEED				20260731
 #define KEYS_MAX			100000
+#define MANY_KEYS		1000
 
 /* Deeper than any file of these tests, and derived. */
 #define DEEPER_FILE			"1/2/3/4/5/6/7/8/x_processed.mp3"
@@ -81,7 +82,8 @@ static char *extensions[] = {"mp3", "wav", "m4a", "webm"};
 static char *suffixes[] = {"_processed", "_clean", "_clean_x"};
 
 static const KeyRules usual = {
-	lengthof(extensions), extensions, lengthof(suffixes), suffixes, true, NULL
+	.n_extensions = lengthof(extensions), .extensions = extensions,
+	.n_suffixes = lengthof(suffixes), .suffixes = suffixes, .utf8 = true
 };
 
 static KeyList reference_keys;
@@ -126,16 +128,6 @@ show(const char *text, size_t len)
 	return buffer;
 }
 
-static void
-collect(KeyFamily family, const char *text, size_t len, void *arg)
-{
-	KeyList    *list = arg;
-
-	if (list->n == KEYS_MAX)
-		abort();
-	list->keys[list->n++] = key_hash(family, text, len);
-}
-
 static bool
 in_list(const KeyList *list, uint64 key)
 {
@@ -148,7 +140,20 @@ in_list(const KeyList *list, uint64 key)
 }
 
 static void
-collect_reference(const KeyRules *rules, const KeyScope *scope, const char *reference,
+collect(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	KeyList    *list = arg;
+
+	/* a name may stand in a text again and again */
+	if (list->n > 0 && list->n <= MANY_KEYS && in_list(list, key))
+		return;
+	if (list->n == KEYS_MAX)
+		abort();
+	list->keys[list->n++] = key;
+}
+
+static void
+collect_reference(const KeyRules *rules, KeyScope *scope, const char *reference,
 				  size_t len, KeyList *list)
 {
 	list->n = 0;
@@ -160,7 +165,7 @@ static bool
 keys_intersect(const KeyRules *rules, const char *reference, size_t len,
 			   const char *file, bool wider)
 {
-	KeyScope	scope = {0, false};
+	KeyScope	scope = {0};
 	int			i;
 
 	key_widen_scope(rules, file, &scope);
@@ -171,8 +176,9 @@ keys_intersect(const KeyRules *rules, const char *reference, size_t len,
 	key_of_file(rules, file, KEY_ALL_FAMILIES, collect, &file_keys);
 	for (i = 0; i < file_keys.n; i++)
 		if (in_list(&reference_keys, file_keys.keys[i]))
-			return true;
-	return false;
+			break;
+	key_forget_scope(&scope);
+	return i < file_keys.n;
 }
 
 static bool
@@ -263,7 +269,9 @@ static const Case path_cases[] = {
 	{"../d/../../d/a.mp3", "d/a.mp3", STRICT},
 	{"d/../a.mp3", "d/a.mp3", LOOSE},
 	{"x/d/../a.mp3", "d/a.mp3", NO},
-	{"d/a.mp3/..", "a.mp3", NO},
+	{"d/a.mp3/..", "a.mp3", LOOSE},
+	{"a.mp3/download", "a.mp3", LOOSE},
+	{"5f3c/stream", "5f3c.mp3", NO},
 	{".../a.mp3", "a.mp3", STRICT},
 	{"..a.mp3", "..a.mp3", STRICT},
 	{"...", "....mp3", STRICT},
@@ -320,7 +328,7 @@ static const Case url_cases[] = {
 	{"s3://bucket/d/key.mp3", "d/key.mp3", STRICT},
 	{"gs://bucket/d/key.mp3", "e/key.mp3", NO},
 	{"x+y-1.0://bucket/d/key.mp3", "c/d/key.mp3", LOOSE},
-	{"1x://bucket/d/key.mp3", "c/d/key.mp3", NO},
+	{"1x://bucket/d/key.mp3", "c/d/key.mp3", LOOSE},
 	{"blob:https://host/5f3c", "5f3c.mp3", STRICT},
 	{"https://h/v0/b/bkt/o/up%2Fd%2Fa.mp3?alt=media&token=1", "d/a.mp3", STRICT},
 	{"https%3A%2F%2Fhost%2Fd%2Fa.mp3", "d/a.mp3", STRICT},
@@ -769,7 +777,7 @@ test_audio(void)
 		{"d.mp3/a", false}, {"a.mp3.txt", false}, {"a.mp", false},
 		{"a.mp33", false}, {"a.mp3 ", false}, {"a.", false}, {"", false},
 	};
-	KeyRules	any = {0, NULL, 0, NULL, true, NULL};
+	KeyRules	any = {.utf8 = true};
 
 	for (int i = 0; i < lengthof(cases); i++)
 	{
@@ -782,16 +790,18 @@ test_audio(void)
 static void
 test_scope(void)
 {
-	KeyScope	scope = {0, false};
+	KeyScope	scope = {0};
 	KeyList    *keys = &reference_keys;
 	const char *typical = "uploads/audio/3f2504e0-4f89-41d3-9a0c-0305e82c3301.mp3";
 	int			families;
 
-	key_widen_scope(&usual, "a.mp3", &scope);
+	key_widen_scope(&usual, "3f2504e0-4f89-41d3-9a0c-0305e82c3301.mp3", &scope);
 	is(scope.depth, 1, "a flat file is of depth 1");
 	is(scope.derived, false, "it is not derived");
 	collect_reference(&usual, &scope, typical, strlen(typical), keys);
 	is(keys->n, 1, "a reference to a flat directory has one key");
+	collect_reference(&usual, &scope, "other.mp3", 9, keys);
+	is(keys->n, 0, "a reference to none of the files has none");
 	key_widen_scope(&usual, "d/e/a.mp3", &scope);
 	is(scope.depth, 3, "depth is that of the deepest");
 	key_widen_scope(&usual, "d/_processed.mp3", &scope);
@@ -802,6 +812,8 @@ test_scope(void)
 	ok(scope.depth == 3 && scope.derived, "the scope never narrows");
 	collect_reference(&usual, &scope, "", 0, keys);
 	is(keys->n, 0, "an empty reference has no key");
+
+	key_forget_scope(&scope);
 
 	/* the families of a file, one by one, are what they are together */
 	file_keys.n = 0;
@@ -865,7 +877,7 @@ test_long(void)
 	check_long("", "\\", 10000, "a.mp3", "a.mp3", STRICT);
 	check_long("", "%", 16000, "/a.mp3", "a.mp3", STRICT);
 	check_long("data:audio/mp3;base64,", "SUQzBAAA", 131072, "==", "a.mp3", NO);
-	check_long("data:audio/mp3;base64,", "SUQz/A+/", 131072, "==", "a.mp3", NO);
+	check_long("data:audio/mp3;base64,", "SUQz/A+/", 131072, "==", "5f3c.mp3", NO);
 	check_long("", "\377", 20000, "/a.mp3", "a.mp3", LOOSE);
 
 	/* wherever the cut falls, the letters of the last component are whole */
@@ -1297,15 +1309,16 @@ test_agreement(int count)
 static void
 test_short_way(int count)
 {
-	KeyScope	scope = {0, false};
 	int			missing = 0;
 
-	key_widen_scope(&usual, DEEPER_FILE, &scope);
 	for (int i = 0; i < count; i++)
 	{
 		char	   *path = random_path(next_random(2) == 0);
 		char	   *longer = keep(psprintf("%s ", path));
+		KeyScope	scope = {0};
 
+		key_widen_scope(&usual, DEEPER_FILE, &scope);
+		key_widen_scope(&usual, path, &scope);
 		collect_reference(&usual, &scope, path, strlen(path), &reference_keys);
 		collect_reference(&usual, &scope, longer, strlen(longer), &file_keys);
 		for (int k = 0; k < reference_keys.n && !has_edge_space(path); k++)
@@ -1315,6 +1328,7 @@ test_short_way(int count)
 					diag("a key of \"%s\"", show(path, strlen(path)));
 				break;
 			}
+		key_forget_scope(&scope);
 		drop_kept();
 	}
 	is(missing, 0, "no key gets lost on the long way");

@@ -1,0 +1,899 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_references.c
+ *	  Whatever a name holds, and whatever it is written into, it is found.
+ *
+ * Each format below is a way in which applications write the names of files
+ * into a column.  Random names, with every letter that can be printed, are
+ * written in each format, anywhere in texts of up to a megabyte: the file is
+ * kept.  Names that only look alike, written in the same ways, keep nothing.
+ *
+ *		UNIT_SEED=<n>		other names; the seed is printed
+ *		test_references --formats	the table of docs/references.md, which must be
+ *									that of this program
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres_fe.h"
+
+#include <ctype.h>
+#include <unistd.h>
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "src/file_key.h"
+#include "tap.h"
+
+#define SEED			20261125
+#define LONG_TEXT		(1024 * 1024)
+#define NAMES_MAX		1100
+
+static char *extensions[] = {"mp3", "wav", "m4a", "webm"};
+static char *suffixes[] = {"_processed"};
+
+static const KeyRules rules = {
+	.n_extensions = lengthof(extensions), .extensions = extensions,
+	.n_suffixes = lengthof(suffixes), .suffixes = suffixes, .utf8 = true
+};
+
+
+/* ---------------------------------------------------------------- random --- */
+
+static uint64 random_state = SEED;
+
+static uint32
+next_random(uint32 below)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return (uint32) ((random_state >> 11) % below);
+}
+
+
+/* ---------------------------------------------------------------- escapes --- */
+
+/* Writes `text` with each letter of `special` behind `escape`. */
+static void
+put_escaped(StringInfo out, const char *text, const char *special, char escape)
+{
+	for (; *text != '\0'; text++)
+	{
+		if (strchr(special, *text) != NULL)
+			appendStringInfoChar(out, escape);
+		appendStringInfoChar(out, *text);
+	}
+}
+
+/* Writes each `quote` twice. */
+static void
+put_doubled(StringInfo out, const char *text, char quote)
+{
+	for (; *text != '\0'; text++)
+	{
+		if (*text == quote)
+			appendStringInfoChar(out, quote);
+		appendStringInfoChar(out, *text);
+	}
+}
+
+static void
+put_percent(StringInfo out, const char *text, const char *safe)
+{
+	for (; *text != '\0'; text++)
+		if (isalnum((unsigned char) *text) || strchr(safe, *text) != NULL)
+			appendStringInfoChar(out, *text);
+		else
+			appendStringInfo(out, "%%%02X", (unsigned char) *text);
+}
+
+/* JSON with nothing but ASCII; PHP writes "\/", too. */
+static void
+put_json(StringInfo out, const char *text)
+{
+	while (*text != '\0')
+	{
+		pg_wchar	c = utf8_to_unicode((const unsigned char *) text);
+
+		if (c >= 0x10000)
+			appendStringInfo(out, "\\u%04x\\u%04x", 0xD7C0 + (c >> 10), 0xDC00 + (c & 0x3FF));
+		else if (c >= 0x80)
+			appendStringInfo(out, "\\u%04x", c);
+		else
+		{
+			if (strchr("\"\\/", (char) c) != NULL)
+				appendStringInfoChar(out, '\\');
+			appendStringInfoChar(out, (char) c);
+		}
+		text += pg_utf_mblen((const unsigned char *) text);
+	}
+}
+
+static void
+put_html(StringInfo out, const char *text)
+{
+	for (; *text != '\0'; text++)
+		switch (*text)
+		{
+			case '&':
+				appendStringInfoString(out, "&amp;");
+				break;
+			case '<':
+				appendStringInfoString(out, "&lt;");
+				break;
+			case '>':
+				appendStringInfoString(out, "&gt;");
+				break;
+			case '"':
+				appendStringInfoString(out, "&quot;");
+				break;
+			case '\'':
+				appendStringInfoString(out, "&#39;");
+				break;
+			default:
+				appendStringInfoChar(out, *text);
+		}
+}
+
+static void
+put_numbered(StringInfo out, const char *text)
+{
+	for (; *text != '\0'; text += pg_utf_mblen((const unsigned char *) text))
+	{
+		pg_wchar	c = utf8_to_unicode((const unsigned char *) text);
+
+		if (c < 0x80 && strchr("&<>\"'", (char) c) == NULL)
+			appendStringInfoChar(out, (char) c);
+		else
+			appendStringInfo(out, "&#x%X;", c);
+	}
+}
+
+static void
+put_octal(StringInfo out, const char *text)
+{
+	for (; *text != '\0'; text++)
+		if (IS_HIGHBIT_SET(*text))
+			appendStringInfo(out, "\\%03o", (unsigned char) *text);
+		else
+		{
+			if (*text == '"' || *text == '\\')
+				appendStringInfoChar(out, '\\');
+			appendStringInfoChar(out, *text);
+		}
+}
+
+static void
+put_hex_pairs(StringInfo out, const char *text)
+{
+	for (; *text != '\0'; text++)
+		if (IS_HIGHBIT_SET(*text) || *text == '\\')
+			appendStringInfo(out, "\\%02x", (unsigned char) *text);
+		else
+			appendStringInfoChar(out, *text);
+}
+
+static void
+put_backslashes(StringInfo out, const char *text)
+{
+	for (; *text != '\0'; text++)
+		appendStringInfoChar(out, *text == '/' ? '\\' : *text);
+}
+
+static void
+put_shell_word(StringInfo out, const char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text == '\'')
+			appendStringInfoString(out, "'\\''");
+		else
+			appendStringInfoChar(out, *text);
+}
+
+/* A text that is written as it is. */
+static void
+put_text(StringInfo out, const char *text)
+{
+	appendStringInfoString(out, text);
+}
+
+
+/* ---------------------------------------------------------------- formats --- */
+
+/* Writes a name; `other` is a second one, so that there is a list. */
+typedef void (*FormatWriter) (StringInfo out, const char *name, const char *other);
+
+static void
+write_plain(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, name);
+}
+
+static void
+write_url(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "https://cdn.example.org/audio/");
+	put_percent(out, name, "-_.!~*'()/");
+	put_text(out, "?sig=ab%2Fcd&exp=1#t=10");
+}
+
+static void
+write_raw_url(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "s3://bucket/audio/");
+	put_text(out, name);
+}
+
+static void
+write_query(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "https://example.org/play?x=1&file=");
+	for (; *name != '\0'; name++)
+		if (*name == ' ')
+			appendStringInfoChar(out, '+');
+		else
+		{
+			char		letter[2] = {*name, '\0'};
+
+			put_percent(out, letter, "-_.");
+		}
+	put_text(out, "&y=2");
+}
+
+static void
+write_percent_twice(StringInfo out, const char *name, const char *other)
+{
+	StringInfoData once;
+
+	initStringInfo(&once);
+	put_percent(&once, name, "-_.");
+	put_text(out, "https://example.org/login?next=%2Faudio%2F");
+	put_percent(out, once.data, "-_.");
+	pfree(once.data);
+}
+
+static void
+write_percent_lines(StringInfo out, const char *name, const char *other)
+{
+	put_percent(out, other, "-_.");
+	put_text(out, "%0A");
+	put_percent(out, name, "-_.");
+	put_text(out, "%0A");
+	put_percent(out, other, "-_.");
+}
+
+static void
+write_lines(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "%s\r\n%s\n%s", other, name, other);
+}
+
+static void
+write_commas(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "%s,%s; %s", other, name, other);
+}
+
+static void
+write_csv(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "1,\"");
+	put_doubled(out, name, '"');
+	put_text(out, "\",\"");
+	put_doubled(out, other, '"');
+	put_text(out, "\"\r\n");
+}
+
+static void
+write_tsv(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "7\t%s\t%s\t2026-11-25\n", name, other);
+}
+
+static void
+write_json_list(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "[\"");
+	put_escaped(out, other, "\"\\", '\\');
+	put_text(out, "\", \"");
+	put_escaped(out, name, "\"\\", '\\');
+	put_text(out, "\"]");
+}
+
+static void
+write_json_ascii(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "{\"audio\":{\"url\":\"https:\\/\\/h\\/");
+	put_json(out, name);
+	put_text(out, "\"}}");
+}
+
+static void
+write_json_in_json(StringInfo out, const char *name, const char *other)
+{
+	StringInfoData inner;
+
+	initStringInfo(&inner);
+	write_json_ascii(&inner, name, other);
+	put_text(out, "{\"payload\": \"");
+	put_escaped(out, inner.data, "\"\\", '\\');
+	put_text(out, "\"}");
+	pfree(inner.data);
+}
+
+static void
+write_php(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "a:2:{i:0;s:%d:\"%s\";i:1;s:%d:\"%s\";}", (int) strlen(name), name,
+					 (int) strlen(other), other);
+}
+
+static void
+write_php_escaped(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "a:1:{i:0;S:%d:\"", (int) strlen(name));
+	put_hex_pairs(out, name);
+	put_text(out, "\";}");
+}
+
+static void
+write_yaml_plain(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "files:\n  - %s\n  - %s\n", other, name);
+}
+
+static void
+write_yaml_quoted(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "audio: '");
+	put_doubled(out, name, '\'');
+	put_text(out, "'\nother: \"");
+	put_escaped(out, other, "\"\\", '\\');
+	put_text(out, "\"\n");
+}
+
+static void
+write_markdown(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "# Take\n\n* [listen](/u/%s) **now**\n", name);
+}
+
+static void
+write_emphasis(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "see _%s_ and `%s`", name, other);
+}
+
+static void
+write_html(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "<p><audio controls src=\"/u/");
+	put_html(out, name);
+	put_text(out, "\"></audio></p>");
+}
+
+static void
+write_unquoted_html(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "<audio src=/u/");
+	put_percent(out, name, "-_.!~*()");
+	put_text(out, " controls>");
+}
+
+static void
+write_xml(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "<?xml version=\"1.0\"?><take><file>");
+	put_numbered(out, name);
+	put_text(out, "</file></take>");
+}
+
+static void
+write_english(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "We recorded it again (see %s). The old one was worse.", name);
+}
+
+static void
+write_german(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "Bitte \342\200\236%s\342\200\234 l\303\266schen \342\200\223 danke!", name);
+}
+
+static void
+write_french(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "\303\211coutez \302\253\302\240%s\302\240\302\273\302\240: c\342\200\231est parfait.", name);
+}
+
+static void
+write_chinese(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "\350\257\267\345\220\254\343\200\212%s\343\200\213\343\200\202\350\260\242\350\260\242", name);
+}
+
+static void
+write_arabic(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "\330\247\331\204\331\205\331\204\331\201 \342\200\216%s\342\200\217\330\214 \330\264\331\203\330\261\330\247", name);
+}
+
+static void
+write_windows(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "C:\\Users\\Joe\\uploads\\");
+	put_backslashes(out, name);
+}
+
+static void
+write_shell(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "ffmpeg -i '/srv/up/");
+	put_shell_word(out, name);
+	put_text(out, "' -y out.x");
+}
+
+static void
+write_shell_escaped(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "rm -f /srv/up/");
+	put_escaped(out, name, " !\"#$&'()*,:;<=>?@[\\]^`{|}~", '\\');
+}
+
+static void
+write_sql_array(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "{\"");
+	put_escaped(out, other, "\"\\", '\\');
+	put_text(out, "\",\"");
+	put_escaped(out, name, "\"\\", '\\');
+	put_text(out, "\",NULL}");
+}
+
+static void
+write_sql_literal(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "UPDATE s SET audio = '");
+	put_doubled(out, name, '\'');
+	put_text(out, "' WHERE id = 7;");
+}
+
+static void
+write_octal(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "renamed \"");
+	put_octal(out, name);
+	put_text(out, "\"");
+}
+
+static void
+write_log(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "2026-11-25T03:00:01Z\tINFO\tupload done file=%s size=17\n", name);
+}
+
+static void
+write_surrounded(StringInfo out, const char *name, const char *other)
+{
+	appendStringInfo(out, "\357\273\277\302\240%s\302\240\n", name);
+}
+
+static const struct
+{
+	const char *title;
+	FormatWriter write;
+	const char *unsuited;		/* letters that a name must not hold here */
+	bool		alone;			/* it means something as the whole value only */
+	bool		bare;			/* it puts no folder before the name */
+}			formats[] = {
+	{"a name or a path", write_plain, "", true, true},
+	{"a URL with query and fragment", write_url, "", false, false},
+	{"a URL that encodes nothing", write_raw_url, "", false, false},
+	{"a value in the query of a URL", write_query, "", false, true},
+	{"percent-encoded twice", write_percent_twice, "", false, false},
+	{"a list separated by `%0A`", write_percent_lines, "", false, true},
+	{"a list, one name a line", write_lines, "", false, true},
+	{"a list separated by commas or semicolons", write_commas, "", false, true},
+	{"CSV", write_csv, "", false, true},
+	{"text with tabs", write_tsv, "", false, true},
+	{"JSON", write_json_list, "", false, true},
+	{"JSON with `\\u00e9` and `\\/`", write_json_ascii, "", false, true},
+	{"JSON as a text in JSON", write_json_in_json, "", false, true},
+	{"PHP, `serialize()`", write_php, "", false, true},
+	{"PHP, `S:` with escapes", write_php_escaped, "", false, true},
+	{"YAML", write_yaml_plain, "", false, true},
+	{"YAML with quotes", write_yaml_quoted, "", false, true},
+	{"Markdown, a link", write_markdown, "", false, false},
+	{"Markdown, emphasis and code", write_emphasis, "", false, true},
+	{"HTML with entities", write_html, "", false, false},
+	{"HTML, attributes without quotes", write_unquoted_html, "", false, false},
+	{"XML with numbered entities", write_xml, "", false, true},
+	{"a sentence in English", write_english, "", false, true},
+	{"a sentence in German", write_german, "", false, true},
+	{"a sentence in French, with no-break spaces", write_french, "", false, true},
+	{"a sentence in Chinese", write_chinese, "", false, true},
+	{"a sentence in Arabic, with direction marks", write_arabic, "", false, true},
+	{"a path of Windows", write_windows, "\\", false, false},
+	{"a command of the shell, quoted", write_shell, "", false, false},
+	{"a command of the shell, escaped", write_shell_escaped, "", false, false},
+	{"an array of PostgreSQL", write_sql_array, "", false, true},
+	{"a literal of SQL", write_sql_literal, "", false, true},
+	{"octal escapes, as git writes them", write_octal, "", false, true},
+	{"a line of a log", write_log, "", false, true},
+	{"between a BOM, no-break spaces and a line break", write_surrounded, "", false, true},
+};
+
+
+/* ------------------------------------------------------------------ names --- */
+
+static const char *const odd_letters[] = {
+	"\303\251", "\303\211", "e\314\201", "\303\244", "\303\237", "\320\226", "\316\251", "\346\227\245",
+	"\346\234\254", "\355\225\234", "\327\251", "\330\247", "\360\237\216\265", "\342\200\223", "\302\240",
+	"\342\200\231", "\343\200\202",
+};
+
+/* Begins and ends with a letter or a sign that is no mark of something else. */
+static void
+put_name(StringInfo out, const char *unsuited)
+{
+	int			n = 3 + next_random(20);
+
+	appendStringInfo(out, "%c", "abcXYZ019"[next_random(9)]);
+	while (n-- > 0)
+	{
+		char		c = ' ' + next_random('~' - ' ' + 1);
+
+		if (next_random(8) == 0)
+			appendStringInfoString(out, odd_letters[next_random(lengthof(odd_letters))]);
+		else if (c != '/' && strchr(unsuited, c) == NULL)
+			appendStringInfoChar(out, c);
+	}
+	appendStringInfo(out, ".%s", extensions[next_random(lengthof(extensions))]);
+}
+
+/* Nothing in it is a word of its own that could be a name. */
+static void
+put_solid_name(StringInfo out)
+{
+	int			n = 12 + next_random(12);
+
+	while (n-- > 0)
+		appendStringInfoChar(out, "abcdefghijkmnpqrstuvwxyzABCDEFGH2345678"[next_random(39)]);
+}
+
+
+/* ------------------------------------------------------------------ texts --- */
+
+static const char *const words[] = {
+	"the", "recording", "of", "Tuesday", "was", "fine;", "l\303\266schen", "\320\277\321\200\320\270\320\262\320\265\321\202",
+	"\345\275\225\351\237\263", "100%", "C:\\temp\\x", "a&b", "x=1", "{\"k\":", "[1,2]", "https://example.org/?q=1",
+	"\n", "\t", "'quoted'", "\"so\"", "1.5", "v2.0-rc1", "\\n", "&nbsp;", "%20", "--", "...", "_",
+};
+
+static void
+put_filler(StringInfo out, int bytes)
+{
+	int			end = out->len + bytes;
+
+	while (out->len < end)
+	{
+		/* letters beyond ASCII are slow to compose outside the server */
+		const char *word = words[next_random(lengthof(words))];
+
+		if (IS_HIGHBIT_SET(*word) && bytes > 10000 && next_random(20) > 0)
+			continue;
+		appendStringInfo(out, "%s ", word);
+	}
+	appendStringInfoChar(out, '\n');
+}
+
+/* Printable, and not too long. */
+static const char *
+show(const char *text, int len)
+{
+	static char buffers[2][700];
+	static int	next = 0;
+	char	   *buffer = buffers[next++ % 2];
+	int			n = 0;
+
+	for (int i = 0; i < len && n < 600; i++)
+		n += sprintf(buffer + n, isprint((unsigned char) text[i]) ? "%c" : "\\%03o",
+					 (unsigned char) text[i]);
+	buffer[n] = '\0';
+	return buffer;
+}
+
+/* Writes `name` into a text of about `bytes` bytes. */
+static void
+put_value(StringInfo out, int format, const char *name, const char *other, int bytes)
+{
+	int			before = bytes > 0 ? next_random(bytes) : 0;
+
+	if (before > 0 && !formats[format].alone)
+		put_filler(out, before);
+	formats[format].write(out, name, other);
+	if (bytes > before && !formats[format].alone)
+	{
+		appendStringInfoChar(out, '\n');
+		put_filler(out, bytes - before);
+	}
+}
+
+static int
+random_size(int round)
+{
+	static const int sizes[] = {0, 0, 0, 10, 100, 1000};
+
+	return round == 0 ? LONG_TEXT : next_random(sizes[next_random(lengthof(sizes))] + 1);
+}
+
+
+/* ------------------------------------------------------------------ tests --- */
+
+static void
+test_kept(int format, int rounds)
+{
+	int			lost = 0;
+
+	for (int round = 0; round < rounds; round++)
+	{
+		StringInfoData path;
+		StringInfoData other;
+		StringInfoData value;
+		bool		folder = next_random(3) == 0;
+
+		initStringInfo(&path);
+		initStringInfo(&other);
+		initStringInfo(&value);
+		if (folder)
+			appendStringInfoString(&path, "2024/d 1/");
+		put_name(&path, formats[format].unsuited);
+		put_name(&other, formats[format].unsuited);
+		/* the name alone means it in every folder */
+		put_value(&value, format,
+				  folder && formats[format].bare && next_random(2) ? strrchr(path.data, '/') + 1 : path.data,
+				  other.data, random_size(round));
+		if (key_compare(&rules, value.data, value.len, path.data) == KEY_NO_MATCH && lost++ < 3)
+			diag("\"%s\" in: %s", show(path.data, path.len), show(value.data, value.len));
+		pfree(path.data);
+		pfree(other.data);
+		pfree(value.data);
+	}
+	is(lost, 0, tap_text("kept: %s", formats[format].title));
+}
+
+/* Writes a name that is not that of `solid`.mp3, and does not hold it as a word. */
+static void
+put_look_alike(StringInfo out, const char *solid)
+{
+	static const char *const patterns[] = {
+		"x%s.mp3", "7%s.mp3", "my-%s.mp3", "my_%s.mp3", "a.%s.mp3", "%sx.mp3", "%s2.mp3", "%s-2.mp3",
+		"%s_2.mp3", "%s.2.mp3", "%s.mp3x", "%s.mp3.bak", "%s.mp33", "%s.wav", "%s.mp", "%s.json",
+		"%s_processed.mp3", "%s.mp3.wav", "other/%s.mp3", "2023/05/%s.mp3", "\303\251%s.mp3", "%s\303\251.mp3",
+	};
+	const char *pattern = patterns[next_random(lengthof(patterns))];
+	const char *at = strstr(pattern, "%s");
+
+	appendBinaryStringInfo(out, pattern, at - pattern);
+	appendStringInfoString(out, solid);
+	appendStringInfoString(out, at + 2);
+}
+
+static void
+test_orphans(int format, int rounds)
+{
+	int			kept = 0;
+
+	for (int round = 0; round < rounds; round++)
+	{
+		StringInfoData solid;
+		StringInfoData path;
+		StringInfoData look_alike;
+		StringInfoData value;
+
+		initStringInfo(&solid);
+		initStringInfo(&path);
+		initStringInfo(&look_alike);
+		initStringInfo(&value);
+		put_solid_name(&solid);
+		appendStringInfo(&path, "2024/05/%s.mp3", solid.data);
+		put_look_alike(&look_alike, solid.data);
+		put_value(&value, format, look_alike.data, "another_one_of_them.mp3", random_size(round));
+		if (key_compare(&rules, value.data, value.len, path.data) != KEY_NO_MATCH && kept++ < 3)
+			diag("\"%s\" in: %s", path.data, show(value.data, value.len));
+		pfree(solid.data);
+		pfree(path.data);
+		pfree(look_alike.data);
+		pfree(value.data);
+	}
+	is(kept, 0, tap_text("orphans: %s", formats[format].title));
+}
+
+static void
+count_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	uint64	  **found = arg;
+
+	for (int i = 0; family == KEY_PATH && i < NAMES_MAX; i++)
+		if (found[0][i] == key)
+			found[1][i] = 1;
+}
+
+static void
+note_path_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	*(uint64 *) arg = key;
+}
+
+/* One value with very many names, and all of them are files. */
+static void
+test_many_names(void)
+{
+	static uint64 keys[NAMES_MAX];
+	static uint64 hits[NAMES_MAX];
+	uint64	   *found[2] = {keys, hits};
+	KeyScope	scope = {0};
+	StringInfoData value;
+	int			missed = 0;
+
+	initStringInfo(&value);
+	for (int i = 0; i < NAMES_MAX; i++)
+	{
+		char	   *name = psprintf("%d, take \"%d\".mp3", i * 7919 + 1000000, i);
+
+		key_widen_scope(&rules, name, &scope);
+		key_of_file(&rules, name, KEY_PATH, note_path_key, &keys[i]);
+		appendStringInfoString(&value, i == 0 ? "[\"" : "\", \"");
+		put_escaped(&value, name, "\"\\", '\\');
+		pfree(name);
+	}
+	appendStringInfoString(&value, "\"]");
+	key_of_reference(&rules, &scope, value.data, value.len, count_key, found);
+	for (int i = 0; i < NAMES_MAX; i++)
+		missed += hits[i] == 0;
+	is(missed, 0, tap_text("a list of %d names keeps them all", NAMES_MAX));
+	key_forget_scope(&scope);
+	pfree(value.data);
+}
+
+static void
+test_derived(void)
+{
+	static char *prefixes[] = {"thumb_", "preview_"};
+	static char *folders[] = {"index.m3u8", "_hls"};
+	static const struct
+	{
+		const char *reference;
+		const char *file;
+		KeyMatch	want;
+	}			cases[] = {
+		{"abc.mp3", "thumb_abc.mp3", KEY_STRICT_MATCH},
+		{"abc", "d/preview_abc.wav", KEY_LOOSE_MATCH},
+		{"d/abc.mp3", "d/preview_abc.wav", KEY_STRICT_MATCH},
+		{"e/abc.mp3", "d/preview_abc.wav", KEY_NO_MATCH},
+		{"abc.mp3", "thumbabc.mp3", KEY_NO_MATCH},
+		{"abc.mp3", "small_abc.mp3", KEY_NO_MATCH},
+		{"thumb_abc.mp3", "abc.mp3", KEY_NO_MATCH},
+		{"[\"abc.mp3\"]", "thumb_abc.mp3", KEY_LOOSE_MATCH},
+		{"live/abc/index.m3u8", "live/abc/seg1.ts", KEY_STRICT_MATCH},
+		{"live/abc/index.m3u8", "live/abc/720p/seg1.ts", KEY_STRICT_MATCH},
+		{"https://h/live/abc/index.m3u8?x=1", "abc/seg1.ts", KEY_STRICT_MATCH},
+		{"live/abd/index.m3u8", "live/abc/seg1.ts", KEY_NO_MATCH},
+		{"live/abc/other.m3u8", "live/abc/seg1.ts", KEY_NO_MATCH},
+		{"live/abc/index.m3u8", "seg1.ts", KEY_NO_MATCH},
+		{"abc", "abc/seg1.ts", KEY_STRICT_MATCH},
+		{"abc.mp3", "abc/seg1.ts", KEY_STRICT_MATCH},
+		{"live/abc.mp3", "live/abc/wave/1.json", KEY_STRICT_MATCH},
+		{"abc.mp3", "live/abc/1.json", KEY_LOOSE_MATCH},
+		{"abc.mp3", "abc_hls/seg1.ts", KEY_STRICT_MATCH},
+		{"abc.mp3", "abc_dash/seg1.ts", KEY_NO_MATCH},
+		{"ab", "abc/seg1.ts", KEY_NO_MATCH},
+		{"see abc.", "abc/seg1.ts", KEY_LOOSE_MATCH},
+	};
+	KeyRules	with = rules;
+
+	is(key_compare(&with, "abc.mp3", 7, "thumb_abc.mp3"), KEY_NO_MATCH, "no prefix is set");
+	is(key_compare(&with, "abc.mp3", 7, "abc/seg1.ts"), KEY_NO_MATCH, "no folder is set");
+	with.n_prefixes = lengthof(prefixes);
+	with.prefixes = prefixes;
+	with.n_folders = lengthof(folders);
+	with.folders = folders;
+	for (int i = 0; i < lengthof(cases); i++)
+		is(key_compare(&with, cases[i].reference, strlen(cases[i].reference), cases[i].file),
+		   cases[i].want, tap_text("\"%s\" and \"%s\"", cases[i].reference, cases[i].file));
+}
+
+
+/* ------------------------------------------------------------------- docs --- */
+
+/* The table of docs/references.md. */
+static char *
+format_table(void)
+{
+	StringInfoData table;
+
+	initStringInfo(&table);
+	appendStringInfoString(&table, "| format | as in |\n|---|---|\n");
+	for (int i = 0; i < lengthof(formats); i++)
+	{
+		StringInfoData example;
+		StringInfoData cell;
+
+		initStringInfo(&example);
+		initStringInfo(&cell);
+		formats[i].write(&example, "Caf\303\251 #1, it's.mp3", "b.mp3");
+		for (const char *p = example.data; *p != '\0'; p++)
+			switch (*p)
+			{
+				case '\n':
+					appendStringInfoString(&cell, "\342\217\216");
+					break;
+				case '\t':
+					appendStringInfoString(&cell, "\342\207\245");
+					break;
+				case '\r':
+					break;
+				case '`':
+					appendStringInfoString(&cell, "'");
+					break;
+				default:
+					appendStringInfoChar(&cell, *p);
+			}
+		appendStringInfo(&table, "| %s | `%s` |\n", formats[i].title, cell.data);
+		pfree(example.data);
+		pfree(cell.data);
+	}
+	return table.data;
+}
+
+static void
+test_docs(void)
+{
+	static char page[100 * 1024];
+	char	   *table = format_table();
+	FILE	   *file = fopen("../docs/references.md", "r");
+
+	if (file == NULL)
+		file = fopen("docs/references.md", "r");
+	if (file == NULL)
+	{
+		skip("docs/references.md is not here");
+		return;
+	}
+	page[fread(page, 1, sizeof(page) - 1, file)] = '\0';
+	fclose(file);
+	ok(strstr(page, table) != NULL, "docs/references.md has the table that --formats prints");
+	pfree(table);
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *setting = getenv("UNIT_FILES");
+	const char *seed = getenv("UNIT_SEED");
+	int			rounds = setting ? Max(atoi(setting) / 20, 10) : 250;
+
+	if (argc > 1 && strcmp(argv[1], "--formats") == 0)
+	{
+		fputs(format_table(), stdout);
+		return 0;
+	}
+	tap_begin();
+	alarm(900);
+	if (seed != NULL && strtoull(seed, NULL, 10) != 0)
+		random_state = strtoull(seed, NULL, 10);
+	diag("UNIT_SEED=%llu", (unsigned long long) random_state);
+
+	test_docs();
+	test_derived();
+	test_many_names();
+	for (int format = 0; format < lengthof(formats); format++)
+	{
+		test_kept(format, rounds);
+		test_orphans(format, rounds);
+	}
+	return tap_end();
+}
