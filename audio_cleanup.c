@@ -95,9 +95,17 @@ PG_FUNCTION_INFO_V1(cleanup_revoke_access);
 
 PGDLLEXPORT void _PG_init(void);
 
+/* A cancel must not wait for the end of a long value. */
+static void
+pause_for_interrupts(void)
+{
+	CHECK_FOR_INTERRUPTS();
+}
+
 void
 _PG_init(void)
 {
+	key_pause = pause_for_interrupts;
 	sql_init();
 	settings_define();
 	progress_init();

@@ -114,6 +114,60 @@ SELECT t.protects(repeat('x/', 50000) || 'abc.mp3', 'abc.mp3') AS a_very_long_pa
 SELECT t.protects('https://h/abc.mp3?token=' || repeat('x', 100000), 'abc.mp3') AS a_very_long_query;
 
 --
+-- Names are found in a value, whatever is around them and whatever is in them
+--
+TRUNCATE t.cases;
+INSERT INTO t.cases (reference, file, note) VALUES
+	('["Smith, Joseph.mp3"]', 'Smith, Joseph.mp3', 'a comma in JSON'),
+	('[x](/u/abc.mp3)', 'abc.mp3', 'Markdown'),
+	(E'a.mp3\nabc.mp3', 'abc.mp3', 'lines'),
+	('a.mp3%0Aabc.mp3%0Ab.mp3', 'abc.mp3', 'lines, encoded'),
+	(E'1\tabc.mp3\t2', 'abc.mp3', 'tabs'),
+	(E'files:\n  - my abc.mp3\n', 'my abc.mp3', 'YAML'),
+	('a:1:{i:0;s:9:"it"s.mp3";}', 'it"s.mp3', 'PHP'),
+	('<audio src=/u/abc.mp3 controls>', 'abc.mp3', 'HTML without quotes'),
+	('<a href="/u/R&amp;B.mp3">', 'R&B.mp3', 'HTML with an entity'),
+	('{"f": "caf\u00e9.mp3"}', 'café.mp3', 'JSON in ASCII'),
+	('{"p": "{\"f\": \"caf\\u00e9 \\\"1\\\".mp3\"}"}', 'café "1".mp3', 'JSON in JSON'),
+	('Bitte „Probe [2] #1; neu.mp3“ löschen!', 'Probe [2] #1; neu.mp3', 'a sentence'),
+	('これはabc.mp3です', 'abc.mp3', 'a sentence without blanks'),
+	(U&'\FEFFabc.mp3\00A0', 'abc.mp3', 'a BOM and a no-break space'),
+	('mv ''it''\''''s.mp3'' x', 'it''s.mp3', 'the shell'),
+	('{"x","a\"b,c.mp3"}', 'a"b,c.mp3', 'an array'),
+	('see abc.', 'abc.mp3', 'an id in a sentence'),
+	('{"file": "2024/05/abc.mp3"}', '2024/05/abc.mp3', 'a path'),
+	('{"file": "abc.mp3"}', '2024/05/abc.mp3', 'a bare name'),
+	(repeat('lorem ipsum ', 90000) || '"a, b.mp3"' || repeat(' dolor', 90000), 'a, b.mp3', 'in the middle of a megabyte');
+SELECT note, left(reference, 50) AS reference, file, t.protects(reference, file) FROM t.cases ORDER BY n;
+
+TRUNCATE t.cases;
+INSERT INTO t.cases (reference, file, note) VALUES
+	('["Smith, Joseph.mp3"]', 'Smith; Joseph.mp3', 'another letter'),
+	('["xabc.mp3", "abc.mp3x", "abc.mp33", "abc2.mp3"]', 'abc.mp3', 'longer names'),
+	('["my-abc.mp3", "my_abc.mp3", "abc-2.mp3", "abc_2.mp3"]', 'abc.mp3', 'longer names'),
+	('["abc.mp3.bak", "abc.wav", "abc.mp", "abc.json"]', 'abc.mp3', 'other extensions'),
+	('["2023/abc.mp3"]', '2024/abc.mp3', 'another folder'),
+	('{"u":"https:\/\/h\/2023\/abc.mp3"}', '2024/abc.mp3', 'another folder in JSON'),
+	('[x](/u/2023/abc.mp3)', '2024/abc.mp3', 'another folder in Markdown'),
+	('["abc/take.mp3"]', 'abc.mp3', 'the name of a folder'),
+	('この録音.mp3です', '録音.mp3', 'a longer name of the same letters'),
+	(repeat('lorem ipsum ', 90000) || 'a-b.mp3' || repeat(' dolor', 90000), 'b.mp3', 'in the middle of a megabyte');
+SELECT note, left(reference, 50) AS reference, file, t.protects(reference, file) FROM t.cases ORDER BY n;
+
+-- a list of any length
+DELETE FROM sessions;
+SELECT t.reset();
+SELECT t.sh('for i in $(seq 1000 2099); do : > "take, $i.mp3"; done; : > "take, 3000.mp3"; touch -d "2 days ago" *.mp3');
+INSERT INTO sessions (id, session_date, audio_url) SELECT t.id(1), now(), json_agg('take, ' || n || '.mp3') FROM generate_series(1000, 2099) n;
+SELECT cleanup_orphaned_files(true) #> '{result,orphaned_files_deleted}' AS orphans;
+
+-- what is merely found protects, and condemns nothing without its age
+DELETE FROM sessions;
+SELECT t.reset();
+SELECT t.session(1, 'failed', 10, '["abc.mp3"]'), t.file('abc.mp3', 1);
+SELECT cleanup_all(true) #> '{result,failed_sessions_count}' AS failed, cleanup_all(true) #> '{result,orphaned_files_count}' AS orphans;
+
+--
 -- Two files that differ in case only are both kept
 --
 DELETE FROM sessions;
@@ -142,6 +196,31 @@ SELECT cleanup_orphaned_files(true) #> '{result,orphaned_files_deleted}' AS orph
 SET audio_cleanup.derived_suffixes = '';
 SELECT cleanup_orphaned_files(true) #> '{result,orphaned_files_deleted}' AS orphans;
 RESET audio_cleanup.derived_suffixes;
+
+--
+-- Prefixes of derived files, and folders that belong to an id or a manifest
+--
+SET audio_cleanup.audio_extensions = 'mp3, ts, m3u8, json';
+SELECT t.reset();
+SELECT t.file(f) FROM unnest(ARRAY['abc.mp3', 'thumb_abc.mp3', 'preview_abc.mp3', 'abc/seg1.ts', 'abc/wave/1.json', 'abc_hls/seg1.ts',
+	'live/7/index.m3u8', 'live/7/seg1.ts', 'live/8/index.m3u8', 'live/8/seg1.ts', 'thumb_other.mp3', 'other/seg1.ts']) f;
+DELETE FROM sessions;
+SELECT t.session(1, 'processed', 1, 'abc.mp3', 'https://h/live/7/index.m3u8?x=1');
+SELECT cleanup_orphaned_files(true) #> '{result,orphaned_files_deleted}' AS orphans;
+SET audio_cleanup.derived_prefixes = 'thumb_, preview_';
+SET audio_cleanup.derived_folders = 'index.m3u8, _hls';
+SELECT cleanup_orphaned_files(true) #> '{result,orphaned_files_deleted}' AS orphans;
+-- they die with it, too
+DELETE FROM sessions;
+SELECT t.session(1, 'failed', 10, 'abc.mp3'), t.session(2, 'processed', 1, 'live/7/index.m3u8');
+SELECT t.sh('find . -path ./.audio_cleanup -prune -o -type f -exec touch -d "1 hour ago" {} +');
+SELECT t.file('live/8/seg1.ts');
+SELECT cleanup_all() #> '{result,failed_sessions_count}' AS failed;
+SELECT t.wait_for_worker();
+SELECT t.names();
+RESET audio_cleanup.audio_extensions;
+RESET audio_cleanup.derived_prefixes;
+RESET audio_cleanup.derived_folders;
 
 --
 -- Many files and rows at once, with work_mem at its smallest: each its own

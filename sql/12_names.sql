@@ -58,6 +58,14 @@ SELECT t.file('wanted.mp3'), t.file('.hidden.mp3'), t.file('.hidden/file.mp3'), 
 SELECT cleanup_orphaned_files() #> '{result,orphaned_files_deleted}' AS deleted;
 SELECT * FROM t.tree();
 
+-- so are the folders of a NAS, a synchroniser or an operating system
+SELECT t.reset();
+SELECT t.file('wanted.mp3'), t.file('open/file.mp3');
+SELECT t.file(f || '/x.mp3') FROM unnest(ARRAY['#recycle', '@eaDir', 'open/@EADIR', '$RECYCLE.BIN', 'System Volume Information', '.stversions',
+	'.Trash-1000', '.snapshot', 'lost+found']) f;
+SELECT cleanup_orphaned_files() #> '{result,orphaned_files_deleted}' AS deleted;
+SELECT t.names();
+
 -- a hard link frees nothing while another one stands
 SELECT t.reset();
 SELECT t.file('wanted.mp3'), t.file('linked.mp3', 48, 2097152), t.file('single.mp3', 48, 1048576);

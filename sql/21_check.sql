@@ -61,3 +61,27 @@ SELECT cleanup_add_source('forgotten', '{voice_memo}');
 SELECT cleanup_status() ? 'warnings' AS warnings, cleanup_status() #> '{potential_cleanup,orphaned_files_count}' AS orphans;
 SELECT cleanup_drop_source('forgotten');
 DROP TABLE forgotten;
+
+-- of whatever type its columns are; who may not read them does not hear of them
+CREATE TABLE forgotten (id int, doc jsonb, old json, tags text[], hidden text);
+INSERT INTO forgotten SELECT n, jsonb_build_object('memos', jsonb_build_array('x, ' || f, f)), json_build_object('u', 'https://h/' || f),
+	ARRAY['a', f], f FROM (SELECT n, lpad(n::text, 3, '0') || '.mp3' AS f FROM generate_series(1, 5) n) u;
+CREATE ROLE regress_ac_looker;
+SELECT cleanup_grant_access('regress_ac_looker');
+SELECT cleanup_status() -> 'warnings' AS warnings;
+SET ROLE regress_ac_looker;
+SELECT cleanup_status() -> 'warnings' AS warnings;
+RESET ROLE;
+GRANT SELECT (id, doc) ON forgotten TO regress_ac_looker;
+SET ROLE regress_ac_looker;
+SELECT cleanup_status() -> 'warnings' AS warnings;
+RESET ROLE;
+-- nor where he would see other rows than the one that holds the name
+GRANT SELECT ON forgotten TO regress_ac_looker;
+ALTER TABLE forgotten ENABLE ROW LEVEL SECURITY;
+SET ROLE regress_ac_looker;
+SELECT cleanup_status() -> 'warnings' AS warnings;
+RESET ROLE;
+SELECT cleanup_revoke_access('regress_ac_looker');
+DROP TABLE forgotten;
+DROP ROLE regress_ac_looker;

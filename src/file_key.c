@@ -122,6 +122,9 @@ typedef struct Finder
 	uint8	   *edges;			/* before each letter, and at the end: EDGE_* */
 } Finder;
 
+void		(*key_pause) (void) = NULL;
+
+
 /* ---------------------------------------------------------------- text --- */
 
 /* Not isspace() and the like, which may see letters in bytes of UTF-8. */
@@ -780,9 +783,16 @@ classify_letters(Finder *finder)
 
 	while (i < finder->len)
 	{
-		size_t		entity = entity_length(finder->text + i, finder->len - i);
+		char		c = finder->text[i];
+		size_t		entity;
 		int			step;
 
+		if (!IS_HIGHBIT_SET(c) && c != '&')
+		{
+			finder->classes[i++] = fold_ascii_classes[(unsigned char) c];
+			continue;
+		}
+		entity = entity_length(finder->text + i, finder->len - i);
 		if (entity > 0)
 		{
 			memset(finder->classes + i, FOLD_LATIN, entity);
@@ -1010,8 +1020,8 @@ search_reading(const char *text, size_t len, void *arg)
 	char	   *folded = fold_text(finder->rules->utf8, text, len, &finder->len);
 	size_t		end;
 
-	if (finder->scope->pause != NULL)
-		finder->scope->pause();
+	if (key_pause != NULL)
+		key_pause();
 	finder->text = folded;
 	finder->classes = palloc(finder->len + 1);
 	finder->edges = palloc(finder->len + 1);

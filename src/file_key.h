@@ -67,15 +67,13 @@ typedef struct KeyRules
 
 /*
  * What is known of all files that are matched together.  Begins as zeros, but
- * for the first three members.
+ * for the first two members.
  */
 typedef struct KeyScope
 {
 	struct MemoryContextData *context;	/* of what it allocates; NULL: that
 										 * which is current at its first file */
 	size_t		filter_max;		/* bytes that its filter may take; 0: a MiB */
-	void		(*pause) (void);	/* called now and then during long values, or
-									 * NULL */
 	int			depth;			/* components of the deepest path */
 	bool		derived;		/* is any of them a derived file? */
 	size_t		longest;		/* bytes of the longest key */
@@ -91,6 +89,12 @@ typedef struct KeyScope
 	uint8		name_ends[KEY_ENDS / 8];
 	uint8		stem_ends[KEY_ENDS / 8];
 } KeyScope;
+
+/*
+ * Is called now and then while a long value is searched, and may raise an
+ * error; NULL: nothing is.  The server lets itself be cancelled there.
+ */
+extern void (*key_pause) (void);
 
 /* Receives each key of a file or a reference; text is not NUL-terminated. */
 typedef void (*KeySink) (KeyFamily family, uint64 key, const char *text, size_t len, void *arg);

@@ -149,13 +149,6 @@ count_set(const Match *match, const FileBits set)
 	return n;
 }
 
-/* A cancel must not wait for the end of a long value. */
-static void
-pause_for_interrupts(void)
-{
-	CHECK_FOR_INTERRUPTS();
-}
-
 Match *
 match_begin(const KeyRules *rules)
 {
@@ -168,7 +161,6 @@ match_begin(const KeyRules *rules)
 	match->rules = rules;
 	match->scope.context = context;
 	match->scope.filter_max = Min((uint64) work_mem * 1024 / 4, FILTER_MAX_BYTES);
-	match->scope.pause = pause_for_interrupts;
 	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
 	match->names = tuplestore_begin_heap(true, false, work_mem);
 	match->keys = tuplestore_begin_heap(true, false, work_mem);

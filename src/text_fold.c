@@ -36,8 +36,11 @@
 
 /* A stretch ends at the first good place behind so many bytes ... */
 #define STRETCH				256
-/* ... and behind so many anywhere: nothing but marks is no name. */
-#define STRETCH_MAX			(2 * FOLD_COMPONENT_MAX)
+/*
+ * ... and behind so many anywhere: nothing but marks is no name, and putting
+ * marks into order takes time that grows with the square of their number.
+ */
+#define STRETCH_MAX			4096
 
 typedef struct LetterRange
 {
@@ -128,25 +131,29 @@ letter_length(const char *text, size_t len)
 		pg_utf8_islegal((const unsigned char *) text, step) ? step : 0;
 }
 
-static FoldClass
-ascii_class(char c)
-{
-	if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || c == '%')
-		return FOLD_LATIN;
-	switch (c)
-	{
-		case '_':
-		case '-':
-		case '~':
-			return FOLD_MARK;
-		case '.':
-			return FOLD_DOT;
-		case '/':
-			return FOLD_SLASH;
-		default:
-			return FOLD_BREAK;
-	}
-}
+#define B	FOLD_BREAK
+#define L	FOLD_LATIN
+#define M	FOLD_MARK
+#define D	FOLD_DOT
+#define S	FOLD_SLASH
+
+/* Letters, digits and "%" go on with a name. */
+const uint8 fold_ascii_classes[128] = {
+	B, B, B, B, B, B, B, B, B, B, B, B, B, B, B, B,
+	B, B, B, B, B, B, B, B, B, B, B, B, B, B, B, B,
+	B, B, B, B, B, L, B, B, B, B, B, B, B, M, D, S,
+	L, L, L, L, L, L, L, L, L, L, B, B, B, B, B, B,
+	B, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,
+	L, L, L, L, L, L, L, L, L, L, L, B, B, B, B, M,
+	B, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,
+	L, L, L, L, L, L, L, L, L, L, L, B, B, B, M, B
+};
+
+#undef B
+#undef L
+#undef M
+#undef D
+#undef S
 
 FoldClass
 fold_class(bool utf8, const char *text, size_t len, int *step)
@@ -155,7 +162,7 @@ fold_class(bool utf8, const char *text, size_t len, int *step)
 
 	*step = 1;
 	if (!IS_HIGHBIT_SET(*text))
-		return ascii_class(*text);
+		return fold_ascii_classes[(unsigned char) *text];
 	if (!utf8 || (*step = letter_length(text, len)) == 0)
 	{
 		*step = 1;
@@ -251,49 +258,6 @@ append_folded(StringInfo out, const char *text, size_t len)
 	pfree(letters);
 }
 
-static bool
-is_valid_utf8(const char *text, size_t len)
-{
-	while (len > 0)
-	{
-		int			step = letter_length(text, len);
-
-		if (step == 0)
-			return false;
-		text += step;
-		len -= step;
-	}
-	return true;
-}
-
-size_t
-fold_component(bool utf8, char *text, size_t len, size_t room)
-{
-	StringInfoData folded;
-	bool		ascii = true;
-	size_t		i;
-
-	for (i = 0; i < len; i++)
-	{
-		if (IS_HIGHBIT_SET(text[i]))
-			ascii = false;
-		else
-			text[i] = fold_ascii(text[i]);
-	}
-	if (ascii || !utf8 || len > FOLD_COMPONENT_MAX || !is_valid_utf8(text, len))
-		return len;
-
-	initStringInfo(&folded);
-	append_folded(&folded, text, len);
-	if ((size_t) folded.len <= room)
-	{
-		len = folded.len;
-		memcpy(text, folded.data, len);
-	}
-	pfree(folded.data);
-	return len;
-}
-
 /* Length of the stretch of valid letters at `text` that are folded together. */
 static size_t
 stretch_length(const char *text, size_t len)
@@ -342,4 +306,29 @@ fold_text(bool utf8, const char *text, size_t len, size_t *folded_len)
 	}
 	*folded_len = folded.len;
 	return folded.data;
+}
+
+size_t
+fold_component(bool utf8, char *text, size_t len, size_t room)
+{
+	char	   *folded;
+	size_t		folded_len;
+	size_t		i;
+	bool		ascii = true;
+
+	for (i = 0; i < len; i++)
+	{
+		ascii &= !IS_HIGHBIT_SET(text[i]);
+		text[i] = fold_ascii(text[i]);
+	}
+	if (ascii || !utf8)
+		return len;
+	folded = fold_text(utf8, text, len, &folded_len);
+	if (folded_len <= room)
+	{
+		len = folded_len;
+		memcpy(text, folded, len);
+	}
+	pfree(folded);
+	return len;
 }

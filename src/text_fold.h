@@ -14,11 +14,7 @@
 
 #include "mb/pg_wchar.h"
 
-/*
- * No component of a path is longer: 255 letters, each of which may come as
- * three letters of three bytes.  What is longer is not folded, because putting
- * marks into order takes time that grows with the square of their number.
- */
+/* No component of a path is longer: 255 letters, each of three letters of three bytes. */
 #define FOLD_COMPONENT_MAX	(255 * 9)
 
 /* `c` in lower case, if it is a capital letter of ASCII. */
@@ -29,19 +25,19 @@ fold_ascii(char c)
 }
 
 /*
- * Folds `len` bytes of `text`, one component of a path, in place: lower case,
- * composed, no-break spaces and marks that nobody sees as plain spaces.
- * Returns the new length, `room` at most; a text that would outgrow `room`,
- * or that is not valid UTF-8, is folded as ASCII.
- */
-extern size_t fold_component(bool utf8, char *text, size_t len, size_t room);
-
-/*
- * Folds a text of any length as fold_component() folds each component in it.
- * Returns a new text and sets *folded_len; what is not valid UTF-8 in it is
- * left alone.
+ * Folds a text of any length: lower case, composed, no-break spaces and marks
+ * that nobody sees as plain spaces.  Returns a new text and sets *folded_len;
+ * what is not valid UTF-8 in it, or all of it but ASCII without `utf8`, is left
+ * alone.
  */
 extern char *fold_text(bool utf8, const char *text, size_t len, size_t *folded_len);
+
+/*
+ * Folds `len` bytes of `text`, one component of a path, in place and in the same
+ * way.  Returns the new length, `room` at most; a text that would outgrow
+ * `room` is folded as ASCII.
+ */
+extern size_t fold_component(bool utf8, char *text, size_t len, size_t room);
 
 /* What a letter of a folded text is to the names that stand in it. */
 typedef enum FoldClass
@@ -53,6 +49,9 @@ typedef enum FoldClass
 	FOLD_DOT,
 	FOLD_SLASH
 } FoldClass;
+
+/* The class of each letter of ASCII. */
+extern const uint8 fold_ascii_classes[128];
 
 /* The class of the letter at `text`, of which *step bytes are one letter. */
 extern FoldClass fold_class(bool utf8, const char *text, size_t len, int *step);

@@ -38,6 +38,18 @@
 /* made by mkfs at the top of a file system, readable for root alone */
 #define FSCK_DIR	"lost+found"
 
+/*
+ * Folders in which a NAS, a synchroniser or an operating system keeps what is
+ * theirs, in whatever case; those whose names begin with a dot (.stversions,
+ * .Trash-1000, .snapshot) are passed over with all of their kind.
+ */
+static const char *const foreign_folders[] = {
+	"#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "@eaDir", "@tmp", "@sharebin",
+	"#recycled", "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder",
+	"$RECYCLE.BIN", "RECYCLER", "RECYCLED", "System Volume Information", "FOUND.000",
+	"~snapshot", "_snapshot"
+};
+
 typedef struct WalkLevel
 {
 	DIR		   *stream;
@@ -137,16 +149,14 @@ close_level(TreeWalk *walk)
 }
 
 /*
- * A directory that we may not read ends the walk, unless it is none of ours:
- * another file system, or what mkfs put at the top of this one.
+ * A directory that we may not read ends the walk, unless it is none of ours,
+ * but of another file system.
  */
 static bool
 is_foreign(const TreeWalk *walk, int parent, const char *name)
 {
 	FileLook	look;
 
-	if (walk->nlevels == 1 && strcmp(name, FSCK_DIR) == 0)
-		return true;
 	return store_look(parent, name, &look) == 0 &&
 		!store_same_volume(&look.volume, walk->volume);
 }
@@ -168,6 +178,21 @@ is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
 		default:
 			return false;
 	}
+}
+
+static bool
+is_foreign_folder(const TreeWalk *walk, const char *name)
+{
+	size_t		i;
+
+	if (walk->run_id != 0)
+		return false;			/* in the trash it is a part of a path */
+	if (walk->nlevels == 1 && strcmp(name, FSCK_DIR) == 0)
+		return true;
+	for (i = 0; i < lengthof(foreign_folders); i++)
+		if (pg_strcasecmp(name, foreign_folders[i]) == 0)
+			return true;
+	return false;
 }
 
 /* False if the walk has failed; a directory that is passed over is none. */
@@ -289,6 +314,8 @@ walk_next(TreeWalk *walk, const char **path)
 				*path = walk->path;
 				return WALK_FILE;
 			case DT_DIR:
+				if (is_foreign_folder(walk, entry->d_name))
+					break;
 				if (!enter_directory(walk, entry->d_name))
 					return WALK_FAILED;
 				break;

@@ -4,9 +4,17 @@
  *	  Does a column that nobody registered hold names of condemned files?
  *
  * The commonest way to lose files is a table that was forgotten.  This is
- * advice for the one who looks before he deletes: a sample of names is looked
- * for in a sample of rows, so it proves nothing when it finds nothing, and it
- * never stands in the way of a run.
+ * advice for the one who looks before he deletes, and a brake where nobody
+ * looks: a sample of names is looked for in a sample of rows, so it proves
+ * nothing when it finds nothing.
+ *
+ * Here a name must be the file's whole one, or an id so long that nobody
+ * writes it by accident: a word of a letter to a customer, which in a
+ * registered column would keep the file of that name, is no warning.
+ *
+ * Whoever asks learns of no table that he may not read himself.  With row
+ * security he might not see the row that holds the name, so such a table is
+ * told to those alone who pass it by.
  *
  * Tables are read as their owners, in a subtransaction each; one that is
  * locked, or that its owner may not read, is passed over.
@@ -33,14 +41,17 @@
 
 #define SAMPLED_NAMES	100
 #define SAMPLED_ROWS	20000	/* of a table */
-#define VALUE_MAX		1024	/* bytes; a longer text is no reference */
+#define VALUE_MAX		65536	/* bytes, as they are stored */
 #define SEARCH_MS		1000	/* in all */
+#define SEARCH_ALL_MS	10000	/* likewise, where nobody waits */
+#define ID_MIN			12		/* bytes of an id that is no word */
+#define SAMPLE_KEYS		32
 
 /* One name of the sample and the columns of the current table that hold it. */
 typedef struct Sample
 {
 	char	   *path;
-	uint64		keys[8];
+	uint64		keys[SAMPLE_KEYS];
 	int			n_keys;
 	Bitmapset  *columns;
 } Sample;
@@ -64,6 +75,8 @@ add_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	Sample	   *sample = arg;
 
+	if ((family & (KEY_PATH | KEY_TAIL)) == 0 && len < ID_MIN)
+		return;
 	if (sample->n_keys < lengthof(sample->keys))
 		sample->keys[sample->n_keys++] = key;
 }
@@ -176,28 +189,46 @@ report_columns(Search *search, const Source *table, List *found)
 	return found;
 }
 
-/* Ordinary tables with text columns that are not registered, small ones first. */
+/*
+ * The columns of ordinary tables that can hold names and are not registered,
+ * small tables first.  Types of others but those like text have code of their
+ * own.
+ */
+static const char *const candidates_query =
+	"SELECT c.oid, c.relowner, format('%I.%I', s.nspname, c.relname),"
+	"  array_agg(a.attname::text ORDER BY a.attnum), c.reltuples::double precision"
+	" FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
+	" JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+	" JOIN pg_type t ON t.oid = a.atttypid"
+	" WHERE c.relkind = 'r' AND c.relpersistence <> 't'"
+	"  AND (t.typcategory = 'S'"
+	"   OR coalesce(nullif(t.typbasetype, 0), t.oid) IN ('json'::regtype, 'jsonb'::regtype,"
+	"    'text[]'::regtype, 'varchar[]'::regtype, 'bpchar[]'::regtype, 'json[]'::regtype, 'jsonb[]'::regtype))"
+	"  AND s.nspname <> 'information_schema' AND s.nspname !~ '^pg_'"
+	"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_sources r"
+	"   WHERE r.source = c.oid AND a.attname::text COLLATE \"C\" = ANY (r.file_columns))"
+	"  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"
+	"   AND d.objid = c.oid AND d.deptype = 'e')"
+	/* $1 everything, $2 and $3 who asks, $4 the extension's owner */
+	"  AND ($1 OR NOT EXISTS (SELECT FROM pg_roles u WHERE u.oid IN ($2::oid, $3::oid)"
+	"   AND NOT u.rolsuper AND u.oid <> $4::oid"
+	"   AND NOT (has_schema_privilege(u.oid, s.oid, 'USAGE')"
+	"    AND has_column_privilege(u.oid, c.oid, a.attnum, 'SELECT')"
+	"    AND (NOT c.relrowsecurity OR u.rolbypassrls))))"
+	" GROUP BY c.oid, c.relowner, s.nspname, c.relname, c.reltuples, c.relpages"
+	" ORDER BY c.relpages, c.oid";
+
 static List *
-list_tables(const CleanupPlan *plan)
+list_tables(const CleanupPlan *plan, bool everything)
 {
+	const SqlParameter parameters[] = {
+		SQL_BOOL(everything), SQL_INT8((int64) GetOuterUserId()), SQL_INT8((int64) GetUserId()),
+		SQL_INT8((int64) plan->extension->owner)
+	};
 	List	   *tables = NIL;
-	int			n;
+	int			n = owner_query(plan->extension, lengthof(parameters), parameters, candidates_query);
 	int			i;
 
-	n = owner_query(plan->extension, 0, NULL,
-					"SELECT c.oid, c.relowner, format('%I.%I', s.nspname, c.relname),"
-					"  array_agg(a.attname::text ORDER BY a.attnum), c.reltuples::double precision"
-					" FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
-					" JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
-					" JOIN pg_type t ON t.oid = a.atttypid AND t.typcategory = 'S'"
-					" WHERE c.relkind = 'r' AND c.relpersistence <> 't'"
-					"  AND s.nspname <> 'information_schema' AND s.nspname !~ '^pg_'"
-					"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_sources r"
-					"   WHERE r.source = c.oid AND a.attname::text COLLATE \"C\" = ANY (r.file_columns))"
-					"  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"
-					"   AND d.objid = c.oid AND d.deptype = 'e')"
-					" GROUP BY c.oid, c.relowner, s.nspname, c.relname, c.reltuples, c.relpages"
-					" ORDER BY c.relpages, c.oid");
 	for (i = 0; i < n; i++)
 	{
 		Candidate  *candidate = palloc0(sizeof(Candidate));
@@ -230,11 +261,12 @@ unregistered_search(CleanupPlan *plan, bool everything)
 	search->plan = plan;
 	search->context = plan->context;
 	search->scope.context = plan->context;
-	search->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SEARCH_MS);
+	search->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   everything ? SEARCH_ALL_MS : SEARCH_MS);
 	if (plan->settings->search_unregistered && plan->condemned->n_orphans > 0)
 	{
 		take_sample(search);
-		foreach(lc, list_tables(plan))
+		foreach(lc, list_tables(plan, everything))
 		{
 			Look		look = {search, lfirst(lc)};
 

@@ -129,7 +129,8 @@ like($stderr, qr/outside the valid range/, 'and complained about');
 
 $node->safe_psql('postgres', q{CREATE ROLE somebody LOGIN; SELECT cleanup_grant_access('somebody', 'operator')});
 foreach my $setting (qw(upload_dir orphaned_file_retention_hours failed_session_retention_days file_age
-	audio_extensions derived_suffixes recurse remove_empty_dirs max_delete_percent writer_wait report_limit batch_size
+	audio_extensions derived_suffixes derived_prefixes derived_folders recurse remove_empty_dirs max_delete_percent
+	writer_wait report_limit batch_size
 	backup_retention_days history_retention_days))
 {
 	my $value = $node->safe_psql('postgres', "$load SHOW audio_cleanup.$setting");

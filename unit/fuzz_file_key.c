@@ -13,7 +13,8 @@
  * name as it does on disk.
  *
  * Beyond not crashing: the keys and the texts agree, and a path protects its
- * own file, with a directory and a query, too.
+ * own file, with a directory and a query, too, and between quotes anywhere in
+ * the reference.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -21,11 +22,15 @@
  */
 #include "postgres_fe.h"
 
+#include <limits.h>
+
+#include "mb/pg_wchar.h"
+
 #include "src/file_key.h"
 #include "src/file_ops.h"
 
 #define DEEPER_FILE			"1/2/3/4/5/6/7/8/x_processed.mp3"
-#define REPEATED_MAX		(40 * 1024)
+#define REPEATED_MAX		(300 * 1024)	/* more than a window */
 
 typedef struct KeySet
 {
@@ -38,9 +43,26 @@ extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static char *extensions[] = {"mp3", "wav"};
 static char *suffixes[] = {"_processed", "_\303\234", "_x"};
+static char *prefixes[] = {"thumb_", "\303\234"};
+static char *folders[] = {"index.m3u8", "_hls"};
 
 static KeySet of_reference;
 static KeySet of_file;
+
+static bool
+is_valid_utf8(const char *text, size_t len)
+{
+	while (len > 0)
+	{
+		int			step = pg_utf_mblen((const unsigned char *) text);
+
+		if ((size_t) step > len || !pg_utf8_islegal((const unsigned char *) text, step))
+			return false;
+		text += step;
+		len -= step;
+	}
+	return true;
+}
 
 static void
 fail(const char *what)
@@ -84,6 +106,7 @@ keys_intersect(const KeyRules *rules, const char *reference, size_t len,
 		key_widen_scope(rules, DEEPER_FILE, &scope);
 	of_reference.n = of_file.n = 0;
 	key_of_reference(rules, &scope, reference, len, collect, &of_reference);
+	key_forget_scope(&scope);
 	key_of_file(rules, file, KEY_ALL_FAMILIES, collect, &of_file);
 	if (of_file.n > 0)
 		qsort(of_file.keys, of_file.n, sizeof(uint64), compare_keys);
@@ -129,6 +152,26 @@ check_own_paths(const KeyRules *rules, const char *file)
 	}
 }
 
+/* Found between quotes, wherever that stands. */
+static void
+check_found(const KeyRules *rules, const char *reference, size_t len, const char *file)
+{
+	size_t		file_len = strlen(file);
+	char	   *value;
+
+	if (file_len > NAME_MAX || (rules->utf8 && !is_valid_utf8(file, file_len)))
+		return;
+	value = pg_malloc(2 * len + file_len + 2);
+	memcpy(value, reference, len);
+	value[len] = '"';
+	memcpy(value + len + 1, file, file_len);
+	value[len + file_len + 1] = '"';
+	memcpy(value + len + file_len + 2, reference, len);
+	if (key_compare(rules, value, 2 * len + file_len + 2, file) == KEY_NO_MATCH)
+		fail("a name between quotes is not found");
+	pg_free(value);
+}
+
 static void
 check_pair(const KeyRules *rules, const char *reference, size_t len, const char *file)
 {
@@ -146,7 +189,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	KeyRules	rules = {
 		.n_extensions = lengthof(extensions), .extensions = extensions,
-		.n_suffixes = lengthof(suffixes), .suffixes = suffixes, .utf8 = true
+		.n_suffixes = lengthof(suffixes), .suffixes = suffixes,
+		.n_prefixes = lengthof(prefixes), .prefixes = prefixes, .folders = folders, .utf8 = true
 	};
 	char	   *text;
 	char	   *file;
@@ -159,6 +203,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	rules.utf8 = (data[0] & 1) == 0;
 	if (data[0] & 2)
 		rules.n_suffixes = 0;
+	else
+		rules.n_folders = lengthof(folders);
 	if (data[0] & 4)
 		rules.n_extensions = 0;
 	rules.upload_dir = size % 2 ? "/srv/up" : NULL;
@@ -183,7 +229,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	check_pair(&rules, reference, len * times, file);
 	if (is_walked_path(file))
+	{
 		check_own_paths(&rules, file);
+		check_found(&rules, reference, len * times, file);
+	}
 	pg_free(reference);
 	pg_free(text);
 	return 0;

@@ -445,7 +445,7 @@ test_unprivileged(void)
 	yields(store, "a.mp3|d/b.mp3|", "... but lost+found at the top");
 	must(chmod(at("lost+found"), 0755) == 0, "chmod");
 	put("lost+found/c.mp3");
-	yields(store, "a.mp3|d/b.mp3|lost+found/c.mp3|", "... which is read if it can be");
+	yields(store, "a.mp3|d/b.mp3|", "... which is let alone even if it can be read");
 	must(chmod(at("d"), 0444) == 0, "chmod");
 	hook.hide_types = true;
 	fails(store, "stat file:d:Permission denied", "readable but not searchable");
@@ -454,6 +454,30 @@ test_unprivileged(void)
 	fails(store, "open directory:.:Permission denied",
 		  "an upload directory that lost its permissions");
 	must(chmod(top, 0755) == 0, "chmod");
+	store_close(store);
+}
+
+/* What a NAS, a synchroniser or an operating system keeps is theirs. */
+static void
+test_foreign_folders(void)
+{
+	static const char *const folders[] = {
+		"#recycle", "@eaDir", "$RECYCLE.BIN", "System Volume Information", ".stversions",
+		".Trash-1000", ".snapshot", "lost+found", "d/@EADIR", "d/#recycle",
+	};
+	FileStore  *store = fresh("foreign");
+
+	make("d");
+	put("a.mp3");
+	for (int i = 0; i < lengthof(folders); i++)
+	{
+		make(folders[i]);
+		put(tap_text("%s/x.mp3", folders[i]));
+	}
+	make("@eaDir2");
+	put("@eaDir2/y.mp3");
+	put("d/@tmp");
+	yields(store, "@eaDir2/y.mp3|a.mp3|d/@tmp|", "the folders of others are let alone");
 	store_close(store);
 }
 
@@ -621,6 +645,7 @@ main(void)
 	test_broken();
 	test_depth();
 	test_long_path();
+	test_foreign_folders();
 	as_nobody(test_unprivileged);
 	test_reasons();
 	test_mounts();
