@@ -61,13 +61,13 @@ sub refused
 	return;
 }
 
-my @never = ('shell.php', '.htaccess', 'sub/.htaccess', 'sub/dir/x.php', 'x.mp3.php', 'x.php.', 'x.php%00.mp3' =~ s/%00.*//r, 'x.mp3/', 'x.mp3/x.php', 'shell.PHP',
+my @never = ('shell.php', '.htaccess', 'sub/.htaccess', 'sub/dir/x.php', 'x.mp3.php', 'x.php.', 'x.php%00.mp3' =~ s/%00.*//r, 'x.mp3/x.php', 'shell.PHP',
 	'x.phtml', 'x.html', 'x.svg', 'x.js', 'x', 'x.', '.mp3', '.x.mp3', '.git/x.mp3', 'a/.b/x.mp3', '../x.mp3', 'a/../../x.mp3', 'a/../x.mp3', '/etc/x.mp3',
-	'/x.mp3', './x.mp3', 'a//x.mp3', 'a/./x.mp3', '.audio_cleanup/x.mp3', '.audio_cleanup/claim', '.audio_Cleanup/x.mp3', '.audio_cleanup/trash/1/x.mp3',
+	'/x.mp3', '.audio_cleanup/x.mp3', '.audio_cleanup/claim', '.audio_Cleanup/x.mp3', '.audio_cleanup/trash/1/x.mp3',
 	'', ' ', 'x.mp3\n.php', 'x.php\n', 'x.mp3 ', "x.php\x{c2}\x{a0}", 'user.ini', '.user.ini', 'web.config', 'x.mp3:x.php', 'x.php/.mp3', 'a' x 300 . '.mp3');
 
 clean('up.mp3', 'other.wav');
-refused('up.mp3', grep { $_ ne 'x.mp3:x.php' } @never);
+refused('up.mp3', @never);
 
 my ($rc, $stdout, $stderr) = restore('up.mp3', 'again/up (2).mp3');
 is($rc, 0, 'a name with its own extension is fine') or diag($stderr);
@@ -77,8 +77,7 @@ ok(wait_for_drain($node), 'they are on their way');
 ok(-e "$dir/again/up (2).mp3" && -e "$dir/again/other.mp3", 'and there');
 
 # Any extension is cleaned: that makes none harmless.  The file's own is no news to the directory.
-$node->safe_psql('postgres', q{ALTER SYSTEM SET audio_cleanup.audio_extensions = '*'; SELECT pg_reload_conf()});
-$node->poll_query_until('postgres', q{SELECT current_setting('audio_cleanup.audio_extensions') = '*'});
+$node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.audio_extensions = '*'});
 clean('any.mp3', 'any.dat', 'page.php');
 refused('any.mp3', 'shell.php', '.htaccess', 'any.dat.php', 'x.html', '../x.mp3', 'x');
 ($rc, $stdout, $stderr) = restore('any.dat', 'again/any.dat');
