@@ -2,6 +2,8 @@
 # run as somebody else.  He may try what he likes: afterwards he is no
 # superuser, and his code has run as nobody but himself.
 #
+# Slow: some thirty attacks, each with all calls.
+#
 # evil() is his.  It writes into the server's log as whom it runs, which no
 # rollback takes back, and makes him a superuser where it can.
 
