@@ -48,12 +48,13 @@ $node->safe_psql('b_stubborn', q{
 	END $$;
 	CREATE OR REPLACE VIEW v AS SELECT id, audio_url FROM files WHERE stubborn();
 });
+$node->stop;
 change_settings($node,
 	'shared_preload_libraries' => 'audio_cleanup',
 	'audio_cleanup.databases' => 'a_sleeps, b_stubborn, c_works, d_works',
 	'audio_cleanup.auto_cleanup_on_startup' => 'on');
 my $position = log_position($node);
-$node->restart;
+$node->start;
 
 foreach my $database ('c_works', 'd_works')
 {
