@@ -101,7 +101,7 @@ is_deeply([ glob "$outside/*" ], [], 'nothing is written through a symlink');
 is($node->safe_psql('postgres', q{SET audio_cleanup.upload_dir = '/tmp'; SELECT cleanup_config() ->> 'upload_dir'}, extra_params => [ '-U', 'op' ]),
 	$dir, 'a setting that an operator makes early is dropped');
 
-foreach my $sql (q{SELECT cleanup_config(); SET audio_cleanup.upload_dir = '/'}, q{LOAD 'audio_cleanup'; SET audio_cleanup.audio_extensions = '*'}, q{SELECT cleanup_config(); SET audio_cleanup.max_delete_percent = 100},
+foreach my $sql (q{SELECT cleanup_config(); SET audio_cleanup.upload_dir = '/'}, q{SELECT cleanup_config(); SET audio_cleanup.audio_extensions = '*'}, q{SELECT cleanup_config(); SET audio_cleanup.max_delete_percent = 100},
 	q{ALTER ROLE op SET audio_cleanup.upload_dir = '/tmp'}, q{SELECT cleanup_add_source('pg_class')}, q{SELECT cleanup_drop_source('sessions')},
 	q{SELECT cleanup_claim_upload_dir()}, q{SELECT cleanup_grant_access('op')}, q{INSERT INTO cleanup_files (run_id) VALUES (1)}, q{UPDATE cleanup_runs SET status = 'done'},
 	q{DELETE FROM cleanup_files}, q{UPDATE cleanup_sources SET on_failed = 'clear'}, q{INSERT INTO cleanup_claims SELECT * FROM cleanup_claims},
