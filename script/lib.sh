@@ -204,6 +204,15 @@ build_and_install()
     quietly "$scratch/build.log" as_root make -s -C "$build" install PG_CONFIG="$pg_config" "$@"
 }
 
+# ---- the campaign ----
+
+# torture OPTION...: test/torture.py in a folder of its own below $scratch, which must have been built
+torture()
+{
+    as_root install -d -o postgres "$scratch/torture"
+    as_postgres "$scratch/torture" /usr/bin/python3 "$scratch/build/test/torture.py" --bindir "$(pg_bindir)" --folder "$scratch/torture" "$@"
+}
+
 # ---- leaving nothing behind ----
 
 # stop_servers_in DIR: whose data directories are below it

@@ -345,7 +345,7 @@ fill_section(Page *page, const char *at, const char *end, const Scope *scope, co
 
 	if (is_empty(value) != (tag->kind == '^'))
 		return;
-	if (tag->kind == '^' || value->type != jbvBinary)
+	if (tag->kind == '^' || value == NULL || value->type != jbvBinary)
 		fill(page, at, end, scope);
 	else if (JsonContainerIsArray(value->val.binary.data))
 		fill_each(page, at, end, scope, value->val.binary.data);
