@@ -16,7 +16,13 @@ SET audio_cleanup.orphaned_file_retention_hours = -1;
 SET audio_cleanup.orphaned_file_retention_hours = 876001;
 SET audio_cleanup.orphaned_file_retention_hours = 99999999999;
 SET audio_cleanup.orphaned_file_retention_hours = 'soon';
-SET audio_cleanup.orphaned_file_retention_hours = NULL;
+-- a syntax error until 18
+DO $$
+BEGIN
+	EXECUTE 'SET audio_cleanup.orphaned_file_retention_hours = NULL';
+EXCEPTION WHEN syntax_error OR invalid_parameter_value THEN
+	RAISE WARNING 'refused';
+END $$;
 SET audio_cleanup.failed_session_retention_days = -1;
 SET audio_cleanup.failed_session_retention_days = 36501;
 SET audio_cleanup.max_delete_percent = 101;

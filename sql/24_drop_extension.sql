@@ -20,7 +20,9 @@ SELECT count(*) AS left_behind FROM pg_proc WHERE proname LIKE 'cleanup\_%';
 DROP ROLE regress_viewer;
 
 -- a session that has worked with it goes on, and may create it again
+\set VERBOSITY sqlstate
 SELECT cleanup_status();
+\set VERBOSITY default
 CREATE EXTENSION audio_cleanup;
 SELECT count(*) FROM cleanup_sources;
 SELECT cleanup_status() -> 'blocked_by' AS blocked_by;

@@ -138,5 +138,7 @@ DROP ROLE regress_dashboard;
 DROP FUNCTION t.to_char(timestamptz, text), t.left(text, int), t.current_setting(text);
 
 -- it leaves the settings of the session alone
+SET jit = on;
+SELECT cleanup_dashboard() IS NOT NULL AS shown;
 SHOW jit;
 SHOW search_path;

@@ -118,7 +118,7 @@ set_destroyed(LedgerFile *file, int64 freed)
 }
 
 static void
-set_captured(Drain *drain, LedgerFile *file, FileResult result);
+			set_captured(Drain *drain, LedgerFile *file, FileResult result);
 
 /*
  * A disk too full for a rename (into a new directory), or one that renames
@@ -140,7 +140,8 @@ capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
 	if (drain->settings->backup_retention_days > 0)
 	{
 		ereport(WARNING,
-				(errmsg("audio_cleanup could not back up file \"%s\": %s",
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup could not back up file \"%s\": %s",
 						file->path, failure_text(captured))));
 		return;
 	}
@@ -184,6 +185,8 @@ capture_file(Drain *drain, LedgerFile *file)
 
 static void heal_at_commit(Drain *drain, LedgerFile *file, const char *why);
 
+static const char why_let_live[] = "the directory was taken over after it was condemned";
+
 /*
  * A row from before the directory was taken over: of the timeline that ended,
  * or of the cluster that this one is a copy of.  What has happened since is
@@ -192,26 +195,23 @@ static void heal_at_commit(Drain *drain, LedgerFile *file, const char *why);
 static void
 let_live(Drain *drain, LedgerFile *file)
 {
-	static const char why[] = "the directory was taken over after it was condemned";
 	FileResult	result = store_put_back(drain->store, drain->run_id, file->path,
 										&file->identity);
 
 	if (result.outcome == FILE_FAILED || result.outcome == FILE_NO_SPACE)
 		set_failed(drain, file, result);
 	else
-		set_state(file, "skipped", why);
+		set_state(file, "skipped", why_let_live);
 }
 
 /* let_live(), but nothing happens to files before the commit. */
 static void
 let_live_at_commit(Drain *drain, LedgerFile *file, FilePlace place)
 {
-	static const char why[] = "the directory was taken over after it was condemned";
-
 	if (place == PLACE_TRASH)
-		heal_at_commit(drain, file, why);
+		heal_at_commit(drain, file, why_let_live);
 	else if (place != PLACE_UNFINISHED && place != PLACE_UNKNOWN)
-		set_state(file, "skipped", why);
+		set_state(file, "skipped", why_let_live);
 }
 
 /* What can be told of a pending file by looking; true if it must be captured. */
@@ -275,7 +275,8 @@ recheck(Drain *drain, LedgerFile **files, int n)
 		return needed;
 	drain->put_off = drain->put_off || strcmp(brake->name, "writers") == 0;
 	ereport(WARNING,
-			(errmsg("audio_cleanup leaves %d condemned files as they are for now", n),
+			(errcode(ERRCODE_WARNING),
+			 errmsg("audio_cleanup leaves %d condemned files as they are for now", n),
 			 errdetail_internal("%s", brake_text(brake))));
 	return NULL;
 }
@@ -473,7 +474,8 @@ settle_missing(Drain *drain, LedgerFile *file)
 			break;
 		case PLACE_UNKNOWN:
 			ereport(WARNING,
-					(errmsg("audio_cleanup could not find file \"%s\" in the trash of run %lld: %s",
+					(errcode(ERRCODE_WARNING),
+					 errmsg("audio_cleanup could not find file \"%s\" in the trash of run %lld: %s",
 							file->path, (long long) drain->run_id, strerror(errnum))));
 			break;
 	}
@@ -492,7 +494,8 @@ destroy_file(Drain *drain, LedgerFile *file)
 		settle_missing(drain, file);
 	else
 		ereport(WARNING,
-				(errmsg("audio_cleanup could not delete file \"%s\" from the trash of run %lld: %s",
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup could not delete file \"%s\" from the trash of run %lld: %s",
 						file->path, (long long) drain->run_id,
 						result.outcome == FILE_FAILED ? failure_text(result) :
 						"another file is in its place")));
@@ -516,7 +519,8 @@ keep_backup(Drain *drain, LedgerFile *file, const char *why)
 			  psprintf("%s, but its name is taken; it lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
 					   why, drain_trash_path(drain->settings, drain->run_id)));
 	ereport(WARNING,
-			(errmsg("audio_cleanup could not put file \"%s\" back: %s", file->path, file->error)));
+			(errcode(ERRCODE_WARNING),
+			 errmsg("audio_cleanup could not put file \"%s\" back: %s", file->path, file->error)));
 }
 
 /* Somebody needs it: back to its place, unless that is taken. */
@@ -532,7 +536,8 @@ heal_file(Drain *drain, LedgerFile *file, const char *why)
 	{
 		set_state(file, "restored", why);
 		ereport(WARNING,
-				(errmsg("audio_cleanup put file \"%s\" back: %s", file->path, why)));
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup put file \"%s\" back: %s", file->path, why)));
 	}
 	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
 		destroy_file(drain, file);	/* its days are over, and who refers to

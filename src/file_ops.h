@@ -80,10 +80,11 @@ typedef enum FileOutcome
 								 * was left, or put back, where it was */
 	FILE_OCCUPIED,				/* put back: its name, or that of a directory
 								 * on the way to it, is taken again */
-	FILE_NO_SPACE,				/* capture: the trash cannot take it: ENOSPC or
-								 * EDQUOT; or EXDEV, where a file system does
-								 * not rename from one folder into another, as
-								 * between project quotas; nothing changed */
+	FILE_NO_SPACE,				/* capture: the trash cannot take it: ENOSPC
+								 * or EDQUOT; or EXDEV, where a file system
+								 * does not rename from one folder into
+								 * another, as between project quotas; nothing
+								 * changed */
 	FILE_FAILED					/* anything else: see errnum; nothing changed
 								 * unless said otherwise */
 } FileOutcome;

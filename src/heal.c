@@ -176,7 +176,8 @@ try_healing_backups(const Extension *extension, const Settings *settings, FileSt
 						error->message)));
 	else if (healing.healed > 0)
 		ereport(WARNING,
-				(errmsg_plural("audio_cleanup puts %lld backed-up file back, because it is needed again",
+				(errcode(ERRCODE_WARNING),
+				 errmsg_plural("audio_cleanup puts %lld backed-up file back, because it is needed again",
 							   "audio_cleanup puts %lld backed-up files back, because they are needed again",
 							   (unsigned long) healing.healed, (long long) healing.healed),
 				 errhint("See cleanup_files, states restoring and restored.")));
@@ -202,7 +203,10 @@ record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity 
 {
 	FileIdentity captured = *identity;
 
-	/* no row of ours tells that it was verified; but it is the one we saw there */
+	/*
+	 * no row of ours tells that it was verified; but it is the one we saw
+	 * there
+	 */
 	captured.captured = true;
 	strays->put_back++;
 	backup_record_file(strays->extension, run_id, path, identity, "restoring",
@@ -317,7 +321,8 @@ renumber_run(Strays *strays, int64 run_id)
 		empty_unknown_run(strays, as);
 	else
 		ereport(WARNING,
-				(errmsg("audio_cleanup leaves files in %s, of a run that this database does not know: %s",
+				(errcode(ERRCODE_WARNING),
+				 errmsg("audio_cleanup leaves files in %s, of a run that this database does not know: %s",
 						drain_trash_path(strays->settings, run_id), strerror(errnum))));
 }
 

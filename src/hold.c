@@ -51,7 +51,8 @@ tell_if_missing(const Settings *settings, const char *path)
 	store_close(store);
 	if (outcome == FILE_VANISHED || outcome == FILE_NOT_REGULAR)
 		ereport(NOTICE,
-				(errmsg("there is no file \"%s\" in the upload directory now", path),
+				(errcode(ERRCODE_UNDEFINED_FILE),
+				 errmsg("there is no file \"%s\" in the upload directory now", path),
 				 errhint("A hold names one file to the letter, by its path relative to the upload directory.")));
 }
 

@@ -11,7 +11,7 @@
  *	 its progress callback.
  * - It uses no signals for its time limits (CURLOPT_NOSIGNAL).
  * - It waits by itself for the answer to the end of a mail.
- * - Giving up must not wait: neither for a name server (CURLOPT_QUICK_EXIT),
+ * - Giving up must not wait: neither for a name server (QUICK_EXIT),
  *	 nor for the answer to QUIT, which libcurl says at the end and waits for,
  *	 for two minutes; so the connection is shut for reading before.  Nor must
  *	 a mail that is broken off be taken for a whole one: a handle that is
@@ -313,6 +313,10 @@ set_up(Mail *mail)
 	mail->multi = curl_multi_init();
 	if (mail->easy == NULL || mail->multi == NULL)
 		return false;
+#if LIBCURL_VERSION_NUM >= 0x081400
+	/* since then the threads that resolve names are this handle's */
+	curl_multi_setopt(mail->multi, CURLMOPT_QUICK_EXIT, 1L);
+#endif
 	set_protocol(mail->easy);
 	set_server(mail->easy, mail->server);
 	set_item(mail);

@@ -413,7 +413,10 @@ plan_is_old(const Settings *settings, const FileIdentity *identity)
 {
 	int64		retention = (int64) settings->orphaned_file_retention_hours * 3600 * NS_PER_SECOND;
 
-	/* a time stamp may be the first or the last that there is: the rest does not overflow */
+	/*
+	 * a time stamp may be the first or the last that there is: the rest does
+	 * not overflow
+	 */
 	return plan_file_time(settings, identity) <= now_ns() - retention;
 }
 
@@ -477,7 +480,7 @@ report_closed(CleanupPlan *plan, const char *path, int errnum)
 
 	foreach(lc, plan->closed_folders)
 		if (strcmp(lfirst(lc), folder) == 0)
-			return;
+		return;
 	if (list_length(plan->closed_folders) < plan->settings->report_limit)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(plan->context);

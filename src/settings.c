@@ -19,6 +19,7 @@
 
 #include <ctype.h>
 #include <limits.h>
+#include <sys/stat.h>
 
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -598,6 +599,29 @@ settings_schedule(void)
 	return schedule;
 }
 
+static bool
+has_folder(const char *dir, const char *owner)
+{
+	struct stat st;
+
+	return *dir != '\0' && stat(psprintf("%s/%s", dir, owner), &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/*
+ * The backup directory of a run was called `recorded`.  Where it is not, and
+ * the present one has the folder of the owner, it was moved there.
+ */
+static const char *
+find_backup_dir(const char *recorded, const char *owner, int days)
+{
+	const char *then = used_backup_dir(recorded, days);
+	const char *now = used_backup_dir(backup_dir, days);
+
+	if (owner == NULL || *then == '\0' || has_folder(then, owner) || !has_folder(now, owner))
+		return then;
+	return now;
+}
+
 Settings *
 settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 {
@@ -608,9 +632,9 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 		json_get_integer(recorded, "failed_session_retention_days", failed_session_retention_days);
 	settings->backup_retention_days =
 		json_get_integer(recorded, "backup_retention_days", backup_retention_days);
-	settings->backup_dir = used_backup_dir(json_get_text(recorded, "backup_dir"),
-										   settings->backup_retention_days);
 	settings->backup_owner = json_get_text(recorded, SETTINGS_BACKUP_OWNER);
+	settings->backup_dir = find_backup_dir(json_get_text(recorded, "backup_dir"), settings->backup_owner,
+										   settings->backup_retention_days);
 	settings->remove_empty_dirs = json_get_boolean(recorded, "remove_empty_dirs", false);
 	set_rules(&settings->rules, recorded);
 	settings->rules.upload_dir = settings->upload_dir;

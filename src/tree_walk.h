@@ -61,13 +61,15 @@ extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **action
 typedef enum WalkReason
 {
 	WALK_REACHED,				/* it does, or would if the file were there */
-	WALK_HIDDEN,				/* the file or a folder of it begins with a dot */
-	WALK_NOT_RECURSIVE,			/* the file is in a folder, and folders are not
-								 * looked into */
+	WALK_HIDDEN,				/* the file or a folder of it begins with a
+								 * dot */
+	WALK_NOT_RECURSIVE,			/* the file is in a folder, and folders are
+								 * not looked into */
 	WALK_TOO_DEEP,				/* beyond WALK_MAX_DEPTH */
 	WALK_SYMLINK,				/* the file or a folder of it is a symlink */
 	WALK_MOUNT,					/* another file system, or another part of
-								 * this one, is mounted on it or a folder of it */
+								 * this one, is mounted on it or a folder of
+								 * it */
 	WALK_SUBVOLUME,				/* a folder of it is a subvolume of its own */
 	WALK_NOT_A_FILE				/* a directory, FIFO, socket or device */
 } WalkReason;

@@ -85,8 +85,13 @@ foreach my $case (
 	is(outcome($run), "failed|$text|$n", "$name: the rows say why");
 	is($node->safe_psql('postgres', "SELECT status, errors, deleted FROM cleanup_runs WHERE run_id = $run"),
 		"failed|$n|0", "$name: so does the run");
-	like(log_since($node, $position), qr{WARNING:  audio_cleanup left file "r$round/1.mp3" where it is: \Q$text\E},
-		"$name: and the server log");
+	my @told = log_since($node, $position) =~ m{WARNING:  audio_cleanup left file "r$round/\d.mp3" where it is: \Q$text\E}g;
+	is(scalar @told, 1, "$name: and the server log, once for the folder");
+
+	my $second = run();
+	is(outcome($second), "failed|$text|$n", "$name: the next run fails as well");
+	is($node->safe_psql('postgres', "SELECT count(*) FROM cleanup_files WHERE file LIKE 'r$round/%'"), $n,
+		"$name: it adds no rows");
 
 	$run = run_again_and_check($name, $files);
 	is(outcome($run), "deleted||$n", "$name: they went with the next run");

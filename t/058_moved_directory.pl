@@ -175,5 +175,28 @@ is(sql("SELECT cleanup_restore('$first') #>> '{result,error_count}'"), '0', 'aft
 all_is_well('claimed anew');
 is(sql('SELECT count(DISTINCT claim) FROM cleanup_runs WHERE claim IS NOT NULL'), '1', 'all runs belong to the new claim');
 
+# ---- a backup directory that was moved ----
+
+sub keep_backups_in
+{
+	my ($name) = @_;
+	$node->append_conf('postgresql.conf', "audio_cleanup.backup_dir = '$name'\n");
+	$node->reload;
+	return $node->poll_query_until('postgres', "SELECT current_setting('audio_cleanup.backup_dir') = '$name'");
+}
+
+mkdir "$dir.backups", 0700 or die;
+keep_backups_in("$dir.backups");
+my $content = put_file($here, 'elsewhere.mp3');
+sql('UPDATE cleanup_claims SET grace_from = NULL');
+sql('SELECT cleanup_all()');
+ok(wait_for_drain($node), 'a backup in another directory');
+ok(!-e "$here/elsewhere.mp3", '... is made');
+rename "$dir.backups", "$dir.moved_backups" or die;
+keep_backups_in("$dir.moved_backups");
+is(sql("SELECT cleanup_restore('elsewhere.mp3') #>> '{result,error_count}'"), '0', '... and restored from where that is now');
+ok(wait_for_drain($node), '... recorded');
+is(read_file("$here/elsewhere.mp3"), $content, '... whole');
+
 $node->stop;
 done_testing();

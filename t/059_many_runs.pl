@@ -50,5 +50,15 @@ is(sql("SELECT string_agg(DISTINCT state, ' ') FROM cleanup_files"), 'restored',
 is_deeply(trashed_files($dir), {}, 'the trash is empty');
 is(sql("SELECT count(*) FROM cleanup_runs WHERE finished_at IS NULL"), '0', 'no run is left unfinished');
 
+# a folder that is emptied goes with a commit, too
+$node->append_conf('postgresql.conf', "audio_cleanup.remove_empty_dirs = on\n");
+sql('SELECT pg_reload_conf()');
+put_file($dir, 'deep/down/f.mp3');
+sql('SELECT cleanup_all()');
+sql('BEGIN', 'SELECT cleanup_all()', 'ROLLBACK');
+ok(-d "$dir/deep/down", 'a call that is rolled back removes no folder');
+sql('SELECT cleanup_all()');
+ok(!-e "$dir/deep", '... one that commits does');
+
 $node->stop;
 done_testing();

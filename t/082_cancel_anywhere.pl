@@ -3,6 +3,8 @@
 # of names that are no text, and a source that is slow to read, make those
 # moments that hold the most of what an error may point into.
 
+# Slow: hundreds of calls are cut short.
+
 use strict;
 use warnings;
 

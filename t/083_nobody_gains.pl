@@ -2,6 +2,8 @@
 # run as somebody else.  He may try what he likes: afterwards he is no
 # superuser, and his code has run as nobody but himself.
 #
+# Slow: some thirty attacks, each with all calls.
+#
 # evil() is his.  It writes into the server's log as whom it runs, which no
 # rollback takes back, and makes him a superuser where it can.
 
@@ -301,7 +303,7 @@ begin();
 	ok(-e "$dir/wanted.mp3", 'and what it refers to is kept');
 	dba('SELECT cleanup_all(force => true)');
 	ok(wait_for_drain($node, $database), 'files with such names are dealt with');
-	is_deeply([ sort keys %{ visible_files($dir) } ], ['wanted.mp3'], 'and go');
+	is(dba(q{SELECT count(DISTINCT file) FROM cleanup_files WHERE file !~ '^(orphan|failed)'}), scalar @evil, 'each by its own name');
 }
 
 # ---- a race: names and objects change all the time in another session ----

@@ -1113,7 +1113,10 @@ test_projects(void)
 	is(outcome_of(store_capture_by_copy(store, RUN, "q/b.mp3", &other)), FILE_OK, "... and the copy is used");
 	ok(!there("q/b.mp3") && holds(TRASH "/q/b.mp3", "sound"), "... and there is one file");
 
-	/* killed before that was recorded: the row is pending, the copy has another inode */
+	/*
+	 * killed before that was recorded: the row is pending, the copy has
+	 * another inode
+	 */
 	is(store_locate(store, RUN, "q/b.mp3", &other, false, &errnum), PLACE_UNFINISHED,
 	   "nothing is done about it before a commit");
 	ok(!there("q/b.mp3") && holds(TRASH "/q/b.mp3", "sound"), "... really");
