@@ -21,7 +21,6 @@ use Time::HiRes qw(time);
 
 my $node = new_server('gains', conf => <<'END');
 audio_cleanup.max_delete_percent = 100
-log_min_messages = log
 log_statement = none
 END
 my $super = $ENV{PGUSER} // getpwuid($<);
