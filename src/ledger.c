@@ -120,15 +120,6 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 }
 
 void
-ledger_fail(const Extension *extension, int64 run_id, const char *message)
-{
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(message)};
-
-	owner_query(extension, lengthof(parameters), parameters,
-				"UPDATE @extschema@.cleanup_runs SET message = $2 WHERE run_id = $1");
-}
-
-void
 ledger_end_batches(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
@@ -420,6 +411,9 @@ ledger_correct_run(const Extension *extension, int64 run_id)
 
 #define GONE	"state IN ('deleted', 'trashed')"
 
+/* A folder in which nothing can be done is one error, however many its files. */
+#define FOLDER	"pg_catalog.regexp_replace(file, '[^/]*$', '')"
+
 List *
 ledger_folders(const Extension *extension, int64 run_id)
 {
@@ -461,7 +455,7 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 	owner_query(extension, lengthof(parameters), parameters,
 				"SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
 				" pg_catalog.count(DISTINCT (source, session_id)) FILTER (WHERE source IS NOT NULL AND " GONE "),"
-				" pg_catalog.count(*) FILTER (WHERE state = 'failed'),"
+				" pg_catalog.count(DISTINCT (" FOLDER ", error)) FILTER (WHERE state = 'failed'),"
 				" " SUM_OF("freed") ""
 				" FROM @extschema@.cleanup_files WHERE run_id = $1");
 	outcome->n_orphans = DatumGetInt64(sql_value(0, 1));
@@ -480,7 +474,9 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 								   " ORDER BY source, session_id COLLATE \"C\" LIMIT $2",
 								   run_id, limit);
 	outcome->errors = query_list(extension,
-								 "SELECT file || ': ' || error FROM @extschema@.cleanup_files WHERE run_id = $1"
-								 " AND state = 'failed' ORDER BY file LIMIT $2",
+								 "SELECT min(file) || ': ' || error || CASE WHEN count(*) > 1"
+								 "  THEN ' (and so for ' || count(*) - 1 || ' more in its folder)' ELSE '' END"
+								 " FROM @extschema@.cleanup_files WHERE run_id = $1 AND state = 'failed'"
+								 " GROUP BY " FOLDER ", error ORDER BY min(file) LIMIT $2",
 								 run_id, limit);
 }

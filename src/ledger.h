@@ -57,9 +57,6 @@ extern void ledger_set_claim(const Extension *extension, int64 run_id, const cha
 extern void ledger_add_files(const Extension *extension, int64 run_id,
 							 Condemned *condemned, int backup_days);
 
-/* The run will not be called done, but failed, for this reason (a text for people). */
-extern void ledger_fail(const Extension *extension, int64 run_id, const char *message);
-
 /* A run in batches will get no more files, because all have been seen. */
 extern void ledger_end_batches(const Extension *extension, int64 run_id);
 
@@ -185,7 +182,7 @@ typedef struct LedgerOutcome
 	List	   *sessions;		/* char *: failed sessions whose audio has
 								 * gone */
 	int64		n_sessions;
-	List	   *errors;			/* char * */
+	List	   *errors;			/* char *: one for each folder and reason */
 	int64		n_errors;
 	int64		bytes;			/* given back to the file system */
 } LedgerOutcome;

@@ -488,26 +488,18 @@ report_closed(CleanupPlan *plan, const char *path, int errnum)
 		plan->closed_folders = lcons(pstrdup(folder), plan->closed_folders);
 		MemoryContextSwitchTo(caller);
 	}
-	plan->closed_text = MemoryContextStrdup(plan->context,
-											psprintf("no file can be removed from folder \"%s\": %s",
-													 folder, strerror(errnum)));
-	add_error(plan, plan->closed_text);
-	if (!plan->dry_run)
-		ereport(WARNING,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("audio_cleanup cannot remove files from folder \"%s\": %s",
-						folder, strerror(errnum)),
-				 errhint("The operating system user of the server needs write and search permission on it, by its group or an ACL.")));
+	add_error(plan, psprintf("no file can be removed from folder \"%s\": %s", folder, strerror(errnum)));
 }
 
-/* A file that would fail is not condemned, run after run. */
+/* A preview tells what would fail; a run tries it, and its row says why. */
 static bool
 is_removable(Judgement *judgement, const char *path)
 {
-	int			errnum = XactReadOnly ? 0 : store_check_folder(judgement->plan->store, path);
+	CleanupPlan *plan = judgement->plan;
+	int			errnum = plan->dry_run && !XactReadOnly ? store_check_folder(plan->store, path) : 0;
 
 	if (errnum != 0)
-		report_closed(judgement->plan, path, errnum);
+		report_closed(plan, path, errnum);
 	return errnum == 0;
 }
 

@@ -42,9 +42,8 @@ typedef struct CleanupPlan
 								 * run looks nevertheless */
 	bool		blocked;		/* there was a brake */
 	List	   *errors;			/* of char *, at most report_limit */
-	List	   *closed_folders; /* of char *: nothing can be removed from
-								 * them, and their files are left alone */
-	const char *closed_text;	/* the error that tells the last of them */
+	List	   *closed_folders; /* of char *: a preview has seen that nothing
+								 * can be removed from them */
 	int64		error_count;
 	List	   *warnings;		/* of char *: advice for a report */
 	int64		looked_at_ns;	/* when the current match began */

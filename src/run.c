@@ -130,14 +130,6 @@ record_claim(const CleanupPlan *plan, int64 run_id)
 	ledger_set_claim(plan->extension, run_id, uuid, *plan->settings->backup_dir != '\0' ? uuid : NULL);
 }
 
-/* A run that had to leave folders alone has not done its work. */
-static void
-record_closed(const CleanupPlan *plan, int64 run_id)
-{
-	if (plan->closed_folders != NIL)
-		ledger_fail(plan->extension, run_id, plan->closed_text);
-}
-
 Jsonb *
 run_preview(CleanWhat what, bool force, bool status)
 {
@@ -194,7 +186,6 @@ condemn_in_transaction(CleanupPlan *plan, const char *trigger, MemoryContext cal
 	record_claim(plan, run_id);
 	condemned = plan_condemn(plan, PG_INT64_MAX);
 	progress_set_run(run_id);
-	record_closed(plan, run_id);
 	if (condemned != NULL && condemned->n_files > 0)
 	{
 		ledger_add_files(plan->extension, run_id, condemned,
@@ -442,7 +433,6 @@ run_batches(BatchRun *run)
 	} while (run->more && !pace_is_over(&run->pace));
 
 	require_extension(run);
-	record_closed(run->plan, run->run_id);
 	if (run->more)
 		stop_in_time(run);
 	else
