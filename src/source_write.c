@@ -353,28 +353,6 @@ end_undeferred(void)
 
 /* ----------------------------------------------------------------- update --- */
 
-/* Runs an UPDATE of one table as its owner; the rows that it returns are in SPI_tuptable. */
-static int
-run_update(const Source *source, Oid table, const char *sql, int n, const SqlParameter *parameters)
-{
-	Oid			types[4];
-	SqlSource	statement = {table, sql, n, types, NULL, NULL};
-	ParamListInfo list = makeParamList(n);
-	int			i;
-
-	Assert(n <= lengthof(types));
-	for (i = 0; i < n; i++)
-	{
-		types[i] = parameters[i].type;
-		list->params[i].ptype = parameters[i].type;
-		list->params[i].value = parameters[i].value;
-		list->params[i].isnull = parameters[i].isnull;
-		list->params[i].pflags = PARAM_FLAG_CONST;
-	}
-	return (int) source_query_into(&statement, list, false, NULL);
-}
-
-
 static void
 act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
 {
@@ -434,7 +412,7 @@ clear_table(const Target *target, Oid table, Datum *tids, int n)
 	int			updated;
 
 	act_as_table_owner(target->source, table, &saved);
-	updated = run_update(target->source, table, clearing_statement(target, table), lengthof(parameters), parameters);
+	updated = sql_query_on(table, lengthof(parameters), parameters, clearing_statement(target, table));
 	check_cleared(target->source, n, updated);
 	extension_stop_acting(&saved);
 }
@@ -739,10 +717,9 @@ refill_row(const Target *target, const WantedRow *row, const char *value)
 	get_atttypetypmodcoll(table, get_attnum(table, column), &parameters[0].type, &typmod, &collation);
 	getTypeInputInfo(parameters[0].type, &input, &ioparam);
 	parameters[0].value = OidInputFunctionCall(input, unconstify(char *, value), ioparam, typmod);
-	n = run_update(target->source, table,
-				   psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
-							sources_name(table), quote_identifier(column)),
-				   lengthof(parameters), parameters);
+	n = sql_query_on(table, lengthof(parameters), parameters,
+					 psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
+							  sources_name(table), quote_identifier(column)));
 	extension_stop_acting(&saved);
 	return n > 0;
 }

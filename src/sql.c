@@ -151,14 +151,13 @@ lower_guard(Guard *mine)
 /* ------------------------------------------------------------- statements --- */
 
 static void
-execute(SPIPlanPtr plan, ParamListInfo parameters, bool read_only, DestReceiver *receiver)
+execute(SPIPlanPtr plan, ParamListInfo parameters, DestReceiver *receiver)
 {
 	SPIExecuteOptions options;
 	int			rc;
 
 	memset(&options, 0, sizeof(options));
 	options.params = parameters;
-	options.read_only = read_only;
 	options.dest = receiver;
 	rc = SPI_execute_plan_extended(plan, &options);
 	if (rc < 0)
@@ -196,7 +195,7 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 	{
 		SPIPlanPtr	plan = prepare_guarded(mine, n, types);
 
-		execute(plan, list, false, receiver);
+		execute(plan, list, receiver);
 		SPI_freeplan(plan);
 	}
 	PG_FINALLY();
@@ -259,80 +258,12 @@ owner_query_into(const Extension *extension, int n, const SqlParameter *paramete
 	(void) query_as_owner(extension, n, parameters, sql, receiver);
 }
 
-static SPIPlanPtr
-prepare_source(Guard *mine, const SqlSource *source)
+int
+sql_query_on(Oid relation, int n, const SqlParameter *parameters, const char *sql)
 {
-	SPIPlanPtr	plan = prepare_guarded(mine, source->n, source->types);
-	ListCell   *lc;
+	Guard		mine = {.sql = sql,.relation = relation};
 
-	if (source->inspect != NULL)
-		foreach(lc, SPI_plan_get_plan_sources(plan))
-			source->inspect(((CachedPlanSource *) lfirst(lc))->query_list, source->inspect_arg);
-	return plan;
-}
-
-uint64
-source_query_into(const SqlSource *source, ParamListInfo parameters, bool read_only,
-				  DestReceiver *receiver)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	Guard		mine = {.sql = source->sql,.relation = source->relation};
-
-	raise_guard(&mine);
-	PG_TRY();
-	{
-		SPIPlanPtr	plan = prepare_source(&mine, source);
-
-		execute(plan, parameters, read_only, receiver);
-		SPI_freeplan(plan);
-	}
-	PG_FINALLY();
-	{
-		lower_guard(&mine);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	return SPI_processed;
-}
-
-void
-source_plan(const SqlSource *source, void (*look) (CachedPlan *plan, void *arg), void *arg)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	Guard		mine = {.sql = source->sql,.relation = source->relation};
-
-	raise_guard(&mine);
-	PG_TRY();
-	{
-		SPIPlanPtr	plan = prepare_source(&mine, source);
-		CachedPlan *cached = SPI_plan_get_cached_plan(plan);
-
-		MemoryContextSwitchTo(caller);
-		look(cached, arg);
-		ReleaseCachedPlan(cached, NULL);
-		SPI_freeplan(plan);
-	}
-	PG_FINALLY();
-	{
-		lower_guard(&mine);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-}
-
-
-/* ------------------------------------------------------------------- rows --- */
-
-TupleDesc
-sql_row_desc(int n, const SqlColumn *columns)
-{
-	TupleDesc	desc = CreateTemplateTupleDesc(n);
-	int			i;
-
-	for (i = 0; i < n; i++)
-		TupleDescInitEntry(desc, i + 1, columns[i].name, columns[i].type, -1, 0);
-	compat_finish_row_desc(desc);
-	return desc;
+	return query_guarded(&mine, n, parameters, NULL);
 }
 
 

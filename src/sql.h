@@ -15,7 +15,6 @@
 #include "executor/spi.h"
 #include "nodes/params.h"
 #include "tcop/dest.h"
-#include "utils/plancache.h"
 #include "utils/tuplestore.h"
 
 #include "src/compat.h"
@@ -84,37 +83,12 @@ extern void owner_query_into(const Extension *extension, int n, const SqlParamet
 							 const char *sql, DestReceiver *receiver);
 
 /*
- * Looks at the analyzed and rewritten queries (of Query) of a statement whose
- * relations are locked.  May raise an ERROR to refuse them.
+ * Executes `sql` on somebody's table, as the current role: the text must name
+ * the relation with OID `relation` and no other one, and functions of
+ * pg_catalog only.  What triggers, policies and rules of that relation name is
+ * not checked here.
  */
-typedef void (*SqlInspector) (List *queries, void *arg);
-
-/*
- * A statement on somebody's table, as the current role: its text must name the
- * relation with OID `relation` and no other one, and functions of pg_catalog
- * only.  What views, policies and rules below that relation name is not
- * checked here; `inspect` (may be NULL) is shown it.
- */
-typedef struct SqlSource
-{
-	Oid			relation;
-	const char *sql;
-	int			n;
-	Oid		   *types;			/* of its n parameters */
-	SqlInspector inspect;
-	void	   *inspect_arg;
-} SqlSource;
-
-/*
- * Executes the statement, its rows going to `receiver` (may be NULL) and
- * nowhere else.  With `read_only` it runs under the active snapshot, else
- * under one of its own.  Returns the number of rows.
- */
-extern uint64 source_query_into(const SqlSource *source, ParamListInfo parameters, bool read_only,
-								DestReceiver *receiver);
-
-/* Plans the statement, and shows its plans to `look`; needs an active snapshot. */
-extern void source_plan(const SqlSource *source, void (*look) (CachedPlan *plan, void *arg), void *arg);
+extern int	sql_query_on(Oid relation, int n, const SqlParameter *parameters, const char *sql);
 
 /*
  * In PG_CATCH(): returns a copy of the error that was caught, with all it
