@@ -773,6 +773,22 @@ entity_length(const char *text, size_t len)
 	return i > 2 && i < len && text[i] == ';' ? i + 1 : 0;
 }
 
+/* Length of "\\u00e9" or "\\303", likewise, where it means no ASCII; or 0. */
+static size_t
+escape_length(const char *text, size_t len)
+{
+	size_t		n = len > 1 && text[1] == 'u' ? 6 : 4;
+	size_t		i;
+
+	if (len < n || (n == 4 && (text[1] < '2' || text[1] > '3')) ||
+		(n == 6 && strncmp(text + 2, "00", 2) == 0 && text[4] < '8'))
+		return 0;
+	for (i = 2; i < n; i++)
+		if (n == 6 ? !isxdigit((unsigned char) text[i]) : text[i] < '0' || text[i] > '7')
+			return 0;
+	return n;
+}
+
 static void
 classify_letters(Finder *finder)
 {
@@ -784,12 +800,13 @@ classify_letters(Finder *finder)
 		size_t		entity;
 		int			step;
 
-		if (!IS_HIGHBIT_SET(c) && c != '&')
+		if (!IS_HIGHBIT_SET(c) && c != '&' && c != '\\')
 		{
 			finder->classes[i++] = fold_ascii_classes[(unsigned char) c];
 			continue;
 		}
-		entity = entity_length(finder->text + i, finder->len - i);
+		entity = c == '&' ? entity_length(finder->text + i, finder->len - i) :
+			c == '\\' ? escape_length(finder->text + i, finder->len - i) : 0;
 		if (entity > 0)
 		{
 			memset(finder->classes + i, FOLD_LATIN, entity);
