@@ -267,6 +267,21 @@ sql_query_on(Oid relation, int n, const SqlParameter *parameters, const char *sq
 }
 
 
+/* ------------------------------------------------------------------- rows --- */
+
+TupleDesc
+sql_row_desc(int n, const SqlColumn *columns)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(n);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		TupleDescInitEntry(desc, i + 1, columns[i].name, columns[i].type, -1, 0);
+	compat_finish_row_desc(desc);
+	return desc;
+}
+
+
 /* ----------------------------------------------------------------- errors --- */
 
 ErrorData *
