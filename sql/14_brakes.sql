@@ -157,3 +157,4 @@ SELECT cleanup_failed_sessions() #> '{result,failed_sessions_cleaned}' AS cleane
 SELECT t.wait_for_worker();
 SELECT t.file('o3.mp3');
 SELECT cleanup_all() #> '{result,orphaned_files_deleted}' AS deleted;
+DROP TABLE calls;

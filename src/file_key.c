@@ -773,13 +773,23 @@ entity_length(const char *text, size_t len)
 	return i > 2 && i < len && text[i] == ';' ? i + 1 : 0;
 }
 
-/* Length of "\\u00e9" or "\\303", likewise, where it means no ASCII; or 0. */
+/* Length of "\\c3\\a9", a letter of two bytes as PHP writes it, or 0. */
+static size_t
+hex_escape_length(const char *text, size_t len)
+{
+	return len >= 6 && strchr("cdCD", text[1]) != NULL && isxdigit((unsigned char) text[2]) &&
+		text[3] == '\\' && strchr("89abAB", text[4]) != NULL && isxdigit((unsigned char) text[5]) ? 6 : 0;
+}
+
+/* Length of "\\u00e9", "\\303" or "\\c3\\a9", likewise, where it means no ASCII; or 0. */
 static size_t
 escape_length(const char *text, size_t len)
 {
 	size_t		n = len > 1 && text[1] == 'u' ? 6 : 4;
 	size_t		i;
 
+	if (hex_escape_length(text, len) > 0)
+		return hex_escape_length(text, len);
 	if (len < n || (n == 4 && (text[1] < '2' || text[1] > '3')) ||
 		(n == 6 && strncmp(text + 2, "00", 2) == 0 && text[4] < '8'))
 		return 0;
