@@ -122,13 +122,13 @@ choose_server()
 # packages_for SCRIPT-OR-TEST...: what of script/packages is for them; with a server from elsewhere, not Debian's
 packages_for()
 {
-    local package comment needs=" $* " for
+    local package comment reader readers=" $* "
 
     while IFS='#' read -r package comment; do
         package=${package//[[:space:]]/}
         [[ -n $package && ( $package != *-NN* || -n $pg_major ) ]] || continue
-        for for in ${comment%%:*}; do
-            [[ $needs != *" $for "* ]] || { say "${package/-NN/-$pg_major}" && break; }
+        for reader in ${comment%%:*}; do
+            [[ $readers != *" $reader "* ]] || { say "${package/-NN/-$pg_major}" && break; }
         done
     done <"$root/script/packages"
 }

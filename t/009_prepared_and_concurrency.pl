@@ -52,7 +52,8 @@ is($node->safe_psql('postgres', q{SELECT state FROM cleanup_files WHERE file = '
 %orphans = map { $_ => put_file($dir, $_) } map { "again$_.mp3" } 1 .. 4;
 $all_files = visible_files($dir);
 $node->safe_psql('postgres', q{BEGIN; SELECT cleanup_all(); PREPARE TRANSACTION 'q';});
-$node->restart('immediate');
+$node->stop('immediate');
+$node->start;
 $node->safe_psql('postgres', q{ROLLBACK PREPARED 'q'});
 is_deeply(visible_files($dir), $all_files, 'ROLLBACK PREPARED leaves no trace in the directory');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM cleanup_files WHERE file LIKE 'again%'}), 0, 'nor in the history');
