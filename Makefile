@@ -13,8 +13,8 @@ DATA = audio_cleanup--1.0.sql
 PGFILEDESC = "audio_cleanup - keeps uploaded audio in step with the database"
 
 OBJS = audio_cleanup.o \
-	$(patsubst %.c,%.o,$(filter-out src/mail.c,$(sort $(wildcard src/*.c))))
-MAIL_OBJS = audio_cleanup_mail.o src/mail.o
+	$(patsubst %.c,%.o,$(filter-out src/mail/smtp.c,$(sort $(wildcard src/*.c src/*/*.c))))
+MAIL_OBJS = audio_cleanup_mail.o src/mail/smtp.o
 
 # what is not listed is called by nobody else, and calls nobody else's namesake
 SHLIB_EXPORTS = exports.txt
@@ -33,9 +33,9 @@ ifdef WERROR
 PG_CFLAGS += -Werror
 endif
 
-# what src/dashboard.c and src/mail_report.c include
-TEXTS = src/dashboard.html.inc src/dashboard.sql.inc \
-	src/mail.html.inc src/mail.sql.inc src/mail.txt.inc
+# what src/show/dashboard.c and src/mail/compose.c include
+TEXTS = src/show/dashboard.html.inc src/show/dashboard.sql.inc \
+	src/mail/mail.html.inc src/mail/mail.sql.inc src/mail/mail.txt.inc
 
 EXTRA_CLEAN = tmp_check_regress $(TEXTS) $(MAIL_OBJS)
 
@@ -44,9 +44,9 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 # PGXS knows no dependencies on headers
-$(OBJS) $(MAIL_OBJS): $(wildcard src/*.h)
+$(OBJS) $(MAIL_OBJS): $(wildcard src/*.h src/*/*.h)
 
-src/dashboard.o src/dashboard.bc src/mail_report.o src/mail_report.bc: $(TEXTS)
+src/show/dashboard.o src/show/dashboard.bc src/mail/compose.o src/mail/compose.bc: $(TEXTS)
 
 # of two files, which PGXS's rule for MODULES does not do, and with libcurl
 CURL_CONFIG = curl-config
@@ -57,4 +57,4 @@ audio_cleanup_mail$(DLSUFFIX): $(MAIL_OBJS) | $(exports_file)
 
 # dashboard.html becomes dashboard_html, an array of char
 src/%.inc: src/%
-	{ echo 'static const char $(subst .,_,$*)[] ='; sed -e 's/[\\"]/\\&/g' -e 's/.*/"&\\n"/' $<; echo ';'; } > $@
+	{ echo 'static const char $(subst .,_,$(notdir $*))[] ='; sed -e 's/[\\"]/\\&/g' -e 's/.*/"&\\n"/' $<; echo ';'; } > $@

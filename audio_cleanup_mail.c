@@ -19,8 +19,8 @@
 
 #include "fmgr.h"
 
-#include "src/compat.h"
-#include "src/mail.h"
+#include "src/mail/smtp.h"
+#include "src/pg/compat.h"
 
 COMPAT_MODULE_MAGIC;
 

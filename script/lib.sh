@@ -187,7 +187,7 @@ install_packages()
 copy_tree()
 {
     mkdir -p "$1"
-    tar -C "$root" -cf - --exclude-vcs --exclude='*.o' --exclude='*.bc' --exclude='*.so' --exclude='./src/*.inc' \
+    tar -C "$root" -cf - --exclude-vcs --exclude='*.o' --exclude='*.bc' --exclude='*.so' --exclude='./src/*/*.inc' \
         --exclude=./results --exclude=./output_iso --exclude=./log --exclude='./tmp_check*' --exclude='./regression.*' --exclude=./unit/.flags . |
         tar -C "$1" --no-same-owner -xf -
     chmod -R u+rwX,go+rX "$1"

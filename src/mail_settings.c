@@ -18,7 +18,7 @@
 #include "utils/guc.h"
 
 #include "src/mail_settings.h"
-#include "src/message.h"
+#include "src/text/message.h"
 
 static const struct config_enum_entry mail_on_options[] = {
 	{"never", MAIL_ON_NEVER, false},

@@ -10,7 +10,7 @@
 #ifndef AUDIO_CLEANUP_MAIL_SETTINGS_H
 #define AUDIO_CLEANUP_MAIL_SETTINGS_H
 
-#include "src/json_build.h"
+#include "src/text/json_build.h"
 
 typedef enum MailOn
 {

@@ -28,13 +28,14 @@
 #include "utils/builtins.h"
 #include "utils/formatting.h"
 #include "utils/guc.h"
+#include "utils/timestamp.h"
 #include "utils/guc_tables.h"
 #include "utils/varlena.h"
 
-#include "src/compat.h"
-#include "src/json_build.h"
 #include "src/mail_settings.h"
+#include "src/pg/compat.h"
 #include "src/settings.h"
+#include "src/text/json_build.h"
 
 /* a century; more is a typing error, and keeps the arithmetic in range */
 #define MAX_DAYS	36500
@@ -597,6 +598,12 @@ settings_schedule(void)
 	schedule->clock_offset = debug_clock_offset;
 	schedule->databases = database_names();
 	return schedule;
+}
+
+TimestampTz
+settings_now(const Schedule *schedule)
+{
+	return GetCurrentTimestamp() + (TimestampTz) schedule->clock_offset * USECS_PER_SEC;
 }
 
 static bool

@@ -18,7 +18,7 @@
 #include "pgtime.h"
 #include "utils/jsonb.h"
 
-#include "src/file_key.h"
+#include "src/names/file_key.h"
 
 typedef enum FileAge
 {
@@ -76,6 +76,9 @@ typedef struct Schedule
 
 /* The settings of the schedule in force now, likewise. */
 extern Schedule *settings_schedule(void);
+
+/* Returns the time by the clock of `schedule`, which tests may set off. */
+extern TimestampTz settings_now(const Schedule *schedule);
 
 /* Is the database in the list? */
 extern bool settings_is_listed(List *databases, const char *name);

@@ -26,8 +26,8 @@
 
 #include "mb/pg_wchar.h"
 
-#include "src/file_key.h"
-#include "src/file_ops.h"
+#include "src/names/file_key.h"
+#include "src/store/file_ops.h"
 
 #define DEEPER_FILE			"1/2/3/4/5/6/7/8/x_processed.mp3"
 #define REPEATED_MAX		(300 * 1024)	/* more than a window */
@@ -188,9 +188,9 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	KeyRules	rules = {
-		.n_extensions = lengthof(extensions), .extensions = extensions,
-		.n_suffixes = lengthof(suffixes), .suffixes = suffixes,
-		.n_prefixes = lengthof(prefixes), .prefixes = prefixes, .folders = folders, .utf8 = true
+		.n_extensions = lengthof(extensions),.extensions = extensions,
+		.n_suffixes = lengthof(suffixes),.suffixes = suffixes,
+		.n_prefixes = lengthof(prefixes),.prefixes = prefixes,.folders = folders,.utf8 = true
 	};
 	char	   *text;
 	char	   *file;

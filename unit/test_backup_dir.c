@@ -24,8 +24,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "src/file_copy.h"
-#include "src/file_ops.h"
+#include "src/store/copy.h"
+#include "src/store/file_ops.h"
 #include "tap.h"
 
 #define RUN		INT64CONST(42)

@@ -26,7 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "src/file_ops.h"
+#include "src/store/file_ops.h"
 #include "tap.h"
 
 #define RUN		INT64CONST(42)

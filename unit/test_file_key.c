@@ -24,8 +24,8 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-#include "src/file_key.h"
-#include "src/file_ops.h"
+#include "src/names/file_key.h"
+#include "src/store/file_ops.h"
 #include "tap.h"
 
 #define SEED				20260731
@@ -82,8 +82,8 @@ static char *extensions[] = {"mp3", "wav", "m4a", "webm"};
 static char *suffixes[] = {"_processed", "_clean", "_clean_x"};
 
 static const KeyRules usual = {
-	.n_extensions = lengthof(extensions), .extensions = extensions,
-	.n_suffixes = lengthof(suffixes), .suffixes = suffixes, .utf8 = true
+	.n_extensions = lengthof(extensions),.extensions = extensions,
+	.n_suffixes = lengthof(suffixes),.suffixes = suffixes,.utf8 = true
 };
 
 static KeyList reference_keys;

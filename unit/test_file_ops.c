@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/file_ops.h"
+#include "src/store/file_ops.h"
 #include "tap.h"
 
 #define RUN		INT64CONST(42)

@@ -28,9 +28,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/mail.h"
-#include "src/message.h"
-#include "src/secret_file.h"
+#include "src/mail/secret.h"
+#include "src/mail/smtp.h"
+#include "src/text/message.h"
 #include "tap.h"
 
 #define SEED			20260731

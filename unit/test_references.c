@@ -24,7 +24,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-#include "src/file_key.h"
+#include "src/names/file_key.h"
 #include "tap.h"
 
 #define SEED			20261125
@@ -36,8 +36,8 @@ static char *extensions[] = {"mp3", "wav", "m4a", "webm"};
 static char *suffixes[] = {"_processed"};
 
 static const KeyRules rules = {
-	.n_extensions = lengthof(extensions), .extensions = extensions,
-	.n_suffixes = lengthof(suffixes), .suffixes = suffixes, .utf8 = true
+	.n_extensions = lengthof(extensions),.extensions = extensions,
+	.n_suffixes = lengthof(suffixes),.suffixes = suffixes,.utf8 = true
 };
 
 

@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/schedule.h"
+#include "src/night/firing.h"
 #include "tap.h"
 
 #define SEED				20260731

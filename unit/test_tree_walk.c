@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/tree_walk.h"
+#include "src/store/walk.h"
 #include "tap.h"
 
 static char base[PATH_MAX];

@@ -1,0 +1,43 @@
+/*-------------------------------------------------------------------------
+ *
+ * drain/pace.h
+ *	  How fast files may be deleted, and when a run has to stop.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_PACE_H
+#define AUDIO_CLEANUP_PACE_H
+
+#include "datatype/timestamp.h"
+
+#include "src/settings.h"
+
+typedef struct Pace
+{
+	int			files_per_second;	/* 0: no limit */
+	int			max_run_minutes;
+	TimestampTz ends_at;		/* 0: never */
+} Pace;
+
+/* From now on. */
+extern Pace pace_begin(const Settings *settings);
+
+/* Has the run had its time? */
+extern bool pace_is_over(const Pace *pace);
+
+/* How many files may be deleted before the next pace_rest(), at least 1? */
+extern int	pace_portion(const Pace *pace);
+
+/* How many files may be deleted in so many seconds, at least 1? */
+extern int	pace_files_in(const Pace *pace, int seconds);
+
+/*
+ * Sleep until `files`, which were begun at `began`, have taken their time.
+ * To be called outside of transactions, or in one that has done nothing yet.
+ * Takes interrupts.
+ */
+extern void pace_rest(const Pace *pace, int files, TimestampTz began);
+
+#endif							/* AUDIO_CLEANUP_PACE_H */

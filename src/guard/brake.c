@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard/brake.c
+ *	  A reason why nothing may be deleted now.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "src/guard/brake.h"
+
+Brake *
+brake_make(const char *name, int sqlstate, char *message, char *detail, char *hint)
+{
+	Brake	   *brake = palloc(sizeof(Brake));
+
+	brake->name = name;
+	brake->sqlstate = sqlstate;
+	brake->message = message;
+	brake->detail = detail;
+	brake->hint = hint;
+	return brake;
+}
+
+void
+brake_raise(const Brake *brake)
+{
+	ereport(ERROR,
+			(errcode(brake->sqlstate),
+			 errmsg_internal("%s", brake->message),
+			 brake->detail ? errdetail_internal("%s", brake->detail) : 0,
+			 brake->hint ? errhint("%s", brake->hint) : 0));
+	pg_unreachable();
+}
+
+char *
+brake_text(const Brake *brake)
+{
+	char	   *text = psprintf("%s: %s", brake->name, brake->message);
+
+	if (brake->detail)
+		text = psprintf("%s. %s", text, brake->detail);
+	if (brake->hint)
+		text = psprintf("%s%s %s", text, brake->detail ? "" : ".", brake->hint);
+	return text;
+}

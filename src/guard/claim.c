@@ -1,0 +1,437 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard/claim.c
+ *	  Whose directory is this?
+ *
+ * People lose files when a second database works on the directory of the
+ * first: a test clone, a restored dump, a standby that was promoted.  To all
+ * of them the owner's new files look like orphans.  So the directory carries
+ * a claim, and a database that is not its owner deletes nothing.
+ *
+ * What tells the owner from a copy of it:
+ *
+ *	system identifier	another cluster; or, with the twin, this one before
+ *						pg_upgrade
+ *	database OID		another database of the cluster, CREATE DATABASE TEMPLATE
+ *	UUID				has a twin in cleanup_claims, whose content pg_dump does
+ *						not carry: a restored dump has none
+ *	timeline			promotion, point-in-time recovery
+ *	data directory		(its inode) a file-level copy that was just started
+ *
+ * The other way round, a database that once claimed the directory and does
+ * not find its claim there is on the wrong disk.
+ *
+ * All that is recorded belongs to the UUID, and not to the name that the
+ * directory had at that time: it may be moved, or be reached by a symlink.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "src/guard/claim.h"
+#include "src/guard/location.h"
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+
+#define CLAIM_HEADER	"audio_cleanup claim 1\n"
+
+#define LOCK_POLL_MS	100
+
+static const char *const hint_take =
+"If this database is the one whose rows describe these files, take the directory over: SELECT cleanup_claim_upload_dir();";
+
+static const char *const hint_upgrade =
+"If the old cluster will not be started again, take the directory over: SELECT cleanup_claim_upload_dir();";
+
+/* What a claim says. */
+typedef struct ClaimText
+{
+	uint64		system_identifier;
+	Oid			database;
+	uint32		timeline;
+	uint64		data_directory;
+	char		uuid[64];
+	char		database_name[NAMEDATALEN];
+} ClaimText;
+
+
+/* -------------------------------------------------------------------- text --- */
+
+static uint64
+data_directory_inode(void)
+{
+	struct stat st;
+
+	return stat(DataDir, &st) == 0 ? (uint64) st.st_ino : 0;
+}
+
+/* Does not change while a primary runs; a standby has no say. */
+static uint32
+current_timeline(void)
+{
+	return RecoveryInProgress() ? 0 : (uint32) GetWALInsertionTimeLine();
+}
+
+/* The database's name is for people; one with a newline would break a line. */
+static char *
+printable_database_name(void)
+{
+	char	   *name = get_database_name(MyDatabaseId);
+	char	   *p;
+
+	for (p = name; *p != '\0'; p++)
+		if (iscntrl((unsigned char) *p) || isspace((unsigned char) *p))
+			*p = '_';
+	return name;
+}
+
+char *
+claim_text(const char *uuid)
+{
+	return psprintf(CLAIM_HEADER
+					"system_identifier=" UINT64_FORMAT "\n"
+					"database=%u\n"
+					"timeline=%u\n"
+					"data_directory_inode=" UINT64_FORMAT "\n"
+					"uuid=%s\n"
+					"database_name=%s\n",
+					GetSystemIdentifier(), MyDatabaseId, current_timeline(),
+					data_directory_inode(), uuid, printable_database_name());
+}
+
+static bool
+parse_claim(const char *text, ClaimText *claim)
+{
+	memset(claim, 0, sizeof(*claim));
+	if (strncmp(text, CLAIM_HEADER, strlen(CLAIM_HEADER)) != 0)
+		return false;
+	return sscanf(text + strlen(CLAIM_HEADER),
+				  "system_identifier=" UINT64_FORMAT "\n"
+				  "database=%u\n"
+				  "timeline=%u\n"
+				  "data_directory_inode=" UINT64_FORMAT "\n"
+				  "uuid=%63s\n"
+				  "database_name=%63s",
+				  &claim->system_identifier, &claim->database, &claim->timeline,
+				  &claim->data_directory, claim->uuid, claim->database_name) == 6;
+}
+
+
+/* ------------------------------------------------------------------- check --- */
+
+static Brake *
+foreign(const char *upload_dir, char *detail, const char *hint)
+{
+	return brake_make("claim", ERRCODE_OBJECT_IN_USE,
+					  psprintf("upload directory \"%s\" does not belong to this database", upload_dir),
+					  detail, (char *) hint);
+}
+
+/* Why the claim is not ours; NULL if nothing speaks against it. */
+static char *
+difference(const ClaimText *claim, bool has_twin)
+{
+	if (claim->system_identifier != GetSystemIdentifier() && has_twin)
+		return psprintf("This database has claimed it in another cluster (system identifier " UINT64_FORMAT
+						"), of which this one was made since, by pg_upgrade for example.",
+						claim->system_identifier);
+	if (claim->system_identifier != GetSystemIdentifier())
+		return psprintf("Database \"%s\" of another cluster (system identifier " UINT64_FORMAT ") has claimed it.",
+						claim->database_name, claim->system_identifier);
+	if (claim->database != MyDatabaseId)
+		return psprintf("Database \"%s\" (OID %u) of this cluster has claimed it.",
+						claim->database_name, claim->database);
+	/* a standby differs from its primary in the rest, and only looks */
+	if (!RecoveryInProgress() && claim->timeline != current_timeline())
+		return psprintf("It was claimed on timeline %u, and the server is on timeline %u: "
+						"it was promoted, or recovered to a point in time.",
+						claim->timeline, current_timeline());
+	if (!RecoveryInProgress() && claim->data_directory != data_directory_inode())
+		return psprintf("The data directory \"%s\" is a copy of the one that claimed it.", DataDir);
+	if (!has_twin)
+		return pstrdup("The database was restored from a dump, or the extension was created anew, since it was claimed.");
+	return NULL;
+}
+
+/* The rows of cleanup_claims with this UUID, or with NULL all: a List of Claim, newest first. */
+static List *
+load_twins(const Extension *extension, const char *uuid)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(uuid)};
+	List	   *twins = NIL;
+	int			n;
+	int			i;
+
+	n = owner_query(extension, lengthof(parameters), parameters,
+					"SELECT uuid::text, grace_from, confirmed, upload_dir FROM @extschema@.cleanup_claims"
+					" WHERE $1 IS NULL OR uuid::text = $1 ORDER BY claimed_at DESC");
+	for (i = 0; i < n; i++)
+	{
+		Claim	   *twin = palloc0(sizeof(Claim));
+
+		twin->uuid = sql_text(i, 1);
+		twin->grace_from = sql_is_null(i, 2) ? 0 : DatumGetTimestampTz(sql_value(i, 2));
+		twin->confirmed = DatumGetBool(sql_value(i, 3));
+		twin->recorded_dir = sql_text(i, 4);
+		twins = lappend(twins, twin);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return twins;
+}
+
+static void
+copy_twin(Claim *claim, const Claim *twin)
+{
+	claim->uuid = twin->uuid;
+	claim->grace_from = twin->grace_from;
+	claim->confirmed = twin->confirmed;
+	claim->recorded_dir = twin->recorded_dir;
+}
+
+/* By name, or by symlinks, bind mounts and the like. */
+static bool
+is_same_directory(const char *a, const char *b)
+{
+	struct stat st_a;
+	struct stat st_b;
+
+	if (strcmp(a, b) == 0)
+		return true;
+	return stat(a, &st_a) == 0 && stat(b, &st_b) == 0 &&
+		st_a.st_dev == st_b.st_dev && st_a.st_ino == st_b.st_ino;
+}
+
+/* There is no claim in the directory.  Has there been one, or should be? */
+static void
+check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
+{
+	ListCell   *lc;
+
+	claim->state = CLAIM_FREE;
+	foreach(lc, load_twins(extension, NULL))
+	{
+		const Claim *twin = lfirst(lc);
+
+		if (claim->state == CLAIM_FOREIGN || !is_same_directory(twin->recorded_dir, upload_dir) ||
+			(claim->state == CLAIM_UNWRITTEN && !twin->confirmed))
+			continue;
+		copy_twin(claim, twin);
+		claim->state = twin->confirmed ? CLAIM_FOREIGN : CLAIM_UNWRITTEN;
+	}
+	if (claim->state == CLAIM_FOREIGN)
+		claim->brake = foreign(upload_dir,
+							   "This database has claimed it before, but the claim is gone: "
+							   "another disk may be mounted there, or none.", hint_take);
+}
+
+static void
+check_text(const char *text, const Extension *extension, const char *upload_dir, Claim *claim)
+{
+	ClaimText	found;
+	List	   *twins = NIL;
+	char	   *detail;
+
+	if (!parse_claim(text, &found))
+		detail = "The claim in it cannot be read.";
+	else
+	{
+		/* the text names a folder of the backup directory */
+		if (strspn(found.uuid, "0123456789abcdef-") == strlen(found.uuid))
+			claim->found = pstrdup(found.uuid);
+		twins = load_twins(extension, found.uuid);
+		detail = difference(&found, twins != NIL);
+	}
+	if (twins != NIL)
+		copy_twin(claim, linitial(twins));
+	claim->state = detail ? CLAIM_FOREIGN : CLAIM_OURS;
+	if (detail)
+		claim->brake = foreign(upload_dir, detail,
+							   twins != NIL && found.system_identifier != GetSystemIdentifier() ?
+							   hint_upgrade : hint_take);
+}
+
+Claim *
+claim_check(FileStore *store, const Extension *extension, const char *upload_dir)
+{
+	Claim	   *claim = palloc0(sizeof(Claim));
+	char		text[STORE_CLAIM_MAX];
+	FileResult	result = store_read_claim(store, text);
+
+	if (result.outcome == FILE_OK)
+		check_text(text, extension, upload_dir, claim);
+	else if (result.outcome == FILE_VANISHED)
+		check_missing(extension, upload_dir, claim);
+	else
+	{
+		claim->state = CLAIM_FOREIGN;
+		claim->brake = brake_make("claim", ERRCODE_IO_ERROR,
+								  psprintf("could not %s in upload directory \"%s\": %s",
+										   result.action, upload_dir, strerror(result.errnum)),
+								  NULL,
+								  "The folder " STORE_PRIVATE_DIR " in it must belong to the server's operating system user, and nobody else may write to it.");
+	}
+	return claim;
+}
+
+
+/* -------------------------------------------------------------------- lock --- */
+
+static Brake *
+busy_brake(FileStore *store, const char *upload_dir)
+{
+	int			holder = store_lock_holder(store);
+
+	return brake_make("directory_lock", ERRCODE_LOCK_NOT_AVAILABLE,
+					  psprintf("another cleanup run is under way in upload directory \"%s\"", upload_dir),
+					  holder > 0 ? psprintf("Process %d holds the lock of its claim.", holder) :
+					  "A process on another host or in another container holds the lock of its claim.",
+					  "Try again when it has ended, or raise audio_cleanup.writer_wait to wait longer.");
+}
+
+static Brake *
+lock_brake(FileResult result, const char *upload_dir)
+{
+	return brake_make("directory_lock", ERRCODE_IO_ERROR,
+					  psprintf("could not %s in upload directory \"%s\": %s",
+							   result.action, upload_dir, strerror(result.errnum)),
+					  NULL,
+					  "The claim in its folder " STORE_PRIVATE_DIR " must be a file of the server's operating system user.");
+}
+
+Brake *
+claim_lock(FileStore *store, const char *upload_dir, int wait_ms)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+	FileResult	result;
+
+	while ((result = store_lock(store)).outcome == FILE_OCCUPIED &&
+		   GetCurrentTimestamp() < deadline)
+	{
+		/* nobody wakes us up when it is given back */
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOCK_POLL_MS, compat_wait_event("AudioCleanupDirectoryLock"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (result.outcome == FILE_OCCUPIED)
+		return busy_brake(store, upload_dir);
+	if (result.outcome == FILE_OK || result.outcome == FILE_VANISHED)
+		return NULL;
+	return lock_brake(result, upload_dir);
+}
+
+
+/* -------------------------------------------------------------------- take --- */
+
+void
+claim_confirm(const Extension *extension, const Claim *claim, const char *upload_dir)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(claim->uuid), SQL_TEXT(upload_dir)};
+
+	if (claim->confirmed && strcmp(claim->recorded_dir, upload_dir) == 0)
+		return;
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_claims SET confirmed = true, upload_dir = $2"
+				" WHERE uuid::text = $1 AND NOT (confirmed AND upload_dir = $2)");
+}
+
+/* The claims that this database has had in the directory come to their end. */
+static void
+inherit(const Extension *extension, const char *upload_dir, const char *found, const char *uuid)
+{
+	const SqlParameter nameless[] = {SQL_TEXT(uuid), SQL_TEXT(upload_dir), SQL_TEXT(found)};
+	ListCell   *lc;
+
+	foreach(lc, load_twins(extension, NULL))
+	{
+		const Claim *twin = lfirst(lc);
+		const SqlParameter parameters[] = {SQL_TEXT(uuid), SQL_TEXT(twin->uuid)};
+
+		if (strcmp(twin->uuid, uuid) == 0 ||
+			!((found != NULL && strcmp(twin->uuid, found) == 0) ||
+			  is_same_directory(twin->recorded_dir, upload_dir)))
+			continue;
+		owner_query(extension, lengthof(parameters), parameters,
+					"UPDATE @extschema@.cleanup_runs SET claim = $1::uuid WHERE claim = $2::uuid");
+		owner_query(extension, lengthof(parameters), parameters,
+					"DELETE FROM @extschema@.cleanup_claims WHERE uuid = $2::uuid AND $1 IS NOT NULL");
+	}
+	/* runs that came with a dump, which has no twin */
+	owner_query(extension, lengthof(nameless), nameless,
+				"UPDATE @extschema@.cleanup_runs r SET claim = $1::uuid"
+				" WHERE (r.claim::text = $3 OR r.upload_dir = $2)"
+				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_claims c WHERE c.uuid = r.claim)");
+}
+
+char *
+claim_take(const Extension *extension, const char *upload_dir, const char *found, bool grace,
+		   const char **uuid)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(upload_dir), SQL_BOOL(grace)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"INSERT INTO @extschema@.cleanup_claims (uuid, upload_dir, grace_from)"
+				" VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
+				" RETURNING uuid::text");
+	*uuid = sql_text(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	inherit(extension, upload_dir, found, *uuid);
+	return claim_text(*uuid);
+}
+
+const char *
+claim_find(const Extension *extension, const char *upload_dir, Brake **brake)
+{
+	FileStore  *store = store_open(upload_dir);
+	const char *volatile uuid = NULL;
+
+	*brake = NULL;
+	if (store == NULL)
+	{
+		*brake = location_brake(upload_dir, "open upload directory", errno);
+		return NULL;
+	}
+	PG_TRY();
+	{
+		Claim	   *claim = claim_check(store, extension, upload_dir);
+
+		*brake = claim->brake;
+		if (claim->state == CLAIM_OURS)
+			claim_confirm(extension, claim, upload_dir);
+		if (claim->brake == NULL)
+			uuid = claim->uuid;
+	}
+	PG_FINALLY();
+	{
+		store_close(store);
+	}
+	PG_END_TRY();
+	return uuid;
+}
+
+void
+claim_confirm_all(const Extension *extension)
+{
+	ListCell   *lc;
+
+	foreach(lc, load_twins(extension, NULL))
+	{
+		const Claim *twin = lfirst(lc);
+		Brake	   *ignored;
+
+		if (!twin->confirmed)
+			(void) claim_find(extension, twin->recorded_dir, &ignored);
+	}
+}

@@ -1,0 +1,81 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard/hold.c
+ *	  Files that are never cleaned.
+ *
+ * A hold is a row, and a run treats it as a reference: whoever is about to
+ * commit one is waited for.  It names one file to the letter.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "src/guard/hold.h"
+#include "src/pg/sql.h"
+#include "src/store/file_ops.h"
+
+Hold *
+hold_find(const Extension *extension, const char *path)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(path)};
+	Hold	   *hold = NULL;
+
+	if (owner_query(extension, lengthof(parameters), parameters,
+					"SELECT held_by, reason FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0)
+	{
+		hold = palloc(sizeof(Hold));
+		hold->held_by = sql_text(0, 1);
+		hold->reason = sql_text(0, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return hold;
+}
+
+/* Somebody may hold a file that is yet to come, but rather has mistyped its name. */
+static void
+tell_if_missing(const Settings *settings, const char *path)
+{
+	FileStore  *store = store_open(settings->upload_dir);
+	FileIdentity found;
+	FileOutcome outcome;
+
+	if (store == NULL)
+		return;
+	outcome = store_identify(store, path, &found).outcome;
+	store_close(store);
+	if (outcome == FILE_VANISHED || outcome == FILE_NOT_REGULAR)
+		ereport(NOTICE,
+				(errcode(ERRCODE_UNDEFINED_FILE),
+				 errmsg("there is no file \"%s\" in the upload directory now", path),
+				 errhint("A hold names one file to the letter, by its path relative to the upload directory.")));
+}
+
+void
+hold_add(const Extension *extension, const Settings *settings, const char *path, const char *reason)
+{
+	const SqlParameter parameters[] = {
+		SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))
+	};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
+				" ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
+	tell_if_missing(settings, path);
+}
+
+bool
+hold_remove(const Extension *extension, const char *path)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(path)};
+	bool		removed;
+
+	removed = owner_query(extension, lengthof(parameters), parameters,
+						  "DELETE FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0;
+	return removed;
+}

@@ -1,0 +1,472 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard/location.c
+ *	  Is this directory a place where files may be deleted at all?
+ *
+ * A mistaken upload_dir or backup_dir must not reach PostgreSQL's own files.
+ * Paths are compared after realpath(), because either may be reached through
+ * symlinks (pg_wal and tablespaces usually are).  That is advice, not
+ * protection, in a directory that somebody else may rename; it guards against
+ * mistakes of the administrator, whose settings they are.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+
+#include "src/guard/location.h"
+
+/* One of the two directories, and what to say of it. */
+typedef struct Subject
+{
+	const char *setting;
+	const char *name;
+	const char *purpose;
+	const char *hint_missing;
+	const char *hint_rights;
+	const char *hint_place;
+} Subject;
+
+static const Subject upload = {
+	"upload_dir", "upload directory", "clean",
+	"Create the directory, or mount its disk, or correct audio_cleanup.upload_dir.",
+	"The operating system user of the server needs read, write and search permission on it, by its group or an ACL.",
+	"Set audio_cleanup.upload_dir to a directory that holds nothing but uploads."
+};
+
+static const Subject backup = {
+	"backup_dir", "backup directory", "keep backups",
+	"Create the directory, or mount its disk, or correct audio_cleanup.backup_dir.",
+	"It must belong to the operating system user of the server, and nobody else may write to it: mode 0700.",
+	"Set audio_cleanup.backup_dir to a directory of its own, or leave it empty."
+};
+
+static Brake *
+file_brake(const Subject *subject, const char *path, const char *action, int errnum)
+{
+	switch (errnum)
+	{
+		case ENOENT:
+			return brake_make(subject->setting, ERRCODE_UNDEFINED_FILE,
+							  psprintf("%s \"%s\" does not exist", subject->name, path),
+							  NULL, (char *) subject->hint_missing);
+		case ENOTDIR:
+			return brake_make(subject->setting, ERRCODE_WRONG_OBJECT_TYPE,
+							  psprintf("%s \"%s\" is not a directory", subject->name, path),
+							  NULL, (char *) subject->hint_missing);
+		case EMFILE:
+		case ENFILE:
+			return brake_make(subject->setting, ERRCODE_INSUFFICIENT_RESOURCES,
+							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
+							  NULL, "Raise max_files_per_process, or end the transaction between two runs.");
+		case ELOOP:				/* symlinks are not followed, so it is depth */
+			return brake_make(subject->setting, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+							  psprintf("directory \"%s\" is nested too deeply to be walked", path),
+							  NULL, "Move it up, or out of the upload directory.");
+		case EROFS:
+			return brake_make(subject->setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
+							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
+							  NULL,
+							  "Its file system is mounted read-only, perhaps after an I/O error: see the kernel's log, and mount it for reading and writing.");
+		case EACCES:
+		case EPERM:
+			return brake_make(subject->setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
+							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
+							  NULL, (char *) subject->hint_rights);
+		default:
+			return brake_make(subject->setting, ERRCODE_IO_ERROR,
+							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
+							  NULL, (char *) subject->hint_missing);
+	}
+}
+
+Brake *
+location_brake(const char *path, const char *action, int errnum)
+{
+	return file_brake(&upload, path, action, errnum);
+}
+
+/* Is `path` the directory `root` or below it?  Both canonical. */
+static bool
+lies_in(const char *path, const char *root)
+{
+	size_t		len = strlen(root);
+
+	if (strcmp(root, "/") == 0)
+		return true;
+	return strncmp(path, root, len) == 0 && (path[len] == '\0' || path[len] == '/');
+}
+
+static Brake *
+place_brake(const Subject *subject, const char *path, const char *why, const char *other)
+{
+	return brake_make(subject->setting, ERRCODE_INVALID_PARAMETER_VALUE,
+					  psprintf("%s \"%s\" is not a place to %s", subject->name, path, subject->purpose),
+					  psprintf("It %s \"%s\".", why, other), (char *) subject->hint_place);
+}
+
+/* Directories of the data directory that are ours to stay away from. */
+static bool
+is_reserved(const char *inside)
+{
+	static const char *const reserved[] = {"base", "global", "log"};
+	size_t		len = strcspn(inside, "/");
+	int			i;
+
+	if (strncmp(inside, "pg_", 3) == 0)
+		return true;
+	for (i = 0; i < lengthof(reserved); i++)
+		if (len == strlen(reserved[i]) && strncmp(inside, reserved[i], len) == 0)
+			return true;
+	return false;
+}
+
+static Brake *
+check_data_directory(const Subject *subject, const char *path)
+{
+	char		data[PATH_MAX];
+	size_t		len;
+
+	if (realpath(DataDir, data) == NULL)
+		return file_brake(subject, DataDir, "resolve path", errno);
+	if (lies_in(data, path))
+		return place_brake(subject, path, "contains the data directory", data);
+	len = strlen(data);
+	if (lies_in(path, data) && is_reserved(path + len + 1))
+		return place_brake(subject, path, "belongs to PostgreSQL; it lies in", data);
+	return NULL;
+}
+
+/* A directory of PostgreSQL that is reached from the data directory by a link. */
+static Brake *
+check_linked(const Subject *subject, const char *path, const char *link)
+{
+	char		target[PATH_MAX];
+
+	if (realpath(link, target) == NULL)
+		return NULL;			/* a dangling link holds no files */
+	if (lies_in(path, target))
+		return place_brake(subject, path, "lies in PostgreSQL's directory", target);
+	if (lies_in(target, path))
+		return place_brake(subject, path, "contains PostgreSQL's directory", target);
+	return NULL;
+}
+
+static Brake *
+check_tablespaces(const Subject *subject, const char *path)
+{
+	char		tablespaces[MAXPGPATH];
+	char		link[MAXPGPATH + NAMEDATALEN];
+	DIR		   *dir;
+	struct dirent *entry;
+	Brake	   *brake = NULL;
+
+	snprintf(tablespaces, sizeof(tablespaces), "%s/pg_tblspc", DataDir);
+	dir = AllocateDir(tablespaces);
+	while (brake == NULL && (entry = ReadDir(dir, tablespaces)) != NULL)
+	{
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(link, sizeof(link), "%s/%.*s", tablespaces, NAMEDATALEN - 1, entry->d_name);
+		brake = check_linked(subject, path, link);
+	}
+	FreeDir(dir);
+	return brake;
+}
+
+/* `real` becomes the path without symlinks. */
+static Brake *
+check_place(const Subject *subject, const char *path, char real[PATH_MAX], struct stat *st)
+{
+	const char *find = psprintf("find %s", subject->name);
+	char		wal[MAXPGPATH];
+	Brake	   *brake;
+
+	if (realpath(path, real) == NULL || stat(real, st) != 0)
+		return file_brake(subject, path, find, errno);
+	if (!S_ISDIR(st->st_mode))
+		return file_brake(subject, path, find, ENOTDIR);
+	if (strcmp(real, "/") == 0)
+		return place_brake(subject, path, "is the root of the file system", real);
+	if ((brake = check_data_directory(subject, real)) != NULL)
+		return brake;
+	snprintf(wal, sizeof(wal), "%s/pg_wal", DataDir);
+	if ((brake = check_linked(subject, real, wal)) != NULL)
+		return brake;
+	return check_tablespaces(subject, real);
+}
+
+Brake *
+location_check(const char *path)
+{
+	char		real[PATH_MAX];
+	struct stat st;
+
+	return check_place(&upload, path, real, &st);
+}
+
+static Brake *
+trust_brake(const char *path)
+{
+	return brake_make(backup.setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					  psprintf("%s \"%s\" cannot be trusted", backup.name, path),
+					  "It belongs to somebody else, or others may write to it.",
+					  (char *) backup.hint_rights);
+}
+
+Brake *
+location_check_backup_dir(const Settings *settings, bool to_write)
+{
+	const char *path = settings->backup_dir;
+	char		real[PATH_MAX];
+	char		uploads[PATH_MAX];
+	struct stat st;
+	Brake	   *brake;
+
+	if (*path == '\0')
+		return NULL;
+	if ((brake = check_place(&backup, path, real, &st)) != NULL)
+		return brake;
+	if (realpath(settings->upload_dir, uploads) != NULL && lies_in(real, uploads))
+		return place_brake(&backup, path, "lies in the upload directory", uploads);
+	if (st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+		return trust_brake(path);
+	if (to_write && faccessat(AT_FDCWD, real, R_OK | W_OK | X_OK, AT_EACCESS) != 0)
+		return file_brake(&backup, path, "write to backup directory", errno);
+	return NULL;
+}
+
+Brake *
+location_set_backup_dir(FileStore *store, const Settings *settings)
+{
+	FileResult	result;
+	Brake	   *brake;
+
+	if (*settings->backup_dir == '\0' || settings->backup_owner == NULL)
+		return NULL;
+	if ((brake = location_check_backup_dir(settings, false)) != NULL)
+		return brake;
+	result = store_set_backup_dir(store, settings->backup_dir, settings->backup_owner);
+	if (result.outcome == FILE_OK)
+		return NULL;
+	if (result.errnum == EPERM)
+		return trust_brake(settings->backup_dir);
+	return file_brake(&backup, settings->backup_dir, "open backup directory", result.errnum);
+}
+
+
+static bool
+has_parent_component(const char *path)
+{
+	const char *p = path;
+
+	while ((p = strstr(p, "..")) != NULL)
+	{
+		if ((p == path || p[-1] == '/') && (p[2] == '\0' || p[2] == '/'))
+			return true;
+		p += 2;
+	}
+	return false;
+}
+
+/* Without "./" and doubled slashes, which would give a file a second name. */
+static char *
+plain_path(const char *path)
+{
+	char	   *plain = palloc(strlen(path) + 1);
+	char	   *end = plain;
+
+	while (*path != '\0')
+	{
+		size_t		len = strcspn(path, "/");
+
+		if (len > 0 && !(len == 1 && *path == '.'))
+		{
+			if (end > plain)
+				*end++ = '/';
+			memcpy(end, path, len);
+			end += len;
+		}
+		path += len;
+		path += strspn(path, "/");
+	}
+	*end = '\0';
+	return plain;
+}
+
+const char *
+location_relative(const Settings *settings, const char *file)
+{
+	size_t		len = strlen(settings->upload_dir);
+	const char *name = file;
+
+	if (strlen(file) >= STORE_PATH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the name of a file must have 1 to %d bytes", STORE_PATH_MAX - 1)));
+	if (strncmp(name, settings->upload_dir, len) == 0 && name[len] == '/')
+		name += len + 1;
+	if (*name == '/' || has_parent_component(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("file \"%s\" is not below the upload directory \"%s\"",
+						file, settings->upload_dir),
+				 errhint("Name it by its path relative to the upload directory.")));
+	name = plain_path(name);
+	if (*name == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the name of a file must have 1 to %d bytes", STORE_PATH_MAX - 1)));
+	return name;
+}
+
+
+/* ------------------------------------------------------------- restored names --- */
+
+/* First and last code points of what nobody sees in a name, or what turns it round. */
+static const pg_wchar invisible[][2] = {
+	{0x0000, 0x001F}, {0x007F, 0x009F}, {0x00AD, 0x00AD}, {0x034F, 0x034F}, {0x061C, 0x061C},
+	{0x115F, 0x1160}, {0x17B4, 0x17B5}, {0x180B, 0x180F}, {0x200B, 0x200F}, {0x2028, 0x202E},
+	{0x2060, 0x206F}, {0x3164, 0x3164}, {0xFE00, 0xFE0F}, {0xFEFF, 0xFEFF}, {0xFFA0, 0xFFA0},
+	{0xFFF0, 0xFFFB}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF}
+};
+
+/* Blanks, by the names of which a file system may cut. */
+static const pg_wchar blanks[][2] = {
+	{0x0020, 0x0020}, {0x00A0, 0x00A0}, {0x1680, 0x1680}, {0x2000, 0x200A}, {0x202F, 0x202F},
+	{0x205F, 0x205F}, {0x3000, 0x3000}
+};
+
+/* Dots, slashes and the like that some file system or program folds into those of ASCII. */
+static const pg_wchar lookalikes[][2] = {
+	{0x2024, 0x2026}, {0x2044, 0x2044}, {0x2215, 0x2215}, {0x29F8, 0x29F8}, {0xFE52, 0xFE52},
+	{0xFE68, 0xFE68}, {0xFF0E, 0xFF0F}, {0xFF1A, 0xFF1A}, {0xFF3C, 0xFF3C}
+};
+
+static bool
+is_among(pg_wchar c, const pg_wchar ranges[][2], int n)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (c >= ranges[i][0] && c <= ranges[i][1])
+			return true;
+	return false;
+}
+
+/* The next character of a name that was seen to be readable; *name moves on. */
+static pg_wchar
+next_character(const char **name)
+{
+	const unsigned char *p = (const unsigned char *) *name;
+
+	if (!IS_HIGHBIT_SET(*p) || GetDatabaseEncoding() != PG_UTF8)
+	{
+		(*name)++;
+		return *p;
+	}
+	*name += pg_utf_mblen(p);
+	return utf8_to_unicode(p);
+}
+
+/* What is wrong with one component of a restored name, NULL if nothing is. */
+static const char *
+judge_restored_component(const char *component)
+{
+	const char *p = component;
+	pg_wchar	c = 0;
+
+	if (*component == '.')
+		return "A name that begins with a dot is private to whoever made it.";
+	while (*p != '\0')
+	{
+		bool		first = p == component;
+
+		c = next_character(&p);
+		if (is_among(c, invisible, lengthof(invisible)))
+			return "It holds a control character, or one that nobody sees.";
+		if (c == '\\' || c == ':' || is_among(c, lookalikes, lengthof(lookalikes)))
+			return "It holds a character that some file systems take for a separator or a dot.";
+		if (first && is_among(c, blanks, lengthof(blanks)))
+			return "A name must not begin with a blank.";
+	}
+	if (c == '.' || is_among(c, blanks, lengthof(blanks)))
+		return "A name must not end in a blank or a dot, which some file systems cut off.";
+	/* the short name that some file systems give to a folder of ours */
+	if (pg_strncasecmp(component, "audio_~", strlen("audio_~")) == 0)
+		return "It is the short name of a private folder.";
+	return NULL;
+}
+
+static const char *
+judge_restored_name(const char *as)
+{
+	char	   *copy = pstrdup(as);
+	char	   *next = copy;
+	const char *wrong = NULL;
+	char	   *component;
+
+	while (wrong == NULL && (component = strsep(&next, "/")) != NULL)
+		wrong = judge_restored_component(component);
+	pfree(copy);
+	return wrong;
+}
+
+/* What stands behind the last dot of the name, "" without one. */
+static const char *
+extension_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	const char *dot = strrchr(slash ? slash + 1 : path, '.');
+
+	return dot != NULL ? dot + 1 : "";
+}
+
+static bool
+may_have_extension(const Settings *settings, const char *own, const char *as)
+{
+	const char *extension = extension_of(as);
+	int			i;
+
+	if (pg_strcasecmp(extension, extension_of(own)) == 0)
+		return true;
+	for (i = 0; i < settings->rules.n_extensions; i++)
+		if (pg_strcasecmp(extension, settings->rules.extensions[i]) == 0)
+			return true;
+	return false;
+}
+
+void
+location_check_restored(const Settings *settings, const char *own, const char *as)
+{
+	const char *wrong;
+
+	if (strcmp(own, as) == 0)
+		return;
+	if (pg_verify_mbstr(GetDatabaseEncoding(), as, strlen(as), true))
+		wrong = judge_restored_name(as);
+	else
+		wrong = "It is not valid in the encoding of the database.";
+	if (wrong != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("file \"%s\" cannot be put back as \"%s\"", own, as),
+				 errdetail("%s", wrong),
+				 errhint("Choose a plain name, such as \"restored/name.mp3\".")));
+	if (!may_have_extension(settings, own, as))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("file \"%s\" cannot be put back as \"%s\"", own, as),
+				 errdetail("Its extension is neither the file's own nor one of audio_cleanup.audio_extensions."),
+				 errhint("Keep the extension \"%s\".", extension_of(own))));
+}

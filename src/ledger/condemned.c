@@ -1,0 +1,208 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger/condemned.c
+ *	  The files that a run condemns.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "catalog/pg_type.h"
+#include "common/int.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "src/ledger/condemned.h"
+#include "src/pg/sql.h"
+
+static const SqlColumn file_columns[] = {
+	{"path", TEXTOID}, {"source", TEXTOID}, {"session", TEXTOID},
+	{"inode", INT8OID}, {"size", INT8OID}, {"mtime_ns", INT8OID},
+	{"ctime_ns", INT8OID}, {"btime_ns", INT8OID}, {"links", INT8OID},
+	{"space", INT8OID}
+};
+
+#define FILE_COLUMNS	lengthof(file_columns)
+
+static const SqlColumn session_columns[] = {{"source", INT4OID}, {"session", TEXTOID}};
+
+Condemned *
+condemned_begin(bool interxact)
+{
+	Condemned  *condemned = palloc0(sizeof(Condemned));
+
+	condemned->context = CurrentMemoryContext;
+	condemned->interxact = interxact;
+	condemned->files_desc = sql_row_desc(lengthof(file_columns), file_columns);
+	condemned->sessions_desc = sql_row_desc(lengthof(session_columns), session_columns);
+	condemned->slot = MakeSingleTupleTableSlot(condemned->files_desc, &TTSOpsMinimalTuple);
+	condemned->files = tuplestore_begin_heap(true, interxact, work_mem);
+	condemned->sessions = tuplestore_begin_heap(true, interxact, work_mem);
+	return condemned;
+}
+
+void
+condemned_end(Condemned *condemned)
+{
+	tuplestore_end(condemned->files);
+	tuplestore_end(condemned->sessions);
+	ExecDropSingleTupleTableSlot(condemned->slot);
+	pfree(condemned);
+}
+
+void
+condemned_add_file(Condemned *condemned, const CondemnedFile *file)
+{
+	Datum		values[FILE_COLUMNS];
+	bool		nulls[FILE_COLUMNS] = {false};
+	int			i;
+
+	nulls[1] = nulls[2] = file->source == NULL;
+	values[0] = CStringGetTextDatum(file->path);
+	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(file->source);
+	values[2] = nulls[2] ? (Datum) 0 : CStringGetTextDatum(file->session);
+	values[3] = Int64GetDatum((int64) file->identity.inode);
+	values[4] = Int64GetDatum(file->identity.size);
+	values[5] = Int64GetDatum(file->identity.mtime_ns);
+	values[6] = Int64GetDatum(file->identity.ctime_ns);
+	values[7] = Int64GetDatum(file->identity.btime_ns);
+	values[8] = Int64GetDatum((int64) file->identity.nlink);
+	values[9] = Int64GetDatum(store_space_of(&file->identity));
+	tuplestore_putvalues(condemned->files, condemned->files_desc, values, nulls);
+	for (i = 0; i < 3; i++)
+		if (!nulls[i])
+			pfree(DatumGetPointer(values[i]));
+
+	condemned->n_files++;
+	if (file->source == NULL)
+		condemned->n_orphans++;
+	if (pg_add_s64_overflow(condemned->bytes, store_space_of(&file->identity), &condemned->bytes))
+		condemned->bytes = PG_INT64_MAX;
+}
+
+void
+condemned_add_session(Condemned *condemned, int source, const char *session)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	values[0] = Int32GetDatum(source);
+	values[1] = CStringGetTextDatum(session);
+	tuplestore_putvalues(condemned->sessions, condemned->sessions_desc, values, nulls);
+	pfree(DatumGetPointer(values[1]));
+	condemned->n_sessions++;
+}
+
+void
+condemned_rewind(Condemned *condemned)
+{
+	tuplestore_rescan(condemned->files);
+}
+
+static char *
+slot_text(TupleTableSlot *slot, int column)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+static int64
+slot_int8(TupleTableSlot *slot, int column)
+{
+	bool		isnull;
+
+	return DatumGetInt64(slot_getattr(slot, column, &isnull));
+}
+
+bool
+condemned_next(Condemned *condemned, CondemnedFile *file)
+{
+	TupleTableSlot *slot = condemned->slot;
+	bool		found = tuplestore_gettupleslot(condemned->files, true, false, slot);
+
+	if (found)
+	{
+		file->path = slot_text(slot, 1);
+		file->source = slot_text(slot, 2);
+		file->session = slot_text(slot, 3);
+		file->identity.inode = (uint64) slot_int8(slot, 4);
+		file->identity.size = slot_int8(slot, 5);
+		file->identity.mtime_ns = slot_int8(slot, 6);
+		file->identity.ctime_ns = slot_int8(slot, 7);
+		file->identity.btime_ns = slot_int8(slot, 8);
+		file->identity.nlink = (uint32) slot_int8(slot, 9);
+		file->identity.space = slot_int8(slot, 10);
+		file->identity.captured = false;
+	}
+	ExecClearTuple(slot);
+	return found;
+}
+
+void
+condemned_free_texts(CondemnedFile *file)
+{
+	if (file->path != NULL)
+		pfree((char *) file->path);
+	if (file->source != NULL)
+	{
+		pfree((char *) file->source);
+		pfree((char *) file->session);
+	}
+}
+
+void
+condemned_scan_sessions(Condemned *condemned, SessionSink sink, void *arg)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(condemned->sessions_desc, &TTSOpsMinimalTuple);
+
+	tuplestore_rescan(condemned->sessions);
+	while (tuplestore_gettupleslot(condemned->sessions, true, false, slot))
+	{
+		bool		isnull;
+		char	   *session = slot_text(slot, 2);
+
+		sink(DatumGetInt32(slot_getattr(slot, 1, &isnull)), session, arg);
+		pfree(session);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+typedef struct Remainder
+{
+	Condemned  *condemned;
+	int			without;
+} Remainder;
+
+static void
+keep_session(int source, const char *session, void *arg)
+{
+	Remainder  *remainder = arg;
+
+	if (source != remainder->without)
+		condemned_add_session(remainder->condemned, source, session);
+}
+
+Condemned *
+condemned_without_source(Condemned *condemned, int source, const char *name)
+{
+	Remainder	remainder = {condemned_begin(condemned->interxact), source};
+	CondemnedFile file;
+
+	condemned_scan_sessions(condemned, keep_session, &remainder);
+	condemned_rewind(condemned);
+	while (condemned_next(condemned, &file))
+	{
+		if (file.source == NULL || strcmp(file.source, name) != 0)
+			condemned_add_file(remainder.condemned, &file);
+		condemned_free_texts(&file);
+	}
+	condemned_end(condemned);
+	return remainder.condemned;
+}

@@ -1,0 +1,77 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger/condemned.h
+ *	  The files that a run condemns, with their identity; and the sessions.
+ *
+ * A set on disk beyond work_mem, filled once and read any number of times.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_CONDEMNED_H
+#define AUDIO_CLEANUP_CONDEMNED_H
+
+#include "nodes/pg_list.h"
+#include "utils/tuplestore.h"
+
+#include "src/store/file_ops.h"
+
+typedef struct CondemnedFile
+{
+	const char *path;
+	const char *source;			/* NULL: an orphan; else name of the source */
+	const char *session;		/* of the failed session */
+	FileIdentity identity;
+} CondemnedFile;
+
+typedef struct Condemned
+{
+	MemoryContext context;
+	bool		interxact;
+	TupleDesc	files_desc;		/* path, source, session, inode, size,
+								 * mtime_ns, ctime_ns, btime_ns, links, space */
+	TupleDesc	sessions_desc;	/* source number, session */
+	struct TupleTableSlot *slot;	/* for reading files */
+	Tuplestorestate *files;
+	Tuplestorestate *sessions;
+	int64		n_files;
+	int64		n_orphans;
+	int64		n_sessions;
+	int64		bytes;			/* that destroying them will give back */
+} Condemned;
+
+/*
+ * An empty set in the current memory context; with `interxact` it may be
+ * used beyond the end of the transaction.
+ */
+extern Condemned *condemned_begin(bool interxact);
+extern void condemned_end(Condemned *condemned);
+
+extern void condemned_add_file(Condemned *condemned, const CondemnedFile *file);
+
+/* `session` names the row, see sources_session_id(). */
+extern void condemned_add_session(Condemned *condemned, int source, const char *session);
+
+/*
+ * Returns a set without the sessions and files of a source (its number and
+ * name), and ends the one it was made of.
+ */
+extern Condemned *condemned_without_source(Condemned *condemned, int source, const char *name);
+
+/* Read from the start again. */
+extern void condemned_rewind(Condemned *condemned);
+
+/*
+ * Next file, allocated in the current memory context.  Returns false at the
+ * end.
+ */
+extern bool condemned_next(Condemned *condemned, CondemnedFile *file);
+
+/* Free what condemned_next() has allocated. */
+extern void condemned_free_texts(CondemnedFile *file);
+
+typedef void (*SessionSink) (int source, const char *session, void *arg);
+extern void condemned_scan_sessions(Condemned *condemned, SessionSink sink, void *arg);
+
+#endif							/* AUDIO_CLEANUP_CONDEMNED_H */

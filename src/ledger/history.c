@@ -1,0 +1,177 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger/history.c
+ *	  Old runs and their files are forgotten.
+ *
+ * A row is forgotten only if nobody will ever ask for it again:
+ *
+ *	-	a run that is not finished, or has files that are still to be dealt
+ *		with or lie in the trash, is work, not history;
+ *	-	one that was put back begins a new retention, which its row tells, and
+ *		what was a backup has its history from the day on which that ended;
+ *	-	files that failed are tried again by the next run, so they stay until
+ *		one has come to its end; and those that could not be put back lie in
+ *		the trash, where nothing but their row knows of them;
+ *	-	the schedule knows by the rows of the last days which day has run, and
+ *		by that of this server's start that there was one;
+ *	-	the newest run, and the newest that was done, say how things stand.
+ *
+ * The files of a run go before the run does, in portions.  Killed in between,
+ * it is a run with fewer files, and the next time goes on with it.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "src/ledger/history.h"
+#include "src/pg/sql.h"
+#include "src/settings.h"
+#include "src/store/file_ops.h"
+
+/* files, and runs, that one transaction forgets at most */
+#define PRUNE_FILES		10000
+#define PRUNE_RUNS		1000
+
+/* days of the schedule that it may ask for */
+#define SCHEDULE_DAYS	8
+
+typedef struct Pruning
+{
+	const Extension *extension;
+	const Settings *settings;
+	bool		more;
+} Pruning;
+
+static int32
+first_scheduled_day(void)
+{
+	TimestampTz now = settings_now(settings_schedule());
+
+	return (int32) (now / USECS_PER_DAY) - SCHEDULE_DAYS;
+}
+
+/* So long the row of a file that was put back may protect it. */
+static int
+restored_days(const Settings *settings)
+{
+	int			orphan_days = settings->orphaned_file_retention_hours / HOURS_PER_DAY + 1;
+
+	return Max(settings->history_retention_days,
+			   Max(settings->failed_session_retention_days, orphan_days));
+}
+
+/*
+ * bigint[] of the oldest runs to be forgotten, with about as many files as one
+ * transaction takes; 0 if there are none.
+ */
+static Datum
+find_runs(const Pruning *pruning)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT4(pruning->settings->history_retention_days),
+		{DATEOID, DateADTGetDatum(first_scheduled_day()), false},
+		{TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime), false},
+		{TEXTOID, CStringGetTextDatum("%" STORE_PRIVATE_DIR "/%"), false}, SQL_INT4(PRUNE_RUNS), SQL_INT4(PRUNE_FILES),
+		SQL_INT4(restored_days(pruning->settings))
+	};
+	Datum		runs = 0;
+
+	owner_query(pruning->extension, lengthof(parameters), parameters,
+				"SELECT array_agg(o.run_id) FROM (SELECT r.run_id,"
+				"  sum(r.files) OVER (ORDER BY r.run_id) - r.files AS files_before"
+				" FROM @extschema@.cleanup_runs r"
+				" WHERE r.finished_at < now() - make_interval(days => $1"
+				"   + coalesce((r.settings ->> 'backup_retention_days')::int, 0))"
+				"  AND (r.scheduled_for IS NULL OR r.scheduled_for < $2)"
+				"  AND NOT (r.trigger = 'startup' AND r.started_at >= $3)"
+				"  AND r.run_id < (SELECT max(n.run_id) FROM @extschema@.cleanup_runs n)"
+				"  AND r.run_id IS DISTINCT FROM"
+				"   (SELECT max(d.run_id) FROM @extschema@.cleanup_runs d WHERE d.status = 'done')"
+				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id"
+				"   AND f.state NOT IN ('deleted', 'skipped')"
+				"   AND CASE f.state"
+				"    WHEN 'restored' THEN f.finished_at IS NULL OR f.finished_at >= now() - make_interval(days => $7)"
+				"    WHEN 'failed' THEN f.error LIKE $4 OR NOT EXISTS"
+				"     (SELECT FROM @extschema@.cleanup_runs l WHERE l.run_id > r.run_id"
+				"      AND coalesce(l.claim::text, l.upload_dir) = coalesce(r.claim::text, r.upload_dir) AND l.what IN ('all', r.what)"
+				"      AND l.status IN ('done', 'failed') AND l.message IS NULL)"
+				"    ELSE true END)"
+				" ORDER BY r.run_id LIMIT $5) o WHERE o.files_before < $6");
+	if (!sql_is_null(0, 1))
+		runs = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
+	SPI_freetuptable(SPI_tuptable);
+	return runs;
+}
+
+/* Returns how many rows went.  Who prunes at the same time is not waited for. */
+static int
+forget_runs(const Pruning *pruning, Datum runs)
+{
+	const SqlParameter parameters[] = {{INT8ARRAYOID, runs, false}, SQL_INT4(PRUNE_FILES)};
+	int			n;
+
+	n = owner_query(pruning->extension, 2, parameters,
+					"DELETE FROM @extschema@.cleanup_files WHERE file_id IN (SELECT f.file_id"
+					" FROM @extschema@.cleanup_files f WHERE f.run_id = ANY ($1)"
+					" LIMIT $2 FOR UPDATE SKIP LOCKED)");
+	return n + owner_query(pruning->extension, 1, parameters,
+						   "DELETE FROM @extschema@.cleanup_runs WHERE run_id IN (SELECT r.run_id"
+						   " FROM @extschema@.cleanup_runs r WHERE r.run_id = ANY ($1)"
+						   " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id)"
+						   " FOR UPDATE SKIP LOCKED)");
+}
+
+static void
+prune(void *arg)
+{
+	Pruning    *pruning = arg;
+	int			limit = extension_limit_lock_waits(pruning->settings->writer_wait);
+	Datum		runs;
+
+	if (extension_guard(pruning->extension))
+	{
+		runs = find_runs(pruning);
+		if (runs != 0)
+			pruning->more = forget_runs(pruning, runs) > 0;
+	}
+	extension_end_limit(limit);
+}
+
+static void
+try_pruning(Pruning *pruning)
+{
+	ErrorData  *error = sql_try(prune, pruning);
+
+	if (error == NULL)
+		return;
+	pruning->more = false;
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("audio_cleanup could not forget old history: %s", error->message)));
+}
+
+bool
+history_prune(const Extension *extension)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup history",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	Pruning		pruning = {extension, settings_snapshot(), false};
+
+	if (pruning.settings->history_retention_days > 0)
+		try_pruning(&pruning);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+	return pruning.more;
+}

@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger/history.h
+ *	  Old runs and their files are forgotten.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_HISTORY_H
+#define AUDIO_CLEANUP_HISTORY_H
+
+#include "src/pg/extension.h"
+
+/*
+ * Forget the next portion of what is older than
+ * audio_cleanup.history_retention_days.  To be called until it returns false,
+ * each time in a transaction of its own, outside of the run lock.  A failure
+ * is a WARNING: nobody's cleanup fails because of it.  Needs SPI.
+ */
+extern bool history_prune(const Extension *extension);
+
+#endif							/* AUDIO_CLEANUP_HISTORY_H */

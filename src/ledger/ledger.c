@@ -1,0 +1,482 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger/ledger.c
+ *	  All SQL on our own tables: runs and their files.
+ *
+ * The state of a file only ever goes forward: pending -> trashed -> deleted,
+ * or to skipped, failed, or by restoring to restored (or back to trashed, if
+ * its name is taken).  Every UPDATE names the state that it
+ * expects, so that a row which somebody else has moved on is left alone.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+
+#include "src/ledger/ledger.h"
+#include "src/pg/sql.h"
+
+
+/* No figure stops work: a sum that is too large for a bigint is the largest one. */
+#define MAX_BYTES		"9223372036854775807"
+#define SUM_OF(column)	"least(coalesce(pg_catalog.sum(" column "), 0), " MAX_BYTES ")::bigint"
+
+
+/* ------------------------------------------------------------- condemning --- */
+
+int64
+ledger_begin_run(const Extension *extension, const LedgerRun *run)
+{
+	const SqlParameter parameters[] = {
+		SQL_TEXT(run->what), SQL_TEXT(run->trigger), SQL_TEXT(run->requested_by),
+		SQL_TEXT(run->batches ? "running" : "pending"), SQL_TEXT(run->upload_dir),
+		{JSONBOID, JsonbPGetDatum(run->settings), false},
+		{DATEOID, DateADTGetDatum(run->scheduled_for), run->scheduled_for == LEDGER_NO_DAY}
+	};
+	int64		run_id;
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"INSERT INTO @extschema@.cleanup_runs (what, trigger, requested_by, status, upload_dir, settings, scheduled_for)"
+				" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING run_id");
+	run_id = DatumGetInt64(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return run_id;
+}
+
+void
+ledger_set_claim(const Extension *extension, int64 run_id, const char *claim, const char *backup_owner)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_TEXT(claim), SQL_TEXT(SETTINGS_BACKUP_OWNER), SQL_TEXT(backup_owner)
+	};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET claim = $2::uuid, settings = CASE WHEN $4 IS NULL"
+				"  THEN settings ELSE settings || pg_catalog.jsonb_build_object($3, $4) END"
+				" WHERE run_id = $1");
+}
+
+/*
+ * The rows of files that have failed before become rows of this run.  Returns
+ * whether there are any.
+ */
+static bool
+take_failed(const Extension *extension, int64 run_id, int backup_days)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT4(backup_days)};
+
+	if (owner_query(extension, 0, NULL,
+					"SELECT FROM @extschema@.cleanup_files WHERE state = 'failed' LIMIT 1") == 0)
+		return false;
+	return owner_query(extension, lengthof(parameters), parameters,
+					   "UPDATE @extschema@.cleanup_files f SET run_id = $1, state = 'pending', error = NULL,"
+					   "  condemned_at = pg_catalog.clock_timestamp(), finished_at = NULL,"
+					   "  due_at = now() + pg_catalog.make_interval(days => $2),"
+					   "  reason = CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
+					   "  source = c.source, session_id = c.session, ctime_ns = c.ctime_ns, space = c.space"
+					   " FROM cleanup_condemned c"
+					   " WHERE f.state = 'failed' AND f.reason <> 'unknown' AND f.file = c.path COLLATE \"C\""
+					   "  AND f.inode = c.inode AND f.size = c.size AND f.mtime_ns = c.mtime_ns"
+					   "  AND EXISTS (SELECT FROM @extschema@.cleanup_runs o, @extschema@.cleanup_runs r"
+					   "   WHERE o.run_id = f.run_id AND r.run_id = $1 AND o.claim = r.claim)"
+					   "  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files n"
+					   "   WHERE n.state = 'failed' AND n.reason <> 'unknown' AND n.file = f.file AND n.file_id > f.file_id)") > 0;
+}
+
+void
+ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned, int backup_days)
+{
+	const SqlParameter of_files[] = {SQL_INT8(run_id), SQL_INT4(backup_days)};
+	const SqlParameter of_run[] = {
+		SQL_INT8(run_id), SQL_INT8(condemned->n_orphans), SQL_INT8(condemned->n_sessions),
+		SQL_INT8(condemned->n_files)
+	};
+	bool		again;
+
+	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
+	again = take_failed(extension, run_id, backup_days);
+	owner_query(extension, lengthof(of_files), of_files,
+				psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
+						 "  modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
+						 " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
+						 "  c.source, c.session, c.size, c.space, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
+						 "  now() + pg_catalog.make_interval(days => $2),"
+						 "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
+						 " FROM cleanup_condemned c %s",
+						 again ? "WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files f"
+						 " WHERE f.run_id = $1 AND f.state = 'pending' AND f.file = c.path COLLATE \"C\")" : ""));
+	sql_hide_tuplestore("cleanup_condemned");
+	owner_query(extension, lengthof(of_run), of_run,
+				"UPDATE @extschema@.cleanup_runs SET orphaned_files = orphaned_files + $2,"
+				" failed_sessions = failed_sessions + $3, files = files + $4 WHERE run_id = $1");
+}
+
+void
+ledger_end_batches(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET status = 'pending'"
+				" WHERE run_id = $1 AND status = 'running'");
+}
+
+void
+ledger_cut_short(const Extension *extension, int64 run_id, const char *status, const char *message)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(status), SQL_TEXT(message)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET message = $3,"
+				" status = CASE WHEN files = 0 OR $2 = 'interrupted' THEN $2 ELSE 'pending' END,"
+				" finished_at = CASE WHEN files = 0 THEN pg_catalog.clock_timestamp() END"
+				" WHERE run_id = $1 AND status = 'running'");
+}
+
+
+/* ---------------------------------------------------------------- draining --- */
+
+static LedgerWork *
+read_work(int row)
+{
+	LedgerWork *work = palloc(sizeof(LedgerWork));
+
+	work->run_id = DatumGetInt64(sql_value(row, 1));
+	work->upload_dir = sql_text(row, 2);
+	work->settings = DatumGetJsonbPCopy(sql_value(row, 3));
+	work->trigger = sql_text(row, 4);
+	work->files = DatumGetInt64(sql_value(row, 5));
+	work->claim = sql_text(row, 6);
+	return work;
+}
+
+/* What read_work() reads: a directory that was moved since is where it was seen last. */
+#define SELECT_WORK \
+	"SELECT r.run_id, coalesce(c.upload_dir, r.upload_dir), r.settings, r.trigger, r.files, r.claim::text" \
+	" FROM @extschema@.cleanup_runs r LEFT JOIN @extschema@.cleanup_claims c ON c.uuid = r.claim"
+
+List *
+ledger_unfinished_runs(const Extension *extension, int64 only_run)
+{
+	const SqlParameter parameters[] = {SQL_INT8(only_run)};
+	List	   *runs = NIL;
+	int			n;
+	int			i;
+
+	n = owner_query(extension, lengthof(parameters), parameters,
+					SELECT_WORK
+					" WHERE r.run_id IN (SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'pending'"
+					"  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'restoring'"
+					"  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
+					"  UNION SELECT u.run_id FROM @extschema@.cleanup_runs u WHERE u.finished_at IS NULL)"
+					" AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id");
+	for (i = 0; i < n; i++)
+		runs = lappend(runs, read_work(i));
+	SPI_freetuptable(SPI_tuptable);
+	return runs;
+}
+
+LedgerWork *
+ledger_run(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	LedgerWork *work = NULL;
+
+	if (owner_query(extension, lengthof(parameters), parameters,
+					SELECT_WORK " WHERE r.run_id = $1") > 0)
+		work = read_work(0);
+	SPI_freetuptable(SPI_tuptable);
+	return work;
+}
+
+LedgerFile *
+ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 after,
+			 int limit, int *n)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)};
+	static const char *const conditions[] = {
+		[LEDGER_PENDING] = "state = 'pending'",
+		[LEDGER_DUE] = "state = 'trashed' AND due_at <= clock_timestamp()",
+		[LEDGER_RESTORABLE] = "state IN ('trashed', 'pending')",
+		[LEDGER_RESTORING] = "state = 'restoring'",
+	};
+	LedgerFile *files;
+	int			i;
+
+	*n = owner_query(extension, lengthof(parameters), parameters,
+					 psprintf("SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at,"
+							  " source, session_id, error, restore_as, state = 'pending' OR due_at <= clock_timestamp(),"
+							  " due_at > condemned_at, space, state <> 'pending'"
+							  " FROM @extschema@.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
+							  " ORDER BY file_id LIMIT $3", conditions[kind]));
+	files = palloc0(sizeof(LedgerFile) * Max(*n, 1));
+	for (i = 0; i < *n; i++)
+	{
+		files[i].file_id = DatumGetInt64(sql_value(i, 1));
+		files[i].path = sql_text(i, 2);
+		files[i].identity.inode = (uint64) DatumGetInt64(sql_value(i, 3));
+		files[i].identity.size = DatumGetInt64(sql_value(i, 4));
+		files[i].identity.mtime_ns = DatumGetInt64(sql_value(i, 5));
+		files[i].identity.ctime_ns = DatumGetInt64(sql_value(i, 6));
+		files[i].identity.btime_ns = DatumGetInt64(sql_value(i, 7));
+		files[i].condemned_at = DatumGetTimestampTz(sql_value(i, 8));
+		files[i].source = sql_text(i, 9);
+		files[i].session = sql_text(i, 10);
+		files[i].note = sql_text(i, 11);
+		files[i].restore_as = sql_text(i, 12);
+		files[i].unsettled = DatumGetBool(sql_value(i, 13));
+		files[i].is_backup = DatumGetBool(sql_value(i, 14));
+		files[i].identity.space = DatumGetInt64(sql_value(i, 15));
+		files[i].identity.captured = DatumGetBool(sql_value(i, 16));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return files;
+}
+
+int64 *
+ledger_still_due(const Extension *extension, int64 run_id, int64 first, int64 last, int *n)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(first), SQL_INT8(last)};
+	int64	   *due;
+	int			i;
+
+	*n = owner_query(extension, lengthof(parameters), parameters,
+					 "SELECT f.file_id FROM @extschema@.cleanup_files f WHERE f.run_id = $1"
+					 " AND f.file_id BETWEEN $2 AND $3 AND f.state = 'trashed' AND f.due_at <= clock_timestamp()"
+					 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_holds h WHERE h.file = f.file)"
+					 " ORDER BY f.file_id");
+	due = palloc(sizeof(int64) * Max(*n, 1));
+	for (i = 0; i < *n; i++)
+		due[i] = DatumGetInt64(sql_value(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return due;
+}
+
+/* What is to be recorded, as a relation of which the planner knows the size. */
+static Tuplestorestate *
+store_records(const LedgerFile *files, int n, TupleDesc desc)
+{
+	Tuplestorestate *store = tuplestore_begin_heap(true, false, work_mem);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		const LedgerFile *file = &files[i];
+		Datum		values[5];
+		bool		nulls[5] = {false, false, file->error == NULL, false, file->restore_as == NULL};
+
+		if (file->new_state == NULL)
+			continue;
+		values[0] = Int64GetDatum(file->file_id);
+		values[1] = CStringGetTextDatum(file->new_state);
+		values[2] = file->error ? CStringGetTextDatum(file->error) : (Datum) 0;
+		values[3] = Int64GetDatum(file->freed);
+		values[4] = file->restore_as ? CStringGetTextDatum(file->restore_as) : (Datum) 0;
+		tuplestore_putvalues(store, desc, values, nulls);
+	}
+	return store;
+}
+
+static const SqlColumn record_columns[] = {
+	{"file_id", INT8OID}, {"state", TEXTOID}, {"error", TEXTOID}, {"freed", INT8OID}, {"restore_as", TEXTOID}
+};
+
+/*
+ * The bounds let an index range be read, whatever the planner thinks of the
+ * join.  A backup that somebody wants is not destroyed soon because its
+ * name turns out to be taken.
+ */
+void
+ledger_record(const Extension *extension, const LedgerFile *files, int n)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(files[0].file_id), SQL_INT8(files[n - 1].file_id)
+	};
+	TupleDesc	desc = sql_row_desc(lengthof(record_columns), record_columns);
+	Tuplestorestate *store = store_records(files, n, desc);
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	extension_join_by_hash();
+	sql_show_tuplestore("cleanup_records", store, desc);
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_files f SET state = u.state, error = u.error,"
+				"  freed = CASE WHEN u.state = 'deleted' THEN u.freed END,"
+				"  finished_at = CASE WHEN u.state NOT IN ('trashed', 'restoring') THEN pg_catalog.clock_timestamp() END,"
+				"  restore_as = u.restore_as,"
+				"  due_at = CASE WHEN u.state = 'restoring' OR u.state = 'trashed' AND u.error IS NOT NULL"
+				"   THEN greatest(f.due_at, now() + '30 days') ELSE f.due_at END"
+				" FROM cleanup_records u"
+				" WHERE f.file_id = u.file_id AND f.state IN ('pending', 'trashed', 'restoring')"
+				"  AND f.file_id BETWEEN $1 AND $2");
+	sql_hide_tuplestore("cleanup_records");
+	tuplestore_end(store);
+	extension_stop_acting(&saved);
+}
+
+bool
+ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	bool		finished;
+
+	finished = owner_query(extension, lengthof(parameters), parameters,
+						   "WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
+						   "  pg_catalog.count(*) FILTER (WHERE state = 'trashed') AS trashed,"
+						   "  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
+						   "  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
+						   "  pg_catalog.count(*) FILTER (WHERE state IN ('pending', 'restoring')"
+						   "    OR state = 'trashed' AND due_at <= clock_timestamp()) AS outstanding,"
+						   "  " SUM_OF("freed") " AS bytes"
+						   " FROM @extschema@.cleanup_files WHERE run_id = $1)"
+						   " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
+						   "  status = CASE WHEN r.status IN ('running', 'interrupted') THEN 'interrupted'"
+						   "   WHEN t.errors > 0 OR r.message IS NOT NULL THEN 'failed' ELSE 'done' END,"
+						   "  message = CASE WHEN r.status = 'running' THEN coalesce(r.message,"
+						   "   'its process ended before all files were dealt with') ELSE r.message END,"
+						   "  deleted = t.deleted, skipped = t.skipped, errors = t.errors, bytes = t.bytes"
+						   " FROM t WHERE r.run_id = $1 AND r.finished_at IS NULL AND t.outstanding = 0"
+						   " RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"
+						   "  extract(epoch FROM r.finished_at - r.started_at)::double precision") > 0;
+	if (finished)
+	{
+		summary->requested_by = sql_text(0, 1);
+		summary->files = DatumGetInt64(sql_value(0, 2));
+		summary->deleted = DatumGetInt64(sql_value(0, 3));
+		summary->trashed = DatumGetInt64(sql_value(0, 4));
+		summary->skipped = DatumGetInt64(sql_value(0, 5));
+		summary->errors = DatumGetInt64(sql_value(0, 6));
+		summary->bytes = DatumGetInt64(sql_value(0, 7));
+		summary->seconds = DatumGetFloat8(sql_value(0, 8));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return finished;
+}
+
+void
+ledger_expired(const Extension *extension, int limit, LedgerExpired *expired)
+{
+	const SqlParameter parameters[] = {SQL_INT4(limit)};
+	int			n;
+	int			i;
+
+	memset(expired, 0, sizeof(*expired));
+	n = owner_query(extension, lengthof(parameters), parameters,
+					"SELECT file, pg_catalog.count(*) OVER (), least(pg_catalog.sum(space) OVER (), " MAX_BYTES ")::bigint"
+					" FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()"
+					" ORDER BY file LIMIT $1");
+	for (i = 0; i < n; i++)
+		expired->files = lappend(expired->files, sql_text(i, 1));
+	if (n > 0)
+	{
+		expired->n_files = DatumGetInt64(sql_value(0, 2));
+		expired->bytes = DatumGetInt64(sql_value(0, 3));
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+void
+ledger_correct_run(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted,"
+				"  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped,"
+				"  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors,"
+				"  " SUM_OF("freed") " AS bytes"
+				" FROM @extschema@.cleanup_files WHERE run_id = $1)"
+				" UPDATE @extschema@.cleanup_runs r SET deleted = t.deleted, skipped = t.skipped,"
+				"  errors = t.errors, bytes = t.bytes"
+				" FROM t WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
+				"  AND (r.deleted, r.skipped, r.errors, r.bytes)"
+				"   IS DISTINCT FROM (t.deleted, t.skipped, t.errors, t.bytes)");
+	owner_query(extension, lengthof(parameters), parameters,
+				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
+				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
+				"  AND f.source = c.source AND f.session_id = c.session_id"
+				"  AND f.state IN ('pending', 'trashed', 'restoring', 'restored'))");
+}
+
+
+/* ----------------------------------------------------------------- outcome --- */
+
+#define GONE	"state IN ('deleted', 'trashed')"
+
+/* A folder in which nothing can be done is one error, however many its files. */
+#define FOLDER	"pg_catalog.regexp_replace(file, '[^/]*$', '')"
+
+List *
+ledger_folders(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	List	   *folders = NIL;
+	int			n;
+	int			i;
+
+	n = owner_query(extension, lengthof(parameters), parameters,
+					"SELECT DISTINCT pg_catalog.regexp_replace(file, '/[^/]*$', '') AS folder"
+					" FROM @extschema@.cleanup_files WHERE run_id = $1 AND " GONE
+					"  AND pg_catalog.strpos(file, '/') > 0 ORDER BY folder DESC");
+	for (i = 0; i < n; i++)
+		folders = lappend(folders, sql_text(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return folders;
+}
+
+static List *
+query_list(const Extension *extension, const char *query, int64 run_id, int limit)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT4(limit)};
+	List	   *list = NIL;
+	int			n;
+	int			i;
+
+	n = owner_query(extension, lengthof(parameters), parameters, query);
+	for (i = 0; i < n; i++)
+		list = lappend(list, sql_text(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return list;
+}
+
+void
+ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcome *outcome)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
+				" pg_catalog.count(DISTINCT (source, session_id)) FILTER (WHERE source IS NOT NULL AND " GONE "),"
+				" pg_catalog.count(DISTINCT (" FOLDER ", error)) FILTER (WHERE state = 'failed'),"
+				" " SUM_OF("freed") ""
+				" FROM @extschema@.cleanup_files WHERE run_id = $1");
+	outcome->n_orphans = DatumGetInt64(sql_value(0, 1));
+	outcome->n_sessions = DatumGetInt64(sql_value(0, 2));
+	outcome->n_errors = DatumGetInt64(sql_value(0, 3));
+	outcome->bytes = DatumGetInt64(sql_value(0, 4));
+	SPI_freetuptable(SPI_tuptable);
+
+	outcome->orphans = query_list(extension,
+								  "SELECT file FROM @extschema@.cleanup_files WHERE run_id = $1"
+								  " AND source IS NULL AND " GONE " ORDER BY file LIMIT $2",
+								  run_id, limit);
+	outcome->sessions = query_list(extension,
+								   "SELECT session_id FROM @extschema@.cleanup_files WHERE run_id = $1"
+								   " AND source IS NOT NULL AND " GONE " GROUP BY source, session_id"
+								   " ORDER BY source, session_id COLLATE \"C\" LIMIT $2",
+								   run_id, limit);
+	outcome->errors = query_list(extension,
+								 "SELECT min(file) || ': ' || error || CASE WHEN count(*) > 1"
+								 "  THEN ' (and so for ' || count(*) - 1 || ' more in its folder)' ELSE '' END"
+								 " FROM @extschema@.cleanup_files WHERE run_id = $1 AND state = 'failed'"
+								 " GROUP BY " FOLDER ", error ORDER BY min(file) LIMIT $2",
+								 run_id, limit);
+}

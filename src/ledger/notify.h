@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger/notify.h
+ *	  Telling those who LISTEN that a run is finished.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_NOTIFY_H
+#define AUDIO_CLEANUP_NOTIFY_H
+
+#include "src/pg/extension.h"
+
+/* Register the transaction callbacks.  To be called once, from _PG_init(). */
+extern void notify_init(void);
+
+/*
+ * With the commit of the current transaction, and of the subtransactions
+ * around, tell how the run ended; nothing if it has not.  A transaction that
+ * is prepared tells nobody.  Needs SPI.
+ */
+extern void notify_run(const Extension *extension, int64 run_id);
+
+#endif							/* AUDIO_CLEANUP_NOTIFY_H */

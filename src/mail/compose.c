@@ -1,0 +1,182 @@
+/*-------------------------------------------------------------------------
+ *
+ * mail/compose.c
+ *	  What a mail says.
+ *
+ * As with the dashboard, the figures come from one SELECT that returns an
+ * object (mail.sql), and are put into templates (mail.txt, mail.html), which
+ * the Makefile turns into arrays of char.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "src/mail/compose.h"
+#include "src/mail/mail.html.inc"
+#include "src/mail/mail.sql.inc"
+#include "src/mail/mail.txt.inc"
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+#include "src/text/json_build.h"
+#include "src/text/template.h"
+
+#define SUBJECT \
+	"audio_cleanup on {{host}}/{{database}}:{{#end}} {{end}},{{/end}} " \
+	"{{gone|count}} file{{gone|s}}, {{bytes|size}} freed" \
+	"{{#errors}}, {{errors|count}} error{{errors|s}}{{/errors}}"
+
+#define TEST_SUBJECT	"audio_cleanup on {{host}}/{{database}}: test mail"
+#define TEST_TEXT \
+	"This is a test mail of audio_cleanup on {{host}}, database {{database}}.\n" \
+	"\n" \
+	"Mail about its runs comes to {{to}}.\n"
+#define TEST_HTML \
+	"<!DOCTYPE html>\n<html lang=\"en\"><body>\n" \
+	"<p>This is a test mail of audio_cleanup on {{host}}, database {{database}}.</p>\n" \
+	"<p>Mail about its runs comes to {{to}}.</p>\n</body></html>\n"
+
+/* What people call this server. */
+static const char *
+server_name(void)
+{
+	const char *cluster = GetConfigOption("cluster_name", true, false);
+	char		host[256];
+
+	if (cluster != NULL && *cluster != '\0')
+		return cluster;
+	if (gethostname(host, sizeof(host)) != 0)
+		return "localhost";
+	host[sizeof(host) - 1] = '\0';
+	return pstrdup(host);
+}
+
+/* The same at every try, and nowhere else in the world. */
+static char *
+make_id(TimestampTz created_at, int64 number, const char *from)
+{
+	return psprintf("%llx.%u.%lld.%lld.audio_cleanup%s", (unsigned long long) GetSystemIdentifier(),
+					MyDatabaseId, (long long) created_at, (long long) number, strrchr(from, '@'));
+}
+
+static Message *
+make_message(const MailSettings *settings, TimestampTz created_at, int64 number)
+{
+	Message    *message = palloc0(sizeof(Message));
+
+	if (strchr(settings->from, '@') != NULL)
+		message->id = make_id(created_at, number, settings->from);
+	message->date = timestamptz_to_time_t(created_at);
+	return message;
+}
+
+static void
+fill_in(Message *message, const char *subject, const char *text, const char *html, Jsonb *values)
+{
+	message->subject = template_fill_text(subject, values);
+	message->text = template_fill_text(text, values);
+	message->html = template_fill(html, values);
+}
+
+
+/* -------------------------------------------------------------------- runs --- */
+
+/* NULL: there is no such run. */
+static Jsonb *
+query_figures(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_TEXT(server_name()), SQL_TEXT(extension_schema(extension))
+	};
+	Jsonb	   *result = NULL;
+
+	if (owner_query(extension, lengthof(parameters), parameters, mail_sql) > 0)
+		result = DatumGetJsonbPCopy(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return result;
+}
+
+Message *
+mail_report_make(const Extension *extension, const OutboxMail *mail, const MailSettings *settings)
+{
+	Jsonb	   *values = query_figures(extension, mail->run_id);
+	Message    *message;
+
+	if (values == NULL)
+		return NULL;
+	message = make_message(settings, mail->created_at, mail->run_id);
+	message->to = mail->to;
+	message->n_to = mail->n_to;
+	fill_in(message, SUBJECT, mail_txt, mail_html, values);
+	return message;
+}
+
+
+/* -------------------------------------------------------------------- test --- */
+
+static char *
+join(const char *const *addresses, int n, const bool *wanted)
+{
+	StringInfoData list;
+	int			i;
+
+	initStringInfo(&list);
+	for (i = 0; i < n; i++)
+		if (wanted == NULL || wanted[i])
+			appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "", addresses[i]);
+	return list.data;
+}
+
+static Jsonb *
+make_test_values(const MailSettings *settings)
+{
+	JsonBuilder json;
+
+	json_begin(&json);
+	json_add_text(&json, "host", server_name());
+	json_add_text(&json, "database", get_database_name(MyDatabaseId));
+	json_add_text(&json, "to", join(settings->to, settings->n_to, NULL));
+	return json_end(&json);
+}
+
+static void
+raise_failure(const MailSettings *settings, const MailerResult *result)
+{
+	const char *refused = result->refused ?
+	join(settings->to, settings->n_to, result->refused) : "";
+
+	ereport(ERROR,
+			(errcode(result->outcome == MAIL_UNREACHABLE ? ERRCODE_CONNECTION_FAILURE :
+					 ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+			 errmsg("could not send the test mail: %s", result->error),
+			 *refused ? errdetail("Refused: %s.", refused) : 0));
+}
+
+char *
+mail_report_send_test(void)
+{
+	MailSettings *settings = mail_settings_snapshot();
+	TimestampTz now = GetCurrentTimestamp();
+	Message    *message = make_message(settings, now, MyProcPid);
+	MailerResult *result;
+
+	message->to = settings->to;
+	message->n_to = settings->n_to;
+	fill_in(message, TEST_SUBJECT, TEST_TEXT, TEST_HTML, make_test_values(settings));
+	result = mailer_send(settings, message);
+	if (result->error != NULL)
+		raise_failure(settings, result);
+	return psprintf("%s has taken a test mail for %s", settings->url,
+					join(settings->to, settings->n_to, NULL));
+}

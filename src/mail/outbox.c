@@ -1,0 +1,299 @@
+/*-------------------------------------------------------------------------
+ *
+ * mail/outbox.c
+ *	  Mails that wait to be sent: all SQL on cleanup_mail, and who is called.
+ *
+ * A mail is a row that is inserted by the transaction that ends a run, and so
+ * is there if and only if the run has ended.  It holds no text: that is made
+ * of the run's own rows when it is sent.
+ *
+ * A mail that is taken to be sent is recorded as tried, and that is committed,
+ * before any server is talked to: if the worker dies of it, it will not do so
+ * again at once.  The price is that a worker which is killed delays its mail
+ * by a minute; and one that is killed between the server's "ok" and our
+ * commit sends it twice, under the same Message-ID.
+ *
+ * Who sends is a background worker, started by the transaction that commits,
+ * just before: it waits for it.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#include "src/mail/outbox.h"
+#include "src/pg/sql.h"
+#include "src/pg/worker.h"
+
+StaticAssertDecl(sizeof(OutboxCall) <= BGW_EXTRALEN, "a call must fit into bgw_extra");
+
+/* after the first try, the second, the third; and from then on */
+#define DELAYS			"'{1 min,5 min,30 min}'::interval[]"
+#define LAST_DELAY		"'2 hours'::interval"
+#define GIVE_UP_AFTER	"'2 days'::interval"
+
+/* what is done is shown for so long */
+#define FORGET_AFTER	"'30 days'::interval"
+
+static SubTransactionId worker_wanted = InvalidSubTransactionId;
+
+
+/* ------------------------------------------------------------ whom to call --- */
+
+/* Where there is no free slot the next run, or the next night, calls again. */
+static void
+start_worker(void)
+{
+	BackgroundWorker worker;
+	OutboxCall	call = {MyDatabaseId, GetTopTransactionIdIfAny()};
+
+	worker_describe(&worker, "cleanup_mail_worker_main", "audio_cleanup mail");
+	memcpy(worker.bgw_extra, &call, sizeof(call));
+	if (!RegisterDynamicBackgroundWorker(&worker, NULL))
+		ereport(LOG,
+				(errmsg("audio_cleanup sends its mail later: no background worker is free"),
+				 errhint("You might need to increase max_worker_processes.")));
+}
+
+static void
+at_transaction_event(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (worker_wanted != InvalidSubTransactionId)
+				start_worker();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			worker_wanted = InvalidSubTransactionId;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+at_subtransaction_event(SubXactEvent event, SubTransactionId subxact,
+						SubTransactionId parent, void *arg)
+{
+	if (worker_wanted != subxact)
+		return;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		worker_wanted = parent;
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+		worker_wanted = InvalidSubTransactionId;
+}
+
+void
+outbox_init(void)
+{
+	RegisterXactCallback(at_transaction_event, NULL);
+	RegisterSubXactCallback(at_subtransaction_event, NULL);
+}
+
+void
+outbox_wake(const Extension *extension)
+{
+	if (mail_settings_off(mail_settings_snapshot()) != NULL)
+		return;
+	if (owner_query(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_mail WHERE next_try_at <= clock_timestamp() LIMIT 1") > 0 &&
+		worker_wanted == InvalidSubTransactionId)
+		worker_wanted = GetCurrentSubTransactionId();
+	SPI_freetuptable(SPI_tuptable);
+}
+
+
+/* ----------------------------------------------------------------- putting --- */
+
+#define IS_PROBLEM	"(r.status IN ('failed', 'blocked', 'interrupted') OR r.errors > 0)"
+#define HAS_CHANGES	"(r.deleted > 0 OR EXISTS (SELECT FROM @extschema@.cleanup_files f" \
+	" WHERE f.run_id = r.run_id AND f.state = 'trashed'))"
+
+void
+outbox_put(const Extension *extension, int64 run_id)
+{
+	const MailSettings *settings = mail_settings_snapshot();
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_BOOL(settings->on == MAIL_ON_ALWAYS), SQL_BOOL(settings->on >= MAIL_ON_CHANGES)
+	};
+
+	if (mail_settings_off(settings) != NULL)
+		return;
+	owner_query(extension, lengthof(parameters), parameters,
+				"INSERT INTO @extschema@.cleanup_mail (run_id) SELECT r.run_id FROM @extschema@.cleanup_runs r"
+				" WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
+				" AND ($2 OR " IS_PROBLEM " OR $3 AND " HAS_CHANGES ")"
+				" ON CONFLICT DO NOTHING");
+	outbox_wake(extension);
+}
+
+
+/* ----------------------------------------------------------------- sending --- */
+
+/* Who of the settings is not in sent_to? */
+static void
+set_recipients(OutboxMail *mail, const MailSettings *settings, ArrayType *sent_to)
+{
+	Datum	   *sent;
+	int			n_sent;
+	int			i;
+	int			j;
+
+	deconstruct_array(sent_to, TEXTOID, -1, false, TYPALIGN_INT, &sent, NULL, &n_sent);
+	mail->to = palloc(sizeof(char *) * Max(settings->n_to, 1));
+	mail->n_to = 0;
+	for (i = 0; i < settings->n_to; i++)
+	{
+		for (j = 0; j < n_sent; j++)
+			if (strcmp(TextDatumGetCString(sent[j]), settings->to[i]) == 0)
+				break;
+		if (j == n_sent)
+			mail->to[mail->n_to++] = settings->to[i];
+	}
+}
+
+/* As if it had just been tried once more. */
+#define TRIED \
+	" tries = m.tries + 1," \
+	" next_try_at = clock_timestamp() + coalesce((" DELAYS ")[m.tries + 1], " LAST_DELAY ")"
+
+OutboxMail *
+outbox_take(const Extension *extension, const MailSettings *settings)
+{
+	OutboxMail *mail = NULL;
+
+	if (owner_query(extension, 0, NULL,
+					"UPDATE @extschema@.cleanup_mail m SET" TRIED
+					" WHERE m.run_id = (SELECT d.run_id FROM @extschema@.cleanup_mail d"
+					"  WHERE d.next_try_at <= clock_timestamp() ORDER BY d.next_try_at, d.run_id LIMIT 1"
+					"  FOR UPDATE SKIP LOCKED)"
+					" RETURNING m.run_id, m.created_at, m.tries, m.sent_to") > 0)
+	{
+		mail = palloc(sizeof(OutboxMail));
+		mail->run_id = DatumGetInt64(sql_value(0, 1));
+		mail->created_at = DatumGetTimestampTz(sql_value(0, 2));
+		mail->tries = DatumGetInt32(sql_value(0, 3));
+		set_recipients(mail, settings, DatumGetArrayTypeP(sql_value(0, 4)));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return mail;
+}
+
+static Datum
+make_delivered(const OutboxMail *mail, const bool *refused)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(mail->n_to, 1));
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < mail->n_to; i++)
+		if (refused == NULL || !refused[i])
+			elements[n++] = CStringGetTextDatum(mail->to[i]);
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+static bool
+is_any(const bool *flags, int n)
+{
+	int			i;
+
+	for (i = 0; flags != NULL && i < n; i++)
+		if (flags[i])
+			return true;
+	return false;
+}
+
+void
+outbox_sent(const Extension *extension, const OutboxMail *mail, const bool *refused,
+			const char *error)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(mail->run_id), {TEXTARRAYOID, make_delivered(mail, refused), false},
+		SQL_TEXT(error), SQL_BOOL(!is_any(refused, mail->n_to))
+	};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_mail SET sent_to = sent_to || $2, error = $3,"
+				" sent_at = CASE WHEN $4 THEN clock_timestamp() END,"
+				" next_try_at = CASE WHEN NOT $4 THEN next_try_at END"
+				" WHERE run_id = $1");
+}
+
+void
+outbox_failed(const Extension *extension, const OutboxMail *mail, const char *error, bool all_due)
+{
+	const SqlParameter parameters[] = {SQL_INT8(mail->run_id), SQL_TEXT(error)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_mail SET error = $2 WHERE run_id = $1");
+	if (all_due)
+		owner_query(extension, lengthof(parameters), parameters,
+					"UPDATE @extschema@.cleanup_mail m SET error = $2," TRIED
+					" WHERE m.next_try_at <= clock_timestamp() AND m.run_id <> $1");
+}
+
+void
+outbox_give_up(const Extension *extension)
+{
+	int			n;
+	int			i;
+
+	n = owner_query(extension, 0, NULL,
+					"UPDATE @extschema@.cleanup_mail SET next_try_at = NULL"
+					" WHERE tries > 0 AND next_try_at > created_at + " GIVE_UP_AFTER
+					" RETURNING run_id, tries, error");
+	for (i = 0; i < n; i++)
+		ereport(WARNING,
+				(errmsg("audio_cleanup gives up sending the mail about run %lld after %d tries",
+						(long long) DatumGetInt64(sql_value(i, 1)), DatumGetInt32(sql_value(i, 2))),
+				 sql_is_null(i, 3) ? 0 : errdetail_internal("%s", sql_text(i, 3)),
+				 errhint("SELECT * FROM cleanup_check(), and SELECT cleanup_send_test_mail().")));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+void
+outbox_forget(const Extension *extension)
+{
+	owner_query(extension, 0, NULL, "DELETE FROM @extschema@.cleanup_mail WHERE next_try_at IS NULL"
+				" AND created_at < now() - " FORGET_AFTER);
+}
+
+
+/* ----------------------------------------------------------------- looking --- */
+
+bool
+outbox_next(const Extension *extension, TimestampTz *due_at)
+{
+	bool		waits;
+
+	owner_query(extension, 0, NULL, "SELECT min(next_try_at) FROM @extschema@.cleanup_mail");
+	waits = !sql_is_null(0, 1);
+	if (waits)
+		*due_at = DatumGetTimestampTz(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return waits;
+}
+
+void
+outbox_look(const Extension *extension, OutboxState *state)
+{
+	owner_query(extension, 0, NULL,
+				"SELECT count(*) FILTER (WHERE next_try_at IS NOT NULL),"
+				" count(*) FILTER (WHERE next_try_at IS NULL AND created_at > now() - interval '9 days'),"
+				" (array_agg(error ORDER BY created_at DESC) FILTER (WHERE error IS NOT NULL))[1]"
+				" FROM @extschema@.cleanup_mail WHERE sent_at IS NULL AND tries > 0");
+	state->waiting = DatumGetInt64(sql_value(0, 1));
+	state->given_up = DatumGetInt64(sql_value(0, 2));
+	state->error = sql_is_null(0, 3) ? NULL : sql_text(0, 3);
+	SPI_freetuptable(SPI_tuptable);
+}

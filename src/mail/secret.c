@@ -1,0 +1,74 @@
+/*-------------------------------------------------------------------------
+ *
+ * mail/secret.c
+ *	  Reading a password from a file that nobody else can read.
+ *
+ * The rights are those of what was opened (fstat), not of what has that name
+ * a moment later.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/mail/secret.h"
+
+static const char *
+check_rights(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		return strerror(errno);
+	if (!S_ISREG(st.st_mode))
+		return "it is not a regular file";
+	if (st.st_uid != geteuid())
+		return "it does not belong to the operating system user of the server";
+	if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+		return "its group or others have rights to it (it must be mode 0600 or less)";
+	return NULL;
+}
+
+static const char *
+read_line(int fd, char *line, size_t size)
+{
+	size_t		length = 0;
+	ssize_t		n;
+
+	while (length < size && (n = read(fd, line + length, size - length)) != 0)
+	{
+		if (n < 0 && errno != EINTR)
+			return strerror(errno);
+		length += Max(n, 0);
+	}
+	if (length == size && memchr(line, '\n', length) == NULL)
+		return "its first line is too long";
+	line[Min(length, size - 1)] = '\0';
+	line[strcspn(line, "\r\n")] = '\0';
+	return *line == '\0' ? "its first line is empty" : NULL;
+}
+
+const char *
+secret_read(const char *path, char *secret, size_t size)
+{
+	/* a FIFO must not keep us waiting */
+	int			fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	const char *error;
+
+	if (fd < 0)
+		return strerror(errno);
+	error = check_rights(fd);
+	if (error == NULL)
+		error = read_line(fd, secret, size);
+	close(fd);
+	return error;
+}

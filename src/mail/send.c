@@ -1,0 +1,214 @@
+/*-------------------------------------------------------------------------
+ *
+ * mail/send.c
+ *	  Sending one mail now, by the settings.
+ *
+ * The library that does it is loaded by the first call (why, is told in
+ * audio_cleanup_mail.c).  It works in steps of a fifth of a second, between
+ * which interrupts are served: a shutdown need not wait for a mail server.
+ * The answer to a whole mail libcurl waits for in one go, while we are only
+ * asked whether to go on: no ERROR may pass through it, but DROP DATABASE
+ * should not wait until we notice its barrier.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/pmsignal.h"
+#include "storage/procsignal.h"
+
+#include "src/mail/secret.h"
+#include "src/mail/send.h"
+#include "src/pg/compat.h"
+
+#define STEP_MS				200
+#define CONNECT_SECONDS		10
+#define TOTAL_SECONDS		60
+
+static bool
+is_interrupted(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		if (ProcSignalBarrierPending)
+			ProcessProcSignalBarrier();
+	}
+	PG_CATCH();
+	{
+		/* it stays pending, and fails again where it can be raised */
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return QueryCancelPending || ProcDiePending;
+}
+
+static MailerResult *
+make_failure(const char *error)
+{
+	MailerResult *result = palloc0(sizeof(MailerResult));
+
+	result->outcome = MAIL_UNREACHABLE;
+	result->error = error;
+	return result;
+}
+
+
+/* ----------------------------------------------------------------- library --- */
+
+typedef const MailLibrary *(*LibraryFunction) (void);
+
+/*
+ * NULL, and *error, if it cannot be loaded.  Nothing is locked or open when
+ * the loader raises an error, so that nothing need be rolled back.
+ */
+static const MailLibrary *
+load_library(const char **error)
+{
+	static const MailLibrary *library = NULL;
+	MemoryContext caller = CurrentMemoryContext;
+
+	if (library != NULL)
+		return library;
+	PG_TRY();
+	{
+		LibraryFunction function = (LibraryFunction)
+		load_external_function(MAIL_LIBRARY, MAIL_FUNCTION, true, NULL);
+
+		library = function();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		*error = CopyErrorData()->message;
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return library;
+}
+
+
+/* ----------------------------------------------------------------- sending --- */
+
+/* The result outlives the mail. */
+static MailerResult *
+copy_result(const MailResult *result, int n_to)
+{
+	MailerResult *copy = palloc0(sizeof(MailerResult));
+	bool	   *refused = palloc(Max(n_to, 1));
+
+	memcpy(refused, result->refused, n_to);
+	copy->outcome = result->outcome;
+	copy->error = *result->error ? pstrdup(result->error) : NULL;
+	copy->refused = refused;
+	return copy;
+}
+
+static MailerResult *
+converse(const MailLibrary *library, const MailServer *server, const MailItem *item)
+{
+	Mail	   *mail = library->begin(server, item, is_interrupted);
+	MailerResult *volatile result = NULL;
+
+	if (mail == NULL)
+		return make_failure("libcurl could not be initialized");
+	pgstat_report_wait_start(compat_wait_event("AudioCleanupSmtp"));
+	PG_TRY();
+	{
+		while (library->step(mail, STEP_MS))
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!PostmasterIsAlive())
+				proc_exit(1);
+		}
+		CHECK_FOR_INTERRUPTS();
+		result = copy_result(library->result(mail), item->n_to);
+	}
+	PG_FINALLY();
+	{
+		pgstat_report_wait_end();
+		library->end(mail);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+const char *
+mailer_check_secret(const MailSettings *settings)
+{
+	char		secret[SECRET_FILE_MAX];
+	const char *error = NULL;
+
+	if (*settings->user != '\0')
+		error = secret_read(settings->password_file, secret, sizeof(secret));
+	explicit_bzero(secret, sizeof(secret));
+	return error ? psprintf("could not read audio_cleanup.smtp_password_file: %s", error) : NULL;
+}
+
+static MailServer
+describe_server(const MailSettings *settings, const char *password)
+{
+	MailServer	server = {
+		.url = settings->url,
+		.tls = settings->tls,
+		.user = *settings->user ? settings->user : NULL,
+		.password = password,
+		.ca_file = *settings->ca_file ? settings->ca_file : NULL,
+		.connect_seconds = CONNECT_SECONDS,
+		.total_seconds = TOTAL_SECONDS,
+	};
+
+	return server;
+}
+
+/* The password is nowhere but in its buffer, and while it lasts, in libcurl. */
+static MailerResult *
+send_with_password(const MailLibrary *library, const MailSettings *settings, const MailItem *item,
+				   char *password)
+{
+	MailServer	server = describe_server(settings, password);
+	MailerResult *volatile result = NULL;
+
+	if (!AcquireExternalFD())
+		return make_failure("too many files are open");
+	PG_TRY();
+	{
+		result = converse(library, &server, item);
+	}
+	PG_FINALLY();
+	{
+		explicit_bzero(password, SECRET_FILE_MAX);
+		ReleaseExternalFD();
+	}
+	PG_END_TRY();
+	return result;
+}
+
+MailerResult *
+mailer_send(const MailSettings *settings, Message *message)
+{
+	const char *error = mail_settings_lack(settings);
+	const MailLibrary *library;
+	char		password[SECRET_FILE_MAX] = "";
+	MailItem	item = {settings->from, message->to, message->n_to};
+
+	if (error == NULL)
+		error = mailer_check_secret(settings);
+	if (error != NULL || (library = load_library(&error)) == NULL)
+		return make_failure(error);
+	message->from = settings->from;
+	item.data = message_build(message, &item.length);
+	if (*settings->user != '\0' &&
+		(error = secret_read(settings->password_file, password, sizeof(password))) != NULL)
+		return make_failure(error);
+	return send_with_password(library, settings, &item, password);
+}

@@ -1,0 +1,453 @@
+/*-------------------------------------------------------------------------
+ *
+ * mail/smtp.c
+ *	  Handing a mail to an SMTP server, by libcurl, in steps.
+ *
+ * libcurl in a process of a server that knows no threads:
+ *
+ * - It resolves names in a thread.  Signals must not be handled there: so they
+ *	 are blocked while libcurl works, and the threads it starts inherit that.
+ *	 They come in between two steps, and where libcurl waits by itself, through
+ *	 its progress callback.
+ * - It uses no signals for its time limits (CURLOPT_NOSIGNAL).
+ * - It waits by itself for the answer to the end of a mail.
+ * - Giving up must not wait: neither for a name server (QUICK_EXIT),
+ *	 nor for the answer to QUIT, which libcurl says at the end and waits for,
+ *	 for two minutes; so the connection is shut for reading before.  Nor must
+ *	 a mail that is broken off be taken for a whole one: a handle that is
+ *	 removed in the middle would end it properly, with a dot.  So it is made to
+ *	 fail before, by the progress callback.
+ *
+ * The server's answers are read from libcurl's debug callback: which of the
+ * recipients it refused, and its own words, without which no administrator
+ * finds out what is wrong.  They are hostile, and may hold what we have sent:
+ * an answer in which a secret comes up is cut down to its number.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <curl/curl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include "src/mail/smtp.h"
+
+#define REPLY_SIZE		256
+#define SECRET_SIZE		512
+
+/* shorter ones come up in any text */
+#define SECRET_MIN		4
+
+#if LIBCURL_VERSION_NUM >= 0x080200
+#define MAIL_ALLOWFAILS	CURLOPT_MAIL_RCPT_ALLOWFAILS
+#else
+#define MAIL_ALLOWFAILS	CURLOPT_MAIL_RCPT_ALLLOWFAILS
+#endif
+
+struct Mail
+{
+	const MailServer *server;
+	const MailItem *item;
+	bool		(*is_stopped) (void);
+	CURLM	   *multi;
+	CURL	   *easy;
+	struct curl_slist *recipients;
+	size_t		sent;			/* of the item's data */
+	sigset_t	signals;		/* of the caller: blocked ones */
+	bool		is_over;
+	bool		given_up;
+	/* what was said */
+	bool		in_auth;
+	bool		in_envelope;	/* from MAIL FROM on */
+	int			recipient;		/* the one whose RCPT was sent last; -1 */
+	char		secret[SECRET_SIZE];	/* what was sent last in AUTH */
+	char		reply[REPLY_SIZE];	/* the last one that says no */
+	char		refusal[REPLY_SIZE];	/* the same of a recipient */
+	char		curl_error[CURL_ERROR_SIZE];
+	MailResult	result;
+};
+
+
+/* ----------------------------------------------------------------- signals --- */
+
+static void
+block_signals(Mail *mail)
+{
+	sigset_t	all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &mail->signals);
+}
+
+static void
+unblock_signals(const Mail *mail)
+{
+	pthread_sigmask(SIG_SETMASK, &mail->signals, NULL);
+}
+
+/* Called where libcurl waits by itself, and elsewhere, blocked or not. */
+static int
+report_progress(void *arg, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, curl_off_t ulnow)
+{
+	const Mail *mail = arg;
+	sigset_t	here;
+
+	pthread_sigmask(SIG_SETMASK, &mail->signals, &here);
+	pthread_sigmask(SIG_SETMASK, &here, NULL);
+	return mail->given_up || mail->is_stopped();
+}
+
+
+/* ------------------------------------------------------------ conversation --- */
+
+static bool
+begins_with(const char *line, size_t length, const char *word)
+{
+	return length >= strlen(word) && pg_strncasecmp(line, word, strlen(word)) == 0;
+}
+
+/* Printable ASCII: it goes into a database of any encoding, and a log. */
+static void
+copy_printable(char *target, size_t size, const char *text, size_t length)
+{
+	size_t		i;
+
+	while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r'))
+		length--;
+	length = Min(length, size - 1);
+	for (i = 0; i < length; i++)
+		target[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
+	target[length] = '\0';
+}
+
+/* The last word of a line: "AUTH PLAIN AGFubmE...", or what follows later. */
+static void
+remember_secret(Mail *mail, const char *line, size_t length)
+{
+	char	   *space;
+
+	copy_printable(mail->secret, sizeof(mail->secret), line, length);
+	space = strrchr(mail->secret, ' ');
+	if (space != NULL)
+		memmove(mail->secret, space + 1, strlen(space + 1) + 1);
+}
+
+static void
+hear_command(Mail *mail, const char *line, size_t length)
+{
+	if (begins_with(line, length, "AUTH "))
+		mail->in_auth = true;
+	else if (begins_with(line, length, "MAIL FROM:") || begins_with(line, length, "QUIT"))
+		mail->in_auth = false;
+
+	if (mail->in_auth)
+		remember_secret(mail, line, length);
+	else if (begins_with(line, length, "MAIL FROM:"))
+		mail->in_envelope = true;
+	else if (begins_with(line, length, "RCPT TO:"))
+		mail->recipient++;
+}
+
+static bool
+is_betrayed(const char *reply, const char *secret)
+{
+	return secret != NULL && strlen(secret) >= SECRET_MIN && strstr(reply, secret) != NULL;
+}
+
+static void
+keep_reply(Mail *mail, char *target, const char *line, size_t length)
+{
+	copy_printable(target, REPLY_SIZE, line, length);
+	if (is_betrayed(target, mail->secret) || is_betrayed(target, mail->server->password))
+		target[3] = '\0';
+}
+
+/* The last line of an answer has a space behind its number. */
+static void
+hear_reply(Mail *mail, const char *line, size_t length)
+{
+	bool		refused = length >= 4 && (line[0] == '4' || line[0] == '5');
+	bool		of_recipient = mail->recipient >= 0 && mail->recipient < mail->item->n_to;
+
+	if (!refused)
+		return;
+	keep_reply(mail, mail->reply, line, length);
+	if (of_recipient && line[3] == ' ' && mail->sent == 0)
+	{
+		mail->result.refused[mail->recipient] = true;
+		strlcpy(mail->refusal, mail->reply, sizeof(mail->refusal));
+	}
+}
+
+static int
+hear(CURL * easy, curl_infotype type, char *data, size_t length, void *arg)
+{
+	if (type == CURLINFO_HEADER_OUT)
+		hear_command(arg, data, length);
+	else if (type == CURLINFO_HEADER_IN)
+		hear_reply(arg, data, length);
+	return 0;
+}
+
+static size_t
+give_data(char *buffer, size_t size, size_t n, void *arg)
+{
+	Mail	   *mail = arg;
+	size_t		length = Min(size * n, mail->item->length - mail->sent);
+
+	memcpy(buffer, mail->item->data + mail->sent, length);
+	mail->sent += length;
+	return length;
+}
+
+
+/* ------------------------------------------------------------------- begin --- */
+
+static void
+set_protocol(CURL * easy)
+{
+#if LIBCURL_VERSION_NUM >= 0x075500
+	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "smtp,smtps");
+#else
+	curl_easy_setopt(easy, CURLOPT_PROTOCOLS, CURLPROTO_SMTP | CURLPROTO_SMTPS);
+#endif
+#if LIBCURL_VERSION_NUM >= 0x075700
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+#endif
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	/* not what the environment of the server says */
+	curl_easy_setopt(easy, CURLOPT_PROXY, "");
+}
+
+static void
+set_server(CURL * easy, const MailServer *server)
+{
+	curl_easy_setopt(easy, CURLOPT_URL, server->url);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long) server->connect_seconds);
+	curl_easy_setopt(easy, CURLOPT_TIMEOUT, (long) server->total_seconds);
+	curl_easy_setopt(easy, CURLOPT_SERVER_RESPONSE_TIMEOUT, (long) server->total_seconds);
+	curl_easy_setopt(easy, CURLOPT_USE_SSL,
+					 (long) (server->tls ? CURLUSESSL_ALL : CURLUSESSL_NONE));
+	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
+	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	if (server->ca_file != NULL)
+		curl_easy_setopt(easy, CURLOPT_CAINFO, server->ca_file);
+	if (server->user != NULL)
+	{
+		curl_easy_setopt(easy, CURLOPT_USERNAME, server->user);
+		curl_easy_setopt(easy, CURLOPT_PASSWORD, server->password);
+	}
+}
+
+static void
+set_item(Mail *mail)
+{
+	CURL	   *easy = mail->easy;
+
+	curl_easy_setopt(easy, CURLOPT_MAIL_FROM, mail->item->from);
+	curl_easy_setopt(easy, CURLOPT_MAIL_RCPT, mail->recipients);
+	curl_easy_setopt(easy, MAIL_ALLOWFAILS, 1L);
+	curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t) mail->item->length);
+	curl_easy_setopt(easy, CURLOPT_READFUNCTION, give_data);
+	curl_easy_setopt(easy, CURLOPT_READDATA, mail);
+}
+
+static void
+set_callbacks(Mail *mail)
+{
+	CURL	   *easy = mail->easy;
+
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, mail->curl_error);
+	curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
+	curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, hear);
+	curl_easy_setopt(easy, CURLOPT_DEBUGDATA, mail);
+	curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, report_progress);
+	curl_easy_setopt(easy, CURLOPT_XFERINFODATA, mail);
+}
+
+static bool
+add_recipients(Mail *mail)
+{
+	int			i;
+
+	for (i = 0; i < mail->item->n_to; i++)
+	{
+		struct curl_slist *longer = curl_slist_append(mail->recipients, mail->item->to[i]);
+
+		if (longer == NULL)
+			return false;
+		mail->recipients = longer;
+	}
+	return true;
+}
+
+/* Once in the life of the process. */
+static bool
+init_library(void)
+{
+	static bool done = false;
+
+	if (!done)
+		done = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+	return done;
+}
+
+static bool
+set_up(Mail *mail)
+{
+	mail->result.refused = calloc(Max(mail->item->n_to, 1), sizeof(bool));
+	if (mail->result.refused == NULL || !init_library() || !add_recipients(mail))
+		return false;
+	mail->easy = curl_easy_init();
+	mail->multi = curl_multi_init();
+	if (mail->easy == NULL || mail->multi == NULL)
+		return false;
+#if LIBCURL_VERSION_NUM >= 0x081400
+	/* since then the threads that resolve names are this handle's */
+	curl_multi_setopt(mail->multi, CURLMOPT_QUICK_EXIT, 1L);
+#endif
+	set_protocol(mail->easy);
+	set_server(mail->easy, mail->server);
+	set_item(mail);
+	set_callbacks(mail);
+	return curl_multi_add_handle(mail->multi, mail->easy) == CURLM_OK;
+}
+
+Mail *
+mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (void))
+{
+	Mail	   *mail = calloc(1, sizeof(Mail));
+
+	if (mail == NULL)
+		return NULL;
+	mail->server = server;
+	mail->item = item;
+	mail->is_stopped = is_stopped;
+	mail->recipient = -1;
+	pthread_sigmask(SIG_SETMASK, NULL, &mail->signals);
+	mail->result.outcome = MAIL_UNREACHABLE;
+	/* whatever happens: never a password in the clear */
+	if (set_up(mail) &&
+		(server->user == NULL || server->tls || pg_strncasecmp(server->url, "smtps:", 6) == 0))
+		return mail;
+	mail_end(mail);
+	return NULL;
+}
+
+
+/* -------------------------------------------------------------------- step --- */
+
+/*
+ * A connection that is still open gets a QUIT in the end: whose answer need
+ * not be heard, or after a failure, which need not be said.
+ */
+static void
+stop_waiting(const Mail *mail)
+{
+	curl_socket_t connection = CURL_SOCKET_BAD;
+
+	if (curl_easy_getinfo(mail->easy, CURLINFO_ACTIVESOCKET, &connection) == CURLE_OK &&
+		connection != CURL_SOCKET_BAD)
+		(void) shutdown(connection, mail->result.outcome == MAIL_SENT ? SHUT_RD : SHUT_RDWR);
+}
+
+static void
+describe_failure(Mail *mail, CURLcode code)
+{
+	char		text[CURL_ERROR_SIZE];
+	const char *said = mail->curl_error[0] ? mail->curl_error : curl_easy_strerror(code);
+	bool		replied = mail->reply[0] != '\0' && code != CURLE_OPERATION_TIMEDOUT;
+
+	copy_printable(text, sizeof(text), said, strlen(said));
+	snprintf(mail->result.error, MAIL_ERROR_SIZE, "%s%s%s%s", text,
+			 replied ? "; the server said \"" : "", replied ? mail->reply : "", replied ? "\"" : "");
+}
+
+static void
+end_with(Mail *mail, CURLcode code)
+{
+	if (code != CURLE_OK)
+	{
+		bool		refused = mail->in_envelope && mail->reply[0] != '\0' && code != CURLE_OPERATION_TIMEDOUT;
+
+		mail->result.outcome = refused ? MAIL_REFUSED : MAIL_UNREACHABLE;
+		describe_failure(mail, code);
+		return;
+	}
+	mail->result.outcome = MAIL_SENT;
+	if (mail->refusal[0] != '\0')
+		snprintf(mail->result.error, MAIL_ERROR_SIZE,
+				 "a recipient was refused; the server said \"%s\"", mail->refusal);
+}
+
+bool
+mail_step(Mail *mail, int ms)
+{
+	int			running = 0;
+	int			waiting;
+	CURLMsg    *message;
+	CURLMcode	code;
+
+	block_signals(mail);
+	code = curl_multi_perform(mail->multi, &running);
+	unblock_signals(mail);
+	if (code == CURLM_OK && running > 0)
+	{
+		(void) curl_multi_poll(mail->multi, NULL, 0, ms, NULL);
+		return true;
+	}
+	mail->is_over = true;
+	message = curl_multi_info_read(mail->multi, &waiting);
+	if (message != NULL && message->msg == CURLMSG_DONE)
+		end_with(mail, message->data.result);
+	else
+		strlcpy(mail->result.error, curl_multi_strerror(code), MAIL_ERROR_SIZE);
+	stop_waiting(mail);
+	return false;
+}
+
+const MailResult *
+mail_result(const Mail *mail)
+{
+	return &mail->result;
+}
+
+static void
+give_up(Mail *mail)
+{
+	int			running;
+
+	mail->given_up = true;
+	block_signals(mail);
+	(void) curl_multi_perform(mail->multi, &running);
+	unblock_signals(mail);
+}
+
+void
+mail_end(Mail *mail)
+{
+	if (mail->multi != NULL && mail->easy != NULL)
+	{
+		if (!mail->is_over)
+			give_up(mail);
+		curl_multi_remove_handle(mail->multi, mail->easy);
+	}
+	if (mail->easy != NULL)
+		curl_easy_cleanup(mail->easy);
+	if (mail->multi != NULL)
+		curl_multi_cleanup(mail->multi);
+	curl_slist_free_all(mail->recipients);
+	free(mail->result.refused);
+	free(mail);
+}

@@ -1,0 +1,299 @@
+/*-------------------------------------------------------------------------
+ *
+ * mail/worker.c
+ *	  The background worker that sends the mails of a database.
+ *
+ * A mail takes four turns: a transaction that takes it from the outbox, one
+ * that makes it up, the conversation with the mail server, in no transaction
+ * at all, and a transaction that records what came of it.  Nobody waits for
+ * any of this, and a mail that cannot be made up keeps no other.
+ *
+ * One process of a database sends at a time.  Who finds another one at it
+ * ends, and is not missed: the other looks into the outbox once more after it
+ * has given back the lock.  If the mail server cannot be reached, one process
+ * stays for ten minutes, to try again; after that the mails wait for the next
+ * worker, which the next run, or the next night, starts.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "src/mail/compose.h"
+#include "src/mail/outbox.h"
+#include "src/mail/send.h"
+#include "src/mail/worker.h"
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+#include "src/pg/worker.h"
+
+#define STAY_MS		600000
+
+/* other workers may have put off their mails until sooner than ours */
+#define LOOK_MS		60000
+
+/* somebody else is sending what is due */
+#define BUSY_MS		1000
+
+/* One mail on its way. */
+typedef struct Delivery
+{
+	MemoryContext context;
+	MailSettings *settings;
+	OutboxMail *mail;
+	const Extension *extension;
+	Message    *message;		/* NULL: nothing is to be sent */
+	MailerResult *result;		/* NULL: nothing was sent */
+} Delivery;
+
+
+/* ------------------------------------------------------------------- turns --- */
+
+/* Begin a transaction; NULL if the extension is gone. */
+static Extension *
+begin(void)
+{
+	Extension  *extension;
+
+	worker_look_up();
+	CHECK_FOR_INTERRUPTS();
+	worker_begin();
+	extension = extension_lookup(true);
+	return extension != NULL && extension_guard(extension) ? extension : NULL;
+}
+
+/* What is to be sent, in the delivery's context; false if there is nothing. */
+static bool
+take(Delivery *delivery)
+{
+	Extension  *extension = begin();
+	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+
+	delivery->mail = NULL;
+	delivery->message = NULL;
+	delivery->result = NULL;
+	delivery->settings = mail_settings_snapshot();
+	if (extension != NULL && mail_settings_off(delivery->settings) == NULL)
+		delivery->mail = outbox_take(extension, delivery->settings);
+	MemoryContextSwitchTo(caller);
+	worker_commit();
+	return delivery->mail != NULL;
+}
+
+static void
+compose(void *arg)
+{
+	Delivery   *delivery = arg;
+	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+
+	delivery->message = mail_report_make(delivery->extension, delivery->mail, delivery->settings);
+	MemoryContextSwitchTo(caller);
+}
+
+/* A run that is forgotten, or that everybody has heard of, is done. */
+static void
+make_up(Delivery *delivery)
+{
+	MemoryContext caller;
+	ErrorData  *error;
+
+	if (delivery->mail->n_to == 0)
+		return;
+	delivery->extension = begin();
+	caller = MemoryContextSwitchTo(delivery->context);
+	if (delivery->extension != NULL && (error = sql_try(compose, delivery)) != NULL)
+	{
+		delivery->message = NULL;
+		delivery->result = palloc0(sizeof(MailerResult));
+		delivery->result->outcome = MAIL_REFUSED;
+		delivery->result->error = error->message;
+	}
+	MemoryContextSwitchTo(caller);
+	worker_commit();
+}
+
+static void
+send_it(Delivery *delivery)
+{
+	MemoryContext caller;
+
+	if (delivery->message == NULL)
+		return;
+	caller = MemoryContextSwitchTo(delivery->context);
+	pgstat_report_activity(STATE_RUNNING, psprintf("sending the mail about run %lld",
+												   (long long) delivery->mail->run_id));
+	delivery->result = mailer_send(delivery->settings, delivery->message);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+say(const Delivery *delivery)
+{
+	const MailerResult *result = delivery->result;
+
+	if (result != NULL && result->error != NULL)
+		ereport(LOG,
+				(errmsg("audio_cleanup could not send the mail about run %lld: %s",
+						(long long) delivery->mail->run_id, result->error)));
+}
+
+static void
+record(const Delivery *delivery)
+{
+	const MailerResult *result = delivery->result;
+	Extension  *extension;
+
+	say(delivery);
+	extension = begin();
+	if (extension == NULL)
+		;
+	else if (result == NULL)
+		outbox_sent(extension, delivery->mail, NULL, NULL);
+	else if (result->outcome == MAIL_SENT)
+		outbox_sent(extension, delivery->mail, result->refused, result->error);
+	else
+		outbox_failed(extension, delivery->mail, result->error,
+					  result->outcome == MAIL_UNREACHABLE);
+	if (extension != NULL)
+		outbox_give_up(extension);
+	worker_commit();
+}
+
+static void
+send_all(MemoryContext context)
+{
+	Delivery	delivery = {context};
+
+	while (take(&delivery))
+	{
+		make_up(&delivery);
+		send_it(&delivery);
+		record(&delivery);
+		MemoryContextReset(context);
+	}
+}
+
+
+/* ------------------------------------------------------------------- order --- */
+
+/* A lock on the mails of this database; false if somebody else has it. */
+static bool
+try_lock(MailLock which)
+{
+	Extension  *extension = begin();
+	bool		mine = extension != NULL && extension_try_mail_lock(extension, which);
+
+	if (mine && which == MAIL_LOCK_SENDING)
+	{
+		outbox_give_up(extension);
+		outbox_forget(extension);
+	}
+	worker_commit();
+	return mine;
+}
+
+static void
+unlock(MailLock which)
+{
+	Extension  *extension = begin();
+
+	if (extension != NULL)
+		extension_release_mail_lock(extension, which);
+	worker_commit();
+}
+
+/* Milliseconds until a mail is due, 0 if one is; -1 if none waits. */
+static long
+time_to_next(void)
+{
+	Extension  *extension = begin();
+	TimestampTz due_at;
+	long		ms = -1;
+
+	if (extension != NULL && mail_settings_off(mail_settings_snapshot()) == NULL &&
+		outbox_next(extension, &due_at))
+		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due_at);
+	worker_commit();
+	return ms;
+}
+
+/* Until nothing is due any more; false if somebody else is at it. */
+static bool
+send_due(MemoryContext context)
+{
+	do
+	{
+		if (!try_lock(MAIL_LOCK_SENDING))
+			return false;
+		send_all(context);
+		unlock(MAIL_LOCK_SENDING);
+	} while (time_to_next() == 0);
+	return true;
+}
+
+static void
+wait_for(long ms)
+{
+	pgstat_report_activity(STATE_IDLE, "waiting to try again");
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, compat_wait_event("AudioCleanupMailWait"));
+	ResetLatch(MyLatch);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* The one process that waits to try again. */
+static void
+keep_trying(MemoryContext context)
+{
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STAY_MS);
+	long		ms;
+
+	if (!try_lock(MAIL_LOCK_WAITING))
+		return;
+	while ((ms = time_to_next()) >= 0 && GetCurrentTimestamp() < end)
+	{
+		if (ms > 0 || !send_due(context))
+			wait_for(Min(Max(ms, BUSY_MS), LOOK_MS));
+	}
+	unlock(MAIL_LOCK_WAITING);
+}
+
+/* Who called us is about to commit; or to fail, then there is nothing to do. */
+static void
+wait_for_caller(TransactionId xid)
+{
+	if (!TransactionIdIsValid(xid))
+		return;
+	StartTransactionCommand();
+	XactLockTableWait(xid, NULL, NULL, XLTW_None);
+	CommitTransactionCommand();
+}
+
+void
+cleanup_mail_worker_main(Datum unused)
+{
+	OutboxCall	call;
+	MemoryContext context;
+
+	memcpy(&call, MyBgworkerEntry->bgw_extra, sizeof(call));
+	worker_receive_signals();
+	BackgroundWorkerInitializeConnectionByOid(call.database, InvalidOid, 0);
+	worker_override_settings();
+
+	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup mail",
+									ALLOCSET_DEFAULT_SIZES);
+	wait_for_caller(call.xid);
+	if (send_due(context))
+		keep_trying(context);
+}

@@ -1,0 +1,146 @@
+/*-------------------------------------------------------------------------
+ *
+ * names/file_key.h
+ *	  When does a reference protect a file?  (DESIGN: matching rules)
+ *
+ * A reference is whatever an application wrote into a column: a bare name, a
+ * path, a URL, a list of them, a document that mentions them.  A file is a path
+ * relative to the upload directory.  A file has *keys*; a reference has the
+ * keys of all names that may stand in it; and a reference protects a file
+ * exactly when they have a key in common.  Because every rule is an equality
+ * of keys, the match over millions of rows stays a hash join.
+ *
+ *	family		a file "d/abc_processed.mp3" has	matched by
+ *	PATH		its path							that path, in whatever folder
+ *	TAIL		every shorter tail of it			that tail, without a folder before it
+ *	STEM[_TAIL]	the same without the extension		the same, no extension behind it
+ *	DERIVED[_TAIL]	the same without the suffix		the same, with any extension or none
+ *
+ * Names are found in a reference, not parsed out of it: what stands in it as a
+ * whole word is a name if a file has it, whatever is inside the name.  So a
+ * reference is only asked for names that exist: KeyScope knows the files.  The
+ * reference is searched in several readings (percent-decoded, without HTML's
+ * entities ...: see readings.h).  A wrong reading costs nothing but a file
+ * kept too long.  So does a collision of the 64-bit hashes of keys; who
+ * condemns because of a match, instead of keeping, asks key_compare(), which
+ * compares the texts.
+ *
+ * Pure functions: no SQL, no settings, no errors raised but out of memory.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_FILE_KEY_H
+#define AUDIO_CLEANUP_FILE_KEY_H
+
+typedef enum KeyFamily
+{
+	KEY_PATH = 1 << 0,
+	KEY_TAIL = 1 << 1,
+	KEY_STEM = 1 << 2,
+	KEY_STEM_TAIL = 1 << 3,
+	KEY_DERIVED = 1 << 4,
+	KEY_DERIVED_TAIL = 1 << 5
+} KeyFamily;
+
+#define KEY_ALL_FAMILIES	0x3F
+
+#define KEY_ENDS			8192
+
+typedef struct KeyRules
+{
+	int			n_extensions;	/* 0: any file may be cleaned */
+	char	  **extensions;		/* lower case, without the dot */
+	int			n_suffixes;
+	char	  **suffixes;		/* case folded, as in "_processed" */
+	int			n_prefixes;
+	char	  **prefixes;		/* case folded, as in "thumb_" */
+	int			n_folders;		/* 0: a folder is nothing but a folder */
+	char	  **folders;		/* case folded: names of manifests, as in
+								 * "index.m3u8", and what may follow the id in
+								 * the name of its folder, as in "_hls" */
+	bool		utf8;			/* are names UTF-8 (else: bytes)? */
+	const char *upload_dir;		/* where the files are, for KEY_STRICT_MATCH;
+								 * NULL: anywhere */
+} KeyRules;
+
+/*
+ * What is known of all files that are matched together.  Begins as zeros, but
+ * for the first two members.
+ */
+typedef struct KeyScope
+{
+	struct MemoryContextData *context;	/* of what it allocates; NULL: that
+										 * which is current at its first file */
+	size_t		filter_max;		/* bytes that its filter may take; 0: a MiB */
+	int			depth;			/* components of the deepest path */
+	bool		derived;		/* is any of them a derived file? */
+	size_t		longest;		/* bytes of the longest key */
+
+	/* the keys, as a list until there are too many, then as a filter */
+	size_t		n_hashes;
+	size_t		hashes_size;
+	uint64	   *hashes;
+	uint64		filter_mask;	/* number of its bits, a power of two, less
+								 * one */
+	uint8	   *filter;			/* of one probe; NULL: not yet made */
+
+	/* how names and how stems end, by a hash of their last two letters */
+	uint8		name_ends[KEY_ENDS / 8];
+	uint8		stem_ends[KEY_ENDS / 8];
+} KeyScope;
+
+/*
+ * Is called now and then while a long value is searched, and may raise an
+ * error; NULL: nothing is.  The server lets itself be cancelled there.
+ */
+extern void (*key_pause) (void);
+
+/* Receives each key of a file or a reference; text is not NUL-terminated. */
+typedef void (*KeySink) (KeyFamily family, uint64 key, const char *text, size_t len, void *arg);
+
+typedef enum KeyMatch
+{
+	KEY_NO_MATCH,
+	KEY_LOOSE_MATCH,			/* enough to keep the file */
+	KEY_STRICT_MATCH			/* the reference names this very file, in
+								 * these very letters: enough to condemn it
+								 * too */
+} KeyMatch;
+
+/* May a file of this name be cleaned at all, by its extension? */
+extern bool key_is_audio(const KeyRules *rules, const char *path);
+
+/* A value longer than this never names a file strictly; see key_compare(). */
+#define KEY_STRICT_MAX		(4 * 4096)
+
+/* Widen `scope` so that it covers the file at `path`, with all its keys. */
+extern void key_widen_scope(const KeyRules *rules, const char *path, KeyScope *scope);
+
+/* Free what the scope has allocated. */
+extern void key_forget_scope(KeyScope *scope);
+
+/* The keys of the file at `path`, of the families in the mask `families`. */
+extern void key_of_file(const KeyRules *rules, const char *path, int families,
+						KeySink sink, void *arg);
+
+/*
+ * The keys of a reference of `len` bytes that some file of the scope may have;
+ * a key may come more than once, and now and then one that no file has.
+ */
+extern void key_of_reference(const KeyRules *rules, KeyScope *scope,
+							 const char *reference, size_t len,
+							 KeySink sink, void *arg);
+
+/* Does the reference hold a letter or a digit, without which it means nothing? */
+extern bool key_may_refer(const KeyRules *rules, const char *reference, size_t len);
+
+/* 64-bit hash of a key, the same in every process of a machine. */
+extern uint64 key_hash(KeyFamily family, const char *text, size_t len);
+
+/* Does this reference mean this file, by the texts and not their hashes? */
+extern KeyMatch key_compare(const KeyRules *rules, const char *reference,
+							size_t len, const char *path);
+
+#endif							/* AUDIO_CLEANUP_FILE_KEY_H */

@@ -1,0 +1,617 @@
+/*-------------------------------------------------------------------------
+ *
+ * names/readings.c
+ *	  What a text says when what is escaped in it is decoded.
+ *
+ * Readings add to each other and never replace each other: a name may itself
+ * look like an escape.  So each decoder makes a new reading of each one that
+ * there is, simple ones first, until nothing new comes of it or there are
+ * READINGS_MAX.  No decoder makes a text longer.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include "common/hashfn.h"
+#include "mb/pg_wchar.h"
+
+#include "src/names/readings.h"
+
+#define READINGS_MAX	48
+
+/* Where the path that ".." climbs may begin. */
+#define PATH_BREAKS		"\"'`<>=,;|()[]{} \t\r\n"
+
+/* Decodes into `out`, which is as large as `text`; the new length. */
+typedef size_t (*Decoder) (const char *text, size_t len, char *out);
+
+
+/* -------------------------------------------------------------- decoders --- */
+
+static int
+hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* The number of `digits` hexadecimal digits at `text`, or -1. */
+static int
+hex_number(const char *text, const char *end, int digits)
+{
+	int			number = 0;
+
+	if (end - text < digits)
+		return -1;
+	for (; digits > 0; digits--)
+	{
+		int			value = hex_value(*text++);
+
+		if (value < 0)
+			return -1;
+		number = number << 4 | value;
+	}
+	return number;
+}
+
+/* Writes a letter as UTF-8; what is none, or takes more than `room`, is not written. */
+static char *
+put_letter(char *out, pg_wchar c, size_t room)
+{
+	unsigned char letter[8];
+	int			len;
+
+	if (c == 0 || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF))
+		return out;
+	unicode_to_utf8(c, letter);
+	len = pg_utf_mblen(letter);
+	if ((size_t) len > room)
+		return out;
+	memcpy(out, letter, len);
+	return out + len;
+}
+
+size_t
+readings_decode_percent(const char *text, size_t len, char *out)
+{
+	const char *end = text + len;
+	char	   *begin = out;
+
+	while (text < end)
+	{
+		int			byte = *text == '%' ? hex_number(text + 1, end, 2) : -1;
+
+		*out++ = byte > 0 ? (char) byte : *text;
+		text += byte > 0 ? 3 : 1;
+	}
+	return out - begin;
+}
+
+/* "%u00e9", as JavaScript's escape() writes it. */
+static size_t
+decode_percent_u(const char *text, size_t len, char *out)
+{
+	const char *end = text + len;
+	char	   *begin = out;
+
+	while (text < end)
+	{
+		int			letter = *text == '%' && end - text >= 6 && text[1] == 'u' ?
+		hex_number(text + 2, end, 4) : -1;
+
+		if (letter > 0)
+			out = put_letter(out, letter, 6);
+		else
+			*out++ = *text;
+		text += letter > 0 ? 6 : 1;
+	}
+	return out - begin;
+}
+
+/* "\uD83C\uDFB5", "\u00e9" or "\u{e9}"; the number of bytes read, or 0. */
+static int
+read_unicode_escape(const char *text, const char *end, pg_wchar *c)
+{
+	int			first = hex_number(text + 2, end, 4);
+	int			second;
+	int			i;
+
+	if (text[1] == 'U')
+	{
+		first = hex_number(text + 2, end, 8);
+		*c = first;
+		return first > 0 ? 10 : 0;
+	}
+	if (first > 0)
+	{
+		*c = first;
+		if (first < 0xD800 || first > 0xDBFF || end - text < 12 || text[6] != '\\' || text[7] != 'u')
+			return 6;
+		second = hex_number(text + 8, end, 4);
+		if (second < 0xDC00 || second > 0xDFFF)
+			return 6;
+		*c = 0x10000 + ((first & 0x3FF) << 10) + (second & 0x3FF);
+		return 12;
+	}
+	if (end - text < 5 || text[2] != '{')
+		return 0;
+	*c = 0;
+	for (i = 3; i < 9 && text + i < end && hex_value(text[i]) >= 0; i++)
+		*c = *c << 4 | hex_value(text[i]);
+	return i > 3 && text + i < end && text[i] == '}' ? i + 1 : 0;
+}
+
+/* Three octal digits; -1 if there are none. */
+static int
+octal_number(const char *text, const char *end)
+{
+	int			i;
+
+	for (i = 0; i < 3; i++)
+		if (end - text <= i || text[i] < '0' || text[i] > '7')
+			return -1;
+	return ((text[0] - '0') << 6 | (text[1] - '0') << 3 | (text[2] - '0')) & 0xFF;
+}
+
+static char
+control_letter(char c)
+{
+	static const char names[] = "ntrbfv";
+	static const char controls[] = "\n\t\r\b\f\v";
+	const char *found = c != '\0' ? strchr(names, c) : NULL;
+
+	return found != NULL ? controls[found - names] : c;
+}
+
+/* Escapes by a backslash, as in JSON, JavaScript, C, PHP, SQL arrays and the shell. */
+static size_t
+decode_backslashes(const char *text, size_t len, char *out)
+{
+	const char *end = text + len;
+	char	   *begin = out;
+
+	while (text < end)
+	{
+		pg_wchar	c = 0;
+		int			n = 0;
+
+		if (*text != '\\' || end - text < 2)
+		{
+			*out++ = *text++;
+			continue;
+		}
+		if (text[1] == 'u' || text[1] == 'U')
+			n = read_unicode_escape(text, end, &c);
+		if (n > 0)
+		{
+			out = put_letter(out, c, n);
+			text += n;
+		}
+		else if (text[1] == 'x' && hex_number(text + 2, end, 2) > 0)
+		{
+			*out++ = (char) hex_number(text + 2, end, 2);
+			text += 4;
+		}
+		else if (octal_number(text + 1, end) > 0)
+		{
+			*out++ = (char) octal_number(text + 1, end);
+			text += 4;
+		}
+		else
+		{
+			*out++ = control_letter(text[1]);
+			text += 2;
+		}
+	}
+	return out - begin;
+}
+
+/* "\c3\a9", as in PHP's serialized S: */
+static size_t
+decode_hex_pairs(const char *text, size_t len, char *out)
+{
+	const char *end = text + len;
+	char	   *begin = out;
+
+	while (text < end)
+	{
+		int			byte = *text == '\\' ? hex_number(text + 1, end, 2) : -1;
+
+		*out++ = byte > 0 ? (char) byte : *text;
+		text += byte > 0 ? 3 : 1;
+	}
+	return out - begin;
+}
+
+/* Two of `quote` are one, and so are four letters, as '\\'' is in the shell. */
+static size_t
+decode_doubled(const char *text, size_t len, char *out, char quote)
+{
+	const char	escaped[] = {quote, '\\', quote, quote};
+	const char *end = text + len;
+	char	   *begin = out;
+
+	while (text < end)
+	{
+		char		c = *text;
+
+		*out++ = c;
+		if (c != quote)
+			text++;
+		else if (end - text >= 4 && memcmp(text, escaped, 4) == 0)
+			text += 4;
+		else
+			text += end - text >= 2 && text[1] == quote ? 2 : 1;
+	}
+	return out - begin;
+}
+
+/* As in CSV. */
+static size_t
+decode_double_quotes(const char *text, size_t len, char *out)
+{
+	return decode_doubled(text, len, out, '"');
+}
+
+/* As in SQL and YAML. */
+static size_t
+decode_single_quotes(const char *text, size_t len, char *out)
+{
+	return decode_doubled(text, len, out, '\'');
+}
+
+/* '"'"' is how the shell writes a quote, too. */
+static size_t
+decode_quoted_quotes(const char *text, size_t len, char *out)
+{
+	const char *end = text + len;
+	char	   *begin = out;
+
+	while (text < end)
+	{
+		bool		quoted = end - text >= 5 && memcmp(text, "'\"'\"'", 5) == 0;
+
+		*out++ = *text;
+		text += quoted ? 5 : 1;
+	}
+	return out - begin;
+}
+
+static size_t
+decode_plus(const char *text, size_t len, char *out)
+{
+	size_t		i;
+
+	for (i = 0; i < len; i++)
+		out[i] = text[i] == '+' ? ' ' : text[i];
+	return len;
+}
+
+/* Backslashes are slashes; so many in a row are one, but for "\\\\server". */
+static size_t
+decode_slashes(const char *text, size_t len, char *out)
+{
+	size_t		n = 0;
+	size_t		i = 0;
+
+	while (i < len)
+	{
+		size_t		run = 0;
+
+		while (i + run < len && (text[i + run] == '\\' || text[i + run] == '/'))
+			run++;
+		if (run == 0)
+			out[n++] = text[i++];
+		else if (memchr(text + i, '\\', run) == NULL)
+		{
+			memcpy(out + n, text + i, run);
+			n += run;
+		}
+		else
+		{
+			if (run > 1 && (i == 0 || (text[i - 1] != ':' && strchr(PATH_BREAKS, text[i - 1]) != NULL)))
+				out[n++] = '/';
+			out[n++] = '/';
+		}
+		i += run;
+	}
+	return n;
+}
+
+/* "2024//05/./x/../abc.mp3" is "2024/05/abc.mp3". */
+static size_t
+decode_path(const char *text, size_t len, char *out)
+{
+	size_t		n = 0;
+	size_t		i;
+
+	for (i = 0; i < len; i++)
+	{
+		if (text[i] == '/')
+		{
+			if (n >= 3 && memcmp(out + n - 3, "/..", 3) == 0)
+			{
+				n -= 3;
+				while (n > 0 && out[n - 1] != '/' &&
+					   (out[n - 1] == '\0' || strchr(PATH_BREAKS, out[n - 1]) == NULL))
+					n--;
+				if (n > 0 && out[n - 1] == '/')
+					n--;
+			}
+			else if (n >= 2 && memcmp(out + n - 2, "/.", 2) == 0)
+				n -= 2;
+			if (n > 0 && out[n - 1] == '/' && !(n > 1 && out[n - 2] == ':'))
+				continue;
+		}
+		out[n++] = text[i];
+	}
+	return n;
+}
+
+
+/* -------------------------------------------------------------- entities --- */
+
+/* Names of the letters from U+00A0 on, as in HTML 4. */
+static const char *const latin_entities[] = {
+	"nbsp", "iexcl", "cent", "pound", "curren", "yen", "brvbar", "sect", "uml", "copy", "ordf",
+	"laquo", "not", "shy", "reg", "macr", "deg", "plusmn", "sup2", "sup3", "acute", "micro", "para",
+	"middot", "cedil", "sup1", "ordm", "raquo", "frac14", "frac12", "frac34", "iquest", "Agrave",
+	"Aacute", "Acirc", "Atilde", "Auml", "Aring", "AElig", "Ccedil", "Egrave", "Eacute", "Ecirc",
+	"Euml", "Igrave", "Iacute", "Icirc", "Iuml", "ETH", "Ntilde", "Ograve", "Oacute", "Ocirc",
+	"Otilde", "Ouml", "times", "Oslash", "Ugrave", "Uacute", "Ucirc", "Uuml", "Yacute", "THORN",
+	"szlig", "agrave", "aacute", "acirc", "atilde", "auml", "aring", "aelig", "ccedil", "egrave",
+	"eacute", "ecirc", "euml", "igrave", "iacute", "icirc", "iuml", "eth", "ntilde", "ograve",
+	"oacute", "ocirc", "otilde", "ouml", "divide", "oslash", "ugrave", "uacute", "ucirc", "uuml",
+	"yacute", "thorn", "yuml"
+};
+
+static const struct
+{
+	const char *name;
+	pg_wchar	letter;
+}			other_entities[] = {
+	{"amp", '&'}, {"AMP", '&'}, {"lt", '<'}, {"LT", '<'}, {"gt", '>'}, {"GT", '>'},
+	{"quot", '"'}, {"QUOT", '"'}, {"apos", '\''}, {"Tab", '\t'}, {"NewLine", '\n'},
+	{"excl", '!'}, {"num", '#'}, {"dollar", '$'}, {"percnt", '%'}, {"lpar", '('}, {"rpar", ')'},
+	{"ast", '*'}, {"plus", '+'}, {"comma", ','}, {"period", '.'}, {"sol", '/'}, {"colon", ':'},
+	{"semi", ';'}, {"equals", '='}, {"quest", '?'}, {"commat", '@'}, {"lsqb", '['},
+	{"lbrack", '['}, {"bsol", '\\'}, {"rsqb", ']'}, {"rbrack", ']'}, {"Hat", '^'},
+	{"lowbar", '_'}, {"grave", '`'}, {"lcub", '{'}, {"lbrace", '{'}, {"verbar", '|'},
+	{"vert", '|'}, {"rcub", '}'}, {"rbrace", '}'}, {"tilde", 0x2DC}, {"circ", 0x2C6},
+	{"OElig", 0x152}, {"oelig", 0x153}, {"Scaron", 0x160}, {"scaron", 0x161}, {"Yuml", 0x178},
+	{"fnof", 0x192}, {"ensp", 0x2002}, {"emsp", 0x2003}, {"thinsp", 0x2009}, {"zwnj", 0x200C},
+	{"zwj", 0x200D}, {"lrm", 0x200E}, {"rlm", 0x200F}, {"ndash", 0x2013}, {"mdash", 0x2014},
+	{"lsquo", 0x2018}, {"rsquo", 0x2019}, {"sbquo", 0x201A}, {"ldquo", 0x201C}, {"rdquo", 0x201D},
+	{"bdquo", 0x201E}, {"dagger", 0x2020}, {"Dagger", 0x2021}, {"bull", 0x2022},
+	{"hellip", 0x2026}, {"permil", 0x2030}, {"prime", 0x2032}, {"Prime", 0x2033},
+	{"lsaquo", 0x2039}, {"rsaquo", 0x203A}, {"euro", 0x20AC}, {"trade", 0x2122},
+	{"larr", 0x2190}, {"uarr", 0x2191}, {"rarr", 0x2192}, {"darr", 0x2193}, {"minus", 0x2212}
+};
+
+static pg_wchar
+named_letter(const char *name, size_t len)
+{
+	size_t		i;
+
+	for (i = 0; i < lengthof(other_entities); i++)
+		if (strlen(other_entities[i].name) == len && memcmp(other_entities[i].name, name, len) == 0)
+			return other_entities[i].letter;
+	for (i = 0; i < lengthof(latin_entities); i++)
+		if (strlen(latin_entities[i]) == len && memcmp(latin_entities[i], name, len) == 0)
+			return 0xA0 + i;
+	return 0;
+}
+
+/* "#233" or "#xE9". */
+static pg_wchar
+numbered_letter(const char *text, size_t len)
+{
+	bool		hex = len > 1 && (text[1] == 'x' || text[1] == 'X');
+	pg_wchar	number = 0;
+	size_t		i;
+
+	for (i = hex ? 2 : 1; i < len; i++)
+	{
+		int			digit = hex_value(text[i]);
+
+		if (digit < 0 || (!hex && digit > 9) || number > 0x10FFFF)
+			return 0;
+		number = number * (hex ? 16 : 10) + digit;
+	}
+	return number;
+}
+
+static size_t
+decode_entities(const char *text, size_t len, char *out)
+{
+	const char *end = text + len;
+	char	   *begin = out;
+
+	while (text < end)
+	{
+		const char *semicolon = *text != '&' ? NULL :
+		memchr(text, ';', Min(end - text, (ptrdiff_t) 12));
+		size_t		n = semicolon != NULL ? semicolon - text - 1 : 0;
+		pg_wchar	letter = n == 0 ? 0 : text[1] == '#' ? numbered_letter(text + 1, n) :
+		named_letter(text + 1, n);
+		char	   *next = letter != 0 ? put_letter(out, letter, n + 2) : out;
+
+		if (next > out)
+		{
+			out = next;
+			text = semicolon + 1;
+		}
+		else
+			*out++ = *text++;
+	}
+	return out - begin;
+}
+
+
+/* -------------------------------------------------------------- readings --- */
+
+/*
+ * Where none of `signs` is in a text, the decoder would change nothing.  The
+ * decoders of paths come last: they undo no escape.
+ */
+static const struct
+{
+	Decoder		decode;
+	char		sign;
+	const char *also;			/* must be there as well; or NULL */
+	int			times;
+	bool		of_paths;
+}			decoders[] = {
+	{decode_backslashes, '\\', NULL, 2, false},
+	{readings_decode_percent, '%', NULL, 2, false},
+	{decode_plus, '+', NULL, 1, false},
+	{decode_percent_u, '%', "%u", 1, false},
+	{decode_entities, '&', ";", 2, false},
+	{decode_double_quotes, '"', "\"\"", 1, false},
+	{decode_single_quotes, '\'', "''", 1, false},
+	{decode_quoted_quotes, '\'', "'\"'\"'", 1, false},
+	{decode_hex_pairs, '\\', "S:", 1, false},
+	{decode_slashes, '\\', NULL, 1, true},
+	{decode_path, '/', NULL, 1, true},
+};
+
+typedef struct Reading
+{
+	char	   *text;
+	size_t		len;
+	uint64		hash;
+	bool		of_paths;
+	uint8		used[lengthof(decoders)];
+} Reading;
+
+typedef struct Readings
+{
+	int			n;
+	Reading		all[READINGS_MAX];
+} Readings;
+
+static bool
+holds(const char *text, size_t len, const char *wanted)
+{
+	size_t		n = strlen(wanted);
+	const char *end = text + len;
+
+	while ((size_t) (end - text) >= n && (text = memchr(text, wanted[0], end - text)) != NULL)
+	{
+		if ((size_t) (end - text) < n)
+			return false;
+		if (memcmp(text, wanted, n) == 0)
+			return true;
+		text++;
+	}
+	return false;
+}
+
+/* A doubled slash that is none of a URL's? */
+static bool
+holds_doubled_slash(const char *text, size_t len)
+{
+	size_t		i;
+
+	for (i = 1; i < len; i++)
+		if (text[i] == '/' && text[i - 1] == '/' && !(i > 1 && text[i - 2] == ':'))
+			return true;
+	return false;
+}
+
+/* Is there anything that decode_path() would resolve? */
+static bool
+holds_dots(const char *text, size_t len)
+{
+	return memchr(text, '/', len) != NULL &&
+		(holds_doubled_slash(text, len) || holds(text, len, "/./") || holds(text, len, "/../"));
+}
+
+static bool
+applies(const Reading *reading, int decoder)
+{
+	return reading->used[decoder] < decoders[decoder].times &&
+		(decoders[decoder].of_paths || !reading->of_paths) &&
+		memchr(reading->text, decoders[decoder].sign, reading->len) != NULL &&
+		(decoders[decoder].decode != decode_path || holds_dots(reading->text, reading->len)) &&
+		(decoders[decoder].also == NULL || holds(reading->text, reading->len, decoders[decoder].also));
+}
+
+static bool
+is_known(const Readings *readings, const Reading *reading)
+{
+	int			i;
+
+	for (i = 0; i < readings->n; i++)
+		if (readings->all[i].hash == reading->hash && readings->all[i].len == reading->len)
+			return true;
+	return false;
+}
+
+/* Adds what the decoder makes of a reading, unless that is known. */
+static void
+add_reading(Readings *readings, const Reading *from, int decoder)
+{
+	Reading		reading = *from;
+
+	reading.text = palloc(Max(from->len, 1));
+	reading.len = decoders[decoder].decode(from->text, from->len, reading.text);
+	reading.hash = hash_bytes_extended((const unsigned char *) reading.text, (int) reading.len, 0);
+	reading.of_paths |= decoders[decoder].of_paths;
+	reading.used[decoder]++;
+	if (is_known(readings, &reading))
+		pfree(reading.text);
+	else
+		readings->all[readings->n++] = reading;
+}
+
+/* Is there nothing to decode at all? */
+static bool
+is_literal(const char *text, size_t len)
+{
+	return memchr(text, '\\', len) == NULL && memchr(text, '%', len) == NULL &&
+		memchr(text, '&', len) == NULL && memchr(text, '+', len) == NULL &&
+		!holds(text, len, "\"\"") && !holds(text, len, "''") && !holds(text, len, "'\"'") &&
+		!holds_dots(text, len);
+}
+
+void
+readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
+{
+	Readings   *readings;
+	int			i;
+	int			decoder;
+
+	if (is_literal(text, len))
+	{
+		sink(text, len, arg);
+		return;
+	}
+	readings = palloc(sizeof(Readings));
+	memset(&readings->all[0], 0, sizeof(Reading));
+	readings->all[0].text = unconstify(char *, text);
+	readings->all[0].len = len;
+	readings->all[0].hash = hash_bytes_extended((const unsigned char *) text, (int) len, 0);
+	readings->n = 1;
+	for (i = 0; i < readings->n; i++)
+	{
+		Reading    *reading = &readings->all[i];
+
+		sink(reading->text, reading->len, arg);
+		for (decoder = 0; decoder < lengthof(decoders) && readings->n < READINGS_MAX; decoder++)
+			if (applies(reading, decoder))
+				add_reading(readings, reading, decoder);
+		if (i > 0)
+			pfree(reading->text);
+	}
+	pfree(readings);
+}

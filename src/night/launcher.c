@@ -1,0 +1,606 @@
+/*-------------------------------------------------------------------------
+ *
+ * night/launcher.c
+ *	  The background worker that knows when, and starts one that cleans.
+ *
+ * It is connected to no database, so that it keeps nobody from dropping one.
+ * When the schedule fires it starts a night worker for each database of
+ * audio_cleanup.databases, one after the other, and sleeps until that ends.
+ * A database that takes long keeps no other waiting: after a few seconds the
+ * next one is begun beside it, with up to half of the server's workers.
+ * The launcher remembers nothing beyond its own life: the databases know what
+ * has run.
+ *
+ * The clock is looked at once a minute, because it may be set, which nobody
+ * tells us; else nothing wakes us up but signals and the hour itself.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/procsignal.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
+#include "tcop/tcopprot.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "src/night/launcher.h"
+#include "src/night/timetable.h"
+#include "src/pg/compat.h"
+#include "src/pg/worker.h"
+
+#define RECHECK_MS		60000
+#define RETRY_MS		10000
+#define RESTART_SECONDS	60
+#define REASON_SIZE		256
+
+/* so long a database is cleaned alone; then the next one is begun beside it */
+#define ALONE_MS		10000
+
+/* so many are cleaned at once, if max_worker_processes is twice that */
+#define MAX_AT_ONCE		16
+
+/* Where a night worker leaves its outcome. */
+typedef struct ReportSlot
+{
+	int64		job_number;
+	NightOutcome outcome;
+	char		reason[REASON_SIZE];
+} ReportSlot;
+
+typedef struct LauncherShared
+{
+	slock_t		mutex;
+	ReportSlot	slots[MAX_AT_ONCE];
+} LauncherShared;
+
+typedef struct Job
+{
+	NightJob	night;
+	TimestampTz not_before;		/* by the true clock */
+	bool		delay_told;
+	/* while it is under way */
+	TimestampTz started_at;
+	BackgroundWorkerHandle *worker;
+} Job;
+
+/* What the launcher's process knows. */
+typedef struct Launcher
+{
+	MemoryContext context;
+	MemoryContext schedule_context;
+	Schedule   *schedule;
+	Firing		firing;			/* the last one that was seen */
+	bool		has_firing;
+	List	   *jobs;			/* of Job, waiting */
+	List	   *running;		/* of Job, under way */
+	int64		last_number;
+} Launcher;
+
+static LauncherShared *shared = NULL;
+static shmem_request_hook_type previous_request_hook;
+static shmem_startup_hook_type previous_startup_hook;
+
+
+/* ----------------------------------------------------------- shared memory --- */
+
+static void
+request_shared_memory(void)
+{
+	if (previous_request_hook != NULL)
+		previous_request_hook();
+	RequestAddinShmemSpace(sizeof(LauncherShared));
+}
+
+static void
+attach_shared_memory(void)
+{
+	bool		found;
+
+	if (previous_startup_hook != NULL)
+		previous_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct("audio_cleanup launcher", sizeof(LauncherShared), &found);
+	if (!found)
+	{
+		memset(shared, 0, sizeof(LauncherShared));
+		SpinLockInit(&shared->mutex);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/*
+ * A worker that a former launcher has started, and left, may use a slot that
+ * has been given away again: its number is lower.
+ */
+void
+launcher_report(const NightJob *job, NightOutcome outcome, const char *reason)
+{
+	ReportSlot *slot = &shared->slots[job->slot];
+	int			len = pg_mbcliplen(reason, strlen(reason), REASON_SIZE - 1);
+
+	SpinLockAcquire(&shared->mutex);
+	if (slot->job_number <= job->number)
+	{
+		slot->job_number = job->number;
+		slot->outcome = outcome;
+		memcpy(slot->reason, reason, len);
+		slot->reason[len] = '\0';
+	}
+	SpinLockRelease(&shared->mutex);
+}
+
+/* Has the worker of this job said that it is to be tried again, and why? */
+static bool
+was_busy(const NightJob *job, char *reason)
+{
+	const ReportSlot *slot = &shared->slots[job->slot];
+	bool		busy;
+
+	SpinLockAcquire(&shared->mutex);
+	busy = slot->job_number == job->number && slot->outcome == NIGHT_BUSY;
+	memcpy(reason, slot->reason, REASON_SIZE);
+	SpinLockRelease(&shared->mutex);
+	return busy;
+}
+
+void
+launcher_init(void)
+{
+	BackgroundWorker worker;
+
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
+		return;
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+	previous_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = attach_shared_memory;
+
+	worker_describe(&worker, "cleanup_launcher_main", "audio_cleanup launcher");
+	worker.bgw_restart_time = RESTART_SECONDS;
+	RegisterBackgroundWorker(&worker);
+}
+
+
+/* -------------------------------------------------------------------- jobs --- */
+
+static void
+add_job(Launcher *launcher, const char *database, bool first_look, bool server_started)
+{
+	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
+	Job		   *job = palloc0(sizeof(Job));
+
+	job->night.number = ++launcher->last_number;
+	job->night.firing = launcher->firing;
+	job->night.has_firing = launcher->has_firing;
+	job->night.first_look = first_look;
+	job->night.server_started = server_started;
+	strlcpy(job->night.database, database, NAMEDATALEN);
+	launcher->jobs = lappend(launcher->jobs, job);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+add_jobs(Launcher *launcher, List *databases, bool first_look, bool server_started)
+{
+	ListCell   *lc;
+
+	foreach(lc, databases)
+		add_job(launcher, lfirst(lc), first_look, server_started);
+}
+
+/*
+ * Does it exist, and accept connections?  A worker could only die of it.
+ * Without a database there are no system caches, so the catalog is read.
+ */
+static bool
+can_be_connected(const char *database)
+{
+	bool		exists;
+	bool		allows = false;
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	catalog = table_open(DatabaseRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_database_datname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum(database));
+	scan = systable_beginscan(catalog, DatabaseNameIndexId, false, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	exists = HeapTupleIsValid(tuple);
+	if (exists)
+		allows = ((Form_pg_database) GETSTRUCT(tuple))->datallowconn;
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	CommitTransactionCommand();
+
+	if (!exists)
+		ereport(LOG,
+				(errmsg("audio_cleanup does not clean database \"%s\": it does not exist", database),
+				 errhint("Correct audio_cleanup.databases.")));
+	else if (!allows)
+		ereport(LOG,
+				(errmsg("audio_cleanup does not clean database \"%s\": it does not accept connections",
+						database)));
+	return allows;
+}
+
+/* Later; the log says why, but once. */
+static void
+delay_job(Launcher *launcher, Job *job, const char *reason, const char *hint)
+{
+	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
+
+	if (!job->delay_told)
+		ereport(LOG,
+				(errmsg("audio_cleanup waits to clean database \"%s\": %s", job->night.database, reason),
+				 hint ? errhint("%s", hint) : 0));
+	job->delay_told = true;
+	job->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
+	launcher->jobs = lappend(launcher->jobs, job);
+	MemoryContextSwitchTo(caller);
+}
+
+/* Workers are for other things, too. */
+static int
+max_at_once(void)
+{
+	return Min(Max(max_worker_processes / 2, 1), MAX_AT_ONCE);
+}
+
+static int
+find_free_slot(const Launcher *launcher)
+{
+	bool		taken[MAX_AT_ONCE] = {false};
+	int			slot = 0;
+	ListCell   *lc;
+
+	foreach(lc, launcher->running)
+		taken[((Job *) lfirst(lc))->night.slot] = true;
+	while (taken[slot])
+		slot++;
+	return slot;
+}
+
+static bool
+is_running(const Launcher *launcher, const char *database)
+{
+	ListCell   *lc;
+
+	foreach(lc, launcher->running)
+		if (strcmp(((Job *) lfirst(lc))->night.database, database) == 0)
+		return true;
+	return false;
+}
+
+/* Milliseconds until one more may be begun; -1: not before another one ends. */
+static long
+time_to_next_start(const Launcher *launcher)
+{
+	const Job  *latest = launcher->running == NIL ? NULL : llast(launcher->running);
+
+	if (latest == NULL)
+		return 0;
+	if (list_length(launcher->running) >= max_at_once())
+		return -1;
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+										   TimestampTzPlusMilliseconds(latest->started_at, ALONE_MS));
+}
+
+static bool
+start_worker(Launcher *launcher, Job *job)
+{
+	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
+	BackgroundWorker worker;
+	bool		started;
+
+	job->night.slot = find_free_slot(launcher);
+	worker_describe(&worker, "cleanup_night_worker_main", "audio_cleanup worker");
+	memcpy(worker.bgw_extra, &job->night, sizeof(job->night));
+	worker.bgw_notify_pid = MyProcPid;
+	started = RegisterDynamicBackgroundWorker(&worker, &job->worker);
+	if (started)
+	{
+		job->started_at = GetCurrentTimestamp();
+		launcher->running = lappend(launcher->running, job);
+	}
+	MemoryContextSwitchTo(caller);
+	return started;
+}
+
+/* Takes the next job whose time has come off the list; NULL: there is none. */
+static Job *
+take_next_job(Launcher *launcher)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *lc;
+
+	foreach(lc, launcher->jobs)
+	{
+		Job		   *job = lfirst(lc);
+
+		if (job->not_before <= now && !is_running(launcher, job->night.database))
+		{
+			launcher->jobs = list_delete_cell(launcher->jobs, lc);
+			return job;
+		}
+	}
+	return NULL;
+}
+
+static void
+say_overtaken(const Launcher *launcher, const Job *job)
+{
+	const Job  *other;
+
+	if (list_length(launcher->running) < 2)
+		return;
+	other = list_nth(launcher->running, list_length(launcher->running) - 2);
+	ereport(LOG,
+			(errmsg("audio_cleanup begins to clean database \"%s\" while database \"%s\" is still being cleaned",
+					job->night.database, other->night.database),
+			 errdetail("That one takes longer than %d seconds.", ALONE_MS / 1000)));
+}
+
+static void
+start_next_job(Launcher *launcher)
+{
+	Job		   *job = time_to_next_start(launcher) == 0 ? take_next_job(launcher) : NULL;
+
+	if (job == NULL)
+		return;
+	if (!can_be_connected(job->night.database))
+		pfree(job);
+	else if (start_worker(launcher, job))
+		say_overtaken(launcher, job);
+	else
+		delay_job(launcher, job, "no background worker is free",
+				  "You might need to increase max_worker_processes.");
+}
+
+/* Which workers have ended? */
+static void
+look_after_workers(Launcher *launcher)
+{
+	ListCell   *lc;
+
+	foreach(lc, launcher->running)
+	{
+		Job		   *job = lfirst(lc);
+		char		reason[REASON_SIZE];
+		pid_t		pid;
+
+		if (GetBackgroundWorkerPid(job->worker, &pid) != BGWH_STOPPED)
+			continue;
+		launcher->running = foreach_delete_current(launcher->running, lc);
+		pfree(job->worker);
+		job->worker = NULL;
+		if (was_busy(&job->night, reason))
+			delay_job(launcher, job, reason, NULL);
+		else
+			pfree(job);
+	}
+}
+
+
+/* ---------------------------------------------------------------- schedule --- */
+
+static void
+show_activity(const Launcher *launcher)
+{
+	const Schedule *schedule = launcher->schedule;
+	char		activity[128 + NAMEDATALEN];
+	Firing		next;
+
+	if (list_length(launcher->running) > 1)
+		snprintf(activity, sizeof(activity), "cleaning database \"%s\" and %d more",
+				 ((Job *) llast(launcher->running))->night.database,
+				 list_length(launcher->running) - 1);
+	else if (launcher->running != NIL)
+		snprintf(activity, sizeof(activity), "cleaning database \"%s\"",
+				 ((Job *) linitial(launcher->running))->night.database);
+	else if (schedule->databases == NIL)
+		snprintf(activity, sizeof(activity), "idle: audio_cleanup.databases is empty");
+	else if (!timetable_next(schedule, settings_now(schedule), &next))
+		snprintf(activity, sizeof(activity), "idle: audio_cleanup.cleanup_schedule_hour is -1");
+	else
+		snprintf(activity, sizeof(activity), "sleeping until %s",
+				 timestamptz_to_str(timetable_time(&next)));
+	pgstat_report_activity(STATE_IDLE, activity);
+}
+
+/* What has been missed by now is not this launcher's to make up for. */
+static void
+adopt_firing(Launcher *launcher)
+{
+	launcher->has_firing = timetable_last(launcher->schedule, settings_now(launcher->schedule),
+										  &launcher->firing);
+}
+
+static void
+load_schedule(Launcher *launcher)
+{
+	MemoryContext context = AllocSetContextCreate(launcher->context, "audio_cleanup schedule",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+
+	launcher->schedule = settings_schedule();
+	if (launcher->schedule_context != NULL)
+		MemoryContextDelete(launcher->schedule_context);
+	launcher->schedule_context = context;
+	MemoryContextSwitchTo(caller);
+}
+
+/* What waits for its turn in a database that was taken off the list. */
+static void
+forget_unlisted(Launcher *launcher)
+{
+	ListCell   *lc;
+
+	foreach(lc, launcher->jobs)
+	{
+		Job		   *job = lfirst(lc);
+
+		if (settings_is_listed(launcher->schedule->databases, job->night.database))
+			continue;
+		launcher->jobs = foreach_delete_current(launcher->jobs, lc);
+		pfree(job);
+	}
+}
+
+/*
+ * After a reload: databases that are new, or all if hour or zone are, note
+ * since when that is so.
+ */
+static void
+compare_schedules(Launcher *launcher, const Schedule *before)
+{
+	const Schedule *now = launcher->schedule;
+	bool		changed = now->hour != before->hour ||
+	strcmp(now->zone_name, before->zone_name) != 0;
+	ListCell   *lc;
+
+	if (changed)
+		adopt_firing(launcher);
+	foreach(lc, now->databases)
+		if (changed || !settings_is_listed(before->databases, lfirst(lc)))
+		add_job(launcher, lfirst(lc), true, false);
+}
+
+static void
+reload(Launcher *launcher)
+{
+	Schedule	before = *launcher->schedule;
+	MemoryContext context = launcher->schedule_context;
+
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	launcher->schedule_context = NULL;
+	load_schedule(launcher);
+	forget_unlisted(launcher);
+	compare_schedules(launcher, &before);
+	MemoryContextDelete(context);
+}
+
+/* A clock that was set back has fired already; later it fires again. */
+static void
+look_at_clock(Launcher *launcher)
+{
+	Firing		before = launcher->firing;
+	bool		had_firing = launcher->has_firing;
+
+	adopt_firing(launcher);
+	if (launcher->has_firing && had_firing && launcher->firing.at > before.at)
+		add_jobs(launcher, launcher->schedule->databases, false, false);
+}
+
+/* Milliseconds until there is something to do; -1: only a signal brings it. */
+static long
+time_to_sleep(const Launcher *launcher)
+{
+	TimestampTz schedule_now = settings_now(launcher->schedule);
+	TimestampTz now = GetCurrentTimestamp();
+	long		ms = -1;
+	long		to_start = time_to_next_start(launcher);
+	Firing		next;
+	ListCell   *lc;
+
+	if (launcher->schedule->databases != NIL &&
+		timetable_next(launcher->schedule, schedule_now, &next))
+		ms = Min(RECHECK_MS,
+				 TimestampDifferenceMilliseconds(schedule_now, timetable_time(&next)));
+	if (to_start < 0)
+		return ms;
+	foreach(lc, launcher->jobs)
+	{
+		const Job  *job = lfirst(lc);
+		long		left = Max(to_start, TimestampDifferenceMilliseconds(now, job->not_before));
+
+		if (!is_running(launcher, job->night.database))
+			ms = ms < 0 ? left : Min(ms, left);
+	}
+	return ms;
+}
+
+static void
+sleep_until_needed(const Launcher *launcher)
+{
+	long		ms = time_to_sleep(launcher);
+
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0),
+					 ms, compat_wait_event("AudioCleanupLauncherMain"));
+	ResetLatch(MyLatch);
+}
+
+
+/* -------------------------------------------------------------------- main --- */
+
+static void
+begin(Launcher *launcher)
+{
+	memset(launcher, 0, sizeof(*launcher));
+	launcher->context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup launcher",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(launcher->context);
+	/* a worker of the launcher before us may still be at work */
+	launcher->last_number = GetCurrentTimestamp();
+	load_schedule(launcher);
+	adopt_firing(launcher);
+	add_jobs(launcher, launcher->schedule->databases, true, true);
+}
+
+static void
+work(Launcher *launcher)
+{
+	/*
+	 * As with the logical replication launcher, exit status 1 lets the
+	 * postmaster start us again if it was not a shutdown.
+	 */
+	if (ShutdownRequestPending)
+		proc_exit(1);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+		reload(launcher);
+	look_at_clock(launcher);
+	look_after_workers(launcher);
+	start_next_job(launcher);
+	show_activity(launcher);
+}
+
+void
+cleanup_launcher_main(Datum unused)
+{
+	Launcher	launcher;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	begin(&launcher);
+	for (;;)
+	{
+		work(&launcher);
+		sleep_until_needed(&launcher);
+	}
+}

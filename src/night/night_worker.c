@@ -1,0 +1,266 @@
+/*-------------------------------------------------------------------------
+ *
+ * night/night_worker.c
+ *	  The background worker that cleans one database by the schedule.
+ *
+ * The launcher says what time it is; whether there is something to do, this
+ * worker finds out in its database, because only that knows what has run.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_proc.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+
+#include "src/drain/at_commit.h"
+#include "src/ledger/history.h"
+#include "src/ledger/ledger.h"
+#include "src/mail/outbox.h"
+#include "src/night/launcher.h"
+#include "src/night/night_worker.h"
+#include "src/night/timetable.h"
+#include "src/pg/compat.h"
+#include "src/pg/worker.h"
+#include "src/run/run.h"
+
+static RunRequest *requested = NULL;
+
+/*
+ * Is there a run to be made, and on what grounds?  NULL: none.
+ */
+static const char *
+find_trigger(const Extension *extension, const NightJob *job, int32 *day)
+{
+	const Schedule *schedule = settings_schedule();
+	bool		is_new = job->first_look && !job->server_started;
+	TimestampTz since = timetable_note(extension, schedule, is_new);
+	bool		due = job->has_firing &&
+	!timetable_has_run(extension, timetable_day(&job->firing));
+
+	/* was it missed, or was the schedule not in force yet? */
+	if (job->first_look && due)
+		due = !is_new && since < timetable_time(&job->firing);
+	*day = due ? timetable_day(&job->firing) : LEDGER_NO_DAY;
+	if (job->server_started && schedule->on_startup && !timetable_has_started(extension))
+		return "startup";
+	if (!due)
+		return NULL;
+	return job->first_look ? "catch-up" : "schedule";
+}
+
+/* What somebody else has begun, or a crash has ended. */
+static void
+drain_leftovers(const Extension *extension)
+{
+	if (ledger_unfinished_runs(extension, 0) != NIL)
+		at_commit_start_worker();
+}
+
+/* Sets trigger and day of the request. */
+static Extension *
+look_into_database(const NightJob *job, RunRequest *request, MemoryContext context)
+{
+	MemoryContext caller;
+	Extension  *extension;
+
+	worker_begin();
+	caller = MemoryContextSwitchTo(context);
+	extension = extension_lookup(true);
+	MemoryContextSwitchTo(caller);
+	/* the databases that come next do not wait for who has locked our tables */
+	(void) extension_limit_lock_waits(settings_snapshot()->writer_wait);
+	if (extension == NULL || !extension_guard(extension))
+		ereport(LOG,
+				(errmsg("audio_cleanup does not clean database \"%s\": the extension is not installed there",
+						job->database),
+				 errhint("Run CREATE EXTENSION there, or take it off audio_cleanup.databases.")));
+	else
+	{
+		request->trigger = find_trigger(extension, job, &request->scheduled_for);
+		if (request->trigger == NULL && job->first_look)
+			drain_leftovers(extension);
+		outbox_wake(extension);
+	}
+	worker_commit();
+	return extension;
+}
+
+/* We are superuser: nobody else's procedure is called. */
+static void
+require_own_procedure(Oid extension, const Query *query)
+{
+	const CallStmt *call = castNode(CallStmt, query->utilityStmt);
+
+	if (getExtensionOfObject(ProcedureRelationId, call->funcexpr->funcid) != extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("procedure cleanup_run() does not belong to extension \"%s\"",
+						EXTENSION_NAME)));
+}
+
+/*
+ * Execute a CALL that commits.  That takes a portal, as it has when a client
+ * sends it.
+ */
+static void
+call_procedure(const Extension *extension, MemoryContext context)
+{
+	List	   *statements;
+	const char *sql;
+	Portal		portal;
+	DestReceiver *receiver = CreateDestReceiver(DestNone);
+	QueryCompletion completion;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(context);
+
+	/*
+	 * with the whole signature, so that no other procedure of that name is
+	 * meant
+	 */
+	sql = psprintf("CALL %s.cleanup_run(false, false, NULL::pg_catalog.jsonb)",
+				   extension_schema(extension));
+	statements = pg_parse_query(sql);
+	statements = pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, statements),
+													sql, NULL, 0, NULL);
+	require_own_procedure(extension->oid, linitial_node(Query, statements));
+	statements = pg_plan_queries(statements, sql, 0, NULL);
+	PopActiveSnapshot();
+
+	portal = CreatePortal("", true, true);
+	portal->visible = false;
+	PortalDefineQuery(portal, NULL, sql, CMDTAG_CALL, statements, NULL);
+	PortalStart(portal, NULL, 0, InvalidSnapshot);
+	(void) compat_portal_run(portal, receiver, &completion);
+	receiver->rDestroy(receiver);
+	PortalDrop(portal, false);
+	CommitTransactionCommand();
+}
+
+RunRequest *
+night_worker_request(void)
+{
+	return requested;
+}
+
+static void
+clean(const Extension *extension, RunRequest *request, MemoryContext context)
+{
+	char		activity[64];
+
+	snprintf(activity, sizeof(activity), "cleanup run (%s)", request->trigger);
+	pgstat_report_activity(STATE_RUNNING, activity);
+	requested = request;
+	call_procedure(extension, context);
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* Whatever became of the run: a brake must not keep the history growing. */
+static void
+prune_history(const Extension *extension)
+{
+	bool		more;
+
+	pgstat_report_activity(STATE_RUNNING, "pruning the history");
+	do
+	{
+		worker_look_up();
+		worker_begin();
+		more = history_prune(extension);
+		worker_commit();
+	} while (more);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* The log has the lines of several databases. */
+static void
+add_error_context(void *arg)
+{
+	errcontext("cleaning database \"%s\" by the schedule of audio_cleanup", (const char *) arg);
+}
+
+/*
+ * *to_prune becomes the extension, if there was a run; *reason, why there was
+ * none, if it is to be tried again.
+ */
+static NightOutcome
+do_job(const NightJob *job, MemoryContext context, Extension **to_prune, const char **reason)
+{
+	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0, true};
+	volatile NightOutcome outcome = NIGHT_DONE;
+	ErrorData  *error;
+	Extension  *extension;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = add_error_context,
+		.arg = (void *) job->database,
+	};
+
+	error_context_stack = &callback;
+	PG_TRY();
+	{
+		extension = look_into_database(job, &request, context);
+		if (request.trigger != NULL)
+		{
+			*to_prune = extension;
+			clean(extension, &request, context);
+		}
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();	/* and reported below */
+		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request.run_id == 0)
+		{
+			outcome = NIGHT_BUSY;	/* the launcher says so, once */
+			*to_prune = NULL;
+			*reason = error->message;
+		}
+		else
+		{
+			outcome = NIGHT_FAILED;
+			EmitErrorReport();
+		}
+		FlushErrorState();
+		AbortCurrentTransaction();
+	}
+	PG_END_TRY();
+	error_context_stack = callback.previous;
+	return outcome;
+}
+
+void
+cleanup_night_worker_main(Datum unused)
+{
+	MemoryContext context;
+	NightJob	job;
+	NightOutcome outcome;
+	const char *reason = "";
+	Extension  *to_prune = NULL;
+
+	memcpy(&job, MyBgworkerEntry->bgw_extra, sizeof(job));
+	worker_receive_signals();
+	BackgroundWorkerInitializeConnection(job.database, NULL, 0);
+	worker_override_settings();
+
+	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup night",
+									ALLOCSET_DEFAULT_SIZES);
+	outcome = do_job(&job, context, &to_prune, &reason);
+	launcher_report(&job, outcome, reason);
+	if (to_prune != NULL)
+		prune_history(to_prune);
+}

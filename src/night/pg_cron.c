@@ -1,0 +1,106 @@
+/*-------------------------------------------------------------------------
+ *
+ * night/pg_cron.c
+ *	  What pg_cron would run of ours, if it is installed in this database.
+ *
+ * Its table is looked up as a member of the extension: anybody may create a
+ * schema of that name where pg_cron is not installed.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "src/night/pg_cron.h"
+#include "src/pg/sql.h"
+#include "src/settings.h"
+
+/* inside of E'', which reads the same under any standard_conforming_strings */
+#define OUR_CALLS "\\\\mcleanup_(run|all|orphaned_files|failed_sessions)\\\\M"
+
+typedef struct Search
+{
+	Oid			extension;
+	Oid			table;
+	List	   *jobs;
+	MemoryContext context;
+} Search;
+
+static void
+find_table(Search *search)
+{
+	if (sql_query(0, NULL,
+				  "SELECT e.oid, c.oid FROM pg_catalog.pg_extension e"
+				  " JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass"
+				  "  AND d.refobjid = e.oid AND d.deptype = 'e'"
+				  "  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+				  " JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'r'"
+				  " WHERE e.extname = 'pg_cron' AND c.relname = 'job'") > 0)
+	{
+		search->extension = DatumGetObjectId(sql_value(0, 1));
+		search->table = DatumGetObjectId(sql_value(0, 2));
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static void
+read_jobs(void *arg)
+{
+	Search	   *search = arg;
+	MemoryContext caller;
+	int			n;
+	int			i;
+
+	n = sql_query_members(search->extension, 0, NULL,
+						  psprintf("SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+								   " FROM %s WHERE active AND command OPERATOR(pg_catalog.~*) E'" OUR_CALLS "' ORDER BY jobid",
+								   quote_qualified_identifier(get_namespace_name(get_rel_namespace(search->table)),
+															  get_rel_name(search->table))));
+	caller = MemoryContextSwitchTo(search->context);
+	for (i = 0; i < n; i++)
+	{
+		CronJob    *job = palloc0(sizeof(CronJob));
+
+		job->id = DatumGetInt64(sql_value(i, 1));
+		job->schedule = sql_text(i, 2);
+		job->database = sql_text(i, 3);
+		job->is_here = DatumGetBool(sql_value(i, 4));
+		search->jobs = lappend(search->jobs, job);
+	}
+	MemoryContextSwitchTo(caller);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+List *
+cron_jobs(const Extension *extension, List *databases)
+{
+	Search		search = {InvalidOid, InvalidOid, NIL, CurrentMemoryContext};
+	ActingAs	saved;
+	ListCell   *lc;
+
+	extension_act_as(extension->owner, &saved);
+	find_table(&search);
+
+	/*
+	 * no right to read it, or a version that looks otherwise: nothing is
+	 * known
+	 */
+	if (OidIsValid(search.table))
+		(void) sql_try(read_jobs, &search);
+	extension_stop_acting(&saved);
+	foreach(lc, search.jobs)
+	{
+		CronJob    *job = lfirst(lc);
+
+		job->is_listed = settings_is_listed(databases, job->database);
+		if (!job->is_listed && !job->is_here)
+			search.jobs = foreach_delete_current(search.jobs, lc);
+	}
+	return search.jobs;
+}

@@ -1,0 +1,172 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg/compat.h
+ *	  The only place that knows one PostgreSQL version from another.
+ *
+ * Supported: 15 to 19.  Everything else writes for the newest; what an older
+ * server spells differently is translated here.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_COMPAT_H
+#define AUDIO_CLEANUP_COMPAT_H
+
+#include "catalog/pg_class.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/jsonb.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000
+#error "audio_cleanup needs PostgreSQL 15 or later"
+#endif
+
+/* 16: one object_ownercheck() for all kinds of objects */
+#if PG_VERSION_NUM < 160000
+#define compat_is_relation_owner(relid, roleid) pg_class_ownercheck((relid), (roleid))
+#define compat_may_use_schema(nspid, roleid) \
+	(pg_namespace_aclcheck((nspid), (roleid), ACL_USAGE) == ACLCHECK_OK)
+#else
+#include "catalog/pg_namespace.h"
+#define compat_is_relation_owner(relid, roleid) \
+	object_ownercheck(RelationRelationId, (relid), (roleid))
+#define compat_may_use_schema(nspid, roleid) \
+	(object_aclcheck(NamespaceRelationId, (nspid), (roleid), ACL_USAGE) == ACLCHECK_OK)
+#endif
+
+/* 16: the permissions of a query are a list of their own */
+#if PG_VERSION_NUM < 160000
+#define compat_set_permissions(query, pstate) ((void) 0)
+#else
+#define compat_set_permissions(query, pstate) \
+	((query)->rteperminfos = (pstate)->p_rteperminfos)
+#endif
+
+/* 17: the holder of a lock is told by its virtual transaction */
+#if PG_VERSION_NUM < 170000
+#define compat_lock_is_held_by(instance, vxid_) \
+	((instance)->backend == (vxid_).backendId && (instance)->lxid == (vxid_).localTransactionId)
+#else
+#define compat_lock_is_held_by(instance, vxid_) \
+	VirtualTransactionIdEquals((instance)->vxid, (vxid_))
+#endif
+
+/* 18: a query is always run once */
+#if PG_VERSION_NUM < 180000
+#define compat_executor_run(desc) ExecutorRun((desc), ForwardScanDirection, 0, true)
+#else
+#define compat_executor_run(desc) ExecutorRun((desc), ForwardScanDirection, 0)
+#endif
+
+/* 19: EXPLAIN listens to the planner */
+#if PG_VERSION_NUM < 190000
+#define compat_plan_query(query, text) pg_plan_query((query), (text), 0, NULL)
+#else
+#define compat_plan_query(query, text) pg_plan_query((query), (text), 0, NULL, NULL)
+#endif
+
+/* 16: the settings come with their number */
+#if PG_VERSION_NUM < 160000
+#define compat_get_guc_variables(n) (*(n) = GetNumConfigOptions(), get_guc_variables())
+#else
+#define compat_get_guc_variables(n) get_guc_variables(n)
+#endif
+
+/* 17: backend ids became proc numbers */
+#if PG_VERSION_NUM < 170000
+#include "storage/sinvaladt.h"
+#define compat_vxid_proc(vxid) BackendIdGetProc((vxid).backendId)
+#define compat_proc_lxid(proc) ((proc)->lxid)
+#else
+#include "storage/procarray.h"
+#define compat_vxid_proc(vxid) ProcNumberGetProc((vxid).procNumber)
+#define compat_proc_lxid(proc) ((proc)->vxid.lxid)
+#endif
+
+/* 17: a lock can be asked for by its strength */
+#if PG_VERSION_NUM < 170000
+#define compat_lock_is_held(tag, mode) LockHeldByMe((tag), (mode))
+#else
+#define compat_lock_is_held(tag, mode) LockHeldByMe((tag), (mode), false)
+#endif
+
+/* 17: transaction_timeout; an entry of a list of settings */
+#if PG_VERSION_NUM < 170000
+#define COMPAT_TRANSACTION_TIMEOUT_OFF
+#else
+#define COMPAT_TRANSACTION_TIMEOUT_OFF {"transaction_timeout", "0"},
+#endif
+
+/* 17: an extension's wait events have names */
+#if PG_VERSION_NUM < 170000
+#define compat_wait_event(name) PG_WAIT_EXTENSION
+#else
+#define compat_wait_event(name) WaitEventExtensionNew(name)
+#endif
+
+/* 19: post_parse_analyze_hook may not change it */
+#if PG_VERSION_NUM < 190000
+#define COMPAT_JUMBLE_STATE JumbleState
+#else
+#define COMPAT_JUMBLE_STATE const JumbleState
+#endif
+
+/* 18: a portal is always run once */
+#if PG_VERSION_NUM < 180000
+#define compat_portal_run(portal, receiver, completion) \
+	PortalRun((portal), FETCH_ALL, true, true, (receiver), (receiver), (completion))
+#else
+#define compat_portal_run(portal, receiver, completion) \
+	PortalRun((portal), FETCH_ALL, true, (receiver), (receiver), (completion))
+#endif
+
+/* 18: the module's name and version are shown by pg_get_loaded_modules() */
+#if PG_VERSION_NUM < 180000
+#define COMPAT_MODULE_MAGIC PG_MODULE_MAGIC
+#else
+#define COMPAT_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "audio_cleanup")
+#endif
+
+/* 18: the attribute of a function that does not return stands before it */
+#ifndef pg_noreturn
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
+/* 19: get_database_name() moved */
+#if PG_VERSION_NUM < 190000
+#include "commands/dbcommands.h"
+#else
+#include "utils/lsyscache.h"
+#endif
+
+/* 19: the descriptor of a row is told when it is complete; without that, reading a row crashes */
+#if PG_VERSION_NUM < 190000
+#define compat_finish_row_desc(desc) ((void) (desc))
+#else
+#define compat_finish_row_desc(desc) TupleDescFinalize(desc)
+#endif
+
+/* 19: a scan has flags */
+#if PG_VERSION_NUM < 190000
+#define compat_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL)
+#else
+#define compat_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL, SO_NONE)
+#endif
+
+/* 19: a JSONB that is being built is one struct, with its result */
+#if PG_VERSION_NUM < 190000
+typedef struct JsonbInState
+{
+	JsonbValue *result;
+	JsonbParseState *parseState;
+} JsonbInState;
+#define compat_push_jsonb(state, token, value) \
+	((void) ((state)->result = pushJsonbValue(&(state)->parseState, (token), (value))))
+#else
+#define compat_push_jsonb(state, token, value) pushJsonbValue((state), (token), (value))
+#endif
+
+#endif							/* AUDIO_CLEANUP_COMPAT_H */

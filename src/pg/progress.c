@@ -1,0 +1,341 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg/progress.c
+ *	  How far is the run that this process makes, for others to see.
+ *
+ * A slot belongs to the process that took it; nobody else writes to it.  Its
+ * figures are atomics, read as they are: a reader may see a file counted as
+ * done that is not yet counted as deleted, and no harm is in that.  The lock
+ * protects only the taking and giving back of slots.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/pmsignal.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "src/pg/progress.h"
+
+/* runs that can be seen at a time; further ones are made unseen */
+#define PROGRESS_SLOTS		64
+
+#define TELL_EVERY_MS		5000
+
+typedef struct ProgressSlot
+{
+	/* written under the lock */
+	int			pid;			/* 0: free */
+	Oid			database;
+	char		trigger[PROGRESS_TRIGGER_MAX];
+	bool		dry_run;
+	TimestampTz started_at;
+
+	/* written by the owner at any time */
+	pg_atomic_uint64 run_id;
+	pg_atomic_uint32 phase;
+	pg_atomic_uint64 work_began;	/* when the looking was over; 0: not yet */
+	pg_atomic_uint64 counters[PROGRESS_COUNTERS];
+} ProgressSlot;
+
+static const char *const phase_names[] = {
+	[PHASE_STARTING] = "starting",
+	[PHASE_WALKING] = "walking",
+	[PHASE_MATCHING] = "matching",
+	[PHASE_JUDGING] = "judging",
+	[PHASE_WAITING] = "waiting for writers",
+	[PHASE_CONDEMNING] = "condemning",
+	[PHASE_CAPTURING] = "capturing",
+	[PHASE_DELETING] = "deleting",
+};
+
+static ProgressSlot *slots = NULL;	/* in shared memory; NULL: not preloaded */
+static LWLock *slots_lock;
+static ProgressSlot private_slot;	/* where there is none */
+
+static ProgressSlot *mine = NULL;	/* the run under way */
+static bool tell_client = false;
+static TimestampTz told_at;
+static shmem_request_hook_type previous_request_hook;
+static shmem_startup_hook_type previous_startup_hook;
+
+
+/* ----------------------------------------------------------- shared memory --- */
+
+static Size
+slots_size(void)
+{
+	return mul_size(sizeof(ProgressSlot), PROGRESS_SLOTS);
+}
+
+static void
+request_shared_memory(void)
+{
+	if (previous_request_hook != NULL)
+		previous_request_hook();
+	RequestAddinShmemSpace(slots_size());
+	RequestNamedLWLockTranche("audio_cleanup", 1);
+}
+
+static void
+clear_slot(ProgressSlot *slot)
+{
+	int			i;
+
+	slot->pid = 0;
+	pg_atomic_init_u64(&slot->run_id, 0);
+	pg_atomic_init_u32(&slot->phase, PHASE_STARTING);
+	pg_atomic_init_u64(&slot->work_began, 0);
+	for (i = 0; i < PROGRESS_COUNTERS; i++)
+		pg_atomic_init_u64(&slot->counters[i], 0);
+}
+
+static void
+attach_shared_memory(void)
+{
+	bool		found;
+	int			i;
+
+	if (previous_startup_hook != NULL)
+		previous_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	slots = ShmemInitStruct("audio_cleanup progress", slots_size(), &found);
+	slots_lock = &GetNamedLWLockTranche("audio_cleanup")->lock;
+	if (!found)
+		for (i = 0; i < PROGRESS_SLOTS; i++)
+			clear_slot(&slots[i]);
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+progress_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+	previous_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = attach_shared_memory;
+}
+
+bool
+progress_is_shared(void)
+{
+	return slots != NULL;
+}
+
+
+/* ------------------------------------------------------------- begin, end --- */
+
+static void
+give_back_slot(void)
+{
+	if (mine == NULL)
+		return;
+	if (mine != &private_slot)
+	{
+		LWLockAcquire(slots_lock, LW_EXCLUSIVE);
+		mine->pid = 0;
+		LWLockRelease(slots_lock);
+	}
+	mine = NULL;
+}
+
+static void
+at_context_end(void *arg)
+{
+	give_back_slot();
+}
+
+/* FATAL and proc_exit() leave memory contexts as they are. */
+static void
+at_process_exit(int code, Datum arg)
+{
+	give_back_slot();
+}
+
+static void
+fill_slot(ProgressSlot *slot, const char *trigger, bool dry_run)
+{
+	clear_slot(slot);
+	slot->pid = MyProcPid;
+	slot->database = MyDatabaseId;
+	strlcpy(slot->trigger, trigger, sizeof(slot->trigger));
+	slot->dry_run = dry_run;
+	slot->started_at = GetCurrentTimestamp();
+}
+
+/* NULL if all are taken. */
+static ProgressSlot *
+take_shared_slot(const char *trigger, bool dry_run)
+{
+	static bool registered = false;
+	ProgressSlot *slot = NULL;
+	int			i;
+
+	if (!registered)
+		before_shmem_exit(at_process_exit, 0);
+	registered = true;
+	LWLockAcquire(slots_lock, LW_EXCLUSIVE);
+	for (i = 0; i < PROGRESS_SLOTS && slot == NULL; i++)
+		if (slots[i].pid == 0)
+			slot = &slots[i];
+	if (slot != NULL)
+		fill_slot(slot, trigger, dry_run);
+	LWLockRelease(slots_lock);
+	return slot;
+}
+
+void
+progress_begin(MemoryContext context, const char *trigger, bool dry_run, bool tell)
+{
+	MemoryContextCallback *callback;
+
+	if (mine != NULL)
+		return;
+	callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
+	callback->func = at_context_end;
+	if (slots != NULL)
+		mine = take_shared_slot(trigger, dry_run);
+	if (mine == NULL)
+	{
+		mine = &private_slot;
+		fill_slot(mine, trigger, dry_run);
+	}
+	MemoryContextRegisterResetCallback(context, callback);
+	tell_client = tell && slots == NULL;
+	told_at = mine->started_at;
+}
+
+
+/* ----------------------------------------------------------------- figures --- */
+
+void
+progress_set_run(int64 run_id)
+{
+	if (mine != NULL)
+		pg_atomic_write_u64(&mine->run_id, (uint64) run_id);
+}
+
+void
+progress_set_phase(ProgressPhase phase)
+{
+	if (mine == NULL || pg_atomic_read_u32(&mine->phase) == (uint32) phase)
+		return;
+	if (phase > PHASE_WAITING && pg_atomic_read_u64(&mine->work_began) == 0)
+		pg_atomic_write_u64(&mine->work_began, (uint64) GetCurrentTimestamp());
+	pg_atomic_write_u32(&mine->phase, (uint32) phase);
+}
+
+void
+progress_set(ProgressCounter counter, int64 value)
+{
+	if (mine != NULL)
+		pg_atomic_write_u64(&mine->counters[counter], (uint64) value);
+}
+
+/* Nobody else writes, so it need not be an atomic addition. */
+void
+progress_add(ProgressCounter counter, int64 increment)
+{
+	if (mine != NULL)
+		pg_atomic_write_u64(&mine->counters[counter],
+							pg_atomic_read_u64(&mine->counters[counter]) + (uint64) increment);
+}
+
+void
+progress_add_done(int64 run_id, int64 bytes)
+{
+	if (mine == NULL || (int64) pg_atomic_read_u64(&mine->run_id) != run_id)
+		return;
+	progress_add(PROGRESS_DONE, 1);
+	progress_add(PROGRESS_BYTES, bytes);
+}
+
+
+/* -------------------------------------------------------------------- look --- */
+
+/* Files are done at an even pace, batches included; -1 if it is not known yet. */
+static int64
+estimate_remaining(ProgressSlot *slot, const ProgressView *view)
+{
+	int64		condemned = view->counters[PROGRESS_CONDEMNED];
+	int64		done = view->counters[PROGRESS_DONE];
+	TimestampTz began = (TimestampTz) pg_atomic_read_u64(&slot->work_began);
+
+	if (began == 0 || done <= 0 || done > condemned)
+		return -1;
+	return (int64) ((double) (view->now - began) * (double) (condemned - done) / (double) done);
+}
+
+static void
+read_slot(ProgressSlot *slot, ProgressView *view)
+{
+	uint32		phase = pg_atomic_read_u32(&slot->phase);
+	int			i;
+
+	view->pid = slot->pid;
+	view->database = slot->database;
+	view->run_id = (int64) pg_atomic_read_u64(&slot->run_id);
+	strlcpy(view->trigger, slot->trigger, sizeof(view->trigger));
+	view->dry_run = slot->dry_run;
+	view->phase = phase_names[Min(phase, PHASE_LAST)];
+	for (i = 0; i < PROGRESS_COUNTERS; i++)
+		view->counters[i] = (int64) pg_atomic_read_u64(&slot->counters[i]);
+	view->started_at = slot->started_at;
+	view->now = GetCurrentTimestamp();
+	view->remaining_us = estimate_remaining(slot, view);
+}
+
+void
+progress_look(void (*look) (const ProgressView *view, void *arg), void *arg)
+{
+	ProgressView *views;
+	int			n = 0;
+	int			i;
+
+	if (slots == NULL)
+		return;
+	views = palloc(sizeof(ProgressView) * PROGRESS_SLOTS);
+	LWLockAcquire(slots_lock, LW_SHARED);
+	for (i = 0; i < PROGRESS_SLOTS; i++)
+		if (slots[i].pid != 0)
+			read_slot(&slots[i], &views[n++]);
+	LWLockRelease(slots_lock);
+	for (i = 0; i < n; i++)
+		look(&views[i], arg);
+}
+
+static void
+tell(void)
+{
+	ProgressView view;
+
+	told_at = GetCurrentTimestamp();
+	read_slot(mine, &view);
+	ereport(INFO,
+			(errmsg("audio_cleanup is %s: %lld files walked, %lld matched, %lld condemned, %lld done, %.2f MiB freed",
+					view.phase, (long long) view.counters[PROGRESS_WALKED],
+					(long long) view.counters[PROGRESS_MATCHED],
+					(long long) view.counters[PROGRESS_CONDEMNED],
+					(long long) view.counters[PROGRESS_DONE],
+					(double) view.counters[PROGRESS_BYTES] / (1024 * 1024))));
+}
+
+void
+progress_tick(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (MyBackendType == B_BG_WORKER && !PostmasterIsAlive())
+		proc_exit(1);
+	if (mine != NULL && tell_client &&
+		TimestampDifferenceExceeds(told_at, GetCurrentTimestamp(), TELL_EVERY_MS))
+		tell();
+}

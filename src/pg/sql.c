@@ -1,0 +1,428 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg/sql.c
+ *	  Running a statement of our own through SPI, in a line.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "executor/spi.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/analyze.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/queryenvironment.h"
+#include "utils/resowner.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+
+/* ----------------------------------------------------------------- guard --- */
+
+/*
+ * What the statement that is being analyzed may name.  It is known by its
+ * text: statements that functions run meanwhile have another one.
+ */
+typedef struct Guard
+{
+	const char *sql;
+	Oid			member_of;		/* an extension, or InvalidOid */
+	Oid			relation;		/* a relation, or InvalidOid */
+	bool		checked;
+	struct Guard *outer;
+} Guard;
+
+static Guard *guard = NULL;
+static post_parse_analyze_hook_type next_hook = NULL;
+
+static bool
+is_member(Oid class, Oid object, const Guard *allowed)
+{
+	return OidIsValid(allowed->member_of) &&
+		getExtensionOfObject(class, object) == allowed->member_of;
+}
+
+static void
+check_relation(Oid relation, const Guard *allowed)
+{
+	if (relation == allowed->relation ||
+		get_rel_namespace(relation) == PG_CATALOG_NAMESPACE ||
+		is_member(RelationRelationId, relation, allowed))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("relation \"%s\" with OID %u is not the one that is meant",
+					get_rel_name(relation), relation),
+			 errdetail("A schema or relation was renamed, and another one was put in its place."),
+			 errhint("Find out who did that before you try again.")));
+}
+
+/* Is the function somebody's?  For check_functions_in_node(). */
+static bool
+is_foreign_function(Oid function, void *arg)
+{
+	return get_func_namespace(function) != PG_CATALOG_NAMESPACE &&
+		!is_member(ProcedureRelationId, function, arg);
+}
+
+static bool
+check_node(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		if (castNode(RangeTblEntry, node)->rtekind == RTE_RELATION)
+			check_relation(castNode(RangeTblEntry, node)->relid, arg);
+		return false;
+	}
+	if (check_functions_in_node(node, is_foreign_function, arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("a function is not the one that is meant"),
+				 errdetail("A schema or function was renamed, and another one was put in its place."),
+				 errhint("Find out who did that before you try again.")));
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, check_node, arg, QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, check_node, arg);
+}
+
+static void
+check_statement(ParseState *pstate, Query *query, COMPAT_JUMBLE_STATE * jumble)
+{
+	if (guard != NULL && strcmp(pstate->p_sourcetext, guard->sql) == 0)
+	{
+		(void) check_node((Node *) query, guard);
+		guard->checked = true;
+	}
+	if (next_hook)
+		next_hook(pstate, query, jumble);
+}
+
+void
+sql_init(void)
+{
+	next_hook = post_parse_analyze_hook;
+	post_parse_analyze_hook = check_statement;
+}
+
+/*
+ * Prepares the statement of the guard, which stays in force until
+ * lower_guard(): a plan that is invalidated is made from its text again.
+ */
+static SPIPlanPtr
+prepare_guarded(Guard *mine, int n, Oid *types)
+{
+	SPIPlanPtr	plan;
+
+	plan = SPI_prepare(mine->sql, n, types);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", mine->sql, SPI_result_code_string(SPI_result));
+	if (!mine->checked)
+		elog(ERROR, "a statement was not checked: another library has taken post_parse_analyze_hook away");
+	return plan;
+}
+
+static void
+raise_guard(Guard *mine)
+{
+	mine->outer = guard;
+	guard = mine;
+}
+
+static void
+lower_guard(Guard *mine)
+{
+	guard = mine->outer;
+}
+
+
+/* ------------------------------------------------------------- statements --- */
+
+static void
+execute(SPIPlanPtr plan, ParamListInfo parameters, DestReceiver *receiver)
+{
+	SPIExecuteOptions options;
+	int			rc;
+
+	memset(&options, 0, sizeof(options));
+	options.params = parameters;
+	options.dest = receiver;
+	rc = SPI_execute_plan_extended(plan, &options);
+	if (rc < 0)
+		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
+}
+
+static ParamListInfo
+make_parameters(int n, const SqlParameter *parameters, Oid **types)
+{
+	ParamListInfo list = makeParamList(n);
+	int			i;
+
+	*types = palloc(sizeof(Oid) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		(*types)[i] = parameters[i].type;
+		list->params[i].ptype = parameters[i].type;
+		list->params[i].value = parameters[i].value;
+		list->params[i].isnull = parameters[i].isnull;
+		list->params[i].pflags = PARAM_FLAG_CONST;
+	}
+	return list;
+}
+
+/* SPI leaves its own memory context as the current one. */
+static int
+query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *receiver)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Oid		   *types;
+	ParamListInfo list = make_parameters(n, parameters, &types);
+
+	raise_guard(mine);
+	PG_TRY();
+	{
+		SPIPlanPtr	plan = prepare_guarded(mine, n, types);
+
+		execute(plan, list, receiver);
+		SPI_freeplan(plan);
+	}
+	PG_FINALLY();
+	{
+		lower_guard(mine);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	return (int) SPI_processed;
+}
+
+int
+sql_query_members(Oid member_of, int n, const SqlParameter *parameters, const char *sql)
+{
+	Guard		mine = {.sql = sql,.member_of = member_of};
+
+	return query_guarded(&mine, n, parameters, NULL);
+}
+
+int
+sql_query(int n, const SqlParameter *parameters, const char *sql)
+{
+	return sql_query_members(InvalidOid, n, parameters, sql);
+}
+
+/* The text of a statement with the schema's name of this instant. */
+static char *
+name_schema(const Extension *extension, const char *sql)
+{
+	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID,
+													   CStringGetTextDatum(sql),
+													   CStringGetTextDatum("@extschema@"),
+													   CStringGetTextDatum(extension_schema(extension))));
+}
+
+static int
+query_as_owner(const Extension *extension, int n, const SqlParameter *parameters,
+			   const char *sql, DestReceiver *receiver)
+{
+	Guard		mine = {.sql = name_schema(extension, sql),.member_of = extension->oid};
+	ActingAs	saved;
+	int			rows;
+
+	extension_act_as(extension->owner, &saved);
+	rows = query_guarded(&mine, n, parameters, receiver);
+	extension_stop_acting(&saved);
+	return rows;
+}
+
+int
+owner_query(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
+{
+	return query_as_owner(extension, n, parameters, sql, NULL);
+}
+
+void
+owner_query_into(const Extension *extension, int n, const SqlParameter *parameters,
+				 const char *sql, DestReceiver *receiver)
+{
+	(void) query_as_owner(extension, n, parameters, sql, receiver);
+}
+
+int
+sql_query_on(Oid relation, int n, const SqlParameter *parameters, const char *sql)
+{
+	Guard		mine = {.sql = sql,.relation = relation};
+
+	return query_guarded(&mine, n, parameters, NULL);
+}
+
+
+/* ------------------------------------------------------------------- rows --- */
+
+TupleDesc
+sql_row_desc(int n, const SqlColumn *columns)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(n);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		TupleDescInitEntry(desc, i + 1, columns[i].name, columns[i].type, -1, 0);
+	compat_finish_row_desc(desc);
+	return desc;
+}
+
+
+/* ----------------------------------------------------------------- errors --- */
+
+ErrorData *
+sql_catch(MemoryContext context)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	return error;
+}
+
+/*
+ * A copy that lasts as long as the process.  The same text is copied once, so
+ * there are as many as there are places in the source code.
+ */
+static const char *
+keep(const char *text)
+{
+	static List *kept = NIL;
+	MemoryContext caller;
+	ListCell   *lc;
+
+	if (text == NULL)
+		return NULL;
+	foreach(lc, kept)
+		if (strcmp(lfirst(lc), text) == 0)
+		return lfirst(lc);
+	caller = MemoryContextSwitchTo(TopMemoryContext);
+	kept = lappend(kept, pstrdup(text));
+	MemoryContextSwitchTo(caller);
+	return llast(kept);
+}
+
+/*
+ * ReThrowError() copies the texts that were made for the error, but not those
+ * that are constants of the source code where the error comes from.  In an
+ * error that was copied before these are in the memory context of the copy.
+ */
+void
+sql_rethrow(ErrorData *error)
+{
+	error->filename = keep(error->filename);
+	error->funcname = keep(error->funcname);
+	error->domain = keep(error->domain);
+	error->context_domain = keep(error->context_domain);
+	error->message_id = keep(error->message_id);
+	ReThrowError(error);
+}
+
+static bool
+is_of_statement(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return false;
+	}
+	return true;
+}
+
+ErrorData *
+sql_try(void (*work) (void *arg), void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		work(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		error = sql_catch(caller);
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	if (error != NULL && !is_of_statement(error))
+		sql_rethrow(error);
+	return error;
+}
+
+Datum
+sql_value(int row, int column)
+{
+	bool		isnull;
+	Datum		value;
+
+	value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+	return isnull ? (Datum) 0 : value;
+}
+
+bool
+sql_is_null(int row, int column)
+{
+	bool		isnull;
+
+	(void) SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+	return isnull;
+}
+
+char *
+sql_text(int row, int column)
+{
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+}
+
+void
+sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc)
+{
+	EphemeralNamedRelation relation = SPI_palloc(sizeof(EphemeralNamedRelationData));
+	MemoryContext caller;
+	int			rc;
+
+	/* SPI keeps its list of them in the current context: it must last */
+	caller = MemoryContextSwitchTo(GetMemoryChunkContext(relation));
+	memset(relation, 0, sizeof(*relation));
+	relation->md.name = pstrdup(name);
+	relation->md.reliddesc = InvalidOid;
+	relation->md.tupdesc = desc;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = tuplestore_tuple_count(store);
+	relation->reldata = store;
+	rc = SPI_register_relation(relation);
+	if (rc != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register \"%s\": %s", name, SPI_result_code_string(rc));
+	MemoryContextSwitchTo(caller);
+}
+
+void
+sql_hide_tuplestore(const char *name)
+{
+	(void) SPI_unregister_relation(name);
+}

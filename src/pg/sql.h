@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg/sql.h
+ *	  Running a statement of our own through SPI, in a line, and nobody else's.
+ *
+ * Unlike SPI's own, these functions leave the current memory context alone.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_SQL_H
+#define AUDIO_CLEANUP_SQL_H
+
+#include "executor/spi.h"
+#include "nodes/params.h"
+#include "tcop/dest.h"
+#include "utils/tuplestore.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/extension.h"
+
+/* A parameter: its type, and its value (for a NULL: isnull). */
+typedef struct SqlParameter
+{
+	Oid			type;
+	Datum		value;
+	bool		isnull;
+} SqlParameter;
+
+#define SQL_INT8(v)		{INT8OID, Int64GetDatum(v), false}
+#define SQL_INT4(v)		{INT4OID, Int32GetDatum(v), false}
+#define SQL_BOOL(v)		{BOOLOID, BoolGetDatum(v), false}
+#define SQL_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
+
+/* A column of rows of our own making. */
+typedef struct SqlColumn
+{
+	const char *name;
+	Oid			type;
+} SqlColumn;
+
+/*
+ * Makes the descriptor of rows of the `n` columns, ready for use, in the
+ * current memory context.  There is no other way to make one: what it takes
+ * to finish one depends on the server's version.
+ */
+extern TupleDesc sql_row_desc(int n, const SqlColumn *columns);
+
+/*
+ * Every statement of this extension goes through one of the calls below.
+ * Each says which relations and functions its text may name, and that is
+ * checked by OID when the text has been analyzed and its relations are
+ * locked, before anything is planned or run: somebody may have renamed a
+ * schema and put another one in its place.  What is named otherwise is an
+ * ERROR insufficient_privilege.  pg_catalog's may always be named.
+ *
+ * All take `n` parameters $1 ... and need SPI.  Those that return a number
+ * return the number of rows; the rows are in SPI_tuptable and are to be freed
+ * with SPI_freetuptable().  Each statement sees a snapshot of its own, so none
+ * need be active.  Any failure is an ERROR.
+ */
+
+/* Installs the hook that checks; once, when the library is loaded. */
+extern void sql_init(void);
+
+/* Executes `sql` as the current role; it may name pg_catalog's only. */
+extern int	sql_query(int n, const SqlParameter *parameters, const char *sql);
+
+/* Executes `sql` as the current role; it may name members of the extension with OID `member_of` too. */
+extern int	sql_query_members(Oid member_of, int n, const SqlParameter *parameters, const char *sql);
+
+/*
+ * The one door to our own tables: executes `sql` as the owner of `extension`.
+ * The text says @extschema@ where the schema of the extension is meant,
+ * whatever that is called by now, as the extension's script does.
+ */
+extern int	owner_query(const Extension *extension, int n, const SqlParameter *parameters,
+						const char *sql);
+
+/* As owner_query(), but the rows go to `receiver` and nowhere else. */
+extern void owner_query_into(const Extension *extension, int n, const SqlParameter *parameters,
+							 const char *sql, DestReceiver *receiver);
+
+/*
+ * Executes `sql` on somebody's table, as the current role: the text must name
+ * the relation with OID `relation` and no other one, and functions of
+ * pg_catalog only.  What triggers, policies and rules of that relation name is
+ * not checked here.
+ */
+extern int	sql_query_on(Oid relation, int n, const SqlParameter *parameters, const char *sql);
+
+/*
+ * In PG_CATCH(): returns a copy of the error that was caught, with all it
+ * points into, in the memory context `context`, which becomes the current
+ * one; and forgets the error.
+ */
+extern ErrorData *sql_catch(MemoryContext context);
+
+/* Raises a caught error anew.  What it points into may go at any time. */
+pg_noreturn extern void sql_rethrow(ErrorData *error);
+
+/*
+ * Calls work(arg) in a subtransaction.  Returns NULL, or the error that ended
+ * it, after a rollback.  An error that is none of the statement's is passed on
+ * as an ERROR: a cancel or shutdown (class 57), out of memory or disk (53), an
+ * I/O error (58), corruption (XX).
+ */
+extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
+
+/* A column (from 1) of a row (from 0) of SPI_tuptable; 0 or NULL for NULL. */
+extern Datum sql_value(int row, int column);
+extern bool sql_is_null(int row, int column);
+
+/* The same as text in the current memory context. */
+extern char *sql_text(int row, int column);
+
+/*
+ * Make a tuplestore visible to statements as a relation of this name, until
+ * sql_hide_tuplestore() or SPI_finish().
+ */
+extern void sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc);
+extern void sql_hide_tuplestore(const char *name);
+
+#endif							/* AUDIO_CLEANUP_SQL_H */

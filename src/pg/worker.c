@@ -1,0 +1,98 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg/worker.c
+ *	  What our background workers have in common.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/extension.h"
+#include "src/pg/progress.h"
+#include "src/pg/worker.h"
+
+void
+worker_describe(BackgroundWorker *worker, const char *main, const char *type)
+{
+	memset(worker, 0, sizeof(*worker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker->bgw_library_name, EXTENSION_NAME, sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, main, sizeof(worker->bgw_function_name));
+	strlcpy(worker->bgw_name, type, sizeof(worker->bgw_name));
+	strlcpy(worker->bgw_type, type, sizeof(worker->bgw_type));
+}
+
+void
+worker_receive_signals(void)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+}
+
+/*
+ * Settings that a DBA made for the sessions of users, with ALTER DATABASE or
+ * in postgresql.conf, must not keep us from our work; as in autovacuum.
+ */
+void
+worker_override_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"session_replication_role", "origin"},
+		COMPAT_TRANSACTION_TIMEOUT_OFF
+		{"role", "none"}
+	};
+	int			i;
+
+	for (i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
+worker_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+worker_commit(void)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+}
+
+void
+worker_look_up(void)
+{
+	progress_tick();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}

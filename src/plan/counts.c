@@ -1,0 +1,195 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan/counts.c
+ *	  Do the figures of a survey speak of a mistake?
+ *
+ * A wrong directory, a wrong column, a table that is being loaded again: each
+ * looks like a mass of orphans.  The brakes here are about how much would go,
+ * and about what has changed since the run before.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+
+#include "src/plan/counts.h"
+#include "src/pg/sql.h"
+#include "src/plan/unregistered.h"
+#include "src/sources/sources.h"
+
+/* below so many files nothing_referenced is silent */
+#define MIN_FILES_REFERENCED	10
+
+/*
+ * Below so many files max_delete_percent is silent: in a small directory most
+ * files are orphans now and then, and who calls has seen the preview.  Where
+ * nobody looks, ten are enough.
+ */
+#define MIN_FILES_PERCENT		100
+#define MIN_FILES_UNATTENDED	10
+
+static const char *const force_hint =
+"Check audio_cleanup.upload_dir and cleanup_sources. If it is right, call once with force => true.";
+
+static Brake *
+count_brake(const char *name, const char *message, char *detail, const char *hint)
+{
+	return brake_make(name, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, (char *) message, detail,
+					  (char *) hint);
+}
+
+/* Too much of all that there is would go. */
+static Brake *
+check_whole(const CleanupPlan *plan)
+{
+	int64		condemned = plan->condemned->n_files;
+	int			limit = plan->settings->max_delete_percent;
+	int			min_files = plan_is_unattended() ? MIN_FILES_UNATTENDED : MIN_FILES_PERCENT;
+	char	   *figures = psprintf("%lld of %lld files would be deleted; %lld are referred to by %lld rows.",
+								   (long long) condemned, (long long) plan->files_seen,
+								   (long long) plan->files_referenced,
+								   (long long) plan->rows_seen);
+
+	if (plan->rows_seen == 0)
+		return count_brake("empty_sources", "every registered source is empty", figures, force_hint);
+	if (plan->files_referenced == 0 && plan->files_seen >= MIN_FILES_REFERENCED)
+		return count_brake("nothing_referenced",
+						   "no file in the upload directory is referred to by any row",
+						   figures, force_hint);
+	if (plan->files_seen >= min_files && condemned * 100 > plan->files_seen * limit)
+		return count_brake("max_delete_percent",
+						   psprintf("more than %d percent of the files would be deleted", limit),
+						   figures,
+						   "If it is right, call once with force => true, or raise audio_cleanup.max_delete_percent.");
+	return NULL;
+}
+
+
+/* ------------------------------------------------------------ since last run --- */
+
+static const Source *
+find_source(const CleanupPlan *plan, Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->sources)
+		if (((const Source *) lfirst(lc))->relid == relid)
+		return lfirst(lc);
+	return NULL;
+}
+
+/*
+ * One of several sources.  What all of them lack is for check_whole() to say;
+ * and where fewer files would go than the source has protected, these have
+ * gone from the directory before.
+ */
+static Brake *
+check_source(const CleanupPlan *plan, const Source *source, int64 rows, int64 files)
+{
+	const MatchCounts *now = &plan->counts[source->number];
+
+	if (rows > 0 && now->rows == 0)
+		return count_brake("source_emptied", psprintf("source %s is empty, and was not at the last run", source->name),
+						   psprintf("It had %lld rows, which referred to %lld files; %lld files would be deleted.",
+									(long long) rows, (long long) files,
+									(long long) plan->condemned->n_files),
+						   "Wait until it is loaded again. If it is right, call once with force => true, or unregister the source with cleanup_drop_source().");
+	if (files > 0 && now->files == 0 && plan->files_referenced > 0 &&
+		plan->condemned->n_files >= files)
+		return count_brake("source_emptied", psprintf("source %s refers to no file any more", source->name),
+						   psprintf("At the last run it referred to %lld files; it has %lld rows, and %lld files would be deleted.",
+									(long long) files, (long long) now->rows,
+									(long long) plan->condemned->n_files),
+						   "Look whether its columns mean what they did. If it is right, call once with force => true, or unregister the source with cleanup_drop_source().");
+	return NULL;
+}
+
+static List *
+check_sources(const CleanupPlan *plan)
+{
+	List	   *brakes = NIL;
+	int			n = owner_query(plan->extension, 0, NULL,
+								"SELECT source::oid, source_rows, source_files FROM @extschema@.cleanup_seen");
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		const Source *source = find_source(plan, DatumGetObjectId(sql_value(i, 1)));
+		Brake	   *found = source == NULL ? NULL :
+		check_source(plan, source, DatumGetInt64(sql_value(i, 2)), DatumGetInt64(sql_value(i, 3)));
+
+		if (found != NULL)
+			brakes = lappend(brakes, found);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return brakes;
+}
+
+void
+counts_remember(const CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->sources)
+	{
+		const Source *source = lfirst(lc);
+		const MatchCounts *now = &plan->counts[source->number];
+		const SqlParameter parameters[] = {
+			{REGCLASSOID, ObjectIdGetDatum(source->relid), false},
+			SQL_INT8(now->rows), SQL_INT8(now->protected_files)
+		};
+
+		owner_query(plan->extension, lengthof(parameters), parameters,
+					"INSERT INTO @extschema@.cleanup_seen (source, source_rows, source_files)"
+					" VALUES ($1, $2, $3) ON CONFLICT (source) DO UPDATE"
+					" SET source_rows = $2, source_files = $3, seen_at = clock_timestamp()");
+	}
+}
+
+
+/* -------------------------------------------------------------- unattended --- */
+
+/*
+ * The names of the columns are for the server's log: who reads the history may
+ * not be allowed to know of these tables.
+ */
+static Brake *
+check_unregistered(CleanupPlan *plan)
+{
+	List	   *found = unregistered_search(plan, true);
+	ListCell   *lc;
+
+	if (found == NIL)
+		return NULL;
+	foreach(lc, found)
+		ereport(LOG,
+				(errmsg("audio_cleanup found names of orphaned files where nobody registered a source: %s",
+						(const char *) lfirst(lc))));
+	return count_brake("unregistered", "a column that is not registered holds names of files that would be deleted",
+					   psprintf("So do %d columns; the server log, and cleanup_check() of a superuser, name them.",
+								list_length(found)),
+					   "Register it with cleanup_add_source(), or set audio_cleanup.search_unregistered to off. When somebody calls, this is advice only.");
+}
+
+List *
+counts_check(CleanupPlan *plan)
+{
+	List	   *brakes = NIL;
+	Brake	   *found;
+
+	if (plan->condemned->n_files == 0)
+		return NIL;
+	if (!plan->force)
+	{
+		if ((found = check_whole(plan)) != NULL)
+			brakes = lappend(brakes, found);
+		if (plan->rows_seen > 0)
+			brakes = list_concat(brakes, check_sources(plan));
+	}
+	if (plan_is_unattended() && (found = check_unregistered(plan)) != NULL)
+		brakes = lappend(brakes, found);
+	return brakes;
+}

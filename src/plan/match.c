@@ -1,0 +1,719 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan/match.c
+ *	  Which of these files do the registered sources refer to?
+ *
+ * The files are known first, the references are streamed past them:
+ *
+ *	1.	match_add(): each path goes into the tuplestore `names`, its keys into
+ *		the KeyScope, which becomes a Bloom filter of one probe.
+ *	2.	Every row of every source is searched for names of the scope.  Nearly
+ *		all in a large table refer to none of the files; the keys of the rest
+ *		go into the tuplestore `hits`.
+ *	3.	The executor joins the keys of the files with the hits, a hash join of
+ *		64-bit integers of which the planner knows the sizes; what it yields
+ *		is one bit a file.
+ *
+ * Rows of failed sessions are kept apart, with their session and their text:
+ * in `failed` all of them, in `judged` those that condemn.  A failed row that
+ * does not condemn (another session has it locked) protects like any other.
+ *
+ * Memory: a few work_mem, and for each source that is referred to a few bits a
+ * file.
+ *
+ * A reference wrongly taken to match (a collision of hashes) keeps a file.
+ * Where a match condemns, in match_failed(), the texts are compared.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "src/pg/sql.h"
+#include "src/plan/match.h"
+#include "src/sources/sources.h"
+
+/*
+ * A name that every row has ("recording.mp3") would put as many hits into
+ * the join as there are rows.  Hits are compared with the last one that fell
+ * into the same of so many slots.
+ */
+#define RECENT_HITS		8192
+
+/*
+ * The filter of KeyScope takes a quarter of work_mem at most, and no more than
+ * that: with 200,000 files and 1 MB it lets one in twenty references through,
+ * which the join then drops; a larger one misses the processor's cache.
+ */
+#define FILTER_MAX_BYTES	(UINT64CONST(64) * 1024 * 1024)
+
+typedef uint8 *FileBits;		/* one bit a file */
+
+/* What one source refers to; NULL: nothing. */
+typedef struct SourceFiles
+{
+	int64		rows;
+	FileBits	protected_files;
+	FileBits	referenced;
+} SourceFiles;
+
+struct Match
+{
+	MemoryContext context;
+	const KeyRules *rules;
+	const char *claim;			/* see match_set_claim() */
+	KeyScope	scope;
+	List	   *sources;
+	int64		count;
+	int64		rows;
+	int			orphan_hours;	/* grace of restored files */
+	int			session_days;
+	int			families_hit;
+	uint64	   *recent;
+
+	Tuplestorestate *names;		/* id, path */
+	Tuplestorestate *keys;		/* id, key */
+	Tuplestorestate *hits;		/* key, source */
+	Tuplestorestate *failed;	/* key, source, session, value (NULL if long) */
+	Tuplestorestate *judged;	/* the same */
+	TupleDesc	names_desc;
+	TupleDesc	keys_desc;
+	TupleDesc	hits_desc;
+	TupleDesc	failed_desc;
+
+	FileBits	protected_files;	/* referred to by who is not judged */
+	FileBits	referenced;		/* referred to by anybody */
+	FileBits	held;			/* by cleanup_hold() */
+	FileBits	pending;		/* condemned already */
+	FileBits	restored;		/* lately, or about to be */
+	FileBits	marked;			/* by match_mark() */
+	SourceFiles *of_source;		/* by the number of the source */
+};
+
+
+/* ---------------------------------------------------------------- memory --- */
+
+static void
+make_descs(Match *match)
+{
+	static const SqlColumn names[] = {{"id", INT8OID}, {"path", TEXTOID}};
+	static const SqlColumn keys[] = {{"id", INT8OID}, {"key", INT8OID}};
+	static const SqlColumn hits[] = {{"key", INT8OID}, {"source", INT4OID}};
+	static const SqlColumn failed[] = {
+		{"key", INT8OID}, {"source", INT4OID}, {"session", TEXTOID}, {"value", TEXTOID}
+	};
+
+	match->names_desc = sql_row_desc(lengthof(names), names);
+	match->keys_desc = sql_row_desc(lengthof(keys), keys);
+	match->hits_desc = sql_row_desc(lengthof(hits), hits);
+	match->failed_desc = sql_row_desc(lengthof(failed), failed);
+}
+
+static FileBits
+make_file_set(Match *match)
+{
+	return MemoryContextAllocExtended(match->context, match->count / 8 + 1,
+									  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+}
+
+static inline void
+add_to_set(FileBits set, int64 file)
+{
+	set[file / 8] |= 1 << (file % 8);
+}
+
+static inline bool
+is_in_set(const FileBits set, int64 file)
+{
+	return (set[file / 8] & (1 << (file % 8))) != 0;
+}
+
+static int64
+count_set(const Match *match, const FileBits set)
+{
+	int64		n = 0;
+	int64		i;
+
+	for (i = 0; i < match->count; i++)
+		n += is_in_set(set, i) ? 1 : 0;
+	return n;
+}
+
+Match *
+match_begin(const KeyRules *rules)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup match",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	Match	   *match = palloc0(sizeof(Match));
+
+	match->context = context;
+	match->rules = rules;
+	match->scope.context = context;
+	match->scope.filter_max = Min((uint64) work_mem * 1024 / 4, FILTER_MAX_BYTES);
+	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
+	match->names = tuplestore_begin_heap(true, false, work_mem);
+	match->keys = tuplestore_begin_heap(true, false, work_mem);
+	match->hits = tuplestore_begin_heap(true, false, work_mem);
+	match->failed = tuplestore_begin_heap(true, false, work_mem);
+	match->judged = tuplestore_begin_heap(true, false, work_mem);
+	make_descs(match);
+	MemoryContextSwitchTo(caller);
+	return match;
+}
+
+void
+match_set_grace(Match *match, int orphan_hours, int session_days)
+{
+	match->orphan_hours = orphan_hours;
+	match->session_days = session_days;
+}
+
+void
+match_set_claim(Match *match, const char *claim)
+{
+	match->claim = claim;
+}
+
+void
+match_end(Match *match)
+{
+	tuplestore_end(match->names);
+	tuplestore_end(match->keys);
+	tuplestore_end(match->hits);
+	tuplestore_end(match->failed);
+	tuplestore_end(match->judged);
+	MemoryContextDelete(match->context);
+}
+
+
+/* ----------------------------------------------------------------- files --- */
+
+void
+match_add(Match *match, const char *path)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	key_widen_scope(match->rules, path, &match->scope);
+
+	values[0] = Int64GetDatum(match->count++);
+	values[1] = CStringGetTextDatum(path);
+	tuplestore_putvalues(match->names, match->names_desc, values, nulls);
+	pfree(DatumGetPointer(values[1]));
+}
+
+int64
+match_count(const Match *match)
+{
+	return match->count;
+}
+
+typedef struct KeyWriter
+{
+	Match	   *match;
+	int64		file;
+} KeyWriter;
+
+static void
+write_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	KeyWriter  *writer = arg;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	values[0] = Int64GetDatum(writer->file);
+	values[1] = Int64GetDatum((int64) key);
+	tuplestore_putvalues(writer->match->keys, writer->match->keys_desc, values, nulls);
+}
+
+static void
+write_keys(int64 file, const char *path, void *arg)
+{
+	KeyWriter	writer = {arg, file};
+
+	key_of_file(writer.match->rules, path, writer.match->families_hit, write_key, &writer);
+}
+
+/* Call `sink` for each file, but those in `except` (which may be NULL). */
+static void
+scan_names(Match *match, const FileBits except, MatchSink sink, void *arg)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(match->names_desc, &TTSOpsMinimalTuple);
+
+	tuplestore_rescan(match->names);
+	while (tuplestore_gettupleslot(match->names, true, false, slot))
+	{
+		bool		isnull;
+		int64		file = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+
+		CHECK_FOR_INTERRUPTS();
+		if (except == NULL || !is_in_set(except, file))
+		{
+			char	   *path = TextDatumGetCString(slot_getattr(slot, 2, &isnull));
+
+			sink(file, path, arg);
+			pfree(path);
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+
+/* ------------------------------------------------------------ references --- */
+
+typedef struct HitWriter
+{
+	Match	   *match;
+	Tuplestorestate *failed;	/* where rows with a session go */
+	const Source *source;
+	const char *session;
+	const char *value;
+	size_t		value_len;
+} HitWriter;
+
+static void
+write_failed_hit(HitWriter *writer, uint64 key)
+{
+	Datum		values[4];
+	bool		nulls[4] = {false, false, false, writer->value_len > KEY_STRICT_MAX};
+
+	values[0] = Int64GetDatum((int64) key);
+	values[1] = Int32GetDatum(writer->source->number);
+	values[2] = CStringGetTextDatum(writer->session);
+	if (nulls[3])
+		values[3] = (Datum) 0;
+	else
+		values[3] = PointerGetDatum(cstring_to_text_with_len(writer->value, (int) writer->value_len));
+	tuplestore_putvalues(writer->failed, writer->match->failed_desc, values, nulls);
+}
+
+static void
+write_hit(HitWriter *writer, uint64 key)
+{
+	uint64		hit = key + (uint64) writer->source->number * UINT64CONST(0x9E3779B97F4A7C15);
+	uint64	   *recent = &writer->match->recent[hit % RECENT_HITS];
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	if (*recent == hit)
+		return;
+	*recent = hit;
+	values[0] = Int64GetDatum((int64) key);
+	values[1] = Int32GetDatum(writer->source->number);
+	tuplestore_putvalues(writer->match->hits, writer->match->hits_desc, values, nulls);
+}
+
+static void
+consider_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	HitWriter  *writer = arg;
+
+	writer->match->families_hit |= family;
+	if (writer->session != NULL)
+		write_failed_hit(writer, key);
+	else
+		write_hit(writer, key);
+}
+
+static bool
+consider_row(const SourceRow *row, void *arg)
+{
+	HitWriter  *writer = arg;
+	Match	   *match = writer->match;
+	int			i;
+
+	CHECK_FOR_INTERRUPTS();
+	match->rows++;
+	match->of_source[row->source->number].rows++;
+	writer->source = row->source;
+	writer->session = row->session;
+	for (i = 0; i < row->source->n_columns; i++)
+	{
+		if (row->values[i] == NULL)
+			continue;
+		writer->value = row->values[i];
+		writer->value_len = row->lengths[i];
+		key_of_reference(match->rules, &match->scope, writer->value, writer->value_len,
+						 consider_key, writer);
+	}
+	return true;
+}
+
+static void
+read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_before)
+{
+	HitWriter	writer = {match, NULL, NULL, NULL, NULL, 0};
+	ListCell   *lc;
+
+	/* rows are locked before the snapshot that sees who else refers */
+	if (mode == MATCH_JUDGE_LOCKED)
+	{
+		writer.failed = match->judged;
+		foreach(lc, sources)
+			sources_read(lfirst(lc), SCAN_LOCKING_FAILED, failed_before, consider_row, &writer);
+		match->rows = 0;
+		foreach(lc, sources)
+			match->of_source[((const Source *) lfirst(lc))->number].rows = 0;
+	}
+	writer.failed = mode == MATCH_JUDGE_LOCKED ? match->failed : match->judged;
+	foreach(lc, sources)
+		sources_read(lfirst(lc), mode == MATCH_PROTECT ? SCAN_REFERENCES : SCAN_JUDGING,
+					 failed_before, consider_row, &writer);
+}
+
+
+/* --------------------------------------------------------------- joining --- */
+
+static void
+show_tuplestores(Match *match)
+{
+	sql_show_tuplestore("cleanup_names", match->names, match->names_desc);
+	sql_show_tuplestore("cleanup_keys", match->keys, match->keys_desc);
+	sql_show_tuplestore("cleanup_hits", match->hits, match->hits_desc);
+	sql_show_tuplestore("cleanup_failed", match->failed, match->failed_desc);
+	sql_show_tuplestore("cleanup_judged", match->judged, match->failed_desc);
+}
+
+static void
+hide_tuplestores(void)
+{
+	sql_hide_tuplestore("cleanup_names");
+	sql_hide_tuplestore("cleanup_keys");
+	sql_hide_tuplestore("cleanup_hits");
+	sql_hide_tuplestore("cleanup_failed");
+	sql_hide_tuplestore("cleanup_judged");
+}
+
+typedef struct SetReceiver
+{
+	DestReceiver pub;
+	Match	   *match;
+	FileBits	sets[2];
+} SetReceiver;
+
+static void
+start_set(DestReceiver *self, int operation, TupleDesc desc)
+{
+}
+
+static void
+stop_set(DestReceiver *self)
+{
+}
+
+/* The second column of a hit tells its source. */
+static void
+add_to_source(SetReceiver *receiver, int64 file, int number)
+{
+	Match	   *match = receiver->match;
+	SourceFiles *of_source = &match->of_source[number];
+
+	if (of_source->referenced == NULL)
+	{
+		of_source->referenced = make_file_set(match);
+		of_source->protected_files = make_file_set(match);
+	}
+	add_to_set(of_source->referenced, file);
+	if (receiver->sets[0] == match->protected_files)
+		add_to_set(of_source->protected_files, file);
+}
+
+static bool
+receive_file(TupleTableSlot *slot, DestReceiver *self)
+{
+	SetReceiver *receiver = (SetReceiver *) self;
+	bool		isnull;
+	int64		file = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+
+	add_to_set(receiver->sets[0], file);
+	if (receiver->sets[1] != NULL)
+		add_to_set(receiver->sets[1], file);
+	if (slot->tts_tupleDescriptor->natts > 1)
+		add_to_source(receiver, file, DatumGetInt32(slot_getattr(slot, 2, &isnull)));
+	return true;
+}
+
+/* Add the files that the query yields to one or two sets. */
+static void
+collect_files(Match *match, const Extension *extension, const char *sql, FileBits set, FileBits also)
+{
+	SetReceiver receiver = {{receive_file, start_set, stop_set, stop_set, DestNone}, match, {set, also}};
+
+	owner_query_into(extension, 0, NULL, sql, &receiver.pub);
+}
+
+static void
+collect_named(Match *match, const Extension *extension, const char *file, const char *condition,
+			  FileBits set)
+{
+	collect_files(match, extension,
+				  psprintf("SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_files f"
+						   " ON %s = n.path COLLATE \"C\""
+						   " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+						   " WHERE %s AND r.claim::text = %s",
+						   file, condition,
+						   match->claim != NULL ? quote_literal_cstr(match->claim) : "NULL"),
+				  set, NULL);
+}
+
+static void
+collect_spoken_for(Match *match, const Extension *extension)
+{
+	collect_named(match, extension, "f.file", "f.state = 'pending'", match->pending);
+	collect_named(match, extension, "coalesce(f.restore_as, f.file)",
+				  psprintf("(f.state = 'restoring' OR f.state = 'restored'"
+						   " AND f.finished_at > clock_timestamp() - CASE f.reason WHEN 'failed_session'"
+						   "  THEN pg_catalog.make_interval(days => %d)"
+						   "  ELSE pg_catalog.make_interval(hours => %d) END)",
+						   match->session_days, match->orphan_hours),
+				  match->restored);
+}
+
+static void
+collect_held(Match *match, const Extension *extension)
+{
+	collect_files(match, extension,
+				  "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
+				  " ON h.file = n.path COLLATE \"C\"",
+				  match->held, NULL);
+}
+
+void
+match_run(Match *match, const Extension *extension, List *sources, MatchMode mode,
+		  TimestampTz failed_before, bool with_spoken_for)
+{
+	MemoryContext caller = MemoryContextSwitchTo(match->context);
+	ActingAs	saved;
+
+	match->sources = sources;
+	match->of_source = palloc0(sizeof(SourceFiles) * (list_length(sources) + 1));
+	read_references(match, sources, mode, failed_before);
+	scan_names(match, NULL, write_keys, match);
+
+	match->protected_files = make_file_set(match);
+	match->referenced = make_file_set(match);
+	match->held = make_file_set(match);
+	match->pending = make_file_set(match);
+	match->restored = make_file_set(match);
+	match->marked = make_file_set(match);
+
+	extension_act_as(extension->owner, &saved);
+	extension_read_carefully();
+	show_tuplestores(match);
+	collect_files(match, extension, "SELECT k.id, h.source FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
+				  match->protected_files, match->referenced);
+	collect_files(match, extension, "SELECT k.id, f.source FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
+				  " WHERE NOT EXISTS (SELECT FROM cleanup_judged j WHERE j.key = f.key"
+				  " AND j.source = f.source AND j.session = f.session COLLATE \"C\")",
+				  match->protected_files, match->referenced);
+	collect_files(match, extension, "SELECT k.id, j.source FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
+				  match->referenced, NULL);
+	collect_held(match, extension);
+	if (!with_spoken_for)
+		collect_spoken_for(match, extension);
+	hide_tuplestores();
+	extension_stop_acting(&saved);
+	MemoryContextSwitchTo(caller);
+}
+
+
+/* ---------------------------------------------------------------- asking --- */
+
+int64
+match_count_referenced(const Match *match)
+{
+	return count_set(match, match->referenced);
+}
+
+int64
+match_count_rows(const Match *match)
+{
+	return match->rows;
+}
+
+void
+match_count_source(const Match *match, int number, MatchCounts *counts)
+{
+	const SourceFiles *of_source = &match->of_source[number];
+
+	counts->rows = of_source->rows;
+	counts->files = of_source->referenced ? count_set(match, of_source->referenced) : 0;
+	counts->protected_files = of_source->referenced ? count_set(match, of_source->protected_files) : 0;
+}
+
+const char *
+match_why_kept(const Match *match, int64 file)
+{
+	if (is_in_set(match->held, file))
+		return "it is held";
+	return is_in_set(match->restored, file) ? "it was restored lately" : NULL;
+}
+
+bool
+match_is_pending(const Match *match, int64 file)
+{
+	return is_in_set(match->pending, file);
+}
+
+static bool
+is_candidate(const Match *match, int64 file)
+{
+	return !match_is_pending(match, file) && match_why_kept(match, file) == NULL;
+}
+
+const char *
+match_why_needed(const Match *match, int64 file)
+{
+	if (is_in_set(match->protected_files, file))
+		return "it is referred to again";
+	return is_in_set(match->held, file) ? "it is held" : NULL;
+}
+
+bool
+match_mark(Match *match, int64 file)
+{
+	bool		first = !is_in_set(match->marked, file);
+
+	add_to_set(match->marked, file);
+	return first;
+}
+
+typedef struct Filter
+{
+	const Match *match;
+	MatchSink	sink;
+	void	   *arg;
+} Filter;
+
+static void
+pass_unless_kept(int64 file, const char *path, void *arg)
+{
+	Filter	   *filter = arg;
+
+	if (is_candidate(filter->match, file))
+		filter->sink(file, path, filter->arg);
+}
+
+void
+match_unreferenced(Match *match, MatchSink sink, void *arg)
+{
+	Filter		filter = {match, sink, arg};
+
+	scan_names(match, match->referenced, pass_unless_kept, &filter);
+}
+
+/* Gathers the rows of one file and session, and passes them on as one. */
+typedef struct FailedReceiver
+{
+	DestReceiver pub;
+	Match	   *match;
+	MatchFailedSink sink;
+	void	   *arg;
+	MemoryContext row_context;
+	MemoryContext context;		/* of what follows */
+	int64		file;
+	int			source;
+	char	   *session;		/* NULL: none gathered */
+	char	   *path;
+	KeyMatch	strength;
+} FailedReceiver;
+
+static void
+pass_failed(FailedReceiver *receiver)
+{
+	if (receiver->session != NULL && receiver->strength != KEY_NO_MATCH)
+		receiver->sink(receiver->file, receiver->path,
+					   list_nth(receiver->match->sources, receiver->source),
+					   receiver->session, receiver->strength, receiver->arg);
+	receiver->session = NULL;
+	MemoryContextReset(receiver->context);
+}
+
+static void
+gather_failed(FailedReceiver *receiver, int64 file, TupleTableSlot *slot)
+{
+	Match	   *match = receiver->match;
+	bool		isnull;
+	int			source = DatumGetInt32(slot_getattr(slot, 3, &isnull));
+	char	   *session = TextDatumGetCString(slot_getattr(slot, 4, &isnull));
+	Datum		value = slot_getattr(slot, 5, &isnull);
+	KeyMatch	strength = KEY_LOOSE_MATCH; /* all that a long value is good
+											 * for */
+
+	if (receiver->session != NULL &&
+		(receiver->file != file || receiver->source != source ||
+		 strcmp(receiver->session, session) != 0))
+		pass_failed(receiver);
+	if (receiver->session == NULL)
+	{
+		char	   *path = TextDatumGetCString(slot_getattr(slot, 2, &isnull));
+
+		receiver->file = file;
+		receiver->source = source;
+		receiver->session = MemoryContextStrdup(receiver->context, session);
+		receiver->path = MemoryContextStrdup(receiver->context, path);
+		receiver->strength = KEY_NO_MATCH;
+	}
+	if (DatumGetPointer(value) != NULL)
+		strength = key_compare(match->rules, VARDATA_ANY(DatumGetTextPP(value)),
+							   VARSIZE_ANY_EXHDR(DatumGetTextPP(value)), receiver->path);
+	receiver->strength = Max(receiver->strength, strength);
+}
+
+static bool
+receive_failed(TupleTableSlot *slot, DestReceiver *self)
+{
+	FailedReceiver *receiver = (FailedReceiver *) self;
+	Match	   *match = receiver->match;
+	bool		isnull;
+	int64		file = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+	MemoryContext caller = MemoryContextSwitchTo(receiver->row_context);
+
+	CHECK_FOR_INTERRUPTS();
+	if (!is_in_set(match->protected_files, file) && is_candidate(match, file))
+		gather_failed(receiver, file, slot);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(receiver->row_context);
+	return true;
+}
+
+void
+match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
+{
+	FailedReceiver receiver = {
+		.pub = {receive_failed, start_set, stop_set, stop_set, DestNone},
+		.match = match,
+		.sink = sink,
+		.arg = arg,
+		.context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup failed session",
+										 ALLOCSET_SMALL_SIZES),
+		.row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
+											 ALLOCSET_SMALL_SIZES),
+	};
+	ActingAs	saved;
+
+	extension_act_as(extension->owner, &saved);
+	extension_read_carefully();
+	show_tuplestores(match);
+	owner_query_into(extension, 0, NULL, "SELECT n.id, n.path, j.source, j.session, j.value"
+					 " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
+					 " JOIN cleanup_names n ON n.id = k.id"
+					 " ORDER BY j.source, j.session COLLATE \"C\", n.path COLLATE \"C\"",
+					 &receiver.pub);
+	pass_failed(&receiver);
+	hide_tuplestores();
+	extension_stop_acting(&saved);
+	MemoryContextDelete(receiver.context);
+	MemoryContextDelete(receiver.row_context);
+}

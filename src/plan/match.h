@@ -1,0 +1,107 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan/match.h
+ *	  Which of these files do the registered sources refer to?
+ *
+ * A match is fed with paths, run once against the sources, and then asked.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_MATCH_H
+#define AUDIO_CLEANUP_MATCH_H
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+
+#include "src/names/file_key.h"
+#include "src/pg/extension.h"
+#include "src/sources/sources.h"
+
+typedef struct Match Match;
+
+typedef enum MatchMode
+{
+	MATCH_PROTECT,				/* every row protects */
+	MATCH_JUDGE,				/* failed sessions condemn instead */
+	MATCH_JUDGE_LOCKED			/* only those whose row could be locked do */
+} MatchMode;
+
+/*
+ * Begin with no file.  Lives in the current memory context; its tuplestores
+ * spill to disk beyond work_mem.  A file that was restored is spoken for for
+ * as long again as it takes until one like it is cleaned: see
+ * match_set_grace().
+ */
+extern Match *match_begin(const KeyRules *rules);
+extern void match_set_grace(Match *match, int orphan_hours, int session_days);
+
+/* Whose runs are asked about their files: the claim of the directory, a UUID, or NULL. */
+extern void match_set_claim(Match *match, const char *claim);
+extern void match_end(Match *match);
+
+/* Add the file at `path`, which must be valid in the database's encoding. */
+extern void match_add(Match *match, const char *path);
+extern int64 match_count(const Match *match);
+
+/*
+ * Read the (checked) sources and decide.  A file that is spoken for is set
+ * aside unless `with_spoken_for`: it is pending in cleanup_files, or about to
+ * be restored, or was restored less than a retention ago.  Once only.  Needs
+ * SPI.
+ */
+extern void match_run(Match *match, const Extension *extension, List *sources,
+					  MatchMode mode, TimestampTz failed_before, bool with_spoken_for);
+
+/* Files that some row refers to, be it of a failed session. */
+extern int64 match_count_referenced(const Match *match);
+
+/* Rows read of all sources. */
+extern int64 match_count_rows(const Match *match);
+
+/* What was read of one source, by its number. */
+typedef struct MatchCounts
+{
+	int64		rows;
+	int64		files;			/* that it refers to */
+	int64		protected_files;	/* by rows that are no (judged) failed
+									 * session */
+} MatchCounts;
+
+extern void match_count_source(const Match *match, int number, MatchCounts *counts);
+
+/*
+ * What our own tables say of a file: NULL, if nothing keeps it; else a static
+ * text for people.
+ */
+extern const char *match_why_kept(const Match *match, int64 file);
+
+/* Is it condemned already?  Not with `with_spoken_for`. */
+extern bool match_is_pending(const Match *match, int64 file);
+
+typedef void (*MatchSink) (int64 file, const char *path, void *arg);
+
+/* Files that no row at all refers to, in the order in which they were added. */
+extern void match_unreferenced(Match *match, MatchSink sink, void *arg);
+
+/*
+ * Is the file needed by a row that is no (judged) failed session, or held?
+ * Returns why, a static text for people, or NULL.
+ */
+extern const char *match_why_needed(const Match *match, int64 file);
+
+/* Mark a file; was this the first time? */
+extern bool match_mark(Match *match, int64 file);
+
+typedef void (*MatchFailedSink) (int64 file, const char *path, const Source *source,
+								 const char *session, KeyMatch strength, void *arg);
+
+/*
+ * Files that judged failed sessions refer to and nobody else does, by source,
+ * session and path; a file comes once for each such session.  Needs SPI.
+ */
+extern void match_failed(Match *match, const Extension *extension,
+						 MatchFailedSink sink, void *arg);
+
+#endif							/* AUDIO_CLEANUP_MATCH_H */

@@ -1,0 +1,282 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan/unregistered.c
+ *	  Does a column that nobody registered hold names of condemned files?
+ *
+ * The commonest way to lose files is a table that was forgotten.  This is
+ * advice for the one who looks before he deletes, and a brake where nobody
+ * looks: a sample of names is looked for in a sample of rows, so it proves
+ * nothing when it finds nothing.
+ *
+ * Here a name must be the file's whole one, or an id so long that nobody
+ * writes it by accident: a word of a letter to a customer, which in a
+ * registered column would keep the file of that name, is no warning.
+ *
+ * Whoever asks learns of no table that he may not read himself.  With row
+ * security he might not see the row that holds the name, so such a table is
+ * told to those alone who pass it by.
+ *
+ * Tables are read as their owners, in a subtransaction each; one that is
+ * locked, or that its owner may not read, is passed over.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "src/pg/sql.h"
+#include "src/plan/match.h"
+#include "src/plan/unregistered.h"
+#include "src/sources/sources.h"
+
+#define SAMPLED_NAMES	100
+#define SAMPLED_ROWS	20000	/* of a table */
+#define VALUE_MAX		65536	/* bytes, as they are stored */
+#define SEARCH_MS		1000	/* in all */
+#define SEARCH_ALL_MS	10000	/* likewise, where nobody waits */
+#define ID_MIN			12		/* bytes of an id that is no word */
+#define SAMPLE_KEYS		32
+
+/* One name of the sample and the columns of the current table that hold it. */
+typedef struct Sample
+{
+	char	   *path;
+	uint64		keys[SAMPLE_KEYS];
+	int			n_keys;
+	Bitmapset  *columns;
+} Sample;
+
+typedef struct Search
+{
+	CleanupPlan *plan;
+	MemoryContext context;
+	TimestampTz deadline;
+	KeyScope	scope;
+	int			n;
+	Sample		samples[SAMPLED_NAMES];
+	int			column;			/* whose value is being looked at */
+} Search;
+
+
+/* ------------------------------------------------------------------ sample --- */
+
+static void
+add_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	Sample	   *sample = arg;
+
+	if ((family & (KEY_PATH | KEY_TAIL)) == 0 && len < ID_MIN)
+		return;
+	if (sample->n_keys < lengthof(sample->keys))
+		sample->keys[sample->n_keys++] = key;
+}
+
+static void
+take_sample(Search *search)
+{
+	CleanupPlan *plan = search->plan;
+	const KeyRules *rules = &plan->settings->rules;
+	int64		step = Max(plan->condemned->n_orphans / SAMPLED_NAMES, 1);
+	int64		orphans = 0;
+	CondemnedFile file;
+
+	condemned_rewind(plan->condemned);
+	while (search->n < SAMPLED_NAMES && condemned_next(plan->condemned, &file))
+	{
+		if (file.source == NULL && orphans++ % step == 0)
+		{
+			Sample	   *sample = &search->samples[search->n++];
+
+			sample->path = pstrdup(file.path);
+			key_widen_scope(rules, file.path, &search->scope);
+			key_of_file(rules, file.path, KEY_ALL_FAMILIES, add_key, sample);
+		}
+		condemned_free_texts(&file);
+	}
+}
+
+
+/* ------------------------------------------------------------------ search --- */
+
+static void
+compare_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	Search	   *search = arg;
+	int			i;
+	int			k;
+
+	for (i = 0; i < search->n; i++)
+		for (k = 0; k < search->samples[i].n_keys; k++)
+			if (search->samples[i].keys[k] == key)
+			{
+				MemoryContext caller = MemoryContextSwitchTo(search->context);
+
+				search->samples[i].columns = bms_add_member(search->samples[i].columns,
+															search->column);
+				MemoryContextSwitchTo(caller);
+			}
+}
+
+static bool
+look_at_row(const SourceRow *row, void *arg)
+{
+	Search	   *search = arg;
+	int			i;
+
+	CHECK_FOR_INTERRUPTS();
+	for (i = 0; i < row->source->n_columns; i++)
+	{
+		if (row->values[i] == NULL)
+			continue;
+		search->column = i;
+		key_of_reference(&search->plan->settings->rules, &search->scope,
+						 row->values[i], row->lengths[i], compare_key, search);
+	}
+	return GetCurrentTimestamp() < search->deadline;
+}
+
+typedef struct Candidate
+{
+	Source		table;
+	double		rows;
+} Candidate;
+
+typedef struct Look
+{
+	Search	   *search;
+	const Candidate *candidate;
+} Look;
+
+static void
+look_at_table(void *arg)
+{
+	const Look *look = arg;
+
+	if (ConditionalLockRelationOid(look->candidate->table.relid, AccessShareLock))
+		sources_sample(&look->candidate->table, look->candidate->rows, SAMPLED_ROWS, VALUE_MAX,
+					   look_at_row, look->search);
+}
+
+static List *
+report_columns(Search *search, const Source *table, List *found)
+{
+	int			c;
+	int			i;
+
+	for (c = 0; c < table->n_columns; c++)
+	{
+		int			n = 0;
+
+		for (i = 0; i < search->n; i++)
+			n += bms_is_member(c, search->samples[i].columns) ? 1 : 0;
+		if (n > 0)
+			found = lappend(found, psprintf("column %s.%s holds %d of the %d sampled names",
+											table->name, quote_identifier(table->columns[c]),
+											n, search->n));
+	}
+	for (i = 0; i < search->n; i++)
+		search->samples[i].columns = NULL;
+	return found;
+}
+
+/*
+ * The columns of ordinary tables that can hold names and are not registered,
+ * small tables first.  Types of others but those like text have code of their
+ * own.
+ */
+static const char *const candidates_query =
+"SELECT c.oid, c.relowner, format('%I.%I', s.nspname, c.relname),"
+"  array_agg(a.attname::text ORDER BY a.attnum), c.reltuples::double precision"
+" FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
+" JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+" JOIN pg_type t ON t.oid = a.atttypid"
+" WHERE c.relkind = 'r' AND c.relpersistence <> 't'"
+"  AND (t.typcategory = 'S'"
+"   OR coalesce(nullif(t.typbasetype, 0), t.oid) IN ('json'::regtype, 'jsonb'::regtype,"
+"    'text[]'::regtype, 'varchar[]'::regtype, 'bpchar[]'::regtype, 'json[]'::regtype, 'jsonb[]'::regtype))"
+"  AND s.nspname <> 'information_schema' AND s.nspname !~ '^pg_'"
+"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_sources r"
+"   WHERE r.source = c.oid AND a.attname::text COLLATE \"C\" = ANY (r.file_columns))"
+"  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"
+"   AND d.objid = c.oid AND d.deptype = 'e')"
+ /* $1 everything, $2 and $3 who asks, $4 the extension's owner */
+"  AND ($1 OR NOT EXISTS (SELECT FROM pg_roles u WHERE u.oid IN ($2::oid, $3::oid)"
+"   AND NOT u.rolsuper AND u.oid <> $4::oid"
+"   AND NOT (has_schema_privilege(u.oid, s.oid, 'USAGE')"
+"    AND has_column_privilege(u.oid, c.oid, a.attnum, 'SELECT')"
+"    AND (NOT c.relrowsecurity OR u.rolbypassrls))))"
+" GROUP BY c.oid, c.relowner, s.nspname, c.relname, c.reltuples, c.relpages"
+" ORDER BY c.relpages, c.oid";
+
+static List *
+list_tables(const CleanupPlan *plan, bool everything)
+{
+	const SqlParameter parameters[] = {
+		SQL_BOOL(everything), SQL_INT8((int64) GetOuterUserId()), SQL_INT8((int64) GetUserId()),
+		SQL_INT8((int64) plan->extension->owner)
+	};
+	List	   *tables = NIL;
+	int			n = owner_query(plan->extension, lengthof(parameters), parameters, candidates_query);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		Candidate  *candidate = palloc0(sizeof(Candidate));
+		Datum	   *columns;
+		int			c;
+
+		candidate->table.relid = DatumGetObjectId(sql_value(i, 1));
+		candidate->table.owner = DatumGetObjectId(sql_value(i, 2));
+		candidate->table.name = sql_text(i, 3);
+		candidate->rows = DatumGetFloat8(sql_value(i, 5));
+		deconstruct_array(DatumGetArrayTypePCopy(sql_value(i, 4)), TEXTOID, -1, false,
+						  TYPALIGN_INT, &columns, NULL, &candidate->table.n_columns);
+		candidate->table.columns = palloc(sizeof(char *) * candidate->table.n_columns);
+		for (c = 0; c < candidate->table.n_columns; c++)
+			candidate->table.columns[c] = TextDatumGetCString(columns[c]);
+		tables = lappend(tables, candidate);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return tables;
+}
+
+List *
+unregistered_search(CleanupPlan *plan, bool everything)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->context);
+	Search	   *search = palloc0(sizeof(Search));
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	search->plan = plan;
+	search->context = plan->context;
+	search->scope.context = plan->context;
+	search->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   everything ? SEARCH_ALL_MS : SEARCH_MS);
+	if (plan->settings->search_unregistered && plan->condemned->n_orphans > 0)
+	{
+		take_sample(search);
+		foreach(lc, list_tables(plan, everything))
+		{
+			Look		look = {search, lfirst(lc)};
+
+			if (GetCurrentTimestamp() >= search->deadline)
+				break;
+			/* an error of somebody's table is not ours to pass on */
+			(void) sql_try(look_at_table, &look);
+			found = report_columns(search, &look.candidate->table, found);
+		}
+	}
+	MemoryContextSwitchTo(caller);
+	return found;
+}

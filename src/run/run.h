@@ -1,0 +1,55 @@
+/*-------------------------------------------------------------------------
+ *
+ * run/run.h
+ *	  A run from beginning to end: plan, record, carry out, report.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_RUN_H
+#define AUDIO_CLEANUP_RUN_H
+
+#include "utils/jsonb.h"
+
+#include "src/ledger/ledger.h"
+#include "src/plan/plan.h"
+
+/* cleanup_status() and the dry runs: decides, and changes nothing. */
+extern Jsonb *run_preview(CleanWhat what, bool force, bool status);
+
+/*
+ * For a procedure that may commit, before anything else: begins a new
+ * transaction in READ COMMITTED, if default_transaction_isolation has given
+ * the current one an older snapshot for all its statements.
+ */
+extern void run_take_read_committed(void);
+
+/*
+ * A real run in the current transaction: what it condemns leaves the
+ * directory when that commits.
+ */
+extern Jsonb *run_in_transaction(CleanWhat what, bool force, const char *trigger);
+
+typedef struct RunRequest
+{
+	CleanWhat	what;
+	bool		force;
+	const char *trigger;		/* as in cleanup_runs */
+	int32		scheduled_for;	/* LEDGER_NO_DAY, or the day of the schedule */
+	int64		run_id;			/* set when it is recorded that the run has
+								 * begun; 0 before */
+	bool		leave_history;	/* the caller forgets old history himself */
+} RunRequest;
+
+/*
+ * A real run that commits in batches.  Needs a non-atomic context.  That it
+ * begins is committed before it does, and why it was refused or failed, before
+ * the ERROR.  Returns what has become of the files.
+ */
+extern Jsonb *run_in_batches(RunRequest *request);
+
+/* cleanup_claim_upload_dir(): make this database the directory's owner. */
+extern void run_claim(void);
+
+#endif							/* AUDIO_CLEANUP_RUN_H */

@@ -1,0 +1,145 @@
+/*-------------------------------------------------------------------------
+ *
+ * show/dashboard.c
+ *	  cleanup_dashboard(): how the cleaning goes, as a page of HTML.
+ *
+ * Three parts, each readable on its own: a look at the upload directory, as a
+ * dry run takes it (here); the figures, one SELECT that returns an object
+ * (dashboard.sql); and the page that they are put into (dashboard.html, by
+ * template.c, which escapes them all).  The Makefile turns the two files into
+ * arrays of char, so that a library and its page are always of one version.
+ *
+ * Names of files and texts of errors are hostile, and the page is opened by
+ * people with rights.  So it has no script, and a policy that forbids any.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "src/pg/progress.h"
+#include "src/pg/sql.h"
+#include "src/plan/plan.h"
+#include "src/plan/unregistered.h"
+#include "src/run/report.h"
+#include "src/show/dashboard.h"
+#include "src/show/dashboard.html.inc"
+#include "src/show/dashboard.sql.inc"
+#include "src/text/json_build.h"
+#include "src/text/template.h"
+
+
+/* -------------------------------------------------------------------- look --- */
+
+static void
+add_brakes(JsonBuilder *json, const CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	json_begin_array(json, "brakes");
+	foreach(lc, plan->brakes)
+	{
+		const Brake *brake = lfirst(lc);
+		JsonBuilder element;
+
+		json_begin(&element);
+		json_add_text(&element, "name", brake->name);
+		json_add_text(&element, "message", brake->message);
+		json_add_text(&element, "detail", brake->detail);
+		json_add_text(&element, "hint", brake->hint);
+		json_add_object_element(json, json_end(&element));
+	}
+	json_end_array(json);
+}
+
+/* What the page needs beyond the report: brakes with their hints, and bytes. */
+static Jsonb *
+make_outcome(CleanupPlan *plan)
+{
+	JsonBuilder json;
+
+	json_begin(&json);
+	json_add_boolean(&json, "surveyed", plan->surveyed);
+	json_add_integer(&json, "files_seen", plan->files_seen);
+	json_add_integer(&json, "files_referenced", plan->files_referenced);
+	json_add_integer(&json, "bytes", plan->condemned ? plan->condemned->bytes : 0);
+	json_add_jsonb(&json, "report", report_status(plan));
+	add_brakes(&json, plan);
+	return json_end(&json);
+}
+
+static void
+survey(void *arg)
+{
+	Jsonb	  **outcome = arg;
+	CleanupPlan *plan = plan_begin(CLEAN_ALL, true, false);
+
+	PG_TRY();
+	{
+		progress_begin(plan->context, "sql", true, false);
+		plan_check_transaction(plan);
+		plan_survey(plan, false);
+		plan->warnings = unregistered_search(plan, false);
+		*outcome = make_outcome(plan);
+	}
+	PG_FINALLY();
+	{
+		plan_end(plan);
+	}
+	PG_END_TRY();
+}
+
+static Jsonb *
+take_look(void)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	Jsonb	   *outcome = NULL;
+	ErrorData  *error = sql_try(survey, &outcome);
+	JsonBuilder json;
+
+	json_begin(&json);
+	json_add_decimal(&json, "seconds", (double) (GetCurrentTimestamp() - began) / USECS_PER_SEC, 3);
+	json_add_text(&json, "error", error ? error->message : NULL);
+	json_add_text(&json, "error_detail", error ? error->detail : NULL);
+	json_add_text(&json, "error_hint", error ? error->hint : NULL);
+	if (error == NULL)
+		json_add_jsonb(&json, "outcome", outcome);
+	return json_end(&json);
+}
+
+
+/* ----------------------------------------------------------------- figures --- */
+
+static Jsonb *
+query_figures(const Extension *extension, Jsonb *look)
+{
+	const SqlParameter parameters[] = {{JSONBOID, JsonbPGetDatum(look), false}};
+	Jsonb	   *result;
+
+	owner_query(extension, lengthof(parameters), parameters, dashboard_sql);
+	result = DatumGetJsonbPCopy(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return result;
+}
+
+char *
+dashboard_page(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Jsonb	   *values;
+	char	   *result;
+
+	SPI_connect();
+	values = query_figures(extension_lookup(false), take_look());
+	MemoryContextSwitchTo(caller);
+	result = template_fill(dashboard_html, values);
+	SPI_finish();
+	return result;
+}

@@ -1,0 +1,373 @@
+/*-------------------------------------------------------------------------
+ *
+ * show/explain.c
+ *	  Why is this one file kept, or condemned?
+ *
+ * The verdict comes from the same functions as that of a run; what is added
+ * are the rows that refer to the file, found by comparing each reference
+ * with it.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "src/guard/hold.h"
+#include "src/guard/location.h"
+#include "src/ledger/backups.h"
+#include "src/plan/match.h"
+#include "src/plan/plan.h"
+#include "src/show/explain.h"
+#include "src/sources/sources.h"
+#include "src/store/walk.h"
+#include "src/text/json_build.h"
+
+/* so many referring rows are shown; the rest is counted */
+#define ROWS_SHOWN	10
+
+typedef struct Reference
+{
+	const char *source;
+	const char *column;
+	const char *session;
+	const char *value;
+	bool		failed;
+} Reference;
+
+typedef struct Search
+{
+	const KeyRules *rules;
+	const char *path;
+	MemoryContext context;
+	bool		judging;
+	List	   *references;
+	int64		count;
+	int64		failed;			/* of them in failed sessions that are due */
+} Search;
+
+static void
+add_reference(Search *search, const SourceRow *row, int column, bool failed)
+{
+	MemoryContext caller = MemoryContextSwitchTo(search->context);
+	Reference  *reference = palloc(sizeof(Reference));
+
+	reference->source = row->source->name;
+	reference->column = row->source->columns[column];
+	reference->session = row->session ? pstrdup(row->session) : NULL;
+	reference->value = pnstrdup(row->values[column], row->lengths[column]);
+	reference->failed = failed;
+	search->references = lappend(search->references, reference);
+	MemoryContextSwitchTo(caller);
+}
+
+static bool
+look_at_row(const SourceRow *row, void *arg)
+{
+	Search	   *search = arg;
+	int			i;
+
+	CHECK_FOR_INTERRUPTS();
+	for (i = 0; i < row->source->n_columns; i++)
+	{
+		if (row->values[i] == NULL ||
+			key_compare(search->rules, row->values[i], row->lengths[i],
+						search->path) == KEY_NO_MATCH)
+			continue;
+		search->count++;
+		if (list_length(search->references) < ROWS_SHOWN)
+			add_reference(search, row, i, false);
+	}
+	return true;
+}
+
+/* The same rows, but only failed ones have a session here. */
+static bool
+count_failed_row(const SourceRow *row, void *arg)
+{
+	Search	   *search = arg;
+	ListCell   *lc;
+	int			i;
+
+	if (row->session == NULL)
+		return true;
+	for (i = 0; i < row->source->n_columns; i++)
+		if (row->values[i] != NULL &&
+			key_compare(search->rules, row->values[i], row->lengths[i],
+						search->path) != KEY_NO_MATCH)
+			search->failed++;
+	foreach(lc, search->references)
+	{
+		Reference  *reference = lfirst(lc);
+
+		if (reference->source == row->source->name && reference->session != NULL &&
+			strcmp(reference->session, row->session) == 0)
+			reference->failed = true;
+	}
+	return true;
+}
+
+static void
+find_references(const CleanupPlan *plan, Search *search)
+{
+	TimestampTz failed_before = plan_failed_before(plan->settings);
+	ListCell   *lc;
+
+	foreach(lc, plan->sources)
+	{
+		sources_read(lfirst(lc), SCAN_NAMING, failed_before, look_at_row, search);
+		sources_read(lfirst(lc), SCAN_JUDGING, failed_before, count_failed_row, search);
+	}
+}
+
+typedef struct Verdict
+{
+	const char *verdict;		/* "kept", "condemned" or "unknown" */
+	char	   *reason;
+} Verdict;
+
+static Verdict
+kept(char *reason)
+{
+	Verdict		verdict = {"kept", reason};
+
+	return verdict;
+}
+
+static Verdict
+condemned(char *reason)
+{
+	Verdict		verdict = {"condemned", reason};
+
+	return verdict;
+}
+
+static char *
+age_reason(const CleanupPlan *plan, const char *what)
+{
+	return psprintf("%s the retention of %d hours", what,
+					plan->settings->orphaned_file_retention_hours);
+}
+
+static TimestampTz
+dated(const CleanupPlan *plan, const FileIdentity *identity)
+{
+	return plan_file_time(plan->settings, identity) / 1000 -
+		(TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+}
+
+/* As far as clocks may differ it is of this moment. */
+static bool
+is_in_future(const CleanupPlan *plan, const FileIdentity *identity)
+{
+	return dated(plan, identity) > GetCurrentTimestamp() + 5 * USECS_PER_MINUTE;
+}
+
+/* What our own tables say of the file. */
+typedef struct Standing
+{
+	const Hold *hold;			/* or NULL */
+	bool		pending;		/* condemned already */
+	const char *kept;			/* why it is left alone for now, or NULL */
+} Standing;
+
+static Verdict
+judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
+		   const FileIdentity *identity, const Standing *standing)
+{
+	size_t		len;
+	WalkReason	reason = walk_why_not(plan->store, search->path, plan->settings->recurse, &len);
+
+	/* of the file itself is said below that it is no regular one */
+	if (reason == WALK_NOT_A_FILE || (reason == WALK_SYMLINK && len == strlen(search->path)))
+		reason = WALK_REACHED;
+	if (reason != WALK_REACHED && found.outcome != FILE_VANISHED)
+		return kept(psprintf("\"%.*s\" is not looked into: %s", (int) len, search->path,
+							 walk_reason_text(reason)));
+	if (found.outcome == FILE_VANISHED)
+		return kept("there is no such file");
+	if (found.outcome == FILE_NOT_REGULAR)
+		return kept("it is not a regular file");
+	if (found.outcome != FILE_OK)
+		return kept(psprintf("could not %s: %s", found.action, strerror(found.errnum)));
+	if (standing->hold != NULL)
+		return kept(psprintf("it is held by \"%s\"%s%s", standing->hold->held_by,
+							 standing->hold->reason ? ": " : "",
+							 standing->hold->reason ? standing->hold->reason : ""));
+	if (standing->pending)
+		return condemned("an earlier run has condemned it, and it is still to be dealt with");
+	if (standing->kept != NULL)
+		return kept(pstrdup(standing->kept));
+	if (!key_is_audio(&plan->settings->rules, search->path))
+		return kept("its extension is not one of audio_cleanup.audio_extensions");
+	if (search->count > search->failed)
+		return kept(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
+	if (search->failed > 0)
+		return condemned(psprintf("only failed sessions refer to it, failed longer ago than %d days",
+								  plan->settings->failed_session_retention_days));
+	if (is_in_future(plan, identity))
+		return kept("no row refers to it, but its date is in the future");
+	if (!plan_is_old(plan->settings, identity))
+		return kept(age_reason(plan, "no row refers to it, but it is younger than"));
+	return condemned(age_reason(plan, "no row refers to it, and it is older than"));
+}
+
+static Jsonb *
+reference_to_jsonb(const Reference *reference)
+{
+	JsonBuilder json;
+
+	json_begin(&json);
+	json_add_text(&json, "source", reference->source);
+	json_add_text(&json, "column", reference->column);
+	json_add_text(&json, "session", reference->session ? sources_session_id(reference->session) : NULL);
+	json_add_text(&json, "value", reference->value);
+	json_add_boolean(&json, "failed", reference->failed);
+	return json_end(&json);
+}
+
+/*
+ * Without the directory or the sources there is nothing to say; that a run
+ * would be refused for another reason is part of the answer.
+ */
+static void
+raise_unless_readable(const CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->brakes)
+	{
+		const Brake *brake = lfirst(lc);
+
+		if (strcmp(brake->name, "claim") != 0 && strcmp(brake->name, "clock") != 0)
+			brake_raise(brake);
+	}
+}
+
+static void
+add_blocked_by(JsonBuilder *json, const CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	if (plan->brakes == NIL)
+		return;
+	json_begin_array(json, "blocked_by");
+	foreach(lc, plan->brakes)
+		json_add_element(json, ((const Brake *) lfirst(lc))->name);
+	json_end_array(json);
+}
+
+/* The newest backup of it: what cleanup_restore() would put back. */
+static void
+add_backup(JsonBuilder *json, const CleanupPlan *plan, const char *path)
+{
+	const Backup *backup = backup_find(plan->extension, plan->settings->claim, path);
+	JsonBuilder object;
+
+	if (backup == NULL)
+		return;
+	json_begin(&object);
+	json_add_integer(&object, "run_id", backup->run_id);
+	json_add_text(&object, "expires", timestamptz_to_str(backup->expires_at));
+	json_add_jsonb(json, "backup", json_end(&object));
+}
+
+static Jsonb *
+make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict, FileResult found,
+				 const FileIdentity *identity)
+{
+	JsonBuilder json;
+	ListCell   *lc;
+
+	json_begin(&json);
+	json_add_text(&json, "file", search->path);
+	json_add_boolean(&json, "exists", found.outcome == FILE_OK);
+	json_add_text(&json, "verdict", verdict.verdict);
+	json_add_text(&json, "reason", verdict.reason);
+	json_begin_array(&json, "references");
+	foreach(lc, search->references)
+		json_add_object_element(&json, reference_to_jsonb(lfirst(lc)));
+	json_end_array(&json);
+	json_add_integer(&json, "reference_count", search->count);
+	if (found.outcome == FILE_OK)
+	{
+		TimestampTz modified = dated(plan, identity);
+
+		json_add_integer(&json, "size", identity->size);
+		json_add_text(&json, "dated", timestamptz_to_str(modified));
+		json_add_decimal(&json, "age_hours",
+						 (double) (GetCurrentTimestamp() - modified) / USECS_PER_HOUR, 2);
+	}
+	json_add_integer(&json, "retention_hours", plan->settings->orphaned_file_retention_hours);
+	add_backup(&json, plan, search->path);
+	add_blocked_by(&json, plan);
+	return json_end(&json);
+}
+
+/* A match of this one file tells, as it tells a run. */
+static Standing
+look_up_standing(const CleanupPlan *plan, const char *path)
+{
+	Standing	standing = {hold_find(plan->extension, path), false, NULL};
+	Match	   *match = match_begin(&plan->settings->rules);
+
+	match_set_grace(match, plan->settings->orphaned_file_retention_hours,
+					plan->settings->failed_session_retention_days);
+	match_set_claim(match, plan->settings->claim);
+	match_add(match, path);
+	match_run(match, plan->extension, NIL, MATCH_PROTECT, 0, false);
+	standing.pending = match_is_pending(match, 0);
+	standing.kept = match_why_kept(match, 0);
+	match_end(match);
+	return standing;
+}
+
+static Jsonb *
+explain(CleanupPlan *plan, const char *file)
+{
+	Search		search = {.context = CurrentMemoryContext};
+	FileIdentity identity;
+	FileResult	found;
+	Standing	standing;
+	int			limit;
+
+	search.rules = &plan->settings->rules;
+	search.path = location_relative(plan->settings, file);
+	limit = extension_limit_lock_waits(plan->settings->writer_wait);
+	plan_open(plan);
+	raise_unless_readable(plan);
+	find_references(plan, &search);
+	extension_end_limit(limit);
+	found = store_identify(plan->store, search.path, &identity);
+	standing = look_up_standing(plan, search.path);
+	return make_explanation(plan, &search,
+							judge_file(plan, &search, found, &identity, &standing),
+							found, &identity);
+}
+
+Jsonb *
+explain_file(const char *file)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	CleanupPlan *plan;
+	Jsonb	   *jsonb;
+	Jsonb	   *copy;
+
+	SPI_connect();
+	plan = plan_begin(CLEAN_ALL, true, false);
+	MemoryContextSwitchTo(plan->context);
+	jsonb = explain(plan, file);
+	copy = MemoryContextAlloc(caller, VARSIZE(jsonb));
+	memcpy(copy, jsonb, VARSIZE(jsonb));
+	MemoryContextSwitchTo(caller);
+	plan_end(plan);
+	SPI_finish();
+	return copy;
+}

@@ -1,0 +1,314 @@
+/*-------------------------------------------------------------------------
+ *
+ * show/missing.c
+ *	  Which rows refer to files that are not there?
+ *
+ * The mirror image of a run, and by the same rules of reading a reference, but
+ * nothing follows from it: it is for somebody to look at.  The rows are read
+ * before the directory, so that a file which is uploaded meanwhile is not
+ * called missing.
+ *
+ * Who protects a file is generous; here a reference means that very file: one
+ * that was made from it does not stand for it, and a name without an extension
+ * means audio.
+ *
+ * Memory: a few work_mem; references, and the keys of both sides, are in
+ * tuplestores that spill.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "src/names/file_key.h"
+#include "src/pg/progress.h"
+#include "src/pg/sql.h"
+#include "src/plan/plan.h"
+#include "src/show/missing.h"
+#include "src/sources/sources.h"
+
+#define EXAMPLES		3
+#define EXAMPLE_LENGTH	200		/* characters */
+
+#define OWN_FAMILIES	(KEY_PATH | KEY_TAIL)
+#define AUDIO_FAMILIES	(OWN_FAMILIES | KEY_STEM | KEY_STEM_TAIL)
+
+typedef struct Search
+{
+	CleanupPlan *plan;
+	const KeyRules *rules;
+	KeyScope	scope;
+	int64		n;				/* references */
+	Tuplestorestate *references;	/* id, source, status, value */
+	Tuplestorestate *reference_keys;	/* id, key */
+	Tuplestorestate *file_keys; /* key */
+	TupleDesc	references_desc;
+	TupleDesc	reference_keys_desc;
+	TupleDesc	file_keys_desc;
+} Search;
+
+/* The reference whose keys are looked at. */
+typedef struct Reference
+{
+	Search	   *search;
+	int64		id;
+	bool		has_key;
+} Reference;
+
+
+/* -------------------------------------------------------------- references --- */
+
+/* As in a run: in another encoding it is not known how the rest is written on disk. */
+static bool
+can_be_judged(const Search *search, const char *value, size_t len)
+{
+	size_t		i;
+
+	for (i = 0; !search->rules->utf8 && i < len; i++)
+		if (IS_HIGHBIT_SET(value[i]))
+			return false;
+	return true;
+}
+
+static void
+add_reference(Search *search, const SourceRow *row, const char *value, size_t len)
+{
+	Datum		values[4];
+	bool		nulls[4] = {false, false, row->session == NULL, false};
+
+	values[0] = Int64GetDatum(search->n++);
+	values[1] = CStringGetTextDatum(row->source->name);
+	values[2] = row->session ? CStringGetTextDatum(row->session) : (Datum) 0;
+	values[3] = PointerGetDatum(cstring_to_text_with_len(value, (int) len));
+	tuplestore_putvalues(search->references, search->references_desc, values, nulls);
+}
+
+static bool
+look_at_row(const SourceRow *row, void *arg)
+{
+	Search	   *search = arg;
+	int			i;
+
+	progress_tick();
+	for (i = 0; i < row->source->n_columns; i++)
+		if (row->values[i] != NULL &&
+			key_may_refer(search->rules, row->values[i], row->lengths[i]) &&
+			can_be_judged(search, row->values[i], row->lengths[i]))
+			add_reference(search, row, row->values[i], row->lengths[i]);
+	return true;
+}
+
+static void
+raise_first(List *brakes)
+{
+	if (brakes != NIL)
+		brake_raise(linitial(brakes));
+}
+
+static void
+read_sources(Search *search)
+{
+	List	   *sources = sources_load(search->plan->extension);
+	ListCell   *lc;
+
+	raise_first(sources_check_all(sources));
+	progress_set_phase(PHASE_MATCHING);
+	foreach(lc, sources)
+	{
+		Brake	   *brake = NULL;
+
+		(void) sources_tables(lfirst(lc), &brake);
+		if (brake != NULL)
+			brake_raise(brake);
+		sources_read(lfirst(lc), SCAN_STATUS, 0, look_at_row, search);
+	}
+}
+
+static void
+write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	Reference  *reference = arg;
+	Search	   *search = reference->search;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	values[0] = Int64GetDatum(reference->id);
+	values[1] = Int64GetDatum((int64) key);
+	tuplestore_putvalues(search->reference_keys, search->reference_keys_desc, values, nulls);
+}
+
+/* When the files are known, and with them how long a path may be. */
+static void
+write_reference_keys(Search *search)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(search->references_desc, &TTSOpsMinimalTuple);
+
+	tuplestore_rescan(search->references);
+	while (tuplestore_gettupleslot(search->references, true, false, slot))
+	{
+		bool		isnull;
+		Reference	reference = {search, DatumGetInt64(slot_getattr(slot, 1, &isnull)), true};
+		text	   *value = DatumGetTextPP(slot_getattr(slot, 4, &isnull));
+
+		progress_tick();
+		key_of_reference(search->rules, &search->scope, VARDATA_ANY(value),
+						 VARSIZE_ANY_EXHDR(value), write_reference_key, &reference);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+
+/* ------------------------------------------------------------------- files --- */
+
+static void
+write_file_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	Search	   *search = arg;
+	Datum		value = Int64GetDatum((int64) key);
+	bool		isnull = false;
+
+	tuplestore_putvalues(search->file_keys, search->file_keys_desc, &value, &isnull);
+}
+
+static void
+look_at_file(const char *path, void *arg)
+{
+	Search	   *search = arg;
+
+	key_widen_scope(search->rules, path, &search->scope);
+	key_of_file(search->rules, path,
+				key_is_audio(search->rules, path) ? AUDIO_FAMILIES : OWN_FAMILIES,
+				write_file_key, search);
+}
+
+
+/* ------------------------------------------------------------------ result --- */
+
+static void
+put_result(int n, Tuplestorestate *result, TupleDesc desc)
+{
+	int			row;
+	int			column;
+
+	for (row = 0; row < n; row++)
+	{
+		Datum		values[5];
+		bool		nulls[5];
+
+		for (column = 0; column < 5; column++)
+		{
+			values[column] = sql_value(row, column + 1);
+			nulls[column] = sql_is_null(row, column + 1);
+		}
+		tuplestore_putvalues(result, desc, values, nulls);
+	}
+}
+
+static void
+compare(Search *search, Tuplestorestate *result, TupleDesc desc)
+{
+	const SqlParameter parameters[] = {SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)};
+	ActingAs	saved;
+
+	extension_act_as(search->plan->extension->owner, &saved);
+	extension_join_by_hash();
+	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
+	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
+	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
+	put_result(owner_query(search->plan->extension, lengthof(parameters), parameters,
+						   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
+						   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
+						   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
+						   " FROM (SELECT j.*, dense_rank() OVER (PARTITION BY j.source, j.status, j.missing"
+						   "   ORDER BY j.value COLLATE \"C\") AS n"
+						   "  FROM (SELECT r.source, r.status, r.value, t.id IS NULL AS missing"
+						   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
+						   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
+						   "   ON t.id = r.id) j) m"
+						   " GROUP BY m.source, m.status"
+						   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""),
+			   result, desc);
+	SPI_freetuptable(SPI_tuptable);
+	sql_hide_tuplestore("cleanup_references");
+	sql_hide_tuplestore("cleanup_reference_keys");
+	sql_hide_tuplestore("cleanup_file_keys");
+	extension_stop_acting(&saved);
+}
+
+static void
+begin_search(Search *search, CleanupPlan *plan)
+{
+	static const SqlColumn references[] = {
+		{"id", INT8OID}, {"source", TEXTOID}, {"status", TEXTOID}, {"value", TEXTOID}
+	};
+	static const SqlColumn reference_keys[] = {{"id", INT8OID}, {"key", INT8OID}};
+	static const SqlColumn file_keys[] = {{"key", INT8OID}};
+
+	memset(search, 0, sizeof(*search));
+	search->plan = plan;
+	search->rules = &plan->settings->rules;
+	search->scope.context = plan->context;
+	search->references = tuplestore_begin_heap(true, false, work_mem);
+	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);
+	search->file_keys = tuplestore_begin_heap(true, false, work_mem);
+
+	search->references_desc = sql_row_desc(lengthof(references), references);
+	search->reference_keys_desc = sql_row_desc(lengthof(reference_keys), reference_keys);
+	search->file_keys_desc = sql_row_desc(lengthof(file_keys), file_keys);
+}
+
+static void
+end_search(Search *search)
+{
+	tuplestore_end(search->references);
+	tuplestore_end(search->reference_keys);
+	tuplestore_end(search->file_keys);
+}
+
+static void
+find_missing(CleanupPlan *plan, Tuplestorestate *result, TupleDesc desc)
+{
+	int			limit = extension_limit_lock_waits(plan->settings->writer_wait);
+	Search		search;
+
+	progress_begin(plan->context, "sql", true, false);
+	plan_open_directory(plan);
+	if (plan->store == NULL)
+		raise_first(plan->brakes);
+	begin_search(&search, plan);
+	read_sources(&search);
+	plan_walk(plan, look_at_file, &search);
+	write_reference_keys(&search);
+	compare(&search, result, desc);
+	end_search(&search);
+	extension_end_limit(limit);
+}
+
+void
+missing_files(Tuplestorestate *result, TupleDesc desc)
+{
+	CleanupPlan *plan;
+
+	SPI_connect();
+	plan = plan_begin(CLEAN_ALL, true, false);
+	PG_TRY();
+	{
+		MemoryContext caller = MemoryContextSwitchTo(plan->context);
+
+		find_missing(plan, result, desc);
+		MemoryContextSwitchTo(caller);
+	}
+	PG_FINALLY();
+	{
+		plan_end(plan);
+	}
+	PG_END_TRY();
+	SPI_finish();
+}

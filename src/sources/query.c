@@ -1,0 +1,578 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/query.c
+ *	  The query that reads a source, and the box it runs in.
+ *
+ * A source may be a view, and a view runs code of whoever wrote it.  The
+ * query is therefore built as a tree, from the OID of the source: no name is
+ * looked up, so nobody can put another relation in its place.  It yields the
+ * columns as they are, so no cast or operator of somebody's types runs.
+ * Whatever runs all the same, in a view, runs as the source's owner, in a
+ * security-restricted operation, and in a read-only subtransaction which is
+ * always rolled back: no DDL, no row, no setting, no notification and no lock
+ * outlives the reading.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/sysattr.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_relation.h"
+#include "parser/parsetree.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+#include "src/sources/query.h"
+
+/* between the id of a session and its places */
+#define PLACES_BEGIN	'\001'
+
+
+/* ---------------------------------------------------------------- places --- */
+
+void
+place_append(StringInfo session, const SourcePlace *place)
+{
+	appendStringInfo(session, "%c%u/%u/%u", PLACES_BEGIN, place->table,
+					 ItemPointerGetBlockNumberNoCheck(&place->tid),
+					 ItemPointerGetOffsetNumberNoCheck(&place->tid));
+}
+
+/* Places stand at the end, and hold digits only: what is in the id does not matter. */
+static const char *
+find_places(const char *session)
+{
+	const char *end = session + strlen(session);
+	const char *begin = end;
+
+	while (end > session && end[-1] != PLACES_BEGIN && strspn(end - 1, "0123456789/") > 0)
+	{
+		end--;
+		if (end > session && end[-1] == PLACES_BEGIN)
+			begin = --end;
+	}
+	return begin;
+}
+
+bool
+place_of_session(const char *session, int number, SourcePlace *place)
+{
+	const char *text = find_places(session);
+	unsigned int block;
+	unsigned int offset;
+
+	for (; *text != '\0' && number > 0; number--)
+		text += strcspn(text + 1, "\001") + 1;
+	if (*text == '\0' || sscanf(text + 1, "%u/%u/%u", &place->table, &block, &offset) != 3)
+		return false;
+	ItemPointerSet(&place->tid, block, (OffsetNumber) offset);
+	return true;
+}
+
+char *
+sources_session_id(const char *session)
+{
+	return pnstrdup(session, find_places(session) - session);
+}
+
+bool
+place_lock(const SourcePlace *place, Snapshot snapshot)
+{
+	Relation	rel = relation_open(place->table, RowShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ItemPointerData tid = place->tid;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_lock(rel, &tid, snapshot, slot, GetCurrentCommandId(true),
+							  LockTupleExclusive, LockWaitSkip, 0, &failure);
+	ExecDropSingleTupleTableSlot(slot);
+	relation_close(rel, NoLock);
+	return result == TM_Ok;
+}
+
+
+/* ---------------------------------------------------------------- values --- */
+
+void
+value_begin(ValueWriter *writer, Oid type)
+{
+	Oid			function;
+	bool		is_varlena;
+
+	getTypeOutputInfo(type, &function, &is_varlena);
+	fmgr_info(function, &writer->output);
+	writer->is_padded = function == F_BPCHAROUT;
+	writer->is_text = writer->is_padded || function == F_TEXTOUT || function == F_VARCHAROUT;
+}
+
+const char *
+value_text(ValueWriter *writer, Datum value, size_t *length)
+{
+	char	   *written;
+	text	   *stored;
+
+	if (!writer->is_text)
+	{
+		written = OutputFunctionCall(&writer->output, value);
+		*length = strlen(written);
+		return written;
+	}
+	stored = DatumGetTextPP(value);
+	*length = VARSIZE_ANY_EXHDR(stored);
+	if (writer->is_padded)
+		*length = bpchartruelen(VARDATA_ANY(stored), (int) *length);
+	return VARDATA_ANY(stored);
+}
+
+
+/* ----------------------------------------------------------------- build --- */
+
+static ParseNamespaceItem *
+add_relation(ParseState *pstate, Relation rel)
+{
+	ParseNamespaceItem *item = addRangeTableEntryForRelation(pstate, rel, AccessShareLock,
+															 makeAlias("s", NIL), true, true);
+
+	addNSItemToQuery(pstate, item, true, true, true);
+	return item;
+}
+
+static void
+add_target(Query *query, Expr *expr, const char *name)
+{
+	query->targetList = lappend(query->targetList,
+								makeTargetEntry(expr, list_length(query->targetList) + 1,
+												pstrdup(name), false));
+}
+
+static Query *
+make_query(Relation rel, const char *const *columns, int n)
+{
+	ParseState *pstate = make_parsestate(NULL);
+	ParseNamespaceItem *item = add_relation(pstate, rel);
+	Query	   *query = makeNode(Query);
+	int			i;
+
+	query->commandType = CMD_SELECT;
+	query->querySource = QSRC_ORIGINAL;
+	query->canSetTag = true;
+	for (i = 0; i < n; i++)
+	{
+		Node	   *var = scanNSItemForColumn(pstate, item, 0, columns[i], -1);
+
+		if (var == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of source %s does not exist", columns[i],
+							sources_name(RelationGetRelid(rel)))));
+		add_target(query, (Expr *) var, columns[i]);
+	}
+	query->rtable = pstate->p_rtable;
+	compat_set_permissions(query, pstate);
+	query->jointree = makeFromExpr(pstate->p_joinlist, NULL);
+	free_parsestate(pstate);
+	return query;
+}
+
+static Query *
+rewrite(Query *query)
+{
+	List	   *queries = pg_rewrite_query(query);
+
+	if (list_length(queries) != 1 || linitial_node(Query, queries)->commandType != CMD_SELECT)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("a source must be read by one query")));
+	return linitial_node(Query, queries);
+}
+
+/* A level of a query of which each row comes from one row of each table: those can be locked. */
+static bool
+has_own_rows(const Query *query)
+{
+	return query->commandType == CMD_SELECT && !query->hasAggs && !query->hasWindowFuncs &&
+		!query->hasTargetSRFs && query->groupClause == NIL && query->groupingSets == NIL &&
+		query->havingQual == NULL && query->distinctClause == NIL && query->setOperations == NULL &&
+		query->cteList == NIL && query->limitOffset == NULL && query->limitCount == NULL &&
+		query->jointree != NULL && query->jointree->fromlist != NIL;
+}
+
+static bool expose_places(Query *query, List **bases);
+
+/* Add the places of one item of FROM to the targets. */
+static bool
+expose_item(Query *query, int number, List **bases)
+{
+	RangeTblEntry *rte = rt_fetch(number, query->rtable);
+
+	if (rte->rtekind == RTE_RELATION && rte->tablesample == NULL &&
+		(rte->relkind == RELKIND_RELATION || rte->relkind == RELKIND_PARTITIONED_TABLE))
+	{
+		add_target(query, (Expr *) makeVar(number, TableOidAttributeNumber, OIDOID, -1, InvalidOid, 0),
+				   "tableoid");
+		add_target(query, (Expr *) makeVar(number, SelfItemPointerAttributeNumber, TIDOID, -1, InvalidOid, 0),
+				   "ctid");
+		*bases = lappend_oid(*bases, rte->relid);
+		return true;
+	}
+	if (rte->rtekind == RTE_SUBQUERY && has_own_rows(rte->subquery))
+	{
+		int			before = list_length(rte->subquery->targetList);
+		ListCell   *lc;
+
+		if (!expose_places(rte->subquery, bases))
+			return false;
+		for_each_from(lc, rte->subquery->targetList, before)
+		{
+			TargetEntry *target = lfirst(lc);
+
+			rte->eref->colnames = lappend(rte->eref->colnames, makeString(pstrdup(target->resname)));
+			add_target(query, (Expr *) makeVarFromTargetEntry(number, target), target->resname);
+		}
+		return true;
+	}
+	return false;
+}
+
+/* Of an outer join one side may have no row. */
+static bool
+expose_node(Query *query, Node *node, List **bases)
+{
+	if (IsA(node, RangeTblRef))
+		return expose_item(query, castNode(RangeTblRef, node)->rtindex, bases);
+	if (IsA(node, JoinExpr))
+		return castNode(JoinExpr, node)->jointype == JOIN_INNER &&
+			expose_node(query, castNode(JoinExpr, node)->larg, bases) &&
+			expose_node(query, castNode(JoinExpr, node)->rarg, bases);
+	return false;
+}
+
+static bool
+expose_places(Query *query, List **bases)
+{
+	ListCell   *lc;
+
+	if (!has_own_rows(query))
+		return false;
+	foreach(lc, query->jointree->fromlist)
+		if (!expose_node(query, lfirst(lc), bases))
+		return false;
+	return true;
+}
+
+/* Children are read with their parent. */
+static void
+note_relation(SourceQuery *result, const RangeTblEntry *rte)
+{
+	char		kind = get_rel_relkind(rte->relid);
+
+	if (kind == RELKIND_VIEW)
+		result->views = list_append_unique_oid(result->views, rte->relid);
+	else if (rte->rtekind == RTE_RELATION && rte->inh && has_subclass(rte->relid))
+		result->tables = list_concat_unique_oid(result->tables,
+												find_all_inheritors(rte->relid, AccessShareLock, NULL));
+	else
+		result->tables = list_append_unique_oid(result->tables, rte->relid);
+}
+
+static bool
+collect_relations(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *rte = castNode(RangeTblEntry, node);
+
+		if ((rte->rtekind == RTE_RELATION || rte->rtekind == RTE_SUBQUERY) && OidIsValid(rte->relid))
+			note_relation(arg, rte);
+		return false;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, collect_relations, arg, QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, collect_relations, arg);
+}
+
+SourceQuery *
+query_build(const Source *source, const char *const *columns, int n, bool with_places)
+{
+	SourceQuery *result = palloc0(sizeof(SourceQuery));
+	Relation	rel = relation_open(source->relid, AccessShareLock);
+	List	   *bases = NIL;
+
+	result->source = source;
+	result->n_columns = n;
+	result->query = rewrite(make_query(rel, columns, n));
+	relation_close(rel, NoLock);
+	(void) collect_relations((Node *) result->query, result);
+	if (with_places)
+	{
+		Query	   *plain = copyObject(result->query);
+
+		result->has_places = expose_places(result->query, &bases);
+		if (result->has_places)
+			result->bases = bases;
+		else
+			result->query = plain;
+	}
+	return result;
+}
+
+void
+query_sample(SourceQuery *query, float4 percent)
+{
+	RangeTblEntry *rte = linitial_node(RangeTblEntry, query->query->rtable);
+
+	rte->inh = false;
+	if (percent < 100)
+	{
+		rte->tablesample = makeNode(TableSampleClause);
+		rte->tablesample->tsmhandler = F_SYSTEM;
+		rte->tablesample->args = list_make1(makeConst(FLOAT4OID, -1, InvalidOid, sizeof(float4),
+													  Float4GetDatum(percent), false, true));
+	}
+}
+
+
+/* ---------------------------------------------------------- find a column --- */
+
+/* How many places has an item of FROM? */
+static int
+count_places(const Query *query, Node *node)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	if (IsA(node, RangeTblRef))
+	{
+		RangeTblEntry *rte = rt_fetch(castNode(RangeTblRef, node)->rtindex, query->rtable);
+
+		return rte->rtekind == RTE_RELATION ? 1
+			: count_places(rte->subquery, (Node *) rte->subquery->jointree);
+	}
+	if (IsA(node, JoinExpr))
+		return count_places(query, castNode(JoinExpr, node)->larg) +
+			count_places(query, castNode(JoinExpr, node)->rarg);
+	foreach(lc, castNode(FromExpr, node)->fromlist)
+		n += count_places(query, lfirst(lc));
+	return n;
+}
+
+/* Adds to *place the places before the item `number` of FROM; returns whether it was found. */
+static bool
+find_item(const Query *query, Node *node, int number, int *place)
+{
+	ListCell   *lc;
+
+	if (IsA(node, RangeTblRef))
+	{
+		if (castNode(RangeTblRef, node)->rtindex == number)
+			return true;
+		*place += count_places(query, node);
+		return false;
+	}
+	if (IsA(node, JoinExpr))
+		return find_item(query, castNode(JoinExpr, node)->larg, number, place) ||
+			find_item(query, castNode(JoinExpr, node)->rarg, number, place);
+	foreach(lc, castNode(FromExpr, node)->fromlist)
+		if (find_item(query, lfirst(lc), number, place))
+		return true;
+	return false;
+}
+
+static bool
+find_column(const Query *query, Node *expr, int *place, AttrNumber *attnum)
+{
+	Var		   *var = (Var *) expr;
+	RangeTblEntry *rte;
+
+	if (!IsA(expr, Var) || var->varlevelsup != 0 || var->varattno <= 0)
+		return false;
+	rte = rt_fetch(var->varno, query->rtable);
+	if (rte->rtekind == RTE_JOIN)
+		return find_column(query, list_nth(rte->joinaliasvars, var->varattno - 1), place, attnum);
+	if (!find_item(query, (Node *) query->jointree, var->varno, place))
+		return false;
+	*attnum = var->varattno;
+	if (rte->rtekind == RTE_RELATION)
+		return true;
+	return find_column(rte->subquery,
+					   (Node *) list_nth_node(TargetEntry, rte->subquery->targetList, var->varattno - 1)->expr,
+					   place, attnum);
+}
+
+bool
+query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *attnum)
+{
+	*place = 0;
+	return query->has_places &&
+		find_column(query->query,
+					(Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr,
+					place, attnum);
+}
+
+
+/* ------------------------------------------------------------------- run --- */
+
+void
+query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
+{
+	const char *text = psprintf("audio_cleanup reads %s", query->source->name);
+	PlannedStmt *plan;
+	QueryDesc  *desc;
+
+	PushActiveSnapshot(snapshot);
+	plan = compat_plan_query(query->query, text);
+	desc = CreateQueryDesc(plan, text, GetActiveSnapshot(), InvalidSnapshot,
+						   receiver ? receiver : None_Receiver, NULL, NULL, 0);
+	ExecutorStart(desc, 0);
+	if (receiver != NULL)
+		compat_executor_run(desc);
+	ExecutorFinish(desc);
+	ExecutorEnd(desc);
+	FreeQueryDesc(desc);
+	PopActiveSnapshot();
+}
+
+
+/* ------------------------------------------------------------- time limit --- */
+
+/* Code that catches a cancel is cancelled again each second; so often, then it is ended with the process. */
+#define PATIENCE	10
+
+static TimestampTz reading_deadline = 0;
+static volatile sig_atomic_t n_cancels = 0;
+
+void
+sources_set_deadline(TimestampTz at)
+{
+	reading_deadline = at;
+}
+
+static void
+cancel_reading(void)
+{
+	n_cancels++;
+	if (n_cancels > PATIENCE)
+		ProcDiePending = true;
+	else
+		QueryCancelPending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+static TimeoutId
+deadline_timeout(void)
+{
+	static TimeoutId id = MAX_TIMEOUTS;
+
+	if (id == MAX_TIMEOUTS)
+		id = RegisterTimeout(USER_TIMEOUT, cancel_reading);
+	return id;
+}
+
+static void
+start_clock(void)
+{
+	n_cancels = 0;
+	if (reading_deadline != 0)
+		enable_timeout_every(deadline_timeout(),
+							 Max(reading_deadline, GetCurrentTimestamp() + 1), 1000);
+}
+
+/* Returns whether the time was up. */
+static bool
+stop_clock(void)
+{
+	if (reading_deadline == 0)
+		return false;
+	disable_timeout(deadline_timeout(), false);
+	/* ours may still be about to come */
+	if (n_cancels > 0)
+		QueryCancelPending = false;
+	return n_cancels > 0;
+}
+
+
+/* ------------------------------------------------------------------- box --- */
+
+/* Tells which source was being read when an ERROR came from inside of it. */
+static void
+add_error_context(void *arg)
+{
+	errcontext("reading source %s as its owner", ((const Source *) arg)->name);
+}
+
+static void
+report_timeout(const Source *source)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("gave up reading source %s: the time for it is up", source->name),
+			 errdetail("Nothing was deleted on account of this reading."),
+			 errhint("Look at what the source does; a view that waits or calls slow functions is no good source.")));
+}
+
+void
+query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = add_error_context,
+		.arg = (void *) source,
+	};
+	bool		late;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	/* given back by the end of the subtransaction, however it ends */
+	XactReadOnly = true;
+	error_context_stack = &callback;
+	PG_TRY();
+	{
+		start_clock();
+		work(arg);
+	}
+	PG_CATCH();
+	{
+		error = sql_catch(caller);
+	}
+	PG_END_TRY();
+	late = stop_clock();
+	error_context_stack = callback.previous;
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	if (late && (error == NULL || error->sqlerrcode == ERRCODE_QUERY_CANCELED))
+		report_timeout(source);
+	if (error != NULL)
+		sql_rethrow(error);
+}

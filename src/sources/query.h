@@ -1,0 +1,117 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/query.h
+ *	  The query that reads a source, and the box it runs in.
+ *
+ * For the files source_*.c and sources.c only.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_SOURCE_QUERY_H
+#define AUDIO_CLEANUP_SOURCE_QUERY_H
+
+#include "nodes/parsenodes.h"
+#include "nodes/pg_list.h"
+#include "storage/itemptr.h"
+#include "tcop/dest.h"
+#include "utils/snapshot.h"
+
+#include "src/guard/brake.h"
+#include "src/sources/sources.h"
+
+/*
+ * A query on a relation, made of its OID and not of a text: columns of it,
+ * then a pair (tableoid, ctid) for each table whose row a row comes from.
+ */
+typedef struct SourceQuery
+{
+	const Source *source;
+	Query	   *query;			/* analyzed and rewritten */
+	int			n_columns;
+	List	   *tables;			/* OIDs that it reads: tables, partitions ... */
+	List	   *views;			/* ... and views */
+	bool		has_places;		/* each row comes from rows that can be locked */
+	List	   *bases;			/* OIDs: for each place, the table as it is
+								 * named */
+} SourceQuery;
+
+/* Where a row is stored. */
+typedef struct SourcePlace
+{
+	Oid			table;
+	ItemPointerData tid;
+} SourcePlace;
+
+/*
+ * Builds the query that reads `n` columns of the checked source, and locks
+ * every relation below it until the end of the transaction.  With
+ * `with_places` the places are added where there are some.  Runs no code of
+ * anybody.  Call it while acting as the source's owner.
+ */
+extern SourceQuery *query_build(const Source *source, const char *const *columns, int n,
+								bool with_places);
+
+/* Lets the query read about this percentage of the table's pages, and of no child of it. */
+extern void query_sample(SourceQuery *query, float4 percent);
+
+/*
+ * Plans and executes the query while acting as the source's owner, in the box
+ * (see query_run_in_box), its rows going to `receiver`.  With `receiver` NULL
+ * the execution is only begun, which checks the privileges.
+ */
+extern void query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver);
+
+/*
+ * Calls work(arg) in a read-only subtransaction that is rolled back whatever
+ * happens: somebody's code that runs there leaves nothing behind.  An ERROR is
+ * passed on.  Cut short at the time of sources_set_deadline().
+ */
+extern void query_run_in_box(const Source *source, void (*work) (void *arg), void *arg);
+
+/*
+ * Finds the place and the column that a column (from 1) of the query shows.
+ * Returns false where that is an expression.
+ */
+extern bool query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *attnum);
+
+/*
+ * Returns why the relations and functions of the query must not be relied on,
+ * or must not be run with the rights of the source's owner; else NULL.
+ */
+extern Brake *trust_check_query(const SourceQuery *query);
+
+/* Returns why an UPDATE of the table must not be run with the rights of `role`, or NULL. */
+extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
+
+/* A brake "source", with the general advice of a source that was registered and cannot be used. */
+extern const char *const source_hint_readd;
+extern Brake *source_brake(int sqlstate, char *message, char *detail);
+
+/*
+ * A text that names a row: its id, and where it is stored.  Valid as long as
+ * the row is locked, or in the snapshot that it was read with.
+ */
+extern void place_append(StringInfo session, const SourcePlace *place);
+
+/* Reads the place with this number (from 0) of a session; false if it has no such. */
+extern bool place_of_session(const char *session, int number, SourcePlace *place);
+
+/* Locks a row FOR UPDATE as it is in the snapshot.  Returns false if it is locked or changed by others. */
+extern bool place_lock(const SourcePlace *place, Snapshot snapshot);
+
+/* How a value of a type is written. */
+typedef struct ValueWriter
+{
+	bool		is_text;		/* stored as it is written */
+	bool		is_padded;		/* ... with blanks at its end */
+	FmgrInfo	output;
+} ValueWriter;
+
+extern void value_begin(ValueWriter *writer, Oid type);
+
+/* Returns the text of a value by the output function of its type; it need not be NUL-terminated. */
+extern const char *value_text(ValueWriter *writer, Datum value, size_t *length);
+
+#endif							/* AUDIO_CLEANUP_SOURCE_QUERY_H */

@@ -1,0 +1,712 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/read.c
+ *	  Reading the registered sources.
+ *
+ * A source is read as its owner, by a plain projection without a condition:
+ * every row is seen, and what a row means is decided here, on the text that
+ * the output functions of its types write, and not by a cast or an operator
+ * of somebody's making.  Rows stream through a DestReceiver, so that a source
+ * of any size costs one row.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/xact.h"
+#include "catalog/pg_enum.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+#include "src/sources/query.h"
+#include "src/sources/sources.h"
+
+/* Columns that are read besides those of files; -1 where one is not. */
+typedef enum Extra
+{
+	EXTRA_ID,
+	EXTRA_STATUS,
+	EXTRA_FAILED_AT,
+	N_EXTRAS
+} Extra;
+
+typedef struct Reading
+{
+	DestReceiver pub;
+	const Source *source;
+	SourceScan	scan;
+	TimestampTz failed_before;
+	SourceSink	sink;
+	void	   *arg;
+
+	float4		percent;		/* of the pages of the table alone; 0: all */
+	int64		max_rows;		/* 0: all */
+	Size		max_bytes;		/* of a value as it is stored; 0: any */
+
+	Snapshot	snapshot;
+	SourceQuery *query;
+	int			extras[N_EXTRAS];	/* their places among the columns */
+	char	  **statuses;
+	int			n_statuses;
+	Datum		timezone;
+	ValueWriter *writers;
+	int64		n_rows;
+	MemoryContext row_context;
+	SourceRow	row;
+} Reading;
+
+
+/* --------------------------------------------------------------- columns --- */
+
+static bool
+has_failed_sessions(const Source *source)
+{
+	return source->status_column != NULL && source->id_column != NULL;
+}
+
+static bool
+needs_failed(const Reading *reading)
+{
+	return (reading->scan == SCAN_JUDGING || reading->scan == SCAN_LOCKING_FAILED) &&
+		has_failed_sessions(reading->source);
+}
+
+static bool
+needs_places(const Reading *reading)
+{
+	return needs_failed(reading) || reading->scan == SCAN_NAMING || reading->scan == SCAN_PLACES;
+}
+
+static void
+add_extra(Reading *reading, Extra extra, const char *name, const char **columns, int *n)
+{
+	reading->extras[extra] = -1;
+	if (name != NULL)
+	{
+		reading->extras[extra] = *n;
+		columns[(*n)++] = name;
+	}
+}
+
+static SourceQuery *
+build_query(Reading *reading)
+{
+	const Source *source = reading->source;
+	const char **columns = palloc(sizeof(char *) * (source->n_columns + N_EXTRAS));
+	int			n = source->n_columns;
+	bool		failed = needs_failed(reading);
+	bool		status = failed || reading->scan == SCAN_STATUS;
+
+	memcpy(columns, source->columns, sizeof(char *) * n);
+	add_extra(reading, EXTRA_ID, failed || reading->scan == SCAN_NAMING ? source->id_column : NULL, columns, &n);
+	add_extra(reading, EXTRA_STATUS, status ? source->status_column : NULL, columns, &n);
+	add_extra(reading, EXTRA_FAILED_AT, failed ? source->failed_at_column : NULL, columns, &n);
+	return query_build(source, columns, n, needs_places(reading));
+}
+
+
+/* ------------------------------------------------------------------ rows --- */
+
+static const char *
+slot_text(Reading *reading, TupleTableSlot *slot, int column, size_t *length)
+{
+	*length = 0;
+	if (column < 0 || slot->tts_isnull[column])
+		return NULL;
+	return value_text(&reading->writers[column], slot->tts_values[column], length);
+}
+
+static bool
+has_failed_status(Reading *reading, TupleTableSlot *slot)
+{
+	size_t		length;
+	const char *status = slot_text(reading, slot, reading->extras[EXTRA_STATUS], &length);
+	int			i;
+
+	for (i = 0; status != NULL && i < reading->n_statuses; i++)
+		if (strlen(reading->statuses[i]) == length && memcmp(reading->statuses[i], status, length) == 0)
+			return true;
+	return false;
+}
+
+/* A time of no known zone is read in the source's.  At the ends of time there is no day to spare. */
+static TimestampTz
+local_to_timestamptz(const Reading *reading, Timestamp local)
+{
+	if (local < MIN_TIMESTAMP + 2 * USECS_PER_DAY)
+		return DT_NOBEGIN;
+	if (local >= END_TIMESTAMP - 2 * USECS_PER_DAY)
+		return DT_NOEND;
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone, reading->timezone,
+												   TimestampGetDatum(local)));
+}
+
+/* A date's midnight, exactly; a date that no timestamp reaches is as good as infinite. */
+static Timestamp
+midnight_of(DateADT date)
+{
+	double		midnight = date2timestamp_no_overflow(date);
+
+	if (midnight < MIN_TIMESTAMP)
+		return DT_NOBEGIN;
+	if (midnight >= END_TIMESTAMP)
+		return DT_NOEND;
+	return (Timestamp) midnight;
+}
+
+static TimestampTz
+moment_of(const Reading *reading, Datum value)
+{
+	switch (reading->source->failed_at_type)
+	{
+		case TIMESTAMPTZOID:
+			return DatumGetTimestampTz(value);
+		case TIMESTAMPOID:
+			return local_to_timestamptz(reading, DatumGetTimestamp(value));
+		case DATEOID:
+			return local_to_timestamptz(reading, midnight_of(DatumGetDateADT(value)));
+	}
+	elog(ERROR, "unexpected type %u of a time", reading->source->failed_at_type);
+}
+
+static bool
+is_failed(Reading *reading, TupleTableSlot *slot)
+{
+	int			failed_at = reading->extras[EXTRA_FAILED_AT];
+
+	return needs_failed(reading) && !slot->tts_isnull[failed_at] &&
+		has_failed_status(reading, slot) &&
+		moment_of(reading, slot->tts_values[failed_at]) < reading->failed_before;
+}
+
+static void
+append_places(const Reading *reading, TupleTableSlot *slot, StringInfo session)
+{
+	int			first = reading->query->n_columns;
+	int			n = list_length(reading->query->bases);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		SourcePlace place;
+
+		place.table = DatumGetObjectId(slot->tts_values[first + 2 * i]);
+		place.tid = *(ItemPointer) DatumGetPointer(slot->tts_values[first + 2 * i + 1]);
+		place_append(session, &place);
+	}
+}
+
+/* A row without an id is no session. */
+static const char *
+name_row(Reading *reading, TupleTableSlot *slot)
+{
+	StringInfoData session;
+	size_t		length;
+	const char *id;
+
+	if (reading->scan == SCAN_REFERENCES ||
+		((reading->scan == SCAN_JUDGING || reading->scan == SCAN_LOCKING_FAILED) && !is_failed(reading, slot)))
+		return NULL;
+	id = slot_text(reading, slot, reading->extras[reading->scan == SCAN_STATUS ? EXTRA_STATUS : EXTRA_ID], &length);
+	if (id == NULL && reading->scan != SCAN_PLACES)
+		return NULL;
+	initStringInfo(&session);
+	if (id != NULL)
+		appendBinaryStringInfo(&session, id, (int) length);
+	append_places(reading, slot, &session);
+	return session.data;
+}
+
+static bool
+is_too_long(const Reading *reading, TupleTableSlot *slot, int column)
+{
+	return reading->max_bytes > 0 && TupleDescAttr(slot->tts_tupleDescriptor, column)->attlen == -1 &&
+		toast_datum_size(slot->tts_values[column]) > reading->max_bytes;
+}
+
+static bool
+pass_row(Reading *reading, TupleTableSlot *slot)
+{
+	SourceRow  *row = &reading->row;
+	int			i;
+
+	slot_getallattrs(slot);
+	row->session = name_row(reading, slot);
+	if (row->session == NULL && reading->scan == SCAN_LOCKING_FAILED)
+		return true;
+	for (i = 0; i < reading->source->n_columns; i++)
+		row->values[i] = slot->tts_isnull[i] || is_too_long(reading, slot, i) ? NULL
+			: slot_text(reading, slot, i, &row->lengths[i]);
+	reading->n_rows++;
+	return reading->sink(row, reading->arg) &&
+		(reading->max_rows == 0 || reading->n_rows < reading->max_rows);
+}
+
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	Reading    *reading = (Reading *) self;
+	MemoryContext caller = MemoryContextSwitchTo(reading->row_context);
+	bool		more = pass_row(reading, slot);
+
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(reading->row_context);
+	return more;
+}
+
+static void
+start_receiving(DestReceiver *self, int operation, TupleDesc desc)
+{
+	Reading    *reading = (Reading *) self;
+	int			i;
+
+	reading->writers = palloc(sizeof(ValueWriter) * desc->natts);
+	for (i = 0; i < desc->natts; i++)
+		value_begin(&reading->writers[i], TupleDescAttr(desc, i)->atttypid);
+}
+
+static void
+stop_receiving(DestReceiver *self)
+{
+}
+
+
+/* --------------------------------------------------------------- reading --- */
+
+static void
+begin_reading(Reading *reading, const Source *source, SourceScan scan, TimestampTz failed_before,
+			  SourceSink sink, void *arg)
+{
+	memset(reading, 0, sizeof(*reading));
+	reading->pub.receiveSlot = receive_row;
+	reading->pub.rStartup = start_receiving;
+	reading->pub.rShutdown = stop_receiving;
+	reading->pub.rDestroy = stop_receiving;
+	reading->pub.mydest = DestNone;
+	reading->source = source;
+	reading->scan = scan;
+	reading->failed_before = failed_before;
+	reading->sink = sink;
+	reading->arg = arg;
+}
+
+/* What a row is compared with; all of it in the current memory context. */
+static void
+prepare_rows(Reading *reading)
+{
+	const Source *source = reading->source;
+
+	if (needs_failed(reading))
+		reading->statuses = (char **) sources_copy_texts(source->failed_statuses, &reading->n_statuses);
+	reading->timezone = CStringGetTextDatum(source->timezone ? source->timezone : "UTC");
+	reading->row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
+												 ALLOCSET_SMALL_SIZES);
+	reading->row.source = source;
+	reading->row.values = palloc0(sizeof(char *) * Max(source->n_columns, 1));
+	reading->row.lengths = palloc0(sizeof(size_t) * Max(source->n_columns, 1));
+}
+
+static void
+run_query(void *arg)
+{
+	Reading    *reading = arg;
+
+	query_run(reading->query, reading->snapshot, reading->sink ? &reading->pub : NULL);
+}
+
+static void
+raise_if(Brake *brake)
+{
+	if (brake != NULL)
+		brake_raise(brake);
+}
+
+/*
+ * A table of another owner is locked by a view's owner only if he might have
+ * locked it himself.
+ */
+static void
+check_lockable(const SourceQuery *query)
+{
+	const Source *source = query->source;
+	ListCell   *lc;
+
+	if (!query->has_places)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the rows of source %s cannot be locked", source->name),
+				 errdetail("Failed sessions are judged under a lock, and a row of this view does not come from one row of each table below it."),
+				 errhint("Register the view without a status_column, or one that shows the rows of its tables one by one.")));
+	foreach(lc, query->bases)
+		if (lfirst_oid(lc) != source->relid &&
+			pg_class_aclcheck(lfirst_oid(lc), source->owner, ACL_UPDATE) != ACLCHECK_OK &&
+			pg_attribute_aclcheck_all(lfirst_oid(lc), source->owner, ACL_UPDATE, ACLMASK_ANY) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the owner of source %s may not lock rows of %s", source->name, sources_name(lfirst_oid(lc))),
+				 errdetail("Role \"%s\" lacks the UPDATE privilege.", GetUserNameFromId(source->owner, true))));
+}
+
+/*
+ * Under the given snapshot.  Whatever the isolation level that is one of this
+ * instant: a preview in a long REPEATABLE READ transaction would show as
+ * orphans what has been referred to since.
+ */
+static void
+read_rows(Reading *reading, Snapshot snapshot)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup source",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	ActingAs	saved;
+
+	extension_act_as(reading->source->owner, &saved);
+	extension_read_carefully();
+	prepare_rows(reading);
+	reading->snapshot = snapshot;
+	reading->query = build_query(reading);
+	raise_if(trust_check_query(reading->query));
+	if (reading->scan == SCAN_LOCKING_FAILED)
+		check_lockable(reading->query);
+	if (reading->percent > 0)
+		query_sample(reading->query, reading->percent);
+	query_run_in_box(reading->source, run_query, reading);
+	extension_stop_acting(&saved);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+}
+
+static Snapshot
+snapshot_of_now(void)
+{
+	CommandCounterIncrement();
+	return RegisterSnapshot(GetLatestSnapshot());
+}
+
+static void
+read_now(Reading *reading)
+{
+	Snapshot	snapshot = snapshot_of_now();
+
+	read_rows(reading, snapshot);
+	UnregisterSnapshot(snapshot);
+}
+
+
+/* --------------------------------------------------------------- locking --- */
+
+/* Failed rows of a source, until they are locked: session, then the values. */
+typedef struct FailedRows
+{
+	const Source *source;
+	TupleDesc	desc;
+	Tuplestorestate *store;
+} FailedRows;
+
+static bool
+store_row(const SourceRow *row, void *arg)
+{
+	FailedRows *failed = arg;
+	int			n = row->source->n_columns;
+	Datum	   *values = palloc(sizeof(Datum) * (n + 1));
+	bool	   *nulls = palloc0(sizeof(bool) * (n + 1));
+	int			i;
+
+	values[0] = CStringGetTextDatum(row->session);
+	for (i = 0; i < n; i++)
+	{
+		nulls[i + 1] = row->values[i] == NULL;
+		if (!nulls[i + 1])
+			values[i + 1] = PointerGetDatum(cstring_to_text_with_len(row->values[i], (int) row->lengths[i]));
+	}
+	tuplestore_putvalues(failed->store, failed->desc, values, nulls);
+	return true;
+}
+
+static void
+begin_failed_rows(FailedRows *failed, const Source *source)
+{
+	SqlColumn  *columns = palloc_array(SqlColumn, source->n_columns + 1);
+	int			i;
+
+	for (i = 0; i <= source->n_columns; i++)
+		columns[i] = (SqlColumn)
+	{
+		"", TEXTOID
+	};
+	failed->source = source;
+	failed->desc = sql_row_desc(source->n_columns + 1, columns);
+	failed->store = tuplestore_begin_heap(false, false, work_mem);
+}
+
+/* A row comes from a row of each of its tables. */
+static bool
+lock_session(const char *session, Snapshot snapshot)
+{
+	SourcePlace place;
+	int			i;
+
+	for (i = 0; place_of_session(session, i, &place); i++)
+		if (!place_lock(&place, snapshot))
+			return false;
+	return i > 0;
+}
+
+/* Locks the row, and passes it on if that could be done. */
+static bool
+pass_if_locked(const FailedRows *failed, TupleTableSlot *slot, Snapshot snapshot,
+			   SourceSink sink, void *arg)
+{
+	int			n = failed->source->n_columns;
+	SourceRow	row = {failed->source, NULL, palloc(sizeof(char *) * n), palloc0(sizeof(size_t) * n)};
+	int			i;
+
+	slot_getallattrs(slot);
+	row.session = TextDatumGetCString(slot->tts_values[0]);
+	for (i = 0; i < n; i++)
+	{
+		text	   *value = slot->tts_isnull[i + 1] ? NULL : DatumGetTextPP(slot->tts_values[i + 1]);
+
+		row.values[i] = value ? VARDATA_ANY(value) : NULL;
+		row.lengths[i] = value ? VARSIZE_ANY_EXHDR(value) : 0;
+	}
+	return !lock_session(row.session, snapshot) || sink(&row, arg);
+}
+
+static void
+lock_failed_rows(const FailedRows *failed, Snapshot snapshot, SourceSink sink, void *arg)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(failed->desc, &TTSOpsMinimalTuple);
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
+													  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(row_context);
+	bool		more = true;
+
+	while (more && tuplestore_gettupleslot(failed->store, true, false, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		more = pass_if_locked(failed, slot, snapshot, sink, arg);
+		MemoryContextReset(row_context);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(row_context);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * Failed rows are read first, and locked afterwards where they are stored:
+ * that runs no code of anybody, and only touches tables.  A row that has
+ * changed in between is not what was read, and is left out as if it were
+ * locked by somebody.  The snapshot keeps VACUUM from giving its place away.
+ */
+static void
+read_and_lock(const Source *source, TimestampTz failed_before, SourceSink sink, void *arg)
+{
+	Snapshot	snapshot = snapshot_of_now();
+	FailedRows	failed;
+	Reading		reading;
+
+	begin_failed_rows(&failed, source);
+	begin_reading(&reading, source, SCAN_LOCKING_FAILED, failed_before, store_row, &failed);
+	read_rows(&reading, snapshot);
+	lock_failed_rows(&failed, snapshot, sink, arg);
+	tuplestore_end(failed.store);
+	UnregisterSnapshot(snapshot);
+}
+
+
+/* ------------------------------------------------------------- interface --- */
+
+void
+sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
+			 SourceSink sink, void *arg)
+{
+	Reading		reading;
+
+	if (scan == SCAN_LOCKING_FAILED)
+	{
+		if (has_failed_sessions(source))
+			read_and_lock(source, failed_before, sink, arg);
+		return;
+	}
+	begin_reading(&reading, source, scan, failed_before, sink, arg);
+	read_now(&reading);
+}
+
+void
+sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
+			   SourceSink sink, void *arg)
+{
+	Reading		reading;
+
+	begin_reading(&reading, table, SCAN_REFERENCES, 0, sink, arg);
+	reading.percent = rows > max_rows ? 100.0 * max_rows / rows : 100;
+	reading.max_rows = max_rows;
+	reading.max_bytes = max_bytes;
+	read_now(&reading);
+}
+
+/* The query that reads the columns of files, built as the owner and not run. */
+static SourceQuery *
+look_at_query(const Source *source, bool with_places, Brake **brake)
+{
+	SourceQuery *query;
+	ActingAs	saved;
+
+	extension_act_as(source->owner, &saved);
+	extension_read_carefully();
+	query = query_build(source, source->columns, source->n_columns, with_places);
+	if (*brake == NULL)
+		*brake = trust_check_query(query);
+	extension_stop_acting(&saved);
+	return query;
+}
+
+typedef struct Probe
+{
+	const Source *source;
+	Brake	   *brake;
+} Probe;
+
+/* Begins to read, and ends before the first row. */
+static void
+try_reading(void *arg)
+{
+	Probe	   *probe = arg;
+	Reading		reading;
+
+	(void) look_at_query(probe->source, false, &probe->brake);
+	if (probe->brake != NULL)
+		return;
+	begin_reading(&reading, probe->source, SCAN_REFERENCES, 0, NULL, NULL);
+	read_now(&reading);
+}
+
+Brake *
+sources_probe(const Source *source)
+{
+	Probe		probe = {source, NULL};
+	ErrorData  *error = sql_try(try_reading, &probe);
+
+	if (error == NULL)
+		return probe.brake;
+	return source_brake(error->sqlerrcode,
+						psprintf("could not read source %s: %s", source->name, error->message),
+						error->detail);
+}
+
+List *
+sources_tables(const Source *source, Brake **brake)
+{
+	return look_at_query(source, false, brake)->tables;
+}
+
+void
+sources_try_locking(const Source *source)
+{
+	Brake	   *brake = NULL;
+
+	if (has_failed_sessions(source))
+		check_lockable(look_at_query(source, true, &brake));
+}
+
+
+/* -------------------------------------------------------------- statuses --- */
+
+static bool
+has_enum_label(Oid type, const char *label)
+{
+	return SearchSysCacheExists2(ENUMTYPOIDNAME, ObjectIdGetDatum(type), CStringGetDatum(label));
+}
+
+typedef struct StatusSearch
+{
+	char	  **statuses;		/* NULL where one was seen */
+	int			n;
+	int			n_missing;
+	bool		any_row;
+	TimestampTz deadline;
+	bool		late;
+} StatusSearch;
+
+static bool
+look_for_status(const SourceRow *row, void *arg)
+{
+	StatusSearch *search = arg;
+	int			i;
+
+	search->any_row = true;
+	for (i = 0; row->session != NULL && i < search->n; i++)
+		if (search->statuses[i] != NULL && strcmp(search->statuses[i], row->session) == 0)
+		{
+			search->statuses[i] = NULL;
+			search->n_missing--;
+		}
+	search->late = GetCurrentTimestamp() > search->deadline;
+	return search->n_missing > 0 && !search->late;
+}
+
+/* Reads the statuses alone, and no column of files. */
+static bool
+look_for_statuses(const Source *source, StatusSearch *search)
+{
+	Source		statuses = *source;
+	Reading		reading;
+
+	statuses.n_columns = 0;
+	begin_reading(&reading, &statuses, SCAN_STATUS, 0, look_for_status, search);
+	read_now(&reading);
+	return search->any_row && !search->late;
+}
+
+List *
+sources_strange_statuses(const Source *source, int max_ms)
+{
+	StatusSearch search = {NULL, 0, 0, false, 0, false};
+	List	   *found = NIL;
+	Oid			type;
+	int			i;
+
+	if (!has_failed_sessions(source))
+		return NIL;
+	type = getBaseType(get_atttype(source->relid, get_attnum(source->relid, source->status_column)));
+	search.statuses = (char **) sources_copy_texts(source->failed_statuses, &search.n);
+	search.n_missing = search.n;
+	for (i = 0; type_is_enum(type) && i < search.n; i++)
+		if (!has_enum_label(type, search.statuses[i]))
+		{
+			found = lappend(found, psprintf("column \"%s\" of source %s can never be \"%s\": its type %s has no such label",
+											source->status_column, source->name, search.statuses[i],
+											format_type_be(type)));
+			search.statuses[i] = NULL;
+			search.n_missing--;
+		}
+	search.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), max_ms);
+	if (search.n_missing == 0 || !look_for_statuses(source, &search))
+		return found;
+	for (i = 0; i < search.n; i++)
+		if (search.statuses[i] != NULL)
+			found = lappend(found, psprintf("no row of source %s has the status \"%s\" in column \"%s\"",
+											source->name, search.statuses[i], source->status_column));
+	return found;
+}

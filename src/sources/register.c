@@ -1,0 +1,345 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/register.c
+ *	  Registering a source, and working out what was left unsaid.
+ *
+ * Only what is certain by its name is chosen, and a NOTICE says what that
+ * was.  A column too many keeps files too long; a column too few would
+ * condemn them, so every column that looks as if it referred to audio is
+ * taken.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgtime.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+#include "src/sources/query.h"
+#include "src/sources/sources.h"
+
+/*
+ * Columns that refer to audio: a subject and, mostly, what is said of it; or
+ * just that it is a file.
+ */
+#define FILE_COLUMN_PATTERN \
+	"^((original_|stored_|processed_|raw_)?" \
+	"(audio|recording|sound|voice|voicemail|media|track|clip|upload|uploaded)" \
+	"(_?(file|recording|media|object|storage))?" \
+	"_?(file|filename|file_name|filepath|file_path|path|name|url|uri|key|location|object)?s?" \
+	"|(file|filename|file_name|filepath|file_path|file_url|file_key|storage_path|storage_key|object_key|key|path|url|uri))$"
+
+/* A column's name as the patterns and lists here spell it: audioUrl is audio_url. */
+#define SPELLED(name) \
+	"lower(regexp_replace(" name "::text, '([a-z0-9])([A-Z])', '\\1_\\2', 'g')) COLLATE \"C\""
+
+#define STATUS_COLUMNS		"{status,processing_status,session_status,state}"
+#define FAILED_AT_COLUMNS	"{failed_at,status_changed_at,updated_at,modified_at,last_modified,updated,modified,processed_at,created_at}"
+#define ID_COLUMNS			"{id,session_id,uuid}"
+
+/* First of the candidates that the relation has, with a type of the pattern. */
+static const char *
+choose_column(Oid relid, const char *candidates, const char *types)
+{
+	const SqlParameter parameters[] = {
+		{OIDOID, ObjectIdGetDatum(relid), false}, SQL_TEXT(candidates), SQL_TEXT(types)
+	};
+	const char *column = NULL;
+
+	if (sql_query(lengthof(parameters), parameters,
+				  "SELECT a.attname::text FROM pg_attribute a"
+				  " JOIN unnest($2::text[]) WITH ORDINALITY c(name, n) ON c.name = " SPELLED("a.attname")
+				  " JOIN pg_type t ON t.oid = a.atttypid"
+				  " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
+				  " AND format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, NULL) ~ $3 ORDER BY c.n LIMIT 1") > 0)
+		column = sql_text(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return column;
+}
+
+/* The column of a primary key of one column, else a usual name. */
+static const char *
+choose_id_column(Oid relid)
+{
+	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(relid), false}};
+	const char *column = NULL;
+
+	if (sql_query(lengthof(parameters), parameters,
+				  "SELECT a.attname::text FROM pg_index i"
+				  " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
+				  " WHERE i.indrelid = $1 AND i.indisprimary AND i.indnkeyatts = 1") > 0)
+		column = sql_text(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return column ? column : choose_column(relid, ID_COLUMNS, ".");
+}
+
+static Datum
+choose_file_columns(Oid relid, const char *name)
+{
+	const SqlParameter parameters[] = {
+		{OIDOID, ObjectIdGetDatum(relid), false}, SQL_TEXT(FILE_COLUMN_PATTERN)
+	};
+	Datum		columns;
+
+	sql_query(lengthof(parameters), parameters,
+			  "SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a"
+			  " JOIN pg_type t ON t.oid = a.atttypid"
+			  " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
+			  " AND t.typcategory = 'S' AND " SPELLED("a.attname") " ~ $2");
+	if (sql_is_null(0, 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("no column of %s looks as if it referred to audio files", name),
+				 errhint("Name them: cleanup_add_source('%s', file_columns => '{...}').", name)));
+	columns = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
+	SPI_freetuptable(SPI_tuptable);
+	return columns;
+}
+
+/*
+ * Failed sessions are judged under a row lock, which a view that groups rows
+ * does not know.  A view of which that is not certain has none, unless told.
+ */
+static bool
+has_lockable_rows(Oid relid)
+{
+	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(relid), false}};
+	bool		lockable;
+
+	sql_query(lengthof(parameters), parameters,
+			  "SELECT relkind <> 'v' OR pg_relation_is_updatable(oid, true) & 4 <> 0"
+			  " FROM pg_class WHERE oid = $1");
+	lockable = DatumGetBool(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return lockable;
+}
+
+static void
+choose_failed_columns(SourceRegistration *registration)
+{
+	Oid			relid = registration->relid;
+
+	if (registration->id_column == NULL)
+		registration->id_column = choose_id_column(relid);
+	if (registration->failed_at_column == NULL)
+		registration->failed_at_column = choose_column(relid, FAILED_AT_COLUMNS, "^(timestamp|date)");
+	if (registration->status_column == NULL && registration->id_column != NULL &&
+		registration->failed_at_column != NULL && has_lockable_rows(relid))
+		registration->status_column = choose_column(relid, STATUS_COLUMNS, ".");
+}
+
+static void
+check_arguments(const SourceRegistration *registration, const char *name)
+{
+	if (strcmp(registration->on_failed, "keep") != 0 && strcmp(registration->on_failed, "clear") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unrecognized value for on_failed: \"%s\"", registration->on_failed),
+				 errhint("It is \"keep\" or \"clear\".")));
+	if (pg_tzset(registration->timezone) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" not recognized", registration->timezone)));
+	if (!compat_is_relation_owner(registration->relid, GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of %s", name),
+				 errdetail("A source is read, and with on_failed => 'clear' written, as its owner.")));
+}
+
+static bool
+is_text_array_usable(Datum array)
+{
+	ArrayType  *texts = DatumGetArrayTypeP(array);
+
+	return ARR_NDIM(texts) == 1 && !array_contains_nulls(texts);
+}
+
+static void
+check_arrays(const SourceRegistration *registration)
+{
+	if (!is_text_array_usable(registration->file_columns))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("file_columns must name at least one column, and no NULL")));
+	if (!is_text_array_usable(registration->failed_statuses))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("failed_statuses must name at least one status, and no NULL")));
+}
+
+/* Failed sessions are found by three columns; with two of them there are none. */
+static void
+check_failed_arguments(SourceRegistration *registration, const char *name)
+{
+	if (registration->status_column == NULL)
+		return;
+	if (registration->id_column == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("source %s has a status_column but no id_column", name),
+				 errhint("Name the column by which a session is told from others.")));
+	if (registration->failed_at_column == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("source %s has a status_column but no failed_at_column", name),
+				 errhint("Name the column with the time since which a session counts as failed.")));
+}
+
+static void
+insert_source(const Extension *extension, const SourceRegistration *registration)
+{
+	const SqlParameter parameters[] = {
+		{REGCLASSOID, ObjectIdGetDatum(registration->relid), false},
+		{TEXTARRAYOID, registration->file_columns, false},
+		SQL_TEXT(registration->id_column), SQL_TEXT(registration->status_column),
+		{TEXTARRAYOID, registration->failed_statuses, false},
+		SQL_TEXT(registration->failed_at_column), SQL_TEXT(registration->timezone),
+		SQL_TEXT(registration->on_failed),
+		SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)),
+		SQL_TEXT(sources_name(registration->relid))
+	};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"INSERT INTO @extschema@.cleanup_sources (source, file_columns, id_column, status_column,"
+				"  failed_statuses, failed_at_column, timezone, on_failed, added_by, source_name)"
+				" VALUES ($1, $2, $3::name, $4::name, $5, $6::name, $7, $8, $9::name, $10)"
+				" ON CONFLICT (source) DO UPDATE SET source_name = excluded.source_name,"
+				"  file_columns = excluded.file_columns,"
+				"  id_column = excluded.id_column, status_column = excluded.status_column,"
+				"  failed_statuses = excluded.failed_statuses, failed_at_column = excluded.failed_at_column,"
+				"  timezone = excluded.timezone, on_failed = excluded.on_failed,"
+				"  added_by = excluded.added_by, added_at = excluded.added_at");
+}
+
+static char *
+join_texts(Datum array)
+{
+	return text_to_cstring(DatumGetTextPP(OidFunctionCall2(F_ARRAY_TO_STRING_ANYARRAY_TEXT, array,
+														   CStringGetTextDatum(", "))));
+}
+
+static void
+tell(const Source *source, const SourceRegistration *registration)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "file columns %s", join_texts(registration->file_columns));
+	if (source->id_column)
+		appendStringInfo(&text, "; id column %s", source->id_column);
+	if (source->status_column)
+		appendStringInfo(&text, "; failed when %s is %s, since %s (%s)", source->status_column,
+						 join_texts(registration->failed_statuses),
+						 source->failed_at_column, source->timezone);
+	else
+		appendStringInfoString(&text, "; no failed sessions");
+	ereport(NOTICE,
+			(errmsg("source %s: %s", source->name, text.data)));
+}
+
+/* The general advice is for a source that has been registered for long. */
+static void
+refuse(Brake *brake)
+{
+	if (brake->hint == source_hint_readd)
+		brake->hint = NULL;
+	if (brake->sqlstate == ERRCODE_UNDEFINED_COLUMN)
+		brake->detail = NULL;
+	brake_raise(brake);
+}
+
+/* So long the registration looks for statuses that no row has. */
+#define STATUS_SEARCH_MS	5000
+
+static void
+tell_strange_statuses(const Source *source)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources_strange_statuses(source, STATUS_SEARCH_MS))
+		ereport(NOTICE,
+				(errmsg("%s", (char *) lfirst(lc))));
+}
+
+/* Read it back and look at it as a run would. */
+static void
+verify(const Extension *extension, const SourceRegistration *registration)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources_load(extension))
+	{
+		Source	   *source = lfirst(lc);
+		Brake	   *brake;
+
+		if (source->relid != registration->relid)
+			continue;
+		if ((brake = sources_check(source)) != NULL ||
+			(brake = sources_probe(source)) != NULL ||
+			(sources_tables(source, &brake), brake) != NULL)
+			refuse(brake);
+		sources_try_locking(source);
+		if ((brake = sources_check_clearing(source)) != NULL)
+			refuse(brake);
+		tell(source, registration);
+		tell_strange_statuses(source);
+	}
+}
+
+void
+sources_register(const Extension *extension, SourceRegistration *registration)
+{
+	const char *name;
+	ActingAs	saved;
+
+	if (get_rel_name(registration->relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", registration->relid)));
+	name = sources_name(registration->relid);
+	check_arguments(registration, name);
+
+	extension_act_as(extension->owner, &saved);
+	if (registration->file_columns == 0)
+		registration->file_columns = choose_file_columns(registration->relid, name);
+	check_arrays(registration);
+	choose_failed_columns(registration);
+	extension_stop_acting(&saved);
+
+	check_failed_arguments(registration, name);
+	insert_source(extension, registration);
+	verify(extension, registration);
+}
+
+void
+sources_drop(const Extension *extension, Oid relid)
+{
+	const SqlParameter parameters[] = {{REGCLASSOID, ObjectIdGetDatum(relid), false}};
+	int			n;
+
+	if (get_rel_name(relid) != NULL && !compat_is_relation_owner(relid, GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of %s", sources_name(relid)),
+				 errdetail("Its rows would no longer protect their files.")));
+	n = owner_query(extension, lengthof(parameters), parameters,
+					"WITH seen AS (DELETE FROM @extschema@.cleanup_seen WHERE source = $1)"
+					" DELETE FROM @extschema@.cleanup_sources WHERE source = $1");
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("%s is not registered as a source", sources_name(relid)),
+				 errhint("SELECT source FROM cleanup_sources; shows those that are.")));
+}

@@ -1,0 +1,312 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/sources.c
+ *	  The registered sources: which there are, and whether they can be relied on.
+ *
+ * The hazard is a source that answers with fewer rows than it has.  What can
+ * be told beforehand is refused by sources_check() and sources_tables():
+ * relations that lose rows at a crash (unlogged), live elsewhere (foreign),
+ * are seen by one session (temporary), are stale by design (materialized
+ * views) or are filtered by a policy.  What cannot be told is an ERROR of the
+ * query itself, and ends the run.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+#include "src/sources/query.h"
+#include "src/sources/sources.h"
+
+const char *const source_hint_readd =
+"Correct the source, or register it anew with cleanup_add_source(), or forget it with cleanup_drop_source().";
+
+
+/* ------------------------------------------------------------------ load --- */
+
+const char *
+sources_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+	char	   *schema = get_namespace_name(get_rel_namespace(relid));
+	bool		caller = quote_all_identifiers;
+	const char *quoted;
+
+	if (name == NULL || schema == NULL)
+		return psprintf("%u", relid);
+	/* a name that is stored and compared must not depend on a setting */
+	PG_TRY();
+	{
+		quote_all_identifiers = false;
+		quoted = quote_qualified_identifier(schema, name);
+	}
+	PG_FINALLY();
+	{
+		quote_all_identifiers = caller;
+	}
+	PG_END_TRY();
+	return quoted;
+}
+
+const char **
+sources_copy_texts(Datum array, int *n)
+{
+	Datum	   *elements;
+	const char **texts;
+	int			i;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, NULL, n);
+	texts = palloc(sizeof(char *) * Max(*n, 1));
+	for (i = 0; i < *n; i++)
+		texts[i] = TextDatumGetCString(elements[i]);
+	return texts;
+}
+
+static Source *
+read_source(int row)
+{
+	Source	   *source = palloc0(sizeof(Source));
+
+	source->number = row;
+	source->relid = DatumGetObjectId(sql_value(row, 1));
+	source->name = sources_name(source->relid);
+	source->columns = sources_copy_texts(sql_value(row, 2), &source->n_columns);
+	source->id_column = sql_text(row, 3);
+	source->status_column = sql_text(row, 4);
+	source->failed_statuses = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(row, 5)));
+	source->failed_at_column = sql_text(row, 6);
+	source->timezone = sql_text(row, 7);
+	source->clear = strcmp(sql_text(row, 8), "clear") == 0;
+	source->registered_name = sql_text(row, 9);
+	return source;
+}
+
+List *
+sources_load(const Extension *extension)
+{
+	List	   *sources = NIL;
+	int			n;
+	int			i;
+
+	n = owner_query(extension, 0, NULL,
+					"SELECT source, file_columns, id_column::text, status_column::text,"
+					" failed_statuses, failed_at_column::text, timezone, on_failed, source_name"
+					" FROM @extschema@.cleanup_sources ORDER BY added_at, source::pg_catalog.oid");
+	for (i = 0; i < n; i++)
+		sources = lappend(sources, read_source(i));
+	SPI_freetuptable(SPI_tuptable);
+	return sources;
+}
+
+
+/* ----------------------------------------------------------------- check --- */
+
+Brake *
+source_brake(int sqlstate, char *message, char *detail)
+{
+	return brake_make("source", sqlstate, message, detail, (char *) source_hint_readd);
+}
+
+static Brake *
+check_relation(const Source *source, Relation rel)
+{
+	char		kind = rel->rd_rel->relkind;
+
+	if (strcmp(source->name, source->registered_name) != 0)
+		return source_brake(ERRCODE_UNDEFINED_TABLE,
+							psprintf("source %s was registered as %s", source->name,
+									 source->registered_name),
+							"It was renamed or moved since, perhaps to make room for another table of that name.");
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
+							psprintf("source %s is temporary", source->name),
+							"Other sessions, the background worker among them, do not see its rows.");
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
+		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
+							psprintf("source %s is unlogged", source->name),
+							"After a crash it is empty, and every file would look like an orphan.");
+	if (kind == RELKIND_FOREIGN_TABLE)
+		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
+							psprintf("source %s is a foreign table", source->name),
+							"Its transactions cannot be waited for.");
+	if (kind == RELKIND_MATVIEW)
+		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
+							psprintf("source %s is a materialized view", source->name),
+							"It does not show what was written since it was refreshed.");
+	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE && kind != RELKIND_VIEW)
+		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
+							psprintf("source %s is not a table or view", source->name), NULL);
+	return NULL;
+}
+
+/* Type of a column, domains looked through; InvalidOid without the column. */
+static Oid
+column_type(Oid relid, const char *column)
+{
+	AttrNumber	attnum = get_attnum(relid, column);
+
+	if (attnum <= 0)
+		return InvalidOid;
+	return getBaseType(get_atttype(relid, attnum));
+}
+
+static bool
+is_text_like(Oid type)
+{
+	char		category;
+	bool		preferred;
+
+	if (!OidIsValid(type))
+		return false;
+	get_type_category_preferred(type, &category, &preferred);
+	return category == TYPCATEGORY_STRING && type != CHAROID;
+}
+
+static Brake *
+check_column(const Source *source, const char *column)
+{
+	AttrNumber	attnum = get_attnum(source->relid, column);
+
+	if (attnum <= 0)
+		return source_brake(ERRCODE_UNDEFINED_COLUMN,
+							psprintf("column \"%s\" of source %s does not exist", column, source->name),
+							"It was dropped or renamed after the source was registered.");
+	if (pg_class_aclcheck(source->relid, source->owner, ACL_SELECT) != ACLCHECK_OK &&
+		pg_attribute_aclcheck(source->relid, attnum, source->owner, ACL_SELECT) != ACLCHECK_OK)
+		return source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
+							psprintf("the owner of source %s may not read its column \"%s\"", source->name, column),
+							psprintf("Role \"%s\" lacks the SELECT privilege.", GetUserNameFromId(source->owner, true)));
+	return NULL;
+}
+
+static Brake *
+check_file_column(const Source *source, const char *column)
+{
+	Brake	   *brake = check_column(source, column);
+
+	if (brake == NULL && !is_text_like(column_type(source->relid, column)))
+		return source_brake(ERRCODE_DATATYPE_MISMATCH,
+							psprintf("column \"%s\" of source %s does not hold text", column, source->name),
+							psprintf("It is of type %s. A view can turn it into text.",
+									 format_type_be(get_atttype(source->relid, get_attnum(source->relid, column)))));
+	return brake;
+}
+
+static Brake *
+check_failed_columns(Source *source)
+{
+	Brake	   *brake;
+
+	if (source->id_column && (brake = check_column(source, source->id_column)) != NULL)
+		return brake;
+	if (source->status_column == NULL)
+		return NULL;
+	if ((brake = check_column(source, source->status_column)) != NULL ||
+		(brake = check_column(source, source->failed_at_column)) != NULL)
+		return brake;
+	source->failed_at_type = column_type(source->relid, source->failed_at_column);
+	if (source->failed_at_type != TIMESTAMPOID && source->failed_at_type != TIMESTAMPTZOID &&
+		source->failed_at_type != DATEOID)
+		return source_brake(ERRCODE_DATATYPE_MISMATCH,
+							psprintf("column \"%s\" of source %s is not a time",
+									 source->failed_at_column, source->name),
+							"It must be a timestamp, with or without time zone, or a date.");
+	return NULL;
+}
+
+static Brake *
+check_owner(const Source *source)
+{
+	if (!compat_may_use_schema(get_rel_namespace(source->relid), source->owner))
+		return source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
+							psprintf("the owner of source %s may not use its schema", source->name),
+							psprintf("Role \"%s\" lacks the USAGE privilege.", GetUserNameFromId(source->owner, true)));
+	if (check_enable_rls(source->relid, source->owner, true) == RLS_ENABLED)
+		return source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
+							psprintf("row-level security hides rows of source %s from its own owner", source->name),
+							"A hidden row could refer to a file. The table is set to FORCE ROW LEVEL SECURITY.");
+	return NULL;
+}
+
+static void
+lock_source(void *arg)
+{
+	extension_lock_relation(((Source *) arg)->relid);
+}
+
+/* Who waits may have to give up: that must not end a look at many sources. */
+static Brake *
+lock_or_brake(Source *source)
+{
+	ErrorData  *error;
+
+	if (ConditionalLockRelationOid(source->relid, AccessShareLock))
+		return NULL;
+	error = sql_try(lock_source, source);
+	return error == NULL ? NULL
+		: brake_make("source", error->sqlerrcode, error->message, error->detail, error->hint);
+}
+
+Brake *
+sources_check(Source *source)
+{
+	Relation	rel;
+	Brake	   *brake = lock_or_brake(source);
+	int			i;
+
+	if (brake != NULL)
+		return brake;
+	rel = try_relation_open(source->relid, NoLock);
+	if (rel == NULL)
+		return source_brake(ERRCODE_UNDEFINED_TABLE,
+							psprintf("source with OID %u no longer exists", source->relid),
+							"It was dropped after it was registered.");
+	source->owner = rel->rd_rel->relowner;
+	brake = check_relation(source, rel);
+	relation_close(rel, NoLock);
+
+	if (brake == NULL)
+		brake = check_owner(source);
+	for (i = 0; brake == NULL && i < source->n_columns; i++)
+		brake = check_file_column(source, source->columns[i]);
+	if (brake == NULL)
+		brake = check_failed_columns(source);
+	return brake;
+}
+
+List *
+sources_check_all(List *sources)
+{
+	List	   *brakes = NIL;
+	ListCell   *lc;
+
+	if (sources == NIL)
+		return list_make1(brake_make("no_source", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+									 "no source is registered",
+									 "Without one, every file would look like an orphan.",
+									 "Register the tables that refer to files: SELECT cleanup_add_source('sessions');"));
+	foreach(lc, sources)
+	{
+		Brake	   *brake = sources_check(lfirst(lc));
+
+		if (brake != NULL)
+			brakes = lappend(brakes, brake);
+	}
+	return brakes;
+}

@@ -1,0 +1,191 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/sources.h
+ *	  The registered sources: tables and views whose rows refer to files.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_SOURCES_H
+#define AUDIO_CLEANUP_SOURCES_H
+
+#include "access/tupdesc.h"
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "utils/tuplestore.h"
+
+#include "src/guard/brake.h"
+#include "src/pg/extension.h"
+
+typedef struct Source
+{
+	int			number;			/* position in the list, from 0 */
+	Oid			relid;
+	const char *name;			/* schema-qualified and quoted; of a relation
+								 * that is gone, its OID */
+	const char *registered_name;	/* what name was when it was registered */
+	int			n_columns;
+	const char **columns;
+	const char *id_column;		/* the rest may be NULL */
+	const char *status_column;	/* NULL: no failed sessions here */
+	Datum		failed_statuses;	/* text[] */
+	const char *failed_at_column;
+	const char *timezone;
+	bool		clear;			/* on_failed = 'clear' */
+
+	/* filled in by sources_check() */
+	Oid			owner;
+	Oid			failed_at_type;
+} Source;
+
+/* One row as it is read.  Everything is valid only during the call. */
+typedef struct SourceRow
+{
+	const Source *source;
+	const char *session;		/* names the row, see sources_session_id();
+								 * NULL unless asked for, see SourceScan */
+	const char **values;		/* text of each file column or NULL ... */
+	size_t	   *lengths;		/* ... not NUL-terminated, of this length */
+} SourceRow;
+
+/* Returns false to stop reading. */
+typedef bool (*SourceSink) (const SourceRow *row, void *arg);
+
+typedef enum SourceScan
+{
+	SCAN_REFERENCES,			/* all rows, no session */
+	SCAN_JUDGING,				/* all rows; session set for failed ones */
+	SCAN_NAMING,				/* all rows, session set for all */
+	SCAN_STATUS,				/* all rows, session is the status, if there
+								 * is one */
+	SCAN_LOCKING_FAILED,		/* failed rows only, locked FOR UPDATE SKIP
+								 * LOCKED; session set */
+	SCAN_PLACES					/* all rows, session without an id */
+} SourceScan;
+
+/* Schema-qualified and quoted name of a relation; its OID if it is gone. */
+extern const char *sources_name(Oid relid);
+
+/* The registered sources in order of their registration.  Needs SPI. */
+extern List *sources_load(const Extension *extension);
+
+/*
+ * Can the source be read, and whole?  Returns the brake if not, else NULL;
+ * then it is locked against changes of its definition until the end of the
+ * transaction.  That it cannot be locked in time (see lock_timeout) is a brake
+ * too.  Needs SPI.
+ */
+extern Brake *sources_check(Source *source);
+
+/* The same for all of `sources`; no source at all is a brake too. */
+extern List *sources_check_all(List *sources);
+
+/*
+ * Try to read no row of a checked source.  Returns the brake if that fails,
+ * as for a view whose owner may not read the table below, else NULL.  Needs
+ * SPI.
+ */
+extern Brake *sources_probe(const Source *source);
+
+/*
+ * Sets the time at which the reading of a source is cut short by an ERROR
+ * query_canceled that names the source; 0 for none.  Holds in this process
+ * until it is set again: whoever sets it sets it back, after an ERROR too.
+ */
+extern void sources_set_deadline(TimestampTz at);
+
+/*
+ * Read a checked source as its owner, under a snapshot of this instant, and
+ * pass its rows to `sink`.  A row is failed if its status is one of the
+ * failed ones since before `failed_before`.  Needs SPI.
+ */
+extern void sources_read(const Source *source, SourceScan scan,
+						 TimestampTz failed_before, SourceSink sink, void *arg);
+
+/*
+ * OIDs of the tables that reading the source reads (itself, its partitions,
+ * what is below a view).  *brake is set where one of them must not be relied
+ * on.  Needs SPI.
+ */
+extern List *sources_tables(const Source *source, Brake **brake);
+
+/* Returns the text of the id column of the row that a session names, in the current memory context. */
+extern char *sources_session_id(const char *session);
+
+/*
+ * Sets the file columns of these sessions (text[]; they were locked in this
+ * transaction) to NULL, as the owner of the table that holds the rows.
+ * Triggers and constraints, deferred ones too, have run when it returns.
+ * ERROR if a row cannot be cleared; call it in a subtransaction.  Needs SPI.
+ */
+extern void sources_clear(const Source *source, Datum sessions);
+
+/*
+ * As sources_clear(), but only with rows that can be locked at once, and of
+ * these not more than max_rows: to see whether it works, and to be rolled back.
+ */
+extern void sources_try_clearing(const Source *source, Datum sessions, int max_rows);
+
+/*
+ * Returns what stands in those columns: session_id text, key_columns text[],
+ * row_key text, column_name text, value text; one row for each that is not
+ * NULL.  ERROR if a table has no key.  Needs SPI.
+ */
+extern Tuplestorestate *sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc);
+
+/*
+ * Writes a column of the rows that have these keys in `key_columns` (text[])
+ * where it is NULL; row_keys and values are text[] of the same length.
+ * Returns for each whether it was written.  ERROR as in sources_clear(), and
+ * if a key is that of several rows.  Needs SPI.
+ */
+extern bool *sources_refill(const Source *source, const char *column, Datum key_columns,
+							Datum row_keys, Datum values);
+
+/*
+ * Returns why the file columns of a source with on_failed => 'clear' cannot be
+ * set to NULL, as far as that can be told beforehand; else NULL.
+ */
+extern Brake *sources_check_clearing(const Source *source);
+
+/*
+ * Returns what is strange about failed_statuses (char *): those that the enum
+ * lacks, and those that no row has, if all can be read in that time.  Needs SPI.
+ */
+extern List *sources_strange_statuses(const Source *source, int max_ms);
+
+/* Copies the elements of a text[] as C strings. */
+extern const char **sources_copy_texts(Datum array, int *n);
+
+/*
+ * Can its rows be locked, where failed sessions are judged?  ERROR if not, as
+ * for a view with GROUP BY.  Needs SPI.
+ */
+extern void sources_try_locking(const Source *source);
+
+/*
+ * Read a part of any table as its owner, like sources_read(SCAN_REFERENCES),
+ * but only values of at most `max_bytes` as they are stored, and of a large
+ * table only a sample of its pages, about `max_rows`.  Needs SPI.
+ */
+extern void sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
+						   SourceSink sink, void *arg);
+
+/* The SQL-callable registration; arguments as in the SQL declaration. */
+typedef struct SourceRegistration
+{
+	Oid			relid;
+	Datum		file_columns;	/* text[], or 0: work them out */
+	const char *id_column;		/* NULL: work it out */
+	const char *status_column;
+	Datum		failed_statuses;	/* text[] */
+	const char *failed_at_column;
+	const char *timezone;
+	const char *on_failed;
+} SourceRegistration;
+
+extern void sources_register(const Extension *extension, SourceRegistration *registration);
+extern void sources_drop(const Extension *extension, Oid relid);
+
+#endif							/* AUDIO_CLEANUP_SOURCES_H */

@@ -1,0 +1,436 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/trust.c
+ *	  Whose code runs, with whose rights, when a source is read or written?
+ *
+ * PostgreSQL runs the functions below a view, in whatever depth, as the one
+ * who reads the view, and here that is the source's owner.  Somebody who has
+ * not the owner's rights anyway must therefore have no function there: he
+ * could replace it by any other at any time.  A superuser's source must not
+ * even read a relation of somebody else, who could put code of his there, in
+ * the expression of an index or by turning a table into a view.
+ *
+ * What is looked at is the very query that is run next, with its relations
+ * locked, and not what the source was when it was registered.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "commands/proclang.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/catcache.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+#include "src/sources/query.h"
+
+
+/* ---------------------------------------------------------------- owners --- */
+
+static Oid
+relation_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner = InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+		ReleaseSysCache(tuple);
+	}
+	return owner;
+}
+
+static Oid
+function_owner(Oid function, Oid *language)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid			owner = InvalidOid;
+
+	*language = InvalidOid;
+	if (HeapTupleIsValid(tuple))
+	{
+		owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+		*language = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
+		ReleaseSysCache(tuple);
+	}
+	return owner;
+}
+
+/* Has the other one the rights of `role` anyway? */
+static bool
+is_trusted(Oid other, Oid role)
+{
+	return OidIsValid(other) && has_privs_of_role(other, role);
+}
+
+static char *
+function_text(Oid function)
+{
+	return format_procedure_extended(function, FORMAT_PROC_FORCE_QUALIFY | FORMAT_PROC_INVALID_AS_NULL);
+}
+
+static Brake *
+refuse_role(const Source *source, char *what, Oid role, Oid other)
+{
+	char	   *owner = GetUserNameFromId(role, true);
+	char	   *name = GetUserNameFromId(other, true);
+	Brake	   *brake = source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
+									 psprintf("source %s of role \"%s\" %s, which belongs to role \"%s\"",
+											  source->name, owner, what, name),
+									 psprintf("Code of role \"%s\" could run with the rights of role \"%s\".",
+											  name, owner));
+
+	brake->hint = psprintf("Give the source to that role: ALTER %s %s OWNER TO %s.",
+						   get_rel_relkind(source->relid) == RELKIND_VIEW ? "VIEW" : "TABLE",
+						   source->name, quote_identifier(name ? name : "..."));
+	return brake;
+}
+
+
+/* ---------------------------------------------------- functions of a query --- */
+
+typedef struct CodeSearch
+{
+	const Source *source;
+	Brake	   *brake;
+	List	   *functions;		/* OIDs: those that are not the server's own */
+	List	   *domains;		/* OIDs: values are made theirs */
+} CodeSearch;
+
+/* Code of these reads what lies on other servers. */
+static bool
+is_remote_function(Oid function, Oid language)
+{
+	Oid			dblink = get_extension_oid("dblink", true);
+
+	return (OidIsValid(dblink) && getExtensionOfObject(ProcedureRelationId, function) == dblink) ||
+		language == get_language_oid("plproxy", true);
+}
+
+static Brake *
+remote_brake(const Source *source, char *how)
+{
+	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+						psprintf("source %s %s", source->name, how),
+						"A transaction that writes through another server cannot be waited for: a file could be deleted to which a row of it refers.");
+}
+
+/* Returns true to end the search, for check_functions_in_node(). */
+static bool
+look_at_function(Oid function, void *arg)
+{
+	CodeSearch *search = arg;
+	Oid			language;
+	Oid			owner = function_owner(function, &language);
+
+	if (get_func_namespace(function) == PG_CATALOG_NAMESPACE && owner == BOOTSTRAP_SUPERUSERID)
+		return false;
+	search->functions = list_append_unique_oid(search->functions, function);
+	if (!is_trusted(owner, search->source->owner))
+		search->brake = refuse_role(search->source, psprintf("runs function %s", function_text(function)),
+									search->source->owner, owner);
+	else if (is_remote_function(function, language))
+		search->brake = remote_brake(search->source,
+									 psprintf("calls %s, which reads another server", function_text(function)));
+	return search->brake != NULL;
+}
+
+static bool
+look_at_operators(List *clauses, CodeSearch *search)
+{
+	ListCell   *lc;
+
+	foreach(lc, clauses)
+	{
+		SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
+
+		if ((OidIsValid(clause->eqop) && look_at_function(get_opcode(clause->eqop), search)) ||
+			(OidIsValid(clause->sortop) && look_at_function(get_opcode(clause->sortop), search)))
+			return true;
+	}
+	return false;
+}
+
+static bool
+look_for_code(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, look_at_function, arg))
+		return true;
+	if (IsA(node, SortGroupClause) && look_at_operators(list_make1(node), arg))
+		return true;
+	if (IsA(node, SetOperationStmt) &&
+		look_at_operators(castNode(SetOperationStmt, node)->groupClauses, arg))
+		return true;
+	if (IsA(node, CoerceToDomain))
+		((CodeSearch *) arg)->domains = list_append_unique_oid(((CodeSearch *) arg)->domains,
+															   castNode(CoerceToDomain, node)->resulttype);
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, look_for_code, arg, QTW_EXAMINE_SORTGROUP);
+	return expression_tree_walker(node, look_for_code, arg);
+}
+
+
+/* -------------------------------------------------- functions of relations --- */
+
+static Datum
+oid_array(List *oids)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(oids), 1));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, oids)
+		elements[n++] = ObjectIdGetDatum(lfirst_oid(lc));
+	return PointerGetDatum(construct_array(elements, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+}
+
+/* What a statement reaches. */
+typedef struct Reach
+{
+	List	   *relations;		/* OIDs: what is attached to them */
+	List	   *columns;		/* OIDs of relations: what computes their
+								 * columns as they are read */
+	List	   *domains;		/* OIDs of types */
+	List	   *functions;		/* OIDs: what they consist of, as an aggregate
+								 * does */
+	bool		writing;
+} Reach;
+
+/*
+ * What is attached to a relation runs when it is planned and read
+ * (expressions of indexes, statistics and generated columns, constraints), or
+ * only when it is written (triggers, rules, constraints of its domains).
+ * Returns the OID of a function there, directly or by an operator, whose owner
+ * has not the rights of `role`; else InvalidOid.  Only catalogs are read: the
+ * server's own caches would compute constant expressions.
+ */
+static Oid
+find_attached_code(const Reach *reach, Oid role)
+{
+	const SqlParameter parameters[] = {
+		{OIDARRAYOID, oid_array(reach->relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
+		SQL_BOOL(reach->writing), {OIDARRAYOID, oid_array(reach->domains), false},
+		{OIDARRAYOID, oid_array(reach->functions), false}, {OIDARRAYOID, oid_array(reach->columns), false}
+	};
+	Oid			found = InvalidOid;
+
+	if (reach->relations == NIL && reach->columns == NIL && reach->domains == NIL && reach->functions == NIL)
+		return InvalidOid;
+	if (sql_query(lengthof(parameters), parameters,
+				  "WITH RECURSIVE domains(oid) AS ("
+				  "  (SELECT t FROM pg_catalog.unnest($4) t UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE $3 AND a.attrelid = ANY ($1) AND NOT a.attisdropped)"
+				  "  UNION SELECT t.typbasetype FROM domains d JOIN pg_catalog.pg_type t ON t.oid = d.oid WHERE t.typtype = 'd'),"
+				  " objects(classid, objid) AS ("
+				  "  SELECT 'pg_catalog.pg_class'::regclass, r FROM pg_catalog.unnest($1) r"
+				  "  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY ($1)"
+				  "  UNION ALL SELECT 'pg_catalog.pg_constraint'::regclass, c.oid FROM pg_catalog.pg_constraint c"
+				  "   WHERE c.conrelid = ANY ($1) OR c.contypid IN (SELECT oid FROM domains WHERE oid <> 0)"
+				  "  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::regclass, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = ANY ($1)"
+				  "  UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, d.oid FROM pg_catalog.pg_attrdef d"
+				  "   JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
+				  "   WHERE d.adrelid = ANY ($1) AND a.attgenerated <> '' OR d.adrelid = ANY ($6) AND a.attgenerated = 'v'"
+				  "  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, f FROM pg_catalog.unnest($5) f"
+				  "  UNION ALL SELECT 'pg_catalog.pg_trigger'::regclass, t.oid FROM pg_catalog.pg_trigger t WHERE $3 AND t.tgrelid = ANY ($1)"
+				  "  UNION ALL SELECT 'pg_catalog.pg_rewrite'::regclass, w.oid FROM pg_catalog.pg_rewrite w"
+				  "   WHERE $3 AND w.ev_class = ANY ($1) AND w.ev_type <> '1')"
+				  " SELECT p.oid FROM objects o"
+				  " JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid"
+				  " LEFT JOIN pg_catalog.pg_operator f ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND f.oid = d.refobjid"
+				  " JOIN pg_catalog.pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::regclass THEN d.refobjid"
+				  "  ELSE f.oprcode END"
+				  " WHERE NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") > 0)
+		found = DatumGetObjectId(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
+static Brake *
+check_attached_code(const Source *source, const Reach *reach, Oid role)
+{
+	Oid			function = find_attached_code(reach, role);
+	Oid			language;
+
+	if (!OidIsValid(function))
+		return NULL;
+	return refuse_role(source, psprintf("runs function %s", function_text(function)), role,
+					   function_owner(function, &language));
+}
+
+
+/* ------------------------------------------------------------- relations --- */
+
+/* What a cluster of servers says of its tables: Citus, or whoever calls himself that. */
+static bool
+is_distribution_catalog(HeapTuple tuple)
+{
+	Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
+	Oid			citus = get_extension_oid("citus", true);
+
+	return class->relkind == RELKIND_RELATION &&
+		(class->relnamespace == PG_CATALOG_NAMESPACE ||
+		 (OidIsValid(citus) && getExtensionOfObject(RelationRelationId, class->oid) == citus));
+}
+
+static List *
+read_distributed(Oid catalog)
+{
+	Relation	rel = table_open(catalog, AccessShareLock);
+	AttrNumber	attnum = get_attnum(catalog, "logicalrelid");
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = compat_table_beginscan(rel, snapshot);
+	List	   *distributed = NIL;
+	bool		isnull;
+
+	while (attnum > 0 && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		distributed = lappend_oid(distributed, DatumGetObjectId(slot_getattr(slot, attnum, &isnull)));
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return distributed;
+}
+
+/* OIDs of the relations that are spread over several servers. */
+static List *
+list_distributed(void)
+{
+	CatCList   *classes = SearchSysCacheList1(RELNAMENSP, CStringGetDatum("pg_dist_partition"));
+	List	   *catalogs = NIL;
+	List	   *distributed = NIL;
+	ListCell   *lc;
+	int			i;
+
+	for (i = 0; i < classes->n_members; i++)
+		if (is_distribution_catalog(&classes->members[i]->tuple))
+			catalogs = lappend_oid(catalogs, ((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid);
+	ReleaseCatCacheList(classes);
+	foreach(lc, catalogs)
+		distributed = list_concat(distributed, read_distributed(lfirst_oid(lc)));
+	return distributed;
+}
+
+static Brake *
+check_relation_below(const Source *source, Oid relid, List *distributed)
+{
+	char		persistence = get_rel_persistence(relid);
+	char		kind = get_rel_relkind(relid);
+	Oid			owner = relation_owner(relid);
+	bool		is_source = relid == source->relid;
+
+	if (list_member_oid(distributed, relid))
+		return remote_brake(source, is_source ? pstrdup("is distributed over several servers") :
+							psprintf("reads %s, which is distributed over several servers", sources_name(relid)));
+	if (!is_source &&
+		(persistence != RELPERSISTENCE_PERMANENT || kind == RELKIND_FOREIGN_TABLE || kind == RELKIND_MATVIEW))
+		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
+							psprintf("source %s reads %s, which cannot be relied on",
+									 source->name, sources_name(relid)),
+							"Unlogged and temporary tables, foreign tables and materialized views may lack rows.");
+	if (superuser_arg(source->owner) && !is_trusted(owner, source->owner))
+		return refuse_role(source, psprintf("reads %s", sources_name(relid)), source->owner, owner);
+	return NULL;
+}
+
+/* Whose attached code needs a look: of a superuser's source all, else what belongs to others. */
+static List *
+relations_with_code(const Source *source, List *relations)
+{
+	List	   *others = NIL;
+	ListCell   *lc;
+
+	foreach(lc, relations)
+		if (get_rel_namespace(lfirst_oid(lc)) != PG_CATALOG_NAMESPACE &&
+			(superuser_arg(source->owner) ||
+			 !is_trusted(relation_owner(lfirst_oid(lc)), source->owner)))
+		others = lappend_oid(others, lfirst_oid(lc));
+	return others;
+}
+
+/* Relations of which a column is computed when it is read. */
+static List *
+relations_with_virtual_columns(List *relations)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	foreach(lc, relations)
+	{
+		Relation	rel = relation_open(lfirst_oid(lc), NoLock);
+		int			i;
+
+		for (i = 0; i < RelationGetNumberOfAttributes(rel); i++)
+			if (TupleDescAttr(RelationGetDescr(rel), i)->attgenerated == 'v')
+				found = list_append_unique_oid(found, lfirst_oid(lc));
+		relation_close(rel, NoLock);
+	}
+	return found;
+}
+
+static Brake *
+check_code_below(const CodeSearch *search, List *relations)
+{
+	const Source *source = search->source;
+	Reach		reach = {
+		.relations = relations_with_code(source, relations),
+		.columns = relations_with_virtual_columns(relations),
+		.domains = search->domains,
+		.functions = search->functions,
+	};
+
+	return check_attached_code(source, &reach, source->owner);
+}
+
+Brake *
+trust_check_query(const SourceQuery *query)
+{
+	CodeSearch	search = {query->source, NULL, NIL, NIL};
+	List	   *relations = list_concat_copy(query->tables, query->views);
+	List	   *distributed = list_distributed();
+	ListCell   *lc;
+
+	foreach(lc, relations)
+	{
+		Brake	   *brake = check_relation_below(query->source, lfirst_oid(lc), distributed);
+
+		if (brake != NULL)
+			return brake;
+	}
+	if (look_for_code((Node *) query->query, &search))
+		return search.brake;
+	return check_code_below(&search, relations);
+}
+
+Brake *
+trust_check_update(const Source *source, Oid table, Oid role)
+{
+	Reach		reach = {.relations = list_make1_oid(table),.writing = true};
+
+	return superuser_arg(role) ? check_attached_code(source, &reach, role) : NULL;
+}

@@ -1,0 +1,768 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/write.c
+ *	  Setting the file columns of failed sessions to NULL, and filling them
+ *	  again.
+ *
+ * Rows are written in the table in which they are stored, whatever view shows
+ * them, and found by where they are stored.  The owner of that table acts,
+ * because triggers, constraints and expressions of indexes are his: no view's
+ * owner lends them his rights, and nothing of them is left for the commit,
+ * where it would run as whoever commits.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/tuplestore.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+#include "src/sources/query.h"
+#include "src/sources/sources.h"
+
+#define TID_ARRAY_OID	1010
+
+static const char *const hint_keep = "Correct that, or register the source with on_failed => 'keep'.";
+
+
+/* ---------------------------------------------------------------- target --- */
+
+/* The table, as it is named, that holds the file columns of a source. */
+typedef struct Target
+{
+	const Source *source;
+	Oid			table;
+	int			place;			/* which of the places of a session it is */
+	char	  **columns;		/* their names there */
+} Target;
+
+static Brake *
+cannot_clear(const Source *source, int sqlstate, char *why)
+{
+	Brake	   *brake = source_brake(sqlstate, psprintf("source %s cannot be cleared", source->name), why);
+
+	brake->hint = (char *) hint_keep;
+	return brake;
+}
+
+static Brake *
+find_target_columns(const SourceQuery *query, Target *target)
+{
+	const Source *source = query->source;
+	int			i;
+
+	target->columns = palloc(sizeof(char *) * source->n_columns);
+	for (i = 0; i < source->n_columns; i++)
+	{
+		AttrNumber	attnum;
+		int			place;
+
+		if (!query_find_column(query, i + 1, &place, &attnum))
+			return cannot_clear(source, ERRCODE_FEATURE_NOT_SUPPORTED,
+								psprintf("Column \"%s\" is not a column of a table.", source->columns[i]));
+		if (i > 0 && place != target->place)
+			return cannot_clear(source, ERRCODE_FEATURE_NOT_SUPPORTED,
+								"Its file columns are those of several tables.");
+		target->place = place;
+		target->table = list_nth_oid(query->bases, place);
+		target->columns[i] = get_attname(target->table, attnum, false);
+	}
+	return NULL;
+}
+
+static Brake *
+find_target(const Source *source, Target *target)
+{
+	SourceQuery *query;
+	ActingAs	saved;
+
+	extension_act_as(source->owner, &saved);
+	extension_read_carefully();
+	query = query_build(source, source->columns, source->n_columns, true);
+	extension_stop_acting(&saved);
+	target->source = source;
+	return find_target_columns(query, target);
+}
+
+
+/* ------------------------------------------------------------------- key --- */
+
+static bool
+is_whole_key(Relation rel, Form_pg_index index, HeapTuple tuple)
+{
+	int			i;
+
+	if (!index->indisunique || !index->indisvalid || !index->indimmediate ||
+		!heap_attisnull(tuple, Anum_pg_index_indpred, NULL))
+		return false;
+	for (i = 0; i < index->indnkeyatts; i++)
+		if (index->indkey.values[i] <= 0 ||
+			!TupleDescAttr(RelationGetDescr(rel), index->indkey.values[i] - 1)->attnotnull)
+			return false;
+	return true;
+}
+
+static List *
+key_column_names(Relation rel, Form_pg_index index)
+{
+	List	   *names = NIL;
+	int			i;
+
+	for (i = 0; i < index->indnkeyatts; i++)
+		names = lappend(names, pstrdup(NameStr(TupleDescAttr(RelationGetDescr(rel),
+															 index->indkey.values[i] - 1)->attname)));
+	return names;
+}
+
+/* Names of the columns that tell a row from all others; NIL without any. */
+static List *
+find_key(Oid table)
+{
+	Relation	rel = relation_open(table, AccessShareLock);
+	List	   *key = NIL;
+	bool		is_primary = false;
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
+		Form_pg_index index;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		if (!is_primary && (key == NIL || index->indisprimary) && is_whole_key(rel, index, tuple))
+		{
+			key = key_column_names(rel, index);
+			is_primary = index->indisprimary;
+		}
+		ReleaseSysCache(tuple);
+	}
+	relation_close(rel, AccessShareLock);
+	return key;
+}
+
+/* A parent's key holds for its partitions, but not for tables that inherit from it. */
+static List *
+find_row_key(const Target *target, Oid table)
+{
+	bool		is_own = table == target->table || get_rel_relkind(target->table) == RELKIND_PARTITIONED_TABLE;
+
+	return find_key(is_own ? target->table : table);
+}
+
+static Brake *
+no_key(const Source *source, Oid table)
+{
+	Brake	   *brake = cannot_clear(source, ERRCODE_UNDEFINED_OBJECT,
+									 psprintf("Table %s has no key that names one row.", sources_name(table)));
+
+	brake->hint = "Give it a primary key, or a unique index on columns that are NOT NULL; or register the source with on_failed => 'keep'.";
+	return brake;
+}
+
+
+/* ----------------------------------------------------------------- checks --- */
+
+/* A view's owner may have cleared only what he might have updated himself. */
+static Brake *
+check_privileges(const Target *target)
+{
+	const Source *source = target->source;
+	int			i;
+
+	if (target->table == source->relid ||
+		pg_class_aclcheck(target->table, source->owner, ACL_UPDATE) == ACLCHECK_OK)
+		return NULL;
+	for (i = 0; i < source->n_columns; i++)
+		if (pg_attribute_aclcheck(target->table, get_attnum(target->table, target->columns[i]),
+								  source->owner, ACL_UPDATE) != ACLCHECK_OK)
+			return cannot_clear(source, ERRCODE_INSUFFICIENT_PRIVILEGE,
+								psprintf("Its owner may not update column \"%s\" of %s.",
+										 target->columns[i], sources_name(target->table)));
+	return NULL;
+}
+
+static bool
+is_not_null_domain(Oid type)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Form_pg_type form;
+	bool		not_null;
+	Oid			base;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_type) GETSTRUCT(tuple);
+	not_null = form->typnotnull;
+	base = form->typtype == TYPTYPE_DOMAIN ? form->typbasetype : InvalidOid;
+	ReleaseSysCache(tuple);
+	return not_null || (OidIsValid(base) && is_not_null_domain(base));
+}
+
+static Brake *
+check_nullable(const Target *target)
+{
+	Relation	rel = relation_open(target->table, AccessShareLock);
+	Brake	   *brake = NULL;
+	int			i;
+
+	for (i = 0; brake == NULL && i < target->source->n_columns; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(rel),
+												 get_attnum(target->table, target->columns[i]) - 1);
+
+		if (column->attnotnull || column->attgenerated != '\0' || is_not_null_domain(column->atttypid))
+			brake = cannot_clear(target->source, ERRCODE_INVALID_PARAMETER_VALUE,
+								 psprintf("Column \"%s\" of %s cannot be set to NULL.",
+										  target->columns[i], sources_name(target->table)));
+	}
+	relation_close(rel, AccessShareLock);
+	return brake;
+}
+
+static Oid
+table_owner(Oid table)
+{
+	Relation	rel = relation_open(table, NoLock);
+	Oid			owner = rel->rd_rel->relowner;
+
+	relation_close(rel, NoLock);
+	return owner;
+}
+
+Brake *
+sources_check_clearing(const Source *source)
+{
+	Target		target;
+	Brake	   *brake;
+
+	if (!source->clear || source->status_column == NULL)
+		return NULL;
+	if ((brake = find_target(source, &target)) != NULL ||
+		(brake = check_privileges(&target)) != NULL ||
+		(brake = check_nullable(&target)) != NULL ||
+		(brake = trust_check_update(source, target.table, table_owner(target.table))) != NULL)
+		return brake;
+	/* a parent that is empty itself need not have one */
+	return find_key(target.table) == NIL ? no_key(source, target.table) : NULL;
+}
+
+static void
+prepare_target(const Source *source, Target *target)
+{
+	Brake	   *brake;
+
+	if ((brake = find_target(source, target)) != NULL ||
+		(brake = check_privileges(target)) != NULL)
+		brake_raise(brake);
+}
+
+
+/* --------------------------------------------------------------- deferred --- */
+
+/*
+ * At the commit deferred triggers would run with the rights of whoever
+ * commits, and their failure would be his: PostgreSQL refuses to leave one
+ * behind in a security-restricted operation.  So all run at once here.  Those
+ * that the transaction has left for its commit already are none of ours.
+ */
+static void
+refuse_pending(const Source *source)
+{
+	int			n = sql_query(0, NULL, "SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable");
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (AfterTriggerPendingOnRel(DatumGetObjectId(sql_value(i, 1))))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("deferred constraints of %s are still to be checked in this transaction",
+							sources_name(DatumGetObjectId(sql_value(i, 1)))),
+					 errhint("Commit first, or SET CONSTRAINTS ALL IMMEDIATE.")));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static void
+set_constraints(List *names, bool deferred)
+{
+	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
+
+	if (names == NIL)
+		return;
+	statement->constraints = names;
+	statement->deferred = deferred;
+	AfterTriggerSetState(statement);
+}
+
+/* Names of all constraints that can be deferred, or that are so by themselves. */
+static List *
+list_constraints(const char *condition)
+{
+	List	   *names = NIL;
+	int			n = sql_query(0, NULL, psprintf("SELECT n.nspname::text, c.conname::text FROM pg_catalog.pg_constraint c"
+												" JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE %s",
+												condition));
+	int			i;
+
+	for (i = 0; i < n; i++)
+		names = lappend(names, makeRangeVar(sql_text(i, 1), sql_text(i, 2), -1));
+	SPI_freetuptable(SPI_tuptable);
+	return names;
+}
+
+static void
+begin_undeferred(const Source *source)
+{
+	refuse_pending(source);
+	set_constraints(list_constraints("c.condeferrable"), false);
+}
+
+static void
+end_undeferred(void)
+{
+	set_constraints(list_constraints("c.condeferred"), true);
+}
+
+
+/* ----------------------------------------------------------------- update --- */
+
+static void
+act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
+{
+	Oid			owner = table_owner(table);
+	Brake	   *brake = trust_check_update(source, table, owner);
+
+	if (brake != NULL)
+		brake_raise(brake);
+	extension_act_as(owner, saved);
+}
+
+static char *
+clearing_statement(const Target *target, Oid table)
+{
+	StringInfoData sql;
+	StringInfoData cleared;
+	int			i;
+
+	initStringInfo(&sql);
+	initStringInfo(&cleared);
+	appendStringInfo(&sql, "UPDATE ONLY %s AS s SET ", sources_name(table));
+	for (i = 0; i < target->source->n_columns; i++)
+	{
+		const char *column = quote_identifier(target->columns[i]);
+
+		appendStringInfo(&sql, "%s%s = NULL", i > 0 ? ", " : "", column);
+		appendStringInfo(&cleared, "%ss.%s IS NULL", i > 0 ? " AND " : "", column);
+	}
+	appendStringInfo(&sql, " WHERE s.ctid OPERATOR(pg_catalog.=) ANY ($1) RETURNING %s", cleared.data);
+	return sql.data;
+}
+
+/* ERROR unless all rows were cleared; a trigger may have kept some as they were. */
+static void
+check_cleared(const Source *source, int n, int n_updated)
+{
+	int			n_cleared = 0;
+	int			i;
+
+	for (i = 0; i < n_updated; i++)
+		n_cleared += DatumGetBool(sql_value(i, 1)) ? 1 : 0;
+	SPI_freetuptable(SPI_tuptable);
+	if (n_cleared < n)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("%d of %d rows of source %s could not be cleared", n - n_cleared, n, source->name),
+				 errdetail("A trigger, a rule or a policy has kept them as they were.")));
+}
+
+static void
+clear_table(const Target *target, Oid table, Datum *tids, int n)
+{
+	const SqlParameter parameters[] = {
+		{TID_ARRAY_OID, PointerGetDatum(construct_array(tids, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT)), false}
+	};
+	ActingAs	saved;
+	int			updated;
+
+	act_as_table_owner(target->source, table, &saved);
+	updated = sql_query_on(table, lengthof(parameters), parameters, clearing_statement(target, table));
+	check_cleared(target->source, n, updated);
+	extension_stop_acting(&saved);
+}
+
+static int
+compare_places(const void *a, const void *b)
+{
+	const SourcePlace *x = a;
+	const SourcePlace *y = b;
+
+	if (x->table != y->table)
+		return x->table < y->table ? -1 : 1;
+	return ItemPointerCompare(unconstify(ItemPointerData *, &x->tid), unconstify(ItemPointerData *, &y->tid));
+}
+
+/* The places of the sessions in the target, sorted by table, each once. */
+static SourcePlace *
+list_places(const Target *target, Datum sessions, int *n_places)
+{
+	int			n;
+	const char **texts = sources_copy_texts(sessions, &n);
+	SourcePlace *places = palloc(sizeof(SourcePlace) * Max(n, 1));
+	int			kept = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (!place_of_session(texts[i], target->place, &places[i]))
+			elog(ERROR, "session \"%s\" of source %s has no place", texts[i], target->source->name);
+	qsort(places, n, sizeof(SourcePlace), compare_places);
+	for (i = 0; i < n; i++)
+		if (i == 0 || compare_places(&places[i], &places[kept - 1]) != 0)
+			places[kept++] = places[i];
+	*n_places = kept;
+	return places;
+}
+
+static void
+clear_places(const Target *target, SourcePlace *places, int n)
+{
+	Datum	   *tids;
+	int			first;
+	int			i;
+
+	begin_undeferred(target->source);
+	tids = palloc(sizeof(Datum) * Max(n, 1));
+	for (first = 0; first < n; first = i)
+	{
+		for (i = first; i < n && places[i].table == places[first].table; i++)
+			tids[i - first] = PointerGetDatum(&places[i].tid);
+		if (find_row_key(target, places[first].table) == NIL)
+			brake_raise(no_key(target->source, places[first].table));
+		clear_table(target, places[first].table, tids, i - first);
+	}
+	end_undeferred();
+}
+
+void
+sources_clear(const Source *source, Datum sessions)
+{
+	Target		target;
+	SourcePlace *places;
+	int			n;
+
+	prepare_target(source, &target);
+	places = list_places(&target, sessions, &n);
+	clear_places(&target, places, n);
+}
+
+void
+sources_try_clearing(const Source *source, Datum sessions, int max_rows)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Target		target;
+	SourcePlace *places;
+	int			n;
+	int			locked = 0;
+	int			i;
+
+	prepare_target(source, &target);
+	places = list_places(&target, sessions, &n);
+	for (i = 0; i < n && locked < max_rows; i++)
+		if (place_lock(&places[i], snapshot))
+			places[locked++] = places[i];
+	UnregisterSnapshot(snapshot);
+	clear_places(&target, places, locked);
+}
+
+
+/* ------------------------------------------------------------------- copy --- */
+
+/* Values of a key are compared as texts, on another day and in another session. */
+static int
+write_plainly(void)
+{
+	static const char *const settings[][2] = {
+		{"datestyle", "ISO, YMD"}, {"intervalstyle", "postgres"}, {"timezone", "UTC"},
+		{"extra_float_digits", "3"}, {"bytea_output", "hex"}
+	};
+	int			guc_level = NewGUCNestLevel();
+	int			i;
+
+	for (i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return guc_level;
+}
+
+static Datum
+text_array(List *texts)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(texts), 1));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, texts)
+		elements[n++] = CStringGetTextDatum(lfirst(lc));
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* The values of a key, in one text. */
+static char *
+key_text(List *values)
+{
+	return OidOutputFunctionCall(F_ARRAY_OUT, text_array(values));
+}
+
+/* Text of a column of the row in the slot, or NULL. */
+static char *
+column_text(TupleTableSlot *slot, Relation rel, const char *name)
+{
+	AttrNumber	attnum = get_attnum(RelationGetRelid(rel), name);
+	ValueWriter writer;
+	const char *text;
+	size_t		length;
+	bool		isnull;
+	Datum		value;
+
+	if (attnum <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("table %s has no column \"%s\"", sources_name(RelationGetRelid(rel)), name)));
+	value = slot_getattr(slot, attnum, &isnull);
+	if (isnull)
+		return NULL;
+	value_begin(&writer, TupleDescAttr(slot->tts_tupleDescriptor, attnum - 1)->atttypid);
+	text = value_text(&writer, value, &length);
+	return pnstrdup(text, length);
+}
+
+static void
+copy_row(const Target *target, Relation rel, TupleTableSlot *slot, const char *session,
+		 Tuplestorestate *store, TupleDesc desc)
+{
+	List	   *key = find_row_key(target, RelationGetRelid(rel));
+	List	   *key_values = NIL;
+	Datum		values[5];
+	bool		nulls[5] = {false};
+	ListCell   *lc;
+	int			i;
+
+	if (key == NIL)
+		brake_raise(no_key(target->source, RelationGetRelid(rel)));
+	foreach(lc, key)
+		key_values = lappend(key_values, column_text(slot, rel, lfirst(lc)));
+	values[0] = CStringGetTextDatum(sources_session_id(session));
+	values[1] = text_array(key);
+	values[2] = CStringGetTextDatum(key_text(key_values));
+	for (i = 0; i < target->source->n_columns; i++)
+	{
+		char	   *text = column_text(slot, rel, target->columns[i]);
+
+		if (text == NULL)
+			continue;
+		values[3] = CStringGetTextDatum(target->source->columns[i]);
+		values[4] = CStringGetTextDatum(text);
+		tuplestore_putvalues(store, desc, values, nulls);
+	}
+}
+
+static void
+copy_session(const Target *target, const char *session, Snapshot snapshot,
+			 Tuplestorestate *store, TupleDesc desc)
+{
+	SourcePlace place;
+	Relation	rel;
+	TupleTableSlot *slot;
+
+	if (!place_of_session(session, target->place, &place))
+		elog(ERROR, "session \"%s\" of source %s has no place", session, target->source->name);
+	rel = table_open(place.table, AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	if (!table_tuple_fetch_row_version(rel, &place.tid, snapshot, slot))
+		elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
+	copy_row(target, rel, slot, session, store, desc);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+}
+
+Tuplestorestate *
+sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
+{
+	static const SqlColumn columns[] = {
+		{"session_id", TEXTOID}, {"key_columns", TEXTARRAYOID}, {"row_key", TEXTOID},
+		{"column_name", TEXTOID}, {"value", TEXTOID}
+	};
+	Tuplestorestate *store = tuplestore_begin_heap(true, false, work_mem);
+	Snapshot	snapshot;
+	Target		target;
+	int			guc_level;
+	int			n;
+	const char **texts = sources_copy_texts(sessions, &n);
+	int			i;
+
+	*desc = sql_row_desc(lengthof(columns), columns);
+
+	prepare_target(source, &target);
+	guc_level = write_plainly();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	for (i = 0; i < n; i++)
+		copy_session(&target, texts[i], snapshot, store, *desc);
+	UnregisterSnapshot(snapshot);
+	AtEOXact_GUC(false, guc_level);
+	return store;
+}
+
+
+/* ----------------------------------------------------------------- refill --- */
+
+/* A row that is wanted, by its key. */
+typedef struct WantedRow
+{
+	const char *key;
+	int			number;
+	int			n_found;
+	SourcePlace place;
+} WantedRow;
+
+typedef struct KeySearch
+{
+	WantedRow  *rows;			/* sorted by key */
+	int			n;
+} KeySearch;
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	return strcmp(((const WantedRow *) a)->key, ((const WantedRow *) b)->key);
+}
+
+static bool
+look_for_key(const SourceRow *row, void *arg)
+{
+	KeySearch  *search = arg;
+	WantedRow	wanted;
+	WantedRow  *found;
+	List	   *values = NIL;
+	int			i;
+
+	for (i = 0; i < row->source->n_columns; i++)
+	{
+		if (row->values[i] == NULL)
+			return true;
+		values = lappend(values, pnstrdup(row->values[i], row->lengths[i]));
+	}
+	wanted.key = key_text(values);
+	found = bsearch(&wanted, search->rows, search->n, sizeof(WantedRow), compare_keys);
+	if (found != NULL)
+	{
+		found->n_found++;
+		(void) place_of_session(row->session, 0, &found->place);
+	}
+	return true;
+}
+
+/* Finds the rows by one reading of the table as its owner. */
+static void
+find_rows(Oid table, Datum key_columns, KeySearch *search)
+{
+	Source		key = {.relid = table,.name = sources_name(table),.owner = table_owner(table)};
+	int			guc_level = write_plainly();
+
+	key.columns = sources_copy_texts(key_columns, &key.n_columns);
+	sources_read(&key, SCAN_PLACES, 0, look_for_key, search);
+	AtEOXact_GUC(false, guc_level);
+}
+
+/* Returns whether the row was written: it may not be NULL any more. */
+static bool
+refill_row(const Target *target, const WantedRow *row, const char *value)
+{
+	Oid			table = row->place.table;
+	const char *column = target->columns[0];
+	SqlParameter parameters[2] = {{InvalidOid, 0, false}, {TIDOID, PointerGetDatum(&row->place.tid), false}};
+	int32		typmod;
+	Oid			collation;
+	Oid			input;
+	Oid			ioparam;
+	ActingAs	saved;
+	int			n;
+
+	act_as_table_owner(target->source, table, &saved);
+	get_atttypetypmodcoll(table, get_attnum(table, column), &parameters[0].type, &typmod, &collation);
+	getTypeInputInfo(parameters[0].type, &input, &ioparam);
+	parameters[0].value = OidInputFunctionCall(input, unconstify(char *, value), ioparam, typmod);
+	n = sql_query_on(table, lengthof(parameters), parameters,
+					 psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
+							  sources_name(table), quote_identifier(column)));
+	extension_stop_acting(&saved);
+	return n > 0;
+}
+
+static void
+check_single(const Source *source, const WantedRow *row)
+{
+	if (row->n_found > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("several rows of source %s have the key %s", source->name, row->key)));
+}
+
+bool *
+sources_refill(const Source *source, const char *column, Datum key_columns,
+			   Datum row_keys, Datum values)
+{
+	Source		one = *source;
+	KeySearch	search;
+	Target		target;
+	const char **keys = sources_copy_texts(row_keys, &search.n);
+	const char **texts = sources_copy_texts(values, &search.n);
+	bool	   *written = palloc0(sizeof(bool) * Max(search.n, 1));
+	int			i;
+
+	one.columns = &column;
+	one.n_columns = 1;
+	prepare_target(&one, &target);
+	search.rows = palloc0(sizeof(WantedRow) * Max(search.n, 1));
+	for (i = 0; i < search.n; i++)
+	{
+		search.rows[i].key = keys[i];
+		search.rows[i].number = i;
+	}
+	qsort(search.rows, search.n, sizeof(WantedRow), compare_keys);
+	find_rows(target.table, key_columns, &search);
+	begin_undeferred(source);
+	for (i = 0; i < search.n; i++)
+	{
+		check_single(source, &search.rows[i]);
+		if (search.rows[i].n_found == 1)
+			written[search.rows[i].number] = refill_row(&target, &search.rows[i], texts[search.rows[i].number]);
+	}
+	end_undeferred();
+	return written;
+}

@@ -1,0 +1,418 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/copy.c
+ *	  A copy of a file on another file system that can be relied on.
+ *
+ * The kernel is asked for the cheapest way first: shared extents (FICLONE),
+ * then copy_file_range(), then read and write.  Each may refuse for reasons
+ * that differ between file systems and kernels, and a refusal only means the
+ * next one.  copy_file_range() may also say 0, "end of file", where there is
+ * none; only read() is believed about that.
+ *
+ * Whichever way it went, the copy is fsynced, dropped from the page cache,
+ * and read back beside the original, byte by byte: that costs no more than
+ * two checksums and can miss nothing.  Where pages cannot be dropped (tmpfs)
+ * or the device has a cache of its own, the comparison sees what they say.
+ *
+ * Nothing in here allocates memory.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#ifdef __linux__
+#include <linux/fs.h>
+#include <sys/xattr.h>
+#endif
+#include <unistd.h>
+
+#include "src/store/copy.h"
+
+/* a divisor of COPY_CHUNK */
+#define BUFFER_SIZE		(256 * 1024)
+
+/* names and value of extended attributes that are kept: Linux has no longer ones */
+#define ATTRIBUTES_MAX	(64 * 1024)
+
+#define PERMISSIONS		(S_IRWXU | S_IRWXG | S_IRWXO)
+
+/* too large for the stack; a process copies one file at a time */
+static char buffer_a[BUFFER_SIZE];
+static char buffer_b[BUFFER_SIZE];
+
+typedef struct Copying
+{
+	int			from;
+	int			to;
+	CopyStop	stop;
+	bool		by_hand;		/* copy_file_range() has refused */
+} Copying;
+
+
+/* ----------------------------------------------------------------- content --- */
+
+static bool
+is_stopped(CopyStop stop)
+{
+	return stop != NULL && stop();
+}
+
+/* Bytes read, less than `size` at the end of the file only; -1 with errno. */
+static ssize_t
+read_fully(int fd, char *buffer, size_t size, int64 offset)
+{
+	size_t		done = 0;
+
+	while (done < size)
+	{
+		ssize_t		n = pread(fd, buffer + done, size - done, offset + done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		if (n == 0)
+			break;
+		done += n;
+	}
+	return done;
+}
+
+/* 0 or an errno. */
+static int
+write_fully(int fd, const char *buffer, size_t size, int64 offset)
+{
+	while (size > 0)
+	{
+		ssize_t		n = pwrite(fd, buffer, size, offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno;
+		if (n == 0)
+			return ENOSPC;		/* as in core */
+		buffer += n;
+		size -= n;
+		offset += n;
+	}
+	return 0;
+}
+
+/* At most `size` bytes at `offset`: how many were copied; 0 at the end of the file; -1 with errno. */
+static ssize_t
+copy_by_hand(const Copying *copying, int64 offset, size_t size)
+{
+	ssize_t		n = read_fully(copying->from, buffer_a, Min(size, BUFFER_SIZE), offset);
+	int			errnum;
+
+	if (n <= 0)
+		return n;
+	errnum = write_fully(copying->to, buffer_a, n, offset);
+	if (errnum != 0)
+	{
+		errno = errnum;
+		return -1;
+	}
+	return n;
+}
+
+/* The same; -1 without a way that is left only. */
+static ssize_t
+copy_some(Copying *copying, int64 offset, size_t size)
+{
+#ifdef __linux__
+	if (!copying->by_hand)
+	{
+		off64_t		in = offset;
+		off64_t		out = offset;
+		ssize_t		n = copy_file_range(copying->from, &in, copying->to, &out, size, 0);
+
+		if (n > 0)
+			return n;
+		if (n < 0 && (errno == EINTR || errno == ENOSPC || errno == EDQUOT))
+			return -1;
+		/* EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM of a sandbox, ... */
+		copying->by_hand = true;
+	}
+#endif
+	return copy_by_hand(copying, offset, size);
+}
+
+/* 0 or an errno. */
+static int
+copy_range(Copying *copying, int64 offset, int64 end)
+{
+	while (offset < end)
+	{
+		ssize_t		n;
+
+		/* a way that copies less than asked for is asked more often */
+		if (is_stopped(copying->stop))
+			return EINTR;
+		n = copy_some(copying, offset, Min(end - offset, COPY_CHUNK));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno;
+		if (n == 0)
+			return EIO;			/* it has become shorter */
+		offset += n;
+	}
+	return 0;
+}
+
+/*
+ * The next stretch of data at or after `offset`: false if there is nothing but
+ * a hole.  Where holes cannot be told the whole file is data.
+ */
+static bool
+find_data(int fd, int64 offset, int64 size, int64 *from, int64 *to)
+{
+	*from = offset;
+	*to = size;
+#ifdef SEEK_DATA
+	{
+		int64		data = lseek(fd, offset, SEEK_DATA);
+		int64		hole;
+
+		if (data < 0)
+			return errno != ENXIO;
+		hole = lseek(fd, data, SEEK_HOLE);
+		if (hole > data)
+		{
+			*from = data;
+			*to = Min(hole, size);
+		}
+	}
+#endif
+	return *from < size;
+}
+
+/* Has the kernel let both files share their blocks? */
+static bool
+clone(int from, int to)
+{
+#ifdef FICLONE
+	return ioctl(to, FICLONE, from) == 0;
+#else
+	return false;
+#endif
+}
+
+/* 0 or an errno. */
+static int
+copy_content(int from, int to, int64 size, CopyStop stop)
+{
+	Copying		copying = {from, to, stop, false};
+	int64		offset = 0;
+	int64		start;
+	int64		end;
+
+	if (size == 0 || clone(from, to))
+		return 0;
+	if (ftruncate(to, size) != 0)
+		return errno;
+	while (offset < size && find_data(from, offset, size, &start, &end))
+	{
+		int			errnum = copy_range(&copying, start, end);
+
+		if (errnum != 0)
+			return errnum;
+		offset = end;
+	}
+	return 0;
+}
+
+
+/* -------------------------------------------------------------- attributes --- */
+
+/* What the other file system does not know, or is not ours to do, is let go. */
+static bool
+is_forgivable(int errnum)
+{
+	return errnum == EOPNOTSUPP || errnum == EPERM ||
+		errnum == EACCES || errnum == EINVAL || errnum == ENODATA ||
+		errnum == ERANGE || errnum == E2BIG || errnum == ENOSYS;
+}
+
+#ifdef __linux__
+
+/* "security." and "trusted." are the system's own, and not ours to give. */
+static bool
+is_kept(const char *name)
+{
+	return strncmp(name, "user.", 5) == 0 || strncmp(name, "system.", 7) == 0;
+}
+
+/* 0 or an errno. */
+static int
+copy_attribute(int from, int to, const char *name)
+{
+	ssize_t		size = fgetxattr(from, name, buffer_b, ATTRIBUTES_MAX);
+
+	if (size < 0 || fsetxattr(to, name, buffer_b, size, 0) != 0)
+		return is_forgivable(errno) ? 0 : errno;
+	return 0;
+}
+
+/* Access control lists of POSIX and of NFS are extended attributes too. */
+static int
+copy_attributes(int from, int to)
+{
+	ssize_t		size = flistxattr(from, buffer_a, ATTRIBUTES_MAX);
+	const char *name;
+
+	if (size < 0)
+		return is_forgivable(errno) ? 0 : errno;
+	for (name = buffer_a; name < buffer_a + size; name += strlen(name) + 1)
+	{
+		int			errnum = is_kept(name) ? copy_attribute(from, to, name) : 0;
+
+		if (errnum != 0)
+			return errnum;
+	}
+	return 0;
+}
+
+#else
+
+static int
+copy_attributes(int from, int to)
+{
+	return 0;
+}
+
+#endif							/* __linux__ */
+
+/*
+ * Only root may give files away; but a group of ours can be kept.  A copy
+ * that had to become ours must be readable for us, or it could not be put
+ * back.  Set-user-ID and the like are not for files that may change hands.
+ */
+static int
+copy_permissions(const FileLook *look, int to)
+{
+	mode_t		mode = look->mode & PERMISSIONS;
+
+	if (fchown(to, look->owner, look->group) != 0)
+	{
+		if (fchown(to, -1, look->group) != 0 && !is_forgivable(errno))
+			return errno;
+		mode |= S_IRUSR;
+	}
+	return fchmod(to, mode) != 0 ? errno : 0;
+}
+
+/*
+ * To be done last, for all else changes it.  It is what the copy is known by,
+ * so a file system that keeps it only roughly will not do.
+ */
+static int
+copy_time(const FileLook *look, int to)
+{
+	FileLook	copied;
+	const int64 second = INT64CONST(1000000000);
+	int64		mtime = look->identity.mtime_ns;
+	struct timespec times[2] = {{0}};
+
+	times[0].tv_nsec = UTIME_OMIT;
+	times[1].tv_nsec = mtime % second;
+	times[1].tv_sec = mtime / second;
+	if (times[1].tv_nsec < 0)	/* before 1970 */
+	{
+		times[1].tv_nsec += second;
+		times[1].tv_sec--;
+	}
+	if (futimens(to, times) != 0 || store_look(to, "", &copied) != 0)
+		return errno;
+	return copied.identity.mtime_ns == mtime ? 0 : EOPNOTSUPP;
+}
+
+
+
+/* --------------------------------------------------------------- comparing --- */
+
+int
+file_copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
+{
+	int64		offset = 0;
+
+	*same = false;
+
+	/* one read more than needed: it must find the end */
+	while (offset <= size)
+	{
+		ssize_t		n;
+		ssize_t		m;
+
+		if (offset % COPY_CHUNK == 0 && is_stopped(stop))
+			return EINTR;
+		n = read_fully(a, buffer_a, BUFFER_SIZE, offset);
+		if (n < 0)
+			return errno;
+		m = read_fully(b, buffer_b, BUFFER_SIZE, offset);
+		if (m < 0)
+			return errno;
+		if (m != n || memcmp(buffer_a, buffer_b, n) != 0)
+			return 0;
+		offset += n;
+		if (n < BUFFER_SIZE)
+			break;
+	}
+	*same = offset == size;
+	return 0;
+}
+
+/* Let the pages of the copy go, so that it is read from where it was written. */
+static void
+drop_pages(int fd)
+{
+#ifdef POSIX_FADV_DONTNEED
+	(void) posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+#endif
+}
+
+static int
+verify(int from, int to, int64 size, CopyStop stop)
+{
+	bool		same;
+	int			errnum;
+
+	drop_pages(to);
+	errnum = file_copy_compare(from, to, size, stop, &same);
+	drop_pages(to);
+	return errnum == 0 && !same ? EIO : errnum;
+}
+
+int
+file_copy_make(int from, const FileLook *look, int to, CopyStop stop, const char **action)
+{
+	int64		size = look->identity.size;
+	int			errnum;
+
+	*action = "copy file";
+	if ((errnum = copy_content(from, to, size, stop)) != 0)
+		return errnum;
+	*action = "copy the attributes of file";
+	if ((errnum = copy_permissions(look, to)) != 0 ||
+		(errnum = copy_attributes(from, to)) != 0)
+		return errnum;
+	*action = "keep the time of file";
+	if ((errnum = copy_time(look, to)) != 0)
+		return errnum;
+	*action = "fsync copy of file";
+	if (fsync(to) != 0)
+		return errno;
+	*action = "verify copy of file";
+	return verify(from, to, size, stop);
+}

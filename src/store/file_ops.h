@@ -1,0 +1,390 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/file_ops.h
+ *	  What may be done to one file of the upload directory: look at it,
+ *	  capture it into the trash, put it back, destroy it.
+ *
+ * A FileStore is an open upload directory.  Everything happens relative to
+ * the descriptors it holds: no path is ever resolved from the root of the
+ * file system after store_open(), no symlink below the directory is followed
+ * and no mount point is crossed.  Callers see names relative to the upload
+ * directory ("2024/05/a.mp3") and outcomes, never a descriptor, so that
+ * another kind of store can take this place.
+ *
+ * Nothing here raises an error, uses SPI or reads a setting.  The functions
+ * marked "commit-safe" do not allocate memory either: they are called from
+ * the transaction commit callback, where an ERROR would be a PANIC.
+ *
+ * The trash is <upload_dir>/.audio_cleanup/trash/<run>/<relative path>, or
+ * <backup_dir>/<owner>/<run>/<relative path>: see store_set_backup_dir().
+ * Its directories are created on first use, mode 0700, and are trusted only
+ * if they belong to the server's OS user and nobody else may write to them.
+ *
+ * A path is relative, in its plainest form: no "." or "..", no empty
+ * component, nothing in .audio_cleanup.  Any other is FILE_FAILED with EINVAL
+ * or ENAMETOOLONG.  What lies on another device or mount is FILE_FAILED with
+ * EXDEV; a path whose directory is missing or is a symlink, FILE_VANISHED.
+ *
+ * The directory of the last file is held open: callers should come with their
+ * files sorted by path.  An open store counts as seven descriptors, and as
+ * four more with a backup directory; they are not given back by an error, so
+ * close it in a PG_FINALLY or a callback.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_FILE_OPS_H
+#define AUDIO_CLEANUP_FILE_OPS_H
+
+/* the one name below the upload directory that is ours; hidden, so never walked */
+#define STORE_PRIVATE_DIR	".audio_cleanup"
+#define STORE_TRASH_DIR		"trash"
+
+/* longest relative path that is handled, terminating NUL included (PATH_MAX) */
+#define STORE_PATH_MAX		4096
+
+typedef struct FileStore FileStore;
+
+/*
+ * What makes a file this very file.  Times are nanoseconds since the Unix
+ * epoch, PG_INT64_MIN or PG_INT64_MAX for what lies beyond.  A rename changes ctime, so it takes part in the comparison only
+ * before a file is captured.
+ */
+typedef struct FileIdentity
+{
+	uint64		inode;
+	int64		size;			/* bytes, st_size */
+	int64		mtime_ns;
+	int64		ctime_ns;
+	int64		btime_ns;		/* 0 where the file system has no birth time;
+								 * compared only if both are known */
+	uint32		nlink;			/* not part of the identity; more than one
+								 * frees nothing */
+	int64		space;			/* nor is this: bytes that removing its last
+								 * name gives back, at most its size */
+	bool		captured;		/* it is known to have been captured and
+								 * verified: size and mtime tell it then, for
+								 * a trash that was copied, with its disk or
+								 * by cp -a, has other inodes; never so for a
+								 * capture */
+} FileIdentity;
+
+typedef enum FileOutcome
+{
+	FILE_OK,					/* done */
+	FILE_VANISHED,				/* no such file (any more) */
+	FILE_NOT_REGULAR,			/* a directory, symlink, fifo, ... has that
+								 * name */
+	FILE_REPLACED,				/* there is a file, but it is another one; it
+								 * was left, or put back, where it was */
+	FILE_OCCUPIED,				/* put back: its name, or that of a directory
+								 * on the way to it, is taken again */
+	FILE_NO_SPACE,				/* capture: the trash cannot take it: ENOSPC
+								 * or EDQUOT; or EXDEV, where a file system
+								 * does not rename from one folder into
+								 * another, as between project quotas; nothing
+								 * changed */
+	FILE_FAILED					/* anything else: see errnum; nothing changed
+								 * unless said otherwise */
+} FileOutcome;
+
+typedef struct FileResult
+{
+	FileOutcome outcome;
+	int			errnum;			/* errno where outcome is FILE_FAILED or
+								 * FILE_NO_SPACE, else 0 */
+	const char *action;			/* static text for "could not %s", e.g.
+								 * "rename file"; NULL when there was no
+								 * failure */
+} FileResult;
+
+typedef enum FilePlace
+{
+	PLACE_NOWHERE,				/* neither here nor there */
+	PLACE_UPLOAD,				/* where it belongs, identity matches */
+	PLACE_TRASH,				/* in the run's trash, identity matches */
+	PLACE_OTHER,				/* at its place is another file, and the trash
+								 * does not have it */
+	PLACE_UNFINISHED,			/* a capture was killed half-way: somebody is
+								 * to store_locate() with `mend` */
+	PLACE_UNKNOWN				/* could not be told: see errnum */
+} FilePlace;
+
+/*
+ * Open the directory `path` (absolute) as a store.  A symlink as the last
+ * component of `path` itself is followed: that one is the administrator's.
+ * Returns NULL with errno set (ENOENT, ENOTDIR, EACCES, ...) on failure.
+ * Needs read and search permission on the directory; see store_check_writable.
+ */
+extern FileStore *store_open(const char *path);
+
+/*
+ * Close all descriptors, unlock and free the store.  NULL is allowed.
+ * Commit-safe.
+ */
+extern void store_close(FileStore *store);
+
+/*
+ * Is the directory writable for this process (so that a rename could work)?
+ * Changes nothing.  Returns 0 or an errno (EACCES, EROFS, ...).
+ */
+extern int	store_check_writable(FileStore *store);
+
+/*
+ * From now on the trash of this store is <path>/<owner>: `path` an absolute
+ * name of a directory that exists, is ours, and that nobody else may write
+ * to; `owner` a name, the same for the same upload directory and for no
+ * other, so that several may share it.  To be called before the first file.
+ *
+ * If it is on the same file system and mount as the upload directory, then a
+ * capture is a rename as before.  Else it is a copy, which is fsynced, read
+ * back and compared before the original is removed; put back the same way.
+ * A copy keeps content, permissions, mtime, and what it can of owner, group
+ * and extended attributes.  A hard link becomes a file of its own.
+ *
+ * A copy is recognized by size and mtime, for it has neither the inode nor
+ * the ctime of the original.  That suffices: nobody else can put a file into
+ * that folder, and we give a file its name there only when it is complete, a
+ * copy of the very file that was `expected`, ctime included; under that name
+ * in that run's folder there has never been another one.
+ *
+ * FILE_OK; FILE_FAILED, with EINVAL for a path or owner that is no such
+ * thing, EPERM ("trust directory") if it is not ours alone, or ENOENT,
+ * ENOTDIR, ...; then the store is as it was.
+ */
+extern FileResult store_set_backup_dir(FileStore *store, const char *path,
+									   const char *owner);
+
+/*
+ * Is a capture a rename?  Otherwise it copies the file, which the commit
+ * callback must not wait for.  Commit-safe.
+ */
+extern bool store_is_quick(const FileStore *store);
+
+/*
+ * Ask `stop` now and then while a file is copied: if it says true, the copy is
+ * given up, and the file left where it was: FILE_FAILED with EINTR.
+ */
+extern void store_set_stop(FileStore *store, bool (*stop) (void));
+
+/*
+ * Bytes that this process may still write in the directory's file system, and
+ * its size.  Returns 0 or an errno.
+ */
+extern int	store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes);
+
+/*
+ * Identity of the regular file at `path`.  Commit-safe.
+ * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.  With _durably, the
+ * next store_sync() makes sure that the file stays where it was found, whoever
+ * has put it there.
+ */
+extern FileResult store_identify(FileStore *store, const char *path,
+								 FileIdentity *identity);
+extern FileResult store_identify_durably(FileStore *store, const char *path,
+										 FileIdentity *identity);
+
+/*
+ * Same inode, size, mtime and birth time; ctime as well if `with_ctime` and
+ * there is but one link.
+ */
+extern bool store_same_file(const FileIdentity *a, const FileIdentity *b,
+							bool with_ctime);
+
+/*
+ * Are the renames and unlinks of this store to survive a crash of the system?
+ * True after store_open().  While false, no fsync is done and none is owed:
+ * for the commit callback, which has to be quick, and after which somebody
+ * else will store_locate() and store_sync() before anything is recorded.
+ * Switch it before the first file.  Commit-safe.
+ */
+extern void store_set_durable(FileStore *store, bool durable);
+
+/*
+ * Capture: rename the file at `path` into the trash of run `run_id`, if it
+ * still is `expected` (looked at before, with ctime, and verified after the
+ * rename without).  What turns out to be another file is put back, and if its
+ * name was taken in that instant, beside it as "<name>.audio_cleanup-<run>":
+ * FILE_REPLACED.  If even that fails ("put back file"), it stays in the trash,
+ * where it is not destroyed, not being `expected`; store_locate() tries again.
+ * FILE_FAILED with EEXIST: the trash has that name already, from a run of the
+ * same number on another timeline.  EPERM, "trust directory": see above.
+ * Commit-safe.  FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED,
+ * FILE_NO_SPACE, FILE_FAILED.
+ *
+ * Of a store that is not quick: the copy is durable before the original is
+ * touched, so a store that is not durable fails with EXDEV.  If a copy was
+ * finished, but not the capture, it is compared again, and used or replaced.
+ */
+extern FileResult store_capture(FileStore *store, int64 run_id, const char *path,
+								const FileIdentity *expected);
+
+/*
+ * store_capture() by a copy, which is durable and compared before the original
+ * is unlinked in its place: for a file that cannot be renamed into the trash
+ * (FILE_NO_SPACE with EXDEV).  Not for a store that is not durable.
+ */
+extern FileResult store_capture_by_copy(FileStore *store, int64 run_id, const char *path,
+										const FileIdentity *expected);
+
+/*
+ * May names be removed from the folder of this file?  0, or an errno (EACCES,
+ * EROFS, ...).  Changes nothing.
+ */
+extern int	store_check_folder(FileStore *store, const char *path);
+
+/*
+ * Where is this file now?  Commit-safe.  *errnum is set for PLACE_UNKNOWN,
+ * else 0.  If the trash has another file under its name, and its own place is
+ * empty, then a capture was killed before it could verify: with `mend` that
+ * file is put back, and the answer is PLACE_OTHER; else nothing is done, and
+ * the answer is PLACE_UNFINISHED.  With a copy in the trash and the
+ * original in its place, the answer is PLACE_UPLOAD: it is not captured yet.
+ */
+extern FilePlace store_locate(FileStore *store, int64 run_id, const char *path,
+							  const FileIdentity *expected, bool mend, int *errnum);
+
+/*
+ * Put a captured file back to its own place; never overwrites.  Missing
+ * directories on the way are created, see store_put_back_as().  Where
+ * the file system knows neither RENAME_NOREPLACE nor hard links, it fails.
+ * FILE_OK, FILE_VANISHED (not in the trash), FILE_OCCUPIED, FILE_REPLACED
+ * (what is in the trash is not `expected`), FILE_FAILED.
+ */
+extern FileResult store_put_back(FileStore *store, int64 run_id, const char *path,
+								 const FileIdentity *expected);
+
+/*
+ * The same under another name, `as`.  Directories that are made again have
+ * the mode of the one that the file was captured in, where that is known.
+ */
+extern FileResult store_put_back_as(FileStore *store, int64 run_id, const char *path,
+									const char *as, const FileIdentity *expected);
+
+/*
+ * The runs that have a folder in the trash: fills `runs` with at most `max` of
+ * their ids, returns how many there are; -1 with errno if that cannot be told.
+ */
+extern int	store_trash_runs(FileStore *store, int64 *runs, int max);
+
+/*
+ * Give the trash of a run another number, one that has no trash.  0, or an
+ * errno.
+ */
+extern int	store_renumber_trash(FileStore *store, int64 run_id, int64 as);
+
+/* store_identify() of the captured file. */
+extern FileResult store_identify_captured(FileStore *store, int64 run_id, const char *path,
+										  FileIdentity *identity);
+
+/*
+ * Are these the same size and mtime?  A file system or an archive that knows
+ * whole seconds only may have cut the latter.
+ */
+extern bool store_same_copy(const FileIdentity *found, const FileIdentity *expected);
+
+/* The bytes that destroying this file gives back: 0 while another link stands. */
+extern int64 store_space_of(const FileIdentity *identity);
+
+/*
+ * Remove the folder `path`, below the upload directory, if it is empty, and
+ * then those above it that are.  Mount points, subvolumes and what is no
+ * folder stay.  Returns how many went.  Commit-safe.
+ */
+extern int	store_remove_folders(FileStore *store, const char *path);
+
+/*
+ * Unlink a captured file for good.  *freed becomes the bytes given back to
+ * the file system: see store_space_of().
+ * FILE_OK, FILE_VANISHED, FILE_REPLACED, FILE_FAILED.
+ */
+extern FileResult store_destroy(FileStore *store, int64 run_id, const char *path,
+								const FileIdentity *expected, int64 *freed);
+
+/*
+ * Unlink the file at its own place, if it still is `expected` (ctime
+ * included): for a disk so full that the capture found no space.
+ * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED, FILE_FAILED.
+ */
+extern FileResult store_destroy_in_place(FileStore *store, const char *path,
+										 const FileIdentity *expected, int64 *freed);
+
+/* longest text of a claim */
+#define STORE_CLAIM_MAX	1024
+
+/*
+ * The claim: a small file in the private directory that names the owner of
+ * the upload directory.  Reading yields its text, NUL-terminated: FILE_OK,
+ * FILE_VANISHED (there is none), FILE_FAILED.
+ */
+extern FileResult store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX]);
+
+/*
+ * Write the claim, durably.  Without `replace` an existing one is left alone:
+ * FILE_OCCUPIED.  Commit-safe.  FILE_OK, FILE_NO_SPACE, FILE_FAILED; then the
+ * old one, if any, is still there.
+ */
+extern FileResult store_write_claim(FileStore *store, const char *text, bool replace);
+
+/*
+ * Take the directory's lock for this store, until store_unlock() or
+ * store_close(): an flock() on the claim, so that processes of other clusters
+ * are kept out as well, and a process that dies gives it back.  Never waits
+ * for it.  Within one process it is shared: several open stores may have it at
+ * once, and the last one gives it back.
+ *
+ * For a store that has it already, nothing changes; unless the claim has been
+ * replaced since, when the lock on the old one guards nothing any more: that
+ * is given up, and the new one's asked for.  Whoever replaces a claim should
+ * therefore have the lock, and be done with it.
+ *
+ * FILE_OK; FILE_VANISHED: there is no claim, and so nothing to lock;
+ * FILE_OCCUPIED: another process has it; FILE_FAILED, with EMFILE if this
+ * process has too many of them, EPERM ("trust claim") if what is there is not
+ * a regular file of ours.  But for FILE_OK, the store then has no lock, not
+ * even the old one.  Commit-safe.
+ *
+ * FILE_OK without any lock where the file system has none (ENOLCK, EOPNOTSUPP,
+ * ENOSYS), or one that keeps everybody from reading the claim, as SMB's does:
+ * there the extension works as if it were alone, rather than not at all.
+ */
+extern FileResult store_lock(FileStore *store);
+
+/* Harmless without a lock.  Commit-safe. */
+extern void store_unlock(FileStore *store);
+
+/*
+ * After FILE_OCCUPIED: the process id of the one that has the lock, as this
+ * system shows it in /proc/locks; 0 where that cannot be told, for example of
+ * a process on another host or in a container beside ours.  Good for a
+ * message, not for a kill().  Commit-safe.
+ */
+extern int	store_lock_holder(FileStore *store);
+
+/*
+ * What time is it for the file system (nanoseconds since 1970)?  Asked with a
+ * file that never has a name; FILE_FAILED where the file system has no such
+ * thing.
+ */
+extern FileResult store_clock(FileStore *store, int64 *now_ns);
+
+/*
+ * Make the renames and unlinks done so far durable: fsync every directory
+ * touched since the last call.  To be called before they are recorded as
+ * done.  store_locate() marks the directory in which it found the file, or did
+ * not find it, as touched too, with those on the way: whoever renamed the file
+ * may have died before his fsync.
+ * Returns 0 or the errno of the first failure since the last call; then none
+ * of what was done since may be recorded.
+ */
+extern int	store_sync(FileStore *store);
+
+/*
+ * Remove the trash of a run as far as it is empty, and the (empty) trash and
+ * private directories above it.  Anything that is not empty stays.  Reads
+ * every directory of that trash, so once a run is enough.
+ */
+extern void store_tidy(FileStore *store, int64 run_id);
+
+#endif							/* AUDIO_CLEANUP_FILE_OPS_H */

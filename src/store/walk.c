@@ -1,0 +1,475 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/walk.c
+ *	  A bounded walk of the upload directory by descriptors.
+ *
+ * Depth first, with one open directory stream a level, so that what was not
+ * seen yet is remembered by the kernel and not by us.  Each directory is
+ * opened relative to the one above it: renaming a directory during the walk
+ * can neither lead out of the upload directory nor into a loop, because
+ * without symlinks a loop would take a mount, and mounts are not crossed.
+ *
+ * The walk runs beside an application that creates and removes files.  What
+ * disappears between the moment it is listed and the moment it is opened is
+ * passed over, as if it had gone before.  Everything else that cannot be read
+ * ends the walk: a file that might be there but was not seen is no danger,
+ * but the proportions on which the brakes rely would be false.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifdef FRONTEND
+#include "common/fe_memutils.h"
+#endif
+#include "src/store/file_store.h"
+#include "src/store/walk.h"
+
+/* made by mkfs at the top of a file system, readable for root alone */
+#define FSCK_DIR	"lost+found"
+
+/*
+ * Folders in which a NAS, a synchroniser or an operating system keeps what is
+ * theirs, in whatever case; those whose names begin with a dot (.stversions,
+ * .Trash-1000, .snapshot) are passed over with all of their kind.
+ */
+static const char *const foreign_folders[] = {
+	"#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "@eaDir", "@tmp", "@sharebin",
+	"#recycled", "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder",
+	"$RECYCLE.BIN", "RECYCLER", "RECYCLED", "System Volume Information", "FOUND.000",
+	"~snapshot", "_snapshot"
+};
+
+typedef struct WalkLevel
+{
+	DIR		   *stream;
+	size_t		path_len;		/* of the directory's own path, 0 for the top */
+} WalkLevel;
+
+struct TreeWalk
+{
+	FileStore  *store;
+	int64		run_id;			/* whose trash is walked; 0: none */
+	const StoreVolume *volume;	/* all must be there */
+	bool		recurse;
+	bool		started;
+	int			errnum;			/* not 0 once the walk has failed */
+	const char *action;
+	int			nlevels;		/* open directories */
+	WalkLevel	levels[WALK_MAX_DEPTH + 1]; /* the top is depth 0 */
+	char		path[STORE_PATH_MAX];
+};
+
+/* `path` must be cut to the directory that is to blame. */
+static WalkStep
+give_up(TreeWalk *walk, int errnum, const char *action)
+{
+	walk->errnum = errnum;
+	walk->action = action;
+	return WALK_FAILED;
+}
+
+static WalkLevel *
+current_level(TreeWalk *walk)
+{
+	return &walk->levels[walk->nlevels - 1];
+}
+
+/* Make `path` the path of the current directory again. */
+static void
+cut_path(TreeWalk *walk)
+{
+	walk->path[current_level(walk)->path_len] = '\0';
+}
+
+static bool
+append_name(TreeWalk *walk, const char *name)
+{
+	size_t		len = current_level(walk)->path_len;
+	size_t		name_len = strlen(name);
+
+	if (len + (len > 0 ? 1 : 0) + name_len >= sizeof(walk->path))
+		return false;
+	if (len > 0)
+		walk->path[len++] = '/';
+	memcpy(walk->path + len, name, name_len + 1);
+	return true;
+}
+
+/*
+ * The directory `name`, or with NULL the trash, becomes the current one.  0,
+ * or -1 with errno.
+ */
+static int
+open_level(TreeWalk *walk, int parent, const char *name)
+{
+	FileLook	look;
+	WalkLevel  *level = &walk->levels[walk->nlevels];
+	int			save_errno;
+	int			fd;
+
+	if (!AcquireExternalFD())
+	{
+		errno = EMFILE;
+		return -1;
+	}
+	fd = name != NULL ? store_open_directory_on(walk->volume, parent, name, &look) :
+		store_open_trash(walk->store, walk->run_id, &walk->volume);
+	level->stream = fd < 0 ? NULL : fdopendir(fd);
+	if (level->stream == NULL)
+	{
+		save_errno = errno;
+		if (fd >= 0)
+			close(fd);
+		ReleaseExternalFD();
+		errno = save_errno;
+		return -1;
+	}
+	level->path_len = strlen(walk->path);
+	walk->nlevels++;
+	return 0;
+}
+
+static void
+close_level(TreeWalk *walk)
+{
+	closedir(current_level(walk)->stream);
+	ReleaseExternalFD();
+	walk->nlevels--;
+}
+
+/*
+ * A directory that we may not read ends the walk, unless it is none of ours,
+ * but of another file system.
+ */
+static bool
+is_foreign(const TreeWalk *walk, int parent, const char *name)
+{
+	FileLook	look;
+
+	return store_look(parent, name, &look) == 0 &&
+		!store_same_volume(&look.volume, walk->volume);
+}
+
+/* May the failure to open a directory be passed over? */
+static bool
+is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
+{
+	switch (errnum)
+	{
+		case ENOENT:
+		case ELOOP:
+		case ENOTDIR:
+		case EXDEV:
+			return true;
+		case EACCES:
+		case EPERM:
+			return is_foreign(walk, parent, name);
+		default:
+			return false;
+	}
+}
+
+static bool
+is_foreign_folder(const TreeWalk *walk, const char *name)
+{
+	size_t		i;
+
+	if (walk->run_id != 0)
+		return false;			/* in the trash it is a part of a path */
+	if (walk->nlevels == 1 && strcmp(name, FSCK_DIR) == 0)
+		return true;
+	for (i = 0; i < lengthof(foreign_folders); i++)
+		if (pg_strcasecmp(name, foreign_folders[i]) == 0)
+			return true;
+	return false;
+}
+
+/* False if the walk has failed; a directory that is passed over is none. */
+static bool
+enter_directory(TreeWalk *walk, const char *name)
+{
+	int			parent = dirfd(current_level(walk)->stream);
+
+	if (!append_name(walk, name))
+	{
+		cut_path(walk);
+		give_up(walk, ENAMETOOLONG, "walk directory");
+		return false;
+	}
+	if (walk->nlevels > WALK_MAX_DEPTH)
+	{
+		give_up(walk, ELOOP, "walk directory");
+		return false;
+	}
+	if (open_level(walk, parent, name) != 0)
+	{
+		int			errnum = errno;
+
+		if (!is_passable(walk, parent, name, errnum))
+		{
+			give_up(walk, errnum, "open directory");
+			return false;
+		}
+	}
+	return true;
+}
+
+/*
+ * The type of an entry as DT_REG, DT_DIR, or DT_UNKNOWN for all that is of no
+ * interest; -1 with errno if it could not be told.
+ */
+static int
+tell_type(const TreeWalk *walk, int parent, const struct dirent *entry)
+{
+	FileLook	look;
+
+	if (entry->d_name[0] == '.')
+		return DT_UNKNOWN;
+	if (entry->d_type == DT_DIR)
+		return walk->recurse ? DT_DIR : DT_UNKNOWN;
+	if (entry->d_type != DT_UNKNOWN)
+		return entry->d_type == DT_REG ? DT_REG : DT_UNKNOWN;
+
+	if (store_look(parent, entry->d_name, &look) != 0)
+		return errno == ENOENT ? DT_UNKNOWN : -1;
+	if (S_ISREG(look.mode))
+		return DT_REG;
+	return S_ISDIR(look.mode) && walk->recurse ? DT_DIR : DT_UNKNOWN;
+}
+
+static bool
+start(TreeWalk *walk)
+{
+	walk->started = true;
+	if (open_level(walk, walk->store->root.fd, walk->run_id == 0 ? "." : NULL) == 0)
+		return true;
+	if (walk->run_id != 0 && errno == ENOENT)
+		return true;			/* there is none, so it is at its end */
+	give_up(walk, errno, "open directory");
+	return false;
+}
+
+TreeWalk *
+walk_begin(FileStore *store, bool recurse)
+{
+	TreeWalk   *walk = palloc0(sizeof(TreeWalk));
+
+	walk->store = store;
+	walk->volume = &store->volume;
+	walk->recurse = recurse;
+	return walk;
+}
+
+TreeWalk *
+walk_begin_trash(FileStore *store, int64 run_id)
+{
+	TreeWalk   *walk = walk_begin(store, true);
+
+	walk->run_id = run_id;
+	return walk;
+}
+
+/*
+ * readdir() tells its end from an error by errno alone.
+ */
+WalkStep
+walk_next(TreeWalk *walk, const char **path)
+{
+	*path = NULL;
+	if (walk->errnum != 0 || (!walk->started && !start(walk)))
+		return WALK_FAILED;
+
+	while (walk->nlevels > 0)
+	{
+		DIR		   *stream = current_level(walk)->stream;
+		struct dirent *entry;
+
+		cut_path(walk);
+		errno = 0;
+		entry = readdir(stream);
+		if (entry == NULL)
+		{
+			if (errno != 0)
+				return give_up(walk, errno, "read directory");
+			close_level(walk);
+			continue;
+		}
+
+		switch (tell_type(walk, dirfd(stream), entry))
+		{
+			case DT_REG:
+				if (!append_name(walk, entry->d_name))
+					return give_up(walk, ENAMETOOLONG, "walk directory");
+				*path = walk->path;
+				return WALK_FILE;
+			case DT_DIR:
+				if (is_foreign_folder(walk, entry->d_name))
+					break;
+				if (!enter_directory(walk, entry->d_name))
+					return WALK_FAILED;
+				break;
+			case -1:
+				return give_up(walk, errno, "stat file");
+			default:
+				break;
+		}
+	}
+	return WALK_END;
+}
+
+const char *
+walk_failure(TreeWalk *walk, int *errnum, const char **action)
+{
+	*errnum = walk->errnum;
+	*action = walk->action;
+	return walk->path[0] == '\0' ? "." : walk->path;
+}
+
+void
+walk_end(TreeWalk *walk)
+{
+	if (walk == NULL)
+		return;
+	while (walk->nlevels > 0)
+		close_level(walk);
+	pfree(walk);
+}
+
+
+/* ----------
+ * What is not walked
+ * ----------
+ */
+
+const char *
+walk_reason_text(WalkReason reason)
+{
+	static const char *const texts[] = {
+		[WALK_REACHED] = NULL,
+		[WALK_HIDDEN] = "a name that begins with a dot is private to whoever made it",
+		[WALK_NOT_RECURSIVE] = "audio_cleanup.recurse is off",
+		[WALK_TOO_DEEP] = "its folders are nested too deeply",
+		[WALK_SYMLINK] = "symlinks are not followed",
+		[WALK_MOUNT] = "another file system is mounted there",
+		[WALK_SUBVOLUME] = "it is in another subvolume of the file system",
+		[WALK_NOT_A_FILE] = "it is not a regular file",
+	};
+
+	return texts[reason];
+}
+
+/* A subvolume has a device number of its own, but no mount. */
+static WalkReason
+judge_volume(const StoreVolume *found, const StoreVolume *ours)
+{
+	if (store_same_volume(found, ours))
+		return WALK_REACHED;
+	if (found->mount_known && ours->mount_known && found->mount_id == ours->mount_id)
+		return WALK_SUBVOLUME;
+	return WALK_MOUNT;
+}
+
+/* What a look at a folder on the way, or at the file in the end, says. */
+static WalkReason
+judge_look(const FileStore *store, const FileLook *look, bool is_last)
+{
+	if (S_ISLNK(look->mode))
+		return WALK_SYMLINK;
+	if (is_last && !S_ISREG(look->mode))
+		return WALK_NOT_A_FILE;
+	if (!is_last && !S_ISDIR(look->mode))
+		return WALK_REACHED;	/* the file is not there */
+	/* overlayfs shows the device of a lower layer for a file */
+	if (is_last && look->volume.mount_id == store->volume.mount_id)
+		return WALK_REACHED;
+	return judge_volume(&look->volume, &store->volume);
+}
+
+/* What the text of a path says, without a look. */
+static WalkReason
+judge_text(const char *path, bool recurse, size_t *len)
+{
+	const char *component = path;
+	int			depth = 0;
+
+	for (;; depth++)
+	{
+		size_t		n = strcspn(component, "/");
+
+		*len = component + n - path;
+		if (component[0] == '.')
+			return WALK_HIDDEN;
+		if (component[n] == '\0')
+			break;
+		if (!recurse)
+			return WALK_NOT_RECURSIVE;
+		component += n + 1;
+	}
+	return depth > WALK_MAX_DEPTH ? WALK_TOO_DEEP : WALK_REACHED;
+}
+
+/*
+ * Look at the component of `len` bytes in the directory *fd, and go down into
+ * it, if it is a folder of ours.  *fd becomes -1 at the end of the way.
+ */
+static WalkReason
+look_further(FileStore *store, int *fd, const char *component, size_t len)
+{
+	bool		is_last = component[len] == '\0';
+	char		name[NAME_MAX + 1];
+	WalkReason	reason = WALK_REACHED;
+	FileLook	look;
+	int			child = -1;
+
+	if (len <= NAME_MAX)
+	{
+		memcpy(name, component, len);
+		name[len] = '\0';
+		if (store_look(*fd, name, &look) == 0)
+		{
+			reason = judge_look(store, &look, is_last);
+			if (reason == WALK_REACHED && !is_last && S_ISDIR(look.mode))
+				child = store_open_directory(store, *fd, name, &look);
+		}
+	}
+	if (*fd != store->root.fd)
+		close(*fd);
+	*fd = child;
+	return reason;
+}
+
+WalkReason
+walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len)
+{
+	WalkReason	reason = judge_text(path, recurse, len);
+	const char *component = path;
+	int			fd = store->root.fd;
+
+	if (reason != WALK_REACHED || !AcquireExternalFD())
+		return reason;
+	while (fd >= 0 && reason == WALK_REACHED)
+	{
+		size_t		n = strcspn(component, "/");
+
+		*len = component + n - path;
+		reason = look_further(store, &fd, component, n);
+		component += n + (component[n] == '/');
+	}
+	if (fd >= 0 && fd != store->root.fd)
+		close(fd);
+	ReleaseExternalFD();
+	if (reason == WALK_REACHED)
+		*len = 0;
+	return reason;
+}

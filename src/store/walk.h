@@ -1,0 +1,94 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/walk.h
+ *	  A bounded walk of the upload directory by descriptors.
+ *
+ * Yields the relative path of every regular file, in no particular order.
+ * Names that begin with a dot, files and directories alike, are private to
+ * whoever made them and are passed over.  Symlinks are never followed; mount
+ * points are never crossed.  No file is opened and, where readdir() tells the
+ * type, none is stat()ed.  Memory is one path and one open directory a level.
+ *
+ * A directory that cannot be read is a failure, with two exceptions: what is
+ * on another device or mount, and "lost+found" at the top, which belongs to
+ * fsck and is there wherever the upload directory is a disk of its own.
+ *
+ * It is an iterator and not a callback so that the caller may be interrupted
+ * between two files and still close it.  Knows no policy and no SQL.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_TREE_WALK_H
+#define AUDIO_CLEANUP_TREE_WALK_H
+
+#include "src/store/file_ops.h"
+
+/* deepest nesting of directories that is walked; deeper is a failure */
+#define WALK_MAX_DEPTH		64
+
+typedef struct TreeWalk TreeWalk;
+
+typedef enum WalkStep
+{
+	WALK_FILE,					/* `path` is the next regular file */
+	WALK_END,					/* all was seen */
+	WALK_FAILED					/* something could not be read: nothing may be
+								 * concluded from what was seen so far */
+} WalkStep;
+
+/*
+ * Begin a walk of an open store; with `recurse` false only the directory
+ * itself.  Never fails: what goes wrong, walk_next() reports.
+ */
+extern TreeWalk *walk_begin(FileStore *store, bool recurse);
+
+/* The same of what a run has captured; nothing, if it has no trash. */
+extern TreeWalk *walk_begin_trash(FileStore *store, int64 run_id);
+
+/* Next file.  *path points into the walk and is valid until the next call. */
+extern WalkStep walk_next(TreeWalk *walk, const char **path);
+
+/*
+ * After WALK_FAILED: the directory that could not be read (relative; "." for
+ * the upload directory itself), errno, and what was tried ("open directory",
+ * "read directory", ...).
+ */
+extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **action);
+
+/* Why a walk does not come to a file. */
+typedef enum WalkReason
+{
+	WALK_REACHED,				/* it does, or would if the file were there */
+	WALK_HIDDEN,				/* the file or a folder of it begins with a
+								 * dot */
+	WALK_NOT_RECURSIVE,			/* the file is in a folder, and folders are
+								 * not looked into */
+	WALK_TOO_DEEP,				/* beyond WALK_MAX_DEPTH */
+	WALK_SYMLINK,				/* the file or a folder of it is a symlink */
+	WALK_MOUNT,					/* another file system, or another part of
+								 * this one, is mounted on it or a folder of
+								 * it */
+	WALK_SUBVOLUME,				/* a folder of it is a subvolume of its own */
+	WALK_NOT_A_FILE				/* a directory, FIFO, socket or device */
+} WalkReason;
+
+/*
+ * Tells whether a walk with this `recurse` comes to the file `path`, and if
+ * not, why.  *len becomes the length of the part of `path` that is to blame,
+ * 0 for WALK_REACHED.  Opens folders and looks, changes nothing; what cannot
+ * be looked at counts as reached, for the walk itself will fail there.
+ */
+extern WalkReason walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
+
+/*
+ * The reason as a text for people that follows "it is not looked into: ";
+ * static, and NULL for WALK_REACHED.
+ */
+extern const char *walk_reason_text(WalkReason reason);
+
+/* Close all that is open.  Allowed at any time; NULL is allowed. */
+extern void walk_end(TreeWalk *walk);
+
+#endif							/* AUDIO_CLEANUP_TREE_WALK_H */

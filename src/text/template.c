@@ -1,0 +1,406 @@
+/*-------------------------------------------------------------------------
+ *
+ * text/template.c
+ *	  Filling a template with values: nothing gets in unescaped.
+ *
+ * What mustache calls logic-less templates, less what we do not need: above
+ * all there is no way to put a value in as it is.  A template is our own, so
+ * a mistake in it is an internal error.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
+
+#include "src/text/template.h"
+
+/* An object, or an element of an array, that a section has entered. */
+typedef struct Scope
+{
+	JsonbValue *value;
+	const struct Scope *outer;
+} Scope;
+
+/* What is made: HTML, in ASCII; or plain text, in UTF-8. */
+typedef struct Page
+{
+	StringInfoData text;
+	bool		is_html;
+} Page;
+
+/* What stands between {{ and }}. */
+typedef struct Tag
+{
+	char		kind;			/* '#', '^', '/', or 0 for a value */
+	const char *name;
+	int			name_length;
+	const char *format;			/* behind '|'; NULL: none */
+	int			format_length;
+	const char *begin;			/* of "{{" */
+	const char *end;			/* behind "}}" */
+} Tag;
+
+
+/* ---------------------------------------------------------------- escaping --- */
+
+/* Would the reader not see it, or be misled by it? */
+static bool
+is_invisible(pg_wchar c)
+{
+	return c < 0x20 || (c >= 0x7f && c <= 0xa0) || c == 0xad || c == 0x61c || c == 0x180e ||
+		(c >= 0x2000 && c <= 0x200f) || (c >= 0x2028 && c <= 0x202f) ||
+		(c >= 0x205f && c <= 0x206f) || c == 0x3000 || c == 0x3164 ||
+		(c >= 0xe000 && c <= 0xf8ff) || (c >= 0xfe00 && c <= 0xfe0f) || c == 0xfeff ||
+		(c >= 0xfff0 && c <= 0xfffc) || (c & 0xfffe) == 0xfffe || c >= 0xe0000;
+}
+
+static bool
+is_markup(pg_wchar c)
+{
+	return c == '&' || c == '<' || c == '>' || c == '"' || c == '\'';
+}
+
+static void
+put_utf8(StringInfo out, pg_wchar c)
+{
+	unsigned char utf8[4];
+
+	(void) unicode_to_utf8(c, utf8);
+	appendBinaryStringInfo(out, (char *) utf8, pg_utf_mblen(utf8));
+}
+
+static void
+put_character(Page *page, pg_wchar c)
+{
+	StringInfo	out = &page->text;
+
+	if (page->is_html && (is_markup(c) || (c >= 0x80 && !is_invisible(c))))
+		appendStringInfo(out, "&#%u;", c);
+	else if (c == '\n')
+		appendStringInfoString(out, "\\n");
+	else if (c == '\t')
+		appendStringInfoString(out, "\\t");
+	else if (!is_invisible(c))
+		put_utf8(out, c);
+	else if (c < 0x80)
+		appendStringInfo(out, "\\x%02x", c);
+	else if (c <= 0xffff)
+		appendStringInfo(out, "\\u%04x", c);
+	else
+		appendStringInfo(out, "\\U%08x", c);
+}
+
+/* In SQL_ASCII the bytes are anybody's: those that are no UTF-8 are shown. */
+static void
+put_text(Page *page, const char *text, int length)
+{
+	char	   *copy = pnstrdup(text, length);
+	const char *utf8 = GetDatabaseEncoding() == PG_SQL_ASCII ? copy :
+	pg_server_to_any(copy, length, PG_UTF8);
+	const unsigned char *s = (const unsigned char *) utf8;
+	int			left = strlen(utf8);
+
+	while (left > 0)
+	{
+		int			n = pg_encoding_verifymbchar(PG_UTF8, (const char *) s, left);
+
+		if (n > 0)
+			put_character(page, utf8_to_unicode(s));
+		else
+			appendStringInfo(&page->text, "\\x%02x", *s);
+		n = Max(n, 1);
+		s += n;
+		left -= n;
+	}
+	pfree(copy);
+}
+
+
+/* -------------------------------------------------------------- formatting --- */
+
+static void
+put_count(StringInfo out, double number)
+{
+	char	   *digits = psprintf("%.0f", fabs(number));
+	int			n = strlen(digits);
+	int			i;
+
+	if (number < 0)
+		appendStringInfoChar(out, '-');
+	for (i = 0; i < n; i++)
+	{
+		if (i > 0 && (n - i) % 3 == 0)
+			appendStringInfoChar(out, ',');
+		appendStringInfoChar(out, digits[i]);
+	}
+}
+
+/* Two digits at least, and none that say nothing: 512 B, 3.1 GiB, 4 GiB, 250 MiB. */
+static void
+put_size(StringInfo out, double bytes)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	int			unit = 0;
+
+	while (bytes >= 1023.5 && unit < lengthof(units) - 1)
+	{
+		bytes /= 1024;
+		unit++;
+	}
+	bytes = bytes < 9.95 ? rint(bytes * 10) / 10 : rint(bytes);
+	appendStringInfo(out, "%.*f %s", bytes == rint(bytes) ? 0 : 1, bytes, units[unit]);
+}
+
+/* The two largest units that are not nothing. */
+static void
+put_parts(StringInfo out, int64 large, const char *large_unit, int64 small, const char *small_unit)
+{
+	appendStringInfo(out, "%lld %s", (long long) large, large_unit);
+	if (small != 0)
+		appendStringInfo(out, " %lld %s", (long long) small, small_unit);
+}
+
+static void
+put_duration(StringInfo out, double seconds)
+{
+	int64		whole = (int64) rint(seconds);
+
+	if (seconds < 0.9995)
+		appendStringInfo(out, "%.0f ms", seconds * 1000);
+	else if (seconds < 59.95)
+		appendStringInfo(out, "%.1f s", seconds);
+	else if (whole < 3600)
+		put_parts(out, whole / 60, "min", whole % 60, "s");
+	else if (whole < 2 * 86400)
+		put_parts(out, whole / 3600, "h", whole % 3600 / 60, "min");
+	else
+		appendStringInfo(out, "%lld days", (long long) (whole / 86400));
+}
+
+static bool
+is_format(const Tag *tag, const char *format)
+{
+	return tag->format_length == strlen(format) &&
+		strncmp(tag->format, format, tag->format_length) == 0;
+}
+
+static void
+put_number(StringInfo out, Numeric number, const Tag *tag)
+{
+	double		value = DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(number)));
+
+	if (tag->format == NULL)
+		appendStringInfoString(out, DatumGetCString(DirectFunctionCall1(numeric_out,
+																		NumericGetDatum(number))));
+	else if (is_format(tag, "count"))
+		put_count(out, value);
+	else if (is_format(tag, "size"))
+		put_size(out, value);
+	else if (is_format(tag, "duration"))
+		put_duration(out, value);
+	else if (is_format(tag, "s"))
+		appendStringInfoString(out, value == 1 ? "" : "s");
+	else
+		elog(ERROR, "template: unknown format \"%.*s\"", tag->format_length, tag->format);
+}
+
+
+/* ------------------------------------------------------------------ values --- */
+
+/* In the innermost scope that has it; NULL if none has. */
+static JsonbValue *
+find_value(const Scope *scope, const Tag *tag)
+{
+	if (tag->name_length == 1 && tag->name[0] == '.')
+		return scope->value;
+	for (; scope != NULL; scope = scope->outer)
+	{
+		JsonbValue *found = NULL;
+
+		if (scope->value->type == jbvBinary &&
+			JsonContainerIsObject(scope->value->val.binary.data))
+			found = getKeyJsonValueFromContainer(scope->value->val.binary.data, tag->name,
+												 tag->name_length, NULL);
+		if (found != NULL)
+			return found;
+	}
+	return NULL;
+}
+
+static void
+put_value(Page *page, const Scope *scope, const Tag *tag)
+{
+	const JsonbValue *value = find_value(scope, tag);
+
+	if (value == NULL || value->type == jbvBinary)
+		elog(ERROR, "template: no value is called \"%.*s\"", tag->name_length, tag->name);
+	else if (value->type == jbvString)
+		put_text(page, value->val.string.val, value->val.string.len);
+	else if (value->type == jbvNumeric)
+		put_number(&page->text, value->val.numeric, tag);
+	else if (value->type == jbvBool)
+		appendStringInfoString(&page->text, value->val.boolean ? "true" : "false");
+}
+
+static bool
+is_empty(const JsonbValue *value)
+{
+	if (value == NULL || value->type == jbvNull)
+		return true;
+	if (value->type == jbvBool)
+		return !value->val.boolean;
+	if (value->type == jbvString)
+		return value->val.string.len == 0;
+	if (value->type == jbvNumeric)
+		return DatumGetFloat8(DirectFunctionCall1(numeric_float8,
+												  NumericGetDatum(value->val.numeric))) == 0;
+	return JsonContainerSize(value->val.binary.data) == 0;
+}
+
+
+/* ---------------------------------------------------------------- sections --- */
+
+/* A tag of a section takes the end of its line with it. */
+static bool
+next_tag(const char *at, const char *end, Tag *tag)
+{
+	const char *close;
+	const char *bar;
+
+	memset(tag, 0, sizeof(*tag));
+	tag->begin = strstr(at, "{{");
+	if (tag->begin == NULL || tag->begin >= end)
+		return false;
+	tag->name = tag->begin + 2;
+	close = strstr(tag->name, "}}");
+	if (close == NULL)
+		elog(ERROR, "template: \"%.20s\" has no end", tag->begin);
+	tag->end = close + 2;
+	if (strchr("#^/", tag->name[0]) != NULL)
+	{
+		tag->kind = *tag->name++;
+		tag->end += *tag->end == '\n';
+	}
+	bar = memchr(tag->name, '|', close - tag->name);
+	tag->name_length = (bar ? bar : close) - tag->name;
+	tag->format = bar ? bar + 1 : NULL;
+	tag->format_length = bar ? close - tag->format : 0;
+	return true;
+}
+
+/* The tag that ends the section. */
+static Tag
+find_end(const Tag *section, const char *end)
+{
+	const char *at = section->end;
+	int			depth = 1;
+	Tag			tag;
+
+	while (next_tag(at, end, &tag))
+	{
+		at = tag.end;
+		if (tag.name_length != section->name_length || tag.kind == 0 ||
+			strncmp(tag.name, section->name, tag.name_length) != 0)
+			continue;
+		depth += tag.kind == '/' ? -1 : 1;
+		if (depth == 0)
+			return tag;
+	}
+	elog(ERROR, "template: section \"%.*s\" has no end", section->name_length, section->name);
+}
+
+static void fill(Page *page, const char *at, const char *end, const Scope *scope);
+
+static void
+fill_each(Page *page, const char *at, const char *end, const Scope *scope,
+		  JsonbContainer *array)
+{
+	uint32		n = JsonContainerSize(array);
+	uint32		i;
+
+	for (i = 0; i < n; i++)
+	{
+		Scope		inner = {getIthJsonbValueFromContainer(array, i), scope};
+
+		CHECK_FOR_INTERRUPTS();
+		fill(page, at, end, &inner);
+	}
+}
+
+static void
+fill_section(Page *page, const char *at, const char *end, const Scope *scope, const Tag *tag)
+{
+	JsonbValue *value = find_value(scope, tag);
+	Scope		inner = {value, scope};
+
+	if (is_empty(value) != (tag->kind == '^'))
+		return;
+	if (tag->kind == '^' || value == NULL || value->type != jbvBinary)
+		fill(page, at, end, scope);
+	else if (JsonContainerIsArray(value->val.binary.data))
+		fill_each(page, at, end, scope, value->val.binary.data);
+	else
+		fill(page, at, end, &inner);
+}
+
+static void
+fill(Page *page, const char *at, const char *end, const Scope *scope)
+{
+	Tag			tag;
+
+	while (next_tag(at, end, &tag))
+	{
+		appendBinaryStringInfo(&page->text, at, tag.begin - at);
+		at = tag.end;
+		if (tag.kind == 0)
+			put_value(page, scope, &tag);
+		else if (tag.kind == '/')
+			elog(ERROR, "template: section \"%.*s\" has no beginning", tag.name_length, tag.name);
+		else
+		{
+			Tag			last = find_end(&tag, end);
+
+			fill_section(page, at, last.begin, scope, &tag);
+			at = last.end;
+		}
+	}
+	appendBinaryStringInfo(&page->text, at, end - at);
+}
+
+static char *
+fill_page(const char *template, Jsonb *values, bool is_html)
+{
+	JsonbValue	root;
+	Scope		scope = {&root, NULL};
+	Page		page;
+
+	root.type = jbvBinary;
+	root.val.binary.data = &values->root;
+	root.val.binary.len = VARSIZE(values) - VARHDRSZ;
+	page.is_html = is_html;
+	initStringInfo(&page.text);
+	fill(&page, template, template + strlen(template), &scope);
+	return page.text.data;
+}
+
+char *
+template_fill(const char *page, Jsonb *values)
+{
+	return fill_page(page, values, true);
+}
+
+char *
+template_fill_text(const char *text, Jsonb *values)
+{
+	return fill_page(text, values, false);
+}
