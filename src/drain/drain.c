@@ -600,6 +600,9 @@ settle_restored(Drain *drain, LedgerFile *file)
 		set_restored(drain, file);
 		file->restore_as = NULL;
 	}
+	else if (file->unsettled)
+		/* it was due, and we were killed between destroying it and saying so */
+		set_state(file, "deleted", "it had been destroyed when it was wanted again");
 	else
 		set_state(file, "failed", "its backup is gone");
 }
