@@ -86,3 +86,10 @@ SELECT * FROM t.refused('SELECT * FROM cleanup_missing_files()') \gx
 DROP TABLE calls;
 SELECT t.try('SELECT * FROM cleanup_missing_files()') ~ 'no longer exists' AS refused;
 DROP VIEW letters;
+-- a file may be there, in a place that is not looked into
+SELECT t.reset();
+SELECT cleanup_drop_source(source) FROM cleanup_sources WHERE source <> 'sessions'::regclass;
+DELETE FROM sessions;
+SELECT t.sh('mkdir real && ln -s real linked');
+SELECT t.session(1, 'processed', 1, 'https://example.org/u/linked/there.mp3'), t.session(2, 'processed', 1, 'real/gone.mp3');
+SELECT status, missing, examples FROM cleanup_missing_files();

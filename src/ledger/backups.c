@@ -143,7 +143,7 @@ backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n, 
 
 	marked = owner_query(extension, lengthof(parameters), parameters,
 						 "UPDATE @extschema@.cleanup_files f SET state = 'restoring', error = $2,"
-						 " due_at = greatest(f.due_at, now() + '1 day')"
+						 " due_at = CASE WHEN f.due_at <= now() THEN f.due_at ELSE greatest(f.due_at, now() + '1 day') END"
 						 " WHERE f.file_id = ANY ($1) AND f.state = 'trashed'");
 	return marked;
 }

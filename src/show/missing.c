@@ -25,6 +25,7 @@
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 
 #include "src/names/file_key.h"
@@ -33,6 +34,8 @@
 #include "src/plan/plan.h"
 #include "src/show/missing.h"
 #include "src/sources/sources.h"
+#include "src/store/file_ops.h"
+#include "src/store/walk.h"
 
 #define EXAMPLES		3
 #define EXAMPLE_LENGTH	200		/* characters */
@@ -191,8 +194,52 @@ look_at_file(const char *path, void *arg)
 
 /* ------------------------------------------------------------------ result --- */
 
+/*
+ * Why does no walk come to the file that `value` may mean, or NULL?  The value
+ * is a path, or a URL of which the path may begin anywhere.
+ */
+static const char *
+why_not_walked(const Search *search, const char *value)
+{
+	const char *path = value;
+
+	for (; path != NULL; path = strchr(path, '/'))
+	{
+		size_t		len;
+		WalkReason	reason;
+
+		path += strspn(path, "/");
+		if (*path == '\0' || strlen(path) >= STORE_PATH_MAX)
+			continue;
+		reason = walk_why_not(search->plan->store, path, search->plan->settings->recurse, &len);
+		if (reason == WALK_SYMLINK || reason == WALK_MOUNT || reason == WALK_SUBVOLUME)
+			return walk_reason_text(reason);
+	}
+	return NULL;
+}
+
+/* The examples, with the reason where the file may lie in a place that is not looked into. */
+static Datum
+explain_examples(const Search *search, Datum array)
+{
+	Datum	   *examples;
+	int			n;
+	int			i;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &examples, NULL, &n);
+	for (i = 0; i < n; i++)
+	{
+		const char *value = TextDatumGetCString(examples[i]);
+		const char *reason = why_not_walked(search, value);
+
+		if (reason != NULL)
+			examples[i] = CStringGetTextDatum(psprintf("%s (not looked into: %s)", value, reason));
+	}
+	return PointerGetDatum(construct_array(examples, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
 static void
-put_result(int n, Tuplestorestate *result, TupleDesc desc)
+put_result(const Search *search, int n, Tuplestorestate *result, TupleDesc desc)
 {
 	int			row;
 	int			column;
@@ -207,6 +254,7 @@ put_result(int n, Tuplestorestate *result, TupleDesc desc)
 			values[column] = sql_value(row, column + 1);
 			nulls[column] = sql_is_null(row, column + 1);
 		}
+		values[4] = explain_examples(search, values[4]);
 		tuplestore_putvalues(result, desc, values, nulls);
 	}
 }
@@ -222,7 +270,7 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
-	put_result(owner_query(search->plan->extension, lengthof(parameters), parameters,
+	put_result(search, owner_query(search->plan->extension, lengthof(parameters), parameters,
 						   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
 						   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
 						   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
