@@ -55,6 +55,10 @@ my $answer = sql_json($node, 'SELECT cleanup_all(true)');
 ok($answer->{success}, 'for somebody who calls it is advice');
 like(sql_json($node, 'SELECT cleanup_status()')->{warnings}[0], qr/private\.memos\.memo/, '... that names it');
 
+# pg_cron calls by a connection of that name
+$answer = sql_json($node, q{SET application_name = 'pg_cron'; SELECT cleanup_all(true)});
+is($answer->{blocked_by}[0] // $answer->{blocked_by}, 'unregistered', 'a connection of pg_cron is stopped, too');
+
 # the two ways out
 $node->safe_psql('postgres', q{SELECT cleanup_add_source('private.memos', '{memo}')});
 like(night(), qr/^done/, 'a registered column protects its files');

@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -183,7 +184,9 @@ plan_limit_reading(const Settings *settings, bool in_batches)
 bool
 plan_is_unattended(void)
 {
-	return MyBackendType == B_BG_WORKER;
+	/* pg_cron comes as a client by default, with this name; who takes it is only stopped more often */
+	return MyBackendType == B_BG_WORKER ||
+		(application_name != NULL && strcmp(application_name, "pg_cron") == 0);
 }
 
 static void

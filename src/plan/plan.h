@@ -75,8 +75,8 @@ extern void plan_end(CleanupPlan *plan);
 extern void plan_check_transaction(CleanupPlan *plan);
 
 /*
- * Is nobody there who could look and cancel: is this a background worker, our
- * own or one of pg_cron?
+ * Returns whether nobody is there who could look and cancel: this process is a
+ * background worker, ours or somebody's, or a connection of pg_cron.
  */
 extern bool plan_is_unattended(void);
 
