@@ -28,6 +28,7 @@ sub new_cron_server
 	my ($name, $libraries, $workers, $conf) = @_;
 	my $node = new_server($name, start => 0, conf => "shared_preload_libraries = '$libraries'\n"
 		  . "audio_cleanup.cleanup_schedule_hour = $not_now\n"
+		  . "audio_cleanup.max_delete_percent = 100\n"
 		  . "cron.use_background_workers = $workers\n" . ($conf || ''));
 
 	$node->append_conf('postgresql.conf', "cron.host = '" . $node->host . "'");

@@ -18,7 +18,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $preload = "shared_preload_libraries = 'audio_cleanup'\naudio_cleanup.timezone = 'UTC'\n";
+my $preload = "shared_preload_libraries = 'audio_cleanup'\naudio_cleanup.timezone = 'UTC'\n"
+  . "audio_cleanup.max_delete_percent = 100\n";
 
 # ---- two servers that have nothing to do, to be looked at again in the end ----
 

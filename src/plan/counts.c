@@ -128,9 +128,14 @@ check_sources(const CleanupPlan *plan)
 	return brakes;
 }
 
+/*
+ * A source that has nothing any more is known as it was until the brake has
+ * judged that: a run by which no file would go has not asked it.
+ */
 void
 counts_remember(const CleanupPlan *plan)
 {
+	bool		judged = plan->force || plan->condemned->n_files > 0;
 	ListCell   *lc;
 
 	foreach(lc, plan->sources)
@@ -139,13 +144,15 @@ counts_remember(const CleanupPlan *plan)
 		const MatchCounts *now = &plan->counts[source->number];
 		const SqlParameter parameters[] = {
 			{REGCLASSOID, ObjectIdGetDatum(source->relid), false},
-			SQL_INT8(now->rows), SQL_INT8(now->protected_files)
+			SQL_INT8(now->rows), SQL_INT8(now->protected_files), SQL_BOOL(judged)
 		};
 
 		owner_query(plan->extension, lengthof(parameters), parameters,
-					"INSERT INTO @extschema@.cleanup_seen (source, source_rows, source_files)"
+					"INSERT INTO @extschema@.cleanup_seen AS s (source, source_rows, source_files)"
 					" VALUES ($1, $2, $3) ON CONFLICT (source) DO UPDATE"
-					" SET source_rows = $2, source_files = $3, seen_at = clock_timestamp()");
+					" SET source_rows = CASE WHEN $4 OR $2 > 0 THEN $2 ELSE s.source_rows END,"
+					"  source_files = CASE WHEN $4 OR $3 > 0 THEN $3 ELSE s.source_files END,"
+					"  seen_at = clock_timestamp()");
 	}
 }
 
