@@ -31,7 +31,7 @@ foreach my $library (glob("$libdir/audio_cleanup*.so"))
 # ---- all functions of our headers, in a library that came first ----
 
 my %names;
-foreach my $header (glob("$FindBin::RealBin/../src/*.h"))
+foreach my $header (glob("$FindBin::RealBin/../src/*.h $FindBin::RealBin/../src/*/*.h"))
 {
 	my $text = slurp_file($header);
 	$names{$1} = 1 while $text =~ /^extern\s[^;(]*?(\w+)\(/mg;
