@@ -107,6 +107,7 @@ _PG_init(void)
 {
 	key_pause = pause_for_interrupts;
 	sql_init();
+	sources_init();
 	settings_define();
 	progress_init();
 	launcher_init();

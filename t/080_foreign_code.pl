@@ -220,6 +220,85 @@ my ($rc) = $node->psql('postgres', q{SET ROLE app; CREATE FUNCTION app.two() RET
 blocked('a table that became a view', qr/runs function app\.two\(\)/) if $rc == 0;
 forget('reporting.files');
 
+# what a query does not show: the negator of an operator, the difference of a range's subtype
+$node->safe_psql('postgres', q{
+	SET ROLE app;
+	CREATE FUNCTION app.differs(int, int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1 <> $2; END';
+	CREATE OPERATOR app.<> (FUNCTION = app.differs, LEFTARG = int, RIGHTARG = int, RESTRICT = neqsel);
+	CREATE OPERATOR app.= (FUNCTION = pg_catalog.int4eq, LEFTARG = int, RIGHTARG = int, NEGATOR = OPERATOR(app.<>), RESTRICT = eqsel);
+	CREATE FUNCTION app.minus(int, int) RETURNS float8 IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1 - $2; END';
+	CREATE TYPE app.span AS RANGE (SUBTYPE = int4, SUBTYPE_DIFF = app.minus, MULTIRANGE_TYPE_NAME = app.spans);
+	RESET ROLE;
+	CREATE TABLE spans (id int PRIMARY KEY, file_name text, span app.span, spans app.spans);
+	INSERT INTO spans SELECT i, 'wanted.mp3', s, app.spans(s)
+	FROM (SELECT i, ('[' || i || ',' || i + 5 || ']')::app.span AS s FROM generate_series(1, 300) i) r;
+	ANALYZE spans});
+foreach my $case ([ 'NOT (id OPERATOR(app.=) 1)', 'differs' ], [ q{span && '[3,100]'::app.span}, 'minus' ], [ q{spans && '{[3,100]}'::app.spans}, 'minus' ])
+{
+	$node->safe_psql('postgres', "CREATE OR REPLACE VIEW hidden AS SELECT id, file_name FROM spans WHERE $case->[0]");
+	not_registered($case->[0], 'hidden', qr/function app\.$case->[1]\(.*belongs to role "app"/s);
+}
+
+# functions of the server that do something with the rights of the source's owner
+as('app', q{CREATE VIEW app.seen AS SELECT id, file_name FROM app.files; GRANT SELECT ON app.seen TO reporting});
+as('reporting', 'CREATE OR REPLACE VIEW reporting.files AS SELECT id, file_name FROM app.seen WHERE clock_timestamp() IS NOT NULL');
+$node->safe_psql('postgres', q{SELECT cleanup_add_source('reporting.files')});
+foreach my $call ('pg_terminate_backend(0)', q{query_to_xml('SELECT app.one()', false, false, '')}, q{table_to_xml('app.files', false, false, '')})
+{
+	as('app', "CREATE OR REPLACE VIEW app.seen AS SELECT id, file_name FROM app.files WHERE $call IS NULL OR true");
+	blocked("$call in the other's view", qr/calls volatile functions in app\.seen, which belongs to role "app"/);
+}
+as('app', q{CREATE OR REPLACE VIEW app.seen AS SELECT id, file_name FROM app.files WHERE now() IS NOT NULL});
+ok(sql_json($node, 'SELECT cleanup_all()')->{success}, 'a function that does nothing may be called');
+as('reporting', q{CREATE FUNCTION reporting.helper() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN app.one() IS NOT NULL; END';
+	CREATE OR REPLACE VIEW reporting.files AS SELECT id, file_name FROM app.files WHERE reporting.helper()});
+{
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', 'SELECT cleanup_all(force => true)');
+
+	like($stderr, qr/ERROR:  function app\.one\(\) belongs to role "app"/, 'in a function of the owner');
+}
+
+# what was added after the snapshot of a viewer who chose the isolation level
+as('reporting', 'CREATE OR REPLACE VIEW reporting.files AS SELECT id, file_name FROM app.files');
+$node->safe_psql('postgres', q{SELECT cleanup_grant_access('app')});
+{
+	my $session = $node->background_psql('postgres');
+	my $answer;
+
+	$session->query_safe('SET ROLE app; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+	as('app', 'CREATE INDEX expr ON app.files (app.immutable(7))');
+	$answer = $session->query_safe('SELECT public.cleanup_status()');
+	like($answer, qr/runs function app\.immutable/, 'an index that is younger than the snapshot is seen');
+	$session->quit;
+}
+as('app', q{DROP INDEX app.expr});
+forget('reporting.files');
+
+# ---- a trigger that is made while the rows are being looked at ----
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE failing (id int PRIMARY KEY, file_name text, status text, updated_at timestamptz);
+	INSERT INTO failing VALUES (1, 'wanted.mp3', 'processed', now()), (2, 'dead.mp3', 'failed', '2024-01-01');
+	GRANT TRIGGER ON failing TO app;
+	SELECT cleanup_add_source('failing', on_failed => 'clear')});
+as('app', q{CREATE FUNCTION app.gains() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN ALTER ROLE app CREATEROLE; RETURN new; END'});
+{
+	my $session = $node->background_psql('postgres');
+	my $run;
+
+	put_files($dir, 'dead.mp3');
+	$session->query_safe('SET ROLE app; BEGIN; CREATE TRIGGER late BEFORE UPDATE ON failing FOR EACH ROW EXECUTE FUNCTION app.gains()');
+	$run = $node->background_psql('postgres');
+	$run->query_until(qr/begun/, "\\echo begun\nSELECT cleanup_failed_sessions(dry_run => true, force => true);\n");
+	$node->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_locks WHERE relation = 'failing'::regclass AND NOT granted});
+	$session->query_safe('COMMIT');
+	like($run->query_safe('SELECT 1'), qr/runs function app\.gains\(\)/, 'a late trigger does not run as the superuser who owns the table');
+	$_->quit foreach $session, $run;
+}
+$node->safe_psql('postgres', 'DROP TRIGGER late ON failing');
+forget('failing');
+unlink "$dir/dead.mp3";
+
 # ---- other servers ----
 
 $node->safe_psql('postgres', q{CREATE EXTENSION dblink; CREATE VIEW far AS

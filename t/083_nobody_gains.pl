@@ -288,7 +288,7 @@ dba("$sessions SELECT cleanup_add_source('sessions'); SELECT cleanup_grant_acces
 begin();
 {
 	my @evil = (q{'; ALTER ROLE mallory SUPERUSER; --.mp3}, q{$$; ALTER ROLE mallory SUPERUSER; $$.mp3}, '%s%n%s%n%1$s.mp3', '"; SELECT lab.evil(); --.mp3', q{\\'; SELECT lab.evil(); --.mp3},
-		"new\nline\tand tab.mp3", '$1 $2 $99.mp3', '@extschema@.mp3', '../evil.mp3' =~ s{/}{_}r, '<script>alert(1)</script>.mp3' =~ s{/}{_}r);
+		"new\nline\tand tab.mp3", '$1 $2 $99.mp3', '@extschema@.mp3', 'a../evil.mp3' =~ s{/}{_}r, '<script>alert(1)</script>.mp3' =~ s{/}{_}r);
 	my $table = q{"t""; ALTER ROLE mallory SUPERUSER; -- %s %n $1 @extschema@"};
 	my $column = q{"c'); SELECT lab.evil(); -- "" %s $1"};
 	my $array = "ARRAY['" . (q{c'); SELECT lab.evil(); -- " %s $1} =~ s/'/''/gr) . "']";

@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 #include "utils/queryenvironment.h"
 #include "utils/resowner.h"
+#include "utils/snapmgr.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
@@ -39,6 +40,8 @@ typedef struct Guard
 	const char *sql;
 	Oid			member_of;		/* an extension, or InvalidOid */
 	Oid			relation;		/* a relation, or InvalidOid */
+	bool		latest;			/* read under the latest snapshot, whatever
+								 * the isolation level */
 	bool		checked;
 	struct Guard *outer;
 } Guard;
@@ -151,7 +154,7 @@ lower_guard(Guard *mine)
 /* ------------------------------------------------------------- statements --- */
 
 static void
-execute(SPIPlanPtr plan, ParamListInfo parameters, DestReceiver *receiver)
+execute(SPIPlanPtr plan, ParamListInfo parameters, bool latest, DestReceiver *receiver)
 {
 	SPIExecuteOptions options;
 	int			rc;
@@ -159,6 +162,8 @@ execute(SPIPlanPtr plan, ParamListInfo parameters, DestReceiver *receiver)
 	memset(&options, 0, sizeof(options));
 	options.params = parameters;
 	options.dest = receiver;
+	/* SPI then takes the active snapshot */
+	options.read_only = latest;
 	rc = SPI_execute_plan_extended(plan, &options);
 	if (rc < 0)
 		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
@@ -195,7 +200,11 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 	{
 		SPIPlanPtr	plan = prepare_guarded(mine, n, types);
 
-		execute(plan, list, receiver);
+		if (mine->latest)
+			PushActiveSnapshot(GetLatestSnapshot());
+		execute(plan, list, mine->latest, receiver);
+		if (mine->latest)
+			PopActiveSnapshot();
 		SPI_freeplan(plan);
 	}
 	PG_FINALLY();
@@ -219,6 +228,15 @@ int
 sql_query(int n, const SqlParameter *parameters, const char *sql)
 {
 	return sql_query_members(InvalidOid, n, parameters, sql);
+}
+
+int
+sql_query_latest(int n, const SqlParameter *parameters, const char *sql)
+{
+	Guard		mine = {.sql = sql,.latest = true};
+
+	CommandCounterIncrement();
+	return query_guarded(&mine, n, parameters, NULL);
 }
 
 /* The text of a statement with the schema's name of this instant. */

@@ -67,6 +67,9 @@ extern void sql_init(void);
 /* Executes `sql` as the current role; it may name pg_catalog's only. */
 extern int	sql_query(int n, const SqlParameter *parameters, const char *sql);
 
+/* The same, under the latest snapshot: in a REPEATABLE READ transaction too. */
+extern int	sql_query_latest(int n, const SqlParameter *parameters, const char *sql);
+
 /* Executes `sql` as the current role; it may name members of the extension with OID `member_of` too. */
 extern int	sql_query_members(Oid member_of, int n, const SqlParameter *parameters, const char *sql);
 

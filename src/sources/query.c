@@ -550,11 +550,13 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 		.arg = (void *) source,
 	};
 	bool		late;
+	Oid			watched;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
 	/* given back by the end of the subtransaction, however it ends */
 	XactReadOnly = true;
+	watched = trust_watch(source->owner);
 	error_context_stack = &callback;
 	PG_TRY();
 	{
@@ -567,6 +569,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	}
 	PG_END_TRY();
 	late = stop_clock();
+	(void) trust_watch(watched);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);

@@ -85,6 +85,12 @@ extern Brake *trust_check_query(const SourceQuery *query);
 /* Returns why an UPDATE of the table must not be run with the rights of `role`, or NULL. */
 extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
 
+/*
+ * From now on no function whose owner lacks the rights of `role` is run with
+ * them, whatever leads to it; with InvalidOid any is.  Returns what it was.
+ */
+extern Oid	trust_watch(Oid role);
+
 /* A brake "source", with the general advice of a source that was registered and cannot be used. */
 extern const char *const source_hint_readd;
 extern Brake *source_brake(int sqlstate, char *message, char *detail);

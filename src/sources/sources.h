@@ -49,6 +49,9 @@ typedef struct SourceRow
 	size_t	   *lengths;		/* ... not NUL-terminated, of this length */
 } SourceRow;
 
+/* Installs the hooks that watch whose functions run; once, when the library is loaded. */
+extern void sources_init(void);
+
 /* Returns false to stop reading. */
 typedef bool (*SourceSink) (const SourceRow *row, void *arg);
 

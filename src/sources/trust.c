@@ -31,8 +31,10 @@
 #include "commands/extension.h"
 #include "commands/proclang.h"
 #include "executor/tuptable.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -46,6 +48,7 @@
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
+#include "src/sources/sources.h"
 
 
 /* ---------------------------------------------------------------- owners --- */
@@ -111,6 +114,72 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 }
 
 
+/* ----------------------------------------------------------------- watch --- */
+
+/*
+ * What is looked at beforehand may change before it runs: an index, statistics,
+ * or a constraint of a domain is added without a lock that ours would stop.
+ * Nor does a query show all that it leads to, such as the negator of an
+ * operator.  Each function that is not built in is looked up when it is about
+ * to run, and the hook is asked then.
+ */
+static Oid	watched_role = InvalidOid;
+static needs_fmgr_hook_type next_needs_hook = NULL;
+static fmgr_hook_type next_hook = NULL;
+
+static void
+refuse_function(Oid function)
+{
+	Oid			role = watched_role;
+	Oid			language;
+	Oid			owner;
+
+	if (!OidIsValid(role) || GetUserId() != role)
+		return;
+	owner = function_owner(function, &language);
+	if (OidIsValid(owner) && !is_trusted(owner, role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("function %s belongs to role \"%s\"", function_text(function), GetUserNameFromId(owner, true)),
+				 errdetail("It would run with the rights of role \"%s\".", GetUserNameFromId(role, true))));
+}
+
+static bool
+needs_watch(Oid function)
+{
+	refuse_function(function);
+	return next_needs_hook != NULL && next_needs_hook(function);
+}
+
+/* A function with settings of its own comes here only. */
+static void
+watch_function(FmgrHookEventType event, FmgrInfo *function, Datum *arg)
+{
+	if (event == FHET_START)
+		refuse_function(function->fn_oid);
+	if (next_hook != NULL)
+		next_hook(event, function, arg);
+}
+
+void
+sources_init(void)
+{
+	next_needs_hook = needs_fmgr_hook;
+	needs_fmgr_hook = needs_watch;
+	next_hook = fmgr_hook;
+	fmgr_hook = watch_function;
+}
+
+Oid
+trust_watch(Oid role)
+{
+	Oid			before = watched_role;
+
+	watched_role = role;
+	return before;
+}
+
+
 /* ---------------------------------------------------- functions of a query --- */
 
 typedef struct CodeSearch
@@ -118,7 +187,8 @@ typedef struct CodeSearch
 	const Source *source;
 	Brake	   *brake;
 	List	   *functions;		/* OIDs: those that are not the server's own */
-	List	   *domains;		/* OIDs: values are made theirs */
+	List	   *types;			/* OIDs: values are made theirs, or their
+								 * distribution is estimated */
 } CodeSearch;
 
 /* Code of these reads what lies on other servers. */
@@ -175,6 +245,16 @@ look_at_operators(List *clauses, CodeSearch *search)
 	return false;
 }
 
+/* To estimate how many ranges match, the planner calls the difference of their subtype. */
+static void
+note_operands(List *operands, CodeSearch *search)
+{
+	ListCell   *lc;
+
+	foreach(lc, operands)
+		search->types = list_append_unique_oid(search->types, exprType(lfirst(lc)));
+}
+
 static bool
 look_for_code(Node *node, void *arg)
 {
@@ -188,11 +268,80 @@ look_for_code(Node *node, void *arg)
 		look_at_operators(castNode(SetOperationStmt, node)->groupClauses, arg))
 		return true;
 	if (IsA(node, CoerceToDomain))
-		((CodeSearch *) arg)->domains = list_append_unique_oid(((CodeSearch *) arg)->domains,
-															   castNode(CoerceToDomain, node)->resulttype);
+		((CodeSearch *) arg)->types = list_append_unique_oid(((CodeSearch *) arg)->types,
+															 castNode(CoerceToDomain, node)->resulttype);
+	if (IsA(node, OpExpr))
+		note_operands(castNode(OpExpr, node)->args, arg);
+	if (IsA(node, ScalarArrayOpExpr))
+		note_operands(castNode(ScalarArrayOpExpr, node)->args, arg);
 	if (IsA(node, Query))
 		return query_tree_walker((Query *) node, look_for_code, arg, QTW_EXAMINE_SORTGROUP);
 	return expression_tree_walker(node, look_for_code, arg);
+}
+
+
+/* ---------------------------------------------------- views of others --- */
+
+/* Runs the texts or relations that it is given; those that are volatile are refused with these. */
+static bool
+runs_queries(Oid function, void *arg)
+{
+	char	   *name = get_func_name(function);
+
+	return get_func_namespace(function) == PG_CATALOG_NAMESPACE && name != NULL && strstr(name, "_to_xml") != NULL;
+}
+
+static bool
+has_query_runner(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, runs_queries, arg))
+		return true;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, has_query_runner, arg, 0);
+	return expression_tree_walker(node, has_query_runner, arg);
+}
+
+/*
+ * Whoever wrote a view has its functions called with the rights of the
+ * source's owner.  Those of the server are nobody's code, but some of them do
+ * something with these rights: end his sessions, read his files, run a text.
+ */
+static bool
+check_view_code(Oid view, Query *query, CodeSearch *search)
+{
+	const Source *source = search->source;
+	Oid			owner = relation_owner(view);
+
+	if (get_rel_relkind(view) != RELKIND_VIEW || view == source->relid || is_trusted(owner, source->owner))
+		return false;
+	if (contain_volatile_functions((Node *) query) || has_query_runner((Node *) query, NULL))
+		search->brake = refuse_role(source, psprintf("calls volatile functions in %s", sources_name(view)),
+									source->owner, owner);
+	return search->brake != NULL;
+}
+
+/* Until PostgreSQL 16 a view stands among the relations of its own query. */
+static bool
+look_at_views(Node *node, void *arg)
+{
+	ListCell   *lc;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, look_at_views, arg);
+	foreach(lc, ((Query *) node)->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (OidIsValid(rte->relid) &&
+			((rte->rtekind == RTE_RELATION && check_view_code(rte->relid, (Query *) node, arg)) ||
+			 (rte->rtekind == RTE_SUBQUERY && check_view_code(rte->relid, rte->subquery, arg))))
+			return true;
+	}
+	return query_tree_walker((Query *) node, look_at_views, arg, 0);
 }
 
 
@@ -216,7 +365,7 @@ typedef struct Reach
 	List	   *relations;		/* OIDs: what is attached to them */
 	List	   *columns;		/* OIDs of relations: what computes their
 								 * columns as they are read */
-	List	   *domains;		/* OIDs of types */
+	List	   *types;			/* OIDs: with what they consist of */
 	List	   *functions;		/* OIDs: what they consist of, as an aggregate
 								 * does */
 	bool		writing;
@@ -235,36 +384,39 @@ find_attached_code(const Reach *reach, Oid role)
 {
 	const SqlParameter parameters[] = {
 		{OIDARRAYOID, oid_array(reach->relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
-		SQL_BOOL(reach->writing), {OIDARRAYOID, oid_array(reach->domains), false},
+		SQL_BOOL(reach->writing), {OIDARRAYOID, oid_array(reach->types), false},
 		{OIDARRAYOID, oid_array(reach->functions), false}, {OIDARRAYOID, oid_array(reach->columns), false}
 	};
 	Oid			found = InvalidOid;
 
-	if (reach->relations == NIL && reach->columns == NIL && reach->domains == NIL && reach->functions == NIL)
+	if (reach->relations == NIL && reach->columns == NIL && reach->types == NIL && reach->functions == NIL)
 		return InvalidOid;
-	if (sql_query(lengthof(parameters), parameters,
-				  "WITH RECURSIVE domains(oid) AS ("
-				  "  (SELECT t FROM pg_catalog.unnest($4) t UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE $3 AND a.attrelid = ANY ($1) AND NOT a.attisdropped)"
-				  "  UNION SELECT t.typbasetype FROM domains d JOIN pg_catalog.pg_type t ON t.oid = d.oid WHERE t.typtype = 'd'),"
-				  " objects(classid, objid) AS ("
-				  "  SELECT 'pg_catalog.pg_class'::regclass, r FROM pg_catalog.unnest($1) r"
-				  "  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY ($1)"
-				  "  UNION ALL SELECT 'pg_catalog.pg_constraint'::regclass, c.oid FROM pg_catalog.pg_constraint c"
-				  "   WHERE c.conrelid = ANY ($1) OR c.contypid IN (SELECT oid FROM domains WHERE oid <> 0)"
-				  "  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::regclass, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = ANY ($1)"
-				  "  UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, d.oid FROM pg_catalog.pg_attrdef d"
-				  "   JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
-				  "   WHERE d.adrelid = ANY ($1) AND a.attgenerated <> '' OR d.adrelid = ANY ($6) AND a.attgenerated = 'v'"
-				  "  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, f FROM pg_catalog.unnest($5) f"
-				  "  UNION ALL SELECT 'pg_catalog.pg_trigger'::regclass, t.oid FROM pg_catalog.pg_trigger t WHERE $3 AND t.tgrelid = ANY ($1)"
-				  "  UNION ALL SELECT 'pg_catalog.pg_rewrite'::regclass, w.oid FROM pg_catalog.pg_rewrite w"
-				  "   WHERE $3 AND w.ev_class = ANY ($1) AND w.ev_type <> '1')"
-				  " SELECT p.oid FROM objects o"
-				  " JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid"
-				  " LEFT JOIN pg_catalog.pg_operator f ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND f.oid = d.refobjid"
-				  " JOIN pg_catalog.pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::regclass THEN d.refobjid"
-				  "  ELSE f.oprcode END"
-				  " WHERE NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") > 0)
+	if (sql_query_latest(lengthof(parameters), parameters,
+						 "WITH RECURSIVE types(oid) AS ("
+						 "  (SELECT t FROM pg_catalog.unnest($4) t UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE $3 AND a.attrelid = ANY ($1) AND NOT a.attisdropped)"
+						 "  UNION SELECT CASE t.typtype WHEN 'd' THEN t.typbasetype"
+						 "   WHEN 'm' THEN (SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngmultitypid = t.oid) ELSE t.typelem END"
+						 "   FROM types d JOIN pg_catalog.pg_type t ON t.oid = d.oid),"
+						 " objects(classid, objid) AS ("
+						 "  SELECT 'pg_catalog.pg_class'::regclass, r FROM pg_catalog.unnest($1) r"
+						 "  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY ($1)"
+						 "  UNION ALL SELECT 'pg_catalog.pg_constraint'::regclass, c.oid FROM pg_catalog.pg_constraint c"
+						 "   WHERE c.conrelid = ANY ($1) OR c.contypid IN (SELECT oid FROM types WHERE oid <> 0)"
+						 "  UNION ALL SELECT 'pg_catalog.pg_type'::regclass, oid FROM types WHERE oid <> 0"
+						 "  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::regclass, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = ANY ($1)"
+						 "  UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, d.oid FROM pg_catalog.pg_attrdef d"
+						 "   JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
+						 "   WHERE d.adrelid = ANY ($1) AND a.attgenerated <> '' OR d.adrelid = ANY ($6) AND a.attgenerated = 'v'"
+						 "  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, f FROM pg_catalog.unnest($5) f"
+						 "  UNION ALL SELECT 'pg_catalog.pg_trigger'::regclass, t.oid FROM pg_catalog.pg_trigger t WHERE $3 AND t.tgrelid = ANY ($1)"
+						 "  UNION ALL SELECT 'pg_catalog.pg_rewrite'::regclass, w.oid FROM pg_catalog.pg_rewrite w"
+						 "   WHERE $3 AND w.ev_class = ANY ($1) AND w.ev_type <> '1')"
+						 " SELECT p.oid FROM objects o"
+						 " JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid"
+						 " LEFT JOIN pg_catalog.pg_operator f ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND f.oid = d.refobjid"
+						 " JOIN pg_catalog.pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::regclass THEN d.refobjid"
+						 "  ELSE f.oprcode END"
+						 " WHERE NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") > 0)
 		found = DatumGetObjectId(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return found;
@@ -400,7 +552,7 @@ check_code_below(const CodeSearch *search, List *relations)
 	Reach		reach = {
 		.relations = relations_with_code(source, relations),
 		.columns = relations_with_virtual_columns(relations),
-		.domains = search->domains,
+		.types = search->types,
 		.functions = search->functions,
 	};
 
@@ -422,7 +574,8 @@ trust_check_query(const SourceQuery *query)
 		if (brake != NULL)
 			return brake;
 	}
-	if (look_for_code((Node *) query->query, &search))
+	if (look_for_code((Node *) query->query, &search) ||
+		look_at_views((Node *) query->query, &search))
 		return search.brake;
 	return check_code_below(&search, relations);
 }
