@@ -187,7 +187,6 @@ add_job(Launcher *launcher, const char *database, bool first_look, bool server_s
 	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
 	Job		   *job = palloc0(sizeof(Job));
 
-	job->night.number = ++launcher->last_number;
 	job->night.firing = launcher->firing;
 	job->night.has_firing = launcher->has_firing;
 	job->night.first_look = first_look;
@@ -313,6 +312,8 @@ start_worker(Launcher *launcher, Job *job)
 	BackgroundWorker worker;
 	bool		started;
 
+	/* anew each time: a slot takes no report of a lower number than its last */
+	job->night.number = ++launcher->last_number;
 	job->night.slot = find_free_slot(launcher);
 	worker_describe(&worker, "cleanup_night_worker_main", "audio_cleanup worker");
 	memcpy(worker.bgw_extra, &job->night, sizeof(job->night));
