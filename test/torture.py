@@ -23,6 +23,7 @@ The seed decides what each actor chooses.  When it does so, the machine decides.
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import random
@@ -155,6 +156,7 @@ class Files:
         self.folder = folder
         self.lock = threading.Lock()
         self.all = []
+        self.numbers = itertools.count()     # in names: none twice, whoever asks at the same time
         self.pools = collections.defaultdict(list)      # (database, state) -> files
         self.old = time.time_ns() - 30 * DAY * 10**9
 
@@ -537,9 +539,9 @@ class Uploader(Actor):
             self.remove()
         else:
             for _ in range(self.rng.choice([1, 1, 2, 5, 20])):
-                self.files.give(self.files.lay(self.database, new_name(self.rng, len(self.files.all))), 'orphan')
+                self.files.give(self.files.lay(self.database, new_name(self.rng, next(self.files.numbers))), 'orphan')
         if self.rng.random() < 0.03:
-            self.files.give(self.files.lay(self.database, f'young{len(self.files.all)}.mp3', young=True), 'young', 'young')
+            self.files.give(self.files.lay(self.database, f'young{next(self.files.numbers)}.mp3', young=True), 'young', 'young')
         if self.rng.random() < 0.03:
             self.make_unreadable()
         self.pause(0.5)
@@ -626,7 +628,7 @@ class Writer(Actor):
 
     def row_first(self):
         """The row is there before the file is, and the file is old: wanted from its first moment."""
-        number = len(self.files.all)
+        number = next(self.files.numbers)
         path = new_name(self.rng, f'{number}x{self.rng.getrandbits(20)}')
         file = File(self.database, path.encode(), 0, b'')
         try:
@@ -654,7 +656,7 @@ class Writer(Actor):
 
     def fail(self):
         """A session that failed long ago; now and then it shares its file with one that lives."""
-        file = self.files.lay(self.database, new_name(self.rng, len(self.files.all)))
+        file = self.files.lay(self.database, new_name(self.rng, next(self.files.numbers)))
         shared = self.rng.random() < 0.2
         try:
             self.sql('BEGIN')
