@@ -9,7 +9,7 @@ EXTENSION = audio_cleanup
 MODULE_big = audio_cleanup
 # SMTP is a library of its own: see audio_cleanup_mail.c
 MODULES = audio_cleanup_mail
-DATA = audio_cleanup--1.0.sql
+DATA = audio_cleanup--1.1.sql
 PGFILEDESC = "audio_cleanup - keeps uploaded audio in step with the database"
 
 OBJS = audio_cleanup.o \

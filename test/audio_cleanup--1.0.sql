@@ -30,23 +30,6 @@ COMMENT ON COLUMN @extschema@.cleanup_sources.failed_at_column IS 'the time sinc
 COMMENT ON COLUMN @extschema@.cleanup_sources.timezone IS 'how a failed_at_column without time zone is read';
 COMMENT ON COLUMN @extschema@.cleanup_sources.on_failed IS 'keep: the row stays as it is; clear: its file columns become NULL';
 
-CREATE TABLE @extschema@.cleanup_seen (
-	source regclass PRIMARY KEY,
-	source_rows bigint NOT NULL,
-	source_files bigint NOT NULL,
-	seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
-);
-COMMENT ON TABLE @extschema@.cleanup_seen IS
-'what the last run has seen of each source: one that is empty all of a sudden stops a run; not carried by pg_dump';
-COMMENT ON COLUMN @extschema@.cleanup_seen.source_files IS 'files in the upload directory that its rows protected';
-
-CREATE TABLE @extschema@.cleanup_access (
-	role regrole PRIMARY KEY,
-	granted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
-);
-COMMENT ON TABLE @extschema@.cleanup_access IS
-'roles that cleanup_grant_access() has given USAGE on the schema of the extension, because they lacked it: cleanup_revoke_access() takes it back from these alone';
-
 --
 -- History: runs and the audit trail of files
 --
@@ -71,7 +54,6 @@ CREATE TABLE @extschema@.cleanup_runs (
 	scheduled_for date,
 	message text,
 	upload_dir text NOT NULL,
-	claim uuid,
 	settings jsonb NOT NULL
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
@@ -91,9 +73,6 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
 COMMENT ON COLUMN @extschema@.cleanup_runs.deleted IS 'files destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_runs.skipped IS 'files let live: replaced, vanished, or referred to again (and put back)';
 COMMENT ON COLUMN @extschema@.cleanup_runs.bytes IS 'bytes given back to the file system';
-COMMENT ON COLUMN @extschema@.cleanup_runs.upload_dir IS 'what the upload directory was called then';
-COMMENT ON COLUMN @extschema@.cleanup_runs.claim IS
-'whose files they are: the claim of the upload directory, see cleanup_claims, which knows where that is now; NULL: the run did not come so far';
 COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them; backup_owner: the folder of its files in backup_dir';
 
 CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
@@ -104,7 +83,6 @@ CREATE TABLE @extschema@.cleanup_files (
 	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restoring', 'restored', 'skipped', 'failed')),
 	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session', 'unknown')),
 	size bigint NOT NULL,
-	space bigint NOT NULL DEFAULT 0,
 	freed bigint,
 	file text COLLATE "C" NOT NULL,
 	error text,
@@ -127,7 +105,6 @@ CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) INCLUDE (si
 CREATE INDEX cleanup_files_backup ON @extschema@.cleanup_files (file) WHERE state = 'trashed';
 CREATE INDEX cleanup_files_restoring ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'restoring';
 CREATE INDEX cleanup_files_failed ON @extschema@.cleanup_files (finished_at, file_id) WHERE state = 'failed';
-CREATE INDEX cleanup_files_failed_file ON @extschema@.cleanup_files (file) WHERE state = 'failed';
 CREATE INDEX cleanup_files_not_over ON @extschema@.cleanup_files (run_id) WHERE state NOT IN ('deleted', 'skipped');
 CREATE INDEX cleanup_files_times ON @extschema@.cleanup_files USING brin (condemned_at, finished_at);
 COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
@@ -138,18 +115,14 @@ COMMENT ON COLUMN @extschema@.cleanup_files.state IS
 'pending: condemned, its place not yet known to be empty; trashed: moved aside; deleted; restoring: to be put back; restored; skipped: it was replaced, vanished or is referred to again; failed: see error, the next run tries again';
 COMMENT ON COLUMN @extschema@.cleanup_files.restore_as IS 'the name under which it is put back; NULL: its own';
 COMMENT ON COLUMN @extschema@.cleanup_files.size IS 'bytes';
-COMMENT ON COLUMN @extschema@.cleanup_files.space IS 'bytes that the file takes on the disk, at most its size; 0 while it has another hard link';
 COMMENT ON COLUMN @extschema@.cleanup_files.due_at IS 'when the trashed file is destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the file system: 0 while another hard link stands';
 COMMENT ON COLUMN @extschema@.cleanup_files.inode IS 'with size, mtime_ns, ctime_ns and btime_ns the identity of the file: another file of the same name is never touched';
 
 CREATE TABLE @extschema@.cleanup_cleared (
-	cleared_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
 	run_id bigint NOT NULL,
 	source text NOT NULL,
 	session_id text NOT NULL,
-	key_columns text[] NOT NULL,
-	row_key text NOT NULL,
 	column_name name NOT NULL,
 	value text NOT NULL
 );
@@ -157,25 +130,6 @@ CREATE INDEX cleanup_cleared_run_id ON @extschema@.cleanup_cleared (run_id);
 COMMENT ON TABLE @extschema@.cleanup_cleared IS
 'what stood in the file columns of failed sessions before on_failed => ''clear'' made them NULL; kept as long as the backup of their audio';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.source IS 'name of the source, schema-qualified and quoted';
-COMMENT ON COLUMN @extschema@.cleanup_cleared.key_columns IS 'columns of the table that name one row: its primary key, or those of a unique index';
-COMMENT ON COLUMN @extschema@.cleanup_cleared.row_key IS 'their values, as the text of an array: only this row is filled again';
-
---
--- Claims: the twin of the file in the upload directory.  Its content is not
--- dumped on purpose: a restored dump must not pass for the owner.
---
-
-CREATE TABLE @extschema@.cleanup_claims (
-	uuid uuid PRIMARY KEY,
-	upload_dir text NOT NULL,
-	claimed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-	grace_from timestamptz,
-	confirmed boolean NOT NULL DEFAULT false
-);
-COMMENT ON TABLE @extschema@.cleanup_claims IS 'upload directories that belong to this database; not carried by pg_dump';
-COMMENT ON COLUMN @extschema@.cleanup_claims.upload_dir IS 'where the directory was seen last';
-COMMENT ON COLUMN @extschema@.cleanup_claims.grace_from IS 'no file counts as older than that; NULL: each has its own age';
-COMMENT ON COLUMN @extschema@.cleanup_claims.confirmed IS 'the claim has been seen in the directory';
 
 --
 -- Holds: files that are never cleaned
@@ -194,12 +148,11 @@ COMMENT ON COLUMN @extschema@.cleanup_holds.file IS 'path relative to the upload
 CREATE VIEW @extschema@.cleanup_backups AS
 SELECT f.file, f.run_id, f.condemned_at AS trashed_at, f.size, f.reason, f.session_id, f.due_at AS expires_at,
 	CASE WHEN r.settings ->> 'backup_owner' IS NULL OR r.settings ->> 'backup_dir' = ''
-		THEN coalesce(c.upload_dir, r.upload_dir) || '/.audio_cleanup/trash'
+		THEN r.upload_dir || '/.audio_cleanup/trash'
 		ELSE (r.settings ->> 'backup_dir') || '/' || (r.settings ->> 'backup_owner')
 	END || '/' || f.run_id || '/' || f.file AS path,
 	pg_catalog.sum(f.size) OVER () AS total_size
 FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id
-	LEFT JOIN @extschema@.cleanup_claims c ON c.uuid = r.claim
 WHERE f.state IN ('pending', 'trashed') AND f.due_at > f.condemned_at;
 COMMENT ON VIEW @extschema@.cleanup_backups IS
 'cleaned files that are still kept aside: cleanup_restore() puts them back';
@@ -215,7 +168,7 @@ COMMENT ON COLUMN @extschema@.cleanup_backups.total_size IS 'bytes of all of the
 CREATE TABLE @extschema@.cleanup_totals (
 	name text COLLATE "C",
 	label text COLLATE "C",
-	value numeric NOT NULL,
+	value bigint NOT NULL,
 	PRIMARY KEY (name, label)
 );
 COMMENT ON TABLE @extschema@.cleanup_totals IS
@@ -237,6 +190,22 @@ CREATE TRIGGER cleanup_count_runs AFTER UPDATE ON @extschema@.cleanup_runs
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.cleanup_count_runs();
 COMMENT ON TRIGGER cleanup_count_files ON @extschema@.cleanup_files IS 'keeps cleanup_totals';
 COMMENT ON TRIGGER cleanup_count_runs ON @extschema@.cleanup_runs IS 'keeps cleanup_totals';
+
+--
+-- Claims: the twin of the file in the upload directory.  Its content is not
+-- dumped on purpose: a restored dump must not pass for the owner.
+--
+
+CREATE TABLE @extschema@.cleanup_claims (
+	uuid uuid PRIMARY KEY,
+	upload_dir text NOT NULL,
+	claimed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	grace_from timestamptz,
+	confirmed boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE @extschema@.cleanup_claims IS 'upload directories that belong to this database; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_claims.grace_from IS 'no file counts as older than that; NULL: each has its own age';
+COMMENT ON COLUMN @extschema@.cleanup_claims.confirmed IS 'the claim has been seen in the directory';
 
 --
 -- The built-in schedule, as it was last seen; not dumped either
@@ -331,7 +300,7 @@ CREATE FUNCTION @extschema@.cleanup_report(
 	OUT errors bigint, OUT restored bigint, OUT blocked bigint)
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
 	WITH limits AS (
 		SELECT greatest(current_date - since, min(r.started_at)::date)::date AS first
 		FROM @extschema@.cleanup_runs r HAVING count(*) > 0),
@@ -361,8 +330,8 @@ BEGIN ATOMIC
 		coalesce(c.failed_sessions, 0), coalesce(r.errors, 0) + coalesce(e.errors, 0), coalesce(e.restored, 0),
 		coalesce(r.blocked, 0)
 	FROM days d LEFT JOIN runs r USING (day) LEFT JOIN condemned c USING (day) LEFT JOIN ended e USING (day)
-	ORDER BY d.day;
-END;
+	ORDER BY d.day
+$$;
 COMMENT ON FUNCTION @extschema@.cleanup_report(interval) IS
 'a row for each day of the session''s time zone, from the first run in that time until today: runs begun; files cleaned (deleted or in the trash) and failed sessions cleaned, by the day on which they were condemned; MiB given back to the file system, errors and files put back, by the day on which that happened; runs that a brake has refused';
 
@@ -491,7 +460,6 @@ COMMENT ON FUNCTION @extschema@.cleanup_revoke_access(regrole) IS
 --
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_sources', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_access', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files', '');
@@ -506,7 +474,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_totals', '');
 
 REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files,
 	@extschema@.cleanup_cleared, @extschema@.cleanup_holds, @extschema@.cleanup_backups,
-	@extschema@.cleanup_access, @extschema@.cleanup_seen, @extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress,
+	@extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress,
 	@extschema@.cleanup_totals, @extschema@.cleanup_metrics, @extschema@.cleanup_mail FROM PUBLIC;
 REVOKE ALL ON SEQUENCE @extschema@.cleanup_runs_run_id_seq, @extschema@.cleanup_files_file_id_seq FROM PUBLIC;
 REVOKE ALL ON FUNCTION

@@ -1,0 +1,541 @@
+/* audio_cleanup--1.1.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION audio_cleanup" to load this file. \quit
+
+--
+-- Configuration: which rows refer to files
+--
+
+CREATE TABLE @extschema@.cleanup_sources (
+	source regclass PRIMARY KEY,
+	source_name text NOT NULL,
+	file_columns text[] NOT NULL CHECK (pg_catalog.cardinality(file_columns) > 0),
+	id_column name,
+	status_column name,
+	failed_statuses text[] NOT NULL DEFAULT '{failed}',
+	failed_at_column name,
+	timezone text NOT NULL DEFAULT 'UTC',
+	on_failed text NOT NULL DEFAULT 'keep' CHECK (on_failed IN ('keep', 'clear')),
+	added_by name NOT NULL DEFAULT CURRENT_USER,
+	added_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE @extschema@.cleanup_sources IS
+'tables and views whose rows refer to files; maintained by cleanup_add_source() and cleanup_drop_source()';
+COMMENT ON COLUMN @extschema@.cleanup_sources.source_name IS 'its name when it was registered: one that was renamed may have made room for another';
+COMMENT ON COLUMN @extschema@.cleanup_sources.file_columns IS 'columns that hold names, paths or URLs of files';
+COMMENT ON COLUMN @extschema@.cleanup_sources.id_column IS 'column by which a session is named in reports';
+COMMENT ON COLUMN @extschema@.cleanup_sources.status_column IS 'NULL: this source has no failed sessions';
+COMMENT ON COLUMN @extschema@.cleanup_sources.failed_at_column IS 'the time since which a session counts as failed';
+COMMENT ON COLUMN @extschema@.cleanup_sources.timezone IS 'how a failed_at_column without time zone is read';
+COMMENT ON COLUMN @extschema@.cleanup_sources.on_failed IS 'keep: the row stays as it is; clear: its file columns become NULL';
+
+CREATE TABLE @extschema@.cleanup_seen (
+	source regclass PRIMARY KEY,
+	source_rows bigint NOT NULL,
+	source_files bigint NOT NULL,
+	seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE @extschema@.cleanup_seen IS
+'what the last run has seen of each source: one that is empty all of a sudden stops a run; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_seen.source_files IS 'files in the upload directory that its rows protected';
+
+CREATE TABLE @extschema@.cleanup_access (
+	role regrole PRIMARY KEY,
+	granted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE @extschema@.cleanup_access IS
+'roles that cleanup_grant_access() has given USAGE on the schema of the extension, because they lacked it: cleanup_revoke_access() takes it back from these alone';
+
+--
+-- History: runs and the audit trail of files
+--
+
+CREATE SEQUENCE @extschema@.cleanup_runs_run_id_seq;
+
+CREATE TABLE @extschema@.cleanup_runs (
+	run_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_runs_run_id_seq'),
+	started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	trigger text NOT NULL DEFAULT 'sql' CHECK (trigger IN ('sql', 'schedule', 'startup', 'catch-up')),
+	what text NOT NULL CHECK (what IN ('orphaned_files', 'failed_sessions', 'all')),
+	status text NOT NULL DEFAULT 'pending' CHECK (status IN ('running', 'pending', 'done', 'failed', 'interrupted', 'blocked')),
+	files bigint NOT NULL DEFAULT 0,
+	deleted bigint NOT NULL DEFAULT 0,
+	skipped bigint NOT NULL DEFAULT 0,
+	errors bigint NOT NULL DEFAULT 0,
+	bytes bigint NOT NULL DEFAULT 0,
+	orphaned_files bigint NOT NULL DEFAULT 0,
+	failed_sessions bigint NOT NULL DEFAULT 0,
+	requested_by name NOT NULL,
+	finished_at timestamptz,
+	scheduled_for date,
+	message text,
+	upload_dir text NOT NULL,
+	claim uuid,
+	settings jsonb NOT NULL
+);
+ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
+CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for);
+CREATE INDEX cleanup_runs_started ON @extschema@.cleanup_runs (started_at);
+CREATE INDEX cleanup_runs_unfinished ON @extschema@.cleanup_runs (run_id) WHERE finished_at IS NULL;
+COMMENT ON TABLE @extschema@.cleanup_runs IS 'history: one row for each real run';
+COMMENT ON COLUMN @extschema@.cleanup_runs.finished_at IS 'when the last of its files was dealt with';
+COMMENT ON COLUMN @extschema@.cleanup_runs.trigger IS
+'sql: somebody called, pg_cron included; schedule, startup, catch-up: the background worker';
+COMMENT ON COLUMN @extschema@.cleanup_runs.scheduled_for IS 'the day of the schedule that it is the run of; there is one at most';
+COMMENT ON COLUMN @extschema@.cleanup_runs.status IS
+'running: being planned in batches; pending: committed, files being dealt with; done; failed: ended with errors; interrupted: cut short, what it did is kept; blocked: a brake has refused it, nothing was deleted';
+COMMENT ON COLUMN @extschema@.cleanup_runs.message IS 'why it did not go through to its end';
+COMMENT ON COLUMN @extschema@.cleanup_runs.requested_by IS 'the role that asked, seen through SECURITY DEFINER functions';
+COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
+COMMENT ON COLUMN @extschema@.cleanup_runs.deleted IS 'files destroyed';
+COMMENT ON COLUMN @extschema@.cleanup_runs.skipped IS 'files let live: replaced, vanished, or referred to again (and put back)';
+COMMENT ON COLUMN @extschema@.cleanup_runs.bytes IS 'bytes given back to the file system';
+COMMENT ON COLUMN @extschema@.cleanup_runs.upload_dir IS 'what the upload directory was called then';
+COMMENT ON COLUMN @extschema@.cleanup_runs.claim IS
+'whose files they are: the claim of the upload directory, see cleanup_claims, which knows where that is now; NULL: the run did not come so far';
+COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them; backup_owner: the folder of its files in backup_dir';
+
+CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
+
+CREATE TABLE @extschema@.cleanup_files (
+	file_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_files_file_id_seq'),
+	run_id bigint NOT NULL,
+	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restoring', 'restored', 'skipped', 'failed')),
+	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session', 'unknown')),
+	size bigint NOT NULL,
+	space bigint NOT NULL DEFAULT 0,
+	freed bigint,
+	file text COLLATE "C" NOT NULL,
+	error text,
+	source text,
+	session_id text,
+	condemned_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	due_at timestamptz NOT NULL,
+	finished_at timestamptz,
+	modified_at timestamptz NOT NULL,
+	restore_as text,
+	inode bigint NOT NULL,
+	mtime_ns bigint NOT NULL,
+	ctime_ns bigint NOT NULL,
+	btime_ns bigint NOT NULL
+);
+ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanup_files.file_id;
+CREATE INDEX cleanup_files_run_id ON @extschema@.cleanup_files (run_id);
+CREATE INDEX cleanup_files_pending ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'pending';
+CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) INCLUDE (size) WHERE state = 'trashed';
+CREATE INDEX cleanup_files_backup ON @extschema@.cleanup_files (file) WHERE state = 'trashed';
+CREATE INDEX cleanup_files_restoring ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'restoring';
+CREATE INDEX cleanup_files_failed ON @extschema@.cleanup_files (finished_at, file_id) WHERE state = 'failed';
+CREATE INDEX cleanup_files_failed_file ON @extschema@.cleanup_files (file) WHERE state = 'failed';
+CREATE INDEX cleanup_files_not_over ON @extschema@.cleanup_files (run_id) WHERE state NOT IN ('deleted', 'skipped');
+CREATE INDEX cleanup_files_times ON @extschema@.cleanup_files USING brin (condemned_at, finished_at);
+COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
+COMMENT ON COLUMN @extschema@.cleanup_files.file IS 'path relative to the upload directory';
+COMMENT ON COLUMN @extschema@.cleanup_files.reason IS
+'orphan: no row referred to it; failed_session: only a failed one did; unknown: it was found in the trash, without the row of its run';
+COMMENT ON COLUMN @extschema@.cleanup_files.state IS
+'pending: condemned, its place not yet known to be empty; trashed: moved aside; deleted; restoring: to be put back; restored; skipped: it was replaced, vanished or is referred to again; failed: see error, the next run tries again';
+COMMENT ON COLUMN @extschema@.cleanup_files.restore_as IS 'the name under which it is put back; NULL: its own';
+COMMENT ON COLUMN @extschema@.cleanup_files.size IS 'bytes';
+COMMENT ON COLUMN @extschema@.cleanup_files.space IS 'bytes that the file takes on the disk, at most its size; 0 while it has another hard link';
+COMMENT ON COLUMN @extschema@.cleanup_files.due_at IS 'when the trashed file is destroyed';
+COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the file system: 0 while another hard link stands';
+COMMENT ON COLUMN @extschema@.cleanup_files.inode IS 'with size, mtime_ns, ctime_ns and btime_ns the identity of the file: another file of the same name is never touched';
+
+CREATE TABLE @extschema@.cleanup_cleared (
+	cleared_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+	run_id bigint NOT NULL,
+	source text NOT NULL,
+	session_id text NOT NULL,
+	key_columns text[] NOT NULL,
+	row_key text NOT NULL,
+	column_name name NOT NULL,
+	value text NOT NULL
+);
+CREATE INDEX cleanup_cleared_run_id ON @extschema@.cleanup_cleared (run_id);
+COMMENT ON TABLE @extschema@.cleanup_cleared IS
+'what stood in the file columns of failed sessions before on_failed => ''clear'' made them NULL; kept as long as the backup of their audio';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.source IS 'name of the source, schema-qualified and quoted';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.key_columns IS 'columns of the table that name one row: its primary key, or those of a unique index';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.row_key IS 'their values, as the text of an array: only this row is filled again';
+
+--
+-- Claims: the twin of the file in the upload directory.  Its content is not
+-- dumped on purpose: a restored dump must not pass for the owner.
+--
+
+CREATE TABLE @extschema@.cleanup_claims (
+	uuid uuid PRIMARY KEY,
+	upload_dir text NOT NULL,
+	claimed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	grace_from timestamptz,
+	confirmed boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE @extschema@.cleanup_claims IS 'upload directories that belong to this database; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_claims.upload_dir IS 'where the directory was seen last';
+COMMENT ON COLUMN @extschema@.cleanup_claims.grace_from IS 'no file counts as older than that; NULL: each has its own age';
+COMMENT ON COLUMN @extschema@.cleanup_claims.confirmed IS 'the claim has been seen in the directory';
+
+--
+-- Holds: files that are never cleaned
+--
+
+CREATE TABLE @extschema@.cleanup_holds (
+	file text COLLATE "C" PRIMARY KEY,
+	reason text,
+	held_by name NOT NULL,
+	held_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE @extschema@.cleanup_holds IS
+'files that are never cleaned, whoever asks; maintained by cleanup_hold() and cleanup_release()';
+COMMENT ON COLUMN @extschema@.cleanup_holds.file IS 'path relative to the upload directory';
+
+CREATE VIEW @extschema@.cleanup_backups AS
+SELECT f.file, f.run_id, f.condemned_at AS trashed_at, f.size, f.reason, f.session_id, f.due_at AS expires_at,
+	CASE WHEN r.settings ->> 'backup_owner' IS NULL OR r.settings ->> 'backup_dir' = ''
+		THEN coalesce(c.upload_dir, r.upload_dir) || '/.audio_cleanup/trash'
+		ELSE (r.settings ->> 'backup_dir') || '/' || (r.settings ->> 'backup_owner')
+	END || '/' || f.run_id || '/' || f.file AS path,
+	pg_catalog.sum(f.size) OVER () AS total_size
+FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id
+	LEFT JOIN @extschema@.cleanup_claims c ON c.uuid = r.claim
+WHERE f.state IN ('pending', 'trashed') AND f.due_at > f.condemned_at;
+COMMENT ON VIEW @extschema@.cleanup_backups IS
+'cleaned files that are still kept aside: cleanup_restore() puts them back';
+COMMENT ON COLUMN @extschema@.cleanup_backups.file IS 'path relative to the upload directory';
+COMMENT ON COLUMN @extschema@.cleanup_backups.size IS 'bytes';
+COMMENT ON COLUMN @extschema@.cleanup_backups.path IS 'where it lies, for who has to do without the database';
+COMMENT ON COLUMN @extschema@.cleanup_backups.total_size IS 'bytes of all of them';
+
+--
+-- Figures that only grow, whatever of the history is forgotten
+--
+
+CREATE TABLE @extschema@.cleanup_totals (
+	name text COLLATE "C",
+	label text COLLATE "C",
+	value numeric NOT NULL,
+	PRIMARY KEY (name, label)
+);
+COMMENT ON TABLE @extschema@.cleanup_totals IS
+'the counters of cleanup_metrics, since the extension was created; maintained by triggers on cleanup_files and cleanup_runs';
+COMMENT ON COLUMN @extschema@.cleanup_totals.label IS 'reason or status that is counted; empty: there is but one';
+
+CREATE FUNCTION @extschema@.cleanup_count_files() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_count_files() IS 'adds files that have come to their end to cleanup_totals';
+CREATE FUNCTION @extschema@.cleanup_count_runs() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_count_runs() IS 'adds runs that have come to their end to cleanup_totals';
+
+CREATE TRIGGER cleanup_count_files AFTER UPDATE ON @extschema@.cleanup_files
+	REFERENCING OLD TABLE AS cleanup_old NEW TABLE AS cleanup_new
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.cleanup_count_files();
+CREATE TRIGGER cleanup_count_runs AFTER UPDATE ON @extschema@.cleanup_runs
+	REFERENCING OLD TABLE AS cleanup_old NEW TABLE AS cleanup_new
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.cleanup_count_runs();
+COMMENT ON TRIGGER cleanup_count_files ON @extschema@.cleanup_files IS 'keeps cleanup_totals';
+COMMENT ON TRIGGER cleanup_count_runs ON @extschema@.cleanup_runs IS 'keeps cleanup_totals';
+
+--
+-- The built-in schedule, as it was last seen; not dumped either
+--
+
+CREATE TABLE @extschema@.cleanup_schedule (
+	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	schedule_hour int NOT NULL,
+	timezone text NOT NULL,
+	since timestamptz NOT NULL
+);
+COMMENT ON TABLE @extschema@.cleanup_schedule IS
+'since when the built-in schedule is in force in this database: what was missed before is not caught up; maintained by the background worker; not carried by pg_dump';
+
+--
+-- Mails to be sent, about runs that have ended; not dumped: a restored
+-- database has nothing to tell
+--
+
+CREATE TABLE @extschema@.cleanup_mail (
+	run_id bigint PRIMARY KEY,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	next_try_at timestamptz DEFAULT pg_catalog.clock_timestamp(),
+	tries int NOT NULL DEFAULT 0,
+	sent_at timestamptz,
+	sent_to text[] NOT NULL DEFAULT '{}',
+	error text
+);
+CREATE INDEX cleanup_mail_waiting ON @extschema@.cleanup_mail (next_try_at) WHERE next_try_at IS NOT NULL;
+COMMENT ON TABLE @extschema@.cleanup_mail IS
+'the outbox: one row for each run that mail is sent about; maintained by a background worker; rows are forgotten after 30 days; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_mail.next_try_at IS 'NULL: sent, or if sent_at is NULL too, given up after two days';
+COMMENT ON COLUMN @extschema@.cleanup_mail.sent_at IS 'when all had got it';
+COMMENT ON COLUMN @extschema@.cleanup_mail.sent_to IS 'addresses for which the mail server has taken it';
+COMMENT ON COLUMN @extschema@.cleanup_mail.error IS 'what went wrong the last time, in the words of the mail server';
+
+--
+-- To look
+--
+
+CREATE FUNCTION @extschema@.cleanup_config() RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_config() IS 'the settings in force in this session';
+
+CREATE FUNCTION @extschema@.cleanup_status() RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_status() IS 'what a run would do now; deletes nothing, works on a standby';
+
+CREATE FUNCTION @extschema@.cleanup_explain(file text) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_explain(text) IS
+'for one file (path relative to the upload directory): kept or condemned, and why';
+
+CREATE FUNCTION @extschema@.cleanup_next_run(OUT next_run timestamptz, OUT reason text, OUT timezone text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_next_run() IS
+'when the built-in schedule cleans this database next, why then (or why never), and in which time zone its hour is';
+
+CREATE FUNCTION @extschema@.cleanup_progress(
+	OUT pid int, OUT datname name, OUT run_id bigint, OUT trigger text, OUT dry_run boolean, OUT phase text,
+	OUT files_walked bigint, OUT files_matched bigint, OUT files_condemned bigint, OUT files_done bigint,
+	OUT bytes_freed bigint, OUT started_at timestamptz, OUT elapsed interval, OUT remaining interval)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_progress() IS 'what the view of this name shows';
+
+CREATE VIEW @extschema@.cleanup_progress AS SELECT * FROM @extschema@.cleanup_progress();
+COMMENT ON VIEW @extschema@.cleanup_progress IS
+'a row for each run under way in the cluster, in any session; empty unless audio_cleanup is in shared_preload_libraries';
+COMMENT ON COLUMN @extschema@.cleanup_progress.run_id IS 'NULL while it is not recorded: a dry run, or before the files are known';
+COMMENT ON COLUMN @extschema@.cleanup_progress.phase IS
+'starting, walking, matching, judging, waiting for writers, condemning, capturing, deleting';
+COMMENT ON COLUMN @extschema@.cleanup_progress.files_walked IS 'audio files seen in the upload directory';
+COMMENT ON COLUMN @extschema@.cleanup_progress.files_matched IS 'of these, referred to by a row';
+COMMENT ON COLUMN @extschema@.cleanup_progress.files_condemned IS 'files to be dealt with';
+COMMENT ON COLUMN @extschema@.cleanup_progress.files_done IS 'of these, dealt with by this process';
+COMMENT ON COLUMN @extschema@.cleanup_progress.remaining IS 'estimate; NULL while there is nothing to go by';
+
+CREATE FUNCTION @extschema@.cleanup_check(OUT check_name text, OUT status text, OUT detail text, OUT hint text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_check() IS
+'a doctor for the installation; status is ok, warning or error';
+
+CREATE FUNCTION @extschema@.cleanup_dashboard() RETURNS text
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_dashboard() IS
+'how the cleaning goes, as one self-contained page of HTML in ASCII; looks at the upload directory as cleanup_status() does; works on a standby';
+CREATE FUNCTION @extschema@.cleanup_report(
+	since interval DEFAULT '30 days',
+	OUT day date, OUT runs bigint, OUT files bigint, OUT freed_mb numeric, OUT failed_sessions bigint,
+	OUT errors bigint, OUT restored bigint, OUT blocked bigint)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH limits AS (
+		SELECT greatest(current_date - since, min(r.started_at)::date)::date AS first
+		FROM @extschema@.cleanup_runs r HAVING count(*) > 0),
+	days AS (
+		SELECT (l.first + n) AS day FROM limits l, LATERAL generate_series(0, current_date - l.first) n),
+	runs AS (
+		SELECT r.started_at::date AS day, count(*) AS runs,
+			count(*) FILTER (WHERE r.status = 'blocked') AS blocked,
+			count(*) FILTER (WHERE r.status = 'failed' AND r.errors = 0) AS errors
+		FROM @extschema@.cleanup_runs r
+		WHERE r.started_at >= (SELECT l.first FROM limits l)
+		GROUP BY 1),
+	condemned AS (
+		SELECT f.condemned_at::date AS day, count(*) AS files,
+			count(DISTINCT (f.run_id, f.source, f.session_id)) FILTER (WHERE f.reason = 'failed_session') AS failed_sessions
+		FROM @extschema@.cleanup_files f
+		WHERE f.condemned_at >= (SELECT l.first FROM limits l) AND f.state IN ('trashed', 'deleted')
+		GROUP BY 1),
+	ended AS (
+		SELECT f.finished_at::date AS day, sum(f.freed) AS freed,
+			count(*) FILTER (WHERE f.state = 'failed') AS errors,
+			count(*) FILTER (WHERE f.state = 'restored') AS restored
+		FROM @extschema@.cleanup_files f
+		WHERE f.finished_at >= (SELECT l.first FROM limits l)
+		GROUP BY 1)
+	SELECT d.day, coalesce(r.runs, 0), coalesce(c.files, 0), round(coalesce(e.freed, 0) / 1048576, 2),
+		coalesce(c.failed_sessions, 0), coalesce(r.errors, 0) + coalesce(e.errors, 0), coalesce(e.restored, 0),
+		coalesce(r.blocked, 0)
+	FROM days d LEFT JOIN runs r USING (day) LEFT JOIN condemned c USING (day) LEFT JOIN ended e USING (day)
+	ORDER BY d.day;
+END;
+COMMENT ON FUNCTION @extschema@.cleanup_report(interval) IS
+'a row for each day of the session''s time zone, from the first run in that time until today: runs begun; files cleaned (deleted or in the trash) and failed sessions cleaned, by the day on which they were condemned; MiB given back to the file system, errors and files put back, by the day on which that happened; runs that a brake has refused';
+
+CREATE FUNCTION @extschema@.cleanup_missing_files(
+	OUT source text, OUT status text, OUT file_references bigint, OUT missing bigint, OUT examples text[])
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_missing_files() IS
+'a row for each source and each status in it: how many values of its file columns refer to a file, how many of these files are not there, and the first three of them; walks the directory and reads the sources, changes nothing, works on a standby';
+
+CREATE FUNCTION @extschema@.cleanup_metrics(
+	OUT name text, OUT labels jsonb, OUT value double precision, OUT help text, OUT type text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_metrics() IS 'what the view of this name shows';
+
+CREATE VIEW @extschema@.cleanup_metrics AS SELECT * FROM @extschema@.cleanup_metrics();
+COMMENT ON VIEW @extschema@.cleanup_metrics IS
+'figures for a monitoring system, by the names of Prometheus; cheap to read: no directory is walked and no source is read';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.labels IS 'such as {"reason": "orphan"}; {} if there is none';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.value IS 'bytes, seconds, seconds since 1970, or a number of things, as the name says';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.type IS 'counter: only ever grows; gauge: goes up and down';
+
+CREATE FUNCTION @extschema@.cleanup_send_test_mail() RETURNS text
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_send_test_mail() IS
+'sends a mail to audio_cleanup.mail_to now, and waits for it; returns who has taken it, or fails with the words of the mail server';
+
+--
+-- To clean
+--
+
+CREATE FUNCTION @extschema@.cleanup_orphaned_files(dry_run boolean DEFAULT false, force boolean DEFAULT false) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_orphaned_files(boolean, boolean) IS
+'condemns files that no row refers to and that are older than the retention; they go with COMMIT';
+
+CREATE FUNCTION @extschema@.cleanup_failed_sessions(dry_run boolean DEFAULT false, force boolean DEFAULT false) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_failed_sessions(boolean, boolean) IS
+'condemns the audio of sessions that failed longer ago than the retention; it goes with COMMIT';
+
+CREATE FUNCTION @extschema@.cleanup_all(dry_run boolean DEFAULT false, force boolean DEFAULT false) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_all(boolean, boolean) IS
+'cleanup_orphaned_files and cleanup_failed_sessions in one run';
+
+CREATE PROCEDURE @extschema@.cleanup_run(dry_run boolean DEFAULT false, force boolean DEFAULT false, INOUT result jsonb DEFAULT NULL)
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON PROCEDURE @extschema@.cleanup_run(boolean, boolean, jsonb) IS
+'cleanup_all for schedulers: commits in batches, can be cancelled between files, returns the final outcome';
+
+--
+-- To undo
+--
+
+CREATE FUNCTION @extschema@.cleanup_restore(run_id bigint) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cleanup_restore_run';
+COMMENT ON FUNCTION @extschema@.cleanup_restore(bigint) IS
+'puts back what a run has cleaned, as far as there are backups; they go back with COMMIT; never overwrites';
+
+CREATE FUNCTION @extschema@.cleanup_restore(file text) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cleanup_restore_file';
+COMMENT ON FUNCTION @extschema@.cleanup_restore(text) IS
+'puts the newest backup of one file back (path relative to the upload directory)';
+
+CREATE FUNCTION @extschema@.cleanup_restore(file text, restore_as text) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cleanup_restore_file';
+COMMENT ON FUNCTION @extschema@.cleanup_restore(text, text) IS
+'the same under another name, where its own is taken';
+
+CREATE FUNCTION @extschema@.cleanup_purge_backups() RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_purge_backups() IS
+'destroys the backups that have expired, with COMMIT; those that a row refers to again are put back';
+
+CREATE FUNCTION @extschema@.cleanup_hold(file text, reason text DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_hold(text, text) IS
+'from its COMMIT on this file (path relative to the upload directory) is never cleaned, until it is released';
+
+CREATE FUNCTION @extschema@.cleanup_release(file text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_release(text) IS
+'takes a hold back; false if there was none';
+
+--
+-- To set up
+--
+
+CREATE FUNCTION @extschema@.cleanup_add_source(
+	source regclass,
+	file_columns text[] DEFAULT NULL,
+	id_column name DEFAULT NULL,
+	status_column name DEFAULT NULL,
+	failed_statuses text[] DEFAULT '{failed}',
+	failed_at_column name DEFAULT NULL,
+	timezone text DEFAULT 'UTC',
+	on_failed text DEFAULT 'keep') RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_add_source(regclass, text[], name, name, text[], name, text, text) IS
+'registers a table or view whose rows refer to files; what is NULL is worked out from the usual column names';
+
+CREATE FUNCTION @extschema@.cleanup_drop_source(source regclass) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_drop_source(regclass) IS
+'forgets a source: its rows protect no file any more';
+
+CREATE FUNCTION @extschema@.cleanup_claim_upload_dir() RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_claim_upload_dir() IS
+'makes this database the owner of the upload directory; taken over from another owner, its files get a new grace period';
+
+CREATE FUNCTION @extschema@.cleanup_grant_access(role regrole, level text DEFAULT 'viewer') RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_grant_access(regrole, text) IS
+'viewer: may look; operator: may clean as well';
+
+CREATE FUNCTION @extschema@.cleanup_revoke_access(role regrole) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_revoke_access(regrole) IS
+'takes back what cleanup_grant_access gave';
+
+--
+-- What must survive a dump
+--
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_sources', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_access', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_runs_run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_files_file_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_cleared', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_holds', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.cleanup_totals', '');
+
+--
+-- Nobody but those who are granted access
+--
+
+REVOKE ALL ON @extschema@.cleanup_sources, @extschema@.cleanup_runs, @extschema@.cleanup_files,
+	@extschema@.cleanup_cleared, @extschema@.cleanup_holds, @extschema@.cleanup_backups,
+	@extschema@.cleanup_access, @extschema@.cleanup_seen, @extschema@.cleanup_claims, @extschema@.cleanup_schedule, @extschema@.cleanup_progress,
+	@extschema@.cleanup_totals, @extschema@.cleanup_metrics, @extschema@.cleanup_mail FROM PUBLIC;
+REVOKE ALL ON SEQUENCE @extschema@.cleanup_runs_run_id_seq, @extschema@.cleanup_files_file_id_seq FROM PUBLIC;
+REVOKE ALL ON FUNCTION
+	@extschema@.cleanup_config(),
+	@extschema@.cleanup_status(),
+	@extschema@.cleanup_explain(text),
+	@extschema@.cleanup_next_run(),
+	@extschema@.cleanup_progress(),
+	@extschema@.cleanup_check(),
+	@extschema@.cleanup_dashboard(),
+	@extschema@.cleanup_report(interval),
+	@extschema@.cleanup_missing_files(),
+	@extschema@.cleanup_metrics(),
+	@extschema@.cleanup_send_test_mail(),
+	@extschema@.cleanup_count_files(),
+	@extschema@.cleanup_count_runs(),
+	@extschema@.cleanup_orphaned_files(boolean, boolean),
+	@extschema@.cleanup_failed_sessions(boolean, boolean),
+	@extschema@.cleanup_all(boolean, boolean),
+	@extschema@.cleanup_restore(bigint),
+	@extschema@.cleanup_restore(text),
+	@extschema@.cleanup_restore(text, text),
+	@extschema@.cleanup_purge_backups(),
+	@extschema@.cleanup_hold(text, text),
+	@extschema@.cleanup_release(text),
+	@extschema@.cleanup_add_source(regclass, text[], name, name, text[], name, text, text),
+	@extschema@.cleanup_drop_source(regclass),
+	@extschema@.cleanup_claim_upload_dir(),
+	@extschema@.cleanup_grant_access(regrole, text),
+	@extschema@.cleanup_revoke_access(regrole)
+FROM PUBLIC;
+REVOKE ALL ON PROCEDURE @extschema@.cleanup_run(boolean, boolean, jsonb) FROM PUBLIC;
