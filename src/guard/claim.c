@@ -136,7 +136,7 @@ foreign(const char *upload_dir, char *detail, const char *hint)
 {
 	return brake_make("claim", ERRCODE_OBJECT_IN_USE,
 					  psprintf("upload directory \"%s\" does not belong to this database", upload_dir),
-					  detail, (char *) hint);
+					  detail, hint);
 }
 
 /* Why the claim is not ours; NULL if nothing speaks against it. */

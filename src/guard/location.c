@@ -59,11 +59,11 @@ file_brake(const Subject *subject, const char *path, const char *action, int err
 		case ENOENT:
 			return brake_make(subject->setting, ERRCODE_UNDEFINED_FILE,
 							  psprintf("%s \"%s\" does not exist", subject->name, path),
-							  NULL, (char *) subject->hint_missing);
+							  NULL, subject->hint_missing);
 		case ENOTDIR:
 			return brake_make(subject->setting, ERRCODE_WRONG_OBJECT_TYPE,
 							  psprintf("%s \"%s\" is not a directory", subject->name, path),
-							  NULL, (char *) subject->hint_missing);
+							  NULL, subject->hint_missing);
 		case EMFILE:
 		case ENFILE:
 			return brake_make(subject->setting, ERRCODE_INSUFFICIENT_RESOURCES,
@@ -82,11 +82,11 @@ file_brake(const Subject *subject, const char *path, const char *action, int err
 		case EPERM:
 			return brake_make(subject->setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
 							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
-							  NULL, (char *) subject->hint_rights);
+							  NULL, subject->hint_rights);
 		default:
 			return brake_make(subject->setting, ERRCODE_IO_ERROR,
 							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
-							  NULL, (char *) subject->hint_missing);
+							  NULL, subject->hint_missing);
 	}
 }
 
@@ -112,7 +112,7 @@ place_brake(const Subject *subject, const char *path, const char *why, const cha
 {
 	return brake_make(subject->setting, ERRCODE_INVALID_PARAMETER_VALUE,
 					  psprintf("%s \"%s\" is not a place to %s", subject->name, path, subject->purpose),
-					  psprintf("It %s \"%s\".", why, other), (char *) subject->hint_place);
+					  psprintf("It %s \"%s\".", why, other), subject->hint_place);
 }
 
 /* Directories of the data directory that are ours to stay away from. */
@@ -221,7 +221,7 @@ trust_brake(const char *path)
 	return brake_make(backup.setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
 					  psprintf("%s \"%s\" cannot be trusted", backup.name, path),
 					  "It belongs to somebody else, or others may write to it.",
-					  (char *) backup.hint_rights);
+					  backup.hint_rights);
 }
 
 Brake *

@@ -35,10 +35,9 @@ static const char *const force_hint =
 "Check audio_cleanup.upload_dir and cleanup_sources. If it is right, call once with force => true.";
 
 static Brake *
-count_brake(const char *name, const char *message, char *detail, const char *hint)
+count_brake(const char *name, const char *message, const char *detail, const char *hint)
 {
-	return brake_make(name, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, (char *) message, detail,
-					  (char *) hint);
+	return brake_make(name, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message, detail, hint);
 }
 
 /* Too much of all that there is would go. */

@@ -120,7 +120,7 @@ sources_load(const Extension *extension)
 Brake *
 source_brake(int sqlstate, char *message, char *detail)
 {
-	return brake_make("source", sqlstate, message, detail, (char *) source_hint_readd);
+	return brake_make("source", sqlstate, message, detail, source_hint_readd);
 }
 
 static Brake *

@@ -68,7 +68,7 @@ cannot_clear(const Source *source, int sqlstate, char *why)
 {
 	Brake	   *brake = source_brake(sqlstate, psprintf("source %s cannot be cleared", source->name), why);
 
-	brake->hint = (char *) hint_keep;
+	brake->hint = hint_keep;
 	return brake;
 }
 
