@@ -41,19 +41,18 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "src/drain/at_commit.h"
 #include "src/guard/hold.h"
 #include "src/guard/location.h"
 #include "src/ledger/notify.h"
 #include "src/mail/compose.h"
 #include "src/mail/outbox.h"
 #include "src/night/launcher.h"
-#include "src/night/night_worker.h"
 #include "src/night/timetable.h"
 #include "src/pg/access.h"
 #include "src/pg/compat.h"
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
+#include "src/run/purge.h"
 #include "src/run/restore.h"
 #include "src/run/run.h"
 #include "src/settings.h"
@@ -111,7 +110,6 @@ _PG_init(void)
 	settings_define();
 	progress_init();
 	launcher_init();
-	at_commit_init();
 }
 
 
@@ -439,20 +437,20 @@ cleanup_run(PG_FUNCTION_ARGS)
 {
 	bool		atomic = !(fcinfo->context && IsA(fcinfo->context, CallContext)) ||
 	castNode(CallContext, fcinfo->context)->atomic;
-	RunRequest	request = {CLEAN_ALL, false, "sql", LEDGER_NO_DAY, 0};
 	bool		dry_run;
+	bool		force;
 
-	get_flags(fcinfo, &dry_run, &request.force);
+	get_flags(fcinfo, &dry_run, &force);
 	if (!atomic)
 		run_take_read_committed();
 	if (dry_run)
-		return make_row(fcinfo, run_preview(CLEAN_ALL, request.force, false));
+		return make_row(fcinfo, run_preview(CLEAN_ALL, force, false));
 	if (atomic)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("cleanup_run() cannot be called in a transaction block or from a function, because it commits"),
 				 errhint("Call cleanup_all() there.")));
-	return make_row(fcinfo, run_in_batches(night_worker_request() ? night_worker_request() : &request));
+	return make_row(fcinfo, run_procedure(force));
 }
 
 
@@ -491,7 +489,7 @@ cleanup_restore_file(PG_FUNCTION_ARGS)
 Datum
 cleanup_purge_backups(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_JSONB_P(restore_purge());
+	PG_RETURN_JSONB_P(purge_backups());
 }
 
 /*
@@ -502,7 +500,7 @@ Datum
 cleanup_hold(PG_FUNCTION_ARGS)
 {
 	const char *reason = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	Settings   *settings;
+	const Settings *settings;
 
 	require_argument(fcinfo, 0, "file");
 	SPI_connect();
@@ -582,7 +580,7 @@ cleanup_drop_source(PG_FUNCTION_ARGS)
 Datum
 cleanup_claim_upload_dir(PG_FUNCTION_ARGS)
 {
-	run_claim();
+	run_take_over();
 	PG_RETURN_VOID();
 }
 

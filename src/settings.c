@@ -531,8 +531,8 @@ used_backup_dir(const char *dir, int days)
 	return path;
 }
 
-Settings *
-settings_snapshot(void)
+static Settings *
+make_snapshot(void)
 {
 	Settings   *settings = palloc0(sizeof(Settings));
 
@@ -556,6 +556,12 @@ settings_snapshot(void)
 	set_rules(&settings->rules, NULL);
 	settings->rules.upload_dir = settings->upload_dir;
 	return settings;
+}
+
+const Settings *
+settings_snapshot(void)
+{
+	return make_snapshot();
 }
 
 bool
@@ -629,18 +635,24 @@ find_backup_dir(const char *recorded, const char *owner, int days)
 	return now;
 }
 
-Settings *
+const char *
+settings_backup_owner(Jsonb *recorded)
+{
+	return json_get_text(recorded, SETTINGS_BACKUP_OWNER);
+}
+
+const Settings *
 settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 {
-	Settings   *settings = settings_snapshot();
+	Settings   *settings = make_snapshot();
 
 	settings->upload_dir = pstrdup(run_upload_dir);
 	settings->failed_session_retention_days =
 		json_get_integer(recorded, "failed_session_retention_days", failed_session_retention_days);
 	settings->backup_retention_days =
 		json_get_integer(recorded, "backup_retention_days", backup_retention_days);
-	settings->backup_owner = json_get_text(recorded, SETTINGS_BACKUP_OWNER);
-	settings->backup_dir = find_backup_dir(json_get_text(recorded, "backup_dir"), settings->backup_owner,
+	settings->backup_dir = find_backup_dir(json_get_text(recorded, "backup_dir"),
+										   settings_backup_owner(recorded),
 										   settings->backup_retention_days);
 	settings->remove_empty_dirs = json_get_boolean(recorded, "remove_empty_dirs", false);
 	set_rules(&settings->rules, recorded);

@@ -19,6 +19,7 @@
 #include "utils/jsonb.h"
 
 #include "src/names/file_key.h"
+#include "src/pg/extension.h"
 
 typedef enum FileAge
 {
@@ -42,26 +43,26 @@ typedef struct Settings
 	int			backup_retention_days;
 	const char *backup_dir;		/* absolute; "": in the upload directory, as
 								 * ever where no backups are kept */
-	const char *backup_owner;	/* whose folder in it, see claim_directory()
-								 * in run.c; NULL: not known (yet) */
 	int			history_retention_days; /* 0: for ever */
 	bool		search_unregistered;
 	int			max_run_minutes;	/* of a run in batches; 0: no limit */
 	int			source_timeout; /* seconds that a background worker reads
 								 * sources at a time; 0: no limit */
 	int			files_per_second;	/* deleted; 0: no limit */
-	const char *claim;			/* UUID of the claim of the upload directory:
-								 * a fact about it, as the next; NULL: none,
-								 * or not asked for */
-	int64		grace_from_ns;	/* no file counts as older than that: a fact
-								 * about the directory, see claim.h; 0: none */
 } Settings;
+
+/* What nearly everything goes by. */
+typedef struct Context
+{
+	const Settings *settings;
+	const Extension *extension;
+} Context;
 
 /* Define the settings.  To be called once, from _PG_init(). */
 extern void settings_define(void);
 
 /* The settings in force now, allocated in the current memory context. */
-extern Settings *settings_snapshot(void);
+extern const Settings *settings_snapshot(void);
 
 /* What the launcher goes by. */
 typedef struct Schedule
@@ -88,10 +89,16 @@ extern bool settings_is_listed(List *databases, const char *name);
  * for the directories and the rules of matching, which come from `recorded`
  * (cleanup_runs.settings) and `upload_dir` (absolute).
  */
-extern Settings *settings_of_run(const char *upload_dir, Jsonb *recorded);
+extern const Settings *settings_of_run(const char *upload_dir, Jsonb *recorded);
 
-/* Added to what is recorded of a run: its backup_owner. */
+/*
+ * Added to what is recorded of a run: whose folder of the backup directory it
+ * used.
+ */
 #define SETTINGS_BACKUP_OWNER	"backup_owner"
+
+/* Returns that owner; NULL if the run had its trash in the upload directory. */
+extern const char *settings_backup_owner(Jsonb *recorded);
 
 /* All of the settings as cleanup_config() shows them. */
 extern Jsonb *settings_to_jsonb(void);

@@ -53,7 +53,7 @@ like($lines[0],
 foreach my $file (@orphans)
 {
 	my $size = length "audio of $file\n";
-	like($log, qr/DEBUG:  audio_cleanup deleted file "\Q$file\E", $size bytes freed/, "and a DEBUG1 line for $file");
+	like($log, qr/DEBUG:  deleted file "\Q$file\E", $size bytes freed/, "and a DEBUG1 line for $file");
 }
 unlike($log, qr/(WARNING|ERROR|FATAL|PANIC):/, 'nothing else is complained about');
 

@@ -85,7 +85,7 @@ foreach my $case (
 	is(outcome($run), "failed|$text|$n", "$name: the rows say why");
 	is($node->safe_psql('postgres', "SELECT status, errors, deleted FROM cleanup_runs WHERE run_id = $run"),
 		"failed|$n|0", "$name: so does the run");
-	my @told = log_since($node, $position) =~ m{WARNING:  audio_cleanup left file "r$round/\d.mp3" where it is: \Q$text\E}g;
+	my @told = log_since($node, $position) =~ m{WARNING:  left file "r$round/\d.mp3" where it is: \Q$text\E}g;
 	is(scalar @told, 1, "$name: and the server log, once for the folder");
 
 	my $second = run();
@@ -149,7 +149,7 @@ foreach my $fault ('renameat2 errno 0 ' . ENOSPC, 'mkdirat errno 0 ' . ENOSPC)
 	$node->safe_psql('postgres', 'ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = 3');
 	set_fault($node, 'renameat2 errno 0 ' . ENOSPC);
 	$run = run("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain')");
-	ok(wait_until(sub { log_since($node, $position) =~ qr{WARNING:  audio_cleanup could not back up file "r$round/$n.mp3": .*No space left} }),
+	ok(wait_until(sub { log_since($node, $position) =~ qr{WARNING:  could not back up file "r$round/$n.mp3": .*No space left} }),
 		'with backup it is reported');
 	is(outcome($run), "pending||$n", 'and the files stay condemned');
 	is_deeply(violations($node, $dir, $files), [], 'every file is accounted for');
@@ -212,7 +212,7 @@ foreach my $fault ('renameat2 errno 0 ' . ENOSPC, 'mkdirat errno 0 ' . ENOSPC)
 
 	set_fault($node, 'unlinkat errno 0 ' . EIO . ' 1.mp3');
 	$run = run("SELECT count(*) = $n - 1 FROM cleanup_files WHERE state = 'deleted' AND file LIKE 'r$round/%'");
-	ok(wait_until(sub { log_since($node, $position) =~ qr{WARNING:  audio_cleanup could not delete file "r$round/1.mp3" from the trash of run $run: could not remove file: Input/output error} }),
+	ok(wait_until(sub { log_since($node, $position) =~ qr{WARNING:  could not delete file "r$round/1.mp3" from the trash of run $run: could not remove file: Input/output error} }),
 		'a file that cannot be destroyed is reported');
 	is(outcome($run), 'deleted||' . ($n - 1) . "\ntrashed||1", 'and stays recorded as trashed');
 	is_deeply(violations($node, $dir, $files), [], 'every file is accounted for');

@@ -123,7 +123,7 @@ $node->safe_psql('postgres', 'UPDATE cleanup_files SET due_at = now()');
 set_directory($dir);
 my ($rc, $stdout, $stderr) = $node->psql('postgres', 'CALL cleanup_run()');
 is($rc, 0, 'another directory is not held up by one that is gone');
-like($stderr, qr/WARNING:  audio_cleanup run \d+ is left unfinished/, 'but it is said');
+like($stderr, qr/WARNING:  run \d+ is left unfinished/, 'but it is said');
 is($node->safe_psql('postgres', q{SELECT state FROM cleanup_files WHERE file = 'backup.mp3'}), 'trashed', 'nothing is claimed to be deleted');
 rename "$data/uploads/elsewhere", "$data/uploads/audio" or die $!;
 $node->safe_psql('postgres', 'CALL cleanup_run()');

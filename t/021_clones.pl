@@ -68,7 +68,7 @@ sub refused
 		isnt($rc, 0, "$name: $statement is refused");
 		like($stderr, qr/ERROR:  55006: upload directory "\Q$dir\E" does not belong to this database\n/, "$name: for want of a claim");
 		like($stderr, qr/DETAIL:  $detail/, "$name: and says why");
-		like($stderr, qr/WARNING: .*audio_cleanup run \d+ is left unfinished/, "$name: it leaves alone what was condemned")
+		like($stderr, qr/WARNING: .*run \d+ is left unfinished/, "$name: it leaves alone what was condemned")
 		  if $pending ne '';
 	}
 	my $answer = decode_json($node->safe_psql($database, 'SELECT cleanup_status()'));

@@ -99,9 +99,9 @@ is(rows($recovered, "run_id > $known AND state = 'restored'"),
 	'each file has a row, of the run that was lost');
 is($recovered->safe_psql('postgres', "SELECT string_agg(DISTINCT status, ' ') FROM cleanup_runs WHERE run_id > $known"),
 	'interrupted', 'and the runs have one');
-like(log_since($recovered, $position), qr{WARNING:  audio_cleanup put file "lost/a.mp3" back: it was in the trash of run $lost,},
+like(log_since($recovered, $position), qr{WARNING:  put file "lost/a.mp3" back: it was in the trash of run $lost,},
 	'the server log tells of it');
-like(log_since($recovered, $position), qr{WARNING:  audio_cleanup could not put file "taken.mp3" back}, 'of what could not be put back, too');
+like(log_since($recovered, $position), qr{WARNING:  could not put file "taken.mp3" back}, 'of what could not be put back, too');
 is(sql_json($recovered, q{SELECT cleanup_restore('taken.mp3', 'taken too.mp3')})->{result}{files_count}, 1,
 	'under another name it can be restored');
 ok(wait_for_drain($recovered), 'restored');

@@ -148,7 +148,7 @@ foreach my $call ('copy_file_range', 'pwrite')
 	set_fault($node, "$call errno 0 " . ENOSPC);
 	run($worker_gone);
 	$run = last_run();
-	ok(wait_until(sub { log_since($node, $position) =~ qr{WARNING:  audio_cleanup could not back up file "r$round/4.mp3": .*No space left} }),
+	ok(wait_until(sub { log_since($node, $position) =~ qr{WARNING:  could not back up file "r$round/4.mp3": .*No space left} }),
 		"$call: a full backup disk is reported");
 	is(states($run), 'pending||4', "$call: the files stay condemned");
 	is_deeply(visible_files($dir), { %{ $files->{wanted} }, %{ $files->{unwanted} } }, "$call: none is deleted");

@@ -24,33 +24,22 @@
 #include "src/drain/at_commit.h"
 #include "src/guard/claim.h"
 #include "src/guard/location.h"
+#include "src/pg/at_end.h"
 #include "src/pg/extension.h"
 #include "src/pg/worker.h"
-
-typedef enum BatchAction
-{
-	BATCH_CLAIM,				/* the only path is the text of the claim */
-	BATCH_CLAIM_REPLACING,
-	BATCH_CAPTURE,
-	BATCH_DESTROY,
-	BATCH_PUT_BACK,
-	BATCH_REMOVE_FOLDERS
-} BatchAction;
 
 /*
  * An upload directory with its trash, open: however many runs have batches,
  * the descriptors of it are needed once.
  */
-typedef struct Place
+typedef struct OpenPlace
 {
-	struct Place *next;
+	struct OpenPlace *next;
 	MemoryContext context;		/* below TopMemoryContext; holds all of it */
 	int			references;		/* batches */
-	const char *upload_dir;
-	const char *backup_dir;
-	const char *backup_owner;	/* "" for NULL */
+	Place		place;
 	FileStore  *store;
-} Place;
+} OpenPlace;
 
 typedef struct BatchFile
 {
@@ -62,89 +51,98 @@ typedef struct BatchFile
 /* What is to be done with the files of one run at commit. */
 struct Batch
 {
-	struct Batch *next;
+	AtEnd		end;
 	MemoryContext context;		/* below TopMemoryContext; holds all of it */
-	SubTransactionId subxact;
 	Oid			extension;
-	BatchAction action;
+	AtCommitAction action;
 	int64		run_id;
-	Place	   *place;			/* NULL only while the batch is made */
+	OpenPlace  *place;			/* NULL only while the batch is made */
 	int			n;
 	int			room;
 	BatchFile  *files;
 };
 
-static Batch *batches = NULL;	/* of the current transaction, newest first */
-static Place *places = NULL;	/* of all batches, and those being made */
-static SubTransactionId worker_wanted = InvalidSubTransactionId;
+static void forget_orphaned_batches(void);
+static void carry_out_batches(void);
+static void forget_batch(AtEnd *entry);
+
+static AtEndList batches = {
+	.before_commit = forget_orphaned_batches,
+	.at_commit = carry_out_batches,
+	.forget = forget_batch
+};
+static AtEndList workers = {.before_commit = at_commit_start_worker_now};
+static AtEnd worker;			/* the only entry of `workers` */
+static OpenPlace *places = NULL;	/* of all batches, and those being made */
+
+#define foreach_batch(iter) dlist_foreach(iter, &batches.entries)
+#define batch_of(iter) dlist_container(Batch, end.node, (iter).cur)
 
 
 /* ----------------------------------------------------------------- batches --- */
 
-static const char *
-owner_of(const Settings *settings)
+static bool
+is_same_owner(const char *a, const char *b)
 {
-	return settings->backup_owner != NULL ? settings->backup_owner : "";
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
-static Place *
-find_place(const Settings *settings)
+static OpenPlace *
+find_place(const Place *wanted)
 {
-	Place	   *place;
+	OpenPlace  *place;
 
 	for (place = places; place != NULL; place = place->next)
-		if (strcmp(place->upload_dir, settings->upload_dir) == 0 &&
-			strcmp(place->backup_dir, settings->backup_dir) == 0 &&
-			strcmp(place->backup_owner, owner_of(settings)) == 0)
+		if (strcmp(place->place.upload_dir, wanted->upload_dir) == 0 &&
+			strcmp(place->place.backup_dir, wanted->backup_dir) == 0 &&
+			is_same_owner(place->place.backup_owner, wanted->backup_owner))
 			return place;
 	return NULL;
 }
 
 /* Commit-safe. */
 static void
-close_place(Place *place)
+close_place(OpenPlace *place)
 {
-	Place	  **link;
+	OpenPlace **link = &places;
 
-	for (link = &places; *link != NULL; link = &(*link)->next)
-		if (*link == place)
-		{
-			*link = place->next;
-			break;
-		}
+	while (*link != NULL && *link != place)
+		link = &(*link)->next;
+	if (*link != NULL)
+		*link = place->next;
 	store_close(place->store);
 	MemoryContextDelete(place->context);
 }
 
 /* What is wrong with the place becomes an ERROR. */
 static void
-open_store(Place *place, const Settings *settings)
+open_store(OpenPlace *place, const Place *wanted)
 {
 	MemoryContext caller = MemoryContextSwitchTo(place->context);
 	Brake	   *brake;
 
-	place->upload_dir = pstrdup(settings->upload_dir);
-	place->backup_dir = pstrdup(settings->backup_dir);
-	place->backup_owner = pstrdup(owner_of(settings));
-	place->store = store_open(settings->upload_dir);
+	place->place.upload_dir = pstrdup(wanted->upload_dir);
+	place->place.backup_dir = pstrdup(wanted->backup_dir);
+	place->place.backup_owner = wanted->backup_owner ? pstrdup(wanted->backup_owner) : NULL;
+	place->store = store_open(wanted->upload_dir);
 	MemoryContextSwitchTo(caller);
 	if (place->store == NULL)
-		brake_raise(location_brake(settings->upload_dir, "open upload directory", errno));
-	if ((brake = location_set_backup_dir(place->store, settings)) != NULL)
+		brake_raise(location_brake(wanted->upload_dir, "open upload directory", errno));
+	if ((brake = location_set_backup_dir(place->store, wanted)) != NULL)
 		brake_raise(brake);
 }
 
-static Place *
-open_place(const Settings *settings)
+static OpenPlace *
+open_place(const Place *wanted)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup place",
 												  ALLOCSET_SMALL_SIZES);
-	Place	   *place = MemoryContextAllocZero(context, sizeof(Place));
+	OpenPlace  *place = MemoryContextAllocZero(context, sizeof(OpenPlace));
 
 	place->context = context;
 	PG_TRY();
 	{
-		open_store(place, settings);
+		open_store(place, wanted);
 	}
 	PG_CATCH();
 	{
@@ -169,18 +167,18 @@ leave_place(void *arg)
 }
 
 /*
- * An empty batch.  It is complete, and in the list,
- * only when link_batch() was called: an ERROR while it is filled leaves
- * nothing behind but its context, which goes with the caller's.
+ * A batch is in the list only when at_commit_end() was called: an ERROR while
+ * it is filled leaves nothing behind but its context, which goes with the
+ * caller's.
  */
-static Batch *
-make_batch(const Settings *settings, int64 run_id, BatchAction action)
+Batch *
+at_commit_begin(const Place *place, int64 run_id, AtCommitAction action)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup batch",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
 	Batch	   *batch = MemoryContextAllocZero(context, sizeof(Batch));
-	Place	   *place;
+	OpenPlace  *open;
 	Brake	   *brake;
 
 	callback->func = leave_place;
@@ -190,13 +188,13 @@ make_batch(const Settings *settings, int64 run_id, BatchAction action)
 	batch->extension = get_extension_oid(EXTENSION_NAME, false);
 	batch->action = action;
 	batch->run_id = run_id;
-	place = find_place(settings);
-	if (place == NULL)
-		place = open_place(settings);
-	place->references++;
-	batch->place = place;
+	open = find_place(place);
+	if (open == NULL)
+		open = open_place(place);
+	open->references++;
+	batch->place = open;
 	/* until it is carried out or forgotten; this process has it already */
-	if ((brake = claim_lock(place->store, settings->upload_dir, 0)) != NULL)
+	if ((brake = claim_lock(open->store, place->upload_dir, 0)) != NULL)
 		brake_raise(brake);
 	return batch;
 }
@@ -214,34 +212,37 @@ make_room(Batch *batch)
 	batch->room = room;
 }
 
-static void
-add_to_batch(Batch *batch, const char *path, const FileIdentity *identity)
+void
+at_commit_add(Batch *batch, const char *path, const char *as, const FileIdentity *identity)
 {
 	BatchFile  *file;
 
 	make_room(batch);
 	file = &batch->files[batch->n];
 	file->path = MemoryContextStrdup(batch->context, path);
-	file->as = NULL;
+	file->as = as ? MemoryContextStrdup(batch->context, as) : NULL;
 	file->identity = *identity;
 	batch->n++;
 }
 
-static void
-link_batch(Batch *batch)
+void
+at_commit_end(Batch *batch)
 {
+	if (batch->n == 0)
+	{
+		MemoryContextDelete(batch->context);
+		return;
+	}
 	MemoryContextSetParent(batch->context, TopMemoryContext);
-	batch->subxact = GetCurrentSubTransactionId();
-	batch->next = batches;
-	batches = batch;
+	at_end_add(&batches, &batch->end);
 	ForceSyncCommit();
 }
 
 /* Commit-safe: frees, and never allocates. */
 static void
-forget_batch(Batch *batch)
+forget_batch(AtEnd *entry)
 {
-	MemoryContextDelete(batch->context);
+	MemoryContextDelete(dlist_container(Batch, end.node, &entry->node)->context);
 }
 
 /*
@@ -256,7 +257,7 @@ carry_out_batch(Batch *batch)
 	int64		freed;
 	int			i;
 
-	if ((batch->action == BATCH_CAPTURE || batch->action == BATCH_PUT_BACK) && !store_is_quick(store))
+	if ((batch->action == AT_COMMIT_CAPTURE || batch->action == AT_COMMIT_PUT_BACK) && !store_is_quick(store))
 		return;
 
 	/* whoever records it will look again, and fsync */
@@ -265,11 +266,11 @@ carry_out_batch(Batch *batch)
 	{
 		const BatchFile *file = &batch->files[i];
 
-		if (batch->action == BATCH_CAPTURE)
+		if (batch->action == AT_COMMIT_CAPTURE)
 			(void) store_capture(store, batch->run_id, file->path, &file->identity);
-		else if (batch->action == BATCH_PUT_BACK)
+		else if (batch->action == AT_COMMIT_PUT_BACK)
 			(void) store_put_back_as(store, batch->run_id, file->path, file->as, &file->identity);
-		else if (batch->action == BATCH_REMOVE_FOLDERS)
+		else if (batch->action == AT_COMMIT_REMOVE_FOLDERS)
 			(void) store_remove_folders(store, file->path);
 		else
 			(void) store_destroy(store, batch->run_id, file->path, &file->identity, &freed);
@@ -277,106 +278,71 @@ carry_out_batch(Batch *batch)
 }
 
 void
-at_commit_capture(const Settings *settings, int64 run_id, Condemned *condemned)
+at_commit_capture(const Place *place, int64 run_id, Condemned *condemned)
 {
-	int			n = (int) Min(condemned->n_files, AT_COMMIT_FILES);
 	MemoryContext scratch;
 	MemoryContext caller;
 	CondemnedFile file;
 	Batch	   *batch;
 
-	if (n == 0)
+	if (condemned->n_files == 0)
 		return;
-	batch = make_batch(settings, run_id, BATCH_CAPTURE);
+	batch = at_commit_begin(place, run_id, AT_COMMIT_CAPTURE);
 	scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
 									ALLOCSET_SMALL_SIZES);
 	caller = MemoryContextSwitchTo(scratch);
 	condemned_rewind(condemned);
-	while (batch->n < n && condemned_next(condemned, &file))
+	while (batch->n < AT_COMMIT_FILES && condemned_next(condemned, &file))
 	{
-		add_to_batch(batch, file.path, &file.identity);
+		at_commit_add(batch, file.path, NULL, &file.identity);
 		MemoryContextReset(scratch);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
-	link_batch(batch);
+	at_commit_end(batch);
+}
+
+static bool
+has_batch(int64 run_id, AtCommitAction action)
+{
+	dlist_iter	iter;
+
+	foreach_batch(iter)
+	{
+		if (batch_of(iter)->run_id == run_id && batch_of(iter)->action == action)
+			return true;
+	}
+	return false;
 }
 
 bool
 at_commit_has_run(int64 run_id)
 {
-	const Batch *batch;
-
-	for (batch = batches; batch != NULL; batch = batch->next)
-		if (batch->action == BATCH_CAPTURE && batch->run_id == run_id)
-			return true;
-	return false;
+	return has_batch(run_id, AT_COMMIT_CAPTURE);
 }
 
 bool
 at_commit_takes_from(int64 run_id)
 {
-	const Batch *batch;
-
-	for (batch = batches; batch != NULL; batch = batch->next)
-		if ((batch->action == BATCH_CAPTURE || batch->action == BATCH_DESTROY) &&
-			batch->run_id == run_id)
-			return true;
-	return false;
+	return has_batch(run_id, AT_COMMIT_CAPTURE) || has_batch(run_id, AT_COMMIT_DESTROY);
 }
 
 void
-at_commit_claim(const Settings *settings, const char *text, bool replace)
+at_commit_claim(const Place *place, const char *text, bool replace)
 {
 	const FileIdentity none = {0};
-	Batch	   *batch = make_batch(settings, 0, replace ? BATCH_CLAIM_REPLACING : BATCH_CLAIM);
+	Batch	   *batch = at_commit_begin(place, 0, replace ? AT_COMMIT_CLAIM_REPLACING : AT_COMMIT_CLAIM);
 
-	add_to_batch(batch, text, &none);
-	link_batch(batch);
-	/* which sees that it is there, and remembers that */
+	at_commit_add(batch, text, NULL, &none);
+	at_commit_end(batch);
+	/* which sees that the claim is there, and remembers that */
 	at_commit_start_worker();
-}
-
-Batch *
-at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action)
-{
-	static const BatchAction actions[] = {
-		[AT_COMMIT_CAPTURE] = BATCH_CAPTURE,
-		[AT_COMMIT_DESTROY] = BATCH_DESTROY,
-		[AT_COMMIT_PUT_BACK] = BATCH_PUT_BACK,
-		[AT_COMMIT_REMOVE_FOLDERS] = BATCH_REMOVE_FOLDERS,
-	};
-
-	return make_batch(settings, run_id, actions[action]);
-}
-
-void
-at_commit_add(Batch *batch, const char *path, const FileIdentity *identity)
-{
-	add_to_batch(batch, path, identity);
-}
-
-void
-at_commit_add_as(Batch *batch, const char *path, const char *as, const FileIdentity *identity)
-{
-	add_to_batch(batch, path, identity);
-	batch->files[batch->n - 1].as = MemoryContextStrdup(batch->context, as);
-}
-
-void
-at_commit_end(Batch *batch)
-{
-	if (batch->n > 0)
-		link_batch(batch);
-	else
-		forget_batch(batch);
 }
 
 void
 at_commit_start_worker(void)
 {
-	if (worker_wanted == InvalidSubTransactionId)
-		worker_wanted = GetCurrentSubTransactionId();
+	at_end_add(&workers, &worker);
 }
 
 
@@ -386,12 +352,12 @@ at_commit_start_worker(void)
 void
 at_commit_start_worker_now(void)
 {
-	BackgroundWorker worker;
+	BackgroundWorker drain;
 
-	worker_describe(&worker, "cleanup_drain_worker_main", "audio_cleanup drain");
-	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	worker_describe(&drain, "cleanup_drain_worker_main", "audio_cleanup drain");
+	drain.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
 
-	if (!RegisterDynamicBackgroundWorker(&worker, NULL))
+	if (!RegisterDynamicBackgroundWorker(&drain, NULL))
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no background worker is free to finish this cleanup"),
@@ -402,7 +368,7 @@ at_commit_start_worker_now(void)
 static bool
 is_claim(const Batch *batch)
 {
-	return batch->action == BATCH_CLAIM || batch->action == BATCH_CLAIM_REPLACING;
+	return batch->action == AT_COMMIT_CLAIM || batch->action == AT_COMMIT_CLAIM_REPLACING;
 }
 
 /* Written now, or before: two runs in one transaction both want it. */
@@ -412,7 +378,7 @@ write_claim(Batch *batch)
 	const char *wanted = batch->files[0].path;
 	char		found[STORE_CLAIM_MAX];
 	FileResult	result = store_write_claim(batch->place->store, wanted,
-										   batch->action == BATCH_CLAIM_REPLACING);
+										   batch->action == AT_COMMIT_CLAIM_REPLACING);
 
 	if (result.outcome == FILE_OCCUPIED)
 		return store_read_claim(batch->place->store, found).outcome == FILE_OK &&
@@ -428,30 +394,29 @@ static bool
 write_claims(void)
 {
 	bool		written = true;
-	Batch	   *batch;
+	dlist_iter	iter;
 
-	for (batch = batches; batch != NULL; batch = batch->next)
-		if (is_claim(batch) && !write_claim(batch))
+	foreach_batch(iter)
+	{
+		if (is_claim(batch_of(iter)) && !write_claim(batch_of(iter)))
 			written = false;
+	}
 	return written;
 }
 
+/* Commit-safe. */
 static void
-end_batches(bool commit)
+carry_out_batches(void)
 {
-	bool		carry_out = commit && write_claims();
+	dlist_iter	iter;
 
-	while (batches != NULL)
+	if (!write_claims())
+		return;
+	foreach_batch(iter)
 	{
-		Batch	   *batch = batches;
-
-		/* off the list first: nothing may make it run twice */
-		batches = batch->next;
-		if (carry_out && !is_claim(batch))
-			carry_out_batch(batch);
-		forget_batch(batch);
+		if (!is_claim(batch_of(iter)))
+			carry_out_batch(batch_of(iter));
 	}
-	worker_wanted = InvalidSubTransactionId;
 }
 
 /*
@@ -462,77 +427,11 @@ static void
 forget_orphaned_batches(void)
 {
 	Oid			extension = get_extension_oid(EXTENSION_NAME, true);
-	Batch	  **link = &batches;
+	dlist_mutable_iter iter;
 
-	while (*link != NULL)
+	dlist_foreach_modify(iter, &batches.entries)
 	{
-		Batch	   *batch = *link;
-
-		if (batch->extension == extension)
-			link = &batch->next;
-		else
-		{
-			*link = batch->next;
-			forget_batch(batch);
-		}
+		if (batch_of(iter)->extension != extension)
+			at_end_forget(&batches, &batch_of(iter)->end);
 	}
-}
-
-static void
-at_transaction_event(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			/* the last chance for anything that may fail */
-			if (batches != NULL)
-				forget_orphaned_batches();
-			if (worker_wanted != InvalidSubTransactionId)
-				at_commit_start_worker_now();
-			break;
-		case XACT_EVENT_COMMIT:
-			end_batches(true);
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			/* after COMMIT PREPARED the next run drains the rows */
-			end_batches(false);
-			break;
-		default:
-			break;
-	}
-}
-
-/* A subtransaction's batches become its parent's, or are forgotten. */
-static void
-at_subtransaction_event(SubXactEvent event, SubTransactionId subxact,
-						SubTransactionId parent, void *arg)
-{
-	Batch	  **link = &batches;
-
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	if (worker_wanted == subxact)
-		worker_wanted = event == SUBXACT_EVENT_COMMIT_SUB ? parent : InvalidSubTransactionId;
-	while (*link != NULL)
-	{
-		Batch	   *batch = *link;
-
-		if (batch->subxact == subxact && event == SUBXACT_EVENT_ABORT_SUB)
-		{
-			*link = batch->next;
-			forget_batch(batch);
-			continue;
-		}
-		if (batch->subxact == subxact)
-			batch->subxact = parent;
-		link = &batch->next;
-	}
-}
-
-void
-at_commit_init(void)
-{
-	RegisterXactCallback(at_transaction_event, NULL);
-	RegisterSubXactCallback(at_subtransaction_event, NULL);
 }

@@ -15,57 +15,62 @@
 #define AUDIO_CLEANUP_AT_COMMIT_H
 
 #include "src/ledger/condemned.h"
-#include "src/settings.h"
+#include "src/guard/location.h"
+#include "src/store/file_ops.h"
 
 /* So many files of a run are captured by the commit callback itself. */
 #define AT_COMMIT_FILES	10000
 
 /*
- * Capture the first AT_COMMIT_FILES of these files.  Makes the commit a
+ * Captures the first AT_COMMIT_FILES of these files.  Makes the commit a
  * synchronous one.  Their rows are in cleanup_files already.
  */
-extern void at_commit_capture(const Settings *settings, int64 run_id, Condemned *condemned);
+extern void at_commit_capture(const Place *place, int64 run_id, Condemned *condemned);
 
-/* Does the current transaction wait to capture files of this run? */
+/* Returns whether the current transaction waits to capture files of this run. */
 extern bool at_commit_has_run(int64 run_id);
 
-/* Does it wait to capture or destroy files of this run? */
+/* Returns whether the transaction waits to capture or destroy files of this run. */
 extern bool at_commit_takes_from(int64 run_id);
 
 /*
- * Write this claim, replacing another one or not, before any file is
+ * Writes this claim, replacing another one or not, before any file is
  * captured.  If that fails, none is: they stay pending.
  */
-extern void at_commit_claim(const Settings *settings, const char *text, bool replace);
+extern void at_commit_claim(const Place *place, const char *text, bool replace);
 
-/* Capture, destroy, or put back, one file after another: begin, add, and end. */
-typedef struct Batch Batch;
-
+/* What can be done to each file of a batch. */
 typedef enum AtCommitAction
 {
+	AT_COMMIT_CLAIM,			/* the only path is the text of the claim */
+	AT_COMMIT_CLAIM_REPLACING,
 	AT_COMMIT_CAPTURE,
 	AT_COMMIT_DESTROY,
 	AT_COMMIT_PUT_BACK,
-	AT_COMMIT_REMOVE_FOLDERS	/* the paths are those of folders: see
+	AT_COMMIT_REMOVE_FOLDERS,	/* the paths are those of folders: see
 								 * store_remove_folders() */
+	AT_COMMIT_ACTIONS
 } AtCommitAction;
 
-extern Batch *at_commit_begin(const Settings *settings, int64 run_id, AtCommitAction action);
-extern void at_commit_add(Batch *batch, const char *path, const FileIdentity *identity);
-extern void at_commit_add_as(Batch *batch, const char *path, const char *as,
-							 const FileIdentity *identity); /* to put back */
+/*
+ * Begins a batch of a run's files, in the current memory context; adds a file
+ * to it, with the name under which it is put back, or NULL; and hands it over
+ * to the commit.
+ */
+typedef struct Batch Batch;
+
+extern Batch *at_commit_begin(const Place *place, int64 run_id, AtCommitAction action);
+extern void at_commit_add(Batch *batch, const char *path, const char *as,
+						  const FileIdentity *identity);
 extern void at_commit_end(Batch *batch);
 
 /*
- * Start a background worker of this database, which drains what is left to be
- * done.  It waits for the run lock that this transaction holds.
+ * Starts a background worker of this database with the commit; it drains what is left to be
+ * done, and waits for the run lock that this transaction holds.
  */
 extern void at_commit_start_worker(void);
 
-/* The same at once, for a run that has failed between two transactions. */
+/* Starts that worker at once, for a run that has failed between two transactions. */
 extern void at_commit_start_worker_now(void);
-
-/* Register the transaction callbacks.  To be called once, from _PG_init(). */
-extern void at_commit_init(void);
 
 #endif							/* AUDIO_CLEANUP_AT_COMMIT_H */

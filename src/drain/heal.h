@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * drain/heal.h
- *	  Putting back what should not be in the trash.
+ *	  Before a run: puts back what should not be in the trash.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -10,26 +10,18 @@
 #ifndef AUDIO_CLEANUP_HEAL_H
 #define AUDIO_CLEANUP_HEAL_H
 
-#include "src/pg/extension.h"
 #include "src/settings.h"
 
 /*
- * Before a run gets its number, and before backups are destroyed: put back,
+ * Before a run gets its number, and before backups are destroyed: puts back,
  * with the commit, what the trash has of runs that this database does not
- * know, because it was set back to a time before them; and mark backups that
- * are needed again, since a row refers to them or somebody holds them: the
- * next drain puts those back.  The directory is noted to be where it is now.  WARNINGs say so.  Does nothing in a directory that is not ours, and
- * leaves it to whoever comes next where the sources cannot be read.  Returns
- * how many files.  Needs SPI and the run lock.
+ * know (see strays.h), and marks backups that are needed again, since a row
+ * refers to them or somebody holds them: the next drain puts those back.
+ * Notes where the directory is now.  WARNINGs say what was found.  Does
+ * nothing in a directory that is not ours; leaves the backups to the next run
+ * where the sources cannot be read.  Returns how many files are put back.
+ * Needs SPI and the run lock.
  */
-extern int64 heal_directory(const Extension *extension, const Settings *settings);
-
-/*
- * The first half of it, for the directory of settings->claim; with `each_file`, also files that a run of that number
- * does not know: the directory was another database's, whose folder in the
- * backup directory was `owner` (or NULL).
- */
-extern int64 heal_strays(const Extension *extension, const Settings *settings, const char *owner,
-						 bool each_file);
+extern int64 heal_directory(const Context *context);
 
 #endif							/* AUDIO_CLEANUP_HEAL_H */

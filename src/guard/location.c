@@ -206,6 +206,14 @@ check_place(const Subject *subject, const char *path, char real[PATH_MAX], struc
 	return check_tablespaces(subject, real);
 }
 
+Place
+location_place(const Settings *settings, const char *backup_owner)
+{
+	Place		place = {settings->upload_dir, settings->backup_dir, backup_owner};
+
+	return place;
+}
+
 Brake *
 location_check(const char *path)
 {
@@ -225,9 +233,9 @@ trust_brake(const char *path)
 }
 
 Brake *
-location_check_backup_dir(const Settings *settings, bool to_write)
+location_check_backup_dir(const Place *place, bool to_write)
 {
-	const char *path = settings->backup_dir;
+	const char *path = place->backup_dir;
 	char		real[PATH_MAX];
 	char		uploads[PATH_MAX];
 	struct stat st;
@@ -237,7 +245,7 @@ location_check_backup_dir(const Settings *settings, bool to_write)
 		return NULL;
 	if ((brake = check_place(&backup, path, real, &st)) != NULL)
 		return brake;
-	if (realpath(settings->upload_dir, uploads) != NULL && lies_in(real, uploads))
+	if (realpath(place->upload_dir, uploads) != NULL && lies_in(real, uploads))
 		return place_brake(&backup, path, "lies in the upload directory", uploads);
 	if (st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
 		return trust_brake(path);
@@ -247,21 +255,21 @@ location_check_backup_dir(const Settings *settings, bool to_write)
 }
 
 Brake *
-location_set_backup_dir(FileStore *store, const Settings *settings)
+location_set_backup_dir(FileStore *store, const Place *place)
 {
 	FileResult	result;
 	Brake	   *brake;
 
-	if (*settings->backup_dir == '\0' || settings->backup_owner == NULL)
+	if (*place->backup_dir == '\0' || place->backup_owner == NULL)
 		return NULL;
-	if ((brake = location_check_backup_dir(settings, false)) != NULL)
+	if ((brake = location_check_backup_dir(place, false)) != NULL)
 		return brake;
-	result = store_set_backup_dir(store, settings->backup_dir, settings->backup_owner);
+	result = store_set_backup_dir(store, place->backup_dir, place->backup_owner);
 	if (result.outcome == FILE_OK)
 		return NULL;
 	if (result.errnum == EPERM)
-		return trust_brake(settings->backup_dir);
-	return file_brake(&backup, settings->backup_dir, "open backup directory", result.errnum);
+		return trust_brake(place->backup_dir);
+	return file_brake(&backup, place->backup_dir, "open backup directory", result.errnum);
 }
 
 

@@ -14,6 +14,18 @@
 #include "src/settings.h"
 #include "src/store/file_ops.h"
 
+/* Where a run has its files. */
+typedef struct Place
+{
+	const char *upload_dir;
+	const char *backup_dir;		/* "": the trash is in the upload directory */
+	const char *backup_owner;	/* whose folder of backup_dir has the trash;
+								 * NULL: the trash is in the upload directory */
+} Place;
+
+/* Returns the place by these settings, with this owner (or NULL). */
+extern Place location_place(const Settings *settings, const char *backup_owner);
+
 /*
  * Returns a brake if `path` (absolute) is missing, is no directory, is the
  * root of the file system, contains PostgreSQL's files or lies among them.
@@ -28,13 +40,13 @@ extern Brake *location_brake(const char *path, const char *action, int errnum);
  * missing, not ours alone, in the upload directory, or where an upload
  * directory must not be either; with `to_write`, if it is not writable.
  */
-extern Brake *location_check_backup_dir(const Settings *settings, bool to_write);
+extern Brake *location_check_backup_dir(const Place *place, bool to_write);
 
 /*
- * Let the store of a run have its trash where these settings say, after the
- * checks above.  A run without a backup_owner has it in the upload directory.
+ * Lets the store of a run have its trash where `place` says, after the checks
+ * above.  A run without a backup_owner has it in the upload directory.
  */
-extern Brake *location_set_backup_dir(FileStore *store, const Settings *settings);
+extern Brake *location_set_backup_dir(FileStore *store, const Place *place);
 
 /*
  * A file as a person names it, as a path relative to the upload directory in

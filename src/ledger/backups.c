@@ -235,12 +235,13 @@ backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
 }
 
 void
-backup_record_run(const Extension *extension, int64 run_id, const Settings *settings, Jsonb *recorded)
+backup_record_run(const Extension *extension, int64 run_id, const char *upload_dir,
+				  const char *claim, Jsonb *recorded)
 {
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)),
-		SQL_TEXT(settings->upload_dir), {JSONBOID, JsonbPGetDatum(recorded), false},
-		SQL_TEXT(settings->claim), {REGCLASSOID, ObjectIdGetDatum(extension_relation(extension, RUN_NUMBERS)), false}
+		SQL_TEXT(upload_dir), {JSONBOID, JsonbPGetDatum(recorded), false},
+		SQL_TEXT(claim), {REGCLASSOID, ObjectIdGetDatum(extension_relation(extension, RUN_NUMBERS)), false}
 	};
 
 	owner_query(extension, 5, parameters,

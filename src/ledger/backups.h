@@ -85,8 +85,8 @@ extern bool backup_is_recorded(const Extension *extension, int64 run_id, const c
  * number is known, which is not given away again, and a file of it: restored,
  * restoring (to be put back), or failed.
  */
-extern void backup_record_run(const Extension *extension, int64 run_id, const Settings *settings,
-							  Jsonb *recorded);
+extern void backup_record_run(const Extension *extension, int64 run_id, const char *upload_dir,
+							  const char *claim, Jsonb *recorded);
 extern void backup_record_file(const Extension *extension, int64 run_id, const char *path,
 							   const FileIdentity *identity, const char *state, const char *error);
 

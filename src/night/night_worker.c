@@ -13,15 +13,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/dependency.h"
-#include "catalog/pg_proc.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "tcop/pquery.h"
-#include "tcop/tcopprot.h"
 #include "utils/memutils.h"
-#include "utils/portal.h"
-#include "utils/snapmgr.h"
 
 #include "src/drain/at_commit.h"
 #include "src/ledger/history.h"
@@ -30,11 +24,8 @@
 #include "src/night/launcher.h"
 #include "src/night/night_worker.h"
 #include "src/night/timetable.h"
-#include "src/pg/compat.h"
 #include "src/pg/worker.h"
 #include "src/run/run.h"
-
-static RunRequest *requested = NULL;
 
 /*
  * Is there a run to be made, and on what grounds?  NULL: none.
@@ -96,75 +87,25 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
 	return extension;
 }
 
-/* We are superuser: nobody else's procedure is called. */
 static void
-require_own_procedure(Oid extension, const Query *query)
+commit_and_begin(void)
 {
-	const CallStmt *call = castNode(CallStmt, query->utilityStmt);
+	MemoryContext caller = CurrentMemoryContext;
 
-	if (getExtensionOfObject(ProcedureRelationId, call->funcexpr->funcid) != extension)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("procedure cleanup_run() does not belong to extension \"%s\"",
-						EXTENSION_NAME)));
+	worker_commit();
+	worker_begin();
+	MemoryContextSwitchTo(caller);
 }
 
-/*
- * Execute a CALL that commits.  That takes a portal, as it has when a client
- * sends it.
- */
+/* In a memory context that outlives the transactions of the run. */
 static void
-call_procedure(const Extension *extension, MemoryContext context)
+clean(RunRequest *request, MemoryContext context)
 {
-	List	   *statements;
-	const char *sql;
-	Portal		portal;
-	DestReceiver *receiver = CreateDestReceiver(DestNone);
-	QueryCompletion completion;
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	pgstat_report_activity(STATE_RUNNING, psprintf("cleanup run (%s)", request->trigger));
+	worker_begin();
 	MemoryContextSwitchTo(context);
-
-	/*
-	 * with the whole signature, so that no other procedure of that name is
-	 * meant
-	 */
-	sql = psprintf("CALL %s.cleanup_run(false, false, NULL::pg_catalog.jsonb)",
-				   extension_schema(extension));
-	statements = pg_parse_query(sql);
-	statements = pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, statements),
-													sql, NULL, 0, NULL);
-	require_own_procedure(extension->oid, linitial_node(Query, statements));
-	statements = pg_plan_queries(statements, sql, 0, NULL);
-	PopActiveSnapshot();
-
-	portal = CreatePortal("", true, true);
-	portal->visible = false;
-	PortalDefineQuery(portal, NULL, sql, CMDTAG_CALL, statements, NULL);
-	PortalStart(portal, NULL, 0, InvalidSnapshot);
-	(void) compat_portal_run(portal, receiver, &completion);
-	receiver->rDestroy(receiver);
-	PortalDrop(portal, false);
-	CommitTransactionCommand();
-}
-
-RunRequest *
-night_worker_request(void)
-{
-	return requested;
-}
-
-static void
-clean(const Extension *extension, RunRequest *request, MemoryContext context)
-{
-	char		activity[64];
-
-	snprintf(activity, sizeof(activity), "cleanup run (%s)", request->trigger);
-	pgstat_report_activity(STATE_RUNNING, activity);
-	requested = request;
-	call_procedure(extension, context);
+	(void) run_in_batches(request);
+	worker_commit();
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
@@ -200,7 +141,7 @@ add_error_context(void *arg)
 static NightOutcome
 do_job(const NightJob *job, MemoryContext context, Extension **to_prune, const char **reason)
 {
-	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0, true};
+	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, commit_and_begin};
 	volatile NightOutcome outcome = NIGHT_DONE;
 	ErrorData  *error;
 	Extension  *extension;
@@ -217,7 +158,7 @@ do_job(const NightJob *job, MemoryContext context, Extension **to_prune, const c
 		if (request.trigger != NULL)
 		{
 			*to_prune = extension;
-			clean(extension, &request, context);
+			clean(&request, context);
 		}
 	}
 	PG_CATCH();

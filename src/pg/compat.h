@@ -114,15 +114,6 @@
 #define COMPAT_JUMBLE_STATE const JumbleState
 #endif
 
-/* 18: a portal is always run once */
-#if PG_VERSION_NUM < 180000
-#define compat_portal_run(portal, receiver, completion) \
-	PortalRun((portal), FETCH_ALL, true, true, (receiver), (receiver), (completion))
-#else
-#define compat_portal_run(portal, receiver, completion) \
-	PortalRun((portal), FETCH_ALL, true, (receiver), (receiver), (completion))
-#endif
-
 /* 18: the module's name and version are shown by pg_get_loaded_modules() */
 #if PG_VERSION_NUM < 180000
 #define COMPAT_MODULE_MAGIC PG_MODULE_MAGIC

@@ -11,6 +11,7 @@
 #ifndef AUDIO_CLEANUP_EXTENSION_H
 #define AUDIO_CLEANUP_EXTENSION_H
 
+#include "nodes/pg_list.h"
 #include "storage/lock.h"
 
 #define EXTENSION_NAME	"audio_cleanup"

@@ -17,6 +17,7 @@
 
 #include "src/plan/counts.h"
 #include "src/pg/sql.h"
+#include "src/plan/private.h"
 #include "src/plan/unregistered.h"
 #include "src/sources/sources.h"
 
@@ -44,21 +45,21 @@ count_brake(const char *name, const char *message, const char *detail, const cha
 static Brake *
 check_whole(const CleanupPlan *plan)
 {
-	int64		condemned = plan->condemned->n_files;
-	int			limit = plan->settings->max_delete_percent;
+	int64		condemned = plan->found.condemned->n_files;
+	int			limit = plan->context.settings->max_delete_percent;
 	int			min_files = plan_is_unattended() ? MIN_FILES_UNATTENDED : MIN_FILES_PERCENT;
 	char	   *figures = psprintf("%lld of %lld files would be deleted; %lld are referred to by %lld rows.",
-								   (long long) condemned, (long long) plan->files_seen,
-								   (long long) plan->files_referenced,
-								   (long long) plan->rows_seen);
+								   (long long) condemned, (long long) plan->found.files_seen,
+								   (long long) plan->found.files_referenced,
+								   (long long) plan->found.rows_seen);
 
-	if (plan->rows_seen == 0)
+	if (plan->found.rows_seen == 0)
 		return count_brake("empty_sources", "every registered source is empty", figures, force_hint);
-	if (plan->files_referenced == 0 && plan->files_seen >= MIN_FILES_REFERENCED)
+	if (plan->found.files_referenced == 0 && plan->found.files_seen >= MIN_FILES_REFERENCED)
 		return count_brake("nothing_referenced",
 						   "no file in the upload directory is referred to by any row",
 						   figures, force_hint);
-	if (plan->files_seen >= min_files && condemned * 100 > plan->files_seen * limit)
+	if (plan->found.files_seen >= min_files && condemned * 100 > plan->found.files_seen * limit)
 		return count_brake("max_delete_percent",
 						   psprintf("more than %d percent of the files would be deleted", limit),
 						   figures,
@@ -74,7 +75,7 @@ find_source(const CleanupPlan *plan, Oid relid)
 {
 	ListCell   *lc;
 
-	foreach(lc, plan->sources)
+	foreach(lc, plan->found.sources)
 		if (((const Source *) lfirst(lc))->relid == relid)
 		return lfirst(lc);
 	return NULL;
@@ -88,20 +89,20 @@ find_source(const CleanupPlan *plan, Oid relid)
 static Brake *
 check_source(const CleanupPlan *plan, const Source *source, int64 rows, int64 files)
 {
-	const MatchCounts *now = &plan->counts[source->number];
+	const MatchCounts *now = &plan->found.counts[source->number];
 
 	if (rows > 0 && now->rows == 0)
 		return count_brake("source_emptied", psprintf("source %s is empty, and was not at the last run", source->name),
 						   psprintf("It had %lld rows, which referred to %lld files; %lld files would be deleted.",
 									(long long) rows, (long long) files,
-									(long long) plan->condemned->n_files),
+									(long long) plan->found.condemned->n_files),
 						   "Wait until it is loaded again. If it is right, call once with force => true, or unregister the source with cleanup_drop_source().");
-	if (files > 0 && now->files == 0 && plan->files_referenced > 0 &&
-		plan->condemned->n_files >= files)
+	if (files > 0 && now->files == 0 && plan->found.files_referenced > 0 &&
+		plan->found.condemned->n_files >= files)
 		return count_brake("source_emptied", psprintf("source %s refers to no file any more", source->name),
 						   psprintf("At the last run it referred to %lld files; it has %lld rows, and %lld files would be deleted.",
 									(long long) files, (long long) now->rows,
-									(long long) plan->condemned->n_files),
+									(long long) plan->found.condemned->n_files),
 						   "Look whether its columns mean what they did. If it is right, call once with force => true, or unregister the source with cleanup_drop_source().");
 	return NULL;
 }
@@ -110,7 +111,7 @@ static List *
 check_sources(const CleanupPlan *plan)
 {
 	List	   *brakes = NIL;
-	int			n = owner_query(plan->extension, 0, NULL,
+	int			n = owner_query(plan->context.extension, 0, NULL,
 								"SELECT source::oid, source_rows, source_files FROM @extschema@.cleanup_seen");
 	int			i;
 
@@ -134,19 +135,19 @@ check_sources(const CleanupPlan *plan)
 void
 counts_remember(const CleanupPlan *plan)
 {
-	bool		judged = plan->force || plan->condemned->n_files > 0;
+	bool		judged = plan->force || plan->found.condemned->n_files > 0;
 	ListCell   *lc;
 
-	foreach(lc, plan->sources)
+	foreach(lc, plan->found.sources)
 	{
 		const Source *source = lfirst(lc);
-		const MatchCounts *now = &plan->counts[source->number];
+		const MatchCounts *now = &plan->found.counts[source->number];
 		const SqlParameter parameters[] = {
 			{REGCLASSOID, ObjectIdGetDatum(source->relid), false},
 			SQL_INT8(now->rows), SQL_INT8(now->protected_files), SQL_BOOL(judged)
 		};
 
-		owner_query(plan->extension, lengthof(parameters), parameters,
+		owner_query(plan->context.extension, lengthof(parameters), parameters,
 					"INSERT INTO @extschema@.cleanup_seen AS s (source, source_rows, source_files)"
 					" VALUES ($1, $2, $3) ON CONFLICT (source) DO UPDATE"
 					" SET source_rows = CASE WHEN $4 OR $2 > 0 THEN $2 ELSE s.source_rows END,"
@@ -186,13 +187,13 @@ counts_check(CleanupPlan *plan)
 	List	   *brakes = NIL;
 	Brake	   *found;
 
-	if (plan->condemned->n_files == 0)
+	if (plan->found.condemned->n_files == 0)
 		return NIL;
 	if (!plan->force)
 	{
 		if ((found = check_whole(plan)) != NULL)
 			brakes = lappend(brakes, found);
-		if (plan->rows_seen > 0)
+		if (plan->found.rows_seen > 0)
 			brakes = list_concat(brakes, check_sources(plan));
 	}
 	if (plan_is_unattended() && (found = check_unregistered(plan)) != NULL)

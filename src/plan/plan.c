@@ -1,14 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/plan.c
- *	  walk -> match -> brakes -> condemn: what a run decides.
- *
- * The order is the safety of it.  The walk comes before the snapshot that
- * reads the references, so a row committed in between protects its file.
- * What looks like an orphan then is looked at twice: plan_condemn() waits
- * until every transaction that was writing to a source has ended, and matches
- * the few again under a snapshot taken after that, so a row that was in
- * flight protects its file too.  No file is touched here.
+ *	  A plan: its beginning and end, its brakes, and what others may ask of it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,34 +13,17 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "src/plan/counts.h"
-#include "src/guard/location.h"
-#include "src/pg/progress.h"
-#include "src/pg/sql.h"
-#include "src/plan/match.h"
-#include "src/plan/plan.h"
-#include "src/sources/cleared.h"
-#include "src/sources/sources.h"
-#include "src/store/walk.h"
-
-/* so many rows a preview tries to clear of each source */
-#define MAX_TRIED_ROWS			10
+#include "src/plan/private.h"
+#include "src/plan/unregistered.h"
 
 #define NS_PER_SECOND	INT64CONST(1000000000)
-
-/* so far the clocks of the server and of the file system may differ */
-#define MAX_CLOCK_SKEW_SECONDS	300
 
 
 /* -------------------------------------------------------------- beginning --- */
@@ -57,7 +33,7 @@ static void
 give_back(void *arg)
 {
 	sources_set_deadline(0);
-	store_close(((CleanupPlan *) arg)->store);
+	store_close(((CleanupPlan *) arg)->found.store);
 }
 
 CleanupPlan *
@@ -73,12 +49,12 @@ plan_begin(CleanWhat what, bool dry_run, bool force)
 	callback->arg = plan;
 	MemoryContextRegisterResetCallback(context, callback);
 
-	plan->context = context;
+	plan->memory = context;
 	plan->what = what;
 	plan->dry_run = dry_run;
 	plan->force = force;
-	plan->settings = settings_snapshot();
-	plan->extension = extension_lookup(false);
+	plan->context.settings = settings_snapshot();
+	plan->context.extension = extension_lookup(false);
 	MemoryContextSwitchTo(caller);
 	return plan;
 }
@@ -86,9 +62,73 @@ plan_begin(CleanWhat what, bool dry_run, bool force)
 void
 plan_end(CleanupPlan *plan)
 {
-	if (plan->condemned != NULL)
-		condemned_end(plan->condemned);
-	MemoryContextDelete(plan->context);
+	if (plan->found.condemned != NULL)
+		condemned_end(plan->found.condemned);
+	MemoryContextDelete(plan->memory);
+}
+
+Jsonb *
+plan_call(CleanWhat what, bool dry_run, bool force, PlanWork work, void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Jsonb	   *volatile copy = NULL;
+	CleanupPlan *plan;
+
+	SPI_connect();
+	plan = plan_begin(what, dry_run, force);
+	PG_TRY();
+	{
+		Jsonb	   *result;
+
+		MemoryContextSwitchTo(plan->memory);
+		result = work(plan, arg);
+		if (result != NULL)
+		{
+			copy = MemoryContextAlloc(caller, VARSIZE(result));
+			memcpy(copy, result, VARSIZE(result));
+		}
+	}
+	PG_FINALLY();
+	{
+		MemoryContextSwitchTo(caller);
+		plan_end(plan);
+	}
+	PG_END_TRY();
+	SPI_finish();
+	return copy;
+}
+
+
+/* ------------------------------------------------------- what others may ask --- */
+
+const PlanFindings *
+plan_findings(const CleanupPlan *plan)
+{
+	return &plan->found;
+}
+
+const Context *
+plan_context(const CleanupPlan *plan)
+{
+	return &plan->context;
+}
+
+CleanWhat
+plan_what(const CleanupPlan *plan)
+{
+	return plan->what;
+}
+
+bool
+plan_is_preview(const CleanupPlan *plan)
+{
+	return plan->dry_run;
+}
+
+const char *
+plan_claim(const CleanupPlan *plan)
+{
+	return plan->found.claim != NULL ? plan->found.claim->uuid : NULL;
 }
 
 const char *
@@ -107,46 +147,60 @@ plan_what_text(CleanWhat what)
 }
 
 
-/* ------------------------------------------------------- brakes and errors --- */
+/* ---------------------------------------------------------- brakes and errors --- */
 
-/* A real run ends here; a dry run remembers. */
-static void
-apply_brake(CleanupPlan *plan, Brake *brake)
+void
+plan_apply_brake(CleanupPlan *plan, Brake *brake)
 {
-	plan->blocked = true;
+	plan->found.blocked = true;
 	if (!plan->dry_run)
 		brake_raise(brake);
-	plan->brakes = lappend(plan->brakes, brake);
+	plan->found.brakes = lappend(plan->found.brakes, brake);
 }
 
-static void
-apply_all(CleanupPlan *plan, List *brakes)
+void
+plan_apply_brakes(CleanupPlan *plan, List *brakes)
 {
 	ListCell   *lc;
 
 	foreach(lc, brakes)
-		apply_brake(plan, lfirst(lc));
+		plan_apply_brake(plan, lfirst(lc));
 }
 
-/* Takes a text that was allocated in any context. */
-static void
-add_error(CleanupPlan *plan, const char *text)
+static List *
+append_copy(const CleanupPlan *plan, List *list, const char *text)
 {
-	plan->error_count++;
-	if (list_length(plan->errors) < plan->settings->report_limit)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(plan->context);
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 
-		plan->errors = lappend(plan->errors, pstrdup(text));
-		MemoryContextSwitchTo(caller);
-	}
+	list = lappend(list, pstrdup(text));
+	MemoryContextSwitchTo(caller);
+	return list;
+}
+
+void
+plan_add_error(CleanupPlan *plan, const char *text)
+{
+	if (plan->found.n_errors++ < plan->context.settings->report_limit)
+		plan->found.errors = append_copy(plan, plan->found.errors, text);
+}
+
+void
+plan_add_warning(CleanupPlan *plan, const char *text)
+{
+	plan->found.warnings = append_copy(plan, plan->found.warnings, text);
+}
+
+void
+plan_advise(CleanupPlan *plan)
+{
+	plan->found.warnings = unregistered_search(plan, false);
 }
 
 /* A preview looks nevertheless: these are told apart from the brakes. */
 void
 plan_check_transaction(CleanupPlan *plan)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->context);
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	Brake	   *found = NULL;
 
 	if (RecoveryInProgress())
@@ -165,7 +219,7 @@ plan_check_transaction(CleanupPlan *plan)
 	if (found != NULL && !plan->dry_run)
 		brake_raise(found);
 	if (found != NULL)
-		plan->notes = lappend(plan->notes, found);
+		plan->found.notes = lappend(plan->found.notes, found);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -184,31 +238,19 @@ plan_limit_reading(const Settings *settings, bool in_batches)
 bool
 plan_is_unattended(void)
 {
-	/* pg_cron comes as a client by default, with this name; who takes it is only stopped more often */
+	/*
+	 * pg_cron comes as a client by default, with this name; who takes it is
+	 * only stopped more often
+	 */
 	return MyBackendType == B_BG_WORKER ||
 		(application_name != NULL && strcmp(application_name, "pg_cron") == 0);
 }
 
-static void
-check_directory(CleanupPlan *plan)
-{
-	const char *path = plan->settings->upload_dir;
-	Brake	   *found = location_check(path);
-	int			errnum;
 
-	if (found == NULL && (plan->store = store_open(path)) == NULL)
-		found = location_brake(path, "open upload directory", errno);
-	if (found == NULL && !XactReadOnly &&
-		(errnum = store_check_writable(plan->store)) != 0)
-		found = location_brake(path, "write to upload directory", errnum);
-	if (found == NULL)
-		found = location_check_backup_dir(plan->settings, !XactReadOnly);
-	if (found != NULL)
-		apply_brake(plan, found);
-}
+/* ------------------------------------------------------------------- ages --- */
 
-static int64
-now_ns(void)
+int64
+plan_now_ns(void)
 {
 	struct timespec now;
 
@@ -216,57 +258,46 @@ now_ns(void)
 	return (int64) now.tv_sec * NS_PER_SECOND + now.tv_nsec;
 }
 
-/* Ages are told by the server's clock and the file system's stamps. */
-static void
-check_clock(CleanupPlan *plan)
+TimestampTz
+plan_file_time(const CleanupPlan *plan, const FileIdentity *identity)
 {
-	int64		file_system_ns;
-	int64		skew;
+	const Claim *claim = plan->found.claim;
+	int64		newest = identity->mtime_ns;
+	TimestampTz at;
 
-	/* where it cannot be asked, the file system is usually the server's own */
-	if (XactReadOnly || store_clock(plan->store, &file_system_ns).outcome != FILE_OK)
-		return;
-	skew = (file_system_ns - now_ns()) / NS_PER_SECOND;
-	if (llabs((long long) skew) > MAX_CLOCK_SKEW_SECONDS)
-		apply_brake(plan, brake_make("clock", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-									 "the clock of the upload directory's file system cannot be trusted",
-									 psprintf("It differs from the server's by %lld seconds.", (long long) skew),
-									 "Synchronize the clocks of the server and of the file server."));
+	if (plan->context.settings->file_age == FILE_AGE_NEWEST)
+		newest = Max(newest, Max(identity->ctime_ns, identity->btime_ns));
+	at = newest / 1000 - (TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	return claim != NULL && claim->grace_from != 0 ? Max(at, claim->grace_from) : at;
 }
 
-static void
-read_claim(CleanupPlan *plan)
+bool
+plan_is_old(const CleanupPlan *plan, const FileIdentity *identity)
 {
-	plan->claim = claim_check(plan->store, plan->extension, plan->settings->upload_dir);
-	plan->settings->claim = plan->claim->uuid;
-	if (plan->claim->grace_from != 0)
-		plan->settings->grace_from_ns =
-			(plan->claim->grace_from +
-			 (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) * 1000;
+	return plan_file_time(plan, identity) <= GetCurrentTimestamp() -
+		(TimestampTz) plan->context.settings->orphaned_file_retention_hours * USECS_PER_HOUR;
 }
 
-static void
-check_sources(CleanupPlan *plan)
+TimestampTz
+plan_failed_before(const Settings *settings)
 {
-	ListCell   *lc;
+	return GetCurrentTimestamp() -
+		(TimestampTz) settings->failed_session_retention_days * USECS_PER_DAY;
+}
 
-	plan->sources = sources_load(plan->extension);
-	apply_all(plan, sources_check_all(plan->sources));
-	if (plan->brakes != NIL)
-		return;
-	foreach(lc, plan->sources)
-	{
-		Brake	   *found = sources_probe(lfirst(lc));
+Match *
+plan_begin_match(const Settings *settings, const char *claim)
+{
+	Match	   *match = match_begin(&settings->rules);
 
-		if (found == NULL)
-			(void) sources_tables(lfirst(lc), &found);
-		if (found != NULL)
-			apply_brake(plan, found);
-	}
+	match_set_grace(match, settings->orphaned_file_retention_hours,
+					settings->failed_session_retention_days);
+	match_set_claim(match, claim);
+	return match;
 }
 
 
-/* -------------------------------------------------------------------- walk --- */
+/* ------------------------------------------------------------------- names --- */
 
 bool
 plan_is_readable_name(const Settings *settings, const char *path)
@@ -298,702 +329,4 @@ plan_escape_name(const char *name)
 			appendStringInfoChar(&escaped, (char) c);
 	}
 	return escaped.data;
-}
-
-typedef struct WalkedFiles
-{
-	CleanupPlan *plan;
-	Match	   *match;
-} WalkedFiles;
-
-static void
-add_walked_file(const char *path, void *arg)
-{
-	WalkedFiles *walked = arg;
-	CleanupPlan *plan = walked->plan;
-
-	if (!key_is_audio(&plan->settings->rules, path))
-		return;
-	plan->files_seen++;
-	progress_add(PROGRESS_WALKED, 1);
-	if (plan_is_readable_name(plan->settings, path))
-		match_add(walked->match, path);
-	else if ((plan->what & CLEAN_ORPHANS) != 0)
-		add_error(plan, psprintf("file name \"%s\" is not valid in encoding \"%s\"; the file is left alone",
-								 plan_escape_name(path), GetDatabaseEncodingName()));
-}
-
-static void
-walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
-{
-	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup walk",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(scratch);
-	const char *path;
-	const char *action;
-	int			errnum;
-	WalkStep	step;
-
-	while ((step = walk_next(walk, &path)) == WALK_FILE)
-	{
-		progress_tick();
-		sink(path, arg);
-		MemoryContextReset(scratch);
-	}
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(scratch);
-
-	if (step == WALK_FAILED)
-	{
-		path = walk_failure(walk, &errnum, &action);
-		apply_brake(plan, location_brake(psprintf("%s/%s", plan->settings->upload_dir,
-												  plan_escape_name(path)),
-										 action, errnum));
-	}
-}
-
-static void
-walk_directory(CleanupPlan *plan, PlanWalkSink sink, void *arg)
-{
-	TreeWalk   *walk = walk_begin(plan->store, plan->settings->recurse);
-
-	PG_TRY();
-	{
-		walk_into(plan, walk, sink, arg);
-	}
-	PG_FINALLY();
-	{
-		walk_end(walk);
-	}
-	PG_END_TRY();
-}
-
-typedef struct ReadableFiles
-{
-	CleanupPlan *plan;
-	PlanWalkSink sink;
-	void	   *arg;
-} ReadableFiles;
-
-static void
-pass_readable(const char *path, void *arg)
-{
-	ReadableFiles *files = arg;
-
-	progress_add(PROGRESS_WALKED, 1);
-	if (plan_is_readable_name(files->plan->settings, path))
-		files->sink(path, files->arg);
-}
-
-void
-plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg)
-{
-	ReadableFiles files = {plan, sink, arg};
-
-	/* what stands in the way of a deletion is no matter here */
-	plan->brakes = NIL;
-	progress_set_phase(PHASE_WALKING);
-	walk_directory(plan, pass_readable, &files);
-	if (plan->brakes != NIL)
-		brake_raise(llast(plan->brakes));
-}
-
-
-/* ------------------------------------------------------------------- judge --- */
-
-int64
-plan_file_time(const Settings *settings, const FileIdentity *identity)
-{
-	int64		newest = identity->mtime_ns;
-
-	if (settings->file_age == FILE_AGE_NEWEST)
-		newest = Max(newest, Max(identity->ctime_ns, identity->btime_ns));
-	return Max(newest, settings->grace_from_ns);
-}
-
-bool
-plan_is_old(const Settings *settings, const FileIdentity *identity)
-{
-	int64		retention = (int64) settings->orphaned_file_retention_hours * 3600 * NS_PER_SECOND;
-
-	/*
-	 * a time stamp may be the first or the last that there is: the rest does
-	 * not overflow
-	 */
-	return plan_file_time(settings, identity) <= now_ns() - retention;
-}
-
-TimestampTz
-plan_failed_before(const Settings *settings)
-{
-	return GetCurrentTimestamp() -
-		(TimestampTz) settings->failed_session_retention_days * USECS_PER_DAY;
-}
-
-static Match *
-begin_match(const Settings *settings)
-{
-	Match	   *match = match_begin(&settings->rules);
-
-	match_set_grace(match, settings->orphaned_file_retention_hours,
-					settings->failed_session_retention_days);
-	match_set_claim(match, settings->claim);
-	return match;
-}
-
-typedef struct Judgement
-{
-	CleanupPlan *plan;
-	Match	   *match;
-	Condemned  *condemned;
-	MemoryContext scratch;		/* reset for each file */
-	int			last_source;	/* failed sessions come sorted */
-	char	   *last_session;
-} Judgement;
-
-/* Look at the file itself; false if it is not there or no regular file. */
-static bool
-identify(Judgement *judgement, const char *path, FileIdentity *identity)
-{
-	FileResult	result = store_identify(judgement->plan->store, path, identity);
-
-	if (result.outcome == FILE_FAILED)
-		add_error(judgement->plan,
-				  psprintf("could not %s \"%s\": %s", result.action, path, strerror(result.errnum)));
-	return result.outcome == FILE_OK;
-}
-
-/*
- * A file that has changed since the match began is not the one that was
- * matched: the row that refers to it may have come after the snapshot.
- */
-static bool
-is_unchanged(const CleanupPlan *plan, const FileIdentity *identity)
-{
-	return identity->ctime_ns <= plan->looked_at_ns;
-}
-
-/* Each folder is an error, whatever the number of its files. */
-static void
-report_closed(CleanupPlan *plan, const char *path, int errnum)
-{
-	const char *slash = strrchr(path, '/');
-	char	   *folder = pnstrdup(slash ? path : ".", slash ? slash - path : 1);
-	ListCell   *lc;
-
-	foreach(lc, plan->closed_folders)
-		if (strcmp(lfirst(lc), folder) == 0)
-		return;
-	if (list_length(plan->closed_folders) < plan->settings->report_limit)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(plan->context);
-
-		plan->closed_folders = lcons(pstrdup(folder), plan->closed_folders);
-		MemoryContextSwitchTo(caller);
-	}
-	add_error(plan, psprintf("no file can be removed from folder \"%s\": %s", folder, strerror(errnum)));
-}
-
-/* A preview tells what would fail; a run tries it, and its row says why. */
-static bool
-is_removable(Judgement *judgement, const char *path)
-{
-	CleanupPlan *plan = judgement->plan;
-	int			errnum = plan->dry_run && !XactReadOnly ? store_check_folder(plan->store, path) : 0;
-
-	if (errnum != 0)
-		report_closed(plan, path, errnum);
-	return errnum == 0;
-}
-
-static void
-judge_orphan(int64 number, const char *path, void *arg)
-{
-	Judgement  *judgement = arg;
-	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
-	CondemnedFile file = {path, NULL, NULL};
-
-	if (identify(judgement, path, &file.identity) &&
-		is_unchanged(judgement->plan, &file.identity) &&
-		plan_is_old(judgement->plan->settings, &file.identity) &&
-		is_removable(judgement, path))
-		condemned_add_file(judgement->condemned, &file);
-	MemoryContextSwitchTo(caller);
-	MemoryContextReset(judgement->scratch);
-}
-
-static void
-note_session(Judgement *judgement, const Source *source, const char *session)
-{
-	if (judgement->last_session != NULL && judgement->last_source == source->number &&
-		strcmp(judgement->last_session, session) == 0)
-		return;
-	if (judgement->last_session != NULL)
-		pfree(judgement->last_session);
-	judgement->last_source = source->number;
-
-	/*
-	 * the current context is that of a query, which may end before the
-	 * judging
-	 */
-	judgement->last_session = MemoryContextStrdup(judgement->plan->context, session);
-	condemned_add_session(judgement->condemned, source->number, session);
-}
-
-/*
- * A reference protects generously, but it condemns only the file that it
- * names to the letter.  What it matches otherwise (a bare name in some
- * subdirectory) may be somebody's upload of this minute: that one must have
- * the age of an orphan too.
- */
-static void
-judge_failed(int64 number, const char *path, const Source *source, const char *session,
-			 KeyMatch strength, void *arg)
-{
-	Judgement  *judgement = arg;
-	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
-	CondemnedFile file = {path, source->name, sources_session_id(session)};
-	bool		condemn;
-
-	condemn = identify(judgement, path, &file.identity) &&
-		is_unchanged(judgement->plan, &file.identity) &&
-		(strength == KEY_STRICT_MATCH ||
-		 plan_is_old(judgement->plan->settings, &file.identity)) &&
-		is_removable(judgement, path);
-	if (condemn && match_mark(judgement->match, number))
-		condemned_add_file(judgement->condemned, &file);
-	MemoryContextSwitchTo(caller);
-	if (condemn)
-		note_session(judgement, source, session);
-	MemoryContextReset(judgement->scratch);
-}
-
-static void
-judge(CleanupPlan *plan, Match *match, Condemned *condemned)
-{
-	Judgement	judgement = {plan, match, condemned, NULL, -1, NULL};
-
-	judgement.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
-											  ALLOCSET_SMALL_SIZES);
-	if ((plan->what & CLEAN_FAILED) != 0)
-		match_failed(match, plan->extension, judge_failed, &judgement);
-	if ((plan->what & CLEAN_ORPHANS) != 0)
-		match_unreferenced(match, judge_orphan, &judgement);
-	MemoryContextDelete(judgement.scratch);
-}
-
-
-/* ------------------------------------------------------------------- clear --- */
-
-typedef struct Clearing
-{
-	int			source;
-	ArrayBuildState *sessions;
-} Clearing;
-
-static void
-gather_session(int source, const char *session, void *arg)
-{
-	Clearing   *clearing = arg;
-
-	if (source == clearing->source)
-		clearing->sessions = accumArrayResult(clearing->sessions, CStringGetTextDatum(session),
-											  false, TEXTOID, CurrentMemoryContext);
-}
-
-typedef struct ClearingTry
-{
-	const CleanupPlan *plan;
-	const Source *source;
-	Datum		sessions;		/* text[] */
-	bool		cleared;
-} ClearingTry;
-
-/* As long as the audio can come back, so can what refers to it. */
-static void
-clear_source(void *arg)
-{
-	ClearingTry *try = arg;
-	const CleanupPlan *plan = try->plan;
-
-	if (plan->dry_run)
-	{
-		sources_try_clearing(try->source, try->sessions, MAX_TRIED_ROWS);
-		try->cleared = true;
-		ereport(ERROR,
-				(errcode(ERRCODE_TRANSACTION_ROLLBACK), errmsg("a dry run takes back what it tries")));
-	}
-	if (plan->settings->backup_retention_days > 0)
-		cleared_remember(plan->extension, plan->run_id, try->source, try->sessions);
-	sources_clear(try->source, try->sessions);
-	try->cleared = true;
-}
-
-/* Says once in a run that a source cannot be cleared, and why. */
-static void
-note_unclearable(CleanupPlan *plan, const Source *source, const char *message, const char *detail,
-				 const char *hint)
-{
-	MemoryContext caller;
-	const char *advice = hint && strstr(hint, "on_failed") ? "" : "Correct that, or register the source with on_failed => 'keep'.";
-
-	add_error(plan, psprintf("the failed sessions of source %s are left alone, because they cannot be cleared: %s%s%s (%s%s%s)",
-							 source->name, message, detail ? ": " : "", detail ? detail : "",
-							 hint ? hint : "", hint && advice[0] != '\0' ? " " : "", advice));
-	caller = MemoryContextSwitchTo(plan->context);
-	plan->unclearable = lappend_oid(plan->unclearable, source->relid);
-	MemoryContextSwitchTo(caller);
-}
-
-static bool
-can_try_clearing(void)
-{
-	return !XactReadOnly && !RecoveryInProgress() && !IsolationUsesXactSnapshot();
-}
-
-/* Where it cannot be tried, something can be told all the same. */
-static bool
-look_at_clearing(CleanupPlan *plan, const Source *source)
-{
-	Brake	   *brake = sources_check_clearing(source);
-
-	if (brake != NULL)
-		note_unclearable(plan, source, brake->message, brake->detail, brake->hint);
-	return brake == NULL;
-}
-
-/*
- * In a subtransaction: constraints and triggers of the table may object, and
- * that is an error of this source alone.  A dry run tries, and takes it back.
- */
-static bool
-try_clearing(CleanupPlan *plan, const Source *source, ArrayBuildState *sessions)
-{
-	ClearingTry try = {plan, source, makeArrayResult(sessions, CurrentMemoryContext), false};
-	ErrorData  *error;
-
-	if (list_member_oid(plan->unclearable, source->relid))
-		return false;
-	if (plan->dry_run && !can_try_clearing())
-		return look_at_clearing(plan, source);
-	error = sql_try(clear_source, &try);
-	if (!try.cleared)
-		note_unclearable(plan, source, error->message, error->detail, error->hint);
-	return try.cleared;
-}
-
-/* Returns what is left: without the sessions, and their files, that could not be cleared. */
-static Condemned *
-clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
-{
-	ListCell   *lc;
-
-	foreach(lc, sources)
-	{
-		Source	   *source = lfirst(lc);
-		Clearing	clearing = {source->number, NULL};
-
-		if (!source->clear)
-			continue;
-		condemned_scan_sessions(condemned, gather_session, &clearing);
-		if (clearing.sessions != NULL && !try_clearing(plan, source, clearing.sessions))
-			condemned = condemned_without_source(condemned, source->number, source->name);
-	}
-	return condemned;
-}
-
-
-/* ------------------------------------------------------------------ survey --- */
-
-static void
-count_sources(CleanupPlan *plan, const Match *match)
-{
-	ListCell   *lc;
-
-	plan->counts = palloc(sizeof(MatchCounts) * Max(list_length(plan->sources), 1));
-	foreach(lc, plan->sources)
-	{
-		int			number = ((const Source *) lfirst(lc))->number;
-
-		match_count_source(match, number, &plan->counts[number]);
-	}
-}
-
-static void
-survey_files(CleanupPlan *plan)
-{
-	Match	   *match = begin_match(plan->settings);
-	WalkedFiles walked = {plan, match};
-
-	plan->looked_at_ns = now_ns();
-	progress_set_phase(PHASE_WALKING);
-	walk_directory(plan, add_walked_file, &walked);
-	if (plan->brakes == NIL)
-	{
-		plan->surveyed = true;
-		progress_set_phase(PHASE_MATCHING);
-		match_run(match, plan->extension, plan->sources,
-				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE : MATCH_PROTECT,
-				  plan_failed_before(plan->settings), false);
-		plan->files_referenced = match_count_referenced(match);
-		plan->rows_seen = match_count_rows(match);
-		count_sources(plan, match);
-		progress_set(PROGRESS_MATCHED, plan->files_referenced);
-		progress_set_phase(PHASE_JUDGING);
-		judge(plan, match, plan->condemned);
-		/* a real run clears when it condemns */
-		if (plan->dry_run)
-			plan->condemned = clear_sessions(plan, plan->condemned, plan->sources);
-		progress_set(PROGRESS_CONDEMNED, plan->condemned->n_files);
-		apply_all(plan, counts_check(plan));
-	}
-	match_end(match);
-}
-
-void
-plan_open_directory(CleanupPlan *plan)
-{
-	MemoryContext caller = MemoryContextSwitchTo(plan->context);
-
-	check_directory(plan);
-	if (plan->brakes == NIL)
-	{
-		check_clock(plan);
-		read_claim(plan);
-	}
-	MemoryContextSwitchTo(caller);
-}
-
-void
-plan_lock_directory(CleanupPlan *plan)
-{
-	MemoryContext caller = MemoryContextSwitchTo(plan->context);
-	Brake	   *brake = claim_lock(plan->store, plan->settings->upload_dir,
-								   plan->settings->writer_wait);
-
-	if (brake != NULL)
-		apply_brake(plan, brake);
-	MemoryContextSwitchTo(caller);
-}
-
-/* Who had the lock before may have been taking the directory over. */
-void
-plan_hold_directory(CleanupPlan *plan)
-{
-	MemoryContext caller = MemoryContextSwitchTo(plan->context);
-
-	plan_lock_directory(plan);
-	read_claim(plan);
-	if (plan->claim->brake != NULL)
-		apply_brake(plan, plan->claim->brake);
-	MemoryContextSwitchTo(caller);
-}
-
-void
-plan_open(CleanupPlan *plan)
-{
-	MemoryContext caller = MemoryContextSwitchTo(plan->context);
-
-	plan_open_directory(plan);
-	if (plan->claim != NULL && plan->claim->brake != NULL)
-		apply_brake(plan, plan->claim->brake);
-	if (!plan->dry_run)
-		plan_hold_directory(plan);
-	check_sources(plan);
-	MemoryContextSwitchTo(caller);
-}
-
-void
-plan_survey(CleanupPlan *plan, bool interxact)
-{
-	MemoryContext caller = MemoryContextSwitchTo(plan->context);
-	int			limit = extension_limit_lock_waits(plan->settings->writer_wait);
-
-	plan->condemned = condemned_begin(interxact);
-	plan_limit_reading(plan->settings, interxact);
-	plan_open(plan);
-	if (plan->brakes == NIL)
-		survey_files(plan);
-	if (!plan->dry_run)
-		counts_remember(plan);
-	condemned_rewind(plan->condemned);
-	extension_end_limit(limit);
-	MemoryContextSwitchTo(caller);
-}
-
-
-/* ----------------------------------------------------------------- condemn --- */
-
-static bool
-is_same_session(const CondemnedFile *a, const CondemnedFile *b)
-{
-	return a->session != NULL && b->session != NULL &&
-		strcmp(a->session, b->session) == 0 && strcmp(a->source, b->source) == 0;
-}
-
-/*
- * Feed the next files of the survey into a match; false if there are none.
- * A session's files stay together, because its columns may be cleared.
- */
-static bool
-take_next(CleanupPlan *plan, int64 limit, Match *match)
-{
-	CondemnedFile last = {NULL, NULL, NULL};
-
-	if (!plan->has_next)
-		plan->has_next = condemned_next(plan->condemned, &plan->next);
-	while (plan->has_next &&
-		   (match_count(match) < limit || is_same_session(&last, &plan->next)))
-	{
-		CHECK_FOR_INTERRUPTS();
-		match_add(match, plan->next.path);
-		condemned_free_texts(&last);
-		last = plan->next;
-		plan->has_next = condemned_next(plan->condemned, &plan->next);
-	}
-	condemned_free_texts(&last);
-	return match_count(match) > 0;
-}
-
-/* Load the sources once more: the last look may be a transaction ago. */
-static List *
-load_checked_sources(const Extension *extension, Brake **found)
-{
-	List	   *sources = sources_load(extension);
-	List	   *brakes = sources_check_all(sources);
-
-	*found = brakes == NIL ? NULL : linitial(brakes);
-	return sources;
-}
-
-/* Who holds a file writes, too. */
-static void
-wait_for_writers(const Extension *extension, List *sources, int writer_wait, Brake **found)
-{
-	List	   *tables = list_make1_oid(extension_relation(extension, "cleanup_holds"));
-	ListCell   *lc;
-
-	foreach(lc, sources)
-	{
-		if (*found == NULL)
-			*found = sources_probe(lfirst(lc));
-		if (*found == NULL)
-			tables = list_concat_unique_oid(tables, sources_tables(lfirst(lc), found));
-	}
-	if (*found == NULL)
-		extension_wait_for_writers(tables, writer_wait);
-}
-
-/* Rows of a source that could not be cleared protect their files from then on, whatever their status. */
-static void
-forget_unclearable(const CleanupPlan *plan, List *sources)
-{
-	ListCell   *lc;
-
-	foreach(lc, sources)
-		if (list_member_oid(plan->unclearable, ((Source *) lfirst(lc))->relid))
-		((Source *) lfirst(lc))->status_column = NULL;
-}
-
-Condemned *
-plan_condemn(CleanupPlan *plan, int64 limit)
-{
-	MemoryContext caller = MemoryContextSwitchTo(plan->context);
-	TimestampTz failed_before = plan_failed_before(plan->settings);
-	int			guc_level = extension_limit_lock_waits(plan->settings->writer_wait);
-	Match	   *match = begin_match(plan->settings);
-	Condemned  *condemned = NULL;
-	Brake	   *found;
-
-	plan_limit_reading(plan->settings, limit != PG_INT64_MAX);
-	if (take_next(plan, limit, match))
-	{
-		List	   *sources = load_checked_sources(plan->extension, &found);
-
-		forget_unclearable(plan, sources);
-		plan->looked_at_ns = now_ns();
-		progress_set_phase(PHASE_WAITING);
-		if (found == NULL)
-			wait_for_writers(plan->extension, sources, plan->settings->writer_wait, &found);
-		if (found != NULL)
-			apply_brake(plan, found);
-		progress_set_phase(PHASE_CONDEMNING);
-		match_run(match, plan->extension, sources,
-				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE_LOCKED : MATCH_PROTECT,
-				  failed_before, false);
-		condemned = condemned_begin(false);
-		judge(plan, match, condemned);
-		condemned = clear_sessions(plan, condemned, sources);
-
-		/*
-		 * the survey's count, without those that did not stand the second
-		 * look
-		 */
-		progress_add(PROGRESS_CONDEMNED, condemned->n_files - match_count(match));
-	}
-	match_end(match);
-	extension_end_limit(guc_level);
-	MemoryContextSwitchTo(caller);
-	return condemned;
-}
-
-typedef struct Waiting
-{
-	const Extension *extension;
-	int			writer_wait;
-	List	   *sources;
-	Brake	   *brake;
-} Waiting;
-
-static void
-try_waiting(void *arg)
-{
-	Waiting    *waiting = arg;
-	int			limit = extension_limit_lock_waits(waiting->writer_wait);
-
-	waiting->sources = load_checked_sources(waiting->extension, &waiting->brake);
-	if (waiting->brake == NULL)
-		wait_for_writers(waiting->extension, waiting->sources, waiting->writer_wait, &waiting->brake);
-	extension_end_limit(limit);
-}
-
-/* Giving up is no ERROR here: other files can be dealt with. */
-static List *
-wait_or_brake(const Extension *extension, int writer_wait, Brake **found)
-{
-	Waiting		waiting = {extension, writer_wait, NIL, NULL};
-	ErrorData  *error = sql_try(try_waiting, &waiting);
-
-	*found = waiting.brake;
-	if (error != NULL)
-		*found = brake_make("writers", error->sqlerrcode, error->message, error->detail, error->hint);
-	return waiting.sources;
-}
-
-const char **
-plan_recheck(const Settings *settings, const Extension *extension,
-			 const char *const *paths, int n, Brake **found, int64 *match_us)
-{
-	const char **why = palloc0(sizeof(char *) * n);
-	List	   *sources;
-	TimestampTz began;
-	Match	   *match;
-	int			i;
-
-	plan_limit_reading(settings, true);
-	sources = wait_or_brake(extension, settings->writer_wait, found);
-	*match_us = 0;
-	if (*found != NULL)
-		return why;
-	began = GetCurrentTimestamp();
-	match = begin_match(settings);
-	for (i = 0; i < n; i++)
-		match_add(match, paths[i]);
-	match_run(match, extension, sources, MATCH_JUDGE_LOCKED,
-			  plan_failed_before(settings), true);
-	for (i = 0; i < n; i++)
-		why[i] = match_why_needed(match, i);
-	match_end(match);
-	*match_us = GetCurrentTimestamp() - began;
-	return why;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/plan.h
- *	  walk -> match -> brakes -> condemn: what a run decides.
+ *	  Decides which files go: walk -> match -> brakes -> condemn.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -9,6 +9,8 @@
  */
 #ifndef AUDIO_CLEANUP_PLAN_H
 #define AUDIO_CLEANUP_PLAN_H
+
+#include "utils/jsonb.h"
 
 #include "src/guard/brake.h"
 #include "src/guard/claim.h"
@@ -25,52 +27,73 @@ typedef enum CleanWhat
 	CLEAN_ALL = 3
 } CleanWhat;
 
-typedef struct CleanupPlan
+/* A plan is made by the functions below; nobody else writes to one. */
+typedef struct CleanupPlan CleanupPlan;
+
+/* What a plan has found so far, for those who act on it or report it. */
+typedef struct PlanFindings
 {
-	MemoryContext context;		/* of everything below */
-	CleanWhat	what;
-	bool		dry_run;
-	bool		force;			/* override the counting brakes */
-	Settings   *settings;
-	Extension  *extension;
-	FileStore  *store;			/* NULL if it could not be opened */
-	Claim	   *claim;			/* NULL without a store */
-	List	   *sources;		/* of Source */
-	MatchCounts *counts;		/* of each of them, if surveyed */
 	List	   *brakes;			/* of Brake: why a real run would be refused */
-	List	   *notes;			/* the same, of this transaction only: a dry
-								 * run looks nevertheless */
+	List	   *notes;			/* of Brake, because of this transaction only:
+								 * a preview looks nevertheless */
 	bool		blocked;		/* there was a brake */
 	List	   *errors;			/* of char *, at most report_limit */
-	List	   *closed_folders; /* of char *: a preview has seen that nothing
-								 * can be removed from them */
-	int64		error_count;
-	List	   *warnings;		/* of char *: advice for a report */
-	int64		looked_at_ns;	/* when the current match began */
-	bool		surveyed;		/* no brake kept us from looking */
+	int64		n_errors;
+	List	   *warnings;		/* of char *: advice */
+	FileStore  *store;			/* NULL: the directory could not be opened */
+	const Claim *claim;			/* NULL without a store */
+	List	   *sources;		/* of Source */
+	bool		surveyed;		/* no brake kept the survey from looking: what
+								 * follows is known */
+	MatchCounts *counts;		/* of each source */
 	int64		files_seen;		/* audio files in the directory */
 	int64		files_referenced;
 	int64		rows_seen;
-	Condemned  *condemned;		/* by the survey */
-	int64		run_id;			/* 0 before it is recorded */
-	List	   *unclearable;	/* OIDs of sources that could not be cleared */
-	int64		healed;			/* backups that are put back */
-	bool		has_next;		/* plan_condemn() has looked one file ahead: */
-	CondemnedFile next;
-} CleanupPlan;
+	Condemned  *condemned;		/* by the survey; NULL before it */
+} PlanFindings;
 
 /*
- * Begin a plan in a memory context of its own below the current one.  It
- * holds descriptors; whoever deletes the context, an ERROR included, closes
- * them too.  Needs SPI, as the following do.
+ * Begins a plan in a memory context of its own below the current one.  A plan
+ * has open descriptors: they are closed by plan_end(), or when that context
+ * is deleted, as after an ERROR.  `force` overrides the brakes that count.
+ * Needs SPI, as all that follows.
  */
 extern CleanupPlan *plan_begin(CleanWhat what, bool dry_run, bool force);
 extern void plan_end(CleanupPlan *plan);
 
 /*
- * Refuse a real run in a transaction in which there can be none: in recovery,
- * read-only, or with a snapshot that is not of this instant.  A dry run notes
- * it.
+ * Connects to SPI, begins a plan, calls work(plan, arg) in the plan's memory
+ * context, ends the plan, also after an ERROR, and leaves SPI.  Returns what
+ * work() returned, copied into the current memory context; NULL for NULL.
+ */
+typedef Jsonb *(*PlanWork) (CleanupPlan *plan, void *arg);
+extern Jsonb *plan_call(CleanWhat what, bool dry_run, bool force, PlanWork work, void *arg);
+
+/* Returns what the plan has found; the findings change as the plan goes on. */
+extern const PlanFindings *plan_findings(const CleanupPlan *plan);
+
+/* Returns the settings and the extension that the plan goes by. */
+extern const Context *plan_context(const CleanupPlan *plan);
+
+extern CleanWhat plan_what(const CleanupPlan *plan);
+extern bool plan_is_preview(const CleanupPlan *plan);
+
+/* Returns "orphaned_files", "failed_sessions" or "all". */
+extern const char *plan_what_text(CleanWhat what);
+
+/* Adds a copy of the text to the warnings. */
+extern void plan_add_warning(CleanupPlan *plan, const char *text);
+
+/*
+ * Searches for names of condemned files in columns that nobody registered,
+ * and adds a warning for each such column.  For a plan that was surveyed.
+ */
+extern void plan_advise(CleanupPlan *plan);
+
+/*
+ * Refuses a real run in a transaction in which there can be none: in recovery,
+ * read-only, or with a snapshot that is not of this instant.  A preview notes
+ * the reason.
  */
 extern void plan_check_transaction(CleanupPlan *plan);
 
@@ -81,79 +104,75 @@ extern void plan_check_transaction(CleanupPlan *plan);
 extern bool plan_is_unattended(void);
 
 /*
- * From now on the sources are read for so long that a run ends in time (see
- * max_run_minutes, of a run in batches), and in a background worker no longer
- * than source_timeout; until it is called again, or the plan ends.
+ * Limits how long the sources are read from now on: max_run_minutes for a run
+ * in batches, and source_timeout in a background worker.  The limit holds
+ * until this is called again, or the plan ends.
  */
 extern void plan_limit_reading(const Settings *settings, bool in_batches);
 
-/*
- * Open the directory and look whose it is, without applying that brake.
- */
+/* Opens the directory, and looks whose the directory is without applying that brake. */
 extern void plan_open_directory(CleanupPlan *plan);
 
 /*
- * Keep other runs out of the open directory until the plan ends, and those
- * who hand their work on to the commit, until that is done.
+ * Keeps other runs out of the open directory until the plan ends.  Work that
+ * was handed on to the commit keeps them out until that work is done.
  */
 extern void plan_lock_directory(CleanupPlan *plan);
 
-/* The same, and see that the directory is still ours. */
-extern void plan_hold_directory(CleanupPlan *plan);
+/* plan_lock_directory(), and a brake unless the directory still is ours. */
+extern void plan_lock_own_directory(CleanupPlan *plan);
 
 /*
- * Open the directory, look whose it is, and load the sources; what is wrong
+ * Opens the directory, looks whose it is, and loads the sources; what is wrong
  * becomes a brake.  A real run locks the directory.
  */
 extern void plan_open(CleanupPlan *plan);
 
 /*
- * plan_open(), then walk the directory, match, and judge.  A dry run collects brakes; a real
- * run raises the first one.  With `interxact` the outcome may be used beyond
- * the end of the transaction.
+ * plan_open(), then walks the directory, matches, and judges.  A preview
+ * collects brakes; a real run raises the first one.  With `interxact` the
+ * outcome may be used beyond the end of the transaction.
  */
 extern void plan_survey(CleanupPlan *plan, bool interxact);
 
 /*
- * For a look at an open plan's directory that decides nothing: pass every file
- * to `sink`, whatever its extension, but those whose name is not valid in the
- * database's encoding.  Forgets the plan's brakes.  ERROR if it cannot be read whole.
+ * For a look at an open plan's directory that decides nothing: passes every
+ * file to `sink`, whatever its extension, but those whose name is not valid in
+ * the database's encoding.  Forgets the plan's brakes.  ERROR if the directory
+ * cannot be read whole.
  */
 typedef void (*PlanWalkSink) (const char *path, void *arg);
-
 extern void plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg);
 
 /*
- * Condemn the next (at most `limit`) files of the survey: wait for writers,
- * match those few again under a fresh snapshot, with the rows of failed
- * sessions locked, clear the columns of sessions where that is asked for.
- * Returns what stood the second look, NULL when the survey is exhausted.
- * Must be called under the run lock.
+ * Condemns the next (at most `limit`) files of the survey for the run
+ * `run_id`: waits for writers, matches those few again under a fresh snapshot,
+ * with the rows of failed sessions locked, and clears the columns of sessions
+ * where that is asked for.  Returns what stood the second look, NULL when the
+ * survey is exhausted.  The caller has the run lock.
  */
-extern Condemned *plan_condemn(CleanupPlan *plan, int64 limit);
+extern Condemned *plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit);
 
 /*
- * Of these files (paths), which are needed: referred to by anybody who is no
- * failed session, or held?  Returns why for each, or NULL.  For files that were condemned before.  Waits for writers.
- * *brake is set, and nothing said, if the sources cannot be read, or writers
- * could not be waited for.  *match_us becomes the time that the reading took,
- * without the waiting.
+ * Which of these files, which were condemned before, are needed now: referred
+ * to by a row of no failed session, or held?  `claim` is the directory's.
+ * Returns why for each path, or NULL.  Waits for writers.  Where the sources
+ * cannot be read, or writers could not be waited for, *brake is set, and no
+ * file is said to be needed.  *match_us becomes the microseconds that the
+ * reading took, without the waiting.
  */
-extern const char **plan_recheck(const Settings *settings, const Extension *extension,
+extern const char **plan_recheck(const Context *context, const char *claim,
 								 const char *const *paths, int n, Brake **brake,
 								 int64 *match_us);
 
-/* Is the file old enough to be an orphan, now? */
-extern bool plan_is_old(const Settings *settings, const FileIdentity *identity);
+/* Returns whether the file is old enough to be an orphan now. */
+extern bool plan_is_old(const CleanupPlan *plan, const FileIdentity *identity);
 
-/* The time stamp, in nanoseconds since 1970, that tells the file's age. */
-extern int64 plan_file_time(const Settings *settings, const FileIdentity *identity);
+/* Returns the time from which the file's age is counted. */
+extern TimestampTz plan_file_time(const CleanupPlan *plan, const FileIdentity *identity);
 
-/* A session that failed before this is due now. */
+/* Returns the time before which a session must have failed to be due now. */
 extern TimestampTz plan_failed_before(const Settings *settings);
-
-/* "orphaned_files", "failed_sessions" or "all" */
-extern const char *plan_what_text(CleanWhat what);
 
 /*
  * Can the name be judged?  Its letters must be known: valid UTF-8 in a UTF-8
@@ -162,7 +181,7 @@ extern const char *plan_what_text(CleanWhat what);
  */
 extern bool plan_is_readable_name(const Settings *settings, const char *path);
 
-/* A name in ASCII, without loss: \xHH for what is not printable or a "\". */
+/* Returns the name in ASCII, without loss: \xHH for what is not printable, or a "\". */
 extern char *plan_escape_name(const char *name);
 
 #endif							/* AUDIO_CLEANUP_PLAN_H */

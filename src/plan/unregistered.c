@@ -36,6 +36,7 @@
 
 #include "src/pg/sql.h"
 #include "src/plan/match.h"
+#include "src/plan/private.h"
 #include "src/plan/unregistered.h"
 #include "src/sources/sources.h"
 
@@ -85,13 +86,13 @@ static void
 take_sample(Search *search)
 {
 	CleanupPlan *plan = search->plan;
-	const KeyRules *rules = &plan->settings->rules;
-	int64		step = Max(plan->condemned->n_orphans / SAMPLED_NAMES, 1);
+	const KeyRules *rules = &plan->context.settings->rules;
+	int64		step = Max(plan->found.condemned->n_orphans / SAMPLED_NAMES, 1);
 	int64		orphans = 0;
 	CondemnedFile file;
 
-	condemned_rewind(plan->condemned);
-	while (search->n < SAMPLED_NAMES && condemned_next(plan->condemned, &file))
+	condemned_rewind(plan->found.condemned);
+	while (search->n < SAMPLED_NAMES && condemned_next(plan->found.condemned, &file))
 	{
 		if (file.source == NULL && orphans++ % step == 0)
 		{
@@ -139,7 +140,7 @@ look_at_row(const SourceRow *row, void *arg)
 		if (row->values[i] == NULL)
 			continue;
 		search->column = i;
-		key_of_reference(&search->plan->settings->rules, &search->scope,
+		key_of_reference(&search->plan->context.settings->rules, &search->scope,
 						 row->values[i], row->lengths[i], compare_key, search);
 	}
 	return GetCurrentTimestamp() < search->deadline;
@@ -223,10 +224,10 @@ list_tables(const CleanupPlan *plan, bool everything)
 {
 	const SqlParameter parameters[] = {
 		SQL_BOOL(everything), SQL_INT8((int64) GetOuterUserId()), SQL_INT8((int64) GetUserId()),
-		SQL_INT8((int64) plan->extension->owner)
+		SQL_INT8((int64) plan->context.extension->owner)
 	};
 	List	   *tables = NIL;
-	int			n = owner_query(plan->extension, lengthof(parameters), parameters, candidates_query);
+	int			n = owner_query(plan->context.extension, lengthof(parameters), parameters, candidates_query);
 	int			i;
 
 	for (i = 0; i < n; i++)
@@ -253,17 +254,17 @@ list_tables(const CleanupPlan *plan, bool everything)
 List *
 unregistered_search(CleanupPlan *plan, bool everything)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->context);
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	Search	   *search = palloc0(sizeof(Search));
 	List	   *found = NIL;
 	ListCell   *lc;
 
 	search->plan = plan;
-	search->context = plan->context;
-	search->scope.context = plan->context;
+	search->context = plan->memory;
+	search->scope.context = plan->memory;
 	search->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												   everything ? SEARCH_ALL_MS : SEARCH_MS);
-	if (plan->settings->search_unregistered && plan->condemned->n_orphans > 0)
+	if (plan->context.settings->search_unregistered && plan->found.condemned->n_orphans > 0)
 	{
 		take_sample(search);
 		foreach(lc, list_tables(plan, everything))

@@ -36,8 +36,9 @@
 #define MAX_TRIES	360
 
 /*
- * Under the run lock; NULL if the extension is gone by now.  What it returns
- * is in `context`, or with NULL, in the transaction's own.
+ * Begins a transaction under the run lock.  Returns the extension, in `context`
+ * or, with NULL, in the transaction's own context; NULL if the extension is
+ * gone by now.
  */
 static Extension *
 begin_locked(MemoryContext context)
@@ -45,89 +46,82 @@ begin_locked(MemoryContext context)
 	MemoryContext caller;
 	Extension  *extension;
 
+	worker_look_up();
 	worker_begin();
 	caller = MemoryContextSwitchTo(context ? context : CurrentMemoryContext);
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
-	if (extension == NULL || !extension_await_run(extension))
-		return NULL;
-	return extension;
+	return extension != NULL && extension_await_run(extension) ? extension : NULL;
 }
 
-/* The first run after `after` that wants draining, as a Drain; or NULL. */
-static Drain *
-next_drain(MemoryContext context, int64 *after)
-{
-	MemoryContext caller;
-	Extension  *extension = begin_locked(context);
-	Drain	   *drain = NULL;
-
-	caller = MemoryContextSwitchTo(context);
-	if (extension != NULL)
-	{
-		List	   *runs = ledger_unfinished_runs(extension, 0);
-		ListCell   *lc;
-
-		foreach(lc, runs)
-		{
-			LedgerWork *work = lfirst(lc);
-
-			if (work->run_id <= *after)
-				continue;
-			*after = work->run_id;
-			drain = drain_begin(extension, work, false);
-			if (drain == NULL)
-				continue;
-			progress_begin(context, work->trigger, false, false);
-			progress_set_run(work->run_id);
-			progress_set(PROGRESS_CONDEMNED, work->files);
-			break;
-		}
-	}
-	MemoryContextSwitchTo(caller);
-	worker_commit();
-	return drain;
-}
-
-/* Returns whether something had to be put off because of writers. */
 static bool
-drain_run(Drain *drain)
+begin_step(void *arg)
 {
+	if (begin_locked(NULL) != NULL)
+		return true;
+	worker_commit();
+	return false;
+}
+
+static void
+commit_step(void *arg)
+{
+	worker_commit();
+}
+
+/* Returns the first run after `after` that wants draining, or NULL. */
+static const LedgerWork *
+find_work(const Extension *extension, int64 after)
+{
+	ListCell   *lc;
+
+	foreach(lc, ledger_unfinished_runs(extension, 0))
+		if (((const LedgerWork *) lfirst(lc))->run_id > after)
+		return lfirst(lc);
+	return NULL;
+}
+
+/*
+ * Drains the next run after *after, which becomes its number.  Returns false
+ * if there is none.
+ */
+static bool
+drain_next(MemoryContext context, int64 *after, bool *put_off)
+{
+	static const DrainTransactions transactions = {begin_step, commit_step, NULL};
+	Extension  *extension = begin_locked(context);
+	const LedgerWork *work;
 	bool		more;
 
-	pgstat_report_activity(STATE_RUNNING,
-						   psprintf("draining run %lld", (long long) drain->run_id));
-	do
-	{
-		TimestampTz began = GetCurrentTimestamp();
-
-		worker_look_up();
-		if (begin_locked(NULL) == NULL)
-			more = false;
-		else
-			more = drain_step(drain, true);
+	MemoryContextSwitchTo(context);
+	work = extension ? find_work(extension, *after) : NULL;
+	more = work != NULL;
+	if (work == NULL)
 		worker_commit();
-		drain_rest(drain, began);
-	} while (more);
-	drain_end(drain);
-	pgstat_report_activity(STATE_IDLE, NULL);
-	return drain->put_off;
+	else
+	{
+		*after = work->run_id;
+		pgstat_report_activity(STATE_RUNNING, psprintf("draining run %lld", (long long) *after));
+		progress_begin(context, work->trigger, false, false);
+		progress_set_run(work->run_id);
+		progress_set(PROGRESS_CONDEMNED, work->files);
+		if (drain_run(extension, work, NULL, true, &transactions))
+			*put_off = true;
+		pgstat_report_activity(STATE_IDLE, NULL);
+	}
+	MemoryContextReset(context);
+	return more;
 }
 
-/* All runs once, each at a time; returns whether something was put off. */
+/* Drains all runs once, one at a time; returns whether something was put off. */
 static bool
 drain_all(MemoryContext context)
 {
 	bool		put_off = false;
 	int64		after = 0;
-	Drain	   *drain;
 
-	while ((drain = next_drain(context, &after)) != NULL)
-	{
-		if (drain_run(drain))
-			put_off = true;
-		MemoryContextReset(context);
-	}
+	while (drain_next(context, &after, &put_off))
+		;
 	return put_off;
 }
 

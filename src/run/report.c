@@ -23,41 +23,27 @@
 #include "src/sources/sources.h"
 #include "src/text/json_build.h"
 
-/* What a result is made of: of a run what the ledger knows, or the same. */
-typedef LedgerOutcome Outcome;
-
-static void
-add_list(JsonBuilder *json, const char *key, const List *list)
-{
-	ListCell   *lc;
-
-	json_begin_array(json, key);
-	foreach(lc, list)
-		json_add_element(json, lfirst(lc));
-	json_end_array(json);
-}
-
 /* Exactly eight keys. */
 static Jsonb *
-make_result(const Outcome *outcome, bool dry_run)
+make_result(const LedgerOutcome *outcome, bool dry_run)
 {
 	JsonBuilder json;
 
 	json_begin(&json);
-	add_list(&json, "orphaned_files_deleted", outcome->orphans);
+	json_add_list(&json, "orphaned_files_deleted", outcome->orphans);
 	json_add_integer(&json, "orphaned_files_count", outcome->n_orphans);
-	add_list(&json, "failed_sessions_cleaned", outcome->sessions);
+	json_add_list(&json, "failed_sessions_cleaned", outcome->sessions);
 	json_add_integer(&json, "failed_sessions_count", outcome->n_sessions);
 	json_add_decimal(&json, "total_space_freed_mb",
 					 (double) outcome->bytes / (1024 * 1024), 2);
-	add_list(&json, "errors", outcome->errors);
+	json_add_list(&json, "errors", outcome->errors);
 	json_add_integer(&json, "error_count", outcome->n_errors);
 	json_add_boolean(&json, "dry_run", dry_run);
 	return json_end(&json);
 }
 
 static bool
-is_truncated(const Outcome *outcome)
+is_truncated(const LedgerOutcome *outcome)
 {
 	return list_length(outcome->orphans) < outcome->n_orphans ||
 		list_length(outcome->sessions) < outcome->n_sessions ||
@@ -69,72 +55,69 @@ message(const CleanupPlan *plan)
 {
 	const char *what = "Full cleanup";
 
-	if (plan->what == CLEAN_ORPHANS)
+	if (plan_what(plan) == CLEAN_ORPHANS)
 		what = "Orphaned file cleanup";
-	else if (plan->what == CLEAN_FAILED)
+	else if (plan_what(plan) == CLEAN_FAILED)
 		what = "Failed session cleanup";
-	return psprintf("%s completed%s", what, plan->dry_run ? " (dry run)" : "");
+	return psprintf("%s completed%s", what, plan_is_preview(plan) ? " (dry run)" : "");
 }
 
-/* Why a real run would be refused, by name. */
-static void
-add_blocked_by(JsonBuilder *json, const CleanupPlan *plan)
+void
+report_add_blocked_by(JsonBuilder *json, const PlanFindings *found)
 {
 	ListCell   *lc;
 
-	if (plan->brakes == NIL && plan->notes == NIL)
+	if (found->brakes == NIL && found->notes == NIL)
 		return;
 	json_begin_array(json, "blocked_by");
-	foreach(lc, plan->brakes)
-		json_add_element(json, ((Brake *) lfirst(lc))->name);
-	foreach(lc, plan->notes)
-		json_add_element(json, ((Brake *) lfirst(lc))->name);
+	foreach(lc, found->brakes)
+		json_add_element(json, ((const Brake *) lfirst(lc))->name);
+	foreach(lc, found->notes)
+		json_add_element(json, ((const Brake *) lfirst(lc))->name);
 	json_end_array(json);
 }
 
-/* Advice that is no error. */
-static void
-add_warnings(JsonBuilder *json, const CleanupPlan *plan)
-{
-	if (plan->warnings != NIL)
-		add_list(json, "warnings", plan->warnings);
-}
-
 static Jsonb *
-make_envelope(const CleanupPlan *plan, const Outcome *outcome, const char *text,
-			  const char *result_key, int64 run_id)
+make_envelope(const CleanupPlan *plan, const LedgerOutcome *outcome, const char *text,
+			  const char *result_key, int64 run_id, int64 healed)
 {
+	const PlanFindings *found = plan_findings(plan);
 	JsonBuilder json;
 
 	json_begin(&json);
 	json_add_boolean(&json, "success", outcome->n_errors == 0);
 	json_add_text(&json, "message", text);
-	json_add_jsonb(&json, result_key, make_result(outcome, plan->dry_run));
+	json_add_jsonb(&json, result_key, make_result(outcome, plan_is_preview(plan)));
 	if (run_id != 0)
 		json_add_integer(&json, "run_id", run_id);
 	if (is_truncated(outcome))
 		json_add_boolean(&json, "lists_truncated", true);
-	if (plan->healed > 0)
-		json_add_integer(&json, "healed", plan->healed);
-	add_blocked_by(&json, plan);
-	add_warnings(&json, plan);
+	if (healed > 0)
+		json_add_integer(&json, "healed", healed);
+	report_add_blocked_by(&json, found);
+	if (found->warnings != NIL)
+		json_add_list(&json, "warnings", found->warnings);
 	return json_end(&json);
 }
 
 
 /* --------------------------------------------------------- what is condemned --- */
 
-static List *
-append_limited(const CleanupPlan *plan, List *list, const char *text)
+List *
+report_append(List *list, int limit, const char *text)
 {
-	if (list_length(list) < plan->settings->report_limit)
-		list = lappend(list, pstrdup(text));
-	return list;
+	return list_length(list) < limit ? lappend(list, pstrdup(text)) : list;
+}
+
+static int
+limit_of(const CleanupPlan *plan)
+{
+	return plan_context(plan)->settings->report_limit;
 }
 
 typedef struct SessionList
 {
-	const CleanupPlan *plan;
+	int			limit;
 	List	   *sessions;
 } SessionList;
 
@@ -143,19 +126,19 @@ add_session(int source, const char *session, void *arg)
 {
 	SessionList *list = arg;
 
-	list->sessions = append_limited(list->plan, list->sessions, sources_session_id(session));
+	list->sessions = report_append(list->sessions, list->limit, sources_session_id(session));
 }
 
 /* The first orphans by name; the executor keeps no more than it returns. */
 static void
-read_orphans(const CleanupPlan *plan, Condemned *condemned, Outcome *outcome)
+read_orphans(const CleanupPlan *plan, Condemned *condemned, LedgerOutcome *outcome)
 {
-	const SqlParameter parameters[] = {SQL_INT8(plan->settings->report_limit)};
+	const SqlParameter parameters[] = {SQL_INT8(limit_of(plan))};
 	int			n;
 	int			i;
 
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
-	n = owner_query(plan->extension, lengthof(parameters), parameters,
+	n = owner_query(plan_context(plan)->extension, lengthof(parameters), parameters,
 					"SELECT c.path FROM cleanup_condemned c WHERE c.source IS NULL"
 					" ORDER BY c.path COLLATE \"C\" LIMIT $1");
 	for (i = 0; i < n; i++)
@@ -165,12 +148,12 @@ read_orphans(const CleanupPlan *plan, Condemned *condemned, Outcome *outcome)
 }
 
 static void
-add_brakes(const CleanupPlan *plan, Outcome *outcome, List *brakes)
+add_brakes(const CleanupPlan *plan, LedgerOutcome *outcome, List *brakes)
 {
 	ListCell   *lc;
 
 	foreach(lc, brakes)
-		outcome->errors = append_limited(plan, outcome->errors, brake_text(lfirst(lc)));
+		outcome->errors = report_append(outcome->errors, limit_of(plan), brake_text(lfirst(lc)));
 	outcome->n_errors += list_length(brakes);
 }
 
@@ -180,22 +163,23 @@ add_brakes(const CleanupPlan *plan, Outcome *outcome, List *brakes)
  * error of a preview.
  */
 static void
-read_errors(const CleanupPlan *plan, Outcome *outcome)
+read_errors(const CleanupPlan *plan, LedgerOutcome *outcome)
 {
+	const PlanFindings *found = plan_findings(plan);
 	ListCell   *lc;
 
-	add_brakes(plan, outcome, plan->brakes);
+	add_brakes(plan, outcome, found->brakes);
 	if (!RecoveryInProgress())
-		add_brakes(plan, outcome, plan->notes);
-	foreach(lc, plan->errors)
-		outcome->errors = append_limited(plan, outcome->errors, lfirst(lc));
-	outcome->n_errors += plan->error_count;
+		add_brakes(plan, outcome, found->notes);
+	foreach(lc, found->errors)
+		outcome->errors = report_append(outcome->errors, limit_of(plan), lfirst(lc));
+	outcome->n_errors += found->n_errors;
 }
 
 static void
-read_condemned(const CleanupPlan *plan, Condemned *condemned, Outcome *outcome)
+read_condemned(const CleanupPlan *plan, Condemned *condemned, LedgerOutcome *outcome)
 {
-	SessionList list = {plan, NIL};
+	SessionList list = {limit_of(plan), NIL};
 
 	memset(outcome, 0, sizeof(*outcome));
 	if (condemned != NULL)
@@ -211,34 +195,29 @@ read_condemned(const CleanupPlan *plan, Condemned *condemned, Outcome *outcome)
 }
 
 Jsonb *
-report_status(CleanupPlan *plan)
+report_status(const CleanupPlan *plan)
 {
-	Outcome		outcome;
+	LedgerOutcome outcome;
 
-	read_condemned(plan, plan->condemned, &outcome);
-	return make_envelope(plan, &outcome, "Cleanup status retrieved", "potential_cleanup", 0);
+	read_condemned(plan, plan_findings(plan)->condemned, &outcome);
+	return make_envelope(plan, &outcome, "Cleanup status retrieved", "potential_cleanup", 0, 0);
 }
 
 Jsonb *
-report_condemned(CleanupPlan *plan, Condemned *condemned, int64 run_id)
+report_condemned(const CleanupPlan *plan, Condemned *condemned, int64 run_id, int64 healed)
 {
-	Outcome		outcome;
+	LedgerOutcome outcome;
 
 	read_condemned(plan, condemned, &outcome);
-	return make_envelope(plan, &outcome, message(plan), "result", run_id);
+	return make_envelope(plan, &outcome, message(plan), "result", run_id, healed);
 }
 
-
-/* ------------------------------------------------------------ what has become --- */
-
 Jsonb *
-report_outcome(CleanupPlan *plan, int64 run_id)
+report_outcome(const CleanupPlan *plan, int64 run_id, int64 healed)
 {
-	Outcome		outcome;
+	LedgerOutcome outcome = {NIL};
 
-	memset(&outcome, 0, sizeof(outcome));
-	if (run_id != 0)
-		ledger_outcome(plan->extension, run_id, plan->settings->report_limit, &outcome);
+	ledger_outcome(plan_context(plan)->extension, run_id, limit_of(plan), &outcome);
 	read_errors(plan, &outcome);
-	return make_envelope(plan, &outcome, message(plan), "result", run_id);
+	return make_envelope(plan, &outcome, message(plan), "result", run_id, healed);
 }

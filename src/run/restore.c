@@ -1,13 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * run/restore.c
- *	  Undo: cleanup_restore() and cleanup_purge_backups().
+ *	  Undo: cleanup_restore().
  *
- * Both are the machine that deletes, run backwards or to its end.  To restore
- * is to mark rows; with the commit the files are put back, and the drain
- * records it, or goes on after a crash.  To purge is to let the drain look
- * after what is due.  A name that is taken is told at once, as far as it is
- * known by then; nothing is ever overwritten.
+ * To restore is to mark rows; with the commit the files are put back, and the
+ * drain records that, or goes on after a crash.  A name that is taken is told
+ * at once, as far as it is known by then; nothing is ever overwritten.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,19 +13,17 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
 
 #include "src/drain/at_commit.h"
 #include "src/drain/drain.h"
-#include "src/drain/heal.h"
 #include "src/guard/claim.h"
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
 #include "src/ledger/ledger.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
+#include "src/run/report.h"
 #include "src/run/restore.h"
 #include "src/sources/cleared.h"
 #include "src/text/json_build.h"
@@ -38,8 +34,9 @@
 /* What a call has done so far. */
 typedef struct Restoring
 {
-	CleanupPlan *plan;
-	Drain	   *drain;			/* of the run whose files are looked at */
+	const Context *context;
+	int64		run_id;			/* whose files are looked at */
+	Drain	   *drain;
 	Batch	   *batch;			/* what is put back by the commit itself */
 	int			in_batch;
 	List	   *files;			/* char *, at most report_limit */
@@ -51,19 +48,11 @@ typedef struct Restoring
 	int64		n_errors;
 } Restoring;
 
-static List *
-append_limited(const Restoring *restoring, List *list, const char *text)
-{
-	if (list_length(list) < restoring->plan->settings->report_limit)
-		list = lappend(list, MemoryContextStrdup(restoring->plan->context, text));
-	return list;
-}
-
 static void
 add_error(Restoring *restoring, const char *path, const char *text)
 {
-	restoring->errors = append_limited(restoring, restoring->errors,
-									   psprintf("%s: %s", path, text));
+	restoring->errors = report_append(restoring->errors, restoring->context->settings->report_limit,
+									  psprintf("%s: %s", path, text));
 	restoring->n_errors++;
 }
 
@@ -81,7 +70,7 @@ static bool
 is_name_free(Restoring *restoring, const LedgerFile *file)
 {
 	FileIdentity found;
-	FileResult	result = store_identify(restoring->drain->store, target_of(file), &found);
+	FileResult	result = store_identify(drain_store(restoring->drain), target_of(file), &found);
 
 	if (result.outcome == FILE_VANISHED)
 		return true;
@@ -92,7 +81,7 @@ is_name_free(Restoring *restoring, const LedgerFile *file)
 		add_error(restoring, file->path,
 				  psprintf("the name \"%s\" is taken; the backup lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
 						   target_of(file),
-						   drain_trash_path(restoring->drain->settings, restoring->drain->run_id)));
+						   drain_trash_path(drain_place(restoring->drain), restoring->run_id)));
 	return false;
 }
 
@@ -100,12 +89,12 @@ static void
 mark_file(Restoring *restoring, LedgerFile *file)
 {
 	file->new_state = "restoring";
-	restoring->files = append_limited(restoring, restoring->files, target_of(file));
+	restoring->files = report_append(restoring->files, restoring->context->settings->report_limit, target_of(file));
 	restoring->n_files++;
 	restoring->bytes += file->identity.size;
-	if (store_is_quick(restoring->drain->store) && restoring->in_batch < AT_COMMIT_FILES)
+	if (store_is_quick(drain_store(restoring->drain)) && restoring->in_batch < AT_COMMIT_FILES)
 	{
-		at_commit_add_as(restoring->batch, file->path, target_of(file), &file->identity);
+		at_commit_add(restoring->batch, file->path, target_of(file), &file->identity);
 		restoring->in_batch++;
 	}
 }
@@ -117,7 +106,7 @@ note_in_place(Restoring *restoring, LedgerFile *file)
 	file->new_state = "restored";
 	file->error = "it was in its place";
 	file->restore_as = NULL;
-	restoring->files = append_limited(restoring, restoring->files, file->path);
+	restoring->files = report_append(restoring->files, restoring->context->settings->report_limit, file->path);
 	restoring->n_files++;
 	restoring->bytes += file->identity.size;
 }
@@ -127,7 +116,7 @@ judge_file(Restoring *restoring, LedgerFile *file)
 {
 	int			errnum;
 
-	switch (store_locate(restoring->drain->store, restoring->drain->run_id, file->path,
+	switch (store_locate(drain_store(restoring->drain), restoring->run_id, file->path,
 						 &file->identity, false, &errnum))
 	{
 		case PLACE_TRASH:
@@ -170,7 +159,7 @@ add_sessions(Restoring *restoring, List *sessions)
 
 	foreach(lc, sessions)
 	{
-		restoring->sessions = append_limited(restoring, restoring->sessions, lfirst(lc));
+		restoring->sessions = report_append(restoring->sessions, restoring->context->settings->report_limit, lfirst(lc));
 		restoring->n_sessions++;
 	}
 }
@@ -179,8 +168,8 @@ add_sessions(Restoring *restoring, List *sessions)
 static void
 restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 {
-	add_sessions(restoring, cleared_restore(restoring->plan->extension, restoring->drain->run_id,
-											files, n, restoring->plan->settings->writer_wait,
+	add_sessions(restoring, cleared_restore(restoring->context->extension, restoring->run_id,
+											files, n, restoring->context->settings->writer_wait,
 											&restoring->errors, &restoring->n_errors));
 }
 
@@ -188,8 +177,8 @@ restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 static void
 retry_sessions(Restoring *restoring)
 {
-	add_sessions(restoring, cleared_retry(restoring->plan->extension, restoring->drain->run_id,
-										  restoring->plan->settings->writer_wait,
+	add_sessions(restoring, cleared_retry(restoring->context->extension, restoring->run_id,
+										  restoring->context->settings->writer_wait,
 										  &restoring->errors, &restoring->n_errors));
 }
 
@@ -203,7 +192,7 @@ judge_files(Restoring *restoring, LedgerFile *files, int n)
 		CHECK_FOR_INTERRUPTS();
 		judge_file(restoring, &files[i]);
 	}
-	ledger_record(restoring->plan->extension, files, n);
+	ledger_record(restoring->context->extension, files, n);
 	restore_sessions(restoring, files, n);
 }
 
@@ -215,11 +204,11 @@ judge_run(Restoring *restoring, int64 only_file, const char *as)
 	LedgerFile *files;
 	int			n;
 
-	restoring->batch = at_commit_begin(restoring->drain->settings, restoring->drain->run_id,
+	restoring->batch = at_commit_begin(drain_place(restoring->drain), restoring->run_id,
 									   AT_COMMIT_PUT_BACK);
 	do
 	{
-		files = ledger_files(restoring->plan->extension, restoring->drain->run_id, LEDGER_RESTORABLE,
+		files = ledger_files(restoring->context->extension, restoring->run_id, LEDGER_RESTORABLE,
 							 after, only_file > 0 ? 1 : RESTORE_BATCH, &n);
 		if (n == 0 || (only_file > 0 && files[0].file_id != only_file))
 			break;
@@ -234,7 +223,7 @@ judge_run(Restoring *restoring, int64 only_file, const char *as)
 static void
 restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char *as)
 {
-	const Extension *extension = restoring->plan->extension;
+	const Extension *extension = restoring->context->extension;
 	LedgerWork *work = ledger_run(extension, run_id);
 	Brake	   *brake;
 
@@ -250,13 +239,14 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 				 errmsg("this transaction has files of run %lld to deal with when it commits",
 						(long long) run_id),
 				 errhint("Restore them in a transaction of its own.")));
-	restoring->drain = drain_open(extension, work, true, &brake);
+	restoring->run_id = run_id;
+	restoring->drain = drain_open(extension, work, &brake);
 	if (restoring->drain == NULL)
 		brake_raise(brake);
 	PG_TRY();
 	{
-		brake = claim_lock(restoring->drain->store, work->upload_dir,
-						   restoring->plan->settings->writer_wait);
+		brake = claim_lock(drain_store(restoring->drain), work->upload_dir,
+						   restoring->context->settings->writer_wait);
 		if (brake != NULL)
 			brake_raise(brake);
 		if (only_file == 0)
@@ -274,29 +264,18 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 
 /* ------------------------------------------------------------------ report --- */
 
-static void
-add_list(JsonBuilder *json, const char *key, const List *list)
-{
-	ListCell   *lc;
-
-	json_begin_array(json, key);
-	foreach(lc, list)
-		json_add_element(json, lfirst(lc));
-	json_end_array(json);
-}
-
 static Jsonb *
 make_result(const Restoring *restoring)
 {
 	JsonBuilder json;
 
 	json_begin(&json);
-	add_list(&json, "files_restored", restoring->files);
+	json_add_list(&json, "files_restored", restoring->files);
 	json_add_integer(&json, "files_count", restoring->n_files);
 	json_add_decimal(&json, "total_size_mb", restoring->bytes / (1024 * 1024), 2);
-	add_list(&json, "sessions_restored", restoring->sessions);
+	json_add_list(&json, "sessions_restored", restoring->sessions);
 	json_add_integer(&json, "sessions_count", restoring->n_sessions);
-	add_list(&json, "errors", restoring->errors);
+	json_add_list(&json, "errors", restoring->errors);
 	json_add_integer(&json, "error_count", restoring->n_errors);
 	return json_end(&json);
 }
@@ -321,37 +300,15 @@ make_report(const Restoring *restoring, int64 run_id)
 
 /* ------------------------------------------------------------------- calls --- */
 
-typedef Jsonb *(*Work) (CleanupPlan *plan, void *arg);
-
-/* SPI, a plan, the run lock: what they have in common. */
-static Jsonb *
-carry_out(Work work, void *arg)
+/* Begins a call under the run lock. */
+static const Context *
+begin_restoring(CleanupPlan *plan)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	Jsonb	   *volatile result = NULL;
-	CleanupPlan *plan;
+	const Context *context = plan_context(plan);
 
-	SPI_connect();
-	plan = plan_begin(CLEAN_ALL, false, false);
-	PG_TRY();
-	{
-		Jsonb	   *report;
-
-		MemoryContextSwitchTo(plan->context);
-		plan_check_transaction(plan);
-		extension_lock_run(plan->extension, plan->settings->writer_wait, false);
-		report = work(plan, arg);
-		result = MemoryContextAlloc(caller, VARSIZE(report));
-		memcpy(result, report, VARSIZE(report));
-	}
-	PG_FINALLY();
-	{
-		MemoryContextSwitchTo(caller);
-		plan_end(plan);
-	}
-	PG_END_TRY();
-	SPI_finish();
-	return result;
+	plan_check_transaction(plan);
+	extension_lock_run(context->extension, context->settings->writer_wait, false);
+	return context;
 }
 
 /*
@@ -359,10 +316,10 @@ carry_out(Work work, void *arg)
  * run.  Returns its claim, or NULL without one; ERROR if it is not ours.
  */
 static const char *
-find_directory(CleanupPlan *plan)
+find_directory(const Context *context)
 {
 	Brake	   *brake;
-	const char *claim = claim_find(plan->extension, plan->settings->upload_dir, &brake);
+	const char *claim = claim_find(context->extension, context->settings->upload_dir, &brake);
 
 	if (brake != NULL)
 		brake_raise(brake);
@@ -372,12 +329,13 @@ find_directory(CleanupPlan *plan)
 static Jsonb *
 do_restore_run(CleanupPlan *plan, void *arg)
 {
-	Restoring	restoring = {plan};
+	const Context *context = begin_restoring(plan);
+	Restoring	restoring = {context};
 	int64		run_id = *(int64 *) arg;
 	Brake	   *ignored;
 
 	/* the run may have been made in another directory */
-	(void) claim_find(plan->extension, plan->settings->upload_dir, &ignored);
+	(void) claim_find(context->extension, context->settings->upload_dir, &ignored);
 	restore_backups(&restoring, run_id, 0, NULL);
 	return make_report(&restoring, run_id);
 }
@@ -385,7 +343,7 @@ do_restore_run(CleanupPlan *plan, void *arg)
 Jsonb *
 restore_run(int64 run_id)
 {
-	return carry_out(do_restore_run, &run_id);
+	return plan_call(CLEAN_ALL, false, false, do_restore_run, &run_id);
 }
 
 typedef struct FileRequest
@@ -397,11 +355,13 @@ typedef struct FileRequest
 static Jsonb *
 do_restore_file(CleanupPlan *plan, void *arg)
 {
-	Restoring	restoring = {plan};
+	const Context *context = begin_restoring(plan);
+	const Settings *settings = context->settings;
+	Restoring	restoring = {context};
 	const FileRequest *request = arg;
-	const char *path = location_relative(plan->settings, request->file);
-	const char *as = request->as ? location_relative(plan->settings, request->as) : NULL;
-	Backup	   *backup = backup_find(plan->extension, find_directory(plan), path);
+	const char *path = location_relative(settings, request->file);
+	const char *as = request->as ? location_relative(settings, request->as) : NULL;
+	Backup	   *backup = backup_find(context->extension, find_directory(context), path);
 
 	if (backup == NULL)
 		ereport(ERROR,
@@ -409,7 +369,7 @@ do_restore_file(CleanupPlan *plan, void *arg)
 				 errmsg("there is no backup of file \"%s\"", path),
 				 errhint("See cleanup_backups.")));
 	if (as != NULL)
-		location_check_restored(plan->settings, path, as);
+		location_check_restored(settings, path, as);
 	restore_backups(&restoring, backup->run_id, backup->file_id, as);
 	return make_report(&restoring, backup->run_id);
 }
@@ -419,55 +379,5 @@ restore_file(const char *file, const char *as)
 {
 	FileRequest request = {file, as};
 
-	return carry_out(do_restore_file, &request);
-}
-
-
-/* ------------------------------------------------------------------- purge --- */
-
-static Jsonb *
-report_purge(const LedgerExpired *expired, int64 healed)
-{
-	JsonBuilder result;
-	JsonBuilder json;
-
-	json_begin(&result);
-	add_list(&result, "backups_purged", expired->files);
-	json_add_integer(&result, "backups_count", expired->n_files);
-	json_add_decimal(&result, "total_space_freed_mb", (double) expired->bytes / (1024 * 1024), 2);
-	json_begin(&json);
-	json_add_boolean(&json, "success", true);
-	json_add_text(&json, "message", "Expired backups purged");
-	json_add_jsonb(&json, "result", json_end(&result));
-	json_add_integer(&json, "healed", healed);
-	if (expired->n_files > list_length(expired->files))
-		json_add_boolean(&json, "lists_truncated", true);
-	return json_end(&json);
-}
-
-/*
- * Rows that are due are the intent already, committed days ago.  What of them
- * is needed again, the drain finds out, and puts back; first of all others.
- */
-static Jsonb *
-do_purge(CleanupPlan *plan, void *arg)
-{
-	LedgerExpired expired;
-	int64		healed;
-
-	plan_open_directory(plan);
-	if (plan->claim != NULL && plan->claim->brake != NULL)
-		brake_raise(plan->claim->brake);
-	plan_hold_directory(plan);
-	healed = heal_directory(plan->extension, plan->settings);
-	ledger_expired(plan->extension, plan->settings->report_limit, &expired);
-	drain_in_transaction(plan->extension);
-	at_commit_start_worker();
-	return report_purge(&expired, healed);
-}
-
-Jsonb *
-restore_purge(void)
-{
-	return carry_out(do_purge, NULL);
+	return plan_call(CLEAN_ALL, false, false, do_restore_file, &request);
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * run/restore.h
- *	  Undo: cleanup_restore() and cleanup_purge_backups().
+ *	  Undo: cleanup_restore().
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -12,16 +12,13 @@
 
 #include "utils/jsonb.h"
 
-/* Restore what a run has cleaned. */
-extern Jsonb *restore_run(int64 run_id);
-
 /*
- * Restore the newest backup of a file (as a person names it), under its own
- * name, or another if `as` is not NULL.
+ * Put back what a run has cleaned, or the newest backup of a file (as a person
+ * names it), under its own name, or under `as` if that is not NULL.  Return
+ * the report.  ERROR if there is no such run or backup, or its directory is
+ * not ours.
  */
+extern Jsonb *restore_run(int64 run_id);
 extern Jsonb *restore_file(const char *file, const char *as);
-
-/* Destroy what has expired. */
-extern Jsonb *restore_purge(void);
 
 #endif							/* AUDIO_CLEANUP_RESTORE_H */

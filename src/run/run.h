@@ -15,8 +15,17 @@
 #include "src/ledger/ledger.h"
 #include "src/plan/plan.h"
 
-/* cleanup_status() and the dry runs: decides, and changes nothing. */
+/*
+ * cleanup_status() and the dry runs: decides, and changes nothing.  With
+ * `status` the report is that of cleanup_status().
+ */
 extern Jsonb *run_preview(CleanWhat what, bool force, bool status);
+
+/*
+ * A real run in the current transaction: what it condemns leaves the
+ * directory when that commits.
+ */
+extern Jsonb *run_in_transaction(CleanWhat what, bool force, const char *trigger);
 
 /*
  * For a procedure that may commit, before anything else: begins a new
@@ -26,30 +35,34 @@ extern Jsonb *run_preview(CleanWhat what, bool force, bool status);
 extern void run_take_read_committed(void);
 
 /*
- * A real run in the current transaction: what it condemns leaves the
- * directory when that commits.
+ * CALL cleanup_run(), in a context that is not atomic: a run in batches, after
+ * which old history is forgotten.
  */
-extern Jsonb *run_in_transaction(CleanWhat what, bool force, const char *trigger);
+extern Jsonb *run_procedure(bool force);
 
+/* A run in batches, as it is asked for. */
 typedef struct RunRequest
 {
 	CleanWhat	what;
 	bool		force;
 	const char *trigger;		/* as in cleanup_runs */
 	int32		scheduled_for;	/* LEDGER_NO_DAY, or the day of the schedule */
+	void		(*commit) (void);	/* commits, begins a transaction, and
+									 * leaves SPI connected and the current
+									 * memory context what it was */
 	int64		run_id;			/* set when it is recorded that the run has
 								 * begun; 0 before */
-	bool		leave_history;	/* the caller forgets old history himself */
 } RunRequest;
 
 /*
- * A real run that commits in batches.  Needs a non-atomic context.  That it
- * begins is committed before it does, and why it was refused or failed, before
- * the ERROR.  Returns what has become of the files.
+ * A real run that commits in batches, with SPI connected, and in a memory
+ * context that outlives the transactions.  That it begins is committed before
+ * it does, and why it was refused or failed, before the ERROR.  Returns what
+ * has become of the files.
  */
 extern Jsonb *run_in_batches(RunRequest *request);
 
-/* cleanup_claim_upload_dir(): make this database the directory's owner. */
-extern void run_claim(void);
+/* cleanup_claim_upload_dir(): makes this database the directory's owner. */
+extern void run_take_over(void);
 
 #endif							/* AUDIO_CLEANUP_RUN_H */

@@ -27,7 +27,6 @@
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
-#include "src/plan/unregistered.h"
 #include "src/run/report.h"
 #include "src/show/dashboard.h"
 #include "src/show/dashboard.html.inc"
@@ -39,12 +38,12 @@
 /* -------------------------------------------------------------------- look --- */
 
 static void
-add_brakes(JsonBuilder *json, const CleanupPlan *plan)
+add_brakes(JsonBuilder *json, const PlanFindings *found)
 {
 	ListCell   *lc;
 
 	json_begin_array(json, "brakes");
-	foreach(lc, plan->brakes)
+	foreach(lc, found->brakes)
 	{
 		const Brake *brake = lfirst(lc);
 		JsonBuilder element;
@@ -61,17 +60,23 @@ add_brakes(JsonBuilder *json, const CleanupPlan *plan)
 
 /* What the page needs beyond the report: brakes with their hints, and bytes. */
 static Jsonb *
-make_outcome(CleanupPlan *plan)
+make_outcome(CleanupPlan *plan, void *arg)
 {
+	const PlanFindings *found = plan_findings(plan);
 	JsonBuilder json;
 
+	progress_begin(CurrentMemoryContext, "sql", true, false);
+	plan_check_transaction(plan);
+	plan_survey(plan, false);
+	plan_advise(plan);
+
 	json_begin(&json);
-	json_add_boolean(&json, "surveyed", plan->surveyed);
-	json_add_integer(&json, "files_seen", plan->files_seen);
-	json_add_integer(&json, "files_referenced", plan->files_referenced);
-	json_add_integer(&json, "bytes", plan->condemned ? plan->condemned->bytes : 0);
+	json_add_boolean(&json, "surveyed", found->surveyed);
+	json_add_integer(&json, "files_seen", found->files_seen);
+	json_add_integer(&json, "files_referenced", found->files_referenced);
+	json_add_integer(&json, "bytes", found->condemned ? found->condemned->bytes : 0);
 	json_add_jsonb(&json, "report", report_status(plan));
-	add_brakes(&json, plan);
+	add_brakes(&json, found);
 	return json_end(&json);
 }
 
@@ -79,21 +84,8 @@ static void
 survey(void *arg)
 {
 	Jsonb	  **outcome = arg;
-	CleanupPlan *plan = plan_begin(CLEAN_ALL, true, false);
 
-	PG_TRY();
-	{
-		progress_begin(plan->context, "sql", true, false);
-		plan_check_transaction(plan);
-		plan_survey(plan, false);
-		plan->warnings = unregistered_search(plan, false);
-		*outcome = make_outcome(plan);
-	}
-	PG_FINALLY();
-	{
-		plan_end(plan);
-	}
-	PG_END_TRY();
+	*outcome = plan_call(CLEAN_ALL, true, false, make_outcome, NULL);
 }
 
 static Jsonb *

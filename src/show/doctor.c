@@ -28,7 +28,6 @@
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
-#include "src/plan/unregistered.h"
 #include "src/show/doctor.h"
 #include "src/sources/sources.h"
 
@@ -42,6 +41,8 @@ typedef struct Examination
 {
 	DoctorSink	sink;
 	void	   *arg;
+	const Context *context;
+	const PlanFindings *found;
 } Examination;
 
 static void
@@ -52,11 +53,11 @@ say(const Examination *examination, const char *check, const char *status,
 }
 
 static void
-say_brakes(const Examination *examination, const CleanupPlan *plan)
+say_brakes(const Examination *examination)
 {
 	ListCell   *lc;
 
-	foreach(lc, plan->brakes)
+	foreach(lc, examination->found->brakes)
 	{
 		const Brake *brake = lfirst(lc);
 		const char *detail = brake->detail ? psprintf("%s. %s", brake->message, brake->detail)
@@ -64,61 +65,61 @@ say_brakes(const Examination *examination, const CleanupPlan *plan)
 
 		say(examination, brake->name, "error", detail, brake->hint);
 	}
-	foreach(lc, plan->errors)
+	foreach(lc, examination->found->errors)
 		say(examination, "file", "warning", lfirst(lc), "Rename or remove the file by hand.");
 }
 
 static bool
-has_brake(const CleanupPlan *plan, const char *name)
+has_brake(const PlanFindings *found, const char *name)
 {
 	ListCell   *lc;
 
-	foreach(lc, plan->brakes)
+	foreach(lc, found->brakes)
 		if (strcmp(((const Brake *) lfirst(lc))->name, name) == 0)
 		return true;
 	return false;
 }
 
 static void
-check_directory(const Examination *examination, const CleanupPlan *plan)
+check_directory(const Examination *examination)
 {
-	if (!has_brake(plan, "upload_dir"))
+	if (!has_brake(examination->found, "upload_dir"))
 		say(examination, "upload_dir", "ok",
-			psprintf("\"%s\" can be read and written", plan->settings->upload_dir), NULL);
+			psprintf("\"%s\" can be read and written", examination->context->settings->upload_dir), NULL);
 }
 
 static void
-check_claim(const Examination *examination, const CleanupPlan *plan)
+check_claim(const Examination *examination)
 {
-	if (plan->claim == NULL || plan->claim->brake != NULL)
+	if (examination->found->claim == NULL || examination->found->claim->brake != NULL)
 		return;
-	if (plan->claim->state == CLAIM_OURS)
+	if (examination->found->claim->state == CLAIM_OURS)
 		say(examination, "claim", "ok", "the upload directory belongs to this database", NULL);
 	else
 		say(examination, "claim", "ok", "nobody has claimed the upload directory; the first run will", NULL);
 }
 
 static void
-check_sources(const Examination *examination, const CleanupPlan *plan)
+check_sources(const Examination *examination)
 {
 	ListCell   *lc;
 
-	if (has_brake(plan, "source") || has_brake(plan, "no_source"))
+	if (has_brake(examination->found, "source") || has_brake(examination->found, "no_source"))
 		return;
-	foreach(lc, plan->sources)
+	foreach(lc, examination->found->sources)
 		say(examination, "source", "ok",
 			psprintf("%s can be read as its owner", ((const Source *) lfirst(lc))->name), NULL);
 }
 
 static void
-check_references(const Examination *examination, const CleanupPlan *plan)
+check_references(const Examination *examination)
 {
 	const char *detail = psprintf("%lld of %lld audio files are referred to by %lld rows; a run would delete %lld",
-								  (long long) plan->files_referenced,
-								  (long long) plan->files_seen, (long long) plan->rows_seen,
-								  (long long) plan->condemned->n_files);
+								  (long long) examination->found->files_referenced,
+								  (long long) examination->found->files_seen, (long long) examination->found->rows_seen,
+								  (long long) examination->found->condemned->n_files);
 
-	if (plan->files_seen > 0 && plan->files_referenced == 0 && plan->rows_seen > 0)
+	if (examination->found->files_seen > 0 && examination->found->files_referenced == 0 && examination->found->rows_seen > 0)
 		say(examination, "references", "warning", detail,
 			"Do the registered columns hold the names of these files? cleanup_explain() shows it for one.");
 	else
@@ -127,14 +128,14 @@ check_references(const Examination *examination, const CleanupPlan *plan)
 
 /* A source on its own: a column that was mistaken stands out. */
 static void
-check_each_source(const Examination *examination, const CleanupPlan *plan)
+check_each_source(const Examination *examination)
 {
 	ListCell   *lc;
 
-	foreach(lc, plan->sources)
+	foreach(lc, examination->found->sources)
 	{
 		const Source *source = lfirst(lc);
-		const MatchCounts *counts = &plan->counts[source->number];
+		const MatchCounts *counts = &examination->found->counts[source->number];
 
 		say(examination, "source_references", "ok",
 			psprintf("%s has %lld rows and refers to %lld of the files", source->name,
@@ -160,12 +161,12 @@ has_chosen_statuses(const Source *source)
 
 /* Failed sessions that are never found: a status was renamed, or misspelt. */
 static void
-check_statuses(const Examination *examination, const CleanupPlan *plan)
+check_statuses(const Examination *examination)
 {
 	ListCell   *cell;
 	ListCell   *lc;
 
-	foreach(cell, plan->sources)
+	foreach(cell, examination->found->sources)
 	{
 		const Source *source = lfirst(cell);
 
@@ -179,17 +180,17 @@ check_statuses(const Examination *examination, const CleanupPlan *plan)
 
 /* Names that match in no source: one look often tells what was forgotten. */
 static void
-check_unmatched(const Examination *examination, const CleanupPlan *plan)
+check_unmatched(const Examination *examination)
 {
-	int64		unmatched = plan->files_seen - plan->files_referenced;
+	int64		unmatched = examination->found->files_seen - examination->found->files_referenced;
 	CondemnedFile file;
 	char	   *examples = NULL;
 	int			n = 0;
 
 	if (unmatched == 0)
 		return;
-	condemned_rewind(plan->condemned);
-	while (n < EXAMPLES_SHOWN && condemned_next(plan->condemned, &file))
+	condemned_rewind(examination->found->condemned);
+	while (n < EXAMPLES_SHOWN && condemned_next(examination->found->condemned, &file))
 		if (file.source == NULL)
 		{
 			examples = examples ? psprintf("%s, \"%s\"", examples, file.path)
@@ -234,14 +235,14 @@ say_twice(const Examination *examination, const CronJob *job)
 }
 
 static void
-check_schedule(const Examination *examination, const CleanupPlan *plan)
+check_schedule(const Examination *examination)
 {
 	const Schedule *schedule = settings_schedule();
-	NextRun		next = timetable_next_run(plan->extension);
+	NextRun		next = timetable_next_run(examination->context->extension);
 	ListCell   *lc;
 
 	say(examination, "schedule", "ok", describe_next_run(&next), NULL);
-	foreach(lc, cron_jobs(plan->extension, schedule->databases))
+	foreach(lc, cron_jobs(examination->context->extension, schedule->databases))
 	{
 		const CronJob *job = lfirst(lc);
 
@@ -256,36 +257,36 @@ check_schedule(const Examination *examination, const CleanupPlan *plan)
 
 /* The commonest way to lose files: a table that was forgotten. */
 static void
-check_unregistered(const Examination *examination, CleanupPlan *plan)
+check_unregistered(const Examination *examination)
 {
 	ListCell   *lc;
 
-	foreach(lc, unregistered_search(plan, false))
+	foreach(lc, examination->found->warnings)
 		say(examination, "unregistered", "warning", lfirst(lc),
 			"If it refers to files, register it with cleanup_add_source().");
 }
 
 static void
-check_settings(const Examination *examination, const CleanupPlan *plan)
+check_settings(const Examination *examination)
 {
-	if (plan->settings->orphaned_file_retention_hours == 0)
+	if (examination->context->settings->orphaned_file_retention_hours == 0)
 		say(examination, "settings", "warning",
 			"orphaned_file_retention_hours is 0: a file is an orphan as soon as it is uploaded",
 			"Leave the application the time that it needs to commit its row.");
-	if (plan->settings->file_age == FILE_AGE_MTIME)
+	if (examination->context->settings->file_age == FILE_AGE_MTIME)
 		say(examination, "settings", "warning",
 			"file_age is mtime: a file that was copied with its old time stamp is old at once",
 			"The default, newest, gives restored and moved files their grace period.");
 }
 
 static void
-check_outstanding(const Examination *examination, const CleanupPlan *plan)
+check_outstanding(const Examination *examination)
 {
 	int64		pending;
 	int64		due;
 
 	/* backups that have expired wait for the next night */
-	owner_query(plan->extension, 0, NULL,
+	owner_query(examination->context->extension, 0, NULL,
 				"SELECT count(*) FILTER (WHERE state IN ('pending', 'restoring')),"
 				" count(*) FILTER (WHERE state = 'trashed' AND due_at <= clock_timestamp()"
 				"  - CASE WHEN due_at > condemned_at THEN interval '25 hours' ELSE interval '0' END)"
@@ -306,13 +307,13 @@ check_outstanding(const Examination *examination, const CleanupPlan *plan)
 
 /* Said only where there are any, or should be. */
 static void
-check_backups(const Examination *examination, const CleanupPlan *plan)
+check_backups(const Examination *examination)
 {
 	int64		backups;
 	int64		stuck;
 	double		mib;
 
-	owner_query(plan->extension, 0, NULL,
+	owner_query(examination->context->extension, 0, NULL,
 				"SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL),"
 				" coalesce(pg_catalog.sum(size), 0)::float8 / 1048576"
 				" FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at > condemned_at");
@@ -326,10 +327,10 @@ check_backups(const Examination *examination, const CleanupPlan *plan)
 			psprintf("%lld backed-up files are needed again, and could not be put back",
 					 (long long) stuck),
 			"See cleanup_files, column error; cleanup_restore(file, restore_as) puts one back under another name.");
-	else if (backups > 0 || plan->settings->backup_retention_days > 0)
+	else if (backups > 0 || examination->context->settings->backup_retention_days > 0)
 		say(examination, "backups", "ok",
 			psprintf("%lld backed-up files hold %.2f MiB; new ones are kept for %d days",
-					 (long long) backups, mib, plan->settings->backup_retention_days), NULL);
+					 (long long) backups, mib, examination->context->settings->backup_retention_days), NULL);
 }
 
 /* What may be wrong with it before a server is asked. */
@@ -342,11 +343,11 @@ find_mail_error(const MailSettings *settings)
 }
 
 static void
-check_undelivered(const Examination *examination, const CleanupPlan *plan)
+check_undelivered(const Examination *examination)
 {
 	OutboxState state;
 
-	outbox_look(plan->extension, &state);
+	outbox_look(examination->context->extension, &state);
 	if (state.waiting + state.given_up > 0)
 		say(examination, "mail", "warning",
 			psprintf("mails that wait to be sent again: %lld, that were given up: %lld; %s",
@@ -356,7 +357,7 @@ check_undelivered(const Examination *examination, const CleanupPlan *plan)
 }
 
 static void
-check_mail(const Examination *examination, const CleanupPlan *plan)
+check_mail(const Examination *examination)
 {
 	const MailSettings *settings = mail_settings_snapshot();
 	const char *off = mail_settings_off(settings);
@@ -372,7 +373,7 @@ check_mail(const Examination *examination, const CleanupPlan *plan)
 		say(examination, "mail", "ok",
 			psprintf("mail about %s goes to %d address%s by %s", mail_settings_about(settings),
 					 settings->n_to, settings->n_to == 1 ? "" : "es", settings->url), NULL);
-		check_undelivered(examination, plan);
+		check_undelivered(examination);
 	}
 }
 
@@ -389,48 +390,42 @@ check_workers(const Examination *examination)
 					 max_worker_processes), NULL);
 }
 
-static void
-examine(const Examination *examination, CleanupPlan *plan)
+static Jsonb *
+examine(CleanupPlan *plan, void *arg)
 {
+	Examination *examination = arg;
+
+	examination->context = plan_context(plan);
+	examination->found = plan_findings(plan);
 	plan_survey(plan, false);
 
-	say_brakes(examination, plan);
-	check_directory(examination, plan);
-	check_claim(examination, plan);
-	check_sources(examination, plan);
-	if (plan->surveyed)
+	say_brakes(examination);
+	check_directory(examination);
+	check_claim(examination);
+	check_sources(examination);
+	if (examination->found->surveyed)
 	{
-		check_references(examination, plan);
-		check_each_source(examination, plan);
-		check_statuses(examination, plan);
-		check_unmatched(examination, plan);
-		check_unregistered(examination, plan);
+		check_references(examination);
+		check_each_source(examination);
+		check_statuses(examination);
+		check_unmatched(examination);
+		plan_advise(plan);
+		check_unregistered(examination);
 	}
-	check_settings(examination, plan);
-	check_outstanding(examination, plan);
-	check_backups(examination, plan);
-	check_mail(examination, plan);
+	check_settings(examination);
+	check_outstanding(examination);
+	check_backups(examination);
+	check_mail(examination);
 	check_workers(examination);
 	check_preload(examination);
-	check_schedule(examination, plan);
+	check_schedule(examination);
+	return NULL;
 }
 
 void
 doctor_examine(DoctorSink sink, void *arg)
 {
 	Examination examination = {sink, arg};
-	CleanupPlan *plan;
 
-	SPI_connect();
-	plan = plan_begin(CLEAN_ALL, true, false);
-	PG_TRY();
-	{
-		examine(&examination, plan);
-	}
-	PG_FINALLY();
-	{
-		plan_end(plan);
-	}
-	PG_END_TRY();
-	SPI_finish();
+	(void) plan_call(CLEAN_ALL, true, false, examine, &examination);
 }

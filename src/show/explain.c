@@ -13,7 +13,6 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
@@ -25,6 +24,7 @@
 #include "src/ledger/backups.h"
 #include "src/plan/match.h"
 #include "src/plan/plan.h"
+#include "src/run/report.h"
 #include "src/show/explain.h"
 #include "src/sources/sources.h"
 #include "src/store/walk.h"
@@ -52,6 +52,12 @@ typedef struct Search
 	int64		count;
 	int64		failed;			/* of them in failed sessions that are due */
 } Search;
+
+static const Settings *
+settings_of(const CleanupPlan *plan)
+{
+	return plan_context(plan)->settings;
+}
 
 static void
 add_reference(Search *search, const SourceRow *row, int column, bool failed)
@@ -117,10 +123,10 @@ count_failed_row(const SourceRow *row, void *arg)
 static void
 find_references(const CleanupPlan *plan, Search *search)
 {
-	TimestampTz failed_before = plan_failed_before(plan->settings);
+	TimestampTz failed_before = plan_failed_before(settings_of(plan));
 	ListCell   *lc;
 
-	foreach(lc, plan->sources)
+	foreach(lc, plan_findings(plan)->sources)
 	{
 		sources_read(lfirst(lc), SCAN_NAMING, failed_before, look_at_row, search);
 		sources_read(lfirst(lc), SCAN_JUDGING, failed_before, count_failed_row, search);
@@ -153,21 +159,14 @@ static char *
 age_reason(const CleanupPlan *plan, const char *what)
 {
 	return psprintf("%s the retention of %d hours", what,
-					plan->settings->orphaned_file_retention_hours);
-}
-
-static TimestampTz
-dated(const CleanupPlan *plan, const FileIdentity *identity)
-{
-	return plan_file_time(plan->settings, identity) / 1000 -
-		(TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+					settings_of(plan)->orphaned_file_retention_hours);
 }
 
 /* As far as clocks may differ it is of this moment. */
 static bool
 is_in_future(const CleanupPlan *plan, const FileIdentity *identity)
 {
-	return dated(plan, identity) > GetCurrentTimestamp() + 5 * USECS_PER_MINUTE;
+	return plan_file_time(plan, identity) > GetCurrentTimestamp() + 5 * USECS_PER_MINUTE;
 }
 
 /* What our own tables say of the file. */
@@ -183,7 +182,7 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 		   const FileIdentity *identity, const Standing *standing)
 {
 	size_t		len;
-	WalkReason	reason = walk_why_not(plan->store, search->path, plan->settings->recurse, &len);
+	WalkReason	reason = walk_why_not(plan_findings(plan)->store, search->path, settings_of(plan)->recurse, &len);
 
 	/* of the file itself is said below that it is no regular one */
 	if (reason == WALK_NOT_A_FILE || (reason == WALK_SYMLINK && len == strlen(search->path)))
@@ -205,16 +204,16 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 		return condemned("an earlier run has condemned it, and it is still to be dealt with");
 	if (standing->kept != NULL)
 		return kept(pstrdup(standing->kept));
-	if (!key_is_audio(&plan->settings->rules, search->path))
+	if (!key_is_audio(&settings_of(plan)->rules, search->path))
 		return kept("its extension is not one of audio_cleanup.audio_extensions");
 	if (search->count > search->failed)
 		return kept(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
 	if (search->failed > 0)
 		return condemned(psprintf("only failed sessions refer to it, failed longer ago than %d days",
-								  plan->settings->failed_session_retention_days));
+								  settings_of(plan)->failed_session_retention_days));
 	if (is_in_future(plan, identity))
 		return kept("no row refers to it, but its date is in the future");
-	if (!plan_is_old(plan->settings, identity))
+	if (!plan_is_old(plan, identity))
 		return kept(age_reason(plan, "no row refers to it, but it is younger than"));
 	return condemned(age_reason(plan, "no row refers to it, and it is older than"));
 }
@@ -242,7 +241,7 @@ raise_unless_readable(const CleanupPlan *plan)
 {
 	ListCell   *lc;
 
-	foreach(lc, plan->brakes)
+	foreach(lc, plan_findings(plan)->brakes)
 	{
 		const Brake *brake = lfirst(lc);
 
@@ -251,24 +250,11 @@ raise_unless_readable(const CleanupPlan *plan)
 	}
 }
 
-static void
-add_blocked_by(JsonBuilder *json, const CleanupPlan *plan)
-{
-	ListCell   *lc;
-
-	if (plan->brakes == NIL)
-		return;
-	json_begin_array(json, "blocked_by");
-	foreach(lc, plan->brakes)
-		json_add_element(json, ((const Brake *) lfirst(lc))->name);
-	json_end_array(json);
-}
-
 /* The newest backup of it: what cleanup_restore() would put back. */
 static void
 add_backup(JsonBuilder *json, const CleanupPlan *plan, const char *path)
 {
-	const Backup *backup = backup_find(plan->extension, plan->settings->claim, path);
+	const Backup *backup = backup_find(plan_context(plan)->extension, plan_findings(plan)->claim->uuid, path);
 	JsonBuilder object;
 
 	if (backup == NULL)
@@ -298,16 +284,16 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 	json_add_integer(&json, "reference_count", search->count);
 	if (found.outcome == FILE_OK)
 	{
-		TimestampTz modified = dated(plan, identity);
+		TimestampTz modified = plan_file_time(plan, identity);
 
 		json_add_integer(&json, "size", identity->size);
 		json_add_text(&json, "dated", timestamptz_to_str(modified));
 		json_add_decimal(&json, "age_hours",
 						 (double) (GetCurrentTimestamp() - modified) / USECS_PER_HOUR, 2);
 	}
-	json_add_integer(&json, "retention_hours", plan->settings->orphaned_file_retention_hours);
+	json_add_integer(&json, "retention_hours", settings_of(plan)->orphaned_file_retention_hours);
 	add_backup(&json, plan, search->path);
-	add_blocked_by(&json, plan);
+	report_add_blocked_by(&json, plan_findings(plan));
 	return json_end(&json);
 }
 
@@ -315,14 +301,14 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 static Standing
 look_up_standing(const CleanupPlan *plan, const char *path)
 {
-	Standing	standing = {hold_find(plan->extension, path), false, NULL};
-	Match	   *match = match_begin(&plan->settings->rules);
+	Standing	standing = {hold_find(plan_context(plan)->extension, path), false, NULL};
+	Match	   *match = match_begin(&settings_of(plan)->rules);
 
-	match_set_grace(match, plan->settings->orphaned_file_retention_hours,
-					plan->settings->failed_session_retention_days);
-	match_set_claim(match, plan->settings->claim);
+	match_set_grace(match, settings_of(plan)->orphaned_file_retention_hours,
+					settings_of(plan)->failed_session_retention_days);
+	match_set_claim(match, plan_findings(plan)->claim->uuid);
 	match_add(match, path);
-	match_run(match, plan->extension, NIL, MATCH_PROTECT, 0, false);
+	match_run(match, plan_context(plan)->extension, NIL, MATCH_PROTECT, 0, false);
 	standing.pending = match_is_pending(match, 0);
 	standing.kept = match_why_kept(match, 0);
 	match_end(match);
@@ -330,22 +316,22 @@ look_up_standing(const CleanupPlan *plan, const char *path)
 }
 
 static Jsonb *
-explain(CleanupPlan *plan, const char *file)
+explain(CleanupPlan *plan, void *arg)
 {
-	Search		search = {.context = CurrentMemoryContext};
+	const Settings *settings = settings_of(plan);
+	Search		search = {.rules = &settings->rules,.context = CurrentMemoryContext};
 	FileIdentity identity;
 	FileResult	found;
 	Standing	standing;
 	int			limit;
 
-	search.rules = &plan->settings->rules;
-	search.path = location_relative(plan->settings, file);
-	limit = extension_limit_lock_waits(plan->settings->writer_wait);
+	search.path = location_relative(settings, arg);
+	limit = extension_limit_lock_waits(settings->writer_wait);
 	plan_open(plan);
 	raise_unless_readable(plan);
 	find_references(plan, &search);
 	extension_end_limit(limit);
-	found = store_identify(plan->store, search.path, &identity);
+	found = store_identify(plan_findings(plan)->store, search.path, &identity);
 	standing = look_up_standing(plan, search.path);
 	return make_explanation(plan, &search,
 							judge_file(plan, &search, found, &identity, &standing),
@@ -355,19 +341,5 @@ explain(CleanupPlan *plan, const char *file)
 Jsonb *
 explain_file(const char *file)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	CleanupPlan *plan;
-	Jsonb	   *jsonb;
-	Jsonb	   *copy;
-
-	SPI_connect();
-	plan = plan_begin(CLEAN_ALL, true, false);
-	MemoryContextSwitchTo(plan->context);
-	jsonb = explain(plan, file);
-	copy = MemoryContextAlloc(caller, VARSIZE(jsonb));
-	memcpy(copy, jsonb, VARSIZE(jsonb));
-	MemoryContextSwitchTo(caller);
-	plan_end(plan);
-	SPI_finish();
-	return copy;
+	return plan_call(CLEAN_ALL, true, false, explain, (void *) file);
 }

@@ -22,7 +22,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -45,7 +44,8 @@
 
 typedef struct Search
 {
-	CleanupPlan *plan;
+	const Context *context;
+	FileStore  *store;
 	const KeyRules *rules;
 	KeyScope	scope;
 	int64		n;				/* references */
@@ -118,7 +118,7 @@ raise_first(List *brakes)
 static void
 read_sources(Search *search)
 {
-	List	   *sources = sources_load(search->plan->extension);
+	List	   *sources = sources_load(search->context->extension);
 	ListCell   *lc;
 
 	raise_first(sources_check_all(sources));
@@ -211,7 +211,7 @@ why_not_walked(const Search *search, const char *value)
 		path += strspn(path, "/");
 		if (*path == '\0' || strlen(path) >= STORE_PATH_MAX)
 			continue;
-		reason = walk_why_not(search->plan->store, path, search->plan->settings->recurse, &len);
+		reason = walk_why_not(search->store, path, search->context->settings->recurse, &len);
 		if (reason == WALK_SYMLINK || reason == WALK_MOUNT || reason == WALK_SUBVOLUME)
 			return walk_reason_text(reason);
 	}
@@ -265,23 +265,23 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	const SqlParameter parameters[] = {SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)};
 	ActingAs	saved;
 
-	extension_act_as(search->plan->extension->owner, &saved);
+	extension_act_as(search->context->extension->owner, &saved);
 	extension_join_by_hash();
 	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
-	put_result(search, owner_query(search->plan->extension, lengthof(parameters), parameters,
-						   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
-						   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
-						   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
-						   " FROM (SELECT j.*, dense_rank() OVER (PARTITION BY j.source, j.status, j.missing"
-						   "   ORDER BY j.value COLLATE \"C\") AS n"
-						   "  FROM (SELECT r.source, r.status, r.value, t.id IS NULL AS missing"
-						   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
-						   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
-						   "   ON t.id = r.id) j) m"
-						   " GROUP BY m.source, m.status"
-						   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""),
+	put_result(search, owner_query(search->context->extension, lengthof(parameters), parameters,
+								   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
+								   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
+								   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
+								   " FROM (SELECT j.*, dense_rank() OVER (PARTITION BY j.source, j.status, j.missing"
+								   "   ORDER BY j.value COLLATE \"C\") AS n"
+								   "  FROM (SELECT r.source, r.status, r.value, t.id IS NULL AS missing"
+								   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
+								   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
+								   "   ON t.id = r.id) j) m"
+								   " GROUP BY m.source, m.status"
+								   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""),
 			   result, desc);
 	SPI_freetuptable(SPI_tuptable);
 	sql_hide_tuplestore("cleanup_references");
@@ -291,7 +291,7 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 }
 
 static void
-begin_search(Search *search, CleanupPlan *plan)
+begin_search(Search *search, const CleanupPlan *plan)
 {
 	static const SqlColumn references[] = {
 		{"id", INT8OID}, {"source", TEXTOID}, {"status", TEXTOID}, {"value", TEXTOID}
@@ -300,9 +300,10 @@ begin_search(Search *search, CleanupPlan *plan)
 	static const SqlColumn file_keys[] = {{"key", INT8OID}};
 
 	memset(search, 0, sizeof(*search));
-	search->plan = plan;
-	search->rules = &plan->settings->rules;
-	search->scope.context = plan->context;
+	search->context = plan_context(plan);
+	search->store = plan_findings(plan)->store;
+	search->rules = &search->context->settings->rules;
+	search->scope.context = CurrentMemoryContext;
 	search->references = tuplestore_begin_heap(true, false, work_mem);
 	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);
 	search->file_keys = tuplestore_begin_heap(true, false, work_mem);
@@ -320,43 +321,37 @@ end_search(Search *search)
 	tuplestore_end(search->file_keys);
 }
 
-static void
-find_missing(CleanupPlan *plan, Tuplestorestate *result, TupleDesc desc)
+typedef struct MissingRows
 {
-	int			limit = extension_limit_lock_waits(plan->settings->writer_wait);
+	Tuplestorestate *rows;
+	TupleDesc	desc;
+} MissingRows;
+
+static Jsonb *
+find_missing(CleanupPlan *plan, void *arg)
+{
+	const MissingRows *result = arg;
+	int			limit = extension_limit_lock_waits(plan_context(plan)->settings->writer_wait);
 	Search		search;
 
-	progress_begin(plan->context, "sql", true, false);
+	progress_begin(CurrentMemoryContext, "sql", true, false);
 	plan_open_directory(plan);
-	if (plan->store == NULL)
-		raise_first(plan->brakes);
+	if (plan_findings(plan)->store == NULL)
+		raise_first(plan_findings(plan)->brakes);
 	begin_search(&search, plan);
 	read_sources(&search);
 	plan_walk(plan, look_at_file, &search);
 	write_reference_keys(&search);
-	compare(&search, result, desc);
+	compare(&search, result->rows, result->desc);
 	end_search(&search);
 	extension_end_limit(limit);
+	return NULL;
 }
 
 void
-missing_files(Tuplestorestate *result, TupleDesc desc)
+missing_files(Tuplestorestate *rows, TupleDesc desc)
 {
-	CleanupPlan *plan;
+	MissingRows result = {rows, desc};
 
-	SPI_connect();
-	plan = plan_begin(CLEAN_ALL, true, false);
-	PG_TRY();
-	{
-		MemoryContext caller = MemoryContextSwitchTo(plan->context);
-
-		find_missing(plan, result, desc);
-		MemoryContextSwitchTo(caller);
-	}
-	PG_FINALLY();
-	{
-		plan_end(plan);
-	}
-	PG_END_TRY();
-	SPI_finish();
+	(void) plan_call(CLEAN_ALL, true, false, find_missing, &result);
 }

@@ -150,6 +150,17 @@ json_end_array(JsonBuilder *json)
 	compat_push_jsonb(&json->state, WJB_END_ARRAY, NULL);
 }
 
+void
+json_add_list(JsonBuilder *json, const char *key, const List *list)
+{
+	ListCell   *lc;
+
+	json_begin_array(json, key);
+	foreach(lc, list)
+		json_add_element(json, lfirst(lc));
+	json_end_array(json);
+}
+
 char *
 json_get_text(Jsonb *object, const char *key)
 {

@@ -12,6 +12,8 @@
 #ifndef AUDIO_CLEANUP_JSON_BUILD_H
 #define AUDIO_CLEANUP_JSON_BUILD_H
 
+#include "nodes/pg_list.h"
+
 #include "src/pg/compat.h"
 
 typedef struct JsonBuilder
@@ -35,6 +37,9 @@ extern void json_begin_array(JsonBuilder *json, const char *key);
 extern void json_add_element(JsonBuilder *json, const char *value);
 extern void json_add_object_element(JsonBuilder *json, Jsonb *value);
 extern void json_end_array(JsonBuilder *json);
+
+/* An array member of the texts (char *) of a list. */
+extern void json_add_list(JsonBuilder *json, const char *key, const List *list);
 
 /* Integer member of an object, or `fallback`. */
 extern int	json_get_integer(Jsonb *object, const char *key, int fallback);

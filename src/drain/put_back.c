@@ -1,0 +1,175 @@
+/*-------------------------------------------------------------------------
+ *
+ * drain/put_back.c
+ *	  Puts captured files back: because somebody needs them, or asked for it.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "src/drain/private.h"
+#include "src/pg/progress.h"
+
+/*
+ * It stays a backup, for some time at least: its name is taken.
+ */
+static void
+keep_backup(Drain *drain, LedgerFile *file, const char *why)
+{
+	drain_set_state(file, "trashed",
+					psprintf("%s, but its name is taken; it lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
+							 why, drain_trash_path(&drain->place, drain->run_id)));
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("could not put file \"%s\" back: %s", file->path, file->error)));
+}
+
+/* In somebody's transaction the row says so first; the file is put back by the commit. */
+static void
+heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
+{
+	FileIdentity captured = file->identity;
+
+	captured.captured = true;
+	drain_set_state(file, "restoring", why);
+	drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, file->path, &captured);
+}
+
+void
+drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
+{
+	FileResult	result;
+
+	if (drain->at_commit)
+	{
+		heal_at_commit(drain, file, why);
+		return;
+	}
+	result = store_put_back(drain->store, drain->run_id, file->path, &file->identity);
+	if (result.outcome == FILE_VANISHED)
+		drain_settle_missing(drain, file);
+	else if (result.outcome == FILE_OK)
+	{
+		drain_set_state(file, "restored", why);
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("put file \"%s\" back: %s", file->path, why)));
+	}
+	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
+		drain_destroy_file(drain, file);	/* its days are over, and who
+											 * refers to that name finds a
+											 * file there */
+	else if (result.outcome == FILE_OCCUPIED)
+		keep_backup(drain, file, why);
+	else
+		drain_set_failed(drain, file, result);
+}
+
+/*
+ * The note says why, if nobody has asked for it.  Somebody in whose transaction
+ * that is found has nothing to do with it.
+ */
+static void
+set_restored(const Drain *drain, LedgerFile *file)
+{
+	drain_set_state(file, "restored", file->note);
+	if (file->note != NULL)
+		ereport(drain->at_commit ? LOG : WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("put file \"%s\" back: %s", file->path, file->note)));
+}
+
+static const char *
+target_of(const LedgerFile *file)
+{
+	return file->restore_as ? file->restore_as : file->path;
+}
+
+/* What was to be put back is not in the trash: is it done? */
+static void
+settle_restored(Drain *drain, LedgerFile *file)
+{
+	if (drain_is_found_at(drain, target_of(file), file))
+		set_restored(drain, file);
+	else if (drain_is_found_at(drain, file->path, file))
+	{
+		/* somebody was quicker, with mv */
+		set_restored(drain, file);
+		file->restore_as = NULL;
+	}
+	else if (file->unsettled)
+		/* it was due, and we were killed between destroying it and saying so */
+		drain_set_state(file, "deleted", "it had been destroyed when it was wanted again");
+	else
+		drain_set_state(file, "failed", "its backup is gone");
+}
+
+/* It may never commit: the next drain records what has happened. */
+static void
+put_back_at_commit(Drain *drain, LedgerFile *file)
+{
+	int			errnum;
+	FilePlace	place = store_locate(drain->store, drain->run_id, file->path, &file->identity, false,
+									 &errnum);
+
+	if (place == PLACE_TRASH)
+		drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, target_of(file), &file->identity);
+	else if (place != PLACE_UNKNOWN && place != PLACE_UNFINISHED)
+		settle_restored(drain, file);
+}
+
+static void
+put_back_file(Drain *drain, LedgerFile *file)
+{
+	FileResult	result = store_put_back_as(drain->store, drain->run_id, file->path, target_of(file),
+										   &file->identity);
+
+	if (result.outcome == FILE_OK)
+		set_restored(drain, file);
+	else if (result.outcome == FILE_OCCUPIED)
+	{
+		keep_backup(drain, file, file->note ? file->note : "it was to be restored");
+		file->restore_as = NULL;
+	}
+	else if (result.outcome == FILE_VANISHED || result.outcome == FILE_REPLACED)
+		settle_restored(drain, file);
+	else
+	{
+		drain_set_failed(drain, file, result);
+		/* it is safe where it is */
+		file->new_state = "trashed";
+		file->restore_as = NULL;
+	}
+}
+
+/* What is to be put back comes first: somebody waits for it. */
+int
+drain_restore_step(Drain *drain, int limit)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	LedgerFile *files;
+	int			n;
+	int			i;
+
+	files = ledger_files(drain->context.extension, drain->run_id, LEDGER_RESTORING,
+						 drain->restored_up_to, limit, &n);
+	for (i = 0; i < n && !drain_is_step_over(drain, began); i++)
+	{
+		progress_tick();
+		drain->restored_up_to = files[i].file_id;
+		if (drain->at_commit)
+			put_back_at_commit(drain, &files[i]);
+		else
+			put_back_file(drain, &files[i]);
+	}
+	if (i > 0)
+	{
+		drain_make_durable(drain);
+		drain_record(drain, files, i);
+	}
+	return i;
+}

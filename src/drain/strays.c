@@ -1,0 +1,255 @@
+/*-------------------------------------------------------------------------
+ *
+ * drain/strays.c
+ *	  Files in the trash that belong to no row.
+ *
+ * After a point-in-time recovery, or a failover that lost the last
+ * transactions, the trash holds files of runs that never were.  Whether they
+ * are wanted is not known, so they get rows now, and go back with the commit,
+ * as backups do.  Two things do not wait for the commit, and are not undone: a
+ * folder of the trash gets the number of a run of ours; and what has a name
+ * that no row can hold is put back at once.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "src/drain/at_commit.h"
+#include "src/drain/drain.h"
+#include "src/drain/strays.h"
+#include "src/guard/location.h"
+#include "src/ledger/backups.h"
+#include "src/plan/plan.h"
+#include "src/store/walk.h"
+
+typedef struct Strays
+{
+	const Context *context;
+	const char *claim;
+	bool		each_file;		/* see strays.h */
+	Place		place;			/* that is looked through */
+	FileStore  *store;
+	Jsonb	   *recorded;		/* what a run in this place records of its
+								 * settings */
+	Batch	   *batch;			/* what is put back by the commit itself */
+	int			in_batch;
+	int64		put_back;
+} Strays;
+
+static void
+record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity *identity)
+{
+	FileIdentity captured = *identity;
+
+	/*
+	 * no row of ours tells that it was verified; but it is the one we saw
+	 * there
+	 */
+	captured.captured = true;
+	strays->put_back++;
+	backup_record_file(strays->context->extension, run_id, path, identity, "restoring",
+					   psprintf("it was in the trash of run %lld, which this database does not know",
+								(long long) run_id));
+	if (store_is_quick(strays->store) && strays->in_batch++ < AT_COMMIT_FILES)
+		at_commit_add(strays->batch, path, path, &captured);
+}
+
+/* A name that the database cannot write: the row is for people. */
+static void
+put_unreadable_back(Strays *strays, int64 run_id, const char *path, const FileIdentity *identity)
+{
+	FileResult	result = store_put_back(strays->store, run_id, path, identity);
+	const char *name = plan_escape_name(path);
+
+	if (result.outcome == FILE_OK)
+	{
+		strays->put_back++;
+		backup_record_file(strays->context->extension, run_id, name, identity, "restored",
+						   "it was in the trash of a run that this database does not know");
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("put file \"%s\" back: it was in the trash of run %lld, which this database does not know",
+						name, (long long) run_id)));
+		return;
+	}
+	backup_record_file(strays->context->extension, run_id, name, identity, "failed",
+					   result.outcome == FILE_OCCUPIED ? "its name is taken" : strerror(result.errnum));
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("could not put file \"%s\" back: it lies in %s, of a run that this database does not know",
+					name, drain_trash_path(&strays->place, run_id)),
+			 errhint("Its name is not valid in the encoding of this database: move it by hand.")));
+}
+
+static void
+put_stray_back(Strays *strays, int64 run_id, const char *path)
+{
+	bool		readable = plan_is_readable_name(strays->context->settings, path);
+	FileIdentity identity;
+
+	if (store_identify_captured(strays->store, run_id, path, &identity).outcome != FILE_OK)
+		return;
+	if (strays->each_file && backup_is_recorded(strays->context->extension, run_id,
+												readable ? path : plan_escape_name(path), &identity))
+		return;
+	if (readable)
+		record_stray(strays, run_id, path, &identity);
+	else
+		put_unreadable_back(strays, run_id, path, &identity);
+}
+
+static void
+walk_strays(Strays *strays, TreeWalk *walk, int64 run_id)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup stray",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(scratch);
+	const char *path;
+
+	while (walk_next(walk, &path) == WALK_FILE)
+	{
+		CHECK_FOR_INTERRUPTS();
+		put_stray_back(strays, run_id, path);
+		MemoryContextReset(scratch);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
+}
+
+static void
+empty_run(Strays *strays, int64 run_id)
+{
+	TreeWalk   *walk = walk_begin_trash(strays->store, run_id);
+
+	strays->batch = at_commit_begin(&strays->place, run_id, AT_COMMIT_PUT_BACK);
+	PG_TRY();
+	{
+		walk_strays(strays, walk, run_id);
+	}
+	PG_FINALLY();
+	{
+		walk_end(walk);
+	}
+	PG_END_TRY();
+	at_commit_end(strays->batch);
+	store_tidy(strays->store, run_id);
+}
+
+static void
+empty_unknown_run(Strays *strays, int64 run_id)
+{
+	backup_record_run(strays->context->extension, run_id, strays->place.upload_dir, strays->claim,
+					  strays->recorded);
+	if (strays->place.backup_owner != NULL)
+		ledger_set_claim(strays->context->extension, run_id, strays->claim,
+						 strays->place.backup_owner);
+	empty_run(strays, run_id);
+}
+
+/*
+ * A run of ours has this number, in another directory: its rows say where
+ * files are, so those of the other one need rows of a run of their own.
+ */
+static void
+renumber_run(Strays *strays, int64 run_id)
+{
+	int64		as = backup_new_run(strays->context->extension);
+	int			errnum = store_renumber_trash(strays->store, run_id, as);
+
+	if (errnum == 0)
+		empty_unknown_run(strays, as);
+	else
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("files of a run that this database does not know are left in %s: %s",
+						drain_trash_path(&strays->place, run_id), strerror(errnum))));
+}
+
+/* Sets *n; an array of the runs that have a trash. */
+static int64 *
+list_runs(const Strays *strays, int *n)
+{
+	int			room = store_trash_runs(strays->store, NULL, 0);
+	int64	   *runs = palloc(sizeof(int64) * Max(room, 1));
+
+	*n = Max(Min(room, store_trash_runs(strays->store, runs, room)), 0);
+	return runs;
+}
+
+static void
+look_through_runs(Strays *strays)
+{
+	int			n;
+	int64	   *runs = list_runs(strays, &n);
+	int			i;
+
+	if (n == 0)
+		return;
+	n = backup_unknown_runs(strays->context->extension, runs, n);
+	for (i = 0; i < n; i++)
+		empty_unknown_run(strays, runs[i]);
+	if (!strays->each_file)
+		return;
+
+	/* new numbers are beyond all that have been seen by now */
+	runs = list_runs(strays, &n);
+	n = backup_runs_elsewhere(strays->context->extension, strays->claim, runs, n);
+	for (i = 0; i < n; i++)
+		renumber_run(strays, runs[i]);
+	runs = list_runs(strays, &n);
+	for (i = 0; i < n; i++)
+		empty_run(strays, runs[i]);
+}
+
+/* Whatever is in the way is for the run itself to say. */
+static void
+look_through_place(Strays *strays)
+{
+	strays->store = store_open(strays->place.upload_dir);
+	if (strays->store == NULL)
+		return;
+	PG_TRY();
+	{
+		if (location_set_backup_dir(strays->store, &strays->place) == NULL)
+			look_through_runs(strays);
+		(void) store_sync(strays->store);
+	}
+	PG_FINALLY();
+	{
+		store_close(strays->store);
+	}
+	PG_END_TRY();
+}
+
+int64
+strays_put_back(const Context *context, const char *claim, const char *owner, bool each_file)
+{
+	const Settings *settings = context->settings;
+	Strays		strays = {context, claim, each_file};
+	ListCell   *lc;
+
+	strays.recorded = settings_to_jsonb();
+	/* of a run that was lost, no row tells where it has put its files */
+	strays.place = location_place(settings, owner);
+	if (owner != NULL && *settings->backup_dir != '\0')
+		look_through_place(&strays);
+	/* what every run without a backup directory has used */
+	strays.place.backup_dir = "";
+	strays.place.backup_owner = NULL;
+	look_through_place(&strays);
+	foreach(lc, backup_places(context->extension, claim))
+	{
+		strays.recorded = lfirst(lc);
+		strays.place = location_place(settings_of_run(settings->upload_dir, strays.recorded),
+									  settings_backup_owner(strays.recorded));
+		look_through_place(&strays);
+	}
+	if (strays.put_back > 0)
+		at_commit_start_worker();
+	return strays.put_back;
+}

@@ -1,0 +1,157 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan/judge.c
+ *	  Which of the files that matched no row, or only failed sessions, go?
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+
+#include "src/plan/private.h"
+#include "src/sources/sources.h"
+
+typedef struct Judgement
+{
+	CleanupPlan *plan;
+	Match	   *match;
+	Condemned  *condemned;
+	MemoryContext scratch;		/* reset for each file */
+	int			last_source;	/* failed sessions come sorted */
+	char	   *last_session;
+} Judgement;
+
+/* Look at the file itself; false if it is not there or no regular file. */
+static bool
+identify(Judgement *judgement, const char *path, FileIdentity *identity)
+{
+	FileResult	result = store_identify(judgement->plan->found.store, path, identity);
+
+	if (result.outcome == FILE_FAILED)
+		plan_add_error(judgement->plan,
+					   psprintf("could not %s \"%s\": %s", result.action, path, strerror(result.errnum)));
+	return result.outcome == FILE_OK;
+}
+
+/*
+ * A file that has changed since the match began is not the one that was
+ * matched: the row that refers to it may have come after the snapshot.
+ */
+static bool
+is_unchanged(const CleanupPlan *plan, const FileIdentity *identity)
+{
+	return identity->ctime_ns <= plan->looked_at_ns;
+}
+
+/* Each folder is an error, whatever the number of its files. */
+static void
+report_closed(CleanupPlan *plan, const char *path, int errnum)
+{
+	const char *slash = strrchr(path, '/');
+	char	   *folder = pnstrdup(slash ? path : ".", slash ? slash - path : 1);
+	ListCell   *lc;
+
+	foreach(lc, plan->closed_folders)
+		if (strcmp(lfirst(lc), folder) == 0)
+		return;
+	if (list_length(plan->closed_folders) < plan->context.settings->report_limit)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+
+		plan->closed_folders = lcons(pstrdup(folder), plan->closed_folders);
+		MemoryContextSwitchTo(caller);
+	}
+	plan_add_error(plan, psprintf("no file can be removed from folder \"%s\": %s", folder, strerror(errnum)));
+}
+
+/* A preview tells what would fail; a run tries it, and its row says why. */
+static bool
+is_removable(Judgement *judgement, const char *path)
+{
+	CleanupPlan *plan = judgement->plan;
+	int			errnum = plan->dry_run && !XactReadOnly ? store_check_folder(plan->found.store, path) : 0;
+
+	if (errnum != 0)
+		report_closed(plan, path, errnum);
+	return errnum == 0;
+}
+
+static void
+judge_orphan(int64 number, const char *path, void *arg)
+{
+	Judgement  *judgement = arg;
+	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
+	CondemnedFile file = {path, NULL, NULL};
+
+	if (identify(judgement, path, &file.identity) &&
+		is_unchanged(judgement->plan, &file.identity) &&
+		plan_is_old(judgement->plan, &file.identity) &&
+		is_removable(judgement, path))
+		condemned_add_file(judgement->condemned, &file);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(judgement->scratch);
+}
+
+static void
+note_session(Judgement *judgement, const Source *source, const char *session)
+{
+	if (judgement->last_session != NULL && judgement->last_source == source->number &&
+		strcmp(judgement->last_session, session) == 0)
+		return;
+	if (judgement->last_session != NULL)
+		pfree(judgement->last_session);
+	judgement->last_source = source->number;
+
+	/*
+	 * the current context is that of a query, which may end before the
+	 * judging
+	 */
+	judgement->last_session = MemoryContextStrdup(judgement->plan->memory, session);
+	condemned_add_session(judgement->condemned, source->number, session);
+}
+
+/*
+ * A reference protects generously, but it condemns only the file that it
+ * names to the letter.  What it matches otherwise (a bare name in some
+ * subdirectory) may be somebody's upload of this minute: that one must have
+ * the age of an orphan too.
+ */
+static void
+judge_failed(int64 number, const char *path, const Source *source, const char *session,
+			 KeyMatch strength, void *arg)
+{
+	Judgement  *judgement = arg;
+	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
+	CondemnedFile file = {path, source->name, sources_session_id(session)};
+	bool		condemn;
+
+	condemn = identify(judgement, path, &file.identity) &&
+		is_unchanged(judgement->plan, &file.identity) &&
+		(strength == KEY_STRICT_MATCH ||
+		 plan_is_old(judgement->plan, &file.identity)) &&
+		is_removable(judgement, path);
+	if (condemn && match_mark(judgement->match, number))
+		condemned_add_file(judgement->condemned, &file);
+	MemoryContextSwitchTo(caller);
+	if (condemn)
+		note_session(judgement, source, session);
+	MemoryContextReset(judgement->scratch);
+}
+
+void
+plan_judge(CleanupPlan *plan, Match *match, Condemned *condemned)
+{
+	Judgement	judgement = {plan, match, condemned, NULL, -1, NULL};
+
+	judgement.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
+											  ALLOCSET_SMALL_SIZES);
+	if ((plan->what & CLEAN_FAILED) != 0)
+		match_failed(match, plan->context.extension, judge_failed, &judgement);
+	if ((plan->what & CLEAN_ORPHANS) != 0)
+		match_unreferenced(match, judge_orphan, &judgement);
+	MemoryContextDelete(judgement.scratch);
+}

@@ -1,0 +1,321 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan/survey.c
+ *	  Opens the directory, walks it, and matches what is there.
+ *
+ * The order is the safety of it.  The walk comes before the snapshot that
+ * reads the references, so a row committed in between protects its file.
+ * What looks like an orphan here is looked at again by plan_condemn().
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "mb/pg_wchar.h"
+#include "utils/memutils.h"
+
+#include "src/guard/location.h"
+#include "src/pg/progress.h"
+#include "src/plan/counts.h"
+#include "src/plan/private.h"
+#include "src/sources/sources.h"
+#include "src/store/walk.h"
+
+#define NS_PER_SECOND	INT64CONST(1000000000)
+
+/* so far the clocks of the server and of the file system may differ */
+#define MAX_CLOCK_SKEW_SECONDS	300
+
+
+/* -------------------------------------------------------------- directory --- */
+
+static void
+check_directory(CleanupPlan *plan)
+{
+	const Place place = location_place(plan->context.settings, NULL);
+	Brake	   *found = location_check(place.upload_dir);
+	int			errnum;
+
+	if (found == NULL && (plan->found.store = store_open(place.upload_dir)) == NULL)
+		found = location_brake(place.upload_dir, "open upload directory", errno);
+	if (found == NULL && !XactReadOnly &&
+		(errnum = store_check_writable(plan->found.store)) != 0)
+		found = location_brake(place.upload_dir, "write to upload directory", errnum);
+	if (found == NULL)
+		found = location_check_backup_dir(&place, !XactReadOnly);
+	if (found != NULL)
+		plan_apply_brake(plan, found);
+}
+
+/* Ages are told by the server's clock and the file system's stamps. */
+static void
+check_clock(CleanupPlan *plan)
+{
+	int64		file_system_ns;
+	int64		skew;
+
+	/* where it cannot be asked, the file system is usually the server's own */
+	if (XactReadOnly || store_clock(plan->found.store, &file_system_ns).outcome != FILE_OK)
+		return;
+	skew = (file_system_ns - plan_now_ns()) / NS_PER_SECOND;
+	if (llabs((long long) skew) > MAX_CLOCK_SKEW_SECONDS)
+		plan_apply_brake(plan, brake_make("clock", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+										  "the clock of the upload directory's file system cannot be trusted",
+										  psprintf("It differs from the server's by %lld seconds.", (long long) skew),
+										  "Synchronize the clocks of the server and of the file server."));
+}
+
+static void
+read_claim(CleanupPlan *plan)
+{
+	plan->found.claim = claim_check(plan->found.store, plan->context.extension,
+									plan->context.settings->upload_dir);
+}
+
+static void
+require_own_claim(CleanupPlan *plan)
+{
+	if (plan->found.claim != NULL && plan->found.claim->brake != NULL)
+		plan_apply_brake(plan, plan->found.claim->brake);
+}
+
+static void
+check_sources(CleanupPlan *plan)
+{
+	ListCell   *lc;
+
+	plan->found.sources = sources_load(plan->context.extension);
+	plan_apply_brakes(plan, sources_check_all(plan->found.sources));
+	if (plan->found.brakes != NIL)
+		return;
+	foreach(lc, plan->found.sources)
+	{
+		Brake	   *found = sources_probe(lfirst(lc));
+
+		if (found == NULL)
+			(void) sources_tables(lfirst(lc), &found);
+		if (found != NULL)
+			plan_apply_brake(plan, found);
+	}
+}
+
+void
+plan_open_directory(CleanupPlan *plan)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+
+	check_directory(plan);
+	if (plan->found.brakes == NIL)
+	{
+		check_clock(plan);
+		read_claim(plan);
+	}
+	MemoryContextSwitchTo(caller);
+}
+
+void
+plan_lock_directory(CleanupPlan *plan)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+	Brake	   *brake = claim_lock(plan->found.store, plan->context.settings->upload_dir,
+								   plan->context.settings->writer_wait);
+
+	if (brake != NULL)
+		plan_apply_brake(plan, brake);
+	MemoryContextSwitchTo(caller);
+}
+
+/* Whoever had the lock before may have been taking the directory over. */
+void
+plan_lock_own_directory(CleanupPlan *plan)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+
+	plan_lock_directory(plan);
+	read_claim(plan);
+	require_own_claim(plan);
+	MemoryContextSwitchTo(caller);
+}
+
+void
+plan_open(CleanupPlan *plan)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+
+	plan_open_directory(plan);
+	require_own_claim(plan);
+	if (!plan->dry_run)
+		plan_lock_own_directory(plan);
+	check_sources(plan);
+	MemoryContextSwitchTo(caller);
+}
+
+
+/* -------------------------------------------------------------------- walk --- */
+
+typedef struct WalkedFiles
+{
+	CleanupPlan *plan;
+	Match	   *match;
+} WalkedFiles;
+
+static void
+add_walked_file(const char *path, void *arg)
+{
+	WalkedFiles *walked = arg;
+	CleanupPlan *plan = walked->plan;
+
+	if (!key_is_audio(&plan->context.settings->rules, path))
+		return;
+	plan->found.files_seen++;
+	progress_add(PROGRESS_WALKED, 1);
+	if (plan_is_readable_name(plan->context.settings, path))
+		match_add(walked->match, path);
+	else if ((plan->what & CLEAN_ORPHANS) != 0)
+		plan_add_error(plan, psprintf("file name \"%s\" is not valid in encoding \"%s\"; the file is left alone",
+									  plan_escape_name(path), GetDatabaseEncodingName()));
+}
+
+static void
+walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup walk",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(scratch);
+	const char *path;
+	const char *action;
+	int			errnum;
+	WalkStep	step;
+
+	while ((step = walk_next(walk, &path)) == WALK_FILE)
+	{
+		progress_tick();
+		sink(path, arg);
+		MemoryContextReset(scratch);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
+
+	if (step == WALK_FAILED)
+	{
+		path = walk_failure(walk, &errnum, &action);
+		plan_apply_brake(plan, location_brake(psprintf("%s/%s", plan->context.settings->upload_dir,
+													   plan_escape_name(path)),
+											  action, errnum));
+	}
+}
+
+static void
+walk_directory(CleanupPlan *plan, PlanWalkSink sink, void *arg)
+{
+	TreeWalk   *walk = walk_begin(plan->found.store, plan->context.settings->recurse);
+
+	PG_TRY();
+	{
+		walk_into(plan, walk, sink, arg);
+	}
+	PG_FINALLY();
+	{
+		walk_end(walk);
+	}
+	PG_END_TRY();
+}
+
+typedef struct ReadableFiles
+{
+	CleanupPlan *plan;
+	PlanWalkSink sink;
+	void	   *arg;
+} ReadableFiles;
+
+static void
+pass_readable(const char *path, void *arg)
+{
+	ReadableFiles *files = arg;
+
+	progress_add(PROGRESS_WALKED, 1);
+	if (plan_is_readable_name(files->plan->context.settings, path))
+		files->sink(path, files->arg);
+}
+
+void
+plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg)
+{
+	ReadableFiles files = {plan, sink, arg};
+
+	/* what stands in the way of a deletion is no matter here */
+	plan->found.brakes = NIL;
+	progress_set_phase(PHASE_WALKING);
+	walk_directory(plan, pass_readable, &files);
+	if (plan->found.brakes != NIL)
+		brake_raise(llast(plan->found.brakes));
+}
+
+
+/* ------------------------------------------------------------------ survey --- */
+
+static void
+count_sources(CleanupPlan *plan, const Match *match)
+{
+	ListCell   *lc;
+
+	plan->found.counts = palloc(sizeof(MatchCounts) * Max(list_length(plan->found.sources), 1));
+	foreach(lc, plan->found.sources)
+	{
+		int			number = ((const Source *) lfirst(lc))->number;
+
+		match_count_source(match, number, &plan->found.counts[number]);
+	}
+}
+
+static void
+survey_files(CleanupPlan *plan)
+{
+	Match	   *match = plan_begin_match(plan->context.settings, plan_claim(plan));
+	WalkedFiles walked = {plan, match};
+
+	plan->looked_at_ns = plan_now_ns();
+	progress_set_phase(PHASE_WALKING);
+	walk_directory(plan, add_walked_file, &walked);
+	if (plan->found.brakes == NIL)
+	{
+		plan->found.surveyed = true;
+		progress_set_phase(PHASE_MATCHING);
+		match_run(match, plan->context.extension, plan->found.sources,
+				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE : MATCH_PROTECT,
+				  plan_failed_before(plan->context.settings), false);
+		plan->found.files_referenced = match_count_referenced(match);
+		plan->found.rows_seen = match_count_rows(match);
+		count_sources(plan, match);
+		progress_set(PROGRESS_MATCHED, plan->found.files_referenced);
+		progress_set_phase(PHASE_JUDGING);
+		plan_judge(plan, match, plan->found.condemned);
+		/* a real run clears when it condemns */
+		if (plan->dry_run)
+			plan->found.condemned = plan_clear_sessions(plan, plan->found.condemned, plan->found.sources);
+		progress_set(PROGRESS_CONDEMNED, plan->found.condemned->n_files);
+		plan_apply_brakes(plan, counts_check(plan));
+	}
+	match_end(match);
+}
+
+void
+plan_survey(CleanupPlan *plan, bool interxact)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+	int			limit = extension_limit_lock_waits(plan->context.settings->writer_wait);
+
+	plan->found.condemned = condemned_begin(interxact);
+	plan_limit_reading(plan->context.settings, interxact);
+	plan_open(plan);
+	if (plan->found.brakes == NIL)
+		survey_files(plan);
+	if (!plan->dry_run)
+		counts_remember(plan);
+	condemned_rewind(plan->found.condemned);
+	extension_end_limit(limit);
+	MemoryContextSwitchTo(caller);
+}

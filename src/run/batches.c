@@ -1,0 +1,292 @@
+/*-------------------------------------------------------------------------
+ *
+ * run/batches.c
+ *	  A run that commits in batches.
+ *
+ * The run is its own master: it commits after each batch and drains it at
+ * once, so it can say at the end what has become of the files, and what it did
+ * is kept if it is cut short.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "src/drain/at_commit.h"
+#include "src/drain/drain.h"
+#include "src/ledger/notify.h"
+#include "src/mail/outbox.h"
+#include "src/pg/progress.h"
+#include "src/pg/sql.h"
+#include "src/run/private.h"
+#include "src/run/report.h"
+
+/* A run in batches, with what its transactions share. */
+typedef struct BatchRun
+{
+	RunRequest *request;
+	CleanupPlan *plan;
+	const Context *context;
+	MemoryContext memory;		/* outlives the transactions */
+	Place		place;
+	Pace		pace;
+	int64		healed;
+	bool		more;			/* the survey has further files */
+} BatchRun;
+
+/* To be called at the beginning of each transaction, before any of our tables is used. */
+static void
+require_extension(const BatchRun *run)
+{
+	if (!extension_guard(run->context->extension))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" was dropped during a cleanup run", EXTENSION_NAME)));
+}
+
+static bool
+begin_step(void *arg)
+{
+	require_extension(arg);
+	return true;
+}
+
+static void
+commit_step(void *arg)
+{
+	((const BatchRun *) arg)->request->commit();
+}
+
+/*
+ * Drains one run.  What has to wait for a writer is left to a worker, which
+ * waits longer than a caller wants to.
+ */
+static void
+drain_one(BatchRun *run, const LedgerWork *work, bool finish)
+{
+	const DrainTransactions transactions = {begin_step, commit_step, run};
+
+	require_extension(run);
+	if (drain_run(run->context->extension, work, &run->pace, finish, &transactions) && finish)
+		at_commit_start_worker_now();
+}
+
+/* A run that was ended before it condemned a file needs no directory to be over. */
+static void
+finish_empty_run(const BatchRun *run, const LedgerWork *work)
+{
+	require_extension(run);
+	drain_finish_run(run->context->extension, work->run_id);
+	run->request->commit();
+}
+
+/* Drains the run itself, or the others before it. */
+static void
+drain_runs(BatchRun *run, bool own, bool finish)
+{
+	int64		run_id = run->request->run_id;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup drain",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	ListCell   *lc;
+
+	require_extension(run);
+	foreach(lc, ledger_unfinished_runs(run->context->extension, own ? run_id : 0))
+	{
+		const LedgerWork *work = lfirst(lc);
+
+		if (!own && work->run_id != run_id && work->files == 0)
+			finish_empty_run(run, work);
+		else if (own == (work->run_id == run_id))
+			drain_one(run, work, finish);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+}
+
+static const char *
+status_of(const BatchRun *run, const ErrorData *error)
+{
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		return "interrupted";
+	/* giving up waiting for a writer is in doubt, too */
+	if (plan_findings(run->plan)->blocked || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return "blocked";
+	return "failed";
+}
+
+/* Records why the run ends before all files were seen, and tells everybody. */
+static void
+cut_short(const BatchRun *run, const char *status, const char *message)
+{
+	const Extension *extension = run->context->extension;
+
+	ledger_cut_short(extension, run->request->run_id, status, message);
+	notify_run(extension, run->request->run_id);
+	outbox_put(extension, run->request->run_id);
+}
+
+/*
+ * Calls work(run), which is undone if it ends in an ERROR; then the reason is
+ * committed before the ERROR goes on.
+ */
+static void
+attempt(BatchRun *run, void (*work) (void *arg))
+{
+	ErrorData  *volatile error = NULL;
+
+	require_extension(run);
+	PG_TRY();
+	{
+		error = sql_try(work, run);
+	}
+	PG_CATCH();
+	{
+		/* a cancel, passed on after the rollback */
+		error = sql_catch(run->memory);
+	}
+	PG_END_TRY();
+	if (error == NULL)
+		return;
+	cut_short(run, status_of(run, error),
+			  error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message);
+	run->request->commit();
+	sql_rethrow(error);
+}
+
+static void
+survey(void *arg)
+{
+	BatchRun   *run = arg;
+
+	plan_survey(run->plan, true);
+	run->place = run_claim_directory(run->plan, run->request->run_id);
+	run->place.backup_owner = MemoryContextStrdup(run->memory, run->place.backup_owner);
+}
+
+/* The next files are captured when this is committed. */
+static void
+condemn_batch(void *arg)
+{
+	BatchRun   *run = arg;
+	const Settings *settings = run->context->settings;
+	int64		run_id = run->request->run_id;
+	Condemned  *condemned;
+
+	/* a first run has found no claim that could be locked; now there is one */
+	plan_lock_own_directory(run->plan);
+	if (plan_findings(run->plan)->claim->state != CLAIM_OURS)
+		brake_raise(brake_make("claim", ERRCODE_OBJECT_IN_USE,
+							   psprintf("the claim of upload directory \"%s\" could not be written",
+										settings->upload_dir),
+							   NULL, NULL));
+	condemned = plan_condemn(run->plan, run_id, settings->batch_size);
+	run->more = condemned != NULL;
+	if (condemned == NULL)
+		return;
+	if (condemned->n_files > 0)
+	{
+		ledger_add_files(run->context->extension, run_id, condemned, settings->backup_retention_days);
+		at_commit_capture(&run->place, run_id, condemned);
+	}
+	condemned_end(condemned);
+}
+
+/* The caller is told, too. */
+static void
+stop_in_time(BatchRun *run)
+{
+	char	   *text = psprintf("stopped after %d minutes (audio_cleanup.max_run_minutes); the next run goes on",
+								run->context->settings->max_run_minutes);
+
+	plan_add_warning(run->plan, text);
+	cut_short(run, "interrupted", text);
+}
+
+/* At least one batch a run, however long the survey took. */
+static void
+condemn_all(BatchRun *run)
+{
+	do
+	{
+		attempt(run, condemn_batch);
+		run->request->commit();
+		if (run->more)
+			drain_runs(run, true, false);
+	} while (run->more && !pace_is_over(&run->pace));
+
+	require_extension(run);
+	if (run->more)
+		stop_in_time(run);
+	else
+		ledger_end_batches(run->context->extension, run->request->run_id);
+	run->request->commit();
+}
+
+/* Under the run lock, which outlives the transactions. */
+static void
+run_to_end(BatchRun *run)
+{
+	RunRequest *request = run->request;
+	int			guc_level;
+	int64		run_id;
+
+	plan_limit_reading(run->context->settings, true);
+	run->healed = run_heal(run->plan);
+	/* whoever begins by night has others waiting behind him */
+	guc_level = extension_limit_lock_waits(run->context->settings->writer_wait);
+	run_id = run_record(run->plan, request->trigger, request->scheduled_for, true);
+	extension_end_limit(guc_level);
+	request->commit();
+	request->run_id = run_id;
+	progress_set_run(run_id);
+
+	drain_runs(run, false, true);
+	attempt(run, survey);
+	request->commit();
+	condemn_all(run);
+	drain_runs(run, true, true);
+}
+
+Jsonb *
+run_in_batches(RunRequest *request)
+{
+	CleanupPlan *plan = plan_begin(request->what, false, request->force);
+	const Context *context = plan_context(plan);
+	BatchRun	run = {request, plan, context, CurrentMemoryContext};
+	Jsonb	   *report;
+
+	run.pace = pace_begin(context->settings);
+	PG_TRY();
+	{
+		progress_begin(CurrentMemoryContext, request->trigger, false, true);
+		plan_check_transaction(plan);
+		extension_lock_run(context->extension, context->settings->writer_wait, true);
+		run_to_end(&run);
+	}
+	PG_CATCH();
+	{
+		/* what was committed before is not left lying about */
+		extension_unlock_run(context->extension);
+		if (request->run_id != 0 &&
+			(!plan_findings(plan)->blocked || plan_findings(plan)->surveyed))
+			at_commit_start_worker_now();
+
+		/*
+		 * A procedure's portal stays until the next command of its session:
+		 * neither temporary files nor the directory's lock are to wait for it
+		 */
+		plan_end(plan);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	extension_unlock_run(context->extension);
+	report = report_outcome(plan, request->run_id, run.healed);
+	plan_end(plan);
+	return report;
+}

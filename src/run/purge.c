@@ -1,0 +1,64 @@
+/*-------------------------------------------------------------------------
+ *
+ * run/purge.c
+ *	  cleanup_purge_backups(): destroys backups that have expired.
+ *
+ * Rows that are due are the intent already, committed days ago.  What of them
+ * is needed again, the drain finds out, and puts back; first of all others.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "src/drain/at_commit.h"
+#include "src/drain/drain.h"
+#include "src/drain/heal.h"
+#include "src/plan/plan.h"
+#include "src/run/purge.h"
+#include "src/text/json_build.h"
+
+static Jsonb *
+make_report(const LedgerExpired *expired, int64 healed)
+{
+	JsonBuilder result;
+	JsonBuilder json;
+
+	json_begin(&result);
+	json_add_list(&result, "backups_purged", expired->files);
+	json_add_integer(&result, "backups_count", expired->n_files);
+	json_add_decimal(&result, "total_space_freed_mb", (double) expired->bytes / (1024 * 1024), 2);
+	json_begin(&json);
+	json_add_boolean(&json, "success", true);
+	json_add_text(&json, "message", "Expired backups purged");
+	json_add_jsonb(&json, "result", json_end(&result));
+	json_add_integer(&json, "healed", healed);
+	if (expired->n_files > list_length(expired->files))
+		json_add_boolean(&json, "lists_truncated", true);
+	return json_end(&json);
+}
+
+static Jsonb *
+purge(CleanupPlan *plan, void *arg)
+{
+	const Context *context = plan_context(plan);
+	LedgerExpired expired;
+	int64		healed;
+
+	plan_check_transaction(plan);
+	extension_lock_run(context->extension, context->settings->writer_wait, false);
+	plan_open_directory(plan);
+	plan_lock_own_directory(plan);
+	healed = heal_directory(context);
+	ledger_expired(context->extension, context->settings->report_limit, &expired);
+	drain_in_transaction(context->extension);
+	at_commit_start_worker();
+	return make_report(&expired, healed);
+}
+
+Jsonb *
+purge_backups(void)
+{
+	return plan_call(CLEAN_ALL, false, false, purge, NULL);
+}

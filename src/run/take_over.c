@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ *
+ * run/take_over.c
+ *	  cleanup_claim_upload_dir(): makes this database the directory's owner.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "src/drain/at_commit.h"
+#include "src/drain/strays.h"
+#include "src/run/private.h"
+
+/*
+ * Taken over from somebody, the directory holds files that this database has
+ * not seen before: they are new to it.  A claim that cannot be read could not
+ * be written either.
+ */
+static Jsonb *
+take_over(CleanupPlan *plan, void *arg)
+{
+	const Context *context = plan_context(plan);
+	const Place place = location_place(context->settings, NULL);
+	const Claim *claim;
+	const char *uuid;
+	char	   *text;
+	bool		foreign;
+
+	plan_check_transaction(plan);
+	extension_lock_run(context->extension, context->settings->writer_wait, false);
+	plan_open_directory(plan);
+	claim = plan_findings(plan)->claim;
+	foreign = claim->state == CLAIM_FOREIGN;
+	if (claim->state == CLAIM_OURS)
+	{
+		claim_confirm(context->extension, claim, place.upload_dir);
+		ereport(NOTICE,
+				(errmsg("upload directory \"%s\" belongs to this database already",
+						place.upload_dir)));
+		return NULL;
+	}
+	if (foreign && claim->brake->sqlstate == ERRCODE_IO_ERROR)
+		brake_raise(claim->brake);
+	/* not in the middle of somebody's run */
+	plan_lock_directory(plan);
+	text = claim_take(context->extension, place.upload_dir, claim->found, foreign, &uuid);
+	at_commit_claim(&place, text, foreign);
+	/* what they had in the trash, or we on a timeline that has ended */
+	if (foreign)
+		(void) strays_put_back(context, uuid, claim->found, true);
+	return NULL;
+}
+
+void
+run_take_over(void)
+{
+	(void) plan_call(CLEAN_ALL, false, false, take_over, NULL);
+}
