@@ -3,6 +3,11 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION audio_cleanup" to load this file. \quit
 
+-- an unknown setting here: the server still has the library of version 1.0 in
+-- its memory, and must be restarted first
+LOAD 'MODULE_PATHNAME';
+SHOW audio_cleanup.source_timeout;
+
 --
 -- Configuration: which rows refer to files
 --
