@@ -130,7 +130,6 @@ foreach my $call ('SELECT cleanup_all()', 'SELECT cleanup_status()', 'CALL clean
 $sql->('CREATE DATABASE other');
 $node->safe_psql('other', 'CREATE EXTENSION audio_cleanup; CREATE TABLE f (file text); SELECT cleanup_add_source($$f$$, $${file}$$)');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'audio_cleanup'\naudio_cleanup.timezone = 'UTC'\naudio_cleanup.databases = 'postgres, other'\n");
-change_settings($node, 'audio_cleanup.debug_clock_offset' => 0);
 $node->restart;
 my $position = log_position($node);
 ok(let_day_pass($node, '2040-06-01', 3), 'a night');
