@@ -4,8 +4,8 @@
 #
 # PostgreSQL does not run as root, and a checkout is not another user's to
 # write in.  So the scripts copy the tree into a folder of their own, build it
-# there as whoever called them, install it as root (through sudo if need be),
-# hand the copy to the OS user postgres, and run servers and tests as that user
+# there as whoever called them, install it as root (through sudo if need be;
+# script/test into a copy of the server), hand the copy to the OS user postgres, and run servers and tests as that user
 # in an environment made from nothing: no PG* and no UPLOAD_DIR leaks in.
 #
 # To be sourced after "set -euo pipefail".
@@ -202,6 +202,23 @@ build_and_install()
     quietly "$scratch/build.log" env -u MAKEFLAGS -u MAKELEVEL LC_ALL=C.UTF-8 \
         make -s -C "$build" -j"$(nproc)" PG_CONFIG="$pg_config" "$@"
     quietly "$scratch/build.log" as_root make -s -C "$build" install PG_CONFIG="$pg_config" "$@"
+}
+
+# copy_server: in $scratch; pg_config is the copy's from now on, as a server looks for its files from where it lies.  So
+# the server of this machine stays what it is, whoever else builds or tests beside us.
+copy_server()
+{
+    local kind paths=() library
+
+    for kind in bindir pkglibdir sharedir includedir-server; do
+        paths+=("$("$pg_config" "--$kind")")
+    done
+    for library in "$("$pg_config" --libdir)"/lib{pgcommon,pgport}.a; do
+        [[ ! -e $library ]] || paths+=("$library")
+    done
+    mkdir "$scratch/server"
+    tar -C / -cf - "${paths[@]#/}" | tar -C "$scratch/server" --no-same-owner -xf -
+    pg_config=$scratch/server$pg_config
 }
 
 # ---- the campaign ----
