@@ -15,6 +15,7 @@ scratch=                        # the caller's own folder, made by make_scratch
 pg_config=${PG_CONFIG:-}        # set by choose_server
 pg_major=                       # the same; empty: not a server of Debian's
 lists_fresh=
+not_offered=()                  # packages that apt does not have for this server
 unset "${!PG@}"                 # PGHOST and its like are about the caller's own servers
 
 say() { printf '%s\n' "$*"; }
@@ -23,6 +24,19 @@ die()
 {
     printf '%s: %s\n' "script/${0##*/}" "$*" >&2
     exit 1
+}
+
+# the comment at the head of the script
+usage() { sed -n '3,/^set /s/^#\( \|$\)//p' "$0"; }
+
+# at_exit COMMAND: at the end, by whatever signal
+at_exit()
+{
+    # shellcheck disable=SC2064
+    trap "$1" EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
 }
 
 as_root()
@@ -165,6 +179,7 @@ install_missing()
         if offered "$package"; then
             here+=("$package")
         else
+            not_offered+=("$package")
             say "apt does not offer $package"
         fi
     done
