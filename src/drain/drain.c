@@ -88,13 +88,28 @@ failure_level(Drain *drain, const LedgerFile *file)
 	return told ? DEBUG1 : WARNING;
 }
 
+/* Does anything lie in the trash in the name of the file?  If that cannot be told: yes. */
+static bool
+lies_in_trash(Drain *drain, const LedgerFile *file)
+{
+	FileIdentity found;
+	int			errnum;
+
+	return store_identify_captured(drain->store, drain->run_id, file->path, &found).outcome != FILE_VANISHED ||
+		store_locate(drain->store, drain->run_id, file->path, &file->identity, false, &errnum) == PLACE_UNFINISHED;
+}
+
+/*
+ * No drain looks at a row that has failed.  So the row fails only if nothing
+ * lies in the trash in its name; else it stays as it is, for the next drain.
+ */
 void
 drain_set_failed(Drain *drain, LedgerFile *file, FileResult result)
 {
 	/* we were asked to stop while a file was copied: it is as it was */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
-	drain_set_state(file, "failed", drain_failure_text(result));
+	drain_set_state(file, lies_in_trash(drain, file) ? NULL : "failed", drain_failure_text(result));
 	ereport(failure_level(drain, file),
 			(errcode(ERRCODE_WARNING),
 			 errmsg("left file \"%s\" where it is: %s", file->path, file->error)));

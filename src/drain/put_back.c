@@ -12,17 +12,19 @@
 #include "utils/timestamp.h"
 
 #include "src/drain/private.h"
+#include "src/ledger/backups.h"
 #include "src/pg/progress.h"
 
-/*
- * It stays a backup, for some time at least: its name is taken.
- */
+static const char name_taken[] = "its name is taken";
+static const char newer_file[] = "a newer file of that name is in the trash";
+
+/* The file stays a backup, for some time at least: there is an obstacle. */
 static void
-keep_backup(Drain *drain, LedgerFile *file, const char *why)
+keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacle)
 {
 	drain_set_state(file, "trashed",
-					psprintf("%s, but its name is taken; it lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
-							 why, drain_trash_path(&drain->place, drain->run_id)));
+					psprintf("%s, but %s; it lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
+							 why, obstacle, drain_trash_path(&drain->place, drain->run_id)));
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
 			 errmsg("could not put file \"%s\" back: %s", file->path, file->error)));
@@ -39,11 +41,21 @@ heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
 	drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, file->path, &captured);
 }
 
+/*
+ * Of two files that had the name one after the other, the newer one is needed,
+ * wherever it is: the older one must not take its place while it is in the
+ * trash.
+ */
 void
 drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
 {
 	FileResult	result;
 
+	if (backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path))
+	{
+		keep_backup(drain, file, why, newer_file);
+		return;
+	}
 	if (drain->at_commit)
 	{
 		heal_at_commit(drain, file, why);
@@ -64,7 +76,7 @@ drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
 											 * refers to that name finds a
 											 * file there */
 	else if (result.outcome == FILE_OCCUPIED)
-		keep_backup(drain, file, why);
+		keep_backup(drain, file, why, name_taken);
 	else
 		drain_set_failed(drain, file, result);
 }
@@ -132,7 +144,7 @@ put_back_file(Drain *drain, LedgerFile *file)
 		set_restored(drain, file);
 	else if (result.outcome == FILE_OCCUPIED)
 	{
-		keep_backup(drain, file, file->note ? file->note : "it was to be restored");
+		keep_backup(drain, file, file->note ? file->note : "it was to be restored", name_taken);
 		file->restore_as = NULL;
 	}
 	else if (result.outcome == FILE_VANISHED || result.outcome == FILE_REPLACED)

@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -157,11 +156,7 @@ add_brakes(const CleanupPlan *plan, LedgerOutcome *outcome, List *brakes)
 	outcome->n_errors += list_length(brakes);
 }
 
-/*
- * Errors met on the way, and in a dry run the brakes that a real run meets.  A
- * standby is there to be looked at: that a run belongs on the primary is no
- * error of a preview.
- */
+/* Errors met on the way, and in a dry run the brakes that a real run meets. */
 static void
 read_errors(const CleanupPlan *plan, LedgerOutcome *outcome)
 {
@@ -169,8 +164,7 @@ read_errors(const CleanupPlan *plan, LedgerOutcome *outcome)
 	ListCell   *lc;
 
 	add_brakes(plan, outcome, found->brakes);
-	if (!RecoveryInProgress())
-		add_brakes(plan, outcome, found->notes);
+	add_brakes(plan, outcome, found->notes);
 	foreach(lc, found->errors)
 		outcome->errors = report_append(outcome->errors, limit_of(plan), lfirst(lc));
 	outcome->n_errors += found->n_errors;
