@@ -343,7 +343,7 @@ copy_time(const FileLook *look, int to)
 /* --------------------------------------------------------------- comparing --- */
 
 int
-file_copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
+copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
 {
 	int64		offset = 0;
 
@@ -389,13 +389,13 @@ verify(int from, int to, int64 size, CopyStop stop)
 	int			errnum;
 
 	drop_pages(to);
-	errnum = file_copy_compare(from, to, size, stop, &same);
+	errnum = copy_compare(from, to, size, stop, &same);
 	drop_pages(to);
 	return errnum == 0 && !same ? EIO : errnum;
 }
 
 int
-file_copy_make(int from, const FileLook *look, int to, CopyStop stop, const char **action)
+copy_make(int from, const FileLook *look, int to, CopyStop stop, const char **action)
 {
 	int64		size = look->identity.size;
 	int			errnum;

@@ -32,7 +32,7 @@
 #ifdef FRONTEND
 #include "common/fe_memutils.h"
 #endif
-#include "src/store/file_store.h"
+#include "src/store/private.h"
 #include "src/store/walk.h"
 
 /* made by mkfs at the top of a file system, readable for root alone */
