@@ -19,49 +19,33 @@
 #include <unistd.h>
 
 #include "src/store/claim_file.h"
+#include "src/store/copy.h"
 #include "src/store/private.h"
 
 #define CLAIM_NEW_NAME	"claim.new"
 
-/* A file that is longer is not ours, and not read to its end. */
-static FileResult
-read_all(int fd, char *text)
-{
-	size_t		len = 0;
-
-	while (len < STORE_CLAIM_MAX - 1)
-	{
-		ssize_t		n = read(fd, text + len, STORE_CLAIM_MAX - 1 - len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return fail_or_no_space(errno, "read claim");
-		if (n == 0)
-			break;
-		len += n;
-	}
-	text[len] = '\0';
-	return come_to(FILE_OK);
-}
-
 FileResult
 store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 {
-	const char *action;
-	FileResult	result;
-	int			private = store_open_private(store, false, &action);
+	FileResult	result = come_to(FILE_OK);
+	int			private = store_open_private(store, false);
 	int			fd;
 
 	text[0] = '\0';
 	if (private < 0)
-		return vanished_or_failed(errno, action);
-	fd = openat(private, CLAIM_NAME, O_RDONLY | CLAIM_FLAGS);
+		return vanished_or_failed(errno, store->action);
+	fd = openat(private, CLAIM_NAME, O_RDONLY | COPY_FLAGS);
 	if (fd < 0)
 		result = vanished_or_failed(errno, "open claim");
 	else
 	{
-		result = read_all(fd, text);
+		/* a file that is longer is not ours, and not read to its end */
+		ssize_t		n = copy_read(fd, text, STORE_CLAIM_MAX - 1, 0);
+
+		if (n < 0)
+			result = fail(errno, "read claim");
+		else
+			text[n] = '\0';
 		close(fd);
 	}
 	close(private);
@@ -69,85 +53,49 @@ store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 }
 
 static FileResult
-write_all(int fd, const char *text)
-{
-	size_t		len = strlen(text);
-
-	while (len > 0)
-	{
-		ssize_t		n = write(fd, text, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return fail_or_no_space(errno, "write claim");
-		text += n;
-		len -= n;
-	}
-	return come_to(FILE_OK);
-}
-
-static FileResult
 write_new(int private, const char *text)
 {
-	FileResult	result;
+	FileResult	result = come_to(FILE_OK);
+	int			errnum;
 	int			fd;
 
 	/* what a crash has left of an earlier attempt */
 	(void) unlinkat(private, CLAIM_NEW_NAME, 0);
-	fd = openat(private, CLAIM_NEW_NAME,
-				O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR);
+	fd = openat(private, CLAIM_NEW_NAME, O_WRONLY | O_CREAT | O_EXCL | COPY_FLAGS, S_IRUSR | S_IWUSR);
 	if (fd < 0)
 		return fail_or_no_space(errno, "create claim");
-	result = write_all(fd, text);
+	errnum = copy_write(fd, text, strlen(text), 0);
+	if (errnum != 0)
+		result = fail_or_no_space(errnum, "write claim");
 	/* a claim that a crash leaves empty would lock its owner out */
-	if (result.outcome == FILE_OK && fsync(fd) != 0)
+	else if (fsync(fd) != 0)
 		result = fail_or_no_space(errno, "fsync claim");
 	if (close(fd) != 0 && result.outcome == FILE_OK)
 		result = fail_or_no_space(errno, "close claim");
 	return result;
 }
 
-/* Give the new claim its name.  A hard link, unlike a rename, replaces nothing. */
-static FileResult
-put_in_place(int private, bool replace)
-{
-	FileResult	result = come_to(FILE_OK);
-
-	if (replace)
-	{
-		if (renameat(private, CLAIM_NEW_NAME, private, CLAIM_NAME) != 0)
-			result = fail_or_no_space(errno, "rename claim");
-		return result;
-	}
-	if (renameat2(private, CLAIM_NEW_NAME, private, CLAIM_NAME, RENAME_NOREPLACE) == 0)
-		return result;
-	if ((errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP) &&
-		linkat(private, CLAIM_NEW_NAME, private, CLAIM_NAME, 0) == 0)
-		return result;
-	if (errno == EEXIST)
-		result.outcome = FILE_OCCUPIED;
-	else
-		result = fail_or_no_space(errno, "name claim");
-	return result;
-}
-
 FileResult
 store_write_claim(FileStore *store, const char *text, bool replace)
 {
-	const char *action;
 	FileResult	result;
-	int			private = store_open_private(store, true, &action);
+	int			private = store_open_private(store, true);
+	int			rc;
 
 	if (private < 0)
-		return fail_or_no_space(errno, action);
+		return fail_or_no_space(errno, store->action);
 	result = write_new(private, text);
 	if (result.outcome == FILE_OK)
-		result = put_in_place(private, replace);
-	if (result.outcome == FILE_OK &&
-		(fsync(private) != 0 || fsync(store->root.fd) != 0))
-		result = fail_or_no_space(errno, "fsync claim");
-	/* gone already, unless something failed or it was linked */
+	{
+		rc = replace ? renameat(private, CLAIM_NEW_NAME, private, CLAIM_NAME) :
+			store_rename_out_of_trash(private, CLAIM_NEW_NAME, private, CLAIM_NAME);
+		if (rc != 0)
+			result = !replace && errno == EEXIST ? come_to(FILE_OCCUPIED) :
+				fail_or_no_space(errno, "rename claim");
+		else if (fsync(private) != 0 || fsync(store->root.fd) != 0)
+			result = fail_or_no_space(errno, "fsync claim");
+	}
+	/* gone already, unless something failed */
 	(void) unlinkat(private, CLAIM_NEW_NAME, 0);
 	close(private);
 	return result;

@@ -24,6 +24,15 @@
 typedef bool (*CopyStop) (void);
 
 /*
+ * Reads `size` bytes at `offset`.  Returns how many were read, less than
+ * `size` at the end of the file only; -1 with errno.
+ */
+extern ssize_t copy_read(int fd, char *buffer, size_t size, int64 offset);
+
+/* Writes `size` bytes at `offset`.  Returns 0 or an errno. */
+extern int	copy_write(int fd, const char *buffer, size_t size, int64 offset);
+
+/*
  * Make `to` (open for reading and writing, empty, ours) the same as `from`
  * (open for reading; looked at before: `look`): content, holes, permissions,
  * mtime, and as far as either file system and our rights allow it owner,

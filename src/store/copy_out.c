@@ -21,18 +21,15 @@
 #include "src/store/private.h"
 
 FileResult
-store_open_to_copy(const Folder *dir, const char *name,
-				   const FileIdentity *expected, OpenFile *file)
+store_open_to_copy(const Folder *dir, const char *name, const FileIdentity *expected, OpenFile *file)
 {
-	FileResult	result;
+	FileResult	result = store_recognize(dir, name, expected, true, &file->look.identity);
 
-	result = store_recognize(dir, name, expected, true, &file->look.identity);
 	if (result.outcome != FILE_OK)
 		return result;
 	file->fd = openat(dir->fd, name, O_RDONLY | COPY_FLAGS);
 	if (file->fd < 0)
-		return errno == ENOENT ? come_to(FILE_VANISHED) :
-			errno == ELOOP ? come_to(FILE_NOT_REGULAR) : fail(errno, "open file");
+		return errno == ELOOP ? come_to(FILE_NOT_REGULAR) : vanished_or_failed(errno, "open file");
 
 	if (store_look(file->fd, "", &file->look) != 0)
 		result = fail(errno, "stat file");
@@ -46,9 +43,9 @@ store_open_to_copy(const Folder *dir, const char *name,
 }
 
 /*
- * Has nobody touched it since it was opened?  Here ctime counts whatever the
- * number of links, and is the only thing that tells a write with the time set
- * back.
+ * Has nobody touched the file since it was opened?  Here ctime counts
+ * whatever the number of links, and is the only thing that tells a write with
+ * the time set back.
  */
 static bool
 is_untouched(const OpenFile *file)
@@ -60,19 +57,6 @@ is_untouched(const OpenFile *file)
 		now.identity.ctime_ns == file->look.identity.ctime_ns;
 }
 
-/* Make an empty file in the workshop; a copy that was cut short makes way. */
-static int
-create_copy(int workshop)
-{
-	const int	flags = O_RDWR | O_CREAT | O_EXCL | COPY_FLAGS;
-	int			fd = openat(workshop, COPY_NAME, flags, S_IRUSR | S_IWUSR);
-
-	if (fd < 0 && errno == EEXIST && unlinkat(workshop, COPY_NAME, 0) == 0)
-		fd = openat(workshop, COPY_NAME, flags, S_IRUSR | S_IWUSR);
-	return fd;
-}
-
-/* Copy an open file into the empty file `copy`.  FILE_REPLACED: it changed meanwhile. */
 FileResult
 store_fill_copy(FileStore *store, const OpenFile *original, int copy)
 {
@@ -84,16 +68,16 @@ store_fill_copy(FileStore *store, const OpenFile *original, int copy)
 	return errnum != 0 ? fail_or_no_space(errnum, action) : come_to(FILE_OK);
 }
 
-/*
- * Copy a file into the workshop.  FILE_OK: the copy is complete, and open as
- * *copy.  Else nothing of it is left; FILE_REPLACED: the original changed.
- */
+/* A copy that was cut short makes way. */
 FileResult
 store_make_copy(FileStore *store, const OpenFile *original, int workshop, int *copy)
 {
+	const int	flags = O_RDWR | O_CREAT | O_EXCL | COPY_FLAGS;
 	FileResult	result;
 
-	*copy = create_copy(workshop);
+	*copy = openat(workshop, COPY_NAME, flags, S_IRUSR | S_IWUSR);
+	if (*copy < 0 && errno == EEXIST && unlinkat(workshop, COPY_NAME, 0) == 0)
+		*copy = openat(workshop, COPY_NAME, flags, S_IRUSR | S_IWUSR);
 	if (*copy < 0)
 		return fail_or_no_space(errno, "create copy of file");
 	result = store_fill_copy(store, original, *copy);
@@ -112,15 +96,14 @@ is_in_place(const Folder *dir, const char *name, int copy)
 	FileLook	named;
 	FileLook	opened;
 
-	return store_look(dir->fd, name, &named) == 0 &&
-		store_look(copy, "", &opened) == 0 &&
+	return store_look(dir->fd, name, &named) == 0 && store_look(copy, "", &opened) == 0 &&
 		store_same_file(&named.identity, &opened.identity, false);
 }
 
 /*
- * A copy with that name is in the trash: left by a capture that was killed
- * before it could remove the original.  Is it good?  A bad one will be
- * replaced: the original is there.
+ * A copy with that name is in the trash, if a capture was killed before it
+ * could remove the original.  Tells whether the copy is good; a bad one, or
+ * one that cannot be read, will be replaced, for the original is there.
  */
 static FileResult
 judge_copy(FileStore *store, const Folder *trash, const char *name,
@@ -130,21 +113,31 @@ judge_copy(FileStore *store, const Folder *trash, const char *name,
 	FileResult	result = store_open_to_copy(trash, name, &original->look.identity, &copy);
 	int			errnum;
 
-	*good = false;
 	if (result.outcome == FILE_REPLACED || result.outcome == FILE_NOT_REGULAR)
 		return fail(EEXIST, "rename file");
-	if (result.outcome == FILE_FAILED)
-		return result;
-	if (result.outcome == FILE_VANISHED)
-		return come_to(FILE_OK);
-	errnum = copy_compare(original->fd, copy.fd, original->look.identity.size,
-						  store->stop, good);
+	if (result.outcome != FILE_OK)
+		return result.outcome == FILE_VANISHED ? come_to(FILE_OK) : result;
+	errnum = copy_compare(original->fd, copy.fd, original->look.identity.size, store->stop, good);
 	close(copy.fd);
-	/* what cannot be read is as bad as what differs */
 	return errnum == EINTR ? fail(EINTR, "verify copy of file") : come_to(FILE_OK);
 }
 
-/* Have the finished copy of an open file in the trash, durably. */
+/* Gives the finished copy its name in the trash, where one may have been `found`. */
+static FileResult
+name_copy(int workshop, int copy, Folder *trash, const char *name, bool found)
+{
+	int			rc = found ? renameat(workshop, COPY_NAME, trash->fd, name) :
+	store_rename_into_trash(workshop, COPY_NAME, trash->fd, name);
+
+	trash->dirty = true;
+	if (rc == 0)
+		return is_in_place(trash, name, copy) ? come_to(FILE_OK) : fail(EBUSY, "rename copy of file");
+	rc = errno;
+	(void) unlinkat(workshop, COPY_NAME, 0);
+	return fail_or_no_space(rc, "rename copy of file");
+}
+
+/* Has the finished copy of an open file in the trash. */
 static FileResult
 copy_into_trash(FileStore *store, Folder *trash, const char *name,
 				const OpenFile *original, bool *made)
@@ -152,36 +145,20 @@ copy_into_trash(FileStore *store, Folder *trash, const char *name,
 	FileLook	look;
 	bool		found = store_look(trash->fd, name, &look) == 0;
 	bool		good = false;
-	const char *action;
-	FileResult	result = {FILE_OK, 0, NULL};
+	FileResult	result = found ? judge_copy(store, trash, name, original, &good) : come_to(FILE_OK);
 	int			workshop;
 	int			copy;
-	int			rc;
 
-	*made = false;
-	if (found)
-		result = judge_copy(store, trash, name, original, &good);
 	if (result.outcome != FILE_OK || good)
 		return result;
-
-	workshop = store_descend(store, store->trash.base, store->trash.path, DIR_TRUST, &action);
+	workshop = store_open_trash(store, 0);
 	if (workshop < 0)
-		return fail(errno, action);
+		return fail(errno, store->action);
 	result = store_make_copy(store, original, workshop, &copy);
 	if (result.outcome == FILE_OK)
 	{
-		rc = found ? renameat(workshop, COPY_NAME, trash->fd, name) :
-			store_rename_into_trash(workshop, COPY_NAME, trash->fd, name);
-		if (rc != 0)
-		{
-			result = fail_or_no_space(errno, "rename copy of file");
-			(void) unlinkat(workshop, COPY_NAME, 0);
-		}
-		else if (!is_in_place(trash, name, copy))
-			result = fail(EBUSY, "rename copy of file");
-		else
-			*made = true;
-		store_mark_dirty(store, trash);
+		result = name_copy(workshop, copy, trash, name, found);
+		*made = result.outcome == FILE_OK;
 		close(copy);
 	}
 	close(workshop);
@@ -189,43 +166,44 @@ copy_into_trash(FileStore *store, Folder *trash, const char *name,
 }
 
 /*
- * The copy is made: capture the original into the passage, to see once more,
- * and for the last time, that it is what was copied, and unlink it.  On a disk
- * without room for the passage it is unlinked where it is.
+ * The copy is made: captures the original into the passage, to see once more,
+ * and for the last time, that it is what was copied, and unlinks it.  On a
+ * disk without room for the passage it is unlinked where it is.
  */
 static FileResult
-remove_original(FileStore *store, int64 run_id, const FilePath *where,
-				const FileIdentity *expected)
+remove_original(const StoreJob *job)
 {
+	FileStore  *store = job->store;
 	FileResult	result = {FILE_NO_SPACE, EXDEV, NULL};
-	Folder	   *passage = NULL;
-	Folder	   *home;
+	Folder	   *passage;
 	int64		freed;
 
 	/* a file that cannot be renamed into the trash cannot pass through it */
 	if (!store_is_quick(store))
-		result = store_capture_by_rename(store, &store->passage, run_id, where, expected, &passage);
-	if (result.outcome == FILE_OK && unlinkat(passage->fd, where->name, 0) != 0)
+		result = store_capture_by_rename(job, &store->passage, &passage);
+	if (result.outcome == FILE_OK && unlinkat(passage->fd, job->where.name, 0) != 0)
 	{
 		result = fail(errno, "remove file");
-		(void) store_return_stranger(store, run_id, where, passage);
+		(void) store_return_stranger(job, passage);
 	}
-	if (result.outcome != FILE_NO_SPACE)
-		return result;
-	home = store_reach_home(store, where, 0, &result);
-	return home == NULL ? result :
-		store_unlink(store, home, where->name, expected, true, &freed);
+	if (result.outcome == FILE_NO_SPACE)
+	{
+		Folder	   *home = store_reach_home(store, &job->where, 0, &result);
+
+		if (home != NULL)
+			result = store_unlink(home, job->where.name, job->expected, true, &freed);
+	}
+	return result;
 }
 
 /*
  * The original was not removed: is its copy of no use?  If something else has
  * its name by now, or nothing, then the file is not ours to keep; but a copy
  * that was found, somebody may have made who removed the original since.  If
- * it could not be removed, then it must be seen to be there.
+ * the original could not be removed, then it must be seen to be there.
  */
 static bool
-is_needless(FileStore *store, const FilePath *where, const FileIdentity *expected,
-			FileOutcome outcome, bool made)
+is_needless(const StoreJob *job, FileOutcome outcome, bool made)
 {
 	FileIdentity found;
 	FileResult	result;
@@ -233,30 +211,47 @@ is_needless(FileStore *store, const FilePath *where, const FileIdentity *expecte
 
 	if (outcome != FILE_FAILED)
 		return made;
-	home = store_reach_home(store, where, 0, &result);
+	home = store_reach_home(job->store, &job->where, 0, &result);
 	return home != NULL &&
-		store_recognize(home, where->name, expected, false, &found).outcome == FILE_OK;
+		store_recognize(home, job->where.name, job->expected, false, &found).outcome == FILE_OK;
 }
 
 static void
-discard_copy(FileStore *store, int64 run_id, const FilePath *where)
+discard_copy(const StoreJob *job)
 {
 	FileResult	ignored;
-	Folder	   *trash = store_reach_trash(store, &store->trash, run_id, where, 0, &ignored);
+	Folder	   *trash = store_reach_trash(job, &job->store->trash, 0, &ignored);
 
-	if (trash != NULL && unlinkat(trash->fd, where->name, 0) == 0)
-		store_mark_dirty(store, trash);
+	if (trash != NULL && unlinkat(trash->fd, job->where.name, 0) == 0)
+		trash->dirty = true;
+}
+
+/* Has the copy of the open original in the trash, durably. */
+static FileResult
+copy_durably(const StoreJob *job, const Folder *home, const OpenFile *original, bool *made)
+{
+	FileStore  *store = job->store;
+	FileResult	result;
+
+	/* whoever made the folders may not have fsynced them */
+	Folder	   *trash = store_reach_trash(job, &store->trash, DIR_MAKE | DIR_SYNC, &result);
+
+	if (trash == NULL)
+		return result;
+	store_note_mode(home, trash, &job->where);
+	result = copy_into_trash(store, trash, job->where.name, original, made);
+	if (result.outcome != FILE_OK)
+		return result;
+	trash->dirty = true;
+	return store_sync_now(store, trash, &store->trash.run, store->trash.base);
 }
 
 static FileResult
-try_copy_out(FileStore *store, int64 run_id, const FilePath *where,
-			 const FileIdentity *expected, bool *made)
+try_copy_out(const StoreJob *job, bool *made)
 {
 	OpenFile	original;
 	FileResult	result;
-	Folder	   *trash;
-	Folder	   *home = store_reach_home(store, where, 0, &result);
-	int			errnum;
+	Folder	   *home = store_reach_home(job->store, &job->where, 0, &result);
 
 	*made = false;
 	if (home == NULL)
@@ -264,43 +259,32 @@ try_copy_out(FileStore *store, int64 run_id, const FilePath *where,
 	/* before gigabytes are copied in vain */
 	if (faccessat(home->fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
 		return fail(errno, "rename file");
-	result = store_open_to_copy(home, where->name, expected, &original);
+	result = store_open_to_copy(home, job->where.name, job->expected, &original);
 	if (result.outcome != FILE_OK)
 		return result;
-	/* whoever made the directories may not have fsynced them */
-	trash = store_reach_trash(store, &store->trash, run_id, where, DIR_MAKE | DIR_SYNC, &result);
-	if (trash != NULL)
-		store_note_mode(home, trash, where);
-	if (trash != NULL)
-		result = copy_into_trash(store, trash, where->name, &original, made);
+	result = copy_durably(job, home, &original, made);
 	close(original.fd);
-	if (trash == NULL || result.outcome != FILE_OK)
-		return result;
-	store_mark_dirty(store, trash);
-	errnum = store_sync_now(store, trash, &store->trash.run, store->trash.base);
-	return errnum == 0 ? result : fail(errnum, "fsync directory");
+	return result;
 }
 
-/* Copy, then remove. */
+/* Copies, then removes. */
 FileResult
-store_copy_out(FileStore *store, int64 run_id, const FilePath *where,
-			   const FileIdentity *expected)
+store_copy_out(const StoreJob *job)
 {
 	FileResult	result;
 	bool		made;
 	int			attempt = 1;
 
-	if (!store->durable)
+	if (!job->store->durable)
 		return fail(EXDEV, "rename file");
 	do
-		result = try_copy_out(store, run_id, where, expected, &made);
-	while (store_is_stale(store, &result, attempt++));
+		result = try_copy_out(job, &made);
+	while (store_is_stale(job->store, &result, attempt++));
 	if (result.outcome != FILE_OK)
 		return result;
 
-	result = remove_original(store, run_id, where, expected);
-	if (result.outcome != FILE_OK &&
-		is_needless(store, where, expected, result.outcome, made))
-		discard_copy(store, run_id, where);
+	result = remove_original(job);
+	if (result.outcome != FILE_OK && is_needless(job, result.outcome, made))
+		discard_copy(job);
 	return result;
 }

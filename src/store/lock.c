@@ -30,9 +30,6 @@
 /* how often a claim may be replaced while we try to lock it */
 #define MAX_ATTEMPTS	10
 
-/* how often a claim may be replaced while we try to lock it */
-#define MAX_ATTEMPTS	10
-
 /* An entry without references is free. */
 typedef struct ClaimLock
 {
@@ -44,14 +41,6 @@ typedef struct ClaimLock
 
 static ClaimLock locks[MAX_LOCKS];
 
-/* Who has locked this file?  See consider_lock(). */
-typedef struct HolderSearch
-{
-	FileLook	look;
-	int			holder;			/* 0 if none was found */
-	int			likely;			/* the same inode, on a device that may be the
-								 * same; -1 if there are several */
-} HolderSearch;
 
 /* A claim that is to be locked must be a file, and ours. */
 static FileResult
@@ -60,15 +49,14 @@ look_at_claim(int private, FileLook *look)
 	if (store_look(private, CLAIM_NAME, look) != 0)
 		return vanished_or_failed(errno, "stat claim");
 	if (!S_ISREG(look->mode) || look->owner != geteuid())
-		return fail_or_no_space(EPERM, "trust claim");
+		return fail(EPERM, "trust claim");
 	return come_to(FILE_OK);
 }
 
 static bool
 is_same_claim(const FileLook *a, const FileLook *b)
 {
-	return a->identity.inode == b->identity.inode &&
-		a->volume.device == b->volume.device;
+	return a->identity.inode == b->identity.inode && a->volume.device == b->volume.device;
 }
 
 static bool
@@ -78,27 +66,21 @@ is_lock_on(const ClaimLock *lock, const FileLook *claim)
 		lock->device == claim->volume.device;
 }
 
-/* The lock that this process has on the claim, or NULL. */
+/* The lock that this process has on the claim, else a free entry, else NULL. */
 static ClaimLock *
 find_lock(const FileLook *claim)
 {
+	ClaimLock  *found = NULL;
 	int			i;
 
 	for (i = 0; i < MAX_LOCKS; i++)
+	{
 		if (is_lock_on(&locks[i], claim))
 			return &locks[i];
-	return NULL;
-}
-
-static ClaimLock *
-find_free_lock(void)
-{
-	int			i;
-
-	for (i = 0; i < MAX_LOCKS; i++)
 		if (locks[i].references == 0)
-			return &locks[i];
-	return NULL;
+			found = &locks[i];
+	}
+	return found;
 }
 
 /* Returns 0 or an errno. */
@@ -126,7 +108,7 @@ is_readable(int private)
 {
 	char		c;
 	bool		readable = true;
-	int			fd = openat(private, CLAIM_NAME, O_RDONLY | CLAIM_FLAGS);
+	int			fd = openat(private, CLAIM_NAME, O_RDONLY | COPY_FLAGS);
 
 	if (fd >= 0)
 	{
@@ -155,7 +137,7 @@ is_current(int private, int fd, const FileLook *found)
 static int
 open_and_lock(int private, const FileLook *found, int access, int *errnum)
 {
-	int			fd = openat(private, CLAIM_NAME, access | CLAIM_FLAGS);
+	int			fd = openat(private, CLAIM_NAME, access | COPY_FLAGS);
 
 	if (fd < 0)
 	{
@@ -180,23 +162,20 @@ static FileResult
 lock_claim(FileStore *store, int private, const FileLook *found)
 {
 	ClaimLock  *lock = find_lock(found);
-	int			errnum;
 
 	if (lock == NULL)
+		return fail(EMFILE, "lock claim");
+	if (lock->references == 0)
 	{
-		int			fd;
+		int			errnum;
+		int			fd = open_and_lock(private, found, O_RDONLY, &errnum);
 
-		lock = find_free_lock();
-		if (lock == NULL)
-			return fail_or_no_space(EMFILE, "lock claim");
-		fd = open_and_lock(private, found, O_RDONLY, &errnum);
 		/* NFS locks exclusively only what may be written */
 		if (fd < 0 && errnum == EBADF)
 			fd = open_and_lock(private, found, O_RDWR, &errnum);
 		if (fd < 0)
 			return errnum == 0 ? come_to(FILE_OK) :
-				errnum == EWOULDBLOCK ? come_to(FILE_OCCUPIED) :
-				fail_or_no_space(errnum, "lock claim");
+				errnum == EWOULDBLOCK ? come_to(FILE_OCCUPIED) : fail_or_no_space(errnum, "lock claim");
 		lock->device = found->volume.device;
 		lock->inode = found->identity.inode;
 		lock->fd = fd;
@@ -221,14 +200,13 @@ try_lock(FileStore *store, int private)
 FileResult
 store_lock(FileStore *store)
 {
-	const char *action;
 	FileResult	result;
-	int			private = store_open_private(store, false, &action);
+	int			private = store_open_private(store, false);
 	int			attempt = 1;
 
 	if (private < 0)
 	{
-		result = vanished_or_failed(errno, action);
+		result = vanished_or_failed(errno, store->action);
 		store_unlock(store);
 		return result;
 	}
@@ -273,7 +251,7 @@ store_unlock(FileStore *store)
  * here.  Elsewhere an inode alone, which any file system has, means nothing.
  */
 static void
-consider_lock(const char *line, HolderSearch *search)
+consider_lock(const char *line, const FileLook *claim, int *holder, int *likely)
 {
 	unsigned int major_number;
 	unsigned int minor_number;
@@ -282,72 +260,41 @@ consider_lock(const char *line, HolderSearch *search)
 
 	if (sscanf(line, "%*d: FLOCK %*s WRITE %d %x:%x:" UINT64_FORMAT,
 			   &pid, &major_number, &minor_number, &inode) != 4 ||
-		pid <= 0 || inode != search->look.identity.inode)
+		pid <= 0 || inode != claim->identity.inode)
 		return;
-	if (makedev(major_number, minor_number) == search->look.volume.device)
-		search->holder = pid;
-	else if (major_number == 0 && major(search->look.volume.device) == 0)
-		search->likely = search->likely == 0 || search->likely == pid ? pid : -1;
-}
-
-/* Consider all whole lines, and return what length they have. */
-static size_t
-consider_lines(char *text, size_t len, HolderSearch *search)
-{
-	char	   *line = text;
-	char	   *end;
-
-	while ((end = memchr(line, '\n', text + len - line)) != NULL)
-	{
-		*end = '\0';
-		consider_lock(line, search);
-		line = end + 1;
-	}
-	return line - text;
-}
-
-static void
-read_locks(int fd, HolderSearch *search)
-{
-	char		text[4096];
-	size_t		len = 0;
-
-	/* no line fills the buffer; if one does, this is no list of locks */
-	while (len < sizeof(text))
-	{
-		ssize_t		n = read(fd, text + len, sizeof(text) - len);
-		size_t		considered;
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		len += n;
-		considered = consider_lines(text, len, search);
-		len -= considered;
-		memmove(text, text + considered, len);
-	}
+	if (makedev(major_number, minor_number) == claim->volume.device)
+		*holder = pid;
+	else if (major_number == 0 && major(claim->volume.device) == 0)
+		*likely = *likely == 0 || *likely == pid ? pid : -1;
 }
 
 int
 store_lock_holder(FileStore *store)
 {
-	const char *action;
-	HolderSearch search = {0};
-	FileResult	result;
-	int			private = store_open_private(store, false, &action);
+	char		line[256];
+	FileLook	claim;
+	int			holder = 0;
+	int			likely = 0;		/* the same inode, on a device that may be the
+								 * same; -1 if there are several */
+	int			private = store_open_private(store, false);
+	bool		found;
+	FILE	   *list;
 	int			fd;
 
 	if (private < 0)
 		return 0;
-	result = look_at_claim(private, &search.look);
+	found = look_at_claim(private, &claim).outcome == FILE_OK;
 	close(private);
-	if (result.outcome != FILE_OK)
+	fd = found ? open("/proc/locks", O_RDONLY | O_CLOEXEC) : -1;
+	list = fd < 0 ? NULL : fdopen(fd, "r");
+	if (list == NULL)
+	{
+		if (fd >= 0)
+			close(fd);
 		return 0;
-	fd = open("/proc/locks", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	read_locks(fd, &search);
-	close(fd);
-	return search.holder != 0 ? search.holder : Max(search.likely, 0);
+	}
+	while (fgets(line, sizeof(line), list) != NULL)
+		consider_lock(line, &claim, &holder, &likely);
+	fclose(list);
+	return holder != 0 ? holder : Max(likely, 0);
 }

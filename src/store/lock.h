@@ -40,12 +40,12 @@ extern FileResult store_lock(FileStore *store);
 extern void store_unlock(FileStore *store);
 
 /*
- * After FILE_OCCUPIED: the process id of the one that has the lock, as this
- * system shows it in /proc/locks; 0 where that cannot be told, for example of
- * a process on another host or in a container beside ours.  Good for a
- * message, not for a kill().  Commit-safe.
+ * After FILE_OCCUPIED: returns the process id of the process that has the
+ * lock, as this system shows it in /proc/locks; 0 where that cannot be told,
+ * for example of a process on another host or in a container beside ours.
+ * Good for a message, not for a kill().  Allocates memory by malloc(), so it
+ * is not commit-safe.
  */
 extern int	store_lock_holder(FileStore *store);
-
 
 #endif							/* AUDIO_CLEANUP_STORE_LOCK_H */

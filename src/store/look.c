@@ -21,6 +21,7 @@
 #include "common/int.h"
 #include "src/store/private.h"
 
+/* A date before 1677 or beyond 2262 is the first or the last that there is. */
 static int64
 nanoseconds(int64 sec, int64 nsec)
 {
@@ -32,7 +33,7 @@ nanoseconds(int64 sec, int64 nsec)
 	return result;
 }
 
-/* The space of a sparse file is not its size; `blocks` have 512 bytes. */
+/* A sparse file has less space than its size; `blocks` have 512 bytes. */
 static int64
 allocated(int64 size, uint64 blocks)
 {
@@ -44,61 +45,34 @@ allocated(int64 size, uint64 blocks)
  * mount id, so that a bind mount of the same file system goes unnoticed.
  */
 static int
-look_plainly(int fd, const char *name, FileLook *look)
+stat_as_statx(int fd, const char *name, struct statx *stx)
 {
 	struct stat st;
-	int			rc;
+	int			rc = name[0] == '\0' ? fstat(fd, &st) : fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW);
 
-	rc = name[0] == '\0' ? fstat(fd, &st) :
-		fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW);
 	if (rc != 0)
 		return -1;
-
-	memset(look, 0, sizeof(*look));
-	look->mode = st.st_mode;
-	look->owner = st.st_uid;
-	look->group = st.st_gid;
-	look->volume.device = st.st_dev;
-	look->identity.inode = st.st_ino;
-	look->identity.size = st.st_size;
-	look->identity.mtime_ns = nanoseconds(st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
-	look->identity.ctime_ns = nanoseconds(st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
-	look->identity.nlink = st.st_nlink;
-	look->identity.space = allocated(st.st_size, st.st_blocks);
+	*stx = (struct statx)
+	{
+		.stx_mode = st.st_mode,.stx_uid = st.st_uid,.stx_gid = st.st_gid,
+			.stx_dev_major = major(st.st_dev),.stx_dev_minor = minor(st.st_dev),
+			.stx_ino = st.st_ino,.stx_nlink = st.st_nlink,
+			.stx_size = st.st_size,.stx_blocks = st.st_blocks,
+			.stx_mtime =
+		{
+			.tv_sec = st.st_mtim.tv_sec,.tv_nsec = st.st_mtim.tv_nsec
+		},
+			.stx_ctime =
+		{
+			.tv_sec = st.st_ctim.tv_sec,.tv_nsec = st.st_ctim.tv_nsec
+		}
+	};
 	return 0;
 }
 
-#ifdef STATX_BTIME
-
-static void
-translate_statx(const struct statx *stx, FileLook *look)
+static int
+look_by_statx(int fd, const char *name, struct statx *stx)
 {
-	memset(look, 0, sizeof(*look));
-	look->mode = stx->stx_mode;
-	look->owner = stx->stx_uid;
-	look->group = stx->stx_gid;
-	look->volume.device = makedev(stx->stx_dev_major, stx->stx_dev_minor);
-#ifdef STATX_MNT_ID
-	look->volume.mount_known = (stx->stx_mask & STATX_MNT_ID) != 0;
-	look->volume.mount_id = look->volume.mount_known ? stx->stx_mnt_id : 0;
-#endif
-	look->identity.inode = stx->stx_ino;
-	look->identity.size = stx->stx_size;
-	look->identity.mtime_ns = nanoseconds(stx->stx_mtime.tv_sec,
-										  stx->stx_mtime.tv_nsec);
-	look->identity.ctime_ns = nanoseconds(stx->stx_ctime.tv_sec,
-										  stx->stx_ctime.tv_nsec);
-	if (stx->stx_mask & STATX_BTIME)
-		look->identity.btime_ns = nanoseconds(stx->stx_btime.tv_sec,
-											  stx->stx_btime.tv_nsec);
-	look->identity.nlink = stx->stx_nlink;
-	look->identity.space = allocated(stx->stx_size, stx->stx_blocks);
-}
-
-int
-store_look(int fd, const char *name, FileLook *look)
-{
-	struct statx stx;
 	unsigned int mask = STATX_BASIC_STATS | STATX_BTIME;
 	int			flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
 
@@ -107,28 +81,41 @@ store_look(int fd, const char *name, FileLook *look)
 #endif
 	if (name[0] == '\0')
 		flags |= AT_EMPTY_PATH;
-	if (statx(fd, name, flags, mask, &stx) == 0)
-	{
-		translate_statx(&stx, look);
+	if (statx(fd, name, flags, mask, stx) == 0)
 		return 0;
-	}
 
 	/* EPERM: what old container sandboxes say to calls they do not know */
-	if (errno != ENOSYS && errno != EINVAL && errno != EOPNOTSUPP &&
-		errno != EPERM)
+	if (errno != ENOSYS && errno != EINVAL && errno != EOPNOTSUPP && errno != EPERM)
 		return -1;
-	return look_plainly(fd, name, look);
+	return stat_as_statx(fd, name, stx);
 }
-
-#else
 
 int
 store_look(int fd, const char *name, FileLook *look)
 {
-	return look_plainly(fd, name, look);
-}
+	struct statx stx;
 
-#endif							/* STATX_BTIME */
+	if (look_by_statx(fd, name, &stx) != 0)
+		return -1;
+	memset(look, 0, sizeof(*look));
+	look->mode = stx.stx_mode;
+	look->owner = stx.stx_uid;
+	look->group = stx.stx_gid;
+	look->volume.device = makedev(stx.stx_dev_major, stx.stx_dev_minor);
+#ifdef STATX_MNT_ID
+	look->volume.mount_known = (stx.stx_mask & STATX_MNT_ID) != 0;
+	look->volume.mount_id = look->volume.mount_known ? stx.stx_mnt_id : 0;
+#endif
+	look->identity.inode = stx.stx_ino;
+	look->identity.size = stx.stx_size;
+	look->identity.mtime_ns = nanoseconds(stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec);
+	look->identity.ctime_ns = nanoseconds(stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec);
+	if (stx.stx_mask & STATX_BTIME)
+		look->identity.btime_ns = nanoseconds(stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
+	look->identity.nlink = stx.stx_nlink;
+	look->identity.space = allocated(stx.stx_size, stx.stx_blocks);
+	return 0;
+}
 
 static bool
 same_mount(const StoreVolume *a, const StoreVolume *b)
@@ -159,28 +146,7 @@ store_same_file(const FileIdentity *a, const FileIdentity *b, bool with_ctime)
 		(a->nlink > 1 || b->nlink > 1);
 }
 
-/*
- * Identity of the regular file `name` in a held directory.  The device is not
- * compared, overlayfs shows that of a lower layer; but a file may be a mount
- * point just as a directory may.
- */
-FileResult
-store_identify_in(const Folder *dir, const char *name, FileIdentity *identity)
-{
-	FileLook	look;
-
-	if (store_look(dir->fd, name, &look) != 0)
-		return errno == ENOENT ? come_to(FILE_VANISHED) :
-			fail(errno, "stat file");
-	if (!S_ISREG(look.mode))
-		return come_to(FILE_NOT_REGULAR);
-	if (!same_mount(&look.volume, dir->volume))
-		return fail(EXDEV, "stat file");
-	*identity = look.identity;
-	return come_to(FILE_OK);
-}
-
-/* Why that will do for a copy is told at store_set_backup_dir(). */
+/* store_set_backup_dir() tells why size and mtime suffice for a copy. */
 bool
 store_same_copy(const FileIdentity *found, const FileIdentity *expected)
 {
@@ -213,18 +179,26 @@ store_is_expected(const Folder *dir, const FileIdentity *found, const FileIdenti
 	return store_same_file(found, expected, with_ctime);
 }
 
-/* store_identify_in(), and FILE_REPLACED if it is not `expected`. */
+/*
+ * The device is not compared, for overlayfs shows that of a lower layer; but
+ * a file may be a mount point just as a folder may.
+ */
 FileResult
 store_recognize(const Folder *dir, const char *name, const FileIdentity *expected,
 				bool with_ctime, FileIdentity *found)
 {
-	FileResult	result = store_identify_in(dir, name, found);
+	FileLook	look;
 
-	if (result.outcome != FILE_OK)
-		return result;
-	return store_is_expected(dir, found, expected, with_ctime) ? result : come_to(FILE_REPLACED);
+	if (store_look(dir->fd, name, &look) != 0)
+		return vanished_or_failed(errno, "stat file");
+	if (!S_ISREG(look.mode))
+		return come_to(FILE_NOT_REGULAR);
+	if (!same_mount(&look.volume, &dir->volume))
+		return fail(EXDEV, "stat file");
+	*found = look.identity;
+	return come_to(expected == NULL || store_is_expected(dir, found, expected, with_ctime) ?
+				   FILE_OK : FILE_REPLACED);
 }
-
 
 FileResult
 store_clock(FileStore *store, int64 *now_ns)

@@ -21,65 +21,9 @@
 #include "src/store/private.h"
 
 /*
- * The name is taken; but if it is taken by the very same file, then a put
- * back by link() and unlink() was cut short, and only the latter is missing.
- */
-static FileResult
-settle_occupied(FileStore *store, const FilePath *where, Folder *trash,
-				Folder *home, const FilePath *target, const FileIdentity *captured)
-{
-	FileIdentity found;
-	FileResult	result;
-
-	result = store_identify_in(home, target->name, &found);
-	if (result.outcome != FILE_OK || !store_same_file(&found, captured, false))
-		return come_to(FILE_OCCUPIED);
-	if (unlinkat(trash->fd, where->name, 0) != 0)
-		return fail(errno, "remove file");
-	return come_to(FILE_OK);
-}
-
-static FileResult copy_back_from(FileStore *store, Folder *trash, const FilePath *where,
-								 const FilePath *target, const FileIdentity *expected);
-
-FileResult
-store_try_put_back(FileStore *store, Trash *from, int64 run_id, const FilePath *where,
-				   const FilePath *target, const FileIdentity *expected)
-{
-	FileIdentity found;
-	FileResult	result;
-	Folder	   *home;
-	Folder	   *trash = store_reach_trash(store, from, run_id, where, 0, &result);
-
-	if (trash == NULL)
-		return result;
-	result = store_recognize(trash, where->name, expected, false, &found);
-	if (result.outcome == FILE_NOT_REGULAR)
-		return come_to(FILE_REPLACED);
-	if (result.outcome != FILE_OK)
-		return result;
-
-	home = store_reach_target(store, trash, target, 0, &result);
-	if (home == NULL)
-		return result;
-	if (store_rename_out_of_trash(trash->fd, where->name,
-								  home->fd, target->name) != 0)
-	{
-		if (errno == EXDEV && store->durable)
-			return copy_back_from(store, trash, where, target, &found);
-		if (errno != EEXIST)
-			return fail(errno, "rename file");
-		result = settle_occupied(store, where, trash, home, target, &found);
-	}
-	store_mark_dirty(store, home);
-	store_mark_dirty(store, trash);
-	return result;
-}
-
-/*
- * The name is taken.  By the original, which was never removed; or by the
- * copy of the copy that an earlier attempt has put there: then it is done, but
- * for the unlink in the trash.
+ * The name is taken.  If it is taken by the original, which was never removed,
+ * or by the copy of the copy that an earlier attempt has put there, then the
+ * file is back, but for the unlink in the trash: FILE_OK.
  */
 static FileResult
 compare_occupant(FileStore *store, const Folder *home, const char *name,
@@ -87,7 +31,7 @@ compare_occupant(FileStore *store, const Folder *home, const char *name,
 {
 	FileIdentity found;
 	OpenFile	occupant;
-	FileResult	result = store_identify_in(home, name, &found);
+	FileResult	result = store_recognize(home, name, NULL, false, &found);
 	bool		same = false;
 	int			errnum;
 
@@ -106,8 +50,8 @@ compare_occupant(FileStore *store, const Folder *home, const char *name,
 }
 
 /*
- * Have a copy of the copy at the file's own place, where a folder takes no
- * file from another one: it is made there, and without a name until it is
+ * Has a copy of the copy at the file's own place, where a folder takes no file
+ * from another one: the copy is made there, and without a name until it is
  * complete.
  */
 static FileResult
@@ -128,18 +72,16 @@ copy_within_folder(FileStore *store, Folder *home, const char *name, const OpenF
 	return result;
 }
 
-/* Have a copy of the copy at the file's own place. */
+/* Has a copy of the copy at the file's own place. */
 static FileResult
-copy_into_place(FileStore *store, Folder *home, const char *name,
-				const OpenFile *copy)
+copy_into_place(FileStore *store, Folder *home, const char *name, const OpenFile *copy)
 {
-	const char *action;
 	FileResult	result;
-	int			workshop = store_open_private(store, true, &action);
+	int			workshop = store_open_private(store, true);
 	int			back;
 
 	if (workshop < 0)
-		return fail(errno, action);
+		return fail(errno, store->action);
 	result = store_make_copy(store, copy, workshop, &back);
 	if (result.outcome == FILE_OK)
 	{
@@ -159,14 +101,13 @@ copy_into_place(FileStore *store, Folder *home, const char *name,
 	return result;
 }
 
-/* With the copy open: put it back, durably. */
+/* Puts the open copy back, durably. */
 static FileResult
 copy_back(FileStore *store, Folder *home, const FilePath *target,
 		  const OpenFile *copy, const FileIdentity *expected)
 {
 	FileResult	result = {FILE_FAILED, EEXIST, NULL};
 	FileLook	look;
-	int			errnum;
 
 	if (store_look(home->fd, target->name, &look) != 0 && errno == ENOENT)
 		result = copy_into_place(store, home, target->name, copy);
@@ -174,21 +115,21 @@ copy_back(FileStore *store, Folder *home, const FilePath *target,
 		result = compare_occupant(store, home, target->name, copy, expected);
 	if (result.outcome != FILE_OK)
 		return result;
-	store_mark_dirty(store, home);
-	errnum = store_sync_now(store, home, &store->root, &store->root);
-	return errnum == 0 ? result : fail(errnum, "fsync directory");
+	home->dirty = true;
+	return store_sync_now(store, home, &store->root, &store->root);
 }
 
-/* Put a file of this folder of the trash back by a copy. */
+/* Puts a file of the folder `trash` back by a copy. */
 static FileResult
-copy_back_from(FileStore *store, Folder *trash, const FilePath *where,
-			   const FilePath *target, const FileIdentity *expected)
+copy_back_from(const StoreJob *job, Folder *trash, const FilePath *target,
+			   const FileIdentity *expected)
 {
+	FileStore  *store = job->store;
+	const char *name = job->where.name;
 	OpenFile	copy;
-	FileResult	result;
 	Folder	   *home;
+	FileResult	result = store_open_to_copy(trash, name, expected, &copy);
 
-	result = store_open_to_copy(trash, where->name, expected, &copy);
 	if (result.outcome == FILE_NOT_REGULAR)
 		return come_to(FILE_REPLACED);
 	if (result.outcome != FILE_OK)
@@ -199,91 +140,120 @@ copy_back_from(FileStore *store, Folder *trash, const FilePath *where,
 	close(copy.fd);
 	if (home == NULL || result.outcome != FILE_OK)
 		return result;
-	if (unlinkat(trash->fd, where->name, 0) != 0 && errno != ENOENT)
+	if (unlinkat(trash->fd, name, 0) != 0 && errno != ENOENT)
 		return fail(errno, "remove file");
-	store_mark_dirty(store, trash);
+	trash->dirty = true;
 	return result;
 }
 
-static FileResult
-try_copy_back(FileStore *store, int64 run_id, const FilePath *where,
-			  const FilePath *target, const FileIdentity *expected)
-{
-	FileResult	result;
-	Folder	   *trash = store_reach_trash(store, &store->trash, run_id, where, 0, &result);
-
-	return trash == NULL ? result : copy_back_from(store, trash, where, target, expected);
-}
-
-/* What a rename cannot put back; under its own name only. */
 FileResult
-store_copy_stranger_back(FileStore *store, const FilePath *where, Folder *trash)
+store_copy_stranger_back(const StoreJob *job, Folder *trash)
 {
 	FileIdentity found;
 	FileResult	result = {FILE_FAILED, EXDEV, "put back file"};
 
-	if (store->durable)
-		result = store_identify_in(trash, where->name, &found);
+	if (job->store->durable)
+		result = store_recognize(trash, job->where.name, NULL, false, &found);
 	if (result.outcome == FILE_OK)
-		result = copy_back_from(store, trash, where, where, &found);
+		result = copy_back_from(job, trash, &job->where, &found);
 	if (result.outcome == FILE_OK)
 		return come_to(FILE_REPLACED);
 	return result.outcome == FILE_FAILED ? result : fail(EXDEV, "put back file");
 }
 
 /*
- * A capture that was killed may have left the original in the passage, with
- * its copy in the trash or without.  Then it goes back itself, and the copy is
- * found to be needless.
+ * The name is taken; but if it is taken by the very same file, then a put
+ * back by link() and unlink() was cut short, and only the unlink is missing.
  */
 static FileResult
-put_back_copied(FileStore *store, int64 run_id, const FilePath *where,
-				const FilePath *target, const FileIdentity *expected)
+settle_occupied(const StoreJob *job, Folder *trash, Folder *home, const FilePath *target,
+				const FileIdentity *captured)
 {
-	FileResult	original = store_try_put_back(store, &store->passage, run_id, where, target, expected);
+	FileIdentity found;
+	FileResult	result = store_recognize(home, target->name, NULL, false, &found);
+
+	if (result.outcome != FILE_OK || !store_same_file(&found, captured, false))
+		return come_to(FILE_OCCUPIED);
+	return unlinkat(trash->fd, job->where.name, 0) == 0 ? result : fail(errno, "remove file");
+}
+
+FileResult
+store_put_back_from(const StoreJob *job, Trash *from, const FilePath *target)
+{
+	FileStore  *store = job->store;
+	const char *name = job->where.name;
+	FileIdentity found;
+	FileResult	result;
+	Folder	   *home;
+	Folder	   *trash = store_reach_trash(job, from, 0, &result);
+
+	if (trash == NULL)
+		return result;
+	result = store_recognize(trash, name, job->expected, false, &found);
+	if (result.outcome == FILE_NOT_REGULAR)
+		return come_to(FILE_REPLACED);
+	if (result.outcome != FILE_OK)
+		return result;
+
+	home = store_reach_target(store, trash, target, 0, &result);
+	if (home == NULL)
+		return result;
+	if (store_rename_out_of_trash(trash->fd, name, home->fd, target->name) != 0)
+	{
+		if (errno == EXDEV && store->durable)
+			return copy_back_from(job, trash, target, &found);
+		if (errno != EEXIST)
+			return fail(errno, "rename file");
+		result = settle_occupied(job, trash, home, target, &found);
+	}
+	home->dirty = trash->dirty = true;
+	return result;
+}
+
+/*
+ * A capture that was killed may have left the original in the passage, with
+ * its copy in the trash or without.  Then the original goes back, and the copy
+ * is found to be needless.
+ */
+static FileResult
+put_back_copied(const StoreJob *job, const FilePath *target)
+{
+	FileResult	original = store_put_back_from(job, &job->store->passage, target);
 	FileResult	copy;
+	Folder	   *trash;
 
 	if (original.outcome == FILE_FAILED)
 		return original;
-	copy = try_copy_back(store, run_id, where, target, expected);
+	trash = store_reach_trash(job, &job->store->trash, 0, &copy);
+	if (trash != NULL)
+		copy = copy_back_from(job, trash, target, job->expected);
 	if (copy.outcome == FILE_VANISHED && original.outcome != FILE_REPLACED)
 		return original;
 	return copy;
-}
-
-static FileResult
-put_back(FileStore *store, int64 run_id, const FilePath *where,
-		 const FilePath *target, const FileIdentity *expected)
-{
-	if (store_is_quick(store))
-		return store_try_put_back(store, &store->trash, run_id, where, target, expected);
-	return put_back_copied(store, run_id, where, target, expected);
 }
 
 FileResult
 store_put_back_as(FileStore *store, int64 run_id, const char *path, const char *as,
 				  const FileIdentity *expected)
 {
-	FilePath	where;
+	StoreJob	job;
 	FilePath	target;
-	FileResult	result;
-	int			errnum = store_split_path(path, &where);
+	FileResult	result = store_begin(&job, store, run_id, path, expected);
 	int			attempt = 1;
 
-	if (errnum == 0)
-		errnum = store_split_path(as, &target);
-	if (errnum != 0)
-		return fail(errnum, "accept path");
-
+	if (result.outcome == FILE_OK)
+		result = store_split_path(as, &target);
+	if (result.outcome != FILE_OK)
+		return result;
 	do
-		result = put_back(store, run_id, &where, &target, expected);
+		result = store_is_quick(store) ? store_put_back_from(&job, &store->trash, &target) :
+			put_back_copied(&job, &target);
 	while (store_is_stale(store, &result, attempt++));
 	return result;
 }
 
 FileResult
-store_put_back(FileStore *store, int64 run_id, const char *path,
-			   const FileIdentity *expected)
+store_put_back(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
 {
 	return store_put_back_as(store, run_id, path, path, expected);
 }

@@ -21,21 +21,17 @@
 #include "src/store/private.h"
 
 /*
- * Rename unless `to_name` is taken, in one step.  -1 with errno ENOSYS if
- * that is beyond this system.
+ * Renames unless `to_name` is taken, in one step.  -1 with errno ENOSYS if
+ * that is beyond this file system or kernel.
  */
 static int
 rename_exclusively(int from, const char *name, int to, const char *to_name)
 {
-#ifdef RENAME_NOREPLACE
-	if (renameat2(from, name, to, to_name, RENAME_NOREPLACE) == 0)
-		return 0;
-	if (errno == EINVAL || errno == EOPNOTSUPP)
+	int			rc = renameat2(from, name, to, to_name, RENAME_NOREPLACE);
+
+	if (rc != 0 && (errno == EINVAL || errno == EOPNOTSUPP))
 		errno = ENOSYS;
-#else
-	errno = ENOSYS;
-#endif
-	return -1;
+	return rc;
 }
 
 /* Only we create names in the trash, so looking first is good enough. */
@@ -43,12 +39,10 @@ int
 store_rename_into_trash(int from, const char *from_name, int trash, const char *name)
 {
 	FileLook	look;
+	int			rc = rename_exclusively(from, from_name, trash, name);
 
-	if (rename_exclusively(from, from_name, trash, name) == 0)
-		return 0;
-	if (errno != ENOSYS)
-		return -1;
-
+	if (rc == 0 || errno != ENOSYS)
+		return rc;
 	if (store_look(trash, name, &look) == 0)
 		errno = EEXIST;
 	else if (errno == ENOENT)
@@ -57,19 +51,17 @@ store_rename_into_trash(int from, const char *from_name, int trash, const char *
 }
 
 /*
- * The way back.  A directory, which cannot be linked, is renamed: that could
- * replace nothing but an empty directory.
+ * A directory, which cannot be linked, is renamed: that could replace nothing
+ * but an empty directory.
  */
 int
 store_rename_out_of_trash(int trash, const char *name, int to, const char *to_name)
 {
 	FileLook	look;
+	int			rc = rename_exclusively(trash, name, to, to_name);
 
-	if (rename_exclusively(trash, name, to, to_name) == 0)
-		return 0;
-	if (errno != ENOSYS)
-		return -1;
-
+	if (rc == 0 || errno != ENOSYS)
+		return rc;
 	if (store_look(trash, name, &look) != 0)
 		return -1;
 	if (S_ISDIR(look.mode))

@@ -100,23 +100,35 @@ acquire_descriptors(int wanted)
 	return true;
 }
 
+/* Opens the folder at an absolute path for `folder`; -1 with errno. */
+static int
+open_top(const char *path, Folder *folder, FileLook *look)
+{
+	int			fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd >= 0 && store_look(fd, "", look) != 0)
+	{
+		store_close_quietly(fd);
+		return -1;
+	}
+	folder->volume = look->volume;
+	return fd;
+}
+
 static bool
 open_root(FileStore *store, const char *path)
 {
-	FileLook	look;
+	FileLook	look = {0};
 
-	store->root.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+	store->root.fd = open_top(path, &store->root, &look);
 	if (store->root.fd < 0)
 		return false;
-
 	/* readable alone is not enough: "." is found only by a search */
-	if (store_look(store->root.fd, "", &look) != 0 ||
-		faccessat(store->root.fd, ".", X_OK, AT_EACCESS) != 0)
+	if (faccessat(store->root.fd, ".", X_OK, AT_EACCESS) != 0)
 	{
 		store_close_quietly(store->root.fd);
 		return false;
 	}
-	store->volume = look.volume;
 	store->mode = look.mode & (S_IRWXU | S_IRWXG | S_IRWXO | S_ISVTX);
 	store->make_mode = store->mode;
 	return true;
@@ -134,6 +146,7 @@ FileStore *
 store_open(const char *path)
 {
 	FileStore  *store;
+	int			save_errno;
 
 	if (path[0] != '/')
 	{
@@ -143,23 +156,21 @@ store_open(const char *path)
 
 	store = palloc0(sizeof(FileStore));
 	store->home.fd = store->backup.fd = -1;
-	store->root.volume = &store->volume;
-	store->backup.volume = &store->backup_volume;
 	use_own_trash(store, &store->trash);
 	use_own_trash(store, &store->passage);
 	store->durable = true;
 
 	if (acquire_descriptors(STORE_DESCRIPTORS))
 	{
-		int			save_errno;
-
 		if (open_root(store, path))
 			return store;
 		save_errno = errno;
 		release_descriptors(STORE_DESCRIPTORS);
-		errno = save_errno;
 	}
+	else
+		save_errno = errno;
 	pfree(store);
+	errno = save_errno;
 	return NULL;
 }
 
@@ -185,49 +196,34 @@ store_close(FileStore *store)
 	pfree(store);
 }
 
-/* Returns 0 or an errno; the descriptor is in store->backup then. */
-static int
-open_backup(FileStore *store, const char *path, const char **action)
-{
-	FileLook	look;
-	int			fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
-
-	*action = "open directory";
-	if (fd < 0)
-		return errno;
-	if (store_look(fd, "", &look) != 0)
-	{
-		store_close_quietly(fd);
-		return errno;
-	}
-	fd = store_insist_on_trust(fd, &look, action);
-	if (fd < 0)
-		return errno;
-	store->backup_volume = look.volume;
-	store->backup.fd = fd;
-	store->backup.copies = !store_same_volume(&store->volume, &look.volume);
-	return 0;
-}
-
 FileResult
 store_set_backup_dir(FileStore *store, const char *path, const char *owner)
 {
-	size_t		len = strlen(owner);
-	const char *action;
-	int			errnum = len == strcspn(owner, "/") ? store_judge_component(owner, len) : EINVAL;
+	Folder	   *backup = &store->backup;
+	FileLook	look = {0};
+	int			errnum = store_judge_component(owner, strlen(owner));
+	int			fd;
 
-	if (errnum != 0 || path[0] != '/' || store->backup.fd >= 0)
-		return fail(errnum != 0 ? errnum : EINVAL, "accept path");
+	if (strchr(owner, '/') != NULL || path[0] != '/' || backup->fd >= 0)
+		errnum = EINVAL;
+	if (errnum != 0)
+		return fail(errnum, "accept path");
 	if (!acquire_descriptors(BACKUP_DESCRIPTORS))
 		return fail(errno, "open directory");
-	errnum = open_backup(store, path, &action);
-	if (errnum != 0)
+	store->action = "open directory";
+	fd = open_top(path, backup, &look);
+	if (fd >= 0)
+		fd = store_insist_on_trust(store, fd, &look);
+	if (fd < 0)
 	{
+		errnum = errno;
 		release_descriptors(BACKUP_DESCRIPTORS);
-		return fail(errnum, action);
+		return fail(errnum, store->action);
 	}
+	backup->fd = fd;
+	backup->copies = !store_same_volume(&store->root.volume, &look.volume);
 	store_leave_all(store);
-	store->trash.base = &store->backup;
+	store->trash.base = backup;
 	strlcpy(store->trash.path, owner, sizeof(store->trash.path));
 	return come_to(FILE_OK);
 }
@@ -253,8 +249,7 @@ store_set_durable(FileStore *store, bool durable)
 int
 store_check_writable(FileStore *store)
 {
-	return faccessat(store->root.fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ?
-		0 : errno;
+	return faccessat(store->root.fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
 }
 
 int
@@ -267,55 +262,4 @@ store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 	*free_bytes = (int64) space.f_bavail * (int64) space.f_frsize;
 	*size_bytes = (int64) space.f_blocks * (int64) space.f_frsize;
 	return 0;
-}
-
-int
-store_check_folder(FileStore *store, const char *path)
-{
-	FilePath	where;
-	FileResult	result;
-	Folder	   *folder;
-	int			errnum = store_split_path(path, &where);
-
-	if (errnum != 0)
-		return errnum;
-	folder = store_reach_home(store, &where, 0, &result);
-	if (folder == NULL)
-		return result.errnum;
-	if (!folder->access_known)
-	{
-		folder->access_known = true;
-		folder->access_errno = faccessat(folder->fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
-	}
-	return folder->access_errno;
-}
-
-static FileResult
-identify_in_place(FileStore *store, const char *path, int flags, FileIdentity *identity)
-{
-	FilePath	where;
-	FileResult	result;
-	Folder	   *home;
-	int			errnum = store_split_path(path, &where);
-
-	if (errnum != 0)
-		return fail(errnum, "accept path");
-	home = store_reach_home(store, &where, flags, &result);
-	if (home == NULL)
-		return result;
-	if (flags & DIR_SYNC)
-		store_mark_dirty(store, home);
-	return store_identify_in(home, where.name, identity);
-}
-
-FileResult
-store_identify(FileStore *store, const char *path, FileIdentity *identity)
-{
-	return identify_in_place(store, path, 0, identity);
-}
-
-FileResult
-store_identify_durably(FileStore *store, const char *path, FileIdentity *identity)
-{
-	return identify_in_place(store, path, DIR_SYNC, identity);
 }
