@@ -27,6 +27,7 @@
 #include "src/pg/at_end.h"
 #include "src/pg/extension.h"
 #include "src/pg/worker.h"
+#include "src/store/claim_file.h"
 
 /*
  * An upload directory with its trash, open: however many runs have batches,

@@ -16,7 +16,7 @@
 
 #include "src/ledger/condemned.h"
 #include "src/guard/location.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 /* So many files of a run are captured by the commit callback itself. */
 #define AT_COMMIT_FILES	10000

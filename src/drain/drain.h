@@ -15,6 +15,7 @@
 #include "src/guard/location.h"
 #include "src/ledger/ledger.h"
 #include "src/settings.h"
+#include "src/store/store.h"
 
 typedef struct Drain Drain;
 

@@ -12,7 +12,7 @@
 
 #include "src/guard/brake.h"
 #include "src/settings.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 /* Where a run has its files. */
 typedef struct Place

@@ -37,7 +37,7 @@
 #include "src/ledger/history.h"
 #include "src/pg/sql.h"
 #include "src/settings.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 /* files, and runs, that one transaction forgets at most */
 #define PRUNE_FILES		10000

@@ -18,7 +18,7 @@
 #include "src/pg/extension.h"
 #include "src/plan/match.h"
 #include "src/settings.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 typedef enum CleanWhat
 {

@@ -28,7 +28,7 @@
 #include "src/pg/sql.h"
 #include "src/settings.h"
 #include "src/show/metrics.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 #include "src/text/json_build.h"
 
 #define PREFIX	"audio_cleanup_"
