@@ -71,8 +71,8 @@ CREATE TABLE @extschema@.cleanup_runs (
 	scheduled_for date,
 	message text,
 	upload_dir text NOT NULL,
-	claim uuid,
-	settings jsonb NOT NULL
+	settings jsonb NOT NULL,
+	claim uuid
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
 CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for);
@@ -104,7 +104,6 @@ CREATE TABLE @extschema@.cleanup_files (
 	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restoring', 'restored', 'skipped', 'failed')),
 	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session', 'unknown')),
 	size bigint NOT NULL,
-	space bigint NOT NULL DEFAULT 0,
 	freed bigint,
 	file text COLLATE "C" NOT NULL,
 	error text,
@@ -118,7 +117,8 @@ CREATE TABLE @extschema@.cleanup_files (
 	inode bigint NOT NULL,
 	mtime_ns bigint NOT NULL,
 	ctime_ns bigint NOT NULL,
-	btime_ns bigint NOT NULL
+	btime_ns bigint NOT NULL,
+	space bigint NOT NULL DEFAULT 0
 );
 ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanup_files.file_id;
 CREATE INDEX cleanup_files_run_id ON @extschema@.cleanup_files (run_id);
@@ -144,20 +144,20 @@ COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the fi
 COMMENT ON COLUMN @extschema@.cleanup_files.inode IS 'with size, mtime_ns, ctime_ns and btime_ns the identity of the file: another file of the same name is never touched';
 
 CREATE TABLE @extschema@.cleanup_cleared (
-	cleared_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
 	run_id bigint NOT NULL,
 	source text NOT NULL,
 	session_id text NOT NULL,
-	key_columns text[] NOT NULL,
-	row_key text NOT NULL,
 	column_name name NOT NULL,
-	value text NOT NULL
+	value text NOT NULL,
+	cleared_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+	key_columns text[],
+	row_key text
 );
 CREATE INDEX cleanup_cleared_run_id ON @extschema@.cleanup_cleared (run_id);
 COMMENT ON TABLE @extschema@.cleanup_cleared IS
 'what stood in the file columns of failed sessions before on_failed => ''clear'' made them NULL; kept as long as the backup of their audio';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.source IS 'name of the source, schema-qualified and quoted';
-COMMENT ON COLUMN @extschema@.cleanup_cleared.key_columns IS 'columns of the table that name one row: its primary key, or those of a unique index';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.key_columns IS 'columns of the table that name one row: its primary key, or those of a unique index; NULL: version 1.0 has cleared it, the id_column of the source names the row';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.row_key IS 'their values, as the text of an array: only this row is filled again';
 
 --
