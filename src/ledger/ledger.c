@@ -22,6 +22,7 @@
 #include "utils/date.h"
 
 #include "src/ledger/ledger.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 
 
@@ -304,8 +305,8 @@ ledger_record(const Extension *extension, const LedgerFile *files, int n)
 	Tuplestorestate *store = store_records(files, n, desc);
 	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	extension_join_by_hash();
+	role_act_as(extension->owner, &saved);
+	role_join_by_hash();
 	sql_show_tuplestore("cleanup_records", store, desc);
 	owner_query(extension, lengthof(parameters), parameters,
 				"UPDATE @extschema@.cleanup_files f SET state = u.state, error = u.error,"
@@ -319,7 +320,7 @@ ledger_record(const Extension *extension, const LedgerFile *files, int n)
 				"  AND f.file_id BETWEEN $1 AND $2");
 	sql_hide_tuplestore("cleanup_records");
 	tuplestore_end(store);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 }
 
 bool

@@ -27,6 +27,7 @@
 #include "utils/snapmgr.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 
 /* ----------------------------------------------------------------- guard --- */
@@ -257,9 +258,9 @@ query_as_owner(const Extension *extension, int n, const SqlParameter *parameters
 	ActingAs	saved;
 	int			rows;
 
-	extension_act_as(extension->owner, &saved);
+	role_act_as(extension->owner, &saved);
 	rows = query_guarded(&mine, n, parameters, receiver);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 	return rows;
 }
 
