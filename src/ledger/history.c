@@ -159,7 +159,7 @@ try_pruning(Pruning *pruning)
 	pruning->more = false;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("audio_cleanup could not forget old history: %s", error->message)));
+			 errmsg("could not forget old history: %s", error->message)));
 }
 
 bool
