@@ -20,13 +20,28 @@
 #include "src/pg/extension.h"
 #include "src/pg/sql.h"
 
+/* Another version has other tables, and nothing may be done with them. */
+static void
+require_known_version(const char *version)
+{
+	if (strcmp(version, AUDIO_CLEANUP_VERSION) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("extension \"%s\" has version %s in this database, and its library has version %s",
+					EXTENSION_NAME, version, AUDIO_CLEANUP_VERSION),
+			 strverscmp(version, AUDIO_CLEANUP_VERSION) < 0
+			 ? errhint("Run ALTER EXTENSION %s UPDATE.", EXTENSION_NAME)
+			 : errhint("Install the library of version %s, and restart the server.", version)));
+}
+
 Extension *
 extension_lookup(bool missing_ok)
 {
 	Extension  *extension = NULL;
 	int			n;
 
-	n = sql_query(0, NULL, "SELECT e.oid, e.extowner, e.extnamespace"
+	n = sql_query(0, NULL, "SELECT e.oid, e.extowner, e.extnamespace, e.extversion"
 				  " FROM pg_catalog.pg_extension e"
 				  " WHERE e.extname OPERATOR(pg_catalog.=) '" EXTENSION_NAME "'");
 	if (n > 0)
@@ -35,6 +50,7 @@ extension_lookup(bool missing_ok)
 		extension->oid = DatumGetObjectId(sql_value(0, 1));
 		extension->owner = DatumGetObjectId(sql_value(0, 2));
 		extension->namespace_oid = DatumGetObjectId(sql_value(0, 3));
+		require_known_version(sql_text(0, 4));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	if (extension == NULL && !missing_ok)

@@ -13,7 +13,6 @@
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
@@ -152,8 +151,11 @@ acquire_run_lock(void *arg)
 bool
 lock_extension(const Extension *extension)
 {
+	Extension  *now;
+
 	LockDatabaseObject(ExtensionRelationId, extension->oid, 0, AccessShareLock);
-	return get_extension_oid(EXTENSION_NAME, true) == extension->oid;
+	now = extension_lookup(true);
+	return now != NULL && now->oid == extension->oid;
 }
 
 static void

@@ -25,7 +25,8 @@ extern void lock_end_limit(int guc_level);
 /*
  * Keeps DROP EXTENSION waiting until the end of the transaction, before any of
  * our tables is locked: DROP EXTENSION locks them in an order of its own.
- * Returns false if the extension was dropped before.
+ * Returns false if the extension was dropped before; ERROR if it was updated.
+ * Needs SPI connected.
  */
 extern bool lock_extension(const Extension *extension);
 
