@@ -387,7 +387,7 @@ set_schedule_clock($standby, '2027-12-03 02:50:00');
 $standby->start;
 is($standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^audio_cleanup'}), 0,
 	'a standby has no launcher');
-ok(sql_json($standby, 'SELECT cleanup_status()')->{success}, 'cleanup_status() works there');
+is_deeply(sql_json($standby, 'SELECT cleanup_status()')->{blocked_by}, ['recovery'], 'cleanup_status() works there');
 my $recovery = 'the server is in recovery; the schedule begins with its promotion, UTC';
 is(next_run($standby), $recovery, 'cleanup_next_run() says why');
 set_schedule_clock($standby, '2027-12-03 03:10:00');
