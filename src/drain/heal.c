@@ -18,6 +18,7 @@
 #include "src/drain/strays.h"
 #include "src/guard/claim.h"
 #include "src/ledger/backups.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/sources/sources.h"
@@ -135,12 +136,12 @@ static void
 heal_backups(void *arg)
 {
 	Healing    *healing = arg;
-	int			limit = extension_limit_lock_waits(healing->context->settings->writer_wait);
+	int			limit = lock_limit_waits(healing->context->settings->writer_wait);
 	List	   *sources = sources_load(healing->context->extension);
 
 	if (sources_check_all(sources) == NIL)
 		match_backups(healing, sources);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 }
 
 /* A backup waits until tomorrow as well: nothing of this is an ERROR. */

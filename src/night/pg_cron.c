@@ -18,6 +18,7 @@
 #include "utils/lsyscache.h"
 
 #include "src/night/pg_cron.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/settings.h"
 
@@ -84,7 +85,7 @@ cron_jobs(const Extension *extension, List *databases)
 	ActingAs	saved;
 	ListCell   *lc;
 
-	extension_act_as(extension->owner, &saved);
+	role_act_as(extension->owner, &saved);
 	find_table(&search);
 
 	/*
@@ -93,7 +94,7 @@ cron_jobs(const Extension *extension, List *databases)
 	 */
 	if (OidIsValid(search.table))
 		(void) sql_try(read_jobs, &search);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 	foreach(lc, search.jobs)
 	{
 		CronJob    *job = lfirst(lc);

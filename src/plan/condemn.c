@@ -21,6 +21,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 #include "src/plan/private.h"
@@ -200,7 +201,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	TimestampTz failed_before = plan_failed_before(plan->context.settings);
-	int			guc_level = extension_limit_lock_waits(plan->context.settings->writer_wait);
+	int			guc_level = lock_limit_waits(plan->context.settings->writer_wait);
 	Match	   *match = plan_begin_match(plan->context.settings, plan_claim(plan));
 	Condemned  *condemned = NULL;
 	Brake	   *found;
@@ -233,7 +234,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 		progress_add(PROGRESS_CONDEMNED, condemned->n_files - match_count(match));
 	}
 	match_end(match);
-	extension_end_limit(guc_level);
+	lock_end_limit(guc_level);
 	MemoryContextSwitchTo(caller);
 	return condemned;
 }

@@ -11,6 +11,7 @@
 
 #include "utils/timestamp.h"
 
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/plan/private.h"
 #include "src/plan/recheck.h"
@@ -41,7 +42,7 @@ recheck_wait_for_writers(const Context *context, List *sources, Brake **brake)
 			tables = list_concat_unique_oid(tables, sources_tables(lfirst(lc), brake));
 	}
 	if (*brake == NULL)
-		extension_wait_for_writers(tables, context->settings->writer_wait);
+		lock_wait_for_writers(tables, context->settings->writer_wait);
 }
 
 typedef struct Waiting
@@ -55,12 +56,12 @@ static void
 try_waiting(void *arg)
 {
 	Waiting    *waiting = arg;
-	int			limit = extension_limit_lock_waits(waiting->context->settings->writer_wait);
+	int			limit = lock_limit_waits(waiting->context->settings->writer_wait);
 
 	waiting->sources = recheck_load_sources(waiting->context->extension, &waiting->brake);
 	if (waiting->brake == NULL)
 		recheck_wait_for_writers(waiting->context, waiting->sources, &waiting->brake);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 }
 
 const char **

@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 
 #include "src/guard/location.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/plan/counts.h"
 #include "src/plan/private.h"
@@ -306,7 +307,7 @@ void
 plan_survey(CleanupPlan *plan, bool interxact)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-	int			limit = extension_limit_lock_waits(plan->context.settings->writer_wait);
+	int			limit = lock_limit_waits(plan->context.settings->writer_wait);
 
 	plan->found.condemned = condemned_begin(interxact);
 	plan_limit_reading(plan->context.settings, interxact);
@@ -316,6 +317,6 @@ plan_survey(CleanupPlan *plan, bool interxact)
 	if (!plan->dry_run)
 		counts_remember(plan);
 	condemned_rewind(plan->found.condemned);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 	MemoryContextSwitchTo(caller);
 }

@@ -21,6 +21,7 @@
 #include "src/drain/drain.h"
 #include "src/ledger/notify.h"
 #include "src/mail/outbox.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 #include "src/run/private.h"
@@ -43,7 +44,7 @@ typedef struct BatchRun
 static void
 require_extension(const BatchRun *run)
 {
-	if (!extension_guard(run->context->extension))
+	if (!lock_extension(run->context->extension))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"%s\" was dropped during a cleanup run", EXTENSION_NAME)));
@@ -239,9 +240,9 @@ run_to_end(BatchRun *run)
 	plan_limit_reading(run->context->settings, true);
 	run->healed = run_heal(run->plan);
 	/* whoever begins by night has others waiting behind him */
-	guc_level = extension_limit_lock_waits(run->context->settings->writer_wait);
+	guc_level = lock_limit_waits(run->context->settings->writer_wait);
 	run_id = run_record(run->plan, request->trigger, request->scheduled_for, true);
-	extension_end_limit(guc_level);
+	lock_end_limit(guc_level);
 	request->commit();
 	request->run_id = run_id;
 	progress_set_run(run_id);
@@ -266,13 +267,13 @@ run_in_batches(RunRequest *request)
 	{
 		progress_begin(CurrentMemoryContext, request->trigger, false, true);
 		plan_check_transaction(plan);
-		extension_lock_run(context->extension, context->settings->writer_wait, true);
+		lock_run(context->extension, context->settings->writer_wait, true);
 		run_to_end(&run);
 	}
 	PG_CATCH();
 	{
 		/* what was committed before is not left lying about */
-		extension_unlock_run(context->extension);
+		lock_release(context->extension, LOCK_RUN);
 		if (request->run_id != 0 &&
 			(!plan_findings(plan)->blocked || plan_findings(plan)->surveyed))
 			at_commit_start_worker_now();
@@ -285,7 +286,7 @@ run_in_batches(RunRequest *request)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	extension_unlock_run(context->extension);
+	lock_release(context->extension, LOCK_RUN);
 	report = report_outcome(plan, request->run_id, run.healed);
 	plan_end(plan);
 	return report;

@@ -15,6 +15,7 @@
 #include "src/drain/at_commit.h"
 #include "src/drain/drain.h"
 #include "src/drain/heal.h"
+#include "src/pg/lock.h"
 #include "src/plan/plan.h"
 #include "src/run/purge.h"
 #include "src/text/json_build.h"
@@ -47,7 +48,7 @@ purge(CleanupPlan *plan, void *arg)
 	int64		healed;
 
 	plan_check_transaction(plan);
-	extension_lock_run(context->extension, context->settings->writer_wait, false);
+	lock_run(context->extension, context->settings->writer_wait, false);
 	plan_open_directory(plan);
 	plan_lock_own_directory(plan);
 	healed = heal_directory(context);

@@ -21,6 +21,7 @@
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
 #include "src/ledger/ledger.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/run/report.h"
@@ -307,7 +308,7 @@ begin_restoring(CleanupPlan *plan)
 	const Context *context = plan_context(plan);
 
 	plan_check_transaction(plan);
-	extension_lock_run(context->extension, context->settings->writer_wait, false);
+	lock_run(context->extension, context->settings->writer_wait, false);
 	return context;
 }
 

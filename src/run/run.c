@@ -22,6 +22,7 @@
 #include "src/drain/drain.h"
 #include "src/drain/heal.h"
 #include "src/ledger/history.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/run/private.h"
 #include "src/run/report.h"
@@ -129,7 +130,7 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 
 	progress_begin(CurrentMemoryContext, trigger, false, false);
 	plan_check_transaction(plan);
-	extension_lock_run(context->extension, context->settings->writer_wait, false);
+	lock_run(context->extension, context->settings->writer_wait, false);
 	healed = run_heal(plan);
 	drain_in_transaction(context->extension);
 

@@ -11,6 +11,7 @@
 
 #include "src/drain/at_commit.h"
 #include "src/drain/strays.h"
+#include "src/pg/lock.h"
 #include "src/run/private.h"
 
 /*
@@ -29,7 +30,7 @@ take_over(CleanupPlan *plan, void *arg)
 	bool		foreign;
 
 	plan_check_transaction(plan);
-	extension_lock_run(context->extension, context->settings->writer_wait, false);
+	lock_run(context->extension, context->settings->writer_wait, false);
 	plan_open_directory(plan);
 	claim = plan_findings(plan)->claim;
 	foreign = claim->state == CLAIM_FOREIGN;

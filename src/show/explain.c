@@ -22,6 +22,7 @@
 #include "src/guard/hold.h"
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
+#include "src/pg/lock.h"
 #include "src/plan/match.h"
 #include "src/plan/plan.h"
 #include "src/run/report.h"
@@ -326,11 +327,11 @@ explain(CleanupPlan *plan, void *arg)
 	int			limit;
 
 	search.path = location_relative(settings, arg);
-	limit = extension_limit_lock_waits(settings->writer_wait);
+	limit = lock_limit_waits(settings->writer_wait);
 	plan_open(plan);
 	raise_unless_readable(plan);
 	find_references(plan, &search);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 	found = store_identify(plan_findings(plan)->store, search.path, &identity);
 	standing = look_up_standing(plan, search.path);
 	return make_explanation(plan, &search,

@@ -28,7 +28,9 @@
 #include "utils/builtins.h"
 
 #include "src/names/file_key.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/show/missing.h"
@@ -265,8 +267,8 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	const SqlParameter parameters[] = {SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)};
 	ActingAs	saved;
 
-	extension_act_as(search->context->extension->owner, &saved);
-	extension_join_by_hash();
+	role_act_as(search->context->extension->owner, &saved);
+	role_join_by_hash();
 	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
@@ -287,7 +289,7 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	sql_hide_tuplestore("cleanup_references");
 	sql_hide_tuplestore("cleanup_reference_keys");
 	sql_hide_tuplestore("cleanup_file_keys");
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 }
 
 static void
@@ -331,7 +333,7 @@ static Jsonb *
 find_missing(CleanupPlan *plan, void *arg)
 {
 	const MissingRows *result = arg;
-	int			limit = extension_limit_lock_waits(plan_context(plan)->settings->writer_wait);
+	int			limit = lock_limit_waits(plan_context(plan)->settings->writer_wait);
 	Search		search;
 
 	progress_begin(CurrentMemoryContext, "sql", true, false);
@@ -344,7 +346,7 @@ find_missing(CleanupPlan *plan, void *arg)
 	write_reference_keys(&search);
 	compare(&search, result->rows, result->desc);
 	end_search(&search);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 	return NULL;
 }
 
