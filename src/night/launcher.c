@@ -425,7 +425,7 @@ show_activity(const Launcher *launcher)
 		snprintf(activity, sizeof(activity), "idle: audio_cleanup.cleanup_schedule_hour is -1");
 	else
 		snprintf(activity, sizeof(activity), "sleeping until %s",
-				 timestamptz_to_str(timetable_time(&next)));
+				 timestamptz_to_str(next.at));
 	pgstat_report_activity(STATE_IDLE, activity);
 }
 
@@ -528,7 +528,7 @@ time_to_sleep(const Launcher *launcher)
 	if (launcher->schedule->databases != NIL &&
 		timetable_next(launcher->schedule, schedule_now, &next))
 		ms = Min(RECHECK_MS,
-				 TimestampDifferenceMilliseconds(schedule_now, timetable_time(&next)));
+				 TimestampDifferenceMilliseconds(schedule_now, next.at));
 	if (to_start < 0)
 		return ms;
 	foreach(lc, launcher->jobs)

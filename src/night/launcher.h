@@ -12,7 +12,7 @@
 
 #include "postmaster/bgworker.h"
 
-#include "src/night/firing.h"
+#include "src/night/timetable.h"
 
 /* What a night worker is to do; it comes in its bgw_extra. */
 typedef struct NightJob

@@ -46,12 +46,12 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	bool		is_new = job->first_look && !job->server_started;
 	TimestampTz since = timetable_note(extension, schedule, is_new);
 	bool		due = job->has_firing &&
-	!timetable_has_run(extension, timetable_day(&job->firing));
+	!timetable_has_run(extension, job->firing.day);
 
 	/* was it missed, or was the schedule not in force yet? */
 	if (job->first_look && due)
-		due = !is_new && since < timetable_time(&job->firing);
-	*day = due ? timetable_day(&job->firing) : LEDGER_NO_DAY;
+		due = !is_new && since < job->firing.at;
+	*day = due ? job->firing.day : LEDGER_NO_DAY;
 	if (job->server_started && schedule->on_startup && !timetable_has_started(extension))
 		return "startup";
 	if (!due)
