@@ -172,9 +172,9 @@ $node->safe_psql('broken', q{
 	INSERT INTO numbers VALUES (0);});
 
 my %complaints = (
-	missing => qr/LOG:  audio_cleanup does not clean database "missing": it does not exist/,
-	bare => qr/LOG:  audio_cleanup does not clean database "bare": the extension is not installed there/,
-	closed => qr/LOG:  audio_cleanup does not clean database "closed": it does not accept connections/,
+	missing => qr/LOG:  cannot clean database "missing": it does not exist/,
+	bare => qr/LOG:  cannot clean database "bare": the extension is not installed there/,
+	closed => qr/LOG:  cannot clean database "closed": it does not accept connections/,
 	empty => qr/ERROR:  every registered source is empty/,
 	broken => qr/ERROR:  division by zero/);
 

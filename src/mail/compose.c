@@ -3,9 +3,9 @@
  * mail/compose.c
  *	  What a mail says.
  *
- * As with the dashboard, the figures come from one SELECT that returns an
- * object (mail.sql), and are put into templates (mail.txt, mail.html), which
- * the Makefile turns into arrays of char.
+ * As with the dashboard, the figures come from a function of the extension's
+ * script, cleanup_mail_figures(), as one object, and are put into templates
+ * (mail.txt, mail.html), which the Makefile turns into arrays of char.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -25,7 +25,6 @@
 
 #include "src/mail/compose.h"
 #include "src/mail/mail.html.inc"
-#include "src/mail/mail.sql.inc"
 #include "src/mail/mail.txt.inc"
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
@@ -97,11 +96,12 @@ static Jsonb *
 query_figures(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_TEXT(server_name()), SQL_TEXT(extension_schema(extension))
+		SQL_INT8(run_id), SQL_TEXT(server_name())
 	};
 	Jsonb	   *result = NULL;
 
-	if (owner_query(extension, lengthof(parameters), parameters, mail_sql) > 0)
+	owner_query(extension, lengthof(parameters), parameters, "SELECT @extschema@.cleanup_mail_figures($1, $2)");
+	if (!sql_is_null(0, 1))
 		result = DatumGetJsonbPCopy(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return result;
