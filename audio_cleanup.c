@@ -112,8 +112,6 @@ _PG_init(void)
 	progress_init();
 	launcher_init();
 	at_commit_init();
-	notify_init();
-	outbox_init();
 }
 
 

@@ -30,6 +30,7 @@
 #include "utils/builtins.h"
 
 #include "src/mail/outbox.h"
+#include "src/pg/at_end.h"
 #include "src/pg/sql.h"
 #include "src/pg/worker.h"
 
@@ -42,8 +43,6 @@ StaticAssertDecl(sizeof(OutboxCall) <= BGW_EXTRALEN, "a call must fit into bgw_e
 
 /* what is done is shown for so long */
 #define FORGET_AFTER	"'30 days'::interval"
-
-static SubTransactionId worker_wanted = InvalidSubTransactionId;
 
 
 /* ------------------------------------------------------------ whom to call --- */
@@ -63,52 +62,16 @@ start_worker(void)
 				 errhint("You might need to increase max_worker_processes.")));
 }
 
-static void
-at_transaction_event(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			if (worker_wanted != InvalidSubTransactionId)
-				start_worker();
-			break;
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			worker_wanted = InvalidSubTransactionId;
-			break;
-		default:
-			break;
-	}
-}
-
-static void
-at_subtransaction_event(SubXactEvent event, SubTransactionId subxact,
-						SubTransactionId parent, void *arg)
-{
-	if (worker_wanted != subxact)
-		return;
-	if (event == SUBXACT_EVENT_COMMIT_SUB)
-		worker_wanted = parent;
-	else if (event == SUBXACT_EVENT_ABORT_SUB)
-		worker_wanted = InvalidSubTransactionId;
-}
-
-void
-outbox_init(void)
-{
-	RegisterXactCallback(at_transaction_event, NULL);
-	RegisterSubXactCallback(at_subtransaction_event, NULL);
-}
+static AtEnd wish;
+static AtEndList wishes = {.before_commit = start_worker};
 
 void
 outbox_wake(const Extension *extension)
 {
 	if (mail_settings_off(mail_settings_snapshot()) != NULL)
 		return;
-	if (owner_query(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_mail WHERE next_try_at <= clock_timestamp() LIMIT 1") > 0 &&
-		worker_wanted == InvalidSubTransactionId)
-		worker_wanted = GetCurrentSubTransactionId();
+	if (owner_query(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_mail WHERE next_try_at <= clock_timestamp() LIMIT 1") > 0)
+		at_end_add(&wishes, &wish);
 	SPI_freetuptable(SPI_tuptable);
 }
 

@@ -17,9 +17,6 @@
 #include "src/mail_settings.h"
 #include "src/pg/extension.h"
 
-/* Register the transaction callbacks.  To be called once, from _PG_init(). */
-extern void outbox_init(void);
-
 /*
  * A run may have ended: with the commit of the current transaction, a mail
  * about it waits, if the settings want one, and a worker is started if there
