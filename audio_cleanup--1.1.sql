@@ -469,13 +469,11 @@ COMMENT ON FUNCTION @extschema@.cleanup_send_test_mail() IS
 -- to names: nobody puts others in their place by renaming a schema.
 --
 
-SET LOCAL search_path = pg_catalog, pg_temp;
-
 CREATE FUNCTION @extschema@.cleanup_metrics_rows(
 	is_up boolean, free_bytes bigint, size_bytes bigint,
 	OUT name text, OUT labels jsonb, OUT value double precision, OUT help text, OUT type text)
 RETURNS SETOF record
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	WITH counters(position, name, label, label_values, help) AS (VALUES
 		(1, 'runs', 'status', '{done,failed,interrupted,blocked}'::text[], 'Runs that have ended.'),
@@ -545,10 +543,10 @@ BEGIN ATOMIC
 	ORDER BY m.position, m.name;
 END;
 COMMENT ON FUNCTION @extschema@.cleanup_metrics_rows(boolean, bigint, bigint) IS
-'the rows of cleanup_metrics; parameters: can the upload directory be opened, and the free bytes and the size of its file system (NULL: not known)';
+'the rows of cleanup_metrics; is_up: the upload directory can be opened; free_bytes and size_bytes: of its file system, NULL if they are not known';
 
 CREATE FUNCTION @extschema@.cleanup_dashboard_figures(look jsonb) RETURNS jsonb
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	-- No list has more than shown.n entries; what is counted beyond that is read by an index or in one pass.
 	WITH
@@ -768,10 +766,10 @@ BEGIN ATOMIC
 	FROM shown, facts, view;
 END;
 COMMENT ON FUNCTION @extschema@.cleanup_dashboard_figures(jsonb) IS
-'the figures of cleanup_dashboard() as one object; parameter: the look at the upload directory that was just taken; days are those of the session''s time zone';
+'the figures of cleanup_dashboard() as one object; look: what cleanup_dashboard() has just seen of the upload directory; days are those of the session''s time zone';
 
 CREATE FUNCTION @extschema@.cleanup_mail_figures(run_id bigint, server text) RETURNS jsonb
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	WITH
 	shown AS (
@@ -821,7 +819,7 @@ BEGIN ATOMIC
 	WHERE r.run_id = cleanup_mail_figures.run_id;
 END;
 COMMENT ON FUNCTION @extschema@.cleanup_mail_figures(bigint, text) IS
-'the figures of the mail about a run as one object, NULL if there is no such run; parameters: the run, and what the server is called';
+'the figures of the mail about a run as one object, NULL if there is no run of this run_id; server: what the mail calls the server';
 
 --
 -- To clean
