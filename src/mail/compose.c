@@ -19,6 +19,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -69,6 +70,17 @@ make_id(TimestampTz created_at, int64 number, const char *from)
 					MyDatabaseId, (long long) created_at, (long long) number, strrchr(from, '@'));
 }
 
+/* In English, whatever the locale, and of UTC. */
+static char *
+rfc_date(TimestampTz time)
+{
+	pg_time_t	seconds = timestamptz_to_time_t(time);
+	char		date[64];
+
+	(void) pg_strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S +0000", pg_gmtime(&seconds));
+	return pstrdup(date);
+}
+
 static Message *
 make_message(const MailSettings *settings, TimestampTz created_at, int64 number)
 {
@@ -76,7 +88,7 @@ make_message(const MailSettings *settings, TimestampTz created_at, int64 number)
 
 	if (strchr(settings->from, '@') != NULL)
 		message->id = make_id(created_at, number, settings->from);
-	message->date = timestamptz_to_time_t(created_at);
+	message->date = rfc_date(created_at);
 	return message;
 }
 
