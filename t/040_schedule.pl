@@ -172,9 +172,9 @@ $node->safe_psql('broken', q{
 	INSERT INTO numbers VALUES (0);});
 
 my %complaints = (
-	missing => qr/LOG:  cannot clean database "missing": it does not exist/,
+	missing => qr/FATAL:  database "missing" does not exist/,
 	bare => qr/LOG:  cannot clean database "bare": the extension is not installed there/,
-	closed => qr/LOG:  cannot clean database "closed": it does not accept connections/,
+	closed => qr/FATAL:  database "closed" is not currently accepting connections/,
 	empty => qr/ERROR:  every registered source is empty/,
 	broken => qr/ERROR:  division by zero/);
 

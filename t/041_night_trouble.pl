@@ -275,7 +275,7 @@ is($rc, 0, 'and by force while a worker is in it') or diag $stderr;
 ok(wait_until(sub { !is_alive($worker) }), 'which is gone');
 ok(launcher_says($node, 'sleeping until 2027-03-07 03:00:00+00'), 'the launcher goes on');
 is(last_run($node), 'schedule 2027-03-06 done', 'the database before it was done');
-is(count_lines($node, qr/LOG:  cannot clean database "third": it does not exist/), 1,
+is(count_lines($node, qr/FATAL:  database "third" does not exist/), 1,
 	'what was dropped is named');
 
 # ---- the extension is dropped ----

@@ -20,11 +20,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
-#include "access/xact.h"
-#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "port/atomics.h"
@@ -35,7 +30,6 @@
 #include "storage/procsignal.h"
 #include "storage/shmem.h"
 #include "tcop/tcopprot.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -171,45 +165,6 @@ add_jobs(Launcher *launcher, List *databases, bool first_look, bool server_start
 		add_job(launcher, lfirst(lc), first_look, server_started);
 }
 
-/*
- * Does it exist, and accept connections?  A worker could only die of it.
- * Without a database there are no system caches, so the catalog is read.
- */
-static bool
-can_be_connected(const char *database)
-{
-	bool		exists;
-	bool		allows = false;
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-
-	StartTransactionCommand();
-	catalog = table_open(DatabaseRelationId, AccessShareLock);
-	ScanKeyInit(&key, Anum_pg_database_datname, BTEqualStrategyNumber, F_NAMEEQ,
-				CStringGetDatum(database));
-	scan = systable_beginscan(catalog, DatabaseNameIndexId, false, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	exists = HeapTupleIsValid(tuple);
-	if (exists)
-		allows = ((Form_pg_database) GETSTRUCT(tuple))->datallowconn;
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	CommitTransactionCommand();
-
-	if (!exists)
-		ereport(LOG,
-				(errcode(ERRCODE_UNDEFINED_DATABASE),
-				 errmsg("cannot clean database \"%s\": it does not exist", database),
-				 errhint("Correct audio_cleanup.databases.")));
-	else if (!allows)
-		ereport(LOG,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot clean database \"%s\": it does not accept connections", database)));
-	return allows;
-}
-
 /* The log has said why, if `night.delay_told` is not set yet. */
 static void
 delay_job(Launcher *launcher, Job *job)
@@ -332,9 +287,7 @@ start_next_job(Launcher *launcher)
 
 	if (job == NULL)
 		return;
-	if (!can_be_connected(job->night.database))
-		pfree(job);
-	else if (start_worker(launcher, job))
+	if (start_worker(launcher, job))
 		say_overtaken(launcher, job);
 	else
 	{

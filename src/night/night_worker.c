@@ -206,13 +206,7 @@ do_job(const NightJob *job, MemoryContext context)
 {
 	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0, true};
 	Extension  *volatile to_prune = NULL;
-	ErrorContextCallback callback = {
-		.previous = error_context_stack,
-		.callback = add_error_context,
-		.arg = (void *) job->database,
-	};
 
-	error_context_stack = &callback;
 	PG_TRY();
 	{
 		Extension  *extension = look_into_database(job, &request, context);
@@ -244,7 +238,6 @@ do_job(const NightJob *job, MemoryContext context)
 		AbortCurrentTransaction();
 	}
 	PG_END_TRY();
-	error_context_stack = callback.previous;
 	return to_prune;
 }
 
@@ -254,9 +247,11 @@ cleanup_night_worker_main(Datum unused)
 	MemoryContext context;
 	NightJob	job;
 	Extension  *to_prune;
+	ErrorContextCallback callback = {.callback = add_error_context,.arg = job.database};
 
 	memcpy(&job, MyBgworkerEntry->bgw_extra, sizeof(job));
 	worker_receive_signals();
+	error_context_stack = &callback;
 	BackgroundWorkerInitializeConnection(job.database, NULL, 0);
 	worker_override_settings();
 
