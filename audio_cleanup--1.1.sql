@@ -7,6 +7,11 @@
 -- be taken for one of the server's
 SET LOCAL search_path = pg_catalog, pg_temp;
 
+-- an unknown setting here: the server still has the library of version 1.0 in
+-- its memory, and must be restarted first
+LOAD 'MODULE_PATHNAME';
+SHOW audio_cleanup.source_timeout;
+
 --
 -- Configuration: which rows refer to files
 --

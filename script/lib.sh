@@ -188,7 +188,7 @@ copy_tree()
 {
     mkdir -p "$1"
     tar -C "$root" -cf - --exclude-vcs --exclude='*.o' --exclude='*.bc' --exclude='*.so' --exclude='./src/*/*.inc' \
-        --exclude=./results --exclude=./output_iso --exclude=./log --exclude='./tmp_check*' --exclude='./regression.*' --exclude=./unit/.flags . |
+        --exclude='./*--*--*.sql' --exclude=./results --exclude=./output_iso --exclude=./log --exclude='./tmp_check*' --exclude='./regression.*' --exclude=./unit/.flags . |
         tar -C "$1" --no-same-owner -xf -
     chmod -R u+rwX,go+rX "$1"
 }
@@ -201,7 +201,7 @@ build_and_install()
     copy_tree "$build"
     quietly "$scratch/build.log" env -u MAKEFLAGS -u MAKELEVEL LC_ALL=C.UTF-8 \
         make -s -C "$build" -j"$(nproc)" PG_CONFIG="$pg_config" "$@"
-    quietly "$scratch/build.log" as_root make -s -C "$build" install PG_CONFIG="$pg_config" "$@"
+    quietly "$scratch/build.log" as_root make -s -C "$build" install install-old PG_CONFIG="$pg_config" "$@"
 }
 
 # ---- the campaign ----

@@ -345,6 +345,9 @@ claim_confirm(const Extension *extension, const Claim *claim, const char *upload
 	owner_query(extension, lengthof(parameters), parameters,
 				"UPDATE @extschema@.cleanup_claims SET confirmed = true, upload_dir = $2"
 				" WHERE uuid::text = $1 AND NOT (confirmed AND upload_dir = $2)");
+	/* version 1.0 recorded no claim, and the directory has moved since */
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET claim = $1::uuid WHERE claim IS NULL AND upload_dir = $2");
 }
 
 /* The claims that this database has had in the directory come to their end. */

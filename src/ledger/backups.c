@@ -53,6 +53,23 @@ backup_find(const Extension *extension, const char *claim, const char *path)
 	return backup;
 }
 
+/* Of a run the rows that are pending are found by the run, those of backups by the file: so there are two branches. */
+bool
+backup_has_newer(const Extension *extension, const char *claim, int64 run_id, const char *path)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_TEXT(path), SQL_INT8(run_id)};
+	bool		newer;
+
+	newer = owner_query(extension, lengthof(parameters), parameters,
+						"SELECT FROM (SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'trashed' AND file = $2"
+						"  UNION ALL SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'pending' AND run_id > $3 AND file = $2 COLLATE \"C\""
+						"  UNION ALL SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'restoring' AND run_id > $3 AND file = $2 COLLATE \"C\") f"
+						" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+						" WHERE r.run_id > $3 AND r.claim = $1::uuid LIMIT 1") > 0;
+	SPI_freetuptable(SPI_tuptable);
+	return newer;
+}
+
 bool
 backup_exist(const Extension *extension, const char *claim)
 {

@@ -34,6 +34,13 @@ typedef struct Backup
  */
 extern Backup *backup_find(const Extension *extension, const char *claim, const char *path);
 
+/*
+ * Has a later run than `run_id` condemned a file of that name, that is not
+ * destroyed yet?
+ */
+extern bool backup_has_newer(const Extension *extension, const char *claim, int64 run_id,
+							 const char *path);
+
 /* Is there any backup of this directory? */
 extern bool backup_exist(const Extension *extension, const char *claim);
 

@@ -41,13 +41,29 @@
 #define QUEUE_LOCK_SUBID	2
 #define MAIL_LOCK_SUBID		3	/* and 4, see MailLock */
 
-Extension *
-extension_lookup(bool missing_ok)
+/* Another version has other tables, and nothing may be done with them. */
+static void
+require_known_version(const char *version)
+{
+	if (strcmp(version, AUDIO_CLEANUP_VERSION) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("extension \"%s\" has version %s in this database, and its library has version %s",
+					EXTENSION_NAME, version, AUDIO_CLEANUP_VERSION),
+			 strverscmp(version, AUDIO_CLEANUP_VERSION) < 0
+			 ? errhint("Run ALTER EXTENSION %s UPDATE.", EXTENSION_NAME)
+			 : errhint("Install the library of version %s, and restart the server.", version)));
+}
+
+/* Returns the extension of this database, or NULL; ERROR if it has another version than this library. */
+static Extension *
+read_extension(void)
 {
 	Extension  *extension = NULL;
 	int			n;
 
-	n = sql_query(0, NULL, "SELECT e.oid, e.extowner, e.extnamespace"
+	n = sql_query(0, NULL, "SELECT e.oid, e.extowner, e.extnamespace, e.extversion"
 				  " FROM pg_catalog.pg_extension e"
 				  " WHERE e.extname OPERATOR(pg_catalog.=) '" EXTENSION_NAME "'");
 	if (n > 0)
@@ -56,8 +72,17 @@ extension_lookup(bool missing_ok)
 		extension->oid = DatumGetObjectId(sql_value(0, 1));
 		extension->owner = DatumGetObjectId(sql_value(0, 2));
 		extension->namespace_oid = DatumGetObjectId(sql_value(0, 3));
+		require_known_version(sql_text(0, 4));
 	}
 	SPI_freetuptable(SPI_tuptable);
+	return extension;
+}
+
+Extension *
+extension_lookup(bool missing_ok)
+{
+	Extension  *extension = read_extension();
+
 	if (extension == NULL && !missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -279,8 +304,11 @@ acquire_run_lock(void *arg)
 bool
 extension_guard(const Extension *extension)
 {
+	Extension  *now;
+
 	LockDatabaseObject(ExtensionRelationId, extension->oid, 0, AccessShareLock);
-	return get_extension_oid(EXTENSION_NAME, true) == extension->oid;
+	now = read_extension();
+	return now != NULL && now->oid == extension->oid;
 }
 
 static void

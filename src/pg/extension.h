@@ -24,8 +24,10 @@ typedef struct Extension
 
 /*
  * Look the extension up in the current database.  With missing_ok NULL is
- * returned where it is not installed, else that is an ERROR.  Needs SPI
- * connected; the result is allocated in the current memory context.
+ * returned where it is not installed, else that is an ERROR.  ERROR also if
+ * the extension has another version than this library, which would not know
+ * its tables.  Needs SPI connected; the result is allocated in the current
+ * memory context.
  */
 extern Extension *extension_lookup(bool missing_ok);
 
@@ -72,7 +74,8 @@ extern void extension_stop_acting(const ActingAs *saved);
 /*
  * Keep DROP EXTENSION waiting until the end of the transaction, before any of
  * our tables is locked: it locks them in an order of its own.  Returns false
- * if the extension was dropped before.
+ * if the extension was dropped before; ERROR if it was updated.  Needs SPI
+ * connected.
  */
 extern bool extension_guard(const Extension *extension);
 

@@ -136,6 +136,20 @@ gather_sessions(const LedgerFile *files, int n, Datum *sources, Datum *sessions)
 	return found;
 }
 
+/* Version 1.0 knew a row by the session that the source shows. */
+static void
+complete_keys(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_cleared c"
+				" SET key_columns = ARRAY[s.id_column::text], row_key = ARRAY[c.session_id]::text"
+				" FROM @extschema@.cleanup_sources s"
+				" WHERE c.run_id = $1 AND c.key_columns IS NULL AND s.id_column IS NOT NULL"
+				"  AND s.source = pg_catalog.to_regclass(c.source)");
+}
+
 /* What is remembered of these sessions, by source and column. */
 static int
 query_refills(const Extension *extension, int64 run_id, Datum sources, Datum sessions,
@@ -147,10 +161,11 @@ query_refills(const Extension *extension, int64 run_id, Datum sources, Datum ses
 	int			n;
 	int			i;
 
+	complete_keys(extension, run_id);
 	n = owner_query(extension, lengthof(parameters), parameters,
-					"SELECT c.source, c.column_name::text, c.key_columns,"
+					"SELECT c.source, c.column_name::text, coalesce(c.key_columns, '{id}'),"
 					"  pg_catalog.array_agg(c.session_id ORDER BY c.cleared_id),"
-					"  pg_catalog.array_agg(c.row_key ORDER BY c.cleared_id),"
+					"  pg_catalog.array_agg(coalesce(c.row_key, '') ORDER BY c.cleared_id),"
 					"  pg_catalog.array_agg(c.value ORDER BY c.cleared_id)"
 					" FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
 					"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
