@@ -32,6 +32,7 @@
 #include "utils/guc_tables.h"
 #include "utils/varlena.h"
 
+#include "src/names/rules.h"
 #include "src/mail_settings.h"
 #include "src/pg/compat.h"
 #include "src/settings.h"
@@ -491,9 +492,11 @@ recorded_text(Jsonb *recorded, const char *key, const char *now)
 	return text != NULL ? text : now;
 }
 
-static void
-set_rules(KeyRules *rules, Jsonb *recorded)
+static KeyRules *
+make_rules(Jsonb *recorded)
 {
+	KeyRules   *rules = palloc0(sizeof(KeyRules));
+
 	rules->extensions = split_extensions(recorded_text(recorded, "audio_extensions", audio_extensions),
 										 &rules->n_extensions);
 	rules->suffixes = split_list(recorded_text(recorded, "derived_suffixes", derived_suffixes),
@@ -503,6 +506,7 @@ set_rules(KeyRules *rules, Jsonb *recorded)
 	rules->folders = split_list(recorded_text(recorded, "derived_folders", derived_folders),
 								&rules->n_folders);
 	rules->utf8 = GetDatabaseEncoding() == PG_UTF8;
+	return rules;
 }
 
 static const char *
@@ -553,8 +557,8 @@ settings_snapshot(void)
 	settings->max_run_minutes = max_run_minutes;
 	settings->source_timeout = source_timeout;
 	settings->files_per_second = files_per_second;
-	set_rules(&settings->rules, NULL);
-	settings->rules.upload_dir = settings->upload_dir;
+	settings->rules = make_rules(NULL);
+	settings->rules->upload_dir = settings->upload_dir;
 	return settings;
 }
 
@@ -643,8 +647,8 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 	settings->backup_dir = find_backup_dir(json_get_text(recorded, "backup_dir"), settings->backup_owner,
 										   settings->backup_retention_days);
 	settings->remove_empty_dirs = json_get_boolean(recorded, "remove_empty_dirs", false);
-	set_rules(&settings->rules, recorded);
-	settings->rules.upload_dir = settings->upload_dir;
+	settings->rules = make_rules(recorded);
+	settings->rules->upload_dir = settings->upload_dir;
 	return settings;
 }
 

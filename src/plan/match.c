@@ -39,6 +39,7 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
+#include "src/names/file_key.h"
 #include "src/pg/sql.h"
 #include "src/plan/match.h"
 #include "src/sources/sources.h"
@@ -267,6 +268,24 @@ scan_names(Match *match, const FileBits except, MatchSink sink, void *arg)
 		}
 	}
 	ExecDropSingleTupleTableSlot(slot);
+}
+
+static void
+add_file(int64 file, const char *path, void *arg)
+{
+	match_add(arg, path);
+}
+
+Match *
+match_begin_again(Match *match)
+{
+	Match	   *again = match_begin(match->rules);
+
+	match_set_grace(again, match->orphan_hours, match->session_days);
+	match_set_claim(again, match->claim);
+	scan_names(match, NULL, add_file, again);
+	match_end(match);
+	return again;
 }
 
 
@@ -635,7 +654,7 @@ pass_failed(FailedReceiver *receiver)
 	if (receiver->session != NULL && receiver->strength != KEY_NO_MATCH)
 		receiver->sink(receiver->file, receiver->path,
 					   list_nth(receiver->match->sources, receiver->source),
-					   receiver->session, receiver->strength, receiver->arg);
+					   receiver->session, receiver->strength == KEY_STRICT_MATCH, receiver->arg);
 	receiver->session = NULL;
 	MemoryContextReset(receiver->context);
 }
