@@ -474,17 +474,14 @@ static List *
 list_distributed(void)
 {
 	CatCList   *classes = SearchSysCacheList1(RELNAMENSP, CStringGetDatum("pg_dist_partition"));
-	List	   *catalogs = NIL;
 	List	   *distributed = NIL;
-	ListCell   *lc;
 	int			i;
 
 	for (i = 0; i < classes->n_members; i++)
 		if (is_distribution_catalog(&classes->members[i]->tuple))
-			catalogs = lappend_oid(catalogs, ((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid);
+			distributed = list_concat(distributed,
+									  read_distributed(((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid));
 	ReleaseCatCacheList(classes);
-	foreach(lc, catalogs)
-		distributed = list_concat(distributed, read_distributed(lfirst_oid(lc)));
 	return distributed;
 }
 
