@@ -32,6 +32,7 @@
 #include "utils/guc_tables.h"
 #include "utils/varlena.h"
 
+#include "src/names/rules.h"
 #include "src/mail/settings.h"
 #include "src/pg/compat.h"
 #include "src/settings.h"
@@ -435,9 +436,11 @@ recorded_text(Jsonb *recorded, const char *key, const char *now)
 	return text != NULL ? text : now;
 }
 
-static void
-set_rules(KeyRules *rules, Jsonb *recorded)
+static KeyRules *
+make_rules(Jsonb *recorded)
 {
+	KeyRules   *rules = palloc0(sizeof(KeyRules));
+
 	rules->extensions = split_extensions(recorded_text(recorded, "audio_extensions", audio_extensions),
 										 &rules->n_extensions);
 	rules->suffixes = split_list(recorded_text(recorded, "derived_suffixes", derived_suffixes),
@@ -447,15 +450,16 @@ set_rules(KeyRules *rules, Jsonb *recorded)
 	rules->folders = split_list(recorded_text(recorded, "derived_folders", derived_folders),
 								&rules->n_folders);
 	rules->utf8 = GetDatabaseEncoding() == PG_UTF8;
+	return rules;
 }
 
-/* With the rules by which names in the directory are matched: see set_rules(). */
+/* With the rules by which names in the directory are matched: see make_rules(). */
 static void
 set_directory(Settings *settings, const char *path, Jsonb *recorded)
 {
 	settings->upload_dir = path;
-	set_rules(&settings->rules, recorded);
-	settings->rules.upload_dir = path;
+	settings->rules = make_rules(recorded);
+	settings->rules->upload_dir = path;
 }
 
 static const char *

@@ -18,8 +18,9 @@
 #include "pgtime.h"
 #include "utils/jsonb.h"
 
-#include "src/names/file_key.h"
 #include "src/pg/extension.h"
+
+typedef struct KeyRules KeyRules;
 
 typedef enum FileAge
 {
@@ -33,7 +34,7 @@ typedef struct Settings
 	int			orphaned_file_retention_hours;
 	int			failed_session_retention_days;
 	FileAge		file_age;
-	KeyRules	rules;
+	KeyRules   *rules;			/* see names/rules.h */
 	bool		recurse;
 	bool		remove_empty_dirs;
 	int			max_delete_percent;

@@ -213,6 +213,12 @@ drain_store(const Drain *drain)
 	return drain->store;
 }
 
+const KeyRules *
+drain_rules(const Drain *drain)
+{
+	return drain->context.settings->rules;
+}
+
 const Place *
 drain_place(const Drain *drain)
 {

@@ -121,7 +121,7 @@ static void
 match_backups(Healing *healing, List *sources)
 {
 	const Context *context = healing->context;
-	Backups		backups = {match_begin(&context->settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
+	Backups		backups = {match_begin(context->settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
 
 	match_set_claim(backups.match, healing->claim);
 	backup_scan(context->extension, healing->claim, add_backup, &backups);

@@ -35,9 +35,11 @@
 
 /* ------------------------------------------------------------------- clear --- */
 
+/* Gathers the sessions of one source that may be cleared now. */
 typedef struct Clearing
 {
-	int			source;
+	const CleanupPlan *plan;
+	const Source *source;
 	ArrayBuildState *sessions;
 } Clearing;
 
@@ -46,37 +48,56 @@ gather_session(int source, const char *session, void *arg)
 {
 	Clearing   *clearing = arg;
 
-	if (source == clearing->source)
+	if (source == clearing->source->number &&
+		!judge_is_deferred(clearing->plan, clearing->source->name, sources_session_id(session)))
 		clearing->sessions = accumArrayResult(clearing->sessions, CStringGetTextDatum(session),
 											  false, TEXTOID, CurrentMemoryContext);
 }
 
+/* A try to clear the sessions of all sources. */
 typedef struct ClearingTry
 {
-	const CleanupPlan *plan;
-	const Source *source;
-	Datum		sessions;		/* text[] */
+	CleanupPlan *plan;
+	Condemned  *condemned;
+	List	   *sources;
+	const Source *source;		/* whose turn it is */
 	bool		cleared;
 } ClearingTry;
 
 /* As long as the audio can come back, so can what refers to it. */
 static void
-clear_source(void *arg)
+clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
 {
-	ClearingTry *try = arg;
-	const CleanupPlan *plan = try->plan;
-
 	if (plan->dry_run)
 	{
-		sources_try_clearing(try->source, try->sessions, MAX_TRIED_ROWS);
-		try->cleared = true;
-		ereport(ERROR,
-				(errcode(ERRCODE_TRANSACTION_ROLLBACK), errmsg("a dry run takes back what it tries")));
+		sources_try_clearing(source, sessions, MAX_TRIED_ROWS);
+		return;
 	}
 	if (plan->context.settings->backup_retention_days > 0)
-		cleared_remember(plan->context.extension, plan->run_id, try->source, try->sessions);
-	sources_clear(try->source, try->sessions);
+		cleared_remember(plan->context.extension, plan->run_id, source, sessions);
+	sources_clear(source, sessions);
+}
+
+static void
+clear_all(void *arg)
+{
+	ClearingTry *try = arg;
+	ListCell   *lc;
+
+	foreach(lc, try->sources)
+	{
+		Clearing	clearing = {try->plan, lfirst(lc), NULL};
+
+		try->source = clearing.source;
+		if (try->source->clear)
+			condemned_scan_sessions(try->condemned, gather_session, &clearing);
+		if (clearing.sessions != NULL)
+			clear_source(try->plan, try->source, makeArrayResult(clearing.sessions, CurrentMemoryContext));
+	}
 	try->cleared = true;
+	if (try->plan->dry_run)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRANSACTION_ROLLBACK), errmsg("a dry run takes back what it tries")));
 }
 
 /* Says once in a run that a source cannot be cleared, and why. */
@@ -103,53 +124,78 @@ can_try_clearing(void)
 
 /* Where it cannot be tried, something can be told all the same. */
 static bool
-look_at_clearing(CleanupPlan *plan, const Source *source)
+look_at_clearing(CleanupPlan *plan, List *sources)
 {
-	Brake	   *brake = sources_check_clearing(source);
-
-	if (brake != NULL)
-		note_unclearable(plan, source, brake->message, brake->detail, brake->hint);
-	return brake == NULL;
-}
-
-/*
- * In a subtransaction: constraints and triggers of the table may object, and
- * that is an error of this source alone.  A dry run tries, and takes it back.
- */
-static bool
-try_clearing(CleanupPlan *plan, const Source *source, ArrayBuildState *sessions)
-{
-	ClearingTry try = {plan, source, makeArrayResult(sessions, CurrentMemoryContext), false};
-	ErrorData  *error;
-
-	if (list_member_oid(plan->unclearable, source->relid))
-		return false;
-	if (plan->dry_run && !can_try_clearing())
-		return look_at_clearing(plan, source);
-	error = sql_try(clear_source, &try);
-	if (!try.cleared)
-		note_unclearable(plan, source, error->message, error->detail, error->hint);
-	return try.cleared;
-}
-
-Condemned *
-plan_clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
-{
+	bool		can_clear = true;
 	ListCell   *lc;
 
 	foreach(lc, sources)
 	{
-		Source	   *source = lfirst(lc);
-		Clearing	clearing = {source->number, NULL};
+		Brake	   *brake = sources_check_clearing(lfirst(lc));
 
-		if (!source->clear)
-			continue;
-		condemned_scan_sessions(condemned, gather_session, &clearing);
-		if (clearing.sessions != NULL && !try_clearing(plan, source, clearing.sessions))
-			condemned = condemned_without_source(condemned, source->number, source->name);
+		if (brake != NULL)
+			note_unclearable(plan, lfirst(lc), brake->message, brake->detail, brake->hint);
+		can_clear &= brake == NULL;
 	}
-	return condemned;
+	return can_clear;
 }
+
+/*
+ * Clears the sessions, of all sources or of none: a file that one source's
+ * session keeps must not lose the row of another source.  In a subtransaction:
+ * constraints and triggers of a table may object, and that is an error of its
+ * source alone.  A dry run tries, and takes it back.  Returns false if a
+ * source could not be cleared; then the files are to be judged again.
+ */
+static bool
+clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
+{
+	ClearingTry try = {plan, condemned, sources, NULL, false};
+	ErrorData  *error;
+
+	if (condemned->n_sessions == 0)
+		return true;
+	if (plan->dry_run && !can_try_clearing())
+		return look_at_clearing(plan, sources);
+	error = sql_try(clear_all, &try);
+	if (!try.cleared)
+		note_unclearable(plan, try.source, error->message, error->detail, error->hint);
+	return try.cleared;
+}
+
+/* Rows of a source that could not be cleared protect their files from then on, whatever their status. */
+static void
+forget_unclearable(const CleanupPlan *plan, List *sources)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+		if (list_member_oid(plan->unclearable, ((Source *) lfirst(lc))->relid))
+		((Source *) lfirst(lc))->status_column = NULL;
+}
+
+void
+condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
+				TimestampTz failed_before, bool clear, Condemned **condemned)
+{
+	bool		interxact = (*condemned)->interxact;
+
+	for (;;)
+	{
+		forget_unclearable(plan, sources);
+		match_run(*match, plan->context.extension, sources,
+				  (plan->what & CLEAN_FAILED) != 0 ? mode : MATCH_PROTECT, failed_before, false);
+		progress_set_phase(mode == MATCH_JUDGE ? PHASE_JUDGING : PHASE_CONDEMNING);
+		judge_files(plan, *match, *condemned, mode == MATCH_JUDGE && !plan->dry_run);
+		if (!clear || clear_sessions(plan, *condemned, sources))
+			return;
+		condemned_end(*condemned);
+		*condemned = NULL;
+		*condemned = condemned_begin(interxact);
+		*match = match_begin_again(*match);
+	}
+}
+
 
 
 /* ----------------------------------------------------------------- condemn --- */
@@ -177,23 +223,13 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 	{
 		CHECK_FOR_INTERRUPTS();
 		match_add(match, plan->next.path);
+		judge_stop_deferring(plan, &plan->next);
 		condemned_free_texts(&last);
 		last = plan->next;
 		plan->has_next = condemned_next(plan->found.condemned, &plan->next);
 	}
 	condemned_free_texts(&last);
 	return match_count(match) > 0;
-}
-
-/* Rows of a source that could not be cleared protect their files from then on, whatever their status. */
-static void
-forget_unclearable(const CleanupPlan *plan, List *sources)
-{
-	ListCell   *lc;
-
-	foreach(lc, sources)
-		if (list_member_oid(plan->unclearable, ((Source *) lfirst(lc))->relid))
-		((Source *) lfirst(lc))->status_column = NULL;
 }
 
 Condemned *
@@ -212,7 +248,6 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	{
 		List	   *sources = recheck_load_sources(plan->context.extension, &found);
 
-		forget_unclearable(plan, sources);
 		plan->looked_at_ns = plan_now_ns();
 		progress_set_phase(PHASE_WAITING);
 		if (found == NULL)
@@ -220,12 +255,8 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 		if (found != NULL)
 			plan_apply_brake(plan, found);
 		progress_set_phase(PHASE_CONDEMNING);
-		match_run(match, plan->context.extension, sources,
-				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE_LOCKED : MATCH_PROTECT,
-				  failed_before, false);
 		condemned = condemned_begin(false);
-		plan_judge(plan, match, condemned);
-		condemned = plan_clear_sessions(plan, condemned, sources);
+		condemn_matched(plan, &match, sources, MATCH_JUDGE_LOCKED, failed_before, true, &condemned);
 
 		/*
 		 * the survey's count, without those that did not stand the second

@@ -10,6 +10,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "common/hashfn.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "src/plan/private.h"
@@ -20,9 +22,12 @@ typedef struct Judgement
 	CleanupPlan *plan;
 	Match	   *match;
 	Condemned  *condemned;
+	bool		in_survey;
 	MemoryContext scratch;		/* reset for each file */
 	int			last_source;	/* failed sessions come sorted */
 	char	   *last_session;
+	bool		has_own;		/* a file of that came with it ... */
+	bool		has_shared;		/* ... and one with a session before */
 } Judgement;
 
 /* Look at the file itself; false if it is not there or no regular file. */
@@ -96,6 +101,52 @@ judge_orphan(int64 number, const char *path, void *arg)
 	MemoryContextReset(judgement->scratch);
 }
 
+/* Tells a session by the file rows that are to come: a hash of its source and id. */
+static uint64
+session_key(const char *source, const char *session)
+{
+	return hash_bytes_extended((const unsigned char *) session, (int) strlen(session),
+							   hash_bytes_extended((const unsigned char *) source, (int) strlen(source), 0));
+}
+
+/*
+ * The survey has a file that several sessions refer to once, with the first of
+ * them.  Where the file comes in an earlier batch than other files of the
+ * session, the session must not be cleared before those have come.
+ */
+static void
+defer_session(CleanupPlan *plan, const char *source, const char *session)
+{
+	uint64		key = session_key(source, session);
+
+	if (plan->deferred == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(uint64),.hcxt = plan->memory};
+
+		plan->deferred = hash_create("audio_cleanup sessions", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	(void) hash_search(plan->deferred, &key, HASH_ENTER, NULL);
+}
+
+bool
+judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session)
+{
+	uint64		key = session_key(source, session);
+
+	return plan->deferred != NULL && hash_search(plan->deferred, &key, HASH_FIND, NULL) != NULL;
+}
+
+void
+judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file)
+{
+	uint64		key;
+
+	if (plan->deferred == NULL || file->session == NULL)
+		return;
+	key = session_key(file->source, file->session);
+	(void) hash_search(plan->deferred, &key, HASH_REMOVE, NULL);
+}
+
 static void
 note_session(Judgement *judgement, const Source *source, const char *session)
 {
@@ -105,6 +156,7 @@ note_session(Judgement *judgement, const Source *source, const char *session)
 	if (judgement->last_session != NULL)
 		pfree(judgement->last_session);
 	judgement->last_source = source->number;
+	judgement->has_own = judgement->has_shared = false;
 
 	/*
 	 * the current context is that of a query, which may end before the
@@ -122,7 +174,7 @@ note_session(Judgement *judgement, const Source *source, const char *session)
  */
 static void
 judge_failed(int64 number, const char *path, const Source *source, const char *session,
-			 KeyMatch strength, void *arg)
+			 bool strict, void *arg)
 {
 	Judgement  *judgement = arg;
 	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
@@ -131,21 +183,29 @@ judge_failed(int64 number, const char *path, const Source *source, const char *s
 
 	condemn = identify(judgement, path, &file.identity) &&
 		is_unchanged(judgement->plan, &file.identity) &&
-		(strength == KEY_STRICT_MATCH ||
+		(strict ||
 		 plan_is_old(judgement->plan, &file.identity)) &&
 		is_removable(judgement, path);
-	if (condemn && match_mark(judgement->match, number))
-		condemned_add_file(judgement->condemned, &file);
-	MemoryContextSwitchTo(caller);
 	if (condemn)
+	{
+		bool		is_own = match_mark(judgement->match, number);
+
+		if (is_own)
+			condemned_add_file(judgement->condemned, &file);
 		note_session(judgement, source, session);
+		judgement->has_own |= is_own;
+		judgement->has_shared |= !is_own;
+		if (judgement->in_survey && judgement->has_own && judgement->has_shared)
+			defer_session(judgement->plan, file.source, file.session);
+	}
+	MemoryContextSwitchTo(caller);
 	MemoryContextReset(judgement->scratch);
 }
 
 void
-plan_judge(CleanupPlan *plan, Match *match, Condemned *condemned)
+judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey)
 {
-	Judgement	judgement = {plan, match, condemned, NULL, -1, NULL};
+	Judgement	judgement = {.plan = plan,.match = match,.condemned = condemned,.in_survey = in_survey,.last_source = -1};
 
 	judgement.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
 											  ALLOCSET_SMALL_SIZES);

@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "src/names/rules.h"
 #include "src/plan/private.h"
 #include "src/plan/unregistered.h"
 
@@ -288,7 +289,7 @@ plan_failed_before(const Settings *settings)
 Match *
 plan_begin_match(const Settings *settings, const char *claim)
 {
-	Match	   *match = match_begin(&settings->rules);
+	Match	   *match = match_begin(settings->rules);
 
 	match_set_grace(match, settings->orphaned_file_retention_hours,
 					settings->failed_session_retention_days);
@@ -305,7 +306,7 @@ plan_is_readable_name(const Settings *settings, const char *path)
 	size_t		len = strlen(path);
 	size_t		i;
 
-	if (settings->rules.utf8)
+	if (settings->rules->utf8)
 		return pg_verify_mbstr(PG_UTF8, path, (int) len, true);
 	for (i = 0; i < len; i++)
 		if (IS_HIGHBIT_SET(path[i]))

@@ -25,6 +25,8 @@ struct CleanupPlan
 	int64		looked_at_ns;	/* when the current match began */
 	int64		run_id;			/* of the run that condemns */
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
+	struct HTAB *deferred;		/* sessions that must not be cleared before
+								 * files of theirs have come; or NULL */
 	bool		has_next;		/* plan_condemn() has looked one file ahead: */
 	CondemnedFile next;
 };
@@ -45,14 +47,26 @@ extern const char *plan_claim(const CleanupPlan *plan);
 /* Returns the server's time in nanoseconds since 1970. */
 extern int64 plan_now_ns(void);
 
-/* Looks at the files that matched no row, or failed sessions, and adds those that go to `condemned`. */
-extern void plan_judge(CleanupPlan *plan, Match *match, Condemned *condemned);
+/*
+ * Looks at the files that matched no row, or failed sessions, and adds those
+ * that go to `condemned`.  `in_survey` says that they will be condemned in
+ * batches later.
+ */
+extern void judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey);
+
+/* Must the session not be cleared yet, because files of it are still to come? */
+extern bool judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session);
+
+/* The files of the session of this file come now. */
+extern void judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file);
 
 /*
- * Clears the columns of the failed sessions in `condemned`, where their source
- * asks for that; a preview tries, and takes it back.  Returns what is left:
- * without the sessions, and their files, that could not be cleared.
+ * Runs the match, and judges its files; with `clear` also clears the columns
+ * of failed sessions, where their source asks for that, until all of them
+ * could be cleared: a preview tries, and takes it back.  Adds the files that go
+ * to *condemned, an empty set.  *match and *condemned may become others.
  */
-extern Condemned *plan_clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources);
+extern void condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
+							TimestampTz failed_before, bool clear, Condemned **condemned);
 
 #endif							/* AUDIO_CLEANUP_PLAN_PRIVATE_H */

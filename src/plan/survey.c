@@ -17,6 +17,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 
+#include "src/names/file_key.h"
 #include "src/guard/location.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
@@ -169,7 +170,7 @@ add_walked_file(const char *path, void *arg)
 	WalkedFiles *walked = arg;
 	CleanupPlan *plan = walked->plan;
 
-	if (!key_is_audio(&plan->context.settings->rules, path))
+	if (!key_is_audio(plan->context.settings->rules, path))
 		return;
 	plan->found.files_seen++;
 	progress_add(PROGRESS_WALKED, 1);
@@ -285,18 +286,14 @@ survey_files(CleanupPlan *plan)
 	{
 		plan->found.surveyed = true;
 		progress_set_phase(PHASE_MATCHING);
-		match_run(match, plan->context.extension, plan->found.sources,
-				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE : MATCH_PROTECT,
-				  plan_failed_before(plan->context.settings), false);
+		/* a real run clears when it condemns */
+		condemn_matched(plan, &match, plan->found.sources, MATCH_JUDGE,
+						plan_failed_before(plan->context.settings), plan->dry_run,
+						&plan->found.condemned);
 		plan->found.files_referenced = match_count_referenced(match);
 		plan->found.rows_seen = match_count_rows(match);
 		count_sources(plan, match);
 		progress_set(PROGRESS_MATCHED, plan->found.files_referenced);
-		progress_set_phase(PHASE_JUDGING);
-		plan_judge(plan, match, plan->found.condemned);
-		/* a real run clears when it condemns */
-		if (plan->dry_run)
-			plan->found.condemned = plan_clear_sessions(plan, plan->found.condemned, plan->found.sources);
 		progress_set(PROGRESS_CONDEMNED, plan->found.condemned->n_files);
 		plan_apply_brakes(plan, counts_check(plan));
 	}

@@ -34,6 +34,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "src/names/file_key.h"
 #include "src/pg/sql.h"
 #include "src/plan/match.h"
 #include "src/plan/private.h"
@@ -86,7 +87,7 @@ static void
 take_sample(Search *search)
 {
 	CleanupPlan *plan = search->plan;
-	const KeyRules *rules = &plan->context.settings->rules;
+	const KeyRules *rules = plan->context.settings->rules;
 	int64		step = Max(plan->found.condemned->n_orphans / SAMPLED_NAMES, 1);
 	int64		orphans = 0;
 	CondemnedFile file;
@@ -140,7 +141,7 @@ look_at_row(const SourceRow *row, void *arg)
 		if (row->values[i] == NULL)
 			continue;
 		search->column = i;
-		key_of_reference(&search->plan->context.settings->rules, &search->scope,
+		key_of_reference(search->plan->context.settings->rules, &search->scope,
 						 row->values[i], row->lengths[i], compare_key, search);
 	}
 	return GetCurrentTimestamp() < search->deadline;

@@ -169,7 +169,7 @@ add_sessions(Restoring *restoring, List *sessions)
 static void
 restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 {
-	add_sessions(restoring, cleared_restore(restoring->context->extension, restoring->run_id,
+	add_sessions(restoring, cleared_restore(restoring->context->extension, drain_rules(restoring->drain), restoring->run_id,
 											files, n, restoring->context->settings->writer_wait,
 											&restoring->errors, &restoring->n_errors));
 }
@@ -178,7 +178,7 @@ restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 static void
 retry_sessions(Restoring *restoring)
 {
-	add_sessions(restoring, cleared_retry(restoring->context->extension, restoring->run_id,
+	add_sessions(restoring, cleared_retry(restoring->context->extension, drain_rules(restoring->drain), restoring->run_id,
 										  restoring->context->settings->writer_wait,
 										  &restoring->errors, &restoring->n_errors));
 }

@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "src/names/file_key.h"
 #include "src/guard/hold.h"
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
@@ -205,7 +206,7 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 		return condemned("an earlier run has condemned it, and it is still to be dealt with");
 	if (standing->kept != NULL)
 		return kept(pstrdup(standing->kept));
-	if (!key_is_audio(&settings_of(plan)->rules, search->path))
+	if (!key_is_audio(settings_of(plan)->rules, search->path))
 		return kept("its extension is not one of audio_cleanup.audio_extensions");
 	if (search->count > search->failed)
 		return kept(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
@@ -303,7 +304,7 @@ static Standing
 look_up_standing(const CleanupPlan *plan, const char *path)
 {
 	Standing	standing = {hold_find(plan_context(plan)->extension, path), false, NULL};
-	Match	   *match = match_begin(&settings_of(plan)->rules);
+	Match	   *match = match_begin(settings_of(plan)->rules);
 
 	match_set_grace(match, settings_of(plan)->orphaned_file_retention_hours,
 					settings_of(plan)->failed_session_retention_days);
@@ -320,7 +321,7 @@ static Jsonb *
 explain(CleanupPlan *plan, void *arg)
 {
 	const Settings *settings = settings_of(plan);
-	Search		search = {.rules = &settings->rules,.context = CurrentMemoryContext};
+	Search		search = {.rules = settings->rules,.context = CurrentMemoryContext};
 	FileIdentity identity;
 	FileResult	found;
 	Standing	standing;

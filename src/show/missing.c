@@ -27,6 +27,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "src/names/rules.h"
 #include "src/names/file_key.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
@@ -304,7 +305,7 @@ begin_search(Search *search, const CleanupPlan *plan)
 	memset(search, 0, sizeof(*search));
 	search->context = plan_context(plan);
 	search->store = plan_findings(plan)->store;
-	search->rules = &search->context->settings->rules;
+	search->rules = search->context->settings->rules;
 	search->scope.context = CurrentMemoryContext;
 	search->references = tuplestore_begin_heap(true, false, work_mem);
 	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);
