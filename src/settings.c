@@ -32,7 +32,7 @@
 #include "utils/guc_tables.h"
 #include "utils/varlena.h"
 
-#include "src/mail_settings.h"
+#include "src/mail/settings.h"
 #include "src/pg/compat.h"
 #include "src/settings.h"
 #include "src/text/json_build.h"
@@ -380,7 +380,7 @@ define_policy(void)
 				   "Remove folders that a run has emptied.",
 				   &remove_empty_dirs, false, PGC_SUSET);
 	define_integer("audio_cleanup.max_delete_percent",
-				   "A run that would delete more of a hundred or more files is refused.",
+				   "A run that would delete a larger share of the files is refused: from 100 files on, or from 10 if nobody attends the run.",
 				   &max_delete_percent, 50, 0, 100, PGC_SUSET, 0);
 	define_integer("audio_cleanup.writer_wait",
 				   "How long a run waits for writers in flight and for another run.",
