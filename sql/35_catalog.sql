@@ -3,7 +3,8 @@
 -- the extension (pg_depend), their comments, who may use them, and the reference
 --
 \set reference `cat docs/reference.md`
-CREATE EXTENSION audio_cleanup;
+\i test/fixture.sql
+SET client_min_messages = warning;
 CREATE ROLE regress_looks;
 CREATE ROLE regress_cleans;
 SELECT cleanup_grant_access('regress_looks');
@@ -71,7 +72,7 @@ JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = 
 WHERE e.extname = 'audio_cleanup' AND l.lanname NOT IN ('c')
 AND NOT coalesce(p.proconfig::text LIKE '%search_path=%pg_catalog, pg_temp%', false);
 
-DROP EXTENSION audio_cleanup;
+DROP EXTENSION audio_cleanup CASCADE;
 
 -- nor are somebody's operators taken, though they would suit better than the server's
 CREATE SCHEMA trap;
@@ -85,7 +86,6 @@ RESET search_path;
 SELECT pg_describe_object(d.classid, d.objid, 0) AS trapped
 FROM pg_depend d JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND d.refobjid = o.oid
 WHERE o.oprnamespace = 'trap'::regnamespace;
-DROP EXTENSION audio_cleanup;
-SET client_min_messages = warning;
+DROP EXTENSION audio_cleanup CASCADE;
 DROP SCHEMA trap CASCADE;
 DROP ROLE regress_looks, regress_cleans;

@@ -31,6 +31,7 @@
 #include "src/night/night_worker.h"
 #include "src/night/timetable.h"
 #include "src/pg/compat.h"
+#include "src/pg/lock.h"
 #include "src/pg/worker.h"
 #include "src/run/run.h"
 
@@ -79,8 +80,8 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
 	/* the databases that come next do not wait for who has locked our tables */
-	(void) extension_limit_lock_waits(settings_snapshot()->writer_wait);
-	if (extension == NULL || !extension_guard(extension))
+	(void) lock_limit_waits(settings_snapshot()->writer_wait);
+	if (extension == NULL || !lock_extension(extension))
 		ereport(LOG,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("cannot clean database \"%s\": the extension is not installed there", job->database),

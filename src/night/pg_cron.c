@@ -18,6 +18,7 @@
 #include "utils/lsyscache.h"
 
 #include "src/night/pg_cron.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/settings.h"
 
@@ -91,9 +92,9 @@ cron_jobs(const Extension *extension, List *databases)
 	Search		search = {.databases = databases,.context = CurrentMemoryContext};
 	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
+	role_act_as(extension->owner, &saved);
 	if (find_table(&search))
 		(void) sql_try(read_jobs, &search);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 	return search.jobs;
 }

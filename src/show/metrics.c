@@ -25,6 +25,7 @@
 #include "executor/tstoreReceiver.h"
 
 #include "src/pg/extension.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/settings.h"
 #include "src/show/metrics.h"
@@ -39,15 +40,15 @@ add_to_totals(const char *ended)
 	Extension  *extension = extension_lookup(false);
 	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	extension_join_by_hash();
+	role_act_as(extension->owner, &saved);
+	role_join_by_hash();
 	/* in order, so that nobody waits for somebody who waits for him */
 	owner_query(extension, 0, NULL,
 				psprintf("INSERT INTO @extschema@.cleanup_totals AS t (name, label, value)"
 						 " SELECT e.name, e.label, sum(e.value) FROM (%s) e"
 						 " GROUP BY e.name, e.label HAVING sum(e.value) > 0 ORDER BY e.name, e.label"
 						 " ON CONFLICT (name, label) DO UPDATE SET value = t.value + excluded.value", ended));
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 }
 
 /* A file comes to its end once. */
