@@ -47,7 +47,7 @@ typedef struct Refill
 	const char *source;
 	const char *column;
 	Datum		key_columns;	/* text[] */
-	Datum		ids;			/* bigint[]; of the same length: */
+	Datum		ids;			/* text[]; of the same length: */
 	Datum		row_keys;		/* text[] */
 	Datum		values;			/* text[] */
 	List	   *sessions;		/* of those that were written */
@@ -78,20 +78,18 @@ static void
 forget(Refill *refill, const bool *written)
 {
 	MemoryContext context = GetMemoryChunkContext(refill);
-	ArrayBuildState *ids = initArrayResult(INT8OID, CurrentMemoryContext, false);
-	SqlParameter parameters[] = {{INT8ARRAYOID, 0, false}};
-	Datum	   *elements;
+	ArrayBuildState *gone = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	SqlParameter parameters[] = {{TEXTARRAYOID, 0, false}};
 	int			n;
+	const char **ids = sources_copy_texts(refill->ids, &n);
 	int			i;
 
-	deconstruct_array(DatumGetArrayTypeP(refill->ids), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &elements, NULL, &n);
 	for (i = 0; i < n; i++)
 		if (written[i])
-			accumArrayResult(ids, elements[i], false, INT8OID, CurrentMemoryContext);
-	parameters[0].value = makeArrayResult(ids, CurrentMemoryContext);
+			accumArrayResult(gone, CStringGetTextDatum(ids[i]), false, TEXTOID, CurrentMemoryContext);
+	parameters[0].value = makeArrayResult(gone, CurrentMemoryContext);
 	n = owner_query(refill->extension, lengthof(parameters), parameters,
-					"WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1) RETURNING session_id)"
+					"WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
 					" SELECT DISTINCT session_id FROM gone ORDER BY 1");
 	MemoryContextSwitchTo(context);
 	for (i = 0; i < n; i++)
@@ -112,7 +110,7 @@ refill_column(void *arg)
 
 /*
  * Of the values that are remembered of these sessions, the IDs of those that
- * may come back, as a bigint[]: a value that refers to a file of its session
+ * may come back, as a text[]: a value that refers to a file of its session
  * waits for such a file to be restored.
  */
 static Datum
@@ -121,9 +119,9 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), {TEXTARRAYOID, sources, false}, {TEXTARRAYOID, sessions, false}
 	};
-	ArrayBuildState *ids = initArrayResult(INT8OID, CurrentMemoryContext, false);
+	ArrayBuildState *ids = initArrayResult(TEXTOID, CurrentMemoryContext, false);
 	int			n = owner_query(extension, lengthof(parameters), parameters,
-								"SELECT c.cleared_id, c.value, f.file, f.state IN ('restoring', 'restored')"
+								"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored')"
 								" FROM @extschema@.cleanup_cleared c JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
 								" WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
 								"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
@@ -133,23 +131,21 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 
 	for (first = 0; first < n; first = i)
 	{
+		char	   *id = sql_text(first, 1);
 		bool		waits = false;
 		bool		comes = false;
 
-		for (i = first; i < n && sql_value(i, 1) == sql_value(first, 1); i++)
+		for (i = first; i < n && strcmp(sql_text(i, 1), id) == 0; i++)
 		{
 			char	   *value = sql_text(i, 2);
-			char	   *file = sql_text(i, 3);
-			bool		refers = key_compare(rules, value, strlen(value), file) != KEY_NO_MATCH;
+			bool		refers = key_compare(rules, value, strlen(value), sql_text(i, 3)) != KEY_NO_MATCH;
 
 			CHECK_FOR_INTERRUPTS();
 			waits |= refers;
 			comes |= refers && DatumGetBool(sql_value(i, 4));
-			pfree(value);
-			pfree(file);
 		}
 		if (comes || !waits)
-			accumArrayResult(ids, sql_value(first, 1), false, INT8OID, CurrentMemoryContext);
+			accumArrayResult(ids, CStringGetTextDatum(id), false, TEXTOID, CurrentMemoryContext);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return makeArrayResult(ids, CurrentMemoryContext);
@@ -159,14 +155,14 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 static List *
 query_refills(const Extension *extension, Datum ids, int wait_ms)
 {
-	const SqlParameter parameters[] = {{INT8ARRAYOID, ids, false}};
+	const SqlParameter parameters[] = {{TEXTARRAYOID, ids, false}};
 	List	   *refills = NIL;
 	int			n = owner_query(extension, lengthof(parameters), parameters,
 								"SELECT c.source, c.column_name::text, c.key_columns,"
-								"  pg_catalog.array_agg(c.cleared_id ORDER BY c.cleared_id),"
+								"  pg_catalog.array_agg(c.cleared_id::text ORDER BY c.cleared_id),"
 								"  pg_catalog.array_agg(c.row_key ORDER BY c.cleared_id),"
 								"  pg_catalog.array_agg(c.value ORDER BY c.cleared_id)"
-								" FROM @extschema@.cleanup_cleared c WHERE c.cleared_id = ANY ($1)"
+								" FROM @extschema@.cleanup_cleared c WHERE c.cleared_id = ANY ($1::pg_catalog.uuid[])"
 								" GROUP BY 1, 2, 3 ORDER BY 1, 2, 3");
 	int			i;
 
