@@ -9,7 +9,10 @@ EXTENSION = audio_cleanup
 MODULE_big = audio_cleanup
 # SMTP is a library of its own: see audio_cleanup_mail.c
 MODULES = audio_cleanup_mail
-DATA = audio_cleanup--1.1.sql
+# written once, in the control file
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
+DATA = $(EXTENSION)--$(EXTVERSION).sql
+DATA_built = $(EXTENSION)--1.0--1.1.sql
 PGFILEDESC = "audio_cleanup - keeps uploaded audio in step with the database"
 
 OBJS = audio_cleanup.o \
@@ -26,7 +29,7 @@ ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
 ISOLATION_OPTS = --temp-instance=tmp_check_iso --temp-config=test.conf --no-locale --encoding=UTF8
 TAP_TESTS = 1
 
-PG_CPPFLAGS = -I$(CURDIR)
+PG_CPPFLAGS = -I$(CURDIR) -DAUDIO_CLEANUP_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers
 ifdef WERROR
@@ -34,8 +37,7 @@ PG_CFLAGS += -Werror
 endif
 
 # what src/show/dashboard.c and src/mail/compose.c include
-TEXTS = src/show/dashboard.html.inc src/show/dashboard.sql.inc \
-	src/mail/mail.html.inc src/mail/mail.sql.inc src/mail/mail.txt.inc
+TEXTS = src/show/dashboard.html.inc src/mail/mail.html.inc src/mail/mail.txt.inc
 
 EXTRA_CLEAN = tmp_check_regress $(TEXTS) $(MAIL_OBJS)
 
@@ -47,6 +49,20 @@ include $(PGXS)
 $(OBJS) $(MAIL_OBJS): $(wildcard src/*.h src/*/*.h)
 
 src/show/dashboard.o src/show/dashboard.bc src/mail/compose.o src/mail/compose.bc: $(TEXTS)
+
+# what is changed in the tables, and then all else as the new version has it
+$(EXTENSION)--1.0--1.1.sql: updates/update.awk test/$(EXTENSION)--1.0.sql updates/1.0--1.1.sql $(EXTENSION)--1.1.sql
+	awk -f $^ > $@
+
+# for the tests: servers of 1.0 are updated, and this version does not install its script
+.PHONY: install-old dist
+install-old:
+	$(INSTALL_DATA) test/$(EXTENSION)--1.0.sql '$(DESTDIR)$(datadir)/extension/'
+
+# what is uploaded to PGXN
+DIST = $(EXTENSION)-$(shell sed -n '0,/"version"/s/.*"version": "\(.*\)".*/\1/p' META.json)
+dist:
+	git archive --format=zip --prefix=$(DIST)/ --output=$(DIST).zip HEAD
 
 # of two files, which PGXS's rule for MODULES does not do, and with libcurl
 CURL_CONFIG = curl-config

@@ -1,5 +1,6 @@
 # After pg_upgrade the cluster is another one, and the database is not: a run
-# is refused, says what to do, and after that everything is as it was.
+# is refused, says what to do, and after that everything is as it was.  With
+# OLD_BINDIR the old cluster is one of another version: script/test-upgrade.
 
 use strict;
 use warnings;
@@ -16,27 +17,38 @@ my $bindir = `pg_config --bindir`;
 chomp $bindir;
 plan skip_all => 'pg_upgrade is not installed: not permitted here' unless -x "$bindir/pg_upgrade";
 
-my $old = new_server('old', conf => "audio_cleanup.backup_retention_days = 3\n");
+my $old_bindir = $ENV{OLD_BINDIR} || $bindir;
+my $conf = <<'END';
+shared_preload_libraries = 'audio_cleanup'
+audio_cleanup.backup_retention_days = 3
+audio_cleanup.databases = 'postgres'
+audio_cleanup.timezone = 'UTC'
+END
+my $old = new_server('old', conf => $conf, install_path => $old_bindir =~ s{/bin$}{}r);
 my $dir = upload_dir($old);
-my %all = map { $_ => put_file($dir, $_) } qw(wanted.mp3 a.mp3 b.mp3);
+my %all = map { $_ => put_file($dir, $_) } qw(wanted.mp3 a.mp3 b.mp3 held.mp3);
 
 make_schema($old);
 add_rows($old, 'wanted.mp3');
-$old->safe_psql('postgres', 'SELECT cleanup_all()');
+$old->safe_psql('postgres', "SELECT cleanup_hold('held.mp3', 'evidence'); SELECT cleanup_all()");
 ok(wait_for_drain($old), 'the old cluster has made a run');
 is(scalar keys %{ trashed_files($dir) }, 2, '... and has two backups');
 my $claim = $old->safe_psql('postgres', 'SELECT uuid FROM cleanup_claims');
+my $history = 'SELECT r.*, f.* FROM cleanup_runs r JOIN cleanup_files f USING (run_id) ORDER BY file_id';
+my $before = $old->safe_psql('postgres', $history);
 $old->stop;
 
-my $new = new_server('new', start => 0, conf => "audio_cleanup.backup_retention_days = 3\naudio_cleanup.upload_dir = '$dir'\n");
+my $new = new_server('new', start => 0, conf => "${conf}audio_cleanup.upload_dir = '$dir'\n");
 my $here = getcwd();
 chdir $PostgreSQL::Test::Utils::tmp_check or die;
-command_ok([ "$bindir/pg_upgrade", '-d', $old->data_dir, '-D', $new->data_dir, '-b', $bindir, '-B', $bindir,
+command_ok([ "$bindir/pg_upgrade", '-d', $old->data_dir, '-D', $new->data_dir, '-b', $old_bindir, '-B', $bindir,
 		'-s', $new->host, '-p', $old->port, '-P', $new->port ], 'pg_upgrade');
 chdir $here or die;
 $new->start;
 
 is($new->safe_psql('postgres', 'SELECT uuid FROM cleanup_claims'), $claim, 'the twin of the claim has come along');
+is($new->safe_psql('postgres', $history), $before, '... and the history');
+is($new->safe_psql('postgres', 'SELECT file FROM cleanup_holds'), 'held.mp3', '... and what is held');
 my $fresh = put_file($dir, 'c.mp3');
 my ($rc, undef, $stderr) = $new->psql('postgres', 'SELECT cleanup_all()');
 isnt($rc, 0, 'a run is refused');
@@ -54,6 +66,11 @@ is(visible_files($dir)->{'a.mp3'}, $all{'a.mp3'}, '... whole');
 $new->safe_psql('postgres', 'SELECT cleanup_all()');
 ok(wait_for_drain($new), 'a run succeeds');
 is(visible_files($dir)->{'c.mp3'}, $fresh, '... and what was there has a new grace period');
+ok(exists visible_files($dir)->{'held.mp3'}, '... and what is held stays');
+set_schedule_clock($new, '2040-06-01 02:50:00');
+ok(let_day_pass($new, '2040-06-01', 3), 'a night comes');
+ok(wait_until(sub { grep { /^schedule 2040-06-01/ } @{ runs($new) } }), '... and the schedule has its run');
+ok(wait_for_drain($new), '... to the end');
 is_deeply(undo_violations($new, $dir, { files => \%all, final => 1 }), [], 'all files are accounted for');
 
 # who was left behind is not served any more

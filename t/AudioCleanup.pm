@@ -33,11 +33,11 @@ my $wait_seconds = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
 
 # ---- servers ----
 
-# new_server(NAME, conf => TEXT, init => [...], start => 0): files are as old as their mtime says
+# new_server(NAME, conf => TEXT, init => [...], start => 0, install_path => PREFIX of a server): files are as old as their mtime says
 sub new_server
 {
 	my ($name, %options) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, install_path => $options{install_path});
 	my $dir = upload_dir($node);
 
 	make_path($dir);

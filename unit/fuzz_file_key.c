@@ -28,7 +28,7 @@
 
 #include "src/names/file_key.h"
 #include "src/names/rules.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 #define DEEPER_FILE			"1/2/3/4/5/6/7/8/x_processed.mp3"
 #define REPEATED_MAX		(3 * KEY_WINDOW)	/* more than a window */

@@ -26,7 +26,7 @@
 
 #include "src/names/file_key.h"
 #include "src/names/rules.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 #include "tap.h"
 
 #define SEED				20260731

@@ -34,11 +34,14 @@
 #include "src/drain/drain.h"
 #include "src/guard/claim.h"
 #include "src/guard/location.h"
+#include "src/ledger/backups.h"
 #include "src/ledger/ledger.h"
 #include "src/ledger/notify.h"
 #include "src/mail/outbox.h"
 #include "src/pg/progress.h"
 #include "src/plan/plan.h"
+#include "src/store/claim_file.h"
+#include "src/store/lock.h"
 
 /* files that are matched together: that reads the sources once */
 #define DRAIN_BATCH		10000
@@ -95,13 +98,28 @@ failure_level(Drain *drain, const LedgerFile *file)
 	return told ? DEBUG1 : WARNING;
 }
 
+/* Does anything lie in the trash in the name of the file?  Who cannot tell says yes. */
+static bool
+lies_in_trash(Drain *drain, const LedgerFile *file)
+{
+	FileIdentity found;
+	int			errnum;
+
+	return store_identify_captured(drain->store, drain->run_id, file->path, &found).outcome != FILE_VANISHED ||
+		store_locate(drain->store, drain->run_id, file->path, &file->identity, false, &errnum) == PLACE_UNFINISHED;
+}
+
+/*
+ * No drain looks at a row that has failed.  So the row fails only if nothing
+ * lies in the trash in its name; else it stays as it is, for the next drain.
+ */
 static void
 set_failed(Drain *drain, LedgerFile *file, FileResult result)
 {
 	/* we were asked to stop while a file was copied: it is as it was */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
-	set_state(file, "failed", failure_text(result));
+	set_state(file, lies_in_trash(drain, file) ? NULL : "failed", failure_text(result));
 	ereport(failure_level(drain, file),
 			(errcode(ERRCODE_WARNING),
 			 errmsg("audio_cleanup left file \"%s\" where it is: %s", file->path, file->error)));
@@ -509,27 +527,39 @@ drain_trash_path(const Settings *settings, int64 run_id)
 	return psprintf("%s/%s/%lld", settings->backup_dir, settings->backup_owner, (long long) run_id);
 }
 
+static const char name_taken[] = "its name is taken";
+static const char newer_file[] = "a newer file of that name is in the trash";
+
 /*
- * It stays a backup, for some time at least: its name is taken.
+ * It stays a backup, for some time at least: there is an obstacle.
  */
 static void
-keep_backup(Drain *drain, LedgerFile *file, const char *why)
+keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacle)
 {
 	set_state(file, "trashed",
-			  psprintf("%s, but its name is taken; it lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
-					   why, drain_trash_path(drain->settings, drain->run_id)));
+			  psprintf("%s, but %s; it lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
+					   why, obstacle, drain_trash_path(drain->settings, drain->run_id)));
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
 			 errmsg("audio_cleanup could not put file \"%s\" back: %s", file->path, file->error)));
 }
 
-/* Somebody needs it: back to its place, unless that is taken. */
+/*
+ * Somebody needs it: back to its place, unless that is taken.  Of two files
+ * that had the name one after the other, the newer one is needed, wherever it
+ * is: the older one must not take its place while it is in the trash.
+ */
 static void
 heal_file(Drain *drain, LedgerFile *file, const char *why)
 {
-	FileResult	result = store_put_back(drain->store, drain->run_id, file->path,
-										&file->identity);
+	FileResult	result;
 
+	if (backup_has_newer(drain->extension, drain->settings->claim, drain->run_id, file->path))
+	{
+		keep_backup(drain, file, why, newer_file);
+		return;
+	}
+	result = store_put_back(drain->store, drain->run_id, file->path, &file->identity);
 	if (result.outcome == FILE_VANISHED)
 		settle_missing(drain, file);
 	else if (result.outcome == FILE_OK)
@@ -543,7 +573,7 @@ heal_file(Drain *drain, LedgerFile *file, const char *why)
 		destroy_file(drain, file);	/* its days are over, and who refers to
 									 * that name finds a file there */
 	else if (result.outcome == FILE_OCCUPIED)
-		keep_backup(drain, file, why);
+		keep_backup(drain, file, why, name_taken);
 	else
 		set_failed(drain, file, result);
 }
@@ -557,6 +587,11 @@ heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
 {
 	FileIdentity captured = file->identity;
 
+	if (backup_has_newer(drain->extension, drain->settings->claim, drain->run_id, file->path))
+	{
+		keep_backup(drain, file, why, newer_file);
+		return;
+	}
 	if (drain->healing == NULL)
 		drain->healing = at_commit_begin(drain->settings, drain->run_id, AT_COMMIT_PUT_BACK);
 	captured.captured = true;
@@ -618,7 +653,7 @@ put_back_file(Drain *drain, LedgerFile *file)
 		set_restored(drain, file);
 	else if (result.outcome == FILE_OCCUPIED)
 	{
-		keep_backup(drain, file, file->note ? file->note : "it was to be restored");
+		keep_backup(drain, file, file->note ? file->note : "it was to be restored", name_taken);
 		file->restore_as = NULL;
 	}
 	else if (result.outcome == FILE_VANISHED || result.outcome == FILE_REPLACED)

@@ -17,7 +17,7 @@
 
 #include "src/pg/extension.h"
 #include "src/settings.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 typedef struct Backup
 {
@@ -33,6 +33,13 @@ typedef struct Backup
  * The newest backup of a file, recorded as one already or not; or NULL.
  */
 extern Backup *backup_find(const Extension *extension, const char *claim, const char *path);
+
+/*
+ * Has a later run than `run_id` condemned a file of that name, that is not
+ * destroyed yet?
+ */
+extern bool backup_has_newer(const Extension *extension, const char *claim, int64 run_id,
+							 const char *path);
 
 /* Is there any backup of this directory? */
 extern bool backup_exist(const Extension *extension, const char *claim);

@@ -20,6 +20,7 @@
 #include "utils/tuplestore.h"
 
 #include "src/names/file_key.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/sources/cleared.h"
 
@@ -101,11 +102,25 @@ static void
 refill_column(void *arg)
 {
 	Refill	   *refill = arg;
-	int			limit = extension_limit_lock_waits(refill->wait_ms);
+	int			limit = lock_limit_waits(refill->wait_ms);
 
 	forget(refill, sources_refill(find_source(sources_load(refill->extension), refill->source), refill->column,
 								  refill->key_columns, refill->row_keys, refill->values));
-	extension_end_limit(limit);
+	lock_end_limit(limit);
+}
+
+/* Version 1.0 knew a row by the session that the source shows. */
+static void
+complete_keys(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_cleared c"
+				" SET key_columns = ARRAY[s.id_column::text], row_key = ARRAY[c.session_id]::text"
+				" FROM @extschema@.cleanup_sources s"
+				" WHERE c.run_id = $1 AND c.key_columns IS NULL AND s.id_column IS NOT NULL"
+				"  AND s.source = pg_catalog.to_regclass(c.source)");
 }
 
 /*
@@ -158,9 +173,9 @@ query_refills(const Extension *extension, Datum ids, int wait_ms)
 	const SqlParameter parameters[] = {{TEXTARRAYOID, ids, false}};
 	List	   *refills = NIL;
 	int			n = owner_query(extension, lengthof(parameters), parameters,
-								"SELECT c.source, c.column_name::text, c.key_columns,"
+								"SELECT c.source, c.column_name::text, coalesce(c.key_columns, '{id}'),"
 								"  pg_catalog.array_agg(c.cleared_id::text ORDER BY c.cleared_id),"
-								"  pg_catalog.array_agg(c.row_key ORDER BY c.cleared_id),"
+								"  pg_catalog.array_agg(coalesce(c.row_key, '') ORDER BY c.cleared_id),"
 								"  pg_catalog.array_agg(c.value ORDER BY c.cleared_id)"
 								" FROM @extschema@.cleanup_cleared c WHERE c.cleared_id = ANY ($1::pg_catalog.uuid[])"
 								" GROUP BY 1, 2, 3 ORDER BY 1, 2, 3");
@@ -202,6 +217,7 @@ refill_sessions(const Extension *extension, const KeyRules *rules, int64 run_id,
 	List	   *restored = NIL;
 	ListCell   *lc;
 
+	complete_keys(extension, run_id);
 	foreach(lc, query_refills(extension, choose_values(extension, rules, run_id, sources, sessions), wait_ms))
 	{
 		Refill	   *refill = lfirst(lc);

@@ -25,6 +25,7 @@
 #include "utils/lsyscache.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
@@ -270,10 +271,10 @@ sources_register(const Extension *extension, SourceRegistration *registration)
 	name = sources_name(registration->relid);
 	check_arguments(registration, name);
 
-	extension_act_as(extension->owner, &saved);
+	role_act_as(extension->owner, &saved);
 	choose_columns(registration, name);
 	check_arrays(registration);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 
 	check_failed_arguments(registration, name);
 	insert_source(extension, registration);

@@ -1,0 +1,106 @@
+# A folder is closed to the server while files that were in it are on their way.  What lies in the trash has a row
+# that speaks of it, and goes back as soon as the folder is open again.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use AudioCleanup;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('closed_folder', conf => "max_worker_processes = 16\naudio_cleanup.writer_wait = '60s'\n");
+my $dir = upload_dir($node);
+make_schema($node);
+put_file($dir, 'keep.mp3');
+add_rows($node, 'keep.mp3');
+$node->safe_psql('postgres', 'SELECT cleanup_all()');
+ok(wait_for_drain($node), 'the directory is claimed');
+
+sub states { return $node->safe_psql('postgres', "SELECT DISTINCT state FROM cleanup_files WHERE file = '$_[0]'"); }
+
+# The file is condemned; another session begins to refer to it; it is captured; and its folder is closed before the
+# last look finds that it is needed.
+sub need_again
+{
+	my ($file, %options) = @_;
+	my $session = $node->background_psql('postgres');
+	my $writer = $node->background_psql('postgres');
+
+	put_file($dir, $file);
+	$session->query_safe('BEGIN; SELECT cleanup_all(force => true)');
+	$writer->query_safe("BEGIN; INSERT INTO sessions (audio_url) VALUES ('$file')");
+	$session->query_safe('COMMIT');
+	$session->quit;
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE backend_type = 'audio_cleanup drain' AND wait_event = 'virtualxid'}), 'the last look waits for a writer');
+	ok(!-e "$dir/$file", '... when the file has been captured');
+	chmod 0, "$dir/sub" or die $!;
+	$writer->query_safe('COMMIT');
+	$writer->quit;
+	return;
+}
+
+foreach my $days (0, 7)
+{
+	my $file = "sub/again$days.mp3";
+
+	$node->safe_psql('postgres', "ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = $days");
+	put_file($dir, "sub/other$days.mp3");
+	add_rows($node, "sub/other$days.mp3");
+	need_again($file);
+	ok($node->poll_query_until('postgres', q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity
+		WHERE backend_type = 'audio_cleanup drain')}), "backup of $days days: the drain has ended");
+	chmod 0755, "$dir/sub" or die $!;
+	is_deeply([ map { scalar @{ trashed_files($dir)->{$_} || [] } } $file ], [1], '... and could not put the file back');
+	isnt(states($file), 'failed', '... its row is none that nobody looks at again');
+	like(log_lines($node, qr/could not|left file/), qr/\Q$file\E.*Permission denied/, '... the log says why');
+	$node->safe_psql('postgres', 'SELECT cleanup_all(force => true)');
+	ok(wait_until(sub { -e "$dir/$file" }), '... with the next run it comes back');
+	ok(wait_for_drain($node), '... and all is done');
+	is(states($file), 'restored', '... and recorded');
+}
+
+# ---- two files that had one name ----
+
+# The older one is in the trash, and its last look waits for a writer.  A newer one of the same name is condemned,
+# and the writer refers to the name: it is the newer one that he has seen.
+{
+	my $file = 'twice.mp3';
+	my $older = $node->background_psql('postgres');
+	my $newer = $node->background_psql('postgres');
+	my $writer = $node->background_psql('postgres');
+	my $content;
+
+	put_file($dir, $file, content => 'the older one');
+	$older->query_safe('BEGIN; SELECT cleanup_all(force => true)');
+	$writer->query_safe("BEGIN; INSERT INTO sessions (audio_url) VALUES ('$file')");
+	$older->query_safe('COMMIT');
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE backend_type = 'audio_cleanup drain' AND wait_event = 'virtualxid'}), 'the last look of the older one waits');
+
+	# the drain has let the other run begin: that is not its business, as long as its own directory is locked
+	$content = put_file($dir, $file, content => 'the newer one');
+	$node->safe_psql('postgres', q{INSERT INTO cleanup_runs (what, trigger, requested_by, status, upload_dir, settings, claim)
+		SELECT what, trigger, requested_by, 'pending', upload_dir, settings, claim FROM cleanup_runs ORDER BY run_id DESC LIMIT 1});
+	my ($inode, $size, $mtime, $ctime) = (stat "$dir/$file")[1, 7, 9, 10];
+	my $run = $node->safe_psql('postgres', 'SELECT max(run_id) FROM cleanup_runs');
+	$node->safe_psql('postgres', qq{INSERT INTO cleanup_files (run_id, file, reason, state, size, space, modified_at, due_at, inode, mtime_ns,
+		ctime_ns, btime_ns) VALUES ($run, '$file', 'orphan', 'trashed', $size, $size, to_timestamp($mtime), now() + interval '7 days', $inode,
+		${mtime}000000000, ${ctime}000000000, 0)});
+	mkdir "$dir/.audio_cleanup/trash/$run", 0700 or die $!;
+	rename "$dir/$file", "$dir/.audio_cleanup/trash/$run/$file" or die $!;
+	$writer->query_safe('COMMIT');
+	$_->quit foreach $older, $newer, $writer;
+	$node->poll_query_until('postgres', q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain')});
+	ok(!-e "$dir/$file", 'the older of two files of a name does not take the place of the newer one');
+	$node->safe_psql('postgres', 'SELECT cleanup_all(force => true)');
+	ok(wait_until(sub { -e "$dir/$file" }), '... which the next run puts back');
+	is(read_file("$dir/$file"), $content, '... and no other');
+	ok(wait_for_drain($node), '... and all is done');
+}
+
+$node->stop;
+done_testing();

@@ -1,0 +1,21 @@
+/* audio_cleanup--1.0--1.1.sql */
+
+-- complain if script is sourced in psql, rather than via ALTER EXTENSION
+\echo Use "ALTER EXTENSION audio_cleanup UPDATE" to load this file. \quit
+
+ALTER TABLE @extschema@.cleanup_runs ADD COLUMN claim uuid;
+ALTER TABLE @extschema@.cleanup_files ADD COLUMN space bigint NOT NULL DEFAULT 0;
+ALTER TABLE @extschema@.cleanup_cleared
+	ADD COLUMN cleared_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+	ADD COLUMN key_columns text[],
+	ADD COLUMN row_key text;
+ALTER TABLE @extschema@.cleanup_totals ALTER COLUMN value TYPE numeric;
+
+-- runs belong to the claim of the directory, no more to its name
+UPDATE @extschema@.cleanup_runs r SET claim = c.uuid
+FROM @extschema@.cleanup_claims c WHERE c.upload_dir OPERATOR(pg_catalog.=) r.upload_dir;
+UPDATE @extschema@.cleanup_files SET space = size
+WHERE state OPERATOR(pg_catalog.<>) ALL ('{deleted,skipped}'::pg_catalog.text[]);
+
+-- made again, for the runs of the schedule only
+DROP INDEX @extschema@.cleanup_runs_scheduled_for;
