@@ -29,6 +29,7 @@
 #include "utils/builtins.h"
 
 #include "src/names/file_key.h"
+#include "src/names/rules.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/role.h"
@@ -303,7 +304,7 @@ begin_search(Search *search, CleanupPlan *plan)
 
 	memset(search, 0, sizeof(*search));
 	search->plan = plan;
-	search->rules = &plan->settings->rules;
+	search->rules = plan->settings->rules;
 	search->scope.context = plan->context;
 	search->references = tuplestore_begin_heap(true, false, work_mem);
 	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);
