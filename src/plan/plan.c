@@ -185,7 +185,10 @@ plan_limit_reading(const Settings *settings, bool in_batches)
 bool
 plan_is_unattended(void)
 {
-	/* pg_cron comes as a client by default, with this name; who takes it is only stopped more often */
+	/*
+	 * pg_cron comes as a client by default, with this name; who takes it is
+	 * only stopped more often
+	 */
 	return MyBackendType == B_BG_WORKER ||
 		(application_name != NULL && strcmp(application_name, "pg_cron") == 0);
 }
