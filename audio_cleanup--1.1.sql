@@ -470,6 +470,363 @@ COMMENT ON FUNCTION @extschema@.cleanup_send_test_mail() IS
 'sends a mail to audio_cleanup.mail_to now, and waits for the mail server; returns who has got it; ERROR with the words of the mail server if nobody has, or if the settings lack something';
 
 --
+-- What the C code asks for figures.  Their bodies are bound to the objects, not
+-- to names: nobody puts others in their place by renaming a schema.
+--
+
+CREATE FUNCTION @extschema@.cleanup_metrics_rows(
+	is_up boolean, free_bytes bigint, size_bytes bigint,
+	OUT name text, OUT labels jsonb, OUT value double precision, OUT help text, OUT type text)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH counters(position, name, label, label_values, help) AS (VALUES
+		(1, 'runs', 'status', '{done,failed,interrupted,blocked}'::text[], 'Runs that have ended.'),
+		(2, 'failed_sessions', NULL, '{""}', 'Failed sessions whose audio was condemned.'),
+		(3, 'files_deleted', 'reason', '{orphan,failed_session,unknown}', 'Files destroyed.'),
+		(4, 'bytes_freed', 'reason', '{orphan,failed_session,unknown}', 'Bytes given back to the file system.'),
+		(5, 'files_skipped', 'reason', '{orphan,failed_session,unknown}', 'Condemned files that were let live: replaced, vanished, or referred to again.'),
+		(6, 'files_restored', 'reason', '{orphan,failed_session,unknown}', 'Files put back from the trash.'),
+		(7, 'files_failed', 'reason', '{orphan,failed_session,unknown}', 'Files that could not be dealt with.')
+	),
+	counted AS (
+		SELECT c.position, c.name || '_total' AS name, jsonb_strip_nulls(jsonb_build_object(coalesce(c.label, ''), nullif(v.label, ''))) AS labels,
+			coalesce(t.value, 0)::float8 AS value, c.help, 'counter' AS type
+		FROM counters c CROSS JOIN unnest(c.label_values) v(label)
+			LEFT JOIN @extschema@.cleanup_totals t ON t.name = c.name AND t.label = v.label
+	),
+	waiting AS (
+		SELECT f.condemned_at AS since FROM @extschema@.cleanup_files f WHERE f.state = 'pending'
+		UNION ALL
+		SELECT f.due_at FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()
+	),
+	pending AS (
+		SELECT count(*) AS files, min(w.since) AS since FROM waiting w
+	),
+	backup AS (
+		SELECT count(*) AS files, coalesce(sum(f.size), 0) AS bytes FROM @extschema@.cleanup_files f
+		WHERE f.state = 'trashed' AND f.due_at > clock_timestamp()
+	),
+	success AS (
+		SELECT max(r.finished_at) AS at FROM @extschema@.cleanup_runs r
+		WHERE r.run_id = (SELECT max(d.run_id) FROM @extschema@.cleanup_runs d WHERE d.status = 'done')
+	),
+	last AS (
+		SELECT r.status, r.started_at, r.finished_at, r.errors FROM @extschema@.cleanup_runs r
+		WHERE r.finished_at IS NOT NULL ORDER BY r.run_id DESC LIMIT 1
+	),
+	gauges AS (
+		SELECT g.* FROM pending p, backup b, success s, @extschema@.cleanup_next_run() n LEFT JOIN last l ON true,
+			LATERAL (VALUES
+				(11, 'sources', '{}'::jsonb, (SELECT count(*) FROM @extschema@.cleanup_sources)::float8, 'Registered sources.'),
+				(12, 'pending_files', '{}', p.files, 'Files that are condemned, or due to be destroyed, and not dealt with yet.'),
+				(13, 'oldest_pending_timestamp_seconds', '{}', extract(epoch FROM p.since), 'Since when the oldest of these waits.'),
+				(14, 'backup_files', '{}', b.files, 'Files in the trash that can be restored.'),
+				(15, 'backup_bytes', '{}', b.bytes, 'Bytes of these files.'),
+				(16, 'unfinished_runs', '{}', (SELECT count(*) FROM @extschema@.cleanup_runs r WHERE r.finished_at IS NULL),
+					'Runs that are under way, or have files that are not dealt with yet.'),
+				(17, 'last_success_timestamp_seconds', '{}', coalesce(extract(epoch FROM s.at), 0),
+					'When the last run that was done without an error ended; 0 if there was none.'),
+				(18, 'blocked', '{}', (l.status IS NOT DISTINCT FROM 'blocked')::int, '1 if the last run was refused by a brake, else 0.'),
+				(19, 'last_run_timestamp_seconds', '{}', extract(epoch FROM l.started_at), 'When the last run that has ended began.'),
+				(20, 'last_run_duration_seconds', '{}', extract(epoch FROM l.finished_at - l.started_at), 'How long it took.'),
+				(21, 'last_run_errors', '{}', l.errors, 'Files that it could not deal with.'),
+				(22, 'last_run_status', '{"status": "done"}', (l.status = 'done')::int, '1 for the status of the last run that has ended, else 0.'),
+				(22, 'last_run_status', '{"status": "failed"}', (l.status = 'failed')::int, '1 for the status of the last run that has ended, else 0.'),
+				(22, 'last_run_status', '{"status": "interrupted"}', (l.status = 'interrupted')::int, '1 for the status of the last run that has ended, else 0.'),
+				(22, 'last_run_status', '{"status": "blocked"}', (l.status = 'blocked')::int, '1 for the status of the last run that has ended, else 0.'),
+				(23, 'schedule_enabled', '{}', (n.next_run IS NOT NULL)::int, '1 if the built-in schedule will clean this database, else 0.'),
+				(24, 'next_run_timestamp_seconds', '{}', extract(epoch FROM n.next_run), 'When the built-in schedule cleans this database next.'),
+				(25, 'upload_dir_up', '{}', is_up::int, '1 if the upload directory can be opened, else 0.'),
+				(26, 'upload_dir_free_bytes', '{}', free_bytes, 'Bytes free in the file system of the upload directory.'),
+				(27, 'upload_dir_size_bytes', '{}', size_bytes, 'Size of the file system of the upload directory in bytes.')
+			) g(position, name, labels, value, help)
+		WHERE g.value IS NOT NULL
+	)
+	SELECT 'audio_cleanup_' || m.name, m.labels, m.value, m.help, m.type
+	FROM (SELECT * FROM counted UNION ALL SELECT g.position, g.name, g.labels, g.value, g.help, 'gauge' FROM gauges g) m
+	ORDER BY m.position, m.name;
+END;
+COMMENT ON FUNCTION @extschema@.cleanup_metrics_rows(boolean, bigint, bigint) IS
+'the rows of cleanup_metrics; is_up: the upload directory can be opened; free_bytes and size_bytes: of its file system, NULL if they are not known';
+
+CREATE FUNCTION @extschema@.cleanup_dashboard_figures(look jsonb) RETURNS jsonb
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- No list has more than shown.n entries; what is counted beyond that is read by an index or in one pass.
+	WITH
+	shown AS (
+		SELECT 10 AS n, 5 AS few, 30 AS days, 'FMDD Mon YYYY, HH24:MI' AS stamp, 'FMDD Mon, HH24:MI' AS short_stamp,
+			moment, moment::date AS today
+		FROM clock_timestamp() AS moment
+	),
+	view AS (
+		SELECT cleanup_dashboard_figures.look AS taken, outcome, report,
+			jsonb_path_query_array(report, '$.orphaned_files_deleted[0 to 9]') AS names,
+			jsonb_path_query_array(report, '$.failed_sessions_cleaned[0 to 9]') AS ids
+		FROM (SELECT cleanup_dashboard_figures.look -> 'outcome' AS outcome, cleanup_dashboard_figures.look #> '{outcome,report,potential_cleanup}' AS report) l
+	),
+
+	-- ---- runs ----
+
+	recent AS (
+		SELECT r.run_id, r.started_at, r.finished_at, r.trigger, r.status, r.message, r.files, r.errors, r.bytes,
+			extract(epoch FROM r.finished_at - r.started_at) AS seconds,
+			to_char(r.started_at, short_stamp) AS started
+		FROM @extschema@.cleanup_runs r, shown
+		WHERE r.started_at >= today - (days - 1)
+	),
+	last_run AS (
+		SELECT r.run_id, r.status, r.message, r.files, r.errors, r.bytes, r.started_at, to_char(r.started_at, stamp) AS started,
+			extract(epoch FROM moment - r.finished_at) AS seconds_ago
+		FROM @extschema@.cleanup_runs r, shown
+		WHERE r.finished_at IS NOT NULL
+		ORDER BY r.run_id DESC LIMIT 1
+	),
+	slowest AS (
+		SELECT r.* FROM recent r WHERE r.seconds IS NOT NULL
+		ORDER BY r.seconds DESC, r.run_id DESC LIMIT (SELECT few FROM shown)
+	),
+	unlucky AS (
+		SELECT r.run_id, r.started, r.trigger, r.status, r.errors, left(r.message, 500) AS message
+		FROM recent r WHERE r.status IN ('failed', 'blocked', 'interrupted')
+		ORDER BY r.run_id DESC LIMIT (SELECT n FROM shown)
+	),
+
+	-- ---- files ----
+
+	deleted AS MATERIALIZED (
+		SELECT f.finished_at::date AS day, f.reason, count(*) AS files, sum(f.freed) AS bytes
+		FROM @extschema@.cleanup_files f WHERE f.state = 'deleted' GROUP BY 1, 2
+	),
+	totals AS (
+		SELECT coalesce(sum(bytes), 0) AS bytes, coalesce(sum(files), 0) AS files, to_char(min(day), 'FMDD Mon YYYY') AS since,
+			coalesce(sum(bytes) FILTER (WHERE day > today - days), 0) AS recent_bytes,
+			coalesce(sum(files) FILTER (WHERE day > today - days), 0) AS recent_files
+		FROM deleted, shown
+	),
+	calendar AS (
+		SELECT d.n - 1 AS n, d.day::date, to_char(d.day, 'FMDD Mon') AS label,
+			coalesce(sum(bytes), 0) AS bytes,
+			coalesce(sum(files), 0) AS files,
+			coalesce(sum(files) FILTER (WHERE reason = 'orphan'), 0) AS orphans,
+			coalesce(sum(files) FILTER (WHERE reason = 'failed_session'), 0) AS failed
+		FROM shown, generate_series(today - (days - 1), today, interval '1 day') WITH ORDINALITY AS d(day, n)
+		LEFT JOIN deleted ON deleted.day = d.day::date
+		GROUP BY d.n, d.day
+	),
+	errors AS (
+		SELECT f.file_id, f.finished_at, f.file, f.run_id, left(f.error, 500) AS error, to_char(f.finished_at, stamp) AS at
+		FROM @extschema@.cleanup_files f, shown WHERE f.state = 'failed'
+		ORDER BY f.finished_at DESC, f.file_id DESC LIMIT (SELECT n FROM shown)
+	),
+	backups AS (
+		SELECT f.run_id, count(*) AS files, sum(f.size) AS bytes, min(f.due_at) AS due
+		FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at > (SELECT moment FROM shown) GROUP BY f.run_id
+	),
+	next_backups AS (
+		SELECT b.*, to_char(b.due, stamp) AS expires
+		FROM backups b, shown ORDER BY b.due, b.run_id LIMIT (SELECT n FROM shown)
+	),
+	pending AS (
+		SELECT count(*) AS files, coalesce(sum(f.size), 0) AS bytes, extract(epoch FROM (SELECT moment FROM shown) - min(f.condemned_at)) AS seconds
+		FROM @extschema@.cleanup_files f WHERE f.state = 'pending'
+	),
+	oldest AS (
+		SELECT f.file_id, f.condemned_at, f.file, f.run_id, f.size, to_char(f.condemned_at, stamp) AS condemned
+		FROM @extschema@.cleanup_files f, shown WHERE f.state = 'pending'
+		ORDER BY f.condemned_at, f.file_id LIMIT (SELECT n FROM shown)
+	),
+
+	-- ---- charts: x and width in % of the drawing, y and height in pixels ----
+
+	peaks(chart, base, peak) AS (
+		SELECT 'space', power(1024, floor(log(1024, greatest(max(bytes), 1)))), max(bytes) FROM calendar
+		UNION ALL
+		SELECT 'files', 1, max(files) FROM calendar
+	),
+	magnitudes AS (
+		SELECT chart, base, peak, greatest(peak, 1) / base / 4 AS quarter,
+			power(10, floor(log(greatest(peak, 1) / base / 4))) AS tenth
+		FROM peaks
+	),
+	steps AS (
+		SELECT chart, peak, base * greatest(tenth * CASE WHEN quarter <= tenth THEN 1 WHEN quarter <= 2 * tenth THEN 2
+			WHEN quarter <= 2.5 * tenth AND tenth >= 10 THEN 2.5 WHEN quarter <= 5 * tenth THEN 5 ELSE 10 END, CASE base WHEN 1 THEN 1 ELSE 0 END) AS step
+		FROM magnitudes
+	),
+	scales AS (
+		SELECT chart, step, step * ceil(peak / step) AS top FROM steps WHERE peak > 0
+	),
+	axes AS (
+		SELECT chart, jsonb_agg(jsonb_build_object(
+				'value', i * step, 'y', round(180 - 160 * i * step / top, 1),
+				'text_y', round(176 - 160 * i * step / top, 1)) ORDER BY i) AS ticks
+		FROM scales, generate_series(0, round(top / step)) i
+		GROUP BY chart
+	),
+	columns AS (
+		SELECT d.*, s.chart, s.top,
+			round(17 + 78.0 / days * d.n, 2) AS x, round(78.0 / days * 0.76, 2) AS width,
+			round(17 + 78.0 / days * (d.n + 0.38), 2) AS middle
+		FROM scales s, calendar d, shown
+	),
+	drawings AS (
+		SELECT c.chart, jsonb_build_object(
+			'ticks', a.ticks,
+			'labels', jsonb_agg(jsonb_build_object('label', c.label, 'x', c.middle) ORDER BY c.n)
+				FILTER (WHERE (days - 1 - c.n) % 7 = 0),
+			'bars', jsonb_agg(jsonb_build_object(
+					'label', c.label, 'bytes', c.bytes, 'files', c.files, 'orphans', c.orphans, 'failed', c.failed,
+					'x', c.x, 'width', c.width,
+					'space_y', round(180 - 160 * c.bytes / c.top, 2), 'space_height', round(160 * c.bytes / c.top, 2),
+					'orphans_y', round(180 - 160 * c.orphans / c.top, 2), 'orphans_height', round(160 * c.orphans / c.top, 2),
+					'failed_y', round(180 - 160 * c.files / c.top, 2), 'failed_height', round(160 * c.failed / c.top, 2))
+				ORDER BY c.n) FILTER (WHERE c.files > 0)) AS drawing
+		FROM columns c JOIN axes a USING (chart), shown
+		GROUP BY c.chart, a.ticks
+	),
+
+	-- ---- how is it? ----
+
+	next_run AS (
+		SELECT to_char(n.next_run, stamp) AS at, n.reason, n.next_run IS NOT NULL AS is_known
+		FROM @extschema@.cleanup_next_run() n, shown
+	),
+	facts AS (
+		SELECT (SELECT count(*) FROM @extschema@.cleanup_sources) AS sources,
+			l.status, l.started_at, n.is_known AS is_scheduled,
+			(SELECT since FROM @extschema@.cleanup_schedule) AS scheduled_since,
+			(SELECT seconds FROM pending) AS pending_seconds,
+			(SELECT count(*) FROM @extschema@.cleanup_files f WHERE f.state = 'failed') AS failed,
+			view.outcome IS NULL AS is_broken,
+			view.outcome -> 'brakes' <> '[]' AS is_blocked
+		FROM view CROSS JOIN next_run n LEFT JOIN last_run l ON true
+	),
+	state(name) AS (
+		SELECT CASE
+			WHEN sources = 0 THEN 'unregistered'
+			WHEN is_broken THEN 'broken'
+			WHEN is_blocked THEN 'blocked'
+			WHEN status IN ('failed', 'blocked') THEN 'failing'
+			WHEN pending_seconds > 3600 THEN 'stuck'
+			WHEN is_scheduled AND moment - greatest(started_at, scheduled_since) > interval '26 hours' THEN 'overdue'
+			WHEN status = 'interrupted' THEN 'cut_short'
+			WHEN status IS NULL THEN 'new'
+			ELSE 'fine' END
+		FROM facts, shown
+	)
+	SELECT jsonb_build_object(
+		'database', current_database(),
+		'database_listed', quote_literal(quote_ident(current_database())),
+		'cluster', current_setting('cluster_name'),
+		'upload_dir', current_setting('audio_cleanup.upload_dir'),
+		'is_standby', pg_is_in_recovery(),
+		'version', (SELECT extversion FROM pg_extension WHERE extname = 'audio_cleanup'),
+		'taken_at', to_char(moment, stamp),
+		'taken_iso', to_char(moment, 'YYYY-MM-DD"T"HH24:MI:SSTZH:TZM'),
+		'zone', current_setting('timezone'),
+		'days', days,
+		'state', (SELECT jsonb_build_object(name, true, 'colour', CASE WHEN name IN ('fine', 'new') THEN 'good'
+			WHEN name IN ('broken', 'blocked', 'failing') THEN 'bad' ELSE 'doubtful' END) FROM state),
+		'next_run', (SELECT to_jsonb(next_run) FROM next_run),
+		'last_run', (SELECT to_jsonb(last_run) FROM last_run),
+		'under_way', (SELECT jsonb_agg(to_jsonb(p)) FROM (
+			SELECT p.phase, p.files_condemned, p.files_done, extract(epoch FROM p.elapsed) AS seconds
+			FROM @extschema@.cleanup_progress() p WHERE NOT p.dry_run AND p.datname = current_database()) p),
+		'has_history', (SELECT count(*) FROM last_run) > 0,
+		'has_sources', sources > 0,
+		'look', view.taken - 'outcome' || jsonb_build_object(
+			'surveyed', view.outcome -> 'surveyed',
+			'files_seen', view.outcome -> 'files_seen',
+			'files_referenced', view.outcome -> 'files_referenced',
+			'brakes', view.outcome -> 'brakes',
+			'bytes', view.outcome -> 'bytes',
+			'orphans', view.report -> 'orphaned_files_count',
+			'sessions', view.report -> 'failed_sessions_count',
+			'names', view.names,
+			'more_names', (view.report -> 'orphaned_files_count')::bigint - jsonb_array_length(view.names),
+			'ids', view.ids,
+			'more_ids', (view.report -> 'failed_sessions_count')::bigint - jsonb_array_length(view.ids),
+			'warnings', jsonb_path_query_array(view.outcome, '$.report.warnings[0 to 9]')),
+		'totals', (SELECT to_jsonb(totals) FROM totals),
+		'space', (SELECT drawing FROM drawings WHERE chart = 'space'),
+		'nights', (SELECT drawing FROM drawings WHERE chart = 'files'),
+		'table_days', (SELECT jsonb_agg(jsonb_build_object('day', to_char(day, 'FMDD Mon YYYY'), 'bytes', bytes, 'files', files,
+			'orphans', orphans, 'failed', failed) ORDER BY day DESC) FROM calendar WHERE files > 0),
+		'slowest', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(s) ORDER BY seconds DESC, run_id DESC),
+			'more', (SELECT count(*) FROM recent WHERE seconds IS NOT NULL) - count(*)) FROM slowest s HAVING count(*) > 0),
+		'unlucky', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(u) ORDER BY run_id DESC),
+			'more', (SELECT count(*) FROM recent WHERE status IN ('failed', 'blocked', 'interrupted')) - count(*)) FROM unlucky u HAVING count(*) > 0),
+		'errors', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(e) ORDER BY finished_at DESC, file_id DESC),
+			'more', failed - count(*)) FROM errors e HAVING count(*) > 0),
+		'backups', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(b) ORDER BY due, run_id),
+			'more', (SELECT count(*) FROM backups) - count(*)) FROM next_backups b HAVING count(*) > 0),
+		'oldest', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(o) ORDER BY condemned_at, file_id),
+			'more', (SELECT files FROM pending) - count(*)) FROM oldest o HAVING count(*) > 0),
+		'error_count', failed,
+		'backup_sum', (SELECT jsonb_build_object('files', coalesce(sum(files), 0), 'bytes', coalesce(sum(bytes), 0),
+			'next', to_char(min(due), short_stamp)) FROM backups),
+		'pending', (SELECT to_jsonb(pending) FROM pending))
+	FROM shown, facts, view;
+END;
+COMMENT ON FUNCTION @extschema@.cleanup_dashboard_figures(jsonb) IS
+'the figures of cleanup_dashboard() as one object; look: what cleanup_dashboard() has just seen of the upload directory; days are those of the session''s time zone';
+
+CREATE FUNCTION @extschema@.cleanup_mail_figures(run_id bigint, server text) RETURNS jsonb
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH
+	shown AS (
+		SELECT 20 AS n
+	),
+	files AS (
+		SELECT count(*) FILTER (WHERE f.state = 'trashed') AS kept,
+			count(*) FILTER (WHERE f.state = 'failed') AS failed
+		FROM @extschema@.cleanup_files f
+		WHERE f.run_id = cleanup_mail_figures.run_id AND f.state IN ('trashed', 'failed')
+	),
+	failures AS (
+		SELECT jsonb_agg(jsonb_build_object('file', left(f.file, 500), 'error', left(f.error, 500)) ORDER BY f.file) AS list
+		FROM (SELECT f.file, f.error FROM @extschema@.cleanup_files f
+			WHERE f.run_id = cleanup_mail_figures.run_id AND f.state = 'failed'
+			ORDER BY f.file LIMIT (SELECT n FROM shown)) f
+	)
+	SELECT jsonb_build_object(
+		'host', cleanup_mail_figures.server,
+		'database', current_database(),
+		'schema', (SELECT e.extnamespace::regnamespace FROM pg_extension e WHERE e.extname = 'audio_cleanup'),
+		'run_id', r.run_id,
+		'status', r.status,
+		'fine', r.status = 'done' AND r.errors = 0,
+		'end', CASE WHEN r.status IN ('blocked', 'interrupted') OR r.status = 'failed' AND r.message IS NOT NULL
+			THEN r.status END,
+		'blocked', r.status = 'blocked',
+		'message', left(r.message, 2000),
+		'trigger', r.trigger,
+		'scheduled_for', r.scheduled_for,
+		'requested_by', r.requested_by,
+		'started', to_char(r.started_at, 'YYYY-MM-DD HH24:MI:SS TZ'),
+		'seconds', extract(epoch FROM r.finished_at - r.started_at),
+		'upload_dir', r.upload_dir,
+		'files', r.files,
+		'orphaned_files', r.orphaned_files,
+		'failed_sessions', r.failed_sessions,
+		'gone', r.deleted + files.kept,
+		'deleted', r.deleted,
+		'kept', files.kept,
+		'skipped', r.skipped,
+		'errors', r.errors,
+		'bytes', r.bytes,
+		'failures', coalesce(failures.list, '[]'),
+		'more', greatest(files.failed - (SELECT n FROM shown), 0))
+	FROM @extschema@.cleanup_runs r, files, failures
+	WHERE r.run_id = cleanup_mail_figures.run_id;
+END;
+COMMENT ON FUNCTION @extschema@.cleanup_mail_figures(bigint, text) IS
+'the figures of the mail about a run as one object, NULL if there is no run of this run_id; server: what the mail calls the server';
+
+--
 -- To clean
 --
 
@@ -598,6 +955,9 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_report(interval),
 	@extschema@.cleanup_missing_files(),
 	@extschema@.cleanup_metrics(),
+	@extschema@.cleanup_metrics_rows(boolean, bigint, bigint),
+	@extschema@.cleanup_dashboard_figures(jsonb),
+	@extschema@.cleanup_mail_figures(bigint, text),
 	@extschema@.cleanup_send_test_mail(),
 	@extschema@.cleanup_count_files(),
 	@extschema@.cleanup_count_runs(),

@@ -32,7 +32,7 @@
 #include "utils/guc_tables.h"
 #include "utils/varlena.h"
 
-#include "src/mail_settings.h"
+#include "src/mail/settings.h"
 #include "src/pg/compat.h"
 #include "src/settings.h"
 #include "src/text/json_build.h"

@@ -27,7 +27,7 @@
 #include "mb/pg_wchar.h"
 
 #include "src/names/file_key.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 #define DEEPER_FILE			"1/2/3/4/5/6/7/8/x_processed.mp3"
 #define REPEATED_MAX		(300 * 1024)	/* more than a window */

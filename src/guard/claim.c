@@ -44,6 +44,7 @@
 #include "src/guard/location.h"
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
+#include "src/store/lock.h"
 
 #define CLAIM_HEADER	"audio_cleanup claim 1\n"
 

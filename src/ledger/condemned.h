@@ -15,7 +15,7 @@
 #include "nodes/pg_list.h"
 #include "utils/tuplestore.h"
 
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 typedef struct CondemnedFile
 {

@@ -38,7 +38,7 @@
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/settings.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 /* files, and runs, that one transaction forgets at most */
 #define PRUNE_FILES		10000

@@ -14,7 +14,7 @@
 
 #include "datatype/timestamp.h"
 
-#include "src/mail_settings.h"
+#include "src/mail/settings.h"
 #include "src/pg/extension.h"
 
 /*
@@ -39,7 +39,6 @@ typedef struct OutboxMail
 {
 	int64		run_id;
 	TimestampTz created_at;
-	int			tries;			/* with this one */
 	const char **to;			/* who has not got it yet */
 	int			n_to;
 } OutboxMail;

@@ -145,7 +145,8 @@ say(const Delivery *delivery)
 
 	if (result != NULL && result->error != NULL)
 		ereport(LOG,
-				(errmsg("audio_cleanup could not send the mail about run %lld: %s",
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("could not send the mail about run %lld: %s",
 						(long long) delivery->mail->run_id, result->error)));
 }
 

@@ -44,7 +44,7 @@
 #include "src/names/file_key.h"
 #include "src/names/fold.h"
 #include "src/names/readings.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 /*
  * A reference longer than this is looked at from its end: no path on disk

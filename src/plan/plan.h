@@ -16,7 +16,7 @@
 #include "src/pg/extension.h"
 #include "src/plan/match.h"
 #include "src/settings.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 typedef enum CleanWhat
 {

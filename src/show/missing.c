@@ -36,7 +36,7 @@
 #include "src/plan/plan.h"
 #include "src/show/missing.h"
 #include "src/sources/sources.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 #include "src/store/walk.h"
 
 #define EXAMPLES		3
