@@ -180,7 +180,8 @@ check_pair(const KeyRules *rules, const char *reference, size_t len, const char 
 
 	if (keys_intersect(rules, reference, len, file, false) != matches)
 		fail("the keys and the texts disagree");
-	if (keys_intersect(rules, reference, len, file, true) != matches)
+	/* longer ones are cut into windows, wherever names of the scope allow it */
+	if (len <= KEY_WINDOW && keys_intersect(rules, reference, len, file, true) != matches)
 		fail("the keys for a wider scope and the texts disagree");
 	(void) key_is_audio(rules, file);
 }

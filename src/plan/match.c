@@ -39,8 +39,8 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
-#include "src/pg/role.h"
 #include "src/names/file_key.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/plan/match.h"
 #include "src/sources/sources.h"

@@ -48,7 +48,7 @@ typedef struct Refill
 	const char *source;
 	const char *column;
 	Datum		key_columns;	/* text[] */
-	Datum		ids;			/* cleared_id as text[]; of the same length: */
+	Datum		ids;			/* text[]; of the same length: */
 	Datum		row_keys;		/* text[] */
 	Datum		values;			/* text[] */
 	List	   *sessions;		/* of those that were written */
@@ -79,20 +79,18 @@ static void
 forget(Refill *refill, const bool *written)
 {
 	MemoryContext context = GetMemoryChunkContext(refill);
-	ArrayBuildState *ids = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	ArrayBuildState *gone = initArrayResult(TEXTOID, CurrentMemoryContext, false);
 	SqlParameter parameters[] = {{TEXTARRAYOID, 0, false}};
-	Datum	   *elements;
 	int			n;
+	const char **ids = sources_copy_texts(refill->ids, &n);
 	int			i;
 
-	deconstruct_array(DatumGetArrayTypeP(refill->ids), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, NULL, &n);
 	for (i = 0; i < n; i++)
 		if (written[i])
-			accumArrayResult(ids, elements[i], false, TEXTOID, CurrentMemoryContext);
-	parameters[0].value = makeArrayResult(ids, CurrentMemoryContext);
+			accumArrayResult(gone, CStringGetTextDatum(ids[i]), false, TEXTOID, CurrentMemoryContext);
+	parameters[0].value = makeArrayResult(gone, CurrentMemoryContext);
 	n = owner_query(refill->extension, lengthof(parameters), parameters,
-					"WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::uuid[]) RETURNING session_id)"
+					"WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
 					" SELECT DISTINCT session_id FROM gone ORDER BY 1");
 	MemoryContextSwitchTo(context);
 	for (i = 0; i < n; i++)
@@ -109,6 +107,20 @@ refill_column(void *arg)
 	forget(refill, sources_refill(find_source(sources_load(refill->extension), refill->source), refill->column,
 								  refill->key_columns, refill->row_keys, refill->values));
 	lock_end_limit(limit);
+}
+
+/* Version 1.0 knew a row by the session that the source shows. */
+static void
+complete_keys(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_cleared c"
+				" SET key_columns = ARRAY[s.id_column::text], row_key = ARRAY[c.session_id]::text"
+				" FROM @extschema@.cleanup_sources s"
+				" WHERE c.run_id = $1 AND c.key_columns IS NULL AND s.id_column IS NOT NULL"
+				"  AND s.source = pg_catalog.to_regclass(c.source)");
 }
 
 /*
@@ -134,41 +146,24 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 
 	for (first = 0; first < n; first = i)
 	{
-		const char *id = sql_text(first, 1);
+		char	   *id = sql_text(first, 1);
 		bool		waits = false;
 		bool		comes = false;
 
 		for (i = first; i < n && strcmp(sql_text(i, 1), id) == 0; i++)
 		{
 			char	   *value = sql_text(i, 2);
-			char	   *file = sql_text(i, 3);
-			bool		refers = key_compare(rules, value, strlen(value), file) != KEY_NO_MATCH;
+			bool		refers = key_compare(rules, value, strlen(value), sql_text(i, 3)) != KEY_NO_MATCH;
 
 			CHECK_FOR_INTERRUPTS();
 			waits |= refers;
 			comes |= refers && DatumGetBool(sql_value(i, 4));
-			pfree(value);
-			pfree(file);
 		}
 		if (comes || !waits)
-			accumArrayResult(ids, sql_value(first, 1), false, TEXTOID, CurrentMemoryContext);
+			accumArrayResult(ids, CStringGetTextDatum(id), false, TEXTOID, CurrentMemoryContext);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return makeArrayResult(ids, CurrentMemoryContext);
-}
-
-/* Version 1.0 knew a row by the session that the source shows. */
-static void
-complete_keys(const Extension *extension, int64 run_id)
-{
-	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-
-	owner_query(extension, lengthof(parameters), parameters,
-				"UPDATE @extschema@.cleanup_cleared c"
-				" SET key_columns = ARRAY[s.id_column::text], row_key = ARRAY[c.session_id]::text"
-				" FROM @extschema@.cleanup_sources s"
-				" WHERE c.run_id = $1 AND c.key_columns IS NULL AND s.id_column IS NOT NULL"
-				"  AND s.source = pg_catalog.to_regclass(c.source)");
 }
 
 /* Groups the values with these IDs by source and column. */
@@ -182,7 +177,7 @@ query_refills(const Extension *extension, Datum ids, int wait_ms)
 								"  pg_catalog.array_agg(c.cleared_id::text ORDER BY c.cleared_id),"
 								"  pg_catalog.array_agg(coalesce(c.row_key, '') ORDER BY c.cleared_id),"
 								"  pg_catalog.array_agg(c.value ORDER BY c.cleared_id)"
-								" FROM @extschema@.cleanup_cleared c WHERE c.cleared_id = ANY ($1::uuid[])"
+								" FROM @extschema@.cleanup_cleared c WHERE c.cleared_id = ANY ($1::pg_catalog.uuid[])"
 								" GROUP BY 1, 2, 3 ORDER BY 1, 2, 3");
 	int			i;
 
