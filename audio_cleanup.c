@@ -112,8 +112,6 @@ _PG_init(void)
 	progress_init();
 	launcher_init();
 	at_commit_init();
-	notify_init();
-	outbox_init();
 }
 
 
@@ -217,21 +215,6 @@ cleanup_missing_files(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();
 }
 
-static void
-put_metric(const Metric *metric, Jsonb *labels, double value, void *arg)
-{
-	ReturnSetInfo *rsinfo = arg;
-	Datum		values[5];
-	bool		nulls[5] = {false};
-
-	values[0] = CStringGetTextDatum(metric->name);
-	values[1] = JsonbPGetDatum(labels);
-	values[2] = Float8GetDatum(value);
-	values[3] = CStringGetTextDatum(metric->help);
-	values[4] = CStringGetTextDatum(metric->type);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-}
-
 /*
  * cleanup_metrics() returns a row (name, labels, value, help, type) for each
  * figure.
@@ -240,7 +223,7 @@ Datum
 cleanup_metrics(PG_FUNCTION_ARGS)
 {
 	InitMaterializedSRF(fcinfo, 0);
-	metrics_collect(put_metric, fcinfo->resultinfo);
+	metrics_collect(((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
 	PG_RETURN_NULL();
 }
 

@@ -39,6 +39,7 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/plan/match.h"
 #include "src/sources/sources.h"
@@ -508,8 +509,8 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	match->restored = make_file_set(match);
 	match->marked = make_file_set(match);
 
-	extension_act_as(extension->owner, &saved);
-	extension_read_carefully();
+	role_act_as(extension->owner, &saved);
+	role_read_carefully();
 	show_tuplestores(match);
 	collect_files(match, extension, "SELECT k.id, h.source FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
 				  match->protected_files, match->referenced);
@@ -523,7 +524,7 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	if (!with_spoken_for)
 		collect_spoken_for(match, extension);
 	hide_tuplestores();
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -703,8 +704,8 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 	};
 	ActingAs	saved;
 
-	extension_act_as(extension->owner, &saved);
-	extension_read_carefully();
+	role_act_as(extension->owner, &saved);
+	role_read_carefully();
 	show_tuplestores(match);
 	owner_query_into(extension, 0, NULL, "SELECT n.id, n.path, j.source, j.session, j.value"
 					 " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
@@ -713,7 +714,7 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 					 &receiver.pub);
 	pass_failed(&receiver);
 	hide_tuplestores();
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 	MemoryContextDelete(receiver.context);
 	MemoryContextDelete(receiver.row_context);
 }

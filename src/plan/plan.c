@@ -33,6 +33,7 @@
 
 #include "src/plan/counts.h"
 #include "src/guard/location.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 #include "src/plan/match.h"
@@ -807,7 +808,7 @@ void
 plan_survey(CleanupPlan *plan, bool interxact)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->context);
-	int			limit = extension_limit_lock_waits(plan->settings->writer_wait);
+	int			limit = lock_limit_waits(plan->settings->writer_wait);
 
 	plan->condemned = condemned_begin(interxact);
 	plan_limit_reading(plan->settings, interxact);
@@ -817,7 +818,7 @@ plan_survey(CleanupPlan *plan, bool interxact)
 	if (!plan->dry_run)
 		counts_remember(plan);
 	condemned_rewind(plan->condemned);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -881,7 +882,7 @@ wait_for_writers(const Extension *extension, List *sources, int writer_wait, Bra
 			tables = list_concat_unique_oid(tables, sources_tables(lfirst(lc), found));
 	}
 	if (*found == NULL)
-		extension_wait_for_writers(tables, writer_wait);
+		lock_wait_for_writers(tables, writer_wait);
 }
 
 /* Rows of a source that could not be cleared protect their files from then on, whatever their status. */
@@ -900,7 +901,7 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->context);
 	TimestampTz failed_before = plan_failed_before(plan->settings);
-	int			guc_level = extension_limit_lock_waits(plan->settings->writer_wait);
+	int			guc_level = lock_limit_waits(plan->settings->writer_wait);
 	Match	   *match = begin_match(plan->settings);
 	Condemned  *condemned = NULL;
 	Brake	   *found;
@@ -932,7 +933,7 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 		progress_add(PROGRESS_CONDEMNED, condemned->n_files - match_count(match));
 	}
 	match_end(match);
-	extension_end_limit(guc_level);
+	lock_end_limit(guc_level);
 	MemoryContextSwitchTo(caller);
 	return condemned;
 }
@@ -949,12 +950,12 @@ static void
 try_waiting(void *arg)
 {
 	Waiting    *waiting = arg;
-	int			limit = extension_limit_lock_waits(waiting->writer_wait);
+	int			limit = lock_limit_waits(waiting->writer_wait);
 
 	waiting->sources = load_checked_sources(waiting->extension, &waiting->brake);
 	if (waiting->brake == NULL)
 		wait_for_writers(waiting->extension, waiting->sources, waiting->writer_wait, &waiting->brake);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 }
 
 /* Giving up is no ERROR here: other files can be dealt with. */

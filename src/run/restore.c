@@ -26,6 +26,7 @@
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
 #include "src/ledger/ledger.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/run/restore.h"
@@ -339,7 +340,7 @@ carry_out(Work work, void *arg)
 
 		MemoryContextSwitchTo(plan->context);
 		plan_check_transaction(plan);
-		extension_lock_run(plan->extension, plan->settings->writer_wait, false);
+		lock_run(plan->extension, plan->settings->writer_wait, false);
 		report = work(plan, arg);
 		result = MemoryContextAlloc(caller, VARSIZE(report));
 		memcpy(result, report, VARSIZE(report));

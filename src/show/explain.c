@@ -23,6 +23,7 @@
 #include "src/guard/hold.h"
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
+#include "src/pg/lock.h"
 #include "src/plan/match.h"
 #include "src/plan/plan.h"
 #include "src/show/explain.h"
@@ -340,11 +341,11 @@ explain(CleanupPlan *plan, const char *file)
 
 	search.rules = &plan->settings->rules;
 	search.path = location_relative(plan->settings, file);
-	limit = extension_limit_lock_waits(plan->settings->writer_wait);
+	limit = lock_limit_waits(plan->settings->writer_wait);
 	plan_open(plan);
 	raise_unless_readable(plan);
 	find_references(plan, &search);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 	found = store_identify(plan->store, search.path, &identity);
 	standing = look_up_standing(plan, search.path);
 	return make_explanation(plan, &search,

@@ -29,7 +29,9 @@
 #include "utils/builtins.h"
 
 #include "src/names/file_key.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/show/missing.h"
@@ -265,8 +267,8 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	const SqlParameter parameters[] = {SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)};
 	ActingAs	saved;
 
-	extension_act_as(search->plan->extension->owner, &saved);
-	extension_join_by_hash();
+	role_act_as(search->plan->extension->owner, &saved);
+	role_join_by_hash();
 	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
@@ -287,7 +289,7 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	sql_hide_tuplestore("cleanup_references");
 	sql_hide_tuplestore("cleanup_reference_keys");
 	sql_hide_tuplestore("cleanup_file_keys");
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 }
 
 static void
@@ -323,7 +325,7 @@ end_search(Search *search)
 static void
 find_missing(CleanupPlan *plan, Tuplestorestate *result, TupleDesc desc)
 {
-	int			limit = extension_limit_lock_waits(plan->settings->writer_wait);
+	int			limit = lock_limit_waits(plan->settings->writer_wait);
 	Search		search;
 
 	progress_begin(plan->context, "sql", true, false);
@@ -336,7 +338,7 @@ find_missing(CleanupPlan *plan, Tuplestorestate *result, TupleDesc desc)
 	write_reference_keys(&search);
 	compare(&search, result, desc);
 	end_search(&search);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 }
 
 void

@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/sources/cleared.h"
 
@@ -106,12 +107,12 @@ static void
 refill_column(void *arg)
 {
 	Refill	   *refill = arg;
-	int			limit = extension_limit_lock_waits(refill->wait_ms);
+	int			limit = lock_limit_waits(refill->wait_ms);
 
 	refill->refilled = sources_refill(find_source(refill->sources, refill->source), refill->column,
 									  refill->key_columns, refill->row_keys, refill->values);
 	forget(refill);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 }
 
 /* Of files that are restored, the sessions; as two arrays, sources and sessions. */

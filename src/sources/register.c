@@ -25,6 +25,7 @@
 #include "utils/lsyscache.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
@@ -311,12 +312,12 @@ sources_register(const Extension *extension, SourceRegistration *registration)
 	name = sources_name(registration->relid);
 	check_arguments(registration, name);
 
-	extension_act_as(extension->owner, &saved);
+	role_act_as(extension->owner, &saved);
 	if (registration->file_columns == 0)
 		registration->file_columns = choose_file_columns(registration->relid, name);
 	check_arrays(registration);
 	choose_failed_columns(registration);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 
 	check_failed_arguments(registration, name);
 	insert_source(extension, registration);
