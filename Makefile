@@ -37,8 +37,7 @@ PG_CFLAGS += -Werror
 endif
 
 # what src/show/dashboard.c and src/mail/compose.c include
-TEXTS = src/show/dashboard.html.inc src/show/dashboard.sql.inc \
-	src/mail/mail.html.inc src/mail/mail.sql.inc src/mail/mail.txt.inc
+TEXTS = src/show/dashboard.html.inc src/mail/mail.html.inc src/mail/mail.txt.inc
 
 EXTRA_CLEAN = tmp_check_regress $(TEXTS) $(MAIL_OBJS)
 

@@ -3,6 +3,10 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION audio_cleanup" to load this file. \quit
 
+-- the schema of the extension may hold anybody's objects: none of them is to
+-- be taken for one of the server's
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 -- an unknown setting here: the server still has the library of version 1.0 in
 -- its memory, and must be restarted first
 LOAD 'MODULE_PATHNAME';
@@ -27,6 +31,10 @@ CREATE TABLE @extschema@.cleanup_sources (
 );
 COMMENT ON TABLE @extschema@.cleanup_sources IS
 'tables and views whose rows refer to files; maintained by cleanup_add_source() and cleanup_drop_source()';
+COMMENT ON COLUMN @extschema@.cleanup_sources.source IS 'the table or view';
+COMMENT ON COLUMN @extschema@.cleanup_sources.failed_statuses IS 'values of status_column that mean a failed session';
+COMMENT ON COLUMN @extschema@.cleanup_sources.added_by IS 'the role that registered the source';
+COMMENT ON COLUMN @extschema@.cleanup_sources.added_at IS 'when the source was registered';
 COMMENT ON COLUMN @extschema@.cleanup_sources.source_name IS 'its name when it was registered: one that was renamed may have made room for another';
 COMMENT ON COLUMN @extschema@.cleanup_sources.file_columns IS 'columns that hold names, paths or URLs of files';
 COMMENT ON COLUMN @extschema@.cleanup_sources.id_column IS 'column by which a session is named in reports';
@@ -43,6 +51,9 @@ CREATE TABLE @extschema@.cleanup_seen (
 );
 COMMENT ON TABLE @extschema@.cleanup_seen IS
 'what the last run has seen of each source: one that is empty all of a sudden stops a run; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_seen.source IS 'the table or view';
+COMMENT ON COLUMN @extschema@.cleanup_seen.source_rows IS 'rows that the source had';
+COMMENT ON COLUMN @extschema@.cleanup_seen.seen_at IS 'when the run looked';
 COMMENT ON COLUMN @extschema@.cleanup_seen.source_files IS 'files in the upload directory that its rows protected';
 
 CREATE TABLE @extschema@.cleanup_access (
@@ -51,6 +62,8 @@ CREATE TABLE @extschema@.cleanup_access (
 );
 COMMENT ON TABLE @extschema@.cleanup_access IS
 'roles that cleanup_grant_access() has given USAGE on the schema of the extension, because they lacked it: cleanup_revoke_access() takes it back from these alone';
+COMMENT ON COLUMN @extschema@.cleanup_access.role IS 'the role that was given USAGE';
+COMMENT ON COLUMN @extschema@.cleanup_access.granted_at IS 'when it was given';
 
 --
 -- History: runs and the audit trail of files
@@ -80,10 +93,16 @@ CREATE TABLE @extschema@.cleanup_runs (
 	claim uuid
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
-CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for);
+CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for) WHERE scheduled_for IS NOT NULL;
 CREATE INDEX cleanup_runs_started ON @extschema@.cleanup_runs (started_at);
 CREATE INDEX cleanup_runs_unfinished ON @extschema@.cleanup_runs (run_id) WHERE finished_at IS NULL;
 COMMENT ON TABLE @extschema@.cleanup_runs IS 'history: one row for each real run';
+COMMENT ON COLUMN @extschema@.cleanup_runs.run_id IS 'number of the run';
+COMMENT ON COLUMN @extschema@.cleanup_runs.started_at IS 'when the run began';
+COMMENT ON COLUMN @extschema@.cleanup_runs.what IS 'what the run looked for: orphaned_files, failed_sessions or all';
+COMMENT ON COLUMN @extschema@.cleanup_runs.errors IS 'files that could not be dealt with';
+COMMENT ON COLUMN @extschema@.cleanup_runs.orphaned_files IS 'of the files condemned, those that no row referred to';
+COMMENT ON COLUMN @extschema@.cleanup_runs.failed_sessions IS 'failed sessions whose audio was condemned';
 COMMENT ON COLUMN @extschema@.cleanup_runs.finished_at IS 'when the last of its files was dealt with';
 COMMENT ON COLUMN @extschema@.cleanup_runs.trigger IS
 'sql: somebody called, pg_cron included; schedule, startup, catch-up: the background worker';
@@ -102,6 +121,12 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.claim IS
 COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them; backup_owner: the folder of its files in backup_dir';
 
 CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
+
+-- No foreign key on run_id: its trigger would look the run up once for each
+-- file, and a run that condemns a million would pay for a million look-ups of
+-- a row that the same transaction has inserted.  history.c deletes the files
+-- before their run.  Of the indexes, those with a WHERE cost nothing once the
+-- file is destroyed, and none is a prefix of another of the same WHERE.
 
 CREATE TABLE @extschema@.cleanup_files (
 	file_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_files_file_id_seq'),
@@ -136,6 +161,17 @@ CREATE INDEX cleanup_files_failed_file ON @extschema@.cleanup_files (file) WHERE
 CREATE INDEX cleanup_files_not_over ON @extschema@.cleanup_files (run_id) WHERE state NOT IN ('deleted', 'skipped');
 CREATE INDEX cleanup_files_times ON @extschema@.cleanup_files USING brin (condemned_at, finished_at);
 COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
+COMMENT ON COLUMN @extschema@.cleanup_files.file_id IS 'number of the row';
+COMMENT ON COLUMN @extschema@.cleanup_files.run_id IS 'the run that condemned the file; see cleanup_runs';
+COMMENT ON COLUMN @extschema@.cleanup_files.error IS 'why the file failed, was skipped, or is put back; NULL: nothing to say';
+COMMENT ON COLUMN @extschema@.cleanup_files.source IS 'name of the source of the failed session, schema-qualified and quoted; NULL: an orphan';
+COMMENT ON COLUMN @extschema@.cleanup_files.session_id IS 'the failed session; NULL: an orphan';
+COMMENT ON COLUMN @extschema@.cleanup_files.condemned_at IS 'when the run condemned the file';
+COMMENT ON COLUMN @extschema@.cleanup_files.finished_at IS 'when the file was destroyed, put back, skipped, or failed; NULL: not yet';
+COMMENT ON COLUMN @extschema@.cleanup_files.modified_at IS 'modification time of the file';
+COMMENT ON COLUMN @extschema@.cleanup_files.mtime_ns IS 'modification time, in nanoseconds since 1970';
+COMMENT ON COLUMN @extschema@.cleanup_files.ctime_ns IS 'time of the last change of the inode, in nanoseconds since 1970';
+COMMENT ON COLUMN @extschema@.cleanup_files.btime_ns IS 'birth time, in nanoseconds since 1970; 0: the file system does not tell';
 COMMENT ON COLUMN @extschema@.cleanup_files.file IS 'path relative to the upload directory';
 COMMENT ON COLUMN @extschema@.cleanup_files.reason IS
 'orphan: no row referred to it; failed_session: only a failed one did; unknown: it was found in the trash, without the row of its run';
@@ -161,6 +197,11 @@ CREATE TABLE @extschema@.cleanup_cleared (
 CREATE INDEX cleanup_cleared_run_id ON @extschema@.cleanup_cleared (run_id);
 COMMENT ON TABLE @extschema@.cleanup_cleared IS
 'what stood in the file columns of failed sessions before on_failed => ''clear'' made them NULL; kept as long as the backup of their audio';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.cleared_id IS 'names the row';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.run_id IS 'the run that cleared the session; see cleanup_runs';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.session_id IS 'the failed session';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.column_name IS 'the file column that was made NULL';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.value IS 'what stood in the column before';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.source IS 'name of the source, schema-qualified and quoted';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.key_columns IS 'columns of the table that name one row: its primary key, or those of a unique index; NULL: version 1.0 has cleared it, the id_column of the source names the row';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.row_key IS 'their values, as the text of an array: only this row is filled again';
@@ -178,6 +219,8 @@ CREATE TABLE @extschema@.cleanup_claims (
 	confirmed boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE @extschema@.cleanup_claims IS 'upload directories that belong to this database; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_claims.uuid IS 'the UUID that the claim in the directory bears';
+COMMENT ON COLUMN @extschema@.cleanup_claims.claimed_at IS 'when this database claimed the directory';
 COMMENT ON COLUMN @extschema@.cleanup_claims.upload_dir IS 'where the directory was seen last';
 COMMENT ON COLUMN @extschema@.cleanup_claims.grace_from IS 'no file counts as older than that; NULL: each has its own age';
 COMMENT ON COLUMN @extschema@.cleanup_claims.confirmed IS 'the claim has been seen in the directory';
@@ -194,6 +237,9 @@ CREATE TABLE @extschema@.cleanup_holds (
 );
 COMMENT ON TABLE @extschema@.cleanup_holds IS
 'files that are never cleaned, whoever asks; maintained by cleanup_hold() and cleanup_release()';
+COMMENT ON COLUMN @extschema@.cleanup_holds.reason IS 'why, in the words of the one who holds the file; NULL: nothing was said';
+COMMENT ON COLUMN @extschema@.cleanup_holds.held_by IS 'the role that holds the file';
+COMMENT ON COLUMN @extschema@.cleanup_holds.held_at IS 'since when';
 COMMENT ON COLUMN @extschema@.cleanup_holds.file IS 'path relative to the upload directory';
 
 CREATE VIEW @extschema@.cleanup_backups AS
@@ -208,6 +254,11 @@ FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f
 WHERE f.state IN ('pending', 'trashed') AND f.due_at > f.condemned_at;
 COMMENT ON VIEW @extschema@.cleanup_backups IS
 'cleaned files that are still kept aside: cleanup_restore() puts them back';
+COMMENT ON COLUMN @extschema@.cleanup_backups.run_id IS 'the run that cleaned the file';
+COMMENT ON COLUMN @extschema@.cleanup_backups.trashed_at IS 'when the file was condemned';
+COMMENT ON COLUMN @extschema@.cleanup_backups.reason IS 'orphan, failed_session or unknown, as in cleanup_files';
+COMMENT ON COLUMN @extschema@.cleanup_backups.session_id IS 'the failed session; NULL: an orphan';
+COMMENT ON COLUMN @extschema@.cleanup_backups.expires_at IS 'from when on the backup is destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_backups.file IS 'path relative to the upload directory';
 COMMENT ON COLUMN @extschema@.cleanup_backups.size IS 'bytes';
 COMMENT ON COLUMN @extschema@.cleanup_backups.path IS 'where it lies, for who has to do without the database';
@@ -225,14 +276,18 @@ CREATE TABLE @extschema@.cleanup_totals (
 );
 COMMENT ON TABLE @extschema@.cleanup_totals IS
 'the counters of cleanup_metrics, since the extension was created; maintained by triggers on cleanup_files and cleanup_runs';
+COMMENT ON COLUMN @extschema@.cleanup_totals.name IS 'name of the figure, without the prefix that cleanup_metrics gives it';
+COMMENT ON COLUMN @extschema@.cleanup_totals.value IS 'files, runs or bytes, as the name says';
 COMMENT ON COLUMN @extschema@.cleanup_totals.label IS 'reason or status that is counted; empty: there is but one';
 
 CREATE FUNCTION @extschema@.cleanup_count_files() RETURNS trigger
-LANGUAGE C AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.cleanup_count_files() IS 'adds files that have come to their end to cleanup_totals';
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_count_files() IS
+'trigger: adds files that have come to their end to cleanup_totals';
 CREATE FUNCTION @extschema@.cleanup_count_runs() RETURNS trigger
-LANGUAGE C AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.cleanup_count_runs() IS 'adds runs that have come to their end to cleanup_totals';
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_count_runs() IS
+'trigger: adds runs that have come to their end to cleanup_totals';
 
 CREATE TRIGGER cleanup_count_files AFTER UPDATE ON @extschema@.cleanup_files
 	REFERENCING OLD TABLE AS cleanup_old NEW TABLE AS cleanup_new
@@ -255,6 +310,10 @@ CREATE TABLE @extschema@.cleanup_schedule (
 );
 COMMENT ON TABLE @extschema@.cleanup_schedule IS
 'since when the built-in schedule is in force in this database: what was missed before is not caught up; maintained by the background worker; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_schedule.only_row IS 'always true: the table has one row';
+COMMENT ON COLUMN @extschema@.cleanup_schedule.schedule_hour IS 'audio_cleanup.cleanup_schedule_hour';
+COMMENT ON COLUMN @extschema@.cleanup_schedule.timezone IS 'name of the time zone of the hour';
+COMMENT ON COLUMN @extschema@.cleanup_schedule.since IS 'since when these two have been in force';
 
 --
 -- Mails to be sent, about runs that have ended; not dumped: a restored
@@ -273,6 +332,9 @@ CREATE TABLE @extschema@.cleanup_mail (
 CREATE INDEX cleanup_mail_waiting ON @extschema@.cleanup_mail (next_try_at) WHERE next_try_at IS NOT NULL;
 COMMENT ON TABLE @extschema@.cleanup_mail IS
 'the outbox: one row for each run that mail is sent about; maintained by a background worker; rows are forgotten after 30 days; not carried by pg_dump';
+COMMENT ON COLUMN @extschema@.cleanup_mail.run_id IS 'the run that the mail is about';
+COMMENT ON COLUMN @extschema@.cleanup_mail.created_at IS 'when the run ended';
+COMMENT ON COLUMN @extschema@.cleanup_mail.tries IS 'how often it was tried to send the mail';
 COMMENT ON COLUMN @extschema@.cleanup_mail.next_try_at IS 'NULL: sent, or if sent_at is NULL too, given up after two days';
 COMMENT ON COLUMN @extschema@.cleanup_mail.sent_at IS 'when all had got it';
 COMMENT ON COLUMN @extschema@.cleanup_mail.sent_to IS 'addresses for which the mail server has taken it';
@@ -283,34 +345,43 @@ COMMENT ON COLUMN @extschema@.cleanup_mail.error IS 'what went wrong the last ti
 --
 
 CREATE FUNCTION @extschema@.cleanup_config() RETURNS jsonb
-LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.cleanup_config() IS 'the settings in force in this session';
+LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cleanup_config() IS
+'returns the settings in force in this session, by name';
 
 CREATE FUNCTION @extschema@.cleanup_status() RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.cleanup_status() IS 'what a run would do now; deletes nothing, works on a standby';
+COMMENT ON FUNCTION @extschema@.cleanup_status() IS
+'returns what a run would do now; deletes nothing; works on a standby; what would stop a run is in "errors" and is no ERROR';
 
 CREATE FUNCTION @extschema@.cleanup_explain(file text) RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_explain(text) IS
-'for one file (path relative to the upload directory): kept or condemned, and why';
+'file: path relative to the upload directory; returns whether the file would be kept or condemned, and why; ERROR if the path leads out of the upload directory';
 
 CREATE FUNCTION @extschema@.cleanup_next_run(OUT next_run timestamptz, OUT reason text, OUT timezone text)
-LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+LANGUAGE C STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_next_run() IS
-'when the built-in schedule cleans this database next, why then (or why never), and in which time zone its hour is';
+'when the built-in schedule cleans this database next (NULL: never), why then or why never, and in which time zone its hour is';
 
 CREATE FUNCTION @extschema@.cleanup_progress(
 	OUT pid int, OUT datname name, OUT run_id bigint, OUT trigger text, OUT dry_run boolean, OUT phase text,
 	OUT files_walked bigint, OUT files_matched bigint, OUT files_condemned bigint, OUT files_done bigint,
 	OUT bytes_freed bigint, OUT started_at timestamptz, OUT elapsed interval, OUT remaining interval)
 RETURNS SETOF record
-LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_progress() IS 'what the view of this name shows';
 
 CREATE VIEW @extschema@.cleanup_progress AS SELECT * FROM @extschema@.cleanup_progress();
 COMMENT ON VIEW @extschema@.cleanup_progress IS
 'a row for each run under way in the cluster, in any session; empty unless audio_cleanup is in shared_preload_libraries';
+COMMENT ON COLUMN @extschema@.cleanup_progress.pid IS 'process that makes the run';
+COMMENT ON COLUMN @extschema@.cleanup_progress.datname IS 'its database';
+COMMENT ON COLUMN @extschema@.cleanup_progress.trigger IS 'sql, schedule, startup or catch-up, as in cleanup_runs';
+COMMENT ON COLUMN @extschema@.cleanup_progress.dry_run IS 'true: nothing is deleted';
+COMMENT ON COLUMN @extschema@.cleanup_progress.bytes_freed IS 'bytes given back to the file system';
+COMMENT ON COLUMN @extschema@.cleanup_progress.started_at IS 'when the run began';
+COMMENT ON COLUMN @extschema@.cleanup_progress.elapsed IS 'time since then';
 COMMENT ON COLUMN @extschema@.cleanup_progress.run_id IS 'NULL while it is not recorded: a dry run, or before the files are known';
 COMMENT ON COLUMN @extschema@.cleanup_progress.phase IS
 'starting, walking, matching, judging, waiting for writers, condemning, capturing, deleting';
@@ -324,12 +395,12 @@ CREATE FUNCTION @extschema@.cleanup_check(OUT check_name text, OUT status text, 
 RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_check() IS
-'a doctor for the installation; status is ok, warning or error';
+'a doctor for the installation: a row for each thing looked at; status is ok, warning or error; what is wrong is a row and no ERROR';
 
 CREATE FUNCTION @extschema@.cleanup_dashboard() RETURNS text
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_dashboard() IS
-'how the cleaning goes, as one self-contained page of HTML in ASCII; looks at the upload directory as cleanup_status() does; works on a standby';
+'returns how the cleaning goes, as one self-contained page of HTML in ASCII; looks at the upload directory as cleanup_status() does; works on a standby';
 CREATE FUNCTION @extschema@.cleanup_report(
 	since interval DEFAULT '30 days',
 	OUT day date, OUT runs bigint, OUT files bigint, OUT freed_mb numeric, OUT failed_sessions bigint,
@@ -369,7 +440,7 @@ BEGIN ATOMIC
 	ORDER BY d.day;
 END;
 COMMENT ON FUNCTION @extschema@.cleanup_report(interval) IS
-'a row for each day of the session''s time zone, from the first run in that time until today: runs begun; files cleaned (deleted or in the trash) and failed sessions cleaned, by the day on which they were condemned; MiB given back to the file system, errors and files put back, by the day on which that happened; runs that a brake has refused';
+'since: how far to look back; a row for each day of the session''s time zone, from the first run in that time until today: runs begun; files cleaned (deleted or in the trash) and failed sessions cleaned, by the day on which they were condemned; MiB given back to the file system, errors and files put back, by the day on which that happened; runs that a brake has refused';
 
 CREATE FUNCTION @extschema@.cleanup_missing_files(
 	OUT source text, OUT status text, OUT file_references bigint, OUT missing bigint, OUT examples text[])
@@ -387,6 +458,8 @@ COMMENT ON FUNCTION @extschema@.cleanup_metrics() IS 'what the view of this name
 CREATE VIEW @extschema@.cleanup_metrics AS SELECT * FROM @extschema@.cleanup_metrics();
 COMMENT ON VIEW @extschema@.cleanup_metrics IS
 'figures for a monitoring system, by the names of Prometheus; cheap to read: no directory is walked and no source is read';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.name IS 'name of the figure';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.help IS 'what the figure says';
 COMMENT ON COLUMN @extschema@.cleanup_metrics.labels IS 'such as {"reason": "orphan"}; {} if there is none';
 COMMENT ON COLUMN @extschema@.cleanup_metrics.value IS 'bytes, seconds, seconds since 1970, or a number of things, as the name says';
 COMMENT ON COLUMN @extschema@.cleanup_metrics.type IS 'counter: only ever grows; gauge: goes up and down';
@@ -394,7 +467,364 @@ COMMENT ON COLUMN @extschema@.cleanup_metrics.type IS 'counter: only ever grows;
 CREATE FUNCTION @extschema@.cleanup_send_test_mail() RETURNS text
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_send_test_mail() IS
-'sends a mail to audio_cleanup.mail_to now, and waits for it; returns who has taken it, or fails with the words of the mail server';
+'sends a mail to audio_cleanup.mail_to now, and waits for the mail server; returns who has got it; ERROR with the words of the mail server if nobody has, or if the settings lack something';
+
+--
+-- What the C code asks for figures.  Their bodies are bound to the objects, not
+-- to names: nobody puts others in their place by renaming a schema.
+--
+
+CREATE FUNCTION @extschema@.cleanup_metrics_rows(
+	is_up boolean, free_bytes bigint, size_bytes bigint,
+	OUT name text, OUT labels jsonb, OUT value double precision, OUT help text, OUT type text)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH counters(position, name, label, label_values, help) AS (VALUES
+		(1, 'runs', 'status', '{done,failed,interrupted,blocked}'::text[], 'Runs that have ended.'),
+		(2, 'failed_sessions', NULL, '{""}', 'Failed sessions whose audio was condemned.'),
+		(3, 'files_deleted', 'reason', '{orphan,failed_session,unknown}', 'Files destroyed.'),
+		(4, 'bytes_freed', 'reason', '{orphan,failed_session,unknown}', 'Bytes given back to the file system.'),
+		(5, 'files_skipped', 'reason', '{orphan,failed_session,unknown}', 'Condemned files that were let live: replaced, vanished, or referred to again.'),
+		(6, 'files_restored', 'reason', '{orphan,failed_session,unknown}', 'Files put back from the trash.'),
+		(7, 'files_failed', 'reason', '{orphan,failed_session,unknown}', 'Files that could not be dealt with.')
+	),
+	counted AS (
+		SELECT c.position, c.name || '_total' AS name, jsonb_strip_nulls(jsonb_build_object(coalesce(c.label, ''), nullif(v.label, ''))) AS labels,
+			coalesce(t.value, 0)::float8 AS value, c.help, 'counter' AS type
+		FROM counters c CROSS JOIN unnest(c.label_values) v(label)
+			LEFT JOIN @extschema@.cleanup_totals t ON t.name = c.name AND t.label = v.label
+	),
+	waiting AS (
+		SELECT f.condemned_at AS since FROM @extschema@.cleanup_files f WHERE f.state = 'pending'
+		UNION ALL
+		SELECT f.due_at FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()
+	),
+	pending AS (
+		SELECT count(*) AS files, min(w.since) AS since FROM waiting w
+	),
+	backup AS (
+		SELECT count(*) AS files, coalesce(sum(f.size), 0) AS bytes FROM @extschema@.cleanup_files f
+		WHERE f.state = 'trashed' AND f.due_at > clock_timestamp()
+	),
+	success AS (
+		SELECT max(r.finished_at) AS at FROM @extschema@.cleanup_runs r
+		WHERE r.run_id = (SELECT max(d.run_id) FROM @extschema@.cleanup_runs d WHERE d.status = 'done')
+	),
+	last AS (
+		SELECT r.status, r.started_at, r.finished_at, r.errors FROM @extschema@.cleanup_runs r
+		WHERE r.finished_at IS NOT NULL ORDER BY r.run_id DESC LIMIT 1
+	),
+	gauges AS (
+		SELECT g.* FROM pending p, backup b, success s, @extschema@.cleanup_next_run() n LEFT JOIN last l ON true,
+			LATERAL (VALUES
+				(11, 'sources', '{}'::jsonb, (SELECT count(*) FROM @extschema@.cleanup_sources)::float8, 'Registered sources.'),
+				(12, 'pending_files', '{}', p.files, 'Files that are condemned, or due to be destroyed, and not dealt with yet.'),
+				(13, 'oldest_pending_timestamp_seconds', '{}', extract(epoch FROM p.since), 'Since when the oldest of these waits.'),
+				(14, 'backup_files', '{}', b.files, 'Files in the trash that can be restored.'),
+				(15, 'backup_bytes', '{}', b.bytes, 'Bytes of these files.'),
+				(16, 'unfinished_runs', '{}', (SELECT count(*) FROM @extschema@.cleanup_runs r WHERE r.finished_at IS NULL),
+					'Runs that are under way, or have files that are not dealt with yet.'),
+				(17, 'last_success_timestamp_seconds', '{}', coalesce(extract(epoch FROM s.at), 0),
+					'When the last run that was done without an error ended; 0 if there was none.'),
+				(18, 'blocked', '{}', (l.status IS NOT DISTINCT FROM 'blocked')::int, '1 if the last run was refused by a brake, else 0.'),
+				(19, 'last_run_timestamp_seconds', '{}', extract(epoch FROM l.started_at), 'When the last run that has ended began.'),
+				(20, 'last_run_duration_seconds', '{}', extract(epoch FROM l.finished_at - l.started_at), 'How long it took.'),
+				(21, 'last_run_errors', '{}', l.errors, 'Files that it could not deal with.'),
+				(22, 'last_run_status', '{"status": "done"}', (l.status = 'done')::int, '1 for the status of the last run that has ended, else 0.'),
+				(22, 'last_run_status', '{"status": "failed"}', (l.status = 'failed')::int, '1 for the status of the last run that has ended, else 0.'),
+				(22, 'last_run_status', '{"status": "interrupted"}', (l.status = 'interrupted')::int, '1 for the status of the last run that has ended, else 0.'),
+				(22, 'last_run_status', '{"status": "blocked"}', (l.status = 'blocked')::int, '1 for the status of the last run that has ended, else 0.'),
+				(23, 'schedule_enabled', '{}', (n.next_run IS NOT NULL)::int, '1 if the built-in schedule will clean this database, else 0.'),
+				(24, 'next_run_timestamp_seconds', '{}', extract(epoch FROM n.next_run), 'When the built-in schedule cleans this database next.'),
+				(25, 'upload_dir_up', '{}', is_up::int, '1 if the upload directory can be opened, else 0.'),
+				(26, 'upload_dir_free_bytes', '{}', free_bytes, 'Bytes free in the file system of the upload directory.'),
+				(27, 'upload_dir_size_bytes', '{}', size_bytes, 'Size of the file system of the upload directory in bytes.')
+			) g(position, name, labels, value, help)
+		WHERE g.value IS NOT NULL
+	)
+	SELECT 'audio_cleanup_' || m.name, m.labels, m.value, m.help, m.type
+	FROM (SELECT * FROM counted UNION ALL SELECT g.position, g.name, g.labels, g.value, g.help, 'gauge' FROM gauges g) m
+	ORDER BY m.position, m.name;
+END;
+COMMENT ON FUNCTION @extschema@.cleanup_metrics_rows(boolean, bigint, bigint) IS
+'the rows of cleanup_metrics; is_up: the upload directory can be opened; free_bytes and size_bytes: of its file system, NULL if they are not known';
+
+CREATE FUNCTION @extschema@.cleanup_dashboard_figures(look jsonb) RETURNS jsonb
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- No list has more than shown.n entries; what is counted beyond that is read by an index or in one pass.
+	WITH
+	shown AS (
+		SELECT 10 AS n, 5 AS few, 30 AS days, 'FMDD Mon YYYY, HH24:MI' AS stamp, 'FMDD Mon, HH24:MI' AS short_stamp,
+			moment, moment::date AS today
+		FROM clock_timestamp() AS moment
+	),
+	view AS (
+		SELECT cleanup_dashboard_figures.look AS taken, outcome, report,
+			jsonb_path_query_array(report, '$.orphaned_files_deleted[0 to 9]') AS names,
+			jsonb_path_query_array(report, '$.failed_sessions_cleaned[0 to 9]') AS ids
+		FROM (SELECT cleanup_dashboard_figures.look -> 'outcome' AS outcome, cleanup_dashboard_figures.look #> '{outcome,report,potential_cleanup}' AS report) l
+	),
+
+	-- ---- runs ----
+
+	recent AS (
+		SELECT r.run_id, r.started_at, r.finished_at, r.trigger, r.status, r.message, r.files, r.errors, r.bytes,
+			extract(epoch FROM r.finished_at - r.started_at) AS seconds,
+			to_char(r.started_at, short_stamp) AS started
+		FROM @extschema@.cleanup_runs r, shown
+		WHERE r.started_at >= today - (days - 1)
+	),
+	last_run AS (
+		SELECT r.run_id, r.status, r.message, r.files, r.errors, r.bytes, r.started_at, to_char(r.started_at, stamp) AS started,
+			extract(epoch FROM moment - r.finished_at) AS seconds_ago
+		FROM @extschema@.cleanup_runs r, shown
+		WHERE r.finished_at IS NOT NULL
+		ORDER BY r.run_id DESC LIMIT 1
+	),
+	slowest AS (
+		SELECT r.* FROM recent r WHERE r.seconds IS NOT NULL
+		ORDER BY r.seconds DESC, r.run_id DESC LIMIT (SELECT few FROM shown)
+	),
+	unlucky AS (
+		SELECT r.run_id, r.started, r.trigger, r.status, r.errors, left(r.message, 500) AS message
+		FROM recent r WHERE r.status IN ('failed', 'blocked', 'interrupted')
+		ORDER BY r.run_id DESC LIMIT (SELECT n FROM shown)
+	),
+
+	-- ---- files ----
+
+	deleted AS MATERIALIZED (
+		SELECT f.finished_at::date AS day, f.reason, count(*) AS files, sum(f.freed) AS bytes
+		FROM @extschema@.cleanup_files f WHERE f.state = 'deleted' GROUP BY 1, 2
+	),
+	totals AS (
+		SELECT coalesce(sum(bytes), 0) AS bytes, coalesce(sum(files), 0) AS files, to_char(min(day), 'FMDD Mon YYYY') AS since,
+			coalesce(sum(bytes) FILTER (WHERE day > today - days), 0) AS recent_bytes,
+			coalesce(sum(files) FILTER (WHERE day > today - days), 0) AS recent_files
+		FROM deleted, shown
+	),
+	calendar AS (
+		SELECT d.n - 1 AS n, d.day::date, to_char(d.day, 'FMDD Mon') AS label,
+			coalesce(sum(bytes), 0) AS bytes,
+			coalesce(sum(files), 0) AS files,
+			coalesce(sum(files) FILTER (WHERE reason = 'orphan'), 0) AS orphans,
+			coalesce(sum(files) FILTER (WHERE reason = 'failed_session'), 0) AS failed
+		FROM shown, generate_series(today - (days - 1), today, interval '1 day') WITH ORDINALITY AS d(day, n)
+		LEFT JOIN deleted ON deleted.day = d.day::date
+		GROUP BY d.n, d.day
+	),
+	errors AS (
+		SELECT f.file_id, f.finished_at, f.file, f.run_id, left(f.error, 500) AS error, to_char(f.finished_at, stamp) AS at
+		FROM @extschema@.cleanup_files f, shown WHERE f.state = 'failed'
+		ORDER BY f.finished_at DESC, f.file_id DESC LIMIT (SELECT n FROM shown)
+	),
+	backups AS (
+		SELECT f.run_id, count(*) AS files, sum(f.size) AS bytes, min(f.due_at) AS due
+		FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at > (SELECT moment FROM shown) GROUP BY f.run_id
+	),
+	next_backups AS (
+		SELECT b.*, to_char(b.due, stamp) AS expires
+		FROM backups b, shown ORDER BY b.due, b.run_id LIMIT (SELECT n FROM shown)
+	),
+	pending AS (
+		SELECT count(*) AS files, coalesce(sum(f.size), 0) AS bytes, extract(epoch FROM (SELECT moment FROM shown) - min(f.condemned_at)) AS seconds
+		FROM @extschema@.cleanup_files f WHERE f.state = 'pending'
+	),
+	oldest AS (
+		SELECT f.file_id, f.condemned_at, f.file, f.run_id, f.size, to_char(f.condemned_at, stamp) AS condemned
+		FROM @extschema@.cleanup_files f, shown WHERE f.state = 'pending'
+		ORDER BY f.condemned_at, f.file_id LIMIT (SELECT n FROM shown)
+	),
+
+	-- ---- charts: x and width in % of the drawing, y and height in pixels ----
+
+	peaks(chart, base, peak) AS (
+		SELECT 'space', power(1024, floor(log(1024, greatest(max(bytes), 1)))), max(bytes) FROM calendar
+		UNION ALL
+		SELECT 'files', 1, max(files) FROM calendar
+	),
+	magnitudes AS (
+		SELECT chart, base, peak, greatest(peak, 1) / base / 4 AS quarter,
+			power(10, floor(log(greatest(peak, 1) / base / 4))) AS tenth
+		FROM peaks
+	),
+	steps AS (
+		SELECT chart, peak, base * greatest(tenth * CASE WHEN quarter <= tenth THEN 1 WHEN quarter <= 2 * tenth THEN 2
+			WHEN quarter <= 2.5 * tenth AND tenth >= 10 THEN 2.5 WHEN quarter <= 5 * tenth THEN 5 ELSE 10 END, CASE base WHEN 1 THEN 1 ELSE 0 END) AS step
+		FROM magnitudes
+	),
+	scales AS (
+		SELECT chart, step, step * ceil(peak / step) AS top FROM steps WHERE peak > 0
+	),
+	axes AS (
+		SELECT chart, jsonb_agg(jsonb_build_object(
+				'value', i * step, 'y', round(180 - 160 * i * step / top, 1),
+				'text_y', round(176 - 160 * i * step / top, 1)) ORDER BY i) AS ticks
+		FROM scales, generate_series(0, round(top / step)) i
+		GROUP BY chart
+	),
+	columns AS (
+		SELECT d.*, s.chart, s.top,
+			round(17 + 78.0 / days * d.n, 2) AS x, round(78.0 / days * 0.76, 2) AS width,
+			round(17 + 78.0 / days * (d.n + 0.38), 2) AS middle
+		FROM scales s, calendar d, shown
+	),
+	drawings AS (
+		SELECT c.chart, jsonb_build_object(
+			'ticks', a.ticks,
+			'labels', jsonb_agg(jsonb_build_object('label', c.label, 'x', c.middle) ORDER BY c.n)
+				FILTER (WHERE (days - 1 - c.n) % 7 = 0),
+			'bars', jsonb_agg(jsonb_build_object(
+					'label', c.label, 'bytes', c.bytes, 'files', c.files, 'orphans', c.orphans, 'failed', c.failed,
+					'x', c.x, 'width', c.width,
+					'space_y', round(180 - 160 * c.bytes / c.top, 2), 'space_height', round(160 * c.bytes / c.top, 2),
+					'orphans_y', round(180 - 160 * c.orphans / c.top, 2), 'orphans_height', round(160 * c.orphans / c.top, 2),
+					'failed_y', round(180 - 160 * c.files / c.top, 2), 'failed_height', round(160 * c.failed / c.top, 2))
+				ORDER BY c.n) FILTER (WHERE c.files > 0)) AS drawing
+		FROM columns c JOIN axes a USING (chart), shown
+		GROUP BY c.chart, a.ticks
+	),
+
+	-- ---- how is it? ----
+
+	next_run AS (
+		SELECT to_char(n.next_run, stamp) AS at, n.reason, n.next_run IS NOT NULL AS is_known
+		FROM @extschema@.cleanup_next_run() n, shown
+	),
+	facts AS (
+		SELECT (SELECT count(*) FROM @extschema@.cleanup_sources) AS sources,
+			l.status, l.started_at, n.is_known AS is_scheduled,
+			(SELECT since FROM @extschema@.cleanup_schedule) AS scheduled_since,
+			(SELECT seconds FROM pending) AS pending_seconds,
+			(SELECT count(*) FROM @extschema@.cleanup_files f WHERE f.state = 'failed') AS failed,
+			view.outcome IS NULL AS is_broken,
+			view.outcome -> 'brakes' <> '[]' AS is_blocked
+		FROM view CROSS JOIN next_run n LEFT JOIN last_run l ON true
+	),
+	state(name) AS (
+		SELECT CASE
+			WHEN sources = 0 THEN 'unregistered'
+			WHEN is_broken THEN 'broken'
+			WHEN is_blocked THEN 'blocked'
+			WHEN status IN ('failed', 'blocked') THEN 'failing'
+			WHEN pending_seconds > 3600 THEN 'stuck'
+			WHEN is_scheduled AND moment - greatest(started_at, scheduled_since) > interval '26 hours' THEN 'overdue'
+			WHEN status = 'interrupted' THEN 'cut_short'
+			WHEN status IS NULL THEN 'new'
+			ELSE 'fine' END
+		FROM facts, shown
+	)
+	SELECT jsonb_build_object(
+		'database', current_database(),
+		'database_listed', quote_literal(quote_ident(current_database())),
+		'cluster', current_setting('cluster_name'),
+		'upload_dir', current_setting('audio_cleanup.upload_dir'),
+		'is_standby', pg_is_in_recovery(),
+		'version', (SELECT extversion FROM pg_extension WHERE extname = 'audio_cleanup'),
+		'taken_at', to_char(moment, stamp),
+		'taken_iso', to_char(moment, 'YYYY-MM-DD"T"HH24:MI:SSTZH:TZM'),
+		'zone', current_setting('timezone'),
+		'days', days,
+		'state', (SELECT jsonb_build_object(name, true, 'colour', CASE WHEN name IN ('fine', 'new') THEN 'good'
+			WHEN name IN ('broken', 'blocked', 'failing') THEN 'bad' ELSE 'doubtful' END) FROM state),
+		'next_run', (SELECT to_jsonb(next_run) FROM next_run),
+		'last_run', (SELECT to_jsonb(last_run) FROM last_run),
+		'under_way', (SELECT jsonb_agg(to_jsonb(p)) FROM (
+			SELECT p.phase, p.files_condemned, p.files_done, extract(epoch FROM p.elapsed) AS seconds
+			FROM @extschema@.cleanup_progress() p WHERE NOT p.dry_run AND p.datname = current_database()) p),
+		'has_history', (SELECT count(*) FROM last_run) > 0,
+		'has_sources', sources > 0,
+		'look', view.taken - 'outcome' || jsonb_build_object(
+			'surveyed', view.outcome -> 'surveyed',
+			'files_seen', view.outcome -> 'files_seen',
+			'files_referenced', view.outcome -> 'files_referenced',
+			'brakes', view.outcome -> 'brakes',
+			'bytes', view.outcome -> 'bytes',
+			'orphans', view.report -> 'orphaned_files_count',
+			'sessions', view.report -> 'failed_sessions_count',
+			'names', view.names,
+			'more_names', (view.report -> 'orphaned_files_count')::bigint - jsonb_array_length(view.names),
+			'ids', view.ids,
+			'more_ids', (view.report -> 'failed_sessions_count')::bigint - jsonb_array_length(view.ids),
+			'warnings', jsonb_path_query_array(view.outcome, '$.report.warnings[0 to 9]')),
+		'totals', (SELECT to_jsonb(totals) FROM totals),
+		'space', (SELECT drawing FROM drawings WHERE chart = 'space'),
+		'nights', (SELECT drawing FROM drawings WHERE chart = 'files'),
+		'table_days', (SELECT jsonb_agg(jsonb_build_object('day', to_char(day, 'FMDD Mon YYYY'), 'bytes', bytes, 'files', files,
+			'orphans', orphans, 'failed', failed) ORDER BY day DESC) FROM calendar WHERE files > 0),
+		'slowest', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(s) ORDER BY seconds DESC, run_id DESC),
+			'more', (SELECT count(*) FROM recent WHERE seconds IS NOT NULL) - count(*)) FROM slowest s HAVING count(*) > 0),
+		'unlucky', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(u) ORDER BY run_id DESC),
+			'more', (SELECT count(*) FROM recent WHERE status IN ('failed', 'blocked', 'interrupted')) - count(*)) FROM unlucky u HAVING count(*) > 0),
+		'errors', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(e) ORDER BY finished_at DESC, file_id DESC),
+			'more', failed - count(*)) FROM errors e HAVING count(*) > 0),
+		'backups', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(b) ORDER BY due, run_id),
+			'more', (SELECT count(*) FROM backups) - count(*)) FROM next_backups b HAVING count(*) > 0),
+		'oldest', (SELECT jsonb_build_object('rows', jsonb_agg(to_jsonb(o) ORDER BY condemned_at, file_id),
+			'more', (SELECT files FROM pending) - count(*)) FROM oldest o HAVING count(*) > 0),
+		'error_count', failed,
+		'backup_sum', (SELECT jsonb_build_object('files', coalesce(sum(files), 0), 'bytes', coalesce(sum(bytes), 0),
+			'next', to_char(min(due), short_stamp)) FROM backups),
+		'pending', (SELECT to_jsonb(pending) FROM pending))
+	FROM shown, facts, view;
+END;
+COMMENT ON FUNCTION @extschema@.cleanup_dashboard_figures(jsonb) IS
+'the figures of cleanup_dashboard() as one object; look: what cleanup_dashboard() has just seen of the upload directory; days are those of the session''s time zone';
+
+CREATE FUNCTION @extschema@.cleanup_mail_figures(run_id bigint, server text) RETURNS jsonb
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH
+	shown AS (
+		SELECT 20 AS n
+	),
+	files AS (
+		SELECT count(*) FILTER (WHERE f.state = 'trashed') AS kept,
+			count(*) FILTER (WHERE f.state = 'failed') AS failed
+		FROM @extschema@.cleanup_files f
+		WHERE f.run_id = cleanup_mail_figures.run_id AND f.state IN ('trashed', 'failed')
+	),
+	failures AS (
+		SELECT jsonb_agg(jsonb_build_object('file', left(f.file, 500), 'error', left(f.error, 500)) ORDER BY f.file) AS list
+		FROM (SELECT f.file, f.error FROM @extschema@.cleanup_files f
+			WHERE f.run_id = cleanup_mail_figures.run_id AND f.state = 'failed'
+			ORDER BY f.file LIMIT (SELECT n FROM shown)) f
+	)
+	SELECT jsonb_build_object(
+		'host', cleanup_mail_figures.server,
+		'database', current_database(),
+		'schema', (SELECT e.extnamespace::regnamespace FROM pg_extension e WHERE e.extname = 'audio_cleanup'),
+		'run_id', r.run_id,
+		'status', r.status,
+		'fine', r.status = 'done' AND r.errors = 0,
+		'end', CASE WHEN r.status IN ('blocked', 'interrupted') OR r.status = 'failed' AND r.message IS NOT NULL
+			THEN r.status END,
+		'blocked', r.status = 'blocked',
+		'message', left(r.message, 2000),
+		'trigger', r.trigger,
+		'scheduled_for', r.scheduled_for,
+		'requested_by', r.requested_by,
+		'started', to_char(r.started_at, 'YYYY-MM-DD HH24:MI:SS TZ'),
+		'seconds', extract(epoch FROM r.finished_at - r.started_at),
+		'upload_dir', r.upload_dir,
+		'files', r.files,
+		'orphaned_files', r.orphaned_files,
+		'failed_sessions', r.failed_sessions,
+		'gone', r.deleted + files.kept,
+		'deleted', r.deleted,
+		'kept', files.kept,
+		'skipped', r.skipped,
+		'errors', r.errors,
+		'bytes', r.bytes,
+		'failures', coalesce(failures.list, '[]'),
+		'more', greatest(files.failed - (SELECT n FROM shown), 0))
+	FROM @extschema@.cleanup_runs r, files, failures
+	WHERE r.run_id = cleanup_mail_figures.run_id;
+END;
+COMMENT ON FUNCTION @extschema@.cleanup_mail_figures(bigint, text) IS
+'the figures of the mail about a run as one object, NULL if there is no run of this run_id; server: what the mail calls the server';
 
 --
 -- To clean
@@ -403,22 +833,22 @@ COMMENT ON FUNCTION @extschema@.cleanup_send_test_mail() IS
 CREATE FUNCTION @extschema@.cleanup_orphaned_files(dry_run boolean DEFAULT false, force boolean DEFAULT false) RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_orphaned_files(boolean, boolean) IS
-'condemns files that no row refers to and that are older than the retention; they go with COMMIT';
+'condemns files that no row refers to and that are older than the retention; the files go with COMMIT; dry_run: only tell what a run would do; force: override the brakes that count, once; returns what is cleaned; ERROR if a brake refuses the run';
 
 CREATE FUNCTION @extschema@.cleanup_failed_sessions(dry_run boolean DEFAULT false, force boolean DEFAULT false) RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_failed_sessions(boolean, boolean) IS
-'condemns the audio of sessions that failed longer ago than the retention; it goes with COMMIT';
+'condemns the audio of sessions that failed longer ago than the retention; the audio goes with COMMIT; dry_run: only tell what a run would do; force: override the brakes that count, once; returns what is cleaned; ERROR if a brake refuses the run';
 
 CREATE FUNCTION @extschema@.cleanup_all(dry_run boolean DEFAULT false, force boolean DEFAULT false) RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_all(boolean, boolean) IS
-'cleanup_orphaned_files and cleanup_failed_sessions in one run';
+'cleanup_orphaned_files() and cleanup_failed_sessions() in one run; dry_run: only tell what a run would do; force: override the brakes that count, once; returns what is cleaned; ERROR if a brake refuses the run';
 
 CREATE PROCEDURE @extschema@.cleanup_run(dry_run boolean DEFAULT false, force boolean DEFAULT false, INOUT result jsonb DEFAULT NULL)
 LANGUAGE C AS 'MODULE_PATHNAME';
 COMMENT ON PROCEDURE @extschema@.cleanup_run(boolean, boolean, jsonb) IS
-'cleanup_all for schedulers: commits in batches, can be cancelled between files, returns the final outcome';
+'cleanup_all() for schedulers: commits in batches and can be cancelled between files; dry_run: only tell what a run would do; force: override the brakes that count, once; result: the final outcome; ERROR if a brake refuses the run, or in a transaction block';
 
 --
 -- To undo
@@ -427,32 +857,32 @@ COMMENT ON PROCEDURE @extschema@.cleanup_run(boolean, boolean, jsonb) IS
 CREATE FUNCTION @extschema@.cleanup_restore(run_id bigint) RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cleanup_restore_run';
 COMMENT ON FUNCTION @extschema@.cleanup_restore(bigint) IS
-'puts back what a run has cleaned, as far as there are backups; they go back with COMMIT; never overwrites';
+'run_id: a run of cleanup_runs; puts back with COMMIT what the run has cleaned, as far as there are backups; never overwrites a file; returns what is put back; ERROR if there is no such run';
 
 CREATE FUNCTION @extschema@.cleanup_restore(file text) RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cleanup_restore_file';
 COMMENT ON FUNCTION @extschema@.cleanup_restore(text) IS
-'puts the newest backup of one file back (path relative to the upload directory)';
+'file: path relative to the upload directory; puts the newest backup of the file back with COMMIT; never overwrites a file; returns what is put back; ERROR if there is no backup';
 
 CREATE FUNCTION @extschema@.cleanup_restore(file text, restore_as text) RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cleanup_restore_file';
 COMMENT ON FUNCTION @extschema@.cleanup_restore(text, text) IS
-'the same under another name, where its own is taken';
+'file: path relative to the upload directory; restore_as: the path under which the newest backup of the file is put back with COMMIT; never overwrites a file; returns what is put back; ERROR if there is no backup, or if restore_as is not a plain name of an audio file';
 
 CREATE FUNCTION @extschema@.cleanup_purge_backups() RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_purge_backups() IS
-'destroys the backups that have expired, with COMMIT; those that a row refers to again are put back';
+'destroys with COMMIT the backups that have expired, and puts back those that a row refers to again; returns what is destroyed';
 
 CREATE FUNCTION @extschema@.cleanup_hold(file text, reason text DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_hold(text, text) IS
-'from its COMMIT on this file (path relative to the upload directory) is never cleaned, until it is released';
+'file: path relative to the upload directory; reason: a text for people, may be NULL; from COMMIT on the file is never cleaned, until it is released; a NOTICE tells if there is no such file';
 
 CREATE FUNCTION @extschema@.cleanup_release(file text) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_release(text) IS
-'takes a hold back; false if there was none';
+'file: path relative to the upload directory; takes the hold on the file back; returns false if there was none';
 
 --
 -- To set up
@@ -469,27 +899,27 @@ CREATE FUNCTION @extschema@.cleanup_add_source(
 	on_failed text DEFAULT 'keep') RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_add_source(regclass, text[], name, name, text[], name, text, text) IS
-'registers a table or view whose rows refer to files; what is NULL is worked out from the usual column names';
+'source: a table or view whose rows refer to files; file_columns, id_column, status_column, failed_at_column: NULL is worked out from the usual column names; failed_statuses: what a failed session has in status_column; timezone: of a failed_at_column without time zone; on_failed: keep or clear; ERROR if the source or a column cannot be used, or if the caller does not own the source';
 
 CREATE FUNCTION @extschema@.cleanup_drop_source(source regclass) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_drop_source(regclass) IS
-'forgets a source: its rows protect no file any more';
+'source: a table or view; its rows protect no file any more; ERROR if it is not registered';
 
 CREATE FUNCTION @extschema@.cleanup_claim_upload_dir() RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_claim_upload_dir() IS
-'makes this database the owner of the upload directory; taken over from another owner, its files get a new grace period';
+'makes this database the owner of the upload directory; if another owner had it, its files get a new grace period; ERROR if the directory cannot be used';
 
 CREATE FUNCTION @extschema@.cleanup_grant_access(role regrole, level text DEFAULT 'viewer') RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_grant_access(regrole, text) IS
-'viewer: may look; operator: may clean as well';
+'role: who may call from now on; level: viewer may look, operator may clean as well; ERROR if the caller may not grant';
 
 CREATE FUNCTION @extschema@.cleanup_revoke_access(role regrole) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_revoke_access(regrole) IS
-'takes back what cleanup_grant_access gave';
+'role: takes back from this role what cleanup_grant_access() gave';
 
 --
 -- What must survive a dump
@@ -525,6 +955,9 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_report(interval),
 	@extschema@.cleanup_missing_files(),
 	@extschema@.cleanup_metrics(),
+	@extschema@.cleanup_metrics_rows(boolean, bigint, bigint),
+	@extschema@.cleanup_dashboard_figures(jsonb),
+	@extschema@.cleanup_mail_figures(bigint, text),
 	@extschema@.cleanup_send_test_mail(),
 	@extschema@.cleanup_count_files(),
 	@extschema@.cleanup_count_runs(),

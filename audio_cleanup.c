@@ -47,6 +47,7 @@
 #include "src/ledger/notify.h"
 #include "src/mail/compose.h"
 #include "src/mail/outbox.h"
+#include "src/names/file_key.h"
 #include "src/night/launcher.h"
 #include "src/night/night_worker.h"
 #include "src/night/timetable.h"
@@ -112,8 +113,6 @@ _PG_init(void)
 	progress_init();
 	launcher_init();
 	at_commit_init();
-	notify_init();
-	outbox_init();
 }
 
 
@@ -217,21 +216,6 @@ cleanup_missing_files(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();
 }
 
-static void
-put_metric(const Metric *metric, Jsonb *labels, double value, void *arg)
-{
-	ReturnSetInfo *rsinfo = arg;
-	Datum		values[5];
-	bool		nulls[5] = {false};
-
-	values[0] = CStringGetTextDatum(metric->name);
-	values[1] = JsonbPGetDatum(labels);
-	values[2] = Float8GetDatum(value);
-	values[3] = CStringGetTextDatum(metric->help);
-	values[4] = CStringGetTextDatum(metric->type);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-}
-
 /*
  * cleanup_metrics() returns a row (name, labels, value, help, type) for each
  * figure.
@@ -240,7 +224,7 @@ Datum
 cleanup_metrics(PG_FUNCTION_ARGS)
 {
 	InitMaterializedSRF(fcinfo, 0);
-	metrics_collect(put_metric, fcinfo->resultinfo);
+	metrics_collect(((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
 	PG_RETURN_NULL();
 }
 

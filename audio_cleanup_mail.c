@@ -6,8 +6,8 @@
  * libcurl brings two dozen other libraries with it, some of which begin to
  * work as soon as they are loaded (GnuTLS reads its configuration and seeds
  * its generator).  Linked with audio_cleanup.so, all that would be in the
- * postmaster if that is preloaded, and in every backend.  So src/mail.c is a
- * library by itself, which mailer.c loads by load_external_function() in the
+ * postmaster if that is preloaded, and in every backend.  So src/mail/smtp.c is a
+ * library by itself, which src/mail/send.c loads by load_external_function() in the
  * mail worker, and in a session that calls cleanup_send_test_mail().  It has
  * no _PG_init, and gives away one table of functions.
  *

@@ -4,8 +4,8 @@
 #
 # PostgreSQL does not run as root, and a checkout is not another user's to
 # write in.  So the scripts copy the tree into a folder of their own, build it
-# there as whoever called them, install it as root (through sudo if need be),
-# hand the copy to the OS user postgres, and run servers and tests as that user
+# there as whoever called them, install it as root (through sudo if need be;
+# script/test into a copy of the server), hand the copy to the OS user postgres, and run servers and tests as that user
 # in an environment made from nothing: no PG* and no UPLOAD_DIR leaks in.
 #
 # To be sourced after "set -euo pipefail".
@@ -15,6 +15,7 @@ scratch=                        # the caller's own folder, made by make_scratch
 pg_config=${PG_CONFIG:-}        # set by choose_server
 pg_major=                       # the same; empty: not a server of Debian's
 lists_fresh=
+not_offered=()                  # packages that apt does not have for this server
 unset "${!PG@}"                 # PGHOST and its like are about the caller's own servers
 
 say() { printf '%s\n' "$*"; }
@@ -23,6 +24,19 @@ die()
 {
     printf '%s: %s\n' "script/${0##*/}" "$*" >&2
     exit 1
+}
+
+# the comment at the head of the script
+usage() { sed -n '3,/^set /s/^#\( \|$\)//p' "$0"; }
+
+# at_exit COMMAND: at the end, by whatever signal
+at_exit()
+{
+    # shellcheck disable=SC2064
+    trap "$1" EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
 }
 
 as_root()
@@ -165,6 +179,7 @@ install_missing()
         if offered "$package"; then
             here+=("$package")
         else
+            not_offered+=("$package")
             say "apt does not offer $package"
         fi
     done
@@ -202,6 +217,25 @@ build_and_install()
     quietly "$scratch/build.log" env -u MAKEFLAGS -u MAKELEVEL LC_ALL=C.UTF-8 \
         make -s -C "$build" -j"$(nproc)" PG_CONFIG="$pg_config" "$@"
     quietly "$scratch/build.log" as_root make -s -C "$build" install install-old PG_CONFIG="$pg_config" "$@"
+}
+
+# copy_server: in $scratch; pg_config is the copy's from now on, as a server looks for its files from where it lies.  So
+# the server of this machine stays what it is, whoever else builds or tests beside us.
+copy_server()
+{
+    local kind paths=() library
+
+    for kind in bindir pkglibdir sharedir includedir-server; do
+        paths+=("$("$pg_config" "--$kind")")
+    done
+    for library in "$("$pg_config" --libdir)"/lib{pgcommon,pgport}.a; do
+        [[ ! -e $library ]] || paths+=("$library")
+    done
+    mkdir "$scratch/server"
+    tar -C / -cf - "${paths[@]#/}" | tar -C "$scratch/server" --no-same-owner -xf -
+    # what somebody has installed there is not what is to be tested
+    find "$scratch/server" -name 'audio_cleanup*' -type f -delete
+    pg_config=$scratch/server$pg_config
 }
 
 # ---- the campaign ----

@@ -32,7 +32,8 @@
 #include "utils/guc_tables.h"
 #include "utils/varlena.h"
 
-#include "src/mail_settings.h"
+#include "src/mail/settings.h"
+#include "src/names/rules.h"
 #include "src/pg/compat.h"
 #include "src/settings.h"
 #include "src/text/json_build.h"
@@ -54,32 +55,21 @@ static const struct config_enum_entry file_age_options[] = {
 	{NULL, 0, false}
 };
 
-static char *upload_dir;
-static int	orphaned_file_retention_hours;
-static int	failed_session_retention_days;
-static bool auto_cleanup_on_startup;
-static int	cleanup_schedule_hour;
-static char *schedule_timezone;
-static char *databases;
+/*
+ * The server writes numbers and switches straight into `current` and
+ * `current_schedule`; what must be worked out first has a variable of its own.
+ */
+static Settings current;
+static Schedule current_schedule;
 static int	file_age;
+static char *upload_dir;
 static char *audio_extensions;
 static char *derived_suffixes;
 static char *derived_prefixes;
 static char *derived_folders;
-static bool recurse;
-static bool remove_empty_dirs;
-static int	max_delete_percent;
-static int	writer_wait;
-static int	report_limit;
-static int	batch_size;
-static int	backup_retention_days;
 static char *backup_dir;
-static int	history_retention_days;
-static bool search_unregistered;
-static int	max_run_minutes;
-static int	source_timeout;
-static int	files_per_second;
-static int	debug_clock_offset;
+static char *schedule_timezone;
+static char *databases;
 
 
 /* ---------------------------------------------------------------- lists --- */
@@ -137,6 +127,15 @@ split_extensions(const char *list, int *n)
 /* --------------------------------------------------------------- checks --- */
 
 static bool
+is_short_enough(const char *path)
+{
+	if (strlen(path) < MAXPGPATH)
+		return true;
+	GUC_check_errdetail("The path is longer than %d bytes.", MAXPGPATH - 1);
+	return false;
+}
+
+static bool
 check_upload_dir(char **newval, void **extra, GucSource source)
 {
 	if (**newval == '\0')
@@ -144,12 +143,7 @@ check_upload_dir(char **newval, void **extra, GucSource source)
 		GUC_check_errdetail("The upload directory must be named.");
 		return false;
 	}
-	if (strlen(*newval) >= MAXPGPATH)
-	{
-		GUC_check_errdetail("The path is longer than %d bytes.", MAXPGPATH - 1);
-		return false;
-	}
-	return true;
+	return is_short_enough(*newval);
 }
 
 static bool
@@ -161,12 +155,7 @@ check_backup_dir(char **newval, void **extra, GucSource source)
 		GUC_check_errhint("Leave it empty to keep backups in the upload directory.");
 		return false;
 	}
-	if (strlen(*newval) >= MAXPGPATH)
-	{
-		GUC_check_errdetail("The path is longer than %d bytes.", MAXPGPATH - 1);
-		return false;
-	}
-	return true;
+	return is_short_enough(*newval);
 }
 
 static bool
@@ -253,196 +242,145 @@ check_databases(char **newval, void **extra, GucSource source)
 }
 
 
-/* --------------------------------------------------------- environment --- */
+/* ----------------------------------------------------------- definitions --- */
 
-static const char *
-environment_text(const char *name, const char *fallback)
+/* One of `boolean`, `integer` and `text` is the variable, and tells the type. */
+typedef struct Definition
 {
-	const char *value = getenv(name);
+	const char *name;			/* behind "audio_cleanup." */
+	const char *description;
+	bool	   *boolean;
+	int		   *integer;
+	char	  **text;
+	int			value;			/* the default of a boolean or an integer */
+	int			min;
+	int			max;
+	const char *text_value;		/* the default of a text; NULL: empty */
+	const char *environment;	/* variable that holds another default */
+	const char *shown_as;		/* by cleanup_config(); NULL: its name */
+	bool		sighup;			/* the launcher reads it */
+	int			flags;
+	GucStringCheckHook check;
+} Definition;
 
-	if (value == NULL || *value == '\0')
-		return fallback;
-	if (strlen(value) >= MAXPGPATH)
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("ignoring environment variable \"%s\": its value is too long", name)));
-		return fallback;
-	}
-	return value;
+static const Definition definitions[] = {
+	/* which files go */
+	{"upload_dir", "Directory of the uploaded audio; relative to the data directory.",
+		.text = &upload_dir,.text_value = "uploads/audio",.environment = "UPLOAD_DIR",
+	.check = check_upload_dir},
+	{"orphaned_file_retention_hours", "Hours that a file without a reference is left alone.",
+		.integer = &current.orphaned_file_retention_hours,.value = 24,.max = MAX_HOURS,
+	.environment = "ORPHANED_FILE_RETENTION_HOURS"},
+	{"failed_session_retention_days", "Days that the audio of a failed session is kept.",
+		.integer = &current.failed_session_retention_days,.value = 7,.max = MAX_DAYS,
+	.environment = "FAILED_SESSION_RETENTION_DAYS"},
+	{"audio_extensions", "Extensions of the files that may be cleaned; * means any.",
+	.text = &audio_extensions,.text_value = DEFAULT_EXTENSIONS,.check = check_extensions},
+	{"derived_suffixes", "Suffixes of files that live and die with the one they are made from.",
+	.text = &derived_suffixes,.text_value = "_processed",.check = check_name_parts},
+	{"derived_prefixes", "Prefixes of files that live and die with the one they are made from.",
+	.text = &derived_prefixes,.check = check_name_parts},
+	{"derived_folders", "Manifests, and ends of the names of folders, whose folders live and die with them.",
+	.text = &derived_folders,.check = check_name_parts},
+	{"recurse", "Clean subdirectories of the upload directory as well.",
+	.boolean = &current.recurse,.value = true},
+	{"remove_empty_dirs", "Remove folders that a run has emptied.",
+	.boolean = &current.remove_empty_dirs},
+	{"max_delete_percent", "A run that would delete a larger share of the files is refused: from 100 files on, or from 10 if nobody attends the run.",
+	.integer = &current.max_delete_percent,.value = 50,.max = 100},
+	{"writer_wait", "How long a run waits for writers in flight and for another run.",
+		.integer = &current.writer_wait,.value = 10000,.max = INT_MAX / 1000,.flags = GUC_UNIT_MS,
+	.shown_as = "writer_wait_ms"},
+
+	/* how a run goes, and what is told of it */
+	{"report_limit", "Lists in a result are cut at so many entries; counts never are.",
+	.integer = &current.report_limit,.value = 10000,.max = 1000000},
+	{"search_unregistered", "Look for names of condemned files in columns that are not registered.",
+	.boolean = &current.search_unregistered,.value = true},
+	{"batch_size", "Files that cleanup_run() condemns in one transaction.",
+	.integer = &current.batch_size,.value = 10000,.min = 1,.max = 1000000},
+	{"backup_retention_days", "Days that a cleaned file can be restored; 0 keeps no backup.",
+	.integer = &current.backup_retention_days,.max = MAX_DAYS},
+	{"backup_dir", "Directory of the backups; empty is a folder in the upload directory.",
+	.text = &backup_dir,.check = check_backup_dir},
+	{"history_retention_days", "Days that the history of runs and files is kept; 0 keeps it for ever.",
+	.integer = &current.history_retention_days,.value = 365,.max = MAX_DAYS},
+	{"max_run_minutes", "A run in batches stops after so many minutes; 0 is no limit.",
+	.integer = &current.max_run_minutes,.max = MAX_HOURS * 60,.flags = GUC_UNIT_MIN},
+	{"source_timeout", "How long a background worker reads the sources at a time; 0 is no limit.",
+		.integer = &current.source_timeout,.value = 1800,.max = INT_MAX / 1000,.flags = GUC_UNIT_S,
+	.shown_as = "source_timeout_s"},
+	{"files_per_second", "Files that are deleted in a second at most; 0 is no limit.",
+	.integer = &current.files_per_second,.max = 1000000},
+
+	/* what the launcher reads */
+	{"auto_cleanup_on_startup", "Clean once when the server has started.",
+	.boolean = &current_schedule.on_startup,.environment = "AUTO_CLEANUP_ON_STARTUP",.sighup = true},
+	{"cleanup_schedule_hour", "Hour of the day at which cleaning starts; -1 is never.",
+		.integer = &current_schedule.hour,.value = 3,.min = -1,.max = 23,
+	.environment = "CLEANUP_SCHEDULE_HOUR",.sighup = true},
+	{"timezone", "Time zone of cleanup_schedule_hour; empty is log_timezone.",
+	.text = &schedule_timezone,.check = check_timezone_name,.sighup = true},
+	{"databases", "Databases in which cleaning is scheduled, separated by commas.",
+	.text = &databases,.check = check_databases,.sighup = true},
+	{"debug_clock_offset", "Seconds by which the schedule's clock is ahead; for tests.",
+		.integer = &current_schedule.clock_offset,.min = INT_MIN,.max = INT_MAX,
+	.flags = GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL,.sighup = true},
+};
+
+static void
+ignore_environment(const char *variable, char *why)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("ignoring environment variable \"%s\": %s", variable, why)));
 }
 
-static int
-environment_integer(const char *name, int fallback, int min, int max)
+/* The environment's value of a setting replaces the built-in default, if it is usable. */
+static void
+take_environment(Definition *definition)
 {
-	const char *value = getenv(name);
+	const char *value = definition->environment ? getenv(definition->environment) : NULL;
+	bool		boolean;
 	int			number;
 
 	if (value == NULL || *value == '\0')
-		return fallback;
-	if (!parse_int(value, &number, 0, NULL) || number < min || number > max)
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("ignoring environment variable \"%s\": \"%s\" is not a number from %d to %d",
-						name, value, min, max)));
-		return fallback;
-	}
-	return number;
+		return;
+	if (definition->text && strlen(value) < MAXPGPATH)
+		definition->text_value = value;
+	else if (definition->text)
+		ignore_environment(definition->environment, "its value is too long");
+	else if (definition->boolean && parse_bool(value, &boolean))
+		definition->value = boolean;
+	else if (definition->boolean)
+		ignore_environment(definition->environment, psprintf("\"%s\" is not a boolean", value));
+	else if (parse_int(value, &number, 0, NULL) && number >= definition->min && number <= definition->max)
+		definition->value = number;
+	else
+		ignore_environment(definition->environment,
+						   psprintf("\"%s\" is not a number from %d to %d", value,
+									definition->min, definition->max));
 }
 
-static bool
-environment_boolean(const char *name, bool fallback)
-{
-	const char *value = getenv(name);
-	bool		result;
-
-	if (value == NULL || *value == '\0')
-		return fallback;
-	if (!parse_bool(value, &result))
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("ignoring environment variable \"%s\": \"%s\" is not a boolean",
-						name, value)));
-		return fallback;
-	}
-	return result;
-}
-
-
-/* ----------------------------------------------------------- definitions --- */
-
+/* The server keeps a copy of the name, and the other texts where they are. */
 static void
-define_integer(const char *name, const char *description, int *variable,
-			   int value, int min, int max, GucContext context, int flags)
+define(Definition definition)
 {
-	DefineCustomIntVariable(name, description, NULL, variable, value, min, max,
-							context, flags, NULL, NULL, NULL);
-}
+	const char *name = psprintf("audio_cleanup.%s", definition.name);
+	GucContext	context = definition.sighup ? PGC_SIGHUP : PGC_SUSET;
 
-static void
-define_boolean(const char *name, const char *description, bool *variable,
-			   bool value, GucContext context)
-{
-	DefineCustomBoolVariable(name, description, NULL, variable, value,
-							 context, 0, NULL, NULL, NULL);
-}
-
-static void
-define_text(const char *name, const char *description, char **variable,
-			const char *value, GucContext context, GucStringCheckHook check)
-{
-	DefineCustomStringVariable(name, description, NULL, variable, value,
-							   context, 0, check, NULL, NULL);
-}
-
-/* What decides which files go. */
-static void
-define_policy(void)
-{
-	define_text("audio_cleanup.upload_dir",
-				"Directory of the uploaded audio; relative to the data directory.",
-				&upload_dir, environment_text("UPLOAD_DIR", "uploads/audio"),
-				PGC_SUSET, check_upload_dir);
-	define_integer("audio_cleanup.orphaned_file_retention_hours",
-				   "Hours that a file without a reference is left alone.",
-				   &orphaned_file_retention_hours,
-				   environment_integer("ORPHANED_FILE_RETENTION_HOURS", 24, 0, MAX_HOURS),
-				   0, MAX_HOURS, PGC_SUSET, 0);
-	define_integer("audio_cleanup.failed_session_retention_days",
-				   "Days that the audio of a failed session is kept.",
-				   &failed_session_retention_days,
-				   environment_integer("FAILED_SESSION_RETENTION_DAYS", 7, 0, MAX_DAYS),
-				   0, MAX_DAYS, PGC_SUSET, 0);
-	DefineCustomEnumVariable("audio_cleanup.file_age",
-							 "Which time stamp tells the age of a file.",
-							 "newest: of modification, inode change and birth; "
-							 "mtime: modification, as ls -l shows it.",
-							 &file_age, FILE_AGE_NEWEST, file_age_options,
-							 PGC_SUSET, 0, NULL, NULL, NULL);
-	define_text("audio_cleanup.audio_extensions",
-				"Extensions of the files that may be cleaned; * means any.",
-				&audio_extensions, DEFAULT_EXTENSIONS, PGC_SUSET, check_extensions);
-	define_text("audio_cleanup.derived_suffixes",
-				"Suffixes of files that live and die with the one they are made from.",
-				&derived_suffixes, "_processed", PGC_SUSET, check_name_parts);
-	define_text("audio_cleanup.derived_prefixes",
-				"Prefixes of files that live and die with the one they are made from.",
-				&derived_prefixes, "", PGC_SUSET, check_name_parts);
-	define_text("audio_cleanup.derived_folders",
-				"Manifests, and ends of the names of folders, whose folders live and die with them.",
-				&derived_folders, "", PGC_SUSET, check_name_parts);
-	define_boolean("audio_cleanup.recurse",
-				   "Clean subdirectories of the upload directory as well.",
-				   &recurse, true, PGC_SUSET);
-	define_boolean("audio_cleanup.remove_empty_dirs",
-				   "Remove folders that a run has emptied.",
-				   &remove_empty_dirs, false, PGC_SUSET);
-	define_integer("audio_cleanup.max_delete_percent",
-				   "A run that would delete more of a hundred or more files is refused.",
-				   &max_delete_percent, 50, 0, 100, PGC_SUSET, 0);
-	define_integer("audio_cleanup.writer_wait",
-				   "How long a run waits for writers in flight and for another run.",
-				   &writer_wait, 10000, 0, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_MS);
-}
-
-/* What decides how it goes and what is told of it. */
-static void
-define_conduct(void)
-{
-	define_integer("audio_cleanup.report_limit",
-				   "Lists in a result are cut at so many entries; counts never are.",
-				   &report_limit, 10000, 0, 1000000, PGC_SUSET, 0);
-	define_boolean("audio_cleanup.search_unregistered",
-				   "Look for names of condemned files in columns that are not registered.",
-				   &search_unregistered, true, PGC_SUSET);
-	define_integer("audio_cleanup.batch_size",
-				   "Files that cleanup_run() condemns in one transaction.",
-				   &batch_size, 10000, 1, 1000000, PGC_SUSET, 0);
-	define_integer("audio_cleanup.backup_retention_days",
-				   "Days that a cleaned file can be restored; 0 keeps no backup.",
-				   &backup_retention_days, 0, 0, MAX_DAYS, PGC_SUSET, 0);
-	define_text("audio_cleanup.backup_dir",
-				"Directory of the backups; empty is a folder in the upload directory.",
-				&backup_dir, "", PGC_SUSET, check_backup_dir);
-	define_integer("audio_cleanup.history_retention_days",
-				   "Days that the history of runs and files is kept; 0 keeps it for ever.",
-				   &history_retention_days, 365, 0, MAX_DAYS, PGC_SUSET, 0);
-	define_integer("audio_cleanup.max_run_minutes",
-				   "A run in batches stops after so many minutes; 0 is no limit.",
-				   &max_run_minutes, 0, 0, MAX_HOURS * 60, PGC_SUSET, GUC_UNIT_MIN);
-	define_integer("audio_cleanup.source_timeout",
-				   "How long a background worker reads the sources at a time; 0 is no limit.",
-				   &source_timeout, 1800, 0, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_S);
-	define_integer("audio_cleanup.files_per_second",
-				   "Files that are deleted in a second at most; 0 is no limit.",
-				   &files_per_second, 0, 0, 1000000, PGC_SUSET, 0);
-}
-
-/* What the launcher reads. */
-static void
-define_schedule(void)
-{
-	define_boolean("audio_cleanup.auto_cleanup_on_startup",
-				   "Clean once when the server has started.",
-				   &auto_cleanup_on_startup,
-				   environment_boolean("AUTO_CLEANUP_ON_STARTUP", false), PGC_SIGHUP);
-	define_integer("audio_cleanup.cleanup_schedule_hour",
-				   "Hour of the day at which cleaning starts; -1 is never.",
-				   &cleanup_schedule_hour,
-				   environment_integer("CLEANUP_SCHEDULE_HOUR", 3, -1, 23),
-				   -1, 23, PGC_SIGHUP, 0);
-	define_text("audio_cleanup.timezone",
-				"Time zone of cleanup_schedule_hour; empty is log_timezone.",
-				&schedule_timezone, "", PGC_SIGHUP, check_timezone_name);
-	define_text("audio_cleanup.databases",
-				"Databases in which cleaning is scheduled, separated by commas.",
-				&databases, "", PGC_SIGHUP, check_databases);
-	define_integer("audio_cleanup.debug_clock_offset",
-				   "Seconds by which the schedule's clock is ahead; for tests.",
-				   &debug_clock_offset, 0, INT_MIN, INT_MAX, PGC_SIGHUP,
-				   GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL);
+	take_environment(&definition);
+	if (definition.boolean)
+		DefineCustomBoolVariable(name, definition.description, NULL, definition.boolean,
+								 definition.value, context, definition.flags, NULL, NULL, NULL);
+	else if (definition.integer)
+		DefineCustomIntVariable(name, definition.description, NULL, definition.integer,
+								definition.value, definition.min, definition.max, context,
+								definition.flags, NULL, NULL, NULL);
+	else
+		DefineCustomStringVariable(name, definition.description, NULL, definition.text,
+								   definition.text_value ? definition.text_value : "", context,
+								   definition.flags, definition.check, NULL, NULL);
 }
 
 /*
@@ -471,10 +409,17 @@ refuse_client_settings(void)
 void
 settings_define(void)
 {
+	int			i;
+
 	refuse_client_settings();
-	define_policy();
-	define_conduct();
-	define_schedule();
+	for (i = 0; i < lengthof(definitions); i++)
+		define(definitions[i]);
+	DefineCustomEnumVariable("audio_cleanup.file_age",
+							 "Which time stamp tells the age of a file.",
+							 "newest: of modification, inode change and birth; "
+							 "mtime: modification, as ls -l shows it.",
+							 &file_age, FILE_AGE_NEWEST, file_age_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	mail_settings_define();
 	MarkGUCPrefixReserved("audio_cleanup");
 }
@@ -491,9 +436,11 @@ recorded_text(Jsonb *recorded, const char *key, const char *now)
 	return text != NULL ? text : now;
 }
 
-static void
-set_rules(KeyRules *rules, Jsonb *recorded)
+static KeyRules *
+make_rules(Jsonb *recorded)
 {
+	KeyRules   *rules = palloc0(sizeof(KeyRules));
+
 	rules->extensions = split_extensions(recorded_text(recorded, "audio_extensions", audio_extensions),
 										 &rules->n_extensions);
 	rules->suffixes = split_list(recorded_text(recorded, "derived_suffixes", derived_suffixes),
@@ -503,6 +450,16 @@ set_rules(KeyRules *rules, Jsonb *recorded)
 	rules->folders = split_list(recorded_text(recorded, "derived_folders", derived_folders),
 								&rules->n_folders);
 	rules->utf8 = GetDatabaseEncoding() == PG_UTF8;
+	return rules;
+}
+
+/* With the rules by which names in the directory are matched: see make_rules(). */
+static void
+set_directory(Settings *settings, const char *path, Jsonb *recorded)
+{
+	settings->upload_dir = path;
+	settings->rules = make_rules(recorded);
+	settings->rules->upload_dir = path;
 }
 
 static const char *
@@ -534,27 +491,12 @@ used_backup_dir(const char *dir, int days)
 Settings *
 settings_snapshot(void)
 {
-	Settings   *settings = palloc0(sizeof(Settings));
+	Settings   *settings = palloc(sizeof(Settings));
 
-	settings->upload_dir = absolute_upload_dir();
-	settings->orphaned_file_retention_hours = orphaned_file_retention_hours;
-	settings->failed_session_retention_days = failed_session_retention_days;
+	*settings = current;
 	settings->file_age = (FileAge) file_age;
-	settings->recurse = recurse;
-	settings->remove_empty_dirs = remove_empty_dirs;
-	settings->max_delete_percent = max_delete_percent;
-	settings->writer_wait = writer_wait;
-	settings->report_limit = report_limit;
-	settings->batch_size = batch_size;
-	settings->backup_retention_days = backup_retention_days;
-	settings->backup_dir = used_backup_dir(backup_dir, backup_retention_days);
-	settings->history_retention_days = history_retention_days;
-	settings->search_unregistered = search_unregistered;
-	settings->max_run_minutes = max_run_minutes;
-	settings->source_timeout = source_timeout;
-	settings->files_per_second = files_per_second;
-	set_rules(&settings->rules, NULL);
-	settings->rules.upload_dir = settings->upload_dir;
+	settings->backup_dir = used_backup_dir(backup_dir, settings->backup_retention_days);
+	set_directory(settings, absolute_upload_dir(), NULL);
 	return settings;
 }
 
@@ -585,17 +527,20 @@ database_names(void)
 	return names;
 }
 
+static const char *
+zone_name(void)
+{
+	return *schedule_timezone ? schedule_timezone : pg_get_timezone_name(log_timezone);
+}
+
 Schedule *
 settings_schedule(void)
 {
 	Schedule   *schedule = palloc(sizeof(Schedule));
-	const char *name = *schedule_timezone ? schedule_timezone : pg_get_timezone_name(log_timezone);
 
-	schedule->hour = cleanup_schedule_hour;
-	schedule->zone_name = pstrdup(name);
+	*schedule = current_schedule;
+	schedule->zone_name = pstrdup(zone_name());
 	schedule->zone = *schedule_timezone ? pg_tzset(schedule_timezone) : log_timezone;
-	schedule->on_startup = auto_cleanup_on_startup;
-	schedule->clock_offset = debug_clock_offset;
 	schedule->databases = database_names();
 	return schedule;
 }
@@ -634,17 +579,15 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 {
 	Settings   *settings = settings_snapshot();
 
-	settings->upload_dir = pstrdup(run_upload_dir);
 	settings->failed_session_retention_days =
-		json_get_integer(recorded, "failed_session_retention_days", failed_session_retention_days);
+		json_get_integer(recorded, "failed_session_retention_days", settings->failed_session_retention_days);
 	settings->backup_retention_days =
-		json_get_integer(recorded, "backup_retention_days", backup_retention_days);
+		json_get_integer(recorded, "backup_retention_days", settings->backup_retention_days);
 	settings->backup_owner = json_get_text(recorded, SETTINGS_BACKUP_OWNER);
 	settings->backup_dir = find_backup_dir(json_get_text(recorded, "backup_dir"), settings->backup_owner,
 										   settings->backup_retention_days);
 	settings->remove_empty_dirs = json_get_boolean(recorded, "remove_empty_dirs", false);
-	set_rules(&settings->rules, recorded);
-	settings->rules.upload_dir = settings->upload_dir;
+	set_directory(settings, pstrdup(run_upload_dir), recorded);
 	return settings;
 }
 
@@ -652,36 +595,24 @@ Jsonb *
 settings_to_jsonb(void)
 {
 	JsonBuilder json;
+	const Definition *definition;
 
 	json_begin(&json);
-	json_add_integer(&json, "failed_session_retention_days", failed_session_retention_days);
-	json_add_integer(&json, "orphaned_file_retention_hours", orphaned_file_retention_hours);
-	json_add_text(&json, "upload_dir", upload_dir);
-	json_add_boolean(&json, "auto_cleanup_on_startup", auto_cleanup_on_startup);
-	json_add_integer(&json, "cleanup_schedule_hour", cleanup_schedule_hour);
+	for (definition = definitions; definition < definitions + lengthof(definitions); definition++)
+	{
+		const char *key = definition->shown_as ? definition->shown_as : definition->name;
 
+		if (definition->flags & GUC_NO_SHOW_ALL)
+			continue;
+		if (definition->boolean)
+			json_add_boolean(&json, key, *definition->boolean);
+		else if (definition->integer)
+			json_add_integer(&json, key, *definition->integer);
+		else
+			json_add_text(&json, key, definition->text == &schedule_timezone ? zone_name() : *definition->text);
+	}
 	json_add_text(&json, "upload_dir_absolute", absolute_upload_dir());
-	json_add_text(&json, "timezone", *schedule_timezone ? schedule_timezone :
-				  pg_get_timezone_name(log_timezone));
-	json_add_text(&json, "databases", databases);
 	json_add_text(&json, "file_age", file_age == FILE_AGE_MTIME ? "mtime" : "newest");
-	json_add_text(&json, "audio_extensions", audio_extensions);
-	json_add_text(&json, "derived_suffixes", derived_suffixes);
-	json_add_text(&json, "derived_prefixes", derived_prefixes);
-	json_add_text(&json, "derived_folders", derived_folders);
-	json_add_boolean(&json, "recurse", recurse);
-	json_add_boolean(&json, "remove_empty_dirs", remove_empty_dirs);
-	json_add_integer(&json, "max_delete_percent", max_delete_percent);
-	json_add_integer(&json, "writer_wait_ms", writer_wait);
-	json_add_integer(&json, "report_limit", report_limit);
-	json_add_boolean(&json, "search_unregistered", search_unregistered);
-	json_add_integer(&json, "batch_size", batch_size);
-	json_add_integer(&json, "backup_retention_days", backup_retention_days);
-	json_add_text(&json, "backup_dir", backup_dir);
-	json_add_integer(&json, "history_retention_days", history_retention_days);
-	json_add_integer(&json, "max_run_minutes", max_run_minutes);
-	json_add_integer(&json, "source_timeout_s", source_timeout);
-	json_add_integer(&json, "files_per_second", files_per_second);
 	mail_settings_add_to(&json);
 	return json_end(&json);
 }

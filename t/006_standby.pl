@@ -33,14 +33,14 @@ my $all_files = visible_files($dir);
 # ---- to look ----
 
 my $status = sql_json($standby, 'SELECT cleanup_status()');
-ok($status->{success}, 'cleanup_status() works on a standby');
+ok(!$status->{success}, 'cleanup_status() answers on a standby, and does not promise that a run would succeed');
 is_deeply([ sort @{ $status->{potential_cleanup}{orphaned_files_deleted} } ], [ sort @orphans ],
 	'it sees the orphans, by the rows that were replicated');
 is_deeply($status->{blocked_by}, ['recovery'], 'and says why a run would be refused');
 foreach my $function ('cleanup_all', 'cleanup_orphaned_files', 'cleanup_failed_sessions')
 {
 	my $answer = sql_json($standby, "SELECT $function(dry_run => true)");
-	ok($answer->{success}, "$function(dry_run) works");
+	ok(!$answer->{success}, "$function(dry_run) promises no success either");
 	ok($answer->{result}{dry_run}, 'and says that it is one');
 }
 is(sql_json($standby, 'CALL cleanup_run(dry_run => true)')->{result}{orphaned_files_count}, 2,
@@ -55,6 +55,37 @@ is($standby->safe_psql('postgres', 'SELECT sum(runs) FROM cleanup_report()'), 1,
 is($standby->safe_psql('postgres', q{SELECT string_agg(value::text, ' ' ORDER BY name) FROM cleanup_metrics
 	WHERE name ~ 'upload_dir_up|runs_total' AND labels - 'status' = '{}' AND coalesce(labels ->> 'status', 'done') = 'done'}),
 	'1 1', 'cleanup_metrics works');
+
+# ---- each brake of the transaction: what the preview says is what the run says ----
+
+sub error_of
+{
+	my ($node, $statement) = @_;
+	my (undef, undef, $stderr) = $node->psql('postgres', "\\set VERBOSITY verbose\n$statement");
+	return $stderr =~ /ERROR:  (\w{5}): (.*)/ ? ($1, $2) : ('', $stderr);
+}
+
+foreach my $case ([ $standby, '', 'recovery', '25006' ], [ $primary, 'BEGIN READ ONLY;', 'read_only', '25006' ],
+	[ $primary, 'BEGIN ISOLATION LEVEL REPEATABLE READ;', 'isolation', '25001' ],
+	[ $primary, 'BEGIN ISOLATION LEVEL SERIALIZABLE;', 'isolation', '25001' ],
+	[ $primary, q{SET audio_cleanup.upload_dir = '/nowhere/at/all';}, 'upload_dir', undef ],
+	[ $primary, q{SET audio_cleanup.upload_dir = '/';}, 'upload_dir', undef ])
+{
+	my ($server, $before, $brake, $state) = @$case;
+
+	foreach my $call ('cleanup_all', 'cleanup_orphaned_files')
+	{
+		my $preview = sql_json($server, "$before SELECT $call(true)");
+		my ($found, $message) = error_of($server, "$before SELECT $call();");
+
+		is_deeply($preview->{blocked_by}, [$brake], "$before $call(true) names $brake");
+		ok(!$preview->{success}, '... and has no success');
+		is($preview->{result}{error_count}, 1, '... and one error');
+		like($preview->{result}{errors}[0], qr/\Q$message\E/, '... which is the message of the real run');
+		defined $state ? is($found, $state, "... SQLSTATE $state") : isnt($found, '', '... which has a SQLSTATE');
+	}
+}
+is_deeply(visible_files($dir), $all_files, 'nothing was touched');
 
 # ---- and nothing else ----
 

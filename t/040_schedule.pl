@@ -172,9 +172,9 @@ $node->safe_psql('broken', q{
 	INSERT INTO numbers VALUES (0);});
 
 my %complaints = (
-	missing => qr/LOG:  audio_cleanup does not clean database "missing": it does not exist/,
-	bare => qr/LOG:  audio_cleanup does not clean database "bare": the extension is not installed there/,
-	closed => qr/LOG:  audio_cleanup does not clean database "closed": it does not accept connections/,
+	missing => qr/FATAL:  database "missing" does not exist/,
+	bare => qr/LOG:  cannot clean database "bare": the extension is not installed there/,
+	closed => qr/FATAL:  database "closed" is not currently accepting connections/,
 	empty => qr/ERROR:  every registered source is empty/,
 	broken => qr/ERROR:  division by zero/);
 
@@ -325,7 +325,7 @@ set_schedule_clock($node, '2027-03-27 12:00:00', 'audio_cleanup.timezone' => 'Eu
 foreach my $case (
 	[ 'the clocks go forward', '2027-03-28', '2027-03-28 01:00', '2027-03-29 00:00' ],
 	[ 'in summer', '2027-03-29', '2027-03-29 00:00', '2027-03-30 00:00' ],
-	[ 'the clocks go back', '2027-10-31', '2027-10-31 00:00', '2027-11-01 01:00' ])
+	[ 'the clocks go back', '2027-10-31', '2027-10-31 01:00', '2027-11-01 01:00' ])
 {
 	my ($name, $date, $time, $next) = @$case;
 
@@ -337,9 +337,9 @@ foreach my $case (
 	ok(launcher_says($node, "sleeping until $next:00+00"), "$name: it comes");
 	is_deeply(new_runs('postgres'), ["schedule $date done"], "$name: a run of that date");
 }
-set_schedule_clock($node, '2027-10-31 01:00:00');
-ok(launcher_says($node, 'sleeping until 2027-11-01 01:00:00+00'), "it is two o'clock for the second time");
-no_new_run("two o'clock again", 'postgres');
+set_schedule_clock($node, '2027-10-31 01:30:00');
+ok(launcher_says($node, 'sleeping until 2027-11-01 01:00:00+00'), "it is half past two for the second time");
+no_new_run("half past two again", 'postgres');
 
 set_schedule_clock($node, '2027-11-02 12:00:00', 'audio_cleanup.timezone' => '', 'log_timezone' => 'Asia/Kathmandu');
 ok(launcher_says($node, 'sleeping until 2027-11-02 20:15:00+00'), 'without a time zone it is log_timezone');
@@ -387,7 +387,7 @@ set_schedule_clock($standby, '2027-12-03 02:50:00');
 $standby->start;
 is($standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^audio_cleanup'}), 0,
 	'a standby has no launcher');
-ok(sql_json($standby, 'SELECT cleanup_status()')->{success}, 'cleanup_status() works there');
+is_deeply(sql_json($standby, 'SELECT cleanup_status()')->{blocked_by}, ['recovery'], 'cleanup_status() works there');
 my $recovery = 'the server is in recovery; the schedule begins with its promotion, UTC';
 is(next_run($standby), $recovery, 'cleanup_next_run() says why');
 set_schedule_clock($standby, '2027-12-03 03:10:00');

@@ -141,9 +141,9 @@ ok($busy->poll_query_until('postgres', 'SELECT count(*) = 2 FROM cleanup_progres
 	'two runs are under way');
 set_schedule_clock($busy, '2027-03-01 03:00:00');
 my %told = (
-	busy => qr/LOG:  audio_cleanup waits to clean database "(?:other|postgres)": another cleanup run is under way/,
-	locked => qr/LOG:  audio_cleanup waits to clean database "locked": /,
-	slots => qr/waits to clean database "postgres": no background worker is free\n[^\n]*HINT:  .*max_worker_processes/);
+	busy => qr/LOG:  waiting to clean database "(?:other|postgres)": another cleanup run is under way/,
+	locked => qr/LOG:  waiting to clean database "locked": /,
+	slots => qr/waiting to clean database "postgres": no background worker is free\n[^\n]*HINT:  .*max_worker_processes/);
 ok(wait_until(sub { count_lines($busy, $told{busy}) == 2 }), 'the launcher waits for them, and says so');
 ok(launcher_says($busy, 'sleeping until 2027-03-02 03:00:00+00'), 'it does not stand in their way');
 is(count_lines($busy, $told{locked}), 1, 'nor does it stop where somebody has locked its tables');
@@ -275,7 +275,7 @@ is($rc, 0, 'and by force while a worker is in it') or diag $stderr;
 ok(wait_until(sub { !is_alive($worker) }), 'which is gone');
 ok(launcher_says($node, 'sleeping until 2027-03-07 03:00:00+00'), 'the launcher goes on');
 is(last_run($node), 'schedule 2027-03-06 done', 'the database before it was done');
-is(count_lines($node, qr/LOG:  audio_cleanup does not clean database "third": it does not exist/), 1,
+is(count_lines($node, qr/FATAL:  database "third" does not exist/), 1,
 	'what was dropped is named');
 
 # ---- the extension is dropped ----

@@ -85,7 +85,7 @@ ok(wait_for_outbox(q{tries = 1 AND error ~ 'connect' AND next_try_at BETWEEN cre
 	'its mail waits for a minute');
 ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM (' . mail_workers(q{query = 'waiting to try again'}) . ') w'),
 	'a worker waits with it');
-like(log_lines($node, qr/could not send/), qr/LOG:  audio_cleanup could not send the mail about run 1: .*connect/, 'the log says why');
+like(log_lines($node, qr/could not send/), qr/LOG:  could not send the mail about run 1: .*connect/, 'the log says why');
 
 # a second run: all of them are tried, and there is still one worker that waits
 run();
@@ -176,7 +176,7 @@ $node->safe_psql('postgres', q{TRUNCATE cleanup_mail;
 stop_mail_server($server);
 $node->safe_psql('postgres', q{SET audio_cleanup.mail_on = 'problems'; CALL cleanup_run()});
 ok(wait_for_outbox('tries = 21 AND next_try_at IS NULL AND sent_at IS NULL'), 'after two days a mail is given up');
-like(log_lines($node, qr/WARNING/), qr/WARNING:  audio_cleanup gives up sending the mail about run 1 after 21 tries/, 'which the log tells');
+like(log_lines($node, qr/WARNING/), qr/WARNING:  gave up sending the mail about run 1 after 21 tries/, 'which the log tells');
 
 
 # ---- hanging ----

@@ -1,4 +1,4 @@
-# A folder is closed to the server while files that were in it are on their way: what lies in the trash has a row
+# A folder is closed to the server while files that were in it are on their way.  What lies in the trash has a row
 # that speaks of it, and goes back as soon as the folder is open again.
 
 use strict;

@@ -120,6 +120,18 @@ shared_preload_libraries = 'audio_cleanup'
         connection.autocommit = True
         return connection
 
+    def wait_until_up(self):
+        """The last process may have been killed just now: the others restart, and nobody is let in meanwhile."""
+        until = time.time() + 300
+        while True:
+            try:
+                self.connect('postgres').close()
+                return
+            except psycopg2.OperationalError:
+                if time.time() > until:
+                    raise
+                time.sleep(0.2)
+
     def crashes(self):
         """The lines of the log that tell of a crash which the campaign has not caused."""
         lines = []
@@ -868,6 +880,7 @@ def lay_what_stays(files, rng, database, app):
 def settle(server):
     """Lets the drains end, and makes one more run in each database; returns what went wrong."""
     wrong = []
+    server.wait_until_up()
     for database in (*DATABASES, CLONE):
         connection = server.connect(database)
         for (name,) in query(connection, 'SELECT gid FROM pg_prepared_xacts WHERE database = current_database()'):

@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #include "src/store/copy.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 #include "tap.h"
 
 #define RUN		INT64CONST(42)

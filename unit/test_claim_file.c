@@ -26,14 +26,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "src/store/file_ops.h"
+#include "src/store/claim_file.h"
+#include "src/store/lock.h"
 #include "tap.h"
 
 #define RUN		INT64CONST(42)
 #define PRIVATE ".audio_cleanup"
 #define CLAIM	PRIVATE "/claim"
 
-/* what the table in claim_file.c has room for */
+/* what the table in lock.c has room for */
 #define MAX_LOCKS	16
 
 static char base[PATH_MAX];		/* removed in the end */

@@ -25,7 +25,8 @@
 #include "mb/pg_wchar.h"
 
 #include "src/names/file_key.h"
-#include "src/store/file_ops.h"
+#include "src/names/rules.h"
+#include "src/store/store.h"
 #include "tap.h"
 
 #define SEED				20260731

@@ -30,7 +30,7 @@
 
 #include "src/mail/secret.h"
 #include "src/mail/smtp.h"
-#include "src/text/message.h"
+#include "src/mail/message.h"
 #include "tap.h"
 
 #define SEED			20260731
@@ -99,7 +99,7 @@ test_addresses(void)
 static char *
 build(const char *subject, const char *text, const char *html)
 {
-	Message		message = {"me@example.com", two, 2, "1.2@example.com", 1795676400, subject, text, html};
+	Message		message = {"me@example.com", two, 2, "1.2@example.com", "Thu, 26 Nov 2026 07:00:00 +0000", subject, text, html};
 	size_t		length;
 	char	   *data = keep(message_build(&message, &length));
 

@@ -16,3 +16,6 @@ UPDATE @extschema@.cleanup_runs r SET claim = c.uuid
 FROM @extschema@.cleanup_claims c WHERE c.upload_dir OPERATOR(pg_catalog.=) r.upload_dir;
 UPDATE @extschema@.cleanup_files SET space = size
 WHERE state OPERATOR(pg_catalog.<>) ALL ('{deleted,skipped}'::pg_catalog.text[]);
+
+-- made again, for the runs of the schedule only
+DROP INDEX @extschema@.cleanup_runs_scheduled_for;

@@ -26,6 +26,7 @@
 #include "src/guard/location.h"
 #include "src/pg/extension.h"
 #include "src/pg/worker.h"
+#include "src/store/claim_file.h"
 
 typedef enum BatchAction
 {

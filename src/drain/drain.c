@@ -40,6 +40,8 @@
 #include "src/mail/outbox.h"
 #include "src/pg/progress.h"
 #include "src/plan/plan.h"
+#include "src/store/claim_file.h"
+#include "src/store/lock.h"
 
 /* files that are matched together: that reads the sources once */
 #define DRAIN_BATCH		10000

@@ -17,7 +17,7 @@
 #include "src/ledger/ledger.h"
 #include "src/pg/extension.h"
 #include "src/settings.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 typedef struct Drain
 {

@@ -28,6 +28,7 @@
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
 #include "src/ledger/ledger.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/plan/match.h"
 #include "src/plan/plan.h"
@@ -126,7 +127,7 @@ static int64
 match_backups(const Extension *extension, const Settings *settings, FileStore *store,
 			  List *sources)
 {
-	Backups		backups = {match_begin(&settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
+	Backups		backups = {match_begin(settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
 	int64		marked;
 
 	match_set_claim(backups.match, settings->claim);
@@ -150,13 +151,13 @@ static void
 heal_backups(void *arg)
 {
 	Healing    *healing = arg;
-	int			limit = extension_limit_lock_waits(healing->settings->writer_wait);
+	int			limit = lock_limit_waits(healing->settings->writer_wait);
 	List	   *sources = sources_load(healing->extension);
 
 	if (sources_check_all(sources) == NIL)
 		healing->healed = match_backups(healing->extension, healing->settings, healing->store,
 										sources);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 }
 
 /* A backup waits until tomorrow as well: nothing of this is an ERROR. */

@@ -12,7 +12,8 @@
 #include "src/guard/brake.h"
 
 Brake *
-brake_make(const char *name, int sqlstate, char *message, char *detail, char *hint)
+brake_make(const char *name, int sqlstate, const char *message, const char *detail,
+		   const char *hint)
 {
 	Brake	   *brake = palloc(sizeof(Brake));
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guard/brake.h
- *	  A reason why nothing may be deleted now.
+ *	  Why nothing may be deleted now: a brake is one reason.
  *
  * A real run raises the first brake it meets as an ERROR; a dry run collects
  * them all and reports them.
@@ -19,14 +19,14 @@ typedef struct Brake
 {
 	const char *name;			/* for "blocked_by", as in "no_source" */
 	int			sqlstate;
-	char	   *message;
-	char	   *detail;			/* may be NULL */
-	char	   *hint;			/* may be NULL */
+	const char *message;
+	const char *detail;			/* may be NULL */
+	const char *hint;			/* may be NULL */
 } Brake;
 
 /* All texts must outlive the brake; it is allocated in the current context. */
-extern Brake *brake_make(const char *name, int sqlstate, char *message,
-						 char *detail, char *hint);
+extern Brake *brake_make(const char *name, int sqlstate, const char *message,
+						 const char *detail, const char *hint);
 
 /* ereport(ERROR) it. */
 pg_noreturn extern void brake_raise(const Brake *brake);

@@ -44,6 +44,7 @@
 #include "src/guard/location.h"
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
+#include "src/store/lock.h"
 
 #define CLAIM_HEADER	"audio_cleanup claim 1\n"
 
@@ -132,11 +133,20 @@ parse_claim(const char *text, ClaimText *claim)
 /* ------------------------------------------------------------------- check --- */
 
 static Brake *
-foreign(const char *upload_dir, char *detail, const char *hint)
+foreign(const char *upload_dir, const char *detail, const char *hint)
 {
 	return brake_make("claim", ERRCODE_OBJECT_IN_USE,
 					  psprintf("upload directory \"%s\" does not belong to this database", upload_dir),
-					  detail, (char *) hint);
+					  detail, hint);
+}
+
+static Brake *
+system_brake(const char *name, FileResult result, const char *upload_dir, const char *hint)
+{
+	return brake_make(name, ERRCODE_IO_ERROR,
+					  psprintf("could not %s in upload directory \"%s\": %s",
+							   result.action, upload_dir, strerror(result.errnum)),
+					  NULL, hint);
 }
 
 /* Why the claim is not ours; NULL if nothing speaks against it. */
@@ -241,7 +251,7 @@ check_text(const char *text, const Extension *extension, const char *upload_dir,
 {
 	ClaimText	found;
 	List	   *twins = NIL;
-	char	   *detail;
+	const char *detail;
 
 	if (!parse_claim(text, &found))
 		detail = "The claim in it cannot be read.";
@@ -276,11 +286,8 @@ claim_check(FileStore *store, const Extension *extension, const char *upload_dir
 	else
 	{
 		claim->state = CLAIM_FOREIGN;
-		claim->brake = brake_make("claim", ERRCODE_IO_ERROR,
-								  psprintf("could not %s in upload directory \"%s\": %s",
-										   result.action, upload_dir, strerror(result.errnum)),
-								  NULL,
-								  "The folder " STORE_PRIVATE_DIR " in it must belong to the server's operating system user, and nobody else may write to it.");
+		claim->brake = system_brake("claim", result, upload_dir,
+									"The folder " STORE_PRIVATE_DIR " in it must belong to the server's operating system user, and nobody else may write to it.");
 	}
 	return claim;
 }
@@ -298,16 +305,6 @@ busy_brake(FileStore *store, const char *upload_dir)
 					  holder > 0 ? psprintf("Process %d holds the lock of its claim.", holder) :
 					  "A process on another host or in another container holds the lock of its claim.",
 					  "Try again when it has ended, or raise audio_cleanup.writer_wait to wait longer.");
-}
-
-static Brake *
-lock_brake(FileResult result, const char *upload_dir)
-{
-	return brake_make("directory_lock", ERRCODE_IO_ERROR,
-					  psprintf("could not %s in upload directory \"%s\": %s",
-							   result.action, upload_dir, strerror(result.errnum)),
-					  NULL,
-					  "The claim in its folder " STORE_PRIVATE_DIR " must be a file of the server's operating system user.");
 }
 
 Brake *
@@ -329,7 +326,8 @@ claim_lock(FileStore *store, const char *upload_dir, int wait_ms)
 		return busy_brake(store, upload_dir);
 	if (result.outcome == FILE_OK || result.outcome == FILE_VANISHED)
 		return NULL;
-	return lock_brake(result, upload_dir);
+	return system_brake("directory_lock", result, upload_dir,
+						"The claim in its folder " STORE_PRIVATE_DIR " must be a file of the server's operating system user.");
 }
 
 

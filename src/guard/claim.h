@@ -14,7 +14,7 @@
 
 #include "src/guard/brake.h"
 #include "src/pg/extension.h"
-#include "src/store/file_ops.h"
+#include "src/store/claim_file.h"
 
 typedef enum ClaimState
 {

@@ -18,7 +18,7 @@
 
 #include "src/guard/hold.h"
 #include "src/pg/sql.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 Hold *
 hold_find(const Extension *extension, const char *path)

@@ -25,6 +25,7 @@
 #include "storage/fd.h"
 
 #include "src/guard/location.h"
+#include "src/names/rules.h"
 
 /* One of the two directories, and what to say of it. */
 typedef struct Subject
@@ -51,43 +52,45 @@ static const Subject backup = {
 	"Set audio_cleanup.backup_dir to a directory of its own, or leave it empty."
 };
 
+/* What the operating system said of a directory, as a brake with a hint. */
 static Brake *
 file_brake(const Subject *subject, const char *path, const char *action, int errnum)
 {
+	const char *message = psprintf("could not %s \"%s\": %s", action, path, strerror(errnum));
+	const char *hint = subject->hint_missing;
+	int			sqlstate = ERRCODE_IO_ERROR;
+
 	switch (errnum)
 	{
 		case ENOENT:
-			return brake_make(subject->setting, ERRCODE_UNDEFINED_FILE,
-							  psprintf("%s \"%s\" does not exist", subject->name, path),
-							  NULL, (char *) subject->hint_missing);
+			sqlstate = ERRCODE_UNDEFINED_FILE;
+			message = psprintf("%s \"%s\" does not exist", subject->name, path);
+			break;
 		case ENOTDIR:
-			return brake_make(subject->setting, ERRCODE_WRONG_OBJECT_TYPE,
-							  psprintf("%s \"%s\" is not a directory", subject->name, path),
-							  NULL, (char *) subject->hint_missing);
+			sqlstate = ERRCODE_WRONG_OBJECT_TYPE;
+			message = psprintf("%s \"%s\" is not a directory", subject->name, path);
+			break;
 		case EMFILE:
 		case ENFILE:
-			return brake_make(subject->setting, ERRCODE_INSUFFICIENT_RESOURCES,
-							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
-							  NULL, "Raise max_files_per_process, or end the transaction between two runs.");
+			sqlstate = ERRCODE_INSUFFICIENT_RESOURCES;
+			hint = "Raise max_files_per_process, or end the transaction between two runs.";
+			break;
 		case ELOOP:				/* symlinks are not followed, so it is depth */
-			return brake_make(subject->setting, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-							  psprintf("directory \"%s\" is nested too deeply to be walked", path),
-							  NULL, "Move it up, or out of the upload directory.");
+			sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+			message = psprintf("directory \"%s\" is nested too deeply to be walked", path);
+			hint = "Move it up, or out of the upload directory.";
+			break;
 		case EROFS:
-			return brake_make(subject->setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
-							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
-							  NULL,
-							  "Its file system is mounted read-only, perhaps after an I/O error: see the kernel's log, and mount it for reading and writing.");
+			sqlstate = ERRCODE_INSUFFICIENT_PRIVILEGE;
+			hint = "Its file system is mounted read-only, perhaps after an I/O error: see the kernel's log, and mount it for reading and writing.";
+			break;
 		case EACCES:
 		case EPERM:
-			return brake_make(subject->setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
-							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
-							  NULL, (char *) subject->hint_rights);
-		default:
-			return brake_make(subject->setting, ERRCODE_IO_ERROR,
-							  psprintf("could not %s \"%s\": %s", action, path, strerror(errnum)),
-							  NULL, (char *) subject->hint_missing);
+			sqlstate = ERRCODE_INSUFFICIENT_PRIVILEGE;
+			hint = subject->hint_rights;
+			break;
 	}
+	return brake_make(subject->setting, sqlstate, message, NULL, hint);
 }
 
 Brake *
@@ -112,7 +115,7 @@ place_brake(const Subject *subject, const char *path, const char *why, const cha
 {
 	return brake_make(subject->setting, ERRCODE_INVALID_PARAMETER_VALUE,
 					  psprintf("%s \"%s\" is not a place to %s", subject->name, path, subject->purpose),
-					  psprintf("It %s \"%s\".", why, other), (char *) subject->hint_place);
+					  psprintf("It %s \"%s\".", why, other), subject->hint_place);
 }
 
 /* Directories of the data directory that are ours to stay away from. */
@@ -221,7 +224,7 @@ trust_brake(const char *path)
 	return brake_make(backup.setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
 					  psprintf("%s \"%s\" cannot be trusted", backup.name, path),
 					  "It belongs to somebody else, or others may write to it.",
-					  (char *) backup.hint_rights);
+					  backup.hint_rights);
 }
 
 Brake *
@@ -440,8 +443,8 @@ may_have_extension(const Settings *settings, const char *own, const char *as)
 
 	if (pg_strcasecmp(extension, extension_of(own)) == 0)
 		return true;
-	for (i = 0; i < settings->rules.n_extensions; i++)
-		if (pg_strcasecmp(extension, settings->rules.extensions[i]) == 0)
+	for (i = 0; i < settings->rules->n_extensions; i++)
+		if (pg_strcasecmp(extension, settings->rules->extensions[i]) == 0)
 			return true;
 	return false;
 }

@@ -12,7 +12,7 @@
 
 #include "src/guard/brake.h"
 #include "src/settings.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 /*
  * Returns a brake if `path` (absolute) is missing, is no directory, is the

@@ -35,9 +35,10 @@
 #include "utils/timestamp.h"
 
 #include "src/ledger/history.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/settings.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 /* files, and runs, that one transaction forgets at most */
 #define PRUNE_FILES		10000
@@ -136,16 +137,16 @@ static void
 prune(void *arg)
 {
 	Pruning    *pruning = arg;
-	int			limit = extension_limit_lock_waits(pruning->settings->writer_wait);
+	int			limit = lock_limit_waits(pruning->settings->writer_wait);
 	Datum		runs;
 
-	if (extension_guard(pruning->extension))
+	if (lock_extension(pruning->extension))
 	{
 		runs = find_runs(pruning);
 		if (runs != 0)
 			pruning->more = forget_runs(pruning, runs) > 0;
 	}
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 }
 
 static void
@@ -158,7 +159,7 @@ try_pruning(Pruning *pruning)
 	pruning->more = false;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("audio_cleanup could not forget old history: %s", error->message)));
+			 errmsg("could not forget old history: %s", error->message)));
 }
 
 bool

@@ -1,7 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/ledger.h
- *	  All SQL on our own tables: runs and their files.
+ *	  Our own tables; nobody else writes SQL on them.  Here: runs and their
+ *	  files, implemented in runs.c, files.c and
+ *	  outcome.c.
  *
  * Every function needs SPI and acts as the owner of the extension.
  *
@@ -19,6 +21,11 @@
 #include "src/ledger/condemned.h"
 #include "src/pg/extension.h"
 #include "src/settings.h"
+
+/* No figure stops work: a sum that is too large for a bigint is the largest one. */
+#define LEDGER_MAX_BYTES	"9223372036854775807"
+#define LEDGER_SUM_OF(column) \
+	"least(coalesce(pg_catalog.sum(" column "), 0), " LEDGER_MAX_BYTES ")::bigint"
 
 /* Not a run of the schedule. */
 #define LEDGER_NO_DAY	PG_INT32_MIN

@@ -19,15 +19,14 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "executor/spi.h"
-#include "nodes/pg_list.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
 #include "src/ledger/notify.h"
+#include "src/pg/at_end.h"
 #include "src/pg/sql.h"
 
 #define CHANNEL		"audio_cleanup"
@@ -37,11 +36,14 @@
 
 typedef struct Notice
 {
-	SubTransactionId subxact;
+	AtEnd		at_end;
 	char	   *payload;
 } Notice;
 
-static List *notices = NIL;		/* of this transaction, in its context */
+static void send_notices(void);
+
+/* the notices are in the transaction's memory, and go with it */
+static AtEndList notices = {.before_commit = send_notices};
 
 /* How did it end?  NULL: it has not. */
 static char *
@@ -63,17 +65,13 @@ void
 notify_run(const Extension *extension, int64 run_id)
 {
 	char	   *payload = describe_run(extension, run_id);
-	MemoryContext caller;
 	Notice	   *notice;
 
 	if (payload == NULL)
 		return;
-	caller = MemoryContextSwitchTo(TopTransactionContext);
-	notice = palloc(sizeof(Notice));
-	notice->subxact = GetCurrentSubTransactionId();
-	notice->payload = pstrdup(payload);
-	notices = lappend(notices, notice);
-	MemoryContextSwitchTo(caller);
+	notice = MemoryContextAllocZero(TopTransactionContext, sizeof(Notice));
+	notice->payload = MemoryContextStrdup(TopTransactionContext, payload);
+	at_end_add(&notices, &notice->at_end);
 	pfree(payload);
 }
 
@@ -83,65 +81,19 @@ is_queue_full(void)
 	if (DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) < MAX_QUEUE_USAGE)
 		return false;
 	ereport(WARNING,
-			(errmsg("audio_cleanup does not notify: the server's queue of notifications is nearly full")));
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("no notification is sent about this cleanup, because the notification queue is nearly full"),
+			 errhint("End the transaction of the session that listens and does not read.")));
 	return true;
 }
 
 static void
 send_notices(void)
 {
-	ListCell   *lc;
+	dlist_iter	iter;
 
-	if (notices == NIL || is_queue_full())
+	if (is_queue_full())
 		return;
-	foreach(lc, notices)
-		Async_Notify(CHANNEL, ((Notice *) lfirst(lc))->payload);
-}
-
-static void
-at_transaction_event(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			send_notices();
-			break;
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			/* their memory goes with the transaction's */
-			notices = NIL;
-			break;
-		default:
-			break;
-	}
-}
-
-/* A subtransaction's notices become its parent's, or are forgotten. */
-static void
-at_subtransaction_event(SubXactEvent event, SubTransactionId subxact,
-						SubTransactionId parent, void *arg)
-{
-	ListCell   *lc;
-
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	foreach(lc, notices)
-	{
-		Notice	   *notice = lfirst(lc);
-
-		if (notice->subxact != subxact)
-			continue;
-		if (event == SUBXACT_EVENT_ABORT_SUB)
-			notices = foreach_delete_current(notices, lc);
-		else
-			notice->subxact = parent;
-	}
-}
-
-void
-notify_init(void)
-{
-	RegisterXactCallback(at_transaction_event, NULL);
-	RegisterSubXactCallback(at_subtransaction_event, NULL);
+	dlist_foreach(iter, &notices.entries)
+		Async_Notify(CHANNEL, dlist_container(Notice, at_end.node, iter.cur)->payload);
 }

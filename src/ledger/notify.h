@@ -12,9 +12,6 @@
 
 #include "src/pg/extension.h"
 
-/* Register the transaction callbacks.  To be called once, from _PG_init(). */
-extern void notify_init(void);
-
 /*
  * With the commit of the current transaction, and of the subtransactions
  * around, tell how the run ended; nothing if it has not.  A transaction that

@@ -3,9 +3,9 @@
  * mail/compose.c
  *	  What a mail says.
  *
- * As with the dashboard, the figures come from one SELECT that returns an
- * object (mail.sql), and are put into templates (mail.txt, mail.html), which
- * the Makefile turns into arrays of char.
+ * As with the dashboard, the figures come from a function of the extension's
+ * script, cleanup_mail_figures(), as one object, and are put into templates
+ * (mail.txt, mail.html), which the Makefile turns into arrays of char.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -19,13 +19,13 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "src/mail/compose.h"
 #include "src/mail/mail.html.inc"
-#include "src/mail/mail.sql.inc"
 #include "src/mail/mail.txt.inc"
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
@@ -70,6 +70,17 @@ make_id(TimestampTz created_at, int64 number, const char *from)
 					MyDatabaseId, (long long) created_at, (long long) number, strrchr(from, '@'));
 }
 
+/* In English, whatever the locale, and of UTC. */
+static char *
+rfc_date(TimestampTz time)
+{
+	pg_time_t	seconds = timestamptz_to_time_t(time);
+	char		date[64];
+
+	(void) pg_strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S +0000", pg_gmtime(&seconds));
+	return pstrdup(date);
+}
+
 static Message *
 make_message(const MailSettings *settings, TimestampTz created_at, int64 number)
 {
@@ -77,7 +88,7 @@ make_message(const MailSettings *settings, TimestampTz created_at, int64 number)
 
 	if (strchr(settings->from, '@') != NULL)
 		message->id = make_id(created_at, number, settings->from);
-	message->date = timestamptz_to_time_t(created_at);
+	message->date = rfc_date(created_at);
 	return message;
 }
 
@@ -97,11 +108,12 @@ static Jsonb *
 query_figures(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_TEXT(server_name()), SQL_TEXT(extension_schema(extension))
+		SQL_INT8(run_id), SQL_TEXT(server_name())
 	};
 	Jsonb	   *result = NULL;
 
-	if (owner_query(extension, lengthof(parameters), parameters, mail_sql) > 0)
+	owner_query(extension, lengthof(parameters), parameters, "SELECT @extschema@.cleanup_mail_figures($1, $2)");
+	if (!sql_is_null(0, 1))
 		result = DatumGetJsonbPCopy(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return result;

@@ -30,6 +30,7 @@
 #include "utils/builtins.h"
 
 #include "src/mail/outbox.h"
+#include "src/pg/at_end.h"
 #include "src/pg/sql.h"
 #include "src/pg/worker.h"
 
@@ -42,8 +43,6 @@ StaticAssertDecl(sizeof(OutboxCall) <= BGW_EXTRALEN, "a call must fit into bgw_e
 
 /* what is done is shown for so long */
 #define FORGET_AFTER	"'30 days'::interval"
-
-static SubTransactionId worker_wanted = InvalidSubTransactionId;
 
 
 /* ------------------------------------------------------------ whom to call --- */
@@ -59,56 +58,21 @@ start_worker(void)
 	memcpy(worker.bgw_extra, &call, sizeof(call));
 	if (!RegisterDynamicBackgroundWorker(&worker, NULL))
 		ereport(LOG,
-				(errmsg("audio_cleanup sends its mail later: no background worker is free"),
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("mail is sent later: no background worker is free"),
 				 errhint("You might need to increase max_worker_processes.")));
 }
 
-static void
-at_transaction_event(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			if (worker_wanted != InvalidSubTransactionId)
-				start_worker();
-			break;
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			worker_wanted = InvalidSubTransactionId;
-			break;
-		default:
-			break;
-	}
-}
-
-static void
-at_subtransaction_event(SubXactEvent event, SubTransactionId subxact,
-						SubTransactionId parent, void *arg)
-{
-	if (worker_wanted != subxact)
-		return;
-	if (event == SUBXACT_EVENT_COMMIT_SUB)
-		worker_wanted = parent;
-	else if (event == SUBXACT_EVENT_ABORT_SUB)
-		worker_wanted = InvalidSubTransactionId;
-}
-
-void
-outbox_init(void)
-{
-	RegisterXactCallback(at_transaction_event, NULL);
-	RegisterSubXactCallback(at_subtransaction_event, NULL);
-}
+static AtEnd wish;
+static AtEndList wishes = {.before_commit = start_worker};
 
 void
 outbox_wake(const Extension *extension)
 {
 	if (mail_settings_off(mail_settings_snapshot()) != NULL)
 		return;
-	if (owner_query(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_mail WHERE next_try_at <= clock_timestamp() LIMIT 1") > 0 &&
-		worker_wanted == InvalidSubTransactionId)
-		worker_wanted = GetCurrentSubTransactionId();
+	if (owner_query(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_mail WHERE next_try_at <= clock_timestamp() LIMIT 1") > 0)
+		at_end_add(&wishes, &wish);
 	SPI_freetuptable(SPI_tuptable);
 }
 
@@ -140,26 +104,30 @@ outbox_put(const Extension *extension, int64 run_id)
 
 /* ----------------------------------------------------------------- sending --- */
 
-/* Who of the settings is not in sent_to? */
-static void
-set_recipients(OutboxMail *mail, const MailSettings *settings, ArrayType *sent_to)
+/* The addresses but for those that are refused; `refused` may be NULL. */
+static Datum
+make_array(const char *const *addresses, int n, const bool *refused)
 {
-	Datum	   *sent;
-	int			n_sent;
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	int			taken = 0;
 	int			i;
-	int			j;
 
-	deconstruct_array(sent_to, TEXTOID, -1, false, TYPALIGN_INT, &sent, NULL, &n_sent);
-	mail->to = palloc(sizeof(char *) * Max(settings->n_to, 1));
-	mail->n_to = 0;
-	for (i = 0; i < settings->n_to; i++)
-	{
-		for (j = 0; j < n_sent; j++)
-			if (strcmp(TextDatumGetCString(sent[j]), settings->to[i]) == 0)
-				break;
-		if (j == n_sent)
-			mail->to[mail->n_to++] = settings->to[i];
-	}
+	for (i = 0; i < n; i++)
+		if (refused == NULL || !refused[i])
+			elements[taken++] = CStringGetTextDatum(addresses[i]);
+	return PointerGetDatum(construct_array(elements, taken, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+static void
+set_recipients(OutboxMail *mail, ArrayType *addresses)
+{
+	Datum	   *elements;
+	int			i;
+
+	deconstruct_array(addresses, TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &mail->n_to);
+	mail->to = palloc(sizeof(char *) * Max(mail->n_to, 1));
+	for (i = 0; i < mail->n_to; i++)
+		mail->to[i] = TextDatumGetCString(elements[i]);
 }
 
 /* As if it had just been tried once more. */
@@ -170,47 +138,27 @@ set_recipients(OutboxMail *mail, const MailSettings *settings, ArrayType *sent_t
 OutboxMail *
 outbox_take(const Extension *extension, const MailSettings *settings)
 {
+	const SqlParameter parameters[] = {
+		{TEXTARRAYOID, make_array(settings->to, settings->n_to, NULL), false}
+	};
 	OutboxMail *mail = NULL;
 
-	if (owner_query(extension, 0, NULL,
+	if (owner_query(extension, lengthof(parameters), parameters,
 					"UPDATE @extschema@.cleanup_mail m SET" TRIED
 					" WHERE m.run_id = (SELECT d.run_id FROM @extschema@.cleanup_mail d"
 					"  WHERE d.next_try_at <= clock_timestamp() ORDER BY d.next_try_at, d.run_id LIMIT 1"
 					"  FOR UPDATE SKIP LOCKED)"
-					" RETURNING m.run_id, m.created_at, m.tries, m.sent_to") > 0)
+					" RETURNING m.run_id, m.created_at,"
+					"  ARRAY(SELECT a.address FROM unnest($1) WITH ORDINALITY a(address, n)"
+					"   WHERE a.address <> ALL (m.sent_to) ORDER BY a.n)") > 0)
 	{
 		mail = palloc(sizeof(OutboxMail));
 		mail->run_id = DatumGetInt64(sql_value(0, 1));
 		mail->created_at = DatumGetTimestampTz(sql_value(0, 2));
-		mail->tries = DatumGetInt32(sql_value(0, 3));
-		set_recipients(mail, settings, DatumGetArrayTypeP(sql_value(0, 4)));
+		set_recipients(mail, DatumGetArrayTypeP(sql_value(0, 3)));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return mail;
-}
-
-static Datum
-make_delivered(const OutboxMail *mail, const bool *refused)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * Max(mail->n_to, 1));
-	int			n = 0;
-	int			i;
-
-	for (i = 0; i < mail->n_to; i++)
-		if (refused == NULL || !refused[i])
-			elements[n++] = CStringGetTextDatum(mail->to[i]);
-	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-static bool
-is_any(const bool *flags, int n)
-{
-	int			i;
-
-	for (i = 0; flags != NULL && i < n; i++)
-		if (flags[i])
-			return true;
-	return false;
 }
 
 void
@@ -218,14 +166,14 @@ outbox_sent(const Extension *extension, const OutboxMail *mail, const bool *refu
 			const char *error)
 {
 	const SqlParameter parameters[] = {
-		SQL_INT8(mail->run_id), {TEXTARRAYOID, make_delivered(mail, refused), false},
-		SQL_TEXT(error), SQL_BOOL(!is_any(refused, mail->n_to))
+		SQL_INT8(mail->run_id), {TEXTARRAYOID, make_array(mail->to, mail->n_to, refused), false},
+		SQL_TEXT(error), SQL_INT4(mail->n_to)
 	};
 
 	owner_query(extension, lengthof(parameters), parameters,
 				"UPDATE @extschema@.cleanup_mail SET sent_to = sent_to || $2, error = $3,"
-				" sent_at = CASE WHEN $4 THEN clock_timestamp() END,"
-				" next_try_at = CASE WHEN NOT $4 THEN next_try_at END"
+				" sent_at = CASE WHEN cardinality($2) = $4 THEN clock_timestamp() END,"
+				" next_try_at = CASE WHEN cardinality($2) < $4 THEN next_try_at END"
 				" WHERE run_id = $1");
 }
 
@@ -254,10 +202,11 @@ outbox_give_up(const Extension *extension)
 					" RETURNING run_id, tries, error");
 	for (i = 0; i < n; i++)
 		ereport(WARNING,
-				(errmsg("audio_cleanup gives up sending the mail about run %lld after %d tries",
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("gave up sending the mail about run %lld after %d tries",
 						(long long) DatumGetInt64(sql_value(i, 1)), DatumGetInt32(sql_value(i, 2))),
 				 sql_is_null(i, 3) ? 0 : errdetail_internal("%s", sql_text(i, 3)),
-				 errhint("SELECT * FROM cleanup_check(), and SELECT cleanup_send_test_mail().")));
+				 errhint("Call cleanup_check() and cleanup_send_test_mail().")));
 	SPI_freetuptable(SPI_tuptable);
 }
 

@@ -14,11 +14,8 @@
 
 #include "datatype/timestamp.h"
 
-#include "src/mail_settings.h"
+#include "src/mail/settings.h"
 #include "src/pg/extension.h"
-
-/* Register the transaction callbacks.  To be called once, from _PG_init(). */
-extern void outbox_init(void);
 
 /*
  * A run may have ended: with the commit of the current transaction, a mail
@@ -42,7 +39,6 @@ typedef struct OutboxMail
 {
 	int64		run_id;
 	TimestampTz created_at;
-	int			tries;			/* with this one */
 	const char **to;			/* who has not got it yet */
 	int			n_to;
 } OutboxMail;

@@ -10,9 +10,9 @@
 #ifndef AUDIO_CLEANUP_MAILER_H
 #define AUDIO_CLEANUP_MAILER_H
 
-#include "src/mail_settings.h"
+#include "src/mail/settings.h"
 #include "src/mail/smtp.h"
-#include "src/text/message.h"
+#include "src/mail/message.h"
 
 typedef struct MailerResult
 {

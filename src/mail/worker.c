@@ -34,6 +34,7 @@
 #include "src/mail/send.h"
 #include "src/mail/worker.h"
 #include "src/pg/compat.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/pg/worker.h"
 
@@ -69,7 +70,7 @@ begin(void)
 	CHECK_FOR_INTERRUPTS();
 	worker_begin();
 	extension = extension_lookup(true);
-	return extension != NULL && extension_guard(extension) ? extension : NULL;
+	return extension != NULL && lock_extension(extension) ? extension : NULL;
 }
 
 /* What is to be sent, in the delivery's context; false if there is nothing. */
@@ -144,7 +145,8 @@ say(const Delivery *delivery)
 
 	if (result != NULL && result->error != NULL)
 		ereport(LOG,
-				(errmsg("audio_cleanup could not send the mail about run %lld: %s",
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("could not send the mail about run %lld: %s",
 						(long long) delivery->mail->run_id, result->error)));
 }
 
@@ -189,12 +191,12 @@ send_all(MemoryContext context)
 
 /* A lock on the mails of this database; false if somebody else has it. */
 static bool
-try_lock(MailLock which)
+try_lock(LockName which)
 {
 	Extension  *extension = begin();
-	bool		mine = extension != NULL && extension_try_mail_lock(extension, which);
+	bool		mine = extension != NULL && lock_try(extension, which);
 
-	if (mine && which == MAIL_LOCK_SENDING)
+	if (mine && which == LOCK_SENDING)
 	{
 		outbox_give_up(extension);
 		outbox_forget(extension);
@@ -204,12 +206,12 @@ try_lock(MailLock which)
 }
 
 static void
-unlock(MailLock which)
+unlock(LockName which)
 {
 	Extension  *extension = begin();
 
 	if (extension != NULL)
-		extension_release_mail_lock(extension, which);
+		lock_release(extension, which);
 	worker_commit();
 }
 
@@ -234,10 +236,10 @@ send_due(MemoryContext context)
 {
 	do
 	{
-		if (!try_lock(MAIL_LOCK_SENDING))
+		if (!try_lock(LOCK_SENDING))
 			return false;
 		send_all(context);
-		unlock(MAIL_LOCK_SENDING);
+		unlock(LOCK_SENDING);
 	} while (time_to_next() == 0);
 	return true;
 }
@@ -259,14 +261,14 @@ keep_trying(MemoryContext context)
 	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STAY_MS);
 	long		ms;
 
-	if (!try_lock(MAIL_LOCK_WAITING))
+	if (!try_lock(LOCK_SENDING_NEXT))
 		return;
 	while ((ms = time_to_next()) >= 0 && GetCurrentTimestamp() < end)
 	{
 		if (ms > 0 || !send_due(context))
 			wait_for(Min(Max(ms, BUSY_MS), LOOK_MS));
 	}
-	unlock(MAIL_LOCK_WAITING);
+	unlock(LOCK_SENDING_NEXT);
 }
 
 /* Who called us is about to commit; or to fail, then there is nothing to do. */

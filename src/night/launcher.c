@@ -20,23 +20,16 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
-#include "access/xact.h"
-#include "catalog/pg_database.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "port/atomics.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/procsignal.h"
 #include "storage/shmem.h"
-#include "storage/spin.h"
 #include "tcop/tcopprot.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -49,7 +42,6 @@
 #define RECHECK_MS		60000
 #define RETRY_MS		10000
 #define RESTART_SECONDS	60
-#define REASON_SIZE		256
 
 /* so long a database is cleaned alone; then the next one is begun beside it */
 #define ALONE_MS		10000
@@ -57,25 +49,16 @@
 /* so many are cleaned at once, if max_worker_processes is twice that */
 #define MAX_AT_ONCE		16
 
-/* Where a night worker leaves its outcome. */
-typedef struct ReportSlot
-{
-	int64		job_number;
-	NightOutcome outcome;
-	char		reason[REASON_SIZE];
-} ReportSlot;
-
+/* Of each slot the highest number of a job that is to be tried again. */
 typedef struct LauncherShared
 {
-	slock_t		mutex;
-	ReportSlot	slots[MAX_AT_ONCE];
+	pg_atomic_uint64 busy[MAX_AT_ONCE];
 } LauncherShared;
 
 typedef struct Job
 {
 	NightJob	night;
 	TimestampTz not_before;		/* by the true clock */
-	bool		delay_told;
 	/* while it is under way */
 	TimestampTz started_at;
 	BackgroundWorkerHandle *worker;
@@ -113,16 +96,14 @@ static void
 attach_shared_memory(void)
 {
 	bool		found;
+	int			i;
 
 	if (previous_startup_hook != NULL)
 		previous_startup_hook();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	shared = ShmemInitStruct("audio_cleanup launcher", sizeof(LauncherShared), &found);
-	if (!found)
-	{
-		memset(shared, 0, sizeof(LauncherShared));
-		SpinLockInit(&shared->mutex);
-	}
+	for (i = 0; !found && i < MAX_AT_ONCE; i++)
+		pg_atomic_init_u64(&shared->busy[i], 0);
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -131,34 +112,13 @@ attach_shared_memory(void)
  * has been given away again: its number is lower.
  */
 void
-launcher_report(const NightJob *job, NightOutcome outcome, const char *reason)
+launcher_report_busy(const NightJob *job)
 {
-	ReportSlot *slot = &shared->slots[job->slot];
-	int			len = pg_mbcliplen(reason, strlen(reason), REASON_SIZE - 1);
+	uint64		known = pg_atomic_read_u64(&shared->busy[job->slot]);
 
-	SpinLockAcquire(&shared->mutex);
-	if (slot->job_number <= job->number)
-	{
-		slot->job_number = job->number;
-		slot->outcome = outcome;
-		memcpy(slot->reason, reason, len);
-		slot->reason[len] = '\0';
-	}
-	SpinLockRelease(&shared->mutex);
-}
-
-/* Has the worker of this job said that it is to be tried again, and why? */
-static bool
-was_busy(const NightJob *job, char *reason)
-{
-	const ReportSlot *slot = &shared->slots[job->slot];
-	bool		busy;
-
-	SpinLockAcquire(&shared->mutex);
-	busy = slot->job_number == job->number && slot->outcome == NIGHT_BUSY;
-	memcpy(reason, slot->reason, REASON_SIZE);
-	SpinLockRelease(&shared->mutex);
-	return busy;
+	while (known < job->number &&
+		   !pg_atomic_compare_exchange_u64(&shared->busy[job->slot], &known, job->number))
+		;
 }
 
 void
@@ -205,55 +165,13 @@ add_jobs(Launcher *launcher, List *databases, bool first_look, bool server_start
 		add_job(launcher, lfirst(lc), first_look, server_started);
 }
 
-/*
- * Does it exist, and accept connections?  A worker could only die of it.
- * Without a database there are no system caches, so the catalog is read.
- */
-static bool
-can_be_connected(const char *database)
-{
-	bool		exists;
-	bool		allows = false;
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-
-	StartTransactionCommand();
-	catalog = table_open(DatabaseRelationId, AccessShareLock);
-	ScanKeyInit(&key, Anum_pg_database_datname, BTEqualStrategyNumber, F_NAMEEQ,
-				CStringGetDatum(database));
-	scan = systable_beginscan(catalog, DatabaseNameIndexId, false, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	exists = HeapTupleIsValid(tuple);
-	if (exists)
-		allows = ((Form_pg_database) GETSTRUCT(tuple))->datallowconn;
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	CommitTransactionCommand();
-
-	if (!exists)
-		ereport(LOG,
-				(errmsg("audio_cleanup does not clean database \"%s\": it does not exist", database),
-				 errhint("Correct audio_cleanup.databases.")));
-	else if (!allows)
-		ereport(LOG,
-				(errmsg("audio_cleanup does not clean database \"%s\": it does not accept connections",
-						database)));
-	return allows;
-}
-
-/* Later; the log says why, but once. */
+/* The log has said why, if `night.delay_told` is not set yet. */
 static void
-delay_job(Launcher *launcher, Job *job, const char *reason, const char *hint)
+delay_job(Launcher *launcher, Job *job)
 {
 	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
 
-	if (!job->delay_told)
-		ereport(LOG,
-				(errmsg("audio_cleanup waits to clean database \"%s\": %s", job->night.database, reason),
-				 hint ? errhint("%s", hint) : 0));
-	job->delay_told = true;
+	job->night.delay_told = true;
 	job->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
 	launcher->jobs = lappend(launcher->jobs, job);
 	MemoryContextSwitchTo(caller);
@@ -357,9 +275,9 @@ say_overtaken(const Launcher *launcher, const Job *job)
 		return;
 	other = list_nth(launcher->running, list_length(launcher->running) - 2);
 	ereport(LOG,
-			(errmsg("audio_cleanup begins to clean database \"%s\" while database \"%s\" is still being cleaned",
+			(errmsg("cleaning database \"%s\" while database \"%s\" is still being cleaned",
 					job->night.database, other->night.database),
-			 errdetail("That one takes longer than %d seconds.", ALONE_MS / 1000)));
+			 errdetail("The latter takes longer than %d seconds.", ALONE_MS / 1000)));
 }
 
 static void
@@ -369,13 +287,17 @@ start_next_job(Launcher *launcher)
 
 	if (job == NULL)
 		return;
-	if (!can_be_connected(job->night.database))
-		pfree(job);
-	else if (start_worker(launcher, job))
+	if (start_worker(launcher, job))
 		say_overtaken(launcher, job);
 	else
-		delay_job(launcher, job, "no background worker is free",
-				  "You might need to increase max_worker_processes.");
+	{
+		if (!job->night.delay_told)
+			ereport(LOG,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("waiting to clean database \"%s\": no background worker is free", job->night.database),
+					 errhint("You might need to increase max_worker_processes.")));
+		delay_job(launcher, job);
+	}
 }
 
 /* Which workers have ended? */
@@ -387,7 +309,6 @@ look_after_workers(Launcher *launcher)
 	foreach(lc, launcher->running)
 	{
 		Job		   *job = lfirst(lc);
-		char		reason[REASON_SIZE];
 		pid_t		pid;
 
 		if (GetBackgroundWorkerPid(job->worker, &pid) != BGWH_STOPPED)
@@ -395,8 +316,8 @@ look_after_workers(Launcher *launcher)
 		launcher->running = foreach_delete_current(launcher->running, lc);
 		pfree(job->worker);
 		job->worker = NULL;
-		if (was_busy(&job->night, reason))
-			delay_job(launcher, job, reason, NULL);
+		if (pg_atomic_read_u64(&shared->busy[job->night.slot]) == job->night.number)
+			delay_job(launcher, job);
 		else
 			pfree(job);
 	}
@@ -425,7 +346,7 @@ show_activity(const Launcher *launcher)
 		snprintf(activity, sizeof(activity), "idle: audio_cleanup.cleanup_schedule_hour is -1");
 	else
 		snprintf(activity, sizeof(activity), "sleeping until %s",
-				 timestamptz_to_str(timetable_time(&next)));
+				 timestamptz_to_str(next.at));
 	pgstat_report_activity(STATE_IDLE, activity);
 }
 
@@ -528,7 +449,7 @@ time_to_sleep(const Launcher *launcher)
 	if (launcher->schedule->databases != NIL &&
 		timetable_next(launcher->schedule, schedule_now, &next))
 		ms = Min(RECHECK_MS,
-				 TimestampDifferenceMilliseconds(schedule_now, timetable_time(&next)));
+				 TimestampDifferenceMilliseconds(schedule_now, next.at));
 	if (to_start < 0)
 		return ms;
 	foreach(lc, launcher->jobs)

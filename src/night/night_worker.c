@@ -31,6 +31,7 @@
 #include "src/night/night_worker.h"
 #include "src/night/timetable.h"
 #include "src/pg/compat.h"
+#include "src/pg/lock.h"
 #include "src/pg/worker.h"
 #include "src/run/run.h"
 
@@ -46,12 +47,12 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	bool		is_new = job->first_look && !job->server_started;
 	TimestampTz since = timetable_note(extension, schedule, is_new);
 	bool		due = job->has_firing &&
-	!timetable_has_run(extension, timetable_day(&job->firing));
+	!timetable_has_run(extension, job->firing.day);
 
 	/* was it missed, or was the schedule not in force yet? */
 	if (job->first_look && due)
-		due = !is_new && since < timetable_time(&job->firing);
-	*day = due ? timetable_day(&job->firing) : LEDGER_NO_DAY;
+		due = !is_new && since < job->firing.at;
+	*day = due ? job->firing.day : LEDGER_NO_DAY;
 	if (job->server_started && schedule->on_startup && !timetable_has_started(extension))
 		return "startup";
 	if (!due)
@@ -79,11 +80,11 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
 	/* the databases that come next do not wait for who has locked our tables */
-	(void) extension_limit_lock_waits(settings_snapshot()->writer_wait);
-	if (extension == NULL || !extension_guard(extension))
+	(void) lock_limit_waits(settings_snapshot()->writer_wait);
+	if (extension == NULL || !lock_extension(extension))
 		ereport(LOG,
-				(errmsg("audio_cleanup does not clean database \"%s\": the extension is not installed there",
-						job->database),
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("cannot clean database \"%s\": the extension is not installed there", job->database),
 				 errhint("Run CREATE EXTENSION there, or take it off audio_cleanup.databases.")));
 	else
 	{
@@ -193,54 +194,52 @@ add_error_context(void *arg)
 	errcontext("cleaning database \"%s\" by the schedule of audio_cleanup", (const char *) arg);
 }
 
-/*
- * *to_prune becomes the extension, if there was a run; *reason, why there was
- * none, if it is to be tried again.
- */
-static NightOutcome
-do_job(const NightJob *job, MemoryContext context, Extension **to_prune, const char **reason)
+/* What ended the job: is somebody in the way, and nothing was done yet? */
+static bool
+is_busy(const ErrorData *error, const RunRequest *request)
+{
+	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request->run_id == 0;
+}
+
+/* Returns the extension if there was a run, else NULL. */
+static Extension *
+do_job(const NightJob *job, MemoryContext context)
 {
 	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, 0, true};
-	volatile NightOutcome outcome = NIGHT_DONE;
-	ErrorData  *error;
-	Extension  *extension;
-	ErrorContextCallback callback = {
-		.previous = error_context_stack,
-		.callback = add_error_context,
-		.arg = (void *) job->database,
-	};
+	Extension  *volatile to_prune = NULL;
 
-	error_context_stack = &callback;
 	PG_TRY();
 	{
-		extension = look_into_database(job, &request, context);
+		Extension  *extension = look_into_database(job, &request, context);
+
 		if (request.trigger != NULL)
 		{
-			*to_prune = extension;
+			to_prune = extension;
 			clean(extension, &request, context);
 		}
 	}
 	PG_CATCH();
 	{
+		ErrorData  *error;
+
 		MemoryContextSwitchTo(context);
-		error = CopyErrorData();	/* and reported below */
-		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request.run_id == 0)
+		error = CopyErrorData();
+		if (is_busy(error, &request))
 		{
-			outcome = NIGHT_BUSY;	/* the launcher says so, once */
-			*to_prune = NULL;
-			*reason = error->message;
+			to_prune = NULL;
+			launcher_report_busy(job);
+			if (!job->delay_told)
+				ereport(LOG,
+						(errcode(error->sqlerrcode),
+						 errmsg("waiting to clean database \"%s\": %s", job->database, error->message)));
 		}
 		else
-		{
-			outcome = NIGHT_FAILED;
 			EmitErrorReport();
-		}
 		FlushErrorState();
 		AbortCurrentTransaction();
 	}
 	PG_END_TRY();
-	error_context_stack = callback.previous;
-	return outcome;
+	return to_prune;
 }
 
 void
@@ -248,19 +247,18 @@ cleanup_night_worker_main(Datum unused)
 {
 	MemoryContext context;
 	NightJob	job;
-	NightOutcome outcome;
-	const char *reason = "";
-	Extension  *to_prune = NULL;
+	Extension  *to_prune;
+	ErrorContextCallback callback = {.callback = add_error_context,.arg = job.database};
 
 	memcpy(&job, MyBgworkerEntry->bgw_extra, sizeof(job));
 	worker_receive_signals();
+	error_context_stack = &callback;
 	BackgroundWorkerInitializeConnection(job.database, NULL, 0);
 	worker_override_settings();
 
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup night",
 									ALLOCSET_DEFAULT_SIZES);
-	outcome = do_job(&job, context, &to_prune, &reason);
-	launcher_report(&job, outcome, reason);
+	to_prune = do_job(&job, context);
 	if (to_prune != NULL)
 		prune_history(to_prune);
 }

@@ -18,6 +18,7 @@
 #include "utils/lsyscache.h"
 
 #include "src/night/pg_cron.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/settings.h"
 
@@ -26,27 +27,32 @@
 
 typedef struct Search
 {
-	Oid			extension;
+	Oid			extension;		/* pg_cron */
 	Oid			table;
+	List	   *databases;
 	List	   *jobs;
 	MemoryContext context;
 } Search;
 
-static void
+static bool
 find_table(Search *search)
 {
-	if (sql_query(0, NULL,
-				  "SELECT e.oid, c.oid FROM pg_catalog.pg_extension e"
-				  " JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass"
-				  "  AND d.refobjid = e.oid AND d.deptype = 'e'"
-				  "  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
-				  " JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'r'"
-				  " WHERE e.extname = 'pg_cron' AND c.relname = 'job'") > 0)
+	bool		found;
+
+	found = sql_query(0, NULL,
+					  "SELECT e.oid, c.oid FROM pg_catalog.pg_extension e"
+					  " JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass"
+					  "  AND d.refobjid = e.oid AND d.deptype = 'e'"
+					  "  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+					  " JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'r'"
+					  " WHERE e.extname = 'pg_cron' AND c.relname = 'job'") > 0;
+	if (found)
 	{
 		search->extension = DatumGetObjectId(sql_value(0, 1));
 		search->table = DatumGetObjectId(sql_value(0, 2));
 	}
 	SPI_freetuptable(SPI_tuptable);
+	return found;
 }
 
 static void
@@ -65,42 +71,30 @@ read_jobs(void *arg)
 	caller = MemoryContextSwitchTo(search->context);
 	for (i = 0; i < n; i++)
 	{
-		CronJob    *job = palloc0(sizeof(CronJob));
+		CronJob    *job = palloc(sizeof(CronJob));
 
 		job->id = DatumGetInt64(sql_value(i, 1));
 		job->schedule = sql_text(i, 2);
 		job->database = sql_text(i, 3);
 		job->is_here = DatumGetBool(sql_value(i, 4));
-		search->jobs = lappend(search->jobs, job);
+		job->is_listed = settings_is_listed(search->databases, job->database);
+		if (job->is_here || job->is_listed)
+			search->jobs = lappend(search->jobs, job);
 	}
 	MemoryContextSwitchTo(caller);
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/* No right to read the table, or a version that looks otherwise: nothing is known. */
 List *
 cron_jobs(const Extension *extension, List *databases)
 {
-	Search		search = {InvalidOid, InvalidOid, NIL, CurrentMemoryContext};
+	Search		search = {.databases = databases,.context = CurrentMemoryContext};
 	ActingAs	saved;
-	ListCell   *lc;
 
-	extension_act_as(extension->owner, &saved);
-	find_table(&search);
-
-	/*
-	 * no right to read it, or a version that looks otherwise: nothing is
-	 * known
-	 */
-	if (OidIsValid(search.table))
+	role_act_as(extension->owner, &saved);
+	if (find_table(&search))
 		(void) sql_try(read_jobs, &search);
-	extension_stop_acting(&saved);
-	foreach(lc, search.jobs)
-	{
-		CronJob    *job = lfirst(lc);
-
-		job->is_listed = settings_is_listed(databases, job->database);
-		if (!job->is_listed && !job->is_here)
-			search.jobs = foreach_delete_current(search.jobs, lc);
-	}
+	role_stop_acting(&saved);
 	return search.jobs;
 }

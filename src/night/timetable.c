@@ -17,67 +17,74 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/date.h"
-#include "utils/timestamp.h"
+#include "utils/datetime.h"
 
 #include "src/night/timetable.h"
 #include "src/pg/compat.h"
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 
-#define EPOCH_DAYS	(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE)
-
 /* days looked ahead for one that has not run */
 #define MAX_DAYS_AHEAD	8
 
 
-/* ----------------------------------------------------------------- clocks --- */
+/* ---------------------------------------------------------------- firings --- */
 
-static int64
-unix_seconds(TimestampTz time)
+static DateADT
+day_at(const Schedule *schedule, TimestampTz time)
 {
-	return time / USECS_PER_SEC - (time % USECS_PER_SEC < 0) + EPOCH_DAYS * INT64CONST(86400);
+	pg_time_t	seconds = timestamptz_to_time_t(time);
+	struct pg_tm *tm = pg_localtime(&seconds, schedule->zone);
+
+	return date2j(tm->tm_year + 1900, tm->tm_mon + 1, tm->tm_mday) - POSTGRES_EPOCH_JDATE;
 }
 
-static bool
-wall_clock(int64 seconds, void *zone, WallClock *clock)
+/*
+ * The server's own rules decide what an hour means that the clocks skip (the
+ * moment at which they skip it) or show twice (the second time).  The hour of
+ * a day that was skipped as a whole is that of the day after it.
+ */
+static Firing
+firing_of(const Schedule *schedule, DateADT day)
 {
-	pg_time_t	time = seconds;
-	struct pg_tm *tm = pg_localtime(&time, zone);
+	Firing		firing = {.day = day};
+	struct pg_tm tm = {.tm_hour = schedule->hour};
+	int			offset;
 
-	if (tm == NULL)
-		return false;
-	clock->year = tm->tm_year + 1900;
-	clock->month = tm->tm_mon + 1;
-	clock->day = tm->tm_mday;
-	clock->hour = tm->tm_hour;
-	clock->minute = tm->tm_min;
-	clock->second = tm->tm_sec;
-	return true;
+	j2date(day + POSTGRES_EPOCH_JDATE, &tm.tm_year, &tm.tm_mon, &tm.tm_mday);
+	offset = DetermineTimeZoneOffset(&tm, schedule->zone);
+	(void) tm2timestamp(&tm, 0, &offset, &firing.at);
+	return firing;
 }
 
+/* Goes back from tomorrow: where a day was skipped, to more than yesterday. */
 bool
 timetable_last(const Schedule *schedule, TimestampTz now, Firing *firing)
 {
-	return schedule_last(unix_seconds(now), schedule->hour, wall_clock, schedule->zone, firing);
+	DateADT		day = day_at(schedule, now) + 1;
+
+	if (schedule->hour < 0)
+		return false;
+	while (firing_of(schedule, day).at > now)
+		day--;
+	*firing = firing_of(schedule, day);
+	return true;
 }
 
+/*
+ * Goes on from yesterday, whose hour may have been skipped with midnight.  A
+ * day that was skipped shares its moment with the day after it, which counts.
+ */
 bool
 timetable_next(const Schedule *schedule, TimestampTz now, Firing *firing)
 {
-	return schedule_next(unix_seconds(now), schedule->hour, wall_clock, schedule->zone, firing);
-}
+	DateADT		day = day_at(schedule, now) - 1;
 
-TimestampTz
-timetable_time(const Firing *firing)
-{
-	return (firing->at - EPOCH_DAYS * INT64CONST(86400)) * USECS_PER_SEC;
-}
-
-int32
-timetable_day(const Firing *firing)
-{
-	return firing->day - EPOCH_DAYS;
+	if (schedule->hour < 0)
+		return false;
+	while (firing_of(schedule, day).at <= now)
+		day++;
+	return timetable_last(schedule, firing_of(schedule, day).at, firing);
 }
 
 
@@ -117,7 +124,7 @@ has_run(const Extension *extension, const char *condition, SqlParameter paramete
 }
 
 bool
-timetable_has_run(const Extension *extension, int32 day)
+timetable_has_run(const Extension *extension, DateADT day)
 {
 	SqlParameter parameter = {DATEOID, DateADTGetDatum(day), false};
 
@@ -161,9 +168,9 @@ find_day(const Extension *extension, const Schedule *schedule, Firing *firing)
 	{
 		if (!timetable_next(schedule, after, firing))
 			return false;
-		if (!timetable_has_run(extension, timetable_day(firing)))
+		if (!timetable_has_run(extension, firing->day))
 			return true;
-		after = timetable_time(firing);
+		after = firing->at;
 	}
 	return false;
 }
@@ -178,7 +185,7 @@ timetable_next_run(const Extension *extension)
 	if (next.reason == NULL && find_day(extension, schedule, &firing))
 	{
 		next.is_known = true;
-		next.at = timetable_time(&firing);
+		next.at = firing.at;
 		next.reason = psprintf("every day at %02d:00", schedule->hour);
 	}
 	else if (next.reason == NULL)

@@ -25,23 +25,47 @@
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
 
-static const char *const viewer_functions[] = {
-	"cleanup_config()", "cleanup_status()", "cleanup_explain(text)", "cleanup_check()",
-	"cleanup_next_run()", "cleanup_progress()", "cleanup_dashboard()",
-	"cleanup_report(interval)", "cleanup_missing_files()", "cleanup_metrics()"
+/* What a role gets: the right, the kind of object, and its name. */
+typedef struct Grant
+{
+	const char *right;
+	const char *kind;
+	const char *object;
+} Grant;
+
+static const Grant viewer[] = {
+	{"SELECT", "TABLE", "cleanup_sources"},
+	{"SELECT", "TABLE", "cleanup_runs"},
+	{"SELECT", "TABLE", "cleanup_files"},
+	{"SELECT", "TABLE", "cleanup_progress"},
+	{"SELECT", "TABLE", "cleanup_backups"},
+	{"SELECT", "TABLE", "cleanup_holds"},
+	{"SELECT", "TABLE", "cleanup_metrics"},
+	{"SELECT", "TABLE", "cleanup_mail"},
+	{"EXECUTE", "ROUTINE", "cleanup_config()"},
+	{"EXECUTE", "ROUTINE", "cleanup_status()"},
+	{"EXECUTE", "ROUTINE", "cleanup_explain(text)"},
+	{"EXECUTE", "ROUTINE", "cleanup_check()"},
+	{"EXECUTE", "ROUTINE", "cleanup_next_run()"},
+	{"EXECUTE", "ROUTINE", "cleanup_progress()"},
+	{"EXECUTE", "ROUTINE", "cleanup_dashboard()"},
+	{"EXECUTE", "ROUTINE", "cleanup_report(interval)"},
+	{"EXECUTE", "ROUTINE", "cleanup_missing_files()"},
+	{"EXECUTE", "ROUTINE", "cleanup_metrics()"}
 };
 
-static const char *const operator_functions[] = {
-	"cleanup_orphaned_files(boolean, boolean)", "cleanup_failed_sessions(boolean, boolean)",
-	"cleanup_all(boolean, boolean)", "cleanup_run(boolean, boolean, jsonb)",
-	"cleanup_restore(bigint)", "cleanup_restore(text)", "cleanup_restore(text, text)",
-	"cleanup_purge_backups()", "cleanup_hold(text, text)", "cleanup_release(text)",
-	"cleanup_send_test_mail()"
-};
-
-static const char *const viewer_tables[] = {
-	"cleanup_sources", "cleanup_runs", "cleanup_files", "cleanup_progress",
-	"cleanup_backups", "cleanup_holds", "cleanup_metrics", "cleanup_mail"
+static const Grant operator[] = {
+	{"EXECUTE", "ROUTINE", "cleanup_orphaned_files(boolean, boolean)"},
+	{"EXECUTE", "ROUTINE", "cleanup_failed_sessions(boolean, boolean)"},
+	{"EXECUTE", "ROUTINE", "cleanup_all(boolean, boolean)"},
+	{"EXECUTE", "ROUTINE", "cleanup_run(boolean, boolean, jsonb)"},
+	{"EXECUTE", "ROUTINE", "cleanup_restore(bigint)"},
+	{"EXECUTE", "ROUTINE", "cleanup_restore(text)"},
+	{"EXECUTE", "ROUTINE", "cleanup_restore(text, text)"},
+	{"EXECUTE", "ROUTINE", "cleanup_purge_backups()"},
+	{"EXECUTE", "ROUTINE", "cleanup_hold(text, text)"},
+	{"EXECUTE", "ROUTINE", "cleanup_release(text)"},
+	{"EXECUTE", "ROUTINE", "cleanup_send_test_mail()"}
 };
 
 static const char *
@@ -51,45 +75,24 @@ role_name(Oid role)
 }
 
 /* As whoever called, who must have the right to grant. */
-static void execute(const char *format,...) pg_attribute_printf(1, 2);
-
 static void
-execute(const char *format,...)
-{
-	StringInfoData sql;
-	va_list		args;
-	int			needed;
-
-	initStringInfo(&sql);
-	do
-	{
-		va_start(args, format);
-		needed = appendStringInfoVA(&sql, format, args);
-		va_end(args);
-		if (needed > 0)
-			enlargeStringInfo(&sql, needed);
-	} while (needed > 0);
-	sql_query(0, NULL, sql.data);
-}
-
-static void
-grant_functions(const Extension *extension, Oid role, const char *const *functions, int n)
+grant_all(const Extension *extension, Oid role, const Grant *grants, int n)
 {
 	int			i;
 
 	for (i = 0; i < n; i++)
-		execute("GRANT EXECUTE ON ROUTINE %s.%s TO %s",
-				extension_schema(extension), functions[i], role_name(role));
+		sql_query(0, NULL, psprintf("GRANT %s ON %s %s.%s TO %s", grants[i].right, grants[i].kind,
+									extension_schema(extension), grants[i].object, role_name(role)));
 }
 
 static void
-revoke_functions(const Extension *extension, Oid role, const char *const *functions, int n)
+revoke_all(const Extension *extension, Oid role, const Grant *grants, int n)
 {
 	int			i;
 
 	for (i = 0; i < n; i++)
-		execute("REVOKE ALL ON ROUTINE %s.%s FROM %s",
-				extension_schema(extension), functions[i], role_name(role));
+		sql_query(0, NULL, psprintf("REVOKE ALL ON %s %s.%s FROM %s", grants[i].kind,
+									extension_schema(extension), grants[i].object, role_name(role)));
 }
 
 /* After the GRANT, which fails if the caller may not give it. */
@@ -100,7 +103,8 @@ grant_schema(const Extension *extension, Oid role)
 
 	if (compat_may_use_schema(extension->namespace_oid, role))
 		return;
-	execute("GRANT USAGE ON SCHEMA %s TO %s", extension_schema(extension), role_name(role));
+	sql_query(0, NULL, psprintf("GRANT USAGE ON SCHEMA %s TO %s",
+								extension_schema(extension), role_name(role)));
 	owner_query(extension, lengthof(parameters), parameters,
 				"INSERT INTO @extschema@.cleanup_access (role) VALUES ($1) ON CONFLICT DO NOTHING");
 }
@@ -112,39 +116,31 @@ revoke_schema(const Extension *extension, Oid role)
 
 	if (owner_query(extension, lengthof(parameters), parameters,
 					"DELETE FROM @extschema@.cleanup_access WHERE role = $1") > 0)
-		execute("REVOKE USAGE ON SCHEMA %s FROM %s", extension_schema(extension), role_name(role));
+		sql_query(0, NULL, psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
+									extension_schema(extension), role_name(role)));
 }
 
 void
 access_grant(const Extension *extension, Oid role, const char *level)
 {
-	bool		operator = strcmp(level, "operator") == 0;
-	int			i;
+	bool		is_operator = strcmp(level, "operator") == 0;
 
-	if (!operator && strcmp(level, "viewer") != 0)
+	if (!is_operator && strcmp(level, "viewer") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unrecognized access level \"%s\"", level),
 				 errhint("The levels are \"viewer\" and \"operator\".")));
 	access_revoke(extension, role);
 	grant_schema(extension, role);
-	for (i = 0; i < lengthof(viewer_tables); i++)
-		execute("GRANT SELECT ON %s.%s TO %s",
-				extension_schema(extension), viewer_tables[i], role_name(role));
-	grant_functions(extension, role, viewer_functions, lengthof(viewer_functions));
-	if (operator)
-		grant_functions(extension, role, operator_functions, lengthof(operator_functions));
+	grant_all(extension, role, viewer, lengthof(viewer));
+	if (is_operator)
+		grant_all(extension, role, operator, lengthof(operator));
 }
 
 void
 access_revoke(const Extension *extension, Oid role)
 {
-	int			i;
-
-	for (i = 0; i < lengthof(viewer_tables); i++)
-		execute("REVOKE ALL ON %s.%s FROM %s",
-				extension_schema(extension), viewer_tables[i], role_name(role));
-	revoke_functions(extension, role, viewer_functions, lengthof(viewer_functions));
-	revoke_functions(extension, role, operator_functions, lengthof(operator_functions));
+	revoke_all(extension, role, viewer, lengthof(viewer));
+	revoke_all(extension, role, operator, lengthof(operator));
 	revoke_schema(extension, role);
 }

@@ -15,9 +15,11 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/analyze.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -27,6 +29,7 @@
 #include "utils/snapmgr.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 
 /* ----------------------------------------------------------------- guard --- */
@@ -257,9 +260,9 @@ query_as_owner(const Extension *extension, int n, const SqlParameter *parameters
 	ActingAs	saved;
 	int			rows;
 
-	extension_act_as(extension->owner, &saved);
+	role_act_as(extension->owner, &saved);
 	rows = query_guarded(&mine, n, parameters, receiver);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 	return rows;
 }
 
@@ -274,6 +277,42 @@ owner_query_into(const Extension *extension, int n, const SqlParameter *paramete
 				 const char *sql, DestReceiver *receiver)
 {
 	(void) query_as_owner(extension, n, parameters, sql, receiver);
+}
+
+bool
+owner_finds(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
+{
+	bool		found = owner_query(extension, n, parameters, sql) > 0;
+
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
+List *
+owner_texts(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
+{
+	int			rows = owner_query(extension, n, parameters, sql);
+	List	   *texts = NIL;
+	int			i;
+
+	for (i = 0; i < rows; i++)
+		texts = lappend(texts, sql_text(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return texts;
+}
+
+int
+owner_numbers(const Extension *extension, int n, const SqlParameter *parameters, const char *sql,
+			  int64 **numbers)
+{
+	int			rows = owner_query(extension, n, parameters, sql);
+	int			i;
+
+	*numbers = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int64) * Max(rows, 1));
+	for (i = 0; i < rows; i++)
+		(*numbers)[i] = DatumGetInt64(sql_value(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return rows;
 }
 
 int
@@ -297,6 +336,19 @@ sql_row_desc(int n, const SqlColumn *columns)
 		TupleDescInitEntry(desc, i + 1, columns[i].name, columns[i].type, -1, 0);
 	compat_finish_row_desc(desc);
 	return desc;
+}
+
+
+Datum
+sql_int8_array(const int64 *values, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	int			i;
+
+	for (i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(values[i]);
+	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
 

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * pg/sql.h
- *	  Running a statement of our own through SPI, in a line, and nobody else's.
+ *	  What the server gives us: a statement of our own, run through SPI in a
+ *	  line, and nobody else's.
  *
  * Unlike SPI's own, these functions leave the current memory context alone.
  *
@@ -32,6 +33,9 @@ typedef struct SqlParameter
 #define SQL_INT4(v)		{INT4OID, Int32GetDatum(v), false}
 #define SQL_BOOL(v)		{BOOLOID, BoolGetDatum(v), false}
 #define SQL_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
+
+/* Returns the `n` numbers as a bigint[], for a parameter of type INT8ARRAYOID. */
+extern Datum sql_int8_array(const int64 *values, int n);
 
 /* A column of rows of our own making. */
 typedef struct SqlColumn
@@ -84,6 +88,21 @@ extern int	owner_query(const Extension *extension, int n, const SqlParameter *pa
 /* As owner_query(), but the rows go to `receiver` and nowhere else. */
 extern void owner_query_into(const Extension *extension, int n, const SqlParameter *parameters,
 							 const char *sql, DestReceiver *receiver);
+
+/* As owner_query(), for a SELECT: returns whether there is a row. */
+extern bool owner_finds(const Extension *extension, int n, const SqlParameter *parameters,
+						const char *sql);
+
+/* As owner_query(), for a SELECT: returns the first column as a List of char *. */
+extern List *owner_texts(const Extension *extension, int n, const SqlParameter *parameters,
+						 const char *sql);
+
+/*
+ * As owner_query(): puts the first column, bigint, into an array in the
+ * current memory context.  Returns how many there are.
+ */
+extern int	owner_numbers(const Extension *extension, int n, const SqlParameter *parameters,
+						  const char *sql, int64 **numbers);
 
 /*
  * Executes `sql` on somebody's table, as the current role: the text must name

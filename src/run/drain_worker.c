@@ -27,6 +27,7 @@
 #include "src/guard/claim.h"
 #include "src/ledger/ledger.h"
 #include "src/pg/compat.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/worker.h"
 #include "src/run/drain_worker.h"
@@ -49,7 +50,7 @@ begin_locked(MemoryContext context)
 	caller = MemoryContextSwitchTo(context ? context : CurrentMemoryContext);
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
-	if (extension == NULL || !extension_await_run(extension))
+	if (extension == NULL || !lock_await_run(extension))
 		return NULL;
 	return extension;
 }
@@ -146,10 +147,10 @@ wait_for_turn(MemoryContext context)
 	caller = MemoryContextSwitchTo(context);
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
-	if (extension != NULL && extension_queue_up(extension))
+	if (extension != NULL && lock_try(extension, LOCK_QUEUE))
 	{
-		mine = extension_await_run(extension);
-		extension_leave_queue(extension);
+		mine = lock_await_run(extension);
+		lock_release(extension, LOCK_QUEUE);
 		if (mine)
 			claim_confirm_all(extension);
 	}

@@ -174,19 +174,14 @@ add_brakes(const CleanupPlan *plan, Outcome *outcome, List *brakes)
 	outcome->n_errors += list_length(brakes);
 }
 
-/*
- * Errors met on the way, and in a dry run the brakes that a real run meets.  A
- * standby is there to be looked at: that a run belongs on the primary is no
- * error of a preview.
- */
+/* Errors met on the way, and in a dry run the brakes that a real run meets. */
 static void
 read_errors(const CleanupPlan *plan, Outcome *outcome)
 {
 	ListCell   *lc;
 
 	add_brakes(plan, outcome, plan->brakes);
-	if (!RecoveryInProgress())
-		add_brakes(plan, outcome, plan->notes);
+	add_brakes(plan, outcome, plan->notes);
 	foreach(lc, plan->errors)
 		outcome->errors = append_limited(plan, outcome->errors, lfirst(lc));
 	outcome->n_errors += plan->error_count;

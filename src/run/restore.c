@@ -26,6 +26,7 @@
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
 #include "src/ledger/ledger.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/run/restore.h"
@@ -179,7 +180,8 @@ add_sessions(Restoring *restoring, List *sessions)
 static void
 restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 {
-	add_sessions(restoring, cleared_restore(restoring->plan->extension, restoring->drain->run_id,
+	add_sessions(restoring, cleared_restore(restoring->plan->extension, restoring->drain->settings->rules,
+											restoring->drain->run_id,
 											files, n, restoring->plan->settings->writer_wait,
 											&restoring->errors, &restoring->n_errors));
 }
@@ -188,7 +190,8 @@ restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 static void
 retry_sessions(Restoring *restoring)
 {
-	add_sessions(restoring, cleared_retry(restoring->plan->extension, restoring->drain->run_id,
+	add_sessions(restoring, cleared_retry(restoring->plan->extension, restoring->drain->settings->rules,
+										  restoring->drain->run_id,
 										  restoring->plan->settings->writer_wait,
 										  &restoring->errors, &restoring->n_errors));
 }
@@ -339,7 +342,7 @@ carry_out(Work work, void *arg)
 
 		MemoryContextSwitchTo(plan->context);
 		plan_check_transaction(plan);
-		extension_lock_run(plan->extension, plan->settings->writer_wait, false);
+		lock_run(plan->extension, plan->settings->writer_wait, false);
 		report = work(plan, arg);
 		result = MemoryContextAlloc(caller, VARSIZE(report));
 		memcpy(result, report, VARSIZE(report));

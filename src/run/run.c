@@ -30,6 +30,7 @@
 #include "src/ledger/ledger.h"
 #include "src/ledger/notify.h"
 #include "src/mail/outbox.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 #include "src/plan/unregistered.h"
@@ -176,7 +177,7 @@ condemn_in_transaction(CleanupPlan *plan, const char *trigger, MemoryContext cal
 
 	progress_begin(plan->context, trigger, false, false);
 	plan_check_transaction(plan);
-	extension_lock_run(plan->extension, plan->settings->writer_wait, false);
+	lock_run(plan->extension, plan->settings->writer_wait, false);
 	heal(plan);
 	drain_in_transaction(plan->extension);
 
@@ -244,7 +245,7 @@ typedef struct BatchRun
 static void
 require_extension(const BatchRun *run)
 {
-	if (!extension_guard(run->plan->extension))
+	if (!lock_extension(run->plan->extension))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"%s\" was dropped during a cleanup run", EXTENSION_NAME)));
@@ -450,9 +451,9 @@ run_to_end(CleanupPlan *plan, RunRequest *request)
 	plan_limit_reading(plan->settings, true);
 	heal(plan);
 	/* who begins by night has others waiting behind him */
-	guc_level = extension_limit_lock_waits(plan->settings->writer_wait);
+	guc_level = lock_limit_waits(plan->settings->writer_wait);
 	run.run_id = begin_run(plan, request->trigger, request->scheduled_for, true);
-	extension_end_limit(guc_level);
+	lock_end_limit(guc_level);
 	SPI_commit_and_chain();
 	request->run_id = plan->run_id = run.run_id;
 	progress_set_run(run.run_id);
@@ -494,13 +495,13 @@ run_in_batches(RunRequest *request)
 	PG_TRY();
 	{
 		plan_check_transaction(plan);
-		extension_lock_run(plan->extension, plan->settings->writer_wait, true);
+		lock_run(plan->extension, plan->settings->writer_wait, true);
 		run_id = run_to_end(plan, request);
 	}
 	PG_CATCH();
 	{
 		/* what was committed before is not left lying about */
-		extension_unlock_run(plan->extension);
+		lock_release(plan->extension, LOCK_RUN);
 		if (request->run_id != 0 && (!plan->blocked || plan->surveyed))
 			at_commit_start_worker_now();
 
@@ -512,7 +513,7 @@ run_in_batches(RunRequest *request)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	extension_unlock_run(plan->extension);
+	lock_release(plan->extension, LOCK_RUN);
 	result = copy_to(caller, report_outcome(plan, run_id));
 	plan_end(plan);
 	if (!request->leave_history)
@@ -566,7 +567,7 @@ run_claim(void)
 	PG_TRY();
 	{
 		plan_check_transaction(plan);
-		extension_lock_run(plan->extension, plan->settings->writer_wait, false);
+		lock_run(plan->extension, plan->settings->writer_wait, false);
 		plan_open_directory(plan);
 		take_over(plan);
 	}

@@ -4,10 +4,10 @@
  *	  cleanup_dashboard(): how the cleaning goes, as a page of HTML.
  *
  * Three parts, each readable on its own: a look at the upload directory, as a
- * dry run takes it (here); the figures, one SELECT that returns an object
- * (dashboard.sql); and the page that they are put into (dashboard.html, by
- * template.c, which escapes them all).  The Makefile turns the two files into
- * arrays of char, so that a library and its page are always of one version.
+ * dry run takes it (here); the figures, which cleanup_dashboard_figures() in the
+ * extension's script returns as one object; and the page that they are put into
+ * (dashboard.html, by template.c, which escapes them all).  The Makefile turns
+ * the page into an array of char.
  *
  * Names of files and texts of errors are hostile, and the page is opened by
  * people with rights.  So it has no script, and a policy that forbids any.
@@ -31,7 +31,6 @@
 #include "src/run/report.h"
 #include "src/show/dashboard.h"
 #include "src/show/dashboard.html.inc"
-#include "src/show/dashboard.sql.inc"
 #include "src/text/json_build.h"
 #include "src/text/template.h"
 
@@ -123,7 +122,8 @@ query_figures(const Extension *extension, Jsonb *look)
 	const SqlParameter parameters[] = {{JSONBOID, JsonbPGetDatum(look), false}};
 	Jsonb	   *result;
 
-	owner_query(extension, lengthof(parameters), parameters, dashboard_sql);
+	owner_query(extension, lengthof(parameters), parameters,
+				"SELECT @extschema@.cleanup_dashboard_figures($1)");
 	result = DatumGetJsonbPCopy(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return result;

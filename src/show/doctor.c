@@ -59,7 +59,7 @@ say_brakes(const Examination *examination, const CleanupPlan *plan)
 	foreach(lc, plan->brakes)
 	{
 		const Brake *brake = lfirst(lc);
-		char	   *detail = brake->detail ? psprintf("%s. %s", brake->message, brake->detail)
+		const char *detail = brake->detail ? psprintf("%s. %s", brake->message, brake->detail)
 		: brake->message;
 
 		say(examination, brake->name, "error", detail, brake->hint);

@@ -10,22 +10,14 @@
 #ifndef AUDIO_CLEANUP_METRICS_H
 #define AUDIO_CLEANUP_METRICS_H
 
-#include "utils/jsonb.h"
-
-typedef struct Metric
-{
-	const char *name;
-	const char *type;			/* "counter" or "gauge" */
-	const char *help;
-} Metric;
-
-typedef void (*MetricSink) (const Metric *metric, Jsonb *labels, double value, void *arg);
+#include "utils/tuplestore.h"
 
 /*
- * Pass each figure to `sink`.  Cheap: reads no source and walks no directory.
- * What cannot be told is left out; a directory that is missing is no ERROR.
+ * Puts a row (name, labels, value, help, type) into `rows` for each figure.
+ * Cheap: reads no source and walks no directory.  What cannot be told is left
+ * out; a directory that is missing is no ERROR.
  */
-extern void metrics_collect(MetricSink sink, void *arg);
+extern void metrics_collect(Tuplestorestate *rows);
 
 /*
  * Trigger functions on cleanup_files and cleanup_runs: add what an UPDATE has

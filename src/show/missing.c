@@ -29,12 +29,15 @@
 #include "utils/builtins.h"
 
 #include "src/names/file_key.h"
+#include "src/names/rules.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/show/missing.h"
 #include "src/sources/sources.h"
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 #include "src/store/walk.h"
 
 #define EXAMPLES		3
@@ -265,29 +268,29 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	const SqlParameter parameters[] = {SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)};
 	ActingAs	saved;
 
-	extension_act_as(search->plan->extension->owner, &saved);
-	extension_join_by_hash();
+	role_act_as(search->plan->extension->owner, &saved);
+	role_join_by_hash();
 	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
 	put_result(search, owner_query(search->plan->extension, lengthof(parameters), parameters,
-						   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
-						   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
-						   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
-						   " FROM (SELECT j.*, dense_rank() OVER (PARTITION BY j.source, j.status, j.missing"
-						   "   ORDER BY j.value COLLATE \"C\") AS n"
-						   "  FROM (SELECT r.source, r.status, r.value, t.id IS NULL AS missing"
-						   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
-						   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
-						   "   ON t.id = r.id) j) m"
-						   " GROUP BY m.source, m.status"
-						   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""),
+								   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
+								   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
+								   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
+								   " FROM (SELECT j.*, dense_rank() OVER (PARTITION BY j.source, j.status, j.missing"
+								   "   ORDER BY j.value COLLATE \"C\") AS n"
+								   "  FROM (SELECT r.source, r.status, r.value, t.id IS NULL AS missing"
+								   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
+								   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
+								   "   ON t.id = r.id) j) m"
+								   " GROUP BY m.source, m.status"
+								   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""),
 			   result, desc);
 	SPI_freetuptable(SPI_tuptable);
 	sql_hide_tuplestore("cleanup_references");
 	sql_hide_tuplestore("cleanup_reference_keys");
 	sql_hide_tuplestore("cleanup_file_keys");
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 }
 
 static void
@@ -301,7 +304,7 @@ begin_search(Search *search, CleanupPlan *plan)
 
 	memset(search, 0, sizeof(*search));
 	search->plan = plan;
-	search->rules = &plan->settings->rules;
+	search->rules = plan->settings->rules;
 	search->scope.context = plan->context;
 	search->references = tuplestore_begin_heap(true, false, work_mem);
 	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);
@@ -323,7 +326,7 @@ end_search(Search *search)
 static void
 find_missing(CleanupPlan *plan, Tuplestorestate *result, TupleDesc desc)
 {
-	int			limit = extension_limit_lock_waits(plan->settings->writer_wait);
+	int			limit = lock_limit_waits(plan->settings->writer_wait);
 	Search		search;
 
 	progress_begin(plan->context, "sql", true, false);
@@ -336,7 +339,7 @@ find_missing(CleanupPlan *plan, Tuplestorestate *result, TupleDesc desc)
 	write_reference_keys(&search);
 	compare(&search, result, desc);
 	end_search(&search);
-	extension_end_limit(limit);
+	lock_end_limit(limit);
 }
 
 void

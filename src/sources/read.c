@@ -37,6 +37,7 @@
 #include "utils/tuplestore.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
@@ -380,8 +381,8 @@ read_rows(Reading *reading, Snapshot snapshot)
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	ActingAs	saved;
 
-	extension_act_as(reading->source->owner, &saved);
-	extension_read_carefully();
+	role_act_as(reading->source->owner, &saved);
+	role_read_carefully();
 	prepare_rows(reading);
 	reading->snapshot = snapshot;
 	reading->query = build_query(reading);
@@ -391,7 +392,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 	if (reading->percent > 0)
 		query_sample(reading->query, reading->percent);
 	query_run_in_box(reading->source, run_query, reading);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
 }
@@ -573,12 +574,12 @@ look_at_query(const Source *source, bool with_places, Brake **brake)
 	SourceQuery *query;
 	ActingAs	saved;
 
-	extension_act_as(source->owner, &saved);
-	extension_read_carefully();
+	role_act_as(source->owner, &saved);
+	role_read_carefully();
 	query = query_build(source, source->columns, source->n_columns, with_places);
 	if (*brake == NULL)
 		*brake = trust_check_query(query);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 	return query;
 }
 

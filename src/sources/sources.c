@@ -29,6 +29,7 @@
 #include "utils/rls.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
@@ -247,7 +248,7 @@ check_owner(const Source *source)
 static void
 lock_source(void *arg)
 {
-	extension_lock_relation(((Source *) arg)->relid);
+	lock_relation(((Source *) arg)->relid);
 }
 
 /* Who waits may have to give up: that must not end a look at many sources. */

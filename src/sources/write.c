@@ -43,6 +43,7 @@
 #include "utils/tuplestore.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
@@ -103,10 +104,10 @@ find_target(const Source *source, Target *target)
 	SourceQuery *query;
 	ActingAs	saved;
 
-	extension_act_as(source->owner, &saved);
-	extension_read_carefully();
+	role_act_as(source->owner, &saved);
+	role_read_carefully();
 	query = query_build(source, source->columns, source->n_columns, true);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 	target->source = source;
 	return find_target_columns(query, target);
 }
@@ -366,7 +367,7 @@ act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
 	brake = trust_check_update(source, table, owner);
 	if (brake != NULL)
 		brake_raise(brake);
-	extension_act_as(owner, saved);
+	role_act_as(owner, saved);
 }
 
 typedef struct Update
@@ -464,7 +465,7 @@ clear_table(const Target *target, Oid table, Datum *tids, int n)
 	act_as_table_owner(target->source, table, &saved);
 	updated = update_watched(&update);
 	check_cleared(target->source, n, updated);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 }
 
 static int
@@ -766,7 +767,7 @@ refill_row(const Target *target, const WantedRow *row, const char *value)
 	update.sql = psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
 						  sources_name(table), quote_identifier(column));
 	n = update_watched(&update);
-	extension_stop_acting(&saved);
+	role_stop_acting(&saved);
 	return n > 0;
 }
 

@@ -1,22 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/claim_file.c
- *	  The claim in the private directory, the lock on it, and the file
- *	  system's clock.
- *
- * The private directory is trusted only if it is ours (see file_ops.c), so
- * nobody else can have written the claim; he may have moved it out of the
- * way with the whole directory, and a missing claim is for the caller to
- * judge.  A claim is replaced by a rename, so it is never seen half written.
- *
- * The lock is an flock().  That belongs to an open file, not to a process: two
- * stores of one process that opened the claim each for itself would shut each
- * other out, hence a table of the claims that this process has locked.  It has
- * one entry for an inode, not for a directory, because what is locked may have
- * been replaced.  A child of fork() would share its parent's lock, and give it
- * back for both; backends have no such children, and exec() closes the file.
- *
- * Nothing in here allocates memory.
+ *	  The claim in the private directory.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -30,122 +15,37 @@
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "src/store/file_ops.h"
-#include "src/store/file_store.h"
+#include "src/store/claim_file.h"
+#include "src/store/copy.h"
+#include "src/store/private.h"
 
-#define CLAIM_NAME		"claim"
 #define CLAIM_NEW_NAME	"claim.new"
-
-/* O_NONBLOCK: should it be a FIFO, nobody is to wait for its other end */
-#define CLAIM_FLAGS		(O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
-
-/* a transaction has few directories, and seldom more than one */
-#define MAX_LOCKS		16
-
-/* how often a claim may be replaced while we try to lock it */
-#define MAX_ATTEMPTS	10
-
-/* An entry without references is free. */
-typedef struct ClaimLock
-{
-	dev_t		device;
-	uint64		inode;
-	int			fd;
-	int			references;		/* stores that have it */
-} ClaimLock;
-
-static ClaimLock locks[MAX_LOCKS];
-
-/* Who has locked this file?  See consider_lock(). */
-typedef struct HolderSearch
-{
-	FileLook	look;
-	int			holder;			/* 0 if none was found */
-	int			likely;			/* the same inode, on a device that may be the
-								 * same; -1 if there are several */
-} HolderSearch;
-
-
-static FileResult
-come_to(FileOutcome outcome)
-{
-	FileResult	result = {outcome, 0, NULL};
-
-	return result;
-}
-
-static FileResult
-done(void)
-{
-	return come_to(FILE_OK);
-}
-
-static FileResult
-failed(int errnum, const char *action)
-{
-	FileResult	result = {FILE_FAILED, errnum, action};
-
-	if (errnum == ENOSPC || errnum == EDQUOT)
-		result.outcome = FILE_NO_SPACE;
-	return result;
-}
-
-static FileResult
-vanished_or_failed(int errnum, const char *action)
-{
-	return errnum == ENOENT ? come_to(FILE_VANISHED) : failed(errnum, action);
-}
-
-
-/* ----------
- * Reading and writing
- * ----------
- */
-
-/* A file that is longer is not ours, and not read to its end. */
-static FileResult
-read_all(int fd, char *text)
-{
-	size_t		len = 0;
-
-	while (len < STORE_CLAIM_MAX - 1)
-	{
-		ssize_t		n = read(fd, text + len, STORE_CLAIM_MAX - 1 - len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return failed(errno, "read claim");
-		if (n == 0)
-			break;
-		len += n;
-	}
-	text[len] = '\0';
-	return done();
-}
 
 FileResult
 store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 {
-	const char *action;
-	FileResult	result;
-	int			private = store_open_private(store, false, &action);
+	FileResult	result = come_to(FILE_OK);
+	int			private = store_open_private(store, false);
 	int			fd;
 
 	text[0] = '\0';
 	if (private < 0)
-		return vanished_or_failed(errno, action);
-	fd = openat(private, CLAIM_NAME, O_RDONLY | CLAIM_FLAGS);
+		return vanished_or_failed(errno, store->action);
+	fd = openat(private, CLAIM_NAME, O_RDONLY | COPY_FLAGS);
 	if (fd < 0)
 		result = vanished_or_failed(errno, "open claim");
 	else
 	{
-		result = read_all(fd, text);
+		/* a file that is longer is not ours, and not read to its end */
+		ssize_t		n = copy_read(fd, text, STORE_CLAIM_MAX - 1, 0);
+
+		if (n < 0)
+			result = fail(errno, "read claim");
+		else
+			text[n] = '\0';
 		close(fd);
 	}
 	close(private);
@@ -153,415 +53,50 @@ store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 }
 
 static FileResult
-write_all(int fd, const char *text)
-{
-	size_t		len = strlen(text);
-
-	while (len > 0)
-	{
-		ssize_t		n = write(fd, text, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return failed(errno, "write claim");
-		text += n;
-		len -= n;
-	}
-	return done();
-}
-
-static FileResult
 write_new(int private, const char *text)
 {
-	FileResult	result;
+	FileResult	result = come_to(FILE_OK);
+	int			errnum;
 	int			fd;
 
 	/* what a crash has left of an earlier attempt */
 	(void) unlinkat(private, CLAIM_NEW_NAME, 0);
-	fd = openat(private, CLAIM_NEW_NAME,
-				O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR);
+	fd = openat(private, CLAIM_NEW_NAME, O_WRONLY | O_CREAT | O_EXCL | COPY_FLAGS, S_IRUSR | S_IWUSR);
 	if (fd < 0)
-		return failed(errno, "create claim");
-	result = write_all(fd, text);
+		return fail_or_no_space(errno, "create claim");
+	errnum = copy_write(fd, text, strlen(text), 0);
+	if (errnum != 0)
+		result = fail_or_no_space(errnum, "write claim");
 	/* a claim that a crash leaves empty would lock its owner out */
-	if (result.outcome == FILE_OK && fsync(fd) != 0)
-		result = failed(errno, "fsync claim");
+	else if (fsync(fd) != 0)
+		result = fail_or_no_space(errno, "fsync claim");
 	if (close(fd) != 0 && result.outcome == FILE_OK)
-		result = failed(errno, "close claim");
-	return result;
-}
-
-/* Give the new claim its name.  A hard link, unlike a rename, replaces nothing. */
-static FileResult
-put_in_place(int private, bool replace)
-{
-	FileResult	result = done();
-
-	if (replace)
-	{
-		if (renameat(private, CLAIM_NEW_NAME, private, CLAIM_NAME) != 0)
-			result = failed(errno, "rename claim");
-		return result;
-	}
-	if (renameat2(private, CLAIM_NEW_NAME, private, CLAIM_NAME, RENAME_NOREPLACE) == 0)
-		return result;
-	if ((errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP) &&
-		linkat(private, CLAIM_NEW_NAME, private, CLAIM_NAME, 0) == 0)
-		return result;
-	if (errno == EEXIST)
-		result.outcome = FILE_OCCUPIED;
-	else
-		result = failed(errno, "name claim");
+		result = fail_or_no_space(errno, "close claim");
 	return result;
 }
 
 FileResult
 store_write_claim(FileStore *store, const char *text, bool replace)
 {
-	const char *action;
 	FileResult	result;
-	int			private = store_open_private(store, true, &action);
+	int			private = store_open_private(store, true);
+	int			rc;
 
 	if (private < 0)
-		return failed(errno, action);
+		return fail_or_no_space(errno, store->action);
 	result = write_new(private, text);
 	if (result.outcome == FILE_OK)
-		result = put_in_place(private, replace);
-	if (result.outcome == FILE_OK &&
-		(fsync(private) != 0 || fsync(store->root.fd) != 0))
-		result = failed(errno, "fsync claim");
-	/* gone already, unless something failed or it was linked */
+	{
+		rc = replace ? renameat(private, CLAIM_NEW_NAME, private, CLAIM_NAME) :
+			store_rename_out_of_trash(private, CLAIM_NEW_NAME, private, CLAIM_NAME);
+		if (rc != 0)
+			result = !replace && errno == EEXIST ? come_to(FILE_OCCUPIED) :
+				fail_or_no_space(errno, "rename claim");
+		else if (fsync(private) != 0 || fsync(store->root.fd) != 0)
+			result = fail_or_no_space(errno, "fsync claim");
+	}
+	/* gone already, unless something failed */
 	(void) unlinkat(private, CLAIM_NEW_NAME, 0);
 	close(private);
-	return result;
-}
-
-
-/* ----------
- * The lock
- * ----------
- */
-
-/* A claim that is to be locked must be a file, and ours. */
-static FileResult
-look_at_claim(int private, FileLook *look)
-{
-	if (store_look(private, CLAIM_NAME, look) != 0)
-		return vanished_or_failed(errno, "stat claim");
-	if (!S_ISREG(look->mode) || look->owner != geteuid())
-		return failed(EPERM, "trust claim");
-	return done();
-}
-
-static bool
-is_same_claim(const FileLook *a, const FileLook *b)
-{
-	return a->identity.inode == b->identity.inode &&
-		a->volume.device == b->volume.device;
-}
-
-static bool
-is_lock_on(const ClaimLock *lock, const FileLook *claim)
-{
-	return lock->references > 0 && lock->inode == claim->identity.inode &&
-		lock->device == claim->volume.device;
-}
-
-/* The lock that this process has on the claim, or NULL. */
-static ClaimLock *
-find_lock(const FileLook *claim)
-{
-	int			i;
-
-	for (i = 0; i < MAX_LOCKS; i++)
-		if (is_lock_on(&locks[i], claim))
-			return &locks[i];
-	return NULL;
-}
-
-static ClaimLock *
-find_free_lock(void)
-{
-	int			i;
-
-	for (i = 0; i < MAX_LOCKS; i++)
-		if (locks[i].references == 0)
-			return &locks[i];
-	return NULL;
-}
-
-/* Returns 0 or an errno. */
-static int
-lock_descriptor(int fd)
-{
-	while (flock(fd, LOCK_EX | LOCK_NB) != 0)
-		if (errno != EINTR)
-			return errno;
-	return 0;
-}
-
-static bool
-has_no_locks(int errnum)
-{
-	return errnum == ENOLCK || errnum == EOPNOTSUPP || errnum == ENOSYS;
-}
-
-/*
- * SMB keeps everybody from reading what is locked, ourselves by another
- * descriptor included.  A claim that nobody can read is no claim.
- */
-static bool
-is_readable(int private)
-{
-	char		c;
-	bool		readable = true;
-	int			fd = openat(private, CLAIM_NAME, O_RDONLY | CLAIM_FLAGS);
-
-	if (fd >= 0)
-	{
-		readable = read(fd, &c, 1) >= 0 || errno != EACCES;
-		close(fd);
-	}
-	return readable;
-}
-
-/* Is the open file the claim that was found, and is that still the claim? */
-static bool
-is_current(int private, int fd, const FileLook *found)
-{
-	FileLook	look;
-
-	if (store_look(fd, "", &look) != 0 || !is_same_claim(&look, found))
-		return false;
-	return store_look(private, CLAIM_NAME, &look) == 0 && is_same_claim(&look, found);
-}
-
-/*
- * Lock the claim that was found, and open it for that with `access`.  Returns
- * a descriptor, or -1 with *errnum: 0 if this file system is to go without,
- * ESTALE if there is another claim by now, EWOULDBLOCK if it is locked.
- */
-static int
-open_and_lock(int private, const FileLook *found, int access, int *errnum)
-{
-	int			fd = openat(private, CLAIM_NAME, access | CLAIM_FLAGS);
-
-	if (fd < 0)
-	{
-		*errnum = errno == ENOENT || errno == ELOOP ? ESTALE : errno;
-		return -1;
-	}
-	*errnum = lock_descriptor(fd);
-	/* an old claim may be locked by somebody who has not noticed */
-	if (!is_current(private, fd, found))
-		*errnum = ESTALE;
-	else if (*errnum == 0 && is_readable(private))
-		return fd;
-	else if (has_no_locks(*errnum))
-		*errnum = 0;
-	(void) flock(fd, LOCK_UN);
-	close(fd);
-	return -1;
-}
-
-/* The lock on this claim becomes the store's. */
-static FileResult
-lock_claim(FileStore *store, int private, const FileLook *found)
-{
-	ClaimLock  *lock = find_lock(found);
-	int			errnum;
-
-	if (lock == NULL)
-	{
-		int			fd;
-
-		lock = find_free_lock();
-		if (lock == NULL)
-			return failed(EMFILE, "lock claim");
-		fd = open_and_lock(private, found, O_RDONLY, &errnum);
-		/* NFS locks exclusively only what may be written */
-		if (fd < 0 && errnum == EBADF)
-			fd = open_and_lock(private, found, O_RDWR, &errnum);
-		if (fd < 0)
-			return errnum == 0 ? done() :
-				errnum == EWOULDBLOCK ? come_to(FILE_OCCUPIED) :
-				failed(errnum, "lock claim");
-		lock->device = found->volume.device;
-		lock->inode = found->identity.inode;
-		lock->fd = fd;
-	}
-	lock->references++;
-	store->lock = lock;
-	return done();
-}
-
-static FileResult
-try_lock(FileStore *store, int private)
-{
-	FileLook	found;
-	FileResult	result = look_at_claim(private, &found);
-
-	if (result.outcome == FILE_OK && store->lock != NULL && is_lock_on(store->lock, &found))
-		return result;
-	store_unlock(store);
-	return result.outcome == FILE_OK ? lock_claim(store, private, &found) : result;
-}
-
-FileResult
-store_lock(FileStore *store)
-{
-	const char *action;
-	FileResult	result;
-	int			private = store_open_private(store, false, &action);
-	int			attempt = 1;
-
-	if (private < 0)
-	{
-		result = vanished_or_failed(errno, action);
-		store_unlock(store);
-		return result;
-	}
-	do
-		result = try_lock(store, private);
-	while (result.errnum == ESTALE && attempt++ < MAX_ATTEMPTS);
-	close(private);
-	return result;
-}
-
-/*
- * A close() alone would leave it to a child that was forked meanwhile and has
- * not come to its exec() yet.
- */
-void
-store_unlock(FileStore *store)
-{
-	ClaimLock  *lock = store->lock;
-
-	store->lock = NULL;
-	if (lock == NULL || --lock->references > 0)
-		return;
-	(void) flock(lock->fd, LOCK_UN);
-	close(lock->fd);
-}
-
-
-/* ----------
- * The other one's lock
- * ----------
- */
-
-/*
- * A line of /proc/locks, such as "1: FLOCK  ADVISORY  WRITE 1234 08:01:393 0
- * EOF"; that of a process that waits for a lock has an arrow before FLOCK.
- *
- * The device there is that of the mounted file system.  stat() may tell
- * another: btrfs has one for each subvolume, overlayfs one for each layer, all
- * of them anonymous, which is to say of major number 0.  So if both are, and
- * the inode is right, then it is likely to be the claim; and as somebody does
- * have that locked, a single likely one is he, unless he cannot be seen from
- * here.  Elsewhere an inode alone, which any file system has, means nothing.
- */
-static void
-consider_lock(const char *line, HolderSearch *search)
-{
-	unsigned int major_number;
-	unsigned int minor_number;
-	uint64		inode;
-	int			pid;
-
-	if (sscanf(line, "%*d: FLOCK %*s WRITE %d %x:%x:" UINT64_FORMAT,
-			   &pid, &major_number, &minor_number, &inode) != 4 ||
-		pid <= 0 || inode != search->look.identity.inode)
-		return;
-	if (makedev(major_number, minor_number) == search->look.volume.device)
-		search->holder = pid;
-	else if (major_number == 0 && major(search->look.volume.device) == 0)
-		search->likely = search->likely == 0 || search->likely == pid ? pid : -1;
-}
-
-/* Consider all whole lines, and return what length they have. */
-static size_t
-consider_lines(char *text, size_t len, HolderSearch *search)
-{
-	char	   *line = text;
-	char	   *end;
-
-	while ((end = memchr(line, '\n', text + len - line)) != NULL)
-	{
-		*end = '\0';
-		consider_lock(line, search);
-		line = end + 1;
-	}
-	return line - text;
-}
-
-static void
-read_locks(int fd, HolderSearch *search)
-{
-	char		text[4096];
-	size_t		len = 0;
-
-	/* no line fills the buffer; if one does, this is no list of locks */
-	while (len < sizeof(text))
-	{
-		ssize_t		n = read(fd, text + len, sizeof(text) - len);
-		size_t		considered;
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		len += n;
-		considered = consider_lines(text, len, search);
-		len -= considered;
-		memmove(text, text + considered, len);
-	}
-}
-
-int
-store_lock_holder(FileStore *store)
-{
-	const char *action;
-	HolderSearch search = {0};
-	FileResult	result;
-	int			private = store_open_private(store, false, &action);
-	int			fd;
-
-	if (private < 0)
-		return 0;
-	result = look_at_claim(private, &search.look);
-	close(private);
-	if (result.outcome != FILE_OK)
-		return 0;
-	fd = open("/proc/locks", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	read_locks(fd, &search);
-	close(fd);
-	return search.holder != 0 ? search.holder : Max(search.likely, 0);
-}
-
-
-/* ----------
- * The clock
- * ----------
- */
-
-FileResult
-store_clock(FileStore *store, int64 *now_ns)
-{
-	FileLook	look;
-	FileResult	result = done();
-	int			fd = openat(store->root.fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC,
-							S_IRUSR | S_IWUSR);
-
-	if (fd < 0)
-		return failed(errno, "create temporary file");
-	if (write(fd, "", 1) != 1 || store_look(fd, "", &look) != 0)
-		result = failed(errno, "stat temporary file");
-	else
-		*now_ns = look.identity.mtime_ns;
-	close(fd);
 	return result;
 }

@@ -27,12 +27,10 @@
 #endif
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#ifdef __linux__
-#include <linux/fs.h>
 #include <sys/xattr.h>
-#endif
 #include <unistd.h>
 
 #include "src/store/copy.h"
@@ -66,9 +64,8 @@ is_stopped(CopyStop stop)
 	return stop != NULL && stop();
 }
 
-/* Bytes read, less than `size` at the end of the file only; -1 with errno. */
-static ssize_t
-read_fully(int fd, char *buffer, size_t size, int64 offset)
+ssize_t
+copy_read(int fd, char *buffer, size_t size, int64 offset)
 {
 	size_t		done = 0;
 
@@ -87,9 +84,8 @@ read_fully(int fd, char *buffer, size_t size, int64 offset)
 	return done;
 }
 
-/* 0 or an errno. */
-static int
-write_fully(int fd, const char *buffer, size_t size, int64 offset)
+int
+copy_write(int fd, const char *buffer, size_t size, int64 offset)
 {
 	while (size > 0)
 	{
@@ -108,44 +104,30 @@ write_fully(int fd, const char *buffer, size_t size, int64 offset)
 	return 0;
 }
 
-/* At most `size` bytes at `offset`: how many were copied; 0 at the end of the file; -1 with errno. */
-static ssize_t
-copy_by_hand(const Copying *copying, int64 offset, size_t size)
-{
-	ssize_t		n = read_fully(copying->from, buffer_a, Min(size, BUFFER_SIZE), offset);
-	int			errnum;
-
-	if (n <= 0)
-		return n;
-	errnum = write_fully(copying->to, buffer_a, n, offset);
-	if (errnum != 0)
-	{
-		errno = errnum;
-		return -1;
-	}
-	return n;
-}
-
-/* The same; -1 without a way that is left only. */
+/*
+ * Copies at most `size` bytes at `offset`.  Returns how many were copied; 0 at
+ * the end of the file; -1 with errno.
+ */
 static ssize_t
 copy_some(Copying *copying, int64 offset, size_t size)
 {
-#ifdef __linux__
+	off64_t		in = offset;
+	off64_t		out = offset;
+	ssize_t		n;
+
 	if (!copying->by_hand)
 	{
-		off64_t		in = offset;
-		off64_t		out = offset;
-		ssize_t		n = copy_file_range(copying->from, &in, copying->to, &out, size, 0);
-
-		if (n > 0)
+		n = copy_file_range(copying->from, &in, copying->to, &out, size, 0);
+		if (n > 0 || (n < 0 && (errno == EINTR || errno == ENOSPC || errno == EDQUOT)))
 			return n;
-		if (n < 0 && (errno == EINTR || errno == ENOSPC || errno == EDQUOT))
-			return -1;
 		/* EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM of a sandbox, ... */
 		copying->by_hand = true;
 	}
-#endif
-	return copy_by_hand(copying, offset, size);
+	n = copy_read(copying->from, buffer_a, Min(size, BUFFER_SIZE), offset);
+	if (n <= 0)
+		return n;
+	errno = copy_write(copying->to, buffer_a, n, offset);
+	return errno == 0 ? n : -1;
 }
 
 /* 0 or an errno. */
@@ -178,35 +160,20 @@ copy_range(Copying *copying, int64 offset, int64 end)
 static bool
 find_data(int fd, int64 offset, int64 size, int64 *from, int64 *to)
 {
+	int64		data = lseek(fd, offset, SEEK_DATA);
+	int64		hole;
+
 	*from = offset;
 	*to = size;
-#ifdef SEEK_DATA
+	if (data < 0)
+		return errno != ENXIO;
+	hole = lseek(fd, data, SEEK_HOLE);
+	if (hole > data)
 	{
-		int64		data = lseek(fd, offset, SEEK_DATA);
-		int64		hole;
-
-		if (data < 0)
-			return errno != ENXIO;
-		hole = lseek(fd, data, SEEK_HOLE);
-		if (hole > data)
-		{
-			*from = data;
-			*to = Min(hole, size);
-		}
+		*from = data;
+		*to = Min(hole, size);
 	}
-#endif
 	return *from < size;
-}
-
-/* Has the kernel let both files share their blocks? */
-static bool
-clone(int from, int to)
-{
-#ifdef FICLONE
-	return ioctl(to, FICLONE, from) == 0;
-#else
-	return false;
-#endif
 }
 
 /* 0 or an errno. */
@@ -218,7 +185,8 @@ copy_content(int from, int to, int64 size, CopyStop stop)
 	int64		start;
 	int64		end;
 
-	if (size == 0 || clone(from, to))
+	/* the kernel may let both files share their blocks */
+	if (size == 0 || ioctl(to, FICLONE, from) == 0)
 		return 0;
 	if (ftruncate(to, size) != 0)
 		return errno;
@@ -244,8 +212,6 @@ is_forgivable(int errnum)
 		errnum == EACCES || errnum == EINVAL || errnum == ENODATA ||
 		errnum == ERANGE || errnum == E2BIG || errnum == ENOSYS;
 }
-
-#ifdef __linux__
 
 /* "security." and "trusted." are the system's own, and not ours to give. */
 static bool
@@ -283,16 +249,6 @@ copy_attributes(int from, int to)
 	}
 	return 0;
 }
-
-#else
-
-static int
-copy_attributes(int from, int to)
-{
-	return 0;
-}
-
-#endif							/* __linux__ */
 
 /*
  * Only root may give files away; but a group of ours can be kept.  A copy
@@ -343,7 +299,7 @@ copy_time(const FileLook *look, int to)
 /* --------------------------------------------------------------- comparing --- */
 
 int
-file_copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
+copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
 {
 	int64		offset = 0;
 
@@ -357,10 +313,10 @@ file_copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
 
 		if (offset % COPY_CHUNK == 0 && is_stopped(stop))
 			return EINTR;
-		n = read_fully(a, buffer_a, BUFFER_SIZE, offset);
+		n = copy_read(a, buffer_a, BUFFER_SIZE, offset);
 		if (n < 0)
 			return errno;
-		m = read_fully(b, buffer_b, BUFFER_SIZE, offset);
+		m = copy_read(b, buffer_b, BUFFER_SIZE, offset);
 		if (m < 0)
 			return errno;
 		if (m != n || memcmp(buffer_a, buffer_b, n) != 0)
@@ -373,29 +329,21 @@ file_copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
 	return 0;
 }
 
-/* Let the pages of the copy go, so that it is read from where it was written. */
-static void
-drop_pages(int fd)
-{
-#ifdef POSIX_FADV_DONTNEED
-	(void) posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-#endif
-}
-
 static int
 verify(int from, int to, int64 size, CopyStop stop)
 {
 	bool		same;
 	int			errnum;
 
-	drop_pages(to);
-	errnum = file_copy_compare(from, to, size, stop, &same);
-	drop_pages(to);
+	/* without its pages the copy is read from where it was written */
+	(void) posix_fadvise(to, 0, 0, POSIX_FADV_DONTNEED);
+	errnum = copy_compare(from, to, size, stop, &same);
+	(void) posix_fadvise(to, 0, 0, POSIX_FADV_DONTNEED);
 	return errnum == 0 && !same ? EIO : errnum;
 }
 
 int
-file_copy_make(int from, const FileLook *look, int to, CopyStop stop, const char **action)
+copy_make(int from, const FileLook *look, int to, CopyStop stop, const char **action)
 {
 	int64		size = look->identity.size;
 	int			errnum;

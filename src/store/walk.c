@@ -32,7 +32,7 @@
 #ifdef FRONTEND
 #include "common/fe_memutils.h"
 #endif
-#include "src/store/file_store.h"
+#include "src/store/private.h"
 #include "src/store/walk.h"
 
 /* made by mkfs at the top of a file system, readable for root alone */
@@ -58,11 +58,9 @@ typedef struct WalkLevel
 
 struct TreeWalk
 {
-	FileStore  *store;
-	int64		run_id;			/* whose trash is walked; 0: none */
+	bool		in_trash;
 	const StoreVolume *volume;	/* all must be there */
 	bool		recurse;
-	bool		started;
 	int			errnum;			/* not 0 once the walk has failed */
 	const char *action;
 	int			nlevels;		/* open directories */
@@ -107,32 +105,20 @@ append_name(TreeWalk *walk, const char *name)
 }
 
 /*
- * The directory `name`, or with NULL the trash, becomes the current one.  0,
- * or -1 with errno.
+ * The directory with this descriptor, or -1, becomes the current one.  Returns
+ * 0, or -1 with errno.  A slot has been asked for.
  */
 static int
-open_level(TreeWalk *walk, int parent, const char *name)
+push_level(TreeWalk *walk, int fd)
 {
-	FileLook	look;
 	WalkLevel  *level = &walk->levels[walk->nlevels];
-	int			save_errno;
-	int			fd;
 
-	if (!AcquireExternalFD())
-	{
-		errno = EMFILE;
-		return -1;
-	}
-	fd = name != NULL ? store_open_directory_on(walk->volume, parent, name, &look) :
-		store_open_trash(walk->store, walk->run_id, &walk->volume);
 	level->stream = fd < 0 ? NULL : fdopendir(fd);
 	if (level->stream == NULL)
 	{
-		save_errno = errno;
 		if (fd >= 0)
-			close(fd);
+			store_close_quietly(fd);
 		ReleaseExternalFD();
-		errno = save_errno;
 		return -1;
 	}
 	level->path_len = strlen(walk->path);
@@ -149,22 +135,14 @@ close_level(TreeWalk *walk)
 }
 
 /*
- * A directory that we may not read ends the walk, unless it is none of ours,
- * but of another file system.
+ * May the failure to open a directory be passed over?  One that we may not
+ * read ends the walk, unless it is none of ours, but of another file system.
  */
-static bool
-is_foreign(const TreeWalk *walk, int parent, const char *name)
-{
-	FileLook	look;
-
-	return store_look(parent, name, &look) == 0 &&
-		!store_same_volume(&look.volume, walk->volume);
-}
-
-/* May the failure to open a directory be passed over? */
 static bool
 is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
 {
+	FileLook	look;
+
 	switch (errnum)
 	{
 		case ENOENT:
@@ -174,7 +152,8 @@ is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
 			return true;
 		case EACCES:
 		case EPERM:
-			return is_foreign(walk, parent, name);
+			return store_look(parent, name, &look) == 0 &&
+				!store_same_volume(&look.volume, walk->volume);
 		default:
 			return false;
 	}
@@ -185,7 +164,7 @@ is_foreign_folder(const TreeWalk *walk, const char *name)
 {
 	size_t		i;
 
-	if (walk->run_id != 0)
+	if (walk->in_trash)
 		return false;			/* in the trash it is a part of a path */
 	if (walk->nlevels == 1 && strcmp(name, FSCK_DIR) == 0)
 		return true;
@@ -195,34 +174,27 @@ is_foreign_folder(const TreeWalk *walk, const char *name)
 	return false;
 }
 
-/* False if the walk has failed; a directory that is passed over is none. */
-static bool
+/* WALK_FAILED, or WALK_FILE for more; a directory may be passed over. */
+static WalkStep
 enter_directory(TreeWalk *walk, const char *name)
 {
 	int			parent = dirfd(current_level(walk)->stream);
+	FileLook	look;
 
 	if (!append_name(walk, name))
-	{
-		cut_path(walk);
-		give_up(walk, ENAMETOOLONG, "walk directory");
-		return false;
-	}
+		return give_up(walk, ENAMETOOLONG, "walk directory");
 	if (walk->nlevels > WALK_MAX_DEPTH)
-	{
-		give_up(walk, ELOOP, "walk directory");
-		return false;
-	}
-	if (open_level(walk, parent, name) != 0)
+		return give_up(walk, ELOOP, "walk directory");
+	if (!AcquireExternalFD())
+		return give_up(walk, EMFILE, "open directory");
+	if (push_level(walk, store_open_directory(walk->volume, parent, name, &look)) != 0)
 	{
 		int			errnum = errno;
 
 		if (!is_passable(walk, parent, name, errnum))
-		{
-			give_up(walk, errnum, "open directory");
-			return false;
-		}
+			return give_up(walk, errnum, "open directory");
 	}
-	return true;
+	return WALK_FILE;
 }
 
 /*
@@ -248,35 +220,40 @@ tell_type(const TreeWalk *walk, int parent, const struct dirent *entry)
 	return S_ISDIR(look.mode) && walk->recurse ? DT_DIR : DT_UNKNOWN;
 }
 
-static bool
-start(TreeWalk *walk)
+/* A walk that has a slot for the descriptor of its top, or has failed. */
+static TreeWalk *
+prepare(const StoreVolume *volume, bool recurse)
 {
-	walk->started = true;
-	if (open_level(walk, walk->store->root.fd, walk->run_id == 0 ? "." : NULL) == 0)
-		return true;
-	if (walk->run_id != 0 && errno == ENOENT)
-		return true;			/* there is none, so it is at its end */
-	give_up(walk, errno, "open directory");
-	return false;
+	TreeWalk   *walk = palloc0(sizeof(TreeWalk));
+
+	walk->volume = volume;
+	walk->recurse = recurse;
+	if (!AcquireExternalFD())
+		give_up(walk, EMFILE, "open directory");
+	return walk;
 }
 
 TreeWalk *
 walk_begin(FileStore *store, bool recurse)
 {
-	TreeWalk   *walk = palloc0(sizeof(TreeWalk));
+	TreeWalk   *walk = prepare(&store->root.volume, recurse);
+	FileLook	look;
 
-	walk->store = store;
-	walk->volume = &store->volume;
-	walk->recurse = recurse;
+	if (walk->errnum == 0 &&
+		push_level(walk, store_open_directory(walk->volume, store->root.fd, ".", &look)) != 0)
+		give_up(walk, errno, "open directory");
 	return walk;
 }
 
 TreeWalk *
 walk_begin_trash(FileStore *store, int64 run_id)
 {
-	TreeWalk   *walk = walk_begin(store, true);
+	TreeWalk   *walk = prepare(&store->trash.base->volume, true);
 
-	walk->run_id = run_id;
+	walk->in_trash = true;
+	/* a walk of no trash is at its end */
+	if (walk->errnum == 0 && push_level(walk, store_open_trash(store, run_id)) != 0 && errno != ENOENT)
+		give_up(walk, errno, "open directory");
 	return walk;
 }
 
@@ -287,7 +264,7 @@ WalkStep
 walk_next(TreeWalk *walk, const char **path)
 {
 	*path = NULL;
-	if (walk->errnum != 0 || (!walk->started && !start(walk)))
+	if (walk->errnum != 0)
 		return WALK_FAILED;
 
 	while (walk->nlevels > 0)
@@ -316,7 +293,7 @@ walk_next(TreeWalk *walk, const char **path)
 			case DT_DIR:
 				if (is_foreign_folder(walk, entry->d_name))
 					break;
-				if (!enter_directory(walk, entry->d_name))
+				if (enter_directory(walk, entry->d_name) == WALK_FAILED)
 					return WALK_FAILED;
 				break;
 			case -1:
@@ -391,9 +368,9 @@ judge_look(const FileStore *store, const FileLook *look, bool is_last)
 	if (!is_last && !S_ISDIR(look->mode))
 		return WALK_REACHED;	/* the file is not there */
 	/* overlayfs shows the device of a lower layer for a file */
-	if (is_last && look->volume.mount_id == store->volume.mount_id)
+	if (is_last && look->volume.mount_id == store->root.volume.mount_id)
 		return WALK_REACHED;
-	return judge_volume(&look->volume, &store->volume);
+	return judge_volume(&look->volume, &store->root.volume);
 }
 
 /* What the text of a path says, without a look. */
@@ -440,7 +417,7 @@ look_further(FileStore *store, int *fd, const char *component, size_t len)
 		{
 			reason = judge_look(store, &look, is_last);
 			if (reason == WALK_REACHED && !is_last && S_ISDIR(look.mode))
-				child = store_open_directory(store, *fd, name, &look);
+				child = store_open_directory(&store->root.volume, *fd, name, &look);
 		}
 	}
 	if (*fd != store->root.fd)

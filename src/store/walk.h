@@ -23,7 +23,7 @@
 #ifndef AUDIO_CLEANUP_TREE_WALK_H
 #define AUDIO_CLEANUP_TREE_WALK_H
 
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 
 /* deepest nesting of directories that is walked; deeper is a failure */
 #define WALK_MAX_DEPTH		64

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
- * test_file_ops.c
- *	  Tries to make file_ops.c lose, overwrite or misjudge a file.
+ * test_store.c
+ *	  Tries to make the store lose, overwrite or misjudge a file.
  *
  * The system calls that matter are interposed: a hook runs between two calls
  * of the code under test, which is where an untrusted owner of the directory
@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/store/file_ops.h"
+#include "src/store/store.h"
 #include "tap.h"
 
 #define RUN		INT64CONST(42)
@@ -1620,7 +1620,7 @@ main(void)
 	tap_begin();
 	umask(022);
 	alarm(600);					/* whatever blocks, blocks for ever */
-	snprintf(base, sizeof(base), "%s/file_ops.XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(base, sizeof(base), "%s/store.XXXXXX", tmp ? tmp : "/tmp");
 	must(mkdtemp(base) != NULL, base);
 	must(chmod(base, 0777) == 0, base);
 	descriptors = count_descriptors();

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * text/message.c
+ * mail/message.c
  *	  A mail as it goes over the wire: RFC 5322 and MIME.
  *
  * Names of files and texts of errors are in it, which anybody may have made
@@ -19,12 +19,10 @@
 #include "postgres.h"
 #endif
 
-#include <time.h>
-
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-#include "src/text/message.h"
+#include "src/mail/message.h"
 
 #define BOUNDARY		"=_audio_cleanup"
 
@@ -164,23 +162,6 @@ put_text_header(StringInfo out, const char *name, const char *text)
 	appendStringInfoString(out, "\r\n");
 }
 
-/* Not strftime(), which speaks the language of the server. */
-static void
-put_date(StringInfo out, int64 date)
-{
-	static const char *const days[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-	static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-	"Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-	time_t		seconds = (time_t) date;
-	struct tm	tm;
-
-	if (gmtime_r(&seconds, &tm) == NULL)
-		return;
-	appendStringInfo(out, "Date: %s, %02d %s %04d %02d:%02d:%02d +0000\r\n",
-					 days[tm.tm_wday], tm.tm_mday, months[tm.tm_mon], tm.tm_year + 1900,
-					 tm.tm_hour, tm.tm_min, tm.tm_sec);
-}
-
 static void
 put_recipients(StringInfo out, const char *const *to, int n_to)
 {
@@ -194,8 +175,7 @@ put_recipients(StringInfo out, const char *const *to, int n_to)
 static void
 put_headers(StringInfo out, const Message *message)
 {
-	put_date(out, message->date);
-	appendStringInfo(out, "From: audio_cleanup <%s>\r\n", message->from);
+	appendStringInfo(out, "Date: %s\r\nFrom: audio_cleanup <%s>\r\n", message->date, message->from);
 	put_recipients(out, message->to, message->n_to);
 	appendStringInfo(out, "Message-ID: <%s>\r\n", message->id);
 	put_text_header(out, "Subject", message->subject);

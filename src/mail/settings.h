@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * mail_settings.h
+ * mail/settings.h
  *	  The settings of mail: where to, by which server, and about what.
  *
  * Copyright (c) 2026, audio_cleanup contributors

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * mail_settings.c
+ * mail/settings.c
  *	  The settings of mail: where to, by which server, and about what.
  *
  * PGC_SUSET, so that each database may have its own.  There is none for the
@@ -17,8 +17,8 @@
 
 #include "utils/guc.h"
 
-#include "src/mail_settings.h"
-#include "src/text/message.h"
+#include "src/mail/settings.h"
+#include "src/mail/message.h"
 
 static const struct config_enum_entry mail_on_options[] = {
 	{"never", MAIL_ON_NEVER, false},
@@ -258,20 +258,10 @@ mail_settings_about(const MailSettings *settings)
 	}
 }
 
-static const char *
-option_name(int value)
-{
-	const struct config_enum_entry *option = mail_on_options;
-
-	while (option->val != value)
-		option++;
-	return option->name;
-}
-
 void
 mail_settings_add_to(JsonBuilder *json)
 {
-	json_add_text(json, "mail_on", option_name(mail_on));
+	json_add_text(json, "mail_on", GetConfigOption("audio_cleanup.mail_on", false, false));
 	json_add_text(json, "mail_to", mail_to);
 	json_add_text(json, "mail_from", mail_from);
 	json_add_text(json, "smtp_url", smtp_url);

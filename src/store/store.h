@@ -1,8 +1,10 @@
 /*-------------------------------------------------------------------------
  *
- * store/file_ops.h
- *	  What may be done to one file of the upload directory: look at it,
- *	  capture it into the trash, put it back, destroy it.
+ * store/store.h
+ *	  One upload directory: outcomes; no SQL, no ERROR.
+ *
+ * What may be done to one file of it: look at it, capture it into the trash,
+ * put it back, destroy it.
  *
  * A FileStore is an open upload directory.  Everything happens relative to
  * the descriptors it holds: no path is ever resolved from the root of the
@@ -34,8 +36,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef AUDIO_CLEANUP_FILE_OPS_H
-#define AUDIO_CLEANUP_FILE_OPS_H
+#ifndef AUDIO_CLEANUP_STORE_H
+#define AUDIO_CLEANUP_STORE_H
 
 /* the one name below the upload directory that is ours; hidden, so never walked */
 #define STORE_PRIVATE_DIR	".audio_cleanup"
@@ -310,58 +312,6 @@ extern FileResult store_destroy(FileStore *store, int64 run_id, const char *path
 extern FileResult store_destroy_in_place(FileStore *store, const char *path,
 										 const FileIdentity *expected, int64 *freed);
 
-/* longest text of a claim */
-#define STORE_CLAIM_MAX	1024
-
-/*
- * The claim: a small file in the private directory that names the owner of
- * the upload directory.  Reading yields its text, NUL-terminated: FILE_OK,
- * FILE_VANISHED (there is none), FILE_FAILED.
- */
-extern FileResult store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX]);
-
-/*
- * Write the claim, durably.  Without `replace` an existing one is left alone:
- * FILE_OCCUPIED.  Commit-safe.  FILE_OK, FILE_NO_SPACE, FILE_FAILED; then the
- * old one, if any, is still there.
- */
-extern FileResult store_write_claim(FileStore *store, const char *text, bool replace);
-
-/*
- * Take the directory's lock for this store, until store_unlock() or
- * store_close(): an flock() on the claim, so that processes of other clusters
- * are kept out as well, and a process that dies gives it back.  Never waits
- * for it.  Within one process it is shared: several open stores may have it at
- * once, and the last one gives it back.
- *
- * For a store that has it already, nothing changes; unless the claim has been
- * replaced since, when the lock on the old one guards nothing any more: that
- * is given up, and the new one's asked for.  Whoever replaces a claim should
- * therefore have the lock, and be done with it.
- *
- * FILE_OK; FILE_VANISHED: there is no claim, and so nothing to lock;
- * FILE_OCCUPIED: another process has it; FILE_FAILED, with EMFILE if this
- * process has too many of them, EPERM ("trust claim") if what is there is not
- * a regular file of ours.  But for FILE_OK, the store then has no lock, not
- * even the old one.  Commit-safe.
- *
- * FILE_OK without any lock where the file system has none (ENOLCK, EOPNOTSUPP,
- * ENOSYS), or one that keeps everybody from reading the claim, as SMB's does:
- * there the extension works as if it were alone, rather than not at all.
- */
-extern FileResult store_lock(FileStore *store);
-
-/* Harmless without a lock.  Commit-safe. */
-extern void store_unlock(FileStore *store);
-
-/*
- * After FILE_OCCUPIED: the process id of the one that has the lock, as this
- * system shows it in /proc/locks; 0 where that cannot be told, for example of
- * a process on another host or in a container beside ours.  Good for a
- * message, not for a kill().  Commit-safe.
- */
-extern int	store_lock_holder(FileStore *store);
-
 /*
  * What time is it for the file system (nanoseconds since 1970)?  Asked with a
  * file that never has a name; FILE_FAILED where the file system has no such
@@ -387,4 +337,4 @@ extern int	store_sync(FileStore *store);
  */
 extern void store_tidy(FileStore *store, int64 run_id);
 
-#endif							/* AUDIO_CLEANUP_FILE_OPS_H */
+#endif							/* AUDIO_CLEANUP_STORE_H */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * text/message.h
+ * mail/message.h
  *	  A mail as it goes over the wire: RFC 5322 and MIME.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -17,7 +17,7 @@ typedef struct Message
 	int			n_to;
 	const char *id;				/* of Message-ID, without brackets: ASCII
 								 * without spaces */
-	int64		date;			/* seconds since 1970 */
+	const char *date;			/* as RFC 5322 writes it */
 	const char *subject;		/* UTF-8, a line */
 	const char *text;			/* UTF-8, lines end with \n */
 	const char *html;			/* the same for those who like it */

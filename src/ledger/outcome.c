@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger/outcome.c
+ *	  What has become of the files of a run, for its report.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+
+#include "src/ledger/ledger.h"
+#include "src/pg/sql.h"
+
+#define GONE	"state IN ('deleted', 'trashed')"
+
+/* A folder in which nothing can be done is one error, however many its files. */
+#define FOLDER	"pg_catalog.regexp_replace(file, '[^/]*$', '')"
+
+List *
+ledger_folders(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+
+	return owner_texts(extension, lengthof(parameters), parameters,
+					   "SELECT DISTINCT pg_catalog.regexp_replace(file, '/[^/]*$', '') AS folder"
+					   " FROM @extschema@.cleanup_files WHERE run_id = $1 AND " GONE
+					   "  AND pg_catalog.strpos(file, '/') > 0 ORDER BY folder DESC");
+}
+
+void
+ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcome *outcome)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT4(limit)};
+
+	owner_query(extension, 1, parameters,
+				"SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
+				" pg_catalog.count(DISTINCT (source, session_id)) FILTER (WHERE source IS NOT NULL AND " GONE "),"
+				" pg_catalog.count(DISTINCT (" FOLDER ", error)) FILTER (WHERE state = 'failed'),"
+				" " LEDGER_SUM_OF("freed") ""
+				" FROM @extschema@.cleanup_files WHERE run_id = $1");
+	outcome->n_orphans = DatumGetInt64(sql_value(0, 1));
+	outcome->n_sessions = DatumGetInt64(sql_value(0, 2));
+	outcome->n_errors = DatumGetInt64(sql_value(0, 3));
+	outcome->bytes = DatumGetInt64(sql_value(0, 4));
+	SPI_freetuptable(SPI_tuptable);
+
+	outcome->orphans = owner_texts(extension, lengthof(parameters), parameters,
+								   "SELECT file FROM @extschema@.cleanup_files WHERE run_id = $1"
+								   " AND source IS NULL AND " GONE " ORDER BY file LIMIT $2");
+	outcome->sessions = owner_texts(extension, lengthof(parameters), parameters,
+									"SELECT session_id FROM @extschema@.cleanup_files WHERE run_id = $1"
+									" AND source IS NOT NULL AND " GONE " GROUP BY source, session_id"
+									" ORDER BY source, session_id COLLATE \"C\" LIMIT $2");
+	outcome->errors = owner_texts(extension, lengthof(parameters), parameters,
+								  "SELECT min(file) || ': ' || error || CASE WHEN count(*) > 1"
+								  "  THEN ' (and so for ' || count(*) - 1 || ' more in its folder)' ELSE '' END"
+								  " FROM @extschema@.cleanup_files WHERE run_id = $1 AND state = 'failed'"
+								  " GROUP BY " FOLDER ", error ORDER BY min(file) LIMIT $2");
+}

@@ -1,0 +1,190 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger/runs.c
+ *	  Rows of cleanup_runs: a run begins, has work, and ends.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+
+#include "src/ledger/ledger.h"
+#include "src/pg/sql.h"
+
+int64
+ledger_begin_run(const Extension *extension, const LedgerRun *run)
+{
+	const SqlParameter parameters[] = {
+		SQL_TEXT(run->what), SQL_TEXT(run->trigger), SQL_TEXT(run->requested_by),
+		SQL_TEXT(run->batches ? "running" : "pending"), SQL_TEXT(run->upload_dir),
+		{JSONBOID, JsonbPGetDatum(run->settings), false},
+		{DATEOID, DateADTGetDatum(run->scheduled_for), run->scheduled_for == LEDGER_NO_DAY}
+	};
+	int64		run_id;
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"INSERT INTO @extschema@.cleanup_runs (what, trigger, requested_by, status, upload_dir, settings, scheduled_for)"
+				" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING run_id");
+	run_id = DatumGetInt64(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return run_id;
+}
+
+void
+ledger_set_claim(const Extension *extension, int64 run_id, const char *claim, const char *backup_owner)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_TEXT(claim), SQL_TEXT(SETTINGS_BACKUP_OWNER), SQL_TEXT(backup_owner)
+	};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET claim = $2::uuid, settings = CASE WHEN $4 IS NULL"
+				"  THEN settings ELSE settings || pg_catalog.jsonb_build_object($3, $4) END"
+				" WHERE run_id = $1");
+}
+
+void
+ledger_end_batches(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET status = 'pending'"
+				" WHERE run_id = $1 AND status = 'running'");
+}
+
+void
+ledger_cut_short(const Extension *extension, int64 run_id, const char *status, const char *message)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(status), SQL_TEXT(message)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET message = $3,"
+				" status = CASE WHEN files = 0 OR $2 = 'interrupted' THEN $2 ELSE 'pending' END,"
+				" finished_at = CASE WHEN files = 0 THEN pg_catalog.clock_timestamp() END"
+				" WHERE run_id = $1 AND status = 'running'");
+}
+
+static LedgerWork *
+read_work(int row)
+{
+	LedgerWork *work = palloc(sizeof(LedgerWork));
+
+	work->run_id = DatumGetInt64(sql_value(row, 1));
+	work->upload_dir = sql_text(row, 2);
+	work->settings = DatumGetJsonbPCopy(sql_value(row, 3));
+	work->trigger = sql_text(row, 4);
+	work->files = DatumGetInt64(sql_value(row, 5));
+	work->claim = sql_text(row, 6);
+	return work;
+}
+
+/* What read_work() reads: a directory that was moved since is where it was seen last. */
+#define SELECT_WORK \
+	"SELECT r.run_id, coalesce(c.upload_dir, r.upload_dir), r.settings, r.trigger, r.files, r.claim::text" \
+	" FROM @extschema@.cleanup_runs r LEFT JOIN @extschema@.cleanup_claims c ON c.uuid = r.claim"
+
+List *
+ledger_unfinished_runs(const Extension *extension, int64 only_run)
+{
+	const SqlParameter parameters[] = {SQL_INT8(only_run)};
+	List	   *runs = NIL;
+	int			n;
+	int			i;
+
+	n = owner_query(extension, lengthof(parameters), parameters,
+					SELECT_WORK
+					" WHERE r.run_id IN (SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'pending'"
+					"  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'restoring'"
+					"  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
+					"  UNION SELECT u.run_id FROM @extschema@.cleanup_runs u WHERE u.finished_at IS NULL)"
+					" AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id");
+	for (i = 0; i < n; i++)
+		runs = lappend(runs, read_work(i));
+	SPI_freetuptable(SPI_tuptable);
+	return runs;
+}
+
+LedgerWork *
+ledger_run(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	LedgerWork *work = NULL;
+
+	if (owner_query(extension, lengthof(parameters), parameters,
+					SELECT_WORK " WHERE r.run_id = $1") > 0)
+		work = read_work(0);
+	SPI_freetuptable(SPI_tuptable);
+	return work;
+}
+
+/* What has become of the files of run $1, as the relation t. */
+#define COUNTS \
+	"WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted," \
+	"  pg_catalog.count(*) FILTER (WHERE state = 'trashed') AS trashed," \
+	"  pg_catalog.count(*) FILTER (WHERE state IN ('skipped', 'restored')) AS skipped," \
+	"  pg_catalog.count(*) FILTER (WHERE state = 'failed') AS errors," \
+	"  pg_catalog.count(*) FILTER (WHERE state IN ('pending', 'restoring')" \
+	"    OR state = 'trashed' AND due_at <= clock_timestamp()) AS outstanding," \
+	"  " LEDGER_SUM_OF("freed") " AS bytes" \
+	" FROM @extschema@.cleanup_files WHERE run_id = $1)"
+
+/* Of a run whose process is gone 'running' becomes 'interrupted'. */
+static const char *const finish_run =
+COUNTS " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
+"  status = CASE WHEN r.status IN ('running', 'interrupted') THEN 'interrupted'"
+"   WHEN t.errors > 0 OR r.message IS NOT NULL THEN 'failed' ELSE 'done' END,"
+"  message = CASE WHEN r.status = 'running' THEN coalesce(r.message,"
+"   'its process ended before all files were dealt with') ELSE r.message END,"
+"  deleted = t.deleted, skipped = t.skipped, errors = t.errors, bytes = t.bytes"
+" FROM t WHERE r.run_id = $1 AND r.finished_at IS NULL AND t.outstanding = 0"
+" RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"
+"  extract(epoch FROM r.finished_at - r.started_at)::double precision";
+
+bool
+ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+	bool		finished;
+
+	finished = owner_query(extension, lengthof(parameters), parameters, finish_run) > 0;
+	if (finished)
+	{
+		summary->requested_by = sql_text(0, 1);
+		summary->files = DatumGetInt64(sql_value(0, 2));
+		summary->deleted = DatumGetInt64(sql_value(0, 3));
+		summary->trashed = DatumGetInt64(sql_value(0, 4));
+		summary->skipped = DatumGetInt64(sql_value(0, 5));
+		summary->errors = DatumGetInt64(sql_value(0, 6));
+		summary->bytes = DatumGetInt64(sql_value(0, 7));
+		summary->seconds = DatumGetFloat8(sql_value(0, 8));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return finished;
+}
+
+static const char *const correct_run =
+COUNTS " UPDATE @extschema@.cleanup_runs r SET deleted = t.deleted, skipped = t.skipped,"
+"  errors = t.errors, bytes = t.bytes"
+" FROM t WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
+"  AND (r.deleted, r.skipped, r.errors, r.bytes)"
+"   IS DISTINCT FROM (t.deleted, t.skipped, t.errors, t.bytes)";
+
+void
+ledger_correct_run(const Extension *extension, int64 run_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id)};
+
+	owner_query(extension, lengthof(parameters), parameters, correct_run);
+	owner_query(extension, lengthof(parameters), parameters,
+				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
+				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
+				"  AND f.source = c.source AND f.session_id = c.session_id"
+				"  AND f.state IN ('pending', 'trashed', 'restoring', 'restored'))");
+}

@@ -1,0 +1,142 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger/strays.c
+ *	  Rows for files in the trash that have none.  Declared in backups.h.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "src/ledger/backups.h"
+#include "src/pg/sql.h"
+
+/* a file that was found without its row, and could not be put back */
+#define FOUND_DAYS	30
+
+/* the sequence of the numbers of runs */
+#define RUN_NUMBERS	"cleanup_runs_run_id_seq"
+
+List *
+backup_places(const Extension *extension, const char *claim)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(claim)};
+	List	   *places = NIL;
+	int			n;
+	int			i;
+
+	n = owner_query(extension, lengthof(parameters), parameters,
+					"SELECT DISTINCT ON (settings ->> 'backup_dir', settings ->> 'backup_owner') settings"
+					" FROM @extschema@.cleanup_runs WHERE claim = $1::uuid"
+					" AND settings ->> 'backup_dir' <> '' AND settings ? 'backup_owner'");
+	for (i = 0; i < n; i++)
+		places = lappend(places, DatumGetJsonbPCopy(sql_value(i, 1)));
+	SPI_freetuptable(SPI_tuptable);
+	return places;
+}
+
+/* The runs that the query names, in place of all `n` of *runs; returns how many. */
+static int
+pick_runs(const Extension *extension, const char *claim, int64 *runs, int n, const char *query)
+{
+	const SqlParameter parameters[] = {
+		{INT8ARRAYOID, sql_int8_array(runs, n), false}, SQL_TEXT(claim)
+	};
+	int64	   *picked;
+	int			n_picked = owner_numbers(extension, lengthof(parameters), parameters, query, &picked);
+
+	memcpy(runs, picked, sizeof(int64) * n_picked);
+	pfree(picked);
+	return n_picked;
+}
+
+int
+backup_unknown_runs(const Extension *extension, int64 *runs, int n)
+{
+	return pick_runs(extension, NULL, runs, n,
+					 "SELECT u FROM pg_catalog.unnest($1) u"
+					 " WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_runs r WHERE r.run_id = u) ORDER BY u");
+}
+
+int
+backup_runs_elsewhere(const Extension *extension, const char *claim, int64 *runs, int n)
+{
+	return pick_runs(extension, claim, runs, n,
+					 "SELECT run_id FROM @extschema@.cleanup_runs"
+					 " WHERE run_id = ANY ($1) AND claim IS DISTINCT FROM $2::uuid ORDER BY run_id");
+}
+
+int64
+backup_new_run(const Extension *extension)
+{
+	const SqlParameter parameters[] = {
+		{REGCLASSOID, ObjectIdGetDatum(extension_relation(extension, RUN_NUMBERS)), false}
+	};
+	int64		run_id;
+
+	owner_query(extension, lengthof(parameters), parameters, "SELECT pg_catalog.nextval($1)");
+	run_id = DatumGetInt64(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return run_id;
+}
+
+/* A copy has another inode. */
+bool
+backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
+				   const FileIdentity *identity)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_TEXT(path), SQL_INT8(identity->size), SQL_INT8(identity->mtime_ns)
+	};
+
+	return owner_finds(extension, lengthof(parameters), parameters,
+					   "SELECT FROM @extschema@.cleanup_files WHERE run_id = $1 AND file = $2 COLLATE \"C\""
+					   " AND state IN ('pending', 'trashed', 'restoring') AND size = $3 AND mtime_ns = $4 LIMIT 1");
+}
+
+void
+backup_record_run(const Extension *extension, int64 run_id, const Settings *settings, Jsonb *recorded)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)),
+		SQL_TEXT(settings->upload_dir), {JSONBOID, JsonbPGetDatum(recorded), false},
+		SQL_TEXT(settings->claim), {REGCLASSOID, ObjectIdGetDatum(extension_relation(extension, RUN_NUMBERS)), false}
+	};
+
+	owner_query(extension, 5, parameters,
+				"INSERT INTO @extschema@.cleanup_runs (run_id, what, status, message, requested_by, upload_dir,"
+				"  settings, claim, finished_at)"
+				" VALUES ($1, 'all', 'interrupted', 'this database does not know the run; its files were found in the trash',"
+				"  $2, $3, $4, $5::uuid, pg_catalog.clock_timestamp())");
+	owner_query(extension, lengthof(parameters), parameters,
+				"SELECT pg_catalog.setval($6, $1) FROM @extschema@.cleanup_runs_run_id_seq"
+				" WHERE last_value < $1 OR last_value = $1 AND NOT is_called");
+	SPI_freetuptable(SPI_tuptable);
+}
+
+void
+backup_record_file(const Extension *extension, int64 run_id, const char *path,
+				   const FileIdentity *identity, const char *state, const char *error)
+{
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_TEXT(path), SQL_TEXT(state),
+		SQL_TEXT(error), SQL_INT8(identity->size), SQL_INT8((int64) identity->inode),
+		SQL_INT8(identity->mtime_ns), SQL_INT8(identity->ctime_ns), SQL_INT8(identity->btime_ns),
+		SQL_INT8(store_space_of(identity))
+	};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"INSERT INTO @extschema@.cleanup_files (run_id, file, reason, state, error, size, modified_at, due_at,"
+				"  finished_at, inode, mtime_ns, ctime_ns, btime_ns, space)"
+				" VALUES ($1, $2, 'unknown', $3, $4, $5, pg_catalog.to_timestamp($7 / 1e9),"
+				"  now() + '" CppAsString2(FOUND_DAYS) " days',"
+				"  CASE WHEN $3 <> 'restoring' THEN pg_catalog.clock_timestamp() END, $6, $7, $8, $9, $10)");
+	owner_query(extension, 1, parameters,
+				"UPDATE @extschema@.cleanup_runs SET files = files + 1 WHERE run_id = $1");
+}

@@ -1,0 +1,124 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg/at_end.c
+ *	  What is to be done when the current transaction ends.
+ *
+ * The server's callbacks are registered once, when the first entry comes, and
+ * never for a session that has nothing to do.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+
+#include "src/pg/at_end.h"
+
+static slist_head lists = SLIST_STATIC_INIT(lists);
+
+void
+at_end_forget(AtEndList *list, AtEnd *entry)
+{
+	/* off the list first: nothing may make it run twice */
+	dlist_delete(&entry->node);
+	entry->subxact = InvalidSubTransactionId;
+	if (list->forget)
+		list->forget(entry);
+}
+
+static void
+forget_all(AtEndList *list)
+{
+	while (!dlist_is_empty(&list->entries))
+		at_end_forget(list, dlist_head_element(AtEnd, node, &list->entries));
+}
+
+static void
+end_list(AtEndList *list, XactEvent event)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (list->before_commit)
+				list->before_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			if (list->at_commit)
+				list->at_commit();
+			forget_all(list);
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			forget_all(list);
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+at_transaction_event(XactEvent event, void *arg)
+{
+	slist_iter	iter;
+
+	slist_foreach(iter, &lists)
+	{
+		AtEndList  *list = slist_container(AtEndList, node, iter.cur);
+
+		if (!dlist_is_empty(&list->entries))
+			end_list(list, event);
+	}
+}
+
+static void
+end_subtransaction(AtEndList *list, bool commit, SubTransactionId subxact, SubTransactionId parent)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &list->entries)
+	{
+		AtEnd	   *entry = dlist_container(AtEnd, node, iter.cur);
+
+		if (entry->subxact != subxact)
+			continue;
+		if (commit)
+			entry->subxact = parent;
+		else
+			at_end_forget(list, entry);
+	}
+}
+
+static void
+at_subtransaction_event(SubXactEvent event, SubTransactionId subxact,
+						SubTransactionId parent, void *arg)
+{
+	slist_iter	iter;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	slist_foreach(iter, &lists)
+		end_subtransaction(slist_container(AtEndList, node, iter.cur),
+						   event == SUBXACT_EVENT_COMMIT_SUB, subxact, parent);
+}
+
+void
+at_end_add(AtEndList *list, AtEnd *entry)
+{
+	static bool is_registered = false;
+
+	if (!is_registered)
+	{
+		RegisterXactCallback(at_transaction_event, NULL);
+		RegisterSubXactCallback(at_subtransaction_event, NULL);
+		is_registered = true;
+	}
+	if (!list->is_known)
+		slist_push_head(&lists, &list->node);
+	list->is_known = true;
+	if (entry->subxact != InvalidSubTransactionId)
+		return;
+	entry->subxact = GetCurrentSubTransactionId();
+	dlist_push_tail(&list->entries, &entry->node);
+}

@@ -1,0 +1,362 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg/lock.c
+ *	  The locks of the extension, and waiting for them no longer than allowed.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/lock.h"
+#include "src/pg/role.h"
+
+int
+lock_limit_waits(int wait_ms)
+{
+	int			guc_level = NewGUCNestLevel();
+
+	if (LockTimeout == 0 || LockTimeout > wait_ms)
+		role_set_for_now("lock_timeout", psprintf("%d", Max(wait_ms, 1)));
+	return guc_level;
+}
+
+void
+lock_end_limit(int guc_level)
+{
+	AtEOXact_GUC(false, guc_level);
+}
+
+typedef struct Deadline
+{
+	bool		bounded;
+	TimestampTz at;
+} Deadline;
+
+static Deadline
+deadline_in(int wait_ms)
+{
+	Deadline	deadline = {wait_ms >= 0, 0};
+
+	if (deadline.bounded)
+		deadline.at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+	return deadline;
+}
+
+/* Milliseconds left, at least 1, because a lock_timeout of 0 is none. */
+static int
+milliseconds_left(const Deadline *deadline)
+{
+	return (int) Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														deadline->at));
+}
+
+/*
+ * Call `wait` under a lock_timeout, unless the caller's own is shorter.
+ * Returns false if the time was up; then the transaction must be aborted by
+ * an ERROR, because nothing was cleaned up after the one that was caught.
+ */
+static bool
+wait_bounded(const Deadline *deadline, void (*wait) (void *), void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool in_time = true;
+	int			guc_level;
+	int			limit;
+
+	if (!deadline->bounded)
+	{
+		wait(arg);
+		return true;
+	}
+	limit = milliseconds_left(deadline);
+	if (LockTimeout > 0)
+		limit = Min(limit, LockTimeout);
+	guc_level = NewGUCNestLevel();
+	role_set_for_now("lock_timeout", psprintf("%d", limit));
+	PG_TRY();
+	{
+		wait(arg);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+		in_time = false;
+	}
+	PG_END_TRY();
+	AtEOXact_GUC(false, guc_level);
+	return in_time;
+}
+
+/* Who has it?  For the reader of an error only: he may be gone already. */
+static char *
+describe_holder(VirtualTransactionId vxid)
+{
+	PGPROC	   *proc;
+
+	if (!VirtualTransactionIdIsValid(vxid))
+		return pstrdup("It has just been released.");
+	if (VirtualTransactionIdIsRecoveredPreparedXact(vxid))
+		return psprintf("Prepared transaction %u holds it.", vxid.localTransactionId);
+	proc = compat_vxid_proc(vxid);
+	if (proc == NULL || proc->pid == 0 || compat_proc_lxid(proc) != vxid.localTransactionId)
+		return pstrdup("A prepared transaction, or one that has just ended, holds it.");
+	return psprintf("Process %d holds it.", proc->pid);
+}
+
+static void
+set_lock_tag(LOCKTAG *tag, const Extension *extension, LockName name)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension->oid, name);
+
+	/*
+	 * Kept between transactions by a process that may be told to end there: a
+	 * lock of the ordinary method would then be left behind, one of the
+	 * users' method (that of advisory locks, which have other tags) is given
+	 * back.
+	 */
+	if (name == LOCK_SENDING || name == LOCK_SENDING_NEXT)
+		tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
+typedef struct RunLock
+{
+	LOCKTAG		tag;
+	bool		session;
+} RunLock;
+
+static void
+acquire_run_lock(void *arg)
+{
+	RunLock    *lock = arg;
+
+	(void) LockAcquire(&lock->tag, ExclusiveLock, lock->session, false);
+}
+
+bool
+lock_extension(const Extension *extension)
+{
+	Extension  *now;
+
+	LockDatabaseObject(ExtensionRelationId, extension->oid, 0, AccessShareLock);
+	now = extension_lookup(true);
+	return now != NULL && now->oid == extension->oid;
+}
+
+static void
+wait_for_run_lock(RunLock *lock, int wait_ms)
+{
+	Deadline	deadline = deadline_in(wait_ms);
+	char	   *holder = describe_holder(*GetLockConflicts(&lock->tag, ExclusiveLock, NULL));
+
+	if (wait_ms == 0 || !wait_bounded(&deadline, acquire_run_lock, lock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("another cleanup run is under way in this database"),
+				 errdetail_internal("%s", holder),
+				 errhint("Try again when its transaction has ended, or raise audio_cleanup.writer_wait to wait longer.")));
+}
+
+/* Whoever waits here must hold no lock that DROP EXTENSION waits for. */
+void
+lock_run(const Extension *extension, int wait_ms, bool session)
+{
+	RunLock		lock;
+
+	set_lock_tag(&lock.tag, extension, LOCK_RUN);
+	lock.session = session;
+	if (LockAcquire(&lock.tag, ExclusiveLock, session, true) == LOCKACQUIRE_NOT_AVAIL)
+		wait_for_run_lock(&lock, wait_ms);
+	if (!lock_extension(extension))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" was dropped", EXTENSION_NAME)));
+}
+
+bool
+lock_await_run(const Extension *extension)
+{
+	RunLock		lock;
+
+	set_lock_tag(&lock.tag, extension, LOCK_RUN);
+	lock.session = false;
+	/* hours, perhaps, in which VACUUM must not be kept from its work */
+	PopActiveSnapshot();
+	acquire_run_lock(&lock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return lock_extension(extension);
+}
+
+bool
+lock_try(const Extension *extension, LockName name)
+{
+	LOCKTAG		tag;
+
+	set_lock_tag(&tag, extension, name);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+lock_release(const Extension *extension, LockName name)
+{
+	LOCKTAG		tag;
+
+	set_lock_tag(&tag, extension, name);
+	/* an abort of the transaction has given back session locks already */
+	if (compat_lock_is_held(&tag, ExclusiveLock))
+		(void) LockRelease(&tag, ExclusiveLock, true);
+}
+
+static void
+wait_for_relation(void *arg)
+{
+	LockRelationOid(*(Oid *) arg, AccessShareLock);
+}
+
+void
+lock_relation(Oid relid)
+{
+	Deadline	deadline = deadline_in(LockTimeout > 0 ? LockTimeout : -1);
+	LOCKTAG		tag;
+	char	   *holder;
+
+	if (ConditionalLockRelationOid(relid, AccessShareLock))
+		return;
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	holder = describe_holder(*GetLockConflicts(&tag, AccessShareLock, NULL));
+	if (wait_bounded(&deadline, wait_for_relation, &relid))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("gave up waiting for a lock on \"%s\"", get_rel_name(relid)),
+			 errdetail_internal("Nothing was deleted. %s", holder),
+			 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
+}
+
+static void
+wait_for_transaction(void *arg)
+{
+	(void) VirtualXactLock(*(VirtualTransactionId *) arg, true);
+}
+
+/*
+ * A lazy VACUUM holds a lock that conflicts with ours for as long as it
+ * takes, but inserts no reference.  The flags are read without a lock: a
+ * transaction that vacuums does so from its beginning to its end.
+ */
+static bool
+is_only_vacuum(VirtualTransactionId vxid)
+{
+	PGPROC	   *proc;
+
+	if (VirtualTransactionIdIsRecoveredPreparedXact(vxid))
+		return false;
+	proc = compat_vxid_proc(vxid);
+	return proc != NULL && compat_proc_lxid(proc) == vxid.localTransactionId &&
+		(proc->statusFlags & PROC_IN_VACUUM) != 0;
+}
+
+/* Locks of those who change rows. */
+#define WRITERS_LOCKS \
+	(LOCKBIT_ON(RowExclusiveLock) | LOCKBIT_ON(ShareRowExclusiveLock) | \
+	 LOCKBIT_ON(ExclusiveLock) | LOCKBIT_ON(AccessExclusiveLock))
+
+/* A table of somebody's, or one that nobody else can see yet. */
+static bool
+may_be_table(const LOCKTAG *tag)
+{
+	char		kind = get_rel_relkind(tag->locktag_field2);
+
+	return tag->locktag_type == LOCKTAG_RELATION && tag->locktag_field1 == MyDatabaseId &&
+		tag->locktag_field2 >= FirstNormalObjectId &&
+		kind != RELKIND_INDEX && kind != RELKIND_PARTITIONED_INDEX;
+}
+
+/*
+ * ANALYZE and CREATE INDEX CONCURRENTLY hold a lock that conflicts with ours,
+ * too, and change no row.  ALTER TABLE holds that lock on a parent to which it
+ * attaches a table with its rows, but locks that table against everybody, or
+ * waits to do so.
+ */
+static bool
+writes(VirtualTransactionId vxid, Oid relid, const LockData *locks)
+{
+	int			i;
+
+	if (VirtualTransactionIdIsRecoveredPreparedXact(vxid))
+		return true;
+	for (i = 0; i < locks->nelements; i++)
+	{
+		const LockInstanceData *lock = &locks->locks[i];
+		LOCKMASK	mask = lock->locktag.locktag_field2 == relid ? WRITERS_LOCKS
+		: LOCKBIT_ON(AccessExclusiveLock);
+
+		if (compat_lock_is_held_by(lock, vxid) &&
+			((lock->holdMask | LOCKBIT_ON(lock->waitLockMode)) & mask) != 0 &&
+			may_be_table(&lock->locktag))
+			return true;
+	}
+	return false;
+}
+
+static void
+wait_for_writer(VirtualTransactionId *writer, Oid relid, const Deadline *deadline)
+{
+	char	   *holder = describe_holder(*writer);
+
+	if (!wait_bounded(deadline, wait_for_transaction, writer))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("gave up waiting for a transaction that writes to \"%s\"",
+						get_rel_name(relid)),
+				 errdetail_internal("Nothing was deleted, because a reference that is not committed yet could protect a file. %s", holder),
+				 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
+}
+
+static void
+wait_for_writers_of(Oid relid, const Deadline *deadline)
+{
+	VirtualTransactionId *others;
+	LockData   *locks;
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	others = GetLockConflicts(&tag, ShareLock, NULL);
+	if (!VirtualTransactionIdIsValid(*others))
+		return;
+
+	/*
+	 * after that list: who has ended meanwhile is in neither, and need not be
+	 * waited for
+	 */
+	locks = GetLockStatusData();
+	for (; VirtualTransactionIdIsValid(*others); others++)
+		if (!is_only_vacuum(*others) && writes(*others, relid, locks))
+			wait_for_writer(others, relid, deadline);
+}
+
+void
+lock_wait_for_writers(List *relation_oids, int wait_ms)
+{
+	Deadline	deadline = deadline_in(wait_ms);
+	ListCell   *lc;
+
+	foreach(lc, relation_oids)
+		wait_for_writers_of(lfirst_oid(lc), &deadline);
+}

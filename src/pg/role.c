@@ -1,0 +1,77 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg/role.c
+ *	  Acting as another role.
+ *
+ * Every SQL statement of this extension runs either as the owner of the
+ * extension (on its own tables) or as the owner of a source (reading it),
+ * never as whoever called, and always with a search_path of pg_catalog: what
+ * a caller has in his search_path, or what a table's owner put into an index
+ * expression, must not run with rights that are not his own.  The functions
+ * cannot simply be SECURITY DEFINER because cleanup_run() commits.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "src/pg/role.h"
+
+void
+role_set_for_now(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
+role_act_as(Oid role, ActingAs *saved)
+{
+	GetUserIdAndSecContext(&saved->user, &saved->security_context);
+	SetUserIdAndSecContext(role, saved->security_context |
+						   SECURITY_RESTRICTED_OPERATION |
+						   SECURITY_LOCAL_USERID_CHANGE);
+	saved->guc_level = NewGUCNestLevel();
+	role_set_for_now("search_path", "pg_catalog, pg_temp");
+	/* compiling takes longer than any statement of ours is worth */
+	role_set_for_now("jit", "off");
+}
+
+void
+role_join_by_hash(void)
+{
+	/* joins of working sets of which the planner knows only the size */
+	role_set_for_now("enable_nestloop", "off");
+	role_set_for_now("enable_mergejoin", "off");
+	/* "off" is but a price: it decides nothing where all have to pay it */
+	role_set_for_now("enable_hashjoin", "on");
+}
+
+void
+role_read_carefully(void)
+{
+	/* a policy that would hide rows is an error, not an orphan */
+	role_set_for_now("row_security", "off");
+	/* a damaged page is an error, not a page without rows */
+	role_set_for_now("zero_damaged_pages", "off");
+	role_set_for_now("ignore_checksum_failure", "off");
+	/* a corrupt text index must not hide a row either */
+	role_set_for_now("enable_seqscan", "on");
+	role_set_for_now("enable_indexscan", "off");
+	role_set_for_now("enable_indexonlyscan", "off");
+	role_set_for_now("enable_bitmapscan", "off");
+	role_set_for_now("enable_tidscan", "off");
+	role_join_by_hash();
+	role_set_for_now("max_parallel_workers_per_gather", "0");
+}
+
+void
+role_stop_acting(const ActingAs *saved)
+{
+	AtEOXact_GUC(false, saved->guc_level);
+	SetUserIdAndSecContext(saved->user, saved->security_context);
+}

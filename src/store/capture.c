@@ -1,0 +1,173 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/capture.c
+ *	  A file goes into the trash by a rename, and is judged there.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <fcntl.h>
+#include <limits.h>
+#include <unistd.h>
+
+#include "src/store/private.h"
+
+/* how often a stranger's other names are tried */
+#define MAX_SUFFIXES	16
+
+/* how often a vanished directory is looked for anew */
+#define MAX_ATTEMPTS	3
+
+/*
+ * Makes "<name>.audio_cleanup-<run>[-<attempt>]", with the name cut where the
+ * whole would become too long: a person who searches for the file will find it.
+ */
+static void
+make_spare_name(const StoreJob *job, int attempt, char *spare)
+{
+	char		suffix[64];
+
+	snprintf(suffix, sizeof(suffix), "%s-" INT64_FORMAT, STORE_PRIVATE_DIR, job->run_id);
+	if (attempt > 1)
+		snprintf(suffix + strlen(suffix), sizeof(suffix) - strlen(suffix), "-%d", attempt);
+	strlcpy(spare, job->where.name, NAME_MAX + 1 - strlen(suffix));
+	strlcat(spare, suffix, NAME_MAX + 1);
+}
+
+/*
+ * A stranger may be wanted, so it must not end in the trash.  Its folder may
+ * have been removed, being empty.
+ */
+FileResult
+store_return_stranger(const StoreJob *job, Folder *trash)
+{
+	FileStore  *store = job->store;
+	char		spare[NAME_MAX + 1];
+	FileResult	result = fail(EEXIST, "put back file");
+	int			attempt;
+
+	strlcpy(spare, job->where.name, sizeof(spare));
+	for (attempt = 1; attempt <= MAX_SUFFIXES; attempt++)
+	{
+		Folder	   *home = store_reach_home(store, &job->where, DIR_MAKE, &result);
+
+		if (home == NULL)
+			return result.outcome == FILE_FAILED ? result : fail(ENOTDIR, "put back file");
+		if (store_rename_out_of_trash(trash->fd, job->where.name, home->fd, spare) == 0)
+		{
+			home->dirty = trash->dirty = true;
+			return come_to(FILE_REPLACED);
+		}
+		result = fail(errno, "put back file");
+		if (errno == EEXIST)
+			make_spare_name(job, attempt, spare);
+		else if (errno == ENOENT)
+			store_leave(store, &store->home);
+		else
+			break;
+	}
+	return result.errnum == EXDEV ? store_copy_stranger_back(job, trash) : result;
+}
+
+static FileResult
+try_capture(const StoreJob *job, Trash *into, Folder **trash)
+{
+	const char *name = job->where.name;
+	FileIdentity found;
+	FileResult	result;
+	Folder	   *home = store_reach_home(job->store, &job->where, 0, &result);
+
+	if (home == NULL)
+		return result;
+	result = store_recognize(home, name, job->expected, true, &found);
+	if (result.outcome != FILE_OK)
+		return result;
+	*trash = store_reach_trash(job, into, DIR_MAKE, &result);
+	if (*trash == NULL)
+		return result;
+	store_note_mode(home, *trash, &job->where);
+	if (store_rename_into_trash(home->fd, name, (*trash)->fd, name) != 0)
+	{
+		result = fail_or_no_space(errno, "rename file");
+		if (result.errnum == EXDEV)
+			result.outcome = FILE_NO_SPACE;
+		return result;
+	}
+	home->dirty = (*trash)->dirty = true;
+	return come_to(FILE_OK);
+}
+
+/*
+ * ENOENT, from a call that was to make what is missing, comes from a folder
+ * that was kept open and is removed: the tidying of another run is enough.
+ */
+bool
+store_is_stale(FileStore *store, const FileResult *result, int attempt)
+{
+	if (result->outcome != FILE_FAILED || result->errnum != ENOENT || attempt >= MAX_ATTEMPTS)
+		return false;
+	store_leave_all(store);
+	return true;
+}
+
+/* In doubt the file is not the one that was condemned. */
+FileResult
+store_capture_by_rename(const StoreJob *job, Trash *into, Folder **trash)
+{
+	FileIdentity found;
+	FileResult	result;
+	FileResult	returned;
+	int			attempt = 1;
+
+	do
+		result = try_capture(job, into, trash);
+	while (store_is_stale(job->store, &result, attempt++));
+	if (result.outcome != FILE_OK)
+		return result;
+
+	result = store_recognize(*trash, job->where.name, job->expected, false, &found);
+	if (result.outcome == FILE_OK || result.outcome == FILE_VANISHED)
+		return result;
+	returned = store_return_stranger(job, *trash);
+	if (returned.outcome == FILE_REPLACED && result.outcome == FILE_FAILED)
+		return result;
+	return returned;
+}
+
+static FileResult
+capture(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected, bool by_copy)
+{
+	FileIdentity exactly = *expected;
+	StoreJob	job;
+	FileResult	result = store_begin(&job, store, run_id, path, &exactly);
+	Folder	   *trash;
+
+	exactly.captured = false;
+	if (result.outcome != FILE_OK)
+		return result;
+	if (!by_copy)
+		return store_capture_by_rename(&job, &store->trash, &trash);
+	store->trash.copies = true;
+	result = store_copy_out(&job);
+	store->trash.copies = false;
+	return result;
+}
+
+FileResult
+store_capture(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
+{
+	return capture(store, run_id, path, expected, !store_is_quick(store));
+}
+
+FileResult
+store_capture_by_copy(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
+{
+	return capture(store, run_id, path, expected, true);
+}

@@ -1,0 +1,124 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/in_place.c
+ *	  A file or folder at its own place: looked at, and removed.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/store/private.h"
+
+/* The folder of `path`; else NULL and *result. */
+static Folder *
+reach_path(FileStore *store, const char *path, int flags, FilePath *where, FileResult *result)
+{
+	*result = store_split_path(path, where);
+	return result->outcome == FILE_OK ? store_reach_home(store, where, flags, result) : NULL;
+}
+
+FileResult
+store_identify(FileStore *store, const char *path, FileIdentity *identity)
+{
+	FilePath	where;
+	FileResult	result;
+	Folder	   *home = reach_path(store, path, 0, &where, &result);
+
+	return home == NULL ? result : store_recognize(home, where.name, NULL, false, identity);
+}
+
+FileResult
+store_identify_durably(FileStore *store, const char *path, FileIdentity *identity)
+{
+	FilePath	where;
+	FileResult	result;
+	Folder	   *home = reach_path(store, path, DIR_SYNC, &where, &result);
+
+	if (home == NULL)
+		return result;
+	home->dirty = true;
+	return store_recognize(home, where.name, NULL, false, identity);
+}
+
+int
+store_check_folder(FileStore *store, const char *path)
+{
+	FilePath	where;
+	FileResult	result;
+	Folder	   *folder = reach_path(store, path, 0, &where, &result);
+
+	if (folder == NULL)
+		return result.errnum;
+	if (!folder->access_known)
+	{
+		folder->access_known = true;
+		folder->access_errno = faccessat(folder->fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
+	}
+	return folder->access_errno;
+}
+
+/*
+ * The one place where a file is removed that was not captured first.  There
+ * is no system call that unlinks an inode, so a file that takes its name
+ * between two system calls goes in its stead; on a disk without room for a
+ * directory entry that is the best there is.
+ */
+FileResult
+store_destroy_in_place(FileStore *store, const char *path,
+					   const FileIdentity *expected, int64 *freed)
+{
+	FilePath	where;
+	FileResult	result;
+	Folder	   *home = reach_path(store, path, 0, &where, &result);
+
+	*freed = 0;
+	return home == NULL ? result : store_unlink(home, where.name, expected, true, freed);
+}
+
+/* Removes an empty folder; one that holds something, or is no ordinary one, stays. */
+static bool
+remove_folder(FileStore *store, const char *path)
+{
+	FilePath	where;
+	FileLook	look;
+	FileResult	ignored;
+	Folder	   *parent = reach_path(store, path, 0, &where, &ignored);
+
+	if (parent == NULL || where.name[0] == '.' ||
+		store_look(parent->fd, where.name, &look) != 0 || !S_ISDIR(look.mode) ||
+		!store_same_volume(&look.volume, &store->root.volume) ||
+		unlinkat(parent->fd, where.name, AT_REMOVEDIR) != 0)
+		return false;
+	parent->dirty = true;
+	return true;
+}
+
+int
+store_remove_folders(FileStore *store, const char *path)
+{
+	char		folder[STORE_PATH_MAX];
+	char	   *slash;
+	int			n = 0;
+
+	if (strlcpy(folder, path, sizeof(folder)) >= sizeof(folder))
+		return 0;
+	while (remove_folder(store, folder))
+	{
+		n++;
+		slash = strrchr(folder, '/');
+		if (slash == NULL)
+			break;
+		*slash = '\0';
+	}
+	return n;
+}

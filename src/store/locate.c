@@ -1,0 +1,150 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/locate.c
+ *	  Where a file is now.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <sys/stat.h>
+
+#include "src/store/private.h"
+
+/*
+ * Whoever renamed the file may have died before he could fsync the folder
+ * that the file is in, or those on the way that he made.  So all that an
+ * answer relies on is marked here; and an absence is an answer too.  What is
+ * found in the trash is not looked for at its place: no file system that
+ * journals a rename keeps one half of it, and an fsync is by far the dearest
+ * call here.  The file is looked for in the trash `in`, or with NULL at its
+ * own place.
+ */
+static FileResult
+search(const StoreJob *job, Trash *in)
+{
+	FileIdentity found;
+	FileResult	result;
+	Folder	   *folder = in != NULL ? store_reach_trash(job, in, DIR_SYNC, &result) :
+	store_reach_home(job->store, &job->where, DIR_SYNC, &result);
+
+	if (folder == NULL)
+		return result;
+	folder->dirty = true;
+	return store_recognize(folder, job->where.name, job->expected, false, &found);
+}
+
+/*
+ * Another file is in the trash and none at its place: a capture died between
+ * the rename and the verification.  Its work is finished, for the file is
+ * wanted.  A folder, though, is probably ours, made for what was captured
+ * below it.  FILE_OCCUPIED: all of that is still to be done.
+ */
+static FileResult
+rescue_stranger(const StoreJob *job, Trash *from, bool mend)
+{
+	FileLook	look;
+	FileResult	result;
+	Folder	   *trash = store_reach_trash(job, from, 0, &result);
+
+	if (trash == NULL)
+		return result;
+	if (store_look(trash->fd, job->where.name, &look) != 0)
+		return fail(errno, "stat file");
+	if (S_ISDIR(look.mode))
+		return come_to(FILE_VANISHED);
+	return mend ? store_return_stranger(job, trash) : come_to(FILE_OCCUPIED);
+}
+
+/* For a trash on the same file system: the file is in one place only. */
+static FilePlace
+locate(const StoreJob *job, Trash *in, bool mend, int *errnum)
+{
+	static const FilePlace places[] = {
+		[FILE_OK] = PLACE_UPLOAD,
+		[FILE_VANISHED] = PLACE_NOWHERE,
+		[FILE_NOT_REGULAR] = PLACE_OTHER,
+		[FILE_REPLACED] = PLACE_OTHER,
+		[FILE_OCCUPIED] = PLACE_UNFINISHED,
+		[FILE_NO_SPACE] = PLACE_UNKNOWN,
+		[FILE_FAILED] = PLACE_UNKNOWN,
+	};
+	FileResult	trash = search(job, in);
+	FileResult	home;
+
+	*errnum = trash.errnum;
+	if (trash.outcome == FILE_OK)
+		return PLACE_TRASH;
+	if (trash.errnum != 0)
+		return PLACE_UNKNOWN;
+
+	home = search(job, NULL);
+	if (trash.outcome != FILE_VANISHED && home.outcome == FILE_VANISHED)
+		home = rescue_stranger(job, in, mend);
+	*errnum = home.errnum;
+	return places[home.outcome];
+}
+
+/*
+ * A capture was killed in the passage, which holds the original.  With the
+ * copy in the trash only its unlink is missing; without, it goes back.
+ */
+static FilePlace
+leave_passage(const StoreJob *job, bool copied, int *errnum)
+{
+	Trash	   *passage = &job->store->passage;
+	FileResult	result;
+	Folder	   *folder;
+	int64		freed;
+
+	if (!copied)
+		result = store_put_back_from(job, passage, &job->where);
+	else if ((folder = store_reach_trash(job, passage, 0, &result)) != NULL)
+		result = store_unlink(folder, job->where.name, job->expected, false, &freed);
+
+	if (result.outcome == FILE_OK)
+		return copied ? PLACE_TRASH : PLACE_UPLOAD;
+	*errnum = result.errnum != 0 ? result.errnum : EEXIST;
+	return PLACE_UNKNOWN;
+}
+
+/*
+ * The original, wherever it is, comes before its copy; but a copy without it
+ * is the file, whatever has its name by now.
+ */
+static FilePlace
+locate_copied(const StoreJob *job, bool mend, int *errnum)
+{
+	FileResult	copy = search(job, &job->store->trash);
+	bool		copied = copy.outcome == FILE_OK;
+	FilePlace	original;
+
+	*errnum = copy.errnum;
+	if (copy.errnum != 0)
+		return PLACE_UNKNOWN;
+	original = locate(job, &job->store->passage, mend, errnum);
+	if (original == PLACE_TRASH)
+		return mend ? leave_passage(job, copied, errnum) : PLACE_UNFINISHED;
+	if (copied && (original == PLACE_NOWHERE || original == PLACE_OTHER))
+		return PLACE_TRASH;
+	return original;
+}
+
+FilePlace
+store_locate(FileStore *store, int64 run_id, const char *path,
+			 const FileIdentity *expected, bool mend, int *errnum)
+{
+	StoreJob	job;
+
+	*errnum = store_begin(&job, store, run_id, path, expected).errnum;
+	if (*errnum != 0)
+		return PLACE_UNKNOWN;
+	return store_is_quick(store) ? locate(&job, &store->trash, mend, errnum) :
+		locate_copied(&job, mend, errnum);
+}

@@ -1,0 +1,300 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/lock.c
+ *	  The lock on the claim.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "src/store/claim_file.h"
+#include "src/store/lock.h"
+#include "src/store/private.h"
+
+/* a transaction has few directories, and seldom more than one */
+#define MAX_LOCKS		16
+
+/* how often a claim may be replaced while we try to lock it */
+#define MAX_ATTEMPTS	10
+
+/* An entry without references is free. */
+typedef struct ClaimLock
+{
+	dev_t		device;
+	uint64		inode;
+	int			fd;
+	int			references;		/* stores that have it */
+} ClaimLock;
+
+static ClaimLock locks[MAX_LOCKS];
+
+
+/* A claim that is to be locked must be a file, and ours. */
+static FileResult
+look_at_claim(int private, FileLook *look)
+{
+	if (store_look(private, CLAIM_NAME, look) != 0)
+		return vanished_or_failed(errno, "stat claim");
+	if (!S_ISREG(look->mode) || look->owner != geteuid())
+		return fail(EPERM, "trust claim");
+	return come_to(FILE_OK);
+}
+
+static bool
+is_same_claim(const FileLook *a, const FileLook *b)
+{
+	return a->identity.inode == b->identity.inode && a->volume.device == b->volume.device;
+}
+
+static bool
+is_lock_on(const ClaimLock *lock, const FileLook *claim)
+{
+	return lock->references > 0 && lock->inode == claim->identity.inode &&
+		lock->device == claim->volume.device;
+}
+
+/* The lock that this process has on the claim, else a free entry, else NULL. */
+static ClaimLock *
+find_lock(const FileLook *claim)
+{
+	ClaimLock  *found = NULL;
+	int			i;
+
+	for (i = 0; i < MAX_LOCKS; i++)
+	{
+		if (is_lock_on(&locks[i], claim))
+			return &locks[i];
+		if (locks[i].references == 0)
+			found = &locks[i];
+	}
+	return found;
+}
+
+/* Returns 0 or an errno. */
+static int
+lock_descriptor(int fd)
+{
+	while (flock(fd, LOCK_EX | LOCK_NB) != 0)
+		if (errno != EINTR)
+			return errno;
+	return 0;
+}
+
+static bool
+has_no_locks(int errnum)
+{
+	return errnum == ENOLCK || errnum == EOPNOTSUPP || errnum == ENOSYS;
+}
+
+/*
+ * SMB keeps everybody from reading what is locked, ourselves by another
+ * descriptor included.  A claim that nobody can read is no claim.
+ */
+static bool
+is_readable(int private)
+{
+	char		c;
+	bool		readable = true;
+	int			fd = openat(private, CLAIM_NAME, O_RDONLY | COPY_FLAGS);
+
+	if (fd >= 0)
+	{
+		readable = read(fd, &c, 1) >= 0 || errno != EACCES;
+		close(fd);
+	}
+	return readable;
+}
+
+/* Is the open file the claim that was found, and is that still the claim? */
+static bool
+is_current(int private, int fd, const FileLook *found)
+{
+	FileLook	look;
+
+	if (store_look(fd, "", &look) != 0 || !is_same_claim(&look, found))
+		return false;
+	return store_look(private, CLAIM_NAME, &look) == 0 && is_same_claim(&look, found);
+}
+
+/*
+ * Lock the claim that was found, and open it for that with `access`.  Returns
+ * a descriptor, or -1 with *errnum: 0 if this file system is to go without,
+ * ESTALE if there is another claim by now, EWOULDBLOCK if it is locked.
+ */
+static int
+open_and_lock(int private, const FileLook *found, int access, int *errnum)
+{
+	int			fd = openat(private, CLAIM_NAME, access | COPY_FLAGS);
+
+	if (fd < 0)
+	{
+		*errnum = errno == ENOENT || errno == ELOOP ? ESTALE : errno;
+		return -1;
+	}
+	*errnum = lock_descriptor(fd);
+	/* an old claim may be locked by somebody who has not noticed */
+	if (!is_current(private, fd, found))
+		*errnum = ESTALE;
+	else if (*errnum == 0 && is_readable(private))
+		return fd;
+	else if (has_no_locks(*errnum))
+		*errnum = 0;
+	(void) flock(fd, LOCK_UN);
+	close(fd);
+	return -1;
+}
+
+/* The lock on this claim becomes the store's. */
+static FileResult
+lock_claim(FileStore *store, int private, const FileLook *found)
+{
+	ClaimLock  *lock = find_lock(found);
+
+	if (lock == NULL)
+		return fail(EMFILE, "lock claim");
+	if (lock->references == 0)
+	{
+		int			errnum;
+		int			fd = open_and_lock(private, found, O_RDONLY, &errnum);
+
+		/* NFS locks exclusively only what may be written */
+		if (fd < 0 && errnum == EBADF)
+			fd = open_and_lock(private, found, O_RDWR, &errnum);
+		if (fd < 0)
+			return errnum == 0 ? come_to(FILE_OK) :
+				errnum == EWOULDBLOCK ? come_to(FILE_OCCUPIED) : fail_or_no_space(errnum, "lock claim");
+		lock->device = found->volume.device;
+		lock->inode = found->identity.inode;
+		lock->fd = fd;
+	}
+	lock->references++;
+	store->lock = lock;
+	return come_to(FILE_OK);
+}
+
+static FileResult
+try_lock(FileStore *store, int private)
+{
+	FileLook	found;
+	FileResult	result = look_at_claim(private, &found);
+
+	if (result.outcome == FILE_OK && store->lock != NULL && is_lock_on(store->lock, &found))
+		return result;
+	store_unlock(store);
+	return result.outcome == FILE_OK ? lock_claim(store, private, &found) : result;
+}
+
+FileResult
+store_lock(FileStore *store)
+{
+	FileResult	result;
+	int			private = store_open_private(store, false);
+	int			attempt = 1;
+
+	if (private < 0)
+	{
+		result = vanished_or_failed(errno, store->action);
+		store_unlock(store);
+		return result;
+	}
+	do
+		result = try_lock(store, private);
+	while (result.errnum == ESTALE && attempt++ < MAX_ATTEMPTS);
+	close(private);
+	return result;
+}
+
+/*
+ * A close() alone would leave it to a child that was forked meanwhile and has
+ * not come to its exec() yet.
+ */
+void
+store_unlock(FileStore *store)
+{
+	ClaimLock  *lock = store->lock;
+
+	store->lock = NULL;
+	if (lock == NULL || --lock->references > 0)
+		return;
+	(void) flock(lock->fd, LOCK_UN);
+	close(lock->fd);
+}
+
+
+/* ----------
+ * The other one's lock
+ * ----------
+ */
+
+/*
+ * A line of /proc/locks, such as "1: FLOCK  ADVISORY  WRITE 1234 08:01:393 0
+ * EOF"; that of a process that waits for a lock has an arrow before FLOCK.
+ *
+ * The device there is that of the mounted file system.  stat() may tell
+ * another: btrfs has one for each subvolume, overlayfs one for each layer, all
+ * of them anonymous, which is to say of major number 0.  So if both are, and
+ * the inode is right, then it is likely to be the claim; and as somebody does
+ * have that locked, a single likely one is he, unless he cannot be seen from
+ * here.  Elsewhere an inode alone, which any file system has, means nothing.
+ */
+static void
+consider_lock(const char *line, const FileLook *claim, int *holder, int *likely)
+{
+	unsigned int major_number;
+	unsigned int minor_number;
+	uint64		inode;
+	int			pid;
+
+	if (sscanf(line, "%*d: FLOCK %*s WRITE %d %x:%x:" UINT64_FORMAT,
+			   &pid, &major_number, &minor_number, &inode) != 4 ||
+		pid <= 0 || inode != claim->identity.inode)
+		return;
+	if (makedev(major_number, minor_number) == claim->volume.device)
+		*holder = pid;
+	else if (major_number == 0 && major(claim->volume.device) == 0)
+		*likely = *likely == 0 || *likely == pid ? pid : -1;
+}
+
+int
+store_lock_holder(FileStore *store)
+{
+	char		line[256];
+	FileLook	claim;
+	int			holder = 0;
+	int			likely = 0;		/* the same inode, on a device that may be the
+								 * same; -1 if there are several */
+	int			private = store_open_private(store, false);
+	bool		found;
+	FILE	   *list;
+	int			fd;
+
+	if (private < 0)
+		return 0;
+	found = look_at_claim(private, &claim).outcome == FILE_OK;
+	close(private);
+	fd = found ? open("/proc/locks", O_RDONLY | O_CLOEXEC) : -1;
+	list = fd < 0 ? NULL : fdopen(fd, "r");
+	if (list == NULL)
+	{
+		if (fd >= 0)
+			close(fd);
+		return 0;
+	}
+	while (fgets(line, sizeof(line), list) != NULL)
+		consider_lock(line, &claim, &holder, &likely);
+	fclose(list);
+	return holder != 0 ? holder : Max(likely, 0);
+}

@@ -1,0 +1,219 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/look.c
+ *	  What one look at a name in a folder tells, and the clock of the file system.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "common/int.h"
+#include "src/store/private.h"
+
+/* A date before 1677 or beyond 2262 is the first or the last that there is. */
+static int64
+nanoseconds(int64 sec, int64 nsec)
+{
+	int64		result;
+
+	if (pg_mul_s64_overflow(sec, INT64CONST(1000000000), &result) ||
+		pg_add_s64_overflow(result, nsec, &result))
+		return sec < 0 ? PG_INT64_MIN : PG_INT64_MAX;
+	return result;
+}
+
+/* A sparse file has less space than its size; `blocks` have 512 bytes. */
+static int64
+allocated(int64 size, uint64 blocks)
+{
+	return blocks < (uint64) size / 512 + 1 ? (int64) blocks * 512 : size;
+}
+
+/*
+ * stat() for kernels and sandboxes without statx(): no birth time and no
+ * mount id, so that a bind mount of the same file system goes unnoticed.
+ */
+static int
+stat_as_statx(int fd, const char *name, struct statx *stx)
+{
+	struct stat st;
+	int			rc = name[0] == '\0' ? fstat(fd, &st) : fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW);
+
+	if (rc != 0)
+		return -1;
+	*stx = (struct statx)
+	{
+		.stx_mode = st.st_mode,.stx_uid = st.st_uid,.stx_gid = st.st_gid,
+			.stx_dev_major = major(st.st_dev),.stx_dev_minor = minor(st.st_dev),
+			.stx_ino = st.st_ino,.stx_nlink = st.st_nlink,
+			.stx_size = st.st_size,.stx_blocks = st.st_blocks,
+			.stx_mtime =
+		{
+			.tv_sec = st.st_mtim.tv_sec,.tv_nsec = st.st_mtim.tv_nsec
+		},
+			.stx_ctime =
+		{
+			.tv_sec = st.st_ctim.tv_sec,.tv_nsec = st.st_ctim.tv_nsec
+		}
+	};
+	return 0;
+}
+
+static int
+look_by_statx(int fd, const char *name, struct statx *stx)
+{
+	unsigned int mask = STATX_BASIC_STATS | STATX_BTIME;
+	int			flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
+
+#ifdef STATX_MNT_ID
+	mask |= STATX_MNT_ID;
+#endif
+	if (name[0] == '\0')
+		flags |= AT_EMPTY_PATH;
+	if (statx(fd, name, flags, mask, stx) == 0)
+		return 0;
+
+	/* EPERM: what old container sandboxes say to calls they do not know */
+	if (errno != ENOSYS && errno != EINVAL && errno != EOPNOTSUPP && errno != EPERM)
+		return -1;
+	return stat_as_statx(fd, name, stx);
+}
+
+int
+store_look(int fd, const char *name, FileLook *look)
+{
+	struct statx stx;
+
+	if (look_by_statx(fd, name, &stx) != 0)
+		return -1;
+	memset(look, 0, sizeof(*look));
+	look->mode = stx.stx_mode;
+	look->owner = stx.stx_uid;
+	look->group = stx.stx_gid;
+	look->volume.device = makedev(stx.stx_dev_major, stx.stx_dev_minor);
+#ifdef STATX_MNT_ID
+	look->volume.mount_known = (stx.stx_mask & STATX_MNT_ID) != 0;
+	look->volume.mount_id = look->volume.mount_known ? stx.stx_mnt_id : 0;
+#endif
+	look->identity.inode = stx.stx_ino;
+	look->identity.size = stx.stx_size;
+	look->identity.mtime_ns = nanoseconds(stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec);
+	look->identity.ctime_ns = nanoseconds(stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec);
+	if (stx.stx_mask & STATX_BTIME)
+		look->identity.btime_ns = nanoseconds(stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
+	look->identity.nlink = stx.stx_nlink;
+	look->identity.space = allocated(stx.stx_size, stx.stx_blocks);
+	return 0;
+}
+
+static bool
+same_mount(const StoreVolume *a, const StoreVolume *b)
+{
+	return !a->mount_known || !b->mount_known || a->mount_id == b->mount_id;
+}
+
+bool
+store_same_volume(const StoreVolume *a, const StoreVolume *b)
+{
+	return a->device == b->device && same_mount(a, b);
+}
+
+/*
+ * A birth time of 0 is not known and proves nothing either way: a file
+ * condemned under one kernel may be looked at again under another.
+ */
+bool
+store_same_file(const FileIdentity *a, const FileIdentity *b, bool with_ctime)
+{
+	if (a->inode != b->inode || a->size != b->size ||
+		a->mtime_ns != b->mtime_ns)
+		return false;
+	if (a->btime_ns != 0 && b->btime_ns != 0 && a->btime_ns != b->btime_ns)
+		return false;
+	/* capturing one link changes the ctime that the others show too */
+	return !with_ctime || a->ctime_ns == b->ctime_ns ||
+		(a->nlink > 1 || b->nlink > 1);
+}
+
+/* store_set_backup_dir() tells why size and mtime suffice for a copy. */
+bool
+store_same_copy(const FileIdentity *found, const FileIdentity *expected)
+{
+	const int64 second = INT64CONST(1000000000);
+
+	if (found->size != expected->size)
+		return false;
+	return found->mtime_ns == expected->mtime_ns ||
+		(found->mtime_ns % second == 0 &&
+		 found->mtime_ns / second == expected->mtime_ns / second);
+}
+
+int64
+store_space_of(const FileIdentity *identity)
+{
+	return identity->nlink > 1 ? 0 : identity->space;
+}
+
+/*
+ * Is the file that was found in the directory the one that we look for?  What
+ * we look for by its ctime has not been captured; and outside of the trash
+ * anybody can make a file of that size and time.
+ */
+bool
+store_is_expected(const Folder *dir, const FileIdentity *found, const FileIdentity *expected,
+				  bool with_ctime)
+{
+	if (dir->copies || (dir->ours && expected->captured && !with_ctime))
+		return store_same_copy(found, expected);
+	return store_same_file(found, expected, with_ctime);
+}
+
+/*
+ * The device is not compared, for overlayfs shows that of a lower layer; but
+ * a file may be a mount point just as a folder may.
+ */
+FileResult
+store_recognize(const Folder *dir, const char *name, const FileIdentity *expected,
+				bool with_ctime, FileIdentity *found)
+{
+	FileLook	look;
+
+	if (store_look(dir->fd, name, &look) != 0)
+		return vanished_or_failed(errno, "stat file");
+	if (!S_ISREG(look.mode))
+		return come_to(FILE_NOT_REGULAR);
+	if (!same_mount(&look.volume, &dir->volume))
+		return fail(EXDEV, "stat file");
+	*found = look.identity;
+	return come_to(expected == NULL || store_is_expected(dir, found, expected, with_ctime) ?
+				   FILE_OK : FILE_REPLACED);
+}
+
+FileResult
+store_clock(FileStore *store, int64 *now_ns)
+{
+	FileLook	look;
+	FileResult	result = come_to(FILE_OK);
+	int			fd = openat(store->root.fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC,
+							S_IRUSR | S_IWUSR);
+
+	if (fd < 0)
+		return fail_or_no_space(errno, "create temporary file");
+	if (write(fd, "", 1) != 1 || store_look(fd, "", &look) != 0)
+		result = fail_or_no_space(errno, "stat temporary file");
+	else
+		*now_ns = look.identity.mtime_ns;
+	close(fd);
+	return result;
+}

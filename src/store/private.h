@@ -1,0 +1,385 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/private.h
+ *	  What the files of this folder share of an open upload directory:
+ *	  descriptors, and the rules by which a folder below it is opened.
+ *
+ * Private to this folder.  Whatever else included it would have to be
+ * rewritten for another kind of store.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_STORE_PRIVATE_H
+#define AUDIO_CLEANUP_STORE_PRIVATE_H
+
+#include <errno.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#ifndef FRONTEND
+#include "storage/fd.h"
+#endif
+
+#include "src/store/store.h"
+
+/*
+ * Outside the server nobody keeps count of descriptors.  Inside, a slot is
+ * asked for before the open() and given back after the close().
+ */
+#ifdef FRONTEND
+#define AcquireExternalFD() true
+#define ReleaseExternalFD() ((void) 0)
+#endif
+
+/* an unfinished copy; no run is called that, and no claim */
+#define COPY_NAME		"copy.new"
+
+#define CLAIM_NAME		"claim"
+
+/* a file is opened so; O_NONBLOCK: a FIFO or a lease does not make us wait */
+#define COPY_FLAGS \
+	(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+
+/* what may be done, or is demanded, on the way down a path */
+#define DIR_MAKE	0x01		/* create what is missing */
+#define DIR_TRUST	0x02		/* every folder must be ours alone */
+#define DIR_SYNC	0x04		/* whoever made them may owe the fsyncs */
+
+/*
+ * Where a folder lives.  The mount id tells a bind mount of the same file
+ * system apart, which the device number does not.  The mount id needs Linux
+ * 5.8.
+ */
+typedef struct StoreVolume
+{
+	dev_t		device;
+	uint64		mount_id;
+	bool		mount_known;
+} StoreVolume;
+
+/* All that one look at a name tells. */
+typedef struct FileLook
+{
+	mode_t		mode;
+	uid_t		owner;
+	gid_t		group;
+	StoreVolume volume;
+	FileIdentity identity;
+} FileLook;
+
+/* A folder is kept open because the next file is probably in it too. */
+typedef struct Folder
+{
+	int			fd;				/* -1 if it is not open */
+	bool		dirty;			/* an fsync is owed */
+	bool		chain_synced;	/* no fsync is owed for the way to it */
+	bool		mode_noted;		/* see store_note_mode() */
+	bool		copies;			/* its files are copies: see
+								 * store_is_expected() */
+	bool		ours;			/* it is in a trash: see store_is_expected() */
+	bool		access_known;	/* see store_check_folder() */
+	int			access_errno;
+	StoreVolume volume;			/* all below it must be there */
+	char		path[STORE_PATH_MAX];	/* relative to what it was opened from */
+} Folder;
+
+/* A place that files are captured into: a folder with a folder for each run. */
+typedef struct Trash
+{
+	Folder	   *base;			/* what `path` is relative to */
+	char		path[NAME_MAX + 1]; /* of the folder */
+	bool		copies;			/* for now, its files are copies */
+	Folder		run;			/* the trash of one run */
+	Folder		dir;			/* a folder below `run` */
+} Trash;
+
+struct FileStore
+{
+	Folder		root;			/* the upload directory */
+	Folder		home;			/* a folder below root, of the last file */
+	Folder		backup;			/* see store_set_backup_dir() */
+	Trash		trash;			/* where captured files are */
+	Trash		passage;		/* in the upload directory; a capture passes
+								 * through it if the trash is elsewhere */
+	mode_t		mode;			/* permissions of root */
+	mode_t		make_mode;		/* of folders that are made */
+	bool		(*stop) (void); /* see store_set_stop(), or NULL */
+	struct ClaimLock *lock;		/* see store_lock(); NULL: no lock */
+	bool		durable;		/* see store_set_durable() */
+	int			sync_errno;		/* first failure of an fsync, or 0 */
+	const char *action;			/* what failed when a function that opens
+								 * folders returns -1 or NULL: static text */
+};
+
+/* A relative path, checked, and cut before its last component. */
+typedef struct FilePath
+{
+	const char *name;			/* points into the caller's string */
+	char		dir[STORE_PATH_MAX];	/* "" for the upload directory */
+} FilePath;
+
+/* One file that something is done to. */
+typedef struct StoreJob
+{
+	FileStore  *store;
+	int64		run_id;			/* in whose trash it is or will be */
+	const FileIdentity *expected;
+	FilePath	where;			/* its own place */
+} StoreJob;
+
+/* An open regular file that is about to be copied. */
+typedef struct OpenFile
+{
+	int			fd;
+	FileLook	look;			/* when it was opened */
+} OpenFile;
+
+
+/* ----------
+ * Results
+ * ----------
+ */
+
+static inline FileResult
+come_to(FileOutcome outcome)
+{
+	return (FileResult)
+	{
+		outcome, 0, NULL
+	};
+}
+
+static inline FileResult
+fail(int errnum, const char *action)
+{
+	return (FileResult)
+	{
+		FILE_FAILED, errnum, action
+	};
+}
+
+static inline FileResult
+fail_or_no_space(int errnum, const char *action)
+{
+	FileResult	result = fail(errnum, action);
+
+	if (errnum == ENOSPC || errnum == EDQUOT)
+		result.outcome = FILE_NO_SPACE;
+	return result;
+}
+
+static inline FileResult
+vanished_or_failed(int errnum, const char *action)
+{
+	return errnum == ENOENT ? come_to(FILE_VANISHED) : fail_or_no_space(errnum, action);
+}
+
+
+/* ----------
+ * look.c
+ * ----------
+ */
+
+/*
+ * Looks at `name` in the folder `fd`, or with "" at `fd` itself.  Never
+ * follows a symlink, opens nothing.  Returns 0, or -1 with errno.
+ */
+extern int	store_look(int fd, const char *name, FileLook *look);
+
+/* Are both on the same device and, as far as that is known, the same mount? */
+extern bool store_same_volume(const StoreVolume *a, const StoreVolume *b);
+
+/*
+ * Is `found`, a file of the folder `dir`, the file `expected`?  In a folder of
+ * copies size and mtime tell.
+ */
+extern bool store_is_expected(const Folder *dir, const FileIdentity *found,
+							  const FileIdentity *expected, bool with_ctime);
+
+/*
+ * Looks at the regular file `name` in the folder `dir`, and compares its
+ * identity, *found, with `expected`; NULL: any file will do.  FILE_OK,
+ * FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED, FILE_FAILED.
+ */
+extern FileResult store_recognize(const Folder *dir, const char *name, const FileIdentity *expected,
+								  bool with_ctime, FileIdentity *found);
+
+
+/* ----------
+ * path.c
+ * ----------
+ */
+
+/* Returns an errno for a component of `len` bytes that must not be used, or 0. */
+extern int	store_judge_component(const char *component, size_t len);
+
+/* Checks `path` and cuts it.  FILE_OK, or FILE_FAILED ("accept path"). */
+extern FileResult store_split_path(const char *path, FilePath *where);
+
+/* Fills `job`, with store_split_path() of `path`. */
+extern FileResult store_begin(StoreJob *job, FileStore *store, int64 run_id, const char *path,
+							  const FileIdentity *expected);
+
+
+/* ----------
+ * directory.c
+ *
+ * Folders are returned by descriptor, or are kept open in the store.  On
+ * failure, -1 or NULL, errno and store->action are set.
+ * ----------
+ */
+
+/* close() that keeps errno. */
+extern void store_close_quietly(int fd);
+
+/*
+ * Opens the folder `name` (one component, or ".") in the folder `parent`, and
+ * looks at it.  ELOOP or ENOTDIR if `name` is anything but a folder, EXDEV if
+ * it is not on `volume`.
+ */
+extern int	store_open_directory(const StoreVolume *volume, int parent, const char *name,
+								 FileLook *look);
+
+/*
+ * Passes on the descriptor of a folder that is ours alone.  Closes any other:
+ * -1 with EPERM.
+ */
+extern int	store_insist_on_trust(FileStore *store, int fd, const FileLook *look);
+
+/* Opens the folder `name` in `parent`, which is `from` or a folder below it. */
+extern int	store_step_down(FileStore *store, Folder *from, int parent, const char *name, int flags);
+
+/* Opens the folder at `path`, which is not empty, below `from`. */
+extern int	store_descend(FileStore *store, Folder *from, const char *path, int flags);
+
+/* Opens our private folder, and makes it before if `make`. */
+extern int	store_open_private(FileStore *store, bool make);
+
+/*
+ * Opens the trash of a run, or with 0 the folder that has the trash of each
+ * run.
+ */
+extern int	store_open_trash(FileStore *store, int64 run_id);
+
+/* Has the folder open that the file belongs into; else NULL and *result. */
+extern Folder *store_reach_home(FileStore *store, const FilePath *where, int flags,
+								FileResult *result);
+
+/*
+ * Has the folder of `trash` open that the file is captured into; else NULL
+ * and *result, FILE_VANISHED if there is none.
+ */
+extern Folder *store_reach_trash(const StoreJob *job, Trash *trash, int flags, FileResult *result);
+
+/* Has the folder open that a file of the folder `trash` is put back into, made if need be. */
+extern Folder *store_reach_target(FileStore *store, const Folder *trash, const FilePath *target,
+								  int flags, FileResult *result);
+
+/* Notes the mode of the folder `home` at its counterpart `trash`, once. */
+extern void store_note_mode(const Folder *home, Folder *trash, const FilePath *where);
+
+/* Closes a folder that was kept open, or all of them. */
+extern void store_leave(FileStore *store, Folder *folder);
+extern void store_leave_all(FileStore *store);
+
+/* fsyncs a folder; a failure is kept for store_sync().  Keeps errno. */
+extern void store_sync_directory(FileStore *store, int fd);
+
+/* fsyncs those of the folders that are dirty.  FILE_OK, or FILE_FAILED. */
+extern FileResult store_sync_now(FileStore *store, Folder *a, Folder *b, Folder *c);
+
+
+/* ----------
+ * rename.c
+ *
+ * Return 0, or -1 with errno.
+ * ----------
+ */
+
+/* Renames unless `to_name` is taken, EEXIST; only we make names in `trash`. */
+extern int	store_rename_into_trash(int from, const char *from_name, int trash, const char *name);
+
+/* Renames unless `to_name` is taken, EEXIST; anybody may make names in `to`. */
+extern int	store_rename_out_of_trash(int trash, const char *name, int to, const char *to_name);
+
+
+/* ----------
+ * capture.c
+ * ----------
+ */
+
+/*
+ * Renames the file into `into`, and looks whether it is what was expected.
+ * *trash becomes the folder that it is in then.  Outcomes: store_capture().
+ */
+extern FileResult store_capture_by_rename(const StoreJob *job, Trash *into, Folder **trash);
+
+/*
+ * Puts back what is no file of ours, under another name if need be.
+ * FILE_REPLACED, or FILE_FAILED, when it is still in `trash`.
+ */
+extern FileResult store_return_stranger(const StoreJob *job, Folder *trash);
+
+/*
+ * Did a call fail because a folder that was kept open has been removed?  Then
+ * all folders are closed, and it should be tried again.
+ */
+extern bool store_is_stale(FileStore *store, const FileResult *result, int attempt);
+
+
+/* ----------
+ * copy_out.c
+ * ----------
+ */
+
+/* store_capture() by a copy. */
+extern FileResult store_copy_out(const StoreJob *job);
+
+/* Opens the regular file `name` if it is `expected`.  Outcomes: store_recognize(). */
+extern FileResult store_open_to_copy(const Folder *dir, const char *name,
+									 const FileIdentity *expected, OpenFile *file);
+
+/*
+ * Copies `original` into the empty file `copy`.  FILE_REPLACED: the original
+ * changed meanwhile.  FILE_NO_SPACE, FILE_FAILED.
+ */
+extern FileResult store_fill_copy(FileStore *store, const OpenFile *original, int copy);
+
+/*
+ * Makes the file COPY_NAME in the folder `workshop`, and fills it.  FILE_OK:
+ * it is open as *copy.  Else nothing of it is left: see store_fill_copy().
+ */
+extern FileResult store_make_copy(FileStore *store, const OpenFile *original, int workshop, int *copy);
+
+
+/* ----------
+ * put_back.c
+ * ----------
+ */
+
+/* Puts a file of `from` back as `target`, by a rename if that is possible. */
+extern FileResult store_put_back_from(const StoreJob *job, Trash *from, const FilePath *target);
+
+/*
+ * Puts a file that cannot be renamed back by a copy: what is not ours, under
+ * its own name only.  FILE_REPLACED, or FILE_FAILED.
+ */
+extern FileResult store_copy_stranger_back(const StoreJob *job, Folder *trash);
+
+
+/* ----------
+ * trash.c
+ * ----------
+ */
+
+/*
+ * Unlinks `name` in the folder `dir` if it is `expected`.  *freed becomes
+ * the bytes that this gave back.  Outcomes: store_destroy_in_place().
+ */
+extern FileResult store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
+							   bool with_ctime, int64 *freed);
+
+#endif							/* AUDIO_CLEANUP_STORE_PRIVATE_H */

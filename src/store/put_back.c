@@ -1,0 +1,259 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/put_back.c
+ *	  A captured file goes back to its place, by a rename or a copy.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/store/copy.h"
+#include "src/store/private.h"
+
+/*
+ * The name is taken.  If it is taken by the original, which was never removed,
+ * or by the copy of the copy that an earlier attempt has put there, then the
+ * file is back, but for the unlink in the trash: FILE_OK.
+ */
+static FileResult
+compare_occupant(FileStore *store, const Folder *home, const char *name,
+				 const OpenFile *copy, const FileIdentity *expected)
+{
+	FileIdentity found;
+	OpenFile	occupant;
+	FileResult	result = store_recognize(home, name, NULL, false, &found);
+	bool		same = false;
+	int			errnum;
+
+	if (result.outcome == FILE_FAILED)
+		return result;
+	if (result.outcome != FILE_OK || !store_same_copy(&found, expected))
+		return come_to(FILE_OCCUPIED);
+	result = store_open_to_copy(home, name, &found, &occupant);
+	if (result.outcome != FILE_OK)
+		return result.outcome == FILE_FAILED ? result : come_to(FILE_OCCUPIED);
+	errnum = copy_compare(copy->fd, occupant.fd, expected->size, store->stop, &same);
+	close(occupant.fd);
+	if (errnum != 0)
+		return fail(errnum, "verify copy of file");
+	return come_to(same ? FILE_OK : FILE_OCCUPIED);
+}
+
+/*
+ * Has a copy of the copy at the file's own place, where a folder takes no file
+ * from another one: the copy is made there, and without a name until it is
+ * complete.
+ */
+static FileResult
+copy_within_folder(FileStore *store, Folder *home, const char *name, const OpenFile *copy)
+{
+	char		path[32];
+	FileResult	result;
+	int			back = openat(home->fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, S_IRUSR | S_IWUSR);
+
+	if (back < 0)
+		return fail(errno, "create copy of file");
+	result = store_fill_copy(store, copy, back);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", back);
+	if (result.outcome == FILE_OK &&
+		linkat(AT_FDCWD, path, home->fd, name, AT_SYMLINK_FOLLOW) != 0)
+		result = fail(errno, "name copy of file");
+	close(back);
+	return result;
+}
+
+/* Has a copy of the copy at the file's own place. */
+static FileResult
+copy_into_place(FileStore *store, Folder *home, const char *name, const OpenFile *copy)
+{
+	FileResult	result;
+	int			workshop = store_open_private(store, true);
+	int			back;
+
+	if (workshop < 0)
+		return fail(errno, store->action);
+	result = store_make_copy(store, copy, workshop, &back);
+	if (result.outcome == FILE_OK)
+	{
+		if (store_rename_out_of_trash(workshop, COPY_NAME, home->fd, name) != 0)
+		{
+			result = fail(errno, "rename copy of file");
+			(void) unlinkat(workshop, COPY_NAME, 0);
+		}
+		close(back);
+	}
+	close(workshop);
+	if (result.errnum == EXDEV)
+		result = copy_within_folder(store, home, name, copy);
+	/* put back knows no other failure */
+	if (result.outcome == FILE_NO_SPACE)
+		result.outcome = FILE_FAILED;
+	return result;
+}
+
+/* Puts the open copy back, durably. */
+static FileResult
+copy_back(FileStore *store, Folder *home, const FilePath *target,
+		  const OpenFile *copy, const FileIdentity *expected)
+{
+	FileResult	result = {FILE_FAILED, EEXIST, NULL};
+	FileLook	look;
+
+	if (store_look(home->fd, target->name, &look) != 0 && errno == ENOENT)
+		result = copy_into_place(store, home, target->name, copy);
+	if (result.errnum == EEXIST)
+		result = compare_occupant(store, home, target->name, copy, expected);
+	if (result.outcome != FILE_OK)
+		return result;
+	home->dirty = true;
+	return store_sync_now(store, home, &store->root, &store->root);
+}
+
+/* Puts a file of the folder `trash` back by a copy. */
+static FileResult
+copy_back_from(const StoreJob *job, Folder *trash, const FilePath *target,
+			   const FileIdentity *expected)
+{
+	FileStore  *store = job->store;
+	const char *name = job->where.name;
+	OpenFile	copy;
+	Folder	   *home;
+	FileResult	result = store_open_to_copy(trash, name, expected, &copy);
+
+	if (result.outcome == FILE_NOT_REGULAR)
+		return come_to(FILE_REPLACED);
+	if (result.outcome != FILE_OK)
+		return result;
+	home = store_reach_target(store, trash, target, DIR_SYNC, &result);
+	if (home != NULL)
+		result = copy_back(store, home, target, &copy, expected);
+	close(copy.fd);
+	if (home == NULL || result.outcome != FILE_OK)
+		return result;
+	if (unlinkat(trash->fd, name, 0) != 0 && errno != ENOENT)
+		return fail(errno, "remove file");
+	trash->dirty = true;
+	return result;
+}
+
+FileResult
+store_copy_stranger_back(const StoreJob *job, Folder *trash)
+{
+	FileIdentity found;
+	FileResult	result = {FILE_FAILED, EXDEV, "put back file"};
+
+	if (job->store->durable)
+		result = store_recognize(trash, job->where.name, NULL, false, &found);
+	if (result.outcome == FILE_OK)
+		result = copy_back_from(job, trash, &job->where, &found);
+	if (result.outcome == FILE_OK)
+		return come_to(FILE_REPLACED);
+	return result.outcome == FILE_FAILED ? result : fail(EXDEV, "put back file");
+}
+
+/*
+ * The name is taken; but if it is taken by the very same file, then a put
+ * back by link() and unlink() was cut short, and only the unlink is missing.
+ */
+static FileResult
+settle_occupied(const StoreJob *job, Folder *trash, Folder *home, const FilePath *target,
+				const FileIdentity *captured)
+{
+	FileIdentity found;
+	FileResult	result = store_recognize(home, target->name, NULL, false, &found);
+
+	if (result.outcome != FILE_OK || !store_same_file(&found, captured, false))
+		return come_to(FILE_OCCUPIED);
+	return unlinkat(trash->fd, job->where.name, 0) == 0 ? result : fail(errno, "remove file");
+}
+
+FileResult
+store_put_back_from(const StoreJob *job, Trash *from, const FilePath *target)
+{
+	FileStore  *store = job->store;
+	const char *name = job->where.name;
+	FileIdentity found;
+	FileResult	result;
+	Folder	   *home;
+	Folder	   *trash = store_reach_trash(job, from, 0, &result);
+
+	if (trash == NULL)
+		return result;
+	result = store_recognize(trash, name, job->expected, false, &found);
+	if (result.outcome == FILE_NOT_REGULAR)
+		return come_to(FILE_REPLACED);
+	if (result.outcome != FILE_OK)
+		return result;
+
+	home = store_reach_target(store, trash, target, 0, &result);
+	if (home == NULL)
+		return result;
+	if (store_rename_out_of_trash(trash->fd, name, home->fd, target->name) != 0)
+	{
+		if (errno == EXDEV && store->durable)
+			return copy_back_from(job, trash, target, &found);
+		if (errno != EEXIST)
+			return fail(errno, "rename file");
+		result = settle_occupied(job, trash, home, target, &found);
+	}
+	home->dirty = trash->dirty = true;
+	return result;
+}
+
+/*
+ * A capture that was killed may have left the original in the passage, with
+ * its copy in the trash or without.  Then the original goes back, and the copy
+ * is found to be needless.
+ */
+static FileResult
+put_back_copied(const StoreJob *job, const FilePath *target)
+{
+	FileResult	original = store_put_back_from(job, &job->store->passage, target);
+	FileResult	copy;
+	Folder	   *trash;
+
+	if (original.outcome == FILE_FAILED)
+		return original;
+	trash = store_reach_trash(job, &job->store->trash, 0, &copy);
+	if (trash != NULL)
+		copy = copy_back_from(job, trash, target, job->expected);
+	if (copy.outcome == FILE_VANISHED && original.outcome != FILE_REPLACED)
+		return original;
+	return copy;
+}
+
+FileResult
+store_put_back_as(FileStore *store, int64 run_id, const char *path, const char *as,
+				  const FileIdentity *expected)
+{
+	StoreJob	job;
+	FilePath	target;
+	FileResult	result = store_begin(&job, store, run_id, path, expected);
+	int			attempt = 1;
+
+	if (result.outcome == FILE_OK)
+		result = store_split_path(as, &target);
+	if (result.outcome != FILE_OK)
+		return result;
+	do
+		result = store_is_quick(store) ? store_put_back_from(&job, &store->trash, &target) :
+			put_back_copied(&job, &target);
+	while (store_is_stale(store, &result, attempt++));
+	return result;
+}
+
+FileResult
+store_put_back(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
+{
+	return store_put_back_as(store, run_id, path, path, expected);
+}

@@ -1,0 +1,232 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/trash.c
+ *	  The trash: its files are destroyed, its folders listed, tidied and renamed.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/store/private.h"
+
+/* deeper directories of the trash are left alone by store_tidy() */
+#define TIDY_MAX_DEPTH	64
+
+FileResult
+store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
+			 bool with_ctime, int64 *freed)
+{
+	FileIdentity found;
+	FileResult	result;
+
+	/* if it is gone already, an unlink of ours may not be durable yet */
+	dir->dirty = true;
+	result = store_recognize(dir, name, expected, with_ctime, &found);
+	if (result.outcome != FILE_OK)
+		return result;
+	if (unlinkat(dir->fd, name, 0) != 0)
+		return vanished_or_failed(errno, "remove file");
+	*freed = store_space_of(&found);
+	return result;
+}
+
+/* The folder of a captured file; else NULL and *result. */
+static Folder *
+reach_captured(StoreJob *job, FileStore *store, int64 run_id, const char *path,
+			   const FileIdentity *expected, FileResult *result)
+{
+	*result = store_begin(job, store, run_id, path, expected);
+	return result->outcome == FILE_OK ? store_reach_trash(job, &store->trash, 0, result) : NULL;
+}
+
+FileResult
+store_destroy(FileStore *store, int64 run_id, const char *path,
+			  const FileIdentity *expected, int64 *freed)
+{
+	StoreJob	job;
+	FileResult	result;
+	Folder	   *trash = reach_captured(&job, store, run_id, path, expected, &result);
+
+	*freed = 0;
+	if (trash != NULL)
+		result = store_unlink(trash, job.where.name, expected, false, freed);
+	return result.outcome == FILE_NOT_REGULAR ? come_to(FILE_REPLACED) : result;
+}
+
+FileResult
+store_identify_captured(FileStore *store, int64 run_id, const char *path, FileIdentity *identity)
+{
+	StoreJob	job;
+	FileResult	result;
+	Folder	   *trash = reach_captured(&job, store, run_id, path, NULL, &result);
+
+	return trash == NULL ? result :
+		store_recognize(trash, job.where.name, NULL, false, identity);
+}
+
+
+/* ----------
+ * The trash of each run
+ * ----------
+ */
+
+/* A name that make_run_path() would give, and nothing else. */
+static bool
+parse_run(const char *name, int64 *run_id)
+{
+	char		again[32];
+	char	   *end;
+
+	errno = 0;
+	*run_id = strtoll(name, &end, 10);
+	snprintf(again, sizeof(again), INT64_FORMAT, *run_id);
+	return errno == 0 && *run_id > 0 && strcmp(name, again) == 0;
+}
+
+/* fdopendir(); -1 gives NULL, and a descriptor that cannot be read is closed. */
+static DIR *
+open_stream(int fd)
+{
+	DIR		   *stream = fd < 0 ? NULL : fdopendir(fd);
+
+	if (fd >= 0 && stream == NULL)
+		store_close_quietly(fd);
+	return stream;
+}
+
+int
+store_trash_runs(FileStore *store, int64 *runs, int max)
+{
+	struct dirent *entry;
+	int64		run_id;
+	DIR		   *stream;
+	int			n = 0;
+
+	if (!AcquireExternalFD())
+		return -1;
+	stream = open_stream(store_open_trash(store, 0));
+	if (stream != NULL)
+	{
+		while ((entry = readdir(stream)) != NULL)
+			if (parse_run(entry->d_name, &run_id) && n++ < max)
+				runs[n - 1] = run_id;
+		closedir(stream);
+	}
+	else if (errno != ENOENT)
+		n = -1;
+	ReleaseExternalFD();
+	return n;
+}
+
+int
+store_renumber_trash(FileStore *store, int64 run_id, int64 as)
+{
+	char		from[32];
+	char		to[32];
+	int			errnum = 0;
+	int			fd;
+
+	snprintf(from, sizeof(from), INT64_FORMAT, run_id);
+	snprintf(to, sizeof(to), INT64_FORMAT, as);
+	/* nothing may be kept open by a name that becomes another's */
+	store_leave_all(store);
+	fd = store_open_trash(store, 0);
+	if (fd < 0)
+		return errno;
+	if (store_rename_into_trash(fd, from, fd, to) != 0)
+		errnum = errno;
+	else
+		store_sync_directory(store, fd);
+	close(fd);
+	return errnum;
+}
+
+
+/* ----------
+ * Tidying
+ * ----------
+ */
+
+static bool
+may_be_directory(const struct dirent *entry)
+{
+	if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+		return false;
+	return entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN;
+}
+
+/*
+ * Removes a folder of the trash and those below it, as far as they are empty.
+ * Errors are ignored, here and in store_tidy(): ENOTEMPTY is the ordinary
+ * case, and an empty folder that stays does no harm and is met again by the
+ * next tidying.  For the same reason nothing is fsynced.
+ */
+static void
+prune(FileStore *store, Folder *top, int parent, const char *name, int depth)
+{
+	struct dirent *entry;
+	DIR		   *stream;
+
+	if (unlinkat(parent, name, AT_REMOVEDIR) == 0)
+		return;
+	if (depth >= TIDY_MAX_DEPTH || !AcquireExternalFD())
+		return;
+
+	stream = open_stream(store_step_down(store, top, parent, name, DIR_TRUST));
+	if (stream != NULL)
+	{
+		while ((entry = readdir(stream)) != NULL)
+			if (may_be_directory(entry))
+				prune(store, top, dirfd(stream), entry->d_name, depth + 1);
+		closedir(stream);
+		(void) unlinkat(parent, name, AT_REMOVEDIR);
+	}
+	ReleaseExternalFD();
+}
+
+/* In the folder `parent`, below `top`: the run, and the trash `name` itself. */
+static void
+tidy_trash(FileStore *store, Folder *top, int parent, const char *name, int64 run_id)
+{
+	char		run[32];
+	int			trash = store_step_down(store, top, parent, name, DIR_TRUST);
+
+	if (trash < 0)
+		return;
+	snprintf(run, sizeof(run), INT64_FORMAT, run_id);
+	prune(store, top, trash, run, 0);
+	/* what a copy that was killed has left */
+	(void) unlinkat(trash, COPY_NAME, 0);
+	close(trash);
+	(void) unlinkat(parent, name, AT_REMOVEDIR);
+}
+
+void
+store_tidy(FileStore *store, int64 run_id)
+{
+	int			private;
+
+	store_leave_all(store);
+	if (store->backup.fd >= 0)
+		tidy_trash(store, &store->backup, store->backup.fd, store->trash.path, run_id);
+	private = store_open_private(store, false);
+	if (private < 0)
+		return;
+	tidy_trash(store, &store->root, private, STORE_TRASH_DIR, run_id);
+	(void) unlinkat(private, COPY_NAME, 0);
+	close(private);
+
+	/* stays while there is a claim in it */
+	(void) unlinkat(store->root.fd, STORE_PRIVATE_DIR, AT_REMOVEDIR);
+}
