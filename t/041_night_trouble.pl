@@ -143,7 +143,7 @@ set_schedule_clock($busy, '2027-03-01 03:00:00');
 my %told = (
 	busy => qr/LOG:  waiting to clean database "(?:other|postgres)": another cleanup run is under way/,
 	locked => qr/LOG:  waiting to clean database "locked": /,
-	slots => qr/waits to clean database "postgres": no background worker is free\n[^\n]*HINT:  .*max_worker_processes/);
+	slots => qr/waiting to clean database "postgres": no background worker is free\n[^\n]*HINT:  .*max_worker_processes/);
 ok(wait_until(sub { count_lines($busy, $told{busy}) == 2 }), 'the launcher waits for them, and says so');
 ok(launcher_says($busy, 'sleeping until 2027-03-02 03:00:00+00'), 'it does not stand in their way');
 is(count_lines($busy, $told{locked}), 1, 'nor does it stop where somebody has locked its tables');
