@@ -47,6 +47,7 @@
 #include "src/ledger/notify.h"
 #include "src/mail/compose.h"
 #include "src/mail/outbox.h"
+#include "src/names/file_key.h"
 #include "src/night/launcher.h"
 #include "src/night/night_worker.h"
 #include "src/night/timetable.h"

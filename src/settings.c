@@ -33,6 +33,7 @@
 #include "utils/varlena.h"
 
 #include "src/mail/settings.h"
+#include "src/names/rules.h"
 #include "src/pg/compat.h"
 #include "src/settings.h"
 #include "src/text/json_build.h"
@@ -265,66 +266,66 @@ typedef struct Definition
 static const Definition definitions[] = {
 	/* which files go */
 	{"upload_dir", "Directory of the uploaded audio; relative to the data directory.",
-		.text = &upload_dir, .text_value = "uploads/audio", .environment = "UPLOAD_DIR",
+		.text = &upload_dir,.text_value = "uploads/audio",.environment = "UPLOAD_DIR",
 	.check = check_upload_dir},
 	{"orphaned_file_retention_hours", "Hours that a file without a reference is left alone.",
-		.integer = &current.orphaned_file_retention_hours, .value = 24, .max = MAX_HOURS,
+		.integer = &current.orphaned_file_retention_hours,.value = 24,.max = MAX_HOURS,
 	.environment = "ORPHANED_FILE_RETENTION_HOURS"},
 	{"failed_session_retention_days", "Days that the audio of a failed session is kept.",
-		.integer = &current.failed_session_retention_days, .value = 7, .max = MAX_DAYS,
+		.integer = &current.failed_session_retention_days,.value = 7,.max = MAX_DAYS,
 	.environment = "FAILED_SESSION_RETENTION_DAYS"},
 	{"audio_extensions", "Extensions of the files that may be cleaned; * means any.",
-	.text = &audio_extensions, .text_value = DEFAULT_EXTENSIONS, .check = check_extensions},
+	.text = &audio_extensions,.text_value = DEFAULT_EXTENSIONS,.check = check_extensions},
 	{"derived_suffixes", "Suffixes of files that live and die with the one they are made from.",
-	.text = &derived_suffixes, .text_value = "_processed", .check = check_name_parts},
+	.text = &derived_suffixes,.text_value = "_processed",.check = check_name_parts},
 	{"derived_prefixes", "Prefixes of files that live and die with the one they are made from.",
-	.text = &derived_prefixes, .check = check_name_parts},
+	.text = &derived_prefixes,.check = check_name_parts},
 	{"derived_folders", "Manifests, and ends of the names of folders, whose folders live and die with them.",
-	.text = &derived_folders, .check = check_name_parts},
+	.text = &derived_folders,.check = check_name_parts},
 	{"recurse", "Clean subdirectories of the upload directory as well.",
-	.boolean = &current.recurse, .value = true},
+	.boolean = &current.recurse,.value = true},
 	{"remove_empty_dirs", "Remove folders that a run has emptied.",
 	.boolean = &current.remove_empty_dirs},
 	{"max_delete_percent", "A run that would delete a larger share of the files is refused: from 100 files on, or from 10 if nobody attends the run.",
-	.integer = &current.max_delete_percent, .value = 50, .max = 100},
+	.integer = &current.max_delete_percent,.value = 50,.max = 100},
 	{"writer_wait", "How long a run waits for writers in flight and for another run.",
-		.integer = &current.writer_wait, .value = 10000, .max = INT_MAX / 1000, .flags = GUC_UNIT_MS,
+		.integer = &current.writer_wait,.value = 10000,.max = INT_MAX / 1000,.flags = GUC_UNIT_MS,
 	.shown_as = "writer_wait_ms"},
 
 	/* how a run goes, and what is told of it */
 	{"report_limit", "Lists in a result are cut at so many entries; counts never are.",
-	.integer = &current.report_limit, .value = 10000, .max = 1000000},
+	.integer = &current.report_limit,.value = 10000,.max = 1000000},
 	{"search_unregistered", "Look for names of condemned files in columns that are not registered.",
-	.boolean = &current.search_unregistered, .value = true},
+	.boolean = &current.search_unregistered,.value = true},
 	{"batch_size", "Files that cleanup_run() condemns in one transaction.",
-	.integer = &current.batch_size, .value = 10000, .min = 1, .max = 1000000},
+	.integer = &current.batch_size,.value = 10000,.min = 1,.max = 1000000},
 	{"backup_retention_days", "Days that a cleaned file can be restored; 0 keeps no backup.",
-	.integer = &current.backup_retention_days, .max = MAX_DAYS},
+	.integer = &current.backup_retention_days,.max = MAX_DAYS},
 	{"backup_dir", "Directory of the backups; empty is a folder in the upload directory.",
-	.text = &backup_dir, .check = check_backup_dir},
+	.text = &backup_dir,.check = check_backup_dir},
 	{"history_retention_days", "Days that the history of runs and files is kept; 0 keeps it for ever.",
-	.integer = &current.history_retention_days, .value = 365, .max = MAX_DAYS},
+	.integer = &current.history_retention_days,.value = 365,.max = MAX_DAYS},
 	{"max_run_minutes", "A run in batches stops after so many minutes; 0 is no limit.",
-	.integer = &current.max_run_minutes, .max = MAX_HOURS * 60, .flags = GUC_UNIT_MIN},
+	.integer = &current.max_run_minutes,.max = MAX_HOURS * 60,.flags = GUC_UNIT_MIN},
 	{"source_timeout", "How long a background worker reads the sources at a time; 0 is no limit.",
-		.integer = &current.source_timeout, .value = 1800, .max = INT_MAX / 1000, .flags = GUC_UNIT_S,
+		.integer = &current.source_timeout,.value = 1800,.max = INT_MAX / 1000,.flags = GUC_UNIT_S,
 	.shown_as = "source_timeout_s"},
 	{"files_per_second", "Files that are deleted in a second at most; 0 is no limit.",
-	.integer = &current.files_per_second, .max = 1000000},
+	.integer = &current.files_per_second,.max = 1000000},
 
 	/* what the launcher reads */
 	{"auto_cleanup_on_startup", "Clean once when the server has started.",
-	.boolean = &current_schedule.on_startup, .environment = "AUTO_CLEANUP_ON_STARTUP", .sighup = true},
+	.boolean = &current_schedule.on_startup,.environment = "AUTO_CLEANUP_ON_STARTUP",.sighup = true},
 	{"cleanup_schedule_hour", "Hour of the day at which cleaning starts; -1 is never.",
-		.integer = &current_schedule.hour, .value = 3, .min = -1, .max = 23,
-	.environment = "CLEANUP_SCHEDULE_HOUR", .sighup = true},
+		.integer = &current_schedule.hour,.value = 3,.min = -1,.max = 23,
+	.environment = "CLEANUP_SCHEDULE_HOUR",.sighup = true},
 	{"timezone", "Time zone of cleanup_schedule_hour; empty is log_timezone.",
-	.text = &schedule_timezone, .check = check_timezone_name, .sighup = true},
+	.text = &schedule_timezone,.check = check_timezone_name,.sighup = true},
 	{"databases", "Databases in which cleaning is scheduled, separated by commas.",
-	.text = &databases, .check = check_databases, .sighup = true},
+	.text = &databases,.check = check_databases,.sighup = true},
 	{"debug_clock_offset", "Seconds by which the schedule's clock is ahead; for tests.",
-		.integer = &current_schedule.clock_offset, .min = INT_MIN, .max = INT_MAX,
-	.flags = GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL, .sighup = true},
+		.integer = &current_schedule.clock_offset,.min = INT_MIN,.max = INT_MAX,
+	.flags = GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL,.sighup = true},
 };
 
 static void
@@ -435,9 +436,11 @@ recorded_text(Jsonb *recorded, const char *key, const char *now)
 	return text != NULL ? text : now;
 }
 
-static void
-set_rules(KeyRules *rules, Jsonb *recorded)
+static KeyRules *
+make_rules(Jsonb *recorded)
 {
+	KeyRules   *rules = palloc0(sizeof(KeyRules));
+
 	rules->extensions = split_extensions(recorded_text(recorded, "audio_extensions", audio_extensions),
 										 &rules->n_extensions);
 	rules->suffixes = split_list(recorded_text(recorded, "derived_suffixes", derived_suffixes),
@@ -447,15 +450,16 @@ set_rules(KeyRules *rules, Jsonb *recorded)
 	rules->folders = split_list(recorded_text(recorded, "derived_folders", derived_folders),
 								&rules->n_folders);
 	rules->utf8 = GetDatabaseEncoding() == PG_UTF8;
+	return rules;
 }
 
-/* With the rules by which names in the directory are matched: see set_rules(). */
+/* With the rules by which names in the directory are matched: see make_rules(). */
 static void
 set_directory(Settings *settings, const char *path, Jsonb *recorded)
 {
 	settings->upload_dir = path;
-	set_rules(&settings->rules, recorded);
-	settings->rules.upload_dir = path;
+	settings->rules = make_rules(recorded);
+	settings->rules->upload_dir = path;
 }
 
 static const char *

@@ -18,7 +18,7 @@
 #include "pgtime.h"
 #include "utils/jsonb.h"
 
-#include "src/names/file_key.h"
+typedef struct KeyRules KeyRules;
 
 typedef enum FileAge
 {
@@ -32,7 +32,7 @@ typedef struct Settings
 	int			orphaned_file_retention_hours;
 	int			failed_session_retention_days;
 	FileAge		file_age;
-	KeyRules	rules;
+	KeyRules   *rules;			/* see names/rules.h */
 	bool		recurse;
 	bool		remove_empty_dirs;
 	int			max_delete_percent;

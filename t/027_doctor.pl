@@ -94,6 +94,26 @@ is_deeply(sql_json($node, 'SELECT cleanup_all(true)')->{blocked_by}, ['source'],
 my $oid = $node->safe_psql('postgres', q{SELECT source::oid FROM cleanup_sources WHERE source <> 'sessions'::regclass});
 $node->safe_psql('postgres', "SELECT cleanup_drop_source('$oid')");
 is_deeply(examine(), $healthy, 'forgotten, it is no trouble any more');
+
+# a source that somebody holds is one finding, and does not keep others waiting
+$node->safe_psql('postgres', q{CREATE TABLE held (audio_url text); INSERT INTO held VALUES ('held.mp3'); SELECT cleanup_add_source('held');
+	CREATE TABLE later (audio_url text); INSERT INTO later VALUES ('later.mp3'); SELECT cleanup_add_source('later'); ALTER TABLE later RENAME audio_url TO url});
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE held IN ACCESS EXCLUSIVE MODE');
+my $is_held = q{SELECT count(*) FROM pg_locks WHERE relation = 'held'::regclass AND mode = 'AccessExclusiveLock' AND granted};
+my $beside = examine(q{SET audio_cleanup.writer_wait = '300ms';});
+is(scalar(grep { $_->[1] =~ /lock on "held"/ } @{ $beside->{source} }), 1, 'a locked source is one finding') or diag(explain($beside));
+is(scalar(grep { $_->[1] =~ /column "audio_url" of source public\.later/ } @{ $beside->{source} }), 1, 'the source behind it is looked at');
+ok(scalar(keys %$beside) > 4, 'and so is all the rest');
+is($node->safe_psql('postgres', $is_held), '1', 'while the lock is still held');
+my ($explain_rc, $explained, $explain_error) = $node->psql('postgres', q{SET audio_cleanup.writer_wait = '300ms'; SELECT cleanup_explain('orphan.mp3')});
+is($node->safe_psql('postgres', $is_held), '1', 'cleanup_explain() gives up while the lock is held, too');
+like($explained . $explain_error, qr/lock on "held"/, 'and names the table');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+$node->safe_psql('postgres', q{SELECT cleanup_drop_source('held'); SELECT cleanup_drop_source('later'); DROP TABLE held, later});
+is_deeply(examine(), $healthy, 'unlocked, there is no trouble any more');
+
 $node->safe_psql('postgres', 'ALTER TABLE sessions RENAME audio_url TO url');
 finds('a renamed column', examine(), 'source', 'error', qr/column "audio_url" of source public\.sessions does not exist/, qr/cleanup_add_source\(\)/);
 $node->safe_psql('postgres', 'ALTER TABLE sessions RENAME url TO audio_url');

@@ -73,6 +73,12 @@ objects('a trigger that lets nothing through', q{CREATE FUNCTION swallows() RETU
 	CREATE TRIGGER t BEFORE UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION swallows()}, qr/1 of 1 rows of source public\.bad could not be cleared/);
 objects('a trigger that takes it back', q{CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.audio_url := old.audio_url; RETURN new; END';
 	CREATE TRIGGER t BEFORE UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION keeps()}, qr/1 of 1 rows of source public\.bad could not be cleared/);
+$node->safe_psql('postgres', q{CREATE ROLE intruder; GRANT CREATE ON SCHEMA public TO intruder; CREATE TABLE intruded (role text); GRANT INSERT ON intruded TO public});
+objects("somebody else's trigger", q{GRANT TRIGGER ON bad TO intruder; RESET ROLE; SET ROLE intruder;
+	CREATE FUNCTION intrudes() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.intruded VALUES (current_user); RETURN new; END';
+	CREATE TRIGGER t BEFORE UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION intrudes(); RESET ROLE; SET ROLE app},
+	qr/runs function public\.intrudes\(\), which belongs to role "intruder"/);
+is(sql('SELECT count(*) FROM intruded'), '0', 'its function was not called');
 objects('a rule', q{CREATE RULE r AS ON UPDATE TO bad DO INSTEAD NOTHING}, qr/cannot perform UPDATE RETURNING/);
 objects('a key that went', q{ALTER TABLE bad DROP CONSTRAINT bad_pkey}, qr/has no key that names one row/);
 
@@ -201,6 +207,56 @@ foreach my $table ('(id int, audio_url text, status text, updated_at timestamp)'
 }
 
 # ---- a publication of all tables ----
+
+# ---- a file of two sources ----
+
+# both keep it where one of them cannot be cleared, whichever comes first
+foreach my $cannot ('one', 'two')
+{
+	sql(map { (qq{CREATE TABLE $_ (id int PRIMARY KEY, audio_url text, recording_url text, status text, updated_at timestamp)},
+		qq{INSERT INTO $_ VALUES (1, 'shared.mp3', NULL, 'failed', '2024-01-01')}, qq{SELECT cleanup_add_source('$_', on_failed => 'clear')}) } 'one', 'two');
+	sql(qq{ALTER TABLE $cannot ADD CHECK (audio_url IS NOT NULL)});
+	put_files($dir, 'shared.mp3');
+	sql('CALL cleanup_run(force => true)');
+	wait_for_drain($node);
+	ok(-e "$dir/shared.mp3", "$cannot cannot be cleared: the file is kept");
+	is(sql('SELECT audio_url FROM one UNION ALL SELECT audio_url FROM two'), "shared.mp3\nshared.mp3", '... and both rows refer to it');
+	sql(map { (qq{SELECT cleanup_drop_source('$_')}, "DROP TABLE $_") } 'one', 'two');
+}
+
+# in batches, a row is cleared with the last of its files
+sql(map { (qq{CREATE TABLE $_ (id int PRIMARY KEY, audio_url text, recording_url text, status text, updated_at timestamp)},
+	qq{INSERT INTO $_ VALUES (1, 'shared.mp3', 'alone_$_.mp3', 'failed', '2024-01-01')}, qq{SELECT cleanup_add_source('$_', on_failed => 'clear')}) } 'one', 'two');
+sql(q{CREATE TABLE seen_then (source text, n bigint)},
+	q{CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.seen_then
+		SELECT TG_TABLE_NAME, count(*) FROM public.cleanup_files WHERE file = 'shared.mp3' AND condemned_at > now() - interval '1 hour' AND run_id = (SELECT max(run_id) FROM public.cleanup_runs);
+		RETURN new; END$$},
+	map { "CREATE TRIGGER t BEFORE UPDATE ON $_ FOR EACH ROW EXECUTE FUNCTION see()" } 'one', 'two');
+put_files($dir, 'shared.mp3', 'alone_one.mp3', 'alone_two.mp3');
+sql('SET audio_cleanup.batch_size = 1', 'CALL cleanup_run(force => true)');
+wait_for_drain($node);
+is(sql('SELECT source, n FROM seen_then ORDER BY 1'), "one|0\ntwo|1", 'the second row is cleared when the batch of the shared file is over, with its own file');
+is(sql('SELECT count(*) FROM one, two WHERE one.audio_url IS NULL AND two.recording_url IS NULL'), '1', 'in the end both are');
+ok(!-e "$dir/shared.mp3" && !-e "$dir/alone_one.mp3" && !-e "$dir/alone_two.mp3", 'and no file is left');
+sql(map { (qq{SELECT cleanup_drop_source('$_')}, "DROP TABLE $_") } 'one', 'two');
+
+# ---- one file comes back ----
+
+sql(q{CREATE TABLE tenants (tenant int, id int, audio_url text, file_name text, status text, updated_at timestamp, PRIMARY KEY (tenant, id))},
+	q{INSERT INTO tenants SELECT t, 7, 'tenant' || t || '.mp3', 'Talk of ' || t, 'failed', '2024-01-01' FROM generate_series(1, 2) t},
+	q{SELECT cleanup_add_source('tenants', '{audio_url,file_name}', id_column => 'id', on_failed => 'clear')});
+put_files($dir, 'tenant1.mp3', 'tenant2.mp3');
+sql('SELECT cleanup_all(force => true)');
+wait_for_drain($node);
+is(sql('SELECT count(*) FROM tenants WHERE audio_url IS NULL AND file_name IS NULL'), '2', 'rows of one id are cleared');
+sql(q{SELECT cleanup_restore('tenant1.mp3')});
+is(sql('SELECT tenant, audio_url FROM tenants ORDER BY 1'), "1|tenant1.mp3\n2|", 'one file is restored: the cell that refers to it comes back, and no other one');
+is(sql('SELECT file_name FROM tenants WHERE tenant = 1'), 'Talk of 1', 'what refers to no file comes back as well');
+wait_for_drain($node);
+sql(q{SELECT cleanup_restore('tenant2.mp3')});
+is(sql('SELECT tenant, audio_url, file_name FROM tenants ORDER BY 1'), "1|tenant1.mp3|Talk of 1\n2|tenant2.mp3|Talk of 2", 'and then the other one');
+wait_for_drain($node);
+sql(q{SELECT cleanup_drop_source('tenants')});
 
 is(sql(q{SELECT count(*) FROM pg_depend d JOIN pg_class c ON c.oid = d.objid JOIN pg_extension e ON e.oid = d.refobjid
 	WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND e.extname = 'audio_cleanup' AND c.relkind = 'r'

@@ -25,6 +25,7 @@
 #include "mb/pg_wchar.h"
 
 #include "src/names/file_key.h"
+#include "src/names/rules.h"
 #include "src/store/store.h"
 #include "tap.h"
 

@@ -25,6 +25,7 @@
 #include "mb/pg_wchar.h"
 
 #include "src/names/file_key.h"
+#include "src/names/rules.h"
 #include "tap.h"
 
 #define SEED			20261125

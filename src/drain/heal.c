@@ -127,7 +127,7 @@ static int64
 match_backups(const Extension *extension, const Settings *settings, FileStore *store,
 			  List *sources)
 {
-	Backups		backups = {match_begin(&settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
+	Backups		backups = {match_begin(settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
 	int64		marked;
 
 	match_set_claim(backups.match, settings->claim);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guard/brake.h
- *	  A reason why nothing may be deleted now.
+ *	  Why nothing may be deleted now: a brake is one reason.
  *
  * A real run raises the first brake it meets as an ERROR; a dry run collects
  * them all and reports them.

@@ -25,6 +25,7 @@
 #include "storage/fd.h"
 
 #include "src/guard/location.h"
+#include "src/names/rules.h"
 
 /* One of the two directories, and what to say of it. */
 typedef struct Subject
@@ -442,8 +443,8 @@ may_have_extension(const Settings *settings, const char *own, const char *as)
 
 	if (pg_strcasecmp(extension, extension_of(own)) == 0)
 		return true;
-	for (i = 0; i < settings->rules.n_extensions; i++)
-		if (pg_strcasecmp(extension, settings->rules.extensions[i]) == 0)
+	for (i = 0; i < settings->rules->n_extensions; i++)
+		if (pg_strcasecmp(extension, settings->rules->extensions[i]) == 0)
 			return true;
 	return false;
 }

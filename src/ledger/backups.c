@@ -53,11 +53,11 @@ backup_has_newer(const Extension *extension, const char *claim, int64 run_id, co
 	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_TEXT(path), SQL_INT8(run_id)};
 
 	return owner_finds(extension, lengthof(parameters), parameters,
-						"SELECT FROM (SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'trashed' AND file = $2"
-						"  UNION ALL SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'pending' AND run_id > $3 AND file = $2 COLLATE \"C\""
-						"  UNION ALL SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'restoring' AND run_id > $3 AND file = $2 COLLATE \"C\") f"
-						" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-						" WHERE r.run_id > $3 AND r.claim = $1::uuid LIMIT 1");
+					   "SELECT FROM (SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'trashed' AND file = $2"
+					   "  UNION ALL SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'pending' AND run_id > $3 AND file = $2 COLLATE \"C\""
+					   "  UNION ALL SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'restoring' AND run_id > $3 AND file = $2 COLLATE \"C\") f"
+					   " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+					   " WHERE r.run_id > $3 AND r.claim = $1::uuid LIMIT 1");
 }
 
 bool
@@ -133,7 +133,7 @@ backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n, 
 	};
 
 	return owner_query(extension, lengthof(parameters), parameters,
-						 "UPDATE @extschema@.cleanup_files f SET state = 'restoring', error = $2,"
-						 " due_at = CASE WHEN f.due_at <= now() THEN f.due_at ELSE greatest(f.due_at, now() + '1 day') END"
-						 " WHERE f.file_id = ANY ($1) AND f.state = 'trashed'");
+					   "UPDATE @extschema@.cleanup_files f SET state = 'restoring', error = $2,"
+					   " due_at = CASE WHEN f.due_at <= now() THEN f.due_at ELSE greatest(f.due_at, now() + '1 day') END"
+					   " WHERE f.file_id = ANY ($1) AND f.state = 'trashed'");
 }

@@ -173,36 +173,3 @@ condemned_scan_sessions(Condemned *condemned, SessionSink sink, void *arg)
 	}
 	ExecDropSingleTupleTableSlot(slot);
 }
-
-typedef struct Remainder
-{
-	Condemned  *condemned;
-	int			without;
-} Remainder;
-
-static void
-keep_session(int source, const char *session, void *arg)
-{
-	Remainder  *remainder = arg;
-
-	if (source != remainder->without)
-		condemned_add_session(remainder->condemned, source, session);
-}
-
-Condemned *
-condemned_without_source(Condemned *condemned, int source, const char *name)
-{
-	Remainder	remainder = {condemned_begin(condemned->interxact), source};
-	CondemnedFile file;
-
-	condemned_scan_sessions(condemned, keep_session, &remainder);
-	condemned_rewind(condemned);
-	while (condemned_next(condemned, &file))
-	{
-		if (file.source == NULL || strcmp(file.source, name) != 0)
-			condemned_add_file(remainder.condemned, &file);
-		condemned_free_texts(&file);
-	}
-	condemned_end(condemned);
-	return remainder.condemned;
-}

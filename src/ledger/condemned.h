@@ -53,12 +53,6 @@ extern void condemned_add_file(Condemned *condemned, const CondemnedFile *file);
 /* `session` names the row, see sources_session_id(). */
 extern void condemned_add_session(Condemned *condemned, int source, const char *session);
 
-/*
- * Returns a set without the sessions and files of a source (its number and
- * name), and ends the one it was made of.
- */
-extern Condemned *condemned_without_source(Condemned *condemned, int source, const char *name);
-
 /* Read from the start again. */
 extern void condemned_rewind(Condemned *condemned);
 

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/ledger.h
- *	  Our own tables: runs and their files.  Implemented in runs.c, files.c and
+ *	  Our own tables; nobody else writes SQL on them.  Here: runs and their
+ *	  files, implemented in runs.c, files.c and
  *	  outcome.c.
  *
  * Every function needs SPI and acts as the owner of the extension.

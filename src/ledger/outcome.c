@@ -49,15 +49,15 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 	SPI_freetuptable(SPI_tuptable);
 
 	outcome->orphans = owner_texts(extension, lengthof(parameters), parameters,
-								  "SELECT file FROM @extschema@.cleanup_files WHERE run_id = $1"
-								  " AND source IS NULL AND " GONE " ORDER BY file LIMIT $2");
+								   "SELECT file FROM @extschema@.cleanup_files WHERE run_id = $1"
+								   " AND source IS NULL AND " GONE " ORDER BY file LIMIT $2");
 	outcome->sessions = owner_texts(extension, lengthof(parameters), parameters,
-								  "SELECT session_id FROM @extschema@.cleanup_files WHERE run_id = $1"
-								   " AND source IS NOT NULL AND " GONE " GROUP BY source, session_id"
-								   " ORDER BY source, session_id COLLATE \"C\" LIMIT $2");
+									"SELECT session_id FROM @extschema@.cleanup_files WHERE run_id = $1"
+									" AND source IS NOT NULL AND " GONE " GROUP BY source, session_id"
+									" ORDER BY source, session_id COLLATE \"C\" LIMIT $2");
 	outcome->errors = owner_texts(extension, lengthof(parameters), parameters,
 								  "SELECT min(file) || ': ' || error || CASE WHEN count(*) > 1"
-								 "  THEN ' (and so for ' || count(*) - 1 || ' more in its folder)' ELSE '' END"
-								 " FROM @extschema@.cleanup_files WHERE run_id = $1 AND state = 'failed'"
-								 " GROUP BY " FOLDER ", error ORDER BY min(file) LIMIT $2");
+								  "  THEN ' (and so for ' || count(*) - 1 || ' more in its folder)' ELSE '' END"
+								  " FROM @extschema@.cleanup_files WHERE run_id = $1 AND state = 'failed'"
+								  " GROUP BY " FOLDER ", error ORDER BY min(file) LIMIT $2");
 }

@@ -48,22 +48,17 @@ typedef enum KeyFamily
 
 #define KEY_ENDS			8192
 
-typedef struct KeyRules
-{
-	int			n_extensions;	/* 0: any file may be cleaned */
-	char	  **extensions;		/* lower case, without the dot */
-	int			n_suffixes;
-	char	  **suffixes;		/* case folded, as in "_processed" */
-	int			n_prefixes;
-	char	  **prefixes;		/* case folded, as in "thumb_" */
-	int			n_folders;		/* 0: a folder is nothing but a folder */
-	char	  **folders;		/* case folded: names of manifests, as in
-								 * "index.m3u8", and what may follow the id in
-								 * the name of its folder, as in "_hls" */
-	bool		utf8;			/* are names UTF-8 (else: bytes)? */
-	const char *upload_dir;		/* where the files are, for KEY_STRICT_MATCH;
-								 * NULL: anywhere */
-} KeyRules;
+/* A name or path that is longer is none of a file. */
+#define KEY_PATH_MAX		4096
+
+/*
+ * A value longer than this never names a file strictly (see key_compare()):
+ * percent-encoding triples the bytes of a path.
+ */
+#define KEY_STRICT_MAX		(4 * KEY_PATH_MAX)
+
+/* What the settings say of names: see rules.h. */
+typedef struct KeyRules KeyRules;
 
 /*
  * What is known of all files that are matched together.  Begins as zeros, but
@@ -111,9 +106,6 @@ typedef enum KeyMatch
 
 /* May a file of this name be cleaned at all, by its extension? */
 extern bool key_is_audio(const KeyRules *rules, const char *path);
-
-/* A value longer than this never names a file strictly; see key_compare(). */
-#define KEY_STRICT_MAX		(4 * 4096)
 
 /* Widen `scope` so that it covers the file at `path`, with all its keys. */
 extern void key_widen_scope(const KeyRules *rules, const char *path, KeyScope *scope);

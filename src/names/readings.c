@@ -28,7 +28,14 @@
 /* Where the path that ".." climbs may begin. */
 #define PATH_BREAKS		"\"'`<>=,;|()[]{} \t\r\n"
 
-/* Decodes into `out`, which is as large as `text`; the new length. */
+/*
+ * Reads the escape at `text`, writes to *out what that means, no more bytes
+ * than were read, and moves *out behind them.  Returns the number of bytes
+ * read, or 0 where there is no escape.
+ */
+typedef size_t (*EscapeReader) (const char *text, const char *end, char **out);
+
+/* Decodes a whole text into `out`, which is as large; returns the new length. */
 typedef size_t (*Decoder) (const char *text, size_t len, char *out);
 
 
@@ -80,41 +87,52 @@ put_letter(char *out, pg_wchar c, size_t room)
 	return out + len;
 }
 
-size_t
-readings_decode_percent(const char *text, size_t len, char *out)
+/* Decodes each escape that begins with `sign`; `out` may be `text` itself. */
+static size_t
+decode_escapes(EscapeReader read_escape, char sign, const char *text, size_t len, char *out)
 {
 	const char *end = text + len;
 	char	   *begin = out;
 
 	while (text < end)
 	{
-		int			byte = *text == '%' ? hex_number(text + 1, end, 2) : -1;
+		size_t		n = *text == sign ? read_escape(text, end, &out) : 0;
 
-		*out++ = byte > 0 ? (char) byte : *text;
-		text += byte > 0 ? 3 : 1;
+		if (n == 0)
+			*out++ = *text++;
+		text += n;
 	}
 	return out - begin;
 }
 
+/* Two hexadecimal digits behind one letter: "%C3", or "\\c3" as in PHP's serialized S: */
+static size_t
+read_hex_pair(const char *text, const char *end, char **out)
+{
+	int			byte = hex_number(text + 1, end, 2);
+
+	if (byte <= 0)
+		return 0;
+	*(*out)++ = (char) byte;
+	return 3;
+}
+
+size_t
+readings_decode_percent(const char *text, size_t len, char *out)
+{
+	return decode_escapes(read_hex_pair, '%', text, len, out);
+}
+
 /* "%u00e9", as JavaScript's escape() writes it. */
 static size_t
-decode_percent_u(const char *text, size_t len, char *out)
+read_percent_u(const char *text, const char *end, char **out)
 {
-	const char *end = text + len;
-	char	   *begin = out;
+	int			letter = end - text >= 6 && text[1] == 'u' ? hex_number(text + 2, end, 4) : -1;
 
-	while (text < end)
-	{
-		int			letter = *text == '%' && end - text >= 6 && text[1] == 'u' ?
-		hex_number(text + 2, end, 4) : -1;
-
-		if (letter > 0)
-			out = put_letter(out, letter, 6);
-		else
-			*out++ = *text;
-		text += letter > 0 ? 6 : 1;
-	}
-	return out - begin;
+	if (letter <= 0)
+		return 0;
+	*out = put_letter(*out, letter, 6);
+	return 6;
 }
 
 /* "\uD83C\uDFB5", "\u00e9" or "\u{e9}"; the number of bytes read, or 0. */
@@ -174,126 +192,62 @@ control_letter(char c)
 
 /* Escapes by a backslash, as in JSON, JavaScript, C, PHP, SQL arrays and the shell. */
 static size_t
-decode_backslashes(const char *text, size_t len, char *out)
+read_backslash(const char *text, const char *end, char **out)
 {
-	const char *end = text + len;
-	char	   *begin = out;
+	pg_wchar	c = 0;
+	int			n;
 
-	while (text < end)
+	if (end - text < 2)
+		return 0;
+	n = text[1] == 'u' || text[1] == 'U' ? read_unicode_escape(text, end, &c) : 0;
+	if (n > 0)
 	{
-		pg_wchar	c = 0;
-		int			n = 0;
-
-		if (*text != '\\' || end - text < 2)
-		{
-			*out++ = *text++;
-			continue;
-		}
-		if (text[1] == 'u' || text[1] == 'U')
-			n = read_unicode_escape(text, end, &c);
-		if (n > 0)
-		{
-			out = put_letter(out, c, n);
-			text += n;
-		}
-		else if (text[1] == 'x' && hex_number(text + 2, end, 2) > 0)
-		{
-			*out++ = (char) hex_number(text + 2, end, 2);
-			text += 4;
-		}
-		else if (octal_number(text + 1, end) > 0)
-		{
-			*out++ = (char) octal_number(text + 1, end);
-			text += 4;
-		}
-		else
-		{
-			*out++ = control_letter(text[1]);
-			text += 2;
-		}
+		*out = put_letter(*out, c, n);
+		return n;
 	}
-	return out - begin;
-}
-
-/* "\c3\a9", as in PHP's serialized S: */
-static size_t
-decode_hex_pairs(const char *text, size_t len, char *out)
-{
-	const char *end = text + len;
-	char	   *begin = out;
-
-	while (text < end)
+	n = 4;
+	if (text[1] == 'x' && hex_number(text + 2, end, 2) > 0)
+		*(*out)++ = (char) hex_number(text + 2, end, 2);
+	else if (octal_number(text + 1, end) > 0)
+		*(*out)++ = (char) octal_number(text + 1, end);
+	else
 	{
-		int			byte = *text == '\\' ? hex_number(text + 1, end, 2) : -1;
-
-		*out++ = byte > 0 ? (char) byte : *text;
-		text += byte > 0 ? 3 : 1;
+		*(*out)++ = control_letter(text[1]);
+		n = 2;
 	}
-	return out - begin;
+	return n;
 }
 
-/* Two of `quote` are one, and so are four letters, as '\\'' is in the shell. */
+/*
+ * Two quotes are one, as in CSV, SQL and YAML, and so are four letters, as
+ * '\\'' is in the shell.
+ */
 static size_t
-decode_doubled(const char *text, size_t len, char *out, char quote)
+read_doubled(const char *text, const char *end, char **out)
 {
-	const char	escaped[] = {quote, '\\', quote, quote};
-	const char *end = text + len;
-	char	   *begin = out;
+	const char	escaped[] = {*text, '\\', *text, *text};
 
-	while (text < end)
-	{
-		char		c = *text;
-
-		*out++ = c;
-		if (c != quote)
-			text++;
-		else if (end - text >= 4 && memcmp(text, escaped, 4) == 0)
-			text += 4;
-		else
-			text += end - text >= 2 && text[1] == quote ? 2 : 1;
-	}
-	return out - begin;
-}
-
-/* As in CSV. */
-static size_t
-decode_double_quotes(const char *text, size_t len, char *out)
-{
-	return decode_doubled(text, len, out, '"');
-}
-
-/* As in SQL and YAML. */
-static size_t
-decode_single_quotes(const char *text, size_t len, char *out)
-{
-	return decode_doubled(text, len, out, '\'');
+	*(*out)++ = *text;
+	if (end - text >= 4 && memcmp(text, escaped, 4) == 0)
+		return 4;
+	return end - text >= 2 && text[1] == *text ? 2 : 1;
 }
 
 /* '"'"' is how the shell writes a quote, too. */
 static size_t
-decode_quoted_quotes(const char *text, size_t len, char *out)
+read_quoted_quote(const char *text, const char *end, char **out)
 {
-	const char *end = text + len;
-	char	   *begin = out;
-
-	while (text < end)
-	{
-		bool		quoted = end - text >= 5 && memcmp(text, "'\"'\"'", 5) == 0;
-
-		*out++ = *text;
-		text += quoted ? 5 : 1;
-	}
-	return out - begin;
+	if (end - text < 5 || memcmp(text, "'\"'\"'", 5) != 0)
+		return 0;
+	*(*out)++ = *text;
+	return 5;
 }
 
 static size_t
-decode_plus(const char *text, size_t len, char *out)
+read_plus(const char *text, const char *end, char **out)
 {
-	size_t		i;
-
-	for (i = 0; i < len; i++)
-		out[i] = text[i] == '+' ? ' ' : text[i];
-	return len;
+	*(*out)++ = ' ';
+	return 1;
 }
 
 /* Backslashes are slashes; so many in a row are one, but for "\\\\server". */
@@ -431,29 +385,17 @@ numbered_letter(const char *text, size_t len)
 }
 
 static size_t
-decode_entities(const char *text, size_t len, char *out)
+read_entity(const char *text, const char *end, char **out)
 {
-	const char *end = text + len;
-	char	   *begin = out;
+	const char *semicolon = memchr(text, ';', Min(end - text, (ptrdiff_t) 12));
+	size_t		n = semicolon != NULL ? semicolon - text - 1 : 0;
+	pg_wchar	letter = n == 0 ? 0 : text[1] == '#' ? numbered_letter(text + 1, n) : named_letter(text + 1, n);
+	char	   *next = letter != 0 ? put_letter(*out, letter, n + 2) : *out;
 
-	while (text < end)
-	{
-		const char *semicolon = *text != '&' ? NULL :
-		memchr(text, ';', Min(end - text, (ptrdiff_t) 12));
-		size_t		n = semicolon != NULL ? semicolon - text - 1 : 0;
-		pg_wchar	letter = n == 0 ? 0 : text[1] == '#' ? numbered_letter(text + 1, n) :
-		named_letter(text + 1, n);
-		char	   *next = letter != 0 ? put_letter(out, letter, n + 2) : out;
-
-		if (next > out)
-		{
-			out = next;
-			text = semicolon + 1;
-		}
-		else
-			*out++ = *text++;
-	}
-	return out - begin;
+	if (next == *out)
+		return 0;
+	*out = next;
+	return n + 2;
 }
 
 
@@ -465,23 +407,23 @@ decode_entities(const char *text, size_t len, char *out)
  */
 static const struct
 {
-	Decoder		decode;
 	char		sign;
+	EscapeReader read_escape;	/* of one escape, or NULL ... */
+	Decoder		decode;			/* ... of the whole text */
 	const char *also;			/* must be there as well; or NULL */
 	int			times;
-	bool		of_paths;
 }			decoders[] = {
-	{decode_backslashes, '\\', NULL, 2, false},
-	{readings_decode_percent, '%', NULL, 2, false},
-	{decode_plus, '+', NULL, 1, false},
-	{decode_percent_u, '%', "%u", 1, false},
-	{decode_entities, '&', ";", 2, false},
-	{decode_double_quotes, '"', "\"\"", 1, false},
-	{decode_single_quotes, '\'', "''", 1, false},
-	{decode_quoted_quotes, '\'', "'\"'\"'", 1, false},
-	{decode_hex_pairs, '\\', "S:", 1, false},
-	{decode_slashes, '\\', NULL, 1, true},
-	{decode_path, '/', NULL, 1, true},
+	{'\\', read_backslash, NULL, NULL, 2},
+	{'%', read_hex_pair, NULL, NULL, 2},
+	{'+', read_plus, NULL, NULL, 1},
+	{'%', read_percent_u, NULL, "%u", 1},
+	{'&', read_entity, NULL, ";", 2},
+	{'"', read_doubled, NULL, "\"\"", 1},
+	{'\'', read_doubled, NULL, "''", 1},
+	{'\'', read_quoted_quote, NULL, "'\"'\"'", 1},
+	{'\\', read_hex_pair, NULL, "S:", 1},
+	{'\\', NULL, decode_slashes, NULL, 1},
+	{'/', NULL, decode_path, NULL, 1},
 };
 
 typedef struct Reading
@@ -540,7 +482,7 @@ static bool
 applies(const Reading *reading, int decoder)
 {
 	return reading->used[decoder] < decoders[decoder].times &&
-		(decoders[decoder].of_paths || !reading->of_paths) &&
+		(decoders[decoder].decode != NULL || !reading->of_paths) &&
 		memchr(reading->text, decoders[decoder].sign, reading->len) != NULL &&
 		(decoders[decoder].decode != decode_path || holds_dots(reading->text, reading->len)) &&
 		(decoders[decoder].also == NULL || holds(reading->text, reading->len, decoders[decoder].also));
@@ -564,9 +506,10 @@ add_reading(Readings *readings, const Reading *from, int decoder)
 	Reading		reading = *from;
 
 	reading.text = palloc(Max(from->len, 1));
-	reading.len = decoders[decoder].decode(from->text, from->len, reading.text);
+	reading.len = decoders[decoder].decode != NULL ? decoders[decoder].decode(from->text, from->len, reading.text) :
+		decode_escapes(decoders[decoder].read_escape, decoders[decoder].sign, from->text, from->len, reading.text);
 	reading.hash = hash_bytes_extended((const unsigned char *) reading.text, (int) reading.len, 0);
-	reading.of_paths |= decoders[decoder].of_paths;
+	reading.of_paths |= decoders[decoder].decode != NULL;
 	reading.used[decoder]++;
 	if (is_known(readings, &reading))
 		pfree(reading.text);

@@ -35,16 +35,22 @@ typedef struct AtEnd
  */
 typedef struct AtEndList
 {
-	/* called if there are entries, just before the commit; may do all that a
-	 * transaction may do, and its ERROR rolls the transaction back */
+	/*
+	 * called if there are entries, just before the commit; may do all that a
+	 * transaction may do, and its ERROR rolls the transaction back
+	 */
 	void		(*before_commit) (void);
 
-	/* called if there are entries, when the commit is on disk: must not
-	 * allocate memory, raise an ERROR, or use SPI; else the server PANICs */
+	/*
+	 * called if there are entries, when the commit is on disk: must not
+	 * allocate memory, raise an ERROR, or use SPI; else the server PANICs
+	 */
 	void		(*at_commit) (void);
 
-	/* called for each entry that was taken off the list, after at_commit() or
-	 * instead of it: gives back what the entry holds, under the same rule */
+	/*
+	 * called for each entry that was taken off the list, after at_commit() or
+	 * instead of it: gives back what the entry holds, under the same rule
+	 */
 	void		(*forget) (AtEnd *entry);
 
 	/* the owner may read these, and at_end_forget() what is to go */

@@ -127,8 +127,9 @@ set_lock_tag(LOCKTAG *tag, const Extension *extension, LockName name)
 
 	/*
 	 * Kept between transactions by a process that may be told to end there: a
-	 * lock of the ordinary method would then be left behind, one of the users'
-	 * method (that of advisory locks, which have other tags) is given back.
+	 * lock of the ordinary method would then be left behind, one of the
+	 * users' method (that of advisory locks, which have other tags) is given
+	 * back.
 	 */
 	if (name == LOCK_SENDING || name == LOCK_SENDING_NEXT)
 		tag->locktag_lockmethodid = USER_LOCKMETHOD;

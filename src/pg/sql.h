@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * pg/sql.h
- *	  Running a statement of our own through SPI, in a line, and nobody else's.
+ *	  What the server gives us: a statement of our own, run through SPI in a
+ *	  line, and nobody else's.
  *
  * Unlike SPI's own, these functions leave the current memory context alone.
  *

@@ -39,6 +39,7 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
+#include "src/names/file_key.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/plan/match.h"
@@ -59,6 +60,17 @@
 #define FILTER_MAX_BYTES	(UINT64CONST(64) * 1024 * 1024)
 
 typedef uint8 *FileBits;		/* one bit a file */
+
+/* What a match writes down. */
+typedef enum MatchStore
+{
+	STORE_NAMES,				/* id, path */
+	STORE_KEYS,					/* id, key */
+	STORE_HITS,					/* key, source */
+	STORE_FAILED,				/* key, source, session, value (NULL if long) */
+	STORE_JUDGED,				/* likewise */
+	N_STORES
+} MatchStore;
 
 /* What one source refers to; NULL: nothing. */
 typedef struct SourceFiles
@@ -82,15 +94,8 @@ struct Match
 	int			families_hit;
 	uint64	   *recent;
 
-	Tuplestorestate *names;		/* id, path */
-	Tuplestorestate *keys;		/* id, key */
-	Tuplestorestate *hits;		/* key, source */
-	Tuplestorestate *failed;	/* key, source, session, value (NULL if long) */
-	Tuplestorestate *judged;	/* the same */
-	TupleDesc	names_desc;
-	TupleDesc	keys_desc;
-	TupleDesc	hits_desc;
-	TupleDesc	failed_desc;
+	Tuplestorestate *stores[N_STORES];
+	TupleDesc	descs[N_STORES];
 
 	FileBits	protected_files;	/* referred to by who is not judged */
 	FileBits	referenced;		/* referred to by anybody */
@@ -105,19 +110,31 @@ struct Match
 /* ---------------------------------------------------------------- memory --- */
 
 static void
-make_descs(Match *match)
+make_stores(Match *match)
 {
-	static const SqlColumn names[] = {{"id", INT8OID}, {"path", TEXTOID}};
-	static const SqlColumn keys[] = {{"id", INT8OID}, {"key", INT8OID}};
-	static const SqlColumn hits[] = {{"key", INT8OID}, {"source", INT4OID}};
-	static const SqlColumn failed[] = {
-		{"key", INT8OID}, {"source", INT4OID}, {"session", TEXTOID}, {"value", TEXTOID}
+	static const SqlColumn columns[N_STORES][4] = {
+		{{"id", INT8OID}, {"path", TEXTOID}},
+		{{"id", INT8OID}, {"key", INT8OID}},
+		{{"key", INT8OID}, {"source", INT4OID}},
+		{{"key", INT8OID}, {"source", INT4OID}, {"session", TEXTOID}, {"value", TEXTOID}},
+		{{"key", INT8OID}, {"source", INT4OID}, {"session", TEXTOID}, {"value", TEXTOID}}
 	};
+	int			i;
 
-	match->names_desc = sql_row_desc(lengthof(names), names);
-	match->keys_desc = sql_row_desc(lengthof(keys), keys);
-	match->hits_desc = sql_row_desc(lengthof(hits), hits);
-	match->failed_desc = sql_row_desc(lengthof(failed), failed);
+	for (i = 0; i < N_STORES; i++)
+	{
+		match->stores[i] = tuplestore_begin_heap(true, false, work_mem);
+		match->descs[i] = sql_row_desc(i < STORE_FAILED ? 2 : 4, columns[i]);
+	}
+}
+
+/* Adds a row without a NULL, but for the last column if that is so. */
+static void
+put_row(Match *match, MatchStore store, Datum *values, bool last_is_null)
+{
+	bool		nulls[4] = {false, false, false, last_is_null};
+
+	tuplestore_putvalues(match->stores[store], match->descs[store], values, nulls);
 }
 
 static FileBits
@@ -163,12 +180,7 @@ match_begin(const KeyRules *rules)
 	match->scope.context = context;
 	match->scope.filter_max = Min((uint64) work_mem * 1024 / 4, FILTER_MAX_BYTES);
 	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
-	match->names = tuplestore_begin_heap(true, false, work_mem);
-	match->keys = tuplestore_begin_heap(true, false, work_mem);
-	match->hits = tuplestore_begin_heap(true, false, work_mem);
-	match->failed = tuplestore_begin_heap(true, false, work_mem);
-	match->judged = tuplestore_begin_heap(true, false, work_mem);
-	make_descs(match);
+	make_stores(match);
 	MemoryContextSwitchTo(caller);
 	return match;
 }
@@ -189,11 +201,10 @@ match_set_claim(Match *match, const char *claim)
 void
 match_end(Match *match)
 {
-	tuplestore_end(match->names);
-	tuplestore_end(match->keys);
-	tuplestore_end(match->hits);
-	tuplestore_end(match->failed);
-	tuplestore_end(match->judged);
+	int			i;
+
+	for (i = 0; i < N_STORES; i++)
+		tuplestore_end(match->stores[i]);
 	MemoryContextDelete(match->context);
 }
 
@@ -204,13 +215,12 @@ void
 match_add(Match *match, const char *path)
 {
 	Datum		values[2];
-	bool		nulls[2] = {false, false};
 
 	key_widen_scope(match->rules, path, &match->scope);
 
 	values[0] = Int64GetDatum(match->count++);
 	values[1] = CStringGetTextDatum(path);
-	tuplestore_putvalues(match->names, match->names_desc, values, nulls);
+	put_row(match, STORE_NAMES, values, false);
 	pfree(DatumGetPointer(values[1]));
 }
 
@@ -230,12 +240,9 @@ static void
 write_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	KeyWriter  *writer = arg;
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
+	Datum		values[] = {Int64GetDatum(writer->file), Int64GetDatum((int64) key)};
 
-	values[0] = Int64GetDatum(writer->file);
-	values[1] = Int64GetDatum((int64) key);
-	tuplestore_putvalues(writer->match->keys, writer->match->keys_desc, values, nulls);
+	put_row(writer->match, STORE_KEYS, values, false);
 }
 
 static void
@@ -250,10 +257,10 @@ write_keys(int64 file, const char *path, void *arg)
 static void
 scan_names(Match *match, const FileBits except, MatchSink sink, void *arg)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(match->names_desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(match->descs[STORE_NAMES], &TTSOpsMinimalTuple);
 
-	tuplestore_rescan(match->names);
-	while (tuplestore_gettupleslot(match->names, true, false, slot))
+	tuplestore_rescan(match->stores[STORE_NAMES]);
+	while (tuplestore_gettupleslot(match->stores[STORE_NAMES], true, false, slot))
 	{
 		bool		isnull;
 		int64		file = DatumGetInt64(slot_getattr(slot, 1, &isnull));
@@ -270,13 +277,31 @@ scan_names(Match *match, const FileBits except, MatchSink sink, void *arg)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
+static void
+add_file(int64 file, const char *path, void *arg)
+{
+	match_add(arg, path);
+}
+
+Match *
+match_begin_again(Match *match)
+{
+	Match	   *again = match_begin(match->rules);
+
+	match_set_grace(again, match->orphan_hours, match->session_days);
+	match_set_claim(again, match->claim);
+	scan_names(match, NULL, add_file, again);
+	match_end(match);
+	return again;
+}
+
 
 /* ------------------------------------------------------------ references --- */
 
 typedef struct HitWriter
 {
 	Match	   *match;
-	Tuplestorestate *failed;	/* where rows with a session go */
+	MatchStore	store;			/* where rows with a session go */
 	const Source *source;
 	const char *session;
 	const char *value;
@@ -286,17 +311,13 @@ typedef struct HitWriter
 static void
 write_failed_hit(HitWriter *writer, uint64 key)
 {
-	Datum		values[4];
-	bool		nulls[4] = {false, false, false, writer->value_len > KEY_STRICT_MAX};
+	bool		is_long = writer->value_len > KEY_STRICT_MAX;
+	Datum		values[] = {
+		Int64GetDatum((int64) key), Int32GetDatum(writer->source->number), CStringGetTextDatum(writer->session),
+		is_long ? (Datum) 0 : PointerGetDatum(cstring_to_text_with_len(writer->value, (int) writer->value_len))
+	};
 
-	values[0] = Int64GetDatum((int64) key);
-	values[1] = Int32GetDatum(writer->source->number);
-	values[2] = CStringGetTextDatum(writer->session);
-	if (nulls[3])
-		values[3] = (Datum) 0;
-	else
-		values[3] = PointerGetDatum(cstring_to_text_with_len(writer->value, (int) writer->value_len));
-	tuplestore_putvalues(writer->failed, writer->match->failed_desc, values, nulls);
+	put_row(writer->match, writer->store, values, is_long);
 }
 
 static void
@@ -304,15 +325,12 @@ write_hit(HitWriter *writer, uint64 key)
 {
 	uint64		hit = key + (uint64) writer->source->number * UINT64CONST(0x9E3779B97F4A7C15);
 	uint64	   *recent = &writer->match->recent[hit % RECENT_HITS];
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
+	Datum		values[] = {Int64GetDatum((int64) key), Int32GetDatum(writer->source->number)};
 
 	if (*recent == hit)
 		return;
 	*recent = hit;
-	values[0] = Int64GetDatum((int64) key);
-	values[1] = Int32GetDatum(writer->source->number);
-	tuplestore_putvalues(writer->match->hits, writer->match->hits_desc, values, nulls);
+	put_row(writer->match, STORE_HITS, values, false);
 }
 
 static void
@@ -354,20 +372,20 @@ consider_row(const SourceRow *row, void *arg)
 static void
 read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_before)
 {
-	HitWriter	writer = {match, NULL, NULL, NULL, NULL, 0};
+	HitWriter	writer = {.match = match};
 	ListCell   *lc;
 
 	/* rows are locked before the snapshot that sees who else refers */
 	if (mode == MATCH_JUDGE_LOCKED)
 	{
-		writer.failed = match->judged;
+		writer.store = STORE_JUDGED;
 		foreach(lc, sources)
 			sources_read(lfirst(lc), SCAN_LOCKING_FAILED, failed_before, consider_row, &writer);
 		match->rows = 0;
 		foreach(lc, sources)
 			match->of_source[((const Source *) lfirst(lc))->number].rows = 0;
 	}
-	writer.failed = mode == MATCH_JUDGE_LOCKED ? match->failed : match->judged;
+	writer.store = mode == MATCH_JUDGE_LOCKED ? STORE_FAILED : STORE_JUDGED;
 	foreach(lc, sources)
 		sources_read(lfirst(lc), mode == MATCH_PROTECT ? SCAN_REFERENCES : SCAN_JUDGING,
 					 failed_before, consider_row, &writer);
@@ -376,24 +394,26 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 
 /* --------------------------------------------------------------- joining --- */
 
+static const char *const store_names[N_STORES] = {
+	"cleanup_names", "cleanup_keys", "cleanup_hits", "cleanup_failed", "cleanup_judged"
+};
+
 static void
 show_tuplestores(Match *match)
 {
-	sql_show_tuplestore("cleanup_names", match->names, match->names_desc);
-	sql_show_tuplestore("cleanup_keys", match->keys, match->keys_desc);
-	sql_show_tuplestore("cleanup_hits", match->hits, match->hits_desc);
-	sql_show_tuplestore("cleanup_failed", match->failed, match->failed_desc);
-	sql_show_tuplestore("cleanup_judged", match->judged, match->failed_desc);
+	int			i;
+
+	for (i = 0; i < N_STORES; i++)
+		sql_show_tuplestore(store_names[i], match->stores[i], match->descs[i]);
 }
 
 static void
 hide_tuplestores(void)
 {
-	sql_hide_tuplestore("cleanup_names");
-	sql_hide_tuplestore("cleanup_keys");
-	sql_hide_tuplestore("cleanup_hits");
-	sql_hide_tuplestore("cleanup_failed");
-	sql_hide_tuplestore("cleanup_judged");
+	int			i;
+
+	for (i = 0; i < N_STORES; i++)
+		sql_hide_tuplestore(store_names[i]);
 }
 
 typedef struct SetReceiver
@@ -636,7 +656,7 @@ pass_failed(FailedReceiver *receiver)
 	if (receiver->session != NULL && receiver->strength != KEY_NO_MATCH)
 		receiver->sink(receiver->file, receiver->path,
 					   list_nth(receiver->match->sources, receiver->source),
-					   receiver->session, receiver->strength, receiver->arg);
+					   receiver->session, receiver->strength == KEY_STRICT_MATCH, receiver->arg);
 	receiver->session = NULL;
 	MemoryContextReset(receiver->context);
 }

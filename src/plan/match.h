@@ -15,9 +15,10 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
-#include "src/names/file_key.h"
 #include "src/pg/extension.h"
 #include "src/sources/sources.h"
+
+typedef struct KeyRules KeyRules;
 
 typedef struct Match Match;
 
@@ -40,6 +41,9 @@ extern void match_set_grace(Match *match, int orphan_hours, int session_days);
 /* Whose runs are asked about their files: the claim of the directory, a UUID, or NULL. */
 extern void match_set_claim(Match *match, const char *claim);
 extern void match_end(Match *match);
+
+/* Returns a match of the same files that has not been run, and ends `match`. */
+extern Match *match_begin_again(Match *match);
 
 /* Add the file at `path`, which must be valid in the database's encoding. */
 extern void match_add(Match *match, const char *path);
@@ -95,11 +99,12 @@ extern const char *match_why_needed(const Match *match, int64 file);
 extern bool match_mark(Match *match, int64 file);
 
 typedef void (*MatchFailedSink) (int64 file, const char *path, const Source *source,
-								 const char *session, KeyMatch strength, void *arg);
+								 const char *session, bool strict, void *arg);
 
 /*
  * Files that judged failed sessions refer to and nobody else does, by source,
- * session and path; a file comes once for each such session.  Needs SPI.
+ * session and path; a file comes once for each such session, with `strict` if
+ * that names the file to the letter.  Needs SPI.
  */
 extern void match_failed(Match *match, const Extension *extension,
 						 MatchFailedSink sink, void *arg);

@@ -21,18 +21,22 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "src/plan/counts.h"
 #include "src/guard/location.h"
+#include "src/names/file_key.h"
+#include "src/names/rules.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
@@ -185,7 +189,10 @@ plan_limit_reading(const Settings *settings, bool in_batches)
 bool
 plan_is_unattended(void)
 {
-	/* pg_cron comes as a client by default, with this name; who takes it is only stopped more often */
+	/*
+	 * pg_cron comes as a client by default, with this name; who takes it is
+	 * only stopped more often
+	 */
 	return MyBackendType == B_BG_WORKER ||
 		(application_name != NULL && strcmp(application_name, "pg_cron") == 0);
 }
@@ -275,7 +282,7 @@ plan_is_readable_name(const Settings *settings, const char *path)
 	size_t		len = strlen(path);
 	size_t		i;
 
-	if (settings->rules.utf8)
+	if (settings->rules->utf8)
 		return pg_verify_mbstr(PG_UTF8, path, (int) len, true);
 	for (i = 0; i < len; i++)
 		if (IS_HIGHBIT_SET(path[i]))
@@ -313,7 +320,7 @@ add_walked_file(const char *path, void *arg)
 	WalkedFiles *walked = arg;
 	CleanupPlan *plan = walked->plan;
 
-	if (!key_is_audio(&plan->settings->rules, path))
+	if (!key_is_audio(plan->settings->rules, path))
 		return;
 	plan->files_seen++;
 	progress_add(PROGRESS_WALKED, 1);
@@ -434,7 +441,7 @@ plan_failed_before(const Settings *settings)
 static Match *
 begin_match(const Settings *settings)
 {
-	Match	   *match = match_begin(&settings->rules);
+	Match	   *match = match_begin(settings->rules);
 
 	match_set_grace(match, settings->orphaned_file_retention_hours,
 					settings->failed_session_retention_days);
@@ -447,9 +454,12 @@ typedef struct Judgement
 	CleanupPlan *plan;
 	Match	   *match;
 	Condemned  *condemned;
+	bool		in_survey;
 	MemoryContext scratch;		/* reset for each file */
 	int			last_source;	/* failed sessions come sorted */
 	char	   *last_session;
+	bool		has_own;		/* a file of that came with it ... */
+	bool		has_shared;		/* ... and one with a session before */
 } Judgement;
 
 /* Look at the file itself; false if it is not there or no regular file. */
@@ -523,6 +533,53 @@ judge_orphan(int64 number, const char *path, void *arg)
 	MemoryContextReset(judgement->scratch);
 }
 
+/* Tells a session by the file rows that are to come: a hash of its source and id. */
+static uint64
+session_key(const char *source, const char *session)
+{
+	return hash_bytes_extended((const unsigned char *) session, (int) strlen(session),
+							   hash_bytes_extended((const unsigned char *) source, (int) strlen(source), 0));
+}
+
+/*
+ * The survey has a file that several sessions refer to once, with the first of
+ * them.  Where the file comes in an earlier batch than other files of the
+ * session, the session must not be cleared before those have come.
+ */
+static void
+defer_session(CleanupPlan *plan, const char *source, const char *session)
+{
+	uint64		key = session_key(source, session);
+
+	if (plan->deferred == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(uint64),.hcxt = plan->context};
+
+		plan->deferred = hash_create("audio_cleanup sessions", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	(void) hash_search(plan->deferred, &key, HASH_ENTER, NULL);
+}
+
+static bool
+is_deferred(const CleanupPlan *plan, const char *source, const char *session)
+{
+	uint64		key = session_key(source, session);
+
+	return plan->deferred != NULL && hash_search(plan->deferred, &key, HASH_FIND, NULL) != NULL;
+}
+
+/* The files of the session come now. */
+static void
+stop_deferring(const CleanupPlan *plan, const CondemnedFile *file)
+{
+	uint64		key;
+
+	if (plan->deferred == NULL || file->session == NULL)
+		return;
+	key = session_key(file->source, file->session);
+	(void) hash_search(plan->deferred, &key, HASH_REMOVE, NULL);
+}
+
 static void
 note_session(Judgement *judgement, const Source *source, const char *session)
 {
@@ -532,6 +589,7 @@ note_session(Judgement *judgement, const Source *source, const char *session)
 	if (judgement->last_session != NULL)
 		pfree(judgement->last_session);
 	judgement->last_source = source->number;
+	judgement->has_own = judgement->has_shared = false;
 
 	/*
 	 * the current context is that of a query, which may end before the
@@ -549,7 +607,7 @@ note_session(Judgement *judgement, const Source *source, const char *session)
  */
 static void
 judge_failed(int64 number, const char *path, const Source *source, const char *session,
-			 KeyMatch strength, void *arg)
+			 bool strict, void *arg)
 {
 	Judgement  *judgement = arg;
 	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
@@ -558,21 +616,29 @@ judge_failed(int64 number, const char *path, const Source *source, const char *s
 
 	condemn = identify(judgement, path, &file.identity) &&
 		is_unchanged(judgement->plan, &file.identity) &&
-		(strength == KEY_STRICT_MATCH ||
+		(strict ||
 		 plan_is_old(judgement->plan->settings, &file.identity)) &&
 		is_removable(judgement, path);
-	if (condemn && match_mark(judgement->match, number))
-		condemned_add_file(judgement->condemned, &file);
-	MemoryContextSwitchTo(caller);
 	if (condemn)
+	{
+		bool		is_own = match_mark(judgement->match, number);
+
+		if (is_own)
+			condemned_add_file(judgement->condemned, &file);
 		note_session(judgement, source, session);
+		judgement->has_own |= is_own;
+		judgement->has_shared |= !is_own;
+		if (judgement->in_survey && judgement->has_own && judgement->has_shared)
+			defer_session(judgement->plan, file.source, file.session);
+	}
+	MemoryContextSwitchTo(caller);
 	MemoryContextReset(judgement->scratch);
 }
 
 static void
-judge(CleanupPlan *plan, Match *match, Condemned *condemned)
+judge(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey)
 {
-	Judgement	judgement = {plan, match, condemned, NULL, -1, NULL};
+	Judgement	judgement = {.plan = plan,.match = match,.condemned = condemned,.in_survey = in_survey,.last_source = -1};
 
 	judgement.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
 											  ALLOCSET_SMALL_SIZES);
@@ -586,9 +652,11 @@ judge(CleanupPlan *plan, Match *match, Condemned *condemned)
 
 /* ------------------------------------------------------------------- clear --- */
 
+/* Gathers the sessions of one source that may be cleared now. */
 typedef struct Clearing
 {
-	int			source;
+	const CleanupPlan *plan;
+	const Source *source;
 	ArrayBuildState *sessions;
 } Clearing;
 
@@ -597,37 +665,56 @@ gather_session(int source, const char *session, void *arg)
 {
 	Clearing   *clearing = arg;
 
-	if (source == clearing->source)
+	if (source == clearing->source->number &&
+		!is_deferred(clearing->plan, clearing->source->name, sources_session_id(session)))
 		clearing->sessions = accumArrayResult(clearing->sessions, CStringGetTextDatum(session),
 											  false, TEXTOID, CurrentMemoryContext);
 }
 
+/* A try to clear the sessions of all sources. */
 typedef struct ClearingTry
 {
-	const CleanupPlan *plan;
-	const Source *source;
-	Datum		sessions;		/* text[] */
+	CleanupPlan *plan;
+	Condemned  *condemned;
+	List	   *sources;
+	const Source *source;		/* whose turn it is */
 	bool		cleared;
 } ClearingTry;
 
 /* As long as the audio can come back, so can what refers to it. */
 static void
-clear_source(void *arg)
+clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
 {
-	ClearingTry *try = arg;
-	const CleanupPlan *plan = try->plan;
-
 	if (plan->dry_run)
 	{
-		sources_try_clearing(try->source, try->sessions, MAX_TRIED_ROWS);
-		try->cleared = true;
-		ereport(ERROR,
-				(errcode(ERRCODE_TRANSACTION_ROLLBACK), errmsg("a dry run takes back what it tries")));
+		sources_try_clearing(source, sessions, MAX_TRIED_ROWS);
+		return;
 	}
 	if (plan->settings->backup_retention_days > 0)
-		cleared_remember(plan->extension, plan->run_id, try->source, try->sessions);
-	sources_clear(try->source, try->sessions);
+		cleared_remember(plan->extension, plan->run_id, source, sessions);
+	sources_clear(source, sessions);
+}
+
+static void
+clear_all(void *arg)
+{
+	ClearingTry *try = arg;
+	ListCell   *lc;
+
+	foreach(lc, try->sources)
+	{
+		Clearing	clearing = {try->plan, lfirst(lc), NULL};
+
+		try->source = clearing.source;
+		if (try->source->clear)
+			condemned_scan_sessions(try->condemned, gather_session, &clearing);
+		if (clearing.sessions != NULL)
+			clear_source(try->plan, try->source, makeArrayResult(clearing.sessions, CurrentMemoryContext));
+	}
 	try->cleared = true;
+	if (try->plan->dry_run)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRANSACTION_ROLLBACK), errmsg("a dry run takes back what it tries")));
 }
 
 /* Says once in a run that a source cannot be cleared, and why. */
@@ -654,53 +741,79 @@ can_try_clearing(void)
 
 /* Where it cannot be tried, something can be told all the same. */
 static bool
-look_at_clearing(CleanupPlan *plan, const Source *source)
+look_at_clearing(CleanupPlan *plan, List *sources)
 {
-	Brake	   *brake = sources_check_clearing(source);
-
-	if (brake != NULL)
-		note_unclearable(plan, source, brake->message, brake->detail, brake->hint);
-	return brake == NULL;
-}
-
-/*
- * In a subtransaction: constraints and triggers of the table may object, and
- * that is an error of this source alone.  A dry run tries, and takes it back.
- */
-static bool
-try_clearing(CleanupPlan *plan, const Source *source, ArrayBuildState *sessions)
-{
-	ClearingTry try = {plan, source, makeArrayResult(sessions, CurrentMemoryContext), false};
-	ErrorData  *error;
-
-	if (list_member_oid(plan->unclearable, source->relid))
-		return false;
-	if (plan->dry_run && !can_try_clearing())
-		return look_at_clearing(plan, source);
-	error = sql_try(clear_source, &try);
-	if (!try.cleared)
-		note_unclearable(plan, source, error->message, error->detail, error->hint);
-	return try.cleared;
-}
-
-/* Returns what is left: without the sessions, and their files, that could not be cleared. */
-static Condemned *
-clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
-{
+	bool		can_clear = true;
 	ListCell   *lc;
 
 	foreach(lc, sources)
 	{
-		Source	   *source = lfirst(lc);
-		Clearing	clearing = {source->number, NULL};
+		Brake	   *brake = sources_check_clearing(lfirst(lc));
 
-		if (!source->clear)
-			continue;
-		condemned_scan_sessions(condemned, gather_session, &clearing);
-		if (clearing.sessions != NULL && !try_clearing(plan, source, clearing.sessions))
-			condemned = condemned_without_source(condemned, source->number, source->name);
+		if (brake != NULL)
+			note_unclearable(plan, lfirst(lc), brake->message, brake->detail, brake->hint);
+		can_clear &= brake == NULL;
 	}
-	return condemned;
+	return can_clear;
+}
+
+/*
+ * Clears the sessions, of all sources or of none: a file that one source's
+ * session keeps must not lose the row of another source.  In a subtransaction:
+ * constraints and triggers of a table may object, and that is an error of its
+ * source alone.  A dry run tries, and takes it back.  Returns false if a
+ * source could not be cleared; then the files are to be judged again.
+ */
+static bool
+clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
+{
+	ClearingTry try = {plan, condemned, sources, NULL, false};
+	ErrorData  *error;
+
+	if (condemned->n_sessions == 0)
+		return true;
+	if (plan->dry_run && !can_try_clearing())
+		return look_at_clearing(plan, sources);
+	error = sql_try(clear_all, &try);
+	if (!try.cleared)
+		note_unclearable(plan, try.source, error->message, error->detail, error->hint);
+	return try.cleared;
+}
+
+/* Rows of a source that could not be cleared protect their files from then on, whatever their status. */
+static void
+forget_unclearable(const CleanupPlan *plan, List *sources)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+		if (list_member_oid(plan->unclearable, ((Source *) lfirst(lc))->relid))
+		((Source *) lfirst(lc))->status_column = NULL;
+}
+
+/*
+ * Runs the match and judges its files, with `clear` until all sessions could
+ * be cleared.  *match may become another one.
+ */
+static Condemned *
+match_and_judge(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
+				TimestampTz failed_before, bool interxact, bool clear)
+{
+	for (;;)
+	{
+		Condemned  *condemned;
+
+		forget_unclearable(plan, sources);
+		match_run(*match, plan->extension, sources,
+				  (plan->what & CLEAN_FAILED) != 0 ? mode : MATCH_PROTECT, failed_before, false);
+		condemned = condemned_begin(interxact);
+		progress_set_phase(mode == MATCH_JUDGE ? PHASE_JUDGING : PHASE_CONDEMNING);
+		judge(plan, *match, condemned, mode == MATCH_JUDGE && !plan->dry_run);
+		if (!clear || clear_sessions(plan, condemned, sources))
+			return condemned;
+		condemned_end(condemned);
+		*match = match_begin_again(*match);
+	}
 }
 
 
@@ -721,7 +834,7 @@ count_sources(CleanupPlan *plan, const Match *match)
 }
 
 static void
-survey_files(CleanupPlan *plan)
+survey_files(CleanupPlan *plan, bool interxact)
 {
 	Match	   *match = begin_match(plan->settings);
 	WalkedFiles walked = {plan, match};
@@ -733,18 +846,14 @@ survey_files(CleanupPlan *plan)
 	{
 		plan->surveyed = true;
 		progress_set_phase(PHASE_MATCHING);
-		match_run(match, plan->extension, plan->sources,
-				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE : MATCH_PROTECT,
-				  plan_failed_before(plan->settings), false);
+		condemned_end(plan->condemned);
+		/* a real run clears when it condemns */
+		plan->condemned = match_and_judge(plan, &match, plan->sources, MATCH_JUDGE,
+										  plan_failed_before(plan->settings), interxact, plan->dry_run);
 		plan->files_referenced = match_count_referenced(match);
 		plan->rows_seen = match_count_rows(match);
 		count_sources(plan, match);
 		progress_set(PROGRESS_MATCHED, plan->files_referenced);
-		progress_set_phase(PHASE_JUDGING);
-		judge(plan, match, plan->condemned);
-		/* a real run clears when it condemns */
-		if (plan->dry_run)
-			plan->condemned = clear_sessions(plan, plan->condemned, plan->sources);
 		progress_set(PROGRESS_CONDEMNED, plan->condemned->n_files);
 		apply_all(plan, counts_check(plan));
 	}
@@ -814,7 +923,7 @@ plan_survey(CleanupPlan *plan, bool interxact)
 	plan_limit_reading(plan->settings, interxact);
 	plan_open(plan);
 	if (plan->brakes == NIL)
-		survey_files(plan);
+		survey_files(plan, interxact);
 	if (!plan->dry_run)
 		counts_remember(plan);
 	condemned_rewind(plan->condemned);
@@ -848,6 +957,7 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 	{
 		CHECK_FOR_INTERRUPTS();
 		match_add(match, plan->next.path);
+		stop_deferring(plan, &plan->next);
 		condemned_free_texts(&last);
 		last = plan->next;
 		plan->has_next = condemned_next(plan->condemned, &plan->next);
@@ -885,17 +995,6 @@ wait_for_writers(const Extension *extension, List *sources, int writer_wait, Bra
 		lock_wait_for_writers(tables, writer_wait);
 }
 
-/* Rows of a source that could not be cleared protect their files from then on, whatever their status. */
-static void
-forget_unclearable(const CleanupPlan *plan, List *sources)
-{
-	ListCell   *lc;
-
-	foreach(lc, sources)
-		if (list_member_oid(plan->unclearable, ((Source *) lfirst(lc))->relid))
-		((Source *) lfirst(lc))->status_column = NULL;
-}
-
 Condemned *
 plan_condemn(CleanupPlan *plan, int64 limit)
 {
@@ -911,7 +1010,6 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 	{
 		List	   *sources = load_checked_sources(plan->extension, &found);
 
-		forget_unclearable(plan, sources);
 		plan->looked_at_ns = now_ns();
 		progress_set_phase(PHASE_WAITING);
 		if (found == NULL)
@@ -919,12 +1017,7 @@ plan_condemn(CleanupPlan *plan, int64 limit)
 		if (found != NULL)
 			apply_brake(plan, found);
 		progress_set_phase(PHASE_CONDEMNING);
-		match_run(match, plan->extension, sources,
-				  (plan->what & CLEAN_FAILED) != 0 ? MATCH_JUDGE_LOCKED : MATCH_PROTECT,
-				  failed_before, false);
-		condemned = condemned_begin(false);
-		judge(plan, match, condemned);
-		condemned = clear_sessions(plan, condemned, sources);
+		condemned = match_and_judge(plan, &match, sources, MATCH_JUDGE_LOCKED, failed_before, false, true);
 
 		/*
 		 * the survey's count, without those that did not stand the second

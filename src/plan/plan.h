@@ -54,6 +54,8 @@ typedef struct CleanupPlan
 	Condemned  *condemned;		/* by the survey */
 	int64		run_id;			/* 0 before it is recorded */
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
+	struct HTAB *deferred;		/* sessions that must not be cleared before
+								 * files of theirs have come; or NULL */
 	int64		healed;			/* backups that are put back */
 	bool		has_next;		/* plan_condemn() has looked one file ahead: */
 	CondemnedFile next;

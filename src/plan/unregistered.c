@@ -35,6 +35,7 @@
 #include "utils/timestamp.h"
 
 #include "src/pg/sql.h"
+#include "src/names/file_key.h"
 #include "src/plan/match.h"
 #include "src/plan/unregistered.h"
 #include "src/sources/sources.h"
@@ -85,7 +86,7 @@ static void
 take_sample(Search *search)
 {
 	CleanupPlan *plan = search->plan;
-	const KeyRules *rules = &plan->settings->rules;
+	const KeyRules *rules = plan->settings->rules;
 	int64		step = Max(plan->condemned->n_orphans / SAMPLED_NAMES, 1);
 	int64		orphans = 0;
 	CondemnedFile file;
@@ -139,7 +140,7 @@ look_at_row(const SourceRow *row, void *arg)
 		if (row->values[i] == NULL)
 			continue;
 		search->column = i;
-		key_of_reference(&search->plan->settings->rules, &search->scope,
+		key_of_reference(search->plan->settings->rules, &search->scope,
 						 row->values[i], row->lengths[i], compare_key, search);
 	}
 	return GetCurrentTimestamp() < search->deadline;

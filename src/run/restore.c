@@ -180,7 +180,8 @@ add_sessions(Restoring *restoring, List *sessions)
 static void
 restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 {
-	add_sessions(restoring, cleared_restore(restoring->plan->extension, restoring->drain->run_id,
+	add_sessions(restoring, cleared_restore(restoring->plan->extension, restoring->drain->settings->rules,
+											restoring->drain->run_id,
 											files, n, restoring->plan->settings->writer_wait,
 											&restoring->errors, &restoring->n_errors));
 }
@@ -189,7 +190,8 @@ restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 static void
 retry_sessions(Restoring *restoring)
 {
-	add_sessions(restoring, cleared_retry(restoring->plan->extension, restoring->drain->run_id,
+	add_sessions(restoring, cleared_retry(restoring->plan->extension, restoring->drain->settings->rules,
+										  restoring->drain->run_id,
 										  restoring->plan->settings->writer_wait,
 										  &restoring->errors, &restoring->n_errors));
 }

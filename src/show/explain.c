@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "src/names/file_key.h"
 #include "src/guard/hold.h"
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
@@ -206,7 +207,7 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 		return condemned("an earlier run has condemned it, and it is still to be dealt with");
 	if (standing->kept != NULL)
 		return kept(pstrdup(standing->kept));
-	if (!key_is_audio(&plan->settings->rules, search->path))
+	if (!key_is_audio(plan->settings->rules, search->path))
 		return kept("its extension is not one of audio_cleanup.audio_extensions");
 	if (search->count > search->failed)
 		return kept(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
@@ -317,7 +318,7 @@ static Standing
 look_up_standing(const CleanupPlan *plan, const char *path)
 {
 	Standing	standing = {hold_find(plan->extension, path), false, NULL};
-	Match	   *match = match_begin(&plan->settings->rules);
+	Match	   *match = match_begin(plan->settings->rules);
 
 	match_set_grace(match, plan->settings->orphaned_file_retention_hours,
 					plan->settings->failed_session_retention_days);
@@ -339,7 +340,7 @@ explain(CleanupPlan *plan, const char *file)
 	Standing	standing;
 	int			limit;
 
-	search.rules = &plan->settings->rules;
+	search.rules = plan->settings->rules;
 	search.path = location_relative(plan->settings, file);
 	limit = lock_limit_waits(plan->settings->writer_wait);
 	plan_open(plan);

@@ -29,6 +29,7 @@
 #include "utils/builtins.h"
 
 #include "src/names/file_key.h"
+#include "src/names/rules.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/role.h"
@@ -273,17 +274,17 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
 	put_result(search, owner_query(search->plan->extension, lengthof(parameters), parameters,
-						   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
-						   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
-						   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
-						   " FROM (SELECT j.*, dense_rank() OVER (PARTITION BY j.source, j.status, j.missing"
-						   "   ORDER BY j.value COLLATE \"C\") AS n"
-						   "  FROM (SELECT r.source, r.status, r.value, t.id IS NULL AS missing"
-						   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
-						   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
-						   "   ON t.id = r.id) j) m"
-						   " GROUP BY m.source, m.status"
-						   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""),
+								   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
+								   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
+								   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
+								   " FROM (SELECT j.*, dense_rank() OVER (PARTITION BY j.source, j.status, j.missing"
+								   "   ORDER BY j.value COLLATE \"C\") AS n"
+								   "  FROM (SELECT r.source, r.status, r.value, t.id IS NULL AS missing"
+								   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
+								   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
+								   "   ON t.id = r.id) j) m"
+								   " GROUP BY m.source, m.status"
+								   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""),
 			   result, desc);
 	SPI_freetuptable(SPI_tuptable);
 	sql_hide_tuplestore("cleanup_references");
@@ -303,7 +304,7 @@ begin_search(Search *search, CleanupPlan *plan)
 
 	memset(search, 0, sizeof(*search));
 	search->plan = plan;
-	search->rules = &plan->settings->rules;
+	search->rules = plan->settings->rules;
 	search->scope.context = plan->context;
 	search->references = tuplestore_begin_heap(true, false, work_mem);
 	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);

@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
+#include "src/names/file_key.h"
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/sources/cleared.h"
@@ -43,16 +44,14 @@ cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 typedef struct Refill
 {
 	const Extension *extension;
-	List	   *sources;		/* all that are registered */
-	int64		run_id;
 	int			wait_ms;
 	const char *source;
 	const char *column;
 	Datum		key_columns;	/* text[] */
-	Datum		sessions;		/* text[]; of the same length: */
+	Datum		ids;			/* text[]; of the same length: */
 	Datum		row_keys;		/* text[] */
 	Datum		values;			/* text[] */
-	bool	   *refilled;		/* those that were written */
+	List	   *sessions;		/* of those that were written */
 } Refill;
 
 static const Source *
@@ -72,35 +71,31 @@ find_source(List *sources, const char *name)
 			 errmsg("source %s is not registered any more, or cannot be used", name)));
 }
 
-/* The elements of a text[] that belong to those that were written, as a text[]. */
-static Datum
-pick_refilled(const Refill *refill, Datum array)
+/*
+ * Forgets what was written, and notes its sessions.  What a trigger or a policy
+ * kept from being written may be tried again.
+ */
+static void
+forget(Refill *refill, const bool *written)
 {
-	Datum	   *elements;
+	MemoryContext context = GetMemoryChunkContext(refill);
+	ArrayBuildState *gone = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	SqlParameter parameters[] = {{TEXTARRAYOID, 0, false}};
 	int			n;
-	int			kept = 0;
+	const char **ids = sources_copy_texts(refill->ids, &n);
 	int			i;
 
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &n);
 	for (i = 0; i < n; i++)
-		if (refill->refilled[i])
-			elements[kept++] = elements[i];
-	return PointerGetDatum(construct_array(elements, kept, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-/* What a trigger or a policy kept from being written may be tried again. */
-static void
-forget(const Refill *refill)
-{
-	const SqlParameter parameters[] = {
-		SQL_INT8(refill->run_id), SQL_TEXT(refill->source), SQL_TEXT(refill->column),
-		{TEXTARRAYOID, refill->key_columns, false},
-		{TEXTARRAYOID, pick_refilled(refill, refill->row_keys), false}
-	};
-
-	owner_query(refill->extension, lengthof(parameters), parameters,
-				"DELETE FROM @extschema@.cleanup_cleared WHERE run_id = $1 AND source = $2 AND column_name = $3"
-				" AND key_columns = $4 AND row_key = ANY ($5)");
+		if (written[i])
+			accumArrayResult(gone, CStringGetTextDatum(ids[i]), false, TEXTOID, CurrentMemoryContext);
+	parameters[0].value = makeArrayResult(gone, CurrentMemoryContext);
+	n = owner_query(refill->extension, lengthof(parameters), parameters,
+					"WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
+					" SELECT DISTINCT session_id FROM gone ORDER BY 1");
+	MemoryContextSwitchTo(context);
+	for (i = 0; i < n; i++)
+		refill->sessions = lappend(refill->sessions, sql_text(i, 1));
+	SPI_freetuptable(SPI_tuptable);
 }
 
 static void
@@ -109,32 +104,9 @@ refill_column(void *arg)
 	Refill	   *refill = arg;
 	int			limit = lock_limit_waits(refill->wait_ms);
 
-	refill->refilled = sources_refill(find_source(refill->sources, refill->source), refill->column,
-									  refill->key_columns, refill->row_keys, refill->values);
-	forget(refill);
+	forget(refill, sources_refill(find_source(sources_load(refill->extension), refill->source), refill->column,
+								  refill->key_columns, refill->row_keys, refill->values));
 	lock_end_limit(limit);
-}
-
-/* Of files that are restored, the sessions; as two arrays, sources and sessions. */
-static int
-gather_sessions(const LedgerFile *files, int n, Datum *sources, Datum *sessions)
-{
-	Datum	   *source = palloc(sizeof(Datum) * n);
-	Datum	   *session = palloc(sizeof(Datum) * n);
-	int			found = 0;
-	int			i;
-
-	for (i = 0; i < n; i++)
-	{
-		if (files[i].session == NULL || files[i].source == NULL || files[i].new_state == NULL ||
-			strcmp(files[i].new_state, "failed") == 0)
-			continue;
-		source[found] = CStringGetTextDatum(files[i].source);
-		session[found++] = CStringGetTextDatum(files[i].session);
-	}
-	*sources = PointerGetDatum(construct_array(source, found, TEXTOID, -1, false, TYPALIGN_INT));
-	*sessions = PointerGetDatum(construct_array(session, found, TEXTOID, -1, false, TYPALIGN_INT));
-	return found;
 }
 
 /* Version 1.0 knew a row by the session that the source shows. */
@@ -151,125 +123,161 @@ complete_keys(const Extension *extension, int64 run_id)
 				"  AND s.source = pg_catalog.to_regclass(c.source)");
 }
 
-/* What is remembered of these sessions, by source and column. */
-static int
-query_refills(const Extension *extension, int64 run_id, Datum sources, Datum sessions,
-			  Refill **refills)
+/*
+ * Of the values that are remembered of these sessions, the IDs of those that
+ * may come back, as a text[]: a value that refers to a file of its session
+ * waits for such a file to be restored.
+ */
+static Datum
+choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions)
 {
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), {TEXTARRAYOID, sources, false}, {TEXTARRAYOID, sessions, false}
 	};
-	int			n;
+	ArrayBuildState *ids = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	int			n = owner_query(extension, lengthof(parameters), parameters,
+								"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored')"
+								" FROM @extschema@.cleanup_cleared c JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
+								" WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
+								"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
+								" ORDER BY c.cleared_id");
+	int			first;
 	int			i;
 
-	complete_keys(extension, run_id);
-	n = owner_query(extension, lengthof(parameters), parameters,
-					"SELECT c.source, c.column_name::text, coalesce(c.key_columns, '{id}'),"
-					"  pg_catalog.array_agg(c.session_id ORDER BY c.cleared_id),"
-					"  pg_catalog.array_agg(coalesce(c.row_key, '') ORDER BY c.cleared_id),"
-					"  pg_catalog.array_agg(c.value ORDER BY c.cleared_id)"
-					" FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
-					"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
-					" GROUP BY c.source, c.column_name, c.key_columns"
-					" ORDER BY c.source, c.column_name, c.key_columns");
-	*refills = palloc0(sizeof(Refill) * Max(n, 1));
-	for (i = 0; i < n; i++)
+	for (first = 0; first < n; first = i)
 	{
-		(*refills)[i].extension = extension;
-		(*refills)[i].run_id = run_id;
-		(*refills)[i].source = sql_text(i, 1);
-		(*refills)[i].column = sql_text(i, 2);
-		(*refills)[i].key_columns = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 3)));
-		(*refills)[i].sessions = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 4)));
-		(*refills)[i].row_keys = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 5)));
-		(*refills)[i].values = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 6)));
+		char	   *id = sql_text(first, 1);
+		bool		waits = false;
+		bool		comes = false;
+
+		for (i = first; i < n && strcmp(sql_text(i, 1), id) == 0; i++)
+		{
+			char	   *value = sql_text(i, 2);
+			bool		refers = key_compare(rules, value, strlen(value), sql_text(i, 3)) != KEY_NO_MATCH;
+
+			CHECK_FOR_INTERRUPTS();
+			waits |= refers;
+			comes |= refers && DatumGetBool(sql_value(i, 4));
+		}
+		if (comes || !waits)
+			accumArrayResult(ids, CStringGetTextDatum(id), false, TEXTOID, CurrentMemoryContext);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	return n;
+	return makeArrayResult(ids, CurrentMemoryContext);
 }
 
+/* Groups the values with these IDs by source and column. */
 static List *
-add_sessions(List *list, Datum sessions)
+query_refills(const Extension *extension, Datum ids, int wait_ms)
 {
-	Datum	   *elements;
-	int			n;
+	const SqlParameter parameters[] = {{TEXTARRAYOID, ids, false}};
+	List	   *refills = NIL;
+	int			n = owner_query(extension, lengthof(parameters), parameters,
+								"SELECT c.source, c.column_name::text, coalesce(c.key_columns, '{id}'),"
+								"  pg_catalog.array_agg(c.cleared_id::text ORDER BY c.cleared_id),"
+								"  pg_catalog.array_agg(coalesce(c.row_key, '') ORDER BY c.cleared_id),"
+								"  pg_catalog.array_agg(c.value ORDER BY c.cleared_id)"
+								" FROM @extschema@.cleanup_cleared c WHERE c.cleared_id = ANY ($1::pg_catalog.uuid[])"
+								" GROUP BY 1, 2, 3 ORDER BY 1, 2, 3");
 	int			i;
 
-	deconstruct_array(DatumGetArrayTypeP(sessions), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, NULL, &n);
 	for (i = 0; i < n; i++)
 	{
-		char	   *session = TextDatumGetCString(elements[i]);
-		ListCell   *lc;
+		Refill	   *refill = palloc0(sizeof(Refill));
 
-		foreach(lc, list)
-			if (strcmp(lfirst(lc), session) == 0)
-			break;
-		if (lc == NULL)
-			list = lappend(list, session);
+		refill->extension = extension;
+		refill->wait_ms = wait_ms;
+		refill->source = sql_text(i, 1);
+		refill->column = sql_text(i, 2);
+		refill->key_columns = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 3)));
+		refill->ids = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 4)));
+		refill->row_keys = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 5)));
+		refill->values = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 6)));
+		refills = lappend(refills, refill);
 	}
-	return list;
+	SPI_freetuptable(SPI_tuptable);
+	return refills;
+}
+
+static bool
+has_text(List *list, const char *text)
+{
+	ListCell   *lc;
+
+	foreach(lc, list)
+		if (strcmp(lfirst(lc), text) == 0)
+		return true;
+	return false;
 }
 
 static List *
-refill_sessions(const Extension *extension, int64 run_id, Datum sources, Datum sessions,
+refill_sessions(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions,
 				int wait_ms, List **errors, int64 *n_errors)
 {
 	List	   *restored = NIL;
-	Refill	   *refills;
-	int			n_refills = query_refills(extension, run_id, sources, sessions, &refills);
-	int			i;
+	ListCell   *lc;
 
-	for (i = 0; i < n_refills; i++)
+	complete_keys(extension, run_id);
+	foreach(lc, query_refills(extension, choose_values(extension, rules, run_id, sources, sessions), wait_ms))
 	{
-		ErrorData  *error;
+		Refill	   *refill = lfirst(lc);
+		ErrorData  *error = sql_try(refill_column, refill);
+		ListCell   *session;
 
-		refills[i].sources = sources_load(extension);
-		refills[i].wait_ms = wait_ms;
-		error = sql_try(refill_column, &refills[i]);
-		if (error == NULL)
-			restored = add_sessions(restored, pick_refilled(&refills[i], refills[i].sessions));
-		else
+		if (error != NULL)
 		{
 			*errors = lappend(*errors, psprintf("column %s of source %s was not restored: %s",
-												refills[i].column, refills[i].source, error->message));
+												refill->column, refill->source, error->message));
 			(*n_errors)++;
+			continue;
 		}
+		foreach(session, refill->sessions)
+			if (!has_text(restored, lfirst(session)))
+			restored = lappend(restored, lfirst(session));
 	}
 	return restored;
 }
 
-List *
-cleared_restore(const Extension *extension, int64 run_id, const LedgerFile *files, int n,
-				int wait_ms, List **errors, int64 *n_errors)
+static bool
+comes_back(const LedgerFile *file)
 {
-	Datum		sources;
-	Datum		sessions;
-
-	if (gather_sessions(files, n, &sources, &sessions) == 0)
-		return NIL;
-	return refill_sessions(extension, run_id, sources, sessions, wait_ms, errors, n_errors);
+	return file->session != NULL && file->source != NULL && file->new_state != NULL &&
+		strcmp(file->new_state, "failed") != 0;
 }
 
 List *
-cleared_retry(const Extension *extension, int64 run_id, int wait_ms, List **errors, int64 *n_errors)
+cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id, const LedgerFile *files, int n,
+				int wait_ms, List **errors, int64 *n_errors)
+{
+	ArrayBuildState *sources = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	ArrayBuildState *sessions = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (comes_back(&files[i]))
+		{
+			accumArrayResult(sources, CStringGetTextDatum(files[i].source), false, TEXTOID, CurrentMemoryContext);
+			accumArrayResult(sessions, CStringGetTextDatum(files[i].session), false, TEXTOID, CurrentMemoryContext);
+		}
+	return refill_sessions(extension, rules, run_id, makeArrayResult(sources, CurrentMemoryContext),
+						   makeArrayResult(sessions, CurrentMemoryContext), wait_ms, errors, n_errors);
+}
+
+List *
+cleared_retry(const Extension *extension, const KeyRules *rules, int64 run_id, int wait_ms,
+			  List **errors, int64 *n_errors)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-	bool		found;
-	Datum		sources = (Datum) 0;
-	Datum		sessions = (Datum) 0;
+	Datum		sources;
+	Datum		sessions;
 
 	owner_query(extension, lengthof(parameters), parameters,
-				"SELECT pg_catalog.array_agg(t.source), pg_catalog.array_agg(t.session_id)"
+				"SELECT coalesce(pg_catalog.array_agg(t.source), '{}'), coalesce(pg_catalog.array_agg(t.session_id), '{}')"
 				" FROM (SELECT c.source, c.session_id FROM @extschema@.cleanup_cleared c"
-				"  JOIN @extschema@.cleanup_files f ON f.run_id = c.run_id AND f.source = c.source AND f.session_id = c.session_id"
+				"  JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
 				"  WHERE c.run_id = $1 AND f.state = 'restored' GROUP BY 1, 2) t");
-	found = !sql_is_null(0, 1);
-	if (found)
-	{
-		sources = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
-		sessions = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 2)));
-	}
+	sources = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
+	sessions = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 2)));
 	SPI_freetuptable(SPI_tuptable);
-	return found ? refill_sessions(extension, run_id, sources, sessions, wait_ms, errors, n_errors) : NIL;
+	return refill_sessions(extension, rules, run_id, sources, sessions, wait_ms, errors, n_errors);
 }

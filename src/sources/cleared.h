@@ -23,19 +23,23 @@ extern void cleared_remember(const Extension *extension, int64 run_id, const Sou
 							 Datum sessions);
 
 /*
- * Of the files that are being restored: write the columns of their sessions
- * again where they still are NULL, and forget them.  Returns the sessions
- * (char *).  What does not work is added to *errors and *n_errors: the files
- * come back all the same.  Needs SPI.
+ * Writes what stood in the columns of the sessions of `files` (`n`, which the
+ * run `run_id` condemned and which are being restored, and so recorded) where
+ * the columns still are NULL, and forgets that.  A value that refers to files
+ * of its session, by the `rules`, comes back with one of these only.  Waits
+ * for locks `wait_ms` milliseconds.  Returns the sessions (char *).  What does
+ * not work is added to *errors (char *) and *n_errors: the files come back all
+ * the same.  Needs SPI.
  */
-extern List *cleared_restore(const Extension *extension, int64 run_id, const LedgerFile *files,
-							 int n, int wait_ms, List **errors, int64 *n_errors);
+extern List *cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id,
+							 const LedgerFile *files, int n, int wait_ms, List **errors,
+							 int64 *n_errors);
 
 /*
- * The same of files of the run that were restored earlier, where that was not
- * possible then.
+ * As cleared_restore(), of the files of the run that were restored earlier,
+ * where their columns could not be written then.
  */
-extern List *cleared_retry(const Extension *extension, int64 run_id, int wait_ms,
-						   List **errors, int64 *n_errors);
+extern List *cleared_retry(const Extension *extension, const KeyRules *rules, int64 run_id,
+						   int wait_ms, List **errors, int64 *n_errors);
 
 #endif							/* AUDIO_CLEANUP_CLEARED_H */

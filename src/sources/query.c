@@ -361,79 +361,49 @@ query_sample(SourceQuery *query, float4 percent)
 
 /* ---------------------------------------------------------- find a column --- */
 
-/* How many places has an item of FROM? */
+/*
+ * Returns the number of the target of `query` that is the tableoid of the
+ * table of which `expr` is a column, and sets *attnum to that column; 0 where
+ * `expr` is no column of a table.  expose_places() has put the targets of
+ * places behind all others.
+ */
 static int
-count_places(const Query *query, Node *node)
-{
-	int			n = 0;
-	ListCell   *lc;
-
-	if (IsA(node, RangeTblRef))
-	{
-		RangeTblEntry *rte = rt_fetch(castNode(RangeTblRef, node)->rtindex, query->rtable);
-
-		return rte->rtekind == RTE_RELATION ? 1
-			: count_places(rte->subquery, (Node *) rte->subquery->jointree);
-	}
-	if (IsA(node, JoinExpr))
-		return count_places(query, castNode(JoinExpr, node)->larg) +
-			count_places(query, castNode(JoinExpr, node)->rarg);
-	foreach(lc, castNode(FromExpr, node)->fromlist)
-		n += count_places(query, lfirst(lc));
-	return n;
-}
-
-/* Adds to *place the places before the item `number` of FROM; returns whether it was found. */
-static bool
-find_item(const Query *query, Node *node, int number, int *place)
-{
-	ListCell   *lc;
-
-	if (IsA(node, RangeTblRef))
-	{
-		if (castNode(RangeTblRef, node)->rtindex == number)
-			return true;
-		*place += count_places(query, node);
-		return false;
-	}
-	if (IsA(node, JoinExpr))
-		return find_item(query, castNode(JoinExpr, node)->larg, number, place) ||
-			find_item(query, castNode(JoinExpr, node)->rarg, number, place);
-	foreach(lc, castNode(FromExpr, node)->fromlist)
-		if (find_item(query, lfirst(lc), number, place))
-		return true;
-	return false;
-}
-
-static bool
-find_column(const Query *query, Node *expr, int *place, AttrNumber *attnum)
+find_table(const Query *query, Node *expr, AttrNumber *attnum)
 {
 	Var		   *var = (Var *) expr;
 	RangeTblEntry *rte;
+	int			wanted = TableOidAttributeNumber;
+	int			i;
 
 	if (!IsA(expr, Var) || var->varlevelsup != 0 || var->varattno <= 0)
-		return false;
+		return 0;
 	rte = rt_fetch(var->varno, query->rtable);
 	if (rte->rtekind == RTE_JOIN)
-		return find_column(query, list_nth(rte->joinaliasvars, var->varattno - 1), place, attnum);
-	if (!find_item(query, (Node *) query->jointree, var->varno, place))
-		return false;
+		return find_table(query, list_nth(rte->joinaliasvars, var->varattno - 1), attnum);
 	*attnum = var->varattno;
-	if (rte->rtekind == RTE_RELATION)
-		return true;
-	return find_column(rte->subquery,
-					   (Node *) list_nth_node(TargetEntry, rte->subquery->targetList, var->varattno - 1)->expr,
-					   place, attnum);
+	if (rte->rtekind == RTE_SUBQUERY)
+		wanted = find_table(rte->subquery,
+							(Node *) list_nth_node(TargetEntry, rte->subquery->targetList, var->varattno - 1)->expr,
+							attnum);
+	for (i = list_length(query->targetList); wanted != 0 && i > 0; i--)
+	{
+		Var		   *place = (Var *) list_nth_node(TargetEntry, query->targetList, i - 1)->expr;
+
+		if (IsA(place, Var) && place->varlevelsup == 0 && place->varno == var->varno && place->varattno == wanted)
+			return i;
+	}
+	return 0;
 }
 
 bool
 query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *attnum)
 {
-	*place = 0;
-	return query->has_places &&
-		find_column(query->query,
-					(Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr,
-					place, attnum);
+	int			target = !query->has_places ? 0 :
+	find_table(query->query, (Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr,
+			   attnum);
+
+	*place = (target - 1 - query->n_columns) / 2;
+	return target > 0;
 }
 
 

@@ -45,99 +45,58 @@
 #define SPELLED(name) \
 	"lower(regexp_replace(" name "::text, '([a-z0-9])([A-Z])', '\\1_\\2', 'g')) COLLATE \"C\""
 
+/* The first of the candidates in $n that is a column, with a type of the pattern. */
+#define CHOSEN(n, types) \
+	" (SELECT c.attname FROM columns c JOIN unnest($" n "::text[]) WITH ORDINALITY w(name, n) ON w.name = c.spelled" \
+	" WHERE c.type ~ " types " ORDER BY w.n LIMIT 1)"
+
 #define STATUS_COLUMNS		"{status,processing_status,session_status,state}"
 #define FAILED_AT_COLUMNS	"{failed_at,status_changed_at,updated_at,modified_at,last_modified,updated,modified,processed_at,created_at}"
 #define ID_COLUMNS			"{id,session_id,uuid}"
 
-/* First of the candidates that the relation has, with a type of the pattern. */
-static const char *
-choose_column(Oid relid, const char *candidates, const char *types)
-{
-	const SqlParameter parameters[] = {
-		{OIDOID, ObjectIdGetDatum(relid), false}, SQL_TEXT(candidates), SQL_TEXT(types)
-	};
-	const char *column = NULL;
-
-	if (sql_query(lengthof(parameters), parameters,
-				  "SELECT a.attname::text FROM pg_attribute a"
-				  " JOIN unnest($2::text[]) WITH ORDINALITY c(name, n) ON c.name = " SPELLED("a.attname")
-				  " JOIN pg_type t ON t.oid = a.atttypid"
-				  " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
-				  " AND format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, NULL) ~ $3 ORDER BY c.n LIMIT 1") > 0)
-		column = sql_text(0, 1);
-	SPI_freetuptable(SPI_tuptable);
-	return column;
-}
-
-/* The column of a primary key of one column, else a usual name. */
-static const char *
-choose_id_column(Oid relid)
-{
-	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(relid), false}};
-	const char *column = NULL;
-
-	if (sql_query(lengthof(parameters), parameters,
-				  "SELECT a.attname::text FROM pg_index i"
-				  " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
-				  " WHERE i.indrelid = $1 AND i.indisprimary AND i.indnkeyatts = 1") > 0)
-		column = sql_text(0, 1);
-	SPI_freetuptable(SPI_tuptable);
-	return column ? column : choose_column(relid, ID_COLUMNS, ".");
-}
-
-static Datum
-choose_file_columns(Oid relid, const char *name)
-{
-	const SqlParameter parameters[] = {
-		{OIDOID, ObjectIdGetDatum(relid), false}, SQL_TEXT(FILE_COLUMN_PATTERN)
-	};
-	Datum		columns;
-
-	sql_query(lengthof(parameters), parameters,
-			  "SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a"
-			  " JOIN pg_type t ON t.oid = a.atttypid"
-			  " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
-			  " AND t.typcategory = 'S' AND " SPELLED("a.attname") " ~ $2");
-	if (sql_is_null(0, 1))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("no column of %s looks as if it referred to audio files", name),
-				 errhint("Name them: cleanup_add_source('%s', file_columns => '{...}').", name)));
-	columns = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
-	SPI_freetuptable(SPI_tuptable);
-	return columns;
-}
+/* What the columns of the relation $1 are for, by their names and types. */
+static const char *const choose_query =
+"WITH columns AS (SELECT a.attname::text, a.attnum, t.typcategory, " SPELLED("a.attname") " AS spelled,"
+"  format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, NULL) AS type"
+"  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+"  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped)"
+" SELECT (SELECT array_agg(attname ORDER BY attnum) FROM columns WHERE typcategory = 'S' AND spelled ~ $2),"
+ /* the column of a primary key of one column, else a usual name */
+"  coalesce((SELECT c.attname FROM pg_index i JOIN columns c ON c.attnum = i.indkey[0]"
+"   WHERE i.indrelid = $1 AND i.indisprimary AND i.indnkeyatts = 1)," CHOSEN("3", "'.'") "),"
+CHOSEN("4", "'.'") "," CHOSEN("5", "'^(timestamp|date)'") ","
 
 /*
  * Failed sessions are judged under a row lock, which a view that groups rows
  * does not know.  A view of which that is not certain has none, unless told.
  */
-static bool
-has_lockable_rows(Oid relid)
-{
-	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(relid), false}};
-	bool		lockable;
+"  (SELECT relkind <> 'v' OR pg_relation_is_updatable(oid, true) & 4 <> 0 FROM pg_class WHERE oid = $1)";
 
-	sql_query(lengthof(parameters), parameters,
-			  "SELECT relkind <> 'v' OR pg_relation_is_updatable(oid, true) & 4 <> 0"
-			  " FROM pg_class WHERE oid = $1");
-	lockable = DatumGetBool(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
-	return lockable;
-}
-
+/* Works out the arguments that were left out. */
 static void
-choose_failed_columns(SourceRegistration *registration)
+choose_columns(SourceRegistration *registration, const char *name)
 {
-	Oid			relid = registration->relid;
+	const SqlParameter parameters[] = {
+		{OIDOID, ObjectIdGetDatum(registration->relid), false}, SQL_TEXT(FILE_COLUMN_PATTERN),
+		SQL_TEXT(ID_COLUMNS), SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS)
+	};
 
+	sql_query(lengthof(parameters), parameters, choose_query);
+	if (registration->file_columns == 0 && sql_is_null(0, 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("no column of %s looks as if it referred to audio files", name),
+				 errhint("Name them: cleanup_add_source('%s', file_columns => '{...}').", name)));
+	if (registration->file_columns == 0)
+		registration->file_columns = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
 	if (registration->id_column == NULL)
-		registration->id_column = choose_id_column(relid);
+		registration->id_column = sql_text(0, 2);
 	if (registration->failed_at_column == NULL)
-		registration->failed_at_column = choose_column(relid, FAILED_AT_COLUMNS, "^(timestamp|date)");
+		registration->failed_at_column = sql_text(0, 4);
 	if (registration->status_column == NULL && registration->id_column != NULL &&
-		registration->failed_at_column != NULL && has_lockable_rows(relid))
-		registration->status_column = choose_column(relid, STATUS_COLUMNS, ".");
+		registration->failed_at_column != NULL && DatumGetBool(sql_value(0, 5)))
+		registration->status_column = sql_text(0, 3);
+	SPI_freetuptable(SPI_tuptable);
 }
 
 static void
@@ -313,10 +272,8 @@ sources_register(const Extension *extension, SourceRegistration *registration)
 	check_arguments(registration, name);
 
 	role_act_as(extension->owner, &saved);
-	if (registration->file_columns == 0)
-		registration->file_columns = choose_file_columns(registration->relid, name);
+	choose_columns(registration, name);
 	check_arrays(registration);
-	choose_failed_columns(registration);
 	role_stop_acting(&saved);
 
 	check_failed_arguments(registration, name);

@@ -474,17 +474,14 @@ static List *
 list_distributed(void)
 {
 	CatCList   *classes = SearchSysCacheList1(RELNAMENSP, CStringGetDatum("pg_dist_partition"));
-	List	   *catalogs = NIL;
 	List	   *distributed = NIL;
-	ListCell   *lc;
 	int			i;
 
 	for (i = 0; i < classes->n_members; i++)
 		if (is_distribution_catalog(&classes->members[i]->tuple))
-			catalogs = lappend_oid(catalogs, ((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid);
+			distributed = list_concat(distributed,
+									  read_distributed(((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid));
 	ReleaseCatCacheList(classes);
-	foreach(lc, catalogs)
-		distributed = list_concat(distributed, read_distributed(lfirst_oid(lc)));
 	return distributed;
 }
 
@@ -580,10 +577,40 @@ trust_check_query(const SourceQuery *query)
 	return check_code_below(&search, relations);
 }
 
+/*
+ * Whoever has the TRIGGER privilege adds a trigger, and whoever writes the
+ * table then runs the trigger's function.  The owner did not ask for our
+ * UPDATE, so no function of others runs as the owner by that.  Returns the
+ * OID of such a function, or InvalidOid.
+ */
+static Oid
+find_trigger_function(Oid table, Oid role)
+{
+	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(table), false}, {OIDOID, ObjectIdGetDatum(role), false}};
+	Oid			found = InvalidOid;
+
+	if (sql_query_latest(lengthof(parameters), parameters,
+						 "SELECT p.oid FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
+						 " WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0"
+						 " AND NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") > 0)
+		found = DatumGetObjectId(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
 Brake *
 trust_check_update(const Source *source, Oid table, Oid role)
 {
-	Reach		reach = {.relations = list_make1_oid(table),.writing = true};
+	const Reach reach = {.relations = list_make1_oid(table),.writing = true};
+	Oid			function = superuser_arg(role) ? find_attached_code(&reach, role) : find_trigger_function(table, role);
+	Oid			language;
+	Brake	   *brake;
 
-	return superuser_arg(role) ? check_attached_code(source, &reach, role) : NULL;
+	if (!OidIsValid(function))
+		return NULL;
+	brake = refuse_role(source, psprintf("runs function %s", function_text(function)), role,
+						function_owner(function, &language));
+	brake->hint = psprintf("Give the function to that role, drop what calls it, or register the source with on_failed => 'keep': ALTER FUNCTION %s OWNER TO %s.",
+						   function_text(function), quote_identifier(GetUserNameFromId(role, false)));
+	return brake;
 }

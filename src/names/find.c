@@ -1,0 +1,591 @@
+/*-------------------------------------------------------------------------
+ *
+ * names/find.c
+ *	  Finds the names of files that stand in a value.
+ *
+ * The hazard here is a value that is not understood: the file it names would
+ * look like an orphan.  So a value is not taken apart at separators, each of
+ * which may be a letter of a name.  It is searched for names that exist: from
+ * each place where a name can end, find_before() goes backwards, extends a
+ * hash of the reversed text letter by letter, and asks the filter of the scope
+ * at each place where a name can begin.  That costs about as many steps as the
+ * longest name has letters, for each end; ends are few, because the last two
+ * letters of all names are known.
+ *
+ * Where a name can begin and end is a matter of the letters beside it, and
+ * marked once for each reading (mark_begins(), mark_ends()).  In doubt it can.
+ *
+ * The common case, an ASCII name or path without anything special, must cost
+ * about as much as hashing it, because it is done for every row of every
+ * source: one pass over the bytes finds out whether anything is special.  What
+ * that pass finds is what the search would find.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <ctype.h>
+
+#ifdef FRONTEND
+#include "common/fe_memutils.h"
+#endif
+
+#include "src/names/fold.h"
+#include "src/names/private.h"
+#include "src/names/readings.h"
+
+/* A long value is searched in windows of so many bytes, which overlap. */
+#ifndef KEY_WINDOW
+#define KEY_WINDOW			(256 * 1024)
+#endif
+
+/* A window ends at a blank, if there is one among so many bytes. */
+#define BLANK_SEARCH		(KEY_WINDOW / 256)
+
+/* So many bytes of a value may stand for one of a name: "%25C3", "\\\\u00e9". */
+#define ESCAPE_MAX			12
+
+#define HOST_MAX			255
+
+/* A search for names in one value. */
+typedef struct Finder
+{
+	const KeyRules *rules;
+	KeyScope   *scope;
+	KeySink		sink;
+	void	   *arg;
+	const char *text;			/* the reading that is searched, folded */
+	size_t		len;
+	uint8	   *classes;		/* a FoldClass for each letter */
+	uint8	   *edges;			/* before each letter, and at the end: EDGE_* */
+} Finder;
+
+void		(*key_pause) (void) = NULL;
+
+
+/* ----------------------------------------------------- an ordinary value --- */
+
+/*
+ * What an ordinary letter of an ordinary reference is folded to; 0 for what
+ * wants a closer look: whatever cannot continue a name, and "%".
+ */
+static const unsigned char *
+plain_letters(void)
+{
+	static unsigned char letters[256];
+
+	if (letters['a'] == 0)
+	{
+		int			c;
+
+		for (c = '-'; c <= 'z'; c++)
+			if (isalnum(c) || strchr("-_./", c) != NULL)
+				letters[c] = (unsigned char) fold_ascii((char) c);
+	}
+	return letters;
+}
+
+/*
+ * The ordinary reference: one path of ASCII, nothing to trim, decode or
+ * resolve, and nothing in it that could be a name but its last component.
+ * Folds into `path` and returns true, or returns false at the first sight of
+ * anything else.
+ */
+static bool
+read_plain(const char *text, size_t len, Canonical *path)
+{
+	const unsigned char *letters = plain_letters();
+	size_t		i;
+	size_t		dot = 0;		/* behind the last one of the component */
+	unsigned char previous = '/';
+
+	if (len == 0 || len >= KEY_PATH_MAX)
+		return false;
+	for (i = 0; i < len; i++)
+	{
+		unsigned char c = letters[(unsigned char) text[i]];
+
+		if (c == 0)
+			return false;
+		if (c <= '/')			/* one of "-./" */
+		{
+			if (c == '-' ? dot > 0 : previous == '/' || previous == '.')
+				return false;	/* "//", "./", "..", ".x", "x.y-z" */
+			if (c == '/' && dot > 0)
+				return false;	/* "x.y/" */
+			dot = c == '.' ? i + 1 : dot;
+		}
+		else if (c == '_' && dot > 0)
+			return false;
+		path->text[i] = (char) c;
+		previous = c;
+	}
+	path->len = len;
+	return isalnum(previous);
+}
+
+/* Passes on the families in which some file may have a key of this hash. */
+static inline void
+emit_found(KeyScope *scope, uint64 mixed, const char *text, size_t len, int families,
+		   KeySink sink, void *arg)
+{
+	int			family;
+
+	for (family = KEY_PATH; family <= families; family <<= 1)
+		if ((families & family) && !filter_lacks(scope, key_of_mixed(family, mixed)))
+			sink(family, key_of_mixed(family, mixed), text, len, arg);
+}
+
+/* A value is the tail of deeper files, and has the paths of others as its own tails. */
+static void
+emit_plain_path(KeyScope *scope, const char *text, size_t len, int whole, int tail, KeySink sink, void *arg)
+{
+	uint64		hash = 0;
+	size_t		i = len;
+	int			depth;
+
+	for (depth = 1; depth <= scope->depth; depth++)
+	{
+		for (; i > 0 && text[i - 1] != '/'; i--)
+			hash = extend_hash(hash, text[i - 1]);
+		emit_found(scope, mix_hash(hash), text + i, len - i,
+				   i == 0 && depth < scope->depth ? whole | tail : whole, sink, arg);
+		if (i == 0)
+			break;
+		hash = extend_hash(hash, text[--i]);
+	}
+}
+
+static void
+emit_plain(const KeyRules *rules, KeyScope *scope, const Canonical *path, KeySink sink, void *arg)
+{
+	size_t		stem = path_stem_length(rules, path->text, path->len);
+	size_t		dot = scope->derived ? path_find_dot(path->text, path->len) : path->len;
+	int			derived = scope->derived ? KEY_DERIVED : 0;
+
+	if (stem < path->len)
+		emit_plain_path(scope, path->text, path->len, KEY_PATH, KEY_TAIL, sink, arg);
+	else
+		emit_plain_path(scope, path->text, path->len, KEY_PATH | KEY_STEM | derived,
+						KEY_TAIL | KEY_STEM_TAIL | derived << 1, sink, arg);
+	/* an id with a dot, or the film "talk.mkv"?  To keep, both. */
+	if (path->len - dot - 1 <= EXTENSION_MAX && dot < path->len)
+		emit_plain_path(scope, path->text, dot, KEY_DERIVED, KEY_DERIVED_TAIL, sink, arg);
+}
+
+
+/* ------------------------------------------------------------ any value --- */
+
+/* Do the first `len` bytes of a text of any length end with an extension of audio? */
+static bool
+ends_with_extension(const KeyRules *rules, const char *text, size_t len)
+{
+	size_t		n = Min(len, EXTENSION_MAX + 2);
+
+	return path_stem_length(rules, text + len - n, n) < n;
+}
+
+/* What can be at a place between two letters, or at an end of the text. */
+#define EDGE_BEGIN			0x01	/* a name begins */
+#define EDGE_BEGIN_MARKED	0x02	/* it does, if it ends likewise: "_name_" */
+#define EDGE_ROOT			0x04	/* ... without a folder before it */
+#define EDGE_END			0x08	/* a name or a stem ends */
+#define EDGE_END_MARKED		0x10
+#define EDGE_END_NAME		0x20	/* a name ends, but no stem */
+#define EDGE_END_STEM		0x40	/* a stem ends, and an extension follows */
+
+#define CLASS_INSIDE		0xFF	/* in the middle of a letter */
+
+static inline bool
+is_word(uint8 c)
+{
+	return c == FOLD_LATIN || c == FOLD_OTHER;
+}
+
+static inline bool
+is_host_letter(char c)
+{
+	return isalnum((unsigned char) c) || IS_HIGHBIT_SET(c) ||
+		(c != '\0' && strchr(".-_:@%~", c) != NULL);
+}
+
+/* Length of a numbered entity as "&#233;", which is a letter in another reading; or 0. */
+static size_t
+entity_length(const char *text, size_t len)
+{
+	size_t		i = 2;
+
+	if (len < 4 || text[0] != '&' || text[1] != '#')
+		return 0;
+	while (i < len && i < EXTENSION_MAX && isalnum((unsigned char) text[i]))
+		i++;
+	return i > 2 && i < len && text[i] == ';' ? i + 1 : 0;
+}
+
+/* Length of "\\c3\\a9", a letter of two bytes as PHP writes it, or 0. */
+static size_t
+hex_escape_length(const char *text, size_t len)
+{
+	return len >= 6 && strchr("cdCD", text[1]) != NULL && isxdigit((unsigned char) text[2]) &&
+		text[3] == '\\' && strchr("89abAB", text[4]) != NULL && isxdigit((unsigned char) text[5]) ? 6 : 0;
+}
+
+/* Length of "\\u00e9", "\\303" or "\\c3\\a9", likewise, where it means no ASCII; or 0. */
+static size_t
+escape_length(const char *text, size_t len)
+{
+	size_t		n = len > 1 && text[1] == 'u' ? 6 : 4;
+	size_t		i;
+
+	if (hex_escape_length(text, len) > 0)
+		return hex_escape_length(text, len);
+	if (len < n || (n == 4 && (text[1] < '2' || text[1] > '3')) ||
+		(n == 6 && strncmp(text + 2, "00", 2) == 0 && text[4] < '8'))
+		return 0;
+	for (i = 2; i < n; i++)
+		if (n == 6 ? !isxdigit((unsigned char) text[i]) : text[i] < '0' || text[i] > '7')
+			return 0;
+	return n;
+}
+
+static void
+classify_letters(Finder *finder)
+{
+	size_t		i = 0;
+
+	while (i < finder->len)
+	{
+		char		c = finder->text[i];
+		size_t		entity;
+		int			step;
+
+		if (!IS_HIGHBIT_SET(c) && c != '&' && c != '\\')
+		{
+			finder->classes[i++] = fold_ascii_classes[(unsigned char) c];
+			continue;
+		}
+		entity = c == '&' ? entity_length(finder->text + i, finder->len - i) :
+			c == '\\' ? escape_length(finder->text + i, finder->len - i) : 0;
+		if (entity > 0)
+		{
+			memset(finder->classes + i, FOLD_LATIN, entity);
+			i += entity;
+			continue;
+		}
+		finder->classes[i] = fold_class(finder->rules->utf8, finder->text + i,
+										finder->len - i, &step);
+		memset(finder->classes + i + 1, CLASS_INSIDE, step - 1);
+		i += step;
+	}
+}
+
+/* Does a letter that ends a name, or nothing, stand before a place? */
+static bool
+breaks_before(const Finder *finder, size_t place)
+{
+	while (place > 0 && finder->classes[place - 1] == CLASS_INSIDE)
+		place--;
+	return place == 0 || finder->classes[place - 1] == FOLD_BREAK;
+}
+
+/*
+ * Does no folder stand before a name that begins behind slashes, which begin
+ * at `slashes`?  The host of a URL is none.
+ */
+static bool
+is_root(const Finder *finder, size_t slashes)
+{
+	const char *text = finder->text;
+	size_t		dots = slashes;
+	size_t		host = slashes;
+
+	if (breaks_before(finder, slashes))
+		return true;
+	while (dots > 0 && slashes - dots < 2 && text[dots - 1] == '.')
+		dots--;
+	if (dots < slashes && breaks_before(finder, dots))
+		return true;
+	while (host > 0 && slashes - host < HOST_MAX && is_host_letter(text[host - 1]))
+		host--;
+	return host < slashes && host > 1 && text[host - 1] == '/' && text[host - 2] == '/';
+}
+
+/* Can a name begin behind the letter at `before`, which is next to `here`? */
+static uint8
+begin_at(const Finder *finder, size_t before, size_t here, size_t marks)
+{
+	const uint8 *classes = finder->classes;
+
+	switch (classes[before])
+	{
+		case FOLD_BREAK:
+		case FOLD_SLASH:
+			return EDGE_BEGIN;
+		case FOLD_DOT:
+			return before > 0 && finder->text[before - 1] == '.' ? EDGE_BEGIN : 0;
+		case FOLD_MARK:
+			if (breaks_before(finder, marks) || classes[marks - 1] == FOLD_SLASH)
+				return EDGE_BEGIN_MARKED;
+			return 0;
+		default:
+			return here < finder->len && is_word(classes[here]) &&
+				classes[here] != classes[before] ? EDGE_BEGIN : 0;
+	}
+}
+
+static void
+mark_begins(Finder *finder)
+{
+	const char *text = finder->text;
+	size_t		before = 0;		/* the letter before this place */
+	size_t		marks = 0;		/* where the marks before this place begin */
+	size_t		slashes = 0;
+	size_t		i;
+
+	finder->edges[0] = EDGE_BEGIN | EDGE_ROOT;
+	for (i = 1; i <= finder->len; i++)
+	{
+		if (i < finder->len && finder->classes[i] == CLASS_INSIDE)
+			continue;
+		if (finder->classes[before] == FOLD_MARK &&
+			!(before > 0 && finder->classes[before - 1] == FOLD_MARK))
+			marks = before;
+		if ((text[before] == '/' || text[before] == '\\') &&
+			!(before > 0 && (text[before - 1] == '/' || text[before - 1] == '\\')))
+			slashes = before;
+		finder->edges[i] = begin_at(finder, before, i, marks);
+		if (finder->edges[i] != 0 &&
+			((text[before] != '/' && text[before] != '\\') || is_root(finder, slashes)))
+			finder->edges[i] |= EDGE_ROOT;
+		before = i;
+	}
+}
+
+/* What is known of the text behind a place, from its end on. */
+typedef struct Ahead
+{
+	size_t		not_slash;		/* the first place behind slashes */
+	size_t		not_mark;
+	size_t		not_word;
+	bool		no_extension;	/* the word ahead ends without one */
+} Ahead;
+
+static void
+look_ahead(const Finder *finder, Ahead *ahead, size_t here)
+{
+	uint8		c = here < finder->len ? finder->classes[here] : FOLD_BREAK;
+	uint8		next = here + 1 < finder->len ? finder->classes[here + 1] : FOLD_BREAK;
+
+	if (c != FOLD_SLASH)
+		ahead->not_slash = here;
+	if (c != FOLD_MARK)
+		ahead->not_mark = here;
+	if (!is_word(c))
+		ahead->not_word = here;
+	if (c == FOLD_DOT)
+		ahead->no_extension = !is_word(next);
+	else if (c == FOLD_BREAK || c == FOLD_SLASH)
+		ahead->no_extension = true;
+}
+
+static inline bool
+ends_text(const Finder *finder, size_t place)
+{
+	return place >= finder->len || finder->classes[place] == FOLD_BREAK;
+}
+
+/* Can a name end before the letter at `here`?  `before` is the one before it. */
+static uint8
+end_at(const Finder *finder, const Ahead *ahead, size_t before, size_t here, size_t after_dot)
+{
+	const uint8 *classes = finder->classes;
+
+	if (ends_text(finder, here))
+		return EDGE_END;
+	switch (classes[here])
+	{
+		case FOLD_SLASH:
+			return ends_text(finder, ahead->not_slash) ? EDGE_END : EDGE_END_NAME;
+		case FOLD_MARK:
+			if (ends_text(finder, ahead->not_mark) || classes[ahead->not_mark] == FOLD_SLASH)
+				return EDGE_END_MARKED;
+			/* "the abc.mp3-file", but not "abc.mp3-copy.mp3" */
+			return finder->text[here] == '-' && ahead->no_extension &&
+				is_word(classes[here + 1]) && !isdigit((unsigned char) finder->text[here + 1]) ?
+				EDGE_END_NAME : 0;
+		case FOLD_DOT:
+			if (ends_text(finder, here + 1) || classes[here + 1] == FOLD_DOT ||
+				classes[here + 1] == FOLD_SLASH)
+				return EDGE_END;
+			return after_dot > here + 1 && after_dot - here <= EXTENSION_MAX + 1 &&
+				(finder->edges[after_dot] & EDGE_END) ? EDGE_END_STEM : 0;
+		default:
+			return is_word(classes[before]) && classes[before] != classes[here] ? EDGE_END : 0;
+	}
+}
+
+static void
+mark_ends(Finder *finder)
+{
+	Ahead		ahead = {finder->len, finder->len, finder->len, true};
+	size_t		here = finder->len;
+
+	while (here > 0)
+	{
+		size_t		before = here - 1;
+		size_t		after_dot = ahead.not_word; /* behind the letter `here` */
+
+		while (finder->classes[before] == CLASS_INSIDE)
+			before--;
+		look_ahead(finder, &ahead, here);
+		finder->edges[here] |= end_at(finder, &ahead, before, here, after_dot);
+		here = before;
+	}
+}
+
+/* Asks for all names that end before `end`. */
+static void
+find_before(Finder *finder, size_t end, int families)
+{
+	KeyScope   *scope = finder->scope;
+	const char *text = finder->text;
+	size_t		stop = end > scope->longest ? end - scope->longest : 0;
+	bool		marked = (finder->edges[end] & (EDGE_END | EDGE_END_NAME | EDGE_END_STEM)) == 0;
+	uint8		wanted = marked ? EDGE_BEGIN_MARKED : EDGE_BEGIN;
+	int			tails = KEY_TAIL | KEY_STEM_TAIL | KEY_DERIVED_TAIL;
+	uint64		hash = 0;
+	size_t		i;
+
+	for (i = end; i > stop;)
+	{
+		hash = extend_hash(hash, text[--i]);
+		if ((finder->edges[i] & wanted) == 0 || (marked && text[i - 1] != text[end]))
+			continue;
+		emit_found(scope, mix_hash(hash), text + i, end - i,
+				   finder->edges[i] & EDGE_ROOT ? families : families & ~tails,
+				   finder->sink, finder->arg);
+	}
+}
+
+/* The families of which names may end before `end`. */
+static int
+families_ending(const Finder *finder, size_t end)
+{
+	const KeyScope *scope = finder->scope;
+	uint8		edge = finder->edges[end];
+	int			families = 0;
+	bool		derived = scope->derived;
+
+	if ((edge & (EDGE_END | EDGE_END_MARKED | EDGE_END_NAME)) &&
+		may_end(scope->name_ends, finder->text, end))
+		families |= KEY_PATH | KEY_TAIL;
+	if ((edge & (EDGE_END | EDGE_END_MARKED | EDGE_END_STEM)) &&
+		may_end(scope->stem_ends, finder->text, end))
+	{
+		if (edge & EDGE_END_STEM)
+			families |= derived ? KEY_DERIVED | KEY_DERIVED_TAIL : 0;
+		else if (!ends_with_extension(finder->rules, finder->text, end))
+			families |= KEY_STEM | KEY_STEM_TAIL | (derived ? KEY_DERIVED | KEY_DERIVED_TAIL : 0);
+	}
+	return families;
+}
+
+static void
+search_reading(const char *text, size_t len, void *arg)
+{
+	Finder	   *finder = arg;
+	char	   *folded = fold_text(finder->rules->utf8, text, len, &finder->len);
+	size_t		end;
+
+	if (key_pause != NULL)
+		key_pause();
+	finder->text = folded;
+	finder->classes = palloc(finder->len + 1);
+	finder->edges = palloc0(finder->len + 1);
+	classify_letters(finder);
+	mark_begins(finder);
+	mark_ends(finder);
+	for (end = 1; end <= finder->len; end++)
+	{
+		int			families;
+
+		if (end < finder->len && finder->classes[end] == CLASS_INSIDE)
+			continue;
+		families = families_ending(finder, end);
+		if (families != 0)
+			find_before(finder, end, families);
+	}
+	pfree(finder->edges);
+	pfree(finder->classes);
+	pfree(folded);
+}
+
+/*
+ * A place near `place`, not before `first`, where a text may be cut: behind a
+ * blank, if there is one, or at least not in the middle of a letter.
+ */
+static size_t
+place_to_cut(const Finder *finder, const char *text, size_t first, size_t place)
+{
+	size_t		stop = place - first > BLANK_SEARCH ? place - BLANK_SEARCH : first;
+	size_t		i;
+
+	for (i = place; i > stop; i--)
+		if (is_space(text[i - 1]))
+			return i;
+	for (i = place; finder->rules->utf8 && i > stop && ((unsigned char) text[i] & 0xC0) == 0x80;)
+		i--;
+	return i > first ? i : place;
+}
+
+static void
+search_value(Finder *finder, const char *text, size_t len)
+{
+	size_t		overlap = Min(finder->scope->longest * ESCAPE_MAX + BLANK_SEARCH, KEY_WINDOW / 2);
+	size_t		begin = 0;
+
+	while (len - begin > KEY_WINDOW)
+	{
+		size_t		end = place_to_cut(finder, text, begin, begin + KEY_WINDOW);
+
+		readings_of(text + begin, end - begin, search_reading, finder);
+		begin = place_to_cut(finder, text, begin, end - overlap);
+	}
+	readings_of(text + begin, len - begin, search_reading, finder);
+}
+
+void
+key_of_reference(const KeyRules *rules, KeyScope *scope,
+				 const char *reference, size_t len, KeySink sink, void *arg)
+{
+	Finder		finder = {.rules = rules,.scope = scope,.sink = sink,.arg = arg};
+	Canonical	path;
+
+	if (len == 0 || scope->longest == 0)
+		return;
+	scope_make_filter(scope);
+	/* a leading slash says nothing: a path matches by its tail */
+	if (len > 1 && reference[0] == '/' && reference[1] != '/' ?
+		read_plain(reference + 1, len - 1, &path) : read_plain(reference, len, &path))
+		emit_plain(rules, scope, &path, sink, arg);
+	else
+		search_value(&finder, reference, len);
+}
+
+bool
+key_may_refer(const KeyRules *rules, const char *reference, size_t len)
+{
+	size_t		i = 0;
+	int			step;
+
+	for (; i < len; i += step)
+		if (is_word(fold_class(rules->utf8, reference + i, len - i, &step)))
+			return true;
+	return false;
+}
