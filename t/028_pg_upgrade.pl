@@ -24,7 +24,8 @@ audio_cleanup.backup_retention_days = 3
 audio_cleanup.databases = 'postgres'
 audio_cleanup.timezone = 'UTC'
 END
-my $old = new_server('old', conf => $conf, install_path => $old_bindir =~ s{/bin$}{}r);
+my $init = [ extra => ['--data-checksums'] ];    # the versions differ in the default
+my $old = new_server('old', conf => $conf, init => $init, install_path => $old_bindir =~ s{/bin$}{}r);
 my $dir = upload_dir($old);
 my %all = map { $_ => put_file($dir, $_) } qw(wanted.mp3 a.mp3 b.mp3 held.mp3);
 
@@ -38,7 +39,7 @@ my $history = 'SELECT r.*, f.* FROM cleanup_runs r JOIN cleanup_files f USING (r
 my $before = $old->safe_psql('postgres', $history);
 $old->stop;
 
-my $new = new_server('new', start => 0, conf => "${conf}audio_cleanup.upload_dir = '$dir'\n");
+my $new = new_server('new', start => 0, init => $init, conf => "${conf}audio_cleanup.upload_dir = '$dir'\n");
 my $here = getcwd();
 chdir $PostgreSQL::Test::Utils::tmp_check or die;
 command_ok([ "$bindir/pg_upgrade", '-d', $old->data_dir, '-D', $new->data_dir, '-b', $old_bindir, '-B', $bindir,

@@ -36,10 +36,14 @@ typedef enum MatchMode
  * match_set_grace().
  */
 extern Match *match_begin(const KeyRules *rules);
+
+/* Sets the grace of restored files: hours for orphans, days for files of failed sessions. */
 extern void match_set_grace(Match *match, int orphan_hours, int session_days);
 
 /* Whose runs are asked about their files: the claim of the directory, a UUID, or NULL. */
 extern void match_set_claim(Match *match, const char *claim);
+
+/* Frees the match and all that it has written to disk. */
 extern void match_end(Match *match);
 
 /* Returns a match of the same files that has not been run, and ends `match`. */
@@ -47,6 +51,8 @@ extern Match *match_begin_again(Match *match);
 
 /* Add the file at `path`, which must be valid in the database's encoding. */
 extern void match_add(Match *match, const char *path);
+
+/* Returns the number of the files that were added. */
 extern int64 match_count(const Match *match);
 
 /*
@@ -73,6 +79,7 @@ typedef struct MatchCounts
 									 * session */
 } MatchCounts;
 
+/* Sets *counts to what was read of the source with this number. */
 extern void match_count_source(const Match *match, int number, MatchCounts *counts);
 
 /*

@@ -3,7 +3,7 @@
  * sources/query.h
  *	  The query that reads a source, and the box it runs in.
  *
- * For the files source_*.c and sources.c only.
+ * For the files of sources/ only.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -82,17 +82,24 @@ extern bool query_find_column(const SourceQuery *query, int column, int *place, 
  */
 extern Brake *trust_check_query(const SourceQuery *query);
 
-/* Returns why an UPDATE of the table must not be run with the rights of `role`, or NULL. */
+/*
+ * Returns why an UPDATE of `table` for `source` must not be run with the rights
+ * of `role`, the owner of the table, or NULL.  Of a superuser's table nothing
+ * that is attached may be of another role; of others, no trigger.
+ */
 extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
 
 /*
  * From now on no function whose owner lacks the rights of `role` is run with
- * them, whatever leads to it; with InvalidOid any is.  Returns what it was.
+ * these rights, whatever leads to it; with InvalidOid any function is.  Returns
+ * the role of the call before.
  */
 extern Oid	trust_watch(Oid role);
 
-/* A brake "source", with the general advice of a source that was registered and cannot be used. */
+/* The hint of a brake "source": what to do with a source that was registered and cannot be used. */
 extern const char *const source_hint_readd;
+
+/* Returns such a brake, in the current memory context, for that error code; `detail` may be NULL. */
 extern Brake *source_brake(int sqlstate, char *message, char *detail);
 
 /*
@@ -115,6 +122,7 @@ typedef struct ValueWriter
 	FmgrInfo	output;
 } ValueWriter;
 
+/* Prepares the writing of values of `type`, in the current memory context. */
 extern void value_begin(ValueWriter *writer, Oid type);
 
 /* Returns the text of a value by the output function of its type; it need not be NUL-terminated. */

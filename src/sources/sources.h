@@ -67,10 +67,10 @@ typedef enum SourceScan
 	SCAN_PLACES					/* all rows, session without an id */
 } SourceScan;
 
-/* Schema-qualified and quoted name of a relation; its OID if it is gone. */
+/* Returns the schema-qualified and quoted name of a relation, or its OID as text if it is gone. */
 extern const char *sources_name(Oid relid);
 
-/* The registered sources in order of their registration.  Needs SPI. */
+/* Returns the registered sources (Source) in the order of their registration.  Needs SPI. */
 extern List *sources_load(const Extension *extension);
 
 /*
@@ -81,7 +81,10 @@ extern List *sources_load(const Extension *extension);
  */
 extern Brake *sources_check(Source *source);
 
-/* The same for all of `sources`; no source at all is a brake too. */
+/*
+ * Returns the brakes (Brake) of all of `sources`, as sources_check() finds
+ * them.  No source at all is a brake too.  Needs SPI.
+ */
 extern List *sources_check_all(List *sources);
 
 /*
@@ -175,7 +178,7 @@ extern void sources_try_locking(const Source *source);
 extern void sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
 						   SourceSink sink, void *arg);
 
-/* The SQL-callable registration; arguments as in the SQL declaration. */
+/* The arguments of cleanup_add_source(). */
 typedef struct SourceRegistration
 {
 	Oid			relid;
@@ -188,7 +191,13 @@ typedef struct SourceRegistration
 	const char *on_failed;
 } SourceRegistration;
 
+/*
+ * Registers a source, and works out what is NULL in `registration`.  ERROR if
+ * the source cannot be used or the caller does not own it.  Needs SPI.
+ */
 extern void sources_register(const Extension *extension, SourceRegistration *registration);
+
+/* Forgets the source `relid`.  ERROR if it is none, or the caller does not own it.  Needs SPI. */
 extern void sources_drop(const Extension *extension, Oid relid);
 
 #endif							/* AUDIO_CLEANUP_SOURCES_H */

@@ -36,7 +36,7 @@
  */
 extern FileResult store_lock(FileStore *store);
 
-/* Harmless without a lock.  Commit-safe. */
+/* Gives the lock back, if the store has it.  Commit-safe. */
 extern void store_unlock(FileStore *store);
 
 /*

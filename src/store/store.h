@@ -188,8 +188,8 @@ extern FileResult store_identify_durably(FileStore *store, const char *path,
 										 FileIdentity *identity);
 
 /*
- * Same inode, size, mtime and birth time; ctime as well if `with_ctime` and
- * there is but one link.
+ * Do both have one inode, size, mtime and birth time; and one ctime, if
+ * `with_ctime` is set and the file has but one link?
  */
 extern bool store_same_file(const FileIdentity *a, const FileIdentity *b,
 							bool with_ctime);
@@ -231,8 +231,8 @@ extern FileResult store_capture_by_copy(FileStore *store, int64 run_id, const ch
 										const FileIdentity *expected);
 
 /*
- * May names be removed from the folder of this file?  0, or an errno (EACCES,
- * EROFS, ...).  Changes nothing.
+ * May this process remove names from the folder of the file `path`?  Returns
+ * 0, or an errno (EACCES, EROFS, ...).  Changes nothing.
  */
 extern int	store_check_folder(FileStore *store, const char *path);
 
@@ -258,35 +258,40 @@ extern FileResult store_put_back(FileStore *store, int64 run_id, const char *pat
 								 const FileIdentity *expected);
 
 /*
- * The same under another name, `as`.  Directories that are made again have
- * the mode of the one that the file was captured in, where that is known.
+ * Puts a captured file back under another name, `as`; see store_put_back().
+ * Folders that are made again have the mode of the one that the file was
+ * captured in, where that is known.
  */
 extern FileResult store_put_back_as(FileStore *store, int64 run_id, const char *path,
 									const char *as, const FileIdentity *expected);
 
 /*
- * The runs that have a folder in the trash: fills `runs` with at most `max` of
- * their ids, returns how many there are; -1 with errno if that cannot be told.
+ * Fills `runs` with the ids of at most `max` runs that have a folder in the
+ * trash.  Returns how many there are; -1 with errno if that cannot be told.
  */
 extern int	store_trash_runs(FileStore *store, int64 *runs, int max);
 
 /*
- * Give the trash of a run another number, one that has no trash.  0, or an
- * errno.
+ * Gives the trash of the run `run_id` another number, `as`, which has no trash
+ * yet.  Returns 0, or an errno.
  */
 extern int	store_renumber_trash(FileStore *store, int64 run_id, int64 as);
 
-/* store_identify() of the captured file. */
+/*
+ * Tells the identity of the file that the run `run_id` captured from `path`.
+ * FILE_OK, FILE_VANISHED (the trash does not have it), FILE_NOT_REGULAR or
+ * FILE_FAILED.
+ */
 extern FileResult store_identify_captured(FileStore *store, int64 run_id, const char *path,
 										  FileIdentity *identity);
 
 /*
- * Are these the same size and mtime?  A file system or an archive that knows
- * whole seconds only may have cut the latter.
+ * Do both have one size and one mtime?  A file system or an archive that knows
+ * whole seconds only may have cut the mtime of `found`.
  */
 extern bool store_same_copy(const FileIdentity *found, const FileIdentity *expected);
 
-/* The bytes that destroying this file gives back: 0 while another link stands. */
+/* Returns the bytes that destroying this file gives back: 0 while another link stands. */
 extern int64 store_space_of(const FileIdentity *identity);
 
 /*
@@ -313,9 +318,9 @@ extern FileResult store_destroy_in_place(FileStore *store, const char *path,
 										 const FileIdentity *expected, int64 *freed);
 
 /*
- * What time is it for the file system (nanoseconds since 1970)?  Asked with a
- * file that never has a name; FILE_FAILED where the file system has no such
- * thing.
+ * Tells the time of the file system, in nanoseconds since 1970, by a file that
+ * never has a name.  FILE_OK; FILE_NO_SPACE; FILE_FAILED, also where the file
+ * system has no nameless files.
  */
 extern FileResult store_clock(FileStore *store, int64 *now_ns);
 

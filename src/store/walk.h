@@ -39,15 +39,22 @@ typedef enum WalkStep
 } WalkStep;
 
 /*
- * Begin a walk of an open store; with `recurse` false only the directory
- * itself.  Never fails: what goes wrong, walk_next() reports.
+ * Begins a walk of an open store; with `recurse` false only the directory
+ * itself.  Never fails: walk_next() reports what went wrong.
  */
 extern TreeWalk *walk_begin(FileStore *store, bool recurse);
 
-/* The same of what a run has captured; nothing, if it has no trash. */
+/*
+ * Begins a walk of the trash of the run `run_id`: it yields the paths of the
+ * captured files, or nothing if the run has no trash.  Never fails, as
+ * walk_begin().
+ */
 extern TreeWalk *walk_begin_trash(FileStore *store, int64 run_id);
 
-/* Next file.  *path points into the walk and is valid until the next call. */
+/*
+ * Moves on to the next file.  With WALK_FILE, *path is its relative path; it
+ * points into the walk and is valid until the next call.
+ */
 extern WalkStep walk_next(TreeWalk *walk, const char **path);
 
 /*
@@ -88,7 +95,7 @@ extern WalkReason walk_why_not(FileStore *store, const char *path, bool recurse,
  */
 extern const char *walk_reason_text(WalkReason reason);
 
-/* Close all that is open.  Allowed at any time; NULL is allowed. */
+/* Closes and frees the walk.  Allowed at any time; NULL is allowed. */
 extern void walk_end(TreeWalk *walk);
 
 #endif							/* AUDIO_CLEANUP_TREE_WALK_H */
