@@ -17,7 +17,8 @@
  *		or if their name is taken, trashed as before.  COMMIT.
  *	3.	the run: its figures, and its line in the server log.  COMMIT.
  *
- * Directories are fsynced before a row says that something has happened.
+ * Directories are fsynced before a row says that something has happened.  The
+ * states of a row are drawn in CONTRIBUTING.md.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -25,10 +25,10 @@
 Pace
 pace_begin(const Settings *settings)
 {
-	Pace		pace = {settings->files_per_second, settings->max_run_minutes, 0};
+	Pace		pace = {settings->files_per_second, 0};
 
-	if (pace.max_run_minutes > 0)
-		pace.ends_at = GetCurrentTimestamp() + (TimestampTz) pace.max_run_minutes * USECS_PER_MINUTE;
+	if (settings->max_run_minutes > 0)
+		pace.ends_at = GetCurrentTimestamp() + (TimestampTz) settings->max_run_minutes * USECS_PER_MINUTE;
 	return pace;
 }
 

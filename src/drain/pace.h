@@ -17,7 +17,6 @@
 typedef struct Pace
 {
 	int			files_per_second;	/* 0: no limit */
-	int			max_run_minutes;
 	TimestampTz ends_at;		/* 0: never */
 } Pace;
 

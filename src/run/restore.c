@@ -86,30 +86,31 @@ is_name_free(Restoring *restoring, const LedgerFile *file)
 	return false;
 }
 
+/* Counts a file that is at `path` again, now or with the commit. */
+static void
+add_file(Restoring *restoring, LedgerFile *file, const char *state, const char *path)
+{
+	file->new_state = state;
+	restoring->files = report_append(restoring->files, restoring->context->settings->report_limit, path);
+	restoring->n_files++;
+	restoring->bytes += file->identity.size;
+}
+
 static void
 mark_file(Restoring *restoring, LedgerFile *file)
 {
-	file->new_state = "restoring";
-	restoring->files = report_append(restoring->files, restoring->context->settings->report_limit, target_of(file));
-	restoring->n_files++;
-	restoring->bytes += file->identity.size;
-	if (store_is_quick(drain_store(restoring->drain)) && restoring->in_batch < AT_COMMIT_FILES)
-	{
+	add_file(restoring, file, "restoring", target_of(file));
+	if (store_is_quick(drain_store(restoring->drain)) && restoring->in_batch++ < AT_COMMIT_FILES)
 		at_commit_add(restoring->batch, file->path, target_of(file), &file->identity);
-		restoring->in_batch++;
-	}
 }
 
-/* Not captured yet; or somebody was quicker, with mv. */
+/* The file was not captured yet; or somebody was quicker, with mv. */
 static void
 note_in_place(Restoring *restoring, LedgerFile *file)
 {
-	file->new_state = "restored";
+	add_file(restoring, file, "restored", file->path);
 	file->error = "it was in its place";
 	file->restore_as = NULL;
-	restoring->files = report_append(restoring->files, restoring->context->settings->report_limit, file->path);
-	restoring->n_files++;
-	restoring->bytes += file->identity.size;
 }
 
 static void
