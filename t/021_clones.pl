@@ -159,7 +159,8 @@ refused($recovered, 'point-in-time recovery', qr/It was claimed on timeline 1, a
 my $standby = clone('standby', 'late', has_streaming => 1);
 $standby->start;
 $primary->wait_for_catchup($standby);
-is(decode_json($standby->safe_psql('postgres', 'SELECT cleanup_all(true)'))->{result}{error_count}, 0, 'a standby may look');
+is_deeply(decode_json($standby->safe_psql('postgres', 'SELECT cleanup_all(true)'))->{blocked_by}, ['recovery'],
+	'a standby may look, and is told of nothing but that it is one');
 $standby->promote;
 is(pending($standby), 'pending.mp3', 'a promoted standby has the ledger');
 refused($standby, 'a promoted standby', qr/It was claimed on timeline 1, and the server is on timeline 2: it was promoted, or recovered to a point in time\./);
