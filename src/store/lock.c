@@ -53,10 +53,12 @@ look_at_claim(int private, FileLook *look)
 	return come_to(FILE_OK);
 }
 
+/* An inode number is given again at once to what takes the place of a removed claim: a FIFO may have it. */
 static bool
 is_same_claim(const FileLook *a, const FileLook *b)
 {
-	return a->identity.inode == b->identity.inode && a->volume.device == b->volume.device;
+	return a->identity.inode == b->identity.inode && a->volume.device == b->volume.device &&
+		a->mode == b->mode;
 }
 
 static bool
