@@ -93,3 +93,10 @@ DELETE FROM sessions;
 SELECT t.sh('mkdir real && ln -s real linked');
 SELECT t.session(1, 'processed', 1, 'https://example.org/u/linked/there.mp3'), t.session(2, 'processed', 1, 'real/gone.mp3');
 SELECT status, missing, examples FROM cleanup_missing_files();
+-- and cleanup_explain() says so of a file that is there
+SELECT t.sh('touch -d "2020-01-01" real/a.mp3; mkdir "#recycle" .hidden deep; touch -d "2020-01-01" "#recycle/b.mp3" .hidden/c.mp3 deep/d.mp3; ln -s a.mp3 real/link.mp3');
+SELECT f.file, cleanup_explain(f.file) ->> 'verdict' AS verdict, cleanup_explain(f.file) ->> 'reason' AS reason
+FROM (VALUES ('linked/a.mp3'), ('#recycle/b.mp3'), ('.hidden/c.mp3'), ('real/link.mp3'), ('real/none.mp3')) f (file);
+SET audio_cleanup.recurse = off;
+SELECT cleanup_explain('deep/d.mp3') ->> 'reason' AS reason;
+RESET audio_cleanup.recurse;

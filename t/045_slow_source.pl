@@ -72,7 +72,7 @@ ok(wait_until(sub { -e directory('third') . '/wanted.mp3' && !-e directory('thir
 	'the third database is cleaned');
 is(active($_), 1, "... while the view of the $_ sleeps") foreach 'first', 'second';
 ok(wait_until(sub { last_run('third') =~ /^done/ }), '... to its end');
-like(log_since($node, $position), qr/begins to clean database "$_->[0]" while database "$_->[1]" is still being cleaned/,
+like(log_since($node, $position), qr/cleaning database "$_->[0]" while database "$_->[1]" is still being cleaned/,
 	"the log tells of $_->[1]") foreach [ 'second', 'first' ], [ 'third', 'second' ];
 
 # ---- the limit of time ----

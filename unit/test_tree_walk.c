@@ -534,6 +534,9 @@ test_reasons(void)
 	is_left_out(store, ".hidden.mp3", WALK_HIDDEN, ".hidden.mp3");
 	is_left_out(store, "d/.hidden/x.mp3", WALK_HIDDEN, "d/.hidden");
 	is_left_out(store, ".audio_cleanup/claim", WALK_HIDDEN, ".audio_cleanup");
+	is_left_out(store, "#recycle/b.mp3", WALK_FOREIGN, "#recycle");
+	is_left_out(store, "d/@EADIR/b.mp3", WALK_FOREIGN, "d/@EADIR");
+	is_left_out(store, "lost+found/b.mp3", WALK_FOREIGN, "lost+found");
 	is_left_out(store, "link.mp3", WALK_SYMLINK, "link.mp3");
 	is_left_out(store, "s/e/c.mp3", WALK_SYMLINK, "s");
 	is_left_out(store, "d/up/a.mp3", WALK_SYMLINK, "d/up");

@@ -186,10 +186,14 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 	size_t		len;
 	WalkReason	reason = walk_why_not(plan_findings(plan)->store, search->path, settings_of(plan)->recurse, &len);
 
-	/* of the file itself is said below that it is no regular one */
+	/*
+	 * Of the file itself is said below that it is no regular one.  Nothing is
+	 * found behind a symlink or a mount, whatever is there.
+	 */
 	if (reason == WALK_NOT_A_FILE || (reason == WALK_SYMLINK && len == strlen(search->path)))
 		reason = WALK_REACHED;
-	if (reason != WALK_REACHED && found.outcome != FILE_VANISHED)
+	if (reason != WALK_REACHED &&
+		(found.outcome != FILE_VANISHED || reason == WALK_SYMLINK || reason == WALK_MOUNT || reason == WALK_SUBVOLUME))
 		return kept(psprintf("\"%.*s\" is not looked into: %s", (int) len, search->path,
 							 walk_reason_text(reason)));
 	if (found.outcome == FILE_VANISHED)

@@ -159,17 +159,16 @@ is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
 	}
 }
 
+/* Is a folder of this name, of `len` bytes, somebody else's?  At the top, also what mkfs has made. */
 static bool
-is_foreign_folder(const TreeWalk *walk, const char *name)
+is_foreign_folder(const char *name, size_t len, bool at_top)
 {
 	size_t		i;
 
-	if (walk->in_trash)
-		return false;			/* in the trash it is a part of a path */
-	if (walk->nlevels == 1 && strcmp(name, FSCK_DIR) == 0)
+	if (at_top && len == strlen(FSCK_DIR) && memcmp(name, FSCK_DIR, len) == 0)
 		return true;
 	for (i = 0; i < lengthof(foreign_folders); i++)
-		if (pg_strcasecmp(name, foreign_folders[i]) == 0)
+		if (len == strlen(foreign_folders[i]) && pg_strncasecmp(name, foreign_folders[i], len) == 0)
 			return true;
 	return false;
 }
@@ -291,7 +290,8 @@ walk_next(TreeWalk *walk, const char **path)
 				*path = walk->path;
 				return WALK_FILE;
 			case DT_DIR:
-				if (is_foreign_folder(walk, entry->d_name))
+				if (!walk->in_trash &&	/* there it is a part of a path */
+					is_foreign_folder(entry->d_name, strlen(entry->d_name), walk->nlevels == 1))
 					break;
 				if (enter_directory(walk, entry->d_name) == WALK_FAILED)
 					return WALK_FAILED;
@@ -335,6 +335,7 @@ walk_reason_text(WalkReason reason)
 	static const char *const texts[] = {
 		[WALK_REACHED] = NULL,
 		[WALK_HIDDEN] = "a name that begins with a dot is private to whoever made it",
+		[WALK_FOREIGN] = "a folder of this name belongs to a NAS, a synchroniser or the operating system",
 		[WALK_NOT_RECURSIVE] = "audio_cleanup.recurse is off",
 		[WALK_TOO_DEEP] = "its folders are nested too deeply",
 		[WALK_SYMLINK] = "symlinks are not followed",
@@ -391,6 +392,8 @@ judge_text(const char *path, bool recurse, size_t *len)
 			break;
 		if (!recurse)
 			return WALK_NOT_RECURSIVE;
+		if (is_foreign_folder(component, n, depth == 0))
+			return WALK_FOREIGN;
 		component += n + 1;
 	}
 	return depth > WALK_MAX_DEPTH ? WALK_TOO_DEEP : WALK_REACHED;

@@ -70,6 +70,8 @@ typedef enum WalkReason
 	WALK_REACHED,				/* it does, or would if the file were there */
 	WALK_HIDDEN,				/* the file or a folder of it begins with a
 								 * dot */
+	WALK_FOREIGN,				/* a folder of it is that of a NAS, a
+								 * synchroniser or an operating system */
 	WALK_NOT_RECURSIVE,			/* the file is in a folder, and folders are
 								 * not looked into */
 	WALK_TOO_DEEP,				/* beyond WALK_MAX_DEPTH */
