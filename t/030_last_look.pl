@@ -94,7 +94,7 @@ foreach my $days (0, 30)
 	my $slow = begin(insert_row("slow$days.mp3"));
 	commit($cleaner);
 	ok(!-e "$dir/slow$days.mp3", "$with: a file is captured whose row is in flight");
-	ok(wait_until(sub { log_since($node, $position) =~ /leaves 1 condemned files as they are/ }),
+	ok(wait_until(sub { log_since($node, $position) =~ /1 condemned files are left as they are/ }),
 		"$with: the worker gives up waiting for the row");
 	commit($slow);
 	ok(comes_back("slow$days.mp3"), "$with: it comes back without another run");

@@ -189,7 +189,9 @@ sql('SELECT pg_reload_conf()');
 	my $position = log_position($node);
 
 	sql("UPDATE cleanup_files SET due_at = now() WHERE run_id = $run");
-	set_fault($node, 'unlinkat killafter 2');
+	# only that name counts: other files of our own are unlinked, too
+	my $last = sql("SELECT substring(file from '[^/]*\$') FROM cleanup_files WHERE run_id = $run ORDER BY file_id DESC LIMIT 1");
+	set_fault($node, "unlinkat killafter 1 0 $last");
 	$node->psql('postgres', 'SELECT cleanup_purge_backups()');
 	ok(wait_until(sub { log_since($node, $position) =~ /terminated by signal 9.*ready to accept connections/s }), 'killed');
 	clear_fault($node);
