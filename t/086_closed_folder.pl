@@ -102,5 +102,36 @@ foreach my $days (0, 7)
 	ok(wait_for_drain($node), '... and all is done');
 }
 
+# The older one is a backup.  The newer one has been captured, and its row still says pending, because the drain gave
+# up waiting for a writer; when he has committed, a run looks which backups are needed.
+{
+	my $file = 'thrice.mp3';
+	my $position;
+
+	$node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = 7;
+		ALTER DATABASE postgres SET audio_cleanup.writer_wait = '100ms'});
+	put_file($dir, $file, content => 'the older one');
+	$node->safe_psql('postgres', 'SELECT cleanup_all(force => true)');
+	ok(wait_for_drain($node), 'the older one is a backup');
+	is(states($file), 'trashed', '... which its row says');
+
+	my $cleaner = $node->background_psql('postgres');
+	my $writer = $node->background_psql('postgres');
+	my $content = put_file($dir, $file, content => 'the newer one');
+	$position = log_position($node);
+	$cleaner->query_safe('BEGIN; SELECT cleanup_all(force => true)');
+	$writer->query_safe("BEGIN; INSERT INTO sessions (audio_url) VALUES ('$file')");
+	$cleaner->query_safe('COMMIT');
+	ok(wait_until(sub { log_since($node, $position) =~ /condemned files are left as they are/ }), 'the drain gives up waiting');
+	ok(!-e "$dir/$file", '... for the newer one, which was captured');
+	$writer->query_safe('COMMIT');
+	$_->quit foreach $cleaner, $writer;
+	$node->safe_psql('postgres', 'CALL cleanup_run(force => true)');
+	ok(wait_until(sub { -e "$dir/$file" }), 'the name is needed, and a file comes back');
+	is(read_file("$dir/$file"), $content, '... the newer one');
+	ok(wait_for_drain($node), '... and all is done');
+	is(read_file("$dir/$file"), $content, '... and it stays');
+}
+
 $node->stop;
 done_testing();

@@ -135,7 +135,7 @@ put_back_at_commit(Drain *drain, LedgerFile *file)
 }
 
 static void
-put_back_file(Drain *drain, LedgerFile *file)
+put_back_now(Drain *drain, LedgerFile *file)
 {
 	FileResult	result = store_put_back_as(drain->store, drain->run_id, file->path, target_of(file),
 										   &file->identity);
@@ -158,6 +158,19 @@ put_back_file(Drain *drain, LedgerFile *file)
 	}
 }
 
+/* What a person has asked for is done; what was marked because it is needed may be outdated by now. */
+static void
+put_back_file(Drain *drain, LedgerFile *file)
+{
+	if (file->note != NULL &&
+		backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path))
+		keep_backup(drain, file, file->note, newer_file);
+	else if (drain->at_commit)
+		put_back_at_commit(drain, file);
+	else
+		put_back_now(drain, file);
+}
+
 /* What is to be put back comes first: somebody waits for it. */
 int
 drain_restore_step(Drain *drain, int limit)
@@ -173,10 +186,7 @@ drain_restore_step(Drain *drain, int limit)
 	{
 		progress_tick();
 		drain->restored_up_to = files[i].file_id;
-		if (drain->at_commit)
-			put_back_at_commit(drain, &files[i]);
-		else
-			put_back_file(drain, &files[i]);
+		put_back_file(drain, &files[i]);
 	}
 	if (i > 0)
 	{

@@ -46,18 +46,26 @@ backup_find(const Extension *extension, const char *claim, const char *path)
 	return backup;
 }
 
-/* Of a run the rows that are pending are found by the run, those of backups by the file: so there are two branches. */
+/*
+ * Is there a newer file of that name, of a later run, which is in the trash or
+ * on its way?  Each state has an index of its own, so there are branches.
+ */
+#define NEWER_FILE(run_id, file_name, uuid) \
+	"EXISTS (SELECT FROM (SELECT n.run_id FROM @extschema@.cleanup_files n WHERE n.state = 'trashed' AND n.file = " file_name \
+	"  UNION ALL SELECT n.run_id FROM @extschema@.cleanup_files n" \
+	"   WHERE n.state = 'pending' AND n.run_id > " run_id " AND n.file = " file_name " COLLATE \"C\"" \
+	"  UNION ALL SELECT n.run_id FROM @extschema@.cleanup_files n" \
+	"   WHERE n.state = 'restoring' AND n.run_id > " run_id " AND n.file = " file_name " COLLATE \"C\") newer" \
+	" JOIN @extschema@.cleanup_runs nr ON nr.run_id = newer.run_id" \
+	" WHERE nr.run_id > " run_id " AND nr.claim = " uuid ")"
+
 bool
 backup_has_newer(const Extension *extension, const char *claim, int64 run_id, const char *path)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_TEXT(path), SQL_INT8(run_id)};
 
 	return owner_finds(extension, lengthof(parameters), parameters,
-					   "SELECT FROM (SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'trashed' AND file = $2"
-					   "  UNION ALL SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'pending' AND run_id > $3 AND file = $2 COLLATE \"C\""
-					   "  UNION ALL SELECT run_id FROM @extschema@.cleanup_files WHERE state = 'restoring' AND run_id > $3 AND file = $2 COLLATE \"C\") f"
-					   " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-					   " WHERE r.run_id > $3 AND r.claim = $1::uuid LIMIT 1");
+					   "SELECT WHERE " NEWER_FILE("$3", "$2", "$1::uuid"));
 }
 
 bool
@@ -113,8 +121,9 @@ backup_newest(const Extension *extension, const int64 *file_ids, int n, BackupFi
 	int			i;
 
 	newest = owner_query(extension, lengthof(parameters), parameters,
-						 "SELECT DISTINCT ON (file) file_id, file FROM @extschema@.cleanup_files"
-						 " WHERE file_id = ANY ($1) AND state = 'trashed' ORDER BY file, run_id DESC, file_id DESC");
+						 "SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
+						 " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+						 " WHERE f.file_id = ANY ($1) AND f.state = 'trashed' AND NOT " NEWER_FILE("f.run_id", "f.file", "r.claim"));
 	*files = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(BackupFile) * Max(newest, 1));
 	for (i = 0; i < newest; i++)
 	{

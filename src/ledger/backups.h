@@ -56,7 +56,10 @@ typedef struct BackupFile
 	const char *path;
 } BackupFile;
 
-/* Of these, the newest of each name, as an array; returns how many. */
+/*
+ * Of these, those of whose name no newer file is in the trash, or on its way
+ * into or out of it.  Sets *files to an array; returns how many.
+ */
 extern int	backup_newest(const Extension *extension, const int64 *file_ids, int n,
 						  BackupFile **files);
 
