@@ -16,16 +16,6 @@
 #include "src/names/fold.h"
 #include "src/names/private.h"
 
-uint64
-key_hash(KeyFamily family, const char *text, size_t len)
-{
-	uint64		hash = 0;
-
-	while (len > 0)
-		hash = extend_hash(hash, text[--len]);
-	return key_of_mixed(family, mix_hash(hash));
-}
-
 /* Passes on the whole path in one family, and its tails that begin at `last` or before in the other. */
 static void
 emit_tails(const KeyMaker *maker, const char *text, size_t len, size_t last, KeyFamily whole, KeyFamily tail)

@@ -128,9 +128,6 @@ extern void key_of_reference(const KeyRules *rules, KeyScope *scope,
 /* Does the reference hold a letter or a digit, without which it means nothing? */
 extern bool key_may_refer(const KeyRules *rules, const char *reference, size_t len);
 
-/* 64-bit hash of a key, the same in every process of a machine. */
-extern uint64 key_hash(KeyFamily family, const char *text, size_t len);
-
 /* Does this reference mean this file, by the texts and not their hashes? */
 extern KeyMatch key_compare(const KeyRules *rules, const char *reference,
 							size_t len, const char *path);

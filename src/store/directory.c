@@ -202,8 +202,9 @@ store_step_down(FileStore *store, Folder *from, int parent, const char *name, in
 	return fd;
 }
 
-int
-store_descend(FileStore *store, Folder *from, const char *path, int flags)
+/* Opens the folder at `path`, which is not empty, below `from`. */
+static int
+descend(FileStore *store, Folder *from, const char *path, int flags)
 {
 	char		name[NAME_MAX + 1];
 	int			fd = from->fd;
@@ -246,7 +247,7 @@ store_open_trash(FileStore *store, int64 run_id)
 	char		path[RUN_PATH_MAX];
 
 	make_run_path(&store->trash, run_id, path);
-	return store_descend(store, store->trash.base, run_id == 0 ? store->trash.path : path, DIR_TRUST);
+	return descend(store, store->trash.base, run_id == 0 ? store->trash.path : path, DIR_TRUST);
 }
 
 
@@ -271,7 +272,7 @@ reach(FileStore *store, Folder *folder, Folder *from, const char *path, int flag
 		return folder;
 
 	store_leave(store, folder);
-	folder->fd = store_descend(store, from, path, flags);
+	folder->fd = descend(store, from, path, flags);
 	if (folder->fd < 0)
 		return NULL;
 	folder->chain_synced = (flags & DIR_SYNC) != 0;

@@ -252,9 +252,6 @@ extern int	store_insist_on_trust(FileStore *store, int fd, const FileLook *look)
 /* Opens the folder `name` in `parent`, which is `from` or a folder below it. */
 extern int	store_step_down(FileStore *store, Folder *from, int parent, const char *name, int flags);
 
-/* Opens the folder at `path`, which is not empty, below `from`. */
-extern int	store_descend(FileStore *store, Folder *from, const char *path, int flags);
-
 /* Opens our private folder, and makes it before if `make`. */
 extern int	store_open_private(FileStore *store, bool make);
 
