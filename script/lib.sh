@@ -15,6 +15,7 @@ scratch=                        # the caller's own folder, made by make_scratch
 pg_config=${PG_CONFIG:-}        # set by choose_server
 pg_major=                       # the same; empty: not a server of Debian's
 lists_fresh=
+child=                          # what waited() runs
 not_offered=()                  # packages that apt does not have for this server
 unset "${!PG@}"                 # PGHOST and its like are about the caller's own servers
 
@@ -29,14 +30,25 @@ die()
 # the comment at the head of the script
 usage() { sed -n '3,/^set /s/^#\( \|$\)//p' "$0"; }
 
-# at_exit COMMAND: at the end, by whatever signal
+# at_exit COMMAND: at the end, by whatever signal, and with the status as its argument
 at_exit()
 {
     # shellcheck disable=SC2064
-    trap "$1" EXIT
+    trap "leave $1" EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
+}
+
+leave()
+{
+    local status=$?
+
+    trap - EXIT
+    trap '' HUP INT TERM
+    stop_process "$child"
+    "$1" "$status"
+    exit "$status"
 }
 
 as_root()
@@ -68,12 +80,24 @@ as_postgres()
 
 pg_bindir() { dirname "$pg_config"; }
 
+# waited COMMAND...: so that a signal need not wait for its end
+waited()
+{
+    local status=0
+
+    "$@" &
+    child=$!
+    wait "$child" || status=$?
+    child=
+    return "$status"
+}
+
 # quietly LOG COMMAND...: output only if it fails
 quietly()
 {
     local log=$1
     shift
-    "$@" >>"$log" 2>&1 && return
+    waited "$@" >>"$log" 2>&1 && return
     printf '\nThis failed: %s\n' "$*" >&2
     tail -n 60 "$log" >&2
     return 1
@@ -95,6 +119,7 @@ make_scratch()
     chmod 755 "$scratch"
 }
 
+# Where none was made there is none to remove.
 remove_scratch()
 {
     case $scratch in
@@ -149,18 +174,26 @@ packages_for()
 
 installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
+# apt_install ARGUMENT...
+apt_install()
+{
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq -y -o DPkg::Lock::Timeout=120 install --no-install-recommends "$@" </dev/null
+}
+
 # A new server package would create and start a cluster "main".  Nobody asked for one: it is told not to, for as
-# long as this takes.  Clusters that exist are none of our business.
+# long as this takes.  Clusters that exist are none of our business.  A signal ends the download, and waits for the end
+# of what dpkg must not be disturbed at.
 install_without_main_cluster()
 {
     local setting=/etc/postgresql-common/createcluster.d/audio_cleanup.conf
 
+    quietly "$scratch/apt.log" apt_install --download-only "$@"
     (
         trap 'as_root rm -f "$setting" && as_root rmdir --ignore-fail-on-non-empty "${setting%/*}"' EXIT
         as_root mkdir -p "${setting%/*}"
         say 'create_main_cluster = false' | as_root tee "$setting" >/dev/null
-        quietly "$scratch/apt.log" as_root env DEBIAN_FRONTEND=noninteractive \
-            apt-get -qq -y -o DPkg::Lock::Timeout=120 install --no-install-recommends "$@" </dev/null
+        apt_install "$@" >>"$scratch/apt.log" 2>&1 || { tail -n 60 "$scratch/apt.log" >&2 && exit 1; }
     )
 }
 
@@ -258,6 +291,25 @@ stop_servers_in()
         while IFS= read -r -d '' pidfile; do
             as_postgres / pg_ctl stop -s -m immediate -D "${pidfile%/*}" </dev/null >/dev/null 2>&1 || true
         done
+}
+
+# stop_process PID: and all below it, with five seconds to clean up
+stop_process()
+{
+    local pid pids try
+
+    [[ -n $1 ]] || return 0
+    mapfile -t pids < <(descendants "$1" && say "$1")
+    as_root kill -TERM "${pids[@]}" 2>/dev/null || true
+    for try in {1..25}; do
+        for pid in "${pids[@]}"; do
+            # a process that has ended but was not waited for has no command line
+            ! grep -qs . "/proc/$pid/cmdline" || { sleep 0.2 && continue 2; }
+        done
+        return 0
+    done
+    say "after $try looks some processes still run: killing them" >&2
+    as_root kill -KILL "${pids[@]}" 2>/dev/null || true
 }
 
 # descendants PID: every process below it, children first
