@@ -264,11 +264,17 @@ copy_server()
     for library in "$("$pg_config" --libdir)"/lib{pgcommon,pgport}.a; do
         [[ ! -e $library ]] || paths+=("$library")
     done
-    mkdir "$scratch/server"
-    tar -C / -cf - "${paths[@]#/}" | tar -C "$scratch/server" --no-same-owner -xf -
+    waited copy_files "$scratch/server" "${paths[@]#/}"
     # what somebody has installed there is not what is to be tested
     find "$scratch/server" -name 'audio_cleanup*' -type f -delete
     pg_config=$scratch/server$pg_config
+}
+
+# copy_files TO PATH...: with all folders above them
+copy_files()
+{
+    mkdir "$1"
+    tar -C / -cf - "${@:2}" | tar -C "$1" --no-same-owner -xf -
 }
 
 # ---- the campaign ----
