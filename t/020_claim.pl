@@ -261,9 +261,10 @@ foreach my $case (
 	add_rows($node, 'wanted.mp3');
 	$files{unwanted}{$_} = put_file($dir, $_) foreach 'a.mp3', 'b/c.mp3';
 	set_fault($node, $fault);
+	my $position = log_position($node);
 	($rc, $stdout, $stderr) = $node->psql('postgres', 'SELECT cleanup_all()');
 	isnt($rc, 0, "$when: the server crashes");
-	ok($node->poll_query_until('postgres', 'SELECT true'), "$when: and comes back");
+	ok(comes_back_after($node, $position), "$when: and comes back");
 	is(fault_fired($node), 1, "$when: it was then");
 	ok($written ? -e "$private/claim" : !-e "$private/claim", "$when: the claim is " . ($written ? '' : 'not ') . 'written');
 	is($node->safe_psql('postgres', 'SELECT count(*), bool_or(confirmed) FROM cleanup_claims'), '1|f', "$when: its twin is");

@@ -70,7 +70,7 @@ sub wait_for_crash
 {
 	my ($position) = @_;
 	return wait_until(sub { fault_fired($node) })
-	  && wait_until(sub { log_since($node, $position) =~ /terminated by signal 9.*ready to accept connections/s });
+	  && comes_back_after($node, $position);
 }
 
 # [statement, files, number of the run, and as => {...}] of an operation that is about to be killed

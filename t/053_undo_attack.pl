@@ -193,7 +193,7 @@ sql('SELECT pg_reload_conf()');
 	my $last = sql("SELECT substring(file from '[^/]*\$') FROM cleanup_files WHERE run_id = $run ORDER BY file_id DESC LIMIT 1");
 	set_fault($node, "unlinkat killafter 1 0 $last");
 	$node->psql('postgres', 'SELECT cleanup_purge_backups()');
-	ok(wait_until(sub { log_since($node, $position) =~ /terminated by signal 9.*ready to accept connections/s }), 'killed');
+	ok(comes_back_after($node, $position), 'killed');
 	clear_fault($node);
 	my $answer = sql_json($node, "SELECT cleanup_restore($run)");
 	is($answer->{result}{files_count}, 0, 'what is destroyed cannot be restored');
@@ -209,7 +209,7 @@ sql('SELECT pg_reload_conf()');
 
 	set_fault($node, 'renameat2 killafter 2');
 	$node->psql('postgres', "SELECT cleanup_restore($run)");
-	ok(wait_until(sub { log_since($node, $position) =~ /terminated by signal 9.*ready to accept connections/s }), 'killed when all is back');
+	ok(comes_back_after($node, $position), 'killed when all is back');
 	is(states(), 'restoring|2', 'nothing is recorded');
 	set_fault($node, 'fsync errno 0 ' . EIO);
 	refused('fsync', 'SELECT cleanup_purge_backups()', qr/could not fsync/);

@@ -25,7 +25,7 @@ our @EXPORT = qw(
   visible_files trashed_files read_file sql_json wait_until wait_for_drain
   violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired
   log_since log_position log_lines
-  change_settings set_schedule_clock launcher_says let_day_pass runs crash_server
+  change_settings set_schedule_clock launcher_says let_day_pass runs crash_server comes_back_after
 );
 
 my $wait_seconds = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
@@ -295,6 +295,14 @@ sub crash_server
 
 	kill 'KILL', $node->safe_psql('postgres',
 		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'});
+	return comes_back_after($node, $position);
+}
+
+# whether the server was restarted after that place in its log: for a moment after a process was killed, connections are
+# taken by the server that is going down
+sub comes_back_after
+{
+	my ($node, $position) = @_;
 	return wait_until(sub { log_since($node, $position) =~ /terminated by signal 9.*ready to accept connections/s });
 }
 
