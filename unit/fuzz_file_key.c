@@ -77,7 +77,7 @@ collect(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	KeySet	   *set = arg;
 
-	if (len == 0 && set == &of_reference)
+	if (text != NULL && len == 0 && set == &of_reference)
 		fail("an empty key of a reference");
 	if (set->n == set->size)
 	{
@@ -103,10 +103,15 @@ keys_intersect(const KeyRules *rules, const char *reference, size_t len,
 	KeyScope	scope = {0};
 
 	key_widen_scope(rules, file, &scope);
-	if (wider)
-		key_widen_scope(rules, DEEPER_FILE, &scope);
 	of_reference.n = of_file.n = 0;
-	key_of_reference(rules, &scope, reference, len, collect, &of_reference);
+	if (wider)
+	{
+		key_widen_scope(rules, DEEPER_FILE, &scope);
+		key_of_many(rules, &scope, reference, len, collect, &of_reference);
+		key_of_many_end(&scope, collect, &of_reference);
+	}
+	else
+		key_of_reference(rules, &scope, reference, len, collect, &of_reference);
 	key_forget_scope(&scope);
 	key_of_file(rules, file, KEY_ALL_FAMILIES, collect, &of_file);
 	if (of_file.n > 0)

@@ -66,6 +66,8 @@
 #define J_CARON			"\307\260"
 #define J_CARON_UPPER	"J\314\214"
 
+#define MANY_FILES		5000
+
 typedef struct Case
 {
 	const char *reference;
@@ -1344,6 +1346,151 @@ test_short_way(int count)
 	is(missing, 0, "no key gets lost on the long way");
 }
 
+
+/* ------------------------------------------------------------ many files --- */
+
+/* Half of the files have a name that others have, too. */
+static const char *
+numbered_file(int i)
+{
+	static char path[64];
+
+	if (i % 2 == 0)
+		sprintf(path, "%d/take %d.mp3", i, i);
+	else
+		sprintf(path, "%d/recording.mp3", i);
+	return path;
+}
+
+typedef struct FileKeys
+{
+	KeyScope   *scope;
+	int			file;
+	int64		pairs;			/* of a key and a file */
+	uint8		seen[MANY_FILES];
+	int			wrong;
+} FileKeys;
+
+/* Is the key that of this file?  Each file is seen as often as it has keys. */
+static void
+check_file_of_key(int64 number, uint64 key, int64 file, void *arg)
+{
+	FileKeys   *keys = arg;
+
+	file_keys.n = 0;
+	key_of_file(&usual, numbered_file((int) file), KEY_ALL_FAMILIES, collect, &file_keys);
+	keys->wrong += !in_list(&file_keys, key) || key_number(keys->scope, key) != number;
+	keys->seen[file]++;
+	keys->pairs++;
+}
+
+static void
+count_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	(*(int *) arg)++;
+}
+
+/* References to all of the files and to as many others; returns how many had no key, or had one, wrongly. */
+static void
+ask_for_all(KeyScope *scope, int *missed, int *false_ones)
+{
+	*missed = *false_ones = 0;
+	for (int i = 0; i < 2 * MANY_FILES; i++)
+	{
+		char	   *reference = psprintf("x/%s%s", i < MANY_FILES ? "" : "other", numbered_file(i));
+		int			found = 0;
+
+		key_of_reference(&usual, scope, reference, strlen(reference), count_key, &found);
+		*missed += i < MANY_FILES && found == 0;
+		*false_ones += i >= MANY_FILES && i % 2 == 0 && found > 0;
+		pfree(reference);
+	}
+}
+
+static void
+test_many_files(void)
+{
+	KeyScope	scope = {.seed = UINT64CONST(0x0123456789ABCDEF)};
+	static FileKeys keys;
+	int			missed;
+	int			false_ones;
+	int			few = 0;
+
+	keys.scope = &scope;
+	for (int i = 0; i < MANY_FILES; i++)
+		key_widen_scope(&usual, numbered_file(i), &scope);
+	key_each_file(&scope, check_file_of_key, &keys);
+	is(scope.too_many, false, tap_text("%d files are not too many for a MiB", MANY_FILES));
+	is(keys.wrong, 0, "each key is that of its file, and known by its number");
+	for (int i = 0; i < MANY_FILES; i++)
+		few += keys.seen[i] != 4;
+	is(few, 0, "each file comes with each of its keys, also with those that it shares");
+	ask_for_all(&scope, &missed, &false_ones);
+	is(missed, 0, "a reference to any of them is found");
+	is(false_ones, 0, "and none to another");
+	key_forget_scope(&scope);
+}
+
+/* With less memory at each step: a scope is full at its first key, in its index, or in what is shared. */
+static void
+test_too_many_files(void)
+{
+	int			missed_ever = 0;
+	int			full = 0;
+
+	for (size_t max = 600 * 1024; max > 0; max = max > 64 ? max * 3 / 4 : 0)
+	{
+		KeyScope	scope = {.keys_max = max};
+		static FileKeys keys;
+		int			missed;
+		int			false_ones;
+
+		for (int i = 0; i < MANY_FILES; i++)
+			key_widen_scope(&usual, numbered_file(i), &scope);
+		keys.scope = &scope;
+		keys.pairs = 0;
+		key_each_file(&scope, check_file_of_key, &keys);
+		ask_for_all(&scope, &missed, &false_ones);
+		missed_ever += missed;
+		full += scope.too_many;
+		if (keys.pairs != (scope.too_many ? 0 : 4 * MANY_FILES) || false_ones > (scope.too_many ? MANY_FILES / 2 / 5 : 0))
+			ok(false, "with %zu bytes %lld keys and %d false ones", max, (long long) keys.pairs, false_ones);
+		key_forget_scope(&scope);
+	}
+	is(missed_ever, 0, "a reference is found, whether all keys have room or not");
+	ok(full > 5, "%d scopes had no room for all", full);
+}
+
+/* References asked for together have the keys that each has alone. */
+static void
+test_asked_together(int count)
+{
+	KeyScope	scope = {0};
+	int			alone = 0;
+	int			together = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		char	   *path = random_path(next_random(2) == 0);
+
+		key_widen_scope(&usual, path, &scope);
+		drop_kept();
+	}
+	for (int i = 0; i < count * 2; i++)
+	{
+		char	   *path = i % 2 ? random_path(next_random(2) == 0) : keep(pstrdup(numbered_file(i)));
+
+		key_widen_scope(&usual, i % 3 ? path : "a.mp3", &scope);
+		key_of_reference(&usual, &scope, path, strlen(path), count_key, &alone);
+		key_of_many(&usual, &scope, path, strlen(path), count_key, &together);
+		drop_kept();
+	}
+	key_of_many_end(&scope, count_key, &together);
+	is(together, alone, "references that are asked for together have the keys that each has alone");
+	ok(alone > count, "%d keys", alone);
+	key_forget_scope(&scope);
+}
+
 int
 main(void)
 {
@@ -1365,5 +1512,8 @@ main(void)
 	test_generosity_of_names(true, count);
 	test_agreement(count);
 	test_short_way(count);
+	test_many_files();
+	test_too_many_files();
+	test_asked_together(count);
 	return tap_end();
 }

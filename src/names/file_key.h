@@ -47,6 +47,7 @@ typedef enum KeyFamily
 #define KEY_ALL_FAMILIES	0x3F
 
 #define KEY_ENDS			8192
+#define KEY_LENGTHS			256
 
 /* A name or path that is longer is none of a file. */
 #define KEY_PATH_MAX		4096
@@ -60,23 +61,65 @@ typedef enum KeyFamily
 /* What the settings say of names: see rules.h. */
 typedef struct KeyRules KeyRules;
 
+#define KEY_PENDING			16
+
 /*
  * What is known of all files that are matched together.  Begins as zeros, but
- * for the first two members.
+ * for the first four members.
  */
 typedef struct KeyScope
 {
 	struct MemoryContextData *context;	/* of what it allocates; NULL: that
 										 * which is current at its first file */
 	size_t		filter_max;		/* bytes that its filter may take; 0: a MiB */
+	size_t		keys_max;		/* bytes that its keys may take; 0: a MiB */
+	uint64		seed;			/* a number that nobody can guess, or 0: then
+								 * names can be made for which it is slow */
+	uint32		n_files;
 	int			depth;			/* components of the deepest path */
 	bool		derived;		/* is any of them a derived file? */
 	size_t		longest;		/* bytes of the longest key */
 
-	/* the keys, as a list until there are too many, then as a filter */
-	size_t		n_hashes;
-	size_t		hashes_size;
-	uint64	   *hashes;
+	/* the keys, by their numbers, each with the first file that has it */
+	bool		too_many;		/* for keys_max: nothing but the filter knows
+								 * them */
+	size_t		n_keys;
+	size_t		keys_size;
+	uint64	   *keys;
+	uint32	   *owners;
+
+	/* further files that have a key */
+	size_t		n_shared;
+	size_t		shared_size;
+	struct
+	{
+		uint32		number;
+		uint32		file;
+	}		   *shared;
+
+	/* an index of the keys: their numbers, plus one, by their hash */
+	size_t		n_places;		/* a power of two */
+	int			place_shift;
+	uint32	   *places;
+
+	/* keys that are not there yet */
+	int			n_pending;
+	struct
+	{
+		uint64		key;
+		uint32		file;
+	}			pending[KEY_PENDING];
+
+	/* keys of references that are asked for later; see key_of_many() */
+	int			n_asked;
+	int			n_let_through;	/* by the filter */
+	struct KeyAsked
+	{
+		KeyFamily	family;
+		uint64		key;
+	}			asked[KEY_PENDING],
+				let_through[KEY_PENDING];
+
 	uint64		filter_mask;	/* number of its bits, a power of two, less
 								 * one */
 	uint8	   *filter;			/* of one probe; NULL: not yet made */
@@ -84,6 +127,9 @@ typedef struct KeyScope
 	/* how names and how stems end, by a hash of their last two letters */
 	uint8		name_ends[KEY_ENDS / 8];
 	uint8		stem_ends[KEY_ENDS / 8];
+
+	/* how long keys are, in bytes; of all that are longer, bit 0 */
+	uint8		lengths[KEY_LENGTHS / 8];
 } KeyScope;
 
 /*
@@ -113,17 +159,43 @@ extern void key_widen_scope(const KeyRules *rules, const char *path, KeyScope *s
 /* Free what the scope has allocated. */
 extern void key_forget_scope(KeyScope *scope);
 
+/*
+ * Returns the number, below n_keys, of a key that key_of_reference() has passed
+ * on; -1 if there are too_many.
+ */
+extern int64 key_number(const KeyScope *scope, uint64 key);
+
+typedef void (*KeyFileSink) (int64 number, uint64 key, int64 file, void *arg);
+
+/*
+ * Passes on each key with each file that has it: its number, in the order in
+ * which files were added, from 0.  Nothing, if there are too_many keys.
+ */
+extern void key_each_file(KeyScope *scope, KeyFileSink sink, void *arg);
+
 /* The keys of the file at `path`, of the families in the mask `families`. */
 extern void key_of_file(const KeyRules *rules, const char *path, int families,
 						KeySink sink, void *arg);
 
 /*
- * The keys of a reference of `len` bytes that some file of the scope may have;
- * a key may come more than once, and now and then one that no file has.
+ * The keys of a reference of `len` bytes that some file of the scope has; a
+ * key may come more than once, and with too_many keys now and then one comes
+ * that no file has.
  */
 extern void key_of_reference(const KeyRules *rules, KeyScope *scope,
 							 const char *reference, size_t len,
 							 KeySink sink, void *arg);
+
+/*
+ * Passes on the keys of a reference as key_of_reference() does, but some of
+ * them only with a later reference, or at the end; and their texts are NULL.
+ * For many references one after another, with the same sink and argument:
+ * they need not wait for memory.
+ */
+extern void key_of_many(const KeyRules *rules, KeyScope *scope,
+						const char *reference, size_t len,
+						KeySink sink, void *arg);
+extern void key_of_many_end(KeyScope *scope, KeySink sink, void *arg);
 
 /* Does the reference hold a letter or a digit, without which it means nothing? */
 extern bool key_may_refer(const KeyRules *rules, const char *reference, size_t len);

@@ -14,6 +14,7 @@
  *
  * Where a name can begin and end is a matter of the letters beside it, and
  * marked once for each reading (mark_begins(), mark_ends()).  In doubt it can.
+ * Where nothing ends as names do, nothing is marked.
  *
  * The common case, an ASCII name or path without anything special, must cost
  * about as much as hashing it, because it is done for every row of every
@@ -53,6 +54,9 @@
 
 #define HOST_MAX			255
 
+/* Longer readings are searched in memory of their own. */
+#define SHORT_READING		512
+
 /* A search for names in one value. */
 typedef struct Finder
 {
@@ -64,9 +68,57 @@ typedef struct Finder
 	size_t		len;
 	uint8	   *classes;		/* a FoldClass for each letter */
 	uint8	   *edges;			/* before each letter, and at the end: EDGE_* */
+	bool		later;			/* ask for what is found when memory has come */
 } Finder;
 
 void		(*key_pause) (void) = NULL;
+
+
+/* ----------------------------------------------------------------- asking --- */
+
+/* The index is asked for the keys that the filter has let through. */
+static void
+ask_index(Finder *finder)
+{
+	KeyScope   *scope = finder->scope;
+	int			i;
+
+	for (i = 0; i < scope->n_let_through; i++)
+		if (scope->too_many || key_number(scope, scope->let_through[i].key) >= 0)
+			finder->sink(scope->let_through[i].family, scope->let_through[i].key, NULL, 0, finder->arg);
+	scope->n_let_through = 0;
+}
+
+static void
+ask_filter(Finder *finder)
+{
+	KeyScope   *scope = finder->scope;
+	int			i;
+
+	for (i = 0; i < scope->n_asked; i++)
+	{
+		if (filter_lacks(scope, scope->asked[i].key))
+			continue;
+		if (scope->n_let_through == KEY_PENDING)
+			ask_index(finder);
+		scope->let_through[scope->n_let_through++] = scope->asked[i];
+		scope_fetch(scope, scope->asked[i].key);
+	}
+	scope->n_asked = 0;
+}
+
+/* Asks for a key when others have been found: until then its memory is fetched. */
+static void
+ask_later(Finder *finder, KeyFamily family, uint64 key)
+{
+	KeyScope   *scope = finder->scope;
+
+	if (scope->n_asked == KEY_PENDING)
+		ask_filter(finder);
+	scope->asked[scope->n_asked].family = family;
+	scope->asked[scope->n_asked++].key = key;
+	__builtin_prefetch(&scope->filter[(key & scope->filter_mask) / 8]);
+}
 
 
 /* ----------------------------------------------------- an ordinary value --- */
@@ -91,71 +143,112 @@ plain_letters(void)
 	return letters;
 }
 
+/* An ordinary reference, folded, and what is known of its last component. */
+typedef struct PlainPath
+{
+	size_t		len;
+	size_t		name;			/* where the last component begins ... */
+	size_t		dot;			/* ... and the dot of its extension is; `len`
+								 * without one */
+	uint64		hash;			/* of the last component ... */
+	uint64		hash_to_dot;	/* ... and of what stands before that dot */
+	char		text[KEY_PATH_MAX];
+} PlainPath;
+
 /*
  * The ordinary reference: one path of ASCII, nothing to trim, decode or
  * resolve, and nothing in it that could be a name but its last component.
  * Folds into `path` and returns true, or returns false at the first sight of
- * anything else.
+ * anything else.  What extend_hash() makes of a component backwards is the sum
+ * of its letters, each times a power of the factor, and made forwards here.
  */
 static bool
-read_plain(const char *text, size_t len, Canonical *path)
+read_plain(const char *text, size_t len, PlainPath *path)
 {
 	const unsigned char *letters = plain_letters();
+	uint64		hash = 0;
+	uint64		power = 1;
 	size_t		i;
-	size_t		dot = 0;		/* behind the last one of the component */
 	unsigned char previous = '/';
 
 	if (len == 0 || len >= KEY_PATH_MAX)
 		return false;
+	path->len = path->dot = len;
+	path->name = 0;
 	for (i = 0; i < len; i++)
 	{
 		unsigned char c = letters[(unsigned char) text[i]];
 
 		if (c == 0)
 			return false;
+		path->text[i] = (char) c;
 		if (c <= '/')			/* one of "-./" */
 		{
-			if (c == '-' ? dot > 0 : previous == '/' || previous == '.')
+			if (c == '-' ? path->dot < len : previous == '/' || previous == '.')
 				return false;	/* "//", "./", "..", ".x", "x.y-z" */
-			if (c == '/' && dot > 0)
+			if (c == '/' && path->dot < len)
 				return false;	/* "x.y/" */
-			dot = c == '.' ? i + 1 : dot;
+			if (c == '.')
+			{
+				path->dot = i;
+				path->hash_to_dot = hash;
+			}
 		}
-		else if (c == '_' && dot > 0)
+		else if (c == '_' && path->dot < len)
 			return false;
-		path->text[i] = (char) c;
+		hash += (c + UINT64CONST(1)) * power;
+		power *= HASH_FACTOR;
+		if (c == '/')
+		{
+			path->name = i + 1;
+			hash = 0;
+			power = 1;
+		}
 		previous = c;
 	}
-	path->len = len;
+	path->hash = hash;
 	return isalnum(previous);
 }
 
-/* Passes on the families in which some file may have a key of this hash. */
+/* Passes on the families in which some file has a key of this hash. */
 static inline void
-emit_found(KeyScope *scope, uint64 mixed, const char *text, size_t len, int families,
-		   KeySink sink, void *arg)
+emit_found(Finder *finder, uint64 hash, const char *text, size_t len, int families)
 {
+	const KeyScope *scope = finder->scope;
+	uint64		mixed;
 	int			family;
 
+	if (!may_be_long(scope, len))
+		return;
+	mixed = mix_hash(hash);
 	for (family = KEY_PATH; family <= families; family <<= 1)
-		if ((families & family) && !filter_lacks(scope, key_of_mixed(family, mixed)))
-			sink(family, key_of_mixed(family, mixed), text, len, arg);
+		if ((families & family) == 0)
+			continue;
+		else if (finder->later)
+			ask_later(finder, family, key_of_mixed(family, mixed));
+		else if (!filter_lacks(scope, key_of_mixed(family, mixed)) &&
+				 scope_has_key(scope, key_of_mixed(family, mixed)))
+			finder->sink(family, key_of_mixed(family, mixed), text, len, finder->arg);
 }
 
-/* A value is the tail of deeper files, and has the paths of others as its own tails. */
+/*
+ * A value is the tail of deeper files, and has the paths of others as its own
+ * tails.  Of `path` the first `len` bytes count; `hash` is that of their last
+ * component.
+ */
 static void
-emit_plain_path(KeyScope *scope, const char *text, size_t len, int whole, int tail, KeySink sink, void *arg)
+emit_plain_path(Finder *finder, const PlainPath *path, size_t len, uint64 hash, int whole, int tail)
 {
-	uint64		hash = 0;
-	size_t		i = len;
+	const char *text = path->text;
+	size_t		i = path->name;
 	int			depth;
 
-	for (depth = 1; depth <= scope->depth; depth++)
+	for (depth = 1; depth <= finder->scope->depth; depth++)
 	{
 		for (; i > 0 && text[i - 1] != '/'; i--)
 			hash = extend_hash(hash, text[i - 1]);
-		emit_found(scope, mix_hash(hash), text + i, len - i,
-				   i == 0 && depth < scope->depth ? whole | tail : whole, sink, arg);
+		emit_found(finder, hash, text + i, len - i,
+				   i == 0 && depth < finder->scope->depth ? whole | tail : whole);
 		if (i == 0)
 			break;
 		hash = extend_hash(hash, text[--i]);
@@ -163,20 +256,19 @@ emit_plain_path(KeyScope *scope, const char *text, size_t len, int whole, int ta
 }
 
 static void
-emit_plain(const KeyRules *rules, KeyScope *scope, const Canonical *path, KeySink sink, void *arg)
+emit_plain(Finder *finder, const PlainPath *path)
 {
-	size_t		stem = path_stem_length(rules, path->text, path->len);
-	size_t		dot = scope->derived ? path_find_dot(path->text, path->len) : path->len;
-	int			derived = scope->derived ? KEY_DERIVED : 0;
+	size_t		extension = path->len - Min(path->dot + 1, path->len);
+	int			derived = finder->scope->derived ? KEY_DERIVED : 0;
 
-	if (stem < path->len)
-		emit_plain_path(scope, path->text, path->len, KEY_PATH, KEY_TAIL, sink, arg);
+	if (path->dot < path->len && path_is_extension(finder->rules, path->text + path->dot + 1, extension))
+		emit_plain_path(finder, path, path->len, path->hash, KEY_PATH, KEY_TAIL);
 	else
-		emit_plain_path(scope, path->text, path->len, KEY_PATH | KEY_STEM | derived,
-						KEY_TAIL | KEY_STEM_TAIL | derived << 1, sink, arg);
+		emit_plain_path(finder, path, path->len, path->hash, KEY_PATH | KEY_STEM | derived,
+						KEY_TAIL | KEY_STEM_TAIL | derived << 1);
 	/* an id with a dot, or the film "talk.mkv"?  To keep, both. */
-	if (path->len - dot - 1 <= EXTENSION_MAX && dot < path->len)
-		emit_plain_path(scope, path->text, dot, KEY_DERIVED, KEY_DERIVED_TAIL, sink, arg);
+	if (derived != 0 && path->dot < path->len && extension <= EXTENSION_MAX)
+		emit_plain_path(finder, path, path->dot, path->hash_to_dot, KEY_DERIVED, KEY_DERIVED_TAIL);
 }
 
 
@@ -467,9 +559,8 @@ find_before(Finder *finder, size_t end, int families)
 		hash = extend_hash(hash, text[--i]);
 		if ((finder->edges[i] & wanted) == 0 || (marked && text[i - 1] != text[end]))
 			continue;
-		emit_found(scope, mix_hash(hash), text + i, end - i,
-				   finder->edges[i] & EDGE_ROOT ? families : families & ~tails,
-				   finder->sink, finder->arg);
+		emit_found(finder, hash, text + i, end - i,
+				   finder->edges[i] & EDGE_ROOT ? families : families & ~tails);
 	}
 }
 
@@ -496,34 +587,70 @@ families_ending(const Finder *finder, size_t end)
 	return families;
 }
 
+/*
+ * Where, from `begin` on, may the first name or stem end?  Returns 0 for
+ * nowhere: most values of other columns hold nothing that ends like a name.
+ */
+static size_t
+find_end(const Finder *finder, size_t begin)
+{
+	const KeyScope *scope = finder->scope;
+	size_t		end;
+
+	for (end = begin; end <= finder->len; end++)
+		if (may_end(scope->name_ends, finder->text, end) || may_end(scope->stem_ends, finder->text, end))
+			return end;
+	return 0;
+}
+
+/* Searches the folded reading; `room` is for two bytes a letter, and two more. */
+static void
+search_folded(Finder *finder, uint8 *room)
+{
+	size_t		end = find_end(finder, 1);
+
+	if (end == 0)
+		return;
+	finder->classes = room;
+	finder->edges = room + finder->len + 1;
+	memset(finder->edges, 0, finder->len + 1);
+	classify_letters(finder);
+	mark_begins(finder);
+	mark_ends(finder);
+	for (; end != 0; end = find_end(finder, end + 1))
+	{
+		int			families = 0;
+
+		if (end == finder->len || finder->classes[end] != CLASS_INSIDE)
+			families = families_ending(finder, end);
+		if (families != 0)
+			find_before(finder, end, families);
+	}
+}
+
+/* A reading that is short and of ASCII alone, as most are, costs no memory. */
 static void
 search_reading(const char *text, size_t len, void *arg)
 {
 	Finder	   *finder = arg;
-	char	   *folded = fold_text(finder->rules->utf8, text, len, &finder->len);
-	size_t		end;
+	char		short_text[SHORT_READING];
+	uint8		short_room[2 * SHORT_READING + 2];
+	char	   *folded = NULL;
+	uint8	   *room = short_room;
 
 	if (key_pause != NULL)
 		key_pause();
-	finder->text = folded;
-	finder->classes = palloc(finder->len + 1);
-	finder->edges = palloc0(finder->len + 1);
-	classify_letters(finder);
-	mark_begins(finder);
-	mark_ends(finder);
-	for (end = 1; end <= finder->len; end++)
-	{
-		int			families;
-
-		if (end < finder->len && finder->classes[end] == CLASS_INSIDE)
-			continue;
-		families = families_ending(finder, end);
-		if (families != 0)
-			find_before(finder, end, families);
-	}
-	pfree(finder->edges);
-	pfree(finder->classes);
-	pfree(folded);
+	finder->text = short_text;
+	finder->len = len;
+	if (len > SHORT_READING || !fold_ascii_text(text, len, short_text))
+		finder->text = folded = fold_text(finder->rules->utf8, text, len, &finder->len);
+	if (finder->len > SHORT_READING)
+		room = palloc(2 * finder->len + 2);
+	search_folded(finder, room);
+	if (room != short_room)
+		pfree(room);
+	if (folded != NULL)
+		pfree(folded);
 }
 
 /*
@@ -560,22 +687,48 @@ search_value(Finder *finder, const char *text, size_t len)
 	readings_of(text + begin, len - begin, search_reading, finder);
 }
 
+static void
+look_at_value(Finder *finder, const char *value, size_t len)
+{
+	PlainPath	path;
+
+	if (len == 0 || finder->scope->longest == 0)
+		return;
+	scope_settle(finder->scope);
+	/* a leading slash says nothing: a path matches by its tail */
+	if (len > 1 && value[0] == '/' && value[1] != '/' ?
+		read_plain(value + 1, len - 1, &path) : read_plain(value, len, &path))
+		emit_plain(finder, &path);
+	else
+		search_value(finder, value, len);
+}
+
 void
 key_of_reference(const KeyRules *rules, KeyScope *scope,
 				 const char *reference, size_t len, KeySink sink, void *arg)
 {
 	Finder		finder = {.rules = rules,.scope = scope,.sink = sink,.arg = arg};
-	Canonical	path;
 
-	if (len == 0 || scope->longest == 0)
-		return;
-	scope_make_filter(scope);
-	/* a leading slash says nothing: a path matches by its tail */
-	if (len > 1 && reference[0] == '/' && reference[1] != '/' ?
-		read_plain(reference + 1, len - 1, &path) : read_plain(reference, len, &path))
-		emit_plain(rules, scope, &path, sink, arg);
-	else
-		search_value(&finder, reference, len);
+	look_at_value(&finder, reference, len);
+}
+
+void
+key_of_many(const KeyRules *rules, KeyScope *scope,
+			const char *reference, size_t len, KeySink sink, void *arg)
+{
+	Finder		finder = {.rules = rules,.scope = scope,.sink = sink,.arg = arg,.later = true};
+
+	look_at_value(&finder, reference, len);
+}
+
+void
+key_of_many_end(KeyScope *scope, KeySink sink, void *arg)
+{
+	Finder		finder = {.scope = scope,.sink = sink,.arg = arg};
+
+	scope_settle(scope);
+	ask_filter(&finder);
+	ask_index(&finder);
 }
 
 bool

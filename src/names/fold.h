@@ -33,6 +33,12 @@ fold_ascii(char c)
 extern char *fold_text(bool utf8, const char *text, size_t len, size_t *folded_len);
 
 /*
+ * Folds `len` bytes of `text` into `folded`, if all of them are ASCII; returns
+ * false if not, and then what is in `folded` means nothing.
+ */
+extern bool fold_ascii_text(const char *text, size_t len, char *folded);
+
+/*
  * Folds `len` bytes of `text`, one component of a path, in place and in the same
  * way.  Returns the new length, `room` at most; a text that would outgrow
  * `room` is folded as ASCII.

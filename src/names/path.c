@@ -71,13 +71,21 @@ path_normalise(const KeyRules *rules, bool exact, const char *text, size_t len, 
 	}
 }
 
+/* Two letters of ASCII that differ are told apart at once. */
+static inline bool
+may_be_same(char a, char b)
+{
+	return fold_ascii(a) == fold_ascii(b) || IS_HIGHBIT_SET(a) || IS_HIGHBIT_SET(b);
+}
+
 static bool
 is_listed(const char *const *list, int n, const char *text, size_t len)
 {
 	int			i;
 
 	for (i = 0; i < n; i++)
-		if (strlen(list[i]) == len && pg_strncasecmp(list[i], text, len) == 0)
+		if ((len == 0 || may_be_same(list[i][0], text[0])) &&
+			strlen(list[i]) == len && pg_strncasecmp(list[i], text, len) == 0)
 			return true;
 	return false;
 }
@@ -99,16 +107,19 @@ path_find_dot(const char *text, size_t len)
 	return len;
 }
 
+bool
+path_is_extension(const KeyRules *rules, const char *text, size_t len)
+{
+	return is_extension(rules, text, len) ||
+		is_listed(known_extensions, lengthof(known_extensions), text, len);
+}
+
 size_t
 path_stem_length(const KeyRules *rules, const char *text, size_t len)
 {
 	size_t		dot = path_find_dot(text, len);
 
-	if (dot < len &&
-		(is_extension(rules, text + dot + 1, len - dot - 1) ||
-		 is_listed(known_extensions, lengthof(known_extensions), text + dot + 1, len - dot - 1)))
-		return dot;
-	return len;
+	return dot < len && path_is_extension(rules, text + dot + 1, len - dot - 1) ? dot : len;
 }
 
 bool

@@ -62,13 +62,16 @@ mix_hash(uint64 hash)
 	return hash ^ hash >> 32;
 }
 
+/* No key is 0. */
 static inline uint64
 key_of_mixed(KeyFamily family, uint64 mixed)
 {
-	return mixed ^ (uint64) family * HASH_FACTOR;
+	uint64		key = mixed ^ (uint64) family * HASH_FACTOR;
+
+	return key != 0 ? key : 1;
 }
 
-/* Has no file of the scope this key?  Its filter must have been made. */
+/* Has no file of the scope this key?  It is settled. */
 static inline bool
 filter_lacks(const KeyScope *scope, uint64 key)
 {
@@ -95,6 +98,15 @@ may_end(const uint8 *ends, const char *text, size_t len)
 	return (ends[n / 8] & (1 << (n % 8))) != 0;
 }
 
+/* May a file have a key of so many bytes? */
+static inline bool
+may_be_long(const KeyScope *scope, size_t len)
+{
+	if (len >= KEY_LENGTHS)
+		len = 0;
+	return (scope->lengths[len / 8] & (1 << (len % 8))) != 0;
+}
+
 /* path.c */
 
 /*
@@ -112,6 +124,9 @@ extern size_t path_last_component(const char *text, size_t len);
 /* Returns where the dot of the extension of the last component is, or `len`. */
 extern size_t path_find_dot(const char *text, size_t len);
 
+/* Is this, what stands behind a dot, an extension of audio, be it one that is cleaned or not? */
+extern bool path_is_extension(const KeyRules *rules, const char *text, size_t len);
+
 /* Returns the length of `text` without an extension that is one of audio, else `len`. */
 extern size_t path_stem_length(const KeyRules *rules, const char *text, size_t len);
 
@@ -122,10 +137,13 @@ extern void keys_of_path(const KeyMaker *maker, const char *path);
 
 /* scope.c */
 
-/* Makes the filter of the scope, if that is not made yet. */
-extern void scope_make_filter(KeyScope *scope);
+/* Makes the scope ready to be asked for keys. */
+extern void scope_settle(KeyScope *scope);
 
-/* Has a file of the scope this key?  Certain as long as the keys are a list. */
+/* Has the memory fetched in which the index tells of this key. */
+extern void scope_fetch(const KeyScope *scope, uint64 key);
+
+/* Has a file of the scope this key?  With too_many keys: may it have it?  The scope is settled. */
 extern bool scope_has_key(const KeyScope *scope, uint64 key);
 
 /* strict.c */

@@ -18,6 +18,8 @@
 #include "postgres.h"
 #endif
 
+#include <ctype.h>
+
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 
@@ -517,14 +519,39 @@ add_reading(Readings *readings, const Reading *from, int decoder)
 		readings->all[readings->n++] = reading;
 }
 
-/* Is there nothing to decode at all? */
+/* Does an escape, a doubled quote or a path that is to be resolved begin at `text`? */
+static bool
+begins_decoding(const char *text, const char *begin, const char *end)
+{
+	char		next = end - text > 1 ? text[1] : '\0';
+
+	switch (*text)
+	{
+		case '"':
+			return next == '"';
+		case '\'':
+			return next == '\'' || (next == '"' && end - text > 2 && text[2] == '\'');
+		case '/':
+			if (next == '/')
+				return text == begin || text[-1] != ':';
+			return next == '.' && end - text > 2 &&
+				(text[2] == '/' || (text[2] == '.' && end - text > 3 && text[3] == '/'));
+		default:
+			return *text == '\\' || *text == '%' || *text == '&' || *text == '+';
+	}
+}
+
+/* Is there nothing to decode at all?  One pass, as it is asked of nearly every value. */
 static bool
 is_literal(const char *text, size_t len)
 {
-	return memchr(text, '\\', len) == NULL && memchr(text, '%', len) == NULL &&
-		memchr(text, '&', len) == NULL && memchr(text, '+', len) == NULL &&
-		!holds(text, len, "\"\"") && !holds(text, len, "''") && !holds(text, len, "'\"'") &&
-		!holds_dots(text, len);
+	const char *end = text + len;
+	const char *p;
+
+	for (p = text; p < end; p++)
+		if (!isalnum((unsigned char) *p) && begins_decoding(p, text, end))
+			return false;
+	return true;
 }
 
 void

@@ -6,20 +6,24 @@
  * The files are known first, the references are streamed past them:
  *
  *	1.	match_add(): each path goes into the tuplestore `names`, its keys into
- *		the KeyScope, which becomes a Bloom filter of one probe.
- *	2.	Every row of every source is searched for names of the scope.  Nearly
- *		all in a large table refer to none of the files; the keys of the rest
- *		go into the tuplestore `hits`.
- *	3.	The executor joins the keys of the files with the hits, a hash join of
- *		64-bit integers of which the planner knows the sizes; what it yields
- *		is one bit a file.
+ *		the KeyScope.
+ *	2.	Every row of every source is searched for names of the scope, and each
+ *		key that is found is marked there, with its source.
+ *	3.	The files are gone through once more: whoever has a marked key is
+ *		referred to.
+ *
+ * Where the keys are too many for the memory that the scope may take, it is a
+ * filter, and the keys of references that pass it go into the tuplestore
+ * `hits`; the executor joins them with the keys of the files, a hash join of
+ * 64-bit integers of which the planner knows the sizes.
  *
  * Rows of failed sessions are kept apart, with their session and their text:
  * in `failed` all of them, in `judged` those that condemn.  A failed row that
  * does not condemn (another session has it locked) protects like any other.
+ * They are always joined.
  *
- * Memory: a few work_mem, and for each source that is referred to a few bits a
- * file.
+ * Memory: two thirds of maintenance_work_mem, a few work_mem, and for each source
+ * that is referred to a few bits a file.
  *
  * A reference wrongly taken to match (a collision of hashes) keeps a file.
  * Where a match condemns, in match_failed(), the texts are compared.
@@ -32,9 +36,11 @@
 
 #include "access/tupdesc.h"
 #include "catalog/pg_type.h"
+#include "common/pg_prng.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
@@ -55,11 +61,13 @@
 /*
  * The filter of KeyScope takes a quarter of work_mem at most, and no more than
  * that: with 200,000 files and 1 MB it lets one in twenty references through,
- * which the join then drops; a larger one misses the processor's cache.
+ * which the index of the keys then drops; a larger one misses the processor's cache.
  */
 #define FILTER_MAX_BYTES	(UINT64CONST(64) * 1024 * 1024)
 
-typedef uint8 *FileBits;		/* one bit a file */
+#define KEYS_MAX_BYTES		((Size) maintenance_work_mem * 1024 / 3 * 2)
+
+typedef uint8 *Bits;			/* one bit a file, or a key of the scope */
 
 /* What a match writes down. */
 typedef enum MatchStore
@@ -76,8 +84,9 @@ typedef enum MatchStore
 typedef struct SourceFiles
 {
 	int64		rows;
-	FileBits	protected_files;
-	FileBits	referenced;
+	Bits		keys;			/* that its rows without a session have */
+	Bits		protected_files;
+	Bits		referenced;
 } SourceFiles;
 
 struct Match
@@ -92,17 +101,18 @@ struct Match
 	int			orphan_hours;	/* grace of restored files */
 	int			session_days;
 	int			families_hit;
+	Bits		session_keys;	/* that rows with a session have */
 	uint64	   *recent;
 
 	Tuplestorestate *stores[N_STORES];
 	TupleDesc	descs[N_STORES];
 
-	FileBits	protected_files;	/* referred to by who is not judged */
-	FileBits	referenced;		/* referred to by anybody */
-	FileBits	held;			/* by cleanup_hold() */
-	FileBits	pending;		/* condemned already */
-	FileBits	restored;		/* lately, or about to be */
-	FileBits	marked;			/* by match_mark() */
+	Bits		protected_files;	/* referred to by who is not judged */
+	Bits		referenced;		/* referred to by anybody */
+	Bits		held;			/* by cleanup_hold() */
+	Bits		pending;		/* condemned already */
+	Bits		restored;		/* lately, or about to be */
+	Bits		marked;			/* by match_mark() */
 	SourceFiles *of_source;		/* by the number of the source */
 };
 
@@ -137,33 +147,34 @@ put_row(Match *match, MatchStore store, Datum *values, bool last_is_null)
 	tuplestore_putvalues(match->stores[store], match->descs[store], values, nulls);
 }
 
-static FileBits
-make_file_set(Match *match)
+static Bits
+make_set(Match *match, int64 members)
 {
-	return MemoryContextAllocExtended(match->context, match->count / 8 + 1,
-									  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	return MemoryContextAllocExtended(match->context, members / 8 + 1, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 }
 
 static inline void
-add_to_set(FileBits set, int64 file)
+add_to_set(Bits set, int64 member)
 {
-	set[file / 8] |= 1 << (file % 8);
+	set[member / 8] |= 1 << (member % 8);
 }
 
 static inline bool
-is_in_set(const FileBits set, int64 file)
+is_in_set(const Bits set, int64 member)
 {
-	return (set[file / 8] & (1 << (file % 8))) != 0;
+	return (set[member / 8] & (1 << (member % 8))) != 0;
 }
 
+/* Of a set of files; no more than a GB of them are counted at once. */
 static int64
-count_set(const Match *match, const FileBits set)
+count_set(const Match *match, const Bits set)
 {
+	Size		bytes = match->count / 8 + 1;
 	int64		n = 0;
-	int64		i;
+	Size		i;
 
-	for (i = 0; i < match->count; i++)
-		n += is_in_set(set, i) ? 1 : 0;
+	for (i = 0; i < bytes; i += Min(bytes - i, (Size) MaxAllocSize))
+		n += pg_popcount((const char *) set + i, (int) Min(bytes - i, (Size) MaxAllocSize));
 	return n;
 }
 
@@ -179,6 +190,8 @@ match_begin(const KeyRules *rules)
 	match->rules = rules;
 	match->scope.context = context;
 	match->scope.filter_max = Min((uint64) work_mem * 1024 / 4, FILTER_MAX_BYTES);
+	match->scope.keys_max = KEYS_MAX_BYTES;
+	match->scope.seed = pg_prng_uint64(&pg_global_prng_state);
 	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
 	make_stores(match);
 	MemoryContextSwitchTo(caller);
@@ -230,32 +243,9 @@ match_count(const Match *match)
 	return match->count;
 }
 
-typedef struct KeyWriter
-{
-	Match	   *match;
-	int64		file;
-} KeyWriter;
-
-static void
-write_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
-{
-	KeyWriter  *writer = arg;
-	Datum		values[] = {Int64GetDatum(writer->file), Int64GetDatum((int64) key)};
-
-	put_row(writer->match, STORE_KEYS, values, false);
-}
-
-static void
-write_keys(int64 file, const char *path, void *arg)
-{
-	KeyWriter	writer = {arg, file};
-
-	key_of_file(writer.match->rules, path, writer.match->families_hit, write_key, &writer);
-}
-
 /* Call `sink` for each file, but those in `except` (which may be NULL). */
 static void
-scan_names(Match *match, const FileBits except, MatchSink sink, void *arg)
+scan_names(Match *match, const Bits except, MatchSink sink, void *arg)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(match->descs[STORE_NAMES], &TTSOpsMinimalTuple);
 
@@ -275,6 +265,37 @@ scan_names(Match *match, const FileBits except, MatchSink sink, void *arg)
 		}
 	}
 	ExecDropSingleTupleTableSlot(slot);
+}
+
+static void
+write_key(Match *match, int64 file, uint64 key)
+{
+	Datum		values[] = {Int64GetDatum(file), Int64GetDatum((int64) key)};
+
+	put_row(match, STORE_KEYS, values, false);
+}
+
+/* A file whose keys are written down. */
+typedef struct KeyedFile
+{
+	Match	   *match;
+	int64		file;
+} KeyedFile;
+
+static void
+write_file_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	KeyedFile  *keyed = arg;
+
+	write_key(keyed->match, keyed->file, key);
+}
+
+static void
+write_keys(int64 file, const char *path, void *arg)
+{
+	KeyedFile	keyed = {arg, file};
+
+	key_of_file(keyed.match->rules, path, keyed.match->families_hit, write_file_key, &keyed);
 }
 
 static void
@@ -320,6 +341,15 @@ write_failed_hit(HitWriter *writer, uint64 key)
 	put_row(writer->match, writer->store, values, is_long);
 }
 
+/* Marks a key in a set that is made with its first one. */
+static void
+mark_key(Match *match, Bits *keys, int64 number)
+{
+	if (*keys == NULL)
+		*keys = make_set(match, match->scope.n_keys);
+	add_to_set(*keys, number);
+}
+
 static void
 write_hit(HitWriter *writer, uint64 key)
 {
@@ -337,12 +367,17 @@ static void
 consider_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	HitWriter  *writer = arg;
+	Match	   *match = writer->match;
+	int64		number = key_number(&match->scope, key);
 
-	writer->match->families_hit |= family;
+	match->families_hit |= family;
 	if (writer->session != NULL)
 		write_failed_hit(writer, key);
-	else
+	if (number < 0 && writer->session == NULL)
 		write_hit(writer, key);
+	else if (number >= 0)
+		mark_key(match, writer->session != NULL ? &match->session_keys :
+				 &match->of_source[writer->source->number].keys, number);
 }
 
 static bool
@@ -350,6 +385,9 @@ consider_row(const SourceRow *row, void *arg)
 {
 	HitWriter  *writer = arg;
 	Match	   *match = writer->match;
+
+	/* what is written down of a session must be its own */
+	bool		at_once = row->session != NULL;
 	int			i;
 
 	CHECK_FOR_INTERRUPTS();
@@ -363,10 +401,19 @@ consider_row(const SourceRow *row, void *arg)
 			continue;
 		writer->value = row->values[i];
 		writer->value_len = row->lengths[i];
-		key_of_reference(match->rules, &match->scope, writer->value, writer->value_len,
-						 consider_key, writer);
+		(at_once ? key_of_reference : key_of_many)
+			(match->rules, &match->scope, writer->value, writer->value_len, consider_key, writer);
 	}
 	return true;
+}
+
+static void
+read_source(HitWriter *writer, const Source *source, SourceScan scan, TimestampTz failed_before)
+{
+	sources_read(source, scan, failed_before, consider_row, writer);
+	writer->source = source;
+	writer->session = NULL;
+	key_of_many_end(&writer->match->scope, consider_key, writer);
 }
 
 static void
@@ -380,17 +427,53 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 	{
 		writer.store = STORE_JUDGED;
 		foreach(lc, sources)
-			sources_read(lfirst(lc), SCAN_LOCKING_FAILED, failed_before, consider_row, &writer);
+			read_source(&writer, lfirst(lc), SCAN_LOCKING_FAILED, failed_before);
 		match->rows = 0;
 		foreach(lc, sources)
 			match->of_source[((const Source *) lfirst(lc))->number].rows = 0;
 	}
 	writer.store = mode == MATCH_JUDGE_LOCKED ? STORE_FAILED : STORE_JUDGED;
 	foreach(lc, sources)
-		sources_read(lfirst(lc), mode == MATCH_PROTECT ? SCAN_REFERENCES : SCAN_JUDGING,
-					 failed_before, consider_row, &writer);
+		read_source(&writer, lfirst(lc), mode == MATCH_PROTECT ? SCAN_REFERENCES : SCAN_JUDGING,
+					failed_before);
 }
 
+
+/* --------------------------------------------------------------- marking --- */
+
+/* A file that a row of the source refers to; `protects` says that the row is no (judged) failed session. */
+static void
+refer_to(Match *match, int64 file, int source, bool protects)
+{
+	SourceFiles *of_source = &match->of_source[source];
+
+	if (of_source->referenced == NULL)
+	{
+		of_source->referenced = make_set(match, match->count);
+		of_source->protected_files = make_set(match, match->count);
+	}
+	add_to_set(match->referenced, file);
+	add_to_set(of_source->referenced, file);
+	if (!protects)
+		return;
+	add_to_set(match->protected_files, file);
+	add_to_set(of_source->protected_files, file);
+}
+
+static void
+look_at_key(int64 number, uint64 key, int64 file, void *arg)
+{
+	Match	   *match = arg;
+	int			n = list_length(match->sources);
+	int			i;
+
+	CHECK_FOR_INTERRUPTS();
+	if (match->session_keys != NULL && is_in_set(match->session_keys, number))
+		write_key(match, file, key);
+	for (i = 0; i < n; i++)
+		if (match->of_source[i].keys != NULL && is_in_set(match->of_source[i].keys, number))
+			refer_to(match, file, i, true);
+}
 
 /* --------------------------------------------------------------- joining --- */
 
@@ -416,67 +499,67 @@ hide_tuplestores(void)
 		sql_hide_tuplestore(store_names[i]);
 }
 
-typedef struct SetReceiver
+/* Receives files: of one column those of a set; with their source those that are referred to. */
+typedef struct FileReceiver
 {
 	DestReceiver pub;
 	Match	   *match;
-	FileBits	sets[2];
-} SetReceiver;
+	Bits		set;
+	bool		protects;
+} FileReceiver;
 
 static void
-start_set(DestReceiver *self, int operation, TupleDesc desc)
+start_files(DestReceiver *self, int operation, TupleDesc desc)
 {
 }
 
 static void
-stop_set(DestReceiver *self)
+stop_files(DestReceiver *self)
 {
-}
-
-/* The second column of a hit tells its source. */
-static void
-add_to_source(SetReceiver *receiver, int64 file, int number)
-{
-	Match	   *match = receiver->match;
-	SourceFiles *of_source = &match->of_source[number];
-
-	if (of_source->referenced == NULL)
-	{
-		of_source->referenced = make_file_set(match);
-		of_source->protected_files = make_file_set(match);
-	}
-	add_to_set(of_source->referenced, file);
-	if (receiver->sets[0] == match->protected_files)
-		add_to_set(of_source->protected_files, file);
 }
 
 static bool
 receive_file(TupleTableSlot *slot, DestReceiver *self)
 {
-	SetReceiver *receiver = (SetReceiver *) self;
+	FileReceiver *receiver = (FileReceiver *) self;
 	bool		isnull;
 	int64		file = DatumGetInt64(slot_getattr(slot, 1, &isnull));
 
-	add_to_set(receiver->sets[0], file);
-	if (receiver->sets[1] != NULL)
-		add_to_set(receiver->sets[1], file);
-	if (slot->tts_tupleDescriptor->natts > 1)
-		add_to_source(receiver, file, DatumGetInt32(slot_getattr(slot, 2, &isnull)));
+	if (receiver->set != NULL)
+		add_to_set(receiver->set, file);
+	else
+		refer_to(receiver->match, file, DatumGetInt32(slot_getattr(slot, 2, &isnull)), receiver->protects);
 	return true;
 }
 
-/* Add the files that the query yields to one or two sets. */
 static void
-collect_files(Match *match, const Extension *extension, const char *sql, FileBits set, FileBits also)
+collect_files(Match *match, const Extension *extension, const char *sql, Bits set, bool protects)
 {
-	SetReceiver receiver = {{receive_file, start_set, stop_set, stop_set, DestNone}, match, {set, also}};
+	FileReceiver receiver = {{receive_file, start_files, stop_files, stop_files, DestNone}, match, set, protects};
 
 	owner_query_into(extension, 0, NULL, sql, &receiver.pub);
 }
 
+/* Joins with the keys of the files what is not marked: nothing, as a rule. */
+static void
+collect_references(Match *match, const Extension *extension)
+{
+	if (tuplestore_tuple_count(match->stores[STORE_HITS]) > 0)
+		collect_files(match, extension, "SELECT k.id, h.source FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
+					  NULL, true);
+	if (tuplestore_tuple_count(match->stores[STORE_FAILED]) > 0)
+		collect_files(match, extension, "SELECT k.id, f.source FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
+					  " WHERE NOT EXISTS (SELECT FROM cleanup_judged j WHERE j.key = f.key"
+					  " AND j.source = f.source AND j.session = f.session COLLATE \"C\")",
+					  NULL, true);
+	if (tuplestore_tuple_count(match->stores[STORE_JUDGED]) > 0)
+		collect_files(match, extension, "SELECT k.id, j.source FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
+					  NULL, false);
+}
+
 static void
 collect_named(Match *match, const Extension *extension, const char *file, const char *condition,
-			  FileBits set)
+			  Bits set)
 {
 	collect_files(match, extension,
 				  psprintf("SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_files f"
@@ -485,7 +568,7 @@ collect_named(Match *match, const Extension *extension, const char *file, const 
 						   " WHERE %s AND r.claim::text = %s",
 						   file, condition,
 						   match->claim != NULL ? quote_literal_cstr(match->claim) : "NULL"),
-				  set, NULL);
+				  set, false);
 }
 
 static void
@@ -507,7 +590,7 @@ collect_held(Match *match, const Extension *extension)
 	collect_files(match, extension,
 				  "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
 				  " ON h.file = n.path COLLATE \"C\"",
-				  match->held, NULL);
+				  match->held, false);
 }
 
 void
@@ -520,26 +603,21 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	match->sources = sources;
 	match->of_source = palloc0(sizeof(SourceFiles) * (list_length(sources) + 1));
 	read_references(match, sources, mode, failed_before);
-	scan_names(match, NULL, write_keys, match);
 
-	match->protected_files = make_file_set(match);
-	match->referenced = make_file_set(match);
-	match->held = make_file_set(match);
-	match->pending = make_file_set(match);
-	match->restored = make_file_set(match);
-	match->marked = make_file_set(match);
+	match->protected_files = make_set(match, match->count);
+	match->referenced = make_set(match, match->count);
+	match->held = make_set(match, match->count);
+	match->pending = make_set(match, match->count);
+	match->restored = make_set(match, match->count);
+	match->marked = make_set(match, match->count);
+	key_each_file(&match->scope, look_at_key, match);
+	if (match->scope.too_many)
+		scan_names(match, NULL, write_keys, match);
 
 	role_act_as(extension->owner, &saved);
 	role_read_carefully();
 	show_tuplestores(match);
-	collect_files(match, extension, "SELECT k.id, h.source FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
-				  match->protected_files, match->referenced);
-	collect_files(match, extension, "SELECT k.id, f.source FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
-				  " WHERE NOT EXISTS (SELECT FROM cleanup_judged j WHERE j.key = f.key"
-				  " AND j.source = f.source AND j.session = f.session COLLATE \"C\")",
-				  match->protected_files, match->referenced);
-	collect_files(match, extension, "SELECT k.id, j.source FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
-				  match->referenced, NULL);
+	collect_references(match, extension);
 	collect_held(match, extension);
 	if (!with_spoken_for)
 		collect_spoken_for(match, extension);
@@ -713,7 +791,7 @@ void
 match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
 {
 	FailedReceiver receiver = {
-		.pub = {receive_failed, start_set, stop_set, stop_set, DestNone},
+		.pub = {receive_failed, start_files, stop_files, stop_files, DestNone},
 		.match = match,
 		.sink = sink,
 		.arg = arg,
