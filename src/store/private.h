@@ -108,6 +108,8 @@ struct FileStore
 	mode_t		make_mode;		/* of folders that are made */
 	bool		(*stop) (void); /* see store_set_stop(), or NULL */
 	struct ClaimLock *lock;		/* see store_lock(); NULL: no lock */
+	struct StoreRing *ring;		/* see ring.c; NULL: none yet */
+	bool		no_ring;		/* and there will be none */
 	bool		durable;		/* see store_set_durable() */
 	int			sync_errno;		/* first failure of an fsync, or 0 */
 	const char *action;			/* what failed when a function that opens
@@ -372,11 +374,47 @@ extern FileResult store_copy_stranger_back(const StoreJob *job, Folder *trash);
  * ----------
  */
 
+/* Has the folder of a captured file open, and fills `job`; else NULL and *result. */
+extern Folder *store_reach_captured(StoreJob *job, FileStore *store, int64 run_id, const char *path,
+									const FileIdentity *expected, FileResult *result);
+
+
+/* ----------
+ * destroy.c
+ * ----------
+ */
+
 /*
  * Unlinks `name` in the folder `dir` if it is `expected`.  *freed becomes
  * the bytes that this gave back.  Outcomes: store_destroy_in_place().
  */
 extern FileResult store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
 							   bool with_ctime, int64 *freed);
+
+
+/* ----------
+ * ring.c
+ * ----------
+ */
+
+/* how many unlinks are under way at a time at most */
+#define STORE_TOGETHER	64
+
+/* An unlink, and what has become of it. */
+typedef struct StoreUnlink
+{
+	const char *name;
+	StoreDoomed *file;			/* the caller's */
+	int			errnum;			/* 0: it is done */
+} StoreUnlink;
+
+/*
+ * Unlinks `n` names, at most STORE_TOGETHER, in the folder `fd`: by io_uring where
+ * that is to be had.  All is over when it returns.
+ */
+extern void store_unlink_together(FileStore *store, int fd, StoreUnlink *calls, int n);
+
+/* Closes what store_unlink_together() has opened.  Commit-safe. */
+extern void store_close_ring(FileStore *store);
 
 #endif							/* AUDIO_CLEANUP_STORE_PRIVATE_H */

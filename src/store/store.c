@@ -186,6 +186,7 @@ store_close(FileStore *store)
 	store->durable = false;
 	store_leave_all(store);
 	store_unlock(store);
+	store_close_ring(store);
 	close(store->root.fd);
 	release_descriptors(STORE_DESCRIPTORS);
 	if (store->backup.fd >= 0)
