@@ -86,12 +86,14 @@ store_destroy(FileStore *store, int64 run_id, const char *path,
  * is freed.
  */
 static int
-add_unlink(Folder *trash, const char *name, StoreDoomed *file, StoreUnlink *call)
+add_unlink(Folder *trash, const char *name, StoreDoomed *file, StoreCall *call)
 {
 	FileIdentity found;
 
-	call->name = name;
-	call->file = file;
+	*call = (StoreCall)
+	{
+		.fd = trash->fd,.name = name,.file = file
+	};
 	file->result = as_captured(look_before_unlink(trash, name, file->expected, false,
 												  &found, &file->freed));
 	if (file->result.outcome != FILE_OK)
@@ -107,7 +109,7 @@ add_unlink(Folder *trash, const char *name, StoreDoomed *file, StoreUnlink *call
 static int
 destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 {
-	StoreUnlink calls[STORE_TOGETHER];
+	StoreCall	calls[STORE_TOGETHER];
 	FilePath	where;
 	StoreJob	job;
 	Folder	   *trash = store_reach_captured(&job, store, run_id, files[0].path, NULL, &files[0].result);
@@ -126,7 +128,7 @@ destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 			break;
 		n_calls += add_unlink(trash, where.name, &files[done], &calls[n_calls]);
 	}
-	store_unlink_together(store, trash->fd, calls, n_calls);
+	store_call_together(store, calls, n_calls);
 	for (i = 0; i < n_calls; i++)
 	{
 		if (calls[i].errnum == 0)

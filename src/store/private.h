@@ -96,6 +96,16 @@ typedef struct Trash
 	Folder		dir;			/* a folder below `run` */
 } Trash;
 
+/* so many folders wait for their fsync: see store_leave() */
+#define STORE_OWED	32
+
+typedef struct OwedSync
+{
+	int			fd;
+	dev_t		device;
+	ino_t		inode;
+} OwedSync;
+
 struct FileStore
 {
 	Folder		root;			/* the upload directory */
@@ -111,6 +121,8 @@ struct FileStore
 	struct StoreRing *ring;		/* see ring.c; NULL: none yet */
 	bool		no_ring;		/* and there will be none */
 	bool		durable;		/* see store_set_durable() */
+	int			n_owed;
+	OwedSync	owed[STORE_OWED];
 	int			sync_errno;		/* first failure of an fsync, or 0 */
 	const char *action;			/* what failed when a function that opens
 								 * folders returns -1 or NULL: static text */
@@ -280,9 +292,15 @@ extern Folder *store_reach_target(FileStore *store, const Folder *trash, const F
 /* Notes the mode of the folder `home` at its counterpart `trash`, once. */
 extern void store_note_mode(const Folder *home, Folder *trash, const FilePath *where);
 
-/* Closes a folder that was kept open, or all of them. */
+/*
+ * Closes a folder that was kept open, or all of them.  One that is dirty stays open,
+ * out of sight, until it is fsynced with others.
+ */
 extern void store_leave(FileStore *store, Folder *folder);
 extern void store_leave_all(FileStore *store);
+
+/* Closes all of them, and those that wait for their fsync, without it.  Commit-safe. */
+extern void store_forget_syncs(FileStore *store);
 
 /* fsyncs a folder; a failure is kept for store_sync().  Keeps errno. */
 extern void store_sync_directory(FileStore *store, int fd);
@@ -397,24 +415,25 @@ extern FileResult store_unlink(Folder *dir, const char *name, const FileIdentity
  * ----------
  */
 
-/* how many unlinks are under way at a time at most */
+/* how many calls are under way at a time at most */
 #define STORE_TOGETHER	64
 
-/* An unlink, and what has become of it. */
-typedef struct StoreUnlink
+/* A system call, and what has become of it. */
+typedef struct StoreCall
 {
-	const char *name;
+	int			fd;				/* a folder */
+	const char *name;			/* to be unlinked; NULL: `fd` is to be fsynced */
 	StoreDoomed *file;			/* the caller's */
 	int			errnum;			/* 0: it is done */
-} StoreUnlink;
+} StoreCall;
 
 /*
- * Unlinks `n` names, at most STORE_TOGETHER, in the folder `fd`: by io_uring where
- * that is to be had.  All is over when it returns.
+ * Does `n` calls, at most STORE_TOGETHER, in any order: by io_uring where that is
+ * to be had.  All is over when it returns.
  */
-extern void store_unlink_together(FileStore *store, int fd, StoreUnlink *calls, int n);
+extern void store_call_together(FileStore *store, StoreCall *calls, int n);
 
-/* Closes what store_unlink_together() has opened.  Commit-safe. */
+/* Closes what store_call_together() has opened.  Commit-safe. */
 extern void store_close_ring(FileStore *store);
 
 #endif							/* AUDIO_CLEANUP_STORE_PRIVATE_H */

@@ -1,16 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * store/ring.c
- *	  Several unlinks at a time, by io_uring.
+ *	  Several unlinks or fsyncs at a time, by io_uring.
  *
  * An unlink waits: for the journal, for a block that a commit is writing,
  * for an inode that must be read.  Several at a time wait together, and the
- * space of their files is freed on several processors.
+ * space of their files is freed on several processors.  Of several fsyncs
+ * each would wait for a flush of the disk; together they wait for one.
  *
  * io_uring may be missing: from the build (without liburing), from the kernel
  * (before 5.11), or it is forbidden: by kernel.io_uring_disabled, or by the
- * sandbox of a container.  The first unlink finds that out, and then the plain
- * call does the work.
+ * sandbox of a container.  The first call finds that out, and then the plain
+ * calls do the work.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -109,7 +110,7 @@ have_ring(FileStore *store)
 
 /* Hands the calls over; returns how many of them, counted from the first. */
 static int
-submit(struct io_uring *uring, int fd, StoreUnlink *calls, int n)
+submit(struct io_uring *uring, StoreCall *calls, int n)
 {
 	int			submitted = 0;
 	int			rc;
@@ -121,7 +122,10 @@ submit(struct io_uring *uring, int fd, StoreUnlink *calls, int n)
 
 		if (entry == NULL)
 			break;
-		io_uring_prep_unlinkat(entry, fd, calls[i].name, 0);
+		if (calls[i].name != NULL)
+			io_uring_prep_unlinkat(entry, calls[i].fd, calls[i].name, 0);
+		else
+			io_uring_prep_fsync(entry, calls[i].fd, 0);
 		io_uring_sqe_set_data(entry, &calls[i]);
 	}
 	while (submitted < i)
@@ -149,7 +153,7 @@ collect(struct io_uring *uring, int n)
 			continue;
 		if (rc != 0)
 			return false;
-		((StoreUnlink *) io_uring_cqe_get_data(done))->errnum = -done->res;
+		((StoreCall *) io_uring_cqe_get_data(done))->errnum = -done->res;
 		io_uring_cqe_seen(uring, done);
 		n--;
 	}
@@ -158,14 +162,14 @@ collect(struct io_uring *uring, int n)
 
 /* A ring that has refused something may hold it still, and is not used again. */
 static void
-unlink_by_ring(FileStore *store, int fd, StoreUnlink *calls, int n)
+call_by_ring(FileStore *store, StoreCall *calls, int n)
 {
 	struct StoreRing *ring = have_ring(store);
 	int			submitted;
 
 	if (ring == NULL)
 		return;
-	submitted = submit(&ring->uring, fd, calls, n);
+	submitted = submit(&ring->uring, calls, n);
 	if (!collect(&ring->uring, submitted) || submitted < n)
 	{
 		store_close_ring(store);
@@ -181,23 +185,41 @@ store_close_ring(FileStore *store)
 }
 
 static void
-unlink_by_ring(FileStore *store, int fd, StoreUnlink *calls, int n)
+call_by_ring(FileStore *store, StoreCall *calls, int n)
 {
 }
 
 #endif							/* WITH_LIBURING */
 
+static int
+call_plainly(const StoreCall *call)
+{
+	int			rc = call->name != NULL ? unlinkat(call->fd, call->name, 0) : fsync(call->fd);
+
+	return rc == 0 ? 0 : errno;
+}
+
+/*
+ * An unlink that has failed may be tried again.  An fsync may not: its failure is
+ * told once.  ECANCELED: it has not begun.
+ */
+static bool
+is_undone(const StoreCall *call)
+{
+	return call->errnum != 0 && (call->name != NULL || call->errnum == ECANCELED);
+}
+
 /* What the ring has not done is done by the plain call, whose answer counts. */
 void
-store_unlink_together(FileStore *store, int fd, StoreUnlink *calls, int n)
+store_call_together(FileStore *store, StoreCall *calls, int n)
 {
 	int			i;
 
 	for (i = 0; i < n; i++)
 		calls[i].errnum = ECANCELED;
 	if (n > 1)
-		unlink_by_ring(store, fd, calls, n);
+		call_by_ring(store, calls, n);
 	for (i = 0; i < n; i++)
-		if (calls[i].errnum != 0)
-			calls[i].errnum = unlinkat(fd, calls[i].name, 0) == 0 ? 0 : errno;
+		if (is_undone(&calls[i]))
+			calls[i].errnum = call_plainly(&calls[i]);
 }

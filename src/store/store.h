@@ -29,8 +29,10 @@
  *
  * The directory of the last file is held open: callers should come with their
  * files sorted by path.  An open store counts as seven descriptors, as four
- * more with a backup directory, and as one more after store_destroy_many();
- * they are not given back by an error, so close it in a PG_FINALLY or a callback.
+ * more with a backup directory, as one more after store_destroy_many(), and
+ * while it is durable as up to 32 more that wait for store_sync(), if there are
+ * so many; they are not given back by an error, so close it in a PG_FINALLY or
+ * a callback.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
