@@ -194,12 +194,14 @@ destroy_doomed(Drain *drain)
 		return 0;
 	}
 	progress_set_phase(PHASE_DELETING);
+	pace_begin_files(&drain->pace);
 	do
 	{
 		progress_tick();
 		together = Min(most - n, DRAIN_TOGETHER);
 		drain_destroy_files(drain, files + n, together);
 		n += together;
+		pace_yield(&drain->pace);
 	} while (n < most && !drain_is_step_over(drain, began));
 	drain_make_durable(drain);
 	drain_record(drain, files, n);
