@@ -26,6 +26,10 @@
 #define DIRECTORY_FLAGS \
 	(O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
 
+#ifdef FRONTEND
+int			store_free_slots = 1000;
+#endif
+
 void
 store_close_quietly(int fd)
 {

@@ -26,12 +26,13 @@
 #include "src/store/store.h"
 
 /*
- * Outside the server nobody keeps count of descriptors.  Inside, a slot is
- * asked for before the open() and given back after the close().
+ * A slot is asked for before the open() of a descriptor, and given back after
+ * its close().  Outside the server the unit tests say how many slots there are.
  */
 #ifdef FRONTEND
-#define AcquireExternalFD() true
-#define ReleaseExternalFD() ((void) 0)
+extern int	store_free_slots;
+#define AcquireExternalFD() (store_free_slots > 0 && store_free_slots-- > 0)
+#define ReleaseExternalFD() ((void) store_free_slots++)
 #endif
 
 /* an unfinished copy; no run is called that, and no claim */
