@@ -36,6 +36,13 @@ ifdef WERROR
 PG_CFLAGS += -Werror
 endif
 
+# several files are unlinked at a time where liburing is there, see src/store/ring.c; LIBURING=no does without
+LIBURING := $(shell pkg-config --exists 'liburing >= 2.1' 2>/dev/null && echo yes)
+ifeq ($(LIBURING),yes)
+PG_CPPFLAGS += -DWITH_LIBURING $(shell pkg-config --cflags liburing)
+URING_LIBS := $(shell pkg-config --libs liburing)
+endif
+
 # what src/show/dashboard.c and src/mail/compose.c include
 TEXTS = src/show/dashboard.html.inc src/mail/mail.html.inc src/mail/mail.txt.inc
 
@@ -44,6 +51,8 @@ EXTRA_CLEAN = tmp_check_regress $(TEXTS) $(MAIL_OBJS)
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+$(shlib): SHLIB_LINK += $(URING_LIBS)
 
 # PGXS knows no dependencies on headers
 $(OBJS) $(MAIL_OBJS): $(wildcard src/*.h src/*/*.h)

@@ -235,6 +235,22 @@ foreach my $fault ('renameat2 errno 0 ' . ENOSPC, 'mkdirat errno 0 ' . ENOSPC)
 	run_again_and_check('unwritable subdirectory', $files);
 }
 
+# a slow disk has others to serve
+{
+	my $files = make_files();
+	my $position = log_position($node);
+
+	$node->safe_psql('postgres', q{ALTER SYSTEM SET log_min_messages = 'debug2'});
+	$node->reload;
+	set_fault($node, 'unlinkat slow 0 50');
+	run();
+	like(log_since($node, $position), qr/resting for [1-9]\d* ms: the disk is slow or busy/, 'a slow disk is given a rest');
+	is_deeply(violations($node, $dir, $files), [], 'every file is accounted for');
+	clear_fault($node);
+	$node->safe_psql('postgres', 'ALTER SYSTEM RESET log_min_messages');
+	$node->reload;
+}
+
 # somebody else may write to the trash: it is not trusted, and nothing believed
 {
 	my $files = make_files();

@@ -16,6 +16,7 @@
  *		killafter	SIGKILL after it
  *		errno		the call is not made and fails with ERRNO
  *		hold		the process waits until the control file is gone
+ *		slow		the call is made after ERRNO milliseconds
  *
  * A kill removes the control file first, so that it strikes once.  For each
  * strike a byte is appended to $FAULT_CONTROL.fired.
@@ -130,6 +131,8 @@ before(const Fault *fault)
 		while (access(getenv("FAULT_CONTROL"), F_OK) == 0)
 			usleep(10000);
 	}
+	if (strcmp(fault->action, "slow") == 0)
+		usleep(1000 * fault->errnum);
 	if (strcmp(fault->action, "errno") != 0)
 		return 0;
 	note_strike();
@@ -166,6 +169,13 @@ unlinkat(int fd, const char *name, int flags)
 {
 	INTERPOSE((flags & AT_REMOVEDIR) ? "rmdir" : "unlinkat", name,
 			  NEXT(unlinkat) (fd, name, flags));
+}
+
+/* Here every unlink is a call that can fail: there is no io_uring (see src/store/ring.c), by its -errno. */
+int
+io_uring_queue_init(unsigned int entries, void *ring, unsigned int flags)
+{
+	return -ENOSYS;
 }
 
 int

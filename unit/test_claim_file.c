@@ -28,6 +28,7 @@
 
 #include "src/store/claim_file.h"
 #include "src/store/lock.h"
+#include "src/store/private.h"
 #include "tap.h"
 
 #define RUN		INT64CONST(42)
@@ -774,6 +775,7 @@ test_descriptors(void)
 		must(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
 		for (int i = 0; i < 7; i++)
 			close(spare[i]);
+		store_free_slots = 7;
 		store = open_again();
 		ok(store_identify(store, "d/e/a.mp3", &file).outcome == FILE_OK &&
 		   store_capture(store, RUN, "d/e/a.mp3", &file).outcome == FILE_OK,

@@ -24,6 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef WITH_LIBURING
+#include <liburing.h>
+#endif
+
 #include "src/store/store.h"
 #include "tap.h"
 
@@ -50,11 +54,14 @@ static struct
 	int			link_errno;
 	int			unlink_errno;
 	bool		die_after_rename;
+	int			ring_errno;		/* why there is no io_uring */
+	bool		ring_breaks;	/* it takes no calls */
 	bool		projects;		/* nothing is renamed or linked from one
 								 * folder of the top into another */
 	int			nfsync;
 	int			nopenat;
 	int			nstatx;
+	int			nunlink;
 }			hook;
 
 /* A hook runs once, and not for the calls that it makes itself. */
@@ -187,8 +194,31 @@ unlinkat(int fd, const char *path, int flags)
 
 	if (real == NULL)
 		real = dlsym(RTLD_NEXT, "unlinkat");
+	hook.nunlink++;
 	return inject(hook.unlink_errno) ? -1 : real(fd, path, flags);
 }
+
+#ifdef WITH_LIBURING
+int
+io_uring_queue_init(unsigned int entries, struct io_uring *ring, unsigned int flags)
+{
+	static int	(*real) (unsigned int, struct io_uring *, unsigned int);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "io_uring_queue_init");
+	return hook.ring_errno ? -hook.ring_errno : real(entries, ring, flags);
+}
+
+int
+io_uring_submit(struct io_uring *ring)
+{
+	static int	(*real) (struct io_uring *);
+
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "io_uring_submit");
+	return hook.ring_breaks ? -EAGAIN : real(ring);
+}
+#endif
 
 
 /* ----------
@@ -409,6 +439,117 @@ test_life(void)
 	is(store_sync(store), 0, "sync");
 	store_tidy(store, RUN);
 	ok(!there(".audio_cleanup"), "tidied away");
+	store_close(store);
+}
+
+/* Do kernel and sandbox let us unlink by io_uring? */
+static bool
+have_ring(void)
+{
+	bool		have = false;
+
+#ifdef WITH_LIBURING
+	struct io_uring_probe *probe = io_uring_get_probe();
+
+	have = probe != NULL && io_uring_opcode_supported(probe, IORING_OP_UNLINKAT);
+	if (probe != NULL)
+		io_uring_free_probe(probe);
+#endif
+	return have;
+}
+
+/*
+ * Files of two folders, more than go together, and among them all that is not
+ * to be unlinked, or is not there.
+ */
+static void
+destroy_many(const char *name, int ring_errno, bool ring_breaks)
+{
+	enum
+	{
+		N = 150, STRANGER = 3, MISSING = 4, FOLDER = 5, LINK = 6, BAD_PATH = 70, OTHER_LINK = 71, NO_FOLDER = N - 1
+	};
+	FileStore  *store = fresh(name);
+	FileIdentity identity[N];
+	StoreDoomed doomed[N];
+	char		path[N][32];
+	int			good = 0;
+	int			by_call;
+
+	make("a");
+	make("b");
+	for (int i = 0; i < N; i++)
+	{
+		snprintf(path[i], sizeof(path[i]), "%s%03d.mp3", i < 50 ? "" : i < 100 ? "a/" : "b/", i);
+		if (i == OTHER_LINK)
+			must(link(at(TRASH "/006.mp3"), at(path[i])) == 0, "link");
+		else
+			put(path[i], "sound");
+		identity[i] = know(store, path[i]);
+		must(store_capture(store, RUN, path[i], &identity[i]).outcome == FILE_OK, path[i]);
+		doomed[i] = (StoreDoomed)
+		{
+			.path = path[i],.expected = &identity[i]
+		};
+	}
+	must(rename(at(TRASH "/003.mp3"), at("elsewhere")) == 0, "rename");
+	put(TRASH "/003.mp3", "other");
+	must(unlink(at(TRASH "/004.mp3")) == 0, "unlink");
+	must(unlink(at(TRASH "/005.mp3")) == 0, "unlink");
+	make(TRASH "/005.mp3");
+	doomed[BAD_PATH].path = "a/..";
+	doomed[NO_FOLDER].path = "c/1.mp3";
+
+	hook.ring_errno = ring_errno;
+	hook.ring_breaks = ring_breaks;
+	hook.nunlink = 0;
+	store_destroy_many(store, RUN, doomed, N);
+	by_call = hook.nunlink;
+	for (int i = 0; i < N; i++)
+		good += doomed[i].result.outcome == FILE_OK && doomed[i].freed == (i == LINK ? 0 : 5) &&
+			!there(tap_text(TRASH "/%s", path[i]));
+	is(good, N - 5, tap_text("%s: all that are as they were go, and free what they had", name));
+	ok(doomed[STRANGER].result.outcome == FILE_REPLACED && holds(TRASH "/003.mp3", "other"), "a stranger stays");
+	ok(doomed[MISSING].result.outcome == FILE_VANISHED && doomed[MISSING].freed == 0, "a missing file is missing");
+	ok(doomed[FOLDER].result.outcome == FILE_REPLACED && there(TRASH "/005.mp3"), "a folder stays");
+	is_failure(doomed[BAD_PATH].result, EINVAL, "accept path", "a path that leads out is refused");
+	ok(doomed[NO_FOLDER].result.outcome == FILE_VANISHED && there(TRASH "/b/149.mp3"), "without its folder, a file is missing");
+	is(doomed[OTHER_LINK].freed, 5, "the last link frees the bytes");
+	is(by_call, have_ring() && ring_errno == 0 && !ring_breaks ? 1 : N - 5, "by plain calls where there is no ring");
+	is(store_sync(store), 0, "synced");
+	store_close(store);
+}
+
+static void
+test_destroy_many(void)
+{
+	FileStore  *store;
+	FileIdentity identity[2];
+	StoreDoomed doomed[2];
+
+	destroy_many("many", 0, false);
+	destroy_many("many-forbidden", EPERM, false);
+	destroy_many("many-refused", 0, true);
+
+	store = fresh("many-errors");
+	identity[0] = put_and_know(store, "a.mp3", "x");
+	identity[1] = put_and_know(store, "b.mp3", "x");
+	for (int i = 0; i < 2; i++)
+	{
+		doomed[i] = (StoreDoomed)
+		{
+			.path = i ? "b.mp3" : "a.mp3",.expected = &identity[i]
+		};
+		must(store_capture(store, RUN, doomed[i].path, &identity[i]).outcome == FILE_OK, "capture");
+	}
+	hook.ring_errno = ENOSYS;
+	hook.unlink_errno = EIO;
+	store_destroy_many(store, RUN, doomed, 2);
+	is_failure(doomed[0].result, EIO, "remove file", "what cannot be unlinked says so");
+	ok(doomed[1].result.errnum == EIO && doomed[1].freed == 0, "each for itself");
+	hook.unlink_errno = 0;
+	store_destroy_many(store, RUN, doomed, 2);
+	ok(doomed[0].result.outcome == FILE_OK && doomed[1].result.outcome == FILE_OK, "and goes when it can");
 	store_close(store);
 }
 
@@ -1307,6 +1448,7 @@ test_sync(void)
 	int64		freed;
 	int			errnum;
 
+	hook.ring_errno = ENOSYS;	/* so that fsyncs are counted */
 	make("d");
 	make("d/e");
 	a = put_and_know(store, "a.mp3", "a");
@@ -1344,8 +1486,21 @@ test_sync(void)
 	is(outcome_of(store_destroy(store, RUN, "a.mp3", &a, &freed)), FILE_OK, "destroyed");
 	b = know(store, "d/e/b.mp3");
 	is(outcome_of(store_capture(store, 43, "d/e/b.mp3", &b)), FILE_OK, "captured");
-	hook.fsync_errno = EIO;
-	is(store_sync(store), ENOSPC, "the first failure counts, held or let go");
+	is(store_sync(store), ENOSPC, "so is one of a folder that was let go");
+
+	/* more folders than wait for their fsync */
+	for (int i = 0; i < 40; i++)
+	{
+		FileIdentity file;
+		const char *path = tap_text("f%d/c.mp3", i);
+
+		make(tap_text("f%d", i));
+		file = put_and_know(store, path, "c");
+		must(store_capture(store, RUN, path, &file).outcome == FILE_OK, path);
+		if (i == 20)
+			hook.fsync_errno = EIO;
+	}
+	is(store_sync(store), ENOSPC, "the first failure counts");
 	hook.fsync_errno = EINVAL;
 	is(outcome_of(store_destroy(store, 43, "d/e/b.mp3", &b, &freed)), FILE_OK,
 	   "destroyed");
@@ -1627,6 +1782,7 @@ main(void)
 
 	test_open();
 	test_life();
+	test_destroy_many();
 	test_paths();
 	test_nested();
 	test_kinds();

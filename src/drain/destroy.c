@@ -71,18 +71,10 @@ destroy_at_commit(Drain *drain, LedgerFile *file)
 		drain_settle_missing(drain, file);
 }
 
-void
-drain_destroy_file(Drain *drain, LedgerFile *file)
+/* What is to be recorded of a file after its unlink. */
+static void
+settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 {
-	int64		freed = 0;
-	FileResult	result;
-
-	if (drain->at_commit)
-	{
-		destroy_at_commit(drain, file);
-		return;
-	}
-	result = store_destroy(drain->store, drain->run_id, file->path, &file->identity, &freed);
 	if (result.outcome == FILE_OK)
 		drain_set_destroyed(file, freed);
 	else if (result.outcome == FILE_VANISHED)
@@ -94,6 +86,27 @@ drain_destroy_file(Drain *drain, LedgerFile *file)
 						file->path, (long long) drain->run_id,
 						result.outcome == FILE_FAILED ? drain_failure_text(result) :
 						"another file is in its place")));
+}
+
+void
+drain_destroy_files(Drain *drain, LedgerFile *files, int n)
+{
+	StoreDoomed doomed[DRAIN_TOGETHER];
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (drain->at_commit)
+			destroy_at_commit(drain, &files[i]);
+		else
+			doomed[i] = (StoreDoomed)
+		{
+			.path = files[i].path,.expected = &files[i].identity
+		};
+	if (drain->at_commit)
+		return;
+	store_destroy_many(drain->store, drain->run_id, doomed, n);
+	for (i = 0; i < n; i++)
+		settle_destroyed(drain, &files[i], doomed[i].result, doomed[i].freed);
 }
 
 /* Copied, because it outlives the step. */
@@ -169,6 +182,7 @@ destroy_doomed(Drain *drain)
 	int			most = Min(drain->n_doomed - drain->n_destroyed, pace_portion(&drain->pace));
 	TimestampTz began = GetCurrentTimestamp();
 	int			n = 0;
+	int			together;
 
 	if (most == 0)
 		return 0;
@@ -180,10 +194,14 @@ destroy_doomed(Drain *drain)
 		return 0;
 	}
 	progress_set_phase(PHASE_DELETING);
+	pace_begin_files(&drain->pace);
 	do
 	{
 		progress_tick();
-		drain_destroy_file(drain, &files[n++]);
+		together = Min(most - n, DRAIN_TOGETHER);
+		drain_destroy_files(drain, files + n, together);
+		n += together;
+		pace_yield(&drain->pace);
 	} while (n < most && !drain_is_step_over(drain, began));
 	drain_make_durable(drain);
 	drain_record(drain, files, n);

@@ -6,6 +6,15 @@
  * A portion is what half a second allows, so that the disk gets an even load
  * and a transaction is never kept open for a sleep.
  *
+ * Besides, a drain gives way by itself.  How long a file takes says little: that
+ * is a matter of the disk.  But work that finds its blocks in memory and the
+ * journal ready computes most of the time; if it only waits, then it stands in a
+ * queue with others, and each further call makes that queue longer.  So the
+ * drain rests as long as it has waited beyond WAIT_SHARE times of what it has
+ * computed: a disk that is quick and idle is used in full, and one that is slow
+ * or busy about half of the time.  Such a rest is short and may be within a
+ * transaction: its time counts as that of the step.
+ *
  * Copyright (c) 2026, audio_cleanup contributors
  *
  *-------------------------------------------------------------------------
@@ -13,6 +22,8 @@
 #include "postgres.h"
 
 #include <limits.h>
+#include <sys/resource.h>
+#include <time.h>
 
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -21,6 +32,15 @@
 #include "src/drain/pace.h"
 #include "src/pg/compat.h"
 #include "src/pg/progress.h"
+
+/* so much waiting for each second of computing is as it should be */
+#define WAIT_SHARE		8
+
+/* how long files are dealt with before it is asked whether to rest */
+#define YIELD_EVERY_US	20000
+
+/* the longest rest: the disk may have stood still for minutes */
+#define LONGEST_YIELD_US	200000
 
 Pace
 pace_begin(const Settings *settings)
@@ -52,18 +72,11 @@ pace_files_in(const Pace *pace, int seconds)
 	return pace->files_per_second * seconds;
 }
 
-void
-pace_rest(const Pace *pace, int files, TimestampTz began)
+static void
+sleep_until(TimestampTz until)
 {
-	int64		most_us = (int64) files * USECS_PER_SEC / Max(pace->files_per_second, 1);
-	TimestampTz until;
 	long		left;
 
-	if (pace->files_per_second <= 0 || files <= 0)
-		return;
-	/* a clock that was set back since is not waited for */
-	began = Min(began, GetCurrentTimestamp());
-	until = began + most_us;
 	while ((left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until)) > 0)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -71,4 +84,60 @@ pace_rest(const Pace *pace, int files, TimestampTz began)
 		ResetLatch(MyLatch);
 		progress_tick();
 	}
+}
+
+void
+pace_rest(const Pace *pace, int files, TimestampTz began)
+{
+	int64		most_us = (int64) files * USECS_PER_SEC / Max(pace->files_per_second, 1);
+
+	if (pace->files_per_second <= 0 || files <= 0)
+		return;
+	/* a clock that was set back since is not waited for */
+	sleep_until(Min(began, GetCurrentTimestamp()) + most_us);
+}
+
+static int64
+wall_us(void)
+{
+	struct timespec now;
+
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
+}
+
+/* Of all threads of this process: those of an io_uring too. */
+static int64
+cpu_us(void)
+{
+	struct rusage usage;
+
+	(void) getrusage(RUSAGE_SELF, &usage);
+	return (int64) (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * USECS_PER_SEC +
+		usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
+}
+
+void
+pace_begin_files(Pace *pace)
+{
+	pace->wall_us = wall_us();
+	pace->cpu_us = cpu_us();
+}
+
+void
+pace_yield(Pace *pace)
+{
+	int64		took = wall_us() - pace->wall_us;
+	int64		waited;
+
+	if (took < YIELD_EVERY_US)
+		return;
+	waited = Min(took - WAIT_SHARE * (cpu_us() - pace->cpu_us), LONGEST_YIELD_US);
+	if (waited > 0)
+	{
+		ereport(DEBUG2,
+				(errmsg_internal("resting for %d ms: the disk is slow or busy", (int) (waited / 1000))));
+		sleep_until(GetCurrentTimestamp() + waited);
+	}
+	pace_begin_files(pace);
 }

@@ -18,6 +18,8 @@ typedef struct Pace
 {
 	int			files_per_second;	/* 0: no limit */
 	TimestampTz ends_at;		/* 0: never */
+	int64		wall_us;		/* see pace_yield(): when the last one ended, */
+	int64		cpu_us;			/* and the computing time by then */
 } Pace;
 
 /* From now on. */
@@ -38,5 +40,18 @@ extern int	pace_files_in(const Pace *pace, int seconds);
  * Takes interrupts.
  */
 extern void pace_rest(const Pace *pace, int files, TimestampTz began);
+
+/*
+ * Begins to measure how long this process waits for the disk.  To be called before
+ * some files are dealt with.
+ */
+extern void pace_begin_files(Pace *pace);
+
+/*
+ * Rests as long as this process had to wait since pace_begin_files() or the last
+ * rest, if that was most of the time: the disk, or the processors, have others
+ * to serve.  To be called between files.  Takes interrupts.
+ */
+extern void pace_yield(Pace *pace);
 
 #endif							/* AUDIO_CLEANUP_PACE_H */

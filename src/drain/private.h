@@ -85,8 +85,14 @@ extern void drain_record(Drain *drain, const LedgerFile *files, int n);
 extern void drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const char *as,
 							   const FileIdentity *identity);
 
-/* Unlinks a captured file, or finds out what has become of it. */
-extern void drain_destroy_file(Drain *drain, LedgerFile *file);
+/* so many files are destroyed at a time: between them an interrupt is taken, and the step may end */
+#define DRAIN_TOGETHER	64
+
+/*
+ * Unlinks `n` captured files, at most DRAIN_TOGETHER, or finds out what has become
+ * of them.  In somebody's transaction they are unlinked when that commits.
+ */
+extern void drain_destroy_files(Drain *drain, LedgerFile *files, int n);
 
 /* Finds out what has become of a file that the trash does not have. */
 extern void drain_settle_missing(Drain *drain, LedgerFile *file);

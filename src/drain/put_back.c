@@ -72,9 +72,10 @@ drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
 				 errmsg("put file \"%s\" back: %s", file->path, why)));
 	}
 	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
-		drain_destroy_file(drain, file);	/* its days are over, and who
-											 * refers to that name finds a
-											 * file there */
+	{
+		/* its days are over, and who refers to that name finds a file there */
+		drain_destroy_files(drain, file, 1);
+	}
 	else if (result.outcome == FILE_OCCUPIED)
 		keep_backup(drain, file, why, name_taken);
 	else

@@ -26,6 +26,10 @@
 #define DIRECTORY_FLAGS \
 	(O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
 
+#ifdef FRONTEND
+int			store_free_slots = 1000;
+#endif
+
 void
 store_close_quietly(int fd)
 {
@@ -41,17 +45,90 @@ store_close_quietly(int fd)
  * ----------
  */
 
+static void
+note_sync(FileStore *store, int errnum)
+{
+	/*
+	 * As in core: some file systems cannot fsync a directory, and say so by
+	 * EINVAL.  There is nothing else we could do there.
+	 */
+	if (errnum != 0 && errnum != EINVAL && store->sync_errno == 0)
+		store->sync_errno = errnum;
+}
+
 void
 store_sync_directory(FileStore *store, int fd)
 {
 	int			save_errno = errno;
 
-	/*
-	 * As in core: some file systems cannot fsync a directory, and say so by
-	 * EINVAL.  There is nothing else we could do there.
-	 */
-	if (fsync(fd) != 0 && errno != EINVAL && store->sync_errno == 0)
-		store->sync_errno = errno;
+	note_sync(store, fsync(fd) == 0 ? 0 : errno);
+	errno = save_errno;
+}
+
+/* fsyncs the folders that owe() has kept, if that is wanted, and closes them. */
+static void
+pay(FileStore *store)
+{
+	StoreCall	calls[STORE_OWED];
+	int			n = store->n_owed;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		calls[i] = (StoreCall)
+	{
+		.fd = store->owed[i].fd
+	};
+	if (store->durable)
+		store_call_together(store, calls, n);
+	for (i = 0; i < n; i++)
+	{
+		if (store->durable)
+			note_sync(store, calls[i].errnum);
+		close(calls[i].fd);
+		ReleaseExternalFD();
+	}
+	store->n_owed = 0;
+}
+
+static bool
+is_owed(const FileStore *store, const struct stat *st)
+{
+	int			i;
+
+	for (i = 0; i < store->n_owed; i++)
+		if (store->owed[i].inode == st->st_ino && store->owed[i].device == st->st_dev)
+			return true;
+	return false;
+}
+
+/*
+ * Closes the changed folder `fd` later, with an fsync.  A journal commits once
+ * for folders that are fsynced one after the other, but once for each of them
+ * if there is other work in between.
+ */
+static void
+owe(FileStore *store, int fd)
+{
+	int			save_errno = errno;
+	struct stat st = {0};
+
+	if (fstat(fd, &st) != 0 || !is_owed(store, &st))
+	{
+		if (store->n_owed == STORE_OWED)
+			pay(store);
+		if (AcquireExternalFD())
+		{
+			store->owed[store->n_owed++] = (OwedSync)
+			{
+				.fd = fd,.device = st.st_dev,.inode = st.st_ino
+			};
+			fd = -1;
+		}
+		else
+			store_sync_directory(store, fd);
+	}
+	if (fd >= 0)
+		close(fd);
 	errno = save_errno;
 }
 
@@ -85,6 +162,7 @@ store_sync(FileStore *store)
 	int			errnum;
 
 	store_leave_all(store);
+	pay(store);
 	sync_if_dirty(store, &store->backup);
 	sync_if_dirty(store, &store->root);
 	errnum = store->sync_errno;
@@ -97,9 +175,20 @@ store_leave(FileStore *store, Folder *folder)
 {
 	if (folder->fd < 0)
 		return;
-	sync_if_dirty(store, folder);
-	close(folder->fd);
+	if (folder->dirty && store->durable)
+		owe(store, folder->fd);
+	else
+		close(folder->fd);
+	folder->dirty = false;
 	folder->fd = -1;
+}
+
+void
+store_forget_syncs(FileStore *store)
+{
+	store->durable = false;
+	store_leave_all(store);
+	pay(store);
 }
 
 void
@@ -170,11 +259,16 @@ store_insist_on_trust(FileStore *store, int fd, const FileLook *look)
 static void
 owe_sync(FileStore *store, Folder *from, int fd)
 {
+	int			save_errno = errno;
+	int			copy = -1;
+
 	if (fd == from->fd)
 		from->dirty = true;
-	else if (store->durable)
-		store_sync_directory(store, fd);	/* will not be kept open, so now
-											 * or never */
+	else if (store->durable && (copy = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
+		store_sync_directory(store, fd);
+	if (copy >= 0)
+		owe(store, copy);
+	errno = save_errno;
 }
 
 int

@@ -26,12 +26,13 @@
 #include "src/store/store.h"
 
 /*
- * Outside the server nobody keeps count of descriptors.  Inside, a slot is
- * asked for before the open() and given back after the close().
+ * A slot is asked for before the open() of a descriptor, and given back after
+ * its close().  Outside the server the unit tests say how many slots there are.
  */
 #ifdef FRONTEND
-#define AcquireExternalFD() true
-#define ReleaseExternalFD() ((void) 0)
+extern int	store_free_slots;
+#define AcquireExternalFD() (store_free_slots > 0 && store_free_slots-- > 0)
+#define ReleaseExternalFD() ((void) store_free_slots++)
 #endif
 
 /* an unfinished copy; no run is called that, and no claim */
@@ -96,6 +97,16 @@ typedef struct Trash
 	Folder		dir;			/* a folder below `run` */
 } Trash;
 
+/* so many folders wait for their fsync: see store_leave() */
+#define STORE_OWED	32
+
+typedef struct OwedSync
+{
+	int			fd;
+	dev_t		device;
+	ino_t		inode;
+} OwedSync;
+
 struct FileStore
 {
 	Folder		root;			/* the upload directory */
@@ -108,7 +119,11 @@ struct FileStore
 	mode_t		make_mode;		/* of folders that are made */
 	bool		(*stop) (void); /* see store_set_stop(), or NULL */
 	struct ClaimLock *lock;		/* see store_lock(); NULL: no lock */
+	struct StoreRing *ring;		/* see ring.c; NULL: none yet */
+	bool		no_ring;		/* and there will be none */
 	bool		durable;		/* see store_set_durable() */
+	int			n_owed;
+	OwedSync	owed[STORE_OWED];
 	int			sync_errno;		/* first failure of an fsync, or 0 */
 	const char *action;			/* what failed when a function that opens
 								 * folders returns -1 or NULL: static text */
@@ -278,9 +293,15 @@ extern Folder *store_reach_target(FileStore *store, const Folder *trash, const F
 /* Notes the mode of the folder `home` at its counterpart `trash`, once. */
 extern void store_note_mode(const Folder *home, Folder *trash, const FilePath *where);
 
-/* Closes a folder that was kept open, or all of them. */
+/*
+ * Closes a folder that was kept open, or all of them.  One that is dirty stays open,
+ * out of sight, until it is fsynced with others.
+ */
 extern void store_leave(FileStore *store, Folder *folder);
 extern void store_leave_all(FileStore *store);
+
+/* Closes all of them, and those that wait for their fsync, without it.  Commit-safe. */
+extern void store_forget_syncs(FileStore *store);
 
 /* fsyncs a folder; a failure is kept for store_sync().  Keeps errno. */
 extern void store_sync_directory(FileStore *store, int fd);
@@ -372,11 +393,48 @@ extern FileResult store_copy_stranger_back(const StoreJob *job, Folder *trash);
  * ----------
  */
 
+/* Has the folder of a captured file open, and fills `job`; else NULL and *result. */
+extern Folder *store_reach_captured(StoreJob *job, FileStore *store, int64 run_id, const char *path,
+									const FileIdentity *expected, FileResult *result);
+
+
+/* ----------
+ * destroy.c
+ * ----------
+ */
+
 /*
  * Unlinks `name` in the folder `dir` if it is `expected`.  *freed becomes
  * the bytes that this gave back.  Outcomes: store_destroy_in_place().
  */
 extern FileResult store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
 							   bool with_ctime, int64 *freed);
+
+
+/* ----------
+ * ring.c
+ * ----------
+ */
+
+/* how many calls are under way at a time at most */
+#define STORE_TOGETHER	64
+
+/* A system call, and what has become of it. */
+typedef struct StoreCall
+{
+	int			fd;				/* a folder */
+	const char *name;			/* to be unlinked; NULL: `fd` is to be fsynced */
+	StoreDoomed *file;			/* the caller's */
+	int			errnum;			/* 0: it is done */
+} StoreCall;
+
+/*
+ * Does `n` calls, at most STORE_TOGETHER, in any order: by io_uring where that is
+ * to be had.  All is over when it returns.
+ */
+extern void store_call_together(FileStore *store, StoreCall *calls, int n);
+
+/* Closes what store_call_together() has opened.  Commit-safe. */
+extern void store_close_ring(FileStore *store);
 
 #endif							/* AUDIO_CLEANUP_STORE_PRIVATE_H */

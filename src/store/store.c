@@ -31,7 +31,7 @@
  * it is the file that was condemned, and what we do to it might as well have
  * happened just before the directory moved.  If it was removed, a rename
  * fails with ENOENT, and the path is resolved anew.  No directory is held
- * beyond store_sync().
+ * beyond store_sync(), nor are those that wait for their fsync.
  *
  * With the trash on another file system a capture is a copy, and the rules
  * stay.  The file is copied where it is; then it is captured by a rename as
@@ -183,9 +183,9 @@ store_close(FileStore *store)
 {
 	if (store == NULL)
 		return;
-	store->durable = false;
-	store_leave_all(store);
+	store_forget_syncs(store);
 	store_unlock(store);
+	store_close_ring(store);
 	close(store->root.fd);
 	release_descriptors(STORE_DESCRIPTORS);
 	if (store->backup.fd >= 0)

@@ -28,9 +28,11 @@
  * EXDEV; a path whose directory is missing or is a symlink, FILE_VANISHED.
  *
  * The directory of the last file is held open: callers should come with their
- * files sorted by path.  An open store counts as seven descriptors, and as
- * four more with a backup directory; they are not given back by an error, so
- * close it in a PG_FINALLY or a callback.
+ * files sorted by path.  An open store counts as seven descriptors, as four
+ * more with a backup directory, as one more after store_destroy_many(), and
+ * while it is durable as up to 32 more that wait for store_sync(), if there are
+ * so many; they are not given back by an error, so close it in a PG_FINALLY or
+ * a callback.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -308,6 +310,24 @@ extern int	store_remove_folders(FileStore *store, const char *path);
  */
 extern FileResult store_destroy(FileStore *store, int64 run_id, const char *path,
 								const FileIdentity *expected, int64 *freed);
+
+/* A captured file that is to be destroyed, and what has become of it. */
+typedef struct StoreDoomed
+{
+	const char *path;
+	const FileIdentity *expected;
+	FileResult	result;			/* set: see store_destroy() */
+	int64		freed;			/* set, in bytes: see store_destroy() */
+} StoreDoomed;
+
+/*
+ * Destroys `n` captured files of the run `run_id`, several at a time where the
+ * kernel can do that (io_uring): those of one folder should stand side by side.
+ * Each file is looked at before its unlink, as by store_destroy(), and has its
+ * own result.  All unlinks are over when it returns, and an interrupt has to
+ * wait so long.  Not commit-safe.
+ */
+extern void store_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n);
 
 /*
  * Unlink the file at its own place, if it still is `expected` (ctime

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/trash.c
- *	  The trash: its files are destroyed, its folders listed, tidied and renamed.
+ *	  The trash: its files are looked at, its folders listed, tidied and renamed.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,45 +23,12 @@
 /* deeper directories of the trash are left alone by store_tidy() */
 #define TIDY_MAX_DEPTH	64
 
-FileResult
-store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
-			 bool with_ctime, int64 *freed)
-{
-	FileIdentity found;
-	FileResult	result;
-
-	/* if it is gone already, an unlink of ours may not be durable yet */
-	dir->dirty = true;
-	result = store_recognize(dir, name, expected, with_ctime, &found);
-	if (result.outcome != FILE_OK)
-		return result;
-	if (unlinkat(dir->fd, name, 0) != 0)
-		return vanished_or_failed(errno, "remove file");
-	*freed = store_space_of(&found);
-	return result;
-}
-
-/* The folder of a captured file; else NULL and *result. */
-static Folder *
-reach_captured(StoreJob *job, FileStore *store, int64 run_id, const char *path,
-			   const FileIdentity *expected, FileResult *result)
+Folder *
+store_reach_captured(StoreJob *job, FileStore *store, int64 run_id, const char *path,
+					 const FileIdentity *expected, FileResult *result)
 {
 	*result = store_begin(job, store, run_id, path, expected);
 	return result->outcome == FILE_OK ? store_reach_trash(job, &store->trash, 0, result) : NULL;
-}
-
-FileResult
-store_destroy(FileStore *store, int64 run_id, const char *path,
-			  const FileIdentity *expected, int64 *freed)
-{
-	StoreJob	job;
-	FileResult	result;
-	Folder	   *trash = reach_captured(&job, store, run_id, path, expected, &result);
-
-	*freed = 0;
-	if (trash != NULL)
-		result = store_unlink(trash, job.where.name, expected, false, freed);
-	return result.outcome == FILE_NOT_REGULAR ? come_to(FILE_REPLACED) : result;
 }
 
 FileResult
@@ -69,7 +36,7 @@ store_identify_captured(FileStore *store, int64 run_id, const char *path, FileId
 {
 	StoreJob	job;
 	FileResult	result;
-	Folder	   *trash = reach_captured(&job, store, run_id, path, NULL, &result);
+	Folder	   *trash = store_reach_captured(&job, store, run_id, path, NULL, &result);
 
 	return trash == NULL ? result :
 		store_recognize(trash, job.where.name, NULL, false, identity);
