@@ -159,7 +159,10 @@ clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
 		return look_at_clearing(plan, sources);
 	error = sql_try(clear_all, &try);
 	if (!try.cleared)
+	{
+		sources_hide_rows(try.source, error, false);
 		note_unclearable(plan, try.source, error->message, error->detail, error->hint);
+	}
 	return try.cleared;
 }
 
@@ -179,14 +182,15 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 				TimestampTz failed_before, bool clear, Condemned **condemned)
 {
 	bool		interxact = (*condemned)->interxact;
+	bool		again;
 
-	for (;;)
+	for (again = false;; again = true)
 	{
 		forget_unclearable(plan, sources);
 		match_run(*match, plan->context.extension, sources,
 				  (plan->what & CLEAN_FAILED) != 0 ? mode : MATCH_PROTECT, failed_before, false);
 		progress_set_phase(mode == MATCH_JUDGE ? PHASE_JUDGING : PHASE_CONDEMNING);
-		judge_files(plan, *match, *condemned, mode == MATCH_JUDGE && !plan->dry_run);
+		judge_files(plan, *match, *condemned, mode == MATCH_JUDGE && !plan->dry_run, again);
 		if (!clear || clear_sessions(plan, *condemned, sources))
 			return;
 		condemned_end(*condemned);
