@@ -523,7 +523,9 @@ stop_clock(const ErrorData *error)
 		take_cancel_back();
 	pqsignal(SIGINT, StatementCancelHandler);
 	return n_cancels > 0 && !others_cancel;
-}void
+}
+
+void
 query_limit_time(const Source *source, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
