@@ -197,6 +197,8 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 		*condemned = NULL;
 		*condemned = condemned_begin(interxact);
 		*match = match_begin_again(*match);
+		/* a source that was slow to clear has not used up the time of the others */
+		plan_limit_reading(plan->context.settings, plan->in_batches);
 	}
 }
 
@@ -247,7 +249,8 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	Brake	   *found;
 
 	plan->run_id = run_id;
-	plan_limit_reading(plan->context.settings, limit != PG_INT64_MAX);
+	plan->in_batches = limit != PG_INT64_MAX;
+	plan_limit_reading(plan->context.settings, plan->in_batches);
 	if (take_next(plan, limit, match))
 	{
 		List	   *sources = recheck_load_sources(plan->context.extension, &found);

@@ -24,6 +24,7 @@ struct CleanupPlan
 								 * can be removed from them */
 	int64		looked_at_ns;	/* when the current match began */
 	int64		run_id;			/* of the run that condemns */
+	bool		in_batches;		/* as for plan_limit_reading() */
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
 	struct HTAB *deferred;		/* sessions that must not be cleared before
 								 * files of theirs have come; or NULL */
