@@ -105,11 +105,20 @@ quietly()
 
 # ---- packages ----
 
+# apt-get update does not wait for another one, whatever DPkg::Lock::Timeout says
 refresh_package_lists()
 {
+    local try
+
     [[ -z $lists_fresh ]] || return 0
-    quietly "$scratch/apt.log" as_root apt-get -q -o DPkg::Lock::Timeout=120 update
-    lists_fresh=yes
+    for try in {1..60}; do
+        as_root apt-get -q update >"$scratch/update.log" 2>&1 && lists_fresh=yes && return
+        grep -q 'Could not get lock' "$scratch/update.log" || break
+        sleep 2
+    done
+    say "apt-get update failed ($try times):" >&2
+    tail -n 20 "$scratch/update.log" >&2
+    return 1
 }
 
 # All the scripts' make and apt output goes into logs here.

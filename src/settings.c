@@ -177,7 +177,7 @@ is_extension(const char *entry)
 	const char *p;
 
 	for (p = bare; *p != '\0'; p++)
-		if (*p == '.' || *p == '/' || *p == '\\' || *p == '*' || *p == '?' || iscntrl((unsigned char) *p))
+		if (!IS_HIGHBIT_SET(*p) && !isalnum((unsigned char) *p) && strchr("_-+~!", *p) == NULL)
 			return false;
 	return p > bare && p - bare <= MAX_EXTENSION;
 }

@@ -186,6 +186,34 @@ foreach my $fault ('renameat2 errno 0 ' . ENOSPC, 'mkdirat errno 0 ' . ENOSPC)
 	run_again_and_check('a file that could not be looked at', $files);
 }
 
+# it is said once, also where the files are judged again because a source cannot be cleared
+{
+	my $files = make_files();
+
+	put_file($dir, 'stays.mp3');
+	$node->safe_psql('postgres', q{
+		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'never'; END$$;
+		CREATE TABLE kept (id int PRIMARY KEY, audio_url text, status text, failed_at timestamptz);
+		INSERT INTO kept VALUES (1, 'stays.mp3', 'failed', now() - interval '1 year');
+		CREATE TRIGGER refuse BEFORE UPDATE ON kept FOR EACH ROW EXECUTE FUNCTION refuse();
+		SELECT cleanup_add_source('kept', on_failed => 'clear')});
+	set_fault($node, 'statx errno 0 ' . EIO . ' 3.mp3');
+	foreach my $call ('cleanup_all(true)', 'cleanup_status()', 'cleanup_all()')
+	{
+		my $answer = sql_json($node, "SELECT $call");
+		my @errors = sort @{ ($answer->{result} || $answer->{potential_cleanup})->{errors} };
+
+		is(scalar(@errors), 2, "$call: each error is there once");
+		like($errors[0], qr{^could not stat file "r$round/3.mp3"}, "$call: of the file");
+		like($errors[1], qr{^the failed sessions of source public.kept are left alone.*never}, "$call: and of the source");
+	}
+	ok(wait_for_drain($node), 'drained');
+	clear_fault($node);
+	$node->safe_psql('postgres', q{SELECT cleanup_drop_source('kept'); DROP TABLE kept});
+	unlink "$dir/stays.mp3" or die $!;
+	run_again_and_check('a file that could not be looked at, and a source that could not be cleared', $files);
+}
+
 # ---- an fsync that fails: nothing may be recorded ----
 
 {

@@ -211,6 +211,32 @@ is(json('other', "$hours 0; SELECT cleanup_all(true)")->{result}{orphaned_files_
 	rename "$private/new", "$private/claim" or die $!;
 }
 
+# ---- the directory has another name, and the claim is gone ----
+
+{
+	my ($was, $moved) = ($dir, "$dir.moved");
+
+	rename $private, "$dir.claim" or die $!;
+	rename $dir, $moved or die $!;
+	($dir, $private) = ($moved, "$moved/.audio_cleanup");
+	$node->safe_psql('postgres', "ALTER DATABASE other SET audio_cleanup.upload_dir = '$moved'");
+	refused('other', 'moved without its claim',
+		qr/This database has claimed "\Q$was\E" before, and that claim is not there any more: the directory may have been moved without it\./);
+	ok(!-e $private, 'no claim is made there');
+
+	# where the former directory still is what it was, this one is a further one
+	mkdir $was or die $!;
+	rename "$was.claim", "$was/.audio_cleanup" or die $!;
+	ok(json('other', "$hours 0; SELECT cleanup_all(true)")->{success}, 'a second directory of the database is nobody\'s');
+	rename "$was/.audio_cleanup", $private or die $!;
+	rmdir $was or die $!;
+	ok(json('other', "$hours 0; SELECT cleanup_all(true)")->{success}, 'a directory that has moved with its claim is known');
+
+	rename $moved, $was or die $!;
+	($dir, $private) = ($was, "$was/.audio_cleanup");
+	$node->safe_psql('postgres', 'ALTER DATABASE other RESET audio_cleanup.upload_dir');
+}
+
 # ---- .audio_cleanup is planted ----
 
 my $elsewhere = $node->basedir . '/elsewhere';

@@ -11,66 +11,13 @@ use AudioCleanup;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# A shim of its own: it shifts what statx() says, as a file server's clock would,
-# or the clock of the process, by the seconds that a file tells.
-my $source = "$PostgreSQL::Test::Utils::tmp_check/clock_shim.c";
-my $shim = "$PostgreSQL::Test::Utils::tmp_check/clock_shim.so";
-append_to_file($source, <<'END');
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <time.h>
-
-static long
-seconds_of(const char *variable)
-{
-	int			save_errno = errno;
-	FILE	   *file = fopen(getenv(variable), "re");
-	long		seconds = 0;
-
-	if (file != NULL)
-	{
-		if (fscanf(file, "%ld", &seconds) != 1)
-			seconds = 0;
-		fclose(file);
-	}
-	errno = save_errno;
-	return seconds;
-}
-
-int
-statx(int fd, const char *restrict name, int flags, unsigned int mask, struct statx *restrict buffer)
-{
-	__typeof__(&statx) really = (__typeof__(&statx)) dlsym(RTLD_NEXT, "statx");
-	int			rc = really(fd, name, flags, mask, buffer);
-
-	if (rc == 0)
-		buffer->stx_mtime.tv_sec += seconds_of("CLOCK_OF_FILES");
-	return rc;
-}
-
-int
-clock_gettime(clockid_t clock, struct timespec *now)
-{
-	__typeof__(&clock_gettime) really = (__typeof__(&clock_gettime)) dlsym(RTLD_NEXT, "clock_gettime");
-	int			rc = really(clock, now);
-
-	if (rc == 0 && clock == CLOCK_REALTIME)
-		now->tv_sec += seconds_of("CLOCK_OF_SERVER");
-	return rc;
-}
-END
-my ($cc) = run_command([ 'pg_config', '--cc' ]);
-system_or_bail(split(' ', $cc), '-O1', '-Wall', '-Werror', '-shared', '-fPIC', '-o', $shim, $source, '-ldl');
-
+# The shim shifts what statx() says, as a file server's clock would, or the clock of the process, by the seconds that a
+# file tells.
 my $node = new_server('clock', start => 0);
 my $dir = upload_dir($node);
 my %clock = (files => $node->basedir . '/clock_of_files', server => $node->basedir . '/clock_of_server');
 {
-	local $ENV{LD_PRELOAD} = $shim;
+	local $ENV{LD_PRELOAD} = build_shim('statx_shim');
 	local $ENV{CLOCK_OF_FILES} = $clock{files};
 	local $ENV{CLOCK_OF_SERVER} = $clock{server};
 	$node->start;

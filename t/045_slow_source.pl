@@ -99,5 +99,30 @@ is($node->safe_psql('first', q{SELECT count(*) FROM cleanup_runs WHERE status = 
 my ($rc, $stdout, $stderr) = $node->psql('first', q{SET statement_timeout = '1s'; SELECT cleanup_status()});
 like($stderr, qr/canceling statement due to statement timeout/, 'a client has limits of his own');
 
+# ---- a cancel in the very instant in which the time is up ----
+# A function hears the clock's cancel, cancels its own session, and has ended before anybody hears of that.
+
+foreach my $case ([ 'ends well', 'true' ], [ 'ends in an error', '1 / (pg_backend_pid() - pg_backend_pid()) > 0' ])
+{
+	my ($name, $then) = @$case;
+
+	$node->safe_psql('first', qq{
+		DELETE FROM cleanup_sources WHERE source_name = 'public.slow';
+		DROP VIEW IF EXISTS slow, instant;
+		CREATE OR REPLACE FUNCTION hears() RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS \$\$
+		BEGIN
+			PERFORM pg_sleep(100000);
+		EXCEPTION WHEN query_canceled THEN RETURN pg_cancel_backend(pg_backend_pid()) AND $then;
+		END \$\$;
+		CREATE VIEW instant AS SELECT 1 AS id, 'x.mp3'::text AS file_name;
+		DELETE FROM cleanup_sources WHERE source_name = 'public.instant';
+		SELECT cleanup_add_source('instant');
+		CREATE OR REPLACE VIEW instant AS SELECT 1 AS id, 'x.mp3'::text AS file_name WHERE hears()});
+	($rc, $stdout, $stderr) = $node->psql('first', q{SET application_name = 'pg_cron'; SELECT cleanup_status()});
+	isnt($rc, 0, "reading $name when it is cut short: the preview is cancelled");
+	like($stderr, qr/canceling statement due to user request/, '... as somebody has asked');
+	is($node->safe_psql('first', 'SELECT 7'), 7, '... and nothing else is');
+}
+
 $node->stop;
 done_testing();

@@ -308,6 +308,42 @@ begin();
 		join(' ', sort map { unpack('H*', $_) } grep { !/^\./ } @evil), 'each by its own name');
 }
 
+# ---- an error does not tell what stands in rows, to who may not read them ----
+
+begin();
+dba(q{
+	CREATE ROLE looks LOGIN; CREATE ROLE cleans LOGIN;
+	SELECT cleanup_grant_access('looks'), cleanup_grant_access('cleans', 'operator');
+	CREATE TABLE patients (id int PRIMARY KEY, note text, audio_url text, status text, updated_at timestamptz);
+	INSERT INTO patients VALUES (1, 'top-secret', 'wanted.mp3', 'processed', now()), (2, 'top-secret', 'failed.mp3', 'failed', now() - interval '1 year');
+	SELECT cleanup_add_source('patients', on_failed => 'clear')});
+foreach my $case (
+	[ 'of a constraint', 'ALTER TABLE patients ADD CONSTRAINT c CHECK (audio_url IS NOT NULL)', 'ALTER TABLE patients DROP CONSTRAINT c' ],
+	[ 'of a trigger', q{CREATE FUNCTION says() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no: %', NEW USING HINT = NEW::text; END$$;
+		CREATE TRIGGER says BEFORE UPDATE ON patients FOR EACH ROW EXECUTE FUNCTION says()}, 'DROP FUNCTION says() CASCADE' ],
+	[ 'of a view', q{CREATE VIEW numbers AS SELECT id, (note::int)::text AS file_name FROM patients; SELECT cleanup_add_source('numbers')},
+		q{SELECT cleanup_drop_source('numbers'); DROP VIEW numbers} ])
+{
+	my ($name, $begin, $end) = @$case;
+	my $told = sub { join '', ($node->psql($database, $_[1], extra_params => [ '-U', $_[0] ]))[ 1, 2 ] };
+
+	put_files($dir, 'wanted.mp3', 'failed.mp3', 'orphan.mp3');
+	dba($begin);
+	foreach my $call (@looking[ 0, 5, 6 ])
+	{
+		unlike($told->('looks', $call), qr/top-secret/, "an error $name: $call does not tell a viewer");
+	}
+	unlike($told->('cleans', $_), qr/top-secret/, "an error $name: $_ does not tell an operator") foreach 'SELECT cleanup_all(true)', 'SELECT cleanup_all()', 'CALL cleanup_run()';
+	$position = log_position($node);
+	like($told->($super, 'SELECT cleanup_status()'), qr/top-secret/, "an error $name: a superuser is told");
+	$told->($super, 'CALL cleanup_run()');
+	unlike($told->('looks', 'SELECT * FROM cleanup_runs; SELECT * FROM cleanup_files'), qr/top-secret/, "an error $name: and the history is not");
+	$position = log_position($node);
+	$told->('cleans', 'SELECT cleanup_all(true)');
+	like(log_since($node, $position), qr/top-secret/, "an error $name: the server log has it");
+	dba($end);
+}
+
 # ---- a race: names and objects change all the time in another session ----
 
 begin();

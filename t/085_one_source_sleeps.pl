@@ -70,6 +70,24 @@ is($node->safe_psql('c_works', q{SELECT cleanup_status() ->> 'success'}), 'true'
 my ($rc, $stdout, $stderr) = $node->psql('a_sleeps', "\\set VERBOSITY verbose\nSET statement_timeout = '2s'; SELECT cleanup_status()");
 like($stderr, qr/ERROR:  57014: /, 'a call in that database can be cut short by who calls');
 
+# ---- a trigger that sleeps while its rows are cleared costs its own source, and the run goes on ----
+
+put_files("$top/c_works", 'failed.mp3', 'orphan.mp3');
+$node->safe_psql('postgres', q{ALTER DATABASE c_works SET audio_cleanup.source_timeout = '3s'});
+$node->safe_psql('c_works', q{
+	SET ROLE app;
+	CREATE TABLE sessions (id int PRIMARY KEY, audio_url text, status text, updated_at timestamptz);
+	INSERT INTO sessions VALUES (1, 'failed.mp3', 'failed', now() - interval '1 year');
+	CREATE FUNCTION sleeps() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(100000); RETURN NEW; END$$;
+	CREATE TRIGGER sleeps BEFORE UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION sleeps();
+	RESET ROLE;
+	SELECT cleanup_add_source('sessions', on_failed => 'clear');
+});
+like($node->safe_psql('c_works', q{SET application_name = 'pg_cron'; CALL cleanup_run()}),
+	qr/sessions of source public\.sessions are left alone.*gave up clearing source public\.sessions: the time for it is up/, 'the run says so');
+ok(!-e "$top/c_works/orphan.mp3", 'and deletes what is to be deleted');
+ok(-e "$top/c_works/failed.mp3", 'but the file of that session');
+
 $node->stop('fast');
 unlike(slurp_file($node->logfile), qr/PANIC: |TRAP: |terminated by signal/, 'the server stops, and no process has died');
 done_testing();

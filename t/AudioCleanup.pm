@@ -427,15 +427,16 @@ sub undo_violations
 
 my $shim;
 
+# build_shim(NAME): a library of t/NAME.c for LD_PRELOAD; returns its path
 sub build_shim
 {
-	my $source = dirname(__FILE__) . '/fault_shim.c';
+	my ($name) = @_;
 	my ($cc) = run_command([ 'pg_config', '--cc' ]);
+	my $library = "$PostgreSQL::Test::Utils::tmp_check/$name.so";
 
-	$shim = "$PostgreSQL::Test::Utils::tmp_check/fault_shim.so";
 	system_or_bail(split(' ', $cc), '-O1', '-Wall', '-Werror', '-shared', '-fPIC',
-		'-o', $shim, $source, '-ldl');
-	return $shim;
+		'-o', $library, dirname(__FILE__) . "/$name.c", '-ldl');
+	return $library;
 }
 
 sub control_file
@@ -448,7 +449,7 @@ sub control_file
 sub start_with_faults
 {
 	my ($node) = @_;
-	local $ENV{LD_PRELOAD} = $shim || build_shim();
+	local $ENV{LD_PRELOAD} = $shim ||= build_shim('fault_shim');
 	local $ENV{FAULT_CONTROL} = control_file($node);
 	local $ENV{FAULT_DIRECTORY} = upload_dir($node);
 	$node->start;

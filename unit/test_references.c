@@ -471,6 +471,62 @@ write_octal(StringInfo out, const char *name, const char *other)
 	put_text(out, "\"");
 }
 
+/*
+ * Writes ASCII that is among `escaped`, and letters up to U+00FF, by the format
+ * `byte`, others by `letter`, and those beyond 16 bits by `large`, or as a pair.
+ */
+static void
+put_code_points(StringInfo out, const char *text, const char *escaped, const char *byte,
+				const char *letter, const char *large)
+{
+	for (const unsigned char *p = (const unsigned char *) text; *p != '\0'; p += pg_utf_mblen(p))
+	{
+		pg_wchar	c = utf8_to_unicode(p);
+
+		if (c < 0x80)
+			appendStringInfo(out, strchr(escaped, (int) c) == NULL ? "%c" : byte, c);
+		else if (c < 0x10000)
+			appendStringInfo(out, c < 0x100 ? byte : letter, c);
+		else if (large != NULL)
+			appendStringInfo(out, large, c);
+		else
+		{
+			appendStringInfo(out, letter, 0xD800 + ((c - 0x10000) >> 10));
+			appendStringInfo(out, letter, 0xDC00 + ((c - 0x10000) & 0x3FF));
+		}
+	}
+}
+
+static void
+write_javascript_escape(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "name=");
+	put_code_points(out, name, " !\"#$%&'(),:;<=>?[\\]^`{|}~", "%%%02X", "%%u%04X", NULL);
+	put_text(out, "&n=7");
+}
+
+static void
+write_python(StringInfo out, const char *name, const char *other)
+{
+	put_text(out, "{'file': '");
+	put_code_points(out, name, "'\\", "\\x%02x", "\\u%04x", "\\U%08x");
+	put_text(out, "'}");
+}
+
+/* {"a": "{\"b\": \"{\\\"c\\\": ...}\"}"} */
+static void
+write_json_thrice(StringInfo out, const char *name, const char *other)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	put_text(out, "{\"body\": \"");
+	write_json_in_json(&text, name, other);
+	put_escaped(out, text.data, "\"\\", '\\');
+	put_text(out, "\"}");
+	pfree(text.data);
+}
+
 static void
 write_log(StringInfo out, const char *name, const char *other)
 {
@@ -482,6 +538,9 @@ write_surrounded(StringInfo out, const char *name, const char *other)
 {
 	appendStringInfo(out, "\357\273\277\302\240%s\302\240\n", name);
 }
+
+/* A letter of Latin-1, which is a later byte of UTF-8 behind some others. */
+#define LATIN_BLANK "\302\240"
 
 static const struct
 {
@@ -504,6 +563,9 @@ static const struct
 	{"JSON", write_json_list, "", false, true},
 	{"JSON with `\\u00e9` and `\\/`", write_json_ascii, "", false, true},
 	{"JSON as a text in JSON", write_json_in_json, "", false, true},
+	{"JSON in JSON in JSON", write_json_thrice, "", false, true},
+	{"JavaScript, `escape()`", write_javascript_escape, LATIN_BLANK, false, true},
+	{"Python, `ascii()`", write_python, LATIN_BLANK, false, true},
 	{"PHP, `serialize()`", write_php, "", false, true},
 	{"PHP, `S:` with escapes", write_php_escaped, "", false, true},
 	{"YAML", write_yaml_plain, "", false, true},
@@ -549,7 +611,12 @@ put_name(StringInfo out, const char *unsuited)
 		char		c = ' ' + next_random('~' - ' ' + 1);
 
 		if (next_random(8) == 0)
-			appendStringInfoString(out, odd_letters[next_random(lengthof(odd_letters))]);
+		{
+			const char *odd = odd_letters[next_random(lengthof(odd_letters))];
+
+			if (strcmp(odd, unsuited) != 0)
+				appendStringInfoString(out, odd);
+		}
 		else if (c != '/' && strchr(unsuited, c) == NULL)
 			appendStringInfoChar(out, c);
 	}

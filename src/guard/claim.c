@@ -185,8 +185,9 @@ load_twins(const Extension *extension, const char *uuid)
 	int			i;
 
 	n = owner_query(extension, lengthof(parameters), parameters,
-					"SELECT uuid::text, grace_from, confirmed, upload_dir FROM @extschema@.cleanup_claims"
-					" WHERE $1 IS NULL OR uuid::text = $1 ORDER BY claimed_at DESC");
+					"SELECT uuid::text, grace_from, confirmed, upload_dir, uuid IS NOT DISTINCT FROM"
+					" (SELECT claim FROM @extschema@.cleanup_runs WHERE claim IS NOT NULL ORDER BY run_id DESC LIMIT 1)"
+					" FROM @extschema@.cleanup_claims WHERE $1 IS NULL OR uuid::text = $1 ORDER BY claimed_at DESC");
 	for (i = 0; i < n; i++)
 	{
 		Claim	   *twin = palloc0(sizeof(Claim));
@@ -195,6 +196,7 @@ load_twins(const Extension *extension, const char *uuid)
 		twin->grace_from = sql_is_null(i, 2) ? 0 : DatumGetTimestampTz(sql_value(i, 2));
 		twin->confirmed = DatumGetBool(sql_value(i, 3));
 		twin->recorded_dir = sql_text(i, 4);
+		twin->is_latest = DatumGetBool(sql_value(i, 5));
 		twins = lappend(twins, twin);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -223,10 +225,32 @@ is_same_directory(const char *a, const char *b)
 		st_a.st_dev == st_b.st_dev && st_a.st_ino == st_b.st_ino;
 }
 
-/* There is no claim in the directory.  Has there been one, or should be? */
+/* Is this claim still where it was seen last? */
+static bool
+is_in_its_place(const Claim *twin)
+{
+	FileStore  *store = store_open(twin->recorded_dir);
+	char		text[STORE_CLAIM_MAX];
+	ClaimText	found;
+	bool		there;
+
+	if (store == NULL)
+		return false;
+	there = store_read_claim(store, text).outcome == FILE_OK && parse_claim(text, &found) &&
+		strcmp(found.uuid, twin->uuid) == 0;
+	store_close(store);
+	return there;
+}
+
+/*
+ * There is no claim in the directory.  Has there been one, or should be?  If
+ * the claim of the latest run is nowhere, these may be its files under another
+ * name, or another disk.
+ */
 static void
 check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
 {
+	const char *lost = NULL;
 	ListCell   *lc;
 
 	claim->state = CLAIM_FREE;
@@ -234,8 +258,13 @@ check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
 	{
 		const Claim *twin = lfirst(lc);
 
-		if (claim->state == CLAIM_FOREIGN || !is_same_directory(twin->recorded_dir, upload_dir) ||
-			(claim->state == CLAIM_UNWRITTEN && !twin->confirmed))
+		if (!is_same_directory(twin->recorded_dir, upload_dir))
+		{
+			if (twin->confirmed && twin->is_latest && !is_in_its_place(twin))
+				lost = twin->recorded_dir;
+			continue;
+		}
+		if (claim->state == CLAIM_FOREIGN || (claim->state == CLAIM_UNWRITTEN && !twin->confirmed))
 			continue;
 		copy_twin(claim, twin);
 		claim->state = twin->confirmed ? CLAIM_FOREIGN : CLAIM_UNWRITTEN;
@@ -244,6 +273,13 @@ check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
 		claim->brake = foreign(upload_dir,
 							   "This database has claimed it before, but the claim is gone: "
 							   "another disk may be mounted there, or none.", hint_take);
+	else if (claim->state == CLAIM_FREE && lost != NULL)
+	{
+		claim->state = CLAIM_FOREIGN;
+		claim->brake = foreign(upload_dir,
+							   psprintf("This database has claimed \"%s\" before, and that claim is not there any more: "
+										"the directory may have been moved without it.", lost), hint_take);
+	}
 }
 
 static void

@@ -36,6 +36,7 @@ typedef struct Claim
 	bool		confirmed;		/* see claim_confirm() */
 	const char *recorded_dir;	/* where the directory was seen last; NULL if
 								 * there is no twin */
+	bool		is_latest;		/* the latest run was in this directory */
 } Claim;
 
 /*

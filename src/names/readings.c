@@ -6,7 +6,7 @@
  * Readings add to each other and never replace each other: a name may itself
  * look like an escape.  So each decoder makes a new reading of each one that
  * there is, simple ones first, until nothing new comes of it or there are
- * READINGS_MAX.  No decoder makes a text longer.
+ * READINGS_MAX.  Only bytes that are no UTF-8 become longer.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -37,7 +37,7 @@
  */
 typedef size_t (*EscapeReader) (const char *text, const char *end, char **out);
 
-/* Decodes a whole text into `out`, which is as large; returns the new length. */
+/* Decodes a whole text into `out`, which is twice as large; returns the new length. */
 typedef size_t (*Decoder) (const char *text, size_t len, char *out);
 
 
@@ -125,42 +125,51 @@ readings_decode_percent(const char *text, size_t len, char *out)
 	return decode_escapes(read_hex_pair, '%', text, len, out);
 }
 
+/* Four digits behind a sign and "u", or a pair of them: "\uD83C\uDFB5"; the number of bytes read, or 0. */
+static int
+read_four_digits(const char *text, const char *end, pg_wchar *c)
+{
+	int			first = end - text >= 6 && text[1] == 'u' ? hex_number(text + 2, end, 4) : -1;
+	int			second;
+
+	if (first <= 0)
+		return 0;
+	*c = first;
+	if (first < 0xD800 || first > 0xDBFF || end - text < 12 || text[6] != text[0] || text[7] != 'u')
+		return 6;
+	second = hex_number(text + 8, end, 4);
+	if (second < 0xDC00 || second > 0xDFFF)
+		return 6;
+	*c = 0x10000 + ((first & 0x3FF) << 10) + (second & 0x3FF);
+	return 12;
+}
+
 /* "%u00e9", as JavaScript's escape() writes it. */
 static size_t
 read_percent_u(const char *text, const char *end, char **out)
 {
-	int			letter = end - text >= 6 && text[1] == 'u' ? hex_number(text + 2, end, 4) : -1;
+	pg_wchar	letter = 0;
+	int			n = read_four_digits(text, end, &letter);
 
-	if (letter <= 0)
-		return 0;
-	*out = put_letter(*out, letter, 6);
-	return 6;
+	*out = put_letter(*out, letter, n);
+	return n;
 }
 
-/* "\uD83C\uDFB5", "\u00e9" or "\u{e9}"; the number of bytes read, or 0. */
+/* "\uD83C\uDFB5", "\u00e9", "\u{e9}" or "\U000000e9"; the number of bytes read, or 0. */
 static int
 read_unicode_escape(const char *text, const char *end, pg_wchar *c)
 {
-	int			first = hex_number(text + 2, end, 4);
-	int			second;
+	int			n = read_four_digits(text, end, c);
 	int			i;
 
+	if (n > 0)
+		return n;
 	if (text[1] == 'U')
 	{
-		first = hex_number(text + 2, end, 8);
-		*c = first;
-		return first > 0 ? 10 : 0;
-	}
-	if (first > 0)
-	{
-		*c = first;
-		if (first < 0xD800 || first > 0xDBFF || end - text < 12 || text[6] != '\\' || text[7] != 'u')
-			return 6;
-		second = hex_number(text + 8, end, 4);
-		if (second < 0xDC00 || second > 0xDFFF)
-			return 6;
-		*c = 0x10000 + ((first & 0x3FF) << 10) + (second & 0x3FF);
-		return 12;
+		int			letter = hex_number(text + 2, end, 8);
+
+		*c = Max(letter, 0);
+		return letter > 0 ? 10 : 0;
 	}
 	if (end - text < 5 || text[2] != '{')
 		return 0;
@@ -314,6 +323,50 @@ decode_path(const char *text, size_t len, char *out)
 }
 
 
+/* Length of the letter of UTF-8 at `text`, or 0 where there is none. */
+static size_t
+letter_length(const char *text, const char *end)
+{
+	int			len = pg_utf_mblen((const unsigned char *) text);
+
+	return len <= end - text && pg_utf8_islegal((const unsigned char *) text, len) ? len : 0;
+}
+
+static bool
+is_utf8(const char *text, size_t len)
+{
+	const char *end = text + len;
+	size_t		n = 1;
+
+	while (text < end && n > 0)
+		text += n = letter_length(text, end);
+	return n > 0;
+}
+
+/* Bytes that are no UTF-8 are letters of Latin-1: "%E9" and "\xe9" mean U+00E9. */
+static size_t
+decode_latin(const char *text, size_t len, char *out)
+{
+	const char *end = text + len;
+	char	   *begin = out;
+
+	while (text < end)
+	{
+		size_t		n = letter_length(text, end);
+
+		if (n == 0)
+			out = put_letter(out, (unsigned char) *text, 2);
+		else
+		{
+			memcpy(out, text, n);
+			out += n;
+		}
+		text += Max(n, 1);
+	}
+	return out - begin;
+}
+
+
 /* -------------------------------------------------------------- entities --- */
 
 /* Names of the letters from U+00A0 on, as in HTML 4. */
@@ -404,8 +457,8 @@ read_entity(const char *text, const char *end, char **out)
 /* -------------------------------------------------------------- readings --- */
 
 /*
- * Where none of `signs` is in a text, the decoder would change nothing.  The
- * decoders of paths come last: they undo no escape.
+ * Where `sign` is not in a text, the decoder would change nothing; decode_latin()
+ * has none.  The decoders of paths come last: they undo no escape.
  */
 static const struct
 {
@@ -415,7 +468,7 @@ static const struct
 	const char *also;			/* must be there as well; or NULL */
 	int			times;
 }			decoders[] = {
-	{'\\', read_backslash, NULL, NULL, 2},
+	{'\\', read_backslash, NULL, NULL, 3},
 	{'%', read_hex_pair, NULL, NULL, 2},
 	{'+', read_plus, NULL, NULL, 1},
 	{'%', read_percent_u, NULL, "%u", 1},
@@ -424,6 +477,7 @@ static const struct
 	{'\'', read_doubled, NULL, "''", 1},
 	{'\'', read_quoted_quote, NULL, "'\"'\"'", 1},
 	{'\\', read_hex_pair, NULL, "S:", 1},
+	{'\0', NULL, decode_latin, NULL, 1},
 	{'\\', NULL, decode_slashes, NULL, 1},
 	{'/', NULL, decode_path, NULL, 1},
 };
@@ -485,7 +539,8 @@ applies(const Reading *reading, int decoder)
 {
 	return reading->used[decoder] < decoders[decoder].times &&
 		(decoders[decoder].decode != NULL || !reading->of_paths) &&
-		memchr(reading->text, decoders[decoder].sign, reading->len) != NULL &&
+		(decoders[decoder].sign == '\0' || memchr(reading->text, decoders[decoder].sign, reading->len) != NULL) &&
+		(decoders[decoder].decode != decode_latin || !is_utf8(reading->text, reading->len)) &&
 		(decoders[decoder].decode != decode_path || holds_dots(reading->text, reading->len)) &&
 		(decoders[decoder].also == NULL || holds(reading->text, reading->len, decoders[decoder].also));
 }
@@ -507,11 +562,11 @@ add_reading(Readings *readings, const Reading *from, int decoder)
 {
 	Reading		reading = *from;
 
-	reading.text = palloc(Max(from->len, 1));
+	reading.text = palloc(Max(2 * from->len, 1));
 	reading.len = decoders[decoder].decode != NULL ? decoders[decoder].decode(from->text, from->len, reading.text) :
 		decode_escapes(decoders[decoder].read_escape, decoders[decoder].sign, from->text, from->len, reading.text);
 	reading.hash = hash_bytes_extended((const unsigned char *) reading.text, (int) reading.len, 0);
-	reading.of_paths |= decoders[decoder].decode != NULL;
+	reading.of_paths |= decoders[decoder].decode == decode_slashes || decoders[decoder].decode == decode_path;
 	reading.used[decoder]++;
 	if (is_known(readings, &reading))
 		pfree(reading.text);

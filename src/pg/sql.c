@@ -403,6 +403,31 @@ sql_rethrow(ErrorData *error)
 	ReThrowError(error);
 }
 
+bool
+sql_tells_of_rows(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_DATA_EXCEPTION:
+			return error->sqlerrcode != ERRCODE_DIVISION_BY_ZERO;	/* always the same text */
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
+		case ERRCODE_PLPGSQL_ERROR:
+			return true;
+	}
+	return false;
+}
+
+void
+sql_hide_rows(ErrorData *error)
+{
+	/* the message of a constraint names it, and its detail has the row */
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+		error->message = psprintf("error %s", unpack_sql_state(error->sqlerrcode));
+	error->detail = pstrdup("The server log has the whole text.");
+	error->hint = NULL;
+	error->context = NULL;
+}
+
 static bool
 is_of_statement(const ErrorData *error)
 {

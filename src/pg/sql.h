@@ -123,6 +123,15 @@ extern ErrorData *sql_catch(MemoryContext context);
 pg_noreturn extern void sql_rethrow(ErrorData *error);
 
 /*
+ * Returns whether the texts of an error may tell what stands in rows: those of
+ * a value that cannot be read, of a constraint, or of a RAISE.
+ */
+extern bool sql_tells_of_rows(const ErrorData *error);
+
+/* Takes out of such an error what may tell of rows; its SQLSTATE stays. */
+extern void sql_hide_rows(ErrorData *error);
+
+/*
  * Calls work(arg) in a subtransaction.  Returns NULL, or the error that ended
  * it, after a rollback.  An error that is none of the statement's is passed on
  * as an ERROR: a cancel or shutdown (class 57), out of memory or disk (53), an

@@ -159,7 +159,10 @@ clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
 		return look_at_clearing(plan, sources);
 	error = sql_try(clear_all, &try);
 	if (!try.cleared)
+	{
+		sources_hide_rows(try.source, error, false);
 		note_unclearable(plan, try.source, error->message, error->detail, error->hint);
+	}
 	return try.cleared;
 }
 
@@ -179,20 +182,23 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 				TimestampTz failed_before, bool clear, Condemned **condemned)
 {
 	bool		interxact = (*condemned)->interxact;
+	bool		again;
 
-	for (;;)
+	for (again = false;; again = true)
 	{
 		forget_unclearable(plan, sources);
 		match_run(*match, plan->context.extension, sources,
 				  (plan->what & CLEAN_FAILED) != 0 ? mode : MATCH_PROTECT, failed_before, false);
 		progress_set_phase(mode == MATCH_JUDGE ? PHASE_JUDGING : PHASE_CONDEMNING);
-		judge_files(plan, *match, *condemned, mode == MATCH_JUDGE && !plan->dry_run);
+		judge_files(plan, *match, *condemned, mode == MATCH_JUDGE && !plan->dry_run, again);
 		if (!clear || clear_sessions(plan, *condemned, sources))
 			return;
 		condemned_end(*condemned);
 		*condemned = NULL;
 		*condemned = condemned_begin(interxact);
 		*match = match_begin_again(*match);
+		/* a source that was slow to clear has not used up the time of the others */
+		plan_limit_reading(plan->context.settings, plan->in_batches);
 	}
 }
 
@@ -243,7 +249,8 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	Brake	   *found;
 
 	plan->run_id = run_id;
-	plan_limit_reading(plan->context.settings, limit != PG_INT64_MAX);
+	plan->in_batches = limit != PG_INT64_MAX;
+	plan_limit_reading(plan->context.settings, plan->in_batches);
 	if (take_next(plan, limit, match))
 	{
 		List	   *sources = recheck_load_sources(plan->context.extension, &found);

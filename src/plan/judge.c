@@ -23,6 +23,7 @@ typedef struct Judgement
 	Match	   *match;
 	Condemned  *condemned;
 	bool		in_survey;
+	bool		again;			/* what could not be looked at has been said */
 	MemoryContext scratch;		/* reset for each file */
 	int			last_source;	/* failed sessions come sorted */
 	char	   *last_session;
@@ -36,7 +37,7 @@ identify(Judgement *judgement, const char *path, FileIdentity *identity)
 {
 	FileResult	result = store_identify(judgement->plan->found.store, path, identity);
 
-	if (result.outcome == FILE_FAILED)
+	if (result.outcome == FILE_FAILED && !judgement->again)
 		plan_add_error(judgement->plan,
 					   psprintf("could not %s \"%s\": %s", result.action, path, strerror(result.errnum)));
 	return result.outcome == FILE_OK;
@@ -203,9 +204,16 @@ judge_failed(int64 number, const char *path, const Source *source, const char *s
 }
 
 void
-judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey)
+judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey, bool again)
 {
-	Judgement	judgement = {.plan = plan,.match = match,.condemned = condemned,.in_survey = in_survey,.last_source = -1};
+	Judgement	judgement = {
+		.plan = plan,
+		.match = match,
+		.condemned = condemned,
+		.in_survey = in_survey,
+		.again = again,
+		.last_source = -1,
+	};
 
 	judgement.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
 											  ALLOCSET_SMALL_SIZES);

@@ -24,6 +24,7 @@ struct CleanupPlan
 								 * can be removed from them */
 	int64		looked_at_ns;	/* when the current match began */
 	int64		run_id;			/* of the run that condemns */
+	bool		in_batches;		/* as for plan_limit_reading() */
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
 	struct HTAB *deferred;		/* sessions that must not be cleared before
 								 * files of theirs have come; or NULL */
@@ -50,9 +51,10 @@ extern int64 plan_now_ns(void);
 /*
  * Looks at the files that matched no row, or failed sessions, and adds those
  * that go to `condemned`.  `in_survey` says that they will be condemned in
- * batches later.
+ * batches later, and `again` that these files were judged a moment ago, and
+ * errors about them are known.
  */
-extern void judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey);
+extern void judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey, bool again);
 
 /* Must the session not be cleared yet, because files of it are still to come? */
 extern bool judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session);

@@ -307,7 +307,8 @@ plan_survey(CleanupPlan *plan, bool interxact)
 	int			limit = lock_limit_waits(plan->context.settings->writer_wait);
 
 	plan->found.condemned = condemned_begin(interxact);
-	plan_limit_reading(plan->context.settings, interxact);
+	plan->in_batches = interxact;
+	plan_limit_reading(plan->context.settings, plan->in_batches);
 	plan_open(plan);
 	if (plan->found.brakes == NIL)
 		survey_files(plan);

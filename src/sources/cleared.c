@@ -46,6 +46,7 @@ typedef struct Refill
 	const Extension *extension;
 	int			wait_ms;
 	const char *source;
+	const Source *found;		/* of that name, once it is looked up */
 	const char *column;
 	Datum		key_columns;	/* text[] */
 	Datum		ids;			/* text[]; of the same length: */
@@ -104,8 +105,9 @@ refill_column(void *arg)
 	Refill	   *refill = arg;
 	int			limit = lock_limit_waits(refill->wait_ms);
 
-	forget(refill, sources_refill(find_source(sources_load(refill->extension), refill->source), refill->column,
-								  refill->key_columns, refill->row_keys, refill->values));
+	refill->found = find_source(sources_load(refill->extension), refill->source);
+	forget(refill, sources_refill(refill->found, refill->column, refill->key_columns, refill->row_keys,
+								  refill->values));
 	lock_end_limit(limit);
 }
 
@@ -226,6 +228,8 @@ refill_sessions(const Extension *extension, const KeyRules *rules, int64 run_id,
 
 		if (error != NULL)
 		{
+			if (refill->found != NULL)
+				sources_hide_rows(refill->found, error, false);
 			*errors = lappend(*errors, psprintf("column %s of source %s was not restored: %s",
 												refill->column, refill->source, error->message));
 			(*n_errors)++;

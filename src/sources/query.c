@@ -438,6 +438,9 @@ query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
 static TimestampTz reading_deadline = 0;
 static volatile sig_atomic_t n_cancels = 0;
 
+/* Somebody else cancels, or a limit of the caller's: not yet heard, or heard by an ERROR. */
+static volatile sig_atomic_t others_cancel = false;
+
 void
 sources_set_deadline(TimestampTz at)
 {
@@ -448,12 +451,28 @@ static void
 cancel_reading(void)
 {
 	n_cancels++;
+	/* what came before this one has been heard */
+	if (!QueryCancelPending)
+		others_cancel = false;
 	if (n_cancels > PATIENCE)
 		ProcDiePending = true;
 	else
 		QueryCancelPending = true;
 	InterruptPending = true;
 	SetLatch(MyLatch);
+}
+
+/* SIGINT while the clock runs: StatementCancelHandler(), and a note of it. */
+static void
+note_cancel(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	others_cancel = true;
+	QueryCancelPending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+	errno = save_errno;
 }
 
 static TimeoutId
@@ -470,22 +489,68 @@ static void
 start_clock(void)
 {
 	n_cancels = 0;
-	if (reading_deadline != 0)
-		enable_timeout_every(deadline_timeout(),
-							 Max(reading_deadline, GetCurrentTimestamp() + 1), 1000);
+	others_cancel = false;
+	if (reading_deadline == 0)
+		return;
+	pqsignal(SIGINT, note_cancel);
+	enable_timeout_every(deadline_timeout(),
+						 Max(reading_deadline, GetCurrentTimestamp() + 1), 1000);
 }
 
-/* Returns whether the time was up. */
+/* Takes back a cancel of the clock that nobody has heard yet; one of others that comes meanwhile stays. */
+static void
+take_cancel_back(void)
+{
+	bool		before = others_cancel;
+
+	QueryCancelPending = false;
+	if (others_cancel && !before)
+		QueryCancelPending = true;
+}
+
+/*
+ * Returns whether the time was up, and nobody else has cancelled.  A cancel of
+ * others is not lost: either `error`, with which the reading has ended, or
+ * NULL, tells of it, or it stays pending.
+ */
 static bool
-stop_clock(void)
+stop_clock(const ErrorData *error)
 {
 	if (reading_deadline == 0)
 		return false;
 	disable_timeout(deadline_timeout(), false);
-	/* ours may still be about to come */
-	if (n_cancels > 0)
-		QueryCancelPending = false;
-	return n_cancels > 0;
+	if (n_cancels > 0 && (!others_cancel || (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)))
+		take_cancel_back();
+	pqsignal(SIGINT, StatementCancelHandler);
+	return n_cancels > 0 && !others_cancel;
+}
+
+void
+query_limit_time(const Source *source, void (*work) (void *arg), void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+	bool		late;
+
+	PG_TRY();
+	{
+		start_clock();
+		work(arg);
+	}
+	PG_CATCH();
+	{
+		error = sql_catch(caller);
+	}
+	PG_END_TRY();
+	late = stop_clock(error);
+	if (error == NULL)
+		return;
+	if (late && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("gave up clearing source %s: the time for it is up", source->name),
+				 errhint("Look at what its triggers and constraints do.")));
+	sql_rethrow(error);
 }
 
 
@@ -538,7 +603,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 		error = sql_catch(caller);
 	}
 	PG_END_TRY();
-	late = stop_clock();
+	late = stop_clock(error);
 	(void) trust_watch(watched);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();
@@ -547,5 +612,9 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	if (late && (error == NULL || error->sqlerrcode == ERRCODE_QUERY_CANCELED))
 		report_timeout(source);
 	if (error != NULL)
+	{
+		if (sources_hide_rows(source, error, true))
+			error->message = psprintf("could not read source %s: %s", source->name, error->message);
 		sql_rethrow(error);
+	}
 }

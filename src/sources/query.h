@@ -71,6 +71,13 @@ extern void query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *recei
 extern void query_run_in_box(const Source *source, void (*work) (void *arg), void *arg);
 
 /*
+ * Calls work(arg), which clears rows of the source, and cuts it short at the
+ * time of sources_set_deadline(), with an ERROR that is the source's alone.
+ * To be called in a subtransaction, which any ERROR ends.
+ */
+extern void query_limit_time(const Source *source, void (*work) (void *arg), void *arg);
+
+/*
  * Finds the place and the column that a column (from 1) of the query shows.
  * Returns false where that is an expression.
  */

@@ -611,7 +611,8 @@ sources_probe(const Source *source)
 
 	if (error == NULL)
 		return probe.brake;
-	return source_brake(error->sqlerrcode,
+	/* the box has named the source, where it has taken out the rest */
+	return source_brake(error->sqlerrcode, sql_tells_of_rows(error) ? error->message :
 						psprintf("could not read source %s: %s", source->name, error->message),
 						error->detail);
 }

@@ -245,6 +245,22 @@ check_owner(const Source *source)
 	return NULL;
 }
 
+bool
+sources_hide_rows(const Source *source, ErrorData *error, bool to_record)
+{
+	bool		may_know = OidIsValid(source->owner) && has_privs_of_role(GetOuterUserId(), source->owner);
+
+	if (!sql_tells_of_rows(error) || (may_know && !to_record))
+		return false;
+	ereport(may_know ? WARNING : LOG_SERVER_ONLY,
+			(errcode(error->sqlerrcode),
+			 errmsg("error in source %s: %s", source->name, error->message),
+			 error->detail ? errdetail("%s", error->detail) : 0,
+			 error->context ? errcontext("%s", error->context) : 0));
+	sql_hide_rows(error);
+	return true;
+}
+
 static void
 lock_source(void *arg)
 {

@@ -88,6 +88,15 @@ extern Brake *sources_check(Source *source);
 extern List *sources_check_all(List *sources);
 
 /*
+ * Takes out of an error that was met with a source what may tell what stands
+ * in its rows.  The server log has it, and whoever has called as well, if he
+ * has the rights of the source's owner; that one keeps the error as it is,
+ * unless it is to be recorded where others read it, and gets a WARNING then.
+ * Returns whether anything was taken out.
+ */
+extern bool sources_hide_rows(const Source *source, ErrorData *error, bool to_record);
+
+/*
  * Try to read no row of a checked source.  Returns the brake if that fails,
  * as for a view whose owner may not read the table below, else NULL.  Needs
  * SPI.

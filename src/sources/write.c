@@ -241,7 +241,7 @@ check_nullable(const Target *target)
 												 get_attnum(target->table, target->columns[i]) - 1);
 
 		if (column->attnotnull || column->attgenerated != '\0' || is_not_null_domain(column->atttypid))
-			brake = cannot_clear(target->source, ERRCODE_INVALID_PARAMETER_VALUE,
+			brake = cannot_clear(target->source, ERRCODE_INVALID_TABLE_DEFINITION,
 								 psprintf("Column \"%s\" of %s cannot be set to NULL.",
 										  target->columns[i], sources_name(target->table)));
 	}
@@ -500,9 +500,21 @@ list_places(const Target *target, Datum sessions, int *n_places)
 	return places;
 }
 
-static void
-clear_places(const Target *target, SourcePlace *places, int n)
+/* The rows to be cleared, sorted by table. */
+typedef struct ToClear
 {
+	const Target *target;
+	SourcePlace *places;
+	int			n;
+} ToClear;
+
+static void
+clear_places(void *arg)
+{
+	const ToClear *rows = arg;
+	const Target *target = rows->target;
+	SourcePlace *places = rows->places;
+	int			n = rows->n;
 	Datum	   *tids;
 	int			first;
 	int			i;
@@ -520,6 +532,15 @@ clear_places(const Target *target, SourcePlace *places, int n)
 	end_undeferred();
 }
 
+/* Triggers and constraints of the tables run: under the limit of time for the reading of sources. */
+static void
+clear_in_time(const Target *target, SourcePlace *places, int n)
+{
+	ToClear		rows = {target, places, n};
+
+	query_limit_time(target->source, clear_places, &rows);
+}
+
 void
 sources_clear(const Source *source, Datum sessions)
 {
@@ -529,7 +550,7 @@ sources_clear(const Source *source, Datum sessions)
 
 	prepare_target(source, &target);
 	places = list_places(&target, sessions, &n);
-	clear_places(&target, places, n);
+	clear_in_time(&target, places, n);
 }
 
 void
@@ -548,7 +569,7 @@ sources_try_clearing(const Source *source, Datum sessions, int max_rows)
 		if (place_lock(&places[i], snapshot))
 			places[locked++] = places[i];
 	UnregisterSnapshot(snapshot);
-	clear_places(&target, places, locked);
+	clear_in_time(&target, places, locked);
 }
 
 

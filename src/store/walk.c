@@ -45,7 +45,7 @@
  */
 static const char *const foreign_folders[] = {
 	"#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "@eaDir", "@tmp", "@sharebin",
-	"#recycled", "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder",
+	"@__thumb", "@Transcode", "SynologyWorkingDirectory", "__MACOSX", "#recycled", "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder",
 	"$RECYCLE.BIN", "RECYCLER", "RECYCLED", "System Volume Information", "FOUND.000",
 	"~snapshot", "_snapshot"
 };
