@@ -70,8 +70,9 @@ install-old:
 
 # what is uploaded to PGXN
 DIST = $(EXTENSION)-$(shell sed -n '0,/"version"/s/.*"version": "\(.*\)".*/\1/p' META.json)
+DIST_FOLDER = .
 dist:
-	git archive --format=zip --prefix=$(DIST)/ --output=$(DIST).zip HEAD
+	git archive --format=zip --prefix=$(DIST)/ --output='$(DIST_FOLDER)/$(DIST).zip' HEAD
 
 # of two files, which PGXS's rule for MODULES does not do, and with libcurl
 CURL_CONFIG = curl-config

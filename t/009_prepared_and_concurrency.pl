@@ -138,7 +138,7 @@ foreach my $who (sort keys %pgbench)
 	  or diag(${ $pgbench{$who}{out} });
 	unlike(${ $pgbench{$who}{out} }, qr/ERROR|FATAL|aborted/, "pgbench: no errors for $who");
 	my ($n) = ${ $pgbench{$who}{out} } =~ /number of transactions actually processed: (\d+)/;
-	cmp_ok($n, '>', 5, "pgbench: $who did $n transactions");
+	cmp_ok($n, '>', 1, "pgbench: $who did $n transactions");
 }
 
 $node->safe_psql('postgres', 'CALL cleanup_run(force => true)');

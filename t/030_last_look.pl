@@ -104,7 +104,8 @@ $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET audio_cleanup.backup
 
 # ---- the same in a CALL, which drains by itself ----
 
-$node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '2s'});
+# long enough to be seen on a busy machine
+$node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '10s'});
 $wanted{'call.mp3'} = put_file($dir, 'call.mp3');
 my $before = begin(insert_row('elsewhere.mp3'));
 my $call = $node->background_psql('postgres');

@@ -251,7 +251,7 @@ tame(const char *subject)
 	char	   *p;
 
 	for (p = copy; *p != '\0'; p++)
-		if ((*p >= 0 && *p < 0x20) || *p == 0x7f)
+		if ((unsigned char) *p < 0x20 || *p == 0x7f)
 			*p = '?';
 	return copy;
 }
