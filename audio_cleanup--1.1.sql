@@ -90,7 +90,9 @@ CREATE TABLE @extschema@.cleanup_runs (
 	message text,
 	upload_dir text NOT NULL,
 	settings jsonb NOT NULL,
-	claim uuid
+	claim uuid,
+	last_look_at timestamptz,
+	captured_up_to bigint
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
 CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for) WHERE scheduled_for IS NOT NULL;
@@ -118,6 +120,10 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.bytes IS 'bytes given back to the fil
 COMMENT ON COLUMN @extschema@.cleanup_runs.upload_dir IS 'what the upload directory was called then';
 COMMENT ON COLUMN @extschema@.cleanup_runs.claim IS
 'whose files they are: the claim of the upload directory, see cleanup_claims, which knows where that is now; NULL: the run did not come so far';
+COMMENT ON COLUMN @extschema@.cleanup_runs.captured_up_to IS
+'files of the run in state pending, without an error, and with a file_id up to this are in the trash; NULL: not known of any';
+COMMENT ON COLUMN @extschema@.cleanup_runs.last_look_at IS
+'when the sources were read a last time for all files that it had moved aside; what a row referred to by then was put back; NULL: not yet';
 COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them; backup_owner: the folder of its files in backup_dir';
 
 CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
@@ -125,11 +131,12 @@ CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
 -- No foreign key on run_id: its trigger would look the run up once for each
 -- file, and a run that condemns a million would pay for a million look-ups of
 -- a row that the same transaction has inserted.  history.c deletes the files
--- before their run.  Of the indexes, those with a WHERE cost nothing once the
--- file is destroyed, and none is a prefix of another of the same WHERE.
+-- before their run.  A file without backup is inserted and updated once, and
+-- that costs two entries in indexes, of the key and of what is pending, and
+-- then one of the key.
 
 CREATE TABLE @extschema@.cleanup_files (
-	file_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.cleanup_files_file_id_seq'),
+	file_id bigint NOT NULL DEFAULT pg_catalog.nextval('@extschema@.cleanup_files_file_id_seq'),
 	run_id bigint NOT NULL,
 	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restoring', 'restored', 'skipped', 'failed')),
 	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session', 'unknown')),
@@ -148,17 +155,18 @@ CREATE TABLE @extschema@.cleanup_files (
 	mtime_ns bigint NOT NULL,
 	ctime_ns bigint NOT NULL,
 	btime_ns bigint NOT NULL,
-	space bigint NOT NULL DEFAULT 0
+	space bigint NOT NULL DEFAULT 0,
+	PRIMARY KEY (run_id, file_id)
 );
 ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanup_files.file_id;
-CREATE INDEX cleanup_files_run_id ON @extschema@.cleanup_files (run_id);
 CREATE INDEX cleanup_files_pending ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'pending';
 CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) INCLUDE (size) WHERE state = 'trashed';
 CREATE INDEX cleanup_files_backup ON @extschema@.cleanup_files (file) WHERE state = 'trashed';
+CREATE INDEX cleanup_files_trashed ON @extschema@.cleanup_files (file_id) WHERE state = 'trashed';
 CREATE INDEX cleanup_files_restoring ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'restoring';
 CREATE INDEX cleanup_files_failed ON @extschema@.cleanup_files (finished_at, file_id) WHERE state = 'failed';
 CREATE INDEX cleanup_files_failed_file ON @extschema@.cleanup_files (file) WHERE state = 'failed';
-CREATE INDEX cleanup_files_not_over ON @extschema@.cleanup_files (run_id) WHERE state NOT IN ('deleted', 'skipped');
+CREATE INDEX cleanup_files_not_over ON @extschema@.cleanup_files (run_id) WHERE state NOT IN ('deleted', 'skipped', 'pending');
 CREATE INDEX cleanup_files_times ON @extschema@.cleanup_files USING brin (condemned_at, finished_at);
 COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';
 COMMENT ON COLUMN @extschema@.cleanup_files.file_id IS 'number of the row';
@@ -176,7 +184,7 @@ COMMENT ON COLUMN @extschema@.cleanup_files.file IS 'path relative to the upload
 COMMENT ON COLUMN @extschema@.cleanup_files.reason IS
 'orphan: no row referred to it; failed_session: only a failed one did; unknown: it was found in the trash, without the row of its run';
 COMMENT ON COLUMN @extschema@.cleanup_files.state IS
-'pending: condemned, its place not yet known to be empty; trashed: moved aside; deleted; restoring: to be put back; restored; skipped: it was replaced, vanished or is referred to again; failed: see error, the next run tries again';
+'pending: condemned, and moved aside if cleanup_runs.captured_up_to says so; trashed: moved aside; deleted; restoring: to be put back; restored; skipped: it was replaced, vanished or is referred to again; failed: see error, the next run tries again';
 COMMENT ON COLUMN @extschema@.cleanup_files.restore_as IS 'the name under which it is put back; NULL: its own';
 COMMENT ON COLUMN @extschema@.cleanup_files.size IS 'bytes';
 COMMENT ON COLUMN @extschema@.cleanup_files.space IS 'bytes that the file takes on the disk, at most its size; 0 while it has another hard link';
@@ -423,8 +431,9 @@ BEGIN ATOMIC
 	condemned AS (
 		SELECT f.condemned_at::date AS day, count(*) AS files,
 			count(DISTINCT (f.run_id, f.source, f.session_id)) FILTER (WHERE f.reason = 'failed_session') AS failed_sessions
-		FROM @extschema@.cleanup_files f
-		WHERE f.condemned_at >= (SELECT l.first FROM limits l) AND f.state IN ('trashed', 'deleted')
+		FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id
+		WHERE f.condemned_at >= (SELECT l.first FROM limits l)
+			AND (f.state IN ('trashed', 'deleted') OR f.state = 'pending' AND f.error IS NULL AND f.file_id <= r.captured_up_to)
 		GROUP BY 1),
 	ended AS (
 		SELECT f.finished_at::date AS day, sum(f.freed) AS freed,
@@ -781,10 +790,11 @@ BEGIN ATOMIC
 		SELECT 20 AS n
 	),
 	files AS (
-		SELECT count(*) FILTER (WHERE f.state = 'trashed') AS kept,
+		SELECT count(*) FILTER (WHERE f.state <> 'failed') AS kept,
 			count(*) FILTER (WHERE f.state = 'failed') AS failed
-		FROM @extschema@.cleanup_files f
-		WHERE f.run_id = cleanup_mail_figures.run_id AND f.state IN ('trashed', 'failed')
+		FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id
+		WHERE f.run_id = cleanup_mail_figures.run_id AND (f.state IN ('trashed', 'failed')
+			OR f.state = 'pending' AND f.error IS NULL AND f.file_id <= r.captured_up_to)
 	),
 	failures AS (
 		SELECT jsonb_agg(jsonb_build_object('file', left(f.file, 500), 'error', left(f.error, 500)) ORDER BY f.file) AS list

@@ -19,7 +19,7 @@ CALL cleanup_run() \gset
 SELECT :'result'::jsonb -> 'result' AS result;
 SELECT status, files, finished_at IS NOT NULL AS finished FROM cleanup_runs ORDER BY run_id;
 
--- ten files in batches of three: four transactions; the files of a session stay together
+-- ten files, dealt with by three: four transactions
 SET audio_cleanup.batch_size = 3;
 SELECT t.files(10);
 CALL cleanup_run() \gset
@@ -27,12 +27,13 @@ SELECT :'result'::jsonb #> '{result,orphaned_files_count}' AS deleted, :'result'
 SELECT count(*), count(DISTINCT xmin::text) AS transactions, min(state) AS state FROM cleanup_files WHERE run_id = 3;
 SELECT status, files, deleted FROM cleanup_runs WHERE run_id = 3;
 SELECT t.names();
+-- sessions that are cleared, one by one; the files of a session stay together
 SET audio_cleanup.batch_size = 1;
 SELECT t.session(3, 'failed', 8, 'x.wav', 'y.wav'), t.file('x.wav'), t.file('x_processed.mp3'), t.file('y.wav');
 SELECT t.session(4, 'failed', 8, 'z.wav'), t.file('z.wav');
 CALL cleanup_run() \gset
 SELECT :'result'::jsonb #> '{result,failed_sessions_cleaned}' AS cleaned;
-SELECT session_id, count(*) AS files, count(DISTINCT xmin::text) AS transactions FROM cleanup_files WHERE run_id = 4 GROUP BY session_id ORDER BY session_id;
+SELECT session_id, count(*) AS files, count(DISTINCT due_at) AS transactions FROM cleanup_files WHERE run_id = 4 GROUP BY session_id ORDER BY session_id;
 SELECT count(*) AS not_cleared FROM sessions WHERE status = 'failed' AND audio_url IS NOT NULL;
 SELECT t.names();
 RESET audio_cleanup.batch_size;

@@ -297,7 +297,7 @@ static const Definition definitions[] = {
 	.integer = &current.report_limit,.value = 10000,.max = 1000000},
 	{"search_unregistered", "Look for names of condemned files in columns that are not registered.",
 	.boolean = &current.search_unregistered,.value = true},
-	{"batch_size", "Files that cleanup_run() condemns in one transaction.",
+	{"batch_size", "Files that one transaction records at most.",
 	.integer = &current.batch_size,.value = 10000,.min = 1,.max = 1000000},
 	{"backup_retention_days", "Days that a cleaned file can be restored; 0 keeps no backup.",
 	.integer = &current.backup_retention_days,.max = MAX_DAYS},

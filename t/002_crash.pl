@@ -89,7 +89,7 @@ foreach my $case (
 	is_deeply(violations($node, $dir, $files), [], "$name: every file is accounted for");
 	$run = $node->safe_psql('postgres', 'SELECT max(run_id) FROM cleanup_runs');
 	is($node->safe_psql('postgres',
-			"SELECT count(*) FROM cleanup_files WHERE run_id = $run AND state = 'trashed'"),
+			"SELECT count(*) FROM cleanup_files f WHERE run_id = $run AND " . state_sql() . " = 'trashed'"),
 		$trashed, "$name: the rows say how far it came") if defined $trashed;
 	finish_and_check($name, $files);
 	is($node->safe_psql('postgres', "SELECT status FROM cleanup_runs WHERE run_id = $run"), 'interrupted',

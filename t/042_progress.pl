@@ -458,7 +458,7 @@ foreach my $batch_size (1, 10000)
 {
 	my $name = "max_run_minutes, batch_size $batch_size";
 	my $unwanted = put_orphans($late_dir, 16);
-	my ($deleted, $files);
+	my $deleted;
 
 	$run_id = $late->safe_psql('postgres', 'SELECT max(run_id) FROM cleanup_runs') + 1;
 	$call = begin_sql($late, "SET audio_cleanup.batch_size = $batch_size; CALL cleanup_run()");
@@ -469,10 +469,9 @@ foreach my $batch_size (1, 10000)
 	like($call->{stdout}, qr/"warnings": \["stopped after 1 minutes/, "$name: it says so");
 	is($late->safe_psql('postgres', "SELECT status, message FROM cleanup_runs WHERE run_id = $run_id"),
 		'interrupted|stopped after 1 minutes (audio_cleanup.max_run_minutes); the next run goes on', "$name: history says why");
-	($deleted, $files) = split /\|/, $late->safe_psql('postgres', "SELECT count(*) FILTER (WHERE state = 'deleted'), count(*) FROM cleanup_files WHERE run_id = $run_id");
+	$deleted = $late->safe_psql('postgres', "SELECT count(*) FROM cleanup_files WHERE run_id = $run_id AND state = 'deleted'");
 	cmp_ok($deleted, '>=', 3, "$name: what it did is kept");
 	cmp_ok($deleted, '<', 16, "$name: it did not do all");
-	is($files, $deleted, "$name: the rest is not condemned") if $batch_size == 1;
 	is_deeply(violations($late, $late_dir, { wanted => \%wanted, unwanted => $unwanted }), [], "$name: every file is accounted for");
 	like($late->safe_psql('postgres', 'SET audio_cleanup.files_per_second = 0; CALL cleanup_run()'), qr/"success": true/, "$name: the next run goes on");
 	ok(wait_for_drain($late), "$name: to the end");

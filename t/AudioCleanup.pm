@@ -22,7 +22,7 @@ use Time::Local qw(timegm);
 
 our @EXPORT = qw(
   new_server make_schema upload_dir put_file put_files add_rows empty_directory
-  visible_files trashed_files read_file sql_json wait_until wait_for_drain
+  visible_files trashed_files state_sql read_file sql_json wait_until wait_for_drain
   violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired
   log_since log_position log_lines
   change_settings set_schedule_clock launcher_says let_day_pass runs crash_server comes_back_after
@@ -309,6 +309,13 @@ sub comes_back_after
 
 # ---- do files and rows agree? ----
 
+# An expression for the state of a row of cleanup_files f: that of pending files may be said once, for all of the run
+sub state_sql
+{
+	return q{(SELECT CASE WHEN f.state = 'pending' AND f.error IS NULL AND f.file_id <= (to_jsonb(r) ->> 'captured_up_to')::bigint
+		THEN 'trashed' ELSE f.state END FROM cleanup_runs r WHERE r.run_id = f.run_id)};
+}
+
 # violations(NODE, DIR, {wanted => {PATH => CONTENT}, unwanted => {...}, final => 0|1})
 #
 # A wanted file is in its place, with its content.  An unwanted one is in
@@ -325,7 +332,7 @@ sub violations
 	my (%states, %of_run, @wrong);
 
 	foreach my $row (split /\n/, $node->safe_psql('postgres',
-			q{SELECT run_id || E'\t' || state || E'\t' || file FROM cleanup_files ORDER BY file_id}))
+			'SELECT run_id || E\'\t\' || ' . state_sql() . q{ || E'\t' || file FROM cleanup_files f ORDER BY file_id}))
 	{
 		my ($run, $state, $file) = split /\t/, $row, 3;
 		$states{$file}{$state}++;

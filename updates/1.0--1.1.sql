@@ -3,7 +3,10 @@
 -- complain if script is sourced in psql, rather than via ALTER EXTENSION
 \echo Use "ALTER EXTENSION audio_cleanup UPDATE" to load this file. \quit
 
-ALTER TABLE @extschema@.cleanup_runs ADD COLUMN claim uuid;
+ALTER TABLE @extschema@.cleanup_runs
+	ADD COLUMN claim uuid,
+	ADD COLUMN last_look_at timestamptz,
+	ADD COLUMN captured_up_to bigint;
 ALTER TABLE @extschema@.cleanup_files ADD COLUMN space bigint NOT NULL DEFAULT 0;
 ALTER TABLE @extschema@.cleanup_cleared
 	ADD COLUMN cleared_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
@@ -16,6 +19,10 @@ UPDATE @extschema@.cleanup_runs r SET claim = c.uuid
 FROM @extschema@.cleanup_claims c WHERE c.upload_dir OPERATOR(pg_catalog.=) r.upload_dir;
 UPDATE @extschema@.cleanup_files SET space = size
 WHERE state OPERATOR(pg_catalog.<>) ALL ('{deleted,skipped}'::pg_catalog.text[]);
+
+ALTER TABLE @extschema@.cleanup_files
+	DROP CONSTRAINT cleanup_files_pkey, ADD PRIMARY KEY (run_id, file_id);
+DROP INDEX @extschema@.cleanup_files_run_id, @extschema@.cleanup_files_not_over;
 
 -- made again, for the runs of the schedule only
 DROP INDEX @extschema@.cleanup_runs_scheduled_for;

@@ -14,6 +14,9 @@
 #include "src/drain/private.h"
 #include "src/pg/progress.h"
 
+/* files that were condemned so long ago are looked at again before they are moved */
+#define FRESH_MS	60000
+
 static void set_captured(Drain *drain, LedgerFile *file, FileResult result);
 
 /*
@@ -158,93 +161,132 @@ let_stay(Drain *drain, LedgerFile *file, const char *why)
 	drain_set_state(file, "skipped", why);
 }
 
-/*
- * Files that are still in place were condemned some time ago.  Returns how
- * many were dealt with: those that come after are left as they are.
- */
-static int
-recheck_and_capture(Drain *drain, LedgerFile **files, int n)
+/* Somebody needs a file by now that is pending. */
+static void
+let_needed_stay(Drain *drain, LedgerFile *file, const char *why)
 {
-	const char **needed = drain_recheck(drain, files, n);
-	TimestampTz began = GetCurrentTimestamp();
-	int			i;
-
-	if (needed == NULL)
-		return n;
-	progress_set_phase(PHASE_CAPTURING);
-	for (i = 0; i < n && !drain_is_step_over(drain, began); i++)
-	{
-		progress_tick();
-		if (needed[i])
-			let_stay(drain, files[i], needed[i]);
-		else if (drain->at_commit)
-			drain_do_at_commit(drain, AT_COMMIT_CAPTURE, files[i]->path, NULL, &files[i]->identity);
-		else
-			set_captured(drain, files[i], store_capture(drain->store, drain->run_id, files[i]->path,
-														&files[i]->identity));
-	}
-	return i;
+	if (settle_by_place(drain, file))
+		let_stay(drain, file, why);
+	else if (file->new_state != NULL && strcmp(file->new_state, "trashed") == 0)
+		drain_heal_file(drain, file, why);
 }
 
 /*
- * What was captured at the commit was matched before it: rows may have been
- * committed in between, or been in flight.  Files that are due are looked at
- * once more before they are destroyed; those that stay as a backup, now.
+ * May files be captured that were matched when they were condemned?  The last
+ * look puts back what somebody needs, but not at once; so not if that is long
+ * ago, or if the commit has not even captured the first of them, and nobody
+ * knows what has happened since.
+ */
+static bool
+is_fresh(Drain *drain, const LedgerFile *first)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			errnum;
+
+	return first->condemned_at <= now && !TimestampDifferenceExceeds(first->condemned_at, now, FRESH_MS) &&
+		store_locate(drain->store, drain->run_id, first->path, &first->identity, false, &errnum) == PLACE_TRASH;
+}
+
+static LedgerFile *
+read_pending(const Drain *drain, int limit, int *n)
+{
+	return ledger_files(drain->context.extension, drain->run_id, LEDGER_PENDING, drain->captured_up_to, limit, n);
+}
+
+/*
+ * The next files that may be captured: before the first of them, all may be
+ * looked at.  Nothing is captured if it cannot be told who needs it.
+ */
+static LedgerFile *
+next_files(Drain *drain, int limit, int *n)
+{
+	LedgerFile *files = read_pending(drain, limit, n);
+	int64		up_to = 0;
+
+	if (*n > 0 && !drain->may_capture && !is_fresh(drain, &files[0]))
+	{
+		if (drain_look(drain, LEDGER_PENDING, &up_to, PG_INT64_MAX, let_needed_stay) < 0)
+			drain->captured_up_to = PG_INT64_MAX;
+		files = read_pending(drain, limit, n);
+	}
+	drain->may_capture = true;
+	return files;
+}
+
+static void
+capture_file(Drain *drain, LedgerFile *file)
+{
+	if (!settle_by_place(drain, file))
+		return;
+	if (drain->at_commit)
+		drain_do_at_commit(drain, AT_COMMIT_CAPTURE, file->path, NULL, &file->identity);
+	else
+		set_captured(drain, file, store_capture(drain->store, drain->run_id, file->path, &file->identity));
+}
+
+/* What is captured from now on was not there for the last look. */
+static void
+expect_look(Drain *drain)
+{
+	if (drain->looked)
+		ledger_set_looked(drain->context.extension, drain->run_id, false);
+	drain->looked = false;
+}
+
+/*
+ * That files without backup are in the trash is said once for all of them, in
+ * the row of the run.  So what is still pending, but not there, needs an error
+ * that excepts it; and what has one needs a state of its own.
  */
 static void
-heal_captured(Drain *drain, LedgerFile *files, int n)
+record_captured(Drain *drain, LedgerFile *files, int n)
 {
-	LedgerFile **captured = palloc(sizeof(LedgerFile *) * n);
-	int			n_captured = 0;
-	const char **needed;
+	bool		once = !drain->at_commit && drain->context.settings->backup_retention_days == 0;
 	int			i;
 
-	for (i = 0; i < n; i++)
-		if (files[i].new_state != NULL && strcmp(files[i].new_state, "trashed") == 0)
-			captured[n_captured++] = &files[i];
-	if (n_captured == 0)
-		return;
-	needed = drain_recheck(drain, captured, n_captured);
-	for (i = 0; i < n_captured; i++)
+	for (i = 0; once && i < n; i++)
 	{
-		if (needed == NULL)
-			captured[i]->new_state = NULL;	/* pending, to be looked at again */
-		else if (needed[i])
-			drain_heal_file(drain, captured[i], needed[i]);
+		LedgerFile *file = &files[i];
+
+		if (file->new_state == NULL && file->note == NULL)
+			drain_set_state(file, "pending", file->error ? file->error : "it is not known where it is");
+		else if (file->new_state != NULL && strcmp(file->new_state, "trashed") == 0 &&
+				 file->note == NULL && !file->is_backup)
+			file->new_state = NULL;
 	}
+	drain_record(drain, files, n);
+	if (once)
+		ledger_set_captured(drain->context.extension, drain->run_id, files[n - 1].file_id);
 }
 
 int
 drain_capture_step(Drain *drain, int limit)
 {
+	TimestampTz began;
 	LedgerFile *files;
-	LedgerFile **in_place;
-	int			n_in_place = 0;
-	int			n_captured;
 	int			n;
 	int			i;
 
-	files = ledger_files(drain->context.extension, drain->run_id, LEDGER_PENDING, drain->captured_up_to, limit, &n);
+	files = next_files(drain, limit, &n);
 	if (n == 0)
+	{
+		/* nor will there be any before the next drain */
+		drain->captured_up_to = PG_INT64_MAX;
 		return 0;
-	in_place = palloc(sizeof(LedgerFile *) * n);
-	for (i = 0; i < n; i++)
+	}
+	progress_set_phase(PHASE_CAPTURING);
+	expect_look(drain);
+	began = GetCurrentTimestamp();
+	for (i = 0; i < n && !drain_is_step_over(drain, began); i++)
 	{
 		progress_tick();
-		if (settle_by_place(drain, &files[i]))
-			in_place[n_in_place++] = &files[i];
+		capture_file(drain, &files[i]);
+		drain->captured_up_to = files[i].file_id;
 	}
-	if (drain->context.settings->backup_retention_days > 0)
-		heal_captured(drain, files, n);
-	drain->captured_up_to = files[n - 1].file_id;
-	if (n_in_place > 0)
+	if (i > 0)
 	{
-		n_captured = recheck_and_capture(drain, in_place, n_in_place);
-		/* the rest comes with the next step */
-		if (n_captured < n_in_place)
-			drain->captured_up_to = in_place[n_captured]->file_id - 1;
+		drain_make_durable(drain);
+		record_captured(drain, files, i);
 	}
-	drain_make_durable(drain);
-	drain_record(drain, files, n);
 	return n;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * drain/destroy.c
- *	  The last look at files that are due, and their end.
+ *	  The last look at what a run has captured, and the end of what is due.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -9,13 +9,18 @@
  */
 #include "postgres.h"
 
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "src/drain/private.h"
 #include "src/pg/progress.h"
 
-/* under a pace, files are looked at for the last time so long before */
+/* doomed files whose rows are read together, at least */
+#define READ_AHEAD			1000
+
+/* a last look is good for so long; */
+#define LOOK_SECONDS		3600
+
+/* under a pace, files are looked at for the last time so long before, or ten times as long as it takes to look */
 #define LOOK_AHEAD_SECONDS	5
 
 /*
@@ -33,7 +38,7 @@ drain_settle_missing(Drain *drain, LedgerFile *file)
 						 !drain->at_commit, &errnum))
 	{
 		case PLACE_UPLOAD:
-			drain_set_state(file, "pending", NULL);
+			drain_set_state(file, "pending", "it was back in its place");
 			break;
 		case PLACE_NOWHERE:
 		case PLACE_OTHER:
@@ -80,12 +85,17 @@ settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 	else if (result.outcome == FILE_VANISHED)
 		drain_settle_missing(drain, file);
 	else
+	{
+		/* no more of what is said for all files of the run */
+		if (file->note == NULL)
+			drain_set_state(file, "trashed", NULL);
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("could not delete file \"%s\" from the trash of run %lld: %s",
 						file->path, (long long) drain->run_id,
 						result.outcome == FILE_FAILED ? drain_failure_text(result) :
 						"another file is in its place")));
+	}
 }
 
 void
@@ -109,147 +119,136 @@ drain_destroy_files(Drain *drain, LedgerFile *files, int n)
 		settle_destroyed(drain, &files[i], doomed[i].result, doomed[i].freed);
 }
 
-/* Copied, because it outlives the step. */
-static void
-doom_file(Drain *drain, const LedgerFile *file)
-{
-	LedgerFile *copy = &drain->doomed[drain->n_doomed++];
-
-	*copy = *file;
-	copy->path = MemoryContextStrdup(drain->doomed_context, file->path);
-}
-
-/* What is needed is put back at once, the rest is to be destroyed. */
-static void
-heal_or_doom(Drain *drain, LedgerFile *files, int n, const char **needed)
-{
-	int			i;
-
-	MemoryContextReset(drain->doomed_context);
-	drain->doomed = MemoryContextAllocHuge(drain->doomed_context, sizeof(LedgerFile) * n);
-	drain->n_doomed = drain->n_destroyed = 0;
-	drain->doomed_at = GetCurrentTimestamp();
-	for (i = 0; i < n; i++)
-		if (needed[i])
-			drain_heal_file(drain, &files[i], needed[i]);
-		else
-			doom_file(drain, &files[i]);
-}
-
-/* A last look is good for so long, and a reading of the sources worth it. */
+/*
+ * A last look is final for the files that it has seen: who was writing then has
+ * ended, and nobody can begin to refer to what is not in its place.  Where the
+ * files go slowly, because a pace or a disk wants it so, there is time to look
+ * again for those who do so nevertheless.
+ */
 static int
 look_seconds(const Drain *drain)
 {
-	return (int) Min(Max(LOOK_AHEAD_SECONDS, 10 * drain->look_us / USECS_PER_SEC), 3600);
+	if (drain->pace.files_per_second <= 0)
+		return LOOK_SECONDS;
+	return (int) Min(Max(LOOK_AHEAD_SECONDS, 10 * drain->look_us / USECS_PER_SEC), LOOK_SECONDS);
+}
+
+static bool
+is_look_old(const Drain *drain)
+{
+	int			good = look_seconds(drain) * (drain->pace.files_per_second > 0 ? 2 : 1);
+
+	return TimestampDifferenceExceeds(drain->looked_at, GetCurrentTimestamp(), 1000 * good);
+}
+
+/* How many of the first files are not held, and may be destroyed together? */
+static int
+free_in_row(const LedgerFile *files, int n)
+{
+	int			i = 0;
+
+	while (i < Min(n, DRAIN_TOGETHER) && !files[i].is_held)
+		i++;
+	return i;
 }
 
 /*
- * Between two steps whoever has the run lock may have restored doomed files, and
- * anybody may hold them: that is looked at once more.
+ * Destroys the files.  Between two steps whoever has the run lock may have
+ * restored doomed files, which are not among them, and anybody may hold them:
+ * those are looked at once more.  Returns at how many it came.
  */
-static void
-spare_saved(Drain *drain)
+static int
+destroy_files(Drain *drain, LedgerFile *files, int n)
 {
-	LedgerFile *doomed = drain->doomed + drain->n_destroyed;
-	int			n = drain->n_doomed - drain->n_destroyed;
-	int64	   *due;
-	int			n_due;
-	int			left = 0;
-	int			i;
-	int			j = 0;
+	TimestampTz began = GetCurrentTimestamp();
+	int			i = 0;
 
-	if (n == 0)
-		return;
-	due = ledger_still_due(drain->context.extension, drain->run_id, doomed[0].file_id,
-						   doomed[n - 1].file_id, &n_due);
-	for (i = 0; i < n; i++)
+	progress_set_phase(PHASE_DELETING);
+	pace_begin_files(&drain->pace);
+	while (i < n && !drain_is_step_over(drain, began))
 	{
-		while (j < n_due && due[j] < doomed[i].file_id)
-			j++;
-		if (j < n_due && due[j] == doomed[i].file_id)
-			doomed[left++] = doomed[i];
+		int			together = free_in_row(&files[i], n - i);
+
+		progress_tick();
+		if (together == 0)
+			drain->looked_at_up_to = Min(drain->looked_at_up_to, files[i++].file_id - 1);
 		else
-			drain->looked_at_up_to = Min(drain->looked_at_up_to, doomed[i].file_id - 1);
+			drain_destroy_files(drain, files + i, together);
+		i += together;
+		drain->portion += together;
+		pace_yield(&drain->pace);
 	}
-	drain->n_doomed = drain->n_destroyed + left;
+	if (i > 0)
+	{
+		drain_make_durable(drain);
+		drain_record(drain, files, i);
+	}
+	return i;
 }
 
-/* As many of the doomed files as the pace allows; returns how many. */
+/* As many of the doomed files as the pace allows; returns how many are dealt with. */
 static int
-destroy_doomed(Drain *drain)
+destroy_doomed(Drain *drain, int limit)
 {
-	LedgerFile *files = drain->doomed + drain->n_destroyed;
-	int			most = Min(drain->n_doomed - drain->n_destroyed, pace_portion(&drain->pace));
-	TimestampTz began = GetCurrentTimestamp();
-	int			n = 0;
-	int			together;
+	int			most = drain_next_doomed(drain, Min(Min(limit, drain->read_ahead), pace_portion(&drain->pace)));
+	LedgerFile *files;
+	int			n;
+	int			done;
+	int			passed = 0;
 
 	if (most == 0)
 		return 0;
-	if (TimestampDifferenceExceeds(drain->doomed_at, began, 2000 * look_seconds(drain)))
+	if (is_look_old(drain))
 	{
-		/* a slow disk: look at the rest again */
-		drain->looked_at_up_to = files[0].file_id - 1;
-		drain->n_doomed = drain->n_destroyed = 0;
+		drain->looked_at_up_to = Min(drain->looked_at_up_to, drain->next[0] - 1);
+		drain_forget_doomed(drain);
 		return 0;
 	}
-	progress_set_phase(PHASE_DELETING);
-	pace_begin_files(&drain->pace);
-	do
-	{
-		progress_tick();
-		together = Min(most - n, DRAIN_TOGETHER);
-		drain_destroy_files(drain, files + n, together);
-		n += together;
-		pace_yield(&drain->pace);
-	} while (n < most && !drain_is_step_over(drain, began));
-	drain_make_durable(drain);
-	drain_record(drain, files, n);
-	drain->n_destroyed += n;
-	drain->portion = n;
-	return n;
+	files = ledger_pick(drain->context.extension, drain->run_id, LEDGER_DUE, drain->next, most, &n);
+	done = destroy_files(drain, files, n);
+	while (passed < most && (done == n || drain->next[passed] < files[done].file_id))
+		passed++;
+	drain_pass_doomed(drain, passed);
+	/* a little more than a step may take */
+	drain->read_ahead = Max(passed + passed / 2, READ_AHEAD);
+	return passed;
 }
 
 /*
  * The last look.  A writer may have begun while the run that condemned these
  * files was looking, too late to be waited for and too early to see that they
- * would go.  He is waited for now, when the files have left the directory and
- * nobody can begin to refer to them any more.  Where files are destroyed
- * slowly, only as many are looked at as will be destroyed in some seconds.
+ * would go.  He is waited for now, when all files of the run have left the
+ * directory and nobody can begin to refer to them any more.  Where files are
+ * destroyed slowly, only as many are looked at as will be destroyed in some
+ * seconds; but what stays as a backup is looked at now.
  */
-static int
-last_look(Drain *drain, int limit)
+static int64
+last_look(Drain *drain)
 {
-	LedgerFile *files;
-	LedgerFile **all;
-	const char **needed;
-	int			n;
-	int			i;
+	bool		all = drain->pace.files_per_second <= 0 ||
+	(!drain->looked && drain->context.settings->backup_retention_days > 0);
+	int64		limit = all ? PG_INT64_MAX : pace_files_in(&drain->pace, look_seconds(drain));
+	int64		n = drain_look(drain, drain->looked ? LEDGER_DUE : LEDGER_TRASHED, &drain->looked_at_up_to,
+							   limit, drain_heal_file);
 
-	files = ledger_files(drain->context.extension, drain->run_id, LEDGER_DUE, drain->looked_at_up_to,
-						 Min(limit, pace_files_in(&drain->pace, look_seconds(drain))), &n);
-	if (n == 0)
-		return 0;
-	drain->looked_at_up_to = files[n - 1].file_id;
-	all = palloc(sizeof(LedgerFile *) * n);
-	for (i = 0; i < n; i++)
-		all[i] = &files[i];
-	if ((needed = drain_recheck(drain, all, n)) == NULL)
-		return n;
-	heal_or_doom(drain, files, n, needed);
-	drain_make_durable(drain);
-	drain_record(drain, files, n);
-	return n;
+	drain->looked_at = GetCurrentTimestamp();
+	if (n < 0)
+		drain->looked_at_up_to = PG_INT64_MAX;	/* enough of that */
+	else if (n < limit && !drain->looked)
+	{
+		drain->looked = true;
+		if (n > 0)
+			ledger_set_looked(drain->context.extension, drain->run_id, true);
+	}
+	return Max(n, 0);
 }
 
 int
 drain_destroy_step(Drain *drain, int limit)
 {
-	int			n;
+	int			n = destroy_doomed(drain, limit);
 
-	spare_saved(drain);
-	n = destroy_doomed(drain);
-	if (n == 0 && (n = last_look(drain, limit)) > 0)
-		(void) destroy_doomed(drain);
+	if (n == 0 && last_look(drain) > 0)
+		n = destroy_doomed(drain, limit) + 1;
 	return n;
 }

@@ -8,14 +8,18 @@
  * or how far he came, so a drain is alike after success, a crash, or a
  * COMMIT PREPARED of last week:
  *
- *	1.	pending rows: captured already -> trashed.  Still in place -> matched
- *		against the sources once more, because time has passed, then captured
- *		-> trashed, or skipped.  COMMIT.
- *	2.	due rows: matched a last time, and put back (-> restored) if somebody
- *		needs them; else unlink, -> deleted.  COMMIT.
- *		Before those: rows that somebody wants restored, put back -> restored,
- *		or if their name is taken, trashed as before.  COMMIT.
- *	3.	the run: its figures, and its line in the server log.  COMMIT.
+ *	1.	rows that somebody wants restored: put back -> restored, or if the name
+ *		is taken, trashed as before.
+ *	2.	pending rows: captured already -> trashed.  Still in place -> captured
+ *		-> trashed, or skipped.  Where that comes long after the condemnation,
+ *		all of them are matched against the sources before.
+ *	3.	the last look, when all are captured: they are matched once more, and
+ *		put back (-> restored) if somebody needs them.
+ *	4.	due rows that nobody needs: unlink, -> deleted.
+ *	5.	the run: its figures, and its line in the server log.
+ *
+ * Each is a number of transactions, but for 3, which is one: it reads the
+ * sources once, however many files there are.
  *
  * Directories are fsynced before a row says that something has happened.  The
  * states of a row are drawn in CONTRIBUTING.md.
@@ -40,11 +44,9 @@
 #include "src/store/claim_file.h"
 #include "src/store/lock.h"
 
-/* files that are matched together: that reads the sources once */
-#define DRAIN_BATCH		10000
-
-/* a step stops when it has worked on files for so long */
+/* a step stops when it has worked on files for so long, or as long as the last fsync took, up to a limit */
 #define STEP_MS			500
+#define STEP_MAX_MS		2000
 
 /* what one call in somebody's transaction brings forward at most */
 #define DRAIN_IN_TRANSACTION	10000
@@ -69,7 +71,9 @@ drain_set_state(LedgerFile *file, const char *state, const char *error)
 bool
 drain_is_step_over(const Drain *drain, TimestampTz began)
 {
-	return !drain->at_commit && TimestampDifferenceExceeds(began, GetCurrentTimestamp(), STEP_MS);
+	int			step_ms = (int) Max(STEP_MS, Min(drain->sync_us / 1000, STEP_MAX_MS));
+
+	return !drain->at_commit && TimestampDifferenceExceeds(began, GetCurrentTimestamp(), step_ms);
 }
 
 /* A folder in which nothing can be done is told once, and not for each of its files. */
@@ -85,7 +89,7 @@ failure_level(Drain *drain, const LedgerFile *file)
 	{
 		if (drain->warned_of != NULL)
 			pfree(drain->warned_of);
-		drain->warned_of = MemoryContextStrdup(MemoryContextGetParent(drain->doomed_context), folder);
+		drain->warned_of = MemoryContextStrdup(drain->memory, folder);
 	}
 	pfree(folder);
 	return told ? DEBUG1 : WARNING;
@@ -128,32 +132,13 @@ drain_set_destroyed(LedgerFile *file, int64 freed)
 					file->path, (long long) freed)));
 }
 
-const char **
-drain_recheck(Drain *drain, LedgerFile **files, int n)
-{
-	const char **paths = palloc(sizeof(char *) * n);
-	Brake	   *brake = NULL;
-	const char **needed;
-	int			i;
-
-	for (i = 0; i < n; i++)
-		paths[i] = files[i]->path;
-	needed = plan_recheck(&drain->context, drain->claim, paths, n, &brake, &drain->look_us);
-	if (brake == NULL)
-		return needed;
-	drain->put_off = drain->put_off || strcmp(brake->name, "writers") == 0;
-	ereport(WARNING,
-			(errcode(ERRCODE_WARNING),
-			 errmsg("%d condemned files are left as they are for now", n),
-			 errdetail_internal("%s", brake_text(brake))));
-	return NULL;
-}
-
 void
 drain_make_durable(Drain *drain)
 {
+	TimestampTz began = GetCurrentTimestamp();
 	int			errnum = store_sync(drain->store);
 
+	drain->sync_us = GetCurrentTimestamp() - began;
 	if (errnum != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_IO_ERROR),
@@ -175,7 +160,7 @@ drain_record(Drain *drain, const LedgerFile *files, int n)
 {
 	int			i;
 
-	ledger_record(drain->context.extension, files, n);
+	ledger_record(drain->context.extension, drain->run_id, files, n);
 	for (i = 0; i < n; i++)
 		if (is_done(drain, &files[i]))
 			progress_add_done(drain->run_id, files[i].freed);
@@ -186,7 +171,12 @@ drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const 
 				   const FileIdentity *identity)
 {
 	if (drain->batches[action] == NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(drain->memory);
+
 		drain->batches[action] = at_commit_begin(&drain->place, drain->run_id, action);
+		MemoryContextSwitchTo(caller);
+	}
 	at_commit_add(drain->batches[action], path, as, identity);
 }
 
@@ -271,10 +261,11 @@ remove_folders(Drain *drain)
 	drain_make_durable(drain);
 }
 
+/* A run whose files are backups is not done before they were looked at. */
 static void
 finish_run(Drain *drain)
 {
-	if (drain_finish_run(drain->context.extension, drain->run_id) && drain->context.settings->remove_empty_dirs)
+	if (drain->looked && drain_finish_run(drain->context.extension, drain->run_id) && drain->context.settings->remove_empty_dirs)
 		remove_folders(drain);
 }
 
@@ -384,15 +375,16 @@ open_drain(const Extension *extension, const LedgerWork *work, bool at_commit, B
 {
 	Drain	   *drain = palloc0(sizeof(Drain));
 
+	drain->memory = CurrentMemoryContext;
 	drain->context.extension = extension;
 	drain->context.settings = settings_of_run(work->upload_dir, work->settings);
 	drain->place = location_place(drain->context.settings, settings_backup_owner(work->settings));
 	drain->run_id = work->run_id;
 	drain->run_claim = work->claim;
+	drain->looked = work->looked;
+	drain->read_ahead = DRAIN_NEXT;
 	drain->at_commit = at_commit;
 	drain->pace = pace_begin(drain->context.settings);
-	drain->doomed_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup doomed",
-												  ALLOCSET_DEFAULT_SIZES);
 	if ((*brake = open_directory(drain)) == NULL)
 		return drain;
 	drain_end(drain);
@@ -422,22 +414,20 @@ drain_end(Drain *drain)
 {
 	store_close(drain->store);
 	drain->store = NULL;
-	MemoryContextReset(drain->doomed_context);
-	drain->n_doomed = drain->n_destroyed = 0;
+	drain_forget_doomed(drain);
 }
 
 
 /* ------------------------------------------------------------------- draining --- */
 
-/*
- * Due files before the next pending ones, so that space is given back all the
- * time.  Both are taken by file_id, which capturing does not disturb.
- */
+/* All are captured before the first is destroyed, so that one look is enough for all of them. */
 static bool
 do_step(Drain *drain, bool finish)
 {
-	if (drain_restore_step(drain, DRAIN_BATCH) > 0 ||
-		drain_destroy_step(drain, DRAIN_BATCH) > 0 || drain_capture_step(drain, DRAIN_BATCH) > 0)
+	int			limit = drain->context.settings->batch_size;
+
+	if (drain_restore_step(drain, limit) > 0 || drain_capture_step(drain, limit) > 0 ||
+		drain_destroy_step(drain, limit) > 0)
 		return true;
 	if (finish)
 		finish_run(drain);

@@ -53,9 +53,9 @@ typedef struct DrainTransactions
 } DrainTransactions;
 
 /*
- * Deals with the files of a run, in steps of about half a second besides the
- * reading of the sources, each a transaction: whoever waits for a lock of ours
- * gets it.  begin() was called; the last thing that is called is commit().
+ * Deals with the files of a run, in steps of about half a second (of two where
+ * the disk is slow to sync) besides the reading of the sources, each a
+ * transaction: whoever waits for a lock of ours gets it.  begin() was called; the last thing that is called is commit().
  * With `pace` not NULL that pace holds, and the drain ends when it is over.
  * With `finish` false the run itself is not marked as done.  Returns whether
  * files wait for a writer.  If the directory cannot be opened, or is not ours,

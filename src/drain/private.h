@@ -14,8 +14,14 @@
 #include "src/drain/drain.h"
 #include "src/drain/pace.h"
 
+/* so many of the doomed files are at hand */
+#define DRAIN_NEXT	10000
+
+typedef struct FileIds FileIds;
+
 struct Drain
 {
+	MemoryContext memory;		/* lasts as long as the drain */
 	Context		context;		/* the run's settings */
 	Place		place;			/* of the run's files */
 	int64		run_id;
@@ -30,19 +36,24 @@ struct Drain
 	Batch	   *batches[AT_COMMIT_ACTIONS]; /* what is to be done then */
 	bool		put_off;		/* files wait for a writer to end */
 	char	   *warned_of;		/* folder and reason of the last file that
-								 * failed, in doomed_context's parent */
+								 * failed */
 	Pace		pace;
 	int64		restored_up_to; /* files to be put back were seen up to this
 								 * file_id, */
 	int64		captured_up_to; /* pending ones up to this, */
 	int64		looked_at_up_to;	/* and due ones up to this */
+	bool		may_capture;	/* pending files need no look before they are
+								 * moved */
+	bool		looked;			/* all that the run has captured was looked at
+								 * afterwards */
 	int64		look_us;		/* how long reading the sources took last */
-	MemoryContext doomed_context;
-	TimestampTz doomed_at;
-	LedgerFile *doomed;			/* due, and nobody needs them */
-	int			n_doomed;
-	int			n_destroyed;	/* of these */
+	TimestampTz looked_at;		/* when that was */
+	FileIds    *doomed;			/* due, and nobody needs them; or NULL */
+	int64		next[DRAIN_NEXT];	/* the first of these that are left */
+	int			n_next;
+	int64		sync_us;		/* how long making the last step durable took */
 	int			portion;		/* files destroyed by the last step */
+	int			read_ahead;		/* doomed files whose rows are read together */
 };
 
 /*
@@ -66,11 +77,28 @@ extern void drain_set_destroyed(LedgerFile *file, int64 freed);
 extern char *drain_failure_text(FileResult result);
 
 /*
- * Returns for each of the files why somebody needs it by now, or NULL; and
- * NULL for all if that cannot be told: they are left as they are, with a
- * WARNING.
+ * Looks again at files of this kind, beginning after the file_id *up_to, at
+ * `limit` of them at most: waits for writers, and reads the sources once.
+ * *up_to becomes the file_id of the last one.
+ * Passes those that somebody needs by now to `sink`, and records the state that
+ * it sets.  The others that are due become the doomed ones of the drain, unless
+ * the kind is LEDGER_PENDING; those of an earlier look are forgotten.  Returns
+ * how many files there were; or -1 if it cannot be told who needs them: they
+ * are left as they are, with a WARNING.
  */
-extern const char **drain_recheck(Drain *drain, LedgerFile **files, int n);
+typedef void (*NeededSink) (Drain *drain, LedgerFile *file, const char *why);
+extern int64 drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink sink);
+
+/*
+ * Puts the file_ids of the next doomed files, at most `limit`, into
+ * drain->next, and returns how many there are.
+ */
+extern int	drain_next_doomed(Drain *drain, int limit);
+
+/* The first n of drain->next are dealt with. */
+extern void drain_pass_doomed(Drain *drain, int n);
+
+extern void drain_forget_doomed(Drain *drain);
 
 /* Makes renames and unlinks durable, before a row says that they have happened; ERROR if that fails. */
 extern void drain_make_durable(Drain *drain);

@@ -5,8 +5,11 @@
  *
  * The state of a file only ever goes forward: pending -> trashed -> deleted,
  * or to skipped, failed, or by restoring to restored (or back to trashed, if
- * its name is taken).  Every UPDATE names the state that it
- * expects, so that a row which somebody else has moved on is left alone.
+ * its name is taken).  That files without backup are in the trash is said once
+ * for all of them, by cleanup_runs.captured_up_to: they go from pending to
+ * deleted.  An error excepts a pending file from that.  Every UPDATE names the
+ * state that it expects, so that a row which somebody else has moved on is
+ * left alone.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -25,7 +28,7 @@
 #include "src/pg/sql.h"
 
 static const char *const take_failed_files =
-"UPDATE @extschema@.cleanup_files f SET run_id = $1, state = 'pending', error = NULL,"
+"UPDATE @extschema@.cleanup_files f SET run_id = $1, state = 'pending', error = coalesce(f.error, 'it has failed before'),"
 "  condemned_at = pg_catalog.clock_timestamp(), finished_at = NULL,"
 "  due_at = now() + pg_catalog.make_interval(days => $2),"
 "  reason = CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
@@ -81,27 +84,34 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 				" failed_sessions = failed_sessions + $3, files = files + $4 WHERE run_id = $1");
 }
 
-LedgerFile *
-ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 after,
-			 int limit, int *n)
+#define CAPTURED_UP_TO	"(SELECT coalesce(r.captured_up_to, 0) FROM @extschema@.cleanup_runs r WHERE r.run_id = $1)"
+#define IS_TRASHED \
+	"(f.state = 'trashed' OR f.state = 'pending' AND f.error IS NULL AND f.file_id <= " CAPTURED_UP_TO ")"
+
+static const char *const conditions[] = {
+	[LEDGER_PENDING] = "f.state = 'pending' AND (f.error IS NOT NULL OR f.file_id > " CAPTURED_UP_TO ")",
+	[LEDGER_TRASHED] = IS_TRASHED,
+	[LEDGER_DUE] = IS_TRASHED " AND f.due_at <= clock_timestamp()",
+	[LEDGER_RESTORABLE] = "f.state IN ('trashed', 'pending')",
+	[LEDGER_RESTORING] = "f.state = 'restoring'",
+};
+
+/* The files of this kind for which `which` is true, by file_id. */
+static LedgerFile *
+read_files(const Extension *extension, int n_parameters, const SqlParameter *parameters, LedgerKind kind,
+		   const char *which, int *n)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)};
-	static const char *const conditions[] = {
-		[LEDGER_PENDING] = "state = 'pending'",
-		[LEDGER_DUE] = "state = 'trashed' AND due_at <= clock_timestamp()",
-		[LEDGER_RESTORABLE] = "state IN ('trashed', 'pending')",
-		[LEDGER_RESTORING] = "state = 'restoring'",
-	};
 	LedgerFile *files;
 	int			i;
 
-	*n = owner_query(extension, lengthof(parameters), parameters,
-					 psprintf("SELECT file_id, file, inode, size, mtime_ns, ctime_ns, btime_ns, condemned_at,"
-							  " source, session_id, error, restore_as, state = 'pending' OR due_at <= clock_timestamp(),"
-							  " due_at > condemned_at, space, state <> 'pending'"
-							  " FROM @extschema@.cleanup_files WHERE run_id = $1 AND file_id > $2 AND %s"
-							  " ORDER BY file_id LIMIT $3", conditions[kind]));
-	files = palloc0(sizeof(LedgerFile) * Max(*n, 1));
+	*n = owner_query(extension, n_parameters, parameters,
+					 psprintf("SELECT f.file_id, f.file, f.inode, f.size, f.mtime_ns, f.ctime_ns, f.btime_ns, f.condemned_at,"
+							  " f.source, f.session_id, f.error, f.restore_as, f.state = 'pending' OR f.due_at <= clock_timestamp(),"
+							  " f.due_at > f.condemned_at, f.space, " IS_TRASHED " OR f.state = 'restoring',"
+							  " f.file IN (SELECT h.file FROM @extschema@.cleanup_holds h)"
+							  " FROM @extschema@.cleanup_files f WHERE f.run_id = $1 AND %s AND %s", conditions[kind], which));
+	files = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(LedgerFile) * Max(*n, 1),
+									   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (i = 0; i < *n; i++)
 	{
 		files[i].file_id = DatumGetInt64(sql_value(i, 1));
@@ -120,23 +130,29 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 		files[i].is_backup = DatumGetBool(sql_value(i, 14));
 		files[i].identity.space = DatumGetInt64(sql_value(i, 15));
 		files[i].identity.captured = DatumGetBool(sql_value(i, 16));
+		files[i].is_held = DatumGetBool(sql_value(i, 17));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return files;
 }
 
-int64 *
-ledger_still_due(const Extension *extension, int64 run_id, int64 first, int64 last, int *n)
+LedgerFile *
+ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 after,
+			 int limit, int *n)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(first), SQL_INT8(last)};
-	int64	   *due;
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)};
 
-	*n = owner_numbers(extension, lengthof(parameters), parameters,
-					   "SELECT f.file_id FROM @extschema@.cleanup_files f WHERE f.run_id = $1"
-					   " AND f.file_id BETWEEN $2 AND $3 AND f.state = 'trashed' AND f.due_at <= clock_timestamp()"
-					   " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_holds h WHERE h.file = f.file)"
-					   " ORDER BY f.file_id", &due);
-	return due;
+	return read_files(extension, lengthof(parameters), parameters, kind,
+					  "f.file_id > $2 ORDER BY f.file_id LIMIT $3", n);
+}
+
+LedgerFile *
+ledger_pick(const Extension *extension, int64 run_id, LedgerKind kind, const int64 *file_ids, int n_ids, int *n)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), {INT8ARRAYOID, sql_int8_array(file_ids, n_ids), false}};
+
+	return read_files(extension, lengthof(parameters), parameters, kind,
+					  "f.file_id = ANY ($2) ORDER BY f.file_id", n);
 }
 
 static const SqlColumn record_columns[] = {
@@ -144,28 +160,28 @@ static const SqlColumn record_columns[] = {
 };
 
 /* What is to be recorded, as a relation of which the planner knows the size. */
-static Tuplestorestate *
-store_records(const LedgerFile *files, int n, TupleDesc desc)
+typedef struct Records
 {
-	Tuplestorestate *store = tuplestore_begin_heap(true, false, work_mem);
-	int			i;
+	Tuplestorestate *store;
+	TupleDesc	desc;
+	int64		first;			/* file_id; 0: nothing is to be recorded */
+	int64		last;
+} Records;
 
-	for (i = 0; i < n; i++)
-	{
-		const LedgerFile *file = &files[i];
-		Datum		values[5];
-		bool		nulls[5] = {false, false, file->error == NULL, false, file->restore_as == NULL};
+static void
+add_record(Records *records, const LedgerFile *file)
+{
+	Datum		values[5];
+	bool		nulls[5] = {false, false, file->error == NULL, false, file->restore_as == NULL};
 
-		if (file->new_state == NULL)
-			continue;
-		values[0] = Int64GetDatum(file->file_id);
-		values[1] = CStringGetTextDatum(file->new_state);
-		values[2] = file->error ? CStringGetTextDatum(file->error) : (Datum) 0;
-		values[3] = Int64GetDatum(file->freed);
-		values[4] = file->restore_as ? CStringGetTextDatum(file->restore_as) : (Datum) 0;
-		tuplestore_putvalues(store, desc, values, nulls);
-	}
-	return store;
+	values[0] = Int64GetDatum(file->file_id);
+	values[1] = CStringGetTextDatum(file->new_state);
+	values[2] = file->error ? CStringGetTextDatum(file->error) : (Datum) 0;
+	values[3] = Int64GetDatum(file->freed);
+	values[4] = file->restore_as ? CStringGetTextDatum(file->restore_as) : (Datum) 0;
+	tuplestore_putvalues(records->store, records->desc, values, nulls);
+	records->first = records->first == 0 ? file->file_id : records->first;
+	records->last = file->file_id;
 }
 
 /*
@@ -173,32 +189,43 @@ store_records(const LedgerFile *files, int n, TupleDesc desc)
  * join.  A backup that somebody wants is not destroyed soon because its
  * name turns out to be taken.
  */
-void
-ledger_record(const Extension *extension, const LedgerFile *files, int n)
+static void
+update_files(const Extension *extension, int64 run_id, const Records *records)
 {
 	const SqlParameter parameters[] = {
-		SQL_INT8(files[0].file_id), SQL_INT8(files[n - 1].file_id)
+		SQL_INT8(run_id), SQL_INT8(records->first), SQL_INT8(records->last)
 	};
-	TupleDesc	desc = sql_row_desc(lengthof(record_columns), record_columns);
-	Tuplestorestate *store = store_records(files, n, desc);
 	ActingAs	saved;
 
 	role_act_as(extension->owner, &saved);
 	role_join_by_hash();
-	sql_show_tuplestore("cleanup_records", store, desc);
+	sql_show_tuplestore("cleanup_records", records->store, records->desc);
 	owner_query(extension, lengthof(parameters), parameters,
 				"UPDATE @extschema@.cleanup_files f SET state = u.state, error = u.error,"
 				"  freed = CASE WHEN u.state = 'deleted' THEN u.freed END,"
-				"  finished_at = CASE WHEN u.state NOT IN ('trashed', 'restoring') THEN pg_catalog.clock_timestamp() END,"
+				"  finished_at = CASE WHEN u.state NOT IN ('pending', 'trashed', 'restoring') THEN pg_catalog.clock_timestamp() END,"
 				"  restore_as = u.restore_as,"
 				"  due_at = CASE WHEN u.state = 'restoring' OR u.state = 'trashed' AND u.error IS NOT NULL"
 				"   THEN greatest(f.due_at, now() + '30 days') ELSE f.due_at END"
 				" FROM cleanup_records u"
-				" WHERE f.file_id = u.file_id AND f.state IN ('pending', 'trashed', 'restoring')"
-				"  AND f.file_id BETWEEN $1 AND $2");
+				" WHERE f.run_id = $1 AND f.file_id = u.file_id AND f.state IN ('pending', 'trashed', 'restoring')"
+				"  AND f.file_id BETWEEN $2 AND $3");
 	sql_hide_tuplestore("cleanup_records");
-	tuplestore_end(store);
 	role_stop_acting(&saved);
+}
+
+void
+ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files, int n)
+{
+	Records		records = {tuplestore_begin_heap(true, false, work_mem), sql_row_desc(lengthof(record_columns), record_columns)};
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (files[i].new_state != NULL)
+			add_record(&records, &files[i]);
+	if (records.first != 0)
+		update_files(extension, run_id, &records);
+	tuplestore_end(records.store);
 }
 
 void

@@ -99,8 +99,9 @@ find_runs(const Pruning *pruning)
 				"  AND r.run_id < (SELECT max(n.run_id) FROM @extschema@.cleanup_runs n)"
 				"  AND r.run_id IS DISTINCT FROM"
 				"   (SELECT max(d.run_id) FROM @extschema@.cleanup_runs d WHERE d.status = 'done')"
+				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files p WHERE p.run_id = r.run_id AND p.state = 'pending')"
 				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id"
-				"   AND f.state NOT IN ('deleted', 'skipped')"
+				"   AND f.state NOT IN ('deleted', 'skipped', 'pending')"
 				"   AND CASE f.state"
 				"    WHEN 'restored' THEN f.finished_at IS NULL OR f.finished_at >= now() - make_interval(days => $7)"
 				"    WHEN 'failed' THEN f.error LIKE $4 OR NOT EXISTS"
@@ -123,7 +124,7 @@ forget_runs(const Pruning *pruning, Datum runs)
 	int			n;
 
 	n = owner_query(pruning->extension, 2, parameters,
-					"DELETE FROM @extschema@.cleanup_files WHERE file_id IN (SELECT f.file_id"
+					"DELETE FROM @extschema@.cleanup_files WHERE (run_id, file_id) IN (SELECT f.run_id, f.file_id"
 					" FROM @extschema@.cleanup_files f WHERE f.run_id = ANY ($1)"
 					" LIMIT $2 FOR UPDATE SKIP LOCKED)");
 	return n + owner_query(pruning->extension, 1, parameters,

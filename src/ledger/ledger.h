@@ -75,6 +75,13 @@ extern void ledger_end_batches(const Extension *extension, int64 run_id);
 extern void ledger_cut_short(const Extension *extension, int64 run_id, const char *status,
 							 const char *message);
 
+/*
+ * Records that the files of the run up to this file_id which are pending
+ * without an error are known to be in the trash: that need not be said of each
+ * of them.
+ */
+extern void ledger_set_captured(const Extension *extension, int64 run_id, int64 file_id);
+
 /* A run that has files to be dealt with. */
 typedef struct LedgerWork
 {
@@ -84,6 +91,7 @@ typedef struct LedgerWork
 	const char *upload_dir;		/* where its directory is now, as far as known */
 	const char *claim;			/* of that directory, a UUID; or NULL */
 	Jsonb	   *settings;
+	bool		looked;			/* see ledger_set_looked() */
 } LedgerWork;
 
 /*
@@ -109,6 +117,7 @@ typedef struct LedgerFile
 	const char *restore_as;		/* NULL: its own name; may be set for
 								 * restoring */
 	bool		is_backup;		/* it was to be kept for some days */
+	bool		is_held;		/* by cleanup_hold() */
 	const char *new_state;		/* NULL: leave the row as it is */
 	const char *error;			/* NULL: none */
 	int64		freed;
@@ -116,8 +125,9 @@ typedef struct LedgerFile
 
 typedef enum LedgerKind
 {
-	LEDGER_PENDING,
-	LEDGER_DUE,
+	LEDGER_PENDING,				/* and not known to be captured */
+	LEDGER_TRASHED,				/* pending, and known to be captured, too */
+	LEDGER_DUE,					/* trashed, and its days are over */
 	LEDGER_RESTORABLE,			/* trashed, due or not; or pending, which may
 								 * be so without having been recorded yet */
 	LEDGER_RESTORING
@@ -131,17 +141,25 @@ extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, Ledger
 								int64 after, int limit, int *n);
 
 /*
- * The ids from `first` to `last` of files of a run that are due, ascending, but
- * those that are held.  Sets *n; returns an array.
+ * Of the files of a run with these `n_ids` file_ids, ascending, those that are
+ * of this kind, by id.  Sets *n; returns an array.
  */
-extern int64 *ledger_still_due(const Extension *extension, int64 run_id, int64 first, int64 last,
-							   int *n);
+extern LedgerFile *ledger_pick(const Extension *extension, int64 run_id, LedgerKind kind,
+							   const int64 *file_ids, int n_ids, int *n);
 
 /*
- * Record new_state, error and freed of those that have a new_state.  They are
- * in the order of their file_id, as ledger_files() returned them; n > 0.
+ * Records that all files that the run has captured were looked at afterwards,
+ * and what somebody needs was put back; or that others have been captured
+ * since.
  */
-extern void ledger_record(const Extension *extension, const LedgerFile *files, int n);
+extern void ledger_set_looked(const Extension *extension, int64 run_id, bool looked);
+
+/*
+ * Record new_state, error and freed of those files of the run that have a
+ * new_state.  They are in the order of their file_id, as ledger_files()
+ * returned them.
+ */
+extern void ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files, int n);
 
 /* Backups that have expired. */
 typedef struct LedgerExpired

@@ -15,7 +15,10 @@
 #include "src/ledger/ledger.h"
 #include "src/pg/sql.h"
 
-#define GONE	"state IN ('deleted', 'trashed')"
+/* Of the files of run $1. */
+#define GONE \
+	"(state IN ('deleted', 'trashed') OR state = 'pending' AND error IS NULL" \
+	" AND file_id <= (SELECT r.captured_up_to FROM @extschema@.cleanup_runs r WHERE r.run_id = $1))"
 
 /* A folder in which nothing can be done is one error, however many its files. */
 #define FOLDER	"pg_catalog.regexp_replace(file, '[^/]*$', '')"

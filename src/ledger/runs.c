@@ -71,6 +71,26 @@ ledger_cut_short(const Extension *extension, int64 run_id, const char *status, c
 				" WHERE run_id = $1 AND status = 'running'");
 }
 
+void
+ledger_set_looked(const Extension *extension, int64 run_id, bool looked)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_BOOL(looked)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET last_look_at = CASE WHEN $2 THEN pg_catalog.clock_timestamp() END"
+				" WHERE run_id = $1");
+}
+
+void
+ledger_set_captured(const Extension *extension, int64 run_id, int64 file_id)
+{
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(file_id)};
+
+	owner_query(extension, lengthof(parameters), parameters,
+				"UPDATE @extschema@.cleanup_runs SET captured_up_to = greatest(captured_up_to, $2)"
+				" WHERE run_id = $1");
+}
+
 static LedgerWork *
 read_work(int row)
 {
@@ -82,12 +102,14 @@ read_work(int row)
 	work->trigger = sql_text(row, 4);
 	work->files = DatumGetInt64(sql_value(row, 5));
 	work->claim = sql_text(row, 6);
+	work->looked = DatumGetBool(sql_value(row, 7));
 	return work;
 }
 
 /* What read_work() reads: a directory that was moved since is where it was seen last. */
 #define SELECT_WORK \
-	"SELECT r.run_id, coalesce(c.upload_dir, r.upload_dir), r.settings, r.trigger, r.files, r.claim::text" \
+	"SELECT r.run_id, coalesce(c.upload_dir, r.upload_dir), r.settings, r.trigger, r.files, r.claim::text," \
+	" r.last_look_at IS NOT NULL" \
 	" FROM @extschema@.cleanup_runs r LEFT JOIN @extschema@.cleanup_claims c ON c.uuid = r.claim"
 
 List *

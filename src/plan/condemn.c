@@ -213,21 +213,41 @@ is_same_session(const CondemnedFile *a, const CondemnedFile *b)
 		strcmp(a->session, b->session) == 0 && strcmp(a->source, b->source) == 0;
 }
 
+/* Are columns of the file's session cleared when the file is condemned? */
+static bool
+is_of_cleared_source(const CleanupPlan *plan, const CondemnedFile *file)
+{
+	ListCell   *lc;
+
+	if (file->source == NULL)
+		return false;
+	foreach(lc, plan->found.sources)
+	{
+		const Source *source = lfirst(lc);
+
+		if (strcmp(source->name, file->source) == 0)
+			return source->clear;
+	}
+	return false;
+}
+
 /*
  * Feed the next files of the survey into a match; false if there are none.
- * A session's files stay together, because its columns may be cleared.
+ * `limit` is for files whose sessions are cleared, which come first: each
+ * batch of them reads the sources again.  A session's files stay together.
  */
 static bool
 take_next(CleanupPlan *plan, int64 limit, Match *match)
 {
 	CondemnedFile last = {NULL, NULL, NULL};
+	int64		cleared = 0;
 
 	if (!plan->has_next)
 		plan->has_next = condemned_next(plan->found.condemned, &plan->next);
-	while (plan->has_next &&
-		   (match_count(match) < limit || is_same_session(&last, &plan->next)))
+	while (plan->has_next && (cleared < limit || is_same_session(&last, &plan->next)))
 	{
 		CHECK_FOR_INTERRUPTS();
+		cleared += is_of_cleared_source(plan, &plan->next) ? 1 : 0;
 		match_add(match, plan->next.path);
 		judge_stop_deferring(plan, &plan->next);
 		condemned_free_texts(&last);

@@ -145,25 +145,28 @@ typedef void (*PlanWalkSink) (const char *path, void *arg);
 extern void plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg);
 
 /*
- * Condemns the next (at most `limit`) files of the survey for the run
- * `run_id`: waits for writers, matches those few again under a fresh snapshot,
- * with the rows of failed sessions locked, and clears the columns of sessions
- * where that is asked for.  Returns what stood the second look, NULL when the
+ * Condemns the next files of the survey for the run `run_id`: waits for
+ * writers, matches those few again under a fresh snapshot, with the rows of
+ * failed sessions locked, and clears the columns of sessions where that is
+ * asked for.  After about `limit` files whose sessions are cleared the rest is
+ * left to another call, and another transaction, so that the rows of a source
+ * are not locked for long.  Returns what stood the second look, NULL when the
  * survey is exhausted.  The caller has the run lock.
  */
 extern Condemned *plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit);
 
+/* Begins a match by these settings, of the directory with this claim (NULL: none). */
+extern Match *plan_begin_match(const Settings *settings, const char *claim);
+
 /*
- * Which of these files, which were condemned before, are needed now: referred
- * to by a row of no failed session, or held?  `claim` is the directory's.
- * Returns why for each path, or NULL.  Waits for writers.  Where the sources
- * cannot be read, or writers could not be waited for, *brake is set, and no
- * file is said to be needed.  *match_us becomes the microseconds that the
- * reading took, without the waiting.
+ * Looks again at files that were condemned before, those of `match`: waits for
+ * writers, and runs the match, after which match_why_needed() tells which of
+ * the files are needed now, because a row of no failed session refers to them
+ * or somebody holds them.  *match_us becomes the microseconds that the reading
+ * took, without the waiting.  Returns NULL; or why the match was not run: the
+ * sources cannot be read, or writers could not be waited for.
  */
-extern const char **plan_recheck(const Context *context, const char *claim,
-								 const char *const *paths, int n, Brake **brake,
-								 int64 *match_us);
+extern Brake *plan_recheck(const Context *context, Match *match, int64 *match_us);
 
 /* Returns whether the file is old enough to be an orphan now. */
 extern bool plan_is_old(const CleanupPlan *plan, const FileIdentity *identity);

@@ -39,9 +39,6 @@ extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
 /* Adds a copy of the text to the errors. */
 extern void plan_add_error(CleanupPlan *plan, const char *text);
 
-/* Begins a match by these settings, of the directory with this claim (NULL: none). */
-extern Match *plan_begin_match(const Settings *settings, const char *claim);
-
 /* Returns the plan's claim as a UUID, NULL without one. */
 extern const char *plan_claim(const CleanupPlan *plan);
 

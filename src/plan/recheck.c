@@ -64,34 +64,23 @@ try_waiting(void *arg)
 	lock_end_limit(limit);
 }
 
-const char **
-plan_recheck(const Context *context, const char *claim, const char *const *paths, int n,
-			 Brake **brake, int64 *match_us)
+Brake *
+plan_recheck(const Context *context, Match *match, int64 *match_us)
 {
-	const char **why = palloc0(sizeof(char *) * n);
 	Waiting		waiting = {context, NIL, NULL};
 	ErrorData  *error;
 	TimestampTz began;
-	Match	   *match;
-	int			i;
 
 	plan_limit_reading(context->settings, true);
-	*match_us = 0;
 	/* giving up is no ERROR here: other files can be dealt with */
 	error = sql_try(try_waiting, &waiting);
-	*brake = error == NULL ? waiting.brake :
-		brake_make("writers", error->sqlerrcode, error->message, error->detail, error->hint);
-	if (*brake != NULL)
-		return why;
+	if (error != NULL)
+		return brake_make("writers", error->sqlerrcode, error->message, error->detail, error->hint);
+	if (waiting.brake != NULL)
+		return waiting.brake;
 	began = GetCurrentTimestamp();
-	match = plan_begin_match(context->settings, claim);
-	for (i = 0; i < n; i++)
-		match_add(match, paths[i]);
 	match_run(match, context->extension, waiting.sources, MATCH_JUDGE_LOCKED,
 			  plan_failed_before(context->settings), true);
-	for (i = 0; i < n; i++)
-		why[i] = match_why_needed(match, i);
-	match_end(match);
 	*match_us = GetCurrentTimestamp() - began;
-	return why;
+	return NULL;
 }

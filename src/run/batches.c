@@ -3,9 +3,10 @@
  * run/batches.c
  *	  A run that commits in batches.
  *
- * The run is its own master: it commits after each batch and drains it at
- * once, so it can say at the end what has become of the files, and what it did
- * is kept if it is cut short.
+ * The run is its own master: it commits what it condemns, and drains that in
+ * steps, so it can say at the end what has become of the files, and what it
+ * did is kept if it is cut short.  The sources are read as often for a million
+ * files as for one.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -211,18 +212,17 @@ stop_in_time(BatchRun *run)
 
 /* At least one batch a run, however long the survey took. */
 static void
-condemn_all(BatchRun *run)
+condemn_and_drain(BatchRun *run)
 {
 	do
 	{
 		attempt(run, condemn_batch);
 		run->request->commit();
-		if (run->more)
-			drain_runs(run, true, false);
 	} while (run->more && !pace_is_over(&run->pace));
 
+	drain_runs(run, true, false);
 	require_extension(run);
-	if (run->more)
+	if (pace_is_over(&run->pace))
 		stop_in_time(run);
 	else
 		ledger_end_batches(run->context->extension, run->request->run_id);
@@ -250,7 +250,7 @@ run_to_end(BatchRun *run)
 	drain_runs(run, false, true);
 	attempt(run, survey);
 	request->commit();
-	condemn_all(run);
+	condemn_and_drain(run);
 	drain_runs(run, true, true);
 }
 

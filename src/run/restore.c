@@ -194,7 +194,7 @@ judge_files(Restoring *restoring, LedgerFile *files, int n)
 		CHECK_FOR_INTERRUPTS();
 		judge_file(restoring, &files[i]);
 	}
-	ledger_record(restoring->context->extension, files, n);
+	ledger_record(restoring->context->extension, restoring->run_id, files, n);
 	restore_sessions(restoring, files, n);
 }
 

@@ -1,0 +1,254 @@
+/*-------------------------------------------------------------------------
+ *
+ * drain/look.c
+ *	  Looks again at files that were condemned: all of a run at once.
+ *
+ * A look reads the sources once, however many files there are.  Names and
+ * file_ids are kept on disk beyond work_mem, and the match knows a few bits of
+ * each file.  What the look finds needed is dealt with at once.  The others are
+ * doomed, as long as this drain lasts: after a crash somebody looks again.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "src/drain/private.h"
+#include "src/pg/progress.h"
+#include "src/pg/sql.h"
+#include "src/plan/plan.h"
+
+/* rows that are read at a time, and needed files that are dealt with at a time */
+#define LOOK_ROWS	10000
+#define NEEDED_ROWS 1000
+
+/* file_ids, ascending, on disk beyond work_mem */
+struct FileIds
+{
+	MemoryContext context;
+	Tuplestorestate *store;
+	TupleDesc	desc;
+	TupleTableSlot *slot;
+};
+
+static const SqlColumn columns[] = {{"file_id", INT8OID}, {"is_due", BOOLOID}};
+
+/* With `interxact` they outlive the transaction, and an ERROR: somebody must end them. */
+static FileIds *
+begin_ids(MemoryContext parent, bool interxact)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "audio_cleanup file numbers",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	FileIds    *ids = palloc(sizeof(FileIds));
+
+	ids->context = context;
+	ids->store = tuplestore_begin_heap(true, interxact, work_mem);
+	ids->desc = sql_row_desc(lengthof(columns), columns);
+	ids->slot = MakeSingleTupleTableSlot(ids->desc, &TTSOpsMinimalTuple);
+	MemoryContextSwitchTo(caller);
+	return ids;
+}
+
+static void
+end_ids(FileIds *ids)
+{
+	tuplestore_end(ids->store);
+	ExecDropSingleTupleTableSlot(ids->slot);
+	MemoryContextDelete(ids->context);
+}
+
+static void
+add_id(FileIds *ids, int64 file_id, bool is_due)
+{
+	Datum		values[] = {Int64GetDatum(file_id), BoolGetDatum(is_due)};
+	bool		nulls[] = {false, false};
+
+	tuplestore_putvalues(ids->store, ids->desc, values, nulls);
+}
+
+/* Returns false at the end. */
+static bool
+next_id(FileIds *ids, int64 *file_id, bool *is_due)
+{
+	bool		found = tuplestore_gettupleslot(ids->store, true, false, ids->slot);
+	bool		isnull;
+
+	if (found)
+	{
+		*file_id = DatumGetInt64(slot_getattr(ids->slot, 1, &isnull));
+		*is_due = DatumGetBool(slot_getattr(ids->slot, 2, &isnull));
+	}
+	ExecClearTuple(ids->slot);
+	return found;
+}
+
+
+/* -------------------------------------------------------------------- look --- */
+
+typedef struct Look
+{
+	Drain	   *drain;
+	LedgerKind	kind;
+	NeededSink	sink;
+	Match	   *match;
+	FileIds    *ids;			/* of the files of the match, in their order */
+	MemoryContext scratch;
+} Look;
+
+/* Adds the files after *up_to to the match, at most `limit`; *up_to becomes the last of them. */
+static void
+add_files(Look *look, int64 *up_to, int64 limit)
+{
+	Drain	   *drain = look->drain;
+	MemoryContext caller = MemoryContextSwitchTo(look->scratch);
+	int			n;
+
+	do
+	{
+		LedgerFile *files = ledger_files(drain->context.extension, drain->run_id, look->kind, *up_to,
+										 (int) Min(limit - match_count(look->match), LOOK_ROWS), &n);
+		int			i;
+
+		for (i = 0; i < n; i++)
+		{
+			progress_tick();
+			match_add(look->match, files[i].path);
+			add_id(look->ids, files[i].file_id, files[i].unsettled);
+			*up_to = files[i].file_id;
+		}
+		MemoryContextReset(look->scratch);
+	} while (n > 0 && match_count(look->match) < limit);
+	MemoryContextSwitchTo(caller);
+}
+
+/* Passes needed files to the sink, and records what it has set. */
+static void
+deal_with_needed(Look *look, const int64 *file_ids, const char **why, int n)
+{
+	Drain	   *drain = look->drain;
+	MemoryContext caller = MemoryContextSwitchTo(look->scratch);
+	int			picked;
+	LedgerFile *files = ledger_pick(drain->context.extension, drain->run_id, look->kind, file_ids, n, &picked);
+	int			i;
+	int			j = 0;
+
+	for (i = 0; i < picked; i++)
+	{
+		progress_tick();
+		while (file_ids[j] < files[i].file_id)
+			j++;
+		look->sink(drain, &files[i], why[j]);
+	}
+	if (picked > 0)
+	{
+		drain_make_durable(drain);
+		drain_record(drain, files, picked);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(look->scratch);
+}
+
+/* The needed ones to the sink, the due ones of the others to the doomed. */
+static void
+part_files(Look *look)
+{
+	int64		needed[NEEDED_ROWS];
+	const char *why[NEEDED_ROWS];
+	int			n = 0;
+	int64		file_id;
+	int64		number;
+	bool		is_due;
+
+	for (number = 0; next_id(look->ids, &file_id, &is_due); number++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		why[n] = match_why_needed(look->match, number);
+		if (why[n] != NULL)
+			needed[n++] = file_id;
+		else if (is_due && look->kind != LEDGER_PENDING)
+			add_id(look->drain->doomed, file_id, true);
+		if (n == NEEDED_ROWS)
+		{
+			deal_with_needed(look, needed, why, n);
+			n = 0;
+		}
+	}
+	if (n > 0)
+		deal_with_needed(look, needed, why, n);
+}
+
+static void
+say_left(Drain *drain, int64 n, const Brake *brake)
+{
+	drain->put_off = drain->put_off || strcmp(brake->name, "writers") == 0;
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("%lld condemned files are left as they are for now", (long long) n),
+			 errdetail_internal("%s", brake_text(brake))));
+}
+
+int64
+drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink sink)
+{
+	Look		look = {drain, kind, sink};
+	Brake	   *brake = NULL;
+	int64		n;
+
+	drain_forget_doomed(drain);
+	drain->doomed = begin_ids(drain->memory, true);
+	look.match = plan_begin_match(drain->context.settings, drain->claim);
+	look.ids = begin_ids(CurrentMemoryContext, false);
+	look.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup look",
+										 ALLOCSET_DEFAULT_SIZES);
+	add_files(&look, up_to, limit);
+	n = match_count(look.match);
+	if (n > 0)
+		brake = plan_recheck(&drain->context, look.match, &drain->look_us);
+	if (brake != NULL)
+		say_left(drain, n, brake);
+	else if (n > 0)
+		part_files(&look);
+	match_end(look.match);
+	end_ids(look.ids);
+	MemoryContextDelete(look.scratch);
+	return brake != NULL ? -1 : n;
+}
+
+
+/* ------------------------------------------------------------------ doomed --- */
+
+void
+drain_forget_doomed(Drain *drain)
+{
+	if (drain->doomed != NULL)
+		end_ids(drain->doomed);
+	drain->doomed = NULL;
+	drain->n_next = 0;
+}
+
+int
+drain_next_doomed(Drain *drain, int limit)
+{
+	bool		is_due;
+
+	limit = Min(limit, DRAIN_NEXT);
+	while (drain->doomed != NULL && drain->n_next < limit &&
+		   next_id(drain->doomed, &drain->next[drain->n_next], &is_due))
+		drain->n_next++;
+	return Min(drain->n_next, limit);
+}
+
+void
+drain_pass_doomed(Drain *drain, int n)
+{
+	drain->n_next -= n;
+	memmove(drain->next, drain->next + n, sizeof(int64) * drain->n_next);
+}
