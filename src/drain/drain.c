@@ -138,7 +138,7 @@ drain_recheck(Drain *drain, LedgerFile **files, int n)
 
 	for (i = 0; i < n; i++)
 		paths[i] = files[i]->path;
-	needed = plan_recheck(&drain->context, drain->claim, paths, n, &brake, &drain->look_us);
+	needed = plan_recheck(&drain->context, drain->claim, paths, n, !drain->at_commit, &brake, &drain->look_us);
 	if (brake == NULL)
 		return needed;
 	drain->put_off = drain->put_off || strcmp(brake->name, "writers") == 0;

@@ -98,6 +98,14 @@ extern void plan_advise(CleanupPlan *plan);
 extern void plan_check_transaction(CleanupPlan *plan);
 
 /*
+ * Refuses a real run whose sources are written on other servers that cannot be
+ * waited for: the table is filled by a subscription, or it is a foreign one and
+ * this is no `own_transaction` of the extension, which would see it as it was
+ * when somebody read it first.  A preview notes the reason.
+ */
+extern void plan_check_nodes(CleanupPlan *plan, bool own_transaction);
+
+/*
  * Returns whether nobody is there who could look and cancel: this process is a
  * background worker, ours or somebody's, or a connection of pg_cron.
  */
@@ -155,15 +163,16 @@ extern Condemned *plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit);
 
 /*
  * Which of these files, which were condemned before, are needed now: referred
- * to by a row of no failed session, or held?  `claim` is the directory's.
+ * to by a row of no failed session, or held?  `claim` is the directory's;
+ * `own_transaction` says that the extension has begun this transaction.
  * Returns why for each path, or NULL.  Waits for writers.  Where the sources
  * cannot be read, or writers could not be waited for, *brake is set, and no
  * file is said to be needed.  *match_us becomes the microseconds that the
  * reading took, without the waiting.
  */
 extern const char **plan_recheck(const Context *context, const char *claim,
-								 const char *const *paths, int n, Brake **brake,
-								 int64 *match_us);
+								 const char *const *paths, int n, bool own_transaction,
+								 Brake **brake, int64 *match_us);
 
 /* Returns whether the file is old enough to be an orphan now. */
 extern bool plan_is_old(const CleanupPlan *plan, const FileIdentity *identity);

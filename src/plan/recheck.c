@@ -28,12 +28,14 @@ recheck_load_sources(const Extension *extension, Brake **brake)
 }
 
 void
-recheck_wait_for_writers(const Context *context, List *sources, Brake **brake)
+recheck_wait_for_writers(const Context *context, List *sources, bool own_transaction, Brake **brake)
 {
 	/* whoever holds a file writes, too */
 	List	   *tables = list_make1_oid(extension_relation(context->extension, "cleanup_holds"));
 	ListCell   *lc;
 
+	/* first: to plan a query may read on another server already */
+	*brake = sources_wait_remotely(sources, own_transaction, context->settings->writer_wait);
 	foreach(lc, sources)
 	{
 		if (*brake == NULL)
@@ -48,6 +50,7 @@ recheck_wait_for_writers(const Context *context, List *sources, Brake **brake)
 typedef struct Waiting
 {
 	const Context *context;
+	bool		own_transaction;
 	List	   *sources;
 	Brake	   *brake;
 } Waiting;
@@ -60,16 +63,16 @@ try_waiting(void *arg)
 
 	waiting->sources = recheck_load_sources(waiting->context->extension, &waiting->brake);
 	if (waiting->brake == NULL)
-		recheck_wait_for_writers(waiting->context, waiting->sources, &waiting->brake);
+		recheck_wait_for_writers(waiting->context, waiting->sources, waiting->own_transaction, &waiting->brake);
 	lock_end_limit(limit);
 }
 
 const char **
 plan_recheck(const Context *context, const char *claim, const char *const *paths, int n,
-			 Brake **brake, int64 *match_us)
+			 bool own_transaction, Brake **brake, int64 *match_us)
 {
 	const char **why = palloc0(sizeof(char *) * n);
-	Waiting		waiting = {context, NIL, NULL};
+	Waiting		waiting = {context, own_transaction, NIL, NULL};
 	ErrorData  *error;
 	TimestampTz began;
 	Match	   *match;
