@@ -159,7 +159,7 @@ cleanup_config(PG_FUNCTION_ARGS)
 Datum
 cleanup_status(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_JSONB_P(run_preview(CLEAN_ALL, false, true));
+	PG_RETURN_JSONB_P(run_preview(CLEAN_ALL, false, PREVIEW_OF_STATUS));
 }
 
 /*
@@ -372,7 +372,7 @@ clean(FunctionCallInfo fcinfo, CleanWhat what)
 
 	get_flags(fcinfo, &dry_run, &force);
 	if (dry_run)
-		PG_RETURN_JSONB_P(run_preview(what, force, false));
+		PG_RETURN_JSONB_P(run_preview(what, force, PREVIEW_OF_CALL));
 	PG_RETURN_JSONB_P(run_in_transaction(what, force, "sql"));
 }
 
@@ -430,7 +430,7 @@ cleanup_run(PG_FUNCTION_ARGS)
 	if (!atomic)
 		run_take_read_committed();
 	if (dry_run)
-		return make_row(fcinfo, run_preview(CLEAN_ALL, force, false));
+		return make_row(fcinfo, run_preview(CLEAN_ALL, force, PREVIEW_OF_RUN));
 	if (atomic)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),

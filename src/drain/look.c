@@ -211,7 +211,7 @@ drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink 
 	add_files(&look, up_to, limit);
 	n = match_count(look.match);
 	if (n > 0)
-		brake = plan_recheck(&drain->context, look.match, &drain->look_us);
+		brake = plan_recheck(&drain->context, look.match, !drain->at_commit, &drain->look_us);
 	if (brake != NULL)
 		say_left(drain, n, brake);
 	else if (n > 0)

@@ -45,6 +45,14 @@
 	((query)->rteperminfos = (pstate)->p_rteperminfos)
 #endif
 
+/* 16: the role with whose rights a relation is read stands there, too */
+#if PG_VERSION_NUM < 160000
+#define compat_check_as_user(query, rte) ((void) (query), (rte)->checkAsUser)
+#else
+#define compat_check_as_user(query, rte) \
+	((rte)->perminfoindex == 0 ? InvalidOid : getRTEPermissionInfo((query)->rteperminfos, (rte))->checkAsUser)
+#endif
+
 /* 17: the holder of a lock is told by its virtual transaction */
 #if PG_VERSION_NUM < 170000
 #define compat_lock_is_held_by(instance, vxid_) \

@@ -278,7 +278,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 		plan->looked_at_ns = plan_now_ns();
 		progress_set_phase(PHASE_WAITING);
 		if (found == NULL)
-			recheck_wait_for_writers(&plan->context, sources, &found);
+			recheck_wait_for_writers(&plan->context, sources, limit != PG_INT64_MAX, &found);
 		if (found != NULL)
 			plan_apply_brake(plan, found);
 		progress_set_phase(PHASE_CONDEMNING);

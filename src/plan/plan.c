@@ -198,6 +198,15 @@ plan_advise(CleanupPlan *plan)
 }
 
 /* A preview looks nevertheless: these are told apart from the brakes. */
+static void
+note_brake(CleanupPlan *plan, Brake *found)
+{
+	if (found != NULL && !plan->dry_run)
+		brake_raise(found);
+	if (found != NULL)
+		plan->found.notes = lappend(plan->found.notes, found);
+}
+
 void
 plan_check_transaction(CleanupPlan *plan)
 {
@@ -217,10 +226,29 @@ plan_check_transaction(CleanupPlan *plan)
 						   "cannot clean up in a REPEATABLE READ or SERIALIZABLE transaction",
 						   "Its snapshot may be older than rows that refer to files.",
 						   "Use a READ COMMITTED transaction.");
-	if (found != NULL && !plan->dry_run)
-		brake_raise(found);
-	if (found != NULL)
-		plan->found.notes = lappend(plan->found.notes, found);
+	note_brake(plan, found);
+	MemoryContextSwitchTo(caller);
+}
+
+void
+plan_check_nodes(CleanupPlan *plan, bool own_transaction)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+	List	   *sources = sources_load(plan->context.extension);
+
+	/* what is wrong with a source itself, the survey will say */
+	if (sources_check_all(sources) == NIL)
+	{
+		Brake	   *subscribed = sources_check_subscriptions(sources);
+
+		plan->replica = subscribed != NULL;
+		note_brake(plan, subscribed);
+		if (!own_transaction && sources_are_remote(sources))
+			note_brake(plan, brake_make("isolation", ERRCODE_ACTIVE_SQL_TRANSACTION,
+										"cannot clean up in one transaction where rows lie on another server",
+										"They are seen as they were when the transaction read there first.",
+										"CALL cleanup_run() in its place."));
+	}
 	MemoryContextSwitchTo(caller);
 }
 

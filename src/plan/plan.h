@@ -98,6 +98,14 @@ extern void plan_advise(CleanupPlan *plan);
 extern void plan_check_transaction(CleanupPlan *plan);
 
 /*
+ * Refuses a real run whose sources are written on other servers that cannot be
+ * waited for: the table is filled by a subscription, or it is a foreign one and
+ * this is no `own_transaction` of the extension, which would see it as it was
+ * when somebody read it first.  A preview notes the reason.
+ */
+extern void plan_check_nodes(CleanupPlan *plan, bool own_transaction);
+
+/*
  * Returns whether nobody is there who could look and cancel: this process is a
  * background worker, ours or somebody's, or a connection of pg_cron.
  */
@@ -162,11 +170,12 @@ extern Match *plan_begin_match(const Settings *settings, const char *claim);
  * Looks again at files that were condemned before, those of `match`: waits for
  * writers, and runs the match, after which match_why_needed() tells which of
  * the files are needed now, because a row of no failed session refers to them
- * or somebody holds them.  *match_us becomes the microseconds that the reading
+ * or somebody holds them.  `own_transaction` says that the extension has begun
+ * this transaction.  *match_us becomes the microseconds that the reading
  * took, without the waiting.  Returns NULL; or why the match was not run: the
  * sources cannot be read, or writers could not be waited for.
  */
-extern Brake *plan_recheck(const Context *context, Match *match, int64 *match_us);
+extern Brake *plan_recheck(const Context *context, Match *match, bool own_transaction, int64 *match_us);
 
 /* Returns whether the file is old enough to be an orphan now. */
 extern bool plan_is_old(const CleanupPlan *plan, const FileIdentity *identity);

@@ -22,6 +22,8 @@ struct CleanupPlan
 	PlanFindings found;
 	List	   *closed_folders; /* of char *: a preview has seen that nothing
 								 * can be removed from them */
+	bool		replica;		/* a preview where a source is filled by a
+								 * subscription */
 	int64		looked_at_ns;	/* when the current match began */
 	int64		run_id;			/* of the run that condemns */
 	bool		in_batches;		/* as for plan_limit_reading() */

@@ -28,12 +28,14 @@ recheck_load_sources(const Extension *extension, Brake **brake)
 }
 
 void
-recheck_wait_for_writers(const Context *context, List *sources, Brake **brake)
+recheck_wait_for_writers(const Context *context, List *sources, bool own_transaction, Brake **brake)
 {
 	/* whoever holds a file writes, too */
 	List	   *tables = list_make1_oid(extension_relation(context->extension, "cleanup_holds"));
 	ListCell   *lc;
 
+	/* first: to plan a query may read on another server already */
+	*brake = sources_wait_remotely(sources, own_transaction, context->settings->writer_wait);
 	foreach(lc, sources)
 	{
 		if (*brake == NULL)
@@ -48,6 +50,7 @@ recheck_wait_for_writers(const Context *context, List *sources, Brake **brake)
 typedef struct Waiting
 {
 	const Context *context;
+	bool		own_transaction;
 	List	   *sources;
 	Brake	   *brake;
 } Waiting;
@@ -60,14 +63,14 @@ try_waiting(void *arg)
 
 	waiting->sources = recheck_load_sources(waiting->context->extension, &waiting->brake);
 	if (waiting->brake == NULL)
-		recheck_wait_for_writers(waiting->context, waiting->sources, &waiting->brake);
+		recheck_wait_for_writers(waiting->context, waiting->sources, waiting->own_transaction, &waiting->brake);
 	lock_end_limit(limit);
 }
 
 Brake *
-plan_recheck(const Context *context, Match *match, int64 *match_us)
+plan_recheck(const Context *context, Match *match, bool own_transaction, int64 *match_us)
 {
-	Waiting		waiting = {context, NIL, NULL};
+	Waiting		waiting = {context, own_transaction, NIL, NULL};
 	ErrorData  *error;
 	TimestampTz began;
 

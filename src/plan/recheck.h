@@ -21,9 +21,11 @@ extern List *recheck_load_sources(const Extension *extension, Brake **brake);
 
 /*
  * Waits until every transaction that may write to one of these sources, or
- * hold a file, has ended; for at most writer_wait, and then ERROR.  *brake is
- * set if a source cannot be relied on.
+ * hold a file, has ended; for at most writer_wait, here and on other servers,
+ * and then ERROR.  *brake is set if a source cannot be relied on.
+ * `own_transaction` as in sources_wait_remotely().
  */
-extern void recheck_wait_for_writers(const Context *context, List *sources, Brake **brake);
+extern void recheck_wait_for_writers(const Context *context, List *sources, bool own_transaction,
+									 Brake **brake);
 
 #endif							/* AUDIO_CLEANUP_RECHECK_H */

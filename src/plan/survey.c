@@ -77,10 +77,15 @@ read_claim(CleanupPlan *plan)
 									plan->context.settings->upload_dir);
 }
 
+/* A replica looks at the directory of the database that it replicates. */
 static void
 require_own_claim(CleanupPlan *plan)
 {
-	if (plan->found.claim != NULL && plan->found.claim->brake != NULL)
+	if (plan->found.claim == NULL || plan->found.claim->brake == NULL)
+		return;
+	if (plan->replica)
+		plan->found.notes = lappend(plan->found.notes, plan->found.claim->brake);
+	else
 		plan_apply_brake(plan, plan->found.claim->brake);
 }
 

@@ -166,6 +166,7 @@ survey(void *arg)
 {
 	BatchRun   *run = arg;
 
+	plan_check_nodes(run->plan, true);
 	plan_survey(run->plan, true);
 	run->place = run_claim_directory(run->plan, run->request->run_id);
 	run->place.backup_owner = MemoryContextStrdup(run->memory, run->place.backup_owner);

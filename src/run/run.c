@@ -100,21 +100,22 @@ run_claim_directory(const CleanupPlan *plan, int64 run_id)
 static Jsonb *
 preview(CleanupPlan *plan, void *arg)
 {
-	bool		status = *(bool *) arg;
+	RunPreview	of = *(RunPreview *) arg;
 
 	progress_begin(CurrentMemoryContext, "sql", true, false);
 	plan_check_transaction(plan);
+	plan_check_nodes(plan, of != PREVIEW_OF_CALL);
 	plan_survey(plan, false);
-	if (!status)
+	if (of != PREVIEW_OF_STATUS)
 		return report_condemned(plan, plan_findings(plan)->condemned, 0, 0);
 	plan_advise(plan);
 	return report_status(plan);
 }
 
 Jsonb *
-run_preview(CleanWhat what, bool force, bool status)
+run_preview(CleanWhat what, bool force, RunPreview of)
 {
-	return plan_call(what, true, force, preview, &status);
+	return plan_call(what, true, force, preview, &of);
 }
 
 static Jsonb *
@@ -131,6 +132,7 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 	progress_begin(CurrentMemoryContext, trigger, false, false);
 	plan_check_transaction(plan);
 	lock_run(context->extension, context->settings->writer_wait, false);
+	plan_check_nodes(plan, false);
 	healed = run_heal(plan);
 	drain_in_transaction(context->extension);
 

@@ -15,11 +15,17 @@
 #include "src/ledger/ledger.h"
 #include "src/plan/plan.h"
 
-/*
- * cleanup_status() and the dry runs: decides, and changes nothing.  With
- * `status` the report is that of cleanup_status().
- */
-extern Jsonb *run_preview(CleanWhat what, bool force, bool status);
+/* What a preview is a preview of: that decides what would stand in its way. */
+typedef enum RunPreview
+{
+	PREVIEW_OF_STATUS,			/* the next night's run; with the report of
+								 * cleanup_status() */
+	PREVIEW_OF_CALL,			/* a run in the transaction of the caller */
+	PREVIEW_OF_RUN				/* a run that commits in batches */
+} RunPreview;
+
+/* cleanup_status() and the dry runs: decides, and changes nothing. */
+extern Jsonb *run_preview(CleanWhat what, bool force, RunPreview of);
 
 /*
  * A real run in the current transaction: what it condemns leaves the

@@ -330,7 +330,8 @@ query_build(const Source *source, const char *const *columns, int n, bool with_p
 	result->query = rewrite(make_query(rel, columns, n));
 	relation_close(rel, NoLock);
 	(void) collect_relations((Node *) result->query, result);
-	if (with_places)
+	/* a row on another server cannot be locked from here */
+	if (with_places && !remote_is_read_by(result))
 	{
 		Query	   *plain = copyObject(result->query);
 

@@ -103,11 +103,36 @@ extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
  */
 extern Oid	trust_watch(Oid role);
 
+/* Returns the OIDs as an oid[], for a parameter of type OIDARRAYOID. */
+extern Datum trust_oid_array(List *oids);
+
 /* The hint of a brake "source": what to do with a source that was registered and cannot be used. */
 extern const char *const source_hint_readd;
 
 /* Returns such a brake, in the current memory context, for that error code; `detail` may be NULL. */
 extern Brake *source_brake(int sqlstate, char *message, char *detail);
+
+/* Builds the query that reads the columns of files, as the owner; sets *brake, if that is NULL, as trust_check_query(). */
+extern SourceQuery *source_build_query(const Source *source, bool with_places, Brake **brake);
+
+/* Can the server of this foreign table be asked who writes there?  It can where postgres_fdw reads the table. */
+extern bool remote_can_ask(Oid relid);
+
+/* Returns what is missing before the server of such a foreign table can be asked for this source, or NULL. */
+extern Brake *remote_check_table(const Source *source, Oid relid);
+
+/* Returns whether the query reads a foreign table. */
+extern bool remote_is_read_by(const SourceQuery *query);
+
+/* Asks the servers of the query's foreign tables what these are there; returns the brake if that is no good, else NULL. */
+extern Brake *remote_examine(const SourceQuery *query);
+
+/*
+ * To be called before the query is planned.  postgres_fdw has one snapshot for
+ * the whole of a transaction, of the time when it first reads there:
+ * sources_wait_remotely() then refuses to wait in vain.
+ */
+extern void remote_note_reading(const SourceQuery *query);
 
 /*
  * A text that names a row: its id, and where it is stored.  Valid as long as

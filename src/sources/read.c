@@ -391,6 +391,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 		check_lockable(reading->query);
 	if (reading->percent > 0)
 		query_sample(reading->query, reading->percent);
+	remote_note_reading(reading->query);
 	query_run_in_box(reading->source, run_query, reading);
 	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
@@ -567,9 +568,8 @@ sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
 	read_now(&reading);
 }
 
-/* The query that reads the columns of files, built as the owner and not run. */
-static SourceQuery *
-look_at_query(const Source *source, bool with_places, Brake **brake)
+SourceQuery *
+source_build_query(const Source *source, bool with_places, Brake **brake)
 {
 	SourceQuery *query;
 	ActingAs	saved;
@@ -595,8 +595,10 @@ try_reading(void *arg)
 {
 	Probe	   *probe = arg;
 	Reading		reading;
+	SourceQuery *query = source_build_query(probe->source, false, &probe->brake);
 
-	(void) look_at_query(probe->source, false, &probe->brake);
+	if (probe->brake == NULL)
+		probe->brake = remote_examine(query);
 	if (probe->brake != NULL)
 		return;
 	begin_reading(&reading, probe->source, SCAN_REFERENCES, 0, NULL, NULL);
@@ -620,7 +622,7 @@ sources_probe(const Source *source)
 List *
 sources_tables(const Source *source, Brake **brake)
 {
-	return look_at_query(source, false, brake)->tables;
+	return source_build_query(source, false, brake)->tables;
 }
 
 void
@@ -629,7 +631,7 @@ sources_try_locking(const Source *source)
 	Brake	   *brake = NULL;
 
 	if (has_failed_sessions(source))
-		check_lockable(look_at_query(source, true, &brake));
+		check_lockable(source_build_query(source, true, &brake));
 }
 
 

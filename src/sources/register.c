@@ -56,7 +56,11 @@
 
 /* What the columns of the relation $1 are for, by their names and types. */
 static const char *const choose_query =
-"WITH columns AS (SELECT a.attname::text, a.attnum, t.typcategory, " SPELLED("a.attname") " AS spelled,"
+"WITH RECURSIVE below(oid) AS (SELECT $1 UNION SELECT x.oid FROM below b CROSS JOIN LATERAL"
+"  (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = b.oid UNION ALL"
+"   SELECT d.refobjid FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid"
+"    AND d.refclassid = 'pg_class'::regclass WHERE w.ev_class = b.oid) x(oid)),"
+" columns AS (SELECT a.attname::text, a.attnum, t.typcategory, " SPELLED("a.attname") " AS spelled,"
 "  format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, NULL) AS type"
 "  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
 "  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped)"
@@ -68,9 +72,11 @@ CHOSEN("4", "'.'") "," CHOSEN("5", "'^(timestamp|date)'") ","
 
 /*
  * Failed sessions are judged under a row lock, which a view that groups rows
- * does not know.  A view of which that is not certain has none, unless told.
+ * does not know, nor has a row on another server.  Where that is not certain,
+ * a source has none, unless told.
  */
-"  (SELECT relkind <> 'v' OR pg_relation_is_updatable(oid, true) & 4 <> 0 FROM pg_class WHERE oid = $1)";
+"  (SELECT relkind <> 'v' OR pg_relation_is_updatable(oid, true) & 4 <> 0 FROM pg_class WHERE oid = $1)"
+"   AND NOT EXISTS (SELECT FROM below b JOIN pg_class c USING (oid) WHERE c.relkind = 'f')";
 
 /* Works out the arguments that were left out. */
 static void

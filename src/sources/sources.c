@@ -5,7 +5,7 @@
  *
  * The hazard is a source that answers with fewer rows than it has.  What can
  * be told beforehand is refused by sources_check() and sources_tables():
- * relations that lose rows at a crash (unlogged), live elsewhere (foreign),
+ * relations that lose rows at a crash (unlogged), live elsewhere (foreign, but see remote.c),
  * are seen by one session (temporary), are stale by design (materialized
  * views) or are filtered by a policy.  What cannot be told is an ERROR of the
  * query itself, and ends the run.
@@ -142,7 +142,7 @@ check_relation(const Source *source, Relation rel)
 		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
 							psprintf("source %s is unlogged", source->name),
 							"After a crash it is empty, and every file would look like an orphan.");
-	if (kind == RELKIND_FOREIGN_TABLE)
+	if (kind == RELKIND_FOREIGN_TABLE && !remote_can_ask(source->relid))
 		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
 							psprintf("source %s is a foreign table", source->name),
 							"Its transactions cannot be waited for.");
@@ -150,7 +150,8 @@ check_relation(const Source *source, Relation rel)
 		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
 							psprintf("source %s is a materialized view", source->name),
 							"It does not show what was written since it was refreshed.");
-	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE && kind != RELKIND_VIEW)
+	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE && kind != RELKIND_VIEW &&
+		kind != RELKIND_FOREIGN_TABLE)
 		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
 							psprintf("source %s is not a table or view", source->name), NULL);
 	return NULL;

@@ -125,6 +125,22 @@ extern void sources_read(const Source *source, SourceScan scan,
  */
 extern List *sources_tables(const Source *source, Brake **brake);
 
+/* Do rows of one of the checked sources lie on other servers?  Needs SPI. */
+extern bool sources_are_remote(List *sources);
+
+/*
+ * Waits until every transaction on another server that may write to a table of
+ * the checked sources, as of now, has ended: at most `wait_ms` milliseconds,
+ * then ERROR lock_not_available.  What is read after that in this transaction
+ * shows what they have written.  Returns a brake where that is not so: a server
+ * cannot be relied on, or the transaction has read there before, or may have:
+ * it is not an `own_transaction`, which the extension has begun.  Needs SPI.
+ */
+extern Brake *sources_wait_remotely(List *sources, bool own_transaction, int wait_ms);
+
+/* Returns the brake if one of the checked sources is filled by a subscription, or NULL: its writers are on the publisher. */
+extern Brake *sources_check_subscriptions(List *sources);
+
 /* Returns the text of the id column of the row that a session names, in the current memory context. */
 extern char *sources_session_id(const char *session);
 

@@ -347,8 +347,8 @@ look_at_views(Node *node, void *arg)
 
 /* -------------------------------------------------- functions of relations --- */
 
-static Datum
-oid_array(List *oids)
+Datum
+trust_oid_array(List *oids)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(oids), 1));
 	int			n = 0;
@@ -383,9 +383,9 @@ static Oid
 find_attached_code(const Reach *reach, Oid role)
 {
 	const SqlParameter parameters[] = {
-		{OIDARRAYOID, oid_array(reach->relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
-		SQL_BOOL(reach->writing), {OIDARRAYOID, oid_array(reach->types), false},
-		{OIDARRAYOID, oid_array(reach->functions), false}, {OIDARRAYOID, oid_array(reach->columns), false}
+		{OIDARRAYOID, trust_oid_array(reach->relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
+		SQL_BOOL(reach->writing), {OIDARRAYOID, trust_oid_array(reach->types), false},
+		{OIDARRAYOID, trust_oid_array(reach->functions), false}, {OIDARRAYOID, trust_oid_array(reach->columns), false}
 	};
 	Oid			found = InvalidOid;
 
@@ -492,16 +492,21 @@ check_relation_below(const Source *source, Oid relid, List *distributed)
 	char		kind = get_rel_relkind(relid);
 	Oid			owner = relation_owner(relid);
 	bool		is_source = relid == source->relid;
+	Brake	   *brake = NULL;
 
 	if (list_member_oid(distributed, relid))
 		return remote_brake(source, is_source ? pstrdup("is distributed over several servers") :
 							psprintf("reads %s, which is distributed over several servers", sources_name(relid)));
-	if (!is_source &&
-		(persistence != RELPERSISTENCE_PERMANENT || kind == RELKIND_FOREIGN_TABLE || kind == RELKIND_MATVIEW))
-		return source_brake(ERRCODE_WRONG_OBJECT_TYPE,
-							psprintf("source %s reads %s, which cannot be relied on",
-									 source->name, sources_name(relid)),
-							"Unlogged and temporary tables, foreign tables and materialized views may lack rows.");
+	if (kind == RELKIND_FOREIGN_TABLE && remote_can_ask(relid))
+		brake = remote_check_table(source, relid);
+	else if (!is_source &&
+			 (persistence != RELPERSISTENCE_PERMANENT || kind == RELKIND_FOREIGN_TABLE || kind == RELKIND_MATVIEW))
+		brake = source_brake(ERRCODE_WRONG_OBJECT_TYPE,
+							 psprintf("source %s reads %s, which cannot be relied on",
+									  source->name, sources_name(relid)),
+							 "Unlogged and temporary tables, foreign tables and materialized views may lack rows.");
+	if (brake != NULL)
+		return brake;
 	if (superuser_arg(source->owner) && !is_trusted(owner, source->owner))
 		return refuse_role(source, psprintf("reads %s", sources_name(relid)), source->owner, owner);
 	return NULL;

@@ -1,0 +1,680 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/remote.c
+ *	  Sources whose rows lie on other servers, reached by postgres_fdw.
+ *
+ * Rows are read through postgres_fdw as those of any table.  What a foreign
+ * table lacks is its writers: their locks are on the other server.  So that
+ * server is asked who holds them, and is asked again until these transactions
+ * have ended; only then are the rows read.
+ *
+ * Questions are asked through dblink, for three reasons.  A question must not
+ * go by the connection of postgres_fdw, which has one snapshot for the whole of
+ * the local transaction: it would be as old as the first question.  dblink
+ * connects with the user mapping of whoever may read the table anyway, so no
+ * password comes by here, and nobody gains a right.  And it can be asked
+ * without waiting, so a server that does not answer can be given up.
+ *
+ * That one snapshot is also the reason why rows are read for a decision only
+ * once in a transaction, and only in a transaction that is ours from its
+ * beginning: see remote_note_reading().
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_foreign_data_wrapper.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "foreign/foreign.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_relation.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/role.h"
+#include "src/pg/sql.h"
+#include "src/sources/query.h"
+#include "src/sources/sources.h"
+
+/* Milliseconds between two looks at an answer that has not come, and at writers that have not ended. */
+#define ANSWER_POLL_MS	5
+#define WRITER_POLL_MS	50
+
+/* For an answer a server has so long at least. */
+#define ANSWER_MS		5000
+
+
+/* ---------------------------------------------------------------- tables --- */
+
+/* A foreign table, and the role whose user mapping reads it. */
+typedef struct RemoteTable
+{
+	const Source *source;
+	Oid			relid;
+	Oid			server;
+	Oid			role;
+} RemoteTable;
+
+typedef struct TableSearch
+{
+	const Source *source;
+	List	   *tables;			/* of RemoteTable */
+} TableSearch;
+
+static bool
+is_foreign(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE;
+}
+
+static void
+add_table(TableSearch *search, Oid relid, Oid role)
+{
+	RemoteTable *table = palloc(sizeof(RemoteTable));
+
+	table->source = search->source;
+	table->relid = relid;
+	table->server = GetForeignTable(relid)->serverid;
+	table->role = OidIsValid(role) ? role : search->source->owner;
+	search->tables = lappend(search->tables, table);
+}
+
+/* Below a view a table is read with the rights of the view's owner. */
+static void
+look_at_relation(const Query *query, RangeTblEntry *rte, TableSearch *search)
+{
+	List	   *relations = rte->inh ? find_all_inheritors(rte->relid, AccessShareLock, NULL)
+	: list_make1_oid(rte->relid);
+	ListCell   *lc;
+
+	foreach(lc, relations)
+		if (is_foreign(lfirst_oid(lc)))
+		add_table(search, lfirst_oid(lc), compat_check_as_user(query, rte));
+}
+
+static bool
+look_for_tables(Node *node, void *arg)
+{
+	ListCell   *lc;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, look_for_tables, arg);
+	foreach(lc, ((Query *) node)->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_RELATION && get_rel_relkind(rte->relid) != RELKIND_VIEW)
+			look_at_relation((Query *) node, rte, arg);
+	}
+	return query_tree_walker((Query *) node, look_for_tables, arg, 0);
+}
+
+static List *
+find_tables(const SourceQuery *query)
+{
+	TableSearch search = {query->source, NIL};
+
+	(void) look_for_tables((Node *) query->query, &search);
+	return search.tables;
+}
+
+bool
+remote_is_read_by(const SourceQuery *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->tables)
+		if (is_foreign(lfirst_oid(lc)))
+		return true;
+	return false;
+}
+
+/* Returns the value of an option, or NULL. */
+static const char *
+find_option(List *options, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, name) == 0)
+		return defGetString(lfirst_node(DefElem, lc));
+	return NULL;
+}
+
+/* Returns the name of the table over there, as postgres_fdw spells it. */
+static const char *
+remote_name(const RemoteTable *table)
+{
+	List	   *options = GetForeignTable(table->relid)->options;
+	const char *schema = find_option(options, "schema_name");
+	const char *name = find_option(options, "table_name");
+
+	return quote_qualified_identifier(schema ? schema : get_namespace_name(get_rel_namespace(table->relid)),
+									  name ? name : get_rel_name(table->relid));
+}
+
+
+/* ----------------------------------------------------------------- checks --- */
+
+bool
+remote_can_ask(Oid relid)
+{
+	Oid			extension = get_extension_oid("postgres_fdw", true);
+
+	return OidIsValid(extension) &&
+		getExtensionOfObject(ForeignDataWrapperRelationId,
+							 GetForeignServer(GetForeignTable(relid)->serverid)->fdwid) == extension;
+}
+
+static Brake *
+cannot_ask(const Source *source, Oid relid, char *why, const char *hint)
+{
+	Brake	   *brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+									 psprintf("source %s reads %s on server \"%s\", which cannot be asked who writes there",
+											  source->name, sources_name(relid),
+											  GetForeignServer(GetForeignTable(relid)->serverid)->servername),
+									 why);
+
+	brake->hint = hint;
+	return brake;
+}
+
+Brake *
+remote_check_table(const Source *source, Oid relid)
+{
+	ForeignServer *server = GetForeignServer(GetForeignTable(relid)->serverid);
+	Brake	   *brake;
+
+	if (!OidIsValid(get_extension_oid("dblink", true)))
+		return cannot_ask(source, relid, "The extension dblink is not installed in this database.",
+						  "Install it: CREATE EXTENSION dblink;");
+	if (find_option(server->options, "connect_timeout") == NULL)
+		return cannot_ask(source, relid, "The server has no connect_timeout: a run could wait for it for minutes, and could not be cancelled.",
+						  psprintf("Set it: ALTER SERVER %s OPTIONS (ADD connect_timeout '5');",
+								   quote_identifier(server->servername)));
+	if (source->status_column == NULL)
+		return NULL;
+	brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+						 psprintf("source %s has failed sessions and reads %s, which lies on another server",
+								  source->name, sources_name(relid)),
+						 "Failed sessions are judged under a lock, which cannot be held on another server until the files are gone.");
+	brake->hint = "Register a view that has no such status column; tables that lie here may be sources of their own.";
+	return brake;
+}
+
+
+/* ------------------------------------------------------------------- link --- */
+
+/* A server, with all its tables that are read as one role. */
+typedef struct RemoteServer
+{
+	Oid			server;
+	Oid			role;
+	const char *name;
+	List	   *tables;			/* of RemoteTable */
+
+	/* while it is asked */
+	const char *link;			/* name of the connection */
+	bool		wait;			/* for writers ... */
+	TimestampTz until;			/* ... who are given up then */
+	Brake	   *brake;			/* what it has said against its tables */
+} RemoteServer;
+
+/* A row of an answer. */
+typedef struct RemoteRow
+{
+	const char *first;
+	const char *second;
+} RemoteRow;
+
+/* Calls functions of dblink, whatever its schema is called; the text says @dblink@ for that. */
+static int
+call_dblink(int n, const SqlParameter *parameters, const char *sql)
+{
+	Oid			extension = get_extension_oid("dblink", false);
+	const SqlParameter oid[] = {{OIDOID, ObjectIdGetDatum(extension), false}};
+	const char *schema;
+	StringInfoData text;
+	const char *from = sql;
+	const char *mark;
+
+	sql_query(lengthof(oid), oid, "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
+			  " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.oid = $1");
+	schema = sql_text(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	initStringInfo(&text);
+	for (; (mark = strstr(from, "@dblink@")) != NULL; from = mark + strlen("@dblink@"))
+		appendStringInfo(&text, "%.*s%s", (int) (mark - from), from, schema);
+	appendStringInfoString(&text, from);
+	return sql_query_members(extension, n, parameters, text.data);
+}
+
+static void
+disconnect(const RemoteServer *server)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(server->link)};
+
+	call_dblink(lengthof(parameters), parameters,
+				"SELECT @dblink@.dblink_disconnect(c) FROM pg_catalog.unnest(@dblink@.dblink_get_connections()) c WHERE c = $1");
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* What was left by an ERROR is not used again: nobody knows what it is connected to. */
+static void
+connect(const RemoteServer *server)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(server->link), SQL_TEXT(server->name)};
+
+	disconnect(server);
+	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_connect($1, $2)");
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static void
+nap(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
+					 compat_wait_event("AudioCleanupRemoteWait"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static bool
+is_busy(const RemoteServer *server)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(server->link)};
+	bool		busy;
+
+	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_is_busy($1) <> 0");
+	busy = DatumGetBool(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return busy;
+}
+
+static void
+await_answer(const RemoteServer *server)
+{
+	TimestampTz until = Max(server->until, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ANSWER_MS));
+
+	while (is_busy(server))
+	{
+		if (GetCurrentTimestamp() > until)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("gave up waiting for an answer of server \"%s\"", server->name),
+					 errdetail("Nothing was deleted, because it was asked who writes there."),
+					 errhint("Find out why it is slow, or raise audio_cleanup.writer_wait.")));
+		nap(ANSWER_POLL_MS);
+	}
+}
+
+/* Returns the rows (RemoteRow) of the next result, NIL after the last one. */
+static List *
+fetch_answer(const RemoteServer *server)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(server->link)};
+	List	   *rows = NIL;
+	int			n;
+	int			i;
+
+	await_answer(server);
+	n = call_dblink(lengthof(parameters), parameters,
+					"SELECT r.a, r.b FROM @dblink@.dblink_get_result($1) AS r(a pg_catalog.text, b pg_catalog.text)");
+	for (i = 0; i < n; i++)
+	{
+		RemoteRow  *row = palloc(sizeof(RemoteRow));
+
+		row->first = sql_text(i, 1);
+		row->second = sql_text(i, 2);
+		rows = lappend(rows, row);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return rows;
+}
+
+/* Asks a question of which each row has two columns of text. */
+static List *
+ask(const RemoteServer *server, const char *question)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(server->link), SQL_TEXT(question)};
+	List	   *rows;
+
+	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_send_query($1, $2)");
+	SPI_freetuptable(SPI_tuptable);
+	rows = fetch_answer(server);
+	/* a result that is none says that the connection is free again */
+	(void) fetch_answer(server);
+	return rows;
+}
+
+
+/* -------------------------------------------------------------- questions --- */
+
+/*
+ * The tables over there, by the names that we know, with all that is read with
+ * them.  Of a server's role nothing is known: what we say is not to be looked up
+ * in a schema of his choice.
+ */
+static char *
+make_question(const RemoteServer *server, const char *body)
+{
+	StringInfoData text;
+	ListCell   *lc;
+
+	initStringInfo(&text);
+	foreach(lc, server->tables)
+		appendStringInfo(&text, "%s(%s)", text.len > 0 ? ", " : "", quote_literal_cstr(remote_name(lfirst(lc))));
+	return psprintf("WITH RECURSIVE wanted(name) AS (VALUES %s), tree(name, relid) AS ("
+					" SELECT w.name, pg_catalog.to_regclass(w.name)::pg_catalog.oid FROM wanted w"
+					" UNION SELECT t.name, i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) t.relid) %s",
+					text.data, body);
+}
+
+/* Why rows, or writers, may be elsewhere still. */
+static const char *const objections =
+"SELECT ''::pg_catalog.text, 'The server is a standby: those who write are connected to another one.' WHERE pg_catalog.pg_is_in_recovery()"
+" UNION ALL SELECT '', 'The server has Citus: those who write may be connected to its other nodes.'"
+"  WHERE EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname::pg_catalog.text OPERATOR(pg_catalog.=) 'citus')"
+" UNION ALL SELECT t.name, 'There is no such table there.' FROM tree t WHERE t.relid IS NULL"
+" UNION ALL SELECT w.name, pg_catalog.format('Role \"%s\" may not read it there.', CURRENT_USER)"
+"  FROM wanted w WHERE NOT pg_catalog.has_any_column_privilege(pg_catalog.to_regclass(w.name)::pg_catalog.oid, 'SELECT')"
+" UNION ALL SELECT w.name, pg_catalog.format('Row-level security hides rows there from role \"%s\".', CURRENT_USER)"
+"  FROM wanted w WHERE pg_catalog.row_security_active(pg_catalog.to_regclass(w.name)::pg_catalog.oid)"
+" UNION ALL SELECT t.name, pg_catalog.format('%s is %s there.', c.oid::pg_catalog.regclass,"
+"  CASE c.relkind::pg_catalog.text WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view' WHEN 'f' THEN 'a foreign table'"
+"   ELSE 'no permanent table' END)"
+"  FROM tree t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relid"
+"  WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.<>) ALL (ARRAY['r', 'p']) OR c.relpersistence::pg_catalog.text OPERATOR(pg_catalog.<>) 'p'"
+" UNION ALL SELECT t.name, pg_catalog.format('%s is filled by a subscription there.', s.srrelid::pg_catalog.regclass)"
+"  FROM tree t JOIN pg_catalog.pg_subscription_rel s ON s.srrelid OPERATOR(pg_catalog.=) t.relid";
+
+/* Virtual transactions that may write, and their processes: see lock_wait_for_writers(). */
+static const char *const writers =
+"SELECT DISTINCT l.virtualtransaction, l.pid::pg_catalog.text FROM pg_catalog.pg_locks l"
+" WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted"
+"  AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"
+"  AND l.relation OPERATOR(pg_catalog.=) ANY (SELECT t.relid FROM tree t)"
+"  AND (l.mode OPERATOR(pg_catalog.=) ANY (ARRAY['RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'])"
+"   OR l.mode OPERATOR(pg_catalog.=) 'ShareUpdateExclusiveLock' AND EXISTS (SELECT FROM pg_catalog.pg_locks x"
+"    WHERE x.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction AND x.locktype OPERATOR(pg_catalog.=) 'relation'"
+"     AND x.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock' AND x.relation OPERATOR(pg_catalog.>=) %u))";
+
+static const RemoteTable *
+find_table(const RemoteServer *server, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, server->tables)
+		if (strcmp(remote_name(lfirst(lc)), name) == 0)
+		return lfirst(lc);
+	return linitial(server->tables);
+}
+
+static Brake *
+look_for_objections(const RemoteServer *server)
+{
+	List	   *rows = ask(server, make_question(server, objections));
+	const RemoteRow *first;
+	const RemoteTable *table;
+
+	if (rows == NIL)
+		return NULL;
+	first = linitial(rows);
+	table = find_table(server, first->first ? first->first : "");
+	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+						psprintf("source %s reads %s on server \"%s\", which cannot be relied on",
+								 table->source->name, sources_name(table->relid), server->name),
+						pstrdup(first->second ? first->second : ""));
+}
+
+/* A transaction that is prepared has another name afterwards. */
+static bool
+is_prepared(const RemoteRow *writer)
+{
+	return writer->second == NULL;
+}
+
+/* Returns one of those who are still there, or NULL. */
+static const RemoteRow *
+find_writer(List *now, List *before)
+{
+	ListCell   *lc;
+	ListCell   *other;
+
+	foreach(lc, now)
+	{
+		const RemoteRow *row = lfirst(lc);
+
+		if (is_prepared(row))
+			return row;
+		foreach(other, before)
+			if (strcmp(((const RemoteRow *) lfirst(other))->first, row->first) == 0)
+			return row;
+	}
+	return NULL;
+}
+
+static void
+wait_for_writers(const RemoteServer *server)
+{
+	char	   *question = make_question(server, psprintf(writers, FirstNormalObjectId));
+	List	   *before = ask(server, question);
+	const RemoteRow *writer = find_writer(before, before);
+
+	while (writer != NULL)
+	{
+		if (GetCurrentTimestamp() > server->until)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("gave up waiting for a transaction that writes on server \"%s\"", server->name),
+					 errdetail("Nothing was deleted, because a reference that is not committed yet could protect a file. %s",
+							   is_prepared(writer) ? "A prepared transaction holds the lock there." :
+							   psprintf("Process %s holds the lock there.", writer->second)),
+					 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
+		nap(WRITER_POLL_MS);
+		writer = find_writer(ask(server, question), before);
+	}
+}
+
+
+/* ------------------------------------------------------------- conversation --- */
+
+static void
+converse(void *arg)
+{
+	RemoteServer *server = arg;
+
+	connect(server);
+	server->brake = look_for_objections(server);
+	if (server->brake == NULL && server->wait)
+		wait_for_writers(server);
+}
+
+/* Asks as the role that reads, and hangs up whatever happens. */
+static Brake *
+ask_server(RemoteServer *server)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+	ActingAs	saved;
+
+	server->link = psprintf("audio_cleanup %d", MyProcPid);
+	role_act_as(server->role, &saved);
+	PG_TRY();
+	{
+		error = sql_try(converse, server);
+	}
+	PG_CATCH();
+	{
+		/* a cancel, passed on after the rollback */
+		error = sql_catch(caller);
+	}
+	PG_END_TRY();
+	disconnect(server);
+	if (error != NULL)
+		sql_rethrow(error);
+	role_stop_acting(&saved);
+	return server->brake;
+}
+
+/* Servers (RemoteServer) with their tables. */
+static List *
+group_tables(List *tables)
+{
+	List	   *servers = NIL;
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		RemoteTable *table = lfirst(lc);
+		RemoteServer *server = NULL;
+		ListCell   *other;
+
+		foreach(other, servers)
+			if (((RemoteServer *) lfirst(other))->server == table->server &&
+				((RemoteServer *) lfirst(other))->role == table->role)
+			server = lfirst(other);
+		if (server == NULL)
+		{
+			server = palloc0(sizeof(RemoteServer));
+			server->server = table->server;
+			server->role = table->role;
+			server->name = GetForeignServer(table->server)->servername;
+			servers = lappend(servers, server);
+		}
+		server->tables = lappend(server->tables, table);
+	}
+	return servers;
+}
+
+static Brake *
+ask_servers(List *tables, bool wait, int ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	ListCell   *lc;
+
+	foreach(lc, group_tables(tables))
+	{
+		RemoteServer *server = lfirst(lc);
+		Brake	   *brake;
+
+		server->wait = wait;
+		server->until = until;
+		if ((brake = ask_server(server)) != NULL)
+			return brake;
+	}
+	return NULL;
+}
+
+Brake *
+remote_examine(const SourceQuery *query)
+{
+	return ask_servers(find_tables(query), false, 0);
+}
+
+
+/* --------------------------------------------------------------- snapshots --- */
+
+/* The transaction in which a foreign table was read last. */
+static LocalTransactionId reading_in = InvalidLocalTransactionId;
+
+void
+remote_note_reading(const SourceQuery *query)
+{
+	if (remote_is_read_by(query))
+		reading_in = compat_proc_lxid(MyProc);
+}
+
+static Brake *
+old_snapshot(void)
+{
+	return brake_make("writers", ERRCODE_LOCK_NOT_AVAILABLE,
+					  "rows on another server were read in this transaction before",
+					  "They would be seen again as they were then.",
+					  "The next transaction of the extension does it.");
+}
+
+
+/* --------------------------------------------------------------- interface --- */
+
+static List *
+find_all_tables(List *sources, Brake **brake)
+{
+	List	   *tables = NIL;
+	ListCell   *lc;
+
+	*brake = NULL;
+	foreach(lc, sources)
+		tables = list_concat(tables, find_tables(source_build_query(lfirst(lc), false, brake)));
+	return tables;
+}
+
+static bool
+is_subscribed(const Source *source)
+{
+	Brake	   *brake = NULL;
+	const SqlParameter parameters[] = {
+		{OIDARRAYOID, trust_oid_array(sources_tables(source, &brake)), false}
+	};
+	int			n = sql_query_latest(lengthof(parameters), parameters,
+									 "SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = ANY ($1)");
+
+	SPI_freetuptable(SPI_tuptable);
+	return n > 0;
+}
+
+Brake *
+sources_check_subscriptions(List *sources)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+		if (is_subscribed(lfirst(lc)))
+		return brake_make("replica", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+						  psprintf("cannot clean up where source %s is filled by a subscription",
+								   ((const Source *) lfirst(lc))->name),
+						  "Transactions that write on the publisher cannot be waited for.",
+						  "Run it on the publisher; cleanup_status() and dry runs work here.");
+	return NULL;
+}
+
+bool
+sources_are_remote(List *sources)
+{
+	Brake	   *brake;
+
+	return find_all_tables(sources, &brake) != NIL;
+}
+
+Brake *
+sources_wait_remotely(List *sources, bool own_transaction, int wait_ms)
+{
+	Brake	   *brake = sources_check_subscriptions(sources);
+	List	   *tables;
+
+	if (brake != NULL)
+		return brake;
+	tables = find_all_tables(sources, &brake);
+	if (brake != NULL || tables == NIL)
+		return brake;
+	if (!own_transaction || reading_in == compat_proc_lxid(MyProc))
+		return old_snapshot();
+	return ask_servers(tables, true, wait_ms);
+}
