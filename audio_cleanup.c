@@ -314,7 +314,6 @@ put_progress(const ProgressView *view, void *arg)
 	ReturnSetInfo *rsinfo = arg;
 	Datum		values[14];
 	bool		nulls[14] = {false};
-	int			i;
 
 	values[0] = Int32GetDatum(view->pid);
 	values[1] = make_database_name(view->database);
@@ -323,7 +322,7 @@ put_progress(const ProgressView *view, void *arg)
 	values[3] = CStringGetTextDatum(view->trigger);
 	values[4] = BoolGetDatum(view->dry_run);
 	values[5] = CStringGetTextDatum(view->phase);
-	for (i = 0; i < PROGRESS_COUNTERS; i++)
+	for (int i = 0; i < PROGRESS_COUNTERS; i++)
 		values[6 + i] = Int64GetDatum(view->counters[i]);
 	values[11] = TimestampTzGetDatum(view->started_at);
 	values[12] = make_interval_us(view->now - view->started_at);

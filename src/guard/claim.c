@@ -179,15 +179,13 @@ difference(const ClaimText *claim, bool has_twin)
 static List *
 load_twins(const Extension *extension, const char *uuid)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(uuid)};
 	List	   *twins = NIL;
 	int			n;
-	int			i;
 
-	n = owner_query(extension, lengthof(parameters), parameters,
+	n = owner_query(extension, SQL_ARGS(SQL_TEXT(uuid)),
 					"SELECT uuid::text, grace_from, confirmed, upload_dir FROM @extschema@.cleanup_claims"
 					" WHERE $1 IS NULL OR uuid::text = $1 ORDER BY claimed_at DESC");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		Claim	   *twin = palloc0(sizeof(Claim));
 
@@ -227,13 +225,9 @@ is_same_directory(const char *a, const char *b)
 static void
 check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
 {
-	ListCell   *lc;
-
 	claim->state = CLAIM_FREE;
-	foreach(lc, load_twins(extension, NULL))
+	foreach_ptr(const Claim, twin, load_twins(extension, NULL))
 	{
-		const Claim *twin = lfirst(lc);
-
 		if (claim->state == CLAIM_FOREIGN || !is_same_directory(twin->recorded_dir, upload_dir) ||
 			(claim->state == CLAIM_UNWRITTEN && !twin->confirmed))
 			continue;
@@ -352,12 +346,8 @@ claim_confirm(const Extension *extension, const Claim *claim, const char *upload
 static void
 inherit(const Extension *extension, const char *upload_dir, const char *found, const char *uuid)
 {
-	const SqlParameter nameless[] = {SQL_TEXT(uuid), SQL_TEXT(upload_dir), SQL_TEXT(found)};
-	ListCell   *lc;
-
-	foreach(lc, load_twins(extension, NULL))
+	foreach_ptr(const Claim, twin, load_twins(extension, NULL))
 	{
-		const Claim *twin = lfirst(lc);
 		const SqlParameter parameters[] = {SQL_TEXT(uuid), SQL_TEXT(twin->uuid)};
 
 		if (strcmp(twin->uuid, uuid) == 0 ||
@@ -370,7 +360,7 @@ inherit(const Extension *extension, const char *upload_dir, const char *found, c
 					"DELETE FROM @extschema@.cleanup_claims WHERE uuid = $2::uuid AND $1 IS NOT NULL");
 	}
 	/* runs that came with a dump, which has no twin */
-	owner_query(extension, lengthof(nameless), nameless,
+	owner_query(extension, SQL_ARGS(SQL_TEXT(uuid), SQL_TEXT(upload_dir), SQL_TEXT(found)),
 				"UPDATE @extschema@.cleanup_runs r SET claim = $1::uuid"
 				" WHERE (r.claim::text = $3 OR r.upload_dir = $2)"
 				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_claims c WHERE c.uuid = r.claim)");
@@ -380,9 +370,7 @@ char *
 claim_take(const Extension *extension, const char *upload_dir, const char *found, bool grace,
 		   const char **uuid)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(upload_dir), SQL_BOOL(grace)};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_TEXT(upload_dir), SQL_BOOL(grace)),
 				"INSERT INTO @extschema@.cleanup_claims (uuid, upload_dir, grace_from)"
 				" VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
 				" RETURNING uuid::text");
@@ -425,11 +413,8 @@ claim_find(const Extension *extension, const char *upload_dir, Brake **brake)
 void
 claim_confirm_all(const Extension *extension)
 {
-	ListCell   *lc;
-
-	foreach(lc, load_twins(extension, NULL))
+	foreach_ptr(const Claim, twin, load_twins(extension, NULL))
 	{
-		const Claim *twin = lfirst(lc);
 		Brake	   *ignored;
 
 		if (!twin->confirmed)

@@ -23,10 +23,9 @@
 Hold *
 hold_find(const Extension *extension, const char *path)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(path)};
 	Hold	   *hold = NULL;
 
-	if (owner_query(extension, lengthof(parameters), parameters,
+	if (owner_query(extension, SQL_ARGS(SQL_TEXT(path)),
 					"SELECT held_by, reason FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0)
 	{
 		hold = palloc(sizeof(Hold));
@@ -59,11 +58,8 @@ tell_if_missing(const Settings *settings, const char *path)
 void
 hold_add(const Extension *extension, const Settings *settings, const char *path, const char *reason)
 {
-	const SqlParameter parameters[] = {
-		SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))
-	};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension,
+				SQL_ARGS(SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))),
 				"INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
 				" ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
 	tell_if_missing(settings, path);
@@ -72,10 +68,9 @@ hold_add(const Extension *extension, const Settings *settings, const char *path,
 bool
 hold_remove(const Extension *extension, const char *path)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(path)};
 	bool		removed;
 
-	removed = owner_query(extension, lengthof(parameters), parameters,
+	removed = owner_query(extension, SQL_ARGS(SQL_TEXT(path)),
 						  "DELETE FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0;
 	return removed;
 }

@@ -124,11 +124,10 @@ is_reserved(const char *inside)
 {
 	static const char *const reserved[] = {"base", "global", "log"};
 	size_t		len = strcspn(inside, "/");
-	int			i;
 
 	if (strncmp(inside, "pg_", 3) == 0)
 		return true;
-	for (i = 0; i < lengthof(reserved); i++)
+	for (int i = 0; i < lengthof(reserved); i++)
 		if (len == strlen(reserved[i]) && strncmp(inside, reserved[i], len) == 0)
 			return true;
 	return false;
@@ -367,9 +366,7 @@ static const pg_wchar lookalikes[][2] = {
 static bool
 is_among(pg_wchar c, const pg_wchar ranges[][2], int n)
 {
-	int			i;
-
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (c >= ranges[i][0] && c <= ranges[i][1])
 			return true;
 	return false;
@@ -447,11 +444,10 @@ static bool
 may_have_extension(const Settings *settings, const char *own, const char *as)
 {
 	const char *extension = extension_of(as);
-	int			i;
 
 	if (pg_strcasecmp(extension, extension_of(own)) == 0)
 		return true;
-	for (i = 0; i < settings->rules->n_extensions; i++)
+	for (int i = 0; i < settings->rules->n_extensions; i++)
 		if (pg_strcasecmp(extension, settings->rules->extensions[i]) == 0)
 			return true;
 	return false;

@@ -49,10 +49,9 @@ static AtEndList notices = {.before_commit = send_notices};
 static char *
 describe_run(const Extension *extension, int64 run_id)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id)};
 	char	   *payload = NULL;
 
-	if (owner_query(extension, lengthof(parameters), parameters,
+	if (owner_query(extension, SQL_ARGS(SQL_INT8(run_id)),
 					"SELECT jsonb_build_object('run_id', run_id, 'status', status, 'trigger', trigger,"
 					" 'files', files, 'deleted', deleted, 'bytes', bytes, 'errors', errors)::text"
 					" FROM @extschema@.cleanup_runs WHERE run_id = $1 AND finished_at IS NOT NULL") > 0)

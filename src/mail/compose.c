@@ -107,12 +107,9 @@ fill_in(Message *message, const char *subject, const char *text, const char *htm
 static Jsonb *
 query_figures(const Extension *extension, int64 run_id)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_TEXT(server_name())
-	};
 	Jsonb	   *result = NULL;
 
-	owner_query(extension, lengthof(parameters), parameters, "SELECT @extschema@.cleanup_mail_figures($1, $2)");
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_TEXT(server_name())), "SELECT @extschema@.cleanup_mail_figures($1, $2)");
 	if (!sql_is_null(0, 1))
 		result = DatumGetJsonbPCopy(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
@@ -141,10 +138,9 @@ static char *
 join(const char *const *addresses, int n, const bool *wanted)
 {
 	StringInfoData list;
-	int			i;
 
 	initStringInfo(&list);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (wanted == NULL || wanted[i])
 			appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "", addresses[i]);
 	return list.data;

@@ -102,9 +102,7 @@ is_plain(const char *text)
 static void
 put_in_word(StringInfo out, const char *s, int length)
 {
-	int			i;
-
-	for (i = 0; i < length; i++)
+	for (int i = 0; i < length; i++)
 	{
 		unsigned char c = s[i];
 
@@ -165,9 +163,7 @@ put_text_header(StringInfo out, const char *name, const char *text)
 static void
 put_recipients(StringInfo out, const char *const *to, int n_to)
 {
-	int			i;
-
-	for (i = 0; i < n_to; i++)
+	for (int i = 0; i < n_to; i++)
 		appendStringInfo(out, "%s%s", i == 0 ? "To: " : ",\r\n ", to[i]);
 	appendStringInfoString(out, "\r\n");
 }

@@ -87,13 +87,11 @@ void
 outbox_put(const Extension *extension, int64 run_id)
 {
 	const MailSettings *settings = mail_settings_snapshot();
-	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_BOOL(settings->on == MAIL_ON_ALWAYS), SQL_BOOL(settings->on >= MAIL_ON_CHANGES)
-	};
 
 	if (mail_settings_off(settings) != NULL)
 		return;
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension,
+				SQL_ARGS(SQL_INT8(run_id), SQL_BOOL(settings->on == MAIL_ON_ALWAYS), SQL_BOOL(settings->on >= MAIL_ON_CHANGES)),
 				"INSERT INTO @extschema@.cleanup_mail (run_id) SELECT r.run_id FROM @extschema@.cleanup_runs r"
 				" WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
 				" AND ($2 OR " IS_PROBLEM " OR $3 AND " HAS_CHANGES ")"
@@ -110,9 +108,8 @@ make_array(const char *const *addresses, int n, const bool *refused)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
 	int			taken = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (refused == NULL || !refused[i])
 			elements[taken++] = CStringGetTextDatum(addresses[i]);
 	return PointerGetDatum(construct_array(elements, taken, TEXTOID, -1, false, TYPALIGN_INT));
@@ -122,11 +119,10 @@ static void
 set_recipients(OutboxMail *mail, ArrayType *addresses)
 {
 	Datum	   *elements;
-	int			i;
 
 	deconstruct_array(addresses, TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &mail->n_to);
 	mail->to = palloc(sizeof(char *) * Max(mail->n_to, 1));
-	for (i = 0; i < mail->n_to; i++)
+	for (int i = 0; i < mail->n_to; i++)
 		mail->to[i] = TextDatumGetCString(elements[i]);
 }
 
@@ -138,12 +134,10 @@ set_recipients(OutboxMail *mail, ArrayType *addresses)
 OutboxMail *
 outbox_take(const Extension *extension, const MailSettings *settings)
 {
-	const SqlParameter parameters[] = {
-		{TEXTARRAYOID, make_array(settings->to, settings->n_to, NULL), false}
-	};
 	OutboxMail *mail = NULL;
 
-	if (owner_query(extension, lengthof(parameters), parameters,
+	if (owner_query(extension,
+					SQL_ARGS(SQL_VALUE(TEXTARRAYOID, make_array(settings->to, settings->n_to, NULL))),
 					"UPDATE @extschema@.cleanup_mail m SET" TRIED
 					" WHERE m.run_id = (SELECT d.run_id FROM @extschema@.cleanup_mail d"
 					"  WHERE d.next_try_at <= clock_timestamp() ORDER BY d.next_try_at, d.run_id LIMIT 1"
@@ -165,12 +159,8 @@ void
 outbox_sent(const Extension *extension, const OutboxMail *mail, const bool *refused,
 			const char *error)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT8(mail->run_id), {TEXTARRAYOID, make_array(mail->to, mail->n_to, refused), false},
-		SQL_TEXT(error), SQL_INT4(mail->n_to)
-	};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension,
+				SQL_ARGS(SQL_INT8(mail->run_id), SQL_VALUE(TEXTARRAYOID, make_array(mail->to, mail->n_to, refused)), SQL_TEXT(error), SQL_INT4(mail->n_to)),
 				"UPDATE @extschema@.cleanup_mail SET sent_to = sent_to || $2, error = $3,"
 				" sent_at = CASE WHEN cardinality($2) = $4 THEN clock_timestamp() END,"
 				" next_try_at = CASE WHEN cardinality($2) < $4 THEN next_try_at END"
@@ -194,13 +184,12 @@ void
 outbox_give_up(const Extension *extension)
 {
 	int			n;
-	int			i;
 
 	n = owner_query(extension, 0, NULL,
 					"UPDATE @extschema@.cleanup_mail SET next_try_at = NULL"
 					" WHERE tries > 0 AND next_try_at > created_at + " GIVE_UP_AFTER
 					" RETURNING run_id, tries, error");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("gave up sending the mail about run %lld after %d tries",

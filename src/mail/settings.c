@@ -187,9 +187,7 @@ mail_settings_define(void)
 static bool
 is_listed(const MailSettings *settings, const char *address)
 {
-	int			i;
-
-	for (i = 0; i < settings->n_to; i++)
+	for (int i = 0; i < settings->n_to; i++)
 		if (strcmp(settings->to[i], address) == 0)
 			return true;
 	return false;

@@ -96,13 +96,12 @@ static void
 attach_shared_memory(void)
 {
 	bool		found;
-	int			i;
 
 	if (previous_startup_hook != NULL)
 		previous_startup_hook();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	shared = ShmemInitStruct("audio_cleanup launcher", sizeof(LauncherShared), &found);
-	for (i = 0; !found && i < MAX_AT_ONCE; i++)
+	for (int i = 0; !found && i < MAX_AT_ONCE; i++)
 		pg_atomic_init_u64(&shared->busy[i], 0);
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -159,10 +158,8 @@ add_job(Launcher *launcher, const char *database, bool first_look, bool server_s
 static void
 add_jobs(Launcher *launcher, List *databases, bool first_look, bool server_started)
 {
-	ListCell   *lc;
-
-	foreach(lc, databases)
-		add_job(launcher, lfirst(lc), first_look, server_started);
+	foreach_ptr(char, database, databases)
+		add_job(launcher, database, first_look, server_started);
 }
 
 /* The log has said why, if `night.delay_told` is not set yet. */
@@ -189,10 +186,9 @@ find_free_slot(const Launcher *launcher)
 {
 	bool		taken[MAX_AT_ONCE] = {false};
 	int			slot = 0;
-	ListCell   *lc;
 
-	foreach(lc, launcher->running)
-		taken[((Job *) lfirst(lc))->night.slot] = true;
+	foreach_ptr(const Job, job, launcher->running)
+		taken[job->night.slot] = true;
 	while (taken[slot])
 		slot++;
 	return slot;
@@ -201,10 +197,8 @@ find_free_slot(const Launcher *launcher)
 static bool
 is_running(const Launcher *launcher, const char *database)
 {
-	ListCell   *lc;
-
-	foreach(lc, launcher->running)
-		if (strcmp(((Job *) lfirst(lc))->night.database, database) == 0)
+	foreach_ptr(const Job, job, launcher->running)
+		if (strcmp(job->night.database, database) == 0)
 		return true;
 	return false;
 }
@@ -399,13 +393,12 @@ compare_schedules(Launcher *launcher, const Schedule *before)
 	const Schedule *now = launcher->schedule;
 	bool		changed = now->hour != before->hour ||
 	strcmp(now->zone_name, before->zone_name) != 0;
-	ListCell   *lc;
 
 	if (changed)
 		adopt_firing(launcher);
-	foreach(lc, now->databases)
-		if (changed || !settings_is_listed(before->databases, lfirst(lc)))
-		add_job(launcher, lfirst(lc), true, false);
+	foreach_ptr(char, database, now->databases)
+		if (changed || !settings_is_listed(before->databases, database))
+		add_job(launcher, database, true, false);
 }
 
 static void
@@ -444,7 +437,6 @@ time_to_sleep(const Launcher *launcher)
 	long		ms = -1;
 	long		to_start = time_to_next_start(launcher);
 	Firing		next;
-	ListCell   *lc;
 
 	if (launcher->schedule->databases != NIL &&
 		timetable_next(launcher->schedule, schedule_now, &next))
@@ -452,9 +444,8 @@ time_to_sleep(const Launcher *launcher)
 				 TimestampDifferenceMilliseconds(schedule_now, next.at));
 	if (to_start < 0)
 		return ms;
-	foreach(lc, launcher->jobs)
+	foreach_ptr(const Job, job, launcher->jobs)
 	{
-		const Job  *job = lfirst(lc);
 		long		left = Max(to_start, TimestampDifferenceMilliseconds(now, job->not_before));
 
 		if (!is_running(launcher, job->night.database))

@@ -61,7 +61,6 @@ read_jobs(void *arg)
 	Search	   *search = arg;
 	MemoryContext caller;
 	int			n;
-	int			i;
 
 	n = sql_query_members(search->extension, 0, NULL,
 						  psprintf("SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
@@ -69,7 +68,7 @@ read_jobs(void *arg)
 								   quote_qualified_identifier(get_namespace_name(get_rel_namespace(search->table)),
 															  get_rel_name(search->table))));
 	caller = MemoryContextSwitchTo(search->context);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		CronJob    *job = palloc(sizeof(CronJob));
 

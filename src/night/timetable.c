@@ -93,14 +93,10 @@ timetable_next(const Schedule *schedule, TimestampTz now, Firing *firing)
 TimestampTz
 timetable_note(const Extension *extension, const Schedule *schedule, bool is_new)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT4(schedule->hour), SQL_TEXT(schedule->zone_name),
-		{TIMESTAMPTZOID, TimestampTzGetDatum(settings_now(schedule)), false},
-		SQL_BOOL(is_new)
-	};
 	TimestampTz since;
 
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension,
+				SQL_ARGS(SQL_INT4(schedule->hour), SQL_TEXT(schedule->zone_name), SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(settings_now(schedule))), SQL_BOOL(is_new)),
 				"INSERT INTO @extschema@.cleanup_schedule AS s (schedule_hour, timezone, since)"
 				" VALUES ($1, $2, $3)"
 				" ON CONFLICT (only_row) DO UPDATE SET schedule_hour = $1, timezone = $2,"
@@ -162,9 +158,8 @@ static bool
 find_day(const Extension *extension, const Schedule *schedule, Firing *firing)
 {
 	TimestampTz after = settings_now(schedule);
-	int			i;
 
-	for (i = 0; i < MAX_DAYS_AHEAD; i++)
+	for (int i = 0; i < MAX_DAYS_AHEAD; i++)
 	{
 		if (!timetable_next(schedule, after, firing))
 			return false;

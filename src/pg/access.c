@@ -78,9 +78,7 @@ role_name(Oid role)
 static void
 grant_all(const Extension *extension, Oid role, const Grant *grants, int n)
 {
-	int			i;
-
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		sql_query(0, NULL, psprintf("GRANT %s ON %s %s.%s TO %s", grants[i].right, grants[i].kind,
 									extension_schema(extension), grants[i].object, role_name(role)));
 }
@@ -88,9 +86,7 @@ grant_all(const Extension *extension, Oid role, const Grant *grants, int n)
 static void
 revoke_all(const Extension *extension, Oid role, const Grant *grants, int n)
 {
-	int			i;
-
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		sql_query(0, NULL, psprintf("REVOKE ALL ON %s %s.%s FROM %s", grants[i].kind,
 									extension_schema(extension), grants[i].object, role_name(role)));
 }
@@ -99,22 +95,18 @@ revoke_all(const Extension *extension, Oid role, const Grant *grants, int n)
 static void
 grant_schema(const Extension *extension, Oid role)
 {
-	const SqlParameter parameters[] = {{REGROLEOID, ObjectIdGetDatum(role), false}};
-
 	if (compat_may_use_schema(extension->namespace_oid, role))
 		return;
 	sql_query(0, NULL, psprintf("GRANT USAGE ON SCHEMA %s TO %s",
 								extension_schema(extension), role_name(role)));
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_OID(REGROLEOID, role)),
 				"INSERT INTO @extschema@.cleanup_access (role) VALUES ($1) ON CONFLICT DO NOTHING");
 }
 
 static void
 revoke_schema(const Extension *extension, Oid role)
 {
-	const SqlParameter parameters[] = {{REGROLEOID, ObjectIdGetDatum(role), false}};
-
-	if (owner_query(extension, lengthof(parameters), parameters,
+	if (owner_query(extension, SQL_ARGS(SQL_OID(REGROLEOID, role)),
 					"DELETE FROM @extschema@.cleanup_access WHERE role = $1") > 0)
 		sql_query(0, NULL, psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
 									extension_schema(extension), role_name(role)));

@@ -297,11 +297,9 @@ may_be_table(const LOCKTAG *tag)
 static bool
 writes(VirtualTransactionId vxid, Oid relid, const LockData *locks)
 {
-	int			i;
-
 	if (VirtualTransactionIdIsRecoveredPreparedXact(vxid))
 		return true;
-	for (i = 0; i < locks->nelements; i++)
+	for (int i = 0; i < locks->nelements; i++)
 	{
 		const LockInstanceData *lock = &locks->locks[i];
 		LOCKMASK	mask = lock->locktag.locktag_field2 == relid ? WRITERS_LOCKS

@@ -87,13 +87,11 @@ request_shared_memory(void)
 static void
 clear_slot(ProgressSlot *slot)
 {
-	int			i;
-
 	slot->pid = 0;
 	pg_atomic_init_u64(&slot->run_id, 0);
 	pg_atomic_init_u32(&slot->phase, PHASE_STARTING);
 	pg_atomic_init_u64(&slot->work_began, 0);
-	for (i = 0; i < PROGRESS_COUNTERS; i++)
+	for (int i = 0; i < PROGRESS_COUNTERS; i++)
 		pg_atomic_init_u64(&slot->counters[i], 0);
 }
 
@@ -101,7 +99,6 @@ static void
 attach_shared_memory(void)
 {
 	bool		found;
-	int			i;
 
 	if (previous_startup_hook != NULL)
 		previous_startup_hook();
@@ -109,7 +106,7 @@ attach_shared_memory(void)
 	slots = ShmemInitStruct("audio_cleanup progress", slots_size(), &found);
 	slots_lock = &GetNamedLWLockTranche("audio_cleanup")->lock;
 	if (!found)
-		for (i = 0; i < PROGRESS_SLOTS; i++)
+		for (int i = 0; i < PROGRESS_SLOTS; i++)
 			clear_slot(&slots[i]);
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -178,13 +175,12 @@ take_shared_slot(const char *trigger, bool dry_run)
 {
 	static bool registered = false;
 	ProgressSlot *slot = NULL;
-	int			i;
 
 	if (!registered)
 		before_shmem_exit(at_process_exit, 0);
 	registered = true;
 	LWLockAcquire(slots_lock, LW_EXCLUSIVE);
-	for (i = 0; i < PROGRESS_SLOTS && slot == NULL; i++)
+	for (int i = 0; i < PROGRESS_SLOTS && slot == NULL; i++)
 		if (slots[i].pid == 0)
 			slot = &slots[i];
 	if (slot != NULL)
@@ -279,7 +275,6 @@ static void
 read_slot(ProgressSlot *slot, ProgressView *view)
 {
 	uint32		phase = pg_atomic_read_u32(&slot->phase);
-	int			i;
 
 	view->pid = slot->pid;
 	view->database = slot->database;
@@ -287,7 +282,7 @@ read_slot(ProgressSlot *slot, ProgressView *view)
 	strlcpy(view->trigger, slot->trigger, sizeof(view->trigger));
 	view->dry_run = slot->dry_run;
 	view->phase = phase_names[Min(phase, PHASE_LAST)];
-	for (i = 0; i < PROGRESS_COUNTERS; i++)
+	for (int i = 0; i < PROGRESS_COUNTERS; i++)
 		view->counters[i] = (int64) pg_atomic_read_u64(&slot->counters[i]);
 	view->started_at = slot->started_at;
 	view->now = GetCurrentTimestamp();
@@ -299,17 +294,16 @@ progress_look(void (*look) (const ProgressView *view, void *arg), void *arg)
 {
 	ProgressView *views;
 	int			n = 0;
-	int			i;
 
 	if (slots == NULL)
 		return;
 	views = palloc(sizeof(ProgressView) * PROGRESS_SLOTS);
 	LWLockAcquire(slots_lock, LW_SHARED);
-	for (i = 0; i < PROGRESS_SLOTS; i++)
+	for (int i = 0; i < PROGRESS_SLOTS; i++)
 		if (slots[i].pid != 0)
 			read_slot(&slots[i], &views[n++]);
 	LWLockRelease(slots_lock);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		look(&views[i], arg);
 }
 

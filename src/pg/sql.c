@@ -176,10 +176,9 @@ static ParamListInfo
 make_parameters(int n, const SqlParameter *parameters, Oid **types)
 {
 	ParamListInfo list = makeParamList(n);
-	int			i;
 
 	*types = palloc(sizeof(Oid) * Max(n, 1));
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		(*types)[i] = parameters[i].type;
 		list->params[i].ptype = parameters[i].type;
@@ -293,9 +292,8 @@ owner_texts(const Extension *extension, int n, const SqlParameter *parameters, c
 {
 	int			rows = owner_query(extension, n, parameters, sql);
 	List	   *texts = NIL;
-	int			i;
 
-	for (i = 0; i < rows; i++)
+	for (int i = 0; i < rows; i++)
 		texts = lappend(texts, sql_text(i, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return texts;
@@ -306,10 +304,9 @@ owner_numbers(const Extension *extension, int n, const SqlParameter *parameters,
 			  int64 **numbers)
 {
 	int			rows = owner_query(extension, n, parameters, sql);
-	int			i;
 
 	*numbers = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int64) * Max(rows, 1));
-	for (i = 0; i < rows; i++)
+	for (int i = 0; i < rows; i++)
 		(*numbers)[i] = DatumGetInt64(sql_value(i, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return rows;
@@ -330,9 +327,8 @@ TupleDesc
 sql_row_desc(int n, const SqlColumn *columns)
 {
 	TupleDesc	desc = CreateTemplateTupleDesc(n);
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		TupleDescInitEntry(desc, i + 1, columns[i].name, columns[i].type, -1, 0);
 	compat_finish_row_desc(desc);
 	return desc;
@@ -343,9 +339,8 @@ Datum
 sql_int8_array(const int64 *values, int n)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		elements[i] = Int64GetDatum(values[i]);
 	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
@@ -374,13 +369,12 @@ keep(const char *text)
 {
 	static List *kept = NIL;
 	MemoryContext caller;
-	ListCell   *lc;
 
 	if (text == NULL)
 		return NULL;
-	foreach(lc, kept)
-		if (strcmp(lfirst(lc), text) == 0)
-		return lfirst(lc);
+	foreach_ptr(char, known, kept)
+		if (strcmp(known, text) == 0)
+		return known;
 	caller = MemoryContextSwitchTo(TopMemoryContext);
 	kept = lappend(kept, pstrdup(text));
 	MemoryContextSwitchTo(caller);

@@ -13,9 +13,11 @@
 #ifndef AUDIO_CLEANUP_SQL_H
 #define AUDIO_CLEANUP_SQL_H
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "nodes/params.h"
 #include "tcop/dest.h"
+#include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
 #include "src/pg/compat.h"
@@ -29,10 +31,16 @@ typedef struct SqlParameter
 	bool		isnull;
 } SqlParameter;
 
+#define SQL_VALUE(type, datum)	{type, datum, false}
 #define SQL_INT8(v)		{INT8OID, Int64GetDatum(v), false}
 #define SQL_INT4(v)		{INT4OID, Int32GetDatum(v), false}
 #define SQL_BOOL(v)		{BOOLOID, BoolGetDatum(v), false}
+#define SQL_OID(type, v)	{type, ObjectIdGetDatum(v), false}
 #define SQL_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
+
+/* The two arguments `n` and `parameters` of the calls below, made of some parameters. */
+#define SQL_ARGS(...) \
+	lengthof(((const SqlParameter[]) {__VA_ARGS__})), (const SqlParameter[]) {__VA_ARGS__}
 
 /* Returns the `n` numbers as a bigint[], for a parameter of type INT8ARRAYOID. */
 extern Datum sql_int8_array(const int64 *values, int n);

@@ -82,11 +82,10 @@ static void
 clear_all(void *arg)
 {
 	ClearingTry *try = arg;
-	ListCell   *lc;
 
-	foreach(lc, try->sources)
+	foreach_ptr(const Source, source, try->sources)
 	{
-		Clearing	clearing = {try->plan, lfirst(lc), NULL};
+		Clearing	clearing = {try->plan, source, NULL};
 
 		try->source = clearing.source;
 		if (try->source->clear)
@@ -127,14 +126,13 @@ static bool
 look_at_clearing(CleanupPlan *plan, List *sources)
 {
 	bool		can_clear = true;
-	ListCell   *lc;
 
-	foreach(lc, sources)
+	foreach_ptr(const Source, source, sources)
 	{
-		Brake	   *brake = sources_check_clearing(lfirst(lc));
+		Brake	   *brake = sources_check_clearing(source);
 
 		if (brake != NULL)
-			note_unclearable(plan, lfirst(lc), brake->message, brake->detail, brake->hint);
+			note_unclearable(plan, source, brake->message, brake->detail, brake->hint);
 		can_clear &= brake == NULL;
 	}
 	return can_clear;
@@ -167,11 +165,9 @@ clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
 static void
 forget_unclearable(const CleanupPlan *plan, List *sources)
 {
-	ListCell   *lc;
-
-	foreach(lc, sources)
-		if (list_member_oid(plan->unclearable, ((Source *) lfirst(lc))->relid))
-		((Source *) lfirst(lc))->status_column = NULL;
+	foreach_ptr(Source, source, sources)
+		if (list_member_oid(plan->unclearable, source->relid))
+		source->status_column = NULL;
 }
 
 void

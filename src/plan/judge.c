@@ -58,10 +58,9 @@ report_closed(CleanupPlan *plan, const char *path, int errnum)
 {
 	const char *slash = strrchr(path, '/');
 	char	   *folder = pnstrdup(slash ? path : ".", slash ? slash - path : 1);
-	ListCell   *lc;
 
-	foreach(lc, plan->closed_folders)
-		if (strcmp(lfirst(lc), folder) == 0)
+	foreach_ptr(char, known, plan->closed_folders)
+		if (strcmp(known, folder) == 0)
 		return;
 	if (list_length(plan->closed_folders) < plan->context.settings->report_limit)
 	{

@@ -162,10 +162,8 @@ plan_apply_brake(CleanupPlan *plan, Brake *brake)
 void
 plan_apply_brakes(CleanupPlan *plan, List *brakes)
 {
-	ListCell   *lc;
-
-	foreach(lc, brakes)
-		plan_apply_brake(plan, lfirst(lc));
+	foreach_ptr(Brake, brake, brakes)
+		plan_apply_brake(plan, brake);
 }
 
 static List *

@@ -32,14 +32,13 @@ recheck_wait_for_writers(const Context *context, List *sources, Brake **brake)
 {
 	/* whoever holds a file writes, too */
 	List	   *tables = list_make1_oid(extension_relation(context->extension, "cleanup_holds"));
-	ListCell   *lc;
 
-	foreach(lc, sources)
+	foreach_ptr(const Source, source, sources)
 	{
 		if (*brake == NULL)
-			*brake = sources_probe(lfirst(lc));
+			*brake = sources_probe(source);
 		if (*brake == NULL)
-			tables = list_concat_unique_oid(tables, sources_tables(lfirst(lc), brake));
+			tables = list_concat_unique_oid(tables, sources_tables(source, brake));
 	}
 	if (*brake == NULL)
 		lock_wait_for_writers(tables, context->settings->writer_wait);
@@ -73,7 +72,6 @@ plan_recheck(const Context *context, const char *claim, const char *const *paths
 	ErrorData  *error;
 	TimestampTz began;
 	Match	   *match;
-	int			i;
 
 	plan_limit_reading(context->settings, true);
 	*match_us = 0;
@@ -85,11 +83,11 @@ plan_recheck(const Context *context, const char *claim, const char *const *paths
 		return why;
 	began = GetCurrentTimestamp();
 	match = plan_begin_match(context->settings, claim);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		match_add(match, paths[i]);
 	match_run(match, context->extension, waiting.sources, MATCH_JUDGE_LOCKED,
 			  plan_failed_before(context->settings), true);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		why[i] = match_why_needed(match, i);
 	match_end(match);
 	*match_us = GetCurrentTimestamp() - began;

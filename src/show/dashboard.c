@@ -39,12 +39,9 @@
 static void
 add_brakes(JsonBuilder *json, const PlanFindings *found)
 {
-	ListCell   *lc;
-
 	json_begin_array(json, "brakes");
-	foreach(lc, found->brakes)
+	foreach_ptr(const Brake, brake, found->brakes)
 	{
-		const Brake *brake = lfirst(lc);
 		JsonBuilder element;
 
 		json_begin(&element);
@@ -111,10 +108,9 @@ take_look(void)
 static Jsonb *
 query_figures(const Extension *extension, Jsonb *look)
 {
-	const SqlParameter parameters[] = {{JSONBOID, JsonbPGetDatum(look), false}};
 	Jsonb	   *result;
 
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_VALUE(JSONBOID, JsonbPGetDatum(look))),
 				"SELECT @extschema@.cleanup_dashboard_figures($1)");
 	result = DatumGetJsonbPCopy(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);

@@ -55,27 +55,22 @@ say(const Examination *examination, const char *check, const char *status,
 static void
 say_brakes(const Examination *examination)
 {
-	ListCell   *lc;
-
-	foreach(lc, examination->found->brakes)
+	foreach_ptr(const Brake, brake, examination->found->brakes)
 	{
-		const Brake *brake = lfirst(lc);
 		const char *detail = brake->detail ? psprintf("%s. %s", brake->message, brake->detail)
 		: brake->message;
 
 		say(examination, brake->name, "error", detail, brake->hint);
 	}
-	foreach(lc, examination->found->errors)
-		say(examination, "file", "warning", lfirst(lc), "Rename or remove the file by hand.");
+	foreach_ptr(const char, error, examination->found->errors)
+		say(examination, "file", "warning", error, "Rename or remove the file by hand.");
 }
 
 static bool
 has_brake(const PlanFindings *found, const char *name)
 {
-	ListCell   *lc;
-
-	foreach(lc, found->brakes)
-		if (strcmp(((const Brake *) lfirst(lc))->name, name) == 0)
+	foreach_ptr(const Brake, brake, found->brakes)
+		if (strcmp(brake->name, name) == 0)
 		return true;
 	return false;
 }
@@ -102,13 +97,11 @@ check_claim(const Examination *examination)
 static void
 check_sources(const Examination *examination)
 {
-	ListCell   *lc;
-
 	if (has_brake(examination->found, "source") || has_brake(examination->found, "no_source"))
 		return;
-	foreach(lc, examination->found->sources)
+	foreach_ptr(const Source, source, examination->found->sources)
 		say(examination, "source", "ok",
-			psprintf("%s can be read as its owner", ((const Source *) lfirst(lc))->name), NULL);
+			psprintf("%s can be read as its owner", source->name), NULL);
 }
 
 static void
@@ -130,11 +123,8 @@ check_references(const Examination *examination)
 static void
 check_each_source(const Examination *examination)
 {
-	ListCell   *lc;
-
-	foreach(lc, examination->found->sources)
+	foreach_ptr(const Source, source, examination->found->sources)
 	{
-		const Source *source = lfirst(lc);
 		const MatchCounts *counts = &examination->found->counts[source->number];
 
 		say(examination, "source_references", "ok",
@@ -163,17 +153,12 @@ has_chosen_statuses(const Source *source)
 static void
 check_statuses(const Examination *examination)
 {
-	ListCell   *cell;
-	ListCell   *lc;
-
-	foreach(cell, examination->found->sources)
+	foreach_ptr(const Source, source, examination->found->sources)
 	{
-		const Source *source = lfirst(cell);
-
 		if (source->status_column == NULL || !has_chosen_statuses(source))
 			continue;
-		foreach(lc, sources_strange_statuses(source, STATUS_SEARCH_MS))
-			say(examination, "failed_statuses", "warning", lfirst(lc),
+		foreach_ptr(const char, strange, sources_strange_statuses(source, STATUS_SEARCH_MS))
+			say(examination, "failed_statuses", "warning", strange,
 				"Register the source anew with the statuses that mean failure.");
 	}
 }
@@ -239,13 +224,10 @@ check_schedule(const Examination *examination)
 {
 	const Schedule *schedule = settings_schedule();
 	NextRun		next = timetable_next_run(examination->context->extension);
-	ListCell   *lc;
 
 	say(examination, "schedule", "ok", describe_next_run(&next), NULL);
-	foreach(lc, cron_jobs(examination->context->extension, schedule->databases))
+	foreach_ptr(const CronJob, job, cron_jobs(examination->context->extension, schedule->databases))
 	{
-		const CronJob *job = lfirst(lc);
-
 		if (progress_is_shared() && schedule->hour >= 0 && job->is_listed)
 			say_twice(examination, job);
 		else if (job->is_here)
@@ -259,10 +241,8 @@ check_schedule(const Examination *examination)
 static void
 check_unregistered(const Examination *examination)
 {
-	ListCell   *lc;
-
-	foreach(lc, examination->found->warnings)
-		say(examination, "unregistered", "warning", lfirst(lc),
+	foreach_ptr(const char, warning, examination->found->warnings)
+		say(examination, "unregistered", "warning", warning,
 			"If it refers to files, register it with cleanup_add_source().");
 }
 

@@ -80,10 +80,9 @@ static bool
 look_at_row(const SourceRow *row, void *arg)
 {
 	Search	   *search = arg;
-	int			i;
 
 	CHECK_FOR_INTERRUPTS();
-	for (i = 0; i < row->source->n_columns; i++)
+	for (int i = 0; i < row->source->n_columns; i++)
 	{
 		if (row->values[i] == NULL ||
 			key_compare(search->rules, row->values[i], row->lengths[i],
@@ -101,20 +100,16 @@ static bool
 count_failed_row(const SourceRow *row, void *arg)
 {
 	Search	   *search = arg;
-	ListCell   *lc;
-	int			i;
 
 	if (row->session == NULL)
 		return true;
-	for (i = 0; i < row->source->n_columns; i++)
+	for (int i = 0; i < row->source->n_columns; i++)
 		if (row->values[i] != NULL &&
 			key_compare(search->rules, row->values[i], row->lengths[i],
 						search->path) != KEY_NO_MATCH)
 			search->failed++;
-	foreach(lc, search->references)
+	foreach_ptr(Reference, reference, search->references)
 	{
-		Reference  *reference = lfirst(lc);
-
 		if (reference->source == row->source->name && reference->session != NULL &&
 			strcmp(reference->session, row->session) == 0)
 			reference->failed = true;
@@ -126,12 +121,11 @@ static void
 find_references(const CleanupPlan *plan, Search *search)
 {
 	TimestampTz failed_before = plan_failed_before(settings_of(plan));
-	ListCell   *lc;
 
-	foreach(lc, plan_findings(plan)->sources)
+	foreach_ptr(const Source, source, plan_findings(plan)->sources)
 	{
-		sources_read(lfirst(lc), SCAN_NAMING, failed_before, look_at_row, search);
-		sources_read(lfirst(lc), SCAN_JUDGING, failed_before, count_failed_row, search);
+		sources_read(source, SCAN_NAMING, failed_before, look_at_row, search);
+		sources_read(source, SCAN_JUDGING, failed_before, count_failed_row, search);
 	}
 }
 
@@ -245,12 +239,8 @@ reference_to_jsonb(const Reference *reference)
 static void
 raise_unless_readable(const CleanupPlan *plan)
 {
-	ListCell   *lc;
-
-	foreach(lc, plan_findings(plan)->brakes)
+	foreach_ptr(const Brake, brake, plan_findings(plan)->brakes)
 	{
-		const Brake *brake = lfirst(lc);
-
 		if (strcmp(brake->name, "claim") != 0 && strcmp(brake->name, "clock") != 0)
 			brake_raise(brake);
 	}
@@ -276,7 +266,6 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 				 const FileIdentity *identity)
 {
 	JsonBuilder json;
-	ListCell   *lc;
 
 	json_begin(&json);
 	json_add_text(&json, "file", search->path);
@@ -284,8 +273,8 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 	json_add_text(&json, "verdict", verdict.verdict);
 	json_add_text(&json, "reason", verdict.reason);
 	json_begin_array(&json, "references");
-	foreach(lc, search->references)
-		json_add_object_element(&json, reference_to_jsonb(lfirst(lc)));
+	foreach_ptr(const Reference, reference, search->references)
+		json_add_object_element(&json, reference_to_jsonb(reference));
 	json_end_array(&json);
 	json_add_integer(&json, "reference_count", search->count);
 	if (found.outcome == FILE_OK)

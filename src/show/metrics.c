@@ -82,15 +82,13 @@ metrics_collect(Tuplestorestate *rows)
 	int64		available = 0;
 	int64		size = 0;
 	bool		is_known = is_up && store_space(store, &available, &size) == 0;
-	const SqlParameter parameters[] = {
-		SQL_BOOL(is_up), {INT8OID, Int64GetDatum(available), !is_known}, {INT8OID, Int64GetDatum(size), !is_known}
-	};
 	DestReceiver *receiver = CreateDestReceiver(DestTuplestore);
 
 	store_close(store);
 	SetTuplestoreDestReceiverParams(receiver, rows, CurrentMemoryContext, false, NULL, NULL);
 	SPI_connect();
-	owner_query_into(extension_lookup(false), lengthof(parameters), parameters,
+	owner_query_into(extension_lookup(false),
+				SQL_ARGS(SQL_BOOL(is_up), {INT8OID, Int64GetDatum(available), !is_known}, {INT8OID, Int64GetDatum(size), !is_known}),
 					 "SELECT * FROM @extschema@.cleanup_metrics_rows($1, $2, $3)", receiver);
 	SPI_finish();
 	receiver->rDestroy(receiver);

@@ -100,10 +100,9 @@ static bool
 look_at_row(const SourceRow *row, void *arg)
 {
 	Search	   *search = arg;
-	int			i;
 
 	progress_tick();
-	for (i = 0; i < row->source->n_columns; i++)
+	for (int i = 0; i < row->source->n_columns; i++)
 		if (row->values[i] != NULL &&
 			key_may_refer(search->rules, row->values[i], row->lengths[i]) &&
 			can_be_judged(search, row->values[i], row->lengths[i]))
@@ -122,18 +121,17 @@ static void
 read_sources(Search *search)
 {
 	List	   *sources = sources_load(search->context->extension);
-	ListCell   *lc;
 
 	raise_first(sources_check_all(sources));
 	progress_set_phase(PHASE_MATCHING);
-	foreach(lc, sources)
+	foreach_ptr(const Source, source, sources)
 	{
 		Brake	   *brake = NULL;
 
-		(void) sources_tables(lfirst(lc), &brake);
+		(void) sources_tables(source, &brake);
 		if (brake != NULL)
 			brake_raise(brake);
-		sources_read(lfirst(lc), SCAN_STATUS, 0, look_at_row, search);
+		sources_read(source, SCAN_STATUS, 0, look_at_row, search);
 	}
 }
 
@@ -227,10 +225,9 @@ explain_examples(const Search *search, Datum array)
 {
 	Datum	   *examples;
 	int			n;
-	int			i;
 
 	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &examples, NULL, &n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		const char *value = TextDatumGetCString(examples[i]);
 		const char *reason = why_not_walked(search, value);
@@ -244,15 +241,12 @@ explain_examples(const Search *search, Datum array)
 static void
 put_result(const Search *search, int n, Tuplestorestate *result, TupleDesc desc)
 {
-	int			row;
-	int			column;
-
-	for (row = 0; row < n; row++)
+	for (int row = 0; row < n; row++)
 	{
 		Datum		values[5];
 		bool		nulls[5];
 
-		for (column = 0; column < 5; column++)
+		for (int column = 0; column < 5; column++)
 		{
 			values[column] = sql_value(row, column + 1);
 			nulls[column] = sql_is_null(row, column + 1);
@@ -265,7 +259,6 @@ put_result(const Search *search, int n, Tuplestorestate *result, TupleDesc desc)
 static void
 compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 {
-	const SqlParameter parameters[] = {SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)};
 	ActingAs	saved;
 
 	role_act_as(search->context->extension->owner, &saved);
@@ -273,7 +266,8 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
-	put_result(search, owner_query(search->context->extension, lengthof(parameters), parameters,
+	put_result(search, owner_query(search->context->extension,
+				SQL_ARGS(SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)),
 								   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
 								   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
 								   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"

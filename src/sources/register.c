@@ -76,12 +76,8 @@ CHOSEN("4", "'.'") "," CHOSEN("5", "'^(timestamp|date)'") ","
 static void
 choose_columns(SourceRegistration *registration, const char *name)
 {
-	const SqlParameter parameters[] = {
-		{OIDOID, ObjectIdGetDatum(registration->relid), false}, SQL_TEXT(FILE_COLUMN_PATTERN),
-		SQL_TEXT(ID_COLUMNS), SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS)
-	};
-
-	sql_query(lengthof(parameters), parameters, choose_query);
+	sql_query(
+				SQL_ARGS(SQL_OID(OIDOID, registration->relid), SQL_TEXT(FILE_COLUMN_PATTERN), SQL_TEXT(ID_COLUMNS), SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS)), choose_query);
 	if (registration->file_columns == 0 && sql_is_null(0, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
@@ -226,22 +222,17 @@ refuse(Brake *brake)
 static void
 tell_strange_statuses(const Source *source)
 {
-	ListCell   *lc;
-
-	foreach(lc, sources_strange_statuses(source, STATUS_SEARCH_MS))
+	foreach_ptr(const char, strange, sources_strange_statuses(source, STATUS_SEARCH_MS))
 		ereport(NOTICE,
-				(errmsg("%s", (char *) lfirst(lc))));
+				(errmsg("%s", strange)));
 }
 
 /* Read it back and look at it as a run would. */
 static void
 verify(const Extension *extension, const SourceRegistration *registration)
 {
-	ListCell   *lc;
-
-	foreach(lc, sources_load(extension))
+	foreach_ptr(Source, source, sources_load(extension))
 	{
-		Source	   *source = lfirst(lc);
 		Brake	   *brake;
 
 		if (source->relid != registration->relid)
@@ -284,7 +275,6 @@ sources_register(const Extension *extension, SourceRegistration *registration)
 void
 sources_drop(const Extension *extension, Oid relid)
 {
-	const SqlParameter parameters[] = {{REGCLASSOID, ObjectIdGetDatum(relid), false}};
 	int			n;
 
 	if (get_rel_name(relid) != NULL && !compat_is_relation_owner(relid, GetUserId()))
@@ -292,7 +282,7 @@ sources_drop(const Extension *extension, Oid relid)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of %s", sources_name(relid)),
 				 errdetail("Its rows would no longer protect their files.")));
-	n = owner_query(extension, lengthof(parameters), parameters,
+	n = owner_query(extension, SQL_ARGS(SQL_OID(REGCLASSOID, relid)),
 					"WITH seen AS (DELETE FROM @extschema@.cleanup_seen WHERE source = $1)"
 					" DELETE FROM @extschema@.cleanup_sources WHERE source = $1");
 	if (n == 0)

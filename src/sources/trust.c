@@ -249,10 +249,8 @@ look_at_operators(List *clauses, CodeSearch *search)
 static void
 note_operands(List *operands, CodeSearch *search)
 {
-	ListCell   *lc;
-
-	foreach(lc, operands)
-		search->types = list_append_unique_oid(search->types, exprType(lfirst(lc)));
+	foreach_ptr(Node, operand, operands)
+		search->types = list_append_unique_oid(search->types, exprType(operand));
 }
 
 static bool
@@ -475,9 +473,8 @@ list_distributed(void)
 {
 	CatCList   *classes = SearchSysCacheList1(RELNAMENSP, CStringGetDatum("pg_dist_partition"));
 	List	   *distributed = NIL;
-	int			i;
 
-	for (i = 0; i < classes->n_members; i++)
+	for (int i = 0; i < classes->n_members; i++)
 		if (is_distribution_catalog(&classes->members[i]->tuple))
 			distributed = list_concat(distributed,
 									  read_distributed(((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid));
@@ -586,10 +583,9 @@ trust_check_query(const SourceQuery *query)
 static Oid
 find_trigger_function(Oid table, Oid role)
 {
-	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(table), false}, {OIDOID, ObjectIdGetDatum(role), false}};
 	Oid			found = InvalidOid;
 
-	if (sql_query_latest(lengthof(parameters), parameters,
+	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, table), SQL_OID(OIDOID, role)),
 						 "SELECT p.oid FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
 						 " WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0"
 						 " AND NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") > 0)

@@ -77,10 +77,9 @@ static Brake *
 find_target_columns(const SourceQuery *query, Target *target)
 {
 	const Source *source = query->source;
-	int			i;
 
 	target->columns = palloc(sizeof(char *) * source->n_columns);
-	for (i = 0; i < source->n_columns; i++)
+	for (int i = 0; i < source->n_columns; i++)
 	{
 		AttrNumber	attnum;
 		int			place;
@@ -118,12 +117,10 @@ find_target(const Source *source, Target *target)
 static bool
 is_whole_key(Relation rel, Form_pg_index index, HeapTuple tuple)
 {
-	int			i;
-
 	if (!index->indisunique || !index->indisvalid || !index->indimmediate ||
 		!heap_attisnull(tuple, Anum_pg_index_indpred, NULL))
 		return false;
-	for (i = 0; i < index->indnkeyatts; i++)
+	for (int i = 0; i < index->indnkeyatts; i++)
 		if (index->indkey.values[i] <= 0 ||
 			!TupleDescAttr(RelationGetDescr(rel), index->indkey.values[i] - 1)->attnotnull)
 			return false;
@@ -134,9 +131,8 @@ static List *
 key_column_names(Relation rel, Form_pg_index index)
 {
 	List	   *names = NIL;
-	int			i;
 
-	for (i = 0; i < index->indnkeyatts; i++)
+	for (int i = 0; i < index->indnkeyatts; i++)
 		names = lappend(names, pstrdup(NameStr(TupleDescAttr(RelationGetDescr(rel),
 															 index->indkey.values[i] - 1)->attname)));
 	return names;
@@ -197,12 +193,11 @@ static Brake *
 check_privileges(const Target *target)
 {
 	const Source *source = target->source;
-	int			i;
 
 	if (target->table == source->relid ||
 		pg_class_aclcheck(target->table, source->owner, ACL_UPDATE) == ACLCHECK_OK)
 		return NULL;
-	for (i = 0; i < source->n_columns; i++)
+	for (int i = 0; i < source->n_columns; i++)
 		if (pg_attribute_aclcheck(target->table, get_attnum(target->table, target->columns[i]),
 								  source->owner, ACL_UPDATE) != ACLCHECK_OK)
 			return cannot_clear(source, ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -233,9 +228,8 @@ check_nullable(const Target *target)
 {
 	Relation	rel = relation_open(target->table, AccessShareLock);
 	Brake	   *brake = NULL;
-	int			i;
 
-	for (i = 0; brake == NULL && i < target->source->n_columns; i++)
+	for (int i = 0; brake == NULL && i < target->source->n_columns; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(rel),
 												 get_attnum(target->table, target->columns[i]) - 1);
@@ -299,9 +293,8 @@ static void
 refuse_pending(const Source *source)
 {
 	int			n = sql_query(0, NULL, "SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable");
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (AfterTriggerPendingOnRel(DatumGetObjectId(sql_value(i, 1))))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -331,9 +324,8 @@ list_constraints(const char *condition)
 	int			n = sql_query(0, NULL, psprintf("SELECT n.nspname::text, c.conname::text FROM pg_catalog.pg_constraint c"
 												" JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE %s",
 												condition));
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		names = lappend(names, makeRangeVar(sql_text(i, 1), sql_text(i, 2), -1));
 	SPI_freetuptable(SPI_tuptable);
 	return names;
@@ -419,12 +411,11 @@ clearing_statement(const Target *target, Oid table)
 {
 	StringInfoData sql;
 	StringInfoData cleared;
-	int			i;
 
 	initStringInfo(&sql);
 	initStringInfo(&cleared);
 	appendStringInfo(&sql, "UPDATE ONLY %s AS s SET ", sources_name(table));
-	for (i = 0; i < target->source->n_columns; i++)
+	for (int i = 0; i < target->source->n_columns; i++)
 	{
 		const char *column = quote_identifier(target->columns[i]);
 
@@ -440,9 +431,8 @@ static void
 check_cleared(const Source *source, int n, int n_updated)
 {
 	int			n_cleared = 0;
-	int			i;
 
-	for (i = 0; i < n_updated; i++)
+	for (int i = 0; i < n_updated; i++)
 		n_cleared += DatumGetBool(sql_value(i, 1)) ? 1 : 0;
 	SPI_freetuptable(SPI_tuptable);
 	if (n_cleared < n)
@@ -487,13 +477,12 @@ list_places(const Target *target, Datum sessions, int *n_places)
 	const char **texts = sources_copy_texts(sessions, &n);
 	SourcePlace *places = palloc(sizeof(SourcePlace) * Max(n, 1));
 	int			kept = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (!place_of_session(texts[i], target->place, &places[i]))
 			elog(ERROR, "session \"%s\" of source %s has no place", texts[i], target->source->name);
 	qsort(places, n, sizeof(SourcePlace), compare_places);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (i == 0 || compare_places(&places[i], &places[kept - 1]) != 0)
 			places[kept++] = places[i];
 	*n_places = kept;
@@ -504,12 +493,11 @@ static void
 clear_places(const Target *target, SourcePlace *places, int n)
 {
 	Datum	   *tids;
-	int			first;
 	int			i;
 
 	begin_undeferred(target->source);
 	tids = palloc(sizeof(Datum) * Max(n, 1));
-	for (first = 0; first < n; first = i)
+	for (int first = 0; first < n; first = i)
 	{
 		for (i = first; i < n && places[i].table == places[first].table; i++)
 			tids[i - first] = PointerGetDatum(&places[i].tid);
@@ -540,11 +528,10 @@ sources_try_clearing(const Source *source, Datum sessions, int max_rows)
 	SourcePlace *places;
 	int			n;
 	int			locked = 0;
-	int			i;
 
 	prepare_target(source, &target);
 	places = list_places(&target, sessions, &n);
-	for (i = 0; i < n && locked < max_rows; i++)
+	for (int i = 0; i < n && locked < max_rows; i++)
 		if (place_lock(&places[i], snapshot))
 			places[locked++] = places[i];
 	UnregisterSnapshot(snapshot);
@@ -563,9 +550,8 @@ write_plainly(void)
 		{"extra_float_digits", "3"}, {"bytea_output", "hex"}
 	};
 	int			guc_level = NewGUCNestLevel();
-	int			i;
 
-	for (i = 0; i < lengthof(settings); i++)
+	for (int i = 0; i < lengthof(settings); i++)
 		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
 	return guc_level;
@@ -576,10 +562,9 @@ text_array(List *texts)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(texts), 1));
 	int			n = 0;
-	ListCell   *lc;
 
-	foreach(lc, texts)
-		elements[n++] = CStringGetTextDatum(lfirst(lc));
+	foreach_ptr(const char, text, texts)
+		elements[n++] = CStringGetTextDatum(text);
 	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
@@ -621,17 +606,15 @@ copy_row(const Target *target, Relation rel, TupleTableSlot *slot, const char *s
 	List	   *key_values = NIL;
 	Datum		values[5];
 	bool		nulls[5] = {false};
-	ListCell   *lc;
-	int			i;
 
 	if (key == NIL)
 		brake_raise(no_key(target->source, RelationGetRelid(rel)));
-	foreach(lc, key)
-		key_values = lappend(key_values, column_text(slot, rel, lfirst(lc)));
+	foreach_ptr(const char, column, key)
+		key_values = lappend(key_values, column_text(slot, rel, column));
 	values[0] = CStringGetTextDatum(sources_session_id(session));
 	values[1] = text_array(key);
 	values[2] = CStringGetTextDatum(key_text(key_values));
-	for (i = 0; i < target->source->n_columns; i++)
+	for (int i = 0; i < target->source->n_columns; i++)
 	{
 		char	   *text = column_text(slot, rel, target->columns[i]);
 
@@ -675,14 +658,13 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	int			guc_level;
 	int			n;
 	const char **texts = sources_copy_texts(sessions, &n);
-	int			i;
 
 	*desc = sql_row_desc(lengthof(columns), columns);
 
 	prepare_target(source, &target);
 	guc_level = write_plainly();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		copy_session(&target, texts[i], snapshot, store, *desc);
 	UnregisterSnapshot(snapshot);
 	AtEOXact_GUC(false, guc_level);
@@ -720,9 +702,8 @@ look_for_key(const SourceRow *row, void *arg)
 	WantedRow	wanted;
 	WantedRow  *found;
 	List	   *values = NIL;
-	int			i;
 
-	for (i = 0; i < row->source->n_columns; i++)
+	for (int i = 0; i < row->source->n_columns; i++)
 	{
 		if (row->values[i] == NULL)
 			return true;
@@ -790,13 +771,12 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	const char **keys = sources_copy_texts(row_keys, &search.n);
 	const char **texts = sources_copy_texts(values, &search.n);
 	bool	   *written = palloc0(sizeof(bool) * Max(search.n, 1));
-	int			i;
 
 	one.columns = &column;
 	one.n_columns = 1;
 	prepare_target(&one, &target);
 	search.rows = palloc0(sizeof(WantedRow) * Max(search.n, 1));
-	for (i = 0; i < search.n; i++)
+	for (int i = 0; i < search.n; i++)
 	{
 		search.rows[i].key = keys[i];
 		search.rows[i].number = i;
@@ -804,7 +784,7 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	qsort(search.rows, search.n, sizeof(WantedRow), compare_keys);
 	find_rows(target.table, key_columns, &search);
 	begin_undeferred(source);
-	for (i = 0; i < search.n; i++)
+	for (int i = 0; i < search.n; i++)
 	{
 		check_single(source, &search.rows[i]);
 		if (search.rows[i].n_found == 1)

@@ -133,11 +133,10 @@ put_count(StringInfo out, double number)
 {
 	char	   *digits = psprintf("%.0f", fabs(number));
 	int			n = strlen(digits);
-	int			i;
 
 	if (number < 0)
 		appendStringInfoChar(out, '-');
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (i > 0 && (n - i) % 3 == 0)
 			appendStringInfoChar(out, ',');
