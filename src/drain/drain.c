@@ -46,7 +46,7 @@
 /* a step stops when it has worked on files for so long */
 #define STEP_MS			500
 
-/* what one call in somebody's transaction brings forward at most */
+/* files that one call in somebody's transaction brings forward at most */
 #define DRAIN_IN_TRANSACTION	10000
 
 
@@ -242,7 +242,7 @@ drain_finish_run(const Extension *extension, int64 run_id)
 	notify_run(extension, run_id);
 	outbox_put(extension, run_id);
 	ereport(LOG,
-			(errmsg("audio_cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
+			(errmsg("cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
 					"%lld kept as backup, %lld skipped, %lld failed, %.2f MiB freed, %.3f s",
 					(long long) run_id, summary.requested_by,
 					(long long) summary.files, (long long) summary.deleted,
@@ -458,7 +458,7 @@ make_step(Drain *drain, bool finish)
 	bool		more;
 
 	drain->portion = 0;
-	/* what this commits must be on disk before the next step unlinks */
+	/* this commit must be on disk before the next step unlinks */
 	ForceSyncCommit();
 	more = lock_directory(drain) && is_still_ours(drain) && do_step(drain, finish);
 	store_unlock(drain->store);
@@ -530,7 +530,7 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 	PG_TRY();
 	{
 		/*
-		 * they are destroyed when the commit that calls them trashed is
+		 * the files are destroyed when the commit that calls them trashed is
 		 * durable
 		 */
 		if (lock_directory(drain) && is_still_ours(drain))

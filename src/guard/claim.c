@@ -33,11 +33,8 @@
 #include <sys/stat.h>
 
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
-#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "src/guard/claim.h"
@@ -56,7 +53,7 @@ static const char *const hint_take =
 static const char *const hint_upgrade =
 "If the old cluster will not be started again, take the directory over: SELECT cleanup_claim_upload_dir();";
 
-/* What a claim says. */
+/* The content of a claim. */
 typedef struct ClaimText
 {
 	uint64		system_identifier;
@@ -370,12 +367,10 @@ char *
 claim_take(const Extension *extension, const char *upload_dir, const char *found, bool grace,
 		   const char **uuid)
 {
-	owner_query(extension, SQL_ARGS(SQL_TEXT(upload_dir), SQL_BOOL(grace)),
-				"INSERT INTO @extschema@.cleanup_claims (uuid, upload_dir, grace_from)"
-				" VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
-				" RETURNING uuid::text");
-	*uuid = sql_text(0, 1);
-	SPI_freetuptable(SPI_tuptable);
+	*uuid = TextDatumGetCString(owner_value(extension, SQL_ARGS(SQL_TEXT(upload_dir), SQL_BOOL(grace)),
+											"INSERT INTO @extschema@.cleanup_claims (uuid, upload_dir, grace_from)"
+											" VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
+											" RETURNING uuid::text"));
 	inherit(extension, upload_dir, found, *uuid);
 	return claim_text(*uuid);
 }

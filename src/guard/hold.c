@@ -12,9 +12,7 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 
 #include "src/guard/hold.h"
 #include "src/pg/sql.h"

@@ -9,10 +9,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 
 #include "src/ledger/backups.h"
 #include "src/pg/sql.h"
@@ -71,12 +68,9 @@ backup_runs_elsewhere(const Extension *extension, const char *claim, int64 *runs
 int64
 backup_new_run(const Extension *extension)
 {
-	int64		run_id;
-
-	owner_query(extension, SQL_ARGS(SQL_OID(REGCLASSOID, extension_relation(extension, RUN_NUMBERS))), "SELECT pg_catalog.nextval($1)");
-	run_id = DatumGetInt64(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
-	return run_id;
+	return DatumGetInt64(owner_value(extension,
+									 SQL_ARGS(SQL_OID(REGCLASSOID, extension_relation(extension, RUN_NUMBERS))),
+									 "SELECT pg_catalog.nextval($1)"));
 }
 
 /* A copy has another inode. */

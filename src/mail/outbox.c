@@ -23,11 +23,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 
 #include "src/mail/outbox.h"
 #include "src/pg/at_end.h"
@@ -41,7 +38,7 @@ StaticAssertDecl(sizeof(OutboxCall) <= BGW_EXTRALEN, "a call must fit into bgw_e
 #define LAST_DELAY		"'2 hours'::interval"
 #define GIVE_UP_AFTER	"'2 days'::interval"
 
-/* what is done is shown for so long */
+/* a row that is done stays for so long */
 #define FORGET_AFTER	"'30 days'::interval"
 
 
@@ -102,28 +99,16 @@ outbox_put(const Extension *extension, int64 run_id)
 
 /* ----------------------------------------------------------------- sending --- */
 
-/* The addresses but for those that are refused; `refused` may be NULL. */
+/* Returns the addresses as a text[], but for those that are refused; `refused` may be NULL. */
 static Datum
 make_array(const char *const *addresses, int n, const bool *refused)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
-	int			taken = 0;
+	List	   *taken = NIL;
 
 	for (int i = 0; i < n; i++)
 		if (refused == NULL || !refused[i])
-			elements[taken++] = CStringGetTextDatum(addresses[i]);
-	return PointerGetDatum(construct_array(elements, taken, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-static void
-set_recipients(OutboxMail *mail, ArrayType *addresses)
-{
-	Datum	   *elements;
-
-	deconstruct_array(addresses, TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &mail->n_to);
-	mail->to = palloc(sizeof(char *) * Max(mail->n_to, 1));
-	for (int i = 0; i < mail->n_to; i++)
-		mail->to[i] = TextDatumGetCString(elements[i]);
+			taken = lappend(taken, (char *) addresses[i]);
+	return sql_text_array(taken);
 }
 
 /* As if it had just been tried once more. */
@@ -149,7 +134,7 @@ outbox_take(const Extension *extension, const MailSettings *settings)
 		mail = palloc(sizeof(OutboxMail));
 		mail->run_id = DatumGetInt64(sql_value(0, 1));
 		mail->created_at = DatumGetTimestampTz(sql_value(0, 2));
-		set_recipients(mail, DatumGetArrayTypeP(sql_value(0, 3)));
+		mail->to = sql_texts(sql_value(0, 3), &mail->n_to);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return mail;
@@ -209,29 +194,8 @@ outbox_forget(const Extension *extension)
 
 /* ----------------------------------------------------------------- looking --- */
 
-bool
-outbox_next(const Extension *extension, TimestampTz *due_at)
+TimestampTz
+outbox_next(const Extension *extension)
 {
-	bool		waits;
-
-	owner_query(extension, 0, NULL, "SELECT min(next_try_at) FROM @extschema@.cleanup_mail");
-	waits = !sql_is_null(0, 1);
-	if (waits)
-		*due_at = DatumGetTimestampTz(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
-	return waits;
-}
-
-void
-outbox_look(const Extension *extension, OutboxState *state)
-{
-	owner_query(extension, 0, NULL,
-				"SELECT count(*) FILTER (WHERE next_try_at IS NOT NULL),"
-				" count(*) FILTER (WHERE next_try_at IS NULL AND created_at > now() - interval '9 days'),"
-				" (array_agg(error ORDER BY created_at DESC) FILTER (WHERE error IS NOT NULL))[1]"
-				" FROM @extschema@.cleanup_mail WHERE sent_at IS NULL AND tries > 0");
-	state->waiting = DatumGetInt64(sql_value(0, 1));
-	state->given_up = DatumGetInt64(sql_value(0, 2));
-	state->error = sql_is_null(0, 3) ? NULL : sql_text(0, 3);
-	SPI_freetuptable(SPI_tuptable);
+	return DatumGetTimestampTz(owner_value(extension, 0, NULL, "SELECT min(next_try_at) FROM @extschema@.cleanup_mail"));
 }

@@ -115,7 +115,7 @@ check_url(char **newval, void **extra, GucSource source)
 	return true;
 }
 
-/* It becomes part of a line of SMTP, encoded or not. */
+/* Checks smtp_user, which becomes part of a line of SMTP, encoded or not. */
 static bool
 check_user(char **newval, void **extra, GucSource source)
 {

@@ -26,9 +26,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lwlock.h"
 #include "storage/procsignal.h"
-#include "storage/shmem.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -37,6 +35,7 @@
 #include "src/night/launcher.h"
 #include "src/night/timetable.h"
 #include "src/pg/compat.h"
+#include "src/pg/shmem.h"
 #include "src/pg/worker.h"
 
 #define RECHECK_MS		60000
@@ -64,7 +63,7 @@ typedef struct Job
 	BackgroundWorkerHandle *worker;
 } Job;
 
-/* What the launcher's process knows. */
+/* The state of the launcher's process. */
 typedef struct Launcher
 {
 	MemoryContext context;
@@ -78,32 +77,16 @@ typedef struct Launcher
 } Launcher;
 
 static LauncherShared *shared = NULL;
-static shmem_request_hook_type previous_request_hook;
-static shmem_startup_hook_type previous_startup_hook;
 
 
 /* ----------------------------------------------------------- shared memory --- */
 
 static void
-request_shared_memory(void)
+attach_shared(void *memory, bool is_new)
 {
-	if (previous_request_hook != NULL)
-		previous_request_hook();
-	RequestAddinShmemSpace(sizeof(LauncherShared));
-}
-
-static void
-attach_shared_memory(void)
-{
-	bool		found;
-
-	if (previous_startup_hook != NULL)
-		previous_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("audio_cleanup launcher", sizeof(LauncherShared), &found);
-	for (int i = 0; !found && i < MAX_AT_ONCE; i++)
+	shared = memory;
+	for (int i = 0; is_new && i < MAX_AT_ONCE; i++)
 		pg_atomic_init_u64(&shared->busy[i], 0);
-	LWLockRelease(AddinShmemInitLock);
 }
 
 /*
@@ -127,11 +110,7 @@ launcher_init(void)
 
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_shared_memory;
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = attach_shared_memory;
-
+	shmem_request("audio_cleanup launcher", sizeof(LauncherShared), attach_shared);
 	worker_describe(&worker, "cleanup_launcher_main", "audio_cleanup launcher");
 	worker.bgw_restart_time = RESTART_SECONDS;
 	RegisterBackgroundWorker(&worker);
@@ -344,7 +323,7 @@ show_activity(const Launcher *launcher)
 	pgstat_report_activity(STATE_IDLE, activity);
 }
 
-/* What has been missed by now is not this launcher's to make up for. */
+/* Takes the last firing as seen: this launcher does not make up for it. */
 static void
 adopt_firing(Launcher *launcher)
 {
@@ -366,7 +345,7 @@ load_schedule(Launcher *launcher)
 	MemoryContextSwitchTo(caller);
 }
 
-/* What waits for its turn in a database that was taken off the list. */
+/* Forgets the waiting jobs of databases that were taken off the list. */
 static void
 forget_unlisted(Launcher *launcher)
 {

@@ -22,7 +22,6 @@
 #include "src/ledger/ledger.h"
 #include "src/mail/outbox.h"
 #include "src/night/launcher.h"
-#include "src/night/night_worker.h"
 #include "src/night/timetable.h"
 #include "src/pg/lock.h"
 #include "src/pg/worker.h"
@@ -51,7 +50,7 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	return job->first_look ? "catch-up" : "schedule";
 }
 
-/* What somebody else has begun, or a crash has ended. */
+/* Has a drain worker finish the runs that other sessions or a crash have left. */
 static void
 drain_leftovers(const Extension *extension)
 {
@@ -135,7 +134,7 @@ add_error_context(void *arg)
 	errcontext("cleaning database \"%s\" by the schedule of audio_cleanup", (const char *) arg);
 }
 
-/* What ended the job: is somebody in the way, and nothing was done yet? */
+/* Did the job end because somebody is in the way, before anything was done? */
 static bool
 is_busy(const ErrorData *error, const RunRequest *request)
 {

@@ -17,12 +17,11 @@
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/ipc.h"
-#include "storage/lwlock.h"
 #include "storage/pmsignal.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 #include "src/pg/progress.h"
+#include "src/pg/shmem.h"
 
 /* runs that can be seen at a time; further ones are made unseen */
 #define PROGRESS_SLOTS		64
@@ -63,26 +62,9 @@ static ProgressSlot private_slot;	/* where there is none */
 static ProgressSlot *mine = NULL;	/* the run under way */
 static bool tell_client = false;
 static TimestampTz told_at;
-static shmem_request_hook_type previous_request_hook;
-static shmem_startup_hook_type previous_startup_hook;
 
 
 /* ----------------------------------------------------------- shared memory --- */
-
-static Size
-slots_size(void)
-{
-	return mul_size(sizeof(ProgressSlot), PROGRESS_SLOTS);
-}
-
-static void
-request_shared_memory(void)
-{
-	if (previous_request_hook != NULL)
-		previous_request_hook();
-	RequestAddinShmemSpace(slots_size());
-	RequestNamedLWLockTranche("audio_cleanup", 1);
-}
 
 static void
 clear_slot(ProgressSlot *slot)
@@ -96,30 +78,19 @@ clear_slot(ProgressSlot *slot)
 }
 
 static void
-attach_shared_memory(void)
+attach_slots(void *memory, bool is_new)
 {
-	bool		found;
-
-	if (previous_startup_hook != NULL)
-		previous_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	slots = ShmemInitStruct("audio_cleanup progress", slots_size(), &found);
-	slots_lock = &GetNamedLWLockTranche("audio_cleanup")->lock;
-	if (!found)
-		for (int i = 0; i < PROGRESS_SLOTS; i++)
-			clear_slot(&slots[i]);
-	LWLockRelease(AddinShmemInitLock);
+	slots = memory;
+	slots_lock = shmem_lock();
+	for (int i = 0; is_new && i < PROGRESS_SLOTS; i++)
+		clear_slot(&slots[i]);
 }
 
 void
 progress_init(void)
 {
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_shared_memory;
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = attach_shared_memory;
+	if (process_shared_preload_libraries_in_progress)
+		shmem_request("audio_cleanup progress", sizeof(ProgressSlot) * PROGRESS_SLOTS, attach_slots);
 }
 
 bool
@@ -315,7 +286,7 @@ tell(void)
 	told_at = GetCurrentTimestamp();
 	read_slot(mine, &view);
 	ereport(INFO,
-			(errmsg("audio_cleanup is %s: %lld files walked, %lld matched, %lld condemned, %lld done, %.2f MiB freed",
+			(errmsg("cleanup run is in phase \"%s\": %lld files walked, %lld matched, %lld condemned, %lld done, %.2f MiB freed",
 					view.phase, (long long) view.counters[PROGRESS_WALKED],
 					(long long) view.counters[PROGRESS_MATCHED],
 					(long long) view.counters[PROGRESS_CONDEMNED],

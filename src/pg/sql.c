@@ -21,6 +21,7 @@
 #include "parser/analyze.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -35,8 +36,9 @@
 /* ----------------------------------------------------------------- guard --- */
 
 /*
- * What the statement that is being analyzed may name.  It is known by its
- * text: statements that functions run meanwhile have another one.
+ * The relations and functions that the statement being analyzed may name.  The
+ * statement is known by its text: statements that functions run meanwhile have
+ * another one.
  */
 typedef struct Guard
 {
@@ -124,33 +126,19 @@ sql_init(void)
 }
 
 /*
- * Prepares the statement of the guard, which stays in force until
- * lower_guard(): a plan that is invalidated is made from its text again.
+ * Prepares the statement of the guard, which stays in force while the plan
+ * runs: a plan that is invalidated is made from its text again.
  */
 static SPIPlanPtr
 prepare_guarded(Guard *mine, int n, Oid *types)
 {
-	SPIPlanPtr	plan;
+	SPIPlanPtr	plan = SPI_prepare(mine->sql, n, types);
 
-	plan = SPI_prepare(mine->sql, n, types);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", mine->sql, SPI_result_code_string(SPI_result));
 	if (!mine->checked)
 		elog(ERROR, "a statement was not checked: another library has taken post_parse_analyze_hook away");
 	return plan;
-}
-
-static void
-raise_guard(Guard *mine)
-{
-	mine->outer = guard;
-	guard = mine;
-}
-
-static void
-lower_guard(Guard *mine)
-{
-	guard = mine->outer;
 }
 
 
@@ -159,15 +147,10 @@ lower_guard(Guard *mine)
 static void
 execute(SPIPlanPtr plan, ParamListInfo parameters, bool latest, DestReceiver *receiver)
 {
-	SPIExecuteOptions options;
-	int			rc;
+	/* read_only: SPI then takes the active snapshot */
+	SPIExecuteOptions options = {.params = parameters,.dest = receiver,.read_only = latest};
+	int			rc = SPI_execute_plan_extended(plan, &options);
 
-	memset(&options, 0, sizeof(options));
-	options.params = parameters;
-	options.dest = receiver;
-	/* SPI then takes the active snapshot */
-	options.read_only = latest;
-	rc = SPI_execute_plan_extended(plan, &options);
 	if (rc < 0)
 		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
 }
@@ -197,7 +180,8 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 	Oid		   *types;
 	ParamListInfo list = make_parameters(n, parameters, &types);
 
-	raise_guard(mine);
+	mine->outer = guard;
+	guard = mine;
 	PG_TRY();
 	{
 		SPIPlanPtr	plan = prepare_guarded(mine, n, types);
@@ -211,7 +195,7 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 	}
 	PG_FINALLY();
 	{
-		lower_guard(mine);
+		guard = mine->outer;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
@@ -241,9 +225,8 @@ sql_query_latest(int n, const SqlParameter *parameters, const char *sql)
 	return query_guarded(&mine, n, parameters, NULL);
 }
 
-/* The text of a statement with the schema's name of this instant. */
-static char *
-name_schema(const Extension *extension, const char *sql)
+char *
+sql_name_schema(const Extension *extension, const char *sql)
 {
 	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID,
 													   CStringGetTextDatum(sql),
@@ -255,7 +238,7 @@ static int
 query_as_owner(const Extension *extension, int n, const SqlParameter *parameters,
 			   const char *sql, DestReceiver *receiver)
 {
-	Guard		mine = {.sql = name_schema(extension, sql),.member_of = extension->oid};
+	Guard		mine = {.sql = sql_name_schema(extension, sql),.member_of = extension->oid};
 	ActingAs	saved;
 	int			rows;
 
@@ -285,6 +268,21 @@ owner_finds(const Extension *extension, int n, const SqlParameter *parameters, c
 
 	SPI_freetuptable(SPI_tuptable);
 	return found;
+}
+
+Datum
+owner_value(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
+{
+	Datum		value = 0;
+
+	if (owner_query(extension, n, parameters, sql) > 0 && !sql_is_null(0, 1))
+	{
+		Form_pg_attribute column = TupleDescAttr(SPI_tuptable->tupdesc, 0);
+
+		value = datumCopy(sql_value(0, 1), column->attbyval, column->attlen);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return value;
 }
 
 List *
@@ -344,6 +342,30 @@ sql_int8_array(const int64 *values, int n)
 		elements[i] = Int64GetDatum(values[i]);
 	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+Datum
+sql_text_array(const List *texts)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(texts), 1));
+	int			n = 0;
+
+	foreach_ptr(const char, text, texts)
+		elements[n++] = CStringGetTextDatum(text);
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+const char **
+sql_texts(Datum array, int *n)
+{
+	Datum	   *elements;
+	const char **texts;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, n);
+	texts = palloc(sizeof(char *) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		texts[i] = TextDatumGetCString(elements[i]);
+	return texts;
 }
 
 
@@ -442,9 +464,8 @@ Datum
 sql_value(int row, int column)
 {
 	bool		isnull;
-	Datum		value;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
 
-	value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
 	return isnull ? (Datum) 0 : value;
 }
 

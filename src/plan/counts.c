@@ -13,8 +13,6 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-
 #include "src/plan/counts.h"
 #include "src/pg/sql.h"
 #include "src/plan/private.h"
@@ -167,7 +165,7 @@ check_unregistered(CleanupPlan *plan)
 		return NULL;
 	foreach_ptr(const char, column, found)
 		ereport(LOG,
-				(errmsg("audio_cleanup found names of orphaned files where nobody registered a source: %s",
+				(errmsg("names of orphaned files stand where nobody registered a source: %s",
 						column)));
 	return count_brake("unregistered", "a column that is not registered holds names of files that would be deleted",
 					   psprintf("So do %d columns; the server log, and cleanup_check() of a superuser, name them.",

@@ -61,7 +61,7 @@
 
 typedef uint8 *FileBits;		/* one bit a file */
 
-/* What a match writes down. */
+/* The tuplestores of a match. */
 typedef enum MatchStore
 {
 	STORE_NAMES,				/* id, path */
@@ -72,7 +72,7 @@ typedef enum MatchStore
 	N_STORES
 } MatchStore;
 
-/* What one source refers to; NULL: nothing. */
+/* The files that one source refers to; NULL: none. */
 typedef struct SourceFiles
 {
 	int64		rows;

@@ -31,15 +31,15 @@ struct CleanupPlan
 	CondemnedFile next;
 };
 
-/* A real run ends here with an ERROR; a preview remembers the brake, or all of the list. */
+/*
+ * Apply a brake, or all of a list: a real run ends with an ERROR, a preview
+ * remembers the brakes.
+ */
 extern void plan_apply_brake(CleanupPlan *plan, Brake *brake);
 extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
 
 /* Adds a copy of the text to the errors. */
 extern void plan_add_error(CleanupPlan *plan, const char *text);
-
-/* Begins a match by these settings, of the directory with this claim (NULL: none). */
-extern Match *plan_begin_match(const Settings *settings, const char *claim);
 
 /* Returns the plan's claim as a UUID, NULL without one. */
 extern const char *plan_claim(const CleanupPlan *plan);
@@ -54,10 +54,10 @@ extern int64 plan_now_ns(void);
  */
 extern void judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey);
 
-/* Must the session not be cleared yet, because files of it are still to come? */
+/* Returns whether the session must not be cleared yet, because files of it are still to come. */
 extern bool judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session);
 
-/* The files of the session of this file come now. */
+/* Ends the deferring of this file's session, whose files come now. */
 extern void judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file);
 
 /*

@@ -30,7 +30,7 @@ recheck_load_sources(const Extension *extension, Brake **brake)
 void
 recheck_wait_for_writers(const Context *context, List *sources, Brake **brake)
 {
-	/* whoever holds a file writes, too */
+	/* cleanup_hold() writes, too */
 	List	   *tables = list_make1_oid(extension_relation(context->extension, "cleanup_holds"));
 
 	foreach_ptr(const Source, source, sources)

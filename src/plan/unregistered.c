@@ -25,12 +25,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -66,7 +63,7 @@ typedef struct Search
 	KeyScope	scope;
 	int			n;
 	Sample		samples[SAMPLED_NAMES];
-	int			column;			/* whose value is being looked at */
+	int			column;			/* the one whose value is being looked at */
 } Search;
 
 
@@ -224,18 +221,12 @@ list_tables(const CleanupPlan *plan, bool everything)
 	for (int i = 0; i < n; i++)
 	{
 		Candidate  *candidate = palloc0(sizeof(Candidate));
-		Datum	   *columns;
-		int			c;
 
 		candidate->table.relid = DatumGetObjectId(sql_value(i, 1));
 		candidate->table.owner = DatumGetObjectId(sql_value(i, 2));
 		candidate->table.name = sql_text(i, 3);
 		candidate->rows = DatumGetFloat8(sql_value(i, 5));
-		deconstruct_array(DatumGetArrayTypePCopy(sql_value(i, 4)), TEXTOID, -1, false,
-						  TYPALIGN_INT, &columns, NULL, &candidate->table.n_columns);
-		candidate->table.columns = palloc(sizeof(char *) * candidate->table.n_columns);
-		for (c = 0; c < candidate->table.n_columns; c++)
-			candidate->table.columns[c] = TextDatumGetCString(columns[c]);
+		candidate->table.columns = sql_texts(sql_value(i, 4), &candidate->table.n_columns);
 		tables = lappend(tables, candidate);
 	}
 	SPI_freetuptable(SPI_tuptable);

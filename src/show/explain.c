@@ -27,7 +27,7 @@
 #include "src/plan/match.h"
 #include "src/plan/plan.h"
 #include "src/run/report.h"
-#include "src/show/explain.h"
+#include "src/show/show.h"
 #include "src/sources/sources.h"
 #include "src/store/walk.h"
 #include "src/text/json_build.h"
@@ -95,7 +95,7 @@ look_at_row(const SourceRow *row, void *arg)
 	return true;
 }
 
-/* The same rows, but only failed ones have a session here. */
+/* Counts references by failed sessions: only rows of failed sessions have a session here. */
 static bool
 count_failed_row(const SourceRow *row, void *arg)
 {
@@ -132,24 +132,11 @@ find_references(const CleanupPlan *plan, Search *search)
 typedef struct Verdict
 {
 	const char *verdict;		/* "kept", "condemned" or "unknown" */
-	char	   *reason;
+	const char *reason;
 } Verdict;
 
-static Verdict
-kept(char *reason)
-{
-	Verdict		verdict = {"kept", reason};
-
-	return verdict;
-}
-
-static Verdict
-condemned(char *reason)
-{
-	Verdict		verdict = {"condemned", reason};
-
-	return verdict;
-}
+#define KEPT(reason)		((Verdict) {"kept", (reason)})
+#define CONDEMNED(reason)	((Verdict) {"condemned", (reason)})
 
 static char *
 age_reason(const CleanupPlan *plan, const char *what)
@@ -165,7 +152,7 @@ is_in_future(const CleanupPlan *plan, const FileIdentity *identity)
 	return plan_file_time(plan, identity) > GetCurrentTimestamp() + 5 * USECS_PER_MINUTE;
 }
 
-/* What our own tables say of the file. */
+/* The state of the file in our own tables. */
 typedef struct Standing
 {
 	const Hold *hold;			/* or NULL */
@@ -188,34 +175,34 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 		reason = WALK_REACHED;
 	if (reason != WALK_REACHED &&
 		(found.outcome != FILE_VANISHED || reason == WALK_SYMLINK || reason == WALK_MOUNT || reason == WALK_SUBVOLUME))
-		return kept(psprintf("\"%.*s\" is not looked into: %s", (int) len, search->path,
+		return KEPT(psprintf("\"%.*s\" is not looked into: %s", (int) len, search->path,
 							 walk_reason_text(reason)));
 	if (found.outcome == FILE_VANISHED)
-		return kept("there is no such file");
+		return KEPT("there is no such file");
 	if (found.outcome == FILE_NOT_REGULAR)
-		return kept("it is not a regular file");
+		return KEPT("it is not a regular file");
 	if (found.outcome != FILE_OK)
-		return kept(psprintf("could not %s: %s", found.action, strerror(found.errnum)));
+		return KEPT(psprintf("could not %s: %s", found.action, strerror(found.errnum)));
 	if (standing->hold != NULL)
-		return kept(psprintf("it is held by \"%s\"%s%s", standing->hold->held_by,
+		return KEPT(psprintf("it is held by \"%s\"%s%s", standing->hold->held_by,
 							 standing->hold->reason ? ": " : "",
 							 standing->hold->reason ? standing->hold->reason : ""));
 	if (standing->pending)
-		return condemned("an earlier run has condemned it, and it is still to be dealt with");
+		return CONDEMNED("an earlier run has condemned it, and it is still to be dealt with");
 	if (standing->kept != NULL)
-		return kept(pstrdup(standing->kept));
+		return KEPT(standing->kept);
 	if (!key_is_audio(settings_of(plan)->rules, search->path))
-		return kept("its extension is not one of audio_cleanup.audio_extensions");
+		return KEPT("its extension is not one of audio_cleanup.audio_extensions");
 	if (search->count > search->failed)
-		return kept(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
+		return KEPT(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
 	if (search->failed > 0)
-		return condemned(psprintf("only failed sessions refer to it, failed longer ago than %d days",
+		return CONDEMNED(psprintf("only failed sessions refer to it, failed longer ago than %d days",
 								  settings_of(plan)->failed_session_retention_days));
 	if (is_in_future(plan, identity))
-		return kept("no row refers to it, but its date is in the future");
+		return KEPT("no row refers to it, but its date is in the future");
 	if (!plan_is_old(plan, identity))
-		return kept(age_reason(plan, "no row refers to it, but it is younger than"));
-	return condemned(age_reason(plan, "no row refers to it, and it is older than"));
+		return KEPT(age_reason(plan, "no row refers to it, but it is younger than"));
+	return CONDEMNED(age_reason(plan, "no row refers to it, and it is older than"));
 }
 
 static Jsonb *
@@ -297,11 +284,8 @@ static Standing
 look_up_standing(const CleanupPlan *plan, const char *path)
 {
 	Standing	standing = {hold_find(plan_context(plan)->extension, path), false, NULL};
-	Match	   *match = match_begin(settings_of(plan)->rules);
+	Match	   *match = plan_begin_match(settings_of(plan), plan_findings(plan)->claim->uuid);
 
-	match_set_grace(match, settings_of(plan)->orphaned_file_retention_hours,
-					settings_of(plan)->failed_session_retention_days);
-	match_set_claim(match, plan_findings(plan)->claim->uuid);
 	match_add(match, path);
 	match_run(match, plan_context(plan)->extension, NIL, MATCH_PROTECT, 0, false);
 	standing.pending = match_is_pending(match, 0);

@@ -20,15 +20,13 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
 
 #include "src/pg/extension.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/settings.h"
-#include "src/show/metrics.h"
+#include "src/show/show.h"
 #include "src/store/store.h"
 
 /* --------------------------------------------------------------- counters --- */

@@ -21,11 +21,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 
 #include "src/names/rules.h"
 #include "src/names/file_key.h"
@@ -34,7 +32,7 @@
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
-#include "src/show/missing.h"
+#include "src/show/show.h"
 #include "src/sources/sources.h"
 #include "src/store/store.h"
 #include "src/store/walk.h"
@@ -111,26 +109,19 @@ look_at_row(const SourceRow *row, void *arg)
 }
 
 static void
-raise_first(List *brakes)
-{
-	if (brakes != NIL)
-		brake_raise(linitial(brakes));
-}
-
-static void
 read_sources(Search *search)
 {
 	List	   *sources = sources_load(search->context->extension);
+	List	   *brakes = sources_check_all(sources);
 
-	raise_first(sources_check_all(sources));
+	brake_raise_if(brakes == NIL ? NULL : linitial(brakes));
 	progress_set_phase(PHASE_MATCHING);
 	foreach_ptr(const Source, source, sources)
 	{
 		Brake	   *brake = NULL;
 
 		(void) sources_tables(source, &brake);
-		if (brake != NULL)
-			brake_raise(brake);
+		brake_raise_if(brake);
 		sources_read(source, SCAN_STATUS, 0, look_at_row, search);
 	}
 }
@@ -334,7 +325,7 @@ find_missing(CleanupPlan *plan, void *arg)
 	progress_begin(CurrentMemoryContext, "sql", true, false);
 	plan_open_directory(plan);
 	if (plan_findings(plan)->store == NULL)
-		raise_first(plan_findings(plan)->brakes);
+		brake_raise_if(linitial(plan_findings(plan)->brakes));
 	begin_search(&search, plan);
 	read_sources(&search);
 	plan_walk(plan, look_at_file, &search);

@@ -11,13 +11,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/tuplestore.h"
 
 #include "src/names/file_key.h"
 #include "src/pg/lock.h"
@@ -75,22 +71,17 @@ static void
 forget(Refill *refill, const bool *written)
 {
 	MemoryContext context = GetMemoryChunkContext(refill);
-	ArrayBuildState *gone = initArrayResult(TEXTOID, CurrentMemoryContext, false);
-	SqlParameter parameters[] = {{TEXTARRAYOID, 0, false}};
+	List	   *gone = NIL;
 	int			n;
-	const char **ids = sources_copy_texts(refill->ids, &n);
+	const char **ids = sql_texts(refill->ids, &n);
 
 	for (int i = 0; i < n; i++)
 		if (written[i])
-			accumArrayResult(gone, CStringGetTextDatum(ids[i]), false, TEXTOID, CurrentMemoryContext);
-	parameters[0].value = makeArrayResult(gone, CurrentMemoryContext);
-	n = owner_query(refill->extension, lengthof(parameters), parameters,
-					"WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
-					" SELECT DISTINCT session_id FROM gone ORDER BY 1");
+			gone = lappend(gone, (char *) ids[i]);
 	MemoryContextSwitchTo(context);
-	for (int i = 0; i < n; i++)
-		refill->sessions = lappend(refill->sessions, sql_text(i, 1));
-	SPI_freetuptable(SPI_tuptable);
+	refill->sessions = owner_texts(refill->extension, SQL_ARGS(SQL_VALUE(TEXTARRAYOID, sql_text_array(gone))),
+								   "WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
+								   " SELECT DISTINCT session_id FROM gone ORDER BY 1");
 }
 
 static void
@@ -124,7 +115,7 @@ complete_keys(const Extension *extension, int64 run_id)
 static Datum
 choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions)
 {
-	ArrayBuildState *ids = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	List	   *ids = NIL;
 	int			n = owner_query(extension,
 				SQL_ARGS(SQL_INT8(run_id), SQL_VALUE(TEXTARRAYOID, sources), SQL_VALUE(TEXTARRAYOID, sessions)),
 								"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored')"
@@ -150,10 +141,10 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 			comes |= refers && DatumGetBool(sql_value(i, 4));
 		}
 		if (comes || !waits)
-			accumArrayResult(ids, CStringGetTextDatum(id), false, TEXTOID, CurrentMemoryContext);
+			ids = lappend(ids, id);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	return makeArrayResult(ids, CurrentMemoryContext);
+	return sql_text_array(ids);
 }
 
 /* Groups the values with these IDs by source and column. */
@@ -187,15 +178,6 @@ query_refills(const Extension *extension, Datum ids, int wait_ms)
 	return refills;
 }
 
-static bool
-has_text(List *list, const char *text)
-{
-	foreach_ptr(char, known, list)
-		if (strcmp(known, text) == 0)
-		return true;
-	return false;
-}
-
 static List *
 refill_sessions(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions,
 				int wait_ms, List **errors, int64 *n_errors)
@@ -206,7 +188,6 @@ refill_sessions(const Extension *extension, const KeyRules *rules, int64 run_id,
 	foreach_ptr(Refill, refill, query_refills(extension, choose_values(extension, rules, run_id, sources, sessions), wait_ms))
 	{
 		ErrorData  *error = sql_try(refill_column, refill);
-		ListCell   *session;
 
 		if (error != NULL)
 		{
@@ -215,9 +196,9 @@ refill_sessions(const Extension *extension, const KeyRules *rules, int64 run_id,
 			(*n_errors)++;
 			continue;
 		}
-		foreach(session, refill->sessions)
-			if (!has_text(restored, lfirst(session)))
-			restored = lappend(restored, lfirst(session));
+		foreach_ptr(char, session, refill->sessions)
+			if (!settings_is_listed(restored, session))
+			restored = lappend(restored, session);
 	}
 	return restored;
 }
@@ -233,17 +214,17 @@ List *
 cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id, const LedgerFile *files, int n,
 				int wait_ms, List **errors, int64 *n_errors)
 {
-	ArrayBuildState *sources = initArrayResult(TEXTOID, CurrentMemoryContext, false);
-	ArrayBuildState *sessions = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	List	   *sources = NIL;
+	List	   *sessions = NIL;
 
 	for (int i = 0; i < n; i++)
 		if (comes_back(&files[i]))
 		{
-			accumArrayResult(sources, CStringGetTextDatum(files[i].source), false, TEXTOID, CurrentMemoryContext);
-			accumArrayResult(sessions, CStringGetTextDatum(files[i].session), false, TEXTOID, CurrentMemoryContext);
+			sources = lappend(sources, (char *) files[i].source);
+			sessions = lappend(sessions, (char *) files[i].session);
 		}
-	return refill_sessions(extension, rules, run_id, makeArrayResult(sources, CurrentMemoryContext),
-						   makeArrayResult(sessions, CurrentMemoryContext), wait_ms, errors, n_errors);
+	return refill_sessions(extension, rules, run_id, sql_text_array(sources),
+						   sql_text_array(sessions), wait_ms, errors, n_errors);
 }
 
 List *

@@ -18,14 +18,11 @@
 #include "access/detoast.h"
 #include "access/xact.h"
 #include "catalog/pg_enum.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -34,7 +31,6 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
@@ -307,14 +303,14 @@ begin_reading(Reading *reading, const Source *source, SourceScan scan, Timestamp
 	reading->arg = arg;
 }
 
-/* What a row is compared with; all of it in the current memory context. */
+/* Prepares statuses, time zone and buffers for the rows, in the current memory context. */
 static void
 prepare_rows(Reading *reading)
 {
 	const Source *source = reading->source;
 
 	if (needs_failed(reading))
-		reading->statuses = (char **) sources_copy_texts(source->failed_statuses, &reading->n_statuses);
+		reading->statuses = (char **) sql_texts(source->failed_statuses, &reading->n_statuses);
 	reading->timezone = CStringGetTextDatum(source->timezone ? source->timezone : "UTC");
 	reading->row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
 												 ALLOCSET_SMALL_SIZES);
@@ -329,13 +325,6 @@ run_query(void *arg)
 	Reading    *reading = arg;
 
 	query_run(reading->query, reading->snapshot, reading->sink ? &reading->pub : NULL);
-}
-
-static void
-raise_if(Brake *brake)
-{
-	if (brake != NULL)
-		brake_raise(brake);
 }
 
 /*
@@ -382,7 +371,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 	prepare_rows(reading);
 	reading->snapshot = snapshot;
 	reading->query = build_query(reading);
-	raise_if(trust_check_query(reading->query));
+	brake_raise_if(trust_check_query(reading->query));
 	if (reading->scan == SCAN_LOCKING_FAILED)
 		check_lockable(reading->query);
 	if (reading->percent > 0)
@@ -682,7 +671,7 @@ sources_strange_statuses(const Source *source, int max_ms)
 	if (!has_failed_sessions(source))
 		return NIL;
 	type = getBaseType(get_atttype(source->relid, get_attnum(source->relid, source->status_column)));
-	search.statuses = (char **) sources_copy_texts(source->failed_statuses, &search.n);
+	search.statuses = (char **) sql_texts(source->failed_statuses, &search.n);
 	search.n_missing = search.n;
 	for (int i = 0; type_is_enum(type) && i < search.n; i++)
 		if (!has_enum_label(type, search.statuses[i]))

@@ -15,12 +15,9 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
@@ -54,7 +51,7 @@
 #define FAILED_AT_COLUMNS	"{failed_at,status_changed_at,updated_at,modified_at,last_modified,updated,modified,processed_at,created_at}"
 #define ID_COLUMNS			"{id,session_id,uuid}"
 
-/* What the columns of the relation $1 are for, by their names and types. */
+/* Finds out the purpose of the columns of relation $1 by their names and types. */
 static const char *const choose_query =
 "WITH columns AS (SELECT a.attname::text, a.attnum, t.typcategory, " SPELLED("a.attname") " AS spelled,"
 "  format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, NULL) AS type"

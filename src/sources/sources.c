@@ -17,13 +17,10 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
@@ -64,20 +61,6 @@ sources_name(Oid relid)
 	return quoted;
 }
 
-const char **
-sources_copy_texts(Datum array, int *n)
-{
-	Datum	   *elements;
-	const char **texts;
-
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, NULL, n);
-	texts = palloc(sizeof(char *) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-		texts[i] = TextDatumGetCString(elements[i]);
-	return texts;
-}
-
 static Source *
 read_source(int row)
 {
@@ -86,7 +69,7 @@ read_source(int row)
 	source->number = row;
 	source->relid = DatumGetObjectId(sql_value(row, 1));
 	source->name = sources_name(source->relid);
-	source->columns = sources_copy_texts(sql_value(row, 2), &source->n_columns);
+	source->columns = sql_texts(sql_value(row, 2), &source->n_columns);
 	source->id_column = sql_text(row, 3);
 	source->status_column = sql_text(row, 4);
 	source->failed_statuses = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(row, 5)));
@@ -249,7 +232,7 @@ lock_source(void *arg)
 	lock_relation(((Source *) arg)->relid);
 }
 
-/* Who waits may have to give up: that must not end a look at many sources. */
+/* Returns a brake if the lock cannot be had in time: an ERROR would end a look at many sources. */
 static Brake *
 lock_or_brake(Source *source)
 {

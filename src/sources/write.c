@@ -22,9 +22,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_index.h"
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -32,7 +30,6 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -40,7 +37,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/tuplestore.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
@@ -243,16 +239,6 @@ check_nullable(const Target *target)
 	return brake;
 }
 
-static Oid
-table_owner(Oid table)
-{
-	Relation	rel = relation_open(table, NoLock);
-	Oid			owner = rel->rd_rel->relowner;
-
-	relation_close(rel, NoLock);
-	return owner;
-}
-
 Brake *
 sources_check_clearing(const Source *source)
 {
@@ -264,7 +250,7 @@ sources_check_clearing(const Source *source)
 	if ((brake = find_target(source, &target)) != NULL ||
 		(brake = check_privileges(&target)) != NULL ||
 		(brake = check_nullable(&target)) != NULL ||
-		(brake = trust_check_update(source, target.table, table_owner(target.table))) != NULL)
+		(brake = trust_check_update(source, target.table, trust_owner(target.table))) != NULL)
 		return brake;
 	/* a parent that is empty itself need not have one */
 	return find_key(target.table) == NIL ? no_key(source, target.table) : NULL;
@@ -273,11 +259,8 @@ sources_check_clearing(const Source *source)
 static void
 prepare_target(const Source *source, Target *target)
 {
-	Brake	   *brake;
-
-	if ((brake = find_target(source, target)) != NULL ||
-		(brake = check_privileges(target)) != NULL)
-		brake_raise(brake);
+	brake_raise_if(find_target(source, target));
+	brake_raise_if(check_privileges(target));
 }
 
 
@@ -351,14 +334,13 @@ static void
 act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
 {
 	Oid			owner;
-	Brake	   *brake;
 
-	/* whoever adds a trigger is through, or waits for us */
+	/* a session that adds a trigger is through, or waits for us */
 	LockRelationOid(table, RowExclusiveLock);
-	owner = table_owner(table);
-	brake = trust_check_update(source, table, owner);
-	if (brake != NULL)
-		brake_raise(brake);
+	owner = trust_owner(table);
+	if (!OidIsValid(owner))
+		elog(ERROR, "table with OID %u is gone", table);
+	brake_raise_if(trust_check_update(source, table, owner));
 	role_act_as(owner, saved);
 }
 
@@ -474,7 +456,7 @@ static SourcePlace *
 list_places(const Target *target, Datum sessions, int *n_places)
 {
 	int			n;
-	const char **texts = sources_copy_texts(sessions, &n);
+	const char **texts = sql_texts(sessions, &n);
 	SourcePlace *places = palloc(sizeof(SourcePlace) * Max(n, 1));
 	int			kept = 0;
 
@@ -557,22 +539,11 @@ write_plainly(void)
 	return guc_level;
 }
 
-static Datum
-text_array(List *texts)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(texts), 1));
-	int			n = 0;
-
-	foreach_ptr(const char, text, texts)
-		elements[n++] = CStringGetTextDatum(text);
-	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
 /* The values of a key, in one text. */
 static char *
 key_text(List *values)
 {
-	return OidOutputFunctionCall(F_ARRAY_OUT, text_array(values));
+	return OidOutputFunctionCall(F_ARRAY_OUT, sql_text_array(values));
 }
 
 /* Text of a column of the row in the slot, or NULL. */
@@ -612,7 +583,7 @@ copy_row(const Target *target, Relation rel, TupleTableSlot *slot, const char *s
 	foreach_ptr(const char, column, key)
 		key_values = lappend(key_values, column_text(slot, rel, column));
 	values[0] = CStringGetTextDatum(sources_session_id(session));
-	values[1] = text_array(key);
+	values[1] = sql_text_array(key);
 	values[2] = CStringGetTextDatum(key_text(key_values));
 	for (int i = 0; i < target->source->n_columns; i++)
 	{
@@ -657,7 +628,7 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	Target		target;
 	int			guc_level;
 	int			n;
-	const char **texts = sources_copy_texts(sessions, &n);
+	const char **texts = sql_texts(sessions, &n);
 
 	*desc = sql_row_desc(lengthof(columns), columns);
 
@@ -723,10 +694,10 @@ look_for_key(const SourceRow *row, void *arg)
 static void
 find_rows(Oid table, Datum key_columns, KeySearch *search)
 {
-	Source		key = {.relid = table,.name = sources_name(table),.owner = table_owner(table)};
+	Source		key = {.relid = table,.name = sources_name(table),.owner = trust_owner(table)};
 	int			guc_level = write_plainly();
 
-	key.columns = sources_copy_texts(key_columns, &key.n_columns);
+	key.columns = sql_texts(key_columns, &key.n_columns);
 	sources_read(&key, SCAN_PLACES, 0, look_for_key, search);
 	AtEOXact_GUC(false, guc_level);
 }
@@ -768,8 +739,8 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	Source		one = *source;
 	KeySearch	search;
 	Target		target;
-	const char **keys = sources_copy_texts(row_keys, &search.n);
-	const char **texts = sources_copy_texts(values, &search.n);
+	const char **keys = sql_texts(row_keys, &search.n);
+	const char **texts = sql_texts(values, &search.n);
 	bool	   *written = palloc0(sizeof(bool) * Max(search.n, 1));
 
 	one.columns = &column;

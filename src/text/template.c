@@ -31,14 +31,14 @@ typedef struct Scope
 	const struct Scope *outer;
 } Scope;
 
-/* What is made: HTML, in ASCII; or plain text, in UTF-8. */
+/* The result: HTML, in ASCII; or plain text, in UTF-8. */
 typedef struct Page
 {
 	StringInfoData text;
 	bool		is_html;
 } Page;
 
-/* What stands between {{ and }}. */
+/* The text between {{ and }}. */
 typedef struct Tag
 {
 	char		kind;			/* '#', '^', '/', or 0 for a value */
