@@ -49,7 +49,7 @@ typedef struct BatchFile
 	FileIdentity identity;
 } BatchFile;
 
-/* The work on the files of one run at commit. */
+/* What is to be done with the files of one run at commit. */
 struct Batch
 {
 	AtEnd		end;
@@ -115,7 +115,7 @@ close_place(OpenPlace *place)
 	MemoryContextDelete(place->context);
 }
 
-/* Raises an ERROR if something is wrong with the place. */
+/* What is wrong with the place becomes an ERROR. */
 static void
 open_store(OpenPlace *place, const Place *wanted)
 {
@@ -261,7 +261,7 @@ carry_out_batch(Batch *batch)
 	if ((batch->action == AT_COMMIT_CAPTURE || batch->action == AT_COMMIT_PUT_BACK) && !store_is_quick(store))
 		return;
 
-	/* the drain that records the file will look again, and fsync */
+	/* whoever records it will look again, and fsync */
 	store_set_durable(store, false);
 	for (i = 0; i < batch->n && !ProcDiePending; i++)
 	{

@@ -108,7 +108,7 @@ mark_needed(const Extension *extension, FileStore *store, const Backups *backups
 	return marked;
 }
 
-/* The files that are healed, and the outcome. */
+/* What is healed, and what became of that. */
 typedef struct Healing
 {
 	const Context *context;

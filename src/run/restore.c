@@ -32,13 +32,13 @@
 /* rows that are looked at together */
 #define RESTORE_BATCH	1000
 
-/* The outcome of a call so far. */
+/* What a call has done so far. */
 typedef struct Restoring
 {
 	const Context *context;
-	int64		run_id;			/* the run whose files are looked at */
+	int64		run_id;			/* whose files are looked at */
 	Drain	   *drain;
-	Batch	   *batch;			/* files that the commit itself puts back */
+	Batch	   *batch;			/* what is put back by the commit itself */
 	int			in_batch;
 	List	   *files;			/* char *, at most report_limit */
 	int64		n_files;
@@ -136,7 +136,10 @@ judge_file(Restoring *restoring, LedgerFile *file)
 				break;
 			}
 
-			/* the drain finds out about others: we may have destroyed them */
+			/*
+			 * what becomes of others, the drain finds out: we may have
+			 * destroyed it
+			 */
 			if (!file->unsettled)
 				file->new_state = "failed";
 			file->error = "its backup is gone";
@@ -172,7 +175,7 @@ restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 											&restoring->errors, &restoring->n_errors));
 }
 
-/* Tries again to fill the columns that an earlier call could not write. */
+/* Those of a call that could not write them, perhaps. */
 static void
 retry_sessions(Restoring *restoring)
 {
@@ -231,7 +234,7 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("there is no run %lld", (long long) run_id),
 				 errhint("See cleanup_runs and cleanup_backups.")));
-	/* the commit would take away again the files that are put back */
+	/* its commit would take away again what is put back, or says so */
 	if (at_commit_takes_from(run_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -49,9 +49,8 @@
 typedef struct FileStore FileStore;
 
 /*
- * The identity of a file: two files of equal identity are one.  Times are
- * nanoseconds since the Unix epoch, PG_INT64_MIN or PG_INT64_MAX for what lies
- * beyond.  A rename changes ctime, so it takes part in the comparison only
+ * What makes a file this very file.  Times are nanoseconds since the Unix
+ * epoch, PG_INT64_MIN or PG_INT64_MAX for what lies beyond.  A rename changes ctime, so it takes part in the comparison only
  * before a file is captured.
  */
 typedef struct FileIdentity
@@ -66,7 +65,11 @@ typedef struct FileIdentity
 								 * frees nothing */
 	int64		space;			/* nor is this: bytes that removing its last
 								 * name gives back, at most its size */
-	bool		captured;		/* the file was captured and verified: then size and mtime tell it, because a trash that was copied, with its disk or by cp -a, has other inodes; never so for a capture */
+	bool		captured;		/* it is known to have been captured and
+								 * verified: size and mtime tell it then, for
+								 * a trash that was copied, with its disk or
+								 * by cp -a, has other inodes; never so for a
+								 * capture */
 } FileIdentity;
 
 typedef enum FileOutcome
