@@ -311,7 +311,7 @@ static const Definition definitions[] = {
 	{"files_per_second", "Files that are deleted in a second at most; 0 is no limit.",
 	.integer = &current.files_per_second,.max = 1000000},
 
-	/* for the launcher */
+	/* what the launcher reads */
 	{"auto_cleanup_on_startup", "Clean once when the server has started.",
 	.boolean = &current_schedule.on_startup,.environment = "AUTO_CLEANUP_ON_STARTUP",.sighup = true},
 	{"cleanup_schedule_hour", "Hour of the day at which cleaning starts; -1 is never.",

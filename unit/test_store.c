@@ -158,8 +158,10 @@ linkat(int fd, const char *old, int new_fd, const char *new, int flags)
 int
 unlinkat(int fd, const char *path, int flags)
 {
-	REAL(unlinkat);
+	static int	(*real) (int, const char *, int);
 
+	if (real == NULL)
+		real = dlsym(RTLD_NEXT, "unlinkat");
 	return inject(hook.unlink_errno) ? -1 : real(fd, path, flags);
 }
 

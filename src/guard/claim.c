@@ -176,13 +176,15 @@ difference(const ClaimText *claim, bool has_twin)
 static List *
 load_twins(const Extension *extension, const char *uuid)
 {
+	const SqlParameter parameters[] = {SQL_TEXT(uuid)};
 	List	   *twins = NIL;
 	int			n;
+	int			i;
 
-	n = owner_query(extension, SQL_ARGS(SQL_TEXT(uuid)),
+	n = owner_query(extension, lengthof(parameters), parameters,
 					"SELECT uuid::text, grace_from, confirmed, upload_dir FROM @extschema@.cleanup_claims"
 					" WHERE $1 IS NULL OR uuid::text = $1 ORDER BY claimed_at DESC");
-	for (int i = 0; i < n; i++)
+	for (i = 0; i < n; i++)
 	{
 		Claim	   *twin = palloc0(sizeof(Claim));
 
@@ -222,9 +224,13 @@ is_same_directory(const char *a, const char *b)
 static void
 check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
 {
+	ListCell   *lc;
+
 	claim->state = CLAIM_FREE;
-	foreach_ptr(const Claim, twin, load_twins(extension, NULL))
+	foreach(lc, load_twins(extension, NULL))
 	{
+		const Claim *twin = lfirst(lc);
+
 		if (claim->state == CLAIM_FOREIGN || !is_same_directory(twin->recorded_dir, upload_dir) ||
 			(claim->state == CLAIM_UNWRITTEN && !twin->confirmed))
 			continue;

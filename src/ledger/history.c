@@ -25,8 +25,11 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -78,33 +81,38 @@ find_runs(const Pruning *pruning)
 {
 	const SqlParameter parameters[] = {
 		SQL_INT4(pruning->settings->history_retention_days),
-		SQL_VALUE(DATEOID, DateADTGetDatum(first_scheduled_day())),
-		SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime)),
-		SQL_TEXT("%" STORE_PRIVATE_DIR "/%"), SQL_INT4(PRUNE_RUNS), SQL_INT4(PRUNE_FILES),
+		{DATEOID, DateADTGetDatum(first_scheduled_day()), false},
+		{TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime), false},
+		{TEXTOID, CStringGetTextDatum("%" STORE_PRIVATE_DIR "/%"), false}, SQL_INT4(PRUNE_RUNS), SQL_INT4(PRUNE_FILES),
 		SQL_INT4(restored_days(pruning->settings))
 	};
+	Datum		runs = 0;
 
-	return owner_value(pruning->extension, lengthof(parameters), parameters,
-					   "SELECT array_agg(o.run_id) FROM (SELECT r.run_id,"
-					   "  sum(r.files) OVER (ORDER BY r.run_id) - r.files AS files_before"
-					   " FROM @extschema@.cleanup_runs r"
-					   " WHERE r.finished_at < now() - make_interval(days => $1"
-					   "   + coalesce((r.settings ->> 'backup_retention_days')::int, 0))"
-					   "  AND (r.scheduled_for IS NULL OR r.scheduled_for < $2)"
-					   "  AND NOT (r.trigger = 'startup' AND r.started_at >= $3)"
-					   "  AND r.run_id < (SELECT max(n.run_id) FROM @extschema@.cleanup_runs n)"
-					   "  AND r.run_id IS DISTINCT FROM"
-					   "   (SELECT max(d.run_id) FROM @extschema@.cleanup_runs d WHERE d.status = 'done')"
-					   "  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id"
-					   "   AND f.state NOT IN ('deleted', 'skipped')"
-					   "   AND CASE f.state"
-					   "    WHEN 'restored' THEN f.finished_at IS NULL OR f.finished_at >= now() - make_interval(days => $7)"
-					   "    WHEN 'failed' THEN f.error LIKE $4 OR NOT EXISTS"
-					   "     (SELECT FROM @extschema@.cleanup_runs l WHERE l.run_id > r.run_id"
-					   "      AND coalesce(l.claim::text, l.upload_dir) = coalesce(r.claim::text, r.upload_dir) AND l.what IN ('all', r.what)"
-					   "      AND l.status IN ('done', 'failed') AND l.message IS NULL)"
-					   "    ELSE true END)"
-					   " ORDER BY r.run_id LIMIT $5) o WHERE o.files_before < $6");
+	owner_query(pruning->extension, lengthof(parameters), parameters,
+				"SELECT array_agg(o.run_id) FROM (SELECT r.run_id,"
+				"  sum(r.files) OVER (ORDER BY r.run_id) - r.files AS files_before"
+				" FROM @extschema@.cleanup_runs r"
+				" WHERE r.finished_at < now() - make_interval(days => $1"
+				"   + coalesce((r.settings ->> 'backup_retention_days')::int, 0))"
+				"  AND (r.scheduled_for IS NULL OR r.scheduled_for < $2)"
+				"  AND NOT (r.trigger = 'startup' AND r.started_at >= $3)"
+				"  AND r.run_id < (SELECT max(n.run_id) FROM @extschema@.cleanup_runs n)"
+				"  AND r.run_id IS DISTINCT FROM"
+				"   (SELECT max(d.run_id) FROM @extschema@.cleanup_runs d WHERE d.status = 'done')"
+				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id"
+				"   AND f.state NOT IN ('deleted', 'skipped')"
+				"   AND CASE f.state"
+				"    WHEN 'restored' THEN f.finished_at IS NULL OR f.finished_at >= now() - make_interval(days => $7)"
+				"    WHEN 'failed' THEN f.error LIKE $4 OR NOT EXISTS"
+				"     (SELECT FROM @extschema@.cleanup_runs l WHERE l.run_id > r.run_id"
+				"      AND coalesce(l.claim::text, l.upload_dir) = coalesce(r.claim::text, r.upload_dir) AND l.what IN ('all', r.what)"
+				"      AND l.status IN ('done', 'failed') AND l.message IS NULL)"
+				"    ELSE true END)"
+				" ORDER BY r.run_id LIMIT $5) o WHERE o.files_before < $6");
+	if (!sql_is_null(0, 1))
+		runs = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
+	SPI_freetuptable(SPI_tuptable);
+	return runs;
 }
 
 /* Returns how many rows went.  Who prunes at the same time is not waited for. */
@@ -130,10 +138,14 @@ prune(void *arg)
 {
 	Pruning    *pruning = arg;
 	int			limit = lock_limit_waits(pruning->settings->writer_wait);
-	Datum		runs = lock_extension(pruning->extension) ? find_runs(pruning) : 0;
+	Datum		runs;
 
-	if (runs != 0)
-		pruning->more = forget_runs(pruning, runs) > 0;
+	if (lock_extension(pruning->extension))
+	{
+		runs = find_runs(pruning);
+		if (runs != 0)
+			pruning->more = forget_runs(pruning, runs) > 0;
+	}
 	lock_end_limit(limit);
 }
 

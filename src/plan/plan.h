@@ -154,12 +154,12 @@ extern void plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg);
 extern Condemned *plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit);
 
 /*
- * Looks which of these files, which were condemned before, are needed now: a
- * row of no failed session refers to them, or they are held. `claim` is the
- * directory's.  Returns for each path why it is needed, or NULL.  Waits for
- * writers.  Where the sources cannot be read, or writers could not be waited
- * for, *brake is set, and no file is said to be needed. *match_us becomes the
- * microseconds that the reading took, without the waiting.
+ * Which of these files, which were condemned before, are needed now: referred
+ * to by a row of no failed session, or held?  `claim` is the directory's.
+ * Returns why for each path, or NULL.  Waits for writers.  Where the sources
+ * cannot be read, or writers could not be waited for, *brake is set, and no
+ * file is said to be needed.  *match_us becomes the microseconds that the
+ * reading took, without the waiting.
  */
 extern const char **plan_recheck(const Context *context, const char *claim,
 								 const char *const *paths, int n, Brake **brake,

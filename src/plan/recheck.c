@@ -30,15 +30,16 @@ recheck_load_sources(const Extension *extension, Brake **brake)
 void
 recheck_wait_for_writers(const Context *context, List *sources, Brake **brake)
 {
-	/* cleanup_hold() writes, too */
+	/* whoever holds a file writes, too */
 	List	   *tables = list_make1_oid(extension_relation(context->extension, "cleanup_holds"));
+	ListCell   *lc;
 
-	foreach_ptr(const Source, source, sources)
+	foreach(lc, sources)
 	{
 		if (*brake == NULL)
-			*brake = sources_probe(source);
+			*brake = sources_probe(lfirst(lc));
 		if (*brake == NULL)
-			tables = list_concat_unique_oid(tables, sources_tables(source, brake));
+			tables = list_concat_unique_oid(tables, sources_tables(lfirst(lc), brake));
 	}
 	if (*brake == NULL)
 		lock_wait_for_writers(tables, context->settings->writer_wait);
@@ -72,6 +73,7 @@ plan_recheck(const Context *context, const char *claim, const char *const *paths
 	ErrorData  *error;
 	TimestampTz began;
 	Match	   *match;
+	int			i;
 
 	plan_limit_reading(context->settings, true);
 	*match_us = 0;
@@ -83,11 +85,11 @@ plan_recheck(const Context *context, const char *claim, const char *const *paths
 		return why;
 	began = GetCurrentTimestamp();
 	match = plan_begin_match(context->settings, claim);
-	for (int i = 0; i < n; i++)
+	for (i = 0; i < n; i++)
 		match_add(match, paths[i]);
 	match_run(match, context->extension, waiting.sources, MATCH_JUDGE_LOCKED,
 			  plan_failed_before(context->settings), true);
-	for (int i = 0; i < n; i++)
+	for (i = 0; i < n; i++)
 		why[i] = match_why_needed(match, i);
 	match_end(match);
 	*match_us = GetCurrentTimestamp() - began;
