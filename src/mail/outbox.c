@@ -145,7 +145,8 @@ outbox_sent(const Extension *extension, const OutboxMail *mail, const bool *refu
 			const char *error)
 {
 	owner_query(extension,
-				SQL_ARGS(SQL_INT8(mail->run_id), SQL_VALUE(TEXTARRAYOID, make_array(mail->to, mail->n_to, refused)), SQL_TEXT(error), SQL_INT4(mail->n_to)),
+				SQL_ARGS(SQL_INT8(mail->run_id), SQL_VALUE(TEXTARRAYOID, make_array(mail->to, mail->n_to, refused)),
+						 SQL_TEXT(error), SQL_INT4(mail->n_to)),
 				"UPDATE @extschema@.cleanup_mail SET sent_to = sent_to || $2, error = $3,"
 				" sent_at = CASE WHEN cardinality($2) = $4 THEN clock_timestamp() END,"
 				" next_try_at = CASE WHEN cardinality($2) < $4 THEN next_try_at END"

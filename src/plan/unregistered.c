@@ -216,7 +216,8 @@ list_tables(const CleanupPlan *plan, bool everything)
 {
 	List	   *tables = NIL;
 	int			n = owner_query(plan->context.extension,
-								SQL_ARGS(SQL_BOOL(everything), SQL_INT8((int64) GetOuterUserId()), SQL_INT8((int64) GetUserId()), SQL_INT8((int64) plan->context.extension->owner)), candidates_query);
+								SQL_ARGS(SQL_BOOL(everything), SQL_INT8((int64) GetOuterUserId()), SQL_INT8((int64) GetUserId()),
+										 SQL_INT8((int64) plan->context.extension->owner)), candidates_query);
 
 	for (int i = 0; i < n; i++)
 	{
