@@ -95,7 +95,7 @@ emit_with_manifest(const KeyMaker *maker, const char *folder, size_t len, const 
 	emit_tails(maker, path.text, len + 1 + n, len, KEY_PATH, KEY_TAIL);
 }
 
-/* What lives in the folder of an id, or of its manifest. */
+/* A file that lives in the folder of an id, or of its manifest. */
 static void
 emit_of_folder(const KeyMaker *maker, const char *folder, size_t len)
 {

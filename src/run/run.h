@@ -22,7 +22,7 @@
 extern Jsonb *run_preview(CleanWhat what, bool force, bool status);
 
 /*
- * A real run in the current transaction: what it condemns leaves the
+ * Makes a real run in the current transaction: the condemned files leave the
  * directory when that commits.
  */
 extern Jsonb *run_in_transaction(CleanWhat what, bool force, const char *trigger);

@@ -174,10 +174,7 @@ store_open(const char *path)
 	return NULL;
 }
 
-/*
- * Who closes without store_sync() will not record anything as done, so no
- * fsync is owed to him.
- */
+/* A caller that closes without store_sync() records nothing as done, so no fsync is owed to it. */
 void
 store_close(FileStore *store)
 {
