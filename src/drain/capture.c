@@ -102,10 +102,7 @@ let_live_at_commit(Drain *drain, LedgerFile *file, FilePlace place)
 		drain_set_state(file, "skipped", why_let_live);
 }
 
-/*
- * Looks at a pending file, and records what that tells; returns true if the
- * file must be captured.
- */
+/* What can be told of a pending file by looking; true if it must be captured. */
 static bool
 settle_by_place(Drain *drain, LedgerFile *file)
 {
@@ -190,9 +187,9 @@ recheck_and_capture(Drain *drain, LedgerFile **files, int n)
 }
 
 /*
- * Files that were captured at the commit were matched before it: rows may have
- * been committed in between, or been in flight.  Files that are due are looked
- * at once more before they are destroyed; those that stay as a backup, now.
+ * What was captured at the commit was matched before it: rows may have been
+ * committed in between, or been in flight.  Files that are due are looked at
+ * once more before they are destroyed; those that stay as a backup, now.
  */
 static void
 heal_captured(Drain *drain, LedgerFile *files, int n)

@@ -106,7 +106,7 @@ doom_file(Drain *drain, const LedgerFile *file)
 	copy->path = MemoryContextStrdup(drain->doomed_context, file->path);
 }
 
-/* Puts back at once the files that are needed; the rest is to be destroyed. */
+/* What is needed is put back at once, the rest is to be destroyed. */
 static void
 heal_or_doom(Drain *drain, LedgerFile *files, int n, const char **needed)
 {

@@ -46,7 +46,7 @@
 /* a step stops when it has worked on files for so long */
 #define STEP_MS			500
 
-/* files that one call in somebody's transaction brings forward at most */
+/* what one call in somebody's transaction brings forward at most */
 #define DRAIN_IN_TRANSACTION	10000
 
 
@@ -458,7 +458,7 @@ make_step(Drain *drain, bool finish)
 	bool		more;
 
 	drain->portion = 0;
-	/* this commit must be on disk before the next step unlinks */
+	/* what this commits must be on disk before the next step unlinks */
 	ForceSyncCommit();
 	more = lock_directory(drain) && is_still_ours(drain) && do_step(drain, finish);
 	store_unlock(drain->store);
@@ -529,7 +529,10 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		return 0;
 	PG_TRY();
 	{
-		/* the files are destroyed when the commit that calls them trashed is durable */
+		/*
+		 * they are destroyed when the commit that calls them trashed is
+		 * durable
+		 */
 		if (lock_directory(drain) && is_still_ours(drain))
 		{
 			n = drain_restore_step(drain, limit);

@@ -72,7 +72,9 @@ drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
 				 errmsg("put file \"%s\" back: %s", file->path, why)));
 	}
 	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
-		drain_destroy_file(drain, file);	/* the backup's days are over, and a reference to that name finds a file there */
+		drain_destroy_file(drain, file);	/* its days are over, and who
+											 * refers to that name finds a
+											 * file there */
 	else if (result.outcome == FILE_OCCUPIED)
 		keep_backup(drain, file, why, name_taken);
 	else
@@ -99,7 +101,7 @@ target_of(const LedgerFile *file)
 	return file->restore_as ? file->restore_as : file->path;
 }
 
-/* A file that was to be put back is not in the trash: is it done? */
+/* What was to be put back is not in the trash: is it done? */
 static void
 settle_restored(Drain *drain, LedgerFile *file)
 {
@@ -112,13 +114,13 @@ settle_restored(Drain *drain, LedgerFile *file)
 		file->restore_as = NULL;
 	}
 	else if (file->unsettled)
-		/* the file was due, and we were killed between destroying it and saying so */
+		/* it was due, and we were killed between destroying it and saying so */
 		drain_set_state(file, "deleted", "it had been destroyed when it was wanted again");
 	else
 		drain_set_state(file, "failed", "its backup is gone");
 }
 
-/* This transaction may never commit: the next drain records what has happened. */
+/* It may never commit: the next drain records what has happened. */
 static void
 put_back_at_commit(Drain *drain, LedgerFile *file)
 {
@@ -150,16 +152,13 @@ put_back_now(Drain *drain, LedgerFile *file)
 	else
 	{
 		drain_set_failed(drain, file, result);
-		/* the file is safe where it is */
+		/* it is safe where it is */
 		file->new_state = "trashed";
 		file->restore_as = NULL;
 	}
 }
 
-/*
- * A restore that a person has asked for is done; one for a file that was
- * needed may be outdated by now.
- */
+/* What a person has asked for is done; what was marked because it is needed may be outdated by now. */
 static void
 put_back_file(Drain *drain, LedgerFile *file)
 {
@@ -172,7 +171,7 @@ put_back_file(Drain *drain, LedgerFile *file)
 		put_back_now(drain, file);
 }
 
-/* Files to be put back come first: somebody waits for them. */
+/* What is to be put back comes first: somebody waits for it. */
 int
 drain_restore_step(Drain *drain, int limit)
 {

@@ -143,7 +143,7 @@ static const SqlColumn record_columns[] = {
 	{"file_id", INT8OID}, {"state", TEXTOID}, {"error", TEXTOID}, {"freed", INT8OID}, {"restore_as", TEXTOID}
 };
 
-/* Makes a relation of the files to be recorded, of which the planner knows the size. */
+/* What is to be recorded, as a relation of which the planner knows the size. */
 static Tuplestorestate *
 store_records(const LedgerFile *files, int n, TupleDesc desc)
 {

@@ -30,7 +30,7 @@
 /* Not a run of the schedule. */
 #define LEDGER_NO_DAY	PG_INT32_MIN
 
-/* The record of a run when the run begins. */
+/* What is recorded of a run when it begins. */
 typedef struct LedgerRun
 {
 	const char *what;
@@ -43,7 +43,7 @@ typedef struct LedgerRun
 	Jsonb	   *settings;
 } LedgerRun;
 
-/* Inserts the row of a run; returns its run_id. */
+/* Insert a run; returns its id. */
 extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
 
 /*
@@ -56,23 +56,21 @@ extern void ledger_set_claim(const Extension *extension, int64 run_id, const cha
 							 const char *backup_owner);
 
 /*
- * Inserts a row for each condemned file, state pending, and add their numbers
+ * Insert a row for each condemned file, state pending, and add their numbers
  * to the run.  A file that has failed in an earlier run has a row already,
- * which becomes one of this run.  They are due when `backup_days` are over.
- * Their file_ids are in the order of the set, so that those captured at commit
- * are the first.
+ * which becomes one of this run.  They are due when `backup_days` are over.  Their file_ids are
+ * in the order of the set, so that those captured at commit are the first.
  */
 extern void ledger_add_files(const Extension *extension, int64 run_id,
 							 Condemned *condemned, int backup_days);
 
-/* Says that a run in batches gets no more files, because all have been seen. */
+/* A run in batches will get no more files, because all have been seen. */
 extern void ledger_end_batches(const Extension *extension, int64 run_id);
 
 /*
- * Says that a run in batches gets no more files although some were not seen,
- * and why (a text for people).  A run without files is over, with this status;
- * another one is over when its files have been dealt with, as 'failed' or
- * 'interrupted'.
+ * The same before all were seen, and why (a text for people).  If it has no
+ * files yet, then it is over, with this status; else it is when they have been
+ * dealt with, as 'failed' or 'interrupted'.
  */
 extern void ledger_cut_short(const Extension *extension, int64 run_id, const char *status,
 							 const char *message);
@@ -94,7 +92,7 @@ typedef struct LedgerWork
  */
 extern List *ledger_unfinished_runs(const Extension *extension, int64 only_run);
 
-/* Returns one run, whatever its state; NULL if there is none. */
+/* One run, whatever its state; NULL if there is none. */
 extern LedgerWork *ledger_run(const Extension *extension, int64 run_id);
 
 /* A row of cleanup_files whose file is to be dealt with. */
@@ -110,7 +108,7 @@ typedef struct LedgerFile
 	const char *note;			/* the row's error by now, or NULL */
 	const char *restore_as;		/* NULL: its own name; may be set for
 								 * restoring */
-	bool		is_backup;		/* the run keeps backups */
+	bool		is_backup;		/* it was to be kept for some days */
 	const char *new_state;		/* NULL: leave the row as it is */
 	const char *error;			/* NULL: none */
 	int64		freed;
@@ -126,21 +124,21 @@ typedef enum LedgerKind
 } LedgerKind;
 
 /*
- * Returns at most `limit` files of a run, of this kind, with an id greater
- * than `after`, by id.  Sets *n; returns an array.
+ * At most `limit` files of a run, of this kind, with an id greater than
+ * `after`, by id.  Sets *n; returns an array.
  */
 extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, LedgerKind kind,
 								int64 after, int limit, int *n);
 
 /*
- * Returns the ids from `first` to `last` of files of a run that are due,
- * ascending, but those that are held.  Sets *n; returns an array.
+ * The ids from `first` to `last` of files of a run that are due, ascending, but
+ * those that are held.  Sets *n; returns an array.
  */
 extern int64 *ledger_still_due(const Extension *extension, int64 run_id, int64 first, int64 last,
 							   int *n);
 
 /*
- * Records new_state, error and freed of those that have a new_state.  They are
+ * Record new_state, error and freed of those that have a new_state.  They are
  * in the order of their file_id, as ledger_files() returned them; n > 0.
  */
 extern void ledger_record(const Extension *extension, const LedgerFile *files, int n);
@@ -156,7 +154,7 @@ typedef struct LedgerExpired
 extern void ledger_expired(const Extension *extension, int limit, LedgerExpired *expired);
 
 /*
- * Brings the figures of a run that has ended up to date, after backups were
+ * Bring the figures of a run that has ended up to date, after backups were
  * destroyed or put back, and forget what was kept for the latter.
  */
 extern void ledger_correct_run(const Extension *extension, int64 run_id);
@@ -182,7 +180,7 @@ typedef struct LedgerSummary
  */
 extern bool ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary);
 
-/* The outcome of a run. */
+/* What has become of the files of a run. */
 typedef struct LedgerOutcome
 {
 	List	   *orphans;		/* char *: paths of those that have gone,
@@ -196,7 +194,7 @@ typedef struct LedgerOutcome
 	int64		bytes;			/* given back to the file system */
 } LedgerOutcome;
 
-/* Returns the folders (char *) from which the run has taken files, deepest first. */
+/* The folders (char *) from which the run has taken files, deepest first. */
 extern List *ledger_folders(const Extension *extension, int64 run_id);
 
 /* Lists of at most `limit` entries; counts of all. */

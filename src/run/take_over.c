@@ -48,7 +48,7 @@ take_over(CleanupPlan *plan, void *arg)
 	plan_lock_directory(plan);
 	text = claim_take(context->extension, place.upload_dir, claim->found, foreign, &uuid);
 	at_commit_claim(&place, text, foreign);
-	/* files in the trash of the former owner, or of ours on a timeline that has ended */
+	/* what they had in the trash, or we on a timeline that has ended */
 	if (foreign)
 		(void) strays_put_back(context, uuid, claim->found, true);
 	return NULL;

@@ -174,7 +174,10 @@ store_open(const char *path)
 	return NULL;
 }
 
-/* A caller that closes without store_sync() records nothing as done, so no fsync is owed to it. */
+/*
+ * Who closes without store_sync() will not record anything as done, so no
+ * fsync is owed to him.
+ */
 void
 store_close(FileStore *store)
 {

@@ -49,9 +49,8 @@
 typedef struct FileStore FileStore;
 
 /*
- * The identity of a file: two files of equal identity are one.  Times are
- * nanoseconds since the Unix epoch, PG_INT64_MIN or PG_INT64_MAX for what lies
- * beyond.  A rename changes ctime, so it takes part in the comparison only
+ * What makes a file this very file.  Times are nanoseconds since the Unix
+ * epoch, PG_INT64_MIN or PG_INT64_MAX for what lies beyond.  A rename changes ctime, so it takes part in the comparison only
  * before a file is captured.
  */
 typedef struct FileIdentity
@@ -66,7 +65,11 @@ typedef struct FileIdentity
 								 * frees nothing */
 	int64		space;			/* nor is this: bytes that removing its last
 								 * name gives back, at most its size */
-	bool		captured;		/* the file was captured and verified: then size and mtime tell it, because a trash that was copied, with its disk or by cp -a, has other inodes; never so for a capture */
+	bool		captured;		/* it is known to have been captured and
+								 * verified: size and mtime tell it then, for
+								 * a trash that was copied, with its disk or
+								 * by cp -a, has other inodes; never so for a
+								 * capture */
 } FileIdentity;
 
 typedef enum FileOutcome
@@ -111,14 +114,17 @@ typedef enum FilePlace
 } FilePlace;
 
 /*
- * Opens the directory `path` (absolute) as a store.  A symlink as the last
+ * Open the directory `path` (absolute) as a store.  A symlink as the last
  * component of `path` itself is followed: that one is the administrator's.
  * Returns NULL with errno set (ENOENT, ENOTDIR, EACCES, ...) on failure.
  * Needs read and search permission on the directory; see store_check_writable.
  */
 extern FileStore *store_open(const char *path);
 
-/* Closes all descriptors, unlock and free the store.  NULL is allowed.  Commit-safe. */
+/*
+ * Close all descriptors, unlock and free the store.  NULL is allowed.
+ * Commit-safe.
+ */
 extern void store_close(FileStore *store);
 
 /*
@@ -159,8 +165,8 @@ extern FileResult store_set_backup_dir(FileStore *store, const char *path,
 extern bool store_is_quick(const FileStore *store);
 
 /*
- * Asks `stop` now and then while a file is copied: if it says true, the copy
- * is given up, and the file left where it was: FILE_FAILED with EINTR.
+ * Ask `stop` now and then while a file is copied: if it says true, the copy is
+ * given up, and the file left where it was: FILE_FAILED with EINTR.
  */
 extern void store_set_stop(FileStore *store, bool (*stop) (void));
 
@@ -171,10 +177,10 @@ extern void store_set_stop(FileStore *store, bool (*stop) (void));
 extern int	store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes);
 
 /*
- * Returns the identity of the regular file at `path`.  Commit-safe.  FILE_OK,
- * FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.  With _durably, the next
- * store_sync() makes sure that the file stays where it was found, whoever has
- * put it there.
+ * Identity of the regular file at `path`.  Commit-safe.
+ * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.  With _durably, the
+ * next store_sync() makes sure that the file stays where it was found, whoever
+ * has put it there.
  */
 extern FileResult store_identify(FileStore *store, const char *path,
 								 FileIdentity *identity);
@@ -242,11 +248,11 @@ extern FilePlace store_locate(FileStore *store, int64 run_id, const char *path,
 							  const FileIdentity *expected, bool mend, int *errnum);
 
 /*
- * Puts a captured file back to its own place; never overwrites.  Missing
- * directories on the way are created, see store_put_back_as().  Where the file
- * system knows neither RENAME_NOREPLACE nor hard links, it fails.  FILE_OK,
- * FILE_VANISHED (not in the trash), FILE_OCCUPIED, FILE_REPLACED (what is in
- * the trash is not `expected`), FILE_FAILED.
+ * Put a captured file back to its own place; never overwrites.  Missing
+ * directories on the way are created, see store_put_back_as().  Where
+ * the file system knows neither RENAME_NOREPLACE nor hard links, it fails.
+ * FILE_OK, FILE_VANISHED (not in the trash), FILE_OCCUPIED, FILE_REPLACED
+ * (what is in the trash is not `expected`), FILE_FAILED.
  */
 extern FileResult store_put_back(FileStore *store, int64 run_id, const char *path,
 								 const FileIdentity *expected);
@@ -289,24 +295,24 @@ extern bool store_same_copy(const FileIdentity *found, const FileIdentity *expec
 extern int64 store_space_of(const FileIdentity *identity);
 
 /*
- * Removes the folder `path`, below the upload directory, if it is empty, and
+ * Remove the folder `path`, below the upload directory, if it is empty, and
  * then those above it that are.  Mount points, subvolumes and what is no
  * folder stay.  Returns how many went.  Commit-safe.
  */
 extern int	store_remove_folders(FileStore *store, const char *path);
 
 /*
- * Unlinks a captured file for good.  *freed becomes the bytes given back to
- * the file system: see store_space_of().  FILE_OK, FILE_VANISHED,
- * FILE_REPLACED, FILE_FAILED.
+ * Unlink a captured file for good.  *freed becomes the bytes given back to
+ * the file system: see store_space_of().
+ * FILE_OK, FILE_VANISHED, FILE_REPLACED, FILE_FAILED.
  */
 extern FileResult store_destroy(FileStore *store, int64 run_id, const char *path,
 								const FileIdentity *expected, int64 *freed);
 
 /*
- * Unlinks the file at its own place, if it still is `expected` (ctime
- * included): for a disk so full that the capture found no space.  FILE_OK,
- * FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED, FILE_FAILED.
+ * Unlink the file at its own place, if it still is `expected` (ctime
+ * included): for a disk so full that the capture found no space.
+ * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED, FILE_FAILED.
  */
 extern FileResult store_destroy_in_place(FileStore *store, const char *path,
 										 const FileIdentity *expected, int64 *freed);
@@ -319,17 +325,18 @@ extern FileResult store_destroy_in_place(FileStore *store, const char *path,
 extern FileResult store_clock(FileStore *store, int64 *now_ns);
 
 /*
- * Makes the renames and unlinks done so far durable: fsync every directory
- * touched since the last call.  To be called before they are recorded as done.
- * store_locate() marks the directory in which it found the file, or did not
- * find it, as touched too, with those on the way: whoever renamed the file may
- * have died before his fsync.  Returns 0 or the errno of the first failure
- * since the last call; then none of what was done since may be recorded.
+ * Make the renames and unlinks done so far durable: fsync every directory
+ * touched since the last call.  To be called before they are recorded as
+ * done.  store_locate() marks the directory in which it found the file, or did
+ * not find it, as touched too, with those on the way: whoever renamed the file
+ * may have died before his fsync.
+ * Returns 0 or the errno of the first failure since the last call; then none
+ * of what was done since may be recorded.
  */
 extern int	store_sync(FileStore *store);
 
 /*
- * Removes the trash of a run as far as it is empty, and the (empty) trash and
+ * Remove the trash of a run as far as it is empty, and the (empty) trash and
  * private directories above it.  Anything that is not empty stays.  Reads
  * every directory of that trash, so once a run is enough.
  */

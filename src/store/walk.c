@@ -358,7 +358,7 @@ judge_volume(const StoreVolume *found, const StoreVolume *ours)
 	return WALK_MOUNT;
 }
 
-/* Returns the result of a look at a folder on the way, or at the file in the end. */
+/* What a look at a folder on the way, or at the file in the end, says. */
 static WalkReason
 judge_look(const FileStore *store, const FileLook *look, bool is_last)
 {
@@ -374,7 +374,7 @@ judge_look(const FileStore *store, const FileLook *look, bool is_last)
 	return judge_volume(&look->volume, &store->root.volume);
 }
 
-/* Returns the result of the text of a path, without a look. */
+/* What the text of a path says, without a look. */
 static WalkReason
 judge_text(const char *path, bool recurse, size_t *len)
 {
