@@ -23,7 +23,9 @@ struct Drain
 								 * NULL */
 	FileStore  *store;
 	const char *claim;			/* of the directory, as a UUID */
-	TimestampTz taken_over;		/* files condemned before are let live, because the directory was not ours then; 0: it was */
+	TimestampTz taken_over;		/* files condemned before are let live,
+								 * because the directory was not ours then; 0:
+								 * it was */
 	bool		at_commit;		/* in somebody's transaction: files are
 								 * touched only when that commits */
 	Batch	   *batches[AT_COMMIT_ACTIONS]; /* the next step */

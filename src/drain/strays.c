@@ -34,7 +34,8 @@ typedef struct Strays
 	bool		each_file;		/* see strays.h */
 	Place		place;			/* the trash that is looked through */
 	FileStore  *store;
-	Jsonb	   *recorded;		/* the settings that a run in this place records */
+	Jsonb	   *recorded;		/* the settings that a run in this place
+								 * records */
 	Batch	   *batch;			/* files that the commit itself puts back */
 	int			in_batch;
 	int64		put_back;

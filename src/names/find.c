@@ -194,7 +194,8 @@ ends_with_extension(const KeyRules *rules, const char *text, size_t len)
 
 /* The role of a place between two letters, or at an end of the text. */
 #define EDGE_BEGIN			0x01	/* a name begins */
-#define EDGE_BEGIN_MARKED	0x02	/* a name does, if it ends likewise: "_name_" */
+#define EDGE_BEGIN_MARKED	0x02	/* a name does, if it ends likewise:
+									 * "_name_" */
 #define EDGE_ROOT			0x04	/* ... without a folder before it */
 #define EDGE_END			0x08	/* a name or a stem ends */
 #define EDGE_END_MARKED		0x10

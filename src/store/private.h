@@ -46,7 +46,8 @@
 /* permissions and demands on the way down a path */
 #define DIR_MAKE	0x01		/* create what is missing */
 #define DIR_TRUST	0x02		/* every folder must be ours alone */
-#define DIR_SYNC	0x04		/* the maker of the folders may owe their fsync */
+#define DIR_SYNC	0x04		/* the maker of the folders may owe their
+								 * fsync */
 
 /*
  * Where a folder lives.  The mount id tells a bind mount of the same file
@@ -77,8 +78,10 @@ typedef struct Folder
 	bool		dirty;			/* an fsync is owed */
 	bool		chain_synced;	/* no fsync is owed for the way to it */
 	bool		mode_noted;		/* see store_note_mode() */
-	bool		copies;			/* the files in the directory are copies: see store_is_expected() */
-	bool		ours;			/* the directory is in a trash: see store_is_expected() */
+	bool		copies;			/* the files in the directory are copies: see
+								 * store_is_expected() */
+	bool		ours;			/* the directory is in a trash: see
+								 * store_is_expected() */
 	bool		access_known;	/* see store_check_folder() */
 	int			access_errno;
 	StoreVolume volume;			/* all below it must be there */
@@ -109,7 +112,9 @@ struct FileStore
 	struct ClaimLock *lock;		/* see store_lock(); NULL: no lock */
 	bool		durable;		/* see store_set_durable() */
 	int			sync_errno;		/* first failure of an fsync, or 0 */
-	const char *action;			/* the action that failed when a function that opens folders returns -1 or NULL: static text */
+	const char *action;			/* the action that failed when a function that
+								 * opens folders returns -1 or NULL: static
+								 * text */
 };
 
 /* A relative path, checked, and cut before its last component. */

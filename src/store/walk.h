@@ -67,7 +67,8 @@ extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **action
 /* Why a walk does not come to a file. */
 typedef enum WalkReason
 {
-	WALK_REACHED,				/* the walk does, or would if the file were there */
+	WALK_REACHED,				/* the walk does, or would if the file were
+								 * there */
 	WALK_HIDDEN,				/* the file or a folder of it begins with a
 								 * dot */
 	WALK_FOREIGN,				/* a folder of it is that of a NAS, a
