@@ -135,8 +135,23 @@ typedef struct Verdict
 	const char *reason;
 } Verdict;
 
-#define KEPT(reason)		((Verdict) {"kept", (reason)})
-#define CONDEMNED(reason)	((Verdict) {"condemned", (reason)})
+static Verdict
+kept(const char *reason)
+{
+	return (Verdict)
+	{
+		"kept", reason
+	};
+}
+
+static Verdict
+condemned(const char *reason)
+{
+	return (Verdict)
+	{
+		"condemned", reason
+	};
+}
 
 static char *
 age_reason(const CleanupPlan *plan, const char *what)
@@ -175,34 +190,34 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 		reason = WALK_REACHED;
 	if (reason != WALK_REACHED &&
 		(found.outcome != FILE_VANISHED || reason == WALK_SYMLINK || reason == WALK_MOUNT || reason == WALK_SUBVOLUME))
-		return KEPT(psprintf("\"%.*s\" is not looked into: %s", (int) len, search->path,
+		return kept(psprintf("\"%.*s\" is not looked into: %s", (int) len, search->path,
 							 walk_reason_text(reason)));
 	if (found.outcome == FILE_VANISHED)
-		return KEPT("there is no such file");
+		return kept("there is no such file");
 	if (found.outcome == FILE_NOT_REGULAR)
-		return KEPT("it is not a regular file");
+		return kept("it is not a regular file");
 	if (found.outcome != FILE_OK)
-		return KEPT(psprintf("could not %s: %s", found.action, strerror(found.errnum)));
+		return kept(psprintf("could not %s: %s", found.action, strerror(found.errnum)));
 	if (standing->hold != NULL)
-		return KEPT(psprintf("it is held by \"%s\"%s%s", standing->hold->held_by,
+		return kept(psprintf("it is held by \"%s\"%s%s", standing->hold->held_by,
 							 standing->hold->reason ? ": " : "",
 							 standing->hold->reason ? standing->hold->reason : ""));
 	if (standing->pending)
-		return CONDEMNED("an earlier run has condemned it, and it is still to be dealt with");
+		return condemned("an earlier run has condemned it, and it is still to be dealt with");
 	if (standing->kept != NULL)
-		return KEPT(standing->kept);
+		return kept(standing->kept);
 	if (!key_is_audio(settings_of(plan)->rules, search->path))
-		return KEPT("its extension is not one of audio_cleanup.audio_extensions");
+		return kept("its extension is not one of audio_cleanup.audio_extensions");
 	if (search->count > search->failed)
-		return KEPT(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
+		return kept(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
 	if (search->failed > 0)
-		return CONDEMNED(psprintf("only failed sessions refer to it, failed longer ago than %d days",
+		return condemned(psprintf("only failed sessions refer to it, failed longer ago than %d days",
 								  settings_of(plan)->failed_session_retention_days));
 	if (is_in_future(plan, identity))
-		return KEPT("no row refers to it, but its date is in the future");
+		return kept("no row refers to it, but its date is in the future");
 	if (!plan_is_old(plan, identity))
-		return KEPT(age_reason(plan, "no row refers to it, but it is younger than"));
-	return CONDEMNED(age_reason(plan, "no row refers to it, and it is older than"));
+		return kept(age_reason(plan, "no row refers to it, but it is younger than"));
+	return condemned(age_reason(plan, "no row refers to it, and it is older than"));
 }
 
 static Jsonb *
