@@ -15,12 +15,10 @@ Brake *
 brake_make(const char *name, int sqlstate, const char *message, const char *detail,
 		   const char *hint)
 {
+	const Brake texts = {name, sqlstate, message, detail, hint};
 	Brake	   *brake = palloc(sizeof(Brake));
 
-	*brake = (Brake)
-	{
-		name, sqlstate, message, detail, hint
-	};
+	*brake = texts;
 	return brake;
 }
 

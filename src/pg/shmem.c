@@ -57,6 +57,8 @@ attach(void)
 void
 shmem_request(const char *name, Size size, void (*attach_piece) (void *memory, bool is_new))
 {
+	const Piece piece = {name, size, attach_piece};
+
 	Assert(n_pieces < lengthof(pieces));
 	if (n_pieces == 0)
 	{
@@ -65,7 +67,7 @@ shmem_request(const char *name, Size size, void (*attach_piece) (void *memory, b
 		next_startup_hook = shmem_startup_hook;
 		shmem_startup_hook = attach;
 	}
-	pieces[n_pieces++] = (Piece) {name, size, attach_piece};
+	pieces[n_pieces++] = piece;
 }
 
 LWLock *

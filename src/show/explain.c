@@ -138,19 +138,17 @@ typedef struct Verdict
 static Verdict
 kept(const char *reason)
 {
-	return (Verdict)
-	{
-		"kept", reason
-	};
+	Verdict		verdict = {"kept", reason};
+
+	return verdict;
 }
 
 static Verdict
 condemned(const char *reason)
 {
-	return (Verdict)
-	{
-		"condemned", reason
-	};
+	Verdict		verdict = {"condemned", reason};
+
+	return verdict;
 }
 
 static char *
