@@ -38,6 +38,7 @@ sub fresh_app
 {
 	my ($rows) = @_;
 
+	change_settings($node, 'audio_cleanup.databases' => '', 'audio_cleanup.debug_clock_offset' => 0);
 	$node->safe_psql('postgres', $_) foreach 'DROP DATABASE IF EXISTS app WITH (FORCE)', 'CREATE DATABASE app';
 	remove_tree($dir);
 	make_path($dir);
@@ -165,7 +166,7 @@ sub paragraphs
 	foreach my $statement (grep { /\S/ } split /;\s*(?:\n|$)/, $block)
 	{
 		push @paragraphs, grep { /\S/ } split /\n\n+/, psql("$statement;\n", $statement =~ /jsonb_pretty/ ? '-At' : ());
-		wait_for_drain($node, 'app') if $statement =~ /SELECT cleanup_(all|restore)/;
+		wait_for_drain($node, 'app') if $statement =~ /cleanup_(all|restore)\(/;
 	}
 	return map { s/\s*$/\n/r } @paragraphs;
 }
