@@ -168,7 +168,7 @@ check_name_parts(char **newval, void **extra, GucSource source)
 	return true;
 }
 
-/* Can this be what stands behind the last dot of a name?  It may have its dot. */
+/* Returns whether the text can be the extension of a file, with its dot or without. */
 static bool
 is_extension(const char *entry)
 {
@@ -448,7 +448,7 @@ make_rules(Jsonb *recorded)
 	return rules;
 }
 
-/* With the rules by which names in the directory are matched: see make_rules(). */
+/* Sets the directory, and the rules by which names in it are matched: see make_rules(). */
 static void
 set_directory(Settings *settings, const char *path, Jsonb *recorded)
 {
@@ -470,7 +470,10 @@ absolute_upload_dir(void)
 	return pstrdup(path);
 }
 
-/* Where files are kept for so many days. */
+/*
+ * Returns the directory in which files are kept for so many days; "": the
+ * trash is in the upload directory.
+ */
 static const char *
 used_backup_dir(const char *dir, int days)
 {

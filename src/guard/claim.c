@@ -75,7 +75,10 @@ data_directory_inode(void)
 	return stat(DataDir, &st) == 0 ? (uint64) st.st_ino : 0;
 }
 
-/* Does not change while a primary runs; a standby has no say. */
+/*
+ * Returns the timeline, which does not change while a primary runs; 0 on a
+ * standby, which has no say.
+ */
 static uint32
 current_timeline(void)
 {
@@ -146,7 +149,7 @@ system_brake(const char *name, FileResult result, const char *upload_dir, const 
 					  NULL, hint);
 }
 
-/* Why the claim is not ours; NULL if nothing speaks against it. */
+/* Returns why the claim is not ours, a sentence; NULL if nothing speaks against it. */
 static char *
 difference(const ClaimText *claim, bool has_twin)
 {

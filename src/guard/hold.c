@@ -34,7 +34,7 @@ hold_find(const Extension *extension, const char *path)
 	return hold;
 }
 
-/* Somebody may hold a file that is yet to come, but rather has mistyped its name. */
+/* Tells the caller if no file has that name: probably the name was mistyped. */
 static void
 tell_if_missing(const Settings *settings, const char *path)
 {

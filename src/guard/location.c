@@ -27,7 +27,7 @@
 #include "src/guard/location.h"
 #include "src/names/rules.h"
 
-/* One of the two directories, and what is said of it: messages with the path for %s, and hints. */
+/* One of the two directories: messages with the path for %s, and hints. */
 typedef struct Subject
 {
 	const char *setting;
@@ -298,7 +298,7 @@ has_parent_component(const char *path)
 	return false;
 }
 
-/* Without "./" and doubled slashes, which would give a file a second name. */
+/* Returns the path without "./" and doubled slashes, which would give a file a second name. */
 static char *
 plain_path(const char *path)
 {

@@ -43,8 +43,8 @@ backup_find(const Extension *extension, const char *claim, const char *path)
 }
 
 /*
- * Is there a newer file of that name, of a later run, which is in the trash or
- * on its way?  Each state has an index of its own, so there are branches.
+ * Tells whether a later run has a newer file of that name in the trash or on
+ * its way.  Each state has an index of its own, so there are branches.
  */
 #define NEWER_FILE(run_id, file_name, uuid) \
 	"EXISTS (SELECT FROM (SELECT n.run_id FROM @extschema@.cleanup_files n WHERE n.state = 'trashed' AND n.file = " file_name \

@@ -67,7 +67,7 @@ make_id(TimestampTz created_at, int64 number, const char *from)
 					MyDatabaseId, (long long) created_at, (long long) number, strrchr(from, '@'));
 }
 
-/* In English, whatever the locale, and of UTC. */
+/* Returns the time as RFC 5322 writes it: in English, whatever the locale, and in UTC. */
 static char *
 rfc_date(TimestampTz time)
 {

@@ -86,7 +86,7 @@ character_length(const char *s, bool *valid)
 	return *valid ? length : 1;
 }
 
-/* May it stand as it is?  Spaces at its ends would not. */
+/* Returns whether the text may stand in a header as it is; spaces at its ends would be lost. */
 static bool
 is_plain(const char *text)
 {
@@ -184,7 +184,10 @@ put_headers(StringInfo out, const Message *message)
 
 /* ------------------------------------------------------------------- parts --- */
 
-/* Not the last of its line, of which a mail server might take it away. */
+/*
+ * Returns whether the character at `s` may stand as it is: a blank at the end
+ * of a line, or a dot at its beginning, might be lost on the way.
+ */
 static bool
 may_stand(const char *s, int column)
 {

@@ -44,7 +44,7 @@ StaticAssertDecl(sizeof(OutboxCall) <= BGW_EXTRALEN, "a call must fit into bgw_e
 
 /* ------------------------------------------------------------ whom to call --- */
 
-/* Where there is no free slot the next run, or the next night, calls again. */
+/* Starts a mail worker.  Without a free slot the next run, or the next night, starts one. */
 static void
 start_worker(void)
 {
@@ -111,7 +111,7 @@ make_array(const char *const *addresses, int n, const bool *refused)
 	return sql_text_array(taken);
 }
 
-/* As if it had just been tried once more. */
+/* Counts one more try, from now on. */
 #define TRIED \
 	" tries = m.tries + 1," \
 	" next_try_at = clock_timestamp() + coalesce((" DELAYS ")[m.tries + 1], " LAST_DELAY ")"

@@ -292,7 +292,7 @@ add_recipients(Mail *mail)
 	return true;
 }
 
-/* Once in the life of the process. */
+/* Initializes libcurl, once in the life of the process. */
 static bool
 init_library(void)
 {

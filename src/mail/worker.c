@@ -231,7 +231,7 @@ time_to_next(void)
 	return ms;
 }
 
-/* Until nothing is due any more; false if somebody else is at it. */
+/* Sends mails until none is due any more; returns false if another process is sending. */
 static bool
 send_due(MemoryContext context)
 {

@@ -273,7 +273,7 @@ start_next_job(Launcher *launcher)
 	}
 }
 
-/* Which workers have ended? */
+/* Takes workers that have ended off the list, and delays their jobs if they were busy. */
 static void
 look_after_workers(Launcher *launcher)
 {
@@ -363,8 +363,8 @@ forget_unlisted(Launcher *launcher)
 }
 
 /*
- * After a reload: databases that are new, or all if hour or zone are, note
- * since when that is so.
+ * Has databases that are new after a reload, or all if hour or zone are new,
+ * note since when that is so.
  */
 static void
 compare_schedules(Launcher *launcher, const Schedule *before)

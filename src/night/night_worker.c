@@ -27,9 +27,7 @@
 #include "src/pg/worker.h"
 #include "src/run/run.h"
 
-/*
- * Is there a run to be made, and on what grounds?  NULL: none.
- */
+/* Returns the trigger of the run that is to be made now, and its day; NULL: there is none. */
 static const char *
 find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 {
@@ -97,7 +95,7 @@ commit_and_begin(void)
 	MemoryContextSwitchTo(caller);
 }
 
-/* In a memory context that outlives the transactions of the run. */
+/* Makes the run, in a memory context that outlives the run's transactions. */
 static void
 clean(RunRequest *request, MemoryContext context)
 {

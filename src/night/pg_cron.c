@@ -82,7 +82,7 @@ read_jobs(void *arg)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* No right to read the table, or a version that looks otherwise: nothing is known. */
+/* Returns no jobs if the table may not be read, or belongs to a version that looks otherwise. */
 List *
 cron_jobs(const Extension *extension, List *databases)
 {

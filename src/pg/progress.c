@@ -208,7 +208,7 @@ progress_set(ProgressCounter counter, int64 value)
 		pg_atomic_write_u64(&mine->counters[counter], (uint64) value);
 }
 
-/* Nobody else writes, so it need not be an atomic addition. */
+/* Adds without an atomic addition, because no other process writes. */
 void
 progress_add(ProgressCounter counter, int64 increment)
 {

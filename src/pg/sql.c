@@ -76,7 +76,10 @@ check_relation(Oid relation, const Guard *allowed)
 			 errhint("Find out who did that before you try again.")));
 }
 
-/* Is the function somebody's?  For check_functions_in_node(). */
+/*
+ * Returns whether the function is neither pg_catalog's nor the extension's;
+ * for check_functions_in_node().
+ */
 static bool
 is_foreign_function(Oid function, void *arg)
 {

@@ -61,7 +61,10 @@ typedef struct ClearingTry
 	bool		cleared;
 } ClearingTry;
 
-/* As long as the audio can come back, so can what refers to it. */
+/*
+ * Clears the sessions of one source, and remembers their references for as
+ * long as the audio can come back.
+ */
 static void
 clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
 {
@@ -125,7 +128,7 @@ can_try_clearing(void)
 	return !XactReadOnly && !RecoveryInProgress() && !IsolationUsesXactSnapshot();
 }
 
-/* Where it cannot be tried, something can be told all the same. */
+/* Tells, without a try, which sources cannot be cleared. */
 static bool
 look_at_clearing(CleanupPlan *plan, List *sources)
 {

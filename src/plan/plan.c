@@ -29,7 +29,7 @@
 
 /* -------------------------------------------------------------- beginning --- */
 
-/* When the plan ends, or an ERROR ends it. */
+/* Gives back what a plan holds, when the plan ends, by an ERROR too. */
 static void
 give_back(void *arg)
 {

@@ -46,7 +46,7 @@
 #define ID_MIN			12		/* bytes of an id that is no word */
 #define SAMPLE_KEYS		32
 
-/* One name of the sample and the columns of the current table that hold it. */
+/* A name of the sample, and the columns of the current table that hold the name. */
 typedef struct Sample
 {
 	char	   *path;

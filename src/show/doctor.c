@@ -132,8 +132,8 @@ check_each_source(const Examination *examination)
 }
 
 /*
- * Has somebody chosen the statuses?  With the default, the lack of failed rows
- * is no finding, unless the column cannot have that value.
+ * Returns whether somebody has chosen the statuses.  With the default, the
+ * lack of failed rows is no finding, unless the column cannot have that value.
  */
 static bool
 has_chosen_statuses(const Source *source)
@@ -205,7 +205,10 @@ describe_next_run(const NextRun *next)
 	return psprintf("the built-in schedule does not clean this database: %s", next->reason);
 }
 
-/* Both would run: the second finds nothing, or waits for the first. */
+/*
+ * Says that two schedules clean one database: the second run finds nothing, or
+ * waits for the first.
+ */
 static void
 say_twice(const Examination *examination, const CronJob *job)
 {

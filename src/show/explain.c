@@ -158,7 +158,7 @@ age_reason(const CleanupPlan *plan, const char *what)
 					settings_of(plan)->orphaned_file_retention_hours);
 }
 
-/* As far as clocks may differ it is of this moment. */
+/* Returns whether the file is dated in the future, by more than clocks may differ. */
 static bool
 is_in_future(const CleanupPlan *plan, const FileIdentity *identity)
 {
@@ -233,8 +233,8 @@ reference_to_jsonb(const Reference *reference)
 }
 
 /*
- * Without the directory or the sources there is nothing to say; that a run
- * would be refused for another reason is part of the answer.
+ * Raises a brake that leaves nothing to say: the directory or a source cannot
+ * be read.  Another reason to refuse a run is part of the answer.
  */
 static void
 raise_unless_readable(const CleanupPlan *plan)

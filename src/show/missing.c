@@ -69,7 +69,10 @@ typedef struct Reference
 
 /* -------------------------------------------------------------- references --- */
 
-/* As in a run: in another encoding it is not known how the rest is written on disk. */
+/*
+ * Returns whether the value can be judged: in an encoding other than UTF-8,
+ * only ASCII is known to be written on disk as in a value.
+ */
 static bool
 can_be_judged(const Search *search, const char *value, size_t len)
 {
@@ -139,7 +142,10 @@ write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, 
 	tuplestore_putvalues(search->reference_keys, search->reference_keys_desc, values, nulls);
 }
 
-/* When the files are known, and with them how long a path may be. */
+/*
+ * Writes the keys of the references, when the files are known, and with them
+ * how long a path may be.
+ */
 static void
 write_reference_keys(Search *search)
 {
@@ -187,8 +193,8 @@ look_at_file(const char *path, void *arg)
 /* ------------------------------------------------------------------ result --- */
 
 /*
- * Why does no walk come to the file that `value` may mean, or NULL?  The value
- * is a path, or a URL of which the path may begin anywhere.
+ * Returns why no walk comes to the file that `value` may mean, or NULL.  The
+ * value is a path, or a URL of which the path may begin anywhere.
  */
 static const char *
 why_not_walked(const Search *search, const char *value)
@@ -258,7 +264,7 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
 	put_result(search, owner_query(search->context->extension,
-				SQL_ARGS(SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)),
+								   SQL_ARGS(SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)),
 								   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
 								   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
 								   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"

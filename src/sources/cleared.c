@@ -35,7 +35,7 @@ cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 	tuplestore_end(values);
 }
 
-/* One source and column whose values come back. */
+/* A source and column whose values come back. */
 typedef struct Refill
 {
 	const Extension *extension;
@@ -117,7 +117,7 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 {
 	List	   *ids = NIL;
 	int			n = owner_query(extension,
-				SQL_ARGS(SQL_INT8(run_id), SQL_VALUE(TEXTARRAYOID, sources), SQL_VALUE(TEXTARRAYOID, sessions)),
+								SQL_ARGS(SQL_INT8(run_id), SQL_VALUE(TEXTARRAYOID, sources), SQL_VALUE(TEXTARRAYOID, sessions)),
 								"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored')"
 								" FROM @extschema@.cleanup_cleared c JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
 								" WHERE c.run_id = $1 AND (c.source, c.session_id) IN"

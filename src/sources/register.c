@@ -214,7 +214,7 @@ refuse(Brake *brake)
 	brake_raise(brake);
 }
 
-/* So long the registration looks for statuses that no row has. */
+/* The registration looks for statuses that no row has for so long. */
 #define STATUS_SEARCH_MS	5000
 
 static void

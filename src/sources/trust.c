@@ -81,7 +81,7 @@ function_owner(Oid function, Oid *language)
 	return owner;
 }
 
-/* Has the other one the rights of `role` anyway? */
+/* Returns whether role `other` has the rights of `role` anyway. */
 static bool
 is_trusted(Oid other, Oid role)
 {
@@ -243,7 +243,10 @@ look_at_operators(List *clauses, CodeSearch *search)
 	return false;
 }
 
-/* To estimate how many ranges match, the planner calls the difference of their subtype. */
+/*
+ * Notes the types of operands: to estimate how many ranges match, the planner
+ * calls the difference of their subtype.
+ */
 static void
 note_operands(List *operands, CodeSearch *search)
 {

@@ -369,7 +369,10 @@ run_update(Update *update)
 	return sql_query_on(update->table, update->n, update->parameters, update->sql);
 }
 
-/* As the table's owner, who acts; if that is a superuser, nobody else's code has his rights. */
+/*
+ * Runs the update as the table's owner; if that is a superuser, no code of
+ * others runs with his rights.
+ */
 static int
 update_watched(Update *update)
 {

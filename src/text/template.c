@@ -100,7 +100,10 @@ put_character(Page *page, pg_wchar c)
 		appendStringInfo(out, "\\U%08x", c);
 }
 
-/* In SQL_ASCII the bytes are anybody's: those that are no UTF-8 are shown. */
+/*
+ * Writes a text, escaped.  In SQL_ASCII the bytes may be anything: those that
+ * are no UTF-8 are shown.
+ */
 static void
 put_text(Page *page, const char *text, int length)
 {
@@ -216,7 +219,7 @@ put_number(StringInfo out, Numeric number, const Tag *tag)
 
 /* ------------------------------------------------------------------ values --- */
 
-/* In the innermost scope that has it; NULL if none has. */
+/* Returns the value of the innermost scope that has one of that name; NULL if none has. */
 static JsonbValue *
 find_value(const Scope *scope, const Tag *tag)
 {
