@@ -11,6 +11,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use AudioCleanup;
+use Mail;
 use File::Path qw(make_path remove_tree);
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -133,6 +134,39 @@ sub night_app
 	return;
 }
 
+# The mail about a run of which two files could not be removed.
+sub check_mail
+{
+	my ($document) = @_;
+	my ($shown) = $document =~ /^```\n(From: .*?)^```/ms;
+	my $server = start_mail_server();
+
+	fresh_app(q{SELECT n || '.mp3', 'processed', now() FROM generate_series(1, 420) n});
+	put_bytes("$_.mp3", 10) foreach 1 .. 420;
+	put_bytes("orphan $_.mp3", 10) foreach 1 .. 412;
+	put_bytes("archive/2025/$_ talk.mp3", 10) foreach qw(first second);
+	chmod 0555, "$dir/archive/2025";
+	app("ALTER DATABASE app SET audio_cleanup.$_") foreach "smtp_url = 'smtp://localhost:$server->{port}'", q{smtp_tls = off},
+	  q{mail_from = 'postgres@db1.example.com'}, q{mail_to = 'dba@example.com, boss@example.com'}, q{mail_on = 'problems'};
+	app('CALL cleanup_run()');
+	my ($mail) = wait_for_mails($server, 1);
+	chmod 0755, "$dir/archive/2025";
+	my $found = join '', map({ "$_: " . (header($mail, $_) =~ s/\s+/ /gr) . "\n" } qw(From To Subject)), "\n", $mail->{parts}{'text/plain'};
+	is(comparable_mail($found), comparable_mail($shown), 'docs/mail.md: the mail');
+	stop_mail_server($server);
+	return;
+}
+
+# Without the server's name, the space freed and the duration.
+sub comparable_mail
+{
+	my ($text) = @_;
+	$text =~ s/\boutputs\b/db1/g;
+	$text =~ s/\b[\d.]+ [KMG]?i?B\b/SPACE/g;
+	$text =~ s/^(Duration).*/$1/mg;
+	return comparable($text);
+}
+
 # ---- the blocks that are run, in their order; undef: only its columns are compared, by 062_documents.pl ----
 
 my %scenes = (
@@ -236,8 +270,8 @@ foreach my $name (sort keys %scenes)
 			foreach my $shown (split /\n\n+/, $output)
 			{
 				my $found = $printed{ kind($shown) } // '';
-				is(comparable($found), comparable("$shown\n" =~ s/\n+$/\n/r), "$path: " . ($block =~ /^(.*)/)[0]);
-				push @paragraphs, $found;
+				my $same = is(comparable($found), comparable($shown =~ s/\n*$/\n/r), "$path: " . ($block =~ /^(.*)/)[0]);
+				push @paragraphs, $same ? $shown =~ s/\n*$/\n/r : $found;
 			}
 			$output = join "\n", @paragraphs;
 		}
@@ -246,6 +280,7 @@ foreach my $name (sort keys %scenes)
 	}
 	is(scalar @scenes, 0, "$path: each of $done outputs has its scene");
 	$new .= substr $text, pos($text) // 0;
+	check_mail($text) if $name eq 'mail.md';
 	if (defined $notification && $text =~ /^(Asynchronous notification.*)$/m)
 	{
 		my $shown = $1;
@@ -254,5 +289,10 @@ foreach my $name (sort keys %scenes)
 	}
 	append_to_file("$printed/" . ($path =~ s{/}{+}r), $new);
 }
+
+# the line about a run in the server log, whatever its figures
+my ($shown_line) = slurp_file("$root/docs/reference.md") =~ /^LOG:  (.*)$/m;
+my ($found_line) = slurp_file($node->logfile) =~ /LOG:  (cleanup run .*)$/m;
+is($found_line =~ s/[\d.]+/N/gr, $shown_line =~ s/[\d.]+/N/gr, 'docs/reference.md: the line about a run');
 
 done_testing();
