@@ -57,12 +57,12 @@ typedef enum KeyFamily
  */
 #define KEY_STRICT_MAX		(4 * KEY_PATH_MAX)
 
-/* The settings about names: see rules.h. */
+/* What the settings say of names: see rules.h. */
 typedef struct KeyRules KeyRules;
 
 /*
- * The bounds of all files that are matched together.  Begins as zeros, but for
- * the first two members.
+ * What is known of all files that are matched together.  Begins as zeros, but
+ * for the first two members.
  */
 typedef struct KeyScope
 {
@@ -104,13 +104,13 @@ typedef enum KeyMatch
 								 * too */
 } KeyMatch;
 
-/* Returns whether a file of this name may be cleaned at all, by its extension. */
+/* May a file of this name be cleaned at all, by its extension? */
 extern bool key_is_audio(const KeyRules *rules, const char *path);
 
-/* Widens `scope` so that it covers the file at `path`, with all its keys. */
+/* Widen `scope` so that it covers the file at `path`, with all its keys. */
 extern void key_widen_scope(const KeyRules *rules, const char *path, KeyScope *scope);
 
-/* Frees what the scope has allocated. */
+/* Free what the scope has allocated. */
 extern void key_forget_scope(KeyScope *scope);
 
 /* The keys of the file at `path`, of the families in the mask `families`. */

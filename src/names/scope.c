@@ -115,7 +115,7 @@ add_key(KeyScope *scope, uint64 key)
 
 	if (listed && scope->filter != NULL)
 	{
-		/* a filter that was made for fewer keys */
+		/* that was made for fewer keys */
 		pfree(scope->filter);
 		scope->filter = NULL;
 	}
