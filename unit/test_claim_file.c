@@ -28,8 +28,7 @@
 
 #include "src/store/claim_file.h"
 #include "src/store/lock.h"
-#define SCRATCH
-#include "common.h"
+#include "tap.h"
 
 #define RUN		INT64CONST(42)
 #define PRIVATE ".audio_cleanup"
@@ -37,6 +36,9 @@
 
 /* what the table in lock.c has room for */
 #define MAX_LOCKS	16
+
+#define SCRATCH
+#include "common.h"
 
 
 /* ----------
