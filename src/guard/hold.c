@@ -66,9 +66,6 @@ hold_add(const Extension *extension, const Settings *settings, const char *path,
 bool
 hold_remove(const Extension *extension, const char *path)
 {
-	bool		removed;
-
-	removed = owner_query(extension, SQL_ARGS(SQL_TEXT(path)),
-						  "DELETE FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0;
-	return removed;
+	return owner_query(extension, SQL_ARGS(SQL_TEXT(path)),
+					   "DELETE FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0;
 }

@@ -131,7 +131,7 @@ find_references(const CleanupPlan *plan, Search *search)
 
 typedef struct Verdict
 {
-	const char *verdict;		/* "kept", "condemned" or "unknown" */
+	const char *verdict;		/* "kept" or "condemned" */
 	const char *reason;
 } Verdict;
 

@@ -63,7 +63,6 @@ typedef struct Reference
 {
 	Search	   *search;
 	int64		id;
-	bool		has_key;
 } Reference;
 
 
@@ -155,7 +154,7 @@ write_reference_keys(Search *search)
 	while (tuplestore_gettupleslot(search->references, true, false, slot))
 	{
 		bool		isnull;
-		Reference	reference = {search, DatumGetInt64(slot_getattr(slot, 1, &isnull)), true};
+		Reference	reference = {search, DatumGetInt64(slot_getattr(slot, 1, &isnull))};
 		text	   *value = DatumGetTextPP(slot_getattr(slot, 4, &isnull));
 
 		progress_tick();
