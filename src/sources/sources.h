@@ -88,7 +88,7 @@ extern Brake *sources_check(Source *source);
 extern List *sources_check_all(List *sources);
 
 /*
- * Tries to read no row of a checked source.  Returns the brake if that fails,
+ * Try to read no row of a checked source.  Returns the brake if that fails,
  * as for a view whose owner may not read the table below, else NULL.  Needs
  * SPI.
  */
