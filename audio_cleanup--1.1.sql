@@ -405,6 +405,62 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_check() IS
 'a doctor for the installation: a row for each thing looked at; status is ok, warning or error; what is wrong is a row and no ERROR';
 
+CREATE FUNCTION @extschema@.cleanup_check_rows(
+	backup_days int, sends_mail boolean, OUT check_name text, OUT status text, OUT detail text, OUT hint text)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH settings AS (
+		SELECT current_setting('audio_cleanup.orphaned_file_retention_hours')::int AS hours,
+			current_setting('audio_cleanup.file_age') AS file_age,
+			current_setting('max_worker_processes')::int AS workers),
+	-- backups that have expired wait for the next night
+	outstanding AS (
+		SELECT count(*) FILTER (WHERE f.state <> 'trashed') AS pending,
+			count(*) FILTER (WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()
+				- CASE WHEN f.due_at > f.condemned_at THEN interval '25 hours' ELSE interval '0' END) AS due
+		FROM @extschema@.cleanup_files f
+		WHERE f.state IN ('pending', 'restoring', 'trashed') AND f.condemned_at < now() - interval '1 minute'),
+	backups AS (
+		SELECT count(*) AS files, count(f.error) AS stuck, round(coalesce(sum(f.size), 0) / 1048576, 2) AS mib
+		FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at > f.condemned_at),
+	mails AS (
+		SELECT count(*) FILTER (WHERE m.next_try_at IS NOT NULL) AS waiting,
+			count(*) FILTER (WHERE m.next_try_at IS NULL AND m.created_at > now() - interval '9 days') AS given_up,
+			(array_agg(m.error ORDER BY m.created_at DESC) FILTER (WHERE m.error IS NOT NULL))[1] AS error
+		FROM @extschema@.cleanup_mail m WHERE m.sent_at IS NULL AND m.tries > 0)
+	SELECT c.check_name, c.status, c.detail, c.hint
+	FROM settings s, outstanding o, backups b, mails m, LATERAL (VALUES
+		(1, s.hours = 0, 'settings', 'warning',
+			'orphaned_file_retention_hours is 0: a file is an orphan as soon as it is uploaded',
+			'Leave the application the time that it needs to commit its row.'),
+		(2, s.file_age = 'mtime', 'settings', 'warning',
+			'file_age is mtime: a file that was copied with its old time stamp is old at once',
+			'The default, newest, gives restored and moved files their grace period.'),
+		(3, o.pending + o.due > 0, 'outstanding', 'warning',
+			format('%s files are still to be captured or restored and %s to be deleted since more than a minute', o.pending, o.due),
+			'The next run takes them up. If they stay, see the server log.'),
+		(4, o.pending + o.due = 0, 'outstanding', 'ok', 'no file of an earlier run is waiting', NULL),
+		(5, b.stuck > 0, 'backups', 'warning',
+			format('%s backed-up files are needed again, and could not be put back', b.stuck),
+			'See cleanup_files, column error; cleanup_restore(file, restore_as) puts one back under another name.'),
+		(6, b.stuck = 0 AND (b.files > 0 OR cleanup_check_rows.backup_days > 0), 'backups', 'ok',
+			format('%s backed-up files hold %s MiB; new ones are kept for %s days', b.files, b.mib, cleanup_check_rows.backup_days), NULL),
+		(7, cleanup_check_rows.sends_mail AND m.waiting + m.given_up > 0, 'mail', 'warning',
+			format('mails that wait to be sent again: %s, that were given up: %s; %s', m.waiting, m.given_up,
+				coalesce(m.error, 'the process that sent them was ended')),
+			'SELECT cleanup_send_test_mail() tries it now; cleanup_mail has a row for each.'),
+		(8, s.workers = 0, 'workers', 'warning',
+			'max_worker_processes is 0: deleted files give back their space only with the next call',
+			'Raise max_worker_processes.'),
+		(9, s.workers > 0, 'workers', 'ok',
+			format('max_worker_processes is %s; one is needed for a moment after a run', s.workers), NULL)
+	) c(number, applies, check_name, status, detail, hint)
+	WHERE c.applies ORDER BY c.number;
+END;
+COMMENT ON FUNCTION @extschema@.cleanup_check_rows(int, boolean) IS
+'what cleanup_check() says of the settings and of the extension''s own tables; backup_days: for how long new backups are kept; sends_mail: whether mails that were not delivered are worth a row';
+
 CREATE FUNCTION @extschema@.cleanup_dashboard() RETURNS text
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_dashboard() IS
@@ -965,6 +1021,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_report(interval),
 	@extschema@.cleanup_missing_files(),
 	@extschema@.cleanup_metrics(),
+	@extschema@.cleanup_check_rows(int, boolean),
 	@extschema@.cleanup_metrics_rows(boolean, bigint, bigint),
 	@extschema@.cleanup_dashboard_figures(jsonb),
 	@extschema@.cleanup_mail_figures(bigint, text),

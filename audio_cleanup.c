@@ -3,17 +3,17 @@
  * audio_cleanup.c
  *	  Keeps a directory of uploaded audio in step with the database.
  *
- * This file is the door: what the server calls is here, and each function
- * only checks its arguments and hands on.  How a file dies is told by the
- * files in src/, in this order:
+ * This file is the door: the server calls the functions here, and each only
+ * checks its arguments and hands on.  The way of a file leads through src/ in
+ * this order:
  *
- *	tree_walk.c		walk the directory, by descriptors
- *	match.c			which files does no row refer to (file_key.c: by which rules)
- *	plan.c			judge, apply the brakes, condemn: a row for each file
- *	at_commit.c		COMMIT, and only then: capture into the trash, verify
- *	drain.c			record, destroy; after a crash: find out and go on
- *	drain_worker.c	who drains when the caller has gone
- *	launcher.c		who cleans by night, with night_worker.c
+ *	store/walk.c			walk the directory, by descriptors
+ *	plan/match.c			find the files that no row refers to, by the rules of names/
+ *	plan/judge.c, condemn.c	judge, apply the brakes, insert a row for each file
+ *	drain/at_commit.c		COMMIT, and only then: capture into the trash, verify
+ *	drain/drain.c			record, destroy; after a crash: find out and go on
+ *	run/drain_worker.c		drain when the caller has gone
+ *	night/launcher.c		clean by night, with night_worker.c
  *
  * No file is touched before the commit of the transaction that condemned it.
  *
@@ -28,18 +28,14 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "src/guard/hold.h"
 #include "src/guard/location.h"
@@ -57,11 +53,7 @@
 #include "src/run/restore.h"
 #include "src/run/run.h"
 #include "src/settings.h"
-#include "src/show/dashboard.h"
-#include "src/show/doctor.h"
-#include "src/show/explain.h"
-#include "src/show/metrics.h"
-#include "src/show/missing.h"
+#include "src/show/show.h"
 #include "src/sources/sources.h"
 
 COMPAT_MODULE_MAGIC;
@@ -303,7 +295,7 @@ make_database_name(Oid database)
 	NameData   *name = palloc0(sizeof(NameData));
 	char	   *text = get_database_name(database);
 
-	/* it may have been dropped in this instant */
+	/* the database may have been dropped in this instant */
 	namestrcpy(name, text ? text : "");
 	return NameGetDatum(name);
 }
@@ -314,7 +306,6 @@ put_progress(const ProgressView *view, void *arg)
 	ReturnSetInfo *rsinfo = arg;
 	Datum		values[14];
 	bool		nulls[14] = {false};
-	int			i;
 
 	values[0] = Int32GetDatum(view->pid);
 	values[1] = make_database_name(view->database);
@@ -323,7 +314,7 @@ put_progress(const ProgressView *view, void *arg)
 	values[3] = CStringGetTextDatum(view->trigger);
 	values[4] = BoolGetDatum(view->dry_run);
 	values[5] = CStringGetTextDatum(view->phase);
-	for (i = 0; i < PROGRESS_COUNTERS; i++)
+	for (int i = 0; i < PROGRESS_COUNTERS; i++)
 		values[6 + i] = Int64GetDatum(view->counters[i]);
 	values[11] = TimestampTzGetDatum(view->started_at);
 	values[12] = make_interval_us(view->now - view->started_at);

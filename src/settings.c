@@ -111,9 +111,8 @@ static char **
 split_extensions(const char *list, int *n)
 {
 	char	  **entries = split_list(list, n);
-	int			i;
 
-	for (i = 0; i < *n; i++)
+	for (int i = 0; i < *n; i++)
 	{
 		if (entries[i][0] == '.')
 			entries[i]++;
@@ -169,7 +168,7 @@ check_name_parts(char **newval, void **extra, GucSource source)
 	return true;
 }
 
-/* Can this be what stands behind the last dot of a name?  It may have its dot. */
+/* Returns whether the text can be the extension of a file, with its dot or without. */
 static bool
 is_extension(const char *entry)
 {
@@ -225,15 +224,14 @@ check_databases(char **newval, void **extra, GucSource source)
 {
 	char	   *copy = pstrdup(*newval);
 	List	   *names;
-	ListCell   *lc;
 	bool		valid = SplitGUCList(copy, ',', &names);
 
 	if (!valid)
 		GUC_check_errdetail("List syntax is invalid.");
-	foreach(lc, names)
-		if (strlen(lfirst(lc)) >= NAMEDATALEN)
+	foreach_ptr(char, name, names)
+		if (strlen(name) >= NAMEDATALEN)
 	{
-		GUC_check_errdetail("\"%s\" is too long for the name of a database.", (char *) lfirst(lc));
+		GUC_check_errdetail("\"%s\" is too long for the name of a database.", name);
 		valid = false;
 	}
 	list_free(names);
@@ -394,9 +392,8 @@ refuse_client_settings(void)
 {
 	int			n;
 	struct config_generic **variables = compat_get_guc_variables(&n);
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (pg_strncasecmp(variables[i]->name, "audio_cleanup.", strlen("audio_cleanup.")) == 0 &&
 			variables[i]->reset_source == PGC_S_CLIENT &&
 			variables[i]->reset_scontext != PGC_SUSET && variables[i]->reset_scontext != PGC_SU_BACKEND)
@@ -409,10 +406,8 @@ refuse_client_settings(void)
 void
 settings_define(void)
 {
-	int			i;
-
 	refuse_client_settings();
-	for (i = 0; i < lengthof(definitions); i++)
+	for (int i = 0; i < lengthof(definitions); i++)
 		define(definitions[i]);
 	DefineCustomEnumVariable("audio_cleanup.file_age",
 							 "Which time stamp tells the age of a file.",
@@ -453,7 +448,7 @@ make_rules(Jsonb *recorded)
 	return rules;
 }
 
-/* With the rules by which names in the directory are matched: see make_rules(). */
+/* Sets the directory, and the rules by which names in it are matched: see make_rules(). */
 static void
 set_directory(Settings *settings, const char *path, Jsonb *recorded)
 {
@@ -475,7 +470,10 @@ absolute_upload_dir(void)
 	return pstrdup(path);
 }
 
-/* Where files are kept for so many days. */
+/*
+ * Returns the directory in which files are kept for so many days; "": the
+ * trash is in the upload directory.
+ */
 static const char *
 used_backup_dir(const char *dir, int days)
 {
@@ -509,10 +507,8 @@ settings_snapshot(void)
 bool
 settings_is_listed(List *names, const char *name)
 {
-	ListCell   *lc;
-
-	foreach(lc, names)
-		if (strcmp(lfirst(lc), name) == 0)
+	foreach_ptr(char, listed, names)
+		if (strcmp(listed, name) == 0)
 		return true;
 	return false;
 }
@@ -523,13 +519,12 @@ database_names(void)
 {
 	List	   *names = NIL;
 	List	   *all;
-	ListCell   *lc;
 
 	/* the check hook has seen that it can be read */
 	(void) SplitGUCList(pstrdup(databases), ',', &all);
-	foreach(lc, all)
-		if (!settings_is_listed(names, lfirst(lc)))
-		names = lappend(names, lfirst(lc));
+	foreach_ptr(char, name, all)
+		if (!settings_is_listed(names, name))
+		names = lappend(names, name);
 	return names;
 }
 

@@ -52,20 +52,20 @@ typedef struct Settings
 	int			files_per_second;	/* deleted; 0: no limit */
 } Settings;
 
-/* What nearly everything goes by. */
+/* The settings of a run. */
 typedef struct Context
 {
 	const Settings *settings;
 	const Extension *extension;
 } Context;
 
-/* Define the settings.  To be called once, from _PG_init(). */
+/* Defines the settings; called once, from _PG_init(). */
 extern void settings_define(void);
 
-/* The settings in force now, allocated in the current memory context. */
+/* Returns the settings in force now, allocated in the current memory context. */
 extern const Settings *settings_snapshot(void);
 
-/* What the launcher goes by. */
+/* The settings of the built-in schedule. */
 typedef struct Schedule
 {
 	int			hour;			/* -1: never */
@@ -76,18 +76,18 @@ typedef struct Schedule
 	List	   *databases;		/* of char * */
 } Schedule;
 
-/* The settings of the schedule in force now, likewise. */
+/* Returns the settings of the schedule in force now, allocated in the current memory context. */
 extern Schedule *settings_schedule(void);
 
 /* Returns the time by the clock of `schedule`, which tests may set off. */
 extern TimestampTz settings_now(const Schedule *schedule);
 
-/* Is the database in the list? */
-extern bool settings_is_listed(List *databases, const char *name);
+/* Returns whether `name` is among the names (char *). */
+extern bool settings_is_listed(List *names, const char *name);
 
 /*
- * The settings that an earlier run was made with: those in force now, but
- * for the directories and the rules of matching, which come from `recorded`
+ * Returns the settings of an earlier run: those in force now, but for the
+ * directories and the rules of matching, which come from `recorded`
  * (cleanup_runs.settings) and `upload_dir` (absolute).
  */
 extern const Settings *settings_of_run(const char *upload_dir, Jsonb *recorded);
@@ -101,7 +101,7 @@ extern const Settings *settings_of_run(const char *upload_dir, Jsonb *recorded);
 /* Returns that owner; NULL if the run had its trash in the upload directory. */
 extern const char *settings_backup_owner(Jsonb *recorded);
 
-/* All of the settings as cleanup_config() shows them. */
+/* Returns all settings as cleanup_config() shows them. */
 extern Jsonb *settings_to_jsonb(void);
 
 #endif							/* AUDIO_CLEANUP_SETTINGS_H */

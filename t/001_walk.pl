@@ -45,10 +45,10 @@ is($node->safe_psql('postgres', q{
 
 my $log = log_since($node, $position);
 my $user = $node->safe_psql('postgres', 'SELECT current_user');
-my @lines = $log =~ /(LOG:  audio_cleanup run .*)/g;
+my @lines = $log =~ /(LOG:  cleanup run .*)/g;
 is(scalar @lines, 1, 'one line in the server log for the run');
 like($lines[0],
-	qr/^LOG:  audio_cleanup run $answer->{run_id} by "\Q$user\E": 3 files condemned, 3 deleted, 0 kept as backup, 0 skipped, 0 failed, \d+\.\d\d MiB freed, \d+\.\d+ s$/,
+	qr/^LOG:  cleanup run $answer->{run_id} by "\Q$user\E": 3 files condemned, 3 deleted, 0 kept as backup, 0 skipped, 0 failed, \d+\.\d\d MiB freed, \d+\.\d+ s$/,
 	'it says who, how many, how much and how long');
 foreach my $file (@orphans)
 {

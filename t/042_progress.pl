@@ -485,7 +485,7 @@ unlike(slurp_file($late->logfile), qr/PANIC:|TRAP:|signal \d+/, 'no process has 
 # ---- without preloading ----
 
 end_of($told);
-my $line = 'INFO:  audio_cleanup is deleting: 47 files walked, 3 matched, 44 condemned, \d+ done, 0\.\d\d MiB freed';
+my $line = 'INFO:  cleanup run is in phase "deleting": 47 files walked, 3 matched, 44 condemned, \d+ done, 0\.\d\d MiB freed';
 my @lines = split /\n/, $told->{stderr};
 my $seconds = $bare->safe_psql('postgres', q{SELECT extract(epoch FROM finished_at - started_at) FROM cleanup_runs});
 is_deeply([ grep { !/^$line$/ } @lines ], [], 'not preloaded: the client of a long run is told how far it is');

@@ -26,15 +26,14 @@
 
 #include "src/store/copy.h"
 #include "src/store/store.h"
-#include "tap.h"
+#define SCRATCH
+#include "common.h"
 
 #define RUN		INT64CONST(42)
 #define OWNER	"3c2f5a1e-0000-4000-8000-00000000002a"
 #define FILE_NAME	"2024/05/a.mp3"
 
-static char base[PATH_MAX];		/* removed in the end, both */
 static char other[PATH_MAX];
-static char top[PATH_MAX];		/* the upload directory of the current case */
 static char backup[PATH_MAX];	/* its backup directory */
 
 
@@ -59,21 +58,6 @@ static struct
 	int			n_range;		/* calls of copy_file_range */
 	int			n_pwrite;
 }			hook;
-
-#define REAL(name) \
-	static __typeof__(&name) real; \
-	if (real == NULL) \
-		real = (__typeof__(&name)) dlsym(RTLD_NEXT, #name)
-
-static void
-run_hook(void (**slot) (void))
-{
-	void		(*function) (void) = *slot;
-
-	*slot = NULL;
-	if (function != NULL)
-		function();
-}
 
 static void
 boundary(void)
@@ -275,12 +259,6 @@ ioctl(int fd, unsigned long request,...)
  * ----------
  */
 
-static const char *
-at(const char *path)
-{
-	return tap_text("%s/%s", top, path);
-}
-
 /* The copy, in the backup directory. */
 static const char *
 copy_at(const char *path)
@@ -292,22 +270,13 @@ static void
 clean_up(void)
 {
 	memset(&hook, 0, sizeof(hook));
-	if (system(tap_text("rm -rf --one-file-system '%s' '%s'", base, other)) != 0)
-		diag("%s or %s was not removed", base, other);
+	remove_base();
+	if (system(tap_text("rm -rf --one-file-system '%s'", other)) != 0)
+		diag("%s was not removed", other);
 }
 
 static void
-must(bool succeeded, const char *what)
-{
-	if (succeeded)
-		return;
-	printf("Bail out! %s: %s\n", what, strerror(errno));
-	clean_up();
-	exit(2);
-}
-
-static void
-put(const char *path, const char *content, size_t size)
+put_bytes(const char *path, const char *content, size_t size)
 {
 	FILE	   *file = fopen(path, "w");
 
@@ -388,7 +357,7 @@ know(FileStore *store, const char *path)
 static FileIdentity
 put_and_know(FileStore *store, const char *path, const char *text)
 {
-	put(at(path), text, strlen(text));
+	put_bytes(at(path), text, strlen(text));
 	return know(store, path);
 }
 
@@ -466,7 +435,7 @@ test_life(const char *name, const char *where, bool quick)
 	int64		freed = -1;
 
 	is(store_is_quick(store), quick, tap_text("%s: quick or not", name));
-	put(at(FILE_NAME), "sound", 5);
+	put_bytes(at(FILE_NAME), "sound", 5);
 	must(chmod(at(FILE_NAME), 0640) == 0, "chmod");
 	attributes = setxattr(at(FILE_NAME), "user.artist", "me", 2, 0) == 0;
 	must(stat(at(FILE_NAME), &before) == 0, "stat");
@@ -507,7 +476,7 @@ test_life(const char *name, const char *where, bool quick)
 	is(freed, 5, "its bytes are freed");
 	is(place_of(store, &file), PLACE_NOWHERE, "located nowhere");
 	is(store_sync(store), 0, "sync");
-	put(tap_text("%s/" OWNER "/copy.new", backup), "half", 4);
+	put_bytes(tap_text("%s/" OWNER "/copy.new", backup), "half", 4);
 	store_tidy(store, RUN);
 	ok(!there(tap_text("%s/" OWNER, backup)) || quick, "tidied away, with an unfinished copy");
 	ok(there(backup), "but for the directory itself");
@@ -527,7 +496,7 @@ test_refused(void)
 				   tap_text("owner \"%s\" is refused", owners[i]));
 	is_outcome(store_set_backup_dir(store, "relative", OWNER), FILE_FAILED, EINVAL, "relative");
 	is_outcome(store_set_backup_dir(store, tap_text("%s/no", backup), OWNER), FILE_FAILED, ENOENT, "missing");
-	put(tap_text("%s/file", backup), "x", 1);
+	put_bytes(tap_text("%s/file", backup), "x", 1);
 	is_outcome(store_set_backup_dir(store, tap_text("%s/file", backup), OWNER), FILE_FAILED, ENOTDIR, "a file");
 	must(chmod(backup, 0770) == 0, "chmod");
 	is_outcome(store_set_backup_dir(store, backup, OWNER), FILE_FAILED, EPERM, "writable by the group");
@@ -580,7 +549,7 @@ test_sizes(void)
 			char	   *content = noise(sizes[i]);
 			FileIdentity file;
 
-			put(at(FILE_NAME), content, sizes[i]);
+			put_bytes(at(FILE_NAME), content, sizes[i]);
 			file = know(store, FILE_NAME);
 			hook.seen = hook.nth = 0;
 			hook.call = ways[w].call;
@@ -632,7 +601,7 @@ test_hard_link(void)
 	FileIdentity a;
 	FileIdentity b;
 
-	put(at(FILE_NAME), "sound", 5);
+	put_bytes(at(FILE_NAME), "sound", 5);
 	must(link(at(FILE_NAME), at("b.mp3")) == 0, "link");
 	a = know(store, FILE_NAME);
 	b = know(store, "b.mp3");
@@ -674,7 +643,7 @@ test_failures(void)
 		FileIdentity file;
 		FileResult	result;
 
-		put(at(FILE_NAME), content, COPY_CHUNK * 2);
+		put_bytes(at(FILE_NAME), content, COPY_CHUNK * 2);
 		file = know(store, FILE_NAME);
 		hook.call = cases[i].call;
 		hook.errnum = cases[i].errnum;
@@ -712,7 +681,7 @@ test_failures(void)
 		{
 			FileIdentity file;
 
-			put(at(FILE_NAME), content, COPY_CHUNK);
+			put_bytes(at(FILE_NAME), content, COPY_CHUNK);
 			file = know(store, FILE_NAME);
 			hook.call = forgiven[i];
 			hook.errnum = EPERM;
@@ -761,7 +730,7 @@ test_corruption(void)
 	FileIdentity file;
 	FileResult	result;
 
-	put(at(FILE_NAME), content, COPY_CHUNK + 7);
+	put_bytes(at(FILE_NAME), content, COPY_CHUNK + 7);
 	file = know(store, FILE_NAME);
 	hook.corrupt = true;
 	result = store_capture(store, RUN, FILE_NAME, &file);
@@ -801,7 +770,7 @@ test_stop(void)
 	char	   *content = noise(5 * COPY_CHUNK);
 	FileIdentity file;
 
-	put(at(FILE_NAME), content, 5 * COPY_CHUNK);
+	put_bytes(at(FILE_NAME), content, 5 * COPY_CHUNK);
 	file = know(store, FILE_NAME);
 	store_set_stop(store, stop_at_third);
 	questions = 0;
@@ -856,7 +825,7 @@ write_secretly(void)
 static void
 replace_it(void)
 {
-	put(at("new"), "wanted", 6);
+	put_bytes(at("new"), "wanted", 6);
 	must(rename(at("new"), at(FILE_NAME)) == 0, "rename");
 }
 
@@ -965,14 +934,14 @@ test_both(void)
 	must(link(copy_at(FILE_NAME), tap_text("%s/kept", backup)) == 0, "link");
 	must(outcome_of(store_put_back(store, RUN, FILE_NAME, &file)) == FILE_OK, "put back");
 	file = know(store, FILE_NAME);
-	put(copy_at(FILE_NAME), "SOUND", 5);
+	put_bytes(copy_at(FILE_NAME), "SOUND", 5);
 	must(utimensat(AT_FDCWD, copy_at(FILE_NAME), times, 0) == 0, "utimensat");
 	is(place_of(store, &file), PLACE_UPLOAD, "both, the copy bad");
 	is(outcome_of(store_capture(store, RUN, FILE_NAME, &file)), FILE_OK, "captured");
 	ok(!there(at(FILE_NAME)) && holds_text(copy_at(FILE_NAME), "sound"), "the copy was replaced");
 
 	/* put back, the name taken */
-	put(at(FILE_NAME), "other", 5);
+	put_bytes(at(FILE_NAME), "other", 5);
 	is(outcome_of(store_put_back(store, RUN, FILE_NAME, &file)), FILE_OCCUPIED, "its name is taken");
 	must(utimensat(AT_FDCWD, at(FILE_NAME), times, 0) == 0, "utimensat");
 	is(outcome_of(store_put_back(store, RUN, FILE_NAME, &file)), FILE_OCCUPIED, "... by one of the same size and time");
@@ -983,7 +952,7 @@ test_both(void)
 	must(rmdir(at(FILE_NAME)) == 0 && symlink("/etc/passwd", at(FILE_NAME)) == 0, "symlink");
 	is(outcome_of(store_put_back(store, RUN, FILE_NAME, &file)), FILE_OCCUPIED, "... by a symlink");
 	must(unlink(at(FILE_NAME)) == 0, "unlink");
-	put(at(FILE_NAME), "sound", 5);
+	put_bytes(at(FILE_NAME), "sound", 5);
 	must(utimensat(AT_FDCWD, at(FILE_NAME), times, 0) == 0, "utimensat");
 	is(outcome_of(store_put_back(store, RUN, FILE_NAME, &file)), FILE_OK, "... by an earlier attempt to put it back");
 	ok(holds_text(at(FILE_NAME), "sound") && !there(copy_at(FILE_NAME)), "... once");
@@ -991,7 +960,7 @@ test_both(void)
 	/* something in the trash that we did not put there */
 	file = know(store, FILE_NAME);
 	must(mkdir(tap_text("%s/" OWNER, backup), 0700) == 0 || errno == EEXIST, "mkdir");
-	put(copy_at(FILE_NAME), "something else", 14);
+	put_bytes(copy_at(FILE_NAME), "something else", 14);
 	is_outcome(store_capture(store, RUN, FILE_NAME, &file), FILE_FAILED, EEXIST, "the trash has another file of that name");
 	ok(holds_text(at(FILE_NAME), "sound") && holds_text(copy_at(FILE_NAME), "something else"), "neither is touched");
 	is(outcome_of(store_put_back(store, RUN, FILE_NAME, &file)), FILE_REPLACED, "nor put back");
@@ -1028,7 +997,7 @@ test_passage(void)
 	must(rename(at(FILE_NAME), at(passage)) == 0, "rename");
 	is(outcome_of(store_put_back(store, RUN, FILE_NAME, &file)), FILE_OK, "likewise when it is put back");
 	ok(holds_text(at(FILE_NAME), "sound"), "it was");
-	put(at(passage), "stranger", 8);
+	put_bytes(at(passage), "stranger", 8);
 	must(unlink(at(FILE_NAME)) == 0, "unlink");
 	is(place_of(store, &file), PLACE_OTHER, "a stranger in the passage");
 	ok(holds_text(at(FILE_NAME), "stranger"), "is put back");
@@ -1036,7 +1005,7 @@ test_passage(void)
 	file = know(store, FILE_NAME);
 	must(outcome_of(store_capture(store, RUN, FILE_NAME, &file)) == FILE_OK, "capture");
 	(void) store_sync(store);
-	put(at(passage), "newer", 5);
+	put_bytes(at(passage), "newer", 5);
 	is(place_of(store, &file), PLACE_TRASH, "a stranger in the passage, and the copy");
 	ok(holds_text(at(FILE_NAME), "newer") && holds_text(copy_at(FILE_NAME), "stranger"), "both are where they belong");
 	store_close(store);
@@ -1116,7 +1085,7 @@ begin_round(bool captured)
 	(void) unlink(at(FILE_NAME));
 	(void) mkdir(at("2024"), 0755);
 	(void) mkdir(at("2024/05"), 0755);
-	put(at(FILE_NAME), kill_content, KILL_SIZE);
+	put_bytes(at(FILE_NAME), kill_content, KILL_SIZE);
 	file = know(store, FILE_NAME);
 	if (captured)
 		must(outcome_of(store_capture(store, RUN, FILE_NAME, &file)) == FILE_OK, "capture");

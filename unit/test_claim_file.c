@@ -38,8 +38,8 @@
 /* what the table in lock.c has room for */
 #define MAX_LOCKS	16
 
-static char base[PATH_MAX];		/* removed in the end */
-static char top[PATH_MAX];		/* the upload directory of the current case */
+#define SCRATCH
+#include "common.h"
 
 
 /* ----------
@@ -62,15 +62,13 @@ static struct
 int
 openat(int fd, const char *path, int flags,...)
 {
-	static int	(*real) (int, const char *, int,...);
 	va_list		args;
 	mode_t		mode;
+	REAL(openat);
 
 	va_start(args, flags);
 	mode = (flags & (O_CREAT | O_TMPFILE)) ? va_arg(args, mode_t) : 0;
 	va_end(args);
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "openat");
 	if (hook.before_open != NULL && strcmp(path, "claim") == 0)
 		hook.before_open();
 	return real(fd, path, flags, mode);
@@ -79,15 +77,13 @@ openat(int fd, const char *path, int flags,...)
 int
 open(const char *path, int flags,...)
 {
-	static int	(*real) (const char *, int,...);
 	va_list		args;
 	mode_t		mode;
+	REAL(open);
 
 	va_start(args, flags);
 	mode = (flags & (O_CREAT | O_TMPFILE)) ? va_arg(args, mode_t) : 0;
 	va_end(args);
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "open");
 	if (hook.proc_locks != NULL && strcmp(path, "/proc/locks") == 0)
 		path = hook.proc_locks;
 	return real(path, flags, mode);
@@ -96,11 +92,9 @@ open(const char *path, int flags,...)
 int
 flock(int fd, int operation)
 {
-	static int	(*real) (int, int);
 	int			rc;
+	REAL(flock);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "flock");
 	errno = hook.flock_errno;
 	if (hook.flock_interrupted)
 		errno = EINTR;
@@ -122,10 +116,8 @@ flock(int fd, int operation)
 ssize_t
 read(int fd, void *buf, size_t n)
 {
-	static ssize_t (*real) (int, void *, size_t);
+	REAL(read);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "read");
 	if (hook.flock_is_mandatory)
 	{
 		errno = EACCES;
@@ -138,11 +130,9 @@ int
 statx(int fd, const char *path, int flags, unsigned int mask,
 	  struct statx *buf)
 {
-	static int	(*real) (int, const char *, int, unsigned int, struct statx *);
 	int			rc;
+	REAL(statx);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "statx");
 	rc = real(fd, path, flags, mask, buf);
 	if (rc == 0 && hook.device_is_anonymous)
 	{
@@ -158,56 +148,11 @@ statx(int fd, const char *path, int flags, unsigned int mask,
  * ----------
  */
 
-static const char *
-at(const char *path)
-{
-	static char buffers[8][2 * PATH_MAX];
-	static int	next = 0;
-	char	   *buffer = buffers[next++ % 8];
-
-	snprintf(buffer, sizeof(buffers[0]), "%s/%s", top, path);
-	return buffer;
-}
-
 static void
 clean_up(void)
 {
 	memset(&hook, 0, sizeof(hook));
-	if (system(tap_text("rm -rf --one-file-system '%s'", base)) != 0)
-		diag("%s was not removed", base);
-}
-
-static void
-must(bool succeeded, const char *what)
-{
-	if (succeeded)
-		return;
-	printf("Bail out! %s: %s\n", what, strerror(errno));
-	clean_up();
-	exit(2);
-}
-
-static void
-put(const char *path, const char *content)
-{
-	FILE	   *file = fopen(at(path), "w");
-
-	must(file != NULL, path);
-	fputs(content, file);
-	fclose(file);
-}
-
-static int
-count_descriptors(void)
-{
-	DIR		   *dir = opendir("/proc/self/fd");
-	int			count = 0;
-
-	while (dir != NULL && readdir(dir) != NULL)
-		count++;
-	if (dir != NULL)
-		closedir(dir);
-	return count;
+	remove_base();
 }
 
 static FileStore *

@@ -27,9 +27,9 @@
 #include "src/names/file_key.h"
 #include "src/names/rules.h"
 #include "src/store/store.h"
-#include "tap.h"
 
 #define SEED				20260731
+#include "common.h"
 #define KEYS_MAX			100000
 #define MANY_KEYS		1000
 
@@ -902,17 +902,6 @@ test_long(void)
 
 
 /* ---------------------------------------------------------------- random --- */
-
-static uint64 random_state = SEED;
-
-static uint32
-next_random(uint32 below)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return (uint32) ((random_state >> 11) % below);
-}
 
 static const char *
 pick(const char *const *from, int n)

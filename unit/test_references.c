@@ -26,9 +26,9 @@
 
 #include "src/names/file_key.h"
 #include "src/names/rules.h"
-#include "tap.h"
 
 #define SEED			20261125
+#include "common.h"
 #define LONG_TEXT		(1024 * 1024)
 #define LONGISH_TEXT	(64 * 1024)
 #define NAMES_MAX		1100
@@ -43,17 +43,6 @@ static const KeyRules rules = {
 
 
 /* ---------------------------------------------------------------- random --- */
-
-static uint64 random_state = SEED;
-
-static uint32
-next_random(uint32 below)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return (uint32) ((random_state >> 11) % below);
-}
 
 
 /* ---------------------------------------------------------------- escapes --- */

@@ -29,13 +29,11 @@
 #endif
 
 #include "src/store/store.h"
-#include "tap.h"
+#define SCRATCH
+#include "common.h"
 
 #define RUN		INT64CONST(42)
 #define TRASH	".audio_cleanup/trash/42"
-
-static char base[PATH_MAX];		/* removed in the end */
-static char top[PATH_MAX];		/* the upload directory of the current case */
 
 
 /* ----------
@@ -63,17 +61,6 @@ static struct
 	int			nstatx;
 	int			nunlink;
 }			hook;
-
-/* A hook runs once, and not for the calls that it makes itself. */
-static void
-run_hook(void (**slot) (void))
-{
-	void		(*function) (void) = *slot;
-
-	*slot = NULL;
-	if (function != NULL)
-		function();
-}
 
 static bool
 inject(int errnum)
@@ -115,11 +102,9 @@ int
 renameat2(int fd, const char *old, int new_fd, const char *new,
 		  unsigned int flags)
 {
-	static int	(*real) (int, const char *, int, const char *, unsigned int);
 	int			rc;
+	REAL(renameat2);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "renameat2");
 	run_hook(&hook.before_rename);
 	if (inject(hook.rename_errno) || (crosses_projects(fd, new_fd) && inject(EXDEV)))
 		return -1;
@@ -134,20 +119,16 @@ renameat2(int fd, const char *old, int new_fd, const char *new,
 int
 mkdirat(int fd, const char *path, mode_t mode)
 {
-	static int	(*real) (int, const char *, mode_t);
+	REAL(mkdirat);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "mkdirat");
 	return inject(hook.mkdir_errno) ? -1 : real(fd, path, mode);
 }
 
 int
 fsync(int fd)
 {
-	static int	(*real) (int);
+	REAL(fsync);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "fsync");
 	hook.nfsync++;
 	return inject(hook.fsync_errno) ? -1 : real(fd);
 }
@@ -156,10 +137,8 @@ int
 statx(int fd, const char *path, int flags, unsigned int mask,
 	  struct statx *buf)
 {
-	static int	(*real) (int, const char *, int, unsigned int, struct statx *);
+	REAL(statx);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "statx");
 	hook.nstatx++;
 	return inject(hook.statx_errno) ? -1 : real(fd, path, flags, mask, buf);
 }
@@ -167,10 +146,8 @@ statx(int fd, const char *path, int flags, unsigned int mask,
 int
 openat(int fd, const char *path, int flags,...)
 {
-	static int	(*real) (int, const char *, int,...);
+	REAL(openat);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "openat");
 	hook.nopenat++;
 	return real(fd, path, flags, 0600);
 }
@@ -178,10 +155,8 @@ openat(int fd, const char *path, int flags,...)
 int
 linkat(int fd, const char *old, int new_fd, const char *new, int flags)
 {
-	static int	(*real) (int, const char *, int, const char *, int);
+	REAL(linkat);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "linkat");
 	if (inject(hook.link_errno) || (crosses_projects(fd, new_fd) && inject(EXDEV)))
 		return -1;
 	return real(fd, old, new_fd, new, flags);
@@ -226,51 +201,11 @@ io_uring_submit(struct io_uring *ring)
  * ----------
  */
 
-/* An absolute path; eight may be in use at a time. */
-static const char *
-at(const char *path)
-{
-	static char buffers[8][2 * PATH_MAX];
-	static int	next = 0;
-	char	   *buffer = buffers[next++ % 8];
-
-	snprintf(buffer, sizeof(buffers[0]), "%s/%s", top, path);
-	return buffer;
-}
-
-/* rm knows how to remove paths that are longer than PATH_MAX. */
 static void
 clean_up(void)
 {
 	memset(&hook, 0, sizeof(hook));
-	if (system(tap_text("rm -rf --one-file-system '%s'", base)) != 0)
-		diag("%s was not removed", base);
-}
-
-static void
-must(bool succeeded, const char *what)
-{
-	if (succeeded)
-		return;
-	printf("Bail out! %s: %s\n", what, strerror(errno));
-	clean_up();
-	exit(2);
-}
-
-static void
-put(const char *path, const char *content)
-{
-	FILE	   *file = fopen(at(path), "w");
-
-	must(file != NULL, path);
-	fputs(content, file);
-	fclose(file);
-}
-
-static void
-make(const char *path)
-{
-	must(mkdir(at(path), 0755) == 0, path);
+	remove_base();
 }
 
 static bool
@@ -293,19 +228,6 @@ holds(const char *path, const char *content)
 		found[0] = '\0';
 	fclose(file);
 	return strcmp(found, content) == 0;
-}
-
-static int
-count_descriptors(void)
-{
-	DIR		   *dir = opendir("/proc/self/fd");
-	int			count = 0;
-
-	while (dir != NULL && readdir(dir) != NULL)
-		count++;
-	if (dir != NULL)
-		closedir(dir);
-	return count;
 }
 
 /* Begin a case in a directory of its own. */

@@ -24,10 +24,8 @@
 #include <unistd.h>
 
 #include "src/store/walk.h"
-#include "tap.h"
-
-static char base[PATH_MAX];
-static char top[PATH_MAX];
+#define SCRATCH
+#include "common.h"
 
 static struct
 {
@@ -41,10 +39,8 @@ static struct
 int
 openat(int fd, const char *path, int flags,...)
 {
-	static int	(*real) (int, const char *, int,...);
+	REAL(openat);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "openat");
 	if (hook.before_open != NULL && strcmp(path, "victim") == 0)
 	{
 		void		(*strike) (void) = hook.before_open;
@@ -58,11 +54,9 @@ openat(int fd, const char *path, int flags,...)
 struct dirent *
 readdir(DIR *dir)
 {
-	static struct dirent *(*real) (DIR *);
+	REAL(readdir);
 	struct dirent *entry;
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "readdir");
 	if (hook.readdir_errno != 0 && hook.nreaddir_good-- <= 0)
 	{
 		errno = hook.readdir_errno;
@@ -78,57 +72,17 @@ int
 statx(int fd, const char *path, int flags, unsigned int mask,
 	  struct statx *buf)
 {
-	static int	(*real) (int, const char *, int, unsigned int, struct statx *);
+	REAL(statx);
 
-	if (real == NULL)
-		real = dlsym(RTLD_NEXT, "statx");
 	hook.nstatx++;
 	return real(fd, path, flags, mask, buf);
 }
 
-static const char *
-at(const char *path)
-{
-	static char buffers[4][2 * PATH_MAX];
-	static int	next = 0;
-	char	   *buffer = buffers[next++ % 4];
-
-	snprintf(buffer, sizeof(buffers[0]), "%s/%s", top, path);
-	return buffer;
-}
-
-/* rm knows how to remove paths that are longer than PATH_MAX. */
 static void
 clean_up(void)
 {
 	memset(&hook, 0, sizeof(hook));
-	if (system(tap_text("rm -rf --one-file-system '%s'", base)) != 0)
-		diag("%s was not removed", base);
-}
-
-static void
-must(bool succeeded, const char *what)
-{
-	if (succeeded)
-		return;
-	printf("Bail out! %s: %s\n", what, strerror(errno));
-	clean_up();
-	exit(2);
-}
-
-static void
-put(const char *path)
-{
-	FILE	   *file = fopen(at(path), "w");
-
-	must(file != NULL, path);
-	fclose(file);
-}
-
-static void
-make(const char *path)
-{
-	must(mkdir(at(path), 0755) == 0, path);
+	remove_base();
 }
 
 static FileStore *
@@ -211,19 +165,6 @@ fails(FileStore *store, const char *want, const char *text)
 		pfree(got);
 }
 
-static int
-count_descriptors(void)
-{
-	DIR		   *dir = opendir("/proc/self/fd");
-	int			count = 0;
-
-	while (dir != NULL && readdir(dir) != NULL)
-		count++;
-	if (dir != NULL)
-		closedir(dir);
-	return count;
-}
-
 static double
 seconds(void)
 {
@@ -237,20 +178,20 @@ seconds(void)
 static void
 plant(void)
 {
-	put("a.mp3");
-	put(".hidden.mp3");
-	put("new\nline.mp3");
-	put("-rf");
-	put("\xff\xfe");
+	put("a.mp3", "");
+	put(".hidden.mp3", "");
+	put("new\nline.mp3", "");
+	put("-rf", "");
+	put("\xff\xfe", "");
 	make("d");
-	put("d/b.mp3");
+	put("d/b.mp3", "");
 	make("d/e");
-	put("d/e/c.mp3");
+	put("d/e/c.mp3", "");
 	make("d/empty");
 	make(".audio_cleanup");
-	put(".audio_cleanup/claim");
+	put(".audio_cleanup/claim", "");
 	make("d/.hidden");
-	put("d/.hidden/x.mp3");
+	put("d/.hidden/x.mp3", "");
 	make("dir.mp3");
 	must(mkfifo(at("fifo.mp3"), 0600) == 0, "mkfifo");
 	must(symlink("a.mp3", at("link.mp3")) == 0, "symlink");
@@ -292,7 +233,7 @@ static void
 file_for_victim(void)
 {
 	remove_victim();
-	put("d/victim");
+	put("d/victim", "");
 }
 
 static void
@@ -321,9 +262,9 @@ test_races(void)
 		FileStore  *store = fresh(tap_text("races-%d", i));
 
 		make("d");
-		put("d/a.mp3");
+		put("d/a.mp3", "");
 		make("d/victim");
-		put("d/victim/x.mp3");
+		put("d/victim/x.mp3", "");
 		hook.before_open = strikes[i];
 		yields(store, "d/a.mp3|", "a directory that goes before it is opened");
 		store_close(store);
@@ -336,7 +277,7 @@ test_broken(void)
 	FileStore  *store = fresh("broken");
 
 	make("d");
-	put("d/a.mp3");
+	put("d/a.mp3", "");
 	hook.readdir_errno = EIO;
 	fails(store, "read directory:.:Input/output error", "readdir fails at once");
 	hook.nreaddir_good = 100;
@@ -375,7 +316,7 @@ test_depth(void)
 	for (int i = 0; i < WALK_MAX_DEPTH; i++)
 		strcat(path, "d/");
 	dig(WALK_MAX_DEPTH);
-	put(tap_text("%sa.mp3", path));
+	put(tap_text("%sa.mp3", path), "");
 	snprintf(want, sizeof(want), "%sa.mp3|", path);
 	yields(store, want, "64 directories deep");
 	store_close(store);
@@ -433,8 +374,8 @@ test_unprivileged(void)
 
 	make("d");
 	make("d/secret");
-	put("a.mp3");
-	put("d/b.mp3");
+	put("a.mp3", "");
+	put("d/b.mp3", "");
 	must(chmod(at("d/secret"), 0) == 0, "chmod");
 	fails(store, "open directory:d/secret:Permission denied",
 		  "an unreadable directory fails the walk");
@@ -444,7 +385,7 @@ test_unprivileged(void)
 	rename_secret("d/lost+found", "lost+found");
 	yields(store, "a.mp3|d/b.mp3|", "... but lost+found at the top");
 	must(chmod(at("lost+found"), 0755) == 0, "chmod");
-	put("lost+found/c.mp3");
+	put("lost+found/c.mp3", "");
 	yields(store, "a.mp3|d/b.mp3|", "... which is let alone even if it can be read");
 	must(chmod(at("d"), 0444) == 0, "chmod");
 	hook.hide_types = true;
@@ -468,15 +409,15 @@ test_foreign_folders(void)
 	FileStore  *store = fresh("foreign");
 
 	make("d");
-	put("a.mp3");
+	put("a.mp3", "");
 	for (int i = 0; i < lengthof(folders); i++)
 	{
 		make(folders[i]);
-		put(tap_text("%s/x.mp3", folders[i]));
+		put(tap_text("%s/x.mp3", folders[i]), "");
 	}
 	make("@eaDir2");
-	put("@eaDir2/y.mp3");
-	put("d/@tmp");
+	put("@eaDir2/y.mp3", "");
+	put("d/@tmp", "");
 	yields(store, "@eaDir2/y.mp3|a.mp3|d/@tmp|", "the folders of others are let alone");
 	store_close(store);
 }
@@ -566,13 +507,13 @@ test_mounts(void)
 	make("real");
 	make("bound");
 	make("other");
-	put("real/a.mp3");
+	put("real/a.mp3", "");
 	if (system(tap_text("mount --bind '%s' '%s' && mount -t tmpfs none '%s'",
 						top, at("bound"), at("other"))) != 0)
 		skip("mount is not permitted");
 	else
 	{
-		put("other/b.mp3");
+		put("other/b.mp3", "");
 		yields(store, "real/a.mp3|", "mount points are not crossed, nor loops walked");
 		is_left_out(store, "other/b.mp3", WALK_MOUNT, "other");
 		is_left_out(store, "bound/real/a.mp3", WALK_MOUNT, "bound");
@@ -591,7 +532,7 @@ test_abandoned(void)
 	int			descriptors = count_descriptors();
 
 	dig(10);
-	put("d/d/d/a.mp3");
+	put("d/d/d/a.mp3", "");
 	walk_end(walk_begin(store, true));
 	walk_end(NULL);
 	walk = walk_begin(store, true);
@@ -617,7 +558,7 @@ test_many(void)
 		char		name[32];
 
 		snprintf(name, sizeof(name), "%06d.mp3", i);
-		put(name);
+		put(name, "");
 	}
 	began = seconds();
 	walk = walk_begin(store, true);

@@ -49,7 +49,7 @@ typedef struct BatchFile
 	FileIdentity identity;
 } BatchFile;
 
-/* What is to be done with the files of one run at commit. */
+/* The work on the files of one run at commit. */
 struct Batch
 {
 	AtEnd		end;
@@ -115,7 +115,7 @@ close_place(OpenPlace *place)
 	MemoryContextDelete(place->context);
 }
 
-/* What is wrong with the place becomes an ERROR. */
+/* Raises an ERROR if something is wrong with the place. */
 static void
 open_store(OpenPlace *place, const Place *wanted)
 {
@@ -261,7 +261,7 @@ carry_out_batch(Batch *batch)
 	if ((batch->action == AT_COMMIT_CAPTURE || batch->action == AT_COMMIT_PUT_BACK) && !store_is_quick(store))
 		return;
 
-	/* whoever records it will look again, and fsync */
+	/* the drain that records the file will look again, and fsync */
 	store_set_durable(store, false);
 	for (i = 0; i < batch->n && !ProcDiePending; i++)
 	{

@@ -39,7 +39,7 @@ extern bool at_commit_takes_from(int64 run_id);
  */
 extern void at_commit_claim(const Place *place, const char *text, bool replace);
 
-/* What can be done to each file of a batch. */
+/* The work to be done on each file of a batch. */
 typedef enum AtCommitAction
 {
 	AT_COMMIT_CLAIM,			/* the only path is the text of the claim */

@@ -232,7 +232,7 @@ drain_finish_run(const Extension *extension, int64 run_id)
 	notify_run(extension, run_id);
 	outbox_put(extension, run_id);
 	ereport(LOG,
-			(errmsg("audio_cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
+			(errmsg("cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
 					"%lld kept as backup, %lld skipped, %lld failed, %.2f MiB freed, %.3f s",
 					(long long) run_id, summary.requested_by,
 					(long long) summary.files, (long long) summary.deleted,

@@ -27,7 +27,10 @@ typedef struct Drain Drain;
 extern Drain *drain_open(const Extension *extension, const LedgerWork *work, Brake **brake);
 extern void drain_end(Drain *drain);
 
-/* Return the open directory of the run, where its files are, and by which rules they were matched. */
+/*
+ * Returns the open directory of the run, where its files are, and by which
+ * rules they were matched.
+ */
 extern FileStore *drain_store(const Drain *drain);
 extern const KeyRules *drain_rules(const Drain *drain);
 extern const Place *drain_place(const Drain *drain);

@@ -108,7 +108,7 @@ mark_needed(const Extension *extension, FileStore *store, const Backups *backups
 	return marked;
 }
 
-/* What is healed, and what became of that. */
+/* The files that are healed, and the outcome. */
 typedef struct Healing
 {
 	const Context *context;

@@ -22,20 +22,20 @@ typedef struct Pace
 	int64		cpu_us;			/* and the computing time by then */
 } Pace;
 
-/* From now on. */
+/* Begins a pace, from now on. */
 extern Pace pace_begin(const Settings *settings);
 
 /* Has the run had its time? */
 extern bool pace_is_over(const Pace *pace);
 
-/* How many files may be deleted before the next pace_rest(), at least 1? */
+/* Returns how many files may be deleted before the next pace_rest(), at least 1. */
 extern int	pace_portion(const Pace *pace);
 
-/* How many files may be deleted in so many seconds, at least 1? */
+/* Returns how many files may be deleted in so many seconds, at least 1. */
 extern int	pace_files_in(const Pace *pace, int seconds);
 
 /*
- * Sleep until `files`, which were begun at `began`, have taken their time.
+ * Sleeps until `files`, which were begun at `began`, have taken their time.
  * To be called outside of transactions, or in one that has done nothing yet.
  * Takes interrupts.
  */

@@ -29,11 +29,12 @@ struct Drain
 								 * NULL */
 	FileStore  *store;
 	const char *claim;			/* of the directory, as a UUID */
-	TimestampTz taken_over;		/* what was condemned before is let live: the
-								 * directory was not ours then; 0: it was */
+	TimestampTz taken_over;		/* files condemned before are let live,
+								 * because the directory was not ours then; 0:
+								 * it was */
 	bool		at_commit;		/* in somebody's transaction: files are
 								 * touched only when that commits */
-	Batch	   *batches[AT_COMMIT_ACTIONS]; /* what is to be done then */
+	Batch	   *batches[AT_COMMIT_ACTIONS]; /* the next step */
 	bool		put_off;		/* files wait for a writer to end */
 	char	   *warned_of;		/* folder and reason of the last file that
 								 * failed */
@@ -107,8 +108,8 @@ extern void drain_make_durable(Drain *drain);
 extern void drain_record(Drain *drain, const LedgerFile *files, int n);
 
 /*
- * In somebody's transaction: does this to the file `path` when the transaction
- * commits.  `as` is the name under which it is put back, or NULL.
+ * Has this done to the file `path` when somebody's transaction commits. `as`
+ * is the name under which it is put back, or NULL.
  */
 extern void drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const char *as,
 							   const FileIdentity *identity);

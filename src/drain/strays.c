@@ -32,11 +32,11 @@ typedef struct Strays
 	const Context *context;
 	const char *claim;
 	bool		each_file;		/* see strays.h */
-	Place		place;			/* that is looked through */
+	Place		place;			/* the trash that is looked through */
 	FileStore  *store;
-	Jsonb	   *recorded;		/* what a run in this place records of its
-								 * settings */
-	Batch	   *batch;			/* what is put back by the commit itself */
+	Jsonb	   *recorded;		/* the settings that a run in this place
+								 * records */
+	Batch	   *batch;			/* files that the commit itself puts back */
 	int			in_batch;
 	int64		put_back;
 } Strays;
@@ -238,7 +238,7 @@ strays_put_back(const Context *context, const char *claim, const char *owner, bo
 	strays.place = location_place(settings, owner);
 	if (owner != NULL && *settings->backup_dir != '\0')
 		look_through_place(&strays);
-	/* what every run without a backup directory has used */
+	/* the place of every run without a backup directory */
 	strays.place.backup_dir = "";
 	strays.place.backup_owner = NULL;
 	look_through_place(&strays);

@@ -15,13 +15,10 @@ Brake *
 brake_make(const char *name, int sqlstate, const char *message, const char *detail,
 		   const char *hint)
 {
+	const Brake texts = {name, sqlstate, message, detail, hint};
 	Brake	   *brake = palloc(sizeof(Brake));
 
-	brake->name = name;
-	brake->sqlstate = sqlstate;
-	brake->message = message;
-	brake->detail = detail;
-	brake->hint = hint;
+	*brake = texts;
 	return brake;
 }
 
@@ -34,6 +31,13 @@ brake_raise(const Brake *brake)
 			 brake->detail ? errdetail_internal("%s", brake->detail) : 0,
 			 brake->hint ? errhint("%s", brake->hint) : 0));
 	pg_unreachable();
+}
+
+void
+brake_raise_if(const Brake *brake)
+{
+	if (brake != NULL)
+		brake_raise(brake);
 }
 
 char *

@@ -24,14 +24,17 @@ typedef struct Brake
 	const char *hint;			/* may be NULL */
 } Brake;
 
-/* All texts must outlive the brake; it is allocated in the current context. */
+/* Returns a brake, allocated in the current memory context; the texts must outlive the brake. */
 extern Brake *brake_make(const char *name, int sqlstate, const char *message,
 						 const char *detail, const char *hint);
 
-/* ereport(ERROR) it. */
+/* Raises the brake as an ERROR. */
 pg_noreturn extern void brake_raise(const Brake *brake);
 
-/* "message: detail (hint)" in one line, for a list of errors. */
+/* Raises the brake, unless it is NULL. */
+extern void brake_raise_if(const Brake *brake);
+
+/* Returns "name: message. detail hint" in one line, palloc'd, for a list of errors. */
 extern char *brake_text(const Brake *brake);
 
 #endif							/* AUDIO_CLEANUP_BRAKE_H */

@@ -33,11 +33,8 @@
 #include <sys/stat.h>
 
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
-#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "src/guard/claim.h"
@@ -56,7 +53,7 @@ static const char *const hint_take =
 static const char *const hint_upgrade =
 "If the old cluster will not be started again, take the directory over: SELECT cleanup_claim_upload_dir();";
 
-/* What a claim says. */
+/* The content of a claim. */
 typedef struct ClaimText
 {
 	uint64		system_identifier;
@@ -78,7 +75,10 @@ data_directory_inode(void)
 	return stat(DataDir, &st) == 0 ? (uint64) st.st_ino : 0;
 }
 
-/* Does not change while a primary runs; a standby has no say. */
+/*
+ * Returns the timeline, which does not change while a primary runs; 0 on a
+ * standby, which has no say.
+ */
 static uint32
 current_timeline(void)
 {
@@ -149,7 +149,7 @@ system_brake(const char *name, FileResult result, const char *upload_dir, const 
 					  NULL, hint);
 }
 
-/* Why the claim is not ours; NULL if nothing speaks against it. */
+/* Returns why the claim is not ours, a sentence; NULL if nothing speaks against it. */
 static char *
 difference(const ClaimText *claim, bool has_twin)
 {
@@ -388,12 +388,8 @@ claim_confirm(const Extension *extension, const Claim *claim, const char *upload
 static void
 inherit(const Extension *extension, const char *upload_dir, const char *found, const char *uuid)
 {
-	const SqlParameter nameless[] = {SQL_TEXT(uuid), SQL_TEXT(upload_dir), SQL_TEXT(found)};
-	ListCell   *lc;
-
-	foreach(lc, load_twins(extension, NULL))
+	foreach_ptr(const Claim, twin, load_twins(extension, NULL))
 	{
-		const Claim *twin = lfirst(lc);
 		const SqlParameter parameters[] = {SQL_TEXT(uuid), SQL_TEXT(twin->uuid)};
 
 		if (strcmp(twin->uuid, uuid) == 0 ||
@@ -406,7 +402,7 @@ inherit(const Extension *extension, const char *upload_dir, const char *found, c
 					"DELETE FROM @extschema@.cleanup_claims WHERE uuid = $2::uuid AND $1 IS NOT NULL");
 	}
 	/* runs that came with a dump, which has no twin */
-	owner_query(extension, lengthof(nameless), nameless,
+	owner_query(extension, SQL_ARGS(SQL_TEXT(uuid), SQL_TEXT(upload_dir), SQL_TEXT(found)),
 				"UPDATE @extschema@.cleanup_runs r SET claim = $1::uuid"
 				" WHERE (r.claim::text = $3 OR r.upload_dir = $2)"
 				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_claims c WHERE c.uuid = r.claim)");
@@ -416,14 +412,10 @@ char *
 claim_take(const Extension *extension, const char *upload_dir, const char *found, bool grace,
 		   const char **uuid)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(upload_dir), SQL_BOOL(grace)};
-
-	owner_query(extension, lengthof(parameters), parameters,
-				"INSERT INTO @extschema@.cleanup_claims (uuid, upload_dir, grace_from)"
-				" VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
-				" RETURNING uuid::text");
-	*uuid = sql_text(0, 1);
-	SPI_freetuptable(SPI_tuptable);
+	*uuid = TextDatumGetCString(owner_value(extension, SQL_ARGS(SQL_TEXT(upload_dir), SQL_BOOL(grace)),
+											"INSERT INTO @extschema@.cleanup_claims (uuid, upload_dir, grace_from)"
+											" VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
+											" RETURNING uuid::text"));
 	inherit(extension, upload_dir, found, *uuid);
 	return claim_text(*uuid);
 }
@@ -461,11 +453,8 @@ claim_find(const Extension *extension, const char *upload_dir, Brake **brake)
 void
 claim_confirm_all(const Extension *extension)
 {
-	ListCell   *lc;
-
-	foreach(lc, load_twins(extension, NULL))
+	foreach_ptr(const Claim, twin, load_twins(extension, NULL))
 	{
-		const Claim *twin = lfirst(lc);
 		Brake	   *ignored;
 
 		if (!twin->confirmed)

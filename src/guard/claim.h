@@ -40,51 +40,52 @@ typedef struct Claim
 } Claim;
 
 /*
- * Compare the claim in the directory with this database.  Changes nothing.
+ * Compares the claim in the directory with this database.  Changes nothing.
  * Needs SPI; the result is allocated in the current memory context.
  */
 extern Claim *claim_check(FileStore *store, const Extension *extension, const char *upload_dir);
 
 /*
- * Claim the directory for this database, in the current transaction: insert
- * the twin, and return the text to be written with store_write_claim() after
- * commit, and its UUID.  Runs that this database has made in the directory
- * under a claim it had before, the one that was `found` there (or NULL)
- * included, belong to the new claim.  With `grace` every file counts as new
- * from now on.  Needs SPI.
+ * Claims the directory for this database, in the current transaction: inserts
+ * the twin.  Returns the text that store_write_claim() is to write after the
+ * commit; *uuid becomes its UUID.  Runs that this database has made in the
+ * directory under a claim it had before, the one that was `found` there (or
+ * NULL) included, belong to the new claim.  With `grace` every file counts as
+ * new from now on.  Needs SPI.
  */
 extern char *claim_take(const Extension *extension, const char *upload_dir, const char *found,
 						bool grace, const char **uuid);
 
 /*
- * The claim has been seen in the directory: from now on it must be there, and
- * `upload_dir` is where the directory is.  All that belongs to the claim is
- * looked for there, whatever the directory was called before.
+ * Records that the claim has been seen in the directory: from now on the claim
+ * must be there, and `upload_dir` is where the directory is.  All that belongs
+ * to the claim is looked for there, whatever the directory was called before.
  */
 extern void claim_confirm(const Extension *extension, const Claim *claim, const char *upload_dir);
 
 /*
- * claim_check() and claim_confirm() of a directory that need not be open: the
- * UUID of its claim, or NULL with *brake (allocated like the result) if the
- * directory cannot be opened or is not ours.  UUID and brake are NULL for a
- * directory without a claim.
+ * Does the work of claim_check() and claim_confirm() for a directory that need
+ * not be open: returns the UUID of its claim, or NULL with *brake (allocated
+ * like the result) if the directory cannot be opened or is not ours.  UUID and
+ * brake are NULL for a directory without a claim.
  */
 extern const char *claim_find(const Extension *extension, const char *upload_dir, Brake **brake);
 
 /*
- * Look for the claims of this database that were not confirmed yet, and
- * confirm those that are in their directories.  Needs SPI.
+ * Looks for the claims of this database that were not confirmed yet, and
+ * confirms those that are in their directories.  Needs SPI.
  */
 extern void claim_confirm_all(const Extension *extension);
 
 /*
- * Take the directory's lock for this store, waiting at most `wait_ms`
+ * Takes the directory's lock for this store, waiting at most `wait_ms`
  * milliseconds: one run at a time, also of other servers.  Without a claim
- * there is nothing to lock.  Returns NULL, or why it could not be had.
+ * there is nothing to lock.  Returns NULL, or a brake if the lock could not be
+ * had.
  */
 extern Brake *claim_lock(FileStore *store, const char *upload_dir, int wait_ms);
 
-/* The text that belongs to a claim that is CLAIM_UNWRITTEN. */
+/* Returns the text that belongs to a claim that is CLAIM_UNWRITTEN. */
 extern char *claim_text(const char *uuid);
 
 #endif							/* AUDIO_CLEANUP_CLAIM_H */

@@ -12,9 +12,7 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 
 #include "src/guard/hold.h"
 #include "src/pg/sql.h"
@@ -23,10 +21,9 @@
 Hold *
 hold_find(const Extension *extension, const char *path)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(path)};
 	Hold	   *hold = NULL;
 
-	if (owner_query(extension, lengthof(parameters), parameters,
+	if (owner_query(extension, SQL_ARGS(SQL_TEXT(path)),
 					"SELECT held_by, reason FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0)
 	{
 		hold = palloc(sizeof(Hold));
@@ -37,7 +34,7 @@ hold_find(const Extension *extension, const char *path)
 	return hold;
 }
 
-/* Somebody may hold a file that is yet to come, but rather has mistyped its name. */
+/* Tells the caller if no file has that name: probably the name was mistyped. */
 static void
 tell_if_missing(const Settings *settings, const char *path)
 {
@@ -59,11 +56,8 @@ tell_if_missing(const Settings *settings, const char *path)
 void
 hold_add(const Extension *extension, const Settings *settings, const char *path, const char *reason)
 {
-	const SqlParameter parameters[] = {
-		SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))
-	};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension,
+				SQL_ARGS(SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))),
 				"INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
 				" ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
 	tell_if_missing(settings, path);
@@ -72,10 +66,6 @@ hold_add(const Extension *extension, const Settings *settings, const char *path,
 bool
 hold_remove(const Extension *extension, const char *path)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(path)};
-	bool		removed;
-
-	removed = owner_query(extension, lengthof(parameters), parameters,
-						  "DELETE FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0;
-	return removed;
+	return owner_query(extension, SQL_ARGS(SQL_TEXT(path)),
+					   "DELETE FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0;
 }

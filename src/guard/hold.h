@@ -19,13 +19,14 @@ typedef struct Hold
 	const char *reason;			/* or NULL */
 } Hold;
 
-/* The hold on a file (path relative to the upload directory), or NULL.  Needs SPI. */
+/* Returns the hold on a file (path relative to the upload directory), or NULL.  Needs SPI. */
 extern Hold *hold_find(const Extension *extension, const char *path);
 
 /*
- * Hold a file: no run that looks after the commit of this condemns it, and one
- * that is under way waits for this to commit.  A hold that is there already
- * gets the new reason.  A NOTICE says if no file has that name.  Needs SPI.
+ * Holds a file: no run that looks after the commit of this transaction
+ * condemns the file, and a run that is under way waits for the commit.  A hold
+ * that is there already gets the new reason.  A NOTICE says if no file has
+ * that name.  Needs SPI.
  */
 extern void hold_add(const Extension *extension, const Settings *settings, const char *path,
 					 const char *reason);

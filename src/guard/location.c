@@ -27,32 +27,42 @@
 #include "src/guard/location.h"
 #include "src/names/rules.h"
 
-/* One of the two directories, and what to say of it. */
+/* One of the two directories: messages with the path for %s, and hints. */
 typedef struct Subject
 {
 	const char *setting;
-	const char *name;
-	const char *purpose;
+	const char *missing;
+	const char *not_directory;
+	const char *misplaced;
+	const char *action_find;
 	const char *hint_missing;
 	const char *hint_rights;
 	const char *hint_place;
 } Subject;
 
 static const Subject upload = {
-	"upload_dir", "upload directory", "clean",
+	"upload_dir",
+	"upload directory \"%s\" does not exist",
+	"upload directory \"%s\" is not a directory",
+	"upload directory \"%s\" is not a place to clean",
+	"find upload directory",
 	"Create the directory, or mount its disk, or correct audio_cleanup.upload_dir.",
 	"The operating system user of the server needs read, write and search permission on it, by its group or an ACL.",
 	"Set audio_cleanup.upload_dir to a directory that holds nothing but uploads."
 };
 
 static const Subject backup = {
-	"backup_dir", "backup directory", "keep backups",
+	"backup_dir",
+	"backup directory \"%s\" does not exist",
+	"backup directory \"%s\" is not a directory",
+	"backup directory \"%s\" is not a place to keep backups",
+	"find backup directory",
 	"Create the directory, or mount its disk, or correct audio_cleanup.backup_dir.",
 	"It must belong to the operating system user of the server, and nobody else may write to it: mode 0700.",
 	"Set audio_cleanup.backup_dir to a directory of its own, or leave it empty."
 };
 
-/* What the operating system said of a directory, as a brake with a hint. */
+/* Makes a brake, with a hint, of the operating system's answer about a directory. */
 static Brake *
 file_brake(const Subject *subject, const char *path, const char *action, int errnum)
 {
@@ -64,11 +74,11 @@ file_brake(const Subject *subject, const char *path, const char *action, int err
 	{
 		case ENOENT:
 			sqlstate = ERRCODE_UNDEFINED_FILE;
-			message = psprintf("%s \"%s\" does not exist", subject->name, path);
+			message = psprintf(subject->missing, path);
 			break;
 		case ENOTDIR:
 			sqlstate = ERRCODE_WRONG_OBJECT_TYPE;
-			message = psprintf("%s \"%s\" is not a directory", subject->name, path);
+			message = psprintf(subject->not_directory, path);
 			break;
 		case EMFILE:
 		case ENFILE:
@@ -110,12 +120,12 @@ lies_in(const char *path, const char *root)
 	return strncmp(path, root, len) == 0 && (path[len] == '\0' || path[len] == '/');
 }
 
+/* `detail` is a sentence with the other directory for %s. */
 static Brake *
-place_brake(const Subject *subject, const char *path, const char *why, const char *other)
+place_brake(const Subject *subject, const char *path, const char *detail, const char *other)
 {
-	return brake_make(subject->setting, ERRCODE_INVALID_PARAMETER_VALUE,
-					  psprintf("%s \"%s\" is not a place to %s", subject->name, path, subject->purpose),
-					  psprintf("It %s \"%s\".", why, other), subject->hint_place);
+	return brake_make(subject->setting, ERRCODE_INVALID_PARAMETER_VALUE, psprintf(subject->misplaced, path),
+					  psprintf(detail, other), subject->hint_place);
 }
 
 /* Directories of the data directory that are ours to stay away from. */
@@ -124,11 +134,10 @@ is_reserved(const char *inside)
 {
 	static const char *const reserved[] = {"base", "global", "log"};
 	size_t		len = strcspn(inside, "/");
-	int			i;
 
 	if (strncmp(inside, "pg_", 3) == 0)
 		return true;
-	for (i = 0; i < lengthof(reserved); i++)
+	for (int i = 0; i < lengthof(reserved); i++)
 		if (len == strlen(reserved[i]) && strncmp(inside, reserved[i], len) == 0)
 			return true;
 	return false;
@@ -143,10 +152,10 @@ check_data_directory(const Subject *subject, const char *path)
 	if (realpath(DataDir, data) == NULL)
 		return file_brake(subject, DataDir, "resolve path", errno);
 	if (lies_in(data, path))
-		return place_brake(subject, path, "contains the data directory", data);
+		return place_brake(subject, path, "It contains the data directory \"%s\".", data);
 	len = strlen(data);
 	if (lies_in(path, data) && is_reserved(path + len + 1))
-		return place_brake(subject, path, "belongs to PostgreSQL; it lies in", data);
+		return place_brake(subject, path, "It belongs to PostgreSQL; it lies in \"%s\".", data);
 	return NULL;
 }
 
@@ -159,9 +168,9 @@ check_linked(const Subject *subject, const char *path, const char *link)
 	if (realpath(link, target) == NULL)
 		return NULL;			/* a dangling link holds no files */
 	if (lies_in(path, target))
-		return place_brake(subject, path, "lies in PostgreSQL's directory", target);
+		return place_brake(subject, path, "It lies in PostgreSQL's directory \"%s\".", target);
 	if (lies_in(target, path))
-		return place_brake(subject, path, "contains PostgreSQL's directory", target);
+		return place_brake(subject, path, "It contains PostgreSQL's directory \"%s\".", target);
 	return NULL;
 }
 
@@ -191,16 +200,15 @@ check_tablespaces(const Subject *subject, const char *path)
 static Brake *
 check_place(const Subject *subject, const char *path, char real[PATH_MAX], struct stat *st)
 {
-	const char *find = psprintf("find %s", subject->name);
 	char		wal[MAXPGPATH];
 	Brake	   *brake;
 
 	if (realpath(path, real) == NULL || stat(real, st) != 0)
-		return file_brake(subject, path, find, errno);
+		return file_brake(subject, path, subject->action_find, errno);
 	if (!S_ISDIR(st->st_mode))
-		return file_brake(subject, path, find, ENOTDIR);
+		return file_brake(subject, path, subject->action_find, ENOTDIR);
 	if (strcmp(real, "/") == 0)
-		return place_brake(subject, path, "is the root of the file system", real);
+		return place_brake(subject, path, "It is the root of the file system \"%s\".", real);
 	if ((brake = check_data_directory(subject, real)) != NULL)
 		return brake;
 	snprintf(wal, sizeof(wal), "%s/pg_wal", DataDir);
@@ -230,7 +238,7 @@ static Brake *
 trust_brake(const char *path)
 {
 	return brake_make(backup.setting, ERRCODE_INSUFFICIENT_PRIVILEGE,
-					  psprintf("%s \"%s\" cannot be trusted", backup.name, path),
+					  psprintf("backup directory \"%s\" cannot be trusted", path),
 					  "It belongs to somebody else, or others may write to it.",
 					  backup.hint_rights);
 }
@@ -249,7 +257,7 @@ location_check_backup_dir(const Place *place, bool to_write)
 	if ((brake = check_place(&backup, path, real, &st)) != NULL)
 		return brake;
 	if (realpath(place->upload_dir, uploads) != NULL && lies_in(real, uploads))
-		return place_brake(&backup, path, "lies in the upload directory", uploads);
+		return place_brake(&backup, path, "It lies in the upload directory \"%s\".", uploads);
 	if (st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
 		return trust_brake(path);
 	if (to_write && faccessat(AT_FDCWD, real, R_OK | W_OK | X_OK, AT_EACCESS) != 0)
@@ -290,7 +298,7 @@ has_parent_component(const char *path)
 	return false;
 }
 
-/* Without "./" and doubled slashes, which would give a file a second name. */
+/* Returns the path without "./" and doubled slashes, which would give a file a second name. */
 static char *
 plain_path(const char *path)
 {
@@ -367,9 +375,7 @@ static const pg_wchar lookalikes[][2] = {
 static bool
 is_among(pg_wchar c, const pg_wchar ranges[][2], int n)
 {
-	int			i;
-
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (c >= ranges[i][0] && c <= ranges[i][1])
 			return true;
 	return false;
@@ -390,7 +396,7 @@ next_character(const char **name)
 	return utf8_to_unicode(p);
 }
 
-/* What is wrong with one component of a restored name, NULL if nothing is. */
+/* Returns why one component of a restored name is refused, NULL if it is not. */
 static const char *
 judge_restored_component(const char *component)
 {
@@ -433,7 +439,7 @@ judge_restored_name(const char *as)
 	return wrong;
 }
 
-/* What stands behind the last dot of the name, "" without one. */
+/* Returns the part of the name behind its last dot, "" without a dot. */
 static const char *
 extension_of(const char *path)
 {
@@ -447,11 +453,10 @@ static bool
 may_have_extension(const Settings *settings, const char *own, const char *as)
 {
 	const char *extension = extension_of(as);
-	int			i;
 
 	if (pg_strcasecmp(extension, extension_of(own)) == 0)
 		return true;
-	for (i = 0; i < settings->rules->n_extensions; i++)
+	for (int i = 0; i < settings->rules->n_extensions; i++)
 		if (pg_strcasecmp(extension, settings->rules->extensions[i]) == 0)
 			return true;
 	return false;

@@ -19,8 +19,9 @@ typedef struct Place
 {
 	const char *upload_dir;
 	const char *backup_dir;		/* "": the trash is in the upload directory */
-	const char *backup_owner;	/* whose folder of backup_dir has the trash;
-								 * NULL: the trash is in the upload directory */
+	const char *backup_owner;	/* the owner of the folder of backup_dir that
+								 * has the trash; NULL: the trash is in the
+								 * upload directory */
 } Place;
 
 /* Returns the place by these settings, with this owner (or NULL). */
@@ -32,11 +33,11 @@ extern Place location_place(const Settings *settings, const char *backup_owner);
  */
 extern Brake *location_check(const char *path);
 
-/* The brake for a directory on which `action` failed with `errnum`. */
+/* Returns the brake for a directory on which `action` failed with `errnum`. */
 extern Brake *location_brake(const char *path, const char *action, int errnum);
 
 /*
- * The same for the backup directory, if there is one: a brake if it is
+ * Returns a brake if there is a backup directory, and the directory is
  * missing, not ours alone, in the upload directory, or where an upload
  * directory must not be either; with `to_write`, if it is not writable.
  */
@@ -49,15 +50,17 @@ extern Brake *location_check_backup_dir(const Place *place, bool to_write);
 extern Brake *location_set_backup_dir(FileStore *store, const Place *place);
 
 /*
- * A file as a person names it, as a path relative to the upload directory in
- * its plainest form; ERROR if it is not below that.
+ * Returns the path of a file that a person has named, relative to the upload
+ * directory and in its plainest form; ERROR if the file is not below that
+ * directory.
  */
 extern const char *location_relative(const Settings *settings, const char *file);
 
 /*
- * May the file `own` be put back as `as` (both as location_relative() returns
- * them)?  ERROR if not: whoever may restore files must not be able to write
- * code, configuration, or anything that somebody else would take for such.
+ * Raises an ERROR if the file `own` may not be put back as `as` (both as
+ * location_relative() returns them): a role that may restore files must not be
+ * able to write code, configuration, or anything that somebody else would take
+ * for such.
  */
 extern void location_check_restored(const Settings *settings, const char *own, const char *as);
 

@@ -11,10 +11,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "src/ledger/backups.h"
@@ -28,10 +25,9 @@
 Backup *
 backup_find(const Extension *extension, const char *claim, const char *path)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_TEXT(path)};
 	Backup	   *backup = NULL;
 
-	if (owner_query(extension, lengthof(parameters), parameters,
+	if (owner_query(extension, SQL_ARGS(SQL_TEXT(claim), SQL_TEXT(path)),
 					"SELECT f.file_id, f.run_id, f.due_at FROM @extschema@.cleanup_files f"
 					" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
 					" WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND r.claim = $1::uuid"
@@ -47,8 +43,8 @@ backup_find(const Extension *extension, const char *claim, const char *path)
 }
 
 /*
- * Is there a newer file of that name, of a later run, which is in the trash or
- * on its way?  Each state has an index of its own, so there are branches.
+ * Tells whether a later run has a newer file of that name in the trash or on
+ * its way.  Each state has an index of its own, so there are branches.
  */
 #define NEWER_FILE(run_id, file_name, uuid) \
 	"EXISTS (SELECT FROM (SELECT n.run_id FROM @extschema@.cleanup_files n WHERE n.state = 'trashed' AND n.file = " file_name \
@@ -62,18 +58,14 @@ backup_find(const Extension *extension, const char *claim, const char *path)
 bool
 backup_has_newer(const Extension *extension, const char *claim, int64 run_id, const char *path)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_TEXT(path), SQL_INT8(run_id)};
-
-	return owner_finds(extension, lengthof(parameters), parameters,
+	return owner_finds(extension, SQL_ARGS(SQL_TEXT(claim), SQL_TEXT(path), SQL_INT8(run_id)),
 					   "SELECT WHERE " NEWER_FILE("$3", "$2", "$1::uuid"));
 }
 
 bool
 backup_exist(const Extension *extension, const char *claim)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(claim)};
-
-	return owner_finds(extension, lengthof(parameters), parameters,
+	return owner_finds(extension, SQL_ARGS(SQL_TEXT(claim)),
 					   "SELECT FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
 					   " WHERE " IS_BACKUP " AND r.claim = $1::uuid LIMIT 1");
 }
@@ -83,16 +75,14 @@ static bool
 scan_some(const Extension *extension, const char *claim, int64 *file_id,
 		  BackupSink sink, void *arg)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_INT8(*file_id)};
 	int			n;
-	int			i;
 
-	n = owner_query(extension, lengthof(parameters), parameters,
+	n = owner_query(extension, SQL_ARGS(SQL_TEXT(claim), SQL_INT8(*file_id)),
 					"SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
 					" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
 					" WHERE " IS_BACKUP " AND r.claim = $1::uuid AND f.file_id > $2"
 					" ORDER BY f.file_id LIMIT " CppAsString2(SCAN_ROWS));
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		char	   *path = sql_text(i, 2);
 
@@ -116,16 +106,14 @@ backup_scan(const Extension *extension, const char *claim, BackupSink sink, void
 int
 backup_newest(const Extension *extension, const int64 *file_ids, int n, BackupFile **files)
 {
-	const SqlParameter parameters[] = {{INT8ARRAYOID, sql_int8_array(file_ids, n), false}};
 	int			newest;
-	int			i;
 
-	newest = owner_query(extension, lengthof(parameters), parameters,
+	newest = owner_query(extension, SQL_ARGS(SQL_VALUE(INT8ARRAYOID, sql_int8_array(file_ids, n))),
 						 "SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
 						 " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
 						 " WHERE f.file_id = ANY ($1) AND f.state = 'trashed' AND NOT " NEWER_FILE("f.run_id", "f.file", "r.claim"));
 	*files = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(BackupFile) * Max(newest, 1));
-	for (i = 0; i < newest; i++)
+	for (int i = 0; i < newest; i++)
 	{
 		(*files)[i].file_id = DatumGetInt64(sql_value(i, 1));
 		(*files)[i].path = sql_text(i, 2);
@@ -137,11 +125,8 @@ backup_newest(const Extension *extension, const int64 *file_ids, int n, BackupFi
 int64
 backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n, const char *reason)
 {
-	const SqlParameter parameters[] = {
-		{INT8ARRAYOID, sql_int8_array(file_ids, n), false}, SQL_TEXT(reason)
-	};
-
-	return owner_query(extension, lengthof(parameters), parameters,
+	return owner_query(extension,
+					   SQL_ARGS(SQL_VALUE(INT8ARRAYOID, sql_int8_array(file_ids, n)), SQL_TEXT(reason)),
 					   "UPDATE @extschema@.cleanup_files f SET state = 'restoring', error = $2,"
 					   " due_at = CASE WHEN f.due_at <= now() THEN f.due_at ELSE greatest(f.due_at, now() + '1 day') END"
 					   " WHERE f.file_id = ANY ($1) AND f.state = 'trashed'");

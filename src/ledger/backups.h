@@ -41,12 +41,12 @@ extern Backup *backup_find(const Extension *extension, const char *claim, const 
 extern bool backup_has_newer(const Extension *extension, const char *claim, int64 run_id,
 							 const char *path);
 
-/* Is there any backup of this directory? */
+/* Returns whether there is any backup of this directory. */
 extern bool backup_exist(const Extension *extension, const char *claim);
 
 typedef void (*BackupSink) (int64 file_id, const char *path, void *arg);
 
-/* All of these, by file_id. */
+/* Calls sink(file_id, path, arg) for each backup of this directory, by file_id. */
 extern void backup_scan(const Extension *extension, const char *claim,
 						BackupSink sink, void *arg);
 
@@ -57,15 +57,16 @@ typedef struct BackupFile
 } BackupFile;
 
 /*
- * Of these, those of whose name no newer file is in the trash, or on its way
- * into or out of it.  Sets *files to an array; returns how many.
+ * Picks from these backups those of whose name no newer file is in the trash,
+ * or on its way into or out of it.  Sets *files to an array of them; returns
+ * how many.
  */
 extern int	backup_newest(const Extension *extension, const int64 *file_ids, int n,
 						  BackupFile **files);
 
 /*
- * Mark those of them to be put back by the next drain, with the reason for it
- * (a text for people).  Returns how many still were backups.
+ * Marks these backups to be put back by the next drain, with the reason (a
+ * text for people).  Returns how many still were backups.
  */
 extern int64 backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n,
 								   const char *reason);
@@ -76,24 +77,24 @@ extern int64 backup_mark_restoring(const Extension *extension, const int64 *file
  */
 extern List *backup_places(const Extension *extension, const char *claim);
 
-/* Which of these runs are not known?  Sorts them to the front; returns how many. */
+/* Moves those of these runs that are not known to the front of the array; returns how many. */
 extern int	backup_unknown_runs(const Extension *extension, int64 *runs, int n);
 
-/* Which of them are known, but as runs of another directory?  The same. */
+/* Moves those that are known, but as runs of another directory, to the front; returns how many. */
 extern int	backup_runs_elsewhere(const Extension *extension, const char *claim,
 								  int64 *runs, int n);
 
-/* The number of a run to come. */
+/* Returns the number of a run to come. */
 extern int64 backup_new_run(const Extension *extension);
 
-/* Is there a row that expects this very file in the trash of that run? */
+/* Returns whether a row expects this very file in the trash of that run. */
 extern bool backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
 							   const FileIdentity *identity);
 
 /*
- * Record what was found in the trash without a row: a run of which only its
- * number is known, which is not given away again, and a file of it: restored,
- * restoring (to be put back), or failed.
+ * Record files that were found in the trash without a row: a run of which only
+ * the number is known, which is not given away again, and a file of that run
+ * with its state: restored, restoring (to be put back), or failed.
  */
 extern void backup_record_run(const Extension *extension, int64 run_id, const char *upload_dir,
 							  const char *claim, Jsonb *recorded);

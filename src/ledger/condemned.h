@@ -38,12 +38,12 @@ typedef struct Condemned
 	int64		n_files;
 	int64		n_orphans;
 	int64		n_sessions;
-	int64		bytes;			/* that destroying them will give back */
+	int64		bytes;			/* to be given back by their destruction */
 } Condemned;
 
 /*
- * An empty set in the current memory context; with `interxact` it may be
- * used beyond the end of the transaction.
+ * Returns an empty set in the current memory context; with `interxact` it may
+ * be used beyond the end of the transaction.
  */
 extern Condemned *condemned_begin(bool interxact);
 extern void condemned_end(Condemned *condemned);
@@ -53,16 +53,16 @@ extern void condemned_add_file(Condemned *condemned, const CondemnedFile *file);
 /* `session` names the row, see sources_session_id(). */
 extern void condemned_add_session(Condemned *condemned, int source, const char *session);
 
-/* Read from the start again. */
+/* Lets condemned_next() begin at the first file again. */
 extern void condemned_rewind(Condemned *condemned);
 
 /*
- * Next file, allocated in the current memory context.  Returns false at the
- * end.
+ * Sets *file to the next file, allocated in the current memory context;
+ * returns false at the end.
  */
 extern bool condemned_next(Condemned *condemned, CondemnedFile *file);
 
-/* Free what condemned_next() has allocated. */
+/* Frees the texts that condemned_next() has allocated. */
 extern void condemned_free_texts(CondemnedFile *file);
 
 typedef void (*SessionSink) (int source, const char *session, void *arg);

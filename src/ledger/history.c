@@ -62,7 +62,7 @@ first_scheduled_day(void)
 	return (int32) (now / USECS_PER_DAY) - SCHEDULE_DAYS;
 }
 
-/* So long the row of a file that was put back may protect it. */
+/* Returns for how many days the row of a file that was put back may protect the file. */
 static int
 restored_days(const Settings *settings)
 {

@@ -13,10 +13,10 @@
 #include "src/pg/extension.h"
 
 /*
- * Forget the next portion of what is older than
- * audio_cleanup.history_retention_days.  To be called until it returns false,
- * each time in a transaction of its own, outside of the run lock.  A failure
- * is a WARNING: nobody's cleanup fails because of it.  Needs SPI.
+ * Forgets the next portion of the history that is older than
+ * audio_cleanup.history_retention_days.  The caller calls again until false is
+ * returned, each time in a transaction of its own, outside of the run lock.  A
+ * failure is a WARNING: nobody's cleanup fails because of it.  Needs SPI.
  */
 extern bool history_prune(const Extension *extension);
 

@@ -19,9 +19,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "commands/async.h"
-#include "executor/spi.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
@@ -45,34 +43,20 @@ static void send_notices(void);
 /* the notices are in the transaction's memory, and go with it */
 static AtEndList notices = {.before_commit = send_notices};
 
-/* How did it end?  NULL: it has not. */
-static char *
-describe_run(const Extension *extension, int64 run_id)
-{
-	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-	char	   *payload = NULL;
-
-	if (owner_query(extension, lengthof(parameters), parameters,
-					"SELECT jsonb_build_object('run_id', run_id, 'status', status, 'trigger', trigger,"
-					" 'files', files, 'deleted', deleted, 'bytes', bytes, 'errors', errors)::text"
-					" FROM @extschema@.cleanup_runs WHERE run_id = $1 AND finished_at IS NOT NULL") > 0)
-		payload = sql_text(0, 1);
-	SPI_freetuptable(SPI_tuptable);
-	return payload;
-}
-
 void
 notify_run(const Extension *extension, int64 run_id)
 {
-	char	   *payload = describe_run(extension, run_id);
+	Datum		payload = owner_value(extension, SQL_ARGS(SQL_INT8(run_id)),
+									  "SELECT jsonb_build_object('run_id', run_id, 'status', status, 'trigger', trigger,"
+									  " 'files', files, 'deleted', deleted, 'bytes', bytes, 'errors', errors)::text"
+									  " FROM @extschema@.cleanup_runs WHERE run_id = $1 AND finished_at IS NOT NULL");
 	Notice	   *notice;
 
-	if (payload == NULL)
+	if (payload == 0)
 		return;
 	notice = MemoryContextAllocZero(TopTransactionContext, sizeof(Notice));
-	notice->payload = MemoryContextStrdup(TopTransactionContext, payload);
+	notice->payload = MemoryContextStrdup(TopTransactionContext, TextDatumGetCString(payload));
 	at_end_add(&notices, &notice->at_end);
-	pfree(payload);
 }
 
 static bool

@@ -13,9 +13,9 @@
 #include "src/pg/extension.h"
 
 /*
- * With the commit of the current transaction, and of the subtransactions
- * around, tell how the run ended; nothing if it has not.  A transaction that
- * is prepared tells nobody.  Needs SPI.
+ * Lets the commit of the current transaction, and of the subtransactions
+ * around, notify listeners how the run ended; does nothing if the run has not
+ * ended.  A transaction that is prepared tells nobody.  Needs SPI.
  */
 extern void notify_run(const Extension *extension, int64 run_id);
 

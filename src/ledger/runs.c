@@ -106,7 +106,7 @@ read_work(int row)
 	return work;
 }
 
-/* What read_work() reads: a directory that was moved since is where it was seen last. */
+/* The row that read_work() reads: a directory that was moved since is where it was seen last. */
 #define SELECT_WORK \
 	"SELECT r.run_id, coalesce(c.upload_dir, r.upload_dir), r.settings, r.trigger, r.files, r.claim::text," \
 	" r.last_look_at IS NOT NULL" \
@@ -146,7 +146,7 @@ ledger_run(const Extension *extension, int64 run_id)
 	return work;
 }
 
-/* What has become of the files of run $1, as the relation t. */
+/* The outcome of the files of run $1, as the relation t. */
 #define COUNTS \
 	"WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted," \
 	"  pg_catalog.count(*) FILTER (WHERE state = 'trashed') AS trashed," \

@@ -9,10 +9,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 
 #include "src/ledger/backups.h"
 #include "src/pg/sql.h"
@@ -26,16 +23,14 @@
 List *
 backup_places(const Extension *extension, const char *claim)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(claim)};
 	List	   *places = NIL;
 	int			n;
-	int			i;
 
-	n = owner_query(extension, lengthof(parameters), parameters,
+	n = owner_query(extension, SQL_ARGS(SQL_TEXT(claim)),
 					"SELECT DISTINCT ON (settings ->> 'backup_dir', settings ->> 'backup_owner') settings"
 					" FROM @extschema@.cleanup_runs WHERE claim = $1::uuid"
 					" AND settings ->> 'backup_dir' <> '' AND settings ? 'backup_owner'");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		places = lappend(places, DatumGetJsonbPCopy(sql_value(i, 1)));
 	SPI_freetuptable(SPI_tuptable);
 	return places;
@@ -45,11 +40,9 @@ backup_places(const Extension *extension, const char *claim)
 static int
 pick_runs(const Extension *extension, const char *claim, int64 *runs, int n, const char *query)
 {
-	const SqlParameter parameters[] = {
-		{INT8ARRAYOID, sql_int8_array(runs, n), false}, SQL_TEXT(claim)
-	};
 	int64	   *picked;
-	int			n_picked = owner_numbers(extension, lengthof(parameters), parameters, query, &picked);
+	int			n_picked = owner_numbers(extension,
+										 SQL_ARGS(SQL_VALUE(INT8ARRAYOID, sql_int8_array(runs, n)), SQL_TEXT(claim)), query, &picked);
 
 	memcpy(runs, picked, sizeof(int64) * n_picked);
 	pfree(picked);
@@ -75,15 +68,9 @@ backup_runs_elsewhere(const Extension *extension, const char *claim, int64 *runs
 int64
 backup_new_run(const Extension *extension)
 {
-	const SqlParameter parameters[] = {
-		{REGCLASSOID, ObjectIdGetDatum(extension_relation(extension, RUN_NUMBERS)), false}
-	};
-	int64		run_id;
-
-	owner_query(extension, lengthof(parameters), parameters, "SELECT pg_catalog.nextval($1)");
-	run_id = DatumGetInt64(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
-	return run_id;
+	return DatumGetInt64(owner_value(extension,
+									 SQL_ARGS(SQL_OID(REGCLASSOID, extension_relation(extension, RUN_NUMBERS))),
+									 "SELECT pg_catalog.nextval($1)"));
 }
 
 /* A copy has another inode. */
@@ -91,11 +78,8 @@ bool
 backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
 				   const FileIdentity *identity)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_TEXT(path), SQL_INT8(identity->size), SQL_INT8(identity->mtime_ns)
-	};
-
-	return owner_finds(extension, lengthof(parameters), parameters,
+	return owner_finds(extension,
+					   SQL_ARGS(SQL_INT8(run_id), SQL_TEXT(path), SQL_INT8(identity->size), SQL_INT8(identity->mtime_ns)),
 					   "SELECT FROM @extschema@.cleanup_files WHERE run_id = $1 AND file = $2 COLLATE \"C\""
 					   " AND state IN ('pending', 'trashed', 'restoring') AND size = $3 AND mtime_ns = $4 LIMIT 1");
 }

@@ -16,11 +16,8 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgtime.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
@@ -47,7 +44,7 @@
 	"<p>This is a test mail of audio_cleanup on {{host}}, database {{database}}.</p>\n" \
 	"<p>Mail about its runs comes to {{to}}.</p>\n</body></html>\n"
 
-/* What people call this server. */
+/* Returns the name by which people know this server. */
 static const char *
 server_name(void)
 {
@@ -62,7 +59,7 @@ server_name(void)
 	return pstrdup(host);
 }
 
-/* The same at every try, and nowhere else in the world. */
+/* Returns an ID that is equal at every try to send the mail, and unique in the world. */
 static char *
 make_id(TimestampTz created_at, int64 number, const char *from)
 {
@@ -70,7 +67,7 @@ make_id(TimestampTz created_at, int64 number, const char *from)
 					MyDatabaseId, (long long) created_at, (long long) number, strrchr(from, '@'));
 }
 
-/* In English, whatever the locale, and of UTC. */
+/* Returns the time as RFC 5322 writes it: in English, whatever the locale, and in UTC. */
 static char *
 rfc_date(TimestampTz time)
 {
@@ -103,34 +100,19 @@ fill_in(Message *message, const char *subject, const char *text, const char *htm
 
 /* -------------------------------------------------------------------- runs --- */
 
-/* NULL: there is no such run. */
-static Jsonb *
-query_figures(const Extension *extension, int64 run_id)
-{
-	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_TEXT(server_name())
-	};
-	Jsonb	   *result = NULL;
-
-	owner_query(extension, lengthof(parameters), parameters, "SELECT @extschema@.cleanup_mail_figures($1, $2)");
-	if (!sql_is_null(0, 1))
-		result = DatumGetJsonbPCopy(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
-	return result;
-}
-
 Message *
 mail_report_make(const Extension *extension, const OutboxMail *mail, const MailSettings *settings)
 {
-	Jsonb	   *values = query_figures(extension, mail->run_id);
+	Datum		figures = owner_value(extension, SQL_ARGS(SQL_INT8(mail->run_id), SQL_TEXT(server_name())),
+									  "SELECT @extschema@.cleanup_mail_figures($1, $2)");
 	Message    *message;
 
-	if (values == NULL)
+	if (figures == 0)
 		return NULL;
 	message = make_message(settings, mail->created_at, mail->run_id);
 	message->to = mail->to;
 	message->n_to = mail->n_to;
-	fill_in(message, SUBJECT, mail_txt, mail_html, values);
+	fill_in(message, SUBJECT, mail_txt, mail_html, DatumGetJsonbP(figures));
 	return message;
 }
 
@@ -141,10 +123,9 @@ static char *
 join(const char *const *addresses, int n, const bool *wanted)
 {
 	StringInfoData list;
-	int			i;
 
 	initStringInfo(&list);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (wanted == NULL || wanted[i])
 			appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "", addresses[i]);
 	return list.data;

@@ -15,15 +15,16 @@
 #include "src/pg/extension.h"
 
 /*
- * The mail about a run, to those who have not got it; `from` is left open.
- * NULL if the run is not known any more.  Needs SPI; palloc'd.
+ * Returns the mail about a run, to the recipients that lack it; `from` is left
+ * open.  NULL if the run is not known any more.  Needs SPI; palloc'd.
  */
 extern Message *mail_report_make(const Extension *extension, const OutboxMail *mail,
 								 const MailSettings *settings);
 
 /*
- * cleanup_send_test_mail(): send one now, to all; returns what the server
- * did, or an ERROR says what was wrong.  Without SPI.
+ * Sends the mail of cleanup_send_test_mail() now, to all recipients.  Returns
+ * the answer for the caller; ERROR if the mail was not taken.  SPI must not be
+ * connected.
  */
 extern char *mail_report_send_test(void);
 

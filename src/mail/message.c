@@ -86,7 +86,7 @@ character_length(const char *s, bool *valid)
 	return *valid ? length : 1;
 }
 
-/* May it stand as it is?  Spaces at its ends would not. */
+/* Returns whether the text may stand in a header as it is; spaces at its ends would be lost. */
 static bool
 is_plain(const char *text)
 {
@@ -102,9 +102,7 @@ is_plain(const char *text)
 static void
 put_in_word(StringInfo out, const char *s, int length)
 {
-	int			i;
-
-	for (i = 0; i < length; i++)
+	for (int i = 0; i < length; i++)
 	{
 		unsigned char c = s[i];
 
@@ -165,9 +163,7 @@ put_text_header(StringInfo out, const char *name, const char *text)
 static void
 put_recipients(StringInfo out, const char *const *to, int n_to)
 {
-	int			i;
-
-	for (i = 0; i < n_to; i++)
+	for (int i = 0; i < n_to; i++)
 		appendStringInfo(out, "%s%s", i == 0 ? "To: " : ",\r\n ", to[i]);
 	appendStringInfoString(out, "\r\n");
 }
@@ -188,7 +184,10 @@ put_headers(StringInfo out, const Message *message)
 
 /* ------------------------------------------------------------------- parts --- */
 
-/* Not the last of its line, of which a mail server might take it away. */
+/*
+ * Returns whether the character at `s` may stand as it is: a blank at the end
+ * of a line, or a dot at its beginning, might be lost on the way.
+ */
 static bool
 may_stand(const char *s, int column)
 {

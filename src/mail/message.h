@@ -20,17 +20,20 @@ typedef struct Message
 	const char *date;			/* as RFC 5322 writes it */
 	const char *subject;		/* UTF-8, a line */
 	const char *text;			/* UTF-8, lines end with \n */
-	const char *html;			/* the same for those who like it */
+	const char *html;			/* the text as a page of HTML */
 } Message;
 
 /*
- * The whole message, its lines ending with CRLF, palloc'd; sets *length.
- * Whatever is in `subject`, `text` and `html`, it adds no header and no part.
- * `from`, `to` and `id` must have been looked at before.
+ * Returns the whole message, palloc'd, its lines ending with CRLF; sets
+ * *length.  Nothing in `subject`, `text` and `html` adds a header or a part.
+ * `from`, `to` and `id` must have been checked before.
  */
 extern char *message_build(const Message *message, size_t *length);
 
-/* Is it local@domain, plain ASCII, harmless in a header and in an envelope? */
+/*
+ * Returns whether `address` is local@domain in plain ASCII, harmless in a
+ * header and in an envelope.
+ */
 extern bool message_is_address(const char *address);
 
 #endif							/* AUDIO_CLEANUP_MESSAGE_H */

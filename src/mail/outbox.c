@@ -23,11 +23,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 
 #include "src/mail/outbox.h"
 #include "src/pg/at_end.h"
@@ -41,13 +38,13 @@ StaticAssertDecl(sizeof(OutboxCall) <= BGW_EXTRALEN, "a call must fit into bgw_e
 #define LAST_DELAY		"'2 hours'::interval"
 #define GIVE_UP_AFTER	"'2 days'::interval"
 
-/* what is done is shown for so long */
+/* a row that is done stays for so long */
 #define FORGET_AFTER	"'30 days'::interval"
 
 
 /* ------------------------------------------------------------ whom to call --- */
 
-/* Where there is no free slot the next run, or the next night, calls again. */
+/* Starts a mail worker.  Without a free slot the next run, or the next night, starts one. */
 static void
 start_worker(void)
 {
@@ -87,13 +84,11 @@ void
 outbox_put(const Extension *extension, int64 run_id)
 {
 	const MailSettings *settings = mail_settings_snapshot();
-	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_BOOL(settings->on == MAIL_ON_ALWAYS), SQL_BOOL(settings->on >= MAIL_ON_CHANGES)
-	};
 
 	if (mail_settings_off(settings) != NULL)
 		return;
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension,
+				SQL_ARGS(SQL_INT8(run_id), SQL_BOOL(settings->on == MAIL_ON_ALWAYS), SQL_BOOL(settings->on >= MAIL_ON_CHANGES)),
 				"INSERT INTO @extschema@.cleanup_mail (run_id) SELECT r.run_id FROM @extschema@.cleanup_runs r"
 				" WHERE r.run_id = $1 AND r.finished_at IS NOT NULL"
 				" AND ($2 OR " IS_PROBLEM " OR $3 AND " HAS_CHANGES ")"
@@ -104,33 +99,19 @@ outbox_put(const Extension *extension, int64 run_id)
 
 /* ----------------------------------------------------------------- sending --- */
 
-/* The addresses but for those that are refused; `refused` may be NULL. */
+/* Returns the addresses as a text[], but for those that are refused; `refused` may be NULL. */
 static Datum
 make_array(const char *const *addresses, int n, const bool *refused)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
-	int			taken = 0;
-	int			i;
+	List	   *taken = NIL;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (refused == NULL || !refused[i])
-			elements[taken++] = CStringGetTextDatum(addresses[i]);
-	return PointerGetDatum(construct_array(elements, taken, TEXTOID, -1, false, TYPALIGN_INT));
+			taken = lappend(taken, (char *) addresses[i]);
+	return sql_text_array(taken);
 }
 
-static void
-set_recipients(OutboxMail *mail, ArrayType *addresses)
-{
-	Datum	   *elements;
-	int			i;
-
-	deconstruct_array(addresses, TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &mail->n_to);
-	mail->to = palloc(sizeof(char *) * Max(mail->n_to, 1));
-	for (i = 0; i < mail->n_to; i++)
-		mail->to[i] = TextDatumGetCString(elements[i]);
-}
-
-/* As if it had just been tried once more. */
+/* Counts one more try, from now on. */
 #define TRIED \
 	" tries = m.tries + 1," \
 	" next_try_at = clock_timestamp() + coalesce((" DELAYS ")[m.tries + 1], " LAST_DELAY ")"
@@ -138,12 +119,10 @@ set_recipients(OutboxMail *mail, ArrayType *addresses)
 OutboxMail *
 outbox_take(const Extension *extension, const MailSettings *settings)
 {
-	const SqlParameter parameters[] = {
-		{TEXTARRAYOID, make_array(settings->to, settings->n_to, NULL), false}
-	};
 	OutboxMail *mail = NULL;
 
-	if (owner_query(extension, lengthof(parameters), parameters,
+	if (owner_query(extension,
+					SQL_ARGS(SQL_VALUE(TEXTARRAYOID, make_array(settings->to, settings->n_to, NULL))),
 					"UPDATE @extschema@.cleanup_mail m SET" TRIED
 					" WHERE m.run_id = (SELECT d.run_id FROM @extschema@.cleanup_mail d"
 					"  WHERE d.next_try_at <= clock_timestamp() ORDER BY d.next_try_at, d.run_id LIMIT 1"
@@ -155,7 +134,7 @@ outbox_take(const Extension *extension, const MailSettings *settings)
 		mail = palloc(sizeof(OutboxMail));
 		mail->run_id = DatumGetInt64(sql_value(0, 1));
 		mail->created_at = DatumGetTimestampTz(sql_value(0, 2));
-		set_recipients(mail, DatumGetArrayTypeP(sql_value(0, 3)));
+		mail->to = sql_texts(sql_value(0, 3), &mail->n_to);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return mail;
@@ -165,12 +144,9 @@ void
 outbox_sent(const Extension *extension, const OutboxMail *mail, const bool *refused,
 			const char *error)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT8(mail->run_id), {TEXTARRAYOID, make_array(mail->to, mail->n_to, refused), false},
-		SQL_TEXT(error), SQL_INT4(mail->n_to)
-	};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension,
+				SQL_ARGS(SQL_INT8(mail->run_id), SQL_VALUE(TEXTARRAYOID, make_array(mail->to, mail->n_to, refused)),
+						 SQL_TEXT(error), SQL_INT4(mail->n_to)),
 				"UPDATE @extschema@.cleanup_mail SET sent_to = sent_to || $2, error = $3,"
 				" sent_at = CASE WHEN cardinality($2) = $4 THEN clock_timestamp() END,"
 				" next_try_at = CASE WHEN cardinality($2) < $4 THEN next_try_at END"
@@ -194,13 +170,12 @@ void
 outbox_give_up(const Extension *extension)
 {
 	int			n;
-	int			i;
 
 	n = owner_query(extension, 0, NULL,
 					"UPDATE @extschema@.cleanup_mail SET next_try_at = NULL"
 					" WHERE tries > 0 AND next_try_at > created_at + " GIVE_UP_AFTER
 					" RETURNING run_id, tries, error");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("gave up sending the mail about run %lld after %d tries",
@@ -220,29 +195,8 @@ outbox_forget(const Extension *extension)
 
 /* ----------------------------------------------------------------- looking --- */
 
-bool
-outbox_next(const Extension *extension, TimestampTz *due_at)
+TimestampTz
+outbox_next(const Extension *extension)
 {
-	bool		waits;
-
-	owner_query(extension, 0, NULL, "SELECT min(next_try_at) FROM @extschema@.cleanup_mail");
-	waits = !sql_is_null(0, 1);
-	if (waits)
-		*due_at = DatumGetTimestampTz(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
-	return waits;
-}
-
-void
-outbox_look(const Extension *extension, OutboxState *state)
-{
-	owner_query(extension, 0, NULL,
-				"SELECT count(*) FILTER (WHERE next_try_at IS NOT NULL),"
-				" count(*) FILTER (WHERE next_try_at IS NULL AND created_at > now() - interval '9 days'),"
-				" (array_agg(error ORDER BY created_at DESC) FILTER (WHERE error IS NOT NULL))[1]"
-				" FROM @extschema@.cleanup_mail WHERE sent_at IS NULL AND tries > 0");
-	state->waiting = DatumGetInt64(sql_value(0, 1));
-	state->given_up = DatumGetInt64(sql_value(0, 2));
-	state->error = sql_is_null(0, 3) ? NULL : sql_text(0, 3);
-	SPI_freetuptable(SPI_tuptable);
+	return DatumGetTimestampTz(owner_value(extension, 0, NULL, "SELECT min(next_try_at) FROM @extschema@.cleanup_mail"));
 }

@@ -13,11 +13,11 @@
 #define SECRET_FILE_MAX		1024
 
 /*
- * Read the first line of the file, without its end, into `secret`.  Refused
- * are a file that belongs to somebody else, that its group or others have any
- * right to, that is no regular file, or whose first line is empty or longer
- * than there is room for.  Returns NULL, or what is wrong: a text of which
- * nothing came from the file.
+ * Reads the first line of the file, without its end, into `secret`.  Refuses a
+ * file that belongs to somebody else, that its group or others have any right
+ * to, that is no regular file, or whose first line is empty or longer than
+ * there is room for.  Returns NULL, or what is wrong: a text of which nothing
+ * came from the file.
  */
 extern const char *secret_read(const char *path, char *secret, size_t size);
 

@@ -44,7 +44,10 @@ is_interrupted(void)
 	}
 	PG_CATCH();
 	{
-		/* it stays pending, and fails again where it can be raised */
+		/*
+		 * the barrier stays pending, and fails again where an ERROR can be
+		 * raised
+		 */
 		MemoryContextSwitchTo(caller);
 		FlushErrorState();
 	}
@@ -113,30 +116,39 @@ copy_result(const MailResult *result, int n_to)
 	return copy;
 }
 
+/*
+ * Hands the mail over.  The password is nowhere but in its buffer, and while
+ * the conversation lasts, in libcurl.
+ */
 static MailerResult *
-converse(const MailLibrary *library, const MailServer *server, const MailItem *item)
+converse(const MailLibrary *library, const MailServer *server, const MailItem *item, char *password)
 {
-	Mail	   *mail = library->begin(server, item, is_interrupted);
+	Mail	   *volatile mail = NULL;
 	MailerResult *volatile result = NULL;
 
-	if (mail == NULL)
-		return make_failure("libcurl could not be initialized");
+	if (!AcquireExternalFD())
+		return make_failure("too many files are open");
 	pgstat_report_wait_start(compat_wait_event("AudioCleanupSmtp"));
 	PG_TRY();
 	{
-		while (library->step(mail, STEP_MS))
+		mail = library->begin(server, item, is_interrupted);
+		while (mail != NULL && library->step(mail, STEP_MS))
 		{
 			CHECK_FOR_INTERRUPTS();
 			if (!PostmasterIsAlive())
 				proc_exit(1);
 		}
 		CHECK_FOR_INTERRUPTS();
-		result = copy_result(library->result(mail), item->n_to);
+		result = mail == NULL ? make_failure("libcurl could not be initialized")
+			: copy_result(library->result(mail), item->n_to);
 	}
 	PG_FINALLY();
 	{
 		pgstat_report_wait_end();
-		library->end(mail);
+		if (mail != NULL)
+			library->end(mail);
+		explicit_bzero(password, SECRET_FILE_MAX);
+		ReleaseExternalFD();
 	}
 	PG_END_TRY();
 	return result;
@@ -154,9 +166,13 @@ mailer_check_secret(const MailSettings *settings)
 	return error ? psprintf("could not read audio_cleanup.smtp_password_file: %s", error) : NULL;
 }
 
-static MailServer
-describe_server(const MailSettings *settings, const char *password)
+MailerResult *
+mailer_send(const MailSettings *settings, Message *message)
 {
+	const char *error = mail_settings_lack(settings);
+	const MailLibrary *library;
+	char		password[SECRET_FILE_MAX] = "";
+	MailItem	item = {settings->from, message->to, message->n_to};
 	MailServer	server = {
 		.url = settings->url,
 		.tls = settings->tls,
@@ -167,48 +183,14 @@ describe_server(const MailSettings *settings, const char *password)
 		.total_seconds = TOTAL_SECONDS,
 	};
 
-	return server;
-}
-
-/* The password is nowhere but in its buffer, and while it lasts, in libcurl. */
-static MailerResult *
-send_with_password(const MailLibrary *library, const MailSettings *settings, const MailItem *item,
-				   char *password)
-{
-	MailServer	server = describe_server(settings, password);
-	MailerResult *volatile result = NULL;
-
-	if (!AcquireExternalFD())
-		return make_failure("too many files are open");
-	PG_TRY();
-	{
-		result = converse(library, &server, item);
-	}
-	PG_FINALLY();
-	{
-		explicit_bzero(password, SECRET_FILE_MAX);
-		ReleaseExternalFD();
-	}
-	PG_END_TRY();
-	return result;
-}
-
-MailerResult *
-mailer_send(const MailSettings *settings, Message *message)
-{
-	const char *error = mail_settings_lack(settings);
-	const MailLibrary *library;
-	char		password[SECRET_FILE_MAX] = "";
-	MailItem	item = {settings->from, message->to, message->n_to};
-
 	if (error == NULL)
 		error = mailer_check_secret(settings);
 	if (error != NULL || (library = load_library(&error)) == NULL)
 		return make_failure(error);
 	message->from = settings->from;
 	item.data = message_build(message, &item.length);
-	if (*settings->user != '\0' &&
+	if (server.user != NULL &&
 		(error = secret_read(settings->password_file, password, sizeof(password))) != NULL)
 		return make_failure(error);
-	return send_with_password(library, settings, &item, password);
+	return converse(library, &server, &item, password);
 }

@@ -22,14 +22,14 @@ typedef struct MailerResult
 } MailerResult;
 
 /*
- * Send it, and wait for the outcome: a minute at most.  Interrupts are
- * served, and end it with their ERROR; anything else does not.  `from` is that
- * of the settings.  Touches no table; to be called without locks that others
- * may want.
+ * Sends the message, and waits for the outcome, a minute at most.  Interrupts
+ * are served, and end the call with their ERROR; a failure to send is a
+ * result.  Sets `from` by the settings.  Touches no table; the caller should
+ * hold no lock that others may want.
  */
 extern MailerResult *mailer_send(const MailSettings *settings, Message *message);
 
-/* What is wrong with the file of the password?  NULL: nothing, or none is needed. */
+/* Returns why the password file cannot be used, NULL if it can or if no user is set. */
 extern const char *mailer_check_secret(const MailSettings *settings);
 
 #endif							/* AUDIO_CLEANUP_MAILER_H */

@@ -115,7 +115,7 @@ check_url(char **newval, void **extra, GucSource source)
 	return true;
 }
 
-/* It becomes part of a line of SMTP, encoded or not. */
+/* Checks smtp_user, which becomes part of a line of SMTP, encoded or not. */
 static bool
 check_user(char **newval, void **extra, GucSource source)
 {
@@ -187,9 +187,7 @@ mail_settings_define(void)
 static bool
 is_listed(const MailSettings *settings, const char *address)
 {
-	int			i;
-
-	for (i = 0; i < settings->n_to; i++)
+	for (int i = 0; i < settings->n_to; i++)
 		if (strcmp(settings->to[i], address) == 0)
 			return true;
 	return false;

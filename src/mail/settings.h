@@ -33,22 +33,22 @@ typedef struct MailSettings
 	int			n_to;
 } MailSettings;
 
-/* Define them.  To be called from settings_define(). */
+/* Defines the settings of mail; called from settings_define(). */
 extern void mail_settings_define(void);
 
-/* Those in force now, allocated in the current memory context. */
+/* Returns the settings in force now, allocated in the current memory context. */
 extern MailSettings *mail_settings_snapshot(void);
 
-/* Is no mail to be sent at all?  Why, or NULL. */
+/* Returns why no mail is wanted at all, NULL if mail is wanted. */
 extern const char *mail_settings_off(const MailSettings *settings);
 
-/* What keeps mail from being sent, or NULL. */
+/* Returns which setting keeps mail from being sent, NULL if none does. */
 extern const char *mail_settings_lack(const MailSettings *settings);
 
-/* For people: about which runs. */
+/* Returns about which runs mail is sent, in words for people. */
 extern const char *mail_settings_about(const MailSettings *settings);
 
-/* As cleanup_config() shows them, but for user and files. */
+/* Adds the settings to the object of cleanup_config(), without the user and the files. */
 extern void mail_settings_add_to(JsonBuilder *json);
 
 #endif							/* AUDIO_CLEANUP_MAIL_SETTINGS_H */

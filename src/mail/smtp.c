@@ -64,13 +64,13 @@ struct Mail
 	sigset_t	signals;		/* of the caller: blocked ones */
 	bool		is_over;
 	bool		given_up;
-	/* what was said */
+	/* the conversation */
 	bool		in_auth;
 	bool		in_envelope;	/* from MAIL FROM on */
 	int			recipient;		/* the one whose RCPT was sent last; -1 */
-	char		secret[SECRET_SIZE];	/* what was sent last in AUTH */
+	char		secret[SECRET_SIZE];	/* the last word of AUTH */
 	char		reply[REPLY_SIZE];	/* the last one that says no */
-	char		refusal[REPLY_SIZE];	/* the same of a recipient */
+	char		refusal[REPLY_SIZE];	/* the last one about a recipient */
 	char		curl_error[CURL_ERROR_SIZE];
 	MailResult	result;
 };
@@ -292,7 +292,7 @@ add_recipients(Mail *mail)
 	return true;
 }
 
-/* Once in the life of the process. */
+/* Initializes libcurl, once in the life of the process. */
 static bool
 init_library(void)
 {

@@ -39,7 +39,7 @@ typedef enum MailOutcome
 {
 	MAIL_SENT,					/* to those who were not refused */
 	MAIL_REFUSED,				/* the server wants not this mail */
-	MAIL_UNREACHABLE			/* it has not come to that */
+	MAIL_UNREACHABLE			/* the server has not seen the mail */
 } MailOutcome;
 
 #define MAIL_ERROR_SIZE		512
@@ -62,13 +62,14 @@ typedef struct Mail Mail;
 extern Mail *mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (void));
 
 /*
- * Work on it, for about `ms` milliseconds or until a signal comes.  Returns
- * false when it is over; then there is a result, until the end.
+ * Works on the mail, for about `ms` milliseconds or until a signal comes.
+ * Returns false when the work is over; then there is a result, until
+ * mail_end().
  */
 extern bool mail_step(Mail *mail, int ms);
 extern const MailResult *mail_result(const Mail *mail);
 
-/* Free it, at any time; then a mail that is not sent yet is not sent. */
+/* Frees the mail, at any time; a mail that is not sent yet is not sent. */
 extern void mail_end(Mail *mail);
 
 typedef struct MailLibrary

@@ -73,7 +73,7 @@ begin(void)
 	return extension != NULL && lock_extension(extension) ? extension : NULL;
 }
 
-/* What is to be sent, in the delivery's context; false if there is nothing. */
+/* Takes the next mail, in the delivery's memory context; returns false if none is due. */
 static bool
 take(Delivery *delivery)
 {
@@ -220,17 +220,18 @@ static long
 time_to_next(void)
 {
 	Extension  *extension = begin();
-	TimestampTz due_at;
+	TimestampTz due_at = 0;
 	long		ms = -1;
 
-	if (extension != NULL && mail_settings_off(mail_settings_snapshot()) == NULL &&
-		outbox_next(extension, &due_at))
+	if (extension != NULL && mail_settings_off(mail_settings_snapshot()) == NULL)
+		due_at = outbox_next(extension);
+	if (due_at != 0)
 		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due_at);
 	worker_commit();
 	return ms;
 }
 
-/* Until nothing is due any more; false if somebody else is at it. */
+/* Sends mails until none is due any more; returns false if another process is sending. */
 static bool
 send_due(MemoryContext context)
 {
@@ -271,7 +272,7 @@ keep_trying(MemoryContext context)
 	unlock(LOCK_SENDING_NEXT);
 }
 
-/* Who called us is about to commit; or to fail, then there is nothing to do. */
+/* Waits for the end of the transaction that started this worker; if it aborts, no mail is due. */
 static void
 wait_for_caller(TransactionId xid)
 {

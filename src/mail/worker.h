@@ -10,7 +10,7 @@
 #ifndef AUDIO_CLEANUP_MAIL_WORKER_H
 #define AUDIO_CLEANUP_MAIL_WORKER_H
 
-/* Main function; what it is started with is in bgw_extra, see outbox.h. */
+/* The main function of the worker; its order is in bgw_extra, see OutboxCall. */
 extern PGDLLEXPORT void cleanup_mail_worker_main(Datum unused);
 
 #endif							/* AUDIO_CLEANUP_MAIL_WORKER_H */

@@ -49,7 +49,8 @@ copy_affix(const KeyMaker *maker, const char *affix, char *copy)
 
 	if (n > FOLD_COMPONENT_MAX)
 		return 0;
-	memcpy(copy, affix, n);		/* no end is wanted: NOLINT(bugprone-not-null-terminated-result) */
+	memcpy(copy, affix, n);		/* no end is wanted:
+								 * NOLINT(bugprone-not-null-terminated-result) */
 	return maker->exact ? n : fold_component(maker->rules->utf8, copy, n, FOLD_COMPONENT_MAX);
 }
 
@@ -95,7 +96,7 @@ emit_with_manifest(const KeyMaker *maker, const char *folder, size_t len, const 
 	emit_tails(maker, path.text, len + 1 + n, len, KEY_PATH, KEY_TAIL);
 }
 
-/* What lives in the folder of an id, or of its manifest. */
+/* A file that lives in the folder of an id, or of its manifest. */
 static void
 emit_of_folder(const KeyMaker *maker, const char *folder, size_t len)
 {

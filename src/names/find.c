@@ -124,8 +124,9 @@ ask_later(Finder *finder, KeyFamily family, uint64 key)
 /* ----------------------------------------------------- an ordinary value --- */
 
 /*
- * What an ordinary letter of an ordinary reference is folded to; 0 for what
- * wants a closer look: whatever cannot continue a name, and "%".
+ * The letters that the ordinary letters of an ordinary reference are folded
+ * to; 0 for one that wants a closer look: any that cannot continue a name, and
+ * "%".
  */
 static const unsigned char *
 plain_letters(void)
@@ -283,9 +284,10 @@ ends_with_extension(const KeyRules *rules, const char *text, size_t len)
 	return path_stem_length(rules, text + len - n, n) < n;
 }
 
-/* What can be at a place between two letters, or at an end of the text. */
+/* The role of a place between two letters, or at an end of the text. */
 #define EDGE_BEGIN			0x01	/* a name begins */
-#define EDGE_BEGIN_MARKED	0x02	/* it does, if it ends likewise: "_name_" */
+#define EDGE_BEGIN_MARKED	0x02	/* a name does, if it ends likewise:
+									 * "_name_" */
 #define EDGE_ROOT			0x04	/* ... without a folder before it */
 #define EDGE_END			0x08	/* a name or a stem ends */
 #define EDGE_END_MARKED		0x10
@@ -459,7 +461,7 @@ mark_begins(Finder *finder)
 	}
 }
 
-/* What is known of the text behind a place, from its end on. */
+/* The state of the text behind a place, from its end on. */
 typedef struct Ahead
 {
 	size_t		not_slash;		/* the first place behind slashes */

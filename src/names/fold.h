@@ -45,7 +45,7 @@ extern bool fold_ascii_text(const char *text, size_t len, char *folded);
  */
 extern size_t fold_component(bool utf8, char *text, size_t len, size_t room);
 
-/* What a letter of a folded text is to the names that stand in it. */
+/* The role of a letter of a folded text for the names in the text. */
 typedef enum FoldClass
 {
 	FOLD_BREAK,					/* ends a name: a blank, a quote, a comma ... */
@@ -59,7 +59,7 @@ typedef enum FoldClass
 /* The class of each letter of ASCII. */
 extern const uint8 fold_ascii_classes[128];
 
-/* The class of the letter at `text`, of which *step bytes are one letter. */
+/* Returns the class of the letter at `text`, of which *step bytes are one letter. */
 extern FoldClass fold_class(bool utf8, const char *text, size_t len, int *step);
 
 #endif							/* AUDIO_CLEANUP_TEXT_FOLD_H */

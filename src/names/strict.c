@@ -37,7 +37,7 @@ typedef struct Strict
 	bool		rooted;			/* the value is a URL, or an absolute path */
 	bool		found;
 
-	/* what some reading ends with */
+	/* the end of some reading */
 	KeyFamily	family;
 	const char *text;
 	size_t		len;
@@ -222,7 +222,7 @@ with_slashes(Strict *strict, int step, const char *text, size_t len)
 	read_on(strict, step, slashed, len);
 }
 
-/* What is percent-encoded is decoded twice at most. */
+/* A percent-encoded text is decoded twice at most. */
 static const Step steps[] = {
 	without_spaces, without_host, without_query, percent_decoded, percent_decoded, without_spaces,
 	with_slashes, compare

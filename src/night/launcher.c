@@ -26,9 +26,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lwlock.h"
 #include "storage/procsignal.h"
-#include "storage/shmem.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -37,6 +35,7 @@
 #include "src/night/launcher.h"
 #include "src/night/timetable.h"
 #include "src/pg/compat.h"
+#include "src/pg/shmem.h"
 #include "src/pg/worker.h"
 
 #define RECHECK_MS		60000
@@ -64,7 +63,7 @@ typedef struct Job
 	BackgroundWorkerHandle *worker;
 } Job;
 
-/* What the launcher's process knows. */
+/* The state of the launcher's process. */
 typedef struct Launcher
 {
 	MemoryContext context;
@@ -78,33 +77,16 @@ typedef struct Launcher
 } Launcher;
 
 static LauncherShared *shared = NULL;
-static shmem_request_hook_type previous_request_hook;
-static shmem_startup_hook_type previous_startup_hook;
 
 
 /* ----------------------------------------------------------- shared memory --- */
 
 static void
-request_shared_memory(void)
+attach_shared(void *memory, bool is_new)
 {
-	if (previous_request_hook != NULL)
-		previous_request_hook();
-	RequestAddinShmemSpace(sizeof(LauncherShared));
-}
-
-static void
-attach_shared_memory(void)
-{
-	bool		found;
-	int			i;
-
-	if (previous_startup_hook != NULL)
-		previous_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("audio_cleanup launcher", sizeof(LauncherShared), &found);
-	for (i = 0; !found && i < MAX_AT_ONCE; i++)
+	shared = memory;
+	for (int i = 0; is_new && i < MAX_AT_ONCE; i++)
 		pg_atomic_init_u64(&shared->busy[i], 0);
-	LWLockRelease(AddinShmemInitLock);
 }
 
 /*
@@ -128,11 +110,7 @@ launcher_init(void)
 
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_shared_memory;
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = attach_shared_memory;
-
+	shmem_request("audio_cleanup launcher", sizeof(LauncherShared), attach_shared);
 	worker_describe(&worker, "cleanup_launcher_main", "audio_cleanup launcher");
 	worker.bgw_restart_time = RESTART_SECONDS;
 	RegisterBackgroundWorker(&worker);
@@ -159,10 +137,8 @@ add_job(Launcher *launcher, const char *database, bool first_look, bool server_s
 static void
 add_jobs(Launcher *launcher, List *databases, bool first_look, bool server_started)
 {
-	ListCell   *lc;
-
-	foreach(lc, databases)
-		add_job(launcher, lfirst(lc), first_look, server_started);
+	foreach_ptr(char, database, databases)
+		add_job(launcher, database, first_look, server_started);
 }
 
 /* The log has said why, if `night.delay_told` is not set yet. */
@@ -189,10 +165,9 @@ find_free_slot(const Launcher *launcher)
 {
 	bool		taken[MAX_AT_ONCE] = {false};
 	int			slot = 0;
-	ListCell   *lc;
 
-	foreach(lc, launcher->running)
-		taken[((Job *) lfirst(lc))->night.slot] = true;
+	foreach_ptr(const Job, job, launcher->running)
+		taken[job->night.slot] = true;
 	while (taken[slot])
 		slot++;
 	return slot;
@@ -201,10 +176,8 @@ find_free_slot(const Launcher *launcher)
 static bool
 is_running(const Launcher *launcher, const char *database)
 {
-	ListCell   *lc;
-
-	foreach(lc, launcher->running)
-		if (strcmp(((Job *) lfirst(lc))->night.database, database) == 0)
+	foreach_ptr(const Job, job, launcher->running)
+		if (strcmp(job->night.database, database) == 0)
 		return true;
 	return false;
 }
@@ -300,7 +273,7 @@ start_next_job(Launcher *launcher)
 	}
 }
 
-/* Which workers have ended? */
+/* Takes workers that have ended off the list, and delays their jobs if they were busy. */
 static void
 look_after_workers(Launcher *launcher)
 {
@@ -350,7 +323,7 @@ show_activity(const Launcher *launcher)
 	pgstat_report_activity(STATE_IDLE, activity);
 }
 
-/* What has been missed by now is not this launcher's to make up for. */
+/* Takes the last firing as seen: this launcher does not make up for it. */
 static void
 adopt_firing(Launcher *launcher)
 {
@@ -372,7 +345,7 @@ load_schedule(Launcher *launcher)
 	MemoryContextSwitchTo(caller);
 }
 
-/* What waits for its turn in a database that was taken off the list. */
+/* Forgets the waiting jobs of databases that were taken off the list. */
 static void
 forget_unlisted(Launcher *launcher)
 {
@@ -390,8 +363,8 @@ forget_unlisted(Launcher *launcher)
 }
 
 /*
- * After a reload: databases that are new, or all if hour or zone are, note
- * since when that is so.
+ * Has databases that are new after a reload, or all if hour or zone are new,
+ * note since when that is so.
  */
 static void
 compare_schedules(Launcher *launcher, const Schedule *before)
@@ -399,13 +372,12 @@ compare_schedules(Launcher *launcher, const Schedule *before)
 	const Schedule *now = launcher->schedule;
 	bool		changed = now->hour != before->hour ||
 	strcmp(now->zone_name, before->zone_name) != 0;
-	ListCell   *lc;
 
 	if (changed)
 		adopt_firing(launcher);
-	foreach(lc, now->databases)
-		if (changed || !settings_is_listed(before->databases, lfirst(lc)))
-		add_job(launcher, lfirst(lc), true, false);
+	foreach_ptr(char, database, now->databases)
+		if (changed || !settings_is_listed(before->databases, database))
+		add_job(launcher, database, true, false);
 }
 
 static void
@@ -444,7 +416,6 @@ time_to_sleep(const Launcher *launcher)
 	long		ms = -1;
 	long		to_start = time_to_next_start(launcher);
 	Firing		next;
-	ListCell   *lc;
 
 	if (launcher->schedule->databases != NIL &&
 		timetable_next(launcher->schedule, schedule_now, &next))
@@ -452,9 +423,8 @@ time_to_sleep(const Launcher *launcher)
 				 TimestampDifferenceMilliseconds(schedule_now, next.at));
 	if (to_start < 0)
 		return ms;
-	foreach(lc, launcher->jobs)
+	foreach_ptr(const Job, job, launcher->jobs)
 	{
-		const Job  *job = lfirst(lc);
 		long		left = Max(to_start, TimestampDifferenceMilliseconds(now, job->not_before));
 
 		if (!is_running(launcher, job->night.database))

@@ -14,7 +14,7 @@
 
 #include "src/night/timetable.h"
 
-/* What a night worker is to do; it comes in its bgw_extra. */
+/* The order that a night worker is started with, in its bgw_extra. */
 typedef struct NightJob
 {
 	uint64		number;			/* of this try; later ones are higher */
@@ -30,16 +30,14 @@ typedef struct NightJob
 
 StaticAssertDecl(sizeof(NightJob) <= BGW_EXTRALEN, "a job must fit into bgw_extra");
 
-/* Register the launcher, if the library is being preloaded.  From _PG_init(). */
+/* Registers the launcher, if the library is being preloaded; called from _PG_init(). */
 extern void launcher_init(void);
 
-/*
- * The night worker of `job` could not begin, because another run or somebody's
- * lock is in the way: the launcher is to try again.
- */
+/* Tells the launcher to try `job` again, because another run or somebody's lock is in the way. */
 extern void launcher_report_busy(const NightJob *job);
 
-/* Main function; no argument. */
+/* The main functions of the two workers; the night worker finds its job in bgw_extra. */
 extern PGDLLEXPORT void cleanup_launcher_main(Datum unused);
+extern PGDLLEXPORT void cleanup_night_worker_main(Datum unused);
 
 #endif							/* AUDIO_CLEANUP_LAUNCHER_H */

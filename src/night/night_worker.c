@@ -22,15 +22,12 @@
 #include "src/ledger/ledger.h"
 #include "src/mail/outbox.h"
 #include "src/night/launcher.h"
-#include "src/night/night_worker.h"
 #include "src/night/timetable.h"
 #include "src/pg/lock.h"
 #include "src/pg/worker.h"
 #include "src/run/run.h"
 
-/*
- * Is there a run to be made, and on what grounds?  NULL: none.
- */
+/* Returns the trigger of the run that is to be made now, and its day; NULL: there is none. */
 static const char *
 find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 {
@@ -51,7 +48,7 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	return job->first_look ? "catch-up" : "schedule";
 }
 
-/* What somebody else has begun, or a crash has ended. */
+/* Has a drain worker finish the runs that other sessions or a crash have left. */
 static void
 drain_leftovers(const Extension *extension)
 {
@@ -98,7 +95,7 @@ commit_and_begin(void)
 	MemoryContextSwitchTo(caller);
 }
 
-/* In a memory context that outlives the transactions of the run. */
+/* Makes the run, in a memory context that outlives the run's transactions. */
 static void
 clean(RunRequest *request, MemoryContext context)
 {
@@ -135,7 +132,7 @@ add_error_context(void *arg)
 	errcontext("cleaning database \"%s\" by the schedule of audio_cleanup", (const char *) arg);
 }
 
-/* What ended the job: is somebody in the way, and nothing was done yet? */
+/* Did the job end because somebody is in the way, before anything was done? */
 static bool
 is_busy(const ErrorData *error, const RunRequest *request)
 {

@@ -12,9 +12,7 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
 #include "src/night/pg_cron.h"
@@ -61,7 +59,6 @@ read_jobs(void *arg)
 	Search	   *search = arg;
 	MemoryContext caller;
 	int			n;
-	int			i;
 
 	n = sql_query_members(search->extension, 0, NULL,
 						  psprintf("SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
@@ -69,7 +66,7 @@ read_jobs(void *arg)
 								   quote_qualified_identifier(get_namespace_name(get_rel_namespace(search->table)),
 															  get_rel_name(search->table))));
 	caller = MemoryContextSwitchTo(search->context);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		CronJob    *job = palloc(sizeof(CronJob));
 
@@ -85,7 +82,7 @@ read_jobs(void *arg)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* No right to read the table, or a version that looks otherwise: nothing is known. */
+/* Returns no jobs if the table may not be read, or belongs to a version that looks otherwise. */
 List *
 cron_jobs(const Extension *extension, List *databases)
 {

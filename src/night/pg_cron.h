@@ -24,9 +24,9 @@ typedef struct CronJob
 } CronJob;
 
 /*
- * The active jobs (of CronJob) that clean this database or one of `databases`
- * (of char *), as far as the owner of the extension may see them.  NIL where
- * there is no pg_cron.  Needs SPI.
+ * Returns the active jobs (of CronJob) that clean this database or one of
+ * `databases` (of char *), as far as the owner of the extension may see them.
+ * NIL where there is no pg_cron.  Needs SPI.
  */
 extern List *cron_jobs(const Extension *extension, List *databases);
 

@@ -14,9 +14,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/datetime.h"
 
 #include "src/night/timetable.h"
@@ -93,50 +91,30 @@ timetable_next(const Schedule *schedule, TimestampTz now, Firing *firing)
 TimestampTz
 timetable_note(const Extension *extension, const Schedule *schedule, bool is_new)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT4(schedule->hour), SQL_TEXT(schedule->zone_name),
-		{TIMESTAMPTZOID, TimestampTzGetDatum(settings_now(schedule)), false},
-		SQL_BOOL(is_new)
-	};
-	TimestampTz since;
-
-	owner_query(extension, lengthof(parameters), parameters,
-				"INSERT INTO @extschema@.cleanup_schedule AS s (schedule_hour, timezone, since)"
-				" VALUES ($1, $2, $3)"
-				" ON CONFLICT (only_row) DO UPDATE SET schedule_hour = $1, timezone = $2,"
-				"  since = CASE WHEN s.schedule_hour = $1 AND s.timezone = $2 AND NOT $4"
-				"   THEN LEAST(s.since, $3) ELSE $3 END"
-				" RETURNING since");
-	since = DatumGetTimestampTz(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
-	return since;
-}
-
-static bool
-has_run(const Extension *extension, const char *condition, SqlParameter parameter)
-{
-	bool		has;
-
-	has = owner_query(extension, 1, &parameter,
-					  psprintf("SELECT 1 FROM @extschema@.cleanup_runs WHERE %s LIMIT 1", condition)) > 0;
-	SPI_freetuptable(SPI_tuptable);
-	return has;
+	return DatumGetTimestampTz(owner_value(extension,
+										   SQL_ARGS(SQL_INT4(schedule->hour), SQL_TEXT(schedule->zone_name),
+													SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(settings_now(schedule))),
+													SQL_BOOL(is_new)),
+										   "INSERT INTO @extschema@.cleanup_schedule AS s (schedule_hour, timezone, since)"
+										   " VALUES ($1, $2, $3)"
+										   " ON CONFLICT (only_row) DO UPDATE SET schedule_hour = $1, timezone = $2,"
+										   "  since = CASE WHEN s.schedule_hour = $1 AND s.timezone = $2 AND NOT $4"
+										   "   THEN LEAST(s.since, $3) ELSE $3 END"
+										   " RETURNING since"));
 }
 
 bool
 timetable_has_run(const Extension *extension, DateADT day)
 {
-	SqlParameter parameter = {DATEOID, DateADTGetDatum(day), false};
-
-	return has_run(extension, "scheduled_for = $1", parameter);
+	return owner_finds(extension, SQL_ARGS(SQL_VALUE(DATEOID, DateADTGetDatum(day))),
+					   "SELECT FROM @extschema@.cleanup_runs WHERE scheduled_for = $1 LIMIT 1");
 }
 
 bool
 timetable_has_started(const Extension *extension)
 {
-	SqlParameter parameter = {TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime), false};
-
-	return has_run(extension, "trigger = 'startup' AND started_at >= $1", parameter);
+	return owner_finds(extension, SQL_ARGS(SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime))),
+					   "SELECT FROM @extschema@.cleanup_runs WHERE trigger = 'startup' AND started_at >= $1 LIMIT 1");
 }
 
 
@@ -162,9 +140,8 @@ static bool
 find_day(const Extension *extension, const Schedule *schedule, Firing *firing)
 {
 	TimestampTz after = settings_now(schedule);
-	int			i;
 
-	for (i = 0; i < MAX_DAYS_AHEAD; i++)
+	for (int i = 0; i < MAX_DAYS_AHEAD; i++)
 	{
 		if (!timetable_next(schedule, after, firing))
 			return false;

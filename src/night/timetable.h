@@ -24,9 +24,9 @@ typedef struct Firing
 } Firing;
 
 /*
- * Each sets *firing to the last firing of `schedule` that is not after `now`,
- * or to the first one after `now`.  They return false, and leave *firing
- * alone, if the schedule has no hour.
+ * Set *firing to the last firing of `schedule` that is not after `now`, or to
+ * the first one after `now`.  They return false, and leave *firing alone, if
+ * the schedule has no hour.
  */
 extern bool timetable_last(const Schedule *schedule, TimestampTz now, Firing *firing);
 extern bool timetable_next(const Schedule *schedule, TimestampTz now, Firing *firing);
@@ -39,13 +39,13 @@ extern bool timetable_next(const Schedule *schedule, TimestampTz now, Firing *fi
 extern TimestampTz timetable_note(const Extension *extension, const Schedule *schedule,
 								  bool is_new);
 
-/* Has the run of `day` begun?  Needs SPI. */
+/* Returns whether the run of `day` has begun.  Needs SPI. */
 extern bool timetable_has_run(const Extension *extension, DateADT day);
 
-/* Has there been a run at the start of this server?  Needs SPI. */
+/* Returns whether there has been a run at the start of this server.  Needs SPI. */
 extern bool timetable_has_started(const Extension *extension);
 
-/* What cleanup_next_run() returns. */
+/* The result of cleanup_next_run(). */
 typedef struct NextRun
 {
 	bool		is_known;

@@ -15,57 +15,26 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
-#include "utils/builtins.h"
 
 #include "src/pg/access.h"
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
 
-/* What a role gets: the right, the kind of object, and its name. */
-typedef struct Grant
-{
-	const char *right;
-	const char *kind;
-	const char *object;
-} Grant;
+#define S	"@extschema@."
 
-static const Grant viewer[] = {
-	{"SELECT", "TABLE", "cleanup_sources"},
-	{"SELECT", "TABLE", "cleanup_runs"},
-	{"SELECT", "TABLE", "cleanup_files"},
-	{"SELECT", "TABLE", "cleanup_progress"},
-	{"SELECT", "TABLE", "cleanup_backups"},
-	{"SELECT", "TABLE", "cleanup_holds"},
-	{"SELECT", "TABLE", "cleanup_metrics"},
-	{"SELECT", "TABLE", "cleanup_mail"},
-	{"EXECUTE", "ROUTINE", "cleanup_config()"},
-	{"EXECUTE", "ROUTINE", "cleanup_status()"},
-	{"EXECUTE", "ROUTINE", "cleanup_explain(text)"},
-	{"EXECUTE", "ROUTINE", "cleanup_check()"},
-	{"EXECUTE", "ROUTINE", "cleanup_next_run()"},
-	{"EXECUTE", "ROUTINE", "cleanup_progress()"},
-	{"EXECUTE", "ROUTINE", "cleanup_dashboard()"},
-	{"EXECUTE", "ROUTINE", "cleanup_report(interval)"},
-	{"EXECUTE", "ROUTINE", "cleanup_missing_files()"},
-	{"EXECUTE", "ROUTINE", "cleanup_metrics()"}
-};
-
-static const Grant operator[] = {
-	{"EXECUTE", "ROUTINE", "cleanup_orphaned_files(boolean, boolean)"},
-	{"EXECUTE", "ROUTINE", "cleanup_failed_sessions(boolean, boolean)"},
-	{"EXECUTE", "ROUTINE", "cleanup_all(boolean, boolean)"},
-	{"EXECUTE", "ROUTINE", "cleanup_run(boolean, boolean, jsonb)"},
-	{"EXECUTE", "ROUTINE", "cleanup_restore(bigint)"},
-	{"EXECUTE", "ROUTINE", "cleanup_restore(text)"},
-	{"EXECUTE", "ROUTINE", "cleanup_restore(text, text)"},
-	{"EXECUTE", "ROUTINE", "cleanup_purge_backups()"},
-	{"EXECUTE", "ROUTINE", "cleanup_hold(text, text)"},
-	{"EXECUTE", "ROUTINE", "cleanup_release(text)"},
-	{"EXECUTE", "ROUTINE", "cleanup_send_test_mail()"}
+/* The rights of the levels: a right on objects of a kind.  The last entry is for operators only. */
+static const char *const levels[][3] = {
+	{"SELECT", "TABLE", S "cleanup_sources, " S "cleanup_runs, " S "cleanup_files, " S "cleanup_progress, "
+	S "cleanup_backups, " S "cleanup_holds, " S "cleanup_metrics, " S "cleanup_mail"},
+	{"EXECUTE", "ROUTINE", S "cleanup_config(), " S "cleanup_status(), " S "cleanup_explain(text), "
+		S "cleanup_check(), " S "cleanup_next_run(), " S "cleanup_progress(), " S "cleanup_dashboard(), "
+	S "cleanup_report(interval), " S "cleanup_missing_files(), " S "cleanup_metrics()"},
+	{"EXECUTE", "ROUTINE", S "cleanup_orphaned_files(boolean, boolean), " S "cleanup_failed_sessions(boolean, boolean), "
+		S "cleanup_all(boolean, boolean), " S "cleanup_run(boolean, boolean, jsonb), " S "cleanup_restore(bigint), "
+		S "cleanup_restore(text), " S "cleanup_restore(text, text), " S "cleanup_purge_backups(), "
+	S "cleanup_hold(text, text), " S "cleanup_release(text), " S "cleanup_send_test_mail()"}
 };
 
 static const char *
@@ -74,50 +43,15 @@ role_name(Oid role)
 	return quote_identifier(GetUserNameFromId(role, false));
 }
 
-/* As whoever called, who must have the right to grant. */
-static void
-grant_all(const Extension *extension, Oid role, const Grant *grants, int n)
-{
-	int			i;
-
-	for (i = 0; i < n; i++)
-		sql_query(0, NULL, psprintf("GRANT %s ON %s %s.%s TO %s", grants[i].right, grants[i].kind,
-									extension_schema(extension), grants[i].object, role_name(role)));
-}
-
-static void
-revoke_all(const Extension *extension, Oid role, const Grant *grants, int n)
-{
-	int			i;
-
-	for (i = 0; i < n; i++)
-		sql_query(0, NULL, psprintf("REVOKE ALL ON %s %s.%s FROM %s", grants[i].kind,
-									extension_schema(extension), grants[i].object, role_name(role)));
-}
-
-/* After the GRANT, which fails if the caller may not give it. */
+/* Runs after the GRANT, which fails if the caller may not give the right. */
 static void
 grant_schema(const Extension *extension, Oid role)
 {
-	const SqlParameter parameters[] = {{REGROLEOID, ObjectIdGetDatum(role), false}};
-
 	if (compat_may_use_schema(extension->namespace_oid, role))
 		return;
-	sql_query(0, NULL, psprintf("GRANT USAGE ON SCHEMA %s TO %s",
-								extension_schema(extension), role_name(role)));
-	owner_query(extension, lengthof(parameters), parameters,
+	sql_query(0, NULL, psprintf("GRANT USAGE ON SCHEMA %s TO %s", extension_schema(extension), role_name(role)));
+	owner_query(extension, SQL_ARGS(SQL_OID(REGROLEOID, role)),
 				"INSERT INTO @extschema@.cleanup_access (role) VALUES ($1) ON CONFLICT DO NOTHING");
-}
-
-static void
-revoke_schema(const Extension *extension, Oid role)
-{
-	const SqlParameter parameters[] = {{REGROLEOID, ObjectIdGetDatum(role), false}};
-
-	if (owner_query(extension, lengthof(parameters), parameters,
-					"DELETE FROM @extschema@.cleanup_access WHERE role = $1") > 0)
-		sql_query(0, NULL, psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
-									extension_schema(extension), role_name(role)));
 }
 
 void
@@ -130,17 +64,21 @@ access_grant(const Extension *extension, Oid role, const char *level)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unrecognized access level \"%s\"", level),
 				 errhint("The levels are \"viewer\" and \"operator\".")));
+
 	access_revoke(extension, role);
 	grant_schema(extension, role);
-	grant_all(extension, role, viewer, lengthof(viewer));
-	if (is_operator)
-		grant_all(extension, role, operator, lengthof(operator));
+	for (int i = 0; i < lengthof(levels) - (is_operator ? 0 : 1); i++)
+		sql_query(0, NULL, psprintf("GRANT %s ON %s %s TO %s", levels[i][0], levels[i][1],
+									sql_name_schema(extension, levels[i][2]), role_name(role)));
 }
 
 void
 access_revoke(const Extension *extension, Oid role)
 {
-	revoke_all(extension, role, viewer, lengthof(viewer));
-	revoke_all(extension, role, operator, lengthof(operator));
-	revoke_schema(extension, role);
+	for (int i = 0; i < lengthof(levels); i++)
+		sql_query(0, NULL, psprintf("REVOKE ALL ON %s %s FROM %s", levels[i][1],
+									sql_name_schema(extension, levels[i][2]), role_name(role)));
+	if (owner_query(extension, SQL_ARGS(SQL_OID(REGROLEOID, role)),
+					"DELETE FROM @extschema@.cleanup_access WHERE role = $1") > 0)
+		sql_query(0, NULL, psprintf("REVOKE USAGE ON SCHEMA %s FROM %s", extension_schema(extension), role_name(role)));
 }

@@ -13,11 +13,13 @@
 #include "src/pg/extension.h"
 
 /*
- * Grant `role` the level "viewer" or "operator" (which includes the former);
- * one that had more keeps no more than that.  As the caller, who must be
- * allowed to grant.  Needs SPI.
+ * Grants `role` the level "viewer", or "operator", which includes the former,
+ * and takes back what the role had beyond that.  Grants as the caller: ERROR if
+ * he may not, or if there is no such level.  Needs SPI.
  */
 extern void access_grant(const Extension *extension, Oid role, const char *level);
+
+/* Takes back from `role`, as the caller, all that access_grant() gave.  Needs SPI. */
 extern void access_revoke(const Extension *extension, Oid role);
 
 #endif							/* AUDIO_CLEANUP_ACCESS_H */

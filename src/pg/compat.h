@@ -14,6 +14,7 @@
 #define AUDIO_CLEANUP_COMPAT_H
 
 #include "catalog/pg_class.h"
+#include "nodes/pg_list.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -153,6 +154,14 @@
 #define compat_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL)
 #else
 #define compat_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL, SO_NONE)
+#endif
+
+/* 17: a loop over a list of pointers declares its variable */
+#if PG_VERSION_NUM < 170000
+#define foreach_ptr(type, var, list) \
+	for (type *var = NULL, *var##_list = (type *) (list); var##_list != NULL; var##_list = NULL) \
+		for (int var##_n = 0; var##_n < list_length((List *) var##_list) && \
+			 (var = list_nth((List *) var##_list, var##_n), true); var##_n++)
 #endif
 
 /* 19: a JSONB that is being built is one struct, with its result */

@@ -11,10 +11,7 @@
 
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_type.h"
 #include "commands/extension.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
 #include "src/pg/extension.h"

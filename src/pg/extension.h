@@ -20,11 +20,11 @@ typedef struct Extension
 } Extension;
 
 /*
- * Look the extension up in the current database.  With missing_ok NULL is
- * returned where it is not installed, else that is an ERROR.  ERROR also if
- * the extension has another version than this library, which would not know
- * its tables.  Needs SPI connected; the result is allocated in the current
- * memory context.
+ * Looks the extension up in the current database.  Returns NULL if it is not
+ * installed and `missing_ok` is set; without `missing_ok` that is an ERROR.
+ * ERROR also if the extension has another version than this library, which
+ * would not know its tables.  Needs SPI connected; the result is allocated in
+ * the current memory context.
  */
 extern Extension *extension_lookup(bool missing_ok);
 

@@ -40,28 +40,11 @@ lock_end_limit(int guc_level)
 	AtEOXact_GUC(false, guc_level);
 }
 
-typedef struct Deadline
-{
-	bool		bounded;
-	TimestampTz at;
-} Deadline;
-
-static Deadline
+/* The time that is `wait_ms` milliseconds from now, 0 if that is negative: no limit. */
+static TimestampTz
 deadline_in(int wait_ms)
 {
-	Deadline	deadline = {wait_ms >= 0, 0};
-
-	if (deadline.bounded)
-		deadline.at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
-	return deadline;
-}
-
-/* Milliseconds left, at least 1, because a lock_timeout of 0 is none. */
-static int
-milliseconds_left(const Deadline *deadline)
-{
-	return (int) Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														deadline->at));
+	return wait_ms < 0 ? 0 : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
 }
 
 /*
@@ -70,19 +53,20 @@ milliseconds_left(const Deadline *deadline)
  * an ERROR, because nothing was cleaned up after the one that was caught.
  */
 static bool
-wait_bounded(const Deadline *deadline, void (*wait) (void *), void *arg)
+wait_bounded(TimestampTz deadline, void (*wait) (void *), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	volatile bool in_time = true;
 	int			guc_level;
 	int			limit;
 
-	if (!deadline->bounded)
+	if (deadline == 0)
 	{
 		wait(arg);
 		return true;
 	}
-	limit = milliseconds_left(deadline);
+	/* at least 1, because a lock_timeout of 0 is none */
+	limit = (int) Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline));
 	if (LockTimeout > 0)
 		limit = Min(limit, LockTimeout);
 	guc_level = NewGUCNestLevel();
@@ -104,7 +88,7 @@ wait_bounded(const Deadline *deadline, void (*wait) (void *), void *arg)
 	return in_time;
 }
 
-/* Who has it?  For the reader of an error only: he may be gone already. */
+/* Describes the holder of a lock to the reader of an error; the holder may be gone already. */
 static char *
 describe_holder(VirtualTransactionId vxid)
 {
@@ -162,10 +146,10 @@ lock_extension(const Extension *extension)
 static void
 wait_for_run_lock(RunLock *lock, int wait_ms)
 {
-	Deadline	deadline = deadline_in(wait_ms);
+	TimestampTz deadline = deadline_in(wait_ms);
 	char	   *holder = describe_holder(*GetLockConflicts(&lock->tag, ExclusiveLock, NULL));
 
-	if (wait_ms == 0 || !wait_bounded(&deadline, acquire_run_lock, lock))
+	if (wait_ms == 0 || !wait_bounded(deadline, acquire_run_lock, lock))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("another cleanup run is under way in this database"),
@@ -173,7 +157,7 @@ wait_for_run_lock(RunLock *lock, int wait_ms)
 				 errhint("Try again when its transaction has ended, or raise audio_cleanup.writer_wait to wait longer.")));
 }
 
-/* Whoever waits here must hold no lock that DROP EXTENSION waits for. */
+/* The caller must hold no lock that DROP EXTENSION waits for. */
 void
 lock_run(const Extension *extension, int wait_ms, bool session)
 {
@@ -192,13 +176,12 @@ lock_run(const Extension *extension, int wait_ms, bool session)
 bool
 lock_await_run(const Extension *extension)
 {
-	RunLock		lock;
+	LOCKTAG		tag;
 
-	set_lock_tag(&lock.tag, extension, LOCK_RUN);
-	lock.session = false;
+	set_lock_tag(&tag, extension, LOCK_RUN);
 	/* hours, perhaps, in which VACUUM must not be kept from its work */
 	PopActiveSnapshot();
-	acquire_run_lock(&lock);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	return lock_extension(extension);
 }
@@ -232,7 +215,7 @@ wait_for_relation(void *arg)
 void
 lock_relation(Oid relid)
 {
-	Deadline	deadline = deadline_in(LockTimeout > 0 ? LockTimeout : -1);
+	TimestampTz deadline = deadline_in(LockTimeout > 0 ? LockTimeout : -1);
 	LOCKTAG		tag;
 	char	   *holder;
 
@@ -240,7 +223,7 @@ lock_relation(Oid relid)
 		return;
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 	holder = describe_holder(*GetLockConflicts(&tag, AccessShareLock, NULL));
-	if (wait_bounded(&deadline, wait_for_relation, &relid))
+	if (wait_bounded(deadline, wait_for_relation, &relid))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -297,11 +280,9 @@ may_be_table(const LOCKTAG *tag)
 static bool
 writes(VirtualTransactionId vxid, Oid relid, const LockData *locks)
 {
-	int			i;
-
 	if (VirtualTransactionIdIsRecoveredPreparedXact(vxid))
 		return true;
-	for (i = 0; i < locks->nelements; i++)
+	for (int i = 0; i < locks->nelements; i++)
 	{
 		const LockInstanceData *lock = &locks->locks[i];
 		LOCKMASK	mask = lock->locktag.locktag_field2 == relid ? WRITERS_LOCKS
@@ -316,7 +297,7 @@ writes(VirtualTransactionId vxid, Oid relid, const LockData *locks)
 }
 
 static void
-wait_for_writer(VirtualTransactionId *writer, Oid relid, const Deadline *deadline)
+wait_for_writer(VirtualTransactionId *writer, Oid relid, TimestampTz deadline)
 {
 	char	   *holder = describe_holder(*writer);
 
@@ -330,7 +311,7 @@ wait_for_writer(VirtualTransactionId *writer, Oid relid, const Deadline *deadlin
 }
 
 static void
-wait_for_writers_of(Oid relid, const Deadline *deadline)
+wait_for_writers_of(Oid relid, TimestampTz deadline)
 {
 	VirtualTransactionId *others;
 	LockData   *locks;
@@ -354,9 +335,9 @@ wait_for_writers_of(Oid relid, const Deadline *deadline)
 void
 lock_wait_for_writers(List *relation_oids, int wait_ms)
 {
-	Deadline	deadline = deadline_in(wait_ms);
+	TimestampTz deadline = deadline_in(wait_ms);
 	ListCell   *lc;
 
 	foreach(lc, relation_oids)
-		wait_for_writers_of(lfirst_oid(lc), &deadline);
+		wait_for_writers_of(lfirst_oid(lc), deadline);
 }

@@ -15,9 +15,9 @@
 #include "src/pg/extension.h"
 
 /*
- * No lock is waited for longer than `wait_ms` milliseconds, unless
- * lock_timeout is shorter still.  Returns the level to pass to
- * lock_end_limit(); an ERROR in between needs no clean-up.
+ * Limits the wait for each lock: none is waited for longer than `wait_ms`
+ * milliseconds, unless lock_timeout is shorter still.  Returns the level to
+ * pass to lock_end_limit(); an ERROR in between needs no clean-up.
  */
 extern int	lock_limit_waits(int wait_ms);
 extern void lock_end_limit(int guc_level);
@@ -40,8 +40,8 @@ extern bool lock_extension(const Extension *extension);
 extern void lock_run(const Extension *extension, int wait_ms, bool session);
 
 /*
- * Takes the same lock until the end of the transaction, however long that
- * takes; with one active snapshot, which is exchanged.  Returns false if the
+ * Takes LOCK_RUN until the end of the transaction, however long the wait;
+ * needs one active snapshot, which is exchanged.  Returns false if the
  * extension was dropped meanwhile.
  */
 extern bool lock_await_run(const Extension *extension);

@@ -17,12 +17,11 @@
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/ipc.h"
-#include "storage/lwlock.h"
 #include "storage/pmsignal.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 #include "src/pg/progress.h"
+#include "src/pg/shmem.h"
 
 /* runs that can be seen at a time; further ones are made unseen */
 #define PROGRESS_SLOTS		64
@@ -63,66 +62,35 @@ static ProgressSlot private_slot;	/* where there is none */
 static ProgressSlot *mine = NULL;	/* the run under way */
 static bool tell_client = false;
 static TimestampTz told_at;
-static shmem_request_hook_type previous_request_hook;
-static shmem_startup_hook_type previous_startup_hook;
 
 
 /* ----------------------------------------------------------- shared memory --- */
 
-static Size
-slots_size(void)
-{
-	return mul_size(sizeof(ProgressSlot), PROGRESS_SLOTS);
-}
-
-static void
-request_shared_memory(void)
-{
-	if (previous_request_hook != NULL)
-		previous_request_hook();
-	RequestAddinShmemSpace(slots_size());
-	RequestNamedLWLockTranche("audio_cleanup", 1);
-}
-
 static void
 clear_slot(ProgressSlot *slot)
 {
-	int			i;
-
 	slot->pid = 0;
 	pg_atomic_init_u64(&slot->run_id, 0);
 	pg_atomic_init_u32(&slot->phase, PHASE_STARTING);
 	pg_atomic_init_u64(&slot->work_began, 0);
-	for (i = 0; i < PROGRESS_COUNTERS; i++)
+	for (int i = 0; i < PROGRESS_COUNTERS; i++)
 		pg_atomic_init_u64(&slot->counters[i], 0);
 }
 
 static void
-attach_shared_memory(void)
+attach_slots(void *memory, bool is_new)
 {
-	bool		found;
-	int			i;
-
-	if (previous_startup_hook != NULL)
-		previous_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	slots = ShmemInitStruct("audio_cleanup progress", slots_size(), &found);
-	slots_lock = &GetNamedLWLockTranche("audio_cleanup")->lock;
-	if (!found)
-		for (i = 0; i < PROGRESS_SLOTS; i++)
-			clear_slot(&slots[i]);
-	LWLockRelease(AddinShmemInitLock);
+	slots = memory;
+	slots_lock = shmem_lock();
+	for (int i = 0; is_new && i < PROGRESS_SLOTS; i++)
+		clear_slot(&slots[i]);
 }
 
 void
 progress_init(void)
 {
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_shared_memory;
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = attach_shared_memory;
+	if (process_shared_preload_libraries_in_progress)
+		shmem_request("audio_cleanup progress", sizeof(ProgressSlot) * PROGRESS_SLOTS, attach_slots);
 }
 
 bool
@@ -178,13 +146,12 @@ take_shared_slot(const char *trigger, bool dry_run)
 {
 	static bool registered = false;
 	ProgressSlot *slot = NULL;
-	int			i;
 
 	if (!registered)
 		before_shmem_exit(at_process_exit, 0);
 	registered = true;
 	LWLockAcquire(slots_lock, LW_EXCLUSIVE);
-	for (i = 0; i < PROGRESS_SLOTS && slot == NULL; i++)
+	for (int i = 0; i < PROGRESS_SLOTS && slot == NULL; i++)
 		if (slots[i].pid == 0)
 			slot = &slots[i];
 	if (slot != NULL)
@@ -241,7 +208,7 @@ progress_set(ProgressCounter counter, int64 value)
 		pg_atomic_write_u64(&mine->counters[counter], (uint64) value);
 }
 
-/* Nobody else writes, so it need not be an atomic addition. */
+/* Adds without an atomic addition, because no other process writes. */
 void
 progress_add(ProgressCounter counter, int64 increment)
 {
@@ -279,7 +246,6 @@ static void
 read_slot(ProgressSlot *slot, ProgressView *view)
 {
 	uint32		phase = pg_atomic_read_u32(&slot->phase);
-	int			i;
 
 	view->pid = slot->pid;
 	view->database = slot->database;
@@ -287,7 +253,7 @@ read_slot(ProgressSlot *slot, ProgressView *view)
 	strlcpy(view->trigger, slot->trigger, sizeof(view->trigger));
 	view->dry_run = slot->dry_run;
 	view->phase = phase_names[Min(phase, PHASE_LAST)];
-	for (i = 0; i < PROGRESS_COUNTERS; i++)
+	for (int i = 0; i < PROGRESS_COUNTERS; i++)
 		view->counters[i] = (int64) pg_atomic_read_u64(&slot->counters[i]);
 	view->started_at = slot->started_at;
 	view->now = GetCurrentTimestamp();
@@ -299,17 +265,16 @@ progress_look(void (*look) (const ProgressView *view, void *arg), void *arg)
 {
 	ProgressView *views;
 	int			n = 0;
-	int			i;
 
 	if (slots == NULL)
 		return;
 	views = palloc(sizeof(ProgressView) * PROGRESS_SLOTS);
 	LWLockAcquire(slots_lock, LW_SHARED);
-	for (i = 0; i < PROGRESS_SLOTS; i++)
+	for (int i = 0; i < PROGRESS_SLOTS; i++)
 		if (slots[i].pid != 0)
 			read_slot(&slots[i], &views[n++]);
 	LWLockRelease(slots_lock);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		look(&views[i], arg);
 }
 
@@ -321,7 +286,7 @@ tell(void)
 	told_at = GetCurrentTimestamp();
 	read_slot(mine, &view);
 	ereport(INFO,
-			(errmsg("audio_cleanup is %s: %lld files walked, %lld matched, %lld condemned, %lld done, %.2f MiB freed",
+			(errmsg("cleanup run is in phase \"%s\": %lld files walked, %lld matched, %lld condemned, %lld done, %.2f MiB freed",
 					view.phase, (long long) view.counters[PROGRESS_WALKED],
 					(long long) view.counters[PROGRESS_MATCHED],
 					(long long) view.counters[PROGRESS_CONDEMNED],

@@ -24,7 +24,8 @@ typedef enum ProgressPhase
 	PHASE_STARTING,
 	PHASE_WALKING,				/* the upload directory */
 	PHASE_MATCHING,				/* rows against files */
-	PHASE_JUDGING,				/* what matched nothing, and failed sessions */
+	PHASE_JUDGING,				/* files without a reference, and failed
+								 * sessions */
 	PHASE_WAITING,				/* for transactions that write to a source */
 	PHASE_CONDEMNING,
 	PHASE_CAPTURING,			/* into the trash */
@@ -42,28 +43,32 @@ typedef enum ProgressCounter
 	PROGRESS_COUNTERS
 } ProgressCounter;
 
-/* Ask for shared memory.  To be called once, from _PG_init(). */
+/* Asks for shared memory; called once, from _PG_init(). */
 extern void progress_init(void);
 
 /*
- * A run begins; it is over when `context` is reset or deleted, by an ERROR
- * too, or when the process ends.  `trigger` is one of cleanup_runs.trigger.
- * With `tell` the client gets INFO messages where there is no shared memory.
+ * Begins a run; the run is over when `context` is reset or deleted, by an
+ * ERROR too, or when the process ends. `trigger` is one of
+ * cleanup_runs.trigger.  With `tell` the client gets INFO messages where there
+ * is no shared memory.
  */
 extern void progress_begin(MemoryContext context, const char *trigger, bool dry_run, bool tell);
 
-/* Without a run that has begun, these do nothing. */
+/* Set figures of the run under way; without one they do nothing. */
 extern void progress_set_run(int64 run_id);
 extern void progress_set_phase(ProgressPhase phase);
 extern void progress_set(ProgressCounter counter, int64 value);
 extern void progress_add(ProgressCounter counter, int64 increment);
 
-/* Only if run_id is that of the run under way: others are drained on the way. */
+/*
+ * Counts a file as done, if run_id is that of the run under way: other runs
+ * are drained on the way.
+ */
 extern void progress_add_done(int64 run_id, int64 bytes);
 
 /*
- * To be called between two files: takes interrupts, notices the death of the
- * postmaster in a background worker, and tells the client now and then.
+ * Does what is due between two files: takes interrupts, notices the death of
+ * the postmaster in a background worker, and tells the client now and then.
  */
 extern void progress_tick(void);
 
@@ -85,10 +90,10 @@ typedef struct ProgressView
 	int64		remaining_us;	/* estimate; -1: none */
 } ProgressView;
 
-/* Call look(view, arg) for each run under way in the cluster. */
+/* Calls look(view, arg) for each run under way in the cluster. */
 extern void progress_look(void (*look) (const ProgressView *view, void *arg), void *arg);
 
-/* Is there shared memory? */
+/* Returns whether there is shared memory. */
 extern bool progress_is_shared(void);
 
 #endif							/* AUDIO_CLEANUP_PROGRESS_H */

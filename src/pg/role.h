@@ -26,13 +26,13 @@ typedef struct ActingAs
 extern void role_act_as(Oid role, ActingAs *saved);
 extern void role_stop_acting(const ActingAs *saved);
 
-/* While acting: hash joins only, for working sets without statistics. */
+/* Allows hash joins only, while acting: for working sets without statistics. */
 extern void role_join_by_hash(void);
 
 /*
- * While acting: no index may answer for a table (a corrupt one would hide
- * rows), row_security off (a policy that would hide rows is an error), and
- * hash joins only.
+ * Lets statements read carefully, while acting: no index may answer for a
+ * table (a corrupt one would hide rows), row_security off (a policy that would
+ * hide rows is an error), and hash joins only.
  */
 extern void role_read_carefully(void);
 

@@ -21,6 +21,7 @@
 #include "parser/analyze.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -35,8 +36,9 @@
 /* ----------------------------------------------------------------- guard --- */
 
 /*
- * What the statement that is being analyzed may name.  It is known by its
- * text: statements that functions run meanwhile have another one.
+ * The relations and functions that the statement being analyzed may name.  The
+ * statement is known by its text: statements that functions run meanwhile have
+ * another one.
  */
 typedef struct Guard
 {
@@ -74,7 +76,10 @@ check_relation(Oid relation, const Guard *allowed)
 			 errhint("Find out who did that before you try again.")));
 }
 
-/* Is the function somebody's?  For check_functions_in_node(). */
+/*
+ * Returns whether the function is neither pg_catalog's nor the extension's;
+ * for check_functions_in_node().
+ */
 static bool
 is_foreign_function(Oid function, void *arg)
 {
@@ -124,33 +129,19 @@ sql_init(void)
 }
 
 /*
- * Prepares the statement of the guard, which stays in force until
- * lower_guard(): a plan that is invalidated is made from its text again.
+ * Prepares the statement of the guard, which stays in force while the plan
+ * runs: a plan that is invalidated is made from its text again.
  */
 static SPIPlanPtr
 prepare_guarded(Guard *mine, int n, Oid *types)
 {
-	SPIPlanPtr	plan;
+	SPIPlanPtr	plan = SPI_prepare(mine->sql, n, types);
 
-	plan = SPI_prepare(mine->sql, n, types);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", mine->sql, SPI_result_code_string(SPI_result));
 	if (!mine->checked)
 		elog(ERROR, "a statement was not checked: another library has taken post_parse_analyze_hook away");
 	return plan;
-}
-
-static void
-raise_guard(Guard *mine)
-{
-	mine->outer = guard;
-	guard = mine;
-}
-
-static void
-lower_guard(Guard *mine)
-{
-	guard = mine->outer;
 }
 
 
@@ -159,15 +150,10 @@ lower_guard(Guard *mine)
 static void
 execute(SPIPlanPtr plan, ParamListInfo parameters, bool latest, DestReceiver *receiver)
 {
-	SPIExecuteOptions options;
-	int			rc;
+	/* read_only: SPI then takes the active snapshot */
+	SPIExecuteOptions options = {.params = parameters,.dest = receiver,.read_only = latest};
+	int			rc = SPI_execute_plan_extended(plan, &options);
 
-	memset(&options, 0, sizeof(options));
-	options.params = parameters;
-	options.dest = receiver;
-	/* SPI then takes the active snapshot */
-	options.read_only = latest;
-	rc = SPI_execute_plan_extended(plan, &options);
 	if (rc < 0)
 		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
 }
@@ -176,10 +162,9 @@ static ParamListInfo
 make_parameters(int n, const SqlParameter *parameters, Oid **types)
 {
 	ParamListInfo list = makeParamList(n);
-	int			i;
 
 	*types = palloc(sizeof(Oid) * Max(n, 1));
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		(*types)[i] = parameters[i].type;
 		list->params[i].ptype = parameters[i].type;
@@ -198,7 +183,8 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 	Oid		   *types;
 	ParamListInfo list = make_parameters(n, parameters, &types);
 
-	raise_guard(mine);
+	mine->outer = guard;
+	guard = mine;
 	PG_TRY();
 	{
 		SPIPlanPtr	plan = prepare_guarded(mine, n, types);
@@ -212,7 +198,7 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 	}
 	PG_FINALLY();
 	{
-		lower_guard(mine);
+		guard = mine->outer;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
@@ -242,9 +228,8 @@ sql_query_latest(int n, const SqlParameter *parameters, const char *sql)
 	return query_guarded(&mine, n, parameters, NULL);
 }
 
-/* The text of a statement with the schema's name of this instant. */
-static char *
-name_schema(const Extension *extension, const char *sql)
+char *
+sql_name_schema(const Extension *extension, const char *sql)
 {
 	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID,
 													   CStringGetTextDatum(sql),
@@ -256,7 +241,7 @@ static int
 query_as_owner(const Extension *extension, int n, const SqlParameter *parameters,
 			   const char *sql, DestReceiver *receiver)
 {
-	Guard		mine = {.sql = name_schema(extension, sql),.member_of = extension->oid};
+	Guard		mine = {.sql = sql_name_schema(extension, sql),.member_of = extension->oid};
 	ActingAs	saved;
 	int			rows;
 
@@ -288,14 +273,28 @@ owner_finds(const Extension *extension, int n, const SqlParameter *parameters, c
 	return found;
 }
 
+Datum
+owner_value(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
+{
+	Datum		value = 0;
+
+	if (owner_query(extension, n, parameters, sql) > 0 && !sql_is_null(0, 1))
+	{
+		Form_pg_attribute column = TupleDescAttr(SPI_tuptable->tupdesc, 0);
+
+		value = datumCopy(sql_value(0, 1), column->attbyval, column->attlen);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return value;
+}
+
 List *
 owner_texts(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
 {
 	int			rows = owner_query(extension, n, parameters, sql);
 	List	   *texts = NIL;
-	int			i;
 
-	for (i = 0; i < rows; i++)
+	for (int i = 0; i < rows; i++)
 		texts = lappend(texts, sql_text(i, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return texts;
@@ -306,10 +305,9 @@ owner_numbers(const Extension *extension, int n, const SqlParameter *parameters,
 			  int64 **numbers)
 {
 	int			rows = owner_query(extension, n, parameters, sql);
-	int			i;
 
 	*numbers = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int64) * Max(rows, 1));
-	for (i = 0; i < rows; i++)
+	for (int i = 0; i < rows; i++)
 		(*numbers)[i] = DatumGetInt64(sql_value(i, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return rows;
@@ -330,9 +328,8 @@ TupleDesc
 sql_row_desc(int n, const SqlColumn *columns)
 {
 	TupleDesc	desc = CreateTemplateTupleDesc(n);
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		TupleDescInitEntry(desc, i + 1, columns[i].name, columns[i].type, -1, 0);
 	compat_finish_row_desc(desc);
 	return desc;
@@ -343,12 +340,35 @@ Datum
 sql_int8_array(const int64 *values, int n)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		elements[i] = Int64GetDatum(values[i]);
 	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+Datum
+sql_text_array(const List *texts)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(texts), 1));
+	int			n = 0;
+
+	foreach_ptr(const char, text, texts)
+		elements[n++] = CStringGetTextDatum(text);
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+const char **
+sql_texts(Datum array, int *n)
+{
+	Datum	   *elements;
+	const char **texts;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, n);
+	texts = palloc(sizeof(char *) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		texts[i] = TextDatumGetCString(elements[i]);
+	return texts;
 }
 
 
@@ -374,13 +394,12 @@ keep(const char *text)
 {
 	static List *kept = NIL;
 	MemoryContext caller;
-	ListCell   *lc;
 
 	if (text == NULL)
 		return NULL;
-	foreach(lc, kept)
-		if (strcmp(lfirst(lc), text) == 0)
-		return lfirst(lc);
+	foreach_ptr(char, known, kept)
+		if (strcmp(known, text) == 0)
+		return known;
 	caller = MemoryContextSwitchTo(TopMemoryContext);
 	kept = lappend(kept, pstrdup(text));
 	MemoryContextSwitchTo(caller);
@@ -473,9 +492,8 @@ Datum
 sql_value(int row, int column)
 {
 	bool		isnull;
-	Datum		value;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
 
-	value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
 	return isnull ? (Datum) 0 : value;
 }
 

@@ -13,9 +13,11 @@
 #ifndef AUDIO_CLEANUP_SQL_H
 #define AUDIO_CLEANUP_SQL_H
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "nodes/params.h"
 #include "tcop/dest.h"
+#include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
 #include "src/pg/compat.h"
@@ -29,13 +31,25 @@ typedef struct SqlParameter
 	bool		isnull;
 } SqlParameter;
 
+#define SQL_VALUE(type, datum)	{type, datum, false}
 #define SQL_INT8(v)		{INT8OID, Int64GetDatum(v), false}
 #define SQL_INT4(v)		{INT4OID, Int32GetDatum(v), false}
 #define SQL_BOOL(v)		{BOOLOID, BoolGetDatum(v), false}
+#define SQL_OID(type, v)	{type, ObjectIdGetDatum(v), false}
 #define SQL_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
+
+/* The two arguments `n` and `parameters` of the calls below, made of some parameters. */
+#define SQL_ARGS(...) \
+	lengthof(((const SqlParameter[]) {__VA_ARGS__})), (const SqlParameter[]) {__VA_ARGS__}
 
 /* Returns the `n` numbers as a bigint[], for a parameter of type INT8ARRAYOID. */
 extern Datum sql_int8_array(const int64 *values, int n);
+
+/* Returns the texts (char *) as a text[], for a parameter of type TEXTARRAYOID. */
+extern Datum sql_text_array(const List *texts);
+
+/* Returns the elements of a text[] as an array of C strings, and sets *n to their number. */
+extern const char **sql_texts(Datum array, int *n);
 
 /* A column of rows of our own making. */
 typedef struct SqlColumn
@@ -68,19 +82,22 @@ extern TupleDesc sql_row_desc(int n, const SqlColumn *columns);
 /* Installs the hook that checks; once, when the library is loaded. */
 extern void sql_init(void);
 
+/* Returns `sql` with the name that the schema of `extension` has now, quoted, for each @extschema@. */
+extern char *sql_name_schema(const Extension *extension, const char *sql);
+
 /* Executes `sql` as the current role; it may name pg_catalog's only. */
 extern int	sql_query(int n, const SqlParameter *parameters, const char *sql);
 
-/* The same, under the latest snapshot: in a REPEATABLE READ transaction too. */
+/* As sql_query(), under the latest snapshot, in a REPEATABLE READ transaction too. */
 extern int	sql_query_latest(int n, const SqlParameter *parameters, const char *sql);
 
 /* Executes `sql` as the current role; it may name members of the extension with OID `member_of` too. */
 extern int	sql_query_members(Oid member_of, int n, const SqlParameter *parameters, const char *sql);
 
 /*
- * The one door to our own tables: executes `sql` as the owner of `extension`.
- * The text says @extschema@ where the schema of the extension is meant,
- * whatever that is called by now, as the extension's script does.
+ * Executes `sql`, as the one door to our own tables does, as the owner of
+ * `extension`.  The text says @extschema@ where the schema of the extension is
+ * meant, whatever that is called by now, as the extension's script does.
  */
 extern int	owner_query(const Extension *extension, int n, const SqlParameter *parameters,
 						const char *sql);
@@ -92,6 +109,13 @@ extern void owner_query_into(const Extension *extension, int n, const SqlParamet
 /* As owner_query(), for a SELECT: returns whether there is a row. */
 extern bool owner_finds(const Extension *extension, int n, const SqlParameter *parameters,
 						const char *sql);
+
+/*
+ * As owner_query(): returns the first column of the first row, copied into the
+ * current memory context; 0 for NULL, or without a row.
+ */
+extern Datum owner_value(const Extension *extension, int n, const SqlParameter *parameters,
+						 const char *sql);
 
 /* As owner_query(), for a SELECT: returns the first column as a List of char *. */
 extern List *owner_texts(const Extension *extension, int n, const SqlParameter *parameters,
@@ -113,9 +137,9 @@ extern int	owner_numbers(const Extension *extension, int n, const SqlParameter *
 extern int	sql_query_on(Oid relation, int n, const SqlParameter *parameters, const char *sql);
 
 /*
- * In PG_CATCH(): returns a copy of the error that was caught, with all it
- * points into, in the memory context `context`, which becomes the current
- * one; and forgets the error.
+ * Returns, in PG_CATCH(), a copy of the error that was caught, with all it
+ * points into, in the memory context `context`, which becomes the current one;
+ * and forgets the error.
  */
 extern ErrorData *sql_catch(MemoryContext context);
 
@@ -139,15 +163,15 @@ extern void sql_hide_rows(ErrorData *error);
  */
 extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
 
-/* A column (from 1) of a row (from 0) of SPI_tuptable; 0 or NULL for NULL. */
+/* Returns a column (from 1) of a row (from 0) of SPI_tuptable; 0 or NULL for NULL. */
 extern Datum sql_value(int row, int column);
 extern bool sql_is_null(int row, int column);
 
-/* The same as text in the current memory context. */
+/* Returns the column as text in the current memory context, NULL for NULL. */
 extern char *sql_text(int row, int column);
 
 /*
- * Make a tuplestore visible to statements as a relation of this name, until
+ * Makes a tuplestore visible to statements as a relation of this name, until
  * sql_hide_tuplestore() or SPI_finish().
  */
 extern void sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc);

@@ -62,9 +62,8 @@ worker_override_settings(void)
 		COMPAT_TRANSACTION_TIMEOUT_OFF
 		{"role", "none"}
 	};
-	int			i;
 
-	for (i = 0; i < lengthof(settings); i++)
+	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 

@@ -12,20 +12,20 @@
 
 #include "postmaster/bgworker.h"
 
-/* Fill in what all workers share; `main` is the name of a function. */
+/* Fills in the fields that all workers share; `main` is the name of a function. */
 extern void worker_describe(BackgroundWorker *worker, const char *main, const char *type);
 
-/* Signals; to be called first. */
+/* Installs the handlers of signals; called first. */
 extern void worker_receive_signals(void);
 
-/* After the connection: settings made for users are not for us. */
+/* Undoes settings that were made for the sessions of users; called after the connection. */
 extern void worker_override_settings(void);
 
 /* Begin and end a transaction, with SPI and a snapshot. */
 extern void worker_begin(void);
 extern void worker_commit(void);
 
-/* Between two transactions: interrupts, and a reload of the configuration. */
+/* Takes interrupts, and reloads the configuration if asked to; between two transactions. */
 extern void worker_look_up(void);
 
 #endif							/* AUDIO_CLEANUP_WORKER_H */

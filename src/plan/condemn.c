@@ -16,10 +16,8 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
@@ -40,7 +38,7 @@ typedef struct Clearing
 {
 	const CleanupPlan *plan;
 	const Source *source;
-	ArrayBuildState *sessions;
+	List	   *sessions;		/* of char * */
 } Clearing;
 
 static void
@@ -50,8 +48,7 @@ gather_session(int source, const char *session, void *arg)
 
 	if (source == clearing->source->number &&
 		!judge_is_deferred(clearing->plan, clearing->source->name, sources_session_id(session)))
-		clearing->sessions = accumArrayResult(clearing->sessions, CStringGetTextDatum(session),
-											  false, TEXTOID, CurrentMemoryContext);
+		clearing->sessions = lappend(clearing->sessions, pstrdup(session));
 }
 
 /* A try to clear the sessions of all sources. */
@@ -60,11 +57,14 @@ typedef struct ClearingTry
 	CleanupPlan *plan;
 	Condemned  *condemned;
 	List	   *sources;
-	const Source *source;		/* whose turn it is */
+	const Source *source;		/* the one being cleared */
 	bool		cleared;
 } ClearingTry;
 
-/* As long as the audio can come back, so can what refers to it. */
+/*
+ * Clears the sessions of one source, and remembers their references for as
+ * long as the audio can come back.
+ */
 static void
 clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
 {
@@ -82,17 +82,16 @@ static void
 clear_all(void *arg)
 {
 	ClearingTry *try = arg;
-	ListCell   *lc;
 
-	foreach(lc, try->sources)
+	foreach_ptr(const Source, source, try->sources)
 	{
-		Clearing	clearing = {try->plan, lfirst(lc), NULL};
+		Clearing	clearing = {try->plan, source, NIL};
 
 		try->source = clearing.source;
 		if (try->source->clear)
 			condemned_scan_sessions(try->condemned, gather_session, &clearing);
-		if (clearing.sessions != NULL)
-			clear_source(try->plan, try->source, makeArrayResult(clearing.sessions, CurrentMemoryContext));
+		if (clearing.sessions != NIL)
+			clear_source(try->plan, try->source, sql_text_array(clearing.sessions));
 	}
 	try->cleared = true;
 	if (try->plan->dry_run)
@@ -105,12 +104,19 @@ static void
 note_unclearable(CleanupPlan *plan, const Source *source, const char *message, const char *detail,
 				 const char *hint)
 {
+	static const char *const keep = "Correct that, or register the source with on_failed => 'keep'.";
+	char	   *text = psprintf("the failed sessions of source %s are left alone, because they cannot be cleared: %s",
+								source->name, message);
 	MemoryContext caller;
-	const char *advice = hint && strstr(hint, "on_failed") ? "" : "Correct that, or register the source with on_failed => 'keep'.";
 
-	plan_add_error(plan, psprintf("the failed sessions of source %s are left alone, because they cannot be cleared: %s%s%s (%s%s%s)",
-								  source->name, message, detail ? ": " : "", detail ? detail : "",
-								  hint ? hint : "", hint && advice[0] != '\0' ? " " : "", advice));
+	if (detail != NULL)
+		text = psprintf("%s: %s", text, detail);
+	if (hint == NULL)
+		hint = keep;
+	else if (strstr(hint, "on_failed") == NULL)
+		hint = psprintf("%s %s", hint, keep);
+	plan_add_error(plan, psprintf("%s (%s)", text, hint));
+
 	caller = MemoryContextSwitchTo(plan->memory);
 	plan->unclearable = lappend_oid(plan->unclearable, source->relid);
 	MemoryContextSwitchTo(caller);
@@ -122,19 +128,18 @@ can_try_clearing(void)
 	return !XactReadOnly && !RecoveryInProgress() && !IsolationUsesXactSnapshot();
 }
 
-/* Where it cannot be tried, something can be told all the same. */
+/* Tells, without a try, which sources cannot be cleared. */
 static bool
 look_at_clearing(CleanupPlan *plan, List *sources)
 {
 	bool		can_clear = true;
-	ListCell   *lc;
 
-	foreach(lc, sources)
+	foreach_ptr(const Source, source, sources)
 	{
-		Brake	   *brake = sources_check_clearing(lfirst(lc));
+		Brake	   *brake = sources_check_clearing(source);
 
 		if (brake != NULL)
-			note_unclearable(plan, lfirst(lc), brake->message, brake->detail, brake->hint);
+			note_unclearable(plan, source, brake->message, brake->detail, brake->hint);
 		can_clear &= brake == NULL;
 	}
 	return can_clear;
@@ -170,11 +175,9 @@ clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
 static void
 forget_unclearable(const CleanupPlan *plan, List *sources)
 {
-	ListCell   *lc;
-
-	foreach(lc, sources)
-		if (list_member_oid(plan->unclearable, ((Source *) lfirst(lc))->relid))
-		((Source *) lfirst(lc))->status_column = NULL;
+	foreach_ptr(Source, source, sources)
+		if (list_member_oid(plan->unclearable, source->relid))
+		source->status_column = NULL;
 }
 
 void

@@ -13,8 +13,6 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-
 #include "src/plan/counts.h"
 #include "src/pg/sql.h"
 #include "src/plan/private.h"
@@ -73,11 +71,9 @@ check_whole(const CleanupPlan *plan)
 static const Source *
 find_source(const CleanupPlan *plan, Oid relid)
 {
-	ListCell   *lc;
-
-	foreach(lc, plan->found.sources)
-		if (((const Source *) lfirst(lc))->relid == relid)
-		return lfirst(lc);
+	foreach_ptr(const Source, source, plan->found.sources)
+		if (source->relid == relid)
+		return source;
 	return NULL;
 }
 
@@ -113,9 +109,8 @@ check_sources(const CleanupPlan *plan)
 	List	   *brakes = NIL;
 	int			n = owner_query(plan->context.extension, 0, NULL,
 								"SELECT source::oid, source_rows, source_files FROM @extschema@.cleanup_seen");
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		const Source *source = find_source(plan, DatumGetObjectId(sql_value(i, 1)));
 		Brake	   *found = source == NULL ? NULL :
@@ -136,11 +131,9 @@ void
 counts_remember(const CleanupPlan *plan)
 {
 	bool		judged = plan->force || plan->found.condemned->n_files > 0;
-	ListCell   *lc;
 
-	foreach(lc, plan->found.sources)
+	foreach_ptr(const Source, source, plan->found.sources)
 	{
-		const Source *source = lfirst(lc);
 		const MatchCounts *now = &plan->found.counts[source->number];
 		const SqlParameter parameters[] = {
 			{REGCLASSOID, ObjectIdGetDatum(source->relid), false},
@@ -167,14 +160,13 @@ static Brake *
 check_unregistered(CleanupPlan *plan)
 {
 	List	   *found = unregistered_search(plan, true);
-	ListCell   *lc;
 
 	if (found == NIL)
 		return NULL;
-	foreach(lc, found)
+	foreach_ptr(const char, column, found)
 		ereport(LOG,
-				(errmsg("audio_cleanup found names of orphaned files where nobody registered a source: %s",
-						(const char *) lfirst(lc))));
+				(errmsg("names of orphaned files stand where nobody registered a source: %s",
+						column)));
 	return count_brake("unregistered", "a column that is not registered holds names of files that would be deleted",
 					   psprintf("So do %d columns; the server log, and cleanup_check() of a superuser, name them.",
 								list_length(found)),

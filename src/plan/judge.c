@@ -59,10 +59,8 @@ report_closed(CleanupPlan *plan, const char *path, int errnum)
 {
 	const char *slash = strrchr(path, '/');
 	char	   *folder = pnstrdup(slash ? path : ".", slash ? slash - path : 1);
-	ListCell   *lc;
 
-	foreach(lc, plan->closed_folders)
-		if (strcmp(lfirst(lc), folder) == 0)
+	if (settings_is_listed(plan->closed_folders, folder))
 		return;
 	if (list_length(plan->closed_folders) < plan->context.settings->report_limit)
 	{

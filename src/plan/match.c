@@ -69,7 +69,7 @@
 
 typedef uint8 *Bits;			/* one bit a file, or a key of the scope */
 
-/* What a match writes down. */
+/* The tuplestores of a match. */
 typedef enum MatchStore
 {
 	STORE_NAMES,				/* id, path */
@@ -80,7 +80,7 @@ typedef enum MatchStore
 	N_STORES
 } MatchStore;
 
-/* What one source refers to; NULL: nothing. */
+/* The files that one source refers to; NULL: none. */
 typedef struct SourceFiles
 {
 	int64		rows;

@@ -30,17 +30,15 @@ typedef enum MatchMode
 } MatchMode;
 
 /*
- * Begin with no file.  Lives in the current memory context; its tuplestores
- * spill to disk beyond work_mem.  A file that was restored is spoken for for
- * as long again as it takes until one like it is cleaned: see
- * match_set_grace().
+ * Begins a match without files, in the current memory context; its tuplestores
+ * spill to disk beyond work_mem.
  */
 extern Match *match_begin(const KeyRules *rules);
 
 /* Sets the grace of restored files: hours for orphans, days for files of failed sessions. */
 extern void match_set_grace(Match *match, int orphan_hours, int session_days);
 
-/* Whose runs are asked about their files: the claim of the directory, a UUID, or NULL. */
+/* Sets the claim of the directory, a UUID or NULL: only runs of that claim set files aside. */
 extern void match_set_claim(Match *match, const char *claim);
 
 /* Frees the match and all that it has written to disk. */
@@ -49,17 +47,17 @@ extern void match_end(Match *match);
 /* Returns a match of the same files that has not been run, and ends `match`. */
 extern Match *match_begin_again(Match *match);
 
-/* Add the file at `path`, which must be valid in the database's encoding. */
+/* Adds the file at `path`, which must be valid in the database's encoding. */
 extern void match_add(Match *match, const char *path);
 
 /* Returns the number of the files that were added. */
 extern int64 match_count(const Match *match);
 
 /*
- * Read the (checked) sources and decide.  A file that is spoken for is set
- * aside unless `with_spoken_for`: it is pending in cleanup_files, or about to
- * be restored, or was restored less than a retention ago.  Once only.  Needs
- * SPI.
+ * Reads the (checked) sources and decides, once only.  A file that is spoken
+ * for is set aside unless `with_spoken_for`: it is pending in cleanup_files,
+ * or about to be restored, or was restored less than a retention ago.  Once
+ * only.  Needs SPI.
  */
 extern void match_run(Match *match, const Extension *extension, List *sources,
 					  MatchMode mode, TimestampTz failed_before, bool with_spoken_for);
@@ -70,11 +68,11 @@ extern int64 match_count_referenced(const Match *match);
 /* Rows read of all sources. */
 extern int64 match_count_rows(const Match *match);
 
-/* What was read of one source, by its number. */
+/* The figures of one source. */
 typedef struct MatchCounts
 {
 	int64		rows;
-	int64		files;			/* that it refers to */
+	int64		files;			/* the source refers to them */
 	int64		protected_files;	/* by rows that are no (judged) failed
 									 * session */
 } MatchCounts;
@@ -82,13 +80,10 @@ typedef struct MatchCounts
 /* Sets *counts to what was read of the source with this number. */
 extern void match_count_source(const Match *match, int number, MatchCounts *counts);
 
-/*
- * What our own tables say of a file: NULL, if nothing keeps it; else a static
- * text for people.
- */
+/* Returns why our own tables keep a file, a static text for people; NULL if nothing keeps it. */
 extern const char *match_why_kept(const Match *match, int64 file);
 
-/* Is it condemned already?  Not with `with_spoken_for`. */
+/* Returns whether the file is condemned already; not known after `with_spoken_for`. */
 extern bool match_is_pending(const Match *match, int64 file);
 
 typedef void (*MatchSink) (int64 file, const char *path, void *arg);
@@ -97,12 +92,13 @@ typedef void (*MatchSink) (int64 file, const char *path, void *arg);
 extern void match_unreferenced(Match *match, MatchSink sink, void *arg);
 
 /*
- * Is the file needed by a row that is no (judged) failed session, or held?
- * Returns why, a static text for people, or NULL.
+ * Returns why the file is needed, a static text for people: a row that is no
+ * (judged) failed session refers to the file, or the file is held.  Returns
+ * NULL if it is not needed.
  */
 extern const char *match_why_needed(const Match *match, int64 file);
 
-/* Mark a file; was this the first time? */
+/* Marks a file; returns whether this was the first time. */
 extern bool match_mark(Match *match, int64 file);
 
 typedef void (*MatchFailedSink) (int64 file, const char *path, const Source *source,

@@ -29,7 +29,7 @@
 
 /* -------------------------------------------------------------- beginning --- */
 
-/* When the plan ends, or an ERROR ends it. */
+/* Gives back what a plan holds, when the plan ends, by an ERROR too. */
 static void
 give_back(void *arg)
 {
@@ -162,10 +162,8 @@ plan_apply_brake(CleanupPlan *plan, Brake *brake)
 void
 plan_apply_brakes(CleanupPlan *plan, List *brakes)
 {
-	ListCell   *lc;
-
-	foreach(lc, brakes)
-		plan_apply_brake(plan, lfirst(lc));
+	foreach_ptr(Brake, brake, brakes)
+		plan_apply_brake(plan, brake);
 }
 
 static List *

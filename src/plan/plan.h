@@ -30,7 +30,7 @@ typedef enum CleanWhat
 /* A plan is made by the functions below; nobody else writes to one. */
 typedef struct CleanupPlan CleanupPlan;
 
-/* What a plan has found so far, for those who act on it or report it. */
+/* The findings of a plan so far, for the rooms that act on them or report them. */
 typedef struct PlanFindings
 {
 	List	   *brakes;			/* of Brake: why a real run would be refused */
@@ -127,7 +127,7 @@ extern void plan_open_directory(CleanupPlan *plan);
  */
 extern void plan_lock_directory(CleanupPlan *plan);
 
-/* plan_lock_directory(), and a brake unless the directory still is ours. */
+/* Calls plan_lock_directory(), and applies a brake unless the directory still is ours. */
 extern void plan_lock_own_directory(CleanupPlan *plan);
 
 /*
@@ -137,7 +137,7 @@ extern void plan_lock_own_directory(CleanupPlan *plan);
 extern void plan_open(CleanupPlan *plan);
 
 /*
- * plan_open(), then walks the directory, matches, and judges.  A preview
+ * Calls plan_open(), then walks the directory, matches, and judges.  A preview
  * collects brakes; a real run raises the first one.  With `interxact` the
  * outcome may be used beyond the end of the transaction.
  */
@@ -177,6 +177,9 @@ extern Match *plan_begin_match(const Settings *settings, const char *claim);
  */
 extern Brake *plan_recheck(const Context *context, Match *match, bool own_transaction, int64 *match_us);
 
+/* Begins a match by these settings, of the directory with this claim (NULL: none). */
+extern Match *plan_begin_match(const Settings *settings, const char *claim);
+
 /* Returns whether the file is old enough to be an orphan now. */
 extern bool plan_is_old(const CleanupPlan *plan, const FileIdentity *identity);
 
@@ -187,9 +190,9 @@ extern TimestampTz plan_file_time(const CleanupPlan *plan, const FileIdentity *i
 extern TimestampTz plan_failed_before(const Settings *settings);
 
 /*
- * Can the name be judged?  Its letters must be known: valid UTF-8 in a UTF-8
- * database; elsewhere ASCII, because it is not known how the rest is written
- * on disk.
+ * Returns whether the name can be judged.  Its letters must be known: valid
+ * UTF-8 in a UTF-8 database; elsewhere ASCII, because it is not known how the
+ * rest is written on disk.
  */
 extern bool plan_is_readable_name(const Settings *settings, const char *path);
 

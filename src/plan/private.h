@@ -34,7 +34,10 @@ struct CleanupPlan
 	CondemnedFile next;
 };
 
-/* A real run ends here with an ERROR; a preview remembers the brake, or all of the list. */
+/*
+ * Apply a brake, or all of a list: a real run ends with an ERROR, a preview
+ * remembers the brakes.
+ */
 extern void plan_apply_brake(CleanupPlan *plan, Brake *brake);
 extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
 
@@ -55,10 +58,10 @@ extern int64 plan_now_ns(void);
  */
 extern void judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey, bool again);
 
-/* Must the session not be cleared yet, because files of it are still to come? */
+/* Returns whether the session must not be cleared yet, because files of it are still to come. */
 extern bool judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session);
 
-/* The files of the session of this file come now. */
+/* Ends the deferring of this file's session, whose files come now. */
 extern void judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file);
 
 /*

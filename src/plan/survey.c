@@ -135,7 +135,7 @@ plan_lock_directory(CleanupPlan *plan)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Whoever had the lock before may have been taking the directory over. */
+/* Looks at the claim again: the holder of the lock before may have taken the directory over. */
 void
 plan_lock_own_directory(CleanupPlan *plan)
 {
@@ -253,7 +253,7 @@ plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg)
 {
 	ReadableFiles files = {plan, sink, arg};
 
-	/* what stands in the way of a deletion is no matter here */
+	/* an obstacle to deletion is no matter here */
 	plan->found.brakes = NIL;
 	progress_set_phase(PHASE_WALKING);
 	walk_directory(plan, pass_readable, &files);

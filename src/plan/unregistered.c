@@ -25,12 +25,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -49,7 +46,7 @@
 #define ID_MIN			12		/* bytes of an id that is no word */
 #define SAMPLE_KEYS		32
 
-/* One name of the sample and the columns of the current table that hold it. */
+/* A name of the sample, and the columns of the current table that hold the name. */
 typedef struct Sample
 {
 	char	   *path;
@@ -66,7 +63,7 @@ typedef struct Search
 	KeyScope	scope;
 	int			n;
 	Sample		samples[SAMPLED_NAMES];
-	int			column;			/* whose value is being looked at */
+	int			column;			/* the one whose value is being looked at */
 } Search;
 
 
@@ -114,11 +111,9 @@ static void
 compare_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	Search	   *search = arg;
-	int			i;
-	int			k;
 
-	for (i = 0; i < search->n; i++)
-		for (k = 0; k < search->samples[i].n_keys; k++)
+	for (int i = 0; i < search->n; i++)
+		for (int k = 0; k < search->samples[i].n_keys; k++)
 			if (search->samples[i].keys[k] == key)
 			{
 				MemoryContext caller = MemoryContextSwitchTo(search->context);
@@ -133,10 +128,9 @@ static bool
 look_at_row(const SourceRow *row, void *arg)
 {
 	Search	   *search = arg;
-	int			i;
 
 	CHECK_FOR_INTERRUPTS();
-	for (i = 0; i < row->source->n_columns; i++)
+	for (int i = 0; i < row->source->n_columns; i++)
 	{
 		if (row->values[i] == NULL)
 			continue;
@@ -172,21 +166,18 @@ look_at_table(void *arg)
 static List *
 report_columns(Search *search, const Source *table, List *found)
 {
-	int			c;
-	int			i;
-
-	for (c = 0; c < table->n_columns; c++)
+	for (int c = 0; c < table->n_columns; c++)
 	{
 		int			n = 0;
 
-		for (i = 0; i < search->n; i++)
+		for (int i = 0; i < search->n; i++)
 			n += bms_is_member(c, search->samples[i].columns) ? 1 : 0;
 		if (n > 0)
 			found = lappend(found, psprintf("column %s.%s holds %d of the %d sampled names",
 											table->name, quote_identifier(table->columns[c]),
 											n, search->n));
 	}
-	for (i = 0; i < search->n; i++)
+	for (int i = 0; i < search->n; i++)
 		search->samples[i].columns = NULL;
 	return found;
 }
@@ -223,29 +214,20 @@ static const char *const candidates_query =
 static List *
 list_tables(const CleanupPlan *plan, bool everything)
 {
-	const SqlParameter parameters[] = {
-		SQL_BOOL(everything), SQL_INT8((int64) GetOuterUserId()), SQL_INT8((int64) GetUserId()),
-		SQL_INT8((int64) plan->context.extension->owner)
-	};
 	List	   *tables = NIL;
-	int			n = owner_query(plan->context.extension, lengthof(parameters), parameters, candidates_query);
-	int			i;
+	int			n = owner_query(plan->context.extension,
+								SQL_ARGS(SQL_BOOL(everything), SQL_INT8((int64) GetOuterUserId()), SQL_INT8((int64) GetUserId()),
+										 SQL_INT8((int64) plan->context.extension->owner)), candidates_query);
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		Candidate  *candidate = palloc0(sizeof(Candidate));
-		Datum	   *columns;
-		int			c;
 
 		candidate->table.relid = DatumGetObjectId(sql_value(i, 1));
 		candidate->table.owner = DatumGetObjectId(sql_value(i, 2));
 		candidate->table.name = sql_text(i, 3);
 		candidate->rows = DatumGetFloat8(sql_value(i, 5));
-		deconstruct_array(DatumGetArrayTypePCopy(sql_value(i, 4)), TEXTOID, -1, false,
-						  TYPALIGN_INT, &columns, NULL, &candidate->table.n_columns);
-		candidate->table.columns = palloc(sizeof(char *) * candidate->table.n_columns);
-		for (c = 0; c < candidate->table.n_columns; c++)
-			candidate->table.columns[c] = TextDatumGetCString(columns[c]);
+		candidate->table.columns = sql_texts(sql_value(i, 4), &candidate->table.n_columns);
 		tables = lappend(tables, candidate);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -258,7 +240,6 @@ unregistered_search(CleanupPlan *plan, bool everything)
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	Search	   *search = palloc0(sizeof(Search));
 	List	   *found = NIL;
-	ListCell   *lc;
 
 	search->plan = plan;
 	search->context = plan->memory;
@@ -268,9 +249,9 @@ unregistered_search(CleanupPlan *plan, bool everything)
 	if (plan->context.settings->search_unregistered && plan->found.condemned->n_orphans > 0)
 	{
 		take_sample(search);
-		foreach(lc, list_tables(plan, everything))
+		foreach_ptr(const Candidate, candidate, list_tables(plan, everything))
 		{
-			Look		look = {search, lfirst(lc)};
+			Look		look = {search, candidate};
 
 			if (GetCurrentTimestamp() >= search->deadline)
 				break;

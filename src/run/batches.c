@@ -240,7 +240,7 @@ run_to_end(BatchRun *run)
 
 	plan_limit_reading(run->context->settings, true);
 	run->healed = run_heal(run->plan);
-	/* whoever begins by night has others waiting behind him */
+	/* a run by night has others waiting behind it */
 	guc_level = lock_limit_waits(run->context->settings->writer_wait);
 	run_id = run_record(run->plan, request->trigger, request->scheduled_for, true);
 	lock_end_limit(guc_level);
@@ -273,7 +273,7 @@ run_in_batches(RunRequest *request)
 	}
 	PG_CATCH();
 	{
-		/* what was committed before is not left lying about */
+		/* files that were committed before are not left lying about */
 		lock_release(context->extension, LOCK_RUN);
 		if (request->run_id != 0 &&
 			(!plan_findings(plan)->blocked || plan_findings(plan)->surveyed))

@@ -32,13 +32,13 @@
 /* rows that are looked at together */
 #define RESTORE_BATCH	1000
 
-/* What a call has done so far. */
+/* The outcome of a call so far. */
 typedef struct Restoring
 {
 	const Context *context;
-	int64		run_id;			/* whose files are looked at */
+	int64		run_id;			/* the run whose files are looked at */
 	Drain	   *drain;
-	Batch	   *batch;			/* what is put back by the commit itself */
+	Batch	   *batch;			/* files that the commit itself puts back */
 	int			in_batch;
 	List	   *files;			/* char *, at most report_limit */
 	int64		n_files;
@@ -136,10 +136,7 @@ judge_file(Restoring *restoring, LedgerFile *file)
 				break;
 			}
 
-			/*
-			 * what becomes of others, the drain finds out: we may have
-			 * destroyed it
-			 */
+			/* the drain finds out about others: we may have destroyed them */
 			if (!file->unsettled)
 				file->new_state = "failed";
 			file->error = "its backup is gone";
@@ -175,7 +172,7 @@ restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 											&restoring->errors, &restoring->n_errors));
 }
 
-/* Those of a call that could not write them, perhaps. */
+/* Tries again to fill the columns that an earlier call could not write. */
 static void
 retry_sessions(Restoring *restoring)
 {
@@ -234,7 +231,7 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("there is no run %lld", (long long) run_id),
 				 errhint("See cleanup_runs and cleanup_backups.")));
-	/* its commit would take away again what is put back, or says so */
+	/* the commit would take away again the files that are put back */
 	if (at_commit_takes_from(run_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -28,7 +28,7 @@ typedef enum RunPreview
 extern Jsonb *run_preview(CleanWhat what, bool force, RunPreview of);
 
 /*
- * A real run in the current transaction: what it condemns leaves the
+ * Makes a real run in the current transaction: the condemned files leave the
  * directory when that commits.
  */
 extern Jsonb *run_in_transaction(CleanWhat what, bool force, const char *trigger);

@@ -18,9 +18,6 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
@@ -28,7 +25,7 @@
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/run/report.h"
-#include "src/show/dashboard.h"
+#include "src/show/show.h"
 #include "src/show/dashboard.html.inc"
 #include "src/text/json_build.h"
 #include "src/text/template.h"
@@ -39,12 +36,9 @@
 static void
 add_brakes(JsonBuilder *json, const PlanFindings *found)
 {
-	ListCell   *lc;
-
 	json_begin_array(json, "brakes");
-	foreach(lc, found->brakes)
+	foreach_ptr(const Brake, brake, found->brakes)
 	{
-		const Brake *brake = lfirst(lc);
 		JsonBuilder element;
 
 		json_begin(&element);
@@ -57,7 +51,7 @@ add_brakes(JsonBuilder *json, const PlanFindings *found)
 	json_end_array(json);
 }
 
-/* What the page needs beyond the report: brakes with their hints, and bytes. */
+/* Makes the part of the figures that the report lacks: brakes with their hints, and bytes. */
 static Jsonb *
 make_outcome(CleanupPlan *plan, void *arg)
 {
@@ -108,30 +102,18 @@ take_look(void)
 
 /* ----------------------------------------------------------------- figures --- */
 
-static Jsonb *
-query_figures(const Extension *extension, Jsonb *look)
-{
-	const SqlParameter parameters[] = {{JSONBOID, JsonbPGetDatum(look), false}};
-	Jsonb	   *result;
-
-	owner_query(extension, lengthof(parameters), parameters,
-				"SELECT @extschema@.cleanup_dashboard_figures($1)");
-	result = DatumGetJsonbPCopy(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
-	return result;
-}
-
 char *
 dashboard_page(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	Jsonb	   *values;
+	Datum		figures;
 	char	   *result;
 
 	SPI_connect();
-	values = query_figures(extension_lookup(false), take_look());
+	figures = owner_value(extension_lookup(false), SQL_ARGS(SQL_VALUE(JSONBOID, JsonbPGetDatum(take_look()))),
+						  "SELECT @extschema@.cleanup_dashboard_figures($1)");
 	MemoryContextSwitchTo(caller);
-	result = template_fill(dashboard_html, values);
+	result = template_fill(dashboard_html, DatumGetJsonbP(figures));
 	SPI_finish();
 	return result;
 }

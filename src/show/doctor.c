@@ -12,11 +12,8 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
@@ -28,7 +25,7 @@
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
-#include "src/show/doctor.h"
+#include "src/show/show.h"
 #include "src/sources/sources.h"
 
 /* so many names are shown */
@@ -55,27 +52,22 @@ say(const Examination *examination, const char *check, const char *status,
 static void
 say_brakes(const Examination *examination)
 {
-	ListCell   *lc;
-
-	foreach(lc, examination->found->brakes)
+	foreach_ptr(const Brake, brake, examination->found->brakes)
 	{
-		const Brake *brake = lfirst(lc);
 		const char *detail = brake->detail ? psprintf("%s. %s", brake->message, brake->detail)
 		: brake->message;
 
 		say(examination, brake->name, "error", detail, brake->hint);
 	}
-	foreach(lc, examination->found->errors)
-		say(examination, "file", "warning", lfirst(lc), "Rename or remove the file by hand.");
+	foreach_ptr(const char, error, examination->found->errors)
+		say(examination, "file", "warning", error, "Rename or remove the file by hand.");
 }
 
 static bool
 has_brake(const PlanFindings *found, const char *name)
 {
-	ListCell   *lc;
-
-	foreach(lc, found->brakes)
-		if (strcmp(((const Brake *) lfirst(lc))->name, name) == 0)
+	foreach_ptr(const Brake, brake, found->brakes)
+		if (strcmp(brake->name, name) == 0)
 		return true;
 	return false;
 }
@@ -102,13 +94,11 @@ check_claim(const Examination *examination)
 static void
 check_sources(const Examination *examination)
 {
-	ListCell   *lc;
-
 	if (has_brake(examination->found, "source") || has_brake(examination->found, "no_source"))
 		return;
-	foreach(lc, examination->found->sources)
+	foreach_ptr(const Source, source, examination->found->sources)
 		say(examination, "source", "ok",
-			psprintf("%s can be read as its owner", ((const Source *) lfirst(lc))->name), NULL);
+			psprintf("%s can be read as its owner", source->name), NULL);
 }
 
 static void
@@ -130,11 +120,8 @@ check_references(const Examination *examination)
 static void
 check_each_source(const Examination *examination)
 {
-	ListCell   *lc;
-
-	foreach(lc, examination->found->sources)
+	foreach_ptr(const Source, source, examination->found->sources)
 	{
-		const Source *source = lfirst(lc);
 		const MatchCounts *counts = &examination->found->counts[source->number];
 
 		say(examination, "source_references", "ok",
@@ -145,14 +132,14 @@ check_each_source(const Examination *examination)
 }
 
 /*
- * That nothing has failed yet is no finding where nobody has chosen the
- * statuses, unless the column cannot have that value.
+ * Returns whether somebody has chosen the statuses.  With the default, the
+ * lack of failed rows is no finding, unless the column cannot have that value.
  */
 static bool
 has_chosen_statuses(const Source *source)
 {
 	int			n;
-	const char **statuses = sources_copy_texts(source->failed_statuses, &n);
+	const char **statuses = sql_texts(source->failed_statuses, &n);
 	AttrNumber	column = get_attnum(source->relid, source->status_column);
 
 	return n != 1 || strcmp(statuses[0], "failed") != 0 ||
@@ -163,17 +150,12 @@ has_chosen_statuses(const Source *source)
 static void
 check_statuses(const Examination *examination)
 {
-	ListCell   *cell;
-	ListCell   *lc;
-
-	foreach(cell, examination->found->sources)
+	foreach_ptr(const Source, source, examination->found->sources)
 	{
-		const Source *source = lfirst(cell);
-
 		if (source->status_column == NULL || !has_chosen_statuses(source))
 			continue;
-		foreach(lc, sources_strange_statuses(source, STATUS_SEARCH_MS))
-			say(examination, "failed_statuses", "warning", lfirst(lc),
+		foreach_ptr(const char, strange, sources_strange_statuses(source, STATUS_SEARCH_MS))
+			say(examination, "failed_statuses", "warning", strange,
 				"Register the source anew with the statuses that mean failure.");
 	}
 }
@@ -223,7 +205,10 @@ describe_next_run(const NextRun *next)
 	return psprintf("the built-in schedule does not clean this database: %s", next->reason);
 }
 
-/* Both would run: the second finds nothing, or waits for the first. */
+/*
+ * Says that two schedules clean one database: the second run finds nothing, or
+ * waits for the first.
+ */
 static void
 say_twice(const Examination *examination, const CronJob *job)
 {
@@ -239,13 +224,10 @@ check_schedule(const Examination *examination)
 {
 	const Schedule *schedule = settings_schedule();
 	NextRun		next = timetable_next_run(examination->context->extension);
-	ListCell   *lc;
 
 	say(examination, "schedule", "ok", describe_next_run(&next), NULL);
-	foreach(lc, cron_jobs(examination->context->extension, schedule->databases))
+	foreach_ptr(const CronJob, job, cron_jobs(examination->context->extension, schedule->databases))
 	{
-		const CronJob *job = lfirst(lc);
-
 		if (progress_is_shared() && schedule->hour >= 0 && job->is_listed)
 			say_twice(examination, job);
 		else if (job->is_here)
@@ -259,81 +241,12 @@ check_schedule(const Examination *examination)
 static void
 check_unregistered(const Examination *examination)
 {
-	ListCell   *lc;
-
-	foreach(lc, examination->found->warnings)
-		say(examination, "unregistered", "warning", lfirst(lc),
+	foreach_ptr(const char, warning, examination->found->warnings)
+		say(examination, "unregistered", "warning", warning,
 			"If it refers to files, register it with cleanup_add_source().");
 }
 
-static void
-check_settings(const Examination *examination)
-{
-	if (examination->context->settings->orphaned_file_retention_hours == 0)
-		say(examination, "settings", "warning",
-			"orphaned_file_retention_hours is 0: a file is an orphan as soon as it is uploaded",
-			"Leave the application the time that it needs to commit its row.");
-	if (examination->context->settings->file_age == FILE_AGE_MTIME)
-		say(examination, "settings", "warning",
-			"file_age is mtime: a file that was copied with its old time stamp is old at once",
-			"The default, newest, gives restored and moved files their grace period.");
-}
-
-static void
-check_outstanding(const Examination *examination)
-{
-	int64		pending;
-	int64		due;
-
-	/* backups that have expired wait for the next night */
-	owner_query(examination->context->extension, 0, NULL,
-				"SELECT count(*) FILTER (WHERE state IN ('pending', 'restoring')),"
-				" count(*) FILTER (WHERE state = 'trashed' AND due_at <= clock_timestamp()"
-				"  - CASE WHEN due_at > condemned_at THEN interval '25 hours' ELSE interval '0' END)"
-				" FROM @extschema@.cleanup_files WHERE state IN ('pending', 'restoring', 'trashed')"
-				" AND condemned_at < now() - interval '1 minute'");
-	pending = DatumGetInt64(sql_value(0, 1));
-	due = DatumGetInt64(sql_value(0, 2));
-	SPI_freetuptable(SPI_tuptable);
-
-	if (pending + due > 0)
-		say(examination, "outstanding", "warning",
-			psprintf("%lld files are still to be captured or restored and %lld to be deleted since more than a minute",
-					 (long long) pending, (long long) due),
-			"The next run takes them up. If they stay, see the server log.");
-	else
-		say(examination, "outstanding", "ok", "no file of an earlier run is waiting", NULL);
-}
-
-/* Said only where there are any, or should be. */
-static void
-check_backups(const Examination *examination)
-{
-	int64		backups;
-	int64		stuck;
-	double		mib;
-
-	owner_query(examination->context->extension, 0, NULL,
-				"SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL),"
-				" coalesce(pg_catalog.sum(size), 0)::float8 / 1048576"
-				" FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at > condemned_at");
-	backups = DatumGetInt64(sql_value(0, 1));
-	stuck = DatumGetInt64(sql_value(0, 2));
-	mib = DatumGetFloat8(sql_value(0, 3));
-	SPI_freetuptable(SPI_tuptable);
-
-	if (stuck > 0)
-		say(examination, "backups", "warning",
-			psprintf("%lld backed-up files are needed again, and could not be put back",
-					 (long long) stuck),
-			"See cleanup_files, column error; cleanup_restore(file, restore_as) puts one back under another name.");
-	else if (backups > 0 || examination->context->settings->backup_retention_days > 0)
-		say(examination, "backups", "ok",
-			psprintf("%lld backed-up files hold %.2f MiB; new ones are kept for %d days",
-					 (long long) backups, mib, examination->context->settings->backup_retention_days), NULL);
-}
-
-/* What may be wrong with it before a server is asked. */
+/* Returns why no mail can be sent, as far as that is known without asking the server. */
 static const char *
 find_mail_error(const MailSettings *settings)
 {
@@ -342,21 +255,8 @@ find_mail_error(const MailSettings *settings)
 	return error ? error : mailer_check_secret(settings);
 }
 
-static void
-check_undelivered(const Examination *examination)
-{
-	OutboxState state;
-
-	outbox_look(examination->context->extension, &state);
-	if (state.waiting + state.given_up > 0)
-		say(examination, "mail", "warning",
-			psprintf("mails that wait to be sent again: %lld, that were given up: %lld; %s",
-					 (long long) state.waiting, (long long) state.given_up,
-					 state.error ? state.error : "the process that sent them was ended"),
-			"SELECT cleanup_send_test_mail() tries it now; cleanup_mail has a row for each.");
-}
-
-static void
+/* Returns whether mail is sent. */
+static bool
 check_mail(const Examination *examination)
 {
 	const MailSettings *settings = mail_settings_snapshot();
@@ -369,25 +269,23 @@ check_mail(const Examination *examination)
 		say(examination, "mail", "error", psprintf("no mail can be sent: %s", error),
 			"Mail waits for two days; SELECT cleanup_send_test_mail() shows whether it goes.");
 	else
-	{
 		say(examination, "mail", "ok",
 			psprintf("mail about %s goes to %d address%s by %s", mail_settings_about(settings),
 					 settings->n_to, settings->n_to == 1 ? "" : "es", settings->url), NULL);
-		check_undelivered(examination);
-	}
+	return off == NULL && error == NULL;
 }
 
+/* Says the findings about our own tables and the settings. */
 static void
-check_workers(const Examination *examination)
+check_tables(const Examination *examination, bool sends_mail)
 {
-	if (max_worker_processes == 0)
-		say(examination, "workers", "warning",
-			"max_worker_processes is 0: deleted files give back their space only with the next call",
-			"Raise max_worker_processes.");
-	else
-		say(examination, "workers", "ok",
-			psprintf("max_worker_processes is %d; one is needed for a moment after a run",
-					 max_worker_processes), NULL);
+	int			n = owner_query(examination->context->extension,
+								SQL_ARGS(SQL_INT4(examination->context->settings->backup_retention_days), SQL_BOOL(sends_mail)),
+								"SELECT check_name, status, detail, hint FROM @extschema@.cleanup_check_rows($1, $2)");
+
+	for (int i = 0; i < n; i++)
+		say(examination, sql_text(i, 1), sql_text(i, 2), sql_text(i, 3), sql_text(i, 4));
+	SPI_freetuptable(SPI_tuptable);
 }
 
 static Jsonb *
@@ -412,11 +310,7 @@ examine(CleanupPlan *plan, void *arg)
 		plan_advise(plan);
 		check_unregistered(examination);
 	}
-	check_settings(examination);
-	check_outstanding(examination);
-	check_backups(examination);
-	check_mail(examination);
-	check_workers(examination);
+	check_tables(examination, check_mail(examination));
 	check_preload(examination);
 	check_schedule(examination);
 	return NULL;

@@ -27,7 +27,7 @@
 #include "src/plan/match.h"
 #include "src/plan/plan.h"
 #include "src/run/report.h"
-#include "src/show/explain.h"
+#include "src/show/show.h"
 #include "src/sources/sources.h"
 #include "src/store/walk.h"
 #include "src/text/json_build.h"
@@ -80,10 +80,9 @@ static bool
 look_at_row(const SourceRow *row, void *arg)
 {
 	Search	   *search = arg;
-	int			i;
 
 	CHECK_FOR_INTERRUPTS();
-	for (i = 0; i < row->source->n_columns; i++)
+	for (int i = 0; i < row->source->n_columns; i++)
 	{
 		if (row->values[i] == NULL ||
 			key_compare(search->rules, row->values[i], row->lengths[i],
@@ -96,25 +95,21 @@ look_at_row(const SourceRow *row, void *arg)
 	return true;
 }
 
-/* The same rows, but only failed ones have a session here. */
+/* Counts references by failed sessions: only rows of failed sessions have a session here. */
 static bool
 count_failed_row(const SourceRow *row, void *arg)
 {
 	Search	   *search = arg;
-	ListCell   *lc;
-	int			i;
 
 	if (row->session == NULL)
 		return true;
-	for (i = 0; i < row->source->n_columns; i++)
+	for (int i = 0; i < row->source->n_columns; i++)
 		if (row->values[i] != NULL &&
 			key_compare(search->rules, row->values[i], row->lengths[i],
 						search->path) != KEY_NO_MATCH)
 			search->failed++;
-	foreach(lc, search->references)
+	foreach_ptr(Reference, reference, search->references)
 	{
-		Reference  *reference = lfirst(lc);
-
 		if (reference->source == row->source->name && reference->session != NULL &&
 			strcmp(reference->session, row->session) == 0)
 			reference->failed = true;
@@ -126,23 +121,22 @@ static void
 find_references(const CleanupPlan *plan, Search *search)
 {
 	TimestampTz failed_before = plan_failed_before(settings_of(plan));
-	ListCell   *lc;
 
-	foreach(lc, plan_findings(plan)->sources)
+	foreach_ptr(const Source, source, plan_findings(plan)->sources)
 	{
-		sources_read(lfirst(lc), SCAN_NAMING, failed_before, look_at_row, search);
-		sources_read(lfirst(lc), SCAN_JUDGING, failed_before, count_failed_row, search);
+		sources_read(source, SCAN_NAMING, failed_before, look_at_row, search);
+		sources_read(source, SCAN_JUDGING, failed_before, count_failed_row, search);
 	}
 }
 
 typedef struct Verdict
 {
-	const char *verdict;		/* "kept", "condemned" or "unknown" */
-	char	   *reason;
+	const char *verdict;		/* "kept" or "condemned" */
+	const char *reason;
 } Verdict;
 
 static Verdict
-kept(char *reason)
+kept(const char *reason)
 {
 	Verdict		verdict = {"kept", reason};
 
@@ -150,7 +144,7 @@ kept(char *reason)
 }
 
 static Verdict
-condemned(char *reason)
+condemned(const char *reason)
 {
 	Verdict		verdict = {"condemned", reason};
 
@@ -164,14 +158,14 @@ age_reason(const CleanupPlan *plan, const char *what)
 					settings_of(plan)->orphaned_file_retention_hours);
 }
 
-/* As far as clocks may differ it is of this moment. */
+/* Returns whether the file is dated in the future, by more than clocks may differ. */
 static bool
 is_in_future(const CleanupPlan *plan, const FileIdentity *identity)
 {
 	return plan_file_time(plan, identity) > GetCurrentTimestamp() + 5 * USECS_PER_MINUTE;
 }
 
-/* What our own tables say of the file. */
+/* The state of the file in our own tables. */
 typedef struct Standing
 {
 	const Hold *hold;			/* or NULL */
@@ -209,7 +203,7 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 	if (standing->pending)
 		return condemned("an earlier run has condemned it, and it is still to be dealt with");
 	if (standing->kept != NULL)
-		return kept(pstrdup(standing->kept));
+		return kept(standing->kept);
 	if (!key_is_audio(settings_of(plan)->rules, search->path))
 		return kept("its extension is not one of audio_cleanup.audio_extensions");
 	if (search->count > search->failed)
@@ -239,18 +233,14 @@ reference_to_jsonb(const Reference *reference)
 }
 
 /*
- * Without the directory or the sources there is nothing to say; that a run
- * would be refused for another reason is part of the answer.
+ * Raises a brake that leaves nothing to say: the directory or a source cannot
+ * be read.  Another reason to refuse a run is part of the answer.
  */
 static void
 raise_unless_readable(const CleanupPlan *plan)
 {
-	ListCell   *lc;
-
-	foreach(lc, plan_findings(plan)->brakes)
+	foreach_ptr(const Brake, brake, plan_findings(plan)->brakes)
 	{
-		const Brake *brake = lfirst(lc);
-
 		if (strcmp(brake->name, "claim") != 0 && strcmp(brake->name, "clock") != 0)
 			brake_raise(brake);
 	}
@@ -276,7 +266,6 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 				 const FileIdentity *identity)
 {
 	JsonBuilder json;
-	ListCell   *lc;
 
 	json_begin(&json);
 	json_add_text(&json, "file", search->path);
@@ -284,8 +273,8 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 	json_add_text(&json, "verdict", verdict.verdict);
 	json_add_text(&json, "reason", verdict.reason);
 	json_begin_array(&json, "references");
-	foreach(lc, search->references)
-		json_add_object_element(&json, reference_to_jsonb(lfirst(lc)));
+	foreach_ptr(const Reference, reference, search->references)
+		json_add_object_element(&json, reference_to_jsonb(reference));
 	json_end_array(&json);
 	json_add_integer(&json, "reference_count", search->count);
 	if (found.outcome == FILE_OK)
@@ -308,11 +297,8 @@ static Standing
 look_up_standing(const CleanupPlan *plan, const char *path)
 {
 	Standing	standing = {hold_find(plan_context(plan)->extension, path), false, NULL};
-	Match	   *match = match_begin(settings_of(plan)->rules);
+	Match	   *match = plan_begin_match(settings_of(plan), plan_findings(plan)->claim->uuid);
 
-	match_set_grace(match, settings_of(plan)->orphaned_file_retention_hours,
-					settings_of(plan)->failed_session_retention_days);
-	match_set_claim(match, plan_findings(plan)->claim->uuid);
 	match_add(match, path);
 	match_run(match, plan_context(plan)->extension, NIL, MATCH_PROTECT, 0, false);
 	standing.pending = match_is_pending(match, 0);

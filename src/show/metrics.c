@@ -20,15 +20,13 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
 
 #include "src/pg/extension.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/settings.h"
-#include "src/show/metrics.h"
+#include "src/show/show.h"
 #include "src/store/store.h"
 
 /* --------------------------------------------------------------- counters --- */
@@ -82,15 +80,13 @@ metrics_collect(Tuplestorestate *rows)
 	int64		available = 0;
 	int64		size = 0;
 	bool		is_known = is_up && store_space(store, &available, &size) == 0;
-	const SqlParameter parameters[] = {
-		SQL_BOOL(is_up), {INT8OID, Int64GetDatum(available), !is_known}, {INT8OID, Int64GetDatum(size), !is_known}
-	};
 	DestReceiver *receiver = CreateDestReceiver(DestTuplestore);
 
 	store_close(store);
 	SetTuplestoreDestReceiverParams(receiver, rows, CurrentMemoryContext, false, NULL, NULL);
 	SPI_connect();
-	owner_query_into(extension_lookup(false), lengthof(parameters), parameters,
+	owner_query_into(extension_lookup(false),
+				SQL_ARGS(SQL_BOOL(is_up), {INT8OID, Int64GetDatum(available), !is_known}, {INT8OID, Int64GetDatum(size), !is_known}),
 					 "SELECT * FROM @extschema@.cleanup_metrics_rows($1, $2, $3)", receiver);
 	SPI_finish();
 	receiver->rDestroy(receiver);

@@ -21,11 +21,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 
 #include "src/names/rules.h"
 #include "src/names/file_key.h"
@@ -34,7 +32,7 @@
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
-#include "src/show/missing.h"
+#include "src/show/show.h"
 #include "src/sources/sources.h"
 #include "src/store/store.h"
 #include "src/store/walk.h"
@@ -65,13 +63,15 @@ typedef struct Reference
 {
 	Search	   *search;
 	int64		id;
-	bool		has_key;
 } Reference;
 
 
 /* -------------------------------------------------------------- references --- */
 
-/* As in a run: in another encoding it is not known how the rest is written on disk. */
+/*
+ * Returns whether the value can be judged: in an encoding other than UTF-8,
+ * only ASCII is known to be written on disk as in a value.
+ */
 static bool
 can_be_judged(const Search *search, const char *value, size_t len)
 {
@@ -100,10 +100,9 @@ static bool
 look_at_row(const SourceRow *row, void *arg)
 {
 	Search	   *search = arg;
-	int			i;
 
 	progress_tick();
-	for (i = 0; i < row->source->n_columns; i++)
+	for (int i = 0; i < row->source->n_columns; i++)
 		if (row->values[i] != NULL &&
 			key_may_refer(search->rules, row->values[i], row->lengths[i]) &&
 			can_be_judged(search, row->values[i], row->lengths[i]))
@@ -112,28 +111,20 @@ look_at_row(const SourceRow *row, void *arg)
 }
 
 static void
-raise_first(List *brakes)
-{
-	if (brakes != NIL)
-		brake_raise(linitial(brakes));
-}
-
-static void
 read_sources(Search *search)
 {
 	List	   *sources = sources_load(search->context->extension);
-	ListCell   *lc;
+	List	   *brakes = sources_check_all(sources);
 
-	raise_first(sources_check_all(sources));
+	brake_raise_if(brakes == NIL ? NULL : linitial(brakes));
 	progress_set_phase(PHASE_MATCHING);
-	foreach(lc, sources)
+	foreach_ptr(const Source, source, sources)
 	{
 		Brake	   *brake = NULL;
 
-		(void) sources_tables(lfirst(lc), &brake);
-		if (brake != NULL)
-			brake_raise(brake);
-		sources_read(lfirst(lc), SCAN_STATUS, 0, look_at_row, search);
+		(void) sources_tables(source, &brake);
+		brake_raise_if(brake);
+		sources_read(source, SCAN_STATUS, 0, look_at_row, search);
 	}
 }
 
@@ -150,7 +141,10 @@ write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, 
 	tuplestore_putvalues(search->reference_keys, search->reference_keys_desc, values, nulls);
 }
 
-/* When the files are known, and with them how long a path may be. */
+/*
+ * Writes the keys of the references, when the files are known, and with them
+ * how long a path may be.
+ */
 static void
 write_reference_keys(Search *search)
 {
@@ -160,7 +154,7 @@ write_reference_keys(Search *search)
 	while (tuplestore_gettupleslot(search->references, true, false, slot))
 	{
 		bool		isnull;
-		Reference	reference = {search, DatumGetInt64(slot_getattr(slot, 1, &isnull)), true};
+		Reference	reference = {search, DatumGetInt64(slot_getattr(slot, 1, &isnull))};
 		text	   *value = DatumGetTextPP(slot_getattr(slot, 4, &isnull));
 
 		progress_tick();
@@ -198,8 +192,8 @@ look_at_file(const char *path, void *arg)
 /* ------------------------------------------------------------------ result --- */
 
 /*
- * Why does no walk come to the file that `value` may mean, or NULL?  The value
- * is a path, or a URL of which the path may begin anywhere.
+ * Returns why no walk comes to the file that `value` may mean, or NULL.  The
+ * value is a path, or a URL of which the path may begin anywhere.
  */
 static const char *
 why_not_walked(const Search *search, const char *value)
@@ -227,10 +221,9 @@ explain_examples(const Search *search, Datum array)
 {
 	Datum	   *examples;
 	int			n;
-	int			i;
 
 	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &examples, NULL, &n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		const char *value = TextDatumGetCString(examples[i]);
 		const char *reason = why_not_walked(search, value);
@@ -244,15 +237,12 @@ explain_examples(const Search *search, Datum array)
 static void
 put_result(const Search *search, int n, Tuplestorestate *result, TupleDesc desc)
 {
-	int			row;
-	int			column;
-
-	for (row = 0; row < n; row++)
+	for (int row = 0; row < n; row++)
 	{
 		Datum		values[5];
 		bool		nulls[5];
 
-		for (column = 0; column < 5; column++)
+		for (int column = 0; column < 5; column++)
 		{
 			values[column] = sql_value(row, column + 1);
 			nulls[column] = sql_is_null(row, column + 1);
@@ -265,7 +255,6 @@ put_result(const Search *search, int n, Tuplestorestate *result, TupleDesc desc)
 static void
 compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 {
-	const SqlParameter parameters[] = {SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)};
 	ActingAs	saved;
 
 	role_act_as(search->context->extension->owner, &saved);
@@ -273,7 +262,8 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
-	put_result(search, owner_query(search->context->extension, lengthof(parameters), parameters,
+	put_result(search, owner_query(search->context->extension,
+								   SQL_ARGS(SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)),
 								   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
 								   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
 								   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
@@ -340,7 +330,7 @@ find_missing(CleanupPlan *plan, void *arg)
 	progress_begin(CurrentMemoryContext, "sql", true, false);
 	plan_open_directory(plan);
 	if (plan_findings(plan)->store == NULL)
-		raise_first(plan_findings(plan)->brakes);
+		brake_raise_if(linitial(plan_findings(plan)->brakes));
 	begin_search(&search, plan);
 	read_sources(&search);
 	plan_walk(plan, look_at_file, &search);

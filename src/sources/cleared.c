@@ -11,13 +11,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/tuplestore.h"
 
 #include "src/names/file_key.h"
 #include "src/pg/lock.h"
@@ -27,12 +23,11 @@
 void
 cleared_remember(const Extension *extension, int64 run_id, const Source *source, Datum sessions)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(source->name)};
 	TupleDesc	desc;
 	Tuplestorestate *values = sources_copy_columns(source, sessions, &desc);
 
 	sql_show_tuplestore("cleanup_values", values, desc);
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_TEXT(source->name)),
 				"INSERT INTO @extschema@.cleanup_cleared"
 				"  (run_id, source, session_id, key_columns, row_key, column_name, value)"
 				" SELECT $1, $2, v.session_id, v.key_columns, v.row_key, v.column_name, v.value FROM cleanup_values v");
@@ -40,7 +35,7 @@ cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 	tuplestore_end(values);
 }
 
-/* One source and column whose values come back. */
+/* A source and column whose values come back. */
 typedef struct Refill
 {
 	const Extension *extension;
@@ -58,12 +53,9 @@ typedef struct Refill
 static const Source *
 find_source(List *sources, const char *name)
 {
-	ListCell   *lc;
 
-	foreach(lc, sources)
+	foreach_ptr(Source, source, sources)
 	{
-		Source	   *source = lfirst(lc);
-
 		if (strcmp(source->name, name) == 0 && sources_check(source) == NULL)
 			return source;
 	}
@@ -80,23 +72,17 @@ static void
 forget(Refill *refill, const bool *written)
 {
 	MemoryContext context = GetMemoryChunkContext(refill);
-	ArrayBuildState *gone = initArrayResult(TEXTOID, CurrentMemoryContext, false);
-	SqlParameter parameters[] = {{TEXTARRAYOID, 0, false}};
+	List	   *gone = NIL;
 	int			n;
-	const char **ids = sources_copy_texts(refill->ids, &n);
-	int			i;
+	const char **ids = sql_texts(refill->ids, &n);
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (written[i])
-			accumArrayResult(gone, CStringGetTextDatum(ids[i]), false, TEXTOID, CurrentMemoryContext);
-	parameters[0].value = makeArrayResult(gone, CurrentMemoryContext);
-	n = owner_query(refill->extension, lengthof(parameters), parameters,
-					"WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
-					" SELECT DISTINCT session_id FROM gone ORDER BY 1");
+			gone = lappend(gone, (char *) ids[i]);
 	MemoryContextSwitchTo(context);
-	for (i = 0; i < n; i++)
-		refill->sessions = lappend(refill->sessions, sql_text(i, 1));
-	SPI_freetuptable(SPI_tuptable);
+	refill->sessions = owner_texts(refill->extension, SQL_ARGS(SQL_VALUE(TEXTARRAYOID, sql_text_array(gone))),
+								   "WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
+								   " SELECT DISTINCT session_id FROM gone ORDER BY 1");
 }
 
 static void
@@ -115,9 +101,7 @@ refill_column(void *arg)
 static void
 complete_keys(const Extension *extension, int64 run_id)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id)),
 				"UPDATE @extschema@.cleanup_cleared c"
 				" SET key_columns = ARRAY[s.id_column::text], row_key = ARRAY[c.session_id]::text"
 				" FROM @extschema@.cleanup_sources s"
@@ -133,20 +117,17 @@ complete_keys(const Extension *extension, int64 run_id)
 static Datum
 choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), {TEXTARRAYOID, sources, false}, {TEXTARRAYOID, sessions, false}
-	};
-	ArrayBuildState *ids = initArrayResult(TEXTOID, CurrentMemoryContext, false);
-	int			n = owner_query(extension, lengthof(parameters), parameters,
+	List	   *ids = NIL;
+	int			n = owner_query(extension,
+								SQL_ARGS(SQL_INT8(run_id), SQL_VALUE(TEXTARRAYOID, sources), SQL_VALUE(TEXTARRAYOID, sessions)),
 								"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored')"
 								" FROM @extschema@.cleanup_cleared c JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
 								" WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
 								"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
 								" ORDER BY c.cleared_id");
-	int			first;
 	int			i;
 
-	for (first = 0; first < n; first = i)
+	for (int first = 0; first < n; first = i)
 	{
 		char	   *id = sql_text(first, 1);
 		bool		waits = false;
@@ -162,28 +143,26 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 			comes |= refers && DatumGetBool(sql_value(i, 4));
 		}
 		if (comes || !waits)
-			accumArrayResult(ids, CStringGetTextDatum(id), false, TEXTOID, CurrentMemoryContext);
+			ids = lappend(ids, id);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	return makeArrayResult(ids, CurrentMemoryContext);
+	return sql_text_array(ids);
 }
 
 /* Groups the values with these IDs by source and column. */
 static List *
 query_refills(const Extension *extension, Datum ids, int wait_ms)
 {
-	const SqlParameter parameters[] = {{TEXTARRAYOID, ids, false}};
 	List	   *refills = NIL;
-	int			n = owner_query(extension, lengthof(parameters), parameters,
+	int			n = owner_query(extension, SQL_ARGS(SQL_VALUE(TEXTARRAYOID, ids)),
 								"SELECT c.source, c.column_name::text, coalesce(c.key_columns, '{id}'),"
 								"  pg_catalog.array_agg(c.cleared_id::text ORDER BY c.cleared_id),"
 								"  pg_catalog.array_agg(coalesce(c.row_key, '') ORDER BY c.cleared_id),"
 								"  pg_catalog.array_agg(c.value ORDER BY c.cleared_id)"
 								" FROM @extschema@.cleanup_cleared c WHERE c.cleared_id = ANY ($1::pg_catalog.uuid[])"
 								" GROUP BY 1, 2, 3 ORDER BY 1, 2, 3");
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		Refill	   *refill = palloc0(sizeof(Refill));
 
@@ -201,30 +180,16 @@ query_refills(const Extension *extension, Datum ids, int wait_ms)
 	return refills;
 }
 
-static bool
-has_text(List *list, const char *text)
-{
-	ListCell   *lc;
-
-	foreach(lc, list)
-		if (strcmp(lfirst(lc), text) == 0)
-		return true;
-	return false;
-}
-
 static List *
 refill_sessions(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions,
 				int wait_ms, List **errors, int64 *n_errors)
 {
 	List	   *restored = NIL;
-	ListCell   *lc;
 
 	complete_keys(extension, run_id);
-	foreach(lc, query_refills(extension, choose_values(extension, rules, run_id, sources, sessions), wait_ms))
+	foreach_ptr(Refill, refill, query_refills(extension, choose_values(extension, rules, run_id, sources, sessions), wait_ms))
 	{
-		Refill	   *refill = lfirst(lc);
 		ErrorData  *error = sql_try(refill_column, refill);
-		ListCell   *session;
 
 		if (error != NULL)
 		{
@@ -235,9 +200,9 @@ refill_sessions(const Extension *extension, const KeyRules *rules, int64 run_id,
 			(*n_errors)++;
 			continue;
 		}
-		foreach(session, refill->sessions)
-			if (!has_text(restored, lfirst(session)))
-			restored = lappend(restored, lfirst(session));
+		foreach_ptr(char, session, refill->sessions)
+			if (!settings_is_listed(restored, session))
+			restored = lappend(restored, session);
 	}
 	return restored;
 }
@@ -253,29 +218,27 @@ List *
 cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id, const LedgerFile *files, int n,
 				int wait_ms, List **errors, int64 *n_errors)
 {
-	ArrayBuildState *sources = initArrayResult(TEXTOID, CurrentMemoryContext, false);
-	ArrayBuildState *sessions = initArrayResult(TEXTOID, CurrentMemoryContext, false);
-	int			i;
+	List	   *sources = NIL;
+	List	   *sessions = NIL;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (comes_back(&files[i]))
 		{
-			accumArrayResult(sources, CStringGetTextDatum(files[i].source), false, TEXTOID, CurrentMemoryContext);
-			accumArrayResult(sessions, CStringGetTextDatum(files[i].session), false, TEXTOID, CurrentMemoryContext);
+			sources = lappend(sources, (char *) files[i].source);
+			sessions = lappend(sessions, (char *) files[i].session);
 		}
-	return refill_sessions(extension, rules, run_id, makeArrayResult(sources, CurrentMemoryContext),
-						   makeArrayResult(sessions, CurrentMemoryContext), wait_ms, errors, n_errors);
+	return refill_sessions(extension, rules, run_id, sql_text_array(sources),
+						   sql_text_array(sessions), wait_ms, errors, n_errors);
 }
 
 List *
 cleared_retry(const Extension *extension, const KeyRules *rules, int64 run_id, int wait_ms,
 			  List **errors, int64 *n_errors)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id)};
 	Datum		sources;
 	Datum		sessions;
 
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id)),
 				"SELECT coalesce(pg_catalog.array_agg(t.source), '{}'), coalesce(pg_catalog.array_agg(t.session_id), '{}')"
 				" FROM (SELECT c.source, c.session_id FROM @extschema@.cleanup_cleared c"
 				"  JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"

@@ -16,8 +16,8 @@
 #include "src/sources/sources.h"
 
 /*
- * Remember the file columns of these sessions (text[]) of a source, which a
- * run is about to clear: see sources_clear().  Needs SPI.
+ * Remembers the values of the file columns of these sessions (text[]) of a
+ * source, which a run is about to clear: see sources_clear().  Needs SPI.
  */
 extern void cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 							 Datum sessions);
@@ -36,8 +36,8 @@ extern List *cleared_restore(const Extension *extension, const KeyRules *rules, 
 							 int64 *n_errors);
 
 /*
- * As cleared_restore(), of the files of the run that were restored earlier,
- * where their columns could not be written then.
+ * Does as cleared_restore(), for the files of the run that were restored
+ * earlier, where their columns could not be written then.
  */
 extern List *cleared_retry(const Extension *extension, const KeyRules *rules, int64 run_id,
 						   int wait_ms, List **errors, int64 *n_errors);

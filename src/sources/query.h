@@ -83,6 +83,9 @@ extern void query_limit_time(const Source *source, void (*work) (void *arg), voi
  */
 extern bool query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *attnum);
 
+/* Returns the OID of the owner of a relation; InvalidOid if the relation is gone. */
+extern Oid	trust_owner(Oid relid);
+
 /*
  * Returns why the relations and functions of the query must not be relied on,
  * or must not be run with the rights of the source's owner; else NULL.
@@ -97,9 +100,9 @@ extern Brake *trust_check_query(const SourceQuery *query);
 extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
 
 /*
- * From now on no function whose owner lacks the rights of `role` is run with
- * these rights, whatever leads to it; with InvalidOid any function is.  Returns
- * the role of the call before.
+ * Keeps functions whose owner lacks the rights of `role` from being run with
+ * these rights, whatever leads to them, from now on; with InvalidOid none.
+ * Returns the role of the call before.
  */
 extern Oid	trust_watch(Oid role);
 
@@ -135,8 +138,9 @@ extern Brake *remote_examine(const SourceQuery *query);
 extern void remote_note_reading(const SourceQuery *query);
 
 /*
- * A text that names a row: its id, and where it is stored.  Valid as long as
- * the row is locked, or in the snapshot that it was read with.
+ * Appends a place to a session, the text that names a row: its id, and where
+ * the row is stored.  The text is valid as long as the row is locked, or in
+ * the snapshot that it was read with.
  */
 extern void place_append(StringInfo session, const SourcePlace *place);
 

@@ -18,14 +18,11 @@
 #include "access/detoast.h"
 #include "access/xact.h"
 #include "catalog/pg_enum.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -34,7 +31,6 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
@@ -142,9 +138,8 @@ has_failed_status(Reading *reading, TupleTableSlot *slot)
 {
 	size_t		length;
 	const char *status = slot_text(reading, slot, reading->extras[EXTRA_STATUS], &length);
-	int			i;
 
-	for (i = 0; status != NULL && i < reading->n_statuses; i++)
+	for (int i = 0; status != NULL && i < reading->n_statuses; i++)
 		if (strlen(reading->statuses[i]) == length && memcmp(reading->statuses[i], status, length) == 0)
 			return true;
 	return false;
@@ -205,9 +200,8 @@ append_places(const Reading *reading, TupleTableSlot *slot, StringInfo session)
 {
 	int			first = reading->query->n_columns;
 	int			n = list_length(reading->query->bases);
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		SourcePlace place;
 
@@ -249,13 +243,12 @@ static bool
 pass_row(Reading *reading, TupleTableSlot *slot)
 {
 	SourceRow  *row = &reading->row;
-	int			i;
 
 	slot_getallattrs(slot);
 	row->session = name_row(reading, slot);
 	if (row->session == NULL && reading->scan == SCAN_LOCKING_FAILED)
 		return true;
-	for (i = 0; i < reading->source->n_columns; i++)
+	for (int i = 0; i < reading->source->n_columns; i++)
 		row->values[i] = slot->tts_isnull[i] || is_too_long(reading, slot, i) ? NULL
 			: slot_text(reading, slot, i, &row->lengths[i]);
 	reading->n_rows++;
@@ -279,10 +272,9 @@ static void
 start_receiving(DestReceiver *self, int operation, TupleDesc desc)
 {
 	Reading    *reading = (Reading *) self;
-	int			i;
 
 	reading->writers = palloc(sizeof(ValueWriter) * desc->natts);
-	for (i = 0; i < desc->natts; i++)
+	for (int i = 0; i < desc->natts; i++)
 		value_begin(&reading->writers[i], TupleDescAttr(desc, i)->atttypid);
 }
 
@@ -311,14 +303,14 @@ begin_reading(Reading *reading, const Source *source, SourceScan scan, Timestamp
 	reading->arg = arg;
 }
 
-/* What a row is compared with; all of it in the current memory context. */
+/* Prepares statuses, time zone and buffers for the rows, in the current memory context. */
 static void
 prepare_rows(Reading *reading)
 {
 	const Source *source = reading->source;
 
 	if (needs_failed(reading))
-		reading->statuses = (char **) sources_copy_texts(source->failed_statuses, &reading->n_statuses);
+		reading->statuses = (char **) sql_texts(source->failed_statuses, &reading->n_statuses);
 	reading->timezone = CStringGetTextDatum(source->timezone ? source->timezone : "UTC");
 	reading->row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
 												 ALLOCSET_SMALL_SIZES);
@@ -333,13 +325,6 @@ run_query(void *arg)
 	Reading    *reading = arg;
 
 	query_run(reading->query, reading->snapshot, reading->sink ? &reading->pub : NULL);
-}
-
-static void
-raise_if(Brake *brake)
-{
-	if (brake != NULL)
-		brake_raise(brake);
 }
 
 /*
@@ -386,7 +371,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 	prepare_rows(reading);
 	reading->snapshot = snapshot;
 	reading->query = build_query(reading);
-	raise_if(trust_check_query(reading->query));
+	brake_raise_if(trust_check_query(reading->query));
 	if (reading->scan == SCAN_LOCKING_FAILED)
 		check_lockable(reading->query);
 	if (reading->percent > 0)
@@ -432,10 +417,9 @@ store_row(const SourceRow *row, void *arg)
 	int			n = row->source->n_columns;
 	Datum	   *values = palloc(sizeof(Datum) * (n + 1));
 	bool	   *nulls = palloc0(sizeof(bool) * (n + 1));
-	int			i;
 
 	values[0] = CStringGetTextDatum(row->session);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		nulls[i + 1] = row->values[i] == NULL;
 		if (!nulls[i + 1])
@@ -449,9 +433,8 @@ static void
 begin_failed_rows(FailedRows *failed, const Source *source)
 {
 	SqlColumn  *columns = palloc_array(SqlColumn, source->n_columns + 1);
-	int			i;
 
-	for (i = 0; i <= source->n_columns; i++)
+	for (int i = 0; i <= source->n_columns; i++)
 		columns[i] = (SqlColumn)
 	{
 		"", TEXTOID
@@ -481,11 +464,10 @@ pass_if_locked(const FailedRows *failed, TupleTableSlot *slot, Snapshot snapshot
 {
 	int			n = failed->source->n_columns;
 	SourceRow	row = {failed->source, NULL, palloc(sizeof(char *) * n), palloc0(sizeof(size_t) * n)};
-	int			i;
 
 	slot_getallattrs(slot);
 	row.session = TextDatumGetCString(slot->tts_values[0]);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		text	   *value = slot->tts_isnull[i + 1] ? NULL : DatumGetTextPP(slot->tts_values[i + 1]);
 
@@ -657,10 +639,9 @@ static bool
 look_for_status(const SourceRow *row, void *arg)
 {
 	StatusSearch *search = arg;
-	int			i;
 
 	search->any_row = true;
-	for (i = 0; row->session != NULL && i < search->n; i++)
+	for (int i = 0; row->session != NULL && i < search->n; i++)
 		if (search->statuses[i] != NULL && strcmp(search->statuses[i], row->session) == 0)
 		{
 			search->statuses[i] = NULL;
@@ -689,14 +670,13 @@ sources_strange_statuses(const Source *source, int max_ms)
 	StatusSearch search = {NULL, 0, 0, false, 0, false};
 	List	   *found = NIL;
 	Oid			type;
-	int			i;
 
 	if (!has_failed_sessions(source))
 		return NIL;
 	type = getBaseType(get_atttype(source->relid, get_attnum(source->relid, source->status_column)));
-	search.statuses = (char **) sources_copy_texts(source->failed_statuses, &search.n);
+	search.statuses = (char **) sql_texts(source->failed_statuses, &search.n);
 	search.n_missing = search.n;
-	for (i = 0; type_is_enum(type) && i < search.n; i++)
+	for (int i = 0; type_is_enum(type) && i < search.n; i++)
 		if (!has_enum_label(type, search.statuses[i]))
 		{
 			found = lappend(found, psprintf("column \"%s\" of source %s can never be \"%s\": its type %s has no such label",
@@ -708,7 +688,7 @@ sources_strange_statuses(const Source *source, int max_ms)
 	search.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), max_ms);
 	if (search.n_missing == 0 || !look_for_statuses(source, &search))
 		return found;
-	for (i = 0; i < search.n; i++)
+	for (int i = 0; i < search.n; i++)
 		if (search.statuses[i] != NULL)
 			found = lappend(found, psprintf("no row of source %s has the status \"%s\" in column \"%s\"",
 											source->name, search.statuses[i], source->status_column));

@@ -15,12 +15,9 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
@@ -54,7 +51,7 @@
 #define FAILED_AT_COLUMNS	"{failed_at,status_changed_at,updated_at,modified_at,last_modified,updated,modified,processed_at,created_at}"
 #define ID_COLUMNS			"{id,session_id,uuid}"
 
-/* What the columns of the relation $1 are for, by their names and types. */
+/* Finds out the purpose of the columns of relation $1 by their names and types. */
 static const char *const choose_query =
 "WITH RECURSIVE below(oid) AS (SELECT $1 UNION SELECT x.oid FROM below b CROSS JOIN LATERAL"
 "  (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = b.oid UNION ALL"
@@ -82,12 +79,9 @@ CHOSEN("4", "'.'") "," CHOSEN("5", "'^(timestamp|date)'") ","
 static void
 choose_columns(SourceRegistration *registration, const char *name)
 {
-	const SqlParameter parameters[] = {
-		{OIDOID, ObjectIdGetDatum(registration->relid), false}, SQL_TEXT(FILE_COLUMN_PATTERN),
-		SQL_TEXT(ID_COLUMNS), SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS)
-	};
-
-	sql_query(lengthof(parameters), parameters, choose_query);
+	sql_query(
+			  SQL_ARGS(SQL_OID(OIDOID, registration->relid), SQL_TEXT(FILE_COLUMN_PATTERN), SQL_TEXT(ID_COLUMNS),
+					   SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS)), choose_query);
 	if (registration->file_columns == 0 && sql_is_null(0, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
@@ -226,28 +220,23 @@ refuse(Brake *brake)
 	brake_raise(brake);
 }
 
-/* So long the registration looks for statuses that no row has. */
+/* The registration looks for statuses that no row has for so long. */
 #define STATUS_SEARCH_MS	5000
 
 static void
 tell_strange_statuses(const Source *source)
 {
-	ListCell   *lc;
-
-	foreach(lc, sources_strange_statuses(source, STATUS_SEARCH_MS))
+	foreach_ptr(const char, strange, sources_strange_statuses(source, STATUS_SEARCH_MS))
 		ereport(NOTICE,
-				(errmsg("%s", (char *) lfirst(lc))));
+				(errmsg("%s", strange)));
 }
 
 /* Read it back and look at it as a run would. */
 static void
 verify(const Extension *extension, const SourceRegistration *registration)
 {
-	ListCell   *lc;
-
-	foreach(lc, sources_load(extension))
+	foreach_ptr(Source, source, sources_load(extension))
 	{
-		Source	   *source = lfirst(lc);
 		Brake	   *brake;
 
 		if (source->relid != registration->relid)
@@ -290,7 +279,6 @@ sources_register(const Extension *extension, SourceRegistration *registration)
 void
 sources_drop(const Extension *extension, Oid relid)
 {
-	const SqlParameter parameters[] = {{REGCLASSOID, ObjectIdGetDatum(relid), false}};
 	int			n;
 
 	if (get_rel_name(relid) != NULL && !compat_is_relation_owner(relid, GetUserId()))
@@ -298,7 +286,7 @@ sources_drop(const Extension *extension, Oid relid)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of %s", sources_name(relid)),
 				 errdetail("Its rows would no longer protect their files.")));
-	n = owner_query(extension, lengthof(parameters), parameters,
+	n = owner_query(extension, SQL_ARGS(SQL_OID(REGCLASSOID, relid)),
 					"WITH seen AS (DELETE FROM @extschema@.cleanup_seen WHERE source = $1)"
 					" DELETE FROM @extschema@.cleanup_sources WHERE source = $1");
 	if (n == 0)

@@ -17,13 +17,10 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
@@ -64,21 +61,6 @@ sources_name(Oid relid)
 	return quoted;
 }
 
-const char **
-sources_copy_texts(Datum array, int *n)
-{
-	Datum	   *elements;
-	const char **texts;
-	int			i;
-
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, NULL, n);
-	texts = palloc(sizeof(char *) * Max(*n, 1));
-	for (i = 0; i < *n; i++)
-		texts[i] = TextDatumGetCString(elements[i]);
-	return texts;
-}
-
 static Source *
 read_source(int row)
 {
@@ -87,7 +69,7 @@ read_source(int row)
 	source->number = row;
 	source->relid = DatumGetObjectId(sql_value(row, 1));
 	source->name = sources_name(source->relid);
-	source->columns = sources_copy_texts(sql_value(row, 2), &source->n_columns);
+	source->columns = sql_texts(sql_value(row, 2), &source->n_columns);
 	source->id_column = sql_text(row, 3);
 	source->status_column = sql_text(row, 4);
 	source->failed_statuses = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(row, 5)));
@@ -103,13 +85,12 @@ sources_load(const Extension *extension)
 {
 	List	   *sources = NIL;
 	int			n;
-	int			i;
 
 	n = owner_query(extension, 0, NULL,
 					"SELECT source, file_columns, id_column::text, status_column::text,"
 					" failed_statuses, failed_at_column::text, timezone, on_failed, source_name"
 					" FROM @extschema@.cleanup_sources ORDER BY added_at, source::pg_catalog.oid");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		sources = lappend(sources, read_source(i));
 	SPI_freetuptable(SPI_tuptable);
 	return sources;
@@ -268,7 +249,7 @@ lock_source(void *arg)
 	lock_relation(((Source *) arg)->relid);
 }
 
-/* Who waits may have to give up: that must not end a look at many sources. */
+/* Returns a brake if the lock cannot be had in time: an ERROR would end a look at many sources. */
 static Brake *
 lock_or_brake(Source *source)
 {
@@ -286,7 +267,6 @@ sources_check(Source *source)
 {
 	Relation	rel;
 	Brake	   *brake = lock_or_brake(source);
-	int			i;
 
 	if (brake != NULL)
 		return brake;
@@ -301,7 +281,7 @@ sources_check(Source *source)
 
 	if (brake == NULL)
 		brake = check_owner(source);
-	for (i = 0; brake == NULL && i < source->n_columns; i++)
+	for (int i = 0; brake == NULL && i < source->n_columns; i++)
 		brake = check_file_column(source, source->columns[i]);
 	if (brake == NULL)
 		brake = check_failed_columns(source);
@@ -312,16 +292,15 @@ List *
 sources_check_all(List *sources)
 {
 	List	   *brakes = NIL;
-	ListCell   *lc;
 
 	if (sources == NIL)
 		return list_make1(brake_make("no_source", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 									 "no source is registered",
 									 "Without one, every file would look like an orphan.",
 									 "Register the tables that refer to files: SELECT cleanup_add_source('sessions');"));
-	foreach(lc, sources)
+	foreach_ptr(Source, source, sources)
 	{
-		Brake	   *brake = sources_check(lfirst(lc));
+		Brake	   *brake = sources_check(source);
 
 		if (brake != NULL)
 			brakes = lappend(brakes, brake);

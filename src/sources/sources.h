@@ -24,7 +24,7 @@ typedef struct Source
 	Oid			relid;
 	const char *name;			/* schema-qualified and quoted; of a relation
 								 * that is gone, its OID */
-	const char *registered_name;	/* what name was when it was registered */
+	const char *registered_name;	/* the name at its registration */
 	int			n_columns;
 	const char **columns;
 	const char *id_column;		/* the rest may be NULL */
@@ -74,10 +74,10 @@ extern const char *sources_name(Oid relid);
 extern List *sources_load(const Extension *extension);
 
 /*
- * Can the source be read, and whole?  Returns the brake if not, else NULL;
- * then it is locked against changes of its definition until the end of the
- * transaction.  That it cannot be locked in time (see lock_timeout) is a brake
- * too.  Needs SPI.
+ * Checks whether the source can be read, and whole.  Returns a brake if not,
+ * else NULL; then the source is locked against changes of its definition until
+ * the end of the transaction.  That it cannot be locked in time (see
+ * lock_timeout) is a brake too.  Needs SPI.
  */
 extern Brake *sources_check(Source *source);
 
@@ -111,17 +111,17 @@ extern Brake *sources_probe(const Source *source);
 extern void sources_set_deadline(TimestampTz at);
 
 /*
- * Read a checked source as its owner, under a snapshot of this instant, and
- * pass its rows to `sink`.  A row is failed if its status is one of the
+ * Reads a checked source as its owner, under a snapshot of this instant, and
+ * passes its rows to `sink`.  A row is failed if its status is one of the
  * failed ones since before `failed_before`.  Needs SPI.
  */
 extern void sources_read(const Source *source, SourceScan scan,
 						 TimestampTz failed_before, SourceSink sink, void *arg);
 
 /*
- * OIDs of the tables that reading the source reads (itself, its partitions,
- * what is below a view).  *brake is set where one of them must not be relied
- * on.  Needs SPI.
+ * Returns the OIDs of the tables that reading the source reads (itself, its
+ * partitions, what is below a view).  *brake is set where one of them must not
+ * be relied on.  Needs SPI.
  */
 extern List *sources_tables(const Source *source, Brake **brake);
 
@@ -153,8 +153,9 @@ extern char *sources_session_id(const char *session);
 extern void sources_clear(const Source *source, Datum sessions);
 
 /*
- * As sources_clear(), but only with rows that can be locked at once, and of
- * these not more than max_rows: to see whether it works, and to be rolled back.
+ * Does as sources_clear(), but only with rows that can be locked at once, and
+ * of these not more than max_rows: to see whether it works, and to be rolled
+ * back.
  */
 extern void sources_try_clearing(const Source *source, Datum sessions, int max_rows);
 
@@ -186,17 +187,14 @@ extern Brake *sources_check_clearing(const Source *source);
  */
 extern List *sources_strange_statuses(const Source *source, int max_ms);
 
-/* Copies the elements of a text[] as C strings. */
-extern const char **sources_copy_texts(Datum array, int *n);
-
 /*
- * Can its rows be locked, where failed sessions are judged?  ERROR if not, as
- * for a view with GROUP BY.  Needs SPI.
+ * Raises an ERROR if failed sessions are judged and rows of the source cannot
+ * be locked, as for a view with GROUP BY.  Needs SPI.
  */
 extern void sources_try_locking(const Source *source);
 
 /*
- * Read a part of any table as its owner, like sources_read(SCAN_REFERENCES),
+ * Reads a part of any table as its owner, like sources_read(SCAN_REFERENCES),
  * but only values of at most `max_bytes` as they are stored, and of a large
  * table only a sample of its pages, about `max_rows`.  Needs SPI.
  */

@@ -27,7 +27,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
-#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "commands/proclang.h"
 #include "executor/tuptable.h"
@@ -37,7 +36,6 @@
 #include "optimizer/optimizer.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/catcache.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -53,8 +51,8 @@
 
 /* ---------------------------------------------------------------- owners --- */
 
-static Oid
-relation_owner(Oid relid)
+Oid
+trust_owner(Oid relid)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Oid			owner = InvalidOid;
@@ -83,7 +81,7 @@ function_owner(Oid function, Oid *language)
 	return owner;
 }
 
-/* Has the other one the rights of `role` anyway? */
+/* Returns whether role `other` has the rights of `role` anyway. */
 static bool
 is_trusted(Oid other, Oid role)
 {
@@ -117,11 +115,11 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 /* ----------------------------------------------------------------- watch --- */
 
 /*
- * What is looked at beforehand may change before it runs: an index, statistics,
- * or a constraint of a domain is added without a lock that ours would stop.
- * Nor does a query show all that it leads to, such as the negator of an
- * operator.  Each function that is not built in is looked up when it is about
- * to run, and the hook is asked then.
+ * An object that is looked at beforehand may change before it runs: an index,
+ * statistics, or a constraint of a domain is added without a lock that ours
+ * would stop.  Nor does a query show all that it leads to, such as the negator
+ * of an operator.  Each function that is not built in is looked up when it is
+ * about to run, and the hook is asked then.
  */
 static Oid	watched_role = InvalidOid;
 static needs_fmgr_hook_type next_needs_hook = NULL;
@@ -245,14 +243,15 @@ look_at_operators(List *clauses, CodeSearch *search)
 	return false;
 }
 
-/* To estimate how many ranges match, the planner calls the difference of their subtype. */
+/*
+ * Notes the types of operands: to estimate how many ranges match, the planner
+ * calls the difference of their subtype.
+ */
 static void
 note_operands(List *operands, CodeSearch *search)
 {
-	ListCell   *lc;
-
-	foreach(lc, operands)
-		search->types = list_append_unique_oid(search->types, exprType(lfirst(lc)));
+	foreach_ptr(Node, operand, operands)
+		search->types = list_append_unique_oid(search->types, exprType(operand));
 }
 
 static bool
@@ -304,15 +303,16 @@ has_query_runner(Node *node, void *arg)
 }
 
 /*
- * Whoever wrote a view has its functions called with the rights of the
- * source's owner.  Those of the server are nobody's code, but some of them do
- * something with these rights: end his sessions, read his files, run a text.
+ * The functions of a view are called with the rights of the source's owner,
+ * whoever wrote the view.  Functions of the server are nobody's code, but some
+ * of them do something with these rights: end his sessions, read his files,
+ * run a text.
  */
 static bool
 check_view_code(Oid view, Query *query, CodeSearch *search)
 {
 	const Source *source = search->source;
-	Oid			owner = relation_owner(view);
+	Oid			owner = trust_owner(view);
 
 	if (get_rel_relkind(view) != RELKIND_VIEW || view == source->relid || is_trusted(owner, source->owner))
 		return false;
@@ -359,7 +359,7 @@ trust_oid_array(List *oids)
 	return PointerGetDatum(construct_array(elements, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
-/* What a statement reaches. */
+/* The objects that a statement reaches. */
 typedef struct Reach
 {
 	List	   *relations;		/* OIDs: what is attached to them */
@@ -372,12 +372,13 @@ typedef struct Reach
 } Reach;
 
 /*
- * What is attached to a relation runs when it is planned and read
- * (expressions of indexes, statistics and generated columns, constraints), or
- * only when it is written (triggers, rules, constraints of its domains).
- * Returns the OID of a function there, directly or by an operator, whose owner
- * has not the rights of `role`; else InvalidOid.  Only catalogs are read: the
- * server's own caches would compute constant expressions.
+ * Code that is attached to a relation runs when the relation is planned and
+ * read (expressions of indexes, statistics and generated columns,
+ * constraints), or only when it is written (triggers, rules, constraints of
+ * its domains).  Returns the OID of a function there, directly or by an
+ * operator, whose owner has not the rights of `role`; else InvalidOid.  Only
+ * catalogs are read: the server's own caches would compute constant
+ * expressions.
  */
 static Oid
 find_attached_code(const Reach *reach, Oid role)
@@ -437,7 +438,7 @@ check_attached_code(const Source *source, const Reach *reach, Oid role)
 
 /* ------------------------------------------------------------- relations --- */
 
-/* What a cluster of servers says of its tables: Citus, or whoever calls himself that. */
+/* Is the relation a list of tables that are spread over several servers, by Citus or its like? */
 static bool
 is_distribution_catalog(HeapTuple tuple)
 {
@@ -475,9 +476,8 @@ list_distributed(void)
 {
 	CatCList   *classes = SearchSysCacheList1(RELNAMENSP, CStringGetDatum("pg_dist_partition"));
 	List	   *distributed = NIL;
-	int			i;
 
-	for (i = 0; i < classes->n_members; i++)
+	for (int i = 0; i < classes->n_members; i++)
 		if (is_distribution_catalog(&classes->members[i]->tuple))
 			distributed = list_concat(distributed,
 									  read_distributed(((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid));
@@ -490,7 +490,7 @@ check_relation_below(const Source *source, Oid relid, List *distributed)
 {
 	char		persistence = get_rel_persistence(relid);
 	char		kind = get_rel_relkind(relid);
-	Oid			owner = relation_owner(relid);
+	Oid			owner = trust_owner(relid);
 	bool		is_source = relid == source->relid;
 	Brake	   *brake = NULL;
 
@@ -512,7 +512,7 @@ check_relation_below(const Source *source, Oid relid, List *distributed)
 	return NULL;
 }
 
-/* Whose attached code needs a look: of a superuser's source all, else what belongs to others. */
+/* Returns the relations whose attached code needs a look: all of a superuser's source, else those of others. */
 static List *
 relations_with_code(const Source *source, List *relations)
 {
@@ -522,7 +522,7 @@ relations_with_code(const Source *source, List *relations)
 	foreach(lc, relations)
 		if (get_rel_namespace(lfirst_oid(lc)) != PG_CATALOG_NAMESPACE &&
 			(superuser_arg(source->owner) ||
-			 !is_trusted(relation_owner(lfirst_oid(lc)), source->owner)))
+			 !is_trusted(trust_owner(lfirst_oid(lc)), source->owner)))
 		others = lappend_oid(others, lfirst_oid(lc));
 	return others;
 }
@@ -583,18 +583,17 @@ trust_check_query(const SourceQuery *query)
 }
 
 /*
- * Whoever has the TRIGGER privilege adds a trigger, and whoever writes the
+ * A role with the TRIGGER privilege adds a trigger, and a role that writes the
  * table then runs the trigger's function.  The owner did not ask for our
- * UPDATE, so no function of others runs as the owner by that.  Returns the
- * OID of such a function, or InvalidOid.
+ * UPDATE, so no function of others runs as the owner by that.  Returns the OID
+ * of such a function, or InvalidOid.
  */
 static Oid
 find_trigger_function(Oid table, Oid role)
 {
-	const SqlParameter parameters[] = {{OIDOID, ObjectIdGetDatum(table), false}, {OIDOID, ObjectIdGetDatum(role), false}};
 	Oid			found = InvalidOid;
 
-	if (sql_query_latest(lengthof(parameters), parameters,
+	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, table), SQL_OID(OIDOID, role)),
 						 "SELECT p.oid FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
 						 " WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0"
 						 " AND NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") > 0)

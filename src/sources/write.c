@@ -22,9 +22,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_index.h"
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -32,7 +30,6 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -40,7 +37,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/tuplestore.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
@@ -77,10 +73,9 @@ static Brake *
 find_target_columns(const SourceQuery *query, Target *target)
 {
 	const Source *source = query->source;
-	int			i;
 
 	target->columns = palloc(sizeof(char *) * source->n_columns);
-	for (i = 0; i < source->n_columns; i++)
+	for (int i = 0; i < source->n_columns; i++)
 	{
 		AttrNumber	attnum;
 		int			place;
@@ -118,12 +113,10 @@ find_target(const Source *source, Target *target)
 static bool
 is_whole_key(Relation rel, Form_pg_index index, HeapTuple tuple)
 {
-	int			i;
-
 	if (!index->indisunique || !index->indisvalid || !index->indimmediate ||
 		!heap_attisnull(tuple, Anum_pg_index_indpred, NULL))
 		return false;
-	for (i = 0; i < index->indnkeyatts; i++)
+	for (int i = 0; i < index->indnkeyatts; i++)
 		if (index->indkey.values[i] <= 0 ||
 			!TupleDescAttr(RelationGetDescr(rel), index->indkey.values[i] - 1)->attnotnull)
 			return false;
@@ -134,9 +127,8 @@ static List *
 key_column_names(Relation rel, Form_pg_index index)
 {
 	List	   *names = NIL;
-	int			i;
 
-	for (i = 0; i < index->indnkeyatts; i++)
+	for (int i = 0; i < index->indnkeyatts; i++)
 		names = lappend(names, pstrdup(NameStr(TupleDescAttr(RelationGetDescr(rel),
 															 index->indkey.values[i] - 1)->attname)));
 	return names;
@@ -197,12 +189,11 @@ static Brake *
 check_privileges(const Target *target)
 {
 	const Source *source = target->source;
-	int			i;
 
 	if (target->table == source->relid ||
 		pg_class_aclcheck(target->table, source->owner, ACL_UPDATE) == ACLCHECK_OK)
 		return NULL;
-	for (i = 0; i < source->n_columns; i++)
+	for (int i = 0; i < source->n_columns; i++)
 		if (pg_attribute_aclcheck(target->table, get_attnum(target->table, target->columns[i]),
 								  source->owner, ACL_UPDATE) != ACLCHECK_OK)
 			return cannot_clear(source, ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -233,9 +224,8 @@ check_nullable(const Target *target)
 {
 	Relation	rel = relation_open(target->table, AccessShareLock);
 	Brake	   *brake = NULL;
-	int			i;
 
-	for (i = 0; brake == NULL && i < target->source->n_columns; i++)
+	for (int i = 0; brake == NULL && i < target->source->n_columns; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(rel),
 												 get_attnum(target->table, target->columns[i]) - 1);
@@ -249,16 +239,6 @@ check_nullable(const Target *target)
 	return brake;
 }
 
-static Oid
-table_owner(Oid table)
-{
-	Relation	rel = relation_open(table, NoLock);
-	Oid			owner = rel->rd_rel->relowner;
-
-	relation_close(rel, NoLock);
-	return owner;
-}
-
 Brake *
 sources_check_clearing(const Source *source)
 {
@@ -270,7 +250,7 @@ sources_check_clearing(const Source *source)
 	if ((brake = find_target(source, &target)) != NULL ||
 		(brake = check_privileges(&target)) != NULL ||
 		(brake = check_nullable(&target)) != NULL ||
-		(brake = trust_check_update(source, target.table, table_owner(target.table))) != NULL)
+		(brake = trust_check_update(source, target.table, trust_owner(target.table))) != NULL)
 		return brake;
 	/* a parent that is empty itself need not have one */
 	return find_key(target.table) == NIL ? no_key(source, target.table) : NULL;
@@ -279,11 +259,8 @@ sources_check_clearing(const Source *source)
 static void
 prepare_target(const Source *source, Target *target)
 {
-	Brake	   *brake;
-
-	if ((brake = find_target(source, target)) != NULL ||
-		(brake = check_privileges(target)) != NULL)
-		brake_raise(brake);
+	brake_raise_if(find_target(source, target));
+	brake_raise_if(check_privileges(target));
 }
 
 
@@ -299,9 +276,8 @@ static void
 refuse_pending(const Source *source)
 {
 	int			n = sql_query(0, NULL, "SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable");
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (AfterTriggerPendingOnRel(DatumGetObjectId(sql_value(i, 1))))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -331,9 +307,8 @@ list_constraints(const char *condition)
 	int			n = sql_query(0, NULL, psprintf("SELECT n.nspname::text, c.conname::text FROM pg_catalog.pg_constraint c"
 												" JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE %s",
 												condition));
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		names = lappend(names, makeRangeVar(sql_text(i, 1), sql_text(i, 2), -1));
 	SPI_freetuptable(SPI_tuptable);
 	return names;
@@ -359,14 +334,13 @@ static void
 act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
 {
 	Oid			owner;
-	Brake	   *brake;
 
-	/* whoever adds a trigger is through, or waits for us */
+	/* a session that adds a trigger is through, or waits for us */
 	LockRelationOid(table, RowExclusiveLock);
-	owner = table_owner(table);
-	brake = trust_check_update(source, table, owner);
-	if (brake != NULL)
-		brake_raise(brake);
+	owner = trust_owner(table);
+	if (!OidIsValid(owner))
+		elog(ERROR, "table with OID %u is gone", table);
+	brake_raise_if(trust_check_update(source, table, owner));
 	role_act_as(owner, saved);
 }
 
@@ -395,7 +369,10 @@ run_update(Update *update)
 	return sql_query_on(update->table, update->n, update->parameters, update->sql);
 }
 
-/* As the table's owner, who acts; if that is a superuser, nobody else's code has his rights. */
+/*
+ * Runs the update as the table's owner; if that is a superuser, no code of
+ * others runs with his rights.
+ */
 static int
 update_watched(Update *update)
 {
@@ -419,12 +396,11 @@ clearing_statement(const Target *target, Oid table)
 {
 	StringInfoData sql;
 	StringInfoData cleared;
-	int			i;
 
 	initStringInfo(&sql);
 	initStringInfo(&cleared);
 	appendStringInfo(&sql, "UPDATE ONLY %s AS s SET ", sources_name(table));
-	for (i = 0; i < target->source->n_columns; i++)
+	for (int i = 0; i < target->source->n_columns; i++)
 	{
 		const char *column = quote_identifier(target->columns[i]);
 
@@ -440,9 +416,8 @@ static void
 check_cleared(const Source *source, int n, int n_updated)
 {
 	int			n_cleared = 0;
-	int			i;
 
-	for (i = 0; i < n_updated; i++)
+	for (int i = 0; i < n_updated; i++)
 		n_cleared += DatumGetBool(sql_value(i, 1)) ? 1 : 0;
 	SPI_freetuptable(SPI_tuptable);
 	if (n_cleared < n)
@@ -484,16 +459,15 @@ static SourcePlace *
 list_places(const Target *target, Datum sessions, int *n_places)
 {
 	int			n;
-	const char **texts = sources_copy_texts(sessions, &n);
+	const char **texts = sql_texts(sessions, &n);
 	SourcePlace *places = palloc(sizeof(SourcePlace) * Max(n, 1));
 	int			kept = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (!place_of_session(texts[i], target->place, &places[i]))
 			elog(ERROR, "session \"%s\" of source %s has no place", texts[i], target->source->name);
 	qsort(places, n, sizeof(SourcePlace), compare_places);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (i == 0 || compare_places(&places[i], &places[kept - 1]) != 0)
 			places[kept++] = places[i];
 	*n_places = kept;
@@ -516,12 +490,11 @@ clear_places(void *arg)
 	SourcePlace *places = rows->places;
 	int			n = rows->n;
 	Datum	   *tids;
-	int			first;
 	int			i;
 
 	begin_undeferred(target->source);
 	tids = palloc(sizeof(Datum) * Max(n, 1));
-	for (first = 0; first < n; first = i)
+	for (int first = 0; first < n; first = i)
 	{
 		for (i = first; i < n && places[i].table == places[first].table; i++)
 			tids[i - first] = PointerGetDatum(&places[i].tid);
@@ -561,11 +534,10 @@ sources_try_clearing(const Source *source, Datum sessions, int max_rows)
 	SourcePlace *places;
 	int			n;
 	int			locked = 0;
-	int			i;
 
 	prepare_target(source, &target);
 	places = list_places(&target, sessions, &n);
-	for (i = 0; i < n && locked < max_rows; i++)
+	for (int i = 0; i < n && locked < max_rows; i++)
 		if (place_lock(&places[i], snapshot))
 			places[locked++] = places[i];
 	UnregisterSnapshot(snapshot);
@@ -584,31 +556,18 @@ write_plainly(void)
 		{"extra_float_digits", "3"}, {"bytea_output", "hex"}
 	};
 	int			guc_level = NewGUCNestLevel();
-	int			i;
 
-	for (i = 0; i < lengthof(settings); i++)
+	for (int i = 0; i < lengthof(settings); i++)
 		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
 	return guc_level;
-}
-
-static Datum
-text_array(List *texts)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(texts), 1));
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, texts)
-		elements[n++] = CStringGetTextDatum(lfirst(lc));
-	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
 /* The values of a key, in one text. */
 static char *
 key_text(List *values)
 {
-	return OidOutputFunctionCall(F_ARRAY_OUT, text_array(values));
+	return OidOutputFunctionCall(F_ARRAY_OUT, sql_text_array(values));
 }
 
 /* Text of a column of the row in the slot, or NULL. */
@@ -642,17 +601,15 @@ copy_row(const Target *target, Relation rel, TupleTableSlot *slot, const char *s
 	List	   *key_values = NIL;
 	Datum		values[5];
 	bool		nulls[5] = {false};
-	ListCell   *lc;
-	int			i;
 
 	if (key == NIL)
 		brake_raise(no_key(target->source, RelationGetRelid(rel)));
-	foreach(lc, key)
-		key_values = lappend(key_values, column_text(slot, rel, lfirst(lc)));
+	foreach_ptr(const char, column, key)
+		key_values = lappend(key_values, column_text(slot, rel, column));
 	values[0] = CStringGetTextDatum(sources_session_id(session));
-	values[1] = text_array(key);
+	values[1] = sql_text_array(key);
 	values[2] = CStringGetTextDatum(key_text(key_values));
-	for (i = 0; i < target->source->n_columns; i++)
+	for (int i = 0; i < target->source->n_columns; i++)
 	{
 		char	   *text = column_text(slot, rel, target->columns[i]);
 
@@ -695,15 +652,14 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	Target		target;
 	int			guc_level;
 	int			n;
-	const char **texts = sources_copy_texts(sessions, &n);
-	int			i;
+	const char **texts = sql_texts(sessions, &n);
 
 	*desc = sql_row_desc(lengthof(columns), columns);
 
 	prepare_target(source, &target);
 	guc_level = write_plainly();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		copy_session(&target, texts[i], snapshot, store, *desc);
 	UnregisterSnapshot(snapshot);
 	AtEOXact_GUC(false, guc_level);
@@ -741,9 +697,8 @@ look_for_key(const SourceRow *row, void *arg)
 	WantedRow	wanted;
 	WantedRow  *found;
 	List	   *values = NIL;
-	int			i;
 
-	for (i = 0; i < row->source->n_columns; i++)
+	for (int i = 0; i < row->source->n_columns; i++)
 	{
 		if (row->values[i] == NULL)
 			return true;
@@ -763,10 +718,10 @@ look_for_key(const SourceRow *row, void *arg)
 static void
 find_rows(Oid table, Datum key_columns, KeySearch *search)
 {
-	Source		key = {.relid = table,.name = sources_name(table),.owner = table_owner(table)};
+	Source		key = {.relid = table,.name = sources_name(table),.owner = trust_owner(table)};
 	int			guc_level = write_plainly();
 
-	key.columns = sources_copy_texts(key_columns, &key.n_columns);
+	key.columns = sql_texts(key_columns, &key.n_columns);
 	sources_read(&key, SCAN_PLACES, 0, look_for_key, search);
 	AtEOXact_GUC(false, guc_level);
 }
@@ -808,16 +763,15 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	Source		one = *source;
 	KeySearch	search;
 	Target		target;
-	const char **keys = sources_copy_texts(row_keys, &search.n);
-	const char **texts = sources_copy_texts(values, &search.n);
+	const char **keys = sql_texts(row_keys, &search.n);
+	const char **texts = sql_texts(values, &search.n);
 	bool	   *written = palloc0(sizeof(bool) * Max(search.n, 1));
-	int			i;
 
 	one.columns = &column;
 	one.n_columns = 1;
 	prepare_target(&one, &target);
 	search.rows = palloc0(sizeof(WantedRow) * Max(search.n, 1));
-	for (i = 0; i < search.n; i++)
+	for (int i = 0; i < search.n; i++)
 	{
 		search.rows[i].key = keys[i];
 		search.rows[i].number = i;
@@ -825,7 +779,7 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	qsort(search.rows, search.n, sizeof(WantedRow), compare_keys);
 	find_rows(target.table, key_columns, &search);
 	begin_undeferred(source);
-	for (i = 0; i < search.n; i++)
+	for (int i = 0; i < search.n; i++)
 	{
 		check_single(source, &search.rows[i]);
 		if (search.rows[i].n_found == 1)

@@ -59,7 +59,7 @@ write_new(int private, const char *text)
 	int			errnum;
 	int			fd;
 
-	/* what a crash has left of an earlier attempt */
+	/* the rest of an earlier attempt, left by a crash */
 	(void) unlinkat(private, CLAIM_NEW_NAME, 0);
 	fd = openat(private, CLAIM_NEW_NAME, O_WRONLY | O_CREAT | O_EXCL | COPY_FLAGS, S_IRUSR | S_IWUSR);
 	if (fd < 0)

@@ -23,7 +23,7 @@
 extern FileResult store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX]);
 
 /*
- * Write the claim, durably.  Without `replace` an existing one is left alone:
+ * Writes the claim, durably.  Without `replace` an existing one is left alone:
  * FILE_OCCUPIED.  Commit-safe.  FILE_OK, FILE_NO_SPACE, FILE_FAILED; then the
  * old one, if any, is still there.
  */

@@ -147,7 +147,7 @@ copy_range(Copying *copying, int64 offset, int64 end)
 		if (n < 0)
 			return errno;
 		if (n == 0)
-			return EIO;			/* it has become shorter */
+			return EIO;			/* the file has become shorter */
 		offset += n;
 	}
 	return 0;
@@ -204,7 +204,7 @@ copy_content(int from, int to, int64 size, CopyStop stop)
 
 /* -------------------------------------------------------------- attributes --- */
 
-/* What the other file system does not know, or is not ours to do, is let go. */
+/* Attributes that the other file system does not know, or that are not ours to set, are let go. */
 static bool
 is_forgivable(int errnum)
 {

@@ -33,7 +33,7 @@ extern ssize_t copy_read(int fd, char *buffer, size_t size, int64 offset);
 extern int	copy_write(int fd, const char *buffer, size_t size, int64 offset);
 
 /*
- * Make `to` (open for reading and writing, empty, ours) the same as `from`
+ * Makes `to` (open for reading and writing, empty, ours) the same as `from`
  * (open for reading; looked at before: `look`): content, holes, permissions,
  * mtime, and as far as either file system and our rights allow it owner,
  * group, extended attributes and ACLs.  On return it is fsynced, and was read

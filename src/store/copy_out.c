@@ -233,7 +233,7 @@ copy_durably(const StoreJob *job, const Folder *home, const OpenFile *original, 
 	FileStore  *store = job->store;
 	FileResult	result;
 
-	/* whoever made the folders may not have fsynced them */
+	/* the maker of the folders may not have fsynced them */
 	Folder	   *trash = store_reach_trash(job, &store->trash, DIR_MAKE | DIR_SYNC, &result);
 
 	if (trash == NULL)

@@ -454,7 +454,10 @@ store_reach_target(FileStore *store, const Folder *trash, const FilePath *target
 	unsigned int mode;
 	Folder	   *home;
 
-	/* what store_note_mode() has noted, else the mode of the upload directory */
+	/*
+	 * the mode that store_note_mode() has noted, else that of the upload
+	 * directory
+	 */
 	if (fgetxattr(trash->fd, MODE_ATTRIBUTE, text, sizeof(text) - 1) > 0 &&
 		sscanf(text, "%o", &mode) == 1)
 		store->make_mode = mode & 0777;

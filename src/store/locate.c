@@ -18,13 +18,12 @@
 #include "src/store/private.h"
 
 /*
- * Whoever renamed the file may have died before he could fsync the folder
- * that the file is in, or those on the way that he made.  So all that an
- * answer relies on is marked here; and an absence is an answer too.  What is
- * found in the trash is not looked for at its place: no file system that
- * journals a rename keeps one half of it, and an fsync is by far the dearest
- * call here.  The file is looked for in the trash `in`, or with NULL at its
- * own place.
+ * The process that renamed the file may have died before it could fsync the
+ * folder of the file, or the folders on the way.  So all that an answer relies
+ * on is marked here; and an absence is an answer too.  What is found in the
+ * trash is not looked for at its place: no file system that journals a rename
+ * keeps one half of it, and an fsync is by far the dearest call here.  The
+ * file is looked for in the trash `in`, or with NULL at its own place.
  */
 static FileResult
 search(const StoreJob *job, Trash *in)

@@ -276,8 +276,9 @@ store_lock_holder(FileStore *store)
 	char		line[256];
 	FileLook	claim;
 	int			holder = 0;
-	int			likely = 0;		/* the same inode, on a device that may be the
-								 * same; -1 if there are several */
+	int			likely = 0;		/* a process that holds a lock on that inode,
+								 * on a device that may be ours; -1 if there
+								 * are several */
 	int			private = store_open_private(store, false);
 	bool		found;
 	FILE	   *list;

@@ -44,10 +44,11 @@ extern int	store_free_slots;
 #define COPY_FLAGS \
 	(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
 
-/* what may be done, or is demanded, on the way down a path */
+/* permissions and demands on the way down a path */
 #define DIR_MAKE	0x01		/* create what is missing */
 #define DIR_TRUST	0x02		/* every folder must be ours alone */
-#define DIR_SYNC	0x04		/* whoever made them may owe the fsyncs */
+#define DIR_SYNC	0x04		/* the maker of the folders may owe their
+								 * fsync */
 
 /*
  * Where a folder lives.  The mount id tells a bind mount of the same file
@@ -78,9 +79,10 @@ typedef struct Folder
 	bool		dirty;			/* an fsync is owed */
 	bool		chain_synced;	/* no fsync is owed for the way to it */
 	bool		mode_noted;		/* see store_note_mode() */
-	bool		copies;			/* its files are copies: see
+	bool		copies;			/* the files in the directory are copies: see
 								 * store_is_expected() */
-	bool		ours;			/* it is in a trash: see store_is_expected() */
+	bool		ours;			/* the directory is in a trash: see
+								 * store_is_expected() */
 	bool		access_known;	/* see store_check_folder() */
 	int			access_errno;
 	StoreVolume volume;			/* all below it must be there */
@@ -90,7 +92,7 @@ typedef struct Folder
 /* A place that files are captured into: a folder with a folder for each run. */
 typedef struct Trash
 {
-	Folder	   *base;			/* what `path` is relative to */
+	Folder	   *base;			/* the folder that `path` is relative to */
 	char		path[NAME_MAX + 1]; /* of the folder */
 	bool		copies;			/* for now, its files are copies */
 	Folder		run;			/* the trash of one run */
@@ -125,8 +127,9 @@ struct FileStore
 	int			n_owed;
 	OwedSync	owed[STORE_OWED];
 	int			sync_errno;		/* first failure of an fsync, or 0 */
-	const char *action;			/* what failed when a function that opens
-								 * folders returns -1 or NULL: static text */
+	const char *action;			/* the action that failed when a function that
+								 * opens folders returns -1 or NULL: static
+								 * text */
 };
 
 /* A relative path, checked, and cut before its last component. */
@@ -142,7 +145,7 @@ typedef struct StoreJob
 	FileStore  *store;
 	int64		run_id;			/* in whose trash it is or will be */
 	const FileIdentity *expected;
-	FilePath	where;			/* its own place */
+	FilePath	where;			/* the file's own place */
 } StoreJob;
 
 /* An open regular file that is about to be copied. */

@@ -173,7 +173,7 @@ tidy_trash(FileStore *store, Folder *top, int parent, const char *name, int64 ru
 		return;
 	snprintf(run, sizeof(run), INT64_FORMAT, run_id);
 	prune(store, top, trash, run, 0);
-	/* what a copy that was killed has left */
+	/* the rest of a copy that was killed */
 	(void) unlinkat(trash, COPY_NAME, 0);
 	close(trash);
 	(void) unlinkat(parent, name, AT_REMOVEDIR);

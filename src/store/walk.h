@@ -67,7 +67,8 @@ extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **action
 /* Why a walk does not come to a file. */
 typedef enum WalkReason
 {
-	WALK_REACHED,				/* it does, or would if the file were there */
+	WALK_REACHED,				/* the walk does, or would if the file were
+								 * there */
 	WALK_HIDDEN,				/* the file or a folder of it begins with a
 								 * dot */
 	WALK_FOREIGN,				/* a folder of it is that of a NAS, a
@@ -92,8 +93,8 @@ typedef enum WalkReason
 extern WalkReason walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
 
 /*
- * The reason as a text for people that follows "it is not looked into: ";
- * static, and NULL for WALK_REACHED.
+ * Returns the reason as a text for people that follows "it is not looked into:
+ * "; static, and NULL for WALK_REACHED.
  */
 extern const char *walk_reason_text(WalkReason reason);
 

@@ -153,11 +153,9 @@ json_end_array(JsonBuilder *json)
 void
 json_add_list(JsonBuilder *json, const char *key, const List *list)
 {
-	ListCell   *lc;
-
 	json_begin_array(json, key);
-	foreach(lc, list)
-		json_add_element(json, lfirst(lc));
+	foreach_ptr(const char, text, list)
+		json_add_element(json, text);
 	json_end_array(json);
 }
 

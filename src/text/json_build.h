@@ -41,13 +41,13 @@ extern void json_end_array(JsonBuilder *json);
 /* An array member of the texts (char *) of a list. */
 extern void json_add_list(JsonBuilder *json, const char *key, const List *list);
 
-/* Integer member of an object, or `fallback`. */
+/* Returns the integer member of an object, or `fallback`. */
 extern int	json_get_integer(Jsonb *object, const char *key, int fallback);
 
-/* Boolean member of an object, or `fallback`. */
+/* Returns the boolean member of an object, or `fallback`. */
 extern bool json_get_boolean(Jsonb *object, const char *key, bool fallback);
 
-/* Text of a member of an object, palloc'd; NULL if missing or no text. */
+/* Returns the text of a member of an object, palloc'd; NULL if missing or no text. */
 extern char *json_get_text(Jsonb *object, const char *key);
 
 #endif							/* AUDIO_CLEANUP_JSON_BUILD_H */

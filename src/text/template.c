@@ -31,14 +31,14 @@ typedef struct Scope
 	const struct Scope *outer;
 } Scope;
 
-/* What is made: HTML, in ASCII; or plain text, in UTF-8. */
+/* The result: HTML, in ASCII; or plain text, in UTF-8. */
 typedef struct Page
 {
 	StringInfoData text;
 	bool		is_html;
 } Page;
 
-/* What stands between {{ and }}. */
+/* The text between {{ and }}. */
 typedef struct Tag
 {
 	char		kind;			/* '#', '^', '/', or 0 for a value */
@@ -100,7 +100,10 @@ put_character(Page *page, pg_wchar c)
 		appendStringInfo(out, "\\U%08x", c);
 }
 
-/* In SQL_ASCII the bytes are anybody's: those that are no UTF-8 are shown. */
+/*
+ * Writes a text, escaped.  In SQL_ASCII the bytes may be anything: those that
+ * are no UTF-8 are shown.
+ */
 static void
 put_text(Page *page, const char *text, int length)
 {
@@ -133,11 +136,10 @@ put_count(StringInfo out, double number)
 {
 	char	   *digits = psprintf("%.0f", fabs(number));
 	int			n = strlen(digits);
-	int			i;
 
 	if (number < 0)
 		appendStringInfoChar(out, '-');
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (i > 0 && (n - i) % 3 == 0)
 			appendStringInfoChar(out, ',');
@@ -217,7 +219,7 @@ put_number(StringInfo out, Numeric number, const Tag *tag)
 
 /* ------------------------------------------------------------------ values --- */
 
-/* In the innermost scope that has it; NULL if none has. */
+/* Returns the value of the innermost scope that has one of that name; NULL if none has. */
 static JsonbValue *
 find_value(const Scope *scope, const Tag *tag)
 {

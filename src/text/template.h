@@ -35,8 +35,8 @@
 extern char *template_fill(const char *page, Jsonb *values);
 
 /*
- * The same for plain text, a template in ASCII: the result is UTF-8, whatever
- * the database's encoding, and a value adds no line to it.
+ * Fills a template of plain text, in ASCII, likewise: the result is UTF-8,
+ * whatever the database's encoding, and a value adds no line to it.
  */
 extern char *template_fill_text(const char *text, Jsonb *values);
 

@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * common.h
+ *	  What several unit tests need: a directory of their own, and chance.
+ *
+ * A test that uses the directory defines clean_up(), which removes `base`, and
+ * sets `top` for each of its cases.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_COMMON_H
+#define AUDIO_CLEANUP_COMMON_H
+
+#include <dirent.h>
+#include <limits.h>
+#include <sys/stat.h>
+
+#include "tap.h"
+
+#ifdef SCRATCH
+
+static char base[PATH_MAX];		/* removed in the end */
+static char top[PATH_MAX];		/* the upload directory of the current case */
+
+static void clean_up(void);
+
+/* Returns the absolute path of `path` below `top`; eight may be in use at a time. */
+static inline const char *
+at(const char *path)
+{
+	static char buffers[8][2 * PATH_MAX];
+	static int	next = 0;
+	char	   *buffer = buffers[next++ % 8];
+
+	snprintf(buffer, sizeof(buffers[0]), "%s/%s", top, path);
+	return buffer;
+}
+
+/* Removes `base`: rm knows how to remove paths that are longer than PATH_MAX. */
+static inline void
+remove_base(void)
+{
+	if (system(tap_text("rm -rf --one-file-system '%s'", base)) != 0)
+		diag("%s was not removed", base);
+}
+
+/* Ends the test if something that is no matter of the test did not work. */
+static inline void
+must(bool succeeded, const char *what)
+{
+	if (succeeded)
+		return;
+	printf("Bail out! %s: %s\n", what, strerror(errno));
+	clean_up();
+	exit(2);
+}
+
+/* Writes a file below `top`. */
+static inline void
+put(const char *path, const char *content)
+{
+	FILE	   *file = fopen(at(path), "w");
+
+	must(file != NULL, path);
+	fputs(content, file);
+	fclose(file);
+}
+
+static inline void
+make(const char *path)
+{
+	must(mkdir(at(path), 0755) == 0, path);
+}
+
+static inline int
+count_descriptors(void)
+{
+	DIR		   *dir = opendir("/proc/self/fd");
+	int			count = 0;
+
+	while (dir != NULL && readdir(dir) != NULL)
+		count++;
+	if (dir != NULL)
+		closedir(dir);
+	return count;
+}
+
+/* Runs a hook once, and not for the calls that it makes itself. */
+static inline void
+run_hook(void (**slot) (void))
+{
+	void		(*function) (void) = *slot;
+
+	*slot = NULL;
+	if (function != NULL)
+		function();
+}
+
+/* The function of the C library that a test has interposed, as `real`. */
+#define REAL(name) \
+	static __typeof__(&name) real; \
+	if (real == NULL) \
+		real = (__typeof__(&name)) dlsym(RTLD_NEXT, #name)
+
+#endif							/* SCRATCH */
+
+#ifdef SEED
+
+static uint64 random_state = SEED;
+
+/* Returns the next number, from 0 to `below` - 1, of a series that SEED begins. */
+static inline uint32
+next_random(uint32 below)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return (uint32) ((random_state >> 11) % below);
+}
+
+#endif							/* SEED */
+
+#endif							/* AUDIO_CLEANUP_COMMON_H */
