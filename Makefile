@@ -7,8 +7,8 @@
 
 EXTENSION = audio_cleanup
 MODULE_big = audio_cleanup
-# SMTP is a library of its own: see audio_cleanup_mail.c
-MODULES = audio_cleanup_mail
+# SMTP and S3 are libraries of their own: see audio_cleanup_mail.c
+MODULES = audio_cleanup_mail audio_cleanup_bucket
 # written once, in the control file
 EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
 DATA = $(EXTENSION)--$(EXTVERSION).sql
@@ -16,8 +16,9 @@ DATA_built = $(EXTENSION)--1.0--1.1.sql
 PGFILEDESC = "audio_cleanup - keeps uploaded audio in step with the database"
 
 OBJS = audio_cleanup.o \
-	$(patsubst %.c,%.o,$(filter-out src/mail/smtp.c,$(sort $(wildcard src/*.c src/*/*.c))))
+	$(filter-out $(MAIL_OBJS) $(BUCKET_OBJS),$(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c src/*/*/*.c))))
 MAIL_OBJS = audio_cleanup_mail.o src/mail/smtp.o
+BUCKET_OBJS = audio_cleanup_bucket.o src/store/bucket/http.o src/store/bucket/xml.o
 
 # what is not listed is called by nobody else, and calls nobody else's namesake
 SHLIB_EXPORTS = exports.txt
@@ -46,7 +47,7 @@ endif
 # what src/show/dashboard.c and src/mail/compose.c include
 TEXTS = src/show/dashboard.html.inc src/mail/mail.html.inc src/mail/mail.txt.inc
 
-EXTRA_CLEAN = tmp_check_regress $(TEXTS) $(MAIL_OBJS)
+EXTRA_CLEAN = tmp_check_regress $(TEXTS) $(MAIL_OBJS) $(BUCKET_OBJS)
 
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -55,7 +56,7 @@ include $(PGXS)
 $(shlib): SHLIB_LINK += $(URING_LIBS)
 
 # PGXS knows no dependencies on headers
-$(OBJS) $(MAIL_OBJS): $(wildcard src/*.h src/*/*.h)
+$(OBJS) $(MAIL_OBJS) $(BUCKET_OBJS): $(wildcard src/*.h src/*/*.h src/*/*/*.h)
 
 src/show/dashboard.o src/show/dashboard.bc src/mail/compose.o src/mail/compose.bc: $(TEXTS)
 
@@ -74,12 +75,18 @@ DIST_FOLDER = .
 dist:
 	git archive --format=zip --prefix=$(DIST)/ --output='$(DIST_FOLDER)/$(DIST).zip' HEAD
 
-# of two files, which PGXS's rule for MODULES does not do, and with libcurl
+# of several files, which PGXS's rule for MODULES does not do, and with libraries
 CURL_CONFIG = curl-config
+XML2_CONFIG = xml2-config
 $(MAIL_OBJS): override CPPFLAGS += $(shell $(CURL_CONFIG) --cflags)
-audio_cleanup_mail$(DLSUFFIX): $(MAIL_OBJS) | $(exports_file)
+$(BUCKET_OBJS): override CPPFLAGS += $(shell $(CURL_CONFIG) --cflags) $(shell $(XML2_CONFIG) --cflags)
+audio_cleanup_mail$(DLSUFFIX): LIBRARIES = $(shell $(CURL_CONFIG) --libs)
+audio_cleanup_bucket$(DLSUFFIX): LIBRARIES = $(shell $(CURL_CONFIG) --libs) $(shell $(XML2_CONFIG) --libs)
+audio_cleanup_mail$(DLSUFFIX): $(MAIL_OBJS)
+audio_cleanup_bucket$(DLSUFFIX): $(BUCKET_OBJS)
+audio_cleanup_mail$(DLSUFFIX) audio_cleanup_bucket$(DLSUFFIX): | $(exports_file)
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) $(SHLIB_LINK) -Wl,--version-script=$(exports_file) \
-		-shared -o $@ $(shell $(CURL_CONFIG) --libs)
+		-shared -o $@ $(LIBRARIES)
 
 # dashboard.html becomes dashboard_html, an array of char
 src/%.inc: src/%

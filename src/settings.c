@@ -36,6 +36,8 @@
 #include "src/mail/settings.h"
 #include "src/pg/compat.h"
 #include "src/settings.h"
+#include "src/store/bucket/options.h"
+#include "src/store/store.h"
 #include "src/text/json_build.h"
 
 /* a century; more is a typing error, and keeps the arithmetic in range */
@@ -142,6 +144,12 @@ check_upload_dir(char **newval, void **extra, GucSource source)
 		GUC_check_errdetail("The upload directory must be named.");
 		return false;
 	}
+	if (store_judge_name(*newval) != NULL)
+	{
+		GUC_check_errdetail("%s", store_judge_name(*newval));
+		GUC_check_errhint("Write a bucket as \"s3://bucket/prefix\".");
+		return false;
+	}
 	return is_short_enough(*newval);
 }
 
@@ -155,6 +163,36 @@ check_backup_dir(char **newval, void **extra, GucSource source)
 		return false;
 	}
 	return is_short_enough(*newval);
+}
+
+static bool
+check_absolute(char **newval, void **extra, GucSource source)
+{
+	if (**newval == '\0' || is_absolute_path(*newval))
+		return is_short_enough(*newval);
+	GUC_check_errdetail("The file must be named by an absolute path.");
+	return false;
+}
+
+static bool
+check_endpoint(char **newval, void **extra, GucSource source)
+{
+	const char *wrong = bucket_judge_endpoint(*newval);
+
+	if (wrong != NULL)
+		GUC_check_errdetail("%s", wrong);
+	return wrong == NULL;
+}
+
+/* It becomes a part of a host's name, and of what is signed. */
+static bool
+check_region(char **newval, void **extra, GucSource source)
+{
+	if (**newval != '\0' && strlen(*newval) < 64 &&
+		strspn(*newval, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(*newval))
+		return true;
+	GUC_check_errdetail("The name of a region has small letters, digits and hyphens.");
+	return false;
 }
 
 static bool
@@ -311,6 +349,23 @@ static const Definition definitions[] = {
 	{"files_per_second", "Files that are deleted in a second at most; 0 is no limit.",
 	.integer = &current.files_per_second,.max = 1000000},
 
+	/* how a bucket is reached */
+	{"s3_endpoint", "Server of the bucket, https://host[:port]; empty is AWS.",
+		.text = &bucket_options.endpoint,.environment = "AWS_ENDPOINT_URL_S3",
+	.check = check_endpoint},
+	{"s3_region", "Region of the bucket.",
+		.text = &bucket_options.region,.text_value = "us-east-1",.environment = "AWS_REGION",
+	.check = check_region},
+	{"s3_path_style", "Name the bucket in the path of a request, and not in its host.",
+	.boolean = &bucket_options.path_style,.value = true},
+	{"s3_credentials_file", "File with aws_access_key_id and aws_secret_access_key; empty is the environment of the server.",
+	.text = &bucket_options.credentials_file,.flags = GUC_SUPERUSER_ONLY,.check = check_absolute},
+	{"s3_ca_file", "Certificates that the server of the bucket is checked with; empty is the system's.",
+	.text = &bucket_options.ca_file,.flags = GUC_SUPERUSER_ONLY,.check = check_absolute},
+	{"s3_timeout", "How long one request to a bucket may take.",
+		.integer = &bucket_options.timeout_ms,.value = 30000,.min = 100,.max = 600000,.flags = GUC_UNIT_MS,
+	.shown_as = "s3_timeout_ms"},
+
 	/* what the launcher reads */
 	{"auto_cleanup_on_startup", "Clean once when the server has started.",
 	.boolean = &current_schedule.on_startup,.environment = "AUTO_CLEANUP_ON_STARTUP",.sighup = true},
@@ -334,6 +389,17 @@ ignore_environment(const char *variable, char *why)
 			 errmsg("ignoring environment variable \"%s\": %s", variable, why)));
 }
 
+/* A default that is refused would end the server. */
+static bool
+is_usable_text(const Definition *definition, const char *value)
+{
+	char	   *copy = pstrdup(value);
+	void	   *extra = NULL;
+
+	return strlen(value) < MAXPGPATH &&
+		(definition->check == NULL || definition->check(&copy, &extra, PGC_S_ENV_VAR));
+}
+
 /* The environment's value of a setting replaces the built-in default, if it is usable. */
 static void
 take_environment(Definition *definition)
@@ -344,10 +410,10 @@ take_environment(Definition *definition)
 
 	if (value == NULL || *value == '\0')
 		return;
-	if (definition->text && strlen(value) < MAXPGPATH)
+	if (definition->text && is_usable_text(definition, value))
 		definition->text_value = value;
 	else if (definition->text)
-		ignore_environment(definition->environment, "its value is too long");
+		ignore_environment(definition->environment, "its value cannot be used");
 	else if (definition->boolean && parse_bool(value, &boolean))
 		definition->value = boolean;
 	else if (definition->boolean)
@@ -462,6 +528,9 @@ absolute_upload_dir(void)
 {
 	char		path[MAXPGPATH * 2];
 
+	/* in the key of an object, a "//" is no "/" */
+	if (!store_is_local(upload_dir))
+		return pstrdup(upload_dir);
 	if (is_absolute_path(upload_dir))
 		strlcpy(path, upload_dir, sizeof(path));
 	else
@@ -609,7 +678,7 @@ settings_to_jsonb(void)
 	{
 		const char *key = definition->shown_as ? definition->shown_as : definition->name;
 
-		if (definition->flags & GUC_NO_SHOW_ALL)
+		if (definition->flags & (GUC_NO_SHOW_ALL | GUC_SUPERUSER_ONLY))
 			continue;
 		if (definition->boolean)
 			json_add_boolean(&json, key, *definition->boolean);

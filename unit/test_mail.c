@@ -28,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/mail/secret.h"
+#include "src/pg/secret.h"
 #include "src/mail/smtp.h"
 #include "src/mail/message.h"
 #include "tap.h"

@@ -195,7 +195,7 @@ at_commit_begin(const Place *place, int64 run_id, AtCommitAction action)
 	open->references++;
 	batch->place = open;
 	/* until it is carried out or forgotten; this process has it already */
-	if ((brake = claim_lock(open->store, place->upload_dir, 0)) != NULL)
+	if (store_acts_at_commit(open->store) && (brake = claim_lock(open->store, place->upload_dir, 0)) != NULL)
 		brake_raise(brake);
 	return batch;
 }
@@ -258,6 +258,8 @@ carry_out_batch(Batch *batch)
 	int64		freed;
 	int			i;
 
+	if (!store_acts_at_commit(store))
+		return;
 	if ((batch->action == AT_COMMIT_CAPTURE || batch->action == AT_COMMIT_PUT_BACK) && !store_is_quick(store))
 		return;
 
@@ -399,7 +401,8 @@ write_claims(void)
 
 	foreach_batch(iter)
 	{
-		if (is_claim(batch_of(iter)) && !write_claim(batch_of(iter)))
+		if (is_claim(batch_of(iter)) && store_acts_at_commit(batch_of(iter)->place->store) &&
+			!write_claim(batch_of(iter)))
 			written = false;
 	}
 	return written;

@@ -41,7 +41,7 @@ capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("could not back up file \"%s\": %s",
-						file->path, drain_failure_text(captured))));
+						file->path, drain_failure_text(drain, captured))));
 		return;
 	}
 	result = store_destroy_in_place(drain->store, file->path, &file->identity, &freed);
@@ -264,10 +264,14 @@ drain_capture_step(Drain *drain, int limit)
 {
 	TimestampTz began;
 	LedgerFile *files;
+	bool		looked = drain->may_capture;
 	int			n;
 	int			i;
 
 	files = next_files(drain, limit, &n);
+	/* no row stays locked while a network is waited for */
+	if (!looked && !store_acts_at_commit(drain->store))
+		return 1;
 	if (n == 0)
 	{
 		/* nor will there be any before the next drain */

@@ -55,7 +55,8 @@ drain_settle_missing(Drain *drain, LedgerFile *file)
 			ereport(WARNING,
 					(errcode(ERRCODE_WARNING),
 					 errmsg("could not find file \"%s\" in the trash of run %lld: %s",
-							file->path, (long long) drain->run_id, strerror(errnum))));
+							file->path, (long long) drain->run_id,
+							store_error_text(drain->store, errnum))));
 			break;
 	}
 }
@@ -93,7 +94,7 @@ settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 				(errcode(ERRCODE_WARNING),
 				 errmsg("could not delete file \"%s\" from the trash of run %lld: %s",
 						file->path, (long long) drain->run_id,
-						result.outcome == FILE_FAILED ? drain_failure_text(result) :
+						result.outcome == FILE_FAILED ? drain_failure_text(drain, result) :
 						"another file is in its place")));
 	}
 }
@@ -248,7 +249,8 @@ drain_destroy_step(Drain *drain, int limit)
 {
 	int			n = destroy_doomed(drain, limit);
 
+	/* no row stays locked while a network is waited for */
 	if (n == 0 && last_look(drain) > 0)
-		n = destroy_doomed(drain, limit) + 1;
+		n = store_acts_at_commit(drain->store) ? destroy_doomed(drain, limit) + 1 : 1;
 	return n;
 }

@@ -55,10 +55,10 @@
 /* ---------------------------------------------------------- what the steps share --- */
 
 char *
-drain_failure_text(FileResult result)
+drain_failure_text(const Drain *drain, FileResult result)
 {
 	return psprintf("could not %s: %s", result.action ? result.action : "deal with it",
-					strerror(result.errnum));
+					store_error_text(drain->store, result.errnum));
 }
 
 void
@@ -116,7 +116,7 @@ drain_set_failed(Drain *drain, LedgerFile *file, FileResult result)
 	/* we were asked to stop while a file was copied: it is as it was */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
-	drain_set_state(file, lies_in_trash(drain, file) ? NULL : "failed", drain_failure_text(result));
+	drain_set_state(file, lies_in_trash(drain, file) ? NULL : "failed", drain_failure_text(drain, result));
 	ereport(failure_level(drain, file),
 			(errcode(ERRCODE_WARNING),
 			 errmsg("left file \"%s\" where it is: %s", file->path, file->error)));
@@ -306,7 +306,7 @@ check_claim(Drain *drain)
 	else if (claim->brake == NULL)
 		claim->brake = brake_make("claim", ERRCODE_OBJECT_IN_USE,
 								  psprintf("upload directory \"%s\" is claimed by nobody", upload_dir),
-								  written.errnum ? drain_failure_text(written) : NULL, NULL);
+								  written.errnum ? drain_failure_text(drain, written) : NULL, NULL);
 	return claim->brake;
 }
 
@@ -521,9 +521,9 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 	{
 		/*
 		 * they are destroyed when the commit that calls them trashed is
-		 * durable
+		 * durable; what the commit cannot do is left to the worker
 		 */
-		if (lock_directory(drain) && is_still_ours(drain))
+		if (store_acts_at_commit(drain->store) && lock_directory(drain) && is_still_ours(drain))
 		{
 			n = drain_restore_step(drain, limit);
 			n = Max(n, drain_capture_step(drain, limit));

@@ -75,7 +75,7 @@ extern void drain_set_failed(Drain *drain, LedgerFile *file, FileResult result);
 extern void drain_set_destroyed(LedgerFile *file, int64 freed);
 
 /* Returns "could not ...: ..." for a result that is a failure. */
-extern char *drain_failure_text(FileResult result);
+extern char *drain_failure_text(const Drain *drain, FileResult result);
 
 /*
  * Looks again at files of this kind, beginning after the file_id *up_to, at

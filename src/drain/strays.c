@@ -78,7 +78,7 @@ put_unreadable_back(Strays *strays, int64 run_id, const char *path, const FileId
 		return;
 	}
 	backup_record_file(strays->context->extension, run_id, name, identity, "failed",
-					   result.outcome == FILE_OCCUPIED ? "its name is taken" : strerror(result.errnum));
+					   result.outcome == FILE_OCCUPIED ? "its name is taken" : store_error_text(strays->store, result.errnum));
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
 			 errmsg("could not put file \"%s\" back: it lies in %s, of a run that this database does not know",
@@ -167,7 +167,8 @@ renumber_run(Strays *strays, int64 run_id)
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("files of a run that this database does not know are left in %s: %s",
-						drain_trash_path(&strays->place, run_id), strerror(errnum))));
+						drain_trash_path(&strays->place, run_id),
+						store_error_text(strays->store, errnum))));
 }
 
 /* Sets *n; an array of the runs that have a trash. */

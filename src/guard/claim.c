@@ -141,11 +141,12 @@ foreign(const char *upload_dir, const char *detail, const char *hint)
 }
 
 static Brake *
-system_brake(const char *name, FileResult result, const char *upload_dir, const char *hint)
+system_brake(FileStore *store, const char *name, FileResult result, const char *upload_dir, const char *hint)
 {
+	CHECK_FOR_INTERRUPTS();
 	return brake_make(name, ERRCODE_IO_ERROR,
 					  psprintf("could not %s in upload directory \"%s\": %s",
-							   result.action, upload_dir, strerror(result.errnum)),
+							   result.action, upload_dir, store_error_text(store, result.errnum)),
 					  NULL, hint);
 }
 
@@ -322,7 +323,7 @@ claim_check(FileStore *store, const Extension *extension, const char *upload_dir
 	else
 	{
 		claim->state = CLAIM_FOREIGN;
-		claim->brake = system_brake("claim", result, upload_dir,
+		claim->brake = system_brake(store, "claim", result, upload_dir,
 									"The folder " STORE_PRIVATE_DIR " in it must belong to the server's operating system user, and nobody else may write to it.");
 	}
 	return claim;
@@ -362,7 +363,7 @@ claim_lock(FileStore *store, const char *upload_dir, int wait_ms)
 		return busy_brake(store, upload_dir);
 	if (result.outcome == FILE_OK || result.outcome == FILE_VANISHED)
 		return NULL;
-	return system_brake("directory_lock", result, upload_dir,
+	return system_brake(store, "directory_lock", result, upload_dir,
 						"The claim in its folder " STORE_PRIVATE_DIR " must be a file of the server's operating system user.");
 }
 

@@ -109,6 +109,35 @@ location_brake(const char *path, const char *action, int errnum)
 	return file_brake(&upload, path, action, errnum);
 }
 
+/* What a server says goes before what its errno is called. */
+Brake *
+location_store_brake(FileStore *store, const char *path, const char *action, int errnum)
+{
+	const char *text = store_error_text(store, errnum);
+
+	CHECK_FOR_INTERRUPTS();
+	if (store_is_local(path))
+		return location_brake(path, action, errnum);
+	return brake_make(upload.setting, errnum == EACCES ? ERRCODE_INSUFFICIENT_PRIVILEGE : ERRCODE_IO_ERROR,
+					  psprintf("could not %s \"%s\": %s", action, path, text), NULL,
+					  "See audio_cleanup.s3_endpoint, s3_region and s3_credentials_file; docs/buckets.md has the rights that are needed.");
+}
+
+Brake *
+location_reach(FileStore *store, const char *path)
+{
+	int			errnum = store_reach(store);
+
+	if (errnum != 0)
+		return location_store_brake(store, path, "reach upload directory", errnum);
+	if (store_can_undo(store))
+		return NULL;
+	return brake_make("unversioned", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					  psprintf("upload directory \"%s\" keeps no versions of its files", path),
+					  "What is deleted in it could not be told from what has replaced it, nor be put back.",
+					  "Turn versioning on for the bucket.");
+}
+
 /* Is `path` the directory `root` or below it?  Both canonical. */
 static bool
 lies_in(const char *path, const char *root)
@@ -225,12 +254,26 @@ location_place(const Settings *settings, const char *backup_owner)
 	return place;
 }
 
+/* The name of a bucket has been judged when it was set, but not one that a run has recorded. */
+static Brake *
+check_name(const char *name)
+{
+	const char *wrong = store_judge_name(name);
+
+	return wrong == NULL ? NULL :
+		brake_make(upload.setting, ERRCODE_INVALID_PARAMETER_VALUE,
+				   psprintf("upload directory \"%s\" cannot be opened", name), wrong,
+				   "Write a bucket as \"s3://bucket/prefix\".");
+}
+
 Brake *
 location_check(const char *path)
 {
 	char		real[PATH_MAX];
 	struct stat st;
 
+	if (!store_is_local(path))
+		return check_name(path);
 	return check_place(&upload, path, real, &st);
 }
 
@@ -254,6 +297,11 @@ location_check_backup_dir(const Place *place, bool to_write)
 
 	if (*path == '\0')
 		return NULL;
+	if (!store_is_local(place->upload_dir))
+		return brake_make(backup.setting, ERRCODE_INVALID_PARAMETER_VALUE,
+						  psprintf("upload directory \"%s\" cannot have a backup directory", place->upload_dir),
+						  "Its server keeps the versions that are backups.",
+						  "Leave audio_cleanup.backup_dir empty.");
 	if ((brake = check_place(&backup, path, real, &st)) != NULL)
 		return brake;
 	if (realpath(place->upload_dir, uploads) != NULL && lies_in(real, uploads))

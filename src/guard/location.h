@@ -36,6 +36,15 @@ extern Brake *location_check(const char *path);
 /* Returns the brake for a directory on which `action` failed with `errnum`. */
 extern Brake *location_brake(const char *path, const char *action, int errnum);
 
+/* location_brake() for an action on an open directory, with what its store says of it. */
+extern Brake *location_store_brake(FileStore *store, const char *path, const char *action, int errnum);
+
+/*
+ * Returns a brake if the open directory `path` cannot be reached, or if what
+ * is deleted in it could not be put back.
+ */
+extern Brake *location_reach(FileStore *store, const char *path);
+
 /*
  * Returns a brake if there is a backup directory, and the directory is
  * missing, not ours alone, in the upload directory, or where an upload

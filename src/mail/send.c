@@ -24,7 +24,7 @@
 #include "storage/pmsignal.h"
 #include "storage/procsignal.h"
 
-#include "src/mail/secret.h"
+#include "src/pg/secret.h"
 #include "src/mail/send.h"
 #include "src/pg/compat.h"
 

@@ -39,7 +39,8 @@ identify(Judgement *judgement, const char *path, FileIdentity *identity)
 
 	if (result.outcome == FILE_FAILED && !judgement->again)
 		plan_add_error(judgement->plan,
-					   psprintf("could not %s \"%s\": %s", result.action, path, strerror(result.errnum)));
+					   psprintf("could not %s \"%s\": %s", result.action, path,
+								store_error_text(judgement->plan->found.store, result.errnum)));
 	return result.outcome == FILE_OK;
 }
 

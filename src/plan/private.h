@@ -30,6 +30,7 @@ struct CleanupPlan
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
 	struct HTAB *deferred;		/* sessions that must not be cleared before
 								 * files of theirs have come; or NULL */
+	List	   *expected;		/* of char *: paths for store_expect() */
 	bool		has_next;		/* plan_condemn() has looked one file ahead: */
 	CondemnedFile next;
 };

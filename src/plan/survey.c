@@ -43,6 +43,8 @@ check_directory(CleanupPlan *plan)
 
 	if (found == NULL && (plan->found.store = store_open(place.upload_dir)) == NULL)
 		found = location_brake(place.upload_dir, "open upload directory", errno);
+	if (found == NULL)
+		found = location_reach(plan->found.store, place.upload_dir);
 	if (found == NULL && !XactReadOnly &&
 		(errnum = store_check_writable(plan->found.store)) != 0)
 		found = location_brake(place.upload_dir, "write to upload directory", errnum);
@@ -209,9 +211,10 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
 	if (step == WALK_FAILED)
 	{
 		path = walk_failure(walk, &errnum, &action);
-		plan_apply_brake(plan, location_brake(psprintf("%s/%s", plan->context.settings->upload_dir,
-													   plan_escape_name(path)),
-											  action, errnum));
+		plan_apply_brake(plan, location_store_brake(plan->found.store,
+													psprintf("%s/%s", plan->context.settings->upload_dir,
+															 plan_escape_name(path)),
+													action, errnum));
 	}
 }
 

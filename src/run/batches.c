@@ -172,6 +172,16 @@ survey(void *arg)
 	run->place.backup_owner = MemoryContextStrdup(run->memory, run->place.backup_owner);
 }
 
+/* The commit callback does not write it where it would have to wait for a network. */
+static void
+write_claim(BatchRun *run)
+{
+	const PlanFindings *found = plan_findings(run->plan);
+
+	(void) store_write_claim(found->store, claim_text(found->claim->uuid), false);
+	plan_lock_own_directory(run->plan);
+}
+
 /* The next files are captured when this is committed. */
 static void
 condemn_batch(void *arg)
@@ -183,6 +193,8 @@ condemn_batch(void *arg)
 
 	/* a first run has found no claim that could be locked; now there is one */
 	plan_lock_own_directory(run->plan);
+	if (plan_findings(run->plan)->claim->state == CLAIM_UNWRITTEN)
+		write_claim(run);
 	if (plan_findings(run->plan)->claim->state != CLAIM_OURS)
 		brake_raise(brake_make("claim", ERRCODE_OBJECT_IN_USE,
 							   psprintf("the claim of upload directory \"%s\" could not be written",

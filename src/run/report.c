@@ -78,7 +78,7 @@ report_add_blocked_by(JsonBuilder *json, const PlanFindings *found)
 
 static Jsonb *
 make_envelope(const CleanupPlan *plan, const LedgerOutcome *outcome, const char *text,
-			  const char *result_key, int64 run_id, int64 healed)
+			  const char *result_key, int64 run_id, int64 healed, int64 pending)
 {
 	const PlanFindings *found = plan_findings(plan);
 	JsonBuilder json;
@@ -89,6 +89,8 @@ make_envelope(const CleanupPlan *plan, const LedgerOutcome *outcome, const char 
 	json_add_jsonb(&json, result_key, make_result(outcome, plan_is_preview(plan)));
 	if (run_id != 0)
 		json_add_integer(&json, "run_id", run_id);
+	if (pending > 0)
+		json_add_integer(&json, "pending", pending);
 	if (is_truncated(outcome))
 		json_add_boolean(&json, "lists_truncated", true);
 	if (healed > 0)
@@ -194,7 +196,16 @@ report_status(const CleanupPlan *plan)
 	LedgerOutcome outcome;
 
 	read_condemned(plan, plan_findings(plan)->condemned, &outcome);
-	return make_envelope(plan, &outcome, "Cleanup status retrieved", "potential_cleanup", 0, 0);
+	return make_envelope(plan, &outcome, "Cleanup status retrieved", "potential_cleanup", 0, 0, 0);
+}
+
+/* How many files does a worker deal with after the commit, because the commit cannot? */
+static int64
+left_to_worker(const CleanupPlan *plan, const Condemned *condemned)
+{
+	if (plan_is_preview(plan) || condemned == NULL || store_acts_at_commit(plan_findings(plan)->store))
+		return 0;
+	return condemned->n_files;
 }
 
 Jsonb *
@@ -203,7 +214,8 @@ report_condemned(const CleanupPlan *plan, Condemned *condemned, int64 run_id, in
 	LedgerOutcome outcome;
 
 	read_condemned(plan, condemned, &outcome);
-	return make_envelope(plan, &outcome, message(plan), "result", run_id, healed);
+	return make_envelope(plan, &outcome, message(plan), "result", run_id, healed,
+						 left_to_worker(plan, condemned));
 }
 
 Jsonb *
@@ -213,5 +225,5 @@ report_outcome(const CleanupPlan *plan, int64 run_id, int64 healed)
 
 	ledger_outcome(plan_context(plan)->extension, run_id, limit_of(plan), &outcome);
 	read_errors(plan, &outcome);
-	return make_envelope(plan, &outcome, message(plan), "result", run_id, healed);
+	return make_envelope(plan, &outcome, message(plan), "result", run_id, healed, 0);
 }

@@ -77,7 +77,8 @@ is_name_free(Restoring *restoring, const LedgerFile *file)
 		return true;
 	if (result.outcome == FILE_FAILED)
 		add_error(restoring, file->path,
-				  psprintf("could not %s: %s", result.action, strerror(result.errnum)));
+				  psprintf("could not %s: %s", result.action,
+						   store_error_text(drain_store(restoring->drain), result.errnum)));
 	else
 		add_error(restoring, file->path,
 				  psprintf("the name \"%s\" is taken; the backup lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
@@ -146,7 +147,8 @@ judge_file(Restoring *restoring, LedgerFile *file)
 			add_error(restoring, file->path, "its capture was interrupted, and is mended in the background; try again in a moment");
 			break;
 		case PLACE_UNKNOWN:
-			add_error(restoring, file->path, psprintf("could not find its backup: %s", strerror(errnum)));
+			add_error(restoring, file->path, psprintf("could not find its backup: %s",
+													  store_error_text(drain_store(restoring->drain), errnum)));
 			break;
 	}
 }

@@ -9,10 +9,32 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+
 #include "src/drain/at_commit.h"
 #include "src/drain/strays.h"
 #include "src/pg/lock.h"
 #include "src/run/private.h"
+
+/*
+ * A claim of a bucket is written before the commit, which must not wait for a
+ * network.  If that fails to come, the bucket is claimed by nobody's UUID, and
+ * this is to be called again.
+ */
+static void
+write_now(FileStore *store, const char *upload_dir, const char *text, bool replace)
+{
+	FileResult	result = store_write_claim(store, text, replace);
+
+	CHECK_FOR_INTERRUPTS();
+	if (result.outcome == FILE_OK)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("the claim of upload directory \"%s\" could not be written", upload_dir),
+			 result.outcome == FILE_OCCUPIED ? errdetail("Somebody else has claimed it in this moment.") :
+			 errdetail("%s.", store_error_text(store, result.errnum))));
+}
 
 /*
  * Taken over from somebody, the directory holds files that this database has
@@ -47,7 +69,10 @@ take_over(CleanupPlan *plan, void *arg)
 	/* not in the middle of somebody's run */
 	plan_lock_directory(plan);
 	text = claim_take(context->extension, place.upload_dir, claim->found, foreign, &uuid);
-	at_commit_claim(&place, text, foreign);
+	if (store_acts_at_commit(plan_findings(plan)->store))
+		at_commit_claim(&place, text, foreign);
+	else
+		write_now(plan_findings(plan)->store, place.upload_dir, text, foreign);
 	/* what they had in the trash, or we on a timeline that has ended */
 	if (foreign)
 		(void) strays_put_back(context, uuid, claim->found, true);

@@ -195,7 +195,8 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 	if (found.outcome == FILE_NOT_REGULAR)
 		return kept("it is not a regular file");
 	if (found.outcome != FILE_OK)
-		return kept(psprintf("could not %s: %s", found.action, strerror(found.errnum)));
+		return kept(psprintf("could not %s: %s", found.action,
+							 store_error_text(plan_findings(plan)->store, found.errnum)));
 	if (standing->hold != NULL)
 		return kept(psprintf("it is held by \"%s\"%s%s", standing->hold->held_by,
 							 standing->hold->reason ? ": " : "",

@@ -76,7 +76,7 @@ void
 metrics_collect(Tuplestorestate *rows)
 {
 	FileStore  *store = store_open(settings_snapshot()->upload_dir);
-	bool		is_up = store != NULL;
+	bool		is_up = store != NULL && store_reach(store) == 0;
 	int64		available = 0;
 	int64		size = 0;
 	bool		is_known = is_up && store_space(store, &available, &size) == 0;

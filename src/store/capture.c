@@ -141,8 +141,8 @@ store_capture_by_rename(const StoreJob *job, Trash *into, Folder **trash)
 	return returned;
 }
 
-static FileResult
-capture(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected, bool by_copy)
+FileResult
+local_capture(FileStore *store, int64 run_id, const char *path, bool by_copy, const FileIdentity *expected)
 {
 	FileIdentity exactly = *expected;
 	StoreJob	job;
@@ -158,16 +158,4 @@ capture(FileStore *store, int64 run_id, const char *path, const FileIdentity *ex
 	result = store_copy_out(&job);
 	store->trash.copies = false;
 	return result;
-}
-
-FileResult
-store_capture(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
-{
-	return capture(store, run_id, path, expected, !store_is_quick(store));
-}
-
-FileResult
-store_capture_by_copy(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
-{
-	return capture(store, run_id, path, expected, true);
 }

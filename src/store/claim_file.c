@@ -25,7 +25,7 @@
 #define CLAIM_NEW_NAME	"claim.new"
 
 FileResult
-store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
+local_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 {
 	FileResult	result = come_to(FILE_OK);
 	int			private = store_open_private(store, false);
@@ -76,7 +76,7 @@ write_new(int private, const char *text)
 }
 
 FileResult
-store_write_claim(FileStore *store, const char *text, bool replace)
+local_write_claim(FileStore *store, const char *text, bool replace)
 {
 	FileResult	result;
 	int			private = store_open_private(store, true);

@@ -61,7 +61,7 @@ FileResult
 store_fill_copy(FileStore *store, const OpenFile *original, int copy)
 {
 	const char *action;
-	int			errnum = copy_make(original->fd, &original->look, copy, store->stop, &action);
+	int			errnum = copy_make(original->fd, &original->look, copy, store->base.stop, &action);
 
 	if (errnum != EINTR && !is_untouched(original))
 		return come_to(FILE_REPLACED);
@@ -117,7 +117,7 @@ judge_copy(FileStore *store, const Folder *trash, const char *name,
 		return fail(EEXIST, "rename file");
 	if (result.outcome != FILE_OK)
 		return result.outcome == FILE_VANISHED ? come_to(FILE_OK) : result;
-	errnum = copy_compare(original->fd, copy.fd, original->look.identity.size, store->stop, good);
+	errnum = copy_compare(original->fd, copy.fd, original->look.identity.size, store->base.stop, good);
 	close(copy.fd);
 	return errnum == EINTR ? fail(EINTR, "verify copy of file") : come_to(FILE_OK);
 }
@@ -179,7 +179,7 @@ remove_original(const StoreJob *job)
 	int64		freed;
 
 	/* a file that cannot be renamed into the trash cannot pass through it */
-	if (!store_is_quick(store))
+	if (!local_is_quick(store))
 		result = store_capture_by_rename(job, &store->passage, &passage);
 	if (result.outcome == FILE_OK && unlinkat(passage->fd, job->where.name, 0) != 0)
 	{
@@ -275,7 +275,7 @@ store_copy_out(const StoreJob *job)
 	bool		made;
 	int			attempt = 1;
 
-	if (!job->store->durable)
+	if (!job->store->base.durable)
 		return fail(EXDEV, "rename file");
 	do
 		result = try_copy_out(job, &made);

@@ -73,7 +73,7 @@ as_captured(FileResult result)
 }
 
 FileResult
-store_destroy(FileStore *store, int64 run_id, const char *path,
+local_destroy(FileStore *store, int64 run_id, const char *path,
 			  const FileIdentity *expected, int64 *freed)
 {
 	StoreJob	job;
@@ -145,7 +145,7 @@ destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 }
 
 void
-store_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+local_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 {
 	int			i;
 

@@ -78,11 +78,11 @@ pay(FileStore *store)
 	{
 		.fd = store->owed[i].fd
 	};
-	if (store->durable)
+	if (store->base.durable)
 		store_call_together(store, calls, n);
 	for (i = 0; i < n; i++)
 	{
-		if (store->durable)
+		if (store->base.durable)
 			note_sync(store, calls[i].errnum);
 		close(calls[i].fd);
 		ReleaseExternalFD();
@@ -135,7 +135,7 @@ owe(FileStore *store, int fd)
 static void
 sync_if_dirty(FileStore *store, Folder *folder)
 {
-	if (folder->fd >= 0 && folder->dirty && store->durable)
+	if (folder->fd >= 0 && folder->dirty && store->base.durable)
 		store_sync_directory(store, folder->fd);
 	folder->dirty = false;
 }
@@ -157,7 +157,7 @@ store_sync_now(FileStore *store, Folder *a, Folder *b, Folder *c)
 }
 
 int
-store_sync(FileStore *store)
+local_sync(FileStore *store)
 {
 	int			errnum;
 
@@ -175,7 +175,7 @@ store_leave(FileStore *store, Folder *folder)
 {
 	if (folder->fd < 0)
 		return;
-	if (folder->dirty && store->durable)
+	if (folder->dirty && store->base.durable)
 		owe(store, folder->fd);
 	else
 		close(folder->fd);
@@ -186,7 +186,7 @@ store_leave(FileStore *store, Folder *folder)
 void
 store_forget_syncs(FileStore *store)
 {
-	store->durable = false;
+	store->base.durable = false;
 	store_leave_all(store);
 	pay(store);
 }
@@ -264,7 +264,7 @@ owe_sync(FileStore *store, Folder *from, int fd)
 
 	if (fd == from->fd)
 		from->dirty = true;
-	else if (store->durable && (copy = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
+	else if (store->base.durable && (copy = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
 		store_sync_directory(store, fd);
 	if (copy >= 0)
 		owe(store, copy);
@@ -357,7 +357,7 @@ store_open_trash(FileStore *store, int64 run_id)
 static Folder *
 reach(FileStore *store, Folder *folder, Folder *from, const char *path, int flags)
 {
-	if (!store->durable)
+	if (!store->base.durable)
 		flags &= ~DIR_SYNC;
 	if (path[0] == '\0')
 		return from;

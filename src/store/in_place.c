@@ -28,30 +28,20 @@ reach_path(FileStore *store, const char *path, int flags, FilePath *where, FileR
 }
 
 FileResult
-store_identify(FileStore *store, const char *path, FileIdentity *identity)
+local_identify(FileStore *store, const char *path, bool durably, FileIdentity *identity)
 {
 	FilePath	where;
 	FileResult	result;
-	Folder	   *home = reach_path(store, path, 0, &where, &result);
-
-	return home == NULL ? result : store_recognize(home, where.name, NULL, false, identity);
-}
-
-FileResult
-store_identify_durably(FileStore *store, const char *path, FileIdentity *identity)
-{
-	FilePath	where;
-	FileResult	result;
-	Folder	   *home = reach_path(store, path, DIR_SYNC, &where, &result);
+	Folder	   *home = reach_path(store, path, durably ? DIR_SYNC : 0, &where, &result);
 
 	if (home == NULL)
 		return result;
-	home->dirty = true;
+	home->dirty |= durably;
 	return store_recognize(home, where.name, NULL, false, identity);
 }
 
 int
-store_check_folder(FileStore *store, const char *path)
+local_check_folder(FileStore *store, const char *path)
 {
 	FilePath	where;
 	FileResult	result;
@@ -74,7 +64,7 @@ store_check_folder(FileStore *store, const char *path)
  * directory entry that is the best there is.
  */
 FileResult
-store_destroy_in_place(FileStore *store, const char *path,
+local_destroy_in_place(FileStore *store, const char *path,
 					   const FileIdentity *expected, int64 *freed)
 {
 	FilePath	where;
@@ -104,7 +94,7 @@ remove_folder(FileStore *store, const char *path)
 }
 
 int
-store_remove_folders(FileStore *store, const char *path)
+local_remove_folders(FileStore *store, const char *path)
 {
 	char		folder[STORE_PATH_MAX];
 	char	   *slash;

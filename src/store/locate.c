@@ -136,7 +136,7 @@ locate_copied(const StoreJob *job, bool mend, int *errnum)
 }
 
 FilePlace
-store_locate(FileStore *store, int64 run_id, const char *path,
+local_locate(FileStore *store, int64 run_id, const char *path,
 			 const FileIdentity *expected, bool mend, int *errnum)
 {
 	StoreJob	job;
@@ -144,6 +144,6 @@ store_locate(FileStore *store, int64 run_id, const char *path,
 	*errnum = store_begin(&job, store, run_id, path, expected).errnum;
 	if (*errnum != 0)
 		return PLACE_UNKNOWN;
-	return store_is_quick(store) ? locate(&job, &store->trash, mend, errnum) :
+	return local_is_quick(store) ? locate(&job, &store->trash, mend, errnum) :
 		locate_copied(&job, mend, errnum);
 }

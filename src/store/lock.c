@@ -195,12 +195,12 @@ try_lock(FileStore *store, int private)
 
 	if (result.outcome == FILE_OK && store->lock != NULL && is_lock_on(store->lock, &found))
 		return result;
-	store_unlock(store);
+	local_unlock(store);
 	return result.outcome == FILE_OK ? lock_claim(store, private, &found) : result;
 }
 
 FileResult
-store_lock(FileStore *store)
+local_lock(FileStore *store)
 {
 	FileResult	result;
 	int			private = store_open_private(store, false);
@@ -209,7 +209,7 @@ store_lock(FileStore *store)
 	if (private < 0)
 	{
 		result = vanished_or_failed(errno, store->action);
-		store_unlock(store);
+		local_unlock(store);
 		return result;
 	}
 	do
@@ -224,7 +224,7 @@ store_lock(FileStore *store)
  * not come to its exec() yet.
  */
 void
-store_unlock(FileStore *store)
+local_unlock(FileStore *store)
 {
 	ClaimLock  *lock = store->lock;
 
@@ -271,7 +271,7 @@ consider_lock(const char *line, const FileLook *claim, int *holder, int *likely)
 }
 
 int
-store_lock_holder(FileStore *store)
+local_lock_holder(FileStore *store)
 {
 	char		line[256];
 	FileLook	claim;

@@ -201,7 +201,7 @@ store_recognize(const Folder *dir, const char *name, const FileIdentity *expecte
 }
 
 FileResult
-store_clock(FileStore *store, int64 *now_ns)
+local_clock(FileStore *store, int64 *now_ns)
 {
 	FileLook	look;
 	FileResult	result = come_to(FILE_OK);

@@ -23,7 +23,7 @@
 #include "storage/fd.h"
 #endif
 
-#include "src/store/store.h"
+#include "src/store/driver.h"
 
 /*
  * A slot is asked for before the open() of a descriptor, and given back after
@@ -111,6 +111,7 @@ typedef struct OwedSync
 
 struct FileStore
 {
+	StoreBase	base;
 	Folder		root;			/* the upload directory */
 	Folder		home;			/* a folder below root, of the last file */
 	Folder		backup;			/* see store_set_backup_dir() */
@@ -119,11 +120,9 @@ struct FileStore
 								 * through it if the trash is elsewhere */
 	mode_t		mode;			/* permissions of root */
 	mode_t		make_mode;		/* of folders that are made */
-	bool		(*stop) (void); /* see store_set_stop(), or NULL */
 	struct ClaimLock *lock;		/* see store_lock(); NULL: no lock */
 	struct StoreRing *ring;		/* see ring.c; NULL: none yet */
 	bool		no_ring;		/* and there will be none */
-	bool		durable;		/* see store_set_durable() */
 	int			n_owed;
 	OwedSync	owed[STORE_OWED];
 	int			sync_errno;		/* first failure of an fsync, or 0 */
@@ -412,6 +411,48 @@ extern Folder *store_reach_captured(StoreJob *job, FileStore *store, int64 run_i
  */
 extern FileResult store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
 							   bool with_ctime, int64 *freed);
+
+
+/* ----------
+ * The driver of this folder: what driver.h asks for
+ * ----------
+ */
+extern const StoreDriver local_driver;
+
+extern bool local_is_quick(const FileStore *store);
+extern int	local_check_folder(FileStore *store, const char *path);
+extern FileResult local_clock(FileStore *store, int64 *now_ns);
+extern FileResult local_identify(FileStore *store, const char *path, bool durably,
+								 FileIdentity *identity);
+extern FileResult local_capture(FileStore *store, int64 run_id, const char *path, bool by_copy,
+								const FileIdentity *expected);
+extern FilePlace local_locate(FileStore *store, int64 run_id, const char *path,
+							  const FileIdentity *expected, bool mend, int *errnum);
+extern FileResult local_put_back(FileStore *store, int64 run_id, const char *path, const char *as,
+								 const FileIdentity *expected);
+extern FileResult local_identify_captured(FileStore *store, int64 run_id, const char *path,
+										  FileIdentity *identity);
+extern FileResult local_destroy(FileStore *store, int64 run_id, const char *path,
+								const FileIdentity *expected, int64 *freed);
+extern void local_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n);
+extern FileResult local_destroy_in_place(FileStore *store, const char *path,
+										 const FileIdentity *expected, int64 *freed);
+extern int	local_trash_runs(FileStore *store, int64 *runs, int max);
+extern int	local_renumber_trash(FileStore *store, int64 run_id, int64 as);
+extern int	local_remove_folders(FileStore *store, const char *path);
+extern void local_tidy(FileStore *store, int64 run_id);
+extern int	local_sync(FileStore *store);
+extern FileResult local_read_claim(FileStore *store, char text[STORE_CLAIM_MAX]);
+extern FileResult local_write_claim(FileStore *store, const char *text, bool replace);
+extern FileResult local_lock(FileStore *store);
+extern void local_unlock(FileStore *store);
+extern int	local_lock_holder(FileStore *store);
+extern TreeWalk *local_walk_begin(FileStore *store, bool recurse);
+extern TreeWalk *local_walk_begin_trash(FileStore *store, int64 run_id);
+extern WalkStep local_walk_next(TreeWalk *walk, const char **path);
+extern const char *local_walk_failure(TreeWalk *walk, int *errnum, const char **action);
+extern void local_walk_end(TreeWalk *walk);
+extern WalkReason local_walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
 
 
 /* ----------

@@ -42,7 +42,7 @@ compare_occupant(FileStore *store, const Folder *home, const char *name,
 	result = store_open_to_copy(home, name, &found, &occupant);
 	if (result.outcome != FILE_OK)
 		return result.outcome == FILE_FAILED ? result : come_to(FILE_OCCUPIED);
-	errnum = copy_compare(copy->fd, occupant.fd, expected->size, store->stop, &same);
+	errnum = copy_compare(copy->fd, occupant.fd, expected->size, store->base.stop, &same);
 	close(occupant.fd);
 	if (errnum != 0)
 		return fail(errnum, "verify copy of file");
@@ -152,7 +152,7 @@ store_copy_stranger_back(const StoreJob *job, Folder *trash)
 	FileIdentity found;
 	FileResult	result = {FILE_FAILED, EXDEV, "put back file"};
 
-	if (job->store->durable)
+	if (job->store->base.durable)
 		result = store_recognize(trash, job->where.name, NULL, false, &found);
 	if (result.outcome == FILE_OK)
 		result = copy_back_from(job, trash, &job->where, &found);
@@ -200,7 +200,7 @@ store_put_back_from(const StoreJob *job, Trash *from, const FilePath *target)
 		return result;
 	if (store_rename_out_of_trash(trash->fd, name, home->fd, target->name) != 0)
 	{
-		if (errno == EXDEV && store->durable)
+		if (errno == EXDEV && store->base.durable)
 			return copy_back_from(job, trash, target, &found);
 		if (errno != EEXIST)
 			return fail(errno, "rename file");
@@ -233,8 +233,8 @@ put_back_copied(const StoreJob *job, const FilePath *target)
 }
 
 FileResult
-store_put_back_as(FileStore *store, int64 run_id, const char *path, const char *as,
-				  const FileIdentity *expected)
+local_put_back(FileStore *store, int64 run_id, const char *path, const char *as,
+			   const FileIdentity *expected)
 {
 	StoreJob	job;
 	FilePath	target;
@@ -246,14 +246,8 @@ store_put_back_as(FileStore *store, int64 run_id, const char *path, const char *
 	if (result.outcome != FILE_OK)
 		return result;
 	do
-		result = store_is_quick(store) ? store_put_back_from(&job, &store->trash, &target) :
+		result = local_is_quick(store) ? store_put_back_from(&job, &store->trash, &target) :
 			put_back_copied(&job, &target);
 	while (store_is_stale(store, &result, attempt++));
 	return result;
-}
-
-FileResult
-store_put_back(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
-{
-	return store_put_back_as(store, run_id, path, path, expected);
 }

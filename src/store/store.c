@@ -66,7 +66,6 @@
 #ifdef FRONTEND
 #include "common/fe_memutils.h"
 #endif
-#include "src/store/lock.h"
 #include "src/store/private.h"
 
 /* root, home, run, trash, the lock, and two on the way down a path */
@@ -143,7 +142,7 @@ use_own_trash(FileStore *store, Trash *trash)
 }
 
 FileStore *
-store_open(const char *path)
+local_open(const char *path)
 {
 	FileStore  *store;
 	int			save_errno;
@@ -158,7 +157,8 @@ store_open(const char *path)
 	store->home.fd = store->backup.fd = -1;
 	use_own_trash(store, &store->trash);
 	use_own_trash(store, &store->passage);
-	store->durable = true;
+	store->base.driver = &local_driver;
+	store->base.durable = true;
 
 	if (acquire_descriptors(STORE_DESCRIPTORS))
 	{
@@ -178,13 +178,11 @@ store_open(const char *path)
  * Who closes without store_sync() will not record anything as done, so no
  * fsync is owed to him.
  */
-void
-store_close(FileStore *store)
+static void
+local_close(FileStore *store)
 {
-	if (store == NULL)
-		return;
 	store_forget_syncs(store);
-	store_unlock(store);
+	local_unlock(store);
 	store_close_ring(store);
 	close(store->root.fd);
 	release_descriptors(STORE_DESCRIPTORS);
@@ -196,8 +194,8 @@ store_close(FileStore *store)
 	pfree(store);
 }
 
-FileResult
-store_set_backup_dir(FileStore *store, const char *path, const char *owner)
+static FileResult
+local_set_backup_dir(FileStore *store, const char *path, const char *owner)
 {
 	Folder	   *backup = &store->backup;
 	FileLook	look = {0};
@@ -229,31 +227,19 @@ store_set_backup_dir(FileStore *store, const char *path, const char *owner)
 }
 
 bool
-store_is_quick(const FileStore *store)
+local_is_quick(const FileStore *store)
 {
 	return !store->trash.base->copies;
 }
 
-void
-store_set_stop(FileStore *store, bool (*stop) (void))
-{
-	store->stop = stop;
-}
-
-void
-store_set_durable(FileStore *store, bool durable)
-{
-	store->durable = durable;
-}
-
-int
-store_check_writable(FileStore *store)
+static int
+local_check_writable(FileStore *store)
 {
 	return faccessat(store->root.fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
 }
 
-int
-store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
+static int
+local_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 {
 	struct statvfs space;
 
@@ -263,3 +249,67 @@ store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 	*size_bytes = (int64) space.f_blocks * (int64) space.f_frsize;
 	return 0;
 }
+
+/* An open directory is within reach, and its trash needs no help of it. */
+static int
+local_reach(FileStore *store)
+{
+	return 0;
+}
+
+static bool
+local_can_undo(FileStore *store)
+{
+	return true;
+}
+
+static const char *
+local_error_text(FileStore *store, int errnum)
+{
+	return strerror(errnum);
+}
+
+/* A look is quick. */
+static void
+local_expect(FileStore *store, const char *const *paths, int n)
+{
+}
+
+const StoreDriver local_driver = {
+	.acts_at_commit = true,
+	.close = local_close,
+	.reach = local_reach,
+	.can_undo = local_can_undo,
+	.error_text = local_error_text,
+	.check_writable = local_check_writable,
+	.check_folder = local_check_folder,
+	.set_backup_dir = local_set_backup_dir,
+	.is_quick = local_is_quick,
+	.space = local_space,
+	.clock = local_clock,
+	.expect = local_expect,
+	.identify = local_identify,
+	.capture = local_capture,
+	.locate = local_locate,
+	.put_back = local_put_back,
+	.identify_captured = local_identify_captured,
+	.destroy = local_destroy,
+	.destroy_many = local_destroy_many,
+	.destroy_in_place = local_destroy_in_place,
+	.trash_runs = local_trash_runs,
+	.renumber_trash = local_renumber_trash,
+	.remove_folders = local_remove_folders,
+	.tidy = local_tidy,
+	.sync = local_sync,
+	.read_claim = local_read_claim,
+	.write_claim = local_write_claim,
+	.lock = local_lock,
+	.unlock = local_unlock,
+	.lock_holder = local_lock_holder,
+	.walk_begin = local_walk_begin,
+	.walk_begin_trash = local_walk_begin_trash,
+	.walk_next = local_walk_next,
+	.walk_failure = local_walk_failure,
+	.walk_end = local_walk_end,
+	.walk_why_not = local_walk_why_not
+};

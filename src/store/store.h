@@ -116,18 +116,46 @@ typedef enum FilePlace
 } FilePlace;
 
 /*
+ * Does the name mean a directory of this machine, and not "s3://bucket/prefix"?
+ */
+extern bool store_is_local(const char *name);
+
+/* Returns NULL, or what is wrong with a name: a sentence for a detail. */
+extern const char *store_judge_name(const char *name);
+
+/*
  * Open the directory `path` (absolute) as a store.  A symlink as the last
  * component of `path` itself is followed: that one is the administrator's.
  * Returns NULL with errno set (ENOENT, ENOTDIR, EACCES, ...) on failure.
  * Needs read and search permission on the directory; see store_check_writable.
  */
-extern FileStore *store_open(const char *path);
+extern FileStore *store_open(const char *name);
 
 /*
  * Close all descriptors, unlock and free the store.  NULL is allowed.
  * Commit-safe.
  */
 extern void store_close(FileStore *store);
+
+/*
+ * Can files be touched by the commit callback?  In a bucket they cannot: no
+ * commit waits for a network, and nothing is asked of it there.  Commit-safe.
+ */
+extern bool store_acts_at_commit(const FileStore *store);
+
+/*
+ * Asks whether the directory can be reached, where store_open() did not:
+ * returns 0 or an errno.  Then store_can_undo() tells whether a captured file
+ * can be put back: a bucket must keep versions.
+ */
+extern int	store_reach(FileStore *store);
+extern bool store_can_undo(FileStore *store);
+
+/*
+ * Returns what the last call on this store that failed with `errnum` says for
+ * people; valid until the next call on it.
+ */
+extern const char *store_error_text(FileStore *store, int errnum);
 
 /*
  * Is the directory writable for this process (so that a rename could work)?
@@ -177,6 +205,14 @@ extern void store_set_stop(FileStore *store, bool (*stop) (void));
  * its size.  Returns 0 or an errno.
  */
 extern int	store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes);
+
+/*
+ * The caller will store_identify() these `n` paths while others wait for
+ * locks of its transaction.  Where a look takes long, all of them are looked
+ * at now, and remembered until the next store_expect(); n of 0 forgets them.
+ * The paths must stay where they are until then.
+ */
+extern void store_expect(FileStore *store, const char *const *paths, int n);
 
 /*
  * Identity of the regular file at `path`.  Commit-safe.

@@ -32,7 +32,7 @@ store_reach_captured(StoreJob *job, FileStore *store, int64 run_id, const char *
 }
 
 FileResult
-store_identify_captured(FileStore *store, int64 run_id, const char *path, FileIdentity *identity)
+local_identify_captured(FileStore *store, int64 run_id, const char *path, FileIdentity *identity)
 {
 	StoreJob	job;
 	FileResult	result;
@@ -73,7 +73,7 @@ open_stream(int fd)
 }
 
 int
-store_trash_runs(FileStore *store, int64 *runs, int max)
+local_trash_runs(FileStore *store, int64 *runs, int max)
 {
 	struct dirent *entry;
 	int64		run_id;
@@ -97,7 +97,7 @@ store_trash_runs(FileStore *store, int64 *runs, int max)
 }
 
 int
-store_renumber_trash(FileStore *store, int64 run_id, int64 as)
+local_renumber_trash(FileStore *store, int64 run_id, int64 as)
 {
 	char		from[32];
 	char		to[32];
@@ -180,7 +180,7 @@ tidy_trash(FileStore *store, Folder *top, int parent, const char *name, int64 ru
 }
 
 void
-store_tidy(FileStore *store, int64 run_id)
+local_tidy(FileStore *store, int64 run_id)
 {
 	int			private;
 

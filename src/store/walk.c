@@ -33,7 +33,6 @@
 #include "common/fe_memutils.h"
 #endif
 #include "src/store/private.h"
-#include "src/store/walk.h"
 
 /* made by mkfs at the top of a file system, readable for root alone */
 #define FSCK_DIR	"lost+found"
@@ -58,6 +57,7 @@ typedef struct WalkLevel
 
 struct TreeWalk
 {
+	WalkBase	base;
 	bool		in_trash;
 	const StoreVolume *volume;	/* all must be there */
 	bool		recurse;
@@ -225,6 +225,7 @@ prepare(const StoreVolume *volume, bool recurse)
 {
 	TreeWalk   *walk = palloc0(sizeof(TreeWalk));
 
+	walk->base.driver = &local_driver;
 	walk->volume = volume;
 	walk->recurse = recurse;
 	if (!AcquireExternalFD())
@@ -233,7 +234,7 @@ prepare(const StoreVolume *volume, bool recurse)
 }
 
 TreeWalk *
-walk_begin(FileStore *store, bool recurse)
+local_walk_begin(FileStore *store, bool recurse)
 {
 	TreeWalk   *walk = prepare(&store->root.volume, recurse);
 	FileLook	look;
@@ -245,7 +246,7 @@ walk_begin(FileStore *store, bool recurse)
 }
 
 TreeWalk *
-walk_begin_trash(FileStore *store, int64 run_id)
+local_walk_begin_trash(FileStore *store, int64 run_id)
 {
 	TreeWalk   *walk = prepare(&store->trash.base->volume, true);
 
@@ -260,7 +261,7 @@ walk_begin_trash(FileStore *store, int64 run_id)
  * readdir() tells its end from an error by errno alone.
  */
 WalkStep
-walk_next(TreeWalk *walk, const char **path)
+local_walk_next(TreeWalk *walk, const char **path)
 {
 	*path = NULL;
 	if (walk->errnum != 0)
@@ -306,7 +307,7 @@ walk_next(TreeWalk *walk, const char **path)
 }
 
 const char *
-walk_failure(TreeWalk *walk, int *errnum, const char **action)
+local_walk_failure(TreeWalk *walk, int *errnum, const char **action)
 {
 	*errnum = walk->errnum;
 	*action = walk->action;
@@ -314,10 +315,8 @@ walk_failure(TreeWalk *walk, int *errnum, const char **action)
 }
 
 void
-walk_end(TreeWalk *walk)
+local_walk_end(TreeWalk *walk)
 {
-	if (walk == NULL)
-		return;
 	while (walk->nlevels > 0)
 		close_level(walk);
 	pfree(walk);
@@ -342,6 +341,7 @@ walk_reason_text(WalkReason reason)
 		[WALK_MOUNT] = "another file system is mounted there",
 		[WALK_SUBVOLUME] = "it is in another subvolume of the file system",
 		[WALK_NOT_A_FILE] = "it is not a regular file",
+		[WALK_NOT_PLAIN] = "a key with an empty part, or with a part that is \".\" or \"..\", is no path of a file",
 	};
 
 	return texts[reason];
@@ -374,9 +374,8 @@ judge_look(const FileStore *store, const FileLook *look, bool is_last)
 	return judge_volume(&look->volume, &store->root.volume);
 }
 
-/* What the text of a path says, without a look. */
-static WalkReason
-judge_text(const char *path, bool recurse, size_t *len)
+WalkReason
+store_judge_walk(const char *path, bool recurse, size_t *len)
 {
 	const char *component = path;
 	int			depth = 0;
@@ -430,9 +429,9 @@ look_further(FileStore *store, int *fd, const char *component, size_t len)
 }
 
 WalkReason
-walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len)
+local_walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len)
 {
-	WalkReason	reason = judge_text(path, recurse, len);
+	WalkReason	reason = store_judge_walk(path, recurse, len);
 	const char *component = path;
 	int			fd = store->root.fd;
 

@@ -81,7 +81,9 @@ typedef enum WalkReason
 								 * this one, is mounted on it or a folder of
 								 * it */
 	WALK_SUBVOLUME,				/* a folder of it is a subvolume of its own */
-	WALK_NOT_A_FILE				/* a directory, FIFO, socket or device */
+	WALK_NOT_A_FILE,			/* a directory, FIFO, socket or device */
+	WALK_NOT_PLAIN				/* a key of a bucket that could be no path of
+								 * a directory: "a//b", "../a", "a/" */
 } WalkReason;
 
 /*

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
- * mail/secret.h
- *	  Reading a password from a file that nobody else can read.
+ * pg/secret.h
+ *	  Reading a secret from a file that nobody else can read.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,5 +20,8 @@
  * came from the file.
  */
 extern const char *secret_read(const char *path, char *secret, size_t size);
+
+/* secret_read() of the whole file, which must be shorter than `size`. */
+extern const char *secret_read_whole(const char *path, char *secret, size_t size);
 
 #endif							/* AUDIO_CLEANUP_SECRET_FILE_H */

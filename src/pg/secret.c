@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
- * mail/secret.c
- *	  Reading a password from a file that nobody else can read.
+ * pg/secret.c
+ *	  Reading a secret from a file that nobody else can read.
  *
  * The rights are those of what was opened (fstat), not of what has that name
  * a moment later.
@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/mail/secret.h"
+#include "src/pg/secret.h"
 
 static const char *
 check_rights(int fd)
@@ -38,37 +38,59 @@ check_rights(int fd)
 	return NULL;
 }
 
+/* Reads at most `size` bytes; *length becomes how many. */
 static const char *
-read_line(int fd, char *line, size_t size)
+read_bytes(int fd, char *text, size_t size, size_t *length)
 {
-	size_t		length = 0;
 	ssize_t		n;
 
-	while (length < size && (n = read(fd, line + length, size - length)) != 0)
+	while (*length < size && (n = read(fd, text + *length, size - *length)) != 0)
 	{
 		if (n < 0 && errno != EINTR)
 			return strerror(errno);
-		length += Max(n, 0);
+		*length += Max(n, 0);
 	}
-	if (length == size && memchr(line, '\n', length) == NULL)
-		return "its first line is too long";
-	line[Min(length, size - 1)] = '\0';
-	line[strcspn(line, "\r\n")] = '\0';
-	return *line == '\0' ? "its first line is empty" : NULL;
+	return NULL;
 }
 
-const char *
-secret_read(const char *path, char *secret, size_t size)
+static const char *
+read_file(const char *path, char *text, size_t size, size_t *length)
 {
 	/* a FIFO must not keep us waiting */
 	int			fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	const char *error;
 
+	*length = 0;
 	if (fd < 0)
 		return strerror(errno);
 	error = check_rights(fd);
 	if (error == NULL)
-		error = read_line(fd, secret, size);
+		error = read_bytes(fd, text, size, length);
 	close(fd);
 	return error;
+}
+
+const char *
+secret_read(const char *path, char *secret, size_t size)
+{
+	size_t		length;
+	const char *error = read_file(path, secret, size, &length);
+
+	if (error != NULL)
+		return error;
+	if (length == size && memchr(secret, '\n', length) == NULL)
+		return "its first line is too long";
+	secret[Min(length, size - 1)] = '\0';
+	secret[strcspn(secret, "\r\n")] = '\0';
+	return *secret == '\0' ? "its first line is empty" : NULL;
+}
+
+const char *
+secret_read_whole(const char *path, char *secret, size_t size)
+{
+	size_t		length;
+	const char *error = read_file(path, secret, size, &length);
+
+	secret[Min(length, size - 1)] = '\0';
+	return error == NULL && length == size ? "it is too long" : error;
 }

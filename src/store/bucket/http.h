@@ -1,0 +1,115 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/http.h
+ *	  One request to an S3-compatible server, by libcurl, in steps; the answer
+ *	  is read by libxml2.
+ *
+ * This is the interface of a library of its own, audio_cleanup_bucket (see
+ * audio_cleanup_bucket.c), which is loaded when a bucket is opened; nothing is
+ * linked with these functions: audio_cleanup_bucket_library() hands them out.
+ * Memory is malloc()ed, and nothing raises an error.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_BUCKET_HTTP_H
+#define AUDIO_CLEANUP_BUCKET_HTTP_H
+
+#define BUCKET_ERROR_SIZE	256
+#define BUCKET_TOKEN_SIZE	2048	/* of a continuation token or a key marker */
+#define BUCKET_ID_SIZE		256 /* of a version id, with its NUL */
+#define BUCKET_BODY_SIZE	2048	/* so much of an object is kept */
+
+/* The server, and whose requests they are; all is copied. */
+typedef struct BucketServer
+{
+	const char *region;
+	const char *access_key;
+	const char *secret_key;
+	const char *token;			/* of a session; NULL: none */
+	const char *ca_file;		/* NULL: the system's certificates */
+	int			timeout_ms;		/* of one request */
+} BucketServer;
+
+typedef struct BucketRequest
+{
+	const char *method;			/* GET, HEAD, PUT or DELETE */
+	const char *url;			/* encoded; its query sorted, each with "=" */
+	const char *const *headers; /* "Name: value", NULL at the end; may be NULL */
+	const char *body;			/* NULL: none */
+	const char *body_sha256;	/* in hexadecimal, of the body or of nothing */
+	bool		raw;			/* the answer is an object, and no XML */
+} BucketRequest;
+
+/* An object, a version of one, a delete marker, or an unfinished upload. */
+typedef struct BucketEntry
+{
+	char	   *key;			/* decoded */
+	char		version[BUCKET_ID_SIZE];	/* or id of the upload */
+	char		etag[BUCKET_ID_SIZE];
+	int64		size;
+	int64		modified;		/* seconds since 1970; of an upload: begun */
+	bool		is_marker;
+	bool		is_latest;
+} BucketEntry;
+
+typedef struct BucketAnswer
+{
+	int			status;			/* of HTTP; 0: there was no answer */
+	bool		stopped;		/* by the caller */
+	bool		timed_out;
+	char		error[BUCKET_ERROR_SIZE];	/* printable ASCII; "": none */
+	char		code[64];		/* of an error, as S3 calls it; "": none */
+	int64		date;			/* by the clock of the server, seconds since
+								 * 1970; 0: not told */
+	char		version[BUCKET_ID_SIZE];	/* that the request made or
+											 * removed */
+	char		versioning[16]; /* of a bucket: "Enabled", "Suspended", "" */
+	BucketEntry *entries;
+	int			n_entries;
+	bool		truncated;		/* there is more: */
+	char		next_token[BUCKET_TOKEN_SIZE];
+	char		next_key[BUCKET_TOKEN_SIZE];	/* decoded */
+	char		next_version[BUCKET_ID_SIZE];
+	char		body[BUCKET_BODY_SIZE]; /* of a raw answer, NUL-terminated */
+} BucketAnswer;
+
+typedef struct BucketSession BucketSession;
+
+typedef struct BucketLibrary
+{
+	/* Opens a session, which keeps connections; NULL: no memory. */
+	BucketSession *(*open) (const BucketServer *server);
+	void		(*close) (BucketSession *session);
+
+	/*
+	 * Begins the only request of the session, which must last until its end.
+	 * Returns false for want of memory.
+	 */
+	bool		(*begin) (BucketSession *session, const BucketRequest *request);
+
+	/*
+	 * Works on the request for about `ms` milliseconds or until a signal
+	 * comes.  Returns false when there is an answer.
+	 */
+	bool		(*step) (BucketSession *session, int ms);
+
+	/* Returns the answer, which lasts until the next begin(). */
+	const BucketAnswer *(*answer) (BucketSession *session);
+
+	/* Gives the request up, with its connection, if it is not over. */
+	void		(*end) (BucketSession *session);
+} BucketLibrary;
+
+#define BUCKET_LIBRARY	"audio_cleanup_bucket"
+#define BUCKET_FUNCTION "audio_cleanup_bucket_library"
+
+extern BucketSession *http_open(const BucketServer *server);
+extern void http_close(BucketSession *session);
+extern bool http_begin(BucketSession *session, const BucketRequest *request);
+extern bool http_step(BucketSession *session, int ms);
+extern const BucketAnswer *http_answer(BucketSession *session);
+extern void http_end(BucketSession *session);
+
+#endif							/* AUDIO_CLEANUP_BUCKET_HTTP_H */

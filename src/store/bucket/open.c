@@ -1,0 +1,505 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/open.c
+ *	  A bucket is opened: its name, the server, and whose requests they are.
+ *
+ * Opening asks nothing of the network; store_reach() does.  So a transaction
+ * that holds locks can open one, and the commit callback can close it.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "storage/fd.h"
+
+#include "src/pg/secret.h"
+#include "src/store/bucket/bucket.h"
+#include "src/store/bucket/options.h"
+
+/* a connection, and what libcurl waits and wakes with */
+#define DESCRIPTORS		4
+
+#define SCHEME			"s3://"
+#define BUCKET_NAME_MAX	63
+
+/* room for our own names and for those of the files */
+#define PREFIX_MAX		512
+
+BucketOptions bucket_options;
+
+/* Whose requests they are. */
+typedef struct Credentials
+{
+	char		access_key[256];
+	char		secret_key[256];
+	char		token[4096];
+} Credentials;
+
+
+/* ------------------------------------------------------------------- names --- */
+
+static bool
+is_bucket_name(const char *name, size_t len)
+{
+	return len >= 3 && len <= BUCKET_NAME_MAX &&
+		strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.-") >= len && isalnum((unsigned char) *name);
+}
+
+const char *
+bucket_judge_name(const char *url)
+{
+	const char *name = url + strlen(SCHEME);
+	size_t		len = strcspn(name, "/");
+	const char *part = name + len;
+
+	if (!is_bucket_name(name, len))
+		return "The name of a bucket has 3 to 63 small letters, digits, dots and hyphens.";
+	if (strlen(part) > PREFIX_MAX)
+		return "The prefix is longer than 512 bytes.";
+	while (*part == '/')
+	{
+		size_t		n = strcspn(++part, "/");
+
+		if (n == 0 || *part == '.')
+			return "The parts of a prefix must not be empty, nor begin with a dot.";
+		part += n;
+	}
+	return NULL;
+}
+
+/* Plain text is for a server on this machine only. */
+const char *
+bucket_judge_endpoint(const char *endpoint)
+{
+	static const char *const loopback[] = {"http://localhost", "http://127.0.0.1", "http://[::1]"};
+	const char *host = strstr(endpoint, "://");
+	int			i;
+
+	if (*endpoint == '\0')
+		return NULL;
+	if (host == NULL || strpbrk(host + 3, "/?#@ ") != NULL || strlen(endpoint) > 150)
+		return "It must be written as \"https://host\" or \"https://host:port\".";
+	if (strncmp(endpoint, "https://", strlen("https://")) == 0)
+		return NULL;
+	for (i = 0; i < lengthof(loopback); i++)
+	{
+		size_t		len = strlen(loopback[i]);
+
+		if (strncmp(endpoint, loopback[i], len) == 0 && (endpoint[len] == '\0' || endpoint[len] == ':'))
+			return NULL;
+	}
+	return "Only a server on this machine (localhost) may be reached without TLS.";
+}
+
+static void
+name_bucket(Bucket *bucket, const char *url)
+{
+	const BucketOptions *options = &bucket_options;
+	const char *name = url + strlen(SCHEME);
+	int			len = (int) strcspn(name, "/");
+	const char *host = strstr(options->endpoint, "://");
+	char		aws[128];
+
+	snprintf(bucket->name, sizeof(bucket->name), "%.*s", len, name);
+	if (host == NULL)
+	{
+		snprintf(aws, sizeof(aws), "https://s3.%s.amazonaws.com", options->region);
+		host = strstr(aws, "://");
+	}
+	if (options->path_style)
+		snprintf(bucket->root, sizeof(bucket->root), "%s/%.*s",
+				 *options->endpoint ? options->endpoint : aws, len, name);
+	else
+		snprintf(bucket->root, sizeof(bucket->root), "%s://%.*s.%s",
+				 *options->endpoint == 'h' && options->endpoint[4] == ':' ? "http" : "https",
+				 len, name, host + 3);
+	if (name[len] != '\0')
+		snprintf(bucket->prefix, sizeof(bucket->prefix), "%s/", name + len + 1);
+}
+
+int
+bucket_key(const Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1])
+{
+	if (*path == '\0')
+		return EINVAL;
+	strlcpy(key, bucket->prefix, BUCKET_KEY_MAX + 1);
+	return strlcat(key, path, BUCKET_KEY_MAX + 1) <= BUCKET_KEY_MAX ? 0 : ENAMETOOLONG;
+}
+
+
+/* ------------------------------------------------------------- credentials --- */
+
+/* The value of a line "name = value", or NULL. */
+static char *
+value_of(char *line, const char *name)
+{
+	line += strspn(line, " \t");
+	if (strncmp(line, name, strlen(name)) != 0)
+		return NULL;
+	line += strlen(name);
+	line += strspn(line, " \t");
+	if (*line != '=')
+		return NULL;
+	line++;
+	line += strspn(line, " \t");
+	line[strcspn(line, " \t\r")] = '\0';
+	return line;
+}
+
+static void
+take_line(Credentials *credentials, char *line)
+{
+	char	   *value;
+
+	if ((value = value_of(line, "aws_access_key_id")) != NULL)
+		strlcpy(credentials->access_key, value, sizeof(credentials->access_key));
+	else if ((value = value_of(line, "aws_secret_access_key")) != NULL)
+		strlcpy(credentials->secret_key, value, sizeof(credentials->secret_key));
+	else if ((value = value_of(line, "aws_session_token")) != NULL)
+		strlcpy(credentials->token, value, sizeof(credentials->token));
+}
+
+/* As the tools of AWS write it; of several sections the first one is meant. */
+static const char *
+read_file(const char *path, Credentials *credentials)
+{
+	char		text[8192];
+	char	   *next = text;
+	char	   *line;
+	int			sections = 0;
+	const char *error = secret_read_whole(path, text, sizeof(text));
+
+	while (error == NULL && (line = strsep(&next, "\n")) != NULL)
+	{
+		if (*line == '[' && ++sections > 1)
+			break;
+		take_line(credentials, line);
+	}
+	explicit_bzero(text, sizeof(text));
+	return error;
+}
+
+static void
+read_environment(Credentials *credentials)
+{
+	const char *access_key = getenv("AWS_ACCESS_KEY_ID");
+	const char *secret_key = getenv("AWS_SECRET_ACCESS_KEY");
+	const char *token = getenv("AWS_SESSION_TOKEN");
+
+	strlcpy(credentials->access_key, access_key ? access_key : "", sizeof(credentials->access_key));
+	strlcpy(credentials->secret_key, secret_key ? secret_key : "", sizeof(credentials->secret_key));
+	strlcpy(credentials->token, token ? token : "", sizeof(credentials->token));
+}
+
+/* Returns NULL, or what is wrong. */
+static const char *
+find_credentials(Credentials *credentials)
+{
+	const char *path = bucket_options.credentials_file;
+	const char *error = NULL;
+
+	memset(credentials, 0, sizeof(*credentials));
+	if (*path != '\0')
+		error = read_file(path, credentials);
+	else
+		read_environment(credentials);
+	if (error != NULL)
+		return psprintf("audio_cleanup.s3_credentials_file cannot be used: %s", error);
+	if (credentials->access_key[0] == '\0' || credentials->secret_key[0] == '\0')
+		return *path != '\0' ? "audio_cleanup.s3_credentials_file holds no aws_access_key_id and aws_secret_access_key" :
+			"audio_cleanup.s3_credentials_file is not set, and the environment of the server holds no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+	return NULL;
+}
+
+
+/* ----------------------------------------------------------------- opening --- */
+
+typedef const BucketLibrary *(*LibraryFunction) (void);
+
+/* NULL, and *error, if it cannot be loaded: see mail/send.c. */
+static const BucketLibrary *
+load_library(const char **error)
+{
+	static const BucketLibrary *library = NULL;
+	MemoryContext caller = CurrentMemoryContext;
+
+	if (library != NULL)
+		return library;
+	PG_TRY();
+	{
+		LibraryFunction function = (LibraryFunction)
+		load_external_function(BUCKET_LIBRARY, BUCKET_FUNCTION, true, NULL);
+
+		library = function();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		*error = CopyErrorData()->message;
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return library;
+}
+
+static bool
+acquire_descriptors(void)
+{
+	int			n;
+
+	for (n = 0; n < DESCRIPTORS; n++)
+		if (!AcquireExternalFD())
+		{
+			while (n-- > 0)
+				ReleaseExternalFD();
+			return false;
+		}
+	return true;
+}
+
+static void
+open_session(Bucket *bucket)
+{
+	Credentials credentials;
+	const char *error = find_credentials(&credentials);
+	const BucketServer server = {
+		.region = bucket_options.region,
+		.access_key = credentials.access_key,
+		.secret_key = credentials.secret_key,
+		.token = credentials.token[0] ? credentials.token : NULL,
+		.ca_file = *bucket_options.ca_file ? bucket_options.ca_file : NULL,
+		.timeout_ms = bucket_options.timeout_ms
+	};
+
+	bucket->open_errnum = EACCES;
+	if (error == NULL && (bucket->library = load_library(&error)) != NULL)
+	{
+		bucket->open_errnum = EMFILE;
+		error = "too many files are open";
+		if (acquire_descriptors())
+		{
+			bucket->session = bucket->library->open(&server);
+			if (bucket->session == NULL)
+			{
+				int			n;
+
+				bucket->open_errnum = ENOMEM;
+				error = "libcurl could not be initialized";
+				for (n = 0; n < DESCRIPTORS; n++)
+					ReleaseExternalFD();
+			}
+		}
+	}
+	explicit_bzero(&credentials, sizeof(credentials));
+	if (bucket->session == NULL)
+		(void) bucket_note(bucket, bucket->open_errnum, error);
+}
+
+/* What cannot be had of it, the first call says. */
+FileStore *
+bucket_open(const char *url)
+{
+	Bucket	   *bucket;
+
+	if (bucket_judge_name(url) != NULL)
+	{
+		errno = EINVAL;
+		return NULL;
+	}
+	bucket = palloc0(sizeof(Bucket));
+	bucket->base.driver = &bucket_driver;
+	name_bucket(bucket, url);
+	open_session(bucket);
+	return (FileStore *) bucket;
+}
+
+/*
+ * Asks nothing of the network.  A lease that is not given back by then, after
+ * an ERROR, ends by itself; this server may take it at once.
+ */
+static void
+bucket_close(FileStore *store)
+{
+	Bucket	   *bucket = bucket_of(store);
+	int			n;
+
+	if (bucket->session != NULL)
+	{
+		bucket->library->close(bucket->session);
+		for (n = 0; n < DESCRIPTORS; n++)
+			ReleaseExternalFD();
+	}
+	if (bucket->expected != NULL)
+		pfree(bucket->expected);
+	pfree(bucket);
+}
+
+
+/* --------------------------------------------------------- what it can do --- */
+
+int
+bucket_ask_versioning(Bucket *bucket)
+{
+	const BucketCall call = {"GET", NULL, "versioning="};
+	const BucketAnswer *answer;
+	int			errnum = bucket_call(bucket, &call, &answer);
+
+	bucket->enabled = false;
+	if (errnum == 0 && answer->status != 200)
+		return bucket_note(bucket, EIO, answer->error);
+	if (errnum == 0)
+		bucket->enabled = strcmp(answer->versioning, "Enabled") == 0;
+	return errnum;
+}
+
+static int
+bucket_reach(FileStore *store)
+{
+	return bucket_ask_versioning(bucket_of(store));
+}
+
+static bool
+bucket_can_undo(FileStore *store)
+{
+	return bucket_of(store)->enabled;
+}
+
+static const char *
+bucket_error_text(FileStore *store, int errnum)
+{
+	const Bucket *bucket = bucket_of(store);
+
+	return errnum == bucket->error_errnum && bucket->error[0] != '\0' ? bucket->error : strerror(errnum);
+}
+
+/* Whether somebody may write, the claim shows. */
+static int
+bucket_check_writable(FileStore *store)
+{
+	return 0;
+}
+
+static int
+bucket_check_folder(FileStore *store, const char *path)
+{
+	return 0;
+}
+
+static FileResult
+bucket_set_backup_dir(FileStore *store, const char *path, const char *owner)
+{
+	return fail(bucket_note(bucket_of(store), EINVAL, "a bucket keeps its own backups"), "accept path");
+}
+
+static bool
+bucket_is_quick(const FileStore *store)
+{
+	return false;
+}
+
+/* A bucket has no end. */
+static int
+bucket_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
+{
+	return ENOTSUP;
+}
+
+/* What it said with its last answer, in whole seconds. */
+static FileResult
+bucket_clock(FileStore *store, int64 *now_ns)
+{
+	const Bucket *bucket = bucket_of(store);
+
+	*now_ns = bucket->date * INT64CONST(1000000000);
+	return bucket->date != 0 ? come_to(FILE_OK) : fail(ENOTSUP, "ask the time");
+}
+
+/* No file is ever captured otherwise than by a marker, which needs no space. */
+static FileResult
+bucket_destroy_in_place(FileStore *store, const char *path, const FileIdentity *expected, int64 *freed)
+{
+	return fail(bucket_note(bucket_of(store), ENOTSUP, strerror(ENOTSUP)), "delete file");
+}
+
+/*
+ * A marker does not say which run has made it: files of runs that this
+ * database does not know are not found.
+ */
+static int
+bucket_trash_runs(FileStore *store, int64 *runs, int max)
+{
+	return 0;
+}
+
+static int
+bucket_renumber_trash(FileStore *store, int64 run_id, int64 as)
+{
+	return ENOTSUP;
+}
+
+/* There are no folders; a name is all there is of one. */
+static int
+bucket_remove_folders(FileStore *store, const char *path)
+{
+	return 0;
+}
+
+static void
+bucket_tidy(FileStore *store, int64 run_id)
+{
+}
+
+/* What the server has said it has done is done. */
+static int
+bucket_sync(FileStore *store)
+{
+	return 0;
+}
+
+static int
+bucket_lock_holder(FileStore *store)
+{
+	return 0;
+}
+
+const StoreDriver bucket_driver = {
+	.acts_at_commit = false,
+	.close = bucket_close,
+	.reach = bucket_reach,
+	.can_undo = bucket_can_undo,
+	.error_text = bucket_error_text,
+	.check_writable = bucket_check_writable,
+	.check_folder = bucket_check_folder,
+	.set_backup_dir = bucket_set_backup_dir,
+	.is_quick = bucket_is_quick,
+	.space = bucket_space,
+	.clock = bucket_clock,
+	.expect = bucket_expect,
+	.identify = bucket_identify,
+	.capture = bucket_capture,
+	.locate = bucket_locate,
+	.put_back = bucket_put_back,
+	.identify_captured = bucket_identify_captured,
+	.destroy = bucket_destroy,
+	.destroy_many = bucket_destroy_many,
+	.destroy_in_place = bucket_destroy_in_place,
+	.trash_runs = bucket_trash_runs,
+	.renumber_trash = bucket_renumber_trash,
+	.remove_folders = bucket_remove_folders,
+	.tidy = bucket_tidy,
+	.sync = bucket_sync,
+	.read_claim = bucket_read_claim,
+	.write_claim = bucket_write_claim,
+	.lock = bucket_lock,
+	.unlock = bucket_unlock,
+	.lock_holder = bucket_lock_holder,
+	.walk_begin = bucket_walk_begin,
+	.walk_begin_trash = bucket_walk_begin_trash,
+	.walk_next = bucket_walk_next,
+	.walk_failure = bucket_walk_failure,
+	.walk_end = bucket_walk_end,
+	.walk_why_not = bucket_walk_why_not
+};

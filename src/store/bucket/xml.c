@@ -1,0 +1,341 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/xml.c
+ *	  What an S3-compatible server answers, read as it comes.
+ *
+ * A page of a list is read element by element, and no tree is built.  All
+ * documents of the protocol have one form: a root, below it either values or
+ * entries, and below an entry its values.  The server may be anybody's:
+ *
+ * - a document type is refused, and with it every entity but the five that
+ *	 XML itself has; nothing is ever loaded from anywhere;
+ * - a document, a text and the depth of elements have a limit;
+ * - names come in the URL encoding that we ask for ("encoding-type=url"),
+ *	 because XML has no way to write a control character.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include <libxml/parser.h>
+
+#include "src/store/bucket/xml.h"
+
+#define MAX_DOCUMENT	(32 * 1024 * 1024)
+#define MAX_TEXT		8192
+#define MAX_DEPTH		8
+
+/* more than any server lists on a page */
+#define MAX_ENTRIES		10000
+
+struct AnswerReader
+{
+	BucketAnswer *answer;
+	xmlParserCtxtPtr parser;
+	size_t		read;
+	int			depth;			/* 1 in the root */
+	bool		is_error;		/* the root is <Error> */
+	bool		is_encoded;		/* the server has said so */
+	bool		failed;
+	BucketEntry *entry;			/* the one that is being read, or NULL */
+	int			room;
+	size_t		length;			/* of text */
+	char		text[MAX_TEXT];
+};
+
+static bool
+is(const xmlChar * name, const char *word)
+{
+	return strcmp((const char *) name, word) == 0;
+}
+
+void
+xml_copy_printable(char *target, size_t size, const char *text, size_t length)
+{
+	size_t		i;
+
+	length = Min(length, size - 1);
+	for (i = 0; i < length; i++)
+		target[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
+	target[length] = '\0';
+}
+
+/* libxml2 says by an error that it was stopped, too. */
+static void
+refuse(AnswerReader *reader)
+{
+	reader->failed = true;
+	xmlStopParser(reader->parser);
+}
+
+static int
+hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Decodes %XX in place.  A NUL stays as it was written: no name of ours has one. */
+static void
+decode(char *text)
+{
+	char	   *to = text;
+
+	for (; *text != '\0'; text++)
+	{
+		int			high = *text == '%' ? hex(text[1]) : -1;
+		int			low = high >= 0 ? hex(text[2]) : -1;
+
+		if (low >= 0 && (high > 0 || low > 0))
+		{
+			*to++ = (char) (high << 4 | low);
+			text += 2;
+		}
+		else
+			*to++ = *text;
+	}
+	*to = '\0';
+}
+
+/* "2026-11-28T05:38:29.123Z" as seconds since 1970; 0 if it cannot be read. */
+static int64
+parse_time(const char *text)
+{
+	struct tm	tm = {0};
+
+	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
+			   &tm.tm_hour, &tm.tm_min, &tm.tm_sec) != 6)
+		return 0;
+	tm.tm_year -= 1900;
+	tm.tm_mon -= 1;
+	return (int64) timegm(&tm);
+}
+
+static BucketEntry *
+add_entry(AnswerReader *reader)
+{
+	BucketAnswer *answer = reader->answer;
+	BucketEntry *entries;
+
+	if (answer->n_entries == reader->room)
+	{
+		int			room = Max(reader->room * 2, 64);
+
+		if (answer->n_entries >= MAX_ENTRIES ||
+			(entries = realloc(answer->entries, sizeof(BucketEntry) * room)) == NULL)
+		{
+			refuse(reader);
+			return NULL;
+		}
+		answer->entries = entries;
+		reader->room = room;
+	}
+	entries = &answer->entries[answer->n_entries++];
+	memset(entries, 0, sizeof(*entries));
+	return entries;
+}
+
+static void
+begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xmlChar * uri,
+			  int n_namespaces, const xmlChar * *namespaces, int n_attributes, int n_defaulted,
+			  const xmlChar * *attributes)
+{
+	AnswerReader *reader = arg;
+
+	reader->length = 0;
+	if (++reader->depth > MAX_DEPTH)
+		refuse(reader);
+	else if (reader->depth == 1)
+		reader->is_error = is(name, "Error");
+	else if (reader->depth == 2 &&
+			 (is(name, "Contents") || is(name, "Version") || is(name, "DeleteMarker") || is(name, "Upload")))
+	{
+		reader->entry = add_entry(reader);
+		if (reader->entry != NULL)
+			reader->entry->is_marker = is(name, "DeleteMarker");
+	}
+}
+
+/* A value that is cut would be another one. */
+static void
+take_text(AnswerReader *reader, char *target, size_t size)
+{
+	if (strlcpy(target, reader->text, size) >= size)
+		refuse(reader);
+}
+
+/* A value of an entry. */
+static void
+take_member(AnswerReader *reader, const xmlChar * name)
+{
+	BucketEntry *entry = reader->entry;
+
+	if (is(name, "Key") && entry->key == NULL)
+	{
+		entry->key = strdup(reader->text);
+		if (entry->key == NULL)
+			refuse(reader);
+	}
+	else if (is(name, "VersionId") || is(name, "UploadId"))
+		take_text(reader, entry->version, sizeof(entry->version));
+	else if (is(name, "ETag"))
+		take_text(reader, entry->etag, sizeof(entry->etag));
+	else if (is(name, "Size"))
+		entry->size = strtoll(reader->text, NULL, 10);
+	else if (is(name, "LastModified") || is(name, "Initiated"))
+		entry->modified = parse_time(reader->text);
+	else if (is(name, "IsLatest"))
+		entry->is_latest = strcmp(reader->text, "true") == 0;
+}
+
+/* A value below the root. */
+static void
+take_value(AnswerReader *reader, const xmlChar * name)
+{
+	BucketAnswer *answer = reader->answer;
+
+	if (reader->is_error && is(name, "Code"))
+		xml_copy_printable(answer->code, sizeof(answer->code), reader->text, reader->length);
+	else if (reader->is_error && is(name, "Message"))
+		xml_copy_printable(answer->error, sizeof(answer->error), reader->text, reader->length);
+	else if (is(name, "IsTruncated"))
+		answer->truncated = strcmp(reader->text, "true") == 0;
+	else if (is(name, "NextContinuationToken"))
+		take_text(reader, answer->next_token, sizeof(answer->next_token));
+	else if (is(name, "NextKeyMarker"))
+		take_text(reader, answer->next_key, sizeof(answer->next_key));
+	else if (is(name, "NextVersionIdMarker"))
+		take_text(reader, answer->next_version, sizeof(answer->next_version));
+	else if (is(name, "EncodingType"))
+		reader->is_encoded = strcmp(reader->text, "url") == 0;
+	else if (is(name, "Status"))
+		take_text(reader, answer->versioning, sizeof(answer->versioning));
+}
+
+static void
+end_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xmlChar * uri)
+{
+	AnswerReader *reader = arg;
+
+	reader->text[reader->length] = '\0';
+	if (reader->depth == 3 && reader->entry != NULL)
+		take_member(reader, name);
+	else if (reader->depth == 2 && reader->entry != NULL)
+		reader->entry = NULL;
+	else if (reader->depth == 2)
+		take_value(reader, name);
+	reader->depth--;
+	reader->length = 0;
+}
+
+static void
+take_characters(void *arg, const xmlChar * text, int length)
+{
+	AnswerReader *reader = arg;
+
+	if (reader->length + length >= MAX_TEXT)
+	{
+		refuse(reader);
+		return;
+	}
+	memcpy(reader->text + reader->length, text, length);
+	reader->length += length;
+}
+
+static void
+refuse_document_type(void *arg, const xmlChar * name, const xmlChar * external, const xmlChar * system)
+{
+	refuse(arg);
+}
+
+/* What is wrong is told by xml_end(), and not on the standard error of the server. */
+static void
+keep_quiet(void *arg, xmlErrorPtr error)
+{
+}
+
+AnswerReader *
+xml_begin(BucketAnswer *answer)
+{
+	static xmlSAXHandler handler =
+	{
+		.initialized = XML_SAX2_MAGIC,
+			.startElementNs = begin_element,
+			.endElementNs = end_element,
+			.characters = take_characters,
+			.cdataBlock = take_characters,
+			.internalSubset = refuse_document_type,
+			.serror = keep_quiet
+	};
+	AnswerReader *reader = calloc(1, sizeof(AnswerReader));
+
+	if (reader == NULL)
+		return NULL;
+	reader->answer = answer;
+	reader->parser = xmlCreatePushParserCtxt(&handler, reader, NULL, 0, NULL);
+	if (reader->parser == NULL)
+	{
+		free(reader);
+		return NULL;
+	}
+	(void) xmlCtxtUseOptions(reader->parser, XML_PARSE_NONET);
+	return reader;
+}
+
+bool
+xml_read(AnswerReader *reader, const char *data, size_t length)
+{
+	reader->read += length;
+	if (reader->read > MAX_DOCUMENT)
+		reader->failed = true;
+	if (!reader->failed && xmlParseChunk(reader->parser, data, (int) length, 0) != 0)
+		reader->failed = true;
+	return !reader->failed;
+}
+
+/* Names are decoded when it is known that they are encoded. */
+static bool
+finish_names(AnswerReader *reader)
+{
+	BucketAnswer *answer = reader->answer;
+	int			i;
+
+	for (i = 0; i < answer->n_entries; i++)
+		if (answer->entries[i].key == NULL)
+			return false;
+	if (!reader->is_encoded)
+		return true;
+	for (i = 0; i < answer->n_entries; i++)
+		decode(answer->entries[i].key);
+	decode(answer->next_key);
+	return true;
+}
+
+bool
+xml_end(AnswerReader *reader)
+{
+	bool		whole = !reader->failed && reader->read > 0 &&
+	xmlParseChunk(reader->parser, NULL, 0, 1) == 0 && !reader->failed && finish_names(reader);
+
+	xmlFreeParserCtxt(reader->parser);
+	free(reader);
+	return whole;
+}
+
+void
+xml_free_entries(BucketAnswer *answer)
+{
+	int			i;
+
+	for (i = 0; i < answer->n_entries; i++)
+		free(answer->entries[i].key);
+	free(answer->entries);
+	answer->entries = NULL;
+	answer->n_entries = 0;
+}

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/xml.h
+ *	  What an S3-compatible server answers, read as it comes.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef AUDIO_CLEANUP_BUCKET_XML_H
+#define AUDIO_CLEANUP_BUCKET_XML_H
+
+#include "src/store/bucket/http.h"
+
+typedef struct AnswerReader AnswerReader;
+
+/* Begins to read a document into `answer`.  Returns NULL for want of memory. */
+extern AnswerReader *xml_begin(BucketAnswer *answer);
+
+/* Reads the next `length` bytes.  Returns false if they cannot be. */
+extern bool xml_read(AnswerReader *reader, const char *data, size_t length);
+
+/* Ends the document, and frees the reader.  Returns whether the document was read whole. */
+extern bool xml_end(AnswerReader *reader);
+
+/* Frees the entries of an answer. */
+extern void xml_free_entries(BucketAnswer *answer);
+
+/* Copies `length` bytes of somebody's text as printable ASCII, cut at `size` - 1. */
+extern void xml_copy_printable(char *target, size_t size, const char *text, size_t length);
+
+#endif							/* AUDIO_CLEANUP_BUCKET_XML_H */

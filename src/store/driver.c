@@ -1,0 +1,313 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/driver.c
+ *	  Passes each call on to the kind of upload directory that is open.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include "src/store/driver.h"
+
+#define BUCKET_SCHEME	"s3://"
+
+static inline StoreBase *
+base_of(const FileStore *store)
+{
+	return (StoreBase *) store;
+}
+
+static inline const StoreDriver *
+driver_of(const FileStore *store)
+{
+	return base_of(store)->driver;
+}
+
+static inline const StoreDriver *
+walker_of(const TreeWalk *walk)
+{
+	return ((const WalkBase *) walk)->driver;
+}
+
+bool
+store_is_local(const char *name)
+{
+	return strncmp(name, BUCKET_SCHEME, strlen(BUCKET_SCHEME)) != 0;
+}
+
+const char *
+store_judge_name(const char *name)
+{
+#ifndef FRONTEND
+	if (!store_is_local(name))
+		return bucket_judge_name(name);
+#endif
+	return NULL;
+}
+
+FileStore *
+store_open(const char *name)
+{
+#ifndef FRONTEND
+	if (!store_is_local(name))
+		return bucket_open(name);
+#endif
+	return local_open(name);
+}
+
+void
+store_close(FileStore *store)
+{
+	if (store != NULL)
+		driver_of(store)->close(store);
+}
+
+bool
+store_acts_at_commit(const FileStore *store)
+{
+	return driver_of(store)->acts_at_commit;
+}
+
+int
+store_reach(FileStore *store)
+{
+	return driver_of(store)->reach(store);
+}
+
+bool
+store_can_undo(FileStore *store)
+{
+	return driver_of(store)->can_undo(store);
+}
+
+const char *
+store_error_text(FileStore *store, int errnum)
+{
+	return driver_of(store)->error_text(store, errnum);
+}
+
+void
+store_set_stop(FileStore *store, bool (*stop) (void))
+{
+	base_of(store)->stop = stop;
+}
+
+void
+store_set_durable(FileStore *store, bool durable)
+{
+	base_of(store)->durable = durable;
+}
+
+int
+store_check_writable(FileStore *store)
+{
+	return driver_of(store)->check_writable(store);
+}
+
+int
+store_check_folder(FileStore *store, const char *path)
+{
+	return driver_of(store)->check_folder(store, path);
+}
+
+FileResult
+store_set_backup_dir(FileStore *store, const char *path, const char *owner)
+{
+	return driver_of(store)->set_backup_dir(store, path, owner);
+}
+
+bool
+store_is_quick(const FileStore *store)
+{
+	return driver_of(store)->is_quick(store);
+}
+
+int
+store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
+{
+	return driver_of(store)->space(store, free_bytes, size_bytes);
+}
+
+FileResult
+store_clock(FileStore *store, int64 *now_ns)
+{
+	return driver_of(store)->clock(store, now_ns);
+}
+
+void
+store_expect(FileStore *store, const char *const *paths, int n)
+{
+	driver_of(store)->expect(store, paths, n);
+}
+
+FileResult
+store_identify(FileStore *store, const char *path, FileIdentity *identity)
+{
+	return driver_of(store)->identify(store, path, false, identity);
+}
+
+FileResult
+store_identify_durably(FileStore *store, const char *path, FileIdentity *identity)
+{
+	return driver_of(store)->identify(store, path, true, identity);
+}
+
+FileResult
+store_capture(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
+{
+	return driver_of(store)->capture(store, run_id, path, !store_is_quick(store), expected);
+}
+
+FileResult
+store_capture_by_copy(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
+{
+	return driver_of(store)->capture(store, run_id, path, true, expected);
+}
+
+FilePlace
+store_locate(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected,
+			 bool mend, int *errnum)
+{
+	return driver_of(store)->locate(store, run_id, path, expected, mend, errnum);
+}
+
+FileResult
+store_put_back(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
+{
+	return driver_of(store)->put_back(store, run_id, path, path, expected);
+}
+
+FileResult
+store_put_back_as(FileStore *store, int64 run_id, const char *path, const char *as,
+				  const FileIdentity *expected)
+{
+	return driver_of(store)->put_back(store, run_id, path, as, expected);
+}
+
+FileResult
+store_identify_captured(FileStore *store, int64 run_id, const char *path, FileIdentity *identity)
+{
+	return driver_of(store)->identify_captured(store, run_id, path, identity);
+}
+
+FileResult
+store_destroy(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected,
+			  int64 *freed)
+{
+	return driver_of(store)->destroy(store, run_id, path, expected, freed);
+}
+
+void
+store_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+{
+	driver_of(store)->destroy_many(store, run_id, files, n);
+}
+
+FileResult
+store_destroy_in_place(FileStore *store, const char *path, const FileIdentity *expected, int64 *freed)
+{
+	return driver_of(store)->destroy_in_place(store, path, expected, freed);
+}
+
+int
+store_trash_runs(FileStore *store, int64 *runs, int max)
+{
+	return driver_of(store)->trash_runs(store, runs, max);
+}
+
+int
+store_renumber_trash(FileStore *store, int64 run_id, int64 as)
+{
+	return driver_of(store)->renumber_trash(store, run_id, as);
+}
+
+int
+store_remove_folders(FileStore *store, const char *path)
+{
+	return driver_of(store)->remove_folders(store, path);
+}
+
+void
+store_tidy(FileStore *store, int64 run_id)
+{
+	driver_of(store)->tidy(store, run_id);
+}
+
+int
+store_sync(FileStore *store)
+{
+	return driver_of(store)->sync(store);
+}
+
+FileResult
+store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
+{
+	return driver_of(store)->read_claim(store, text);
+}
+
+FileResult
+store_write_claim(FileStore *store, const char *text, bool replace)
+{
+	return driver_of(store)->write_claim(store, text, replace);
+}
+
+FileResult
+store_lock(FileStore *store)
+{
+	return driver_of(store)->lock(store);
+}
+
+void
+store_unlock(FileStore *store)
+{
+	driver_of(store)->unlock(store);
+}
+
+int
+store_lock_holder(FileStore *store)
+{
+	return driver_of(store)->lock_holder(store);
+}
+
+TreeWalk *
+walk_begin(FileStore *store, bool recurse)
+{
+	return driver_of(store)->walk_begin(store, recurse);
+}
+
+TreeWalk *
+walk_begin_trash(FileStore *store, int64 run_id)
+{
+	return driver_of(store)->walk_begin_trash(store, run_id);
+}
+
+WalkStep
+walk_next(TreeWalk *walk, const char **path)
+{
+	return walker_of(walk)->walk_next(walk, path);
+}
+
+const char *
+walk_failure(TreeWalk *walk, int *errnum, const char **action)
+{
+	return walker_of(walk)->walk_failure(walk, errnum, action);
+}
+
+void
+walk_end(TreeWalk *walk)
+{
+	if (walk != NULL)
+		walker_of(walk)->walk_end(walk);
+}
+
+WalkReason
+walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len)
+{
+	return driver_of(store)->walk_why_not(store, path, recurse, len);
+}

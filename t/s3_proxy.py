@@ -1,0 +1,121 @@
+#!/usr/bin/python3
+"""s3_proxy.py PORT TARGET_PORT FOLDER: passes HTTP on, and does what FOLDER/rule says.
+
+The rule is JSON: "match" is a regular expression that "METHOD URI" is searched
+for, "times" says for how many requests it is good, and "do" is one of
+
+    hold       wait until the rule is gone; FOLDER/held tells that one waits
+    hold_after pass it on, and wait so before its answer
+    skew       pass it on, and set the date of the answer back by an hour
+    refuse     answer with "code" (503), and do not pass it on
+    cut        close the connection, and do not pass it on
+    cut_after  pass it on, and close the connection instead of answering
+    lie        pass it on, and cut the body of the answer in half
+
+FOLDER/used has a byte for each request that the rule was used for.
+"""
+import email.utils
+import http.client
+import http.server
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+
+PORT, TARGET, FOLDER = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+LOCK = threading.Lock()
+
+
+def find_rule(request):
+    with LOCK:
+        try:
+            with open(f"{FOLDER}/rule", encoding="utf-8") as file:
+                rule = json.load(file)
+        except (OSError, ValueError):
+            return None
+        used = os.path.getsize(f"{FOLDER}/used") if os.path.exists(f"{FOLDER}/used") else 0
+        if used >= rule["times"] or not re.search(rule["match"], request):
+            return None
+        with open(f"{FOLDER}/used", "ab") as file:
+            file.write(b"x")
+        return rule
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def cut(self):
+        self.close_connection = True
+        try:
+            self.connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def answer(self, status, headers, body):
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        if status != 204:
+            length = dict((n.lower(), v) for n, v in headers).get("content-length", "0")
+            self.send_header("Content-Length", length if self.command == "HEAD" else str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def hold(self):
+        with open(f"{FOLDER}/held", "wb"):
+            pass
+        while os.path.exists(f"{FOLDER}/rule"):
+            time.sleep(0.02)
+
+    def forward(self, body):
+        connection = http.client.HTTPConnection("127.0.0.1", TARGET, timeout=60)
+        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        response = connection.getresponse()
+        result = response.status, response.getheaders(), response.read()
+        connection.close()
+        return result
+
+    def handle_request(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        print(self.command, self.path, flush=True)
+        rule = find_rule(f"{self.command} {self.path}")
+        do = rule["do"] if rule else "pass"
+        if do == "cut":
+            return self.cut()
+        if do == "refuse":
+            text = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+            return self.answer(rule.get("code", 503), [("Content-Type", "application/xml")], text)
+        if do == "hold":
+            self.hold()
+        status, headers, content = self.forward(body)
+        if do == "hold_after":
+            self.hold()
+        if do == "skew":
+            past = email.utils.formatdate(time.time() - 3600, usegmt=True)
+            headers = [(n, past if n.lower() == "date" else v) for n, v in headers]
+        if do == "cut_after":
+            return self.cut()
+        if do == "lie":
+            content = content[: len(content) // 2]
+        return self.answer(status, headers, content)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+Server(("127.0.0.1", PORT), Proxy).serve_forever()
