@@ -211,7 +211,9 @@ drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink 
 	add_files(&look, up_to, limit);
 	n = match_count(look.match);
 	if (n > 0)
-		brake = plan_recheck(&drain->context, look.match, !drain->at_commit, &drain->look_us);
+		/* nobody waits for a row of his while we wait for a network */
+		brake = plan_recheck(&drain->context, look.match, !drain->at_commit, store_acts_at_commit(drain->store),
+							 &drain->look_us);
 	if (brake != NULL)
 		say_left(drain, n, brake);
 	else if (n > 0)

@@ -171,14 +171,13 @@ extern Match *plan_begin_match(const Settings *settings, const char *claim);
  * writers, and runs the match, after which match_why_needed() tells which of
  * the files are needed now, because a row of no failed session refers to them
  * or somebody holds them.  `own_transaction` says that the extension has begun
- * this transaction.  *match_us becomes the microseconds that the reading
+ * this transaction.  With `lock`, rows of failed sessions that refer to the
+ * files stay locked.  *match_us becomes the microseconds that the reading
  * took, without the waiting.  Returns NULL; or why the match was not run: the
  * sources cannot be read, or writers could not be waited for.
  */
-extern Brake *plan_recheck(const Context *context, Match *match, bool own_transaction, int64 *match_us);
-
-/* Begins a match by these settings, of the directory with this claim (NULL: none). */
-extern Match *plan_begin_match(const Settings *settings, const char *claim);
+extern Brake *plan_recheck(const Context *context, Match *match, bool own_transaction, bool lock,
+						   int64 *match_us);
 
 /* Returns whether the file is old enough to be an orphan now. */
 extern bool plan_is_old(const CleanupPlan *plan, const FileIdentity *identity);

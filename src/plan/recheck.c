@@ -68,7 +68,8 @@ try_waiting(void *arg)
 }
 
 Brake *
-plan_recheck(const Context *context, Match *match, bool own_transaction, int64 *match_us)
+plan_recheck(const Context *context, Match *match, bool own_transaction, bool lock,
+			 int64 *match_us)
 {
 	Waiting		waiting = {context, own_transaction, NIL, NULL};
 	ErrorData  *error;
@@ -82,7 +83,7 @@ plan_recheck(const Context *context, Match *match, bool own_transaction, int64 *
 	if (waiting.brake != NULL)
 		return waiting.brake;
 	began = GetCurrentTimestamp();
-	match_run(match, context->extension, waiting.sources, MATCH_JUDGE_LOCKED,
+	match_run(match, context->extension, waiting.sources, lock ? MATCH_JUDGE_LOCKED : MATCH_JUDGE,
 			  plan_failed_before(context->settings), true);
 	*match_us = GetCurrentTimestamp() - began;
 	return NULL;
