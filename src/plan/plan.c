@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "src/names/rules.h"
+#include "src/pg/sql.h"
 #include "src/plan/private.h"
 #include "src/plan/unregistered.h"
 
@@ -228,20 +229,34 @@ plan_check_transaction(CleanupPlan *plan)
 	MemoryContextSwitchTo(caller);
 }
 
+typedef struct NodesCheck
+{
+	List	   *sources;
+	Brake	   *subscribed;
+	bool		are_remote;
+} NodesCheck;
+
+static void
+try_checking_nodes(void *arg)
+{
+	NodesCheck *check = arg;
+
+	check->subscribed = sources_check_subscriptions(check->sources);
+	check->are_remote = sources_are_remote(check->sources);
+}
+
 void
 plan_check_nodes(CleanupPlan *plan, bool own_transaction)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-	List	   *sources = sources_load(plan->context.extension);
+	NodesCheck	check = {sources_load(plan->context.extension)};
 
 	/* what is wrong with a source itself, the survey will say */
-	if (sources_check_all(sources) == NIL)
+	if (sources_check_all(check.sources) == NIL && sql_try(try_checking_nodes, &check) == NULL)
 	{
-		Brake	   *subscribed = sources_check_subscriptions(sources);
-
-		plan->replica = subscribed != NULL;
-		note_brake(plan, subscribed);
-		if (!own_transaction && sources_are_remote(sources))
+		plan->replica = check.subscribed != NULL;
+		note_brake(plan, check.subscribed);
+		if (!own_transaction && check.are_remote)
 			note_brake(plan, brake_make("isolation", ERRCODE_ACTIVE_SQL_TRANSACTION,
 										"cannot clean up in one transaction where rows lie on another server",
 										"They are seen as they were when the transaction read there first.",
