@@ -383,7 +383,7 @@ static const Case escape_cases[] = {
 	{"%c3%a9.mp3", E_ACUTE ".mp3", STRICT},
 	{"%C3%A9.mp3", E_ACUTE_NFD ".mp3", LOOSE},
 	{"e%CC%81.mp3", E_ACUTE ".mp3", LOOSE},
-	{"%E9.mp3", E_ACUTE ".mp3", NO},
+	{"%E9.mp3", E_ACUTE ".mp3", LOOSE},
 	{"%ED%95%9C.mp3", HAN_NFD ".mp3", LOOSE},
 	{"a%0A.mp3", "a\n.mp3", STRICT},
 	{"a.mp3%0A", "a.mp3", STRICT},
