@@ -29,6 +29,13 @@
 #define MAX_TEXT		8192
 #define MAX_DEPTH		8
 
+/* libxml2 2.12: whoever is told of an error may not change it */
+#if LIBXML_VERSION < 21200
+#define XML_ERROR xmlError
+#else
+#define XML_ERROR const xmlError
+#endif
+
 /* more than any server lists on a page */
 #define MAX_ENTRIES		10000
 
@@ -256,7 +263,7 @@ refuse_document_type(void *arg, const xmlChar * name, const xmlChar * external, 
 
 /* What is wrong is told by xml_end(), and not on the standard error of the server. */
 static void
-keep_quiet(void *arg, xmlErrorPtr error)
+keep_quiet(void *arg, XML_ERROR *error)
 {
 }
 
