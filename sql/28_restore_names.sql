@@ -63,5 +63,22 @@ SELECT t.wait_for_worker();
 RESET audio_cleanup.audio_extensions;
 SELECT name, t.restore_as('old.php', name) FROM (VALUES ('older.php'), ('old.php'), ('old.mp3'), ('old.php5')) v(name);
 
+-- what leads out of the directory is no folder of it, and a file is none
+SELECT t.file('z.mp3');
+SELECT cleanup_all() #> '{result,orphaned_files_deleted}' AS deleted;
+SELECT t.wait_for_worker();
+SELECT t.sh('mkdir ../elsewhere && ln -s ../elsewhere link && ln -s nowhere broken && echo x > taken.mp3');
+\pset format unaligned
+SELECT cleanup_restore('z.mp3', 'link/z.mp3') #>> '{result,errors,0}' AS error;
+SELECT cleanup_restore('z.mp3', 'link/new/z.mp3') #>> '{result,errors,0}' AS error;
+SELECT cleanup_restore('z.mp3', 'broken/z.mp3') #>> '{result,errors,0}' AS error;
+SELECT cleanup_restore('z.mp3', 'taken.mp3/z.mp3') #>> '{result,errors,0}' AS error;
+\pset format aligned
+SELECT file, state FROM cleanup_files WHERE file = 'z.mp3';
+SELECT cleanup_restore('z.mp3', 'folder/z.mp3') #> '{result,files_restored}' AS restored;
+SELECT t.wait_for_quiet();
+SELECT t.sh('rmdir ../elsewhere && rm link broken taken.mp3');
+SELECT t.names();
+
 DROP OWNED BY regress_restorer;
 DROP ROLE regress_restorer;

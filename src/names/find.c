@@ -330,22 +330,36 @@ hex_escape_length(const char *text, size_t len)
 		text[3] == '\\' && strchr("89abAB", text[4]) != NULL && isxdigit((unsigned char) text[5]) ? 6 : 0;
 }
 
-/* Length of "\\u00e9", "\\303" or "\\c3\\a9", likewise, where it means no ASCII; or 0. */
+/* Are these `n` digits hexadecimal, and mean no ASCII? */
+static bool
+is_high_hex(const char *digits, size_t n)
+{
+	uint32		value = 0;
+
+	for (size_t i = 0; i < n; i++)
+	{
+		unsigned char c = digits[i];
+
+		if (!isxdigit(c))
+			return false;
+		value = value << 4 | (isdigit(c) ? c - '0' : tolower(c) - 'a' + 10);
+	}
+	return value >= 0x80;
+}
+
+/* Length of "\\u00e9", "\\xe9", "\\303" or "\\c3\\a9", likewise, where it means no ASCII; or 0. */
 static size_t
 escape_length(const char *text, size_t len)
 {
-	size_t		n = len > 1 && text[1] == 'u' ? 6 : 4;
-	size_t		i;
+	char		kind = len > 1 ? text[1] : '\0';
+	size_t		digits = kind == 'u' ? 4 : kind == 'x' ? 2 : 0;
 
 	if (hex_escape_length(text, len) > 0)
 		return hex_escape_length(text, len);
-	if (len < n || (n == 4 && (text[1] < '2' || text[1] > '3')) ||
-		(n == 6 && strncmp(text + 2, "00", 2) == 0 && text[4] < '8'))
-		return 0;
-	for (i = 2; i < n; i++)
-		if (n == 6 ? !isxdigit((unsigned char) text[i]) : text[i] < '0' || text[i] > '7')
-			return 0;
-	return n;
+	if (digits > 0)
+		return len >= 2 + digits && is_high_hex(text + 2, digits) ? 2 + digits : 0;
+	return len >= 4 && (kind == '2' || kind == '3') && text[2] >= '0' && text[2] <= '7' &&
+		text[3] >= '0' && text[3] <= '7' ? 4 : 0;
 }
 
 static void

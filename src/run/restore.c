@@ -27,6 +27,7 @@
 #include "src/run/report.h"
 #include "src/run/restore.h"
 #include "src/sources/cleared.h"
+#include "src/store/walk.h"
 #include "src/text/json_build.h"
 
 /* rows that are looked at together */
@@ -66,6 +67,43 @@ target_of(const LedgerFile *file)
 	return file->restore_as ? file->restore_as : file->path;
 }
 
+/* Returns the length of the part of `target` that is a file and no folder; or 0. */
+static size_t
+length_of_file(FileStore *store, const char *target)
+{
+	for (const char *slash = strchr(target, '/'); slash != NULL; slash = strchr(slash + 1, '/'))
+	{
+		char	   *folder = pnstrdup(target, slash - target);
+		FileIdentity found;
+		bool		is_file = store_identify(store, folder, &found).outcome == FILE_OK;
+
+		pfree(folder);
+		if (is_file)
+			return slash - target;
+	}
+	return 0;
+}
+
+/* A folder that is missing is made, but nothing is put behind a symlink, a mount or a file. */
+static bool
+is_within_directory(Restoring *restoring, const LedgerFile *file)
+{
+	FileStore  *store = drain_store(restoring->drain);
+	const char *target = target_of(file);
+	size_t		len;
+	WalkReason	reason = walk_why_not(store, target, true, &len);
+
+	if (reason != WALK_SYMLINK && reason != WALK_MOUNT && reason != WALK_SUBVOLUME)
+		len = length_of_file(store, target);
+	if (len == 0)
+		return true;
+	add_error(restoring, file->path,
+			  psprintf("\"%.*s\" is not a folder of the upload directory but a symlink, another file system or a file; the backup lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
+					   (int) len, target,
+					   drain_trash_path(drain_place(restoring->drain), restoring->run_id)));
+	return false;
+}
+
 /* Is the name free?  Sets an error if not. */
 static bool
 is_name_free(Restoring *restoring, const LedgerFile *file)
@@ -74,7 +112,7 @@ is_name_free(Restoring *restoring, const LedgerFile *file)
 	FileResult	result = store_identify(drain_store(restoring->drain), target_of(file), &found);
 
 	if (result.outcome == FILE_VANISHED)
-		return true;
+		return is_within_directory(restoring, file);
 	if (result.outcome == FILE_FAILED)
 		add_error(restoring, file->path,
 				  psprintf("could not %s: %s", result.action,
