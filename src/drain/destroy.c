@@ -172,9 +172,12 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 
 		progress_tick();
 		if (together == 0)
-			drain->looked_at_up_to = Min(drain->looked_at_up_to, files[i++].file_id - 1);
-		else
-			drain_destroy_files(drain, files + i, together);
+		{
+			drain->looked_at_up_to = Min(drain->looked_at_up_to, files[i].file_id - 1);
+			i++;
+			continue;
+		}
+		drain_destroy_files(drain, files + i, together);
 		i += together;
 		drain->portion += together;
 		pace_yield(&drain->pace);
