@@ -133,5 +133,30 @@ foreach my $days (0, 7)
 	is(read_file("$dir/$file"), $content, '... and it stays');
 }
 
+# The older one was due and is destroyed, but its process was killed before it could say so.  Then the name is needed
+# again, while the newer one is in the trash.
+foreach my $call ('SELECT cleanup_purge_backups()', 'CALL cleanup_run(force => true)')
+{
+	my $file = $call =~ /purge/ ? 'fourth.mp3' : 'fifth.mp3';
+	my ($older, $content);
+
+	foreach my $which ('older', 'newer')
+	{
+		$content = put_file($dir, $file, content => "the $which one of them");
+		$node->safe_psql('postgres', 'SELECT cleanup_all(force => true)');
+		ok(wait_for_drain($node), "$call: the $which one is a backup");
+		$older //= $node->safe_psql('postgres', "SELECT run_id FROM cleanup_files WHERE file = '$file'");
+	}
+	unlink "$dir/.audio_cleanup/trash/$older/$file" or die $!;
+	$node->safe_psql('postgres', "UPDATE cleanup_files SET due_at = now() WHERE run_id = $older");
+	add_rows($node, $file);
+	$node->safe_psql('postgres', $call) for 1 .. 2;
+	ok(wait_until(sub { -e "$dir/$file" }), "$call: a file comes back");
+	ok(wait_for_drain($node), "$call: and all is done");
+	is(read_file("$dir/$file"), $content, "$call: it is the newer one");
+	is($node->safe_psql('postgres', "SELECT state FROM cleanup_files WHERE file = '$file' ORDER BY run_id"), "deleted\nrestored",
+		"$call: of the older one the row says that it is deleted");
+}
+
 $node->stop;
 done_testing();

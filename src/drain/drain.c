@@ -95,9 +95,8 @@ failure_level(Drain *drain, const LedgerFile *file)
 	return told ? DEBUG1 : WARNING;
 }
 
-/* Does anything lie in the trash in the name of the file?  If that cannot be told: yes. */
-static bool
-lies_in_trash(Drain *drain, const LedgerFile *file)
+bool
+drain_lies_in_trash(Drain *drain, const LedgerFile *file)
 {
 	FileIdentity found;
 	int			errnum;
@@ -116,7 +115,7 @@ drain_set_failed(Drain *drain, LedgerFile *file, FileResult result)
 	/* we were asked to stop while a file was copied: it is as it was */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
-	drain_set_state(file, lies_in_trash(drain, file) ? NULL : "failed", drain_failure_text(drain, result));
+	drain_set_state(file, drain_lies_in_trash(drain, file) ? NULL : "failed", drain_failure_text(drain, result));
 	ereport(failure_level(drain, file),
 			(errcode(ERRCODE_WARNING),
 			 errmsg("left file \"%s\" where it is: %s", file->path, file->error)));

@@ -126,6 +126,9 @@ extern void drain_destroy_files(Drain *drain, LedgerFile *files, int n);
 /* Finds out what has become of a file that the trash does not have. */
 extern void drain_settle_missing(Drain *drain, LedgerFile *file);
 
+/* Returns whether anything lies in the trash in the name of the file; if that cannot be told, true. */
+extern bool drain_lies_in_trash(Drain *drain, const LedgerFile *file);
+
 /* Puts a captured file back to its place, because somebody needs it: `why`. */
 extern void drain_heal_file(Drain *drain, LedgerFile *file, const char *why);
 

@@ -53,7 +53,10 @@ drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
 
 	if (backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path))
 	{
-		keep_backup(drain, file, why, newer_file);
+		if (drain_lies_in_trash(drain, file))
+			keep_backup(drain, file, why, newer_file);
+		else
+			drain_settle_missing(drain, file);
 		return;
 	}
 	if (drain->at_commit)
@@ -163,7 +166,7 @@ put_back_now(Drain *drain, LedgerFile *file)
 static void
 put_back_file(Drain *drain, LedgerFile *file)
 {
-	if (file->note != NULL &&
+	if (file->note != NULL && drain_lies_in_trash(drain, file) &&
 		backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path))
 		keep_backup(drain, file, file->note, newer_file);
 	else if (drain->at_commit)
