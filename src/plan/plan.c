@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "src/names/rules.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/plan/private.h"
 #include "src/plan/unregistered.h"
@@ -250,6 +251,7 @@ plan_check_nodes(CleanupPlan *plan, bool own_transaction)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	NodesCheck	check = {sources_load(plan->context.extension)};
+	int			limit = lock_limit_waits(plan->context.settings->writer_wait);
 
 	/* what is wrong with a source itself, the survey will say */
 	if (sources_check_all(check.sources) == NIL && sql_try(try_checking_nodes, &check) == NULL)
@@ -262,6 +264,7 @@ plan_check_nodes(CleanupPlan *plan, bool own_transaction)
 										"They are seen as they were when the transaction read there first.",
 										"CALL cleanup_run() in its place."));
 	}
+	lock_end_limit(limit);
 	MemoryContextSwitchTo(caller);
 }
 
