@@ -49,8 +49,8 @@ copy_affix(const KeyMaker *maker, const char *affix, char *copy)
 
 	if (n > FOLD_COMPONENT_MAX)
 		return 0;
-	memcpy(copy, affix, n);		/* no end is wanted:
-								 * NOLINT(bugprone-not-null-terminated-result) */
+	/* no end is wanted: NOLINTNEXTLINE(bugprone-not-null-terminated-result) */
+	memcpy(copy, affix, n);
 	return maker->exact ? n : fold_component(maker->rules->utf8, copy, n, FOLD_COMPONENT_MAX);
 }
 
