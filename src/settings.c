@@ -184,7 +184,7 @@ check_endpoint(char **newval, void **extra, GucSource source)
 	return wrong == NULL;
 }
 
-/* It becomes a part of a host's name, and of what is signed. */
+/* The region becomes a part of a host's name, and of what is signed. */
 static bool
 check_region(char **newval, void **extra, GucSource source)
 {

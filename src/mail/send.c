@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/fd.h"
@@ -24,9 +23,10 @@
 #include "storage/pmsignal.h"
 #include "storage/procsignal.h"
 
-#include "src/pg/secret.h"
 #include "src/mail/send.h"
 #include "src/pg/compat.h"
+#include "src/pg/library.h"
+#include "src/pg/secret.h"
 
 #define STEP_MS				200
 #define CONNECT_SECONDS		10
@@ -68,34 +68,14 @@ make_failure(const char *error)
 
 /* ----------------------------------------------------------------- library --- */
 
-typedef const MailLibrary *(*LibraryFunction) (void);
-
-/*
- * NULL, and *error, if it cannot be loaded.  Nothing is locked or open when
- * the loader raises an error, so that nothing need be rolled back.
- */
+/* Returns NULL, and sets *error, if the library cannot be loaded. */
 static const MailLibrary *
 load_library(const char **error)
 {
 	static const MailLibrary *library = NULL;
-	MemoryContext caller = CurrentMemoryContext;
 
-	if (library != NULL)
-		return library;
-	PG_TRY();
-	{
-		LibraryFunction function = (LibraryFunction)
-		load_external_function(MAIL_LIBRARY, MAIL_FUNCTION, true, NULL);
-
-		library = function();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(caller);
-		*error = CopyErrorData()->message;
-		FlushErrorState();
-	}
-	PG_END_TRY();
+	if (library == NULL)
+		library = library_load(MAIL_LIBRARY, MAIL_FUNCTION, error);
 	return library;
 }
 

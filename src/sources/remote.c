@@ -15,7 +15,7 @@
  * password comes by here, and nobody gains a right.  And it can be asked
  * without waiting, so a server that does not answer can be given up.
  *
- * That one snapshot is also the reason why rows are read for a decision only
+ * The one snapshot of that connection is also the reason why rows are read for a decision only
  * once in a transaction, and only in a transaction that is ours from its
  * beginning: see remote_note_reading().
  *
@@ -285,6 +285,11 @@ connect(const RemoteServer *server)
 	disconnect(server);
 	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_connect($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
+	/* dblink knows a server by its name, which may be another one's by now */
+	if (get_foreign_server_oid(server->name, true) != server->server)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("server \"%s\" has been renamed or replaced meanwhile", server->name)));
 }
 
 static void

@@ -88,6 +88,26 @@ typedef struct WalkBase
 	const StoreDriver *driver;
 } WalkBase;
 
+/* Results */
+
+static inline FileResult
+come_to(FileOutcome outcome)
+{
+	return (FileResult)
+	{
+		outcome, 0, NULL
+	};
+}
+
+static inline FileResult
+fail(int errnum, const char *action)
+{
+	return (FileResult)
+	{
+		FILE_FAILED, errnum, action
+	};
+}
+
 /* Open a directory of this machine, or a bucket: see store_open(). */
 extern FileStore *local_open(const char *path);
 extern FileStore *bucket_open(const char *url);

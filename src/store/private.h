@@ -161,24 +161,6 @@ typedef struct OpenFile
  */
 
 static inline FileResult
-come_to(FileOutcome outcome)
-{
-	return (FileResult)
-	{
-		outcome, 0, NULL
-	};
-}
-
-static inline FileResult
-fail(int errnum, const char *action)
-{
-	return (FileResult)
-	{
-		FILE_FAILED, errnum, action
-	};
-}
-
-static inline FileResult
 fail_or_no_space(int errnum, const char *action)
 {
 	FileResult	result = fail(errnum, action);

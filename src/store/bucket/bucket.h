@@ -79,30 +79,6 @@ extern const StoreDriver bucket_driver;
 
 
 /* ----------
- * Results
- * ----------
- */
-
-static inline FileResult
-come_to(FileOutcome outcome)
-{
-	return (FileResult)
-	{
-		outcome, 0, NULL
-	};
-}
-
-static inline FileResult
-fail(int errnum, const char *action)
-{
-	return (FileResult)
-	{
-		FILE_FAILED, errnum, action
-	};
-}
-
-
-/* ----------
  * request.c
  * ----------
  */

@@ -35,7 +35,7 @@
 #define LEASE_SECONDS	60
 #define RENEW_SECONDS	20
 
-/* Who we are: this server, as long as it runs. */
+/* The holder's name is that of this server, as long as the server runs. */
 static void
 name_holder(char holder[64])
 {

@@ -12,9 +12,9 @@
  */
 #include "postgres.h"
 
-#include "fmgr.h"
 #include "storage/fd.h"
 
+#include "src/pg/library.h"
 #include "src/pg/secret.h"
 #include "src/store/bucket/bucket.h"
 #include "src/store/bucket/options.h"
@@ -217,31 +217,14 @@ find_credentials(Credentials *credentials)
 
 /* ----------------------------------------------------------------- opening --- */
 
-typedef const BucketLibrary *(*LibraryFunction) (void);
-
-/* NULL, and *error, if it cannot be loaded: see mail/send.c. */
+/* Returns NULL, and sets *error, if the library cannot be loaded. */
 static const BucketLibrary *
 load_library(const char **error)
 {
 	static const BucketLibrary *library = NULL;
-	MemoryContext caller = CurrentMemoryContext;
 
-	if (library != NULL)
-		return library;
-	PG_TRY();
-	{
-		LibraryFunction function = (LibraryFunction)
-		load_external_function(BUCKET_LIBRARY, BUCKET_FUNCTION, true, NULL);
-
-		library = function();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(caller);
-		*error = CopyErrorData()->message;
-		FlushErrorState();
-	}
-	PG_END_TRY();
+	if (library == NULL)
+		library = library_load(BUCKET_LIBRARY, BUCKET_FUNCTION, error);
 	return library;
 }
 
@@ -298,7 +281,7 @@ open_session(Bucket *bucket)
 		(void) bucket_note(bucket, bucket->open_errnum, error);
 }
 
-/* What cannot be had of it, the first call says. */
+/* A bucket that cannot be reached is opened all the same: the first call says why. */
 FileStore *
 bucket_open(const char *url)
 {
@@ -407,7 +390,7 @@ bucket_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 	return ENOTSUP;
 }
 
-/* What it said with its last answer, in whole seconds. */
+/* The server's clock is the date of its last answer, in whole seconds. */
 static FileResult
 bucket_clock(FileStore *store, int64 *now_ns)
 {

@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg/library.c
+ *	  Libraries of ours that are loaded only where they are needed.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "src/pg/library.h"
+
+typedef const void *(*TableFunction) (void);
+
+const void *
+library_load(const char *name, const char *function, const char **error)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	const void *volatile table = NULL;
+
+	PG_TRY();
+	{
+		table = ((TableFunction) load_external_function(name, function, true, NULL)) ();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		*error = CopyErrorData()->message;
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return table;
+}
