@@ -1,13 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * mail/message.c
- *	  A mail as it goes over the wire: RFC 5322 and MIME.
+ *	  The headers of a mail: RFC 5322.
  *
- * Names of files and texts of errors are in it, which anybody may have made
- * up.  So nothing of it can be anything but text: a header is one line of
- * printable ASCII, encoded (RFC 2047) where it was not; a part is
- * quoted-printable, in which "=_" cannot come up, with which the boundary
- * begins, nor a line that is too long or begins with a dot.
+ * A subject may hold names and texts that anybody has made up.  A header is
+ * printable ASCII, encoded (RFC 2047) where the text was not, so that no text
+ * can begin another header.  The parts of a mail are MIME, which libcurl
+ * makes: see smtp.c.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -24,9 +23,6 @@
 
 #include "src/mail/message.h"
 
-#define BOUNDARY		"=_audio_cleanup"
-
-#define LINE_MAX_OF_PARTS	76	/* RFC 2045 */
 #define LINE_MAX_OF_HEADERS	76	/* RFC 2047 */
 #define WORD_MAX			75	/* an encoded word */
 #define WORD_BEGIN			"=?UTF-8?Q?"
@@ -146,110 +142,46 @@ put_encoded(StringInfo out, const char *text, int column)
 	pfree(word.data);
 }
 
-static void
-put_text_header(StringInfo out, const char *name, const char *text)
+static char *
+make_text_header(const char *name, const char *text)
 {
 	int			column = strlen(name) + 2;
+	StringInfoData out;
 
-	appendStringInfo(out, "%s: ", name);
+	initStringInfo(&out);
+	appendStringInfo(&out, "%s: ", name);
 	if (is_plain(text) && strstr(text, "=?") == NULL &&
 		column + strlen(text) <= LINE_MAX_OF_HEADERS)
-		appendStringInfoString(out, text);
+		appendStringInfoString(&out, text);
 	else
-		put_encoded(out, text, column);
-	appendStringInfoString(out, "\r\n");
+		put_encoded(&out, text, column);
+	return out.data;
 }
 
-static void
-put_recipients(StringInfo out, const char *const *to, int n_to)
-{
-	for (int i = 0; i < n_to; i++)
-		appendStringInfo(out, "%s%s", i == 0 ? "To: " : ",\r\n ", to[i]);
-	appendStringInfoString(out, "\r\n");
-}
-
-static void
-put_headers(StringInfo out, const Message *message)
-{
-	appendStringInfo(out, "Date: %s\r\nFrom: audio_cleanup <%s>\r\n", message->date, message->from);
-	put_recipients(out, message->to, message->n_to);
-	appendStringInfo(out, "Message-ID: <%s>\r\n", message->id);
-	put_text_header(out, "Subject", message->subject);
-	/* or an absence note would answer us (RFC 3834) */
-	appendStringInfoString(out, "Auto-Submitted: auto-generated\r\n"
-						   "MIME-Version: 1.0\r\n"
-						   "Content-Type: multipart/alternative; boundary=\"" BOUNDARY "\"\r\n");
-}
-
-
-/* ------------------------------------------------------------------- parts --- */
-
-/*
- * Returns whether the character at `s` may stand as it is: a blank at the end
- * of a line, or a dot at its beginning, might be lost on the way.
- */
-static bool
-may_stand(const char *s, int column)
-{
-	char		c = *s;
-
-	if (c == ' ' || c == '\t')
-		return s[1] != '\n' && s[1] != '\0';
-	if (c == '.')
-		return column > 0;
-	return c >= 0x21 && c <= 0x7e && c != '=';
-}
-
-static void
-put_quoted_printable(StringInfo out, const char *text)
-{
-	int			column = 0;
-
-	for (; *text != '\0'; text++)
-	{
-		bool		plain = may_stand(text, column);
-		unsigned char c = *text;
-
-		if (c == '\n')
-		{
-			appendStringInfoString(out, "\r\n");
-			column = 0;
-			continue;
-		}
-		/* there must be room for the "=" of a soft line break */
-		if (column + (plain ? 1 : 3) > LINE_MAX_OF_PARTS - 1)
-		{
-			appendStringInfoString(out, "=\r\n");
-			column = 0;
-			plain = may_stand(text, column);
-		}
-		if (plain)
-			appendStringInfoChar(out, c);
-		else
-			appendStringInfo(out, "=%c%c", hex_digits[c >> 4], hex_digits[c & 15]);
-		column += plain ? 1 : 3;
-	}
-}
-
-static void
-put_part(StringInfo out, const char *type, const char *text)
-{
-	appendStringInfo(out, "\r\n--" BOUNDARY "\r\n"
-					 "Content-Type: %s; charset=utf-8\r\n"
-					 "Content-Transfer-Encoding: quoted-printable\r\n\r\n", type);
-	put_quoted_printable(out, text);
-}
-
-char *
-message_build(const Message *message, size_t *length)
+static char *
+make_recipients(const char *const *to, int n_to)
 {
 	StringInfoData out;
 
 	initStringInfo(&out);
-	put_headers(&out, message);
-	put_part(&out, "text/plain", message->text);
-	put_part(&out, "text/html", message->html);
-	appendStringInfoString(&out, "\r\n--" BOUNDARY "--\r\n");
-	*length = out.len;
+	for (int i = 0; i < n_to; i++)
+		appendStringInfo(&out, "%s%s", i == 0 ? "To: " : ",\r\n ", to[i]);
 	return out.data;
+}
+
+const char **
+message_headers(const Message *message)
+{
+	const char *headers[] = {
+		psprintf("Date: %s", message->date),
+		psprintf("From: audio_cleanup <%s>", message->from),
+		make_recipients(message->to, message->n_to),
+		psprintf("Message-ID: <%s>", message->id),
+		make_text_header("Subject", message->subject),
+		/* or an absence note would answer us (RFC 3834) */
+		"Auto-Submitted: auto-generated",
+		NULL
+	};
+
+	return memcpy(palloc(sizeof(headers)), headers, sizeof(headers));
 }

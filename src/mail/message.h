@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * mail/message.h
- *	  A mail as it goes over the wire: RFC 5322 and MIME.
+ *	  What a mail says, and its headers: RFC 5322.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -24,11 +24,12 @@ typedef struct Message
 } Message;
 
 /*
- * Returns the whole message, palloc'd, its lines ending with CRLF; sets
- * *length.  Nothing in `subject`, `text` and `html` adds a header or a part.
- * `from`, `to` and `id` must have been checked before.
+ * Returns the headers of the message, all but those of MIME, palloc'd, with a
+ * NULL behind the last: "Name: value" each, folded by CRLF and a space where a
+ * line would be too long.  Nothing in `subject` adds a header.  `from`, `to`
+ * and `id` must have been checked before.
  */
-extern char *message_build(const Message *message, size_t *length);
+extern const char **message_headers(const Message *message);
 
 /*
  * Returns whether `address` is local@domain in plain ASCII, harmless in a

@@ -152,7 +152,7 @@ mailer_send(const MailSettings *settings, Message *message)
 	const char *error = mail_settings_lack(settings);
 	const MailLibrary *library;
 	char		password[SECRET_FILE_MAX] = "";
-	MailItem	item = {settings->from, message->to, message->n_to};
+	MailItem	item = {settings->from, message->to, message->n_to, NULL, message->text, message->html};
 	MailServer	server = {
 		.url = settings->url,
 		.tls = settings->tls,
@@ -168,7 +168,7 @@ mailer_send(const MailSettings *settings, Message *message)
 	if (error != NULL || (library = load_library(&error)) == NULL)
 		return make_failure(error);
 	message->from = settings->from;
-	item.data = message_build(message, &item.length);
+	item.headers = message_headers(message);
 	if (server.user != NULL &&
 		(error = secret_read(settings->password_file, password, sizeof(password))) != NULL)
 		return make_failure(error);

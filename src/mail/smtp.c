@@ -59,14 +59,16 @@ struct Mail
 	bool		(*is_stopped) (void);
 	CURLM	   *multi;
 	CURL	   *easy;
+	curl_mime  *mime;
+	struct curl_slist *headers;
 	struct curl_slist *recipients;
-	size_t		sent;			/* of the item's data */
 	sigset_t	signals;		/* of the caller: blocked ones */
 	bool		is_over;
 	bool		given_up;
 	/* the conversation */
 	bool		in_auth;
 	bool		in_envelope;	/* from MAIL FROM on */
+	bool		in_data;		/* from DATA on */
 	int			recipient;		/* the one whose RCPT was sent last; -1 */
 	char		secret[SECRET_SIZE];	/* the last word of AUTH */
 	char		reply[REPLY_SIZE];	/* the last one that says no */
@@ -154,6 +156,8 @@ hear_command(Mail *mail, const char *line, size_t length)
 		mail->in_envelope = true;
 	else if (begins_with(line, length, "RCPT TO:"))
 		mail->recipient++;
+	else if (begins_with(line, length, "DATA"))
+		mail->in_data = true;
 }
 
 static bool
@@ -180,7 +184,7 @@ hear_reply(Mail *mail, const char *line, size_t length)
 	if (!refused)
 		return;
 	keep_reply(mail, mail->reply, line, length);
-	if (of_recipient && line[3] == ' ' && mail->sent == 0)
+	if (of_recipient && line[3] == ' ' && !mail->in_data)
 	{
 		mail->result.refused[mail->recipient] = true;
 		strlcpy(mail->refusal, mail->reply, sizeof(mail->refusal));
@@ -197,15 +201,72 @@ hear(CURL * easy, curl_infotype type, char *data, size_t length, void *arg)
 	return 0;
 }
 
-static size_t
-give_data(char *buffer, size_t size, size_t n, void *arg)
-{
-	Mail	   *mail = arg;
-	size_t		length = Min(size * n, mail->item->length - mail->sent);
 
-	memcpy(buffer, mail->item->data + mail->sent, length);
-	mail->sent += length;
-	return length;
+/* ---------------------------------------------------------------- contents --- */
+
+/* Adds a line to the list; returns false if there is no memory. */
+static bool
+append(struct curl_slist **list, const char *line)
+{
+	struct curl_slist *longer = curl_slist_append(*list, line);
+
+	if (longer != NULL)
+		*list = longer;
+	return longer != NULL;
+}
+
+/* Returns the text, malloc'd, with lines that end as MIME wants them; NULL: no memory. */
+static char *
+end_lines(const char *text)
+{
+	char	   *out = malloc(2 * strlen(text) + 1);
+	char	   *end = out;
+
+	if (out == NULL)
+		return NULL;
+	for (; *text != '\0'; text++)
+	{
+		if (*text == '\n')
+			*end++ = '\r';
+		*end++ = *text;
+	}
+	*end = '\0';
+	return out;
+}
+
+static bool
+add_part(curl_mime * mime, const char *type, const char *text)
+{
+	curl_mimepart *part = curl_mime_addpart(mime);
+	char	   *lines = end_lines(text);
+	bool		done = part != NULL && lines != NULL &&
+	curl_mime_data(part, lines, CURL_ZERO_TERMINATED) == CURLE_OK &&
+	curl_mime_type(part, type) == CURLE_OK &&
+	curl_mime_encoder(part, "quoted-printable") == CURLE_OK;
+
+	free(lines);
+	return done;
+}
+
+/* Makes the lists and the parts that libcurl sends. */
+static bool
+make_contents(Mail *mail)
+{
+	const MailItem *item = mail->item;
+
+	for (int i = 0; i < item->n_to; i++)
+		if (!append(&mail->recipients, item->to[i]))
+			return false;
+	for (int i = 0; item->headers[i] != NULL; i++)
+		if (!append(&mail->headers, item->headers[i]))
+			return false;
+	/* libcurl would say "mixed", and adds the boundary by itself */
+	if (!append(&mail->headers, "Content-Type: multipart/alternative"))
+		return false;
+	mail->mime = curl_mime_init(mail->easy);
+	return mail->mime != NULL &&
+		add_part(mail->mime, "text/plain; charset=utf-8", item->text) &&
+		add_part(mail->mime, "text/html; charset=utf-8", item->html);
 }
 
 
@@ -256,10 +317,8 @@ set_item(Mail *mail)
 	curl_easy_setopt(easy, CURLOPT_MAIL_FROM, mail->item->from);
 	curl_easy_setopt(easy, CURLOPT_MAIL_RCPT, mail->recipients);
 	curl_easy_setopt(easy, MAIL_ALLOWFAILS, 1L);
-	curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L);
-	curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t) mail->item->length);
-	curl_easy_setopt(easy, CURLOPT_READFUNCTION, give_data);
-	curl_easy_setopt(easy, CURLOPT_READDATA, mail);
+	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, mail->headers);
+	curl_easy_setopt(easy, CURLOPT_MIMEPOST, mail->mime);
 }
 
 static void
@@ -274,22 +333,6 @@ set_callbacks(Mail *mail)
 	curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
 	curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, report_progress);
 	curl_easy_setopt(easy, CURLOPT_XFERINFODATA, mail);
-}
-
-static bool
-add_recipients(Mail *mail)
-{
-	int			i;
-
-	for (i = 0; i < mail->item->n_to; i++)
-	{
-		struct curl_slist *longer = curl_slist_append(mail->recipients, mail->item->to[i]);
-
-		if (longer == NULL)
-			return false;
-		mail->recipients = longer;
-	}
-	return true;
 }
 
 /* Initializes libcurl, once in the life of the process. */
@@ -307,11 +350,11 @@ static bool
 set_up(Mail *mail)
 {
 	mail->result.refused = calloc(Max(mail->item->n_to, 1), sizeof(bool));
-	if (mail->result.refused == NULL || !init_library() || !add_recipients(mail))
+	if (mail->result.refused == NULL || !init_library())
 		return false;
 	mail->easy = curl_easy_init();
 	mail->multi = curl_multi_init();
-	if (mail->easy == NULL || mail->multi == NULL)
+	if (mail->easy == NULL || mail->multi == NULL || !make_contents(mail))
 		return false;
 #if LIBCURL_VERSION_NUM >= 0x081400
 	/* since then the threads that resolve names are this handle's */
@@ -447,6 +490,8 @@ mail_end(Mail *mail)
 		curl_easy_cleanup(mail->easy);
 	if (mail->multi != NULL)
 		curl_multi_cleanup(mail->multi);
+	curl_mime_free(mail->mime);
+	curl_slist_free_all(mail->headers);
 	curl_slist_free_all(mail->recipients);
 	free(mail->result.refused);
 	free(mail);

@@ -31,8 +31,9 @@ typedef struct MailItem
 	const char *from;
 	const char *const *to;
 	int			n_to;
-	const char *data;			/* see message.h */
-	size_t		length;
+	const char *const *headers; /* see message_headers() */
+	const char *text;			/* UTF-8, lines end with \n */
+	const char *html;			/* the text as a page of HTML */
 } MailItem;
 
 typedef enum MailOutcome
