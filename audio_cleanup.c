@@ -3,9 +3,9 @@
  * audio_cleanup.c
  *	  Keeps a directory of uploaded audio in step with the database.
  *
- * This file is the door: the server calls the functions here, and each only
- * checks its arguments and hands on.  The way of a file leads through src/ in
- * this order:
+ * The server calls the functions of this file.  Each function only checks its
+ * arguments and calls the module that does the work.  The way of a file leads
+ * through src/ in this order:
  *
  *	store/walk.c			walk the directory, by descriptors
  *	plan/match.c			find the files that no row refers to, by the rules of names/
@@ -17,10 +17,10 @@
  *
  * No file is touched before the commit of the transaction that condemned it.
  *
- * Process model: everything runs in the backend that calls, but for the drain
+ * Process model: everything runs in the backend that calls, except the drain
  * worker, which a transaction starts at its commit.  If the library is
- * preloaded there is a launcher too, which starts a night worker for each
- * database in its turn.
+ * preloaded, a launcher runs as well, and starts a night worker for each
+ * database in turn.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -4,10 +4,10 @@
  *	  The third library: S3 by libcurl and libxml2, for the processes that talk
  *	  to a bucket.
  *
- * Why it is a library by itself, audio_cleanup_mail.c tells: what libcurl
- * brings with it should be in no process that does not need it.  It has no
- * _PG_init, and gives away one table of functions, which
- * src/store/bucket/request.c asks for by load_external_function().
+ * audio_cleanup_mail.c tells why this is a library of its own: a process that
+ * does not need libcurl should not load the libraries that libcurl brings
+ * with it.  The library has no _PG_init, and exports one function, which
+ * returns a table of functions to src/store/bucket/request.c.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -3,13 +3,14 @@
  * settings.c
  *	  The audio_cleanup.* settings.
  *
- * What decides about files is PGC_SUSET: ALTER DATABASE ... SET works, and a
- * user cannot shorten a retention.  What the launcher reads is PGC_SIGHUP.
+ * A setting that decides about files is PGC_SUSET: ALTER DATABASE ... SET
+ * works, and a user cannot shorten a retention.  A setting that the launcher
+ * reads is PGC_SIGHUP.
  *
  * A variable of the postmaster's environment, named as in the HTTP service
- * that this extension replaces, is the built-in default of its setting; any
- * other source of a value goes before it.  An unusable one is ignored with a
- * warning, because the documented default is the careful one.
+ * that this extension replaces, is the built-in default of its setting.  Any
+ * other source of a value has priority.  A variable with an unusable value is
+ * ignored with a warning, because the documented default is the careful one.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -40,7 +41,7 @@
 #include "src/store/store.h"
 #include "src/text/json_build.h"
 
-/* a century; more is a typing error, and keeps the arithmetic in range */
+/* a century; a larger value is a typing error, and could overflow the arithmetic */
 #define MAX_DAYS	36500
 #define MAX_HOURS	(MAX_DAYS * 24)
 
@@ -58,8 +59,9 @@ static const struct config_enum_entry file_age_options[] = {
 };
 
 /*
- * The server writes numbers and switches straight into `current` and
- * `current_schedule`; what must be worked out first has a variable of its own.
+ * The server writes numbers and booleans straight into `current` and
+ * `current_schedule`.  A setting that must be converted first has a variable
+ * of its own.
  */
 static Settings current;
 static Schedule current_schedule;
@@ -77,8 +79,9 @@ static char *databases;
 /* ---------------------------------------------------------------- lists --- */
 
 /*
- * Next entry of a list separated by commas or white space; NULL at its end.
- * *cursor moves on; the entry is palloc'd.
+ * Returns the next entry of a list separated by commas or white space,
+ * palloc'd, and moves *cursor behind the entry.  Returns NULL at the end of
+ * the list.
  */
 static char *
 next_entry(const char **cursor)
@@ -95,7 +98,7 @@ next_entry(const char **cursor)
 	return p > start ? pnstrdup(start, p - start) : NULL;
 }
 
-/* Entries of a list in lower case. */
+/* Returns the entries of a list in lower case, palloc'd, and sets *n to their number. */
 static char **
 split_list(const char *list, int *n)
 {
@@ -108,7 +111,10 @@ split_list(const char *list, int *n)
 	return entries;
 }
 
-/* Likewise, without the dot; "*" has none. */
+/*
+ * Returns the extensions of a list in lower case and without the dot, and
+ * sets *n to their number, which is 0 for "*".
+ */
 static char **
 split_extensions(const char *list, int *n)
 {
@@ -184,7 +190,7 @@ check_endpoint(char **newval, void **extra, GucSource source)
 	return wrong == NULL;
 }
 
-/* The region becomes a part of a host's name, and of what is signed. */
+/* The region becomes a part of a host's name, and of the text that is signed. */
 static bool
 check_region(char **newval, void **extra, GucSource source)
 {
@@ -219,7 +225,7 @@ is_extension(const char *entry)
 	return p > bare && p - bare <= MAX_EXTENSION;
 }
 
-/* An empty list of extensions would read as "any", which nobody means. */
+/* Refuses an empty list, which would read as "any extension": nobody means that. */
 static bool
 check_extensions(char **newval, void **extra, GucSource source)
 {
@@ -256,7 +262,7 @@ check_timezone_name(char **newval, void **extra, GucSource source)
 	return true;
 }
 
-/* Names of databases, quoted where they hold a comma or a space. */
+/* Checks a list of names of databases.  A name with a comma or a space is quoted. */
 static bool
 check_databases(char **newval, void **extra, GucSource source)
 {
@@ -280,10 +286,10 @@ check_databases(char **newval, void **extra, GucSource source)
 
 /* ----------------------------------------------------------- definitions --- */
 
-/* One of `boolean`, `integer` and `text` is the variable, and tells the type. */
+/* A setting.  One of `boolean`, `integer` and `text` points to its variable, and tells its type. */
 typedef struct Definition
 {
-	const char *name;			/* behind "audio_cleanup." */
+	const char *name;			/* without "audio_cleanup." */
 	const char *description;
 	bool	   *boolean;
 	int		   *integer;
@@ -292,15 +298,17 @@ typedef struct Definition
 	int			min;
 	int			max;
 	const char *text_value;		/* the default of a text; NULL: empty */
-	const char *environment;	/* variable that holds another default */
-	const char *shown_as;		/* by cleanup_config(); NULL: its name */
-	bool		sighup;			/* the launcher reads it */
+	const char *environment;	/* environment variable that holds another
+								 * default */
+	const char *shown_as;		/* name in cleanup_config(); NULL: `name` */
+	bool		sighup;			/* PGC_SIGHUP, because the launcher reads the
+								 * setting */
 	int			flags;
 	GucStringCheckHook check;
 } Definition;
 
 static const Definition definitions[] = {
-	/* which files go */
+	/* settings that decide which files go */
 	{"upload_dir", "Directory of the uploaded audio; relative to the data directory.",
 		.text = &upload_dir,.text_value = "uploads/audio",.environment = "UPLOAD_DIR",
 	.check = check_upload_dir},
@@ -328,7 +336,7 @@ static const Definition definitions[] = {
 		.integer = &current.writer_wait,.value = 10000,.max = INT_MAX / 1000,.flags = GUC_UNIT_MS,
 	.shown_as = "writer_wait_ms"},
 
-	/* how a run goes, and what is told of it */
+	/* settings of how a run works and reports */
 	{"report_limit", "Lists in a result are cut at so many entries; counts never are.",
 	.integer = &current.report_limit,.value = 10000,.max = 1000000},
 	{"search_unregistered", "Look for names of condemned files in columns that are not registered.",
@@ -349,7 +357,7 @@ static const Definition definitions[] = {
 	{"files_per_second", "Files that are deleted in a second at most; 0 is no limit.",
 	.integer = &current.files_per_second,.max = 1000000},
 
-	/* how a bucket is reached */
+	/* settings of buckets */
 	{"s3_endpoint", "Server of the bucket, https://host[:port]; empty is AWS.",
 		.text = &bucket_options.endpoint,.environment = "AWS_ENDPOINT_URL_S3",
 	.check = check_endpoint},
@@ -366,7 +374,7 @@ static const Definition definitions[] = {
 		.integer = &bucket_options.timeout_ms,.value = 30000,.min = 100,.max = 600000,.flags = GUC_UNIT_MS,
 	.shown_as = "s3_timeout_ms"},
 
-	/* what the launcher reads */
+	/* settings that the launcher reads */
 	{"auto_cleanup_on_startup", "Clean once when the server has started.",
 	.boolean = &current_schedule.on_startup,.environment = "AUTO_CLEANUP_ON_STARTUP",.sighup = true},
 	{"cleanup_schedule_hour", "Hour of the day at which cleaning starts; -1 is never.",
@@ -389,7 +397,10 @@ ignore_environment(const char *variable, char *why)
 			 errmsg("ignoring environment variable \"%s\": %s", variable, why)));
 }
 
-/* A default that is refused would end the server. */
+/*
+ * Returns whether the text passes the check of the setting.  A default that
+ * is refused would end the server.
+ */
 static bool
 is_usable_text(const Definition *definition, const char *value)
 {
@@ -400,7 +411,7 @@ is_usable_text(const Definition *definition, const char *value)
 		(definition->check == NULL || definition->check(&copy, &extra, PGC_S_ENV_VAR));
 }
 
-/* The environment's value of a setting replaces the built-in default, if it is usable. */
+/* Makes the environment's value of a setting the built-in default, if the value is usable. */
 static void
 take_environment(Definition *definition)
 {
@@ -426,7 +437,7 @@ take_environment(Definition *definition)
 									definition->min, definition->max));
 }
 
-/* The server keeps a copy of the name, and the other texts where they are. */
+/* The server copies the name, but keeps pointers to the other texts. */
 static void
 define(Definition definition)
 {
@@ -448,10 +459,11 @@ define(Definition definition)
 }
 
 /*
- * Until the library is loaded, a setting of ours is a placeholder that anybody
- * may set.  One that a client sent with its connection has taken the place of
- * what postgresql.conf or ALTER DATABASE says; when the server refuses it on
- * loading, the built-in default would be what is left.
+ * Raises an ERROR if a client has set one of our settings when it connected.
+ * Until the library is loaded, a setting of ours is a placeholder that
+ * anybody may set.  A placeholder that the client has set hides the value of
+ * postgresql.conf or ALTER DATABASE.  The server refuses that value when the
+ * library is loaded, and then the built-in default would be in force.
  */
 static void
 refuse_client_settings(void)
@@ -488,7 +500,10 @@ settings_define(void)
 
 /* ------------------------------------------------------------- snapshots --- */
 
-/* A rule of an earlier run, or what is in force now. */
+/*
+ * Returns the recorded rule of an earlier run, or `now`, the rule in force,
+ * if none was recorded.
+ */
 static const char *
 recorded_text(Jsonb *recorded, const char *key, const char *now)
 {
@@ -514,7 +529,7 @@ make_rules(Jsonb *recorded)
 	return rules;
 }
 
-/* Sets the directory, and the rules by which names in it are matched: see make_rules(). */
+/* Sets the upload directory, and the rules by which names in the directory are matched. */
 static void
 set_directory(Settings *settings, const char *path, Jsonb *recorded)
 {
@@ -528,7 +543,7 @@ absolute_upload_dir(void)
 {
 	char		path[MAXPGPATH * 2];
 
-	/* in the key of an object, a "//" is no "/" */
+	/* the key of an object may contain "//", which is not the same as "/" */
 	if (!store_is_local(upload_dir))
 		return pstrdup(upload_dir);
 	if (is_absolute_path(upload_dir))
@@ -540,8 +555,8 @@ absolute_upload_dir(void)
 }
 
 /*
- * Returns the directory in which files are kept for so many days; "": the
- * trash is in the upload directory.
+ * Returns the backup directory `dir`; or "" if the trash is in the upload
+ * directory, or if the retention of `days` is 0.
  */
 static const char *
 used_backup_dir(const char *dir, int days)
@@ -582,14 +597,14 @@ settings_is_listed(List *names, const char *name)
 	return false;
 }
 
-/* A name that comes twice is one. */
+/* Returns the names of the scheduled databases, each once. */
 static List *
 database_names(void)
 {
 	List	   *names = NIL;
 	List	   *all;
 
-	/* the check hook has seen that it can be read */
+	/* the check hook has parsed the list before */
 	(void) SplitGUCList(pstrdup(databases), ',', &all);
 	foreach_ptr(char, name, all)
 		if (!settings_is_listed(names, name))
@@ -630,8 +645,10 @@ has_folder(const char *dir, const char *owner)
 }
 
 /*
- * The backup directory of a run was called `recorded`.  Where it is not, and
- * the present one has the folder of the owner, it was moved there.
+ * Returns the directory that has the backups of a run, which was called
+ * `recorded` at that time.  If `recorded` no longer has the folder of the
+ * owner, and the present backup directory has that folder, the backup
+ * directory was moved there.
  */
 static const char *
 find_backup_dir(const char *recorded, const char *owner, int days)

@@ -3,8 +3,8 @@
  * settings.h
  *	  The audio_cleanup.* settings, and a snapshot of them for one run.
  *
- * A run reads its settings once: a SET or a reload in the middle of it
- * changes nothing any more.
+ * A run reads its settings once.  A SET or a reload during the run does not
+ * change them.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -30,39 +30,45 @@ typedef enum FileAge
 
 typedef struct Settings
 {
-	const char *upload_dir;		/* absolute */
+	const char *upload_dir;		/* absolute path, or the name of a bucket */
 	int			orphaned_file_retention_hours;
 	int			failed_session_retention_days;
 	FileAge		file_age;
-	KeyRules   *rules;			/* see names/rules.h */
+	KeyRules   *rules;			/* rules of matching: see names/rules.h */
 	bool		recurse;
 	bool		remove_empty_dirs;
 	int			max_delete_percent;
 	int			writer_wait;	/* milliseconds */
-	int			report_limit;	/* entries of a list */
-	int			batch_size;		/* files */
+	int			report_limit;	/* entries of a list in a result */
+	int			batch_size;		/* files that one transaction records at most */
 	int			backup_retention_days;
-	const char *backup_dir;		/* absolute; "": in the upload directory, as
-								 * ever where no backups are kept */
+	const char *backup_dir;		/* absolute path; "": the trash is in the
+								 * upload directory, or no backups are kept */
 	int			history_retention_days; /* 0: for ever */
 	bool		search_unregistered;
-	int			max_run_minutes;	/* of a run in batches; 0: no limit */
-	int			source_timeout; /* seconds that a background worker reads
+	int			max_run_minutes;	/* limit for a run in batches; 0: no limit */
+	int			source_timeout; /* seconds that a background worker reads the
 								 * sources at a time; 0: no limit */
-	int			files_per_second;	/* deleted; 0: no limit */
+	int			files_per_second;	/* files deleted in a second; 0: no limit */
 } Settings;
 
-/* The settings of a run. */
+/* What every function about files needs to know: the settings of a run, and the extension. */
 typedef struct Context
 {
 	const Settings *settings;
 	const Extension *extension;
 } Context;
 
-/* Defines the settings; called once, from _PG_init(). */
+/*
+ * Defines all settings. _PG_init() calls this once.  Raises an ERROR if a
+ * client has set one of the settings when it connected.
+ */
 extern void settings_define(void);
 
-/* Returns the settings in force now, allocated in the current memory context. */
+/*
+ * Returns the settings in force now, allocated in the current memory context.
+ * Does not need SPI.
+ */
 extern const Settings *settings_snapshot(void);
 
 /* The settings of the built-in schedule. */
@@ -71,37 +77,51 @@ typedef struct Schedule
 	int			hour;			/* -1: never */
 	pg_tz	   *zone;
 	const char *zone_name;
-	bool		on_startup;		/* clean when the server has started */
-	int			clock_offset;	/* seconds; in tests only */
+	bool		on_startup;		/* clean once when the server has started */
+	int			clock_offset;	/* seconds that the clock is ahead; in tests
+								 * only */
 	List	   *databases;		/* of char * */
 } Schedule;
 
-/* Returns the settings of the schedule in force now, allocated in the current memory context. */
+/*
+ * Returns the settings of the schedule in force now, allocated in the current
+ * memory context.  Does not need SPI.
+ */
 extern Schedule *settings_schedule(void);
 
-/* Returns the time by the clock of `schedule`, which tests may set off. */
+/*
+ * Returns the current time by the clock of `schedule`, which tests may set
+ * ahead.  Never raises an ERROR.
+ */
 extern TimestampTz settings_now(const Schedule *schedule);
 
-/* Returns whether `name` is among the names (char *). */
+/* Returns whether `name` is in `names`, a List of char *.  Never raises an ERROR. */
 extern bool settings_is_listed(List *names, const char *name);
 
 /*
- * Returns the settings of an earlier run: those in force now, but for the
- * directories and the rules of matching, which come from `recorded`
- * (cleanup_runs.settings) and `upload_dir` (absolute).
+ * Returns the settings of an earlier run, allocated in the current memory
+ * context.  The directories and the rules of matching come from `upload_dir`
+ * (absolute) and `recorded` (cleanup_runs.settings).  All other settings are
+ * those in force now.  Does not need SPI.
  */
 extern const Settings *settings_of_run(const char *upload_dir, Jsonb *recorded);
 
 /*
- * Added to what is recorded of a run: whose folder of the backup directory it
- * used.
+ * The member that is added to the recorded settings of a run: the UUID that
+ * names the run's folder in the backup directory.
  */
 #define SETTINGS_BACKUP_OWNER	"backup_owner"
 
-/* Returns that owner; NULL if the run had its trash in the upload directory. */
+/*
+ * Returns that member of `recorded`, palloc'd, or NULL if the run had its
+ * trash in the upload directory.  Does not need SPI.
+ */
 extern const char *settings_backup_owner(Jsonb *recorded);
 
-/* Returns all settings as cleanup_config() shows them. */
+/*
+ * Returns all settings as cleanup_config() shows them, in the current memory
+ * context.  Does not need SPI.
+ */
 extern Jsonb *settings_to_jsonb(void);
 
 #endif							/* AUDIO_CLEANUP_SETTINGS_H */
