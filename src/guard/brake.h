@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guard/brake.h
- *	  Why nothing may be deleted now: a brake is one reason.
+ *	  A brake is one reason why nothing may be deleted now.
  *
  * A real run raises the first brake it meets as an ERROR; a dry run collects
  * them all and reports them.
@@ -24,14 +24,19 @@ typedef struct Brake
 	const char *hint;			/* may be NULL */
 } Brake;
 
-/* Returns a brake, allocated in the current memory context; the texts must outlive the brake. */
+/*
+ * Returns a brake of these texts, allocated in the current memory context.
+ * `name`, `message`, `detail` (or NULL) and `hint` (or NULL) are not copied:
+ * they must outlive the brake.  `sqlstate` is the errcode of the ERROR that
+ * brake_raise() raises.  Needs no SPI, as all functions here.
+ */
 extern Brake *brake_make(const char *name, int sqlstate, const char *message,
 						 const char *detail, const char *hint);
 
 /* Raises the brake as an ERROR. */
 pg_noreturn extern void brake_raise(const Brake *brake);
 
-/* Raises the brake, unless it is NULL. */
+/* Raises the brake as an ERROR, unless `brake` is NULL. */
 extern void brake_raise_if(const Brake *brake);
 
 /* Returns "name: message. detail hint" in one line, palloc'd, for a list of errors. */

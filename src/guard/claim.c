@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * guard/claim.c
- *	  Whose directory is this?
+ *	  The claim of a database on its upload directory.
  *
  * People lose files when a second database works on the directory of the
  * first: a test clone, a restored dump, a standby that was promoted.  To all
  * of them the owner's new files look like orphans.  So the directory carries
  * a claim, and a database that is not its owner deletes nothing.
  *
- * What tells the owner from a copy of it:
+ * These marks tell the owner from a copy of the owner:
  *
  *	system identifier	another cluster; or, with the twin, this one before
  *						pg_upgrade
@@ -18,11 +18,11 @@
  *	timeline			promotion, point-in-time recovery
  *	data directory		(its inode) a file-level copy that was just started
  *
- * The other way round, a database that once claimed the directory and does
- * not find its claim there is on the wrong disk.
+ * A database that has claimed the directory once, and does not find its claim
+ * there, is on the wrong disk.
  *
- * All that is recorded belongs to the UUID, and not to the name that the
- * directory had at that time: it may be moved, or be reached by a symlink.
+ * All records belong to the UUID, and not to the name that the directory had
+ * at that time: a directory may be moved, or be reached by a symlink.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -85,7 +85,10 @@ current_timeline(void)
 	return RecoveryInProgress() ? 0 : (uint32) GetWALInsertionTimeLine();
 }
 
-/* The database's name is for people; one with a newline would break a line. */
+/*
+ * Returns the name of the database for people to read.  A newline in the name
+ * would break a line of the claim.
+ */
 static char *
 printable_database_name(void)
 {
@@ -150,7 +153,7 @@ system_brake(FileStore *store, const char *name, FileResult result, const char *
 					  NULL, hint);
 }
 
-/* Returns why the claim is not ours, a sentence; NULL if nothing speaks against it. */
+/* Returns a sentence that says why the claim is not ours, or NULL if all marks agree. */
 static char *
 difference(const ClaimText *claim, bool has_twin)
 {
@@ -164,7 +167,11 @@ difference(const ClaimText *claim, bool has_twin)
 	if (claim->database != MyDatabaseId)
 		return psprintf("Database \"%s\" (OID %u) of this cluster has claimed it.",
 						claim->database_name, claim->database);
-	/* a standby differs from its primary in the rest, and only looks */
+
+	/*
+	 * on a standby these two marks differ from its primary's; a standby only
+	 * looks
+	 */
 	if (!RecoveryInProgress() && claim->timeline != current_timeline())
 		return psprintf("It was claimed on timeline %u, and the server is on timeline %u: "
 						"it was promoted, or recovered to a point in time.",
@@ -176,7 +183,10 @@ difference(const ClaimText *claim, bool has_twin)
 	return NULL;
 }
 
-/* The rows of cleanup_claims with this UUID, or with NULL all: a List of Claim, newest first. */
+/*
+ * Returns the rows of cleanup_claims with the UUID `uuid`, or all rows if
+ * `uuid` is NULL: a List of Claim, newest first.
+ */
 static List *
 load_twins(const Extension *extension, const char *uuid)
 {
@@ -213,7 +223,7 @@ copy_twin(Claim *claim, const Claim *twin)
 	claim->recorded_dir = twin->recorded_dir;
 }
 
-/* By name, or by symlinks, bind mounts and the like. */
+/* Returns whether `a` and `b` are one directory, by name, symlink or bind mount. */
 static bool
 is_same_directory(const char *a, const char *b)
 {
@@ -226,7 +236,7 @@ is_same_directory(const char *a, const char *b)
 		st_a.st_dev == st_b.st_dev && st_a.st_ino == st_b.st_ino;
 }
 
-/* Is this claim still where it was seen last? */
+/* Returns whether the directory has the claim at the path where the claim was seen last. */
 static bool
 is_in_its_place(const Claim *twin)
 {
@@ -244,9 +254,10 @@ is_in_its_place(const Claim *twin)
 }
 
 /*
- * There is no claim in the directory.  Has there been one, or should be?  If
- * the claim of the latest run is nowhere, these may be its files under another
- * name, or another disk.
+ * Sets the state of a directory that has no claim.  The directory may have
+ * had a claim, or should have one.  If the claim of the latest run is
+ * nowhere, the files may be those of the claimed directory under another
+ * name, or another disk may be mounted.
  */
 static void
 check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
@@ -294,7 +305,7 @@ check_text(const char *text, const Extension *extension, const char *upload_dir,
 		detail = "The claim in it cannot be read.";
 	else
 	{
-		/* the text names a folder of the backup directory */
+		/* the UUID becomes the name of a folder in the backup directory */
 		if (strspn(found.uuid, "0123456789abcdef-") == strlen(found.uuid))
 			claim->found = pstrdup(found.uuid);
 		twins = load_twins(extension, found.uuid);
@@ -353,7 +364,7 @@ claim_lock(FileStore *store, const char *upload_dir, int wait_ms)
 	while ((result = store_lock(store)).outcome == FILE_OCCUPIED &&
 		   GetCurrentTimestamp() < deadline)
 	{
-		/* nobody wakes us up when it is given back */
+		/* poll, because a process that gives back the lock wakes nobody */
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 LOCK_POLL_MS, compat_wait_event("AudioCleanupDirectoryLock"));
 		ResetLatch(MyLatch);
@@ -380,12 +391,19 @@ claim_confirm(const Extension *extension, const Claim *claim, const char *upload
 	owner_query(extension, lengthof(parameters), parameters,
 				"UPDATE @extschema@.cleanup_claims SET confirmed = true, upload_dir = $2"
 				" WHERE uuid::text = $1 AND NOT (confirmed AND upload_dir = $2)");
-	/* version 1.0 recorded no claim, and the directory has moved since */
+
+	/*
+	 * version 1.0 recorded no claim of a run, and the directory has moved
+	 * since
+	 */
 	owner_query(extension, lengthof(parameters), parameters,
 				"UPDATE @extschema@.cleanup_runs SET claim = $1::uuid WHERE claim IS NULL AND upload_dir = $2");
 }
 
-/* The claims that this database has had in the directory come to their end. */
+/*
+ * Gives the runs of all claims that this database has had in the directory to
+ * the claim `uuid`, and deletes those claims.
+ */
 static void
 inherit(const Extension *extension, const char *upload_dir, const char *found, const char *uuid)
 {
@@ -402,7 +420,7 @@ inherit(const Extension *extension, const char *upload_dir, const char *found, c
 		owner_query(extension, lengthof(parameters), parameters,
 					"DELETE FROM @extschema@.cleanup_claims WHERE uuid = $2::uuid AND $1 IS NOT NULL");
 	}
-	/* runs that came with a dump, which has no twin */
+	/* runs that came with a dump: their claim has no twin */
 	owner_query(extension, SQL_ARGS(SQL_TEXT(uuid), SQL_TEXT(upload_dir), SQL_TEXT(found)),
 				"UPDATE @extschema@.cleanup_runs r SET claim = $1::uuid"
 				" WHERE (r.claim::text = $3 OR r.upload_dir = $2)"

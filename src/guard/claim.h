@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guard/claim.h
- *	  Whose directory is this?
+ *	  The claim of a database on its upload directory.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -19,55 +19,64 @@
 typedef enum ClaimState
 {
 	CLAIM_OURS,
-	CLAIM_FREE,					/* the directory is claimed by nobody */
-	CLAIM_UNWRITTEN,			/* claimed in the database, but the server
-								 * died before it was written to the directory */
-	CLAIM_FOREIGN				/* not ours, or not to be read: see the brake */
+	CLAIM_FREE,					/* nobody claims the directory */
+	CLAIM_UNWRITTEN,			/* the database has a claim, but the server
+								 * died before the claim was written to the
+								 * directory */
+	CLAIM_FOREIGN				/* the claim is another database's, or cannot
+								 * be read: see the brake */
 } ClaimState;
 
 typedef struct Claim
 {
 	ClaimState	state;
 	Brake	   *brake;			/* for CLAIM_FOREIGN, else NULL */
-	TimestampTz grace_from;		/* no file counts as older than that; 0: none */
-	char	   *uuid;			/* CLAIM_OURS, CLAIM_UNWRITTEN */
-	char	   *found;			/* the UUID in the directory, ours or not; or
-								 * NULL */
-	bool		confirmed;		/* see claim_confirm() */
-	const char *recorded_dir;	/* where the directory was seen last; NULL if
-								 * there is no twin */
-	bool		is_latest;		/* the latest run was in this directory */
+	TimestampTz grace_from;		/* no file counts as older than this time; 0:
+								 * no such time */
+	char	   *uuid;			/* UUID of our claim, for CLAIM_OURS and
+								 * CLAIM_UNWRITTEN */
+	char	   *found;			/* UUID of the claim in the directory, ours or
+								 * not; or NULL */
+	bool		confirmed;		/* claim_confirm() has been called for this
+								 * claim */
+	const char *recorded_dir;	/* path at which the directory was seen last;
+								 * NULL if the claim has no twin */
+	bool		is_latest;		/* whether the latest run was under this claim */
 } Claim;
 
 /*
- * Compares the claim in the directory with this database.  Changes nothing.
- * Needs SPI; the result is allocated in the current memory context.
+ * Compares the claim in the directory `upload_dir`, open as `store`, with the
+ * claims of this database.  Returns the result, allocated in the current
+ * memory context.  Changes nothing.  Needs SPI.
  */
 extern Claim *claim_check(FileStore *store, const Extension *extension, const char *upload_dir);
 
 /*
- * Claims the directory for this database, in the current transaction: inserts
- * the twin.  Returns the text that store_write_claim() is to write after the
- * commit; *uuid becomes its UUID.  Runs that this database has made in the
- * directory under a claim it had before, the one that was `found` there (or
- * NULL) included, belong to the new claim.  With `grace` every file counts as
- * new from now on.  Needs SPI.
+ * Claims the directory `upload_dir` for this database, in the current
+ * transaction: inserts the twin.  Returns the text that store_write_claim()
+ * is to write after the commit, palloc'd, and sets *uuid to the UUID of the
+ * claim.  The new claim takes over the runs that this database has made in
+ * the directory under earlier claims, and under `found`, the UUID that was in
+ * the directory (or NULL).  With `grace` every file counts as new from now
+ * on.  Needs SPI.
  */
 extern char *claim_take(const Extension *extension, const char *upload_dir, const char *found,
 						bool grace, const char **uuid);
 
 /*
- * Records that the claim has been seen in the directory: from now on the claim
- * must be there, and `upload_dir` is where the directory is.  All that belongs
- * to the claim is looked for there, whatever the directory was called before.
+ * Records that the claim has been seen in the directory: from now on the
+ * claim must be there.  Records also that `upload_dir` is the path of the
+ * directory, whatever its path was before; the backups of the claim's runs
+ * are looked for there.  Needs SPI.
  */
 extern void claim_confirm(const Extension *extension, const Claim *claim, const char *upload_dir);
 
 /*
- * Does the work of claim_check() and claim_confirm() for a directory that need
- * not be open: returns the UUID of its claim, or NULL with *brake (allocated
- * like the result) if the directory cannot be opened or is not ours.  UUID and
- * brake are NULL for a directory without a claim.
+ * Opens the directory `upload_dir`, calls claim_check() and claim_confirm(),
+ * and closes the directory.  Returns the UUID of its claim, or NULL.  *brake
+ * tells why the directory cannot be opened or is not ours; both are NULL for
+ * a directory without a claim.  Both are allocated in the current memory
+ * context.  Needs SPI.
  */
 extern const char *claim_find(const Extension *extension, const char *upload_dir, Brake **brake);
 
@@ -78,14 +87,18 @@ extern const char *claim_find(const Extension *extension, const char *upload_dir
 extern void claim_confirm_all(const Extension *extension);
 
 /*
- * Takes the directory's lock for this store, waiting at most `wait_ms`
- * milliseconds: one run at a time, also of other servers.  Without a claim
- * there is nothing to lock.  Returns NULL, or a brake if the lock could not be
- * had.
+ * Takes the lock of the claim for `store`: one run at a time works in a
+ * directory, also if the runs are of different servers.  Waits at most
+ * `wait_ms` milliseconds; takes interrupts meanwhile.  A directory without a
+ * claim has no lock.  Returns NULL, or a brake if the lock could not be
+ * taken.  Does not need SPI.
  */
 extern Brake *claim_lock(FileStore *store, const char *upload_dir, int wait_ms);
 
-/* Returns the text that belongs to a claim that is CLAIM_UNWRITTEN. */
+/*
+ * Returns the text that belongs to the CLAIM_UNWRITTEN claim `uuid`,
+ * palloc'd.  Does not need SPI.
+ */
 extern char *claim_text(const char *uuid);
 
 #endif							/* AUDIO_CLEANUP_CLAIM_H */

@@ -3,8 +3,9 @@
  * guard/hold.c
  *	  Files that are never cleaned.
  *
- * A hold is a row, and a run treats it as a reference: whoever is about to
- * commit one is waited for.  It names one file to the letter.
+ * A hold is a row, and a run treats the row as a reference: the run waits for
+ * a transaction that is about to commit a hold.  A hold names one file
+ * exactly.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -34,7 +35,7 @@ hold_find(const Extension *extension, const char *path)
 	return hold;
 }
 
-/* Tells the caller if no file has that name: probably the name was mistyped. */
+/* Tells the caller if no file has that name: the name was probably mistyped. */
 static void
 tell_if_missing(const Settings *settings, const char *path)
 {

@@ -19,19 +19,23 @@ typedef struct Hold
 	const char *reason;			/* or NULL */
 } Hold;
 
-/* Returns the hold on a file (path relative to the upload directory), or NULL.  Needs SPI. */
+/*
+ * Returns the hold on the file `path` (relative to the upload directory),
+ * allocated in the current memory context, or NULL.  Needs SPI.
+ */
 extern Hold *hold_find(const Extension *extension, const char *path);
 
 /*
- * Holds a file: no run that looks after the commit of this transaction
- * condemns the file, and a run that is under way waits for the commit.  A hold
- * that is there already gets the new reason.  A NOTICE says if no file has
- * that name.  Needs SPI.
+ * Holds the file `path` (relative to the upload directory) for `reason` (or
+ * NULL).  No run that looks after the commit of this transaction condemns the
+ * file, and a run that is under way waits for the commit.  An existing hold
+ * gets the new reason.  A NOTICE tells the caller if no file has that name.
+ * Needs SPI.
  */
 extern void hold_add(const Extension *extension, const Settings *settings, const char *path,
 					 const char *reason);
 
-/* Returns false if there was no hold. */
+/* Ends the hold on the file `path`.  Returns false if there was no hold.  Needs SPI. */
 extern bool hold_remove(const Extension *extension, const char *path);
 
 #endif							/* AUDIO_CLEANUP_HOLD_H */

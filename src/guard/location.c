@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * guard/location.c
- *	  Is this directory a place where files may be deleted at all?
+ *	  Checks whether a directory is a place where files may be deleted at all.
  *
  * A mistaken upload_dir or backup_dir must not reach PostgreSQL's own files.
  * Paths are compared after realpath(), because either may be reached through
- * symlinks (pg_wal and tablespaces usually are).  That is advice, not
- * protection, in a directory that somebody else may rename; it guards against
- * mistakes of the administrator, whose settings they are.
+ * symlinks (pg_wal and tablespaces usually are).  These checks guard against
+ * mistakes of the administrator, who makes the settings.  They do not protect
+ * a directory that somebody else may rename.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -27,7 +27,7 @@
 #include "src/guard/location.h"
 #include "src/names/rules.h"
 
-/* One of the two directories: messages with the path for %s, and hints. */
+/* The words for one of the two directories: messages with %s for the path, and hints. */
 typedef struct Subject
 {
 	const char *setting;
@@ -62,7 +62,7 @@ static const Subject backup = {
 	"Set audio_cleanup.backup_dir to a directory of its own, or leave it empty."
 };
 
-/* Makes a brake, with a hint, of the operating system's answer about a directory. */
+/* Makes a brake, with a hint, from the errno of the operating system's answer about a directory. */
 static Brake *
 file_brake(const Subject *subject, const char *path, const char *action, int errnum)
 {
@@ -85,7 +85,8 @@ file_brake(const Subject *subject, const char *path, const char *action, int err
 			sqlstate = ERRCODE_INSUFFICIENT_RESOURCES;
 			hint = "Raise max_files_per_process, or end the transaction between two runs.";
 			break;
-		case ELOOP:				/* symlinks are not followed, so it is depth */
+		case ELOOP:				/* symlinks are not followed, so the path has
+								 * too many folders */
 			sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 			message = psprintf("directory \"%s\" is nested too deeply to be walked", path);
 			hint = "Move it up, or out of the upload directory.";
@@ -109,7 +110,7 @@ location_brake(const char *path, const char *action, int errnum)
 	return file_brake(&upload, path, action, errnum);
 }
 
-/* What a server says goes before what its errno is called. */
+/* The text of the bucket's server tells more than the name of the errno. */
 Brake *
 location_store_brake(FileStore *store, const char *path, const char *action, int errnum)
 {
@@ -138,7 +139,10 @@ location_reach(FileStore *store, const char *path)
 					  "Turn versioning on for the bucket.");
 }
 
-/* Is `path` the directory `root` or below it?  Both canonical. */
+/*
+ * Returns whether `path` is the directory `root` or lies below `root`.  Both
+ * paths are canonical.
+ */
 static bool
 lies_in(const char *path, const char *root)
 {
@@ -149,7 +153,10 @@ lies_in(const char *path, const char *root)
 	return strncmp(path, root, len) == 0 && (path[len] == '\0' || path[len] == '/');
 }
 
-/* `detail` is a sentence with the other directory for %s. */
+/*
+ * Makes the brake of a directory at a wrong place.  `detail` is a sentence
+ * with %s for the other directory.
+ */
 static Brake *
 place_brake(const Subject *subject, const char *path, const char *detail, const char *other)
 {
@@ -157,7 +164,7 @@ place_brake(const Subject *subject, const char *path, const char *detail, const 
 					  psprintf(detail, other), subject->hint_place);
 }
 
-/* Directories of the data directory that are ours to stay away from. */
+/* Returns whether `inside`, a path in the data directory, belongs to PostgreSQL. */
 static bool
 is_reserved(const char *inside)
 {
@@ -188,7 +195,7 @@ check_data_directory(const Subject *subject, const char *path)
 	return NULL;
 }
 
-/* A directory of PostgreSQL that is reached from the data directory by a link. */
+/* Checks a directory of PostgreSQL that the data directory reaches by the symlink `link`. */
 static Brake *
 check_linked(const Subject *subject, const char *path, const char *link)
 {
@@ -225,7 +232,7 @@ check_tablespaces(const Subject *subject, const char *path)
 	return brake;
 }
 
-/* `real` becomes the path without symlinks. */
+/* Checks the place of `path`, and sets `real` to the path without symlinks. */
 static Brake *
 check_place(const Subject *subject, const char *path, char real[PATH_MAX], struct stat *st)
 {
@@ -254,7 +261,10 @@ location_place(const Settings *settings, const char *backup_owner)
 	return place;
 }
 
-/* The name of a bucket has been judged when it was set, but not one that a run has recorded. */
+/*
+ * Checks the name of a bucket that a run has recorded.  The check hook has
+ * checked only the name in the setting.
+ */
 static Brake *
 check_name(const char *name)
 {
@@ -400,7 +410,10 @@ location_relative(const Settings *settings, const char *file)
 
 /* ------------------------------------------------------------- restored names --- */
 
-/* First and last code points of what nobody sees in a name, or what turns it round. */
+/*
+ * First and last code points of characters that are invisible in a name, or
+ * that change its direction.
+ */
 static const pg_wchar invisible[][2] = {
 	{0x0000, 0x001F}, {0x007F, 0x009F}, {0x00AD, 0x00AD}, {0x034F, 0x034F}, {0x061C, 0x061C},
 	{0x115F, 0x1160}, {0x17B4, 0x17B5}, {0x180B, 0x180F}, {0x200B, 0x200F}, {0x2028, 0x202E},
@@ -408,13 +421,13 @@ static const pg_wchar invisible[][2] = {
 	{0xFFF0, 0xFFFB}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF}
 };
 
-/* Blanks, by the names of which a file system may cut. */
+/* Blanks.  Some file systems cut off a blank at the end of a name. */
 static const pg_wchar blanks[][2] = {
 	{0x0020, 0x0020}, {0x00A0, 0x00A0}, {0x1680, 0x1680}, {0x2000, 0x200A}, {0x202F, 0x202F},
 	{0x205F, 0x205F}, {0x3000, 0x3000}
 };
 
-/* Dots, slashes and the like that some file system or program folds into those of ASCII. */
+/* Characters that some file system or program folds into a dot, a slash or a backslash of ASCII. */
 static const pg_wchar lookalikes[][2] = {
 	{0x2024, 0x2026}, {0x2044, 0x2044}, {0x2215, 0x2215}, {0x29F8, 0x29F8}, {0xFE52, 0xFE52},
 	{0xFE68, 0xFE68}, {0xFF0E, 0xFF0F}, {0xFF1A, 0xFF1A}, {0xFF3C, 0xFF3C}
@@ -429,7 +442,10 @@ is_among(pg_wchar c, const pg_wchar ranges[][2], int n)
 	return false;
 }
 
-/* The next character of a name that was seen to be readable; *name moves on. */
+/*
+ * Returns the next character of a name whose encoding was verified, and moves
+ * *name behind the character.
+ */
 static pg_wchar
 next_character(const char **name)
 {
@@ -444,7 +460,10 @@ next_character(const char **name)
 	return utf8_to_unicode(p);
 }
 
-/* Returns why one component of a restored name is refused, NULL if it is not. */
+/*
+ * Returns a sentence that says why one component of a restored name is
+ * refused, or NULL if it is allowed.
+ */
 static const char *
 judge_restored_component(const char *component)
 {
@@ -487,7 +506,7 @@ judge_restored_name(const char *as)
 	return wrong;
 }
 
-/* Returns the part of the name behind its last dot, "" without a dot. */
+/* Returns the part of the name behind its last dot, or "" without a dot. */
 static const char *
 extension_of(const char *path)
 {

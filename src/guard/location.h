@@ -1,7 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * guard/location.h
- *	  Is this directory a place where files may be deleted at all?
+ *	  Checks whether a directory is a place where files may be deleted at all.
+ *
+ * None of these functions needs SPI.  Brakes and paths are allocated in the
+ * current memory context; paths are absolute, unless a comment says
+ * otherwise.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -14,62 +18,76 @@
 #include "src/settings.h"
 #include "src/store/store.h"
 
-/* Where a run has its files. */
+/* The directories of a run. */
 typedef struct Place
 {
 	const char *upload_dir;
 	const char *backup_dir;		/* "": the trash is in the upload directory */
-	const char *backup_owner;	/* the owner of the folder of backup_dir that
-								 * has the trash; NULL: the trash is in the
-								 * upload directory */
+	const char *backup_owner;	/* UUID that names the folder of backup_dir
+								 * which has the trash; NULL: the trash is in
+								 * the upload directory */
 } Place;
 
-/* Returns the place by these settings, with this owner (or NULL). */
+/*
+ * Returns the place that `settings` and `backup_owner` (or NULL) describe.
+ * The place points into `settings`.
+ */
 extern Place location_place(const Settings *settings, const char *backup_owner);
 
 /*
- * Returns a brake if `path` (absolute) is missing, is no directory, is the
- * root of the file system, contains PostgreSQL's files or lies among them.
+ * Returns a brake if the directory `path` is missing, is no directory, is the
+ * root of the file system, contains PostgreSQL's files or lies among them;
+ * else NULL.
  */
 extern Brake *location_check(const char *path);
 
-/* Returns the brake for a directory on which `action` failed with `errnum`. */
+/*
+ * Returns the brake for a directory `path` on which `action` (as in "open
+ * upload directory") failed with the errno `errnum`.
+ */
 extern Brake *location_brake(const char *path, const char *action, int errnum);
 
-/* location_brake() for an action on an open directory, with what its store says of it. */
+/*
+ * Returns the brake of location_brake() for the directory that is open as
+ * `store`, with the error text that the store has.  Takes interrupts.
+ */
 extern Brake *location_store_brake(FileStore *store, const char *path, const char *action, int errnum);
 
 /*
- * Returns a brake if the open directory `path` cannot be reached, or if what
- * is deleted in it could not be put back.
+ * Returns a brake if the directory `path`, open as `store`, cannot be
+ * reached, or if a file that is deleted in the directory could not be put
+ * back; else NULL.  May wait for the server of a bucket.
  */
 extern Brake *location_reach(FileStore *store, const char *path);
 
 /*
- * Returns a brake if there is a backup directory, and the directory is
- * missing, not ours alone, in the upload directory, or where an upload
- * directory must not be either; with `to_write`, if it is not writable.
+ * Returns a brake if the backup directory of `place` is missing, belongs to
+ * somebody else, is writable by others, lies in the upload directory, or is a
+ * place that location_check() refuses.  With `to_write`, returns a brake also
+ * if the directory is not writable.  Returns NULL if all is well, or if
+ * `place` has no backup directory.
  */
 extern Brake *location_check_backup_dir(const Place *place, bool to_write);
 
 /*
- * Lets the store of a run have its trash where `place` says, after the checks
- * above.  A run without a backup_owner has it in the upload directory.
+ * Makes `store` use the trash that `place` names, after
+ * location_check_backup_dir().  Without a backup_owner the trash stays in the
+ * upload directory.  Returns NULL, or a brake.
  */
 extern Brake *location_set_backup_dir(FileStore *store, const Place *place);
 
 /*
- * Returns the path of a file that a person has named, relative to the upload
- * directory and in its plainest form; ERROR if the file is not below that
- * directory.
+ * Returns the path of the file `file` that a person has named, relative to
+ * the upload directory and in its plainest form.  Raises an ERROR if the file
+ * is not below the upload directory.
  */
 extern const char *location_relative(const Settings *settings, const char *file);
 
 /*
  * Raises an ERROR if the file `own` may not be put back as `as` (both as
- * location_relative() returns them): a role that may restore files must not be
- * able to write code, configuration, or anything that somebody else would take
- * for such.
+ * location_relative() returns them).  A role that may restore files must not
+ * be able to write code, configuration, or any other file that a program
+ * would trust.
  */
 extern void location_check_restored(const Settings *settings, const char *own, const char *as);
 
