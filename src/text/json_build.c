@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * text/json_build.c
- *	  Building and reading small JSONB objects.
+ *	  Builds and reads small JSONB objects.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -102,7 +102,7 @@ json_add_decimal(JsonBuilder *json, const char *key, double number, int digits)
 										   Int32GetDatum(-1)));
 }
 
-/* An element or value that is itself an object or array goes in by parts. */
+/* Adds an element or value that is itself an object or array, part by part. */
 static void
 push_container(JsonBuilder *json, Jsonb *object)
 {

@@ -1,9 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * text/json_build.h
- *	  Building and reading small JSONB objects, a line a member.
+ *	  Builds and reads small JSONB objects, with one call for each member.
  *
- * A thin layer on PostgreSQL's own pushJsonbValue(); knows no contract.
+ * A thin layer on PostgreSQL's own pushJsonbValue(), which knows nothing
+ * about the results it builds. || Results are allocated in the current memory
+ * context.  None of these functions needs SPI.  A text that is too long for
+ * JSONB is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -21,33 +24,42 @@ typedef struct JsonBuilder
 	JsonbInState state;
 } JsonBuilder;
 
-/* Begin and end the outermost object. */
+/* Begin and end the outermost object. json_end() returns the object. */
 extern void json_begin(JsonBuilder *json);
 extern Jsonb *json_end(JsonBuilder *json);
 
-/* Members of the object begun last; a NULL text becomes a JSON null. */
+/* Add the member `key` to the object that was begun last.  A NULL text becomes a JSON null. */
 extern void json_add_text(JsonBuilder *json, const char *key, const char *value);
 extern void json_add_boolean(JsonBuilder *json, const char *key, bool value);
 extern void json_add_integer(JsonBuilder *json, const char *key, int64 value);
 extern void json_add_decimal(JsonBuilder *json, const char *key, double value, int digits);
 extern void json_add_jsonb(JsonBuilder *json, const char *key, Jsonb *value);
 
-/* An array member of texts: begin, elements, end. */
+/* Add an array of texts as the member `key`: begin, each element, end. */
 extern void json_begin_array(JsonBuilder *json, const char *key);
 extern void json_add_element(JsonBuilder *json, const char *value);
 extern void json_add_object_element(JsonBuilder *json, Jsonb *value);
 extern void json_end_array(JsonBuilder *json);
 
-/* An array member of the texts (char *) of a list. */
+/* Adds an array of the texts in `list`, a List of char *, as the member `key`. */
 extern void json_add_list(JsonBuilder *json, const char *key, const List *list);
 
-/* Returns the integer member of an object, or `fallback`. */
+/*
+ * Returns the integer member `key` of `object`, or `fallback` if there is no
+ * such member or no such number.
+ */
 extern int	json_get_integer(Jsonb *object, const char *key, int fallback);
 
-/* Returns the boolean member of an object, or `fallback`. */
+/*
+ * Returns the boolean member `key` of `object`, or `fallback` if there is no
+ * such member or no boolean.
+ */
 extern bool json_get_boolean(Jsonb *object, const char *key, bool fallback);
 
-/* Returns the text of a member of an object, palloc'd; NULL if missing or no text. */
+/*
+ * Returns the text of the member `key` of `object`, palloc'd, or NULL if
+ * there is no such member or no text.
+ */
 extern char *json_get_text(Jsonb *object, const char *key);
 
 #endif							/* AUDIO_CLEANUP_JSON_BUILD_H */

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * text/template.c
- *	  Filling a template with values: nothing gets in unescaped.
+ *	  Fills a template with values, and escapes every value.
  *
- * What mustache calls logic-less templates, less what we do not need: above
- * all there is no way to put a value in as it is.  A template is our own, so
- * a mistake in it is an internal error.
+ * The templates are a part of those that mustache calls logic-less.  There is
+ * no way to put a value in unescaped.  The templates are our own, so a
+ * mistake in a template is an internal error.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -24,14 +24,14 @@
 
 #include "src/text/template.h"
 
-/* An object, or an element of an array, that a section has entered. */
+/* The object or element of an array that a section has entered. */
 typedef struct Scope
 {
 	JsonbValue *value;
 	const struct Scope *outer;
 } Scope;
 
-/* The result: HTML, in ASCII; or plain text, in UTF-8. */
+/* The result, which is HTML in ASCII, or plain text in UTF-8. */
 typedef struct Page
 {
 	StringInfoData text;
@@ -44,16 +44,16 @@ typedef struct Tag
 	char		kind;			/* '#', '^', '/', or 0 for a value */
 	const char *name;
 	int			name_length;
-	const char *format;			/* behind '|'; NULL: none */
+	const char *format;			/* the text behind '|'; NULL: none */
 	int			format_length;
-	const char *begin;			/* of "{{" */
-	const char *end;			/* behind "}}" */
+	const char *begin;			/* start of "{{" */
+	const char *end;			/* end of "}}" */
 } Tag;
 
 
 /* ---------------------------------------------------------------- escaping --- */
 
-/* Would the reader not see it, or be misled by it? */
+/* Returns whether a reader cannot see the character, or is misled by it. */
 static bool
 is_invisible(pg_wchar c)
 {
@@ -101,8 +101,8 @@ put_character(Page *page, pg_wchar c)
 }
 
 /*
- * Writes a text, escaped.  In SQL_ASCII the bytes may be anything: those that
- * are no UTF-8 are shown.
+ * Writes a text, escaped.  In a database of encoding SQL_ASCII the bytes may
+ * be anything: bytes that are not UTF-8 are written as \xNN.
  */
 static void
 put_text(Page *page, const char *text, int length)
@@ -147,7 +147,10 @@ put_count(StringInfo out, double number)
 	}
 }
 
-/* Two digits at least, and none that say nothing: 512 B, 3.1 GiB, 4 GiB, 250 MiB. */
+/*
+ * Writes a size with at least two digits, and without zeros that say nothing:
+ * 512 B, 3.1 GiB, 4 GiB, 250 MiB.
+ */
 static void
 put_size(StringInfo out, double bytes)
 {
@@ -163,7 +166,7 @@ put_size(StringInfo out, double bytes)
 	appendStringInfo(out, "%.*f %s", bytes == rint(bytes) ? 0 : 1, bytes, units[unit]);
 }
 
-/* The two largest units that are not nothing. */
+/* Writes a number of large units, and the number of small units unless that is zero. */
 static void
 put_parts(StringInfo out, int64 large, const char *large_unit, int64 small, const char *small_unit)
 {
@@ -219,7 +222,10 @@ put_number(StringInfo out, Numeric number, const Tag *tag)
 
 /* ------------------------------------------------------------------ values --- */
 
-/* Returns the value of the innermost scope that has one of that name; NULL if none has. */
+/*
+ * Returns the value of the tag in the innermost scope that has a member of
+ * that name, or NULL if no scope has one.
+ */
 static JsonbValue *
 find_value(const Scope *scope, const Tag *tag)
 {
@@ -272,7 +278,7 @@ is_empty(const JsonbValue *value)
 
 /* ---------------------------------------------------------------- sections --- */
 
-/* A tag of a section takes the end of its line with it. */
+/* Finds the next tag.  A tag of a section includes the end of its line. */
 static bool
 next_tag(const char *at, const char *end, Tag *tag)
 {
@@ -300,7 +306,7 @@ next_tag(const char *at, const char *end, Tag *tag)
 	return true;
 }
 
-/* The tag that ends the section. */
+/* Returns the tag that ends the section. */
 static Tag
 find_end(const Tag *section, const char *end)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * text/template.h
- *	  Filling a template with values: nothing gets in unescaped.
+ *	  Fills a template with values, and escapes every value.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -13,30 +13,33 @@
 #include "utils/jsonb.h"
 
 /*
- * Fill the template of HTML, which is trusted, with members of `values`, an object,
- * which is not.
+ * Fills the template of HTML `page` with members of the object `values`.  The
+ * template is trusted, the values are not.
  *
- *	{{name}}					a text or number; null is nothing.  Escaped, so
- *								that it is text wherever the template puts it:
- *								between tags or in a quoted attribute.
+ *	{{name}}					a text or number; null is nothing.  The value is
+ *								escaped for the places where the template may
+ *								put it: between tags, or in a quoted attribute.
  *	{{name|count}}				1,234,567
  *	{{name|size}}				bytes: 3.1 GiB
  *	{{name|duration}}			seconds: 4 min 3 s
- *	{{name|s}}					an s, unless it is one: file{{files|s}}
+ *	{{name|s}}					an s, unless the number is 1: file{{files|s}}
  *	{{#name}} ... {{/name}}		for each element of an array; once for a value
  *								that is not empty, zero, false, null or missing
- *	{{^name}} ... {{/name}}		once for one that is
+ *	{{^name}} ... {{/name}}		once for a value that is empty, zero, false,
+ *								null or missing
  *
- * In a section of an object its members come before those outside.  {{.}} is
- * an element that is no object.  Characters that cannot be seen are written as
- * \n, \x1b, \u202e, those beyond ASCII as references, so the page means the
- * same in any encoding.  An unknown name is an ERROR.  The result is palloc'd.
+ * Within the section of an object, the members of that object hide members of
+ * the same name outside.  {{.}} is an element that is not an object.
+ * Invisible characters are written as \n, \x1b, \u202e, and characters beyond
+ * ASCII as references, so the page means the same in any encoding.  An unknown
+ * name is an ERROR.  The result is palloc'd.  Does not need SPI.
  */
 extern char *template_fill(const char *page, Jsonb *values);
 
 /*
- * Fills a template of plain text, in ASCII, likewise: the result is UTF-8,
- * whatever the database's encoding, and a value adds no line to it.
+ * Fills the template of plain text `text`, in ASCII, in the same way.  The
+ * result is UTF-8, whatever the database's encoding, and a value cannot add a
+ * line.  The result is palloc'd.  Does not need SPI.
  */
 extern char *template_fill_text(const char *text, Jsonb *values);
 
