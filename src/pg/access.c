@@ -1,13 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * pg/access.c
- *	  Who may look and who may clean: grants in two levels.
+ *	  Grants in two levels: viewers may look, operators may clean.
  *
- * Ordinary GRANTs and REVOKEs on the objects of the extension: \dp and
- * pg_dump show them as such.  They are executed as whoever calls.
+ * The levels are ordinary GRANTs and REVOKEs on the objects of the extension:
+ * \dp and pg_dump show them.  They are executed as the caller.
  *
- * USAGE on the schema may be a role's for other reasons.  It is given only to
- * a role that lacks it, which is noted, and taken back only from such a role.
+ * A role may have USAGE on the schema for other reasons.  So USAGE is granted
+ * only to a role that lacks it.  This is recorded, and USAGE is taken back
+ * only from such a role.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -24,7 +25,10 @@
 
 #define S	"@extschema@."
 
-/* The rights of the levels: a right on objects of a kind.  The last entry is for operators only. */
+/*
+ * The rights of the levels.  Each entry is a right, a kind of objects, and
+ * the objects.  The last entry is for operators only.
+ */
 static const char *const levels[][3] = {
 	{"SELECT", "TABLE", S "cleanup_sources, " S "cleanup_runs, " S "cleanup_files, " S "cleanup_progress, "
 	S "cleanup_backups, " S "cleanup_holds, " S "cleanup_metrics, " S "cleanup_mail"},
@@ -43,7 +47,10 @@ role_name(Oid role)
 	return quote_identifier(GetUserNameFromId(role, false));
 }
 
-/* Runs after the GRANT, which fails if the caller may not give the right. */
+/*
+ * Grants USAGE on the schema as the caller, and then records this as the
+ * owner: the GRANT fails if the caller may not give the right.
+ */
 static void
 grant_schema(const Extension *extension, Oid role)
 {

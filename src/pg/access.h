@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/access.h
- *	  Who may look and who may clean: grants in two levels.
+ *	  Grants in two levels: viewers may look, operators may clean.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -13,13 +13,17 @@
 #include "src/pg/extension.h"
 
 /*
- * Grants `role` the level "viewer", or "operator", which includes the former,
- * and takes back what the role had beyond that.  Grants as the caller: ERROR if
- * he may not, or if there is no such level.  Needs SPI.
+ * Grants the role `role` the level `level`: "viewer", or "operator", which
+ * includes "viewer".  Takes back the rights that the role had beyond that
+ * level.  Grants as the caller.  Raises an ERROR if the caller may not grant,
+ * or if there is no such level.  Needs SPI.
  */
 extern void access_grant(const Extension *extension, Oid role, const char *level);
 
-/* Takes back from `role`, as the caller, all that access_grant() gave.  Needs SPI. */
+/*
+ * Takes back from the role `role`, as the caller, all rights that
+ * access_grant() gave.  Needs SPI.
+ */
 extern void access_revoke(const Extension *extension, Oid role);
 
 #endif							/* AUDIO_CLEANUP_ACCESS_H */

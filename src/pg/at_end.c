@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * pg/at_end.c
- *	  What is to be done when the current transaction ends.
+ *	  Lists of work to be done when the current transaction ends.
  *
- * The server's callbacks are registered once, when the first entry comes, and
- * never for a session that has nothing to do.
+ * The server's callbacks are registered once, with the first entry.  A
+ * session that has nothing to do has no callbacks.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -21,7 +21,7 @@ static slist_head lists = SLIST_STATIC_INIT(lists);
 void
 at_end_forget(AtEndList *list, AtEnd *entry)
 {
-	/* off the list first: nothing may make it run twice */
+	/* take the entry off the list first: nothing may make it run twice */
 	dlist_delete(&entry->node);
 	entry->subxact = InvalidSubTransactionId;
 	if (list->forget)

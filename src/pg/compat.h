@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * pg/compat.h
- *	  The only place that knows one PostgreSQL version from another.
+ *	  The differences between PostgreSQL's versions.
  *
- * Supported: 15 to 19.  Everything else writes for the newest; what an older
- * server spells differently is translated here.
+ * Supported are versions 15 to 19.  No other file knows a version: all other
+ * code is written for the newest one, and this file translates names that an
+ * older server spells differently.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -46,7 +47,7 @@
 	((query)->rteperminfos = (pstate)->p_rteperminfos)
 #endif
 
-/* 16: the role with whose rights a relation is read stands there, too */
+/* 16: that list also has the role with whose rights a relation is read */
 #if PG_VERSION_NUM < 160000
 #define compat_check_as_user(query, rte) ((void) (query), (rte)->checkAsUser)
 #else
@@ -54,7 +55,7 @@
 	((rte)->perminfoindex == 0 ? InvalidOid : getRTEPermissionInfo((query)->rteperminfos, (rte))->checkAsUser)
 #endif
 
-/* 17: the holder of a lock is told by its virtual transaction */
+/* 17: a lock names its holder by the virtual transaction */
 #if PG_VERSION_NUM < 170000
 #define compat_lock_is_held_by(instance, vxid_) \
 	((instance)->backend == (vxid_).backendId && (instance)->lxid == (vxid_).localTransactionId)
@@ -63,21 +64,21 @@
 	VirtualTransactionIdEquals((instance)->vxid, (vxid_))
 #endif
 
-/* 18: a query is always run once */
+/* 18: ExecutorRun() always runs a query once */
 #if PG_VERSION_NUM < 180000
 #define compat_executor_run(desc) ExecutorRun((desc), ForwardScanDirection, 0, true)
 #else
 #define compat_executor_run(desc) ExecutorRun((desc), ForwardScanDirection, 0)
 #endif
 
-/* 19: EXPLAIN listens to the planner */
+/* 19: pg_plan_query() has an argument for EXPLAIN */
 #if PG_VERSION_NUM < 190000
 #define compat_plan_query(query, text) pg_plan_query((query), (text), 0, NULL)
 #else
 #define compat_plan_query(query, text) pg_plan_query((query), (text), 0, NULL, NULL)
 #endif
 
-/* 16: the settings come with their number */
+/* 16: get_guc_variables() returns the number of settings, too */
 #if PG_VERSION_NUM < 160000
 #define compat_get_guc_variables(n) (*(n) = GetNumConfigOptions(), get_guc_variables())
 #else
@@ -95,14 +96,14 @@
 #define compat_proc_lxid(proc) ((proc)->vxid.lxid)
 #endif
 
-/* 17: a lock can be asked for by its strength */
+/* 17: LockHeldByMe() can also find stronger locks */
 #if PG_VERSION_NUM < 170000
 #define compat_lock_is_held(tag, mode) LockHeldByMe((tag), (mode))
 #else
 #define compat_lock_is_held(tag, mode) LockHeldByMe((tag), (mode), false)
 #endif
 
-/* 17: transaction_timeout; an entry of a list of settings */
+/* 17: there is a transaction_timeout; this is an entry of a list of settings */
 #if PG_VERSION_NUM < 170000
 #define COMPAT_TRANSACTION_TIMEOUT_OFF
 #else
@@ -116,21 +117,21 @@
 #define compat_wait_event(name) WaitEventExtensionNew(name)
 #endif
 
-/* 19: post_parse_analyze_hook may not change it */
+/* 19: post_parse_analyze_hook may not change the jumble state */
 #if PG_VERSION_NUM < 190000
 #define COMPAT_JUMBLE_STATE JumbleState
 #else
 #define COMPAT_JUMBLE_STATE const JumbleState
 #endif
 
-/* 18: the module's name and version are shown by pg_get_loaded_modules() */
+/* 18: pg_get_loaded_modules() shows the name of a module */
 #if PG_VERSION_NUM < 180000
 #define COMPAT_MODULE_MAGIC PG_MODULE_MAGIC
 #else
 #define COMPAT_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "audio_cleanup")
 #endif
 
-/* 18: the attribute of a function that does not return stands before it */
+/* 18: the attribute of a function that does not return stands before the function */
 #ifndef pg_noreturn
 #define pg_noreturn pg_attribute_noreturn()
 #endif
@@ -142,7 +143,7 @@
 #include "utils/lsyscache.h"
 #endif
 
-/* 19: the descriptor of a row is told when it is complete; without that, reading a row crashes */
+/* 19: the descriptor of a row must be finished; reading a row without that crashes */
 #if PG_VERSION_NUM < 190000
 #define compat_finish_row_desc(desc) ((void) (desc))
 #else

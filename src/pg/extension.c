@@ -17,7 +17,7 @@
 #include "src/pg/extension.h"
 #include "src/pg/sql.h"
 
-/* Another version has other tables, and nothing may be done with them. */
+/* Refuses another version, which has other tables: nothing may be done with them. */
 static void
 require_known_version(const char *version)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/extension.h
- *	  The extension as the server knows it: where it was created, and who owns it.
+ *	  The extension as the server knows it: its schema, and its owner.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,18 +20,26 @@ typedef struct Extension
 } Extension;
 
 /*
- * Looks the extension up in the current database.  Returns NULL if it is not
- * installed and `missing_ok` is set; without `missing_ok` that is an ERROR.
- * ERROR also if the extension has another version than this library, which
- * would not know its tables.  Needs SPI connected; the result is allocated in
- * the current memory context.
+ * Looks the extension up in the current database.  Returns its OIDs,
+ * allocated in the current memory context.  If the extension is not
+ * installed, returns NULL with `missing_ok`, and raises an ERROR without.
+ * Raises an ERROR also if the extension has another version than this
+ * library: the library does not know the tables of other versions.  Needs
+ * SPI.
  */
 extern Extension *extension_lookup(bool missing_ok);
 
-/* Returns the name of the extension's schema as of now, quoted as an identifier. */
+/*
+ * Returns the name that the extension's schema has now, quoted as an
+ * identifier, palloc'd.  Raises an ERROR if the schema was dropped.  Does not
+ * need SPI.
+ */
 extern const char *extension_schema(const Extension *extension);
 
-/* Returns the OID of the table or sequence `name` of the extension; ERROR if it has none. */
+/*
+ * Returns the OID of the table or sequence `name` of the extension.  Raises
+ * an ERROR if the extension has none.  Does not need SPI.
+ */
 extern Oid	extension_relation(const Extension *extension, const char *name);
 
 #endif							/* AUDIO_CLEANUP_EXTENSION_H */

@@ -11,11 +11,13 @@
 #define AUDIO_CLEANUP_PG_LIBRARY_H
 
 /*
- * Loads the library `name` of the server's library folder, and calls its
+ * Loads the library `name` from the server's library folder, and calls its
  * function `function`, which has no parameters and returns the table of the
- * library's other functions.  Returns that table; or NULL, and *error becomes
- * the loader's message, in the current memory context.  The caller has nothing
- * locked or open, so that nothing need be rolled back.
+ * library's other functions.  Returns that table.  Returns NULL if the
+ * library cannot be loaded, and sets *error to the loader's message,
+ * allocated in the current memory context.  Never raises an ERROR of the
+ * loader: nothing is rolled back, so the caller must have nothing locked or
+ * open.  Does not need SPI.
  */
 extern const void *library_load(const char *name, const char *function, const char **error);
 

@@ -40,7 +40,10 @@ lock_end_limit(int guc_level)
 	AtEOXact_GUC(false, guc_level);
 }
 
-/* The time that is `wait_ms` milliseconds from now, 0 if that is negative: no limit. */
+/*
+ * Returns the time that is `wait_ms` milliseconds from now, or 0, no limit,
+ * if `wait_ms` is negative.
+ */
 static TimestampTz
 deadline_in(int wait_ms)
 {
@@ -48,9 +51,10 @@ deadline_in(int wait_ms)
 }
 
 /*
- * Call `wait` under a lock_timeout, unless the caller's own is shorter.
- * Returns false if the time was up; then the transaction must be aborted by
- * an ERROR, because nothing was cleaned up after the one that was caught.
+ * Calls `wait` under a lock_timeout, unless the caller's own is shorter.
+ * Returns false if the time is up.  The caller must then abort the
+ * transaction by an ERROR, because nothing was cleaned up after the error
+ * that was caught.
  */
 static bool
 wait_bounded(TimestampTz deadline, void (*wait) (void *), void *arg)
@@ -65,7 +69,7 @@ wait_bounded(TimestampTz deadline, void (*wait) (void *), void *arg)
 		wait(arg);
 		return true;
 	}
-	/* at least 1, because a lock_timeout of 0 is none */
+	/* at least 1, because a lock_timeout of 0 means no limit */
 	limit = (int) Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline));
 	if (LockTimeout > 0)
 		limit = Min(limit, LockTimeout);
@@ -88,7 +92,10 @@ wait_bounded(TimestampTz deadline, void (*wait) (void *), void *arg)
 	return in_time;
 }
 
-/* Describes the holder of a lock to the reader of an error; the holder may be gone already. */
+/*
+ * Returns a sentence about the holder of a lock, for the detail of an error.
+ * The holder may have ended already.
+ */
 static char *
 describe_holder(VirtualTransactionId vxid)
 {
@@ -110,10 +117,10 @@ set_lock_tag(LOCKTAG *tag, const Extension *extension, LockName name)
 	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension->oid, name);
 
 	/*
-	 * Kept between transactions by a process that may be told to end there: a
-	 * lock of the ordinary method would then be left behind, one of the
-	 * users' method (that of advisory locks, which have other tags) is given
-	 * back.
+	 * A process keeps these locks between transactions, and may be told to
+	 * end there.  Then a lock of the ordinary method would be left behind.  A
+	 * lock of the users' method (as advisory locks, which have other tags) is
+	 * given back.
 	 */
 	if (name == LOCK_SENDING || name == LOCK_SENDING_NEXT)
 		tag->locktag_lockmethodid = USER_LOCKMETHOD;
@@ -179,7 +186,7 @@ lock_await_run(const Extension *extension)
 	LOCKTAG		tag;
 
 	set_lock_tag(&tag, extension, LOCK_RUN);
-	/* hours, perhaps, in which VACUUM must not be kept from its work */
+	/* this may take hours, in which VACUUM must be able to work */
 	PopActiveSnapshot();
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -201,7 +208,7 @@ lock_release(const Extension *extension, LockName name)
 	LOCKTAG		tag;
 
 	set_lock_tag(&tag, extension, name);
-	/* an abort of the transaction has given back session locks already */
+	/* an abort of the transaction has already given back session locks */
 	if (compat_lock_is_held(&tag, ExclusiveLock))
 		(void) LockRelease(&tag, ExclusiveLock, true);
 }
@@ -239,9 +246,10 @@ wait_for_transaction(void *arg)
 }
 
 /*
- * A lazy VACUUM holds a lock that conflicts with ours for as long as it
- * takes, but inserts no reference.  The flags are read without a lock: a
- * transaction that vacuums does so from its beginning to its end.
+ * Returns whether the transaction is a lazy VACUUM.  Such a VACUUM holds a
+ * lock that conflicts with ours for a long time, but inserts no reference.
+ * The flags are read without a lock: a transaction that vacuums has the flag
+ * from its beginning to its end.
  */
 static bool
 is_only_vacuum(VirtualTransactionId vxid)
@@ -255,12 +263,15 @@ is_only_vacuum(VirtualTransactionId vxid)
 		(proc->statusFlags & PROC_IN_VACUUM) != 0;
 }
 
-/* Locks of those who change rows. */
+/* The locks that a transaction needs to change rows. */
 #define WRITERS_LOCKS \
 	(LOCKBIT_ON(RowExclusiveLock) | LOCKBIT_ON(ShareRowExclusiveLock) | \
 	 LOCKBIT_ON(ExclusiveLock) | LOCKBIT_ON(AccessExclusiveLock))
 
-/* A table of somebody's, or one that nobody else can see yet. */
+/*
+ * Returns whether the lock is on a table of a user, or on a relation that
+ * only the transaction itself can see yet.
+ */
 static bool
 may_be_table(const LOCKTAG *tag)
 {
@@ -272,10 +283,11 @@ may_be_table(const LOCKTAG *tag)
 }
 
 /*
- * ANALYZE and CREATE INDEX CONCURRENTLY hold a lock that conflicts with ours,
- * too, and change no row.  ALTER TABLE holds that lock on a parent to which it
- * attaches a table with its rows, but locks that table against everybody, or
- * waits to do so.
+ * Returns whether the transaction may write rows of the relation.  ANALYZE
+ * and CREATE INDEX CONCURRENTLY also hold a lock that conflicts with ours,
+ * but change no row.  ALTER TABLE ... ATTACH PARTITION takes that lock on a
+ * parent and adds the rows of another table.  It holds AccessExclusiveLock on
+ * that table, or waits for it.
  */
 static bool
 writes(VirtualTransactionId vxid, Oid relid, const LockData *locks)
@@ -323,8 +335,8 @@ wait_for_writers_of(Oid relid, TimestampTz deadline)
 		return;
 
 	/*
-	 * after that list: who has ended meanwhile is in neither, and need not be
-	 * waited for
+	 * read the locks after the list: a transaction that has ended meanwhile
+	 * is missing in one of them, and need not be waited for
 	 */
 	locks = GetLockStatusData();
 	for (; VirtualTransactionIdIsValid(*others); others++)

@@ -15,69 +15,74 @@
 #include "src/pg/extension.h"
 
 /*
- * Limits the wait for each lock: none is waited for longer than `wait_ms`
- * milliseconds, unless lock_timeout is shorter still.  Returns the level to
- * pass to lock_end_limit(); an ERROR in between needs no clean-up.
+ * Limits the wait for each lock to `wait_ms` milliseconds, unless
+ * lock_timeout is shorter. lock_end_limit() ends the limit; its parameter is
+ * the level that lock_limit_waits() returned.  After an ERROR in between, the
+ * abort of the transaction ends the limit.  Neither function needs SPI.
  */
 extern int	lock_limit_waits(int wait_ms);
 extern void lock_end_limit(int guc_level);
 
 /*
- * Keeps DROP EXTENSION waiting until the end of the transaction, before any of
- * our tables is locked: DROP EXTENSION locks them in an order of its own.
- * Returns false if the extension was dropped before; ERROR if it was updated.
- * Needs SPI connected.
+ * Keeps DROP EXTENSION waiting until the end of the transaction.  Must be
+ * called before any of our tables is locked: DROP EXTENSION locks them in an
+ * order of its own.  Returns false if the extension was dropped before;
+ * raises an ERROR if the extension was updated.  Needs SPI.
  */
 extern bool lock_extension(const Extension *extension);
 
 /*
- * Takes the lock under which at most one process of this database condemns or
- * deals with files, and then calls lock_extension().  Waits at most `wait_ms`
- * milliseconds, then ERROR lock_not_available, which names the holder.
- * With `session` the lock outlives the transaction, unless that aborts; it is
- * given back by lock_release(extension, LOCK_RUN).
+ * Takes LOCK_RUN, and then calls lock_extension().  Only the process with
+ * LOCK_RUN condemns files of this database, or deals with them.  Waits at
+ * most `wait_ms` milliseconds (negative: no limit), then raises ERROR
+ * lock_not_available, which names the holder.  With `session` the lock
+ * outlives the transaction, unless the transaction aborts;
+ * lock_release(extension, LOCK_RUN) gives the lock back.  The caller must
+ * hold no lock that DROP EXTENSION waits for.  Needs SPI.
  */
 extern void lock_run(const Extension *extension, int wait_ms, bool session);
 
 /*
- * Takes LOCK_RUN until the end of the transaction, however long the wait;
- * needs one active snapshot, which is exchanged.  Returns false if the
- * extension was dropped meanwhile.
+ * Takes LOCK_RUN until the end of the transaction, and waits as long as
+ * needed.  Needs SPI and one active snapshot, which is replaced by a new one.
+ * Returns false if the extension was dropped meanwhile.
  */
 extern bool lock_await_run(const Extension *extension);
 
-/* Locks of the extension; the numbers are objsubids, of which DROP EXTENSION takes 0. */
+/* The locks of the extension.  The numbers are objsubids; DROP EXTENSION uses number 0. */
 typedef enum LockName
 {
 	LOCK_RUN = 1,
 	LOCK_QUEUE,					/* the one process that waits for LOCK_RUN to
-								 * drain: every run that commits starts one,
+								 * drain; every run that commits starts one,
 								 * and two are enough */
 	LOCK_SENDING,				/* the one process that sends mail */
-	LOCK_SENDING_NEXT			/* the one that waits to try again */
+	LOCK_SENDING_NEXT			/* the one process that waits to send again */
 } LockName;
 
 /*
- * Takes a lock for the session, if nobody has it: returns false if somebody
- * has.  To be given back, or by the end of the process.
+ * Takes the lock `name` for the session if it is free.  Returns whether it
+ * was free. lock_release() gives the lock back, or the end of the process.
+ * Does not need SPI.
  */
 extern bool lock_try(const Extension *extension, LockName name);
 
-/* Gives back a lock of the session, if this process has it. */
+/* Gives back the lock `name` of the session, if this process has it.  Does not need SPI. */
 extern void lock_release(const Extension *extension, LockName name);
 
 /*
- * Locks a relation against changes of its definition (AccessShareLock) until
- * the end of the transaction.  Waits as long as lock_timeout allows, then
- * ERROR lock_not_available, which names relation and holder.
+ * Locks the relation `relid` against changes of its definition
+ * (AccessShareLock) until the end of the transaction.  Waits as long as
+ * lock_timeout allows, then raises ERROR lock_not_available, which names the
+ * relation and the holder.  Does not need SPI.
  */
 extern void lock_relation(Oid relid);
 
 /*
- * Waits until every transaction that may write to one of the relations, as of
- * now, has ended: at most `wait_ms` milliseconds, then ERROR
- * lock_not_available.  VACUUM, ANALYZE and CREATE INDEX CONCURRENTLY, which
- * write no rows, are not waited for.
+ * Waits until every transaction has ended that may write to one of the
+ * relations now.  Waits at most `wait_ms` milliseconds (negative: no limit),
+ * then raises ERROR lock_not_available.  Does not wait for VACUUM, ANALYZE
+ * and CREATE INDEX CONCURRENTLY, which write no rows.  Does not need SPI.
  */
 extern void lock_wait_for_writers(List *relation_oids, int wait_ms);
 

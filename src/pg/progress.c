@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * pg/progress.c
- *	  How far is the run that this process makes, for others to see.
+ *	  The progress of the run that this process makes, for other sessions to see.
  *
- * A slot belongs to the process that took it; nobody else writes to it.  Its
- * figures are atomics, read as they are: a reader may see a file counted as
- * done that is not yet counted as deleted, and no harm is in that.  The lock
- * protects only the taking and giving back of slots.
+ * A slot belongs to the process that took it; no other process writes to the
+ * slot.  Its figures are atomics, and are read one by one: a reader may see a
+ * file counted as done whose bytes are not counted yet, which does no harm.
+ * The lock protects only the taking and giving back of slots.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,24 +23,25 @@
 #include "src/pg/progress.h"
 #include "src/pg/shmem.h"
 
-/* runs that can be seen at a time; further ones are made unseen */
+/* runs that are visible at a time; further runs are not visible */
 #define PROGRESS_SLOTS		64
 
 #define TELL_EVERY_MS		5000
 
 typedef struct ProgressSlot
 {
-	/* written under the lock */
+	/* the owner writes these under the lock */
 	int			pid;			/* 0: free */
 	Oid			database;
 	char		trigger[PROGRESS_TRIGGER_MAX];
 	bool		dry_run;
 	TimestampTz started_at;
 
-	/* written by the owner at any time */
+	/* the owner writes these at any time */
 	pg_atomic_uint64 run_id;
 	pg_atomic_uint32 phase;
-	pg_atomic_uint64 work_began;	/* when the looking was over; 0: not yet */
+	pg_atomic_uint64 work_began;	/* when the first file was moved or
+									 * deleted; 0: not yet */
 	pg_atomic_uint64 counters[PROGRESS_COUNTERS];
 } ProgressSlot;
 
@@ -55,11 +56,13 @@ static const char *const phase_names[] = {
 	[PHASE_DELETING] = "deleting",
 };
 
-static ProgressSlot *slots = NULL;	/* in shared memory; NULL: not preloaded */
+static ProgressSlot *slots = NULL;	/* slots in shared memory; NULL if the
+									 * library is not preloaded */
 static LWLock *slots_lock;
-static ProgressSlot private_slot;	/* where there is none */
+static ProgressSlot private_slot;	/* the slot of a run that has none in
+									 * shared memory */
 
-static ProgressSlot *mine = NULL;	/* the run under way */
+static ProgressSlot *mine = NULL;	/* the slot of the run under way */
 static bool tell_client = false;
 static TimestampTz told_at;
 
@@ -122,7 +125,7 @@ at_context_end(void *arg)
 	give_back_slot();
 }
 
-/* FATAL and proc_exit() leave memory contexts as they are. */
+/* Gives back the slot at FATAL and proc_exit(), which do not reset memory contexts. */
 static void
 at_process_exit(int code, Datum arg)
 {
@@ -140,7 +143,7 @@ fill_slot(ProgressSlot *slot, const char *trigger, bool dry_run)
 	slot->started_at = GetCurrentTimestamp();
 }
 
-/* NULL if all are taken. */
+/* Returns the slot that was taken, or NULL if all slots are in use. */
 static ProgressSlot *
 take_shared_slot(const char *trigger, bool dry_run)
 {
@@ -208,7 +211,7 @@ progress_set(ProgressCounter counter, int64 value)
 		pg_atomic_write_u64(&mine->counters[counter], (uint64) value);
 }
 
-/* Adds without an atomic addition, because no other process writes. */
+/* Adds without an atomic addition, because no other process writes to the slot. */
 void
 progress_add(ProgressCounter counter, int64 increment)
 {
@@ -229,7 +232,10 @@ progress_add_done(int64 run_id, int64 bytes)
 
 /* -------------------------------------------------------------------- look --- */
 
-/* Files are done at an even pace, batches included; -1 if it is not known yet. */
+/*
+ * Estimates the microseconds that remain if all files take the same time,
+ * batches included.  Returns -1 if no file is done yet.
+ */
 static int64
 estimate_remaining(ProgressSlot *slot, const ProgressView *view)
 {

@@ -4,11 +4,12 @@
  *	  Acting as another role.
  *
  * Every SQL statement of this extension runs either as the owner of the
- * extension (on its own tables) or as the owner of a source (reading it),
- * never as whoever called, and always with a search_path of pg_catalog: what
- * a caller has in his search_path, or what a table's owner put into an index
- * expression, must not run with rights that are not his own.  The functions
- * cannot simply be SECURITY DEFINER because cleanup_run() commits.
+ * extension (on its own tables) or as the owner of a source (to read the
+ * source).  No statement runs as the caller, and every statement has a
+ * search_path of pg_catalog.  So a function in the caller's search_path, or
+ * in an index expression of a table's owner, cannot run with the rights of
+ * somebody else.  The functions cannot be SECURITY DEFINER because
+ * cleanup_run() commits.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -37,17 +38,21 @@ role_act_as(Oid role, ActingAs *saved)
 						   SECURITY_LOCAL_USERID_CHANGE);
 	saved->guc_level = NewGUCNestLevel();
 	role_set_for_now("search_path", "pg_catalog, pg_temp");
-	/* compiling takes longer than any statement of ours is worth */
+	/* our statements are too short for compiling to pay */
 	role_set_for_now("jit", "off");
 }
 
 void
 role_join_by_hash(void)
 {
-	/* joins of working sets of which the planner knows only the size */
+	/* the planner knows only the size of the working sets that are joined */
 	role_set_for_now("enable_nestloop", "off");
 	role_set_for_now("enable_mergejoin", "off");
-	/* "off" is but a price: it decides nothing where all have to pay it */
+
+	/*
+	 * "off" only adds a cost, and decides nothing if all kinds of join are
+	 * off
+	 */
 	role_set_for_now("enable_hashjoin", "on");
 }
 
@@ -59,7 +64,7 @@ role_read_carefully(void)
 	/* a damaged page is an error, not a page without rows */
 	role_set_for_now("zero_damaged_pages", "off");
 	role_set_for_now("ignore_checksum_failure", "off");
-	/* a corrupt text index must not hide a row either */
+	/* an index that is corrupt must not hide a row either */
 	role_set_for_now("enable_seqscan", "on");
 	role_set_for_now("enable_indexscan", "off");
 	role_set_for_now("enable_indexonlyscan", "off");

@@ -3,6 +3,8 @@
  * pg/role.h
  *	  Acting as another role.
  *
+ * None of these functions needs SPI.
+ *
  * Copyright (c) 2026, audio_cleanup contributors
  *
  *-------------------------------------------------------------------------
@@ -18,25 +20,29 @@ typedef struct ActingAs
 } ActingAs;
 
 /*
- * Acts as `role` in a security-restricted operation with a safe search_path,
- * until role_stop_acting().  An ERROR in between needs no clean-up:
- * transaction abort restores user and settings.  No transaction may be
+ * Acts as the role `role` in a security-restricted operation with a safe
+ * search_path, until role_stop_acting(saved).  After an ERROR in between, the
+ * abort of the transaction restores user and settings.  No transaction may be
  * committed in between.
  */
 extern void role_act_as(Oid role, ActingAs *saved);
 extern void role_stop_acting(const ActingAs *saved);
 
-/* Allows hash joins only, while acting: for working sets without statistics. */
+/* Allows hash joins only, until role_stop_acting(), for working sets without statistics. */
 extern void role_join_by_hash(void);
 
 /*
- * Lets statements read carefully, while acting: no index may answer for a
- * table (a corrupt one would hide rows), row_security off (a policy that would
- * hide rows is an error), and hash joins only.
+ * Makes statements read carefully, until role_stop_acting().  No index
+ * answers for a table, because a corrupt index would hide rows. row_security
+ * is off, so a policy that would hide rows is an ERROR.  Only hash joins are
+ * allowed.
  */
 extern void role_read_carefully(void);
 
-/* Sets the setting `name` until the GUC nest level of the caller ends. */
+/*
+ * Sets the setting `name` to `value` until the GUC nest level of the caller
+ * ends.  Raises an ERROR if the value is not valid.
+ */
 extern void role_set_for_now(const char *name, const char *value);
 
 #endif							/* AUDIO_CLEANUP_ROLE_H */

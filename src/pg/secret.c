@@ -3,8 +3,8 @@
  * pg/secret.c
  *	  Reading a secret from a file that nobody else can read.
  *
- * The rights are those of what was opened (fstat), not of what has that name
- * a moment later.
+ * The rights are those of the open file (fstat), because another file may
+ * have that name a moment later.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -38,7 +38,7 @@ check_rights(int fd)
 	return NULL;
 }
 
-/* Reads at most `size` bytes; *length becomes how many. */
+/* Reads at most `size` bytes into `text`, and sets *length to their number. */
 static const char *
 read_bytes(int fd, char *text, size_t size, size_t *length)
 {
@@ -56,7 +56,7 @@ read_bytes(int fd, char *text, size_t size, size_t *length)
 static const char *
 read_file(const char *path, char *text, size_t size, size_t *length)
 {
-	/* a FIFO must not keep us waiting */
+	/* opening a FIFO must not make us wait */
 	int			fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	const char *error;
 

@@ -13,15 +13,16 @@
 #define SECRET_FILE_MAX		1024
 
 /*
- * Reads the first line of the file, without its end, into `secret`.  Refuses a
- * file that belongs to somebody else, that its group or others have any right
- * to, that is no regular file, or whose first line is empty or longer than
- * there is room for.  Returns NULL, or what is wrong: a text of which nothing
- * came from the file.
+ * Reads the first line of the file `path`, without its end, into `secret`,
+ * which has room for `size` bytes.  Refuses a file that belongs to another
+ * user, that gives its group or others any right, that is not a regular file,
+ * or whose first line is empty or too long.  Returns NULL, or a text that
+ * says what is wrong and that has no content of the file.  The text is
+ * constant, or strerror()'s.  Never raises an ERROR, and does not need SPI.
  */
 extern const char *secret_read(const char *path, char *secret, size_t size);
 
-/* secret_read() of the whole file, which must be shorter than `size`. */
+/* Does the work of secret_read() for the whole file, which must be shorter than `size` bytes. */
 extern const char *secret_read_whole(const char *path, char *secret, size_t size);
 
 #endif							/* AUDIO_CLEANUP_SECRET_FILE_H */

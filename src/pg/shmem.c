@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/shmem.c
- *	  Pieces of shared memory, where the library is preloaded.
+ *	  Pieces of shared memory, for a library that is preloaded.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

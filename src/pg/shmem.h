@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/shmem.h
- *	  Pieces of shared memory, where the library is preloaded.
+ *	  Pieces of shared memory, for a library that is preloaded.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -13,13 +13,17 @@
 #include "storage/lwlock.h"
 
 /*
- * Asks for `size` bytes under the name `name`; from _PG_init(), while the
- * library is being preloaded.  attach(memory, is_new) is called in each process
- * that starts, under a lock; with `is_new` it has to fill the memory.
+ * Requests `size` bytes of shared memory under the name `name`.  Must be
+ * called by _PG_init() while the library is preloaded.  Each process that
+ * starts calls attach(memory, is_new), under a lock.  With `is_new`, attach()
+ * must fill the memory.  Never raises an ERROR, and does not need SPI.
  */
 extern void shmem_request(const char *name, Size size, void (*attach) (void *memory, bool is_new));
 
-/* Returns the one lock that the extension's shared memory has. */
+/*
+ * Returns the one lock of the extension's shared memory.  Raises an ERROR if
+ * the library is not preloaded.  Does not need SPI.
+ */
 extern LWLock *shmem_lock(void);
 
 #endif							/* AUDIO_CLEANUP_SHMEM_H */

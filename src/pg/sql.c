@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/sql.c
- *	  Running a statement of our own through SPI, in a line.
+ *	  Runs a statement of our own through SPI, in one call.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -36,17 +36,17 @@
 /* ----------------------------------------------------------------- guard --- */
 
 /*
- * The relations and functions that the statement being analyzed may name.  The
- * statement is known by its text: statements that functions run meanwhile have
- * another one.
+ * The relations and functions that the statement being analyzed may name.
+ * The hook knows the statement by its text: a statement that a function runs
+ * meanwhile has another text.
  */
 typedef struct Guard
 {
 	const char *sql;
-	Oid			member_of;		/* an extension, or InvalidOid */
-	Oid			relation;		/* a relation, or InvalidOid */
-	bool		latest;			/* read under the latest snapshot, whatever
-								 * the isolation level */
+	Oid			member_of;		/* OID of an extension, or InvalidOid */
+	Oid			relation;		/* OID of a relation, or InvalidOid */
+	bool		latest;			/* read under the latest snapshot, in every
+								 * isolation level */
 	bool		checked;
 	struct Guard *outer;
 } Guard;
@@ -77,8 +77,8 @@ check_relation(Oid relation, const Guard *allowed)
 }
 
 /*
- * Returns whether the function is neither pg_catalog's nor the extension's;
- * for check_functions_in_node().
+ * Returns whether the function belongs neither to pg_catalog nor to the
+ * extension.  A callback of check_functions_in_node().
  */
 static bool
 is_foreign_function(Oid function, void *arg)
@@ -129,8 +129,8 @@ sql_init(void)
 }
 
 /*
- * Prepares the statement of the guard, which stays in force while the plan
- * runs: a plan that is invalidated is made from its text again.
+ * Prepares the statement of the guard.  The guard stays in force while the
+ * plan runs, because a plan that was invalidated is made from its text again.
  */
 static SPIPlanPtr
 prepare_guarded(Guard *mine, int n, Oid *types)
@@ -150,7 +150,7 @@ prepare_guarded(Guard *mine, int n, Oid *types)
 static void
 execute(SPIPlanPtr plan, ParamListInfo parameters, bool latest, DestReceiver *receiver)
 {
-	/* read_only: SPI then takes the active snapshot */
+	/* with read_only, SPI takes the active snapshot */
 	SPIExecuteOptions options = {.params = parameters,.dest = receiver,.read_only = latest};
 	int			rc = SPI_execute_plan_extended(plan, &options);
 
@@ -175,7 +175,10 @@ make_parameters(int n, const SqlParameter *parameters, Oid **types)
 	return list;
 }
 
-/* SPI leaves its own memory context as the current one. */
+/*
+ * Runs the statement of the guard, and restores the memory context of the
+ * caller, which SPI changes.
+ */
 static int
 query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *receiver)
 {
@@ -386,8 +389,9 @@ sql_catch(MemoryContext context)
 }
 
 /*
- * A copy that lasts as long as the process.  The same text is copied once, so
- * there are as many as there are places in the source code.
+ * Returns a copy of the text that lasts as long as the process.  Each text is
+ * copied once, so there are at most as many copies as places in the source
+ * code that raise errors.
  */
 static const char *
 keep(const char *text)
@@ -408,8 +412,8 @@ keep(const char *text)
 
 /*
  * ReThrowError() copies the texts that were made for the error, but not those
- * that are constants of the source code where the error comes from.  In an
- * error that was copied before these are in the memory context of the copy.
+ * that are constants of the source code.  In an error that was itself copied,
+ * these constants are in the memory context of that copy.
  */
 void
 sql_rethrow(ErrorData *error)
@@ -428,7 +432,8 @@ sql_tells_of_rows(const ErrorData *error)
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
 		case ERRCODE_DATA_EXCEPTION:
-			return error->sqlerrcode != ERRCODE_DIVISION_BY_ZERO;	/* always the same text */
+			return error->sqlerrcode != ERRCODE_DIVISION_BY_ZERO;	/* its text never has a
+																	 * value */
 		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
 		case ERRCODE_PLPGSQL_ERROR:
 			return true;
@@ -439,7 +444,10 @@ sql_tells_of_rows(const ErrorData *error)
 void
 sql_hide_rows(ErrorData *error)
 {
-	/* the message of a constraint names it, and its detail has the row */
+	/*
+	 * the message of such an error names the constraint; the detail has the
+	 * row
+	 */
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
 		error->message = psprintf("error %s", unpack_sql_state(error->sqlerrcode));
 	error->detail = pstrdup("The server log has the whole text.");
@@ -519,7 +527,9 @@ sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc)
 	MemoryContext caller;
 	int			rc;
 
-	/* SPI keeps its list of them in the current context: it must last */
+	/*
+	 * SPI keeps its list of relations in the current context, which must last
+	 */
 	caller = MemoryContextSwitchTo(GetMemoryChunkContext(relation));
 	memset(relation, 0, sizeof(*relation));
 	relation->md.name = pstrdup(name);

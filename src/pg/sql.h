@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * pg/sql.h
- *	  What the server gives us: a statement of our own, run through SPI in a
- *	  line, and nobody else's.
+ *	  Runs a statement of our own through SPI, in one call, and checks that nobody has changed what the statement means.
  *
- * Unlike SPI's own, these functions leave the current memory context alone.
+ * Unlike SPI's own functions, these functions do not change the current
+ * memory context.  Results are allocated in the current memory context.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,7 +23,7 @@
 #include "src/pg/compat.h"
 #include "src/pg/extension.h"
 
-/* A parameter: its type, and its value (for a NULL: isnull). */
+/* A parameter of a statement: its type, its value, and whether it is NULL. */
 typedef struct SqlParameter
 {
 	Oid			type;
@@ -38,20 +38,29 @@ typedef struct SqlParameter
 #define SQL_OID(type, v)	{type, ObjectIdGetDatum(v), false}
 #define SQL_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
 
-/* The two arguments `n` and `parameters` of the calls below, made of some parameters. */
+/* Makes the two arguments `n` and `parameters` of the calls below from the parameters listed. */
 #define SQL_ARGS(...) \
 	lengthof(((const SqlParameter[]) {__VA_ARGS__})), (const SqlParameter[]) {__VA_ARGS__}
 
-/* Returns the `n` numbers as a bigint[], for a parameter of type INT8ARRAYOID. */
+/*
+ * Returns the `n` numbers `values` as a bigint[], for a parameter of type
+ * INT8ARRAYOID.  Does not need SPI.
+ */
 extern Datum sql_int8_array(const int64 *values, int n);
 
-/* Returns the texts (char *) as a text[], for a parameter of type TEXTARRAYOID. */
+/*
+ * Returns `texts`, a List of char *, as a text[], for a parameter of type
+ * TEXTARRAYOID.  Does not need SPI.
+ */
 extern Datum sql_text_array(const List *texts);
 
-/* Returns the elements of a text[] as an array of C strings, and sets *n to their number. */
+/*
+ * Returns the elements of the text[] `array` as C strings, and sets *n to
+ * their number.  Raises an ERROR if an element is NULL.  Does not need SPI.
+ */
 extern const char **sql_texts(Datum array, int *n);
 
-/* A column of rows of our own making. */
+/* A column of rows that the extension makes itself. */
 typedef struct SqlColumn
 {
 	const char *name;
@@ -59,120 +68,144 @@ typedef struct SqlColumn
 } SqlColumn;
 
 /*
- * Makes the descriptor of rows of the `n` columns, ready for use, in the
- * current memory context.  There is no other way to make one: what it takes
- * to finish one depends on the server's version.
+ * Returns the descriptor of rows of the `n` columns, ready for use.  All
+ * descriptors must be made here, because the server's version tells how to
+ * finish one.  Does not need SPI.
  */
 extern TupleDesc sql_row_desc(int n, const SqlColumn *columns);
 
 /*
  * Every statement of this extension goes through one of the calls below.
- * Each says which relations and functions its text may name, and that is
- * checked by OID when the text has been analyzed and its relations are
- * locked, before anything is planned or run: somebody may have renamed a
- * schema and put another one in its place.  What is named otherwise is an
- * ERROR insufficient_privilege.  pg_catalog's may always be named.
+ * Each call says which relations and functions the text may name.  The
+ * relations and functions are checked by OID when the text has been analyzed
+ * and its relations are locked, before the statement is planned or run:
+ * somebody may have renamed a schema and put another one in its place.  A
+ * statement that names another relation or function is an ERROR
+ * insufficient_privilege.  Every statement may name those of pg_catalog.
  *
- * All take `n` parameters $1 ... and need SPI.  Those that return a number
- * return the number of rows; the rows are in SPI_tuptable and are to be freed
- * with SPI_freetuptable().  Each statement sees a snapshot of its own, so none
- * need be active.  Any failure is an ERROR.
+ * All calls take `n` parameters $1 ... and need SPI.  A call that returns an
+ * int returns the number of rows; the rows are in SPI_tuptable, and the
+ * caller frees them with SPI_freetuptable().  Each statement takes its own
+ * snapshot, so none need be active.  Any failure is an ERROR.
  */
 
-/* Installs the hook that checks; once, when the library is loaded. */
+/* Installs the hook that checks statements. _PG_init() calls this once.  Does not need SPI. */
 extern void sql_init(void);
 
-/* Returns `sql` with the name that the schema of `extension` has now, quoted, for each @extschema@. */
+/*
+ * Returns `sql`, with each @extschema@ replaced by the name that the schema
+ * of `extension` has now, quoted.  Does not need SPI.
+ */
 extern char *sql_name_schema(const Extension *extension, const char *sql);
 
-/* Executes `sql` as the current role; it may name pg_catalog's only. */
+/*
+ * Executes `sql` as the current role.  The text may name only pg_catalog's
+ * relations and functions.
+ */
 extern int	sql_query(int n, const SqlParameter *parameters, const char *sql);
 
-/* As sql_query(), under the latest snapshot, in a REPEATABLE READ transaction too. */
+/* Does the work of sql_query() under the latest snapshot, in a REPEATABLE READ transaction too. */
 extern int	sql_query_latest(int n, const SqlParameter *parameters, const char *sql);
 
-/* Executes `sql` as the current role; it may name members of the extension with OID `member_of` too. */
+/*
+ * Executes `sql` as the current role.  The text may also name members of the
+ * extension with OID `member_of`.
+ */
 extern int	sql_query_members(Oid member_of, int n, const SqlParameter *parameters, const char *sql);
 
 /*
- * Executes `sql`, as the one door to our own tables does, as the owner of
- * `extension`.  The text says @extschema@ where the schema of the extension is
- * meant, whatever that is called by now, as the extension's script does.
+ * Executes `sql` as the owner of `extension`: all statements on our own
+ * tables go through here.  As in the extension's script, the text says
+ * @extschema@ for the schema of the extension, because that schema may have
+ * been renamed.  The text may name members of the extension.
  */
 extern int	owner_query(const Extension *extension, int n, const SqlParameter *parameters,
 						const char *sql);
 
-/* As owner_query(), but the rows go to `receiver` and nowhere else. */
+/* Does the work of owner_query(), but sends the rows to `receiver` and nowhere else. */
 extern void owner_query_into(const Extension *extension, int n, const SqlParameter *parameters,
 							 const char *sql, DestReceiver *receiver);
 
-/* As owner_query(), for a SELECT: returns whether there is a row. */
+/* Does the work of owner_query() for a SELECT.  Returns whether there is a row. */
 extern bool owner_finds(const Extension *extension, int n, const SqlParameter *parameters,
 						const char *sql);
 
 /*
- * As owner_query(): returns the first column of the first row, copied into the
- * current memory context; 0 for NULL, or without a row.
+ * Does the work of owner_query().  Returns a copy of the first column of the
+ * first row; 0 if that is NULL, or if there is no row.
  */
 extern Datum owner_value(const Extension *extension, int n, const SqlParameter *parameters,
 						 const char *sql);
 
-/* As owner_query(), for a SELECT: returns the first column as a List of char *. */
+/* Does the work of owner_query() for a SELECT.  Returns the first column as a List of char *. */
 extern List *owner_texts(const Extension *extension, int n, const SqlParameter *parameters,
 						 const char *sql);
 
 /*
- * As owner_query(): puts the first column, bigint, into an array in the
- * current memory context.  Returns how many there are.
+ * Does the work of owner_query().  Sets *numbers to an array of the first
+ * column, bigint.  Returns the number of rows.
  */
 extern int	owner_numbers(const Extension *extension, int n, const SqlParameter *parameters,
 						  const char *sql, int64 **numbers);
 
 /*
- * Executes `sql` on somebody's table, as the current role: the text must name
- * the relation with OID `relation` and no other one, and functions of
- * pg_catalog only.  What triggers, policies and rules of that relation name is
- * not checked here.
+ * Executes `sql` on a user's table, as the current role.  The text must name
+ * no relation but the one with OID `relation`, and no functions but those of
+ * pg_catalog.  Triggers, policies and rules of the relation may name others:
+ * they are not checked.
  */
 extern int	sql_query_on(Oid relation, int n, const SqlParameter *parameters, const char *sql);
 
 /*
- * Returns, in PG_CATCH(), a copy of the error that was caught, with all it
- * points into, in the memory context `context`, which becomes the current one;
- * and forgets the error.
+ * Must be called in PG_CATCH().  Makes `context` the current memory context,
+ * and forgets the error.  Returns a copy of the error in `context`, with all
+ * texts of the error.  Does not need SPI.
  */
 extern ErrorData *sql_catch(MemoryContext context);
 
-/* Raises a caught error anew.  What it points into may go at any time. */
+/*
+ * Raises the caught error `error` anew.  The memory of `error` may be freed
+ * at any time later.  Does not need SPI.
+ */
 pg_noreturn extern void sql_rethrow(ErrorData *error);
 
 /*
- * Returns whether the texts of an error may tell what stands in rows: those of
- * a value that cannot be read, of a constraint, or of a RAISE.
+ * Returns whether the texts of `error` may show the content of rows.  These
+ * are the errors of a value that cannot be read, of a constraint, and of a
+ * RAISE.  Never raises an ERROR; does not need SPI.
  */
 extern bool sql_tells_of_rows(const ErrorData *error);
 
-/* Takes out of such an error what may tell of rows; its SQLSTATE stays. */
+/*
+ * Removes the texts that may show the content of rows from such an error.
+ * The SQLSTATE stays.  Does not need SPI.
+ */
 extern void sql_hide_rows(ErrorData *error);
 
 /*
  * Calls work(arg) in a subtransaction.  Returns NULL, or the error that ended
- * it, after a rollback.  An error that is none of the statement's is passed on
- * as an ERROR: a cancel or shutdown (class 57), out of memory or disk (53), an
- * I/O error (58), corruption (XX).
+ * the subtransaction, after a rollback.  An error that the statement has not
+ * caused is raised again as an ERROR: a cancel or shutdown (class 57), out of
+ * memory or disk (53), an I/O error (58), corruption (XX).  Does not need
+ * SPI.
  */
 extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
 
-/* Returns a column (from 1) of a row (from 0) of SPI_tuptable; 0 or NULL for NULL. */
+/*
+ * Return the value of a column (from 1) of a row (from 0) of SPI_tuptable,
+ * which is 0 for NULL, and whether the value is NULL.  The value of a type
+ * that is passed by reference points into SPI_tuptable.
+ */
 extern Datum sql_value(int row, int column);
 extern bool sql_is_null(int row, int column);
 
-/* Returns the column as text in the current memory context, NULL for NULL. */
+/* Returns the column as text, or NULL for NULL. */
 extern char *sql_text(int row, int column);
 
 /*
- * Makes a tuplestore visible to statements as a relation of this name, until
- * sql_hide_tuplestore() or SPI_finish().
+ * Makes the rows of the tuplestore `store` visible to statements as a
+ * relation `name`, until sql_hide_tuplestore(name) or SPI_finish().  `store`
+ * and `desc` must live as long.  Needs SPI; any failure is an ERROR.
  */
 extern void sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc);
 extern void sql_hide_tuplestore(const char *name);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/worker.c
- *	  What our background workers have in common.
+ *	  Functions that all our background workers use.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -46,7 +46,7 @@ worker_receive_signals(void)
 
 /*
  * Settings that a DBA made for the sessions of users, with ALTER DATABASE or
- * in postgresql.conf, must not keep us from our work; as in autovacuum.
+ * in postgresql.conf, must not stop our workers.  Autovacuum does the same.
  */
 void
 worker_override_settings(void)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/worker.h
- *	  What our background workers have in common.
+ *	  Functions that all our background workers use.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -12,20 +12,33 @@
 
 #include "postmaster/bgworker.h"
 
-/* Fills in the fields that all workers share; `main` is the name of a function. */
+/*
+ * Fills in the fields of `worker` that all our workers share.  `main` is the
+ * name of the worker's function, `type` its name for people.  Never raises an
+ * ERROR; does not need SPI.
+ */
 extern void worker_describe(BackgroundWorker *worker, const char *main, const char *type);
 
-/* Installs the handlers of signals; called first. */
+/* Installs the handlers of signals.  A worker calls this first. */
 extern void worker_receive_signals(void);
 
-/* Undoes settings that were made for the sessions of users; called after the connection. */
+/*
+ * Overrides settings that were made for the sessions of users.  A worker
+ * calls this after it has connected to its database.
+ */
 extern void worker_override_settings(void);
 
-/* Begin and end a transaction, with SPI and a snapshot. */
+/*
+ * Begin and end a transaction, with SPI and a snapshot.  A failure is an
+ * ERROR, which ends the worker unless it catches the ERROR.
+ */
 extern void worker_begin(void);
 extern void worker_commit(void);
 
-/* Takes interrupts, and reloads the configuration if asked to; between two transactions. */
+/*
+ * Takes interrupts, and reloads the configuration if the postmaster has asked
+ * for that.  Must be called between two transactions.
+ */
 extern void worker_look_up(void);
 
 #endif							/* AUDIO_CLEANUP_WORKER_H */
