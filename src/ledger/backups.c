@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/backups.c
- *	  What is known of the files in the trash.
+ *	  Rows of the files in the trash.
  *
  * A backup is a row of cleanup_files in state trashed that was not due at once.
  *
@@ -17,7 +17,7 @@
 #include "src/ledger/backups.h"
 #include "src/pg/sql.h"
 
-/* rows that are read at a time */
+/* rows that one statement reads */
 #define SCAN_ROWS	1000
 
 #define IS_BACKUP	"f.state = 'trashed' AND f.due_at > f.condemned_at"
@@ -43,8 +43,9 @@ backup_find(const Extension *extension, const char *claim, const char *path)
 }
 
 /*
- * Tells whether a later run has a newer file of that name in the trash or on
- * its way.  Each state has an index of its own, so there are branches.
+ * An expression that is true if a later run has a newer file of that name in
+ * the trash or on its way.  Each state has an index of its own, so there is a
+ * branch for each state.
  */
 #define NEWER_FILE(run_id, file_name, uuid) \
 	"EXISTS (SELECT FROM (SELECT n.run_id FROM @extschema@.cleanup_files n WHERE n.state = 'trashed' AND n.file = " file_name \
@@ -70,7 +71,7 @@ backup_exist(const Extension *extension, const char *claim)
 					   " WHERE " IS_BACKUP " AND r.claim = $1::uuid LIMIT 1");
 }
 
-/* Returns false when there are no more rows after *file_id. */
+/* Calls the sink for the next rows after *file_id.  Returns false if there are no more. */
 static bool
 scan_some(const Extension *extension, const char *claim, int64 *file_id,
 		  BackupSink sink, void *arg)

@@ -1,8 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/backups.h
- *	  What is known of the files in the trash: finding them, and marking them
- *	  to be put back.
+ *	  Rows of the files in the trash: finding them, and marking them to be put back.
+ *
+ * Every function needs SPI and acts as the owner of the extension.  Any
+ * failure is an ERROR.  Results are allocated in the current memory context.
+ * `claim` names a directory: it is the UUID of the directory's claim.  If it
+ * is NULL, there are no backups.  `path` is relative to that directory.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -27,26 +31,27 @@ typedef struct Backup
 } Backup;
 
 /*
- * The directory that is asked about is told by its claim, a UUID; NULL has no
- * backups.  All of these need SPI.
- *
- * The newest backup of a file, recorded as one already or not; or NULL.
+ * Returns the newest backup of the file `path`, or NULL.  The file may be on
+ * its way into the trash.
  */
 extern Backup *backup_find(const Extension *extension, const char *claim, const char *path);
 
 /*
- * Has a later run than `run_id` condemned a file of that name, that is not
- * destroyed yet?
+ * Returns whether a later run than `run_id` has condemned a file of the name
+ * `path` that is not destroyed yet.
  */
 extern bool backup_has_newer(const Extension *extension, const char *claim, int64 run_id,
 							 const char *path);
 
-/* Returns whether there is any backup of this directory. */
+/* Returns whether the directory has any backup. */
 extern bool backup_exist(const Extension *extension, const char *claim);
 
 typedef void (*BackupSink) (int64 file_id, const char *path, void *arg);
 
-/* Calls sink(file_id, path, arg) for each backup of this directory, by file_id. */
+/*
+ * Calls sink(file_id, path, arg) for each backup of the directory, in the
+ * order of file_id.  Takes interrupts.
+ */
 extern void backup_scan(const Extension *extension, const char *claim,
 						BackupSink sink, void *arg);
 
@@ -57,44 +62,58 @@ typedef struct BackupFile
 } BackupFile;
 
 /*
- * Picks from these backups those of whose name no newer file is in the trash,
- * or on its way into or out of it.  Sets *files to an array of them; returns
- * how many.
+ * Picks those of the `n` backups `file_ids` whose name no newer file has in
+ * the trash, or on its way into the trash or out of it.  Sets *files to an
+ * array of them, and returns their number.
  */
 extern int	backup_newest(const Extension *extension, const int64 *file_ids, int n,
 						  BackupFile **files);
 
 /*
- * Marks these backups to be put back by the next drain, with the reason (a
- * text for people).  Returns how many still were backups.
+ * Marks the `n` backups `file_ids` to be put back by the next drain, with the
+ * reason `reason` (a text for people).  Returns how many of them still were
+ * backups.
  */
 extern int64 backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n,
 								   const char *reason);
 
 /*
- * Settings (Jsonb *) of runs of this directory, one for each place outside of
- * it into which they have put their files.
+ * Returns the settings (Jsonb *) of runs of the directory, one for each place
+ * outside of the directory where runs have put files.
  */
 extern List *backup_places(const Extension *extension, const char *claim);
 
-/* Moves those of these runs that are not known to the front of the array; returns how many. */
+/*
+ * Moves those of the `n` runs that have no row to the front of the array
+ * `runs`.  Returns their number.
+ */
 extern int	backup_unknown_runs(const Extension *extension, int64 *runs, int n);
 
-/* Moves those that are known, but as runs of another directory, to the front; returns how many. */
+/*
+ * Moves those of the `n` runs that have a row, but are runs of another
+ * directory, to the front of the array `runs`.  Returns their number.
+ */
 extern int	backup_runs_elsewhere(const Extension *extension, const char *claim,
 								  int64 *runs, int n);
 
-/* Returns the number of a run to come. */
+/* Takes the next number of the sequence of runs, and returns it. */
 extern int64 backup_new_run(const Extension *extension);
 
-/* Returns whether a row expects this very file in the trash of that run. */
+/*
+ * Returns whether a row expects the file `path` of this `identity` in the
+ * trash of the run `run_id`.  Compares size and modification time only,
+ * because a copy has another inode.
+ */
 extern bool backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
 							   const FileIdentity *identity);
 
 /*
- * Record files that were found in the trash without a row: a run of which only
- * the number is known, which is not given away again, and a file of that run
- * with its state: restored, restoring (to be put back), or failed.
+ * Record files that were found in the trash without a row.
+ * backup_record_run() inserts the run `run_id`, of which nothing but the
+ * number and `recorded` (cleanup_runs.settings) is known, and makes sure that
+ * no later run gets that number. backup_record_file() inserts a file of that
+ * run with its state: restored, restoring (to be put back), or failed.
+ * `error` is a text for people, or NULL.
  */
 extern void backup_record_run(const Extension *extension, int64 run_id, const char *upload_dir,
 							  const char *claim, Jsonb *recorded);

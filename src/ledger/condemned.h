@@ -3,7 +3,9 @@
  * ledger/condemned.h
  *	  The files that a run condemns, with their identity; and the sessions.
  *
- * A set on disk beyond work_mem, filled once and read any number of times.
+ * The set is filled once and read any number of times.  A set that is larger
+ * than work_mem goes to disk. || No function needs SPI.  A failure to write a
+ * temporary file is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,8 +22,9 @@
 typedef struct CondemnedFile
 {
 	const char *path;
-	const char *source;			/* NULL: an orphan; else name of the source */
-	const char *session;		/* of the failed session */
+	const char *source;			/* name of the source; NULL: the file is an
+								 * orphan */
+	const char *session;		/* id of the failed session, or NULL */
 	FileIdentity identity;
 } CondemnedFile;
 
@@ -31,40 +34,47 @@ typedef struct Condemned
 	bool		interxact;
 	TupleDesc	files_desc;		/* path, source, session, inode, size,
 								 * mtime_ns, ctime_ns, btime_ns, links, space */
-	TupleDesc	sessions_desc;	/* source number, session */
-	struct TupleTableSlot *slot;	/* for reading files */
+	TupleDesc	sessions_desc;	/* number of the source, session */
+	struct TupleTableSlot *slot;	/* slot for reading files */
 	Tuplestorestate *files;
 	Tuplestorestate *sessions;
 	int64		n_files;
 	int64		n_orphans;
 	int64		n_sessions;
-	int64		bytes;			/* to be given back by their destruction */
+	int64		bytes;			/* bytes that the destruction of the files
+								 * gives back */
 } Condemned;
 
 /*
- * Returns an empty set in the current memory context; with `interxact` it may
- * be used beyond the end of the transaction.
+ * Returns an empty set in the current memory context.  With `interxact` the
+ * set may be used beyond the end of the transaction. condemned_end() frees
+ * the set and its temporary files.
  */
 extern Condemned *condemned_begin(bool interxact);
 extern void condemned_end(Condemned *condemned);
 
+/* Adds a copy of `file` to the set. */
 extern void condemned_add_file(Condemned *condemned, const CondemnedFile *file);
 
-/* `session` names the row, see sources_session_id(). */
+/*
+ * Adds a failed session.  `source` is the number of its source, and `session`
+ * the id of its row: see sources_session_id().
+ */
 extern void condemned_add_session(Condemned *condemned, int source, const char *session);
 
-/* Lets condemned_next() begin at the first file again. */
+/* Makes condemned_next() begin at the first file again. */
 extern void condemned_rewind(Condemned *condemned);
 
 /*
- * Sets *file to the next file, allocated in the current memory context;
- * returns false at the end.
+ * Sets *file to the next file of the set, with texts allocated in the current
+ * memory context.  Returns false at the end.
  */
 extern bool condemned_next(Condemned *condemned, CondemnedFile *file);
 
 /* Frees the texts that condemned_next() has allocated. */
 extern void condemned_free_texts(CondemnedFile *file);
 
+/* Calls sink(source, session, arg) for each failed session of the set. */
 typedef void (*SessionSink) (int source, const char *session, void *arg);
 extern void condemned_scan_sessions(Condemned *condemned, SessionSink sink, void *arg);
 

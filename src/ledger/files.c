@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/files.c
- *	  Rows of cleanup_files: a file is condemned, and what becomes of it.
+ *	  Rows of cleanup_files: condemned files, and their states.
  *
- * The state of a file only ever goes forward: pending -> trashed -> deleted,
- * or to skipped, failed, or by restoring to restored (or back to trashed, if
- * its name is taken).  That files without backup are in the trash is said once
- * for all of them, by cleanup_runs.captured_up_to: they go from pending to
- * deleted.  An error excepts a pending file from that.  Every UPDATE names the
- * state that it expects, so that a row which somebody else has moved on is
- * left alone.
+ * The state of a file only goes forward: pending -> trashed -> deleted, or to
+ * skipped or failed, or through restoring to restored (or back to trashed, if
+ * the name is taken). cleanup_runs.captured_up_to records once, for all files
+ * without backup, that they are in the trash: these files go from pending to
+ * deleted.  A pending file with an error is not in the trash.  Every UPDATE
+ * names the state that it expects, and so does not change a row that another
+ * process has changed.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -42,7 +42,7 @@ static const char *const take_failed_files =
 "   WHERE n.state = 'failed' AND n.reason <> 'unknown' AND n.file = f.file AND n.file_id > f.file_id)";
 
 /*
- * The rows of files that have failed before become rows of this run.  Returns
+ * Makes the rows of files that have failed before rows of this run.  Returns
  * whether there are any.
  */
 static bool
@@ -96,7 +96,7 @@ static const char *const conditions[] = {
 	[LEDGER_RESTORING] = "f.state = 'restoring'",
 };
 
-/* The files of this kind for which `which` is true, by file_id. */
+/* Returns the files of this kind for which the condition `which` is true. */
 static LedgerFile *
 read_files(const Extension *extension, int n_parameters, const SqlParameter *parameters, LedgerKind kind,
 		   const char *which, int *n)
@@ -159,12 +159,12 @@ static const SqlColumn record_columns[] = {
 	{"file_id", INT8OID}, {"state", TEXTOID}, {"error", TEXTOID}, {"freed", INT8OID}, {"restore_as", TEXTOID}
 };
 
-/* What is to be recorded, as a relation of which the planner knows the size. */
+/* The changes to be recorded, as a relation whose size the planner knows. */
 typedef struct Records
 {
 	Tuplestorestate *store;
 	TupleDesc	desc;
-	int64		first;			/* file_id; 0: nothing is to be recorded */
+	int64		first;			/* lowest file_id; 0: there are no changes */
 	int64		last;
 } Records;
 
@@ -185,9 +185,10 @@ add_record(Records *records, const LedgerFile *file)
 }
 
 /*
- * The bounds let an index range be read, whatever the planner thinks of the
- * join.  A backup that somebody wants is not destroyed soon because its
- * name turns out to be taken.
+ * Writes the changes to the rows.  The bounds on file_id make the planner
+ * read a range of an index, even if it misjudges the join.  A backup that
+ * somebody wants to restore is kept for 30 more days if its name turns out to
+ * be taken.
  */
 static void
 update_files(const Extension *extension, int64 run_id, const Records *records)

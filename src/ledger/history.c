@@ -1,23 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/history.c
- *	  Old runs and their files are forgotten.
+ *	  Forgets old runs and their files.
  *
- * A row is forgotten only if nobody will ever ask for it again:
+ * A row is forgotten only if nobody will need it again:
  *
- *	-	a run that is not finished, or has files that are still to be dealt
- *		with or lie in the trash, is work, not history;
- *	-	one that was put back begins a new retention, which its row tells, and
- *		what was a backup has its history from the day on which that ended;
- *	-	files that failed are tried again by the next run, so they stay until
- *		one has come to its end; and those that could not be put back lie in
- *		the trash, where nothing but their row knows of them;
- *	-	the schedule knows by the rows of the last days which day has run, and
- *		by that of this server's start that there was one;
- *	-	the newest run, and the newest that was done, say how things stand.
+ *	-	A run that is not finished, or that has files which are still to be dealt
+ *		with or lie in the trash, is work, not history.
+ *	-	A file that was put back begins a new retention, which its row records.
+ *		A file that was a backup has its history from the day on which the backup
+ *		expired.
+ *	-	The next run tries failed files again, so their rows stay until such a
+ *		run has ended.  A file that could not be put back lies in the trash, and
+ *		only its row knows where.
+ *	-	The schedule needs the rows of the last days to know which days have run,
+ *		and the row of the run at this server's start to know that there was one.
+ *	-	The newest run, and the newest run that was done, show the present state.
  *
- * The files of a run go before the run does, in portions.  Killed in between,
- * it is a run with fewer files, and the next time goes on with it.
+ * The files of a run are forgotten before the run is, in portions.  If the
+ * process is killed in between, the run has fewer files, and the next call goes
+ * on with that run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -40,11 +42,11 @@
 #include "src/settings.h"
 #include "src/store/store.h"
 
-/* files, and runs, that one transaction forgets at most */
+/* numbers of files and runs that one transaction forgets at most */
 #define PRUNE_FILES		10000
 #define PRUNE_RUNS		1000
 
-/* days of the schedule that it may ask for */
+/* days of the schedule that the launcher may ask for */
 #define SCHEDULE_DAYS	8
 
 typedef struct Pruning
@@ -73,8 +75,8 @@ restored_days(const Settings *settings)
 }
 
 /*
- * bigint[] of the oldest runs to be forgotten, with about as many files as one
- * transaction takes; 0 if there are none.
+ * Returns a bigint[] of the oldest runs to be forgotten, with about as many
+ * files as one transaction takes; 0 if there are none.
  */
 static Datum
 find_runs(const Pruning *pruning)
@@ -116,7 +118,7 @@ find_runs(const Pruning *pruning)
 	return runs;
 }
 
-/* Returns how many rows went.  Who prunes at the same time is not waited for. */
+/* Deletes rows, and returns their number.  Rows that another process is deleting are skipped. */
 static int
 forget_runs(const Pruning *pruning, Datum runs)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/history.h
- *	  Old runs and their files are forgotten.
+ *	  Forgets old runs and their files.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -14,9 +14,10 @@
 
 /*
  * Forgets the next portion of the history that is older than
- * audio_cleanup.history_retention_days.  The caller calls again until false is
- * returned, each time in a transaction of its own, outside of the run lock.  A
- * failure is a WARNING: nobody's cleanup fails because of it.  Needs SPI.
+ * audio_cleanup.history_retention_days.  Returns whether more may be left.
+ * The caller repeats the call until it returns false, each time in a
+ * transaction of its own, and without the run lock.  A failure is a WARNING,
+ * not an ERROR: no cleanup fails because of it.  Needs SPI.
  */
 extern bool history_prune(const Extension *extension);
 

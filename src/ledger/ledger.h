@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/ledger.h
- *	  Our own tables; nobody else writes SQL on them.  Here: runs and their
- *	  files, implemented in runs.c, files.c and
- *	  outcome.c.
+ *	  The tables of runs and their files. runs.c, files.c and outcome.c implement these functions.
  *
- * Every function needs SPI and acts as the owner of the extension.
+ * Every function needs SPI and acts as the owner of the extension.  Any
+ * failure is an ERROR.  Results are allocated in the current memory context,
+ * and lists hold char *, unless a comment says otherwise.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -22,63 +22,68 @@
 #include "src/pg/extension.h"
 #include "src/settings.h"
 
-/* No figure stops work: a sum that is too large for a bigint is the largest one. */
+/*
+ * A sum that is too large for a bigint becomes the largest bigint, because no
+ * figure may stop the work.
+ */
 #define LEDGER_MAX_BYTES	"9223372036854775807"
 #define LEDGER_SUM_OF(column) \
 	"least(coalesce(pg_catalog.sum(" column "), 0), " LEDGER_MAX_BYTES ")::bigint"
 
-/* Not a run of the schedule. */
+/* The run was not started by the schedule. */
 #define LEDGER_NO_DAY	PG_INT32_MIN
 
-/* What is recorded of a run when it begins. */
+/* What a run records of itself when it begins. */
 typedef struct LedgerRun
 {
 	const char *what;
 	const char *trigger;
 	const char *requested_by;
-	bool		batches;		/* further files may follow */
-	int32		scheduled_for;	/* the day of the schedule that this run is
-								 * of, as a PostgreSQL date; LEDGER_NO_DAY */
+	bool		batches;		/* the run works in batches, and further files
+								 * may follow */
+	int32		scheduled_for;	/* day of the schedule that this run is for,
+								 * as a PostgreSQL date; or LEDGER_NO_DAY */
 	const char *upload_dir;
 	Jsonb	   *settings;
 } LedgerRun;
 
-/* Insert a run; returns its id. */
+/* Inserts a run.  Returns its run_id. */
 extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
 
 /*
- * To be recorded before the first file of the run: the UUID of the claim whose
- * directory the run is in, and whose folder of the backup directory the files
- * go into (NULL: none).  The claim may change hands, and the backups must
- * still be found.
+ * Records, before the first file of the run, the UUID `claim` of the claim on
+ * the run's directory, and `backup_owner`, the UUID that names the run's
+ * folder of the backup directory (NULL: none).  Another database may take the
+ * claim later, and the backups must still be found.
  */
 extern void ledger_set_claim(const Extension *extension, int64 run_id, const char *claim,
 							 const char *backup_owner);
 
 /*
- * Insert a row for each condemned file, state pending, and add their numbers
- * to the run.  A file that has failed in an earlier run has a row already,
- * which becomes one of this run.  They are due when `backup_days` are over.  Their file_ids are
- * in the order of the set, so that those captured at commit are the first.
+ * Inserts a row in state pending for each condemned file, and adds their
+ * numbers to the run.  A file that has failed in an earlier run already has a
+ * row, which becomes a row of this run.  The files are due in `backup_days`
+ * days.  The file_ids have the order of the set, so that the files that are
+ * captured at commit are the first.
  */
 extern void ledger_add_files(const Extension *extension, int64 run_id,
 							 Condemned *condemned, int backup_days);
 
-/* A run in batches will get no more files, because all have been seen. */
+/* Records that a run in batches gets no more files, because all files have been seen. */
 extern void ledger_end_batches(const Extension *extension, int64 run_id);
 
 /*
- * The same before all were seen, and why (a text for people).  If it has no
- * files yet, then it is over, with this status; else it is when they have been
- * dealt with, as 'failed' or 'interrupted'.
+ * Records that a run in batches gets no more files, although not all files
+ * have been seen, and the reason `message` (a text for people).  A run
+ * without files is over now, with the status `status`.  Otherwise the run is
+ * over when its files have been dealt with, as 'failed' or 'interrupted'.
  */
 extern void ledger_cut_short(const Extension *extension, int64 run_id, const char *status,
 							 const char *message);
 
 /*
- * Records that the files of the run up to this file_id which are pending
- * without an error are known to be in the trash: that need not be said of each
- * of them.
+ * Records that the files of the run up to `file_id` that are pending without
+ * an error are in the trash.  So each of them need not be recorded.
  */
 extern void ledger_set_captured(const Extension *extension, int64 run_id, int64 file_id);
 
@@ -87,93 +92,101 @@ typedef struct LedgerWork
 {
 	int64		run_id;
 	const char *trigger;
-	int64		files;			/* condemned so far */
-	const char *upload_dir;		/* where its directory is now, as far as known */
-	const char *claim;			/* of that directory, a UUID; or NULL */
+	int64		files;			/* files condemned so far */
+	const char *upload_dir;		/* path where the run's directory was seen
+								 * last */
+	const char *claim;			/* UUID of the claim on that directory, or
+								 * NULL */
 	Jsonb	   *settings;
 	bool		looked;			/* see ledger_set_looked() */
 } LedgerWork;
 
 /*
- * Runs, oldest first, that have files pending or due, or that are finished
- * and not marked so.  `only_run` limits it to one run; 0 is all.
+ * Returns the runs (LedgerWork *) that have files pending or due, or that
+ * have no such files and are not marked as finished, oldest first.  Returns
+ * only the run `only_run`, unless that is 0.
  */
 extern List *ledger_unfinished_runs(const Extension *extension, int64 only_run);
 
-/* One run, whatever its state; NULL if there is none. */
+/* Returns the run `run_id`, whatever its state, or NULL if there is none. */
 extern LedgerWork *ledger_run(const Extension *extension, int64 run_id);
 
-/* A row of cleanup_files whose file is to be dealt with. */
+/* A row of cleanup_files whose file is to be moved, destroyed or put back. */
 typedef struct LedgerFile
 {
 	int64		file_id;
 	const char *path;
 	FileIdentity identity;
 	TimestampTz condemned_at;
-	bool		unsettled;		/* pending or due */
-	const char *source;			/* of the failed session, or NULL */
+	bool		unsettled;		/* the file is pending or due */
+	const char *source;			/* source of the failed session, or NULL */
 	const char *session;
-	const char *note;			/* the row's error by now, or NULL */
-	const char *restore_as;		/* NULL: its own name; may be set for
-								 * restoring */
-	bool		is_backup;		/* it was to be kept for some days */
-	bool		is_held;		/* by cleanup_hold() */
-	const char *new_state;		/* NULL: leave the row as it is */
-	const char *error;			/* NULL: none */
+	const char *note;			/* error that the row has now, or NULL */
+	const char *restore_as;		/* name to put the file back under; NULL: its
+								 * own name */
+	bool		is_backup;		/* the file was to be kept for some days */
+	bool		is_held;		/* cleanup_hold() holds the file */
+	const char *new_state;		/* state to be recorded; NULL: leave the row
+								 * as it is */
+	const char *error;			/* error to be recorded, or NULL */
 	int64		freed;
 } LedgerFile;
 
 typedef enum LedgerKind
 {
-	LEDGER_PENDING,				/* and not known to be captured */
-	LEDGER_TRASHED,				/* pending, and known to be captured, too */
-	LEDGER_DUE,					/* trashed, and its days are over */
-	LEDGER_RESTORABLE,			/* trashed, due or not; or pending, which may
-								 * be so without having been recorded yet */
+	LEDGER_PENDING,				/* pending, and not known to be captured */
+	LEDGER_TRASHED,				/* in the trash: state trashed, or pending and
+								 * known to be captured */
+	LEDGER_DUE,					/* in the trash, and its days are over */
+	LEDGER_RESTORABLE,			/* trashed, due or not; or pending, because a
+								 * captured file may not be recorded yet */
 	LEDGER_RESTORING
 } LedgerKind;
 
 /*
- * At most `limit` files of a run, of this kind, with an id greater than
- * `after`, by id.  Sets *n; returns an array.
+ * Returns an array of at most `limit` files of the run that are of the kind
+ * `kind` and have a file_id greater than `after`, in the order of file_id.
+ * Sets *n to their number.
  */
 extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, LedgerKind kind,
 								int64 after, int limit, int *n);
 
 /*
- * Of the files of a run with these `n_ids` file_ids, ascending, those that are
- * of this kind, by id.  Sets *n; returns an array.
+ * Returns an array of those of the `n_ids` files `file_ids` (ascending) of
+ * the run that are of the kind `kind`, in the order of file_id.  Sets *n to
+ * their number.
  */
 extern LedgerFile *ledger_pick(const Extension *extension, int64 run_id, LedgerKind kind,
 							   const int64 *file_ids, int n_ids, int *n);
 
 /*
- * Records that all files that the run has captured were looked at afterwards,
- * and what somebody needs was put back; or that others have been captured
- * since.
+ * With `looked`, records that all captured files of the run were looked at
+ * after their capture, and that every file which somebody needs was put back.
+ * Without, records that more files have been captured since.
  */
 extern void ledger_set_looked(const Extension *extension, int64 run_id, bool looked);
 
 /*
- * Record new_state, error and freed of those files of the run that have a
- * new_state.  They are in the order of their file_id, as ledger_files()
- * returned them.
+ * Records new_state, error, freed and restore_as of those of the `n` files of
+ * the run that have a new_state.  `files` has the order of ledger_files().
  */
 extern void ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files, int n);
 
-/* Backups that have expired. */
+/* The backups that have expired. */
 typedef struct LedgerExpired
 {
-	List	   *files;			/* char *, at most `limit` */
+	List	   *files;			/* paths, at most `limit` */
 	int64		n_files;
 	int64		bytes;
 } LedgerExpired;
 
+/* Sets *expired to the backups that have expired, with at most `limit` paths. */
 extern void ledger_expired(const Extension *extension, int limit, LedgerExpired *expired);
 
 /*
- * Bring the figures of a run that has ended up to date, after backups were
- * destroyed or put back, and forget what was kept for the latter.
+ * Updates the figures of a run that has ended, after backups were destroyed
+ * or put back.  Forgets the cleared values of sessions that nobody can
+ * restore any more.
  */
 extern void ledger_correct_run(const Extension *extension, int64 run_id);
 
@@ -191,31 +204,29 @@ typedef struct LedgerSummary
 } LedgerSummary;
 
 /*
- * If none of its files is pending or due any more, mark the run as done or
- * failed; one that was still running in batches, as interrupted: whoever ran
- * it no longer holds the run lock.  Returns whether this call did so, and
- * then fills *summary.
+ * Marks the run as finished if none of its files is pending or due any more:
+ * as done or failed, or as interrupted if it was still running in batches,
+ * because its process no longer holds the run lock.  Returns whether this
+ * call marked the run, and then fills *summary.
  */
 extern bool ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary);
 
-/* What has become of the files of a run. */
+/* The outcome of a run's files, for its report. */
 typedef struct LedgerOutcome
 {
-	List	   *orphans;		/* char *: paths of those that have gone,
-								 * sorted */
+	List	   *orphans;		/* paths of orphans that have gone, sorted */
 	int64		n_orphans;
-	List	   *sessions;		/* char *: failed sessions whose audio has
-								 * gone */
+	List	   *sessions;		/* failed sessions whose audio has gone */
 	int64		n_sessions;
-	List	   *errors;			/* char *: one for each folder and reason */
+	List	   *errors;			/* errors, one for each folder and reason */
 	int64		n_errors;
-	int64		bytes;			/* given back to the file system */
+	int64		bytes;			/* bytes given back to the file system */
 } LedgerOutcome;
 
-/* The folders (char *) from which the run has taken files, deepest first. */
+/* Returns the folders from which the run has taken files, deepest first. */
 extern List *ledger_folders(const Extension *extension, int64 run_id);
 
-/* Lists of at most `limit` entries; counts of all. */
+/* Sets *outcome to lists of at most `limit` entries, and counts of all. */
 extern void ledger_outcome(const Extension *extension, int64 run_id, int limit,
 						   LedgerOutcome *outcome);
 

@@ -1,17 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/notify.c
- *	  Telling those who LISTEN that a run is finished.
+ *	  Notifies listeners (LISTEN) that a run has finished.
  *
- * A transaction that has executed NOTIFY cannot be prepared, and a run in
- * somebody's transaction must not take PREPARE TRANSACTION away from him.  So
- * what there is to tell is kept here, and becomes a NOTIFY of the transaction
- * only when it is about to commit: XACT_EVENT_PRE_COMMIT comes before the
- * server writes the transaction's notifications into the queue, and never for
- * one that is prepared.
+ * A transaction that has executed NOTIFY cannot be prepared, but a run must
+ * not stop its caller from using PREPARE TRANSACTION.  So the notices are
+ * kept here, and become a NOTIFY only just before the commit:
+ * XACT_EVENT_PRE_COMMIT comes before the server writes the transaction's
+ * notifications into the queue, and never comes for a transaction that is
+ * prepared.
  *
- * A queue that is full, because some listener does not end its transaction,
- * fails every transaction that notifies.  Ours is not to be among them.
+ * If a listener does not end its transaction, the server's queue becomes
+ * full.  Every transaction that notifies then fails.  A run must not fail
+ * because of this, so it does not notify when the queue is nearly full.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -29,7 +30,7 @@
 
 #define CHANNEL		"audio_cleanup"
 
-/* fullness of the server's queue from which on we keep silent */
+/* fraction of the server's queue; a run does not notify when more is used */
 #define MAX_QUEUE_USAGE	0.9
 
 typedef struct Notice
@@ -40,7 +41,7 @@ typedef struct Notice
 
 static void send_notices(void);
 
-/* the notices are in the transaction's memory, and go with it */
+/* the notices are allocated in the transaction's memory, and need no forget() */
 static AtEndList notices = {.before_commit = send_notices};
 
 void

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/notify.h
- *	  Telling those who LISTEN that a run is finished.
+ *	  Notifies listeners (LISTEN) that a run has finished.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -13,9 +13,10 @@
 #include "src/pg/extension.h"
 
 /*
- * Lets the commit of the current transaction, and of the subtransactions
- * around, notify listeners how the run ended; does nothing if the run has not
- * ended.  A transaction that is prepared tells nobody.  Needs SPI.
+ * Makes the commit of the current transaction notify listeners how the run
+ * `run_id` has ended.  Does nothing if the run has not ended.  A rollback to
+ * an earlier savepoint takes this back, and PREPARE TRANSACTION notifies
+ * nobody.  Needs SPI; any failure is an ERROR.
  */
 extern void notify_run(const Extension *extension, int64 run_id);
 

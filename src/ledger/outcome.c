@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/outcome.c
- *	  What has become of the files of a run, for its report.
+ *	  The outcome of a run's files, for its report.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,12 +15,12 @@
 #include "src/ledger/ledger.h"
 #include "src/pg/sql.h"
 
-/* Of the files of run $1. */
+/* A condition that is true for the files of run $1 that have gone. */
 #define GONE \
 	"(state IN ('deleted', 'trashed') OR state = 'pending' AND error IS NULL" \
 	" AND file_id <= (SELECT r.captured_up_to FROM @extschema@.cleanup_runs r WHERE r.run_id = $1))"
 
-/* A folder in which nothing can be done is one error, however many its files. */
+/* The folder of a file.  All files of a folder that fail for one reason are one error. */
 #define FOLDER	"pg_catalog.regexp_replace(file, '[^/]*$', '')"
 
 List *

@@ -106,7 +106,10 @@ read_work(int row)
 	return work;
 }
 
-/* The row that read_work() reads: a directory that was moved since is where it was seen last. */
+/*
+ * Selects the columns that read_work() reads.  If a directory was moved, its
+ * path is the one where it was seen last.
+ */
 #define SELECT_WORK \
 	"SELECT r.run_id, coalesce(c.upload_dir, r.upload_dir), r.settings, r.trigger, r.files, r.claim::text," \
 	" r.last_look_at IS NOT NULL" \
@@ -146,7 +149,7 @@ ledger_run(const Extension *extension, int64 run_id)
 	return work;
 }
 
-/* The outcome of the files of run $1, as the relation t. */
+/* Counts the outcome of the files of run $1, as the relation t. */
 #define COUNTS \
 	"WITH t AS (SELECT pg_catalog.count(*) FILTER (WHERE state = 'deleted') AS deleted," \
 	"  pg_catalog.count(*) FILTER (WHERE state = 'trashed') AS trashed," \
@@ -157,7 +160,10 @@ ledger_run(const Extension *extension, int64 run_id)
 	"  " LEDGER_SUM_OF("freed") " AS bytes" \
 	" FROM @extschema@.cleanup_files WHERE run_id = $1)"
 
-/* Of a run whose process is gone 'running' becomes 'interrupted'. */
+/*
+ * Marks a run as finished.  A run that is still 'running' has lost its
+ * process, and becomes 'interrupted'.
+ */
 static const char *const finish_run =
 COUNTS " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_timestamp(),"
 "  status = CASE WHEN r.status IN ('running', 'interrupted') THEN 'interrupted'"

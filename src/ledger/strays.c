@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/strays.c
- *	  Rows for files in the trash that have none.  Declared in backups.h.
+ *	  Inserts rows for files in the trash that have none.  Declared in backups.h.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -14,7 +14,7 @@
 #include "src/ledger/backups.h"
 #include "src/pg/sql.h"
 
-/* a file that was found without its row, and could not be put back */
+/* days that a file without a row stays in the trash, if it could not be put back */
 #define FOUND_DAYS	30
 
 /* the sequence of the numbers of runs */
@@ -36,7 +36,7 @@ backup_places(const Extension *extension, const char *claim)
 	return places;
 }
 
-/* The runs that the query names, in place of all `n` of *runs; returns how many. */
+/* Replaces the `n` runs of *runs by those that the query returns.  Returns their number. */
 static int
 pick_runs(const Extension *extension, const char *claim, int64 *runs, int n, const char *query)
 {
@@ -73,7 +73,7 @@ backup_new_run(const Extension *extension)
 									 "SELECT pg_catalog.nextval($1)"));
 }
 
-/* A copy has another inode. */
+/* The inode is not compared, because a copy has another inode. */
 bool
 backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
 				   const FileIdentity *identity)
