@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * mail/compose.c
- *	  What a mail says.
+ *	  Composes the mail about a run.
  *
- * As with the dashboard, the figures come from a function of the extension's
- * script, cleanup_mail_figures(), as one object, and are put into templates
- * (mail.txt, mail.html), which the Makefile turns into arrays of char.
+ * A function of the extension's script, cleanup_mail_figures(), returns the
+ * figures as one object, as for the dashboard.  The figures fill the
+ * templates mail.txt and mail.html, which the Makefile turns into arrays of
+ * char.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -59,7 +60,7 @@ server_name(void)
 	return pstrdup(host);
 }
 
-/* Returns an ID that is equal at every try to send the mail, and unique in the world. */
+/* Returns an ID that is the same at every try to send the mail, and unique in the world. */
 static char *
 make_id(TimestampTz created_at, int64 number, const char *from)
 {
@@ -67,7 +68,7 @@ make_id(TimestampTz created_at, int64 number, const char *from)
 					MyDatabaseId, (long long) created_at, (long long) number, strrchr(from, '@'));
 }
 
-/* Returns the time as RFC 5322 writes it: in English, whatever the locale, and in UTC. */
+/* Returns the time in the format of RFC 5322: in English, whatever the locale, and in UTC. */
 static char *
 rfc_date(TimestampTz time)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * mail/compose.h
- *	  What a mail says.
+ *	  Composes the mail about a run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,16 +15,19 @@
 #include "src/pg/extension.h"
 
 /*
- * Returns the mail about a run, to the recipients that lack it; `from` is left
- * open.  NULL if the run is not known any more.  Needs SPI; palloc'd.
+ * Returns the mail about the run of `mail`, to the recipients that lack it,
+ * allocated in the current memory context.  The member `from` is not set.
+ * Returns NULL if the run is not known any more.  Needs SPI; any failure is
+ * an ERROR.
  */
 extern Message *mail_report_make(const Extension *extension, const OutboxMail *mail,
 								 const MailSettings *settings);
 
 /*
- * Sends the mail of cleanup_send_test_mail() now, to all recipients.  Returns
- * the answer for the caller; ERROR if the mail was not taken.  SPI must not be
- * connected.
+ * Sends the mail of cleanup_send_test_mail() now, to all recipients.  Waits
+ * for the mail server, a minute at most.  Returns a text for the caller,
+ * palloc'd.  Raises an ERROR if the server did not accept the mail.  SPI must
+ * not be connected.
  */
 extern char *mail_report_send_test(void);
 

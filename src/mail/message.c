@@ -3,10 +3,9 @@
  * mail/message.c
  *	  The headers of a mail: RFC 5322.
  *
- * A subject may hold names and texts that anybody has made up.  A header is
- * printable ASCII, encoded (RFC 2047) where the text was not, so that no text
- * can begin another header.  The parts of a mail are MIME, which libcurl
- * makes: see smtp.c.
+ * A subject may hold names and texts of anybody.  A header is printable
+ * ASCII, and a text that is not is encoded (RFC 2047), so that no text can
+ * begin another header. libcurl makes the MIME parts of a mail: see smtp.c.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,12 +22,12 @@
 
 #include "src/mail/message.h"
 
-#define LINE_MAX_OF_HEADERS	76	/* RFC 2047 */
-#define WORD_MAX			75	/* an encoded word */
+#define LINE_MAX_OF_HEADERS	76	/* limit of RFC 2047 */
+#define WORD_MAX			75	/* limit of an encoded word */
 #define WORD_BEGIN			"=?UTF-8?Q?"
 #define WORD_END			"?="
 
-/* RFC 5321 */
+/* limits of RFC 5321 */
 #define ADDRESS_MAX			254
 #define LOCAL_PART_MAX		64
 
@@ -43,7 +42,10 @@ is_alphanumeric(char c)
 	return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
 }
 
-/* Words of these characters with a dot between each two. */
+/*
+ * Returns whether the text consists of words with one dot between each two.
+ * A word has letters, digits and `others`.
+ */
 static bool
 is_dotted(const char *s, size_t length, const char *others)
 {
@@ -72,7 +74,10 @@ message_is_address(const char *address)
 
 /* ----------------------------------------------------------------- headers --- */
 
-/* Bytes of the next character; 1 for what is no UTF-8, and *valid is false. */
+/*
+ * Returns the number of bytes of the next character.  For a byte that is not
+ * UTF-8, returns 1 and sets *valid to false.
+ */
 static int
 character_length(const char *s, bool *valid)
 {
@@ -82,7 +87,7 @@ character_length(const char *s, bool *valid)
 	return *valid ? length : 1;
 }
 
-/* Returns whether the text may stand in a header as it is; spaces at its ends would be lost. */
+/* Returns whether the text may be a header without encoding.  Spaces at its ends would be lost. */
 static bool
 is_plain(const char *text)
 {
@@ -94,7 +99,7 @@ is_plain(const char *text)
 	return true;
 }
 
-/* A character within an encoded word. */
+/* Writes a character within an encoded word. */
 static void
 put_in_word(StringInfo out, const char *s, int length)
 {
@@ -111,7 +116,7 @@ put_in_word(StringInfo out, const char *s, int length)
 	}
 }
 
-/* Encoded words, none longer than allowed, none ending within a character. */
+/* Writes encoded words.  None is longer than allowed, and none ends within a character. */
 static void
 put_encoded(StringInfo out, const char *text, int column)
 {
@@ -178,7 +183,7 @@ message_headers(const Message *message)
 		make_recipients(message->to, message->n_to),
 		psprintf("Message-ID: <%s>", message->id),
 		make_text_header("Subject", message->subject),
-		/* or an absence note would answer us (RFC 3834) */
+		/* without this, an absence note would answer the mail (RFC 3834) */
 		"Auto-Submitted: auto-generated",
 		NULL
 	};

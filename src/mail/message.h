@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * mail/message.h
- *	  What a mail says, and its headers: RFC 5322.
+ *	  The headers of a mail: RFC 5322.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,25 +15,25 @@ typedef struct Message
 	const char *from;			/* an address */
 	const char *const *to;		/* addresses */
 	int			n_to;
-	const char *id;				/* of Message-ID, without brackets: ASCII
-								 * without spaces */
-	const char *date;			/* as RFC 5322 writes it */
-	const char *subject;		/* UTF-8, a line */
-	const char *text;			/* UTF-8, lines end with \n */
+	const char *id;				/* Message-ID without brackets: ASCII without
+								 * spaces */
+	const char *date;			/* date in the format of RFC 5322 */
+	const char *subject;		/* one line of UTF-8 */
+	const char *text;			/* lines of UTF-8, each with \n at its end */
 	const char *html;			/* the text as a page of HTML */
 } Message;
 
 /*
- * Returns the headers of the message, all but those of MIME, palloc'd, with a
- * NULL behind the last: "Name: value" each, folded by CRLF and a space where a
- * line would be too long.  Nothing in `subject` adds a header.  `from`, `to`
- * and `id` must have been checked before.
+ * Returns the headers of `message`, except those of MIME, palloc'd, as an
+ * array that ends with NULL.  Each header is "Name: value"; a long one is
+ * folded by CRLF and a space.  Nothing in the subject can add a header.  The
+ * caller must have checked `from`, `to` and `id`.  Does not need SPI.
  */
 extern const char **message_headers(const Message *message);
 
 /*
- * Returns whether `address` is local@domain in plain ASCII, harmless in a
- * header and in an envelope.
+ * Returns whether `address` is local@domain in plain ASCII, which is harmless
+ * in a header and in an envelope.  Never raises an ERROR; does not need SPI.
  */
 extern bool message_is_address(const char *address);
 

@@ -1,20 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * mail/outbox.c
- *	  Mails that wait to be sent: all SQL on cleanup_mail, and who is called.
+ *	  Mails that wait to be sent: all SQL on cleanup_mail, and the start of a mail worker.
  *
- * A mail is a row that is inserted by the transaction that ends a run, and so
- * is there if and only if the run has ended.  It holds no text: that is made
- * of the run's own rows when it is sent.
+ * The transaction that ends a run inserts the row of the mail, so the row
+ * exists if and only if the run has ended.  The row has no text: the text is
+ * composed from the run's own rows when the mail is sent.
  *
- * A mail that is taken to be sent is recorded as tried, and that is committed,
- * before any server is talked to: if the worker dies of it, it will not do so
- * again at once.  The price is that a worker which is killed delays its mail
- * by a minute; and one that is killed between the server's "ok" and our
- * commit sends it twice, under the same Message-ID.
+ * Before the worker talks to a server, it records the mail as tried, and
+ * commits.  So a mail on which the worker dies is not tried again at once.
+ * This has a price: if the worker is killed, the mail is delayed by a minute.
+ * If the worker is killed between the server's "ok" and our commit, the mail
+ * is sent twice, with the same Message-ID.
  *
- * Who sends is a background worker, started by the transaction that commits,
- * just before: it waits for it.
+ * A background worker sends the mails.  A transaction starts the worker just
+ * before the commit, and the worker waits for the end of that transaction.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -33,18 +33,18 @@
 
 StaticAssertDecl(sizeof(OutboxCall) <= BGW_EXTRALEN, "a call must fit into bgw_extra");
 
-/* after the first try, the second, the third; and from then on */
+/* delays after the first, the second and the third try, and after each later one */
 #define DELAYS			"'{1 min,5 min,30 min}'::interval[]"
 #define LAST_DELAY		"'2 hours'::interval"
 #define GIVE_UP_AFTER	"'2 days'::interval"
 
-/* a row that is done stays for so long */
+/* age at which a row that is done is deleted */
 #define FORGET_AFTER	"'30 days'::interval"
 
 
 /* ------------------------------------------------------------ whom to call --- */
 
-/* Starts a mail worker.  Without a free slot the next run, or the next night, starts one. */
+/* Starts a mail worker.  If no slot is free, the next run or the next night starts one. */
 static void
 start_worker(void)
 {
@@ -99,7 +99,7 @@ outbox_put(const Extension *extension, int64 run_id)
 
 /* ----------------------------------------------------------------- sending --- */
 
-/* Returns the addresses as a text[], but for those that are refused; `refused` may be NULL. */
+/* Returns the addresses as a text[], except those that were refused.  `refused` may be NULL. */
 static Datum
 make_array(const char *const *addresses, int n, const bool *refused)
 {
@@ -111,7 +111,7 @@ make_array(const char *const *addresses, int n, const bool *refused)
 	return sql_text_array(taken);
 }
 
-/* Counts one more try, from now on. */
+/* Counts one more try, which begins now. */
 #define TRIED \
 	" tries = m.tries + 1," \
 	" next_try_at = clock_timestamp() + coalesce((" DELAYS ")[m.tries + 1], " LAST_DELAY ")"

@@ -1,9 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * mail/outbox.h
- *	  Mails that wait to be sent: all SQL on cleanup_mail, and who is called.
+ *	  Mails that wait to be sent: all SQL on cleanup_mail, and the start of a mail worker.
  *
- * Every function needs SPI and acts as the owner of the extension.
+ * Every function needs SPI and acts as the owner of the extension.  Any
+ * failure is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -18,57 +19,62 @@
 #include "src/pg/extension.h"
 
 /*
- * Lets a mail about the run wait from the commit of the current transaction
- * on, if the run has ended and the settings want a mail; the commit starts a
- * worker if a mail is due.
+ * Inserts a mail about the run `run_id`, if the run has ended and the
+ * settings ask for a mail.  If a mail is due, the commit of the current
+ * transaction starts a mail worker.
  */
 extern void outbox_put(const Extension *extension, int64 run_id);
 
-/* Lets the commit of the current transaction start a worker, if a mail is due. */
+/* Makes the commit of the current transaction start a mail worker, if a mail is due. */
 extern void outbox_wake(const Extension *extension);
 
-/* The order that a mail worker is started with, in its bgw_extra. */
+/* The order to a mail worker, in its bgw_extra. */
 typedef struct OutboxCall
 {
 	Oid			database;
-	TransactionId xid;			/* the calling transaction, to be waited for;
-								 * may be invalid */
+	TransactionId xid;			/* transaction that started the worker, which
+								 * waits for its end; may be invalid */
 } OutboxCall;
 
 typedef struct OutboxMail
 {
 	int64		run_id;
 	TimestampTz created_at;
-	const char **to;			/* recipients that lack the mail */
+	const char **to;			/* recipients that do not have the mail yet */
 	int			n_to;
 } OutboxMail;
 
 /*
- * Returns the next mail that is due, oldest first, and counts it as tried: the
- * mail is due again when the delay is over, whatever happens now.  NULL: none
- * is due.  Its recipients are those of `settings` to whom it has not been sent
- * before; there may be none left.
+ * Returns the oldest mail that is due, allocated in the current memory
+ * context, or NULL.  Counts one more try: the mail is due again after a
+ * delay, whatever happens now.  The recipients are those of `settings` to
+ * whom the mail was not sent before; there may be none.
  */
 extern OutboxMail *outbox_take(const Extension *extension, const MailSettings *settings);
 
-/* Records that the mail was sent to all recipients but the refused ones; NULL: none was refused. */
+/*
+ * Records that `mail` was sent to all recipients except those whose element
+ * of `refused` is true.  `refused` is NULL if none was refused.  `error` is
+ * the server's text, or NULL.
+ */
 extern void outbox_sent(const Extension *extension, const OutboxMail *mail, const bool *refused,
 						const char *error);
 
 /*
- * Records that the mail was not sent, and why.  With `all_due` the mails that
- * are due count as tried as well: the server was not reached.
+ * Records that `mail` was not sent, and the reason `error`.  With `all_due`
+ * the server was not reached, and a try is counted for all mails that are
+ * due.
  */
 extern void outbox_failed(const Extension *extension, const OutboxMail *mail, const char *error,
 						  bool all_due);
 
-/* Gives up the mails that have been tried for long enough, each with a WARNING. */
+/* Gives up the mails that have been tried for two days, each with a WARNING. */
 extern void outbox_give_up(const Extension *extension);
 
-/* Deletes the rows that have been done for some time. */
+/* Deletes the rows of mails that were sent or given up some time ago. */
 extern void outbox_forget(const Extension *extension);
 
-/* Returns when the next mail is due, 0 if none waits. */
+/* Returns the time at which the next mail is due; 0 if no mail waits. */
 extern TimestampTz outbox_next(const Extension *extension);
 
 #endif							/* AUDIO_CLEANUP_OUTBOX_H */

@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * mail/send.c
- *	  Sending one mail now, by the settings.
+ *	  Sends one mail now, by the settings.
  *
- * The library that does it is loaded by the first call (why, is told in
- * audio_cleanup_mail.c).  It works in steps of a fifth of a second, between
- * which interrupts are served: a shutdown need not wait for a mail server.
- * The answer to a whole mail libcurl waits for in one go, while we are only
- * asked whether to go on: no ERROR may pass through it, but DROP DATABASE
- * should not wait until we notice its barrier.
+ * The first call loads the library that sends (see audio_cleanup_mail.c).
+ * The library works in steps of a fifth of a second.  Interrupts are taken
+ * between the steps, so that a shutdown does not wait for a mail server.
+ * libcurl waits for the answer to a whole mail in one step, and meanwhile
+ * only asks us whether to go on.  No ERROR may pass through libcurl, but the
+ * barrier of a DROP DATABASE must be absorbed.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -45,8 +45,8 @@ is_interrupted(void)
 	PG_CATCH();
 	{
 		/*
-		 * the barrier stays pending, and fails again where an ERROR can be
-		 * raised
+		 * the barrier stays pending, and fails again at a place where an
+		 * ERROR can be raised
 		 */
 		MemoryContextSwitchTo(caller);
 		FlushErrorState();
@@ -68,7 +68,7 @@ make_failure(const char *error)
 
 /* ----------------------------------------------------------------- library --- */
 
-/* Returns NULL, and sets *error, if the library cannot be loaded. */
+/* Returns the library's table of functions, or NULL with *error if the library cannot be loaded. */
 static const MailLibrary *
 load_library(const char **error)
 {
@@ -82,7 +82,7 @@ load_library(const char **error)
 
 /* ----------------------------------------------------------------- sending --- */
 
-/* The result outlives the mail. */
+/* Returns a copy of the result, which outlives the mail. */
 static MailerResult *
 copy_result(const MailResult *result, int n_to)
 {
@@ -96,10 +96,7 @@ copy_result(const MailResult *result, int n_to)
 	return copy;
 }
 
-/*
- * Hands the mail over.  The password is nowhere but in its buffer, and while
- * the conversation lasts, in libcurl.
- */
+/* Sends the mail.  The password is only in its buffer, and during the conversation in libcurl. */
 static MailerResult *
 converse(const MailLibrary *library, const MailServer *server, const MailItem *item, char *password)
 {

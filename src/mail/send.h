@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * mail/send.h
- *	  Sending one mail now, by the settings.
+ *	  Sends one mail now, by the settings.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -17,19 +17,24 @@
 typedef struct MailerResult
 {
 	MailOutcome outcome;
-	const char *error;			/* in the database's encoding; NULL: none */
-	const bool *refused;		/* of each recipient; NULL: none */
+	const char *error;			/* text in the database's encoding, or NULL */
+	const bool *refused;		/* whether each recipient was refused; NULL if
+								 * nothing was sent */
 } MailerResult;
 
 /*
- * Sends the message, and waits for the outcome, a minute at most.  Interrupts
- * are served, and end the call with their ERROR; a failure to send is a
- * result.  Sets `from` by the settings.  Touches no table; the caller should
- * hold no lock that others may want.
+ * Sends `message` by `settings`, and waits for the outcome, a minute at most.
+ * Sets the member `from`.  Returns the result, allocated in the current
+ * memory context; a failure to send is a result, not an ERROR.  Takes
+ * interrupts, which end the call with an ERROR.  Does not need SPI and reads
+ * no table.  The caller should hold no lock that others may want.
  */
 extern MailerResult *mailer_send(const MailSettings *settings, Message *message);
 
-/* Returns why the password file cannot be used, NULL if it can or if no user is set. */
+/*
+ * Returns why the password file of `settings` cannot be used, palloc'd, or
+ * NULL if it can be used, or if no user is set.  Does not need SPI.
+ */
 extern const char *mailer_check_secret(const MailSettings *settings);
 
 #endif							/* AUDIO_CLEANUP_MAILER_H */

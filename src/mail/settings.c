@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * mail/settings.c
- *	  The settings of mail: where to, by which server, and about what.
+ *	  The settings of mail: recipients, server, and which runs are reported.
  *
- * PGC_SUSET, so that each database may have its own.  There is none for the
- * password: it stands in a file, because settings are seen in pg_settings, in
- * postgresql.conf, in dumps and in the server log.
+ * The settings are PGC_SUSET, so that each database may have its own.  The
+ * password is not a setting but stands in a file, because settings can be
+ * seen in pg_settings, in postgresql.conf, in dumps and in the server log.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -40,7 +40,7 @@ static char *smtp_ca_file;
 
 /* ---------------------------------------------------------------- checks --- */
 
-/* The next address of a list separated by commas, palloc'd; NULL at its end. */
+/* Returns the next address of a list separated by commas, palloc'd, or NULL at its end. */
 static char *
 next_address(const char **cursor)
 {
@@ -115,7 +115,7 @@ check_url(char **newval, void **extra, GucSource source)
 	return true;
 }
 
-/* Checks smtp_user, which becomes part of a line of SMTP, encoded or not. */
+/* Checks smtp_user, which becomes a part of a line of SMTP, encoded or not. */
 static bool
 check_user(char **newval, void **extra, GucSource source)
 {

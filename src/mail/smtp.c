@@ -1,27 +1,27 @@
 /*-------------------------------------------------------------------------
  *
  * mail/smtp.c
- *	  Handing a mail to an SMTP server, by libcurl, in steps.
+ *	  Hands a mail to an SMTP server, by libcurl, in steps.
  *
- * libcurl in a process of a server that knows no threads:
+ * libcurl runs in a process of a server without threads:
  *
- * - It resolves names in a thread.  Signals must not be handled there: so they
- *	 are blocked while libcurl works, and the threads it starts inherit that.
- *	 They come in between two steps, and where libcurl waits by itself, through
- *	 its progress callback.
- * - It uses no signals for its time limits (CURLOPT_NOSIGNAL).
- * - It waits by itself for the answer to the end of a mail.
- * - Giving up must not wait: neither for a name server (QUICK_EXIT),
- *	 nor for the answer to QUIT, which libcurl says at the end and waits for,
- *	 for two minutes; so the connection is shut for reading before.  Nor must
- *	 a mail that is broken off be taken for a whole one: a handle that is
- *	 removed in the middle would end it properly, with a dot.  So it is made to
- *	 fail before, by the progress callback.
+ * - libcurl resolves names in a thread.  Signals must not be handled there.
+ *	 So they are blocked while libcurl works, and the threads that it starts
+ *	 inherit this.  Signals come in between two steps, and, while libcurl waits
+ *	 by itself, in its progress callback.
+ * - libcurl must not use signals for its time limits (CURLOPT_NOSIGNAL).
+ * - libcurl waits by itself for the answer to the end of a mail.
+ * - Giving up must not wait for a name server (QUICK_EXIT).  It must not wait
+ *	 for the answer to QUIT either: libcurl sends QUIT at the end and waits two
+ *	 minutes, so the connection is shut down before.
+ * - A mail that is broken off must not look like a whole mail: a handle that is
+ *	 removed in the middle would end the mail properly, with a dot.  So the
+ *	 progress callback makes the transfer fail before.
  *
- * The server's answers are read from libcurl's debug callback: which of the
- * recipients it refused, and its own words, without which no administrator
- * finds out what is wrong.  They are hostile, and may hold what we have sent:
- * an answer in which a secret comes up is cut down to its number.
+ * libcurl's debug callback reads the server's answers: which recipients the
+ * server refused, and its own words, because an administrator needs them to
+ * find out what is wrong.  The answers are hostile, and may contain what we
+ * have sent.  An answer with a secret is cut down to its number.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -43,7 +43,7 @@
 #define REPLY_SIZE		256
 #define SECRET_SIZE		512
 
-/* shorter ones come up in any text */
+/* a shorter secret could be in any text by chance */
 #define SECRET_MIN		4
 
 #if LIBCURL_VERSION_NUM >= 0x080200
@@ -62,17 +62,19 @@ struct Mail
 	curl_mime  *mime;
 	struct curl_slist *headers;
 	struct curl_slist *recipients;
-	sigset_t	signals;		/* of the caller: blocked ones */
+	sigset_t	signals;		/* signals that the caller blocks */
 	bool		is_over;
 	bool		given_up;
 	/* the conversation */
 	bool		in_auth;
-	bool		in_envelope;	/* from MAIL FROM on */
-	bool		in_data;		/* from DATA on */
-	int			recipient;		/* the one whose RCPT was sent last; -1 */
-	char		secret[SECRET_SIZE];	/* the last word of AUTH */
-	char		reply[REPLY_SIZE];	/* the last one that says no */
-	char		refusal[REPLY_SIZE];	/* the last one about a recipient */
+	bool		in_envelope;	/* MAIL FROM was sent */
+	bool		in_data;		/* DATA was sent */
+	int			recipient;		/* number of the recipient whose RCPT was sent
+								 * last; -1: none */
+	char		secret[SECRET_SIZE];	/* last word of the AUTH command */
+	char		reply[REPLY_SIZE];	/* last answer that refuses */
+	char		refusal[REPLY_SIZE];	/* last answer that refuses a
+										 * recipient */
 	char		curl_error[CURL_ERROR_SIZE];
 	MailResult	result;
 };
@@ -95,7 +97,10 @@ unblock_signals(const Mail *mail)
 	pthread_sigmask(SIG_SETMASK, &mail->signals, NULL);
 }
 
-/* Called where libcurl waits by itself, and elsewhere, blocked or not. */
+/*
+ * libcurl calls this while it waits by itself, and at other times, whether
+ * signals are blocked or not.  Signals are unblocked for a moment.
+ */
 static int
 report_progress(void *arg, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, curl_off_t ulnow)
 {
@@ -116,7 +121,10 @@ begins_with(const char *line, size_t length, const char *word)
 	return length >= strlen(word) && pg_strncasecmp(line, word, strlen(word)) == 0;
 }
 
-/* Printable ASCII: it goes into a database of any encoding, and a log. */
+/*
+ * Copies the text as printable ASCII, because the copy goes into a database
+ * of any encoding, and into a log.
+ */
 static void
 copy_printable(char *target, size_t size, const char *text, size_t length)
 {
@@ -130,7 +138,10 @@ copy_printable(char *target, size_t size, const char *text, size_t length)
 	target[length] = '\0';
 }
 
-/* The last word of a line: "AUTH PLAIN AGFubmE...", or what follows later. */
+/*
+ * Remembers the last word of the line: that of "AUTH PLAIN AGFubmE...", or a
+ * later line with credentials.
+ */
 static void
 remember_secret(Mail *mail, const char *line, size_t length)
 {
@@ -174,7 +185,7 @@ keep_reply(Mail *mail, char *target, const char *line, size_t length)
 		target[3] = '\0';
 }
 
-/* The last line of an answer has a space behind its number. */
+/* Keeps an answer that refuses.  The last line of an answer has a space after its number. */
 static void
 hear_reply(Mail *mail, const char *line, size_t length)
 {
@@ -204,7 +215,7 @@ hear(CURL * easy, curl_infotype type, char *data, size_t length, void *arg)
 
 /* ---------------------------------------------------------------- contents --- */
 
-/* Adds a line to the list; returns false if there is no memory. */
+/* Adds a line to the list.  Returns false if there is no memory. */
 static bool
 append(struct curl_slist **list, const char *line)
 {
@@ -215,7 +226,10 @@ append(struct curl_slist **list, const char *line)
 	return longer != NULL;
 }
 
-/* Returns the text, malloc'd, with lines that end as MIME wants them; NULL: no memory. */
+/*
+ * Returns a copy of the text, malloc'd, with the line ends of MIME, or NULL
+ * if there is no memory.
+ */
 static char *
 end_lines(const char *text)
 {
@@ -248,7 +262,7 @@ add_part(curl_mime * mime, const char *type, const char *text)
 	return done;
 }
 
-/* Makes the lists and the parts that libcurl sends. */
+/* Makes the lists and parts that libcurl sends.  Returns false if there is no memory. */
 static bool
 make_contents(Mail *mail)
 {
@@ -260,7 +274,7 @@ make_contents(Mail *mail)
 	for (int i = 0; item->headers[i] != NULL; i++)
 		if (!append(&mail->headers, item->headers[i]))
 			return false;
-	/* libcurl would say "mixed", and adds the boundary by itself */
+	/* otherwise libcurl writes "mixed"; it adds the boundary by itself */
 	if (!append(&mail->headers, "Content-Type: multipart/alternative"))
 		return false;
 	mail->mime = curl_mime_init(mail->easy);
@@ -284,7 +298,7 @@ set_protocol(CURL * easy)
 	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 #endif
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	/* not what the environment of the server says */
+	/* ignore a proxy in the environment of the server */
 	curl_easy_setopt(easy, CURLOPT_PROXY, "");
 }
 
@@ -335,7 +349,7 @@ set_callbacks(Mail *mail)
 	curl_easy_setopt(easy, CURLOPT_XFERINFODATA, mail);
 }
 
-/* Initializes libcurl, once in the life of the process. */
+/* Initializes libcurl once in the life of the process. */
 static bool
 init_library(void)
 {
@@ -357,7 +371,7 @@ set_up(Mail *mail)
 	if (mail->easy == NULL || mail->multi == NULL || !make_contents(mail))
 		return false;
 #if LIBCURL_VERSION_NUM >= 0x081400
-	/* since then the threads that resolve names are this handle's */
+	/* since version 8.20 a handle has its own threads that resolve names */
 	curl_multi_setopt(mail->multi, CURLMOPT_QUICK_EXIT, 1L);
 #endif
 	set_protocol(mail->easy);
@@ -380,7 +394,7 @@ mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (v
 	mail->recipient = -1;
 	pthread_sigmask(SIG_SETMASK, NULL, &mail->signals);
 	mail->result.outcome = MAIL_UNREACHABLE;
-	/* whatever happens: never a password in the clear */
+	/* never send a password in the clear */
 	if (set_up(mail) &&
 		(server->user == NULL || server->tls || pg_strncasecmp(server->url, "smtps:", 6) == 0))
 		return mail;
@@ -392,8 +406,9 @@ mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (v
 /* -------------------------------------------------------------------- step --- */
 
 /*
- * A connection that is still open gets a QUIT in the end: whose answer need
- * not be heard, or after a failure, which need not be said.
+ * Shuts down a connection that is still open, because libcurl sends a QUIT at
+ * the end.  After a success its answer is not waited for; after a failure
+ * QUIT is not sent.
  */
 static void
 stop_waiting(const Mail *mail)

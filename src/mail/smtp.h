@@ -1,11 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * mail/smtp.h
- *	  Handing a mail to an SMTP server, by libcurl, in steps.
+ *	  Hands a mail to an SMTP server, by libcurl, in steps.
  *
- * This is the interface of a library of its own, audio_cleanup_mail (see
- * audio_cleanup_mail.c), which is loaded when it is needed; nothing is linked
- * with these functions: mail_library() hands them out.
+ * This is the interface of the library audio_cleanup_mail (see
+ * audio_cleanup_mail.c), which is loaded when it is needed.  No other library
+ * is linked with these functions: the function MAIL_FUNCTION of the library
+ * returns a table of them.  None of them raises an ERROR, allocates by
+ * palloc, or needs SPI.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -17,8 +19,9 @@
 typedef struct MailServer
 {
 	const char *url;			/* smtp://host:port or smtps://host:port */
-	bool		tls;			/* smtp:// must be upgraded by STARTTLS; else
-								 * it is plain, and `user` must be NULL */
+	bool		tls;			/* with smtp://, STARTTLS is required; without
+								 * `tls` the connection is plain, and `user`
+								 * must be NULL */
 	const char *user;			/* NULL: no authentication */
 	const char *password;
 	const char *ca_file;		/* NULL: the system's certificates */
@@ -38,9 +41,10 @@ typedef struct MailItem
 
 typedef enum MailOutcome
 {
-	MAIL_SENT,					/* to those who were not refused */
-	MAIL_REFUSED,				/* the server wants not this mail */
-	MAIL_UNREACHABLE			/* the server has not seen the mail */
+	MAIL_SENT,					/* sent to all recipients that were not
+								 * refused */
+	MAIL_REFUSED,				/* the server did not accept the mail */
+	MAIL_UNREACHABLE			/* the server was not reached */
 } MailOutcome;
 
 #define MAIL_ERROR_SIZE		512
@@ -48,29 +52,32 @@ typedef enum MailOutcome
 typedef struct MailResult
 {
 	MailOutcome outcome;
-	char		error[MAIL_ERROR_SIZE]; /* printable ASCII; empty: none */
-	bool	   *refused;		/* of each of `to` */
+	char		error[MAIL_ERROR_SIZE]; /* printable ASCII; "": none */
+	bool	   *refused;		/* for each element of `to`, whether it was
+								 * refused */
 } MailResult;
 
 typedef struct Mail Mail;
 
 /*
- * Begin.  `server` and `item` must last until the end.  `is_stopped` is asked
- * at least once a second where libcurl itself waits; it may be called with
- * any locks held by libcurl, and should look at flags only.  NULL: no memory.
- * The process must ignore SIGPIPE.
+ * Begins to send `item` to `server`.  Both must last until mail_end().
+ * is_stopped() tells whether to give up; it is called at least once a second
+ * while libcurl itself waits. libcurl may hold locks at that time, so
+ * is_stopped() should read flags only.  Returns NULL if there is no memory,
+ * or if a password would be sent in the clear.  The process must ignore
+ * SIGPIPE.
  */
 extern Mail *mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (void));
 
 /*
- * Works on the mail, for about `ms` milliseconds or until a signal comes.
- * Returns false when the work is over; then there is a result, until
- * mail_end().
+ * mail_step() works on the mail for about `ms` milliseconds, or until a
+ * signal comes.  It returns false when the work is over.  Then mail_result()
+ * returns the result, which is valid until mail_end().
  */
 extern bool mail_step(Mail *mail, int ms);
 extern const MailResult *mail_result(const Mail *mail);
 
-/* Frees the mail, at any time; a mail that is not sent yet is not sent. */
+/* Ends the work at any time, and frees the mail.  If the mail is not sent yet, it is not sent. */
 extern void mail_end(Mail *mail);
 
 typedef struct MailLibrary

@@ -3,16 +3,17 @@
  * mail/worker.c
  *	  The background worker that sends the mails of a database.
  *
- * A mail takes four turns: a transaction that takes it from the outbox, one
- * that makes it up, the conversation with the mail server, in no transaction
- * at all, and a transaction that records what came of it.  Nobody waits for
- * any of this, and a mail that cannot be made up keeps no other.
+ * A mail takes four steps: a transaction takes it from the outbox, a second
+ * one composes it, the worker talks to the mail server outside of any
+ * transaction, and a last transaction records the outcome.  Nobody waits for
+ * any of this, and a mail that cannot be composed does not delay the others.
  *
- * One process of a database sends at a time.  Who finds another one at it
- * ends, and is not missed: the other looks into the outbox once more after it
- * has given back the lock.  If the mail server cannot be reached, one process
- * stays for ten minutes, to try again; after that the mails wait for the next
- * worker, which the next run, or the next night, starts.
+ * One process of a database sends at a time.  A worker that finds another
+ * worker sending ends, and no mail is lost: the other worker looks into the
+ * outbox once more after it has given back the lock.  If the mail server
+ * cannot be reached, one worker stays for ten minutes to try again.  After
+ * that the mails wait for the worker that the next run or the next night
+ * starts.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -40,27 +41,27 @@
 
 #define STAY_MS		600000
 
-/* other workers may have put off their mails until sooner than ours */
+/* look again after this time, because other workers may have put off mails that are due earlier */
 #define LOOK_MS		60000
 
-/* somebody else is sending what is due */
+/* another worker is sending the mails that are due */
 #define BUSY_MS		1000
 
-/* One mail on its way. */
+/* A mail on its way. */
 typedef struct Delivery
 {
 	MemoryContext context;
 	MailSettings *settings;
 	OutboxMail *mail;
 	const Extension *extension;
-	Message    *message;		/* NULL: nothing is to be sent */
+	Message    *message;		/* NULL: there is nothing to send */
 	MailerResult *result;		/* NULL: nothing was sent */
 } Delivery;
 
 
 /* ------------------------------------------------------------------- turns --- */
 
-/* Begin a transaction; NULL if the extension is gone. */
+/* Begins a transaction.  Returns NULL if the extension is gone. */
 static Extension *
 begin(void)
 {
@@ -73,7 +74,7 @@ begin(void)
 	return extension != NULL && lock_extension(extension) ? extension : NULL;
 }
 
-/* Takes the next mail, in the delivery's memory context; returns false if none is due. */
+/* Takes the next mail into the delivery's memory context.  Returns false if none is due. */
 static bool
 take(Delivery *delivery)
 {
@@ -101,7 +102,10 @@ compose(void *arg)
 	MemoryContextSwitchTo(caller);
 }
 
-/* A run that is forgotten, or that everybody has heard of, is done. */
+/*
+ * Composes the mail.  There is no message if the run was forgotten, or if all
+ * recipients have the mail.
+ */
 static void
 make_up(Delivery *delivery)
 {
@@ -189,7 +193,7 @@ send_all(MemoryContext context)
 
 /* ------------------------------------------------------------------- order --- */
 
-/* A lock on the mails of this database; false if somebody else has it. */
+/* Takes a lock on the mails of this database.  Returns false if another process has it. */
 static bool
 try_lock(LockName which)
 {
@@ -215,7 +219,7 @@ unlock(LockName which)
 	worker_commit();
 }
 
-/* Milliseconds until a mail is due, 0 if one is; -1 if none waits. */
+/* Returns the milliseconds until a mail is due, 0 if one is due, -1 if none waits. */
 static long
 time_to_next(void)
 {
@@ -231,7 +235,7 @@ time_to_next(void)
 	return ms;
 }
 
-/* Sends mails until none is due any more; returns false if another process is sending. */
+/* Sends mails until none is due.  Returns false if another process is sending. */
 static bool
 send_due(MemoryContext context)
 {
@@ -255,7 +259,7 @@ wait_for(long ms)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* The one process that waits to try again. */
+/* Waits for mails to become due, and sends them, for some time.  Only one process does this. */
 static void
 keep_trying(MemoryContext context)
 {
@@ -272,7 +276,10 @@ keep_trying(MemoryContext context)
 	unlock(LOCK_SENDING_NEXT);
 }
 
-/* Waits for the end of the transaction that started this worker; if it aborts, no mail is due. */
+/*
+ * Waits for the end of the transaction that started this worker.  If that
+ * transaction aborts, no mail is due.
+ */
 static void
 wait_for_caller(TransactionId xid)
 {

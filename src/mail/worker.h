@@ -10,7 +10,7 @@
 #ifndef AUDIO_CLEANUP_MAIL_WORKER_H
 #define AUDIO_CLEANUP_MAIL_WORKER_H
 
-/* The main function of the worker; its order is in bgw_extra, see OutboxCall. */
+/* The main function of the worker. bgw_extra has its order, an OutboxCall. */
 extern PGDLLEXPORT void cleanup_mail_worker_main(Datum unused);
 
 #endif							/* AUDIO_CLEANUP_MAIL_WORKER_H */
