@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * night/launcher.c
- *	  The background worker that knows when, and starts one that cleans.
+ *	  The background worker that knows the schedule, and starts the workers that clean.
  *
- * It is connected to no database, so that it keeps nobody from dropping one.
- * When the schedule fires it starts a night worker for each database of
- * audio_cleanup.databases, one after the other, and sleeps until that ends.
- * A database that takes long keeps no other waiting: after a few seconds the
- * next one is begun beside it, with up to half of the server's workers.
- * The launcher remembers nothing beyond its own life: the databases know what
- * has run.
+ * The launcher is connected to no database, so that any database can be
+ * dropped.  When the schedule fires, the launcher starts a night worker for
+ * each database of audio_cleanup.databases, one after the other, and sleeps
+ * until the worker ends.  If a database takes long, the launcher begins the
+ * next one after some seconds, and uses up to half of the server's workers.
+ * The launcher stores nothing: the databases know what has run.
  *
- * The clock is looked at once a minute, because it may be set, which nobody
- * tells us; else nothing wakes us up but signals and the hour itself.
+ * The launcher looks at the clock once a minute, because nobody tells a
+ * process that the clock was set.  Otherwise only signals and the scheduled
+ * hour wake it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -42,13 +42,13 @@
 #define RETRY_MS		10000
 #define RESTART_SECONDS	60
 
-/* so long a database is cleaned alone; then the next one is begun beside it */
+/* after this time the next database is begun beside one that is being cleaned */
 #define ALONE_MS		10000
 
-/* so many are cleaned at once, if max_worker_processes is twice that */
+/* limit for databases that are cleaned at once; half of max_worker_processes is another limit */
 #define MAX_AT_ONCE		16
 
-/* Of each slot the highest number of a job that is to be tried again. */
+/* For each slot, the highest number of a job that is to be tried again. */
 typedef struct LauncherShared
 {
 	pg_atomic_uint64 busy[MAX_AT_ONCE];
@@ -57,8 +57,8 @@ typedef struct LauncherShared
 typedef struct Job
 {
 	NightJob	night;
-	TimestampTz not_before;		/* by the true clock */
-	/* while it is under way */
+	TimestampTz not_before;		/* time by the true clock */
+	/* set while the job is under way */
 	TimestampTz started_at;
 	BackgroundWorkerHandle *worker;
 } Job;
@@ -69,10 +69,10 @@ typedef struct Launcher
 	MemoryContext context;
 	MemoryContext schedule_context;
 	Schedule   *schedule;
-	Firing		firing;			/* the last one that was seen */
+	Firing		firing;			/* the last firing that was seen */
 	bool		has_firing;
-	List	   *jobs;			/* of Job, waiting */
-	List	   *running;		/* of Job, under way */
+	List	   *jobs;			/* jobs (Job *) that wait */
+	List	   *running;		/* jobs (Job *) that are under way */
 	int64		last_number;
 } Launcher;
 
@@ -90,8 +90,9 @@ attach_shared(void *memory, bool is_new)
 }
 
 /*
- * A worker that a former launcher has started, and left, may use a slot that
- * has been given away again: its number is lower.
+ * A worker of an earlier launcher may still use a slot that this launcher has
+ * given to another job.  The number of such a worker is lower than that of
+ * the other job.
  */
 void
 launcher_report_busy(const NightJob *job)
@@ -141,7 +142,10 @@ add_jobs(Launcher *launcher, List *databases, bool first_look, bool server_start
 		add_job(launcher, database, first_look, server_started);
 }
 
-/* The log has said why, if `night.delay_told` is not set yet. */
+/*
+ * Puts a job that was busy back on the list, for some seconds later.  Its
+ * worker has written the reason to the log.
+ */
 static void
 delay_job(Launcher *launcher, Job *job)
 {
@@ -153,7 +157,7 @@ delay_job(Launcher *launcher, Job *job)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Workers are for other things, too. */
+/* Returns the limit for workers at once.  The server's other users need workers, too. */
 static int
 max_at_once(void)
 {
@@ -182,7 +186,10 @@ is_running(const Launcher *launcher, const char *database)
 	return false;
 }
 
-/* Milliseconds until one more may be begun; -1: not before another one ends. */
+/*
+ * Returns the milliseconds until one more worker may be started; -1 if
+ * another one must end before.
+ */
 static long
 time_to_next_start(const Launcher *launcher)
 {
@@ -203,7 +210,10 @@ start_worker(Launcher *launcher, Job *job)
 	BackgroundWorker worker;
 	bool		started;
 
-	/* anew each time: a slot takes no report of a lower number than its last */
+	/*
+	 * a new number for each try: a slot accepts no report with a lower number
+	 * than the last one
+	 */
 	job->night.number = ++launcher->last_number;
 	job->night.slot = find_free_slot(launcher);
 	worker_describe(&worker, "cleanup_night_worker_main", "audio_cleanup worker");
@@ -219,7 +229,7 @@ start_worker(Launcher *launcher, Job *job)
 	return started;
 }
 
-/* Takes the next job whose time has come off the list; NULL: there is none. */
+/* Takes a job whose time has come off the list.  Returns NULL if there is none. */
 static Job *
 take_next_job(Launcher *launcher)
 {
@@ -323,7 +333,7 @@ show_activity(const Launcher *launcher)
 	pgstat_report_activity(STATE_IDLE, activity);
 }
 
-/* Takes the last firing as seen: this launcher does not make up for it. */
+/* Marks the last firing as seen, so that this launcher does not act on it. */
 static void
 adopt_firing(Launcher *launcher)
 {
@@ -363,8 +373,9 @@ forget_unlisted(Launcher *launcher)
 }
 
 /*
- * Has databases that are new after a reload, or all if hour or zone are new,
- * note since when that is so.
+ * Adds a first look at databases that are new after a reload, or at all
+ * databases if the hour or the time zone is new.  They record since when the
+ * schedule is in force.
  */
 static void
 compare_schedules(Launcher *launcher, const Schedule *before)
@@ -395,7 +406,10 @@ reload(Launcher *launcher)
 	MemoryContextDelete(context);
 }
 
-/* A clock that was set back has fired already; later it fires again. */
+/*
+ * Adds jobs if the schedule has fired.  If the clock was set back, the
+ * schedule has fired before, and fires again later.
+ */
 static void
 look_at_clock(Launcher *launcher)
 {
@@ -407,7 +421,7 @@ look_at_clock(Launcher *launcher)
 		add_jobs(launcher, launcher->schedule->databases, false, false);
 }
 
-/* Milliseconds until there is something to do; -1: only a signal brings it. */
+/* Returns the milliseconds until there is something to do; -1 if only a signal can bring work. */
 static long
 time_to_sleep(const Launcher *launcher)
 {
@@ -454,7 +468,11 @@ begin(Launcher *launcher)
 	launcher->context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup launcher",
 											  ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(launcher->context);
-	/* a worker of the launcher before us may still be at work */
+
+	/*
+	 * a worker of an earlier launcher may still be running with a lower
+	 * number
+	 */
 	launcher->last_number = GetCurrentTimestamp();
 	load_schedule(launcher);
 	adopt_firing(launcher);
@@ -465,8 +483,8 @@ static void
 work(Launcher *launcher)
 {
 	/*
-	 * As with the logical replication launcher, exit status 1 lets the
-	 * postmaster start us again if it was not a shutdown.
+	 * As with the logical replication launcher, exit status 1 makes the
+	 * postmaster start us again unless it is shutting down.
 	 */
 	if (ShutdownRequestPending)
 		proc_exit(1);

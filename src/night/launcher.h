@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * night/launcher.h
- *	  The background worker that knows when, and starts one that cleans.
+ *	  The background worker that knows the schedule, and starts the workers that clean.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -14,29 +14,35 @@
 
 #include "src/night/timetable.h"
 
-/* The order that a night worker is started with, in its bgw_extra. */
+/* The order to a night worker, in its bgw_extra. */
 typedef struct NightJob
 {
-	uint64		number;			/* of this try; later ones are higher */
-	Firing		firing;			/* the last one */
+	uint64		number;			/* number of this try; later tries have higher
+								 * numbers */
+	Firing		firing;			/* the last firing */
 	bool		has_firing;
-	bool		first_look;		/* at this database and schedule: drain what
-								 * was left, and catch up what was missed */
-	bool		server_started; /* just now */
-	int			slot;			/* for its report */
-	bool		delay_told;		/* the log has said why it is tried again */
+	bool		first_look;		/* first look at this database or schedule:
+								 * drain the runs that were left, and catch up
+								 * a missed run */
+	bool		server_started; /* the server has just started */
+	int			slot;			/* slot for launcher_report_busy() */
+	bool		delay_told;		/* the log has the reason for trying again */
 	char		database[NAMEDATALEN];
 } NightJob;
 
 StaticAssertDecl(sizeof(NightJob) <= BGW_EXTRALEN, "a job must fit into bgw_extra");
 
-/* Registers the launcher, if the library is being preloaded; called from _PG_init(). */
+/* Registers the launcher if the library is being preloaded. _PG_init() calls this once. */
 extern void launcher_init(void);
 
-/* Tells the launcher to try `job` again, because another run or somebody's lock is in the way. */
+/*
+ * Tells the launcher to try `job` again, because another run or a lock is in
+ * the way.  Never raises an ERROR; does not need SPI.  Only a night worker
+ * may call this.
+ */
 extern void launcher_report_busy(const NightJob *job);
 
-/* The main functions of the two workers; the night worker finds its job in bgw_extra. */
+/* The main functions of the two workers.  The night worker finds its job in bgw_extra. */
 extern PGDLLEXPORT void cleanup_launcher_main(Datum unused);
 extern PGDLLEXPORT void cleanup_night_worker_main(Datum unused);
 

@@ -3,8 +3,9 @@
  * night/night_worker.c
  *	  The background worker that cleans one database by the schedule.
  *
- * The launcher says what time it is; whether there is something to do, this
- * worker finds out in its database, because only that knows what has run.
+ * The launcher tells which firing of the schedule has come.  This worker
+ * finds out in its database whether there is something to do, because only
+ * the database knows what has run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -27,7 +28,10 @@
 #include "src/pg/worker.h"
 #include "src/run/run.h"
 
-/* Returns the trigger of the run that is to be made now, and its day; NULL: there is none. */
+/*
+ * Returns the trigger of the run to be made now, and sets *day to its day.
+ * Returns NULL if there is nothing to run.
+ */
 static const char *
 find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 {
@@ -37,7 +41,10 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	bool		due = job->has_firing &&
 	!timetable_has_run(extension, job->firing.day);
 
-	/* was it missed, or was the schedule not in force yet? */
+	/*
+	 * at the first look, only a firing since which the schedule was in force
+	 * was missed
+	 */
 	if (job->first_look && due)
 		due = !is_new && since < job->firing.at;
 	*day = due ? job->firing.day : LEDGER_NO_DAY;
@@ -48,7 +55,7 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	return job->first_look ? "catch-up" : "schedule";
 }
 
-/* Has a drain worker finish the runs that other sessions or a crash have left. */
+/* Starts a drain worker to finish the runs that other sessions or a crash have left. */
 static void
 drain_leftovers(const Extension *extension)
 {
@@ -56,7 +63,7 @@ drain_leftovers(const Extension *extension)
 		at_commit_start_worker();
 }
 
-/* Sets trigger and day of the request. */
+/* Sets trigger and day of the request.  Returns the extension, allocated in `context`, or NULL. */
 static Extension *
 look_into_database(const NightJob *job, RunRequest *request, MemoryContext context)
 {
@@ -67,7 +74,11 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
 	caller = MemoryContextSwitchTo(context);
 	extension = extension_lookup(true);
 	MemoryContextSwitchTo(caller);
-	/* the databases that come next do not wait for who has locked our tables */
+
+	/*
+	 * do not let the next databases wait for a session that has locked our
+	 * tables
+	 */
 	(void) lock_limit_waits(settings_snapshot()->writer_wait);
 	if (extension == NULL || !lock_extension(extension))
 		ereport(LOG,
@@ -108,7 +119,10 @@ clean(RunRequest *request, MemoryContext context)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* Whatever became of the run: a brake must not keep the history growing. */
+/*
+ * Prunes the history whatever the outcome of the run was: otherwise a brake
+ * would let the history grow.
+ */
 static void
 prune_history(const Extension *extension)
 {
@@ -125,21 +139,24 @@ prune_history(const Extension *extension)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* The log has the lines of several databases. */
+/* Adds the database to an error, because the log has the lines of several databases. */
 static void
 add_error_context(void *arg)
 {
 	errcontext("cleaning database \"%s\" by the schedule of audio_cleanup", (const char *) arg);
 }
 
-/* Did the job end because somebody is in the way, before anything was done? */
+/* Returns whether the job ended because a lock was not available, before anything was done. */
 static bool
 is_busy(const ErrorData *error, const RunRequest *request)
 {
 	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request->run_id == 0;
 }
 
-/* Returns the extension if there was a run, else NULL. */
+/*
+ * Does the job.  Returns the extension if there was a run whose history is to
+ * be pruned, else NULL.
+ */
 static Extension *
 do_job(const NightJob *job, MemoryContext context)
 {

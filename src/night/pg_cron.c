@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * night/pg_cron.c
- *	  What pg_cron would run of ours, if it is installed in this database.
+ *	  Finds jobs of pg_cron that clean, if pg_cron is installed in this database.
  *
- * Its table is looked up as a member of the extension: anybody may create a
- * schema of that name where pg_cron is not installed.
+ * The table of jobs is looked up as a member of the extension pg_cron: if
+ * pg_cron is not installed, anybody may create a schema of that name.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,12 +20,12 @@
 #include "src/pg/sql.h"
 #include "src/settings.h"
 
-/* inside of E'', which reads the same under any standard_conforming_strings */
+/* for use in E'', which has one meaning under any standard_conforming_strings */
 #define OUR_CALLS "\\\\mcleanup_(run|all|orphaned_files|failed_sessions)\\\\M"
 
 typedef struct Search
 {
-	Oid			extension;		/* pg_cron */
+	Oid			extension;		/* OID of pg_cron */
 	Oid			table;
 	List	   *databases;
 	List	   *jobs;
@@ -82,7 +82,7 @@ read_jobs(void *arg)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* Returns no jobs if the table may not be read, or belongs to a version that looks otherwise. */
+/* Returns no jobs if the table may not be read, or has other columns because of its version. */
 List *
 cron_jobs(const Extension *extension, List *databases)
 {

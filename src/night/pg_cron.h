@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * night/pg_cron.h
- *	  What pg_cron would run of ours, if it is installed in this database.
+ *	  Finds jobs of pg_cron that clean, if pg_cron is installed in this database.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -17,16 +17,18 @@
 typedef struct CronJob
 {
 	int64		id;
-	const char *schedule;		/* as in "0 3 * * *" */
+	const char *schedule;		/* schedule, as in "0 3 * * *" */
 	const char *database;
-	bool		is_here;		/* of this database */
-	bool		is_listed;		/* of one of those asked for */
+	bool		is_here;		/* the job cleans this database */
+	bool		is_listed;		/* the job cleans one of the databases asked
+								 * for */
 } CronJob;
 
 /*
- * Returns the active jobs (of CronJob) that clean this database or one of
- * `databases` (of char *), as far as the owner of the extension may see them.
- * NIL where there is no pg_cron.  Needs SPI.
+ * Returns the active jobs (CronJob *) that clean this database or one of
+ * `databases` (char *), if the owner of the extension may see them.  The list
+ * is allocated in the current memory context; NIL without pg_cron.  Needs
+ * SPI; a failure to read is no ERROR.
  */
 extern List *cron_jobs(const Extension *extension, List *databases);
 

@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * night/timetable.c
- *	  When the built-in schedule fires, and what this database knows of it.
+ *	  The times at which the built-in schedule fires, and the records of this database about them.
  *
- * That the run of a day has begun is known by its row in cleanup_runs.  A
- * missed run is caught up only where the schedule was in force when it should
- * have been: who installs the extension at noon did not miss this morning's.
+ * A row in cleanup_runs records that the run for a day has begun.  A missed
+ * run is caught up only if the schedule was in force at the time of the run:
+ * a database in which the extension is installed at noon has not missed the
+ * run of this morning.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -22,7 +23,7 @@
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 
-/* days looked ahead for one that has not run */
+/* number of days that are searched for one without a run */
 #define MAX_DAYS_AHEAD	8
 
 
@@ -38,9 +39,10 @@ day_at(const Schedule *schedule, TimestampTz time)
 }
 
 /*
- * The server's own rules decide what an hour means that the clocks skip (the
- * moment at which they skip it) or show twice (the second time).  The hour of
- * a day that was skipped as a whole is that of the day after it.
+ * Returns the time at which the schedule fires for `day`.  The server's rules
+ * decide about an hour that the clocks skip (it fires when they skip it) or
+ * show twice (it fires the second time).  A day that was skipped as a whole
+ * has the time of the day after it.
  */
 static Firing
 firing_of(const Schedule *schedule, DateADT day)
@@ -55,7 +57,7 @@ firing_of(const Schedule *schedule, DateADT day)
 	return firing;
 }
 
-/* Goes back from tomorrow: where a day was skipped, to more than yesterday. */
+/* Searches back from tomorrow.  If a day was skipped, the search goes back beyond yesterday. */
 bool
 timetable_last(const Schedule *schedule, TimestampTz now, Firing *firing)
 {
@@ -70,8 +72,9 @@ timetable_last(const Schedule *schedule, TimestampTz now, Firing *firing)
 }
 
 /*
- * Goes on from yesterday, whose hour may have been skipped with midnight.  A
- * day that was skipped shares its moment with the day after it, which counts.
+ * Searches forward from yesterday, whose hour may have been skipped together
+ * with midnight.  A day that was skipped has the time of the day after it,
+ * and the day after it counts.
  */
 bool
 timetable_next(const Schedule *schedule, TimestampTz now, Firing *firing)
@@ -135,7 +138,10 @@ why_never(const Schedule *schedule)
 	return NULL;
 }
 
-/* A day that has run already does not run again, whatever the clock says. */
+/*
+ * Finds the next day without a run.  A day that has a run does not run again,
+ * even if the clock was set back.
+ */
 static bool
 find_day(const Extension *extension, const Schedule *schedule, Firing *firing)
 {

@@ -1,7 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * night/timetable.h
- *	  When the built-in schedule fires, and what this database knows of it.
+ *	  The times at which the built-in schedule fires, and the records of this database about them.
+ *
+ * A failure in the database is an ERROR.  Times are those of the schedule's
+ * clock: see settings_now().
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -16,33 +19,34 @@
 #include "src/pg/extension.h"
 #include "src/settings.h"
 
-/* The moment at which the schedule fires for one day, and that day. */
+/* A time at which the schedule fires, and the day for which it fires. */
 typedef struct Firing
 {
 	TimestampTz at;
-	DateADT		day;			/* in the time zone of the schedule */
+	DateADT		day;			/* day in the time zone of the schedule */
 } Firing;
 
 /*
- * Set *firing to the last firing of `schedule` that is not after `now`, or to
- * the first one after `now`.  They return false, and leave *firing alone, if
- * the schedule has no hour.
+ * timetable_last() sets *firing to the last firing of `schedule` that is not
+ * after `now`, and timetable_next() to the first one after `now`.  They
+ * return false, and do not change *firing, if the schedule has no hour.  They
+ * need no SPI and raise no ERROR.
  */
 extern bool timetable_last(const Schedule *schedule, TimestampTz now, Firing *firing);
 extern bool timetable_next(const Schedule *schedule, TimestampTz now, Firing *firing);
 
 /*
- * Returns since when this database is cleaned by `schedule`.  If hour or time
- * zone are not those that were noted last, or with `is_new`, that is now, and
- * is noted.  Needs SPI.
+ * Returns the time since which this database is cleaned by `schedule`.  If
+ * the database has recorded another hour or time zone, or with `is_new`, that
+ * time is now, and is recorded.  Needs SPI.
  */
 extern TimestampTz timetable_note(const Extension *extension, const Schedule *schedule,
 								  bool is_new);
 
-/* Returns whether the run of `day` has begun.  Needs SPI. */
+/* Returns whether the run for `day` has begun.  Needs SPI. */
 extern bool timetable_has_run(const Extension *extension, DateADT day);
 
-/* Returns whether there has been a run at the start of this server.  Needs SPI. */
+/* Returns whether this server has made a run at its start.  Needs SPI. */
 extern bool timetable_has_started(const Extension *extension);
 
 /* The result of cleanup_next_run(). */
@@ -50,11 +54,14 @@ typedef struct NextRun
 {
 	bool		is_known;
 	TimestampTz at;
-	const char *reason;			/* why then, or why never */
+	const char *reason;			/* why at that time, or why never */
 	const char *zone_name;
 } NextRun;
 
-/* Returns when the schedule cleans this database next.  Needs SPI. */
+/*
+ * Returns the time at which the schedule cleans this database next, with
+ * texts in the current memory context.  Needs SPI.
+ */
 extern NextRun timetable_next_run(const Extension *extension);
 
 #endif							/* AUDIO_CLEANUP_TIMETABLE_H */
