@@ -3,10 +3,10 @@
  * run/batches.c
  *	  A run that commits in batches.
  *
- * The run is its own master: it commits what it condemns, and drains that in
- * steps, so it can say at the end what has become of the files, and what it
- * did is kept if it is cut short.  The sources are read as often for a million
- * files as for one.
+ * The run commits the files that it condemns, and drains them in steps.  So
+ * it can report the outcome of the files at its end, and a run that is cut
+ * short keeps what it has done.  The sources are read equally often for a
+ * million files and for one.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -28,20 +28,23 @@
 #include "src/run/private.h"
 #include "src/run/report.h"
 
-/* A run in batches, with what its transactions share. */
+/* A run in batches, and the data that its transactions share. */
 typedef struct BatchRun
 {
 	RunRequest *request;
 	CleanupPlan *plan;
 	const Context *context;
-	MemoryContext memory;		/* outlives the transactions */
+	MemoryContext memory;		/* context that outlives the transactions */
 	Place		place;
 	Pace		pace;
 	int64		healed;
-	bool		more;			/* the survey has further files */
+	bool		more;			/* the survey has more files */
 } BatchRun;
 
-/* To be called at the beginning of each transaction, before any of our tables is used. */
+/*
+ * Keeps DROP EXTENSION waiting.  Must be called at the beginning of each
+ * transaction, before any of our tables is used.
+ */
 static void
 require_extension(const BatchRun *run)
 {
@@ -65,8 +68,8 @@ commit_step(void *arg)
 }
 
 /*
- * Drains one run.  What has to wait for a writer is left to a worker, which
- * waits longer than a caller wants to.
+ * Drains one run.  A file that has to wait for a writer is left to a drain
+ * worker, which waits longer than a caller should.
  */
 static void
 drain_one(BatchRun *run, const LedgerWork *work, bool finish)
@@ -78,7 +81,7 @@ drain_one(BatchRun *run, const LedgerWork *work, bool finish)
 		at_commit_start_worker_now();
 }
 
-/* A run that was ended before it condemned a file needs no directory to be over. */
+/* Finishes a run that was ended before it condemned a file.  This needs no directory. */
 static void
 finish_empty_run(const BatchRun *run, const LedgerWork *work)
 {
@@ -87,7 +90,7 @@ finish_empty_run(const BatchRun *run, const LedgerWork *work)
 	run->request->commit();
 }
 
-/* Drains the run itself, or the others before it. */
+/* Drains this run, or with `own` false the other runs. */
 static void
 drain_runs(BatchRun *run, bool own, bool finish)
 {
@@ -116,13 +119,16 @@ status_of(const BatchRun *run, const ErrorData *error)
 {
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		return "interrupted";
-	/* giving up waiting for a writer is in doubt, too */
+	/* giving up waiting for a writer is a case of doubt, too */
 	if (plan_findings(run->plan)->blocked || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		return "blocked";
 	return "failed";
 }
 
-/* Records why the run ends before all files were seen, and tells everybody. */
+/*
+ * Records why the run ends before all files were seen, and notifies listeners
+ * and the recipients of mail.
+ */
 static void
 cut_short(const BatchRun *run, const char *status, const char *message)
 {
@@ -134,8 +140,8 @@ cut_short(const BatchRun *run, const char *status, const char *message)
 }
 
 /*
- * Calls work(run), which is undone if it ends in an ERROR; then the reason is
- * committed before the ERROR goes on.
+ * Calls work(run).  If that ends in an ERROR, rolls the work back and commits
+ * the reason before raising the ERROR again.
  */
 static void
 attempt(BatchRun *run, void (*work) (void *arg))
@@ -149,7 +155,7 @@ attempt(BatchRun *run, void (*work) (void *arg))
 	}
 	PG_CATCH();
 	{
-		/* a cancel, passed on after the rollback */
+		/* a cancel, which sql_try() raises again after the rollback */
 		error = sql_catch(run->memory);
 	}
 	PG_END_TRY();
@@ -172,7 +178,7 @@ survey(void *arg)
 	run->place.backup_owner = MemoryContextStrdup(run->memory, run->place.backup_owner);
 }
 
-/* The commit callback does not write it where it would have to wait for a network. */
+/* Writes the claim now, because the commit callback of a bucket may not wait for a network. */
 static void
 write_claim(BatchRun *run)
 {
@@ -182,7 +188,7 @@ write_claim(BatchRun *run)
 	plan_lock_own_directory(run->plan);
 }
 
-/* The next files are captured when this is committed. */
+/* Condemns the next files.  The commit captures them. */
 static void
 condemn_batch(void *arg)
 {
@@ -191,7 +197,10 @@ condemn_batch(void *arg)
 	int64		run_id = run->request->run_id;
 	Condemned  *condemned;
 
-	/* a first run has found no claim that could be locked; now there is one */
+	/*
+	 * the first batch of a first run found no claim to lock; now there is a
+	 * claim
+	 */
 	plan_lock_own_directory(run->plan);
 	if (plan_findings(run->plan)->claim->state == CLAIM_UNWRITTEN)
 		write_claim(run);
@@ -212,7 +221,7 @@ condemn_batch(void *arg)
 	condemned_end(condemned);
 }
 
-/* The caller is told, too. */
+/* Ends the run because its time is over.  The caller gets a warning, too. */
 static void
 stop_in_time(BatchRun *run)
 {
@@ -223,7 +232,7 @@ stop_in_time(BatchRun *run)
 	cut_short(run, "interrupted", text);
 }
 
-/* At least one batch a run, however long the survey took. */
+/* Condemns at least one batch in every run, even if the survey took all the time. */
 static void
 condemn_and_drain(BatchRun *run)
 {
@@ -242,7 +251,7 @@ condemn_and_drain(BatchRun *run)
 	run->request->commit();
 }
 
-/* Under the run lock, which outlives the transactions. */
+/* Makes the run, under the run lock, which outlives the transactions. */
 static void
 run_to_end(BatchRun *run)
 {
@@ -252,7 +261,7 @@ run_to_end(BatchRun *run)
 
 	plan_limit_reading(run->context->settings, true);
 	run->healed = run_heal(run->plan);
-	/* a run by night has others waiting behind it */
+	/* at night other databases wait for the end of the run */
 	guc_level = lock_limit_waits(run->context->settings->writer_wait);
 	run_id = run_record(run->plan, request->trigger, request->scheduled_for, true);
 	lock_end_limit(guc_level);
@@ -285,15 +294,15 @@ run_in_batches(RunRequest *request)
 	}
 	PG_CATCH();
 	{
-		/* files that were committed before are not left lying about */
+		/* the worker deals with the files of batches that are committed */
 		lock_release(context->extension, LOCK_RUN);
 		if (request->run_id != 0 &&
 			(!plan_findings(plan)->blocked || plan_findings(plan)->surveyed))
 			at_commit_start_worker_now();
 
 		/*
-		 * A procedure's portal stays until the next command of its session:
-		 * neither temporary files nor the directory's lock are to wait for it
+		 * the portal of a procedure stays until the next command of its
+		 * session, but temporary files and the directory's lock must go now
 		 */
 		plan_end(plan);
 		PG_RE_THROW();

@@ -3,12 +3,12 @@
  * run/drain_worker.c
  *	  The background worker that finishes what committed runs have left.
  *
- * It is started by a transaction that is about to commit.  It
- * waits for the run lock, which that transaction gives back when its commit
- * callback is over, so the order is given: what the callback has done is
- * there to be recorded.  It works in steps, each a transaction under the run
- * lock, so that nobody waits for it for long, and ends when nothing is left.
- * It need not know who started it.  If it dies, the next run drains.
+ * A transaction that is about to commit starts the worker.  The worker waits
+ * for the run lock, which the transaction gives back after its commit
+ * callback.  So the worker records what the callback has done.  The worker
+ * works in steps, each a transaction under the run lock, so that nobody waits
+ * for the lock for long.  It ends when nothing is left.  The worker need not
+ * know which run has started it.  If it dies, the next run drains.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -32,14 +32,14 @@
 #include "src/pg/worker.h"
 #include "src/run/drain_worker.h"
 
-/* Files that wait for a writer are looked at again so often, for an hour. */
+/* Files that wait for a writer are looked at again after this time, for an hour. */
 #define RETRY_MS	10000
 #define MAX_TRIES	360
 
 /*
- * Begins a transaction under the run lock.  Returns the extension, in `context`
- * or, with NULL, in the transaction's own context; NULL if the extension is
- * gone by now.
+ * Begins a transaction under the run lock.  Returns the extension, allocated
+ * in `context` or, if that is NULL, in the transaction's own context.
+ * Returns NULL if the extension is gone.
  */
 static Extension *
 begin_locked(MemoryContext context)
@@ -70,7 +70,7 @@ commit_step(void *arg)
 	worker_commit();
 }
 
-/* Returns the first run after `after` that wants draining, or NULL. */
+/* Returns the first run after `after` that has files to drain, or NULL. */
 static const LedgerWork *
 find_work(const Extension *extension, int64 after)
 {
@@ -83,8 +83,8 @@ find_work(const Extension *extension, int64 after)
 }
 
 /*
- * Drains the next run after *after, which becomes its number.  Returns false
- * if there is none.
+ * Drains the next run after *after, and sets *after to its number.  Returns
+ * false if there is none.
  */
 static bool
 drain_next(MemoryContext context, int64 *after, bool *put_off)
@@ -114,7 +114,7 @@ drain_next(MemoryContext context, int64 *after, bool *put_off)
 	return more;
 }
 
-/* Drains all runs once, one at a time; returns whether something was put off. */
+/* Drains all runs once, one at a time.  Returns whether something was put off. */
 static bool
 drain_all(MemoryContext context)
 {
@@ -127,8 +127,9 @@ drain_all(MemoryContext context)
 }
 
 /*
- * Wait for the run lock once, unless another worker does so already: then it
- * will see whatever the one that started us has left to be done.
+ * Waits for the run lock once.  Returns false without waiting if another
+ * worker already waits: that worker will drain the runs for which this worker
+ * was started.
  */
 static bool
 wait_for_turn(MemoryContext context)
@@ -168,7 +169,10 @@ cleanup_drain_worker_main(Datum database)
 		return;
 	while (drain_all(context) && ++tries < MAX_TRIES)
 	{
-		/* a long transaction is writing; nobody waits for us meanwhile */
+		/*
+		 * a long transaction is writing; nobody waits for this worker
+		 * meanwhile
+		 */
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 RETRY_MS, compat_wait_event("AudioCleanupDrainWait"));
 		ResetLatch(MyLatch);

@@ -10,7 +10,7 @@
 #ifndef AUDIO_CLEANUP_DRAIN_WORKER_H
 #define AUDIO_CLEANUP_DRAIN_WORKER_H
 
-/* The main function of the worker; its argument is the OID of the database. */
+/* The main function of the worker.  `database` is the OID of the database. */
 extern PGDLLEXPORT void cleanup_drain_worker_main(Datum database);
 
 #endif							/* AUDIO_CLEANUP_DRAIN_WORKER_H */

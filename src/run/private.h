@@ -1,7 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * run/private.h
- *	  What runs in a transaction and runs in batches have in common.
+ *	  Steps of runs in a transaction and of runs in batches.
+ *
+ * Every function needs SPI.  Any failure is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -14,18 +16,23 @@
 #include "src/run/run.h"
 
 /*
- * Puts back what should not be in the trash, before a run gets its number,
- * which a run that was lost may have had.  Returns how many files.
+ * Puts back files that should not be in the trash.  Must be called before
+ * run_record(), because a run that was lost may have had the number that the
+ * new run would get.  Returns the number of files.
  */
 extern int64 run_heal(const CleanupPlan *plan);
 
-/* Records that a run begins; returns its number. */
+/*
+ * Records the beginning of a run with this trigger, for the day
+ * `scheduled_for` or LEDGER_NO_DAY.  Returns its run_id.
+ */
 extern int64 run_record(const CleanupPlan *plan, const char *trigger, int32 scheduled_for,
 						bool batches);
 
 /*
- * Claims the plan's directory for this database, if nobody has, and records
- * that the run is in it.  Returns where the run has its files.
+ * Claims the plan's directory for this database if nobody has claimed it, and
+ * records the claim with the run `run_id`.  Returns the directories of the
+ * run, with texts in the current memory context.
  */
 extern Place run_claim_directory(const CleanupPlan *plan, int64 run_id);
 

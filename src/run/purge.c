@@ -3,8 +3,9 @@
  * run/purge.c
  *	  cleanup_purge_backups(): destroys backups that have expired.
  *
- * Rows that are due are the intent already, committed days ago.  What of them
- * is needed again, the drain finds out, and puts back; first of all others.
+ * The rows of the expired backups, committed days ago, are the order to
+ * destroy them.  The drain finds out which backups are needed again, and puts
+ * those back before it destroys any other.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -13,8 +13,9 @@
 #include "utils/jsonb.h"
 
 /*
- * Has what has expired destroyed when the transaction commits, but for what is
- * needed again.  Returns the report.
+ * Makes the commit of the transaction destroy the backups that have expired,
+ * except those that are needed again.  Returns the report, in the current
+ * memory context.  SPI must not be connected; any failure is an ERROR.
  */
 extern Jsonb *purge_backups(void);
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * run/report.c
- *	  The JSON contract: what the SQL functions return.
+ *	  The JSON contract: the results of the SQL functions.
  *
  * Lists are cut at audio_cleanup.report_limit, counts never are.  Lists are
  * sorted, so that two reports can be compared.
@@ -22,7 +22,7 @@
 #include "src/sources/sources.h"
 #include "src/text/json_build.h"
 
-/* Exactly eight keys. */
+/* Makes the result, which has exactly eight keys. */
 static Jsonb *
 make_result(const LedgerOutcome *outcome, bool dry_run)
 {
@@ -130,7 +130,7 @@ add_session(int source, const char *session, void *arg)
 	list->sessions = report_append(list->sessions, list->limit, sources_session_id(session));
 }
 
-/* The first orphans by name; the executor keeps no more than it returns. */
+/* Reads the first orphans by name.  The executor keeps no more rows than it returns. */
 static void
 read_orphans(const CleanupPlan *plan, Condemned *condemned, LedgerOutcome *outcome)
 {
@@ -158,7 +158,7 @@ add_brakes(const CleanupPlan *plan, LedgerOutcome *outcome, List *brakes)
 	outcome->n_errors += list_length(brakes);
 }
 
-/* Errors met on the way, and in a dry run the brakes that a real run meets. */
+/* Reads the errors that the plan met, and in a dry run the brakes that a real run would meet. */
 static void
 read_errors(const CleanupPlan *plan, LedgerOutcome *outcome)
 {
@@ -199,7 +199,10 @@ report_status(const CleanupPlan *plan)
 	return make_envelope(plan, &outcome, "Cleanup status retrieved", "potential_cleanup", 0, 0, 0);
 }
 
-/* How many files does a worker deal with after the commit, because the commit cannot? */
+/*
+ * Returns the number of files that a worker deals with after the commit,
+ * because the commit itself cannot.
+ */
 static int64
 left_to_worker(const CleanupPlan *plan, const Condemned *condemned)
 {

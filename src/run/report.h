@@ -1,10 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * run/report.h
- *	  The JSON contract: what the SQL functions return.
+ *	  The JSON contract: the results of the SQL functions.
  *
  * The envelope and the eight keys of a result are those of the HTTP service
- * that this extension replaces; applications pass them through.
+ * that this extension replaces.  Applications pass them through. || Every
+ * report_ function needs SPI and allocates its result in the current memory
+ * context.  A failure is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -18,25 +20,31 @@
 #include "src/plan/plan.h"
 #include "src/text/json_build.h"
 
-/* cleanup_status(): {"success", "message", "potential_cleanup"} */
+/* Returns the result of cleanup_status(): {"success", "message", "potential_cleanup"}. */
 extern Jsonb *report_status(const CleanupPlan *plan);
 
 /*
- * The cleaning calls: {"success", "message", "result", ...} for what was
- * condemned: the plan's survey (dry run), or what plan_condemn() returned.
- * run_id 0 means that there was no run; `healed` is how many backups are
- * put back, because they are needed again.
+ * Returns the result of a cleaning call: {"success", "message", "result",
+ * ...}. `condemned` is the plan's survey (dry run), or the set of
+ * plan_condemn(). run_id 0 means that there was no run.  `healed` is the
+ * number of backups that are put back because they are needed again.
  */
 extern Jsonb *report_condemned(const CleanupPlan *plan, Condemned *condemned, int64 run_id,
 							   int64 healed);
 
-/* cleanup_run(): likewise, for what has become of the files of the run. */
+/*
+ * Returns the result of cleanup_run(), with the outcome of the run's files.
+ * `healed` is the number of backups that are put back.
+ */
 extern Jsonb *report_outcome(const CleanupPlan *plan, int64 run_id, int64 healed);
 
-/* Adds "blocked_by": the names of the brakes, if there are any. */
+/* Adds "blocked_by", the names of the brakes, if there are any. */
 extern void report_add_blocked_by(JsonBuilder *json, const PlanFindings *found);
 
-/* Appends a copy of the text to a list that has at most `limit` of them; returns the list. */
+/*
+ * Appends a copy of `text` to `list`, unless the list has `limit` texts
+ * already.  Returns the list.
+ */
 extern List *report_append(List *list, int limit, const char *text);
 
 #endif							/* AUDIO_CLEANUP_REPORT_H */

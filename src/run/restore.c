@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * run/restore.c
- *	  Undo: cleanup_restore().
+ *	  cleanup_restore(): puts backups back.
  *
- * To restore is to mark rows; with the commit the files are put back, and the
- * drain records that, or goes on after a crash.  A name that is taken is told
- * at once, as far as it is known by then; nothing is ever overwritten.
+ * cleanup_restore() marks rows.  The commit puts the files back, and the
+ * drain records this, or goes on after a crash.  If a name is taken already,
+ * the result of the call says so.  A name may also be taken later: nothing is
+ * ever overwritten.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -41,12 +42,13 @@ typedef struct Restoring
 	Drain	   *drain;
 	Batch	   *batch;			/* files that the commit itself puts back */
 	int			in_batch;
-	List	   *files;			/* char *, at most report_limit */
+	List	   *files;			/* paths (char *), at most report_limit */
 	int64		n_files;
 	double		bytes;
-	List	   *sessions;		/* char *: whose columns were restored */
+	List	   *sessions;		/* ids (char *) of sessions whose columns were
+								 * restored */
 	int64		n_sessions;
-	List	   *errors;			/* char *, at most report_limit */
+	List	   *errors;			/* errors (char *), at most report_limit */
 	int64		n_errors;
 } Restoring;
 
@@ -67,7 +69,7 @@ target_of(const LedgerFile *file)
 	return file->restore_as ? file->restore_as : file->path;
 }
 
-/* Returns the length of the part of `target` that is a file and no folder; or 0. */
+/* Returns the length of the part of `target` that names a file instead of a folder, or 0. */
 static size_t
 length_of_file(FileStore *store, const char *target)
 {
@@ -84,7 +86,10 @@ length_of_file(FileStore *store, const char *target)
 	return 0;
 }
 
-/* A folder that is missing is made, but nothing is put behind a symlink, a mount or a file. */
+/*
+ * Returns whether the file can be put back under its name.  A missing folder
+ * is created later, but no file is put behind a symlink, a mount or a file.
+ */
 static bool
 is_within_directory(Restoring *restoring, const LedgerFile *file)
 {
@@ -104,7 +109,7 @@ is_within_directory(Restoring *restoring, const LedgerFile *file)
 	return false;
 }
 
-/* Is the name free?  Sets an error if not. */
+/* Returns whether the name is free, and adds an error if not. */
 static bool
 is_name_free(Restoring *restoring, const LedgerFile *file)
 {
@@ -125,7 +130,7 @@ is_name_free(Restoring *restoring, const LedgerFile *file)
 	return false;
 }
 
-/* Counts a file that is at `path` again, now or with the commit. */
+/* Counts a file that is at `path` again, now or after the commit. */
 static void
 add_file(Restoring *restoring, LedgerFile *file, const char *state, const char *path)
 {
@@ -143,7 +148,10 @@ mark_file(Restoring *restoring, LedgerFile *file)
 		at_commit_add(restoring->batch, file->path, target_of(file), &file->identity);
 }
 
-/* The file was not captured yet; or somebody was quicker, with mv. */
+/*
+ * Marks a file that is in its place: it was not captured yet, or somebody has
+ * moved it back by hand.
+ */
 static void
 note_in_place(Restoring *restoring, LedgerFile *file)
 {
@@ -175,7 +183,10 @@ judge_file(Restoring *restoring, LedgerFile *file)
 				break;
 			}
 
-			/* the drain finds out about others: we may have destroyed them */
+			/*
+			 * the drain finds out about a file that is unsettled: we may have
+			 * destroyed it
+			 */
 			if (!file->unsettled)
 				file->new_state = "failed";
 			file->error = "its backup is gone";
@@ -203,7 +214,7 @@ add_sessions(Restoring *restoring, List *sessions)
 	}
 }
 
-/* The columns of failed sessions whose audio comes back, where they were cleared. */
+/* Restores the cleared columns of failed sessions whose audio comes back. */
 static void
 restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
 {
@@ -235,7 +246,7 @@ judge_files(Restoring *restoring, LedgerFile *files, int n)
 	restore_sessions(restoring, files, n);
 }
 
-/* All backups of the run, or the one file; `as` may be NULL. */
+/* Looks at all backups of the run, or at the one file.  `as` may be NULL. */
 static void
 judge_run(Restoring *restoring, int64 only_file, const char *as)
 {
@@ -258,7 +269,7 @@ judge_run(Restoring *restoring, int64 only_file, const char *as)
 	at_commit_end(restoring->batch);
 }
 
-/* Needs the run lock. */
+/* Puts backups of the run back.  Needs the run lock. */
 static void
 restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char *as)
 {
@@ -271,7 +282,7 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("there is no run %lld", (long long) run_id),
 				 errhint("See cleanup_runs and cleanup_backups.")));
-	/* the commit would take away again the files that are put back */
+	/* the commit would take the restored files away again */
 	if (at_commit_takes_from(run_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -351,8 +362,9 @@ begin_restoring(CleanupPlan *plan)
 }
 
 /*
- * Note where the upload directory is now: it may have been moved since the
- * run.  Returns its claim, or NULL without one; ERROR if it is not ours.
+ * Records the path that the upload directory has now, because the directory
+ * may have been moved since the run.  Returns its claim, or NULL if it has
+ * none.  Raises an ERROR if the directory is not ours.
  */
 static const char *
 find_directory(const Context *context)

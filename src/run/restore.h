@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * run/restore.h
- *	  Undo: cleanup_restore().
+ *	  cleanup_restore(): puts backups back.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -13,10 +13,12 @@
 #include "utils/jsonb.h"
 
 /*
- * Puts back what a run has cleaned, or the newest backup of a file (as a
- * person names it), under its own name, or under `as` if that is not NULL.
- * Return the report.  ERROR if there is no such run or backup, or its
- * directory is not ours.
+ * restore_run() puts back the files that the run `run_id` has cleaned.
+ * restore_file() puts back the newest backup of `file` (a name as a person
+ * writes it), under its own name, or under `as` unless that is NULL.  Both
+ * return the report, in the current memory context.  Both raise an ERROR if
+ * there is no such run or backup, or if the directory is not ours.  SPI must
+ * not be connected.
  */
 extern Jsonb *restore_run(int64 run_id);
 extern Jsonb *restore_file(const char *file, const char *as);

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * run/run.c
- *	  A preview, and a run in the transaction of whoever calls.
+ *	  A preview, and a run in the transaction of the caller.
  *
- * The run condemns in the caller's transaction, and what it does to files
- * follows from its commit: see at_commit.h.
+ * The run condemns files in the caller's transaction.  Only the commit of
+ * that transaction touches the files: see at_commit.h.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -44,7 +44,11 @@ run_record(const CleanupPlan *plan, const char *trigger, int32 scheduled_for, bo
 	LedgerRun	run = {
 		.what = plan_what_text(plan_what(plan)),
 		.trigger = trigger,
-		/* seen through SECURITY DEFINER functions of the application */
+
+		/*
+		 * the outer user is visible through SECURITY DEFINER functions of the
+		 * application
+		 */
 		.requested_by = GetUserNameFromId(GetOuterUserId(), false),
 		.batches = batches,
 		.scheduled_for = scheduled_for,
@@ -56,9 +60,10 @@ run_record(const CleanupPlan *plan, const char *trigger, int32 scheduled_for, bo
 }
 
 /*
- * The first run of a database in an unclaimed directory claims it.  The folder
- * of a backup directory is that of the claim, because several databases, or
- * several directories of one, may share the backup directory.
+ * The first run of a database in an unclaimed directory claims it.  The
+ * folder in a backup directory has the claim's UUID as its name, because
+ * several databases, or several directories of one database, may share the
+ * backup directory.
  */
 Place
 run_claim_directory(const CleanupPlan *plan, int64 run_id)
@@ -181,7 +186,11 @@ run_take_read_committed(void)
 	if (!IsolationUsesXactSnapshot())
 		return;
 	connect_to_commit();
-	/* before its first snapshot a transaction may change its mind */
+
+	/*
+	 * a transaction may change its isolation level only before its first
+	 * snapshot
+	 */
 	SPI_commit();
 	(void) set_config_option("transaction_isolation", "read committed", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
@@ -189,7 +198,7 @@ run_take_read_committed(void)
 	EnsurePortalSnapshotExists();
 }
 
-/* After all locks are given back: nobody waits for that. */
+/* Prunes the history after all locks are given back, so that nobody waits for this. */
 static void
 prune_history(void)
 {

@@ -3,6 +3,10 @@
  * run/run.h
  *	  A run from beginning to end: plan, record, carry out, report.
  *
+ * Results are reports, allocated in the current memory context.  A brake or a
+ * failure is an ERROR.  Functions connect to SPI themselves, unless a comment
+ * says otherwise.
+ *
  * Copyright (c) 2026, audio_cleanup contributors
  *
  *-------------------------------------------------------------------------
@@ -15,60 +19,67 @@
 #include "src/ledger/ledger.h"
 #include "src/plan/plan.h"
 
-/* What a preview is a preview of: that decides what would stand in its way. */
+/* The run that is previewed, which decides what can be in its way. */
 typedef enum RunPreview
 {
-	PREVIEW_OF_STATUS,			/* the next night's run; with the report of
+	PREVIEW_OF_STATUS,			/* the next night's run, in a report of
 								 * cleanup_status() */
 	PREVIEW_OF_CALL,			/* a run in the transaction of the caller */
 	PREVIEW_OF_RUN				/* a run that commits in batches */
 } RunPreview;
 
-/* cleanup_status() and the dry runs: decides, and changes nothing. */
+/*
+ * Previews a run that cleans `what`, for cleanup_status() and the dry runs.
+ * Changes nothing.  With `force`, ignores the brakes that count files.
+ * Brakes are part of the report.
+ */
 extern Jsonb *run_preview(CleanWhat what, bool force, RunPreview of);
 
 /*
  * Makes a real run in the current transaction: the condemned files leave the
- * directory when that commits.
+ * directory when the transaction commits.  `trigger` is a value of
+ * cleanup_runs.trigger.
  */
 extern Jsonb *run_in_transaction(CleanWhat what, bool force, const char *trigger);
 
 /*
- * For a procedure that may commit, before anything else: begins a new
- * transaction in READ COMMITTED, if default_transaction_isolation has given
- * the current one an older snapshot for all its statements.
+ * Begins a new transaction in READ COMMITTED, if
+ * default_transaction_isolation has given the current transaction one
+ * snapshot for all its statements.  Must be called by a procedure that may
+ * commit, before anything else.
  */
 extern void run_take_read_committed(void);
 
 /*
- * CALL cleanup_run(), in a context that is not atomic: a run in batches, after
- * which old history is forgotten.
+ * Makes the run in batches of CALL cleanup_run(), and then forgets old
+ * history.  The context of the call must not be atomic.
  */
 extern Jsonb *run_procedure(bool force);
 
-/* A run in batches, as it is asked for. */
+/* The order for a run in batches. */
 typedef struct RunRequest
 {
 	CleanWhat	what;
 	bool		force;
-	const char *trigger;		/* as in cleanup_runs */
+	const char *trigger;		/* a value of cleanup_runs.trigger */
 	int32		scheduled_for;	/* LEDGER_NO_DAY, or the day of the schedule */
-	void		(*commit) (void);	/* commits, begins a transaction, and
-									 * leaves SPI connected and the current
-									 * memory context what it was */
-	int64		run_id;			/* set when it is recorded that the run has
-								 * begun; 0 before */
+	void		(*commit) (void);	/* commits and begins a transaction; must
+									 * leave SPI connected and the current
+									 * memory context unchanged */
+	int64		run_id;			/* set when the beginning of the run is
+								 * committed; 0 before */
 } RunRequest;
 
 /*
- * A real run that commits in batches, with SPI connected, and in a memory
- * context that outlives the transactions.  That it begins is committed before
- * it does, and why it was refused or failed, before the ERROR.  Returns what
- * has become of the files.
+ * Makes a real run that commits in batches.  Returns the outcome of its
+ * files.  SPI must be connected, and the current memory context must outlive
+ * the transactions.  The beginning of the run is committed before the run
+ * looks at a file.  If the run is refused or fails, the reason is committed
+ * before the ERROR is raised.
  */
 extern Jsonb *run_in_batches(RunRequest *request);
 
-/* cleanup_claim_upload_dir(): makes this database the directory's owner. */
+/* Makes this database the owner of the upload directory, for cleanup_claim_upload_dir(). */
 extern void run_take_over(void);
 
 #endif							/* AUDIO_CLEANUP_RUN_H */

@@ -17,9 +17,10 @@
 #include "src/run/private.h"
 
 /*
- * A claim of a bucket is written before the commit, which must not wait for a
- * network.  If that fails to come, the bucket is claimed by nobody's UUID, and
- * this is to be called again.
+ * Writes the claim of a bucket before the commit, because the commit must not
+ * wait for a network.  If the commit fails then, the UUID in the bucket
+ * belongs to no database, and cleanup_claim_upload_dir() must be called
+ * again.
  */
 static void
 write_now(FileStore *store, const char *upload_dir, const char *text, bool replace)
@@ -37,9 +38,9 @@ write_now(FileStore *store, const char *upload_dir, const char *text, bool repla
 }
 
 /*
- * Taken over from somebody, the directory holds files that this database has
- * not seen before: they are new to it.  A claim that cannot be read could not
- * be written either.
+ * Takes the directory over.  The files of a directory that belonged to
+ * another database are new to this one.  A claim that could not be read
+ * because of an I/O error could not be written either.
  */
 static Jsonb *
 take_over(CleanupPlan *plan, void *arg)
@@ -66,14 +67,18 @@ take_over(CleanupPlan *plan, void *arg)
 	}
 	if (foreign && claim->brake->sqlstate == ERRCODE_IO_ERROR)
 		brake_raise(claim->brake);
-	/* not in the middle of somebody's run */
+	/* wait for the end of a run of another database */
 	plan_lock_directory(plan);
 	text = claim_take(context->extension, place.upload_dir, claim->found, foreign, &uuid);
 	if (store_acts_at_commit(plan_findings(plan)->store))
 		at_commit_claim(&place, text, foreign);
 	else
 		write_now(plan_findings(plan)->store, place.upload_dir, text, foreign);
-	/* what they had in the trash, or we on a timeline that has ended */
+
+	/*
+	 * put back the files that the former owner, or this database on an
+	 * earlier timeline, had in the trash
+	 */
 	if (foreign)
 		(void) strays_put_back(context, uuid, claim->found, true);
 	return NULL;
