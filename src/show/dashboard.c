@@ -1,16 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * show/dashboard.c
- *	  cleanup_dashboard(): how the cleaning goes, as a page of HTML.
+ *	  cleanup_dashboard(): the state of the cleaning as a page of HTML.
  *
- * Three parts, each readable on its own: a look at the upload directory, as a
- * dry run takes it (here); the figures, which cleanup_dashboard_figures() in the
- * extension's script returns as one object; and the page that they are put into
- * (dashboard.html, by template.c, which escapes them all).  The Makefile turns
- * the page into an array of char.
+ * The dashboard has three parts, each readable on its own.  This file looks
+ * at the upload directory, as a dry run does. cleanup_dashboard_figures() in
+ * the extension's script returns the figures as one object. template.c
+ * escapes the figures and puts them into the page dashboard.html, which the
+ * Makefile turns into an array of char.
  *
- * Names of files and texts of errors are hostile, and the page is opened by
- * people with rights.  So it has no script, and a policy that forbids any.
+ * Names of files and texts of errors are hostile, and people with rights open
+ * the page.  So the page has no script, and a policy that forbids scripts.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -51,7 +51,10 @@ add_brakes(JsonBuilder *json, const PlanFindings *found)
 	json_end_array(json);
 }
 
-/* Makes the part of the figures that the report lacks: brakes with their hints, and bytes. */
+/*
+ * Makes the part of the figures that the report lacks: the brakes with their
+ * hints, and the bytes.
+ */
 static Jsonb *
 make_outcome(CleanupPlan *plan, void *arg)
 {

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * show/doctor.c
- *	  cleanup_check(): what is wrong with this installation?
+ *	  cleanup_check(): finds mistakes of the installation.
  *
- * Whatever would stop a run is found by making the survey of a dry run, so
- * that doctor and run cannot disagree.
+ * cleanup_check() makes the survey of a dry run, which finds everything that
+ * would stop a run.  So cleanup_check() and a run cannot disagree.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -28,10 +28,10 @@
 #include "src/show/show.h"
 #include "src/sources/sources.h"
 
-/* so many names are shown */
+/* number of names that are shown */
 #define EXAMPLES_SHOWN	3
 
-/* so long the statuses of a source are looked through */
+/* limit for the search for the statuses of one source */
 #define STATUS_SEARCH_MS	500
 
 typedef struct Examination
@@ -116,7 +116,7 @@ check_references(const Examination *examination)
 		say(examination, "references", "ok", detail, NULL);
 }
 
-/* A source on its own: a column that was mistaken stands out. */
+/* Reports each source by itself, so that a wrong column is noticed. */
 static void
 check_each_source(const Examination *examination)
 {
@@ -132,8 +132,9 @@ check_each_source(const Examination *examination)
 }
 
 /*
- * Returns whether somebody has chosen the statuses.  With the default, the
- * lack of failed rows is no finding, unless the column cannot have that value.
+ * Returns whether somebody has chosen the failed_statuses.  With the default,
+ * it is no finding that no row has failed, unless the column cannot have the
+ * value "failed".
  */
 static bool
 has_chosen_statuses(const Source *source)
@@ -146,7 +147,10 @@ has_chosen_statuses(const Source *source)
 		get_typtype(getBaseType(get_atttype(source->relid, column))) == TYPTYPE_ENUM;
 }
 
-/* Failed sessions that are never found: a status was renamed, or misspelt. */
+/*
+ * Reports statuses for which no failed session is ever found: a status was
+ * renamed, or written wrong.
+ */
 static void
 check_statuses(const Examination *examination)
 {
@@ -160,7 +164,7 @@ check_statuses(const Examination *examination)
 	}
 }
 
-/* Names that match in no source: one look often tells what was forgotten. */
+/* Reports names that match in no source.  A look at them often tells what was forgotten. */
 static void
 check_unmatched(const Examination *examination)
 {
@@ -206,8 +210,8 @@ describe_next_run(const NextRun *next)
 }
 
 /*
- * Says that two schedules clean one database: the second run finds nothing, or
- * waits for the first.
+ * Reports that two schedules clean one database: the second run finds
+ * nothing, or waits for the first.
  */
 static void
 say_twice(const Examination *examination, const CronJob *job)
@@ -237,7 +241,7 @@ check_schedule(const Examination *examination)
 	}
 }
 
-/* The commonest way to lose files: a table that was forgotten. */
+/* Reports tables that may have been forgotten: the most common way to lose files. */
 static void
 check_unregistered(const Examination *examination)
 {
@@ -246,7 +250,7 @@ check_unregistered(const Examination *examination)
 			"If it refers to files, register it with cleanup_add_source().");
 }
 
-/* Returns why no mail can be sent, as far as that is known without asking the server. */
+/* Returns why no mail can be sent, without asking the mail server, or NULL. */
 static const char *
 find_mail_error(const MailSettings *settings)
 {
@@ -255,7 +259,7 @@ find_mail_error(const MailSettings *settings)
 	return error ? error : mailer_check_secret(settings);
 }
 
-/* Returns whether mail is sent. */
+/* Reports on mail.  Returns whether mail is sent. */
 static bool
 check_mail(const Examination *examination)
 {
@@ -275,7 +279,7 @@ check_mail(const Examination *examination)
 	return off == NULL && error == NULL;
 }
 
-/* Says the findings about our own tables and the settings. */
+/* Reports the findings about our own tables and the settings. */
 static void
 check_tables(const Examination *examination, bool sends_mail)
 {

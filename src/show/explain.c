@@ -1,11 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * show/explain.c
- *	  Why is this one file kept, or condemned?
+ *	  cleanup_explain(): why a file is kept or condemned.
  *
- * The verdict comes from the same functions as that of a run; what is added
- * are the rows that refer to the file, found by comparing each reference
- * with it.
+ * The verdict comes from the functions that a run uses.  In addition, each
+ * reference is compared with the file to find the rows that refer to it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -32,7 +31,7 @@
 #include "src/store/walk.h"
 #include "src/text/json_build.h"
 
-/* so many referring rows are shown; the rest is counted */
+/* number of referring rows that are shown; further rows are only counted */
 #define ROWS_SHOWN	10
 
 typedef struct Reference
@@ -52,7 +51,7 @@ typedef struct Search
 	bool		judging;
 	List	   *references;
 	int64		count;
-	int64		failed;			/* of them in failed sessions that are due */
+	int64		failed;			/* references in failed sessions that are due */
 } Search;
 
 static const Settings *
@@ -95,7 +94,10 @@ look_at_row(const SourceRow *row, void *arg)
 	return true;
 }
 
-/* Counts references by failed sessions: only rows of failed sessions have a session here. */
+/*
+ * Counts references of failed sessions.  With SCAN_JUDGING, only the rows of
+ * failed sessions have a session.
+ */
 static bool
 count_failed_row(const SourceRow *row, void *arg)
 {
@@ -158,7 +160,7 @@ age_reason(const CleanupPlan *plan, const char *what)
 					settings_of(plan)->orphaned_file_retention_hours);
 }
 
-/* Returns whether the file is dated in the future, by more than clocks may differ. */
+/* Returns whether the date of the file is in the future, by more than clocks may differ. */
 static bool
 is_in_future(const CleanupPlan *plan, const FileIdentity *identity)
 {
@@ -168,9 +170,9 @@ is_in_future(const CleanupPlan *plan, const FileIdentity *identity)
 /* The state of the file in our own tables. */
 typedef struct Standing
 {
-	const Hold *hold;			/* or NULL */
-	bool		pending;		/* condemned already */
-	const char *kept;			/* why it is left alone for now, or NULL */
+	const Hold *hold;			/* the hold on the file, or NULL */
+	bool		pending;		/* an earlier run has condemned the file */
+	const char *kept;			/* why the file is kept for now, or NULL */
 } Standing;
 
 static Verdict
@@ -181,8 +183,8 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 	WalkReason	reason = walk_why_not(plan_findings(plan)->store, search->path, settings_of(plan)->recurse, &len);
 
 	/*
-	 * Of the file itself is said below that it is no regular one.  Nothing is
-	 * found behind a symlink or a mount, whatever is there.
+	 * A file that is not a regular file is reported below.  A file behind a
+	 * symlink or a mount is never found, even if it exists.
 	 */
 	if (reason == WALK_NOT_A_FILE || (reason == WALK_SYMLINK && len == strlen(search->path)))
 		reason = WALK_REACHED;
@@ -234,8 +236,8 @@ reference_to_jsonb(const Reference *reference)
 }
 
 /*
- * Raises a brake that leaves nothing to say: the directory or a source cannot
- * be read.  Another reason to refuse a run is part of the answer.
+ * Raises a brake after which there is nothing to explain: the directory or a
+ * source cannot be read.  Any other brake is part of the answer.
  */
 static void
 raise_unless_readable(const CleanupPlan *plan)
@@ -247,7 +249,7 @@ raise_unless_readable(const CleanupPlan *plan)
 	}
 }
 
-/* The newest backup of it: what cleanup_restore() would put back. */
+/* Adds the newest backup of the file, which cleanup_restore() would put back. */
 static void
 add_backup(JsonBuilder *json, const CleanupPlan *plan, const char *path)
 {
@@ -293,7 +295,7 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 	return json_end(&json);
 }
 
-/* A match of this one file tells, as it tells a run. */
+/* Finds the state of the file by a match of this one file, as a run does. */
 static Standing
 look_up_standing(const CleanupPlan *plan, const char *path)
 {

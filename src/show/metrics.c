@@ -1,18 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * show/metrics.c
- *	  Figures for a monitoring system, by the names of Prometheus.
+ *	  Figures for a monitoring system, with names in the style of Prometheus.
  *
- * A counter may only grow, or rates computed from it are nonsense; the
- * history shrinks when it is pruned.  So counters live in cleanup_totals, and
- * triggers add to them when a file or a run comes to its end, in the same
- * transaction and whoever does it.  That makes them as cheap to read as they
- * are few, however long the history.
+ * A counter may only grow, or the rates computed from it are wrong.  But the
+ * history shrinks when it is pruned.  So cleanup_totals has the counters, and
+ * triggers add to them in every transaction that ends a file or a run.  There
+ * are few counters, so they cost little to read, however long the history is.
  *
- * Gauges are counted when somebody asks for them, by partial indexes on what is
- * still to be done or lies in the trash: see cleanup_metrics_rows() in the
- * extension's script.  What that cannot know, the state of the upload
- * directory, is found out here.
+ * Gauges are counted when somebody asks for them, by partial indexes on the
+ * rows that are not finished or lie in the trash: see cleanup_metrics_rows()
+ * in the extension's script.  This file finds out the state of the upload
+ * directory, which SQL cannot know.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -31,7 +30,10 @@
 
 /* --------------------------------------------------------------- counters --- */
 
-/* `ended` yields (name, label, value), any number of rows of a name and label. */
+/*
+ * Adds values to cleanup_totals.  The query `ended` returns (name, label,
+ * value), with any number of rows for one name and label.
+ */
 static void
 add_to_totals(const char *ended)
 {
@@ -40,7 +42,7 @@ add_to_totals(const char *ended)
 
 	role_act_as(extension->owner, &saved);
 	role_join_by_hash();
-	/* in order, so that nobody waits for somebody who waits for him */
+	/* one order for all transactions, so that no two wait for each other */
 	owner_query(extension, 0, NULL,
 				psprintf("INSERT INTO @extschema@.cleanup_totals AS t (name, label, value)"
 						 " SELECT e.name, e.label, sum(e.value) FROM (%s) e"
@@ -49,7 +51,7 @@ add_to_totals(const char *ended)
 	role_stop_acting(&saved);
 }
 
-/* A file comes to its end once. */
+/* A file ends once, so it is counted once. */
 void
 metrics_count_files(void)
 {

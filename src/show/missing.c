@@ -1,19 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * show/missing.c
- *	  Which rows refer to files that are not there?
+ *	  cleanup_missing_files(): finds rows that refer to files that do not exist.
  *
- * The mirror image of a run, and by the same rules of reading a reference, but
- * nothing follows from it: it is for somebody to look at.  The rows are read
- * before the directory, so that a file which is uploaded meanwhile is not
- * called missing.
+ * The search is the opposite of a run, and reads a reference by the rules of
+ * a run.  Its result is for people only.  The rows are read before the
+ * directory, so that a file that is uploaded meanwhile is not reported as
+ * missing.
  *
- * Who protects a file is generous; here a reference means that very file: one
- * that was made from it does not stand for it, and a name without an extension
- * means audio.
+ * A run is generous when it decides whether a reference protects a file.
+ * Here a reference means exactly one file: a file that was made from it does
+ * not count, and a name without an extension means an audio file.
  *
- * Memory: a few work_mem; references, and the keys of both sides, are in
- * tuplestores that spill.
+ * The search needs a few times work_mem of memory: references, and the keys
+ * of both sides, are in tuplestores that go to disk.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -49,7 +49,7 @@ typedef struct Search
 	FileStore  *store;
 	const KeyRules *rules;
 	KeyScope	scope;
-	int64		n;				/* references */
+	int64		n;				/* number of references */
 	Tuplestorestate *references;	/* id, source, status, value */
 	Tuplestorestate *reference_keys;	/* id, key */
 	Tuplestorestate *file_keys; /* key */
@@ -58,7 +58,7 @@ typedef struct Search
 	TupleDesc	file_keys_desc;
 } Search;
 
-/* The reference whose keys are looked at. */
+/* The reference whose keys are being made. */
 typedef struct Reference
 {
 	Search	   *search;
@@ -69,8 +69,9 @@ typedef struct Reference
 /* -------------------------------------------------------------- references --- */
 
 /*
- * Returns whether the value can be judged: in an encoding other than UTF-8,
- * only ASCII is known to be written on disk as in a value.
+ * Returns whether the value can be judged.  If the encoding of the database
+ * is not UTF-8, a name on disk and a value are known to have the same bytes
+ * only if they are ASCII.
  */
 static bool
 can_be_judged(const Search *search, const char *value, size_t len)
@@ -142,8 +143,8 @@ write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, 
 }
 
 /*
- * Writes the keys of the references, when the files are known, and with them
- * how long a path may be.
+ * Writes the keys of the references.  Must run when all files are known,
+ * because they limit how long a path can be.
  */
 static void
 write_reference_keys(Search *search)
@@ -192,8 +193,8 @@ look_at_file(const char *path, void *arg)
 /* ------------------------------------------------------------------ result --- */
 
 /*
- * Returns why no walk comes to the file that `value` may mean, or NULL.  The
- * value is a path, or a URL of which the path may begin anywhere.
+ * Returns why no walk reaches the file that `value` may mean, or NULL.  The
+ * value is a path, or a URL in which the path may begin at any slash.
  */
 static const char *
 why_not_walked(const Search *search, const char *value)
@@ -215,7 +216,7 @@ why_not_walked(const Search *search, const char *value)
 	return NULL;
 }
 
-/* The examples, with the reason where the file may lie in a place that is not looked into. */
+/* Returns the examples, each with the reason if its file may lie in a place that is not walked. */
 static Datum
 explain_examples(const Search *search, Datum array)
 {
