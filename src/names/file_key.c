@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * names/file_key.c
- *	  The keys of a file, and whether a value means a file.
+ *	  The keys of a file, and the comparison of a value with a file.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -16,7 +16,10 @@
 #include "src/names/fold.h"
 #include "src/names/private.h"
 
-/* Passes on the whole path in one family, and its tails that begin at `last` or before in the other. */
+/*
+ * Makes a key of the whole path in one family, and keys of its tails that
+ * begin at `last` or before in the other family.
+ */
 static void
 emit_tails(const KeyMaker *maker, const char *text, size_t len, size_t last, KeyFamily whole, KeyFamily tail)
 {
@@ -41,7 +44,10 @@ emit_derived(const KeyMaker *maker, const char *text, size_t len)
 	emit_tails(maker, text, len, len, KEY_DERIVED, KEY_DERIVED_TAIL);
 }
 
-/* Copies a prefix or suffix as it stands in the names; returns its length, or 0 if it is of no use. */
+/*
+ * Copies a prefix or suffix in the form that it has in names.  Returns its
+ * length, or 0 if it is of no use.
+ */
 static size_t
 copy_affix(const KeyMaker *maker, const char *affix, char *copy)
 {
@@ -54,7 +60,10 @@ copy_affix(const KeyMaker *maker, const char *affix, char *copy)
 	return maker->exact ? n : fold_component(maker->rules->utf8, copy, n, FOLD_COMPONENT_MAX);
 }
 
-/* "d/abc_processed" lives with "d/abc".  What is nothing but the suffix is derived from nothing. */
+/*
+ * Makes a key for "d/abc_processed", which lives and dies with "d/abc".  A
+ * name that is only the suffix is not derived from a file.
+ */
 static void
 emit_without_suffix(const KeyMaker *maker, const char *stem, size_t len, const char *suffix)
 {
@@ -65,7 +74,7 @@ emit_without_suffix(const KeyMaker *maker, const char *stem, size_t len, const c
 		emit_derived(maker, stem, len - n);
 }
 
-/* "d/thumb_abc" lives with "d/abc". */
+/* Makes a key for "d/thumb_abc", which lives and dies with "d/abc". */
 static void
 emit_without_prefix(const KeyMaker *maker, const char *stem, size_t len, const char *prefix)
 {
@@ -81,7 +90,11 @@ emit_without_prefix(const KeyMaker *maker, const char *stem, size_t len, const c
 	emit_derived(maker, original.text, len - n);
 }
 
-/* Every file in the folder of "d/index.m3u8", or below, lives with it: not with the bare name, which would mean all. */
+/*
+ * Makes keys for a file in the folder of "d/index.m3u8", or below that
+ * folder: the file lives and dies with the manifest.  The bare name of the
+ * manifest gets no key, because it would mean the manifests of all folders.
+ */
 static void
 emit_with_manifest(const KeyMaker *maker, const char *folder, size_t len, const char *manifest)
 {
@@ -96,7 +109,7 @@ emit_with_manifest(const KeyMaker *maker, const char *folder, size_t len, const 
 	emit_tails(maker, path.text, len + 1 + n, len, KEY_PATH, KEY_TAIL);
 }
 
-/* A file that lives in the folder of an id, or of its manifest. */
+/* Makes keys for a file that lives in the folder of an id, or in the folder of a manifest. */
 static void
 emit_of_folder(const KeyMaker *maker, const char *folder, size_t len)
 {

@@ -1,14 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * names/file_key.h
- *	  When does a reference protect a file?  (DESIGN: matching rules)
+ *	  The rules by which a reference protects a file.
  *
- * A reference is whatever an application wrote into a column: a bare name, a
- * path, a URL, a list of them, a document that mentions them.  A file is a path
- * relative to the upload directory.  A file has *keys*; a reference has the
- * keys of all names that may stand in it; and a reference protects a file
- * exactly when they have a key in common.  Because every rule is an equality
- * of keys, the match over millions of rows stays a hash join.
+ * A reference is the text that an application wrote into a column: a bare
+ * name, a path, a URL, a list of them, a document that mentions them.  A file
+ * is a path relative to the upload directory.  A file has *keys*, and a
+ * reference has the keys of all names that it may contain.  A reference
+ * protects a file if and only if they have a key in common.  Because every
+ * rule is an equality of keys, the match over millions of rows is a hash
+ * join.
  *
  *	family		a file "d/abc_processed.mp3" has	matched by
  *	PATH		its path							that path, in whatever folder
@@ -16,16 +17,18 @@
  *	STEM[_TAIL]	the same without the extension		the same, no extension behind it
  *	DERIVED[_TAIL]	the same without the suffix		the same, with any extension or none
  *
- * Names are found in a reference, not parsed out of it: what stands in it as a
- * whole word is a name if a file has it, whatever is inside the name.  So a
- * reference is only asked for names that exist: KeyScope knows the files.  The
- * reference is searched in several readings (percent-decoded, without HTML's
- * entities ...: see readings.h).  A wrong reading costs nothing but a file
- * kept too long.  So does a collision of the 64-bit hashes of keys; who
- * condemns because of a match, instead of keeping, asks key_compare(), which
- * compares the texts.
+ * A reference is not parsed, but searched for the names of files.  A whole
+ * word of the reference is a name if a file has that name, whatever letters
+ * are in the name.  So only names that exist are searched for: KeyScope knows
+ * the files.  The reference is searched in several readings (percent-decoded,
+ * without HTML's entities, and others: see readings.h).  A wrong reading can
+ * only keep a file too long.  So can a collision of the 64-bit hashes of
+ * keys.  A caller that condemns a file because of a match must call
+ * key_compare(), which compares the texts.
  *
- * Pure functions: no SQL, no settings, no errors raised but out of memory.
+ * The functions are pure: they use no SQL and no settings, and the only ERROR
+ * is out of memory, unless key_pause() raises one.  They allocate in the
+ * current memory context, except for the memory of a scope.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -49,46 +52,49 @@ typedef enum KeyFamily
 #define KEY_ENDS			8192
 #define KEY_LENGTHS			256
 
-/* A name or path that is longer is none of a file. */
+/* No file has a longer name or path. */
 #define KEY_PATH_MAX		4096
 
 /*
- * A value longer than this never names a file strictly (see key_compare()):
+ * A longer value never names a file strictly (see key_compare()):
  * percent-encoding triples the bytes of a path.
  */
 #define KEY_STRICT_MAX		(4 * KEY_PATH_MAX)
 
-/* What the settings say of names: see rules.h. */
+/* The settings about names: see rules.h. */
 typedef struct KeyRules KeyRules;
 
 #define KEY_PENDING			16
 
 /*
- * What is known of all files that are matched together.  Begins as zeros, but
- * for the first four members.
+ * All files that are matched together.  Only the first four members are set
+ * by the caller; the others begin as zeros.
  */
 typedef struct KeyScope
 {
-	struct MemoryContextData *context;	/* of what it allocates; NULL: that
-										 * which is current at its first file */
-	size_t		filter_max;		/* bytes that its filter may take; 0: a MiB */
-	size_t		keys_max;		/* bytes that its keys may take; 0: a MiB */
-	uint64		seed;			/* a number that nobody can guess, or 0: then
-								 * names can be made for which it is slow */
+	struct MemoryContextData *context;	/* context of the scope's memory;
+										 * NULL: the current one when the
+										 * first file is added */
+	size_t		filter_max;		/* limit for the filter in bytes; 0: a MiB */
+	size_t		keys_max;		/* limit for the keys in bytes; 0: a MiB */
+	uint64		seed;			/* a number that nobody can guess; with 0,
+								 * somebody can choose names that make the
+								 * search slow */
 	uint32		n_files;
-	int			depth;			/* components of the deepest path */
-	bool		derived;		/* is any of them a derived file? */
-	size_t		longest;		/* bytes of the longest key */
+	int			depth;			/* number of components of the deepest path */
+	bool		derived;		/* whether any file is derived from another
+								 * one */
+	size_t		longest;		/* length of the longest key in bytes */
 
-	/* the keys, by their numbers, each with the first file that has it */
-	bool		too_many;		/* for keys_max: nothing but the filter knows
-								 * them */
+	/* the keys, by their numbers; each with the first file that has it */
+	bool		too_many;		/* the keys need more than keys_max, and only
+								 * the filter knows them */
 	size_t		n_keys;
 	size_t		keys_size;
 	uint64	   *keys;
 	uint32	   *owners;
 
-	/* further files that have a key */
+	/* the further files of keys that several files have */
 	size_t		n_shared;
 	size_t		shared_size;
 	struct
@@ -97,12 +103,12 @@ typedef struct KeyScope
 		uint32		file;
 	}		   *shared;
 
-	/* an index of the keys: their numbers, plus one, by their hash */
+	/* an index of the keys: the number of a key, plus one, by its hash */
 	size_t		n_places;		/* a power of two */
 	int			place_shift;
 	uint32	   *places;
 
-	/* keys that are not there yet */
+	/* keys that are not in the index yet */
 	int			n_pending;
 	struct
 	{
@@ -110,9 +116,9 @@ typedef struct KeyScope
 		uint32		file;
 	}			pending[KEY_PENDING];
 
-	/* keys of references that are asked for later; see key_of_many() */
+	/* keys of references that are looked up later: see key_of_many() */
 	int			n_asked;
-	int			n_let_through;	/* by the filter */
+	int			n_let_through;	/* keys that the filter has let through */
 	struct KeyAsked
 	{
 		KeyFamily	family;
@@ -120,87 +126,97 @@ typedef struct KeyScope
 	}			asked[KEY_PENDING],
 				let_through[KEY_PENDING];
 
-	uint64		filter_mask;	/* number of its bits, a power of two, less
-								 * one */
-	uint8	   *filter;			/* of one probe; NULL: not yet made */
+	uint64		filter_mask;	/* number of the filter's bits, which is a
+								 * power of two, minus one */
+	uint8	   *filter;			/* one bit for a key; NULL: not made yet */
 
-	/* how names and how stems end, by a hash of their last two letters */
+	/* the ends of names and of stems, by a hash of their last two letters */
 	uint8		name_ends[KEY_ENDS / 8];
 	uint8		stem_ends[KEY_ENDS / 8];
 
-	/* how long keys are, in bytes; of all that are longer, bit 0 */
+	/* the lengths of keys in bytes; bit 0 stands for all greater lengths */
 	uint8		lengths[KEY_LENGTHS / 8];
 } KeyScope;
 
 /*
- * Is called now and then while a long value is searched, and may raise an
- * error; NULL: nothing is.  The server lets itself be cancelled there.
+ * Called now and then while a long value is searched, unless NULL.  May raise
+ * an ERROR: the server takes interrupts here.
  */
 extern void (*key_pause) (void);
 
-/* Receives each key of a file or a reference; text is not NUL-terminated. */
+/* Receives each key of a file or a reference.  `text` has `len` bytes and no NUL at its end. */
 typedef void (*KeySink) (KeyFamily family, uint64 key, const char *text, size_t len, void *arg);
 
 typedef enum KeyMatch
 {
 	KEY_NO_MATCH,
 	KEY_LOOSE_MATCH,			/* enough to keep the file */
-	KEY_STRICT_MATCH			/* the reference names this very file, in
-								 * these very letters: enough to condemn it
-								 * too */
+	KEY_STRICT_MATCH			/* the reference names exactly this file,
+								 * letter for letter: enough to condemn the
+								 * file as well */
 } KeyMatch;
 
-/* May a file of this name be cleaned at all, by its extension? */
+/* Returns whether the extension of the file `path` is one that may be cleaned. */
 extern bool key_is_audio(const KeyRules *rules, const char *path);
 
-/* Widen `scope` so that it covers the file at `path`, with all its keys. */
+/* Adds the file `path`, with all its keys, to `scope`. */
 extern void key_widen_scope(const KeyRules *rules, const char *path, KeyScope *scope);
 
-/* Free what the scope has allocated. */
+/* Frees the memory of the scope. */
 extern void key_forget_scope(KeyScope *scope);
 
 /*
- * Returns the number, below n_keys, of a key that key_of_reference() has passed
- * on; -1 if there are too_many.
+ * Returns the number of `key`, which is below n_keys and must be a key that
+ * key_of_reference() has found; -1 if there are too_many keys.
  */
 extern int64 key_number(const KeyScope *scope, uint64 key);
 
 typedef void (*KeyFileSink) (int64 number, uint64 key, int64 file, void *arg);
 
 /*
- * Passes on each key with each file that has it: its number, in the order in
- * which files were added, from 0.  Nothing, if there are too_many keys.
+ * Calls sink(number, key, file, arg) for each key and each file that has it.
+ * `file` is the number of the file, from 0 in the order in which files were
+ * added.  Does nothing if there are too_many keys.
  */
 extern void key_each_file(KeyScope *scope, KeyFileSink sink, void *arg);
 
-/* The keys of the file at `path`, of the families in the mask `families`. */
+/*
+ * Calls `sink` for the keys of the file `path` that belong to one of the
+ * families in the mask `families`.
+ */
 extern void key_of_file(const KeyRules *rules, const char *path, int families,
 						KeySink sink, void *arg);
 
 /*
- * The keys of a reference of `len` bytes that some file of the scope has; a
- * key may come more than once, and with too_many keys now and then one comes
- * that no file has.
+ * Calls `sink` for the keys of a reference of `len` bytes that some file of
+ * the scope has.  A key may come more than once.  With too_many keys, a key
+ * may also come that no file has.
  */
 extern void key_of_reference(const KeyRules *rules, KeyScope *scope,
 							 const char *reference, size_t len,
 							 KeySink sink, void *arg);
 
 /*
- * Passes on the keys of a reference as key_of_reference() does, but some of
- * them only with a later reference, or at the end; and their texts are NULL.
- * For many references one after another, with the same sink and argument:
- * they need not wait for memory.
+ * Calls `sink` for the keys of a reference, as key_of_reference() does, but
+ * for some of them only at a later call, or at key_of_many_end().  Their
+ * texts are NULL.  This is for many references one after another, with one
+ * sink and argument: they need not wait for memory.
  */
 extern void key_of_many(const KeyRules *rules, KeyScope *scope,
 						const char *reference, size_t len,
 						KeySink sink, void *arg);
 extern void key_of_many_end(KeyScope *scope, KeySink sink, void *arg);
 
-/* Does the reference hold a letter or a digit, without which it means nothing? */
+/*
+ * Returns whether the reference has a letter or a digit.  Without one, a
+ * reference means nothing.
+ */
 extern bool key_may_refer(const KeyRules *rules, const char *reference, size_t len);
 
-/* Does this reference mean this file, by the texts and not their hashes? */
+/*
+ * Returns whether the reference of `len` bytes means the file `path`.
+ * Compares the texts, and not only their hashes.
+ */
 extern KeyMatch key_compare(const KeyRules *rules, const char *reference,
 							size_t len, const char *path);
 

@@ -1,25 +1,26 @@
 /*-------------------------------------------------------------------------
  *
  * names/find.c
- *	  Finds the names of files that stand in a value.
+ *	  Finds the names of files in a value.
  *
- * The hazard here is a value that is not understood: the file it names would
- * look like an orphan.  So a value is not taken apart at separators, each of
- * which may be a letter of a name.  It is searched for names that exist: from
- * each place where a name can end, find_before() goes backwards, extends a
- * hash of the reversed text letter by letter, and asks the filter of the scope
- * at each place where a name can begin.  That costs about as many steps as the
- * longest name has letters, for each end; ends are few, because the last two
- * letters of all names are known.
+ * The hazard is a value that is not understood: the file that it names would
+ * look like an orphan.  So a value is not split at separators, because each
+ * of them may be a letter of a name.  The value is searched for names that
+ * exist: from each place where a name can end, find_before() goes backwards,
+ * extends a hash of the reversed text letter by letter, and asks the filter
+ * of the scope at each place where a name can begin.  For each end, this
+ * costs as many steps as the longest name has letters.  There are few ends,
+ * because the last two letters of all names are known.
  *
- * Where a name can begin and end is a matter of the letters beside it, and
- * marked once for each reading (mark_begins(), mark_ends()).  In doubt it can.
- * Where nothing ends as names do, nothing is marked.
+ * The letters beside a place tell whether a name can begin or end there.
+ * These places are marked once for each reading (mark_begins(), mark_ends()).
+ * In case of doubt a place is marked.  A reading in which nothing ends as
+ * names do is not marked at all.
  *
- * The common case, an ASCII name or path without anything special, must cost
- * about as much as hashing it, because it is done for every row of every
- * source: one pass over the bytes finds out whether anything is special.  What
- * that pass finds is what the search would find.
+ * The common case is an ASCII name or path without anything special.  It
+ * occurs for every row of every source, so it must cost little more than a
+ * hash: one pass over the bytes finds out whether anything is special.  This
+ * pass finds the same names as the search.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -41,20 +42,20 @@
 #include "src/names/private.h"
 #include "src/names/readings.h"
 
-/* A long value is searched in windows of so many bytes, which overlap. */
+/* A long value is searched in windows of this many bytes, which overlap. */
 #ifndef KEY_WINDOW
 #define KEY_WINDOW			(256 * 1024)
 #endif
 
-/* A window ends at a blank, if there is one among so many bytes. */
+/* A window ends at a blank, if there is one within this many bytes. */
 #define BLANK_SEARCH		(KEY_WINDOW / 256)
 
-/* So many bytes of a value may stand for one of a name: "%25C3", "\\\\u00e9". */
+/* Most bytes of a value that can stand for one byte of a name: "%25C3", "\\\\u00e9". */
 #define ESCAPE_MAX			12
 
 #define HOST_MAX			255
 
-/* Longer readings are searched in memory of their own. */
+/* A longer reading gets memory of its own for the search. */
 #define SHORT_READING		512
 
 /* A search for names in one value. */
@@ -64,11 +65,13 @@ typedef struct Finder
 	KeyScope   *scope;
 	KeySink		sink;
 	void	   *arg;
-	const char *text;			/* the reading that is searched, folded */
+	const char *text;			/* the reading that is being searched, folded */
 	size_t		len;
-	uint8	   *classes;		/* a FoldClass for each letter */
-	uint8	   *edges;			/* before each letter, and at the end: EDGE_* */
-	bool		later;			/* ask for what is found when memory has come */
+	uint8	   *classes;		/* for each letter a FoldClass */
+	uint8	   *edges;			/* for the place before each letter, and for
+								 * the end: EDGE_* */
+	bool		later;			/* look up the keys that were found when their
+								 * memory has come */
 } Finder;
 
 void		(*key_pause) (void) = NULL;
@@ -76,7 +79,7 @@ void		(*key_pause) (void) = NULL;
 
 /* ----------------------------------------------------------------- asking --- */
 
-/* The index is asked for the keys that the filter has let through. */
+/* Looks up the keys that the filter has let through in the index. */
 static void
 ask_index(Finder *finder)
 {
@@ -107,7 +110,7 @@ ask_filter(Finder *finder)
 	scope->n_asked = 0;
 }
 
-/* Asks for a key when others have been found: until then its memory is fetched. */
+/* Looks up a key after some others have been found.  Its memory is fetched meanwhile. */
 static void
 ask_later(Finder *finder, KeyFamily family, uint64 key)
 {
@@ -124,9 +127,9 @@ ask_later(Finder *finder, KeyFamily family, uint64 key)
 /* ----------------------------------------------------- an ordinary value --- */
 
 /*
- * The letters that the ordinary letters of an ordinary reference are folded
- * to; 0 for one that wants a closer look: any that cannot continue a name, and
- * "%".
+ * Returns a table of the folded forms of ordinary letters.  It has 0 for a
+ * letter that needs a closer look: any letter that cannot be part of a name,
+ * and "%".
  */
 static const unsigned char *
 plain_letters(void)
@@ -144,24 +147,24 @@ plain_letters(void)
 	return letters;
 }
 
-/* An ordinary reference, folded, and what is known of its last component. */
+/* An ordinary reference, folded, and the parts of its last component. */
 typedef struct PlainPath
 {
 	size_t		len;
-	size_t		name;			/* where the last component begins ... */
-	size_t		dot;			/* ... and the dot of its extension is; `len`
-								 * without one */
-	uint64		hash;			/* of the last component ... */
-	uint64		hash_to_dot;	/* ... and of what stands before that dot */
+	size_t		name;			/* place at which the last component begins */
+	size_t		dot;			/* place of the dot of its extension, or `len` */
+	uint64		hash;			/* hash of the last component */
+	uint64		hash_to_dot;	/* hash of the last component up to that dot */
 	char		text[KEY_PATH_MAX];
 } PlainPath;
 
 /*
- * The ordinary reference: one path of ASCII, nothing to trim, decode or
- * resolve, and nothing in it that could be a name but its last component.
- * Folds into `path` and returns true, or returns false at the first sight of
- * anything else.  What extend_hash() makes of a component backwards is the sum
- * of its letters, each times a power of the factor, and made forwards here.
+ * Reads an ordinary reference: one path of ASCII, with nothing to trim,
+ * decode or resolve, and with no name inside but its last component.  Folds
+ * the reference into `path` and returns true, or returns false as soon as it
+ * sees anything else. extend_hash() hashes a component backwards: the result
+ * is the sum of the letters, each times a power of the factor, which is
+ * computed forwards here.
  */
 static bool
 read_plain(const char *text, size_t len, PlainPath *path)
@@ -211,7 +214,7 @@ read_plain(const char *text, size_t len, PlainPath *path)
 	return isalnum(previous);
 }
 
-/* Passes on the families in which some file has a key of this hash. */
+/* Calls the sink for the families in which some file has a key of this hash. */
 static inline void
 emit_found(Finder *finder, uint64 hash, const char *text, size_t len, int families)
 {
@@ -233,9 +236,9 @@ emit_found(Finder *finder, uint64 hash, const char *text, size_t len, int famili
 }
 
 /*
- * A value is the tail of deeper files, and has the paths of others as its own
- * tails.  Of `path` the first `len` bytes count; `hash` is that of their last
- * component.
+ * Finds the names of a path.  A value may be the tail of the paths of deeper
+ * files, and tails of the value may be paths of other files.  The first `len`
+ * bytes of `path` are used; `hash` is that of their last component.
  */
 static void
 emit_plain_path(Finder *finder, const PlainPath *path, size_t len, uint64 hash, int whole, int tail)
@@ -267,7 +270,11 @@ emit_plain(Finder *finder, const PlainPath *path)
 	else
 		emit_plain_path(finder, path, path->len, path->hash, KEY_PATH | KEY_STEM | derived,
 						KEY_TAIL | KEY_STEM_TAIL | derived << 1);
-	/* an id with a dot, or the film "talk.mkv"?  To keep, both. */
+
+	/*
+	 * this is an id with a dot, or the film "talk.mkv": keep the files of
+	 * both
+	 */
 	if (derived != 0 && path->dot < path->len && extension <= EXTENSION_MAX)
 		emit_plain_path(finder, path, path->dot, path->hash_to_dot, KEY_DERIVED, KEY_DERIVED_TAIL);
 }
@@ -275,7 +282,7 @@ emit_plain(Finder *finder, const PlainPath *path)
 
 /* ------------------------------------------------------------ any value --- */
 
-/* Do the first `len` bytes of a text of any length end with an extension of audio? */
+/* Returns whether the first `len` bytes of a text end with an extension of audio. */
 static bool
 ends_with_extension(const KeyRules *rules, const char *text, size_t len)
 {
@@ -285,14 +292,15 @@ ends_with_extension(const KeyRules *rules, const char *text, size_t len)
 }
 
 /* The role of a place between two letters, or at an end of the text. */
-#define EDGE_BEGIN			0x01	/* a name begins */
-#define EDGE_BEGIN_MARKED	0x02	/* a name does, if it ends likewise:
-									 * "_name_" */
-#define EDGE_ROOT			0x04	/* ... without a folder before it */
-#define EDGE_END			0x08	/* a name or a stem ends */
+#define EDGE_BEGIN			0x01	/* a name can begin */
+#define EDGE_BEGIN_MARKED	0x02	/* a name can begin if it also ends with a
+									 * mark: "_name_" */
+#define EDGE_ROOT			0x04	/* no folder stands before the name */
+#define EDGE_END			0x08	/* a name or a stem can end */
 #define EDGE_END_MARKED		0x10
-#define EDGE_END_NAME		0x20	/* a name ends, but no stem */
-#define EDGE_END_STEM		0x40	/* a stem ends, and an extension follows */
+#define EDGE_END_NAME		0x20	/* a name can end, but no stem */
+#define EDGE_END_STEM		0x40	/* a stem can end, and an extension
+									 * follows */
 
 #define CLASS_INSIDE		0xFF	/* in the middle of a letter */
 
@@ -309,7 +317,10 @@ is_host_letter(char c)
 		(c != '\0' && strchr(".-_:@%~", c) != NULL);
 }
 
-/* Length of a numbered entity as "&#233;", which is a letter in another reading; or 0. */
+/*
+ * Returns the length of a numbered entity as "&#233;", which is a letter in
+ * another reading; or 0.
+ */
 static size_t
 entity_length(const char *text, size_t len)
 {
@@ -322,7 +333,7 @@ entity_length(const char *text, size_t len)
 	return i > 2 && i < len && text[i] == ';' ? i + 1 : 0;
 }
 
-/* Length of "\\c3\\a9", a letter of two bytes as PHP writes it, or 0. */
+/* Returns the length of "\\c3\\a9", a letter of two bytes in PHP's notation; or 0. */
 static size_t
 hex_escape_length(const char *text, size_t len)
 {
@@ -330,7 +341,7 @@ hex_escape_length(const char *text, size_t len)
 		text[3] == '\\' && strchr("89abAB", text[4]) != NULL && isxdigit((unsigned char) text[5]) ? 6 : 0;
 }
 
-/* Are these `n` digits hexadecimal, and mean no ASCII? */
+/* Returns whether the `n` digits are hexadecimal and do not mean ASCII. */
 static bool
 is_high_hex(const char *digits, size_t n)
 {
@@ -347,7 +358,10 @@ is_high_hex(const char *digits, size_t n)
 	return value >= 0x80;
 }
 
-/* Length of "\\u00e9", "\\xe9", "\\303" or "\\c3\\a9", likewise, where it means no ASCII; or 0. */
+/*
+ * Returns the length of "\\u00e9", "\\xe9", "\\303" or "\\c3\\a9" if it does
+ * not mean ASCII; or 0.
+ */
 static size_t
 escape_length(const char *text, size_t len)
 {
@@ -393,7 +407,7 @@ classify_letters(Finder *finder)
 	}
 }
 
-/* Does a letter that ends a name, or nothing, stand before a place? */
+/* Returns whether a letter that ends a name, or nothing, stands before the place. */
 static bool
 breaks_before(const Finder *finder, size_t place)
 {
@@ -403,8 +417,8 @@ breaks_before(const Finder *finder, size_t place)
 }
 
 /*
- * Does no folder stand before a name that begins behind slashes, which begin
- * at `slashes`?  The host of a URL is none.
+ * Returns whether no folder stands before a name behind slashes, which begin
+ * at `slashes`.  The host of a URL is not a folder.
  */
 static bool
 is_root(const Finder *finder, size_t slashes)
@@ -424,7 +438,10 @@ is_root(const Finder *finder, size_t slashes)
 	return host < slashes && host > 1 && text[host - 1] == '/' && text[host - 2] == '/';
 }
 
-/* Can a name begin behind the letter at `before`, which is next to `here`? */
+/*
+ * Returns whether a name can begin behind the letter at `before`, which is
+ * next to `here`, as EDGE_* flags.
+ */
 static uint8
 begin_at(const Finder *finder, size_t before, size_t here, size_t marks)
 {
@@ -451,8 +468,9 @@ static void
 mark_begins(Finder *finder)
 {
 	const char *text = finder->text;
-	size_t		before = 0;		/* the letter before this place */
-	size_t		marks = 0;		/* where the marks before this place begin */
+	size_t		before = 0;		/* place of the letter before this place */
+	size_t		marks = 0;		/* place at which the marks before this place
+								 * begin */
 	size_t		slashes = 0;
 	size_t		i;
 
@@ -475,13 +493,13 @@ mark_begins(Finder *finder)
 	}
 }
 
-/* The state of the text behind a place, from its end on. */
+/* The state of the text behind a place.  The text is read from its end. */
 typedef struct Ahead
 {
 	size_t		not_slash;		/* the first place behind slashes */
 	size_t		not_mark;
 	size_t		not_word;
-	bool		no_extension;	/* the word ahead ends without one */
+	bool		no_extension;	/* the word behind the place has no extension */
 } Ahead;
 
 static void
@@ -508,7 +526,10 @@ ends_text(const Finder *finder, size_t place)
 	return place >= finder->len || finder->classes[place] == FOLD_BREAK;
 }
 
-/* Can a name end before the letter at `here`?  `before` is the one before it. */
+/*
+ * Returns whether a name can end before the letter at `here`, as EDGE_*
+ * flags.  `before` is the letter before that one.
+ */
 static uint8
 end_at(const Finder *finder, const Ahead *ahead, size_t before, size_t here, size_t after_dot)
 {
@@ -547,7 +568,8 @@ mark_ends(Finder *finder)
 	while (here > 0)
 	{
 		size_t		before = here - 1;
-		size_t		after_dot = ahead.not_word; /* behind the letter `here` */
+		size_t		after_dot = ahead.not_word; /* place behind the letter
+												 * `here` */
 
 		while (finder->classes[before] == CLASS_INSIDE)
 			before--;
@@ -557,7 +579,7 @@ mark_ends(Finder *finder)
 	}
 }
 
-/* Asks for all names that end before `end`. */
+/* Looks up all names that end before `end`. */
 static void
 find_before(Finder *finder, size_t end, int families)
 {
@@ -580,7 +602,7 @@ find_before(Finder *finder, size_t end, int families)
 	}
 }
 
-/* The families of which names may end before `end`. */
+/* Returns the families whose names may end before `end`. */
 static int
 families_ending(const Finder *finder, size_t end)
 {
@@ -604,8 +626,9 @@ families_ending(const Finder *finder, size_t end)
 }
 
 /*
- * Where, from `begin` on, may the first name or stem end?  Returns 0 for
- * nowhere: most values of other columns hold nothing that ends like a name.
+ * Returns the first place from `begin` on at which a name or stem may end, or
+ * 0 if there is none.  Most values of other columns have nothing that ends
+ * like a name.
  */
 static size_t
 find_end(const Finder *finder, size_t begin)
@@ -619,7 +642,7 @@ find_end(const Finder *finder, size_t begin)
 	return 0;
 }
 
-/* Searches the folded reading; `room` is for two bytes a letter, and two more. */
+/* Searches the folded reading.  `room` has space for two bytes a letter, and two more. */
 static void
 search_folded(Finder *finder, uint8 *room)
 {
@@ -644,7 +667,7 @@ search_folded(Finder *finder, uint8 *room)
 	}
 }
 
-/* A reading that is short and of ASCII alone, as most are, costs no memory. */
+/* Searches one reading.  A reading that is short and ASCII, as most are, needs no memory. */
 static void
 search_reading(const char *text, size_t len, void *arg)
 {
@@ -670,8 +693,9 @@ search_reading(const char *text, size_t len, void *arg)
 }
 
 /*
- * A place near `place`, not before `first`, where a text may be cut: behind a
- * blank, if there is one, or at least not in the middle of a letter.
+ * Returns a place near `place`, and not before `first`, at which a text may
+ * be cut: behind a blank, if there is one, or at least not in the middle of a
+ * letter.
  */
 static size_t
 place_to_cut(const Finder *finder, const char *text, size_t first, size_t place)
@@ -711,7 +735,7 @@ look_at_value(Finder *finder, const char *value, size_t len)
 	if (len == 0 || finder->scope->longest == 0)
 		return;
 	scope_settle(finder->scope);
-	/* a leading slash says nothing: a path matches by its tail */
+	/* a path matches by its tail, so a leading slash has no meaning */
 	if (len > 1 && value[0] == '/' && value[1] != '/' ?
 		read_plain(value + 1, len - 1, &path) : read_plain(value, len, &path))
 		emit_plain(finder, &path);

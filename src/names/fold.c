@@ -1,17 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * names/fold.c
- *	  Texts without case and without the many forms of a letter.
+ *	  Folds texts: without case, and with one form of each letter.
  *
- * Unicode: a text is decomposed (PostgreSQL's own tables), case folded letter
- * by letter in the C.UTF-8 locale of the C library, and composed (NFC).  In
- * this order, because many a letter exists composed in one case only.  It is
- * no full case folding ("SS" is not the German sharp s); two names that it
- * confuses are both kept.
+ * Unicode: a text is decomposed (by PostgreSQL's own tables), case folded
+ * letter by letter in the C.UTF-8 locale of the C library, and then composed
+ * (NFC).  The order matters, because some letters are composed in one case
+ * only.  This is not full case folding: "SS" is not folded like the German
+ * sharp s.  If folding makes two names equal, both files are kept.
  *
- * A long text is folded in stretches, which end before a letter that cannot
- * be composed with the one before it, so that a name is folded in the same
- * way wherever it stands.
+ * A long text is folded in stretches.  A stretch ends before a letter that
+ * cannot be composed with the letter before it, so that a name is folded in
+ * the same way at any place in a text.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -34,11 +34,12 @@
 #define MAX_UTF8_LETTER		4
 #define DOT_ABOVE			0x0307
 
-/* A stretch ends at the first good place behind so many bytes ... */
+/* A stretch ends at the first good place behind this many bytes. */
 #define STRETCH				256
 /*
- * ... and behind so many anywhere: nothing but marks is no name, and putting
- * marks into order takes time that grows with the square of their number.
+ * A stretch ends at any place behind this many bytes.  Such a text consists
+ * of marks only and is no name, and to sort marks takes time that grows with
+ * the square of their number.
  */
 #define STRETCH_MAX			4096
 
@@ -62,7 +63,7 @@ is_in_ranges(pg_wchar c, const LetterRange *ranges, int n)
 	return false;
 }
 
-/* Spaces of all widths, and marks that nobody sees. */
+/* Returns whether the letter is a space of any width, or an invisible mark. */
 static bool
 is_blank(pg_wchar c)
 {
@@ -75,7 +76,7 @@ is_blank(pg_wchar c)
 	return is_in_ranges(c, blanks, lengthof(blanks));
 }
 
-/* Marks of punctuation, and pictures. */
+/* Returns whether the letter is a mark of punctuation, or a picture. */
 static bool
 is_punctuation(pg_wchar c)
 {
@@ -94,7 +95,7 @@ is_punctuation(pg_wchar c)
 	return is_in_ranges(c, marks, lengthof(marks));
 }
 
-/* Letters that are written together with those of ASCII. */
+/* Returns whether the letter is written together with letters of ASCII. */
 static bool
 is_latin(pg_wchar c)
 {
@@ -107,7 +108,7 @@ is_latin(pg_wchar c)
 	return is_in_ranges(c, letters, lengthof(letters));
 }
 
-/* Letters that are never composed with the one before them. */
+/* Returns whether the letter is never composed with the letter before it. */
 static bool
 is_sure_start(pg_wchar c)
 {
@@ -121,7 +122,7 @@ is_sure_start(pg_wchar c)
 	return is_in_ranges(c, letters, lengthof(letters));
 }
 
-/* Length of the valid letter at `text`, or 0. */
+/* Returns the length of the valid letter at `text`, or 0. */
 static int
 letter_length(const char *text, size_t len)
 {
@@ -137,7 +138,7 @@ letter_length(const char *text, size_t len)
 #define D	FOLD_DOT
 #define S	FOLD_SLASH
 
-/* Letters, digits and "%" go on with a name. */
+/* Letters, digits and "%" are part of a name. */
 const uint8 fold_ascii_classes[128] = {
 	B, B, B, B, B, B, B, B, B, B, B, B, B, B, B, B,
 	B, B, B, B, B, B, B, B, B, B, B, B, B, B, B, B,
@@ -194,9 +195,9 @@ folding_locale(void)
 }
 
 /*
- * One letter in lower case, where the C library knows it.  By way of upper
- * case, which unites what lower case keeps apart: the sigma at the end of a
- * word and the other, i with a dot and without.
+ * Returns the letter in lower case, if the C library knows it.  The letter is
+ * made upper case first, because upper case has one letter where lower case
+ * has two: both forms of the sigma, and i with and without a dot.
  */
 static pg_wchar
 fold_letter(pg_wchar c)
@@ -212,7 +213,7 @@ fold_letter(pg_wchar c)
 	return (pg_wchar) towlower_l(towupper_l((wint_t) c, locale), locale);
 }
 
-/* Fold decomposed letters in place; the dot of a capital I goes as well. */
+/* Folds decomposed letters in place.  The dot of a capital I is removed, too. */
 static void
 fold_letters(pg_wchar *letters)
 {
@@ -258,7 +259,7 @@ append_folded(StringInfo out, const char *text, size_t len)
 	pfree(letters);
 }
 
-/* Length of the stretch of valid letters at `text` that are folded together. */
+/* Returns the length of the stretch of valid letters at `text` that are folded together. */
 static size_t
 stretch_length(const char *text, size_t len)
 {
@@ -273,7 +274,7 @@ stretch_length(const char *text, size_t len)
 		if (i >= STRETCH && is_sure_start(utf8_to_unicode((const unsigned char *) text + i)))
 			break;
 		if (i > 0 && step == 1 && i + 1 < len && !IS_HIGHBIT_SET(text[i + 1]))
-			break;				/* only ASCII ahead, for which there is a
+			break;				/* only ASCII follows, for which there is a
 								 * faster way */
 		i += step;
 	}
@@ -309,7 +310,7 @@ fold_text(bool utf8, const char *text, size_t len, size_t *folded_len)
 	return folded.data;
 }
 
-/* Without a branch for each letter: the processor takes many at once. */
+/* The loop has no branch for each letter, so that the processor takes many letters at once. */
 bool
 fold_ascii_text(const char *text, size_t len, char *folded)
 {

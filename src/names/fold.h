@@ -1,9 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * names/fold.h
- *	  Texts without case and without the many forms of a letter.
+ *	  Folds texts: without case, and with one form of each letter.
  *
- * Pure functions: no SQL, no settings, no errors raised but out of memory.
+ * The functions are pure: they use no SQL and no settings, and the only ERROR
+ * is out of memory.  `utf8` tells whether a text is UTF-8; if not, only its
+ * ASCII is folded.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -14,10 +16,10 @@
 
 #include "mb/pg_wchar.h"
 
-/* No component of a path is longer: 255 letters, each of three letters of three bytes. */
+/* Limit for a component of a path in bytes: 255 letters, each of three letters of three bytes. */
 #define FOLD_COMPONENT_MAX	(255 * 9)
 
-/* `c` in lower case, if it is a capital letter of ASCII. */
+/* Returns `c` in lower case, if it is a capital letter of ASCII, else `c`. */
 static inline char
 fold_ascii(char c)
 {
@@ -25,31 +27,33 @@ fold_ascii(char c)
 }
 
 /*
- * Folds a text of any length: lower case, composed, no-break spaces and marks
- * that nobody sees as plain spaces.  Returns a new text and sets *folded_len;
- * what is not valid UTF-8 in it, or all of it but ASCII without `utf8`, is left
- * alone.
+ * Folds a text of `len` bytes: makes it lower case and composed, and makes
+ * no-break spaces and invisible marks plain spaces.  Returns a new text,
+ * palloc'd, and sets *folded_len to its length.  Bytes that are not valid
+ * UTF-8 stay as they are.
  */
 extern char *fold_text(bool utf8, const char *text, size_t len, size_t *folded_len);
 
 /*
- * Folds `len` bytes of `text` into `folded`, if all of them are ASCII; returns
- * false if not, and then what is in `folded` means nothing.
+ * Folds `len` bytes of `text` into `folded`, if all of them are ASCII.
+ * Returns false if not; then the content of `folded` is undefined.
  */
 extern bool fold_ascii_text(const char *text, size_t len, char *folded);
 
 /*
- * Folds `len` bytes of `text`, one component of a path, in place and in the same
- * way.  Returns the new length, `room` at most; a text that would outgrow
- * `room` is folded as ASCII.
+ * Folds `len` bytes of `text`, one component of a path, in place, as
+ * fold_text() does.  Returns the new length, which is at most `room`.  A text
+ * that would become longer than `room` is folded as ASCII.
  */
 extern size_t fold_component(bool utf8, char *text, size_t len, size_t room);
 
 /* The role of a letter of a folded text for the names in the text. */
 typedef enum FoldClass
 {
-	FOLD_BREAK,					/* ends a name: a blank, a quote, a comma ... */
-	FOLD_LATIN,					/* goes on with it: letters, digits, "%" */
+	FOLD_BREAK,					/* a letter that ends a name: a blank, a
+								 * quote, a comma */
+	FOLD_LATIN,					/* a letter that is part of a name: letters of
+								 * ASCII, digits, "%" */
 	FOLD_OTHER,					/* a letter of another script */
 	FOLD_MARK,					/* "_", "-" or "~" */
 	FOLD_DOT,
@@ -59,7 +63,10 @@ typedef enum FoldClass
 /* The class of each letter of ASCII. */
 extern const uint8 fold_ascii_classes[128];
 
-/* Returns the class of the letter at `text`, of which *step bytes are one letter. */
+/*
+ * Returns the class of the letter at `text`, which has at most `len` bytes,
+ * and sets *step to the length of the letter in bytes.
+ */
 extern FoldClass fold_class(bool utf8, const char *text, size_t len, int *step);
 
 #endif							/* AUDIO_CLEANUP_TEXT_FOLD_H */

@@ -16,7 +16,7 @@
 #include "src/names/fold.h"
 #include "src/names/private.h"
 
-/* Extensions by which "has no extension" is told, whatever may be cleaned. */
+/* Extensions of audio, which tell whether a name has an extension, whatever files are cleaned. */
 static const char *const known_extensions[] = {
 	"3gp", "aac", "aif", "aifc", "aiff", "alac", "amr", "ape", "au", "caf",
 	"dss", "ds2", "flac", "gsm", "m4a", "m4b", "m4p", "mka", "mov", "mp2",
@@ -33,8 +33,9 @@ path_last_component(const char *text, size_t len)
 }
 
 /*
- * So many bytes of the text as `to_come` says are still to be appended.
- * There is room for any path that exists; what is longer may be folded in part.
+ * Appends a component to the path.  `to_come` is the number of bytes of the
+ * text that are still to be appended.  There is room for any path that
+ * exists; a longer path may be folded in part only.
  */
 static void
 append_component(const KeyRules *rules, bool exact, Canonical *path,
@@ -71,7 +72,7 @@ path_normalise(const KeyRules *rules, bool exact, const char *text, size_t len, 
 	}
 }
 
-/* Two letters of ASCII that differ are told apart at once. */
+/* Returns false for two letters of ASCII that differ, which is quick. */
 static inline bool
 may_be_same(char a, char b)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * names/private.h
- *	  What the files of names/ share, and no other file includes.
+ *	  Declarations that the files of names/ share. No other file includes this one.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,7 +15,7 @@
 
 #define HASH_FACTOR			UINT64CONST(0x9E3779B97F4A7C15)
 
-/* No extension that tells anything is longer. */
+/* Longest extension that tells anything, in bytes. */
 #define EXTENSION_MAX		10
 
 /* A normalised path. */
@@ -25,17 +25,18 @@ typedef struct Canonical
 	char		text[KEY_STRICT_MAX + 1];
 } Canonical;
 
-/* How the keys of a file are made. */
+/* The parameters with which the keys of a file are made. */
 typedef struct KeyMaker
 {
 	const KeyRules *rules;
-	bool		exact;			/* of its very letters, nothing folded */
-	int			families;		/* a mask of those that are wanted */
+	bool		exact;			/* make keys of the exact letters, without
+								 * folding */
+	int			families;		/* mask of the families that are wanted */
 	KeySink		sink;
 	void	   *arg;
 } KeyMaker;
 
-/* Not isspace(), which may see spaces in bytes of UTF-8. */
+/* Returns whether `c` is a space. isspace() may see spaces in bytes of UTF-8. */
 static inline bool
 is_space(char c)
 {
@@ -43,8 +44,9 @@ is_space(char c)
 }
 
 /*
- * The hash of a key goes backwards through its text, so that a search that
- * goes backwards extends it by one letter at each step.
+ * Adds a letter to the hash of a key.  The hash goes backwards through the
+ * text of the key, so that a search that goes backwards adds one letter at
+ * each step.
  */
 static inline uint64
 extend_hash(uint64 hash, char c)
@@ -62,7 +64,7 @@ mix_hash(uint64 hash)
 	return hash ^ hash >> 32;
 }
 
-/* No key is 0. */
+/* Returns the key of a hash. 0 is no key. */
 static inline uint64
 key_of_mixed(KeyFamily family, uint64 mixed)
 {
@@ -71,7 +73,7 @@ key_of_mixed(KeyFamily family, uint64 mixed)
 	return key != 0 ? key : 1;
 }
 
-/* Has no file of the scope this key?  It is settled. */
+/* Returns whether no file of the scope has this key.  The scope must be settled. */
 static inline bool
 filter_lacks(const KeyScope *scope, uint64 key)
 {
@@ -86,7 +88,10 @@ end_number(char last_but_one, char last)
 	return ((unsigned char) last * 67 + (unsigned char) last_but_one) % KEY_ENDS;
 }
 
-/* May the first `len` bytes of `text` end with a name of which `ends` tells the ends? */
+/*
+ * Returns whether the first `len` bytes of `text` may end with a name.
+ * `ends` has the ends of all names.
+ */
 static inline bool
 may_end(const uint8 *ends, const char *text, size_t len)
 {
@@ -98,7 +103,7 @@ may_end(const uint8 *ends, const char *text, size_t len)
 	return (ends[n / 8] & (1 << (n % 8))) != 0;
 }
 
-/* May a file have a key of so many bytes? */
+/* Returns whether a file may have a key of `len` bytes. */
 static inline bool
 may_be_long(const KeyScope *scope, size_t len)
 {
@@ -110,47 +115,52 @@ may_be_long(const KeyScope *scope, size_t len)
 /* path.c */
 
 /*
- * Fills `path` with the components of `text`, of which `len` bytes are read,
- * KEY_STRICT_MAX at most: "" and "." are left out, ".." is resolved by the
- * letters alone (nothing on disk is asked), and unless `exact` the rest is
- * folded.
+ * Fills `path` with the components of the first `len` bytes of `text`,
+ * KEY_STRICT_MAX at most.  "" and "." are left out, ".." is resolved without
+ * asking the disk, and unless `exact`, the components are folded.
  */
 extern void path_normalise(const KeyRules *rules, bool exact, const char *text, size_t len,
 						   Canonical *path);
 
-/* Returns where the last component of the first `len` bytes of `text` begins. */
+/* Returns the place at which the last component of the first `len` bytes of `text` begins. */
 extern size_t path_last_component(const char *text, size_t len);
 
-/* Returns where the dot of the extension of the last component is, or `len`. */
+/* Returns the place of the dot of the last component's extension, or `len`. */
 extern size_t path_find_dot(const char *text, size_t len);
 
-/* Is this, what stands behind a dot, an extension of audio, be it one that is cleaned or not? */
+/*
+ * Returns whether the `len` bytes of `text` behind a dot are an extension of
+ * audio, whether files with that extension are cleaned or not.
+ */
 extern bool path_is_extension(const KeyRules *rules, const char *text, size_t len);
 
-/* Returns the length of `text` without an extension that is one of audio, else `len`. */
+/* Returns the length of `text` without its extension, if that is one of audio, else `len`. */
 extern size_t path_stem_length(const KeyRules *rules, const char *text, size_t len);
 
 /* file_key.c */
 
-/* Passes the keys of the file at `path` to the maker's sink. */
+/* Calls the maker's sink for the keys of the file `path`. */
 extern void keys_of_path(const KeyMaker *maker, const char *path);
 
 /* scope.c */
 
-/* Makes the scope ready to be asked for keys. */
+/* Prepares the scope for looking up keys. */
 extern void scope_settle(KeyScope *scope);
 
-/* Has the memory fetched in which the index tells of this key. */
+/* Starts to fetch the memory of the index for this key. */
 extern void scope_fetch(const KeyScope *scope, uint64 key);
 
-/* Has a file of the scope this key?  With too_many keys: may it have it?  The scope is settled. */
+/*
+ * Returns whether a file of the scope has this key; with too_many keys,
+ * whether a file may have it.  The scope must be settled.
+ */
 extern bool scope_has_key(const KeyScope *scope, uint64 key);
 
 /* strict.c */
 
 /*
- * Does the value of `len` bytes name the file at `path` to the letter?  The
- * scope is that of this file alone.
+ * Returns whether the value of `len` bytes names the file `path` letter for
+ * letter.  `scope` must have this file only.
  */
 extern bool names_strictly(const KeyRules *rules, const KeyScope *scope, const char *value,
 						   size_t len, const char *path);

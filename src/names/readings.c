@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * names/readings.c
- *	  What a text says when what is escaped in it is decoded.
+ *	  The readings of a text: its meanings with escapes decoded.
  *
- * Readings add to each other and never replace each other: a name may itself
- * look like an escape.  So each decoder makes a new reading of each one that
- * there is, simple ones first, until nothing new comes of it or there are
- * READINGS_MAX.  Only bytes that are no UTF-8 become longer.
+ * A new reading is added, and never replaces another one, because a name may
+ * itself look like an escape.  So each decoder makes a new reading of each
+ * existing one, beginning with simple ones, until there is nothing new or
+ * there are READINGS_MAX.  Only bytes that are not UTF-8 become longer.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -27,17 +27,17 @@
 
 #define READINGS_MAX	48
 
-/* Where the path that ".." climbs may begin. */
+/* Letters before which the path of a ".." cannot begin. */
 #define PATH_BREAKS		"\"'`<>=,;|()[]{} \t\r\n"
 
 /*
- * Reads the escape at `text`, writes to *out what that means, no more bytes
- * than were read, and moves *out behind them.  Returns the number of bytes
- * read, or 0 where there is no escape.
+ * Reads the escape at `text`, writes its meaning to *out, which is at most as
+ * long as the escape, and moves *out behind the meaning.  Returns the number
+ * of bytes read, or 0 if there is no escape.
  */
 typedef size_t (*EscapeReader) (const char *text, const char *end, char **out);
 
-/* Decodes a whole text into `out`, which is twice as large; returns the new length. */
+/* Decodes a whole text into `out`, which is twice as large.  Returns the new length. */
 typedef size_t (*Decoder) (const char *text, size_t len, char *out);
 
 
@@ -53,7 +53,7 @@ hex_value(char c)
 	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* The number of `digits` hexadecimal digits at `text`, or -1. */
+/* Returns the number that the `digits` hexadecimal digits at `text` mean, or -1. */
 static int
 hex_number(const char *text, const char *end, int digits)
 {
@@ -72,7 +72,7 @@ hex_number(const char *text, const char *end, int digits)
 	return number;
 }
 
-/* Writes a letter as UTF-8; what is none, or takes more than `room`, is not written. */
+/* Writes a letter as UTF-8, unless it is not valid or needs more than `room` bytes. */
 static char *
 put_letter(char *out, pg_wchar c, size_t room)
 {
@@ -89,7 +89,7 @@ put_letter(char *out, pg_wchar c, size_t room)
 	return out + len;
 }
 
-/* Decodes each escape that begins with `sign`; `out` may be `text` itself. */
+/* Decodes each escape that begins with `sign`.  `out` may be `text` itself. */
 static size_t
 decode_escapes(EscapeReader read_escape, char sign, const char *text, size_t len, char *out)
 {
@@ -107,7 +107,7 @@ decode_escapes(EscapeReader read_escape, char sign, const char *text, size_t len
 	return out - begin;
 }
 
-/* Two hexadecimal digits behind one letter: "%C3", or "\\c3" as in PHP's serialized S: */
+/* Reads two hexadecimal digits behind one letter: "%C3", or "\\c3" as in PHP's serialized S: */
 static size_t
 read_hex_pair(const char *text, const char *end, char **out)
 {
@@ -125,7 +125,10 @@ readings_decode_percent(const char *text, size_t len, char *out)
 	return decode_escapes(read_hex_pair, '%', text, len, out);
 }
 
-/* Four digits behind a sign and "u", or a pair of them: "\uD83C\uDFB5"; the number of bytes read, or 0. */
+/*
+ * Reads four digits behind a sign and "u", or a pair of them: "\uD83C\uDFB5".
+ * Returns the number of bytes read, or 0.
+ */
 static int
 read_four_digits(const char *text, const char *end, pg_wchar *c)
 {
@@ -144,7 +147,7 @@ read_four_digits(const char *text, const char *end, pg_wchar *c)
 	return 12;
 }
 
-/* "%u00e9", as JavaScript's escape() writes it. */
+/* Reads "%u00e9", as JavaScript's escape() writes it. */
 static size_t
 read_percent_u(const char *text, const char *end, char **out)
 {
@@ -155,7 +158,10 @@ read_percent_u(const char *text, const char *end, char **out)
 	return n;
 }
 
-/* "\uD83C\uDFB5", "\u00e9", "\u{e9}" or "\U000000e9"; the number of bytes read, or 0. */
+/*
+ * Reads "\uD83C\uDFB5", "\u00e9", "\u{e9}" or "\U000000e9".  Returns the
+ * number of bytes read, or 0.
+ */
 static int
 read_unicode_escape(const char *text, const char *end, pg_wchar *c)
 {
@@ -179,7 +185,7 @@ read_unicode_escape(const char *text, const char *end, pg_wchar *c)
 	return i > 3 && text + i < end && text[i] == '}' ? i + 1 : 0;
 }
 
-/* Three octal digits; -1 if there are none. */
+/* Returns the number that three octal digits mean, or -1. */
 static int
 octal_number(const char *text, const char *end)
 {
@@ -201,7 +207,7 @@ control_letter(char c)
 	return found != NULL ? controls[found - names] : c;
 }
 
-/* Escapes by a backslash, as in JSON, JavaScript, C, PHP, SQL arrays and the shell. */
+/* Reads an escape by a backslash, as in JSON, JavaScript, C, PHP, SQL arrays and the shell. */
 static size_t
 read_backslash(const char *text, const char *end, char **out)
 {
@@ -230,8 +236,8 @@ read_backslash(const char *text, const char *end, char **out)
 }
 
 /*
- * Two quotes are one, as in CSV, SQL and YAML, and so are four letters, as
- * '\\'' is in the shell.
+ * Reads two quotes as one, as in CSV, SQL and YAML, and the four letters
+ * '\\'' of the shell as one.
  */
 static size_t
 read_doubled(const char *text, const char *end, char **out)
@@ -244,7 +250,7 @@ read_doubled(const char *text, const char *end, char **out)
 	return end - text >= 2 && text[1] == *text ? 2 : 1;
 }
 
-/* '"'"' is how the shell writes a quote, too. */
+/* Reads '"'"', the other way to write a quote in the shell. */
 static size_t
 read_quoted_quote(const char *text, const char *end, char **out)
 {
@@ -261,7 +267,7 @@ read_plus(const char *text, const char *end, char **out)
 	return 1;
 }
 
-/* Backslashes are slashes; so many in a row are one, but for "\\\\server". */
+/* Makes backslashes slashes.  Several in a row are one, except in "\\\\server". */
 static size_t
 decode_slashes(const char *text, size_t len, char *out)
 {
@@ -292,7 +298,7 @@ decode_slashes(const char *text, size_t len, char *out)
 	return n;
 }
 
-/* "2024//05/./x/../abc.mp3" is "2024/05/abc.mp3". */
+/* Resolves a path: "2024//05/./x/../abc.mp3" is "2024/05/abc.mp3". */
 static size_t
 decode_path(const char *text, size_t len, char *out)
 {
@@ -323,7 +329,7 @@ decode_path(const char *text, size_t len, char *out)
 }
 
 
-/* Length of the letter of UTF-8 at `text`, or 0 where there is none. */
+/* Returns the length of the UTF-8 letter at `text`, or 0 if there is none. */
 static size_t
 letter_length(const char *text, const char *end)
 {
@@ -343,7 +349,7 @@ is_utf8(const char *text, size_t len)
 	return n > 0;
 }
 
-/* Bytes that are no UTF-8 are letters of Latin-1: "%E9" and "\xe9" mean U+00E9. */
+/* Decodes bytes that are not UTF-8 as letters of Latin-1: "%E9" and "\xe9" mean U+00E9. */
 static size_t
 decode_latin(const char *text, size_t len, char *out)
 {
@@ -420,7 +426,7 @@ named_letter(const char *name, size_t len)
 	return 0;
 }
 
-/* "#233" or "#xE9". */
+/* Returns the letter of "#233" or "#xE9". */
 static pg_wchar
 numbered_letter(const char *text, size_t len)
 {
@@ -457,15 +463,16 @@ read_entity(const char *text, const char *end, char **out)
 /* -------------------------------------------------------------- readings --- */
 
 /*
- * Where `sign` is not in a text, the decoder would change nothing; decode_latin()
- * has none.  The decoders of paths come last: they undo no escape.
+ * The decoders.  If a text has no `sign`, the decoder would change nothing;
+ * decode_latin() has no sign.  The decoders of paths are the last ones,
+ * because they undo no escape.
  */
 static const struct
 {
 	char		sign;
-	EscapeReader read_escape;	/* of one escape, or NULL ... */
-	Decoder		decode;			/* ... of the whole text */
-	const char *also;			/* must be there as well; or NULL */
+	EscapeReader read_escape;	/* reads one escape; or NULL */
+	Decoder		decode;			/* decodes the whole text; or NULL */
+	const char *also;			/* a text that must be there as well; or NULL */
 	int			times;
 }			decoders[] = {
 	{'\\', read_backslash, NULL, NULL, 3},
@@ -514,7 +521,7 @@ holds(const char *text, size_t len, const char *wanted)
 	return false;
 }
 
-/* A doubled slash that is none of a URL's? */
+/* Returns whether the text has a doubled slash that is not part of a URL. */
 static bool
 holds_doubled_slash(const char *text, size_t len)
 {
@@ -526,7 +533,7 @@ holds_doubled_slash(const char *text, size_t len)
 	return false;
 }
 
-/* Is there anything that decode_path() would resolve? */
+/* Returns whether the text has anything that decode_path() would resolve. */
 static bool
 holds_dots(const char *text, size_t len)
 {
@@ -556,7 +563,7 @@ is_known(const Readings *readings, const Reading *reading)
 	return false;
 }
 
-/* Adds what the decoder makes of a reading, unless that is known. */
+/* Adds the reading that the decoder makes of `from`, unless it is known. */
 static void
 add_reading(Readings *readings, const Reading *from, int decoder)
 {
@@ -574,7 +581,7 @@ add_reading(Readings *readings, const Reading *from, int decoder)
 		readings->all[readings->n++] = reading;
 }
 
-/* Does an escape, a doubled quote or a path that is to be resolved begin at `text`? */
+/* Returns whether an escape, a doubled quote or a path to be resolved begins at `text`. */
 static bool
 begins_decoding(const char *text, const char *begin, const char *end)
 {
@@ -596,7 +603,10 @@ begins_decoding(const char *text, const char *begin, const char *end)
 	}
 }
 
-/* Is there nothing to decode at all?  One pass, as it is asked of nearly every value. */
+/*
+ * Returns whether there is nothing to decode.  One pass is enough; nearly
+ * every value comes here.
+ */
 static bool
 is_literal(const char *text, size_t len)
 {

@@ -1,9 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * names/readings.h
- *	  What a text says when what is escaped in it is decoded.
+ *	  The readings of a text: its meanings with escapes decoded.
  *
- * Pure functions: no SQL, no settings, no errors raised but out of memory.
+ * The functions are pure: they use no SQL and no settings, and the only ERROR
+ * is out of memory.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,11 +16,12 @@
 typedef void (*ReadingSink) (const char *text, size_t len, void *arg);
 
 /*
- * Passes `len` bytes of `text` to `sink` as they are, and then in each other
- * reading: percent-decoded (also twice), HTML entities decoded (also twice),
- * escapes of JSON, PHP, C and the shell decoded (also twice), doubled quotes
- * as one, "+" as a space, backslashes as slashes, and "." and ".." of paths
- * resolved; also several of these one after another.  A reading comes once.
+ * Calls `sink` with `len` bytes of `text` as they are, and then with each
+ * other reading: percent-decoded (also twice), HTML entities decoded (also
+ * twice), escapes of JSON, PHP, C and the shell decoded (also twice), doubled
+ * quotes as one, "+" as a space, backslashes as slashes, and "." and ".." of
+ * paths resolved; also with several of these one after another.  Each reading
+ * comes once.
  */
 extern void readings_of(const char *text, size_t len, ReadingSink sink, void *arg);
 

@@ -1,17 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * names/scope.c
- *	  The names that exist: their keys, a filter, and how they end.
+ *	  The names that exist: their keys, a filter, and their ends.
  *
- * A reference is first asked for in the filter, which is small enough for the
- * processor's cache and knows most keys that no file has; then in the index,
- * which knows all.  The filter is made when it is first asked for, and so is no
- * larger than needed.  Where the keys are too many for the memory that they
- * may take, the filter is all that is left.
+ * A key of a reference is first looked up in the filter.  The filter is small
+ * enough for the processor's cache, and excludes most keys that no file has.
+ * Then the key is looked up in the index, which has all keys.  The filter is
+ * made when it is first needed, and so is no larger than necessary.  If there
+ * are too many keys for their memory, only the filter is left.
  *
- * The index is a hash table of the numbers of keys.  What it costs is waiting
- * for memory, so keys are put into it several at a time, their places being
- * fetched meanwhile.
+ * The index is a hash table of the numbers of keys.  Its cost is the wait for
+ * memory, so several keys are added at a time, and their places are fetched
+ * meanwhile.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -38,7 +38,7 @@
 #define FILTER_MIN			64	/* bytes */
 #define FILTER_MAX			(1024 * 1024)
 
-/* Memory of the scope. */
+/* Allocates memory of the scope. */
 static void *
 scope_alloc(KeyScope *scope, size_t bytes)
 {
@@ -51,7 +51,7 @@ scope_alloc(KeyScope *scope, size_t bytes)
 #endif
 }
 
-/* Makes an array of the scope larger, or a new one. */
+/* Enlarges an array of the scope, or makes a new one. */
 static void *
 scope_enlarge(KeyScope *scope, void *array, size_t bytes)
 {
@@ -75,8 +75,9 @@ scope_free(void *array)
 /* ----------------------------------------------------------------- index --- */
 
 /*
- * Names are anybody's choice: without a seed that nobody knows, a million of
- * them could be chosen for the same place.
+ * Returns the first place to look for a key.  Anybody may choose names:
+ * without a secret seed, somebody could choose a million names with one
+ * place.
  */
 static inline size_t
 first_place(const KeyScope *scope, uint64 key)
@@ -84,7 +85,7 @@ first_place(const KeyScope *scope, uint64 key)
 	return (key * (scope->seed | 1)) >> scope->place_shift;
 }
 
-/* The place of the key, or the free one where it belongs. */
+/* Returns the place of the key, or the free place where the key belongs. */
 static inline size_t
 find_place(const KeyScope *scope, uint64 key)
 {
@@ -108,7 +109,7 @@ key_number(const KeyScope *scope, uint64 key)
 	return scope->places == NULL ? -1 : (int64) scope->places[find_place(scope, key)] - 1;
 }
 
-/* So many keys fit into the memory that is left by places, and by keys that are shared. */
+/* Returns the number of keys that fit into the memory that the places and the shared keys leave. */
 static size_t
 keys_that_fit(const KeyScope *scope, size_t places, size_t shared)
 {
@@ -118,7 +119,10 @@ keys_that_fit(const KeyScope *scope, size_t places, size_t shared)
 	return (max - Min(max, taken)) / (sizeof(*scope->keys) + sizeof(*scope->owners));
 }
 
-/* Makes room for more keys, three for four places.  Returns false if there is none. */
+/*
+ * Makes room for more keys, three for four places.  Returns false if there is
+ * no memory for them.
+ */
 static bool
 enlarge_index(KeyScope *scope)
 {
@@ -141,7 +145,7 @@ enlarge_index(KeyScope *scope)
 	return true;
 }
 
-/* Several files have this key.  Returns false if there is no room for that. */
+/* Records another file for a key that a file has already.  Returns false if there is no room. */
 static bool
 share_key(KeyScope *scope, uint32 number, uint32 file)
 {
@@ -161,7 +165,7 @@ share_key(KeyScope *scope, uint32 number, uint32 file)
 	return true;
 }
 
-/* Returns false if there is no room. */
+/* Adds a key of a file to the index.  Returns false if there is no room. */
 static bool
 put_key(KeyScope *scope, uint64 key, uint32 file)
 {
@@ -224,7 +228,7 @@ add_to_filter(KeyScope *scope, uint64 key)
 	scope->filter[bit / 8] |= 1 << (bit % 8);
 }
 
-/* Makes the filter of the keys that are there, with room for `keys`. */
+/* Makes the filter of the existing keys, with room for `keys` keys. */
 static void
 make_filter(KeyScope *scope, size_t keys)
 {
@@ -240,7 +244,7 @@ make_filter(KeyScope *scope, size_t keys)
 		add_to_filter(scope, scope->keys[i]);
 }
 
-/* There is no room for another key. */
+/* Gives up the keys, because there is no room for another one, and leaves the filter only. */
 static void
 leave_keys(KeyScope *scope)
 {
@@ -250,7 +254,7 @@ leave_keys(KeyScope *scope)
 	scope->too_many = true;
 }
 
-/* Puts the pending keys where they belong. */
+/* Adds the pending keys to the index or the filter. */
 static void
 put_pending(KeyScope *scope)
 {
@@ -288,7 +292,7 @@ scope_has_key(const KeyScope *scope, uint64 key)
 static void
 add_key(KeyScope *scope, uint64 key)
 {
-	/* a filter that is there was made for fewer keys */
+	/* an existing filter was made for fewer keys */
 	if (!scope->too_many)
 		forget_filter(scope);
 	if (scope->n_pending == KEY_PENDING)
@@ -298,7 +302,7 @@ add_key(KeyScope *scope, uint64 key)
 	scope_fetch(scope, key);
 }
 
-/* Of a name of one letter, any letter may stand before that. */
+/* Notes the end of a name.  A name of one letter may end behind any other letter. */
 static void
 note_end(uint8 *ends, const char *text, size_t len)
 {

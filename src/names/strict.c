@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * names/strict.c
- *	  Does a value name this very file, in these very letters?
+ *	  Finds out whether a value names exactly this file, letter for letter.
  *
- * What condemns is strict: the whole value must be the path of the file, to
- * the letter, or a URL or absolute path that ends with that path.  Nothing is
- * folded and nothing is guessed, but the value is read in each way in which an
- * application may have written it.
+ * The rule for condemning is strict: the whole value must be the path of the
+ * file, letter for letter, or a URL or absolute path that ends with that
+ * path.  Nothing is folded and nothing is guessed, but the value is read in
+ * each way in which an application may have written it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,27 +23,30 @@
 #include "src/names/private.h"
 #include "src/names/readings.h"
 
-/* So many "?" and "#" of a value are tried as the end of its path. */
+/* Number of "?" and "#" of a value that are tried as the end of its path. */
 #define CUTS_MAX			8
 
-/* Where an application that was set up with the defaults keeps its audio. */
+/* The directory in which an application with default settings keeps its audio. */
 #define USUAL_UPLOAD_DIR	"uploads/audio"
 
 typedef struct Strict
 {
 	const KeyRules *rules;
-	const KeyScope *scope;		/* of the file alone */
-	const char *path;			/* of the file */
+	const KeyScope *scope;		/* scope of the file only */
+	const char *path;			/* path of the file */
 	bool		rooted;			/* the value is a URL, or an absolute path */
 	bool		found;
 
-	/* the end of some reading */
+	/* the end of some reading, which is compared with the keys */
 	KeyFamily	family;
 	const char *text;
 	size_t		len;
 } Strict;
 
-/* A step of the reading: does its part or leaves that out, and then goes on. */
+/*
+ * A step of the reading.  It goes on to the next step with its part done, and
+ * also with its part left out.
+ */
 typedef void (*Step) (Strict *strict, int step, const char *text, size_t len);
 
 static void read_on(Strict *strict, int step, const char *text, size_t len);
@@ -52,10 +55,11 @@ static void read_on(Strict *strict, int step, const char *text, size_t len);
 /* --------------------------------------------------------------- compare --- */
 
 /*
- * May what stands in a value before the path of a file be the upload
- * directory?  In "archive/a.mp3" it may not: that is no reference to "a.mp3",
- * whatever it protects.  A URL or an absolute path may be seen from another
- * machine, but what its query holds is another path than its own.
+ * Returns whether `prefix`, the text before the path of a file in a value,
+ * may be the upload directory.  In "archive/a.mp3" it may not: that value
+ * does not mean "a.mp3", even if it protects "a.mp3".  A URL or an absolute
+ * path may come from another machine, but a path in its query is not its own
+ * path.
  */
 static bool
 may_be_upload_dir(const Strict *strict, const char *prefix, size_t len)
@@ -83,7 +87,7 @@ compare_key(KeyFamily family, uint64 key, const char *text, size_t len, void *ar
 		strict->found = true;
 }
 
-/* Looks for each end of the text, from a slash on, among the keys of the file. */
+/* Looks up each end of the text that begins behind a slash among the keys of the file. */
 static void
 compare_ends(Strict *strict, const char *text, size_t len, KeyFamily family)
 {
@@ -144,7 +148,7 @@ is_slash(char c)
 	return c == '/' || c == '\\';
 }
 
-/* Returns the length of "scheme://host" or of a drive letter in front, or 0. */
+/* Returns the length of "scheme://host" or of a drive letter at the beginning, or 0. */
 static size_t
 host_length(const char *text, size_t len)
 {
@@ -167,7 +171,10 @@ host_length(const char *text, size_t len)
 	return i == 2 || pg_strncasecmp(text, "file:", 5) == 0 ? i : 0;
 }
 
-/* The host is read as well: even a name that looks like a URL may be a file. */
+/*
+ * Reads the value without its host, and also with it: a name that looks like
+ * a URL may be a file.
+ */
 static void
 without_host(Strict *strict, int step, const char *text, size_t len)
 {
@@ -222,7 +229,7 @@ with_slashes(Strict *strict, int step, const char *text, size_t len)
 	read_on(strict, step, slashed, len);
 }
 
-/* A percent-encoded text is decoded twice at most. */
+/* The steps.  A percent-encoded text is decoded at most twice. */
 static const Step steps[] = {
 	without_spaces, without_host, without_query, percent_decoded, percent_decoded, without_spaces,
 	with_slashes, compare
