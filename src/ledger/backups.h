@@ -108,7 +108,7 @@ extern bool backup_is_recorded(const Extension *extension, int64 run_id, const c
 							   const FileIdentity *identity);
 
 /*
- * Record files that were found in the trash without a row.
+ * These functions record files that were found in the trash without a row.
  * backup_record_run() inserts the run `run_id`, of which nothing but the
  * number and `recorded` (cleanup_runs.settings) is known, and makes sure that
  * no later run gets that number. backup_record_file() inserts a file of that

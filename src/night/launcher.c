@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * night/launcher.c
- *	  The background worker that knows the schedule, and starts the workers that clean.
+ *	  The background worker that knows the schedule, and starts night workers.
  *
  * The launcher is connected to no database, so that any database can be
  * dropped.  When the schedule fires, the launcher starts a night worker for

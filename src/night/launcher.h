@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * night/launcher.h
- *	  The background worker that knows the schedule, and starts the workers that clean.
+ *	  The background worker that knows the schedule, and starts night workers.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -59,8 +59,9 @@ extern void progress_init(void);
 extern void progress_begin(MemoryContext context, const char *trigger, bool dry_run, bool tell);
 
 /*
- * Set figures of the run under way: the run's id, its phase, a counter, or an
- * increment of a counter.  Without a run under way they do nothing.
+ * These functions set figures of the run under way: its id, its phase, a
+ * counter, or an increment of a counter.  Without a run under way they do
+ * nothing.
  */
 extern void progress_set_run(int64 run_id);
 extern void progress_set_phase(ProgressPhase phase);

@@ -192,9 +192,10 @@ extern void sql_hide_rows(ErrorData *error);
 extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
 
 /*
- * Return the value of a column (from 1) of a row (from 0) of SPI_tuptable,
- * which is 0 for NULL, and whether the value is NULL.  The value of a type
- * that is passed by reference points into SPI_tuptable.
+ * sql_value() returns the value of a column (from 1) of a row (from 0) of
+ * SPI_tuptable, or 0 for NULL. sql_is_null() returns whether the value is
+ * NULL.  The value of a type that is passed by reference points into
+ * SPI_tuptable.
  */
 extern Datum sql_value(int row, int column);
 extern bool sql_is_null(int row, int column);

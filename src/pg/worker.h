@@ -29,8 +29,9 @@ extern void worker_receive_signals(void);
 extern void worker_override_settings(void);
 
 /*
- * Begin and end a transaction, with SPI and a snapshot.  A failure is an
- * ERROR, which ends the worker unless it catches the ERROR.
+ * worker_begin() begins a transaction, with SPI and a snapshot.
+ * worker_commit() commits the transaction.  A failure is an ERROR, which ends
+ * the worker unless the worker catches it.
  */
 extern void worker_begin(void);
 extern void worker_commit(void);

@@ -59,9 +59,9 @@ extern Jsonb *explain_file(const char *file);
 extern void metrics_collect(Tuplestorestate *rows);
 
 /*
- * Add the files or runs that an UPDATE has ended to cleanup_totals.  Called
- * by the triggers on cleanup_files and cleanup_runs.  Need SPI, with the
- * transition tables registered.
+ * These functions add the files, or the runs, that an UPDATE has ended to
+ * cleanup_totals.  The triggers on cleanup_files and cleanup_runs call them.
+ * They need SPI, with the transition tables registered.
  */
 extern void metrics_count_files(void);
 extern void metrics_count_runs(void);

@@ -24,18 +24,21 @@ typedef struct JsonBuilder
 	JsonbInState state;
 } JsonBuilder;
 
-/* Begin and end the outermost object. json_end() returns the object. */
+/* json_begin() begins the outermost object. json_end() ends and returns it. */
 extern void json_begin(JsonBuilder *json);
 extern Jsonb *json_end(JsonBuilder *json);
 
-/* Add the member `key` to the object that was begun last.  A NULL text becomes a JSON null. */
+/* These functions add the member `key` to the object. A NULL text becomes a JSON null. */
 extern void json_add_text(JsonBuilder *json, const char *key, const char *value);
 extern void json_add_boolean(JsonBuilder *json, const char *key, bool value);
 extern void json_add_integer(JsonBuilder *json, const char *key, int64 value);
 extern void json_add_decimal(JsonBuilder *json, const char *key, double value, int digits);
 extern void json_add_jsonb(JsonBuilder *json, const char *key, Jsonb *value);
 
-/* Add an array of texts as the member `key`: begin, each element, end. */
+/*
+ * json_begin_array() begins an array as the member `key`.  Each element is
+ * added by a call, and json_end_array() ends the array.
+ */
 extern void json_begin_array(JsonBuilder *json, const char *key);
 extern void json_add_element(JsonBuilder *json, const char *value);
 extern void json_add_object_element(JsonBuilder *json, Jsonb *value);
