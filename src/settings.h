@@ -52,7 +52,7 @@ typedef struct Settings
 	int			files_per_second;	/* files deleted in a second; 0: no limit */
 } Settings;
 
-/* What every function about files needs to know: the settings of a run, and the extension. */
+/* The settings of a run, and the extension.  Most functions about files need both. */
 typedef struct Context
 {
 	const Settings *settings;

@@ -33,7 +33,7 @@
 /* The run was not started by the schedule. */
 #define LEDGER_NO_DAY	PG_INT32_MIN
 
-/* What a run records of itself when it begins. */
+/* The record of a run at its beginning. */
 typedef struct LedgerRun
 {
 	const char *what;
@@ -137,7 +137,7 @@ typedef enum LedgerKind
 	LEDGER_PENDING,				/* pending, and not known to be captured */
 	LEDGER_TRASHED,				/* in the trash: state trashed, or pending and
 								 * known to be captured */
-	LEDGER_DUE,					/* in the trash, and its days are over */
+	LEDGER_DUE,					/* trashed, and its days are over */
 	LEDGER_RESTORABLE,			/* trashed, due or not; or pending, because a
 								 * captured file may not be recorded yet */
 	LEDGER_RESTORING

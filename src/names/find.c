@@ -70,8 +70,8 @@ typedef struct Finder
 	uint8	   *classes;		/* for each letter a FoldClass */
 	uint8	   *edges;			/* for the place before each letter, and for
 								 * the end: EDGE_* */
-	bool		later;			/* look up the keys that were found when their
-								 * memory has come */
+	bool		later;			/* keys that were found are looked up when
+								 * their memory has come */
 } Finder;
 
 void		(*key_pause) (void) = NULL;

@@ -54,7 +54,7 @@ typedef struct NextRun
 {
 	bool		is_known;
 	TimestampTz at;
-	const char *reason;			/* why at that time, or why never */
+	const char *reason;			/* reason for that time, or for never */
 	const char *zone_name;
 } NextRun;
 

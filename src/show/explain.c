@@ -172,7 +172,7 @@ typedef struct Standing
 {
 	const Hold *hold;			/* the hold on the file, or NULL */
 	bool		pending;		/* an earlier run has condemned the file */
-	const char *kept;			/* why the file is kept for now, or NULL */
+	const char *kept;			/* reason to keep the file for now, or NULL */
 } Standing;
 
 static Verdict
