@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/backups.h
- *	  Rows of the files in the trash: finding them, and marking them to be put back.
+ *	  Rows of the files in the trash.
  *
  * Every function needs SPI and acts as the owner of the extension.  Any
  * failure is an ERROR.  Results are allocated in the current memory context.

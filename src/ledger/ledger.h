@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/ledger.h
- *	  The tables of runs and their files. runs.c, files.c and outcome.c implement these functions.
+ *	  The tables of runs and their files.
  *
- * Every function needs SPI and acts as the owner of the extension.  Any
- * failure is an ERROR.  Results are allocated in the current memory context,
- * and lists hold char *, unless a comment says otherwise.
+ * runs.c, files.c and outcome.c implement these functions.  Every function
+ * needs SPI and acts as the owner of the extension.  Any failure is an ERROR.
+ * Results are allocated in the current memory context, and lists hold char *,
+ * unless a comment says otherwise.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

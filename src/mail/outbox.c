@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * mail/outbox.c
- *	  Mails that wait to be sent: all SQL on cleanup_mail, and the start of a mail worker.
+ *	  Mails that wait to be sent: SQL on cleanup_mail, and the start of a worker.
  *
  * The transaction that ends a run inserts the row of the mail, so the row
  * exists if and only if the run has ended.  The row has no text: the text is

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * mail/outbox.h
- *	  Mails that wait to be sent: all SQL on cleanup_mail, and the start of a mail worker.
+ *	  Mails that wait to be sent: SQL on cleanup_mail, and the start of a worker.
  *
  * Every function needs SPI and acts as the owner of the extension.  Any
  * failure is an ERROR.

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * names/private.h
- *	  Declarations that the files of names/ share. No other file includes this one.
+ *	  Declarations that only the files of names/ share.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

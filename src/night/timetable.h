@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * night/timetable.h
- *	  The times at which the built-in schedule fires, and the records of this database about them.
+ *	  The times of the built-in schedule, and what this database has recorded.
  *
  * A failure in the database is an ERROR.  Times are those of the schedule's
  * clock: see settings_now().

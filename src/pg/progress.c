@@ -40,7 +40,7 @@ typedef struct ProgressSlot
 	/* the owner writes these at any time */
 	pg_atomic_uint64 run_id;
 	pg_atomic_uint32 phase;
-	pg_atomic_uint64 work_began;	/* when the first file was moved or
+	pg_atomic_uint64 work_began;	/* time when the first file was moved or
 									 * deleted; 0: not yet */
 	pg_atomic_uint64 counters[PROGRESS_COUNTERS];
 } ProgressSlot;

@@ -1,7 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * pg/sql.h
- *	  Runs a statement of our own through SPI, in one call, and checks that nobody has changed what the statement means.
+ *	  Runs a statement of our own through SPI, in one call.
+ *
+ * Each statement is checked: nobody may have changed what it means.
  *
  * Unlike SPI's own functions, these functions do not change the current
  * memory context.  Results are allocated in the current memory context.
