@@ -238,7 +238,7 @@ check_extensions(char **newval, void **extra, GucSource source)
 		if (strcmp(entry, "*") != 0 && !is_extension(entry))
 		{
 			GUC_check_errdetail("\"%s\" is not the extension of a file.", entry);
-			GUC_check_errhint("Write what stands behind the last dot of a name, as in \"mp3, wav\"; \"*\" means any file.");
+			GUC_check_errhint("Write the part of a name behind its last dot, as in \"mp3, wav\"; \"*\" means any file.");
 			return false;
 		}
 		pfree(entry);
@@ -320,11 +320,11 @@ static const Definition definitions[] = {
 	.environment = "FAILED_SESSION_RETENTION_DAYS"},
 	{"audio_extensions", "Extensions of the files that may be cleaned; * means any.",
 	.text = &audio_extensions,.text_value = DEFAULT_EXTENSIONS,.check = check_extensions},
-	{"derived_suffixes", "Suffixes of files that live and die with the one they are made from.",
+	{"derived_suffixes", "Suffixes of files that are kept or cleaned together with the file they are made from.",
 	.text = &derived_suffixes,.text_value = "_processed",.check = check_name_parts},
-	{"derived_prefixes", "Prefixes of files that live and die with the one they are made from.",
+	{"derived_prefixes", "Prefixes of files that are kept or cleaned together with the file they are made from.",
 	.text = &derived_prefixes,.check = check_name_parts},
-	{"derived_folders", "Manifests, and ends of the names of folders, whose folders live and die with them.",
+	{"derived_folders", "Names of manifests and suffixes of folders; the files of such a folder are kept or cleaned together with the manifest, or with the file that the folder is named after.",
 	.text = &derived_folders,.check = check_name_parts},
 	{"recurse", "Clean subdirectories of the upload directory as well.",
 	.boolean = &current.recurse,.value = true},
@@ -337,11 +337,11 @@ static const Definition definitions[] = {
 	.shown_as = "writer_wait_ms"},
 
 	/* settings of how a run works and reports */
-	{"report_limit", "Lists in a result are cut at so many entries; counts never are.",
+	{"report_limit", "Maximum number of entries of a list in a result; counts are always complete.",
 	.integer = &current.report_limit,.value = 10000,.max = 1000000},
 	{"search_unregistered", "Look for names of condemned files in columns that are not registered.",
 	.boolean = &current.search_unregistered,.value = true},
-	{"batch_size", "Files that one transaction records at most.",
+	{"batch_size", "Maximum number of files that one transaction records.",
 	.integer = &current.batch_size,.value = 10000,.min = 1,.max = 1000000},
 	{"backup_retention_days", "Days that a cleaned file can be restored; 0 keeps no backup.",
 	.integer = &current.backup_retention_days,.max = MAX_DAYS},
@@ -349,12 +349,12 @@ static const Definition definitions[] = {
 	.text = &backup_dir,.check = check_backup_dir},
 	{"history_retention_days", "Days that the history of runs and files is kept; 0 keeps it for ever.",
 	.integer = &current.history_retention_days,.value = 365,.max = MAX_DAYS},
-	{"max_run_minutes", "A run in batches stops after so many minutes; 0 is no limit.",
+	{"max_run_minutes", "A run in batches stops after this many minutes; 0 is no limit.",
 	.integer = &current.max_run_minutes,.max = MAX_HOURS * 60,.flags = GUC_UNIT_MIN},
 	{"source_timeout", "How long a background worker reads the sources at a time; 0 is no limit.",
 		.integer = &current.source_timeout,.value = 1800,.max = INT_MAX / 1000,.flags = GUC_UNIT_S,
 	.shown_as = "source_timeout_s"},
-	{"files_per_second", "Files that are deleted in a second at most; 0 is no limit.",
+	{"files_per_second", "Maximum number of files that are deleted in a second; 0 is no limit.",
 	.integer = &current.files_per_second,.max = 1000000},
 
 	/* settings of buckets */
@@ -488,7 +488,7 @@ settings_define(void)
 	for (int i = 0; i < lengthof(definitions); i++)
 		define(definitions[i]);
 	DefineCustomEnumVariable("audio_cleanup.file_age",
-							 "Which time stamp tells the age of a file.",
+							 "Time stamp that tells the age of a file.",
 							 "newest: of modification, inode change and birth; "
 							 "mtime: modification, as ls -l shows it.",
 							 &file_age, FILE_AGE_NEWEST, file_age_options,

@@ -121,7 +121,7 @@ is(findings('app'), '', 'where pg_cron is not installed, its jobs are not seen')
 
 set_conf('audio_cleanup.databases', 'app');
 my $twice = 'warning|job %d of pg_cron (* * * * *) cleans database "%s", and so does the built-in schedule'
-  . '|Call cron.unschedule(%1$d), or take the database off audio_cleanup.databases.';
+  . '|Call cron.unschedule(%1$d), or remove the database from audio_cleanup.databases.';
 my $app_twice = sprintf $twice, $job{app}, 'app';
 is(findings('postgres'), "$fine\n$app_twice", 'another database is cleaned by both');
 set_conf('audio_cleanup.databases', 'postgres, app');

@@ -51,7 +51,7 @@ tell_if_missing(const Settings *settings, const char *path)
 		ereport(NOTICE,
 				(errcode(ERRCODE_UNDEFINED_FILE),
 				 errmsg("there is no file \"%s\" in the upload directory now", path),
-				 errhint("A hold names one file to the letter, by its path relative to the upload directory.")));
+				 errhint("A hold names exactly one file, by its path relative to the upload directory.")));
 }
 
 void

@@ -478,9 +478,9 @@ judge_restored_component(const char *component)
 
 		c = next_character(&p);
 		if (is_among(c, invisible, lengthof(invisible)))
-			return "It holds a control character, or one that nobody sees.";
+			return "It contains a control character or an invisible character.";
 		if (c == '\\' || c == ':' || is_among(c, lookalikes, lengthof(lookalikes)))
-			return "It holds a character that some file systems take for a separator or a dot.";
+			return "It contains a character that some file systems take for a separator or a dot.";
 		if (first && is_among(c, blanks, lengthof(blanks)))
 			return "A name must not begin with a blank.";
 	}

@@ -42,8 +42,8 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	!timetable_has_run(extension, job->firing.day);
 
 	/*
-	 * at the first look, only a firing since which the schedule was in force
-	 * was missed
+	 * at the first look, a firing was missed only if the schedule was in
+	 * force then
 	 */
 	if (job->first_look && due)
 		due = !is_new && since < job->firing.at;
@@ -84,7 +84,7 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
 		ereport(LOG,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("cannot clean database \"%s\": the extension is not installed there", job->database),
-				 errhint("Run CREATE EXTENSION there, or take it off audio_cleanup.databases.")));
+				 errhint("Run CREATE EXTENSION there, or remove the database from audio_cleanup.databases.")));
 	else
 	{
 		request->trigger = find_trigger(extension, job, &request->scheduled_for);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * night/timetable.c
- *	  The times at which the built-in schedule fires, and the records of this database about them.
+ *	  The times of the built-in schedule, and what this database has recorded.
  *
  * A row in cleanup_runs records that the run for a day has begun.  A missed
  * run is caught up only if the schedule was in force at the time of the run:
@@ -172,6 +172,6 @@ timetable_next_run(const Extension *extension)
 		next.reason = psprintf("every day at %02d:00", schedule->hour);
 	}
 	else if (next.reason == NULL)
-		next.reason = "the days to come have run already: was the clock set back?";
+		next.reason = "the next days have run already; the clock may have been set back";
 	return next;
 }

@@ -70,7 +70,7 @@ check_relation(Oid relation, const Guard *allowed)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("relation \"%s\" with OID %u is not the one that is meant",
+			 errmsg("relation \"%s\" with OID %u is not the expected one",
 					get_rel_name(relation), relation),
 			 errdetail("A schema or relation was renamed, and another one was put in its place."),
 			 errhint("Find out who did that before you try again.")));
@@ -101,7 +101,7 @@ check_node(Node *node, void *arg)
 	if (check_functions_in_node(node, is_foreign_function, arg))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("a function is not the one that is meant"),
+				 errmsg("a function is not the expected one"),
 				 errdetail("A schema or function was renamed, and another one was put in its place."),
 				 errhint("Find out who did that before you try again.")));
 	if (IsA(node, Query))

@@ -286,9 +286,9 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 	if (at_commit_takes_from(run_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this transaction has files of run %lld to deal with when it commits",
+				 errmsg("the commit of this transaction will delete files of run %lld",
 						(long long) run_id),
-				 errhint("Restore them in a transaction of its own.")));
+				 errhint("Restore them in another transaction, after this one has committed.")));
 	restoring->run_id = run_id;
 	restoring->drain = drain_open(extension, work, &brake);
 	if (restoring->drain == NULL)

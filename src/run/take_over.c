@@ -33,7 +33,7 @@ write_now(FileStore *store, const char *upload_dir, const char *text, bool repla
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE),
 			 errmsg("the claim of upload directory \"%s\" could not be written", upload_dir),
-			 result.outcome == FILE_OCCUPIED ? errdetail("Somebody else has claimed it in this moment.") :
+			 result.outcome == FILE_OCCUPIED ? errdetail("Another database has just claimed it.") :
 			 errdetail("%s.", store_error_text(store, result.errnum))));
 }
 

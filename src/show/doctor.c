@@ -111,7 +111,7 @@ check_references(const Examination *examination)
 
 	if (examination->found->files_seen > 0 && examination->found->files_referenced == 0 && examination->found->rows_seen > 0)
 		say(examination, "references", "warning", detail,
-			"Do the registered columns hold the names of these files? cleanup_explain() shows it for one.");
+			"Check that the registered columns hold the names of these files; cleanup_explain() shows what it finds for one file.");
 	else
 		say(examination, "references", "ok", detail, NULL);
 }
@@ -219,7 +219,7 @@ say_twice(const Examination *examination, const CronJob *job)
 	say(examination, "pg_cron", "warning",
 		psprintf("job %lld of pg_cron (%s) cleans database \"%s\", and so does the built-in schedule",
 				 (long long) job->id, job->schedule, job->database),
-		psprintf("Call cron.unschedule(%lld), or take the database off audio_cleanup.databases.",
+		psprintf("Call cron.unschedule(%lld), or remove the database from audio_cleanup.databases.",
 				 (long long) job->id));
 }
 
@@ -271,7 +271,7 @@ check_mail(const Examination *examination)
 		say(examination, "mail", "ok", psprintf("no mail is sent: %s", off), NULL);
 	else if (error != NULL)
 		say(examination, "mail", "error", psprintf("no mail can be sent: %s", error),
-			"Mail waits for two days; SELECT cleanup_send_test_mail() shows whether it goes.");
+			"A mail waits for two days; SELECT cleanup_send_test_mail() shows whether mail can be sent.");
 	else
 		say(examination, "mail", "ok",
 			psprintf("mail about %s goes to %d address%s by %s", mail_settings_about(settings),

@@ -212,7 +212,7 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 	if (search->count > search->failed)
 		return kept(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
 	if (search->failed > 0)
-		return condemned(psprintf("only failed sessions refer to it, failed longer ago than %d days",
+		return condemned(psprintf("only sessions that failed more than %d days ago refer to it",
 								  settings_of(plan)->failed_session_retention_days));
 	if (is_in_future(plan, identity))
 		return kept("no row refers to it, but its date is in the future");
