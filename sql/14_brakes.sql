@@ -49,7 +49,8 @@ SELECT * FROM t.brake() \gx
 SELECT * FROM t.refused('SELECT cleanup_orphaned_files()') \gx
 SELECT cleanup_orphaned_files(force => true) #> '{result,orphaned_files_count}' AS forced;
 SELECT t.names();
--- force is for one call
+-- force is for one call; what is pending is not condemned again
+SELECT t.wait_for_worker();
 SELECT t.files(10);
 SELECT t.try('SELECT cleanup_orphaned_files()');
 -- what is no audio does not count
