@@ -50,6 +50,7 @@ typedef struct Settings
 	int			source_timeout; /* seconds that a background worker reads
 								 * sources at a time; 0: no limit */
 	int			files_per_second;	/* deleted; 0: no limit */
+	int			abort_uploads_after_days;	/* -1: never */
 } Settings;
 
 /* The settings of a run. */

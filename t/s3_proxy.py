@@ -13,6 +13,8 @@ for, "times" says for how many requests it is good, and "do" is one of
     lie        pass it on, and cut the body of the answer in half
 
 FOLDER/used has a byte for each request that the rule was used for.
+FOLDER/rewrite is JSON, too: pairs of a regular expression and of what is put in
+its place in each answer.
 """
 import email.utils
 import http.client
@@ -42,6 +44,14 @@ def find_rule(request):
         with open(f"{FOLDER}/used", "ab") as file:
             file.write(b"x")
         return rule
+
+
+def find_rewrite():
+    try:
+        with open(f"{FOLDER}/rewrite", encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return []
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
@@ -106,6 +116,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             headers = [(n, past if n.lower() == "date" else v) for n, v in headers]
         if do == "cut_after":
             return self.cut()
+        for pattern, text in find_rewrite():
+            content = re.sub(pattern.encode(), text.encode(), content, flags=re.DOTALL)
         if do == "lie":
             content = content[: len(content) // 2]
         return self.answer(status, headers, content)

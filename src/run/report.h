@@ -23,12 +23,13 @@ extern Jsonb *report_status(const CleanupPlan *plan);
 
 /*
  * The cleaning calls: {"success", "message", "result", ...} for what was
- * condemned: the plan's survey (dry run), or what plan_condemn() returned.
+ * condemned: the plan's survey (dry run), or what plan_condemn() returned, and
+ * so many uploads that were never completed.
  * run_id 0 means that there was no run; `healed` is how many backups are
  * put back, because they are needed again.
  */
-extern Jsonb *report_condemned(const CleanupPlan *plan, Condemned *condemned, int64 run_id,
-							   int64 healed);
+extern Jsonb *report_condemned(const CleanupPlan *plan, Condemned *condemned, int64 uploads,
+							   int64 run_id, int64 healed);
 
 /* cleanup_run(): likewise, for what has become of the files of the run. */
 extern Jsonb *report_outcome(const CleanupPlan *plan, int64 run_id, int64 healed);

@@ -34,6 +34,9 @@
 /* so long the statuses of a source are looked through */
 #define STATUS_SEARCH_MS	500
 
+/* an upload that was begun so long ago is hardly under way */
+#define OLD_UPLOAD_DAYS 7
+
 typedef struct Examination
 {
 	DoctorSink	sink;
@@ -185,6 +188,33 @@ check_unmatched(const Examination *examination)
 		NULL);
 }
 
+/* Where none is ended, is there one that nobody will complete any more? */
+static bool
+is_worth_ending(const PlanFindings *found, int days)
+{
+	return days < 0 && found->oldest_upload < GetCurrentTimestamp() - OLD_UPLOAD_DAYS * USECS_PER_DAY;
+}
+
+/* Parts of uploads that were never completed are paid for, and seen by nobody. */
+static void
+check_uploads(const Examination *examination)
+{
+	const PlanFindings *found = examination->found;
+	int			days = examination->context->settings->abort_uploads_after_days;
+
+	if (found->uploads_error != NULL)
+		say(examination, "uploads", days > 0 ? "error" : "warning", found->uploads_error,
+			"The user of the bucket needs the rights of docs/buckets.md.");
+	else if (found->n_uploads == 0)
+		say(examination, "uploads", "ok", "no upload waits to be completed", NULL);
+	else if (found->n_uploads > 0)
+		say(examination, "uploads", is_worth_ending(found, days) ? "warning" : "ok",
+			psprintf("%lld uploads were begun and are not completed, the oldest at %s; a run would end %d",
+					 (long long) found->n_uploads, timestamptz_to_str(found->oldest_upload),
+					 list_length(found->old_uploads)),
+			days > 0 ? NULL : "audio_cleanup.s3_abort_uploads_after_days ends those that are older.");
+}
+
 static void
 check_preload(const Examination *examination)
 {
@@ -309,6 +339,7 @@ examine(CleanupPlan *plan, void *arg)
 		check_unmatched(examination);
 		plan_advise(plan);
 		check_unregistered(examination);
+		check_uploads(examination);
 	}
 	check_tables(examination, check_mail(examination));
 	check_preload(examination);

@@ -202,6 +202,16 @@ extern void bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *fil
 
 
 /* ----------
+ * uploads.c
+ * ----------
+ */
+
+extern int	bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg);
+extern FileResult bucket_end_upload(FileStore *store, const char *path, const char *id,
+									int64 quiet_since_ns, int64 *freed);
+
+
+/* ----------
  * walk.c
  * ----------
  */

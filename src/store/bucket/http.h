@@ -42,10 +42,10 @@ typedef struct BucketRequest
 	bool		raw;			/* the answer is an object, and no XML */
 } BucketRequest;
 
-/* An object, a version of one, a delete marker, or an unfinished upload. */
+/* An object, a version of one, a delete marker, an unfinished upload, or a part of one. */
 typedef struct BucketEntry
 {
-	char	   *key;			/* decoded */
+	char	   *key;			/* decoded; of a part: "" */
 	char		version[BUCKET_ID_SIZE];	/* or id of the upload */
 	char		etag[BUCKET_ID_SIZE];
 	int64		size;
