@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
 #include "utils/guc.h"
@@ -73,6 +74,24 @@ has_brake(const PlanFindings *found, const char *name)
 		if (strcmp(brake->name, name) == 0)
 		return true;
 	return false;
+}
+
+static void
+say_finding(const StoreFinding *finding, void *arg)
+{
+	say(arg, finding->check, finding->is_fine ? "ok" : "error", finding->detail, finding->hint);
+}
+
+/* A canary is written only where it disturbs nobody. */
+static void
+check_store(Examination *examination)
+{
+	const PlanFindings *found = examination->found;
+
+	if (found->store == NULL || !store_examine(found->store, say_finding, examination) ||
+		found->claim == NULL || found->claim->brake != NULL || XactReadOnly)
+		return;
+	(void) store_examine_canary(found->store, say_finding, examination);
 }
 
 static void
@@ -327,6 +346,9 @@ examine(CleanupPlan *plan, void *arg)
 	examination->found = plan_findings(plan);
 	plan_survey(plan, false);
 
+	check_store(examination);
+	/* somebody wants the examination to stop */
+	CHECK_FOR_INTERRUPTS();
 	say_brakes(examination);
 	check_directory(examination);
 	check_claim(examination);

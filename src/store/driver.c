@@ -247,6 +247,22 @@ store_sync(FileStore *store)
 	return driver_of(store)->sync(store);
 }
 
+bool
+store_examine(FileStore *store, StoreFindingSink sink, void *arg)
+{
+	const StoreDriver *driver = driver_of(store);
+
+	return driver->examine == NULL || driver->examine(store, sink, arg);
+}
+
+bool
+store_examine_canary(FileStore *store, StoreFindingSink sink, void *arg)
+{
+	const StoreDriver *driver = driver_of(store);
+
+	return driver->examine_canary == NULL || driver->examine_canary(store, sink, arg);
+}
+
 int
 store_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 {

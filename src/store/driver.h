@@ -60,6 +60,10 @@ typedef struct StoreDriver
 	void		(*tidy) (FileStore *store, int64 run_id);
 	int			(*sync) (FileStore *store);
 
+	/* NULL: nothing is to be examined */
+	bool		(*examine) (FileStore *store, StoreFindingSink sink, void *arg);
+	bool		(*examine_canary) (FileStore *store, StoreFindingSink sink, void *arg);
+
 	/* NULL: there are no uploads that could be seen */
 	int			(*list_uploads) (FileStore *store, StoreUploadSink sink, void *arg);
 	FileResult	(*end_upload) (FileStore *store, const char *path, const char *id,

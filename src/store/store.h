@@ -398,6 +398,31 @@ extern int	store_sync(FileStore *store);
  */
 extern void store_tidy(FileStore *store, int64 run_id);
 
+/* What an examination of a store has found. */
+typedef struct StoreFinding
+{
+	const char *check;			/* what was looked at, a word */
+	bool		is_fine;
+	const char *detail;
+	const char *hint;			/* NULL: nothing is to be done */
+} StoreFinding;
+
+/*
+ * Examines how the upload directory is reached, step by step: passes to
+ * `sink` a finding for each, the last of which is the first that is not fine.
+ * Returns whether all is fine.  Changes nothing; a directory of this machine
+ * has no findings.  EINTR is no finding: whoever calls serves the interrupt.
+ */
+typedef void (*StoreFindingSink) (const StoreFinding *finding, void *arg);
+extern bool store_examine(FileStore *store, StoreFindingSink sink, void *arg);
+
+/*
+ * Writes, deletes, puts back and destroys a file of our own in the private
+ * folder, and passes the finding to `sink`.  To be called after
+ * store_examine().  Returns whether all is fine.
+ */
+extern bool store_examine_canary(FileStore *store, StoreFindingSink sink, void *arg);
+
 /*
  * An upload that was begun and is not completed.  Nobody can read it, no walk
  * sees it, and what has come of it takes space.

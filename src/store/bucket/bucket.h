@@ -202,6 +202,15 @@ extern void bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *fil
 
 
 /* ----------
+ * examine.c
+ * ----------
+ */
+
+extern bool bucket_examine(FileStore *store, StoreFindingSink sink, void *arg);
+extern bool bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg);
+
+
+/* ----------
  * uploads.c
  * ----------
  */
