@@ -139,7 +139,7 @@ CREATE TABLE @extschema@.cleanup_files (
 	file_id bigint NOT NULL DEFAULT pg_catalog.nextval('@extschema@.cleanup_files_file_id_seq'),
 	run_id bigint NOT NULL,
 	state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'trashed', 'deleted', 'restoring', 'restored', 'skipped', 'failed')),
-	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session', 'unknown')),
+	reason text NOT NULL CHECK (reason IN ('orphan', 'failed_session', 'unknown', 'unfinished_upload')),
 	size bigint NOT NULL,
 	freed bigint,
 	file text COLLATE "C" NOT NULL,
@@ -156,6 +156,7 @@ CREATE TABLE @extschema@.cleanup_files (
 	ctime_ns bigint NOT NULL,
 	btime_ns bigint NOT NULL,
 	space bigint NOT NULL DEFAULT 0,
+	upload_id text,
 	PRIMARY KEY (run_id, file_id)
 );
 ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanup_files.file_id;
@@ -182,7 +183,7 @@ COMMENT ON COLUMN @extschema@.cleanup_files.ctime_ns IS 'time of the last change
 COMMENT ON COLUMN @extschema@.cleanup_files.btime_ns IS 'birth time, in nanoseconds since 1970; 0: the file system does not tell';
 COMMENT ON COLUMN @extschema@.cleanup_files.file IS 'path relative to the upload directory';
 COMMENT ON COLUMN @extschema@.cleanup_files.reason IS
-'orphan: no row referred to it; failed_session: only a failed one did; unknown: it was found in the trash, without the row of its run';
+'orphan: no row referred to it; failed_session: only a failed one did; unknown: it was found in the trash, without the row of its run; unfinished_upload: it was no file yet, but an upload that was begun and never completed: see upload_id';
 COMMENT ON COLUMN @extschema@.cleanup_files.state IS
 'pending: condemned, and moved aside if cleanup_runs.captured_up_to says so; trashed: moved aside; deleted; restoring: to be put back; restored; skipped: it was replaced, vanished or is referred to again; failed: see error, the next run tries again';
 COMMENT ON COLUMN @extschema@.cleanup_files.restore_as IS 'the name under which it is put back; NULL: its own';
@@ -190,6 +191,7 @@ COMMENT ON COLUMN @extschema@.cleanup_files.size IS 'bytes';
 COMMENT ON COLUMN @extschema@.cleanup_files.space IS 'bytes that the file takes on the disk, at most its size; 0 while it has another hard link';
 COMMENT ON COLUMN @extschema@.cleanup_files.due_at IS 'when the trashed file is destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the file system: 0 while another hard link stands';
+COMMENT ON COLUMN @extschema@.cleanup_files.upload_id IS 'the number that the server of a bucket has given to an upload; modified_at is when it was begun, size the bytes of its parts once it is ended; NULL: the row is about a file';
 COMMENT ON COLUMN @extschema@.cleanup_files.inode IS 'with size, mtime_ns, ctime_ns and btime_ns the identity of the file: another file of the same name is never touched';
 
 CREATE TABLE @extschema@.cleanup_cleared (
@@ -540,7 +542,7 @@ COMMENT ON FUNCTION @extschema@.cleanup_send_test_mail() IS
 --
 
 CREATE FUNCTION @extschema@.cleanup_metrics_rows(
-	is_up boolean, free_bytes bigint, size_bytes bigint,
+	is_up boolean, free_bytes bigint, size_bytes bigint, uploads bigint,
 	OUT name text, OUT labels jsonb, OUT value double precision, OUT help text, OUT type text)
 RETURNS SETOF record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -548,11 +550,11 @@ BEGIN ATOMIC
 	WITH counters(position, name, label, label_values, help) AS (VALUES
 		(1, 'runs', 'status', '{done,failed,interrupted,blocked}'::text[], 'Runs that have ended.'),
 		(2, 'failed_sessions', NULL, '{""}', 'Failed sessions whose audio was condemned.'),
-		(3, 'files_deleted', 'reason', '{orphan,failed_session,unknown}', 'Files destroyed.'),
-		(4, 'bytes_freed', 'reason', '{orphan,failed_session,unknown}', 'Bytes given back to the file system.'),
-		(5, 'files_skipped', 'reason', '{orphan,failed_session,unknown}', 'Condemned files that were let live: replaced, vanished, or referred to again.'),
-		(6, 'files_restored', 'reason', '{orphan,failed_session,unknown}', 'Files put back from the trash.'),
-		(7, 'files_failed', 'reason', '{orphan,failed_session,unknown}', 'Files that could not be dealt with.')
+		(3, 'files_deleted', 'reason', '{orphan,failed_session,unknown,unfinished_upload}', 'Files destroyed.'),
+		(4, 'bytes_freed', 'reason', '{orphan,failed_session,unknown,unfinished_upload}', 'Bytes given back to the file system.'),
+		(5, 'files_skipped', 'reason', '{orphan,failed_session,unknown,unfinished_upload}', 'Condemned files that were let live: replaced, vanished, or referred to again.'),
+		(6, 'files_restored', 'reason', '{orphan,failed_session,unknown,unfinished_upload}', 'Files put back from the trash.'),
+		(7, 'files_failed', 'reason', '{orphan,failed_session,unknown,unfinished_upload}', 'Files that could not be dealt with.')
 	),
 	counted AS (
 		SELECT c.position, c.name || '_total' AS name, jsonb_strip_nulls(jsonb_build_object(coalesce(c.label, ''), nullif(v.label, ''))) AS labels,
@@ -604,7 +606,8 @@ BEGIN ATOMIC
 				(24, 'next_run_timestamp_seconds', '{}', extract(epoch FROM n.next_run), 'When the built-in schedule cleans this database next.'),
 				(25, 'upload_dir_up', '{}', is_up::int, '1 if the upload directory can be opened, else 0.'),
 				(26, 'upload_dir_free_bytes', '{}', free_bytes, 'Bytes free in the file system of the upload directory.'),
-				(27, 'upload_dir_size_bytes', '{}', size_bytes, 'Size of the file system of the upload directory in bytes.')
+				(27, 'upload_dir_size_bytes', '{}', size_bytes, 'Size of the file system of the upload directory in bytes.'),
+				(28, 'unfinished_uploads', '{}', uploads, 'Uploads to the bucket that were begun and are not completed.')
 			) g(position, name, labels, value, help)
 		WHERE g.value IS NOT NULL
 	)
@@ -612,8 +615,8 @@ BEGIN ATOMIC
 	FROM (SELECT * FROM counted UNION ALL SELECT g.position, g.name, g.labels, g.value, g.help, 'gauge' FROM gauges g) m
 	ORDER BY m.position, m.name;
 END;
-COMMENT ON FUNCTION @extschema@.cleanup_metrics_rows(boolean, bigint, bigint) IS
-'the rows of cleanup_metrics; is_up: the upload directory can be opened; free_bytes and size_bytes: of its file system, NULL if they are not known';
+COMMENT ON FUNCTION @extschema@.cleanup_metrics_rows(boolean, bigint, bigint, bigint) IS
+'the rows of cleanup_metrics; is_up: the upload directory can be opened; free_bytes and size_bytes: of its file system, NULL if they are not known; uploads: that were begun and are not completed, NULL if that is not known';
 
 CREATE FUNCTION @extschema@.cleanup_dashboard_figures(look jsonb) RETURNS jsonb
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -1022,7 +1025,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_missing_files(),
 	@extschema@.cleanup_metrics(),
 	@extschema@.cleanup_check_rows(int, boolean),
-	@extschema@.cleanup_metrics_rows(boolean, bigint, bigint),
+	@extschema@.cleanup_metrics_rows(boolean, bigint, bigint, bigint),
 	@extschema@.cleanup_dashboard_figures(jsonb),
 	@extschema@.cleanup_mail_figures(bigint, text),
 	@extschema@.cleanup_send_test_mail(),

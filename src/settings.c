@@ -251,6 +251,17 @@ check_extensions(char **newval, void **extra, GucSource source)
 	return n > 0;
 }
 
+/* With 0 a run would end uploads that have just begun. */
+static bool
+check_upload_days(int *newval, void **extra, GucSource source)
+{
+	if (*newval != 0)
+		return true;
+	GUC_check_errdetail("An upload that is under way would be ended.");
+	GUC_check_errhint("-1 ends no upload; 1 is the shortest time.");
+	return false;
+}
+
 static bool
 check_timezone_name(char **newval, void **extra, GucSource source)
 {
@@ -305,6 +316,7 @@ typedef struct Definition
 								 * setting */
 	int			flags;
 	GucStringCheckHook check;
+	GucIntCheckHook check_number;
 } Definition;
 
 static const Definition definitions[] = {
@@ -373,6 +385,9 @@ static const Definition definitions[] = {
 	{"s3_timeout", "How long one request to a bucket may take.",
 		.integer = &bucket_options.timeout_ms,.value = 30000,.min = 100,.max = 600000,.flags = GUC_UNIT_MS,
 	.shown_as = "s3_timeout_ms"},
+
+	{"s3_abort_uploads_after_days", "Days after which an upload to a bucket that was begun and never completed is ended; -1 is never.",
+	.integer = &current.abort_uploads_after_days,.value = -1,.min = -1,.max = MAX_DAYS,.check_number = check_upload_days},
 
 	/* settings that the launcher reads */
 	{"auto_cleanup_on_startup", "Clean once when the server has started.",
@@ -451,7 +466,7 @@ define(Definition definition)
 	else if (definition.integer)
 		DefineCustomIntVariable(name, definition.description, NULL, definition.integer,
 								definition.value, definition.min, definition.max, context,
-								definition.flags, NULL, NULL, NULL);
+								definition.flags, definition.check_number, NULL, NULL);
 	else
 		DefineCustomStringVariable(name, definition.description, NULL, definition.text,
 								   definition.text_value ? definition.text_value : "", context,
@@ -680,6 +695,8 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 										   settings_backup_owner(recorded),
 										   settings->backup_retention_days);
 	settings->remove_empty_dirs = json_get_boolean(recorded, "remove_empty_dirs", false);
+	settings->abort_uploads_after_days =
+		json_get_integer(recorded, "s3_abort_uploads_after_days", settings->abort_uploads_after_days);
 	set_directory(settings, pstrdup(run_upload_dir), recorded);
 	return settings;
 }

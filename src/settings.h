@@ -50,6 +50,7 @@ typedef struct Settings
 	int			source_timeout; /* seconds that a background worker reads the
 								 * sources at a time; 0: no limit */
 	int			files_per_second;	/* files deleted in a second; 0: no limit */
+	int			abort_uploads_after_days;	/* -1: never */
 } Settings;
 
 /* The settings of a run, and the extension.  Most functions about files need both. */

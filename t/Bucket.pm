@@ -20,7 +20,7 @@ use AudioCleanup qw(read_file wait_until);
 
 our @EXPORT = qw(
   lacks_gateway start_gateway stop_gateway add_user write_credentials bucket_conf
-  make_bucket s3 put_object versions_of keys_of start_proxy set_rule clear_rules is_held release
+  make_bucket s3 put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_proxy set_rule clear_rules is_held release rewrite
 );
 
 my %running;
@@ -264,6 +264,42 @@ sub keys_of
 	return [ sort grep { $versions->{$_}[0][1] ne 'marker' } keys %$versions ];
 }
 
+# begin_upload(SERVER, 'bucket/key', CONTENT of its first part ...); returns the id of the upload
+sub begin_upload
+{
+	my ($server, $path, @parts) = @_;
+	my ($id) = expect(s3($server, 'POST', $path, query => { uploads => '' }))->{content} =~ m{<UploadId>(.*?)</UploadId>};
+	my $n = 0;
+
+	put_part($server, $path, $id, ++$n, $_) foreach @parts;
+	return $id;
+}
+
+sub put_part
+{
+	my ($server, $path, $id, $number, $content) = @_;
+	return expect(s3($server, 'PUT', $path, query => { partNumber => $number, uploadId => $id }, body => $content))->{headers}{etag};
+}
+
+# Completes an upload that has one part.
+sub complete_upload
+{
+	my ($server, $path, $id) = @_;
+	my ($etag) = expect(s3($server, 'GET', $path, query => { uploadId => $id }))->{content} =~ m{<ETag>(.*?)</ETag>};
+	expect(s3($server, 'POST', $path, query => { uploadId => $id },
+			body => "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>$etag</ETag></Part></CompleteMultipartUpload>"));
+	return;
+}
+
+# The keys of the uploads that are under way, sorted.
+sub uploads_of
+{
+	my ($server, $bucket, $prefix) = @_;
+	my $page = expect(s3($server, 'GET', $bucket, query => { uploads => '', prefix => $prefix, 'encoding-type' => 'url' }))->{content};
+	my @keys = map { substr decode($_), length $prefix } $page =~ m{<Key>(.*?)</Key>}g;
+	return [ sort @keys ];
+}
+
 
 # ---- a proxy ----
 
@@ -279,7 +315,7 @@ sub start_proxy
 	return { %$server, port => $port, endpoint => "http://localhost:$port", rules => $dir };
 }
 
-# set_rule(PROXY, match => REGEX of "METHOD URI", do => hold, hold_after, refuse, cut, cut_after, lie or skew, times => N)
+# set_rule(PROXY, match => REGEX of "METHOD URI", do => as s3_proxy.py says, times => N)
 sub set_rule
 {
 	my ($proxy, %rule) = @_;
@@ -293,6 +329,15 @@ sub clear_rules
 {
 	my ($proxy) = @_;
 	unlink map { "$proxy->{rules}/$_" } qw(rule held used);
+	return;
+}
+
+# rewrite(PROXY, [REGEX, TEXT], ...): in each answer from now on; with no pair, answers are passed on as they are
+sub rewrite
+{
+	my ($proxy, @pairs) = @_;
+	append_to_file("$proxy->{rules}/new", encode_json(\@pairs));
+	rename "$proxy->{rules}/new", "$proxy->{rules}/rewrite" or die "could not rewrite answers: $!";
 	return;
 }
 

@@ -7,12 +7,14 @@ for, "times" says for how many requests it is good, and "do" is one of
     hold       wait until the rule is gone; FOLDER/held tells that one waits
     hold_after pass it on, and wait so before its answer
     skew       pass it on, and set the date of the answer back by an hour
-    refuse     answer with "code" (503), and do not pass it on
+    refuse     answer with "code" (503) and "error" (SlowDown), and do not pass it on
     cut        close the connection, and do not pass it on
     cut_after  pass it on, and close the connection instead of answering
     lie        pass it on, and cut the body of the answer in half
 
 FOLDER/used has a byte for each request that the rule was used for.
+FOLDER/rewrite is JSON, too: pairs of a regular expression and of what is put in
+its place in each answer.
 """
 import email.utils
 import http.client
@@ -42,6 +44,14 @@ def find_rule(request):
         with open(f"{FOLDER}/used", "ab") as file:
             file.write(b"x")
         return rule
+
+
+def find_rewrite():
+    try:
+        with open(f"{FOLDER}/rewrite", encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return []
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
@@ -94,8 +104,9 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         if do == "cut":
             return self.cut()
         if do == "refuse":
-            text = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
-            return self.answer(rule.get("code", 503), [("Content-Type", "application/xml")], text)
+            error = rule.get("error", "SlowDown")
+            text = f"<?xml version='1.0'?><Error><Code>{error}</Code><Message>The proxy refuses it.</Message></Error>"
+            return self.answer(rule.get("code", 503), [("Content-Type", "application/xml")], text.encode())
         if do == "hold":
             self.hold()
         status, headers, content = self.forward(body)
@@ -106,6 +117,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             headers = [(n, past if n.lower() == "date" else v) for n, v in headers]
         if do == "cut_after":
             return self.cut()
+        for pattern, text in find_rewrite():
+            content = re.sub(pattern.encode(), text.encode(), content, flags=re.DOTALL)
         if do == "lie":
             content = content[: len(content) // 2]
         return self.answer(status, headers, content)

@@ -10,15 +10,17 @@
  *
  *	1.	rows that somebody wants restored: put back -> restored, or if the name
  *		is taken, trashed as before.
- *	2.	pending rows: captured already -> trashed.  Still in place -> captured
+ *	2.	uploads that were never completed: ended -> deleted, or skipped.  They
+ *		are no files, and nothing that follows concerns them.
+ *	3.	pending rows: captured already -> trashed.  Still in place -> captured
  *		-> trashed, or skipped.  Where that comes long after the condemnation,
  *		all of them are matched against the sources before.
- *	3.	the last look, when all are captured: they are matched once more, and
+ *	4.	the last look, when all are captured: they are matched once more, and
  *		put back (-> restored) if somebody needs them.
- *	4.	due rows that nobody needs: unlink, -> deleted.
- *	5.	the run: its figures, and its line in the server log.
+ *	5.	due rows that nobody needs: unlink, -> deleted.
+ *	6.	the run: its figures, and its line in the server log.
  *
- * Each is a number of transactions, but for 3, which is one: it reads the
+ * Each is a number of transactions, but for 4, which is one: it reads the
  * sources once, however many files there are.
  *
  * Directories are fsynced before a row says that something has happened.  The
@@ -425,7 +427,7 @@ do_step(Drain *drain, bool finish)
 {
 	int			limit = drain->context.settings->batch_size;
 
-	if (drain_restore_step(drain, limit) > 0 || drain_capture_step(drain, limit) > 0 ||
+	if (drain_restore_step(drain, limit) > 0 || drain_uploads_step(drain, limit) > 0 || drain_capture_step(drain, limit) > 0 ||
 		drain_destroy_step(drain, limit) > 0)
 		return true;
 	if (finish)

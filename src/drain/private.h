@@ -38,9 +38,12 @@ struct Drain
 	bool		put_off;		/* files wait for a writer to end */
 	char	   *warned_of;		/* folder and reason of the last file that
 								 * failed */
+	const char *no_more_uploads;	/* why no further upload can be ended; or
+									 * NULL */
 	Pace		pace;
 	int64		restored_up_to; /* files to be put back were seen up to this
 								 * file_id, */
+	int64		ended_up_to;	/* uploads to be ended up to this, */
 	int64		captured_up_to; /* pending ones up to this, */
 	int64		looked_at_up_to;	/* and due ones up to this */
 	bool		may_capture;	/* pending files need no look before they are
@@ -58,11 +61,12 @@ struct Drain
 };
 
 /*
- * The steps of a drain: put back what is to be restored, capture what is
- * pending, destroy what is due.  Each looks at no more than `limit` files, and
+ * The steps of a drain: put back what is to be restored, end uploads, capture
+ * what is pending, destroy what is due.  Each looks at no more than `limit` files, and
  * returns at how many; 0 if there are none left.
  */
 extern int	drain_restore_step(Drain *drain, int limit);
+extern int	drain_uploads_step(Drain *drain, int limit);
 extern int	drain_capture_step(Drain *drain, int limit);
 extern int	drain_destroy_step(Drain *drain, int limit);
 

@@ -30,7 +30,7 @@ backup_find(const Extension *extension, const char *claim, const char *path)
 	if (owner_query(extension, SQL_ARGS(SQL_TEXT(claim), SQL_TEXT(path)),
 					"SELECT f.file_id, f.run_id, f.due_at FROM @extschema@.cleanup_files f"
 					" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-					" WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND r.claim = $1::uuid"
+					" WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND f.upload_id IS NULL AND r.claim = $1::uuid"
 					" ORDER BY f.run_id DESC, f.file_id DESC LIMIT 1") > 0)
 	{
 		backup = palloc(sizeof(Backup));
@@ -50,7 +50,7 @@ backup_find(const Extension *extension, const char *claim, const char *path)
 #define NEWER_FILE(run_id, file_name, uuid) \
 	"EXISTS (SELECT FROM (SELECT n.run_id FROM @extschema@.cleanup_files n WHERE n.state = 'trashed' AND n.file = " file_name \
 	"  UNION ALL SELECT n.run_id FROM @extschema@.cleanup_files n" \
-	"   WHERE n.state = 'pending' AND n.run_id > " run_id " AND n.file = " file_name " COLLATE \"C\"" \
+	"   WHERE n.state = 'pending' AND n.upload_id IS NULL AND n.run_id > " run_id " AND n.file = " file_name " COLLATE \"C\"" \
 	"  UNION ALL SELECT n.run_id FROM @extschema@.cleanup_files n" \
 	"   WHERE n.state = 'restoring' AND n.run_id > " run_id " AND n.file = " file_name " COLLATE \"C\") newer" \
 	" JOIN @extschema@.cleanup_runs nr ON nr.run_id = newer.run_id" \

@@ -34,7 +34,7 @@ static const char *const take_failed_files =
 "  reason = CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
 "  source = c.source, session_id = c.session, ctime_ns = c.ctime_ns, space = c.space"
 " FROM cleanup_condemned c"
-" WHERE f.state = 'failed' AND f.reason <> 'unknown' AND f.file = c.path COLLATE \"C\""
+" WHERE f.state = 'failed' AND f.reason <> 'unknown' AND f.upload_id IS NULL AND f.file = c.path COLLATE \"C\""
 "  AND f.inode = c.inode AND f.size = c.size AND f.mtime_ns = c.mtime_ns"
 "  AND EXISTS (SELECT FROM @extschema@.cleanup_runs o, @extschema@.cleanup_runs r"
 "   WHERE o.run_id = f.run_id AND r.run_id = $1 AND o.claim = r.claim)"
@@ -86,13 +86,13 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 
 #define CAPTURED_UP_TO	"(SELECT coalesce(r.captured_up_to, 0) FROM @extschema@.cleanup_runs r WHERE r.run_id = $1)"
 #define IS_TRASHED \
-	"(f.state = 'trashed' OR f.state = 'pending' AND f.error IS NULL AND f.file_id <= " CAPTURED_UP_TO ")"
+	"(f.state = 'trashed' OR f.state = 'pending' AND f.upload_id IS NULL AND f.error IS NULL AND f.file_id <= " CAPTURED_UP_TO ")"
 
 static const char *const conditions[] = {
-	[LEDGER_PENDING] = "f.state = 'pending' AND (f.error IS NOT NULL OR f.file_id > " CAPTURED_UP_TO ")",
+	[LEDGER_PENDING] = "f.state = 'pending' AND f.upload_id IS NULL AND (f.error IS NOT NULL OR f.file_id > " CAPTURED_UP_TO ")",
 	[LEDGER_TRASHED] = IS_TRASHED,
 	[LEDGER_DUE] = IS_TRASHED " AND f.due_at <= clock_timestamp()",
-	[LEDGER_RESTORABLE] = "f.state IN ('trashed', 'pending')",
+	[LEDGER_RESTORABLE] = "f.state IN ('trashed', 'pending') AND f.upload_id IS NULL",
 	[LEDGER_RESTORING] = "f.state = 'restoring'",
 };
 

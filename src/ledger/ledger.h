@@ -3,7 +3,7 @@
  * ledger/ledger.h
  *	  The tables of runs and their files.
  *
- * runs.c, files.c and outcome.c implement these functions.  Every function
+ * runs.c, files.c, uploads.c and outcome.c implement these functions.  Every function
  * needs SPI and acts as the owner of the extension.  Any failure is an ERROR.
  * Results are allocated in the current memory context, and lists hold char *,
  * unless a comment says otherwise.
@@ -173,6 +173,36 @@ extern void ledger_set_looked(const Extension *extension, int64 run_id, bool loo
  */
 extern void ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files, int n);
 
+/* An upload that was begun and never completed: a row of cleanup_files, too. */
+typedef struct LedgerUpload
+{
+	int64		file_id;
+	const char *path;
+	const char *upload_id;
+	TimestampTz begun_at;
+	TimestampTz condemned_at;
+	bool		is_held;		/* by cleanup_hold() */
+	const char *new_state;		/* NULL: leave the row as it is */
+	const char *error;			/* NULL: none */
+	int64		freed;			/* bytes of its parts */
+} LedgerUpload;
+
+/*
+ * Inserts a row, state pending, for each of these uploads (LedgerUpload *) of
+ * the directory with this claim (a UUID), and adds their number to the files
+ * of the run.  An upload that could not be ended in an earlier run has a row
+ * already, which becomes one of this run; one that another run has not come to
+ * yet stays with it, and one whose path is held is left out.  Returns how many
+ * rows the run has got.
+ */
+extern int64 ledger_add_uploads(const Extension *extension, int64 run_id, const char *claim, List *uploads);
+
+/* Returns at most `limit` pending uploads of the run with an id greater than `after`, by id, as an array; sets *n. */
+extern LedgerUpload *ledger_uploads(const Extension *extension, int64 run_id, int64 after, int limit, int *n);
+
+/* Records new_state, error and freed of those of the `n` uploads that have a new_state. */
+extern void ledger_record_uploads(const Extension *extension, int64 run_id, const LedgerUpload *uploads, int n);
+
 /* The backups that have expired. */
 typedef struct LedgerExpired
 {
@@ -222,6 +252,7 @@ typedef struct LedgerOutcome
 	List	   *errors;			/* errors, one for each folder and reason */
 	int64		n_errors;
 	int64		bytes;			/* bytes given back to the file system */
+	int64		n_uploads;		/* uploads begun, never completed, and ended */
 } LedgerOutcome;
 
 /* Returns the folders from which the run has taken files, deepest first. */

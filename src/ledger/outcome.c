@@ -15,10 +15,13 @@
 #include "src/ledger/ledger.h"
 #include "src/pg/sql.h"
 
-/* A condition that is true for the files of run $1 that have gone. */
+/*
+ * A condition that is true for the files of run $1 that have gone.  An upload
+ * that was never completed is no file.
+ */
 #define GONE \
-	"(state IN ('deleted', 'trashed') OR state = 'pending' AND error IS NULL" \
-	" AND file_id <= (SELECT r.captured_up_to FROM @extschema@.cleanup_runs r WHERE r.run_id = $1))"
+	"(upload_id IS NULL AND (state IN ('deleted', 'trashed') OR state = 'pending' AND error IS NULL" \
+	" AND file_id <= (SELECT r.captured_up_to FROM @extschema@.cleanup_runs r WHERE r.run_id = $1)))"
 
 /* The folder of a file.  All files of a folder that fail for one reason are one error. */
 #define FOLDER	"pg_catalog.regexp_replace(file, '[^/]*$', '')"
@@ -43,12 +46,14 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 				"SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
 				" pg_catalog.count(DISTINCT (source, session_id)) FILTER (WHERE source IS NOT NULL AND " GONE "),"
 				" pg_catalog.count(DISTINCT (" FOLDER ", error)) FILTER (WHERE state = 'failed'),"
-				" " LEDGER_SUM_OF("freed") ""
+				" " LEDGER_SUM_OF("freed") ","
+				" pg_catalog.count(*) FILTER (WHERE upload_id IS NOT NULL AND state = 'deleted')"
 				" FROM @extschema@.cleanup_files WHERE run_id = $1");
 	outcome->n_orphans = DatumGetInt64(sql_value(0, 1));
 	outcome->n_sessions = DatumGetInt64(sql_value(0, 2));
 	outcome->n_errors = DatumGetInt64(sql_value(0, 3));
 	outcome->bytes = DatumGetInt64(sql_value(0, 4));
+	outcome->n_uploads = DatumGetInt64(sql_value(0, 5));
 	SPI_freetuptable(SPI_tuptable);
 
 	outcome->orphans = owner_texts(extension, lengthof(parameters), parameters,

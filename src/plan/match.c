@@ -574,7 +574,7 @@ collect_named(Match *match, const Extension *extension, const char *file, const 
 static void
 collect_spoken_for(Match *match, const Extension *extension)
 {
-	collect_named(match, extension, "f.file", "f.state = 'pending'", match->pending);
+	collect_named(match, extension, "f.file", "f.state = 'pending' AND f.upload_id IS NULL", match->pending);
 	collect_named(match, extension, "coalesce(f.restore_as, f.file)",
 				  psprintf("(f.state = 'restoring' OR f.state = 'restored'"
 						   " AND f.finished_at > clock_timestamp() - CASE f.reason WHEN 'failed_session'"

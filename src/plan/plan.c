@@ -58,6 +58,7 @@ plan_begin(CleanWhat what, bool dry_run, bool force)
 	plan->force = force;
 	plan->context.settings = settings_snapshot();
 	plan->context.extension = extension_lookup(false);
+	plan->found.n_uploads = -1;
 	MemoryContextSwitchTo(caller);
 	return plan;
 }

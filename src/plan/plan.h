@@ -15,6 +15,7 @@
 #include "src/guard/brake.h"
 #include "src/guard/claim.h"
 #include "src/ledger/condemned.h"
+#include "src/ledger/ledger.h"
 #include "src/pg/extension.h"
 #include "src/plan/match.h"
 #include "src/settings.h"
@@ -50,6 +51,11 @@ typedef struct PlanFindings
 	int64		files_referenced;
 	int64		rows_seen;
 	Condemned  *condemned;		/* by the survey; NULL before it */
+	int64		n_uploads;		/* begun and not completed; -1: not known, or
+								 * there can be none */
+	TimestampTz oldest_upload;	/* when the oldest of these was begun; 0 */
+	List	   *old_uploads;	/* of LedgerUpload: those to be ended */
+	const char *uploads_error;	/* why they are not known; or NULL */
 } PlanFindings;
 
 /*
@@ -151,6 +157,13 @@ extern void plan_survey(CleanupPlan *plan, bool interxact);
  */
 typedef void (*PlanWalkSink) (const char *path, void *arg);
 extern void plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg);
+
+/*
+ * Counts the uploads of audio files below the open directory that were begun
+ * and are not completed.  Returns false if there can be none, or if they
+ * cannot be counted.
+ */
+extern bool plan_count_uploads(FileStore *store, const Settings *settings, int64 *n);
 
 /*
  * Condemns the next files of the survey for the run `run_id`: waits for

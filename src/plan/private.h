@@ -45,6 +45,12 @@ extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
 /* Adds a copy of the text to the errors. */
 extern void plan_add_error(CleanupPlan *plan, const char *text);
 
+/*
+ * Looks, if this plan is about orphans, which uploads were begun and never
+ * completed.  A real run does not ask where none would be ended.
+ */
+extern void uploads_survey(CleanupPlan *plan);
+
 /* Returns the plan's claim as a UUID, NULL without one. */
 extern const char *plan_claim(const CleanupPlan *plan);
 

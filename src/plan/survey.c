@@ -291,6 +291,8 @@ survey_files(CleanupPlan *plan)
 	progress_set_phase(PHASE_WALKING);
 	walk_directory(plan, add_walked_file, &walked);
 	if (plan->found.brakes == NIL)
+		uploads_survey(plan);
+	if (plan->found.brakes == NIL)
 	{
 		plan->found.surveyed = true;
 		progress_set_phase(PHASE_MATCHING);

@@ -209,6 +209,8 @@ condemn_batch(void *arg)
 							   psprintf("the claim of upload directory \"%s\" could not be written",
 										settings->upload_dir),
 							   NULL, NULL));
+	if (!run->more)
+		(void) run_condemn_uploads(run->plan, run_id);
 	condemned = plan_condemn(run->plan, run_id, settings->batch_size);
 	run->more = condemned != NULL;
 	if (condemned == NULL)

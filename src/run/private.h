@@ -36,4 +36,10 @@ extern int64 run_record(const CleanupPlan *plan, const char *trigger, int32 sche
  */
 extern Place run_claim_directory(const CleanupPlan *plan, int64 run_id);
 
+/*
+ * Records the uploads that the survey has found too old as condemned by the
+ * run `run_id`; the drain ends them.  The directory is ours.  Returns how many.
+ */
+extern int64 run_condemn_uploads(const CleanupPlan *plan, int64 run_id);
+
 #endif							/* AUDIO_CLEANUP_RUN_PRIVATE_H */

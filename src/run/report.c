@@ -91,6 +91,10 @@ make_envelope(const CleanupPlan *plan, const LedgerOutcome *outcome, const char 
 		json_add_integer(&json, "run_id", run_id);
 	if (pending > 0)
 		json_add_integer(&json, "pending", pending);
+	if (found->n_uploads >= 0)
+		json_add_integer(&json, "unfinished_uploads", found->n_uploads);
+	if (found->n_uploads >= 0 && plan_context(plan)->settings->abort_uploads_after_days > 0)
+		json_add_integer(&json, "uploads_ended", outcome->n_uploads);
 	if (is_truncated(outcome))
 		json_add_boolean(&json, "lists_truncated", true);
 	if (healed > 0)
@@ -196,6 +200,7 @@ report_status(const CleanupPlan *plan)
 	LedgerOutcome outcome;
 
 	read_condemned(plan, plan_findings(plan)->condemned, &outcome);
+	outcome.n_uploads = list_length(plan_findings(plan)->old_uploads);
 	return make_envelope(plan, &outcome, "Cleanup status retrieved", "potential_cleanup", 0, 0, 0);
 }
 
@@ -204,21 +209,22 @@ report_status(const CleanupPlan *plan)
  * because the commit itself cannot.
  */
 static int64
-left_to_worker(const CleanupPlan *plan, const Condemned *condemned)
+left_to_worker(const CleanupPlan *plan, const Condemned *condemned, int64 uploads)
 {
-	if (plan_is_preview(plan) || condemned == NULL || store_acts_at_commit(plan_findings(plan)->store))
+	if (plan_is_preview(plan) || store_acts_at_commit(plan_findings(plan)->store))
 		return 0;
-	return condemned->n_files;
+	return (condemned != NULL ? condemned->n_files : 0) + uploads;
 }
 
 Jsonb *
-report_condemned(const CleanupPlan *plan, Condemned *condemned, int64 run_id, int64 healed)
+report_condemned(const CleanupPlan *plan, Condemned *condemned, int64 uploads, int64 run_id, int64 healed)
 {
 	LedgerOutcome outcome;
 
 	read_condemned(plan, condemned, &outcome);
+	outcome.n_uploads = uploads;
 	return make_envelope(plan, &outcome, message(plan), "result", run_id, healed,
-						 left_to_worker(plan, condemned));
+						 left_to_worker(plan, condemned, uploads));
 }
 
 Jsonb *

@@ -26,11 +26,12 @@ extern Jsonb *report_status(const CleanupPlan *plan);
 /*
  * Returns the result of a cleaning call: {"success", "message", "result",
  * ...}. `condemned` is the plan's survey (dry run), or the set of
- * plan_condemn(). run_id 0 means that there was no run.  `healed` is the
+ * plan_condemn(). `uploads` is the number of uploads that were never completed
+ * and are ended.  run_id 0 means that there was no run.  `healed` is the
  * number of backups that are put back because they are needed again.
  */
-extern Jsonb *report_condemned(const CleanupPlan *plan, Condemned *condemned, int64 run_id,
-							   int64 healed);
+extern Jsonb *report_condemned(const CleanupPlan *plan, Condemned *condemned, int64 uploads,
+							   int64 run_id, int64 healed);
 
 /*
  * Returns the result of cleanup_run(), with the outcome of the run's files.

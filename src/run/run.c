@@ -99,6 +99,18 @@ run_claim_directory(const CleanupPlan *plan, int64 run_id)
 	return place;
 }
 
+int64
+run_condemn_uploads(const CleanupPlan *plan, int64 run_id)
+{
+	const PlanFindings *found = plan_findings(plan);
+
+	if (found->old_uploads == NIL)
+		return 0;
+	/* what another process does after the commit is to be decided for good */
+	ForceSyncCommit();
+	return ledger_add_uploads(plan_context(plan)->extension, run_id, found->claim->uuid, found->old_uploads);
+}
+
 
 /* ------------------------------------------------------------- in a transaction --- */
 
@@ -112,7 +124,7 @@ preview(CleanupPlan *plan, void *arg)
 	plan_check_nodes(plan, of != PREVIEW_OF_CALL);
 	plan_survey(plan, false);
 	if (of != PREVIEW_OF_STATUS)
-		return report_condemned(plan, plan_findings(plan)->condemned, 0, 0);
+		return report_condemned(plan, plan_findings(plan)->condemned, list_length(plan_findings(plan)->old_uploads), 0, 0);
 	plan_advise(plan);
 	return report_status(plan);
 }
@@ -133,6 +145,7 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 	Place		place;
 	int64		healed;
 	int64		run_id;
+	int64		uploads;
 
 	progress_begin(CurrentMemoryContext, trigger, false, false);
 	plan_check_transaction(plan);
@@ -146,17 +159,19 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 	place = run_claim_directory(plan, run_id);
 	condemned = plan_condemn(plan, run_id, PG_INT64_MAX);
 	progress_set_run(run_id);
+	uploads = run_condemn_uploads(plan, run_id);
 	if (condemned != NULL && condemned->n_files > 0)
 	{
 		ledger_add_files(context->extension, run_id, condemned,
 						 context->settings->backup_retention_days);
 		at_commit_capture(&place, run_id, condemned);
-		at_commit_start_worker();
 	}
+	if (uploads > 0 || (condemned != NULL && condemned->n_files > 0))
+		at_commit_start_worker();
 	else
 		drain_finish_run(context->extension, run_id);
 
-	report = report_condemned(plan, condemned, run_id, healed);
+	report = report_condemned(plan, condemned, uploads, run_id, healed);
 	if (condemned != NULL)
 		condemned_end(condemned);
 	return report;

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
 #include "utils/guc.h"
@@ -33,6 +34,9 @@
 
 /* limit for the search for the statuses of one source */
 #define STATUS_SEARCH_MS	500
+
+/* an upload that was begun so long ago is hardly under way */
+#define OLD_UPLOAD_DAYS 7
 
 typedef struct Examination
 {
@@ -70,6 +74,24 @@ has_brake(const PlanFindings *found, const char *name)
 		if (strcmp(brake->name, name) == 0)
 		return true;
 	return false;
+}
+
+static void
+say_finding(const StoreFinding *finding, void *arg)
+{
+	say(arg, finding->check, finding->is_fine ? "ok" : "error", finding->detail, finding->hint);
+}
+
+/* A canary is written only where it disturbs nobody. */
+static void
+check_store(Examination *examination)
+{
+	const PlanFindings *found = examination->found;
+
+	if (found->store == NULL || !store_examine(found->store, say_finding, examination) ||
+		found->claim == NULL || found->claim->brake != NULL || XactReadOnly)
+		return;
+	(void) store_examine_canary(found->store, say_finding, examination);
 }
 
 static void
@@ -189,6 +211,33 @@ check_unmatched(const Examination *examination)
 		NULL);
 }
 
+/* Where none is ended, is there one that nobody will complete any more? */
+static bool
+is_worth_ending(const PlanFindings *found, int days)
+{
+	return days < 0 && found->oldest_upload < GetCurrentTimestamp() - OLD_UPLOAD_DAYS * USECS_PER_DAY;
+}
+
+/* Parts of uploads that were never completed are paid for, and seen by nobody. */
+static void
+check_uploads(const Examination *examination)
+{
+	const PlanFindings *found = examination->found;
+	int			days = examination->context->settings->abort_uploads_after_days;
+
+	if (found->uploads_error != NULL)
+		say(examination, "uploads", days > 0 ? "error" : "warning", found->uploads_error,
+			"The user of the bucket needs the rights of docs/buckets.md.");
+	else if (found->n_uploads == 0)
+		say(examination, "uploads", "ok", "no upload waits to be completed", NULL);
+	else if (found->n_uploads > 0)
+		say(examination, "uploads", is_worth_ending(found, days) ? "warning" : "ok",
+			psprintf("%lld uploads were begun and are not completed, the oldest at %s; a run would end %d",
+					 (long long) found->n_uploads, timestamptz_to_str(found->oldest_upload),
+					 list_length(found->old_uploads)),
+			days > 0 ? NULL : "audio_cleanup.s3_abort_uploads_after_days ends those that are older.");
+}
+
 static void
 check_preload(const Examination *examination)
 {
@@ -301,6 +350,9 @@ examine(CleanupPlan *plan, void *arg)
 	examination->found = plan_findings(plan);
 	plan_survey(plan, false);
 
+	check_store(examination);
+	/* somebody wants the examination to stop */
+	CHECK_FOR_INTERRUPTS();
 	say_brakes(examination);
 	check_directory(examination);
 	check_claim(examination);
@@ -313,6 +365,7 @@ examine(CleanupPlan *plan, void *arg)
 		check_unmatched(examination);
 		plan_advise(plan);
 		check_unregistered(examination);
+		check_uploads(examination);
 	}
 	check_tables(examination, check_mail(examination));
 	check_preload(examination);

@@ -24,6 +24,7 @@
 #include "src/pg/extension.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
+#include "src/plan/plan.h"
 #include "src/settings.h"
 #include "src/show/show.h"
 #include "src/store/store.h"
@@ -77,19 +78,23 @@ metrics_count_runs(void)
 void
 metrics_collect(Tuplestorestate *rows)
 {
-	FileStore  *store = store_open(settings_snapshot()->upload_dir);
+	const Settings *settings = settings_snapshot();
+	FileStore  *store = store_open(settings->upload_dir);
 	bool		is_up = store != NULL && store_reach(store) == 0;
 	int64		available = 0;
 	int64		size = 0;
 	bool		is_known = is_up && store_space(store, &available, &size) == 0;
+	int64		uploads = 0;
+	bool		has_uploads = is_up && plan_count_uploads(store, settings, &uploads);
 	DestReceiver *receiver = CreateDestReceiver(DestTuplestore);
 
 	store_close(store);
 	SetTuplestoreDestReceiverParams(receiver, rows, CurrentMemoryContext, false, NULL, NULL);
 	SPI_connect();
 	owner_query_into(extension_lookup(false),
-				SQL_ARGS(SQL_BOOL(is_up), {INT8OID, Int64GetDatum(available), !is_known}, {INT8OID, Int64GetDatum(size), !is_known}),
-					 "SELECT * FROM @extschema@.cleanup_metrics_rows($1, $2, $3)", receiver);
+				SQL_ARGS(SQL_BOOL(is_up), {INT8OID, Int64GetDatum(available), !is_known}, {INT8OID, Int64GetDatum(size), !is_known},
+						 {INT8OID, Int64GetDatum(uploads), !has_uploads}),
+					 "SELECT * FROM @extschema@.cleanup_metrics_rows($1, $2, $3, $4)", receiver);
 	SPI_finish();
 	receiver->rDestroy(receiver);
 }

@@ -13,6 +13,8 @@
 #include "postgres.h"
 #endif
 
+#include <errno.h>
+
 #include "src/store/driver.h"
 
 #define BUCKET_SCHEME	"s3://"
@@ -243,6 +245,40 @@ int
 store_sync(FileStore *store)
 {
 	return driver_of(store)->sync(store);
+}
+
+bool
+store_examine(FileStore *store, StoreFindingSink sink, void *arg)
+{
+	const StoreDriver *driver = driver_of(store);
+
+	return driver->examine == NULL || driver->examine(store, sink, arg);
+}
+
+bool
+store_examine_canary(FileStore *store, StoreFindingSink sink, void *arg)
+{
+	const StoreDriver *driver = driver_of(store);
+
+	return driver->examine_canary == NULL || driver->examine_canary(store, sink, arg);
+}
+
+int
+store_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
+{
+	const StoreDriver *driver = driver_of(store);
+
+	return driver->list_uploads != NULL ? driver->list_uploads(store, sink, arg) : ENOTSUP;
+}
+
+FileResult
+store_end_upload(FileStore *store, const char *path, const char *id, int64 quiet_since_ns, int64 *freed)
+{
+	const StoreDriver *driver = driver_of(store);
+
+	*freed = 0;
+	return driver->end_upload != NULL ? driver->end_upload(store, path, id, quiet_since_ns, freed) :
+		fail(ENOTSUP, "end upload");
 }
 
 FileResult

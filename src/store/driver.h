@@ -60,6 +60,15 @@ typedef struct StoreDriver
 	void		(*tidy) (FileStore *store, int64 run_id);
 	int			(*sync) (FileStore *store);
 
+	/* NULL: nothing is to be examined */
+	bool		(*examine) (FileStore *store, StoreFindingSink sink, void *arg);
+	bool		(*examine_canary) (FileStore *store, StoreFindingSink sink, void *arg);
+
+	/* NULL: there are no uploads that could be seen */
+	int			(*list_uploads) (FileStore *store, StoreUploadSink sink, void *arg);
+	FileResult	(*end_upload) (FileStore *store, const char *path, const char *id,
+							   int64 quiet_since_ns, int64 *freed);
+
 	FileResult	(*read_claim) (FileStore *store, char text[STORE_CLAIM_MAX]);
 	FileResult	(*write_claim) (FileStore *store, const char *text, bool replace);
 	FileResult	(*lock) (FileStore *store);

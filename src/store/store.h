@@ -398,4 +398,59 @@ extern int	store_sync(FileStore *store);
  */
 extern void store_tidy(FileStore *store, int64 run_id);
 
+/* What an examination of a store has found. */
+typedef struct StoreFinding
+{
+	const char *check;			/* what was looked at, a word */
+	bool		is_fine;
+	const char *detail;
+	const char *hint;			/* NULL: nothing is to be done */
+} StoreFinding;
+
+/*
+ * Examines how the upload directory is reached, step by step: passes to
+ * `sink` a finding for each, the last of which is the first that is not fine.
+ * Returns whether all is fine.  Changes nothing; a directory of this machine
+ * has no findings.  EINTR is no finding: whoever calls serves the interrupt.
+ */
+typedef void (*StoreFindingSink) (const StoreFinding *finding, void *arg);
+extern bool store_examine(FileStore *store, StoreFindingSink sink, void *arg);
+
+/*
+ * Writes, deletes, puts back and destroys a file of our own in the private
+ * folder, and passes the finding to `sink`.  To be called after
+ * store_examine().  Returns whether all is fine.
+ */
+extern bool store_examine_canary(FileStore *store, StoreFindingSink sink, void *arg);
+
+/*
+ * An upload that was begun and is not completed.  Nobody can read it, no walk
+ * sees it, and what has come of it takes space.
+ */
+typedef struct StoreUpload
+{
+	const char *path;			/* that the file will have */
+	const char *id;
+	int64		begun_ns;		/* since 1970, by the clock of the store */
+} StoreUpload;
+
+/*
+ * Passes each such upload below the upload directory to `sink`, which must not
+ * call the store, and may raise an ERROR.  Returns 0; ENOTSUP if this kind of
+ * upload directory has none; or another errno, when not all of them were
+ * passed.  Not commit-safe.
+ */
+typedef void (*StoreUploadSink) (const StoreUpload *upload, void *arg);
+extern int	store_list_uploads(FileStore *store, StoreUploadSink sink, void *arg);
+
+/*
+ * Ends the upload `id` of `path`, unless something has come of it after
+ * `quiet_since_ns` (nanoseconds since 1970).  *freed becomes the bytes that had come of it.
+ * FILE_OK; FILE_VANISHED: it was completed, or ended by somebody;
+ * FILE_REPLACED: something has come since; FILE_OCCUPIED: somebody else works
+ * in the upload directory; FILE_FAILED.  Not commit-safe.
+ */
+extern FileResult store_end_upload(FileStore *store, const char *path, const char *id,
+								   int64 quiet_since_ns, int64 *freed);
+
 #endif							/* AUDIO_CLEANUP_STORE_H */

@@ -202,6 +202,25 @@ extern void bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *fil
 
 
 /* ----------
+ * examine.c
+ * ----------
+ */
+
+extern bool bucket_examine(FileStore *store, StoreFindingSink sink, void *arg);
+extern bool bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg);
+
+
+/* ----------
+ * uploads.c
+ * ----------
+ */
+
+extern int	bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg);
+extern FileResult bucket_end_upload(FileStore *store, const char *path, const char *id,
+									int64 quiet_since_ns, int64 *freed);
+
+
+/* ----------
  * walk.c
  * ----------
  */

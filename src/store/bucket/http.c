@@ -235,6 +235,30 @@ describe(BucketSession *session, CURLcode code, bool readable)
 			 answer->code[0] ? ", " : "", answer->code, message[0] ? ": " : "", message);
 }
 
+static BucketFailure
+failure_of(CURLcode code)
+{
+	switch (code)
+	{
+		case CURLE_OK:
+			return BUCKET_ANSWERED;
+		case CURLE_COULDNT_RESOLVE_HOST:
+			return BUCKET_NO_NAME;
+		case CURLE_COULDNT_CONNECT:
+			return BUCKET_NO_CONNECTION;
+		case CURLE_SSL_CONNECT_ERROR:
+		case CURLE_SSL_CERTPROBLEM:
+		case CURLE_SSL_CIPHER:
+		case CURLE_PEER_FAILED_VERIFICATION:
+		case CURLE_SSL_CACERT_BADFILE:
+		case CURLE_SSL_ISSUER_ERROR:
+		case CURLE_SSL_INVALIDCERTSTATUS:
+			return BUCKET_NO_TLS;
+		default:
+			return BUCKET_NO_ANSWER;
+	}
+}
+
 static void
 take_answer(BucketSession *session, CURLcode code)
 {
@@ -250,6 +274,7 @@ take_answer(BucketSession *session, CURLcode code)
 		session->reader = NULL;
 	}
 	answer->timed_out = code == CURLE_OPERATION_TIMEDOUT;
+	answer->failure = failure_of(code);
 	describe(session, code, readable);
 	/* nothing may be concluded from a half of it */
 	if ((code != CURLE_OK || !readable) && answer->status < 300)

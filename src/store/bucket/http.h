@@ -42,10 +42,10 @@ typedef struct BucketRequest
 	bool		raw;			/* the answer is an object, and no XML */
 } BucketRequest;
 
-/* An object, a version of one, a delete marker, or an unfinished upload. */
+/* An object, a version of one, a delete marker, an unfinished upload, or a part of one. */
 typedef struct BucketEntry
 {
-	char	   *key;			/* decoded */
+	char	   *key;			/* decoded; of a part: "" */
 	char		version[BUCKET_ID_SIZE];	/* or id of the upload */
 	char		etag[BUCKET_ID_SIZE];
 	int64		size;
@@ -54,9 +54,21 @@ typedef struct BucketEntry
 	bool		is_latest;
 } BucketEntry;
 
+/* How far a request came that has no answer. */
+typedef enum BucketFailure
+{
+	BUCKET_ANSWERED,
+	BUCKET_NO_NAME,				/* the name of the server is not known */
+	BUCKET_NO_CONNECTION,
+	BUCKET_NO_TLS,				/* its certificate is not accepted, or it does
+								 * not speak TLS */
+	BUCKET_NO_ANSWER
+} BucketFailure;
+
 typedef struct BucketAnswer
 {
 	int			status;			/* of HTTP; 0: there was no answer */
+	BucketFailure failure;		/* then */
 	bool		stopped;		/* by the caller */
 	bool		timed_out;
 	char		error[BUCKET_ERROR_SIZE];	/* printable ASCII; "": none */

@@ -161,11 +161,15 @@ begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xml
 	else if (reader->depth == 1)
 		reader->is_error = is(name, "Error");
 	else if (reader->depth == 2 &&
-			 (is(name, "Contents") || is(name, "Version") || is(name, "DeleteMarker") || is(name, "Upload")))
+			 (is(name, "Contents") || is(name, "Version") || is(name, "DeleteMarker") || is(name, "Upload") ||
+			  is(name, "Part")))
 	{
 		reader->entry = add_entry(reader);
 		if (reader->entry != NULL)
 			reader->entry->is_marker = is(name, "DeleteMarker");
+		/* a part has no name of its own */
+		if (reader->entry != NULL && is(name, "Part") && (reader->entry->key = strdup("")) == NULL)
+			refuse(reader);
 	}
 }
 
@@ -213,11 +217,11 @@ take_value(AnswerReader *reader, const xmlChar * name)
 		xml_copy_printable(answer->error, sizeof(answer->error), reader->text, reader->length);
 	else if (is(name, "IsTruncated"))
 		answer->truncated = strcmp(reader->text, "true") == 0;
-	else if (is(name, "NextContinuationToken"))
+	else if (is(name, "NextContinuationToken") || is(name, "NextPartNumberMarker"))
 		take_text(reader, answer->next_token, sizeof(answer->next_token));
 	else if (is(name, "NextKeyMarker"))
 		take_text(reader, answer->next_key, sizeof(answer->next_key));
-	else if (is(name, "NextVersionIdMarker"))
+	else if (is(name, "NextVersionIdMarker") || is(name, "NextUploadIdMarker"))
 		take_text(reader, answer->next_version, sizeof(answer->next_version));
 	else if (is(name, "EncodingType"))
 		reader->is_encoded = strcmp(reader->text, "url") == 0;

@@ -1,0 +1,116 @@
+/*-------------------------------------------------------------------------
+ *
+ * drain/uploads.c
+ *	  Ends the uploads that a run has condemned because they were never
+ *	  completed.
+ *
+ * Whether something has come of an upload since it was condemned is asked
+ * right before it is ended: a client that still sends is not disturbed.  What
+ * was completed meanwhile has become a file, and is none of this.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "src/drain/private.h"
+#include "src/pg/progress.h"
+
+static void
+set_state(LedgerUpload *upload, const char *state, const char *error)
+{
+	upload->new_state = state;
+	upload->error = error;
+}
+
+/* A server that does not answer for one upload is not asked for the others. */
+static void
+set_failed(Drain *drain, LedgerUpload *upload, FileResult result)
+{
+	/* we were asked to stop: the upload is as it was */
+	if (result.errnum == EINTR)
+		CHECK_FOR_INTERRUPTS();
+	set_state(upload, "failed", drain_failure_text(drain, result));
+	if (result.errnum != EACCES)
+		drain->no_more_uploads = MemoryContextStrdup(drain->memory, upload->error);
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("left upload of \"%s\" as it is: %s", upload->path, upload->error)));
+}
+
+/* The moment after which nothing must have come of an upload, in nanoseconds since 1970. */
+static int64
+quiet_since(const Drain *drain)
+{
+	TimestampTz since = GetCurrentTimestamp() -
+	(TimestampTz) drain->context.settings->abort_uploads_after_days * USECS_PER_DAY;
+
+	return (since + (TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) * 1000;
+}
+
+static void
+end_upload(Drain *drain, LedgerUpload *upload)
+{
+	FileResult	result;
+
+	if (drain->no_more_uploads != NULL)
+	{
+		set_state(upload, "failed", drain->no_more_uploads);
+		return;
+	}
+	if (upload->condemned_at < drain->taken_over)
+	{
+		set_state(upload, "skipped", "the directory was taken over after it was condemned");
+		return;
+	}
+	if (upload->is_held)
+	{
+		set_state(upload, "skipped", "its name is held");
+		return;
+	}
+	result = store_end_upload(drain->store, upload->path, upload->upload_id, quiet_since(drain), &upload->freed);
+	switch (result.outcome)
+	{
+		case FILE_OK:
+			set_state(upload, "deleted", NULL);
+			break;
+		case FILE_VANISHED:
+			set_state(upload, "skipped", "it is not under way any more: it was completed, or ended");
+			break;
+		case FILE_REPLACED:
+			set_state(upload, "skipped", "parts of it still come");
+			break;
+		default:
+			set_failed(drain, upload, result);
+			break;
+	}
+}
+
+int
+drain_uploads_step(Drain *drain, int limit)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	LedgerUpload *uploads;
+	int			n = 0;
+	int			i;
+
+	/* nor will there be any before the next drain */
+	if (store_acts_at_commit(drain->store) || drain->ended_up_to == PG_INT64_MAX)
+		return 0;
+	uploads = ledger_uploads(drain->context.extension, drain->run_id, drain->ended_up_to, limit, &n);
+	for (i = 0; i < n && !drain_is_step_over(drain, began); i++)
+	{
+		progress_tick();
+		end_upload(drain, &uploads[i]);
+		drain->ended_up_to = uploads[i].file_id;
+	}
+	if (n == 0)
+		drain->ended_up_to = PG_INT64_MAX;
+	ledger_record_uploads(drain->context.extension, drain->run_id, uploads, i);
+	return n;
+}

@@ -1,0 +1,115 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger/uploads.c
+ *	  Rows of cleanup_files about uploads that were begun and never completed.
+ *
+ * Such a row goes from pending to deleted, skipped or failed, and is never in
+ * the trash.  All that is asked about files leaves out the rows that have an
+ * upload_id.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "utils/builtins.h"
+
+#include "src/ledger/ledger.h"
+#include "src/pg/sql.h"
+
+/* $1 run_id, $2 claim, $3 paths, $4 upload ids, $5 when they began, in microseconds since 1970 */
+#define UPLOADS \
+	"ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) u(path, id, begun)"
+
+#define RUNS_OF_CLAIM \
+	"(SELECT r.run_id FROM @extschema@.cleanup_runs r WHERE r.claim = $2::uuid)"
+
+/* What has failed before is tried again in its own row. */
+static const char *const take_failed_uploads =
+"UPDATE @extschema@.cleanup_files f SET run_id = $1, state = 'pending', finished_at = NULL,"
+"  condemned_at = t.now, due_at = t.now"
+" FROM " UPLOADS ", pg_catalog.clock_timestamp() t(now)"
+" WHERE f.state = 'failed' AND f.upload_id = u.id AND f.file = u.path COLLATE \"C\""
+"  AND f.run_id IN " RUNS_OF_CLAIM
+"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_holds h WHERE h.file = u.path COLLATE \"C\")";
+
+static const char *const add_uploads =
+"INSERT INTO @extschema@.cleanup_files (run_id, file, upload_id, reason, size, modified_at, condemned_at, due_at,"
+"  inode, mtime_ns, ctime_ns, btime_ns)"
+" SELECT $1, u.path, u.id, 'unfinished_upload', 0, pg_catalog.to_timestamp(u.begun / 1e6), t.now, t.now,"
+"  0, u.begun * 1000, u.begun * 1000, 0"
+" FROM " UPLOADS ", pg_catalog.clock_timestamp() t(now)"
+" WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.state = 'pending' AND f.upload_id = u.id"
+"   AND f.file = u.path COLLATE \"C\" AND f.run_id IN " RUNS_OF_CLAIM ")"
+"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_holds h WHERE h.file = u.path COLLATE \"C\")";
+
+int64
+ledger_add_uploads(const Extension *extension, int64 run_id, const char *claim, List *uploads)
+{
+	int64	   *begun = palloc(sizeof(int64) * Max(list_length(uploads), 1));
+	List	   *paths = NIL;
+	List	   *ids = NIL;
+	int64		n = 0;
+	int			i = 0;
+
+	foreach_ptr(const LedgerUpload, upload, uploads)
+	{
+		paths = lappend(paths, unconstify(char *, upload->path));
+		ids = lappend(ids, unconstify(char *, upload->upload_id));
+		begun[i++] = upload->begun_at + (TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	}
+	if (i > 0)
+	{
+		const SqlParameter parameters[] = {
+			SQL_INT8(run_id), SQL_TEXT(claim), SQL_VALUE(TEXTARRAYOID, sql_text_array(paths)),
+			SQL_VALUE(TEXTARRAYOID, sql_text_array(ids)), SQL_VALUE(INT8ARRAYOID, sql_int8_array(begun, i))
+		};
+
+		n = owner_query(extension, lengthof(parameters), parameters, take_failed_uploads);
+		n += owner_query(extension, lengthof(parameters), parameters, add_uploads);
+	}
+	if (n > 0)
+		owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(n)),
+					"UPDATE @extschema@.cleanup_runs SET files = files + $2 WHERE run_id = $1");
+	return n;
+}
+
+LedgerUpload *
+ledger_uploads(const Extension *extension, int64 run_id, int64 after, int limit, int *n)
+{
+	LedgerUpload *uploads;
+
+	*n = owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)),
+					 "SELECT f.file_id, f.file, f.upload_id, f.modified_at, f.condemned_at,"
+					 " EXISTS (SELECT FROM @extschema@.cleanup_holds h WHERE h.file = f.file)"
+					 " FROM @extschema@.cleanup_files f"
+					 " WHERE f.run_id = $1 AND f.state = 'pending' AND f.upload_id IS NOT NULL AND f.file_id > $2"
+					 " ORDER BY f.file_id LIMIT $3");
+	uploads = palloc0(sizeof(LedgerUpload) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+	{
+		uploads[i].file_id = DatumGetInt64(sql_value(i, 1));
+		uploads[i].path = sql_text(i, 2);
+		uploads[i].upload_id = sql_text(i, 3);
+		uploads[i].begun_at = DatumGetTimestampTz(sql_value(i, 4));
+		uploads[i].condemned_at = DatumGetTimestampTz(sql_value(i, 5));
+		uploads[i].is_held = DatumGetBool(sql_value(i, 6));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return uploads;
+}
+
+void
+ledger_record_uploads(const Extension *extension, int64 run_id, const LedgerUpload *uploads, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (uploads[i].new_state != NULL)
+			owner_query(extension,
+						SQL_ARGS(SQL_INT8(run_id), SQL_INT8(uploads[i].file_id), SQL_TEXT(uploads[i].new_state),
+								 SQL_TEXT(uploads[i].error), SQL_INT8(uploads[i].freed)),
+						"UPDATE @extschema@.cleanup_files SET state = $3, error = $4, finished_at = pg_catalog.clock_timestamp(),"
+						" size = $5, freed = CASE WHEN $3 = 'deleted' THEN $5 END"
+						" WHERE run_id = $1 AND file_id = $2 AND state = 'pending'");
+}

@@ -1,0 +1,356 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/examine.c
+ *	  How far does one come on the way to a bucket?  For cleanup_check().
+ *
+ * Each step needs those before it, so the first that fails is the last one
+ * that is told.  One request tells several steps: what a server answers shows
+ * that it was found, that its certificate was accepted, and so on.  What is
+ * told are the words of libcurl and the code and message of the server, which
+ * hold no key; no request is repeated.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "src/store/bucket/bucket.h"
+#include "src/store/bucket/options.h"
+
+#define CANARY_PATH		STORE_PRIVATE_DIR "/canary"
+
+/* a canary that was left behind by somebody who died is removed after so long */
+#define CANARY_SECONDS	60
+
+/* as the brake "clock" */
+#define MAX_CLOCK_SKEW_SECONDS	300
+
+#define SEE_RIGHTS "docs/buckets.md has the rights that are needed."
+
+typedef struct Examiner
+{
+	Bucket	   *bucket;
+	StoreFindingSink sink;
+	void	   *arg;
+} Examiner;
+
+static bool
+fine(const Examiner *examiner, const char *check, const char *detail)
+{
+	const StoreFinding finding = {check, true, detail, NULL};
+
+	examiner->sink(&finding, examiner->arg);
+	return true;
+}
+
+static bool
+wrong(const Examiner *examiner, const char *check, const char *detail, const char *hint)
+{
+	const StoreFinding finding = {check, false, detail, hint};
+
+	examiner->sink(&finding, examiner->arg);
+	return false;
+}
+
+/* What an errno of a call without an answer, or the answer itself, says. */
+static const char *
+words(const Examiner *examiner, int errnum, const BucketAnswer *answer)
+{
+	if (answer != NULL && answer->error[0] != '\0')
+		return pstrdup(answer->error);
+	return pstrdup(bucket_driver.error_text((FileStore *) examiner->bucket, errnum));
+}
+
+static const char *
+host_of(const Bucket *bucket)
+{
+	const char *host = strstr(bucket->root, "://") + 3;
+
+	return pnstrdup(host, strcspn(host, "/"));
+}
+
+static bool
+is_encrypted(const Bucket *bucket)
+{
+	return strncmp(bucket->root, "https:", 6) == 0;
+}
+
+static bool
+has_code(const BucketAnswer *answer, const char *const *codes)
+{
+	for (; *codes != NULL; codes++)
+		if (strcmp(answer->code, *codes) == 0)
+			return true;
+	return false;
+}
+
+/* Found, and connected?  All but the last failure is libcurl's. */
+static bool
+examine_connection(const Examiner *examiner, const BucketAnswer *answer)
+{
+	const char *host = host_of(examiner->bucket);
+	bool		answered = answer->failure == BUCKET_ANSWERED;
+
+	if (answer->failure == BUCKET_NO_NAME)
+		return wrong(examiner, "s3_name", psprintf("the name of the server %s is not known: %s", host, answer->error),
+					 "Correct audio_cleanup.s3_endpoint or s3_region, or the resolver of this machine. Without s3_path_style the name of the bucket is a part of it.");
+	fine(examiner, "s3_name", psprintf("the name of the server %s is known", host));
+	if (answer->failure == BUCKET_NO_TLS)
+		return wrong(examiner, "s3_tls", psprintf("there is no safe connection: %s", answer->error),
+					 "Set audio_cleanup.s3_ca_file if the server has a certificate of your own. Its name must be in the certificate, and the certificate must be valid today.");
+	if (!answered)
+		return wrong(examiner, "s3_tls", psprintf("the server does not answer: %s", answer->error),
+					 "Is audio_cleanup.s3_endpoint right, does the server run, and does no firewall stand between? See also audio_cleanup.s3_timeout.");
+	return fine(examiner, "s3_tls", is_encrypted(examiner->bucket) ? "the certificate of the server is accepted" :
+				"plain HTTP, on this machine");
+}
+
+/* Who are we, and when? */
+static bool
+examine_signature(const Examiner *examiner, const BucketAnswer *answer)
+{
+	static const char *const expired[] = {"ExpiredToken", "ExpiredTokenException", NULL};
+	static const char *const unknown[] = {
+		"SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId",
+		"AuthorizationHeaderMalformed", "InvalidSecurity", NULL
+	};
+	static const char *const skewed[] = {"RequestTimeTooSkewed", "RequestExpired", NULL};
+	int64		skew = examiner->bucket->date != 0 ? examiner->bucket->date - (int64) time(NULL) : 0;
+
+	if (has_code(answer, expired))
+		return wrong(examiner, "s3_signature", answer->error, "Bring new keys: those of a session end with it.");
+	if (has_code(answer, unknown))
+		return wrong(examiner, "s3_signature", answer->error,
+					 "Correct the keys (audio_cleanup.s3_credentials_file, or the environment of the server), or audio_cleanup.s3_region.");
+	if (has_code(answer, skewed))
+	{
+		fine(examiner, "s3_signature", "the server knows the key");
+		return wrong(examiner, "s3_clock", answer->error, "Set the clock of this machine right.");
+	}
+	fine(examiner, "s3_signature", "the server accepts the signature");
+	if (llabs((long long) skew) > MAX_CLOCK_SKEW_SECONDS)
+		return wrong(examiner, "s3_clock", psprintf("the clock of the server differs by %lld seconds", (long long) skew),
+					 "Synchronize the clocks of both machines.");
+	return fine(examiner, "s3_clock", psprintf("the clock of the server differs by %lld seconds", (long long) skew));
+}
+
+static bool
+examine_bucket(const Examiner *examiner, int errnum, const BucketAnswer *answer)
+{
+	const Bucket *bucket = examiner->bucket;
+
+	if (strcmp(answer->code, "NoSuchBucket") == 0)
+		return wrong(examiner, "s3_bucket", psprintf("there is no bucket \"%s\": %s", bucket->name, answer->error),
+					 "Make it, or correct audio_cleanup.upload_dir, s3_endpoint or s3_region.");
+	if (errnum != 0 || answer->status != 200)
+		return wrong(examiner, "s3_bucket", psprintf("bucket \"%s\" cannot be asked whether it keeps versions: %s", bucket->name,
+													 answer->error[0] ? answer->error : "there is no such answer"),
+					 "The user needs s3:GetBucketVersioning; " SEE_RIGHTS);
+	fine(examiner, "s3_bucket", psprintf("there is a bucket \"%s\"", bucket->name));
+	if (strcmp(answer->versioning, "Enabled") == 0)
+		return fine(examiner, "s3_versioning", "the bucket keeps versions");
+	return wrong(examiner, "s3_versioning",
+				 answer->versioning[0] ? "the bucket keeps versions no more" : "the bucket keeps no versions",
+				 "Turn versioning on for the bucket.");
+}
+
+/* Asks without a second try.  Returns whether there is an answer that is fine, or `or_status`. */
+static bool
+ask(const Examiner *examiner, const BucketCall *call, int or_status, const char **error)
+{
+	const BucketAnswer *answer = NULL;
+	int			errnum = bucket_call(examiner->bucket, call, &answer);
+
+	*error = NULL;
+	if (errnum == 0 && (answer->status < 300 || answer->status == or_status))
+		return true;
+	*error = words(examiner, errnum, answer);
+	return false;
+}
+
+static bool
+examine_list(const Examiner *examiner)
+{
+	char		query[3 * BUCKET_KEY_MAX + 128] = "encoding-type=url&list-type=2&max-keys=1&prefix=";
+	char		versions[3 * BUCKET_KEY_MAX + 128] = "encoding-type=url&max-keys=1&prefix=";
+	const BucketCall list = {.method = "GET",.query = query,.once = true};
+	const BucketCall list_versions = {.method = "GET",.query = versions,.once = true};
+	const char *error;
+
+	if (!bucket_encode(query, sizeof(query), examiner->bucket->prefix) ||
+		!bucket_encode(versions, sizeof(versions), examiner->bucket->prefix) ||
+		strlcat(versions, "&versions=", sizeof(versions)) >= sizeof(versions))
+		return wrong(examiner, "s3_list", strerror(ENAMETOOLONG), NULL);
+	if (!ask(examiner, &list, 0, &error))
+		return wrong(examiner, "s3_list", psprintf("files cannot be listed: %s", error),
+					 "The user needs s3:ListBucket; " SEE_RIGHTS);
+	if (!ask(examiner, &list_versions, 0, &error))
+		return wrong(examiner, "s3_list", psprintf("versions of files cannot be listed: %s", error),
+					 "The user needs s3:ListBucketVersions; " SEE_RIGHTS);
+	return fine(examiner, "s3_list", "files and their versions can be listed");
+}
+
+static bool
+examine_claim(const Examiner *examiner)
+{
+	char		key[BUCKET_KEY_MAX + 1];
+	const BucketCall call = {.method = "GET",.key = key,.raw = true,.once = true};
+	const char *error;
+
+	if (bucket_key(examiner->bucket, STORE_PRIVATE_DIR "/claim", key) != 0)
+		return wrong(examiner, "s3_claim", strerror(ENAMETOOLONG), NULL);
+	if (!ask(examiner, &call, 404, &error))
+		return wrong(examiner, "s3_claim", psprintf("the claim of the bucket cannot be read: %s", error),
+					 "The user needs s3:GetObject, and s3:ListBucket to see that there is none; " SEE_RIGHTS);
+	return fine(examiner, "s3_claim", "the claim of the bucket can be read; see \"claim\"");
+}
+
+bool
+bucket_examine(FileStore *store, StoreFindingSink sink, void *arg)
+{
+	const BucketCall call = {.method = "GET",.query = "versioning=",.once = true};
+	const Examiner examiner = {bucket_of(store), sink, arg};
+	const BucketAnswer *answer = NULL;
+	BucketAnswer *copy;
+	int			errnum = bucket_call(examiner.bucket, &call, &answer);
+	bool		is_fine;
+
+	if (errnum == EINTR)
+		return false;
+	/* no request was sent */
+	if (answer == NULL)
+		return wrong(&examiner, "s3_credentials", words(&examiner, errnum, NULL),
+					 "See audio_cleanup.s3_credentials_file; docs/buckets.md says where else keys may come from.");
+	/* nothing of it lasts until the next request but what is copied */
+	copy = palloc(sizeof(BucketAnswer));
+	memcpy(copy, answer, sizeof(BucketAnswer));
+	copy->entries = NULL;
+	copy->n_entries = 0;
+	is_fine = examine_connection(&examiner, copy) && examine_signature(&examiner, copy) &&
+		examine_bucket(&examiner, errnum, copy) && examine_list(&examiner) && examine_claim(&examiner);
+	pfree(copy);
+	return is_fine;
+}
+
+
+/* ------------------------------------------------------------------ canary --- */
+
+/* Where in the list is this version or marker?  -1: nowhere. */
+static int
+find_version(const KeyVersions *versions, const char *id)
+{
+	int			i;
+
+	for (i = 0; i < versions->n; i++)
+		if (strcmp(versions->entries[i].version, id) == 0)
+			return i;
+	return -1;
+}
+
+/*
+ * Removes what earlier canaries have left.  Whoever may not delete does not
+ * add another one each time.  Returns 0 or an errno.
+ */
+static int
+remove_leftovers(Bucket *bucket, const char *key)
+{
+	KeyVersions versions;
+	char		version[BUCKET_ID_SIZE];
+	int			errnum;
+
+	for (;;)
+	{
+		const BucketEntry *oldest;
+
+		if ((errnum = bucket_list_versions(bucket, key, NULL, &versions)) != 0 || versions.n == 0)
+			return errnum;
+		oldest = &versions.entries[versions.n - 1];
+		if (bucket->date - oldest->modified <= CANARY_SECONDS)
+			return 0;
+		strlcpy(version, oldest->version, sizeof(version));
+		if ((errnum = bucket_remove_version(bucket, key, version)) != 0)
+			return errnum;
+	}
+}
+
+/* Is there the marker above the version, or neither of both?  Others may examine at the same time. */
+static int
+expect_versions(Bucket *bucket, const char *key, const char *version, const char *marker, bool present)
+{
+	KeyVersions versions;
+	int			errnum = bucket_list_versions(bucket, key, NULL, &versions);
+	int			at;
+	int			marker_at;
+
+	if (errnum != 0)
+		return errnum;
+	at = find_version(&versions, version);
+	marker_at = find_version(&versions, marker);
+	if (present && (marker_at < 0 || at < marker_at || !versions.entries[marker_at].is_marker))
+		return bucket_note(bucket, EIO, "a delete makes no marker above the version that it hides");
+	if (!present && (at >= 0 || marker_at >= 0))
+		return bucket_note(bucket, EIO, "what was deleted is still there");
+	return 0;
+}
+
+/* Makes one request of the canary, and keeps the version that it has made.  Returns 0 or an errno. */
+static int
+change(Bucket *bucket, const char *method, const char *key, const char *body, char version[BUCKET_ID_SIZE])
+{
+	const BucketCall call = {.method = method,.key = key,.body = body,.once = true};
+	const BucketAnswer *answer;
+	int			errnum = bucket_call(bucket, &call, &answer);
+
+	if (errnum == 0 && (answer->status >= 300 || answer->version[0] == '\0'))
+		errnum = bucket_note(bucket, EIO, answer->error[0] ? answer->error : "the server gave no version id");
+	if (errnum == 0)
+		strlcpy(version, answer->version, BUCKET_ID_SIZE);
+	return errnum;
+}
+
+/* *action becomes what is being done.  Returns 0 or an errno. */
+static int
+try_canary(Bucket *bucket, const char *key, const char **action)
+{
+	char		version[BUCKET_ID_SIZE];
+	char		marker[BUCKET_ID_SIZE];
+	int			errnum;
+
+	*action = "deleted for good";
+	if ((errnum = remove_leftovers(bucket, key)) != 0)
+		return errnum;
+	*action = "written";
+	if ((errnum = change(bucket, "PUT", key, "audio_cleanup canary\n", version)) != 0)
+		return errnum;
+	*action = "deleted";
+	if ((errnum = change(bucket, "DELETE", key, NULL, marker)) != 0 ||
+		(errnum = expect_versions(bucket, key, version, marker, true)) != 0)
+		return errnum;
+	*action = "deleted for good";
+	if ((errnum = bucket_remove_version(bucket, key, marker)) != 0 ||
+		(errnum = bucket_remove_version(bucket, key, version)) != 0)
+		return errnum;
+	return expect_versions(bucket, key, version, marker, false);
+}
+
+bool
+bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg)
+{
+	const Examiner examiner = {bucket_of(store), sink, arg};
+	char		key[BUCKET_KEY_MAX + 1];
+	const char *action = "written";
+	int			errnum = bucket_key(examiner.bucket, CANARY_PATH, key);
+
+	if (errnum == 0)
+		errnum = try_canary(examiner.bucket, key, &action);
+	if (errnum == EINTR)
+		return false;
+	if (errnum != 0)
+		return wrong(&examiner, "s3_delete", psprintf("an object of our own could not be %s: %s", action,
+													  bucket_driver.error_text(store, errnum)),
+					 "The user needs s3:PutObject, s3:DeleteObject and s3:DeleteObjectVersion; " SEE_RIGHTS);
+	return fine(&examiner, "s3_delete", "an object of our own was written, deleted, put back and deleted for good");
+}

@@ -1,0 +1,182 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/uploads.c
+ *	  Uploads that were begun in parts, and are not completed.
+ *
+ * They are no objects: no list of objects has them, and their parts are paid
+ * for until somebody ends them.  The server says when an upload was begun, and
+ * of each part when it came: whoever still sends parts is not disturbed.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "src/store/bucket/bucket.h"
+
+#define NS_PER_SECOND	INT64CONST(1000000000)
+
+/* parts are numbered from 1 to 10000 */
+#define MAX_PARTS		10000
+
+/* Where a page of the list begins: behind this upload; "": at the first one. */
+typedef struct Position
+{
+	char		key[BUCKET_TOKEN_SIZE];
+	char		id[BUCKET_ID_SIZE];
+} Position;
+
+/* Puts the query of the next page into `query`.  Returns false if there is no room. */
+static bool
+make_query(const Bucket *bucket, const Position *after, char *query, size_t size)
+{
+	strlcpy(query, "encoding-type=url", size);
+	if (after->key[0] != '\0' &&
+		(strlcat(query, "&key-marker=", size) >= size || !bucket_encode(query, size, after->key)))
+		return false;
+	if (strlcat(query, "&max-uploads=1000&prefix=", size) >= size || !bucket_encode(query, size, bucket->prefix))
+		return false;
+	if (after->key[0] != '\0' && after->id[0] != '\0' &&
+		(strlcat(query, "&upload-id-marker=", size) >= size || !bucket_encode(query, size, after->id)))
+		return false;
+	return strlcat(query, "&uploads=", size) < size;
+}
+
+static void
+pass_uploads(const Bucket *bucket, const BucketAnswer *answer, StoreUploadSink sink, void *arg)
+{
+	size_t		prefix = strlen(bucket->prefix);
+	int			i;
+
+	for (i = 0; i < answer->n_entries; i++)
+	{
+		const BucketEntry *entry = &answer->entries[i];
+		const StoreUpload upload = {entry->key + prefix, entry->version, entry->modified * NS_PER_SECOND};
+
+		/* without its id an upload cannot be ended, and without a time it has no age */
+		if (strncmp(entry->key, bucket->prefix, prefix) == 0 && entry->version[0] != '\0' && entry->modified > 0)
+			sink(&upload, arg);
+	}
+}
+
+int
+bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
+{
+	Bucket	   *bucket = bucket_of(store);
+	char		query[3 * (BUCKET_KEY_MAX + BUCKET_TOKEN_SIZE + BUCKET_ID_SIZE) + 128];
+	const BucketCall call = {"GET", NULL, query};
+	const BucketAnswer *answer;
+	Position	after = {"", ""};
+	Position	next;
+	int			errnum;
+
+	for (;;)
+	{
+		if (!make_query(bucket, &after, query, sizeof(query)))
+			return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
+		if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
+			return errnum;
+		if (answer->status != 200)
+			return bucket_note(bucket, EIO, answer->error);
+		pass_uploads(bucket, answer, sink, arg);
+		if (!answer->truncated)
+			return 0;
+		strlcpy(next.key, answer->next_key, sizeof(next.key));
+		strlcpy(next.id, answer->next_version, sizeof(next.id));
+		/* a list that does not go on would never end */
+		if (next.key[0] == '\0' || (strcmp(next.key, after.key) == 0 && strcmp(next.id, after.id) == 0))
+			return bucket_note(bucket, EIO, "the server does not say where its list of uploads goes on");
+		after = next;
+	}
+}
+
+/*
+ * Adds up the parts of an upload: *size becomes their bytes, *newest when the
+ * last of them came, in seconds since 1970.  Returns 0; ENOENT if there is no
+ * such upload any more; or an errno.
+ */
+static int
+look_at_parts(Bucket *bucket, const char *key, const char *id, int64 *size, int64 *newest)
+{
+	char		query[3 * (BUCKET_ID_SIZE + BUCKET_ID_SIZE) + 128];
+	const BucketCall call = {"GET", key, query};
+	const BucketAnswer *answer;
+	char		after[BUCKET_ID_SIZE] = "";
+	int			n = 0;
+	int			errnum;
+	int			i;
+
+	*size = *newest = 0;
+	do
+	{
+		strlcpy(query, "max-parts=1000", sizeof(query));
+		if (after[0] != '\0')
+			strlcat(query, "&part-number-marker=", sizeof(query));
+		if (!bucket_encode(query, sizeof(query), after) ||
+			strlcat(query, "&uploadId=", sizeof(query)) >= sizeof(query) || !bucket_encode(query, sizeof(query), id))
+			return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
+		if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
+			return errnum;
+		if (answer->status != 200)
+			return answer->status == 404 ? ENOENT : bucket_note(bucket, EIO, answer->error);
+		for (i = 0; i < answer->n_entries; i++)
+		{
+			*size += answer->entries[i].size;
+			*newest = Max(*newest, answer->entries[i].modified);
+		}
+		n += answer->n_entries;
+		if (strlcpy(after, answer->next_token, sizeof(after)) >= sizeof(after) ||
+			(answer->truncated && (answer->n_entries == 0 || n > MAX_PARTS)))
+			return bucket_note(bucket, EIO, "the server's list of parts does not end");
+	} while (answer->truncated);
+	return 0;
+}
+
+static bool
+is_lost(int errnum)
+{
+	return errnum == EIO || errnum == ETIMEDOUT || errnum == EAGAIN;
+}
+
+FileResult
+bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quiet_since_ns, int64 *freed)
+{
+	static const char action[] = "end upload";
+	Bucket	   *bucket = bucket_of(store);
+	char		key[BUCKET_KEY_MAX + 1];
+	char		query[3 * BUCKET_ID_SIZE + 16] = "uploadId=";
+	const BucketCall call = {.method = "DELETE",.key = key,.query = query,.once = true};
+	const BucketAnswer *answer;
+	FileResult	result = bucket_keep_lease(bucket);
+	int64		size;
+	int64		again;
+	int64		newest;
+	int			errnum;
+
+	*freed = 0;
+	if (result.outcome != FILE_OK)
+		return result;
+	errnum = bucket_key(bucket, path, key);
+	if (errnum == 0 && !bucket_encode(query, sizeof(query), id))
+		errnum = ENAMETOOLONG;
+	if (errnum != 0)
+		return fail(bucket_note(bucket, errnum, strerror(errnum)), "accept path");
+	errnum = look_at_parts(bucket, key, id, &size, &newest);
+	if (errnum == ENOENT)
+		return come_to(FILE_VANISHED);
+	if (errnum != 0)
+		return fail(errnum, "list parts of upload");
+	if (newest * NS_PER_SECOND > quiet_since_ns)
+		return come_to(FILE_REPLACED);
+	errnum = bucket_call(bucket, &call, &answer);
+	if (errnum == 0 && answer->status == 404)
+		return come_to(FILE_VANISHED);
+	if (errnum == 0 && answer->status >= 300)
+		errnum = bucket_note(bucket, EIO, answer->error);
+	/* where the answer was lost, the upload is over if the server does not know it any more */
+	if (errnum != 0 && !(is_lost(errnum) && look_at_parts(bucket, key, id, &again, &newest) == ENOENT))
+		return fail(errnum, action);
+	*freed = size;
+	return come_to(FILE_OK);
+}
