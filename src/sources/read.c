@@ -35,6 +35,7 @@
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
+#include "src/sources/citus.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
@@ -378,6 +379,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 		query_sample(reading->query, reading->percent);
 	remote_note_reading(reading->query);
 	query_run_in_box(reading->source, run_query, reading);
+	citus_check_unmoved(reading->query);
 	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
