@@ -131,11 +131,69 @@ cannot_read(const Source *source, Oid relid, char *why)
 								 source->name, sources_name(relid)), why);
 }
 
+/* Of a table that cannot be found any more nothing is known. */
+typedef struct Shape
+{
+	bool		is_hashed;		/* or all rows in one shard */
+	int64		shards;
+	int64		placements;
+	bool		is_here;		/* a placement is on this node */
+} Shape;
+
+static Shape
+find_shape(Oid table)
+{
+	Shape		shape = {false};
+
+	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, table)),
+						 "SELECT d.partmethod IN ('h', 'n'), pg_catalog.count(DISTINCT s.shardid), pg_catalog.count(p.placementid),"
+						 "  coalesce(pg_catalog.bool_or(p.groupid = (SELECT l.groupid FROM pg_catalog.pg_dist_local_group l)), false)"
+						 " FROM pg_catalog.pg_dist_partition d JOIN pg_catalog.pg_dist_shard s ON s.logicalrelid = d.logicalrelid"
+						 " JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid"
+						 " WHERE d.logicalrelid = $1 GROUP BY 1") == 1)
+	{
+		shape.is_hashed = DatumGetBool(sql_value(0, 1));
+		shape.shards = DatumGetInt64(sql_value(0, 2));
+		shape.placements = DatumGetInt64(sql_value(0, 3));
+		shape.is_here = DatumGetBool(sql_value(0, 4));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return shape;
+}
+
+/* Failed sessions are judged under a lock on their row, which is to be in one shard and in one place. */
+static char *
+why_not_lockable(Oid relid)
+{
+	Shape		shape = find_shape(relid);
+
+	if (!shape.is_hashed || shape.placements != shape.shards)
+		return "Failed sessions are judged under a lock, and a row that is stored in several places cannot be locked without keeping others from writing.";
+	if (!key_is_plain(relid, key_find(relid)))
+		return "Failed sessions are judged under a lock, for which a row is found by its key: a primary key, or a unique index on columns that are NOT NULL, of types of the server's own.";
+	return NULL;
+}
+
+bool
+citus_can_lock_rows(Oid relation)
+{
+	return citus_can_ask() && citus_has_any(list_make1_oid(relation)) && why_not_lockable(relation) == NULL;
+}
+
+bool
+citus_commits_together(Oid table)
+{
+	Shape		shape = find_shape(table);
+
+	return shape.shards > 1 || (shape.shards == 1 && shape.placements == 1 && shape.is_here);
+}
+
 Brake *
 citus_check_table(const Source *source, Oid relid)
 {
 	const char *secondaries = GetConfigOption("citus.use_secondary_nodes", true, false);
 	Brake	   *brake;
+	char	   *why;
 
 	if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
 		return cannot_read(source, relid, "It is a foreign table.");
@@ -145,10 +203,14 @@ citus_check_table(const Source *source, Oid relid)
 		return cannot_read(source, relid, "Rows are read from secondary nodes (citus.use_secondary_nodes), which may lag behind.");
 	if (source->status_column == NULL)
 		return NULL;
+	why = relid == source->relid ? why_not_lockable(relid) :
+		"Failed sessions are judged under a lock, and rows on other nodes cannot be locked through a view.";
+	if (why == NULL)
+		return NULL;
 	brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
 						 psprintf("source %s has failed sessions and reads %s, which Citus distributes",
 								  source->name, sources_name(relid)),
-						 NULL);
+						 why);
 	brake->hint = "Register a view that has no such status column.";
 	return brake;
 }

@@ -46,6 +46,16 @@ extern bool citus_can_ask(void);
 /* Returns why a table of that list cannot be read for this source, or NULL.  Needs SPI. */
 extern Brake *citus_check_table(const Source *source, Oid relid);
 
+/* Returns whether it is a table of that list of which rows can be locked one by one.  Needs SPI. */
+extern bool citus_can_lock_rows(Oid relation);
+
+/*
+ * Returns whether Citus commits in two phases what is written to this table
+ * after a statement on all of its shards: then it is committed together with
+ * what is written here, or not at all.  Needs SPI.
+ */
+extern bool citus_commits_together(Oid table);
+
 /*
  * Returns the placements (CitusPlacement) of those of the tables (OIDs) that
  * are spread, as they are now; none for other tables.  ERROR where a shard

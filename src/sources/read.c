@@ -196,12 +196,36 @@ is_failed(Reading *reading, TupleTableSlot *slot)
 		moment_of(reading, slot->tts_values[failed_at]) < reading->failed_before;
 }
 
+/* Columns of a key are NOT NULL. */
 static void
-append_places(const Reading *reading, TupleTableSlot *slot, StringInfo session)
+append_key(Reading *reading, TupleTableSlot *slot, StringInfo session)
+{
+	int			first = reading->query->n_columns;
+	List	   *values = NIL;
+
+	for (int i = 0; i < list_length(reading->query->key); i++)
+	{
+		size_t		length;
+		const char *text = slot_text(reading, slot, first + i, &length);
+
+		if (text == NULL)
+			elog(ERROR, "a column of the key of source %s is NULL", reading->source->name);
+		values = lappend(values, pnstrdup(text, length));
+	}
+	place_append_key(session, reading->source->relid, key_text(values));
+}
+
+static void
+append_places(Reading *reading, TupleTableSlot *slot, StringInfo session)
 {
 	int			first = reading->query->n_columns;
 	int			n = list_length(reading->query->bases);
 
+	if (reading->query->key != NIL)
+	{
+		append_key(reading, slot, session);
+		return;
+	}
 	for (int i = 0; i < n; i++)
 	{
 		SourcePlace place;
@@ -446,6 +470,92 @@ begin_failed_rows(FailedRows *failed, const Source *source)
 	failed->store = tuplestore_begin_heap(false, false, work_mem);
 }
 
+static char *
+locking_statement(const SourceQuery *query)
+{
+	StringInfoData sql;
+	ListCell   *lc;
+
+	initStringInfo(&sql);
+	foreach(lc, query->query->targetList)
+		appendStringInfo(&sql, "%ss.%s", sql.len > 0 ? ", " : "SELECT ",
+						 quote_identifier(lfirst_node(TargetEntry, lc)->resname));
+	appendStringInfo(&sql, " FROM %s AS s WHERE %s FOR UPDATE SKIP LOCKED", query->source->name,
+					 key_condition(query->key, 1));
+	return sql.data;
+}
+
+/* Passes the row on as it is now that it is locked, if it still is that of a failed session. */
+static bool
+pass_locked_row(Reading *reading, const SqlParameter *key, const char *sql)
+{
+	bool		more = true;
+
+	if (sql_query_on(reading->source->relid, list_length(reading->query->key), key, sql) == 1)
+	{
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(SPI_tuptable->tupdesc, &TTSOpsHeapTuple);
+
+		ExecStoreHeapTuple(SPI_tuptable->vals[0], slot, false);
+		start_receiving(&reading->pub, CMD_SELECT, SPI_tuptable->tupdesc);
+		more = pass_row(reading, slot);
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return more;
+}
+
+static void
+lock_keyed_rows(const FailedRows *failed, Reading *reading)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(failed->desc, &TTSOpsMinimalTuple);
+	char	   *sql = locking_statement(reading->query);
+	bool		more = true;
+
+	while (more && tuplestore_gettupleslot(failed->store, true, false, slot))
+	{
+		MemoryContext caller = MemoryContextSwitchTo(reading->row_context);
+		SqlParameter *key = palloc(sizeof(SqlParameter) * list_length(reading->query->key));
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		key_parameters(reading->source->relid, reading->query->key,
+					   place_key(TextDatumGetCString(slot_getattr(slot, 1, &isnull))), key);
+		more = pass_locked_row(reading, key, sql);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(reading->row_context);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * Locks rows where they are stored, one by one: of several shards at once
+ * Citus locks none.  A row that is locked by others is left out.
+ */
+static void
+read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceSink sink, void *arg)
+{
+	Reading		reading;
+	ActingAs	saved;
+	Oid			watched;
+
+	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, sink, arg);
+	role_act_as(failed->source->owner, &saved);
+	role_read_carefully();
+	prepare_rows(&reading);
+	reading.query = build_query(&reading);
+	watched = trust_watch(failed->source->owner);
+	PG_TRY();
+	{
+		lock_keyed_rows(failed, &reading);
+	}
+	PG_FINALLY();
+	{
+		(void) trust_watch(watched);
+	}
+	PG_END_TRY();
+	role_stop_acting(&saved);
+}
+
 /* A row comes from a row of each of its tables. */
 static bool
 lock_session(const char *session, Snapshot snapshot)
@@ -515,7 +625,10 @@ read_and_lock(const Source *source, TimestampTz failed_before, SourceSink sink, 
 	begin_failed_rows(&failed, source);
 	begin_reading(&reading, source, SCAN_LOCKING_FAILED, failed_before, store_row, &failed);
 	read_rows(&reading, snapshot);
-	lock_failed_rows(&failed, snapshot, sink, arg);
+	if (citus_has_any(list_make1_oid(source->relid)))
+		read_and_lock_keyed(&failed, failed_before, sink, arg);
+	else
+		lock_failed_rows(&failed, snapshot, sink, arg);
 	tuplestore_end(failed.store);
 	UnregisterSnapshot(snapshot);
 }

@@ -80,10 +80,14 @@ CHOSEN("4", "'.'") "," CHOSEN("5", "'^(timestamp|date)'") ","
 static void
 choose_columns(SourceRegistration *registration, const char *name)
 {
+	List	   *unlockable = citus_list_tables();
+
+	if (citus_can_lock_rows(registration->relid))
+		unlockable = list_delete_oid(unlockable, registration->relid);
 	sql_query(
 			  SQL_ARGS(SQL_OID(OIDOID, registration->relid), SQL_TEXT(FILE_COLUMN_PATTERN), SQL_TEXT(ID_COLUMNS),
 					   SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS),
-					   SQL_VALUE(OIDARRAYOID, trust_oid_array(citus_list_tables()))), choose_query);
+					   SQL_VALUE(OIDARRAYOID, trust_oid_array(unlockable))), choose_query);
 	if (registration->file_columns == 0 && sql_is_null(0, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
