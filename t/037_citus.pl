@@ -117,11 +117,10 @@ sub questions { my ($node, $position) = @_; return scalar(() = log_since($node, 
 # Starts a CALL, and returns when it asks a worker again who writes there.
 sub start_waiting_run
 {
-	my ($worker, $sql) = @_;
-	my $position = log_position($node{$worker});
+	my %position = map { $_ => log_position($node{$_}) } 'one', 'two';
 	my $run = $here->background_psql('postgres', on_error_stop => 0);
-	$run->query_until(qr/begun/, "\\echo begun\n" . ($sql || 'CALL cleanup_run(force => true)') . ";\n\\echo over\n");
-	ok(wait_until(sub { questions($node{$worker}, $position) > 1 }), "... a run waits for writers on worker $worker");
+	$run->query_until(qr/begun/, "\\echo begun\nCALL cleanup_run(force => true);\n\\echo over\n");
+	ok(wait_until(sub { grep { questions($node{$_}, $position{$_}) > 1 } 'one', 'two' }), '... a run waits for writers');
 	return $run;
 }
 
@@ -169,7 +168,7 @@ foreach my $case ([ 'here', 'sessions', 'one' ], [ 'one', 'sessions', 'one' ], [
 	want($name);
 	orphan("orphan.$name");
 	my $writer = begin($node{$through}, row($table, $where, $name));
-	my $run = start_waiting_run($where);
+	my $run = start_waiting_run();
 	ok(-e "$dir/orphan.$name", "through $through to $table on $where: nothing is deleted while somebody writes");
 	finish($writer);
 	finish_run($run);
@@ -208,7 +207,7 @@ refused('CALL cleanup_run(force => true)', qr/ERROR:  55P03: gave up waiting.*A 
 	'a transaction that is prepared on a worker is waited for');
 ok(-e "$dir/orphan2.mp3", '... and nothing is deleted');
 $here->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '60s'});
-my $run = start_waiting_run('two');
+my $run = start_waiting_run();
 $node{two}->safe_psql('postgres', q{COMMIT PREPARED 'left behind'});
 finish_run($run);
 is(was_condemned('prepared.mp3'), 0, '... and its row protects its file');
@@ -258,7 +257,7 @@ like($here->safe_psql('postgres', q{SELECT status || ': ' || message FROM cleanu
 $tenant{moved} = $tenant{one};
 want('moved.mp3');
 $writer = begin($node{one}, row('sessions', 'moved', 'moved.mp3'));
-$run = start_waiting_run('two');
+$run = start_waiting_run();
 finish($writer);
 finish_run($run);
 is(was_condemned('moved.mp3'), 0, 'a writer in its new place is waited for');
@@ -308,7 +307,7 @@ is_deeply([ sort @{ sql_json($here, 'SELECT cleanup_status()')->{potential_clean
 my $locker = begin($node{one}, join ';', map { "SELECT 1 FROM $_ WHERE tenant = $tenant{two} AND id LIKE 'locked%' FOR UPDATE" } 'jobs', 'cleared');
 $writer = begin($node{one}, join ';', map { "UPDATE $_ SET status = 'pending' WHERE tenant = $tenant{two} AND id LIKE 'retried%'" } 'jobs', 'cleared');
 my $position = log_position($node{one});
-$run = start_waiting_run('two');
+$run = start_waiting_run();
 finish($writer);
 finish_run($run);
 ok(!-e "$dir/$_", "$_ is gone") foreach 'jobs.one.failed.mp3', 'jobs.two.failed.mp3', 'cleared.one.failed.mp3', 'cleared.two.failed.mp3';
@@ -320,7 +319,7 @@ like(log_since($node{one}, $position), qr/PREPARE TRANSACTION 'citus_.*COMMIT PR
 finish($locker);
 my $run_id = $here->safe_psql('postgres', 'SELECT max(run_id) FROM cleanup_runs');
 my $restored = sql_json($here, "SELECT cleanup_restore($run_id)");
-is($restored->{error_count}, 0, 'cleanup_restore()') or diag explain $restored;
+ok($restored->{success}, 'cleanup_restore()');
 is($here->safe_psql('postgres', q{SELECT string_agg(audio_url, ' ' ORDER BY audio_url) FROM cleared WHERE id LIKE 'failed%'}),
 	'cleared.one.failed.mp3 cleared.two.failed.mp3', '... brings the values back');
 ok(wait_until(sub { -e "$dir/cleared.one.failed.mp3" && -e "$dir/cleared.two.failed.mp3" }), '... and the files');
@@ -333,6 +332,9 @@ my $report = clean('force => true');
 like(join(' ', @{ $report->{result}{errors} }), qr/failed sessions of source public\.cleared are left alone.*has_audio/s,
 	'a constraint on a worker is an error of its source alone');
 ok(-e "$dir/cleared.one.kept.mp3", '... and the file stays');
+ok(-e "$dir/cleared.two.locked.mp3", '... and so do all others of that source');
+ok(!-e "$dir/jobs.two.locked.mp3", 'what was locked goes with the next run');
+delete $wanted{'jobs.two.locked.mp3'};
 $wanted{"$_.mp3"} = "audio of $_.mp3\n" foreach map { ("$_.one.failed", "$_.two.failed") } 'cleared', 'jobs';
 
 # ---- what is refused ----
@@ -342,7 +344,7 @@ $here->safe_psql('postgres', q{
 	CREATE FUNCTION mine(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1 || $1';
 	CREATE VIEW calling AS SELECT mine(audio_url) AS audio_url FROM parts;
 	ALTER FUNCTION mine OWNER TO app; ALTER VIEW calling OWNER TO app});
-refused(q{SELECT cleanup_add_source('calling')}, qr/ERROR:  0A000: source public\.calling reads distributed tables and calls public\.mine\(text\)/,
+refused(q{SELECT cleanup_add_source('calling')}, qr/ERROR:  0A000: source public\.calling reads distributed tables and calls public\.mine\(pg_catalog\.text\)/,
 	'nor is a view with functions that another node may have from somebody else');
 {
 	local $ENV{PGOPTIONS} = '-c citus.use_secondary_nodes=always';

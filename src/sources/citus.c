@@ -231,6 +231,10 @@ require_node(int row, Oid table)
 }
 
 /*
+ * Besides its shards a table has, on each node that others may connect to, the
+ * relation that they name: who has a lock on that is about to write, if he
+ * has not reached a shard yet.
+ *
  * Of a table in the schema public shard_name() leaves the schema away, also
  * where it is not in the search_path over there.
  */
@@ -253,6 +257,11 @@ citus_find_placements(List *tables)
 						 " JOIN pg_catalog.pg_namespace c ON c.oid = r.relnamespace"
 						 " LEFT JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid AND p.shardstate = 1"
 						 " LEFT JOIN pg_catalog.pg_dist_node n ON n.groupid = p.groupid AND n.noderole::text = 'primary' AND n.isactive"
+						 " UNION ALL SELECT d.logicalrelid::oid, -n.nodeid, n.nodename::text, n.nodeport::int4, pg_catalog.format('%I.%I', c.nspname, r.relname), NULL"
+						 "  FROM pg_catalog.pg_dist_partition d JOIN pg_catalog.pg_class r ON r.oid = d.logicalrelid"
+						 "  JOIN pg_catalog.pg_namespace c ON c.oid = r.relnamespace"
+						 "  JOIN pg_catalog.pg_dist_node n ON n.noderole::text = 'primary' AND n.isactive AND n.hasmetadata"
+						 "  WHERE d.logicalrelid = ANY ($1)"
 						 " ORDER BY 1, 2");
 	for (int i = 0; i < n; i++)
 	{

@@ -17,11 +17,12 @@
 #include "src/guard/brake.h"
 #include "src/sources/query.h"
 
-/* A part of a table on one node: of one shard there may be several. */
+/* What there is of a table on one node: a shard, or the table's own name. */
 typedef struct CitusPlacement
 {
 	Oid			table;
-	int64		placement;		/* another one after the shard was moved */
+	int64		placement;		/* another one after the shard was moved; of
+								 * the name: the node, negative */
 	const char *host;
 	int			port;
 	const char *name;			/* of the relation there, qualified and quoted */

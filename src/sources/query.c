@@ -569,8 +569,14 @@ stop_clock(const ErrorData *error)
 	return n_cancels > 0 && !others_cancel;
 }
 
+TimestampTz
+query_deadline(void)
+{
+	return reading_deadline;
+}
+
 void
-query_limit_time(const Source *source, void (*work) (void *arg), void *arg)
+query_limit_time(const Source *source, const char *doing, const char *hint, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
@@ -592,8 +598,8 @@ query_limit_time(const Source *source, void (*work) (void *arg), void *arg)
 	if (late && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("gave up clearing source %s: the time for it is up", source->name),
-				 errhint("Look at what its triggers and constraints do.")));
+				 errmsg("gave up %s source %s: the time for it is up", doing, source->name),
+				 errhint("%s", hint)));
 	sql_rethrow(error);
 }
 

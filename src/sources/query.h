@@ -74,11 +74,15 @@ extern void query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *recei
 extern void query_run_in_box(const Source *source, void (*work) (void *arg), void *arg);
 
 /*
- * Calls work(arg), which clears rows of the source, and cuts it short at the
- * time of sources_set_deadline(), with an ERROR that is the source's alone.
- * To be called in a subtransaction, which any ERROR ends.
+ * Calls work(arg), and cuts it short at the time of sources_set_deadline(),
+ * with an ERROR that is the source's alone: "gave up", `doing`, and the name
+ * of the source.  To be called in a subtransaction, which any ERROR ends.
  */
-extern void query_limit_time(const Source *source, void (*work) (void *arg), void *arg);
+extern void query_limit_time(const Source *source, const char *doing, const char *hint,
+							 void (*work) (void *arg), void *arg);
+
+/* Returns the time of sources_set_deadline(), 0 for none. */
+extern TimestampTz query_deadline(void);
 
 /*
  * Finds the place and the column that a column (from 1) of the query shows.

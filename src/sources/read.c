@@ -434,6 +434,8 @@ typedef struct FailedRows
 	const Source *source;
 	TupleDesc	desc;
 	Tuplestorestate *store;
+	SourceSink	is_wanted;		/* NULL: each row is */
+	void	   *arg;
 } FailedRows;
 
 static bool
@@ -444,6 +446,8 @@ store_row(const SourceRow *row, void *arg)
 	Datum	   *values = palloc(sizeof(Datum) * (n + 1));
 	bool	   *nulls = palloc0(sizeof(bool) * (n + 1));
 
+	if (failed->is_wanted != NULL && !failed->is_wanted(row, failed->arg))
+		return true;
 	values[0] = CStringGetTextDatum(row->session);
 	for (int i = 0; i < n; i++)
 	{
@@ -456,7 +460,7 @@ store_row(const SourceRow *row, void *arg)
 }
 
 static void
-begin_failed_rows(FailedRows *failed, const Source *source)
+begin_failed_rows(FailedRows *failed, const Source *source, SourceSink is_wanted, void *arg)
 {
 	SqlColumn  *columns = palloc_array(SqlColumn, source->n_columns + 1);
 
@@ -466,6 +470,8 @@ begin_failed_rows(FailedRows *failed, const Source *source)
 		"", TEXTOID
 	};
 	failed->source = source;
+	failed->is_wanted = is_wanted;
+	failed->arg = arg;
 	failed->desc = sql_row_desc(source->n_columns + 1, columns);
 	failed->store = tuplestore_begin_heap(false, false, work_mem);
 }
@@ -504,9 +510,18 @@ pass_locked_row(Reading *reading, const SqlParameter *key, const char *sql)
 	return more;
 }
 
-static void
-lock_keyed_rows(const FailedRows *failed, Reading *reading)
+/* The rows that are to be locked on other nodes. */
+typedef struct KeyedLocking
 {
+	const FailedRows *failed;
+	Reading    *reading;
+} KeyedLocking;
+
+static void
+lock_keyed_rows(void *arg)
+{
+	const FailedRows *failed = ((KeyedLocking *) arg)->failed;
+	Reading    *reading = ((KeyedLocking *) arg)->reading;
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(failed->desc, &TTSOpsMinimalTuple);
 	char	   *sql = locking_statement(reading->query);
 	bool		more = true;
@@ -535,6 +550,7 @@ static void
 read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceSink sink, void *arg)
 {
 	Reading		reading;
+	KeyedLocking locking = {failed, &reading};
 	ActingAs	saved;
 	Oid			watched;
 
@@ -546,7 +562,8 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	watched = trust_watch(failed->source->owner);
 	PG_TRY();
 	{
-		lock_keyed_rows(failed, &reading);
+		query_limit_time(failed->source, "locking rows of", "Find out why a node of Citus is slow.",
+						 lock_keyed_rows, &locking);
 	}
 	PG_FINALLY();
 	{
@@ -616,16 +633,17 @@ lock_failed_rows(const FailedRows *failed, Snapshot snapshot, SourceSink sink, v
  * locked by somebody.  The snapshot keeps VACUUM from giving its place away.
  */
 static void
-read_and_lock(const Source *source, TimestampTz failed_before, SourceSink sink, void *arg)
+read_and_lock(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
 {
 	Snapshot	snapshot = snapshot_of_now();
+	bool		is_keyed = citus_has_any(list_make1_oid(source->relid));
 	FailedRows	failed;
 	Reading		reading;
 
-	begin_failed_rows(&failed, source);
+	begin_failed_rows(&failed, source, is_keyed ? is_wanted : NULL, arg);
 	begin_reading(&reading, source, SCAN_LOCKING_FAILED, failed_before, store_row, &failed);
 	read_rows(&reading, snapshot);
-	if (citus_has_any(list_make1_oid(source->relid)))
+	if (is_keyed)
 		read_and_lock_keyed(&failed, failed_before, sink, arg);
 	else
 		lock_failed_rows(&failed, snapshot, sink, arg);
@@ -642,14 +660,15 @@ sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
 {
 	Reading		reading;
 
-	if (scan == SCAN_LOCKING_FAILED)
-	{
-		if (has_failed_sessions(source))
-			read_and_lock(source, failed_before, sink, arg);
-		return;
-	}
 	begin_reading(&reading, source, scan, failed_before, sink, arg);
 	read_now(&reading);
+}
+
+void
+sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
+{
+	if (has_failed_sessions(source))
+		read_and_lock(source, failed_before, is_wanted, sink, arg);
 }
 
 void

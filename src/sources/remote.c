@@ -63,6 +63,9 @@
 /* For an answer a server has so long at least. */
 #define ANSWER_MS		5000
 
+/* ... and a node of Citus, which is connected to by then, too. */
+#define NODE_ANSWER_MS	15000
+
 
 /* ---------------------------------------------------------------- tables --- */
 
@@ -392,6 +395,44 @@ fetch_answer(const RemoteServer *server)
 	return rows;
 }
 
+/* A node of Citus is asked, and says this. */
+typedef struct NodeQuestion
+{
+	const RemoteServer *server;
+	const char *question;
+	List	   *rows;
+} NodeQuestion;
+
+static void
+put_question(void *arg)
+{
+	NodeQuestion *question = arg;
+
+	question->rows = citus_ask(question->server->node, question->question);
+}
+
+/* Citus waits for an answer as long as a connection stands. */
+static List *
+ask_node(const RemoteServer *server, const char *text)
+{
+	NodeQuestion question = {server, text, NIL};
+	TimestampTz until = Max(server->until, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), NODE_ANSWER_MS));
+	TimestampTz before = query_deadline();
+
+	sources_set_deadline(before == 0 ? until : Min(before, until));
+	PG_TRY();
+	{
+		query_limit_time(((const RemoteTable *) linitial(server->tables))->source, "asking the nodes of",
+						 "Find out why a node of Citus is slow.", put_question, &question);
+	}
+	PG_FINALLY();
+	{
+		sources_set_deadline(before);
+	}
+	PG_END_TRY();
+	return question.rows;
+}
+
 /* Asks a question of which each row has two columns of text. */
 static List *
 ask(const RemoteServer *server, const char *question)
@@ -400,7 +441,7 @@ ask(const RemoteServer *server, const char *question)
 	List	   *rows;
 
 	if (server->node != NULL)
-		return citus_ask(server->node, question);
+		return ask_node(server, question);
 	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_send_query($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
 	rows = fetch_answer(server);

@@ -45,6 +45,7 @@
 
 #define TID_ARRAY_OID	1010
 
+static const char *const hint_slow = "Look at what its triggers and constraints do.";
 static const char *const hint_keep = "Correct that, or register the source with on_failed => 'keep'.";
 
 
@@ -546,7 +547,7 @@ clear_in_time(const Target *target, SourcePlace *places, int n)
 {
 	ToClear		rows = {target, places, n};
 
-	query_limit_time(target->source, clear_places, &rows);
+	query_limit_time(target->source, "clearing", hint_slow, clear_places, &rows);
 }
 
 void
@@ -561,7 +562,7 @@ sources_clear(const Source *source, Datum sessions)
 	{
 		KeyedToClear rows = {&target, sessions};
 
-		query_limit_time(source, clear_keyed, &rows);
+		query_limit_time(source, "clearing", hint_slow, clear_keyed, &rows);
 		return;
 	}
 	places = list_places(&target, sessions, &n);
