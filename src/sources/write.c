@@ -413,26 +413,21 @@ clear_table(const Target *target, Oid table, Datum *tids, int n)
 	role_stop_acting(&saved);
 }
 
-/* Runs the statement on the row with this key; returns the number of rows. */
+/* Runs the statement on the row with this key, as the table's owner already; returns the number of rows. */
 static int
 run_by_key(const Target *target, List *key_columns, const char *key, const char *sql, const char *input)
 {
 	int			first = input != NULL ? 1 : 0;
 	Update		update = {target->table, first + list_length(key_columns), NULL, sql, input};
 	Oid			collation;
-	ActingAs	saved;
-	int			n;
 
 	update.parameters = palloc0(sizeof(SqlParameter) * Max(update.n, 1));
-	act_as_table_owner(target->source, target->table, &saved);
 	if (key != NULL)
 		key_parameters(target->table, key_columns, key, update.parameters + first);
 	if (input != NULL)
 		get_atttypetypmodcoll(target->table, get_attnum(target->table, target->columns[0]),
 							  &update.parameters[0].type, &update.typmod, &collation);
-	n = update_watched(&update);
-	role_stop_acting(&saved);
-	return n;
+	return update_watched(&update);
 }
 
 /*
@@ -472,11 +467,17 @@ clear_keyed(void *arg)
 	int			n;
 	const char **sessions = sql_texts(rows->sessions, &n);
 	char	   *sql = clearing_statement(target, target->table, key_condition(target->key, 1));
+	ActingAs	saved;
 
 	brake_raise_if(check_clearing_together(target));
+	act_as_table_owner(target->source, target->table, &saved);
 	commit_in_two_phases(target);
 	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		clear_by_key(target, sessions[i], sql);
+	}
+	role_stop_acting(&saved);
 }
 
 static int
@@ -699,6 +700,20 @@ copy_keyed_session(const Target *target, const char *session, Tuplestorestate *s
 }
 
 static void
+copy_keyed_sessions(const Target *target, const char **sessions, int n, Tuplestorestate *store, TupleDesc desc)
+{
+	ActingAs	saved;
+
+	act_as_table_owner(target->source, target->table, &saved);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		copy_keyed_session(target, sessions[i], store, desc);
+	}
+	role_stop_acting(&saved);
+}
+
+static void
 copy_session(const Target *target, const char *session, Snapshot snapshot,
 			 Tuplestorestate *store, TupleDesc desc)
 {
@@ -736,10 +751,10 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	prepare_target(source, &target);
 	guc_level = write_plainly();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	for (int i = 0; i < n; i++)
-		if (target.key != NIL)
-			copy_keyed_session(&target, texts[i], store, *desc);
-		else
+	if (target.key != NIL)
+		copy_keyed_sessions(&target, texts, n, store, *desc);
+	else
+		for (int i = 0; i < n; i++)
 			copy_session(&target, texts[i], snapshot, store, *desc);
 	UnregisterSnapshot(snapshot);
 	AtEOXact_GUC(false, guc_level);
@@ -844,8 +859,10 @@ refill_keyed(const Target *target, Datum key_columns, const char **keys, const c
 	const char **names = sql_texts(key_columns, &n_columns);
 	List	   *columns = NIL;
 	int			guc_level = write_plainly();
+	ActingAs	saved;
 	char	   *sql;
 
+	act_as_table_owner(target->source, target->table, &saved);
 	for (int i = 0; i < n_columns; i++)
 		columns = lappend(columns, (char *) names[i]);
 	sql = psprintf("UPDATE %1$s AS s SET %2$s = $1 WHERE %3$s AND s.%2$s IS NULL", sources_name(target->table),
@@ -859,6 +876,7 @@ refill_keyed(const Target *target, Datum key_columns, const char **keys, const c
 		check_single(target->source, &row);
 		written[i] = row.n_found == 1;
 	}
+	role_stop_acting(&saved);
 	AtEOXact_GUC(false, guc_level);
 }
 
