@@ -158,10 +158,11 @@ execute(SPIPlanPtr plan, ParamListInfo parameters, bool latest, DestReceiver *re
 		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
 }
 
+/* Returns NULL for none: Citus 13 copies a list, and crashes where that is empty. */
 static ParamListInfo
 make_parameters(int n, const SqlParameter *parameters, Oid **types)
 {
-	ParamListInfo list = makeParamList(n);
+	ParamListInfo list = n > 0 ? makeParamList(n) : NULL;
 
 	*types = palloc(sizeof(Oid) * Max(n, 1));
 	for (int i = 0; i < n; i++)

@@ -408,9 +408,32 @@ consider_row(const SourceRow *row, void *arg)
 }
 
 static void
+note_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	*(bool *) arg = true;
+}
+
+/* Does the row refer to a file of this match? */
+static bool
+refers_to_file(const SourceRow *row, void *arg)
+{
+	Match	   *match = ((HitWriter *) arg)->match;
+	bool		found = false;
+
+	CHECK_FOR_INTERRUPTS();
+	for (int i = 0; !found && i < row->source->n_columns; i++)
+		if (row->values[i] != NULL)
+			key_of_reference(match->rules, &match->scope, row->values[i], row->lengths[i], note_key, &found);
+	return found;
+}
+
+static void
 read_source(HitWriter *writer, const Source *source, SourceScan scan, TimestampTz failed_before)
 {
-	sources_read(source, scan, failed_before, consider_row, writer);
+	if (scan == SCAN_LOCKING_FAILED)
+		sources_lock_failed(source, failed_before, refers_to_file, consider_row, writer);
+	else
+		sources_read(source, scan, failed_before, consider_row, writer);
 	writer->source = source;
 	writer->session = NULL;
 	key_of_many_end(&writer->match->scope, consider_key, writer);

@@ -262,7 +262,7 @@ plan_check_nodes(CleanupPlan *plan, bool own_transaction)
 		if (!own_transaction && check.are_remote)
 			note_brake(plan, brake_make("isolation", ERRCODE_ACTIVE_SQL_TRANSACTION,
 										"cannot clean up in one transaction where rows lie on another server",
-										"They are seen as they were when the transaction read there first.",
+										"It could see them as they were earlier, or take for others' writing what it has written there itself.",
 										"CALL cleanup_run() in its place."));
 	}
 	lock_end_limit(limit);

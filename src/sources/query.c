@@ -46,6 +46,7 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
+#include "src/sources/citus.h"
 #include "src/sources/query.h"
 
 /* between the id of a session and its places */
@@ -60,6 +61,12 @@ place_append(StringInfo session, const SourcePlace *place)
 	appendStringInfo(session, "%c%u/%u/%u", PLACES_BEGIN, place->table,
 					 ItemPointerGetBlockNumberNoCheck(&place->tid),
 					 ItemPointerGetOffsetNumberNoCheck(&place->tid));
+}
+
+void
+place_append_key(StringInfo session, Oid table, const char *key)
+{
+	appendStringInfo(session, "%c%u/%s", PLACES_BEGIN, table, key_to_digits(key));
 }
 
 /* Places stand at the end, and hold digits only: what is in the id does not matter. */
@@ -91,6 +98,14 @@ place_of_session(const char *session, int number, SourcePlace *place)
 		return false;
 	ItemPointerSet(&place->tid, block, (OffsetNumber) offset);
 	return true;
+}
+
+char *
+place_key(const char *session)
+{
+	const char *text = strchr(find_places(session), '/');
+
+	return text == NULL || strchr(text + 1, '/') != NULL ? NULL : key_from_digits(text + 1);
 }
 
 char *
@@ -318,6 +333,17 @@ collect_relations(Node *node, void *arg)
 	return expression_tree_walker(node, collect_relations, arg);
 }
 
+static const char *const *
+append_names(const char *const *columns, int n, List *names)
+{
+	const char **all = palloc(sizeof(char *) * Max(n + list_length(names), 1));
+
+	memcpy(all, columns, sizeof(char *) * n);
+	foreach_ptr(const char, name, names)
+		all[n++] = name;
+	return all;
+}
+
 SourceQuery *
 query_build(const Source *source, const char *const *columns, int n, bool with_places)
 {
@@ -327,9 +353,16 @@ query_build(const Source *source, const char *const *columns, int n, bool with_p
 
 	result->source = source;
 	result->n_columns = n;
-	result->query = rewrite(make_query(rel, columns, n));
+	if (with_places && citus_has_any(list_make1_oid(source->relid)))
+		result->key = key_find(source->relid);
+	result->query = rewrite(make_query(rel, append_names(columns, n, result->key), n + list_length(result->key)));
 	relation_close(rel, NoLock);
 	(void) collect_relations((Node *) result->query, result);
+	if (result->key != NIL)
+	{
+		result->has_places = true;
+		result->bases = list_make1_oid(source->relid);
+	}
 	/* a row on another server cannot be locked from here */
 	if (with_places && !remote_is_read_by(result))
 	{
@@ -399,7 +432,17 @@ find_table(const Query *query, Node *expr, AttrNumber *attnum)
 bool
 query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *attnum)
 {
-	int			target = !query->has_places ? 0 :
+	int			target;
+
+	if (query->key != NIL)
+	{
+		Var		   *var = (Var *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr;
+
+		*place = 0;
+		*attnum = IsA(var, Var) ? var->varattno : InvalidAttrNumber;
+		return IsA(var, Var);
+	}
+	target = !query->has_places ? 0 :
 	find_table(query->query, (Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr,
 			   attnum);
 
@@ -526,8 +569,14 @@ stop_clock(const ErrorData *error)
 	return n_cancels > 0 && !others_cancel;
 }
 
+TimestampTz
+query_deadline(void)
+{
+	return reading_deadline;
+}
+
 void
-query_limit_time(const Source *source, void (*work) (void *arg), void *arg)
+query_limit_time(const Source *source, const char *doing, const char *hint, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
@@ -549,8 +598,8 @@ query_limit_time(const Source *source, void (*work) (void *arg), void *arg)
 	if (late && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("gave up clearing source %s: the time for it is up", source->name),
-				 errhint("Look at what its triggers and constraints do.")));
+				 errmsg("gave up %s source %s: the time for it is up", doing, source->name),
+				 errhint("%s", hint)));
 	sql_rethrow(error);
 }
 

@@ -19,6 +19,7 @@
 #include "utils/snapshot.h"
 
 #include "src/guard/brake.h"
+#include "src/pg/sql.h"
 #include "src/sources/sources.h"
 
 /*
@@ -35,6 +36,8 @@ typedef struct SourceQuery
 	bool		has_places;		/* each row comes from rows that can be locked */
 	List	   *bases;			/* OIDs: for each place, the table as it is
 								 * named */
+	List	   *key;			/* names of columns that stand in place of the
+								 * place, where it means nothing here; or NIL */
 } SourceQuery;
 
 /* Where a row is stored. */
@@ -71,11 +74,15 @@ extern void query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *recei
 extern void query_run_in_box(const Source *source, void (*work) (void *arg), void *arg);
 
 /*
- * Calls work(arg), which clears rows of the source, and cuts it short at the
- * time of sources_set_deadline(), with an ERROR that is the source's alone.
- * To be called in a subtransaction, which any ERROR ends.
+ * Calls work(arg), and cuts it short at the time of sources_set_deadline(),
+ * with an ERROR that is the source's alone: "gave up", `doing`, and the name
+ * of the source.  To be called in a subtransaction, which any ERROR ends.
  */
-extern void query_limit_time(const Source *source, void (*work) (void *arg), void *arg);
+extern void query_limit_time(const Source *source, const char *doing, const char *hint,
+							 void (*work) (void *arg), void *arg);
+
+/* Returns the time of sources_set_deadline(), 0 for none. */
+extern TimestampTz query_deadline(void);
 
 /*
  * Finds the place and the column that a column (from 1) of the query shows.
@@ -146,6 +153,35 @@ extern void place_append(StringInfo session, const SourcePlace *place);
 
 /* Reads the place with this number (from 0) of a session; false if it has no such. */
 extern bool place_of_session(const char *session, int number, SourcePlace *place);
+
+/*
+ * Returns the names of the columns of a key that tells a row of the table from
+ * all others; NIL without any.
+ */
+extern List *key_find(Oid table);
+
+/* Returns whether the types of the columns are those whose values pg_catalog's own operators compare. */
+extern bool key_is_plain(Oid table, List *columns);
+
+/* Returns the values (char *) of a key in one text, and reads such a text. */
+extern char *key_text(List *values);
+extern const char **key_values(const char *key, int *n);
+
+/* Returns the text of a key as digits, and reads such digits up to the first character that is none. */
+extern char *key_to_digits(const char *key);
+extern char *key_from_digits(const char *digits);
+
+/* Returns the condition that a row s has a key: the parameters of its values are numbered from `first`. */
+extern char *key_condition(List *columns, int first);
+
+/* Sets these parameters to the values of a key_text().  ERROR if the table has not these columns. */
+extern void key_parameters(Oid table, List *columns, const char *key, SqlParameter *parameters);
+
+/* Appends the key of a row to a session, in place of its places. */
+extern void place_append_key(StringInfo session, Oid table, const char *key);
+
+/* Returns the key_text() of a session, or NULL if the session has none. */
+extern char *place_key(const char *session);
 
 /* Locks a row FOR UPDATE as it is in the snapshot.  Returns false if it is locked or changed by others. */
 extern bool place_lock(const SourcePlace *place, Snapshot snapshot);

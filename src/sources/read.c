@@ -35,6 +35,7 @@
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
+#include "src/sources/citus.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
@@ -195,12 +196,36 @@ is_failed(Reading *reading, TupleTableSlot *slot)
 		moment_of(reading, slot->tts_values[failed_at]) < reading->failed_before;
 }
 
+/* Columns of a key are NOT NULL. */
 static void
-append_places(const Reading *reading, TupleTableSlot *slot, StringInfo session)
+append_key(Reading *reading, TupleTableSlot *slot, StringInfo session)
+{
+	int			first = reading->query->n_columns;
+	List	   *values = NIL;
+
+	for (int i = 0; i < list_length(reading->query->key); i++)
+	{
+		size_t		length;
+		const char *text = slot_text(reading, slot, first + i, &length);
+
+		if (text == NULL)
+			elog(ERROR, "a column of the key of source %s is NULL", reading->source->name);
+		values = lappend(values, pnstrdup(text, length));
+	}
+	place_append_key(session, reading->source->relid, key_text(values));
+}
+
+static void
+append_places(Reading *reading, TupleTableSlot *slot, StringInfo session)
 {
 	int			first = reading->query->n_columns;
 	int			n = list_length(reading->query->bases);
 
+	if (reading->query->key != NIL)
+	{
+		append_key(reading, slot, session);
+		return;
+	}
 	for (int i = 0; i < n; i++)
 	{
 		SourcePlace place;
@@ -378,6 +403,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 		query_sample(reading->query, reading->percent);
 	remote_note_reading(reading->query);
 	query_run_in_box(reading->source, run_query, reading);
+	citus_check_unmoved(reading->query);
 	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
@@ -408,6 +434,8 @@ typedef struct FailedRows
 	const Source *source;
 	TupleDesc	desc;
 	Tuplestorestate *store;
+	SourceSink	is_wanted;		/* NULL: each row is */
+	void	   *arg;
 } FailedRows;
 
 static bool
@@ -418,6 +446,8 @@ store_row(const SourceRow *row, void *arg)
 	Datum	   *values = palloc(sizeof(Datum) * (n + 1));
 	bool	   *nulls = palloc0(sizeof(bool) * (n + 1));
 
+	if (failed->is_wanted != NULL && !failed->is_wanted(row, failed->arg))
+		return true;
 	values[0] = CStringGetTextDatum(row->session);
 	for (int i = 0; i < n; i++)
 	{
@@ -430,7 +460,7 @@ store_row(const SourceRow *row, void *arg)
 }
 
 static void
-begin_failed_rows(FailedRows *failed, const Source *source)
+begin_failed_rows(FailedRows *failed, const Source *source, SourceSink is_wanted, void *arg)
 {
 	SqlColumn  *columns = palloc_array(SqlColumn, source->n_columns + 1);
 
@@ -440,8 +470,107 @@ begin_failed_rows(FailedRows *failed, const Source *source)
 		"", TEXTOID
 	};
 	failed->source = source;
+	failed->is_wanted = is_wanted;
+	failed->arg = arg;
 	failed->desc = sql_row_desc(source->n_columns + 1, columns);
 	failed->store = tuplestore_begin_heap(false, false, work_mem);
+}
+
+static char *
+locking_statement(const SourceQuery *query)
+{
+	StringInfoData sql;
+	ListCell   *lc;
+
+	initStringInfo(&sql);
+	foreach(lc, query->query->targetList)
+		appendStringInfo(&sql, "%ss.%s", sql.len > 0 ? ", " : "SELECT ",
+						 quote_identifier(lfirst_node(TargetEntry, lc)->resname));
+	appendStringInfo(&sql, " FROM %s AS s WHERE %s FOR UPDATE SKIP LOCKED", query->source->name,
+					 key_condition(query->key, 1));
+	return sql.data;
+}
+
+/* Passes the row on as it is now that it is locked, if it still is that of a failed session. */
+static bool
+pass_locked_row(Reading *reading, const SqlParameter *key, const char *sql)
+{
+	bool		more = true;
+
+	if (sql_query_on(reading->source->relid, list_length(reading->query->key), key, sql) == 1)
+	{
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(SPI_tuptable->tupdesc, &TTSOpsHeapTuple);
+
+		ExecStoreHeapTuple(SPI_tuptable->vals[0], slot, false);
+		start_receiving(&reading->pub, CMD_SELECT, SPI_tuptable->tupdesc);
+		more = pass_row(reading, slot);
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return more;
+}
+
+/* The rows that are to be locked on other nodes. */
+typedef struct KeyedLocking
+{
+	const FailedRows *failed;
+	Reading    *reading;
+} KeyedLocking;
+
+static void
+lock_keyed_rows(void *arg)
+{
+	const FailedRows *failed = ((KeyedLocking *) arg)->failed;
+	Reading    *reading = ((KeyedLocking *) arg)->reading;
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(failed->desc, &TTSOpsMinimalTuple);
+	char	   *sql = locking_statement(reading->query);
+	bool		more = true;
+
+	while (more && tuplestore_gettupleslot(failed->store, true, false, slot))
+	{
+		MemoryContext caller = MemoryContextSwitchTo(reading->row_context);
+		SqlParameter *key = palloc(sizeof(SqlParameter) * list_length(reading->query->key));
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		key_parameters(reading->source->relid, reading->query->key,
+					   place_key(TextDatumGetCString(slot_getattr(slot, 1, &isnull))), key);
+		more = pass_locked_row(reading, key, sql);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(reading->row_context);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * Locks rows where they are stored, one by one: of several shards at once
+ * Citus locks none.  A row that is locked by others is left out.
+ */
+static void
+read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceSink sink, void *arg)
+{
+	Reading		reading;
+	KeyedLocking locking = {failed, &reading};
+	ActingAs	saved;
+	Oid			watched;
+
+	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, sink, arg);
+	role_act_as(failed->source->owner, &saved);
+	role_read_carefully();
+	prepare_rows(&reading);
+	reading.query = build_query(&reading);
+	watched = trust_watch(failed->source->owner);
+	PG_TRY();
+	{
+		query_limit_time(failed->source, "locking rows of", "Find out why a node of Citus is slow.",
+						 lock_keyed_rows, &locking);
+	}
+	PG_FINALLY();
+	{
+		(void) trust_watch(watched);
+	}
+	PG_END_TRY();
+	role_stop_acting(&saved);
 }
 
 /* A row comes from a row of each of its tables. */
@@ -504,16 +633,20 @@ lock_failed_rows(const FailedRows *failed, Snapshot snapshot, SourceSink sink, v
  * locked by somebody.  The snapshot keeps VACUUM from giving its place away.
  */
 static void
-read_and_lock(const Source *source, TimestampTz failed_before, SourceSink sink, void *arg)
+read_and_lock(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
 {
 	Snapshot	snapshot = snapshot_of_now();
+	bool		is_keyed = citus_has_any(list_make1_oid(source->relid));
 	FailedRows	failed;
 	Reading		reading;
 
-	begin_failed_rows(&failed, source);
+	begin_failed_rows(&failed, source, is_keyed ? is_wanted : NULL, arg);
 	begin_reading(&reading, source, SCAN_LOCKING_FAILED, failed_before, store_row, &failed);
 	read_rows(&reading, snapshot);
-	lock_failed_rows(&failed, snapshot, sink, arg);
+	if (is_keyed)
+		read_and_lock_keyed(&failed, failed_before, sink, arg);
+	else
+		lock_failed_rows(&failed, snapshot, sink, arg);
 	tuplestore_end(failed.store);
 	UnregisterSnapshot(snapshot);
 }
@@ -527,14 +660,15 @@ sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
 {
 	Reading		reading;
 
-	if (scan == SCAN_LOCKING_FAILED)
-	{
-		if (has_failed_sessions(source))
-			read_and_lock(source, failed_before, sink, arg);
-		return;
-	}
 	begin_reading(&reading, source, scan, failed_before, sink, arg);
 	read_now(&reading);
+}
+
+void
+sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
+{
+	if (has_failed_sessions(source))
+		read_and_lock(source, failed_before, is_wanted, sink, arg);
 }
 
 void

@@ -24,6 +24,7 @@
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
+#include "src/sources/citus.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
@@ -73,15 +74,20 @@ CHOSEN("4", "'.'") "," CHOSEN("5", "'^(timestamp|date)'") ","
  * a source has none, unless told.
  */
 "  (SELECT relkind <> 'v' OR pg_relation_is_updatable(oid, true) & 4 <> 0 FROM pg_class WHERE oid = $1)"
-"   AND NOT EXISTS (SELECT FROM below b JOIN pg_class c USING (oid) WHERE c.relkind = 'f')";
+"   AND NOT EXISTS (SELECT FROM below b JOIN pg_class c USING (oid) WHERE c.relkind = 'f' OR c.oid = ANY ($6))";
 
 /* Works out the arguments that were left out. */
 static void
 choose_columns(SourceRegistration *registration, const char *name)
 {
+	List	   *unlockable = citus_list_tables();
+
+	if (citus_can_lock_rows(registration->relid))
+		unlockable = list_delete_oid(unlockable, registration->relid);
 	sql_query(
 			  SQL_ARGS(SQL_OID(OIDOID, registration->relid), SQL_TEXT(FILE_COLUMN_PATTERN), SQL_TEXT(ID_COLUMNS),
-					   SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS)), choose_query);
+					   SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS),
+					   SQL_VALUE(OIDARRAYOID, trust_oid_array(unlockable))), choose_query);
 	if (registration->file_columns == 0 && sql_is_null(0, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),

@@ -1,14 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * sources/remote.c
- *	  Sources whose rows lie on other servers, reached by postgres_fdw.
+ *	  Sources whose rows lie on other servers, reached by postgres_fdw or Citus.
  *
- * Rows are read through postgres_fdw as those of any table.  What a foreign
- * table lacks is its writers: their locks are on the other server.  So that
+ * Rows are read through postgres_fdw or Citus as those of any table.  What such
+ * a table lacks is its writers: their locks are on the other server.  So that
  * server is asked who holds them, and is asked again until these transactions
  * have ended; only then are the rows read.
  *
- * Questions are asked through dblink, for three reasons.  A question must not
+ * The nodes of Citus are asked through Citus: see citus.c.  Other servers are
+ * asked through dblink, for three reasons.  A question must not
  * go by the connection of postgres_fdw, which has one snapshot for the whole of
  * the local transaction: it would be as old as the first question.  dblink
  * connects with the user mapping of whoever may read the table anyway, so no
@@ -48,6 +49,7 @@
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
+#include "src/sources/citus.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
@@ -55,18 +57,28 @@
 #define ANSWER_POLL_MS	5
 #define WRITER_POLL_MS	50
 
+/* ... and at those on a node of Citus, to which each question connects anew: twice as long each time, up to this. */
+#define WRITER_POLL_MAX_MS	800
+
 /* For an answer a server has so long at least. */
 #define ANSWER_MS		5000
+
+/* ... and a node of Citus, which is connected to by then, too. */
+#define NODE_ANSWER_MS	15000
 
 
 /* ---------------------------------------------------------------- tables --- */
 
-/* A foreign table, and the role whose user mapping reads it. */
+/*
+ * A foreign table, and the role whose user mapping reads it; or the part of a
+ * distributed table that lies on one node, and the role that is known there.
+ */
 typedef struct RemoteTable
 {
 	const Source *source;
 	Oid			relid;
-	Oid			server;
+	const CitusPlacement *placement;	/* NULL: a foreign table */
+	Oid			server;			/* InvalidOid: a placement */
 	Oid			role;
 } RemoteTable;
 
@@ -85,7 +97,7 @@ is_foreign(Oid relid)
 static void
 add_table(TableSearch *search, Oid relid, Oid role)
 {
-	RemoteTable *table = palloc(sizeof(RemoteTable));
+	RemoteTable *table = palloc0(sizeof(RemoteTable));
 
 	table->source = search->source;
 	table->relid = relid;
@@ -94,7 +106,23 @@ add_table(TableSearch *search, Oid relid, Oid role)
 	search->tables = lappend(search->tables, table);
 }
 
-/* Below a view a table is read with the rights of the view's owner. */
+/* Citus reads everything as whoever executes the query. */
+static void
+add_placements(TableSearch *search, List *relations)
+{
+	foreach_ptr(const CitusPlacement, placement, citus_find_placements(relations))
+	{
+		RemoteTable *table = palloc0(sizeof(RemoteTable));
+
+		table->source = search->source;
+		table->relid = placement->table;
+		table->placement = placement;
+		table->role = search->source->owner;
+		search->tables = lappend(search->tables, table);
+	}
+}
+
+/* Below a view a foreign table is read with the rights of the view's owner. */
 static void
 look_at_relation(const Query *query, RangeTblEntry *rte, TableSearch *search)
 {
@@ -132,11 +160,12 @@ find_tables(const SourceQuery *query)
 	TableSearch search = {query->source, NIL};
 
 	(void) look_for_tables((Node *) query->query, &search);
+	add_placements(&search, query->tables);
 	return search.tables;
 }
 
-bool
-remote_is_read_by(const SourceQuery *query)
+static bool
+has_foreign_tables(const SourceQuery *query)
 {
 	ListCell   *lc;
 
@@ -144,6 +173,12 @@ remote_is_read_by(const SourceQuery *query)
 		if (is_foreign(lfirst_oid(lc)))
 		return true;
 	return false;
+}
+
+bool
+remote_is_read_by(const SourceQuery *query)
+{
+	return has_foreign_tables(query) || citus_has_any(query->tables);
 }
 
 /* Returns the value of an option, or NULL. */
@@ -158,14 +193,19 @@ find_option(List *options, const char *name)
 	return NULL;
 }
 
-/* Returns the name of the table over there, as postgres_fdw spells it. */
+/* Returns the name of the table over there, as postgres_fdw or Citus spells it. */
 static const char *
 remote_name(const RemoteTable *table)
 {
-	List	   *options = GetForeignTable(table->relid)->options;
-	const char *schema = find_option(options, "schema_name");
-	const char *name = find_option(options, "table_name");
+	List	   *options;
+	const char *schema;
+	const char *name;
 
+	if (table->placement != NULL)
+		return table->placement->name;
+	options = GetForeignTable(table->relid)->options;
+	schema = find_option(options, "schema_name");
+	name = find_option(options, "table_name");
 	return quote_qualified_identifier(schema ? schema : get_namespace_name(get_rel_namespace(table->relid)),
 									  name ? name : get_rel_name(table->relid));
 }
@@ -222,12 +262,14 @@ remote_check_table(const Source *source, Oid relid)
 
 /* ------------------------------------------------------------------- link --- */
 
-/* A server, with all its tables that are read as one role. */
+/* A server, or a node of Citus, with all its tables that are read as one role. */
 typedef struct RemoteServer
 {
 	Oid			server;
+	const CitusPlacement *node; /* NULL: a foreign server */
 	Oid			role;
 	const char *name;
+	const char *what;			/* kind and name, for a message */
 	List	   *tables;			/* of RemoteTable */
 
 	/* while it is asked */
@@ -237,12 +279,7 @@ typedef struct RemoteServer
 	Brake	   *brake;			/* what it has said against its tables */
 } RemoteServer;
 
-/* A row of an answer. */
-typedef struct RemoteRow
-{
-	const char *first;
-	const char *second;
-} RemoteRow;
+typedef CitusRow RemoteRow;
 
 /* Calls functions of dblink, whatever its schema is called; the text says @dblink@ for that. */
 static int
@@ -271,6 +308,8 @@ disconnect(const RemoteServer *server)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(server->link)};
 
+	if (server->node != NULL)
+		return;
 	call_dblink(lengthof(parameters), parameters,
 				"SELECT @dblink@.dblink_disconnect(c) FROM pg_catalog.unnest(@dblink@.dblink_get_connections()) c WHERE c = $1");
 	SPI_freetuptable(SPI_tuptable);
@@ -282,6 +321,8 @@ connect(const RemoteServer *server)
 {
 	const SqlParameter parameters[] = {SQL_TEXT(server->link), SQL_TEXT(server->name)};
 
+	if (server->node != NULL)
+		return;
 	disconnect(server);
 	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_connect($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
@@ -354,6 +395,44 @@ fetch_answer(const RemoteServer *server)
 	return rows;
 }
 
+/* A node of Citus is asked, and says this. */
+typedef struct NodeQuestion
+{
+	const RemoteServer *server;
+	const char *question;
+	List	   *rows;
+} NodeQuestion;
+
+static void
+put_question(void *arg)
+{
+	NodeQuestion *question = arg;
+
+	question->rows = citus_ask(question->server->node, question->question);
+}
+
+/* Citus waits for an answer as long as a connection stands. */
+static List *
+ask_node(const RemoteServer *server, const char *text)
+{
+	NodeQuestion question = {server, text, NIL};
+	TimestampTz until = Max(server->until, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), NODE_ANSWER_MS));
+	TimestampTz before = query_deadline();
+
+	sources_set_deadline(before == 0 ? until : Min(before, until));
+	PG_TRY();
+	{
+		query_limit_time(((const RemoteTable *) linitial(server->tables))->source, "asking the nodes of",
+						 "Find out why a node of Citus is slow.", put_question, &question);
+	}
+	PG_FINALLY();
+	{
+		sources_set_deadline(before);
+	}
+	PG_END_TRY();
+	return question.rows;
+}
+
 /* Asks a question of which each row has two columns of text. */
 static List *
 ask(const RemoteServer *server, const char *question)
@@ -361,6 +440,8 @@ ask(const RemoteServer *server, const char *question)
 	const SqlParameter parameters[] = {SQL_TEXT(server->link), SQL_TEXT(question)};
 	List	   *rows;
 
+	if (server->node != NULL)
+		return ask_node(server, question);
 	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_send_query($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
 	rows = fetch_answer(server);
@@ -395,8 +476,6 @@ make_question(const RemoteServer *server, const char *body)
 /* Why rows, or writers, may be elsewhere still. */
 static const char *const objections =
 "SELECT ''::pg_catalog.text, 'The server is a standby: those who write are connected to another one.' WHERE pg_catalog.pg_is_in_recovery()"
-" UNION ALL SELECT '', 'The server has Citus: those who write may be connected to its other nodes.'"
-"  WHERE EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname::pg_catalog.text OPERATOR(pg_catalog.=) 'citus')"
 " UNION ALL SELECT t.name, 'There is no such table there.' FROM tree t WHERE t.relid IS NULL"
 " UNION ALL SELECT w.name, pg_catalog.format('Role \"%s\" may not read it there.', CURRENT_USER)"
 "  FROM wanted w WHERE NOT pg_catalog.has_any_column_privilege(pg_catalog.to_regclass(w.name)::pg_catalog.oid, 'SELECT')"
@@ -409,6 +488,11 @@ static const char *const objections =
 "  WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.<>) ALL (ARRAY['r', 'p']) OR c.relpersistence::pg_catalog.text OPERATOR(pg_catalog.<>) 'p'"
 " UNION ALL SELECT t.name, pg_catalog.format('%s is filled by a subscription there.', s.srrelid::pg_catalog.regclass)"
 "  FROM tree t JOIN pg_catalog.pg_subscription_rel s ON s.srrelid OPERATOR(pg_catalog.=) t.relid";
+
+/* A foreign server does not tell of its nodes. */
+static const char *const citus_objection =
+" UNION ALL SELECT '', 'The server has Citus: those who write may be connected to its other nodes.'"
+"  WHERE EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname::pg_catalog.text OPERATOR(pg_catalog.=) 'citus')";
 
 /* Virtual transactions that may write, and their processes: see lock_wait_for_writers(). */
 static const char *const writers =
@@ -435,7 +519,8 @@ find_table(const RemoteServer *server, const char *name)
 static Brake *
 look_for_objections(const RemoteServer *server)
 {
-	List	   *rows = ask(server, make_question(server, objections));
+	List	   *rows = ask(server, make_question(server, psprintf("%s%s", objections,
+																  server->node == NULL ? citus_objection : "")));
 	const RemoteRow *first;
 	const RemoteTable *table;
 
@@ -444,8 +529,8 @@ look_for_objections(const RemoteServer *server)
 	first = linitial(rows);
 	table = find_table(server, first->first ? first->first : "");
 	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-						psprintf("source %s reads %s on server \"%s\", which cannot be relied on",
-								 table->source->name, sources_name(table->relid), server->name),
+						psprintf("source %s reads %s on %s, which cannot be relied on",
+								 table->source->name, sources_name(table->relid), server->what),
 						pstrdup(first->second ? first->second : ""));
 }
 
@@ -482,18 +567,21 @@ wait_for_writers(const RemoteServer *server)
 	char	   *question = make_question(server, psprintf(writers, FirstNormalObjectId));
 	List	   *before = ask(server, question);
 	const RemoteRow *writer = find_writer(before, before);
+	long		ms = WRITER_POLL_MS;
 
 	while (writer != NULL)
 	{
 		if (GetCurrentTimestamp() > server->until)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("gave up waiting for a transaction that writes on server \"%s\"", server->name),
+					 errmsg("gave up waiting for a transaction that writes on %s", server->what),
 					 errdetail("Nothing was deleted, because a reference that is not committed yet could protect a file. %s",
 							   is_prepared(writer) ? "A prepared transaction holds the lock there." :
 							   psprintf("Process %s holds the lock there.", writer->second)),
 					 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
-		nap(WRITER_POLL_MS);
+		nap(ms);
+		if (server->node != NULL)
+			ms = Min(ms * 2, WRITER_POLL_MAX_MS);
 		writer = find_writer(ask(server, question), before);
 	}
 }
@@ -539,6 +627,33 @@ ask_server(RemoteServer *server)
 	return server->brake;
 }
 
+static bool
+is_of_server(const RemoteTable *table, const RemoteServer *server)
+{
+	if (table->role != server->role || (table->placement == NULL) != (server->node == NULL))
+		return false;
+	return table->placement == NULL ? table->server == server->server :
+		citus_is_same_node(table->placement, server->node);
+}
+
+static RemoteServer *
+make_server(const RemoteTable *table)
+{
+	RemoteServer *server = palloc0(sizeof(RemoteServer));
+
+	server->server = table->server;
+	server->node = table->placement;
+	server->role = table->role;
+	if (server->node != NULL)
+		server->what = psprintf("node \"%s:%d\"", server->node->host, server->node->port);
+	else
+	{
+		server->name = GetForeignServer(table->server)->servername;
+		server->what = psprintf("server \"%s\"", server->name);
+	}
+	return server;
+}
+
 /* Servers (RemoteServer) with their tables. */
 static List *
 group_tables(List *tables)
@@ -553,15 +668,11 @@ group_tables(List *tables)
 		ListCell   *other;
 
 		foreach(other, servers)
-			if (((RemoteServer *) lfirst(other))->server == table->server &&
-				((RemoteServer *) lfirst(other))->role == table->role)
+			if (is_of_server(table, lfirst(other)))
 			server = lfirst(other);
 		if (server == NULL)
 		{
-			server = palloc0(sizeof(RemoteServer));
-			server->server = table->server;
-			server->role = table->role;
-			server->name = GetForeignServer(table->server)->servername;
+			server = make_server(table);
 			servers = lappend(servers, server);
 		}
 		server->tables = lappend(server->tables, table);
@@ -603,8 +714,18 @@ static LocalTransactionId reading_in = InvalidLocalTransactionId;
 void
 remote_note_reading(const SourceQuery *query)
 {
-	if (remote_is_read_by(query))
+	citus_prepare_reading();
+	if (has_foreign_tables(query))
 		reading_in = compat_proc_lxid(MyProc);
+}
+
+static Brake *
+not_own_transaction(void)
+{
+	return brake_make("writers", ERRCODE_LOCK_NOT_AVAILABLE,
+					  "rows lie on another server, and the transaction is not the extension's own",
+					  "What it has written there looks like what others write.",
+					  "The next transaction of the extension does it.");
 }
 
 static Brake *
@@ -660,6 +781,17 @@ sources_check_subscriptions(List *sources)
 	return NULL;
 }
 
+static void
+note_asked(List *tables)
+{
+	List	   *placements = NIL;
+
+	foreach_ptr(const RemoteTable, table, tables)
+		if (table->placement != NULL)
+		placements = lappend(placements, (CitusPlacement *) table->placement);
+	citus_note_asked(placements);
+}
+
 bool
 sources_are_remote(List *sources)
 {
@@ -677,9 +809,14 @@ sources_wait_remotely(List *sources, bool own_transaction, int wait_ms)
 	if (brake != NULL)
 		return brake;
 	tables = find_all_tables(sources, &brake);
-	if (brake != NULL || tables == NIL)
+	if (brake != NULL)
 		return brake;
-	if (!own_transaction || reading_in == compat_proc_lxid(MyProc))
+	note_asked(tables);
+	if (tables == NIL)
+		return NULL;
+	if (reading_in == compat_proc_lxid(MyProc))
 		return old_snapshot();
+	if (!own_transaction)
+		return not_own_transaction();
 	return ask_servers(tables, true, wait_ms);
 }

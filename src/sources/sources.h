@@ -62,8 +62,7 @@ typedef enum SourceScan
 	SCAN_NAMING,				/* all rows, session set for all */
 	SCAN_STATUS,				/* all rows, session is the status, if there
 								 * is one */
-	SCAN_LOCKING_FAILED,		/* failed rows only, locked FOR UPDATE SKIP
-								 * LOCKED; session set */
+	SCAN_LOCKING_FAILED,		/* by sources_lock_failed() only */
 	SCAN_PLACES					/* all rows, session without an id */
 } SourceScan;
 
@@ -117,6 +116,15 @@ extern void sources_set_deadline(TimestampTz at);
  */
 extern void sources_read(const Source *source, SourceScan scan,
 						 TimestampTz failed_before, SourceSink sink, void *arg);
+
+/*
+ * Reads a checked source as sources_read() does, but failed rows only, and
+ * locks them FOR UPDATE SKIP LOCKED before they are passed to `sink`; session
+ * is set.  A row on another node, where a lock costs a question, is locked if
+ * is_wanted(row, arg) says so.  Needs SPI.
+ */
+extern void sources_lock_failed(const Source *source, TimestampTz failed_before,
+								SourceSink is_wanted, SourceSink sink, void *arg);
 
 /*
  * Returns the OIDs of the tables that reading the source reads (itself, its

@@ -20,8 +20,6 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
@@ -29,22 +27,20 @@
 #include "catalog/pg_proc.h"
 #include "commands/extension.h"
 #include "commands/proclang.h"
-#include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/catcache.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
+#include "src/sources/citus.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
@@ -438,51 +434,13 @@ check_attached_code(const Source *source, const Reach *reach, Oid role)
 
 /* ------------------------------------------------------------- relations --- */
 
-/* Is the relation a list of tables that are spread over several servers, by Citus or its like? */
-static bool
-is_distribution_catalog(HeapTuple tuple)
+static Brake *
+check_distributed(const Source *source, Oid relid)
 {
-	Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
-	Oid			citus = get_extension_oid("citus", true);
-
-	return class->relkind == RELKIND_RELATION &&
-		(class->relnamespace == PG_CATALOG_NAMESPACE ||
-		 (OidIsValid(citus) && getExtensionOfObject(RelationRelationId, class->oid) == citus));
-}
-
-static List *
-read_distributed(Oid catalog)
-{
-	Relation	rel = table_open(catalog, AccessShareLock);
-	AttrNumber	attnum = get_attnum(catalog, "logicalrelid");
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TableScanDesc scan = compat_table_beginscan(rel, snapshot);
-	List	   *distributed = NIL;
-	bool		isnull;
-
-	while (attnum > 0 && table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		distributed = lappend_oid(distributed, DatumGetObjectId(slot_getattr(slot, attnum, &isnull)));
-	table_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	return distributed;
-}
-
-/* OIDs of the relations that are spread over several servers. */
-static List *
-list_distributed(void)
-{
-	CatCList   *classes = SearchSysCacheList1(RELNAMENSP, CStringGetDatum("pg_dist_partition"));
-	List	   *distributed = NIL;
-
-	for (int i = 0; i < classes->n_members; i++)
-		if (is_distribution_catalog(&classes->members[i]->tuple))
-			distributed = list_concat(distributed,
-									  read_distributed(((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid));
-	ReleaseCatCacheList(classes);
-	return distributed;
+	if (citus_can_ask())
+		return citus_check_table(source, relid);
+	return remote_brake(source, relid == source->relid ? pstrdup("is distributed over several servers") :
+						psprintf("reads %s, which is distributed over several servers", sources_name(relid)));
 }
 
 static Brake *
@@ -494,9 +452,8 @@ check_relation_below(const Source *source, Oid relid, List *distributed)
 	bool		is_source = relid == source->relid;
 	Brake	   *brake = NULL;
 
-	if (list_member_oid(distributed, relid))
-		return remote_brake(source, is_source ? pstrdup("is distributed over several servers") :
-							psprintf("reads %s, which is distributed over several servers", sources_name(relid)));
+	if (list_member_oid(distributed, relid) && (brake = check_distributed(source, relid)) != NULL)
+		return brake;
 	if (kind == RELKIND_FOREIGN_TABLE && remote_can_ask(relid))
 		brake = remote_check_table(source, relid);
 	else if (!is_source &&
@@ -566,7 +523,7 @@ trust_check_query(const SourceQuery *query)
 {
 	CodeSearch	search = {query->source, NULL, NIL, NIL};
 	List	   *relations = list_concat_copy(query->tables, query->views);
-	List	   *distributed = list_distributed();
+	List	   *distributed = citus_list_tables();
 	ListCell   *lc;
 
 	foreach(lc, relations)
@@ -579,6 +536,11 @@ trust_check_query(const SourceQuery *query)
 	if (look_for_code((Node *) query->query, &search) ||
 		look_at_views((Node *) query->query, &search))
 		return search.brake;
+	if (search.functions != NIL && citus_has_any(relations))
+		return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+							psprintf("source %s reads distributed tables and calls %s", query->source->name,
+									 function_text(linitial_oid(search.functions))),
+							"On another node the function of that name may be that of somebody else.");
 	return check_code_below(&search, relations);
 }
 

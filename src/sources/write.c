@@ -21,7 +21,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_index.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
@@ -30,7 +29,6 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -41,11 +39,13 @@
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
+#include "src/sources/citus.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
 #define TID_ARRAY_OID	1010
 
+static const char *const hint_slow = "Look at what its triggers and constraints do.";
 static const char *const hint_keep = "Correct that, or register the source with on_failed => 'keep'.";
 
 
@@ -58,6 +58,8 @@ typedef struct Target
 	Oid			table;
 	int			place;			/* which of the places of a session it is */
 	char	  **columns;		/* their names there */
+	List	   *key;			/* names of columns: rows are found by it; NIL:
+								 * by their place */
 } Target;
 
 static Brake *
@@ -75,6 +77,7 @@ find_target_columns(const SourceQuery *query, Target *target)
 	const Source *source = query->source;
 
 	target->columns = palloc(sizeof(char *) * source->n_columns);
+	target->key = query->key;
 	for (int i = 0; i < source->n_columns; i++)
 	{
 		AttrNumber	attnum;
@@ -110,65 +113,13 @@ find_target(const Source *source, Target *target)
 
 /* ------------------------------------------------------------------- key --- */
 
-static bool
-is_whole_key(Relation rel, Form_pg_index index, HeapTuple tuple)
-{
-	if (!index->indisunique || !index->indisvalid || !index->indimmediate ||
-		!heap_attisnull(tuple, Anum_pg_index_indpred, NULL))
-		return false;
-	for (int i = 0; i < index->indnkeyatts; i++)
-		if (index->indkey.values[i] <= 0 ||
-			!TupleDescAttr(RelationGetDescr(rel), index->indkey.values[i] - 1)->attnotnull)
-			return false;
-	return true;
-}
-
-static List *
-key_column_names(Relation rel, Form_pg_index index)
-{
-	List	   *names = NIL;
-
-	for (int i = 0; i < index->indnkeyatts; i++)
-		names = lappend(names, pstrdup(NameStr(TupleDescAttr(RelationGetDescr(rel),
-															 index->indkey.values[i] - 1)->attname)));
-	return names;
-}
-
-/* Names of the columns that tell a row from all others; NIL without any. */
-static List *
-find_key(Oid table)
-{
-	Relation	rel = relation_open(table, AccessShareLock);
-	List	   *key = NIL;
-	bool		is_primary = false;
-	ListCell   *lc;
-
-	foreach(lc, RelationGetIndexList(rel))
-	{
-		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
-		Form_pg_index index;
-
-		if (!HeapTupleIsValid(tuple))
-			continue;
-		index = (Form_pg_index) GETSTRUCT(tuple);
-		if (!is_primary && (key == NIL || index->indisprimary) && is_whole_key(rel, index, tuple))
-		{
-			key = key_column_names(rel, index);
-			is_primary = index->indisprimary;
-		}
-		ReleaseSysCache(tuple);
-	}
-	relation_close(rel, AccessShareLock);
-	return key;
-}
-
 /* A parent's key holds for its partitions, but not for tables that inherit from it. */
 static List *
 find_row_key(const Target *target, Oid table)
 {
 	bool		is_own = table == target->table || get_rel_relkind(target->table) == RELKIND_PARTITIONED_TABLE;
 
-	return find_key(is_own ? target->table : table);
+	return key_find(is_own ? target->table : table);
 }
 
 static Brake *
@@ -239,6 +190,23 @@ check_nullable(const Target *target)
 	return brake;
 }
 
+/* Rows on other nodes, and ours, are committed together or not at all: see clear_keyed(). */
+static Brake *
+check_clearing_together(const Target *target)
+{
+	int			n;
+
+	if (!citus_commits_together(target->table))
+		return cannot_clear(target->source, ERRCODE_FEATURE_NOT_SUPPORTED,
+							"All of its rows lie in one shard on another node, and Citus commits there before it commits here.");
+	n = sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, target->table)),
+						 "SELECT FROM pg_catalog.pg_constraint c WHERE c.condeferrable AND $1 IN (c.conrelid, c.confrelid)");
+	SPI_freetuptable(SPI_tuptable);
+	return n == 0 ? NULL :
+		cannot_clear(target->source, ERRCODE_FEATURE_NOT_SUPPORTED,
+					 "A constraint of it is deferrable, and would be checked on another node as late as at the commit.");
+}
+
 Brake *
 sources_check_clearing(const Source *source)
 {
@@ -253,7 +221,9 @@ sources_check_clearing(const Source *source)
 		(brake = trust_check_update(source, target.table, trust_owner(target.table))) != NULL)
 		return brake;
 	/* a parent that is empty itself need not have one */
-	return find_key(target.table) == NIL ? no_key(source, target.table) : NULL;
+	if (key_find(target.table) == NIL)
+		return no_key(source, target.table);
+	return target.key != NIL ? check_clearing_together(&target) : NULL;
 }
 
 static void
@@ -392,14 +362,14 @@ update_watched(Update *update)
 }
 
 static char *
-clearing_statement(const Target *target, Oid table)
+clearing_statement(const Target *target, Oid table, const char *condition)
 {
 	StringInfoData sql;
 	StringInfoData cleared;
 
 	initStringInfo(&sql);
 	initStringInfo(&cleared);
-	appendStringInfo(&sql, "UPDATE ONLY %s AS s SET ", sources_name(table));
+	appendStringInfo(&sql, "UPDATE %s%s AS s SET ", target->key == NIL ? "ONLY " : "", sources_name(table));
 	for (int i = 0; i < target->source->n_columns; i++)
 	{
 		const char *column = quote_identifier(target->columns[i]);
@@ -407,7 +377,7 @@ clearing_statement(const Target *target, Oid table)
 		appendStringInfo(&sql, "%s%s = NULL", i > 0 ? ", " : "", column);
 		appendStringInfo(&cleared, "%ss.%s IS NULL", i > 0 ? " AND " : "", column);
 	}
-	appendStringInfo(&sql, " WHERE s.ctid OPERATOR(pg_catalog.=) ANY ($1) RETURNING %s", cleared.data);
+	appendStringInfo(&sql, " WHERE %s RETURNING %s", condition, cleared.data);
 	return sql.data;
 }
 
@@ -433,13 +403,80 @@ clear_table(const Target *target, Oid table, Datum *tids, int n)
 	SqlParameter parameters[] = {
 		{TID_ARRAY_OID, PointerGetDatum(construct_array(tids, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT)), false}
 	};
-	Update		update = {table, lengthof(parameters), parameters, clearing_statement(target, table)};
+	Update		update = {table, lengthof(parameters), parameters, clearing_statement(target, table, "s.ctid OPERATOR(pg_catalog.=) ANY ($1)")};
 	ActingAs	saved;
 	int			updated;
 
 	act_as_table_owner(target->source, table, &saved);
 	updated = update_watched(&update);
 	check_cleared(target->source, n, updated);
+	role_stop_acting(&saved);
+}
+
+/* Runs the statement on the row with this key, as the table's owner already; returns the number of rows. */
+static int
+run_by_key(const Target *target, List *key_columns, const char *key, const char *sql, const char *input)
+{
+	int			first = input != NULL ? 1 : 0;
+	Update		update = {target->table, first + list_length(key_columns), NULL, sql, input};
+	Oid			collation;
+
+	update.parameters = palloc0(sizeof(SqlParameter) * Max(update.n, 1));
+	if (key != NULL)
+		key_parameters(target->table, key_columns, key, update.parameters + first);
+	if (input != NULL)
+		get_atttypetypmodcoll(target->table, get_attnum(target->table, target->columns[0]),
+							  &update.parameters[0].type, &update.typmod, &collation);
+	return update_watched(&update);
+}
+
+/*
+ * Citus commits in two phases, and so together with our own rows, once a
+ * statement has written to several shards.  This one finds no row in any.
+ */
+static void
+commit_in_two_phases(const Target *target)
+{
+	(void) run_by_key(target, NIL, NULL,
+						 psprintf("UPDATE %s AS s SET %s = NULL WHERE s.ctid OPERATOR(pg_catalog.=) '(0,0)'::pg_catalog.tid",
+								  sources_name(target->table), quote_identifier(target->columns[0])), NULL);
+}
+
+static void
+clear_by_key(const Target *target, const char *session, const char *sql)
+{
+	const char *key = place_key(session);
+
+	if (key == NULL)
+		elog(ERROR, "session \"%s\" of source %s has no key", session, target->source->name);
+	check_cleared(target->source, 1, run_by_key(target, target->key, key, sql, NULL));
+}
+
+/* The sessions (text[]) whose rows lie on other nodes. */
+typedef struct KeyedToClear
+{
+	const Target *target;
+	Datum		sessions;
+} KeyedToClear;
+
+static void
+clear_keyed(void *arg)
+{
+	const KeyedToClear *rows = arg;
+	const Target *target = rows->target;
+	int			n;
+	const char **sessions = sql_texts(rows->sessions, &n);
+	char	   *sql = clearing_statement(target, target->table, key_condition(target->key, 1));
+	ActingAs	saved;
+
+	brake_raise_if(check_clearing_together(target));
+	act_as_table_owner(target->source, target->table, &saved);
+	commit_in_two_phases(target);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		clear_by_key(target, sessions[i], sql);
+	}
 	role_stop_acting(&saved);
 }
 
@@ -511,7 +548,7 @@ clear_in_time(const Target *target, SourcePlace *places, int n)
 {
 	ToClear		rows = {target, places, n};
 
-	query_limit_time(target->source, clear_places, &rows);
+	query_limit_time(target->source, "clearing", hint_slow, clear_places, &rows);
 }
 
 void
@@ -522,6 +559,13 @@ sources_clear(const Source *source, Datum sessions)
 	int			n;
 
 	prepare_target(source, &target);
+	if (target.key != NIL)
+	{
+		KeyedToClear rows = {&target, sessions};
+
+		query_limit_time(source, "clearing", hint_slow, clear_keyed, &rows);
+		return;
+	}
 	places = list_places(&target, sessions, &n);
 	clear_in_time(&target, places, n);
 }
@@ -536,6 +580,13 @@ sources_try_clearing(const Source *source, Datum sessions, int max_rows)
 	int			locked = 0;
 
 	prepare_target(source, &target);
+	if (target.key != NIL)
+	{
+		/* other nodes would have to prepare what is rolled back anyway */
+		UnregisterSnapshot(snapshot);
+		brake_raise_if(sources_check_clearing(source));
+		return;
+	}
 	places = list_places(&target, sessions, &n);
 	for (int i = 0; i < n && locked < max_rows; i++)
 		if (place_lock(&places[i], snapshot))
@@ -561,13 +612,6 @@ write_plainly(void)
 		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
 	return guc_level;
-}
-
-/* The values of a key, in one text. */
-static char *
-key_text(List *values)
-{
-	return OidOutputFunctionCall(F_ARRAY_OUT, sql_text_array(values));
 }
 
 /* Text of a column of the row in the slot, or NULL. */
@@ -621,6 +665,54 @@ copy_row(const Target *target, Relation rel, TupleTableSlot *slot, const char *s
 	}
 }
 
+/* Copies the columns of a row on another node. */
+static void
+copy_keyed_session(const Target *target, const char *session, Tuplestorestate *store, TupleDesc desc)
+{
+	StringInfoData sql;
+	List	   *values = NIL;
+	int			n_columns = target->source->n_columns;
+	Datum		row[5];
+	bool		nulls[5] = {false};
+
+	initStringInfo(&sql);
+	for (int i = 0; i < n_columns; i++)
+		appendStringInfo(&sql, "%ss.%s", i > 0 ? ", " : "SELECT ", quote_identifier(target->columns[i]));
+	foreach_ptr(const char, column, target->key)
+		appendStringInfo(&sql, ", s.%s", quote_identifier(column));
+	appendStringInfo(&sql, " FROM %s AS s WHERE %s", sources_name(target->table), key_condition(target->key, 1));
+	if (run_by_key(target, target->key, place_key(session), sql.data, NULL) != 1)
+		elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
+	for (int i = 0; i < list_length(target->key); i++)
+		values = lappend(values, sql_text(0, n_columns + i + 1));
+	row[0] = CStringGetTextDatum(sources_session_id(session));
+	row[1] = sql_text_array(target->key);
+	row[2] = CStringGetTextDatum(key_text(values));
+	for (int i = 0; i < n_columns; i++)
+	{
+		if (sql_is_null(0, i + 1))
+			continue;
+		row[3] = CStringGetTextDatum(target->source->columns[i]);
+		row[4] = CStringGetTextDatum(sql_text(0, i + 1));
+		tuplestore_putvalues(store, desc, row, nulls);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static void
+copy_keyed_sessions(const Target *target, const char **sessions, int n, Tuplestorestate *store, TupleDesc desc)
+{
+	ActingAs	saved;
+
+	act_as_table_owner(target->source, target->table, &saved);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		copy_keyed_session(target, sessions[i], store, desc);
+	}
+	role_stop_acting(&saved);
+}
+
 static void
 copy_session(const Target *target, const char *session, Snapshot snapshot,
 			 Tuplestorestate *store, TupleDesc desc)
@@ -659,8 +751,11 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	prepare_target(source, &target);
 	guc_level = write_plainly();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	for (int i = 0; i < n; i++)
-		copy_session(&target, texts[i], snapshot, store, *desc);
+	if (target.key != NIL)
+		copy_keyed_sessions(&target, texts, n, store, *desc);
+	else
+		for (int i = 0; i < n; i++)
+			copy_session(&target, texts[i], snapshot, store, *desc);
 	UnregisterSnapshot(snapshot);
 	AtEOXact_GUC(false, guc_level);
 	return store;
@@ -756,6 +851,35 @@ check_single(const Source *source, const WantedRow *row)
 				 errmsg("several rows of source %s have the key %s", source->name, row->key)));
 }
 
+/* Writes rows on other nodes, and notes for each whether it was written. */
+static void
+refill_keyed(const Target *target, Datum key_columns, const char **keys, const char **values, int n, bool *written)
+{
+	int			n_columns;
+	const char **names = sql_texts(key_columns, &n_columns);
+	List	   *columns = NIL;
+	int			guc_level = write_plainly();
+	ActingAs	saved;
+	char	   *sql;
+
+	act_as_table_owner(target->source, target->table, &saved);
+	for (int i = 0; i < n_columns; i++)
+		columns = lappend(columns, (char *) names[i]);
+	sql = psprintf("UPDATE %1$s AS s SET %2$s = $1 WHERE %3$s AND s.%2$s IS NULL", sources_name(target->table),
+				   quote_identifier(target->columns[0]), key_condition(columns, 2));
+	commit_in_two_phases(target);
+	for (int i = 0; i < n; i++)
+	{
+		WantedRow	row = {.key = keys[i]};
+
+		row.n_found = run_by_key(target, columns, keys[i], sql, values[i]);
+		check_single(target->source, &row);
+		written[i] = row.n_found == 1;
+	}
+	role_stop_acting(&saved);
+	AtEOXact_GUC(false, guc_level);
+}
+
 bool *
 sources_refill(const Source *source, const char *column, Datum key_columns,
 			   Datum row_keys, Datum values)
@@ -770,6 +894,11 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	one.columns = &column;
 	one.n_columns = 1;
 	prepare_target(&one, &target);
+	if (target.key != NIL)
+	{
+		refill_keyed(&target, key_columns, keys, texts, search.n, written);
+		return written;
+	}
 	search.rows = palloc0(sizeof(WantedRow) * Max(search.n, 1));
 	for (int i = 0; i < search.n; i++)
 	{

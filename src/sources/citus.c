@@ -1,0 +1,410 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/citus.c
+ *	  Tables that are spread over several servers, by Citus.
+ *
+ * Citus plans and reads a query on such a table by itself, whatever node has
+ * the rows.  It has no snapshot of all nodes: each shard is read at a time of
+ * its own.  That is enough, because the rule is not about one instant.  Every
+ * node is asked who writes to its shards, and these transactions end; each
+ * shard is read after that.  A row lies in one shard, so it was waited for, or
+ * was begun later, and the last look sees it.
+ *
+ * A shard that moves meanwhile is read in one place and written in another.
+ * So the places are noted before anybody is asked, and compared after the
+ * reading.
+ *
+ * Nothing of Citus is linked: its catalogs and one function of it are used by
+ * SQL.  Nodes are asked through that function, and not through dblink, because
+ * Citus knows how to connect to them; it does so as the current role, who is
+ * the owner of the source.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "storage/proc.h"
+#include "utils/catcache.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/sql.h"
+#include "src/sources/citus.h"
+
+
+/* ---------------------------------------------------------------- tables --- */
+
+/* Is the relation a list of tables that are spread over several servers, by Citus or its like? */
+static bool
+is_distribution_catalog(HeapTuple tuple)
+{
+	Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
+	Oid			citus = get_extension_oid("citus", true);
+
+	return class->relkind == RELKIND_RELATION &&
+		(class->relnamespace == PG_CATALOG_NAMESPACE ||
+		 (OidIsValid(citus) && getExtensionOfObject(RelationRelationId, class->oid) == citus));
+}
+
+static List *
+read_tables(Oid catalog)
+{
+	Relation	rel = table_open(catalog, AccessShareLock);
+	AttrNumber	attnum = get_attnum(catalog, "logicalrelid");
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = compat_table_beginscan(rel, snapshot);
+	List	   *tables = NIL;
+	bool		isnull;
+
+	while (attnum > 0 && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		tables = lappend_oid(tables, DatumGetObjectId(slot_getattr(slot, attnum, &isnull)));
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return tables;
+}
+
+List *
+citus_list_tables(void)
+{
+	CatCList   *classes = SearchSysCacheList1(RELNAMENSP, CStringGetDatum("pg_dist_partition"));
+	List	   *tables = NIL;
+
+	for (int i = 0; i < classes->n_members; i++)
+		if (is_distribution_catalog(&classes->members[i]->tuple))
+			tables = list_concat(tables,
+								 read_tables(((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid));
+	ReleaseCatCacheList(classes);
+	return tables;
+}
+
+bool
+citus_has_any(List *relations)
+{
+	List	   *tables = citus_list_tables();
+	ListCell   *lc;
+
+	foreach(lc, relations)
+		if (list_member_oid(tables, lfirst_oid(lc)))
+		return true;
+	return false;
+}
+
+bool
+citus_can_ask(void)
+{
+	Oid			citus = get_extension_oid("citus", true);
+	Oid			catalog = get_relname_relid("pg_dist_partition", PG_CATALOG_NAMESPACE);
+
+	return OidIsValid(citus) && OidIsValid(catalog) &&
+		getExtensionOfObject(RelationRelationId, catalog) == citus;
+}
+
+
+/* ----------------------------------------------------------------- checks --- */
+
+static Brake *
+cannot_read(const Source *source, Oid relid, char *why)
+{
+	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+						psprintf("source %s reads %s, which Citus distributes and which cannot be relied on",
+								 source->name, sources_name(relid)), why);
+}
+
+/* Of a table that cannot be found any more nothing is known. */
+typedef struct Shape
+{
+	bool		is_hashed;		/* or all rows in one shard */
+	int64		shards;
+	int64		placements;
+	bool		is_here;		/* a placement is on this node */
+} Shape;
+
+static Shape
+find_shape(Oid table)
+{
+	Shape		shape = {false};
+
+	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, table)),
+						 "SELECT d.partmethod IN ('h', 'n'), pg_catalog.count(DISTINCT s.shardid), pg_catalog.count(p.placementid),"
+						 "  coalesce(pg_catalog.bool_or(p.groupid = (SELECT l.groupid FROM pg_catalog.pg_dist_local_group l)), false)"
+						 " FROM pg_catalog.pg_dist_partition d JOIN pg_catalog.pg_dist_shard s ON s.logicalrelid = d.logicalrelid"
+						 " JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid"
+						 " WHERE d.logicalrelid = $1 GROUP BY 1") == 1)
+	{
+		shape.is_hashed = DatumGetBool(sql_value(0, 1));
+		shape.shards = DatumGetInt64(sql_value(0, 2));
+		shape.placements = DatumGetInt64(sql_value(0, 3));
+		shape.is_here = DatumGetBool(sql_value(0, 4));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return shape;
+}
+
+/* Failed sessions are judged under a lock on their row, which is to be in one shard and in one place. */
+static char *
+why_not_lockable(Oid relid)
+{
+	Shape		shape = find_shape(relid);
+
+	if (!shape.is_hashed || shape.placements != shape.shards)
+		return "Failed sessions are judged under a lock, and a row that is stored in several places cannot be locked without keeping others from writing.";
+	if (!key_is_plain(relid, key_find(relid)))
+		return "Failed sessions are judged under a lock, for which a row is found by its key: a primary key, or a unique index on columns that are NOT NULL, of types of the server's own.";
+	return NULL;
+}
+
+bool
+citus_can_lock_rows(Oid relation)
+{
+	return citus_can_ask() && citus_has_any(list_make1_oid(relation)) && why_not_lockable(relation) == NULL;
+}
+
+bool
+citus_commits_together(Oid table)
+{
+	Shape		shape = find_shape(table);
+
+	return shape.shards > 1 || (shape.shards == 1 && shape.placements == 1 && shape.is_here);
+}
+
+Brake *
+citus_check_table(const Source *source, Oid relid)
+{
+	const char *secondaries = GetConfigOption("citus.use_secondary_nodes", true, false);
+	Brake	   *brake;
+	char	   *why;
+
+	if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
+		return cannot_read(source, relid, "It is a foreign table.");
+	if (secondaries == NULL)
+		return cannot_read(source, relid, "The library of Citus is not loaded: the table would look empty.");
+	if (strcmp(secondaries, "never") != 0)
+		return cannot_read(source, relid, "Rows are read from secondary nodes (citus.use_secondary_nodes), which may lag behind.");
+	if (source->status_column == NULL)
+		return NULL;
+	why = relid == source->relid ? why_not_lockable(relid) :
+		"Failed sessions are judged under a lock, and rows on other nodes cannot be locked through a view.";
+	if (why == NULL)
+		return NULL;
+	brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+						 psprintf("source %s has failed sessions and reads %s, which Citus distributes",
+								  source->name, sources_name(relid)),
+						 why);
+	brake->hint = "Register a view that has no such status column.";
+	return brake;
+}
+
+
+/* ------------------------------------------------------------- placements --- */
+
+static void
+require_node(int row, Oid table)
+{
+	if (!sql_is_null(row, 3))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a shard of %s is on no node that is active", sources_name(table)),
+			 errdetail("Shard %s cannot be read, and nobody can be asked who writes to it.", sql_text(row, 6)),
+			 errhint("SELECT * FROM pg_dist_node; shows the nodes.")));
+}
+
+/*
+ * Besides its shards a table has, on each node that others may connect to, the
+ * relation that they name: who has a lock on that is about to write, if he
+ * has not reached a shard yet.
+ *
+ * Of a table in the schema public shard_name() leaves the schema away, also
+ * where it is not in the search_path over there.
+ */
+List *
+citus_find_placements(List *tables)
+{
+	const SqlParameter parameters[] = {{OIDARRAYOID, trust_oid_array(tables), false}};
+	List	   *placements = NIL;
+	int			n;
+
+	if (!citus_can_ask() || !citus_has_any(tables))
+		return NIL;
+	n = sql_query_latest(lengthof(parameters), parameters,
+						 "SELECT s.logicalrelid::oid, p.placementid::int8, n.nodename::text, n.nodeport::int4,"
+						 "  CASE WHEN c.nspname = 'public' AND NOT pg_catalog.starts_with(s.name, 'public.') THEN 'public.' || s.name ELSE s.name END,"
+						 "  s.shardid::text"
+						 " FROM (SELECT d.logicalrelid, d.shardid, pg_catalog.shard_name(d.logicalrelid, d.shardid) AS name"
+						 "  FROM pg_catalog.pg_dist_shard d WHERE d.logicalrelid = ANY ($1)) s"
+						 " JOIN pg_catalog.pg_class r ON r.oid = s.logicalrelid"
+						 " JOIN pg_catalog.pg_namespace c ON c.oid = r.relnamespace"
+						 " LEFT JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid AND p.shardstate = 1"
+						 " LEFT JOIN pg_catalog.pg_dist_node n ON n.groupid = p.groupid AND n.noderole::text = 'primary' AND n.isactive"
+						 " UNION ALL SELECT d.logicalrelid::oid, -n.nodeid, n.nodename::text, n.nodeport::int4, pg_catalog.format('%I.%I', c.nspname, r.relname), NULL"
+						 "  FROM pg_catalog.pg_dist_partition d JOIN pg_catalog.pg_class r ON r.oid = d.logicalrelid"
+						 "  JOIN pg_catalog.pg_namespace c ON c.oid = r.relnamespace"
+						 "  JOIN pg_catalog.pg_dist_node n ON n.noderole::text = 'primary' AND n.isactive AND n.hasmetadata"
+						 "  WHERE d.logicalrelid = ANY ($1)"
+						 " ORDER BY 1, 2");
+	for (int i = 0; i < n; i++)
+	{
+		CitusPlacement *placement = palloc(sizeof(CitusPlacement));
+
+		placement->table = DatumGetObjectId(sql_value(i, 1));
+		require_node(i, placement->table);
+		placement->placement = DatumGetInt64(sql_value(i, 2));
+		placement->host = sql_text(i, 3);
+		placement->port = DatumGetInt32(sql_value(i, 4));
+		placement->name = sql_text(i, 5);
+		placements = lappend(placements, placement);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return placements;
+}
+
+bool
+citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b)
+{
+	return a->port == b->port && strcmp(a->host, b->host) == 0;
+}
+
+
+/* -------------------------------------------------------------- questions --- */
+
+/* Returns the one text that the node answers. */
+static char *
+run_there(const CitusPlacement *node, const char *command)
+{
+	char	   *text = NULL;
+	bool		success = false;
+
+	if (sql_query(SQL_ARGS(SQL_TEXT(node->host), SQL_INT4(node->port), SQL_TEXT(command)),
+				  "SELECT r.success, r.result FROM pg_catalog.master_run_on_worker(ARRAY[$1], ARRAY[$2], ARRAY[$3], false) r") == 1)
+	{
+		success = DatumGetBool(sql_value(0, 1));
+		text = sql_text(0, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	if (!success)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("node \"%s:%d\" could not be asked who writes there", node->host, node->port),
+				 text ? errdetail_internal("%s", text) : 0,
+				 errhint("The owner of the source must be able to connect to each node, as Citus does for his own queries.")));
+	return text;
+}
+
+List *
+citus_ask(const CitusPlacement *node, const char *question)
+{
+	char	   *answer = run_there(node, psprintf("SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b))::pg_catalog.text, '[]')"
+												  " FROM (%s) q(a, b)", question));
+	List	   *rows = NIL;
+	int			n = sql_query(SQL_ARGS(SQL_TEXT(answer)),
+							  "SELECT e.value ->> 0, e.value ->> 1 FROM pg_catalog.json_array_elements($1::pg_catalog.json) e");
+
+	for (int i = 0; i < n; i++)
+	{
+		CitusRow   *row = palloc(sizeof(CitusRow));
+
+		row->first = sql_text(i, 1);
+		row->second = sql_text(i, 2);
+		rows = lappend(rows, row);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return rows;
+}
+
+
+/* ----------------------------------------------------------------- moving --- */
+
+/* The placements whose nodes were asked, and the transaction in which that was. */
+static LocalTransactionId asked_in = InvalidLocalTransactionId;
+static List *asked = NIL;
+
+void
+citus_note_asked(List *placements)
+{
+	MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
+
+	asked = NIL;
+	foreach_ptr(const CitusPlacement, placement, placements)
+	{
+		CitusPlacement *copy = palloc(sizeof(CitusPlacement));
+
+		*copy = *placement;
+		copy->host = pstrdup(placement->host);
+		copy->name = pstrdup(placement->name);
+		asked = lappend(asked, copy);
+	}
+	asked_in = compat_proc_lxid(MyProc);
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Citus keeps in mind where shards are until it is told of a change.  Whoever
+ * has moved one has told so before anybody could write in the new place.
+ */
+void
+citus_prepare_reading(void)
+{
+	AcceptInvalidationMessages();
+}
+
+static bool
+is_among(const CitusPlacement *wanted, List *placements)
+{
+	foreach_ptr(const CitusPlacement, placement, placements)
+		if (placement->table == wanted->table && placement->placement == wanted->placement &&
+			citus_is_same_node(placement, wanted))
+		return true;
+	return false;
+}
+
+static int
+count_of_tables(List *placements, List *tables)
+{
+	int			n = 0;
+
+	foreach_ptr(const CitusPlacement, placement, placements)
+		if (list_member_oid(tables, placement->table))
+		n++;
+	return n;
+}
+
+void
+citus_check_unmoved(const SourceQuery *query)
+{
+	List	   *now;
+	bool		same;
+
+	if (asked_in != compat_proc_lxid(MyProc))
+		return;
+	now = citus_find_placements(query->tables);
+	same = list_length(now) == count_of_tables(asked, query->tables);
+	foreach_ptr(const CitusPlacement, placement, now)
+		same = same && is_among(placement, asked);
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("shards of source %s have moved while it was read", query->source->name),
+				 errdetail("Nothing was deleted on account of this reading: somebody could write where nobody was asked."),
+				 errhint("Try again when the shards stay where they are.")));
+}
