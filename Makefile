@@ -33,6 +33,9 @@ TAP_TESTS = 1
 PG_CPPFLAGS = -I$(CURDIR) -DAUDIO_CLEANUP_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers
+# what is GCC's in the flags and headers of the server
+CLANG_CFLAGS = -Wno-ignored-optimization-argument -Wno-unknown-warning-option -Wno-ignored-attributes
+PG_CFLAGS += $(if $(findstring clang,$(notdir $(CC))),$(CLANG_CFLAGS))
 ifdef WERROR
 PG_CFLAGS += -Werror
 endif

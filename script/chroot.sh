@@ -122,6 +122,20 @@ in_overlay()
         ' bash "${@:2}" </dev/null
 }
 
+# stage DIR: makes the folders of an overlay; it has what its base has not: the names of hosts, and the sources in /tree
+stage()
+{
+    local name
+
+    as_root mkdir -p "$1"/{upper/etc,work,root}
+    as_root chmod 755 "$1"/upper{,/etc}
+    for name in resolv.conf hosts; do
+        write_in_chroot "$1/upper" "/etc/$name" <"/etc/$name"
+    done
+    copy_tree "$scratch/tree"
+    as_root cp -R "$scratch/tree" "$1/upper/tree"
+}
+
 # prepare DIR: the sources as the tester's own, in a path with a space; nothing of an earlier call
 prepare()
 {

@@ -14,21 +14,6 @@ LANGUAGE sql AS $$
 		(report #> '{result,sessions_count}')::bigint,
 		(SELECT string_agg(t.hide_paths(e), E'\n' ORDER BY e COLLATE "C") FROM jsonb_array_elements_text(report #> '{result,errors}') e)
 $$;
-CREATE FUNCTION t.wait_for_restore() RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-	-- a worker that was asked for may not be there yet
-	PERFORM pg_sleep(0.05);
-	FOR i IN 1..3000 LOOP
-		PERFORM pg_stat_clear_snapshot();
-		PERFORM 1 FROM cleanup_files WHERE state IN ('pending', 'restoring') OR state = 'trashed' AND due_at <= now()
-		UNION ALL SELECT 1 FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain';
-		IF NOT FOUND THEN
-			RETURN;
-		END IF;
-		PERFORM pg_sleep(0.02);
-	END LOOP;
-	RAISE EXCEPTION 'the worker has not finished within a minute';
-END $$;
 
 SELECT t.file('o1.mp3'), t.file('o2.mp3'), t.file('2024/05/o3.mp3'), t.file('wanted.mp3'), t.file(t.id(1) || '.mp3');
 SELECT t.session(1, 'failed', 8, 'uploads/audio/' || t.id(1) || '.mp3', 'my recording.mp3'), t.session(2, 'processed', 8, 'wanted.mp3');

@@ -51,7 +51,7 @@ SET ROLE regress_restorer;
 SELECT cleanup_restore('a.mp3', 'folder/A (2).mp3') #> '{result,files_restored}' AS restored;
 SELECT cleanup_restore('folder/b.MP3') #> '{result,files_restored}' AS restored;
 RESET ROLE;
-SELECT t.wait_for_quiet();
+SELECT t.wait_for_restore();
 SELECT t.names();
 SELECT file, state, restore_as FROM cleanup_files ORDER BY file;
 
@@ -76,7 +76,7 @@ SELECT cleanup_restore('z.mp3', 'taken.mp3/z.mp3') #>> '{result,errors,0}' AS er
 \pset format aligned
 SELECT file, state FROM cleanup_files WHERE file = 'z.mp3';
 SELECT cleanup_restore('z.mp3', 'folder/z.mp3') #> '{result,files_restored}' AS restored;
-SELECT t.wait_for_quiet();
+SELECT t.wait_for_restore();
 SELECT t.sh('rmdir ../elsewhere && rm link broken taken.mp3');
 SELECT t.names();
 

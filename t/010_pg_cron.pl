@@ -127,7 +127,9 @@ is(findings('postgres'), "$fine\n$app_twice", 'another database is cleaned by bo
 set_conf('audio_cleanup.databases', 'postgres, app');
 my $both_twice = sprintf($twice, $job{postgres}, 'postgres') . "\n$app_twice";
 is(findings('postgres'), $both_twice, 'so is this one');
-is(findings('postgres', 'SET standard_conforming_strings = off; SET escape_string_warning = on;'), $both_twice, 'whatever the session has set');
+# 19 has the first of them no more
+is(findings('postgres', "\\set ON_ERROR_STOP 0\nSET standard_conforming_strings = off; SET escape_string_warning = on;"),
+	$both_twice, 'whatever the session has set');
 is(findings('postgres', 'BEGIN READ ONLY;'), $both_twice, 'in a read-only transaction');
 $node->safe_psql('postgres', q{CREATE ROLE looker; SELECT cleanup_grant_access('looker')});
 is(findings('postgres', 'SET ROLE looker;'), $both_twice, 'a viewer is told, too');

@@ -155,7 +155,9 @@ change_settings($busy, 'audio_cleanup.databases' => 'locked, postgres');
 my $slots = start_server('slots', 'postgres', "max_worker_processes = 2\nmax_logical_replication_workers = 0\n");
 ok($slots->poll_query_until('postgres', 'SELECT count(*) = 1 FROM cleanup_schedule'), 'one worker is free');
 my $parallel = $slots->background_psql('postgres', on_error_stop => 0, timeout => 3600);
-$parallel->query_until(qr/^begun$/m, "\\echo begun\nSET force_parallel_mode = on; SELECT pg_sleep(1000);\n");
+# the setting has the first name until 18, and the second since 16
+$parallel->query_until(qr/^begun$/m,
+	"\\echo begun\nSET force_parallel_mode = on;\nSET debug_parallel_query = on;\nSELECT pg_sleep(1000);\n");
 ok(wait_until(sub { processes($slots, 'parallel worker') }), 'then none is');
 set_schedule_clock($slots, '2027-03-01 03:00:00');
 ok(wait_until(sub { count_lines($slots, $told{slots}) == 1 }),

@@ -242,7 +242,6 @@ mallory(qq{
 	CREATE TABLE lab.cleanup_files (file_id int); CREATE VIEW lab.cleanup_sources AS SELECT lab.evil(); CREATE VIEW lab.pg_class AS SELECT lab.evil();
 	ALTER DATABASE $database SET search_path = lab, public, pg_catalog;
 	ALTER DATABASE $database SET quote_all_identifiers = on;
-	ALTER DATABASE $database SET standard_conforming_strings = off;
 	ALTER DATABASE $database SET transform_null_equals = on;
 	ALTER DATABASE $database SET row_security = off;
 	ALTER DATABASE $database SET default_transaction_isolation = 'read committed';
@@ -252,6 +251,7 @@ mallory(qq{
 	ALTER DATABASE $database SET intervalstyle = 'sql_standard';
 	ALTER DATABASE $database SET bytea_output = 'escape';
 	ALTER DATABASE $database SET extra_float_digits = -15});
+mallory_tries("ALTER DATABASE $database SET standard_conforming_strings = off");
 my @qualified = map { s/(SELECT|CALL|FROM|\() ?(cleanup_\w+)/$1 public.$2/gr } grep { !/cleanup_status/ } @looking, @cleaning;
 call_all($_, @qualified) foreach $super, 'op';
 nothing_gained('functions, operators and settings of the database');

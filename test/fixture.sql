@@ -172,6 +172,22 @@ BEGIN
 	RAISE EXCEPTION 'the worker has not finished within a minute';
 END $$;
 
+CREATE FUNCTION t.wait_for_restore() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	-- a worker that was asked for may not be there yet
+	PERFORM pg_sleep(0.05);
+	FOR i IN 1..3000 LOOP
+		PERFORM pg_stat_clear_snapshot();
+		PERFORM 1 FROM cleanup_files WHERE state IN ('pending', 'restoring') OR state = 'trashed' AND due_at <= now()
+		UNION ALL SELECT 1 FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain';
+		IF NOT FOUND THEN
+			RETURN;
+		END IF;
+		PERFORM pg_sleep(0.02);
+	END LOOP;
+	RAISE EXCEPTION 'the worker has not finished within a minute';
+END $$;
+
 -- ages as ls -l shows them: the change time of a file cannot be set
 SET audio_cleanup.file_age = 'mtime';
 DO $$ BEGIN PERFORM t.reset(), t.sh('rm -rf .audio_cleanup'); END $$;
