@@ -106,16 +106,18 @@ CREATE FUNCTION t.hide_paths(message text) RETURNS text LANGUAGE sql SECURITY DE
 	SELECT regexp_replace(replace(message, current_setting('data_directory'), '$PGDATA'), 'pg_temp_\d+', 'pg_temp')
 $$;
 
--- wait until no worker is at work any more
+-- wait until nothing is left to do, and no worker is at work any more: one that was asked for may not have begun
 CREATE FUNCTION t.wait_for_quiet() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
 	FOR i IN 1..3000 LOOP
-		PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
-		PERFORM 1 FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain';
+		PERFORM pg_sleep(0.02), pg_stat_clear_snapshot();
+		PERFORM 1 FROM cleanup_files WHERE state IN ('pending', 'restoring')
+		UNION ALL SELECT 1 FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain';
 		IF NOT FOUND THEN
 			RETURN;
 		END IF;
 	END LOOP;
+	RAISE EXCEPTION 'a worker is still at work after a minute';
 END $$;
 
 -- what an error says, and that nothing was touched
