@@ -87,7 +87,7 @@ PG_FUNCTION_INFO_V1(cleanup_revoke_access);
 
 PGDLLEXPORT void _PG_init(void);
 
-/* A cancel must not wait for the end of a long value. */
+/* Lets a cancel end the search of a long value. */
 static void
 pause_for_interrupts(void)
 {
@@ -117,7 +117,7 @@ require_argument(FunctionCallInfo fcinfo, int n, const char *name)
 				 errmsg("argument \"%s\" must not be null", name)));
 }
 
-/* The two arguments of every cleaning call. */
+/* Gets the two arguments that every cleaning call has. */
 static void
 get_flags(FunctionCallInfo fcinfo, bool *dry_run, bool *force)
 {
@@ -155,8 +155,7 @@ cleanup_status(PG_FUNCTION_ARGS)
 }
 
 /*
- * cleanup_explain(file text) returns jsonb: for one file, kept or condemned,
- * and why.
+ * cleanup_explain(file text) returns jsonb: why a file is kept or condemned.
  */
 Datum
 cleanup_explain(PG_FUNCTION_ARGS)
@@ -218,7 +217,7 @@ cleanup_metrics(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();
 }
 
-/* The rows before and after an UPDATE, for `count` to look at. */
+/* Calls count(), which sees the rows before and after an UPDATE as two tables. */
 static Datum
 count_ended(FunctionCallInfo fcinfo, void (*count) (void))
 {
@@ -470,8 +469,8 @@ cleanup_purge_backups(PG_FUNCTION_ARGS)
 }
 
 /*
- * cleanup_hold(file text, reason text): from its commit on the file is never
- * cleaned.
+ * cleanup_hold(file text, reason text): no run cleans the file after the
+ * commit.
  */
 Datum
 cleanup_hold(PG_FUNCTION_ARGS)

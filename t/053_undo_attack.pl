@@ -53,7 +53,7 @@ foreach my $then ('SELECT cleanup_purge_backups()', 'SELECT cleanup_all()')
 	$round++;
 	$all{"r$round/$_.mp3"} = put_file($dir, "r$round/$_.mp3") foreach 1, 2;
 	refused('run and restore in one', 'BEGIN; SELECT cleanup_all(); SELECT cleanup_restore(max(run_id)) FROM cleanup_runs; COMMIT;',
-		qr/the commit of this transaction will delete files of run \d+.*HINT/s);
+		qr/the commit of this transaction will remove files of run \d+ from the upload directory.*HINT/s);
 	is(states(), '', 'run and restore in one: nothing has happened');
 	sql('BEGIN; SAVEPOINT s; SELECT cleanup_all(); ROLLBACK TO s; SELECT cleanup_restore(max(run_id)) FROM cleanup_runs; COMMIT;');
 	drained('rolled back and restored');

@@ -161,9 +161,9 @@ extern LedgerFile *ledger_pick(const Extension *extension, int64 run_id, LedgerK
 							   const int64 *file_ids, int n_ids, int *n);
 
 /*
- * With `looked`, records that all captured files of the run were looked at
- * after their capture, and that every file which somebody needs was put back.
- * Without, records that more files have been captured since.
+ * Records the last look of a run.  With `looked`, all captured files of the
+ * run were looked at after their capture, and every file that somebody needs
+ * was put back.  Without `looked`, more files have been captured since.
  */
 extern void ledger_set_looked(const Extension *extension, int64 run_id, bool looked);
 
