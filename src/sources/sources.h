@@ -204,7 +204,8 @@ extern void sources_try_locking(const Source *source);
 /*
  * Reads a part of any table as its owner, like sources_read(SCAN_REFERENCES),
  * but only values of at most `max_bytes` as they are stored, and of a large
- * table only a sample of its pages, about `max_rows`.  Needs SPI.
+ * table only a sample of its pages, about `max_rows`; of a table on several
+ * servers nothing.  Needs SPI.
  */
 extern void sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
 						   SourceSink sink, void *arg);
