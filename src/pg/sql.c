@@ -431,6 +431,7 @@ sql_tells_of_rows(const ErrorData *error)
 			return error->sqlerrcode != ERRCODE_DIVISION_BY_ZERO;	/* always the same text */
 		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
 		case ERRCODE_PLPGSQL_ERROR:
+		case ERRCODE_CONNECTION_EXCEPTION:	/* of a user mapping */
 			return true;
 	}
 	return false;
@@ -439,8 +440,12 @@ sql_tells_of_rows(const ErrorData *error)
 void
 sql_hide_rows(ErrorData *error)
 {
-	/* the message of a constraint names it, and its detail has the row */
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+	/*
+	 * the message of a constraint names it, and its detail has the row; where
+	 * a connection goes, and as whom, is in its detail
+	 */
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
+		ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_CONNECTION_EXCEPTION)
 		error->message = psprintf("error %s", unpack_sql_state(error->sqlerrcode));
 	error->detail = pstrdup("The server log has the whole text.");
 	error->hint = NULL;

@@ -148,7 +148,8 @@ pg_noreturn extern void sql_rethrow(ErrorData *error);
 
 /*
  * Returns whether the texts of an error may tell what stands in rows: those of
- * a value that cannot be read, of a constraint, or of a RAISE.
+ * a value that cannot be read, of a constraint, or of a RAISE; or what stands
+ * in a user mapping: those of a connection to another server.
  */
 extern bool sql_tells_of_rows(const ErrorData *error);
 

@@ -30,10 +30,12 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "foreign/foreign.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -41,8 +43,12 @@
 #include "parser/parse_relation.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/catcache.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "src/pg/compat.h"
@@ -57,6 +63,9 @@
 
 /* For an answer a server has so long at least. */
 #define ANSWER_MS		5000
+
+/* A connection that is being made cannot be cancelled everywhere: so long at most, in seconds. */
+#define CONNECT_SECONDS_MAX	60
 
 
 /* ---------------------------------------------------------------- tables --- */
@@ -196,6 +205,31 @@ cannot_ask(const Source *source, Oid relid, char *why, const char *hint)
 	return brake;
 }
 
+/* Returns how many items the option has, which are separated by commas. */
+static int
+count_items(List *options, const char *name)
+{
+	const char *value = find_option(options, name);
+	int			n = 1;
+
+	while (value != NULL && (value = strchr(value, ',')) != NULL)
+	{
+		value++;
+		n++;
+	}
+	return n;
+}
+
+/* Is the time to connect limited?  Each host of a list has it; 0 and less is none. */
+static bool
+is_connecting_limited(List *options)
+{
+	int			hosts = Max(count_items(options, "host"), count_items(options, "hostaddr"));
+	long		seconds = strtol(find_option(options, "connect_timeout"), NULL, 10);
+
+	return seconds > 0 && seconds <= CONNECT_SECONDS_MAX / hosts;
+}
+
 Brake *
 remote_check_table(const Source *source, Oid relid)
 {
@@ -208,6 +242,12 @@ remote_check_table(const Source *source, Oid relid)
 	if (find_option(server->options, "connect_timeout") == NULL)
 		return cannot_ask(source, relid, "The server has no connect_timeout: a run could wait for it for minutes, and could not be cancelled.",
 						  psprintf("Set it: ALTER SERVER %s OPTIONS (ADD connect_timeout '5');",
+								   quote_identifier(server->servername)));
+	if (!is_connecting_limited(server->options))
+		return cannot_ask(source, relid,
+						  psprintf("Its connect_timeout is no limit: it must be from 1 to %d seconds, for all hosts together.",
+								   CONNECT_SECONDS_MAX),
+						  psprintf("Set it: ALTER SERVER %s OPTIONS (SET connect_timeout '5');",
 								   quote_identifier(server->servername)));
 	if (source->status_column == NULL)
 		return NULL;
@@ -231,29 +271,37 @@ typedef struct RemoteServer
 	List	   *tables;			/* of RemoteTable */
 
 	/* while it is asked */
-	const char *link;			/* name of the connection */
+	Datum		link;			/* name of the connection, a text */
+	FmgrInfo	hang_up;		/* closes a connection of that name */
 	bool		wait;			/* for writers ... */
 	TimestampTz until;			/* ... who are given up then */
 	Brake	   *brake;			/* what it has said against its tables */
 } RemoteServer;
 
-/* A row of an answer. */
+/* A row of an answer.  A server is anybody's, and may answer what it likes. */
 typedef struct RemoteRow
 {
-	const char *first;
-	const char *second;
+	const char *first;			/* "" for NULL */
+	const char *second;			/* or NULL */
 } RemoteRow;
+
+#define LINK(server)	{TEXTOID, (server)->link, false}
 
 /* Calls functions of dblink, whatever its schema is called; the text says @dblink@ for that. */
 static int
 call_dblink(int n, const SqlParameter *parameters, const char *sql)
 {
+	/* it is called as long as a server is waited for */
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup dblink",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
 	Oid			extension = get_extension_oid("dblink", false);
 	const SqlParameter oid[] = {{OIDOID, ObjectIdGetDatum(extension), false}};
 	const char *schema;
 	StringInfoData text;
 	const char *from = sql;
 	const char *mark;
+	int			rows;
 
 	sql_query(lengthof(oid), oid, "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
 			  " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.oid = $1");
@@ -263,24 +311,68 @@ call_dblink(int n, const SqlParameter *parameters, const char *sql)
 	for (; (mark = strstr(from, "@dblink@")) != NULL; from = mark + strlen("@dblink@"))
 		appendStringInfo(&text, "%.*s%s", (int) (mark - from), from, schema);
 	appendStringInfoString(&text, from);
-	return sql_query_members(extension, n, parameters, text.data);
+	rows = sql_query_members(extension, n, parameters, text.data);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+	return rows;
 }
 
-static void
-disconnect(const RemoteServer *server)
+/* Finds dblink_disconnect(text). */
+static Oid
+find_hang_up(void)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(server->link)};
+	Oid			extension = get_extension_oid("dblink", false);
+	CatCList   *functions = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum("dblink_disconnect"));
+	Oid			found = InvalidOid;
 
-	call_dblink(lengthof(parameters), parameters,
-				"SELECT @dblink@.dblink_disconnect(c) FROM pg_catalog.unnest(@dblink@.dblink_get_connections()) c WHERE c = $1");
-	SPI_freetuptable(SPI_tuptable);
+	for (int i = 0; i < functions->n_members; i++)
+	{
+		Form_pg_proc function = (Form_pg_proc) GETSTRUCT(&functions->members[i]->tuple);
+
+		if (function->pronargs == 1 && getExtensionOfObject(ProcedureRelationId, function->oid) == extension)
+			found = function->oid;
+	}
+	ReleaseSysCacheList(functions);
+	if (!OidIsValid(found))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("extension \"dblink\" has no function dblink_disconnect(text)")));
+	return found;
+}
+
+/*
+ * Whoever has this session could use a connection that stays, and has not the
+ * rights of the role whose it is.  So nothing keeps it from being closed: no
+ * cancel, no right that was revoked, no schema that was renamed meanwhile.
+ */
+static void
+disconnect(RemoteServer *server)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	HOLD_INTERRUPTS();
+	PG_TRY();
+	{
+		(void) FunctionCall1(&server->hang_up, server->link);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_CONNECTION_DOES_NOT_EXIST)
+			ereport(FATAL,
+					(errcode(ERRCODE_CONNECTION_EXCEPTION),
+					 errmsg("could not close the connection to server \"%s\"", server->name)));
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	RESUME_INTERRUPTS();
 }
 
 /* What was left by an ERROR is not used again: nobody knows what it is connected to. */
 static void
-connect(const RemoteServer *server)
+connect(RemoteServer *server)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(server->link), SQL_TEXT(server->name)};
+	const SqlParameter parameters[] = {LINK(server), SQL_TEXT(server->name)};
 
 	disconnect(server);
 	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_connect($1, $2)");
@@ -304,7 +396,7 @@ nap(long ms)
 static bool
 is_busy(const RemoteServer *server)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(server->link)};
+	const SqlParameter parameters[] = {LINK(server)};
 	bool		busy;
 
 	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_is_busy($1) <> 0");
@@ -334,7 +426,7 @@ await_answer(const RemoteServer *server)
 static List *
 fetch_answer(const RemoteServer *server)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(server->link)};
+	const SqlParameter parameters[] = {LINK(server)};
 	List	   *rows = NIL;
 	int			n;
 	int			i;
@@ -346,7 +438,7 @@ fetch_answer(const RemoteServer *server)
 	{
 		RemoteRow  *row = palloc(sizeof(RemoteRow));
 
-		row->first = sql_text(i, 1);
+		row->first = sql_is_null(i, 1) ? "" : sql_text(i, 1);
 		row->second = sql_text(i, 2);
 		rows = lappend(rows, row);
 	}
@@ -358,7 +450,7 @@ fetch_answer(const RemoteServer *server)
 static List *
 ask(const RemoteServer *server, const char *question)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(server->link), SQL_TEXT(question)};
+	const SqlParameter parameters[] = {LINK(server), SQL_TEXT(question)};
 	List	   *rows;
 
 	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_send_query($1, $2)");
@@ -442,7 +534,7 @@ look_for_objections(const RemoteServer *server)
 	if (rows == NIL)
 		return NULL;
 	first = linitial(rows);
-	table = find_table(server, first->first ? first->first : "");
+	table = find_table(server, first->first);
 	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
 						psprintf("source %s reads %s on server \"%s\", which cannot be relied on",
 								 table->source->name, sources_name(table->relid), server->name),
@@ -482,6 +574,9 @@ wait_for_writers(const RemoteServer *server)
 	char	   *question = make_question(server, psprintf(writers, FirstNormalObjectId));
 	List	   *before = ask(server, question);
 	const RemoteRow *writer = find_writer(before, before);
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup answer",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(scratch);
 
 	while (writer != NULL)
 	{
@@ -494,8 +589,11 @@ wait_for_writers(const RemoteServer *server)
 							   psprintf("Process %s holds the lock there.", writer->second)),
 					 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
 		nap(WRITER_POLL_MS);
+		MemoryContextReset(scratch);
 		writer = find_writer(ask(server, question), before);
 	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
 }
 
 
@@ -512,6 +610,18 @@ converse(void *arg)
 		wait_for_writers(server);
 }
 
+/* What the user mapping says is for those who have the rights of the role whose it is. */
+static void
+raise_for_callers(const RemoteServer *server, ErrorData *error)
+{
+	Source		source = *((const RemoteTable *) linitial(server->tables))->source;
+
+	source.owner = server->role;
+	if (sources_hide_rows(&source, error, true))
+		error->message = psprintf("could not read source %s: %s", source.name, error->message);
+	sql_rethrow(error);
+}
+
 /* Asks as the role that reads, and hangs up whatever happens. */
 static Brake *
 ask_server(RemoteServer *server)
@@ -520,7 +630,8 @@ ask_server(RemoteServer *server)
 	ErrorData  *volatile error = NULL;
 	ActingAs	saved;
 
-	server->link = psprintf("audio_cleanup %d", MyProcPid);
+	server->link = CStringGetTextDatum(psprintf("audio_cleanup %d", MyProcPid));
+	fmgr_info(find_hang_up(), &server->hang_up);
 	role_act_as(server->role, &saved);
 	PG_TRY();
 	{
@@ -533,10 +644,34 @@ ask_server(RemoteServer *server)
 	}
 	PG_END_TRY();
 	disconnect(server);
-	if (error != NULL)
-		sql_rethrow(error);
 	role_stop_acting(&saved);
+	if (error != NULL)
+		raise_for_callers(server, error);
 	return server->brake;
+}
+
+/*
+ * Who owns a server says where it is, and makes user mappings of whomever for
+ * it.  A superuser needs no password for some of them, this server for one: so
+ * the owner could have his code read as a superuser.
+ */
+static Brake *
+check_owner(const RemoteServer *server)
+{
+	const RemoteTable *table = linitial(server->tables);
+	Oid			owner = GetForeignServer(server->server)->owner;
+	Brake	   *brake;
+
+	if (!superuser_arg(server->role) || has_privs_of_role(owner, server->role))
+		return NULL;
+	brake = source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
+						 psprintf("source %s reads %s as superuser \"%s\" on server \"%s\", which belongs to role \"%s\"",
+								  table->source->name, sources_name(table->relid), GetUserNameFromId(server->role, true),
+								  server->name, GetUserNameFromId(owner, true)),
+						 "Who owns a server says where it is, and with which user mapping it is read.");
+	brake->hint = psprintf("Give the server to a superuser: ALTER SERVER %s OWNER TO CURRENT_USER; or the source to another role.",
+						   quote_identifier(server->name));
+	return brake;
 }
 
 /* Servers (RemoteServer) with their tables. */
@@ -582,7 +717,7 @@ ask_servers(List *tables, bool wait, int ms)
 
 		server->wait = wait;
 		server->until = until;
-		if ((brake = ask_server(server)) != NULL)
+		if ((brake = check_owner(server)) != NULL || (brake = ask_server(server)) != NULL)
 			return brake;
 	}
 	return NULL;
