@@ -271,8 +271,10 @@ typedef struct RemoteServer
 	List	   *tables;			/* of RemoteTable */
 
 	/* while it is asked */
-	Datum		link;			/* name of the connection, a text */
-	FmgrInfo	hang_up;		/* closes a connection of that name */
+	const char *link_name;		/* of the connection, */
+	Datum		link;			/* as a text */
+	FmgrInfo	list_links;		/* dblink_get_connections() */
+	FmgrInfo	hang_up;		/* dblink_disconnect(text) */
 	bool		wait;			/* for writers ... */
 	TimestampTz until;			/* ... who are given up then */
 	Brake	   *brake;			/* what it has said against its tables */
@@ -317,27 +319,46 @@ call_dblink(int n, const SqlParameter *parameters, const char *sql)
 	return rows;
 }
 
-/* Finds dblink_disconnect(text). */
-static Oid
-find_hang_up(void)
+/* Finds the function of dblink that has so many parameters. */
+static void
+find_function(const char *name, int n_parameters, FmgrInfo *found)
 {
 	Oid			extension = get_extension_oid("dblink", false);
-	CatCList   *functions = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum("dblink_disconnect"));
-	Oid			found = InvalidOid;
+	CatCList   *functions = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+	Oid			oid = InvalidOid;
 
 	for (int i = 0; i < functions->n_members; i++)
 	{
 		Form_pg_proc function = (Form_pg_proc) GETSTRUCT(&functions->members[i]->tuple);
 
-		if (function->pronargs == 1 && getExtensionOfObject(ProcedureRelationId, function->oid) == extension)
-			found = function->oid;
+		if (function->pronargs == n_parameters &&
+			getExtensionOfObject(ProcedureRelationId, function->oid) == extension)
+			oid = function->oid;
 	}
 	ReleaseSysCacheList(functions);
-	if (!OidIsValid(found))
+	if (!OidIsValid(oid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("extension \"dblink\" has no function dblink_disconnect(text)")));
-	return found;
+				 errmsg("extension \"dblink\" lacks its function %s()", name)));
+	fmgr_info(oid, found);
+}
+
+static bool
+is_connected(RemoteServer *server)
+{
+	LOCAL_FCINFO(call, 0);
+	const char **links;
+	Datum		array;
+	int			n;
+
+	InitFunctionCallInfoData(*call, &server->list_links, 0, InvalidOid, NULL, NULL);
+	array = FunctionCallInvoke(call);
+	if (call->isnull)
+		return false;
+	links = sql_texts(array, &n);
+	while (n > 0 && strcmp(links[n - 1], server->link_name) != 0)
+		n--;
+	return n > 0;
 }
 
 /*
@@ -348,21 +369,17 @@ find_hang_up(void)
 static void
 disconnect(RemoteServer *server)
 {
-	MemoryContext caller = CurrentMemoryContext;
-
 	HOLD_INTERRUPTS();
 	PG_TRY();
 	{
-		(void) FunctionCall1(&server->hang_up, server->link);
+		if (is_connected(server))
+			(void) FunctionCall1(&server->hang_up, server->link);
 	}
 	PG_CATCH();
 	{
-		if (geterrcode() != ERRCODE_CONNECTION_DOES_NOT_EXIST)
-			ereport(FATAL,
-					(errcode(ERRCODE_CONNECTION_EXCEPTION),
-					 errmsg("could not close the connection to server \"%s\"", server->name)));
-		MemoryContextSwitchTo(caller);
-		FlushErrorState();
+		ereport(FATAL,
+				(errcode(ERRCODE_CONNECTION_EXCEPTION),
+				 errmsg("could not close the connection to server \"%s\"", server->name)));
 	}
 	PG_END_TRY();
 	RESUME_INTERRUPTS();
@@ -630,8 +647,10 @@ ask_server(RemoteServer *server)
 	ErrorData  *volatile error = NULL;
 	ActingAs	saved;
 
-	server->link = CStringGetTextDatum(psprintf("audio_cleanup %d", MyProcPid));
-	fmgr_info(find_hang_up(), &server->hang_up);
+	server->link_name = psprintf("audio_cleanup %d", MyProcPid);
+	server->link = CStringGetTextDatum(server->link_name);
+	find_function("dblink_get_connections", 0, &server->list_links);
+	find_function("dblink_disconnect", 1, &server->hang_up);
 	role_act_as(server->role, &saved);
 	PG_TRY();
 	{
