@@ -437,6 +437,7 @@ sql_tells_of_rows(const ErrorData *error)
 																	 * value */
 		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
 		case ERRCODE_PLPGSQL_ERROR:
+		case ERRCODE_CONNECTION_EXCEPTION:	/* of a user mapping */
 			return true;
 	}
 	return false;
@@ -446,10 +447,11 @@ void
 sql_hide_rows(ErrorData *error)
 {
 	/*
-	 * the message of such an error names the constraint; the detail has the
-	 * row
+	 * the message of a constraint names it, and its detail has the row; where
+	 * a connection goes, and as which role, is in the detail of its error
 	 */
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
+		ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_CONNECTION_EXCEPTION)
 		error->message = psprintf("error %s", unpack_sql_state(error->sqlerrcode));
 	error->detail = pstrdup("The server log has the whole text.");
 	error->hint = NULL;

@@ -172,9 +172,10 @@ extern ErrorData *sql_catch(MemoryContext context);
 pg_noreturn extern void sql_rethrow(ErrorData *error);
 
 /*
- * Returns whether the texts of `error` may show the content of rows.  These
- * are the errors of a value that cannot be read, of a constraint, and of a
- * RAISE.  Never raises an ERROR; does not need SPI.
+ * Returns whether the texts of `error` may show the content of rows, or of a
+ * user mapping.  These are the errors of a value that cannot be read, of a
+ * constraint, of a RAISE, and of a connection to another server.  Never raises
+ * an ERROR; does not need SPI.
  */
 extern bool sql_tells_of_rows(const ErrorData *error);
 

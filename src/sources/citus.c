@@ -323,8 +323,9 @@ citus_ask(const CitusPlacement *node, const char *question)
 	for (int i = 0; i < n; i++)
 	{
 		CitusRow   *row = palloc(sizeof(CitusRow));
+		const char *first = sql_text(i, 1);
 
-		row->first = sql_text(i, 1);
+		row->first = first != NULL ? first : "";
 		row->second = sql_text(i, 2);
 		rows = lappend(rows, row);
 	}

@@ -28,11 +28,11 @@ typedef struct CitusPlacement
 	const char *name;			/* of the relation there, qualified and quoted */
 } CitusPlacement;
 
-/* Two texts of an answer; either may be NULL. */
+/* Two texts of an answer. */
 typedef struct CitusRow
 {
-	const char *first;
-	const char *second;
+	const char *first;			/* "" for NULL */
+	const char *second;			/* or NULL */
 } CitusRow;
 
 /* Returns the OIDs of the relations that are spread over several servers, as Citus, or its like, lists them. */

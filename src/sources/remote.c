@@ -31,10 +31,12 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "foreign/foreign.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -42,8 +44,12 @@
 #include "parser/parse_relation.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/catcache.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "src/pg/compat.h"
@@ -65,6 +71,9 @@
 
 /* ... and a node of Citus, which is connected to by then, too. */
 #define NODE_ANSWER_MS	15000
+
+/* A connection that is being made cannot be cancelled everywhere: so long at most, in seconds. */
+#define CONNECT_SECONDS_MAX	60
 
 
 /* ---------------------------------------------------------------- tables --- */
@@ -236,6 +245,31 @@ cannot_ask(const Source *source, Oid relid, char *why, const char *hint)
 	return brake;
 }
 
+/* Returns how many items the option has, which are separated by commas. */
+static int
+count_items(List *options, const char *name)
+{
+	const char *value = find_option(options, name);
+	int			n = 1;
+
+	while (value != NULL && (value = strchr(value, ',')) != NULL)
+	{
+		value++;
+		n++;
+	}
+	return n;
+}
+
+/* Is the time to connect limited?  Each host of a list has it; 0 and less is none. */
+static bool
+is_connecting_limited(List *options)
+{
+	int			hosts = Max(count_items(options, "host"), count_items(options, "hostaddr"));
+	long		seconds = strtol(find_option(options, "connect_timeout"), NULL, 10);
+
+	return seconds > 0 && seconds <= CONNECT_SECONDS_MAX / hosts;
+}
+
 Brake *
 remote_check_table(const Source *source, Oid relid)
 {
@@ -248,6 +282,12 @@ remote_check_table(const Source *source, Oid relid)
 	if (find_option(server->options, "connect_timeout") == NULL)
 		return cannot_ask(source, relid, "The server has no connect_timeout: a run could wait for it for minutes, and could not be cancelled.",
 						  psprintf("Set it: ALTER SERVER %s OPTIONS (ADD connect_timeout '5');",
+								   quote_identifier(server->servername)));
+	if (!is_connecting_limited(server->options))
+		return cannot_ask(source, relid,
+						  psprintf("Its connect_timeout is no limit: it must be from 1 to %d seconds, for all hosts together.",
+								   CONNECT_SECONDS_MAX),
+						  psprintf("Set it: ALTER SERVER %s OPTIONS (SET connect_timeout '5');",
 								   quote_identifier(server->servername)));
 	if (source->status_column == NULL)
 		return NULL;
@@ -273,24 +313,35 @@ typedef struct RemoteServer
 	List	   *tables;			/* of RemoteTable */
 
 	/* while it is asked */
-	const char *link;			/* name of the connection */
+	const char *link_name;		/* of the connection, */
+	Datum		link;			/* as a text */
+	FmgrInfo	list_links;		/* dblink_get_connections() */
+	FmgrInfo	hang_up;		/* dblink_disconnect(text) */
 	bool		wait;			/* for writers ... */
 	TimestampTz until;			/* ... who are given up then */
 	Brake	   *brake;			/* what it has said against its tables */
 } RemoteServer;
 
+/* A row of an answer.  A server is anybody's, and may answer what it likes. */
 typedef CitusRow RemoteRow;
+
+#define LINK(server)	{TEXTOID, (server)->link, false}
 
 /* Calls functions of dblink, whatever its schema is called; the text says @dblink@ for that. */
 static int
 call_dblink(int n, const SqlParameter *parameters, const char *sql)
 {
+	/* it is called as long as a server is waited for */
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup dblink",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
 	Oid			extension = get_extension_oid("dblink", false);
 	const SqlParameter oid[] = {{OIDOID, ObjectIdGetDatum(extension), false}};
 	const char *schema;
 	StringInfoData text;
 	const char *from = sql;
 	const char *mark;
+	int			rows;
 
 	sql_query(lengthof(oid), oid, "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
 			  " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.oid = $1");
@@ -300,26 +351,85 @@ call_dblink(int n, const SqlParameter *parameters, const char *sql)
 	for (; (mark = strstr(from, "@dblink@")) != NULL; from = mark + strlen("@dblink@"))
 		appendStringInfo(&text, "%.*s%s", (int) (mark - from), from, schema);
 	appendStringInfoString(&text, from);
-	return sql_query_members(extension, n, parameters, text.data);
+	rows = sql_query_members(extension, n, parameters, text.data);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+	return rows;
 }
 
+/* Finds the function of dblink that has so many parameters. */
 static void
-disconnect(const RemoteServer *server)
+find_function(const char *name, int n_parameters, FmgrInfo *found)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(server->link)};
+	Oid			extension = get_extension_oid("dblink", false);
+	CatCList   *functions = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+	Oid			oid = InvalidOid;
 
+	for (int i = 0; i < functions->n_members; i++)
+	{
+		Form_pg_proc function = (Form_pg_proc) GETSTRUCT(&functions->members[i]->tuple);
+
+		if (function->pronargs == n_parameters &&
+			getExtensionOfObject(ProcedureRelationId, function->oid) == extension)
+			oid = function->oid;
+	}
+	ReleaseSysCacheList(functions);
+	if (!OidIsValid(oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("extension \"dblink\" lacks its function %s()", name)));
+	fmgr_info(oid, found);
+}
+
+static bool
+is_connected(RemoteServer *server)
+{
+	LOCAL_FCINFO(call, 0);
+	const char **links;
+	Datum		array;
+	int			n;
+
+	InitFunctionCallInfoData(*call, &server->list_links, 0, InvalidOid, NULL, NULL);
+	array = FunctionCallInvoke(call);
+	if (call->isnull)
+		return false;
+	links = sql_texts(array, &n);
+	while (n > 0 && strcmp(links[n - 1], server->link_name) != 0)
+		n--;
+	return n > 0;
+}
+
+/*
+ * Whoever has this session could use a connection that stays, and has not the
+ * rights of the role whose it is.  So nothing keeps it from being closed: no
+ * cancel, no right that was revoked, no schema that was renamed meanwhile.
+ */
+static void
+disconnect(RemoteServer *server)
+{
 	if (server->node != NULL)
 		return;
-	call_dblink(lengthof(parameters), parameters,
-				"SELECT @dblink@.dblink_disconnect(c) FROM pg_catalog.unnest(@dblink@.dblink_get_connections()) c WHERE c = $1");
-	SPI_freetuptable(SPI_tuptable);
+	HOLD_INTERRUPTS();
+	PG_TRY();
+	{
+		if (is_connected(server))
+			(void) FunctionCall1(&server->hang_up, server->link);
+	}
+	PG_CATCH();
+	{
+		ereport(FATAL,
+				(errcode(ERRCODE_CONNECTION_EXCEPTION),
+				 errmsg("could not close the connection to server \"%s\"", server->name)));
+	}
+	PG_END_TRY();
+	RESUME_INTERRUPTS();
 }
 
 /* What was left by an ERROR is not used again: nobody knows what it is connected to. */
 static void
-connect(const RemoteServer *server)
+connect(RemoteServer *server)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(server->link), SQL_TEXT(server->name)};
+	const SqlParameter parameters[] = {LINK(server), SQL_TEXT(server->name)};
 
 	if (server->node != NULL)
 		return;
@@ -345,7 +455,7 @@ nap(long ms)
 static bool
 is_busy(const RemoteServer *server)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(server->link)};
+	const SqlParameter parameters[] = {LINK(server)};
 	bool		busy;
 
 	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_is_busy($1) <> 0");
@@ -375,7 +485,7 @@ await_answer(const RemoteServer *server)
 static List *
 fetch_answer(const RemoteServer *server)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(server->link)};
+	const SqlParameter parameters[] = {LINK(server)};
 	List	   *rows = NIL;
 	int			n;
 	int			i;
@@ -387,7 +497,7 @@ fetch_answer(const RemoteServer *server)
 	{
 		RemoteRow  *row = palloc(sizeof(RemoteRow));
 
-		row->first = sql_text(i, 1);
+		row->first = sql_is_null(i, 1) ? "" : sql_text(i, 1);
 		row->second = sql_text(i, 2);
 		rows = lappend(rows, row);
 	}
@@ -437,7 +547,7 @@ ask_node(const RemoteServer *server, const char *text)
 static List *
 ask(const RemoteServer *server, const char *question)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(server->link), SQL_TEXT(question)};
+	const SqlParameter parameters[] = {LINK(server), SQL_TEXT(question)};
 	List	   *rows;
 
 	if (server->node != NULL)
@@ -527,7 +637,7 @@ look_for_objections(const RemoteServer *server)
 	if (rows == NIL)
 		return NULL;
 	first = linitial(rows);
-	table = find_table(server, first->first ? first->first : "");
+	table = find_table(server, first->first);
 	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
 						psprintf("source %s reads %s on %s, which cannot be relied on",
 								 table->source->name, sources_name(table->relid), server->what),
@@ -568,6 +678,9 @@ wait_for_writers(const RemoteServer *server)
 	List	   *before = ask(server, question);
 	const RemoteRow *writer = find_writer(before, before);
 	long		ms = WRITER_POLL_MS;
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup answer",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(scratch);
 
 	while (writer != NULL)
 	{
@@ -582,8 +695,11 @@ wait_for_writers(const RemoteServer *server)
 		nap(ms);
 		if (server->node != NULL)
 			ms = Min(ms * 2, WRITER_POLL_MAX_MS);
+		MemoryContextReset(scratch);
 		writer = find_writer(ask(server, question), before);
 	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
 }
 
 
@@ -600,6 +716,28 @@ converse(void *arg)
 		wait_for_writers(server);
 }
 
+/* What the user mapping says is for those who have the rights of the role whose it is. */
+static void
+raise_for_callers(const RemoteServer *server, ErrorData *error)
+{
+	Source		source = *((const RemoteTable *) linitial(server->tables))->source;
+
+	source.owner = server->role;
+	if (sources_hide_rows(&source, error, true))
+		error->message = psprintf("could not read source %s: %s", source.name, error->message);
+	sql_rethrow(error);
+}
+
+/* Names the connection, and finds what is needed to close it whatever happens. */
+static void
+make_link(RemoteServer *server)
+{
+	server->link_name = psprintf("audio_cleanup %d", MyProcPid);
+	server->link = CStringGetTextDatum(server->link_name);
+	find_function("dblink_get_connections", 0, &server->list_links);
+	find_function("dblink_disconnect", 1, &server->hang_up);
+}
+
 /* Asks as the role that reads, and hangs up whatever happens. */
 static Brake *
 ask_server(RemoteServer *server)
@@ -608,7 +746,8 @@ ask_server(RemoteServer *server)
 	ErrorData  *volatile error = NULL;
 	ActingAs	saved;
 
-	server->link = psprintf("audio_cleanup %d", MyProcPid);
+	if (server->node == NULL)
+		make_link(server);
 	role_act_as(server->role, &saved);
 	PG_TRY();
 	{
@@ -621,9 +760,9 @@ ask_server(RemoteServer *server)
 	}
 	PG_END_TRY();
 	disconnect(server);
-	if (error != NULL)
-		sql_rethrow(error);
 	role_stop_acting(&saved);
+	if (error != NULL)
+		raise_for_callers(server, error);
 	return server->brake;
 }
 
@@ -652,6 +791,33 @@ make_server(const RemoteTable *table)
 		server->what = psprintf("server \"%s\"", server->name);
 	}
 	return server;
+}
+
+/*
+ * Who owns a server says where it is, and makes user mappings of whomever for
+ * it.  A superuser needs no password for some of them, this server for one: so
+ * the owner could have his code read as a superuser.
+ */
+static Brake *
+check_owner(const RemoteServer *server)
+{
+	const RemoteTable *table = linitial(server->tables);
+	Oid			owner;
+	Brake	   *brake;
+
+	if (server->node != NULL || !superuser_arg(server->role))
+		return NULL;
+	owner = GetForeignServer(server->server)->owner;
+	if (has_privs_of_role(owner, server->role))
+		return NULL;
+	brake = source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
+						 psprintf("source %s reads %s as superuser \"%s\" on server \"%s\", which belongs to role \"%s\"",
+								  table->source->name, sources_name(table->relid), GetUserNameFromId(server->role, true),
+								  server->name, GetUserNameFromId(owner, true)),
+						 "Who owns a server says where it is, and with which user mapping it is read.");
+	brake->hint = psprintf("Give the server to a superuser: ALTER SERVER %s OWNER TO CURRENT_USER; or the source to another role.",
+						   quote_identifier(server->name));
+	return brake;
 }
 
 /* Servers (RemoteServer) with their tables. */
@@ -693,7 +859,7 @@ ask_servers(List *tables, bool wait, int ms)
 
 		server->wait = wait;
 		server->until = until;
-		if ((brake = ask_server(server)) != NULL)
+		if ((brake = check_owner(server)) != NULL || (brake = ask_server(server)) != NULL)
 			return brake;
 	}
 	return NULL;
