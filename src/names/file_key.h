@@ -65,7 +65,7 @@ typedef struct KeyRules KeyRules;
 
 /*
  * What is known of all files that are matched together.  Begins as zeros, but
- * for the first four members.
+ * for the first five members.
  */
 typedef struct KeyScope
 {
@@ -73,36 +73,29 @@ typedef struct KeyScope
 										 * which is current at its first file */
 	size_t		filter_max;		/* bytes that its filter may take; 0: a MiB */
 	size_t		keys_max;		/* bytes that its keys may take; 0: a MiB */
+	size_t		keys_expected;	/* so many may come, see key_count_most(); 0:
+								 * that is not known */
 	uint64		seed;			/* a number that nobody can guess, or 0: then
 								 * names can be made for which it is slow */
 	uint32		n_files;
 	int			depth;			/* components of the deepest path */
 	bool		derived;		/* is any of them a derived file? */
 	size_t		longest;		/* bytes of the longest key */
-
-	/* the keys, by their numbers, each with the first file that has it */
 	bool		too_many;		/* for keys_max: nothing but the filter knows
-								 * them */
+								 * the keys */
+
+	/* an index of the keys; the number of a key is its place */
 	size_t		n_keys;
-	size_t		keys_size;
-	uint64	   *keys;
-	uint32	   *owners;
+	size_t		n_places;
+	uint64	   *places;			/* NULL: not yet made, or too_many */
 
-	/* further files that have a key */
-	size_t		n_shared;
-	size_t		shared_size;
-	struct
-	{
-		uint32		number;
-		uint32		file;
-	}		   *shared;
+	/* keys, and their files, of which the index is yet to be made */
+	size_t		n_gathered;
+	size_t		gathered_size;
+	uint64	   *gathered;
+	uint32	   *gathered_of;
 
-	/* an index of the keys: their numbers, plus one, by their hash */
-	size_t		n_places;		/* a power of two */
-	int			place_shift;
-	uint32	   *places;
-
-	/* keys that are not there yet */
+	/* keys that are on the way into the index */
 	int			n_pending;
 	struct
 	{
@@ -159,19 +152,24 @@ extern void key_widen_scope(const KeyRules *rules, const char *path, KeyScope *s
 /* Free what the scope has allocated. */
 extern void key_forget_scope(KeyScope *scope);
 
+/* Returns a number that is not less than that of the keys of the file at `path`. */
+extern size_t key_count_most(const KeyRules *rules, const char *path);
+
 /*
- * Returns the number, below n_keys, of a key that key_of_reference() has passed
- * on; -1 if there are too_many.
+ * Returns the number, below n_places, of a key that key_of_reference() has
+ * passed on; -1 if there are too_many.  Numbers change with each file that is
+ * added.
  */
 extern int64 key_number(const KeyScope *scope, uint64 key);
 
-typedef void (*KeyFileSink) (int64 number, uint64 key, int64 file, void *arg);
+typedef void (*KeyNumberSink) (int64 number, int64 file, bool is_shared, void *arg);
 
 /*
- * Passes on each key with each file that has it: its number, in the order in
- * which files were added, from 0.  Nothing, if there are too_many keys.
+ * Passes on the number of each key, with the first file that has it: its number,
+ * in the order in which files were added, from 0.  `is_shared` says that other
+ * files have it, too.  Nothing, if there are too_many keys.
  */
-extern void key_each_file(KeyScope *scope, KeyFileSink sink, void *arg);
+extern void key_each_number(KeyScope *scope, KeyNumberSink sink, void *arg);
 
 /* The keys of the file at `path`, of the families in the mask `families`. */
 extern void key_of_file(const KeyRules *rules, const char *path, int families,
