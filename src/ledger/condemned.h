@@ -34,6 +34,8 @@ typedef struct Condemned
 	TupleDesc	sessions_desc;	/* source number, session */
 	struct TupleTableSlot *slot;	/* for reading files */
 	Tuplestorestate *files;
+	struct TextList *orphans;	/* of a preview: their paths, in place of
+								 * `files`; else NULL */
 	Tuplestorestate *sessions;
 	int64		n_files;
 	int64		n_orphans;
@@ -42,10 +44,12 @@ typedef struct Condemned
 } Condemned;
 
 /*
- * Returns an empty set in the current memory context; with `interxact` it may
- * be used beyond the end of the transaction.
+ * Returns an empty set in the current memory context.  With `interxact` it may
+ * be used beyond the end of the transaction.  A preview's set knows of orphans
+ * no more than their paths: condemned_next() tells no identity of them, and
+ * ledger_add_files() takes no such set.
  */
-extern Condemned *condemned_begin(bool interxact);
+extern Condemned *condemned_begin(bool interxact, bool is_preview);
 extern void condemned_end(Condemned *condemned);
 
 extern void condemned_add_file(Condemned *condemned, const CondemnedFile *file);
