@@ -4,9 +4,13 @@
 \i test/fixture.sql
 SELECT cleanup_add_source('sessions');
 
--- 600 files below 60 folders have 122 keys each: a megabyte has room for half of these
+-- 800 files below 60 folders have 122 keys each: a megabyte has room for most of these, and so for none
 SELECT repeat('d/', 60) AS deep \gset
-SELECT t.sh(format('mkdir -p %1$s && cd %1$s && for i in $(seq 101 700); do echo $i > take$i.mp3; done && touch -d "48 hours ago" *', :'deep'));
+SELECT t.sh(format('mkdir -p %1$s && cd %1$s && for i in $(seq 101 900); do echo $i > take$i.mp3; done && touch -d "48 hours ago" *', :'deep'));
+-- the names of 2000 others alone take more than 64 kilobytes
+SELECT t.sh('for i in $(seq 2000); do echo > $i-is-a-name-that-is-long-enough.mp3; done && touch -d "48 hours ago" *-name-*');
+INSERT INTO sessions (id, session_date, status, audio_url)
+SELECT t.id(i), now(), 'processed', i || '-is-a-name-that-is-long-enough.mp3' FROM generate_series(1, 50) i;
 SELECT t.sh('for i in 1 2 3; do mkdir $i && echo $i > $i/recording.mp3 && touch -d "48 hours ago" $i/recording.mp3; done');
 INSERT INTO sessions (id, session_date, status, audio_url, audio_filename)
 SELECT t.id(i), now(), 'processed', CASE WHEN i <= 400 THEN :'deep' || 'take' || i || '.mp3' WHEN i <= 500 THEN 'https://example.com/d/d/take' || i || '.mp3?x=1' END,
@@ -23,6 +27,9 @@ FROM (SELECT :'roomy'::jsonb) s(r);
 
 SET maintenance_work_mem = '1MB';
 SET work_mem = '64kB';
+SET audio_cleanup.report_limit = 5;
+SELECT jsonb_path_query_array(:'roomy', '$.orphaned_files_deleted[0 to 4]') = cleanup_status() #> '{potential_cleanup,orphaned_files_deleted}' AS first_five;
+RESET audio_cleanup.report_limit;
 SELECT cleanup_status() -> 'potential_cleanup' AS narrow \gset
 SELECT :'narrow'::jsonb = :'roomy'::jsonb AS same;
 SELECT cleanup_all() -> 'result' AS narrow \gset

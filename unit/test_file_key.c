@@ -1351,26 +1351,40 @@ numbered_file(int i)
 	return path;
 }
 
-typedef struct FileKeys
+typedef struct Numbers
 {
 	KeyScope   *scope;
-	int			file;
-	int64		pairs;			/* of a key and a file */
-	uint8		seen[MANY_FILES];
 	int			wrong;
-} FileKeys;
+	int			n;
+	int			n_shared;
+	uint8		first[MANY_FILES];	/* how many keys have come with this file */
+} Numbers;
 
-/* Is the key that of this file?  Each file is seen as often as it has keys. */
+/* Is it the number of a key of that file?  It is shared if others have that key. */
 static void
-check_file_of_key(int64 number, uint64 key, int64 file, void *arg)
+check_number(int64 number, int64 file, bool is_shared, void *arg)
 {
-	FileKeys   *keys = arg;
+	Numbers    *numbers = arg;
+	bool		found = false;
 
 	file_keys.n = 0;
 	key_of_file(&usual, numbered_file((int) file), KEY_ALL_FAMILIES, collect, &file_keys);
-	keys->wrong += !in_list(&file_keys, key) || key_number(keys->scope, key) != number;
-	keys->seen[file]++;
-	keys->pairs++;
+	for (int i = 0; i < file_keys.n; i++)
+		found |= key_number(numbers->scope, file_keys.keys[i]) == number;
+	numbers->wrong += !found;
+	numbers->n++;
+	numbers->n_shared += is_shared;
+	numbers->first[file]++;
+}
+
+/* Adds the files; with `expected`, the scope is told before how many keys will come. */
+static void
+add_many_files(KeyScope *scope, bool expected)
+{
+	for (int i = 0; expected && i < MANY_FILES; i++)
+		scope->keys_expected += key_count_most(&usual, numbered_file(i));
+	for (int i = 0; i < MANY_FILES; i++)
+		key_widen_scope(&usual, numbered_file(i), scope);
 }
 
 static void
@@ -1397,57 +1411,115 @@ ask_for_all(KeyScope *scope, int *missed, int *false_ones)
 }
 
 static void
-test_many_files(void)
+test_many_files(bool expected)
 {
 	KeyScope	scope = {.seed = UINT64CONST(0x0123456789ABCDEF)};
-	static FileKeys keys;
+	Numbers		numbers = {.scope = &scope};
+	const char *how = expected ? "expected" : "gathered";
+	int			lost = 0;
+	int			few = 0;
 	int			missed;
 	int			false_ones;
-	int			few = 0;
 
-	keys.scope = &scope;
+	add_many_files(&scope, expected);
+	key_each_number(&scope, check_number, &numbers);
+	is(scope.too_many, false, tap_text("%d files are not too many for a MiB, %s", MANY_FILES, how));
+	is(numbers.wrong, 0, "each number is that of a key of its file");
+	/* those that share their names have keys of their own only with the folder */
 	for (int i = 0; i < MANY_FILES; i++)
-		key_widen_scope(&usual, numbered_file(i), &scope);
-	key_each_file(&scope, check_file_of_key, &keys);
-	is(scope.too_many, false, tap_text("%d files are not too many for a MiB", MANY_FILES));
-	is(keys.wrong, 0, "each key is that of its file, and known by its number");
+		few += numbers.first[i] != (i % 2 == 0 || i == 1 ? 4 : 2);
+	is(few, 0, "each key comes with the first file that has it");
+	is(numbers.n, 3 * MANY_FILES + 2, "and once");
+	is(numbers.n_shared, 2, "keys that several files have are told");
 	for (int i = 0; i < MANY_FILES; i++)
-		few += keys.seen[i] != 4;
-	is(few, 0, "each file comes with each of its keys, also with those that it shares");
+	{
+		file_keys.n = 0;
+		key_of_file(&usual, numbered_file(i), KEY_ALL_FAMILIES, collect, &file_keys);
+		for (int k = 0; k < file_keys.n; k++)
+			lost += key_number(&scope, file_keys.keys[k]) < 0;
+	}
+	is(lost, 0, "each key of each file has a number");
 	ask_for_all(&scope, &missed, &false_ones);
 	is(missed, 0, "a reference to any of them is found");
 	is(false_ones, 0, "and none to another");
 	key_forget_scope(&scope);
 }
 
-/* With less memory at each step: a scope is full at its first key, in its index, or in what is shared. */
+/* With less memory at each step: a scope is full at its first key, while keys are gathered, or when their index is made. */
 static void
-test_too_many_files(void)
+test_too_many_files(bool expected)
+{
+	int			missed_ever = 0;
+	int			full = 0;
+	int			roomy = 0;
+
+	for (size_t max = 900 * 1024; max > 0; max = max > 64 ? max * 3 / 4 : 0)
+	{
+		KeyScope	scope = {.keys_max = max};
+		Numbers		numbers = {.scope = &scope};
+		int			missed;
+		int			false_ones;
+
+		add_many_files(&scope, expected);
+		key_each_number(&scope, check_number, &numbers);
+		ask_for_all(&scope, &missed, &false_ones);
+		missed_ever += missed + numbers.wrong;
+		full += scope.too_many;
+		roomy += !scope.too_many;
+		if (numbers.n != (scope.too_many ? 0 : 3 * MANY_FILES + 2) || false_ones > (scope.too_many ? MANY_FILES / 2 / 5 : 0))
+			ok(false, "with %zu bytes %d keys and %d false ones", max, numbers.n, false_ones);
+		key_forget_scope(&scope);
+	}
+	is(missed_ever, 0, "a reference is found, whether all keys have room or not");
+	ok(full > 5 && roomy > 0, "%d scopes had no room for all, %d had", full, roomy);
+}
+
+/* More keys come than were expected: the filter has them. */
+static void
+test_unexpected_files(void)
 {
 	int			missed_ever = 0;
 	int			full = 0;
 
-	for (size_t max = 600 * 1024; max > 0; max = max > 64 ? max * 3 / 4 : 0)
+	for (size_t expected = 1; expected < 4 * MANY_FILES; expected += MANY_FILES / 3)
 	{
-		KeyScope	scope = {.keys_max = max};
-		static FileKeys keys;
+		KeyScope	scope = {.keys_expected = expected};
 		int			missed;
 		int			false_ones;
 
-		for (int i = 0; i < MANY_FILES; i++)
-			key_widen_scope(&usual, numbered_file(i), &scope);
-		keys.scope = &scope;
-		keys.pairs = 0;
-		key_each_file(&scope, check_file_of_key, &keys);
+		add_many_files(&scope, false);
 		ask_for_all(&scope, &missed, &false_ones);
 		missed_ever += missed;
 		full += scope.too_many;
-		if (keys.pairs != (scope.too_many ? 0 : 4 * MANY_FILES) || false_ones > (scope.too_many ? MANY_FILES / 2 / 5 : 0))
-			ok(false, "with %zu bytes %lld keys and %d false ones", max, (long long) keys.pairs, false_ones);
 		key_forget_scope(&scope);
 	}
-	is(missed_ever, 0, "a reference is found, whether all keys have room or not");
-	ok(full > 5, "%d scopes had no room for all", full);
+	is(missed_ever, 0, "a reference is found, however few keys were expected");
+	ok(full > 3, "%d scopes had more keys than they had room for", full);
+}
+
+/* The number of keys is not underestimated, and for names of the usual kind told exactly. */
+static void
+test_counts(int count)
+{
+	KeyRules	rules = usual;
+	int			under = 0;
+	int			over = 0;
+
+	for (int i = 0; i < count * 10; i++)
+	{
+		char	   *path = random_path(next_random(2) == 0);
+
+		rules.n_suffixes = next_random(lengthof(suffixes) + 1);
+		file_keys.n = 0;
+		key_of_file(&rules, path, KEY_ALL_FAMILIES, collect, &file_keys);
+		if (key_count_most(&rules, path) < file_keys.n && under++ < 3)
+			diag("%d keys of \"%s\"", file_keys.n, show(path, strlen(path)));
+		drop_kept();
+	}
+	for (int i = 0; i < MANY_FILES; i++)
+		over += key_count_most(&usual, numbered_file(i)) != 4;
+	is(under, 0, "no file has more keys than are expected");
+	is(over, 0, "a name of the usual kind has as many");
 }
 
 /* References asked for together have the keys that each has alone. */
@@ -1501,8 +1573,12 @@ main(void)
 	test_generosity_of_names(true, count);
 	test_agreement(count);
 	test_short_way(count);
-	test_many_files();
-	test_too_many_files();
+	test_many_files(false);
+	test_many_files(true);
+	test_too_many_files(false);
+	test_too_many_files(true);
+	test_unexpected_files();
+	test_counts(count);
 	test_asked_together(count);
 	return tap_end();
 }

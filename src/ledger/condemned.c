@@ -19,6 +19,7 @@
 
 #include "src/ledger/condemned.h"
 #include "src/pg/sql.h"
+#include "src/pg/texts.h"
 
 static const SqlColumn file_columns[] = {
 	{"path", TEXTOID}, {"source", TEXTOID}, {"session", TEXTOID},
@@ -32,7 +33,7 @@ static const SqlColumn file_columns[] = {
 static const SqlColumn session_columns[] = {{"source", INT4OID}, {"session", TEXTOID}};
 
 Condemned *
-condemned_begin(bool interxact)
+condemned_begin(bool interxact, bool is_preview)
 {
 	Condemned  *condemned = palloc0(sizeof(Condemned));
 
@@ -43,6 +44,8 @@ condemned_begin(bool interxact)
 	condemned->slot = MakeSingleTupleTableSlot(condemned->files_desc, &TTSOpsMinimalTuple);
 	condemned->files = tuplestore_begin_heap(true, interxact, work_mem);
 	condemned->sessions = tuplestore_begin_heap(true, interxact, work_mem);
+	if (is_preview && !interxact)
+		condemned->orphans = texts_begin(work_mem);
 	return condemned;
 }
 
@@ -51,12 +54,14 @@ condemned_end(Condemned *condemned)
 {
 	tuplestore_end(condemned->files);
 	tuplestore_end(condemned->sessions);
+	if (condemned->orphans != NULL)
+		texts_end(condemned->orphans);
 	ExecDropSingleTupleTableSlot(condemned->slot);
 	pfree(condemned);
 }
 
-void
-condemned_add_file(Condemned *condemned, const CondemnedFile *file)
+static void
+store_file(Condemned *condemned, const CondemnedFile *file)
 {
 	Datum		values[FILE_COLUMNS];
 	bool		nulls[FILE_COLUMNS] = {false};
@@ -77,7 +82,15 @@ condemned_add_file(Condemned *condemned, const CondemnedFile *file)
 	for (i = 0; i < 3; i++)
 		if (!nulls[i])
 			pfree(DatumGetPointer(values[i]));
+}
 
+void
+condemned_add_file(Condemned *condemned, const CondemnedFile *file)
+{
+	if (condemned->orphans != NULL && file->source == NULL)
+		texts_add(condemned->orphans, file->path);
+	else
+		store_file(condemned, file);
 	condemned->n_files++;
 	if (file->source == NULL)
 		condemned->n_orphans++;
@@ -102,6 +115,8 @@ void
 condemned_rewind(Condemned *condemned)
 {
 	tuplestore_rescan(condemned->files);
+	if (condemned->orphans != NULL)
+		texts_rewind(condemned->orphans);
 }
 
 static char *
@@ -119,6 +134,19 @@ slot_int8(TupleTableSlot *slot, int column)
 	bool		isnull;
 
 	return DatumGetInt64(slot_getattr(slot, column, &isnull));
+}
+
+static bool
+next_orphan(Condemned *condemned, CondemnedFile *file)
+{
+	const char *path = condemned->orphans != NULL ? texts_next(condemned->orphans) : NULL;
+
+	if (path != NULL)
+		*file = (CondemnedFile)
+	{
+		pstrdup(path), NULL, NULL
+	};
+	return path != NULL;
 }
 
 bool
@@ -142,7 +170,7 @@ condemned_next(Condemned *condemned, CondemnedFile *file)
 		file->identity.captured = false;
 	}
 	ExecClearTuple(slot);
-	return found;
+	return found || next_orphan(condemned, file);
 }
 
 void

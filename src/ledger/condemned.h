@@ -37,6 +37,8 @@ typedef struct Condemned
 	TupleDesc	sessions_desc;	/* number of the source, session */
 	struct TupleTableSlot *slot;	/* slot for reading files */
 	Tuplestorestate *files;
+	struct TextList *orphans;	/* of a preview: their paths, in place of
+								 * `files`; else NULL */
 	Tuplestorestate *sessions;
 	int64		n_files;
 	int64		n_orphans;
@@ -47,10 +49,12 @@ typedef struct Condemned
 
 /*
  * Returns an empty set in the current memory context.  With `interxact` the
- * set may be used beyond the end of the transaction. condemned_end() frees
- * the set and its temporary files.
+ * set may be used beyond the end of the transaction.  The set of a preview has
+ * only the paths of orphans: condemned_next() tells no identity of them, and
+ * ledger_add_files() takes no such set.  condemned_end() frees the set and its
+ * temporary files.
  */
-extern Condemned *condemned_begin(bool interxact);
+extern Condemned *condemned_begin(bool interxact, bool is_preview);
 extern void condemned_end(Condemned *condemned);
 
 /* Adds a copy of `file` to the set. */

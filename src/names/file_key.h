@@ -67,7 +67,7 @@ typedef struct KeyRules KeyRules;
 #define KEY_PENDING			16
 
 /*
- * All files that are matched together.  Only the first four members are set
+ * All files that are matched together.  Only the first five members are set
  * by the caller; the others begin as zeros.
  */
 typedef struct KeyScope
@@ -77,6 +77,8 @@ typedef struct KeyScope
 										 * first file is added */
 	size_t		filter_max;		/* limit for the filter in bytes; 0: a MiB */
 	size_t		keys_max;		/* limit for the keys in bytes; 0: a MiB */
+	size_t		keys_expected;	/* number of keys that may come, see
+								 * key_count_most(); 0: not known */
 	uint64		seed;			/* a number that nobody can guess; with 0,
 								 * somebody can choose names that make the
 								 * search slow */
@@ -85,30 +87,21 @@ typedef struct KeyScope
 	bool		derived;		/* whether any file is derived from another
 								 * one */
 	size_t		longest;		/* length of the longest key in bytes */
-
-	/* the keys, by their numbers; each with the first file that has it */
 	bool		too_many;		/* the keys need more than keys_max, and only
 								 * the filter knows them */
+
+	/* an index of the keys; the number of a key is its place */
 	size_t		n_keys;
-	size_t		keys_size;
-	uint64	   *keys;
-	uint32	   *owners;
+	size_t		n_places;
+	uint64	   *places;			/* NULL: not yet made, or too_many */
 
-	/* the further files of keys that several files have */
-	size_t		n_shared;
-	size_t		shared_size;
-	struct
-	{
-		uint32		number;
-		uint32		file;
-	}		   *shared;
+	/* keys, and their files, of which the index is yet to be made */
+	size_t		n_gathered;
+	size_t		gathered_size;
+	uint64	   *gathered;
+	uint32	   *gathered_of;
 
-	/* an index of the keys: the number of a key, plus one, by its hash */
-	size_t		n_places;		/* a power of two */
-	int			place_shift;
-	uint32	   *places;
-
-	/* keys that are not in the index yet */
+	/* keys that are on the way into the index */
 	int			n_pending;
 	struct
 	{
@@ -165,20 +158,25 @@ extern void key_widen_scope(const KeyRules *rules, const char *path, KeyScope *s
 /* Frees the memory of the scope. */
 extern void key_forget_scope(KeyScope *scope);
 
+/* Returns a number that is not less than that of the keys of the file at `path`. */
+extern size_t key_count_most(const KeyRules *rules, const char *path);
+
 /*
- * Returns the number of `key`, which is below n_keys and must be a key that
- * key_of_reference() has found; -1 if there are too_many keys.
+ * Returns the number, below n_places, of a key that key_of_reference() has
+ * found; -1 if there are too_many keys.  The numbers change with each file that
+ * is added.
  */
 extern int64 key_number(const KeyScope *scope, uint64 key);
 
-typedef void (*KeyFileSink) (int64 number, uint64 key, int64 file, void *arg);
+typedef void (*KeyNumberSink) (int64 number, int64 file, bool is_shared, void *arg);
 
 /*
- * Calls sink(number, key, file, arg) for each key and each file that has it.
- * `file` is the number of the file, from 0 in the order in which files were
- * added.  Does nothing if there are too_many keys.
+ * Calls sink(number, file, is_shared, arg) for each key, with the first file
+ * that has it.  `file` is the number of the file, from 0 in the order in which
+ * files were added.  `is_shared` says that other files have the key, too.  Does
+ * nothing if there are too_many keys.
  */
-extern void key_each_file(KeyScope *scope, KeyFileSink sink, void *arg);
+extern void key_each_number(KeyScope *scope, KeyNumberSink sink, void *arg);
 
 /*
  * Calls `sink` for the keys of the file `path` that belong to one of the

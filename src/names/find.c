@@ -55,6 +55,9 @@
 
 #define HOST_MAX			255
 
+/* A component of an ordinary reference has no more bytes. */
+#define COMPONENT_MAX		256
+
 /* A longer reading gets memory of its own for the search. */
 #define SHORT_READING		512
 
@@ -159,6 +162,21 @@ typedef struct PlainPath
 } PlainPath;
 
 /*
+ * Powers of the factor of extend_hash().  To multiply in a row would cost more
+ * than all else that is done for a letter.
+ */
+static const uint64 *
+powers_of_factor(void)
+{
+	static uint64 powers[COMPONENT_MAX];
+
+	if (powers[0] == 0)
+		for (size_t i = 0; i < COMPONENT_MAX; i++)
+			powers[i] = i == 0 ? 1 : powers[i - 1] * HASH_FACTOR;
+	return powers;
+}
+
+/*
  * Reads an ordinary reference: one path of ASCII, with nothing to trim,
  * decode or resolve, and with no name inside but its last component.  Folds
  * the reference into `path` and returns true, or returns false as soon as it
@@ -170,8 +188,8 @@ static bool
 read_plain(const char *text, size_t len, PlainPath *path)
 {
 	const unsigned char *letters = plain_letters();
+	const uint64 *powers = powers_of_factor();
 	uint64		hash = 0;
-	uint64		power = 1;
 	size_t		i;
 	unsigned char previous = '/';
 
@@ -183,7 +201,7 @@ read_plain(const char *text, size_t len, PlainPath *path)
 	{
 		unsigned char c = letters[(unsigned char) text[i]];
 
-		if (c == 0)
+		if (c == 0 || i - path->name >= COMPONENT_MAX)
 			return false;
 		path->text[i] = (char) c;
 		if (c <= '/')			/* one of "-./" */
@@ -200,13 +218,11 @@ read_plain(const char *text, size_t len, PlainPath *path)
 		}
 		else if (c == '_' && path->dot < len)
 			return false;
-		hash += (c + UINT64CONST(1)) * power;
-		power *= HASH_FACTOR;
+		hash += (c + UINT64CONST(1)) * powers[i - path->name];
 		if (c == '/')
 		{
 			path->name = i + 1;
 			hash = 0;
-			power = 1;
 		}
 		previous = c;
 	}

@@ -3,15 +3,22 @@
  * names/scope.c
  *	  The names that exist: their keys, a filter, and their ends.
  *
- * A key of a reference is first looked up in the filter.  The filter is small
- * enough for the processor's cache, and excludes most keys that no file has.
- * Then the key is looked up in the index, which has all keys.  The filter is
- * made when it is first needed, and so is no larger than necessary.  If there
- * are too many keys for their memory, only the filter is left.
+ * A reference is first asked for in the filter, which is small enough for the
+ * processor's cache and knows most keys that no file has; then in the index,
+ * which knows all.  Where the keys are too many for the memory that they may
+ * take, a larger filter is all that there is.
  *
- * The index is a hash table of the numbers of keys.  Its cost is the wait for
- * memory, so several keys are added at a time, and their places are fetched
- * meanwhile.
+ * The index is a hash table with linear probing.  A place takes eight bytes: 31
+ * bits of the key, and the number of the first file that has it.  So a key that
+ * no file has is taken for another one's once in hundreds of millions of
+ * questions; that keeps a file, and for one run only, because the seed of the
+ * next run is another one.
+ *
+ * What the index costs is waiting for memory.  So keys are put into it, and
+ * asked for, several at a time, their places being fetched meanwhile; and it is
+ * made in its full size at once.  Who knows how many keys will come says so
+ * (keys_expected).  Otherwise the keys are gathered, and the index is made when
+ * the first question is asked.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -24,19 +31,30 @@
 #endif
 
 #include <limits.h>
+#include <sys/mman.h>
 
 #ifdef FRONTEND
 #include "common/fe_memutils.h"
 #endif
 #include "port/pg_bitutils.h"
 
+#include "src/names/fold.h"
 #include "src/names/private.h"
 
-#define PLACES_MIN			64
+#define KEYS_MIN			64
 #define KEYS_MAX			(1024 * 1024)	/* bytes */
 #define FILTER_BITS_PER_KEY 32
 #define FILTER_MIN			64	/* bytes */
 #define FILTER_MAX			(1024 * 1024)
+
+#define LARGE_PAGE			(2 * 1024 * 1024)	/* bytes */
+
+/* What a place of the index holds; 0: nothing. */
+#define PLACE_FILE			UINT64CONST(0xFFFFFFFF) /* the number of the file,
+													 * plus one */
+#define PLACE_SHARED		(UINT64CONST(1) << 32)	/* other files have the
+													 * key, too */
+#define PLACE_TAG			33	/* the first bit of the tag of the key */
 
 /* Allocates memory of the scope. */
 static void *
@@ -72,6 +90,20 @@ scope_free(void *array)
 }
 
 
+/* Asks the kernel for large pages, whose addresses are found faster.  It need not obey. */
+static void
+prefer_large_pages(void *memory, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+	char	   *begin = (char *) TYPEALIGN(LARGE_PAGE, memory);
+	char	   *end = (char *) TYPEALIGN_DOWN(LARGE_PAGE, (char *) memory + bytes);
+
+	if (begin < end)
+		(void) madvise(begin, end - begin, MADV_HUGEPAGE);
+#endif
+}
+
+
 /* ----------------------------------------------------------------- index --- */
 
 /*
@@ -79,20 +111,29 @@ scope_free(void *array)
  * without a secret seed, somebody could choose a million names with one
  * place.
  */
-static inline size_t
-first_place(const KeyScope *scope, uint64 key)
+static inline uint64
+scatter(const KeyScope *scope, uint64 key)
 {
-	return (key * (scope->seed | 1)) >> scope->place_shift;
+	return key * (scope->seed | 1);
+}
+
+static inline size_t
+first_place(const KeyScope *scope, uint64 scattered)
+{
+	return (size_t) (((scattered >> 32) * scope->n_places) >> 32);
 }
 
 /* Returns the place of the key, or the free place where the key belongs. */
 static inline size_t
 find_place(const KeyScope *scope, uint64 key)
 {
-	size_t		place = first_place(scope, key);
+	uint64		scattered = scatter(scope, key);
+	size_t		place = first_place(scope, scattered);
+	uint64		tag = scattered << PLACE_TAG >> PLACE_TAG;
 
-	while (scope->places[place] != 0 && scope->keys[scope->places[place] - 1] != key)
-		place = (place + 1) & (scope->n_places - 1);
+	while (scope->places[place] != 0 && scope->places[place] >> PLACE_TAG != tag)
+		if (++place == scope->n_places)
+			place = 0;
 	return place;
 }
 
@@ -100,68 +141,47 @@ void
 scope_fetch(const KeyScope *scope, uint64 key)
 {
 	if (scope->places != NULL)
-		__builtin_prefetch(&scope->places[first_place(scope, key)]);
+		__builtin_prefetch(&scope->places[first_place(scope, scatter(scope, key))]);
 }
 
 int64
 key_number(const KeyScope *scope, uint64 key)
 {
-	return scope->places == NULL ? -1 : (int64) scope->places[find_place(scope, key)] - 1;
+	size_t		place;
+
+	if (scope->places == NULL)
+		return -1;
+	place = find_place(scope, key);
+	return scope->places[place] != 0 ? (int64) place : -1;
 }
 
-/* Returns the number of keys that fit into the memory that the places and the shared keys leave. */
+/* Places for so many keys: four for three, and one that stays free. */
+static inline size_t
+places_for(size_t keys)
+{
+	return keys + keys / 3 + 1;
+}
+
 static size_t
-keys_that_fit(const KeyScope *scope, size_t places, size_t shared)
+bytes_that_may_be_taken(const KeyScope *scope)
 {
-	size_t		max = scope->keys_max > 0 ? scope->keys_max : KEYS_MAX;
-	size_t		taken = places * sizeof(*scope->places) + shared * sizeof(*scope->shared);
-
-	return (max - Min(max, taken)) / (sizeof(*scope->keys) + sizeof(*scope->owners));
+	return scope->keys_max > 0 ? scope->keys_max : KEYS_MAX;
 }
 
-/*
- * Makes room for more keys, three for four places.  Returns false if there is
- * no memory for them.
- */
+/* Makes an index of no key, with room for so many.  Returns false if the memory is too small for that. */
 static bool
-enlarge_index(KeyScope *scope)
+make_index(KeyScope *scope, size_t keys)
 {
-	size_t		places = Max(scope->n_places * 2, PLACES_MIN);
-	size_t		keys = Min(places / 4 * 3, keys_that_fit(scope, places, scope->shared_size));
-	size_t		i;
+	size_t		most = Min(bytes_that_may_be_taken(scope) / sizeof(*scope->places), (size_t) UINT32_MAX);
 
-	if (keys < scope->n_keys + KEY_PENDING || keys >= UINT32_MAX)
+	/* a fuller table is a slower one, and no wrong one */
+	if (most == 0 || keys > most / 10 * 9)
 		return false;
-	scope->keys = scope_enlarge(scope, scope->keys, keys * sizeof(*scope->keys));
-	scope->owners = scope_enlarge(scope, scope->owners, keys * sizeof(*scope->owners));
-	scope->keys_size = keys;
-	scope_free(scope->places);
-	scope->n_places = places;
-	scope->place_shift = 64 - pg_leftmost_one_pos64(places);
-	scope->places = scope_alloc(scope, places * sizeof(*scope->places));
-	memset(scope->places, 0, places * sizeof(*scope->places));
-	for (i = 0; i < scope->n_keys; i++)
-		scope->places[find_place(scope, scope->keys[i])] = (uint32) (i + 1);
-	return true;
-}
-
-/* Records another file for a key that a file has already.  Returns false if there is no room. */
-static bool
-share_key(KeyScope *scope, uint32 number, uint32 file)
-{
-	if (scope->owners[number] == file)
-		return true;
-	if (scope->n_shared == scope->shared_size)
-	{
-		size_t		size = Max(scope->shared_size * 2, PLACES_MIN);
-
-		if (keys_that_fit(scope, scope->n_places, size) < scope->keys_size)
-			return false;
-		scope->shared = scope_enlarge(scope, scope->shared, size * sizeof(*scope->shared));
-		scope->shared_size = size;
-	}
-	scope->shared[scope->n_shared].number = number;
-	scope->shared[scope->n_shared++].file = file;
+	scope->n_places = Min(places_for(keys), most);
+	scope->places = scope_alloc(scope, scope->n_places * sizeof(*scope->places));
+	prefer_large_pages(scope->places, scope->n_places * sizeof(*scope->places));
+	memset(scope->places, 0, scope->n_places * sizeof(*scope->places));
+	scope->n_keys = 0;
 	return true;
 }
 
@@ -169,26 +189,35 @@ share_key(KeyScope *scope, uint32 number, uint32 file)
 static bool
 put_key(KeyScope *scope, uint64 key, uint32 file)
 {
-	size_t		place = find_place(scope, key);
+	uint64	   *place = &scope->places[find_place(scope, key)];
 
-	if (scope->places[place] != 0)
-		return share_key(scope, scope->places[place] - 1, file);
-	scope->keys[scope->n_keys] = key;
-	scope->owners[scope->n_keys++] = file;
-	scope->places[place] = (uint32) scope->n_keys;
+	if (*place == 0)
+	{
+		if (scope->n_keys + 1 >= scope->n_places)
+			return false;
+		scope->n_keys++;
+		*place = scatter(scope, key) << PLACE_TAG | ((uint64) file + 1);
+	}
+	else if ((*place & PLACE_FILE) != (uint64) file + 1)
+		*place |= PLACE_SHARED;
 	return true;
 }
 
 static void
-forget_keys(KeyScope *scope)
+forget_index(KeyScope *scope)
 {
 	scope_free(scope->places);
-	scope_free(scope->keys);
-	scope_free(scope->owners);
-	scope_free(scope->shared);
-	scope->places = scope->owners = NULL;
-	scope->keys = NULL;
-	scope->shared = NULL;
+	scope->places = NULL;
+}
+
+static void
+forget_gathered(KeyScope *scope)
+{
+	scope_free(scope->gathered);
+	scope_free(scope->gathered_of);
+	scope->gathered = NULL;
+	scope->gathered_of = NULL;
+	scope->n_gathered = scope->gathered_size = 0;
 }
 
 static void
@@ -201,20 +230,20 @@ forget_filter(KeyScope *scope)
 void
 key_forget_scope(KeyScope *scope)
 {
-	forget_keys(scope);
+	forget_index(scope);
+	forget_gathered(scope);
 	forget_filter(scope);
 }
 
 void
-key_each_file(KeyScope *scope, KeyFileSink sink, void *arg)
+key_each_number(KeyScope *scope, KeyNumberSink sink, void *arg)
 {
 	size_t		i;
 
 	scope_settle(scope);
-	for (i = 0; !scope->too_many && i < scope->n_keys; i++)
-		sink(i, scope->keys[i], scope->owners[i], arg);
-	for (i = 0; !scope->too_many && i < scope->n_shared; i++)
-		sink(scope->shared[i].number, scope->keys[scope->shared[i].number], scope->shared[i].file, arg);
+	for (i = 0; scope->places != NULL && i < scope->n_places; i++)
+		if (scope->places[i] != 0)
+			sink((int64) i, (int64) (scope->places[i] & PLACE_FILE) - 1, (scope->places[i] & PLACE_SHARED) != 0, arg);
 }
 
 
@@ -228,59 +257,97 @@ add_to_filter(KeyScope *scope, uint64 key)
 	scope->filter[bit / 8] |= 1 << (bit % 8);
 }
 
-/* Makes the filter of the existing keys, with room for `keys` keys. */
+/* Makes a filter of no key, with room for so many in `most` bytes. */
 static void
-make_filter(KeyScope *scope, size_t keys)
+make_filter(KeyScope *scope, size_t keys, uint64 most)
 {
-	uint64		most = scope->filter_max > 0 ? scope->filter_max : FILTER_MAX;
-	uint64		wanted = (uint64) keys * FILTER_BITS_PER_KEY / BITS_PER_BYTE;
+	uint64		wanted = (uint64) Min(keys, (size_t) UINT32_MAX) * FILTER_BITS_PER_KEY / BITS_PER_BYTE;
 	uint64		bytes = UINT64CONST(1) << pg_leftmost_one_pos64(Max(Min(wanted, most), FILTER_MIN));
-	size_t		i;
 
 	scope->filter = scope_alloc(scope, bytes);
 	memset(scope->filter, 0, bytes);
 	scope->filter_mask = bytes * BITS_PER_BYTE - 1;
-	for (i = 0; i < scope->n_keys; i++)
-		add_to_filter(scope, scope->keys[i]);
 }
 
-/* Gives up the keys, because there is no room for another one, and leaves the filter only. */
-static void
-leave_keys(KeyScope *scope)
+static uint64
+small_filter_max(const KeyScope *scope)
 {
-	forget_filter(scope);
-	make_filter(scope, SIZE_MAX / FILTER_BITS_PER_KEY);
-	forget_keys(scope);
+	return scope->filter_max > 0 ? scope->filter_max : FILTER_MAX;
+}
+
+/* There is no room for all keys, of which there may be so many: the memory of the index is the filter's. */
+static void
+leave_keys(KeyScope *scope, size_t keys)
+{
 	scope->too_many = true;
+	forget_index(scope);
+	forget_filter(scope);
+	make_filter(scope, keys, Max(small_filter_max(scope), bytes_that_may_be_taken(scope) / 2));
 }
 
 /* Adds the pending keys to the index or the filter. */
 static void
 put_pending(KeyScope *scope)
 {
-	int			i = 0;
+	int			i;
 
-	if (!scope->too_many && scope->n_keys + scope->n_pending > scope->keys_size && !enlarge_index(scope))
-		leave_keys(scope);
-	while (!scope->too_many && i < scope->n_pending)
+	for (i = 0; i < scope->n_pending; i++)
 	{
-		if (put_key(scope, scope->pending[i].key, scope->pending[i].file))
-			i++;
-		else
-			leave_keys(scope);
-	}
-	for (; i < scope->n_pending; i++)
 		add_to_filter(scope, scope->pending[i].key);
+		/* more have come than were expected */
+		if (!scope->too_many && !put_key(scope, scope->pending[i].key, scope->pending[i].file))
+		{
+			forget_index(scope);
+			scope->too_many = true;
+		}
+	}
 	scope->n_pending = 0;
+}
+
+static void
+put_later(KeyScope *scope, uint64 key, uint32 file)
+{
+	if (scope->n_pending == KEY_PENDING)
+		put_pending(scope);
+	scope->pending[scope->n_pending].key = key;
+	scope->pending[scope->n_pending++].file = file;
+	scope_fetch(scope, key);
+}
+
+/* Makes filter and index for so many keys. */
+static void
+prepare(KeyScope *scope, size_t keys)
+{
+	if (make_index(scope, keys))
+		make_filter(scope, keys, small_filter_max(scope));
+	else
+		leave_keys(scope, keys);
+}
+
+/* Makes filter and index of what was gathered. */
+static void
+put_gathered(KeyScope *scope)
+{
+	size_t		i;
+
+	forget_index(scope);
+	forget_filter(scope);
+	prepare(scope, scope->n_gathered);
+	for (i = 0; i < scope->n_gathered; i++)
+		put_later(scope, scope->gathered[i], scope->gathered_of[i]);
+	if (scope->too_many)
+		forget_gathered(scope);
 }
 
 void
 scope_settle(KeyScope *scope)
 {
+	if (scope->filter == NULL && scope->keys_expected > 0)
+		prepare(scope, scope->keys_expected);
+	else if (scope->filter == NULL)
+		put_gathered(scope);
 	if (scope->n_pending > 0)
 		put_pending(scope);
-	if (scope->filter == NULL)
-		make_filter(scope, scope->n_keys);
 }
 
 bool
@@ -289,17 +356,50 @@ scope_has_key(const KeyScope *scope, uint64 key)
 	return !filter_lacks(scope, key) && (scope->too_many || key_number(scope, key) >= 0);
 }
 
+/* Makes room for more keys to be gathered.  Returns false if that would leave none for their index. */
+static bool
+enlarge_gathered(KeyScope *scope)
+{
+	size_t		size = Max(scope->gathered_size * 2, KEYS_MIN);
+	size_t		each = sizeof(*scope->gathered) + sizeof(*scope->gathered_of);
+
+	if (size * each + places_for(size) * sizeof(*scope->places) > bytes_that_may_be_taken(scope))
+		return false;
+	scope->gathered = scope_enlarge(scope, scope->gathered, size * sizeof(*scope->gathered));
+	scope->gathered_of = scope_enlarge(scope, scope->gathered_of, size * sizeof(*scope->gathered_of));
+	scope->gathered_size = size;
+	return true;
+}
+
+static void
+gather_key(KeyScope *scope, uint64 key)
+{
+	/* what is there was made for fewer keys */
+	forget_filter(scope);
+	if (scope->n_gathered == scope->gathered_size && !enlarge_gathered(scope))
+	{
+		leave_keys(scope, SIZE_MAX);
+		for (size_t i = 0; i < scope->n_gathered; i++)
+			add_to_filter(scope, scope->gathered[i]);
+		forget_gathered(scope);
+		add_to_filter(scope, key);
+		return;
+	}
+	scope->gathered[scope->n_gathered] = key;
+	scope->gathered_of[scope->n_gathered++] = scope->n_files;
+}
+
 static void
 add_key(KeyScope *scope, uint64 key)
 {
-	/* an existing filter was made for fewer keys */
-	if (!scope->too_many)
-		forget_filter(scope);
-	if (scope->n_pending == KEY_PENDING)
-		put_pending(scope);
-	scope->pending[scope->n_pending].key = key;
-	scope->pending[scope->n_pending++].file = scope->n_files;
-	scope_fetch(scope, key);
+	if (!scope->too_many && scope->keys_expected == 0)
+	{
+		gather_key(scope, key);
+		return;
+	}
+	if (scope->filter == NULL)
+		scope_settle(scope);
+	put_later(scope, key, scope->n_files);
 }
 
 /* Notes the end of a name.  A name of one letter may end behind any other letter. */
@@ -352,4 +452,55 @@ key_widen_scope(const KeyRules *rules, const char *path, KeyScope *scope)
 	scope->depth = Max(scope->depth, depth);
 	key_of_file(rules, path, KEY_ALL_FAMILIES, add_to_scope, scope);
 	scope->n_files++;
+}
+
+static void
+count_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	(*(size_t *) arg)++;
+}
+
+/* May a stem of so many bytes end with a suffix of derived files? */
+static bool
+may_have_suffix(const KeyRules *rules, const char *stem, size_t len)
+{
+	char		last = len > 0 ? stem[len - 1] : '\0';
+	int			i;
+
+	for (i = 0; i < rules->n_suffixes; i++)
+	{
+		size_t		n = strlen(rules->suffixes[i]);
+
+		if (n > 0 && (IS_HIGHBIT_SET(last) || IS_HIGHBIT_SET(rules->suffixes[i][n - 1]) ||
+					  fold_ascii(last) == fold_ascii(rules->suffixes[i][n - 1])))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A file has its path and its tails, as many as components, with and without
+ * the extension.  Whether it is a derived one is told by the last letter alone,
+ * or found out.
+ */
+size_t
+key_count_most(const KeyRules *rules, const char *path)
+{
+	const char *dot = NULL;
+	size_t		components = 1;
+	size_t		keys = 0;
+	const char *p;
+
+	for (p = path; *p != '\0'; p++)
+		if (*p == '/')
+		{
+			components++;
+			dot = NULL;
+		}
+		else if (*p == '.' && p > path && p[-1] != '/')
+			dot = p;
+	if (rules->n_prefixes == 0 && rules->n_folders == 0 && !may_have_suffix(rules, path, (dot ? dot : p) - path))
+		return 2 * components;
+	key_of_file(rules, path, KEY_ALL_FAMILIES, count_key, &keys);
+	return keys;
 }

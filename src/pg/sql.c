@@ -48,6 +48,7 @@ typedef struct Guard
 	bool		latest;			/* read under the latest snapshot, in every
 								 * isolation level */
 	bool		checked;
+	SqlKept    *kept;			/* NULL: planned for this once */
 	struct Guard *outer;
 } Guard;
 
@@ -135,13 +136,26 @@ sql_init(void)
 static SPIPlanPtr
 prepare_guarded(Guard *mine, int n, Oid *types)
 {
-	SPIPlanPtr	plan = SPI_prepare(mine->sql, n, types);
+	SPIPlanPtr	plan = SPI_prepare_cursor(mine->sql, n, types, mine->kept != NULL ? CURSOR_OPT_GENERIC_PLAN : 0);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", mine->sql, SPI_result_code_string(SPI_result));
 	if (!mine->checked)
 		elog(ERROR, "a statement was not checked: another library has taken post_parse_analyze_hook away");
 	return plan;
+}
+
+static SPIPlanPtr
+prepare_kept(Guard *mine, int n, Oid *types)
+{
+	if (mine->kept->plan == NULL)
+	{
+		SPIPlanPtr	plan = prepare_guarded(mine, n, types);
+
+		(void) SPI_keepplan(plan);
+		mine->kept->plan = plan;
+	}
+	return mine->kept->plan;
 }
 
 
@@ -191,14 +205,15 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 	guard = mine;
 	PG_TRY();
 	{
-		SPIPlanPtr	plan = prepare_guarded(mine, n, types);
+		SPIPlanPtr	plan = mine->kept != NULL ? prepare_kept(mine, n, types) : prepare_guarded(mine, n, types);
 
 		if (mine->latest)
 			PushActiveSnapshot(GetLatestSnapshot());
 		execute(plan, list, mine->latest, receiver);
 		if (mine->latest)
 			PopActiveSnapshot();
-		SPI_freeplan(plan);
+		if (mine->kept == NULL)
+			SPI_freeplan(plan);
 	}
 	PG_FINALLY();
 	{
@@ -227,6 +242,15 @@ int
 sql_query_latest(int n, const SqlParameter *parameters, const char *sql)
 {
 	Guard		mine = {.sql = sql,.latest = true};
+
+	CommandCounterIncrement();
+	return query_guarded(&mine, n, parameters, NULL);
+}
+
+int
+sql_query_kept(SqlKept *kept, int n, const SqlParameter *parameters)
+{
+	Guard		mine = {.sql = kept->sql,.latest = true,.kept = kept};
 
 	CommandCounterIncrement();
 	return query_guarded(&mine, n, parameters, NULL);

@@ -109,6 +109,16 @@ extern int	sql_query(int n, const SqlParameter *parameters, const char *sql);
 /* Does the work of sql_query() under the latest snapshot, in a REPEATABLE READ transaction too. */
 extern int	sql_query_latest(int n, const SqlParameter *parameters, const char *sql);
 
+/* A statement that is planned once in a session, for any values of its parameters; `plan` is NULL at first. */
+typedef struct SqlKept
+{
+	const char *sql;
+	SPIPlanPtr	plan;
+} SqlKept;
+
+/* Does the work of sql_query_latest() for a statement that is kept. */
+extern int	sql_query_kept(SqlKept *kept, int n, const SqlParameter *parameters);
+
 /*
  * Executes `sql` as the current role.  The text may also name members of the
  * extension with OID `member_of`.

@@ -185,6 +185,7 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 				TimestampTz failed_before, bool clear, Condemned **condemned)
 {
 	bool		interxact = (*condemned)->interxact;
+	bool		is_preview = (*condemned)->orphans != NULL;
 	bool		again;
 
 	for (again = false;; again = true)
@@ -198,9 +199,13 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 			return;
 		condemned_end(*condemned);
 		*condemned = NULL;
-		*condemned = condemned_begin(interxact);
+		*condemned = condemned_begin(interxact, is_preview);
 		*match = match_begin_again(*match);
-		/* a source that was slow to clear has not used up the time of the others */
+
+		/*
+		 * a source that was slow to clear has not used up the time of the
+		 * others
+		 */
 		plan_limit_reading(plan->context.settings, plan->in_batches);
 	}
 }
@@ -316,7 +321,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 		if (found != NULL)
 			plan_apply_brake(plan, found);
 		progress_set_phase(PHASE_CONDEMNING);
-		condemned = condemned_begin(false);
+		condemned = condemned_begin(false, false);
 		condemn_matched(plan, &match, sources, MATCH_JUDGE_LOCKED, failed_before, true, &condemned);
 
 		/*

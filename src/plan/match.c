@@ -5,12 +5,13 @@
  *
  * The files are known first, the references are streamed past them:
  *
- *	1.	match_add(): each path goes into the tuplestore `names`, its keys into
- *		the KeyScope.
- *	2.	Every row of every source is searched for names of the scope, and each
+ *	1.	match_add(): each path goes into the list `names`.
+ *	2.	The keys of all names go into the KeyScope, which is made in the size
+ *		that this takes.
+ *	3.	Every row of every source is searched for names of the scope, and each
  *		key that is found is marked there, with its source.
- *	3.	The files are gone through once more: whoever has a marked key is
- *		referred to.
+ *	4.	Whatever file has a marked key is referred to.  Where a marked key has
+ *		several files, the names are gone through once more.
  *
  * Where the keys are too many for the memory that the scope may take, it is a
  * filter, and the keys of references that pass it go into the tuplestore
@@ -48,6 +49,7 @@
 #include "src/names/file_key.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
+#include "src/pg/texts.h"
 #include "src/plan/match.h"
 #include "src/sources/sources.h"
 
@@ -72,7 +74,8 @@ typedef uint8 *Bits;			/* one bit a file, or a key of the scope */
 /* The tuplestores of a match. */
 typedef enum MatchStore
 {
-	STORE_NAMES,				/* id, path */
+	STORE_NAMES,				/* id, path: of the files that statements ask
+								 * for; see show_names() */
 	STORE_KEYS,					/* id, key */
 	STORE_HITS,					/* key, source */
 	STORE_FAILED,				/* key, source, session, value (NULL if long) */
@@ -96,6 +99,7 @@ struct Match
 	const char *claim;			/* see match_set_claim() */
 	KeyScope	scope;
 	List	   *sources;
+	TextList   *names;
 	int64		count;
 	int64		rows;
 	int			orphan_hours;	/* grace of restored files */
@@ -113,6 +117,7 @@ struct Match
 	Bits		pending;		/* condemned already */
 	Bits		restored;		/* lately, or about to be */
 	Bits		marked;			/* by match_mark() */
+	Bits		shown;			/* in STORE_NAMES */
 	SourceFiles *of_source;		/* by the number of the source */
 };
 
@@ -193,6 +198,7 @@ match_begin(const KeyRules *rules)
 	match->scope.keys_max = KEYS_MAX_BYTES;
 	match->scope.seed = pg_prng_uint64(&pg_global_prng_state);
 	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
+	match->names = texts_begin(work_mem);
 	make_stores(match);
 	MemoryContextSwitchTo(caller);
 	return match;
@@ -218,6 +224,7 @@ match_end(Match *match)
 
 	for (i = 0; i < N_STORES; i++)
 		tuplestore_end(match->stores[i]);
+	texts_end(match->names);
 	MemoryContextDelete(match->context);
 }
 
@@ -227,14 +234,9 @@ match_end(Match *match)
 void
 match_add(Match *match, const char *path)
 {
-	Datum		values[2];
-
-	key_widen_scope(match->rules, path, &match->scope);
-
-	values[0] = Int64GetDatum(match->count++);
-	values[1] = CStringGetTextDatum(path);
-	put_row(match, STORE_NAMES, values, false);
-	pfree(DatumGetPointer(values[1]));
+	match->scope.keys_expected += key_count_most(match->rules, path);
+	texts_add(match->names, path);
+	match->count++;
 }
 
 int64
@@ -247,24 +249,46 @@ match_count(const Match *match)
 static void
 scan_names(Match *match, const Bits except, MatchSink sink, void *arg)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(match->descs[STORE_NAMES], &TTSOpsMinimalTuple);
+	const char *path;
+	int64		file = 0;
 
-	tuplestore_rescan(match->stores[STORE_NAMES]);
-	while (tuplestore_gettupleslot(match->stores[STORE_NAMES], true, false, slot))
+	texts_rewind(match->names);
+	while ((path = texts_next(match->names)) != NULL)
 	{
-		bool		isnull;
-		int64		file = DatumGetInt64(slot_getattr(slot, 1, &isnull));
-
 		CHECK_FOR_INTERRUPTS();
 		if (except == NULL || !is_in_set(except, file))
-		{
-			char	   *path = TextDatumGetCString(slot_getattr(slot, 2, &isnull));
-
 			sink(file, path, arg);
-			pfree(path);
-		}
+		file++;
 	}
-	ExecDropSingleTupleTableSlot(slot);
+}
+
+static void
+add_to_scope(int64 file, const char *path, void *arg)
+{
+	Match	   *match = arg;
+
+	key_widen_scope(match->rules, path, &match->scope);
+}
+
+/* Lets statements read the name of a file. */
+static void
+show_name(int64 file, const char *path, void *arg)
+{
+	Match	   *match = arg;
+	Datum		values[] = {Int64GetDatum(file), CStringGetTextDatum(path)};
+
+	if (is_in_set(match->shown, file))
+		return;
+	add_to_set(match->shown, file);
+	put_row(match, STORE_NAMES, values, false);
+	pfree(DatumGetPointer(values[1]));
+}
+
+/* Lets statements read the names of all files. */
+static void
+show_names(Match *match)
+{
+	scan_names(match, NULL, show_name, match);
 }
 
 static void
@@ -346,7 +370,7 @@ static void
 mark_key(Match *match, Bits *keys, int64 number)
 {
 	if (*keys == NULL)
-		*keys = make_set(match, match->scope.n_keys);
+		*keys = make_set(match, match->scope.n_places);
 	add_to_set(*keys, number);
 }
 
@@ -483,19 +507,75 @@ refer_to(Match *match, int64 file, int source, bool protects)
 	add_to_set(of_source->protected_files, file);
 }
 
-static void
-look_at_key(int64 number, uint64 key, int64 file, void *arg)
+/* Notes the sources that refer to a file by this key.  Returns whether there is one. */
+static bool
+refer_by_key(Match *match, int64 number, int64 file)
 {
-	Match	   *match = arg;
 	int			n = list_length(match->sources);
+	bool		any = false;
 	int			i;
 
-	CHECK_FOR_INTERRUPTS();
-	if (match->session_keys != NULL && is_in_set(match->session_keys, number))
-		write_key(match, file, key);
 	for (i = 0; i < n; i++)
 		if (match->of_source[i].keys != NULL && is_in_set(match->of_source[i].keys, number))
+		{
 			refer_to(match, file, i, true);
+			any = true;
+		}
+	return any;
+}
+
+/* The marks of a match, on the way from keys to files. */
+typedef struct Marks
+{
+	Match	   *match;
+	int64		file;
+	const char *path;
+	bool		by_names;		/* must the names be gone through? */
+} Marks;
+
+static void
+look_at_number(int64 number, int64 file, bool is_shared, void *arg)
+{
+	Marks	   *marks = arg;
+
+	CHECK_FOR_INTERRUPTS();
+	if (refer_by_key(marks->match, number, file))
+		marks->by_names |= is_shared;
+}
+
+static void
+look_at_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	Marks	   *marks = arg;
+	Match	   *match = marks->match;
+	int64		number = key_number(&match->scope, key);
+
+	if (match->session_keys != NULL && is_in_set(match->session_keys, number))
+	{
+		write_key(match, marks->file, key);
+		show_name(marks->file, marks->path, match);
+	}
+	(void) refer_by_key(match, number, marks->file);
+}
+
+static void
+look_at_name(int64 file, const char *path, void *arg)
+{
+	Marks	   *marks = arg;
+
+	marks->file = file;
+	marks->path = path;
+	key_of_file(marks->match->rules, path, marks->match->families_hit, look_at_key, marks);
+}
+
+static void
+follow_marks(Match *match)
+{
+	Marks		marks = {.match = match,.by_names = match->session_keys != NULL};
+
+	key_each_number(&match->scope, look_at_number, &marks);
+	if (marks.by_names)
+		scan_names(match, NULL, look_at_name, &marks);
 }
 
 /* --------------------------------------------------------------- joining --- */
@@ -594,6 +674,20 @@ collect_named(Match *match, const Extension *extension, const char *file, const 
 				  set, false);
 }
 
+/*
+ * Does anything stand in our own tables that may be about one of these files?
+ * As a rule nothing does.  The conditions are those of partial indexes.
+ */
+static bool
+any_named(const Extension *extension, bool with_spoken_for)
+{
+	return owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_holds LIMIT 1") ||
+		(!with_spoken_for &&
+		 (owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_files WHERE state = 'pending' LIMIT 1") ||
+		  owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_files"
+					  " WHERE state NOT IN ('deleted', 'skipped', 'pending') AND state IN ('restoring', 'restored') LIMIT 1")));
+}
+
 static void
 collect_spoken_for(Match *match, const Extension *extension)
 {
@@ -622,9 +716,11 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 {
 	MemoryContext caller = MemoryContextSwitchTo(match->context);
 	ActingAs	saved;
+	bool		named;
 
 	match->sources = sources;
 	match->of_source = palloc0(sizeof(SourceFiles) * (list_length(sources) + 1));
+	scan_names(match, NULL, add_to_scope, match);
 	read_references(match, sources, mode, failed_before);
 
 	match->protected_files = make_set(match, match->count);
@@ -633,16 +729,22 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	match->pending = make_set(match, match->count);
 	match->restored = make_set(match, match->count);
 	match->marked = make_set(match, match->count);
-	key_each_file(&match->scope, look_at_key, match);
+	match->shown = make_set(match, match->count);
 	if (match->scope.too_many)
 		scan_names(match, NULL, write_keys, match);
+	else
+		follow_marks(match);
 
 	role_act_as(extension->owner, &saved);
 	role_read_carefully();
+	named = any_named(extension, with_spoken_for);
+	if (named)
+		show_names(match);
 	show_tuplestores(match);
 	collect_references(match, extension);
-	collect_held(match, extension);
-	if (!with_spoken_for)
+	if (named)
+		collect_held(match, extension);
+	if (named && !with_spoken_for)
 		collect_spoken_for(match, extension);
 	hide_tuplestores();
 	role_stop_acting(&saved);
@@ -810,8 +912,8 @@ receive_failed(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-void
-match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
+static void
+join_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
 {
 	FailedReceiver receiver = {
 		.pub = {receive_failed, start_files, stop_files, stop_files, DestNone},
@@ -827,6 +929,8 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 
 	role_act_as(extension->owner, &saved);
 	role_read_carefully();
+	if (match->scope.too_many)
+		show_names(match);
 	show_tuplestores(match);
 	owner_query_into(extension, 0, NULL, "SELECT n.id, n.path, j.source, j.session, j.value"
 					 " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
@@ -838,4 +942,11 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 	role_stop_acting(&saved);
 	MemoryContextDelete(receiver.context);
 	MemoryContextDelete(receiver.row_context);
+}
+
+void
+match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
+{
+	if (tuplestore_tuple_count(match->stores[STORE_JUDGED]) > 0)
+		join_failed(match, extension, sink, arg);
 }

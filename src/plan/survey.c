@@ -316,7 +316,7 @@ plan_survey(CleanupPlan *plan, bool interxact)
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	int			limit = lock_limit_waits(plan->context.settings->writer_wait);
 
-	plan->found.condemned = condemned_begin(interxact);
+	plan->found.condemned = condemned_begin(interxact, plan->dry_run);
 	plan->in_batches = interxact;
 	plan_limit_reading(plan->context.settings, plan->in_batches);
 	plan_open(plan);

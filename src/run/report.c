@@ -13,6 +13,8 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
+#include "lib/binaryheap.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -134,22 +136,56 @@ add_session(int source, const char *session, void *arg)
 	list->sessions = report_append(list->sessions, list->limit, sources_session_id(session));
 }
 
-/* Reads the first orphans by name.  The executor keeps no more rows than it returns. */
+/* For a heap with the last name on top, and for the order of names. */
+static int
+compare_texts(Datum a, Datum b, void *arg)
+{
+	return strcmp(DatumGetPointer(a), DatumGetPointer(b));
+}
+
+static int
+compare_cells(const ListCell *a, const ListCell *b)
+{
+	return strcmp(lfirst(a), lfirst(b));
+}
+
+/* Takes a name into a heap of the first `limit` ones. */
+static void
+take_name(binaryheap *first, int limit, const char *name)
+{
+	char	   *last;
+
+	if (first->bh_size < limit)
+	{
+		binaryheap_add(first, CStringGetDatum(pstrdup(name)));
+		return;
+	}
+	if (limit == 0 || strcmp(name, last = DatumGetPointer(binaryheap_first(first))) >= 0)
+		return;
+	binaryheap_replace_first(first, CStringGetDatum(pstrdup(name)));
+	pfree(last);
+}
+
+/* The first orphans by name. */
 static void
 read_orphans(const CleanupPlan *plan, Condemned *condemned, LedgerOutcome *outcome)
 {
-	const SqlParameter parameters[] = {SQL_INT8(limit_of(plan))};
-	int			n;
-	int			i;
+	int			limit = (int) Min((int64) limit_of(plan), condemned->n_orphans);
+	binaryheap *first = binaryheap_allocate(Max(limit, 1), compare_texts, NULL);
+	CondemnedFile file;
 
-	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
-	n = owner_query(plan_context(plan)->extension, lengthof(parameters), parameters,
-					"SELECT c.path FROM cleanup_condemned c WHERE c.source IS NULL"
-					" ORDER BY c.path COLLATE \"C\" LIMIT $1");
-	for (i = 0; i < n; i++)
-		outcome->orphans = lappend(outcome->orphans, sql_text(i, 1));
-	SPI_freetuptable(SPI_tuptable);
-	sql_hide_tuplestore("cleanup_condemned");
+	condemned_rewind(condemned);
+	while (condemned_next(condemned, &file))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (file.source == NULL)
+			take_name(first, limit, file.path);
+		condemned_free_texts(&file);
+	}
+	for (int i = 0; i < first->bh_size; i++)
+		outcome->orphans = lappend(outcome->orphans, DatumGetPointer(first->bh_nodes[i]));
+	list_sort(outcome->orphans, compare_cells);
+	binaryheap_free(first);
 }
 
 static void

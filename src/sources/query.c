@@ -25,6 +25,7 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -453,6 +454,81 @@ query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *
 
 /* ------------------------------------------------------------------- run --- */
 
+/*
+ * Returns whether a plan is nothing but the scan of one table, without a
+ * condition, for columns of its own: nobody's function can run in it.
+ */
+static bool
+is_bare_scan(const PlanState *state)
+{
+	ListCell   *lc;
+
+	if (!IsA(state, SeqScanState) || state->qual != NULL)
+		return false;
+	foreach(lc, state->plan->targetlist)
+	{
+		const Var  *var = (Var *) lfirst_node(TargetEntry, lc)->expr;
+
+		if (!IsA(var, Var) || var->varattno == InvalidAttrNumber ||
+			(var->varattno < 0 && var->varattno != TableOidAttributeNumber &&
+			 var->varattno != SelfItemPointerAttributeNumber))
+			return false;
+	}
+	return true;
+}
+
+/* Fills `row` with the columns `attributes` of a tuple, and returns it. */
+static TupleTableSlot *
+pick_columns(TupleTableSlot *tuple, const AttrNumber *attributes, TupleTableSlot *row)
+{
+	int			n = row->tts_tupleDescriptor->natts;
+
+	for (int i = 0; i < n; i++)
+	{
+		AttrNumber	attribute = attributes[i];
+
+		row->tts_isnull[i] = attribute > 0 && tuple->tts_isnull[attribute - 1];
+		row->tts_values[i] = attribute > 0 ? tuple->tts_values[attribute - 1] :
+			attribute == TableOidAttributeNumber ? ObjectIdGetDatum(tuple->tts_tableOid) :
+			PointerGetDatum(&tuple->tts_tid);
+	}
+	return row;
+}
+
+/* Runs a bare scan as the executor does, but for what the executor does with each row. */
+static void
+run_bare_scan(QueryDesc *desc)
+{
+	Relation	rel = ((ScanState *) desc->planstate)->ss_currentRelation;
+	AttrNumber *attributes = palloc(sizeof(AttrNumber) * Max(desc->tupDesc->natts, 1));
+	TupleTableSlot *tuple = table_slot_create(rel, NULL);
+	TupleTableSlot *row = MakeSingleTupleTableSlot(desc->tupDesc, &TTSOpsVirtual);
+	TableScanDesc scan = compat_table_beginscan(rel, desc->snapshot);
+	int			last = 0;
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, desc->planstate->plan->targetlist)
+	{
+		attributes[n] = ((Var *) lfirst_node(TargetEntry, lc)->expr)->varattno;
+		last = Max(last, attributes[n]);
+		n++;
+	}
+	desc->dest->rStartup(desc->dest, CMD_SELECT, desc->tupDesc);
+	ExecStoreAllNullTuple(row);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, tuple))
+	{
+		CHECK_FOR_INTERRUPTS();
+		slot_getsomeattrs(tuple, last);
+		if (!desc->dest->receiveSlot(pick_columns(tuple, attributes, row), desc->dest))
+			break;
+	}
+	desc->dest->rShutdown(desc->dest);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(row);
+	ExecDropSingleTupleTableSlot(tuple);
+}
+
 void
 query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
 {
@@ -465,7 +541,9 @@ query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
 	desc = CreateQueryDesc(plan, text, GetActiveSnapshot(), InvalidSnapshot,
 						   receiver ? receiver : None_Receiver, NULL, NULL, 0);
 	ExecutorStart(desc, 0);
-	if (receiver != NULL)
+	if (receiver != NULL && is_bare_scan(desc->planstate))
+		run_bare_scan(desc);
+	else if (receiver != NULL)
 		compat_executor_run(desc);
 	ExecutorFinish(desc);
 	ExecutorEnd(desc);

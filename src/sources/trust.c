@@ -367,6 +367,35 @@ typedef struct Reach
 	bool		writing;
 } Reach;
 
+/* Functions of others than role $2 that objects of a Reach depend on.  Asked for several times in each call. */
+static SqlKept attached_code_query = {
+"WITH RECURSIVE types(oid) AS ("
+"  (SELECT t FROM pg_catalog.unnest($4) t UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE $3 AND a.attrelid = ANY ($1) AND NOT a.attisdropped)"
+"  UNION SELECT CASE t.typtype WHEN 'd' THEN t.typbasetype"
+"   WHEN 'm' THEN (SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngmultitypid = t.oid) ELSE t.typelem END"
+"   FROM types d JOIN pg_catalog.pg_type t ON t.oid = d.oid),"
+" objects(classid, objid) AS ("
+"  SELECT 'pg_catalog.pg_class'::regclass, r FROM pg_catalog.unnest($1) r"
+"  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY ($1)"
+"  UNION ALL SELECT 'pg_catalog.pg_constraint'::regclass, c.oid FROM pg_catalog.pg_constraint c"
+"   WHERE c.conrelid = ANY ($1) OR c.contypid IN (SELECT oid FROM types WHERE oid <> 0)"
+"  UNION ALL SELECT 'pg_catalog.pg_type'::regclass, oid FROM types WHERE oid <> 0"
+"  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::regclass, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = ANY ($1)"
+"  UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, d.oid FROM pg_catalog.pg_attrdef d"
+"   JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
+"   WHERE d.adrelid = ANY ($1) AND a.attgenerated <> '' OR d.adrelid = ANY ($6) AND a.attgenerated = 'v'"
+"  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, f FROM pg_catalog.unnest($5) f"
+"  UNION ALL SELECT 'pg_catalog.pg_trigger'::regclass, t.oid FROM pg_catalog.pg_trigger t WHERE $3 AND t.tgrelid = ANY ($1)"
+"  UNION ALL SELECT 'pg_catalog.pg_rewrite'::regclass, w.oid FROM pg_catalog.pg_rewrite w"
+"   WHERE $3 AND w.ev_class = ANY ($1) AND w.ev_type <> '1')"
+" SELECT p.oid FROM objects o"
+" JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid"
+" LEFT JOIN pg_catalog.pg_operator f ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND f.oid = d.refobjid"
+" JOIN pg_catalog.pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::regclass THEN d.refobjid"
+"  ELSE f.oprcode END"
+" WHERE NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1",
+NULL};
+
 /*
  * Code that is attached to a relation runs when the relation is planned and
  * read (expressions of indexes, statistics and generated columns,
@@ -388,32 +417,7 @@ find_attached_code(const Reach *reach, Oid role)
 
 	if (reach->relations == NIL && reach->columns == NIL && reach->types == NIL && reach->functions == NIL)
 		return InvalidOid;
-	if (sql_query_latest(lengthof(parameters), parameters,
-						 "WITH RECURSIVE types(oid) AS ("
-						 "  (SELECT t FROM pg_catalog.unnest($4) t UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE $3 AND a.attrelid = ANY ($1) AND NOT a.attisdropped)"
-						 "  UNION SELECT CASE t.typtype WHEN 'd' THEN t.typbasetype"
-						 "   WHEN 'm' THEN (SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngmultitypid = t.oid) ELSE t.typelem END"
-						 "   FROM types d JOIN pg_catalog.pg_type t ON t.oid = d.oid),"
-						 " objects(classid, objid) AS ("
-						 "  SELECT 'pg_catalog.pg_class'::regclass, r FROM pg_catalog.unnest($1) r"
-						 "  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY ($1)"
-						 "  UNION ALL SELECT 'pg_catalog.pg_constraint'::regclass, c.oid FROM pg_catalog.pg_constraint c"
-						 "   WHERE c.conrelid = ANY ($1) OR c.contypid IN (SELECT oid FROM types WHERE oid <> 0)"
-						 "  UNION ALL SELECT 'pg_catalog.pg_type'::regclass, oid FROM types WHERE oid <> 0"
-						 "  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::regclass, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = ANY ($1)"
-						 "  UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, d.oid FROM pg_catalog.pg_attrdef d"
-						 "   JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
-						 "   WHERE d.adrelid = ANY ($1) AND a.attgenerated <> '' OR d.adrelid = ANY ($6) AND a.attgenerated = 'v'"
-						 "  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, f FROM pg_catalog.unnest($5) f"
-						 "  UNION ALL SELECT 'pg_catalog.pg_trigger'::regclass, t.oid FROM pg_catalog.pg_trigger t WHERE $3 AND t.tgrelid = ANY ($1)"
-						 "  UNION ALL SELECT 'pg_catalog.pg_rewrite'::regclass, w.oid FROM pg_catalog.pg_rewrite w"
-						 "   WHERE $3 AND w.ev_class = ANY ($1) AND w.ev_type <> '1')"
-						 " SELECT p.oid FROM objects o"
-						 " JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid"
-						 " LEFT JOIN pg_catalog.pg_operator f ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND f.oid = d.refobjid"
-						 " JOIN pg_catalog.pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::regclass THEN d.refobjid"
-						 "  ELSE f.oprcode END"
-						 " WHERE NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") > 0)
+	if (sql_query_kept(&attached_code_query, lengthof(parameters), parameters) > 0)
 		found = DatumGetObjectId(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return found;
