@@ -19,8 +19,9 @@ use PostgreSQL::Test::Utils;
 use AudioCleanup qw(read_file wait_until);
 
 our @EXPORT = qw(
-  lacks_gateway start_gateway stop_gateway add_user write_credentials bucket_conf
+  lacks_gateway start_gateway stop_gateway add_user add_role session_keys write_credentials bucket_conf 
   make_bucket s3 put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_proxy set_rule clear_rules is_held release rewrite
+  start_key_service give_out
 );
 
 my %running;
@@ -58,9 +59,11 @@ sub is_listening
 	return defined IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 1);
 }
 
-# One monitor, one store in memory, one gateway; {port, endpoint, dir, access_key, secret_key}
+# start_gateway(sessions => BOOL): one monitor, one store in memory, one gateway; {port, endpoint, dir, access_key, secret_key}.
+# One that gives out keys of sessions refuses wrong keys without saying why.
 sub start_gateway
 {
+	my (%options) = @_;
 	my $dir = PostgreSQL::Test::Utils::tempdir_short();
 	my ($monitor_port, $port) = (PostgreSQL::Test::Cluster::get_free_port(), PostgreSQL::Test::Cluster::get_free_port());
 	my $conf = "$dir/ceph.conf";
@@ -113,6 +116,11 @@ rgw run sync thread = false
 rgw override bucket index max shards = 1
 rgw thread pool size = 32
 END
+	append_to_file($conf, <<'END') if $options{sessions};
+rgw sts key = abcdefghijklmnop
+rgw s3 auth use sts = true
+rgw sts min session duration = 1
+END
 	$do->("ceph-authtool --create-keyring $dir/keyring --gen-key -n mon. --cap mon 'allow *'",
 		"ceph-authtool $dir/keyring --gen-key -n client.admin --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *'",
 		"ceph-authtool $dir/keyring --gen-key -n client.rgw --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *'",
@@ -142,13 +150,40 @@ sub add_user
 	return { %$server, access_key => $access_key, secret_key => $secret_key };
 }
 
+# add_role(SERVER, NAME): a role that the user of SERVER may assume, and that may do all with buckets
+sub add_role
+{
+	my ($server, $name) = @_;
+	my $do = "radosgw-admin -c $server->{dir}/ceph.conf -n client.rgw";
+	my $trust = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam:::user/audio"]},"Action":["sts:AssumeRole"]}]}';
+	my $all = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*"],"Resource":"arn:aws:s3:::*"}]}';
+	my $log = ">>$PostgreSQL::Test::Utils::log_path/ceph.log 2>&1";
+
+	system_or_bail("$do role create --role-name=$name --assume-role-policy-doc='$trust' $log");
+	system_or_bail("$do role-policy put --role-name=$name --policy-name=all --policy-doc='$all' $log");
+	return;
+}
+
+# session_keys(SERVER, ROLE, SECONDS): the same server with keys of a session that ends then
+sub session_keys
+{
+	my ($server, $role, $seconds) = @_;
+	my $answer = expect(s3($server, 'POST', '', service => 'sts', headers => { 'content-type' => 'application/x-www-form-urlencoded' },
+			body => "Action=AssumeRole&DurationSeconds=$seconds&RoleArn=arn%3Aaws%3Aiam%3A%3A%3Arole%2F$role&RoleSessionName=test&Version=2011-06-15"))->{content};
+	my %session = map { $_ => $answer =~ m{<$_>(.*?)</$_>} } qw(AccessKeyId SecretAccessKey SessionToken Expiration);
+
+	return { %$server, access_key => $session{AccessKeyId}, secret_key => $session{SecretAccessKey}, token => $session{SessionToken},
+		expires => $session{Expiration} };
+}
+
 # write_credentials(SERVER, FILE): as audio_cleanup.s3_credentials_file
 sub write_credentials
 {
 	my ($server, $file) = @_;
 
 	unlink $file;
-	append_to_file($file, "[default]\naws_access_key_id = $server->{access_key}\naws_secret_access_key = $server->{secret_key}\n");
+	append_to_file($file, "[default]\naws_access_key_id = $server->{access_key}\naws_secret_access_key = $server->{secret_key}\n"
+		. ($server->{token} ? "aws_session_token = $server->{token}\n" : ''));
 	chmod 0600, $file;
 	return;
 }
@@ -175,13 +210,13 @@ sub encode
 	return $text =~ s/([^A-Za-z0-9._~$plain-])/sprintf '%%%02X', ord $1/ger;
 }
 
-# s3(SERVER, METHOD, 'bucket/key', query => {}, headers => {}, body => BYTES); the response of HTTP::Tiny
+# s3(SERVER, METHOD, 'bucket/key', query => {}, headers => {}, body => BYTES, service => 's3'); the response of HTTP::Tiny
 sub s3
 {
 	my ($server, $method, $path, %options) = @_;
 	my $body = $options{body} // '';
 	my $date = strftime('%Y%m%dT%H%M%SZ', gmtime);
-	my $scope = substr($date, 0, 8) . '/us-east-1/s3/aws4_request';
+	my $scope = substr($date, 0, 8) . '/us-east-1/' . ($options{service} // 's3') . '/aws4_request';
 	my $query = join '&', map { encode($_, '') . '=' . encode($options{query}{$_}, '') } sort keys %{ $options{query} // {} };
 	my $uri = '/' . encode($path, '/');
 	my %headers = (%{ $options{headers} // {} }, 'x-amz-date' => $date, 'x-amz-content-sha256' => sha256_hex($body));
@@ -338,6 +373,27 @@ sub rewrite
 	my ($proxy, @pairs) = @_;
 	append_to_file("$proxy->{rules}/new", encode_json(\@pairs));
 	rename "$proxy->{rules}/new", "$proxy->{rules}/rewrite" or die "could not rewrite answers: $!";
+	return;
+}
+
+# start_key_service(): a service that gives out keys, in each of the ways that key_service.py has; {port, url, dir, log}
+sub start_key_service
+{
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my $dir = PostgreSQL::Test::Utils::tempdir_short();
+
+	run_in_background('key_service', '/usr/bin/python3', dirname(__FILE__) . '/key_service.py', $port, $dir);
+	wait_until(sub { is_listening($port) }) or die 'the key service has not started: see key_service.log';
+	return { port => $port, url => "http://127.0.0.1:$port", dir => $dir, log => "$PostgreSQL::Test::Utils::log_path/key_service.log" };
+}
+
+# give_out(SERVICE, SERVER, how => WORD): from now on the service gives out the keys of SERVER, in the way of key_service.py
+sub give_out
+{
+	my ($service, $server, %options) = @_;
+
+	append_to_file("$service->{dir}/new", encode_json({ how => '', %options, map { $_ => $server->{$_} } qw(access_key secret_key token expires) }));
+	rename "$service->{dir}/new", "$service->{dir}/keys" or die "could not give out keys: $!";
 	return;
 }
 

@@ -4,7 +4,7 @@
 The rule is JSON: "match" is a regular expression that "METHOD URI" is searched
 for, "times" says for how many requests it is good, and "do" is one of
 
-    hold       wait until the rule is gone; FOLDER/held tells that one waits
+    hold       wait until the rule is gone, or another one; FOLDER/held tells that one waits
     hold_after pass it on, and wait so before its answer
     skew       pass it on, and set the date of the answer back by an hour
     refuse     answer with "code" (503) and "error" (SlowDown), and do not pass it on
@@ -46,6 +46,13 @@ def find_rule(request):
         return rule
 
 
+def inode(path):
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
 def find_rewrite():
     try:
         with open(f"{FOLDER}/rewrite", encoding="utf-8") as file:
@@ -79,10 +86,10 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def hold(self):
+    def hold(self, rule):
         with open(f"{FOLDER}/held", "wb"):
             pass
-        while os.path.exists(f"{FOLDER}/rule"):
+        while inode(f"{FOLDER}/rule") == rule:
             time.sleep(0.02)
 
     def forward(self, body):
@@ -101,6 +108,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         print(self.command, self.path, flush=True)
         rule = find_rule(f"{self.command} {self.path}")
         do = rule["do"] if rule else "pass"
+        number = inode(f"{FOLDER}/rule")
         if do == "cut":
             return self.cut()
         if do == "refuse":
@@ -108,10 +116,10 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             text = f"<?xml version='1.0'?><Error><Code>{error}</Code><Message>The proxy refuses it.</Message></Error>"
             return self.answer(rule.get("code", 503), [("Content-Type", "application/xml")], text.encode())
         if do == "hold":
-            self.hold()
+            self.hold(number)
         status, headers, content = self.forward(body)
         if do == "hold_after":
-            self.hold()
+            self.hold(number)
         if do == "skew":
             past = email.utils.formatdate(time.time() - 3600, usegmt=True)
             headers = [(n, past if n.lower() == "date" else v) for n, v in headers]
