@@ -21,7 +21,7 @@ use AudioCleanup qw(read_file wait_until);
 our @EXPORT = qw(
   lacks_gateway start_gateway stop_gateway add_user add_role session_keys write_credentials bucket_conf 
   make_bucket s3 put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_proxy set_rule clear_rules is_held release rewrite
-  start_key_service give_out
+  start_key_service give_out make_authority make_certificate
 );
 
 my %running;
@@ -336,18 +336,68 @@ sub uploads_of
 }
 
 
+# ---- certificates ----
+
+# make_authority(DIR, NAME): who signs certificates; its own is DIR/NAME.pem
+sub make_authority
+{
+	my ($dir, $name) = @_;
+
+	run_openssl($dir, "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=$name -keyout $dir/$name.key -out $dir/$name.pem");
+	return;
+}
+
+# make_certificate(DIR, AUTHORITY, NAME, [HOST, ...], from => 'YYMMDDhhmmssZ', to => ...): with its key in DIR/NAME.pem, which is returned
+sub make_certificate
+{
+	my ($dir, $authority, $name, $hosts, %time) = @_;
+	my $folder = PostgreSQL::Test::Utils::tempdir_short();
+	my $from = $time{from} // strftime('%y%m%d%H%M%SZ', gmtime time - 3600);
+	my $to = $time{to} // strftime('%y%m%d%H%M%SZ', gmtime time + 86400);
+
+	append_to_file("$folder/index", '');
+	append_to_file("$folder/conf", <<"END");
+[ca]
+default_ca = authority
+[authority]
+database = $folder/index
+new_certs_dir = $folder
+rand_serial = yes
+default_md = sha256
+policy = any
+x509_extensions = extensions
+[any]
+commonName = supplied
+[extensions]
+subjectAltName = @{[ join ', ', map { "DNS:$_" } @$hosts ]}
+END
+	run_openssl($dir, "req -newkey rsa:2048 -nodes -subj /CN=$hosts->[0] -keyout $dir/$name.key -out $dir/$name.csr");
+	run_openssl($dir, "ca -batch -config $folder/conf -cert $dir/$authority.pem -keyfile $dir/$authority.key"
+		. " -startdate $from -enddate $to -notext -in $dir/$name.csr -out $dir/$name.pem");
+	append_to_file("$dir/$name.pem", read_file("$dir/$name.key"));
+	return "$dir/$name.pem";
+}
+
+sub run_openssl
+{
+	my ($dir, $command) = @_;
+	system_or_bail("openssl $command 2>>$dir/openssl.log");
+	return;
+}
+
+
 # ---- a proxy ----
 
-# start_proxy(SERVER): the same server by another port, with rules for what it does to requests
+# start_proxy(SERVER, CERTIFICATE): the same server by another port, with rules for what it does to requests
 sub start_proxy
 {
-	my ($server) = @_;
+	my ($server, $certificate) = @_;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	my $dir = PostgreSQL::Test::Utils::tempdir_short();
 
-	run_in_background('s3_proxy', '/usr/bin/python3', dirname(__FILE__) . '/s3_proxy.py', $port, $server->{port}, $dir);
+	run_in_background('s3_proxy', '/usr/bin/python3', dirname(__FILE__) . '/s3_proxy.py', $port, $server->{port}, $dir, $certificate // ());
 	wait_until(sub { is_listening($port) }) or die 'the proxy has not started: see s3_proxy.log';
-	return { %$server, port => $port, endpoint => "http://localhost:$port", rules => $dir };
+	return { %$server, port => $port, endpoint => ($certificate ? 'https' : 'http') . "://localhost:$port", rules => $dir };
 }
 
 # set_rule(PROXY, match => REGEX of "METHOD URI", do => as s3_proxy.py says, times => N)

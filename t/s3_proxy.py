@@ -1,5 +1,7 @@
 #!/usr/bin/python3
-"""s3_proxy.py PORT TARGET_PORT FOLDER: passes HTTP on, and does what FOLDER/rule says.
+"""s3_proxy.py PORT TARGET_PORT FOLDER [CERTIFICATE]: passes HTTP on, and does what FOLDER/rule says.
+
+With a certificate, and its key in the same file, TLS is spoken in front.
 
 The rule is JSON: "match" is a regular expression that "METHOD URI" is searched
 for, "times" says for how many requests it is good, and "do" is one of
@@ -23,6 +25,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -139,4 +142,10 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 64
 
 
-Server(("127.0.0.1", PORT), Proxy).serve_forever()
+server = Server(("127.0.0.1", PORT), Proxy)
+if len(sys.argv) > 4:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[4])
+    # the handshake belongs to the thread of a connection, not to the one that accepts them
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+server.serve_forever()
