@@ -8,7 +8,6 @@ use warnings;
 use Digest::SHA qw(hmac_sha256 hmac_sha256_hex sha256_hex);
 use Exporter qw(import);
 use File::Basename qw(dirname);
-use File::Path qw(make_path);
 use HTTP::Tiny;
 use IO::Socket::INET;
 use JSON::PP qw(decode_json encode_json);
@@ -66,77 +65,12 @@ sub start_gateway
 	my (%options) = @_;
 	my $dir = PostgreSQL::Test::Utils::tempdir_short();
 	my ($monitor_port, $port) = (PostgreSQL::Test::Cluster::get_free_port(), PostgreSQL::Test::Cluster::get_free_port());
-	my $conf = "$dir/ceph.conf";
-	my $log = "$PostgreSQL::Test::Utils::log_path/ceph.log";
-	chomp(my ($fsid, $osd) = (scalar `uuidgen`, scalar `uuidgen`));
-	my $do = sub { system_or_bail("$_ >>$log 2>&1") foreach @_ };
+	my $pid = run_in_background('gateway', dirname(__FILE__) . '/../script/gateway', $dir, $monitor_port, $port,
+		$options{sessions} ? '--sessions' : ());
 
-	make_path("$dir/mon", "$dir/osd", "$dir/rgw", "$dir/run");
-	append_to_file($conf, <<"END");
-[global]
-fsid = $fsid
-mon host = v1:127.0.0.1:$monitor_port
-mon initial members = a
-public addr = 127.0.0.1
-cluster addr = 127.0.0.1
-auth cluster required = cephx
-auth service required = cephx
-auth client required = cephx
-keyring = $dir/keyring
-osd pool default size = 1
-osd pool default min size = 1
-mon allow pool size one = true
-osd pool default pg num = 1
-osd pool default pgp num = 1
-osd pool default pg autoscale mode = off
-osd crush chooseleaf type = 0
-osd objectstore = memstore
-memstore device bytes = 4294967296
-mon max pg per osd = 1000
-run dir = $dir/run
-log file = $dir/\$name.log
-admin socket = $dir/run/\$name.asok
-ms bind ipv6 = false
-ms bind msgr2 = false
-osd class default list = *
-osd class load list = *
-[mon.a]
-host = localhost
-mon addr = v1:127.0.0.1:$monitor_port
-mon data = $dir/mon
-[osd.0]
-osd data = $dir/osd
-host = localhost
-[client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
-rgw data = $dir/rgw
-rgw dns name = localhost
-rgw enable usage log = false
-rgw run sync thread = false
-rgw override bucket index max shards = 1
-rgw thread pool size = 32
-END
-	append_to_file($conf, <<'END') if $options{sessions};
-rgw sts key = abcdefghijklmnop
-rgw s3 auth use sts = true
-rgw sts min session duration = 1
-END
-	$do->("ceph-authtool --create-keyring $dir/keyring --gen-key -n mon. --cap mon 'allow *'",
-		"ceph-authtool $dir/keyring --gen-key -n client.admin --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *'",
-		"ceph-authtool $dir/keyring --gen-key -n client.rgw --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *'",
-		"ceph-authtool $dir/keyring --gen-key -n osd.0 --cap mon 'allow profile osd' --cap osd 'allow *' --cap mgr 'allow profile osd'",
-		"monmaptool --create --addv a '[v1:127.0.0.1:$monitor_port]' --fsid $fsid $dir/monmap",
-		"ceph-mon -c $conf --mkfs -i a --monmap $dir/monmap --keyring $dir/keyring");
-	run_in_background('ceph_mon', 'ceph-mon', '-c', $conf, '-f', '-i', 'a');
-	$do->("timeout 120 ceph -c $conf osd new $osd",
-		"timeout 120 ceph -c $conf auth add osd.0 -i $dir/keyring",
-		"ceph-osd -c $conf -i 0 --mkfs --osd-uuid $osd");
-	run_in_background('ceph_osd', 'ceph-osd', '-c', $conf, '-f', '-i', '0');
-	run_in_background('radosgw', 'radosgw', '-c', $conf, '-f', '-n', 'client.rgw');
-	wait_until(sub { is_listening($port) }) or die 'the gateway has not started: see radosgw.log';
-
-	my $server = { dir => $dir, port => $port, endpoint => "http://localhost:$port" };
-	return add_user($server, 'audio');
+	wait_until(sub { -e "$dir/ready" || waitpid($pid, WNOHANG) }) && -e "$dir/ready"
+	  or die 'the gateway has not started: ' . read_file("$dir/log");
+	return { dir => $dir, port => $port, endpoint => "http://localhost:$port", access_key => 'AKAUDIO', secret_key => 'SKaudio/' . 'x' x 20 };
 }
 
 # add_user(SERVER, NAME): the same server with this user's keys
@@ -465,7 +399,8 @@ sub release
 END
 {
 	my $status = $?;
-	kill 'KILL', keys %running if %running;
+	# the gateway ends what it has started
+	kill 'TERM', keys %running if %running;
 	waitpid $_, 0 foreach keys %running;
 	$? = $status;
 }
