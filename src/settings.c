@@ -386,6 +386,8 @@ static const Definition definitions[] = {
 		.integer = &bucket_options.timeout_ms,.value = 30000,.min = 100,.max = 600000,.flags = GUC_UNIT_MS,
 	.shown_as = "s3_timeout_ms"},
 
+	{"s3_metadata_service", "Ask the metadata service of this machine for keys where nothing else has any.",
+	.boolean = &bucket_options.metadata_service},
 	{"s3_abort_uploads_after_days", "Days after which an upload to a bucket that was begun and never completed is ended; -1 is never.",
 	.integer = &current.abort_uploads_after_days,.value = -1,.min = -1,.max = MAX_DAYS,.check_number = check_upload_days},
 

@@ -30,7 +30,7 @@ make_schema($node);
 add_rows($node, 'wanted.mp3');
 put_object($gateway, 'audio/up/wanted.mp3');
 
-my @steps = qw(s3_name s3_tls s3_signature s3_clock s3_bucket s3_versioning s3_list s3_claim s3_delete);
+my @steps = qw(s3_credentials s3_name s3_tls s3_signature s3_clock s3_bucket s3_versioning s3_list s3_claim s3_delete);
 my $seen = '';
 
 # All rows about the bucket, with these settings for the session.

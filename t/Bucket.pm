@@ -8,7 +8,6 @@ use warnings;
 use Digest::SHA qw(hmac_sha256 hmac_sha256_hex sha256_hex);
 use Exporter qw(import);
 use File::Basename qw(dirname);
-use File::Path qw(make_path);
 use HTTP::Tiny;
 use IO::Socket::INET;
 use JSON::PP qw(decode_json encode_json);
@@ -19,8 +18,9 @@ use PostgreSQL::Test::Utils;
 use AudioCleanup qw(read_file wait_until);
 
 our @EXPORT = qw(
-  lacks_gateway start_gateway stop_gateway add_user write_credentials bucket_conf
+  lacks_gateway start_gateway stop_gateway add_user add_role session_keys write_credentials bucket_conf 
   make_bucket s3 put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_proxy set_rule clear_rules is_held release rewrite
+  start_key_service give_out make_authority make_certificate
 );
 
 my %running;
@@ -58,77 +58,19 @@ sub is_listening
 	return defined IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 1);
 }
 
-# One monitor, one store in memory, one gateway; {port, endpoint, dir, access_key, secret_key}
+# start_gateway(sessions => BOOL): one monitor, one store in memory, one gateway; {port, endpoint, dir, access_key, secret_key}.
+# One that gives out keys of sessions refuses wrong keys without saying why.
 sub start_gateway
 {
+	my (%options) = @_;
 	my $dir = PostgreSQL::Test::Utils::tempdir_short();
 	my ($monitor_port, $port) = (PostgreSQL::Test::Cluster::get_free_port(), PostgreSQL::Test::Cluster::get_free_port());
-	my $conf = "$dir/ceph.conf";
-	my $log = "$PostgreSQL::Test::Utils::log_path/ceph.log";
-	chomp(my ($fsid, $osd) = (scalar `uuidgen`, scalar `uuidgen`));
-	my $do = sub { system_or_bail("$_ >>$log 2>&1") foreach @_ };
+	my $pid = run_in_background('gateway', dirname(__FILE__) . '/../script/gateway', $dir, $monitor_port, $port,
+		$options{sessions} ? '--sessions' : ());
 
-	make_path("$dir/mon", "$dir/osd", "$dir/rgw", "$dir/run");
-	append_to_file($conf, <<"END");
-[global]
-fsid = $fsid
-mon host = v1:127.0.0.1:$monitor_port
-mon initial members = a
-public addr = 127.0.0.1
-cluster addr = 127.0.0.1
-auth cluster required = cephx
-auth service required = cephx
-auth client required = cephx
-keyring = $dir/keyring
-osd pool default size = 1
-osd pool default min size = 1
-mon allow pool size one = true
-osd pool default pg num = 1
-osd pool default pgp num = 1
-osd pool default pg autoscale mode = off
-osd crush chooseleaf type = 0
-osd objectstore = memstore
-memstore device bytes = 4294967296
-mon max pg per osd = 1000
-run dir = $dir/run
-log file = $dir/\$name.log
-admin socket = $dir/run/\$name.asok
-ms bind ipv6 = false
-ms bind msgr2 = false
-osd class default list = *
-osd class load list = *
-[mon.a]
-host = localhost
-mon addr = v1:127.0.0.1:$monitor_port
-mon data = $dir/mon
-[osd.0]
-osd data = $dir/osd
-host = localhost
-[client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
-rgw data = $dir/rgw
-rgw dns name = localhost
-rgw enable usage log = false
-rgw run sync thread = false
-rgw override bucket index max shards = 1
-rgw thread pool size = 32
-END
-	$do->("ceph-authtool --create-keyring $dir/keyring --gen-key -n mon. --cap mon 'allow *'",
-		"ceph-authtool $dir/keyring --gen-key -n client.admin --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *'",
-		"ceph-authtool $dir/keyring --gen-key -n client.rgw --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *'",
-		"ceph-authtool $dir/keyring --gen-key -n osd.0 --cap mon 'allow profile osd' --cap osd 'allow *' --cap mgr 'allow profile osd'",
-		"monmaptool --create --addv a '[v1:127.0.0.1:$monitor_port]' --fsid $fsid $dir/monmap",
-		"ceph-mon -c $conf --mkfs -i a --monmap $dir/monmap --keyring $dir/keyring");
-	run_in_background('ceph_mon', 'ceph-mon', '-c', $conf, '-f', '-i', 'a');
-	$do->("timeout 120 ceph -c $conf osd new $osd",
-		"timeout 120 ceph -c $conf auth add osd.0 -i $dir/keyring",
-		"ceph-osd -c $conf -i 0 --mkfs --osd-uuid $osd");
-	run_in_background('ceph_osd', 'ceph-osd', '-c', $conf, '-f', '-i', '0');
-	run_in_background('radosgw', 'radosgw', '-c', $conf, '-f', '-n', 'client.rgw');
-	wait_until(sub { is_listening($port) }) or die 'the gateway has not started: see radosgw.log';
-
-	my $server = { dir => $dir, port => $port, endpoint => "http://localhost:$port" };
-	return add_user($server, 'audio');
+	wait_until(sub { -e "$dir/ready" || waitpid($pid, WNOHANG) }) && -e "$dir/ready"
+	  or die 'the gateway has not started: ' . read_file("$dir/log");
+	return { dir => $dir, port => $port, endpoint => "http://localhost:$port", access_key => 'AKAUDIO', secret_key => 'SKaudio/' . 'x' x 20 };
 }
 
 # add_user(SERVER, NAME): the same server with this user's keys
@@ -142,13 +84,40 @@ sub add_user
 	return { %$server, access_key => $access_key, secret_key => $secret_key };
 }
 
+# add_role(SERVER, NAME): a role that the user of SERVER may assume, and that may do all with buckets
+sub add_role
+{
+	my ($server, $name) = @_;
+	my $do = "radosgw-admin -c $server->{dir}/ceph.conf -n client.rgw";
+	my $trust = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam:::user/audio"]},"Action":["sts:AssumeRole"]}]}';
+	my $all = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*"],"Resource":"arn:aws:s3:::*"}]}';
+	my $log = ">>$PostgreSQL::Test::Utils::log_path/ceph.log 2>&1";
+
+	system_or_bail("$do role create --role-name=$name --assume-role-policy-doc='$trust' $log");
+	system_or_bail("$do role-policy put --role-name=$name --policy-name=all --policy-doc='$all' $log");
+	return;
+}
+
+# session_keys(SERVER, ROLE, SECONDS): the same server with keys of a session that ends then
+sub session_keys
+{
+	my ($server, $role, $seconds) = @_;
+	my $answer = expect(s3($server, 'POST', '', service => 'sts', headers => { 'content-type' => 'application/x-www-form-urlencoded' },
+			body => "Action=AssumeRole&DurationSeconds=$seconds&RoleArn=arn%3Aaws%3Aiam%3A%3A%3Arole%2F$role&RoleSessionName=test&Version=2011-06-15"))->{content};
+	my %session = map { $_ => $answer =~ m{<$_>(.*?)</$_>} } qw(AccessKeyId SecretAccessKey SessionToken Expiration);
+
+	return { %$server, access_key => $session{AccessKeyId}, secret_key => $session{SecretAccessKey}, token => $session{SessionToken},
+		expires => $session{Expiration} };
+}
+
 # write_credentials(SERVER, FILE): as audio_cleanup.s3_credentials_file
 sub write_credentials
 {
 	my ($server, $file) = @_;
 
 	unlink $file;
-	append_to_file($file, "[default]\naws_access_key_id = $server->{access_key}\naws_secret_access_key = $server->{secret_key}\n");
+	append_to_file($file, "[default]\naws_access_key_id = $server->{access_key}\naws_secret_access_key = $server->{secret_key}\n"
+		. ($server->{token} ? "aws_session_token = $server->{token}\n" : ''));
 	chmod 0600, $file;
 	return;
 }
@@ -175,13 +144,13 @@ sub encode
 	return $text =~ s/([^A-Za-z0-9._~$plain-])/sprintf '%%%02X', ord $1/ger;
 }
 
-# s3(SERVER, METHOD, 'bucket/key', query => {}, headers => {}, body => BYTES); the response of HTTP::Tiny
+# s3(SERVER, METHOD, 'bucket/key', query => {}, headers => {}, body => BYTES, service => 's3'); the response of HTTP::Tiny
 sub s3
 {
 	my ($server, $method, $path, %options) = @_;
 	my $body = $options{body} // '';
 	my $date = strftime('%Y%m%dT%H%M%SZ', gmtime);
-	my $scope = substr($date, 0, 8) . '/us-east-1/s3/aws4_request';
+	my $scope = substr($date, 0, 8) . '/us-east-1/' . ($options{service} // 's3') . '/aws4_request';
 	my $query = join '&', map { encode($_, '') . '=' . encode($options{query}{$_}, '') } sort keys %{ $options{query} // {} };
 	my $uri = '/' . encode($path, '/');
 	my %headers = (%{ $options{headers} // {} }, 'x-amz-date' => $date, 'x-amz-content-sha256' => sha256_hex($body));
@@ -301,18 +270,68 @@ sub uploads_of
 }
 
 
+# ---- certificates ----
+
+# make_authority(DIR, NAME): who signs certificates; its own is DIR/NAME.pem
+sub make_authority
+{
+	my ($dir, $name) = @_;
+
+	run_openssl($dir, "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=$name -keyout $dir/$name.key -out $dir/$name.pem");
+	return;
+}
+
+# make_certificate(DIR, AUTHORITY, NAME, [HOST, ...], from => 'YYMMDDhhmmssZ', to => ...): with its key in DIR/NAME.pem, which is returned
+sub make_certificate
+{
+	my ($dir, $authority, $name, $hosts, %time) = @_;
+	my $folder = PostgreSQL::Test::Utils::tempdir_short();
+	my $from = $time{from} // strftime('%y%m%d%H%M%SZ', gmtime time - 3600);
+	my $to = $time{to} // strftime('%y%m%d%H%M%SZ', gmtime time + 86400);
+
+	append_to_file("$folder/index", '');
+	append_to_file("$folder/conf", <<"END");
+[ca]
+default_ca = authority
+[authority]
+database = $folder/index
+new_certs_dir = $folder
+rand_serial = yes
+default_md = sha256
+policy = any
+x509_extensions = extensions
+[any]
+commonName = supplied
+[extensions]
+subjectAltName = @{[ join ', ', map { "DNS:$_" } @$hosts ]}
+END
+	run_openssl($dir, "req -newkey rsa:2048 -nodes -subj /CN=$hosts->[0] -keyout $dir/$name.key -out $dir/$name.csr");
+	run_openssl($dir, "ca -batch -config $folder/conf -cert $dir/$authority.pem -keyfile $dir/$authority.key"
+		. " -startdate $from -enddate $to -notext -in $dir/$name.csr -out $dir/$name.pem");
+	append_to_file("$dir/$name.pem", read_file("$dir/$name.key"));
+	return "$dir/$name.pem";
+}
+
+sub run_openssl
+{
+	my ($dir, $command) = @_;
+	system_or_bail("openssl $command 2>>$dir/openssl.log");
+	return;
+}
+
+
 # ---- a proxy ----
 
-# start_proxy(SERVER): the same server by another port, with rules for what it does to requests
+# start_proxy(SERVER, CERTIFICATE): the same server by another port, with rules for what it does to requests
 sub start_proxy
 {
-	my ($server) = @_;
+	my ($server, $certificate) = @_;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	my $dir = PostgreSQL::Test::Utils::tempdir_short();
 
-	run_in_background('s3_proxy', '/usr/bin/python3', dirname(__FILE__) . '/s3_proxy.py', $port, $server->{port}, $dir);
+	run_in_background('s3_proxy', '/usr/bin/python3', dirname(__FILE__) . '/s3_proxy.py', $port, $server->{port}, $dir, $certificate // ());
 	wait_until(sub { is_listening($port) }) or die 'the proxy has not started: see s3_proxy.log';
-	return { %$server, port => $port, endpoint => "http://localhost:$port", rules => $dir };
+	return { %$server, port => $port, endpoint => ($certificate ? 'https' : 'http') . "://localhost:$port", rules => $dir };
 }
 
 # set_rule(PROXY, match => REGEX of "METHOD URI", do => as s3_proxy.py says, times => N)
@@ -341,6 +360,27 @@ sub rewrite
 	return;
 }
 
+# start_key_service(): a service that gives out keys, in each of the ways that key_service.py has; {port, url, dir, log}
+sub start_key_service
+{
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my $dir = PostgreSQL::Test::Utils::tempdir_short();
+
+	run_in_background('key_service', '/usr/bin/python3', dirname(__FILE__) . '/key_service.py', $port, $dir);
+	wait_until(sub { is_listening($port) }) or die 'the key service has not started: see key_service.log';
+	return { port => $port, url => "http://127.0.0.1:$port", dir => $dir, log => "$PostgreSQL::Test::Utils::log_path/key_service.log" };
+}
+
+# give_out(SERVICE, SERVER, how => WORD): from now on the service gives out the keys of SERVER, in the way of key_service.py
+sub give_out
+{
+	my ($service, $server, %options) = @_;
+
+	append_to_file("$service->{dir}/new", encode_json({ how => '', %options, map { $_ => $server->{$_} } qw(access_key secret_key token expires) }));
+	rename "$service->{dir}/new", "$service->{dir}/keys" or die "could not give out keys: $!";
+	return;
+}
+
 # Does a request wait in the proxy?
 sub is_held
 {
@@ -359,7 +399,8 @@ sub release
 END
 {
 	my $status = $?;
-	kill 'KILL', keys %running if %running;
+	# the gateway ends what it has started
+	kill 'TERM', keys %running if %running;
 	waitpid $_, 0 foreach keys %running;
 	$? = $status;
 }

@@ -1,10 +1,12 @@
 #!/usr/bin/python3
-"""s3_proxy.py PORT TARGET_PORT FOLDER: passes HTTP on, and does what FOLDER/rule says.
+"""s3_proxy.py PORT TARGET_PORT FOLDER [CERTIFICATE]: passes HTTP on, and does what FOLDER/rule says.
+
+With a certificate, and its key in the same file, TLS is spoken in front.
 
 The rule is JSON: "match" is a regular expression that "METHOD URI" is searched
 for, "times" says for how many requests it is good, and "do" is one of
 
-    hold       wait until the rule is gone; FOLDER/held tells that one waits
+    hold       wait until the rule is gone, or another one; FOLDER/held tells that one waits
     hold_after pass it on, and wait so before its answer
     skew       pass it on, and set the date of the answer back by an hour
     refuse     answer with "code" (503) and "error" (SlowDown), and do not pass it on
@@ -23,6 +25,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -44,6 +47,13 @@ def find_rule(request):
         with open(f"{FOLDER}/used", "ab") as file:
             file.write(b"x")
         return rule
+
+
+def inode(path):
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
 
 
 def find_rewrite():
@@ -79,10 +89,10 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def hold(self):
+    def hold(self, rule):
         with open(f"{FOLDER}/held", "wb"):
             pass
-        while os.path.exists(f"{FOLDER}/rule"):
+        while inode(f"{FOLDER}/rule") == rule:
             time.sleep(0.02)
 
     def forward(self, body):
@@ -101,6 +111,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         print(self.command, self.path, flush=True)
         rule = find_rule(f"{self.command} {self.path}")
         do = rule["do"] if rule else "pass"
+        number = inode(f"{FOLDER}/rule")
         if do == "cut":
             return self.cut()
         if do == "refuse":
@@ -108,10 +119,10 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             text = f"<?xml version='1.0'?><Error><Code>{error}</Code><Message>The proxy refuses it.</Message></Error>"
             return self.answer(rule.get("code", 503), [("Content-Type", "application/xml")], text.encode())
         if do == "hold":
-            self.hold()
+            self.hold(number)
         status, headers, content = self.forward(body)
         if do == "hold_after":
-            self.hold()
+            self.hold(number)
         if do == "skew":
             past = email.utils.formatdate(time.time() - 3600, usegmt=True)
             headers = [(n, past if n.lower() == "date" else v) for n, v in headers]
@@ -131,4 +142,10 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 64
 
 
-Server(("127.0.0.1", PORT), Proxy).serve_forever()
+server = Server(("127.0.0.1", PORT), Proxy)
+if len(sys.argv) > 4:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[4])
+    # the handshake belongs to the thread of a connection, not to the one that accepts them
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+server.serve_forever()

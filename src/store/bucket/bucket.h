@@ -61,6 +61,9 @@ typedef struct Bucket
 	int64		date;			/* the server's clock, when it last spoke */
 	char		doubtful[BUCKET_KEY_MAX + 1];	/* the server may yet delete
 												 * this one: see files.c */
+	/* see keys.c */
+	int			key_source;
+	uint64		key_digest;		/* of the keys of the session */
 	/* see lease.c */
 	char		lease[BUCKET_ID_SIZE];	/* version of our lease, or "" */
 	instr_time	leased_at;		/* when it was asked for */
@@ -117,8 +120,50 @@ extern bool bucket_encode_source(const Bucket *bucket, char *header, size_t size
 /* Returns the first 64 bits of the SHA-256 of a text. */
 extern uint64 bucket_digest(const char *text);
 
+/*
+ * Makes a request that is not signed.  Returns 0 if it is over, which the
+ * answer says more of; ENOMEM; EINTR if somebody wants us to stop.
+ */
+extern int	bucket_fetch(Bucket *bucket, const PlainRequest *request, PlainAnswer *answer);
+
 /* Notes what failed; returns `errnum`. */
 extern int	bucket_note(Bucket *bucket, int errnum, const char *error);
+
+
+/* ----------
+ * keys.c
+ * ----------
+ */
+
+typedef struct BucketKeys
+{
+	char		access_key[256];
+	char		secret_key[256];
+	char		token[8192];	/* of a session, or "" */
+	int64		expires;		/* seconds since 1970; 0: never, or not known */
+} BucketKeys;
+
+/*
+ * Finds out where the keys come from, and reads them if they are at hand: else
+ * they are fetched by the first call.  Asks nothing of the network.  Returns
+ * NULL, or what is wrong.
+ */
+extern const char *bucket_find_keys(Bucket *bucket, BucketKeys *keys);
+
+/* Returns where the keys come from, a text for people. */
+extern const char *bucket_describe_keys(const Bucket *bucket);
+
+/*
+ * Makes sure that the session has keys which do not expire soon: fetches new
+ * ones if need be.  Returns 0 or an errno: EINTR if somebody wants us to stop.
+ */
+extern int	bucket_have_keys(Bucket *bucket);
+
+/*
+ * Returns whether the answer says that the keys have expired, and the session
+ * has got other ones since, so that the request may be repeated.
+ */
+extern bool bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer);
 
 
 /* ----------

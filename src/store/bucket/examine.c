@@ -224,6 +224,7 @@ bucket_examine(FileStore *store, StoreFindingSink sink, void *arg)
 	if (answer == NULL)
 		return wrong(&examiner, "s3_credentials", words(&examiner, errnum, NULL),
 					 "See audio_cleanup.s3_credentials_file; docs/buckets.md says where else keys may come from.");
+	fine(&examiner, "s3_credentials", bucket_describe_keys(examiner.bucket));
 	/* nothing of it lasts until the next request but what is copied */
 	copy = palloc(sizeof(BucketAnswer));
 	memcpy(copy, answer, sizeof(BucketAnswer));

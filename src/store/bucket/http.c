@@ -129,6 +129,29 @@ http_open(const BucketServer *server)
 	return session;
 }
 
+bool
+http_set_keys(BucketSession *session, const char *access_key, const char *secret_key, const char *token)
+{
+	char	   *access = strdup(access_key);
+	char	   *secret = strdup(secret_key);
+	char	   *header = token != NULL ? join("x-amz-security-token: ", token, "") : NULL;
+
+	if (access == NULL || secret == NULL || (token != NULL && header == NULL))
+	{
+		free(access);
+		forget(secret);
+		forget(header);
+		return false;
+	}
+	free(session->access_key);
+	forget(session->secret_key);
+	forget(session->token_header);
+	session->access_key = access;
+	session->secret_key = secret;
+	session->token_header = header;
+	return true;
+}
+
 void
 http_close(BucketSession *session)
 {

@@ -89,6 +89,26 @@ typedef struct BucketAnswer
 
 typedef struct BucketSession BucketSession;
 
+/* A request that nobody signs, for keys: see plain.c.  All is copied. */
+typedef struct PlainRequest
+{
+	const char *method;
+	const char *url;
+	const char *const *headers; /* "Name: value", NULL at the end; may be NULL */
+	const char *body;			/* NULL: none */
+	const char *ca_file;		/* NULL: the system's certificates */
+	int			timeout_ms;
+} PlainRequest;
+
+typedef struct PlainAnswer
+{
+	int			status;			/* of HTTP; 0: there was no answer */
+	char		error[BUCKET_ERROR_SIZE];	/* then; printable ASCII */
+	char		text[16384];	/* NUL-terminated; may hold secrets */
+} PlainAnswer;
+
+typedef struct PlainFetch PlainFetch;
+
 typedef struct BucketLibrary
 {
 	/* Opens a session, which keeps connections; NULL: no memory. */
@@ -112,6 +132,24 @@ typedef struct BucketLibrary
 
 	/* Gives the request up, with its connection, if it is not over. */
 	void		(*end) (BucketSession *session);
+
+	/*
+	 * Has the requests that are begun from now on signed with these keys, which
+	 * are copied; `token` may be NULL.  Returns false for want of memory.
+	 */
+	bool		(*set_keys) (BucketSession *session, const char *access_key,
+							 const char *secret_key, const char *token);
+
+	/*
+	 * Begins a request that is not signed; the answer, which must last until
+	 * its end, is filled meanwhile.  Returns NULL for want of memory.  A session
+	 * must have been opened before.
+	 */
+	PlainFetch *(*fetch_begin) (const PlainRequest *request, PlainAnswer *answer);
+
+	/* Works on it like step(): returns false when it is over. */
+	bool		(*fetch_step) (PlainFetch *fetch, int ms);
+	void		(*fetch_end) (PlainFetch *fetch);
 } BucketLibrary;
 
 #define BUCKET_LIBRARY	"audio_cleanup_bucket"
@@ -123,5 +161,10 @@ extern bool http_begin(BucketSession *session, const BucketRequest *request);
 extern bool http_step(BucketSession *session, int ms);
 extern const BucketAnswer *http_answer(BucketSession *session);
 extern void http_end(BucketSession *session);
+extern bool http_set_keys(BucketSession *session, const char *access_key, const char *secret_key,
+						  const char *token);
+extern PlainFetch *plain_begin(const PlainRequest *request, PlainAnswer *answer);
+extern bool plain_step(PlainFetch *fetch, int ms);
+extern void plain_end(PlainFetch *fetch);
 
 #endif							/* AUDIO_CLEANUP_BUCKET_HTTP_H */

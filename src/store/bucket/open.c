@@ -15,7 +15,6 @@
 #include "storage/fd.h"
 
 #include "src/pg/library.h"
-#include "src/pg/secret.h"
 #include "src/store/bucket/bucket.h"
 #include "src/store/bucket/options.h"
 
@@ -29,14 +28,6 @@
 #define PREFIX_MAX		512
 
 BucketOptions bucket_options;
-
-/* Whose requests they are. */
-typedef struct Credentials
-{
-	char		access_key[256];
-	char		secret_key[256];
-	char		token[4096];
-} Credentials;
 
 
 /* ------------------------------------------------------------------- names --- */
@@ -130,91 +121,6 @@ bucket_key(const Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1])
 }
 
 
-/* ------------------------------------------------------------- credentials --- */
-
-/* The value of a line "name = value", or NULL. */
-static char *
-value_of(char *line, const char *name)
-{
-	line += strspn(line, " \t");
-	if (strncmp(line, name, strlen(name)) != 0)
-		return NULL;
-	line += strlen(name);
-	line += strspn(line, " \t");
-	if (*line != '=')
-		return NULL;
-	line++;
-	line += strspn(line, " \t");
-	line[strcspn(line, " \t\r")] = '\0';
-	return line;
-}
-
-static void
-take_line(Credentials *credentials, char *line)
-{
-	char	   *value;
-
-	if ((value = value_of(line, "aws_access_key_id")) != NULL)
-		strlcpy(credentials->access_key, value, sizeof(credentials->access_key));
-	else if ((value = value_of(line, "aws_secret_access_key")) != NULL)
-		strlcpy(credentials->secret_key, value, sizeof(credentials->secret_key));
-	else if ((value = value_of(line, "aws_session_token")) != NULL)
-		strlcpy(credentials->token, value, sizeof(credentials->token));
-}
-
-/* As the tools of AWS write it; of several sections the first one is meant. */
-static const char *
-read_file(const char *path, Credentials *credentials)
-{
-	char		text[8192];
-	char	   *next = text;
-	char	   *line;
-	int			sections = 0;
-	const char *error = secret_read_whole(path, text, sizeof(text));
-
-	while (error == NULL && (line = strsep(&next, "\n")) != NULL)
-	{
-		if (*line == '[' && ++sections > 1)
-			break;
-		take_line(credentials, line);
-	}
-	explicit_bzero(text, sizeof(text));
-	return error;
-}
-
-static void
-read_environment(Credentials *credentials)
-{
-	const char *access_key = getenv("AWS_ACCESS_KEY_ID");
-	const char *secret_key = getenv("AWS_SECRET_ACCESS_KEY");
-	const char *token = getenv("AWS_SESSION_TOKEN");
-
-	strlcpy(credentials->access_key, access_key ? access_key : "", sizeof(credentials->access_key));
-	strlcpy(credentials->secret_key, secret_key ? secret_key : "", sizeof(credentials->secret_key));
-	strlcpy(credentials->token, token ? token : "", sizeof(credentials->token));
-}
-
-/* Returns NULL, or what is wrong. */
-static const char *
-find_credentials(Credentials *credentials)
-{
-	const char *path = bucket_options.credentials_file;
-	const char *error = NULL;
-
-	memset(credentials, 0, sizeof(*credentials));
-	if (*path != '\0')
-		error = read_file(path, credentials);
-	else
-		read_environment(credentials);
-	if (error != NULL)
-		return psprintf("audio_cleanup.s3_credentials_file cannot be used: %s", error);
-	if (credentials->access_key[0] == '\0' || credentials->secret_key[0] == '\0')
-		return *path != '\0' ? "audio_cleanup.s3_credentials_file holds no aws_access_key_id and aws_secret_access_key" :
-			"audio_cleanup.s3_credentials_file is not set, and the environment of the server holds no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
-	return NULL;
-}
-
-
 /* ----------------------------------------------------------------- opening --- */
 
 /* Returns NULL, and sets *error, if the library cannot be loaded. */
@@ -246,13 +152,13 @@ acquire_descriptors(void)
 static void
 open_session(Bucket *bucket)
 {
-	Credentials credentials;
-	const char *error = find_credentials(&credentials);
+	BucketKeys	keys;
+	const char *error = bucket_find_keys(bucket, &keys);
 	const BucketServer server = {
 		.region = bucket_options.region,
-		.access_key = credentials.access_key,
-		.secret_key = credentials.secret_key,
-		.token = credentials.token[0] ? credentials.token : NULL,
+		.access_key = keys.access_key,
+		.secret_key = keys.secret_key,
+		.token = keys.token[0] ? keys.token : NULL,
 		.ca_file = *bucket_options.ca_file ? bucket_options.ca_file : NULL,
 		.timeout_ms = bucket_options.timeout_ms
 	};
@@ -276,7 +182,7 @@ open_session(Bucket *bucket)
 			}
 		}
 	}
-	explicit_bzero(&credentials, sizeof(credentials));
+	explicit_bzero(&keys, sizeof(keys));
 	if (bucket->session == NULL)
 		(void) bucket_note(bucket, bucket->open_errnum, error);
 }

@@ -22,6 +22,7 @@ typedef struct BucketOptions
 	char	   *credentials_file;	/* "": the environment of the postmaster */
 	char	   *ca_file;		/* "": the system's certificates */
 	int			timeout_ms;		/* of one request */
+	bool		metadata_service;	/* may be asked for keys */
 } BucketOptions;
 
 extern BucketOptions bucket_options;

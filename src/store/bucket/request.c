@@ -205,8 +205,11 @@ bucket_rest(int try)
 /* ----------------------------------------------------------------- answers --- */
 
 static bool
-is_to_be_repeated(const BucketCall *call, const BucketAnswer *answer)
+is_to_be_repeated(Bucket *bucket, const BucketCall *call, const BucketAnswer *answer)
 {
+	/* nothing was done with keys that are not accepted any more */
+	if (bucket_renew_keys(bucket, answer))
+		return true;
 	if (call->once || answer->stopped)
 		return false;
 	return answer->status == 500 || answer->status == 503 || answer->status == 429 || answer->status == 0;
@@ -250,9 +253,12 @@ bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer)
 	char		hex[PG_SHA256_DIGEST_STRING_LENGTH];
 	BucketRequest request = {call->method, url, call->headers, call->body, hex, call->raw};
 	int			try;
+	int			errnum;
 
 	if (bucket->session == NULL)
 		return bucket->open_errnum;
+	if ((errnum = bucket_have_keys(bucket)) != 0)
+		return errnum;
 	if (!make_url(bucket, call, url))
 		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
 	if (!hash_body(call->body ? call->body : "", hex))
@@ -264,7 +270,7 @@ bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer)
 		if (!converse(bucket, &request))
 			return bucket_note(bucket, EINTR, strerror(EINTR));
 		*answer = bucket->library->answer(bucket->session);
-		if (!is_to_be_repeated(call, *answer) || try == MAX_TRIES - 1)
+		if (!is_to_be_repeated(bucket, call, *answer) || try == MAX_TRIES - 1)
 			break;
 		if (!bucket_rest(try))
 			return bucket_note(bucket, EINTR, strerror(EINTR));
@@ -272,4 +278,20 @@ bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer)
 	if ((*answer)->date != 0)
 		bucket->date = (*answer)->date;
 	return is_answer(*answer) ? 0 : bucket_note(bucket, errno_of(*answer), (*answer)->error);
+}
+
+int
+bucket_fetch(Bucket *bucket, const PlainRequest *request, PlainAnswer *answer)
+{
+	PlainFetch *fetch = bucket->library->fetch_begin(request, answer);
+	bool		stopped = false;
+
+	if (fetch == NULL)
+		return bucket_note(bucket, ENOMEM, strerror(ENOMEM));
+	pgstat_report_wait_start(compat_wait_event("AudioCleanupBucket"));
+	while (!stopped && bucket->library->fetch_step(fetch, STEP_MS))
+		stopped = is_interrupted();
+	bucket->library->fetch_end(fetch);
+	pgstat_report_wait_end();
+	return stopped ? bucket_note(bucket, EINTR, strerror(EINTR)) : 0;
 }

@@ -1,0 +1,656 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/keys.c
+ *	  Whose requests they are: where keys come from, and when they are renewed.
+ *
+ * The first of these that is configured is asked, in the order of the tools of
+ * AWS, and no other one if it fails:
+ *
+ *	1.	the file audio_cleanup.s3_credentials_file
+ *	2.	the environment of the server: AWS_ACCESS_KEY_ID ...
+ *	3.	a token service (STS), if the environment names a role and a file
+ *		with a web identity token
+ *	4.	the service for containers that the environment names
+ *	5.	the metadata service of the machine, version 2, if
+ *		audio_cleanup.s3_metadata_service is on
+ *
+ * The first two are read whenever a bucket is opened.  Keys of the others are
+ * valid for some hours: they are fetched by the first request, kept in the
+ * memory of this process, and fetched anew before they expire, or when a
+ * server says that they have.  They are nowhere else.
+ *
+ * The services of 4 and 5 give keys to whoever asks from this machine, by
+ * plain HTTP.  So they are asked only at addresses that no packet leaves the
+ * machine, or its link, for, and by no name that could mean another one.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "storage/fd.h"
+
+#include "src/pg/secret.h"
+#include "src/store/bucket/bucket.h"
+#include "src/store/bucket/options.h"
+
+typedef enum KeySource
+{
+	KEYS_NOWHERE,
+	KEYS_FILE,
+	KEYS_ENVIRONMENT,
+	KEYS_WEB_IDENTITY,
+	KEYS_CONTAINER,
+	KEYS_METADATA
+} KeySource;
+
+#define METADATA_SERVICE	"http://169.254.169.254"
+#define CONTAINER_SERVICE	"http://169.254.170.2"
+#define METADATA_PATH		"/latest/meta-data/iam/security-credentials/"
+#define TOKEN_SECONDS		"300"
+
+/* who is on this machine or on its link answers at once, or is not there */
+#define NEAR_TIMEOUT_MS		2000
+#define STS_TIMEOUT_MS		10000
+
+/* keys are renewed so long before they expire, or when a quarter of their time is left */
+#define RENEW_SECONDS		300
+
+/* when that fails, it is tried again after so long, as long as the old ones are valid */
+#define RETRY_SECONDS		30
+
+/* descriptors of one fetch */
+#define DESCRIPTORS			4
+
+/* What this process has fetched last. */
+static struct
+{
+	KeySource	source;
+	BucketKeys	keys;
+	int64		renew_at;
+}			fetched;
+
+
+/* ------------------------------------------------------------ file, environment --- */
+
+/* The value of a line "name = value", or NULL. */
+static char *
+value_of(char *line, const char *name)
+{
+	line += strspn(line, " \t");
+	if (strncmp(line, name, strlen(name)) != 0)
+		return NULL;
+	line += strlen(name);
+	line += strspn(line, " \t");
+	if (*line != '=')
+		return NULL;
+	line++;
+	line += strspn(line, " \t");
+	line[strcspn(line, " \t\r")] = '\0';
+	return line;
+}
+
+static void
+take_line(BucketKeys *keys, char *line)
+{
+	char	   *value;
+
+	if ((value = value_of(line, "aws_access_key_id")) != NULL)
+		strlcpy(keys->access_key, value, sizeof(keys->access_key));
+	else if ((value = value_of(line, "aws_secret_access_key")) != NULL)
+		strlcpy(keys->secret_key, value, sizeof(keys->secret_key));
+	else if ((value = value_of(line, "aws_session_token")) != NULL)
+		strlcpy(keys->token, value, sizeof(keys->token));
+}
+
+/* As the tools of AWS write it; of several sections the first one is meant. */
+static const char *
+read_file(const char *path, BucketKeys *keys)
+{
+	char		text[16384];
+	char	   *next = text;
+	char	   *line;
+	int			sections = 0;
+	const char *error = secret_read_whole(path, text, sizeof(text));
+
+	while (error == NULL && (line = strsep(&next, "\n")) != NULL)
+	{
+		if (*line == '[' && ++sections > 1)
+			break;
+		take_line(keys, line);
+	}
+	explicit_bzero(text, sizeof(text));
+	if (error != NULL)
+		return psprintf("audio_cleanup.s3_credentials_file cannot be used: %s", error);
+	if (keys->access_key[0] == '\0' || keys->secret_key[0] == '\0')
+		return "audio_cleanup.s3_credentials_file holds no aws_access_key_id and aws_secret_access_key";
+	return NULL;
+}
+
+static const char *
+variable(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value != NULL ? value : "";
+}
+
+static bool
+has(const char *name)
+{
+	return *variable(name) != '\0';
+}
+
+static void
+read_environment(BucketKeys *keys)
+{
+	strlcpy(keys->access_key, variable("AWS_ACCESS_KEY_ID"), sizeof(keys->access_key));
+	strlcpy(keys->secret_key, variable("AWS_SECRET_ACCESS_KEY"), sizeof(keys->secret_key));
+	strlcpy(keys->token, variable("AWS_SESSION_TOKEN"), sizeof(keys->token));
+}
+
+static KeySource
+find_source(void)
+{
+	if (*bucket_options.credentials_file != '\0')
+		return KEYS_FILE;
+	if (has("AWS_ACCESS_KEY_ID") && has("AWS_SECRET_ACCESS_KEY"))
+		return KEYS_ENVIRONMENT;
+	if (has("AWS_WEB_IDENTITY_TOKEN_FILE") && has("AWS_ROLE_ARN"))
+		return KEYS_WEB_IDENTITY;
+	if (has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") || has("AWS_CONTAINER_CREDENTIALS_FULL_URI"))
+		return KEYS_CONTAINER;
+	return bucket_options.metadata_service ? KEYS_METADATA : KEYS_NOWHERE;
+}
+
+static uint64
+digest_of(const BucketKeys *keys)
+{
+	char		text[sizeof(BucketKeys)];
+	uint64		digest;
+
+	snprintf(text, sizeof(text), "%s\n%s\n%s", keys->access_key, keys->secret_key, keys->token);
+	digest = bucket_digest(text);
+	explicit_bzero(text, sizeof(text));
+	return digest;
+}
+
+const char *
+bucket_find_keys(Bucket *bucket, BucketKeys *keys)
+{
+	const char *error = NULL;
+
+	memset(keys, 0, sizeof(*keys));
+	bucket->key_source = find_source();
+	switch ((KeySource) bucket->key_source)
+	{
+		case KEYS_FILE:
+			error = read_file(bucket_options.credentials_file, keys);
+			break;
+		case KEYS_ENVIRONMENT:
+			read_environment(keys);
+			break;
+		case KEYS_NOWHERE:
+			return "audio_cleanup.s3_credentials_file is not set, the environment of the server holds no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and audio_cleanup.s3_metadata_service is off";
+		default:
+			break;				/* the first call fetches them */
+	}
+	bucket->key_digest = digest_of(keys);
+	return error;
+}
+
+const char *
+bucket_describe_keys(const Bucket *bucket)
+{
+	static const char *const texts[] = {
+		[KEYS_NOWHERE] = "there are no keys",
+		[KEYS_FILE] = "the keys come from audio_cleanup.s3_credentials_file",
+		[KEYS_ENVIRONMENT] = "the keys come from the environment of the server",
+		[KEYS_WEB_IDENTITY] = "the keys come from the token service, for the web identity that the environment names",
+		[KEYS_CONTAINER] = "the keys come from the service for containers that the environment names",
+		[KEYS_METADATA] = "the keys come from the metadata service of this machine"
+	};
+
+	return texts[bucket->key_source];
+}
+
+
+/* ------------------------------------------------------------------ addresses --- */
+
+static bool
+is_near_v4(const char *host)
+{
+	struct in_addr address;
+	uint32		bits;
+
+	if (inet_pton(AF_INET, host, &address) != 1)
+		return false;
+	bits = ntohl(address.s_addr);
+	return bits >> 24 == 127 || bits >> 16 == (169 << 8 | 254);
+}
+
+/* Loopback, link-local, and the prefix in which AWS has these services. */
+static bool
+is_near_v6(const char *host)
+{
+	struct in6_addr address;
+
+	if (inet_pton(AF_INET6, host, &address) != 1)
+		return false;
+	return IN6_IS_ADDR_LOOPBACK(&address) || IN6_IS_ADDR_LINKLOCAL(&address) ||
+		memcmp(address.s6_addr, "\xfd\x00\x0e\xc2", 4) == 0;
+}
+
+/* Is it the URL of a service on this machine or its link, written as an address? */
+static bool
+is_near(const char *url)
+{
+	char		host[64];
+	const char *begin = strstr(url, "://");
+	size_t		length;
+
+	if (begin == NULL || (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
+		return false;
+	begin += 3;
+	if (*begin == '[')
+	{
+		length = strcspn(++begin, "]");
+		if (length >= sizeof(host) || begin[length] != ']' || strspn(begin + length + 1, ":0123456789") != strcspn(begin + length + 1, "/"))
+			return false;
+		strlcpy(host, begin, length + 1);
+		return is_near_v6(host);
+	}
+	length = strcspn(begin, ":/");
+	if (length >= sizeof(host) || strspn(begin + length, ":0123456789") != strcspn(begin + length, "/"))
+		return false;
+	strlcpy(host, begin, length + 1);
+	return is_near_v4(host);
+}
+
+
+/* ------------------------------------------------------------------- answers --- */
+
+/*
+ * Copies what stands in `text` from `at` on as long as these are letters of
+ * keys, dates and tokens.  In JSON a slash may be escaped.  Returns false if
+ * that ends otherwise than with `end`, is empty, or too long.
+ */
+static bool
+copy_letters(const char *at, char end, char *value, size_t size)
+{
+	size_t		n = 0;
+
+	for (; *at != '\0' && *at != end; at++)
+	{
+		if (*at == '\\' && at[1] == '/')
+			continue;
+		if ((!isalnum((unsigned char) *at) && strchr("/+=-_.:~%", *at) == NULL) || n + 1 >= size)
+			return false;
+		value[n++] = *at;
+	}
+	value[n] = '\0';
+	return *at == end && n > 0;
+}
+
+/* The value of a member of the one JSON object that these services answer with. */
+static bool
+take_member(const char *text, const char *name, char *value, size_t size)
+{
+	char		quoted[64];
+	const char *at;
+
+	snprintf(quoted, sizeof(quoted), "\"%s\"", name);
+	at = strstr(text, quoted);
+	if (at == NULL)
+		return false;
+	at += strlen(quoted);
+	at += strspn(at, " \t\r\n");
+	if (*at++ != ':')
+		return false;
+	at += strspn(at, " \t\r\n");
+	return *at == '"' && copy_letters(at + 1, '"', value, size);
+}
+
+/* The value of an element of the XML that a token service answers with. */
+static bool
+take_element(const char *text, const char *name, char *value, size_t size)
+{
+	char		tag[64];
+	const char *at;
+
+	snprintf(tag, sizeof(tag), "<%s>", name);
+	at = strstr(text, tag);
+	return at != NULL && copy_letters(at + strlen(tag), '<', value, size);
+}
+
+/* "2026-11-28T05:38:29Z" as seconds since 1970; 0 if it cannot be read. */
+static int64
+parse_time(const char *text)
+{
+	struct tm	tm = {0};
+
+	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
+			   &tm.tm_hour, &tm.tm_min, &tm.tm_sec) != 6)
+		return 0;
+	tm.tm_year -= 1900;
+	tm.tm_mon -= 1;
+	return (int64) timegm(&tm);
+}
+
+/* Takes keys out of an answer, in which the token has one of two names. */
+static bool
+take_keys(const char *text, bool (*take) (const char *, const char *, char *, size_t),
+		  const char *token, BucketKeys *keys)
+{
+	char		expires[64];
+
+	if (!take(text, "AccessKeyId", keys->access_key, sizeof(keys->access_key)) ||
+		!take(text, "SecretAccessKey", keys->secret_key, sizeof(keys->secret_key)) ||
+		!take(text, token, keys->token, sizeof(keys->token)) ||
+		!take(text, "Expiration", expires, sizeof(expires)))
+		return false;
+	keys->expires = parse_time(expires);
+	return keys->expires != 0;
+}
+
+
+/* ------------------------------------------------------------------- fetching --- */
+
+/* One fetch: where, and what came of it. */
+typedef struct Fetching
+{
+	Bucket	   *bucket;
+	const char *service;		/* for people */
+	BucketKeys *keys;
+	PlainAnswer answer;
+} Fetching;
+
+static int
+give_up(Fetching *fetching, const char *why)
+{
+	char		text[BUCKET_ERROR_SIZE + 64];
+
+	snprintf(text, sizeof(text), "no keys from %s: %s", fetching->service, why);
+	return bucket_note(fetching->bucket, EACCES, text);
+}
+
+/* Returns 0 if the answer has status 200; else an errno, and it is noted why. */
+static int
+ask(Fetching *fetching, const PlainRequest *request)
+{
+	int			errnum = bucket_fetch(fetching->bucket, request, &fetching->answer);
+	char		why[BUCKET_ERROR_SIZE];
+	char		code[64];
+
+	if (errnum != 0)
+		return errnum;
+	if (fetching->answer.status == 200)
+		return 0;
+	if (fetching->answer.status == 0)
+		return give_up(fetching, fetching->answer.error);
+	/* of the body nothing is told but the code of an error */
+	if (!take_element(fetching->answer.text, "Code", code, sizeof(code)))
+		code[0] = '\0';
+	snprintf(why, sizeof(why), "HTTP status %d%s%s", fetching->answer.status, code[0] ? ", " : "", code);
+	return give_up(fetching, why);
+}
+
+/* Reads a token, whose file is not ours: Kubernetes writes it. */
+static const char *
+read_token(const char *path, char *token, size_t size)
+{
+	int			fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	ssize_t		n;
+
+	if (fd < 0)
+		return strerror(errno);
+	n = read(fd, token, size - 1);
+	close(fd);
+	if (n < 0)
+		return strerror(errno);
+	token[n] = '\0';
+	token[strcspn(token, "\r\n")] = '\0';
+	return *token == '\0' ? "it is empty" : n == size - 1 ? "it is too long" : NULL;
+}
+
+static int
+fetch_web_identity(Fetching *fetching)
+{
+	static const char *const headers[] = {"Content-Type: application/x-www-form-urlencoded", NULL};
+	char		endpoint[160];
+	char		url[192];
+	char		token[8192];
+	char		body[3 * 8192 + 2048];
+	const char *session = has("AWS_ROLE_SESSION_NAME") ? variable("AWS_ROLE_SESSION_NAME") : "audio_cleanup";
+	const char *error = read_token(variable("AWS_WEB_IDENTITY_TOKEN_FILE"), token, sizeof(token));
+	const PlainRequest request = {
+		.method = "POST",.url = url,.headers = headers,.body = body,
+		.ca_file = *bucket_options.ca_file ? bucket_options.ca_file : NULL,
+		.timeout_ms = STS_TIMEOUT_MS
+	};
+	int			errnum = 0;
+
+	fetching->service = "the token service";
+	snprintf(endpoint, sizeof(endpoint), "https://sts.%s.amazonaws.com", bucket_options.region);
+	if (has("AWS_ENDPOINT_URL_STS"))
+		strlcpy(endpoint, variable("AWS_ENDPOINT_URL_STS"), sizeof(endpoint));
+	snprintf(url, sizeof(url), "%s/", endpoint);
+	strlcpy(body, "Action=AssumeRoleWithWebIdentity&RoleArn=", sizeof(body));
+	if (error != NULL)
+		error = psprintf("AWS_WEB_IDENTITY_TOKEN_FILE cannot be read: %s", error);
+	else if (bucket_judge_endpoint(endpoint) != NULL)
+		error = psprintf("AWS_ENDPOINT_URL_STS cannot be used: %s", bucket_judge_endpoint(endpoint));
+	else if (!bucket_encode(body, sizeof(body), variable("AWS_ROLE_ARN")) ||
+			 strlcat(body, "&RoleSessionName=", sizeof(body)) >= sizeof(body) || !bucket_encode(body, sizeof(body), session) ||
+			 strlcat(body, "&Version=2011-06-15&WebIdentityToken=", sizeof(body)) >= sizeof(body) ||
+			 !bucket_encode(body, sizeof(body), token))
+		error = strerror(ENAMETOOLONG);
+	errnum = error != NULL ? give_up(fetching, error) : ask(fetching, &request);
+	if (errnum == 0 && !take_keys(fetching->answer.text, take_element, "SessionToken", fetching->keys))
+		errnum = give_up(fetching, "its answer cannot be read");
+	explicit_bzero(token, sizeof(token));
+	explicit_bzero(body, sizeof(body));
+	return errnum;
+}
+
+static int
+fetch_container(Fetching *fetching)
+{
+	char		url[512];
+	char		header[8192 + 32] = "Authorization: ";
+	const char *token_file = variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
+	const char *const headers[] = {header, NULL};
+	PlainRequest request = {.method = "GET",.url = url,.timeout_ms = NEAR_TIMEOUT_MS};
+	size_t		length = strlen(header);
+	const char *error = NULL;
+	int			errnum;
+
+	fetching->service = "the service for containers";
+	if (has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"))
+		snprintf(url, sizeof(url), "%s%s", CONTAINER_SERVICE, variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"));
+	else
+		strlcpy(url, variable("AWS_CONTAINER_CREDENTIALS_FULL_URI"), sizeof(url));
+	if (!is_near(url))
+		return give_up(fetching, "its address is neither on this machine nor link-local");
+	if (*token_file != '\0')
+		error = read_token(token_file, header + length, sizeof(header) - length);
+	else
+		strlcpy(header + length, variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"), sizeof(header) - length);
+	if (header[length] != '\0')
+		request.headers = headers;
+	errnum = error != NULL ?
+		give_up(fetching, psprintf("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE cannot be read: %s", error)) :
+		ask(fetching, &request);
+	if (errnum == 0 && !take_keys(fetching->answer.text, take_member, "Token", fetching->keys))
+		errnum = give_up(fetching, "its answer cannot be read");
+	explicit_bzero(header, sizeof(header));
+	return errnum;
+}
+
+/* The service is asked for a token first, then for the name of the role, then for its keys. */
+static int
+fetch_metadata(Fetching *fetching)
+{
+	static const char *const ttl[] = {"X-aws-ec2-metadata-token-ttl-seconds: " TOKEN_SECONDS, NULL};
+	const char *service = has("AWS_EC2_METADATA_SERVICE_ENDPOINT") ?
+	variable("AWS_EC2_METADATA_SERVICE_ENDPOINT") : METADATA_SERVICE;
+	int			length = (int) strlen(service) - (*service != '\0' && service[strlen(service) - 1] == '/' ? 1 : 0);
+	char		url[512];
+	char		role[128];
+	char		token[512];
+	char		header[600];
+	const char *const headers[] = {header, NULL};
+	PlainRequest request = {.method = "PUT",.url = url,.headers = ttl,.timeout_ms = NEAR_TIMEOUT_MS};
+	int			errnum;
+
+	fetching->service = "the metadata service of this machine";
+	if (!is_near(service))
+		return give_up(fetching, "its address is neither on this machine nor link-local");
+	snprintf(url, sizeof(url), "%.*s/latest/api/token", length, service);
+	if ((errnum = ask(fetching, &request)) != 0)
+		return errnum;
+	if (!copy_letters(fetching->answer.text, '\0', token, sizeof(token)))
+		return give_up(fetching, "its token cannot be read");
+	snprintf(header, sizeof(header), "X-aws-ec2-metadata-token: %s", token);
+	request.method = "GET";
+	request.headers = headers;
+	snprintf(url, sizeof(url), "%.*s%s", length, service, METADATA_PATH);
+	if ((errnum = ask(fetching, &request)) != 0)
+		return fetching->answer.status == 404 ? give_up(fetching, "this machine has no role") : errnum;
+	fetching->answer.text[strcspn(fetching->answer.text, "\r\n")] = '\0';
+	if (!copy_letters(fetching->answer.text, '\0', role, sizeof(role)) || strpbrk(role, "/%:") != NULL)
+		return give_up(fetching, "the name of the role cannot be read");
+	snprintf(url, sizeof(url), "%.*s%s%s", length, service, METADATA_PATH, role);
+	if ((errnum = ask(fetching, &request)) == 0 &&
+		!take_keys(fetching->answer.text, take_member, "Token", fetching->keys))
+		errnum = give_up(fetching, "its answer holds no keys");
+	explicit_bzero(token, sizeof(token));
+	explicit_bzero(header, sizeof(header));
+	return errnum;
+}
+
+static int
+fetch(Bucket *bucket, BucketKeys *keys)
+{
+	Fetching   *fetching = palloc0(sizeof(Fetching));
+	int			errnum;
+	int			n;
+
+	fetching->bucket = bucket;
+	fetching->keys = keys;
+	for (n = 0; n < DESCRIPTORS && AcquireExternalFD(); n++)
+		;
+	if (n < DESCRIPTORS)
+		errnum = bucket_note(bucket, EMFILE, "too many files are open");
+	else if (bucket->key_source == KEYS_WEB_IDENTITY)
+		errnum = fetch_web_identity(fetching);
+	else if (bucket->key_source == KEYS_CONTAINER)
+		errnum = fetch_container(fetching);
+	else
+		errnum = fetch_metadata(fetching);
+	while (n-- > 0)
+		ReleaseExternalFD();
+	explicit_bzero(fetching, sizeof(Fetching));
+	pfree(fetching);
+	return errnum;
+}
+
+
+/* ------------------------------------------------------------------- renewing --- */
+
+static bool
+is_fetched(const Bucket *bucket)
+{
+	return bucket->key_source >= KEYS_WEB_IDENTITY;
+}
+
+/* Fetches keys, for this process.  Returns 0 or an errno; then it still has the old ones. */
+static int
+fetch_anew(Bucket *bucket)
+{
+	BucketKeys *keys = palloc0(sizeof(BucketKeys));
+	int			errnum = fetch(bucket, keys);
+	int64		now = (int64) time(NULL);
+
+	if (errnum == 0)
+	{
+		fetched.source = bucket->key_source;
+		fetched.keys = *keys;
+		fetched.renew_at = keys->expires - Min(RENEW_SECONDS, Max(keys->expires - now, 0) / 4);
+	}
+	explicit_bzero(keys, sizeof(BucketKeys));
+	pfree(keys);
+	return errnum;
+}
+
+static int
+set_keys(Bucket *bucket, const BucketKeys *keys)
+{
+	uint64		digest = digest_of(keys);
+
+	if (digest == bucket->key_digest)
+		return 0;
+	if (!bucket->library->set_keys(bucket->session, keys->access_key, keys->secret_key,
+								   keys->token[0] ? keys->token : NULL))
+		return bucket_note(bucket, ENOMEM, strerror(ENOMEM));
+	bucket->key_digest = digest;
+	return 0;
+}
+
+int
+bucket_have_keys(Bucket *bucket)
+{
+	int64		now = (int64) time(NULL);
+	bool		known = fetched.source == bucket->key_source;
+	int			errnum;
+
+	if (!is_fetched(bucket))
+		return 0;
+	if (!known || now >= fetched.renew_at)
+	{
+		errnum = fetch_anew(bucket);
+		if (errnum == EINTR || (errnum != 0 && !(known && now < fetched.keys.expires)))
+			return errnum;
+		if (errnum != 0)
+			fetched.renew_at = Min(now + RETRY_SECONDS, fetched.keys.expires);
+	}
+	return set_keys(bucket, &fetched.keys);
+}
+
+/* Ceph refuses keys that have expired without saying why. */
+static bool
+has_expired(const Bucket *bucket, const BucketAnswer *answer)
+{
+	if (strcmp(answer->code, "ExpiredToken") == 0 || strcmp(answer->code, "ExpiredTokenException") == 0)
+		return true;
+	return answer->status == 403 && is_fetched(bucket) && (int64) time(NULL) >= fetched.keys.expires;
+}
+
+bool
+bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer)
+{
+	uint64		before = bucket->key_digest;
+	BucketKeys	keys;
+
+	if (!has_expired(bucket, answer))
+		return false;
+	if (is_fetched(bucket))
+	{
+		/* another bucket of this process may have fetched them already */
+		if (digest_of(&fetched.keys) == before && fetch_anew(bucket) != 0)
+			return false;
+		return set_keys(bucket, &fetched.keys) == 0 && bucket->key_digest != before;
+	}
+	/* somebody else may have written the file anew */
+	memset(&keys, 0, sizeof(keys));
+	if (bucket->key_source == KEYS_FILE && read_file(bucket_options.credentials_file, &keys) == NULL)
+		(void) set_keys(bucket, &keys);
+	explicit_bzero(&keys, sizeof(keys));
+	return bucket->key_digest != before;
+}

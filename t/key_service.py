@@ -1,0 +1,92 @@
+#!/usr/bin/python3
+"""key_service.py PORT FOLDER: gives out the keys in FOLDER/keys.
+
+It is the metadata service of a machine (version 2) with the role "writer", the
+service for containers at /container, and a token service at /.  FOLDER/keys is
+JSON; its "how" is one of
+
+    ""        as it should be
+    slow      after ten seconds
+    refuse    tokens are not accepted
+    no_role   the machine has no role
+    garbage   the answer holds no keys
+
+Each request is told on the standard output, without anything secret in it.
+"""
+import http.server
+import json
+import sys
+import time
+import urllib.parse
+
+PORT, FOLDER = int(sys.argv[1]), sys.argv[2]
+ROLE_PATH = "/latest/meta-data/iam/security-credentials/"
+TOKEN = "metadata-token-0123456789=="
+
+
+class Service(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, text):
+        body = text.encode()
+        self.send_response_only(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def give_json(self, keys):
+        if keys["how"] == "garbage":
+            return self.answer(200, '{"Code": "Success", "Message": "<none>"}')
+        return self.answer(200, json.dumps({
+            "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": keys["access_key"],
+            "SecretAccessKey": keys["secret_key"], "Token": keys["token"], "Expiration": keys["expires"]}, indent=2))
+
+    def give_xml(self, keys, form):
+        with open(f"{FOLDER}/identity", encoding="utf-8") as file:
+            identity = file.read().strip()
+        if form.get("Action") != ["AssumeRoleWithWebIdentity"] or form.get("WebIdentityToken") != [identity] or \
+                form.get("RoleArn") != ["arn:aws:iam::1:role/writer"] or form.get("Version") != ["2011-06-15"]:
+            return self.answer(400, "<ErrorResponse><Error><Type>Sender</Type><Code>InvalidIdentityToken</Code>"
+                                    f"<Message>{identity}</Message></Error></ErrorResponse>")
+        if keys["how"] == "garbage":
+            return self.answer(200, "<AssumeRoleWithWebIdentityResponse/>")
+        return self.answer(200, "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>"
+                                f"<SessionToken>{keys['token']}</SessionToken><SecretAccessKey>{keys['secret_key']}</SecretAccessKey>"
+                                f"<Expiration>{keys['expires']}</Expiration><AccessKeyId>{keys['access_key']}</AccessKeyId>"
+                                "</Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>")
+
+    def handle_request(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        with open(f"{FOLDER}/keys", encoding="utf-8") as file:
+            keys = json.load(file)
+        print(self.command, self.path, flush=True)
+        if keys["how"] == "slow":
+            time.sleep(10)
+        if self.path == "/latest/api/token":
+            return self.answer(200, TOKEN) if self.command == "PUT" and \
+                self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "").isdigit() else self.answer(400, "")
+        if self.path.startswith(ROLE_PATH):
+            if self.headers.get("X-aws-ec2-metadata-token") != TOKEN or keys["how"] == "refuse":
+                return self.answer(401, "Unauthorized: " + TOKEN)
+            if keys["how"] == "no_role":
+                return self.answer(404, "")
+            if self.path == ROLE_PATH:
+                return self.answer(200, "writer\n")
+            return self.give_json(keys) if self.path == ROLE_PATH + "writer" else self.answer(404, "")
+        if self.path == "/container":
+            return self.give_json(keys) if self.headers.get("Authorization") == "Bearer container-token" else self.answer(403, "")
+        if self.path == "/" and self.command == "POST":
+            return self.give_xml(keys, urllib.parse.parse_qs(body))
+        return self.answer(404, "")
+
+    do_GET = do_PUT = do_POST = handle_request
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+
+Server(("127.0.0.1", PORT), Service).serve_forever()
