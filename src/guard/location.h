@@ -41,9 +41,11 @@ extern Brake *location_store_brake(FileStore *store, const char *path, const cha
 
 /*
  * Returns a brake if the open directory `path` cannot be reached, or if what
- * is deleted in it could not be put back.
+ * is deleted in it could not be put back, unless the settings keep no backup and
+ * a file is deleted only if it is the one that is meant.  With `may_write` that
+ * is tried with a file of ours; without, it is taken for granted.
  */
-extern Brake *location_reach(FileStore *store, const char *path);
+extern Brake *location_reach(FileStore *store, const char *path, const Settings *settings, bool may_write);
 
 /*
  * Returns a brake if there is a backup directory, and the directory is

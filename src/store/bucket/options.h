@@ -22,6 +22,7 @@ typedef struct BucketOptions
 	char	   *credentials_file;	/* "": the environment of the postmaster */
 	char	   *ca_file;		/* "": the system's certificates */
 	int			timeout_ms;		/* of one request */
+	int			requests;		/* at a time, at most */
 } BucketOptions;
 
 extern BucketOptions bucket_options;
