@@ -114,7 +114,17 @@ release($proxy);
 ok(wait_for_drain($node), 'the run is over');
 is(states(), 'replaced.mp3 skipped', 'a file that was replaced is skipped');
 is(s3($swift, 'GET', 'audio/up/replaced.mp3')->{content}, 'a new upload', 'and is there');
-add_rows($node, 'replaced.mp3');
+put('audio', map { "race/$_.mp3" } 1 .. 40);
+set_rule($proxy, match => '^POST /audio/\?delete=', do => 'hold');
+sql('SELECT cleanup_all()');
+ok(is_held($proxy), 'the worker is about to make many markers');
+put_object($swift, 'audio/up/race/7.mp3', 'a new upload');
+release($proxy);
+ok(wait_for_drain($node), 'the run is over');
+is(sql("SELECT string_agg(state || ' ' || n, ', ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM cleanup_files WHERE file LIKE 'race/%' GROUP BY state) s"),
+	'deleted 39, skipped 1', 'of many, the one that was replaced is skipped');
+is(s3($swift, 'GET', 'audio/up/race/7.mp3')->{content}, 'a new upload', 'and is seen');
+add_rows($node, 'replaced.mp3', 'race/7.mp3');
 
 
 # ---- without versions

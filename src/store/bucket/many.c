@@ -34,6 +34,7 @@ typedef struct Item
 	const char *version;		/* that is to be removed */
 	const char *marker;			/* that we have made, NULL: unknown; or that
 								 * is to be removed */
+	bool		made;			/* a marker was, though we may not know which */
 	FileOutcome outcome;		/* when that is done */
 	const char *etag;			/* without versions, with the date */
 	int64		modified;
@@ -401,6 +402,7 @@ make_markers(Many *many)
 		Item	   *item = &many->items[removals.items[i]];
 
 		item->marker = removal->marker;
+		item->made = removal->errnum == 0;
 		if (removal->is_doubtful)
 			doubt(many->bucket, item->key);
 		if (removal->errnum != 0 && removal->errnum != EIO && removal->errnum != ETIMEDOUT &&
@@ -409,16 +411,21 @@ make_markers(Many *many)
 	}
 }
 
-/* Without its id, the marker is the one above the file that was expected, if any. */
+/*
+ * Without its id, the marker is the one above the file that was expected, if
+ * any; or the only one above a stranger, if one was made.  Swift tells no ids.
+ */
 static int
-find_marker(const KeyVersions *versions, const char *marker)
+find_marker(const Item *item, const KeyVersions *versions)
 {
 	int			i;
 
-	if (marker == NULL)
-		return bucket_is_captured(versions) ? versions->at - 1 : -1;
+	if (item->marker == NULL && bucket_is_captured(versions))
+		return versions->at - 1;
+	if (item->marker == NULL)
+		return item->made && bucket_hides_stranger(versions) ? 0 : -1;
 	for (i = 0; i < versions->n; i++)
-		if (versions->entries[i].is_marker && strcmp(versions->entries[i].version, marker) == 0)
+		if (versions->entries[i].is_marker && strcmp(versions->entries[i].version, item->marker) == 0)
 			return i;
 	return -1;
 }
@@ -441,7 +448,7 @@ take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
 		settle(item, fail(errnum, "list versions of file"));
 		return;
 	}
-	at = find_marker(versions, item->marker);
+	at = find_marker(item, versions);
 	if (at >= 0 && versions->at == at + 1)
 		settle(item, come_to(FILE_OK));
 	else if (at >= 0)
