@@ -196,7 +196,7 @@ is(sql("SELECT string_agg(DISTINCT state, ',') FROM cleanup_files WHERE file LIK
 sql('CREATE DATABASE other');
 make_schema($node, 'other');
 make_bucket($swift, 'race', versioning => '');
-put_object($swift, 'race/x.mp3');
+put_object($swift, 'race/raced.mp3');
 sleep 2;
 $node->safe_psql($_, "ALTER DATABASE $_ SET audio_cleanup.upload_dir = 's3://race'") foreach 'postgres', 'other';
 change('upload_dir', q{'s3://race'});
@@ -207,7 +207,7 @@ wait_until(sub { (-s "$proxy->{rules}/used" // 0) >= 2 });
 release($proxy);
 $_->quit foreach @racers;
 wait_until(sub { sql("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CALL cleanup_run%')") eq 't' });
-my $owners = grep { $node->safe_psql($_, "SELECT count(*) FROM cleanup_files WHERE state = 'deleted' AND file = 'x.mp3'") > 0 } 'postgres', 'other';
+my $owners = grep { $node->safe_psql($_, "SELECT count(*) FROM cleanup_files WHERE state = 'deleted' AND file = 'raced.mp3'") > 0 } 'postgres', 'other';
 cmp_ok($owners, '<=', 1, 'of two databases that race for it, no two have it');
 $node->psql($_, 'CALL cleanup_run(force => true)') foreach 'postgres', 'other';
 my $claim = s3($swift, 'GET', 'race/.audio_cleanup/claim')->{content};

@@ -239,7 +239,7 @@ bucket_expected(const Bucket *bucket, const char *path)
 
 /* ----------------------------------------------------------------- removal --- */
 
-/* Removes versions, or makes markers; results[] by item, errnum EINTR for what was not done. */
+/* What is to be removed, and the numbers of its items. */
 typedef struct Removals
 {
 	BucketRemoval *list;
@@ -587,6 +587,8 @@ bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n
 	Many		many;
 	int			i;
 
+	if (n == 0)
+		return;
 	begin_many(&many, store, n);
 	many.condemned = files;
 	for (i = 0; i < n; i++)
