@@ -385,6 +385,8 @@ static const Definition definitions[] = {
 	{"s3_timeout", "How long one request to a bucket may take.",
 		.integer = &bucket_options.timeout_ms,.value = 30000,.min = 100,.max = 600000,.flags = GUC_UNIT_MS,
 	.shown_as = "s3_timeout_ms"},
+	{"s3_requests", "Requests to a bucket that are on their way at a time, at most.",
+	.integer = &bucket_options.requests,.value = 16,.min = 1,.max = 64},
 
 	{"s3_metadata_service", "Ask the metadata service of this machine for keys where nothing else has any.",
 	.boolean = &bucket_options.metadata_service},

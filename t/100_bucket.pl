@@ -198,6 +198,8 @@ sleep 2;
 like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://plain'; SELECT cleanup_all()"), qr/keeps no versions/, 'a bucket without versions is refused');
 like(sql("SET audio_cleanup.upload_dir = 's3://plain'; SELECT cleanup_all(dry_run => true)"), qr/"unversioned/, 'a preview names that brake');
 is_deeply(keys_of($gateway, 'plain', ''), ['x.mp3'], 'and nothing went');
+my $page = s3($gateway, 'GET', 'plain', query => { 'list-type' => 2 })->{content};
+is_deeply([ $page =~ m{<Key>(.*?)</Key>}g ], ['x.mp3'], 'nor is anything left of the object by which the gateway has shown that it ignores If-Match');
 like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://nosuchbucket'; SELECT cleanup_all()"), qr/NoSuchBucket/, 'one that does not exist is told');
 make_bucket($gateway, 'suspended');
 put_object($gateway, 'suspended/x.mp3');

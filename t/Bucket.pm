@@ -1,9 +1,10 @@
-# Bucket.pm: a Ceph object gateway on loopback for the TAP tests, a client for it, and a proxy in between.
+# Bucket.pm: a Ceph object gateway, or OpenStack Swift, on loopback for the TAP tests, a client for it, and a proxy in between.
 
 package Bucket;
 
 use strict;
 use warnings;
+use feature 'state';
 
 use Digest::SHA qw(hmac_sha256 hmac_sha256_hex sha256_hex);
 use Exporter qw(import);
@@ -18,7 +19,7 @@ use PostgreSQL::Test::Utils;
 use AudioCleanup qw(read_file wait_until);
 
 our @EXPORT = qw(
-  lacks_gateway start_gateway stop_gateway add_user add_role session_keys write_credentials bucket_conf 
+  lacks_gateway start_gateway lacks_swift start_swift stop_gateway add_user add_role session_keys write_credentials bucket_conf
   make_bucket s3 put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_proxy set_rule clear_rules is_held release rewrite
   start_key_service give_out make_authority make_certificate
 );
@@ -27,14 +28,26 @@ my %running;
 
 # ---- the server ----
 
-# What is missing for a gateway, or nothing.
-sub lacks_gateway
+sub lacks
 {
-	foreach my $program (qw(ceph-mon ceph-osd radosgw radosgw-admin ceph-authtool monmaptool uuidgen))
+	my (@programs) = @_;
+	foreach my $program (@programs)
 	{
 		return $program unless grep { -x "$_/$program" } split /:/, $ENV{PATH};
 	}
 	return;
+}
+
+# What is missing for a gateway, or nothing.
+sub lacks_gateway
+{
+	return lacks(qw(ceph-mon ceph-osd radosgw radosgw-admin ceph-authtool monmaptool uuidgen));
+}
+
+# What is missing for Swift, or nothing.
+sub lacks_swift
+{
+	return lacks(qw(memcached swift-ring-builder swift-account-server swift-container-server swift-object-server swift-proxy-server));
 }
 
 sub run_in_background
@@ -71,6 +84,85 @@ sub start_gateway
 	wait_until(sub { -e "$dir/ready" || waitpid($pid, WNOHANG) }) && -e "$dir/ready"
 	  or die 'the gateway has not started: ' . read_file("$dir/log");
 	return { dir => $dir, port => $port, endpoint => "http://localhost:$port", access_key => 'AKAUDIO', secret_key => 'SKaudio/' . 'x' x 20 };
+}
+
+# One server of each kind, and s3api in the proxy; as start_gateway()
+sub start_swift
+{
+	my $dir = PostgreSQL::Test::Utils::tempdir_short();
+	my %port = map { $_ => PostgreSQL::Test::Cluster::get_free_port() } qw(account container object cache proxy);
+	my $user = getpwuid $>;
+
+	make_path("$dir/devices/d1");
+	append_to_file("$dir/swift.conf", <<"END");
+[swift-hash]
+swift_hash_path_prefix = before
+swift_hash_path_suffix = after
+[storage-policy:0]
+name = only
+default = yes
+END
+	foreach my $kind (qw(account container object))
+	{
+		append_to_file("$dir/$kind.conf", <<"END");
+[DEFAULT]
+bind_ip = 127.0.0.1
+bind_port = $port{$kind}
+swift_dir = $dir
+devices = $dir/devices
+mount_check = false
+disable_fallocate = true
+user = $user
+workers = 0
+conn_timeout = 30
+node_timeout = 60
+[pipeline:main]
+pipeline = $kind-server
+[app:$kind-server]
+use = egg:swift#$kind
+END
+		system_or_bail("swift-ring-builder $dir/$kind.builder $_ >>$PostgreSQL::Test::Utils::log_path/swift.log")
+		  foreach 'create 4 1 1', "add r1z1-127.0.0.1:$port{$kind}/d1 1", 'rebalance';
+	}
+	append_to_file("$dir/proxy.conf", <<"END");
+[DEFAULT]
+bind_ip = 127.0.0.1
+bind_port = $port{proxy}
+swift_dir = $dir
+user = $user
+workers = 0
+[pipeline:main]
+pipeline = catch_errors gatekeeper cache listing_formats bulk s3api tempauth slo dlo versioned_writes symlink proxy-server
+[app:proxy-server]
+use = egg:swift#proxy
+conn_timeout = 30
+node_timeout = 60
+allow_account_management = true
+account_autocreate = true
+[filter:cache]
+use = egg:swift#memcache
+memcache_servers = 127.0.0.1:$port{cache}
+[filter:tempauth]
+use = egg:swift#tempauth
+user_audio_audio = SKaudio .admin
+[filter:s3api]
+use = egg:swift#s3api
+s3_acl = false
+location = us-east-1
+[filter:versioned_writes]
+use = egg:swift#versioned_writes
+allow_object_versioning = true
+END
+	append_to_file("$dir/proxy.conf", "[filter:$_]\nuse = egg:swift#$_\n")
+	  foreach qw(catch_errors gatekeeper listing_formats bulk slo dlo symlink);
+	run_in_background('swift_cache', 'memcached', '-l', '127.0.0.1', '-p', $port{cache}, '-m', '16');
+	run_in_background("swift_$_", "swift-$_-server", "$dir/$_.conf") foreach qw(account container object proxy);
+	foreach my $kind (qw(account container object proxy))
+	{
+		wait_until(sub { is_listening($port{$kind}) }) or die "Swift has not started: see swift_$kind.log";
+	}
+	return { dir => $dir, port => $port{proxy}, endpoint => "http://localhost:$port{proxy}",
+		access_key => 'audio:audio', secret_key => 'SKaudio' };
 }
 
 # add_user(SERVER, NAME): the same server with this user's keys
@@ -334,12 +426,13 @@ sub start_proxy
 	return { %$server, port => $port, endpoint => ($certificate ? 'https' : 'http') . "://localhost:$port", rules => $dir };
 }
 
-# set_rule(PROXY, match => REGEX of "METHOD URI", do => as s3_proxy.py says, times => N)
+# set_rule(PROXY, match => REGEX of "METHOD URI", do => as s3_proxy.py says, times => N, skip => N)
 sub set_rule
 {
 	my ($proxy, %rule) = @_;
+	state $id = 0;
 	clear_rules($proxy);
-	append_to_file("$proxy->{rules}/new", encode_json({ times => 1_000_000, %rule }));
+	append_to_file("$proxy->{rules}/new", encode_json({ times => 1_000_000, id => ++$id, %rule }));
 	rename "$proxy->{rules}/new", "$proxy->{rules}/rule" or die "could not set a rule: $!";
 	return;
 }

@@ -4,7 +4,8 @@
 With a certificate, and its key in the same file, TLS is spoken in front.
 
 The rule is JSON: "match" is a regular expression that "METHOD URI" is searched
-for, "times" says for how many requests it is good, and "do" is one of
+for, "times" says for how many requests it is good, "skip" how many pass before
+that, and "do" is one of
 
     hold       wait until the rule is gone, or another one; FOLDER/held tells that one waits
     hold_after pass it on, and wait so before its answer
@@ -32,6 +33,7 @@ import time
 
 PORT, TARGET, FOLDER = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 LOCK = threading.Lock()
+SKIPPED = {}  # by the id of a rule
 
 
 def find_rule(request):
@@ -43,6 +45,10 @@ def find_rule(request):
             return None
         used = os.path.getsize(f"{FOLDER}/used") if os.path.exists(f"{FOLDER}/used") else 0
         if used >= rule["times"] or not re.search(rule["match"], request):
+            return None
+        SKIPPED.setdefault(rule.get("id"), 0)
+        if SKIPPED[rule.get("id")] < rule.get("skip", 0):
+            SKIPPED[rule.get("id")] += 1
             return None
         with open(f"{FOLDER}/used", "ab") as file:
             file.write(b"x")

@@ -105,26 +105,16 @@ let_live_at_commit(Drain *drain, LedgerFile *file, FilePlace place)
 		drain_set_state(file, "skipped", why_let_live);
 }
 
-/* What can be told of a pending file by looking; true if it must be captured. */
 static bool
-settle_by_place(Drain *drain, LedgerFile *file)
+is_foreign(const Drain *drain, const LedgerFile *file)
 {
-	FileResult	result = {FILE_FAILED, 0, "find it"};
-	bool		foreign = file->condemned_at < drain->taken_over;
-	FilePlace	place;
+	return file->condemned_at < drain->taken_over;
+}
 
-	if (foreign && !drain->at_commit)
-	{
-		let_live(drain, file);
-		return false;
-	}
-	place = store_locate(drain->store, drain->run_id, file->path, &file->identity,
-						 !drain->at_commit, &result.errnum);
-	if (foreign)
-	{
-		let_live_at_commit(drain, file, place);
-		return false;
-	}
+/* What is recorded of a pending file that is at this place; true if it must be captured. */
+static bool
+settle_at(Drain *drain, LedgerFile *file, FilePlace place, FileResult result)
+{
 	switch (place)
 	{
 		case PLACE_TRASH:
@@ -145,6 +135,29 @@ settle_by_place(Drain *drain, LedgerFile *file)
 			break;
 	}
 	return true;
+}
+
+/* What can be told of a pending file by looking; true if it must be captured. */
+static bool
+settle_by_place(Drain *drain, LedgerFile *file)
+{
+	FileResult	result = {FILE_FAILED, 0, "find it"};
+	bool		foreign = is_foreign(drain, file);
+	FilePlace	place;
+
+	if (foreign && !drain->at_commit)
+	{
+		let_live(drain, file);
+		return false;
+	}
+	place = store_locate(drain->store, drain->run_id, file->path, &file->identity,
+						 !drain->at_commit, &result.errnum);
+	if (foreign)
+	{
+		let_live_at_commit(drain, file, place);
+		return false;
+	}
+	return settle_at(drain, file, place, result);
 }
 
 /*
@@ -214,14 +227,59 @@ next_files(Drain *drain, int limit, int *n)
 }
 
 static void
-capture_file(Drain *drain, LedgerFile *file)
+capture_at_commit(Drain *drain, LedgerFile *file)
 {
-	if (!settle_by_place(drain, file))
-		return;
-	if (drain->at_commit)
+	if (settle_by_place(drain, file))
 		drain_do_at_commit(drain, AT_COMMIT_CAPTURE, file->path, NULL, &file->identity);
-	else
-		set_captured(drain, file, store_capture(drain->store, drain->run_id, file->path, &file->identity));
+}
+
+/* Captures these files by one call. */
+static void
+capture_now(Drain *drain, LedgerFile *files, int n)
+{
+	StoreCondemned *condemned = palloc(sizeof(StoreCondemned) * n);
+	LedgerFile **file = palloc(sizeof(LedgerFile *) * n);
+	int			n_condemned = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (is_foreign(drain, &files[i]))
+		{
+			let_live(drain, &files[i]);
+			continue;
+		}
+		file[n_condemned] = &files[i];
+		condemned[n_condemned++] = (StoreCondemned)
+		{
+			.path = files[i].path,.expected = &files[i].identity
+		};
+	}
+	store_capture_many(drain->store, drain->run_id, condemned, n_condemned,
+					   drain->context.settings->backup_retention_days == 0);
+	for (i = 0; i < n_condemned; i++)
+	{
+		if (condemned[i].destroyed)
+			drain_set_destroyed(file[i], file[i]->identity.space);
+		else if (settle_at(drain, file[i], condemned[i].place, condemned[i].result))
+			set_captured(drain, file[i], condemned[i].result);
+	}
+	pfree(condemned);
+	pfree(file);
+}
+
+/* Captures the first of the files, as many as are captured together.  Returns how many. */
+static int
+capture_files(Drain *drain, LedgerFile *files, int n)
+{
+	if (drain->at_commit)
+	{
+		capture_at_commit(drain, files);
+		return 1;
+	}
+	n = Min(n, store_together(drain->store));
+	capture_now(drain, files, n);
+	return n;
 }
 
 /* What is captured from now on was not there for the last look. */
@@ -281,11 +339,11 @@ drain_capture_step(Drain *drain, int limit)
 	progress_set_phase(PHASE_CAPTURING);
 	expect_look(drain);
 	began = GetCurrentTimestamp();
-	for (i = 0; i < n && !drain_is_step_over(drain, began); i++)
+	for (i = 0; i < n && !drain_is_step_over(drain, began);)
 	{
 		progress_tick();
-		capture_file(drain, &files[i]);
-		drain->captured_up_to = files[i].file_id;
+		i += capture_files(drain, &files[i], n - i);
+		drain->captured_up_to = files[i - 1].file_id;
 	}
 	if (i > 0)
 	{

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
 #include "src/drain/private.h"
@@ -81,6 +82,12 @@ destroy_at_commit(Drain *drain, LedgerFile *file)
 static void
 settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 {
+	/*
+	 * we were asked to stop: what was destroyed nevertheless is found missing
+	 * by the next drain
+	 */
+	if (result.errnum == EINTR)
+		CHECK_FOR_INTERRUPTS();
 	if (result.outcome == FILE_OK)
 		drain_set_destroyed(file, freed);
 	else if (result.outcome == FILE_VANISHED)
@@ -102,7 +109,7 @@ settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 void
 drain_destroy_files(Drain *drain, LedgerFile *files, int n)
 {
-	StoreDoomed doomed[DRAIN_TOGETHER];
+	StoreDoomed *doomed = palloc(sizeof(StoreDoomed) * n);
 	int			i;
 
 	for (i = 0; i < n; i++)
@@ -113,11 +120,11 @@ drain_destroy_files(Drain *drain, LedgerFile *files, int n)
 		{
 			.path = files[i].path,.expected = &files[i].identity
 		};
-	if (drain->at_commit)
-		return;
-	store_destroy_many(drain->store, drain->run_id, doomed, n);
-	for (i = 0; i < n; i++)
+	if (!drain->at_commit)
+		store_destroy_many(drain->store, drain->run_id, doomed, n);
+	for (i = 0; i < n && !drain->at_commit; i++)
 		settle_destroyed(drain, &files[i], doomed[i].result, doomed[i].freed);
+	pfree(doomed);
 }
 
 /*
@@ -144,11 +151,12 @@ is_look_old(const Drain *drain)
 
 /* How many of the first files are not held, and may be destroyed together? */
 static int
-free_in_row(const LedgerFile *files, int n)
+free_in_row(const Drain *drain, const LedgerFile *files, int n)
 {
+	int			most = Min(n, Max(DRAIN_TOGETHER, store_together(drain->store)));
 	int			i = 0;
 
-	while (i < Min(n, DRAIN_TOGETHER) && !files[i].is_held)
+	while (i < most && !files[i].is_held)
 		i++;
 	return i;
 }
@@ -168,7 +176,7 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 	pace_begin_files(&drain->pace);
 	while (i < n && !drain_is_step_over(drain, began))
 	{
-		int			together = free_in_row(&files[i], n - i);
+		int			together = free_in_row(drain, &files[i], n - i);
 
 		progress_tick();
 		if (together == 0)
@@ -180,7 +188,9 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 		drain_destroy_files(drain, files + i, together);
 		i += together;
 		drain->portion += together;
-		pace_yield(&drain->pace);
+		/* a disk is meant */
+		if (store_acts_at_commit(drain->store))
+			pace_yield(&drain->pace);
 	}
 	if (i > 0)
 	{

@@ -118,11 +118,11 @@ extern void drain_record(Drain *drain, const LedgerFile *files, int n);
 extern void drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const char *as,
 							   const FileIdentity *identity);
 
-/* so many files are destroyed at a time: between them an interrupt is taken, and the step may end */
+/* so many files are destroyed at a time, or store_together(): between them an interrupt is taken, and the step may end */
 #define DRAIN_TOGETHER	64
 
 /*
- * Unlinks `n` captured files, at most DRAIN_TOGETHER, or finds out what has become
+ * Destroys `n` captured files, or finds out what has become
  * of them.  In somebody's transaction they are unlinked when that commits.
  */
 extern void drain_destroy_files(Drain *drain, LedgerFile *files, int n);

@@ -125,13 +125,23 @@ location_store_brake(FileStore *store, const char *path, const char *action, int
 }
 
 Brake *
-location_reach(FileStore *store, const char *path)
+location_reach(FileStore *store, const char *path, const Settings *settings, bool may_write)
 {
+	bool		proven = !may_write;
 	int			errnum = store_reach(store);
 
 	if (errnum != 0)
 		return location_store_brake(store, path, "reach upload directory", errnum);
 	if (store_can_undo(store))
+		return NULL;
+	if (may_write && (errnum = store_prove(store, &proven)) != 0)
+		return location_store_brake(store, path, "try a deletion in upload directory", errnum);
+	if (proven && settings->backup_retention_days > 0)
+		return brake_make("unversioned", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+						  psprintf("upload directory \"%s\" keeps no versions of its files", path),
+						  "What is deleted in it cannot be put back.",
+						  "Turn versioning on for the bucket, or set audio_cleanup.backup_retention_days to 0.");
+	if (proven)
 		return NULL;
 	return brake_make("unversioned", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 					  psprintf("upload directory \"%s\" keeps no versions of its files", path),

@@ -56,9 +56,12 @@ extern Brake *location_store_brake(FileStore *store, const char *path, const cha
 /*
  * Returns a brake if the directory `path`, open as `store`, cannot be
  * reached, or if a file that is deleted in the directory could not be put
- * back; else NULL.  May wait for the server of a bucket.
+ * back; else NULL.  The latter is no brake where the settings keep no backup,
+ * and the server of the bucket deletes a file only if the file is the one that
+ * is meant.  With `may_write` that is tried with an object of ours; without,
+ * it is taken for granted.  May wait for the server of a bucket.
  */
-extern Brake *location_reach(FileStore *store, const char *path);
+extern Brake *location_reach(FileStore *store, const char *path, const Settings *settings, bool may_write);
 
 /*
  * Returns a brake if the backup directory of `place` is missing, belongs to

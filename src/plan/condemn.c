@@ -24,6 +24,7 @@
 #include "src/pg/sql.h"
 #include "src/plan/private.h"
 #include "src/plan/recheck.h"
+#include "src/plan/seen.h"
 #include "src/sources/cleared.h"
 #include "src/sources/sources.h"
 
@@ -240,32 +241,6 @@ is_of_cleared_source(const CleanupPlan *plan, const CondemnedFile *file)
 }
 
 /*
- * Where a look takes long, it is taken before any row is locked for whom
- * somebody may wait.
- */
-static void
-expect_files(const CleanupPlan *plan)
-{
-	const char **array = palloc(sizeof(char *) * Max(list_length(plan->expected), 1));
-	ListCell   *lc;
-	int			n = 0;
-
-	foreach(lc, plan->expected)
-		array[n++] = lfirst(lc);
-	store_expect(plan->found.store, array, n);
-	CHECK_FOR_INTERRUPTS();
-	pfree(array);
-}
-
-static void
-forget_expected(CleanupPlan *plan)
-{
-	store_expect(plan->found.store, NULL, 0);
-	list_free_deep(plan->expected);
-	plan->expected = NIL;
-}
-
-/*
  * Feed the next files of the survey into a match; false if there are none.
  * `limit` is for files whose sessions are cleared, which come first: each
  * batch of them reads the sources again.  A session's files stay together.
@@ -283,8 +258,8 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 		CHECK_FOR_INTERRUPTS();
 		cleared += is_of_cleared_source(plan, &plan->next) ? 1 : 0;
 		match_add(match, plan->next.path);
-		if (!store_acts_at_commit(plan->found.store))
-			plan->expected = lappend(plan->expected, pstrdup(plan->next.path));
+		if (plan->seen != NULL)
+			seen_add(plan->seen, &plan->next.identity);
 		judge_stop_deferring(plan, &plan->next);
 		condemned_free_texts(&last);
 		last = plan->next;
@@ -307,12 +282,12 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	plan->run_id = run_id;
 	plan->in_batches = limit != PG_INT64_MAX;
 	plan_limit_reading(plan->context.settings, plan->in_batches);
+	/* no row is locked for whom somebody may wait while a network is asked */
+	if (!store_acts_at_commit(plan->found.store))
+		plan->seen = seen_begin();
 	if (take_next(plan, limit, match))
 	{
-		List	   *sources;
-
-		expect_files(plan);
-		sources = recheck_load_sources(plan->context.extension, &found);
+		List	   *sources = recheck_load_sources(plan->context.extension, &found);
 
 		plan->looked_at_ns = plan_now_ns();
 		progress_set_phase(PHASE_WAITING);
@@ -330,7 +305,8 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 		 */
 		progress_add(PROGRESS_CONDEMNED, condemned->n_files - match_count(match));
 	}
-	forget_expected(plan);
+	seen_end(plan->seen);
+	plan->seen = NULL;
 	match_end(match);
 	lock_end_limit(guc_level);
 	MemoryContextSwitchTo(caller);

@@ -11,11 +11,23 @@
 
 #include "access/xact.h"
 #include "common/hashfn.h"
+#include "miscadmin.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "src/plan/private.h"
+#include "src/plan/seen.h"
 #include "src/sources/sources.h"
+
+/* A file that is judged when enough of them are there to be looked at together. */
+typedef struct WaitingFile
+{
+	int64		number;
+	const char *path;
+	const Source *source;		/* NULL: an orphan */
+	const char *session;
+	bool		strict;
+} WaitingFile;
 
 typedef struct Judgement
 {
@@ -25,6 +37,10 @@ typedef struct Judgement
 	bool		in_survey;
 	bool		again;			/* what could not be looked at has been said */
 	MemoryContext scratch;		/* reset for each file */
+	WaitingFile *waiting;		/* NULL: each is looked at when it comes */
+	int			n_waiting;
+	int			most_waiting;
+	MemoryContext waiting_context;	/* of their texts */
 	int			last_source;	/* failed sessions come sorted */
 	char	   *last_session;
 	bool		has_own;		/* a file of that came with it ... */
@@ -33,10 +49,16 @@ typedef struct Judgement
 
 /* Look at the file itself; false if it is not there or no regular file. */
 static bool
-identify(Judgement *judgement, const char *path, FileIdentity *identity)
+identify(Judgement *judgement, int64 number, const char *path, FileIdentity *identity)
 {
-	FileResult	result = store_identify(judgement->plan->found.store, path, identity);
+	FileResult	result;
 
+	if (judgement->plan->seen != NULL)
+	{
+		seen_get(judgement->plan->seen, number, identity);
+		return true;
+	}
+	result = store_identify(judgement->plan->found.store, path, identity);
 	if (result.outcome == FILE_FAILED && !judgement->again)
 		plan_add_error(judgement->plan,
 					   psprintf("could not %s \"%s\": %s", result.action, path,
@@ -86,13 +108,12 @@ is_removable(Judgement *judgement, const char *path)
 }
 
 static void
-judge_orphan(int64 number, const char *path, void *arg)
+judge_orphan(Judgement *judgement, int64 number, const char *path)
 {
-	Judgement  *judgement = arg;
 	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
 	CondemnedFile file = {path, NULL, NULL};
 
-	if (identify(judgement, path, &file.identity) &&
+	if (identify(judgement, number, path, &file.identity) &&
 		is_unchanged(judgement->plan, &file.identity) &&
 		plan_is_old(judgement->plan, &file.identity) &&
 		is_removable(judgement, path))
@@ -173,15 +194,14 @@ note_session(Judgement *judgement, const Source *source, const char *session)
  * the age of an orphan too.
  */
 static void
-judge_failed(int64 number, const char *path, const Source *source, const char *session,
-			 bool strict, void *arg)
+judge_failed(Judgement *judgement, int64 number, const char *path, const Source *source, const char *session,
+			 bool strict)
 {
-	Judgement  *judgement = arg;
 	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
 	CondemnedFile file = {path, source->name, sources_session_id(session)};
 	bool		condemn;
 
-	condemn = identify(judgement, path, &file.identity) &&
+	condemn = identify(judgement, number, path, &file.identity) &&
 		is_unchanged(judgement->plan, &file.identity) &&
 		(strict ||
 		 plan_is_old(judgement->plan, &file.identity)) &&
@@ -202,6 +222,97 @@ judge_failed(int64 number, const char *path, const Source *source, const char *s
 	MemoryContextReset(judgement->scratch);
 }
 
+
+
+/* ---------------------------------------------------------------- together --- */
+
+static void
+judge_file(Judgement *judgement, const WaitingFile *file)
+{
+	if (file->source == NULL)
+		judge_orphan(judgement, file->number, file->path);
+	else
+		judge_failed(judgement, file->number, file->path, file->source, file->session, file->strict);
+}
+
+/* Where a look takes long, those that wait are looked at together. */
+static void
+judge_waiting(Judgement *judgement)
+{
+	FileStore  *store = judgement->plan->found.store;
+	const char **paths;
+	int			i;
+
+	if (judgement->n_waiting == 0)
+		return;
+	paths = palloc(sizeof(char *) * judgement->n_waiting);
+	for (i = 0; i < judgement->n_waiting; i++)
+		paths[i] = judgement->waiting[i].path;
+	store_expect(store, paths, judgement->n_waiting);
+	CHECK_FOR_INTERRUPTS();
+	for (i = 0; i < judgement->n_waiting; i++)
+		judge_file(judgement, &judgement->waiting[i]);
+	store_expect(store, NULL, 0);
+	pfree(paths);
+	judgement->n_waiting = 0;
+	MemoryContextReset(judgement->waiting_context);
+}
+
+static void
+add_file(Judgement *judgement, WaitingFile file)
+{
+	if (judgement->waiting == NULL)
+	{
+		judge_file(judgement, &file);
+		return;
+	}
+	file.path = MemoryContextStrdup(judgement->waiting_context, file.path);
+	if (file.session != NULL)
+		file.session = MemoryContextStrdup(judgement->waiting_context, file.session);
+	judgement->waiting[judgement->n_waiting++] = file;
+	if (judgement->n_waiting == judgement->most_waiting)
+		judge_waiting(judgement);
+}
+
+static void
+add_orphan(int64 number, const char *path, void *arg)
+{
+	add_file(arg, (WaitingFile)
+			 {
+				 .number = number,.path = path
+			 });
+}
+
+static void
+add_failed(int64 number, const char *path, const Source *source, const char *session,
+		   bool strict, void *arg)
+{
+	add_file(arg, (WaitingFile)
+			 {
+				 number, path, source, session, strict
+			 });
+}
+
+static void
+begin_waiting(Judgement *judgement)
+{
+	judgement->most_waiting = store_together(judgement->plan->found.store);
+	if (judgement->most_waiting == 1 || judgement->plan->seen != NULL)
+		return;
+	judgement->waiting = palloc(sizeof(WaitingFile) * judgement->most_waiting);
+	judgement->waiting_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup waiting files",
+													   ALLOCSET_DEFAULT_SIZES);
+}
+
+static void
+end_waiting(Judgement *judgement)
+{
+	if (judgement->waiting == NULL)
+		return;
+	pfree(judgement->waiting);
+	MemoryContextDelete(judgement->waiting_context);
+}
+
 void
 judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey, bool again)
 {
@@ -216,9 +327,14 @@ judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_surve
 
 	judgement.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
 											  ALLOCSET_SMALL_SIZES);
+	begin_waiting(&judgement);
 	if ((plan->what & CLEAN_FAILED) != 0)
-		match_failed(match, plan->context.extension, judge_failed, &judgement);
+		match_failed(match, plan->context.extension, add_failed, &judgement);
+	/* what a failed session has condemned comes before the orphans */
+	judge_waiting(&judgement);
 	if ((plan->what & CLEAN_ORPHANS) != 0)
-		match_unreferenced(match, judge_orphan, &judgement);
+		match_unreferenced(match, add_orphan, &judgement);
+	judge_waiting(&judgement);
+	end_waiting(&judgement);
 	MemoryContextDelete(judgement.scratch);
 }

@@ -30,7 +30,8 @@ struct CleanupPlan
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
 	struct HTAB *deferred;		/* sessions that must not be cleared before
 								 * files of theirs have come; or NULL */
-	List	   *expected;		/* of char *: paths for store_expect() */
+	struct Seen *seen;			/* of the files of the second look, where they
+								 * are not looked at again; or NULL */
 	bool		has_next;		/* plan_condemn() has looked one file ahead: */
 	CondemnedFile next;
 };

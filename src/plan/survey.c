@@ -44,7 +44,7 @@ check_directory(CleanupPlan *plan)
 	if (found == NULL && (plan->found.store = store_open(place.upload_dir)) == NULL)
 		found = location_brake(place.upload_dir, "open upload directory", errno);
 	if (found == NULL)
-		found = location_reach(plan->found.store, place.upload_dir);
+		found = location_reach(plan->found.store, place.upload_dir, plan->context.settings, !XactReadOnly);
 	if (found == NULL && !XactReadOnly &&
 		(errnum = store_check_writable(plan->found.store)) != 0)
 		found = location_brake(place.upload_dir, "write to upload directory", errnum);

@@ -88,6 +88,12 @@ store_can_undo(FileStore *store)
 	return driver_of(store)->can_undo(store);
 }
 
+int
+store_prove(FileStore *store, bool *proven)
+{
+	return driver_of(store)->prove(store, proven);
+}
+
 const char *
 store_error_text(FileStore *store, int errnum)
 {
@@ -164,6 +170,18 @@ FileResult
 store_capture(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
 {
 	return driver_of(store)->capture(store, run_id, path, !store_is_quick(store), expected);
+}
+
+void
+store_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good)
+{
+	driver_of(store)->capture_many(store, run_id, files, n, for_good);
+}
+
+int
+store_together(const FileStore *store)
+{
+	return driver_of(store)->together;
 }
 
 FileResult

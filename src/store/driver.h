@@ -25,10 +25,12 @@
 typedef struct StoreDriver
 {
 	bool		acts_at_commit; /* see store_acts_at_commit() */
+	int			together;		/* see store_together() */
 
 	void		(*close) (FileStore *store);
 	int			(*reach) (FileStore *store);
 	bool		(*can_undo) (FileStore *store);
+	int			(*prove) (FileStore *store, bool *proven);
 	const char *(*error_text) (FileStore *store, int errnum);
 	int			(*check_writable) (FileStore *store);
 	int			(*check_folder) (FileStore *store, const char *path);
@@ -42,6 +44,8 @@ typedef struct StoreDriver
 							 FileIdentity *identity);
 	FileResult	(*capture) (FileStore *store, int64 run_id, const char *path, bool by_copy,
 							const FileIdentity *expected);
+	void		(*capture_many) (FileStore *store, int64 run_id, StoreCondemned *files, int n,
+								 bool for_good);
 	FilePlace	(*locate) (FileStore *store, int64 run_id, const char *path,
 						   const FileIdentity *expected, bool mend, int *errnum);
 	FileResult	(*put_back) (FileStore *store, int64 run_id, const char *path, const char *as,

@@ -152,6 +152,13 @@ extern int	store_reach(FileStore *store);
 extern bool store_can_undo(FileStore *store);
 
 /*
+ * Where nothing can be put back: *proven becomes whether a file is deleted only
+ * if it still is the one that is expected.  That is tried with a file of ours.
+ * Returns 0, or an errno if it could not be tried.
+ */
+extern int	store_prove(FileStore *store, bool *proven);
+
+/*
  * Returns what the last call on this store that failed with `errnum` says for
  * people; valid until the next call on it.
  */
@@ -207,10 +214,10 @@ extern void store_set_stop(FileStore *store, bool (*stop) (void));
 extern int	store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes);
 
 /*
- * The caller will store_identify() these `n` paths while others wait for
- * locks of its transaction.  Where a look takes long, all of them are looked
- * at now, and remembered until the next store_expect(); n of 0 forgets them.
- * The paths must stay where they are until then.
+ * The caller will store_identify() these `n` paths, store_together() at most
+ * as a rule.  Where a look takes long, all of them are looked at now, and
+ * remembered until the next store_expect(); n of 0 forgets them.  The paths
+ * must stay where they are until then.
  */
 extern void store_expect(FileStore *store, const char *const *paths, int n);
 
@@ -259,6 +266,34 @@ extern void store_set_durable(FileStore *store, bool durable);
  */
 extern FileResult store_capture(FileStore *store, int64 run_id, const char *path,
 								const FileIdentity *expected);
+
+/* A condemned file that is to be captured, and what has become of it. */
+typedef struct StoreCondemned
+{
+	const char *path;
+	const FileIdentity *expected;
+	FilePlace	place;			/* set: where it was, see store_locate() */
+	FileResult	result;			/* set: of PLACE_UPLOAD, see store_capture();
+								 * of PLACE_UNKNOWN, why */
+	bool		destroyed;		/* set: with FILE_OK, it was destroyed in its
+								 * place, because there is no trash */
+} StoreCondemned;
+
+/*
+ * Finds `n` condemned files of the run `run_id`, mends what was left
+ * unfinished, and captures those that are in their place.  Each has its own
+ * result.  FILE_FAILED with EINTR: somebody wanted us to stop.  Where there is
+ * no trash they are destroyed in their place, but only if that is what is wanted,
+ * `for_good`: no backup was promised.  Not commit-safe.
+ */
+extern void store_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n,
+							   bool for_good);
+
+/*
+ * Returns how many files should be looked at, captured or destroyed by one
+ * call, where that is quicker than one after the other; else 1.
+ */
+extern int	store_together(const FileStore *store);
 
 /*
  * store_capture() by a copy, which is durable and compared before the original

@@ -16,6 +16,9 @@
  * then looks which version lies right below it.  If it is not the one that
  * was condemned, the marker goes again.
  *
+ * In a bucket that keeps no versions there is no trash: a file is destroyed in
+ * its place, by a request that names its ETag; see conditional.c.
+ *
  * Private to this folder.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -46,6 +49,48 @@ typedef struct ExpectedFile
 	FileIdentity identity;
 } ExpectedFile;
 
+/* What the server said last that came with an errno. */
+#define BUCKET_ERRORS	8
+
+typedef struct BucketError
+{
+	int			errnum;			/* 0: none */
+	char		text[BUCKET_ERROR_SIZE + 64];
+} BucketError;
+
+/* What is asked of the key `key`, which has the prefix, or with NULL of the bucket itself. */
+typedef struct BucketCall
+{
+	const char *method;
+	const char *key;
+	const char *query;			/* sorted, encoded, each with "="; or NULL */
+	const char *const *headers; /* see http.h */
+	const char *body;
+	bool		raw;			/* see http.h */
+	bool		once;			/* not to be repeated: whoever asks finds out
+								 * whether the server has done it */
+} BucketCall;
+
+/* Lanes for requests: one of whoever asks and waits, those of the pages of a walk, and those of many. */
+#define BUCKET_OWN_LANE		0
+#define BUCKET_PAGE_LANE	1
+#define BUCKET_PAGES		4
+#define BUCKET_FIRST_LANE	(BUCKET_PAGE_LANE + BUCKET_PAGES)
+
+typedef struct BucketLane
+{
+	int			number;
+	BucketCall	call;
+	BucketRequest request;
+	uint64		key_digest;		/* of the keys that have signed it */
+	int			tries;
+	bool		in_flight;
+	bool		rests;			/* the server had no time for it, */
+	int64		rests_until_ms; /* and is asked again then */
+	char		hex[80];		/* hash of the body */
+	char		url[BUCKET_URL_SIZE];
+} BucketLane;
+
 typedef struct Bucket
 {
 	StoreBase	base;
@@ -55,15 +100,21 @@ typedef struct Bucket
 	char		name[64];
 	char		root[256];		/* URL of the bucket, without a "/" at the end */
 	char		prefix[BUCKET_KEY_MAX]; /* of our keys: "" or ".../" */
-	bool		enabled;		/* versions are kept, when we asked last */
-	char		error[BUCKET_ERROR_SIZE + 64];	/* of the last failure, */
-	int			error_errnum;	/* which came with this errno */
+	bool		enabled;		/* versions are kept, when we asked last; */
+	bool		suspended;		/* or were kept once; */
+	bool		conditional;	/* or never, but the server has proven that it
+								 * honours If-Match: see conditional.c */
+	BucketError errors[BUCKET_ERRORS];
+	int			next_error;		/* the one that is forgotten next */
 	int64		date;			/* the server's clock, when it last spoke */
-	char		doubtful[BUCKET_KEY_MAX + 1];	/* the server may yet delete
-												 * this one: see files.c */
 	/* see keys.c */
 	int			key_source;
 	uint64		key_digest;		/* of the keys of the session */
+	int			n_parallel;		/* requests of many at a time */
+	int			n_descriptors;	/* that we have acquired */
+	BucketLane *lanes;
+	struct HTAB *doubtful;		/* digests of keys that the server may yet
+								 * delete, or NULL: see many.c */
 	/* see lease.c */
 	char		lease[BUCKET_ID_SIZE];	/* version of our lease, or "" */
 	instr_time	leased_at;		/* when it was asked for */
@@ -86,29 +137,49 @@ extern const StoreDriver bucket_driver;
  * ----------
  */
 
-/* What is asked of the key `key`, which has the prefix, or with NULL of the bucket itself. */
-typedef struct BucketCall
-{
-	const char *method;
-	const char *key;
-	const char *query;			/* sorted, encoded, each with "="; or NULL */
-	const char *const *headers; /* see http.h */
-	const char *body;
-	bool		raw;			/* see http.h */
-	bool		once;			/* not to be repeated: whoever asks finds out
-								 * whether the server has done it */
-} BucketCall;
-
 /*
  * Asks, and waits for the answer; repeats what the server had no time for.
- * Returns 0, also for an answer that says 404, 409 or 412; or an errno, and
+ * Returns 0, also for an answer that says 404, 409, 412 or 501; or an errno, and
  * bucket->error says more: EINTR if somebody wants us to stop.  *answer lasts
  * until the next call.
  */
 extern int	bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer);
 
+/*
+ * Many requests.  next() fills the next call for a lane, a number from 0 to
+ * bucket->n_parallel - 1, and returns true; false if there is none.  take() is
+ * given what has become of it, as by bucket_call(), and is called before
+ * that lane is asked for the next one.  What a call points to must last until
+ * then.  next() is asked again after each take().
+ */
+typedef struct BucketCalls
+{
+	bool		(*next) (void *arg, int lane, BucketCall *call);
+	void		(*take) (void *arg, int lane, int errnum, const BucketAnswer *answer);
+	void	   *arg;
+} BucketCalls;
+
+/*
+ * Makes many calls, bucket->n_parallel at a time at most.  Returns 0 when all
+ * have been taken; or an errno, EINTR if somebody wants us to stop: what
+ * was on its way then is not taken.
+ */
+extern int	bucket_call_many(Bucket *bucket, const BucketCalls *calls);
+
+/*
+ * A call in the lane of a page, 0 to BUCKET_PAGES - 1: it is begun, and waited
+ * for later.  Both return as bucket_call().  What a call points to must last
+ * until it is finished or dropped.
+ */
+extern int	bucket_begin_page(Bucket *bucket, int page, const BucketCall *call);
+extern int	bucket_finish_page(Bucket *bucket, int page, const BucketAnswer **answer);
+extern void bucket_drop_page(Bucket *bucket, int page);
+
 /* Rests before the try `try` + 1, longer each time.  Returns false if somebody wants us to stop. */
 extern bool bucket_rest(int try);
+
+/* Sleeps for `ms` milliseconds.  Returns false if somebody wants us to stop. */
+extern bool bucket_sleep(int ms);
 
 /* Appends `text` to the query, encoded.  Returns false if there is no room. */
 extern bool bucket_encode(char *query, size_t size, const char *text);
@@ -125,6 +196,10 @@ extern uint64 bucket_digest(const char *text);
  * answer says more of; ENOMEM; EINTR if somebody wants us to stop.
  */
 extern int	bucket_fetch(Bucket *bucket, const PlainRequest *request, PlainAnswer *answer);
+
+/* Writes "Content-MD5: ..." of a body.  Returns false where there is no MD5 (FIPS). */
+#define BUCKET_MD5_SIZE 48
+extern bool bucket_md5_header(const char *body, char header[BUCKET_MD5_SIZE]);
 
 /* Notes what failed; returns `errnum`. */
 extern int	bucket_note(Bucket *bucket, int errnum, const char *error);
@@ -161,9 +236,10 @@ extern int	bucket_have_keys(Bucket *bucket);
 
 /*
  * Returns whether the answer says that the keys have expired, and the session
- * has got other ones since, so that the request may be repeated.
+ * has other ones now, so that the request may be repeated.  `used` is the
+ * key_digest of the keys that the request was signed with.
  */
-extern bool bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer);
+extern bool bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, uint64 used);
 
 
 /* ----------
@@ -192,6 +268,7 @@ typedef struct KeyVersions
 	int			n;
 	int			at;				/* that of the expected file, or -1 */
 	bool		more;			/* there are older ones than these */
+	bool		none_is_current;	/* the server does not show the newest one */
 } KeyVersions;
 
 /*
@@ -204,8 +281,54 @@ extern int	bucket_list_versions(Bucket *bucket, const char *key, const FileIdent
 /* Fills the identity of a version. */
 extern void bucket_identify_entry(const BucketEntry *entry, FileIdentity *identity);
 
+/* A key whose versions are asked for, and the file that is expected among them, or NULL. */
+typedef struct VersionsAsk
+{
+	const char *key;
+	const FileIdentity *expected;
+} VersionsAsk;
+
+/* Is told the versions of the key asks[ask], which last until it returns; or an errno. */
+typedef void (*VersionsSink) (void *arg, int ask, int errnum, const KeyVersions *versions);
+
+/*
+ * Lists the versions of `n` keys, which come in ascending order.  The sink is
+ * called once for each, in any order.  Returns 0; or an errno if that was not
+ * so for all: EINTR if somebody wants us to stop.
+ */
+extern int	bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, VersionsSink sink, void *arg);
+
+
+/* ----------
+ * remove.c
+ * ----------
+ */
+
 /* Removes one version or marker of `key`.  Returns 0, also if there is none, or an errno. */
 extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *version);
+
+/* What is to be removed: a version or a marker of a key; or with NULL the key itself, by a marker. */
+typedef struct BucketRemoval
+{
+	const char *key;
+	const char *version;
+	int			errnum;			/* set: 0, also if there was none; after
+								 * EAGAIN, EIO and ETIMEDOUT it may have been
+								 * done, after others it was not */
+	bool		is_doubtful;	/* set: it may even be done later on */
+	bool		again;			/* set: the server, or the lease, had no time
+								 * for this one */
+	char	   *marker;			/* set: palloc'ed id of the marker that was
+								 * made; NULL if the server did not say */
+} BucketRemoval;
+
+/*
+ * Removes many, by requests of many keys, several at a time.  What is removed
+ * by its version is tried again; a marker is made once at most.  With `leased`
+ * no request begins while the lease may end.  Returns 0, or an errno if not all
+ * were dealt with: EINTR if somebody wants us to stop.
+ */
+extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
 
 
 /* ----------
@@ -219,6 +342,9 @@ extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *ve
  */
 extern FileResult bucket_keep_lease(Bucket *bucket);
 
+/* Returns whether the lease may end before a request that begins now is over. */
+extern bool bucket_lease_ends(const Bucket *bucket);
+
 extern FileResult bucket_lock(FileStore *store);
 extern void bucket_unlock(FileStore *store);
 extern FileResult bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX]);
@@ -230,20 +356,78 @@ extern FileResult bucket_write_claim(FileStore *store, const char *text, bool re
  * ----------
  */
 
-extern void bucket_expect(FileStore *store, const char *const *paths, int n);
+/* Is there a file under the name now? */
+static inline bool
+bucket_is_present(const KeyVersions *versions)
+{
+	return versions->n > 0 && !versions->entries[0].is_marker;
+}
+
+/* Does a marker lie right above the file that is expected? */
+static inline bool
+bucket_is_captured(const KeyVersions *versions)
+{
+	return versions->at > 0 && versions->entries[versions->at - 1].is_marker;
+}
+
+/*
+ * A capture was killed before it could verify if its marker hides another
+ * version than the one that was expected, which still is there.
+ */
+extern bool bucket_hides_stranger(const KeyVersions *versions);
+
 extern FileResult bucket_identify(FileStore *store, const char *path, bool durably,
 								  FileIdentity *identity);
-extern FileResult bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy,
-								 const FileIdentity *expected);
 extern FilePlace bucket_locate(FileStore *store, int64 run_id, const char *path,
 							   const FileIdentity *expected, bool mend, int *errnum);
 extern FileResult bucket_put_back(FileStore *store, int64 run_id, const char *path, const char *as,
 								  const FileIdentity *expected);
 extern FileResult bucket_identify_captured(FileStore *store, int64 run_id, const char *path,
 										   FileIdentity *identity);
+
+
+/* ----------
+ * conditional.c
+ * ----------
+ */
+
+/*
+ * Has the server prove, if need be, that it deletes by If-Match only what it
+ * should: bucket->conditional tells.  To be called when it is known whether the
+ * bucket keeps versions.  Returns 0, or an errno if it could not be tried.
+ */
+extern int	bucket_prove(Bucket *bucket);
+
+/* A file that is deleted if it has this ETag. */
+typedef struct ConditionalDelete
+{
+	const char *key;
+	const char *etag;
+	int64		modified;		/* seconds since 1970 */
+	FileResult	result;			/* set: FILE_OK, FILE_REPLACED, FILE_FAILED */
+} ConditionalDelete;
+
+extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n);
+
+
+/* ----------
+ * many.c
+ * ----------
+ */
+
+/* Returns whether the server may yet delete this key: it never said what became of that. */
+extern bool bucket_is_doubtful(const Bucket *bucket, const char *key);
+
+/* Returns what is known of a path by store_expect(), or NULL. */
+extern const ExpectedFile *bucket_expected(const Bucket *bucket, const char *path);
+
+extern void bucket_expect(FileStore *store, const char *const *paths, int n);
+extern void bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good);
+extern FileResult bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy,
+								 const FileIdentity *expected);
+extern void bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n);
 extern FileResult bucket_destroy(FileStore *store, int64 run_id, const char *path,
 								 const FileIdentity *expected, int64 *freed);
-extern void bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n);
 
 
 /* ----------

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/http.c
- *	  One request to an S3-compatible server, by libcurl, in steps.
+ *	  Requests to an S3-compatible server, several at a time, by libcurl, in
+ *	  steps.
  *
  * libcurl in a process of a server that knows no threads is used as for mail:
  * see mail/smtp.c.  Signals are blocked while it works, and its limits of time
@@ -26,10 +27,22 @@
 
 #define CONNECT_MS		10000
 
+/* Where one request at a time is on its way. */
+typedef struct Lane
+{
+	BucketSession *session;
+	CURL	   *easy;			/* NULL before the first request */
+	const BucketRequest *request;	/* NULL: none */
+	struct curl_slist *headers;
+	AnswerReader *reader;
+	bool		is_over;
+	char		curl_error[CURL_ERROR_SIZE];
+	BucketAnswer answer;
+} Lane;
+
 struct BucketSession
 {
 	CURLM	   *multi;
-	CURL	   *easy;
 	char	   *scope;			/* "aws:amz:REGION:s3" */
 	char	   *access_key;
 	char	   *secret_key;
@@ -37,13 +50,8 @@ struct BucketSession
 	char	   *ca_file;		/* or NULL */
 	int			timeout_ms;
 	sigset_t	signals;		/* of the caller: blocked ones */
-	/* of the request */
-	const BucketRequest *request;
-	struct curl_slist *headers;
-	AnswerReader *reader;
-	bool		is_over;
-	char		curl_error[CURL_ERROR_SIZE];
-	BucketAnswer answer;
+	int			n_lanes;
+	Lane	   *lanes;
 };
 
 static void
@@ -101,6 +109,8 @@ http_open(const BucketServer *server)
 
 	if (session == NULL)
 		return NULL;
+	session->n_lanes = server->lanes;
+	session->lanes = calloc(server->lanes, sizeof(Lane));
 	session->timeout_ms = server->timeout_ms;
 	session->scope = join("aws:amz:", server->region, ":s3");
 	session->access_key = strdup(server->access_key);
@@ -110,14 +120,11 @@ http_open(const BucketServer *server)
 	if (server->ca_file != NULL)
 		session->ca_file = strdup(server->ca_file);
 	if (init_library())
-	{
 		session->multi = curl_multi_init();
-		session->easy = curl_easy_init();
-	}
-	if (session->scope == NULL || session->access_key == NULL || session->secret_key == NULL ||
+	if (session->lanes == NULL || session->scope == NULL || session->access_key == NULL || session->secret_key == NULL ||
 		(server->token != NULL && session->token_header == NULL) ||
 		(server->ca_file != NULL && session->ca_file == NULL) ||
-		session->multi == NULL || session->easy == NULL)
+		session->multi == NULL)
 	{
 		http_close(session);
 		return NULL;
@@ -126,6 +133,8 @@ http_open(const BucketServer *server)
 	/* since then the threads that resolve names are this handle's */
 	curl_multi_setopt(session->multi, CURLMOPT_QUICK_EXIT, 1L);
 #endif
+	/* an idle connection is closed before there are more of them than lanes */
+	curl_multi_setopt(session->multi, CURLMOPT_MAXCONNECTS, (long) session->n_lanes);
 	return session;
 }
 
@@ -152,14 +161,26 @@ http_set_keys(BucketSession *session, const char *access_key, const char *secret
 	return true;
 }
 
+static void
+close_lane(BucketSession *session, int number)
+{
+	Lane	   *lane = &session->lanes[number];
+
+	if (lane->request != NULL)
+		http_end(session, number);
+	xml_free_entries(&lane->answer);
+	if (lane->easy != NULL)
+		curl_easy_cleanup(lane->easy);
+}
+
 void
 http_close(BucketSession *session)
 {
-	if (session->request != NULL)
-		http_end(session);
-	xml_free_entries(&session->answer);
-	if (session->easy != NULL)
-		curl_easy_cleanup(session->easy);
+	int			i;
+
+	for (i = 0; session->lanes != NULL && i < session->n_lanes; i++)
+		close_lane(session, i);
+	free(session->lanes);
 	if (session->multi != NULL)
 		curl_multi_cleanup(session->multi);
 	free(session->scope);
@@ -175,27 +196,27 @@ http_close(BucketSession *session)
 
 /* Other methods of HTTP than by a 2xx end in an error that is XML, or empty. */
 static bool
-is_xml(const BucketSession *session)
+is_xml(const Lane *lane)
 {
-	return !session->request->raw || session->answer.status >= 300;
+	return !lane->request->raw || lane->answer.status >= 300;
 }
 
 static size_t
 take_body(char *data, size_t size, size_t n, void *arg)
 {
-	BucketSession *session = arg;
-	BucketAnswer *answer = &session->answer;
+	Lane	   *lane = arg;
+	BucketAnswer *answer = &lane->answer;
 	size_t		length = size * n;
 	size_t		have;
 	long		status = 0;
 
-	curl_easy_getinfo(session->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(lane->easy, CURLINFO_RESPONSE_CODE, &status);
 	answer->status = (int) status;
-	if (is_xml(session))
+	if (is_xml(lane))
 	{
-		if (session->reader == NULL)
-			session->reader = xml_begin(answer);
-		return session->reader != NULL && xml_read(session->reader, data, length) ? length : 0;
+		if (lane->reader == NULL)
+			lane->reader = xml_begin(answer);
+		return lane->reader != NULL && xml_read(lane->reader, data, length) ? length : 0;
 	}
 	have = strlen(answer->body);
 	if (have + length >= sizeof(answer->body))
@@ -223,23 +244,27 @@ take_header(const char *line, size_t length, const char *name, char *value, size
 static size_t
 take_header_line(char *line, size_t size, size_t n, void *arg)
 {
-	BucketSession *session = arg;
-	BucketAnswer *answer = &session->answer;
+	Lane	   *lane = arg;
+	BucketAnswer *answer = &lane->answer;
 	char		date[64];
 
-	if (!take_header(line, size * n, "x-amz-version-id:", answer->version, sizeof(answer->version)) &&
-		take_header(line, size * n, "date:", date, sizeof(date)))
+	if (take_header(line, size * n, "x-amz-version-id:", answer->version, sizeof(answer->version)) ||
+		take_header(line, size * n, "etag:", answer->etag, sizeof(answer->etag)))
+		return size * n;
+	if (take_header(line, size * n, "date:", date, sizeof(date)))
 		answer->date = Max((int64) curl_getdate(date, NULL), 0);
+	else if (take_header(line, size * n, "last-modified:", date, sizeof(date)))
+		answer->modified = Max((int64) curl_getdate(date, NULL), 0);
 	return size * n;
 }
 
 /* What went wrong, in words for people. */
 static void
-describe(BucketSession *session, CURLcode code, bool readable)
+describe(Lane *lane, CURLcode code, bool readable)
 {
-	BucketAnswer *answer = &session->answer;
+	BucketAnswer *answer = &lane->answer;
 	const char *said = code == CURLE_WRITE_ERROR ? "the answer of the server cannot be read" :
-	session->curl_error[0] ? session->curl_error : curl_easy_strerror(code);
+	lane->curl_error[0] ? lane->curl_error : curl_easy_strerror(code);
 	char		message[BUCKET_ERROR_SIZE];
 
 	if (code != CURLE_OK && answer->code[0] == '\0')
@@ -283,22 +308,22 @@ failure_of(CURLcode code)
 }
 
 static void
-take_answer(BucketSession *session, CURLcode code)
+take_answer(Lane *lane, CURLcode code)
 {
-	BucketAnswer *answer = &session->answer;
+	BucketAnswer *answer = &lane->answer;
 	long		status = 0;
 	bool		readable = true;
 
-	curl_easy_getinfo(session->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(lane->easy, CURLINFO_RESPONSE_CODE, &status);
 	answer->status = (int) status;
-	if (session->reader != NULL)
+	if (lane->reader != NULL)
 	{
-		readable = xml_end(session->reader);
-		session->reader = NULL;
+		readable = xml_end(lane->reader);
+		lane->reader = NULL;
 	}
 	answer->timed_out = code == CURLE_OPERATION_TIMEDOUT;
 	answer->failure = failure_of(code);
-	describe(session, code, readable);
+	describe(lane, code, readable);
 	/* nothing may be concluded from a half of it */
 	if ((code != CURLE_OK || !readable) && answer->status < 300)
 	{
@@ -311,39 +336,47 @@ take_answer(BucketSession *session, CURLcode code)
 /* ----------------------------------------------------------------- request --- */
 
 static bool
-add_header(BucketSession *session, const char *header)
+add_header(Lane *lane, const char *header)
 {
-	struct curl_slist *longer = curl_slist_append(session->headers, header);
+	struct curl_slist *longer = curl_slist_append(lane->headers, header);
 
 	if (longer != NULL)
-		session->headers = longer;
+		lane->headers = longer;
 	return longer != NULL;
 }
 
+/* Swift waits for the body of a DELETE that does not say that there is none. */
+static const char *
+body_of(const BucketRequest *request)
+{
+	return request->body == NULL && strcmp(request->method, "DELETE") == 0 ? "" : request->body;
+}
+
 static bool
-add_headers(BucketSession *session)
+add_headers(Lane *lane)
 {
 	char		hash[128];
 	int			i;
 
-	snprintf(hash, sizeof(hash), "x-amz-content-sha256: %s", session->request->body_sha256);
-	for (i = 0; session->request->headers != NULL && session->request->headers[i] != NULL; i++)
-		if (!add_header(session, session->request->headers[i]))
+	snprintf(hash, sizeof(hash), "x-amz-content-sha256: %s", lane->request->body_sha256);
+	for (i = 0; lane->request->headers != NULL && lane->request->headers[i] != NULL; i++)
+		if (!add_header(lane, lane->request->headers[i]))
 			return false;
 
 	/*
 	 * each is signed; libcurl 7.88 would sign one that has no value, and not
 	 * send it
 	 */
-	return add_header(session, hash) &&
-		(session->request->body == NULL || add_header(session, "Content-Type: text/plain")) &&
-		(session->token_header == NULL || add_header(session, session->token_header));
+	return add_header(lane, hash) &&
+		(body_of(lane->request) == NULL || add_header(lane, "Content-Type: text/plain")) &&
+		(lane->session->token_header == NULL || add_header(lane, lane->session->token_header));
 }
 
 static void
-set_connection(const BucketSession *session)
+set_connection(const Lane *lane)
 {
-	CURL	   *easy = session->easy;
+	CURL	   *easy = lane->easy;
+	const BucketSession *session = lane->session;
 
 #if LIBCURL_VERSION_NUM >= 0x075500
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -367,10 +400,11 @@ set_connection(const BucketSession *session)
 }
 
 static void
-set_request(BucketSession *session)
+set_request(Lane *lane)
 {
-	CURL	   *easy = session->easy;
-	const BucketRequest *request = session->request;
+	CURL	   *easy = lane->easy;
+	const BucketSession *session = lane->session;
+	const BucketRequest *request = lane->request;
 
 	curl_easy_setopt(easy, CURLOPT_URL, request->url);
 	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
@@ -378,83 +412,134 @@ set_request(BucketSession *session)
 		curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
 	else
 		curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
-	if (request->body != NULL)
+	if (body_of(request) != NULL)
 	{
-		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) strlen(request->body));
-		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) strlen(body_of(request)));
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body_of(request));
 	}
-	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, session->headers);
+	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, lane->headers);
 	curl_easy_setopt(easy, CURLOPT_AWS_SIGV4, session->scope);
 	curl_easy_setopt(easy, CURLOPT_USERNAME, session->access_key);
 	curl_easy_setopt(easy, CURLOPT_PASSWORD, session->secret_key);
-	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, session->curl_error);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, lane->curl_error);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, session);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, lane);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header_line);
-	curl_easy_setopt(easy, CURLOPT_HEADERDATA, session);
+	curl_easy_setopt(easy, CURLOPT_HEADERDATA, lane);
 }
 
 bool
-http_begin(BucketSession *session, const BucketRequest *request)
+http_begin(BucketSession *session, int number, const BucketRequest *request)
 {
-	xml_free_entries(&session->answer);
-	memset(&session->answer, 0, sizeof(session->answer));
-	session->curl_error[0] = '\0';
-	session->is_over = false;
-	session->request = request;
+	Lane	   *lane = &session->lanes[number];
+
+	xml_free_entries(&lane->answer);
+	memset(&lane->answer, 0, sizeof(lane->answer));
+	lane->curl_error[0] = '\0';
+	lane->is_over = false;
+	lane->session = session;
+	if (lane->easy == NULL && (lane->easy = curl_easy_init()) == NULL)
+		return false;
+	lane->request = request;
 	/* connections, sessions of TLS and addresses stay known */
-	curl_easy_reset(session->easy);
-	if (!add_headers(session))
+	curl_easy_reset(lane->easy);
+	if (!add_headers(lane))
 	{
-		http_end(session);
+		http_end(session, number);
 		return false;
 	}
-	set_connection(session);
-	set_request(session);
-	if (curl_multi_add_handle(session->multi, session->easy) == CURLM_OK)
+	set_connection(lane);
+	set_request(lane);
+	if (curl_multi_add_handle(session->multi, lane->easy) == CURLM_OK)
 		return true;
-	http_end(session);
+	http_end(session, number);
 	return false;
 }
 
-bool
+static void
+finish(Lane *lane, CURLcode code)
+{
+	lane->is_over = true;
+	take_answer(lane, code);
+}
+
+static Lane *
+lane_of(BucketSession *session, const CURL * easy)
+{
+	int			i = 0;
+
+	while (i < session->n_lanes - 1 && session->lanes[i].easy != easy)
+		i++;
+	return &session->lanes[i];
+}
+
+/* Takes what has come; returns whether a request is over. */
+static bool
+take_answers(BucketSession *session)
+{
+	CURLMsg    *message;
+	int			waiting;
+	bool		any = false;
+
+	while ((message = curl_multi_info_read(session->multi, &waiting)) != NULL)
+	{
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		finish(lane_of(session, message->easy_handle), message->data.result);
+		any = true;
+	}
+	return any;
+}
+
+/* No request can be worked on any more. */
+static void
+give_up_all(BucketSession *session)
+{
+	int			i;
+
+	for (i = 0; i < session->n_lanes; i++)
+		if (session->lanes[i].request != NULL && !session->lanes[i].is_over)
+			finish(&session->lanes[i], CURLE_FAILED_INIT);
+}
+
+void
 http_step(BucketSession *session, int ms)
 {
 	int			running = 0;
-	int			waiting;
-	CURLMsg    *message;
 	CURLMcode	code;
 
 	block_signals(session);
 	code = curl_multi_perform(session->multi, &running);
 	unblock_signals(session);
-	if (code == CURLM_OK && running > 0)
-	{
+	if (!take_answers(session) && code == CURLM_OK)
 		(void) curl_multi_poll(session->multi, NULL, 0, ms, NULL);
-		return true;
-	}
-	session->is_over = true;
-	message = curl_multi_info_read(session->multi, &waiting);
-	take_answer(session, message != NULL && message->msg == CURLMSG_DONE ?
-				message->data.result : CURLE_FAILED_INIT);
-	return false;
+	else if (code != CURLM_OK)
+		give_up_all(session);
+}
+
+bool
+http_is_over(BucketSession *session, int lane)
+{
+	return session->lanes[lane].is_over;
 }
 
 const BucketAnswer *
-http_answer(BucketSession *session)
+http_answer(BucketSession *session, int lane)
 {
-	return &session->answer;
+	return &session->lanes[lane].answer;
 }
 
 void
-http_end(BucketSession *session)
+http_end(BucketSession *session, int number)
 {
-	session->answer.stopped = !session->is_over;
-	curl_multi_remove_handle(session->multi, session->easy);
-	curl_slist_free_all(session->headers);
-	session->headers = NULL;
-	if (session->reader != NULL)
-		(void) xml_end(session->reader);
-	session->reader = NULL;
-	session->request = NULL;
+	Lane	   *lane = &session->lanes[number];
+
+	lane->answer.stopped = !lane->is_over;
+	curl_multi_remove_handle(session->multi, lane->easy);
+	curl_slist_free_all(lane->headers);
+	lane->headers = NULL;
+	if (lane->reader != NULL)
+		(void) xml_end(lane->reader);
+	lane->reader = NULL;
+	lane->request = NULL;
 }

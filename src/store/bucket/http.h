@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/http.h
- *	  One request to an S3-compatible server, by libcurl, in steps; the answer
- *	  is read by libxml2.
+ *	  Requests to an S3-compatible server, several at a time, by libcurl, in
+ *	  steps; the answers are read by libxml2.
  *
  * This is the interface of a library of its own, audio_cleanup_bucket (see
  * audio_cleanup_bucket.c), which is loaded when a bucket is opened; nothing is
@@ -30,11 +30,12 @@ typedef struct BucketServer
 	const char *token;			/* of a session; NULL: none */
 	const char *ca_file;		/* NULL: the system's certificates */
 	int			timeout_ms;		/* of one request */
+	int			lanes;			/* requests at a time, at most */
 } BucketServer;
 
 typedef struct BucketRequest
 {
-	const char *method;			/* GET, HEAD, PUT or DELETE */
+	const char *method;			/* GET, HEAD, POST, PUT or DELETE */
 	const char *url;			/* encoded; its query sorted, each with "=" */
 	const char *const *headers; /* "Name: value", NULL at the end; may be NULL */
 	const char *body;			/* NULL: none */
@@ -42,16 +43,22 @@ typedef struct BucketRequest
 	bool		raw;			/* the answer is an object, and no XML */
 } BucketRequest;
 
-/* An object, a version of one, a delete marker, an unfinished upload, or a part of one. */
+/*
+ * An object, a version of one, a delete marker, an unfinished upload, a part
+ * of one, or what became of one key of several.
+ */
 typedef struct BucketEntry
 {
 	char	   *key;			/* decoded; of a part: "" */
-	char		version[BUCKET_ID_SIZE];	/* or id of the upload */
+	char		version[BUCKET_ID_SIZE];	/* or id of the upload, or of the
+											 * marker that was made */
 	char		etag[BUCKET_ID_SIZE];
 	int64		size;
 	int64		modified;		/* seconds since 1970; of an upload: begun */
 	bool		is_marker;
 	bool		is_latest;
+	bool		is_prefix;		/* what several keys begin with */
+	char		code[64];		/* of the error of this key; "": none */
 } BucketEntry;
 
 /* How far a request came that has no answer. */
@@ -77,6 +84,8 @@ typedef struct BucketAnswer
 								 * 1970; 0: not told */
 	char		version[BUCKET_ID_SIZE];	/* that the request made or
 											 * removed */
+	char		etag[BUCKET_ID_SIZE];	/* of an object, with its quotes */
+	int64		modified;		/* likewise, seconds since 1970; 0: not told */
 	char		versioning[16]; /* of a bucket: "Enabled", "Suspended", "" */
 	BucketEntry *entries;
 	int			n_entries;
@@ -116,38 +125,48 @@ typedef struct BucketLibrary
 	void		(*close) (BucketSession *session);
 
 	/*
-	 * Begins the only request of the session, which must last until its end.
-	 * Returns false for want of memory.
+	 * Begins a request in a lane that has none, a number below that of the
+	 * lanes; it must last until its end.  Returns false for want of memory.
 	 */
-	bool		(*begin) (BucketSession *session, const BucketRequest *request);
+	bool		(*begin) (BucketSession *session, int lane, const BucketRequest *request);
 
 	/*
-	 * Works on the request for about `ms` milliseconds or until a signal
-	 * comes.  Returns false when there is an answer.
+	 * Works on the requests of all lanes, for about `ms` milliseconds or
+	 * until one is over or a signal comes.
 	 */
-	bool		(*step) (BucketSession *session, int ms);
+	void		(*step) (BucketSession *session, int ms);
 
-	/* Returns the answer, which lasts until the next begin(). */
-	const BucketAnswer *(*answer) (BucketSession *session);
+	/* Returns whether the request of the lane is over: there is an answer. */
+	bool		(*is_over) (BucketSession *session, int lane);
 
-	/* Gives the request up, with its connection, if it is not over. */
-	void		(*end) (BucketSession *session);
+	/* Returns the answer of the lane, which lasts until its next begin(). */
+	const BucketAnswer *(*answer) (BucketSession *session, int lane);
 
 	/*
-	 * Has the requests that are begun from now on signed with these keys, which
-	 * are copied; `token` may be NULL.  Returns false for want of memory.
+	 * Ends the request of the lane; gives it up, with its connection, if it
+	 * is not over.
+	 */
+	void		(*end) (BucketSession *session, int lane);
+
+	/*
+	 * Has the requests that are begun from now on signed with these keys,
+	 * which are copied; `token` may be NULL.  Returns false for want of
+	 * memory.
 	 */
 	bool		(*set_keys) (BucketSession *session, const char *access_key,
 							 const char *secret_key, const char *token);
 
 	/*
 	 * Begins a request that is not signed; the answer, which must last until
-	 * its end, is filled meanwhile.  Returns NULL for want of memory.  A session
-	 * must have been opened before.
+	 * its end, is filled meanwhile.  Returns NULL for want of memory.  A
+	 * session must have been opened before.
 	 */
 	PlainFetch *(*fetch_begin) (const PlainRequest *request, PlainAnswer *answer);
 
-	/* Works on it like step(): returns false when it is over. */
+	/*
+	 * Works on it for about `ms` milliseconds or until a signal comes.
+	 * Returns false when it is over.
+	 */
 	bool		(*fetch_step) (PlainFetch *fetch, int ms);
 	void		(*fetch_end) (PlainFetch *fetch);
 } BucketLibrary;
@@ -157,10 +176,11 @@ typedef struct BucketLibrary
 
 extern BucketSession *http_open(const BucketServer *server);
 extern void http_close(BucketSession *session);
-extern bool http_begin(BucketSession *session, const BucketRequest *request);
-extern bool http_step(BucketSession *session, int ms);
-extern const BucketAnswer *http_answer(BucketSession *session);
-extern void http_end(BucketSession *session);
+extern bool http_begin(BucketSession *session, int lane, const BucketRequest *request);
+extern void http_step(BucketSession *session, int ms);
+extern bool http_is_over(BucketSession *session, int lane);
+extern const BucketAnswer *http_answer(BucketSession *session, int lane);
+extern void http_end(BucketSession *session, int lane);
 extern bool http_set_keys(BucketSession *session, const char *access_key, const char *secret_key,
 						  const char *token);
 extern PlainFetch *plain_begin(const PlainRequest *request, PlainAnswer *answer);

@@ -633,11 +633,14 @@ has_expired(const Bucket *bucket, const BucketAnswer *answer)
 }
 
 bool
-bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer)
+bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, uint64 used)
 {
 	uint64		before = bucket->key_digest;
 	BucketKeys	keys;
 
+	/* another request has found out, and the keys were renewed meanwhile */
+	if (used != before)
+		return answer->status == 403 || has_expired(bucket, answer);
 	if (!has_expired(bucket, answer))
 		return false;
 	if (is_fetched(bucket))

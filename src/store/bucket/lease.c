@@ -13,6 +13,13 @@
  * and to remove the old one: if another's is the oldest by then, the lease is
  * lost.  A version is dated and judged by the clock of the server alone.
  *
+ * In a bucket that keeps no versions, or on a server that does not know
+ * "If-None-Match", an object is written if nobody has it, and read again when
+ * whoever might have looked before us must have written his own, on a server that
+ * is as slow for him as it was for us: the last one to write has it, and the
+ * others see that.  Such a lease is not given back, but
+ * renewed as long as we work, and then it ends.
+ *
  * Only the process that changes something in the bucket has the lease.  A
  * transaction that merely plans looks whether somebody else has it.
  *
@@ -23,6 +30,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "common/pg_prng.h"
 #include "portability/instr_time.h"
 #include "utils/timestamp.h"
 
@@ -34,6 +42,11 @@
 /* a lease ends so long after it was put, and is renewed long before */
 #define LEASE_SECONDS	60
 #define RENEW_SECONDS	20
+#define SAFE_SECONDS	40
+
+/* who writes looks again so long after that, or twice as long as the write has taken; but if that is too long, he has lost */
+#define SETTLE_MS		2000
+#define LONGEST_WRITE_MS	30000
 
 /* The holder's name is that of this server, as long as the server runs. */
 static void
@@ -64,7 +77,7 @@ is_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
 	*errnum = bucket_call(bucket, &call, &answer);
 	name_holder(holder);
 	/* one that is gone is in nobody's way */
-	return *errnum == 0 && (answer->status == 404 || strcmp(answer->body, holder) == 0);
+	return *errnum == 0 && (answer->status == 404 || strncmp(answer->body, holder, strlen(holder)) == 0);
 }
 
 /*
@@ -119,6 +132,104 @@ put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 	return come_to(FILE_OK);
 }
 
+
+
+/* -------------------------------------------------- without versions --- */
+
+/* What an object of ours holds.  Returns 0 or an errno; an answer of 404 is "". */
+static int
+read_object(Bucket *bucket, const char *key, const BucketAnswer **answer)
+{
+	const BucketCall call = {.method = "GET",.key = key,.raw = true};
+	int			errnum = bucket_call(bucket, &call, answer);
+
+	if (errnum == 0 && (*answer)->status != 200 && (*answer)->status != 404)
+		errnum = bucket_note(bucket, EIO, (*answer)->error);
+	return errnum;
+}
+
+static int
+put_object(Bucket *bucket, const char *key, const char *text)
+{
+	const BucketCall call = {.method = "PUT",.key = key,.body = text};
+	const BucketAnswer *answer;
+	int			errnum = bucket_call(bucket, &call, &answer);
+
+	return errnum == 0 && answer->status != 200 ? bucket_note(bucket, EIO, answer->error) : errnum;
+}
+
+/*
+ * Writes an object that nobody had at `looked`, and finds out whether it is
+ * ours.  FILE_OK, FILE_OCCUPIED, FILE_FAILED.
+ */
+static FileResult
+write_and_see(Bucket *bucket, const char *key, const char *text, instr_time looked, const char *action)
+{
+	const BucketAnswer *answer;
+	instr_time	took;
+	int			errnum = put_object(bucket, key, text);
+	int			took_ms;
+
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, looked);
+	took_ms = (int) INSTR_TIME_GET_MILLISEC(took);
+	if (errnum == 0 && took_ms > LONGEST_WRITE_MS)
+		return give_up(bucket, EAGAIN, action, "the server is too slow to tell who was first");
+	if (errnum == 0 && !bucket_sleep(Max(SETTLE_MS, 2 * took_ms)))
+		errnum = bucket_note(bucket, EINTR, strerror(EINTR));
+	if (errnum == 0)
+		errnum = read_object(bucket, key, &answer);
+	if (errnum != 0)
+		return fail(errnum, action);
+	return come_to(answer->status == 200 && strcmp(answer->body, text) == 0 ? FILE_OK : FILE_OCCUPIED);
+}
+
+/* May the lease be written: is it ours, or nobody's, or has it ended? */
+static bool
+is_free(const Bucket *bucket, const BucketAnswer *answer, const char *holder)
+{
+	return answer->status == 404 || strncmp(answer->body, holder, strlen(holder)) == 0 ||
+		bucket->date - answer->modified > LEASE_SECONDS;
+}
+
+static FileResult
+renew_plain_lease(Bucket *bucket, const char *key)
+{
+	static const char action[] = "take the lease";
+	char		holder[64];
+	const BucketAnswer *answer;
+	instr_time	looked;
+	FileResult	result;
+	bool		is_held = bucket->lease[0] != '\0';
+	int			errnum;
+
+	name_holder(holder);
+	if (!is_held)
+		snprintf(bucket->lease, sizeof(bucket->lease), "%s-%016llx", holder,
+				 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
+	INSTR_TIME_SET_CURRENT(looked);
+	errnum = read_object(bucket, key, &answer);
+	if (errnum != 0)
+		result = fail(errnum, action);
+	else if (is_held && strcmp(answer->body, bucket->lease) == 0)
+	{
+		errnum = put_object(bucket, key, bucket->lease);
+		result = errnum == 0 ? come_to(FILE_OK) : fail(errnum, action);
+	}
+	else if (!is_free(bucket, answer, holder))
+		result = come_to(FILE_OCCUPIED);
+	else
+		result = write_and_see(bucket, key, bucket->lease, looked, action);
+	if (result.outcome == FILE_OK)
+		bucket->leased_at = looked;
+	else
+		bucket->lease[0] = '\0';
+	return result;
+}
+
+
+/* ------------------------------------------------------------------- lease --- */
+
 static FileResult
 renew_lease(Bucket *bucket)
 {
@@ -133,8 +244,13 @@ renew_lease(Bucket *bucket)
 		errnum = bucket_ask_versioning(bucket);
 	if (errnum != 0)
 		return fail(errnum, "ask for versioning");
-	if (!bucket->enabled)
+	if (!bucket->enabled && (errnum = bucket_prove(bucket)) != 0)
+		return fail(errnum, "try a deletion");
+	if (!bucket->enabled && !bucket->conditional)
 		return give_up(bucket, ENOTSUP, "delete safely", "the bucket keeps no versions");
+	if (!bucket->enabled)
+		return renew_plain_lease(bucket, key);
+	bucket->conditional = false;
 	result = put_lease(bucket, key, version);
 	if (result.outcome == FILE_OK && bucket->lease[0] != '\0' &&
 		(errnum = bucket_remove_version(bucket, key, bucket->lease)) != 0)
@@ -152,15 +268,29 @@ renew_lease(Bucket *bucket)
 	return result;
 }
 
-FileResult
-bucket_keep_lease(Bucket *bucket)
+/* In seconds. */
+static double
+lease_age(const Bucket *bucket)
 {
-	FileResult	result;
 	instr_time	elapsed;
 
 	INSTR_TIME_SET_CURRENT(elapsed);
 	INSTR_TIME_SUBTRACT(elapsed, bucket->leased_at);
-	if (bucket->lease[0] != '\0' && INSTR_TIME_GET_DOUBLE(elapsed) < RENEW_SECONDS)
+	return INSTR_TIME_GET_DOUBLE(elapsed);
+}
+
+bool
+bucket_lease_ends(const Bucket *bucket)
+{
+	return bucket->lease[0] == '\0' || lease_age(bucket) > SAFE_SECONDS;
+}
+
+FileResult
+bucket_keep_lease(Bucket *bucket)
+{
+	FileResult	result;
+
+	if (bucket->lease[0] != '\0' && lease_age(bucket) < RENEW_SECONDS)
 		return come_to(FILE_OK);
 	result = renew_lease(bucket);
 	if (result.outcome == FILE_OCCUPIED)
@@ -188,6 +318,9 @@ bucket_unlock(FileStore *store)
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
 
+	/* of a plain one nobody could tell whether it is still ours */
+	if (bucket->conditional)
+		return;
 	if (bucket->lease[0] != '\0' && bucket_key(bucket, LEASE_PATH, key) == 0)
 		(void) bucket_remove_version(bucket, key, bucket->lease);
 	bucket->lease[0] = '\0';
@@ -218,6 +351,24 @@ bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 	return come_to(FILE_OK);
 }
 
+/* The server does not know If-None-Match. */
+static FileResult
+claim_by_reading(Bucket *bucket, const char *key, const char *text)
+{
+	static const char action[] = "write claim";
+	const BucketAnswer *answer;
+	instr_time	looked;
+	int			errnum;
+
+	INSTR_TIME_SET_CURRENT(looked);
+	errnum = read_object(bucket, key, &answer);
+	if (errnum != 0)
+		return fail(errnum, action);
+	if (answer->status != 404)
+		return come_to(FILE_OCCUPIED);
+	return write_and_see(bucket, key, text, looked, action);
+}
+
 FileResult
 bucket_write_claim(FileStore *store, const char *text, bool replace)
 {
@@ -232,6 +383,8 @@ bucket_write_claim(FileStore *store, const char *text, bool replace)
 		errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
 		return fail(errnum, "write claim");
+	if (answer->status == 501)
+		return claim_by_reading(bucket, key, text);
 	if (answer->status == 412 || answer->status == 409)
 		return come_to(FILE_OCCUPIED);
 	return answer->status == 200 ? come_to(FILE_OK) : give_up(bucket, EIO, "write claim", answer->error);

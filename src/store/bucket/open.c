@@ -13,12 +13,13 @@
 #include "postgres.h"
 
 #include "storage/fd.h"
+#include "utils/hsearch.h"
 
 #include "src/pg/library.h"
 #include "src/store/bucket/bucket.h"
 #include "src/store/bucket/options.h"
 
-/* a connection, and what libcurl waits and wakes with */
+/* what libcurl waits and wakes with, besides a connection for each lane */
 #define DESCRIPTORS		4
 
 #define SCHEME			"s3://"
@@ -134,19 +135,38 @@ load_library(const char **error)
 	return library;
 }
 
+static void
+release_descriptors(int count)
+{
+	while (count-- > 0)
+		ReleaseExternalFD();
+}
+
 static bool
-acquire_descriptors(void)
+acquire_descriptors(int count)
 {
 	int			n;
 
-	for (n = 0; n < DESCRIPTORS; n++)
+	for (n = 0; n < count; n++)
 		if (!AcquireExternalFD())
 		{
-			while (n-- > 0)
-				ReleaseExternalFD();
+			release_descriptors(n);
 			return false;
 		}
 	return true;
+}
+
+/* Where descriptors are few, one request at a time has to do. */
+static bool
+acquire_lanes(Bucket *bucket)
+{
+	bucket->n_parallel = bucket_options.requests;
+	bucket->n_descriptors = DESCRIPTORS + BUCKET_FIRST_LANE + bucket->n_parallel;
+	if (acquire_descriptors(bucket->n_descriptors))
+		return true;
+	bucket->n_parallel = 1;
+	bucket->n_descriptors = DESCRIPTORS;
+	return acquire_descriptors(bucket->n_descriptors);
 }
 
 static void
@@ -160,7 +180,8 @@ open_session(Bucket *bucket)
 		.secret_key = keys.secret_key,
 		.token = keys.token[0] ? keys.token : NULL,
 		.ca_file = *bucket_options.ca_file ? bucket_options.ca_file : NULL,
-		.timeout_ms = bucket_options.timeout_ms
+		.timeout_ms = bucket_options.timeout_ms,
+		.lanes = BUCKET_FIRST_LANE + bucket_options.requests
 	};
 
 	bucket->open_errnum = EACCES;
@@ -168,17 +189,15 @@ open_session(Bucket *bucket)
 	{
 		bucket->open_errnum = EMFILE;
 		error = "too many files are open";
-		if (acquire_descriptors())
+		if (acquire_lanes(bucket))
 		{
+			bucket->lanes = palloc0(sizeof(BucketLane) * (BUCKET_FIRST_LANE + bucket->n_parallel));
 			bucket->session = bucket->library->open(&server);
 			if (bucket->session == NULL)
 			{
-				int			n;
-
 				bucket->open_errnum = ENOMEM;
 				error = "libcurl could not be initialized";
-				for (n = 0; n < DESCRIPTORS; n++)
-					ReleaseExternalFD();
+				release_descriptors(bucket->n_descriptors);
 			}
 		}
 	}
@@ -213,16 +232,18 @@ static void
 bucket_close(FileStore *store)
 {
 	Bucket	   *bucket = bucket_of(store);
-	int			n;
 
 	if (bucket->session != NULL)
 	{
 		bucket->library->close(bucket->session);
-		for (n = 0; n < DESCRIPTORS; n++)
-			ReleaseExternalFD();
+		release_descriptors(bucket->n_descriptors);
 	}
+	if (bucket->lanes != NULL)
+		pfree(bucket->lanes);
 	if (bucket->expected != NULL)
 		pfree(bucket->expected);
+	if (bucket->doubtful != NULL)
+		hash_destroy(bucket->doubtful);
 	pfree(bucket);
 }
 
@@ -236,11 +257,14 @@ bucket_ask_versioning(Bucket *bucket)
 	const BucketAnswer *answer;
 	int			errnum = bucket_call(bucket, &call, &answer);
 
-	bucket->enabled = false;
+	bucket->enabled = bucket->suspended = false;
 	if (errnum == 0 && answer->status != 200)
 		return bucket_note(bucket, EIO, answer->error);
 	if (errnum == 0)
+	{
 		bucket->enabled = strcmp(answer->versioning, "Enabled") == 0;
+		bucket->suspended = !bucket->enabled && answer->versioning[0] != '\0';
+	}
 	return errnum;
 }
 
@@ -256,12 +280,26 @@ bucket_can_undo(FileStore *store)
 	return bucket_of(store)->enabled;
 }
 
+static int
+bucket_prove_store(FileStore *store, bool *proven)
+{
+	Bucket	   *bucket = bucket_of(store);
+	int			errnum = bucket_prove(bucket);
+
+	*proven = bucket->conditional;
+	return errnum;
+}
+
 static const char *
 bucket_error_text(FileStore *store, int errnum)
 {
 	const Bucket *bucket = bucket_of(store);
+	int			i;
 
-	return errnum == bucket->error_errnum && bucket->error[0] != '\0' ? bucket->error : strerror(errnum);
+	for (i = 0; i < BUCKET_ERRORS; i++)
+		if (errnum != 0 && bucket->errors[i].errnum == errnum && bucket->errors[i].text[0] != '\0')
+			return bucket->errors[i].text;
+	return strerror(errnum);
 }
 
 /* Whether somebody may write, the claim shows. */
@@ -356,9 +394,11 @@ bucket_lock_holder(FileStore *store)
 
 const StoreDriver bucket_driver = {
 	.acts_at_commit = false,
+	.together = 1000,
 	.close = bucket_close,
 	.reach = bucket_reach,
 	.can_undo = bucket_can_undo,
+	.prove = bucket_prove_store,
 	.error_text = bucket_error_text,
 	.check_writable = bucket_check_writable,
 	.check_folder = bucket_check_folder,
@@ -369,6 +409,7 @@ const StoreDriver bucket_driver = {
 	.expect = bucket_expect,
 	.identify = bucket_identify,
 	.capture = bucket_capture,
+	.capture_many = bucket_capture_many,
 	.locate = bucket_locate,
 	.put_back = bucket_put_back,
 	.identify_captured = bucket_identify_captured,

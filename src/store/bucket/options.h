@@ -23,6 +23,7 @@ typedef struct BucketOptions
 	char	   *ca_file;		/* "": the system's certificates */
 	int			timeout_ms;		/* of one request */
 	bool		metadata_service;	/* may be asked for keys */
+	int			requests;		/* at a time, at most */
 } BucketOptions;
 
 extern BucketOptions bucket_options;

@@ -38,7 +38,7 @@ take_text(char *data, size_t size, size_t n, void *arg)
 
 	if (fetch->length + length >= sizeof(fetch->answer->text))
 		return 0;				/* no keys are that long */
-	memcpy(fetch->answer->text + fetch->length, data, length);
+	memcpy(fetch->answer->text +fetch->length, data, length);
 	fetch->length += length;
 	fetch->answer->text[fetch->length] = '\0';
 	return length;

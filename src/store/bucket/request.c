@@ -1,7 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/request.c
- *	  Asks the server of a bucket, and waits for its answer.
+ *	  Asks the server of a bucket, and waits for its answers.
+ *
+ * Requests go in lanes, one at a time in each.  A lane of its own is for whoever
+ * asks one thing and waits; the others are for many requests of one kind, and
+ * for the next pages of a walk.
+ *
+ * A server that is busy says so.  What it had no time for is repeated, later
+ * each time, and of many requests fewer are on their way at a time from then
+ * on: half as many, and one more for each that is answered.
  *
  * Waiting serves no interrupts, because nothing in a store raises an error; it
  * looks whether there is one, and gives up: EINTR.  The caller then serves it.
@@ -12,7 +20,9 @@
  */
 #include "postgres.h"
 
+#include "common/base64.h"
 #include "common/cryptohash.h"
+#include "common/md5.h"
 #include "common/pg_prng.h"
 #include "common/sha2.h"
 #include "miscadmin.h"
@@ -34,8 +44,22 @@
 int
 bucket_note(Bucket *bucket, int errnum, const char *error)
 {
-	strlcpy(bucket->error, error, sizeof(bucket->error));
-	bucket->error_errnum = errnum;
+	BucketError *slot = &bucket->errors[0];
+	int			i;
+
+	for (i = 0; i < BUCKET_ERRORS; i++)
+		if (bucket->errors[i].errnum == errnum)
+			break;
+	if (i == BUCKET_ERRORS)
+	{
+		i = bucket->next_error;
+		bucket->next_error = (i + 1) % BUCKET_ERRORS;
+	}
+	slot = &bucket->errors[i];
+	slot->errnum = errnum;
+	/* the text may be that of the slot itself */
+	if (slot->text != error)
+		strlcpy(slot->text, error, sizeof(slot->text));
 	return errnum;
 }
 
@@ -101,14 +125,14 @@ make_url(const Bucket *bucket, const BucketCall *call, char url[BUCKET_URL_SIZE]
 }
 
 static bool
-hash(const char *text, uint8 digest[PG_SHA256_DIGEST_LENGTH])
+hash(pg_cryptohash_type type, const char *text, uint8 *digest, size_t size)
 {
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+	pg_cryptohash_ctx *context = pg_cryptohash_create(type);
 	bool		done;
 
 	done = context != NULL && pg_cryptohash_init(context) == 0 &&
 		pg_cryptohash_update(context, (const uint8 *) text, strlen(text)) == 0 &&
-		pg_cryptohash_final(context, digest, PG_SHA256_DIGEST_LENGTH) == 0;
+		pg_cryptohash_final(context, digest, size) == 0;
 	pg_cryptohash_free(context);
 	return done;
 }
@@ -121,9 +145,26 @@ bucket_digest(const char *text)
 	uint64		value = 0;
 	int			i;
 
-	for (i = 0; i < 8 && (i > 0 || hash(text, digest)); i++)
+	for (i = 0; i < 8 && (i > 0 || hash(PG_SHA256, text, digest, sizeof(digest))); i++)
 		value = value << 8 | digest[i];
 	return value;
+}
+
+bool
+bucket_md5_header(const char *body, char header[BUCKET_MD5_SIZE])
+{
+	static const char name[] = "Content-MD5: ";
+	uint8		digest[MD5_DIGEST_LENGTH];
+	int			length;
+
+	if (!hash(PG_MD5, body, digest, sizeof(digest)))
+		return false;
+	strlcpy(header, name, BUCKET_MD5_SIZE);
+	length = pg_b64_encode((const void *) digest, sizeof(digest), header + strlen(name), BUCKET_MD5_SIZE - (int) strlen(name) - 1);
+	if (length < 0)
+		return false;
+	header[strlen(name) + length] = '\0';
+	return true;
 }
 
 /* The hash of a body, in hexadecimal. */
@@ -133,7 +174,7 @@ hash_body(const char *body, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 	int			i;
 
-	if (!hash(body, digest))
+	if (!hash(PG_SHA256, body, digest, sizeof(digest)))
 		return false;
 	for (i = 0; i < PG_SHA256_DIGEST_LENGTH; i++)
 		sprintf(hex + 2 * i, "%02x", digest[i]);
@@ -172,26 +213,35 @@ is_interrupted(void)
 	return QueryCancelPending || ProcDiePending;
 }
 
-/* Returns false if somebody wants us to stop. */
+/* Works on all requests for a while.  Returns false if somebody wants us to stop. */
 static bool
-converse(Bucket *bucket, const BucketRequest *request)
+step(Bucket *bucket, int ms)
 {
-	bool		stopped = false;
-
 	pgstat_report_wait_start(compat_wait_event("AudioCleanupBucket"));
-	while (!stopped && bucket->library->step(bucket->session, STEP_MS))
-		stopped = is_interrupted();
-	bucket->library->end(bucket->session);
+	bucket->library->step(bucket->session, ms);
 	pgstat_report_wait_end();
-	return !stopped;
+	return !is_interrupted();
 }
 
 /* Not all who were sent away should come back at once. */
+static int
+rest_ms(int try)
+{
+	int			ms = FIRST_REST_MS << try;
+
+	return ms / 2 + (int) (pg_prng_double(&pg_global_prng_state) * ms / 2);
+}
+
 bool
 bucket_rest(int try)
 {
-	int			ms = FIRST_REST_MS << try;
-	int			left = ms / 2 + (int) (pg_prng_double(&pg_global_prng_state) * ms / 2);
+	return bucket_sleep(rest_ms(try));
+}
+
+bool
+bucket_sleep(int ms)
+{
+	int			left = ms;
 
 	for (; left > 0 && !is_interrupted(); left -= STEP_MS)
 	{
@@ -205,12 +255,12 @@ bucket_rest(int try)
 /* ----------------------------------------------------------------- answers --- */
 
 static bool
-is_to_be_repeated(Bucket *bucket, const BucketCall *call, const BucketAnswer *answer)
+is_to_be_repeated(Bucket *bucket, const BucketLane *lane, const BucketAnswer *answer)
 {
 	/* nothing was done with keys that are not accepted any more */
-	if (bucket_renew_keys(bucket, answer))
+	if (bucket_renew_keys(bucket, answer, lane->key_digest))
 		return true;
-	if (call->once || answer->stopped)
+	if (lane->call.once || answer->stopped)
 		return false;
 	return answer->status == 500 || answer->status == 503 || answer->status == 429 || answer->status == 0;
 }
@@ -243,41 +293,241 @@ is_answer(const BucketAnswer *answer)
 		return true;
 	/* HEAD has no code */
 	return (answer->status == 404 && strcmp(answer->code, "NoSuchBucket") != 0) ||
-		answer->status == 409 || answer->status == 412;
+		answer->status == 409 || answer->status == 412 || answer->status == 501;
 }
 
-int
-bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer)
+
+
+/* ------------------------------------------------------------------- lanes --- */
+
+static int64
+now_ms(void)
 {
-	char		url[BUCKET_URL_SIZE];
-	char		hex[PG_SHA256_DIGEST_STRING_LENGTH];
-	BucketRequest request = {call->method, url, call->headers, call->body, hex, call->raw};
-	int			try;
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MILLISEC(now);
+}
+
+/* Sends the request of the lane, once more perhaps.  Returns 0 or an errno. */
+static int
+send_request(Bucket *bucket, BucketLane *lane)
+{
+	lane->rests = false;
+	lane->key_digest = bucket->key_digest;
+	lane->in_flight = bucket->library->begin(bucket->session, lane->number, &lane->request);
+	return lane->in_flight ? 0 : bucket_note(bucket, ENOMEM, strerror(ENOMEM));
+}
+
+/* Begins a call in a lane.  Returns 0 or an errno. */
+static int
+begin_call(Bucket *bucket, int number, const BucketCall *call)
+{
+	BucketLane *lane = &bucket->lanes[number];
 	int			errnum;
 
 	if (bucket->session == NULL)
 		return bucket->open_errnum;
 	if ((errnum = bucket_have_keys(bucket)) != 0)
 		return errnum;
-	if (!make_url(bucket, call, url))
+	lane->number = number;
+	lane->call = *call;
+	lane->tries = 0;
+	if (!make_url(bucket, call, lane->url))
 		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-	if (!hash_body(call->body ? call->body : "", hex))
+	if (!hash_body(call->body ? call->body : "", lane->hex))
 		return bucket_note(bucket, ENOMEM, strerror(ENOMEM));
-	for (try = 0;; try++)
+	lane->request = (BucketRequest)
 	{
-		if (!bucket->library->begin(bucket->session, &request))
-			return bucket_note(bucket, ENOMEM, strerror(ENOMEM));
-		if (!converse(bucket, &request))
-			return bucket_note(bucket, EINTR, strerror(EINTR));
-		*answer = bucket->library->answer(bucket->session);
-		if (!is_to_be_repeated(bucket, call, *answer) || try == MAX_TRIES - 1)
-			break;
-		if (!bucket_rest(try))
-			return bucket_note(bucket, EINTR, strerror(EINTR));
+		call->method, lane->url, call->headers, call->body, lane->hex, call->raw
+	};
+	return send_request(bucket, lane);
+}
+
+static void
+give_up(Bucket *bucket, BucketLane *lane)
+{
+	if (lane->in_flight)
+		bucket->library->end(bucket->session, lane->number);
+	lane->in_flight = lane->rests = false;
+}
+
+/*
+ * Looks after a lane.  Returns true if its call is over: *errnum and *answer
+ * are what bucket_call() returns.
+ */
+static bool
+look_after(Bucket *bucket, BucketLane *lane, int *errnum, const BucketAnswer **answer)
+{
+	if (lane->rests)
+	{
+		if (now_ms() < lane->rests_until_ms)
+			return false;
+		*errnum = send_request(bucket, lane);
+		*answer = bucket->library->answer(bucket->session, lane->number);
+		return *errnum != 0;
+	}
+	if (!lane->in_flight || !bucket->library->is_over(bucket->session, lane->number))
+		return false;
+	bucket->library->end(bucket->session, lane->number);
+	lane->in_flight = false;
+	*answer = bucket->library->answer(bucket->session, lane->number);
+	if (lane->tries < MAX_TRIES - 1 && is_to_be_repeated(bucket, lane, *answer))
+	{
+		lane->rests = true;
+		lane->rests_until_ms = now_ms() + rest_ms(lane->tries++);
+		return false;
 	}
 	if ((*answer)->date != 0)
 		bucket->date = (*answer)->date;
-	return is_answer(*answer) ? 0 : bucket_note(bucket, errno_of(*answer), (*answer)->error);
+	*errnum = is_answer(*answer) ? 0 : bucket_note(bucket, errno_of(*answer), (*answer)->error);
+	return true;
+}
+
+/* Waits for the end of the call in a lane. */
+static int
+finish_call(Bucket *bucket, int number, const BucketAnswer **answer)
+{
+	BucketLane *lane = &bucket->lanes[number];
+	int			errnum = EINTR;
+
+	while (!look_after(bucket, lane, &errnum, answer))
+	{
+		if (step(bucket, STEP_MS))
+			continue;
+		give_up(bucket, lane);
+		return bucket_note(bucket, EINTR, strerror(EINTR));
+	}
+	return errnum;
+}
+
+int
+bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer)
+{
+	int			errnum = begin_call(bucket, BUCKET_OWN_LANE, call);
+
+	return errnum == 0 ? finish_call(bucket, BUCKET_OWN_LANE, answer) : errnum;
+}
+
+int
+bucket_begin_page(Bucket *bucket, int page, const BucketCall *call)
+{
+	const BucketLane *lane;
+
+	if (bucket->session == NULL)
+		return bucket->open_errnum;
+	lane = &bucket->lanes[BUCKET_PAGE_LANE + page];
+	if (lane->in_flight || lane->rests)
+		return bucket_note(bucket, EBUSY, "another list is under way");
+	return begin_call(bucket, BUCKET_PAGE_LANE + page, call);
+}
+
+int
+bucket_finish_page(Bucket *bucket, int page, const BucketAnswer **answer)
+{
+	return finish_call(bucket, BUCKET_PAGE_LANE + page, answer);
+}
+
+void
+bucket_drop_page(Bucket *bucket, int page)
+{
+	give_up(bucket, &bucket->lanes[BUCKET_PAGE_LANE + page]);
+}
+
+
+/* --------------------------------------------------------- many at a time --- */
+
+/* Of many requests. */
+typedef struct Traffic
+{
+	Bucket	   *bucket;
+	const BucketCalls *calls;
+	int			width;			/* so many are on their way at a time */
+	int			busy;			/* lanes */
+	int			rest_ms;		/* until the first lane that rests is to go on */
+	bool		answered;
+} Traffic;
+
+/* Gives free lanes something to do.  Returns 0 or an errno. */
+static int
+fill_lanes(Traffic *traffic)
+{
+	Bucket	   *bucket = traffic->bucket;
+	int			i;
+
+	for (i = 0; i < bucket->n_parallel && traffic->busy < traffic->width; i++)
+	{
+		BucketLane *lane = &bucket->lanes[BUCKET_FIRST_LANE + i];
+		BucketCall	call = {0};
+		int			errnum;
+
+		if (lane->in_flight || lane->rests || !traffic->calls->next(traffic->calls->arg, i, &call))
+			continue;
+		errnum = begin_call(bucket, BUCKET_FIRST_LANE + i, &call);
+		if (errnum == ENOMEM)
+			return errnum;
+		if (errnum != 0)
+			traffic->calls->take(traffic->calls->arg, i, errnum, NULL);
+		else
+			traffic->busy++;
+	}
+	return 0;
+}
+
+static void
+look_after_lane(Traffic *traffic, int i)
+{
+	Bucket	   *bucket = traffic->bucket;
+	BucketLane *lane = &bucket->lanes[BUCKET_FIRST_LANE + i];
+	bool		rested = lane->rests;
+	const BucketAnswer *answer;
+	int			errnum;
+
+	if (look_after(bucket, lane, &errnum, &answer))
+	{
+		traffic->busy--;
+		traffic->answered = true;
+		if (errnum == EAGAIN)
+			traffic->width = Max(traffic->width / 2, 1);
+		else if (errnum == 0)
+			traffic->width = Min(traffic->width + 1, bucket->n_parallel);
+		traffic->calls->take(traffic->calls->arg, i, errnum, answer);
+	}
+	else if (lane->rests)
+	{
+		if (!rested)
+			traffic->width = Max(traffic->width / 2, 1);
+		traffic->rest_ms = (int) Min(traffic->rest_ms, Max(lane->rests_until_ms - now_ms(), 1));
+	}
+}
+
+int
+bucket_call_many(Bucket *bucket, const BucketCalls *calls)
+{
+	Traffic		traffic = {bucket, calls, bucket->n_parallel, 0, 0, false};
+	int			errnum;
+	int			i;
+
+	if (bucket->session == NULL)
+		return bucket->open_errnum;
+	for (;;)
+	{
+		errnum = fill_lanes(&traffic);
+		if (errnum != 0 || traffic.busy == 0)
+			break;
+		traffic.answered = false;
+		traffic.rest_ms = STEP_MS;
+		for (i = 0; i < bucket->n_parallel; i++)
+			look_after_lane(&traffic, i);
+		if (!traffic.answered && !step(bucket, traffic.rest_ms))
+		{
+			errnum = bucket_note(bucket, EINTR, strerror(EINTR));
+			break;
+		}
+	}
+	for (i = 0; i < bucket->n_parallel; i++)
+		give_up(bucket, &bucket->lanes[BUCKET_FIRST_LANE + i]);
+	return errnum;
 }
 
 int

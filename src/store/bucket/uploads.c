@@ -54,7 +54,10 @@ pass_uploads(const Bucket *bucket, const BucketAnswer *answer, StoreUploadSink s
 		const BucketEntry *entry = &answer->entries[i];
 		const StoreUpload upload = {entry->key + prefix, entry->version, entry->modified * NS_PER_SECOND};
 
-		/* without its id an upload cannot be ended, and without a time it has no age */
+		/*
+		 * without its id an upload cannot be ended, and without a time it has
+		 * no age
+		 */
 		if (strncmp(entry->key, bucket->prefix, prefix) == 0 && entry->version[0] != '\0' && entry->modified > 0)
 			sink(&upload, arg);
 	}
@@ -174,7 +177,11 @@ bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quie
 		return come_to(FILE_VANISHED);
 	if (errnum == 0 && answer->status >= 300)
 		errnum = bucket_note(bucket, EIO, answer->error);
-	/* where the answer was lost, the upload is over if the server does not know it any more */
+
+	/*
+	 * where the answer was lost, the upload is over if the server does not
+	 * know it any more
+	 */
 	if (errnum != 0 && !(is_lost(errnum) && look_at_parts(bucket, key, id, &again, &newest) == ENOENT))
 		return fail(errnum, action);
 	*freed = size;

@@ -1,7 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/versions.c
- *	  The versions of one key, and which of them is the file that is meant.
+ *	  The versions of a key, and which of them is the file that is meant.
+ *
+ * The versions of one key are asked for by the key.  Those of many keys are
+ * read page by page, since a list is in the order of keys: a page begins right
+ * before the next key that is asked for, and is as large as the ones before it
+ * were useful.  Several ranges are read side by side.  What such a page does
+ * not have is asked for by its key after all, before it is said to be gone.
  *
  * A file is told by its version id, which the server gives once and never
  * again, with the ETag and the time, because what was written while a bucket
@@ -60,16 +66,13 @@ encode_prefix(char *query, size_t size, const char *key)
 	return bucket_encode(query, size, prefix);
 }
 
-/* Other keys that begin with the prefix come before those of this one, or behind them. */
+/* Selects the versions of a key, of which the first entry is `first`. */
 static void
-select_versions(const BucketAnswer *answer, const char *key, const FileIdentity *expected,
-				KeyVersions *versions)
+select_from(const BucketAnswer *answer, int first, const char *key, const FileIdentity *expected,
+			KeyVersions *versions)
 {
-	int			first = 0;
 	int			i;
 
-	while (first < answer->n_entries && strcmp(answer->entries[first].key, key) != 0)
-		first++;
 	versions->entries = answer->entries + first;
 	versions->n = 0;
 	versions->at = -1;
@@ -80,45 +83,238 @@ select_versions(const BucketAnswer *answer, const char *key, const FileIdentity 
 		versions->n++;
 	}
 	versions->more = answer->truncated && first + versions->n == answer->n_entries;
+	versions->none_is_current = versions->n > 0 && !versions->entries[0].is_latest;
+}
+
+/* Returns 0, or an errno if nothing can be concluded from them. */
+static int
+check_versions(Bucket *bucket, const KeyVersions *versions)
+{
+	if (versions->none_is_current)
+		return bucket_note(bucket, EIO, "the server says of none of its versions that it is the latest one");
+	/* what is not found may come later */
+	if (versions->more && versions->at < 0)
+		return bucket_note(bucket, EFBIG, "its versions are not among the first 1000 of the list");
+	return 0;
+}
+
+/* Other keys that begin with the prefix come before those of this one, or behind them. */
+static int
+select_versions(Bucket *bucket, const BucketAnswer *answer, const char *key, const FileIdentity *expected,
+				KeyVersions *versions)
+{
+	int			first = 0;
+
+	if (answer->status != 200)
+		return bucket_note(bucket, EIO, answer->error);
+	while (first < answer->n_entries && strcmp(answer->entries[first].key, key) != 0)
+		first++;
+	select_from(answer, first, key, expected, versions);
+	return check_versions(bucket, versions);
+}
+
+#define KEY_QUERY_SIZE	(3 * BUCKET_KEY_MAX + 64)
+
+static bool
+ask_for_key(const char *key, char query[KEY_QUERY_SIZE])
+{
+	strlcpy(query, "encoding-type=url&max-keys=1000&prefix=", KEY_QUERY_SIZE);
+	return encode_prefix(query, KEY_QUERY_SIZE, key) && strlcat(query, "&versions=", KEY_QUERY_SIZE) < KEY_QUERY_SIZE;
 }
 
 int
 bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expected,
 					 KeyVersions *versions)
 {
-	char		query[3 * BUCKET_KEY_MAX + 64] = "encoding-type=url&max-keys=1000&prefix=";
+	char		query[KEY_QUERY_SIZE];
 	const BucketCall call = {"GET", NULL, query};
 	const BucketAnswer *answer;
 	int			errnum;
 
-	if (!encode_prefix(query, sizeof(query), key))
+	memset(versions, 0, sizeof(*versions));
+	versions->at = -1;
+	if (!ask_for_key(key, query))
 		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-	strlcat(query, "&versions=", sizeof(query));
 	if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
 		return errnum;
-	if (answer->status != 200)
-		return bucket_note(bucket, EIO, answer->error);
-	select_versions(answer, key, expected, versions);
-	if (versions->n > 0 && !versions->entries[0].is_latest)
-		return bucket_note(bucket, EIO, "the server does not list the newest version first");
-	/* what is not found may come later, so nothing may be concluded */
-	if (versions->more && versions->at < 0)
-		return bucket_note(bucket, EFBIG, "its versions are not among the first 1000 of the list");
-	return 0;
+	return select_versions(bucket, answer, key, expected, versions);
+}
+
+
+/* --------------------------------------------------------------- many keys --- */
+
+/* keys of one range, at least; and entries of a page */
+#define RANGE_MIN		32
+#define PAGE_MIN		4
+#define PAGE_MAX		1000
+
+/* What is read in one lane: a range of the keys, or one of those that were missed. */
+typedef struct Range
+{
+	int			next;
+	int			end;
+	int			page;			/* entries that are asked for */
+	int			missed;			/* the one that is asked for by its key, or -1 */
+	char		query[2 * KEY_QUERY_SIZE];
+} Range;
+
+typedef struct Listing
+{
+	Bucket	   *bucket;
+	const VersionsAsk *asks;
+	int			n;
+	VersionsSink sink;
+	void	   *arg;
+	int			next;			/* the first one that is in no range yet */
+	int			range_size;
+	Range	   *ranges;			/* by lane */
+	int		   *missed;
+	int			n_missed;
+	int			next_missed;
+} Listing;
+
+/*
+ * A page begins behind its marker.  The key without its last character comes
+ * right before the key, but for few others.
+ */
+static bool
+encode_marker(char *query, size_t size, const char *key)
+{
+	char		marker[BUCKET_KEY_MAX + 1];
+	size_t		n = strlen(key);
+
+	while (n > 0 && ((unsigned char) key[n - 1] & 0xC0) == 0x80)
+		n--;
+	strlcpy(marker, key, Max(n, 1));
+	return encode_prefix(query, size, marker);
+}
+
+static bool
+ask_for_page(const Listing *listing, Range *range)
+{
+	size_t		size = sizeof(range->query);
+	char		rest[64];
+
+	strlcpy(range->query, "encoding-type=url&key-marker=", size);
+	if (!encode_marker(range->query, size, listing->asks[range->next].key))
+		return false;
+	snprintf(rest, sizeof(rest), "&max-keys=%d&prefix=", range->page);
+	strlcat(range->query, rest, size);
+	return encode_prefix(range->query, size, listing->bucket->prefix) &&
+		strlcat(range->query, "&versions=", size) < size;
+}
+
+static bool
+next_page(void *arg, int lane, BucketCall *call)
+{
+	Listing    *listing = arg;
+	Range	   *range = &listing->ranges[lane];
+
+	range->missed = -1;
+	if (range->next == range->end && listing->next < listing->n)
+	{
+		range->next = listing->next;
+		range->end = listing->next = Min(listing->next + listing->range_size, listing->n);
+		range->page = Min(2 * (range->end - range->next) + PAGE_MIN, PAGE_MAX);
+	}
+	call->method = "GET";
+	call->query = range->query;
+	if (range->next < range->end)
+		return ask_for_page(listing, range);
+	if (listing->next_missed == listing->n_missed)
+		return false;
+	range->missed = listing->missed[listing->next_missed++];
+	return ask_for_key(listing->asks[range->missed].key, range->query);
+}
+
+static void
+tell(Listing *listing, int ask, int errnum, const KeyVersions *versions)
+{
+	listing->sink(listing->arg, ask, errnum, versions);
+}
+
+static void
+take_missed(Listing *listing, int ask, int errnum, const BucketAnswer *answer)
+{
+	KeyVersions versions = {0};
+
+	if (errnum == 0)
+		errnum = select_versions(listing->bucket, answer, listing->asks[ask].key,
+								 listing->asks[ask].expected, &versions);
+	tell(listing, ask, errnum, &versions);
+}
+
+/*
+ * Goes through the keys that the page has, wholly: not its last one, if there
+ * is a next page.  Returns how many that were.
+ */
+static int
+go_through(Listing *listing, Range *range, const BucketAnswer *answer)
+{
+	const char *last = answer->truncated ? answer->entries[answer->n_entries - 1].key : NULL;
+	int			began = range->next;
+	int			entry = 0;
+
+	for (; range->next < range->end; range->next++)
+	{
+		const VersionsAsk *ask = &listing->asks[range->next];
+		KeyVersions versions;
+
+		if (last != NULL && strcmp(ask->key, last) >= 0)
+			break;
+		while (entry < answer->n_entries && strcmp(answer->entries[entry].key, ask->key) < 0)
+			entry++;
+		if (entry == answer->n_entries || strcmp(answer->entries[entry].key, ask->key) != 0)
+		{
+			listing->missed[listing->n_missed++] = range->next;
+			continue;
+		}
+		select_from(answer, entry, ask->key, ask->expected, &versions);
+		tell(listing, range->next, check_versions(listing->bucket, &versions), &versions);
+	}
+	return range->next - began;
+}
+
+static void
+take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
+{
+	Listing    *listing = arg;
+	Range	   *range = &listing->ranges[lane];
+	const KeyVersions none = {0};
+	int			n;
+
+	if (range->missed >= 0)
+	{
+		take_missed(listing, range->missed, errnum, answer);
+		return;
+	}
+	if (errnum == 0 && answer->status != 200)
+		errnum = bucket_note(listing->bucket, EIO, answer->error);
+	for (; errnum != 0 && range->next < range->end; range->next++)
+		tell(listing, range->next, errnum, &none);
+	if (errnum != 0)
+		return;
+	n = answer->truncated && answer->n_entries == 0 ? 0 : go_through(listing, range, answer);
+	/* other keys lie in between, or one has very many versions */
+	if (n == 0 && range->next < range->end)
+		listing->missed[listing->n_missed++] = range->next++;
+	range->page = n * 4 < answer->n_entries ? Max(range->page / 4, PAGE_MIN) : Min(range->page * 2, PAGE_MAX);
 }
 
 int
-bucket_remove_version(Bucket *bucket, const char *key, const char *version)
+bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, VersionsSink sink, void *arg)
 {
-	char		query[3 * BUCKET_ID_SIZE + 16] = "versionId=";
-	const BucketCall call = {"DELETE", key, query};
-	const BucketAnswer *answer;
+	Listing		listing = {bucket, asks, n, sink, arg};
+	const BucketCalls calls = {next_page, take_page, &listing};
 	int			errnum;
 
-	if (version[0] == '\0' || !bucket_encode(query, sizeof(query), version))
-		return bucket_note(bucket, EINVAL, "the server gave no version id");
-	errnum = bucket_call(bucket, &call, &answer);
-	if (errnum == 0 && answer->status >= 300 && answer->status != 404)
-		return bucket_note(bucket, EIO, answer->error);
+	if (n == 0)
+		return 0;
+	listing.range_size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, RANGE_MIN);
+	listing.ranges = palloc0(sizeof(Range) * bucket->n_parallel);
+	listing.missed = palloc(sizeof(int) * n);
+	errnum = bucket_call_many(bucket, &calls);
+	pfree(listing.ranges);
+	pfree(listing.missed);
 	return errnum;
 }

@@ -8,6 +8,13 @@
  * directory.  A key that could be no path there ("a//b", "../a", "a/") is
  * passed over: rows would name it in many ways.
  *
+ * A page names the next one, so pages come one after the other.  Where the keys
+ * have folders, the walk is of several ranges, which begin at folders, side by
+ * side.  Where the folders are, one request for each level tells, until there
+ * are some.  That is a hint only: a range ends where the next one begins,
+ * whatever lies in it.  The next page of each range is on its way while the
+ * caller deals with the files of this one.
+ *
  * Copyright (c) 2026, audio_cleanup contributors
  *
  *-------------------------------------------------------------------------
@@ -18,18 +25,38 @@
 
 #include "src/store/bucket/bucket.h"
 
-typedef struct BucketWalk
+/* so many levels of folders are looked at for where ranges may begin */
+#define MAX_LEVELS		4
+
+#define QUERY_SIZE		(3 * (BUCKET_TOKEN_SIZE + BUCKET_KEY_MAX) + 128)
+
+/* The keys from `after` to `end`, both exclusive. */
+typedef struct WalkRange
 {
-	WalkBase	base;
-	Bucket	   *bucket;
-	bool		recurse;
-	bool		is_last;		/* the page is the last one */
-	int			errnum;			/* not 0 once the walk has failed */
+	int			number;			/* the lane of its pages */
+	const char *after;			/* NULL: from the first key of the prefix */
+	const char *end;			/* NULL: to the last one */
+	bool		on_its_way;		/* the next page is */
+	bool		is_last;		/* there is no further page */
 	MemoryContext page;			/* of what follows */
 	char	  **keys;
 	int			n;
 	int			next;
 	char		token[BUCKET_TOKEN_SIZE];	/* of the next page */
+	char		query[QUERY_SIZE];
+} WalkRange;
+
+typedef struct BucketWalk
+{
+	WalkBase	base;
+	Bucket	   *bucket;
+	MemoryContext context;		/* of all that the walk has */
+	bool		recurse;
+	bool		is_begun;
+	int			errnum;			/* not 0 once the walk has failed */
+	WalkRange	ranges[BUCKET_PAGES];
+	int			n_ranges;
+	int			current;		/* whose files are passed on */
 } BucketWalk;
 
 static BucketWalk *
@@ -40,7 +67,8 @@ begin_walk(Bucket *bucket, bool recurse)
 	walk->base.driver = &bucket_driver;
 	walk->bucket = bucket;
 	walk->recurse = recurse;
-	walk->page = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup page", ALLOCSET_DEFAULT_SIZES);
+	walk->context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup walk of a bucket",
+										  ALLOCSET_DEFAULT_SIZES);
 	return walk;
 }
 
@@ -56,63 +84,207 @@ bucket_walk_begin_trash(FileStore *store, int64 run_id)
 {
 	BucketWalk *walk = begin_walk(bucket_of(store), true);
 
-	walk->is_last = true;
+	walk->is_begun = true;
 	return (TreeWalk *) walk;
 }
 
-/* Other calls may come before the next page: the answer does not last. */
-static void
-keep_page(BucketWalk *walk, const BucketAnswer *answer)
-{
-	MemoryContext caller = MemoryContextSwitchTo(walk->page);
-	int			i;
 
-	MemoryContextReset(walk->page);
-	walk->keys = palloc(sizeof(char *) * Max(answer->n_entries, 1));
-	for (i = 0; i < answer->n_entries; i++)
-		walk->keys[i] = pstrdup(answer->entries[i].key);
-	walk->n = answer->n_entries;
-	walk->next = 0;
-	walk->is_last = !answer->truncated;
-	strlcpy(walk->token, answer->next_token, sizeof(walk->token));
-	MemoryContextSwitchTo(caller);
+/* ------------------------------------------------------------------- pages --- */
+
+static bool
+append_value(char *query, const char *name, const char *value)
+{
+	strlcat(query, name, QUERY_SIZE);
+	return bucket_encode(query, QUERY_SIZE, value);
 }
 
 /* Parameters of a query come in the order of their names. */
 static bool
-make_query(const BucketWalk *walk, char *query, size_t size)
+make_query(const BucketWalk *walk, WalkRange *range)
 {
+	char	   *query = range->query;
+
 	query[0] = '\0';
-	if (walk->token[0] != '\0')
-	{
-		strlcat(query, "continuation-token=", size);
-		if (!bucket_encode(query, size, walk->token))
-			return false;
-		strlcat(query, "&", size);
-	}
+	if (range->token[0] != '\0' &&
+		!(append_value(query, "continuation-token=", range->token) && strlcat(query, "&", QUERY_SIZE) < QUERY_SIZE))
+		return false;
 	if (!walk->recurse)
-		strlcat(query, "delimiter=%2F&", size);
-	strlcat(query, "encoding-type=url&list-type=2&max-keys=1000&prefix=", size);
-	return bucket_encode(query, size, walk->bucket->prefix);
+		strlcat(query, "delimiter=%2F&", QUERY_SIZE);
+	return append_value(query, "encoding-type=url&list-type=2&max-keys=1000&prefix=", walk->bucket->prefix) &&
+		(range->token[0] != '\0' || range->after == NULL || append_value(query, "&start-after=", range->after));
 }
 
 static int
-turn_page(BucketWalk *walk)
+send_for_page(BucketWalk *walk, WalkRange *range)
 {
-	char		query[3 * (BUCKET_TOKEN_SIZE + BUCKET_KEY_MAX) + 128];
-	const BucketCall call = {"GET", NULL, query};
-	const BucketAnswer *answer;
+	const BucketCall call = {"GET", NULL, range->query};
 	int			errnum;
 
-	if (!make_query(walk, query, sizeof(query)))
+	if (!make_query(walk, range))
 		return bucket_note(walk->bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-	if ((errnum = bucket_call(walk->bucket, &call, &answer)) != 0)
+	errnum = bucket_begin_page(walk->bucket, range->number, &call);
+	range->on_its_way = errnum == 0;
+	return errnum;
+}
+
+/* Other calls may come before the next page: the answer does not last. */
+static void
+keep_page(WalkRange *range, const BucketAnswer *answer)
+{
+	MemoryContext caller = MemoryContextSwitchTo(range->page);
+	int			i;
+
+	MemoryContextReset(range->page);
+	range->keys = palloc(sizeof(char *) * Max(answer->n_entries, 1));
+	range->n = range->next = 0;
+	range->is_last = !answer->truncated;
+	for (i = 0; i < answer->n_entries; i++)
+	{
+		const BucketEntry *entry = &answer->entries[i];
+
+		if (entry->is_prefix)
+			continue;
+		if (range->end != NULL && strcmp(entry->key, range->end) >= 0)
+		{
+			range->is_last = true;
+			break;
+		}
+		range->keys[range->n++] = pstrdup(entry->key);
+	}
+	strlcpy(range->token, answer->next_token, sizeof(range->token));
+	MemoryContextSwitchTo(caller);
+}
+
+static int
+turn_page(BucketWalk *walk, WalkRange *range)
+{
+	const BucketAnswer *answer;
+	int			errnum = range->on_its_way ? 0 : send_for_page(walk, range);
+
+	if (errnum == 0)
+		errnum = bucket_finish_page(walk->bucket, range->number, &answer);
+	range->on_its_way = false;
+	if (errnum != 0)
 		return errnum;
 	if (answer->status != 200 || (answer->truncated && answer->next_token[0] == '\0'))
 		return bucket_note(walk->bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
-	keep_page(walk, answer);
+	keep_page(range, answer);
+	return range->is_last ? 0 : send_for_page(walk, range);
+}
+
+
+/* ------------------------------------------------------------------ ranges --- */
+
+static WalkRange *
+add_range(BucketWalk *walk, const char *after, const char *end)
+{
+	WalkRange  *range = &walk->ranges[walk->n_ranges];
+
+	range->number = walk->n_ranges++;
+	range->page = AllocSetContextCreate(walk->context, "audio_cleanup page", ALLOCSET_DEFAULT_SIZES);
+	range->after = after;
+	range->end = end;
+	return range;
+}
+
+/* The folders of a level, as far as one page has them: of `folders`, at most `max`. */
+static int
+find_folders(BucketWalk *walk, const char *prefix, char **folders, int max, int *n)
+{
+	char		query[QUERY_SIZE] = "delimiter=%2F&";
+	const BucketCall call = {"GET", NULL, query};
+	const BucketAnswer *answer;
+	int			errnum;
+	int			i;
+
+	*n = 0;
+	if (!append_value(query, "encoding-type=url&list-type=2&max-keys=1000&prefix=", prefix))
+		return 0;
+	errnum = bucket_call(walk->bucket, &call, &answer);
+	if (errnum != 0 || answer->status != 200)
+		return errnum ? errnum : bucket_note(walk->bucket, EIO, answer->error);
+	/* hidden ones, our own among them, are no hint */
+	for (i = 0; i < answer->n_entries && *n < max; i++)
+		if (answer->entries[i].is_prefix && answer->entries[i].key[strlen(prefix)] != '.')
+			folders[(*n)++] = MemoryContextStrdup(walk->context, answer->entries[i].key);
 	return 0;
 }
+
+/*
+ * Divides the bucket into ranges that begin at folders.  A range begins behind
+ * the name of its first folder, "a/", which as a key of its own is passed over.
+ */
+static int
+divide(BucketWalk *walk)
+{
+	char	  **folders = MemoryContextAlloc(walk->context, sizeof(char *) * 1000);
+	const char *prefix = walk->bucket->prefix;
+	const char *after = NULL;
+	int			n_ranges;
+	int			n = 0;
+	int			level;
+	int			i;
+
+	for (level = 0; walk->recurse && n <= 1 && level < MAX_LEVELS; level++)
+	{
+		int			errnum = find_folders(walk, prefix, folders, 1000, &n);
+
+		if (errnum != 0)
+			return errnum;
+		if (n == 1)
+			prefix = folders[0];
+		else if (n == 0)
+			break;
+	}
+	n_ranges = Min(n, Min(BUCKET_PAGES, walk->bucket->n_parallel));
+	for (i = 1; i < n_ranges; i++)
+	{
+		const char *border = folders[n * i / n_ranges];
+
+		(void) add_range(walk, after, border);
+		after = border;
+	}
+	(void) add_range(walk, after, NULL);
+	return 0;
+}
+
+static int
+begin_ranges(BucketWalk *walk)
+{
+	int			errnum = divide(walk);
+	int			i;
+
+	for (i = 0; errnum == 0 && i < walk->n_ranges; i++)
+		errnum = send_for_page(walk, &walk->ranges[i]);
+	walk->is_begun = true;
+	return errnum;
+}
+
+static void
+pass_turn(BucketWalk *walk)
+{
+	walk->current = (walk->current + 1) % walk->n_ranges;
+}
+
+/* The range whose files come next: whose page is there, or which has one on its way. */
+static WalkRange *
+next_range(BucketWalk *walk)
+{
+	int			tried;
+
+	for (tried = 0; tried < walk->n_ranges; tried++)
+	{
+		WalkRange  *range = &walk->ranges[walk->current];
+
+		if (range->next < range->n || !range->is_last)
+			return range;
+		pass_turn(walk);
+	}
+	return NULL;
+}
+
+
+/* -------------------------------------------------------------------- walk --- */
 
 /* Could it be a path in a directory? */
 static bool
@@ -151,25 +323,32 @@ bucket_walk_next(TreeWalk *base, const char **path)
 {
 	BucketWalk *walk = (BucketWalk *) base;
 	size_t		prefix = strlen(walk->bucket->prefix);
+	WalkRange  *range;
+	const char *key;
 	size_t		len;
 
 	*path = NULL;
+	if (!walk->is_begun)
+		walk->errnum = begin_ranges(walk);
 	while (walk->errnum == 0)
 	{
-		while (walk->next < walk->n)
-		{
-			const char *key = walk->keys[walk->next++];
-
-			if (strncmp(key, walk->bucket->prefix, prefix) != 0)
-				continue;
-			*path = key + prefix;
-			if (judge(*path, walk->recurse, &len) == WALK_REACHED)
-				return WALK_FILE;
-		}
-		*path = NULL;
-		if (walk->is_last)
+		if ((range = next_range(walk)) == NULL)
 			return WALK_END;
-		walk->errnum = turn_page(walk);
+		if (range->next == range->n)
+		{
+			walk->errnum = turn_page(walk, range);
+			continue;
+		}
+		key = range->keys[range->next++];
+		/* in turns: meanwhile the next page of this one comes */
+		if (range->next == range->n)
+			pass_turn(walk);
+		if (strncmp(key, walk->bucket->prefix, prefix) == 0 &&
+			judge(key + prefix, walk->recurse, &len) == WALK_REACHED)
+		{
+			*path = key + prefix;
+			return WALK_FILE;
+		}
 	}
 	return WALK_FAILED;
 }
@@ -185,8 +364,14 @@ bucket_walk_failure(TreeWalk *base, int *errnum, const char **action)
 void
 bucket_walk_end(TreeWalk *base)
 {
-	MemoryContextDelete(((BucketWalk *) base)->page);
-	pfree(base);
+	BucketWalk *walk = (BucketWalk *) base;
+	int			i;
+
+	for (i = 0; i < walk->n_ranges; i++)
+		if (walk->ranges[i].on_its_way)
+			bucket_drop_page(walk->bucket, walk->ranges[i].number);
+	MemoryContextDelete(walk->context);
+	pfree(walk);
 }
 
 WalkReason

@@ -162,14 +162,21 @@ begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xml
 		reader->is_error = is(name, "Error");
 	else if (reader->depth == 2 &&
 			 (is(name, "Contents") || is(name, "Version") || is(name, "DeleteMarker") || is(name, "Upload") ||
-			  is(name, "Part")))
+			  is(name, "Part") || is(name, "CommonPrefixes") || is(name, "Deleted") ||
+			  (is(name, "Error") && !reader->is_error)))
 	{
 		reader->entry = add_entry(reader);
 		if (reader->entry != NULL)
+		{
 			reader->entry->is_marker = is(name, "DeleteMarker");
-		/* a part has no name of its own */
-		if (reader->entry != NULL && is(name, "Part") && (reader->entry->key = strdup("")) == NULL)
-			refuse(reader);
+			reader->entry->is_prefix = is(name, "CommonPrefixes");
+			/* until it is known which */
+			if (is(name, "Error"))
+				strlcpy(reader->entry->code, "Error", sizeof(reader->entry->code));
+			/* a part has no name of its own */
+			if (is(name, "Part") && (reader->entry->key = strdup("")) == NULL)
+				refuse(reader);
+		}
 	}
 }
 
@@ -187,7 +194,7 @@ take_member(AnswerReader *reader, const xmlChar * name)
 {
 	BucketEntry *entry = reader->entry;
 
-	if (is(name, "Key") && entry->key == NULL)
+	if ((is(name, "Key") || is(name, "Prefix")) && entry->key == NULL)
 	{
 		entry->key = strdup(reader->text);
 		if (entry->key == NULL)
@@ -195,6 +202,11 @@ take_member(AnswerReader *reader, const xmlChar * name)
 	}
 	else if (is(name, "VersionId") || is(name, "UploadId"))
 		take_text(reader, entry->version, sizeof(entry->version));
+	/* of what was deleted by its own id, that one counts */
+	else if (is(name, "DeleteMarkerVersionId") && entry->version[0] == '\0')
+		take_text(reader, entry->version, sizeof(entry->version));
+	else if (is(name, "Code"))
+		xml_copy_printable(entry->code, sizeof(entry->code), reader->text, reader->length);
 	else if (is(name, "ETag"))
 		take_text(reader, entry->etag, sizeof(entry->etag));
 	else if (is(name, "Size"))
@@ -267,7 +279,7 @@ refuse_document_type(void *arg, const xmlChar * name, const xmlChar * external, 
 
 /* What is wrong is told by xml_end(), and not on the standard error of the server. */
 static void
-keep_quiet(void *arg, XML_ERROR *error)
+keep_quiet(void *arg, XML_ERROR * error)
 {
 }
 

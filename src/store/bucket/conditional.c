@@ -1,0 +1,237 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/conditional.c
+ *	  A bucket that keeps no versions: a file is deleted if it still is the
+ *	  one that was condemned, and for good.
+ *
+ * That needs a server that honours "If-Match" of a DELETE.  Many ignore it, and
+ * delete.  So a server has to prove it, by an object of ours, before anything
+ * else is deleted: with a wrong ETag it must refuse, and leave the object
+ * there; with the right one it must delete it.
+ *
+ * A file is known by its ETag, date and size.  The ETag is what every such
+ * server compares, and some of them the date, too ("If-Unmodified-Since").
+ * Elsewhere, whoever writes the same bytes once more between our look and the
+ * DELETE loses that copy of them.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "common/pg_prng.h"
+
+#include "src/store/bucket/bucket.h"
+
+#define CANARY_PATH		STORE_PRIVATE_DIR "/canary-"
+
+/* an ETag that no object has */
+#define WRONG_ETAG		"\"00000000000000000000000000000000\""
+
+typedef struct Canary
+{
+	Bucket	   *bucket;
+	char		key[BUCKET_KEY_MAX + 1];
+	char		text[64];
+	char		etag[BUCKET_ID_SIZE];
+} Canary;
+
+/* Asks something of the canary.  Returns 0 or an errno. */
+static int
+ask(const Canary *canary, const char *method, const char *etag, const BucketAnswer **answer)
+{
+	char		header[BUCKET_ID_SIZE + 16];
+	const char *const headers[] = {header, NULL};
+	const BucketCall call = {
+		.method = method,
+		.key = canary->key,
+		.headers = etag ? headers : NULL,
+		.body = strcmp(method, "PUT") == 0 ? canary->text : NULL,
+		.raw = strcmp(method, "GET") == 0
+	};
+
+	snprintf(header, sizeof(header), "If-Match: %s", etag ? etag : "");
+	return bucket_call(canary->bucket, &call, answer);
+}
+
+/* Is the canary there, and whole? */
+static int
+look(const Canary *canary, bool *there)
+{
+	const BucketAnswer *answer;
+	int			errnum = ask(canary, "GET", NULL, &answer);
+
+	*there = errnum == 0 && answer->status == 200 && strcmp(answer->body, canary->text) == 0;
+	return errnum;
+}
+
+static int
+put(Canary *canary)
+{
+	const BucketAnswer *answer;
+	int			errnum = ask(canary, "PUT", NULL, &answer);
+
+	if (errnum == 0 && (answer->status != 200 || answer->etag[0] == '\0'))
+		return bucket_note(canary->bucket, EIO, answer->error[0] ? answer->error : "the server gave no ETag");
+	if (errnum == 0)
+		strlcpy(canary->etag, answer->etag, sizeof(canary->etag));
+	return errnum;
+}
+
+/* Deletes it by an ETag; *refused tells whether the server has refused that. */
+static int
+delete(const Canary *canary, const char *etag, bool *refused)
+{
+	const BucketAnswer *answer;
+	int			errnum = ask(canary, "DELETE", etag, &answer);
+
+	*refused = errnum == 0 && answer->status == 412;
+	if (errnum == 0 && answer->status >= 300 && !*refused)
+		return bucket_note(canary->bucket, EIO, answer->error);
+	return errnum;
+}
+
+static int
+try_canary(Canary *canary, bool *proven)
+{
+	bool		refused;
+	bool		there;
+	int			errnum = put(canary);
+
+	*proven = false;
+	if (errnum == 0)
+		errnum = delete(canary, WRONG_ETAG, &refused);
+	if (errnum == 0)
+		errnum = look(canary, &there);
+	if (errnum != 0 || !refused || !there)
+		return errnum;
+	errnum = delete(canary, canary->etag, &refused);
+	if (errnum == 0)
+		errnum = look(canary, &there);
+	*proven = errnum == 0 && !refused && !there;
+	return errnum;
+}
+
+int
+bucket_prove(Bucket *bucket)
+{
+	Canary		canary = {bucket};
+	char		path[64];
+	const BucketAnswer *answer;
+	int			errnum;
+
+	/* what was written while versions were kept would be found again */
+	if (bucket->enabled || bucket->suspended)
+		bucket->conditional = false;
+	if (bucket->enabled || bucket->suspended || bucket->conditional)
+		return 0;
+	/* nobody else's: others may try theirs at the same time */
+	snprintf(path, sizeof(path), "%s%016llx", CANARY_PATH,
+			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
+	snprintf(canary.text, sizeof(canary.text), "%016llx",
+			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
+	if ((errnum = bucket_key(bucket, path, canary.key)) != 0)
+		return bucket_note(bucket, errnum, strerror(errnum));
+	errnum = try_canary(&canary, &bucket->conditional);
+	if (!bucket->conditional && canary.etag[0] != '\0' && errnum != EINTR)
+		(void) ask(&canary, "DELETE", NULL, &answer);
+	return errnum;
+}
+
+
+/* ------------------------------------------------------------------- files --- */
+
+/* Files that are deleted, one by each request. */
+typedef struct Deleting
+{
+	Bucket	   *bucket;
+	ConditionalDelete *files;
+	int			n;
+	int			next;
+	struct DeleteLane *lanes;
+} Deleting;
+
+typedef struct DeleteLane
+{
+	int			file;
+	char		etag[BUCKET_ID_SIZE + 16];
+	char		date[64];
+	const char *headers[3];
+} DeleteLane;
+
+static void
+write_date(char *header, size_t size, int64 seconds)
+{
+	static const char *const days[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+	static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+	"Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+	time_t		time = (time_t) seconds;
+	struct tm	tm;
+
+	gmtime_r(&time, &tm);
+	snprintf(header, size, "If-Unmodified-Since: %s, %02d %s %04d %02d:%02d:%02d GMT", days[tm.tm_wday],
+			 tm.tm_mday, months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+}
+
+static bool
+next_delete(void *arg, int lane, BucketCall *call)
+{
+	Deleting   *deleting = arg;
+	const ConditionalDelete *file;
+	DeleteLane *on;
+
+	if (deleting->next == deleting->n || bucket_lease_ends(deleting->bucket))
+		return false;
+	file = &deleting->files[deleting->next];
+	on = &deleting->lanes[lane];
+	on->file = deleting->next++;
+	snprintf(on->etag, sizeof(on->etag), "If-Match: %s", file->etag);
+	write_date(on->date, sizeof(on->date), file->modified);
+	on->headers[0] = on->etag;
+	on->headers[1] = on->date;
+	call->method = "DELETE";
+	call->key = file->key;
+	call->headers = on->headers;
+	return true;
+}
+
+/* A request that is repeated, because its answer was lost, finds nothing any more. */
+static void
+take_deleted(void *arg, int lane, int errnum, const BucketAnswer *answer)
+{
+	Deleting   *deleting = arg;
+	ConditionalDelete *file = &deleting->files[deleting->lanes[lane].file];
+
+	if (errnum != 0)
+		file->result = fail(errnum, "delete file");
+	else if (answer->status == 412)
+		file->result = come_to(FILE_REPLACED);
+	else if (answer->status >= 300 && answer->status != 404)
+		file->result = fail(bucket_note(deleting->bucket, EIO, answer->error), "delete file");
+	else
+		file->result = come_to(FILE_OK);
+}
+
+void
+bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n)
+{
+	Deleting	deleting = {bucket, files, n};
+	const BucketCalls calls = {next_delete, take_deleted, &deleting};
+	int			errnum = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		files[i].result = fail(EAGAIN, "delete file");
+	deleting.lanes = palloc0(sizeof(DeleteLane) * bucket->n_parallel);
+	/* what was not begun in time stays for the next drain */
+	while (deleting.next < n && bucket_keep_lease(bucket).outcome == FILE_OK &&
+		   (errnum = bucket_call_many(bucket, &calls)) == 0)
+		;
+	for (i = 0; errnum != 0 && i < n; i++)
+		if (files[i].result.errnum == EAGAIN)
+			files[i].result = fail(errnum, "delete file");
+	pfree(deleting.lanes);
+}

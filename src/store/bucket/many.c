@@ -1,0 +1,713 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/many.c
+ *	  Many files of a bucket at a time: looked at, captured, destroyed.
+ *
+ * What happens to each is what bucket.h says.  Only the requests are those of
+ * many files: the versions of all are read first, then all markers are made,
+ * and the versions of all read again.  Where that is cut short, each file is in
+ * a state of its own, which bucket_locate() tells.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#include "src/store/bucket/bucket.h"
+
+/* so often a marker is tried again that a busy server has not made */
+#define MAX_TRIES	5
+
+/* One file of many. */
+typedef struct Item
+{
+	char	   *key;			/* with the prefix; NULL: `result` says why */
+	const char *path;
+	const FileIdentity *expected;	/* or NULL */
+	int			number;			/* in the caller's array */
+	FileResult	result;
+	bool		in_hand;		/* something is still to be done */
+	const char *version;		/* that is to be removed */
+	const char *marker;			/* that we have made, NULL: unknown; or that
+								 * is to be removed */
+	bool		made;			/* a marker was, though we may not know which */
+	FileOutcome outcome;		/* when that is done */
+	const char *etag;			/* without versions, with the date */
+	int64		modified;
+} Item;
+
+typedef struct Many
+{
+	Bucket	   *bucket;
+	MemoryContext context;		/* of all that it holds */
+	MemoryContext caller;
+	Item	   *items;			/* by key */
+	int			n;
+	int		   *asked;			/* numbers of the items of a listing */
+	StoreCondemned *condemned;	/* of a capture */
+} Many;
+
+
+/* ------------------------------------------------------------------- begin --- */
+
+static int
+compare_items(const void *a, const void *b)
+{
+	const char *first = ((const Item *) a)->key;
+	const char *second = ((const Item *) b)->key;
+
+	return strcmp(first ? first : "", second ? second : "");
+}
+
+static void
+begin_many(Many *many, FileStore *store, int n)
+{
+	memset(many, 0, sizeof(*many));
+	many->bucket = bucket_of(store);
+	many->context = AllocSetContextCreate(GetMemoryChunkContext(many->bucket), "audio_cleanup files",
+										  ALLOCSET_DEFAULT_SIZES);
+	many->caller = MemoryContextSwitchTo(many->context);
+	many->items = palloc_extended(sizeof(Item) * n, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	many->asked = palloc_extended(sizeof(int) * n, MCXT_ALLOC_HUGE);
+}
+
+static void
+add_item(Many *many, const char *path, const FileIdentity *expected)
+{
+	Item	   *item = &many->items[many->n];
+	char		key[BUCKET_KEY_MAX + 1];
+	int			errnum = bucket_key(many->bucket, path, key);
+
+	item->path = path;
+	item->number = many->n++;
+	item->expected = expected;
+	item->in_hand = errnum == 0;
+	if (errnum == 0)
+		item->key = pstrdup(key);
+	item->result = errnum == 0 ? fail(EINTR, "list versions of file") :
+		fail(bucket_note(many->bucket, errnum, strerror(errnum)), "accept path");
+}
+
+static void
+end_many(Many *many)
+{
+	MemoryContextSwitchTo(many->caller);
+	MemoryContextDelete(many->context);
+}
+
+/* All files that are still in hand have this result. */
+static void
+fail_all(Many *many, FileResult result)
+{
+	int			i;
+
+	for (i = 0; i < many->n; i++)
+	{
+		if (many->items[i].in_hand)
+			many->items[i].result = result;
+		many->items[i].in_hand = false;
+	}
+}
+
+/* The item of an ask is done with. */
+static void
+settle(Item *item, FileResult result)
+{
+	item->result = result;
+	item->in_hand = false;
+}
+
+/* Takes care that nobody else works here, before anything is changed. */
+static bool
+begin_change(Many *many)
+{
+	FileResult	result = bucket_keep_lease(many->bucket);
+
+	if (result.outcome != FILE_OK)
+		fail_all(many, result);
+	return result.outcome == FILE_OK;
+}
+
+/* Lists the versions of all that are in hand; the sink is given `many` and the number among those asked for. */
+static int
+list_all(Many *many, VersionsSink sink)
+{
+	VersionsAsk *asks = palloc_extended(sizeof(VersionsAsk) * many->n, MCXT_ALLOC_HUGE);
+	int			n = 0;
+	int			errnum;
+	int			i;
+
+	for (i = 0; i < many->n; i++)
+	{
+		Item	   *item = &many->items[i];
+
+		if (!item->in_hand)
+			continue;
+		asks[n] = (VersionsAsk)
+		{
+			item->key, item->expected
+		};
+		many->asked[n++] = i;
+	}
+	errnum = bucket_list_many(many->bucket, asks, n, sink, many);
+	pfree(asks);
+	if (errnum != 0)
+		fail_all(many, fail(errnum, "list versions of file"));
+	return errnum;
+}
+
+static Item *
+item_of_ask(const Many *many, int ask)
+{
+	return &many->items[many->asked[ask]];
+}
+
+
+/* ---------------------------------------------------------------- identity --- */
+
+static void
+take_identity(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	Many	   *many = arg;
+	Item	   *item = item_of_ask(many, ask);
+	ExpectedFile *file = &many->bucket->expected[item->number];
+
+	if (errnum != 0)
+		settle(item, fail(errnum, "list versions of file"));
+	else if (!bucket_is_present(versions))
+		settle(item, come_to(FILE_VANISHED));
+	else
+	{
+		bucket_identify_entry(&versions->entries[0], &file->identity);
+		settle(item, come_to(FILE_OK));
+	}
+}
+
+static int
+compare_expected(const void *a, const void *b)
+{
+	return strcmp(((const ExpectedFile *) a)->path, ((const ExpectedFile *) b)->path);
+}
+
+void
+bucket_expect(FileStore *store, const char *const *paths, int n)
+{
+	Bucket	   *bucket = bucket_of(store);
+	Many		many;
+	int			i;
+
+	if (bucket->expected != NULL)
+		pfree(bucket->expected);
+	bucket->expected = NULL;
+	bucket->n_expected = 0;
+	if (n == 0)
+		return;
+	bucket->expected = MemoryContextAllocExtended(GetMemoryChunkContext(bucket), sizeof(ExpectedFile) * n,
+												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	begin_many(&many, store, n);
+	for (i = 0; i < n; i++)
+		add_item(&many, paths[i], NULL);
+	qsort(many.items, n, sizeof(Item), compare_items);
+	/* if somebody wants us to stop, there will be an interrupt to be served */
+	(void) list_all(&many, take_identity);
+	for (i = 0; i < n; i++)
+	{
+		ExpectedFile *file = &bucket->expected[many.items[i].number];
+
+		file->path = paths[many.items[i].number];
+		file->result = many.items[i].result;
+	}
+	end_many(&many);
+	bucket->n_expected = n;
+	qsort(bucket->expected, n, sizeof(ExpectedFile), compare_expected);
+}
+
+const ExpectedFile *
+bucket_expected(const Bucket *bucket, const char *path)
+{
+	const ExpectedFile wanted = {.path = path};
+
+	if (bucket->n_expected == 0)
+		return NULL;
+	return bsearch(&wanted, bucket->expected, bucket->n_expected, sizeof(ExpectedFile), compare_expected);
+}
+
+
+/* ----------------------------------------------------------------- removal --- */
+
+/* What is to be removed, and the numbers of its items. */
+typedef struct Removals
+{
+	BucketRemoval *list;
+	int		   *items;
+	int			n;
+} Removals;
+
+static void
+begin_removals(const Many *many, Removals *removals)
+{
+	removals->list = palloc_extended(sizeof(BucketRemoval) * many->n, MCXT_ALLOC_HUGE);
+	removals->items = palloc_extended(sizeof(int) * many->n, MCXT_ALLOC_HUGE);
+	removals->n = 0;
+}
+
+static void
+add_removal(const Many *many, Removals *removals, int i, const char *version)
+{
+	removals->items[removals->n] = i;
+	removals->list[removals->n++] = (BucketRemoval)
+	{
+		.key = many->items[i].key,.version = version
+	};
+}
+
+/* Removes the `version` of all that are in hand.  What fails is settled: `action`. */
+static void
+remove_versions(Many *many, const char *action)
+{
+	Removals	removals;
+	int			errnum;
+	int			i;
+
+	begin_removals(many, &removals);
+	for (i = 0; i < many->n; i++)
+		if (many->items[i].in_hand)
+			add_removal(many, &removals, i, many->items[i].version);
+	errnum = bucket_remove_many(many->bucket, removals.list, removals.n, true);
+	for (i = 0; i < removals.n; i++)
+	{
+		Item	   *item = &many->items[removals.items[i]];
+
+		if (removals.list[i].errnum != 0)
+			settle(item, fail(errnum ? errnum : removals.list[i].errnum, action));
+	}
+}
+
+
+/* ----------------------------------------------------------------- capture --- */
+
+/* In doubt is what the server may delete later on, though it never said so. */
+static void
+doubt(Bucket *bucket, const char *key)
+{
+	uint64		digest = bucket_digest(key);
+
+	if (bucket->doubtful == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(uint64),
+		.hcxt = GetMemoryChunkContext(bucket)};
+
+		bucket->doubtful = hash_create("audio_cleanup keys in doubt", 64, &control,
+									   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	(void) hash_search(bucket->doubtful, &digest, HASH_ENTER, NULL);
+}
+
+bool
+bucket_is_doubtful(const Bucket *bucket, const char *key)
+{
+	uint64		digest;
+
+	if (bucket->doubtful == NULL)
+		return false;
+	digest = bucket_digest(key);
+	return hash_search(bucket->doubtful, &digest, HASH_FIND, NULL) != NULL;
+}
+
+/* Where is the file, and is it to be captured? */
+static void
+take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	Many	   *many = arg;
+	Item	   *item = item_of_ask(many, ask);
+	StoreCondemned *file = &many->condemned[item->number];
+
+	if (errnum != 0)
+	{
+		settle(item, fail(errnum, "list versions of file"));
+		return;
+	}
+	if (versions->at == 0)
+	{
+		file->place = PLACE_UPLOAD;
+		item->version = strcmp(versions->entries[0].version, "null") == 0 ? "null" : NULL;
+		if (many->bucket->conditional)
+		{
+			item->etag = MemoryContextStrdup(many->context, versions->entries[0].etag);
+			item->modified = versions->entries[0].modified;
+		}
+		return;
+	}
+	if (bucket_is_captured(versions))
+		file->place = PLACE_TRASH;
+	else if (bucket_hides_stranger(versions))
+		file->place = PLACE_UNFINISHED;
+	else
+		file->place = bucket_is_present(versions) ? PLACE_OTHER : PLACE_NOWHERE;
+	settle(item, come_to(FILE_OK));
+}
+
+/*
+ * In a bucket that keeps versions no more, a marker would take the place of
+ * the version "null", for good.  So that is asked for, for files of which it
+ * would be true, right before.
+ */
+static void
+check_null_versions(Many *many)
+{
+	FileResult	result = come_to(FILE_OK);
+	int			errnum;
+	int			i;
+
+	for (i = 0; i < many->n; i++)
+		if (many->items[i].in_hand && many->items[i].version != NULL)
+			break;
+	if (i == many->n)
+		return;
+	errnum = bucket_ask_versioning(many->bucket);
+	if (errnum == 0 && !many->bucket->enabled)
+		errnum = bucket_note(many->bucket, ENOTSUP, "the bucket keeps no versions");
+	if (errnum == 0)
+		return;
+	result = fail(errnum, "delete safely");
+	for (; i < many->n; i++)
+		if (many->items[i].in_hand && many->items[i].version != NULL)
+			settle(&many->items[i], result);
+}
+
+/* Makes the markers of all that are in hand, as far as the server lets us: what it did not refuse is looked at. */
+static void
+make_markers(Many *many)
+{
+	Removals	removals;
+	int			i;
+
+	begin_removals(many, &removals);
+	for (i = 0; i < many->n; i++)
+		if (many->items[i].in_hand)
+			add_removal(many, &removals, i, NULL);
+
+	/*
+	 * what was on its way when somebody wanted us to stop is looked at by the
+	 * next drain
+	 */
+	(void) bucket_remove_many(many->bucket, removals.list, removals.n, true);
+	for (i = 0; i < removals.n; i++)
+	{
+		const BucketRemoval *removal = &removals.list[i];
+		Item	   *item = &many->items[removals.items[i]];
+
+		item->marker = removal->marker;
+		item->made = removal->errnum == 0;
+		if (removal->is_doubtful)
+			doubt(many->bucket, item->key);
+		if (removal->errnum != 0 && removal->errnum != EIO && removal->errnum != ETIMEDOUT &&
+			removal->errnum != EAGAIN)
+			settle(item, fail(removal->errnum, "delete file"));
+	}
+}
+
+/*
+ * Without its id, the marker is the one above the file that was expected, if
+ * any; or the only one above a stranger, if one was made.  Swift tells no ids.
+ */
+static int
+find_marker(const Item *item, const KeyVersions *versions)
+{
+	int			i;
+
+	if (item->marker == NULL && bucket_is_captured(versions))
+		return versions->at - 1;
+	if (item->marker == NULL)
+		return item->made && bucket_hides_stranger(versions) ? 0 : -1;
+	for (i = 0; i < versions->n; i++)
+		if (versions->entries[i].is_marker && strcmp(versions->entries[i].version, item->marker) == 0)
+			return i;
+	return -1;
+}
+
+/*
+ * Which version lies right below the marker?  A stranger gets rid of it: the
+ * item stays in hand, with the marker as `version`.  So does one that has no
+ * marker, and to which none will come, without.
+ */
+static void
+take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	Many	   *many = arg;
+	Item	   *item = item_of_ask(many, ask);
+	int			at;
+
+	item->version = NULL;
+	if (errnum != 0)
+	{
+		settle(item, fail(errnum, "list versions of file"));
+		return;
+	}
+	at = find_marker(item, versions);
+	if (at >= 0 && versions->at == at + 1)
+		settle(item, come_to(FILE_OK));
+	else if (at >= 0)
+	{
+		item->outcome = at + 1 < versions->n && !versions->entries[at + 1].is_marker ?
+			FILE_REPLACED : FILE_VANISHED;
+		item->version = MemoryContextStrdup(many->context, versions->entries[at].version);
+	}
+	else if (item->marker != NULL || versions->at != 0 || bucket_is_doubtful(many->bucket, item->key))
+		settle(item, fail(bucket_note(many->bucket, EIO, "the server has made no delete marker"), "delete file"));
+}
+
+/* Takes the markers from strangers, which then are settled.  Returns how many files have no marker yet. */
+static int
+uncover_strangers(Many *many)
+{
+	int			left = 0;
+	int			i;
+
+	for (i = 0; i < many->n; i++)
+	{
+		Item	   *item = &many->items[i];
+		int			errnum;
+
+		if (!item->in_hand)
+			continue;
+		if (item->version == NULL)
+		{
+			left++;
+			continue;
+		}
+		errnum = bucket_remove_version(many->bucket, item->key, item->version);
+		settle(item, errnum == 0 ? come_to(item->outcome) : fail(errnum, "put back file"));
+	}
+	return left;
+}
+
+static void
+hide_all(Many *many)
+{
+	int			errnum = EIO;
+	int			try;
+
+	for (try = 0;; try++)
+	{
+		/* the lists may have taken long */
+		if (!begin_change(many))
+			return;
+		make_markers(many);
+		if (list_all(many, take_verified) != 0 || uncover_strangers(many) == 0)
+			return;
+		if (try == MAX_TRIES)
+			break;
+		if (!bucket_rest(try))
+		{
+			errnum = bucket_note(many->bucket, EINTR, strerror(EINTR));
+			break;
+		}
+	}
+	fail_all(many, fail(errnum, "delete file"));
+}
+
+/* There is no trash: those that are in hand are destroyed in their place. */
+static void
+destroy_in_place(Many *many)
+{
+	ConditionalDelete *files = palloc_extended(sizeof(ConditionalDelete) * many->n, MCXT_ALLOC_HUGE);
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < many->n; i++)
+	{
+		const Item *item = &many->items[i];
+
+		if (!item->in_hand)
+			continue;
+		many->asked[n] = i;
+		files[n++] = (ConditionalDelete)
+		{
+			.key = item->key,.etag = item->etag,.modified = item->modified
+		};
+	}
+	bucket_delete_conditionally(many->bucket, files, n);
+	for (i = 0; i < n; i++)
+	{
+		Item	   *item = &many->items[many->asked[i]];
+
+		settle(item, files[i].result);
+		many->condemned[item->number].destroyed = files[i].result.outcome == FILE_OK;
+	}
+}
+
+static void
+capture_all(Many *many, bool for_good)
+{
+	const FileResult no_trash = {FILE_FAILED, ENOTSUP, "back up file"};
+
+	if (!many->bucket->conditional)
+	{
+		check_null_versions(many);
+		hide_all(many);
+	}
+	else if (for_good)
+		destroy_in_place(many);
+	else
+	{
+		(void) bucket_note(many->bucket, ENOTSUP, "the bucket keeps no versions");
+		fail_all(many, no_trash);
+	}
+}
+
+/* A marker that was left over a stranger by somebody who was killed. */
+static void
+mend(Many *many, int64 run_id)
+{
+	int			i;
+
+	for (i = 0; i < many->n; i++)
+	{
+		const Item *item = &many->items[i];
+		StoreCondemned *file = &many->condemned[item->number];
+		int			errnum;
+
+		if (file->place != PLACE_UNFINISHED)
+			continue;
+		file->place = bucket_locate((FileStore *) many->bucket, run_id, item->path, item->expected,
+									true, &errnum);
+		if (file->place == PLACE_UNKNOWN)
+			many->items[i].result = fail(errnum, "put back file");
+	}
+}
+
+void
+bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good)
+{
+	Many		many;
+	int			i;
+
+	if (n == 0)
+		return;
+	begin_many(&many, store, n);
+	many.condemned = files;
+	for (i = 0; i < n; i++)
+	{
+		files[i].place = PLACE_UNKNOWN;
+		files[i].destroyed = false;
+		add_item(&many, files[i].path, files[i].expected);
+	}
+	qsort(many.items, n, sizeof(Item), compare_items);
+	if (begin_change(&many) && list_all(&many, take_place) == 0)
+	{
+		capture_all(&many, for_good);
+		mend(&many, run_id);
+	}
+	for (i = 0; i < n; i++)
+		files[many.items[i].number].result = many.items[i].result;
+	end_many(&many);
+}
+
+FileResult
+bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy, const FileIdentity *expected)
+{
+	StoreCondemned file = {path,.expected = expected};
+
+	bucket_capture_many(store, run_id, &file, 1, false);
+	if (file.place == PLACE_UPLOAD || file.result.outcome == FILE_FAILED)
+		return file.result;
+	return come_to(file.place == PLACE_OTHER ? FILE_REPLACED : FILE_VANISHED);
+}
+
+
+/* ----------------------------------------------------------------- destroy --- */
+
+/*
+ * A captured version is to be removed, and the marker after the last version
+ * below it.  Above an older one it stays, for without it that one would be seen
+ * again.
+ */
+static void
+take_doomed(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	Many	   *many = arg;
+	Item	   *item = item_of_ask(many, ask);
+	bool		is_last = versions->n == versions->at + 1 && !versions->more;
+
+	if (errnum != 0)
+		settle(item, fail(errnum, "list versions of file"));
+	/* whoever was killed behind its last version has left the marker */
+	else if (versions->n == 1 && versions->entries[0].is_marker)
+	{
+		settle(item, come_to(FILE_VANISHED));
+		item->marker = MemoryContextStrdup(many->context, versions->entries[0].version);
+	}
+	else if (!bucket_is_captured(versions))
+		settle(item, come_to(FILE_VANISHED));
+	else
+	{
+		item->version = MemoryContextStrdup(many->context, versions->entries[versions->at].version);
+		if (is_last)
+			item->marker = MemoryContextStrdup(many->context, versions->entries[versions->at - 1].version);
+	}
+}
+
+/* Removes the markers of versions that are gone.  One that stays is in nobody's way. */
+static void
+remove_markers(Many *many)
+{
+	Removals	removals;
+	int			i;
+
+	begin_removals(many, &removals);
+	for (i = 0; i < many->n; i++)
+	{
+		const Item *item = &many->items[i];
+
+		if (item->marker != NULL && item->result.outcome != FILE_FAILED)
+			add_removal(many, &removals, i, item->marker);
+	}
+	(void) bucket_remove_many(many->bucket, removals.list, removals.n, true);
+}
+
+void
+bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+{
+	Many		many;
+	int			i;
+
+	begin_many(&many, store, n);
+	for (i = 0; i < n; i++)
+	{
+		files[i].freed = 0;
+		add_item(&many, files[i].path, files[i].expected);
+	}
+	qsort(many.items, n, sizeof(Item), compare_items);
+	if (begin_change(&many) && list_all(&many, take_doomed) == 0 && begin_change(&many))
+	{
+		remove_versions(&many, "delete file");
+		for (i = 0; i < n; i++)
+			if (many.items[i].in_hand)
+				settle(&many.items[i], come_to(FILE_OK));
+		remove_markers(&many);
+	}
+	for (i = 0; i < n; i++)
+	{
+		StoreDoomed *file = &files[many.items[i].number];
+
+		file->result = many.items[i].result;
+		if (file->result.outcome == FILE_OK)
+			file->freed = file->expected->size;
+	}
+	end_many(&many);
+}
+
+FileResult
+bucket_destroy(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected, int64 *freed)
+{
+	StoreDoomed file = {path,.expected = expected};
+
+	bucket_destroy_many(store, run_id, &file, 1);
+	*freed = file.freed;
+	return file.result;
+}

@@ -1,0 +1,378 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/remove.c
+ *	  Removes versions, and makes the markers that hide a file.
+ *
+ * Many keys go in one request, which S3 calls DeleteObjects, as XML.  Each
+ * comes back with its own answer.  A key that no XML can hold, or that would
+ * not come back as it was sent, goes by a request of its own.
+ *
+ * To remove a version is the same, however often it is done.  To make a marker
+ * is not: a second one would lie above the first, and not above the file.  So
+ * a request that makes markers is never repeated, and whoever asked looks at
+ * the versions.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "src/store/bucket/bucket.h"
+
+/* what one request holds at most, in keys and bytes */
+#define GROUP_KEYS		1000
+#define GROUP_BYTES		(512 * 1024)
+
+/* so often a version is tried again that a busy server has not removed */
+#define MAX_TRIES		5
+
+#define QUERY_SIZE		(3 * BUCKET_ID_SIZE + 16)
+
+int
+bucket_remove_version(Bucket *bucket, const char *key, const char *version)
+{
+	BucketRemoval removal = {key, version};
+	int			errnum = bucket_remove_many(bucket, &removal, 1, false);
+
+	return errnum ? errnum : removal.errnum;
+}
+
+
+/* ------------------------------------------------------------------ groups --- */
+
+/* What goes by one request: removals that stand side by side. */
+typedef struct Group
+{
+	int			first;
+	int			n;
+	bool		alone;			/* by a request of its own */
+	StringInfoData body;
+	char		md5[BUCKET_MD5_SIZE];
+	const char *headers[2];
+	char		query[QUERY_SIZE];
+} Group;
+
+typedef struct Removing
+{
+	Bucket	   *bucket;
+	BucketRemoval *removals;
+	int			n;
+	bool		leased;
+	int			next;
+	int			group_size;
+	Group	   *groups;			/* by lane */
+} Removing;
+
+/* Can XML hold the key, and does the key come back unchanged? */
+static bool
+fits_xml(const char *key)
+{
+	int			length = (int) strlen(key);
+	const unsigned char *c;
+
+	if (pg_encoding_verifymbstr(PG_UTF8, key, length) != length)
+		return false;
+	for (c = (const unsigned char *) key; *c != '\0'; c++)
+	{
+		if (*c < 0x20 || *c == 0x7F)
+			return false;
+		/* U+FFFE and U+FFFF are no characters */
+		if (c[0] == 0xEF && c[1] == 0xBF && c[2] >= 0xBE)
+			return false;
+	}
+	return true;
+}
+
+static void
+append_escaped(StringInfo body, const char *text)
+{
+	for (; *text != '\0'; text++)
+	{
+		switch (*text)
+		{
+			case '&':
+				appendStringInfoString(body, "&amp;");
+				break;
+			case '<':
+				appendStringInfoString(body, "&lt;");
+				break;
+			case '>':
+				appendStringInfoString(body, "&gt;");
+				break;
+			default:
+				appendStringInfoChar(body, *text);
+		}
+	}
+}
+
+static void
+append_removal(StringInfo body, const BucketRemoval *removal)
+{
+	appendStringInfoString(body, "<Object><Key>");
+	append_escaped(body, removal->key);
+	appendStringInfoString(body, "</Key>");
+	if (removal->version != NULL)
+	{
+		appendStringInfoString(body, "<VersionId>");
+		append_escaped(body, removal->version);
+		appendStringInfoString(body, "</VersionId>");
+	}
+	appendStringInfoString(body, "</Object>");
+}
+
+static bool
+is_to_be_alone(const Removing *removing, int i)
+{
+	const BucketRemoval *removal = &removing->removals[i];
+
+	return removing->group_size == 1 || !fits_xml(removal->key);
+}
+
+static bool
+call_alone(Group *group, const BucketRemoval *removal, BucketCall *call)
+{
+	group->alone = true;
+	group->n = 1;
+	call->method = "DELETE";
+	call->key = removal->key;
+	call->once = removal->version == NULL;
+	if (removal->version == NULL)
+		return true;
+	call->query = group->query;
+	strlcpy(group->query, "versionId=", QUERY_SIZE);
+	return removal->version[0] != '\0' && bucket_encode(group->query, QUERY_SIZE, removal->version);
+}
+
+static bool
+call_together(Removing *removing, Group *group, BucketCall *call)
+{
+	const BucketRemoval *first = &removing->removals[group->first];
+
+	group->alone = false;
+	group->n = 0;
+	if (group->body.data == NULL)
+		initStringInfo(&group->body);
+	resetStringInfo(&group->body);
+	appendStringInfoString(&group->body, "<Delete>");
+	while (group->n < removing->group_size && group->first + group->n < removing->n &&
+		   group->body.len < GROUP_BYTES && !is_to_be_alone(removing, group->first + group->n))
+		append_removal(&group->body, first + group->n++);
+	appendStringInfoString(&group->body, "</Delete>");
+	group->headers[0] = group->md5;
+	group->headers[1] = NULL;
+	call->method = "POST";
+	call->query = "delete=";
+	call->headers = group->headers;
+	call->body = group->body.data;
+	call->once = first->version == NULL;
+	return bucket_md5_header(group->body.data, group->md5);
+}
+
+static bool
+next_group(void *arg, int lane, BucketCall *call)
+{
+	Removing   *removing = arg;
+	Group	   *group = &removing->groups[lane];
+	bool		made;
+
+	if (removing->leased && bucket_lease_ends(removing->bucket))
+		return false;
+	while (removing->next < removing->n)
+	{
+		BucketRemoval *removal = &removing->removals[removing->next];
+
+		group->first = removing->next;
+		made = is_to_be_alone(removing, group->first) ? call_alone(group, removal, call) :
+			call_together(removing, group, call) || call_alone(group, removal, call);
+		removing->next += group->n;
+		if (made)
+			return true;
+		removal->again = false;
+		removal->errnum = bucket_note(removing->bucket, EINVAL, "the server gave no version id");
+	}
+	return false;
+}
+
+
+/* ----------------------------------------------------------------- answers --- */
+
+static int
+errno_of_key(Bucket *bucket, const char *code)
+{
+	if (*code == '\0' || strcmp(code, "NoSuchKey") == 0 || strcmp(code, "NoSuchVersion") == 0)
+		return 0;
+	return bucket_note(bucket, strcmp(code, "AccessDenied") == 0 ? EACCES :
+					   strcmp(code, "SlowDown") == 0 || strcmp(code, "InternalError") == 0 ||
+					   strcmp(code, "ServiceUnavailable") == 0 ? EAGAIN : EIO, code);
+}
+
+static bool
+is_about(const BucketEntry *entry, const BucketRemoval *removal)
+{
+	return strcmp(entry->key, removal->key) == 0 &&
+		(removal->version == NULL || entry->version[0] == '\0' || strcmp(entry->version, removal->version) == 0);
+}
+
+static void
+take_entry(Bucket *bucket, const BucketEntry *entry, BucketRemoval *removal)
+{
+	removal->errnum = errno_of_key(bucket, entry->code);
+	removal->again = removal->errnum == EAGAIN;
+	if (removal->errnum == 0 && removal->version == NULL && entry->version[0] != '\0')
+		removal->marker = pstrdup(entry->version);
+}
+
+/* The answers come in the order of the request, as a rule. */
+static void
+take_entries(Bucket *bucket, const BucketAnswer *answer, BucketRemoval *removals, int n)
+{
+	int			at = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		removals[i].errnum = EAGAIN;
+		removals[i].again = true;
+	}
+	for (i = 0; i < answer->n_entries; i++)
+	{
+		int			looked;
+
+		for (looked = 0; looked < n && !is_about(&answer->entries[i], &removals[at]); looked++)
+			at = (at + 1) % n;
+		if (looked == n)
+			continue;
+		take_entry(bucket, &answer->entries[i], &removals[at]);
+		at = (at + 1) % n;
+	}
+}
+
+/* Without an answer, the request may even be carried out later on. */
+static void
+take_failure(BucketRemoval *removals, int n, int errnum, const BucketAnswer *answer)
+{
+	bool		unanswered = errnum == ETIMEDOUT || (errnum == EIO && answer != NULL && answer->status == 0);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		removals[i].errnum = errnum;
+		removals[i].again = false;
+		removals[i].is_doubtful = unanswered;
+	}
+}
+
+static void
+take_group(void *arg, int lane, int errnum, const BucketAnswer *answer)
+{
+	Removing   *removing = arg;
+	const Group *group = &removing->groups[lane];
+	BucketRemoval *first = &removing->removals[group->first];
+
+	if (errnum == 0 && answer->status >= 300 && answer->status != 404)
+		errnum = bucket_note(removing->bucket, EIO, answer->error);
+	/* an error may come with the status of a success */
+	if (errnum == 0 && answer->status < 300 && answer->code[0] != '\0')
+		errnum = bucket_note(removing->bucket, EAGAIN, answer->code);
+	if (errnum != 0)
+		take_failure(first, group->n, errnum, answer);
+	else if (!group->alone)
+		take_entries(removing->bucket, answer, first, group->n);
+	else
+	{
+		first->errnum = 0;
+		first->again = false;
+		if (first->version == NULL && answer->version[0] != '\0')
+			first->marker = pstrdup(answer->version);
+	}
+}
+
+
+/* ------------------------------------------------------------------- rounds --- */
+
+static int
+remove_once(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
+{
+	Removing	removing = {bucket, removals, n, leased};
+	const BucketCalls calls = {next_group, take_group, &removing};
+	int			errnum;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		removals[i].errnum = EAGAIN;
+		removals[i].again = true;
+		removals[i].is_doubtful = false;
+		removals[i].marker = NULL;
+	}
+	removing.group_size = Min((n + bucket->n_parallel - 1) / bucket->n_parallel, GROUP_KEYS);
+	removing.groups = palloc0(sizeof(Group) * bucket->n_parallel);
+	errnum = bucket_call_many(bucket, &calls);
+	/* some may have been on their way */
+	for (i = 0; errnum != 0 && i < n; i++)
+		if (removals[i].again)
+		{
+			removals[i].errnum = errnum;
+			removals[i].is_doubtful = true;
+		}
+	for (i = 0; i < bucket->n_parallel; i++)
+		if (removing.groups[i].body.data != NULL)
+			pfree(removing.groups[i].body.data);
+	pfree(removing.groups);
+	return errnum;
+}
+
+/* Those that a busy server has not removed come to the front, in a copy. */
+static int
+select_left(const BucketRemoval *removals, int n, BucketRemoval *left, int *which)
+{
+	int			n_left = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (!removals[i].again || removals[i].version == NULL)
+			continue;
+		which[n_left] = i;
+		left[n_left++] = removals[i];
+	}
+	return n_left;
+}
+
+int
+bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
+{
+	BucketRemoval *left;
+	int		   *which;
+	int			n_left;
+	int			errnum;
+	int			try;
+	int			i;
+
+	if (n == 0)
+		return 0;
+	errnum = remove_once(bucket, removals, n, leased);
+	left = palloc(sizeof(BucketRemoval) * n);
+	which = palloc(sizeof(int) * n);
+	for (try = 0; errnum == 0 && try < MAX_TRIES; try++)
+	{
+		n_left = select_left(removals, n, left, which);
+		if (n_left == 0)
+			break;
+		if (!bucket_rest(try))
+			errnum = bucket_note(bucket, EINTR, strerror(EINTR));
+		else if (leased)
+			errnum = bucket_keep_lease(bucket).errnum;
+		if (errnum == 0)
+			errnum = remove_once(bucket, left, n_left, leased);
+		for (i = 0; errnum == 0 && i < n_left; i++)
+			removals[which[i]] = left[i];
+	}
+	pfree(left);
+	pfree(which);
+	return errnum;
+}

@@ -1,0 +1,217 @@
+# OpenStack Swift (s3api) as another opinion of what a bucket is: with versions all is as on the gateway of Ceph,
+# though its claim knows no If-None-Match; without versions a file is deleted if it still is the one that was
+# condemned, and a gateway that ignores If-Match is refused.
+
+use strict;
+use warnings;
+use utf8;
+
+use Encode qw(encode_utf8);
+use FindBin;
+use lib $FindBin::RealBin;
+
+use AudioCleanup;
+use Bucket;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $lack = lacks_swift();
+plan skip_all => "there is no $lack" if $lack;
+
+my $swift = start_swift();
+my $proxy = start_proxy($swift);
+my $credentials = PostgreSQL::Test::Utils::tempdir_short() . '/credentials';
+write_credentials($swift, $credentials);
+make_bucket($swift, 'audio');
+make_bucket($swift, 'plain', versioning => '');
+
+my $node = new_server('swift', conf => bucket_conf('s3://audio/up', $proxy->{endpoint}, $credentials) . <<'END');
+audio_cleanup.file_age = 'newest'
+audio_cleanup.max_delete_percent = 100
+END
+make_schema($node);
+add_rows($node, 'wanted.mp3');
+
+sub sql { return $node->safe_psql('postgres', $_[0]) }
+
+sub sql_error
+{
+	my ($status, $out, $error) = $node->psql('postgres', $_[0]);
+	return $error;
+}
+
+sub put
+{
+	my ($bucket, @names) = @_;
+	put_object($swift, "$bucket/up/$_") foreach @names;
+	sleep 2;	# times are in whole seconds
+	return;
+}
+
+sub change
+{
+	my ($setting, $value) = @_;
+	sql("ALTER SYSTEM SET audio_cleanup.$setting = $value");
+	$node->reload;
+	sql('SELECT pg_sleep(0.2)');
+	return;
+}
+
+sub kinds { return [ map { $_->[1] } @{ versions_of($swift, $_[0], 'up/')->{ $_[1] } // [] } ] }
+sub visible { return keys_of($swift, $_[0], 'up/') }
+sub states { return sql('SELECT string_agg(file || \' \' || state, \', \' ORDER BY file, file_id) FROM cleanup_files WHERE run_id = (SELECT max(run_id) FROM cleanup_files)') }
+
+# All that is ours in a bucket.
+sub ours
+{
+	my ($bucket) = @_;
+	my $page = s3($swift, 'GET', $bucket, query => { prefix => 'up/.audio_cleanup/', 'list-type' => 2 })->{content};
+	return [ sort $page =~ m{<Key>up/\.audio_cleanup/(.*?)</Key>}g ];
+}
+
+
+# ---- with versions
+
+put('audio', 'wanted.mp3', 'a.mp3', 'sub/b.mp3', 'notes.txt');
+is_deeply(sql_json($node, 'SELECT cleanup_all(dry_run => true)')->{result}{orphaned_files_deleted}, [ 'a.mp3', 'sub/b.mp3' ], 'a preview');
+sql('CALL cleanup_run()');
+is(states(), 'a.mp3 deleted, sub/b.mp3 deleted', 'a run');
+is_deeply(visible('audio'), [ 'notes.txt', 'wanted.mp3' ], 'the orphans are gone');
+is_deeply(kinds('audio', 'a.mp3'), [], 'with all of their versions');
+like(s3($swift, 'GET', 'audio/up/.audio_cleanup/claim')->{content}, qr/^audio_cleanup claim 1\n/, 'the bucket is claimed');
+
+change('backup_retention_days', 7);
+put('audio', map { sprintf 'many/%03d.mp3', $_ } 1 .. 60);
+sql('CALL cleanup_run()');
+is(sql("SELECT count(*) FROM cleanup_files WHERE file LIKE 'many/%' AND state = 'trashed'"), '60', 'many at a time are kept as backups');
+my $version = versions_of($swift, 'audio', 'up/')->{'many/030.mp3'};
+is_deeply([ map { $_->[1] } @$version ], [ 'marker', 31 ], 'below a marker each');
+sql("SELECT cleanup_restore('many/030.mp3')");
+ok(wait_for_drain($node), 'one is restored');
+is(s3($swift, 'GET', 'audio/up/many/030.mp3')->{content}, "audio of audio/up/many/030.mp3\n", 'and is seen again');
+is(versions_of($swift, 'audio', 'up/')->{'many/030.mp3'}[0][0], $version->[1][0], 'the same version');
+sql("SELECT cleanup_restore('many/031.mp3', 'again.mp3')");
+ok(wait_for_drain($node), 'another one under another name');
+is(s3($swift, 'GET', 'audio/up/again.mp3')->{content}, "audio of audio/up/many/031.mp3\n", 'with its content');
+add_rows($node, 'again.mp3', 'many/030.mp3');
+sql("UPDATE cleanup_files SET due_at = now() WHERE state = 'trashed'; SELECT cleanup_purge_backups()");
+ok(wait_for_drain($node), 'the others are purged');
+is_deeply([ grep { m{^many/} } keys %{ versions_of($swift, 'audio', 'up/') } ], ['many/030.mp3'], 'nothing is left of them');
+change('backup_retention_days', 0);
+
+my @odd = map { encode_utf8("odd/$_.mp3") } "new\nline", "re\rturn", "bell\a", 'a&amp;b', '<i>', q{"'}, "\x{1F3A7}", "e\x{301}", '100%', 'a+b', ' ';
+put('audio', @odd);
+sql('CALL cleanup_run()');
+is_deeply([ grep { m{^odd/} } keys %{ versions_of($swift, 'audio', 'up/') } ], [], 'names of every kind');
+
+put('audio', 'replaced.mp3');
+set_rule($proxy, match => '^DELETE /audio/up/replaced\.mp3$', do => 'hold');
+sql('SELECT cleanup_all()');
+ok(is_held($proxy), 'the worker is about to make a marker');
+put_object($swift, 'audio/up/replaced.mp3', 'a new upload');
+release($proxy);
+ok(wait_for_drain($node), 'the run is over');
+is(states(), 'replaced.mp3 skipped', 'a file that was replaced is skipped');
+is(s3($swift, 'GET', 'audio/up/replaced.mp3')->{content}, 'a new upload', 'and is there');
+put('audio', map { "race/$_.mp3" } 1 .. 40);
+set_rule($proxy, match => '^POST /audio/\?delete=', do => 'hold');
+sql('SELECT cleanup_all()');
+ok(is_held($proxy), 'the worker is about to make many markers');
+put_object($swift, 'audio/up/race/7.mp3', 'a new upload');
+release($proxy);
+ok(wait_for_drain($node), 'the run is over');
+is(sql("SELECT string_agg(state || ' ' || n, ', ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM cleanup_files WHERE file LIKE 'race/%' GROUP BY state) s"),
+	'deleted 39, skipped 1', 'of many, the one that was replaced is skipped');
+is(s3($swift, 'GET', 'audio/up/race/7.mp3')->{content}, 'a new upload', 'and is seen');
+add_rows($node, 'replaced.mp3', 'race/7.mp3');
+
+
+# ---- without versions
+
+change('upload_dir', q{'s3://plain/up'});
+put('plain', 'wanted.mp3', 'x.mp3', map { sprintf 'crowd/%03d.mp3', $_ } 1 .. 40);
+is(sql_json($node, 'SELECT cleanup_all(dry_run => true)')->{success}, JSON::PP::true, 'a preview is not refused: the server proves that it honours If-Match');
+is_deeply(ours('plain'), [], 'nothing is left of what it was proved with');
+change('backup_retention_days', 7);
+my ($status, $out, $error) = $node->psql('postgres', 'SELECT cleanup_all()');
+like($error, qr/keeps no versions of its files.*cannot be put back.*backup_retention_days/s, 'a backup cannot be promised: that is refused, with a hint');
+like(sql('SELECT cleanup_all(dry_run => true)'), qr/"unversioned/, 'and a preview says so');
+is_deeply(scalar @{ visible('plain') }, 42, 'nothing went');
+change('backup_retention_days', 0);
+
+sql('CALL cleanup_run()');
+is_deeply(visible('plain'), ['wanted.mp3'], 'a run deletes the orphans');
+is(sql("SELECT count(*) FROM cleanup_files WHERE state = 'deleted' AND run_id = (SELECT max(run_id) FROM cleanup_files)"), '41', 'and records it');
+is(sql('SELECT sum(freed) > 800 FROM cleanup_files WHERE run_id = (SELECT max(run_id) FROM cleanup_files)'), 't', 'with the bytes');
+is_deeply(ours('plain'), [ 'claim', 'lease' ], 'there is a claim, and a lease that will end');
+
+foreach my $content ('a new upload', undef)
+{
+	my $name = defined $content ? 'new.mp3' : 'same.mp3';
+
+	put('plain', $name, 'other.mp3');
+	set_rule($proxy, match => "^DELETE /plain/up/$name", do => 'hold');
+	sql('SELECT cleanup_all()');
+	ok(is_held($proxy), "$name: the worker is about to delete it");
+	sleep 2;
+	put_object($swift, "plain/up/$name", $content);
+	release($proxy);
+	ok(wait_for_drain($node), "$name: the run is over");
+	is(states(), join(', ', sort "$name skipped", 'other.mp3 deleted'),
+		"$name: what was replaced" . (defined $content ? '' : ' by the same bytes') . ' is skipped');
+	is(s3($swift, 'GET', "plain/up/$name")->{status}, 200, "$name: and is there");
+	add_rows($node, $name);
+}
+
+# somebody needs it after all, before it went
+put('plain', 'needed.mp3');
+my $session = $node->background_psql('postgres');
+$session->query_safe('BEGIN');
+$session->query_safe('SELECT cleanup_all()');
+sql(q{INSERT INTO sessions (audio_url) VALUES ('needed.mp3')});
+$session->query_safe('COMMIT');
+$session->quit;
+ok(wait_for_drain($node), 'a run, and a row that came before its commit');
+is(s3($swift, 'GET', 'plain/up/needed.mp3')->{status}, 200, 'the file is looked at once more before it goes');
+
+# killed
+put('plain', map { "killed/$_.mp3" } 1 .. 20);
+set_rule($proxy, match => '^DELETE /plain/up/killed/', do => 'hold_after');
+sql('SELECT cleanup_all()');
+ok(is_held($proxy), 'some files are deleted, and the worker does not know it yet');
+my $pid = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain'");
+kill 'KILL', $pid;
+wait_until(sub { !kill 0, $pid });
+release($proxy);
+ok($node->poll_query_until('postgres', 'SELECT true'), 'the server is back');
+$node->psql('postgres', 'CALL cleanup_run()');
+ok(wait_for_drain($node), 'the next run goes on');
+is_deeply([ grep { m{^killed/} } @{ visible('plain') } ], [], 'all of them are gone');
+is(sql("SELECT string_agg(DISTINCT state, ',') FROM cleanup_files WHERE file LIKE 'killed/%' AND state NOT IN ('deleted', 'skipped')"), '', 'and no row is open');
+
+
+# ---- two databases that want a bucket of a server without If-None-Match
+
+sql('CREATE DATABASE other');
+make_schema($node, 'other');
+make_bucket($swift, 'race', versioning => '');
+put_object($swift, 'race/raced.mp3');
+sleep 2;
+$node->safe_psql($_, "ALTER DATABASE $_ SET audio_cleanup.upload_dir = 's3://race'") foreach 'postgres', 'other';
+change('upload_dir', q{'s3://race'});
+set_rule($proxy, match => '^PUT /race/\.audio_cleanup/claim', do => 'hold');
+my @racers = map { $node->background_psql($_, on_error_stop => 0) } 'postgres', 'other';
+$_->query_until(qr/begun/, "\\echo begun\nCALL cleanup_run(force => true);\n") foreach @racers;
+wait_until(sub { (-s "$proxy->{rules}/used" // 0) >= 2 });
+release($proxy);
+$_->quit foreach @racers;
+wait_until(sub { sql("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CALL cleanup_run%')") eq 't' });
+my $owners = grep { $node->safe_psql($_, "SELECT count(*) FROM cleanup_files WHERE state = 'deleted' AND file = 'raced.mp3'") > 0 } 'postgres', 'other';
+cmp_ok($owners, '<=', 1, 'of two databases that race for it, no two have it');
+$node->psql($_, 'CALL cleanup_run(force => true)') foreach 'postgres', 'other';
+my $claim = s3($swift, 'GET', 'race/.audio_cleanup/claim')->{content};
+is(scalar(grep { index($claim, $node->safe_psql($_, "SELECT uuid FROM cleanup_claims WHERE upload_dir = 's3://race'")) >= 0 } 'postgres', 'other'), 1,
+	'the claim is of one of them');
+
+done_testing();
