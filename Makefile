@@ -3,7 +3,8 @@
 #   make && make install && make installcheck
 #
 # installcheck starts temporary servers of its own (so not as root) and needs
-# the installed extension.  WERROR=1 makes warnings errors.
+# the installed extension.  The TAP tests need much more, see script/packages;
+# TAP_TESTS= leaves them out.  WERROR=1 makes warnings errors.
 
 EXTENSION = audio_cleanup
 MODULE_big = audio_cleanup

@@ -434,7 +434,8 @@ sub undo_violations
 
 my $shim;
 
-# build_shim(NAME): a library of t/NAME.c for LD_PRELOAD; returns its path
+# build_shim(NAME): a library of t/NAME.c; returns what LD_PRELOAD is to be, as a sanitizer (script/test --sanitize) must
+# come first.
 sub build_shim
 {
 	my ($name) = @_;
@@ -443,7 +444,7 @@ sub build_shim
 
 	system_or_bail(split(' ', $cc), '-O1', '-Wall', '-Werror', '-shared', '-fPIC',
 		'-o', $library, dirname(__FILE__) . "/$name.c", '-ldl');
-	return $library;
+	return join ' ', grep { $_ } $ENV{LD_PRELOAD}, $library;
 }
 
 sub control_file
