@@ -53,7 +53,7 @@ foreach my $then ('SELECT cleanup_purge_backups()', 'SELECT cleanup_all()')
 	$round++;
 	$all{"r$round/$_.mp3"} = put_file($dir, "r$round/$_.mp3") foreach 1, 2;
 	refused('run and restore in one', 'BEGIN; SELECT cleanup_all(); SELECT cleanup_restore(max(run_id)) FROM cleanup_runs; COMMIT;',
-		qr/the commit of this transaction will remove files of run \d+ from the upload directory.*HINT/s);
+		qr/the commit of this transaction will clean or purge files of run \d+.*HINT/s);
 	is(states(), '', 'run and restore in one: nothing has happened');
 	sql('BEGIN; SAVEPOINT s; SELECT cleanup_all(); ROLLBACK TO s; SELECT cleanup_restore(max(run_id)) FROM cleanup_runs; COMMIT;');
 	drained('rolled back and restored');
@@ -63,7 +63,7 @@ foreach my $then ('SELECT cleanup_purge_backups()', 'SELECT cleanup_all()')
 	($run, @names) = back_up();
 	sql("UPDATE cleanup_files SET due_at = now() WHERE run_id = $run");
 	refused('purge and restore in one', "BEGIN; SELECT cleanup_purge_backups(); SELECT cleanup_restore($run); COMMIT;",
-		qr/this transaction has files of run \d+ to deal with/);
+		qr/the commit of this transaction will clean or purge files of run \d+/);
 	sql("SELECT cleanup_restore($run)");
 	drained('due and restored');
 	is(states(), 'restored|2', 'what is due can be restored as long as it is there');

@@ -286,7 +286,7 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 	if (at_commit_takes_from(run_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the commit of this transaction will remove files of run %lld from the upload directory",
+				 errmsg("the commit of this transaction will clean or purge files of run %lld",
 						(long long) run_id),
 				 errhint("Restore them in another transaction, after this one has committed.")));
 	restoring->run_id = run_id;
