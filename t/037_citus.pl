@@ -291,6 +291,10 @@ $here->safe_psql('postgres', q{
 	SELECT create_distributed_table('cleared', 'tenant');
 	SELECT create_distributed_table('one_shard', 'tenant', shard_count => 1, colocate_with => 'none');
 	SELECT create_distributed_table('keyless', 'tenant');
+	CREATE DOMAIN tenant AS int;
+	CREATE TABLE domained (LIKE jobs INCLUDING ALL);
+	ALTER TABLE domained ALTER tenant TYPE tenant;
+	SELECT create_distributed_table('domained', 'tenant', colocate_with => 'none');
 	SELECT cleanup_add_source('jobs');
 	SELECT cleanup_add_source('cleared', on_failed => 'clear');
 });
@@ -300,6 +304,7 @@ refused(q{SELECT cleanup_add_source('one_shard', on_failed => 'clear')}, qr/cann
 	'a table of one shard elsewhere is not cleared');
 refused(q{SELECT cleanup_add_source('keyless', id_column => 'id', status_column => 'status', failed_at_column => 'updated_at')},
 	qr/has failed sessions and reads public\.keyless, which Citus distributes.*found by its key/s, 'nor are rows locked without a key');
+refused(q{SELECT cleanup_add_source('domained', id_column => 'id', status_column => 'status')}, qr/found by its key/, '... or with a domain in it');
 refused(q{SELECT cleanup_add_source('sessions', id_column => 'id', status_column => 'status', failed_at_column => 'updated_at')},
 	qr/has failed sessions and reads .*cannot be locked through a view/s, '... nor through a view');
 
@@ -354,7 +359,10 @@ $wanted{"$_.mp3"} = "audio of $_.mp3\n" foreach map { ("$_.one.failed", "$_.two.
 
 # ---- what is refused ----
 
-refused(q{SELECT cleanup_add_source('shared', id_column => 'id', status_column => 'audio_url', failed_at_column => 'id')}, qr/ERROR/, 'a reference table has no failed sessions');
+$here->safe_psql('postgres', q{CREATE TABLE rjobs (LIKE jobs INCLUDING ALL); SELECT create_reference_table('rjobs')});
+refused(q{SELECT cleanup_add_source('rjobs', status_column => 'status')}, qr/has failed sessions and reads public\.rjobs, which Citus distributes.*stored in several places/s,
+	'a reference table has no failed sessions');
+like(error_of(q{SELECT cleanup_add_source('rjobs')}), qr/NOTICE:.*no failed sessions/, '... but may be a source');
 $here->safe_psql('postgres', q{
 	CREATE FUNCTION mine(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1 || $1';
 	CREATE VIEW calling AS SELECT mine(audio_url) AS audio_url FROM parts;
@@ -375,6 +383,30 @@ refused('CALL cleanup_run(force => true)', qr/ERROR:  .*(could not|failed to con
 ok(-e "$dir/orphan4.mp3", 'nothing is deleted');
 $node{two}->start;
 is_deeply(clean('force => true')->{result}{orphaned_files_deleted}, ['orphan4.mp3'], 'when it is back, a run deletes');
+
+# ---- the built-in schedule, and a partitioned table with failed sessions ----
+
+$here->safe_psql('postgres', q{
+	SET ROLE app;
+	CREATE TABLE pjobs (tenant int, id int, audio_url text, status text, updated_at timestamptz, PRIMARY KEY (tenant, id)) PARTITION BY RANGE (id);
+	CREATE TABLE pjobs_1 PARTITION OF pjobs FOR VALUES FROM (0) TO (10);
+	CREATE TABLE pjobs_2 PARTITION OF pjobs FOR VALUES FROM (10) TO (20);
+	SELECT create_distributed_table('pjobs', 'tenant');
+	SELECT cleanup_add_source('pjobs', on_failed => 'clear')});
+is($here->safe_psql('postgres', q{SELECT status_column FROM cleanup_sources WHERE source = 'pjobs'::regclass}), 'status', 'a partitioned table has failed sessions');
+foreach my $number (1, 11)
+{
+	put_file($dir, "partition.$number.mp3");
+	$here->safe_psql('postgres', "INSERT INTO pjobs VALUES ($tenant{two}, $number, 'partition.$number.mp3', 'failed', now() - interval '30 days')");
+}
+orphan('orphan5.mp3');
+$here->stop;
+$here->append_conf('postgresql.conf', "shared_preload_libraries = 'citus, audio_cleanup'\naudio_cleanup.databases = 'postgres'\n");
+set_schedule_clock($here, '2026-03-01 02:50:00', 'audio_cleanup.max_delete_percent' => 100);
+$here->start;
+ok(let_day_pass($here, '2026-03-01'), 'a night passes');
+ok(!-e "$dir/$_.mp3", "... $_ is gone") foreach 'partition.1', 'partition.11', 'orphan5';
+is($here->safe_psql('postgres', 'SELECT count(audio_url) FROM pjobs'), 0, '... and rows of partitions are cleared');
 
 is_deeply(visible_files($dir), \%wanted, 'all wanted files are there');
 $_->stop foreach values %node;

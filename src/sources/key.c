@@ -22,6 +22,7 @@
 #include "lib/stringinfo.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -89,6 +90,19 @@ key_find(Oid table)
 
 /* ------------------------------------------------------------------ text --- */
 
+void
+key_write_plainly(void)
+{
+	static const char *const settings[][2] = {
+		{"datestyle", "ISO, YMD"}, {"intervalstyle", "postgres"}, {"timezone", "UTC"},
+		{"extra_float_digits", "3"}, {"bytea_output", "hex"}
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+}
+
 char *
 key_text(List *values)
 {
@@ -127,12 +141,13 @@ key_from_digits(const char *digits)
 
 /* ------------------------------------------------------------- condition --- */
 
+/* By a value of the base type Citus looks for one of a domain in the wrong shard. */
 bool
 key_is_plain(Oid table, List *columns)
 {
 	foreach_ptr(const char, column, columns)
 	{
-		Oid			type = getBaseType(get_atttype(table, get_attnum(table, column)));
+		Oid			type = get_atttype(table, get_attnum(table, column));
 
 		if (!type_is_enum(type) && (type >= FirstNormalObjectId || type_is_rowtype(type)))
 			return false;
