@@ -579,6 +579,8 @@ trust_check_query(const SourceQuery *query)
 	if (look_for_code((Node *) query->query, &search) ||
 		look_at_views((Node *) query->query, &search))
 		return search.brake;
+	if ((search.brake = remote_check_owners(query)) != NULL)
+		return search.brake;
 	return check_code_below(&search, relations);
 }
 
