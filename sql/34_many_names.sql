@@ -37,3 +37,16 @@ SELECT :'narrow'::jsonb - 'dry_run' = :'roomy'::jsonb - 'dry_run' AS as_previewe
 SELECT t.wait_for_quiet();
 SELECT count(*) FILTER (WHERE n ~ 'take') AS takes, string_agg(n, ' ') FILTER (WHERE n ~ 'recording') AS recordings, bool_or(n ~ 'take700') AS held
 FROM t.lines('find . -type f ! -path "./.audio_cleanup/*" -printf "%P\n"') n;
+
+-- The keys of names are no secret.  The first of these two was made so that as a reference of the first source its key is mistaken
+-- for that of the other one in the second source, if what is compared is a sum of key and source: a reference would be lost
+CREATE TABLE bait (file text);
+CREATE TABLE wanted (file text);
+INSERT INTO bait VALUES ('joolmjmjlijlkinlklmkkmlm.mp3');
+INSERT INTO wanted VALUES ('victim.mp3');
+SELECT cleanup_drop_source('sessions');
+SELECT cleanup_add_source('bait');
+SELECT cleanup_add_source('wanted');
+SELECT cleanup_add_source('sessions');
+SELECT t.sh('for i in victim joolmjmjlijlkinlklmkkmlm; do echo $i > $i.mp3 && touch -d "48 hours ago" $i.mp3; done');
+SELECT cleanup_status() -> 'potential_cleanup' -> 'orphaned_files_deleted' AS orphans;

@@ -143,6 +143,7 @@ like(error_of(q{SELECT cleanup_add_source('mine')}),
 	'a server of a role that is no superuser is not read as a superuser');
 $node->safe_psql('postgres', q{ALTER SERVER trap OWNER TO CURRENT_USER; SELECT cleanup_add_source('mine'); ALTER SERVER trap OWNER TO stranger});
 like(error_of('CALL cleanup_run()'), qr/ERROR:  42501: source public\.mine reads.*belongs to role "stranger"/, '... nor by a run, when it is given away later');
+like(error_of(q{SELECT cleanup_explain('orphan.mp3')}), qr/ERROR:  42501: source public\.mine reads.*belongs to role "stranger"/, '... nor to explain');
 $node->safe_psql('postgres', q{ALTER SERVER trap OWNER TO CURRENT_USER; SELECT cleanup_drop_source('mine')});
 
 # ---- and all goes on ----

@@ -71,6 +71,16 @@
 
 typedef uint8 *Bits;			/* one bit a file, or a key of the scope */
 
+/*
+ * Whole, for whoever chooses a name can choose its key: what looks like this
+ * hit, and is none, would be a reference that is lost.
+ */
+typedef struct RecentHit
+{
+	uint64		key;			/* 0: none */
+	int			source;
+} RecentHit;
+
 /* The tuplestores of a match. */
 typedef enum MatchStore
 {
@@ -106,7 +116,7 @@ struct Match
 	int			session_days;
 	int			families_hit;
 	Bits		session_keys;	/* that rows with a session have */
-	uint64	   *recent;
+	RecentHit  *recent;
 
 	Tuplestorestate *stores[N_STORES];
 	TupleDesc	descs[N_STORES];
@@ -197,7 +207,7 @@ match_begin(const KeyRules *rules)
 	match->scope.filter_max = Min((uint64) work_mem * 1024 / 4, FILTER_MAX_BYTES);
 	match->scope.keys_max = KEYS_MAX_BYTES;
 	match->scope.seed = pg_prng_uint64(&pg_global_prng_state);
-	match->recent = palloc0(sizeof(uint64) * RECENT_HITS);
+	match->recent = palloc0(sizeof(RecentHit) * RECENT_HITS);
 	match->names = texts_begin(work_mem);
 	make_stores(match);
 	MemoryContextSwitchTo(caller);
@@ -377,13 +387,14 @@ mark_key(Match *match, Bits *keys, int64 number)
 static void
 write_hit(HitWriter *writer, uint64 key)
 {
-	uint64		hit = key + (uint64) writer->source->number * UINT64CONST(0x9E3779B97F4A7C15);
-	uint64	   *recent = &writer->match->recent[hit % RECENT_HITS];
-	Datum		values[] = {Int64GetDatum((int64) key), Int32GetDatum(writer->source->number)};
+	int			source = writer->source->number;
+	RecentHit  *recent = &writer->match->recent[(key + source) % RECENT_HITS];
+	Datum		values[] = {Int64GetDatum((int64) key), Int32GetDatum(source)};
 
-	if (*recent == hit)
+	if (recent->key == key && recent->source == source)
 		return;
-	*recent = hit;
+	recent->key = key;
+	recent->source = source;
 	put_row(writer->match, STORE_HITS, values, false);
 }
 

@@ -131,6 +131,12 @@ extern bool remote_can_ask(Oid relid);
 /* Returns what is missing before the server of such a foreign table can be asked for this source, or NULL. */
 extern Brake *remote_check_table(const Source *source, Oid relid);
 
+/*
+ * Returns a brake if the query reads, as a superuser, what lies on a foreign
+ * server that belongs to nobody of his rights; else NULL.
+ */
+extern Brake *remote_check_owners(const SourceQuery *query);
+
 /* Returns whether the query reads a foreign table. */
 extern bool remote_is_read_by(const SourceQuery *query);
 

@@ -300,6 +300,47 @@ remote_check_table(const Source *source, Oid relid)
 }
 
 
+/*
+ * Who owns a server says where it is, and makes user mappings of whomever for
+ * it.  A superuser needs no password for some of them, this server for one: so
+ * the owner could have his code read as a superuser.
+ */
+static Brake *
+check_server_owner(const RemoteTable *table)
+{
+	const ForeignServer *server;
+	Brake	   *brake;
+
+	if (table->placement != NULL || !superuser_arg(table->role))
+		return NULL;
+	server = GetForeignServer(table->server);
+	if (has_privs_of_role(server->owner, table->role))
+		return NULL;
+	brake = source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
+						 psprintf("source %s reads %s as superuser \"%s\" on server \"%s\", which belongs to role \"%s\"",
+								  table->source->name, sources_name(table->relid), GetUserNameFromId(table->role, true),
+								  server->servername, GetUserNameFromId(server->owner, true)),
+						 "Who owns a server says where it is, and with which user mapping it is read.");
+	brake->hint = psprintf("Give the server to a superuser: ALTER SERVER %s OWNER TO CURRENT_USER; or the source to another role.",
+						   quote_identifier(server->servername));
+	return brake;
+}
+
+Brake *
+remote_check_owners(const SourceQuery *query)
+{
+	Brake	   *brake = NULL;
+	ListCell   *lc;
+
+	if (!remote_is_read_by(query))
+		return NULL;
+	foreach(lc, find_tables(query))
+		if (brake == NULL)
+			brake = check_server_owner(lfirst(lc));
+	return brake;
+}
+
+
 /* ------------------------------------------------------------------- link --- */
 
 /* A server, or a node of Citus, with all its tables that are read as one role. */
@@ -793,33 +834,6 @@ make_server(const RemoteTable *table)
 	return server;
 }
 
-/*
- * Who owns a server says where it is, and makes user mappings of whomever for
- * it.  A superuser needs no password for some of them, this server for one: so
- * the owner could have his code read as a superuser.
- */
-static Brake *
-check_owner(const RemoteServer *server)
-{
-	const RemoteTable *table = linitial(server->tables);
-	Oid			owner;
-	Brake	   *brake;
-
-	if (server->node != NULL || !superuser_arg(server->role))
-		return NULL;
-	owner = GetForeignServer(server->server)->owner;
-	if (has_privs_of_role(owner, server->role))
-		return NULL;
-	brake = source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
-						 psprintf("source %s reads %s as superuser \"%s\" on server \"%s\", which belongs to role \"%s\"",
-								  table->source->name, sources_name(table->relid), GetUserNameFromId(server->role, true),
-								  server->name, GetUserNameFromId(owner, true)),
-						 "Who owns a server says where it is, and with which user mapping it is read.");
-	brake->hint = psprintf("Give the server to a superuser: ALTER SERVER %s OWNER TO CURRENT_USER; or the source to another role.",
-						   quote_identifier(server->name));
-	return brake;
-}
-
 /* Servers (RemoteServer) with their tables. */
 static List *
 group_tables(List *tables)
@@ -859,7 +873,7 @@ ask_servers(List *tables, bool wait, int ms)
 
 		server->wait = wait;
 		server->until = until;
-		if ((brake = check_owner(server)) != NULL || (brake = ask_server(server)) != NULL)
+		if ((brake = ask_server(server)) != NULL)
 			return brake;
 	}
 	return NULL;

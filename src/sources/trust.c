@@ -540,6 +540,8 @@ trust_check_query(const SourceQuery *query)
 	if (look_for_code((Node *) query->query, &search) ||
 		look_at_views((Node *) query->query, &search))
 		return search.brake;
+	if ((search.brake = remote_check_owners(query)) != NULL)
+		return search.brake;
 	if (search.functions != NIL && citus_has_any(relations))
 		return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
 							psprintf("source %s reads distributed tables and calls %s", query->source->name,
