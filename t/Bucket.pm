@@ -21,7 +21,7 @@ use AudioCleanup qw(read_file wait_until);
 
 our @EXPORT = qw(
   lacks_gateway start_gateway lacks_swift start_swift stop_gateway add_user write_credentials bucket_conf
-  make_bucket s3 put_object versions_of keys_of start_proxy set_rule clear_rules is_held release
+  make_bucket s3 put_object versions_of keys_of start_pages start_proxy set_rule clear_rules is_held release
 );
 
 my %running;
@@ -354,6 +354,20 @@ sub keys_of
 	my ($server, $bucket, $prefix) = @_;
 	my $versions = versions_of($server, $bucket, $prefix);
 	return [ sort grep { $versions->{$_}[0][1] ne 'marker' } keys %$versions ];
+}
+
+
+# ---- a bucket that is made up ----
+
+# start_pages(PROGRAM, KEYS, ORPHANS): the port of a server of so many keys; see bench/pages.py
+sub start_pages
+{
+	my ($program, $keys, $orphans) = @_;
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+
+	run_in_background('pages', '/usr/bin/python3', $program, $port, $keys, $orphans);
+	wait_until(sub { is_listening($port) }) or die 'pages.py has not started: see pages.log';
+	return $port;
 }
 
 
