@@ -20,7 +20,7 @@ use AudioCleanup qw(read_file wait_until);
 
 our @EXPORT = qw(
   lacks_gateway start_gateway lacks_swift start_swift stop_gateway add_user add_role session_keys write_credentials bucket_conf
-  make_bucket s3 put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_proxy set_rule clear_rules is_held release rewrite
+  make_bucket s3 put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_pages start_proxy set_rule clear_rules is_held release rewrite
   start_key_service give_out make_authority make_certificate
 );
 
@@ -409,6 +409,20 @@ sub run_openssl
 	my ($dir, $command) = @_;
 	system_or_bail("openssl $command 2>>$dir/openssl.log");
 	return;
+}
+
+
+# ---- a bucket that is made up ----
+
+# start_pages(PROGRAM, KEYS, ORPHANS): the port of a server of so many keys; see bench/pages.py
+sub start_pages
+{
+	my ($program, $keys, $orphans) = @_;
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+
+	run_in_background('pages', '/usr/bin/python3', $program, $port, $keys, $orphans);
+	wait_until(sub { is_listening($port) }) or die 'pages.py has not started: see pages.log';
+	return $port;
 }
 
 
