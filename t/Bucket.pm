@@ -279,7 +279,7 @@ sub start_proxy
 	return { %$server, port => $port, endpoint => "http://localhost:$port", rules => $dir };
 }
 
-# set_rule(PROXY, match => REGEX of "METHOD URI", do => hold, hold_after, refuse, cut, cut_after, lie or skew, times => N)
+# set_rule(PROXY, match => REGEX of "METHOD URI", do => hold, hold_after, refuse, cut, cut_after, lie, repeat or skew, times => N)
 sub set_rule
 {
 	my ($proxy, %rule) = @_;

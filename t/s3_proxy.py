@@ -11,6 +11,7 @@ for, "times" says for how many requests it is good, and "do" is one of
     cut        close the connection, and do not pass it on
     cut_after  pass it on, and close the connection instead of answering
     lie        pass it on, and cut the body of the answer in half
+    repeat     pass it on, and say that the list goes on, always at the same place
 
 FOLDER/used has a byte for each request that the rule was used for.
 """
@@ -108,6 +109,9 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             return self.cut()
         if do == "lie":
             content = content[: len(content) // 2]
+        if do == "repeat":
+            more = b"<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>"
+            content = content.replace(b"<IsTruncated>false</IsTruncated>", more)
         return self.answer(status, headers, content)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request

@@ -108,7 +108,9 @@ turn_page(BucketWalk *walk)
 		return bucket_note(walk->bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
 	if ((errnum = bucket_call(walk->bucket, &call, &answer)) != 0)
 		return errnum;
-	if (answer->status != 200 || (answer->truncated && answer->next_token[0] == '\0'))
+	/* a token that comes twice would have the same page come for ever */
+	if (answer->status != 200 || (answer->truncated && (answer->next_token[0] == '\0' ||
+														strcmp(answer->next_token, walk->token) == 0)))
 		return bucket_note(walk->bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
 	keep_page(walk, answer);
 	return 0;
