@@ -160,6 +160,12 @@ like(sql_error('CALL cleanup_run()'), qr/could not list/, 'half a list is none')
 ok((grep { $_ eq 'half.mp3' } @{ visible() }), 'nothing was deleted');
 clear_rules($proxy);
 
+# a list without an end
+set_rule($proxy, match => 'list-type', do => 'repeat');
+like(sql_error("SET statement_timeout = '60s'; CALL cleanup_run()"), qr/could not list.*the list cannot be continued/s, 'a list that goes on at the same place for ever is none');
+ok((grep { $_ eq 'half.mp3' } @{ visible() }), 'nothing was deleted');
+clear_rules($proxy);
+
 # a hanging server
 set_rule($proxy, match => 'list-type', do => 'hold');
 my $began = time;

@@ -14,6 +14,7 @@ that, and "do" is one of
     cut        close the connection, and do not pass it on
     cut_after  pass it on, and close the connection instead of answering
     lie        pass it on, and cut the body of the answer in half
+    repeat     pass it on, and say that the list goes on, always at the same place
 
 FOLDER/used has a byte for each request that the rule was used for.
 FOLDER/rewrite is JSON, too: pairs of a regular expression and of what is put in
@@ -138,6 +139,9 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             content = re.sub(pattern.encode(), text.encode(), content, flags=re.DOTALL)
         if do == "lie":
             content = content[: len(content) // 2]
+        if do == "repeat":
+            more = b"<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>"
+            content = content.replace(b"<IsTruncated>false</IsTruncated>", more)
         return self.answer(status, headers, content)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request
