@@ -168,7 +168,7 @@ turn_page(BucketWalk *walk, WalkRange *range)
 		return errnum;
 	/* a token that comes twice would have the same page come for ever */
 	if (answer->status != 200 || (answer->truncated && (answer->next_token[0] == '\0' ||
-														strcmp(answer->next_token, walk->token) == 0)))
+														strcmp(answer->next_token, range->token) == 0)))
 		return bucket_note(walk->bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
 	keep_page(range, answer);
 	return range->is_last ? 0 : send_for_page(walk, range);
