@@ -56,9 +56,10 @@ def find_rule(request):
         return rule
 
 
-def inode(path):
+def identify(path):
     try:
-        return os.stat(path).st_ino
+        look = os.stat(path)
+        return look.st_ino, look.st_ctime_ns
     except OSError:
         return None
 
@@ -99,7 +100,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
     def hold(self, rule):
         with open(f"{FOLDER}/held", "wb"):
             pass
-        while inode(f"{FOLDER}/rule") == rule:
+        while identify(f"{FOLDER}/rule") == rule:
             time.sleep(0.02)
 
     def forward(self, body):
@@ -118,7 +119,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         print(self.command, self.path, flush=True)
         rule = find_rule(f"{self.command} {self.path}")
         do = rule["do"] if rule else "pass"
-        number = inode(f"{FOLDER}/rule")
+        number = identify(f"{FOLDER}/rule")
         if do == "cut":
             return self.cut()
         if do == "refuse":

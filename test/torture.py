@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A randomized campaign against a throwaway server, and a checker of what has become of it.
 
-    torture.py --bindir DIR --folder DIR --seconds N [--seed N] [--spoil]
+    torture.py --bindir DIR --folder DIR --seconds N [--seed N] [--bucket] [--spoil]
 
 script/torture and script/test call this program as the OS user of the server.
 Many sessions call, cancel, terminate, time out, change tables, write rows and
@@ -10,7 +10,8 @@ compares three things: what the campaign knows of each file, what the ledger
 says of it, and where it is.  The checks are printed as TAP.
 
 Each file gets a time of its own, to the nanosecond, so that its mtime names it
-wherever it is: in its place, in the trash, under another name.
+wherever it is: in its place, in the trash, under another name.  In a bucket
+(--bucket) the id of its version does that, and there each file is old at once.
 
 A file is "wanted" from the moment when the campaign has seen it in its place
 while its own transaction already held a row that refers to it, and that
@@ -23,12 +24,15 @@ The seed decides what each actor chooses.  When it does so, the machine decides.
 
 import argparse
 import collections
+import email.utils
+import hashlib
 import itertools
 import json
 import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -38,6 +42,9 @@ import uuid
 
 import psycopg2
 
+import s3_client
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DATABASES = ('one', 'two')
 CLONE = 'clone_of_one'
 DAY = 86400
@@ -62,7 +69,7 @@ class Server:
         return subprocess.run([f'{self.bindir}/{program}', *arguments], check=check, stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
 
-    def create(self):
+    def create(self, settings=''):
         self.run('initdb', '-D', self.data, '-A', 'trust', '-U', 'postgres', '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync')
         with open(self.data + '/postgresql.conf', 'a') as conf:
             conf.write(f"""
@@ -80,6 +87,7 @@ log_error_verbosity = verbose
 timezone = 'UTC'
 log_timezone = 'UTC'
 shared_preload_libraries = 'audio_cleanup'
+{settings}
 """)
         self.start()
 
@@ -154,8 +162,8 @@ def query(connection, sql, parameters=None):
 # ---- what is known of each file ----
 
 class File:
-    def __init__(self, database, path, mtime_ns, content):
-        self.database, self.path, self.mtime_ns, self.content = database, path, mtime_ns, content
+    def __init__(self, database, path, identity, content):
+        self.database, self.path, self.identity, self.content = database, path, identity, content
         self.state = 'busy'     # wanted, orphan, failed: as it says; busy: an actor has it; unknown: nobody can tell
         self.why = ''
         self.row = None         # (table, id) of the row that refers to it
@@ -189,7 +197,7 @@ class Files:
         new = os.fsencode(f'{self.folder}/new.{number}')
         with open(new, 'wb') as handle:
             handle.write(file.content)
-        os.utime(new, ns=(file.mtime_ns, file.mtime_ns))
+        os.utime(new, ns=(file.identity, file.identity))
         for _ in range(1000):   # a run may take an empty folder away meanwhile, and an actor may have locked it
             try:
                 os.makedirs(os.path.dirname(whole), exist_ok=True)
@@ -222,9 +230,151 @@ class Files:
 
     def in_place(self, file):
         try:
-            return os.lstat(self.whole_path(file)).st_mtime_ns == file.mtime_ns
+            return os.lstat(self.whole_path(file)).st_mtime_ns == file.identity
         except OSError:
             return False
+
+    def read(self, file):
+        with open(self.whole_path(file), 'rb') as handle:
+            return handle.read()
+
+    def remove(self, file):
+        try:
+            os.unlink(self.whole_path(file))
+        except OSError:
+            pass
+
+    destroy = remove
+
+    def trash_place(self, run, path):
+        return f'.audio_cleanup/trash/{run}/{path}'.encode()
+
+    def places(self, database):
+        """identity -> the paths of the directory, trash included, that have it."""
+        top = os.fsencode(self.directory(database))
+        found = collections.defaultdict(list)
+        for folder, _, names in os.walk(top):
+            for name in names:
+                path = os.path.join(folder, name)
+                found[os.lstat(path).st_mtime_ns].append(path[len(top) + 1:])
+        return found
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
+
+
+class Gateway:
+    """An object gateway, and a proxy in front of it that disturbs whoever comes by it."""
+
+    def __init__(self, folder):
+        self.folder, self.processes = folder, []
+        self.port, self.proxy_port = free_port(), free_port()
+        self.rules = folder + '/rules'
+        os.mkdir(folder)
+        os.mkdir(self.rules)
+        self.begin([ROOT + '/script/gateway', folder, str(free_port()), str(self.port)])
+        until = time.time() + 180
+        while not os.path.exists(folder + '/ready'):
+            if time.time() > until or self.processes[0].poll() is not None:
+                raise SystemExit('Bail out! the gateway has not started: see ' + folder + '/log')
+            time.sleep(0.2)
+        self.begin(['/usr/bin/python3', ROOT + '/t/s3_proxy.py', str(self.proxy_port), str(self.port), self.rules])
+        self.client = s3_client.Client(self.port)
+        self.client.make('audio')
+        with open(folder + '/credentials', 'w', opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(f'[default]\naws_access_key_id = {s3_client.ACCESS_KEY}\naws_secret_access_key = {s3_client.SECRET_KEY}\n')
+
+    def begin(self, command):
+        self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    def settings(self):
+        return f"""audio_cleanup.s3_endpoint = 'http://localhost:{self.proxy_port}'
+audio_cleanup.s3_credentials_file = '{self.folder}/credentials'
+audio_cleanup.s3_timeout = '5s'
+audio_cleanup.orphaned_file_retention_hours = 0"""
+
+    def set_rule(self, rule):
+        self.clear_rule()
+        with open(self.rules + '/new', 'w') as file:
+            json.dump(rule, file)
+        os.rename(self.rules + '/new', self.rules + '/rule')
+
+    def clear_rule(self):
+        for name in ('rule', 'used', 'held'):
+            try:
+                os.unlink(f'{self.rules}/{name}')
+            except FileNotFoundError:
+                pass
+
+    def stop(self):
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait()
+
+
+class BucketFiles(Files):
+    """The files in a bucket: the identity is the one that cleanup_files.inode has of a version."""
+
+    def __init__(self, gateway, folder):
+        super().__init__(folder)
+        self.gateway, self.client = gateway, gateway.client
+
+    def directory(self, database):
+        return f's3://audio/up_{database}'
+
+    def key(self, file):
+        return f'audio/up_{file.database}/{file.path.decode()}'
+
+    @staticmethod
+    def identify(version, etag, modified):
+        digest = hashlib.sha256(f'{version}\n{etag}\n{modified}'.encode()).digest()
+        return int.from_bytes(digest[:8], 'big', signed=True)
+
+    def lay(self, database, path, young=False, over=False):
+        path = path if isinstance(path, bytes) else path.encode()
+        with self.lock:
+            file = File(database, path, None, b'audio %d' % len(self.all))
+            self.all.append(file)
+        file.version, etag = self.client.put(self.key(file), file.content)
+        status, headers, _ = self.client.request('HEAD', self.key(file), {'versionId': file.version})
+        # a run may have been quicker: then it is not known when the server says that it was written
+        if status == 200:
+            file.identity = self.identify(file.version, etag, int(email.utils.parsedate_to_datetime(headers['Last-Modified']).timestamp()))
+        return file
+
+    def in_place(self, file):
+        return self.client.current(self.key(file)) == file.version
+
+    def read(self, file):
+        return self.client.get(self.key(file))
+
+    def remove(self, file):
+        self.client.delete(self.key(file))
+
+    def destroy(self, file):
+        self.client.delete(self.key(file), file.version)
+
+    def trash_place(self, run, path):
+        return f'.audio_cleanup/trash/{path}'.encode()
+
+    def places(self, database):
+        """identity -> where that version is: its path; in the trash, with a marker right above it; or below another version."""
+        prefix = f'up_{database}/'
+        found = collections.defaultdict(list)
+        above = None
+        for version in self.client.versions('audio', prefix):
+            path = version.key[len(prefix):]
+            place = path
+            if above is not None and above.key == version.key:
+                place = ('.audio_cleanup/trash/' if above.is_marker else '.below/') + path
+            above = version
+            if not version.is_marker and not path.startswith('.audio_cleanup/'):
+                found[self.identify(version.id, version.etag, version.modified)].append(place.encode())
+        return found
 
 
 NAMES = ('rec{n}.mp3', 'rec{n}.mp3', 'sub/rec{n}.wav', '2024/05/rec {n}.m4a', 'Gespräch {n} über.ogg', 'take {n} (copy), b.mp3',
@@ -316,9 +466,9 @@ ALONE = ['VACUUM FULL media.sessions', 'VACUUM media.docs', 'ANALYZE', 'REINDEX 
 # ---- actors ----
 
 class Campaign:
-    def __init__(self, server, seed, seconds):
-        self.server, self.seed = server, seed
-        self.files = Files(server.folder)
+    def __init__(self, server, seed, seconds, gateway):
+        self.server, self.seed, self.gateway = server, seed, gateway
+        self.files = Files(server.folder) if gateway is None else BucketFiles(gateway, server.folder)
         self.until = time.time() + seconds
         self.over = threading.Event()
         self.calls = collections.defaultdict(collections.Counter)   # what -> outcome -> how often
@@ -527,10 +677,11 @@ class Killer(Actor):
     """Kills processes of the server without mercy; seldom the whole server."""
 
     def step(self):
-        self.pause(10)
+        # a server that was started anew waits for the end of the lease that it had in a bucket
+        self.pause(10 if self.campaign.gateway is None else 25)
         if not self.campaign.running():
             return
-        if self.rng.random() < 0.25:
+        if self.rng.random() < (0.25 if self.campaign.gateway is None else 0.06):
             self.server.go_down(self.rng.choice(['killed', 'killed', 'immediate', 'fast']))
             return
         pids = self.sql("""SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()
@@ -552,9 +703,9 @@ class Uploader(Actor):
         else:
             for _ in range(self.rng.choice([1, 1, 2, 5, 20])):
                 self.files.give(self.files.lay(self.database, new_name(self.rng, next(self.files.numbers))), 'orphan')
-        if self.rng.random() < 0.03:
+        if self.campaign.gateway is None and self.rng.random() < 0.03:
             self.files.give(self.files.lay(self.database, f'young{next(self.files.numbers)}.mp3', young=True), 'young', 'young')
-        if self.rng.random() < 0.03:
+        if self.campaign.gateway is None and self.rng.random() < 0.03:
             self.make_unreadable()
         self.pause(0.5)
 
@@ -567,10 +718,7 @@ class Uploader(Actor):
     def remove(self):
         file = self.files.take(self.rng, self.database, 'orphan')
         if file is not None:
-            try:
-                os.unlink(self.files.whole_path(file))
-            except OSError:
-                pass
+            self.files.remove(file)
             self.files.give(file, 'replaced')
 
     def make_unreadable(self):
@@ -583,6 +731,19 @@ class Uploader(Actor):
         finally:
             if os.path.isdir(folder):
                 os.chmod(folder, 0o700)
+
+
+class Throttler(Actor):
+    """The server of the bucket has no time, breaks connections off, tells half of an answer, or is slow."""
+
+    def step(self):
+        self.pause(4)
+        do, most = self.rng.choice([('refuse', 40), ('refuse', 10), ('cut', 5), ('cut_after', 5), ('lie', 3), ('hold', 3)])
+        self.campaign.gateway.set_rule({'match': self.rng.choice(['.', 'DELETE', 'versions', 'list-type', 'PUT']), 'do': do,
+                                        'code': self.rng.choice([503, 503, 500]), 'times': self.rng.randint(1, most)})
+        self.campaign.count('the bucket: ' + do, 'done')
+        self.pause(3)
+        self.campaign.gateway.clear_rule()
 
 
 class Writer(Actor):
@@ -844,7 +1005,8 @@ def settings(connection, database, directory):
 
 
 def set_up_database(server, files, rng, postgres, database):
-    os.mkdir(files.directory(database))
+    if not isinstance(files, BucketFiles):
+        os.mkdir(files.directory(database))
     query(postgres, f'CREATE DATABASE {database} OWNER app')
     settings(postgres, database, files.directory(database))
     app = server.connect(database, 'app')
@@ -859,6 +1021,9 @@ def set_up_database(server, files, rng, postgres, database):
         SELECT cleanup_add_source('media.' || name, file_columns => '{{audio_url}}', id_column => 'id')
         FROM unnest('{{parts, doc_files, secured, extra}}'::text[]) AS name""")
     lay_what_stays(files, rng, database, app)
+    # a claim of a bucket that is left to a worker may come later than the clone, which then has the bucket
+    if isinstance(files, BucketFiles):
+        query(connection, 'SELECT cleanup_claim_upload_dir()')
     query(connection, 'SELECT cleanup_all()')
     app.close()
     connection.close()
@@ -873,7 +1038,7 @@ def lay_what_stays(files, rng, database, app):
         if i % 10 == 0:
             stem, extension = path.rsplit('.', 1)
             files.give(files.lay(database, f'{stem}_processed.{extension}'), 'always', 'derived from a file that is wanted')
-    for i in range(150):
+    for i in range(0 if isinstance(files, BucketFiles) else 150):
         files.give(files.lay(database, b'b\xff\xfe%0100d.mp3' % i), 'always', 'its name is no text')
 
 
@@ -940,17 +1105,6 @@ def wait_for_drain(connection):
 
 # ---- the checker ----
 
-def places(files, database):
-    """mtime_ns -> the paths of the directory, trash included, that have it."""
-    top = os.fsencode(files.directory(database))
-    found = collections.defaultdict(list)
-    for folder, _, names in os.walk(top):
-        for name in names:
-            path = os.path.join(folder, name)
-            found[os.lstat(path).st_mtime_ns].append(path[len(top) + 1:])
-    return found
-
-
 class Checker:
     def __init__(self, server, files):
         self.files = files
@@ -963,35 +1117,42 @@ class Checker:
             connection.close()
 
     def check(self, database, connection):
-        found = places(self.files, database)
+        found = self.files.places(database)
+        in_bucket = isinstance(self.files, BucketFiles)
+        identity = 'inode' if in_bucket else 'mtime_ns'
         rows = collections.defaultdict(list)
-        for run, state, file, mtime in query(connection, 'SELECT run_id, state, file, mtime_ns FROM cleanup_files ORDER BY file_id'):
-            rows[mtime].append((run, state, file))
+        for run, state, file, what in query(connection, f"""SELECT run_id, CASE WHEN state = 'restored' AND restore_as IS NOT NULL THEN 'restored as' ELSE state END,
+                file, {identity} FROM cleanup_files ORDER BY file_id"""):
+            rows[what].append((run, state, file))
             self.rows_seen += 1
         for file in self.files.all:
             if file.database == database:
-                self.check_file(file, found.get(file.mtime_ns, []), rows.get(file.mtime_ns, []))
+                self.check_file(file, found.get(file.identity, []), rows.get(file.identity, []))
         self.check_rows(database, found, rows)
 
     def check_file(self, file, where, rows):
         told = f'{file.database}: {file.path!r}, {file.why or file.state}: is at {where}, its rows say {rows}'
         if file.why:
             self.wanted += 1
-            if where != [file.path] or open(self.files.whole_path(file), 'rb').read() != file.content:
+            if where != [file.path] or self.files.read(file) != file.content:
                 self.lost.append(told)
         elif len(where) > 1:
             self.disagree.append(told)
-        elif not where and file.state in ('orphan', 'failed') and 'deleted' not in [state for _, state, _ in rows]:
+        elif not where and file.state in ('orphan', 'failed') and file.identity is not None and \
+                not {'deleted', 'restored as'}.intersection(state for _, state, _ in rows):
             self.unrecorded.append(told)
 
     def check_rows(self, database, found, rows):
-        in_trash = collections.Counter(path for paths in found.values() for path in paths if path.startswith(b'.audio_cleanup/trash/'))
-        for mtime, of_file in rows.items():
-            where = found.get(mtime, [])
+        # in a bucket the application's own delete hides a file as a run does
+        removed = {file.identity for file in self.files.all if file.state == 'replaced'} if isinstance(self.files, BucketFiles) else set()
+        in_trash = collections.Counter(path for what, paths in found.items() if what not in removed
+                                       for path in paths if path.startswith(b'.audio_cleanup/trash/'))
+        for what, of_file in rows.items():
+            where = found.get(what, [])
             run, last, _ = of_file[-1]
             for run, state, path in of_file:
-                trash = f'.audio_cleanup/trash/{run}/{path}'.encode()
-                if state == 'trashed':
+                trash = self.files.trash_place(run, path)
+                if state == 'trashed' and what not in removed:
                     in_trash[trash] -= 1
                 if state == 'trashed' and trash not in where or state == 'deleted' and where:
                     self.disagree.append(f'{database}: {path} of run {run} is {state}, and the file is at {where}; rows {of_file}')
@@ -1052,7 +1213,7 @@ def show_table(campaign):
 def spoil(campaign):
     """Does what must never happen, so that the checker can be seen to find it."""
     files = campaign.files
-    os.unlink(files.whole_path(next(file for file in files.all if file.state == 'always')))
+    files.destroy(next(file for file in files.all if file.state == 'always'))
     connection = campaign.server.connect('two')
     query(connection, """UPDATE cleanup_files SET state = 'deleted' WHERE file_id =
         (SELECT file_id FROM cleanup_files WHERE state = 'trashed' LIMIT 1)""")
@@ -1063,6 +1224,8 @@ def spoil(campaign):
 def make_actors(campaign):
     actors = [Killer(campaign, 'killer'), Disturber(campaign, 'disturber 1'), Disturber(campaign, 'disturber 2'),
               Thief(campaign, 'thief', CLONE), Thief(campaign, 'thief who operates', CLONE, 'op')]
+    if campaign.gateway is not None:
+        actors.append(Throttler(campaign, 'throttler'))
     for database in DATABASES:
         actors += [Caller(campaign, f'caller {database} {user} {i}', database, user)
                    for user, many in (('postgres', 2), ('op', 2), ('vw', 1)) for i in range(many)]
@@ -1078,24 +1241,28 @@ def main():
     parser.add_argument('--folder', required=True)
     parser.add_argument('--seconds', type=float, required=True)
     parser.add_argument('--seed', type=int)
+    parser.add_argument('--bucket', action='store_true')
     parser.add_argument('--spoil', action='store_true')
     options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
-    print(f'# torture: seed {seed}, {options.seconds:g} seconds', flush=True)
+    print(f'# torture: seed {seed}, {options.seconds:g} seconds{", in a bucket" if options.bucket else ""}', flush=True)
 
+    gateway = Gateway(options.folder + '/gateway') if options.bucket else None
     server = Server(options.bindir, options.folder)
-    server.create()
     try:
-        run_campaign(server, seed, options)
+        server.create(gateway.settings() if gateway else '')
+        run_campaign(server, seed, options, gateway)
     finally:
         server.stop('immediate')
+        if gateway:
+            gateway.stop()
     print(f'1..{checks}')
     sys.exit(3 if failures else 0)
 
 
-def run_campaign(server, seed, options):
-    campaign = Campaign(server, seed, options.seconds)
+def run_campaign(server, seed, options, gateway):
+    campaign = Campaign(server, seed, options.seconds, gateway)
     set_up(server, campaign.files, random.Random(seed))
     connection = server.connect(CLONE)
     rows_of_clone = query(connection, 'SELECT count(*) FROM cleaning.cleanup_files')[0][0]
@@ -1107,6 +1274,8 @@ def run_campaign(server, seed, options):
     time.sleep(options.seconds)
     hung = wait_for_actors(actors)
     show_table(campaign)
+    if gateway:
+        gateway.clear_rule()
     unfinished = settle(server)
     if options.spoil:
         spoil(campaign)
@@ -1126,7 +1295,7 @@ def report(server, campaign, hung, unfinished, rows_of_clone):
     deleted = deleted_files(server)
     print(f'# {len(campaign.files.all)} files, {checker.wanted} of them wanted; {checker.rows_seen} rows of files, {deleted} deleted')
     check('wanted files lost', checker.lost)
-    check('rows that disagree with the disk', checker.disagree)
+    check('rows that disagree with the disk' if campaign.gateway is None else 'rows that disagree with the bucket', checker.disagree)
     check('files that have gone without a row', checker.unrecorded)
     check('runs and files that the drains have left unfinished', unfinished)
     check('crashes', server.crashes())
