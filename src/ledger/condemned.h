@@ -4,7 +4,7 @@
  *	  The files that a run condemns, with their identity; and the sessions.
  *
  * The set is filled once and read any number of times.  A set that is larger
- * than work_mem goes to disk. || No function needs SPI.  A failure to write a
+ * than work_mem goes to disk. No function needs SPI.  A failure to write a
  * temporary file is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
