@@ -3,11 +3,14 @@
  * store/bucket/versions.c
  *	  The versions of a key, and which of them is the file that is meant.
  *
- * The versions of one key are asked for by the key.  Those of many keys are
- * read page by page, since a list is in the order of keys: a page begins right
- * before the next key that is asked for, and is as large as the ones before it
- * were useful.  Several ranges are read side by side.  What such a page does
- * not have is asked for by its key after all, before it is said to be gone.
+ * The versions of one key are asked for by the key.  Those of many keys are read
+ * page by page, since a list is in the order of keys: a page begins right
+ * before the next key that is asked for.  Several ranges are read side by side.
+ * What such a page does not have is asked for by its key after all, before it is
+ * said to be gone.  Where few of the entries of a page are wanted, the other
+ * keys of its range are asked for one by one, too: to a server a page of a
+ * thousand entries is the work of six such requests, and one of ten entries is
+ * hardly less.
  *
  * A file is told by its version id, which the server gives once and never
  * again, with the ETag and the time, because what was written while a bucket
@@ -143,17 +146,20 @@ bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expect
 
 /* --------------------------------------------------------------- many keys --- */
 
-/* keys of one range, at least; and entries of a page */
-#define RANGE_MIN		32
-#define PAGE_MIN		4
+/* keys of one range, at least: with a marker each they fit into a page */
+#define RANGE_MIN		333
 #define PAGE_MAX		1000
+
+/* a page should have so many of the keys; else so many are asked for by name, and then a page is tried again */
+#define WORTH_A_PAGE	6
+#define SKIPPED			32
 
 /* What is read in one lane: a range of the keys, or one of those that were missed. */
 typedef struct Range
 {
 	int			next;
 	int			end;
-	int			page;			/* entries that are asked for */
+	int			poor;			/* pages in a row that had few of the keys */
 	int			missed;			/* the one that is asked for by its key, or -1 */
 	char		query[2 * KEY_QUERY_SIZE];
 } Range;
@@ -198,7 +204,7 @@ ask_for_page(const Listing *listing, Range *range)
 	strlcpy(range->query, "encoding-type=url&key-marker=", size);
 	if (!encode_marker(range->query, size, listing->asks[range->next].key))
 		return false;
-	snprintf(rest, sizeof(rest), "&max-keys=%d&prefix=", range->page);
+	snprintf(rest, sizeof(rest), "&max-keys=%d&prefix=", Min(2 * (range->end - range->next) + 16, PAGE_MAX));
 	strlcat(range->query, rest, size);
 	return encode_prefix(range->query, size, listing->bucket->prefix) &&
 		strlcat(range->query, "&versions=", size) < size;
@@ -215,7 +221,7 @@ next_page(void *arg, int lane, BucketCall *call)
 	{
 		range->next = listing->next;
 		range->end = listing->next = Min(listing->next + listing->range_size, listing->n);
-		range->page = Min(2 * (range->end - range->next) + PAGE_MIN, PAGE_MAX);
+		range->poor = 0;
 	}
 	call->method = "GET";
 	call->query = range->query;
@@ -275,6 +281,23 @@ go_through(Listing *listing, Range *range, const BucketAnswer *answer)
 	return range->next - began;
 }
 
+/*
+ * After a page that had `n` of the keys.  Without one, other keys lie in between,
+ * or the next one has very many versions.  One poor page is the end of a crowd;
+ * two say that the keys lie far apart: then some of them are asked for by name.
+ */
+static void
+skip_poor(Listing *listing, Range *range, int n)
+{
+	int			skip = n == 0 ? 1 : 0;
+
+	range->poor = n < WORTH_A_PAGE ? range->poor + 1 : 0;
+	if (range->poor > 1)
+		skip = SKIPPED;
+	while (skip-- > 0 && range->next < range->end)
+		listing->missed[listing->n_missed++] = range->next++;
+}
+
 static void
 take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 {
@@ -295,10 +318,7 @@ take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	if (errnum != 0)
 		return;
 	n = answer->truncated && answer->n_entries == 0 ? 0 : go_through(listing, range, answer);
-	/* other keys lie in between, or one has very many versions */
-	if (n == 0 && range->next < range->end)
-		listing->missed[listing->n_missed++] = range->next++;
-	range->page = n * 4 < answer->n_entries ? Max(range->page / 4, PAGE_MIN) : Min(range->page * 2, PAGE_MAX);
+	skip_poor(listing, range, n);
 }
 
 int
