@@ -376,6 +376,29 @@ ok(-e "$dir/orphan4.mp3", 'nothing is deleted');
 $node{two}->start;
 is_deeply(clean('force => true')->{result}{orphaned_files_deleted}, ['orphan4.mp3'], 'when it is back, a run deletes');
 
+# ---- the built-in schedule, and a partitioned table with failed sessions ----
+
+$here->safe_psql('postgres', q{
+	SET ROLE app;
+	CREATE TABLE pjobs (tenant int, id int, audio_url text, status text, updated_at timestamptz, PRIMARY KEY (tenant, id)) PARTITION BY RANGE (id);
+	CREATE TABLE pjobs_1 PARTITION OF pjobs FOR VALUES FROM (0) TO (10);
+	CREATE TABLE pjobs_2 PARTITION OF pjobs FOR VALUES FROM (10) TO (20);
+	SELECT create_distributed_table('pjobs', 'tenant');
+	SELECT cleanup_add_source('pjobs', on_failed => 'clear')});
+foreach my $number (1, 11)
+{
+	put_file($dir, "partition.$number.mp3");
+	$here->safe_psql('postgres', "INSERT INTO pjobs VALUES ($tenant{two}, $number, 'partition.$number.mp3', 'failed', now() - interval '30 days')");
+}
+orphan('orphan5.mp3');
+$here->stop;
+$here->append_conf('postgresql.conf', "shared_preload_libraries = 'citus, audio_cleanup'\naudio_cleanup.databases = 'postgres'\n");
+set_schedule_clock($here, '2026-03-01 02:50:00', 'audio_cleanup.max_delete_percent' => 100);
+$here->start;
+ok(let_day_pass($here, '2026-03-01'), 'a night passes');
+ok(!-e "$dir/$_.mp3", "... $_ is gone") foreach 'partition.1', 'partition.11', 'orphan5';
+is($here->safe_psql('postgres', 'SELECT count(audio_url) FROM pjobs'), 0, '... and rows of partitions are cleared');
+
 is_deeply(visible_files($dir), \%wanted, 'all wanted files are there');
 $_->stop foreach values %node;
 done_testing();

@@ -46,6 +46,7 @@
 #include "utils/syscache.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/sources/citus.h"
 
@@ -203,7 +204,8 @@ citus_check_table(const Source *source, Oid relid)
 		return cannot_read(source, relid, "Rows are read from secondary nodes (citus.use_secondary_nodes), which may lag behind.");
 	if (source->status_column == NULL)
 		return NULL;
-	why = relid == source->relid ? why_not_lockable(relid) :
+	/* the partitions of a distributed table are read and locked with it */
+	why = citus_has_any(list_make1_oid(source->relid)) ? why_not_lockable(source->relid) :
 		"Failed sessions are judged under a lock, and rows on other nodes cannot be locked through a view.";
 	if (why == NULL)
 		return NULL;
@@ -361,11 +363,17 @@ citus_note_asked(List *placements)
 /*
  * Citus keeps in mind where shards are until it is told of a change.  Whoever
  * has moved one has told so before anybody could write in the new place.
+ * Shards of this node are a part of this transaction, and not of another one
+ * that Citus has with this very node.
  */
 void
-citus_prepare_reading(void)
+citus_prepare(void)
 {
+	static const char *const local_execution = "citus.enable_local_execution";
+
 	AcceptInvalidationMessages();
+	if (GetConfigOption(local_execution, true, false) != NULL)
+		role_set_for_now(local_execution, "on");
 }
 
 static bool

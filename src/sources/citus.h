@@ -81,8 +81,11 @@ extern List *citus_ask(const CitusPlacement *node, const char *question);
  */
 extern void citus_note_asked(List *placements);
 
-/* Sees to it that the tables of the query are planned with the places that their shards have now. */
-extern void citus_prepare_reading(void);
+/*
+ * To be called before a statement on spread tables, while acting as somebody:
+ * sees to it that it is planned with the places that the shards have now.
+ */
+extern void citus_prepare(void);
 
 /*
  * To be called after the query was read.  ERROR if nodes were asked in this

@@ -518,7 +518,7 @@ typedef struct KeyedLocking
 } KeyedLocking;
 
 static void
-lock_keyed_rows(void *arg)
+lock_rows_by_key(void *arg)
 {
 	const FailedRows *failed = ((KeyedLocking *) arg)->failed;
 	Reading    *reading = ((KeyedLocking *) arg)->reading;
@@ -542,34 +542,46 @@ lock_keyed_rows(void *arg)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
+static void
+lock_rows_in_time(void *arg)
+{
+	query_limit_time(((KeyedLocking *) arg)->failed->source, "locking rows of", "Find out why a node of Citus is slow.",
+					 lock_rows_by_key, arg);
+}
+
 /*
  * Locks rows where they are stored, one by one: of several shards at once
- * Citus locks none.  A row that is locked by others is left out.
+ * Citus locks none.  A row that is locked by others is left out.  In a
+ * subtransaction Citus takes the statement for one of several, and keeps the
+ * lock until all is committed.
  */
 static void
 read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceSink sink, void *arg)
 {
 	Reading		reading;
 	KeyedLocking locking = {failed, &reading};
+	ErrorData  *volatile error = NULL;
 	ActingAs	saved;
 	Oid			watched;
 
 	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, sink, arg);
 	role_act_as(failed->source->owner, &saved);
 	role_read_carefully();
+	citus_prepare();
 	prepare_rows(&reading);
 	reading.query = build_query(&reading);
 	watched = trust_watch(failed->source->owner);
 	PG_TRY();
 	{
-		query_limit_time(failed->source, "locking rows of", "Find out why a node of Citus is slow.",
-						 lock_keyed_rows, &locking);
+		error = sql_try(lock_rows_in_time, &locking);
 	}
 	PG_FINALLY();
 	{
 		(void) trust_watch(watched);
 	}
 	PG_END_TRY();
+	if (error != NULL)
+		sql_rethrow(error);
 	role_stop_acting(&saved);
 }
 

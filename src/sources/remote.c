@@ -714,7 +714,7 @@ static LocalTransactionId reading_in = InvalidLocalTransactionId;
 void
 remote_note_reading(const SourceQuery *query)
 {
-	citus_prepare_reading();
+	citus_prepare();
 	if (has_foreign_tables(query))
 		reading_in = compat_proc_lxid(MyProc);
 }

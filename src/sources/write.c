@@ -312,6 +312,7 @@ act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
 		elog(ERROR, "table with OID %u is gone", table);
 	brake_raise_if(trust_check_update(source, table, owner));
 	role_act_as(owner, saved);
+	citus_prepare();
 }
 
 typedef struct Update
