@@ -354,7 +354,10 @@ $wanted{"$_.mp3"} = "audio of $_.mp3\n" foreach map { ("$_.one.failed", "$_.two.
 
 # ---- what is refused ----
 
-refused(q{SELECT cleanup_add_source('shared', id_column => 'id', status_column => 'audio_url', failed_at_column => 'id')}, qr/ERROR/, 'a reference table has no failed sessions');
+$here->safe_psql('postgres', q{CREATE TABLE rjobs (LIKE jobs INCLUDING ALL); SELECT create_reference_table('rjobs')});
+refused(q{SELECT cleanup_add_source('rjobs', status_column => 'status')}, qr/has failed sessions and reads public\.rjobs, which Citus distributes.*stored in several places/s,
+	'a reference table has no failed sessions');
+like(error_of(q{SELECT cleanup_add_source('rjobs')}), qr/NOTICE:.*no failed sessions/, '... but may be a source');
 $here->safe_psql('postgres', q{
 	CREATE FUNCTION mine(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1 || $1';
 	CREATE VIEW calling AS SELECT mine(audio_url) AS audio_url FROM parts;
@@ -385,6 +388,7 @@ $here->safe_psql('postgres', q{
 	CREATE TABLE pjobs_2 PARTITION OF pjobs FOR VALUES FROM (10) TO (20);
 	SELECT create_distributed_table('pjobs', 'tenant');
 	SELECT cleanup_add_source('pjobs', on_failed => 'clear')});
+is($here->safe_psql('postgres', q{SELECT status_column FROM cleanup_sources WHERE source = 'pjobs'::regclass}), 'status', 'a partitioned table has failed sessions');
 foreach my $number (1, 11)
 {
 	put_file($dir, "partition.$number.mp3");

@@ -163,6 +163,12 @@ extern List *key_find(Oid table);
 /* Returns whether the types of the columns are those whose values pg_catalog's own operators compare. */
 extern bool key_is_plain(Oid table, List *columns);
 
+/*
+ * Lets values be written, and read, as texts that mean the same on another day
+ * and in another session, until the GUC nest level of the caller ends.
+ */
+extern void key_write_plainly(void);
+
 /* Returns the values (char *) of a key in one text, and reads such a text. */
 extern char *key_text(List *values);
 extern const char **key_values(const char *key, int *n);

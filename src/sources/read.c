@@ -402,6 +402,8 @@ read_rows(Reading *reading, Snapshot snapshot)
 	if (reading->percent > 0)
 		query_sample(reading->query, reading->percent);
 	remote_note_reading(reading->query);
+	if (reading->query->key != NIL)
+		key_write_plainly();
 	query_run_in_box(reading->source, run_query, reading);
 	citus_check_unmoved(reading->query);
 	role_stop_acting(&saved);
@@ -570,6 +572,7 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	citus_prepare();
 	prepare_rows(&reading);
 	reading.query = build_query(&reading);
+	key_write_plainly();
 	watched = trust_watch(failed->source->owner);
 	PG_TRY();
 	{

@@ -80,10 +80,8 @@ CHOSEN("4", "'.'") "," CHOSEN("5", "'^(timestamp|date)'") ","
 static void
 choose_columns(SourceRegistration *registration, const char *name)
 {
-	List	   *unlockable = citus_list_tables();
+	List	   *unlockable = citus_can_lock_rows(registration->relid) ? NIL : citus_list_tables();
 
-	if (citus_can_lock_rows(registration->relid))
-		unlockable = list_delete_oid(unlockable, registration->relid);
 	sql_query(
 			  SQL_ARGS(SQL_OID(OIDOID, registration->relid), SQL_TEXT(FILE_COLUMN_PATTERN), SQL_TEXT(ID_COLUMNS),
 					   SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS),

@@ -472,6 +472,7 @@ clear_keyed(void *arg)
 
 	brake_raise_if(check_clearing_together(target));
 	act_as_table_owner(target->source, target->table, &saved);
+	key_write_plainly();
 	commit_in_two_phases(target);
 	for (int i = 0; i < n; i++)
 	{
@@ -599,19 +600,12 @@ sources_try_clearing(const Source *source, Datum sessions, int max_rows)
 
 /* ------------------------------------------------------------------- copy --- */
 
-/* Values of a key are compared as texts, on another day and in another session. */
 static int
 write_plainly(void)
 {
-	static const char *const settings[][2] = {
-		{"datestyle", "ISO, YMD"}, {"intervalstyle", "postgres"}, {"timezone", "UTC"},
-		{"extra_float_digits", "3"}, {"bytea_output", "hex"}
-	};
 	int			guc_level = NewGUCNestLevel();
 
-	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+	key_write_plainly();
 	return guc_level;
 }
 
