@@ -291,6 +291,10 @@ $here->safe_psql('postgres', q{
 	SELECT create_distributed_table('cleared', 'tenant');
 	SELECT create_distributed_table('one_shard', 'tenant', shard_count => 1, colocate_with => 'none');
 	SELECT create_distributed_table('keyless', 'tenant');
+	CREATE DOMAIN tenant AS int;
+	CREATE TABLE domained (LIKE jobs INCLUDING ALL);
+	ALTER TABLE domained ALTER tenant TYPE tenant;
+	SELECT create_distributed_table('domained', 'tenant', colocate_with => 'none');
 	SELECT cleanup_add_source('jobs');
 	SELECT cleanup_add_source('cleared', on_failed => 'clear');
 });
@@ -300,6 +304,7 @@ refused(q{SELECT cleanup_add_source('one_shard', on_failed => 'clear')}, qr/cann
 	'a table of one shard elsewhere is not cleared');
 refused(q{SELECT cleanup_add_source('keyless', id_column => 'id', status_column => 'status', failed_at_column => 'updated_at')},
 	qr/has failed sessions and reads public\.keyless, which Citus distributes.*found by its key/s, 'nor are rows locked without a key');
+refused(q{SELECT cleanup_add_source('domained', id_column => 'id', status_column => 'status')}, qr/found by its key/, '... or with a domain in it');
 refused(q{SELECT cleanup_add_source('sessions', id_column => 'id', status_column => 'status', failed_at_column => 'updated_at')},
 	qr/has failed sessions and reads .*cannot be locked through a view/s, '... nor through a view');
 

@@ -171,7 +171,7 @@ why_not_lockable(Oid relid)
 	if (!shape.is_hashed || shape.placements != shape.shards)
 		return "Failed sessions are judged under a lock, and a row that is stored in several places cannot be locked without keeping others from writing.";
 	if (!key_is_plain(relid, key_find(relid)))
-		return "Failed sessions are judged under a lock, for which a row is found by its key: a primary key, or a unique index on columns that are NOT NULL, of types of the server's own.";
+		return "Failed sessions are judged under a lock, for which a row is found by its key: a primary key, or a unique index on columns that are NOT NULL, of types of the server's own that are no domains.";
 	return NULL;
 }
 

@@ -141,12 +141,13 @@ key_from_digits(const char *digits)
 
 /* ------------------------------------------------------------- condition --- */
 
+/* By a value of the base type Citus looks for one of a domain in the wrong shard. */
 bool
 key_is_plain(Oid table, List *columns)
 {
 	foreach_ptr(const char, column, columns)
 	{
-		Oid			type = getBaseType(get_atttype(table, get_attnum(table, column)));
+		Oid			type = get_atttype(table, get_attnum(table, column));
 
 		if (!type_is_enum(type) && (type >= FirstNormalObjectId || type_is_rowtype(type)))
 			return false;

@@ -160,7 +160,7 @@ extern bool place_of_session(const char *session, int number, SourcePlace *place
  */
 extern List *key_find(Oid table);
 
-/* Returns whether the types of the columns are those whose values pg_catalog's own operators compare. */
+/* Returns whether the types of the columns are enums or the server's own, and no domains. */
 extern bool key_is_plain(Oid table, List *columns);
 
 /*

@@ -439,8 +439,8 @@ static void
 commit_in_two_phases(const Target *target)
 {
 	(void) run_by_key(target, NIL, NULL,
-						 psprintf("UPDATE %s AS s SET %s = NULL WHERE s.ctid OPERATOR(pg_catalog.=) '(0,0)'::pg_catalog.tid",
-								  sources_name(target->table), quote_identifier(target->columns[0])), NULL);
+					  psprintf("UPDATE %s AS s SET %s = NULL WHERE s.ctid OPERATOR(pg_catalog.=) '(0,0)'::pg_catalog.tid",
+							   sources_name(target->table), quote_identifier(target->columns[0])), NULL);
 }
 
 static void
