@@ -153,7 +153,7 @@ sub fail_session
 		BEGIN; SELECT count(cleanup_restore((SELECT max(run_id) FROM cleanup_runs))); ROLLBACK;
 	};
 	my $figures = sub {
-		return ($session->query_safe(q{SELECT sum(total_bytes) FROM pg_backend_memory_contexts}),
+		return ($session->query_safe(q{SELECT sum(used_bytes) FROM pg_backend_memory_contexts}),
 			scalar(() = glob "/proc/$pid/fd/*"));
 	};
 

@@ -115,10 +115,9 @@ bool
 citus_can_ask(void)
 {
 	Oid			citus = get_extension_oid("citus", true);
-	Oid			catalog = get_relname_relid("pg_dist_partition", PG_CATALOG_NAMESPACE);
+	Oid			catalog = OidIsValid(citus) ? get_relname_relid("pg_dist_partition", PG_CATALOG_NAMESPACE) : InvalidOid;
 
-	return OidIsValid(citus) && OidIsValid(catalog) &&
-		getExtensionOfObject(RelationRelationId, catalog) == citus;
+	return OidIsValid(catalog) && getExtensionOfObject(RelationRelationId, catalog) == citus;
 }
 
 
