@@ -469,6 +469,8 @@ class Campaign:
     def __init__(self, server, seed, seconds, gateway):
         self.server, self.seed, self.gateway = server, seed, gateway
         self.files = Files(server.folder) if gateway is None else BucketFiles(gateway, server.folder)
+        # in a bucket each step costs requests: who is cancelled every moment would never come to his end
+        self.patience = 1 if gateway is None else 8
         self.until = time.time() + seconds
         self.over = threading.Event()
         self.calls = collections.defaultdict(collections.Counter)   # what -> outcome -> how often
@@ -539,7 +541,7 @@ class Actor(threading.Thread):
 
     def pause(self, seconds):
         self.since = time.time()
-        time.sleep(min(max(0, self.campaign.until - time.time()), seconds * self.rng.random()))
+        time.sleep(min(max(0, self.campaign.until - time.time()), seconds * self.campaign.patience * self.rng.random()))
         self.since = time.time()
 
     def sql(self, text, *parameters):
@@ -597,7 +599,7 @@ class Caller(Actor):
         what = re.sub(r'^(SELECT|CALL) (\* FROM )?(count\(\*\) FROM )?', '', text).split('(')[0]
         how = self.rng.random()
         if self.rng.random() < 0.3:
-            self.sql('SET statement_timeout = %s', 1 + int(self.rng.expovariate(1 / 150)))
+            self.sql('SET statement_timeout = %s', 1 + int(self.campaign.patience * self.rng.expovariate(1 / 150)))
         try:
             self.call(what, text, parameters, how)
         finally:
@@ -678,7 +680,7 @@ class Killer(Actor):
 
     def step(self):
         # a server that was started anew waits for the end of the lease that it had in a bucket
-        self.pause(10 if self.campaign.gateway is None else 25)
+        self.pause(10 if self.campaign.gateway is None else 3)
         if not self.campaign.running():
             return
         if self.rng.random() < (0.25 if self.campaign.gateway is None else 0.06):
@@ -737,12 +739,12 @@ class Throttler(Actor):
     """The server of the bucket has no time, breaks connections off, tells half of an answer, or is slow."""
 
     def step(self):
-        self.pause(4)
+        self.pause(0.6)
         do, most = self.rng.choice([('refuse', 40), ('refuse', 10), ('cut', 5), ('cut_after', 5), ('lie', 3), ('hold', 3)])
         self.campaign.gateway.set_rule({'match': self.rng.choice(['.', 'DELETE', 'versions', 'list-type', 'PUT']), 'do': do,
                                         'code': self.rng.choice([503, 503, 500]), 'times': self.rng.randint(1, most)})
         self.campaign.count('the bucket: ' + do, 'done')
-        self.pause(3)
+        self.pause(0.4)
         self.campaign.gateway.clear_rule()
 
 
