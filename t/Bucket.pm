@@ -9,6 +9,7 @@ use feature 'state';
 use Digest::SHA qw(hmac_sha256 hmac_sha256_hex sha256_hex);
 use Exporter qw(import);
 use File::Basename qw(dirname);
+use File::Path qw(make_path);
 use HTTP::Tiny;
 use IO::Socket::INET;
 use JSON::PP qw(decode_json encode_json);
