@@ -188,6 +188,18 @@ sql('CALL cleanup_run()');
 is_deeply([ grep { m{^many/} } @{ visible() } ], [ map { sprintf 'many/%04d.mp3', $_ } 1 .. 1200 ], 'of 1203 files those that are referred to stay');
 
 
+# ---- a first run that deletes nothing
+
+sql('CREATE DATABASE calm');
+sql(q{ALTER DATABASE calm SET audio_cleanup.upload_dir = 's3://audio/calm'});
+make_schema($node, 'calm');
+put_object($gateway, 'audio/calm/wanted.mp3');
+$node->safe_psql('calm', q{INSERT INTO sessions (audio_filename) VALUES ('wanted.mp3')});
+like($node->safe_psql('calm', 'SELECT cleanup_all()'), qr/"orphaned_files_count": 0/, 'a first run that deletes nothing');
+ok(wait_until(sub { s3($gateway, 'GET', 'audio/calm/.audio_cleanup/claim')->{status} == 200 }), 'claims the bucket');
+ok($node->poll_query_until('calm', 'SELECT count(*) = 1 AND bool_and(confirmed) FROM cleanup_claims'), 'and knows that it has');
+
+
 # ---- refused
 
 like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.backup_retention_days = 1; SET audio_cleanup.backup_dir = '/nowhere'; SELECT cleanup_all()"),

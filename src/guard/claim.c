@@ -439,8 +439,12 @@ claim_take(const Extension *extension, const char *upload_dir, const char *found
 	return claim_text(*uuid);
 }
 
-const char *
-claim_find(const Extension *extension, const char *upload_dir, Brake **brake)
+/*
+ * Does the work of claim_find().  With `may_write`, writes the claim of the
+ * twin where the commit that has made the twin could not: to a bucket.
+ */
+static const char *
+find_claim(const Extension *extension, const char *upload_dir, bool may_write, Brake **brake)
 {
 	FileStore  *store = store_open(upload_dir);
 	const char *volatile uuid = NULL;
@@ -455,6 +459,11 @@ claim_find(const Extension *extension, const char *upload_dir, Brake **brake)
 	{
 		Claim	   *claim = claim_check(store, extension, upload_dir);
 
+		if (may_write && claim->state == CLAIM_UNWRITTEN && !store_acts_at_commit(store))
+		{
+			(void) store_write_claim(store, claim_text(claim->uuid), false);
+			claim = claim_check(store, extension, upload_dir);
+		}
 		*brake = claim->brake;
 		if (claim->state == CLAIM_OURS)
 			claim_confirm(extension, claim, upload_dir);
@@ -469,6 +478,12 @@ claim_find(const Extension *extension, const char *upload_dir, Brake **brake)
 	return uuid;
 }
 
+const char *
+claim_find(const Extension *extension, const char *upload_dir, Brake **brake)
+{
+	return find_claim(extension, upload_dir, false, brake);
+}
+
 void
 claim_confirm_all(const Extension *extension)
 {
@@ -477,6 +492,6 @@ claim_confirm_all(const Extension *extension)
 		Brake	   *ignored;
 
 		if (!twin->confirmed)
-			(void) claim_find(extension, twin->recorded_dir, &ignored);
+			(void) find_claim(extension, twin->recorded_dir, true, &ignored);
 	}
 }

@@ -82,7 +82,8 @@ extern const char *claim_find(const Extension *extension, const char *upload_dir
 
 /*
  * Looks for the claims of this database that were not confirmed yet, and
- * confirms those that are in their directories.  Needs SPI.
+ * confirms those that are in their directories.  Writes those of buckets: a
+ * commit cannot.  Needs SPI.
  */
 extern void claim_confirm_all(const Extension *extension);
 

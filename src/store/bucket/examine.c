@@ -152,9 +152,10 @@ examine_bucket(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 	fine(examiner, "s3_bucket", psprintf("there is a bucket \"%s\"", bucket->name));
 	if (strcmp(answer->versioning, "Enabled") == 0)
 		return fine(examiner, "s3_versioning", "the bucket keeps versions");
-	return wrong(examiner, "s3_versioning",
-				 answer->versioning[0] ? "the bucket keeps versions no more" : "the bucket keeps no versions",
-				 "Turn versioning on for the bucket.");
+	if (answer->versioning[0] != '\0')
+		return wrong(examiner, "s3_versioning", "the bucket keeps versions no more",
+					 "Turn versioning on for the bucket.");
+	return fine(examiner, "s3_versioning", "the bucket keeps no versions, so no deleted file can be put back");
 }
 
 /* Asks without a second try.  Returns whether there is an answer that is fine, or `or_status`. */
@@ -172,7 +173,7 @@ ask(const Examiner *examiner, const BucketCall *call, int or_status, const char 
 }
 
 static bool
-examine_list(const Examiner *examiner)
+examine_list(const Examiner *examiner, bool keeps_versions)
 {
 	char		query[3 * BUCKET_KEY_MAX + 128] = "encoding-type=url&list-type=2&max-keys=1&prefix=";
 	char		versions[3 * BUCKET_KEY_MAX + 128] = "encoding-type=url&max-keys=1&prefix=";
@@ -187,6 +188,8 @@ examine_list(const Examiner *examiner)
 	if (!ask(examiner, &list, 0, &error))
 		return wrong(examiner, "s3_list", psprintf("files cannot be listed: %s", error),
 					 "The user needs s3:ListBucket; " SEE_RIGHTS);
+	if (!keeps_versions)
+		return fine(examiner, "s3_list", "files can be listed");
 	if (!ask(examiner, &list_versions, 0, &error))
 		return wrong(examiner, "s3_list", psprintf("versions of files cannot be listed: %s", error),
 					 "The user needs s3:ListBucketVersions; " SEE_RIGHTS);
@@ -231,7 +234,8 @@ bucket_examine(FileStore *store, StoreFindingSink sink, void *arg)
 	copy->entries = NULL;
 	copy->n_entries = 0;
 	is_fine = examine_connection(&examiner, copy) && examine_signature(&examiner, copy) &&
-		examine_bucket(&examiner, errnum, copy) && examine_list(&examiner) && examine_claim(&examiner);
+		examine_bucket(&examiner, errnum, copy) &&
+		examine_list(&examiner, copy->versioning[0] != '\0') && examine_claim(&examiner);
 	pfree(copy);
 	return is_fine;
 }
@@ -337,6 +341,23 @@ try_canary(Bucket *bucket, const char *key, const char **action)
 	return expect_versions(bucket, key, version, marker, false);
 }
 
+/* Tells whether the server of a bucket without versions deletes only the object that is meant. */
+static bool
+examine_conditions(const Examiner *examiner)
+{
+	int			errnum = bucket_prove(examiner->bucket);
+
+	if (errnum == EINTR)
+		return false;
+	if (errnum != 0)
+		return wrong(examiner, "s3_delete", psprintf("a deletion could not be tried: %s", words(examiner, errnum, NULL)),
+					 "The user needs s3:PutObject, s3:GetObject and s3:DeleteObject; " SEE_RIGHTS);
+	if (!examiner->bucket->conditional)
+		return wrong(examiner, "s3_delete", "the server deletes an object whatever its ETag is: it cannot be told to delete only the file that is meant",
+					 "Turn versioning on for the bucket.");
+	return fine(examiner, "s3_delete", "the server deletes an object only if it has the ETag that is meant");
+}
+
 bool
 bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg)
 {
@@ -345,6 +366,8 @@ bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg)
 	const char *action = "written";
 	int			errnum = bucket_key(examiner.bucket, CANARY_PATH, key);
 
+	if (!examiner.bucket->enabled)
+		return examine_conditions(&examiner);
 	if (errnum == 0)
 		errnum = try_canary(examiner.bucket, key, &action);
 	if (errnum == EINTR)
