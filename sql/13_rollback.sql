@@ -13,7 +13,7 @@ SELECT t.fingerprint() AS before \gset
 BEGIN;
 SELECT cleanup_all() -> 'result' AS result;
 SELECT t.fingerprint() = :'before' AS untouched;
-SELECT file, state FROM cleanup_files ORDER BY file_id;
+SELECT file, state FROM cleanup_files ORDER BY file COLLATE "C";
 ROLLBACK;
 SELECT t.fingerprint() = :'before' AS untouched;
 SELECT (SELECT count(*) FROM cleanup_runs) AS runs, (SELECT count(*) FROM cleanup_files) AS files,
@@ -27,7 +27,7 @@ SELECT cleanup_failed_sessions() #> '{result,failed_sessions_count}' AS failed;
 SELECT t.fingerprint() = :'before' AS untouched;
 SELECT cleanup_all() -> 'result' AS nothing_left;
 SELECT t.fingerprint() = :'before' AS untouched;
-SELECT run_id, file, state FROM cleanup_files ORDER BY file_id;
+SELECT run_id, file, state FROM cleanup_files ORDER BY run_id, file COLLATE "C";
 ROLLBACK;
 SELECT t.fingerprint() = :'before' AS untouched;
 
@@ -99,7 +99,7 @@ SELECT t.fingerprint() = :'before' AS untouched;
 COMMIT;
 SELECT * FROM t.tree();
 SELECT t.wait_for_worker();
-SELECT file, reason, state FROM cleanup_files ORDER BY file_id;
+SELECT file, reason, state FROM cleanup_files ORDER BY file COLLATE "C";
 
 -- COMMIT: they are out of the directory when it returns, and destroyed by and by
 BEGIN;
@@ -108,5 +108,5 @@ SELECT t.names();
 COMMIT;
 SELECT * FROM t.tree();
 SELECT t.wait_for_worker();
-SELECT file, reason, state FROM cleanup_files ORDER BY file_id;
+SELECT file, reason, state FROM cleanup_files ORDER BY file COLLATE "C";
 SELECT * FROM t.lines('find .audio_cleanup -type f ! -name claim');

@@ -293,7 +293,7 @@ start_other(void)
 static int
 tell(const Other *other, char command)
 {
-	int			answer;
+	int			answer = 0;
 
 	must(write(other->commands, &command, 1) == 1 &&
 		 read(other->answers, &answer, sizeof(answer)) == sizeof(answer), "other");

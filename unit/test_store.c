@@ -1249,8 +1249,8 @@ test_figures(void)
 {
 	FileStore  *store = fresh("figures");
 	FileIdentity file;
-	struct timespec times[2] = {{0, UTIME_OMIT}, {INT64CONST(20000000000), 999999999}};
-	struct timespec past = {-INT64CONST(20000000000), 1};
+	struct timespec times[2] = {{0, UTIME_OMIT}, {(time_t) INT64CONST(20000000000), 999999999}};
+	struct timespec past = {(time_t) -INT64CONST(20000000000), 1};
 
 	put("sparse.mp3", "x");
 	must(truncate(at("sparse.mp3"), INT64CONST(1) << 40) == 0 ||
@@ -1263,8 +1263,8 @@ test_figures(void)
 	is(store_space_of(&file), 0, "... with its last name");
 
 	put("future.mp3", "x");
-	if (utimensat(AT_FDCWD, at("future.mp3"), times, 0) != 0)
-		skip("the file system has no such dates");
+	if (sizeof(time_t) < sizeof(int64) || utimensat(AT_FDCWD, at("future.mp3"), times, 0) != 0)
+		skip("the C library or the file system has no such dates");
 	else
 	{
 		file = know(store, "future.mp3");
