@@ -128,7 +128,7 @@ $node->safe_psql('postgres', q{UPDATE sessions SET audio_url = 'else' || audio_u
 my $found = examine();
 my ($row) = grep { $_->[0] eq 'warning' } @{ $found->{references} || [] };
 like($row ? $row->[1] : '', qr/^0 of 12 audio files are referred to by 12 rows; a run would delete \d+$/, 'references that match nothing: the figures');
-like($row ? $row->[2] : '', qr/Do the registered columns hold the names of these files\? cleanup_explain/, 'and a hint');
+like($row ? $row->[2] : '', qr/Check that the registered columns hold the names of these files; cleanup_explain/, 'and a hint');
 # the files are young by their ctime; seen by their mtime a run would take them all
 $found = examine(q{SET audio_cleanup.file_age = 'mtime';});
 is_deeply([ map { $_->[0] } @{ $found->{nothing_referenced} || [] } ], ['error'], 'it is an error as soon as a run would be stopped by it');
