@@ -172,16 +172,27 @@ execute(SPIPlanPtr plan, ParamListInfo parameters, bool latest, DestReceiver *re
 		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
 }
 
+static Oid *
+types_of(int n, const SqlParameter *parameters)
+{
+	Oid		   *types = palloc(sizeof(Oid) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		types[i] = parameters[i].type;
+	return types;
+}
+
 /* Returns NULL for none: Citus 13 copies a list, and crashes where that is empty. */
 static ParamListInfo
-make_parameters(int n, const SqlParameter *parameters, Oid **types)
+values_of(int n, const SqlParameter *parameters)
 {
-	ParamListInfo list = n > 0 ? makeParamList(n) : NULL;
+	ParamListInfo list;
 
-	*types = palloc(sizeof(Oid) * Max(n, 1));
+	if (n == 0)
+		return NULL;
+	list = makeParamList(n);
 	for (int i = 0; i < n; i++)
 	{
-		(*types)[i] = parameters[i].type;
 		list->params[i].ptype = parameters[i].type;
 		list->params[i].value = parameters[i].value;
 		list->params[i].isnull = parameters[i].isnull;
@@ -198,18 +209,17 @@ static int
 query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *receiver)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	Oid		   *types;
-	ParamListInfo list = make_parameters(n, parameters, &types);
 
 	mine->outer = guard;
 	guard = mine;
 	PG_TRY();
 	{
+		Oid		   *types = types_of(n, parameters);
 		SPIPlanPtr	plan = mine->kept != NULL ? prepare_kept(mine, n, types) : prepare_guarded(mine, n, types);
 
 		if (mine->latest)
 			PushActiveSnapshot(GetLatestSnapshot());
-		execute(plan, list, mine->latest, receiver);
+		execute(plan, values_of(n, parameters), mine->latest, receiver);
 		if (mine->latest)
 			PopActiveSnapshot();
 		if (mine->kept == NULL)
