@@ -55,6 +55,16 @@ sql('CALL cleanup_run()');
 is_deeply(visible(), ['wanted.mp3'], 'a first run through the proxy');
 
 
+# ---- a date whose nanoseconds no bigint holds
+
+put('far.mp3');
+rewrite($proxy, [ '<LastModified>[^<]*', '<LastModified>2560-01-01T00:00:00.000Z' ]);
+is(sql("SELECT cleanup_all(dry_run => true) #>> '{result,orphaned_files_count}'"), '0', 'a file of the far future is not old');
+rewrite($proxy);
+sql('CALL cleanup_run()');
+is_deeply(visible(), ['wanted.mp3'], 'with its own date it goes');
+
+
 # ---- the file is replaced between the last look and the marker
 
 put('new.mp3');

@@ -20,6 +20,7 @@
 
 #include "src/drain/private.h"
 #include "src/pg/progress.h"
+#include "src/pg/time.h"
 
 static void
 set_state(LedgerUpload *upload, const char *state, const char *error)
@@ -50,7 +51,7 @@ quiet_since(const Drain *drain)
 	TimestampTz since = GetCurrentTimestamp() -
 	(TimestampTz) drain->context.settings->abort_uploads_after_days * USECS_PER_DAY;
 
-	return (since + (TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) * 1000;
+	return time_to_unix_us(since) * 1000;
 }
 
 static void

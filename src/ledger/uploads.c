@@ -18,6 +18,7 @@
 
 #include "src/ledger/ledger.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 
 /* $1 run_id, $2 claim, $3 paths, $4 upload ids, $5 when they began, in microseconds since 1970 */
 #define UPLOADS \
@@ -58,7 +59,7 @@ ledger_add_uploads(const Extension *extension, int64 run_id, const char *claim, 
 	{
 		paths = lappend(paths, unconstify(char *, upload->path));
 		ids = lappend(ids, unconstify(char *, upload->upload_id));
-		begun[i++] = upload->begun_at + (TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+		begun[i++] = time_to_unix_us(upload->begun_at);
 	}
 	if (i > 0)
 	{

@@ -3,17 +3,12 @@
  * mail/smtp.c
  *	  Hands a mail to an SMTP server, by libcurl, in steps.
  *
- * libcurl runs in a process of a server without threads:
+ * How libcurl is used in a process of the server, see pg/curl.h.  For mail:
  *
- * - libcurl resolves names in a thread.  Signals must not be handled there.
- *	 So they are blocked while libcurl works, and the threads that it starts
- *	 inherit this.  Signals come in between two steps, and, while libcurl waits
- *	 by itself, in its progress callback.
- * - libcurl must not use signals for its time limits (CURLOPT_NOSIGNAL).
- * - libcurl waits by itself for the answer to the end of a mail.
- * - Giving up must not wait for a name server (QUICK_EXIT).  It must not wait
- *	 for the answer to QUIT either: libcurl sends QUIT at the end and waits two
- *	 minutes, so the connection is shut down before.
+ * - libcurl waits by itself for the answer to the end of a mail.  Signals come
+ *	 in between two steps, and in its progress callback.
+ * - Giving up must not wait for the answer to QUIT: libcurl sends QUIT at the end
+ *	 and waits two minutes, so the connection is shut down before.
  * - A mail that is broken off must not look like a whole mail: a handle that is
  *	 removed in the middle would end the mail properly, with a dot.  So the
  *	 progress callback makes the transfer fail before.
@@ -33,12 +28,10 @@
 #include "postgres.h"
 #endif
 
-#include <curl/curl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/socket.h>
 
 #include "src/mail/smtp.h"
+#include "src/pg/curl.h"
 
 #define REPLY_SIZE		256
 #define SECRET_SIZE		512
@@ -81,21 +74,6 @@ struct Mail
 
 
 /* ----------------------------------------------------------------- signals --- */
-
-static void
-block_signals(Mail *mail)
-{
-	sigset_t	all;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &mail->signals);
-}
-
-static void
-unblock_signals(const Mail *mail)
-{
-	pthread_sigmask(SIG_SETMASK, &mail->signals, NULL);
-}
 
 /*
  * libcurl calls this while it waits by itself, and at other times, whether
@@ -287,35 +265,15 @@ make_contents(Mail *mail)
 /* ------------------------------------------------------------------- begin --- */
 
 static void
-set_protocol(CURL * easy)
-{
-#if LIBCURL_VERSION_NUM >= 0x075500
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "smtp,smtps");
-#else
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS, CURLPROTO_SMTP | CURLPROTO_SMTPS);
-#endif
-#if LIBCURL_VERSION_NUM >= 0x075700
-	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-#endif
-	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	/* ignore a proxy in the environment of the server */
-	curl_easy_setopt(easy, CURLOPT_PROXY, "");
-}
-
-static void
 set_server(CURL * easy, const MailServer *server)
 {
+	libcurl_set_rules(easy, "smtp,smtps", CURLPROTO_SMTP | CURLPROTO_SMTPS, server->ca_file);
 	curl_easy_setopt(easy, CURLOPT_URL, server->url);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long) server->connect_seconds);
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT, (long) server->total_seconds);
 	curl_easy_setopt(easy, CURLOPT_SERVER_RESPONSE_TIMEOUT, (long) server->total_seconds);
 	curl_easy_setopt(easy, CURLOPT_USE_SSL,
 					 (long) (server->tls ? CURLUSESSL_ALL : CURLUSESSL_NONE));
-	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
-	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
-	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	if (server->ca_file != NULL)
-		curl_easy_setopt(easy, CURLOPT_CAINFO, server->ca_file);
 	if (server->user != NULL)
 	{
 		curl_easy_setopt(easy, CURLOPT_USERNAME, server->user);
@@ -349,32 +307,16 @@ set_callbacks(Mail *mail)
 	curl_easy_setopt(easy, CURLOPT_XFERINFODATA, mail);
 }
 
-/* Initializes libcurl once in the life of the process. */
-static bool
-init_library(void)
-{
-	static bool done = false;
-
-	if (!done)
-		done = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-	return done;
-}
-
 static bool
 set_up(Mail *mail)
 {
 	mail->result.refused = calloc(Max(mail->item->n_to, 1), sizeof(bool));
-	if (mail->result.refused == NULL || !init_library())
+	if (mail->result.refused == NULL || !libcurl_init())
 		return false;
 	mail->easy = curl_easy_init();
-	mail->multi = curl_multi_init();
+	mail->multi = libcurl_make_multi();
 	if (mail->easy == NULL || mail->multi == NULL || !make_contents(mail))
 		return false;
-#if LIBCURL_VERSION_NUM >= 0x081400
-	/* since version 8.20 a handle has its own threads that resolve names */
-	curl_multi_setopt(mail->multi, CURLMOPT_QUICK_EXIT, 1L);
-#endif
-	set_protocol(mail->easy);
 	set_server(mail->easy, mail->server);
 	set_item(mail);
 	set_callbacks(mail);
@@ -457,9 +399,7 @@ mail_step(Mail *mail, int ms)
 	CURLMsg    *message;
 	CURLMcode	code;
 
-	block_signals(mail);
-	code = curl_multi_perform(mail->multi, &running);
-	unblock_signals(mail);
+	code = libcurl_work(mail->multi, &running, &mail->signals);
 	if (code == CURLM_OK && running > 0)
 	{
 		(void) curl_multi_poll(mail->multi, NULL, 0, ms, NULL);
@@ -487,9 +427,7 @@ give_up(Mail *mail)
 	int			running;
 
 	mail->given_up = true;
-	block_signals(mail);
-	(void) curl_multi_perform(mail->multi, &running);
-	unblock_signals(mail);
+	(void) libcurl_work(mail->multi, &running, &mail->signals);
 }
 
 void

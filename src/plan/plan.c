@@ -23,10 +23,9 @@
 #include "src/names/rules.h"
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 #include "src/plan/private.h"
 #include "src/plan/unregistered.h"
-
-#define NS_PER_SECOND	INT64CONST(1000000000)
 
 
 /* -------------------------------------------------------------- beginning --- */
@@ -313,7 +312,7 @@ plan_file_time(const CleanupPlan *plan, const FileIdentity *identity)
 
 	if (plan->context.settings->file_age == FILE_AGE_NEWEST)
 		newest = Max(newest, Max(identity->ctime_ns, identity->btime_ns));
-	at = newest / 1000 - (TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	at = time_from_unix_ns(newest);
 	return claim != NULL && claim->grace_from != 0 ? Max(at, claim->grace_from) : at;
 }
 

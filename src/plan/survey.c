@@ -21,12 +21,12 @@
 #include "src/guard/location.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
+#include "src/pg/time.h"
 #include "src/plan/counts.h"
 #include "src/plan/private.h"
 #include "src/sources/sources.h"
 #include "src/store/walk.h"
 
-#define NS_PER_SECOND	INT64CONST(1000000000)
 
 /* so far the clocks of the server and of the file system may differ */
 #define MAX_CLOCK_SKEW_SECONDS	300

@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "src/names/file_key.h"
+#include "src/pg/time.h"
 #include "src/plan/private.h"
 #include "src/store/walk.h"
 
@@ -44,12 +45,6 @@ is_of_file(const UploadCount *count, const StoreUpload *upload)
 		walk_why_not(count->store, upload->path, count->settings->recurse, &len) == WALK_REACHED;
 }
 
-static TimestampTz
-when(int64 ns)
-{
-	return ns / 1000 - (TimestampTz) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-}
-
 /* In a directory that was taken over no upload is older than that. */
 static TimestampTz
 age_begins(const CleanupPlan *plan, TimestampTz begun)
@@ -62,7 +57,7 @@ age_begins(const CleanupPlan *plan, TimestampTz begun)
 static void
 look_at(CleanupPlan *plan, const UploadCount *count, const StoreUpload *upload)
 {
-	TimestampTz begun = when(upload->begun_ns);
+	TimestampTz begun = time_from_unix_ns(upload->begun_ns);
 	LedgerUpload *old;
 	MemoryContext caller;
 

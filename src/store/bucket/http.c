@@ -4,10 +4,9 @@
  *	  Requests to an S3-compatible server, several at a time, by libcurl, in
  *	  steps.
  *
- * libcurl in a process of a server that knows no threads is used as for mail:
- * see mail/smtp.c.  Signals are blocked while it works, and its limits of time
- * use none.  A request is signed by libcurl itself (AWS signature, version 4),
- * which before 8.3 does not sort the query: the caller does.
+ * How libcurl is used in a process of the server, see pg/curl.h.  libcurl itself
+ * signs a request (AWS signature, version 4).  Before version 8.3 it does not
+ * sort the query: the caller does.
  *
  * The secret key is in the session and in libcurl, and nowhere else; neither
  * shows it.  Of what the server says in an error, its code and its message
@@ -19,10 +18,7 @@
  */
 #include "postgres.h"
 
-#include <curl/curl.h>
-#include <pthread.h>
-#include <signal.h>
-
+#include "src/pg/curl.h"
 #include "src/store/bucket/xml.h"
 
 #define CONNECT_MS		10000
@@ -49,39 +45,12 @@ struct BucketSession
 	char	   *token_header;	/* "x-amz-security-token: ...", or NULL */
 	char	   *ca_file;		/* or NULL */
 	int			timeout_ms;
-	sigset_t	signals;		/* of the caller: blocked ones */
 	int			n_lanes;
 	Lane	   *lanes;
 };
 
-static void
-block_signals(BucketSession *session)
-{
-	sigset_t	all;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &session->signals);
-}
-
-static void
-unblock_signals(const BucketSession *session)
-{
-	pthread_sigmask(SIG_SETMASK, &session->signals, NULL);
-}
-
 
 /* ----------------------------------------------------------------- session --- */
-
-/* Once in the life of the process. */
-static bool
-init_library(void)
-{
-	static bool done = false;
-
-	if (!done)
-		done = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-	return done;
-}
 
 static char *
 join(const char *before, const char *text, const char *after)
@@ -119,8 +88,8 @@ http_open(const BucketServer *server)
 		session->token_header = join("x-amz-security-token: ", server->token, "");
 	if (server->ca_file != NULL)
 		session->ca_file = strdup(server->ca_file);
-	if (init_library())
-		session->multi = curl_multi_init();
+	if (libcurl_init())
+		session->multi = libcurl_make_multi();
 	if (session->lanes == NULL || session->scope == NULL || session->access_key == NULL || session->secret_key == NULL ||
 		(server->token != NULL && session->token_header == NULL) ||
 		(server->ca_file != NULL && session->ca_file == NULL) ||
@@ -129,10 +98,6 @@ http_open(const BucketServer *server)
 		http_close(session);
 		return NULL;
 	}
-#if LIBCURL_VERSION_NUM >= 0x081400
-	/* since then the threads that resolve names are this handle's */
-	curl_multi_setopt(session->multi, CURLMOPT_QUICK_EXIT, 1L);
-#endif
 	/* an idle connection is closed before there are more of them than lanes */
 	curl_multi_setopt(session->multi, CURLMOPT_MAXCONNECTS, (long) session->n_lanes);
 	return session;
@@ -252,9 +217,9 @@ take_header_line(char *line, size_t size, size_t n, void *arg)
 		take_header(line, size * n, "etag:", answer->etag, sizeof(answer->etag)))
 		return size * n;
 	if (take_header(line, size * n, "date:", date, sizeof(date)))
-		answer->date = Max((int64) curl_getdate(date, NULL), 0);
+		answer->date = http_limit_time((int64) curl_getdate(date, NULL));
 	else if (take_header(line, size * n, "last-modified:", date, sizeof(date)))
-		answer->modified = Max((int64) curl_getdate(date, NULL), 0);
+		answer->modified = http_limit_time((int64) curl_getdate(date, NULL));
 	return size * n;
 }
 
@@ -378,23 +343,7 @@ set_connection(const Lane *lane)
 	CURL	   *easy = lane->easy;
 	const BucketSession *session = lane->session;
 
-#if LIBCURL_VERSION_NUM >= 0x075500
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-#else
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS, CURLPROTO_HTTP | CURLPROTO_HTTPS);
-#endif
-#if LIBCURL_VERSION_NUM >= 0x075700
-	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-#endif
-	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	/* not what the environment of the server says */
-	curl_easy_setopt(easy, CURLOPT_PROXY, "");
-	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
-	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
-	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	if (session->ca_file != NULL)
-		curl_easy_setopt(easy, CURLOPT_CAINFO, session->ca_file);
+	libcurl_set_rules(easy, "http,https", CURLPROTO_HTTP | CURLPROTO_HTTPS, session->ca_file);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) Min(CONNECT_MS, session->timeout_ms));
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) session->timeout_ms);
 }
@@ -505,12 +454,10 @@ give_up_all(BucketSession *session)
 void
 http_step(BucketSession *session, int ms)
 {
-	int			running = 0;
-	CURLMcode	code;
+	sigset_t	signals;
+	int			running;
+	CURLMcode	code = libcurl_work(session->multi, &running, &signals);
 
-	block_signals(session);
-	code = curl_multi_perform(session->multi, &running);
-	unblock_signals(session);
 	if (!take_answers(session) && code == CURLM_OK)
 		(void) curl_multi_poll(session->multi, NULL, 0, ms, NULL);
 	else if (code != CURLM_OK)

@@ -16,6 +16,10 @@
 #ifndef AUDIO_CLEANUP_BUCKET_HTTP_H
 #define AUDIO_CLEANUP_BUCKET_HTTP_H
 
+#include <time.h>
+
+#include "src/pg/time.h"
+
 #define BUCKET_ERROR_SIZE	256
 #define BUCKET_TOKEN_SIZE	2048	/* of a continuation token or a key marker */
 #define BUCKET_ID_SIZE		256 /* of a version id, with its NUL */
@@ -117,6 +121,30 @@ typedef struct PlainAnswer
 } PlainAnswer;
 
 typedef struct PlainFetch PlainFetch;
+
+/* Returns the seconds, as far as their nanoseconds can be counted: a date that is later stays in the future. */
+static inline int64
+http_limit_time(int64 seconds)
+{
+	return Min(Max(seconds, 0), UNIX_SECONDS_MAX);
+}
+
+/*
+ * Returns the time "2026-11-28T05:38:29Z", with a fraction of the second or
+ * not, in seconds since 1970; 0 if the text is no such time.
+ */
+static inline int64
+http_parse_time(const char *text)
+{
+	struct tm	tm = {0};
+
+	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
+			   &tm.tm_hour, &tm.tm_min, &tm.tm_sec) != 6)
+		return 0;
+	tm.tm_year -= 1900;
+	tm.tm_mon -= 1;
+	return http_limit_time((int64) timegm(&tm));
+}
 
 typedef struct BucketLibrary
 {

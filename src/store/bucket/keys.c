@@ -329,20 +329,6 @@ take_element(const char *text, const char *name, char *value, size_t size)
 	return at != NULL && copy_letters(at + strlen(tag), '<', value, size);
 }
 
-/* "2026-11-28T05:38:29Z" as seconds since 1970; 0 if it cannot be read. */
-static int64
-parse_time(const char *text)
-{
-	struct tm	tm = {0};
-
-	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
-			   &tm.tm_hour, &tm.tm_min, &tm.tm_sec) != 6)
-		return 0;
-	tm.tm_year -= 1900;
-	tm.tm_mon -= 1;
-	return (int64) timegm(&tm);
-}
-
 /* Takes keys out of an answer, in which the token has one of two names. */
 static bool
 take_keys(const char *text, bool (*take) (const char *, const char *, char *, size_t),
@@ -355,7 +341,7 @@ take_keys(const char *text, bool (*take) (const char *, const char *, char *, si
 		!take(text, token, keys->token, sizeof(keys->token)) ||
 		!take(text, "Expiration", expires, sizeof(expires)))
 		return false;
-	keys->expires = parse_time(expires);
+	keys->expires = http_parse_time(expires);
 	return keys->expires != 0;
 }
 

@@ -340,7 +340,7 @@ bucket_clock(FileStore *store, int64 *now_ns)
 {
 	const Bucket *bucket = bucket_of(store);
 
-	*now_ns = bucket->date * INT64CONST(1000000000);
+	*now_ns = bucket->date * NS_PER_SECOND;
 	return bucket->date != 0 ? come_to(FILE_OK) : fail(ENOTSUP, "ask the time");
 }
 

@@ -13,10 +13,7 @@
  */
 #include "postgres.h"
 
-#include <curl/curl.h>
-#include <pthread.h>
-#include <signal.h>
-
+#include "src/pg/curl.h"
 #include "src/store/bucket/http.h"
 #include "src/store/bucket/xml.h"
 
@@ -49,23 +46,8 @@ set_options(const PlainFetch *fetch, const PlainRequest *request)
 {
 	CURL	   *easy = fetch->easy;
 
-#if LIBCURL_VERSION_NUM >= 0x075500
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-#else
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS, CURLPROTO_HTTP | CURLPROTO_HTTPS);
-#endif
-#if LIBCURL_VERSION_NUM >= 0x075700
-	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-#endif
+	libcurl_set_rules(easy, "http,https", CURLPROTO_HTTP | CURLPROTO_HTTPS, request->ca_file);
 	curl_easy_setopt(easy, CURLOPT_URL, request->url);
-	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(easy, CURLOPT_PROXY, "");
-	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
-	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
-	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	if (request->ca_file != NULL)
-		curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) request->timeout_ms);
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) request->timeout_ms);
 	if (request->body != NULL)
@@ -100,16 +82,13 @@ plain_begin(const PlainRequest *request, PlainAnswer *answer)
 		return NULL;
 	memset(answer, 0, sizeof(*answer));
 	fetch->answer = answer;
-	fetch->multi = curl_multi_init();
+	fetch->multi = libcurl_make_multi();
 	fetch->easy = curl_easy_init();
 	if (fetch->multi == NULL || fetch->easy == NULL || !add_headers(fetch, request->headers))
 	{
 		plain_end(fetch);
 		return NULL;
 	}
-#if LIBCURL_VERSION_NUM >= 0x081400
-	curl_multi_setopt(fetch->multi, CURLMOPT_QUICK_EXIT, 1L);
-#endif
 	set_options(fetch, request);
 	if (curl_multi_add_handle(fetch->multi, fetch->easy) == CURLM_OK)
 		return fetch;
@@ -135,17 +114,12 @@ take_answer(PlainFetch *fetch, CURLcode code)
 bool
 plain_step(PlainFetch *fetch, int ms)
 {
-	sigset_t	all;
 	sigset_t	signals;
-	int			running = 0;
+	int			running;
 	int			waiting;
 	CURLMsg    *message;
-	CURLMcode	code;
+	CURLMcode	code = libcurl_work(fetch->multi, &running, &signals);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &signals);
-	code = curl_multi_perform(fetch->multi, &running);
-	pthread_sigmask(SIG_SETMASK, &signals, NULL);
 	if (code == CURLM_OK && running > 0)
 	{
 		(void) curl_multi_poll(fetch->multi, NULL, 0, ms, NULL);

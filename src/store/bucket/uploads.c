@@ -13,9 +13,8 @@
  */
 #include "postgres.h"
 
+#include "src/pg/time.h"
 #include "src/store/bucket/bucket.h"
-
-#define NS_PER_SECOND	INT64CONST(1000000000)
 
 /* parts are numbered from 1 to 10000 */
 #define MAX_PARTS		10000

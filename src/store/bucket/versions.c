@@ -25,9 +25,8 @@
  */
 #include "postgres.h"
 
+#include "src/pg/time.h"
 #include "src/store/bucket/bucket.h"
-
-#define NS_PER_SECOND	INT64CONST(1000000000)
 
 void
 bucket_identify_entry(const BucketEntry *entry, FileIdentity *identity)

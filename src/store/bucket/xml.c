@@ -19,8 +19,6 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include <libxml/parser.h>
 
 #include "src/store/bucket/xml.h"
@@ -108,20 +106,6 @@ decode(char *text)
 			*to++ = *text;
 	}
 	*to = '\0';
-}
-
-/* "2026-11-28T05:38:29.123Z" as seconds since 1970; 0 if it cannot be read. */
-static int64
-parse_time(const char *text)
-{
-	struct tm	tm = {0};
-
-	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
-			   &tm.tm_hour, &tm.tm_min, &tm.tm_sec) != 6)
-		return 0;
-	tm.tm_year -= 1900;
-	tm.tm_mon -= 1;
-	return (int64) timegm(&tm);
 }
 
 static BucketEntry *
@@ -212,7 +196,7 @@ take_member(AnswerReader *reader, const xmlChar * name)
 	else if (is(name, "Size"))
 		entry->size = strtoll(reader->text, NULL, 10);
 	else if (is(name, "LastModified") || is(name, "Initiated"))
-		entry->modified = parse_time(reader->text);
+		entry->modified = http_parse_time(reader->text);
 	else if (is(name, "IsLatest"))
 		entry->is_latest = strcmp(reader->text, "true") == 0;
 }
