@@ -254,10 +254,12 @@ COMMENT ON COLUMN @extschema@.cleanup_holds.file IS 'path relative to the upload
 
 CREATE VIEW @extschema@.cleanup_backups AS
 SELECT f.file, f.run_id, f.condemned_at AS trashed_at, f.size, f.reason, f.session_id, f.due_at AS expires_at,
-	CASE WHEN r.settings ->> 'backup_owner' IS NULL OR r.settings ->> 'backup_dir' = ''
-		THEN coalesce(c.upload_dir, r.upload_dir) || '/.audio_cleanup/trash'
-		ELSE (r.settings ->> 'backup_dir') || '/' || (r.settings ->> 'backup_owner')
-	END || '/' || f.run_id || '/' || f.file AS path,
+	CASE WHEN coalesce(c.upload_dir, r.upload_dir) LIKE 's3://%'
+		THEN coalesce(c.upload_dir, r.upload_dir)
+		WHEN r.settings ->> 'backup_owner' IS NULL OR r.settings ->> 'backup_dir' = ''
+		THEN coalesce(c.upload_dir, r.upload_dir) || '/.audio_cleanup/trash/' || f.run_id
+		ELSE (r.settings ->> 'backup_dir') || '/' || (r.settings ->> 'backup_owner') || '/' || f.run_id
+	END || '/' || f.file AS path,
 	pg_catalog.sum(f.size) OVER () AS total_size
 FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id
 	LEFT JOIN @extschema@.cleanup_claims c ON c.uuid = r.claim
@@ -271,7 +273,7 @@ COMMENT ON COLUMN @extschema@.cleanup_backups.session_id IS 'the failed session;
 COMMENT ON COLUMN @extschema@.cleanup_backups.expires_at IS 'from when on the backup is destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_backups.file IS 'path relative to the upload directory';
 COMMENT ON COLUMN @extschema@.cleanup_backups.size IS 'bytes';
-COMMENT ON COLUMN @extschema@.cleanup_backups.path IS 'where it lies, for who has to do without the database';
+COMMENT ON COLUMN @extschema@.cleanup_backups.path IS 'where the file lies, for whoever has to do without the database; in a bucket: its key, below a delete marker';
 COMMENT ON COLUMN @extschema@.cleanup_backups.total_size IS 'bytes of all of them';
 
 --

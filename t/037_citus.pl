@@ -98,16 +98,9 @@ sub begin
 
 sub finish { my ($session, $sql) = @_; $session->query_safe($sql || 'COMMIT'); $session->quit; return; }
 
-sub error_of
-{
-	my ($sql, %options) = @_;
-	my (undef, undef, $stderr) = $here->psql('postgres', "\\set VERBOSITY verbose\n$sql", %options);
-	return $stderr;
-}
-
 sub clean { my ($options) = @_; return sql_json($here, 'CALL cleanup_run(' . ($options || '') . ')'); }
 
-sub refused { my ($sql, $pattern, $name) = @_; return like(error_of($sql), $pattern, $name); }
+sub refused { my ($sql, $pattern, $name) = @_; return like(sql_error($here, $sql), $pattern, $name); }
 
 sub was_condemned { my ($name) = @_; return $here->safe_psql('postgres', "SELECT count(*) FROM cleanup_files WHERE file = '$name'"); }
 
@@ -157,6 +150,10 @@ ok(-e "$dir/orphan.mp3", 'nothing was deleted');
 is_deeply(clean()->{result}{orphaned_files_deleted}, ['orphan.mp3'], 'CALL cleanup_run() deletes the orphan');
 is_deeply(visible_files($dir), \%wanted, '... and nothing else');
 is(sql_json($here, q{SELECT cleanup_explain('sessions.two.mp3')})->{verdict}, 'kept', 'cleanup_explain() sees a row on a worker');
+$here->safe_psql('postgres', q{SET ROLE app; CREATE VIEW twice AS SELECT s.audio_url FROM sessions s; SELECT cleanup_add_source('twice', '{audio_url}')});
+orphan('another.mp3');
+is_deeply(clean()->{result}{orphaned_files_deleted}, ['another.mp3'], 'two sources may read one table');
+$here->safe_psql('postgres', q{SET ROLE app; SELECT cleanup_drop_source('twice'); DROP VIEW twice});
 
 # ---- writers in flight, through each node, to each kind of table ----
 
@@ -362,7 +359,7 @@ $wanted{"$_.mp3"} = "audio of $_.mp3\n" foreach map { ("$_.one.failed", "$_.two.
 $here->safe_psql('postgres', q{CREATE TABLE rjobs (LIKE jobs INCLUDING ALL); SELECT create_reference_table('rjobs')});
 refused(q{SELECT cleanup_add_source('rjobs', status_column => 'status')}, qr/has failed sessions and reads public\.rjobs, which Citus distributes.*stored in several places/s,
 	'a reference table has no failed sessions');
-like(error_of(q{SELECT cleanup_add_source('rjobs')}), qr/NOTICE:.*no failed sessions/, '... but may be a source');
+like(sql_error($here, q{SELECT cleanup_add_source('rjobs')}), qr/NOTICE:.*no failed sessions/, '... but may be a source');
 $here->safe_psql('postgres', q{
 	CREATE FUNCTION mine(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1 || $1';
 	CREATE VIEW calling AS SELECT mine(audio_url) AS audio_url FROM parts;

@@ -19,63 +19,30 @@ my $lack = lacks_gateway();
 plan skip_all => "there is no $lack" if $lack;
 
 my $gateway = start_gateway();
-my $credentials = PostgreSQL::Test::Utils::tempdir_short() . '/credentials';
-write_credentials($gateway, $credentials);
-make_bucket($gateway, 'audio');
+my ($node, $credentials) = start_bucket($gateway, 'bucket');
 
-my $node = new_server('bucket', conf => bucket_conf('s3://audio/up', $gateway->{endpoint}, $credentials));
-$node->append_conf('postgresql.conf', "audio_cleanup.file_age = 'newest'\n");
-make_schema($node);
-
-sub sql
-{
-	my ($sql) = @_;
-	return $node->safe_psql('postgres', $sql);
-}
-
-sub sql_error
-{
-	my ($sql) = @_;
-	my ($status, $out, $error) = $node->psql('postgres', $sql);
-	return $error;
-}
-
-sub put
-{
-	my (@names) = @_;
-	put_object($gateway, "audio/up/$_") foreach @names;
-	sleep 2;	# times are in whole seconds
-	return;
-}
-
+sub sql { return $node->safe_psql('postgres', $_[0]) }
+sub put { return put_objects($gateway, 'audio/up', @_) }
 sub visible { return keys_of($gateway, 'audio', 'up/') }
 sub versions { return versions_of($gateway, 'audio', 'up/') }
-sub states { return sql('SELECT string_agg(file || \' \' || state, \', \' ORDER BY file, file_id) FROM cleanup_files WHERE run_id = (SELECT max(run_id) FROM cleanup_files)') }
 
-sub set
-{
-	my ($setting, $value) = @_;
-	sql("ALTER SYSTEM SET audio_cleanup.$setting = $value");
-	$node->reload;
-	sql("SELECT pg_sleep(0.2)");
-	return;
-}
+sub set { return set_setting($node, @_) }
 
 
 # ---- the name of a bucket, and what belongs to it
 
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://Audio/up'"), qr/3 to 63 small letters/, 'a bucket has small letters');
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://audio/up/'"), qr/must not be empty/, 'a prefix does not end with a slash');
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://audio/../up'"), qr/nor begin with a dot/, 'nor has it a part ".."');
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.s3_endpoint = 'http://example.com'"), qr/without TLS/, 'plain HTTP leads to this machine only');
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.s3_endpoint = 'http://localhost.example.com'"), qr/without TLS/, 'and not to what begins like it');
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.s3_endpoint = 'https://u:p\@host'"), qr/must be written as/, 'an endpoint holds no password');
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://Audio/up'"), qr/3 to 63 small letters/, 'a bucket has small letters');
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://audio/up/'"), qr/must not be empty/, 'a prefix does not end with a slash');
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://audio/../up'"), qr/nor begin with a dot/, 'nor has it a part ".."');
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.s3_endpoint = 'http://example.com'"), qr/without TLS/, 'plain HTTP leads to this machine only');
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.s3_endpoint = 'http://localhost.example.com'"), qr/without TLS/, 'and not to what begins like it');
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.s3_endpoint = 'https://u:p\@host'"), qr/must be written as/, 'an endpoint holds no password');
 
 
 # ---- first look, first run
 
 put('wanted.mp3', 'sub/wanted.mp3', 'a.mp3', 'sub/b.mp3', '.hidden.mp3', 'notes.txt');
-add_rows($node, 'wanted.mp3', 'sub/wanted.mp3');
+add_rows($node, 'sub/wanted.mp3');
 is_deeply(sql_json($node, 'SELECT cleanup_all(dry_run => true)')->{result}{orphaned_files_deleted}, [ 'a.mp3', 'sub/b.mp3' ],
 	'a preview tells what would go');
 is_deeply(visible(), [ sort '.hidden.mp3', 'a.mp3', 'notes.txt', 'sub/b.mp3', 'sub/wanted.mp3', 'wanted.mp3' ], 'and nothing goes');
@@ -89,7 +56,7 @@ is(sql_json($node, 'SELECT cleanup_all()')->{pending}, 2, 'the answer of a run s
 ok(wait_for_drain($node), 'the worker does what was committed');
 is_deeply(versions(), { map { $_ => versions()->{$_} } '.hidden.mp3', 'notes.txt', 'sub/wanted.mp3', 'wanted.mp3' },
 	'the orphans are gone, with every version and marker');
-is(states(), 'a.mp3 deleted, sub/b.mp3 deleted', 'and the history says so');
+is(states_of($node), 'a.mp3 deleted, sub/b.mp3 deleted', 'and the history says so');
 is(sql('SELECT sum(freed) FROM cleanup_files'), '52', 'with the bytes');
 like(s3($gateway, 'GET', 'audio/up/.audio_cleanup/claim')->{content}, qr/^audio_cleanup claim 1\n/, 'the bucket is claimed');
 is(scalar(grep { $_->{success} } s3($gateway, 'GET', 'audio/up/.audio_cleanup/lease')), 0, 'the lease is given back');
@@ -104,14 +71,14 @@ put('a.mp3', 'c.mp3', 'held.mp3');
 my $original = versions()->{'a.mp3'}[0][0];
 sql("SELECT cleanup_hold('held.mp3')");
 sql('CALL cleanup_run()');
-is(states(), 'a.mp3 trashed, c.mp3 trashed', 'with a retention they are kept; what is held is left alone');
+is(states_of($node), 'a.mp3 trashed, c.mp3 trashed', 'with a retention they are kept; what is held is left alone');
 is_deeply([ map { $_->[1] } @{ versions()->{'a.mp3'} } ], [ 'marker', 24 ], 'below a marker, not copied');
 is(sql('SELECT count(*) FROM cleanup_backups'), '2', 'they are backups');
 
 sql("SELECT cleanup_restore('a.mp3')");
 ok(wait_for_drain($node), 'one is restored');
 is_deeply(versions()->{'a.mp3'}, [ [ $original, 24 ] ], 'it is the same version as before');
-is(states(), 'a.mp3 restored, c.mp3 trashed', 'the row says so');
+is(states_of($node), 'a.mp3 restored, c.mp3 trashed', 'the row says so');
 
 put_object($gateway, 'audio/up/c.mp3', 'another c');
 like(sql("SELECT cleanup_restore('c.mp3')"), qr/the name \\"c.mp3\\" is taken/, 'a name that is taken is not overwritten');
@@ -124,7 +91,7 @@ is(s3($gateway, 'GET', 'audio/up/c.mp3')->{content}, 'another c', 'and the other
 add_rows($node, 'again/c.mp3', 'c.mp3', 'a.mp3');
 put('d.mp3');
 sql('CALL cleanup_run()');
-is(states(), 'd.mp3 trashed', 'one more backup');
+is(states_of($node), 'd.mp3 trashed', 'one more backup');
 add_rows($node, 'd.mp3');
 $node->psql('postgres', 'CALL cleanup_run()');
 ok(wait_for_drain($node), 'a run heals');
@@ -134,7 +101,7 @@ is(sql("SELECT state FROM cleanup_files WHERE file = 'd.mp3'"), 'restored', 'and
 # purge
 put('e.mp3');
 sql('CALL cleanup_run()');
-is(states(), 'e.mp3 trashed', 'a backup to be purged');
+is(states_of($node), 'e.mp3 trashed', 'a backup to be purged');
 sql("UPDATE cleanup_files SET due_at = now() WHERE state = 'trashed'; SELECT cleanup_purge_backups()");
 ok(wait_for_drain($node), 'it is purged');
 is(versions()->{'e.mp3'}, undef, 'nothing is left of it');
@@ -202,27 +169,27 @@ ok($node->poll_query_until('calm', 'SELECT count(*) = 1 AND bool_and(confirmed) 
 
 # ---- refused
 
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.backup_retention_days = 1; SET audio_cleanup.backup_dir = '/nowhere'; SELECT cleanup_all()"),
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.backup_retention_days = 1; SET audio_cleanup.backup_dir = '/nowhere'; SELECT cleanup_all()"),
 	qr/cannot have a backup directory/, 'a bucket has no backup directory');
 make_bucket($gateway, 'plain', versioning => '');
 put_object($gateway, 'plain/x.mp3');
 sleep 2;
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://plain'; SELECT cleanup_all()"), qr/keeps no versions/, 'a bucket without versions is refused');
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://plain'; SELECT cleanup_all()"), qr/keeps no versions/, 'a bucket without versions is refused');
 like(sql("SET audio_cleanup.upload_dir = 's3://plain'; SELECT cleanup_all(dry_run => true)"), qr/"unversioned/, 'a preview names that brake');
 is_deeply(keys_of($gateway, 'plain', ''), ['x.mp3'], 'and nothing went');
 my $page = s3($gateway, 'GET', 'plain', query => { 'list-type' => 2 })->{content};
 is_deeply([ $page =~ m{<Key>(.*?)</Key>}g ], ['x.mp3'], 'nor is anything left of the object by which the gateway has shown that it ignores If-Match');
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://nosuchbucket'; SELECT cleanup_all()"), qr/NoSuchBucket/, 'one that does not exist is told');
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://nosuchbucket'; SELECT cleanup_all()"), qr/NoSuchBucket/, 'one that does not exist is told');
 make_bucket($gateway, 'suspended');
 put_object($gateway, 'suspended/x.mp3');
 make_bucket($gateway, 'suspended', versioning => 'Suspended', exists => 1);
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://suspended'; SELECT cleanup_all()"), qr/keeps no versions/, 'versions that are kept no more are none');
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://suspended'; SELECT cleanup_all()"), qr/keeps no versions/, 'versions that are kept no more are none');
 
 chmod 0644, $credentials;
-like(sql_error('SELECT cleanup_all()'), qr/s3_credentials_file cannot be used: its group or others have rights/, 'a file of keys is nobody else\'s to read');
+like(sql_error($node, 'SELECT cleanup_all()'), qr/s3_credentials_file cannot be used: its group or others have rights/, 'a file of keys is nobody else\'s to read');
 chmod 0600, $credentials;
 write_credentials({ access_key => $gateway->{access_key}, secret_key => 'wrong-secret-of-nobody' }, $credentials);
-like(sql_error('SELECT cleanup_all()'), qr/SignatureDoesNotMatch/, 'a wrong key is refused by the server');
+like(sql_error($node, 'SELECT cleanup_all()'), qr/SignatureDoesNotMatch/, 'a wrong key is refused by the server');
 write_credentials($gateway, $credentials);
 unlike(log_since($node, 0), qr/wrong-secret-of-nobody|\Q$gateway->{secret_key}\E/, 'no key is in the log');
 unlike(sql('SELECT cleanup_config()::text || string_agg(s::text, \'\') FROM cleanup_runs s'), qr/\Q$gateway->{secret_key}\E/, 'nor in a row');

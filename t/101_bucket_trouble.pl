@@ -19,33 +19,11 @@ plan skip_all => "there is no $lack" if $lack;
 
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
-my $credentials = PostgreSQL::Test::Utils::tempdir_short() . '/credentials';
-write_credentials($gateway, $credentials);
-make_bucket($gateway, 'audio');
-
-my $node = new_server('bucket_trouble', conf => bucket_conf('s3://audio/up', $proxy->{endpoint}, $credentials) . <<'END');
-audio_cleanup.file_age = 'newest'
-audio_cleanup.s3_timeout = '3s'
-END
-make_schema($node);
-add_rows($node, 'wanted.mp3');
+my ($node, $credentials) = start_bucket($gateway, 'bucket_trouble', proxy => $proxy);
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 
-sub sql_error
-{
-	my ($status, $out, $error) = $node->psql('postgres', $_[0]);
-	return $error;
-}
-
-sub put
-{
-	my (@names) = @_;
-	put_object($gateway, "audio/up/$_") foreach @names;
-	sleep 2;	# times are in whole seconds
-	return;
-}
-
+sub put { return put_objects($gateway, 'audio/up', @_) }
 sub visible { return keys_of($gateway, 'audio', 'up/') }
 sub kinds { return [ map { $_->[1] } @{ versions_of($gateway, 'audio', 'up/')->{ $_[0] } // [] } ] }
 sub state_of { return sql("SELECT state FROM cleanup_files WHERE file = '$_[0]' ORDER BY file_id DESC LIMIT 1") }
@@ -98,11 +76,7 @@ foreach my $step (
 	set_rule($proxy, match => $match =~ s/kN/k$n/r, do => $do);
 	sql('SELECT cleanup_all()');
 	ok(is_held($proxy), "the worker is held $when");
-	my $pid = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain'");
-	kill 'KILL', $pid;
-	wait_until(sub { !kill 0, $pid });
-	release($proxy);
-	ok($node->poll_query_until('postgres', 'SELECT true'), 'the server is back');
+	kill_worker($node, $proxy);
 	sql('CALL cleanup_run()');
 	ok(wait_for_drain($node), 'the next run goes on');
 	is_deeply(kinds($name), [], "killed $when, the file goes with the next run");
@@ -116,12 +90,8 @@ set_rule($proxy, match => '^DELETE /audio/up/hidden\.mp3$', do => 'hold');
 sql('SELECT cleanup_all()');
 ok(is_held($proxy), 'the worker is about to make a marker');
 put_object($gateway, 'audio/up/hidden.mp3', 'wanted by now');
-my $pid = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain'");
-kill 'KILL', $pid;
-wait_until(sub { !kill 0, $pid });
-release($proxy);
-ok($node->poll_query_until('postgres', 'SELECT true'), 'the server is back');
-wait_until(sub { kinds('hidden.mp3')->[0] eq 'marker' });
+kill_worker($node, $proxy);
+ok(wait_until(sub { kinds('hidden.mp3')->[0] eq 'marker' }), 'the marker comes late');
 add_rows($node, 'hidden.mp3');
 $node->psql('postgres', 'CALL cleanup_run()');
 ok(wait_for_drain($node), 'the next run mends it');
@@ -144,7 +114,7 @@ is_deeply(kinds('refused.mp3'), [], 'and there was one');
 
 put('slow.mp3');
 set_rule($proxy, match => '.', do => 'refuse');
-like(sql_error('CALL cleanup_run()'), qr/could not reach upload directory .*503.*SlowDown/s, 'but not for ever');
+like(sql_error($node, 'CALL cleanup_run()'), qr/could not reach upload directory .*503.*SlowDown/s, 'but not for ever');
 clear_rules($proxy);
 
 foreach my $do (qw(cut cut_after lie))
@@ -166,25 +136,25 @@ is_deeply(kinds('once.mp3'), [], 'a marker whose answer was lost is found');
 
 set_rule($proxy, match => 'list-type', do => 'lie');
 put('half.mp3');
-like(sql_error('CALL cleanup_run()'), qr/could not list/, 'half a list is none');
+like(sql_error($node, 'CALL cleanup_run()'), qr/could not list/, 'half a list is none');
 ok((grep { $_ eq 'half.mp3' } @{ visible() }), 'nothing was deleted');
 clear_rules($proxy);
 
 # a list without an end
 set_rule($proxy, match => 'list-type', do => 'repeat');
-like(sql_error("SET statement_timeout = '60s'; CALL cleanup_run()"), qr/could not list.*the list cannot be continued/s, 'a list that goes on at the same place for ever is none');
+like(sql_error($node, "SET statement_timeout = '60s'; CALL cleanup_run()"), qr/could not list.*the list cannot be continued/s, 'a list that goes on at the same place for ever is none');
 ok((grep { $_ eq 'half.mp3' } @{ visible() }), 'nothing was deleted');
 clear_rules($proxy);
 
 # a hanging server
 set_rule($proxy, match => 'list-type', do => 'hold');
 my $began = time;
-like(sql_error("SET statement_timeout = '1s'; SELECT cleanup_all(dry_run => true)"), qr/statement timeout/, 'a call that waits for a server can be cancelled');
+like(sql_error($node, "SET statement_timeout = '1s'; SELECT cleanup_all(dry_run => true)"), qr/statement timeout/, 'a call that waits for a server can be cancelled');
 ok(time - $began < 20, 'at once');
 clear_rules($proxy);
 
 set_rule($proxy, match => '.', do => 'skew');
-like(sql_error('SELECT cleanup_all()'), qr/clock of the upload directory/, 'a clock that is an hour off is a brake');
+like(sql_error($node, 'SELECT cleanup_all()'), qr/clock of the upload directory/, 'a clock that is an hour off is a brake');
 clear_rules($proxy);
 sql('CALL cleanup_run()');
 is_deeply(visible(), [ 'hidden.mp3', 'new.mp3', 'wanted.mp3' ], 'then all is well again');
@@ -219,8 +189,8 @@ ok(is_held($proxy), 'a run is about to begin its work');
 $version = put_object($gateway, 'audio/up/other.mp3');
 make_bucket($gateway, 'audio', versioning => 'Suspended', exists => 1);
 release($proxy);
-sleep 3;
-like(sql_error('SELECT cleanup_all()'), qr/keeps no versions/, 'no run begins in it');
+ok(wait_until(sub { sql("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain')") eq 't' }), 'the worker gives up');
+like(sql_error($node, 'SELECT cleanup_all()'), qr/keeps no versions/, 'no run begins in it');
 make_bucket($gateway, 'audio', exists => 1);
 is_deeply([ grep { $_ eq 'wanted.mp3' } @{ visible() } ], ['wanted.mp3'], 'what is wanted is there');
 sql('CALL cleanup_run()');
@@ -237,7 +207,7 @@ $node->safe_psql('other', "INSERT INTO sessions (audio_url) VALUES ('wanted.mp3'
 my ($status, $out, $error) = $node->psql('other', 'SELECT cleanup_all()');
 like($error, qr/does not belong to this database/, 'another database has no say');
 $node->safe_psql('other', 'SELECT cleanup_claim_upload_dir()');
-like(sql_error('SELECT cleanup_all()'), qr/does not belong to this database/, 'unless it takes the bucket over');
+like(sql_error($node, 'SELECT cleanup_all()'), qr/does not belong to this database/, 'unless it takes the bucket over');
 sql('SELECT cleanup_claim_upload_dir()');
 like($node->safe_psql('other', 'SELECT cleanup_all(dry_run => true)'), qr/"claim: /, 'which can be taken back');
 make_bucket($gateway, 'race');
@@ -250,10 +220,10 @@ foreach my $database ('postgres', 'other')
 set_rule($proxy, match => '^PUT /race/\.audio_cleanup/claim', do => 'hold');
 my @racers = map { $node->background_psql($_, on_error_stop => 0) } 'postgres', 'other';
 $_->query_until(qr/begun/, "\\echo begun\nCALL cleanup_run(force => true);\n") foreach @racers;
-wait_until(sub { (-s "$proxy->{rules}/used" // 0) >= 2 });
+ok(wait_until(sub { (-s "$proxy->{rules}/used" // 0) >= 2 }), 'both are about to write the claim');
 release($proxy);
 $_->quit foreach @racers;
-wait_until(sub { sql("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CALL cleanup_run%')") eq 't' });
+ok(wait_until(sub { sql("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CALL cleanup_run%')") eq 't' }), 'both have ended');
 my $owners = grep { $node->safe_psql($_, "SELECT count(*) FROM cleanup_files WHERE state = 'deleted' AND file = 'x.mp3'") > 0 } 'postgres', 'other';
 is($owners, 1, 'of two databases that race for a bucket, one has it');
 

@@ -18,34 +18,12 @@ plan skip_all => "there is no $lack" if $lack;
 
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
-my $credentials = PostgreSQL::Test::Utils::tempdir_short() . '/credentials';
-write_credentials($gateway, $credentials);
-make_bucket($gateway, 'audio');
-
-my $node = new_server('bucket_uploads', conf => bucket_conf('s3://audio/up', $proxy->{endpoint}, $credentials) . <<'END');
-audio_cleanup.file_age = 'newest'
-audio_cleanup.s3_timeout = '5s'
-END
-make_schema($node);
-add_rows($node, 'wanted.mp3');
+my ($node, $credentials) = start_bucket($gateway, 'bucket_uploads', proxy => $proxy);
 put_object($gateway, 'audio/up/wanted.mp3');
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 
-sub sql_error
-{
-	my ($status, $out, $error) = $node->psql('postgres', $_[0]);
-	return $error;
-}
-
-sub set
-{
-	my ($setting, $value) = @_;
-	sql("ALTER SYSTEM SET audio_cleanup.$setting = $value");
-	$node->reload;
-	sql('SELECT pg_sleep(0.2)');
-	return;
-}
+sub set { return set_setting($node, @_) }
 
 sub under_way { return uploads_of($gateway, 'audio', 'up/') }
 sub upload { return begin_upload($gateway, "audio/up/$_[0]", 'x' x 1000) }
@@ -83,7 +61,7 @@ is_deeply(under_way(), [ sort '.hidden.mp3', 'double//slash.mp3', 'folder/young+
 
 # ---- and ended when they are old
 
-like(sql_error("LOAD 'audio_cleanup'; SET audio_cleanup.s3_abort_uploads_after_days = 0"), qr/under way would be ended/, 'at once is too soon');
+like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.s3_abort_uploads_after_days = 0"), qr/under way would be ended/, 'at once is too soon');
 set('s3_abort_uploads_after_days', 7);
 rewrite($proxy);
 is(sql_json($node, 'CALL cleanup_run()')->{uploads_ended}, 0, 'by the time of the gateway none is old');
@@ -128,7 +106,7 @@ is(sql_json($node, 'CALL cleanup_run()')->{uploads_ended}, 0, 'so is one whose n
 sql("SELECT cleanup_release('grows.mp3')");
 is(sql_json($node, 'CALL cleanup_run()')->{uploads_ended}, 1, 'until it is released');
 
-# completed between the commit of the run and its work: the lease is held up
+# completed before the run's transaction is committed
 $id = upload('done.mp3');
 make_old('done.mp3');
 my $session = $node->background_psql('postgres');
@@ -172,11 +150,7 @@ foreach my $case ([ '^GET .*uploadId=', 'hold', 'before an upload is ended', 'de
 	set_rule($proxy, match => $match, do => $do);
 	sql('SELECT cleanup_all()');
 	ok(is_held($proxy), "the worker is held $when");
-	my $pid = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain'");
-	kill 'KILL', $pid;
-	wait_until(sub { !kill 0, $pid });
-	release($proxy);
-	ok($node->poll_query_until('postgres', 'SELECT true'), 'the server is back');
+	kill_worker($node, $proxy);
 	sql('CALL cleanup_run()');
 	ok(wait_for_drain($node), 'the next run goes on');
 	ok(!(grep { $_ eq $name } @{ under_way() }), 'the upload is ended');
@@ -185,22 +159,15 @@ foreach my $case ([ '^GET .*uploadId=', 'hold', 'before an upload is ended', 'de
 
 # a user that may do all but this
 my $other = add_user($gateway, 'other');
-my $policy = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam:::user/other"]},'
-  . '"Action":["s3:ListBucket","s3:ListBucketVersions","s3:GetBucketVersioning","s3:ListBucketMultipartUploads","s3:ListMultipartUploadParts",'
-  . '"s3:GetObject","s3:GetObjectVersion","s3:PutObject","s3:DeleteObject","s3:DeleteObjectVersion"%s],"Resource":["arn:aws:s3:::audio","arn:aws:s3:::audio/*"]}]}';
-sub allow
-{
-	my ($more) = @_;
-	is(s3($gateway, 'PUT', 'audio', query => { policy => '' }, body => sprintf $policy, $more)->{success}, 1, 'rights are given');
-	return;
-}
-allow('');
+my @rights = qw(ListBucket ListBucketVersions GetBucketVersioning ListBucketMultipartUploads ListMultipartUploadParts
+  GetObject GetObjectVersion PutObject DeleteObject DeleteObjectVersion);
+let_user($gateway, 'other', @rights);
 write_credentials($other, $credentials);
 upload('rights.mp3');
 make_old('rights.mp3');
 is(sql_json($node, 'CALL cleanup_run()')->{result}{error_count}, 1, 'without the right to end uploads');
 like(rows_of('rights.mp3'), qr/^failed: could not end upload: HTTP status 403, AccessDenied/, 'the row says what is missing');
-allow(',"s3:AbortMultipartUpload"');
+let_user($gateway, 'other', @rights, 'AbortMultipartUpload');
 is(sql_json($node, 'CALL cleanup_run()')->{uploads_ended}, 1, 'with it, the next run ends it');
 is(rows_of('rights.mp3'), 'deleted', 'in the same row');
 write_credentials($gateway, $credentials);
@@ -221,7 +188,7 @@ release($proxy);
 upload('taken.mp3');
 make_old('taken.mp3');
 is($node->safe_psql('other', 'SELECT cleanup_all(dry_run => true)') =~ m{"uploads_ended": 0}, 1, 'for the new owner, uploads are as young as its claim');
-like(sql_error('SELECT cleanup_all()'), qr/does not belong to this database/, 'and the old one ends none');
+like(sql_error($node, 'SELECT cleanup_all()'), qr/does not belong to this database/, 'and the old one ends none');
 ok((grep { $_ eq 'taken.mp3' } @{ under_way() }), 'it stays');
 sql('SELECT cleanup_claim_upload_dir()');
 rewrite($proxy);

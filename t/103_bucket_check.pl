@@ -18,16 +18,10 @@ plan skip_all => "there is no $lack" if $lack;
 
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
-my $credentials = PostgreSQL::Test::Utils::tempdir_short() . '/credentials';
-write_credentials($gateway, $credentials);
-make_bucket($gateway, 'audio');
+my ($node, $credentials) = start_bucket($gateway, 'bucket_check', proxy => $proxy);
 make_bucket($gateway, 'plain', versioning => '');
 make_bucket($gateway, 'suspended');
 make_bucket($gateway, 'suspended', versioning => 'Suspended', exists => 1);
-
-my $node = new_server('bucket_check', conf => bucket_conf('s3://audio/up', $proxy->{endpoint}, $credentials) . "audio_cleanup.s3_timeout = '3s'\n");
-make_schema($node);
-add_rows($node, 'wanted.mp3');
 put_object($gateway, 'audio/up/wanted.mp3');
 
 my @steps = qw(s3_credentials s3_name s3_tls s3_signature s3_clock s3_bucket s3_versioning s3_list s3_claim s3_delete);
@@ -98,15 +92,6 @@ stops_at('s3_versioning', qr/no more/, 'a bucket that kept versions once', "uplo
 my $other = add_user($gateway, 'other');
 write_credentials($other, $credentials);
 
-sub allow
-{
-	my (@actions) = @_;
-	my $policy = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam:::user/other"]},"Action":['
-	  . join(',', map { "\"s3:$_\"" } @actions) . '],"Resource":["arn:aws:s3:::audio","arn:aws:s3:::audio/*"]}]}';
-	die 'no rights were given' unless s3($gateway, 'PUT', 'audio', query => { policy => '' }, body => $policy)->{success};
-	return;
-}
-
 my @rights = ('GetObjectTagging');
 foreach my $case (
 	[ 's3_bucket', qr/versions: .*AccessDenied/, 'GetBucketVersioning' ],
@@ -118,7 +103,7 @@ foreach my $case (
 {
 	my ($step, $detail, @missing) = @$case;
 
-	allow(@rights);
+	let_user($gateway, 'other', @rights);
 	stops_at($step, $detail, "without $missing[0]");
 	push @rights, @missing;
 }
@@ -130,20 +115,20 @@ sub canaries
 }
 my $left = canaries();
 cmp_ok($left, '>', 0, 'who may write and not delete leaves canaries');
-allow(@rights);
+let_user($gateway, 'other', @rights);
 rewrite($proxy, [ '<LastModified>[^<]*', '<LastModified>2026-01-02T03:04:05.000Z' ]);
 @rows = check();
 is("$rows[-1][0] $rows[-1][1]", 's3_delete ok', 'with all rights all is well');
 rewrite($proxy);
 is(canaries(), 0, 'and they are removed');
-allow(grep { $_ ne 'DeleteObjectVersion' } @rights);
+let_user($gateway, 'other', grep { $_ ne 'DeleteObjectVersion' } @rights);
 check();
 $left = canaries();
 rewrite($proxy, [ '<LastModified>[^<]*', '<LastModified>2026-01-02T03:04:05.000Z' ]);
 stops_at('s3_delete', qr/could not be deleted for good/, 'without the right to delete versions, a second time');
 is(canaries(), $left, 'there is no further canary');
 rewrite($proxy);
-allow(@rights);
+let_user($gateway, 'other', @rights);
 write_credentials($gateway, $credentials);
 
 
@@ -153,6 +138,7 @@ my $puts = sub { scalar grep { /^(?:PUT|DELETE)/ } split /\n/, AudioCleanup::rea
 my $before = $puts->();
 my $rows = $node->safe_psql('postgres', "BEGIN READ ONLY; SELECT string_agg(check_name || ' ' || status, ' ') FROM cleanup_check() WHERE check_name LIKE 's3%'");
 is($rows, join(' ', map { "$_ ok" } grep { $_ ne 's3_delete' } @steps), 'in a read-only transaction there is no canary');
+is($puts->(), $before, 'and nothing is written');
 $node->safe_psql('postgres', 'SELECT cleanup_claim_upload_dir(); CREATE DATABASE other');
 make_schema($node, 'other');
 $before = $puts->();
@@ -160,7 +146,7 @@ $rows = $node->safe_psql('other', "SELECT string_agg(check_name || ' ' || status
 is($rows, join(' ', (map { "$_ ok" } grep { $_ ne 's3_delete' } @steps), 'claim error'), 'nor in a bucket of another database');
 is($puts->(), $before, 'nothing was written');
 write_credentials($other, $credentials);
-allow(grep { $_ !~ /^GetObject/ } @rights);
+let_user($gateway, 'other', grep { $_ !~ /^GetObject/ } @rights);
 stops_at('s3_claim', qr/cannot be read: .*AccessDenied/, 'without the right to read the claim');
 unlink $credentials;
 @rows = check();

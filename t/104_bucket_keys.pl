@@ -53,27 +53,14 @@ sub restart_with
 	return;
 }
 
-sub set
-{
-	my ($setting, $value) = @_;
-	sql("ALTER SYSTEM SET audio_cleanup.$setting = $value");
-	$node->reload;
-	sql('SELECT pg_sleep(0.2)');
-	return;
-}
+sub set { return set_setting($node, @_) }
 
 # What cleanup_check() says of the keys.
 sub keys_row { return sql("SELECT status || ': ' || detail FROM cleanup_check() WHERE check_name = 's3_credentials'") }
 sub preview { return sql_json($node, 'SELECT cleanup_all(dry_run => true)')->{result} }
 sub asked { return scalar grep { /$_[0]/ } split /\n/, AudioCleanup::read_file($service->{log}) }
 
-sub put
-{
-	my ($name) = @_;
-	put_object($gateway, "audio/up/$name");
-	sleep 2;	# times are in whole seconds
-	return;
-}
+sub put { return put_objects($gateway, 'audio/up', @_) }
 
 
 # ---- the metadata service of the machine
@@ -96,12 +83,12 @@ $session->query_safe('SELECT cleanup_status()') foreach 1 .. 3;
 is(asked('token') - $before, 1, 'a process asks once for several calls');
 
 # keys that end soon
-give_out($service, session(6));
+give_out($service, session(20));
 $before = asked('token');
 my $short = $node->background_psql('postgres');
 $short->query_safe('SELECT cleanup_status()');
 give_out($service, session(900));
-sleep 5;
+sleep 16;
 like($short->query_safe('SELECT cleanup_status()'), qr/"error_count": 0/, 'keys are renewed before they expire');
 is(asked('token') - $before, 2, 'not for each call');
 $short->quit;
@@ -142,13 +129,13 @@ my ($status, $out, $error) = $node->psql('postgres', "SET statement_timeout = '5
 like($error, qr/statement timeout/, 'whoever waits for a slow service can be cancelled');
 
 # old keys that are still valid do, while new ones cannot be had
-give_out($service, session(20));
+give_out($service, session(40));
 $short = $node->background_psql('postgres');
 $short->query_safe('SELECT cleanup_status()');
 give_out($service, $good, how => 'refuse');
-sleep 16;
+sleep 31;
 like($short->query_safe('SELECT cleanup_status()'), qr/"error_count": 0/, 'keys that are still valid are used while there are no new ones');
-sleep 5;
+sleep 10;
 like($short->query_safe('SELECT cleanup_status()'), qr/HTTP status 401/, 'and no longer');
 $short->quit;
 

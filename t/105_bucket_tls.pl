@@ -27,7 +27,7 @@ make_bucket($gateway, 'audio');
 
 my $node = new_server('bucket_tls', conf => bucket_conf('s3://audio/up', $front->{endpoint}, $credentials) . <<"END");
 audio_cleanup.s3_ca_file = '$dir/authority.pem'
-audio_cleanup.s3_timeout = '5s'
+audio_cleanup.s3_timeout = '60s'
 END
 make_schema($node);
 add_rows($node, 'wanted.mp3');
@@ -36,13 +36,7 @@ put_object($gateway, 'audio/up/wanted.mp3');
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub visible { return keys_of($gateway, 'audio', 'up/') }
 
-sub put
-{
-	my ($name) = @_;
-	put_object($gateway, "audio/up/$name");
-	sleep 2;	# times are in whole seconds
-	return;
-}
+sub put { return put_objects($gateway, 'audio/up', @_) }
 
 # What cleanup_check() says of TLS, with these settings for the session.
 sub tls_row
@@ -122,12 +116,12 @@ $node->reload;
 
 add_role($gateway, 'writer');
 put('c.mp3');
-write_credentials(session_keys($gateway, 'writer', 6), $credentials);
+write_credentials(session_keys($gateway, 'writer', 20), $credentials);
 set_rule($front, match => '^PUT /audio/up/\.audio_cleanup/lease', do => 'hold');
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 $session->query_until(qr/begun/, "\\echo begun\nCALL cleanup_run();\n\\echo over\n");
 ok(is_held($front), 'a run is about to begin its work');
-sleep 7;
+sleep 21;
 release($front);
 $session->query_until(qr/over/, '');
 $session->quit;

@@ -21,52 +21,21 @@ plan skip_all => "there is no $lack" if $lack;
 
 my $swift = start_swift();
 my $proxy = start_proxy($swift);
-my $credentials = PostgreSQL::Test::Utils::tempdir_short() . '/credentials';
-write_credentials($swift, $credentials);
-make_bucket($swift, 'audio');
+my ($node, $credentials) = start_bucket($swift, 'swift', proxy => $proxy, conf => "audio_cleanup.max_delete_percent = 100\n");
 make_bucket($swift, 'plain', versioning => '');
-
-my $node = new_server('swift', conf => bucket_conf('s3://audio/up', $proxy->{endpoint}, $credentials) . <<'END');
-audio_cleanup.file_age = 'newest'
-audio_cleanup.max_delete_percent = 100
-END
-make_schema($node);
-add_rows($node, 'wanted.mp3');
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 
-sub sql_error
-{
-	my ($status, $out, $error) = $node->psql('postgres', $_[0]);
-	return $error;
-}
-
-sub put
-{
-	my ($bucket, @names) = @_;
-	put_object($swift, "$bucket/up/$_") foreach @names;
-	sleep 2;	# times are in whole seconds
-	return;
-}
-
-sub change
-{
-	my ($setting, $value) = @_;
-	sql("ALTER SYSTEM SET audio_cleanup.$setting = $value");
-	$node->reload;
-	sql('SELECT pg_sleep(0.2)');
-	return;
-}
-
+sub put { my ($bucket, @names) = @_; return put_objects($swift, "$bucket/up", @names) }
+sub change { return set_setting($node, @_) }
 sub kinds { return [ map { $_->[1] } @{ versions_of($swift, $_[0], 'up/')->{ $_[1] } // [] } ] }
 sub visible { return keys_of($swift, $_[0], 'up/') }
-sub states { return sql('SELECT string_agg(file || \' \' || state, \', \' ORDER BY file, file_id) FROM cleanup_files WHERE run_id = (SELECT max(run_id) FROM cleanup_files)') }
 
 # All that is ours in a bucket.
 sub ours
 {
 	my ($bucket) = @_;
-	my $page = s3($swift, 'GET', $bucket, query => { prefix => 'up/.audio_cleanup/', 'list-type' => 2 })->{content};
+	my $page = expect(s3($swift, 'GET', $bucket, query => { prefix => 'up/.audio_cleanup/', 'list-type' => 2 }))->{content};
 	return [ sort $page =~ m{<Key>up/\.audio_cleanup/(.*?)</Key>}g ];
 }
 
@@ -76,7 +45,7 @@ sub ours
 put('audio', 'wanted.mp3', 'a.mp3', 'sub/b.mp3', 'notes.txt');
 is_deeply(sql_json($node, 'SELECT cleanup_all(dry_run => true)')->{result}{orphaned_files_deleted}, [ 'a.mp3', 'sub/b.mp3' ], 'a preview');
 sql('CALL cleanup_run()');
-is(states(), 'a.mp3 deleted, sub/b.mp3 deleted', 'a run');
+is(states_of($node), 'a.mp3 deleted, sub/b.mp3 deleted', 'a run');
 is_deeply(visible('audio'), [ 'notes.txt', 'wanted.mp3' ], 'the orphans are gone');
 is_deeply(kinds('audio', 'a.mp3'), [], 'with all of their versions');
 like(s3($swift, 'GET', 'audio/up/.audio_cleanup/claim')->{content}, qr/^audio_cleanup claim 1\n/, 'the bucket is claimed');
@@ -112,7 +81,7 @@ ok(is_held($proxy), 'the worker is about to make a marker');
 put_object($swift, 'audio/up/replaced.mp3', 'a new upload');
 release($proxy);
 ok(wait_for_drain($node), 'the run is over');
-is(states(), 'replaced.mp3 skipped', 'a file that was replaced is skipped');
+is(states_of($node), 'replaced.mp3 skipped', 'a file that was replaced is skipped');
 is(s3($swift, 'GET', 'audio/up/replaced.mp3')->{content}, 'a new upload', 'and is there');
 put('audio', map { "race/$_.mp3" } 1 .. 40);
 set_rule($proxy, match => '^POST /audio/\?delete=', do => 'hold');
@@ -160,7 +129,7 @@ foreach my $content ('a new upload', undef)
 	put_object($swift, "plain/up/$name", $content);
 	release($proxy);
 	ok(wait_for_drain($node), "$name: the run is over");
-	is(states(), join(', ', sort "$name skipped", 'other.mp3 deleted'),
+	is(states_of($node), join(', ', sort "$name skipped", 'other.mp3 deleted'),
 		"$name: what was replaced" . (defined $content ? '' : ' by the same bytes') . ' is skipped');
 	is(s3($swift, 'GET', "plain/up/$name")->{status}, 200, "$name: and is there");
 	add_rows($node, $name);
@@ -182,11 +151,7 @@ put('plain', map { "killed/$_.mp3" } 1 .. 20);
 set_rule($proxy, match => '^DELETE /plain/up/killed/', do => 'hold_after');
 sql('SELECT cleanup_all()');
 ok(is_held($proxy), 'some files are deleted, and the worker does not know it yet');
-my $pid = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain'");
-kill 'KILL', $pid;
-wait_until(sub { !kill 0, $pid });
-release($proxy);
-ok($node->poll_query_until('postgres', 'SELECT true'), 'the server is back');
+kill_worker($node, $proxy);
 $node->psql('postgres', 'CALL cleanup_run()');
 ok(wait_for_drain($node), 'the next run goes on');
 is_deeply([ grep { m{^killed/} } @{ visible('plain') } ], [], 'all of them are gone');
@@ -205,10 +170,10 @@ change('upload_dir', q{'s3://race'});
 set_rule($proxy, match => '^PUT /race/\.audio_cleanup/claim', do => 'hold');
 my @racers = map { $node->background_psql($_, on_error_stop => 0) } 'postgres', 'other';
 $_->query_until(qr/begun/, "\\echo begun\nCALL cleanup_run(force => true);\n") foreach @racers;
-wait_until(sub { (-s "$proxy->{rules}/used" // 0) >= 2 });
+ok(wait_until(sub { (-s "$proxy->{rules}/used" // 0) >= 2 }), 'both are about to write the claim');
 release($proxy);
 $_->quit foreach @racers;
-wait_until(sub { sql("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CALL cleanup_run%')") eq 't' });
+ok(wait_until(sub { sql("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CALL cleanup_run%')") eq 't' }), 'both have ended');
 my $owners = grep { $node->safe_psql($_, "SELECT count(*) FROM cleanup_files WHERE state = 'deleted' AND file = 'raced.mp3'") > 0 } 'postgres', 'other';
 cmp_ok($owners, '<=', 1, 'of two databases that race for it, no two have it');
 $node->psql($_, 'CALL cleanup_run(force => true)') foreach 'postgres', 'other';

@@ -20,27 +20,11 @@ plan skip_all => "there is no $lack" if $lack;
 
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
-my $credentials = PostgreSQL::Test::Utils::tempdir_short() . '/credentials';
-write_credentials($gateway, $credentials);
-make_bucket($gateway, 'audio');
-
-my $node = new_server('bucket_many', conf => bucket_conf('s3://audio/up', $proxy->{endpoint}, $credentials) . <<'END');
-audio_cleanup.file_age = 'newest'
-audio_cleanup.s3_timeout = '5s'
-audio_cleanup.max_delete_percent = 100
-END
-make_schema($node);
-add_rows($node, 'wanted.mp3');
+my ($node) = start_bucket($gateway, 'bucket_many', proxy => $proxy, conf => "audio_cleanup.max_delete_percent = 100\n");
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 
-sub put
-{
-	my (@names) = @_;
-	put_object($gateway, "audio/up/$_") foreach @names;
-	sleep 2;	# times are in whole seconds
-	return;
-}
+sub put { return put_objects($gateway, 'audio/up', @_) }
 
 sub names
 {
@@ -125,9 +109,7 @@ add_rows($node, map { "race/$_.mp3" } '0001', '0050', '0100');
 
 # ---- lost answers, and a busy server
 
-sql('ALTER SYSTEM SET audio_cleanup.backup_retention_days = 7');
-$node->reload;
-sql('SELECT pg_sleep(0.2)');
+set_setting($node, 'backup_retention_days', 7);
 foreach my $rule (
 	{ do => 'cut_after', times => 3 }, { do => 'cut', times => 3 }, { do => 'refuse', times => 5 },
 	{ do => 'refuse', code => 500, times => 5 }, { do => 'lie', times => 2 })
@@ -154,9 +136,7 @@ clear_rules($proxy);
 $node->psql('postgres', 'CALL cleanup_run()') foreach 1 .. 2;
 is(sql("SELECT count(*) FROM cleanup_files WHERE file LIKE 'lost%' AND state <> 'deleted'"), '0', 'ends in the end');
 is_deeply([ grep { m{^lost} } keys %{ versions_of($gateway, 'audio', 'up/') } ], [], 'nothing is left');
-sql('ALTER SYSTEM SET audio_cleanup.backup_retention_days = 0');
-$node->reload;
-sql('SELECT pg_sleep(0.2)');
+set_setting($node, 'backup_retention_days', 0);
 
 
 # ---- an error of one key
@@ -190,12 +170,7 @@ foreach my $step ([ 'hold', 1, 'before the markers' ], [ 'hold_after', 1, 'behin
 	set_rule($proxy, match => '^POST /audio/\?delete=', do => $do, skip => $skip - 1);
 	sql('SELECT cleanup_all()');
 	ok(is_held($proxy), "the worker is held $when");
-	my $pid = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain'");
-	kill 'KILL', $pid;
-	wait_until(sub { !kill 0, $pid });
-	release($proxy);
-	ok($node->poll_query_until('postgres', 'SELECT true'), 'the server is back');
-	wait_until(sub { !%{ { map { ($_ => 1) } grep { /held/ } glob "$proxy->{rules}/*" } } });
+	kill_worker($node, $proxy);
 	$node->psql('postgres', 'CALL cleanup_run()') foreach 1 .. 2;
 	ok(wait_for_drain($node), 'the next run goes on');
 	is_deeply(kinds($folder), {}, "killed $when, all go with the next run");
@@ -218,17 +193,13 @@ is_deeply(kinds('cancelled'), {}, 'with nothing left');
 
 # ---- one at a time
 
-sql('ALTER SYSTEM SET audio_cleanup.s3_requests = 1');
-$node->reload;
-sql('SELECT pg_sleep(0.2)');
+set_setting($node, 's3_requests', 1);
 put(names('narrow', 60), map { "deep/a/$_/x.mp3" } 1 .. 20);
 sql('CALL cleanup_run()');
 is(states('narrow') . ', ' . states('deep'), 'deleted 60, deleted 20', 'one request at a time does the same');
 
 # a walk of several folders side by side sees each file once
-sql('ALTER SYSTEM RESET audio_cleanup.s3_requests');
-$node->reload;
-sql('SELECT pg_sleep(0.2)');
+set_setting($node, 's3_requests', undef);
 my @tree = map { my $folder = $_; map { "tree/$folder/$_.mp3" } 1 .. 30 } 'a', 'a-b', 'a.b', 'b', 'é', 'z', '~';
 put(map { encode_utf8($_) } @tree);
 my $found = sql_json($node, 'SELECT cleanup_all(dry_run => true)')->{result};

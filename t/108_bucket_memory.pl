@@ -34,12 +34,16 @@ sub most_memory
 	my $most = 0;
 
 	$session->query_safe('SELECT cleanup_config()');
+	my $state = sub { return $node->safe_psql('postgres', "SELECT state FROM pg_stat_activity WHERE pid = $pid") };
+
 	$session->query_until(qr/begun/, "\\echo begun\n$sql;\n\\echo over\n");
-	wait_until(sub {
+	ok(wait_until(sub { $state->() eq 'active' }), 'it has begun');
+	ok(wait_until(sub {
 		my ($now) = (read_file("/proc/$pid/status") // '') =~ /RssAnon:\s+(\d+)/;
 		$most = $now if ($now // 0) > $most;
-		return $node->safe_psql('postgres', "SELECT state = 'idle' FROM pg_stat_activity WHERE pid = $pid") eq 't';
-	});
+		return $state->() eq 'idle';
+	}), 'and ends');
+	$session->query_until(qr/over/, '');
 	$session->quit;
 	return $most;
 }

@@ -22,10 +22,10 @@ use Time::Local qw(timegm);
 
 our @EXPORT = qw(
   new_server make_schema upload_dir put_file put_files add_rows empty_directory
-  visible_files trashed_files state_sql read_file sql_json wait_until wait_for_drain
+  visible_files trashed_files state_sql read_file sql_json sql_error wait_until wait_for_drain
   violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired
   log_since log_position log_lines
-  change_settings set_schedule_clock launcher_says let_day_pass runs crash_server comes_back_after
+  start_shard change_settings set_setting set_schedule_clock launcher_says let_day_pass runs crash_server comes_back_after
 );
 
 my $wait_seconds = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
@@ -95,6 +95,42 @@ sub sql_json
 {
 	my ($node, $sql) = @_;
 	return decode_json($node->safe_psql('postgres', $sql));
+}
+
+# sql_error(NODE, SQL, OPTIONS of psql): what psql says, with each SQLSTATE
+sub sql_error
+{
+	my ($node, $sql, %options) = @_;
+	my (undef, undef, $error) = $node->psql('postgres', "\\set VERBOSITY verbose\n$sql", %options);
+	return $error;
+}
+
+# set_setting(NODE, SETTING of ours, VALUE as SQL; undef: as it was): for all sessions
+sub set_setting
+{
+	my ($node, $setting, $value) = @_;
+	$node->safe_psql('postgres', 'ALTER SYSTEM ' . (defined $value ? "SET audio_cleanup.$setting = $value" : "RESET audio_cleanup.$setting"));
+	$node->reload;
+	$node->safe_psql('postgres', 'SELECT pg_sleep(0.2)');
+	return;
+}
+
+# start_shard(NAME, init => [...], conf => TEXT): another server, which asks its role "reader" for a password
+sub start_shard
+{
+	my ($name, %options) = @_;
+	my $shard = PostgreSQL::Test::Cluster->new($name);
+	my ($hba, $trusting);
+
+	$shard->init(@{ $options{init} || [] });
+	$shard->append_conf('postgresql.conf', "password_encryption = 'scram-sha-256'\n" . ($options{conf} || ''));
+	$hba = $shard->data_dir . '/pg_hba.conf';
+	$trusting = slurp_file($hba);
+	open my $file, '>', $hba or die "could not write $hba: $!";
+	print $file "local all reader scram-sha-256\n$trusting";
+	close $file;
+	$shard->start;
+	return $shard;
 }
 
 sub log_position

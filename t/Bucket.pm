@@ -17,11 +17,12 @@ use POSIX qw(WNOHANG strftime);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
-use AudioCleanup qw(read_file wait_until);
+use AudioCleanup qw(add_rows make_schema new_server read_file wait_until);
 
 our @EXPORT = qw(
+  start_bucket put_objects kill_worker states_of let_user
   lacks_gateway start_gateway lacks_swift start_swift stop_gateway add_user add_role session_keys write_credentials bucket_conf
-  make_bucket s3 put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_pages start_proxy set_rule clear_rules is_held release rewrite
+  make_bucket s3 expect put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_pages start_proxy set_rule clear_rules is_held release rewrite
   start_key_service give_out make_authority make_certificate
 );
 
@@ -286,10 +287,67 @@ sub put_object
 	return expect(s3($server, 'PUT', $path, body => $content // "audio of $path\n"))->{headers}{'x-amz-version-id'};
 }
 
+# put_objects(SERVER, 'bucket/prefix', NAME ...): each is old when this is over
+sub put_objects
+{
+	my ($server, $prefix, @names) = @_;
+	put_object($server, "$prefix/$_") foreach @names;
+	sleep 2;	# times are in whole seconds
+	return;
+}
+
 sub decode
 {
 	my ($text) = @_;
 	return $text =~ s/%([0-9A-F]{2})/chr hex $1/ger;
+}
+
+# start_bucket(SERVER, NAME, proxy => that of start_proxy(), conf => TEXT): the bucket "audio", in which wanted.mp3 is wanted,
+# and a database server that has it; {node, credentials}
+sub start_bucket
+{
+	my ($server, $name, %options) = @_;
+	my $credentials = PostgreSQL::Test::Utils::tempdir_short() . '/credentials';
+	my $node;
+
+	write_credentials($server, $credentials);
+	make_bucket($server, 'audio');
+	$node = new_server($name, conf => bucket_conf('s3://audio/up', ($options{proxy} || $server)->{endpoint}, $credentials)
+		. "audio_cleanup.file_age = 'newest'\n" . ($options{conf} || ''));
+	make_schema($node);
+	add_rows($node, 'wanted.mp3');
+	return ($node, $credentials);
+}
+
+# let_user(SERVER, USER, ACTION ...): what the user may do in the bucket "audio", and nothing else
+sub let_user
+{
+	my ($server, $user, @actions) = @_;
+	expect(s3($server, 'PUT', 'audio', query => { policy => '' }, body => encode_json({ Version => '2012-10-17', Statement => [ {
+		Effect => 'Allow', Principal => { AWS => [ "arn:aws:iam:::user/$user" ] }, Action => [ map { "s3:$_" } @actions ],
+		Resource => [ 'arn:aws:s3:::audio', 'arn:aws:s3:::audio/*' ] } ] })));
+	return;
+}
+
+# kill_worker(NODE, PROXY that holds it): kills it, and waits until the server is back
+sub kill_worker
+{
+	my ($node, $proxy) = @_;
+	my $pid = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain'");
+
+	kill 'KILL', $pid;
+	die "process $pid does not end" unless wait_until(sub { !kill 0, $pid });
+	release($proxy);
+	die 'the server does not come back' unless $node->poll_query_until('postgres', 'SELECT true');
+	return;
+}
+
+# states_of(NODE): what has become of the files of the last run
+sub states_of
+{
+	my ($node) = @_;
+	return $node->safe_psql('postgres', q{SELECT string_agg(file || ' ' || state, ', ' ORDER BY file, file_id) FROM cleanup_files
+		WHERE run_id = (SELECT max(run_id) FROM cleanup_files)});
 }
 
 # versions_of(SERVER, BUCKET, PREFIX): key => [[version id, 'marker' or size], ...], newest first; not what is ours

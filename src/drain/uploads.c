@@ -22,6 +22,12 @@
 #include "src/pg/progress.h"
 #include "src/pg/time.h"
 
+/*
+ * Uploads that are ended before it is recorded: of those the next drain cannot
+ * tell who has ended them if the process is killed.
+ */
+#define UPLOADS_AT_A_TIME	100
+
 static void
 set_state(LedgerUpload *upload, const char *state, const char *error)
 {
@@ -103,7 +109,7 @@ drain_uploads_step(Drain *drain, int limit)
 	/* nor will there be any before the next drain */
 	if (store_acts_at_commit(drain->store) || drain->ended_up_to == PG_INT64_MAX)
 		return 0;
-	uploads = ledger_uploads(drain->context.extension, drain->run_id, drain->ended_up_to, limit, &n);
+	uploads = ledger_uploads(drain->context.extension, drain->run_id, drain->ended_up_to, Min(limit, UPLOADS_AT_A_TIME), &n);
 	for (i = 0; i < n && !drain_is_step_over(drain, began); i++)
 	{
 		progress_tick();

@@ -125,13 +125,19 @@ location_store_brake(FileStore *store, const char *path, const char *action, int
 }
 
 Brake *
-location_reach(FileStore *store, const char *path, const Settings *settings, bool may_write)
+location_reach(FileStore *store, const char *path)
 {
-	bool		proven = !may_write;
 	int			errnum = store_reach(store);
 
-	if (errnum != 0)
-		return location_store_brake(store, path, "reach upload directory", errnum);
+	return errnum == 0 ? NULL : location_store_brake(store, path, "reach upload directory", errnum);
+}
+
+Brake *
+location_check_undo(FileStore *store, const char *path, const Settings *settings, bool may_write)
+{
+	bool		proven = !may_write;
+	int			errnum;
+
 	if (store_can_undo(store))
 		return NULL;
 	if (may_write && (errnum = store_prove(store, &proven)) != 0)

@@ -54,14 +54,19 @@ extern Brake *location_brake(const char *path, const char *action, int errnum);
 extern Brake *location_store_brake(FileStore *store, const char *path, const char *action, int errnum);
 
 /*
- * Returns a brake if the directory `path`, open as `store`, cannot be
- * reached, or if a file that is deleted in the directory could not be put
- * back; else NULL.  The latter is no brake where the settings keep no backup,
- * and the server of the bucket deletes a file only if the file is the one that
- * is meant.  With `may_write` that is tried with an object of ours; without,
- * it is taken for granted.  May wait for the server of a bucket.
+ * Returns a brake if the directory `path`, open as `store`, cannot be reached;
+ * else NULL.  May wait for the server of a bucket.
  */
-extern Brake *location_reach(FileStore *store, const char *path, const Settings *settings, bool may_write);
+extern Brake *location_reach(FileStore *store, const char *path);
+
+/*
+ * Returns a brake if a file that is deleted in the directory `path`, which was
+ * reached, could not be put back; else NULL.  That is no brake where the
+ * settings keep no backup, and the server of the bucket deletes a file only if
+ * the file is the one that is meant.  With `may_write` that is tried with an
+ * object of ours; without, it is taken for granted.  May wait for the server.
+ */
+extern Brake *location_check_undo(FileStore *store, const char *path, const Settings *settings, bool may_write);
 
 /*
  * Returns a brake if the backup directory of `place` is missing, belongs to

@@ -39,7 +39,7 @@ static const char *const take_failed_files =
 "  AND EXISTS (SELECT FROM @extschema@.cleanup_runs o, @extschema@.cleanup_runs r"
 "   WHERE o.run_id = f.run_id AND r.run_id = $1 AND o.claim = r.claim)"
 "  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files n"
-"   WHERE n.state = 'failed' AND n.reason <> 'unknown' AND n.file = f.file AND n.file_id > f.file_id)";
+"   WHERE n.state = 'failed' AND n.reason <> 'unknown' AND n.upload_id IS NULL AND n.file = f.file AND n.file_id > f.file_id)";
 
 /*
  * Makes the rows of files that have failed before rows of this run.  Returns

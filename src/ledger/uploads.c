@@ -105,12 +105,29 @@ ledger_uploads(const Extension *extension, int64 run_id, int64 after, int limit,
 void
 ledger_record_uploads(const Extension *extension, int64 run_id, const LedgerUpload *uploads, int n)
 {
+	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
+	int64	   *freed = palloc(sizeof(int64) * Max(n, 1));
+	List	   *states = NIL;
+	List	   *errors = NIL;
+	int			changed = 0;
+
 	for (int i = 0; i < n; i++)
-		if (uploads[i].new_state != NULL)
-			owner_query(extension,
-						SQL_ARGS(SQL_INT8(run_id), SQL_INT8(uploads[i].file_id), SQL_TEXT(uploads[i].new_state),
-								 SQL_TEXT(uploads[i].error), SQL_INT8(uploads[i].freed)),
-						"UPDATE @extschema@.cleanup_files SET state = $3, error = $4, finished_at = pg_catalog.clock_timestamp(),"
-						" size = $5, freed = CASE WHEN $3 = 'deleted' THEN $5 END"
-						" WHERE run_id = $1 AND file_id = $2 AND state = 'pending'");
+	{
+		if (uploads[i].new_state == NULL)
+			continue;
+		ids[changed] = uploads[i].file_id;
+		freed[changed++] = uploads[i].freed;
+		states = lappend(states, unconstify(char *, uploads[i].new_state));
+		errors = lappend(errors, uploads[i].error != NULL ? unconstify(char *, uploads[i].error) : "");
+	}
+	if (changed > 0)
+		owner_query(extension,
+					SQL_ARGS(SQL_INT8(run_id), SQL_VALUE(INT8ARRAYOID, sql_int8_array(ids, changed)),
+							 SQL_VALUE(TEXTARRAYOID, sql_text_array(states)), SQL_VALUE(TEXTARRAYOID, sql_text_array(errors)),
+							 SQL_VALUE(INT8ARRAYOID, sql_int8_array(freed, changed))),
+					"UPDATE @extschema@.cleanup_files f SET state = u.state, error = nullif(u.error, ''),"
+					" finished_at = pg_catalog.clock_timestamp(), size = u.freed, freed = CASE u.state WHEN 'deleted' THEN u.freed END"
+					" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5))"
+					"  u(file_id, state, error, freed)"
+					" WHERE f.run_id = $1 AND f.file_id = u.file_id AND f.state = 'pending'");
 }

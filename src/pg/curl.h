@@ -54,7 +54,7 @@ libcurl_make_multi(void)
  * certificates that are trusted; NULL: the system's.
  */
 static inline void
-libcurl_set_rules(CURL *easy, const char *protocols, long protocol_bits, const char *ca_file)
+libcurl_set_rules(CURL * easy, const char *protocols, long protocol_bits, const char *ca_file)
 {
 #if LIBCURL_VERSION_NUM >= 0x075500
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, protocols);
@@ -80,7 +80,7 @@ libcurl_set_rules(CURL *easy, const char *protocols, long protocol_bits, const c
  * caller blocks, for callbacks.
  */
 static inline CURLMcode
-libcurl_work(CURLM *multi, int *running, sigset_t *signals)
+libcurl_work(CURLM * multi, int *running, sigset_t *signals)
 {
 	sigset_t	all;
 	CURLMcode	code;

@@ -386,6 +386,18 @@ sql_int8_array(const int64 *values, int n)
 }
 
 Datum
+sql_oid_array(const List *oids)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(oids), 1));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, oids)
+		elements[n++] = ObjectIdGetDatum(lfirst_oid(lc));
+	return PointerGetDatum(construct_array(elements, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+}
+
+Datum
 sql_text_array(const List *texts)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(texts), 1));

@@ -50,6 +50,9 @@ typedef struct SqlParameter
  */
 extern Datum sql_int8_array(const int64 *values, int n);
 
+/* Returns the OIDs of the list as an oid[], for a parameter of type OIDARRAYOID.  Does not need SPI. */
+extern Datum sql_oid_array(const List *oids);
+
 /*
  * Returns `texts`, a List of char *, as a text[], for a parameter of type
  * TEXTARRAYOID.  Does not need SPI.

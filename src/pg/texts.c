@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "commands/tablespace.h"
 #include "lib/stringinfo.h"
 #include "storage/buffile.h"
 #include "utils/memutils.h"
@@ -73,7 +72,6 @@ write_to_file(TextList *list)
 	MemoryContext caller = MemoryContextSwitchTo(list->context);
 	ResourceOwner owner = CurrentResourceOwner;
 
-	PrepareTempTablespaces();
 	CurrentResourceOwner = list->owner;
 	list->file = BufFileCreateTemp(false);
 	CurrentResourceOwner = owner;
@@ -93,7 +91,7 @@ make_room(TextList *list, Size bytes)
 		return;
 	}
 	while (list->size < list->used + bytes)
-		list->size *= 2;
+		list->size = Min(list->size * 2, list->max_bytes);
 	list->records = repalloc(list->records, list->size);
 }
 

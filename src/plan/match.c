@@ -561,6 +561,8 @@ look_at_key(KeyFamily family, uint64 key, const char *text, size_t len, void *ar
 	Match	   *match = marks->match;
 	int64		number = key_number(&match->scope, key);
 
+	if (number < 0)
+		return;
 	if (match->session_keys != NULL && is_in_set(match->session_keys, number))
 	{
 		write_key(match, marks->file, key);

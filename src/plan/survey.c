@@ -44,7 +44,7 @@ check_directory(CleanupPlan *plan)
 	if (found == NULL && (plan->found.store = store_open(place.upload_dir)) == NULL)
 		found = location_brake(place.upload_dir, "open upload directory", errno);
 	if (found == NULL)
-		found = location_reach(plan->found.store, place.upload_dir, plan->context.settings, !XactReadOnly);
+		found = location_reach(plan->found.store, place.upload_dir);
 	if (found == NULL && !XactReadOnly &&
 		(errnum = store_check_writable(plan->found.store)) != 0)
 		found = location_brake(place.upload_dir, "write to upload directory", errnum);
@@ -77,6 +77,20 @@ read_claim(CleanupPlan *plan)
 {
 	plan->found.claim = claim_check(plan->found.store, plan->context.extension,
 									plan->context.settings->upload_dir);
+}
+
+/* In somebody else's directory nothing is tried: no run is made in it. */
+static void
+check_undo(CleanupPlan *plan)
+{
+	Brake	   *found;
+
+	if (plan->found.claim->brake != NULL)
+		return;
+	found = location_check_undo(plan->found.store, plan->context.settings->upload_dir,
+								plan->context.settings, !XactReadOnly);
+	if (found != NULL)
+		plan_apply_brake(plan, found);
 }
 
 /* A replica looks at the directory of the database that it replicates. */
@@ -121,6 +135,7 @@ plan_open_directory(CleanupPlan *plan)
 	{
 		check_clock(plan);
 		read_claim(plan);
+		check_undo(plan);
 	}
 	MemoryContextSwitchTo(caller);
 }

@@ -87,16 +87,9 @@ static void
 check_store(Examination *examination)
 {
 	const PlanFindings *found = examination->found;
-	bool		is_ours = found->claim != NULL && found->claim->brake == NULL;
 
-	if (found->store == NULL || !store_examine(found->store, say_finding, examination) || XactReadOnly)
-		return;
-
-	/*
-	 * where versions are lacking, the plan has tried its own before it looked
-	 * at the claim
-	 */
-	if (!is_ours && !has_brake(found, "unversioned"))
+	if (found->store == NULL || !store_examine(found->store, say_finding, examination) ||
+		found->claim == NULL || found->claim->brake != NULL || XactReadOnly)
 		return;
 	(void) store_examine_canary(found->store, say_finding, examination);
 }

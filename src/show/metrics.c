@@ -85,10 +85,18 @@ metrics_collect(Tuplestorestate *rows)
 	int64		size = 0;
 	bool		is_known = is_up && store_space(store, &available, &size) == 0;
 	int64		uploads = 0;
-	bool		has_uploads = is_up && plan_count_uploads(store, settings, &uploads);
+	volatile bool has_uploads = false;
 	DestReceiver *receiver = CreateDestReceiver(DestTuplestore);
 
-	store_close(store);
+	PG_TRY();
+	{
+		has_uploads = is_up && plan_count_uploads(store, settings, &uploads);
+	}
+	PG_FINALLY();
+	{
+		store_close(store);
+	}
+	PG_END_TRY();
 	SetTuplestoreDestReceiverParams(receiver, rows, CurrentMemoryContext, false, NULL, NULL);
 	SPI_connect();
 	owner_query_into(extension_lookup(false),

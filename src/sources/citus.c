@@ -242,7 +242,7 @@ require_node(int row, Oid table)
 List *
 citus_find_placements(List *tables)
 {
-	const SqlParameter parameters[] = {{OIDARRAYOID, trust_oid_array(tables), false}};
+	const SqlParameter parameters[] = {{OIDARRAYOID, sql_oid_array(tables), false}};
 	List	   *placements = NIL;
 	int			n;
 
@@ -323,7 +323,7 @@ citus_ask(const CitusPlacement *node, const char *question)
 
 	for (int i = 0; i < n; i++)
 	{
-		CitusRow   *row = palloc(sizeof(CitusRow));
+		RemoteRow  *row = palloc(sizeof(RemoteRow));
 		const char *first = sql_text(i, 1);
 
 		row->first = first != NULL ? first : "";
@@ -341,6 +341,16 @@ citus_ask(const CitusPlacement *node, const char *question)
 static LocalTransactionId asked_in = InvalidLocalTransactionId;
 static List *asked = NIL;
 
+static bool
+is_among(const CitusPlacement *wanted, List *placements)
+{
+	foreach_ptr(const CitusPlacement, placement, placements)
+		if (placement->table == wanted->table && placement->placement == wanted->placement &&
+			citus_is_same_node(placement, wanted))
+		return true;
+	return false;
+}
+
 void
 citus_note_asked(List *placements)
 {
@@ -349,8 +359,12 @@ citus_note_asked(List *placements)
 	asked = NIL;
 	foreach_ptr(const CitusPlacement, placement, placements)
 	{
-		CitusPlacement *copy = palloc(sizeof(CitusPlacement));
+		CitusPlacement *copy;
 
+		/* several sources may read one table */
+		if (is_among(placement, asked))
+			continue;
+		copy = palloc(sizeof(CitusPlacement));
 		*copy = *placement;
 		copy->host = pstrdup(placement->host);
 		copy->name = pstrdup(placement->name);
@@ -374,16 +388,6 @@ citus_prepare(void)
 	AcceptInvalidationMessages();
 	if (GetConfigOption(local_execution, true, false) != NULL)
 		role_set_for_now(local_execution, "on");
-}
-
-static bool
-is_among(const CitusPlacement *wanted, List *placements)
-{
-	foreach_ptr(const CitusPlacement, placement, placements)
-		if (placement->table == wanted->table && placement->placement == wanted->placement &&
-			citus_is_same_node(placement, wanted))
-		return true;
-	return false;
 }
 
 static int

@@ -28,12 +28,12 @@ typedef struct CitusPlacement
 	const char *name;			/* of the relation there, qualified and quoted */
 } CitusPlacement;
 
-/* Two texts of an answer. */
-typedef struct CitusRow
+/* A row of an answer.  A server is anybody's, and may answer what it likes. */
+typedef struct RemoteRow
 {
 	const char *first;			/* "" for NULL */
 	const char *second;			/* or NULL */
-} CitusRow;
+} RemoteRow;
 
 /* Returns the OIDs of the relations that are spread over several servers, as Citus, or its like, lists them. */
 extern List *citus_list_tables(void);
@@ -69,7 +69,7 @@ extern bool citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b)
 
 /*
  * Asks the node of the placement a question of which each row has two columns
- * of text, as the current role.  Returns the rows (CitusRow).  ERROR
+ * of text, as the current role.  Returns the rows (RemoteRow).  ERROR
  * connection_failure without an answer.  Needs SPI.
  */
 extern List *citus_ask(const CitusPlacement *node, const char *question);

@@ -22,11 +22,11 @@
 #include "lib/stringinfo.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
 
@@ -99,8 +99,7 @@ key_write_plainly(void)
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+		role_set_for_now(settings[i][0], settings[i][1]);
 }
 
 char *

@@ -70,20 +70,21 @@ place_append_key(StringInfo session, Oid table, const char *key)
 	appendStringInfo(session, "%c%u/%s", PLACES_BEGIN, table, key_to_digits(key));
 }
 
-/* Places stand at the end, and hold digits only: what is in the id does not matter. */
+void
+place_end(StringInfo session, size_t id_length)
+{
+	appendStringInfo(session, "%c%zu", PLACES_BEGIN, id_length);
+}
+
+/* The length of the id stands at the very end: whoever chooses an id cannot choose where the places begin. */
 static const char *
 find_places(const char *session)
 {
-	const char *end = session + strlen(session);
-	const char *begin = end;
+	const char *end = strrchr(session, PLACES_BEGIN);
 
-	while (end > session && end[-1] != PLACES_BEGIN && strspn(end - 1, "0123456789/") > 0)
-	{
-		end--;
-		if (end > session && end[-1] == PLACES_BEGIN)
-			begin = --end;
-	}
-	return begin;
+	if (end == NULL)
+		elog(ERROR, "a session has no end");
+	return session + strtoul(end + 1, NULL, 10);
 }
 
 bool
@@ -106,7 +107,9 @@ place_key(const char *session)
 {
 	const char *text = strchr(find_places(session), '/');
 
-	return text == NULL || strchr(text + 1, '/') != NULL ? NULL : key_from_digits(text + 1);
+	if (text == NULL || strchr(text + 1, '/') != NULL)
+		elog(ERROR, "a session has no key");
+	return key_from_digits(text + 1);
 }
 
 char *
@@ -444,8 +447,8 @@ query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *
 		return IsA(var, Var);
 	}
 	target = !query->has_places ? 0 :
-	find_table(query->query, (Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr,
-			   attnum);
+		find_table(query->query, (Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr,
+				   attnum);
 
 	*place = (target - 1 - query->n_columns) / 2;
 	return target > 0;
@@ -702,6 +705,14 @@ report_timeout(const Source *source)
 }
 
 void
+query_raise(const Source *source, ErrorData *error)
+{
+	if (sources_hide_rows(source, error, true))
+		error->message = psprintf("could not read source %s: %s", source->name, error->message);
+	sql_rethrow(error);
+}
+
+void
 query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
@@ -740,9 +751,5 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	if (late && (error == NULL || error->sqlerrcode == ERRCODE_QUERY_CANCELED))
 		report_timeout(source);
 	if (error != NULL)
-	{
-		if (sources_hide_rows(source, error, true))
-			error->message = psprintf("could not read source %s: %s", source->name, error->message);
-		sql_rethrow(error);
-	}
+		query_raise(source, error);
 }

@@ -74,6 +74,12 @@ extern void query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *recei
 extern void query_run_in_box(const Source *source, void (*work) (void *arg), void *arg);
 
 /*
+ * Raises an error that came while the source was read, without what may stand
+ * in its rows if the caller has not the rights of the source's owner.
+ */
+pg_noreturn extern void query_raise(const Source *source, ErrorData *error);
+
+/*
  * Calls work(arg), and cuts it short at the time of sources_set_deadline(),
  * with an ERROR that is the source's alone: "gave up", `doing`, and the name
  * of the source.  To be called in a subtransaction, which any ERROR ends.
@@ -114,7 +120,7 @@ extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
 extern Oid	trust_watch(Oid role);
 
 /* Returns the OIDs as an oid[], for a parameter of type OIDARRAYOID. */
-extern Datum trust_oid_array(List *oids);
+
 
 /* The hint of a brake "source": what to do with a source that was registered and cannot be used. */
 extern const char *const source_hint_readd;
@@ -137,10 +143,14 @@ extern Brake *remote_check_table(const Source *source, Oid relid);
  */
 extern Brake *remote_check_owners(const SourceQuery *query);
 
-/* Returns whether the query reads a foreign table. */
+/* Returns whether the query reads a foreign table, or a table that Citus distributes. */
 extern bool remote_is_read_by(const SourceQuery *query);
 
-/* Asks the servers of the query's foreign tables what these are there; returns the brake if that is no good, else NULL. */
+/*
+ * Asks the servers of the query's foreign tables, and the nodes of its
+ * distributed tables, what these are there.  Returns the brake if that is no
+ * good, else NULL.
+ */
 extern Brake *remote_examine(const SourceQuery *query);
 
 /*
@@ -156,6 +166,9 @@ extern void remote_note_reading(const SourceQuery *query);
  * the snapshot that it was read with.
  */
 extern void place_append(StringInfo session, const SourcePlace *place);
+
+/* Ends a session, whose id has so many bytes, behind its places. */
+extern void place_end(StringInfo session, size_t id_length);
 
 /* Reads the place with this number (from 0) of a session; false if it has no such. */
 extern bool place_of_session(const char *session, int number, SourcePlace *place);
@@ -192,7 +205,7 @@ extern void key_parameters(Oid table, List *columns, const char *key, SqlParamet
 /* Appends the key of a row to a session, in place of its places. */
 extern void place_append_key(StringInfo session, Oid table, const char *key);
 
-/* Returns the key_text() of a session, or NULL if the session has none. */
+/* Returns the key_text() of a session.  ERROR if the session has none. */
 extern char *place_key(const char *session);
 
 /* Locks a row FOR UPDATE as it is in the snapshot.  Returns false if it is locked or changed by others. */

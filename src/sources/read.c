@@ -253,7 +253,11 @@ name_row(Reading *reading, TupleTableSlot *slot)
 	initStringInfo(&session);
 	if (id != NULL)
 		appendBinaryStringInfo(&session, id, (int) length);
-	append_places(reading, slot, &session);
+	if (reading->scan != SCAN_STATUS)
+	{
+		append_places(reading, slot, &session);
+		place_end(&session, length);
+	}
 	return session.data;
 }
 
@@ -402,6 +406,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 	if (reading->percent > 0)
 		query_sample(reading->query, reading->percent);
 	remote_note_reading(reading->query);
+	citus_prepare();
 	if (reading->query->key != NIL)
 		key_write_plainly();
 	query_run_in_box(reading->source, run_query, reading);
@@ -573,6 +578,12 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	prepare_rows(&reading);
 	reading.query = build_query(&reading);
 	key_write_plainly();
+
+	/*
+	 * for each row by its key; a row that an index hides is not locked, and
+	 * its file is kept
+	 */
+	role_set_for_now("enable_indexscan", "on");
 	watched = trust_watch(failed->source->owner);
 	PG_TRY();
 	{
@@ -584,7 +595,7 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	}
 	PG_END_TRY();
 	if (error != NULL)
-		sql_rethrow(error);
+		query_raise(failed->source, error);
 	role_stop_acting(&saved);
 }
 

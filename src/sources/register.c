@@ -85,7 +85,7 @@ choose_columns(SourceRegistration *registration, const char *name)
 	sql_query(
 			  SQL_ARGS(SQL_OID(OIDOID, registration->relid), SQL_TEXT(FILE_COLUMN_PATTERN), SQL_TEXT(ID_COLUMNS),
 					   SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS),
-					   SQL_VALUE(OIDARRAYOID, trust_oid_array(unlockable))), choose_query);
+					   SQL_VALUE(OIDARRAYOID, sql_oid_array(unlockable))), choose_query);
 	if (registration->file_columns == 0 && sql_is_null(0, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),

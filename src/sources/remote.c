@@ -336,7 +336,7 @@ remote_check_owners(const SourceQuery *query)
 		return NULL;
 	foreach(lc, find_tables(query))
 		if (brake == NULL)
-			brake = check_server_owner(lfirst(lc));
+		brake = check_server_owner(lfirst(lc));
 	return brake;
 }
 
@@ -363,8 +363,6 @@ typedef struct RemoteServer
 	Brake	   *brake;			/* what it has said against its tables */
 } RemoteServer;
 
-/* A row of an answer.  A server is anybody's, and may answer what it likes. */
-typedef CitusRow RemoteRow;
 
 #define LINK(server)	{TEXTOID, (server)->link, false}
 
@@ -633,7 +631,9 @@ static const char *const objections =
 " UNION ALL SELECT w.name, pg_catalog.format('Row-level security hides rows there from role \"%s\".', CURRENT_USER)"
 "  FROM wanted w WHERE pg_catalog.row_security_active(pg_catalog.to_regclass(w.name)::pg_catalog.oid)"
 " UNION ALL SELECT t.name, pg_catalog.format('%s is %s there.', c.oid::pg_catalog.regclass,"
-"  CASE c.relkind::pg_catalog.text WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view' WHEN 'f' THEN 'a foreign table'"
+"  CASE WHEN c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) 'v' THEN 'a view'"
+"   WHEN c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) 'm' THEN 'a materialized view'"
+"   WHEN c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) 'f' THEN 'a foreign table'"
 "   ELSE 'no permanent table' END)"
 "  FROM tree t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relid"
 "  WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.<>) ALL (ARRAY['r', 'p']) OR c.relpersistence::pg_catalog.text OPERATOR(pg_catalog.<>) 'p'"
@@ -764,9 +764,7 @@ raise_for_callers(const RemoteServer *server, ErrorData *error)
 	Source		source = *((const RemoteTable *) linitial(server->tables))->source;
 
 	source.owner = server->role;
-	if (sources_hide_rows(&source, error, true))
-		error->message = psprintf("could not read source %s: %s", source.name, error->message);
-	sql_rethrow(error);
+	query_raise(&source, error);
 }
 
 /* Names the connection, and finds what is needed to close it whatever happens. */
@@ -894,7 +892,6 @@ static LocalTransactionId reading_in = InvalidLocalTransactionId;
 void
 remote_note_reading(const SourceQuery *query)
 {
-	citus_prepare();
 	if (has_foreign_tables(query))
 		reading_in = compat_proc_lxid(MyProc);
 }
@@ -937,7 +934,7 @@ is_subscribed(const Source *source)
 {
 	Brake	   *brake = NULL;
 	const SqlParameter parameters[] = {
-		{OIDARRAYOID, trust_oid_array(sources_tables(source, &brake)), false}
+		{OIDARRAYOID, sql_oid_array(sources_tables(source, &brake)), false}
 	};
 	int			n = sql_query_latest(lengthof(parameters), parameters,
 									 "SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = ANY ($1)");

@@ -343,18 +343,6 @@ look_at_views(Node *node, void *arg)
 
 /* -------------------------------------------------- functions of relations --- */
 
-Datum
-trust_oid_array(List *oids)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(oids), 1));
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, oids)
-		elements[n++] = ObjectIdGetDatum(lfirst_oid(lc));
-	return PointerGetDatum(construct_array(elements, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
-}
-
 /* The objects that a statement reaches. */
 typedef struct Reach
 {
@@ -369,31 +357,31 @@ typedef struct Reach
 
 /* Functions of others than role $2 that objects of a Reach depend on.  Asked for several times in each call. */
 static SqlKept attached_code_query = {
-"WITH RECURSIVE types(oid) AS ("
-"  (SELECT t FROM pg_catalog.unnest($4) t UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE $3 AND a.attrelid = ANY ($1) AND NOT a.attisdropped)"
-"  UNION SELECT CASE t.typtype WHEN 'd' THEN t.typbasetype"
-"   WHEN 'm' THEN (SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngmultitypid = t.oid) ELSE t.typelem END"
-"   FROM types d JOIN pg_catalog.pg_type t ON t.oid = d.oid),"
-" objects(classid, objid) AS ("
-"  SELECT 'pg_catalog.pg_class'::regclass, r FROM pg_catalog.unnest($1) r"
-"  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY ($1)"
-"  UNION ALL SELECT 'pg_catalog.pg_constraint'::regclass, c.oid FROM pg_catalog.pg_constraint c"
-"   WHERE c.conrelid = ANY ($1) OR c.contypid IN (SELECT oid FROM types WHERE oid <> 0)"
-"  UNION ALL SELECT 'pg_catalog.pg_type'::regclass, oid FROM types WHERE oid <> 0"
-"  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::regclass, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = ANY ($1)"
-"  UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, d.oid FROM pg_catalog.pg_attrdef d"
-"   JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
-"   WHERE d.adrelid = ANY ($1) AND a.attgenerated <> '' OR d.adrelid = ANY ($6) AND a.attgenerated = 'v'"
-"  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, f FROM pg_catalog.unnest($5) f"
-"  UNION ALL SELECT 'pg_catalog.pg_trigger'::regclass, t.oid FROM pg_catalog.pg_trigger t WHERE $3 AND t.tgrelid = ANY ($1)"
-"  UNION ALL SELECT 'pg_catalog.pg_rewrite'::regclass, w.oid FROM pg_catalog.pg_rewrite w"
-"   WHERE $3 AND w.ev_class = ANY ($1) AND w.ev_type <> '1')"
-" SELECT p.oid FROM objects o"
-" JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid"
-" LEFT JOIN pg_catalog.pg_operator f ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND f.oid = d.refobjid"
-" JOIN pg_catalog.pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::regclass THEN d.refobjid"
-"  ELSE f.oprcode END"
-" WHERE NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1",
+	"WITH RECURSIVE types(oid) AS ("
+	"  (SELECT t FROM pg_catalog.unnest($4) t UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE $3 AND a.attrelid = ANY ($1) AND NOT a.attisdropped)"
+	"  UNION SELECT CASE t.typtype WHEN 'd' THEN t.typbasetype"
+	"   WHEN 'm' THEN (SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngmultitypid = t.oid) ELSE t.typelem END"
+	"   FROM types d JOIN pg_catalog.pg_type t ON t.oid = d.oid),"
+	" objects(classid, objid) AS ("
+	"  SELECT 'pg_catalog.pg_class'::regclass, r FROM pg_catalog.unnest($1) r"
+	"  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY ($1)"
+	"  UNION ALL SELECT 'pg_catalog.pg_constraint'::regclass, c.oid FROM pg_catalog.pg_constraint c"
+	"   WHERE c.conrelid = ANY ($1) OR c.contypid IN (SELECT oid FROM types WHERE oid <> 0)"
+	"  UNION ALL SELECT 'pg_catalog.pg_type'::regclass, oid FROM types WHERE oid <> 0"
+	"  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::regclass, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = ANY ($1)"
+	"  UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, d.oid FROM pg_catalog.pg_attrdef d"
+	"   JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
+	"   WHERE d.adrelid = ANY ($1) AND a.attgenerated <> '' OR d.adrelid = ANY ($6) AND a.attgenerated = 'v'"
+	"  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, f FROM pg_catalog.unnest($5) f"
+	"  UNION ALL SELECT 'pg_catalog.pg_trigger'::regclass, t.oid FROM pg_catalog.pg_trigger t WHERE $3 AND t.tgrelid = ANY ($1)"
+	"  UNION ALL SELECT 'pg_catalog.pg_rewrite'::regclass, w.oid FROM pg_catalog.pg_rewrite w"
+	"   WHERE $3 AND w.ev_class = ANY ($1) AND w.ev_type <> '1')"
+	" SELECT p.oid FROM objects o"
+	" JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid"
+	" LEFT JOIN pg_catalog.pg_operator f ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND f.oid = d.refobjid"
+	" JOIN pg_catalog.pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::regclass THEN d.refobjid"
+	"  ELSE f.oprcode END"
+	" WHERE NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1",
 NULL};
 
 /*
@@ -409,9 +397,9 @@ static Oid
 find_attached_code(const Reach *reach, Oid role)
 {
 	const SqlParameter parameters[] = {
-		{OIDARRAYOID, trust_oid_array(reach->relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
-		SQL_BOOL(reach->writing), {OIDARRAYOID, trust_oid_array(reach->types), false},
-		{OIDARRAYOID, trust_oid_array(reach->functions), false}, {OIDARRAYOID, trust_oid_array(reach->columns), false}
+		{OIDARRAYOID, sql_oid_array(reach->relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
+		SQL_BOOL(reach->writing), {OIDARRAYOID, sql_oid_array(reach->types), false},
+		{OIDARRAYOID, sql_oid_array(reach->functions), false}, {OIDARRAYOID, sql_oid_array(reach->columns), false}
 	};
 	Oid			found = InvalidOid;
 

@@ -46,6 +46,7 @@
 #define TID_ARRAY_OID	1010
 
 static const char *const hint_slow = "Look at what its triggers and constraints do.";
+static const char *const hint_slow_node = "Find out why a node of Citus is slow.";
 static const char *const hint_keep = "Correct that, or register the source with on_failed => 'keep'.";
 
 
@@ -58,8 +59,8 @@ typedef struct Target
 	Oid			table;
 	int			place;			/* which of the places of a session it is */
 	char	  **columns;		/* their names there */
-	List	   *key;			/* names of columns: rows are found by it; NIL:
-								 * by their place */
+	List	   *key;			/* names of columns: rows are found by it;
+								 * NIL: by their place */
 } Target;
 
 static Brake *
@@ -443,16 +444,6 @@ commit_in_two_phases(const Target *target)
 							   sources_name(target->table), quote_identifier(target->columns[0])), NULL);
 }
 
-static void
-clear_by_key(const Target *target, const char *session, const char *sql)
-{
-	const char *key = place_key(session);
-
-	if (key == NULL)
-		elog(ERROR, "session \"%s\" of source %s has no key", session, target->source->name);
-	check_cleared(target->source, 1, run_by_key(target, target->key, key, sql, NULL));
-}
-
 /* The sessions (text[]) whose rows lie on other nodes. */
 typedef struct KeyedToClear
 {
@@ -477,7 +468,7 @@ clear_keyed(void *arg)
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		clear_by_key(target, sessions[i], sql);
+		check_cleared(target->source, 1, run_by_key(target, target->key, place_key(sessions[i]), sql, NULL));
 	}
 	role_stop_acting(&saved);
 }
@@ -694,16 +685,27 @@ copy_keyed_session(const Target *target, const char *session, Tuplestorestate *s
 	SPI_freetuptable(SPI_tuptable);
 }
 
-static void
-copy_keyed_sessions(const Target *target, const char **sessions, int n, Tuplestorestate *store, TupleDesc desc)
+/* The sessions whose columns are copied from rows on other nodes. */
+typedef struct KeyedToCopy
 {
+	const Target *target;
+	const char **sessions;
+	int			n;
+	Tuplestorestate *store;
+	TupleDesc	desc;
+} KeyedToCopy;
+
+static void
+copy_keyed(void *arg)
+{
+	const KeyedToCopy *copy = arg;
 	ActingAs	saved;
 
-	act_as_table_owner(target->source, target->table, &saved);
-	for (int i = 0; i < n; i++)
+	act_as_table_owner(copy->target->source, copy->target->table, &saved);
+	for (int i = 0; i < copy->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		copy_keyed_session(target, sessions[i], store, desc);
+		copy_keyed_session(copy->target, copy->sessions[i], copy->store, copy->desc);
 	}
 	role_stop_acting(&saved);
 }
@@ -747,7 +749,11 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	guc_level = write_plainly();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (target.key != NIL)
-		copy_keyed_sessions(&target, texts, n, store, *desc);
+	{
+		KeyedToCopy copy = {&target, texts, n, store, *desc};
+
+		query_limit_time(source, "copying columns of", hint_slow_node, copy_keyed, &copy);
+	}
 	else
 		for (int i = 0; i < n; i++)
 			copy_session(&target, texts[i], snapshot, store, *desc);
@@ -846,12 +852,24 @@ check_single(const Source *source, const WantedRow *row)
 				 errmsg("several rows of source %s have the key %s", source->name, row->key)));
 }
 
-/* Writes rows on other nodes, and notes for each whether it was written. */
-static void
-refill_keyed(const Target *target, Datum key_columns, const char **keys, const char **values, int n, bool *written)
+/* The rows on other nodes that are filled again, and for each whether it was written. */
+typedef struct KeyedToRefill
 {
+	const Target *target;
+	Datum		key_columns;
+	const char **keys;
+	const char **values;
+	int			n;
+	bool	   *written;
+} KeyedToRefill;
+
+static void
+refill_keyed(void *arg)
+{
+	const KeyedToRefill *refill = arg;
+	const Target *target = refill->target;
 	int			n_columns;
-	const char **names = sql_texts(key_columns, &n_columns);
+	const char **names = sql_texts(refill->key_columns, &n_columns);
 	List	   *columns = NIL;
 	int			guc_level = write_plainly();
 	ActingAs	saved;
@@ -863,13 +881,14 @@ refill_keyed(const Target *target, Datum key_columns, const char **keys, const c
 	sql = psprintf("UPDATE %1$s AS s SET %2$s = $1 WHERE %3$s AND s.%2$s IS NULL", sources_name(target->table),
 				   quote_identifier(target->columns[0]), key_condition(columns, 2));
 	commit_in_two_phases(target);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < refill->n; i++)
 	{
-		WantedRow	row = {.key = keys[i]};
+		WantedRow	row = {.key = refill->keys[i]};
 
-		row.n_found = run_by_key(target, columns, keys[i], sql, values[i]);
+		CHECK_FOR_INTERRUPTS();
+		row.n_found = run_by_key(target, columns, row.key, sql, refill->values[i]);
 		check_single(target->source, &row);
-		written[i] = row.n_found == 1;
+		refill->written[i] = row.n_found == 1;
 	}
 	role_stop_acting(&saved);
 	AtEOXact_GUC(false, guc_level);
@@ -891,7 +910,9 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	prepare_target(&one, &target);
 	if (target.key != NIL)
 	{
-		refill_keyed(&target, key_columns, keys, texts, search.n, written);
+		KeyedToRefill refill = {&target, key_columns, keys, texts, search.n, written};
+
+		query_limit_time(source, "filling columns of", hint_slow_node, refill_keyed, &refill);
 		return written;
 	}
 	search.rows = palloc0(sizeof(WantedRow) * Max(search.n, 1));

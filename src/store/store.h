@@ -471,7 +471,7 @@ typedef struct StoreUpload
 
 /*
  * Passes each such upload below the upload directory to `sink`, which must not
- * call the store, and may raise an ERROR.  Returns 0; ENOTSUP if this kind of
+ * call the store, but for walk_why_not(), and may raise an ERROR.  Returns 0; ENOTSUP if this kind of
  * upload directory has none; or another errno, when not all of them were
  * passed.  Not commit-safe.
  */

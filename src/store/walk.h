@@ -90,7 +90,8 @@ typedef enum WalkReason
  * Tells whether a walk with this `recurse` comes to the file `path`, and if
  * not, why.  *len becomes the length of the part of `path` that is to blame,
  * 0 for WALK_REACHED.  Opens folders and looks, changes nothing; what cannot
- * be looked at counts as reached, for the walk itself will fail there.
+ * be looked at counts as reached, for the walk itself will fail there.  In a
+ * bucket the path itself tells: no server is asked.
  */
 extern WalkReason walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
 

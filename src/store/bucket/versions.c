@@ -146,7 +146,7 @@ bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expect
 /* --------------------------------------------------------------- many keys --- */
 
 /* keys of one range, at least: with a marker each they fit into a page */
-#define RANGE_MIN		333
+#define RANGE_MIN		334
 #define PAGE_MAX		1000
 
 /* a page should have so many of the keys; else so many are asked for by name, and then a page is tried again */
