@@ -15,7 +15,7 @@ SELECT name FROM jsonb_array_elements_text(cleanup_orphaned_files(true) #> '{res
 SELECT cleanup_orphaned_files() #> '{result,orphaned_files_count}' AS deleted;
 SELECT * FROM t.tree();
 SELECT t.wait_for_worker();
-SELECT file, state FROM cleanup_files ORDER BY file_id;
+SELECT file, state FROM cleanup_files ORDER BY file;
 
 -- a file that a row names so is kept
 SELECT t.reset();

@@ -146,13 +146,17 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 					  "f.file_id > $2 ORDER BY f.file_id LIMIT $3", n);
 }
 
+/* The bounds make the planner read a range of the key's index, and not all files of the run. */
 LedgerFile *
 ledger_pick(const Extension *extension, int64 run_id, LedgerKind kind, const int64 *file_ids, int n_ids, int *n)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), {INT8ARRAYOID, sql_int8_array(file_ids, n_ids), false}};
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), {INT8ARRAYOID, sql_int8_array(file_ids, n_ids), false},
+		SQL_INT8(n_ids > 0 ? file_ids[0] : 0), SQL_INT8(n_ids > 0 ? file_ids[n_ids - 1] : 0)
+	};
 
 	return read_files(extension, lengthof(parameters), parameters, kind,
-					  "f.file_id = ANY ($2) ORDER BY f.file_id", n);
+					  "f.file_id = ANY ($2) AND f.file_id BETWEEN $3 AND $4 ORDER BY f.file_id", n);
 }
 
 static const SqlColumn record_columns[] = {

@@ -57,21 +57,26 @@ role_join_by_hash(void)
 }
 
 void
-role_read_carefully(void)
+role_read_strictly(void)
 {
 	/* a policy that would hide rows is an error, not an orphan */
 	role_set_for_now("row_security", "off");
 	/* a damaged page is an error, not a page without rows */
 	role_set_for_now("zero_damaged_pages", "off");
 	role_set_for_now("ignore_checksum_failure", "off");
-	/* an index that is corrupt must not hide a row either */
+	role_join_by_hash();
+	role_set_for_now("max_parallel_workers_per_gather", "0");
+}
+
+void
+role_read_without_indexes(void)
+{
+	role_read_strictly();
 	role_set_for_now("enable_seqscan", "on");
 	role_set_for_now("enable_indexscan", "off");
 	role_set_for_now("enable_indexonlyscan", "off");
 	role_set_for_now("enable_bitmapscan", "off");
 	role_set_for_now("enable_tidscan", "off");
-	role_join_by_hash();
-	role_set_for_now("max_parallel_workers_per_gather", "0");
 }
 
 void

@@ -32,12 +32,17 @@ extern void role_stop_acting(const ActingAs *saved);
 extern void role_join_by_hash(void);
 
 /*
- * Makes statements read carefully, until role_stop_acting().  No index
- * answers for a table, because a corrupt index would hide rows. row_security
- * is off, so a policy that would hide rows is an ERROR.  Only hash joins are
- * allowed.
+ * Makes statements read strictly, until role_stop_acting(). row_security is
+ * off, so a policy that would hide rows is an ERROR, as a damaged page is.
+ * Only hash joins are allowed, and no parallel workers.
  */
-extern void role_read_carefully(void);
+extern void role_read_strictly(void);
+
+/*
+ * Makes statements read strictly, and without indexes, until
+ * role_stop_acting(): a corrupt index of somebody's table would hide rows.
+ */
+extern void role_read_without_indexes(void);
 
 /*
  * Sets the setting `name` to `value` until the GUC nest level of the caller

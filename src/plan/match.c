@@ -687,31 +687,36 @@ collect_named(Match *match, const Extension *extension, const char *file, const 
 				  set, false);
 }
 
+/* The condition on a row f of cleanup_files: the file is being restored, or was restored lately. */
+static char *
+restored_lately(const Match *match)
+{
+	return psprintf("(f.state = 'restoring' OR f.state = 'restored'"
+					" AND f.finished_at > clock_timestamp() - CASE f.reason WHEN 'failed_session'"
+					"  THEN pg_catalog.make_interval(days => %d)"
+					"  ELSE pg_catalog.make_interval(hours => %d) END)",
+					match->session_days, match->orphan_hours);
+}
+
 /*
  * Does anything stand in our own tables that may be about one of these files?
- * As a rule nothing does.  The conditions are those of partial indexes.
+ * As a rule nothing does.  The history may be long: partial indexes answer.
  */
 static bool
-any_named(const Extension *extension, bool with_spoken_for)
+any_named(const Match *match, const Extension *extension, bool with_spoken_for)
 {
 	return owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_holds LIMIT 1") ||
 		(!with_spoken_for &&
 		 (owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_files WHERE state = 'pending' LIMIT 1") ||
-		  owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_files"
-					  " WHERE state NOT IN ('deleted', 'skipped', 'pending') AND state IN ('restoring', 'restored') LIMIT 1")));
+		  owner_finds(extension, 0, NULL, psprintf("SELECT FROM @extschema@.cleanup_files f WHERE %s LIMIT 1",
+												   restored_lately(match)))));
 }
 
 static void
 collect_spoken_for(Match *match, const Extension *extension)
 {
 	collect_named(match, extension, "f.file", "f.state = 'pending' AND f.upload_id IS NULL", match->pending);
-	collect_named(match, extension, "coalesce(f.restore_as, f.file)",
-				  psprintf("(f.state = 'restoring' OR f.state = 'restored'"
-						   " AND f.finished_at > clock_timestamp() - CASE f.reason WHEN 'failed_session'"
-						   "  THEN pg_catalog.make_interval(days => %d)"
-						   "  ELSE pg_catalog.make_interval(hours => %d) END)",
-						   match->session_days, match->orphan_hours),
-				  match->restored);
+	collect_named(match, extension, "coalesce(f.restore_as, f.file)", restored_lately(match), match->restored);
 }
 
 static void
@@ -749,8 +754,8 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 		follow_marks(match);
 
 	role_act_as(extension->owner, &saved);
-	role_read_carefully();
-	named = any_named(extension, with_spoken_for);
+	role_read_strictly();
+	named = any_named(match, extension, with_spoken_for);
 	if (named)
 		show_names(match);
 	show_tuplestores(match);
@@ -941,7 +946,7 @@ join_failed(Match *match, const Extension *extension, MatchFailedSink sink, void
 	ActingAs	saved;
 
 	role_act_as(extension->owner, &saved);
-	role_read_carefully();
+	role_read_strictly();
 	if (match->scope.too_many)
 		show_names(match);
 	show_tuplestores(match);

@@ -396,7 +396,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 	ActingAs	saved;
 
 	role_act_as(reading->source->owner, &saved);
-	role_read_carefully();
+	role_read_without_indexes();
 	prepare_rows(reading);
 	reading->snapshot = snapshot;
 	reading->query = build_query(reading);
@@ -573,7 +573,7 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 
 	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, sink, arg);
 	role_act_as(failed->source->owner, &saved);
-	role_read_carefully();
+	role_read_without_indexes();
 	citus_prepare();
 	prepare_rows(&reading);
 	reading.query = build_query(&reading);
@@ -720,7 +720,7 @@ source_build_query(const Source *source, bool with_places, Brake **brake)
 	ActingAs	saved;
 
 	role_act_as(source->owner, &saved);
-	role_read_carefully();
+	role_read_without_indexes();
 	query = query_build(source, source->columns, source->n_columns, with_places);
 	if (*brake == NULL)
 		*brake = trust_check_query(query);

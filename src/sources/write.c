@@ -104,7 +104,7 @@ find_target(const Source *source, Target *target)
 	ActingAs	saved;
 
 	role_act_as(source->owner, &saved);
-	role_read_carefully();
+	role_read_without_indexes();
 	query = query_build(source, source->columns, source->n_columns, true);
 	role_stop_acting(&saved);
 	target->source = source;
