@@ -542,6 +542,7 @@ test_abandoned(void)
 	store_close(store);
 }
 
+/* More files than a portion, with folders amid them: each comes once, and those of a portion by their inodes. */
 static void
 test_many(void)
 {
@@ -552,21 +553,44 @@ test_many(void)
 	const char *path;
 	double		began;
 	int			seen = 0;
+	int			twice = 0;
+	int			falls = 0;
+	ino_t		last = 0;
+	bool	   *known = pg_malloc0(count);
 
 	for (int i = 0; i < count; i++)
 	{
 		char		name[32];
 
 		snprintf(name, sizeof(name), "%06d.mp3", i);
+		if (i % 20000 == 0)
+		{
+			snprintf(name, sizeof(name), "folder%06d", i);
+			must(mkdir(at(name), 0755) == 0, name);
+			snprintf(name, sizeof(name), "folder%06d/%06d.mp3", i, i);
+		}
 		put(name, "");
 	}
 	began = seconds();
 	walk = walk_begin(store, true);
 	while (walk_next(walk, &path) == WALK_FILE)
+	{
+		int			number = atoi(path + strlen(path) - strlen("000000.mp3"));
+		struct stat look;
+
 		seen++;
+		twice += known[number];
+		known[number] = true;
+		must(stat(at(path), &look) == 0, path);
+		falls += look.st_ino < last;
+		last = look.st_ino;
+	}
 	walk_end(walk);
-	is(seen, count, "every file of many is seen once");
+	is(seen, count, "every file of many is seen");
+	is(twice, 0, "none is seen twice");
+	ok(falls <= count / 4096 + 20, "they come by their inodes: %d falls", falls);
 	diag("walk of %d files: %.0f ms", count, (seconds() - began) * 1000);
+	pg_free(known);
 	store_close(store);
 }
 
