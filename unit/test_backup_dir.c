@@ -962,7 +962,11 @@ test_both(void)
 
 	/* put back, the name taken */
 	let_time_pass(copy_at(FILE_NAME));
-	/* not with the number of the inode that has become free: without birth times it would be the same file */
+
+	/*
+	 * not with the number of the inode that has become free: without birth
+	 * times it would be the same file
+	 */
 	put_bytes(at("spacer"), "x", 1);
 	put_bytes(at(FILE_NAME), "other", 5);
 	must(unlink(at("spacer")) == 0, "unlink");

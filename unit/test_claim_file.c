@@ -64,6 +64,7 @@ openat(int fd, const char *path, int flags,...)
 {
 	va_list		args;
 	mode_t		mode;
+
 	REAL(openat);
 
 	va_start(args, flags);
@@ -79,6 +80,7 @@ open(const char *path, int flags,...)
 {
 	va_list		args;
 	mode_t		mode;
+
 	REAL(open);
 
 	va_start(args, flags);
@@ -93,6 +95,7 @@ int
 flock(int fd, int operation)
 {
 	int			rc;
+
 	REAL(flock);
 
 	errno = hook.flock_errno;
@@ -131,6 +134,7 @@ statx(int fd, const char *path, int flags, unsigned int mask,
 	  struct statx *buf)
 {
 	int			rc;
+
 	REAL(statx);
 
 	rc = real(fd, path, flags, mask, buf);

@@ -103,6 +103,7 @@ renameat2(int fd, const char *old, int new_fd, const char *new,
 		  unsigned int flags)
 {
 	int			rc;
+
 	REAL(renameat2);
 
 	run_hook(&hook.before_rename);

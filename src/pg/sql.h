@@ -35,6 +35,7 @@ typedef struct SqlParameter
 
 #define SQL_VALUE(type, datum)	{type, datum, false}
 #define SQL_INT8(v)		{INT8OID, Int64GetDatum(v), false}
+#define SQL_INT8_IF(known, v)	{INT8OID, Int64GetDatum(v), !(known)}
 #define SQL_INT4(v)		{INT4OID, Int32GetDatum(v), false}
 #define SQL_BOOL(v)		{BOOLOID, BoolGetDatum(v), false}
 #define SQL_OID(type, v)	{type, ObjectIdGetDatum(v), false}

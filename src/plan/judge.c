@@ -277,20 +277,18 @@ add_file(Judgement *judgement, WaitingFile file)
 static void
 add_orphan(int64 number, const char *path, void *arg)
 {
-	add_file(arg, (WaitingFile)
-			 {
-				 .number = number,.path = path
-			 });
+	const WaitingFile file = {.number = number,.path = path};
+
+	add_file(arg, file);
 }
 
 static void
 add_failed(int64 number, const char *path, const Source *source, const char *session,
 		   bool strict, void *arg)
 {
-	add_file(arg, (WaitingFile)
-			 {
-				 number, path, source, session, strict
-			 });
+	const WaitingFile file = {number, path, source, session, strict};
+
+	add_file(arg, file);
 }
 
 static void
