@@ -19,15 +19,16 @@
 
 #include "src/store/private.h"
 
-/* how often a stranger's other names are tried */
+/* names that are tried for a stranger */
 #define MAX_SUFFIXES	16
 
-/* how often a vanished directory is looked for anew */
+/* attempts of a call whose folder was removed: see store_is_stale() */
 #define MAX_ATTEMPTS	3
 
 /*
- * Makes "<name>.audio_cleanup-<run>[-<attempt>]", with the name cut where the
- * whole would become too long: a person who searches for the file will find it.
+ * Makes the name "<name>.audio_cleanup-<run>[-<attempt>]" for a stranger: a
+ * person who searches for the file finds it.  The name of the file is cut if
+ * the whole would be too long.
  */
 static void
 make_spare_name(const StoreJob *job, int attempt, char *spare)
@@ -42,8 +43,8 @@ make_spare_name(const StoreJob *job, int attempt, char *spare)
 }
 
 /*
- * A stranger may be wanted, so it must not end in the trash.  Its folder may
- * have been removed, being empty.
+ * Somebody may need the stranger, so it must not stay in the trash.  Its
+ * folder is made again if somebody has removed it as empty.
  */
 FileResult
 store_return_stranger(const StoreJob *job, Folder *trash)
@@ -76,6 +77,7 @@ store_return_stranger(const StoreJob *job, Folder *trash)
 	return result.errnum == EXDEV ? store_copy_stranger_back(job, trash) : result;
 }
 
+/* Does the work of store_capture_by_rename() up to the rename. */
 static FileResult
 try_capture(const StoreJob *job, Trash *into, Folder **trash)
 {
@@ -105,8 +107,8 @@ try_capture(const StoreJob *job, Trash *into, Folder **trash)
 }
 
 /*
- * ENOENT, from a call that was to make what is missing, comes from a folder
- * that was kept open and is removed: the tidying of another run is enough.
+ * A call that makes missing folders fails with ENOENT only if a folder that was
+ * kept open has been removed, by the tidying of another run for example.
  */
 bool
 store_is_stale(FileStore *store, const FileResult *result, int attempt)
@@ -117,7 +119,7 @@ store_is_stale(FileStore *store, const FileResult *result, int attempt)
 	return true;
 }
 
-/* In doubt the file is not the one that was condemned. */
+/* If the file cannot be recognized after the rename, it is put back as a stranger. */
 FileResult
 store_capture_by_rename(const StoreJob *job, Trash *into, Folder **trash)
 {

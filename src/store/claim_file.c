@@ -39,7 +39,7 @@ local_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 		result = vanished_or_failed(errno, "open claim");
 	else
 	{
-		/* a file that is longer is not ours, and not read to its end */
+		/* a longer file is no claim, and is not read to its end */
 		ssize_t		n = copy_read(fd, text, STORE_CLAIM_MAX - 1, 0);
 
 		if (n < 0)
@@ -52,6 +52,7 @@ local_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 	return result;
 }
 
+/* Writes the file CLAIM_NEW_NAME, durably. */
 static FileResult
 write_new(int private, const char *text)
 {
@@ -59,7 +60,7 @@ write_new(int private, const char *text)
 	int			errnum;
 	int			fd;
 
-	/* the rest of an earlier attempt, left by a crash */
+	/* a crash may have left the file of an earlier attempt */
 	(void) unlinkat(private, CLAIM_NEW_NAME, 0);
 	fd = openat(private, CLAIM_NEW_NAME, O_WRONLY | O_CREAT | O_EXCL | COPY_FLAGS, S_IRUSR | S_IWUSR);
 	if (fd < 0)
@@ -67,7 +68,7 @@ write_new(int private, const char *text)
 	errnum = copy_write(fd, text, strlen(text), 0);
 	if (errnum != 0)
 		result = fail_or_no_space(errnum, "write claim");
-	/* a claim that a crash leaves empty would lock its owner out */
+	/* a claim that is empty after a crash would lock its owner out */
 	else if (fsync(fd) != 0)
 		result = fail_or_no_space(errno, "fsync claim");
 	if (close(fd) != 0 && result.outcome == FILE_OK)
@@ -95,7 +96,7 @@ local_write_claim(FileStore *store, const char *text, bool replace)
 		else if (fsync(private) != 0 || fsync(store->root.fd) != 0)
 			result = fail_or_no_space(errno, "fsync claim");
 	}
-	/* gone already, unless something failed */
+	/* the file is gone already, unless something failed */
 	(void) unlinkat(private, CLAIM_NEW_NAME, 0);
 	close(private);
 	return result;

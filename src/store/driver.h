@@ -5,7 +5,8 @@
  *
  * There are two kinds: a directory of this machine (the other files of this
  * folder) and a bucket of an S3-compatible server (bucket/).  store_open()
- * chooses by the name, and nobody above this folder knows which it was.
+ * chooses by the name; store_is_local() and store_acts_at_commit() tell the
+ * rooms above which kind it is, where they must know.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -64,11 +65,11 @@ typedef struct StoreDriver
 	void		(*tidy) (FileStore *store, int64 run_id);
 	int			(*sync) (FileStore *store);
 
-	/* NULL: nothing is to be examined */
+	/* both NULL: nothing is to be examined */
 	bool		(*examine) (FileStore *store, StoreFindingSink sink, void *arg);
 	bool		(*examine_canary) (FileStore *store, StoreFindingSink sink, void *arg);
 
-	/* NULL: there are no uploads that could be seen */
+	/* both NULL: there are no uploads that could be seen */
 	int			(*list_uploads) (FileStore *store, StoreUploadSink sink, void *arg);
 	FileResult	(*end_upload) (FileStore *store, const char *path, const char *id,
 							   int64 quiet_since_ns, int64 *freed);
@@ -121,14 +122,17 @@ fail(int errnum, const char *action)
 	};
 }
 
-/* Open a directory of this machine, or a bucket: see store_open(). */
+/* Both open a store of their kind: see store_open(). */
 extern FileStore *local_open(const char *path);
 extern FileStore *bucket_open(const char *url);
 
-/* Returns NULL, or what is wrong with the name of a bucket: "s3://bucket/prefix". */
+/* Returns NULL, or what is wrong with the name "s3://bucket/prefix" of a bucket: see store_judge_name(). */
 extern const char *bucket_judge_name(const char *url);
 
-/* What the text of a path says of a walk, without a look: see walk_why_not(). */
+/*
+ * Returns what the text of `path` alone says of a walk, and sets *len: see
+ * walk_why_not().
+ */
 extern WalkReason store_judge_walk(const char *path, bool recurse, size_t *len);
 
 #endif							/* AUDIO_CLEANUP_STORE_DRIVER_H */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/put_back.c
- *	  A captured file goes back to its place, by a rename or a copy.
+ *	  Puts a captured file back to its place, by a rename or a copy.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -21,9 +21,10 @@
 #include "src/store/private.h"
 
 /*
- * The name is taken.  If it is taken by the original, which was never removed,
- * or by the copy of the copy that an earlier attempt has put there, then the
- * file is back, but for the unlink in the trash: FILE_OK.
+ * Compares the file that has the name already with the open copy.  FILE_OK if
+ * it is the original, which was never removed, or the copy of the copy, which
+ * an earlier attempt has put there: then the file is back, and only the unlink
+ * in the trash is missing.  Else FILE_OCCUPIED or FILE_FAILED.
  */
 static FileResult
 compare_occupant(FileStore *store, const Folder *home, const char *name,
@@ -50,9 +51,9 @@ compare_occupant(FileStore *store, const Folder *home, const char *name,
 }
 
 /*
- * Has a copy of the copy at the file's own place, where a folder takes no file
- * from another one: the copy is made there, and without a name until it is
- * complete.
+ * Puts a copy of the copy into the folder `home`, which takes no file from
+ * another folder by a rename: the copy is made in `home`, and has no name until
+ * it is complete.
  */
 static FileResult
 copy_within_folder(FileStore *store, Folder *home, const char *name, const OpenFile *copy)
@@ -72,7 +73,7 @@ copy_within_folder(FileStore *store, Folder *home, const char *name, const OpenF
 	return result;
 }
 
-/* Has a copy of the copy at the file's own place. */
+/* Puts a copy of the copy into the folder `home`, under `name`. */
 static FileResult
 copy_into_place(FileStore *store, Folder *home, const char *name, const OpenFile *copy)
 {
@@ -95,13 +96,13 @@ copy_into_place(FileStore *store, Folder *home, const char *name, const OpenFile
 	close(workshop);
 	if (result.errnum == EXDEV)
 		result = copy_within_folder(store, home, name, copy);
-	/* put back knows no other failure */
+	/* FILE_NO_SPACE is no outcome of store_put_back() */
 	if (result.outcome == FILE_NO_SPACE)
 		result.outcome = FILE_FAILED;
 	return result;
 }
 
-/* Puts the open copy back, durably. */
+/* Puts a copy of the open copy back to `target` in the folder `home`, durably. */
 static FileResult
 copy_back(FileStore *store, Folder *home, const FilePath *target,
 		  const OpenFile *copy, const FileIdentity *expected)
@@ -119,7 +120,7 @@ copy_back(FileStore *store, Folder *home, const FilePath *target,
 	return store_sync_now(store, home, &store->root, &store->root);
 }
 
-/* Puts a file of the folder `trash` back by a copy. */
+/* Puts a file of the folder `trash` back by a copy, and unlinks it in the trash. */
 static FileResult
 copy_back_from(const StoreJob *job, Folder *trash, const FilePath *target,
 			   const FileIdentity *expected)
@@ -162,8 +163,9 @@ store_copy_stranger_back(const StoreJob *job, Folder *trash)
 }
 
 /*
- * The name is taken; but if it is taken by the very same file, then a put
- * back by link() and unlink() was cut short, and only the unlink is missing.
+ * Deals with a name that is taken.  If it is taken by the captured file itself,
+ * then a put back by link() and unlink() was cut short, and the unlink is done
+ * now: FILE_OK.  Else FILE_OCCUPIED.
  */
 static FileResult
 settle_occupied(const StoreJob *job, Folder *trash, Folder *home, const FilePath *target,
@@ -211,9 +213,9 @@ store_put_back_from(const StoreJob *job, Trash *from, const FilePath *target)
 }
 
 /*
- * A capture that was killed may have left the original in the passage, with
- * its copy in the trash or without.  Then the original goes back, and the copy
- * is found to be needless.
+ * Puts back a file whose capture was a copy.  A capture that was killed may
+ * have left the original in the passage.  Then the original goes back, and
+ * copy_back_from() finds that the copy in the trash, if any, is needless.
  */
 static FileResult
 put_back_copied(const StoreJob *job, const FilePath *target)

@@ -3,17 +3,17 @@
  * store/walk.c
  *	  A bounded walk of the upload directory by descriptors.
  *
- * Depth first, with one open directory stream a level, so that what was not
- * seen yet is remembered by the kernel and not by us.  Each directory is
- * opened relative to the one above it: renaming a directory during the walk
- * can neither lead out of the upload directory nor into a loop, because
- * without symlinks a loop would take a mount, and mounts are not crossed.
+ * The walk goes depth first, with one open directory stream for each level, so
+ * that the kernel remembers what was not seen yet.  Each directory is opened
+ * relative to the one above it.  So a directory that is renamed during the walk
+ * can neither lead out of the upload directory nor into a loop: without
+ * symlinks a loop would take a mount, and mounts are not crossed.
  *
- * The walk runs beside an application that creates and removes files.  What
- * disappears between the moment it is listed and the moment it is opened is
- * passed over, as if it had gone before.  Everything else that cannot be read
- * ends the walk: a file that might be there but was not seen is no danger,
- * but the proportions on which the brakes rely would be false.
+ * The walk runs beside an application that creates and removes files.  A name
+ * that disappears after it was listed, and before it is opened, is passed over
+ * as if it had gone before.  Everything else that cannot be read ends the walk.
+ * A file that is there but was not seen is no danger; but the proportions on
+ * which the brakes rely would be false.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -38,9 +38,9 @@
 #define FSCK_DIR	"lost+found"
 
 /*
- * Folders in which a NAS, a synchroniser or an operating system keeps what is
- * theirs, in whatever case; those whose names begin with a dot (.stversions,
- * .Trash-1000, .snapshot) are passed over with all of their kind.
+ * Names, in any case, of folders in which a NAS, a synchroniser or an operating
+ * system keeps its own files.  Those whose names begin with a dot (.stversions,
+ * .Trash-1000, .snapshot) are passed over anyway.
  */
 static const char *const foreign_folders[] = {
 	"#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "@eaDir", "@tmp", "@sharebin",
@@ -52,23 +52,24 @@ static const char *const foreign_folders[] = {
 typedef struct WalkLevel
 {
 	DIR		   *stream;
-	size_t		path_len;		/* of the directory's own path, 0 for the top */
+	size_t		path_len;		/* length of the directory's path, 0 at the
+								 * top */
 } WalkLevel;
 
 struct TreeWalk
 {
 	WalkBase	base;
 	bool		in_trash;
-	const StoreVolume *volume;	/* all must be there */
+	const StoreVolume *volume;	/* all directories must be on it */
 	bool		recurse;
 	int			errnum;			/* not 0 once the walk has failed */
 	const char *action;
-	int			nlevels;		/* open directories */
+	int			nlevels;		/* number of open directories */
 	WalkLevel	levels[WALK_MAX_DEPTH + 1]; /* the top is depth 0 */
 	char		path[STORE_PATH_MAX];
 };
 
-/* `path` must be cut to the directory that is to blame. */
+/* Ends the walk with a failure; walk->path is that of the directory to blame. */
 static WalkStep
 give_up(TreeWalk *walk, int errnum, const char *action)
 {
@@ -83,13 +84,14 @@ current_level(TreeWalk *walk)
 	return &walk->levels[walk->nlevels - 1];
 }
 
-/* Make `path` the path of the current directory again. */
+/* Makes walk->path the path of the current directory again. */
 static void
 cut_path(TreeWalk *walk)
 {
 	walk->path[current_level(walk)->path_len] = '\0';
 }
 
+/* Appends a name to walk->path.  Returns false if the path would be too long. */
 static bool
 append_name(TreeWalk *walk, const char *name)
 {
@@ -105,8 +107,8 @@ append_name(TreeWalk *walk, const char *name)
 }
 
 /*
- * The directory with this descriptor, or -1, becomes the current one.  Returns
- * 0, or -1 with errno.  A slot has been asked for.
+ * Makes the directory `fd` the current one.  Returns 0; or -1 with errno, also
+ * if `fd` is -1, and gives back the slot that the caller has acquired.
  */
 static int
 push_level(TreeWalk *walk, int fd)
@@ -135,8 +137,9 @@ close_level(TreeWalk *walk)
 }
 
 /*
- * May the failure to open a directory be passed over?  One that we may not
- * read ends the walk, unless it is none of ours, but of another file system.
+ * Returns whether the walk passes over a directory that could not be opened.  A
+ * directory that we may not read ends the walk, unless it is on another file
+ * system.
  */
 static bool
 is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
@@ -159,7 +162,7 @@ is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
 	}
 }
 
-/* Is a folder of this name, of `len` bytes, somebody else's?  At the top, also what mkfs has made. */
+/* Returns whether a folder of this name, of `len` bytes, is a foreign one; at the top, also "lost+found". */
 static bool
 is_foreign_folder(const char *name, size_t len, bool at_top)
 {
@@ -173,7 +176,7 @@ is_foreign_folder(const char *name, size_t len, bool at_top)
 	return false;
 }
 
-/* WALK_FAILED, or WALK_FILE for more; a directory may be passed over. */
+/* Enters the directory `name`, or passes over it.  Returns WALK_FAILED, or WALK_FILE to go on. */
 static WalkStep
 enter_directory(TreeWalk *walk, const char *name)
 {
@@ -197,8 +200,8 @@ enter_directory(TreeWalk *walk, const char *name)
 }
 
 /*
- * The type of an entry as DT_REG, DT_DIR, or DT_UNKNOWN for all that is of no
- * interest; -1 with errno if it could not be told.
+ * Returns the type of an entry: DT_REG, DT_DIR, or DT_UNKNOWN for an entry that
+ * the walk passes over; -1 with errno if the type could not be told.
  */
 static int
 tell_type(const TreeWalk *walk, int parent, const struct dirent *entry)
@@ -219,7 +222,7 @@ tell_type(const TreeWalk *walk, int parent, const struct dirent *entry)
 	return S_ISDIR(look.mode) && walk->recurse ? DT_DIR : DT_UNKNOWN;
 }
 
-/* A walk that has a slot for the descriptor of its top, or has failed. */
+/* Returns a walk that has a slot for the descriptor of its top, or has failed. */
 static TreeWalk *
 prepare(const StoreVolume *volume, bool recurse)
 {
@@ -251,15 +254,13 @@ local_walk_begin_trash(FileStore *store, int64 run_id)
 	TreeWalk   *walk = prepare(&store->trash.base->volume, true);
 
 	walk->in_trash = true;
-	/* a walk of no trash is at its end */
+	/* without a trash the walk is at its end */
 	if (walk->errnum == 0 && push_level(walk, store_open_trash(store, run_id)) != 0 && errno != ENOENT)
 		give_up(walk, errno, "open directory");
 	return walk;
 }
 
-/*
- * readdir() tells its end from an error by errno alone.
- */
+/* After readdir() only errno distinguishes the end from an error. */
 WalkStep
 local_walk_next(TreeWalk *walk, const char **path)
 {
@@ -347,7 +348,7 @@ walk_reason_text(WalkReason reason)
 	return texts[reason];
 }
 
-/* A subvolume has a device number of its own, but no mount. */
+/* Judges the volume of a folder.  A subvolume has a device number of its own, but no mount. */
 static WalkReason
 judge_volume(const StoreVolume *found, const StoreVolume *ours)
 {
@@ -358,7 +359,7 @@ judge_volume(const StoreVolume *found, const StoreVolume *ours)
 	return WALK_MOUNT;
 }
 
-/* What a look at a folder on the way, or at the file in the end, says. */
+/* Judges a look at a folder on the way, or at the file at its end (`is_last`). */
 static WalkReason
 judge_look(const FileStore *store, const FileLook *look, bool is_last)
 {
@@ -399,8 +400,8 @@ store_judge_walk(const char *path, bool recurse, size_t *len)
 }
 
 /*
- * Look at the component of `len` bytes in the directory *fd, and go down into
- * it, if it is a folder of ours.  *fd becomes -1 at the end of the way.
+ * Judges the component of `len` bytes in the directory *fd.  If it is a folder
+ * of ours, opens it: *fd becomes its descriptor; else *fd becomes -1.
  */
 static WalkReason
 look_further(FileStore *store, int *fd, const char *component, size_t len)

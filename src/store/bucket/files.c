@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/files.c
- *	  What becomes of a file of a bucket: see bucket.h.
+ *	  Looks at a file of a bucket, and puts it back: see bucket.h.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -11,10 +11,10 @@
 
 #include "src/store/bucket/bucket.h"
 
-/* so often a file is shown again that a server has not shown */
+/* attempts to make a server show a file: see show_again() */
 #define MAX_TRIES	3
 
-/* One file that something is done to. */
+/* One file, for a call that looks at it or changes it. */
 typedef struct Job
 {
 	Bucket	   *bucket;
@@ -23,6 +23,7 @@ typedef struct Job
 	KeyVersions versions;
 } Job;
 
+/* Lists the versions of the file. */
 static FileResult
 list(Job *job)
 {
@@ -45,7 +46,7 @@ begin(Job *job, FileStore *store, const char *path, const FileIdentity *expected
 	return fail(bucket_note(job->bucket, errnum, strerror(errnum)), "accept path");
 }
 
-/* begin(), for somebody who will change something. */
+/* Does the work of begin(), under the lease. */
 static FileResult
 begin_change(Job *job, FileStore *store, const char *path, const FileIdentity *expected)
 {
@@ -73,7 +74,7 @@ remove_version(Job *job, const char *version, const char *action)
 	char		copy[BUCKET_ID_SIZE];
 	int			errnum;
 
-	/* the list does not outlive the call */
+	/* the list lasts only until the next call */
 	strlcpy(copy, version, sizeof(copy));
 	errnum = bucket_remove_version(job->bucket, job->key, copy);
 	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, action);
@@ -96,7 +97,7 @@ look(Bucket *bucket, const char *path, FileIdentity *identity)
 	return result;
 }
 
-/* A file that has another version by now is told when it is captured. */
+/* The answer may be that of store_expect(): a later version is noticed when the file is captured. */
 FileResult
 bucket_identify(FileStore *store, const char *path, bool durably, FileIdentity *identity)
 {
@@ -140,6 +141,7 @@ bucket_hides_stranger(const KeyVersions *versions)
 	return versions->at > 1 && versions->entries[0].is_marker;
 }
 
+/* Removes the marker that a capture has left above a stranger when it was killed.  Returns where the file is. */
 static FilePlace
 rescue_stranger(Job *job, bool mend, int *errnum)
 {
@@ -148,7 +150,7 @@ rescue_stranger(Job *job, bool mend, int *errnum)
 	if (!mend)
 		return PLACE_UNFINISHED;
 	result = bucket_keep_lease(job->bucket);
-	/* which has asked for another list */
+	/* the list has not outlived the requests about the lease */
 	if (result.outcome == FILE_OK)
 		result = list(job);
 	if (result.outcome == FILE_OK && bucket_hides_stranger(&job->versions))
@@ -180,9 +182,10 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 /* ---------------------------------------------------------------- put back --- */
 
 /*
- * Swift removes a marker, and then shows the version below it.  If it is cut
- * short in between, nothing is shown, and nobody would ever show it.  Another
- * marker that is removed makes it try again.
+ * Makes the server show the newest version.  Swift removes a marker, and then
+ * shows the version below the marker.  If Swift is cut short in between, it
+ * never shows a version.  Another marker that is made and removed makes it try
+ * again.
  */
 static FileResult
 show_again(Job *job)
@@ -207,7 +210,7 @@ show_again(Job *job)
 	return result;
 }
 
-/* Removes what hides the file: our marker, and those of who deleted what was not there. */
+/* Removes the markers above the file: ours, and those of others who deleted a file that was not there. */
 static FileResult
 unhide(Job *job)
 {
@@ -228,7 +231,7 @@ unhide(Job *job)
 	return result;
 }
 
-/* Copies the version that is expected to the key of `target`, in the server. */
+/* Lets the server copy the expected version to the key of `target`.  Sets `version` to the version of the copy. */
 static FileResult
 copy_version(const Job *job, const Job *target, char version[BUCKET_ID_SIZE])
 {
@@ -251,7 +254,11 @@ copy_version(const Job *job, const Job *target, char version[BUCKET_ID_SIZE])
 	return come_to(FILE_OK);
 }
 
-/* Is our copy whole, and has nobody written a file of that name meanwhile? */
+/*
+ * Verifies that our copy is whole, and that nobody has written a file of that
+ * name meanwhile.  FILE_OK; FILE_OCCUPIED, after our copy was removed;
+ * FILE_FAILED.
+ */
 static FileResult
 verify_copy(Job *target, const char *version, const FileIdentity *expected)
 {
@@ -269,7 +276,7 @@ verify_copy(Job *target, const char *version, const FileIdentity *expected)
 	return result.outcome == FILE_OK ? come_to(FILE_OCCUPIED) : result;
 }
 
-/* A bucket cannot rename: the version is copied, and then destroyed. */
+/* Puts a file back under another name.  A bucket cannot rename: the version is copied, and then destroyed. */
 static FileResult
 copy_back(Job *job, const char *path, const char *as)
 {
@@ -282,7 +289,7 @@ copy_back(Job *job, const char *path, const char *as)
 		return result;
 	if (is_present(&target))
 		return come_to(FILE_OCCUPIED);
-	/* the list does not outlive the call */
+	/* the list of the job has not outlived that of the target */
 	result = list(job);
 	if (result.outcome == FILE_OK && !is_captured(job))
 		return come_to(FILE_VANISHED);

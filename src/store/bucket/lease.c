@@ -3,25 +3,27 @@
  * store/bucket/lease.c
  *	  The claim of a bucket, and the lease on it: two objects of ours.
  *
- * The claim is written by "If-None-Match: *", so that of two databases one
+ * The claim is written by "If-None-Match: *", so that one of two databases
  * gets the bucket.
  *
- * The lease takes the place of a lock on a file.  It ends by itself, since a
- * process that dies cannot give it back.  Each who wants it puts a version of
- * one object, and lists its versions: the oldest one has the lease, and who
- * comes later removes his own again.  To renew it is to put a new version,
- * and to remove the old one: if another's is the oldest by then, the lease is
- * lost.  A version is dated and judged by the clock of the server alone.
+ * The lease takes the place of a lock on a file.  The lease ends by itself,
+ * because a process that dies cannot give it back.  A process that wants the
+ * lease puts a version of one object, and lists the versions of that object.
+ * The oldest version has the lease; a later process removes its own version
+ * again.  To renew the lease, a process puts a new version, and removes its old
+ * one; if another version is the oldest by then, the lease is lost.  Only the
+ * clock of the server dates a version, and tells its age.
  *
- * In a bucket that keeps no versions, or on a server that does not know
- * "If-None-Match", an object is written if nobody has it, and read again when
- * whoever might have looked before us must have written his own, on a server that
- * is as slow for him as it was for us: the last one to write has it, and the
- * others see that.  Such a lease is not given back, but
- * renewed as long as we work, and then it ends.
+ * In a bucket that keeps no versions, a process writes an object if nobody has
+ * it, waits, and reads it again.  The last process to write has the object, and
+ * the others see that.  The wait is long enough for any other process that may
+ * have looked before our write: its write has ended then, on a server that is
+ * as slow for it as for us.  Such a lease is not given back.  It is renewed as
+ * long as we work, and then it ends.  A claim is written in the same way on a
+ * server that does not know "If-None-Match".
  *
- * Only the process that changes something in the bucket has the lease.  A
- * transaction that merely plans looks whether somebody else has it.
+ * Only a process that changes something in the bucket has the lease.  A
+ * transaction that merely plans looks whether somebody else has the lease.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -39,22 +41,23 @@
 #define CLAIM_PATH		STORE_PRIVATE_DIR "/claim"
 #define LEASE_PATH		STORE_PRIVATE_DIR "/lease"
 
-/* a lease ends so long after it was put, and is renewed long before */
+/* a lease ends so long after it was put; it is renewed after RENEW_SECONDS, and no request begins after SAFE_SECONDS */
 #define LEASE_SECONDS	60
 #define RENEW_SECONDS	20
 #define SAFE_SECONDS	40
 
-/* who writes looks again so long after that, or twice as long as the write has taken; but if that is too long, he has lost */
+/* write_and_see() waits so long, or twice as long as the write has taken; it gives up if the write took too long */
 #define SETTLE_MS		2000
 #define LONGEST_WRITE_MS	30000
 
-/* The holder's name is that of this server, as long as the server runs. */
+/* Sets `holder` to the name of this server, which changes when the server starts. */
 static void
 name_holder(char holder[64])
 {
 	snprintf(holder, 64, UINT64_FORMAT "-" INT64_FORMAT, GetSystemIdentifier(), (int64) PgStartTime);
 }
 
+/* Returns a failure, and notes its text. */
 static FileResult
 give_up(Bucket *bucket, int errnum, const char *action, const char *error)
 {
@@ -63,7 +66,12 @@ give_up(Bucket *bucket, int errnum, const char *action, const char *error)
 	return fail(errnum, action);
 }
 
-/* Is the version of a server that runs on?  Of our own, another process has it no more: there is one at a time. */
+/*
+ * Returns whether the version is one of this server, or gone.  One process of
+ * this server works in the bucket at a time, so another process of it, which
+ * has put the version, does not need it any more.  Sets *errnum if this cannot
+ * be told.
+ */
 static bool
 is_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
 {
@@ -76,14 +84,15 @@ is_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
 		return false;
 	*errnum = bucket_call(bucket, &call, &answer);
 	name_holder(holder);
-	/* one that is gone is in nobody's way */
+	/* a version that is gone does no harm */
 	return *errnum == 0 && (answer->status == 404 || strncmp(answer->body, holder, strlen(holder)) == 0);
 }
 
 /*
- * Goes through the versions of the lease from the oldest one up to `own`, or
- * with "" up to the newest.  Returns the outcome: FILE_OK if none of them is
- * in force.  With `remove`, those are removed that are not.
+ * Goes through the versions of the lease, from the oldest one to `own`, or with
+ * "" to the newest.  With `remove`, removes those that are not in force, and
+ * without, looks at the oldest alone.  FILE_OK if no version of somebody else is
+ * in force, FILE_OCCUPIED, FILE_FAILED.
  */
 static FileResult
 judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
@@ -105,7 +114,7 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 		if (!oldest.is_marker && bucket->date - oldest.modified <= LEASE_SECONDS &&
 			!is_ours(bucket, key, oldest.version, &errnum))
 			return errnum == 0 ? come_to(FILE_OCCUPIED) : fail(errnum, action);
-		/* whoever only looks need not look further */
+		/* younger versions do not have the lease */
 		if (!remove)
 			return come_to(FILE_OK);
 		if ((errnum = bucket_remove_version(bucket, key, oldest.version)) != 0)
@@ -113,6 +122,7 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 	}
 }
 
+/* Puts a version of the lease: `version`. */
 static FileResult
 put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 {
@@ -134,9 +144,10 @@ put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 
 
 
+
 /* -------------------------------------------------- without versions --- */
 
-/* What an object of ours holds.  Returns 0 or an errno; an answer of 404 is "". */
+/* Reads an object of ours.  Returns 0, also if there is none (status 404), or an errno. */
 static int
 read_object(Bucket *bucket, const char *key, const BucketAnswer **answer)
 {
@@ -148,6 +159,7 @@ read_object(Bucket *bucket, const char *key, const BucketAnswer **answer)
 	return errnum;
 }
 
+/* Writes an object of ours.  Returns 0 or an errno. */
 static int
 put_object(Bucket *bucket, const char *key, const char *text)
 {
@@ -159,8 +171,8 @@ put_object(Bucket *bucket, const char *key, const char *text)
 }
 
 /*
- * Writes an object that nobody had at `looked`, and finds out whether it is
- * ours.  FILE_OK, FILE_OCCUPIED, FILE_FAILED.
+ * Writes an object that nobody had at the time `looked`, and finds out whether
+ * we have it: see above.  FILE_OK, FILE_OCCUPIED, FILE_FAILED.
  */
 static FileResult
 write_and_see(Bucket *bucket, const char *key, const char *text, instr_time looked, const char *action)
@@ -184,7 +196,7 @@ write_and_see(Bucket *bucket, const char *key, const char *text, instr_time look
 	return come_to(answer->status == 200 && strcmp(answer->body, text) == 0 ? FILE_OK : FILE_OCCUPIED);
 }
 
-/* May the lease be written: is it ours, or nobody's, or has it ended? */
+/* Returns whether the lease may be written: it is ours, or nobody's, or it has ended. */
 static bool
 is_free(const Bucket *bucket, const BucketAnswer *answer, const char *holder)
 {
@@ -192,6 +204,7 @@ is_free(const Bucket *bucket, const BucketAnswer *answer, const char *holder)
 		bucket->date - answer->modified > LEASE_SECONDS;
 }
 
+/* Takes or renews the lease in a bucket without versions. */
 static FileResult
 renew_plain_lease(Bucket *bucket, const char *key)
 {
@@ -230,6 +243,7 @@ renew_plain_lease(Bucket *bucket, const char *key)
 
 /* ------------------------------------------------------------------- lease --- */
 
+/* Takes or renews the lease.  FILE_OK, FILE_OCCUPIED, FILE_FAILED. */
 static FileResult
 renew_lease(Bucket *bucket)
 {
@@ -268,7 +282,7 @@ renew_lease(Bucket *bucket)
 	return result;
 }
 
-/* In seconds. */
+/* Returns the age of the lease in seconds. */
 static double
 lease_age(const Bucket *bucket)
 {
@@ -298,7 +312,7 @@ bucket_keep_lease(Bucket *bucket)
 	return result;
 }
 
-/* The lease itself is taken by the first change. */
+/* Only looks whether somebody else has the lease: the first change takes it. */
 FileResult
 bucket_lock(FileStore *store)
 {
@@ -311,14 +325,14 @@ bucket_lock(FileStore *store)
 	return bucket->lease[0] != '\0' ? come_to(FILE_OK) : judge_others(bucket, key, "", false);
 }
 
-/* Asks the network only if there was a change. */
+/* Asks the network only if there is a lease. */
 void
 bucket_unlock(FileStore *store)
 {
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
 
-	/* of a plain one nobody could tell whether it is still ours */
+	/* nobody could tell whether a lease without versions is still ours */
 	if (bucket->conditional)
 		return;
 	if (bucket->lease[0] != '\0' && bucket_key(bucket, LEASE_PATH, key) == 0)
@@ -351,7 +365,7 @@ bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 	return come_to(FILE_OK);
 }
 
-/* The server does not know If-None-Match. */
+/* Writes the claim on a server that does not know If-None-Match. */
 static FileResult
 claim_by_reading(Bucket *bucket, const char *key, const char *text)
 {

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/open.c
- *	  A bucket is opened: its name, the server, and whose requests they are.
+ *	  Opens a bucket: its name, its server, and the keys of the requests.
  *
  * Opening asks nothing of the network; store_reach() does.  So a transaction
- * that holds locks can open one, and the commit callback can close it.
+ * that holds locks can open a bucket, and the commit callback can close it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -19,13 +19,13 @@
 #include "src/store/bucket/bucket.h"
 #include "src/store/bucket/options.h"
 
-/* what libcurl waits and wakes with, besides a connection for each lane */
+/* descriptors that libcurl waits and wakes with, besides a connection for each lane */
 #define DESCRIPTORS		4
 
 #define SCHEME			"s3://"
 #define BUCKET_NAME_MAX	63
 
-/* room for our own names and for those of the files */
+/* longest prefix, so that the rest of a key has room for names of files and for ours */
 #define PREFIX_MAX		512
 
 BucketOptions bucket_options;
@@ -62,7 +62,7 @@ bucket_judge_name(const char *url)
 	return NULL;
 }
 
-/* Plain text is for a server on this machine only. */
+/* HTTP without TLS is for a server on this machine only. */
 const char *
 bucket_judge_endpoint(const char *endpoint)
 {
@@ -86,6 +86,7 @@ bucket_judge_endpoint(const char *endpoint)
 	return "Only a server on this machine (localhost) may be reached without TLS.";
 }
 
+/* Sets the names of the bucket, its URL and the prefix of its keys. */
 static void
 name_bucket(Bucket *bucket, const char *url)
 {
@@ -156,7 +157,7 @@ acquire_descriptors(int count)
 	return true;
 }
 
-/* Where descriptors are few, one request at a time has to do. */
+/* Acquires a descriptor for each lane; if there are too few, one request at a time must do. */
 static bool
 acquire_lanes(Bucket *bucket)
 {
@@ -206,7 +207,7 @@ open_session(Bucket *bucket)
 		(void) bucket_note(bucket, bucket->open_errnum, error);
 }
 
-/* A bucket that cannot be reached is opened all the same: the first call says why. */
+/* A bucket that cannot be used is opened all the same: the first call says why not. */
 FileStore *
 bucket_open(const char *url)
 {
@@ -225,8 +226,8 @@ bucket_open(const char *url)
 }
 
 /*
- * Asks nothing of the network.  A lease that is not given back by then, after
- * an ERROR, ends by itself; this server may take it at once.
+ * Asks nothing of the network.  A lease that was not given back, because of an
+ * ERROR, ends by itself; this server may take it again at once.
  */
 static void
 bucket_close(FileStore *store)
@@ -302,7 +303,7 @@ bucket_error_text(FileStore *store, int errnum)
 	return strerror(errnum);
 }
 
-/* Whether somebody may write, the claim shows. */
+/* Only a request could tell, and the claim is written by one. */
 static int
 bucket_check_writable(FileStore *store)
 {
@@ -327,14 +328,14 @@ bucket_is_quick(const FileStore *store)
 	return false;
 }
 
-/* A bucket has no end. */
+/* A bucket has no size. */
 static int
 bucket_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 {
 	return ENOTSUP;
 }
 
-/* The server's clock is the date of its last answer, in whole seconds. */
+/* The time is the date of the server's last answer. */
 static FileResult
 bucket_clock(FileStore *store, int64 *now_ns)
 {
@@ -344,7 +345,7 @@ bucket_clock(FileStore *store, int64 *now_ns)
 	return bucket->date != 0 ? come_to(FILE_OK) : fail(ENOTSUP, "ask the time");
 }
 
-/* No file is ever captured otherwise than by a marker, which needs no space. */
+/* A capture never fails for want of space: it makes a marker. */
 static FileResult
 bucket_destroy_in_place(FileStore *store, const char *path, const FileIdentity *expected, int64 *freed)
 {
@@ -352,8 +353,8 @@ bucket_destroy_in_place(FileStore *store, const char *path, const FileIdentity *
 }
 
 /*
- * A marker does not say which run has made it: files of runs that this
- * database does not know are not found.
+ * A marker does not say which run has made it, so the files of runs that this
+ * database does not know cannot be found.
  */
 static int
 bucket_trash_runs(FileStore *store, int64 *runs, int max)
@@ -367,7 +368,7 @@ bucket_renumber_trash(FileStore *store, int64 run_id, int64 as)
 	return ENOTSUP;
 }
 
-/* There are no folders; a name is all there is of one. */
+/* A bucket has no folders. */
 static int
 bucket_remove_folders(FileStore *store, const char *path)
 {
@@ -379,7 +380,7 @@ bucket_tidy(FileStore *store, int64 run_id)
 {
 }
 
-/* What the server has said it has done is done. */
+/* What the server has confirmed is durable. */
 static int
 bucket_sync(FileStore *store)
 {
