@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sources/cleared.c
- *	  What stood in the columns of sessions before they were cleared.
+ *	  Keeps, and writes back, the content of session columns that were cleared.
  *
  * Values are kept as text, as their type writes and reads it.
  *
@@ -35,25 +35,24 @@ cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 	tuplestore_end(values);
 }
 
-/* A source and column whose values come back. */
+/* Values of one column of one source that come back. */
 typedef struct Refill
 {
 	const Extension *extension;
 	int			wait_ms;
 	const char *source;
-	const Source *found;		/* of that name, once it is looked up */
+	const Source *found;		/* the source of that name, when it is found */
 	const char *column;
 	Datum		key_columns;	/* text[] */
-	Datum		ids;			/* text[]; of the same length: */
+	Datum		ids;			/* text[], as long as: */
 	Datum		row_keys;		/* text[] */
 	Datum		values;			/* text[] */
-	List	   *sessions;		/* of those that were written */
+	List	   *sessions;		/* sessions (char *) that were written */
 } Refill;
 
 static const Source *
 find_source(List *sources, const char *name)
 {
-
 	foreach_ptr(Source, source, sources)
 	{
 		if (strcmp(source->name, name) == 0 && sources_check(source) == NULL)
@@ -65,8 +64,8 @@ find_source(List *sources, const char *name)
 }
 
 /*
- * Forgets what was written, and notes its sessions.  What a trigger or a policy
- * kept from being written may be tried again.
+ * Forgets the values that were written, and notes their sessions.  A value that
+ * a trigger or a policy kept from being written may be tried again.
  */
 static void
 forget(Refill *refill, const bool *written)
@@ -97,7 +96,7 @@ refill_column(void *arg)
 	lock_end_limit(limit);
 }
 
-/* Version 1.0 knew a row by the session that the source shows. */
+/* Completes values of version 1.0, which recorded the session that the source shows as the key of a row. */
 static void
 complete_keys(const Extension *extension, int64 run_id)
 {
@@ -110,9 +109,9 @@ complete_keys(const Extension *extension, int64 run_id)
 }
 
 /*
- * Of the values that are remembered of these sessions, the IDs of those that
- * may come back, as a text[]: a value that refers to a file of its session
- * waits for such a file to be restored.
+ * Returns the IDs (text[]) of the recorded values of these sessions that may
+ * come back.  A value that refers to a file of its session waits until such a
+ * file is restored.
  */
 static Datum
 choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions)
@@ -149,7 +148,7 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 	return sql_text_array(ids);
 }
 
-/* Groups the values with these IDs by source and column. */
+/* Returns the values with these IDs, grouped by source and column (Refill). */
 static List *
 query_refills(const Extension *extension, Datum ids, int wait_ms)
 {

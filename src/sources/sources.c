@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * sources/sources.c
- *	  The registered sources: which there are, and whether they can be relied on.
+ *	  Loads the registered sources, and checks whether they can be relied on.
  *
- * The hazard is a source that answers with fewer rows than it has.  What can
- * be told beforehand is refused by sources_check() and sources_tables():
- * relations that lose rows at a crash (unlogged), live elsewhere (foreign, but see remote.c),
- * are seen by one session (temporary), are stale by design (materialized
- * views) or are filtered by a policy.  What cannot be told is an ERROR of the
- * query itself, and ends the run.
+ * The hazard is a source that shows fewer rows than it has.  sources_check() and
+ * sources_tables() refuse what can be told beforehand: relations that lose rows
+ * at a crash (unlogged), that lie elsewhere (foreign, but see remote.c), that
+ * only one session sees (temporary), that are not up to date (materialized
+ * views), and those whose rows a policy hides.  Everything else is an ERROR of
+ * the query itself, and ends the run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -138,7 +138,7 @@ check_relation(const Source *source, Relation rel)
 	return NULL;
 }
 
-/* Type of a column, domains looked through; InvalidOid without the column. */
+/* Returns the type of a column, the base type for a domain; InvalidOid if there is no such column. */
 static Oid
 column_type(Oid relid, const char *column)
 {
@@ -249,7 +249,7 @@ lock_source(void *arg)
 	lock_relation(((Source *) arg)->relid);
 }
 
-/* Returns a brake if the lock cannot be had in time: an ERROR would end a look at many sources. */
+/* Locks the source.  Returns a brake if that is not possible in time, because an ERROR would end a look at many sources. */
 static Brake *
 lock_or_brake(Source *source)
 {
