@@ -190,12 +190,11 @@ difference(const ClaimText *claim, bool has_twin)
 static List *
 load_twins(const Extension *extension, const char *uuid)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(uuid)};
 	List	   *twins = NIL;
 	int			n;
 	int			i;
 
-	n = owner_query(extension, lengthof(parameters), parameters,
+	n = owner_query(extension, SQL_ARGS(SQL_TEXT(uuid)),
 					"SELECT uuid::text, grace_from, confirmed, upload_dir, uuid IS NOT DISTINCT FROM"
 					" (SELECT claim FROM @extschema@.cleanup_runs WHERE claim IS NOT NULL ORDER BY run_id DESC LIMIT 1)"
 					" FROM @extschema@.cleanup_claims WHERE $1 IS NULL OR uuid::text = $1 ORDER BY claimed_at DESC");

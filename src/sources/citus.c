@@ -243,13 +243,12 @@ require_node(int row, Oid table)
 List *
 citus_find_placements(List *tables)
 {
-	const SqlParameter parameters[] = {{OIDARRAYOID, sql_oid_array(tables), false}};
 	List	   *placements = NIL;
 	int			n;
 
 	if (!citus_can_ask() || !citus_has_any(tables))
 		return NIL;
-	n = sql_query_latest(lengthof(parameters), parameters,
+	n = sql_query_latest(SQL_ARGS(SQL_OIDS(tables)),
 						 "SELECT s.logicalrelid::oid, p.placementid::int8, n.nodename::text, n.nodeport::int4,"
 						 "  CASE WHEN c.nspname = 'public' AND NOT pg_catalog.starts_with(s.name, 'public.') THEN 'public.' || s.name ELSE s.name END,"
 						 "  s.shardid::text"
@@ -318,21 +317,9 @@ citus_ask(const CitusPlacement *node, const char *question)
 {
 	char	   *answer = run_there(node, psprintf("SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b))::pg_catalog.text, '[]')"
 												  " FROM (%s) q(a, b)", question));
-	List	   *rows = NIL;
-	int			n = sql_query(SQL_ARGS(SQL_TEXT(answer)),
-							  "SELECT e.value ->> 0, e.value ->> 1 FROM pg_catalog.json_array_elements($1::pg_catalog.json) e");
 
-	for (int i = 0; i < n; i++)
-	{
-		RemoteRow  *row = palloc(sizeof(RemoteRow));
-		const char *first = sql_text(i, 1);
-
-		row->first = first != NULL ? first : "";
-		row->second = sql_text(i, 2);
-		rows = lappend(rows, row);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return rows;
+	return remote_take_rows(sql_query(SQL_ARGS(SQL_TEXT(answer)),
+									  "SELECT e.value ->> 0, e.value ->> 1 FROM pg_catalog.json_array_elements($1::pg_catalog.json) e"));
 }
 
 

@@ -37,6 +37,12 @@ typedef struct RemoteRow
 } RemoteRow;
 
 /*
+ * Returns the `n` rows of SPI_tuptable, which have two columns of text, as a
+ * List of RemoteRow, and frees SPI_tuptable.
+ */
+extern List *remote_take_rows(int n);
+
+/*
  * Returns the OIDs of the distributed tables: those that are spread over several
  * servers, as the catalog of Citus, or of an extension like it, lists them.
  */

@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/memutils.h"
 
 #include "src/names/file_key.h"
@@ -79,7 +78,7 @@ forget(Refill *refill, const bool *written)
 		if (written[i])
 			gone = lappend(gone, (char *) ids[i]);
 	MemoryContextSwitchTo(context);
-	refill->sessions = owner_texts(refill->extension, SQL_ARGS(SQL_VALUE(TEXTARRAYOID, sql_text_array(gone))),
+	refill->sessions = owner_texts(refill->extension, SQL_ARGS(SQL_TEXTS(gone)),
 								   "WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
 								   " SELECT DISTINCT session_id FROM gone ORDER BY 1");
 }
@@ -169,10 +168,10 @@ query_refills(const Extension *extension, Datum ids, int wait_ms)
 		refill->wait_ms = wait_ms;
 		refill->source = sql_text(i, 1);
 		refill->column = sql_text(i, 2);
-		refill->key_columns = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 3)));
-		refill->ids = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 4)));
-		refill->row_keys = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 5)));
-		refill->values = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 6)));
+		refill->key_columns = sql_array(i, 3);
+		refill->ids = sql_array(i, 4);
+		refill->row_keys = sql_array(i, 5);
+		refill->values = sql_array(i, 6);
 		refills = lappend(refills, refill);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -242,8 +241,8 @@ cleared_retry(const Extension *extension, const KeyRules *rules, int64 run_id, i
 				" FROM (SELECT c.source, c.session_id FROM @extschema@.cleanup_cleared c"
 				"  JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
 				"  WHERE c.run_id = $1 AND f.state = 'restored' GROUP BY 1, 2) t");
-	sources = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
-	sessions = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 2)));
+	sources = sql_array(0, 1);
+	sessions = sql_array(0, 2);
 	SPI_freetuptable(SPI_tuptable);
 	return refill_sessions(extension, rules, run_id, sources, sessions, wait_ms, errors, n_errors);
 }

@@ -381,7 +381,7 @@ call_dblink(int n, const SqlParameter *parameters, const char *sql)
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	Oid			extension = get_extension_oid("dblink", false);
-	const SqlParameter oid[] = {{OIDOID, ObjectIdGetDatum(extension), false}};
+	const SqlParameter oid[] = {SQL_OID(OIDOID, extension)};
 	const char *schema;
 	StringInfoData text;
 	const char *from = sql;
@@ -475,12 +475,10 @@ disconnect(RemoteServer *server)
 static void
 connect(RemoteServer *server)
 {
-	const SqlParameter parameters[] = {LINK(server), SQL_TEXT(server->name)};
-
 	if (server->node != NULL)
 		return;
 	disconnect(server);
-	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_connect($1, $2)");
+	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(server->name)), "SELECT @dblink@.dblink_connect($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
 	/* dblink knows a server by its name, which may be another one's by now */
 	if (get_foreign_server_oid(server->name, true) != server->server)
@@ -501,13 +499,29 @@ nap(long ms)
 static bool
 is_busy(const RemoteServer *server)
 {
-	const SqlParameter parameters[] = {LINK(server)};
 	bool		busy;
 
-	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_is_busy($1) <> 0");
+	call_dblink(SQL_ARGS(LINK(server)), "SELECT @dblink@.dblink_is_busy($1) <> 0");
 	busy = DatumGetBool(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return busy;
+}
+
+List *
+remote_take_rows(int n)
+{
+	List	   *rows = NIL;
+
+	for (int i = 0; i < n; i++)
+	{
+		RemoteRow  *row = palloc(sizeof(RemoteRow));
+
+		row->first = sql_is_null(i, 1) ? "" : sql_text(i, 1);
+		row->second = sql_text(i, 2);
+		rows = lappend(rows, row);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return rows;
 }
 
 static void
@@ -531,24 +545,9 @@ await_answer(const RemoteServer *server)
 static List *
 fetch_answer(const RemoteServer *server)
 {
-	const SqlParameter parameters[] = {LINK(server)};
-	List	   *rows = NIL;
-	int			n;
-	int			i;
-
 	await_answer(server);
-	n = call_dblink(lengthof(parameters), parameters,
-					"SELECT r.a, r.b FROM @dblink@.dblink_get_result($1) AS r(a pg_catalog.text, b pg_catalog.text)");
-	for (i = 0; i < n; i++)
-	{
-		RemoteRow  *row = palloc(sizeof(RemoteRow));
-
-		row->first = sql_is_null(i, 1) ? "" : sql_text(i, 1);
-		row->second = sql_text(i, 2);
-		rows = lappend(rows, row);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return rows;
+	return remote_take_rows(call_dblink(SQL_ARGS(LINK(server)),
+										"SELECT r.a, r.b FROM @dblink@.dblink_get_result($1) AS r(a pg_catalog.text, b pg_catalog.text)"));
 }
 
 /* A question to a node of Citus, and its answer. */
@@ -593,12 +592,11 @@ ask_node(const RemoteServer *server, const char *text)
 static List *
 ask(const RemoteServer *server, const char *question)
 {
-	const SqlParameter parameters[] = {LINK(server), SQL_TEXT(question)};
 	List	   *rows;
 
 	if (server->node != NULL)
 		return ask_node(server, question);
-	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_send_query($1, $2)");
+	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(question)), "SELECT @dblink@.dblink_send_query($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
 	rows = fetch_answer(server);
 	/* after an empty result the connection is free again */
@@ -941,10 +939,7 @@ static bool
 is_subscribed(const Source *source)
 {
 	Brake	   *brake = NULL;
-	const SqlParameter parameters[] = {
-		{OIDARRAYOID, sql_oid_array(sources_tables(source, &brake)), false}
-	};
-	int			n = sql_query_latest(lengthof(parameters), parameters,
+	int			n = sql_query_latest(SQL_ARGS(SQL_OIDS(sources_tables(source, &brake))),
 									 "SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = ANY ($1)");
 
 	SPI_freetuptable(SPI_tuptable);

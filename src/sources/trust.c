@@ -405,16 +405,13 @@ NULL};
 static Oid
 find_attached_code(const Reach *reach, Oid role)
 {
-	const SqlParameter parameters[] = {
-		{OIDARRAYOID, sql_oid_array(reach->relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
-		SQL_BOOL(reach->writing), {OIDARRAYOID, sql_oid_array(reach->types), false},
-		{OIDARRAYOID, sql_oid_array(reach->functions), false}, {OIDARRAYOID, sql_oid_array(reach->columns), false}
-	};
 	Oid			found = InvalidOid;
 
 	if (reach->relations == NIL && reach->columns == NIL && reach->types == NIL && reach->functions == NIL)
 		return InvalidOid;
-	if (sql_query_kept(&attached_code_query, lengthof(parameters), parameters) > 0)
+	if (sql_query_kept(&attached_code_query,
+					   SQL_ARGS(SQL_OIDS(reach->relations), SQL_OID(OIDOID, role), SQL_BOOL(reach->writing),
+								SQL_OIDS(reach->types), SQL_OIDS(reach->functions), SQL_OIDS(reach->columns))) > 0)
 		found = DatumGetObjectId(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return found;

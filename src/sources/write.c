@@ -839,7 +839,7 @@ refill_row(const Target *target, const WantedRow *row, const char *value)
 {
 	Oid			table = row->place.table;
 	const char *column = target->columns[0];
-	SqlParameter parameters[2] = {{InvalidOid, 0, false}, {TIDOID, PointerGetDatum(&row->place.tid), false}};
+	SqlParameter parameters[2] = {{InvalidOid, 0, false}, SQL_VALUE(TIDOID, PointerGetDatum(&row->place.tid))};
 	Update		update = {table, lengthof(parameters), parameters, NULL, value};
 	Oid			collation;
 	ActingAs	saved;
