@@ -21,26 +21,47 @@
 #include "src/store/walk.h"
 
 /*
- * Each function has the contract of its namesake store_*() or walk_*().
+ * Each function has the contract of its namesake store_*() or walk_*().  Where a
+ * kind of upload directory has nothing to do, a function is NULL: driver.c says
+ * what is returned then.
  */
 typedef struct StoreDriver
 {
 	bool		acts_at_commit; /* see store_acts_at_commit() */
 	int			together;		/* see store_together() */
 
-	void		(*close) (FileStore *store);
+	/* NULL for a directory, which is within reach once it is open */
 	int			(*reach) (FileStore *store);
 	bool		(*can_undo) (FileStore *store);
 	int			(*prove) (FileStore *store, bool *proven);
 	const char *(*error_text) (FileStore *store, int errnum);
+	void		(*expect) (FileStore *store, const char *const *paths, int n);
+	bool		(*examine) (FileStore *store, StoreFindingSink sink, void *arg);
+	bool		(*examine_canary) (FileStore *store, StoreFindingSink sink, void *arg);
+	int			(*list_uploads) (FileStore *store, StoreUploadSink sink, void *arg);
+	FileResult	(*end_upload) (FileStore *store, const char *path, const char *id,
+							   int64 quiet_since_ns, int64 *freed);
+
+	/*
+	 * NULL for a bucket: it has no folders and no size; only a request could
+	 * tell whether it is writable; what its server has confirmed is durable;
+	 * and a marker does not say which run has made it
+	 */
 	int			(*check_writable) (FileStore *store);
 	int			(*check_folder) (FileStore *store, const char *path);
-	FileResult	(*set_backup_dir) (FileStore *store, const char *path, const char *owner);
 	bool		(*is_quick) (const FileStore *store);
 	int			(*space) (FileStore *store, int64 *free_bytes, int64 *size_bytes);
-	FileResult	(*clock) (FileStore *store, int64 *now_ns);
+	int			(*trash_runs) (FileStore *store, int64 *runs, int max);
+	int			(*renumber_trash) (FileStore *store, int64 run_id, int64 as);
+	int			(*remove_folders) (FileStore *store, const char *path);
+	void		(*tidy) (FileStore *store, int64 run_id);
+	int			(*sync) (FileStore *store);
+	int			(*lock_holder) (FileStore *store);
 
-	void		(*expect) (FileStore *store, const char *const *paths, int n);
+	/* never NULL */
+	void		(*close) (FileStore *store);
+	FileResult	(*set_backup_dir) (FileStore *store, const char *path, const char *owner);
+	FileResult	(*clock) (FileStore *store, int64 *now_ns);
 	FileResult	(*identify) (FileStore *store, const char *path, bool durably,
 							 FileIdentity *identity);
 	FileResult	(*capture) (FileStore *store, int64 run_id, const char *path, bool by_copy,
@@ -59,26 +80,10 @@ typedef struct StoreDriver
 	FileResult	(*destroy_in_place) (FileStore *store, const char *path,
 									 const FileIdentity *expected, int64 *freed);
 
-	int			(*trash_runs) (FileStore *store, int64 *runs, int max);
-	int			(*renumber_trash) (FileStore *store, int64 run_id, int64 as);
-	int			(*remove_folders) (FileStore *store, const char *path);
-	void		(*tidy) (FileStore *store, int64 run_id);
-	int			(*sync) (FileStore *store);
-
-	/* both NULL: nothing is to be examined */
-	bool		(*examine) (FileStore *store, StoreFindingSink sink, void *arg);
-	bool		(*examine_canary) (FileStore *store, StoreFindingSink sink, void *arg);
-
-	/* both NULL: there are no uploads that could be seen */
-	int			(*list_uploads) (FileStore *store, StoreUploadSink sink, void *arg);
-	FileResult	(*end_upload) (FileStore *store, const char *path, const char *id,
-							   int64 quiet_since_ns, int64 *freed);
-
 	FileResult	(*read_claim) (FileStore *store, char text[STORE_CLAIM_MAX]);
 	FileResult	(*write_claim) (FileStore *store, const char *text, bool replace);
 	FileResult	(*lock) (FileStore *store);
 	void		(*unlock) (FileStore *store);
-	int			(*lock_holder) (FileStore *store);
 
 	TreeWalk   *(*walk_begin) (FileStore *store, bool recurse);
 	TreeWalk   *(*walk_begin_trash) (FileStore *store, int64 run_id);

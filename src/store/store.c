@@ -254,37 +254,6 @@ local_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 	return 0;
 }
 
-static int
-local_reach(FileStore *store)
-{
-	return 0;
-}
-
-static bool
-local_can_undo(FileStore *store)
-{
-	return true;
-}
-
-static int
-local_prove(FileStore *store, bool *proven)
-{
-	*proven = true;
-	return 0;
-}
-
-static const char *
-local_error_text(FileStore *store, int errnum)
-{
-	return strerror(errnum);
-}
-
-/* A look is quick, so nothing is remembered. */
-static void
-local_expect(FileStore *store, const char *const *paths, int n)
-{
-}
-
 /* Captures one file after the other: a rename is quick, and a copy may take minutes. */
 static void
 local_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good)
@@ -308,17 +277,12 @@ const StoreDriver local_driver = {
 	.acts_at_commit = true,
 	.together = 1,
 	.close = local_close,
-	.reach = local_reach,
-	.can_undo = local_can_undo,
-	.prove = local_prove,
-	.error_text = local_error_text,
 	.check_writable = local_check_writable,
 	.check_folder = local_check_folder,
 	.set_backup_dir = local_set_backup_dir,
 	.is_quick = local_is_quick,
 	.space = local_space,
 	.clock = local_clock,
-	.expect = local_expect,
 	.identify = local_identify,
 	.capture = local_capture,
 	.capture_many = local_capture_many,

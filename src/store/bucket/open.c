@@ -303,36 +303,10 @@ bucket_error_text(FileStore *store, int errnum)
 	return strerror(errnum);
 }
 
-/* Only a request could tell, and the claim is written by one. */
-static int
-bucket_check_writable(FileStore *store)
-{
-	return 0;
-}
-
-static int
-bucket_check_folder(FileStore *store, const char *path)
-{
-	return 0;
-}
-
 static FileResult
 bucket_set_backup_dir(FileStore *store, const char *path, const char *owner)
 {
 	return fail(bucket_note(bucket_of(store), EINVAL, "a bucket keeps its own backups"), "accept path");
-}
-
-static bool
-bucket_is_quick(const FileStore *store)
-{
-	return false;
-}
-
-/* A bucket has no size. */
-static int
-bucket_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
-{
-	return ENOTSUP;
 }
 
 /* The time is the date of the server's last answer. */
@@ -352,47 +326,6 @@ bucket_destroy_in_place(FileStore *store, const char *path, const FileIdentity *
 	return fail(bucket_note(bucket_of(store), ENOTSUP, strerror(ENOTSUP)), "delete file");
 }
 
-/*
- * A marker does not say which run has made it, so the files of runs that this
- * database does not know cannot be found.
- */
-static int
-bucket_trash_runs(FileStore *store, int64 *runs, int max)
-{
-	return 0;
-}
-
-static int
-bucket_renumber_trash(FileStore *store, int64 run_id, int64 as)
-{
-	return ENOTSUP;
-}
-
-/* A bucket has no folders. */
-static int
-bucket_remove_folders(FileStore *store, const char *path)
-{
-	return 0;
-}
-
-static void
-bucket_tidy(FileStore *store, int64 run_id)
-{
-}
-
-/* What the server has confirmed is durable. */
-static int
-bucket_sync(FileStore *store)
-{
-	return 0;
-}
-
-static int
-bucket_lock_holder(FileStore *store)
-{
-	return 0;
-}
-
 const StoreDriver bucket_driver = {
 	.acts_at_commit = false,
 	.together = 1000,
@@ -401,11 +334,7 @@ const StoreDriver bucket_driver = {
 	.can_undo = bucket_can_undo,
 	.prove = bucket_prove_store,
 	.error_text = bucket_error_text,
-	.check_writable = bucket_check_writable,
-	.check_folder = bucket_check_folder,
 	.set_backup_dir = bucket_set_backup_dir,
-	.is_quick = bucket_is_quick,
-	.space = bucket_space,
 	.clock = bucket_clock,
 	.expect = bucket_expect,
 	.identify = bucket_identify,
@@ -417,11 +346,6 @@ const StoreDriver bucket_driver = {
 	.destroy = bucket_destroy,
 	.destroy_many = bucket_destroy_many,
 	.destroy_in_place = bucket_destroy_in_place,
-	.trash_runs = bucket_trash_runs,
-	.renumber_trash = bucket_renumber_trash,
-	.remove_folders = bucket_remove_folders,
-	.tidy = bucket_tidy,
-	.sync = bucket_sync,
 	.examine = bucket_examine,
 	.examine_canary = bucket_examine_canary,
 	.list_uploads = bucket_list_uploads,
@@ -430,7 +354,6 @@ const StoreDriver bucket_driver = {
 	.write_claim = bucket_write_claim,
 	.lock = bucket_lock,
 	.unlock = bucket_unlock,
-	.lock_holder = bucket_lock_holder,
 	.walk_begin = bucket_walk_begin,
 	.walk_begin_trash = bucket_walk_begin_trash,
 	.walk_next = bucket_walk_next,
