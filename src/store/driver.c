@@ -13,9 +13,7 @@
 #include "postgres.h"
 #endif
 
-#include <errno.h>
-
-#include "src/store/driver.h"
+#include "src/store/private.h"
 
 #define BUCKET_SCHEME	"s3://"
 
@@ -39,6 +37,28 @@ static inline const StoreDriver *
 walker_of(const TreeWalk *walk)
 {
 	return ((const WalkBase *) walk)->driver;
+}
+
+void
+store_release_descriptors(int n)
+{
+	while (n-- > 0)
+		ReleaseExternalFD();
+}
+
+bool
+store_acquire_descriptors(int n)
+{
+	int			acquired;
+
+	for (acquired = 0; acquired < n; acquired++)
+		if (!AcquireExternalFD())
+		{
+			store_release_descriptors(acquired);
+			errno = EMFILE;
+			return false;
+		}
+	return true;
 }
 
 bool

@@ -127,6 +127,16 @@ fail(int errnum, const char *action)
 	};
 }
 
+/*
+ * Acquires `n` descriptors of the server's limit, or none: then returns false
+ * with errno EMFILE.  An open store acquires all that it may need at once,
+ * because AcquireExternalFD() may do more than the commit callback allows.
+ */
+extern bool store_acquire_descriptors(int n);
+
+/* Gives `n` descriptors back.  Commit-safe. */
+extern void store_release_descriptors(int n);
+
 /* Both open a store of their kind: see store_open(). */
 extern FileStore *local_open(const char *path);
 extern FileStore *bucket_open(const char *url);

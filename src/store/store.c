@@ -77,30 +77,6 @@
 /* descriptors of the backup directory, two for the passage, and a third while copying */
 #define BACKUP_DESCRIPTORS	4
 
-static void
-release_descriptors(int count)
-{
-	while (count-- > 0)
-		ReleaseExternalFD();
-}
-
-/* Acquires all at once, because AcquireExternalFD() may do more than the commit callback allows. */
-static bool
-acquire_descriptors(int wanted)
-{
-	int			count;
-
-	for (count = 0; count < wanted; count++)
-	{
-		if (!AcquireExternalFD())
-		{
-			release_descriptors(count);
-			errno = EMFILE;
-			return false;
-		}
-	}
-	return true;
-}
 
 /* Opens the folder at an absolute path for `folder`, and looks at it: *look.  Returns -1 with errno on failure. */
 static int
@@ -167,12 +143,12 @@ local_open(const char *path)
 	store->base.driver = &local_driver;
 	store->base.durable = true;
 
-	if (acquire_descriptors(STORE_DESCRIPTORS))
+	if (store_acquire_descriptors(STORE_DESCRIPTORS))
 	{
 		if (open_root(store, path))
 			return store;
 		save_errno = errno;
-		release_descriptors(STORE_DESCRIPTORS);
+		store_release_descriptors(STORE_DESCRIPTORS);
 	}
 	else
 		save_errno = errno;
@@ -189,11 +165,11 @@ local_close(FileStore *store)
 	local_unlock(store);
 	store_close_ring(store);
 	close(store->root.fd);
-	release_descriptors(STORE_DESCRIPTORS);
+	store_release_descriptors(STORE_DESCRIPTORS);
 	if (store->backup.fd >= 0)
 	{
 		close(store->backup.fd);
-		release_descriptors(BACKUP_DESCRIPTORS);
+		store_release_descriptors(BACKUP_DESCRIPTORS);
 	}
 	pfree(store);
 }
@@ -210,7 +186,7 @@ local_set_backup_dir(FileStore *store, const char *path, const char *owner)
 		errnum = EINVAL;
 	if (errnum != 0)
 		return fail(errnum, "accept path");
-	if (!acquire_descriptors(BACKUP_DESCRIPTORS))
+	if (!store_acquire_descriptors(BACKUP_DESCRIPTORS))
 		return fail(errno, "open directory");
 	store->action = "open directory";
 	fd = open_top(path, backup, &look);
@@ -219,7 +195,7 @@ local_set_backup_dir(FileStore *store, const char *path, const char *owner)
 	if (fd < 0)
 	{
 		errnum = errno;
-		release_descriptors(BACKUP_DESCRIPTORS);
+		store_release_descriptors(BACKUP_DESCRIPTORS);
 		return fail(errnum, store->action);
 	}
 	backup->fd = fd;

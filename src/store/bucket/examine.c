@@ -63,7 +63,7 @@ words(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 {
 	if (answer != NULL && answer->error[0] != '\0')
 		return pstrdup(answer->error);
-	return pstrdup(bucket_driver.error_text((FileStore *) examiner->bucket, errnum));
+	return pstrdup(store_error_text((FileStore *) examiner->bucket, errnum));
 }
 
 static const char *
@@ -379,7 +379,7 @@ bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg)
 		return false;
 	if (errnum != 0)
 		return wrong(&examiner, "s3_delete", psprintf("an object of our own could not be %s: %s", action,
-													  bucket_driver.error_text(store, errnum)),
+													  store_error_text(store, errnum)),
 					 "The user needs s3:PutObject, s3:DeleteObject and s3:DeleteObjectVersion; " SEE_RIGHTS);
 	return fine(&examiner, "s3_delete", "an object of our own was written, deleted, put back and deleted for good");
 }

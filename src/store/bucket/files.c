@@ -56,17 +56,6 @@ begin_change(Job *job, FileStore *store, const char *path, const FileIdentity *e
 	return result.outcome == FILE_OK ? begin(job, store, path, expected) : result;
 }
 
-static bool
-is_present(const Job *job)
-{
-	return bucket_is_present(&job->versions);
-}
-
-static bool
-is_captured(const Job *job)
-{
-	return bucket_is_captured(&job->versions);
-}
 
 static FileResult
 remove_version(Job *job, const char *version, const char *action)
@@ -91,7 +80,7 @@ look(Bucket *bucket, const char *path, FileIdentity *identity)
 
 	if (result.outcome != FILE_OK)
 		return result;
-	if (!is_present(&job))
+	if (!bucket_is_present(&job.versions))
 		return come_to(FILE_VANISHED);
 	bucket_identify_entry(&job.versions.entries[0], identity);
 	return result;
@@ -171,11 +160,11 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 		return PLACE_UNKNOWN;
 	if (job.versions.at == 0)
 		return PLACE_UPLOAD;
-	if (is_captured(&job))
+	if (bucket_is_captured(&job.versions))
 		return PLACE_TRASH;
 	if (bucket_hides_stranger(&job.versions))
 		return rescue_stranger(&job, mend, errnum);
-	return is_present(&job) ? PLACE_OTHER : PLACE_NOWHERE;
+	return bucket_is_present(&job.versions) ? PLACE_OTHER : PLACE_NOWHERE;
 }
 
 
@@ -218,7 +207,7 @@ unhide(Job *job)
 
 	while (result.outcome == FILE_OK && job->versions.at > 0)
 	{
-		if (is_present(job))
+		if (bucket_is_present(&job->versions))
 			return come_to(FILE_OCCUPIED);
 		result = remove_version(job, job->versions.entries[0].version, "put back file");
 		if (result.outcome == FILE_OK)
@@ -287,11 +276,11 @@ copy_back(Job *job, const char *path, const char *as)
 
 	if (result.outcome != FILE_OK)
 		return result;
-	if (is_present(&target))
+	if (bucket_is_present(&target.versions))
 		return come_to(FILE_OCCUPIED);
 	/* the list of the job has not outlived that of the target */
 	result = list(job);
-	if (result.outcome == FILE_OK && !is_captured(job))
+	if (result.outcome == FILE_OK && !bucket_is_captured(&job->versions))
 		return come_to(FILE_VANISHED);
 	if (result.outcome == FILE_OK)
 		result = copy_version(job, &target, version);
@@ -316,7 +305,7 @@ bucket_put_back(FileStore *store, int64 run_id, const char *path, const char *as
 		return show_again(&job);
 	if (result.outcome != FILE_OK)
 		return result;
-	if (!is_captured(&job))
+	if (!bucket_is_captured(&job.versions))
 		return come_to(FILE_VANISHED);
 	return strcmp(path, as) == 0 ? unhide(&job) : copy_back(&job, path, as);
 }

@@ -35,7 +35,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "storage/fd.h"
 
 #include "src/pg/secret.h"
 #include "src/store/bucket/bucket.h"
@@ -527,24 +526,21 @@ fetch_metadata(Fetching *fetching)
 static int
 fetch(Bucket *bucket, BucketKeys *keys)
 {
-	Fetching   *fetching = palloc0(sizeof(Fetching));
+	Fetching   *fetching;
 	int			errnum;
-	int			n;
 
+	if (!store_acquire_descriptors(DESCRIPTORS))
+		return bucket_note(bucket, EMFILE, "too many files are open");
+	fetching = palloc0(sizeof(Fetching));
 	fetching->bucket = bucket;
 	fetching->keys = keys;
-	for (n = 0; n < DESCRIPTORS && AcquireExternalFD(); n++)
-		;
-	if (n < DESCRIPTORS)
-		errnum = bucket_note(bucket, EMFILE, "too many files are open");
-	else if (bucket->key_source == KEYS_WEB_IDENTITY)
+	if (bucket->key_source == KEYS_WEB_IDENTITY)
 		errnum = fetch_web_identity(fetching);
 	else if (bucket->key_source == KEYS_CONTAINER)
 		errnum = fetch_container(fetching);
 	else
 		errnum = fetch_metadata(fetching);
-	while (n-- > 0)
-		ReleaseExternalFD();
+	store_release_descriptors(DESCRIPTORS);
 	explicit_bzero(fetching, sizeof(Fetching));
 	pfree(fetching);
 	return errnum;

@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "storage/fd.h"
 #include "utils/hsearch.h"
 
 #include "src/pg/library.h"
@@ -136,26 +135,6 @@ load_library(const char **error)
 	return library;
 }
 
-static void
-release_descriptors(int count)
-{
-	while (count-- > 0)
-		ReleaseExternalFD();
-}
-
-static bool
-acquire_descriptors(int count)
-{
-	int			n;
-
-	for (n = 0; n < count; n++)
-		if (!AcquireExternalFD())
-		{
-			release_descriptors(n);
-			return false;
-		}
-	return true;
-}
 
 /* Acquires a descriptor for each lane; if there are too few, one request at a time must do. */
 static bool
@@ -163,11 +142,11 @@ acquire_lanes(Bucket *bucket)
 {
 	bucket->n_parallel = bucket_options.requests;
 	bucket->n_descriptors = DESCRIPTORS + BUCKET_FIRST_LANE + bucket->n_parallel;
-	if (acquire_descriptors(bucket->n_descriptors))
+	if (store_acquire_descriptors(bucket->n_descriptors))
 		return true;
 	bucket->n_parallel = 1;
 	bucket->n_descriptors = DESCRIPTORS;
-	return acquire_descriptors(bucket->n_descriptors);
+	return store_acquire_descriptors(bucket->n_descriptors);
 }
 
 static void
@@ -198,7 +177,7 @@ open_session(Bucket *bucket)
 			{
 				bucket->open_errnum = ENOMEM;
 				error = "libcurl could not be initialized";
-				release_descriptors(bucket->n_descriptors);
+				store_release_descriptors(bucket->n_descriptors);
 			}
 		}
 	}
@@ -237,7 +216,7 @@ bucket_close(FileStore *store)
 	if (bucket->session != NULL)
 	{
 		bucket->library->close(bucket->session);
-		release_descriptors(bucket->n_descriptors);
+		store_release_descriptors(bucket->n_descriptors);
 	}
 	if (bucket->lanes != NULL)
 		pfree(bucket->lanes);
