@@ -31,9 +31,9 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/pmsignal.h"
-#include "storage/procsignal.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/library.h"
 #include "src/store/bucket/bucket.h"
 
 #define STEP_MS		100
@@ -185,33 +185,12 @@ hash_body(const char *body, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
 
 /* ----------------------------------------------------------------- waiting --- */
 
-/* Absorbs a barrier, so that DROP DATABASE in another session does not wait for the server of a bucket. */
-static void
-pass_barrier(void)
-{
-	MemoryContext caller = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		ProcessProcSignalBarrier();
-	}
-	PG_CATCH();
-	{
-		/* the barrier stays pending, and fails again where it can be raised */
-		MemoryContextSwitchTo(caller);
-		FlushErrorState();
-	}
-	PG_END_TRY();
-}
-
 static bool
 is_interrupted(void)
 {
-	if (ProcSignalBarrierPending)
-		pass_barrier();
 	if (!PostmasterIsAlive())
 		proc_exit(1);
-	return QueryCancelPending || ProcDiePending;
+	return library_should_stop();
 }
 
 /* Works on all requests for `ms` milliseconds at most.  Returns false if an interrupt is pending. */
