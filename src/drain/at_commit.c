@@ -128,7 +128,7 @@ open_store(OpenPlace *place, const Place *wanted)
 	place->store = store_open(wanted->upload_dir);
 	MemoryContextSwitchTo(caller);
 	if (place->store == NULL)
-		brake_raise(location_brake(wanted->upload_dir, "open upload directory", errno));
+		brake_raise(location_brake(wanted->upload_dir, "could not open upload directory", errno));
 	if ((brake = location_set_backup_dir(place->store, wanted)) != NULL)
 		brake_raise(brake);
 }

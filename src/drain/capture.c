@@ -141,7 +141,7 @@ settle_at(Drain *drain, LedgerFile *file, FilePlace place, FileResult result)
 static bool
 settle_by_place(Drain *drain, LedgerFile *file)
 {
-	FileResult	result = {FILE_FAILED, 0, "find it"};
+	FileResult	result = {FILE_FAILED, 0, "could not find it"};
 	bool		foreign = is_foreign(drain, file);
 	FilePlace	place;
 

@@ -59,7 +59,7 @@
 char *
 drain_failure_text(const Drain *drain, FileResult result)
 {
-	return psprintf("could not %s: %s", result.action ? result.action : "deal with it",
+	return psprintf("%s: %s", result.failure ? result.failure : "could not deal with it",
 					store_error_text(drain->store, result.errnum));
 }
 
@@ -361,7 +361,7 @@ open_directory(Drain *drain)
 	Brake	   *brake = location_check(upload_dir);
 
 	if (brake == NULL && (drain->store = store_open(upload_dir)) == NULL)
-		brake = location_brake(upload_dir, "open upload directory", errno);
+		brake = location_brake(upload_dir, "could not open upload directory", errno);
 	if (brake == NULL)
 		brake = check_claim(drain);
 	if (brake == NULL)

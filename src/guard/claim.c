@@ -148,8 +148,8 @@ system_brake(FileStore *store, const char *name, FileResult result, const char *
 {
 	CHECK_FOR_INTERRUPTS();
 	return brake_make(name, ERRCODE_IO_ERROR,
-					  psprintf("could not %s in upload directory \"%s\": %s",
-							   result.action, upload_dir, store_error_text(store, result.errnum)),
+					  psprintf("%s in upload directory \"%s\": %s",
+							   result.failure, upload_dir, store_error_text(store, result.errnum)),
 					  NULL, hint);
 }
 
@@ -451,7 +451,7 @@ find_claim(const Extension *extension, const char *upload_dir, bool may_write, B
 	*brake = NULL;
 	if (store == NULL)
 	{
-		*brake = location_brake(upload_dir, "open upload directory", errno);
+		*brake = location_brake(upload_dir, "could not open upload directory", errno);
 		return NULL;
 	}
 	PG_TRY();

@@ -61,7 +61,7 @@ identify(Judgement *judgement, int64 number, const char *path, FileIdentity *ide
 	result = store_identify(judgement->plan->found.store, path, identity);
 	if (result.outcome == FILE_FAILED && !judgement->again)
 		plan_add_error(judgement->plan,
-					   psprintf("could not %s \"%s\": %s", result.action, path,
+					   psprintf("%s \"%s\": %s", result.failure, path,
 								store_error_text(judgement->plan->found.store, result.errnum)));
 	return result.outcome == FILE_OK;
 }

@@ -42,12 +42,12 @@ check_directory(CleanupPlan *plan)
 	int			errnum;
 
 	if (found == NULL && (plan->found.store = store_open(place.upload_dir)) == NULL)
-		found = location_brake(place.upload_dir, "open upload directory", errno);
+		found = location_brake(place.upload_dir, "could not open upload directory", errno);
 	if (found == NULL)
 		found = location_reach(plan->found.store, place.upload_dir);
 	if (found == NULL && !XactReadOnly &&
 		(errnum = store_check_writable(plan->found.store)) != 0)
-		found = location_brake(place.upload_dir, "write to upload directory", errnum);
+		found = location_brake(place.upload_dir, "could not write to upload directory", errnum);
 	if (found == NULL)
 		found = location_check_backup_dir(&place, !XactReadOnly);
 	if (found != NULL)
@@ -210,7 +210,7 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
 	const char *path;
-	const char *action;
+	const char *failure;
 	int			errnum;
 	WalkStep	step;
 
@@ -225,11 +225,11 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
 
 	if (step == WALK_FAILED)
 	{
-		path = walk_failure(walk, &errnum, &action);
+		path = walk_failure(walk, &errnum, &failure);
 		plan_apply_brake(plan, location_store_brake(plan->found.store,
 													psprintf("%s/%s", plan->context.settings->upload_dir,
 															 plan_escape_name(path)),
-													action, errnum));
+													failure, errnum));
 	}
 }
 

@@ -83,11 +83,12 @@ extern void query_run_in_box(const Source *source, void (*work) (void *arg), voi
 pg_noreturn extern void query_raise(const Source *source, ErrorData *error);
 
 /*
- * Calls work(arg), and cuts it short at the time of sources_set_deadline(),
- * with an ERROR that is the source's alone: "gave up", `doing`, and the name
- * of the source.  To be called in a subtransaction, which any ERROR ends.
+ * Calls work(arg), and ends it at the time of sources_set_deadline() with an
+ * ERROR that concerns this source alone.  `message` is its message as it stands
+ * before the name of the source, such as "gave up clearing source", and `hint`
+ * its hint.  Must be called in a subtransaction, which any ERROR ends.
  */
-extern void query_limit_time(const Source *source, const char *doing, const char *hint,
+extern void query_limit_time(const Source *source, const char *message, const char *hint,
 							 void (*work) (void *arg), void *arg);
 
 /* Returns the time of sources_set_deadline(), 0 for none. */

@@ -577,7 +577,7 @@ ask_node(const RemoteServer *server, const char *text)
 	sources_set_deadline(before == 0 ? until : Min(before, until));
 	PG_TRY();
 	{
-		query_limit_time(((const RemoteTable *) linitial(server->tables))->source, "asking the nodes of",
+		query_limit_time(((const RemoteTable *) linitial(server->tables))->source, "gave up asking the nodes of source",
 						 "Find out why a node of Citus is slow.", put_question, &question);
 	}
 	PG_FINALLY();

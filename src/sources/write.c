@@ -550,7 +550,7 @@ clear_in_time(const Target *target, SourcePlace *places, int n)
 {
 	ToClear		rows = {target, places, n};
 
-	query_limit_time(target->source, "clearing", hint_slow, clear_places, &rows);
+	query_limit_time(target->source, "gave up clearing source", hint_slow, clear_places, &rows);
 }
 
 void
@@ -565,7 +565,7 @@ sources_clear(const Source *source, Datum sessions)
 	{
 		KeyedToClear rows = {&target, sessions};
 
-		query_limit_time(source, "clearing", hint_slow, clear_keyed, &rows);
+		query_limit_time(source, "gave up clearing source", hint_slow, clear_keyed, &rows);
 		return;
 	}
 	places = list_places(&target, sessions, &n);
@@ -763,7 +763,7 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	{
 		KeyedToCopy copy = {&target, texts, n, store, *desc};
 
-		query_limit_time(source, "copying columns of", hint_slow_node, copy_keyed, &copy);
+		query_limit_time(source, "gave up copying columns of source", hint_slow_node, copy_keyed, &copy);
 	}
 	else
 		for (int i = 0; i < n; i++)
@@ -924,7 +924,7 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	{
 		KeyedToRefill refill = {&target, key_columns, keys, texts, search.n, written};
 
-		query_limit_time(source, "filling columns of", hint_slow_node, refill_keyed, &refill);
+		query_limit_time(source, "gave up filling columns of source", hint_slow_node, refill_keyed, &refill);
 		return written;
 	}
 	search.rows = palloc0(sizeof(WantedRow) * Max(search.n, 1));

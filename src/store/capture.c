@@ -51,7 +51,7 @@ store_return_stranger(const StoreJob *job, Folder *trash)
 {
 	FileStore  *store = job->store;
 	char		spare[NAME_MAX + 1];
-	FileResult	result = fail(EEXIST, "put back file");
+	FileResult	result = fail(EEXIST, "could not put back file");
 	int			attempt;
 
 	strlcpy(spare, job->where.name, sizeof(spare));
@@ -60,13 +60,13 @@ store_return_stranger(const StoreJob *job, Folder *trash)
 		Folder	   *home = store_reach_home(store, &job->where, DIR_MAKE, &result);
 
 		if (home == NULL)
-			return result.outcome == FILE_FAILED ? result : fail(ENOTDIR, "put back file");
+			return result.outcome == FILE_FAILED ? result : fail(ENOTDIR, "could not put back file");
 		if (store_rename_out_of_trash(trash->fd, job->where.name, home->fd, spare) == 0)
 		{
 			home->dirty = trash->dirty = true;
 			return come_to(FILE_REPLACED);
 		}
-		result = fail(errno, "put back file");
+		result = fail(errno, "could not put back file");
 		if (errno == EEXIST)
 			make_spare_name(job, attempt, spare);
 		else if (errno == ENOENT)
@@ -97,7 +97,7 @@ try_capture(const StoreJob *job, Trash *into, Folder **trash)
 	store_note_mode(home, *trash, &job->where);
 	if (store_rename_into_trash(home->fd, name, (*trash)->fd, name) != 0)
 	{
-		result = fail_or_no_space(errno, "rename file");
+		result = fail_or_no_space(errno, "could not rename file");
 		if (result.errnum == EXDEV)
 			result.outcome = FILE_NO_SPACE;
 		return result;

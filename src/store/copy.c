@@ -348,24 +348,24 @@ verify(int from, int to, int64 size, CopyStop stop)
 }
 
 int
-copy_make(int from, const FileLook *look, int to, CopyStop stop, const char **action)
+copy_make(int from, const FileLook *look, int to, CopyStop stop, const char **failure)
 {
 	int64		size = look->identity.size;
 	int			errnum;
 
-	*action = "copy file";
+	*failure = "could not copy file";
 	if ((errnum = copy_content(from, to, size, stop)) != 0)
 		return errnum;
-	*action = "copy the attributes of file";
+	*failure = "could not copy the attributes of file";
 	if ((errnum = copy_permissions(look, to)) != 0 ||
 		(errnum = copy_attributes(from, to)) != 0)
 		return errnum;
-	*action = "keep the time of file";
+	*failure = "could not keep the time of file";
 	if ((errnum = copy_time(look, to)) != 0)
 		return errnum;
-	*action = "fsync copy of file";
+	*failure = "could not fsync copy of file";
 	if (fsync(to) != 0)
 		return errno;
-	*action = "verify copy of file";
+	*failure = "could not verify copy of file";
 	return verify(from, to, size, stop);
 }

@@ -36,11 +36,11 @@ extern int	copy_write(int fd, const char *buffer, size_t size, int64 offset);
  * extended attributes and ACLs.  `from` is open for reading, and `look` is
  * what a look at it told before.  `to` is empty, ours, and open for reading
  * and writing.  Returns 0 when the copy was fsynced, read back and compared;
- * else an errno, EINTR if stop() said so, and sets *action to what failed
- * (static text, see FileResult).  The content of `to` is of no use then.
+ * else an errno, EINTR if stop() said so, and sets *failure to a static text
+ * (see FileResult).  The content of `to` is of no use then.
  */
 extern int	copy_make(int from, const FileLook *look, int to, CopyStop stop,
-					  const char **action);
+					  const char **failure);
 
 /*
  * Sets *same to whether the files `a` and `b` hold the same `size` bytes, and

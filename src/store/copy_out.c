@@ -29,10 +29,10 @@ store_open_to_copy(const Folder *dir, const char *name, const FileIdentity *expe
 		return result;
 	file->fd = openat(dir->fd, name, O_RDONLY | COPY_FLAGS);
 	if (file->fd < 0)
-		return errno == ELOOP ? come_to(FILE_NOT_REGULAR) : vanished_or_failed(errno, "open file");
+		return errno == ELOOP ? come_to(FILE_NOT_REGULAR) : vanished_or_failed(errno, "could not open file");
 
 	if (store_look(file->fd, "", &file->look) != 0)
-		result = fail(errno, "stat file");
+		result = fail(errno, "could not stat file");
 	else if (!S_ISREG(file->look.mode))
 		result = come_to(FILE_NOT_REGULAR);
 	else if (!store_is_expected(dir, &file->look.identity, expected, true))
@@ -60,12 +60,12 @@ is_untouched(const OpenFile *file)
 FileResult
 store_fill_copy(FileStore *store, const OpenFile *original, int copy)
 {
-	const char *action;
-	int			errnum = copy_make(original->fd, &original->look, copy, store->base.stop, &action);
+	const char *failure;
+	int			errnum = copy_make(original->fd, &original->look, copy, store->base.stop, &failure);
 
 	if (errnum != EINTR && !is_untouched(original))
 		return come_to(FILE_REPLACED);
-	return errnum != 0 ? fail_or_no_space(errnum, action) : come_to(FILE_OK);
+	return errnum != 0 ? fail_or_no_space(errnum, failure) : come_to(FILE_OK);
 }
 
 /* The rest of a copy that was cut short is removed. */
@@ -79,7 +79,7 @@ store_make_copy(FileStore *store, const OpenFile *original, int workshop, int *c
 	if (*copy < 0 && errno == EEXIST && unlinkat(workshop, COPY_NAME, 0) == 0)
 		*copy = openat(workshop, COPY_NAME, flags, S_IRUSR | S_IWUSR);
 	if (*copy < 0)
-		return fail_or_no_space(errno, "create copy of file");
+		return fail_or_no_space(errno, "could not create copy of file");
 	result = store_fill_copy(store, original, *copy);
 	if (result.outcome != FILE_OK)
 	{
@@ -115,12 +115,12 @@ judge_copy(FileStore *store, const Folder *trash, const char *name,
 	int			errnum;
 
 	if (result.outcome == FILE_REPLACED || result.outcome == FILE_NOT_REGULAR)
-		return fail(EEXIST, "rename file");
+		return fail(EEXIST, "could not rename file");
 	if (result.outcome != FILE_OK)
 		return result.outcome == FILE_VANISHED ? come_to(FILE_OK) : result;
 	errnum = copy_compare(original->fd, copy.fd, original->look.identity.size, store->base.stop, good);
 	close(copy.fd);
-	return errnum == EINTR ? fail(EINTR, "verify copy of file") : come_to(FILE_OK);
+	return errnum == EINTR ? fail(EINTR, "could not verify copy of file") : come_to(FILE_OK);
 }
 
 /* Gives the finished copy its name in the trash; `found` says that a bad copy has that name. */
@@ -132,10 +132,10 @@ name_copy(int workshop, int copy, Folder *trash, const char *name, bool found)
 
 	trash->dirty = true;
 	if (rc == 0)
-		return is_in_place(trash, name, copy) ? come_to(FILE_OK) : fail(EBUSY, "rename copy of file");
+		return is_in_place(trash, name, copy) ? come_to(FILE_OK) : fail(EBUSY, "could not rename copy of file");
 	rc = errno;
 	(void) unlinkat(workshop, COPY_NAME, 0);
-	return fail_or_no_space(rc, "rename copy of file");
+	return fail_or_no_space(rc, "could not rename copy of file");
 }
 
 /* Puts a finished copy of the open original into the trash, unless one is there.  Sets *made if it made one. */
@@ -154,7 +154,7 @@ copy_into_trash(FileStore *store, Folder *trash, const char *name,
 		return result;
 	workshop = store_open_trash(store, 0);
 	if (workshop < 0)
-		return fail(errno, store->action);
+		return fail(errno, store->failure);
 	result = store_make_copy(store, original, workshop, &copy);
 	if (result.outcome == FILE_OK)
 	{
@@ -188,7 +188,7 @@ remove_original(const StoreJob *job)
 		result = store_capture_by_rename(job, &store->passage, &passage);
 	if (result.outcome == FILE_OK && unlinkat(passage->fd, job->where.name, 0) != 0)
 	{
-		result = fail(errno, "remove file");
+		result = fail(errno, "could not remove file");
 		(void) store_return_stranger(job, passage);
 	}
 	if (result.outcome == FILE_NO_SPACE)
@@ -266,7 +266,7 @@ try_copy_out(const StoreJob *job, bool *made)
 		return result;
 	/* look now, before gigabytes are copied in vain */
 	if (faccessat(home->fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
-		return fail(errno, "rename file");
+		return fail(errno, "could not rename file");
 	result = store_open_to_copy(home, job->where.name, job->expected, &original);
 	if (result.outcome != FILE_OK)
 		return result;
@@ -283,7 +283,7 @@ store_copy_out(const StoreJob *job)
 	int			attempt = 1;
 
 	if (!job->store->base.durable)
-		return fail(EXDEV, "rename file");
+		return fail(EXDEV, "could not rename file");
 	do
 		result = try_copy_out(job, &made);
 	while (store_is_stale(job->store, &result, attempt++));

@@ -65,7 +65,7 @@ store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
 	if (result.outcome != FILE_OK || unlinkat(dir->fd, name, 0) == 0)
 		return result;
 	*freed = 0;
-	return vanished_or_failed(errno, "remove file");
+	return vanished_or_failed(errno, "could not remove file");
 }
 
 /* A folder in the place of a captured file is another one than the captured file. */
@@ -110,7 +110,7 @@ add_unlink(Folder *trash, const char *name, StoreDoomed *file, StoreCall *call)
 	if (found.nlink <= 1)
 		return 1;
 	if (unlinkat(trash->fd, name, 0) != 0)
-		file->result = vanished_or_failed(errno, "remove file");
+		file->result = vanished_or_failed(errno, "could not remove file");
 	return 0;
 }
 
@@ -142,7 +142,7 @@ destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 	{
 		if (calls[i].errnum == 0)
 			continue;
-		calls[i].file->result = vanished_or_failed(calls[i].errnum, "remove file");
+		calls[i].file->result = vanished_or_failed(calls[i].errnum, "could not remove file");
 		calls[i].file->freed = 0;
 	}
 	return done;

@@ -154,7 +154,7 @@ store_sync_now(FileStore *store, Folder *a, Folder *b, Folder *c)
 	errnum = store->sync_errno;
 	if (earlier != 0)
 		store->sync_errno = earlier;
-	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "fsync directory");
+	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not fsync directory");
 }
 
 int
@@ -251,7 +251,7 @@ store_insist_on_trust(FileStore *store, int fd, const FileLook *look)
 
 	if (fd >= 0)
 		close(fd);
-	store->action = "trust directory";
+	store->failure = "could not trust directory";
 	errno = EPERM;
 	return -1;
 }
@@ -279,13 +279,13 @@ store_step_down(FileStore *store, Folder *from, int parent, const char *name, in
 	bool		made = false;
 	int			fd = store_open_directory(&from->volume, parent, name, &look);
 
-	store->action = "open directory";
+	store->failure = "could not open directory";
 	if (fd < 0 && errno == ENOENT && (flags & DIR_MAKE))
 	{
 		made = make_directory(parent, name, (flags & DIR_TRUST) ? S_IRWXU : store->make_mode) == 0;
 		if (!made && errno != EEXIST)
 		{
-			store->action = "create directory";
+			store->failure = "could not create directory";
 			return -1;
 		}
 		fd = store_open_directory(&from->volume, parent, name, &look);
@@ -395,7 +395,7 @@ store_reach_home(FileStore *store, const FilePath *where, int flags, FileResult 
 	else if (errno == ENOENT && !(flags & DIR_MAKE))
 		*result = come_to(FILE_VANISHED);
 	else
-		*result = fail(errno, store->action);
+		*result = fail(errno, store->failure);
 	return NULL;
 }
 
@@ -427,7 +427,7 @@ store_reach_trash(const StoreJob *job, Trash *trash, int flags, FileResult *resu
 	else if (errno == ENOENT && !(flags & DIR_MAKE))
 		*result = come_to(FILE_VANISHED);
 	else
-		*result = fail_or_no_space(errno, store->action);
+		*result = fail_or_no_space(errno, store->failure);
 	return folder;
 }
 

@@ -314,7 +314,7 @@ FileResult
 store_end_upload(FileStore *store, const char *path, const char *id, int64 quiet_since_ns, int64 *freed)
 {
 	*freed = 0;
-	return CALL_OR(end_upload, (store, path, id, quiet_since_ns, freed), fail(ENOTSUP, "end upload"));
+	return CALL_OR(end_upload, (store, path, id, quiet_since_ns, freed), fail(ENOTSUP, "could not end upload"));
 }
 
 FileResult
@@ -366,9 +366,9 @@ walk_next(TreeWalk *walk, const char **path)
 }
 
 const char *
-walk_failure(TreeWalk *walk, int *errnum, const char **action)
+walk_failure(TreeWalk *walk, int *errnum, const char **failure)
 {
-	return walker_of(walk)->walk_failure(walk, errnum, action);
+	return walker_of(walk)->walk_failure(walk, errnum, failure);
 }
 
 void

@@ -88,7 +88,7 @@ typedef struct StoreDriver
 	TreeWalk   *(*walk_begin) (FileStore *store, bool recurse);
 	TreeWalk   *(*walk_begin_trash) (FileStore *store, int64 run_id);
 	WalkStep	(*walk_next) (TreeWalk *walk, const char **path);
-	const char *(*walk_failure) (TreeWalk *walk, int *errnum, const char **action);
+	const char *(*walk_failure) (TreeWalk *walk, int *errnum, const char **failure);
 	void		(*walk_end) (TreeWalk *walk);
 	WalkReason	(*walk_why_not) (FileStore *store, const char *path, bool recurse, size_t *len);
 } StoreDriver;
@@ -119,11 +119,11 @@ come_to(FileOutcome outcome)
 }
 
 static inline FileResult
-fail(int errnum, const char *action)
+fail(int errnum, const char *failure)
 {
 	return (FileResult)
 	{
-		FILE_FAILED, errnum, action
+		FILE_FAILED, errnum, failure
 	};
 }
 

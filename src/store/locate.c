@@ -58,7 +58,7 @@ rescue_stranger(const StoreJob *job, Trash *from, bool mend)
 	if (trash == NULL)
 		return result;
 	if (store_look(trash->fd, job->where.name, &look) != 0)
-		return fail(errno, "stat file");
+		return fail(errno, "could not stat file");
 	if (S_ISDIR(look.mode))
 		return come_to(FILE_VANISHED);
 	return mend ? store_return_stranger(job, trash) : come_to(FILE_OCCUPIED);

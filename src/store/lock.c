@@ -48,9 +48,9 @@ static FileResult
 look_at_claim(int private, FileLook *look)
 {
 	if (store_look(private, CLAIM_NAME, look) != 0)
-		return vanished_or_failed(errno, "stat claim");
+		return vanished_or_failed(errno, "could not stat claim");
 	if (!S_ISREG(look->mode) || look->owner != geteuid())
-		return fail(EPERM, "trust claim");
+		return fail(EPERM, "could not trust claim");
 	return come_to(FILE_OK);
 }
 
@@ -172,7 +172,7 @@ lock_claim(FileStore *store, int private, const FileLook *found)
 	ClaimLock  *lock = find_lock(found);
 
 	if (lock == NULL)
-		return fail(EMFILE, "lock claim");
+		return fail(EMFILE, "could not lock claim");
 	if (lock->references == 0)
 	{
 		int			errnum;
@@ -183,7 +183,7 @@ lock_claim(FileStore *store, int private, const FileLook *found)
 			fd = open_and_lock(private, found, O_RDWR, &errnum);
 		if (fd < 0)
 			return errnum == 0 ? come_to(FILE_OK) :
-				errnum == EWOULDBLOCK ? come_to(FILE_OCCUPIED) : fail_or_no_space(errnum, "lock claim");
+				errnum == EWOULDBLOCK ? come_to(FILE_OCCUPIED) : fail_or_no_space(errnum, "could not lock claim");
 		lock->device = found->volume.device;
 		lock->inode = found->identity.inode;
 		lock->fd = fd;
@@ -214,7 +214,7 @@ local_lock(FileStore *store)
 
 	if (private < 0)
 	{
-		result = vanished_or_failed(errno, store->action);
+		result = vanished_or_failed(errno, store->failure);
 		local_unlock(store);
 		return result;
 	}

@@ -27,9 +27,9 @@
  *
  * FILE_OK; FILE_VANISHED: there is no claim, and so nothing to lock;
  * FILE_OCCUPIED: another process has the lock; FILE_FAILED, with EMFILE if
- * this process has too many such locks, EPERM ("trust claim") if the claim is
- * not a regular file of ours.  Unless the outcome is FILE_OK, the store has no
- * lock then, not even the old one.  Commit-safe.
+ * this process has too many such locks, EPERM ("could not trust claim") if the
+ * claim is not a regular file of ours.  Unless the outcome is FILE_OK, the store
+ * has no lock then, not even the old one.  Commit-safe.
  *
  * FILE_OK without any lock where the file system has no locks (ENOLCK,
  * EOPNOTSUPP, ENOSYS), or has locks that keep everybody from reading the

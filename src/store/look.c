@@ -191,11 +191,11 @@ store_recognize(const Folder *dir, const char *name, const FileIdentity *expecte
 	FileLook	look;
 
 	if (store_look(dir->fd, name, &look) != 0)
-		return vanished_or_failed(errno, "stat file");
+		return vanished_or_failed(errno, "could not stat file");
 	if (!S_ISREG(look.mode))
 		return come_to(FILE_NOT_REGULAR);
 	if (!same_mount(&look.volume, &dir->volume))
-		return fail(EXDEV, "stat file");
+		return fail(EXDEV, "could not stat file");
 	*found = look.identity;
 	return come_to(expected == NULL || store_is_expected(dir, found, expected, with_ctime) ?
 				   FILE_OK : FILE_REPLACED);
@@ -210,9 +210,9 @@ local_clock(FileStore *store, int64 *now_ns)
 							S_IRUSR | S_IWUSR);
 
 	if (fd < 0)
-		return fail_or_no_space(errno, "create temporary file");
+		return fail_or_no_space(errno, "could not create temporary file");
 	if (write(fd, "", 1) != 1 || store_look(fd, "", &look) != 0)
-		result = fail_or_no_space(errno, "stat temporary file");
+		result = fail_or_no_space(errno, "could not stat temporary file");
 	else
 		*now_ns = look.identity.mtime_ns;
 	close(fd);

@@ -53,7 +53,7 @@ store_split_path(const char *path, FilePath *where)
 		component += len + 1;
 	}
 	if (errnum != 0)
-		return fail(errnum, "accept path");
+		return fail(errnum, "could not accept path");
 
 	where->name = component;
 	len = component > path ? component - path - 1 : 0;

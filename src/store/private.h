@@ -125,7 +125,7 @@ struct FileStore
 	int			n_owed;
 	OwedSync	owed[STORE_OWED];
 	int			sync_errno;		/* first failure of an fsync, or 0 */
-	const char *action;			/* what failed when a function that opens
+	const char *failure;		/* what failed when a function that opens
 								 * folders returns -1 or NULL: static text,
 								 * see FileResult */
 };
@@ -160,9 +160,9 @@ typedef struct OpenFile
  */
 
 static inline FileResult
-fail_or_no_space(int errnum, const char *action)
+fail_or_no_space(int errnum, const char *failure)
 {
-	FileResult	result = fail(errnum, action);
+	FileResult	result = fail(errnum, failure);
 
 	if (errnum == ENOSPC || errnum == EDQUOT)
 		result.outcome = FILE_NO_SPACE;
@@ -170,9 +170,9 @@ fail_or_no_space(int errnum, const char *action)
 }
 
 static inline FileResult
-vanished_or_failed(int errnum, const char *action)
+vanished_or_failed(int errnum, const char *failure)
 {
-	return errnum == ENOENT ? come_to(FILE_VANISHED) : fail_or_no_space(errnum, action);
+	return errnum == ENOENT ? come_to(FILE_VANISHED) : fail_or_no_space(errnum, failure);
 }
 
 
@@ -214,7 +214,7 @@ extern FileResult store_recognize(const Folder *dir, const char *name, const Fil
 /* Returns 0, or an errno if a component of `len` bytes must not be part of a path. */
 extern int	store_judge_component(const char *component, size_t len);
 
-/* Checks `path`, and cuts it before its last component.  FILE_OK, or FILE_FAILED ("accept path"). */
+/* Checks `path`, and cuts it before its last component.  FILE_OK, or FILE_FAILED ("could not accept path"). */
 extern FileResult store_split_path(const char *path, FilePath *where);
 
 /* Fills `job`; outcomes of store_split_path(). */
@@ -227,7 +227,7 @@ extern FileResult store_begin(StoreJob *job, FileStore *store, int64 run_id, con
  *
  * These functions return the descriptor of a folder, which the caller closes,
  * or a Folder that the store keeps open.  On failure they return -1 or NULL,
- * and set errno and store->action.
+ * and set errno and store->failure.
  * ----------
  */
 
@@ -237,7 +237,7 @@ extern void store_close_quietly(int fd);
 /*
  * Opens the folder `name` (one component, or ".") in the folder `parent`, and
  * looks at it: *look.  ELOOP or ENOTDIR if `name` is no folder, EXDEV if the
- * folder is not on `volume`.  Does not set an action.
+ * folder is not on `volume`.  Does not set store->failure.
  */
 extern int	store_open_directory(const StoreVolume *volume, int parent, const char *name,
 								 FileLook *look);
@@ -455,7 +455,7 @@ extern int	local_lock_holder(FileStore *store);
 extern TreeWalk *local_walk_begin(FileStore *store, bool recurse);
 extern TreeWalk *local_walk_begin_trash(FileStore *store, int64 run_id);
 extern WalkStep local_walk_next(TreeWalk *walk, const char **path);
-extern const char *local_walk_failure(TreeWalk *walk, int *errnum, const char **action);
+extern const char *local_walk_failure(TreeWalk *walk, int *errnum, const char **failure);
 extern void local_walk_end(TreeWalk *walk);
 extern WalkReason local_walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
 

@@ -46,7 +46,7 @@ compare_occupant(FileStore *store, const Folder *home, const char *name,
 	errnum = copy_compare(copy->fd, occupant.fd, expected->size, store->base.stop, &same);
 	close(occupant.fd);
 	if (errnum != 0)
-		return fail(errnum, "verify copy of file");
+		return fail(errnum, "could not verify copy of file");
 	return come_to(same ? FILE_OK : FILE_OCCUPIED);
 }
 
@@ -63,12 +63,12 @@ copy_within_folder(FileStore *store, Folder *home, const char *name, const OpenF
 	int			back = openat(home->fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, S_IRUSR | S_IWUSR);
 
 	if (back < 0)
-		return fail(errno, "create copy of file");
+		return fail(errno, "could not create copy of file");
 	result = store_fill_copy(store, copy, back);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", back);
 	if (result.outcome == FILE_OK &&
 		linkat(AT_FDCWD, path, home->fd, name, AT_SYMLINK_FOLLOW) != 0)
-		result = fail(errno, "name copy of file");
+		result = fail(errno, "could not name copy of file");
 	close(back);
 	return result;
 }
@@ -82,13 +82,13 @@ copy_into_place(FileStore *store, Folder *home, const char *name, const OpenFile
 	int			back;
 
 	if (workshop < 0)
-		return fail(errno, store->action);
+		return fail(errno, store->failure);
 	result = store_make_copy(store, copy, workshop, &back);
 	if (result.outcome == FILE_OK)
 	{
 		if (store_rename_out_of_trash(workshop, COPY_NAME, home->fd, name) != 0)
 		{
-			result = fail(errno, "rename copy of file");
+			result = fail(errno, "could not rename copy of file");
 			(void) unlinkat(workshop, COPY_NAME, 0);
 		}
 		close(back);
@@ -142,7 +142,7 @@ copy_back_from(const StoreJob *job, Folder *trash, const FilePath *target,
 	if (home == NULL || result.outcome != FILE_OK)
 		return result;
 	if (unlinkat(trash->fd, name, 0) != 0 && errno != ENOENT)
-		return fail(errno, "remove file");
+		return fail(errno, "could not remove file");
 	trash->dirty = true;
 	return result;
 }
@@ -151,7 +151,7 @@ FileResult
 store_copy_stranger_back(const StoreJob *job, Folder *trash)
 {
 	FileIdentity found;
-	FileResult	result = {FILE_FAILED, EXDEV, "put back file"};
+	FileResult	result = {FILE_FAILED, EXDEV, "could not put back file"};
 
 	if (job->store->base.durable)
 		result = store_recognize(trash, job->where.name, NULL, false, &found);
@@ -159,7 +159,7 @@ store_copy_stranger_back(const StoreJob *job, Folder *trash)
 		result = copy_back_from(job, trash, &job->where, &found);
 	if (result.outcome == FILE_OK)
 		return come_to(FILE_REPLACED);
-	return result.outcome == FILE_FAILED ? result : fail(EXDEV, "put back file");
+	return result.outcome == FILE_FAILED ? result : fail(EXDEV, "could not put back file");
 }
 
 /*
@@ -176,7 +176,7 @@ settle_occupied(const StoreJob *job, Folder *trash, Folder *home, const FilePath
 
 	if (result.outcome != FILE_OK || !store_same_file(&found, captured, false))
 		return come_to(FILE_OCCUPIED);
-	return unlinkat(trash->fd, job->where.name, 0) == 0 ? result : fail(errno, "remove file");
+	return unlinkat(trash->fd, job->where.name, 0) == 0 ? result : fail(errno, "could not remove file");
 }
 
 FileResult
@@ -205,7 +205,7 @@ store_put_back_from(const StoreJob *job, Trash *from, const FilePath *target)
 		if (errno == EXDEV && store->base.durable)
 			return copy_back_from(job, trash, target, &found);
 		if (errno != EEXIST)
-			return fail(errno, "rename file");
+			return fail(errno, "could not rename file");
 		result = settle_occupied(job, trash, home, target, &found);
 	}
 	home->dirty = trash->dirty = true;

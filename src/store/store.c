@@ -185,10 +185,10 @@ local_set_backup_dir(FileStore *store, const char *path, const char *owner)
 	if (strchr(owner, '/') != NULL || path[0] != '/' || backup->fd >= 0)
 		errnum = EINVAL;
 	if (errnum != 0)
-		return fail(errnum, "accept path");
+		return fail(errnum, "could not accept path");
 	if (!store_acquire_descriptors(BACKUP_DESCRIPTORS))
-		return fail(errno, "open directory");
-	store->action = "open directory";
+		return fail(errno, "could not open directory");
+	store->failure = "could not open directory";
 	fd = open_top(path, backup, &look);
 	if (fd >= 0)
 		fd = store_insist_on_trust(store, fd, &look);
@@ -196,7 +196,7 @@ local_set_backup_dir(FileStore *store, const char *path, const char *owner)
 	{
 		errnum = errno;
 		store_release_descriptors(BACKUP_DESCRIPTORS);
-		return fail(errnum, store->action);
+		return fail(errnum, store->failure);
 	}
 	backup->fd = fd;
 	backup->copies = !store_same_volume(&store->root.volume, &look.volume);
@@ -242,7 +242,7 @@ local_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n,
 		int			errnum;
 
 		file->place = local_locate(store, run_id, file->path, file->expected, true, &errnum);
-		file->result = fail(errnum, "find it");
+		file->result = fail(errnum, "could not find it");
 		file->destroyed = false;
 		if (file->place == PLACE_UPLOAD)
 			file->result = local_capture(store, run_id, file->path, !local_is_quick(store), file->expected);

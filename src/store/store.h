@@ -36,7 +36,8 @@
  *	 <backup_dir>/<owner>/<run>/<path>: see store_set_backup_dir().  Folders of
  *	 the trash are made when they are needed, with mode 0700.  They are trusted
  *	 only if they belong to the server's OS user and nobody else may write to
- *	 them; else the outcome is FILE_FAILED with EPERM ("trust directory").
+ *	 them; else the outcome is FILE_FAILED with EPERM ("could not trust
+ *	 directory").
  *
  * - the folder of the last file is held open, so callers should come with
  *	 their files sorted by path.
@@ -116,9 +117,10 @@ typedef struct FileResult
 	FileOutcome outcome;
 	int			errnum;			/* errno where outcome is FILE_FAILED or
 								 * FILE_NO_SPACE, else 0 */
-	const char *action;			/* what was tried, static text for "could not
-								 * %s", e.g. "rename file"; NULL when there
-								 * was no failure */
+	const char *failure;		/* static text, such as "could not rename
+								 * file", for "%s: %s" with
+								 * store_error_text(); NULL when there was no
+								 * failure */
 } FileResult;
 
 typedef enum FilePlace
@@ -224,8 +226,8 @@ extern int	store_check_writable(FileStore *store);
  * name in that run's folder there has never been another one.
  *
  * FILE_OK; FILE_FAILED, with EINVAL for a wrong `path` or `owner`, or for a
- * bucket, EPERM ("trust directory") if the directory is not ours alone, or
- * ENOENT, ENOTDIR, ...; then the store is as it was.
+ * bucket, EPERM ("could not trust directory") if the directory is not ours
+ * alone, or ENOENT, ENOTDIR, ...; then the store is as it was.
  */
 extern FileResult store_set_backup_dir(FileStore *store, const char *path,
 									   const char *owner);
@@ -294,9 +296,9 @@ extern void store_set_durable(FileStore *store, bool durable);
  * `run_id`, if it still is `expected`.  The file is looked at before the
  * rename, with its ctime, and verified after the rename, without.  Another
  * file is put back; if the name was taken in that instant, it is put beside,
- * as "<name>.audio_cleanup-<run>".  If even that fails ("put back file"), the
- * file stays in the trash, where nobody destroys it, because it is not
- * `expected`; store_locate() tries again.
+ * as "<name>.audio_cleanup-<run>".  If even that fails ("could not put back
+ * file"), the file stays in the trash, where nobody destroys it, because it is
+ * not `expected`; store_locate() tries again.
  *
  * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED, FILE_NO_SPACE,
  * FILE_FAILED; with EEXIST, the trash has that name already, from a run of the

@@ -63,7 +63,7 @@ struct TreeWalk
 	const StoreVolume *volume;	/* all directories must be on it */
 	bool		recurse;
 	int			errnum;			/* not 0 once the walk has failed */
-	const char *action;
+	const char *failure;
 	int			nlevels;		/* number of open directories */
 	WalkLevel	levels[WALK_MAX_DEPTH + 1]; /* the top is depth 0 */
 	char		path[STORE_PATH_MAX];
@@ -71,10 +71,10 @@ struct TreeWalk
 
 /* Ends the walk with a failure; walk->path is that of the directory to blame. */
 static WalkStep
-give_up(TreeWalk *walk, int errnum, const char *action)
+give_up(TreeWalk *walk, int errnum, const char *failure)
 {
 	walk->errnum = errnum;
-	walk->action = action;
+	walk->failure = failure;
 	return WALK_FAILED;
 }
 
@@ -184,17 +184,17 @@ enter_directory(TreeWalk *walk, const char *name)
 	FileLook	look;
 
 	if (!append_name(walk, name))
-		return give_up(walk, ENAMETOOLONG, "walk directory");
+		return give_up(walk, ENAMETOOLONG, "could not walk directory");
 	if (walk->nlevels > WALK_MAX_DEPTH)
-		return give_up(walk, ELOOP, "walk directory");
+		return give_up(walk, ELOOP, "could not walk directory");
 	if (!AcquireExternalFD())
-		return give_up(walk, EMFILE, "open directory");
+		return give_up(walk, EMFILE, "could not open directory");
 	if (push_level(walk, store_open_directory(walk->volume, parent, name, &look)) != 0)
 	{
 		int			errnum = errno;
 
 		if (!is_passable(walk, parent, name, errnum))
-			return give_up(walk, errnum, "open directory");
+			return give_up(walk, errnum, "could not open directory");
 	}
 	return WALK_FILE;
 }
@@ -232,7 +232,7 @@ prepare(const StoreVolume *volume, bool recurse)
 	walk->volume = volume;
 	walk->recurse = recurse;
 	if (!AcquireExternalFD())
-		give_up(walk, EMFILE, "open directory");
+		give_up(walk, EMFILE, "could not open directory");
 	return walk;
 }
 
@@ -244,7 +244,7 @@ local_walk_begin(FileStore *store, bool recurse)
 
 	if (walk->errnum == 0 &&
 		push_level(walk, store_open_directory(walk->volume, store->root.fd, ".", &look)) != 0)
-		give_up(walk, errno, "open directory");
+		give_up(walk, errno, "could not open directory");
 	return walk;
 }
 
@@ -256,7 +256,7 @@ local_walk_begin_trash(FileStore *store, int64 run_id)
 	walk->in_trash = true;
 	/* without a trash the walk is at its end */
 	if (walk->errnum == 0 && push_level(walk, store_open_trash(store, run_id)) != 0 && errno != ENOENT)
-		give_up(walk, errno, "open directory");
+		give_up(walk, errno, "could not open directory");
 	return walk;
 }
 
@@ -279,7 +279,7 @@ local_walk_next(TreeWalk *walk, const char **path)
 		if (entry == NULL)
 		{
 			if (errno != 0)
-				return give_up(walk, errno, "read directory");
+				return give_up(walk, errno, "could not read directory");
 			close_level(walk);
 			continue;
 		}
@@ -288,7 +288,7 @@ local_walk_next(TreeWalk *walk, const char **path)
 		{
 			case DT_REG:
 				if (!append_name(walk, entry->d_name))
-					return give_up(walk, ENAMETOOLONG, "walk directory");
+					return give_up(walk, ENAMETOOLONG, "could not walk directory");
 				*path = walk->path;
 				return WALK_FILE;
 			case DT_DIR:
@@ -299,7 +299,7 @@ local_walk_next(TreeWalk *walk, const char **path)
 					return WALK_FAILED;
 				break;
 			case -1:
-				return give_up(walk, errno, "stat file");
+				return give_up(walk, errno, "could not stat file");
 			default:
 				break;
 		}
@@ -308,10 +308,10 @@ local_walk_next(TreeWalk *walk, const char **path)
 }
 
 const char *
-local_walk_failure(TreeWalk *walk, int *errnum, const char **action)
+local_walk_failure(TreeWalk *walk, int *errnum, const char **failure)
 {
 	*errnum = walk->errnum;
-	*action = walk->action;
+	*failure = walk->failure;
 	return walk->path[0] == '\0' ? "." : walk->path;
 }
 

@@ -66,10 +66,10 @@ extern WalkStep walk_next(TreeWalk *walk, const char **path);
 /*
  * Returns, after WALK_FAILED, the directory that could not be read: its
  * relative path, or "." for the upload directory itself.  Sets *errnum to the
- * errno, and *action to what was tried ("open directory", "read directory",
- * ...: see FileResult).
+ * errno, and *failure to a static text ("could not open directory", "could not
+ * read directory", ...: see FileResult).
  */
-extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **action);
+extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **failure);
 
 /* Why a walk does not come to a file. */
 typedef enum WalkReason

@@ -487,7 +487,7 @@ extern FileResult bucket_end_upload(FileStore *store, const char *path, const ch
 extern TreeWalk *bucket_walk_begin(FileStore *store, bool recurse);
 extern TreeWalk *bucket_walk_begin_trash(FileStore *store, int64 run_id);
 extern WalkStep bucket_walk_next(TreeWalk *walk, const char **path);
-extern const char *bucket_walk_failure(TreeWalk *walk, int *errnum, const char **action);
+extern const char *bucket_walk_failure(TreeWalk *walk, int *errnum, const char **failure);
 extern void bucket_walk_end(TreeWalk *walk);
 extern WalkReason bucket_walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
 

@@ -208,11 +208,11 @@ take_deleted(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	ConditionalDelete *file = &deleting->files[deleting->lanes[lane].file];
 
 	if (errnum != 0)
-		file->result = fail(errnum, "delete file");
+		file->result = fail(errnum, "could not delete file");
 	else if (answer->status == 412)
 		file->result = come_to(FILE_REPLACED);
 	else if (answer->status >= 300 && answer->status != 404)
-		file->result = fail(bucket_note(deleting->bucket, EIO, answer->error), "delete file");
+		file->result = fail(bucket_note(deleting->bucket, EIO, answer->error), "could not delete file");
 	else
 		file->result = come_to(FILE_OK);
 }
@@ -226,7 +226,7 @@ bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n)
 	int			i;
 
 	for (i = 0; i < n; i++)
-		files[i].result = fail(EAGAIN, "delete file");
+		files[i].result = fail(EAGAIN, "could not delete file");
 	deleting.lanes = palloc0(sizeof(DeleteLane) * bucket->n_parallel);
 	/* files that were not begun in time are left to the next drain */
 	while (deleting.next < n && bucket_keep_lease(bucket).outcome == FILE_OK &&
@@ -234,6 +234,6 @@ bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n)
 		;
 	for (i = 0; errnum != 0 && i < n; i++)
 		if (files[i].result.errnum == EAGAIN)
-			files[i].result = fail(errnum, "delete file");
+			files[i].result = fail(errnum, "could not delete file");
 	pfree(deleting.lanes);
 }

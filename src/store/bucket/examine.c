@@ -321,25 +321,25 @@ change(Bucket *bucket, const char *method, const char *key, const char *body, ch
 	return errnum;
 }
 
-/* Writes, hides, shows and removes a canary.  Sets *action to what is being done.  Returns 0 or an errno. */
+/* Writes, hides, shows and removes a canary.  Returns 0; or an errno, and sets *failure to a static text. */
 static int
-try_canary(Bucket *bucket, const char *key, const char **action)
+try_canary(Bucket *bucket, const char *key, const char **failure)
 {
 	char		version[BUCKET_ID_SIZE];
 	char		marker[BUCKET_ID_SIZE];
 	int			errnum;
 
-	*action = "deleted for good";
+	*failure = "an object of our own could not be deleted for good";
 	if ((errnum = remove_leftovers(bucket, key)) != 0)
 		return errnum;
-	*action = "written";
+	*failure = "an object of our own could not be written";
 	if ((errnum = change(bucket, "PUT", key, "audio_cleanup canary\n", version)) != 0)
 		return errnum;
-	*action = "deleted";
+	*failure = "an object of our own could not be deleted";
 	if ((errnum = change(bucket, "DELETE", key, NULL, marker)) != 0 ||
 		(errnum = expect_versions(bucket, key, version, marker, true)) != 0)
 		return errnum;
-	*action = "deleted for good";
+	*failure = "an object of our own could not be deleted for good";
 	if ((errnum = bucket_remove_version(bucket, key, marker)) != 0 ||
 		(errnum = bucket_remove_version(bucket, key, version)) != 0)
 		return errnum;
@@ -368,17 +368,17 @@ bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg)
 {
 	const Examiner examiner = {bucket_of(store), sink, arg};
 	char		key[BUCKET_KEY_MAX + 1];
-	const char *action = "written";
+	const char *failure = "an object of our own could not be written";
 	int			errnum = bucket_key(examiner.bucket, CANARY_PATH, key);
 
 	if (!examiner.bucket->enabled)
 		return examine_conditions(&examiner);
 	if (errnum == 0)
-		errnum = try_canary(examiner.bucket, key, &action);
+		errnum = try_canary(examiner.bucket, key, &failure);
 	if (errnum == EINTR)
 		return false;
 	if (errnum != 0)
-		return wrong(&examiner, "s3_delete", psprintf("an object of our own could not be %s: %s", action,
+		return wrong(&examiner, "s3_delete", psprintf("%s: %s", failure,
 													  store_error_text(store, errnum)),
 					 "The user needs s3:PutObject, s3:DeleteObject and s3:DeleteObjectVersion; " SEE_RIGHTS);
 	return fine(&examiner, "s3_delete", "an object of our own was written, deleted, put back and deleted for good");

@@ -29,7 +29,7 @@ list(Job *job)
 {
 	int			errnum = bucket_list_versions(job->bucket, job->key, job->expected, &job->versions);
 
-	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "list versions of file");
+	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not list versions of file");
 }
 
 /* Fills `job`, and lists the versions of its file. */
@@ -43,7 +43,7 @@ begin(Job *job, FileStore *store, const char *path, const FileIdentity *expected
 	errnum = bucket_key(job->bucket, path, job->key);
 	if (errnum == 0)
 		return list(job);
-	return fail(bucket_note(job->bucket, errnum, strerror(errnum)), "accept path");
+	return fail(bucket_note(job->bucket, errnum, strerror(errnum)), "could not accept path");
 }
 
 /* Does the work of begin(), under the lease. */
@@ -58,7 +58,7 @@ begin_change(Job *job, FileStore *store, const char *path, const FileIdentity *e
 
 
 static FileResult
-remove_version(Job *job, const char *version, const char *action)
+remove_version(Job *job, const char *version, const char *failure)
 {
 	char		copy[BUCKET_ID_SIZE];
 	int			errnum;
@@ -66,7 +66,7 @@ remove_version(Job *job, const char *version, const char *action)
 	/* the list lasts only until the next call */
 	strlcpy(copy, version, sizeof(copy));
 	errnum = bucket_remove_version(job->bucket, job->key, copy);
-	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, action);
+	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, failure);
 }
 
 
@@ -111,7 +111,7 @@ bucket_identify_captured(FileStore *store, int64 run_id, const char *path, FileI
 	entries = job.versions.entries;
 	if (job.versions.n < 2 || !entries[0].is_marker || entries[1].is_marker)
 		return !bucket_is_doubtful(job.bucket, job.key) ? come_to(FILE_VANISHED) :
-			fail(bucket_note(job.bucket, EIO, "it is not known whether the server has deleted it"), "delete file");
+			fail(bucket_note(job.bucket, EIO, "it is not known whether the server has deleted it"), "could not delete file");
 	bucket_identify_entry(&entries[1], identity);
 	return result;
 }
@@ -143,7 +143,7 @@ rescue_stranger(Job *job, bool mend, int *errnum)
 	if (result.outcome == FILE_OK)
 		result = list(job);
 	if (result.outcome == FILE_OK && bucket_hides_stranger(&job->versions))
-		result = remove_version(job, job->versions.entries[0].version, "put back file");
+		result = remove_version(job, job->versions.entries[0].version, "could not put back file");
 	*errnum = result.errnum;
 	return result.outcome == FILE_OK ? PLACE_OTHER : PLACE_UNKNOWN;
 }
@@ -181,7 +181,7 @@ show_again(Job *job)
 {
 	const BucketCall call = {.method = "DELETE",.key = job->key,.once = true};
 	const BucketAnswer *answer;
-	FileResult	result = {FILE_FAILED, EIO, "put back file"};
+	FileResult	result = {FILE_FAILED, EIO, "could not put back file"};
 	int			try;
 
 	for (try = 0; try < MAX_TRIES && job->versions.none_is_current && job->versions.n > 0; try++)
@@ -189,10 +189,10 @@ show_again(Job *job)
 		int			errnum = bucket_call(job->bucket, &call, &answer);
 
 		if (errnum != 0)
-			return fail(errnum, "put back file");
+			return fail(errnum, "could not put back file");
 		result = list(job);
 		if (result.outcome == FILE_OK && job->versions.entries[0].is_marker)
-			result = remove_version(job, job->versions.entries[0].version, "put back file");
+			result = remove_version(job, job->versions.entries[0].version, "could not put back file");
 		if (result.outcome == FILE_OK)
 			result = list(job);
 	}
@@ -209,7 +209,7 @@ unhide(Job *job)
 	{
 		if (bucket_is_present(&job->versions))
 			return come_to(FILE_OCCUPIED);
-		result = remove_version(job, job->versions.entries[0].version, "put back file");
+		result = remove_version(job, job->versions.entries[0].version, "could not put back file");
 		if (result.outcome == FILE_OK)
 			result = list(job);
 		if (job->versions.none_is_current)
@@ -232,13 +232,13 @@ copy_version(const Job *job, const Job *target, char version[BUCKET_ID_SIZE])
 
 	if (!bucket_encode_source(job->bucket, source, sizeof(source), job->key,
 							  job->versions.entries[job->versions.at].version))
-		return fail(bucket_note(job->bucket, ENAMETOOLONG, strerror(ENAMETOOLONG)), "copy file");
+		return fail(bucket_note(job->bucket, ENAMETOOLONG, strerror(ENAMETOOLONG)), "could not copy file");
 	errnum = bucket_call(job->bucket, &call, &answer);
 	if (errnum != 0)
-		return fail(errnum, "copy file");
+		return fail(errnum, "could not copy file");
 	/* an error may come with the status of a success */
 	if (answer->status != 200 || answer->code[0] != '\0' || answer->version[0] == '\0')
-		return fail(bucket_note(job->bucket, EIO, answer->error[0] ? answer->error : answer->code), "copy file");
+		return fail(bucket_note(job->bucket, EIO, answer->error[0] ? answer->error : answer->code), "could not copy file");
 	strlcpy(version, answer->version, BUCKET_ID_SIZE);
 	return come_to(FILE_OK);
 }
@@ -261,7 +261,7 @@ verify_copy(Job *target, const char *version, const FileIdentity *expected)
 		(versions->n == 1 || versions->entries[1].is_marker);
 	if (is_first && versions->entries[0].size == expected->size)
 		return result;
-	result = remove_version(target, version, "copy file");
+	result = remove_version(target, version, "could not copy file");
 	return result.outcome == FILE_OK ? come_to(FILE_OCCUPIED) : result;
 }
 

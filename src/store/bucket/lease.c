@@ -59,11 +59,11 @@ name_holder(char holder[64])
 
 /* Returns a failure, and notes its text. */
 static FileResult
-give_up(Bucket *bucket, int errnum, const char *action, const char *error)
+give_up(Bucket *bucket, int errnum, const char *failure, const char *error)
 {
 	if (error != NULL)
 		(void) bucket_note(bucket, errnum, error);
-	return fail(errnum, action);
+	return fail(errnum, failure);
 }
 
 /*
@@ -97,7 +97,7 @@ is_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
 static FileResult
 judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 {
-	static const char action[] = "look at the lease";
+	static const char failure[] = "could not look at the lease";
 	KeyVersions versions;
 	BucketEntry oldest;
 	int			errnum;
@@ -105,20 +105,20 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 	for (;;)
 	{
 		if ((errnum = bucket_list_versions(bucket, key, NULL, &versions)) != 0)
-			return fail(errnum, action);
+			return fail(errnum, failure);
 		if (versions.n == 0)
-			return *own == '\0' ? come_to(FILE_OK) : give_up(bucket, ESTALE, action, "the lease was lost");
+			return *own == '\0' ? come_to(FILE_OK) : give_up(bucket, ESTALE, failure, "the lease was lost");
 		oldest = versions.entries[versions.n - 1];
 		if (strcmp(oldest.version, own) == 0)
 			return come_to(FILE_OK);
 		if (!oldest.is_marker && bucket->date - oldest.modified <= LEASE_SECONDS &&
 			!is_ours(bucket, key, oldest.version, &errnum))
-			return errnum == 0 ? come_to(FILE_OCCUPIED) : fail(errnum, action);
+			return errnum == 0 ? come_to(FILE_OCCUPIED) : fail(errnum, failure);
 		/* younger versions do not have the lease */
 		if (!remove)
 			return come_to(FILE_OK);
 		if ((errnum = bucket_remove_version(bucket, key, oldest.version)) != 0)
-			return fail(errnum, action);
+			return fail(errnum, failure);
 	}
 }
 
@@ -134,9 +134,9 @@ put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 	name_holder(holder);
 	errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
-		return fail(errnum, "take the lease");
+		return fail(errnum, "could not take the lease");
 	if (answer->status != 200 || answer->version[0] == '\0')
-		return give_up(bucket, EIO, "take the lease",
+		return give_up(bucket, EIO, "could not take the lease",
 					   answer->error[0] ? answer->error : "the server gave no version id");
 	strlcpy(version, answer->version, BUCKET_ID_SIZE);
 	return come_to(FILE_OK);
@@ -175,7 +175,7 @@ put_object(Bucket *bucket, const char *key, const char *text)
  * we have it: see above.  FILE_OK, FILE_OCCUPIED, FILE_FAILED.
  */
 static FileResult
-write_and_see(Bucket *bucket, const char *key, const char *text, instr_time looked, const char *action)
+write_and_see(Bucket *bucket, const char *key, const char *text, instr_time looked, const char *failure)
 {
 	const BucketAnswer *answer;
 	instr_time	took;
@@ -186,13 +186,13 @@ write_and_see(Bucket *bucket, const char *key, const char *text, instr_time look
 	INSTR_TIME_SUBTRACT(took, looked);
 	took_ms = (int) INSTR_TIME_GET_MILLISEC(took);
 	if (errnum == 0 && took_ms > LONGEST_WRITE_MS)
-		return give_up(bucket, EAGAIN, action, "the server is too slow to tell who was first");
+		return give_up(bucket, EAGAIN, failure, "the server is too slow to tell who was first");
 	if (errnum == 0 && !bucket_sleep(Max(SETTLE_MS, 2 * took_ms)))
 		errnum = bucket_note(bucket, EINTR, strerror(EINTR));
 	if (errnum == 0)
 		errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
-		return fail(errnum, action);
+		return fail(errnum, failure);
 	return come_to(answer->status == 200 && strcmp(answer->body, text) == 0 ? FILE_OK : FILE_OCCUPIED);
 }
 
@@ -208,7 +208,7 @@ is_free(const Bucket *bucket, const BucketAnswer *answer, const char *holder)
 static FileResult
 renew_plain_lease(Bucket *bucket, const char *key)
 {
-	static const char action[] = "take the lease";
+	static const char failure[] = "could not take the lease";
 	char		holder[64];
 	const BucketAnswer *answer;
 	instr_time	looked;
@@ -223,16 +223,16 @@ renew_plain_lease(Bucket *bucket, const char *key)
 	INSTR_TIME_SET_CURRENT(looked);
 	errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
-		result = fail(errnum, action);
+		result = fail(errnum, failure);
 	else if (is_held && strcmp(answer->body, bucket->lease) == 0)
 	{
 		errnum = put_object(bucket, key, bucket->lease);
-		result = errnum == 0 ? come_to(FILE_OK) : fail(errnum, action);
+		result = errnum == 0 ? come_to(FILE_OK) : fail(errnum, failure);
 	}
 	else if (!is_free(bucket, answer, holder))
 		result = come_to(FILE_OCCUPIED);
 	else
-		result = write_and_see(bucket, key, bucket->lease, looked, action);
+		result = write_and_see(bucket, key, bucket->lease, looked, failure);
 	if (result.outcome == FILE_OK)
 		bucket->leased_at = looked;
 	else
@@ -257,18 +257,18 @@ renew_lease(Bucket *bucket)
 	if (errnum == 0)
 		errnum = bucket_ask_versioning(bucket);
 	if (errnum != 0)
-		return fail(errnum, "ask for versioning");
+		return fail(errnum, "could not ask for versioning");
 	if (!bucket->enabled && (errnum = bucket_prove(bucket)) != 0)
-		return fail(errnum, "try a deletion");
+		return fail(errnum, "could not try a deletion");
 	if (!bucket->enabled && !bucket->conditional)
-		return give_up(bucket, ENOTSUP, "delete safely", "the bucket keeps no versions");
+		return give_up(bucket, ENOTSUP, "could not delete safely", "the bucket keeps no versions");
 	if (!bucket->enabled)
 		return renew_plain_lease(bucket, key);
 	bucket->conditional = false;
 	result = put_lease(bucket, key, version);
 	if (result.outcome == FILE_OK && bucket->lease[0] != '\0' &&
 		(errnum = bucket_remove_version(bucket, key, bucket->lease)) != 0)
-		result = fail(errnum, "renew the lease");
+		result = fail(errnum, "could not renew the lease");
 	if (result.outcome == FILE_OK)
 		result = judge_others(bucket, key, version, true);
 	bucket->lease[0] = '\0';
@@ -308,7 +308,7 @@ bucket_keep_lease(Bucket *bucket)
 		return come_to(FILE_OK);
 	result = renew_lease(bucket);
 	if (result.outcome == FILE_OCCUPIED)
-		return give_up(bucket, EBUSY, "take the lease", "another server works on the bucket");
+		return give_up(bucket, EBUSY, "could not take the lease", "another server works on the bucket");
 	return result;
 }
 
@@ -321,7 +321,7 @@ bucket_lock(FileStore *store)
 	int			errnum = bucket_key(bucket, LEASE_PATH, key);
 
 	if (errnum != 0)
-		return fail(errnum, "look at the lease");
+		return fail(errnum, "could not look at the lease");
 	return bucket->lease[0] != '\0' ? come_to(FILE_OK) : judge_others(bucket, key, "", false);
 }
 
@@ -356,11 +356,11 @@ bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 	if (errnum == 0)
 		errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
-		return fail(errnum, "read claim");
+		return fail(errnum, "could not read claim");
 	if (answer->status == 404)
 		return come_to(FILE_VANISHED);
 	if (answer->status != 200)
-		return give_up(bucket, EIO, "read claim", answer->error);
+		return give_up(bucket, EIO, "could not read claim", answer->error);
 	strlcpy(text, answer->body, STORE_CLAIM_MAX);
 	return come_to(FILE_OK);
 }
@@ -369,7 +369,7 @@ bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 static FileResult
 claim_by_reading(Bucket *bucket, const char *key, const char *text)
 {
-	static const char action[] = "write claim";
+	static const char failure[] = "could not write claim";
 	const BucketAnswer *answer;
 	instr_time	looked;
 	int			errnum;
@@ -377,10 +377,10 @@ claim_by_reading(Bucket *bucket, const char *key, const char *text)
 	INSTR_TIME_SET_CURRENT(looked);
 	errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
-		return fail(errnum, action);
+		return fail(errnum, failure);
 	if (answer->status != 404)
 		return come_to(FILE_OCCUPIED);
-	return write_and_see(bucket, key, text, looked, action);
+	return write_and_see(bucket, key, text, looked, failure);
 }
 
 FileResult
@@ -396,10 +396,10 @@ bucket_write_claim(FileStore *store, const char *text, bool replace)
 	if (errnum == 0)
 		errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
-		return fail(errnum, "write claim");
+		return fail(errnum, "could not write claim");
 	if (answer->status == 501)
 		return claim_by_reading(bucket, key, text);
 	if (answer->status == 412 || answer->status == 409)
 		return come_to(FILE_OCCUPIED);
-	return answer->status == 200 ? come_to(FILE_OK) : give_up(bucket, EIO, "write claim", answer->error);
+	return answer->status == 200 ? come_to(FILE_OK) : give_up(bucket, EIO, "could not write claim", answer->error);
 }

@@ -90,8 +90,8 @@ add_item(Many *many, const char *path, const FileIdentity *expected)
 	item->in_hand = errnum == 0;
 	if (errnum == 0)
 		item->key = pstrdup(key);
-	item->result = errnum == 0 ? fail(EINTR, "list versions of file") :
-		fail(bucket_note(many->bucket, errnum, strerror(errnum)), "accept path");
+	item->result = errnum == 0 ? fail(EINTR, "could not list versions of file") :
+		fail(bucket_note(many->bucket, errnum, strerror(errnum)), "could not accept path");
 }
 
 static void
@@ -161,7 +161,7 @@ list_all(Many *many, VersionsSink sink)
 	errnum = bucket_list_many(many->bucket, asks, n, sink, many);
 	pfree(asks);
 	if (errnum != 0)
-		fail_all(many, fail(errnum, "list versions of file"));
+		fail_all(many, fail(errnum, "could not list versions of file"));
 	return errnum;
 }
 
@@ -182,7 +182,7 @@ take_identity(void *arg, int ask, int errnum, const KeyVersions *versions)
 	ExpectedFile *file = &many->bucket->expected[item->number];
 
 	if (errnum != 0)
-		settle(item, fail(errnum, "list versions of file"));
+		settle(item, fail(errnum, "could not list versions of file"));
 	else if (!bucket_is_present(versions))
 		settle(item, come_to(FILE_VANISHED));
 	else
@@ -270,9 +270,9 @@ add_removal(const Many *many, Removals *removals, int i, const char *version)
 	};
 }
 
-/* Removes the `version` of all files in hand.  Settles those that fail, with this action. */
+/* Removes the `version` of all files in hand.  Settles those that fail, with this failure. */
 static void
-remove_versions(Many *many, const char *action)
+remove_versions(Many *many, const char *failure)
 {
 	Removals	removals;
 	int			errnum;
@@ -288,7 +288,7 @@ remove_versions(Many *many, const char *action)
 		Item	   *item = &many->items[removals.items[i]];
 
 		if (removals.list[i].errnum != 0)
-			settle(item, fail(errnum ? errnum : removals.list[i].errnum, action));
+			settle(item, fail(errnum ? errnum : removals.list[i].errnum, failure));
 	}
 }
 
@@ -333,7 +333,7 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 
 	if (errnum != 0)
 	{
-		settle(item, fail(errnum, "list versions of file"));
+		settle(item, fail(errnum, "could not list versions of file"));
 		return;
 	}
 	if (versions->at == 0)
@@ -378,7 +378,7 @@ check_null_versions(Many *many)
 		errnum = bucket_note(many->bucket, ENOTSUP, "the bucket keeps no versions");
 	if (errnum == 0)
 		return;
-	result = fail(errnum, "delete safely");
+	result = fail(errnum, "could not delete safely");
 	for (; i < many->n; i++)
 		if (many->items[i].in_hand && many->items[i].version != NULL)
 			settle(&many->items[i], result);
@@ -411,7 +411,7 @@ make_markers(Many *many)
 			doubt(many->bucket, item->key);
 		if (removal->errnum != 0 && removal->errnum != EIO && removal->errnum != ETIMEDOUT &&
 			removal->errnum != EAGAIN)
-			settle(item, fail(removal->errnum, "delete file"));
+			settle(item, fail(removal->errnum, "could not delete file"));
 	}
 }
 
@@ -451,7 +451,7 @@ take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
 	item->version = NULL;
 	if (errnum != 0)
 	{
-		settle(item, fail(errnum, "list versions of file"));
+		settle(item, fail(errnum, "could not list versions of file"));
 		return;
 	}
 	at = find_marker(item, versions);
@@ -464,7 +464,7 @@ take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
 		item->version = MemoryContextStrdup(many->context, versions->entries[at].version);
 	}
 	else if (item->marker != NULL || versions->at != 0 || bucket_is_doubtful(many->bucket, item->key))
-		settle(item, fail(bucket_note(many->bucket, EIO, "the server has made no delete marker"), "delete file"));
+		settle(item, fail(bucket_note(many->bucket, EIO, "the server has made no delete marker"), "could not delete file"));
 }
 
 /* Removes the markers above strangers, and settles these.  Returns how many files have no marker yet. */
@@ -487,7 +487,7 @@ uncover_strangers(Many *many)
 			continue;
 		}
 		errnum = bucket_remove_version(many->bucket, item->key, item->version);
-		settle(item, errnum == 0 ? come_to(item->outcome) : fail(errnum, "put back file"));
+		settle(item, errnum == 0 ? come_to(item->outcome) : fail(errnum, "could not put back file"));
 	}
 	return left;
 }
@@ -515,7 +515,7 @@ hide_all(Many *many)
 			break;
 		}
 	}
-	fail_all(many, fail(errnum, "delete file"));
+	fail_all(many, fail(errnum, "could not delete file"));
 }
 
 /* Destroys all files in hand at their place, because there is no trash. */
@@ -551,7 +551,7 @@ destroy_in_place(Many *many)
 static void
 capture_all(Many *many, bool for_good)
 {
-	const FileResult no_trash = {FILE_FAILED, ENOTSUP, "back up file"};
+	const FileResult no_trash = {FILE_FAILED, ENOTSUP, "could not back up file"};
 
 	if (!many->bucket->conditional)
 	{
@@ -584,7 +584,7 @@ mend(Many *many, int64 run_id)
 		file->place = bucket_locate((FileStore *) many->bucket, run_id, item->path, item->expected,
 									true, &errnum);
 		if (file->place == PLACE_UNKNOWN)
-			many->items[i].result = fail(errnum, "put back file");
+			many->items[i].result = fail(errnum, "could not put back file");
 	}
 }
 
@@ -642,7 +642,7 @@ take_doomed(void *arg, int ask, int errnum, const KeyVersions *versions)
 	bool		is_last = versions->n == versions->at + 1 && !versions->more;
 
 	if (errnum != 0)
-		settle(item, fail(errnum, "list versions of file"));
+		settle(item, fail(errnum, "could not list versions of file"));
 
 	/*
 	 * a process that was killed after it removed the last version has left
@@ -696,7 +696,7 @@ bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 	qsort(many.items, n, sizeof(Item), compare_items);
 	if (begin_change(&many) && list_all(&many, take_doomed) == 0 && begin_change(&many))
 	{
-		remove_versions(&many, "delete file");
+		remove_versions(&many, "could not delete file");
 		for (i = 0; i < n; i++)
 			if (many.items[i].in_hand)
 				settle(&many.items[i], come_to(FILE_OK));

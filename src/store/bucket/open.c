@@ -285,7 +285,7 @@ bucket_error_text(FileStore *store, int errnum)
 static FileResult
 bucket_set_backup_dir(FileStore *store, const char *path, const char *owner)
 {
-	return fail(bucket_note(bucket_of(store), EINVAL, "a bucket keeps its own backups"), "accept path");
+	return fail(bucket_note(bucket_of(store), EINVAL, "a bucket keeps its own backups"), "could not accept path");
 }
 
 /* The time is the date of the server's last answer. */
@@ -295,14 +295,14 @@ bucket_clock(FileStore *store, int64 *now_ns)
 	const Bucket *bucket = bucket_of(store);
 
 	*now_ns = bucket->date * NS_PER_SECOND;
-	return bucket->date != 0 ? come_to(FILE_OK) : fail(ENOTSUP, "ask the time");
+	return bucket->date != 0 ? come_to(FILE_OK) : fail(ENOTSUP, "could not ask the time");
 }
 
 /* A capture never fails for want of space: it makes a marker. */
 static FileResult
 bucket_destroy_in_place(FileStore *store, const char *path, const FileIdentity *expected, int64 *freed)
 {
-	return fail(bucket_note(bucket_of(store), ENOTSUP, strerror(ENOTSUP)), "delete file");
+	return fail(bucket_note(bucket_of(store), ENOTSUP, strerror(ENOTSUP)), "could not delete file");
 }
 
 const StoreDriver bucket_driver = {

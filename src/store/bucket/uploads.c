@@ -145,7 +145,7 @@ is_lost(int errnum)
 FileResult
 bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quiet_since_ns, int64 *freed)
 {
-	static const char action[] = "end upload";
+	static const char failure[] = "could not end upload";
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
 	char		query[3 * BUCKET_ID_SIZE + 16] = "uploadId=";
@@ -164,12 +164,12 @@ bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quie
 	if (errnum == 0 && !bucket_encode(query, sizeof(query), id))
 		errnum = ENAMETOOLONG;
 	if (errnum != 0)
-		return fail(bucket_note(bucket, errnum, strerror(errnum)), "accept path");
+		return fail(bucket_note(bucket, errnum, strerror(errnum)), "could not accept path");
 	errnum = look_at_parts(bucket, key, id, &size, &newest);
 	if (errnum == ENOENT)
 		return come_to(FILE_VANISHED);
 	if (errnum != 0)
-		return fail(errnum, "list parts of upload");
+		return fail(errnum, "could not list parts of upload");
 	if (newest * NS_PER_SECOND > quiet_since_ns)
 		return come_to(FILE_REPLACED);
 	errnum = bucket_call(bucket, &call, &answer);
@@ -183,7 +183,7 @@ bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quie
 	 * know it any more
 	 */
 	if (errnum != 0 && !(is_lost(errnum) && look_at_parts(bucket, key, id, &again, &newest) == ENOENT))
-		return fail(errnum, action);
+		return fail(errnum, failure);
 	*freed = size;
 	return come_to(FILE_OK);
 }

@@ -363,10 +363,10 @@ bucket_walk_next(TreeWalk *base, const char **path)
 }
 
 const char *
-bucket_walk_failure(TreeWalk *base, int *errnum, const char **action)
+bucket_walk_failure(TreeWalk *base, int *errnum, const char **failure)
 {
 	*errnum = ((BucketWalk *) base)->errnum;
-	*action = "list";
+	*failure = "could not list";
 	return ".";
 }
 
