@@ -3,13 +3,11 @@
  * ledger/files.c
  *	  Rows of cleanup_files: condemned files, and their states.
  *
- * The state of a file only goes forward: pending -> trashed -> deleted, or to
- * skipped or failed, or through restoring to restored (or back to trashed, if
- * the name is taken). cleanup_runs.captured_up_to records once, for all files
- * without backup, that they are in the trash: these files go from pending to
- * deleted.  A pending file with an error is not in the trash.  Every UPDATE
- * names the state that it expects, and so does not change a row that another
- * process has changed.
+ * CONTRIBUTING.md draws the states of a file.  cleanup_runs.captured_up_to records
+ * once, for all files without backup, that they are in the trash: these files go
+ * from pending to deleted.  A pending file with an error is not in the trash.  Every
+ * UPDATE names the states that it expects, and so does not change a row that another
+ * process has brought to its end.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
