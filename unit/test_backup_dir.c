@@ -396,8 +396,8 @@ is_outcome(FileResult result, FileOutcome outcome, int errnum, const char *text)
 	bool		passed = ok(result.outcome == outcome && result.errnum == errnum, "%s", text);
 
 	if (!passed)
-		diag("outcome %d, errno %d (%s), action %s", result.outcome, result.errnum,
-			 strerror(result.errnum), result.action ? result.action : "none");
+		diag("outcome %d, errno %d (%s), failure %s", result.outcome, result.errnum,
+			 strerror(result.errnum), result.failure ? result.failure : "none");
 	return passed;
 }
 
@@ -405,7 +405,7 @@ static int
 outcome_of(FileResult result)
 {
 	if (result.errnum != 0)
-		diag("could not %s: %s", result.action, strerror(result.errnum));
+		diag("%s: %s", result.failure, strerror(result.errnum));
 	return result.outcome;
 }
 
@@ -755,7 +755,7 @@ test_corruption(void)
 	hook.corrupt = true;
 	result = store_capture(store, RUN, FILE_NAME, &file);
 	is_outcome(result, FILE_FAILED, EIO, "a flipped bit in the copy is found");
-	ok(!hook.corrupt && strcmp(result.action, "verify copy of file") == 0, "... and called by its name");
+	ok(!hook.corrupt && strcmp(result.failure, "could not verify copy of file") == 0, "... and called by its name");
 	ok(holds(at(FILE_NAME), content, COPY_CHUNK + 7) && !there(copy_at(FILE_NAME)) && is_clean(),
 	   "the file stays, the copy does not");
 	is(outcome_of(store_capture(store, RUN, FILE_NAME, &file)), FILE_OK, "again, without");
@@ -962,7 +962,11 @@ test_both(void)
 
 	/* put back, the name taken */
 	let_time_pass(copy_at(FILE_NAME));
-	/* not with the number of the inode that has become free: without birth times it would be the same file */
+
+	/*
+	 * not with the number of the inode that has become free: without birth
+	 * times it would be the same file
+	 */
 	put_bytes(at("spacer"), "x", 1);
 	put_bytes(at(FILE_NAME), "other", 5);
 	must(unlink(at("spacer")) == 0, "unlink");

@@ -64,6 +64,7 @@ openat(int fd, const char *path, int flags,...)
 {
 	va_list		args;
 	mode_t		mode;
+
 	REAL(openat);
 
 	va_start(args, flags);
@@ -79,6 +80,7 @@ open(const char *path, int flags,...)
 {
 	va_list		args;
 	mode_t		mode;
+
 	REAL(open);
 
 	va_start(args, flags);
@@ -93,6 +95,7 @@ int
 flock(int fd, int operation)
 {
 	int			rc;
+
 	REAL(flock);
 
 	errno = hook.flock_errno;
@@ -131,6 +134,7 @@ statx(int fd, const char *path, int flags, unsigned int mask,
 	  struct statx *buf)
 {
 	int			rc;
+
 	REAL(statx);
 
 	rc = real(fd, path, flags, mask, buf);
@@ -199,13 +203,13 @@ outcome_of(FileResult result)
 }
 
 static void
-is_failure(FileResult result, int errnum, const char *action, const char *text)
+is_failure(FileResult result, int errnum, const char *failure, const char *text)
 {
 	if (!ok(result.outcome == FILE_FAILED && result.errnum == errnum &&
-			strcmp(result.action, action) == 0, "%s", text))
-		diag("outcome %d, errno %d (%s), action %s", result.outcome,
+			strcmp(result.failure, failure) == 0, "%s", text))
+		diag("outcome %d, errno %d (%s), failure %s", result.outcome,
 			 result.errnum, strerror(result.errnum),
-			 result.action ? result.action : "none");
+			 result.failure ? result.failure : "none");
 }
 
 /* Is this file locked, whoever has it?  Asked without the code under test. */
@@ -441,24 +445,24 @@ test_kinds(void)
 
 	must(mkdir(at(PRIVATE), 0700) == 0, "mkdir");
 	must(mkfifo(at(CLAIM), 0600) == 0, "mkfifo");
-	is_failure(store_lock(store), EPERM, "trust claim", "a fifo, and nobody waits");
+	is_failure(store_lock(store), EPERM, "could not trust claim", "a fifo, and nobody waits");
 	is(store_lock_holder(store), 0, "... no holder");
 	must(unlink(at(CLAIM)) == 0 && mkdir(at(CLAIM), 0700) == 0, "mkdir");
-	is_failure(store_lock(store), EPERM, "trust claim", "a directory");
+	is_failure(store_lock(store), EPERM, "could not trust claim", "a directory");
 	must(rmdir(at(CLAIM)) == 0, "rmdir");
 	put("target", "x");
 	must(symlink(at("target"), at(CLAIM)) == 0, "symlink");
-	is_failure(store_lock(store), EPERM, "trust claim", "a symlink");
+	is_failure(store_lock(store), EPERM, "could not trust claim", "a symlink");
 	ok(!is_locked("target"), "... is not followed");
 	must(unlink(at(CLAIM)) == 0, "unlink");
 	put(CLAIM, "x");
 	must(chmod(at(PRIVATE), 0777) == 0, "chmod");
-	is_failure(store_lock(store), EPERM, "trust directory", "a directory open to all");
+	is_failure(store_lock(store), EPERM, "could not trust directory", "a directory open to all");
 	must(chmod(at(PRIVATE), 0700) == 0, "chmod");
 	if (geteuid() == 0)
 	{
 		must(chown(at(CLAIM), 65534, 65534) == 0, "chown");
-		is_failure(store_lock(store), EPERM, "trust claim", "somebody else's file");
+		is_failure(store_lock(store), EPERM, "could not trust claim", "somebody else's file");
 	}
 	else
 		skip("giving a file away takes root");
@@ -547,10 +551,10 @@ test_replaced_meanwhile(void)
 	kill_other(&other);
 
 	hook.before_open = replace_claim;
-	is_failure(store_lock(store), ESTALE, "lock claim", "replaced again and again");
+	is_failure(store_lock(store), ESTALE, "could not lock claim", "replaced again and again");
 	hook.before_open = NULL;
 	hook.after_flock = replace_claim;
-	is_failure(store_lock(store), ESTALE, "lock claim", "... after it was locked");
+	is_failure(store_lock(store), ESTALE, "could not lock claim", "... after it was locked");
 	hook.after_flock = NULL;
 	ok(!is_locked(CLAIM), "... nothing is locked");
 
@@ -561,10 +565,10 @@ test_replaced_meanwhile(void)
 	is(outcome_of(store_lock(store)), FILE_VANISHED, "removed after it was locked");
 	replace_claim();
 	hook.before_open = replace_by_symlink;
-	is_failure(store_lock(store), EPERM, "trust claim", "a symlink takes its place");
+	is_failure(store_lock(store), EPERM, "could not trust claim", "a symlink takes its place");
 	replace_claim();
 	hook.before_open = replace_by_fifo;
-	is_failure(store_lock(store), EPERM, "trust claim", "a fifo takes its place");
+	is_failure(store_lock(store), EPERM, "could not trust claim", "a fifo takes its place");
 	is(count_descriptors(), descriptors, "none of that leaves a descriptor");
 	store_close(store);
 }
@@ -587,7 +591,7 @@ test_other_file_systems(void)
 		store_unlock(store);
 	}
 	hook.flock_errno = EIO;
-	is_failure(store_lock(store), EIO, "lock claim", "any other error is one");
+	is_failure(store_lock(store), EIO, "could not lock claim", "any other error is one");
 	hook.flock_errno = 0;
 
 	hook.flock_interrupted = true;
@@ -651,7 +655,7 @@ test_table(void)
 	for (int i = 0; i < MAX_LOCKS; i++)
 		good += store_lock(stores[i]).outcome == FILE_OK;
 	is(good, MAX_LOCKS, "16 directories at a time");
-	is_failure(store_lock(stores[MAX_LOCKS]), EMFILE, "lock claim", "17 are too many");
+	is_failure(store_lock(stores[MAX_LOCKS]), EMFILE, "could not lock claim", "17 are too many");
 	ok(!is_locked(CLAIM), "... and the last is not locked");
 	snprintf(top, sizeof(top), "%s/table-5", base);
 	twin = open_again();

@@ -1425,7 +1425,11 @@ test_many_files(bool expected)
 	key_each_number(&scope, check_number, &numbers);
 	is(scope.too_many, false, tap_text("%d files are not too many for a MiB, %s", MANY_FILES, how));
 	is(numbers.wrong, 0, "each number is that of a key of its file");
-	/* those that share their names have keys of their own only with the folder */
+
+	/*
+	 * those that share their names have keys of their own only with the
+	 * folder
+	 */
 	for (int i = 0; i < MANY_FILES; i++)
 		few += numbers.first[i] != (i % 2 == 0 || i == 1 ? 4 : 2);
 	is(few, 0, "each key comes with the first file that has it");

@@ -103,6 +103,7 @@ renameat2(int fd, const char *old, int new_fd, const char *new,
 		  unsigned int flags)
 {
 	int			rc;
+
 	REAL(renameat2);
 
 	run_hook(&hook.before_rename);
@@ -268,13 +269,13 @@ outcome_of(FileResult result)
 }
 
 static void
-is_failure(FileResult result, int errnum, const char *action, const char *text)
+is_failure(FileResult result, int errnum, const char *failure, const char *text)
 {
 	if (!ok(result.outcome == FILE_FAILED && result.errnum == errnum &&
-			(action == NULL || strcmp(result.action, action) == 0), "%s", text))
-		diag("outcome %d, errno %d (%s), action %s", result.outcome,
+			(failure == NULL || strcmp(result.failure, failure) == 0), "%s", text))
+		diag("outcome %d, errno %d (%s), failure %s", result.outcome,
 			 result.errnum, strerror(result.errnum),
-			 result.action ? result.action : "none");
+			 result.failure ? result.failure : "none");
 }
 
 static double
@@ -434,7 +435,7 @@ destroy_many(const char *name, int ring_errno, bool ring_breaks)
 	ok(doomed[STRANGER].result.outcome == FILE_REPLACED && holds(TRASH "/003.mp3", "other"), "a stranger stays");
 	ok(doomed[MISSING].result.outcome == FILE_VANISHED && doomed[MISSING].freed == 0, "a missing file is missing");
 	ok(doomed[FOLDER].result.outcome == FILE_REPLACED && there(TRASH "/005.mp3"), "a folder stays");
-	is_failure(doomed[BAD_PATH].result, EINVAL, "accept path", "a path that leads out is refused");
+	is_failure(doomed[BAD_PATH].result, EINVAL, "could not accept path", "a path that leads out is refused");
 	ok(doomed[NO_FOLDER].result.outcome == FILE_VANISHED && there(TRASH "/b/149.mp3"), "without its folder, a file is missing");
 	is(doomed[OTHER_LINK].freed, 5, "the last link frees the bytes");
 	is(by_call, have_ring() && ring_errno == 0 && !ring_breaks ? 1 : N - 5, "by plain calls where there is no ring");
@@ -467,7 +468,7 @@ test_destroy_many(void)
 	hook.ring_errno = ENOSYS;
 	hook.unlink_errno = EIO;
 	store_destroy_many(store, RUN, doomed, 2);
-	is_failure(doomed[0].result, EIO, "remove file", "what cannot be unlinked says so");
+	is_failure(doomed[0].result, EIO, "could not remove file", "what cannot be unlinked says so");
 	ok(doomed[1].result.errnum == EIO && doomed[1].freed == 0, "each for itself");
 	hook.unlink_errno = 0;
 	store_destroy_many(store, RUN, doomed, 2);
@@ -496,7 +497,7 @@ test_paths(void)
 		int			errnum;
 		int64		freed;
 
-		is_failure(store_identify(store, bad[i], &any), EINVAL, "accept path",
+		is_failure(store_identify(store, bad[i], &any), EINVAL, "could not accept path",
 				   tap_text("path \"%s\" is refused", bad[i]));
 		ok(store_capture(store, RUN, bad[i], &file).errnum == EINVAL &&
 		   store_put_back(store, RUN, bad[i], &file).errnum == EINVAL &&
@@ -848,7 +849,7 @@ test_strikes(void)
 
 		put(TRASH "/d/a.mp3", "leftover");
 		file = put_and_know(store, "d/a.mp3", "new");
-		is_failure(store_capture(store, RUN, "d/a.mp3", &file), EEXIST, "rename file",
+		is_failure(store_capture(store, RUN, "d/a.mp3", &file), EEXIST, "could not rename file",
 				   "a leftover in the trash is not overwritten");
 		ok(holds(TRASH "/d/a.mp3", "leftover") && there("d/a.mp3"), "... both stay");
 		store_close(store);
@@ -964,11 +965,11 @@ test_put_back_taken(void)
 
 	hook.rename_errno = EINVAL;
 	hook.link_errno = EPERM;
-	is_failure(store_put_back(store, RUN, "d/a.mp3", &file), EPERM, "rename file",
+	is_failure(store_put_back(store, RUN, "d/a.mp3", &file), EPERM, "could not rename file",
 			   "a file system without links: it fails");
 	hook.link_errno = 0;
 	hook.unlink_errno = EIO;
-	is_failure(store_put_back(store, RUN, "d/a.mp3", &file), EIO, "rename file",
+	is_failure(store_put_back(store, RUN, "d/a.mp3", &file), EIO, "could not rename file",
 			   "linked, but not unlinked: it fails");
 	ok(there("d/a.mp3") && there(TRASH "/d/a.mp3"), "... and is in both places");
 	hook.unlink_errno = 0;
@@ -1035,12 +1036,12 @@ refuses(FileStore *store, const FileIdentity *file, const char *text)
 	int64		freed;
 	int			errnum = 0;
 
-	is_failure(store_capture(store, RUN, "a.mp3", file), EPERM, "trust directory",
+	is_failure(store_capture(store, RUN, "a.mp3", file), EPERM, "could not trust directory",
 			   text);
-	is_failure(store_put_back(store, RUN, "a.mp3", file), EPERM, "trust directory",
+	is_failure(store_put_back(store, RUN, "a.mp3", file), EPERM, "could not trust directory",
 			   "... put back");
 	is_failure(store_destroy(store, RUN, "a.mp3", file, &freed), EPERM,
-			   "trust directory", "... destroy");
+			   "could not trust directory", "... destroy");
 	ok(store_locate(store, RUN, "a.mp3", file, true, &errnum) == PLACE_UNKNOWN &&
 	   errnum == EPERM, "... locate");
 	store_tidy(store, RUN);
@@ -1109,13 +1110,13 @@ test_no_space(void)
 	   "no quota for a name");
 	is(store_capture(store, RUN, "a.mp3", &file).errnum, EDQUOT, "... says why");
 	hook.rename_errno = EROFS;
-	is_failure(store_capture(store, RUN, "a.mp3", &file), EROFS, "rename file",
+	is_failure(store_capture(store, RUN, "a.mp3", &file), EROFS, "could not rename file",
 			   "read-only is no matter of space");
 	hook.rename_errno = 0;
 	ok(there("a.mp3"), "the file is where it was");
 	hook.unlink_errno = EIO;
 	is_failure(store_destroy_in_place(store, "a.mp3", &file, &freed), EIO,
-			   "remove file", "an unlink that fails");
+			   "could not remove file", "an unlink that fails");
 	hook.unlink_errno = 0;
 	is(freed, 0, "... frees nothing");
 	is(outcome_of(store_destroy_in_place(store, "a.mp3", &file, &freed)), FILE_OK,
@@ -1351,10 +1352,10 @@ test_unverifiable(void)
 	int			errnum;
 
 	hook.after_rename = break_stat;
-	is_failure(store_capture(store, RUN, "a.mp3", &file), EIO, "stat file",
+	is_failure(store_capture(store, RUN, "a.mp3", &file), EIO, "could not stat file",
 			   "what cannot be verified");
 	ok(there("a.mp3") && !there(TRASH "/a.mp3"), "... is put back");
-	is_failure(store_capture(store, RUN, "a.mp3", &file), EIO, "stat file",
+	is_failure(store_capture(store, RUN, "a.mp3", &file), EIO, "could not stat file",
 			   "what cannot be looked at is not captured");
 	ok(store_locate(store, RUN, "a.mp3", &file, true, &errnum) == PLACE_UNKNOWN &&
 	   errnum == EIO, "... nor located");
@@ -1481,19 +1482,19 @@ test_unprivileged(void)
 	file = put_and_know(store, "a.mp3", "a");
 	must(chmod(top, 0555) == 0, "chmod");
 	is(store_check_writable(store), EACCES, "a directory without w is not writable");
-	is_failure(store_capture(store, RUN, "a.mp3", &file), EACCES, "create directory",
+	is_failure(store_capture(store, RUN, "a.mp3", &file), EACCES, "could not create directory",
 			   "... no trash can be made");
 	must(chmod(top, 0755) == 0 && mkdir(at(".audio_cleanup"), 0700) == 0 &&
 		 mkdir(at(".audio_cleanup/trash"), 0700) == 0 &&
 		 mkdir(at(TRASH), 0700) == 0 && chmod(top, 0555) == 0, "mkdir");
-	is_failure(store_capture(store, RUN, "a.mp3", &file), EACCES, "rename file",
+	is_failure(store_capture(store, RUN, "a.mp3", &file), EACCES, "could not rename file",
 			   "... nor can a file be captured");
 	must(chmod(top, 0755) == 0, "chmod");
 	ok(there("a.mp3"), "... it is where it was");
 
 	put("d/b.mp3", "b");
 	must(chmod(at("d"), 0) == 0, "chmod");
-	is_failure(store_identify(store, "d/b.mp3", &any), EACCES, "open directory",
+	is_failure(store_identify(store, "d/b.mp3", &any), EACCES, "could not open directory",
 			   "a directory without permissions");
 	must(chmod(at("d"), 0755) == 0, "chmod");
 
@@ -1570,7 +1571,7 @@ test_mounts(void)
 		must(system(tap_text("mount --bind '%s' '%s'", at("real"),
 							 at(".audio_cleanup"))) == 0, "mount");
 		is_failure(store_capture(store, RUN, "real/a.mp3", &file), EPERM,
-				   "trust directory", "a trash that is mounted is not trusted");
+				   "could not trust directory", "a trash that is mounted is not trusted");
 		(void) system(tap_text("umount '%s'", at(".audio_cleanup")));
 	}
 	(void) system(tap_text("umount '%s' '%s' '%s' 2>/dev/null", at("bound"),

@@ -114,7 +114,7 @@ walk_all(FileStore *store, bool recurse)
 	char	   *found[1000];
 	char	   *all = pg_strdup("");
 	const char *path;
-	const char *action;
+	const char *what;
 	int			errnum;
 	int			nfound = 0;
 	WalkStep	step;
@@ -122,9 +122,9 @@ walk_all(FileStore *store, bool recurse)
 	while ((step = walk_next(walk, &path)) == WALK_FILE && nfound < 1000)
 		found[nfound++] = pg_strdup(path);
 	is(walk_next(walk, &path), step, "the end, or failure, is final");
-	path = walk_failure(walk, &errnum, &action);
+	path = walk_failure(walk, &errnum, &what);
 	if (step == WALK_FAILED)
-		snprintf(failure, sizeof(failure), "%s:%s:%s", action, path,
+		snprintf(failure, sizeof(failure), "%s:%s:%s", what, path,
 				 strerror(errnum));
 	walk_end(walk);
 
@@ -279,7 +279,7 @@ test_broken(void)
 	make("d");
 	put("d/a.mp3", "");
 	hook.readdir_errno = EIO;
-	fails(store, "read directory:.:Input/output error", "readdir fails at once");
+	fails(store, "could not read directory:.:Input/output error", "readdir fails at once");
 	hook.nreaddir_good = 100;
 	yields(store, "d/a.mp3|", "readdir does not fail");
 	must(unlink(at("d/a.mp3")) == 0 && rmdir(at("d")) == 0 && rmdir(top) == 0, "rm");
@@ -323,7 +323,7 @@ test_depth(void)
 
 	store = fresh("depth-70");
 	dig(70);
-	snprintf(want, sizeof(want), "walk directory:%sd:%s", path, strerror(ELOOP));
+	snprintf(want, sizeof(want), "could not walk directory:%sd:%s", path, strerror(ELOOP));
 	fails(store, want, "65 is too deep");
 	store_close(store);
 }
@@ -335,7 +335,7 @@ test_long_path(void)
 	char		name[256];
 	char		want[STORE_PATH_MAX + 256];
 	int			fd = open(top, O_RDONLY | O_DIRECTORY);
-	int			len = sprintf(want, "walk directory:");
+	int			len = sprintf(want, "could not walk directory:");
 
 	memset(name, 'n', 255);
 	name[255] = '\0';
@@ -377,10 +377,10 @@ test_unprivileged(void)
 	put("a.mp3", "");
 	put("d/b.mp3", "");
 	must(chmod(at("d/secret"), 0) == 0, "chmod");
-	fails(store, "open directory:d/secret:Permission denied",
+	fails(store, "could not open directory:d/secret:Permission denied",
 		  "an unreadable directory fails the walk");
 	rename_secret("d/secret", "d/lost+found");
-	fails(store, "open directory:d/lost+found:Permission denied",
+	fails(store, "could not open directory:d/lost+found:Permission denied",
 		  "... whatever it is called");
 	rename_secret("d/lost+found", "lost+found");
 	yields(store, "a.mp3|d/b.mp3|", "... but lost+found at the top");
@@ -389,10 +389,10 @@ test_unprivileged(void)
 	yields(store, "a.mp3|d/b.mp3|", "... which is let alone even if it can be read");
 	must(chmod(at("d"), 0444) == 0, "chmod");
 	hook.hide_types = true;
-	fails(store, "stat file:d:Permission denied", "readable but not searchable");
+	fails(store, "could not stat file:d:Permission denied", "readable but not searchable");
 	must(chmod(at("d"), 0755) == 0, "chmod");
 	must(chmod(top, 0) == 0, "chmod");
-	fails(store, "open directory:.:Permission denied",
+	fails(store, "could not open directory:.:Permission denied",
 		  "an upload directory that lost its permissions");
 	must(chmod(top, 0755) == 0, "chmod");
 	store_close(store);

@@ -1,14 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * drain/at_commit.c
- *	  What is done to files when the current transaction commits.
+ *	  Work on files that the commit of the current transaction does.
  *
- * A transaction that condemned files carries their names and identities in
- * memory, a Batch for each run and subtransaction.  ROLLBACK forgets them.
- * At XACT_EVENT_COMMIT the commit record is on disk (ForceSyncCommit) and the
- * callback renames the files into the trash.  It may do system calls and
- * nothing else: an ERROR there is a PANIC.  What it achieves or fails to
- * achieve it does not tell anybody; whoever drains finds out by looking.
+ * A transaction that has condemned files keeps their names and identities in
+ * memory, in Batches.  ROLLBACK forgets them.  At XACT_EVENT_COMMIT the commit
+ * record is on disk (ForceSyncCommit), and the callback renames the files into
+ * the trash.  The callback may do system calls and nothing else: an ERROR there
+ * is a PANIC.  It reports nothing; the next drain looks where the files are.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -30,14 +29,14 @@
 #include "src/store/claim_file.h"
 
 /*
- * An upload directory with its trash, open: however many runs have batches,
- * the descriptors of it are needed once.
+ * An open upload directory with its trash, for all batches in it: its
+ * descriptors are needed only once.
  */
 typedef struct OpenPlace
 {
 	struct OpenPlace *next;
-	MemoryContext context;		/* below TopMemoryContext; holds all of it */
-	int			references;		/* batches */
+	MemoryContext context;		/* below TopMemoryContext; has all of it */
+	int			references;		/* number of batches */
 	Place		place;
 	FileStore  *store;
 } OpenPlace;
@@ -45,7 +44,7 @@ typedef struct OpenPlace
 typedef struct BatchFile
 {
 	const char *path;
-	const char *as;				/* to put back */
+	const char *as;				/* name to put the file back under, or NULL */
 	FileIdentity identity;
 } BatchFile;
 
@@ -53,7 +52,8 @@ typedef struct BatchFile
 struct Batch
 {
 	AtEnd		end;
-	MemoryContext context;		/* below TopMemoryContext; holds all of it */
+	MemoryContext context;		/* has all of it; below TopMemoryContext after
+								 * at_commit_end() */
 	Oid			extension;
 	AtCommitAction action;
 	int64		run_id;
@@ -74,7 +74,8 @@ static AtEndList batches = {
 };
 static AtEndList workers = {.before_commit = at_commit_start_worker_now};
 static AtEnd worker;			/* the only entry of `workers` */
-static OpenPlace *places = NULL;	/* of all batches, and those being made */
+static OpenPlace *places = NULL;	/* places of all batches, also of
+									 * unfinished ones */
 
 #define foreach_batch(iter) dlist_foreach(iter, &batches.entries)
 #define batch_of(iter) dlist_container(Batch, end.node, (iter).cur)
@@ -115,7 +116,7 @@ close_place(OpenPlace *place)
 	MemoryContextDelete(place->context);
 }
 
-/* Raises an ERROR if something is wrong with the place. */
+/* Opens the store of a place.  ERROR if that is not possible. */
 static void
 open_store(OpenPlace *place, const Place *wanted)
 {
@@ -128,7 +129,7 @@ open_store(OpenPlace *place, const Place *wanted)
 	place->store = store_open(wanted->upload_dir);
 	MemoryContextSwitchTo(caller);
 	if (place->store == NULL)
-		brake_raise(location_brake(wanted->upload_dir, "open upload directory", errno));
+		brake_raise(location_brake(wanted->upload_dir, "could not open upload directory", errno));
 	if ((brake = location_set_backup_dir(place->store, wanted)) != NULL)
 		brake_raise(brake);
 }
@@ -168,9 +169,8 @@ leave_place(void *arg)
 }
 
 /*
- * A batch is in the list only when at_commit_end() was called: an ERROR while
- * it is filled leaves nothing behind but its context, which goes with the
- * caller's.
+ * A batch is in the list only after at_commit_end().  An ERROR before that leaves
+ * only the context of the batch, which is deleted with the caller's context.
  */
 Batch *
 at_commit_begin(const Place *place, int64 run_id, AtCommitAction action)
@@ -194,7 +194,7 @@ at_commit_begin(const Place *place, int64 run_id, AtCommitAction action)
 		open = open_place(place);
 	open->references++;
 	batch->place = open;
-	/* until it is carried out or forgotten; this process has it already */
+	/* the batch keeps the lock, which this process has already, until its end */
 	if (store_acts_at_commit(open->store) && (brake = claim_lock(open->store, place->upload_dir, 0)) != NULL)
 		brake_raise(brake);
 	return batch;
@@ -247,9 +247,9 @@ forget_batch(AtEnd *entry)
 }
 
 /*
- * Commit-safe.  A shutdown need not wait for the last of them: what is left
- * is pending, and found by the next drain.  So are files that must be copied:
- * a commit does not wait for gigabytes.
+ * Commit-safe.  A shutdown does not wait for the last file: the files that are
+ * left stay pending, and the next drain finds them.  The next drain also deals
+ * with files that must be copied: a commit does not wait for gigabytes.
  */
 static void
 carry_out_batch(Batch *batch)
@@ -338,7 +338,7 @@ at_commit_claim(const Place *place, const char *text, bool replace)
 
 	at_commit_add(batch, text, NULL, &none);
 	at_commit_end(batch);
-	/* which sees that the claim is there, and remembers that */
+	/* the worker sees that the claim is there, and records that */
 	at_commit_start_worker();
 }
 
@@ -351,7 +351,7 @@ at_commit_start_worker(void)
 
 /* --------------------------------------------------------------- callbacks --- */
 
-/* Where there is no free slot the next call takes over: a WARNING says so. */
+/* If no worker is free, the next call of a cleanup finishes the work. */
 void
 at_commit_start_worker_now(void)
 {
@@ -374,7 +374,10 @@ is_claim(const Batch *batch)
 	return batch->action == AT_COMMIT_CLAIM || batch->action == AT_COMMIT_CLAIM_REPLACING;
 }
 
-/* Written now, or before: two runs in one transaction both want it. */
+/*
+ * Commit-safe.  Writes a claim.  Returns true also if that claim is there
+ * already, because two runs in one transaction both write it.
+ */
 static bool
 write_claim(Batch *batch)
 {
@@ -390,8 +393,9 @@ write_claim(Batch *batch)
 }
 
 /*
- * The claim of a directory comes before its files, whatever the list says.
- * Somebody else may have been quicker: then the files are not ours to touch.
+ * Commit-safe.  Writes all claims, which must come before any file.  Returns
+ * false if a claim could not be written: somebody else may have been quicker,
+ * and then we must not touch the files.
  */
 static bool
 write_claims(void)
@@ -424,8 +428,8 @@ carry_out_batches(void)
 }
 
 /*
- * DROP EXTENSION in the same transaction has taken the rows with it: then
- * nobody would know what became of the files.
+ * Forgets batches if DROP EXTENSION in this transaction has dropped the rows:
+ * nobody could find out where the files are.
  */
 static void
 forget_orphaned_batches(void)

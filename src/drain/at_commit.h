@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * drain/at_commit.h
- *	  What is done to files when the current transaction commits.
+ *	  Work on files that the commit of the current transaction does.
  *
- * All of it is forgotten if the transaction, or the subtransaction that asked
- * for it, rolls back; at PREPARE TRANSACTION too: the rows in cleanup_files
- * tell what is to be done, and the next run drains them.
+ * The work is forgotten if the transaction, or the subtransaction that has asked
+ * for it, rolls back; also at PREPARE TRANSACTION.  The rows in cleanup_files
+ * tell what is to be done, and the next run drains them.  Any failure before the
+ * commit is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -18,24 +19,25 @@
 #include "src/guard/location.h"
 #include "src/store/store.h"
 
-/* So many files of a run are captured by the commit callback itself. */
+/* files of a run that the commit callback itself captures, at most */
 #define AT_COMMIT_FILES	10000
 
 /*
- * Captures the first AT_COMMIT_FILES of these files.  Makes the commit a
- * synchronous one.  Their rows are in cleanup_files already.
+ * Captures the first AT_COMMIT_FILES of these files of the run `run_id`.  Their
+ * rows must be in cleanup_files already.  Makes the commit synchronous.
  */
 extern void at_commit_capture(const Place *place, int64 run_id, Condemned *condemned);
 
-/* Returns whether the current transaction waits to capture files of this run. */
+/* Returns whether the commit of the current transaction will capture files of this run. */
 extern bool at_commit_has_run(int64 run_id);
 
-/* Returns whether the transaction waits to capture or destroy files of this run. */
+/* Returns whether the commit of the current transaction will capture or destroy files of this run. */
 extern bool at_commit_takes_from(int64 run_id);
 
 /*
- * Writes this claim, replacing another one or not, before any file is
- * captured.  If that fails, none is: they stay pending.
+ * Writes the claim `text`, with `replace` over another claim, before any file is
+ * captured.  If that fails, no file is captured: the files stay pending.  Starts
+ * a worker, see at_commit_start_worker().
  */
 extern void at_commit_claim(const Place *place, const char *text, bool replace);
 
@@ -49,13 +51,14 @@ typedef enum AtCommitAction
 	AT_COMMIT_PUT_BACK,
 	AT_COMMIT_REMOVE_FOLDERS,	/* the paths are those of folders: see
 								 * store_remove_folders() */
-	AT_COMMIT_ACTIONS
+	AT_COMMIT_ACTIONS			/* number of actions */
 } AtCommitAction;
 
 /*
- * Begins a batch of a run's files, in the current memory context; adds a file
- * to it, with the name under which it is put back, or NULL; and hands it over
- * to the commit.
+ * at_commit_begin() begins a batch of files of the run `run_id` in `place`, in
+ * the current memory context.  at_commit_add() adds a copy of a file to the
+ * batch; `as` is the name under which the file is put back, or NULL.
+ * at_commit_end() hands the batch over to the commit, which is made synchronous.
  */
 typedef struct Batch Batch;
 
@@ -65,12 +68,15 @@ extern void at_commit_add(Batch *batch, const char *path, const char *as,
 extern void at_commit_end(Batch *batch);
 
 /*
- * Starts a background worker of this database with the commit; it drains what is left to be
- * done, and waits for the run lock that this transaction holds.
+ * Starts a background worker with the commit, which drains all that is left in
+ * this database.  The worker waits for the run lock that this transaction has.
  */
 extern void at_commit_start_worker(void);
 
-/* Starts that worker at once, for a run that has failed between two transactions. */
+/*
+ * Starts that worker at once, for a run that has failed between two
+ * transactions.  A WARNING says so if no worker is free.
+ */
 extern void at_commit_start_worker_now(void);
 
 #endif							/* AUDIO_CLEANUP_AT_COMMIT_H */

@@ -14,15 +14,16 @@
 #include "src/drain/private.h"
 #include "src/pg/progress.h"
 
-/* files that were condemned so long ago are looked at again before they are moved */
+/* milliseconds after which condemned files are looked at again before they are moved */
 #define FRESH_MS	60000
 
 static void set_captured(Drain *drain, LedgerFile *file, FileResult result);
 
 /*
- * A disk too full for a rename (into a new directory), or one that renames
- * nothing from this folder into that of the trash, is helped by deleting in
- * place, but only where no backup was promised.  A backup is a copy then.
+ * A rename can fail because the disk has no room for a new folder of the trash,
+ * or because the trash is on another disk.  Without backups, the file is deleted
+ * in its place then.  With backups, a file whose trash is on another disk is
+ * copied; if the disk is full, the file stays as it is.
  */
 static void
 capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
@@ -79,9 +80,10 @@ set_captured(Drain *drain, LedgerFile *file, FileResult result)
 static const char why_let_live[] = "the directory was taken over after it was condemned";
 
 /*
- * A row from before the directory was taken over: of the timeline that ended,
- * or of the cluster that this one is a copy of.  What has happened since is
- * not known here, so the file stays, and comes back if it was captured.
+ * Lets a file live that was condemned before the directory was taken over: by a
+ * timeline that has ended, or by the cluster of which this cluster is a copy.
+ * What that cluster has done since is not known here.  So the file stays in its
+ * place; if it was captured, it is put back.
  */
 static void
 let_live(Drain *drain, LedgerFile *file)
@@ -95,7 +97,7 @@ let_live(Drain *drain, LedgerFile *file)
 		drain_set_state(file, "skipped", why_let_live);
 }
 
-/* let_live(), but nothing happens to files before the commit. */
+/* The same in the transaction of a caller: only its commit puts the file back. */
 static void
 let_live_at_commit(Drain *drain, LedgerFile *file, FilePlace place)
 {
@@ -111,7 +113,7 @@ is_foreign(const Drain *drain, const LedgerFile *file)
 	return file->condemned_at < drain->taken_over;
 }
 
-/* What is recorded of a pending file that is at this place; true if it must be captured. */
+/* Sets the state of a pending file that is at this place.  Returns whether the file must be captured. */
 static bool
 settle_at(Drain *drain, LedgerFile *file, FilePlace place, FileResult result)
 {
@@ -137,11 +139,11 @@ settle_at(Drain *drain, LedgerFile *file, FilePlace place, FileResult result)
 	return true;
 }
 
-/* What can be told of a pending file by looking; true if it must be captured. */
+/* Finds a pending file, and sets its state.  Returns whether the file must be captured. */
 static bool
 settle_by_place(Drain *drain, LedgerFile *file)
 {
-	FileResult	result = {FILE_FAILED, 0, "find it"};
+	FileResult	result = {FILE_FAILED, 0, "could not find it"};
 	bool		foreign = is_foreign(drain, file);
 	FilePlace	place;
 
@@ -161,8 +163,9 @@ settle_by_place(Drain *drain, LedgerFile *file)
 }
 
 /*
- * A capture that was cut short may have left a copy of it, which is for the
- * worker to remove, after the commit.
+ * Leaves a pending file in its place.  Where a capture is a copy, an earlier
+ * capture that was cut short may have left a part of one: store_put_back() removes
+ * that part.  In the transaction of a caller the row stays pending, for the worker.
  */
 static void
 let_stay(Drain *drain, LedgerFile *file, const char *why)
@@ -174,7 +177,7 @@ let_stay(Drain *drain, LedgerFile *file, const char *why)
 	drain_set_state(file, "skipped", why);
 }
 
-/* Somebody needs a file by now that is pending. */
+/* Leaves a pending file in its place because somebody needs it now; puts it back if it was captured. */
 static void
 let_needed_stay(Drain *drain, LedgerFile *file, const char *why)
 {
@@ -185,10 +188,11 @@ let_needed_stay(Drain *drain, LedgerFile *file, const char *why)
 }
 
 /*
- * May files be captured that were matched when they were condemned?  The last
- * look puts back what somebody needs, but not at once; so not if that is long
- * ago, or if the commit has not even captured the first of them, and nobody
- * knows what has happened since.
+ * Returns whether pending files may be captured without another look.  They were
+ * matched when they were condemned, and the last look puts back what somebody
+ * needs.  But a file that is needed should not be absent until then.  So there is
+ * another look if the files were condemned long ago, or if the commit of their run
+ * has not captured the first of them.
  */
 static bool
 is_fresh(Drain *drain, const LedgerFile *first)
@@ -207,8 +211,9 @@ read_pending(const Drain *drain, int limit, int *n)
 }
 
 /*
- * The next files that may be captured: before the first of them, all may be
- * looked at.  Nothing is captured if it cannot be told who needs it.
+ * Returns the next files that may be captured.  If they are not fresh, all pending
+ * files are looked at before the first of them is captured.  None may be captured
+ * if it cannot be told which are needed.
  */
 static LedgerFile *
 next_files(Drain *drain, int limit, int *n)
@@ -268,7 +273,7 @@ capture_now(Drain *drain, LedgerFile *files, int n)
 	pfree(file);
 }
 
-/* Captures the first of the files, as many as are captured together.  Returns how many. */
+/* Captures the first of the files, as many as are captured together.  Returns their number. */
 static int
 capture_files(Drain *drain, LedgerFile *files, int n)
 {
@@ -282,7 +287,7 @@ capture_files(Drain *drain, LedgerFile *files, int n)
 	return n;
 }
 
-/* What is captured from now on was not there for the last look. */
+/* Records that a last look is needed: what is captured from now on has not been looked at. */
 static void
 expect_look(Drain *drain)
 {
@@ -292,9 +297,11 @@ expect_look(Drain *drain)
 }
 
 /*
- * That files without backup are in the trash is said once for all of them, in
- * the row of the run.  So what is still pending, but not there, needs an error
- * that excepts it; and what has one needs a state of its own.
+ * Records what has become of files.  Without backups, the row of the run says once
+ * for all its pending files up to a file_id that they are in the trash.  So a file
+ * that is still pending, and not in the trash, needs an error, which excepts it.
+ * The row of a file in the trash gets no new state, unless the row has a note: then
+ * it was excepted before.
  */
 static void
 record_captured(Drain *drain, LedgerFile *files, int n)
@@ -327,12 +334,16 @@ drain_capture_step(Drain *drain, int limit)
 	int			i;
 
 	files = next_files(drain, limit, &n);
-	/* no row stays locked while a network is waited for */
+
+	/*
+	 * the look may have locked rows: they must not stay locked while a bucket
+	 * is waited for
+	 */
 	if (!looked && !store_acts_at_commit(drain->store))
 		return 1;
 	if (n == 0)
 	{
-		/* nor will there be any before the next drain */
+		/* no more files become pending before the next drain */
 		drain->captured_up_to = PG_INT64_MAX;
 		return 0;
 	}

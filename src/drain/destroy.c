@@ -15,20 +15,20 @@
 #include "src/drain/private.h"
 #include "src/pg/progress.h"
 
-/* doomed files whose rows are read together, at least */
+/* least number of doomed files whose rows are read together */
 #define READ_AHEAD			1000
 
-/* a last look is good for so long; */
+/* seconds in which files are destroyed after their last look */
 #define LOOK_SECONDS		3600
 
-/* under a pace, files are looked at for the last time so long before, or ten times as long as it takes to look */
+/* the same under a pace, at least; if a look takes long, ten times as long as the look */
 #define LOOK_AHEAD_SECONDS	5
 
 /*
- * The trash did not have it.  If it is back in its place (the rename was lost
- * in a crash of the machine), it is pending once more; if it is nowhere, we
- * have destroyed it before, and died before that was recorded.  If that
- * cannot be told, the row stays as it is.
+ * A file that is back in its place is pending once more: a crash of the machine has
+ * undone the rename.  A file that is nowhere was destroyed by a drain that died
+ * before it could record that.  If the place cannot be told, the row stays as it
+ * is.
  */
 void
 drain_settle_missing(Drain *drain, LedgerFile *file)
@@ -43,7 +43,11 @@ drain_settle_missing(Drain *drain, LedgerFile *file)
 			break;
 		case PLACE_NOWHERE:
 		case PLACE_OTHER:
-			/* somebody has moved it, or the whole disk is of an earlier day */
+
+			/*
+			 * it is in its place if somebody has moved it there, or if the
+			 * disk was restored from a backup
+			 */
 			if (drain_is_found_at(drain, file->path, file))
 				drain_set_state(file, "restored", "it was in its place");
 			else
@@ -63,8 +67,9 @@ drain_settle_missing(Drain *drain, LedgerFile *file)
 }
 
 /*
- * In somebody's transaction what is recorded as trashed may be rolled back:
- * the file is destroyed at its commit, and found missing by the next drain.
+ * The transaction of a caller may be rolled back, and then the row would still say
+ * "trashed".  So the commit destroys the file, and the next drain finds that it is
+ * missing.
  */
 static void
 destroy_at_commit(Drain *drain, LedgerFile *file)
@@ -78,13 +83,13 @@ destroy_at_commit(Drain *drain, LedgerFile *file)
 		drain_settle_missing(drain, file);
 }
 
-/* What is to be recorded of a file after its unlink. */
+/* Sets the state of a file that was to be unlinked. */
 static void
 settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 {
 	/*
-	 * we were asked to stop: what was destroyed nevertheless is found missing
-	 * by the next drain
+	 * the drain was asked to stop: the next drain finds missing what was
+	 * destroyed nevertheless
 	 */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
@@ -94,7 +99,7 @@ settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 		drain_settle_missing(drain, file);
 	else
 	{
-		/* no more of what is said for all files of the run */
+		/* the row of the run no longer speaks for this file */
 		if (file->note == NULL)
 			drain_set_state(file, "trashed", NULL);
 		ereport(WARNING,
@@ -128,10 +133,11 @@ drain_destroy_files(Drain *drain, LedgerFile *files, int n)
 }
 
 /*
- * A last look is final for the files that it has seen: who was writing then has
- * ended, and nobody can begin to refer to what is not in its place.  Where the
- * files go slowly, because a pace or a disk wants it so, there is time to look
- * again for those who do so nevertheless.
+ * Returns for how many seconds a last look is good.  A look is final for the files
+ * that it has seen: the writers of that time have ended, and nobody should begin
+ * to refer to a file that is not in its place.  Under a pace, where files are
+ * destroyed slowly, there is time to look again for references that are made
+ * nevertheless.
  */
 static int
 look_seconds(const Drain *drain)
@@ -149,7 +155,7 @@ is_look_old(const Drain *drain)
 	return TimestampDifferenceExceeds(drain->looked_at, GetCurrentTimestamp(), 1000 * good);
 }
 
-/* How many of the first files are not held, and may be destroyed together? */
+/* Returns how many of the first files are not held, and may be destroyed together. */
 static int
 free_in_row(const Drain *drain, const LedgerFile *files, int n)
 {
@@ -162,9 +168,9 @@ free_in_row(const Drain *drain, const LedgerFile *files, int n)
 }
 
 /*
- * Destroys the files.  Between two steps whoever has the run lock may have
- * restored doomed files, which are not among them, and anybody may hold them:
- * those are looked at once more.  Returns at how many it came.
+ * Destroys files until the step is over, and records that.  Between two steps
+ * anybody may have put a hold on a doomed file: that file is passed over, and is
+ * looked at once more.  Returns the number of files dealt with.
  */
 static int
 destroy_files(Drain *drain, LedgerFile *files, int n)
@@ -188,7 +194,7 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 		drain_destroy_files(drain, files + i, together);
 		i += together;
 		drain->portion += together;
-		/* a disk is meant */
+		/* a rest is for a disk, not for the server of a bucket */
 		if (store_acts_at_commit(drain->store))
 			pace_yield(&drain->pace);
 	}
@@ -200,7 +206,11 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 	return i;
 }
 
-/* As many of the doomed files as the pace allows; returns how many are dealt with. */
+/*
+ * Destroys as many of the doomed files as the pace allows.  Returns the number of
+ * files dealt with.  Between two steps a doomed file may have been restored:
+ * ledger_pick() does not return it.
+ */
 static int
 destroy_doomed(Drain *drain, int limit)
 {
@@ -223,18 +233,19 @@ destroy_doomed(Drain *drain, int limit)
 	while (passed < most && (done == n || drain->next[passed] < files[done].file_id))
 		passed++;
 	drain_pass_doomed(drain, passed);
-	/* a little more than a step may take */
+	/* a little more than one step can destroy */
 	drain->read_ahead = Max(passed + passed / 2, READ_AHEAD);
 	return passed;
 }
 
 /*
- * The last look.  A writer may have begun while the run that condemned these
- * files was looking, too late to be waited for and too early to see that they
- * would go.  He is waited for now, when all files of the run have left the
- * directory and nobody can begin to refer to them any more.  Where files are
- * destroyed slowly, only as many are looked at as will be destroyed in some
- * seconds; but what stays as a backup is looked at now.
+ * The last look.  A writer may have begun while the run that condemned these files
+ * read the sources: too late for the run to wait for the writer, and too early for
+ * the writer to find that the files were gone.  This look waits for such writers:
+ * all files of the run have left the directory, so that no later transaction
+ * should refer to them.  Under a pace, only as many files are looked at as will be
+ * destroyed in look_seconds(); but files that stay as a backup are all looked at
+ * now.  Returns the number of files.
  */
 static int64
 last_look(Drain *drain)
@@ -247,7 +258,7 @@ last_look(Drain *drain)
 
 	drain->looked_at = GetCurrentTimestamp();
 	if (n < 0)
-		drain->looked_at_up_to = PG_INT64_MAX;	/* enough of that */
+		drain->looked_at_up_to = PG_INT64_MAX;	/* not again in this drain */
 	else if (n < limit && !drain->looked)
 	{
 		drain->looked = true;
@@ -262,7 +273,10 @@ drain_destroy_step(Drain *drain, int limit)
 {
 	int			n = destroy_doomed(drain, limit);
 
-	/* no row stays locked while a network is waited for */
+	/*
+	 * the look may have locked rows: they must not stay locked while a bucket
+	 * is waited for
+	 */
 	if (n == 0 && last_look(drain) > 0)
 		n = store_acts_at_commit(drain->store) ? destroy_doomed(drain, limit) + 1 : 1;
 	return n;

@@ -3,25 +3,26 @@
  * drain/drain.c
  *	  Carries out, and records, what committed runs have condemned.
  *
- * The rows of cleanup_files are the only truth.  A drain looks where each
- * file is and brings it one state further; it need not know who condemned it
- * or how far he came, so a drain is alike after success, a crash, or a
- * COMMIT PREPARED of last week:
+ * Only the rows of cleanup_files say what is to be done.  A drain finds the place
+ * of each file, and brings the file one state further.  It does not matter which
+ * process worked on the file before, or how far that process came: a drain does
+ * the same after a success, after a crash, and after a COMMIT PREPARED of last
+ * week.  A drain does this work in this order:
  *
- *	1.	rows that somebody wants restored: put back -> restored, or if the name
- *		is taken, trashed as before.
- *	2.	uploads that were never completed: ended -> deleted, or skipped.  They
- *		are no files, and nothing that follows concerns them.
- *	3.	pending rows: captured already -> trashed.  Still in place -> captured
- *		-> trashed, or skipped.  Where that comes long after the condemnation,
- *		all of them are matched against the sources before.
- *	4.	the last look, when all are captured: they are matched once more, and
- *		put back (-> restored) if somebody needs them.
- *	5.	due rows that nobody needs: unlink, -> deleted.
- *	6.	the run: its figures, and its line in the server log.
+ *	1.	Files that a person wants restored are put back (-> restored); if the
+ *		name is taken, the file stays in the trash (-> trashed).
+ *	2.	Uploads that were never completed are ended (-> deleted, or skipped).
+ *		Uploads are no files: the next steps do not concern them.
+ *	3.	Pending files are captured (-> trashed, or skipped).  If they were
+ *		condemned long ago, all of them are matched against the sources first.
+ *	4.	The last look, when all files are captured: the files are matched once
+ *		more, and those that somebody needs are put back (-> restored).
+ *	5.	Files that are due and that nobody needs are unlinked (-> deleted).
+ *	6.	The figures of the run are recorded, and the server log gets its line.
  *
- * Each is a number of transactions, but for 4, which is one: it reads the
- * sources once, however many files there are.
+ * Each of these takes a number of transactions.  But the last look takes one
+ * transaction, and reads the sources once, however many files there are; only
+ * under a pace there are several.
  *
  * Directories are fsynced before a row says that something has happened.  The
  * states of a row are drawn in CONTRIBUTING.md.
@@ -46,11 +47,11 @@
 #include "src/store/claim_file.h"
 #include "src/store/lock.h"
 
-/* a step stops when it has worked on files for so long, or as long as the last fsync took, up to a limit */
+/* milliseconds after which a step ends; if the last fsync took longer, as long as that fsync, up to a limit */
 #define STEP_MS			500
 #define STEP_MAX_MS		2000
 
-/* what one call in somebody's transaction brings forward at most */
+/* most files that one call in the transaction of a caller deals with */
 #define DRAIN_IN_TRANSACTION	10000
 
 
@@ -59,7 +60,7 @@
 char *
 drain_failure_text(const Drain *drain, FileResult result)
 {
-	return psprintf("could not %s: %s", result.action ? result.action : "deal with it",
+	return psprintf("%s: %s", result.failure ? result.failure : "could not deal with it",
 					store_error_text(drain->store, result.errnum));
 }
 
@@ -78,7 +79,10 @@ drain_is_step_over(const Drain *drain, TimestampTz began)
 	return !drain->at_commit && TimestampDifferenceExceeds(began, GetCurrentTimestamp(), step_ms);
 }
 
-/* A folder in which nothing can be done is told once, and not for each of its files. */
+/*
+ * Returns the level of the message about a file that failed: WARNING; or DEBUG1 if
+ * the file before had the same folder and the same failure.
+ */
 static int
 failure_level(Drain *drain, const LedgerFile *file)
 {
@@ -108,13 +112,17 @@ drain_lies_in_trash(Drain *drain, const LedgerFile *file)
 }
 
 /*
- * No drain looks at a row that has failed.  So the row fails only if nothing
- * lies in the trash in its name; else it stays as it is, for the next drain.
+ * A drain does not read rows that have failed.  So the row becomes "failed" only if
+ * the trash has nothing under the name of the file; else the row keeps its state,
+ * for the next drain.
  */
 void
 drain_set_failed(Drain *drain, LedgerFile *file, FileResult result)
 {
-	/* we were asked to stop while a file was copied: it is as it was */
+	/*
+	 * the drain was asked to stop while a file was copied: the file is
+	 * unchanged
+	 */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
 	drain_set_state(file, drain_lies_in_trash(drain, file) ? NULL : "failed", drain_failure_text(drain, result));
@@ -147,7 +155,7 @@ drain_make_durable(Drain *drain)
 						drain->context.settings->upload_dir, strerror(errnum))));
 }
 
-/* Is the file's story at its end, for now at least? */
+/* Returns whether this drain has nothing more to do with the file. */
 static bool
 is_done(const Drain *drain, const LedgerFile *file)
 {
@@ -186,7 +194,10 @@ drain_is_found_at(const Drain *drain, const char *path, const LedgerFile *file)
 {
 	FileIdentity found;
 
-	/* a copy has another inode; and nobody else has made one like it */
+	/*
+	 * a file that was captured by a copy has another inode when it is put
+	 * back
+	 */
 	return store_identify_durably(drain->store, path, &found).outcome == FILE_OK &&
 		store_same_copy(&found, &file->identity);
 }
@@ -244,7 +255,7 @@ drain_finish_run(const Extension *extension, int64 run_id)
 	return true;
 }
 
-/* Folders from which the run has taken their last file, if that is wished. */
+/* Removes the folders from which the run has taken the last file. */
 static void
 remove_folders(Drain *drain)
 {
@@ -262,7 +273,7 @@ remove_folders(Drain *drain)
 	drain_make_durable(drain);
 }
 
-/* A run whose files are backups is not done before they were looked at. */
+/* Finishes the run if nothing is left to do.  Backups must have had their last look. */
 static void
 finish_run(Drain *drain)
 {
@@ -272,9 +283,10 @@ finish_run(Drain *drain)
 
 
 /*
- * Rows that came with a restored dump or a copied cluster are not ours to
- * carry out.  If the server died before it could write its own claim, that is
- * done now.
+ * Checks that this database has the claim of the directory: rows that came with a
+ * restored dump or a copied cluster must not be carried out.  Writes the claim file
+ * if the server died before it could do that.  Returns NULL, or what forbids the
+ * drain.
  */
 static Brake *
 check_claim(Drain *drain)
@@ -291,7 +303,10 @@ check_claim(Drain *drain)
 						  "Set audio_cleanup.upload_dir to the directory of the run, and call again.");
 	if (claim->state == CLAIM_UNWRITTEN && drain->at_commit)
 	{
-		/* the twin may be this very transaction's */
+		/*
+		 * the row of the claim may be of this transaction: the file is
+		 * written by its commit
+		 */
 		at_commit_claim(&drain->place, claim_text(claim->uuid), false);
 		return NULL;
 	}
@@ -321,8 +336,8 @@ say_unfinished(int64 run_id, const Brake *brake)
 }
 
 /*
- * One step at a time: others may begin a run in between, as they may with the
- * run lock.  Giving up is no ERROR here.
+ * Locks the directory for one step; between two steps others may begin a run.
+ * Returns false, with a WARNING, if the lock cannot be had in time.
  */
 static bool
 lock_directory(Drain *drain)
@@ -343,7 +358,7 @@ is_interrupted(void)
 	return QueryCancelPending || ProcDiePending;
 }
 
-/* Between two steps somebody may have taken the directory over. */
+/* Returns whether the directory is still ours: between two steps another database may have taken it over. */
 static bool
 is_still_ours(Drain *drain)
 {
@@ -361,7 +376,7 @@ open_directory(Drain *drain)
 	Brake	   *brake = location_check(upload_dir);
 
 	if (brake == NULL && (drain->store = store_open(upload_dir)) == NULL)
-		brake = location_brake(upload_dir, "open upload directory", errno);
+		brake = location_brake(upload_dir, "could not open upload directory", errno);
 	if (brake == NULL)
 		brake = check_claim(drain);
 	if (brake == NULL)
@@ -398,7 +413,7 @@ drain_open(const Extension *extension, const LedgerWork *work, Brake **brake)
 	return open_drain(extension, work, true, brake);
 }
 
-/* Says in a WARNING why the run is left as it is. */
+/* Returns NULL, with a WARNING, if the run cannot be drained now. */
 static Drain *
 begin_drain(const Extension *extension, const LedgerWork *work, bool at_commit)
 {
@@ -421,7 +436,11 @@ drain_end(Drain *drain)
 
 /* ------------------------------------------------------------------- draining --- */
 
-/* All are captured before the first is destroyed, so that one look is enough for all of them. */
+/*
+ * Makes the first step that finds work.  All files are captured before the first is
+ * destroyed: so one look is enough for all of them.  Returns false if no work is
+ * left.
+ */
 static bool
 do_step(Drain *drain, bool finish)
 {
@@ -437,8 +456,9 @@ do_step(Drain *drain, bool finish)
 }
 
 /*
- * One transaction's worth; false when there is nothing left.  Nothing is
- * destroyed that was not recorded as trashed by a commit before.
+ * Does the work of one transaction.  Returns false if nothing is left to do.  A file
+ * is destroyed only after an earlier transaction has recorded that the file is in
+ * the trash.
  */
 static bool
 make_step(Drain *drain, bool finish)
@@ -449,7 +469,11 @@ make_step(Drain *drain, bool finish)
 	bool		more;
 
 	drain->portion = 0;
-	/* what this commits must be on disk before the next step unlinks */
+
+	/*
+	 * the commit of this step must be on disk before the next step unlinks
+	 * files
+	 */
 	ForceSyncCommit();
 	more = lock_directory(drain) && is_still_ours(drain) && do_step(drain, finish);
 	store_unlock(drain->store);
@@ -509,7 +533,7 @@ end_batches(Drain *drain)
 			at_commit_end(drain->batches[i]);
 }
 
-/* At most `limit` files of one run; returns how many there were. */
+/* Deals with at most `limit` files of one run.  Returns their number. */
 static int
 drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int limit)
 {
@@ -521,7 +545,7 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 	PG_TRY();
 	{
 		/*
-		 * they are destroyed when the commit that calls them trashed is
+		 * files are destroyed when the commit that records them as trashed is
 		 * durable; what the commit cannot do is left to the worker
 		 */
 		if (store_acts_at_commit(drain->store) && lock_directory(drain) && is_still_ours(drain))

@@ -20,33 +20,41 @@
 typedef struct Drain Drain;
 
 /*
- * Opens the directory of a run for somebody who restores its files, in his
- * transaction.  NULL, and *brake, if the directory cannot be opened or is not
- * ours.  Needs SPI, as all of these.
+ * Opens the directory of a run, in the current memory context, for a caller that
+ * restores its files in its own transaction.  Returns NULL, and sets *brake, if
+ * the directory cannot be opened or is not ours.  The caller calls drain_end(),
+ * also after an ERROR.  Needs SPI, as drain_run(), drain_finish_run() and
+ * drain_in_transaction().
  */
 extern Drain *drain_open(const Extension *extension, const LedgerWork *work, Brake **brake);
 extern void drain_end(Drain *drain);
 
 /*
- * Returns the open directory of the run, where its files are, and by which
- * rules they were matched.
+ * Return the open directory of the run, the rules by which its files were
+ * matched, and the place of its files.
  */
 extern FileStore *drain_store(const Drain *drain);
 extern const KeyRules *drain_rules(const Drain *drain);
 extern const Place *drain_place(const Drain *drain);
 
 /*
- * Returns whether a file of its size and mtime is at this path, for what is in
- * the trash no more.  The answer will be durable.
+ * Returns whether a file with the size and mtime of `file` is at `path`: for a
+ * file that is not in the trash any more.  The next store_sync() makes the answer
+ * durable.
  */
 extern bool drain_is_found_at(const Drain *drain, const char *path, const LedgerFile *file);
 
-/* Returns for people where the run's captured files lie, below the upload directory or not. */
+/*
+ * Returns the folder that has the captured files of the run, a text for people,
+ * palloc'd: relative to the upload directory, or absolute in the backup
+ * directory.
+ */
 extern const char *drain_trash_path(const Place *place, int64 run_id);
 
 /*
- * How the transactions of a drain begin and end.  begin() takes the run lock,
- * and returns false if nothing may be done any more; commit() commits.
+ * The functions that begin and end the transactions of a drain.  begin() begins
+ * one and takes the run lock; it returns false, outside of a transaction, if
+ * nothing may be done any more.  commit() commits.
  */
 typedef struct DrainTransactions
 {
@@ -56,29 +64,32 @@ typedef struct DrainTransactions
 } DrainTransactions;
 
 /*
- * Deals with the files of a run, in steps of about half a second (of two where
- * the disk is slow to sync) besides the reading of the sources, each a
- * transaction: whoever waits for a lock of ours gets it.  begin() was called; the last thing that is called is commit().
- * With `pace` not NULL that pace holds, and the drain ends when it is over.
- * With `finish` false the run itself is not marked as done.  Returns whether
- * files wait for a writer.  If the directory cannot be opened, or is not ours,
- * a WARNING says so, and the rows stay as they are.
+ * Deals with the files of a run in steps.  Each step is a transaction of about
+ * half a second (two seconds if the disk is slow to sync), besides the reading
+ * of the sources, so that others get the locks.  begin() must have been called;
+ * the last call is commit().  If `pace` is not NULL, the drain goes by this pace,
+ * and ends when its time is over; else by the settings of the run.  With `finish`
+ * the run is marked as done at its end.  Returns whether files wait for a writer,
+ * so that the drain should be repeated later.  If the directory cannot be opened,
+ * or is not ours, a WARNING says so, and the rows stay as they are.
  */
 extern bool drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace,
 					  bool finish, const DrainTransactions *transactions);
 
 /*
- * Marks a run as done, and writes its line into the server log, if none of its
- * files is left to be dealt with.  Returns whether this call did so.
+ * Marks a run as done, notifies listeners and the recipients of mail, and writes
+ * its line into the server log, if all of its files have been dealt with.
+ * Returns whether this call did so.  Corrects the figures of a run that was done
+ * before.
  */
 extern bool drain_finish_run(const Extension *extension, int64 run_id);
 
 /*
- * Before a run in somebody's transaction: brings forward what earlier,
- * committed runs have left undone.  What has happened is recorded; what is
- * still to be done to files is done when the transaction commits, because
- * its own changes, which may be rolled back, decide about them too.  The
- * caller has the run lock.
+ * Continues, before a run in the transaction of the caller, the work that
+ * earlier, committed runs have left.  Records what has happened to files.  The
+ * commit of the transaction does the rest to the files, because changes of this
+ * transaction, which may be rolled back, decide about them, too.  The caller has
+ * the run lock.
  */
 extern void drain_in_transaction(const Extension *extension);
 

@@ -3,8 +3,9 @@
  * drain/heal.c
  *	  Before a run: puts back what should not be in the trash.
  *
- * A backup that somebody needs again has a row: it is marked there, and the
- * drain does the rest, as for a restore.  What has no row is for strays.c.
+ * A backup that is needed again has a row.  It is marked there, and the drain
+ * puts the file back, as for a restore.  strays.c deals with files without a
+ * row.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,7 +24,7 @@
 #include "src/plan/plan.h"
 #include "src/sources/sources.h"
 
-/* The backups of a directory, by the numbers that the match gives them. */
+/* The backups of a directory; the index of file_ids is the number of the file in the match. */
 typedef struct Backups
 {
 	Match	   *match;
@@ -46,7 +47,7 @@ add_backup(int64 file_id, const char *path, void *arg)
 	match_add(backups->match, path);
 }
 
-/* Of all backups, those that are needed for this reason; returns how many. */
+/* Sets `needed` to the file_ids of the backups that are needed for this reason.  Returns their number. */
 static int
 select_needed(const Backups *backups, const char *reason, int64 *needed)
 {
@@ -64,8 +65,8 @@ select_needed(const Backups *backups, const char *reason, int64 *needed)
 }
 
 /*
- * Where a file has the name by now, it is that file which is needed.  Returns
- * how many of them are left.
+ * Drops backups whose name another file has now, because that file is the one
+ * that is needed.  Returns how many are left.
  */
 static int
 drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n)
@@ -86,6 +87,7 @@ drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n
 	return left;
 }
 
+/* Marks the backups that are needed again.  Returns their number. */
 static int64
 mark_needed(const Extension *extension, FileStore *store, const Backups *backups)
 {
@@ -144,7 +146,7 @@ heal_backups(void *arg)
 	lock_end_limit(limit);
 }
 
-/* A backup waits until tomorrow as well: nothing of this is an ERROR. */
+/* Marks backups that are needed again.  A failure is a WARNING, because a backup can wait for the next run. */
 static int64
 try_healing_backups(const Context *context, const char *claim, FileStore *store)
 {

@@ -3,10 +3,11 @@
  * drain/look.c
  *	  Looks again at files that were condemned: all of a run at once.
  *
- * A look reads the sources once, however many files there are.  Names and
- * file_ids are kept on disk beyond work_mem, and the match knows a few bits of
- * each file.  What the look finds needed is dealt with at once.  The others are
- * doomed, as long as this drain lasts: after a crash somebody looks again.
+ * A look reads the sources once, however many files there are.  Beyond work_mem,
+ * names and file_ids are kept on disk; the match keeps a few bits of each file in
+ * memory.  Files that are needed are dealt with at once.  The others that are due
+ * are doomed: this drain may destroy them.  Nothing of this is recorded, so after a
+ * crash another drain looks again.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -40,7 +41,7 @@ struct FileIds
 
 static const SqlColumn columns[] = {{"file_id", INT8OID}, {"is_due", BOOLOID}};
 
-/* With `interxact` they outlive the transaction, and an ERROR: somebody must end them. */
+/* With `interxact` the list outlives the transaction, and an ERROR: then only end_ids() frees it. */
 static FileIds *
 begin_ids(MemoryContext parent, bool interxact)
 {
@@ -74,7 +75,7 @@ add_id(FileIds *ids, int64 file_id, bool is_due)
 	tuplestore_putvalues(ids->store, ids->desc, values, nulls);
 }
 
-/* Returns false at the end. */
+/* Reads the next file_id.  Returns false at the end. */
 static bool
 next_id(FileIds *ids, int64 *file_id, bool *is_due)
 {
@@ -99,11 +100,12 @@ typedef struct Look
 	LedgerKind	kind;
 	NeededSink	sink;
 	Match	   *match;
-	FileIds    *ids;			/* of the files of the match, in their order */
+	FileIds    *ids;			/* of the files of the match, in the order of
+								 * the match */
 	MemoryContext scratch;
 } Look;
 
-/* Adds the files after *up_to to the match, at most `limit`; *up_to becomes the last of them. */
+/* Adds at most `limit` files after the file_id *up_to to the match.  Sets *up_to to the last file_id. */
 static void
 add_files(Look *look, int64 *up_to, int64 limit)
 {
@@ -129,7 +131,7 @@ add_files(Look *look, int64 *up_to, int64 limit)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Passes needed files to the sink, and records what it has set. */
+/* Passes needed files to the sink, and records the states that the sink has set. */
 static void
 deal_with_needed(Look *look, const int64 *file_ids, const char **why, int n)
 {
@@ -156,7 +158,7 @@ deal_with_needed(Look *look, const int64 *file_ids, const char **why, int n)
 	MemoryContextReset(look->scratch);
 }
 
-/* The needed ones to the sink, the due ones of the others to the doomed. */
+/* Passes the needed files to the sink.  Adds those of the others that are due to the doomed files. */
 static void
 part_files(Look *look)
 {
@@ -211,7 +213,11 @@ drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink 
 	add_files(&look, up_to, limit);
 	n = match_count(look.match);
 	if (n > 0)
-		/* nobody waits for a row of his while we wait for a network */
+
+		/*
+		 * rows are locked only for a disk: nobody should wait for them while
+		 * we wait for a network
+		 */
 		brake = plan_recheck(&drain->context, look.match, !drain->at_commit, store_acts_at_commit(drain->store),
 							 &drain->look_us);
 	if (brake != NULL)

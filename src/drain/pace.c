@@ -3,17 +3,17 @@
  * drain/pace.c
  *	  How fast files may be deleted, and when a run has to stop.
  *
- * A portion is what half a second allows, so that the disk gets an even load
- * and a transaction is never kept open for a sleep.
+ * A portion is the number of files that half a second allows, so that the disk
+ * gets an even load, and a transaction is never kept open for a sleep.
  *
- * Besides, a drain gives way by itself.  How long a file takes says little: that
- * is a matter of the disk.  But work that finds its blocks in memory and the
- * journal ready computes most of the time; if it only waits, then it stands in a
+ * Besides, a drain gives way by itself.  The time that a file takes says little,
+ * because it depends on the disk.  But work that finds its blocks in memory and
+ * the journal ready computes most of the time.  Work that only waits stands in a
  * queue with others, and each further call makes that queue longer.  So the
- * drain rests as long as it has waited beyond WAIT_SHARE times of what it has
- * computed: a disk that is quick and idle is used in full, and one that is slow
- * or busy about half of the time.  Such a rest is short and may be within a
- * transaction: its time counts as that of the step.
+ * drain rests if it has waited longer than WAIT_SHARE times its computing time,
+ * and as long as it has waited beyond that.  A quick and idle disk is used in
+ * full; a slow or busy one about half of the time.  Such a rest is short, and may
+ * be within a transaction: it counts as time of the step.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -33,10 +33,10 @@
 #include "src/pg/compat.h"
 #include "src/pg/progress.h"
 
-/* so much waiting for each second of computing is as it should be */
+/* seconds of waiting that are normal for each second of computing */
 #define WAIT_SHARE		8
 
-/* how long files are dealt with before it is asked whether to rest */
+/* time for which files are dealt with before the next decision whether to rest */
 #define YIELD_EVERY_US	20000
 
 /* the longest rest: the disk may have stood still for minutes */
@@ -93,7 +93,7 @@ pace_rest(const Pace *pace, int files, TimestampTz began)
 
 	if (pace->files_per_second <= 0 || files <= 0)
 		return;
-	/* a clock that was set back since is not waited for */
+	/* if the clock was set back meanwhile, `began` is in the future */
 	sleep_until(Min(began, GetCurrentTimestamp()) + most_us);
 }
 
@@ -106,7 +106,7 @@ wall_us(void)
 	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
 }
 
-/* Of all threads of this process: those of an io_uring too. */
+/* Returns the computing time of all threads of this process, also those of an io_uring. */
 static int64
 cpu_us(void)
 {

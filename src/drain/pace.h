@@ -18,14 +18,15 @@ typedef struct Pace
 {
 	int			files_per_second;	/* 0: no limit */
 	TimestampTz ends_at;		/* 0: never */
-	int64		wall_us;		/* see pace_yield(): when the last one ended, */
+	int64		wall_us;		/* time when pace_yield() has begun to
+								 * measure, */
 	int64		cpu_us;			/* and the computing time by then */
 } Pace;
 
-/* Begins a pace, from now on. */
+/* Returns a pace by these settings that begins now. */
 extern Pace pace_begin(const Settings *settings);
 
-/* Has the run had its time? */
+/* Returns whether the time of the run is over. */
 extern bool pace_is_over(const Pace *pace);
 
 /* Returns how many files may be deleted before the next pace_rest(), at least 1. */
@@ -35,22 +36,23 @@ extern int	pace_portion(const Pace *pace);
 extern int	pace_files_in(const Pace *pace, int seconds);
 
 /*
- * Sleeps until `files`, which were begun at `began`, have taken their time.
- * To be called outside of transactions, or in one that has done nothing yet.
- * Takes interrupts.
+ * Sleeps until `files` files, whose deletion began at `began`, have taken the
+ * time that the pace gives them.  Must be called outside of transactions, or in
+ * one that has done nothing yet.  Takes interrupts.
  */
 extern void pace_rest(const Pace *pace, int files, TimestampTz began);
 
 /*
- * Begins to measure how long this process waits for the disk.  To be called before
- * some files are dealt with.
+ * Begins to measure how long this process waits for the disk.  Must be called
+ * before files are dealt with.
  */
 extern void pace_begin_files(Pace *pace);
 
 /*
- * Rests as long as this process had to wait since pace_begin_files() or the last
- * rest, if that was most of the time: the disk, or the processors, have others
- * to serve.  To be called between files.  Takes interrupts.
+ * Rests if this process has waited most of the time since pace_begin_files() or
+ * the last rest, because then the disk, or the processors, have others to serve.
+ * The rest is as long as the wait was too long.  Must be called between files.
+ * Takes interrupts.
  */
 extern void pace_yield(Pace *pace);
 

@@ -14,7 +14,7 @@
 #include "src/drain/drain.h"
 #include "src/drain/pace.h"
 
-/* so many of the doomed files are at hand */
+/* doomed files whose numbers are in memory, at most */
 #define DRAIN_NEXT	10000
 
 typedef struct FileIds FileIds;
@@ -23,117 +23,124 @@ struct Drain
 {
 	MemoryContext memory;		/* lasts as long as the drain */
 	Context		context;		/* the run's settings */
-	Place		place;			/* of the run's files */
+	Place		place;			/* place of the run's files */
 	int64		run_id;
 	const char *run_claim;		/* the claim that the directory must have; or
 								 * NULL */
 	FileStore  *store;
-	const char *claim;			/* of the directory, as a UUID */
-	TimestampTz taken_over;		/* files condemned before are let live,
-								 * because the directory was not ours then; 0:
-								 * it was */
-	bool		at_commit;		/* in somebody's transaction: files are
-								 * touched only when that commits */
-	Batch	   *batches[AT_COMMIT_ACTIONS]; /* the next step */
+	const char *claim;			/* claim of the directory, a UUID */
+	TimestampTz taken_over;		/* files that were condemned before are let
+								 * live, because the directory was not ours
+								 * then; 0: it always was */
+	bool		at_commit;		/* the drain is in the transaction of a
+								 * caller: only its commit touches files */
+	Batch	   *batches[AT_COMMIT_ACTIONS]; /* work for that commit */
 	bool		put_off;		/* files wait for a writer to end */
 	char	   *warned_of;		/* folder and reason of the last file that
 								 * failed */
 	const char *no_more_uploads;	/* why no further upload can be ended; or
 									 * NULL */
 	Pace		pace;
-	int64		restored_up_to; /* files to be put back were seen up to this
-								 * file_id, */
-	int64		ended_up_to;	/* uploads to be ended up to this, */
-	int64		captured_up_to; /* pending ones up to this, */
-	int64		looked_at_up_to;	/* and due ones up to this */
+	int64		restored_up_to; /* file_id up to which files to be put back
+								 * were dealt with, */
+	int64		ended_up_to;	/* uploads to be ended, */
+	int64		captured_up_to; /* pending files, */
+	int64		looked_at_up_to;	/* and due files */
 	bool		may_capture;	/* pending files need no look before they are
 								 * moved */
-	bool		looked;			/* all that the run has captured was looked at
-								 * afterwards */
-	int64		look_us;		/* how long reading the sources took last */
-	TimestampTz looked_at;		/* when that was */
-	FileIds    *doomed;			/* due, and nobody needs them; or NULL */
-	int64		next[DRAIN_NEXT];	/* the first of these that are left */
+	bool		looked;			/* all files that the run has captured were
+								 * looked at after that */
+	int64		look_us;		/* microseconds that the last reading of the
+								 * sources took */
+	TimestampTz looked_at;		/* time of the last look */
+	FileIds    *doomed;			/* files that are due, and that nobody needs;
+								 * or NULL */
+	int64		next[DRAIN_NEXT];	/* file_ids of the first doomed files */
 	int			n_next;
-	int64		sync_us;		/* how long making the last step durable took */
-	int			portion;		/* files destroyed by the last step */
+	int64		sync_us;		/* microseconds that the last fsync of a step
+								 * took */
+	int			portion;		/* files that the last step has destroyed */
 	int			read_ahead;		/* doomed files whose rows are read together */
 };
 
 /*
- * The steps of a drain: put back what is to be restored, end uploads, capture
- * what is pending, destroy what is due.  Each looks at no more than `limit` files, and
- * returns at how many; 0 if there are none left.
+ * The steps of a drain: put files back that are to be restored, end uploads,
+ * capture pending files, destroy due files.  Each step deals with at most `limit`
+ * files.  A step returns 0 if there are none left, else a number greater than 0.
  */
 extern int	drain_restore_step(Drain *drain, int limit);
 extern int	drain_uploads_step(Drain *drain, int limit);
 extern int	drain_capture_step(Drain *drain, int limit);
 extern int	drain_destroy_step(Drain *drain, int limit);
 
-/* Has a step that began to work on files at `began` worked long enough? */
+/* Returns whether a step that began to work on files at `began` has worked long enough. */
 extern bool drain_is_step_over(const Drain *drain, TimestampTz began);
 
-/* Sets what is to be recorded of the file; `error` may be NULL. */
+/*
+ * Set the state and the error of the file that drain_record() records.  `error`
+ * may be NULL.  `freed` is in bytes.  drain_set_failed() is for a failure, and
+ * tells it as a WARNING.
+ */
 extern void drain_set_state(LedgerFile *file, const char *state, const char *error);
 extern void drain_set_failed(Drain *drain, LedgerFile *file, FileResult result);
 extern void drain_set_destroyed(LedgerFile *file, int64 freed);
 
-/* Returns "could not ...: ..." for a result that is a failure. */
+/* Returns "could not ...: ..." for a result that is a failure, palloc'd. */
 extern char *drain_failure_text(const Drain *drain, FileResult result);
 
 /*
- * Looks again at files of this kind, beginning after the file_id *up_to, at
- * `limit` of them at most: waits for writers, and reads the sources once.
- * *up_to becomes the file_id of the last one.
- * Passes those that somebody needs by now to `sink`, and records the state that
- * it sets.  The others that are due become the doomed ones of the drain, unless
- * the kind is LEDGER_PENDING; those of an earlier look are forgotten.  Returns
- * how many files there were; or -1 if it cannot be told who needs them: they
- * are left as they are, with a WARNING.
+ * Looks again at files of the run of this kind, at most `limit` of them, after
+ * the file_id *up_to: waits for writers, and reads the sources once.  Sets *up_to
+ * to the file_id of the last one.  Calls sink(drain, file, why) for each file that
+ * is needed now, and records the state that the sink sets.  The other files that
+ * are due become the doomed files of the drain, in place of earlier ones, unless
+ * the kind is LEDGER_PENDING.  Returns the number of files; or -1 if it cannot be
+ * told which are needed: then the files stay as they are, and a WARNING says so.
  */
 typedef void (*NeededSink) (Drain *drain, LedgerFile *file, const char *why);
 extern int64 drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink sink);
 
 /*
- * Puts the file_ids of the next doomed files, at most `limit`, into
- * drain->next, and returns how many there are.
+ * Sets drain->next to the file_ids of the next doomed files, at most `limit`.
+ * Returns their number.
  */
 extern int	drain_next_doomed(Drain *drain, int limit);
 
-/* The first n of drain->next are dealt with. */
+/* Removes the first `n` file_ids from drain->next: these files are dealt with. */
 extern void drain_pass_doomed(Drain *drain, int n);
 
+/* Forgets all doomed files: a new look is needed before any file is destroyed. */
 extern void drain_forget_doomed(Drain *drain);
 
-/* Makes renames and unlinks durable, before a row says that they have happened; ERROR if that fails. */
+/* Makes renames and unlinks durable, before rows say that they have happened.  ERROR if that fails. */
 extern void drain_make_durable(Drain *drain);
 
 /* Records the files that have a new state. */
 extern void drain_record(Drain *drain, const LedgerFile *files, int n);
 
 /*
- * Has this done to the file `path` when somebody's transaction commits. `as`
- * is the name under which it is put back, or NULL.
+ * Leaves this work on the file `path` to the commit of the caller's transaction.
+ * `as` is the name under which the file is put back, or NULL.
  */
 extern void drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const char *as,
 							   const FileIdentity *identity);
 
-/* so many files are destroyed at a time, or store_together(): between them an interrupt is taken, and the step may end */
+/* files that are destroyed together, or store_together(): between two such groups the step may end, and interrupts are taken */
 #define DRAIN_TOGETHER	64
 
 /*
- * Destroys `n` captured files, or finds out what has become
- * of them.  In somebody's transaction they are unlinked when that commits.
+ * Destroys `n` captured files, and sets their states.  In the transaction of a
+ * caller, its commit unlinks them.
  */
 extern void drain_destroy_files(Drain *drain, LedgerFile *files, int n);
 
-/* Finds out what has become of a file that the trash does not have. */
+/* Finds out what has happened to a file that the trash does not have, and sets its state. */
 extern void drain_settle_missing(Drain *drain, LedgerFile *file);
 
-/* Returns whether anything lies in the trash in the name of the file; if that cannot be told, true. */
+/* Returns whether the trash has anything under the name of the file; true if that cannot be told. */
 extern bool drain_lies_in_trash(Drain *drain, const LedgerFile *file);
 
-/* Puts a captured file back to its place, because somebody needs it: `why`. */
+/* Puts a captured file back to its place, and sets its state, because it is needed; `why` is a text for people. */
 extern void drain_heal_file(Drain *drain, LedgerFile *file, const char *why);
 
 #endif							/* AUDIO_CLEANUP_DRAIN_PRIVATE_H */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * drain/put_back.c
- *	  Puts captured files back: because somebody needs them, or asked for it.
+ *	  Puts captured files back, because a source needs them or because a person
+ *	  has asked for them.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -18,7 +19,7 @@
 static const char name_taken[] = "its name is taken";
 static const char newer_file[] = "a newer file of that name is in the trash";
 
-/* The file stays a backup, for some time at least: there is an obstacle. */
+/* Leaves the file in the trash, as a backup: `obstacle` says why it cannot be put back. */
 static void
 keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacle)
 {
@@ -30,7 +31,7 @@ keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacl
 			 errmsg("could not put file \"%s\" back: %s", file->path, file->error)));
 }
 
-/* In somebody's transaction the row says so first; the file is put back by the commit. */
+/* In the transaction of a caller: sets the state "restoring"; the commit puts the file back. */
 static void
 heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
 {
@@ -42,9 +43,8 @@ heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
 }
 
 /*
- * Of two files that had the name one after the other, the newer one is needed,
- * wherever it is: the older one must not take its place while it is in the
- * trash.
+ * If two files had the name one after the other, the newer one is needed.  While the
+ * newer one is in the trash, the older one must not be put in its place.
  */
 void
 drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
@@ -76,7 +76,10 @@ drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
 	}
 	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
 	{
-		/* its days are over, and who refers to that name finds a file there */
+		/*
+		 * its retention is over, and another file is there for those who
+		 * refer to the name
+		 */
 		drain_destroy_files(drain, file, 1);
 	}
 	else if (result.outcome == FILE_OCCUPIED)
@@ -86,8 +89,9 @@ drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
 }
 
 /*
- * The note says why, if nobody has asked for it.  Somebody in whose transaction
- * that is found has nothing to do with it.
+ * A note says why the file is needed; there is none if a person has asked for the
+ * file.  In the transaction of a caller the message goes to the server log: the
+ * caller has nothing to do with the file.
  */
 static void
 set_restored(const Drain *drain, LedgerFile *file)
@@ -105,7 +109,7 @@ target_of(const LedgerFile *file)
 	return file->restore_as ? file->restore_as : file->path;
 }
 
-/* What was to be put back is not in the trash: is it done? */
+/* Sets the state of a file that was to be put back, and that the trash does not have. */
 static void
 settle_restored(Drain *drain, LedgerFile *file)
 {
@@ -113,18 +117,25 @@ settle_restored(Drain *drain, LedgerFile *file)
 		set_restored(drain, file);
 	else if (drain_is_found_at(drain, file->path, file))
 	{
-		/* somebody was quicker, with mv */
+		/* a person has moved the file there before us */
 		set_restored(drain, file);
 		file->restore_as = NULL;
 	}
 	else if (file->unsettled)
-		/* it was due, and we were killed between destroying it and saying so */
+
+		/*
+		 * it was due, and a drain was killed after it had destroyed the file
+		 * and before it recorded that
+		 */
 		drain_set_state(file, "deleted", "it had been destroyed when it was wanted again");
 	else
 		drain_set_state(file, "failed", "its backup is gone");
 }
 
-/* It may never commit: the next drain records what has happened. */
+/*
+ * The commit puts the file back, and the next drain records that: the transaction may
+ * be rolled back.
+ */
 static void
 put_back_at_commit(Drain *drain, LedgerFile *file)
 {
@@ -156,13 +167,16 @@ put_back_now(Drain *drain, LedgerFile *file)
 	else
 	{
 		drain_set_failed(drain, file, result);
-		/* it is safe where it is */
+		/* the file is safe in the trash */
 		file->new_state = "trashed";
 		file->restore_as = NULL;
 	}
 }
 
-/* What a person has asked for is done; what was marked because it is needed may be outdated by now. */
+/*
+ * Puts back a file that a person has asked for.  A file with a note was marked
+ * because it is needed: it stays if a newer file of its name is in the trash by now.
+ */
 static void
 put_back_file(Drain *drain, LedgerFile *file)
 {
@@ -175,7 +189,6 @@ put_back_file(Drain *drain, LedgerFile *file)
 		put_back_now(drain, file);
 }
 
-/* What is to be put back comes first: somebody waits for it. */
 int
 drain_restore_step(Drain *drain, int limit)
 {

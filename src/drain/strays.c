@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * drain/strays.c
- *	  Files in the trash that belong to no row.
+ *	  Puts files back that are in the trash without a row.
  *
  * After a point-in-time recovery, or a failover that lost the last
- * transactions, the trash holds files of runs that never were.  Whether they
- * are wanted is not known, so they get rows now, and go back with the commit,
- * as backups do.  Two things do not wait for the commit, and are not undone: a
- * folder of the trash gets the number of a run of ours; and what has a name
- * that no row can hold is put back at once.
+ * transactions, the trash has files of runs that this database does not know.
+ * Nobody knows whether the files are needed.  So they get rows now, and go back
+ * with the commit, as backups do.  Two things do not wait for the commit, and
+ * are not undone by a rollback: a folder of the trash gets the number of a run of
+ * ours, and a file with a name that no row can hold is put back.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -32,7 +32,7 @@ typedef struct Strays
 	const Context *context;
 	const char *claim;
 	bool		each_file;		/* see strays.h */
-	Place		place;			/* the trash that is looked through */
+	Place		place;			/* place of the trash that is looked through */
 	FileStore  *store;
 	Jsonb	   *recorded;		/* the settings that a run in this place
 								 * records */
@@ -47,8 +47,8 @@ record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity 
 	FileIdentity captured = *identity;
 
 	/*
-	 * no row of ours tells that it was verified; but it is the one we saw
-	 * there
+	 * no row of ours tells that the file was verified, but we have seen it in
+	 * the trash
 	 */
 	captured.captured = true;
 	strays->put_back++;
@@ -59,7 +59,7 @@ record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity 
 		at_commit_add(strays->batch, path, path, &captured);
 }
 
-/* A name that the database cannot write: the row is for people. */
+/* Puts a file back at once whose name the database cannot write.  Its row is only for people. */
 static void
 put_unreadable_back(Strays *strays, int64 run_id, const char *path, const FileIdentity *identity)
 {
@@ -152,8 +152,8 @@ empty_unknown_run(Strays *strays, int64 run_id)
 }
 
 /*
- * A run of ours has this number, in another directory: its rows say where
- * files are, so those of the other one need rows of a run of their own.
+ * Gives the trash a new number, because a run of ours in another directory has
+ * this number: the rows of that run are not about these files.
  */
 static void
 renumber_run(Strays *strays, int64 run_id)
@@ -171,7 +171,7 @@ renumber_run(Strays *strays, int64 run_id)
 						store_error_text(strays->store, errnum))));
 }
 
-/* Sets *n; an array of the runs that have a trash. */
+/* Returns an array of the runs that have a trash, and sets *n to their number. */
 static int64 *
 list_runs(const Strays *strays, int *n)
 {
@@ -197,7 +197,7 @@ look_through_runs(Strays *strays)
 	if (!strays->each_file)
 		return;
 
-	/* new numbers are beyond all that have been seen by now */
+	/* the list has changed: the new numbers are greater than all before */
 	runs = list_runs(strays, &n);
 	n = backup_runs_elsewhere(strays->context->extension, strays->claim, runs, n);
 	for (i = 0; i < n; i++)
@@ -207,7 +207,7 @@ look_through_runs(Strays *strays)
 		empty_run(strays, runs[i]);
 }
 
-/* Whatever is in the way is for the run itself to say. */
+/* Looks through the trash of strays->place.  If it cannot be opened, the run itself reports that. */
 static void
 look_through_place(Strays *strays)
 {
@@ -235,7 +235,7 @@ strays_put_back(const Context *context, const char *claim, const char *owner, bo
 	ListCell   *lc;
 
 	strays.recorded = settings_to_jsonb();
-	/* of a run that was lost, no row tells where it has put its files */
+	/* no row tells where a run that was lost has put its files */
 	strays.place = location_place(settings, owner);
 	if (owner != NULL && *settings->backup_dir != '\0')
 		look_through_place(&strays);

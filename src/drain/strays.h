@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * drain/strays.h
- *	  Files in the trash that belong to no row.
+ *	  Puts files back that are in the trash without a row.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -13,12 +13,13 @@
 #include "src/settings.h"
 
 /*
- * Puts back, with the commit, what the trash of the upload directory with this
- * claim (a UUID) has of runs that this database does not know, because it was
- * set back to a time before them.  With `each_file`, also files that a run of
- * that number does not know: the directory was another database's, whose
- * folder in the backup directory was `owner` (or NULL).  Returns how many
- * files.  Needs SPI and the run lock.
+ * Puts back, with the commit, the files of the trash whose runs this database
+ * does not know, because it was set back to a time before those runs.  `claim`
+ * is the claim of the upload directory, a UUID.  With `each_file`, also puts back
+ * files that the run of that number does not know, because the directory
+ * belonged to another database.  `owner` is the name of that database's folder in
+ * the backup directory, or NULL.  Returns how many files are put back.  Needs SPI
+ * and the run lock; any failure is an ERROR.
  */
 extern int64 strays_put_back(const Context *context, const char *claim, const char *owner,
 							 bool each_file);

@@ -4,9 +4,9 @@
  *	  Ends the uploads that a run has condemned because they were never
  *	  completed.
  *
- * Whether something has come of an upload since it was condemned is asked
- * right before it is ended: a client that still sends is not disturbed.  What
- * was completed meanwhile has become a file, and is none of this.
+ * Right before an upload is ended, the server is asked whether parts of it have
+ * come since: a client that still sends is not disturbed.  An upload that was
+ * completed in the meantime has become a file, and is skipped.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,8 +23,8 @@
 #include "src/pg/time.h"
 
 /*
- * Uploads that are ended before it is recorded: of those the next drain cannot
- * tell who has ended them if the process is killed.
+ * Uploads that are ended before that is recorded.  If the process is killed in
+ * between, the next drain cannot tell who has ended them.
  */
 #define UPLOADS_AT_A_TIME	100
 
@@ -35,11 +35,14 @@ set_state(LedgerUpload *upload, const char *state, const char *error)
 	upload->error = error;
 }
 
-/* A server that does not answer for one upload is not asked for the others. */
+/*
+ * Sets the state "failed", with a WARNING.  Unless the failure is a missing right to
+ * this one upload, the server is not asked for other uploads.
+ */
 static void
 set_failed(Drain *drain, LedgerUpload *upload, FileResult result)
 {
-	/* we were asked to stop: the upload is as it was */
+	/* the drain was asked to stop: the upload is unchanged */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
 	set_state(upload, "failed", drain_failure_text(drain, result));
@@ -50,7 +53,7 @@ set_failed(Drain *drain, LedgerUpload *upload, FileResult result)
 			 errmsg("left upload of \"%s\" as it is: %s", upload->path, upload->error)));
 }
 
-/* The moment after which nothing must have come of an upload, in nanoseconds since 1970. */
+/* Returns the time since which no part of an upload may have come, in nanoseconds since 1970. */
 static int64
 quiet_since(const Drain *drain)
 {
@@ -106,7 +109,10 @@ drain_uploads_step(Drain *drain, int limit)
 	int			n = 0;
 	int			i;
 
-	/* nor will there be any before the next drain */
+	/*
+	 * an upload directory on a disk has no uploads; and none is added before
+	 * the next drain
+	 */
 	if (store_acts_at_commit(drain->store) || drain->ended_up_to == PG_INT64_MAX)
 		return 0;
 	uploads = ledger_uploads(drain->context.extension, drain->run_id, drain->ended_up_to, Min(limit, UPLOADS_AT_A_TIME), &n);

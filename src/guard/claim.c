@@ -148,8 +148,8 @@ system_brake(FileStore *store, const char *name, FileResult result, const char *
 {
 	CHECK_FOR_INTERRUPTS();
 	return brake_make(name, ERRCODE_IO_ERROR,
-					  psprintf("could not %s in upload directory \"%s\": %s",
-							   result.action, upload_dir, store_error_text(store, result.errnum)),
+					  psprintf("%s in upload directory \"%s\": %s",
+							   result.failure, upload_dir, store_error_text(store, result.errnum)),
 					  NULL, hint);
 }
 
@@ -190,12 +190,11 @@ difference(const ClaimText *claim, bool has_twin)
 static List *
 load_twins(const Extension *extension, const char *uuid)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(uuid)};
 	List	   *twins = NIL;
 	int			n;
 	int			i;
 
-	n = owner_query(extension, lengthof(parameters), parameters,
+	n = owner_query(extension, SQL_ARGS(SQL_TEXT(uuid)),
 					"SELECT uuid::text, grace_from, confirmed, upload_dir, uuid IS NOT DISTINCT FROM"
 					" (SELECT claim FROM @extschema@.cleanup_runs WHERE claim IS NOT NULL ORDER BY run_id DESC LIMIT 1)"
 					" FROM @extschema@.cleanup_claims WHERE $1 IS NULL OR uuid::text = $1 ORDER BY claimed_at DESC");
@@ -452,7 +451,7 @@ find_claim(const Extension *extension, const char *upload_dir, bool may_write, B
 	*brake = NULL;
 	if (store == NULL)
 	{
-		*brake = location_brake(upload_dir, "open upload directory", errno);
+		*brake = location_brake(upload_dir, "could not open upload directory", errno);
 		return NULL;
 	}
 	PG_TRY();

@@ -34,7 +34,7 @@ typedef struct Subject
 	const char *missing;
 	const char *not_directory;
 	const char *misplaced;
-	const char *action_find;
+	const char *failure_find;
 	const char *hint_missing;
 	const char *hint_rights;
 	const char *hint_place;
@@ -45,7 +45,7 @@ static const Subject upload = {
 	"upload directory \"%s\" does not exist",
 	"upload directory \"%s\" is not a directory",
 	"upload directory \"%s\" is not a place to clean",
-	"find upload directory",
+	"could not find upload directory",
 	"Create the directory, or mount its disk, or correct audio_cleanup.upload_dir.",
 	"The operating system user of the server needs read, write and search permission on it, by its group or an ACL.",
 	"Set audio_cleanup.upload_dir to a directory that holds nothing but uploads."
@@ -56,7 +56,7 @@ static const Subject backup = {
 	"backup directory \"%s\" does not exist",
 	"backup directory \"%s\" is not a directory",
 	"backup directory \"%s\" is not a place to keep backups",
-	"find backup directory",
+	"could not find backup directory",
 	"Create the directory, or mount its disk, or correct audio_cleanup.backup_dir.",
 	"It must belong to the operating system user of the server, and nobody else may write to it: mode 0700.",
 	"Set audio_cleanup.backup_dir to a directory of its own, or leave it empty."
@@ -64,9 +64,9 @@ static const Subject backup = {
 
 /* Makes a brake, with a hint, from the errno of the operating system's answer about a directory. */
 static Brake *
-file_brake(const Subject *subject, const char *path, const char *action, int errnum)
+file_brake(const Subject *subject, const char *path, const char *failure, int errnum)
 {
-	const char *message = psprintf("could not %s \"%s\": %s", action, path, strerror(errnum));
+	const char *message = psprintf("%s \"%s\": %s", failure, path, strerror(errnum));
 	const char *hint = subject->hint_missing;
 	int			sqlstate = ERRCODE_IO_ERROR;
 
@@ -105,22 +105,22 @@ file_brake(const Subject *subject, const char *path, const char *action, int err
 }
 
 Brake *
-location_brake(const char *path, const char *action, int errnum)
+location_brake(const char *path, const char *failure, int errnum)
 {
-	return file_brake(&upload, path, action, errnum);
+	return file_brake(&upload, path, failure, errnum);
 }
 
 /* The text of the bucket's server tells more than the name of the errno. */
 Brake *
-location_store_brake(FileStore *store, const char *path, const char *action, int errnum)
+location_store_brake(FileStore *store, const char *path, const char *failure, int errnum)
 {
 	const char *text = store_error_text(store, errnum);
 
 	CHECK_FOR_INTERRUPTS();
 	if (store_is_local(path))
-		return location_brake(path, action, errnum);
+		return location_brake(path, failure, errnum);
 	return brake_make(upload.setting, errnum == EACCES ? ERRCODE_INSUFFICIENT_PRIVILEGE : ERRCODE_IO_ERROR,
-					  psprintf("could not %s \"%s\": %s", action, path, text), NULL,
+					  psprintf("%s \"%s\": %s", failure, path, text), NULL,
 					  "See audio_cleanup.s3_endpoint, s3_region and s3_credentials_file; docs/buckets.md has the rights that are needed.");
 }
 
@@ -129,7 +129,7 @@ location_reach(FileStore *store, const char *path)
 {
 	int			errnum = store_reach(store);
 
-	return errnum == 0 ? NULL : location_store_brake(store, path, "reach upload directory", errnum);
+	return errnum == 0 ? NULL : location_store_brake(store, path, "could not reach upload directory", errnum);
 }
 
 Brake *
@@ -141,7 +141,7 @@ location_check_undo(FileStore *store, const char *path, const Settings *settings
 	if (store_can_undo(store))
 		return NULL;
 	if (may_write && (errnum = store_prove(store, &proven)) != 0)
-		return location_store_brake(store, path, "try a deletion in upload directory", errnum);
+		return location_store_brake(store, path, "could not try a deletion in upload directory", errnum);
 	if (proven && settings->backup_retention_days > 0)
 		return brake_make("unversioned", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 						  psprintf("upload directory \"%s\" keeps no versions of its files", path),
@@ -202,7 +202,7 @@ check_data_directory(const Subject *subject, const char *path)
 	size_t		len;
 
 	if (realpath(DataDir, data) == NULL)
-		return file_brake(subject, DataDir, "resolve path", errno);
+		return file_brake(subject, DataDir, "could not resolve path", errno);
 	if (lies_in(data, path))
 		return place_brake(subject, path, "It contains the data directory \"%s\".", data);
 	len = strlen(data);
@@ -256,9 +256,9 @@ check_place(const Subject *subject, const char *path, char real[PATH_MAX], struc
 	Brake	   *brake;
 
 	if (realpath(path, real) == NULL || stat(real, st) != 0)
-		return file_brake(subject, path, subject->action_find, errno);
+		return file_brake(subject, path, subject->failure_find, errno);
 	if (!S_ISDIR(st->st_mode))
-		return file_brake(subject, path, subject->action_find, ENOTDIR);
+		return file_brake(subject, path, subject->failure_find, ENOTDIR);
 	if (strcmp(real, "/") == 0)
 		return place_brake(subject, path, "It is the root of the file system \"%s\".", real);
 	if ((brake = check_data_directory(subject, real)) != NULL)
@@ -335,7 +335,7 @@ location_check_backup_dir(const Place *place, bool to_write)
 	if (st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
 		return trust_brake(path);
 	if (to_write && faccessat(AT_FDCWD, real, R_OK | W_OK | X_OK, AT_EACCESS) != 0)
-		return file_brake(&backup, path, "write to backup directory", errno);
+		return file_brake(&backup, path, "could not write to backup directory", errno);
 	return NULL;
 }
 
@@ -354,7 +354,7 @@ location_set_backup_dir(FileStore *store, const Place *place)
 		return NULL;
 	if (result.errnum == EPERM)
 		return trust_brake(place->backup_dir);
-	return file_brake(&backup, place->backup_dir, "open backup directory", result.errnum);
+	return file_brake(&backup, place->backup_dir, "could not open backup directory", result.errnum);
 }
 
 

@@ -42,16 +42,17 @@ extern Place location_place(const Settings *settings, const char *backup_owner);
 extern Brake *location_check(const char *path);
 
 /*
- * Returns the brake for a directory `path` on which `action` (as in "open
- * upload directory") failed with the errno `errnum`.
+ * Returns the brake for a failure with the errno `errnum`.  `failure` is the
+ * message as it stands before the path, such as "could not open upload
+ * directory".
  */
-extern Brake *location_brake(const char *path, const char *action, int errnum);
+extern Brake *location_brake(const char *path, const char *failure, int errnum);
 
 /*
  * Returns the brake of location_brake() for the directory that is open as
  * `store`, with the error text that the store has.  Takes interrupts.
  */
-extern Brake *location_store_brake(FileStore *store, const char *path, const char *action, int errnum);
+extern Brake *location_store_brake(FileStore *store, const char *path, const char *failure, int errnum);
 
 /*
  * Returns a brake if the directory `path`, open as `store`, cannot be reached;

@@ -109,7 +109,7 @@ backup_newest(const Extension *extension, const int64 *file_ids, int n, BackupFi
 {
 	int			newest;
 
-	newest = owner_query(extension, SQL_ARGS(SQL_VALUE(INT8ARRAYOID, sql_int8_array(file_ids, n))),
+	newest = owner_query(extension, SQL_ARGS(SQL_INT8S(file_ids, n)),
 						 "SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
 						 " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
 						 " WHERE f.file_id = ANY ($1) AND f.state = 'trashed' AND NOT " NEWER_FILE("f.run_id", "f.file", "r.claim"));
@@ -127,7 +127,7 @@ int64
 backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n, const char *reason)
 {
 	return owner_query(extension,
-					   SQL_ARGS(SQL_VALUE(INT8ARRAYOID, sql_int8_array(file_ids, n)), SQL_TEXT(reason)),
+					   SQL_ARGS(SQL_INT8S(file_ids, n), SQL_TEXT(reason)),
 					   "UPDATE @extschema@.cleanup_files f SET state = 'restoring', error = $2,"
 					   " due_at = CASE WHEN f.due_at <= now() THEN f.due_at ELSE greatest(f.due_at, now() + '1 day') END"
 					   " WHERE f.file_id = ANY ($1) AND f.state = 'trashed'");

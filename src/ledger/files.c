@@ -3,13 +3,11 @@
  * ledger/files.c
  *	  Rows of cleanup_files: condemned files, and their states.
  *
- * The state of a file only goes forward: pending -> trashed -> deleted, or to
- * skipped or failed, or through restoring to restored (or back to trashed, if
- * the name is taken). cleanup_runs.captured_up_to records once, for all files
- * without backup, that they are in the trash: these files go from pending to
- * deleted.  A pending file with an error is not in the trash.  Every UPDATE
- * names the state that it expects, and so does not change a row that another
- * process has changed.
+ * CONTRIBUTING.md draws the states of a file.  cleanup_runs.captured_up_to records
+ * once, for all files without backup, that they are in the trash: these files go
+ * from pending to deleted.  A pending file with an error is not in the trash.  Every
+ * UPDATE names the states that it expects, and so does not change a row that another
+ * process has brought to its end.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -48,27 +46,20 @@ static const char *const take_failed_files =
 static bool
 take_failed(const Extension *extension, int64 run_id, int backup_days)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT4(backup_days)};
-
 	if (!owner_finds(extension, 0, NULL,
 					 "SELECT FROM @extschema@.cleanup_files WHERE state = 'failed' LIMIT 1"))
 		return false;
-	return owner_query(extension, lengthof(parameters), parameters, take_failed_files) > 0;
+	return owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT4(backup_days)), take_failed_files) > 0;
 }
 
 void
 ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned, int backup_days)
 {
-	const SqlParameter of_files[] = {SQL_INT8(run_id), SQL_INT4(backup_days)};
-	const SqlParameter of_run[] = {
-		SQL_INT8(run_id), SQL_INT8(condemned->n_orphans), SQL_INT8(condemned->n_sessions),
-		SQL_INT8(condemned->n_files)
-	};
 	bool		again;
 
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
 	again = take_failed(extension, run_id, backup_days);
-	owner_query(extension, lengthof(of_files), of_files,
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT4(backup_days)),
 				psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
 						 "  modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
 						 " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
@@ -79,7 +70,9 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 						 again ? "WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files f"
 						 " WHERE f.run_id = $1 AND f.state = 'pending' AND f.file = c.path COLLATE \"C\")" : ""));
 	sql_hide_tuplestore("cleanup_condemned");
-	owner_query(extension, lengthof(of_run), of_run,
+	owner_query(extension,
+				SQL_ARGS(SQL_INT8(run_id), SQL_INT8(condemned->n_orphans), SQL_INT8(condemned->n_sessions),
+						 SQL_INT8(condemned->n_files)),
 				"UPDATE @extschema@.cleanup_runs SET orphaned_files = orphaned_files + $2,"
 				" failed_sessions = failed_sessions + $3, files = files + $4 WHERE run_id = $1");
 }
@@ -140,9 +133,7 @@ LedgerFile *
 ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 after,
 			 int limit, int *n)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)};
-
-	return read_files(extension, lengthof(parameters), parameters, kind,
+	return read_files(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)), kind,
 					  "f.file_id > $2 ORDER BY f.file_id LIMIT $3", n);
 }
 
@@ -150,13 +141,11 @@ ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 af
 LedgerFile *
 ledger_pick(const Extension *extension, int64 run_id, LedgerKind kind, const int64 *file_ids, int n_ids, int *n)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), {INT8ARRAYOID, sql_int8_array(file_ids, n_ids), false},
-		SQL_INT8(n_ids > 0 ? file_ids[0] : 0), SQL_INT8(n_ids > 0 ? file_ids[n_ids - 1] : 0)
-	};
-
-	return read_files(extension, lengthof(parameters), parameters, kind,
-					  "f.file_id = ANY ($2) AND f.file_id BETWEEN $3 AND $4 ORDER BY f.file_id", n);
+	return read_files(extension,
+					  SQL_ARGS(SQL_INT8(run_id), SQL_INT8S(file_ids, n_ids),
+							   SQL_INT8(n_ids > 0 ? file_ids[0] : 0),
+							   SQL_INT8(n_ids > 0 ? file_ids[n_ids - 1] : 0)),
+					  kind, "f.file_id = ANY ($2) AND f.file_id BETWEEN $3 AND $4 ORDER BY f.file_id", n);
 }
 
 static const SqlColumn record_columns[] = {
@@ -197,15 +186,12 @@ add_record(Records *records, const LedgerFile *file)
 static void
 update_files(const Extension *extension, int64 run_id, const Records *records)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_INT8(records->first), SQL_INT8(records->last)
-	};
 	ActingAs	saved;
 
 	role_act_as(extension->owner, &saved);
 	role_join_by_hash();
 	sql_show_tuplestore("cleanup_records", records->store, records->desc);
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(records->first), SQL_INT8(records->last)),
 				"UPDATE @extschema@.cleanup_files f SET state = u.state, error = u.error,"
 				"  freed = CASE WHEN u.state = 'deleted' THEN u.freed END,"
 				"  finished_at = CASE WHEN u.state NOT IN ('pending', 'trashed', 'restoring') THEN pg_catalog.clock_timestamp() END,"
@@ -236,12 +222,11 @@ ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files,
 void
 ledger_expired(const Extension *extension, int limit, LedgerExpired *expired)
 {
-	const SqlParameter parameters[] = {SQL_INT4(limit)};
 	int			n;
 	int			i;
 
 	memset(expired, 0, sizeof(*expired));
-	n = owner_query(extension, lengthof(parameters), parameters,
+	n = owner_query(extension, SQL_ARGS(SQL_INT4(limit)),
 					"SELECT file, pg_catalog.count(*) OVER (), least(pg_catalog.sum(space) OVER (), " LEDGER_MAX_BYTES ")::bigint"
 					" FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()"
 					" ORDER BY file LIMIT $1");

@@ -30,7 +30,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/memutils.h"
@@ -81,16 +80,14 @@ restored_days(const Settings *settings)
 static Datum
 find_runs(const Pruning *pruning)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT4(pruning->settings->history_retention_days),
-		{DATEOID, DateADTGetDatum(first_scheduled_day()), false},
-		{TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime), false},
-		{TEXTOID, CStringGetTextDatum("%" STORE_PRIVATE_DIR "/%"), false}, SQL_INT4(PRUNE_RUNS), SQL_INT4(PRUNE_FILES),
-		SQL_INT4(restored_days(pruning->settings))
-	};
 	Datum		runs = 0;
 
-	owner_query(pruning->extension, lengthof(parameters), parameters,
+	owner_query(pruning->extension,
+				SQL_ARGS(SQL_INT4(pruning->settings->history_retention_days),
+						 SQL_VALUE(DATEOID, DateADTGetDatum(first_scheduled_day())),
+						 SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime)),
+						 SQL_TEXT("%" STORE_PRIVATE_DIR "/%"), SQL_INT4(PRUNE_RUNS), SQL_INT4(PRUNE_FILES),
+						 SQL_INT4(restored_days(pruning->settings))),
 				"SELECT array_agg(o.run_id) FROM (SELECT r.run_id,"
 				"  sum(r.files) OVER (ORDER BY r.run_id) - r.files AS files_before"
 				" FROM @extschema@.cleanup_runs r"
@@ -113,7 +110,7 @@ find_runs(const Pruning *pruning)
 				"    ELSE true END)"
 				" ORDER BY r.run_id LIMIT $5) o WHERE o.files_before < $6");
 	if (!sql_is_null(0, 1))
-		runs = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
+		runs = sql_array(0, 1);
 	SPI_freetuptable(SPI_tuptable);
 	return runs;
 }

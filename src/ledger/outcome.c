@@ -9,7 +9,6 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
 
 #include "src/ledger/ledger.h"
@@ -29,9 +28,7 @@
 List *
 ledger_folders(const Extension *extension, int64 run_id)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-
-	return owner_texts(extension, lengthof(parameters), parameters,
+	return owner_texts(extension, SQL_ARGS(SQL_INT8(run_id)),
 					   "SELECT DISTINCT pg_catalog.regexp_replace(file, '/[^/]*$', '') AS folder"
 					   " FROM @extschema@.cleanup_files WHERE run_id = $1 AND " GONE
 					   "  AND pg_catalog.strpos(file, '/') > 0 ORDER BY folder DESC");

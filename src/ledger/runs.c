@@ -23,27 +23,21 @@ ledger_begin_run(const Extension *extension, const LedgerRun *run)
 	const SqlParameter parameters[] = {
 		SQL_TEXT(run->what), SQL_TEXT(run->trigger), SQL_TEXT(run->requested_by),
 		SQL_TEXT(run->batches ? "running" : "pending"), SQL_TEXT(run->upload_dir),
-		{JSONBOID, JsonbPGetDatum(run->settings), false},
+		SQL_VALUE(JSONBOID, JsonbPGetDatum(run->settings)),
 		{DATEOID, DateADTGetDatum(run->scheduled_for), run->scheduled_for == LEDGER_NO_DAY}
 	};
-	int64		run_id;
 
-	owner_query(extension, lengthof(parameters), parameters,
-				"INSERT INTO @extschema@.cleanup_runs (what, trigger, requested_by, status, upload_dir, settings, scheduled_for)"
-				" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING run_id");
-	run_id = DatumGetInt64(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
-	return run_id;
+	return DatumGetInt64(owner_value(extension, lengthof(parameters), parameters,
+									 "INSERT INTO @extschema@.cleanup_runs"
+									 " (what, trigger, requested_by, status, upload_dir, settings, scheduled_for)"
+									 " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING run_id"));
 }
 
 void
 ledger_set_claim(const Extension *extension, int64 run_id, const char *claim, const char *backup_owner)
 {
-	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_TEXT(claim), SQL_TEXT(SETTINGS_BACKUP_OWNER), SQL_TEXT(backup_owner)
-	};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension,
+				SQL_ARGS(SQL_INT8(run_id), SQL_TEXT(claim), SQL_TEXT(SETTINGS_BACKUP_OWNER), SQL_TEXT(backup_owner)),
 				"UPDATE @extschema@.cleanup_runs SET claim = $2::uuid, settings = CASE WHEN $4 IS NULL"
 				"  THEN settings ELSE settings || pg_catalog.jsonb_build_object($3, $4) END"
 				" WHERE run_id = $1");
@@ -52,9 +46,7 @@ ledger_set_claim(const Extension *extension, int64 run_id, const char *claim, co
 void
 ledger_end_batches(const Extension *extension, int64 run_id)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id)),
 				"UPDATE @extschema@.cleanup_runs SET status = 'pending'"
 				" WHERE run_id = $1 AND status = 'running'");
 }
@@ -62,9 +54,7 @@ ledger_end_batches(const Extension *extension, int64 run_id)
 void
 ledger_cut_short(const Extension *extension, int64 run_id, const char *status, const char *message)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_TEXT(status), SQL_TEXT(message)};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_TEXT(status), SQL_TEXT(message)),
 				"UPDATE @extschema@.cleanup_runs SET message = $3,"
 				" status = CASE WHEN files = 0 OR $2 = 'interrupted' THEN $2 ELSE 'pending' END,"
 				" finished_at = CASE WHEN files = 0 THEN pg_catalog.clock_timestamp() END"
@@ -74,9 +64,7 @@ ledger_cut_short(const Extension *extension, int64 run_id, const char *status, c
 void
 ledger_set_looked(const Extension *extension, int64 run_id, bool looked)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_BOOL(looked)};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_BOOL(looked)),
 				"UPDATE @extschema@.cleanup_runs SET last_look_at = CASE WHEN $2 THEN pg_catalog.clock_timestamp() END"
 				" WHERE run_id = $1");
 }
@@ -84,9 +72,7 @@ ledger_set_looked(const Extension *extension, int64 run_id, bool looked)
 void
 ledger_set_captured(const Extension *extension, int64 run_id, int64 file_id)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT8(file_id)};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(file_id)),
 				"UPDATE @extschema@.cleanup_runs SET captured_up_to = greatest(captured_up_to, $2)"
 				" WHERE run_id = $1");
 }
@@ -118,12 +104,11 @@ read_work(int row)
 List *
 ledger_unfinished_runs(const Extension *extension, int64 only_run)
 {
-	const SqlParameter parameters[] = {SQL_INT8(only_run)};
 	List	   *runs = NIL;
 	int			n;
 	int			i;
 
-	n = owner_query(extension, lengthof(parameters), parameters,
+	n = owner_query(extension, SQL_ARGS(SQL_INT8(only_run)),
 					SELECT_WORK
 					" WHERE r.run_id IN (SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'pending'"
 					"  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'restoring'"
@@ -139,10 +124,9 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 LedgerWork *
 ledger_run(const Extension *extension, int64 run_id)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id)};
 	LedgerWork *work = NULL;
 
-	if (owner_query(extension, lengthof(parameters), parameters,
+	if (owner_query(extension, SQL_ARGS(SQL_INT8(run_id)),
 					SELECT_WORK " WHERE r.run_id = $1") > 0)
 		work = read_work(0);
 	SPI_freetuptable(SPI_tuptable);
@@ -178,10 +162,9 @@ COUNTS " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_ti
 bool
 ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id)};
 	bool		finished;
 
-	finished = owner_query(extension, lengthof(parameters), parameters, finish_run) > 0;
+	finished = owner_query(extension, SQL_ARGS(SQL_INT8(run_id)), finish_run) > 0;
 	if (finished)
 	{
 		summary->requested_by = sql_text(0, 1);

@@ -42,7 +42,7 @@ pick_runs(const Extension *extension, const char *claim, int64 *runs, int n, con
 {
 	int64	   *picked;
 	int			n_picked = owner_numbers(extension,
-										 SQL_ARGS(SQL_VALUE(INT8ARRAYOID, sql_int8_array(runs, n)), SQL_TEXT(claim)), query, &picked);
+										 SQL_ARGS(SQL_INT8S(runs, n), SQL_TEXT(claim)), query, &picked);
 
 	memcpy(runs, picked, sizeof(int64) * n_picked);
 	pfree(picked);
@@ -90,8 +90,8 @@ backup_record_run(const Extension *extension, int64 run_id, const char *upload_d
 {
 	const SqlParameter parameters[] = {
 		SQL_INT8(run_id), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)),
-		SQL_TEXT(upload_dir), {JSONBOID, JsonbPGetDatum(recorded), false},
-		SQL_TEXT(claim), {REGCLASSOID, ObjectIdGetDatum(extension_relation(extension, RUN_NUMBERS)), false}
+		SQL_TEXT(upload_dir), SQL_VALUE(JSONBOID, JsonbPGetDatum(recorded)),
+		SQL_TEXT(claim), SQL_OID(REGCLASSOID, extension_relation(extension, RUN_NUMBERS))
 	};
 
 	owner_query(extension, 5, parameters,

@@ -64,8 +64,8 @@ ledger_add_uploads(const Extension *extension, int64 run_id, const char *claim, 
 	if (i > 0)
 	{
 		const SqlParameter parameters[] = {
-			SQL_INT8(run_id), SQL_TEXT(claim), SQL_VALUE(TEXTARRAYOID, sql_text_array(paths)),
-			SQL_VALUE(TEXTARRAYOID, sql_text_array(ids)), SQL_VALUE(INT8ARRAYOID, sql_int8_array(begun, i))
+			SQL_INT8(run_id), SQL_TEXT(claim), SQL_TEXTS(paths),
+			SQL_TEXTS(ids), SQL_INT8S(begun, i)
 		};
 
 		n = owner_query(extension, lengthof(parameters), parameters, take_failed_uploads);
@@ -122,9 +122,9 @@ ledger_record_uploads(const Extension *extension, int64 run_id, const LedgerUplo
 	}
 	if (changed > 0)
 		owner_query(extension,
-					SQL_ARGS(SQL_INT8(run_id), SQL_VALUE(INT8ARRAYOID, sql_int8_array(ids, changed)),
-							 SQL_VALUE(TEXTARRAYOID, sql_text_array(states)), SQL_VALUE(TEXTARRAYOID, sql_text_array(errors)),
-							 SQL_VALUE(INT8ARRAYOID, sql_int8_array(freed, changed))),
+					SQL_ARGS(SQL_INT8(run_id), SQL_INT8S(ids, changed),
+							 SQL_TEXTS(states), SQL_TEXTS(errors),
+							 SQL_INT8S(freed, changed)),
 					"UPDATE @extschema@.cleanup_files f SET state = u.state, error = nullif(u.error, ''),"
 					" finished_at = pg_catalog.clock_timestamp(), size = u.freed, freed = CASE u.state WHEN 'deleted' THEN u.freed END"
 					" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5))"

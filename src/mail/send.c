@@ -21,7 +21,6 @@
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/pmsignal.h"
-#include "storage/procsignal.h"
 
 #include "src/mail/send.h"
 #include "src/pg/compat.h"
@@ -31,29 +30,6 @@
 #define STEP_MS				200
 #define CONNECT_SECONDS		10
 #define TOTAL_SECONDS		60
-
-static bool
-is_interrupted(void)
-{
-	MemoryContext caller = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		if (ProcSignalBarrierPending)
-			ProcessProcSignalBarrier();
-	}
-	PG_CATCH();
-	{
-		/*
-		 * the barrier stays pending, and fails again at a place where an
-		 * ERROR can be raised
-		 */
-		MemoryContextSwitchTo(caller);
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	return QueryCancelPending || ProcDiePending;
-}
 
 static MailerResult *
 make_failure(const char *error)
@@ -108,7 +84,7 @@ converse(const MailLibrary *library, const MailServer *server, const MailItem *i
 	pgstat_report_wait_start(compat_wait_event("AudioCleanupSmtp"));
 	PG_TRY();
 	{
-		mail = library->begin(server, item, is_interrupted);
+		mail = library->begin(server, item, library_should_stop);
 		while (mail != NULL && library->step(mail, STEP_MS))
 		{
 			CHECK_FOR_INTERRUPTS();

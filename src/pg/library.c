@@ -10,6 +10,8 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/procsignal.h"
 
 #include "src/pg/library.h"
 
@@ -33,4 +35,24 @@ library_load(const char *name, const char *function, const char **error)
 	}
 	PG_END_TRY();
 	return table;
+}
+
+bool
+library_should_stop(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		if (ProcSignalBarrierPending)
+			ProcessProcSignalBarrier();
+	}
+	PG_CATCH();
+	{
+		/* the barrier stays pending, and fails again where it can be raised */
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return QueryCancelPending || ProcDiePending;
 }

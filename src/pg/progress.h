@@ -8,7 +8,7 @@
  * messages tell the caller of cleanup_run() about them.
  *
  * A process has at most one run under way.  A run that begins inside another
- * run (a view that cleans up) is part of the outer run. || None of these
+ * run (a view that cleans up) is part of the outer run.  None of these
  * functions needs SPI.  Only progress_begin(), progress_tick() and
  * progress_look() can raise an ERROR.
  *

@@ -569,6 +569,12 @@ sql_text(int row, int column)
 	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
 }
 
+Datum
+sql_array(int row, int column)
+{
+	return PointerGetDatum(DatumGetArrayTypePCopy(sql_value(row, column)));
+}
+
 void
 sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc)
 {

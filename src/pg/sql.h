@@ -35,10 +35,16 @@ typedef struct SqlParameter
 
 #define SQL_VALUE(type, datum)	{type, datum, false}
 #define SQL_INT8(v)		{INT8OID, Int64GetDatum(v), false}
+#define SQL_INT8_IF(known, v)	{INT8OID, Int64GetDatum(v), !(known)}
 #define SQL_INT4(v)		{INT4OID, Int32GetDatum(v), false}
 #define SQL_BOOL(v)		{BOOLOID, BoolGetDatum(v), false}
 #define SQL_OID(type, v)	{type, ObjectIdGetDatum(v), false}
 #define SQL_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
+
+/* arrays: of `n` numbers, and of lists of OIDs and of char * */
+#define SQL_INT8S(values, n)	{INT8ARRAYOID, sql_int8_array(values, n), false}
+#define SQL_OIDS(list)	{OIDARRAYOID, sql_oid_array(list), false}
+#define SQL_TEXTS(list)	{TEXTARRAYOID, sql_text_array(list), false}
 
 /* Makes the two arguments `n` and `parameters` of the calls below from the parameters listed. */
 #define SQL_ARGS(...) \
@@ -218,6 +224,9 @@ extern bool sql_is_null(int row, int column);
 
 /* Returns the column as text, or NULL for NULL. */
 extern char *sql_text(int row, int column);
+
+/* Returns a copy of the column, an array that is not NULL. */
+extern Datum sql_array(int row, int column);
 
 /*
  * Makes the rows of the tuplestore `store` visible to statements as a

@@ -3,10 +3,10 @@
  * plan/condemn.c
  *	  The second look, after which a file is condemned.
  *
- * What looked like an orphan in the survey is looked at once more when every
- * transaction that was writing to a source has ended, under a snapshot taken
- * after that: so a row that was in flight protects its file too.  No file is
- * touched here.
+ * A file that looked like an orphan in the survey is looked at once more when
+ * every transaction that was writing to a source has ended, under a snapshot
+ * that is taken after that.  So a row that was not yet committed protects its
+ * file, too.  No file is touched here.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -28,13 +28,13 @@
 #include "src/sources/cleared.h"
 #include "src/sources/sources.h"
 
-/* so many rows a preview tries to clear of each source */
+/* rows of each source that a preview tries to clear */
 #define MAX_TRIED_ROWS			10
 
 
 /* ------------------------------------------------------------------- clear --- */
 
-/* Gathers the sessions of one source that may be cleared now. */
+/* The sessions of one source that may be cleared now. */
 typedef struct Clearing
 {
 	const CleanupPlan *plan;
@@ -63,8 +63,8 @@ typedef struct ClearingTry
 } ClearingTry;
 
 /*
- * Clears the sessions of one source, and remembers their references for as
- * long as the audio can come back.
+ * Clears the sessions (text[]) of one source.  If there are backups, remembers
+ * their references, because the audio can come back.
  */
 static void
 clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
@@ -100,7 +100,7 @@ clear_all(void *arg)
 				(errcode(ERRCODE_TRANSACTION_ROLLBACK), errmsg("a dry run takes back what it tries")));
 }
 
-/* Says once in a run that a source cannot be cleared, and why. */
+/* Adds the error that a source cannot be cleared, and why, and notes the source, so that this happens once in a run. */
 static void
 note_unclearable(CleanupPlan *plan, const Source *source, const char *message, const char *detail,
 				 const char *hint)
@@ -129,7 +129,7 @@ can_try_clearing(void)
 	return !XactReadOnly && !RecoveryInProgress() && !IsolationUsesXactSnapshot();
 }
 
-/* Tells, without a try, which sources cannot be cleared. */
+/* Notes, without a try, the sources that cannot be cleared.  Returns false if there are any. */
 static bool
 look_at_clearing(CleanupPlan *plan, List *sources)
 {
@@ -147,11 +147,12 @@ look_at_clearing(CleanupPlan *plan, List *sources)
 }
 
 /*
- * Clears the sessions, of all sources or of none: a file that one source's
- * session keeps must not lose the row of another source.  In a subtransaction:
- * constraints and triggers of a table may object, and that is an error of its
- * source alone.  A dry run tries, and takes it back.  Returns false if a
- * source could not be cleared; then the files are to be judged again.
+ * Clears the sessions of all sources, or of none: if the session of one source
+ * keeps a file, the row of another source must not be cleared.  This happens in
+ * a subtransaction, because constraints and triggers of a table may raise an
+ * error, which concerns its source alone.  A dry run tries, and takes it back.
+ * Returns false if a source could not be cleared; then the files must be judged
+ * again.
  */
 static bool
 clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
@@ -172,7 +173,7 @@ clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
 	return try.cleared;
 }
 
-/* Rows of a source that could not be cleared protect their files from then on, whatever their status. */
+/* Makes the rows of sources that could not be cleared protect their files, whatever their status. */
 static void
 forget_unclearable(const CleanupPlan *plan, List *sources)
 {
@@ -213,6 +214,7 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 
 
 
+
 /* ----------------------------------------------------------------- condemn --- */
 
 static bool
@@ -222,7 +224,7 @@ is_same_session(const CondemnedFile *a, const CondemnedFile *b)
 		strcmp(a->session, b->session) == 0 && strcmp(a->source, b->source) == 0;
 }
 
-/* Are columns of the file's session cleared when the file is condemned? */
+/* Returns whether the columns of the file's session are cleared when the file is condemned. */
 static bool
 is_of_cleared_source(const CleanupPlan *plan, const CondemnedFile *file)
 {
@@ -241,9 +243,9 @@ is_of_cleared_source(const CleanupPlan *plan, const CondemnedFile *file)
 }
 
 /*
- * Feed the next files of the survey into a match; false if there are none.
- * `limit` is for files whose sessions are cleared, which come first: each
- * batch of them reads the sources again.  A session's files stay together.
+ * Adds the next files of the survey to the match.  Returns false if there are
+ * none.  `limit` is for files whose sessions are cleared, which come first: each
+ * batch of them reads the sources again.  The files of a session stay together.
  */
 static bool
 take_next(CleanupPlan *plan, int64 limit, Match *match)
@@ -282,7 +284,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	plan->run_id = run_id;
 	plan->in_batches = limit != PG_INT64_MAX;
 	plan_limit_reading(plan->context.settings, plan->in_batches);
-	/* no row is locked for whom somebody may wait while a network is asked */
+	/* no network is asked while rows are locked that somebody may wait for */
 	if (!store_acts_at_commit(plan->found.store))
 		plan->seen = seen_begin();
 	if (take_next(plan, limit, match))
@@ -300,8 +302,8 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 		condemn_matched(plan, &match, sources, MATCH_JUDGE_LOCKED, failed_before, true, &condemned);
 
 		/*
-		 * the survey's count, without those that did not stand the second
-		 * look
+		 * the survey has counted these files; not all of them are condemned
+		 * now
 		 */
 		progress_add(PROGRESS_CONDEMNED, condemned->n_files - match_count(match));
 	}

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * plan/counts.c
- *	  Do the figures of a survey speak of a mistake?
+ *	  Judges whether the figures of a survey point to a mistake.
  *
- * A wrong directory, a wrong column, a table that is being loaded again: each
- * looks like a mass of orphans.  The brakes here are about how much would go,
- * and about what has changed since the run before.
+ * A wrong directory, a wrong column, or a table that is being loaded again looks
+ * like a mass of orphans.  The brakes here depend on how many files would go,
+ * and on what has changed since the last run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -19,13 +19,13 @@
 #include "src/plan/unregistered.h"
 #include "src/sources/sources.h"
 
-/* below so many files nothing_referenced is silent */
+/* with fewer files, the brake nothing_referenced is off */
 #define MIN_FILES_REFERENCED	10
 
 /*
- * Below so many files max_delete_percent is silent: in a small directory most
- * files are orphans now and then, and who calls has seen the preview.  Where
- * nobody looks, ten are enough.
+ * With fewer files, the brake max_delete_percent is off: in a small directory
+ * most files are orphans now and then, and a person who calls has seen the
+ * preview.  In an unattended run ten files are enough.
  */
 #define MIN_FILES_PERCENT		100
 #define MIN_FILES_UNATTENDED	10
@@ -39,7 +39,7 @@ count_brake(const char *name, const char *message, const char *detail, const cha
 	return brake_make(name, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message, detail, hint);
 }
 
-/* Too much of all that there is would go. */
+/* Returns a brake if too many of all files would go. */
 static Brake *
 check_whole(const CleanupPlan *plan)
 {
@@ -78,9 +78,10 @@ find_source(const CleanupPlan *plan, Oid relid)
 }
 
 /*
- * One of several sources.  What all of them lack is for check_whole() to say;
- * and where fewer files would go than the source has protected, these have
- * gone from the directory before.
+ * Returns a brake if a source had `rows` rows, which protected `files` files, at
+ * the last run, and has none now.  check_whole() deals with all sources
+ * together.  If fewer files would go than the source has protected, then those
+ * have gone from the directory before.
  */
 static Brake *
 check_source(const CleanupPlan *plan, const Source *source, int64 rows, int64 files)
@@ -124,8 +125,9 @@ check_sources(const CleanupPlan *plan)
 }
 
 /*
- * A source that has nothing any more is known as it was until the brake has
- * judged that: a run by which no file would go has not asked it.
+ * The figures of a source that has no rows or files any more stay as they were
+ * until check_source() has judged that; it does not judge a run that would
+ * delete no file.
  */
 void
 counts_remember(const CleanupPlan *plan)
@@ -153,8 +155,8 @@ counts_remember(const CleanupPlan *plan)
 /* -------------------------------------------------------------- unattended --- */
 
 /*
- * The names of the columns are for the server's log: who reads the history may
- * not be allowed to know of these tables.
+ * The server log gets the names of the columns; the history does not, because
+ * its readers may not be allowed to know of these tables.
  */
 static Brake *
 check_unregistered(CleanupPlan *plan)

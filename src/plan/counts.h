@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/counts.h
- *	  Do the figures of a survey speak of a mistake?
+ *	  Judges whether the figures of a survey point to a mistake.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -13,16 +13,17 @@
 #include "src/plan/plan.h"
 
 /*
- * Returns the brakes (of Brake) that the figures of a surveyed plan put on.
- * plan->force overrides those that count, and not the one of an unattended run
- * that a column which nobody registered holds names of orphans.  Needs SPI.
+ * Returns the brakes (Brake) that follow from the figures of a surveyed plan.
+ * plan->force overrides the brakes that count; it does not override the brake
+ * of an unattended run, that a column which nobody registered holds names of
+ * orphans.  Needs SPI; a failure is an ERROR.
  */
 extern List *counts_check(CleanupPlan *plan);
 
 /*
- * Records for the next run how many rows each source of a surveyed plan has,
- * and how many files they protect; for a real run that no brake has stopped.
- * Needs SPI.
+ * Records, for the next run, how many rows each source of a surveyed plan has,
+ * and how many files they protect.  Must be called in a real run that no brake
+ * has stopped.  Needs SPI; a failure is an ERROR.
  */
 extern void counts_remember(const CleanupPlan *plan);
 

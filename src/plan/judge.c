@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/judge.c
- *	  Which of the files that matched no row, or only failed sessions, go?
+ *	  Judges the files that no row, or only failed sessions, refer to.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -19,7 +19,7 @@
 #include "src/plan/seen.h"
 #include "src/sources/sources.h"
 
-/* A file that is judged when enough of them are there to be looked at together. */
+/* A file that waits until enough files can be looked at together. */
 typedef struct WaitingFile
 {
 	int64		number;
@@ -35,19 +35,20 @@ typedef struct Judgement
 	Match	   *match;
 	Condemned  *condemned;
 	bool		in_survey;
-	bool		again;			/* what could not be looked at has been said */
+	bool		again;			/* errors about these files were reported
+								 * before */
 	MemoryContext scratch;		/* reset for each file */
-	WaitingFile *waiting;		/* NULL: each is looked at when it comes */
+	WaitingFile *waiting;		/* NULL: each file is looked at when it comes */
 	int			n_waiting;
 	int			most_waiting;
-	MemoryContext waiting_context;	/* of their texts */
-	int			last_source;	/* failed sessions come sorted */
+	MemoryContext waiting_context;	/* has the texts of those that wait */
+	int			last_source;	/* the last failed session: they come sorted */
 	char	   *last_session;
-	bool		has_own;		/* a file of that came with it ... */
-	bool		has_shared;		/* ... and one with a session before */
+	bool		has_own;		/* a file of that session came with it first, */
+	bool		has_shared;		/* and another with an earlier session */
 } Judgement;
 
-/* Look at the file itself; false if it is not there or no regular file. */
+/* Sets *identity to the identity of the file.  Returns false if there is no such regular file. */
 static bool
 identify(Judgement *judgement, int64 number, const char *path, FileIdentity *identity)
 {
@@ -61,14 +62,15 @@ identify(Judgement *judgement, int64 number, const char *path, FileIdentity *ide
 	result = store_identify(judgement->plan->found.store, path, identity);
 	if (result.outcome == FILE_FAILED && !judgement->again)
 		plan_add_error(judgement->plan,
-					   psprintf("could not %s \"%s\": %s", result.action, path,
+					   psprintf("%s \"%s\": %s", result.failure, path,
 								store_error_text(judgement->plan->found.store, result.errnum)));
 	return result.outcome == FILE_OK;
 }
 
 /*
- * A file that has changed since the match began is not the one that was
- * matched: the row that refers to it may have come after the snapshot.
+ * Returns whether the file has not changed since the match began.  If it has,
+ * it is not the file that was matched: a row that refers to it may have come
+ * after the snapshot.
  */
 static bool
 is_unchanged(const CleanupPlan *plan, const FileIdentity *identity)
@@ -76,7 +78,7 @@ is_unchanged(const CleanupPlan *plan, const FileIdentity *identity)
 	return identity->ctime_ns <= plan->looked_at_ns;
 }
 
-/* Each folder is an error, whatever the number of its files. */
+/* Reports a folder from which no file can be removed: one error for all of its files. */
 static void
 report_closed(CleanupPlan *plan, const char *path, int errnum)
 {
@@ -95,7 +97,7 @@ report_closed(CleanupPlan *plan, const char *path, int errnum)
 	plan_add_error(plan, psprintf("no file can be removed from folder \"%s\": %s", folder, strerror(errnum)));
 }
 
-/* A preview tells what would fail; a run tries it, and its row says why. */
+/* Returns whether the file can be removed; only a preview asks, because a run tries, and its row says why not. */
 static bool
 is_removable(Judgement *judgement, const char *path)
 {
@@ -122,7 +124,7 @@ judge_orphan(Judgement *judgement, int64 number, const char *path)
 	MemoryContextReset(judgement->scratch);
 }
 
-/* Tells a session by the file rows that are to come: a hash of its source and id. */
+/* Returns a hash of a session's source and id. */
 static uint64
 session_key(const char *source, const char *session)
 {
@@ -131,9 +133,10 @@ session_key(const char *source, const char *session)
 }
 
 /*
- * The survey has a file that several sessions refer to once, with the first of
- * them.  Where the file comes in an earlier batch than other files of the
- * session, the session must not be cleared before those have come.
+ * Notes that the session must not be cleared before its own files come.  If
+ * several sessions refer to a file, the survey has the file once, with the first
+ * of them.  So the file may come in an earlier batch than the other files of a
+ * later session.
  */
 static void
 defer_session(CleanupPlan *plan, const char *source, const char *session)
@@ -180,18 +183,18 @@ note_session(Judgement *judgement, const Source *source, const char *session)
 	judgement->has_own = judgement->has_shared = false;
 
 	/*
-	 * the current context is that of a query, which may end before the
-	 * judging
+	 * the current context is that of a query, which may end before this is
+	 * used
 	 */
 	judgement->last_session = MemoryContextStrdup(judgement->plan->memory, session);
 	condemned_add_session(judgement->condemned, source->number, session);
 }
 
 /*
- * A reference protects generously, but it condemns only the file that it
- * names to the letter.  What it matches otherwise (a bare name in some
- * subdirectory) may be somebody's upload of this minute: that one must have
- * the age of an orphan too.
+ * Judges a file of a failed session.  A reference protects every file that it may
+ * mean, but condemns only a file that it names to the letter (`strict`).  Another
+ * file that it matches, by a bare name in some subdirectory for example, may be
+ * an upload of this minute: such a file must also have the age of an orphan.
  */
 static void
 judge_failed(Judgement *judgement, int64 number, const char *path, const Source *source, const char *session,
@@ -224,6 +227,7 @@ judge_failed(Judgement *judgement, int64 number, const char *path, const Source 
 
 
 
+
 /* ---------------------------------------------------------------- together --- */
 
 static void
@@ -235,7 +239,7 @@ judge_file(Judgement *judgement, const WaitingFile *file)
 		judge_failed(judgement, file->number, file->path, file->source, file->session, file->strict);
 }
 
-/* Where a look takes long, those that wait are looked at together. */
+/* Judges the files that wait, after one call of the store has looked at all of them. */
 static void
 judge_waiting(Judgement *judgement)
 {
@@ -277,20 +281,18 @@ add_file(Judgement *judgement, WaitingFile file)
 static void
 add_orphan(int64 number, const char *path, void *arg)
 {
-	add_file(arg, (WaitingFile)
-			 {
-				 .number = number,.path = path
-			 });
+	const WaitingFile file = {.number = number,.path = path};
+
+	add_file(arg, file);
 }
 
 static void
 add_failed(int64 number, const char *path, const Source *source, const char *session,
 		   bool strict, void *arg)
 {
-	add_file(arg, (WaitingFile)
-			 {
-				 number, path, source, session, strict
-			 });
+	const WaitingFile file = {number, path, source, session, strict};
+
+	add_file(arg, file);
 }
 
 static void
@@ -330,7 +332,7 @@ judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_surve
 	begin_waiting(&judgement);
 	if ((plan->what & CLEAN_FAILED) != 0)
 		match_failed(match, plan->context.extension, add_failed, &judgement);
-	/* what a failed session has condemned comes before the orphans */
+	/* the files of failed sessions come before the orphans */
 	judge_waiting(&judgement);
 	if ((plan->what & CLEAN_ORPHANS) != 0)
 		match_unreferenced(match, add_orphan, &judgement);

@@ -1,32 +1,32 @@
 /*-------------------------------------------------------------------------
  *
  * plan/match.c
- *	  Which of these files do the registered sources refer to?
+ *	  Finds out which files the registered sources refer to.
  *
- * The files are known first, the references are streamed past them:
+ * The files are known first, and then the references are read one by one:
  *
  *	1.	match_add(): each path goes into the list `names`.
- *	2.	The keys of all names go into the KeyScope, which is made in the size
- *		that this takes.
+ *	2.	The keys of all names go into the KeyScope, which gets the size that
+ *		they need.
  *	3.	Every row of every source is searched for names of the scope, and each
  *		key that is found is marked there, with its source.
- *	4.	Whatever file has a marked key is referred to.  Where a marked key has
- *		several files, the names are gone through once more.
+ *	4.	A file with a marked key is referred to.  If several files have a marked
+ *		key, the names are read once more.
  *
- * Where the keys are too many for the memory that the scope may take, it is a
- * filter, and the keys of references that pass it go into the tuplestore
- * `hits`; the executor joins them with the keys of the files, a hash join of
- * 64-bit integers of which the planner knows the sizes.
+ * If the keys are too many for the memory of the scope, then the scope is a
+ * filter.  The keys of references that pass the filter go into the tuplestore
+ * `hits`, and the executor joins them with the keys of the files: a hash join of
+ * 64-bit integers whose sizes the planner knows.
  *
- * Rows of failed sessions are kept apart, with their session and their text:
- * in `failed` all of them, in `judged` those that condemn.  A failed row that
- * does not condemn (another session has it locked) protects like any other.
- * They are always joined.
+ * Rows of failed sessions are kept apart, with their session and their text: all
+ * of them in `failed`, those that condemn in `judged`.  A failed row that does
+ * not condemn, because another transaction has the row locked, protects like any
+ * other.  These rows are always joined.
  *
- * Memory: two thirds of maintenance_work_mem, a few work_mem, and for each source
- * that is referred to a few bits a file.
+ * A match takes two thirds of maintenance_work_mem, a few times work_mem, and a
+ * few bits for each file and each source.
  *
- * A reference wrongly taken to match (a collision of hashes) keeps a file.
+ * If a reference matches by mistake (a collision of hashes), a file is kept.
  * Where a match condemns, in match_failed(), the texts are compared.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -54,16 +54,17 @@
 #include "src/sources/sources.h"
 
 /*
- * A name that every row has ("recording.mp3") would put as many hits into
- * the join as there are rows.  Hits are compared with the last one that fell
- * into the same of so many slots.
+ * Slots for the last hits.  A name that every row has ("recording.mp3") would
+ * put as many hits into the join as there are rows.  So a hit is left out if it
+ * is equal to the last hit of its slot.
  */
 #define RECENT_HITS		8192
 
 /*
- * The filter of KeyScope takes a quarter of work_mem at most, and no more than
- * that: with 200,000 files and 1 MB it lets one in twenty references through,
- * which the index of the keys then drops; a larger one misses the processor's cache.
+ * Largest filter of a KeyScope, which takes at most a quarter of work_mem.  With
+ * 200,000 files a filter of 1 MB passes one in twenty references, which the index
+ * of the keys then drops.  A larger filter does not fit into the processor's
+ * cache.
  */
 #define FILTER_MAX_BYTES	(UINT64CONST(64) * 1024 * 1024)
 
@@ -72,8 +73,9 @@
 typedef uint8 *Bits;			/* one bit a file, or a key of the scope */
 
 /*
- * Whole, for whoever chooses a name can choose its key: what looks like this
- * hit, and is none, would be a reference that is lost.
+ * The last hit of a slot.  The key is kept whole: a user who chooses a name can
+ * choose its hash, and a hit that only looked like this one would be a lost
+ * reference.
  */
 typedef struct RecentHit
 {
@@ -84,20 +86,20 @@ typedef struct RecentHit
 /* The tuplestores of a match. */
 typedef enum MatchStore
 {
-	STORE_NAMES,				/* id, path: of the files that statements ask
-								 * for; see show_names() */
+	STORE_NAMES,				/* id, path; of files whose names statements
+								 * need: see show_names() */
 	STORE_KEYS,					/* id, key */
 	STORE_HITS,					/* key, source */
 	STORE_FAILED,				/* key, source, session, value (NULL if long) */
-	STORE_JUDGED,				/* likewise */
+	STORE_JUDGED,				/* key, source, session, value (NULL if long) */
 	N_STORES
 } MatchStore;
 
-/* The files that one source refers to; NULL: none. */
+/* What one source refers to.  A set that is NULL is empty. */
 typedef struct SourceFiles
 {
 	int64		rows;
-	Bits		keys;			/* that its rows without a session have */
+	Bits		keys;			/* keys in its rows without a session */
 	Bits		protected_files;
 	Bits		referenced;
 } SourceFiles;
@@ -115,20 +117,20 @@ struct Match
 	int			orphan_hours;	/* grace of restored files */
 	int			session_days;
 	int			families_hit;
-	Bits		session_keys;	/* that rows with a session have */
+	Bits		session_keys;	/* keys in rows with a session */
 	RecentHit  *recent;
 
 	Tuplestorestate *stores[N_STORES];
 	TupleDesc	descs[N_STORES];
 
-	Bits		protected_files;	/* referred to by who is not judged */
-	Bits		referenced;		/* referred to by anybody */
-	Bits		held;			/* by cleanup_hold() */
-	Bits		pending;		/* condemned already */
-	Bits		restored;		/* lately, or about to be */
-	Bits		marked;			/* by match_mark() */
-	Bits		shown;			/* in STORE_NAMES */
-	SourceFiles *of_source;		/* by the number of the source */
+	Bits		protected_files;	/* a row of no judged session refers to it */
+	Bits		referenced;		/* any row refers to it */
+	Bits		held;			/* cleanup_hold() holds it */
+	Bits		pending;		/* it is condemned already */
+	Bits		restored;		/* it was restored lately, or is about to be */
+	Bits		marked;			/* match_mark() has marked it */
+	Bits		shown;			/* it is in STORE_NAMES */
+	SourceFiles *of_source;		/* one for each source, by its number */
 };
 
 
@@ -153,7 +155,7 @@ make_stores(Match *match)
 	}
 }
 
-/* Adds a row without a NULL, but for the last column if that is so. */
+/* Adds a row to a tuplestore.  Only its last column may be NULL. */
 static void
 put_row(Match *match, MatchStore store, Datum *values, bool last_is_null)
 {
@@ -180,7 +182,7 @@ is_in_set(const Bits set, int64 member)
 	return (set[member / 8] & (1 << (member % 8))) != 0;
 }
 
-/* Of a set of files; no more than a GB of them are counted at once. */
+/* Returns the number of files in a set.  Counts at most a GB of the set at once, because pg_popcount() takes an int. */
 static int64
 count_set(const Match *match, const Bits set)
 {
@@ -255,7 +257,7 @@ match_count(const Match *match)
 	return match->count;
 }
 
-/* Call `sink` for each file, but those in `except` (which may be NULL). */
+/* Calls sink(file, path, arg) for each file that is not in the set `except` (or NULL). */
 static void
 scan_names(Match *match, const Bits except, MatchSink sink, void *arg)
 {
@@ -280,7 +282,7 @@ add_to_scope(int64 file, const char *path, void *arg)
 	key_widen_scope(match->rules, path, &match->scope);
 }
 
-/* Lets statements read the name of a file. */
+/* Adds the name of a file to STORE_NAMES, once. */
 static void
 show_name(int64 file, const char *path, void *arg)
 {
@@ -294,7 +296,7 @@ show_name(int64 file, const char *path, void *arg)
 	pfree(DatumGetPointer(values[1]));
 }
 
-/* Lets statements read the names of all files. */
+/* Adds the names of all files to STORE_NAMES. */
 static void
 show_names(Match *match)
 {
@@ -309,7 +311,7 @@ write_key(Match *match, int64 file, uint64 key)
 	put_row(match, STORE_KEYS, values, false);
 }
 
-/* A file whose keys are written down. */
+/* A file whose keys are written to STORE_KEYS. */
 typedef struct KeyedFile
 {
 	Match	   *match;
@@ -375,7 +377,7 @@ write_failed_hit(HitWriter *writer, uint64 key)
 	put_row(writer->match, writer->store, values, is_long);
 }
 
-/* Marks a key in a set that is made with its first one. */
+/* Adds a key of the scope, by its number, to a set, which is made with its first key. */
 static void
 mark_key(Match *match, Bits *keys, int64 number)
 {
@@ -421,7 +423,7 @@ consider_row(const SourceRow *row, void *arg)
 	HitWriter  *writer = arg;
 	Match	   *match = writer->match;
 
-	/* what is written down of a session must be its own */
+	/* a hit of a session is written with its own session: not later */
 	bool		at_once = row->session != NULL;
 	int			i;
 
@@ -448,7 +450,7 @@ note_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 	*(bool *) arg = true;
 }
 
-/* Does the row refer to a file of this match? */
+/* Returns whether the row refers to a file of this match. */
 static bool
 refers_to_file(const SourceRow *row, void *arg)
 {
@@ -480,7 +482,7 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 	HitWriter	writer = {.match = match};
 	ListCell   *lc;
 
-	/* rows are locked before the snapshot that sees who else refers */
+	/* rows are locked before the snapshot that shows the other references */
 	if (mode == MATCH_JUDGE_LOCKED)
 	{
 		writer.store = STORE_JUDGED;
@@ -499,7 +501,7 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 
 /* --------------------------------------------------------------- marking --- */
 
-/* A file that a row of the source refers to; `protects` says that the row is no (judged) failed session. */
+/* Notes that a row of the source refers to the file; `protects` says that the row is no judged failed session. */
 static void
 refer_to(Match *match, int64 file, int source, bool protects)
 {
@@ -541,7 +543,7 @@ typedef struct Marks
 	Match	   *match;
 	int64		file;
 	const char *path;
-	bool		by_names;		/* must the names be gone through? */
+	bool		by_names;		/* the names must be read once more */
 } Marks;
 
 static void
@@ -591,6 +593,7 @@ follow_marks(Match *match)
 		scan_names(match, NULL, look_at_name, &marks);
 }
 
+
 /* --------------------------------------------------------------- joining --- */
 
 static const char *const store_names[N_STORES] = {
@@ -615,7 +618,7 @@ hide_tuplestores(void)
 		sql_hide_tuplestore(store_names[i]);
 }
 
-/* Receives files: of one column those of a set; with their source those that are referred to. */
+/* Receives files.  Adds them to `set`; or, if that is NULL, notes that the source in the second column refers to them. */
 typedef struct FileReceiver
 {
 	DestReceiver pub;
@@ -656,7 +659,7 @@ collect_files(Match *match, const Extension *extension, const char *sql, Bits se
 	owner_query_into(extension, 0, NULL, sql, &receiver.pub);
 }
 
-/* Joins with the keys of the files what is not marked: nothing, as a rule. */
+/* Joins hits that are not marked in the scope with the keys of the files.  As a rule there are none. */
 static void
 collect_references(Match *match, const Extension *extension)
 {
@@ -699,8 +702,9 @@ restored_lately(const Match *match)
 }
 
 /*
- * Does anything stand in our own tables that may be about one of these files?
- * As a rule nothing does.  The history may be long: partial indexes answer.
+ * Returns whether our own tables have any row that may be about one of these
+ * files.  As a rule they have none.  The history may be long, so
+ * the conditions are those of partial indexes.
  */
 static bool
 any_named(const Match *match, const Extension *extension, bool with_spoken_for)
@@ -863,10 +867,10 @@ typedef struct FailedReceiver
 	MatchFailedSink sink;
 	void	   *arg;
 	MemoryContext row_context;
-	MemoryContext context;		/* of what follows */
+	MemoryContext context;		/* has session and path */
 	int64		file;
 	int			source;
-	char	   *session;		/* NULL: none gathered */
+	char	   *session;		/* NULL: no rows are gathered */
 	char	   *path;
 	KeyMatch	strength;
 } FailedReceiver;
@@ -890,8 +894,7 @@ gather_failed(FailedReceiver *receiver, int64 file, TupleTableSlot *slot)
 	int			source = DatumGetInt32(slot_getattr(slot, 3, &isnull));
 	char	   *session = TextDatumGetCString(slot_getattr(slot, 4, &isnull));
 	Datum		value = slot_getattr(slot, 5, &isnull);
-	KeyMatch	strength = KEY_LOOSE_MATCH; /* all that a long value is good
-											 * for */
+	KeyMatch	strength = KEY_LOOSE_MATCH; /* a long value, which is not kept */
 
 	if (receiver->session != NULL &&
 		(receiver->file != file || receiver->source != source ||

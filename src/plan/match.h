@@ -1,9 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * plan/match.h
- *	  Which of these files do the registered sources refer to?
+ *	  Finds out which files the registered sources refer to.
  *
- * A match is fed with paths, run once against the sources, and then asked.
+ * A match gets the paths of files, is run once against the sources, and then
+ * answers questions.  A file has a number, from 0, in the order in which the
+ * files were added.  A failure to write a temporary file is an ERROR.  No
+ * function needs SPI, unless its comment says so.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -24,21 +27,27 @@ typedef struct Match Match;
 
 typedef enum MatchMode
 {
-	MATCH_PROTECT,				/* every row protects */
-	MATCH_JUDGE,				/* failed sessions condemn instead */
-	MATCH_JUDGE_LOCKED			/* only those whose row could be locked do */
+	MATCH_PROTECT,				/* every row protects its files */
+	MATCH_JUDGE,				/* failed sessions condemn their files instead */
+	MATCH_JUDGE_LOCKED			/* only those whose row could be locked do so */
 } MatchMode;
 
 /*
- * Begins a match without files, in the current memory context; its tuplestores
- * spill to disk beyond work_mem.
+ * Begins a match by the `rules`, without files, in the current memory context.
+ * What exceeds work_mem goes to disk.
  */
 extern Match *match_begin(const KeyRules *rules);
 
-/* Sets the grace of restored files: hours for orphans, days for files of failed sessions. */
+/*
+ * Sets how long a restored file is kept: hours if it was an orphan, days if it
+ * was a file of a failed session.
+ */
 extern void match_set_grace(Match *match, int orphan_hours, int session_days);
 
-/* Sets the claim of the directory, a UUID or NULL: only runs of that claim set files aside. */
+/*
+ * Sets the claim of the directory, a UUID or NULL, which is not copied: only
+ * files of runs under this claim are set aside.
+ */
 extern void match_set_claim(Match *match, const char *claim);
 
 /* Frees the match and all that it has written to disk. */
@@ -50,64 +59,69 @@ extern Match *match_begin_again(Match *match);
 /* Adds the file at `path`, which must be valid in the database's encoding. */
 extern void match_add(Match *match, const char *path);
 
-/* Returns the number of the files that were added. */
+/* Returns how many files were added. */
 extern int64 match_count(const Match *match);
 
 /*
- * Reads the (checked) sources and decides, once only.  A file that is spoken
- * for is set aside unless `with_spoken_for`: it is pending in cleanup_files,
- * or about to be restored, or was restored less than a retention ago.  Once
- * only.  Needs SPI.
+ * Reads the checked sources, and decides about each file.  Must be called only
+ * once.  A session must have failed before `failed_before` to be judged.  Unless
+ * `with_spoken_for`, a file is set aside that is pending in cleanup_files, that
+ * is about to be restored, or that was restored less than the grace ago.  Needs
+ * SPI; any failure is an ERROR.
  */
 extern void match_run(Match *match, const Extension *extension, List *sources,
 					  MatchMode mode, TimestampTz failed_before, bool with_spoken_for);
 
-/* Files that some row refers to, be it of a failed session. */
+/* Returns how many files a row refers to, also one of a failed session. */
 extern int64 match_count_referenced(const Match *match);
 
-/* Rows read of all sources. */
+/* Returns how many rows of all sources were read. */
 extern int64 match_count_rows(const Match *match);
 
 /* The figures of one source. */
 typedef struct MatchCounts
 {
 	int64		rows;
-	int64		files;			/* the source refers to them */
-	int64		protected_files;	/* by rows that are no (judged) failed
-									 * session */
+	int64		files;			/* files that the source refers to */
+	int64		protected_files;	/* those that it protects, by rows of no
+									 * judged failed session */
 } MatchCounts;
 
-/* Sets *counts to what was read of the source with this number. */
+/* Sets *counts to the figures of the source with this number. */
 extern void match_count_source(const Match *match, int number, MatchCounts *counts);
 
-/* Returns why our own tables keep a file, a static text for people; NULL if nothing keeps it. */
+/* Returns a static text for people that says why our own tables keep the file, or NULL. */
 extern const char *match_why_kept(const Match *match, int64 file);
 
-/* Returns whether the file is condemned already; not known after `with_spoken_for`. */
+/* Returns whether the file is condemned already; false after a match with `with_spoken_for`. */
 extern bool match_is_pending(const Match *match, int64 file);
 
 typedef void (*MatchSink) (int64 file, const char *path, void *arg);
 
-/* Files that no row at all refers to, in the order in which they were added. */
+/*
+ * Calls sink(file, path, arg) for each file that no row refers to and that is not
+ * set aside, in the order in which the files were added.
+ */
 extern void match_unreferenced(Match *match, MatchSink sink, void *arg);
 
 /*
- * Returns why the file is needed, a static text for people: a row that is no
- * (judged) failed session refers to the file, or the file is held.  Returns
- * NULL if it is not needed.
+ * Returns a static text for people that says why the file is needed: a row of
+ * no judged failed session refers to the file, or the file is held.  Returns
+ * NULL if the file is not needed.
  */
 extern const char *match_why_needed(const Match *match, int64 file);
 
-/* Marks a file; returns whether this was the first time. */
+/* Marks the file.  Returns whether it was not marked before. */
 extern bool match_mark(Match *match, int64 file);
 
 typedef void (*MatchFailedSink) (int64 file, const char *path, const Source *source,
 								 const char *session, bool strict, void *arg);
 
 /*
- * Files that judged failed sessions refer to and nobody else does, by source,
- * session and path; a file comes once for each such session, with `strict` if
- * that names the file to the letter.  Needs SPI.
+ * Calls the sink for each file that judged failed sessions refer to, that no
+ * other row refers to, and that is not set aside; sorted by source, session and
+ * path.  A file comes once for each such session, with `strict` if the session
+ * names the file to the letter.  Needs SPI; any failure is an ERROR.
  */
 extern void match_failed(Match *match, const Extension *extension,
 						 MatchFailedSink sink, void *arg);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/plan.c
- *	  A plan: its beginning and end, its brakes, and what others may ask of it.
+ *	  Begins and ends a plan, applies its brakes, and answers questions about it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -30,7 +30,7 @@
 
 /* -------------------------------------------------------------- beginning --- */
 
-/* Gives back what a plan holds, when the plan ends, by an ERROR too. */
+/* Closes the store of a plan, and ends its limit of time, when the plan ends, also by an ERROR. */
 static void
 give_back(void *arg)
 {
@@ -197,7 +197,7 @@ plan_advise(CleanupPlan *plan)
 	plan->found.warnings = unregistered_search(plan, false);
 }
 
-/* A preview looks nevertheless: these are told apart from the brakes. */
+/* Raises the brake in a real run; a preview notes it apart from the other brakes, and goes on. */
 static void
 note_brake(CleanupPlan *plan, Brake *found)
 {
@@ -253,7 +253,7 @@ plan_check_nodes(CleanupPlan *plan, bool own_transaction)
 	NodesCheck	check = {sources_load(plan->context.extension)};
 	int			limit = lock_limit_waits(plan->context.settings->writer_wait);
 
-	/* what is wrong with a source itself, the survey will say */
+	/* the survey reports what is wrong with a source itself */
 	if (sources_check_all(check.sources) == NIL && sql_try(try_checking_nodes, &check) == NULL)
 	{
 		plan->replica = check.subscribed != NULL;
@@ -284,8 +284,8 @@ bool
 plan_is_unattended(void)
 {
 	/*
-	 * pg_cron comes as a client by default, with this name; who takes it is
-	 * only stopped more often
+	 * by default pg_cron connects as a client of this name; any other client
+	 * of this name is only stopped more often
 	 */
 	return MyBackendType == B_BG_WORKER ||
 		(application_name != NULL && strcmp(application_name, "pg_cron") == 0);

@@ -14,32 +14,30 @@
 
 struct CleanupPlan
 {
-	MemoryContext memory;		/* of all that follows */
+	MemoryContext memory;		/* has the plan and all that it allocates */
 	CleanWhat	what;
 	bool		dry_run;
-	bool		force;			/* overrides the counting brakes */
+	bool		force;			/* overrides the brakes that count */
 	Context		context;
 	PlanFindings found;
-	List	   *closed_folders; /* of char *: a preview has seen that nothing
-								 * can be removed from them */
-	bool		replica;		/* a preview where a source is filled by a
-								 * subscription */
+	List	   *closed_folders; /* of char *: folders from which no file can
+								 * be removed, as a preview has seen */
+	bool		replica;		/* a preview, and a subscription fills a
+								 * source */
 	int64		looked_at_ns;	/* when the current match began */
-	int64		run_id;			/* of the run that condemns */
-	bool		in_batches;		/* as for plan_limit_reading() */
+	int64		run_id;			/* the run that condemns */
+	bool		in_batches;		/* see plan_limit_reading() */
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
 	struct HTAB *deferred;		/* sessions that must not be cleared before
-								 * files of theirs have come; or NULL */
-	struct Seen *seen;			/* of the files of the second look, where they
-								 * are not looked at again; or NULL */
-	bool		has_next;		/* plan_condemn() has looked one file ahead: */
-	CondemnedFile next;
+								 * their other files come: see judge.c; or
+								 * NULL */
+	struct Seen *seen;			/* identities of the files of the second look,
+								 * if the store is not asked again; or NULL */
+	bool		has_next;		/* plan_condemn() has read one file ahead, */
+	CondemnedFile next;			/* this one */
 };
 
-/*
- * Apply a brake, or all of a list: a real run ends with an ERROR, a preview
- * remembers the brakes.
- */
+/* Apply a brake, or all brakes of a list: an ERROR in a real run, a finding in a preview. */
 extern void plan_apply_brake(CleanupPlan *plan, Brake *brake);
 extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
 
@@ -47,8 +45,8 @@ extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
 extern void plan_add_error(CleanupPlan *plan, const char *text);
 
 /*
- * Looks, if this plan is about orphans, which uploads were begun and never
- * completed.  A real run does not ask where none would be ended.
+ * Finds the uploads that were begun and not completed, if the plan is about
+ * orphans; in a real run, only if old ones are to be ended.
  */
 extern void uploads_survey(CleanupPlan *plan);
 
@@ -59,24 +57,25 @@ extern const char *plan_claim(const CleanupPlan *plan);
 extern int64 plan_now_ns(void);
 
 /*
- * Looks at the files that matched no row, or failed sessions, and adds those
- * that go to `condemned`.  `in_survey` says that they will be condemned in
- * batches later, and `again` that these files were judged a moment ago, and
- * errors about them are known.
+ * Judges the files of the match that no row, or only failed sessions, refer to,
+ * and adds those that go to `condemned`.  `in_survey` says that they will be
+ * condemned in batches later, and `again` that these files were judged a moment
+ * ago, so that errors about them are known.
  */
 extern void judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey, bool again);
 
-/* Returns whether the session must not be cleared yet, because files of it are still to come. */
+/* Returns whether the session must not be cleared yet, because other files of it are still to come. */
 extern bool judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session);
 
-/* Ends the deferring of this file's session, whose files come now. */
+/* Ends the deferring of the session of this file: its files come now. */
 extern void judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file);
 
 /*
- * Runs the match, and judges its files; with `clear` also clears the columns
- * of failed sessions, where their source asks for that, until all of them
- * could be cleared: a preview tries, and takes it back.  Adds the files that go
- * to *condemned, an empty set.  *match and *condemned may become others.
+ * Runs the match, judges its files, and adds those that go to *condemned, an
+ * empty set.  With `clear`, also clears the columns of failed sessions whose
+ * source wants that; a preview tries this, and takes it back.  If a source
+ * cannot be cleared, its files are kept, and everything is repeated.  *match and
+ * *condemned may be replaced.
  */
 extern void condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 							TimestampTz failed_before, bool clear, Condemned **condemned);

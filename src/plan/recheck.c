@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/recheck.c
- *	  Which of the files that were condemned before are needed by now?
+ *	  Finds out which files that were condemned before are needed now.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -30,11 +30,14 @@ recheck_load_sources(const Extension *extension, Brake **brake)
 void
 recheck_wait_for_writers(const Context *context, List *sources, bool own_transaction, Brake **brake)
 {
-	/* whoever holds a file writes, too */
+	/* cleanup_hold() writes a row, too */
 	List	   *tables = list_make1_oid(extension_relation(context->extension, "cleanup_holds"));
 	ListCell   *lc;
 
-	/* first: to plan a query may read on another server already */
+	/*
+	 * must come first, because the planning of a query may read on another
+	 * server
+	 */
 	*brake = sources_wait_remotely(sources, own_transaction, context->settings->writer_wait);
 	foreach(lc, sources)
 	{
@@ -76,7 +79,7 @@ plan_recheck(const Context *context, Match *match, bool own_transaction, bool lo
 	TimestampTz began;
 
 	plan_limit_reading(context->settings, true);
-	/* giving up is no ERROR here: other files can be dealt with */
+	/* a failure is no ERROR here: other files can be dealt with */
 	error = sql_try(try_waiting, &waiting);
 	if (error != NULL)
 		return brake_make("writers", error->sqlerrcode, error->message, error->detail, error->hint);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/recheck.h
- *	  Before files are looked at again: load the sources anew, and wait for writers.
+ *	  Loads the sources anew, and waits for writers, before files are looked at again.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -14,16 +14,17 @@
 #include "src/settings.h"
 
 /*
- * Loads and checks the sources: the last look may be a transaction ago.
- * *brake becomes the first thing that is wrong, or NULL.
+ * Loads the sources, and checks them, because the last look may be a transaction
+ * ago.  Returns them (Source), and sets *brake to the first brake, or NULL.
+ * Needs SPI.
  */
 extern List *recheck_load_sources(const Extension *extension, Brake **brake);
 
 /*
- * Waits until every transaction that may write to one of these sources, or
- * hold a file, has ended; for at most writer_wait, here and on other servers,
- * and then ERROR.  *brake is set if a source cannot be relied on.
- * `own_transaction` as in sources_wait_remotely().
+ * Waits until every transaction that may write to one of these sources, or that
+ * may hold a file, has ended, on this server and on others: at most writer_wait,
+ * then raises an ERROR.  Sets *brake to a brake if a source cannot be relied on,
+ * else to NULL.  `own_transaction`: see sources_wait_remotely().  Needs SPI.
  */
 extern void recheck_wait_for_writers(const Context *context, List *sources, bool own_transaction,
 									 Brake **brake);

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * plan/seen.c
- *	  What the survey has seen of the files that are looked at again.
+ *	  The identities that the survey has seen of files that are looked at again.
  *
- * Where a look at a file takes long, it is not repeated while somebody waits
- * for locks of ours: whoever captures the file finds out whether it still is
- * the one that the survey has seen.
+ * If a look at a file takes long, it is not repeated while others may wait for
+ * locks of ours: the capture finds out whether the file still is the one that
+ * the survey has seen.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -21,7 +21,7 @@ struct Seen
 {
 	BufFile    *file;
 	int64		count;
-	int64		next;			/* where the file is, as a number */
+	int64		next;			/* number at the current position of the file */
 };
 
 Seen *

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/seen.h
- *	  What the survey has seen of the files that are looked at again.
+ *	  The identities that the survey has seen of files that are looked at again.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -14,16 +14,20 @@
 
 typedef struct Seen Seen;
 
-/* Begins in the current memory context; what does not fit into a block is in a temporary file of the transaction. */
+/*
+ * Returns an empty list in the current memory context.  Its content is in a
+ * temporary file of the transaction.  A failure to read or write that file is an
+ * ERROR.
+ */
 extern Seen *seen_begin(void);
 
-/* Adds the identity of the next file: their numbers are 0, 1, 2 ... */
+/* Adds the identity of the next file, whose number is 0, 1, 2 ... */
 extern void seen_add(Seen *seen, const FileIdentity *identity);
 
-/* Sets *identity to that of the file with this number. */
+/* Sets *identity to the identity of the file with this number. */
 extern void seen_get(Seen *seen, int64 number, FileIdentity *identity);
 
-/* Ends it; NULL is allowed. */
+/* Frees the list, and its file.  NULL is allowed. */
 extern void seen_end(Seen *seen);
 
 #endif							/* AUDIO_CLEANUP_SEEN_H */

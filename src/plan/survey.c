@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * plan/survey.c
- *	  Opens the directory, walks it, and matches what is there.
+ *	  Opens the directory, walks it, and matches its files.
  *
- * The order is the safety of it.  The walk comes before the snapshot that
- * reads the references, so a row committed in between protects its file.
- * What looks like an orphan here is looked at again by plan_condemn().
+ * The order makes this safe.  The walk comes before the snapshot that reads the
+ * references, so a row that is committed in between protects its file.
+ * plan_condemn() looks again at a file that looks like an orphan here.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -28,9 +28,8 @@
 #include "src/store/walk.h"
 
 
-/* so far the clocks of the server and of the file system may differ */
+/* largest difference between the clocks of the server and of the file system */
 #define MAX_CLOCK_SKEW_SECONDS	300
-
 
 /* -------------------------------------------------------------- directory --- */
 
@@ -42,26 +41,29 @@ check_directory(CleanupPlan *plan)
 	int			errnum;
 
 	if (found == NULL && (plan->found.store = store_open(place.upload_dir)) == NULL)
-		found = location_brake(place.upload_dir, "open upload directory", errno);
+		found = location_brake(place.upload_dir, "could not open upload directory", errno);
 	if (found == NULL)
 		found = location_reach(plan->found.store, place.upload_dir);
 	if (found == NULL && !XactReadOnly &&
 		(errnum = store_check_writable(plan->found.store)) != 0)
-		found = location_brake(place.upload_dir, "write to upload directory", errnum);
+		found = location_brake(place.upload_dir, "could not write to upload directory", errnum);
 	if (found == NULL)
 		found = location_check_backup_dir(&place, !XactReadOnly);
 	if (found != NULL)
 		plan_apply_brake(plan, found);
 }
 
-/* Ages are told by the server's clock and the file system's stamps. */
+/* Applies a brake if the clocks differ: a file's age is counted from the file system's time to the server's. */
 static void
 check_clock(CleanupPlan *plan)
 {
 	int64		file_system_ns;
 	int64		skew;
 
-	/* where it cannot be asked, the file system is usually the server's own */
+	/*
+	 * a file system that does not tell its time usually has that of the
+	 * server
+	 */
 	if (XactReadOnly || store_clock(plan->found.store, &file_system_ns).outcome != FILE_OK)
 		return;
 	skew = (file_system_ns - plan_now_ns()) / NS_PER_SECOND;
@@ -79,7 +81,7 @@ read_claim(CleanupPlan *plan)
 									plan->context.settings->upload_dir);
 }
 
-/* In somebody else's directory nothing is tried: no run is made in it. */
+/* Applies a brake if files could not be put back.  Tries nothing in somebody else's directory: no run is made there. */
 static void
 check_undo(CleanupPlan *plan)
 {
@@ -93,7 +95,7 @@ check_undo(CleanupPlan *plan)
 		plan_apply_brake(plan, found);
 }
 
-/* A replica looks at the directory of the database that it replicates. */
+/* Applies the brake of the claim.  A replica only notes it, because it looks at the directory of the database that it replicates. */
 static void
 require_own_claim(CleanupPlan *plan)
 {
@@ -210,7 +212,7 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
 	const char *path;
-	const char *action;
+	const char *failure;
 	int			errnum;
 	WalkStep	step;
 
@@ -225,11 +227,11 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
 
 	if (step == WALK_FAILED)
 	{
-		path = walk_failure(walk, &errnum, &action);
+		path = walk_failure(walk, &errnum, &failure);
 		plan_apply_brake(plan, location_store_brake(plan->found.store,
 													psprintf("%s/%s", plan->context.settings->upload_dir,
 															 plan_escape_name(path)),
-													action, errnum));
+													failure, errnum));
 	}
 }
 
@@ -271,7 +273,7 @@ plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg)
 {
 	ReadableFiles files = {plan, sink, arg};
 
-	/* an obstacle to deletion is no matter here */
+	/* nothing is deleted here, so no brake matters */
 	plan->found.brakes = NIL;
 	progress_set_phase(PHASE_WALKING);
 	walk_directory(plan, pass_readable, &files);

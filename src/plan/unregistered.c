@@ -1,23 +1,23 @@
 /*-------------------------------------------------------------------------
  *
  * plan/unregistered.c
- *	  Does a column that nobody registered hold names of condemned files?
+ *	  Looks for columns that nobody registered and that hold names of condemned files.
  *
- * The commonest way to lose files is a table that was forgotten.  This is
- * advice for the one who looks before he deletes, and a brake where nobody
- * looks: a sample of names is looked for in a sample of rows, so it proves
- * nothing when it finds nothing.
+ * The commonest way to lose files is a table that was forgotten.  The search is
+ * advice for a person who looks before he deletes, and a brake in an unattended
+ * run.  It looks for a sample of names in a sample of rows, so it proves nothing
+ * if it finds nothing.
  *
- * Here a name must be the file's whole one, or an id so long that nobody
- * writes it by accident: a word of a letter to a customer, which in a
- * registered column would keep the file of that name, is no warning.
+ * Here a name must be the whole name of the file, or an id so long that nobody
+ * writes it by accident.  A word in a letter to a customer would protect the
+ * file of that name in a registered column, but is no warning here.
  *
- * Whoever asks learns of no table that he may not read himself.  With row
- * security he might not see the row that holds the name, so such a table is
- * told to those alone who pass it by.
+ * A user learns of no table that he may not read himself.  Because of row
+ * security he might not see the row that holds the name, so only users who bypass
+ * row security learn of such a table.
  *
- * Tables are read as their owners, in a subtransaction each; one that is
- * locked, or that its owner may not read, is passed over.
+ * Each table is read as its owner, in a subtransaction of its own.  A table that
+ * is locked, or that its owner may not read, is passed over.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -41,8 +41,8 @@
 #define SAMPLED_NAMES	100
 #define SAMPLED_ROWS	20000	/* of a table */
 #define VALUE_MAX		65536	/* bytes, as they are stored */
-#define SEARCH_MS		1000	/* in all */
-#define SEARCH_ALL_MS	10000	/* likewise, where nobody waits */
+#define SEARCH_MS		1000	/* in all tables */
+#define SEARCH_ALL_MS	10000	/* likewise, with `everything` */
 #define ID_MIN			12		/* bytes of an id that is no word */
 #define SAMPLE_KEYS		32
 
@@ -63,7 +63,7 @@ typedef struct Search
 	KeyScope	scope;
 	int			n;
 	Sample		samples[SAMPLED_NAMES];
-	int			column;			/* the one whose value is being looked at */
+	int			column;			/* the column whose value is looked at now */
 } Search;
 
 
@@ -183,9 +183,9 @@ report_columns(Search *search, const Source *table, List *found)
 }
 
 /*
- * The columns of ordinary tables that can hold names and are not registered,
- * small tables first.  Types of others but those like text have code of their
- * own.
+ * Returns the columns of ordinary tables that can hold names and are not
+ * registered, small tables first.  Types that users have made are left out,
+ * because their code would run, unless they are like text.
  */
 static const char *const candidates_query =
 "SELECT c.oid, c.relowner, format('%I.%I', s.nspname, c.relname),"

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/unregistered.h
- *	  Does a column that nobody registered hold names of condemned files?
+ *	  Looks for columns that nobody registered and that hold names of condemned files.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,17 +15,18 @@
 #include "src/plan/plan.h"
 
 /*
- * Look for a sample of the orphans of a survey in the columns of all ordinary
- * tables of the database that are text, json, jsonb or an array of text, for a
- * second at most.  Returns a list of texts (char *), a column each; NIL where
- * nothing was found.  What cannot be read is passed over.
+ * Looks for a sample of the orphans of a surveyed plan in the columns of all
+ * ordinary tables of the database that are text, json, jsonb or an array of
+ * text.  Returns a List of texts for people (char *), one for each column with
+ * such names.  Tables that cannot be read are passed over.
  *
- * With `everything` each column is told, for the server's log and the brake of
- * an unattended run: "does a column that nobody registered hold names that
- * would go?"  Without it only those that the session's user may read anyway;
- * superusers and the extension's owner see all.
+ * Without `everything`, the search takes a second at most, and returns only
+ * columns that the session's user may read anyway; superusers and the
+ * extension's owner see all.  With `everything`, it takes ten seconds at most,
+ * and returns all columns, for the server log and the brake of an unattended
+ * run.
  *
- * Changes nothing, raises no error of its own.  Needs SPI.
+ * Changes nothing, and raises no ERROR of its own.  Needs SPI.
  */
 extern List *unregistered_search(CleanupPlan *plan, bool everything);
 

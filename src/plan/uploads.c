@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * plan/uploads.c
- *	  Uploads that were begun and never completed: how many, and which are old
- *	  enough to be ended.
+ *	  Counts the uploads that were begun and not completed, and finds those that
+ *	  are old enough to be ended.
  *
- * What a walk would pass over does not count here either: names that are no
- * audio's, hidden ones, and those that are not valid in the database's
- * encoding.  A row that refers to the name does not keep such an upload alive:
+ * Uploads are not counted if a walk would pass over their file: names without an
+ * audio extension, hidden names, and names that are not valid in the database's
+ * encoding.  A row that refers to the name does not protect such an upload:
  * there is no file that the row could need, and there never was one.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -23,15 +23,16 @@
 #include "src/plan/private.h"
 #include "src/store/walk.h"
 
-/* a run ends no more than these; the next one goes on */
+/* uploads that one run ends at most; the next run goes on */
 #define MAX_OLD_UPLOADS 10000
 
 typedef struct UploadCount
 {
 	FileStore  *store;
 	const Settings *settings;
-	CleanupPlan *plan;			/* that wants more than the number; or NULL */
-	TimestampTz begun_before;	/* older ones are to be ended */
+	CleanupPlan *plan;			/* plan that needs more than the number, or
+								 * NULL */
+	TimestampTz begun_before;	/* older uploads are to be ended */
 	int64		n;
 } UploadCount;
 
@@ -45,7 +46,7 @@ is_of_file(const UploadCount *count, const StoreUpload *upload)
 		walk_why_not(count->store, upload->path, count->settings->recurse, &len) == WALK_REACHED;
 }
 
-/* In a directory that was taken over no upload is older than that. */
+/* Returns the time from which the age of an upload is counted: not before the directory was taken over. */
 static TimestampTz
 age_begins(const CleanupPlan *plan, TimestampTz begun)
 {
@@ -110,7 +111,7 @@ note_failure(CleanupPlan *plan, int errnum)
 	plan->found.n_uploads = -1;
 	list_free(plan->found.old_uploads);
 	plan->found.old_uploads = NIL;
-	/* somebody has asked for them to be ended */
+	/* an error, because the settings want old uploads to be ended */
 	if (plan->context.settings->abort_uploads_after_days > 0)
 		plan_add_error(plan, text);
 }

@@ -4,9 +4,10 @@
  *	  The JSON contract: the results of the SQL functions.
  *
  * The envelope and the eight keys of a result are those of the HTTP service
- * that this extension replaces.  Applications pass them through. || Every
- * report_ function needs SPI and allocates its result in the current memory
- * context.  A failure is an ERROR.
+ * that this extension replaces.  Applications pass them through.
+ *
+ * Every function that returns a report needs SPI, and allocates the report in
+ * the current memory context.  A failure is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

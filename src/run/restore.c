@@ -120,7 +120,7 @@ is_name_free(Restoring *restoring, const LedgerFile *file)
 		return is_within_directory(restoring, file);
 	if (result.outcome == FILE_FAILED)
 		add_error(restoring, file->path,
-				  psprintf("could not %s: %s", result.action,
+				  psprintf("%s: %s", result.failure,
 						   store_error_text(drain_store(restoring->drain), result.errnum)));
 	else
 		add_error(restoring, file->path,

@@ -197,7 +197,7 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 	if (found.outcome == FILE_NOT_REGULAR)
 		return kept("it is not a regular file");
 	if (found.outcome != FILE_OK)
-		return kept(psprintf("could not %s: %s", found.action,
+		return kept(psprintf("%s: %s", found.failure,
 							 store_error_text(plan_findings(plan)->store, found.errnum)));
 	if (standing->hold != NULL)
 		return kept(psprintf("it is held by \"%s\"%s%s", standing->hold->held_by,

@@ -100,8 +100,8 @@ metrics_collect(Tuplestorestate *rows)
 	SetTuplestoreDestReceiverParams(receiver, rows, CurrentMemoryContext, false, NULL, NULL);
 	SPI_connect();
 	owner_query_into(extension_lookup(false),
-				SQL_ARGS(SQL_BOOL(is_up), {INT8OID, Int64GetDatum(available), !is_known}, {INT8OID, Int64GetDatum(size), !is_known},
-						 {INT8OID, Int64GetDatum(uploads), !has_uploads}),
+					 SQL_ARGS(SQL_BOOL(is_up), SQL_INT8_IF(is_known, available), SQL_INT8_IF(is_known, size),
+							  SQL_INT8_IF(has_uploads, uploads)),
 					 "SELECT * FROM @extschema@.cleanup_metrics_rows($1, $2, $3, $4)", receiver);
 	SPI_finish();
 	receiver->rDestroy(receiver);

@@ -5,18 +5,18 @@
  *
  * Citus plans and reads a query on such a table by itself, whatever node has
  * the rows.  It has no snapshot of all nodes: each shard is read at a time of
- * its own.  That is enough, because the rule is not about one instant.  Every
- * node is asked who writes to its shards, and these transactions end; each
- * shard is read after that.  A row lies in one shard, so it was waited for, or
- * was begun later, and the last look sees it.
+ * its own.  This is enough.  Every node is asked who writes to its shards, and
+ * these transactions end before the shard is read.  A row lies in one shard.  So
+ * either its writer was waited for, or its writer began later, and then the last
+ * look sees the row.
  *
- * A shard that moves meanwhile is read in one place and written in another.
- * So the places are noted before anybody is asked, and compared after the
- * reading.
+ * If a shard moves meanwhile, it may be read in one place and written in
+ * another.  So the places are noted before a node is asked, and compared after
+ * the reading.
  *
- * Nothing of Citus is linked: its catalogs and one function of it are used by
+ * Nothing of Citus is linked: its catalogs and one of its functions are used by
  * SQL.  Nodes are asked through that function, and not through dblink, because
- * Citus knows how to connect to them; it does so as the current role, who is
+ * Citus knows how to connect to them.  It connects as the current role, which is
  * the owner of the source.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -53,7 +53,7 @@
 
 /* ---------------------------------------------------------------- tables --- */
 
-/* Is the relation a list of tables that are spread over several servers, by Citus or its like? */
+/* Returns whether the relation "pg_dist_partition" is a catalog: of Citus, or of an extension like it. */
 static bool
 is_distribution_catalog(HeapTuple tuple)
 {
@@ -131,7 +131,7 @@ cannot_read(const Source *source, Oid relid, char *why)
 								 source->name, sources_name(relid)), why);
 }
 
-/* Of a table that cannot be found any more nothing is known. */
+/* How a distributed table is stored; all 0 for a table that does not exist any more. */
 typedef struct Shape
 {
 	bool		is_hashed;		/* or all rows in one shard */
@@ -161,7 +161,7 @@ find_shape(Oid table)
 	return shape;
 }
 
-/* Failed sessions are judged under a lock on their row, which is to be in one shard and in one place. */
+/* Returns a sentence that says why rows of the table cannot be locked one by one, or NULL. */
 static char *
 why_not_lockable(Oid relid)
 {
@@ -219,6 +219,7 @@ citus_check_table(const Source *source, Oid relid)
 
 /* ------------------------------------------------------------- placements --- */
 
+/* Raises an ERROR if the placement of this row of the result is on no active node. */
 static void
 require_node(int row, Oid table)
 {
@@ -232,23 +233,22 @@ require_node(int row, Oid table)
 }
 
 /*
- * Besides its shards a table has, on each node that others may connect to, the
- * relation that they name: who has a lock on that is about to write, if he
- * has not reached a shard yet.
+ * Besides its shards, a table has a relation of its own name on each node that
+ * clients may connect to.  A transaction with a lock on that relation is about
+ * to write, although it has not reached a shard yet.
  *
- * Of a table in the schema public shard_name() leaves the schema away, also
- * where it is not in the search_path over there.
+ * shard_name() omits the schema "public", also if that is not in the
+ * search_path of the node.
  */
 List *
 citus_find_placements(List *tables)
 {
-	const SqlParameter parameters[] = {{OIDARRAYOID, sql_oid_array(tables), false}};
 	List	   *placements = NIL;
 	int			n;
 
 	if (!citus_can_ask() || !citus_has_any(tables))
 		return NIL;
-	n = sql_query_latest(lengthof(parameters), parameters,
+	n = sql_query_latest(SQL_ARGS(SQL_OIDS(tables)),
 						 "SELECT s.logicalrelid::oid, p.placementid::int8, n.nodename::text, n.nodeport::int4,"
 						 "  CASE WHEN c.nspname = 'public' AND NOT pg_catalog.starts_with(s.name, 'public.') THEN 'public.' || s.name ELSE s.name END,"
 						 "  s.shardid::text"
@@ -289,7 +289,7 @@ citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b)
 
 /* -------------------------------------------------------------- questions --- */
 
-/* Returns the one text that the node answers. */
+/* Runs the command on the node, as the current role.  Returns the one text of its result. */
 static char *
 run_there(const CitusPlacement *node, const char *command)
 {
@@ -317,27 +317,15 @@ citus_ask(const CitusPlacement *node, const char *question)
 {
 	char	   *answer = run_there(node, psprintf("SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b))::pg_catalog.text, '[]')"
 												  " FROM (%s) q(a, b)", question));
-	List	   *rows = NIL;
-	int			n = sql_query(SQL_ARGS(SQL_TEXT(answer)),
-							  "SELECT e.value ->> 0, e.value ->> 1 FROM pg_catalog.json_array_elements($1::pg_catalog.json) e");
 
-	for (int i = 0; i < n; i++)
-	{
-		RemoteRow  *row = palloc(sizeof(RemoteRow));
-		const char *first = sql_text(i, 1);
-
-		row->first = first != NULL ? first : "";
-		row->second = sql_text(i, 2);
-		rows = lappend(rows, row);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return rows;
+	return remote_take_rows(sql_query(SQL_ARGS(SQL_TEXT(answer)),
+									  "SELECT e.value ->> 0, e.value ->> 1 FROM pg_catalog.json_array_elements($1::pg_catalog.json) e"));
 }
 
 
 /* ----------------------------------------------------------------- moving --- */
 
-/* The placements whose nodes were asked, and the transaction in which that was. */
+/* The placements whose nodes were asked, and the transaction that has asked. */
 static LocalTransactionId asked_in = InvalidLocalTransactionId;
 static List *asked = NIL;
 
@@ -375,10 +363,10 @@ citus_note_asked(List *placements)
 }
 
 /*
- * Citus keeps in mind where shards are until it is told of a change.  Whoever
- * has moved one has told so before anybody could write in the new place.
- * Shards of this node are a part of this transaction, and not of another one
- * that Citus has with this very node.
+ * Citus remembers where shards are until an invalidation message tells of a
+ * change.  A process that moves a shard sends the message before anybody can
+ * write in the new place.  With local execution, Citus reads the shards of this
+ * node in this transaction, and not in another one by a connection to itself.
  */
 void
 citus_prepare(void)

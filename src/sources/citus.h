@@ -17,50 +17,60 @@
 #include "src/guard/brake.h"
 #include "src/sources/query.h"
 
-/* What there is of a table on one node: a shard, or the table's own name. */
+/* A relation of a table on one node: a shard, or the relation of the table's own name. */
 typedef struct CitusPlacement
 {
 	Oid			table;
-	int64		placement;		/* another one after the shard was moved; of
-								 * the name: the node, negative */
+	int64		placement;		/* id of the shard's placement, which is new
+								 * after the shard has moved; or the negative
+								 * number of the node */
 	const char *host;
 	int			port;
 	const char *name;			/* of the relation there, qualified and quoted */
 } CitusPlacement;
 
-/* A row of an answer.  A server is anybody's, and may answer what it likes. */
+/* A row of an answer.  The server may be anybody's, and answer anything. */
 typedef struct RemoteRow
 {
 	const char *first;			/* "" for NULL */
 	const char *second;			/* or NULL */
 } RemoteRow;
 
-/* Returns the OIDs of the relations that are spread over several servers, as Citus, or its like, lists them. */
+/*
+ * Returns the `n` rows of SPI_tuptable, which have two columns of text, as a
+ * List of RemoteRow, and frees SPI_tuptable.
+ */
+extern List *remote_take_rows(int n);
+
+/*
+ * Returns the OIDs of the distributed tables: those that are spread over several
+ * servers, as the catalog of Citus, or of an extension like it, lists them.
+ */
 extern List *citus_list_tables(void);
 
-/* Returns whether one of the relations (OIDs) is in that list. */
+/* Returns whether one of the relations (OIDs) is a distributed table. */
 extern bool citus_has_any(List *relations);
 
-/* Returns whether the list above is that of the extension citus itself, so that its nodes can be asked. */
+/* Returns whether that catalog belongs to the extension citus itself, so that its nodes can be asked. */
 extern bool citus_can_ask(void);
 
-/* Returns why a table of that list cannot be read for this source, or NULL.  Needs SPI. */
+/* Returns a brake if the distributed table `relid` cannot be read for this source, or NULL.  Needs SPI. */
 extern Brake *citus_check_table(const Source *source, Oid relid);
 
-/* Returns whether it is a table of that list of which rows can be locked one by one.  Needs SPI. */
+/* Returns whether the relation is a distributed table whose rows can be locked one by one.  Needs SPI. */
 extern bool citus_can_lock_rows(Oid relation);
 
 /*
  * Returns whether Citus commits in two phases what is written to this table
- * after a statement on all of its shards: then it is committed together with
- * what is written here, or not at all.  Needs SPI.
+ * after a statement on all of its shards.  Then that is committed together with
+ * what is written on this server, or not at all.  Needs SPI.
  */
 extern bool citus_commits_together(Oid table);
 
 /*
- * Returns the placements (CitusPlacement) of those of the tables (OIDs) that
- * are spread, as they are now; none for other tables.  ERROR where a shard
- * has no node that is active.  Needs SPI.
+ * Returns the placements (CitusPlacement) that the tables (OIDs) have now; a
+ * table that is not distributed has none.  ERROR if a shard is on no node that
+ * is active.  Needs SPI.
  */
 extern List *citus_find_placements(List *tables);
 
@@ -68,29 +78,29 @@ extern List *citus_find_placements(List *tables);
 extern bool citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b);
 
 /*
- * Asks the node of the placement a question of which each row has two columns
- * of text, as the current role.  Returns the rows (RemoteRow).  ERROR
+ * Runs the query `question`, whose rows have two columns of text, on the node of
+ * the placement as the current role.  Returns its rows (RemoteRow).  ERROR
  * connection_failure without an answer.  Needs SPI.
  */
 extern List *citus_ask(const CitusPlacement *node, const char *question);
 
 /*
- * To be called with all placements of the sources, before their nodes are
- * asked for writers: what is read afterwards in this transaction must lie in
- * these, see citus_check_unmoved().
+ * Notes the placements of all sources for citus_check_unmoved().  Must be called
+ * before their nodes are asked for writers.
  */
 extern void citus_note_asked(List *placements);
 
 /*
- * To be called before a statement on spread tables, while acting as somebody:
- * sees to it that it is planned with the places that the shards have now.
+ * Makes sure that the next statement on distributed tables is planned with the
+ * places that the shards have now.  The caller must act as a role: see
+ * role_set_for_now().
  */
 extern void citus_prepare(void);
 
 /*
- * To be called after the query was read.  ERROR if nodes were asked in this
- * transaction, and one of the query's shards has moved since: its writers may
- * be on another node.  Needs SPI.
+ * Raises an ERROR if nodes were asked in this transaction, and one of the
+ * query's shards has moved since: its writers may be on another node.  Must be
+ * called after the query was read.  Needs SPI.
  */
 extern void citus_check_unmoved(const SourceQuery *query);
 

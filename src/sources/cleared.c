@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sources/cleared.c
- *	  What stood in the columns of sessions before they were cleared.
+ *	  Keeps, and writes back, the content of session columns that were cleared.
  *
  * Values are kept as text, as their type writes and reads it.
  *
@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/memutils.h"
 
 #include "src/names/file_key.h"
@@ -35,25 +34,24 @@ cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 	tuplestore_end(values);
 }
 
-/* A source and column whose values come back. */
+/* Values of one column of one source that come back. */
 typedef struct Refill
 {
 	const Extension *extension;
 	int			wait_ms;
 	const char *source;
-	const Source *found;		/* of that name, once it is looked up */
+	const Source *found;		/* the source of that name, when it is found */
 	const char *column;
 	Datum		key_columns;	/* text[] */
-	Datum		ids;			/* text[]; of the same length: */
+	Datum		ids;			/* text[], as long as: */
 	Datum		row_keys;		/* text[] */
 	Datum		values;			/* text[] */
-	List	   *sessions;		/* of those that were written */
+	List	   *sessions;		/* sessions (char *) that were written */
 } Refill;
 
 static const Source *
 find_source(List *sources, const char *name)
 {
-
 	foreach_ptr(Source, source, sources)
 	{
 		if (strcmp(source->name, name) == 0 && sources_check(source) == NULL)
@@ -65,8 +63,8 @@ find_source(List *sources, const char *name)
 }
 
 /*
- * Forgets what was written, and notes its sessions.  What a trigger or a policy
- * kept from being written may be tried again.
+ * Forgets the values that were written, and notes their sessions.  A value that
+ * a trigger or a policy kept from being written may be tried again.
  */
 static void
 forget(Refill *refill, const bool *written)
@@ -80,7 +78,7 @@ forget(Refill *refill, const bool *written)
 		if (written[i])
 			gone = lappend(gone, (char *) ids[i]);
 	MemoryContextSwitchTo(context);
-	refill->sessions = owner_texts(refill->extension, SQL_ARGS(SQL_VALUE(TEXTARRAYOID, sql_text_array(gone))),
+	refill->sessions = owner_texts(refill->extension, SQL_ARGS(SQL_TEXTS(gone)),
 								   "WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
 								   " SELECT DISTINCT session_id FROM gone ORDER BY 1");
 }
@@ -97,7 +95,7 @@ refill_column(void *arg)
 	lock_end_limit(limit);
 }
 
-/* Version 1.0 knew a row by the session that the source shows. */
+/* Completes values of version 1.0, which recorded the session that the source shows as the key of a row. */
 static void
 complete_keys(const Extension *extension, int64 run_id)
 {
@@ -110,9 +108,9 @@ complete_keys(const Extension *extension, int64 run_id)
 }
 
 /*
- * Of the values that are remembered of these sessions, the IDs of those that
- * may come back, as a text[]: a value that refers to a file of its session
- * waits for such a file to be restored.
+ * Returns the IDs (text[]) of the recorded values of these sessions that may
+ * come back.  A value that refers to a file of its session waits until such a
+ * file is restored.
  */
 static Datum
 choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions)
@@ -149,7 +147,7 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 	return sql_text_array(ids);
 }
 
-/* Groups the values with these IDs by source and column. */
+/* Returns the values with these IDs, grouped by source and column (Refill). */
 static List *
 query_refills(const Extension *extension, Datum ids, int wait_ms)
 {
@@ -170,10 +168,10 @@ query_refills(const Extension *extension, Datum ids, int wait_ms)
 		refill->wait_ms = wait_ms;
 		refill->source = sql_text(i, 1);
 		refill->column = sql_text(i, 2);
-		refill->key_columns = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 3)));
-		refill->ids = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 4)));
-		refill->row_keys = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 5)));
-		refill->values = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(i, 6)));
+		refill->key_columns = sql_array(i, 3);
+		refill->ids = sql_array(i, 4);
+		refill->row_keys = sql_array(i, 5);
+		refill->values = sql_array(i, 6);
 		refills = lappend(refills, refill);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -243,8 +241,8 @@ cleared_retry(const Extension *extension, const KeyRules *rules, int64 run_id, i
 				" FROM (SELECT c.source, c.session_id FROM @extschema@.cleanup_cleared c"
 				"  JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
 				"  WHERE c.run_id = $1 AND f.state = 'restored' GROUP BY 1, 2) t");
-	sources = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
-	sessions = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 2)));
+	sources = sql_array(0, 1);
+	sessions = sql_array(0, 2);
 	SPI_freetuptable(SPI_tuptable);
 	return refill_sessions(extension, rules, run_id, sources, sessions, wait_ms, errors, n_errors);
 }

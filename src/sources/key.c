@@ -1,12 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * sources/key.c
- *	  Rows that are known by their key.
+ *	  Identifies rows by their key.
  *
- * A row of a distributed table is stored on another node, where a place in its
- * table means nothing to us, and is found there by the values of its key.  A
- * unique index of such a table has the distribution column, so a condition on
- * all columns of the key leads to one shard.  Of one shard Citus locks a row.
+ * A row of a distributed table is stored on another node, where a place in the
+ * table means nothing to us.  So the row is found by the values of its key.  A
+ * unique index of such a table includes the distribution column, so a condition
+ * on all columns of the key leads to one shard; and in one shard Citus can lock
+ * a row.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -30,7 +31,7 @@
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
 
-/* The key stands in a session as digits: so many for each byte. */
+/* A session has the key as digits, so many for each byte of the key. */
 #define DIGITS_PER_BYTE	3
 
 
@@ -140,7 +141,7 @@ key_from_digits(const char *digits)
 
 /* ------------------------------------------------------------- condition --- */
 
-/* By a value of the base type Citus looks for one of a domain in the wrong shard. */
+/* Domains are refused: with a value of the base type, Citus looks for the row in the wrong shard. */
 bool
 key_is_plain(Oid table, List *columns)
 {
@@ -166,7 +167,7 @@ key_condition(List *columns, int first)
 	return sql.data;
 }
 
-/* Of a domain the base type: the value was checked when it was stored. */
+/* The value of a domain gets the base type: it was checked when it was stored. */
 void
 key_parameters(Oid table, List *columns, const char *key, SqlParameter *parameters)
 {

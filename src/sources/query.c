@@ -657,7 +657,7 @@ query_deadline(void)
 }
 
 void
-query_limit_time(const Source *source, const char *doing, const char *hint, void (*work) (void *arg), void *arg)
+query_limit_time(const Source *source, const char *message, const char *hint, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
@@ -679,7 +679,7 @@ query_limit_time(const Source *source, const char *doing, const char *hint, void
 	if (late && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("gave up %s source %s: the time for it is up", doing, source->name),
+				 errmsg("%s %s: the time for it is up", message, source->name),
 				 errhint("%s", hint)));
 	sql_rethrow(error);
 }

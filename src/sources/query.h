@@ -34,10 +34,12 @@ typedef struct SourceQuery
 	List	   *tables;			/* OIDs that it reads: tables, partitions ... */
 	List	   *views;			/* ... and views */
 	bool		has_places;		/* each row comes from rows that can be locked */
-	List	   *bases;			/* OIDs: for each place, the table as it is
-								 * named */
-	List	   *key;			/* names of columns that stand in place of the
-								 * place, where it means nothing here; or NIL */
+	List	   *bases;			/* OIDs: for each place, the table as the
+								 * query names it */
+	List	   *key;			/* names (char *) of the columns of a key,
+								 * which the rows have instead of a place,
+								 * because they are stored on other nodes; or
+								 * NIL */
 } SourceQuery;
 
 /* Where a row is stored. */
@@ -50,49 +52,52 @@ typedef struct SourcePlace
 /*
  * Builds the query that reads `n` columns of the checked source, and locks
  * every relation below it until the end of the transaction.  With
- * `with_places` the places are added where there are some.  Runs no code of
- * anybody.  Call it while acting as the source's owner.
+ * `with_places`, adds the places, or the key, of each row if rows can be locked.
+ * Runs no code of users.  The caller must act as the source's owner.
  */
 extern SourceQuery *query_build(const Source *source, const char *const *columns, int n,
 								bool with_places);
 
-/* Lets the query read about this percentage of the table's pages, and of no child of it. */
+/* Makes the query read about this percentage of the table's pages, and no child of the table. */
 extern void query_sample(SourceQuery *query, float4 percent);
 
 /*
- * Plans and executes the query while acting as the source's owner, in the box
- * (see query_run_in_box), its rows going to `receiver`.  With `receiver` NULL
- * the execution is only begun, which checks the privileges.
+ * Plans and executes the query under the snapshot, and sends its rows to
+ * `receiver`.  If `receiver` is NULL, the execution is only begun, which checks
+ * the privileges.  The caller must act as the source's owner, in the box of
+ * query_run_in_box().
  */
 extern void query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver);
 
 /*
- * Calls work(arg) in a read-only subtransaction that is rolled back whatever
- * happens: somebody's code that runs there leaves nothing behind.  An ERROR is
- * passed on.  Cut short at the time of sources_set_deadline().
+ * Calls work(arg) in a read-only subtransaction that is always rolled back, so
+ * that code of users that runs there leaves nothing behind.  Passes on an ERROR
+ * by query_raise().  Raises an ERROR at the time of sources_set_deadline().
  */
 extern void query_run_in_box(const Source *source, void (*work) (void *arg), void *arg);
 
 /*
- * Raises an error that came while the source was read, without what may stand
- * in its rows if the caller has not the rights of the source's owner.
+ * Raises an error that came while the source was read.  Leaves out what may
+ * show the content of its rows: see sources_hide_rows().
  */
 pg_noreturn extern void query_raise(const Source *source, ErrorData *error);
 
 /*
- * Calls work(arg), and cuts it short at the time of sources_set_deadline(),
- * with an ERROR that is the source's alone: "gave up", `doing`, and the name
- * of the source.  To be called in a subtransaction, which any ERROR ends.
+ * Calls work(arg), and ends it at the time of sources_set_deadline() with an
+ * ERROR that concerns this source alone.  `message` is its message as it stands
+ * before the name of the source, such as "gave up clearing source", and `hint`
+ * its hint.  Must be called in a subtransaction, which any ERROR ends.
  */
-extern void query_limit_time(const Source *source, const char *doing, const char *hint,
+extern void query_limit_time(const Source *source, const char *message, const char *hint,
 							 void (*work) (void *arg), void *arg);
 
 /* Returns the time of sources_set_deadline(), 0 for none. */
 extern TimestampTz query_deadline(void);
 
 /*
- * Finds the place and the column that a column (from 1) of the query shows.
- * Returns false where that is an expression.
+ * Sets *place to the number of the place (from 0), and *attnum to the column of
+ * the table there, that the column `column` (from 1) of the query shows.
+ * Returns false if the column of the query is an expression.
  */
 extern bool query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *attnum);
 
@@ -100,46 +105,59 @@ extern bool query_find_column(const SourceQuery *query, int column, int *place, 
 extern Oid	trust_owner(Oid relid);
 
 /*
- * Returns why the relations and functions of the query must not be relied on,
- * or must not be run with the rights of the source's owner; else NULL.
+ * Returns a brake if the relations of the query cannot be relied on, or its
+ * functions must not run with the rights of the source's owner; else NULL.
+ * Needs SPI.
  */
 extern Brake *trust_check_query(const SourceQuery *query);
 
 /*
- * Returns why an UPDATE of `table` for `source` must not be run with the rights
- * of `role`, the owner of the table, or NULL.  Of a superuser's table nothing
- * that is attached may be of another role; of others, no trigger.
+ * Returns a brake if an UPDATE of `table` for `source` must not run with the
+ * rights of `role`, the owner of the table; else NULL.  If `role` is a
+ * superuser, no code that is attached to the table may belong to another role;
+ * else no trigger may.  Needs SPI.
  */
 extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
 
 /*
- * Keeps functions whose owner lacks the rights of `role` from being run with
- * these rights, whatever leads to them, from now on; with InvalidOid none.
- * Returns the role of the call before.
+ * Makes each function an ERROR, from now on, that would run as `role` and whose
+ * owner does not have the rights of `role`; with InvalidOid, no function.
+ * Returns the role of the call before, which the caller sets again, also after
+ * an ERROR.
  */
 extern Oid	trust_watch(Oid role);
-
-/* Returns the OIDs as an oid[], for a parameter of type OIDARRAYOID. */
-
 
 /* The hint of a brake "source": what to do with a source that was registered and cannot be used. */
 extern const char *const source_hint_readd;
 
-/* Returns such a brake, in the current memory context, for that error code; `detail` may be NULL. */
+/*
+ * Returns a brake "source" with that hint, in the current memory context.
+ * `sqlstate` is its error code.  `detail` may be NULL.  The texts are not
+ * copied.
+ */
 extern Brake *source_brake(int sqlstate, char *message, char *detail);
 
-/* Builds the query that reads the columns of files, as the owner; sets *brake, if that is NULL, as trust_check_query(). */
+/*
+ * Builds, as the owner of the source, the query that reads the columns of files:
+ * see query_build().  If *brake is NULL, sets it as trust_check_query() does.
+ */
 extern SourceQuery *source_build_query(const Source *source, bool with_places, Brake **brake);
 
-/* Can the server of this foreign table be asked who writes there?  It can where postgres_fdw reads the table. */
+/*
+ * Returns whether the server of the foreign table `relid` can be asked who
+ * writes there: postgres_fdw must read the table.
+ */
 extern bool remote_can_ask(Oid relid);
 
-/* Returns what is missing before the server of such a foreign table can be asked for this source, or NULL. */
+/*
+ * Returns a brake that says what is missing before the server of such a foreign
+ * table can be asked for this source, or NULL.
+ */
 extern Brake *remote_check_table(const Source *source, Oid relid);
 
 /*
- * Returns a brake if the query reads, as a superuser, what lies on a foreign
- * server that belongs to nobody of his rights; else NULL.
+ * Returns a brake if the query reads, as a superuser, a table on a foreign
+ * server whose owner does not have the rights of that superuser; else NULL.
  */
 extern Brake *remote_check_owners(const SourceQuery *query);
 
@@ -148,81 +166,96 @@ extern bool remote_is_read_by(const SourceQuery *query);
 
 /*
  * Asks the servers of the query's foreign tables, and the nodes of its
- * distributed tables, what these are there.  Returns the brake if that is no
- * good, else NULL.
+ * distributed tables, what these tables are there.  Returns a brake if one of
+ * them cannot be relied on, else NULL.  Needs SPI.
  */
 extern Brake *remote_examine(const SourceQuery *query);
 
 /*
- * To be called before the query is planned.  postgres_fdw has one snapshot for
- * the whole of a transaction, of the time when it first reads there:
- * sources_wait_remotely() then refuses to wait in vain.
+ * Notes that the query reads foreign tables in this transaction.  Must be called
+ * before the query is planned.  postgres_fdw has one snapshot for a whole
+ * transaction, of the time when it first reads there: after this call
+ * sources_wait_remotely() refuses to wait in vain.
  */
 extern void remote_note_reading(const SourceQuery *query);
 
 /*
- * Appends a place to a session, the text that names a row: its id, and where
- * the row is stored.  The text is valid as long as the row is locked, or in
- * the snapshot that it was read with.
+ * A session is a text that names a row: the id of the row, and its places (where
+ * the row, or the rows that it comes from, are stored) or its key.  Places are
+ * valid as long as the row is locked, or in the snapshot that it was read with.
  */
+
+/* Appends a place to a session. */
 extern void place_append(StringInfo session, const SourcePlace *place);
 
-/* Ends a session, whose id has so many bytes, behind its places. */
+/* Appends the key of a row of `table`, a key_text(), to a session, instead of places. */
+extern void place_append_key(StringInfo session, Oid table, const char *key);
+
+/* Ends a session, whose id has `id_length` bytes.  Must be called last. */
 extern void place_end(StringInfo session, size_t id_length);
 
-/* Reads the place with this number (from 0) of a session; false if it has no such. */
+/* Sets *place to the place with this number (from 0) of a session.  Returns false if there is no such place. */
 extern bool place_of_session(const char *session, int number, SourcePlace *place);
 
+/* Returns the key_text() of a session, palloc'd.  ERROR if the session has no key. */
+extern char *place_key(const char *session);
+
+/* Locks a row FOR UPDATE as it is in the snapshot.  Returns false if others have locked or changed the row. */
+extern bool place_lock(const SourcePlace *place, Snapshot snapshot);
+
 /*
- * Returns the names of the columns of a key that tells a row of the table from
- * all others; NIL without any.
+ * Returns the names (char *) of the columns of a key that identifies a row of
+ * the table: those of the primary key, else of a unique index on columns that
+ * are NOT NULL.  NIL if there is none.
  */
 extern List *key_find(Oid table);
 
-/* Returns whether the types of the columns are enums or the server's own, and no domains. */
+/* Returns whether the types of the columns (char *) are enums or the server's own, and no domains. */
 extern bool key_is_plain(Oid table, List *columns);
 
 /*
- * Lets values be written, and read, as texts that mean the same on another day
- * and in another session, until the GUC nest level of the caller ends.
+ * Sets settings so that values are written, and read, as texts that mean the
+ * same on another day and in another session, until the GUC nest level of the
+ * caller ends.
  */
 extern void key_write_plainly(void);
 
-/* Returns the values (char *) of a key in one text, and reads such a text. */
+/* key_text() writes the values (char *) of a key as one text; key_values() reads it, and sets *n to their number. */
 extern char *key_text(List *values);
 extern const char **key_values(const char *key, int *n);
 
-/* Returns the text of a key as digits, and reads such digits up to the first character that is none. */
+/* key_to_digits() writes the text of a key as digits; key_from_digits() reads them, up to a character that is none. */
 extern char *key_to_digits(const char *key);
 extern char *key_from_digits(const char *digits);
 
-/* Returns the condition that a row s has a key: the parameters of its values are numbered from `first`. */
+/*
+ * Returns the condition that a row of the relation s has a key with these
+ * columns (char *).  The values of the key are parameters numbered from `first`.
+ */
 extern char *key_condition(List *columns, int first);
 
-/* Sets these parameters to the values of a key_text().  ERROR if the table has not these columns. */
+/*
+ * Sets `parameters`, one for each of the columns (char *) of the table, to the
+ * values of `key`, a key_text().  ERROR if the table does not have these columns.
+ */
 extern void key_parameters(Oid table, List *columns, const char *key, SqlParameter *parameters);
 
-/* Appends the key of a row to a session, in place of its places. */
-extern void place_append_key(StringInfo session, Oid table, const char *key);
-
-/* Returns the key_text() of a session.  ERROR if the session has none. */
-extern char *place_key(const char *session);
-
-/* Locks a row FOR UPDATE as it is in the snapshot.  Returns false if it is locked or changed by others. */
-extern bool place_lock(const SourcePlace *place, Snapshot snapshot);
-
-/* How a value of a type is written. */
+/* The way in which a value of a type is written. */
 typedef struct ValueWriter
 {
-	bool		is_text;		/* stored as it is written */
-	bool		is_padded;		/* ... with blanks at its end */
+	bool		is_text;		/* the value is stored as it is written, */
+	bool		is_padded;		/* with blanks at its end */
 	FmgrInfo	output;
 } ValueWriter;
 
-/* Prepares the writing of values of `type`, in the current memory context. */
+/* Prepares *writer for values of `type`, in the current memory context. */
 extern void value_begin(ValueWriter *writer, Oid type);
 
-/* Returns the text of a value by the output function of its type; it need not be NUL-terminated. */
+/*
+ * Returns the text of a value, as the output function of its type writes it, and
+ * sets *length to its bytes.  The text need not be NUL-terminated, and may point
+ * into the value.
+ */
 extern const char *value_text(ValueWriter *writer, Datum value, size_t *length);
 
 #endif							/* AUDIO_CLEANUP_SOURCE_QUERY_H */

@@ -82,17 +82,16 @@ choose_columns(SourceRegistration *registration, const char *name)
 {
 	List	   *unlockable = citus_can_lock_rows(registration->relid) ? NIL : citus_list_tables();
 
-	sql_query(
-			  SQL_ARGS(SQL_OID(OIDOID, registration->relid), SQL_TEXT(FILE_COLUMN_PATTERN), SQL_TEXT(ID_COLUMNS),
+	sql_query(SQL_ARGS(SQL_OID(OIDOID, registration->relid), SQL_TEXT(FILE_COLUMN_PATTERN), SQL_TEXT(ID_COLUMNS),
 					   SQL_TEXT(STATUS_COLUMNS), SQL_TEXT(FAILED_AT_COLUMNS),
-					   SQL_VALUE(OIDARRAYOID, sql_oid_array(unlockable))), choose_query);
+					   SQL_OIDS(unlockable)), choose_query);
 	if (registration->file_columns == 0 && sql_is_null(0, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("no column of %s looks as if it referred to audio files", name),
 				 errhint("Name them: cleanup_add_source('%s', file_columns => '{...}').", name)));
 	if (registration->file_columns == 0)
-		registration->file_columns = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(0, 1)));
+		registration->file_columns = sql_array(0, 1);
 	if (registration->id_column == NULL)
 		registration->id_column = sql_text(0, 2);
 	if (registration->failed_at_column == NULL)
@@ -164,18 +163,14 @@ check_failed_arguments(SourceRegistration *registration, const char *name)
 static void
 insert_source(const Extension *extension, const SourceRegistration *registration)
 {
-	const SqlParameter parameters[] = {
-		{REGCLASSOID, ObjectIdGetDatum(registration->relid), false},
-		{TEXTARRAYOID, registration->file_columns, false},
-		SQL_TEXT(registration->id_column), SQL_TEXT(registration->status_column),
-		{TEXTARRAYOID, registration->failed_statuses, false},
-		SQL_TEXT(registration->failed_at_column), SQL_TEXT(registration->timezone),
-		SQL_TEXT(registration->on_failed),
-		SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)),
-		SQL_TEXT(sources_name(registration->relid))
-	};
-
-	owner_query(extension, lengthof(parameters), parameters,
+	owner_query(extension,
+				SQL_ARGS(SQL_OID(REGCLASSOID, registration->relid), SQL_VALUE(TEXTARRAYOID, registration->file_columns),
+						 SQL_TEXT(registration->id_column), SQL_TEXT(registration->status_column),
+						 SQL_VALUE(TEXTARRAYOID, registration->failed_statuses),
+						 SQL_TEXT(registration->failed_at_column), SQL_TEXT(registration->timezone),
+						 SQL_TEXT(registration->on_failed),
+						 SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)),
+						 SQL_TEXT(sources_name(registration->relid))),
 				"INSERT INTO @extschema@.cleanup_sources (source, file_columns, id_column, status_column,"
 				"  failed_statuses, failed_at_column, timezone, on_failed, added_by, source_name)"
 				" VALUES ($1, $2, $3::name, $4::name, $5, $6::name, $7, $8, $9::name, $10)"

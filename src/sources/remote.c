@@ -1,24 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * sources/remote.c
- *	  Sources whose rows lie on other servers, reached by postgres_fdw or Citus.
+ *	  Waits for writers on other servers, reached by postgres_fdw or Citus.
  *
- * Rows are read through postgres_fdw or Citus as those of any table.  What such
- * a table lacks is its writers: their locks are on the other server.  So that
- * server is asked who holds them, and is asked again until these transactions
- * have ended; only then are the rows read.
+ * The rows of such a source are read through postgres_fdw or Citus as those of
+ * any table.  But the locks of its writers are on the other server.  So that
+ * server is asked which transactions have locks, and is asked again until these
+ * transactions have ended.  Only then are the rows read.
  *
  * The nodes of Citus are asked through Citus: see citus.c.  Other servers are
- * asked through dblink, for three reasons.  A question must not
- * go by the connection of postgres_fdw, which has one snapshot for the whole of
- * the local transaction: it would be as old as the first question.  dblink
- * connects with the user mapping of whoever may read the table anyway, so no
- * password comes by here, and nobody gains a right.  And it can be asked
- * without waiting, so a server that does not answer can be given up.
+ * asked through dblink, for three reasons.  A question must not use the
+ * connection of postgres_fdw, which has one snapshot for the whole local
+ * transaction: the answer would be as old as the first question.  dblink
+ * connects with the user mapping of the role that may read the table anyway, so
+ * this code sees no password, and nobody gains a right.  And a question to
+ * dblink can be asked without waiting, so a server that does not answer can be
+ * given up.
  *
- * The one snapshot of that connection is also the reason why rows are read for a decision only
- * once in a transaction, and only in a transaction that is ours from its
- * beginning: see remote_note_reading().
+ * Because of the one snapshot of that connection, rows are read for a decision
+ * only once in a transaction, and only in a transaction that the extension has
+ * begun: see remote_note_reading().
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -59,20 +60,20 @@
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
-/* Milliseconds between two looks at an answer that has not come, and at writers that have not ended. */
+/* milliseconds between two looks at an answer that has not come, and at writers that have not ended */
 #define ANSWER_POLL_MS	5
 #define WRITER_POLL_MS	50
 
-/* ... and at those on a node of Citus, to which each question connects anew: twice as long each time, up to this. */
+/* for writers on a node of Citus, to which each question connects anew, the time doubles up to this */
 #define WRITER_POLL_MAX_MS	800
 
-/* For an answer a server has so long at least. */
+/* milliseconds that a server has for an answer, at least */
 #define ANSWER_MS		5000
 
-/* ... and a node of Citus, which is connected to by then, too. */
+/* milliseconds that a node of Citus has for the connection and the answer, at least */
 #define NODE_ANSWER_MS	15000
 
-/* A connection that is being made cannot be cancelled everywhere: so long at most, in seconds. */
+/* largest connect_timeout in seconds: a connection that is being made cannot be cancelled everywhere */
 #define CONNECT_SECONDS_MAX	60
 
 
@@ -115,7 +116,7 @@ add_table(TableSearch *search, Oid relid, Oid role)
 	search->tables = lappend(search->tables, table);
 }
 
-/* Citus reads everything as whoever executes the query. */
+/* Adds the placements of those of the relations that Citus distributes.  Citus reads them as the role that executes the query. */
 static void
 add_placements(TableSearch *search, List *relations)
 {
@@ -131,7 +132,7 @@ add_placements(TableSearch *search, List *relations)
 	}
 }
 
-/* Below a view a foreign table is read with the rights of the view's owner. */
+/* Adds the foreign tables of an entry of the query.  Below a view, a foreign table is read with the rights of the view's owner. */
 static void
 look_at_relation(const Query *query, RangeTblEntry *rte, TableSearch *search)
 {
@@ -245,7 +246,7 @@ cannot_ask(const Source *source, Oid relid, char *why, const char *hint)
 	return brake;
 }
 
-/* Returns how many items the option has, which are separated by commas. */
+/* Returns the number of items, separated by commas, of an option; 1 without the option. */
 static int
 count_items(List *options, const char *name)
 {
@@ -260,7 +261,10 @@ count_items(List *options, const char *name)
 	return n;
 }
 
-/* Is the time to connect limited?  Each host of a list has it; 0 and less is none. */
+/*
+ * Returns whether the time to connect is limited.  connect_timeout holds for
+ * each host of a list; 0 and less means no limit.
+ */
 static bool
 is_connecting_limited(List *options)
 {
@@ -300,10 +304,12 @@ remote_check_table(const Source *source, Oid relid)
 }
 
 
+
 /*
- * Who owns a server says where it is, and makes user mappings of whomever for
- * it.  A superuser needs no password for some of them, this server for one: so
- * the owner could have his code read as a superuser.
+ * Returns a brake if a superuser reads the table on a server that a lesser role
+ * owns.  The owner of a server says where it is, and makes its user mappings.
+ * For a superuser, postgres_fdw connects without a password, for example to this
+ * very server: so code of the owner could run as a superuser.
  */
 static Brake *
 check_server_owner(const RemoteTable *table)
@@ -343,7 +349,7 @@ remote_check_owners(const SourceQuery *query)
 
 /* ------------------------------------------------------------------- link --- */
 
-/* A server, or a node of Citus, with all its tables that are read as one role. */
+/* A server, or a node of Citus, with those of its tables that are read as one role. */
 typedef struct RemoteServer
 {
 	Oid			server;
@@ -353,29 +359,29 @@ typedef struct RemoteServer
 	const char *what;			/* kind and name, for a message */
 	List	   *tables;			/* of RemoteTable */
 
-	/* while it is asked */
-	const char *link_name;		/* of the connection, */
+	/* set while the server is asked */
+	const char *link_name;		/* name of the connection, */
 	Datum		link;			/* as a text */
 	FmgrInfo	list_links;		/* dblink_get_connections() */
 	FmgrInfo	hang_up;		/* dblink_disconnect(text) */
-	bool		wait;			/* for writers ... */
-	TimestampTz until;			/* ... who are given up then */
-	Brake	   *brake;			/* what it has said against its tables */
+	bool		wait;			/* wait for writers, */
+	TimestampTz until;			/* until then */
+	Brake	   *brake;			/* what is wrong with a table there */
 } RemoteServer;
 
 
 #define LINK(server)	{TEXTOID, (server)->link, false}
 
-/* Calls functions of dblink, whatever its schema is called; the text says @dblink@ for that. */
+/* Runs a statement that calls functions of dblink.  The text says @dblink@ for the schema of dblink. */
 static int
 call_dblink(int n, const SqlParameter *parameters, const char *sql)
 {
-	/* it is called as long as a server is waited for */
+	/* waiting for a server repeats this call: it must not add up memory */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup dblink",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	Oid			extension = get_extension_oid("dblink", false);
-	const SqlParameter oid[] = {{OIDOID, ObjectIdGetDatum(extension), false}};
+	const SqlParameter oid[] = {SQL_OID(OIDOID, extension)};
 	const char *schema;
 	StringInfoData text;
 	const char *from = sql;
@@ -396,7 +402,7 @@ call_dblink(int n, const SqlParameter *parameters, const char *sql)
 	return rows;
 }
 
-/* Finds the function of dblink that has so many parameters. */
+/* Sets *found to the function of dblink that has this name and number of parameters. */
 static void
 find_function(const char *name, int n_parameters, FmgrInfo *found)
 {
@@ -439,9 +445,10 @@ is_connected(RemoteServer *server)
 }
 
 /*
- * Whoever has this session could use a connection that stays, and has not the
- * rights of the role whose it is.  So nothing keeps it from being closed: no
- * cancel, no right that was revoked, no schema that was renamed meanwhile.
+ * Closes the connection, whatever happens: the user of this session could use a
+ * connection that stays open, without the rights of its role.  So no cancel, no
+ * right that was revoked, and no schema that was renamed may stop this; if it
+ * fails, the session ends.
  */
 static void
 disconnect(RemoteServer *server)
@@ -464,16 +471,14 @@ disconnect(RemoteServer *server)
 	RESUME_INTERRUPTS();
 }
 
-/* What was left by an ERROR is not used again: nobody knows what it is connected to. */
+/* Connects anew.  A connection that an ERROR has left is not used: nobody knows what it is connected to. */
 static void
 connect(RemoteServer *server)
 {
-	const SqlParameter parameters[] = {LINK(server), SQL_TEXT(server->name)};
-
 	if (server->node != NULL)
 		return;
 	disconnect(server);
-	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_connect($1, $2)");
+	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(server->name)), "SELECT @dblink@.dblink_connect($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
 	/* dblink knows a server by its name, which may be another one's by now */
 	if (get_foreign_server_oid(server->name, true) != server->server)
@@ -494,13 +499,29 @@ nap(long ms)
 static bool
 is_busy(const RemoteServer *server)
 {
-	const SqlParameter parameters[] = {LINK(server)};
 	bool		busy;
 
-	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_is_busy($1) <> 0");
+	call_dblink(SQL_ARGS(LINK(server)), "SELECT @dblink@.dblink_is_busy($1) <> 0");
 	busy = DatumGetBool(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return busy;
+}
+
+List *
+remote_take_rows(int n)
+{
+	List	   *rows = NIL;
+
+	for (int i = 0; i < n; i++)
+	{
+		RemoteRow  *row = palloc(sizeof(RemoteRow));
+
+		row->first = sql_is_null(i, 1) ? "" : sql_text(i, 1);
+		row->second = sql_text(i, 2);
+		rows = lappend(rows, row);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return rows;
 }
 
 static void
@@ -524,27 +545,12 @@ await_answer(const RemoteServer *server)
 static List *
 fetch_answer(const RemoteServer *server)
 {
-	const SqlParameter parameters[] = {LINK(server)};
-	List	   *rows = NIL;
-	int			n;
-	int			i;
-
 	await_answer(server);
-	n = call_dblink(lengthof(parameters), parameters,
-					"SELECT r.a, r.b FROM @dblink@.dblink_get_result($1) AS r(a pg_catalog.text, b pg_catalog.text)");
-	for (i = 0; i < n; i++)
-	{
-		RemoteRow  *row = palloc(sizeof(RemoteRow));
-
-		row->first = sql_is_null(i, 1) ? "" : sql_text(i, 1);
-		row->second = sql_text(i, 2);
-		rows = lappend(rows, row);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return rows;
+	return remote_take_rows(call_dblink(SQL_ARGS(LINK(server)),
+										"SELECT r.a, r.b FROM @dblink@.dblink_get_result($1) AS r(a pg_catalog.text, b pg_catalog.text)"));
 }
 
-/* A node of Citus is asked, and says this. */
+/* A question to a node of Citus, and its answer. */
 typedef struct NodeQuestion
 {
 	const RemoteServer *server;
@@ -560,7 +566,7 @@ put_question(void *arg)
 	question->rows = citus_ask(question->server->node, question->question);
 }
 
-/* Citus waits for an answer as long as a connection stands. */
+/* Asks a node, with a limit of time, because Citus waits for an answer as long as the connection is open. */
 static List *
 ask_node(const RemoteServer *server, const char *text)
 {
@@ -571,7 +577,7 @@ ask_node(const RemoteServer *server, const char *text)
 	sources_set_deadline(before == 0 ? until : Min(before, until));
 	PG_TRY();
 	{
-		query_limit_time(((const RemoteTable *) linitial(server->tables))->source, "asking the nodes of",
+		query_limit_time(((const RemoteTable *) linitial(server->tables))->source, "gave up asking the nodes of source",
 						 "Find out why a node of Citus is slow.", put_question, &question);
 	}
 	PG_FINALLY();
@@ -582,19 +588,18 @@ ask_node(const RemoteServer *server, const char *text)
 	return question.rows;
 }
 
-/* Asks a question of which each row has two columns of text. */
+/* Runs a query whose rows have two columns of text on the server or node.  Returns its rows (RemoteRow). */
 static List *
 ask(const RemoteServer *server, const char *question)
 {
-	const SqlParameter parameters[] = {LINK(server), SQL_TEXT(question)};
 	List	   *rows;
 
 	if (server->node != NULL)
 		return ask_node(server, question);
-	call_dblink(lengthof(parameters), parameters, "SELECT @dblink@.dblink_send_query($1, $2)");
+	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(question)), "SELECT @dblink@.dblink_send_query($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
 	rows = fetch_answer(server);
-	/* a result that is none says that the connection is free again */
+	/* after an empty result the connection is free again */
 	(void) fetch_answer(server);
 	return rows;
 }
@@ -603,9 +608,10 @@ ask(const RemoteServer *server, const char *question)
 /* -------------------------------------------------------------- questions --- */
 
 /*
- * The tables over there, by the names that we know, with all that is read with
- * them.  Of a server's role nothing is known: what we say is not to be looked up
- * in a schema of his choice.
+ * Returns a query on that server, made of `body`, which may use `wanted`, the
+ * names of our tables there, and `tree`, the OIDs of these tables and their
+ * children.  All names in it are qualified, because nothing is known of the role
+ * there and its search_path.
  */
 static char *
 make_question(const RemoteServer *server, const char *body)
@@ -622,7 +628,7 @@ make_question(const RemoteServer *server, const char *body)
 					text.data, body);
 }
 
-/* Why rows, or writers, may be elsewhere still. */
+/* Returns the tables there that cannot be relied on, and why. */
 static const char *const objections =
 "SELECT ''::pg_catalog.text, 'The server is a standby: those who write are connected to another one.' WHERE pg_catalog.pg_is_in_recovery()"
 " UNION ALL SELECT t.name, 'There is no such table there.' FROM tree t WHERE t.relid IS NULL"
@@ -640,12 +646,12 @@ static const char *const objections =
 " UNION ALL SELECT t.name, pg_catalog.format('%s is filled by a subscription there.', s.srrelid::pg_catalog.regclass)"
 "  FROM tree t JOIN pg_catalog.pg_subscription_rel s ON s.srrelid OPERATOR(pg_catalog.=) t.relid";
 
-/* A foreign server does not tell of its nodes. */
+/* The further objection to a server with Citus that is reached as a foreign server, which does not tell its nodes. */
 static const char *const citus_objection =
 " UNION ALL SELECT '', 'The server has Citus: those who write may be connected to its other nodes.'"
 "  WHERE EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname::pg_catalog.text OPERATOR(pg_catalog.=) 'citus')";
 
-/* Virtual transactions that may write, and their processes: see lock_wait_for_writers(). */
+/* Returns the virtual transactions that may write, and their processes: see lock_wait_for_writers(). */
 static const char *const writers =
 "SELECT DISTINCT l.virtualtransaction, l.pid::pg_catalog.text FROM pg_catalog.pg_locks l"
 " WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted"
@@ -685,14 +691,14 @@ look_for_objections(const RemoteServer *server)
 						pstrdup(first->second ? first->second : ""));
 }
 
-/* A transaction that is prepared has another name afterwards. */
+/* Returns whether the writer is a prepared transaction, which has no process; its name has changed when it was prepared. */
 static bool
 is_prepared(const RemoteRow *writer)
 {
 	return writer->second == NULL;
 }
 
-/* Returns one of those who are still there, or NULL. */
+/* Returns a writer of `now` that is one of `before`, or is prepared; else NULL. */
 static const RemoteRow *
 find_writer(List *now, List *before)
 {
@@ -757,7 +763,7 @@ converse(void *arg)
 		wait_for_writers(server);
 }
 
-/* What the user mapping says is for those who have the rights of the role whose it is. */
+/* Raises the error; its texts, which may show the user mapping, are for those who have the rights of its role. */
 static void
 raise_for_callers(const RemoteServer *server, ErrorData *error)
 {
@@ -777,7 +783,7 @@ make_link(RemoteServer *server)
 	find_function("dblink_disconnect", 1, &server->hang_up);
 }
 
-/* Asks as the role that reads, and hangs up whatever happens. */
+/* Asks the server as the role that reads its tables, and always closes the connection.  Returns a brake or NULL. */
 static Brake *
 ask_server(RemoteServer *server)
 {
@@ -832,7 +838,7 @@ make_server(const RemoteTable *table)
 	return server;
 }
 
-/* Servers (RemoteServer) with their tables. */
+/* Returns the servers (RemoteServer) of the tables (RemoteTable). */
 static List *
 group_tables(List *tables)
 {
@@ -933,10 +939,7 @@ static bool
 is_subscribed(const Source *source)
 {
 	Brake	   *brake = NULL;
-	const SqlParameter parameters[] = {
-		{OIDARRAYOID, sql_oid_array(sources_tables(source, &brake)), false}
-	};
-	int			n = sql_query_latest(lengthof(parameters), parameters,
+	int			n = sql_query_latest(SQL_ARGS(SQL_OIDS(sources_tables(source, &brake))),
 									 "SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = ANY ($1)");
 
 	SPI_freetuptable(SPI_tuptable);

@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * sources/sources.c
- *	  The registered sources: which there are, and whether they can be relied on.
+ *	  Loads the registered sources, and checks whether they can be relied on.
  *
- * The hazard is a source that answers with fewer rows than it has.  What can
- * be told beforehand is refused by sources_check() and sources_tables():
- * relations that lose rows at a crash (unlogged), live elsewhere (foreign, but see remote.c),
- * are seen by one session (temporary), are stale by design (materialized
- * views) or are filtered by a policy.  What cannot be told is an ERROR of the
- * query itself, and ends the run.
+ * The hazard is a source that shows fewer rows than it has.  sources_check() and
+ * sources_tables() refuse what can be told beforehand: relations that lose rows
+ * at a crash (unlogged), that lie elsewhere (foreign, but see remote.c), that
+ * only one session sees (temporary), that are not up to date (materialized
+ * views), and those whose rows a policy hides.  Everything else is an ERROR of
+ * the query itself, and ends the run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,7 +20,6 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
@@ -72,7 +71,7 @@ read_source(int row)
 	source->columns = sql_texts(sql_value(row, 2), &source->n_columns);
 	source->id_column = sql_text(row, 3);
 	source->status_column = sql_text(row, 4);
-	source->failed_statuses = PointerGetDatum(DatumGetArrayTypePCopy(sql_value(row, 5)));
+	source->failed_statuses = sql_array(row, 5);
 	source->failed_at_column = sql_text(row, 6);
 	source->timezone = sql_text(row, 7);
 	source->clear = strcmp(sql_text(row, 8), "clear") == 0;
@@ -138,7 +137,7 @@ check_relation(const Source *source, Relation rel)
 	return NULL;
 }
 
-/* Type of a column, domains looked through; InvalidOid without the column. */
+/* Returns the type of a column, the base type for a domain; InvalidOid if there is no such column. */
 static Oid
 column_type(Oid relid, const char *column)
 {
@@ -249,7 +248,7 @@ lock_source(void *arg)
 	lock_relation(((Source *) arg)->relid);
 }
 
-/* Returns a brake if the lock cannot be had in time: an ERROR would end a look at many sources. */
+/* Locks the source.  Returns a brake if that is not possible in time, because an ERROR would end a look at many sources. */
 static Brake *
 lock_or_brake(Source *source)
 {

@@ -22,48 +22,49 @@ typedef struct Source
 {
 	int			number;			/* position in the list, from 0 */
 	Oid			relid;
-	const char *name;			/* schema-qualified and quoted; of a relation
-								 * that is gone, its OID */
-	const char *registered_name;	/* the name at its registration */
+	const char *name;			/* schema-qualified and quoted; the OID if the
+								 * relation is gone */
+	const char *registered_name;	/* the name when it was registered */
 	int			n_columns;
 	const char **columns;
-	const char *id_column;		/* the rest may be NULL */
-	const char *status_column;	/* NULL: no failed sessions here */
+	const char *id_column;		/* each of the columns below may be NULL */
+	const char *status_column;	/* NULL: the source has no failed sessions */
 	Datum		failed_statuses;	/* text[] */
 	const char *failed_at_column;
 	const char *timezone;
 	bool		clear;			/* on_failed = 'clear' */
 
-	/* filled in by sources_check() */
+	/* set by sources_check() */
 	Oid			owner;
 	Oid			failed_at_type;
 } Source;
 
-/* One row as it is read.  Everything is valid only during the call. */
+/* A row as it is read.  All of it is valid only during the call of the sink. */
 typedef struct SourceRow
 {
 	const Source *source;
-	const char *session;		/* names the row, see sources_session_id();
-								 * NULL unless asked for, see SourceScan */
-	const char **values;		/* text of each file column or NULL ... */
-	size_t	   *lengths;		/* ... not NUL-terminated, of this length */
+	const char *session;		/* a text that names the row, see
+								 * sources_session_id(); or NULL, see
+								 * SourceScan */
+	const char **values;		/* text of each file column, or NULL; */
+	size_t	   *lengths;		/* its bytes, for it is not NUL-terminated */
 } SourceRow;
 
-/* Installs the hooks that watch whose functions run; once, when the library is loaded. */
+/* Installs the hooks that watch whose functions run.  _PG_init() calls this once. */
 extern void sources_init(void);
 
-/* Returns false to stop reading. */
+/* Gets a row.  Returns false to stop the reading. */
 typedef bool (*SourceSink) (const SourceRow *row, void *arg);
 
+/* What `session` of a row is.  Each scan but SCAN_LOCKING_FAILED passes all rows. */
 typedef enum SourceScan
 {
-	SCAN_REFERENCES,			/* all rows, no session */
-	SCAN_JUDGING,				/* all rows; session set for failed ones */
-	SCAN_NAMING,				/* all rows, session set for all */
-	SCAN_STATUS,				/* all rows, session is the status, if there
-								 * is one */
-	SCAN_LOCKING_FAILED,		/* by sources_lock_failed() only */
-	SCAN_PLACES					/* all rows, session without an id */
+	SCAN_REFERENCES,			/* NULL */
+	SCAN_JUDGING,				/* the session of a failed row, else NULL */
+	SCAN_NAMING,				/* the session; NULL if the row has no id */
+	SCAN_STATUS,				/* the status, or NULL */
+	SCAN_LOCKING_FAILED,		/* for sources_lock_failed() only */
+	SCAN_PLACES					/* a session without an id */
 } SourceScan;
 
 /* Returns the schema-qualified and quoted name of a relation, or its OID as text if it is gone. */
@@ -73,10 +74,10 @@ extern const char *sources_name(Oid relid);
 extern List *sources_load(const Extension *extension);
 
 /*
- * Checks whether the source can be read, and whole.  Returns a brake if not,
- * else NULL; then the source is locked against changes of its definition until
- * the end of the transaction.  That it cannot be locked in time (see
- * lock_timeout) is a brake too.  Needs SPI.
+ * Checks whether the source can be read, and whole.  Returns NULL; then the
+ * source is locked against changes of its definition until the end of the
+ * transaction.  Else returns a brake, also if the source cannot be locked in
+ * time (see lock_timeout).  Needs SPI.
  */
 extern Brake *sources_check(Source *source);
 
@@ -87,125 +88,135 @@ extern Brake *sources_check(Source *source);
 extern List *sources_check_all(List *sources);
 
 /*
- * Takes out of an error that was met with a source what may tell what stands
- * in its rows.  The server log has it, and whoever has called as well, if he
- * has the rights of the source's owner; that one keeps the error as it is,
- * unless it is to be recorded where others read it, and gets a WARNING then.
- * Returns whether anything was taken out.
+ * Takes the texts out of an error of this source that may show the content of
+ * its rows, and writes them to the server log.  Returns whether anything was
+ * taken out.  If the caller's role has the rights of the source's owner, the
+ * error stays as it is; but with `to_record`, for an error that is recorded
+ * where others read it, the texts are taken out, and the caller gets them as a
+ * WARNING.  Does not need SPI.
  */
 extern bool sources_hide_rows(const Source *source, ErrorData *error, bool to_record);
 
 /*
- * Try to read no row of a checked source.  Returns the brake if that fails,
- * as for a view whose owner may not read the table below, else NULL.  Needs
- * SPI.
+ * Tries to read a checked source, but no row of it.  Returns a brake if that
+ * fails, as for a view whose owner may not read the table below, else NULL.
+ * Needs SPI.
  */
 extern Brake *sources_probe(const Source *source);
 
 /*
- * Sets the time at which the reading of a source is cut short by an ERROR
- * query_canceled that names the source; 0 for none.  Holds in this process
- * until it is set again: whoever sets it sets it back, after an ERROR too.
+ * Sets the time at which an ERROR query_canceled, which names the source, ends
+ * the reading of a source; 0 for none.  The time holds in this process until
+ * the next call: the caller sets it back, also after an ERROR.
  */
 extern void sources_set_deadline(TimestampTz at);
 
 /*
  * Reads a checked source as its owner, under a snapshot of this instant, and
- * passes its rows to `sink`.  A row is failed if its status is one of the
- * failed ones since before `failed_before`.  Needs SPI.
+ * calls sink(row, arg) for its rows.  A row is failed if its status is one of
+ * the failed statuses, and its time is before `failed_before`.  Any failure is
+ * an ERROR.  Needs SPI.
  */
 extern void sources_read(const Source *source, SourceScan scan,
 						 TimestampTz failed_before, SourceSink sink, void *arg);
 
 /*
- * Reads a checked source as sources_read() does, but failed rows only, and
- * locks them FOR UPDATE SKIP LOCKED before they are passed to `sink`; session
- * is set.  A row on another node, where a lock costs a question, is locked if
- * is_wanted(row, arg) says so.  Needs SPI.
+ * Reads a checked source as sources_read() does, but failed rows only, with
+ * their sessions, and locks a row FOR UPDATE SKIP LOCKED before it is passed to
+ * `sink`.  A row on another node, where a lock costs a question, is locked and
+ * passed only if is_wanted(row, arg) returns true.  Needs SPI.
  */
 extern void sources_lock_failed(const Source *source, TimestampTz failed_before,
 								SourceSink is_wanted, SourceSink sink, void *arg);
 
 /*
- * Returns the OIDs of the tables that reading the source reads (itself, its
- * partitions, what is below a view).  *brake is set where one of them must not
- * be relied on.  Needs SPI.
+ * Returns the OIDs of the tables that a reading of the checked source reads
+ * (itself, its partitions, the tables below a view).  If *brake is NULL, sets it
+ * if one of them cannot be relied on.  Needs SPI.
  */
 extern List *sources_tables(const Source *source, Brake **brake);
 
-/* Do rows of one of the checked sources lie on other servers?  Needs SPI. */
+/* Returns whether rows of one of the checked sources lie on other servers.  Needs SPI. */
 extern bool sources_are_remote(List *sources);
 
 /*
- * Waits until every transaction on another server that may write to a table of
- * the checked sources, as of now, has ended: at most `wait_ms` milliseconds,
- * then ERROR lock_not_available.  What is read after that in this transaction
- * shows what they have written.  Returns a brake where that is not so: a server
- * cannot be relied on, or the transaction has read there before, or may have:
- * it is not an `own_transaction`, which the extension has begun.  Needs SPI.
+ * Waits until every transaction on another server that may write now to a table
+ * of the checked sources has ended: at most `wait_ms` milliseconds, then ERROR
+ * lock_not_available.  A later reading in this transaction shows what those
+ * transactions have written.  Returns NULL, or a brake if that is not so: a
+ * server cannot be relied on; or this transaction has read there before, or may
+ * have, because it is not an `own_transaction`, one that the extension has
+ * begun.  Needs SPI.
  */
 extern Brake *sources_wait_remotely(List *sources, bool own_transaction, int wait_ms);
 
-/* Returns the brake if one of the checked sources is filled by a subscription, or NULL: its writers are on the publisher. */
+/*
+ * Returns a brake if a subscription fills one of the checked sources, whose
+ * writers then are on the publisher; else NULL.  Needs SPI.
+ */
 extern Brake *sources_check_subscriptions(List *sources);
 
-/* Returns the text of the id column of the row that a session names, in the current memory context. */
+/* Returns the text of the id column of the row that a session names, palloc'd. */
 extern char *sources_session_id(const char *session);
 
 /*
- * Sets the file columns of these sessions (text[]; they were locked in this
- * transaction) to NULL, as the owner of the table that holds the rows.
- * Triggers and constraints, deferred ones too, have run when it returns.
- * ERROR if a row cannot be cleared; call it in a subtransaction.  Needs SPI.
+ * Sets the file columns of these sessions (text[]; locked in this transaction)
+ * to NULL, as the owner of the table that holds the rows.  When it returns,
+ * triggers and constraints have run, also deferred ones.  ERROR if a row cannot
+ * be cleared: must be called in a subtransaction.  Needs SPI.
  */
 extern void sources_clear(const Source *source, Datum sessions);
 
 /*
- * Does as sources_clear(), but only with rows that can be locked at once, and
- * of these not more than max_rows: to see whether it works, and to be rolled
+ * Does the work of sources_clear() for at most `max_rows` rows that can be
+ * locked at once, to see whether the rows can be cleared.  The caller rolls this
  * back.
  */
 extern void sources_try_clearing(const Source *source, Datum sessions, int max_rows);
 
 /*
- * Returns what stands in those columns: session_id text, key_columns text[],
- * row_key text, column_name text, value text; one row for each that is not
- * NULL.  ERROR if a table has no key.  Needs SPI.
+ * Returns the content of the file columns of these sessions (text[]; locked in
+ * this transaction), one row for each value that is not NULL: session_id text,
+ * key_columns text[], row_key text, column_name text, value text.  Sets *desc
+ * to their descriptor.  ERROR if a table has no key.  Needs SPI.
  */
 extern Tuplestorestate *sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc);
 
 /*
- * Writes a column of the rows that have these keys in `key_columns` (text[])
- * where it is NULL; row_keys and values are text[] of the same length.
- * Returns for each whether it was written.  ERROR as in sources_clear(), and
- * if a key is that of several rows.  Needs SPI.
+ * Writes the file column `column` of rows where it is NULL.  `row_keys`
+ * (text[]) has the keys of the rows, in the columns `key_columns` (text[]), and
+ * `values` (text[]) the value for each.  Returns an array that says for each row
+ * whether it was written.  ERROR as in sources_clear(), and if several rows have
+ * one key.  Needs SPI.
  */
 extern bool *sources_refill(const Source *source, const char *column, Datum key_columns,
 							Datum row_keys, Datum values);
 
 /*
- * Returns why the file columns of a source with on_failed => 'clear' cannot be
- * set to NULL, as far as that can be told beforehand; else NULL.
+ * Returns a brake if the file columns of a checked source with on_failed =>
+ * 'clear' cannot be set to NULL, as far as that can be told beforehand; else
+ * NULL.  Needs SPI.
  */
 extern Brake *sources_check_clearing(const Source *source);
 
 /*
- * Returns what is strange about failed_statuses (char *): those that the enum
- * lacks, and those that no row has, if all can be read in that time.  Needs SPI.
+ * Returns texts for people (char *) about failed statuses of the source that
+ * its enum lacks, and about those that no row has, if all rows can be read in
+ * `max_ms` milliseconds.  Needs SPI.
  */
 extern List *sources_strange_statuses(const Source *source, int max_ms);
 
 /*
- * Raises an ERROR if failed sessions are judged and rows of the source cannot
- * be locked, as for a view with GROUP BY.  Needs SPI.
+ * Raises an ERROR if the source has failed sessions and its rows cannot be
+ * locked, as those of a view with GROUP BY.  Needs SPI.
  */
 extern void sources_try_locking(const Source *source);
 
 /*
- * Reads a part of any table as its owner, like sources_read(SCAN_REFERENCES),
- * but only values of at most `max_bytes` as they are stored, and of a large
- * table only a sample of its pages, about `max_rows`; of a table on several
- * servers nothing.  Needs SPI.
+ * Reads a part of any table as its owner, as sources_read(SCAN_REFERENCES) does:
+ * only values of at most `max_bytes` as they are stored, and at most `max_rows`
+ * rows.  Of a table with more rows, `rows` by the statistics, a sample of the
+ * pages is read; of a table on several servers, nothing.  Needs SPI.
  */
 extern void sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
 						   SourceSink sink, void *arg);
@@ -214,22 +225,23 @@ extern void sources_sample(const Source *table, double rows, int64 max_rows, int
 typedef struct SourceRegistration
 {
 	Oid			relid;
-	Datum		file_columns;	/* text[], or 0: work them out */
-	const char *id_column;		/* NULL: work it out */
-	const char *status_column;
+	Datum		file_columns;	/* text[], or 0: to be chosen */
+	const char *id_column;		/* NULL: to be chosen */
+	const char *status_column;	/* NULL: to be chosen */
 	Datum		failed_statuses;	/* text[] */
-	const char *failed_at_column;
+	const char *failed_at_column;	/* NULL: to be chosen */
 	const char *timezone;
 	const char *on_failed;
 } SourceRegistration;
 
 /*
- * Registers a source, and works out what is NULL in `registration`.  ERROR if
- * the source cannot be used or the caller does not own it.  Needs SPI.
+ * Registers a source, and chooses by their names the columns that are NULL in
+ * `registration`.  A NOTICE tells the choice.  ERROR if the source cannot be
+ * used or the caller does not own it.  Needs SPI.
  */
 extern void sources_register(const Extension *extension, SourceRegistration *registration);
 
-/* Forgets the source `relid`.  ERROR if it is none, or the caller does not own it.  Needs SPI. */
+/* Forgets the source with OID `relid`.  ERROR if it is no source, or the caller does not own it.  Needs SPI. */
 extern void sources_drop(const Extension *extension, Oid relid);
 
 #endif							/* AUDIO_CLEANUP_SOURCES_H */

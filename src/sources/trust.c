@@ -3,15 +3,15 @@
  * sources/trust.c
  *	  Whose code runs, with whose rights, when a source is read or written?
  *
- * PostgreSQL runs the functions below a view, in whatever depth, as the one
- * who reads the view, and here that is the source's owner.  Somebody who has
- * not the owner's rights anyway must therefore have no function there: he
- * could replace it by any other at any time.  A superuser's source must not
- * even read a relation of somebody else, who could put code of his there, in
- * the expression of an index or by turning a table into a view.
+ * PostgreSQL runs the functions below a view, at any depth, as the role that
+ * reads the view: here, the source's owner.  So each of these functions must
+ * belong to a role that has the owner's rights anyway, because the owner of a
+ * function can replace it at any time.  A superuser's source must not even read
+ * a relation of a lesser role, which could add its own code there, in the
+ * expression of an index or by turning a table into a view.
  *
- * What is looked at is the very query that is run next, with its relations
- * locked, and not what the source was when it was registered.
+ * The checks look at the very query that is run next, with its relations
+ * locked, and not at the source as it was registered.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -111,11 +111,11 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 /* ----------------------------------------------------------------- watch --- */
 
 /*
- * An object that is looked at beforehand may change before it runs: an index,
- * statistics, or a constraint of a domain is added without a lock that ours
- * would stop.  Nor does a query show all that it leads to, such as the negator
- * of an operator.  Each function that is not built in is looked up when it is
- * about to run, and the hook is asked then.
+ * A check before the query is not enough.  An index, statistics, or a constraint
+ * of a domain may be added after the check, without a lock that conflicts with
+ * ours.  And a query does not show all that it leads to, such as the negator of
+ * an operator.  So a hook checks each function that is not built in when the
+ * server looks it up to run it.
  */
 static Oid	watched_role = InvalidOid;
 static needs_fmgr_hook_type next_needs_hook = NULL;
@@ -145,7 +145,7 @@ needs_watch(Oid function)
 	return next_needs_hook != NULL && next_needs_hook(function);
 }
 
-/* A function with settings of its own comes here only. */
+/* Checks a function that has settings of its own: for such a function the server does not call needs_watch(). */
 static void
 watch_function(FmgrHookEventType event, FmgrInfo *function, Datum *arg)
 {
@@ -180,12 +180,13 @@ typedef struct CodeSearch
 {
 	const Source *source;
 	Brake	   *brake;
-	List	   *functions;		/* OIDs: those that are not the server's own */
-	List	   *types;			/* OIDs: values are made theirs, or their
-								 * distribution is estimated */
+	List	   *functions;		/* OIDs of functions that are not the server's
+								 * own */
+	List	   *types;			/* OIDs of domains that values are converted
+								 * to, and of operands */
 } CodeSearch;
 
-/* Code of these reads what lies on other servers. */
+/* Returns whether the function reads other servers: it is one of dblink, or in the language plproxy. */
 static bool
 is_remote_function(Oid function, Oid language)
 {
@@ -203,7 +204,7 @@ remote_brake(const Source *source, char *how)
 						"A transaction that writes through another server cannot be waited for: a file could be deleted to which a row of it refers.");
 }
 
-/* Returns true to end the search, for check_functions_in_node(). */
+/* Judges a function of the query, for check_functions_in_node().  Returns true, which ends the search, with a brake. */
 static bool
 look_at_function(Oid function, void *arg)
 {
@@ -277,7 +278,11 @@ look_for_code(Node *node, void *arg)
 
 /* ---------------------------------------------------- views of others --- */
 
-/* Runs the texts or relations that it is given; those that are volatile are refused with these. */
+/*
+ * Returns whether the function of the server runs the query, or reads the
+ * relation, that its argument names, and is not volatile: volatile ones are
+ * refused anyway.
+ */
 static bool
 runs_queries(Oid function, void *arg)
 {
@@ -299,10 +304,10 @@ has_query_runner(Node *node, void *arg)
 }
 
 /*
- * The functions of a view are called with the rights of the source's owner,
- * whoever wrote the view.  Functions of the server are nobody's code, but some
- * of them do something with these rights: end his sessions, read his files,
- * run a text.
+ * Refuses volatile functions in a view of another role, because they run with
+ * the rights of the source's owner.  Even functions of the server may misuse
+ * these rights: end the owner's sessions, read files, run a text.  Returns true
+ * with a brake.
  */
 static bool
 check_view_code(Oid view, Query *query, CodeSearch *search)
@@ -318,7 +323,7 @@ check_view_code(Oid view, Query *query, CodeSearch *search)
 	return search->brake != NULL;
 }
 
-/* Until PostgreSQL 16 a view stands among the relations of its own query. */
+/* Looks at all views of the query.  Until PostgreSQL 16, a view is among the relations of its own query. */
 static bool
 look_at_views(Node *node, void *arg)
 {
@@ -343,19 +348,22 @@ look_at_views(Node *node, void *arg)
 
 /* -------------------------------------------------- functions of relations --- */
 
-/* The objects that a statement reaches. */
+/* The objects whose code a statement may run.  Each list has OIDs. */
 typedef struct Reach
 {
-	List	   *relations;		/* OIDs: what is attached to them */
-	List	   *columns;		/* OIDs of relations: what computes their
-								 * columns as they are read */
-	List	   *types;			/* OIDs: with what they consist of */
-	List	   *functions;		/* OIDs: what they consist of, as an aggregate
-								 * does */
-	bool		writing;
+	List	   *relations;		/* relations with all that is attached to them */
+	List	   *columns;		/* relations of which only the virtual columns
+								 * count */
+	List	   *types;			/* types, with their base and element types */
+	List	   *functions;		/* functions that may consist of others, as an
+								 * aggregate does */
+	bool		writing;		/* the statement writes to the relations */
 } Reach;
 
-/* Functions of others than role $2 that objects of a Reach depend on.  Asked for several times in each call. */
+/*
+ * Finds a function that an object of a Reach depends on, and whose owner does
+ * not have the rights of role $2.  Kept, because a call asks several times.
+ */
 static SqlKept attached_code_query = {
 	"WITH RECURSIVE types(oid) AS ("
 	"  (SELECT t FROM pg_catalog.unnest($4) t UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE $3 AND a.attrelid = ANY ($1) AND NOT a.attisdropped)"
@@ -385,27 +393,25 @@ static SqlKept attached_code_query = {
 NULL};
 
 /*
- * Code that is attached to a relation runs when the relation is planned and
- * read (expressions of indexes, statistics and generated columns,
- * constraints), or only when it is written (triggers, rules, constraints of
- * its domains).  Returns the OID of a function there, directly or by an
- * operator, whose owner has not the rights of `role`; else InvalidOid.  Only
- * catalogs are read: the server's own caches would compute constant
- * expressions.
+ * Returns the OID of a function that the objects depend on, directly or by an
+ * operator, and whose owner does not have the rights of `role`; else InvalidOid.
+ *
+ * Code that is attached to a relation runs when a query on it is planned and run
+ * (expressions of indexes, statistics and generated columns, constraints), or
+ * only when the relation is written (triggers, rules, constraints of its
+ * domains).  Only catalogs are read, because the server's own caches would
+ * compute constant expressions.
  */
 static Oid
 find_attached_code(const Reach *reach, Oid role)
 {
-	const SqlParameter parameters[] = {
-		{OIDARRAYOID, sql_oid_array(reach->relations), false}, {OIDOID, ObjectIdGetDatum(role), false},
-		SQL_BOOL(reach->writing), {OIDARRAYOID, sql_oid_array(reach->types), false},
-		{OIDARRAYOID, sql_oid_array(reach->functions), false}, {OIDARRAYOID, sql_oid_array(reach->columns), false}
-	};
 	Oid			found = InvalidOid;
 
 	if (reach->relations == NIL && reach->columns == NIL && reach->types == NIL && reach->functions == NIL)
 		return InvalidOid;
-	if (sql_query_kept(&attached_code_query, lengthof(parameters), parameters) > 0)
+	if (sql_query_kept(&attached_code_query,
+					   SQL_ARGS(SQL_OIDS(reach->relations), SQL_OID(OIDOID, role), SQL_BOOL(reach->writing),
+								SQL_OIDS(reach->types), SQL_OIDS(reach->functions), SQL_OIDS(reach->columns))) > 0)
 		found = DatumGetObjectId(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return found;
@@ -461,7 +467,7 @@ check_relation_below(const Source *source, Oid relid, List *distributed)
 	return NULL;
 }
 
-/* Returns the relations whose attached code needs a look: all of a superuser's source, else those of others. */
+/* Returns those of the relations whose attached code needs a look: for a superuser's source all, else those of other roles. */
 static List *
 relations_with_code(const Source *source, List *relations)
 {
@@ -476,7 +482,7 @@ relations_with_code(const Source *source, List *relations)
 	return others;
 }
 
-/* Relations of which a column is computed when it is read. */
+/* Returns those of the relations that have a column which is computed when it is read. */
 static List *
 relations_with_virtual_columns(List *relations)
 {
@@ -539,10 +545,10 @@ trust_check_query(const SourceQuery *query)
 }
 
 /*
- * A role with the TRIGGER privilege adds a trigger, and a role that writes the
- * table then runs the trigger's function.  The owner did not ask for our
- * UPDATE, so no function of others runs as the owner by that.  Returns the OID
- * of such a function, or InvalidOid.
+ * Returns the OID of a function that a trigger for UPDATE calls, and whose owner
+ * does not have the rights of `role`; else InvalidOid.  A role with the TRIGGER
+ * privilege may have added the trigger.  The owner of the table has not asked
+ * for our UPDATE, so it must not run functions of other roles as the owner.
  */
 static Oid
 find_trigger_function(Oid table, Oid role)

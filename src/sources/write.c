@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * sources/write.c
- *	  Setting the file columns of failed sessions to NULL, and filling them
- *	  again.
+ *	  Sets the file columns of failed sessions to NULL, and fills them again.
  *
  * Rows are written in the table in which they are stored, whatever view shows
- * them, and found by where they are stored.  The owner of that table acts,
- * because triggers, constraints and expressions of indexes are his: no view's
- * owner lends them his rights, and nothing of them is left for the commit,
- * where it would run as whoever commits.
+ * them, and found by their place or key.  The statement runs as the owner of
+ * that table, because triggers, constraints and expressions of indexes belong
+ * to that owner: they do not run with the rights of a view's owner.  None of
+ * them is left to the commit, where it would run with the rights of the role
+ * that commits.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -52,15 +52,15 @@ static const char *const hint_keep = "Correct that, or register the source with 
 
 /* ---------------------------------------------------------------- target --- */
 
-/* The table, as it is named, that holds the file columns of a source. */
+/* The table that holds the file columns of a source, as the query names it: a parent may stand for its children. */
 typedef struct Target
 {
 	const Source *source;
 	Oid			table;
-	int			place;			/* which of the places of a session it is */
-	char	  **columns;		/* their names there */
-	List	   *key;			/* names of columns: rows are found by it;
-								 * NIL: by their place */
+	int			place;			/* number of its place in a session */
+	char	  **columns;		/* names of the file columns there */
+	List	   *key;			/* names (char *) of the columns of the key by
+								 * which rows are found; NIL: by their place */
 } Target;
 
 static Brake *
@@ -114,7 +114,10 @@ find_target(const Source *source, Target *target)
 
 /* ------------------------------------------------------------------- key --- */
 
-/* A parent's key holds for its partitions, but not for tables that inherit from it. */
+/*
+ * Returns the key by which a row of `table` is remembered.  The key of the
+ * target holds for its partitions, but not for tables that inherit from it.
+ */
 static List *
 find_row_key(const Target *target, Oid table)
 {
@@ -136,7 +139,7 @@ no_key(const Source *source, Oid table)
 
 /* ----------------------------------------------------------------- checks --- */
 
-/* A view's owner may have cleared only what he might have updated himself. */
+/* Returns a brake unless the owner of a view has the privilege to update the columns. */
 static Brake *
 check_privileges(const Target *target)
 {
@@ -191,7 +194,7 @@ check_nullable(const Target *target)
 	return brake;
 }
 
-/* Rows on other nodes, and ours, are committed together or not at all: see clear_keyed(). */
+/* Returns a brake unless rows on other nodes, and ours, are committed together or not at all: see clear_keyed(). */
 static Brake *
 check_clearing_together(const Target *target)
 {
@@ -221,7 +224,7 @@ sources_check_clearing(const Source *source)
 		(brake = check_nullable(&target)) != NULL ||
 		(brake = trust_check_update(source, target.table, trust_owner(target.table))) != NULL)
 		return brake;
-	/* a parent that is empty itself need not have one */
+	/* an empty parent need not have a key, but its children must */
 	if (key_find(target.table) == NIL)
 		return no_key(source, target.table);
 	return target.key != NIL ? check_clearing_together(&target) : NULL;
@@ -238,10 +241,11 @@ prepare_target(const Source *source, Target *target)
 /* --------------------------------------------------------------- deferred --- */
 
 /*
- * At the commit deferred triggers would run with the rights of whoever
- * commits, and their failure would be his: PostgreSQL refuses to leave one
- * behind in a security-restricted operation.  So all run at once here.  Those
- * that the transaction has left for its commit already are none of ours.
+ * At the commit, deferred triggers would run with the rights of the role that
+ * commits, and their failure would fail its transaction; PostgreSQL refuses to
+ * leave one behind in a security-restricted operation.  So all constraints are
+ * made immediate here.  This function raises an ERROR if the transaction has
+ * deferred triggers already: these must not run now.
  */
 static void
 refuse_pending(const Source *source)
@@ -270,7 +274,7 @@ set_constraints(List *names, bool deferred)
 	AfterTriggerSetState(statement);
 }
 
-/* Names of all constraints that can be deferred, or that are so by themselves. */
+/* Returns the names (RangeVar) of all constraints for which the condition is true. */
 static List *
 list_constraints(const char *condition)
 {
@@ -306,7 +310,10 @@ act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
 {
 	Oid			owner;
 
-	/* a session that adds a trigger is through, or waits for us */
+	/*
+	 * with this lock, a session that adds a trigger has committed, or waits
+	 * for us
+	 */
 	LockRelationOid(table, RowExclusiveLock);
 	owner = trust_owner(table);
 	if (!OidIsValid(owner))
@@ -341,10 +348,7 @@ run_update(Update *update)
 	return sql_query_on(update->table, update->n, update->parameters, update->sql);
 }
 
-/*
- * Runs the update as the table's owner; if that is a superuser, no code of
- * others runs with his rights.
- */
+/* Runs the update as the current role; if that is a superuser, code of other roles is an ERROR. */
 static int
 update_watched(Update *update)
 {
@@ -383,7 +387,7 @@ clearing_statement(const Target *target, Oid table, const char *condition)
 	return sql.data;
 }
 
-/* ERROR unless all rows were cleared; a trigger may have kept some as they were. */
+/* Raises an ERROR unless all `n` rows were cleared: a trigger may have kept a row as it was. */
 static void
 check_cleared(const Source *source, int n, int n_updated)
 {
@@ -415,7 +419,11 @@ clear_table(const Target *target, Oid table, Datum *tids, int n)
 	role_stop_acting(&saved);
 }
 
-/* Runs the statement on the row with this key, as the table's owner already; returns the number of rows. */
+/*
+ * Runs the statement on the row with this key; `input`, unless NULL, is the text
+ * of its first parameter, a value of the file column.  The caller acts as the
+ * table's owner.  Returns the number of rows.
+ */
 static int
 run_by_key(const Target *target, List *key_columns, const char *key, const char *sql, const char *input)
 {
@@ -433,8 +441,9 @@ run_by_key(const Target *target, List *key_columns, const char *key, const char 
 }
 
 /*
- * Citus commits in two phases, and so together with our own rows, once a
- * statement has written to several shards.  This one finds no row in any.
+ * Makes Citus commit in two phases, and so together with our own rows: it does so
+ * once a statement has written to several shards.  This statement finds no row
+ * in any of them.
  */
 static void
 commit_in_two_phases(const Target *target)
@@ -484,7 +493,7 @@ compare_places(const void *a, const void *b)
 	return ItemPointerCompare(unconstify(ItemPointerData *, &x->tid), unconstify(ItemPointerData *, &y->tid));
 }
 
-/* The places of the sessions in the target, sorted by table, each once. */
+/* Returns the places of the sessions in the target, sorted by table, each once. */
 static SourcePlace *
 list_places(const Target *target, Datum sessions, int *n_places)
 {
@@ -535,13 +544,13 @@ clear_places(void *arg)
 	end_undeferred();
 }
 
-/* Triggers and constraints of the tables run: under the limit of time for the reading of sources. */
+/* Clears rows, under the limit of time for reading sources, because triggers and constraints of the tables run. */
 static void
 clear_in_time(const Target *target, SourcePlace *places, int n)
 {
 	ToClear		rows = {target, places, n};
 
-	query_limit_time(target->source, "clearing", hint_slow, clear_places, &rows);
+	query_limit_time(target->source, "gave up clearing source", hint_slow, clear_places, &rows);
 }
 
 void
@@ -556,7 +565,7 @@ sources_clear(const Source *source, Datum sessions)
 	{
 		KeyedToClear rows = {&target, sessions};
 
-		query_limit_time(source, "clearing", hint_slow, clear_keyed, &rows);
+		query_limit_time(source, "gave up clearing source", hint_slow, clear_keyed, &rows);
 		return;
 	}
 	places = list_places(&target, sessions, &n);
@@ -575,7 +584,7 @@ sources_try_clearing(const Source *source, Datum sessions, int max_rows)
 	prepare_target(source, &target);
 	if (target.key != NIL)
 	{
-		/* other nodes would have to prepare what is rolled back anyway */
+		/* a try would make other nodes prepare what is rolled back anyway */
 		UnregisterSnapshot(snapshot);
 		brake_raise_if(sources_check_clearing(source));
 		return;
@@ -591,6 +600,7 @@ sources_try_clearing(const Source *source, Datum sessions, int max_rows)
 
 /* ------------------------------------------------------------------- copy --- */
 
+/* Does the work of key_write_plainly() in a new GUC nest level, which is returned. */
 static int
 write_plainly(void)
 {
@@ -600,7 +610,7 @@ write_plainly(void)
 	return guc_level;
 }
 
-/* Text of a column of the row in the slot, or NULL. */
+/* Returns the text of a column of the row in the slot, or NULL. */
 static char *
 column_text(TupleTableSlot *slot, Relation rel, const char *name)
 {
@@ -623,6 +633,7 @@ column_text(TupleTableSlot *slot, Relation rel, const char *name)
 	return pnstrdup(text, length);
 }
 
+/* Adds the content of the file columns of a row to the store. */
 static void
 copy_row(const Target *target, Relation rel, TupleTableSlot *slot, const char *session,
 		 Tuplestorestate *store, TupleDesc desc)
@@ -651,7 +662,7 @@ copy_row(const Target *target, Relation rel, TupleTableSlot *slot, const char *s
 	}
 }
 
-/* Copies the columns of a row on another node. */
+/* Adds the content of the file columns of a row on another node to the store. */
 static void
 copy_keyed_session(const Target *target, const char *session, Tuplestorestate *store, TupleDesc desc)
 {
@@ -752,7 +763,7 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	{
 		KeyedToCopy copy = {&target, texts, n, store, *desc};
 
-		query_limit_time(source, "copying columns of", hint_slow_node, copy_keyed, &copy);
+		query_limit_time(source, "gave up copying columns of source", hint_slow_node, copy_keyed, &copy);
 	}
 	else
 		for (int i = 0; i < n; i++)
@@ -765,7 +776,7 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 
 /* ----------------------------------------------------------------- refill --- */
 
-/* A row that is wanted, by its key. */
+/* A row that is to be found by its key. */
 typedef struct WantedRow
 {
 	const char *key;
@@ -810,7 +821,7 @@ look_for_key(const SourceRow *row, void *arg)
 	return true;
 }
 
-/* Finds the rows by one reading of the table as its owner. */
+/* Finds the places of the rows by one reading of the table as its owner. */
 static void
 find_rows(Oid table, Datum key_columns, KeySearch *search)
 {
@@ -822,13 +833,13 @@ find_rows(Oid table, Datum key_columns, KeySearch *search)
 	AtEOXact_GUC(false, guc_level);
 }
 
-/* Returns whether the row was written: it may not be NULL any more. */
+/* Writes the value to the row if the column still is NULL.  Returns whether it did. */
 static bool
 refill_row(const Target *target, const WantedRow *row, const char *value)
 {
 	Oid			table = row->place.table;
 	const char *column = target->columns[0];
-	SqlParameter parameters[2] = {{InvalidOid, 0, false}, {TIDOID, PointerGetDatum(&row->place.tid), false}};
+	SqlParameter parameters[2] = {{InvalidOid, 0, false}, SQL_VALUE(TIDOID, PointerGetDatum(&row->place.tid))};
 	Update		update = {table, lengthof(parameters), parameters, NULL, value};
 	Oid			collation;
 	ActingAs	saved;
@@ -843,6 +854,7 @@ refill_row(const Target *target, const WantedRow *row, const char *value)
 	return n > 0;
 }
 
+/* Raises an ERROR if several rows have the key. */
 static void
 check_single(const Source *source, const WantedRow *row)
 {
@@ -912,7 +924,7 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	{
 		KeyedToRefill refill = {&target, key_columns, keys, texts, search.n, written};
 
-		query_limit_time(source, "filling columns of", hint_slow_node, refill_keyed, &refill);
+		query_limit_time(source, "gave up filling columns of source", hint_slow_node, refill_keyed, &refill);
 		return written;
 	}
 	search.rows = palloc0(sizeof(WantedRow) * Max(search.n, 1));

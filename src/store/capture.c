@@ -19,15 +19,16 @@
 
 #include "src/store/private.h"
 
-/* how often a stranger's other names are tried */
+/* names that are tried for a stranger */
 #define MAX_SUFFIXES	16
 
-/* how often a vanished directory is looked for anew */
+/* attempts of a call whose folder was removed: see store_is_stale() */
 #define MAX_ATTEMPTS	3
 
 /*
- * Makes "<name>.audio_cleanup-<run>[-<attempt>]", with the name cut where the
- * whole would become too long: a person who searches for the file will find it.
+ * Makes the name "<name>.audio_cleanup-<run>[-<attempt>]" for a stranger: a
+ * person who searches for the file finds it.  The name of the file is cut if
+ * the whole would be too long.
  */
 static void
 make_spare_name(const StoreJob *job, int attempt, char *spare)
@@ -42,15 +43,15 @@ make_spare_name(const StoreJob *job, int attempt, char *spare)
 }
 
 /*
- * A stranger may be wanted, so it must not end in the trash.  Its folder may
- * have been removed, being empty.
+ * Somebody may need the stranger, so it must not stay in the trash.  Its
+ * folder is made again if somebody has removed it as empty.
  */
 FileResult
 store_return_stranger(const StoreJob *job, Folder *trash)
 {
 	FileStore  *store = job->store;
 	char		spare[NAME_MAX + 1];
-	FileResult	result = fail(EEXIST, "put back file");
+	FileResult	result = fail(EEXIST, "could not put back file");
 	int			attempt;
 
 	strlcpy(spare, job->where.name, sizeof(spare));
@@ -59,13 +60,13 @@ store_return_stranger(const StoreJob *job, Folder *trash)
 		Folder	   *home = store_reach_home(store, &job->where, DIR_MAKE, &result);
 
 		if (home == NULL)
-			return result.outcome == FILE_FAILED ? result : fail(ENOTDIR, "put back file");
+			return result.outcome == FILE_FAILED ? result : fail(ENOTDIR, "could not put back file");
 		if (store_rename_out_of_trash(trash->fd, job->where.name, home->fd, spare) == 0)
 		{
 			home->dirty = trash->dirty = true;
 			return come_to(FILE_REPLACED);
 		}
-		result = fail(errno, "put back file");
+		result = fail(errno, "could not put back file");
 		if (errno == EEXIST)
 			make_spare_name(job, attempt, spare);
 		else if (errno == ENOENT)
@@ -76,6 +77,7 @@ store_return_stranger(const StoreJob *job, Folder *trash)
 	return result.errnum == EXDEV ? store_copy_stranger_back(job, trash) : result;
 }
 
+/* Does the work of store_capture_by_rename() up to the rename. */
 static FileResult
 try_capture(const StoreJob *job, Trash *into, Folder **trash)
 {
@@ -95,7 +97,7 @@ try_capture(const StoreJob *job, Trash *into, Folder **trash)
 	store_note_mode(home, *trash, &job->where);
 	if (store_rename_into_trash(home->fd, name, (*trash)->fd, name) != 0)
 	{
-		result = fail_or_no_space(errno, "rename file");
+		result = fail_or_no_space(errno, "could not rename file");
 		if (result.errnum == EXDEV)
 			result.outcome = FILE_NO_SPACE;
 		return result;
@@ -105,8 +107,8 @@ try_capture(const StoreJob *job, Trash *into, Folder **trash)
 }
 
 /*
- * ENOENT, from a call that was to make what is missing, comes from a folder
- * that was kept open and is removed: the tidying of another run is enough.
+ * A call that makes missing folders fails with ENOENT only if a folder that was
+ * kept open has been removed, by the tidying of another run for example.
  */
 bool
 store_is_stale(FileStore *store, const FileResult *result, int attempt)
@@ -117,7 +119,7 @@ store_is_stale(FileStore *store, const FileResult *result, int attempt)
 	return true;
 }
 
-/* In doubt the file is not the one that was condemned. */
+/* If the file cannot be recognized after the rename, it is put back as a stranger. */
 FileResult
 store_capture_by_rename(const StoreJob *job, Trash *into, Folder **trash)
 {

@@ -33,17 +33,17 @@ local_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 
 	text[0] = '\0';
 	if (private < 0)
-		return vanished_or_failed(errno, store->action);
+		return vanished_or_failed(errno, store->failure);
 	fd = openat(private, CLAIM_NAME, O_RDONLY | COPY_FLAGS);
 	if (fd < 0)
-		result = vanished_or_failed(errno, "open claim");
+		result = vanished_or_failed(errno, "could not open claim");
 	else
 	{
-		/* a file that is longer is not ours, and not read to its end */
+		/* a longer file is no claim, and is not read to its end */
 		ssize_t		n = copy_read(fd, text, STORE_CLAIM_MAX - 1, 0);
 
 		if (n < 0)
-			result = fail(errno, "read claim");
+			result = fail(errno, "could not read claim");
 		else
 			text[n] = '\0';
 		close(fd);
@@ -52,6 +52,7 @@ local_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 	return result;
 }
 
+/* Writes the file CLAIM_NEW_NAME, durably. */
 static FileResult
 write_new(int private, const char *text)
 {
@@ -59,19 +60,19 @@ write_new(int private, const char *text)
 	int			errnum;
 	int			fd;
 
-	/* the rest of an earlier attempt, left by a crash */
+	/* a crash may have left the file of an earlier attempt */
 	(void) unlinkat(private, CLAIM_NEW_NAME, 0);
 	fd = openat(private, CLAIM_NEW_NAME, O_WRONLY | O_CREAT | O_EXCL | COPY_FLAGS, S_IRUSR | S_IWUSR);
 	if (fd < 0)
-		return fail_or_no_space(errno, "create claim");
+		return fail_or_no_space(errno, "could not create claim");
 	errnum = copy_write(fd, text, strlen(text), 0);
 	if (errnum != 0)
-		result = fail_or_no_space(errnum, "write claim");
-	/* a claim that a crash leaves empty would lock its owner out */
+		result = fail_or_no_space(errnum, "could not write claim");
+	/* a claim that is empty after a crash would lock its owner out */
 	else if (fsync(fd) != 0)
-		result = fail_or_no_space(errno, "fsync claim");
+		result = fail_or_no_space(errno, "could not fsync claim");
 	if (close(fd) != 0 && result.outcome == FILE_OK)
-		result = fail_or_no_space(errno, "close claim");
+		result = fail_or_no_space(errno, "could not close claim");
 	return result;
 }
 
@@ -83,7 +84,7 @@ local_write_claim(FileStore *store, const char *text, bool replace)
 	int			rc;
 
 	if (private < 0)
-		return fail_or_no_space(errno, store->action);
+		return fail_or_no_space(errno, store->failure);
 	result = write_new(private, text);
 	if (result.outcome == FILE_OK)
 	{
@@ -91,11 +92,11 @@ local_write_claim(FileStore *store, const char *text, bool replace)
 			store_rename_out_of_trash(private, CLAIM_NEW_NAME, private, CLAIM_NAME);
 		if (rc != 0)
 			result = !replace && errno == EEXIST ? come_to(FILE_OCCUPIED) :
-				fail_or_no_space(errno, "rename claim");
+				fail_or_no_space(errno, "could not rename claim");
 		else if (fsync(private) != 0 || fsync(store->root.fd) != 0)
-			result = fail_or_no_space(errno, "fsync claim");
+			result = fail_or_no_space(errno, "could not fsync claim");
 	}
-	/* gone already, unless something failed */
+	/* the file is gone already, unless something failed */
 	(void) unlinkat(private, CLAIM_NEW_NAME, 0);
 	close(private);
 	return result;

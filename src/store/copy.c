@@ -3,16 +3,16 @@
  * store/copy.c
  *	  A copy of a file on another file system that can be relied on.
  *
- * The kernel is asked for the cheapest way first: shared extents (FICLONE),
- * then copy_file_range(), then read and write.  Each may refuse for reasons
- * that differ between file systems and kernels, and a refusal only means the
- * next one.  copy_file_range() may also say 0, "end of file", where there is
- * none; only read() is believed about that.
+ * The cheapest way is tried first: shared extents (FICLONE), then
+ * copy_file_range(), then read and write.  Each may fail for reasons that
+ * differ between file systems and kernels; then the next way is tried.
+ * copy_file_range() may also return 0, "end of file", where the file does not
+ * end; only read() is believed about the end.
  *
- * Whichever way it went, the copy is fsynced, dropped from the page cache,
- * and read back beside the original, byte by byte: that costs no more than
- * two checksums and can miss nothing.  Where pages cannot be dropped (tmpfs)
- * or the device has a cache of its own, the comparison sees what they say.
+ * The copy is then fsynced, dropped from the page cache, and compared with the
+ * original byte by byte.  This costs no more than two checksums, and can miss
+ * nothing.  If pages cannot be dropped (tmpfs), or the device has a cache of
+ * its own, then the comparison reads from there.
  *
  * Nothing in here allocates memory.
  *
@@ -38,12 +38,12 @@
 /* a divisor of COPY_CHUNK */
 #define BUFFER_SIZE		(256 * 1024)
 
-/* names and value of extended attributes that are kept: Linux has no longer ones */
+/* bytes of the names, and of a value, of extended attributes: Linux has no longer ones */
 #define ATTRIBUTES_MAX	(64 * 1024)
 
 #define PERMISSIONS		(S_IRWXU | S_IRWXG | S_IRWXO)
 
-/* too large for the stack; a process copies one file at a time */
+/* static, because they are too large for the stack; a process copies one file at a time */
 static char buffer_a[BUFFER_SIZE];
 static char buffer_b[BUFFER_SIZE];
 
@@ -130,7 +130,7 @@ copy_some(Copying *copying, int64 offset, size_t size)
 	return errno == 0 ? n : -1;
 }
 
-/* 0 or an errno. */
+/* Copies the bytes from `offset` to `end`.  Returns 0 or an errno. */
 static int
 copy_range(Copying *copying, int64 offset, int64 end)
 {
@@ -138,7 +138,7 @@ copy_range(Copying *copying, int64 offset, int64 end)
 	{
 		ssize_t		n;
 
-		/* a way that copies less than asked for is asked more often */
+		/* copy_some() may copy less than it is asked for */
 		if (is_stopped(copying->stop))
 			return EINTR;
 		n = copy_some(copying, offset, Min(end - offset, COPY_CHUNK));
@@ -154,8 +154,9 @@ copy_range(Copying *copying, int64 offset, int64 end)
 }
 
 /*
- * The next stretch of data at or after `offset`: false if there is nothing but
- * a hole.  Where holes cannot be told the whole file is data.
+ * Sets *from and *to to the next stretch of data at or after `offset`.
+ * Returns false if only a hole follows.  A file system that does not tell
+ * holes has one stretch.
  */
 static bool
 find_data(int fd, int64 offset, int64 size, int64 *from, int64 *to)
@@ -176,7 +177,7 @@ find_data(int fd, int64 offset, int64 size, int64 *from, int64 *to)
 	return *from < size;
 }
 
-/* 0 or an errno. */
+/* Copies `size` bytes and the holes between them.  Returns 0 or an errno. */
 static int
 copy_content(int from, int to, int64 size, CopyStop stop)
 {
@@ -185,7 +186,7 @@ copy_content(int from, int to, int64 size, CopyStop stop)
 	int64		start;
 	int64		end;
 
-	/* the kernel may let both files share their blocks */
+	/* FICLONE lets both files share their blocks */
 	if (size == 0 || ioctl(to, FICLONE, from) == 0)
 		return 0;
 	if (ftruncate(to, size) != 0)
@@ -204,7 +205,7 @@ copy_content(int from, int to, int64 size, CopyStop stop)
 
 /* -------------------------------------------------------------- attributes --- */
 
-/* Attributes that the other file system does not know, or that are not ours to set, are let go. */
+/* Returns whether an attribute is left out because the other file system does not know it, or we may not set it. */
 static bool
 is_forgivable(int errnum)
 {
@@ -213,14 +214,14 @@ is_forgivable(int errnum)
 		errnum == ERANGE || errnum == E2BIG || errnum == ENOSYS;
 }
 
-/* "security." and "trusted." are the system's own, and not ours to give. */
+/* Returns whether an attribute is copied: "security." and "trusted." belong to the system. */
 static bool
 is_kept(const char *name)
 {
 	return strncmp(name, "user.", 5) == 0 || strncmp(name, "system.", 7) == 0;
 }
 
-/* 0 or an errno. */
+/* Returns 0 or an errno. */
 static int
 copy_attribute(int from, int to, const char *name)
 {
@@ -231,7 +232,7 @@ copy_attribute(int from, int to, const char *name)
 	return 0;
 }
 
-/* Access control lists of POSIX and of NFS are extended attributes too. */
+/* Copies extended attributes, and so the access control lists of POSIX and NFS.  Returns 0 or an errno. */
 static int
 copy_attributes(int from, int to)
 {
@@ -251,9 +252,10 @@ copy_attributes(int from, int to)
 }
 
 /*
- * Only root may give files away; but a group of ours can be kept.  A copy
- * that had to become ours must be readable for us, or it could not be put
- * back.  Set-user-ID and the like are not for files that may change hands.
+ * Copies owner, group and permissions.  Returns 0 or an errno.  Only root may
+ * give files away, but a group that is ours can be kept.  A copy that had to
+ * become ours must be readable for us, or we could not put it back.
+ * Set-user-ID and its like are left out, because the owner may change.
  */
 static int
 copy_permissions(const FileLook *look, int to)
@@ -270,8 +272,9 @@ copy_permissions(const FileLook *look, int to)
 }
 
 /*
- * To be done last, for all else changes it.  It is what the copy is known by,
- * so a file system that keeps it only roughly will not do.
+ * Copies mtime.  Returns 0 or an errno.  Must be called last, because all
+ * other calls change mtime.  The copy is recognized by its mtime, so a file
+ * system that keeps it only roughly is an error (EOPNOTSUPP).
  */
 static int
 copy_time(const FileLook *look, int to)
@@ -296,6 +299,7 @@ copy_time(const FileLook *look, int to)
 
 
 
+
 /* --------------------------------------------------------------- comparing --- */
 
 int
@@ -305,7 +309,7 @@ copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
 
 	*same = false;
 
-	/* one read more than needed: it must find the end */
+	/* the last read must find the end of both files */
 	while (offset <= size)
 	{
 		ssize_t		n;
@@ -329,13 +333,14 @@ copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
 	return 0;
 }
 
+/* Compares the copy with the original.  Returns 0 or an errno: EIO if they differ. */
 static int
 verify(int from, int to, int64 size, CopyStop stop)
 {
 	bool		same;
 	int			errnum;
 
-	/* without its pages the copy is read from where it was written */
+	/* without its pages in memory the copy is read from the disk */
 	(void) posix_fadvise(to, 0, 0, POSIX_FADV_DONTNEED);
 	errnum = copy_compare(from, to, size, stop, &same);
 	(void) posix_fadvise(to, 0, 0, POSIX_FADV_DONTNEED);
@@ -343,24 +348,24 @@ verify(int from, int to, int64 size, CopyStop stop)
 }
 
 int
-copy_make(int from, const FileLook *look, int to, CopyStop stop, const char **action)
+copy_make(int from, const FileLook *look, int to, CopyStop stop, const char **failure)
 {
 	int64		size = look->identity.size;
 	int			errnum;
 
-	*action = "copy file";
+	*failure = "could not copy file";
 	if ((errnum = copy_content(from, to, size, stop)) != 0)
 		return errnum;
-	*action = "copy the attributes of file";
+	*failure = "could not copy the attributes of file";
 	if ((errnum = copy_permissions(look, to)) != 0 ||
 		(errnum = copy_attributes(from, to)) != 0)
 		return errnum;
-	*action = "keep the time of file";
+	*failure = "could not keep the time of file";
 	if ((errnum = copy_time(look, to)) != 0)
 		return errnum;
-	*action = "fsync copy of file";
+	*failure = "could not fsync copy of file";
 	if (fsync(to) != 0)
 		return errno;
-	*action = "verify copy of file";
+	*failure = "could not verify copy of file";
 	return verify(from, to, size, stop);
 }

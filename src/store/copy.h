@@ -15,17 +15,15 @@
 
 #include "src/store/private.h"
 
-/* so much is copied between two questions whether to stop */
+/* bytes that are copied between two calls of stop() */
 #define COPY_CHUNK	(1024 * 1024)
 
-/*
- * Is somebody waiting for us to stop?  NULL: never.
- */
+/* Returns whether the copy is to be given up.  NULL stands for never. */
 typedef bool (*CopyStop) (void);
 
 /*
- * Reads `size` bytes at `offset`.  Returns how many were read, less than
- * `size` at the end of the file only; -1 with errno.
+ * Reads `size` bytes at `offset` into `buffer`.  Returns how many were read,
+ * less than `size` at the end of the file only; -1 with errno.
  */
 extern ssize_t copy_read(int fd, char *buffer, size_t size, int64 offset);
 
@@ -33,19 +31,20 @@ extern ssize_t copy_read(int fd, char *buffer, size_t size, int64 offset);
 extern int	copy_write(int fd, const char *buffer, size_t size, int64 offset);
 
 /*
- * Makes `to` (open for reading and writing, empty, ours) the same as `from`
- * (open for reading; looked at before: `look`): content, holes, permissions,
- * mtime, and as far as either file system and our rights allow it owner,
- * group, extended attributes and ACLs.  On return it is fsynced, and was read
- * back and compared.  Returns 0, or an errno and *action (static text): EINTR
- * if it was stopped.  What is in `to` then is of no use.
+ * Makes the file `to` a copy of the file `from`: content, holes, permissions,
+ * mtime, and as far as both file systems and our rights allow it owner, group,
+ * extended attributes and ACLs.  `from` is open for reading, and `look` is
+ * what a look at it told before.  `to` is empty, ours, and open for reading
+ * and writing.  Returns 0 when the copy was fsynced, read back and compared;
+ * else an errno, EINTR if stop() said so, and sets *failure to a static text
+ * (see FileResult).  The content of `to` is of no use then.
  */
 extern int	copy_make(int from, const FileLook *look, int to, CopyStop stop,
-					  const char **action);
+					  const char **failure);
 
 /*
- * Do both hold the same `size` bytes, and no more?  Returns 0 or an errno,
- * EINTR included.
+ * Sets *same to whether the files `a` and `b` hold the same `size` bytes, and
+ * no more.  Returns 0 or an errno, EINTR if stop() said so.
  */
 extern int	copy_compare(int a, int b, int64 size, CopyStop stop, bool *same);
 

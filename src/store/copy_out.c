@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/copy_out.c
- *	  A file goes into a trash of another file system: it is copied, then removed.
+ *	  Moves a file into a trash on another file system: copies it, then removes it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -29,10 +29,10 @@ store_open_to_copy(const Folder *dir, const char *name, const FileIdentity *expe
 		return result;
 	file->fd = openat(dir->fd, name, O_RDONLY | COPY_FLAGS);
 	if (file->fd < 0)
-		return errno == ELOOP ? come_to(FILE_NOT_REGULAR) : vanished_or_failed(errno, "open file");
+		return errno == ELOOP ? come_to(FILE_NOT_REGULAR) : vanished_or_failed(errno, "could not open file");
 
 	if (store_look(file->fd, "", &file->look) != 0)
-		result = fail(errno, "stat file");
+		result = fail(errno, "could not stat file");
 	else if (!S_ISREG(file->look.mode))
 		result = come_to(FILE_NOT_REGULAR);
 	else if (!store_is_expected(dir, &file->look.identity, expected, true))
@@ -43,9 +43,9 @@ store_open_to_copy(const Folder *dir, const char *name, const FileIdentity *expe
 }
 
 /*
- * Has nobody touched the file since it was opened?  Here ctime counts
- * whatever the number of links, and is the only thing that tells a write with
- * the time set back.
+ * Returns whether nobody has touched the file since it was opened.  Here ctime
+ * is compared whatever the number of links: nothing else shows a write after
+ * which mtime was set back.
  */
 static bool
 is_untouched(const OpenFile *file)
@@ -60,15 +60,15 @@ is_untouched(const OpenFile *file)
 FileResult
 store_fill_copy(FileStore *store, const OpenFile *original, int copy)
 {
-	const char *action;
-	int			errnum = copy_make(original->fd, &original->look, copy, store->base.stop, &action);
+	const char *failure;
+	int			errnum = copy_make(original->fd, &original->look, copy, store->base.stop, &failure);
 
 	if (errnum != EINTR && !is_untouched(original))
 		return come_to(FILE_REPLACED);
-	return errnum != 0 ? fail_or_no_space(errnum, action) : come_to(FILE_OK);
+	return errnum != 0 ? fail_or_no_space(errnum, failure) : come_to(FILE_OK);
 }
 
-/* A copy that was cut short makes way. */
+/* The rest of a copy that was cut short is removed. */
 FileResult
 store_make_copy(FileStore *store, const OpenFile *original, int workshop, int *copy)
 {
@@ -79,7 +79,7 @@ store_make_copy(FileStore *store, const OpenFile *original, int workshop, int *c
 	if (*copy < 0 && errno == EEXIST && unlinkat(workshop, COPY_NAME, 0) == 0)
 		*copy = openat(workshop, COPY_NAME, flags, S_IRUSR | S_IWUSR);
 	if (*copy < 0)
-		return fail_or_no_space(errno, "create copy of file");
+		return fail_or_no_space(errno, "could not create copy of file");
 	result = store_fill_copy(store, original, *copy);
 	if (result.outcome != FILE_OK)
 	{
@@ -89,7 +89,7 @@ store_make_copy(FileStore *store, const OpenFile *original, int workshop, int *c
 	return result;
 }
 
-/* Is it really our copy that has that name? */
+/* Returns whether the name is really that of our copy, the descriptor `copy`. */
 static bool
 is_in_place(const Folder *dir, const char *name, int copy)
 {
@@ -101,9 +101,10 @@ is_in_place(const Folder *dir, const char *name, int copy)
 }
 
 /*
- * A copy with that name is in the trash, if a capture was killed before it
- * could remove the original.  Tells whether the copy is good; a bad one, or
- * one that cannot be read, will be replaced, for the original is there.
+ * Sets *good to whether the file `name` in the trash is a copy of the original,
+ * of a capture that was killed before it could remove the original.  A bad
+ * copy, or one that cannot be read, will be replaced, because the original is
+ * there.
  */
 static FileResult
 judge_copy(FileStore *store, const Folder *trash, const char *name,
@@ -114,15 +115,15 @@ judge_copy(FileStore *store, const Folder *trash, const char *name,
 	int			errnum;
 
 	if (result.outcome == FILE_REPLACED || result.outcome == FILE_NOT_REGULAR)
-		return fail(EEXIST, "rename file");
+		return fail(EEXIST, "could not rename file");
 	if (result.outcome != FILE_OK)
 		return result.outcome == FILE_VANISHED ? come_to(FILE_OK) : result;
 	errnum = copy_compare(original->fd, copy.fd, original->look.identity.size, store->base.stop, good);
 	close(copy.fd);
-	return errnum == EINTR ? fail(EINTR, "verify copy of file") : come_to(FILE_OK);
+	return errnum == EINTR ? fail(EINTR, "could not verify copy of file") : come_to(FILE_OK);
 }
 
-/* Gives the finished copy its name in the trash, where one may have been `found`. */
+/* Gives the finished copy its name in the trash; `found` says that a bad copy has that name. */
 static FileResult
 name_copy(int workshop, int copy, Folder *trash, const char *name, bool found)
 {
@@ -131,13 +132,13 @@ name_copy(int workshop, int copy, Folder *trash, const char *name, bool found)
 
 	trash->dirty = true;
 	if (rc == 0)
-		return is_in_place(trash, name, copy) ? come_to(FILE_OK) : fail(EBUSY, "rename copy of file");
+		return is_in_place(trash, name, copy) ? come_to(FILE_OK) : fail(EBUSY, "could not rename copy of file");
 	rc = errno;
 	(void) unlinkat(workshop, COPY_NAME, 0);
-	return fail_or_no_space(rc, "rename copy of file");
+	return fail_or_no_space(rc, "could not rename copy of file");
 }
 
-/* Has the finished copy of an open file in the trash. */
+/* Puts a finished copy of the open original into the trash, unless one is there.  Sets *made if it made one. */
 static FileResult
 copy_into_trash(FileStore *store, Folder *trash, const char *name,
 				const OpenFile *original, bool *made)
@@ -153,7 +154,7 @@ copy_into_trash(FileStore *store, Folder *trash, const char *name,
 		return result;
 	workshop = store_open_trash(store, 0);
 	if (workshop < 0)
-		return fail(errno, store->action);
+		return fail(errno, store->failure);
 	result = store_make_copy(store, original, workshop, &copy);
 	if (result.outcome == FILE_OK)
 	{
@@ -166,9 +167,10 @@ copy_into_trash(FileStore *store, Folder *trash, const char *name,
 }
 
 /*
- * The copy is made: captures the original into the passage, to see once more,
- * and for the last time, that it is what was copied, and unlinks it.  On a
- * disk without room for the passage it is unlinked where it is.
+ * Removes the original, of which the copy is made: captures it into the
+ * passage, to verify for the last time that it is the file that was copied,
+ * and unlinks it there.  If the disk has no room for the passage, unlinks the
+ * original at its place.
  */
 static FileResult
 remove_original(const StoreJob *job)
@@ -178,12 +180,15 @@ remove_original(const StoreJob *job)
 	Folder	   *passage;
 	int64		freed;
 
-	/* a file that cannot be renamed into the trash cannot pass through it */
+	/*
+	 * a file that cannot be renamed into the trash cannot be renamed into the
+	 * passage either
+	 */
 	if (!local_is_quick(store))
 		result = store_capture_by_rename(job, &store->passage, &passage);
 	if (result.outcome == FILE_OK && unlinkat(passage->fd, job->where.name, 0) != 0)
 	{
-		result = fail(errno, "remove file");
+		result = fail(errno, "could not remove file");
 		(void) store_return_stranger(job, passage);
 	}
 	if (result.outcome == FILE_NO_SPACE)
@@ -197,10 +202,12 @@ remove_original(const StoreJob *job)
 }
 
 /*
- * The original was not removed: is its copy of no use?  If something else has
- * its name by now, or nothing, then the file is not ours to keep; but a copy
- * that was found, somebody may have made who removed the original since.  If
- * the original could not be removed, then it must be seen to be there.
+ * Returns whether the copy is of no use, because the original was not removed.
+ * With another outcome than FILE_FAILED the original is gone, or another file
+ * has its name: then a copy that this call has `made` is not ours to keep, but
+ * one that was found may be that of a capture which has removed the original
+ * since.  With FILE_FAILED, the copy is of no use if the original is seen to
+ * be there.
  */
 static bool
 is_needless(const StoreJob *job, FileOutcome outcome, bool made)
@@ -226,7 +233,7 @@ discard_copy(const StoreJob *job)
 		trash->dirty = true;
 }
 
-/* Has the copy of the open original in the trash, durably. */
+/* Puts the copy of the open original into the trash, durably.  `made`: see copy_into_trash(). */
 static FileResult
 copy_durably(const StoreJob *job, const Folder *home, const OpenFile *original, bool *made)
 {
@@ -246,6 +253,7 @@ copy_durably(const StoreJob *job, const Folder *home, const OpenFile *original, 
 	return store_sync_now(store, trash, &store->trash.run, store->trash.base);
 }
 
+/* Makes the copy of the file, durably; the original stays. */
 static FileResult
 try_copy_out(const StoreJob *job, bool *made)
 {
@@ -256,9 +264,9 @@ try_copy_out(const StoreJob *job, bool *made)
 	*made = false;
 	if (home == NULL)
 		return result;
-	/* before gigabytes are copied in vain */
+	/* look now, before gigabytes are copied in vain */
 	if (faccessat(home->fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
-		return fail(errno, "rename file");
+		return fail(errno, "could not rename file");
 	result = store_open_to_copy(home, job->where.name, job->expected, &original);
 	if (result.outcome != FILE_OK)
 		return result;
@@ -267,7 +275,6 @@ try_copy_out(const StoreJob *job, bool *made)
 	return result;
 }
 
-/* Copies, then removes. */
 FileResult
 store_copy_out(const StoreJob *job)
 {
@@ -276,7 +283,7 @@ store_copy_out(const StoreJob *job)
 	int			attempt = 1;
 
 	if (!job->store->base.durable)
-		return fail(EXDEV, "rename file");
+		return fail(EXDEV, "could not rename file");
 	do
 		result = try_copy_out(job, &made);
 	while (store_is_stale(job->store, &result, attempt++));

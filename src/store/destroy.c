@@ -1,29 +1,29 @@
 /*-------------------------------------------------------------------------
  *
  * store/destroy.c
- *	  Captured files are unlinked for good.
+ *	  Unlinks captured files for good.
  *
- * The file was verified when it was captured, and lies in a folder where
- * nobody but this OS user can make, rename or remove a name.  So what must be
- * checked before the unlink is not whether somebody has exchanged the file
- * since, but whether this folder is the one that the row tells of:
+ * The file was verified when it was captured, and lies in a folder where only
+ * this OS user can make, rename or remove a name.  So nobody has exchanged the
+ * file since.  But the folder may not be the one that the row means:
  *
- * - The folder is opened as ever: step by step, no symlink, no mount point,
+ * - The folder is opened as always: step by step, no symlink, no mount point,
  *	 each step ours alone.
  *
- * - One look at the name, right before its unlink.  The disk below may be of
+ * - The name is looked at once, right before its unlink.  The disk may be of
  *	 another day than the row (restored, failed over, run numbers used again on
- *	 another timeline); an administrator may have put a file there; and who has
- *	 had the file open since before the capture may have written into it.  Then
- *	 it is not the file that was condemned, and stays.
- *
- * A large file is unlinked as it is.  To cut it down in slices first, by
- * ftruncate(), would take its end from who still plays it; and where extents are
- * known (ext4, xfs, btrfs) there is nothing to gain: the unlink of 1 GiB took
- * 27 ms here, and fsyncs of others beside it took no longer than without.
+ *	 another timeline); an administrator may have put a file there; and a
+ *	 process that has had the file open since before the capture may have
+ *	 written into it.  Then it is not the file that was condemned, and stays.
  *
  * A second look would tell nothing new.  Between the look and the unlink of a
- * file others of its folder may be unlinked: see ring.c.
+ * file, other files of its folder may be unlinked: see ring.c.
+ *
+ * A large file is unlinked as it is.  To shorten it in slices first, by
+ * ftruncate(), would take its end from somebody who still plays it.  On file
+ * systems with extents (ext4, xfs, btrfs) slices gain nothing: the unlink of
+ * 1 GiB took 27 ms in a test, and fsyncs of other processes took no longer
+ * meanwhile.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -39,14 +39,17 @@
 
 #include "src/store/private.h"
 
-/* A look at the file that is to be unlinked from the folder `dir`; *freed becomes what that will give back. */
+/*
+ * Looks at the file that is to be unlinked from the folder `dir`: *found.
+ * Sets *freed to the bytes that the unlink will give back.
+ */
 static FileResult
 look_before_unlink(Folder *dir, const char *name, const FileIdentity *expected, bool with_ctime,
 				   FileIdentity *found, int64 *freed)
 {
 	FileResult	result = store_recognize(dir, name, expected, with_ctime, found);
 
-	/* if it is gone already, an unlink of ours may not be durable yet */
+	/* if the file is gone already, an unlink of ours may not be durable yet */
 	dir->dirty = true;
 	*freed = result.outcome == FILE_OK ? store_space_of(found) : 0;
 	return result;
@@ -62,10 +65,10 @@ store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
 	if (result.outcome != FILE_OK || unlinkat(dir->fd, name, 0) == 0)
 		return result;
 	*freed = 0;
-	return vanished_or_failed(errno, "remove file");
+	return vanished_or_failed(errno, "could not remove file");
 }
 
-/* A folder in the place of a captured file is not what was captured. */
+/* A folder in the place of a captured file is another one than the captured file. */
 static FileResult
 as_captured(FileResult result)
 {
@@ -86,9 +89,10 @@ local_destroy(FileStore *store, int64 run_id, const char *path,
 }
 
 /*
- * Looks at the file, and adds it to those that are to be unlinked together.
- * The link counts of two names of one file tell only one after the other what
- * is freed.
+ * Looks at the file, and fills *call with its unlink.  Returns 1, or 0 if there
+ * is nothing to be called.  A file with several links is unlinked at once:
+ * otherwise the link counts of two names of one file would not tell what is
+ * freed.
  */
 static int
 add_unlink(Folder *trash, const char *name, StoreDoomed *file, StoreCall *call)
@@ -106,11 +110,11 @@ add_unlink(Folder *trash, const char *name, StoreDoomed *file, StoreCall *call)
 	if (found.nlink <= 1)
 		return 1;
 	if (unlinkat(trash->fd, name, 0) != 0)
-		file->result = vanished_or_failed(errno, "remove file");
+		file->result = vanished_or_failed(errno, "could not remove file");
 	return 0;
 }
 
-/* Destroys the first of the files and those after it that lie in its folder; returns how many. */
+/* Destroys the first of the files, and those after it that lie in its folder.  Returns how many. */
 static int
 destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 {
@@ -138,7 +142,7 @@ destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 	{
 		if (calls[i].errnum == 0)
 			continue;
-		calls[i].file->result = vanished_or_failed(calls[i].errnum, "remove file");
+		calls[i].file->result = vanished_or_failed(calls[i].errnum, "could not remove file");
 		calls[i].file->freed = 0;
 	}
 	return done;

@@ -20,7 +20,7 @@
 
 #include "src/store/private.h"
 
-/* of a folder in the trash: see store_note_mode() */
+/* an attribute of a folder in the trash: see store_note_mode() */
 #define MODE_ATTRIBUTE	"user.audio_cleanup.mode"
 
 #define DIRECTORY_FLAGS \
@@ -49,8 +49,8 @@ static void
 note_sync(FileStore *store, int errnum)
 {
 	/*
-	 * As in core: some file systems cannot fsync a directory, and say so by
-	 * EINVAL.  There is nothing else we could do there.
+	 * As in core: some file systems cannot fsync a directory, and fail with
+	 * EINVAL.  We can do nothing else there.
 	 */
 	if (errnum != 0 && errnum != EINVAL && store->sync_errno == 0)
 		store->sync_errno = errnum;
@@ -65,7 +65,7 @@ store_sync_directory(FileStore *store, int fd)
 	errno = save_errno;
 }
 
-/* fsyncs the folders that owe() has kept, if that is wanted, and closes them. */
+/* fsyncs the folders that owe() has kept, if the store is durable, and closes them. */
 static void
 pay(FileStore *store)
 {
@@ -102,9 +102,10 @@ is_owed(const FileStore *store, const struct stat *st)
 }
 
 /*
- * Closes the changed folder `fd` later, with an fsync.  A journal commits once
- * for folders that are fsynced one after the other, but once for each of them
- * if there is other work in between.
+ * Takes the descriptor `fd` of a changed folder, to fsync and close it later,
+ * together with others.  A journal commits once for folders that are fsynced
+ * one after the other, but once for each of them if other work comes in
+ * between.  Keeps errno.
  */
 static void
 owe(FileStore *store, int fd)
@@ -153,7 +154,7 @@ store_sync_now(FileStore *store, Folder *a, Folder *b, Folder *c)
 	errnum = store->sync_errno;
 	if (earlier != 0)
 		store->sync_errno = earlier;
-	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "fsync directory");
+	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not fsync directory");
 }
 
 int
@@ -225,9 +226,9 @@ store_open_directory(const StoreVolume *volume, int parent, const char *name, Fi
 }
 
 /*
- * The server's umask is no business of the application's: a folder that is
- * made again must be as open as the upload directory.  A chmod() afterwards
- * might hit another folder that was moved there; hence the umask.
+ * Makes a folder with this mode, whatever the server's umask is: a folder of
+ * the application that is made again must be as open as the upload directory.
+ * A chmod() afterwards might change another folder that was moved there.
  */
 static int
 make_directory(int parent, const char *name, mode_t mode)
@@ -242,7 +243,7 @@ make_directory(int parent, const char *name, mode_t mode)
 int
 store_insist_on_trust(FileStore *store, int fd, const FileLook *look)
 {
-	/* nobody else can put anything into it, or take anything out */
+	/* nobody else can put a file into the folder, or take one out */
 	if (fd >= 0 && look->owner == geteuid() && (look->mode & (S_IWGRP | S_IWOTH)) == 0)
 		return fd;
 	if (fd < 0 && errno != ELOOP && errno != ENOTDIR && errno != EXDEV)
@@ -250,12 +251,12 @@ store_insist_on_trust(FileStore *store, int fd, const FileLook *look)
 
 	if (fd >= 0)
 		close(fd);
-	store->action = "trust directory";
+	store->failure = "could not trust directory";
 	errno = EPERM;
 	return -1;
 }
 
-/* The folder `fd`, reached from `from`, owes an fsync for a new entry. */
+/* Notes that the folder `fd`, which is `from` or was reached from `from`, must be fsynced.  Keeps errno. */
 static void
 owe_sync(FileStore *store, Folder *from, int fd)
 {
@@ -278,13 +279,13 @@ store_step_down(FileStore *store, Folder *from, int parent, const char *name, in
 	bool		made = false;
 	int			fd = store_open_directory(&from->volume, parent, name, &look);
 
-	store->action = "open directory";
+	store->failure = "could not open directory";
 	if (fd < 0 && errno == ENOENT && (flags & DIR_MAKE))
 	{
 		made = make_directory(parent, name, (flags & DIR_TRUST) ? S_IRWXU : store->make_mode) == 0;
 		if (!made && errno != EEXIST)
 		{
-			store->action = "create directory";
+			store->failure = "could not create directory";
 			return -1;
 		}
 		fd = store_open_directory(&from->volume, parent, name, &look);
@@ -296,7 +297,7 @@ store_step_down(FileStore *store, Folder *from, int parent, const char *name, in
 	return fd;
 }
 
-/* Opens the folder at `path`, which is not empty, below `from`. */
+/* Opens the folder at `path`, which is not "", below `from`.  `flags`: DIR_... */
 static int
 descend(FileStore *store, Folder *from, const char *path, int flags)
 {
@@ -351,8 +352,9 @@ store_open_trash(FileStore *store, int64 run_id)
  */
 
 /*
- * Has the folder at `path` below `from` open, in `folder` unless it is `from`
- * itself.  Returns NULL with errno on failure.
+ * Returns the open folder at `path` below `from`: `from` itself for "", else
+ * `folder`, which is opened there unless it is open already.  Returns NULL
+ * with errno on failure.
  */
 static Folder *
 reach(FileStore *store, Folder *folder, Folder *from, const char *path, int flags)
@@ -377,8 +379,9 @@ reach(FileStore *store, Folder *folder, Folder *from, const char *path, int flag
 }
 
 /*
- * A folder that is missing, or is no folder any more, has no file that we
- * knew; and if it was to be made, somebody has taken its name.
+ * If the folder is missing, or is no folder any more, then the file that we
+ * knew is not there either.  With DIR_MAKE, somebody has taken the name of the
+ * folder.
  */
 Folder *
 store_reach_home(FileStore *store, const FilePath *where, int flags, FileResult *result)
@@ -392,7 +395,7 @@ store_reach_home(FileStore *store, const FilePath *where, int flags, FileResult 
 	else if (errno == ENOENT && !(flags & DIR_MAKE))
 		*result = come_to(FILE_VANISHED);
 	else
-		*result = fail(errno, store->action);
+		*result = fail(errno, store->failure);
 	return NULL;
 }
 
@@ -424,14 +427,15 @@ store_reach_trash(const StoreJob *job, Trash *trash, int flags, FileResult *resu
 	else if (errno == ENOENT && !(flags & DIR_MAKE))
 		*result = come_to(FILE_VANISHED);
 	else
-		*result = fail_or_no_space(errno, store->action);
+		*result = fail_or_no_space(errno, store->failure);
 	return folder;
 }
 
 /*
- * A folder of the trash is ours alone, so it cannot have the mode of the one
- * whose files it keeps; should that be gone one day, it is to be made again as
- * it was.  A file system without extended attributes forgets the mode.
+ * A folder of the trash is ours alone, so it cannot have the mode of the folder
+ * whose files it keeps.  If that folder is removed one day, it is made again
+ * with the mode that it had.  A file system without extended attributes
+ * forgets the mode.
  */
 void
 store_note_mode(const Folder *home, Folder *trash, const FilePath *where)
@@ -455,8 +459,8 @@ store_reach_target(FileStore *store, const Folder *trash, const FilePath *target
 	Folder	   *home;
 
 	/*
-	 * the mode that store_note_mode() has noted, else that of the upload
-	 * directory
+	 * a folder is made with the mode that store_note_mode() has noted, else
+	 * with that of the upload directory
 	 */
 	if (fgetxattr(trash->fd, MODE_ATTRIBUTE, text, sizeof(text) - 1) > 0 &&
 		sscanf(text, "%o", &mode) == 1)

@@ -13,9 +13,7 @@
 #include "postgres.h"
 #endif
 
-#include <errno.h>
-
-#include "src/store/driver.h"
+#include "src/store/private.h"
 
 #define BUCKET_SCHEME	"s3://"
 
@@ -31,10 +29,36 @@ driver_of(const FileStore *store)
 	return base_of(store)->driver;
 }
 
+/* Calls a function of the driver; without that function, the value is `otherwise`. */
+#define CALL_OR(function, args, otherwise) \
+	(driver_of(store)->function != NULL ? driver_of(store)->function args : (otherwise))
+
 static inline const StoreDriver *
 walker_of(const TreeWalk *walk)
 {
 	return ((const WalkBase *) walk)->driver;
+}
+
+void
+store_release_descriptors(int n)
+{
+	while (n-- > 0)
+		ReleaseExternalFD();
+}
+
+bool
+store_acquire_descriptors(int n)
+{
+	int			acquired;
+
+	for (acquired = 0; acquired < n; acquired++)
+		if (!AcquireExternalFD())
+		{
+			store_release_descriptors(acquired);
+			errno = EMFILE;
+			return false;
+		}
+	return true;
 }
 
 bool
@@ -79,25 +103,26 @@ store_acts_at_commit(const FileStore *store)
 int
 store_reach(FileStore *store)
 {
-	return driver_of(store)->reach(store);
+	return CALL_OR(reach, (store), 0);
 }
 
 bool
 store_can_undo(FileStore *store)
 {
-	return driver_of(store)->can_undo(store);
+	return CALL_OR(can_undo, (store), true);
 }
 
 int
 store_prove(FileStore *store, bool *proven)
 {
-	return driver_of(store)->prove(store, proven);
+	*proven = true;
+	return CALL_OR(prove, (store, proven), 0);
 }
 
 const char *
 store_error_text(FileStore *store, int errnum)
 {
-	return driver_of(store)->error_text(store, errnum);
+	return CALL_OR(error_text, (store, errnum), strerror(errnum));
 }
 
 void
@@ -115,13 +140,13 @@ store_set_durable(FileStore *store, bool durable)
 int
 store_check_writable(FileStore *store)
 {
-	return driver_of(store)->check_writable(store);
+	return CALL_OR(check_writable, (store), 0);
 }
 
 int
 store_check_folder(FileStore *store, const char *path)
 {
-	return driver_of(store)->check_folder(store, path);
+	return CALL_OR(check_folder, (store, path), 0);
 }
 
 FileResult
@@ -133,13 +158,13 @@ store_set_backup_dir(FileStore *store, const char *path, const char *owner)
 bool
 store_is_quick(const FileStore *store)
 {
-	return driver_of(store)->is_quick(store);
+	return CALL_OR(is_quick, (store), false);
 }
 
 int
 store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 {
-	return driver_of(store)->space(store, free_bytes, size_bytes);
+	return CALL_OR(space, (store, free_bytes, size_bytes), ENOTSUP);
 }
 
 FileResult
@@ -151,7 +176,8 @@ store_clock(FileStore *store, int64 *now_ns)
 void
 store_expect(FileStore *store, const char *const *paths, int n)
 {
-	driver_of(store)->expect(store, paths, n);
+	if (driver_of(store)->expect != NULL)
+		driver_of(store)->expect(store, paths, n);
 }
 
 FileResult
@@ -238,65 +264,57 @@ store_destroy_in_place(FileStore *store, const char *path, const FileIdentity *e
 int
 store_trash_runs(FileStore *store, int64 *runs, int max)
 {
-	return driver_of(store)->trash_runs(store, runs, max);
+	return CALL_OR(trash_runs, (store, runs, max), 0);
 }
 
 int
 store_renumber_trash(FileStore *store, int64 run_id, int64 as)
 {
-	return driver_of(store)->renumber_trash(store, run_id, as);
+	return CALL_OR(renumber_trash, (store, run_id, as), ENOTSUP);
 }
 
 int
 store_remove_folders(FileStore *store, const char *path)
 {
-	return driver_of(store)->remove_folders(store, path);
+	return CALL_OR(remove_folders, (store, path), 0);
 }
 
 void
 store_tidy(FileStore *store, int64 run_id)
 {
-	driver_of(store)->tidy(store, run_id);
+	if (driver_of(store)->tidy != NULL)
+		driver_of(store)->tidy(store, run_id);
 }
 
 int
 store_sync(FileStore *store)
 {
-	return driver_of(store)->sync(store);
+	return CALL_OR(sync, (store), 0);
 }
 
 bool
 store_examine(FileStore *store, StoreFindingSink sink, void *arg)
 {
-	const StoreDriver *driver = driver_of(store);
-
-	return driver->examine == NULL || driver->examine(store, sink, arg);
+	return CALL_OR(examine, (store, sink, arg), true);
 }
 
 bool
 store_examine_canary(FileStore *store, StoreFindingSink sink, void *arg)
 {
-	const StoreDriver *driver = driver_of(store);
-
-	return driver->examine_canary == NULL || driver->examine_canary(store, sink, arg);
+	return CALL_OR(examine_canary, (store, sink, arg), true);
 }
 
 int
 store_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 {
-	const StoreDriver *driver = driver_of(store);
-
-	return driver->list_uploads != NULL ? driver->list_uploads(store, sink, arg) : ENOTSUP;
+	return CALL_OR(list_uploads, (store, sink, arg), ENOTSUP);
 }
 
 FileResult
 store_end_upload(FileStore *store, const char *path, const char *id, int64 quiet_since_ns, int64 *freed)
 {
-	const StoreDriver *driver = driver_of(store);
-
 	*freed = 0;
-	return driver->end_upload != NULL ? driver->end_upload(store, path, id, quiet_since_ns, freed) :
-		fail(ENOTSUP, "end upload");
+	return CALL_OR(end_upload, (store, path, id, quiet_since_ns, freed), fail(ENOTSUP, "could not end upload"));
 }
 
 FileResult
@@ -326,7 +344,7 @@ store_unlock(FileStore *store)
 int
 store_lock_holder(FileStore *store)
 {
-	return driver_of(store)->lock_holder(store);
+	return CALL_OR(lock_holder, (store), 0);
 }
 
 TreeWalk *
@@ -348,9 +366,9 @@ walk_next(TreeWalk *walk, const char **path)
 }
 
 const char *
-walk_failure(TreeWalk *walk, int *errnum, const char **action)
+walk_failure(TreeWalk *walk, int *errnum, const char **failure)
 {
-	return walker_of(walk)->walk_failure(walk, errnum, action);
+	return walker_of(walk)->walk_failure(walk, errnum, failure);
 }
 
 void

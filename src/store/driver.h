@@ -5,7 +5,8 @@
  *
  * There are two kinds: a directory of this machine (the other files of this
  * folder) and a bucket of an S3-compatible server (bucket/).  store_open()
- * chooses by the name, and nobody above this folder knows which it was.
+ * chooses by the name; store_is_local() and store_acts_at_commit() tell the
+ * rooms above which kind it is, where they must know.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,26 +21,47 @@
 #include "src/store/walk.h"
 
 /*
- * Each function has the contract of its namesake store_*() or walk_*().
+ * Each function has the contract of its namesake store_*() or walk_*().  Where a
+ * kind of upload directory has nothing to do, a function is NULL: driver.c says
+ * what is returned then.
  */
 typedef struct StoreDriver
 {
 	bool		acts_at_commit; /* see store_acts_at_commit() */
 	int			together;		/* see store_together() */
 
-	void		(*close) (FileStore *store);
+	/* NULL for a directory, which is within reach once it is open */
 	int			(*reach) (FileStore *store);
 	bool		(*can_undo) (FileStore *store);
 	int			(*prove) (FileStore *store, bool *proven);
 	const char *(*error_text) (FileStore *store, int errnum);
+	void		(*expect) (FileStore *store, const char *const *paths, int n);
+	bool		(*examine) (FileStore *store, StoreFindingSink sink, void *arg);
+	bool		(*examine_canary) (FileStore *store, StoreFindingSink sink, void *arg);
+	int			(*list_uploads) (FileStore *store, StoreUploadSink sink, void *arg);
+	FileResult	(*end_upload) (FileStore *store, const char *path, const char *id,
+							   int64 quiet_since_ns, int64 *freed);
+
+	/*
+	 * NULL for a bucket: it has no folders and no size; only a request could
+	 * tell whether it is writable; what its server has confirmed is durable;
+	 * and a marker does not say which run has made it
+	 */
 	int			(*check_writable) (FileStore *store);
 	int			(*check_folder) (FileStore *store, const char *path);
-	FileResult	(*set_backup_dir) (FileStore *store, const char *path, const char *owner);
 	bool		(*is_quick) (const FileStore *store);
 	int			(*space) (FileStore *store, int64 *free_bytes, int64 *size_bytes);
-	FileResult	(*clock) (FileStore *store, int64 *now_ns);
+	int			(*trash_runs) (FileStore *store, int64 *runs, int max);
+	int			(*renumber_trash) (FileStore *store, int64 run_id, int64 as);
+	int			(*remove_folders) (FileStore *store, const char *path);
+	void		(*tidy) (FileStore *store, int64 run_id);
+	int			(*sync) (FileStore *store);
+	int			(*lock_holder) (FileStore *store);
 
-	void		(*expect) (FileStore *store, const char *const *paths, int n);
+	/* never NULL */
+	void		(*close) (FileStore *store);
+	FileResult	(*set_backup_dir) (FileStore *store, const char *path, const char *owner);
+	FileResult	(*clock) (FileStore *store, int64 *now_ns);
 	FileResult	(*identify) (FileStore *store, const char *path, bool durably,
 							 FileIdentity *identity);
 	FileResult	(*capture) (FileStore *store, int64 run_id, const char *path, bool by_copy,
@@ -58,31 +80,15 @@ typedef struct StoreDriver
 	FileResult	(*destroy_in_place) (FileStore *store, const char *path,
 									 const FileIdentity *expected, int64 *freed);
 
-	int			(*trash_runs) (FileStore *store, int64 *runs, int max);
-	int			(*renumber_trash) (FileStore *store, int64 run_id, int64 as);
-	int			(*remove_folders) (FileStore *store, const char *path);
-	void		(*tidy) (FileStore *store, int64 run_id);
-	int			(*sync) (FileStore *store);
-
-	/* NULL: nothing is to be examined */
-	bool		(*examine) (FileStore *store, StoreFindingSink sink, void *arg);
-	bool		(*examine_canary) (FileStore *store, StoreFindingSink sink, void *arg);
-
-	/* NULL: there are no uploads that could be seen */
-	int			(*list_uploads) (FileStore *store, StoreUploadSink sink, void *arg);
-	FileResult	(*end_upload) (FileStore *store, const char *path, const char *id,
-							   int64 quiet_since_ns, int64 *freed);
-
 	FileResult	(*read_claim) (FileStore *store, char text[STORE_CLAIM_MAX]);
 	FileResult	(*write_claim) (FileStore *store, const char *text, bool replace);
 	FileResult	(*lock) (FileStore *store);
 	void		(*unlock) (FileStore *store);
-	int			(*lock_holder) (FileStore *store);
 
 	TreeWalk   *(*walk_begin) (FileStore *store, bool recurse);
 	TreeWalk   *(*walk_begin_trash) (FileStore *store, int64 run_id);
 	WalkStep	(*walk_next) (TreeWalk *walk, const char **path);
-	const char *(*walk_failure) (TreeWalk *walk, int *errnum, const char **action);
+	const char *(*walk_failure) (TreeWalk *walk, int *errnum, const char **failure);
 	void		(*walk_end) (TreeWalk *walk);
 	WalkReason	(*walk_why_not) (FileStore *store, const char *path, bool recurse, size_t *len);
 } StoreDriver;
@@ -113,22 +119,35 @@ come_to(FileOutcome outcome)
 }
 
 static inline FileResult
-fail(int errnum, const char *action)
+fail(int errnum, const char *failure)
 {
 	return (FileResult)
 	{
-		FILE_FAILED, errnum, action
+		FILE_FAILED, errnum, failure
 	};
 }
 
-/* Open a directory of this machine, or a bucket: see store_open(). */
+/*
+ * Acquires `n` descriptors of the server's limit, or none: then returns false
+ * with errno EMFILE.  An open store acquires all that it may need at once,
+ * because AcquireExternalFD() may do more than the commit callback allows.
+ */
+extern bool store_acquire_descriptors(int n);
+
+/* Gives `n` descriptors back.  Commit-safe. */
+extern void store_release_descriptors(int n);
+
+/* Both open a store of their kind: see store_open(). */
 extern FileStore *local_open(const char *path);
 extern FileStore *bucket_open(const char *url);
 
-/* Returns NULL, or what is wrong with the name of a bucket: "s3://bucket/prefix". */
+/* Returns NULL, or what is wrong with the name "s3://bucket/prefix" of a bucket: see store_judge_name(). */
 extern const char *bucket_judge_name(const char *url);
 
-/* What the text of a path says of a walk, without a look: see walk_why_not(). */
+/*
+ * Returns what the text of `path` alone says of a walk, and sets *len: see
+ * walk_why_not().
+ */
 extern WalkReason store_judge_walk(const char *path, bool recurse, size_t *len);
 
 #endif							/* AUDIO_CLEANUP_STORE_DRIVER_H */

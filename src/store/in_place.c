@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/in_place.c
- *	  A file or folder at its own place: looked at, and removed.
+ *	  Looks at a file or folder at its own place, and removes it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -19,7 +19,7 @@
 
 #include "src/store/private.h"
 
-/* The folder of `path`; else NULL and *result. */
+/* Returns the open folder of `path`, and sets *where; else NULL, and sets *result. */
 static Folder *
 reach_path(FileStore *store, const char *path, int flags, FilePath *where, FileResult *result)
 {
@@ -58,10 +58,10 @@ local_check_folder(FileStore *store, const char *path)
 }
 
 /*
- * The one place where a file is removed that was not captured first.  There
- * is no system call that unlinks an inode, so a file that takes its name
- * between two system calls goes in its stead; on a disk without room for a
- * directory entry that is the best there is.
+ * Only here, and at the end of remove_original(), is a file removed that was
+ * not captured first.  There is no system call that unlinks an inode, so a file
+ * that takes the name between two system calls is removed in its stead.  On a
+ * disk without room for a directory entry nothing better is possible.
  */
 FileResult
 local_destroy_in_place(FileStore *store, const char *path,
@@ -75,7 +75,7 @@ local_destroy_in_place(FileStore *store, const char *path,
 	return home == NULL ? result : store_unlink(home, where.name, expected, true, freed);
 }
 
-/* Removes an empty folder; one that holds something, or is no ordinary one, stays. */
+/* Removes an empty folder.  Returns false if it stays: it is not empty, hidden, no folder, or on another volume. */
 static bool
 remove_folder(FileStore *store, const char *path)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/locate.c
- *	  Where a file is now.
+ *	  Finds out where a file is now.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -18,12 +18,14 @@
 #include "src/store/private.h"
 
 /*
+ * Looks for the file in the trash `in`, or with NULL at its own place.
+ *
  * The process that renamed the file may have died before it could fsync the
- * folder of the file, or the folders on the way.  So all that an answer relies
- * on is marked here; and an absence is an answer too.  What is found in the
- * trash is not looked for at its place: no file system that journals a rename
- * keeps one half of it, and an fsync is by far the dearest call here.  The
- * file is looked for in the trash `in`, or with NULL at its own place.
+ * folder of the file, or the folders on the way.  So the folders are marked
+ * here for an fsync, also if the file is not found: that is an answer too.  A
+ * file that is found in the trash is not looked for at its place, because no
+ * file system that journals a rename keeps one half of it, and an fsync is by
+ * far the dearest call here.
  */
 static FileResult
 search(const StoreJob *job, Trash *in)
@@ -40,10 +42,11 @@ search(const StoreJob *job, Trash *in)
 }
 
 /*
- * Another file is in the trash and none at its place: a capture died between
- * the rename and the verification.  Its work is finished, for the file is
- * wanted.  A folder, though, is probably ours, made for what was captured
- * below it.  FILE_OCCUPIED: all of that is still to be done.
+ * Deals with another file in the trash, when no file is at its place: a capture
+ * died between the rename and the verification.  With `mend` the file is put
+ * back, because somebody may need it; without, the outcome is FILE_OCCUPIED.
+ * A folder is no such file: we have probably made it for files that were
+ * captured below it.
  */
 static FileResult
 rescue_stranger(const StoreJob *job, Trash *from, bool mend)
@@ -55,13 +58,13 @@ rescue_stranger(const StoreJob *job, Trash *from, bool mend)
 	if (trash == NULL)
 		return result;
 	if (store_look(trash->fd, job->where.name, &look) != 0)
-		return fail(errno, "stat file");
+		return fail(errno, "could not stat file");
 	if (S_ISDIR(look.mode))
 		return come_to(FILE_VANISHED);
 	return mend ? store_return_stranger(job, trash) : come_to(FILE_OCCUPIED);
 }
 
-/* For a trash on the same file system: the file is in one place only. */
+/* Locates a file in one file system, where it is in one place only; `in` is the trash. */
 static FilePlace
 locate(const StoreJob *job, Trash *in, bool mend, int *errnum)
 {
@@ -91,8 +94,9 @@ locate(const StoreJob *job, Trash *in, bool mend, int *errnum)
 }
 
 /*
- * A capture was killed in the passage, which holds the original.  With the
- * copy in the trash only its unlink is missing; without, it goes back.
+ * Ends a capture that was killed when the original was in the passage.  If the
+ * copy is in the trash (`copied`), the original is unlinked; if not, it is put
+ * back.
  */
 static FilePlace
 leave_passage(const StoreJob *job, bool copied, int *errnum)
@@ -114,8 +118,8 @@ leave_passage(const StoreJob *job, bool copied, int *errnum)
 }
 
 /*
- * The original, wherever it is, comes before its copy; but a copy without it
- * is the file, whatever has its name by now.
+ * Locates a file whose captures are copies.  The original counts, wherever it
+ * is; without an original the copy counts, whatever file has the name by now.
  */
 static FilePlace
 locate_copied(const StoreJob *job, bool mend, int *errnum)

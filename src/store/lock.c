@@ -24,36 +24,40 @@
 #include "src/store/lock.h"
 #include "src/store/private.h"
 
-/* a transaction has few directories, and seldom more than one */
+/* locks of this process: a transaction has few directories, and seldom more than one */
 #define MAX_LOCKS		16
 
-/* how often a claim may be replaced while we try to lock it */
+/* attempts to lock a claim that is replaced meanwhile */
 #define MAX_ATTEMPTS	10
 
-/* An entry without references is free. */
+/* A lock on a claim.  An entry without references is free. */
 typedef struct ClaimLock
 {
 	dev_t		device;
 	uint64		inode;
 	int			fd;
-	int			references;		/* stores that have it */
+	int			references;		/* number of stores that have the lock */
 } ClaimLock;
 
 static ClaimLock locks[MAX_LOCKS];
 
 
-/* A claim that is to be locked must be a file, and ours. */
+
+/* Looks at the claim.  FILE_OK only if it is a regular file, and ours. */
 static FileResult
 look_at_claim(int private, FileLook *look)
 {
 	if (store_look(private, CLAIM_NAME, look) != 0)
-		return vanished_or_failed(errno, "stat claim");
+		return vanished_or_failed(errno, "could not stat claim");
 	if (!S_ISREG(look->mode) || look->owner != geteuid())
-		return fail(EPERM, "trust claim");
+		return fail(EPERM, "could not trust claim");
 	return come_to(FILE_OK);
 }
 
-/* An inode number is given again at once to what takes the place of a removed claim: a FIFO may have it. */
+/*
+ * Returns whether both are one claim.  The mode is compared, because a FIFO
+ * that takes the place of a removed claim may get the same inode number.
+ */
 static bool
 is_same_claim(const FileLook *a, const FileLook *b)
 {
@@ -68,7 +72,7 @@ is_lock_on(const ClaimLock *lock, const FileLook *claim)
 		lock->device == claim->volume.device;
 }
 
-/* The lock that this process has on the claim, else a free entry, else NULL. */
+/* Returns the lock that this process has on the claim, else a free entry, else NULL. */
 static ClaimLock *
 find_lock(const FileLook *claim)
 {
@@ -102,8 +106,9 @@ has_no_locks(int errnum)
 }
 
 /*
- * SMB keeps everybody from reading what is locked, ourselves by another
- * descriptor included.  A claim that nobody can read is no claim.
+ * Returns whether the claim can be read while it is locked.  SMB keeps
+ * everybody from reading a locked file, also this process by another
+ * descriptor.  A claim that nobody can read is no claim.
  */
 static bool
 is_readable(int private)
@@ -120,7 +125,7 @@ is_readable(int private)
 	return readable;
 }
 
-/* Is the open file the claim that was found, and is that still the claim? */
+/* Returns whether the open file is the claim that was found, and still the claim. */
 static bool
 is_current(int private, int fd, const FileLook *found)
 {
@@ -132,9 +137,10 @@ is_current(int private, int fd, const FileLook *found)
 }
 
 /*
- * Lock the claim that was found, and open it for that with `access`.  Returns
- * a descriptor, or -1 with *errnum: 0 if this file system is to go without,
- * ESTALE if there is another claim by now, EWOULDBLOCK if it is locked.
+ * Opens the claim that was found, with `access` (O_RDONLY or O_RDWR), and locks
+ * it.  Returns the descriptor, or -1 and sets *errnum: to 0 if this file system
+ * has no usable locks, ESTALE if there is another claim by now, EWOULDBLOCK if
+ * another process has the lock.
  */
 static int
 open_and_lock(int private, const FileLook *found, int access, int *errnum)
@@ -147,7 +153,7 @@ open_and_lock(int private, const FileLook *found, int access, int *errnum)
 		return -1;
 	}
 	*errnum = lock_descriptor(fd);
-	/* an old claim may be locked by somebody who has not noticed */
+	/* somebody who has not noticed the new claim may lock the old one */
 	if (!is_current(private, fd, found))
 		*errnum = ESTALE;
 	else if (*errnum == 0 && is_readable(private))
@@ -159,25 +165,25 @@ open_and_lock(int private, const FileLook *found, int access, int *errnum)
 	return -1;
 }
 
-/* The lock on this claim becomes the store's. */
+/* Gives the store the lock on the claim that was found. */
 static FileResult
 lock_claim(FileStore *store, int private, const FileLook *found)
 {
 	ClaimLock  *lock = find_lock(found);
 
 	if (lock == NULL)
-		return fail(EMFILE, "lock claim");
+		return fail(EMFILE, "could not lock claim");
 	if (lock->references == 0)
 	{
 		int			errnum;
 		int			fd = open_and_lock(private, found, O_RDONLY, &errnum);
 
-		/* NFS locks exclusively only what may be written */
+		/* NFS gives an exclusive lock only on a file that is open for writing */
 		if (fd < 0 && errnum == EBADF)
 			fd = open_and_lock(private, found, O_RDWR, &errnum);
 		if (fd < 0)
 			return errnum == 0 ? come_to(FILE_OK) :
-				errnum == EWOULDBLOCK ? come_to(FILE_OCCUPIED) : fail_or_no_space(errnum, "lock claim");
+				errnum == EWOULDBLOCK ? come_to(FILE_OCCUPIED) : fail_or_no_space(errnum, "could not lock claim");
 		lock->device = found->volume.device;
 		lock->inode = found->identity.inode;
 		lock->fd = fd;
@@ -208,7 +214,7 @@ local_lock(FileStore *store)
 
 	if (private < 0)
 	{
-		result = vanished_or_failed(errno, store->action);
+		result = vanished_or_failed(errno, store->failure);
 		local_unlock(store);
 		return result;
 	}
@@ -220,8 +226,8 @@ local_lock(FileStore *store)
 }
 
 /*
- * A close() alone would leave it to a child that was forked meanwhile and has
- * not come to its exec() yet.
+ * The flock() is released before the close(), which alone would leave the lock
+ * to a child that was forked meanwhile and has not come to its exec() yet.
  */
 void
 local_unlock(FileStore *store)
@@ -242,15 +248,18 @@ local_unlock(FileStore *store)
  */
 
 /*
- * A line of /proc/locks, such as "1: FLOCK  ADVISORY  WRITE 1234 08:01:393 0
- * EOF"; that of a process that waits for a lock has an arrow before FLOCK.
+ * Looks at a line of /proc/locks, such as "1: FLOCK  ADVISORY  WRITE 1234
+ * 08:01:393 0 EOF".  (The line of a process that waits for a lock has an arrow
+ * before FLOCK.)  Sets *holder to the process that has the lock on the claim;
+ * or *likely to one that probably has it, -1 if there are several such.
  *
- * The device there is that of the mounted file system.  stat() may tell
- * another: btrfs has one for each subvolume, overlayfs one for each layer, all
- * of them anonymous, which is to say of major number 0.  So if both are, and
- * the inode is right, then it is likely to be the claim; and as somebody does
- * have that locked, a single likely one is he, unless he cannot be seen from
- * here.  Elsewhere an inode alone, which any file system has, means nothing.
+ * The device in the line is that of the mounted file system.  stat() may tell
+ * another one: btrfs has one for each subvolume, overlayfs one for each layer.
+ * All of these are anonymous: their major number is 0.  So if both devices are
+ * anonymous, and the inodes are equal, then the file is likely to be the claim.
+ * Somebody does have the lock; so a single likely process has it, unless the
+ * one that has it cannot be seen from here.  On other devices an equal inode
+ * means nothing.
  */
 static void
 consider_lock(const char *line, const FileLook *claim, int *holder, int *likely)
@@ -276,9 +285,7 @@ local_lock_holder(FileStore *store)
 	char		line[256];
 	FileLook	claim;
 	int			holder = 0;
-	int			likely = 0;		/* a process that holds a lock on that inode,
-								 * on a device that may be ours; -1 if there
-								 * are several */
+	int			likely = 0;		/* see consider_lock() */
 	int			private = store_open_private(store, false);
 	bool		found;
 	FILE	   *list;

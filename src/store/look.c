@@ -21,7 +21,7 @@
 #include "common/int.h"
 #include "src/store/private.h"
 
-/* A date before 1677 or beyond 2262 is the first or the last that there is. */
+/* Returns the time in nanoseconds since 1970; for a date before 1677 or after 2262, the first or the last such time. */
 static int64
 nanoseconds(int64 sec, int64 nsec)
 {
@@ -33,7 +33,7 @@ nanoseconds(int64 sec, int64 nsec)
 	return result;
 }
 
-/* A sparse file has less space than its size; `blocks` have 512 bytes. */
+/* Returns the bytes that a file takes, at most its size: a sparse file takes less.  A block has 512 bytes. */
 static int64
 allocated(int64 size, uint64 blocks)
 {
@@ -41,8 +41,9 @@ allocated(int64 size, uint64 blocks)
 }
 
 /*
- * stat() for kernels and sandboxes without statx(): no birth time and no
- * mount id, so that a bind mount of the same file system goes unnoticed.
+ * Does the work of statx() by stat(), for kernels and sandboxes without
+ * statx().  stat() tells no birth time and no mount id, so a bind mount of the
+ * same file system goes unnoticed.
  */
 static int
 stat_as_statx(int fd, const char *name, struct statx *stx)
@@ -84,7 +85,7 @@ look_by_statx(int fd, const char *name, struct statx *stx)
 	if (statx(fd, name, flags, mask, stx) == 0)
 		return 0;
 
-	/* EPERM: what old container sandboxes say to calls they do not know */
+	/* EPERM is what old container sandboxes return for calls they do not know */
 	if (errno != ENOSYS && errno != EINVAL && errno != EOPNOTSUPP && errno != EPERM)
 		return -1;
 	return stat_as_statx(fd, name, stx);
@@ -130,8 +131,8 @@ store_same_volume(const StoreVolume *a, const StoreVolume *b)
 }
 
 /*
- * A birth time of 0 is not known and proves nothing either way: a file
- * condemned under one kernel may be looked at again under another.
+ * A birth time of 0 is unknown, and proves nothing: a file that was condemned
+ * under one kernel may be looked at again under another.
  */
 bool
 store_same_file(const FileIdentity *a, const FileIdentity *b, bool with_ctime)
@@ -141,7 +142,7 @@ store_same_file(const FileIdentity *a, const FileIdentity *b, bool with_ctime)
 		return false;
 	if (a->btime_ns != 0 && b->btime_ns != 0 && a->btime_ns != b->btime_ns)
 		return false;
-	/* capturing one link changes the ctime that the others show too */
+	/* capturing one link changes the ctime that the other links show, too */
 	return !with_ctime || a->ctime_ns == b->ctime_ns ||
 		(a->nlink > 1 || b->nlink > 1);
 }
@@ -166,9 +167,9 @@ store_space_of(const FileIdentity *identity)
 }
 
 /*
- * Is the file that was found in the directory the one that we look for?  What
- * we look for by its ctime has not been captured; and outside of the trash
- * anybody can make a file of that size and time.
+ * Size and mtime alone tell a file only in a trash, and only after its
+ * capture: outside of the trash anybody can make a file of that size and time,
+ * and a file that is compared with its ctime has not been captured yet.
  */
 bool
 store_is_expected(const Folder *dir, const FileIdentity *found, const FileIdentity *expected,
@@ -180,8 +181,8 @@ store_is_expected(const Folder *dir, const FileIdentity *found, const FileIdenti
 }
 
 /*
- * The device is not compared, for overlayfs shows that of a lower layer; but
- * a file may be a mount point just as a folder may.
+ * The mount is compared, because a file may be a mount point just as a folder
+ * may; the device is not, because overlayfs shows that of a lower layer.
  */
 FileResult
 store_recognize(const Folder *dir, const char *name, const FileIdentity *expected,
@@ -190,11 +191,11 @@ store_recognize(const Folder *dir, const char *name, const FileIdentity *expecte
 	FileLook	look;
 
 	if (store_look(dir->fd, name, &look) != 0)
-		return vanished_or_failed(errno, "stat file");
+		return vanished_or_failed(errno, "could not stat file");
 	if (!S_ISREG(look.mode))
 		return come_to(FILE_NOT_REGULAR);
 	if (!same_mount(&look.volume, &dir->volume))
-		return fail(EXDEV, "stat file");
+		return fail(EXDEV, "could not stat file");
 	*found = look.identity;
 	return come_to(expected == NULL || store_is_expected(dir, found, expected, with_ctime) ?
 				   FILE_OK : FILE_REPLACED);
@@ -209,9 +210,9 @@ local_clock(FileStore *store, int64 *now_ns)
 							S_IRUSR | S_IWUSR);
 
 	if (fd < 0)
-		return fail_or_no_space(errno, "create temporary file");
+		return fail_or_no_space(errno, "could not create temporary file");
 	if (write(fd, "", 1) != 1 || store_look(fd, "", &look) != 0)
-		result = fail_or_no_space(errno, "stat temporary file");
+		result = fail_or_no_space(errno, "could not stat temporary file");
 	else
 		*now_ns = look.identity.mtime_ns;
 	close(fd);

@@ -16,8 +16,8 @@
 #include "src/store/private.h"
 
 /*
- * ".." would lead out of the directory; the empty component and "." would
- * give a file a second name.
+ * Refuses "..", which would lead out of the directory, and "." and the empty
+ * component, which would give a file a second name.
  */
 int
 store_judge_component(const char *component, size_t len)
@@ -27,7 +27,7 @@ store_judge_component(const char *component, size_t len)
 	return len > NAME_MAX ? ENAMETOOLONG : 0;
 }
 
-/* Our own folder is no place for uploads: a claim is not to be condemned. */
+/* Returns whether the path lies in our private folder, where no file may be condemned: the claim, for example. */
 static bool
 is_private(const char *path)
 {
@@ -53,7 +53,7 @@ store_split_path(const char *path, FilePath *where)
 		component += len + 1;
 	}
 	if (errnum != 0)
-		return fail(errnum, "accept path");
+		return fail(errnum, "could not accept path");
 
 	where->name = component;
 	len = component > path ? component - path - 1 : 0;

@@ -4,8 +4,8 @@
  *	  What the files of this folder share of an open upload directory:
  *	  descriptors, and the rules by which a folder below it is opened.
  *
- * Private to this folder.  Whatever else included it would have to be
- * rewritten for another kind of store.
+ * Private to this folder: what includes this header would have to be rewritten
+ * for another kind of store.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -35,25 +35,24 @@ extern int	store_free_slots;
 #define ReleaseExternalFD() ((void) store_free_slots++)
 #endif
 
-/* an unfinished copy; no run is called that, and no claim */
+/* the name of an unfinished copy; no run and no claim has this name */
 #define COPY_NAME		"copy.new"
 
 #define CLAIM_NAME		"claim"
 
-/* a file is opened so; O_NONBLOCK: a FIFO or a lease does not make us wait */
+/* how a file is opened; O_NONBLOCK: a FIFO or a lease does not make us wait */
 #define COPY_FLAGS \
 	(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
 
 /* permissions and demands on the way down a path */
 #define DIR_MAKE	0x01		/* create what is missing */
 #define DIR_TRUST	0x02		/* every folder must be ours alone */
-#define DIR_SYNC	0x04		/* the maker of the folders may owe their
-								 * fsync */
+#define DIR_SYNC	0x04		/* fsync them, because their maker may not
+								 * have done so */
 
 /*
- * Where a folder lives.  The mount id tells a bind mount of the same file
- * system apart, which the device number does not.  The mount id needs Linux
- * 5.8.
+ * Where a folder lives.  The mount id, which needs Linux 5.8, distinguishes a
+ * bind mount of the same file system; the device number does not.
  */
 typedef struct StoreVolume
 {
@@ -62,7 +61,7 @@ typedef struct StoreVolume
 	bool		mount_known;
 } StoreVolume;
 
-/* All that one look at a name tells. */
+/* What one look at a name tells. */
 typedef struct FileLook
 {
 	mode_t		mode;
@@ -85,7 +84,7 @@ typedef struct Folder
 								 * store_is_expected() */
 	bool		access_known;	/* see store_check_folder() */
 	int			access_errno;
-	StoreVolume volume;			/* all below it must be there */
+	StoreVolume volume;			/* all folders below must be on it */
 	char		path[STORE_PATH_MAX];	/* relative to what it was opened from */
 } Folder;
 
@@ -126,9 +125,9 @@ struct FileStore
 	int			n_owed;
 	OwedSync	owed[STORE_OWED];
 	int			sync_errno;		/* first failure of an fsync, or 0 */
-	const char *action;			/* the action that failed when a function that
-								 * opens folders returns -1 or NULL: static
-								 * text */
+	const char *failure;		/* what failed when a function that opens
+								 * folders returns -1 or NULL: static text,
+								 * see FileResult */
 };
 
 /* A relative path, checked, and cut before its last component. */
@@ -138,11 +137,11 @@ typedef struct FilePath
 	char		dir[STORE_PATH_MAX];	/* "" for the upload directory */
 } FilePath;
 
-/* One file that something is done to. */
+/* One file, for a call that captures, puts back or destroys it. */
 typedef struct StoreJob
 {
 	FileStore  *store;
-	int64		run_id;			/* in whose trash it is or will be */
+	int64		run_id;			/* the run in whose trash it is or will be */
 	const FileIdentity *expected;
 	FilePath	where;			/* the file's own place */
 } StoreJob;
@@ -151,7 +150,7 @@ typedef struct StoreJob
 typedef struct OpenFile
 {
 	int			fd;
-	FileLook	look;			/* when it was opened */
+	FileLook	look;			/* the look when it was opened */
 } OpenFile;
 
 
@@ -161,9 +160,9 @@ typedef struct OpenFile
  */
 
 static inline FileResult
-fail_or_no_space(int errnum, const char *action)
+fail_or_no_space(int errnum, const char *failure)
 {
-	FileResult	result = fail(errnum, action);
+	FileResult	result = fail(errnum, failure);
 
 	if (errnum == ENOSPC || errnum == EDQUOT)
 		result.outcome = FILE_NO_SPACE;
@@ -171,9 +170,9 @@ fail_or_no_space(int errnum, const char *action)
 }
 
 static inline FileResult
-vanished_or_failed(int errnum, const char *action)
+vanished_or_failed(int errnum, const char *failure)
 {
-	return errnum == ENOENT ? come_to(FILE_VANISHED) : fail_or_no_space(errnum, action);
+	return errnum == ENOENT ? come_to(FILE_VANISHED) : fail_or_no_space(errnum, failure);
 }
 
 
@@ -183,24 +182,24 @@ vanished_or_failed(int errnum, const char *action)
  */
 
 /*
- * Looks at `name` in the folder `fd`, or with "" at `fd` itself.  Never
- * follows a symlink, opens nothing.  Returns 0, or -1 with errno.
+ * Looks at `name` in the folder `fd`, or with "" at `fd` itself, and fills
+ * *look.  Never follows a symlink, opens nothing.  Returns 0, or -1 with errno.
  */
 extern int	store_look(int fd, const char *name, FileLook *look);
 
-/* Are both on the same device and, as far as that is known, the same mount? */
+/* Returns whether both are on one device and, as far as that is known, on one mount. */
 extern bool store_same_volume(const StoreVolume *a, const StoreVolume *b);
 
 /*
- * Is `found`, a file of the folder `dir`, the file `expected`?  In a folder of
- * copies size and mtime tell.
+ * Returns whether `found`, a file of the folder `dir`, is the file `expected`,
+ * by size and mtime if the folder has copies, else by store_same_file().
  */
 extern bool store_is_expected(const Folder *dir, const FileIdentity *found,
 							  const FileIdentity *expected, bool with_ctime);
 
 /*
- * Looks at the regular file `name` in the folder `dir`, and compares its
- * identity, *found, with `expected`; NULL: any file will do.  FILE_OK,
+ * Looks at the regular file `name` in the folder `dir`, sets *found to its
+ * identity, and compares that with `expected`, unless this is NULL.  FILE_OK,
  * FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED, FILE_FAILED.
  */
 extern FileResult store_recognize(const Folder *dir, const char *name, const FileIdentity *expected,
@@ -212,13 +211,13 @@ extern FileResult store_recognize(const Folder *dir, const char *name, const Fil
  * ----------
  */
 
-/* Returns an errno for a component of `len` bytes that must not be used, or 0. */
+/* Returns 0, or an errno if a component of `len` bytes must not be part of a path. */
 extern int	store_judge_component(const char *component, size_t len);
 
-/* Checks `path` and cuts it.  FILE_OK, or FILE_FAILED ("accept path"). */
+/* Checks `path`, and cuts it before its last component.  FILE_OK, or FILE_FAILED ("could not accept path"). */
 extern FileResult store_split_path(const char *path, FilePath *where);
 
-/* Fills `job`, with store_split_path() of `path`. */
+/* Fills `job`; outcomes of store_split_path(). */
 extern FileResult store_begin(StoreJob *job, FileStore *store, int64 run_id, const char *path,
 							  const FileIdentity *expected);
 
@@ -226,85 +225,98 @@ extern FileResult store_begin(StoreJob *job, FileStore *store, int64 run_id, con
 /* ----------
  * directory.c
  *
- * Folders are returned by descriptor, or are kept open in the store.  On
- * failure, -1 or NULL, errno and store->action are set.
+ * These functions return the descriptor of a folder, which the caller closes,
+ * or a Folder that the store keeps open.  On failure they return -1 or NULL,
+ * and set errno and store->failure.
  * ----------
  */
 
-/* close() that keeps errno. */
+/* Calls close(fd), and keeps errno. */
 extern void store_close_quietly(int fd);
 
 /*
  * Opens the folder `name` (one component, or ".") in the folder `parent`, and
- * looks at it.  ELOOP or ENOTDIR if `name` is anything but a folder, EXDEV if
- * it is not on `volume`.
+ * looks at it: *look.  ELOOP or ENOTDIR if `name` is no folder, EXDEV if the
+ * folder is not on `volume`.  Does not set store->failure.
  */
 extern int	store_open_directory(const StoreVolume *volume, int parent, const char *name,
 								 FileLook *look);
 
 /*
- * Passes on the descriptor of a folder that is ours alone.  Closes any other:
- * -1 with EPERM.
+ * Returns `fd`, the descriptor of a folder, if the folder is ours alone;
+ * `look` is a look at it.  Else closes `fd`, and fails with EPERM.  If `fd` is
+ * -1, errno says why.
  */
 extern int	store_insist_on_trust(FileStore *store, int fd, const FileLook *look);
 
-/* Opens the folder `name` in `parent`, which is `from` or a folder below it. */
+/* Opens the folder `name` in the folder `parent`, which is `from` or lies below `from`. */
 extern int	store_step_down(FileStore *store, Folder *from, int parent, const char *name, int flags);
 
-/* Opens our private folder, and makes it before if `make`. */
+/* Opens our private folder; with `make`, makes it if it is missing. */
 extern int	store_open_private(FileStore *store, bool make);
 
 /*
- * Opens the trash of a run, or with 0 the folder that has the trash of each
- * run.
+ * Opens the trash of the run `run_id`, or with 0 the folder that has the trash
+ * of each run.
  */
 extern int	store_open_trash(FileStore *store, int64 run_id);
 
-/* Has the folder open that the file belongs into; else NULL and *result. */
+/*
+ * Returns the open folder of the file `where`, at its own place; else NULL,
+ * and sets *result: FILE_VANISHED, FILE_OCCUPIED (with DIR_MAKE), FILE_FAILED.
+ */
 extern Folder *store_reach_home(FileStore *store, const FilePath *where, int flags,
 								FileResult *result);
 
 /*
- * Has the folder of `trash` open that the file is captured into; else NULL
- * and *result, FILE_VANISHED if there is none.
+ * Returns the open folder of `trash` that has, or will have, the captured file
+ * of the job; else NULL, and sets *result: FILE_VANISHED if there is no such
+ * folder, FILE_NO_SPACE, FILE_FAILED.
  */
 extern Folder *store_reach_trash(const StoreJob *job, Trash *trash, int flags, FileResult *result);
 
-/* Has the folder open that a file of the folder `trash` is put back into, made if need be. */
+/*
+ * Returns the open folder that a file of the folder `trash` is put back into
+ * as `target`, and makes it if it is missing; else NULL, and sets *result.
+ */
 extern Folder *store_reach_target(FileStore *store, const Folder *trash, const FilePath *target,
 								  int flags, FileResult *result);
 
-/* Notes the mode of the folder `home` at its counterpart `trash`, once. */
+/*
+ * Notes the mode of the folder `home` at the folder `trash`, which has its
+ * captured files; `where` is one of these.  Does this once.
+ */
 extern void store_note_mode(const Folder *home, Folder *trash, const FilePath *where);
 
 /*
- * Closes a folder that was kept open, or all of them.  One that is dirty stays open,
- * out of sight, until it is fsynced with others.
+ * Close a folder that was kept open, or all such folders.  The descriptor of a
+ * dirty folder stays open, and waits for an fsync with others.
  */
 extern void store_leave(FileStore *store, Folder *folder);
 extern void store_leave_all(FileStore *store);
 
-/* Closes all of them, and those that wait for their fsync, without it.  Commit-safe. */
+/* Closes all folders, also those that wait for an fsync, without the fsync.  Commit-safe. */
 extern void store_forget_syncs(FileStore *store);
 
-/* fsyncs a folder; a failure is kept for store_sync().  Keeps errno. */
+/* fsyncs the folder `fd`.  store_sync() returns a failure.  Keeps errno. */
 extern void store_sync_directory(FileStore *store, int fd);
 
-/* fsyncs those of the folders that are dirty.  FILE_OK, or FILE_FAILED. */
+/* fsyncs those of the three folders that are dirty.  FILE_OK, or FILE_FAILED. */
 extern FileResult store_sync_now(FileStore *store, Folder *a, Folder *b, Folder *c);
 
 
 /* ----------
  * rename.c
  *
- * Return 0, or -1 with errno.
+ * Both functions rename a file of one folder into another, and fail with
+ * EEXIST if the new name is taken.  They return 0, or -1 with errno.
  * ----------
  */
 
-/* Renames unless `to_name` is taken, EEXIST; only we make names in `trash`. */
+/* For a folder `trash` in which only we make names. */
 extern int	store_rename_into_trash(int from, const char *from_name, int trash, const char *name);
 
-/* Renames unless `to_name` is taken, EEXIST; anybody may make names in `to`. */
+/* For a folder `to` in which anybody may make names. */
 extern int	store_rename_out_of_trash(int trash, const char *name, int to, const char *to_name);
 
 
@@ -314,20 +326,23 @@ extern int	store_rename_out_of_trash(int trash, const char *name, int to, const 
  */
 
 /*
- * Renames the file into `into`, and looks whether it is what was expected.
- * *trash becomes the folder that it is in then.  Outcomes: store_capture().
+ * Renames the file of the job into the trash `into`, and verifies there that
+ * it is the one that was expected.  Sets *trash to the folder that the file is
+ * in then.  Outcomes: store_capture().
  */
 extern FileResult store_capture_by_rename(const StoreJob *job, Trash *into, Folder **trash);
 
 /*
- * Puts back what is no file of ours, under another name if need be.
- * FILE_REPLACED, or FILE_FAILED, when it is still in `trash`.
+ * Puts a file back that was captured, but is not the expected one; under
+ * another name if its own is taken.  FILE_REPLACED; or FILE_FAILED, and the
+ * file is still in the folder `trash`.
  */
 extern FileResult store_return_stranger(const StoreJob *job, Folder *trash);
 
 /*
- * Did a call fail because a folder that was kept open has been removed?  Then
- * all folders are closed, and it should be tried again.
+ * Returns whether a call, with this result at its attempt `attempt` (from 1),
+ * failed because a folder that was kept open has been removed, and should be
+ * tried again.  Closes all folders in that case.
  */
 extern bool store_is_stale(FileStore *store, const FileResult *result, int attempt);
 
@@ -337,22 +352,24 @@ extern bool store_is_stale(FileStore *store, const FileResult *result, int attem
  * ----------
  */
 
-/* store_capture() by a copy. */
+/* Does the work of store_capture() by a copy. */
 extern FileResult store_copy_out(const StoreJob *job);
 
-/* Opens the regular file `name` if it is `expected`.  Outcomes: store_recognize(). */
+/* Opens the regular file `name` of the folder `dir` if it is `expected`.  Outcomes: store_recognize(). */
 extern FileResult store_open_to_copy(const Folder *dir, const char *name,
 									 const FileIdentity *expected, OpenFile *file);
 
 /*
- * Copies `original` into the empty file `copy`.  FILE_REPLACED: the original
- * changed meanwhile.  FILE_NO_SPACE, FILE_FAILED.
+ * Copies `original` into the empty file `copy`, a descriptor.  FILE_OK;
+ * FILE_REPLACED: the original has changed meanwhile; FILE_NO_SPACE,
+ * FILE_FAILED.
  */
 extern FileResult store_fill_copy(FileStore *store, const OpenFile *original, int copy);
 
 /*
- * Makes the file COPY_NAME in the folder `workshop`, and fills it.  FILE_OK:
- * it is open as *copy.  Else nothing of it is left: see store_fill_copy().
+ * Makes the file COPY_NAME in the folder `workshop`, a copy of `original`.
+ * FILE_OK, with its descriptor in *copy; else the outcome of
+ * store_fill_copy(), and no file is left.
  */
 extern FileResult store_make_copy(FileStore *store, const OpenFile *original, int workshop, int *copy);
 
@@ -362,12 +379,15 @@ extern FileResult store_make_copy(FileStore *store, const OpenFile *original, in
  * ----------
  */
 
-/* Puts a file of `from` back as `target`, by a rename if that is possible. */
+/*
+ * Puts the file of the job from the trash `from` back as `target`, by a rename
+ * if that is possible, else by a copy.  Outcomes: store_put_back().
+ */
 extern FileResult store_put_back_from(const StoreJob *job, Trash *from, const FilePath *target);
 
 /*
- * Puts a file that cannot be renamed back by a copy: what is not ours, under
- * its own name only.  FILE_REPLACED, or FILE_FAILED.
+ * Does the work of store_return_stranger() by a copy, for a file that cannot
+ * be renamed back; under its own name only.
  */
 extern FileResult store_copy_stranger_back(const StoreJob *job, Folder *trash);
 
@@ -377,7 +397,10 @@ extern FileResult store_copy_stranger_back(const StoreJob *job, Folder *trash);
  * ----------
  */
 
-/* Has the folder of a captured file open, and fills `job`; else NULL and *result. */
+/*
+ * Fills `job`, and returns the open folder of the captured file; else NULL,
+ * and sets *result.
+ */
 extern Folder *store_reach_captured(StoreJob *job, FileStore *store, int64 run_id, const char *path,
 									const FileIdentity *expected, FileResult *result);
 
@@ -388,8 +411,8 @@ extern Folder *store_reach_captured(StoreJob *job, FileStore *store, int64 run_i
  */
 
 /*
- * Unlinks `name` in the folder `dir` if it is `expected`.  *freed becomes
- * the bytes that this gave back.  Outcomes: store_destroy_in_place().
+ * Unlinks the file `name` of the folder `dir` if it is `expected`.  Sets
+ * *freed to the bytes that this gave back.  Outcomes: store_destroy_in_place().
  */
 extern FileResult store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
 							   bool with_ctime, int64 *freed);
@@ -432,7 +455,7 @@ extern int	local_lock_holder(FileStore *store);
 extern TreeWalk *local_walk_begin(FileStore *store, bool recurse);
 extern TreeWalk *local_walk_begin_trash(FileStore *store, int64 run_id);
 extern WalkStep local_walk_next(TreeWalk *walk, const char **path);
-extern const char *local_walk_failure(TreeWalk *walk, int *errnum, const char **action);
+extern const char *local_walk_failure(TreeWalk *walk, int *errnum, const char **failure);
 extern void local_walk_end(TreeWalk *walk);
 extern WalkReason local_walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
 
@@ -442,25 +465,26 @@ extern WalkReason local_walk_why_not(FileStore *store, const char *path, bool re
  * ----------
  */
 
-/* how many calls are under way at a time at most */
+/* calls that are under way at a time, at most */
 #define STORE_TOGETHER	64
 
-/* A system call, and what has become of it. */
+/* A system call, and its outcome. */
 typedef struct StoreCall
 {
 	int			fd;				/* a folder */
 	const char *name;			/* to be unlinked; NULL: `fd` is to be fsynced */
-	StoreDoomed *file;			/* the caller's */
-	int			errnum;			/* 0: it is done */
+	StoreDoomed *file;			/* for the caller's use */
+	int			errnum;			/* set: 0 if the call was done */
 } StoreCall;
 
 /*
- * Does `n` calls, at most STORE_TOGETHER, in any order: by io_uring where that is
- * to be had.  All is over when it returns.
+ * Does `n` system calls, at most STORE_TOGETHER, in any order, by io_uring
+ * where the kernel and the build have that.  All calls are over when the
+ * function returns.
  */
 extern void store_call_together(FileStore *store, StoreCall *calls, int n);
 
-/* Closes what store_call_together() has opened.  Commit-safe. */
+/* Closes the ring that store_call_together() has opened, if any.  Commit-safe. */
 extern void store_close_ring(FileStore *store);
 
 #endif							/* AUDIO_CLEANUP_STORE_PRIVATE_H */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/put_back.c
- *	  A captured file goes back to its place, by a rename or a copy.
+ *	  Puts a captured file back to its place, by a rename or a copy.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -21,9 +21,10 @@
 #include "src/store/private.h"
 
 /*
- * The name is taken.  If it is taken by the original, which was never removed,
- * or by the copy of the copy that an earlier attempt has put there, then the
- * file is back, but for the unlink in the trash: FILE_OK.
+ * Compares the file that has the name already with the open copy.  FILE_OK if
+ * it is the original, which was never removed, or the copy of the copy, which
+ * an earlier attempt has put there: then the file is back, and only the unlink
+ * in the trash is missing.  Else FILE_OCCUPIED or FILE_FAILED.
  */
 static FileResult
 compare_occupant(FileStore *store, const Folder *home, const char *name,
@@ -45,14 +46,14 @@ compare_occupant(FileStore *store, const Folder *home, const char *name,
 	errnum = copy_compare(copy->fd, occupant.fd, expected->size, store->base.stop, &same);
 	close(occupant.fd);
 	if (errnum != 0)
-		return fail(errnum, "verify copy of file");
+		return fail(errnum, "could not verify copy of file");
 	return come_to(same ? FILE_OK : FILE_OCCUPIED);
 }
 
 /*
- * Has a copy of the copy at the file's own place, where a folder takes no file
- * from another one: the copy is made there, and without a name until it is
- * complete.
+ * Puts a copy of the copy into the folder `home`, which takes no file from
+ * another folder by a rename: the copy is made in `home`, and has no name until
+ * it is complete.
  */
 static FileResult
 copy_within_folder(FileStore *store, Folder *home, const char *name, const OpenFile *copy)
@@ -62,17 +63,17 @@ copy_within_folder(FileStore *store, Folder *home, const char *name, const OpenF
 	int			back = openat(home->fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, S_IRUSR | S_IWUSR);
 
 	if (back < 0)
-		return fail(errno, "create copy of file");
+		return fail(errno, "could not create copy of file");
 	result = store_fill_copy(store, copy, back);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", back);
 	if (result.outcome == FILE_OK &&
 		linkat(AT_FDCWD, path, home->fd, name, AT_SYMLINK_FOLLOW) != 0)
-		result = fail(errno, "name copy of file");
+		result = fail(errno, "could not name copy of file");
 	close(back);
 	return result;
 }
 
-/* Has a copy of the copy at the file's own place. */
+/* Puts a copy of the copy into the folder `home`, under `name`. */
 static FileResult
 copy_into_place(FileStore *store, Folder *home, const char *name, const OpenFile *copy)
 {
@@ -81,13 +82,13 @@ copy_into_place(FileStore *store, Folder *home, const char *name, const OpenFile
 	int			back;
 
 	if (workshop < 0)
-		return fail(errno, store->action);
+		return fail(errno, store->failure);
 	result = store_make_copy(store, copy, workshop, &back);
 	if (result.outcome == FILE_OK)
 	{
 		if (store_rename_out_of_trash(workshop, COPY_NAME, home->fd, name) != 0)
 		{
-			result = fail(errno, "rename copy of file");
+			result = fail(errno, "could not rename copy of file");
 			(void) unlinkat(workshop, COPY_NAME, 0);
 		}
 		close(back);
@@ -95,13 +96,13 @@ copy_into_place(FileStore *store, Folder *home, const char *name, const OpenFile
 	close(workshop);
 	if (result.errnum == EXDEV)
 		result = copy_within_folder(store, home, name, copy);
-	/* put back knows no other failure */
+	/* FILE_NO_SPACE is no outcome of store_put_back() */
 	if (result.outcome == FILE_NO_SPACE)
 		result.outcome = FILE_FAILED;
 	return result;
 }
 
-/* Puts the open copy back, durably. */
+/* Puts a copy of the open copy back to `target` in the folder `home`, durably. */
 static FileResult
 copy_back(FileStore *store, Folder *home, const FilePath *target,
 		  const OpenFile *copy, const FileIdentity *expected)
@@ -119,7 +120,7 @@ copy_back(FileStore *store, Folder *home, const FilePath *target,
 	return store_sync_now(store, home, &store->root, &store->root);
 }
 
-/* Puts a file of the folder `trash` back by a copy. */
+/* Puts a file of the folder `trash` back by a copy, and unlinks it in the trash. */
 static FileResult
 copy_back_from(const StoreJob *job, Folder *trash, const FilePath *target,
 			   const FileIdentity *expected)
@@ -141,7 +142,7 @@ copy_back_from(const StoreJob *job, Folder *trash, const FilePath *target,
 	if (home == NULL || result.outcome != FILE_OK)
 		return result;
 	if (unlinkat(trash->fd, name, 0) != 0 && errno != ENOENT)
-		return fail(errno, "remove file");
+		return fail(errno, "could not remove file");
 	trash->dirty = true;
 	return result;
 }
@@ -150,7 +151,7 @@ FileResult
 store_copy_stranger_back(const StoreJob *job, Folder *trash)
 {
 	FileIdentity found;
-	FileResult	result = {FILE_FAILED, EXDEV, "put back file"};
+	FileResult	result = {FILE_FAILED, EXDEV, "could not put back file"};
 
 	if (job->store->base.durable)
 		result = store_recognize(trash, job->where.name, NULL, false, &found);
@@ -158,12 +159,13 @@ store_copy_stranger_back(const StoreJob *job, Folder *trash)
 		result = copy_back_from(job, trash, &job->where, &found);
 	if (result.outcome == FILE_OK)
 		return come_to(FILE_REPLACED);
-	return result.outcome == FILE_FAILED ? result : fail(EXDEV, "put back file");
+	return result.outcome == FILE_FAILED ? result : fail(EXDEV, "could not put back file");
 }
 
 /*
- * The name is taken; but if it is taken by the very same file, then a put
- * back by link() and unlink() was cut short, and only the unlink is missing.
+ * Deals with a name that is taken.  If it is taken by the captured file itself,
+ * then a put back by link() and unlink() was cut short, and the unlink is done
+ * now: FILE_OK.  Else FILE_OCCUPIED.
  */
 static FileResult
 settle_occupied(const StoreJob *job, Folder *trash, Folder *home, const FilePath *target,
@@ -174,7 +176,7 @@ settle_occupied(const StoreJob *job, Folder *trash, Folder *home, const FilePath
 
 	if (result.outcome != FILE_OK || !store_same_file(&found, captured, false))
 		return come_to(FILE_OCCUPIED);
-	return unlinkat(trash->fd, job->where.name, 0) == 0 ? result : fail(errno, "remove file");
+	return unlinkat(trash->fd, job->where.name, 0) == 0 ? result : fail(errno, "could not remove file");
 }
 
 FileResult
@@ -203,7 +205,7 @@ store_put_back_from(const StoreJob *job, Trash *from, const FilePath *target)
 		if (errno == EXDEV && store->base.durable)
 			return copy_back_from(job, trash, target, &found);
 		if (errno != EEXIST)
-			return fail(errno, "rename file");
+			return fail(errno, "could not rename file");
 		result = settle_occupied(job, trash, home, target, &found);
 	}
 	home->dirty = trash->dirty = true;
@@ -211,9 +213,9 @@ store_put_back_from(const StoreJob *job, Trash *from, const FilePath *target)
 }
 
 /*
- * A capture that was killed may have left the original in the passage, with
- * its copy in the trash or without.  Then the original goes back, and the copy
- * is found to be needless.
+ * Puts back a file whose capture was a copy.  A capture that was killed may
+ * have left the original in the passage.  Then the original goes back, and
+ * copy_back_from() finds that the copy in the trash, if any, is needless.
  */
 static FileResult
 put_back_copied(const StoreJob *job, const FilePath *target)

@@ -21,8 +21,8 @@
 #include "src/store/private.h"
 
 /*
- * Renames unless `to_name` is taken, in one step.  -1 with errno ENOSYS if
- * that is beyond this file system or kernel.
+ * Renames in one step, unless `to_name` is taken.  Returns 0, or -1 with errno:
+ * ENOSYS if this file system or kernel cannot do that.
  */
 static int
 rename_exclusively(int from, const char *name, int to, const char *to_name)
@@ -34,7 +34,7 @@ rename_exclusively(int from, const char *name, int to, const char *to_name)
 	return rc;
 }
 
-/* Only we create names in the trash, so looking first is good enough. */
+/* Only we make names in the trash, so a look before the rename is enough. */
 int
 store_rename_into_trash(int from, const char *from_name, int trash, const char *name)
 {
@@ -51,8 +51,8 @@ store_rename_into_trash(int from, const char *from_name, int trash, const char *
 }
 
 /*
- * A directory, which cannot be linked, is renamed: that could replace nothing
- * but an empty directory.
+ * A folder, which cannot be linked, is renamed: this could replace nothing but
+ * an empty folder.
  */
 int
 store_rename_out_of_trash(int trash, const char *name, int to, const char *to_name)

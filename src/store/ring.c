@@ -3,15 +3,15 @@
  * store/ring.c
  *	  Several unlinks or fsyncs at a time, by io_uring.
  *
- * An unlink waits: for the journal, for a block that a commit is writing,
- * for an inode that must be read.  Several at a time wait together, and the
- * space of their files is freed on several processors.  Of several fsyncs
- * each would wait for a flush of the disk; together they wait for one.
+ * An unlink waits for the journal, for a block that a commit is writing, for
+ * an inode that must be read.  Several unlinks at a time wait together, and the
+ * space of their files is freed on several processors.  Each of several fsyncs
+ * would wait for a flush of the disk; together they wait for one.
  *
- * io_uring may be missing: from the build (without liburing), from the kernel
- * (before 5.11), or it is forbidden: by kernel.io_uring_disabled, or by the
- * sandbox of a container.  The first call finds that out, and then the plain
- * calls do the work.
+ * io_uring may be missing from the build (without liburing) or from the kernel
+ * (before 5.11), or be forbidden by kernel.io_uring_disabled or by the sandbox
+ * of a container.  The first call finds that out, and then plain system calls
+ * do the work.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -36,7 +36,7 @@
 /* kernel threads of a ring: more of them only wait for each other's folder */
 #define RING_THREADS	4
 
-/* Allocated by malloc(), for an error is no ERROR here. */
+/* Allocated by malloc(), because a failure must be no ERROR here. */
 struct StoreRing
 {
 	struct io_uring uring;
@@ -53,6 +53,7 @@ can_unlink(struct io_uring *uring)
 	return can;
 }
 
+/* Returns false if there can be no ring. */
 static bool
 set_up(struct io_uring *uring)
 {
@@ -65,7 +66,11 @@ set_up(struct io_uring *uring)
 		io_uring_queue_exit(uring);
 		return false;
 	}
-	/* from Linux 5.15 on; before, their number follows that of processors */
+
+	/*
+	 * from Linux 5.15 on; before, the number of threads follows that of
+	 * processors
+	 */
 	(void) io_uring_register_iowq_max_workers(uring, threads);
 	return true;
 }
@@ -96,7 +101,7 @@ store_close_ring(FileStore *store)
 	ReleaseExternalFD();
 }
 
-/* The ring, made by the first who asks; NULL if there is none. */
+/* Returns the ring, which the first call makes; NULL if there can be none. */
 static struct StoreRing *
 have_ring(FileStore *store)
 {
@@ -108,7 +113,7 @@ have_ring(FileStore *store)
 	return store->ring;
 }
 
-/* Hands the calls over; returns how many of them, counted from the first. */
+/* Hands the calls over to the kernel.  Returns how many were taken, counted from the first. */
 static int
 submit(struct io_uring *uring, StoreCall *calls, int n)
 {
@@ -139,7 +144,7 @@ submit(struct io_uring *uring, StoreCall *calls, int n)
 	return submitted;
 }
 
-/* Waits for the end of so many calls; a signal of the server does not end that. */
+/* Waits for the end of `n` calls, also if signals come meanwhile.  Returns false on failure. */
 static bool
 collect(struct io_uring *uring, int n)
 {
@@ -160,7 +165,7 @@ collect(struct io_uring *uring, int n)
 	return true;
 }
 
-/* A ring that has refused something may hold it still, and is not used again. */
+/* A ring that has failed may still hold a call, so it is not used again. */
 static void
 call_by_ring(FileStore *store, StoreCall *calls, int n)
 {
@@ -200,8 +205,9 @@ call_plainly(const StoreCall *call)
 }
 
 /*
- * An unlink that has failed may be tried again.  An fsync may not: its failure is
- * told once.  ECANCELED: it has not begun.
+ * Returns whether the plain call is to be tried.  An unlink that has failed may
+ * be tried again.  An fsync may not, because the kernel reports a failure only
+ * once; ECANCELED means that it has not begun.
  */
 static bool
 is_undone(const StoreCall *call)
@@ -209,7 +215,7 @@ is_undone(const StoreCall *call)
 	return call->errnum != 0 && (call->name != NULL || call->errnum == ECANCELED);
 }
 
-/* What the ring has not done is done by the plain call, whose answer counts. */
+/* A call that the ring has not done is done plainly, and then that outcome counts. */
 void
 store_call_together(FileStore *store, StoreCall *calls, int n)
 {

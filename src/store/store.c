@@ -7,46 +7,49 @@
  * that works while we do: between any two of our system calls a file may be
  * replaced, a directory renamed, a symlink planted.  Three rules follow.
  *
- * - Nothing is opened but directories, one component at a time, relative to
- *	 a descriptor and without following symlinks.  A path is never handed to
- *	 the kernel whole, and a file is not opened at all, so that a FIFO
- *	 cannot make us wait nor a device wake up; except to be copied, when it
- *	 was seen to be a regular file, and then without waiting.
+ * - Only directories are opened, one component at a time, relative to a
+ *	 descriptor and without following symlinks.  A path is never given to the
+ *	 kernel whole.  A file of the application is opened only to be copied,
+ *	 when it was seen to be a regular file, and without waiting: so a FIFO
+ *	 cannot make us wait, nor does a device wake up.
  *
  * - A file is judged *after* the rename into the trash, where only this OS
- *	 user can reach it.  Looking at it before saves a rename, and is the only
- *	 time ctime can be compared, but proves nothing: the name may mean another
- *	 file by the time rename() is called.  What turns out to be a stranger is
- *	 put back.
+ *	 user can reach it.  A look at the file before the rename saves a rename,
+ *	 and is the only time when ctime can be compared.  But it proves nothing:
+ *	 the name may mean another file by the time rename() is called.  A file
+ *	 that is not the expected one is called a stranger, and is put back.
  *
- * - A rename never overwrites.  The trash is ours, so there a check before a
- *	 plain rename will do where the file system knows no RENAME_NOREPLACE; in
- *	 the upload directory link() and unlink() take its place.
+ * - A rename never overwrites.  Where the file system does not know
+ *	 RENAME_NOREPLACE, a check before a plain rename is enough in the trash,
+ *	 which is ours; in the upload directory link() and unlink() take the place
+ *	 of the rename.
  *
  * Callers come with files sorted by path.  The directory of the last file is
- * therefore held open, on both sides: a flat directory costs three system
- * calls a file.  The directory so held may meanwhile have been renamed, or
- * swapped for another one, by its owner.  That is harmless: we hold that very
- * directory, whatever it is called now, so a file with the right identity in
- * it is the file that was condemned, and what we do to it might as well have
- * happened just before the directory moved.  If it was removed, a rename
- * fails with ENOENT, and the path is resolved anew.  No directory is held
- * beyond store_sync(), nor are those that wait for their fsync.
+ * therefore held open, in the upload directory and in the trash: a flat
+ * directory costs three system calls a file.  The owner of a directory that is
+ * so held may have renamed the directory meanwhile, or put another one in its
+ * place.  This is harmless.  We hold that very directory, whatever its name is
+ * now, so a file in it with the right identity is the file that was condemned;
+ * and what we do to the file might as well have happened just before the
+ * directory moved.  If the directory was removed, a rename fails with ENOENT,
+ * and the path is resolved anew.  No directory is held beyond store_sync(),
+ * nor are those that wait for their fsync.
  *
- * With the trash on another file system a capture is a copy, and the rules
- * stay.  The file is copied where it is; then it is captured by a rename as
- * ever, into the upload directory's own trash, judged there, and only there
- * unlinked: there is no system call that unlinks this file and no other.  It
- * merely passes through, so that trash is called the passage.  The copy is
- * written under a name of its own in a directory that is ours alone, and
- * renamed when it is durable and verified; so is the one that is put back.
- * A process that is killed leaves behind at worst one such unfinished file,
- * which the next copy replaces and store_tidy() removes, or both the copy and
- * the original, and then it is the original that counts.
+ * If the trash is on another file system, a capture is a copy, and the rules
+ * stay.  The file is copied where it is.  Then it is captured by a rename as
+ * before, into the upload directory's own trash, judged there, and only there
+ * unlinked: there is no system call that unlinks this file and no other.  The
+ * file merely passes through that trash, which is therefore called the
+ * passage.  The copy is written under a name of its own in a directory that is
+ * ours alone, and renamed when it is durable and verified; the copy of a file
+ * that is put back, too.  A process that is killed leaves behind at worst one
+ * such unfinished file, which the next copy replaces and store_tidy() removes;
+ * or both the copy and the original, and then the original counts.
  *
- * Nothing in here raises an error.  Functions that store.h calls
- * commit-safe, and the statics below them, use the stack and system calls
- * only; memory is allocated in store_open() and (by opendir) store_tidy().
+ * Nothing in here raises an error.  In a store that is not durable, functions
+ * that store.h calls commit-safe, and the statics below them, use the stack
+ * and system calls only.  Memory is allocated by store_open(), by walks, by
+ * opendir() in store_trash_runs() and store_tidy(), and for the ring of ring.c.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -68,38 +71,14 @@
 #endif
 #include "src/store/private.h"
 
-/* root, home, run, trash, the lock, and two on the way down a path */
+/* descriptors of root, home, run, trash, the lock, and two on the way down a path */
 #define STORE_DESCRIPTORS	7
 
-/* the directory itself, two for the passage, and a third while copying */
+/* descriptors of the backup directory, two for the passage, and a third while copying */
 #define BACKUP_DESCRIPTORS	4
 
-static void
-release_descriptors(int count)
-{
-	while (count-- > 0)
-		ReleaseExternalFD();
-}
 
-/* All at once, because it may do more than the commit callback allows. */
-static bool
-acquire_descriptors(int wanted)
-{
-	int			count;
-
-	for (count = 0; count < wanted; count++)
-	{
-		if (!AcquireExternalFD())
-		{
-			release_descriptors(count);
-			errno = EMFILE;
-			return false;
-		}
-	}
-	return true;
-}
-
-/* Opens the folder at an absolute path for `folder`; -1 with errno. */
+/* Opens the folder at an absolute path for `folder`, and looks at it: *look.  Returns -1 with errno on failure. */
 static int
 open_top(const char *path, Folder *folder, FileLook *look)
 {
@@ -122,7 +101,11 @@ open_root(FileStore *store, const char *path)
 	store->root.fd = open_top(path, &store->root, &look);
 	if (store->root.fd < 0)
 		return false;
-	/* readable alone is not enough: "." is found only by a search */
+
+	/*
+	 * a directory may be readable but not searchable: "." is found only by a
+	 * search
+	 */
 	if (faccessat(store->root.fd, ".", X_OK, AT_EACCESS) != 0)
 	{
 		store_close_quietly(store->root.fd);
@@ -160,12 +143,12 @@ local_open(const char *path)
 	store->base.driver = &local_driver;
 	store->base.durable = true;
 
-	if (acquire_descriptors(STORE_DESCRIPTORS))
+	if (store_acquire_descriptors(STORE_DESCRIPTORS))
 	{
 		if (open_root(store, path))
 			return store;
 		save_errno = errno;
-		release_descriptors(STORE_DESCRIPTORS);
+		store_release_descriptors(STORE_DESCRIPTORS);
 	}
 	else
 		save_errno = errno;
@@ -174,10 +157,7 @@ local_open(const char *path)
 	return NULL;
 }
 
-/*
- * Who closes without store_sync() will not record anything as done, so no
- * fsync is owed to him.
- */
+/* A caller that has not called store_sync() records nothing as done, so no fsync is owed. */
 static void
 local_close(FileStore *store)
 {
@@ -185,11 +165,11 @@ local_close(FileStore *store)
 	local_unlock(store);
 	store_close_ring(store);
 	close(store->root.fd);
-	release_descriptors(STORE_DESCRIPTORS);
+	store_release_descriptors(STORE_DESCRIPTORS);
 	if (store->backup.fd >= 0)
 	{
 		close(store->backup.fd);
-		release_descriptors(BACKUP_DESCRIPTORS);
+		store_release_descriptors(BACKUP_DESCRIPTORS);
 	}
 	pfree(store);
 }
@@ -205,18 +185,18 @@ local_set_backup_dir(FileStore *store, const char *path, const char *owner)
 	if (strchr(owner, '/') != NULL || path[0] != '/' || backup->fd >= 0)
 		errnum = EINVAL;
 	if (errnum != 0)
-		return fail(errnum, "accept path");
-	if (!acquire_descriptors(BACKUP_DESCRIPTORS))
-		return fail(errno, "open directory");
-	store->action = "open directory";
+		return fail(errnum, "could not accept path");
+	if (!store_acquire_descriptors(BACKUP_DESCRIPTORS))
+		return fail(errno, "could not open directory");
+	store->failure = "could not open directory";
 	fd = open_top(path, backup, &look);
 	if (fd >= 0)
 		fd = store_insist_on_trust(store, fd, &look);
 	if (fd < 0)
 	{
 		errnum = errno;
-		release_descriptors(BACKUP_DESCRIPTORS);
-		return fail(errnum, store->action);
+		store_release_descriptors(BACKUP_DESCRIPTORS);
+		return fail(errnum, store->failure);
 	}
 	backup->fd = fd;
 	backup->copies = !store_same_volume(&store->root.volume, &look.volume);
@@ -250,39 +230,7 @@ local_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 	return 0;
 }
 
-/* An open directory is within reach, and its trash needs no help of it. */
-static int
-local_reach(FileStore *store)
-{
-	return 0;
-}
-
-static bool
-local_can_undo(FileStore *store)
-{
-	return true;
-}
-
-static int
-local_prove(FileStore *store, bool *proven)
-{
-	*proven = true;
-	return 0;
-}
-
-static const char *
-local_error_text(FileStore *store, int errnum)
-{
-	return strerror(errnum);
-}
-
-/* A look is quick. */
-static void
-local_expect(FileStore *store, const char *const *paths, int n)
-{
-}
-
-/* One after the other: a rename is quick, and a copy may take minutes. */
+/* Captures one file after the other: a rename is quick, and a copy may take minutes. */
 static void
 local_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good)
 {
@@ -294,7 +242,7 @@ local_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n,
 		int			errnum;
 
 		file->place = local_locate(store, run_id, file->path, file->expected, true, &errnum);
-		file->result = fail(errnum, "find it");
+		file->result = fail(errnum, "could not find it");
 		file->destroyed = false;
 		if (file->place == PLACE_UPLOAD)
 			file->result = local_capture(store, run_id, file->path, !local_is_quick(store), file->expected);
@@ -305,17 +253,12 @@ const StoreDriver local_driver = {
 	.acts_at_commit = true,
 	.together = 1,
 	.close = local_close,
-	.reach = local_reach,
-	.can_undo = local_can_undo,
-	.prove = local_prove,
-	.error_text = local_error_text,
 	.check_writable = local_check_writable,
 	.check_folder = local_check_folder,
 	.set_backup_dir = local_set_backup_dir,
 	.is_quick = local_is_quick,
 	.space = local_space,
 	.clock = local_clock,
-	.expect = local_expect,
 	.identify = local_identify,
 	.capture = local_capture,
 	.capture_many = local_capture_many,

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/trash.c
- *	  The trash: its files are looked at, its folders listed, tidied and renamed.
+ *	  Looks at the files of the trash; lists, tidies and renames its folders.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -48,7 +48,7 @@ local_identify_captured(FileStore *store, int64 run_id, const char *path, FileId
  * ----------
  */
 
-/* A name that make_run_path() would give, and nothing else. */
+/* Sets *run_id to the number that a folder has as its name.  Returns false if make_run_path() would not give that name. */
 static bool
 parse_run(const char *name, int64 *run_id)
 {
@@ -61,7 +61,7 @@ parse_run(const char *name, int64 *run_id)
 	return errno == 0 && *run_id > 0 && strcmp(name, again) == 0;
 }
 
-/* fdopendir(); -1 gives NULL, and a descriptor that cannot be read is closed. */
+/* Does the work of fdopendir().  Returns NULL for -1; closes a descriptor that cannot be read. */
 static DIR *
 open_stream(int fd)
 {
@@ -106,7 +106,7 @@ local_renumber_trash(FileStore *store, int64 run_id, int64 as)
 
 	snprintf(from, sizeof(from), INT64_FORMAT, run_id);
 	snprintf(to, sizeof(to), INT64_FORMAT, as);
-	/* nothing may be kept open by a name that becomes another's */
+	/* no folder may be kept open under a name that another folder gets */
 	store_leave_all(store);
 	fd = store_open_trash(store, 0);
 	if (fd < 0)
@@ -134,10 +134,10 @@ may_be_directory(const struct dirent *entry)
 }
 
 /*
- * Removes a folder of the trash and those below it, as far as they are empty.
- * Errors are ignored, here and in store_tidy(): ENOTEMPTY is the ordinary
- * case, and an empty folder that stays does no harm and is met again by the
- * next tidying.  For the same reason nothing is fsynced.
+ * Removes the folder `name` of the folder `parent`, below `top`, and the
+ * folders below it, as far as they are empty.  Errors are ignored, here and in
+ * store_tidy(): ENOTEMPTY is the ordinary case, and an empty folder that stays
+ * does no harm, and is removed by the next tidying.  So nothing is fsynced.
  */
 static void
 prune(FileStore *store, Folder *top, int parent, const char *name, int depth)
@@ -162,7 +162,7 @@ prune(FileStore *store, Folder *top, int parent, const char *name, int depth)
 	ReleaseExternalFD();
 }
 
-/* In the folder `parent`, below `top`: the run, and the trash `name` itself. */
+/* Tidies the trash `name` in the folder `parent`, below `top`: the folder of the run, and the trash itself. */
 static void
 tidy_trash(FileStore *store, Folder *top, int parent, const char *name, int64 run_id)
 {
@@ -173,7 +173,7 @@ tidy_trash(FileStore *store, Folder *top, int parent, const char *name, int64 ru
 		return;
 	snprintf(run, sizeof(run), INT64_FORMAT, run_id);
 	prune(store, top, trash, run, 0);
-	/* the rest of a copy that was killed */
+	/* what a killed process has left of a copy */
 	(void) unlinkat(trash, COPY_NAME, 0);
 	close(trash);
 	(void) unlinkat(parent, name, AT_REMOVEDIR);
@@ -194,6 +194,6 @@ local_tidy(FileStore *store, int64 run_id)
 	(void) unlinkat(private, COPY_NAME, 0);
 	close(private);
 
-	/* stays while there is a claim in it */
+	/* the private folder stays while there is a claim in it */
 	(void) unlinkat(store->root.fd, STORE_PRIVATE_DIR, AT_REMOVEDIR);
 }

@@ -3,17 +3,17 @@
  * store/walk.c
  *	  A bounded walk of the upload directory by descriptors.
  *
- * Depth first, with one open directory stream a level, so that what was not
- * seen yet is remembered by the kernel and not by us.  Each directory is
- * opened relative to the one above it: renaming a directory during the walk
- * can neither lead out of the upload directory nor into a loop, because
- * without symlinks a loop would take a mount, and mounts are not crossed.
+ * The walk goes depth first, with one open directory stream for each level, so
+ * that the kernel remembers what was not seen yet.  Each directory is opened
+ * relative to the one above it.  So a directory that is renamed during the walk
+ * can neither lead out of the upload directory nor into a loop: without
+ * symlinks a loop would take a mount, and mounts are not crossed.
  *
- * The walk runs beside an application that creates and removes files.  What
- * disappears between the moment it is listed and the moment it is opened is
- * passed over, as if it had gone before.  Everything else that cannot be read
- * ends the walk: a file that might be there but was not seen is no danger,
- * but the proportions on which the brakes rely would be false.
+ * The walk runs beside an application that creates and removes files.  A name
+ * that disappears after it was listed, and before it is opened, is passed over
+ * as if it had gone before.  Everything else that cannot be read ends the walk.
+ * A file that is there but was not seen is no danger; but the proportions on
+ * which the brakes rely would be false.
  *
  * The files of a folder come in the order of their inodes, a portion at a
  * time: that is the order in which most file systems have them on disk, and so
@@ -43,9 +43,9 @@
 #define FSCK_DIR	"lost+found"
 
 /*
- * Folders in which a NAS, a synchroniser or an operating system keeps what is
- * theirs, in whatever case; those whose names begin with a dot (.stversions,
- * .Trash-1000, .snapshot) are passed over with all of their kind.
+ * Names, in any case, of folders in which a NAS, a synchroniser or an operating
+ * system keeps its own files.  Those whose names begin with a dot (.stversions,
+ * .Trash-1000, .snapshot) are passed over anyway.
  */
 static const char *const foreign_folders[] = {
 	"#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "@eaDir", "@tmp", "@sharebin",
@@ -67,18 +67,19 @@ typedef struct WalkEntry
 typedef struct WalkLevel
 {
 	DIR		   *stream;
-	size_t		path_len;		/* of the directory's own path, 0 for the top */
+	size_t		path_len;		/* length of the directory's path, 0 at the
+								 * top */
 } WalkLevel;
 
 struct TreeWalk
 {
 	WalkBase	base;
 	bool		in_trash;
-	const StoreVolume *volume;	/* all must be there */
+	const StoreVolume *volume;	/* all directories must be on it */
 	bool		recurse;
 	int			errnum;			/* not 0 once the walk has failed */
-	const char *action;
-	int			nlevels;		/* open directories */
+	const char *failure;
+	int			nlevels;		/* number of open directories */
 	WalkLevel	levels[WALK_MAX_DEPTH + 1]; /* the top is depth 0 */
 	char		path[STORE_PATH_MAX];
 
@@ -93,12 +94,12 @@ struct TreeWalk
 	char		names[PORTION_BYTES];
 };
 
-/* `path` must be cut to the directory that is to blame. */
+/* Ends the walk with a failure; walk->path is that of the directory to blame. */
 static WalkStep
-give_up(TreeWalk *walk, int errnum, const char *action)
+give_up(TreeWalk *walk, int errnum, const char *failure)
 {
 	walk->errnum = errnum;
-	walk->action = action;
+	walk->failure = failure;
 	return WALK_FAILED;
 }
 
@@ -108,13 +109,14 @@ current_level(TreeWalk *walk)
 	return &walk->levels[walk->nlevels - 1];
 }
 
-/* Make `path` the path of the current directory again. */
+/* Makes walk->path the path of the current directory again. */
 static void
 cut_path(TreeWalk *walk)
 {
 	walk->path[current_level(walk)->path_len] = '\0';
 }
 
+/* Appends a name to walk->path.  Returns false if the path would be too long. */
 static bool
 append_name(TreeWalk *walk, const char *name)
 {
@@ -130,8 +132,8 @@ append_name(TreeWalk *walk, const char *name)
 }
 
 /*
- * The directory with this descriptor, or -1, becomes the current one.  Returns
- * 0, or -1 with errno.  A slot has been asked for.
+ * Makes the directory `fd` the current one.  Returns 0; or -1 with errno, also
+ * if `fd` is -1, and gives back the slot that the caller has acquired.
  */
 static int
 push_level(TreeWalk *walk, int fd)
@@ -160,8 +162,9 @@ close_level(TreeWalk *walk)
 }
 
 /*
- * May the failure to open a directory be passed over?  One that we may not
- * read ends the walk, unless it is none of ours, but of another file system.
+ * Returns whether the walk passes over a directory that could not be opened.  A
+ * directory that we may not read ends the walk, unless it is on another file
+ * system.
  */
 static bool
 is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
@@ -184,7 +187,7 @@ is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
 	}
 }
 
-/* Is a folder of this name, of `len` bytes, somebody else's?  At the top, also what mkfs has made. */
+/* Returns whether a folder of this name, of `len` bytes, is a foreign one; at the top, also "lost+found". */
 static bool
 is_foreign_folder(const char *name, size_t len, bool at_top)
 {
@@ -198,7 +201,7 @@ is_foreign_folder(const char *name, size_t len, bool at_top)
 	return false;
 }
 
-/* WALK_FAILED, or WALK_FILE for more; a directory may be passed over. */
+/* Enters the directory `name`, or passes over it.  Returns WALK_FAILED, or WALK_FILE to go on. */
 static WalkStep
 enter_directory(TreeWalk *walk, const char *name)
 {
@@ -206,24 +209,24 @@ enter_directory(TreeWalk *walk, const char *name)
 	FileLook	look;
 
 	if (!append_name(walk, name))
-		return give_up(walk, ENAMETOOLONG, "walk directory");
+		return give_up(walk, ENAMETOOLONG, "could not walk directory");
 	if (walk->nlevels > WALK_MAX_DEPTH)
-		return give_up(walk, ELOOP, "walk directory");
+		return give_up(walk, ELOOP, "could not walk directory");
 	if (!AcquireExternalFD())
-		return give_up(walk, EMFILE, "open directory");
+		return give_up(walk, EMFILE, "could not open directory");
 	if (push_level(walk, store_open_directory(walk->volume, parent, name, &look)) != 0)
 	{
 		int			errnum = errno;
 
 		if (!is_passable(walk, parent, name, errnum))
-			return give_up(walk, errnum, "open directory");
+			return give_up(walk, errnum, "could not open directory");
 	}
 	return WALK_FILE;
 }
 
 /*
- * The type of an entry as DT_REG, DT_DIR, or DT_UNKNOWN for all that is of no
- * interest; -1 with errno if it could not be told.
+ * Returns the type of an entry: DT_REG, DT_DIR, or DT_UNKNOWN for an entry that
+ * the walk passes over; -1 with errno if the type could not be told.
  */
 static int
 tell_type(const TreeWalk *walk, int parent, const struct dirent *entry)
@@ -244,7 +247,7 @@ tell_type(const TreeWalk *walk, int parent, const struct dirent *entry)
 	return S_ISDIR(look.mode) && walk->recurse ? DT_DIR : DT_UNKNOWN;
 }
 
-/* A walk that has a slot for the descriptor of its top, or has failed. */
+/* Returns a walk that has a slot for the descriptor of its top, or has failed. */
 static TreeWalk *
 prepare(const StoreVolume *volume, bool recurse)
 {
@@ -254,7 +257,7 @@ prepare(const StoreVolume *volume, bool recurse)
 	walk->volume = volume;
 	walk->recurse = recurse;
 	if (!AcquireExternalFD())
-		give_up(walk, EMFILE, "open directory");
+		give_up(walk, EMFILE, "could not open directory");
 	return walk;
 }
 
@@ -266,7 +269,7 @@ local_walk_begin(FileStore *store, bool recurse)
 
 	if (walk->errnum == 0 &&
 		push_level(walk, store_open_directory(walk->volume, store->root.fd, ".", &look)) != 0)
-		give_up(walk, errno, "open directory");
+		give_up(walk, errno, "could not open directory");
 	return walk;
 }
 
@@ -276,9 +279,9 @@ local_walk_begin_trash(FileStore *store, int64 run_id)
 	TreeWalk   *walk = prepare(&store->trash.base->volume, true);
 
 	walk->in_trash = true;
-	/* a walk of no trash is at its end */
+	/* without a trash the walk is at its end */
 	if (walk->errnum == 0 && push_level(walk, store_open_trash(store, run_id)) != 0 && errno != ENOENT)
-		give_up(walk, errno, "open directory");
+		give_up(walk, errno, "could not open directory");
 	return walk;
 }
 
@@ -327,7 +330,7 @@ take_entry(TreeWalk *walk, const struct dirent *entry)
 				strlcpy(walk->folder, entry->d_name, sizeof(walk->folder));
 			return WALK_FILE;
 		case -1:
-			return give_up(walk, errno, "stat file");
+			return give_up(walk, errno, "could not stat file");
 		default:
 			return WALK_FILE;
 	}
@@ -335,7 +338,7 @@ take_entry(TreeWalk *walk, const struct dirent *entry)
 
 /*
  * Reads files of the current directory, up to its next folder or its end.
- * readdir() tells the end from an error by errno alone.
+ * After readdir() only errno distinguishes the end from an error.
  */
 static WalkStep
 read_portion(TreeWalk *walk)
@@ -349,7 +352,7 @@ read_portion(TreeWalk *walk)
 		errno = 0;
 		entry = readdir(current_level(walk)->stream);
 		if (entry == NULL && errno != 0)
-			return give_up(walk, errno, "read directory");
+			return give_up(walk, errno, "could not read directory");
 		if (entry == NULL)
 			walk->is_over = true;
 		else if (take_entry(walk, entry) == WALK_FAILED)
@@ -389,7 +392,7 @@ local_walk_next(TreeWalk *walk, const char **path)
 		if (walk->next_file < walk->n_files)
 		{
 			if (!append_name(walk, walk->names + walk->files[walk->next_file++].name))
-				return give_up(walk, ENAMETOOLONG, "walk directory");
+				return give_up(walk, ENAMETOOLONG, "could not walk directory");
 			*path = walk->path;
 			return WALK_FILE;
 		}
@@ -405,10 +408,10 @@ local_walk_next(TreeWalk *walk, const char **path)
 }
 
 const char *
-local_walk_failure(TreeWalk *walk, int *errnum, const char **action)
+local_walk_failure(TreeWalk *walk, int *errnum, const char **failure)
 {
 	*errnum = walk->errnum;
-	*action = walk->action;
+	*failure = walk->failure;
 	return walk->path[0] == '\0' ? "." : walk->path;
 }
 
@@ -445,7 +448,7 @@ walk_reason_text(WalkReason reason)
 	return texts[reason];
 }
 
-/* A subvolume has a device number of its own, but no mount. */
+/* Judges the volume of a folder.  A subvolume has a device number of its own, but no mount. */
 static WalkReason
 judge_volume(const StoreVolume *found, const StoreVolume *ours)
 {
@@ -456,7 +459,7 @@ judge_volume(const StoreVolume *found, const StoreVolume *ours)
 	return WALK_MOUNT;
 }
 
-/* What a look at a folder on the way, or at the file in the end, says. */
+/* Judges a look at a folder on the way, or at the file at its end (`is_last`). */
 static WalkReason
 judge_look(const FileStore *store, const FileLook *look, bool is_last)
 {
@@ -497,8 +500,8 @@ store_judge_walk(const char *path, bool recurse, size_t *len)
 }
 
 /*
- * Look at the component of `len` bytes in the directory *fd, and go down into
- * it, if it is a folder of ours.  *fd becomes -1 at the end of the way.
+ * Judges the component of `len` bytes in the directory *fd.  If it is a folder
+ * of ours, opens it: *fd becomes its descriptor; else *fd becomes -1.
  */
 static WalkReason
 look_further(FileStore *store, int *fd, const char *component, size_t len)

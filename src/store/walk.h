@@ -3,18 +3,23 @@
  * store/walk.h
  *	  A bounded walk of the upload directory by descriptors.
  *
- * Yields the relative path of every regular file, in no particular order.
- * Names that begin with a dot, files and directories alike, are private to
- * whoever made them and are passed over.  Symlinks are never followed; mount
- * points are never crossed.  No file is opened and, where readdir() tells the
- * type, none is stat()ed.  Memory is one path and one open directory a level.
+ * A walk yields the relative path of every regular file, in no particular
+ * order.  It passes over names that begin with a dot, files and folders alike,
+ * because they are private to whoever made them; and over the folders of a
+ * NAS, a synchroniser or an operating system (WALK_FOREIGN).  It never follows
+ * a symlink, and never crosses a mount point.  It opens no file and, where
+ * readdir() tells the type, stat()s none.  It takes the memory of one path,
+ * and of one open directory for each level.
  *
- * A directory that cannot be read is a failure, with two exceptions: what is
- * on another device or mount, and "lost+found" at the top, which belongs to
- * fsck and is there wherever the upload directory is a disk of its own.
+ * A directory that cannot be read is a failure, with two exceptions: one on
+ * another device or mount, and "lost+found" at the top, which belongs to fsck
+ * and is there wherever the upload directory is a disk of its own.
  *
- * It is an iterator and not a callback so that the caller may be interrupted
- * between two files and still close it.  Knows no policy and no SQL.
+ * The walk of a bucket reads its list page by page: see bucket/walk.c.
+ *
+ * A walk is an iterator and not a callback, so that the caller may be
+ * interrupted between two files and still close the walk.  It knows no policy
+ * and no SQL.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -39,30 +44,32 @@ typedef enum WalkStep
 } WalkStep;
 
 /*
- * Begins a walk of an open store; with `recurse` false only the directory
- * itself.  Never fails: walk_next() reports what went wrong.
+ * Begins a walk of an open store; without `recurse`, of the upload directory
+ * itself and no folder below it.  The walk is allocated in the current memory
+ * context.  Never fails: walk_next() reports what went wrong.
  */
 extern TreeWalk *walk_begin(FileStore *store, bool recurse);
 
 /*
- * Begins a walk of the trash of the run `run_id`: it yields the paths of the
- * captured files, or nothing if the run has no trash.  Never fails, as
- * walk_begin().
+ * Begins a walk of the trash of the run `run_id`, which yields the paths of
+ * the captured files, or nothing if the run has no trash.  The walk of a
+ * bucket yields nothing.  Never fails, as walk_begin().
  */
 extern TreeWalk *walk_begin_trash(FileStore *store, int64 run_id);
 
 /*
- * Moves on to the next file.  With WALK_FILE, *path is its relative path; it
- * points into the walk and is valid until the next call.
+ * Moves on to the next file.  With WALK_FILE, sets *path to the relative path
+ * of the file; the text is in the walk, and is valid until the next call.
  */
 extern WalkStep walk_next(TreeWalk *walk, const char **path);
 
 /*
- * After WALK_FAILED: the directory that could not be read (relative; "." for
- * the upload directory itself), errno, and what was tried ("open directory",
- * "read directory", ...).
+ * Returns, after WALK_FAILED, the directory that could not be read: its
+ * relative path, or "." for the upload directory itself.  Sets *errnum to the
+ * errno, and *failure to a static text ("could not open directory", "could not
+ * read directory", ...: see FileResult).
  */
-extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **action);
+extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **failure);
 
 /* Why a walk does not come to a file. */
 typedef enum WalkReason
@@ -87,21 +94,21 @@ typedef enum WalkReason
 } WalkReason;
 
 /*
- * Tells whether a walk with this `recurse` comes to the file `path`, and if
- * not, why.  *len becomes the length of the part of `path` that is to blame,
- * 0 for WALK_REACHED.  Opens folders and looks, changes nothing; what cannot
- * be looked at counts as reached, for the walk itself will fail there.  In a
- * bucket the path itself tells: no server is asked.
+ * Returns why a walk with this `recurse` does not come to the file `path`, or
+ * WALK_REACHED.  Sets *len to the length of the part of `path` that is to
+ * blame, 0 for WALK_REACHED.  Opens folders and looks, and changes nothing.  A
+ * name that cannot be looked at counts as reached, because the walk itself
+ * will fail there.  In a bucket the path itself tells: no server is asked.
  */
 extern WalkReason walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
 
 /*
- * Returns the reason as a text for people that follows "it is not looked into:
- * "; static, and NULL for WALK_REACHED.
+ * Returns the reason as a static text for people, which follows "it is not
+ * looked into: "; NULL for WALK_REACHED.
  */
 extern const char *walk_reason_text(WalkReason reason);
 
-/* Closes and frees the walk.  Allowed at any time; NULL is allowed. */
+/* Closes and frees the walk, at any time.  NULL is allowed. */
 extern void walk_end(TreeWalk *walk);
 
 #endif							/* AUDIO_CLEANUP_TREE_WALK_H */

@@ -4,7 +4,7 @@
  *	  Builds and reads small JSONB objects, with one call for each member.
  *
  * A thin layer on PostgreSQL's own pushJsonbValue(), which knows nothing
- * about the results it builds. || Results are allocated in the current memory
+ * about the results it builds.  Results are allocated in the current memory
  * context.  None of these functions needs SPI.  A text that is too long for
  * JSONB is an ERROR.
  *

@@ -3,18 +3,18 @@
  * store/bucket/bucket.h
  *	  What the files of this folder share of an open bucket.
  *
- * How a file of a bucket dies, and comes back.  The bucket must keep versions.
+ * How a file of a bucket dies, and comes back, if the bucket keeps versions:
  *
  *	captured	a delete marker lies right above the version that was
- *				condemned: nobody sees the file, and not a byte was copied
+ *				condemned: nobody sees the file, and no byte was copied
  *	put back	the marker is removed
  *	destroyed	that version is removed, and the marker if nothing is left
  *				below it
  *
- * A request names a version or nothing: no server can be relied on to delete
- * "if it still is that version".  So a capture makes its marker first, and
- * then looks which version lies right below it.  If it is not the one that
- * was condemned, the marker goes again.
+ * No server can be relied on to make a marker only "if this still is the
+ * newest version".  So a capture makes its marker first, and then looks which
+ * version lies right below the marker.  If it is not the version that was
+ * condemned, the file is called a stranger, and the marker is removed again.
  *
  * In a bucket that keeps no versions there is no trash: a file is destroyed in
  * its place, by a request that names its ETag; see conditional.c.
@@ -41,7 +41,7 @@
 /* a URL: scheme, host and bucket, a key of which each byte is escaped, a query */
 #define BUCKET_URL_SIZE		(512 + 3 * BUCKET_KEY_MAX + 3 * BUCKET_TOKEN_SIZE + 512)
 
-/* One that is known beforehand: see store_expect(). */
+/* A file that was looked at beforehand: see store_expect(). */
 typedef struct ExpectedFile
 {
 	const char *path;
@@ -49,7 +49,7 @@ typedef struct ExpectedFile
 	FileIdentity identity;
 } ExpectedFile;
 
-/* What the server said last that came with an errno. */
+/* The last texts about failures, one for each errno: see store_error_text(). */
 #define BUCKET_ERRORS	8
 
 typedef struct BucketError
@@ -58,20 +58,21 @@ typedef struct BucketError
 	char		text[BUCKET_ERROR_SIZE + 64];
 } BucketError;
 
-/* What is asked of the key `key`, which has the prefix, or with NULL of the bucket itself. */
+/* A request to the server of the bucket, and its repetitions. */
 typedef struct BucketCall
 {
 	const char *method;
-	const char *key;
+	const char *key;			/* with the prefix; NULL: the bucket itself */
 	const char *query;			/* sorted, encoded, each with "="; or NULL */
 	const char *const *headers; /* see http.h */
 	const char *body;
 	bool		raw;			/* see http.h */
-	bool		once;			/* not to be repeated: whoever asks finds out
-								 * whether the server has done it */
+	bool		once;			/* not to be repeated, except with renewed
+								 * keys: the caller finds out whether the
+								 * server has done it */
 } BucketCall;
 
-/* Lanes for requests: one of whoever asks and waits, those of the pages of a walk, and those of many. */
+/* Lanes for requests: one for bucket_call(), some for the pages of a walk, and those for many requests. */
 #define BUCKET_OWN_LANE		0
 #define BUCKET_PAGE_LANE	1
 #define BUCKET_PAGES		4
@@ -82,11 +83,11 @@ typedef struct BucketLane
 	int			number;
 	BucketCall	call;
 	BucketRequest request;
-	uint64		key_digest;		/* of the keys that have signed it */
+	uint64		key_digest;		/* of the keys that have signed the request */
 	int			tries;
 	bool		in_flight;
-	bool		rests;			/* the server had no time for it, */
-	int64		rests_until_ms; /* and is asked again then */
+	bool		rests;			/* the server had no time for the request, */
+	int64		rests_until_ms; /* which is repeated then */
 	char		hex[80];		/* hash of the body */
 	char		url[BUCKET_URL_SIZE];
 } BucketLane;
@@ -95,32 +96,35 @@ typedef struct Bucket
 {
 	StoreBase	base;
 	const BucketLibrary *library;
-	BucketSession *session;		/* NULL: `error` says why */
-	int			open_errnum;	/* then */
+	BucketSession *session;		/* NULL: the bucket could not be opened, */
+	int			open_errnum;	/* for this reason: see bucket_note() */
 	char		name[64];
 	char		root[256];		/* URL of the bucket, without a "/" at the end */
 	char		prefix[BUCKET_KEY_MAX]; /* of our keys: "" or ".../" */
-	bool		enabled;		/* versions are kept, when we asked last; */
-	bool		suspended;		/* or were kept once; */
+	bool		enabled;		/* the bucket kept versions when we asked
+								 * last; */
+	bool		suspended;		/* or it kept versions once; */
 	bool		conditional;	/* or never, but the server has proven that it
 								 * honours If-Match: see conditional.c */
 	BucketError errors[BUCKET_ERRORS];
-	int			next_error;		/* the one that is forgotten next */
-	int64		date;			/* the server's clock, when it last spoke */
+	int			next_error;		/* index of the one that is forgotten next */
+	int64		date;			/* the server's time at its last answer,
+								 * seconds since 1970 */
 	/* see keys.c */
 	int			key_source;
 	uint64		key_digest;		/* of the keys of the session */
 	int			n_parallel;		/* requests of many at a time */
-	int			n_descriptors;	/* that we have acquired */
+	int			n_descriptors;	/* number of those that we have acquired */
 	BucketLane *lanes;
 	struct HTAB *doubtful;		/* digests of keys that the server may yet
 								 * delete, or NULL: see many.c */
 	/* see lease.c */
-	char		lease[BUCKET_ID_SIZE];	/* version of our lease, or "" */
-	instr_time	leased_at;		/* when it was asked for */
+	char		lease[BUCKET_ID_SIZE];	/* version or content of our lease, or
+										 * "" */
+	instr_time	leased_at;		/* when the lease was asked for */
 	/* see store_expect() */
 	int			n_expected;
-	ExpectedFile *expected;		/* by path */
+	ExpectedFile *expected;		/* sorted by path */
 } Bucket;
 
 static inline Bucket *
@@ -138,19 +142,25 @@ extern const StoreDriver bucket_driver;
  */
 
 /*
- * Asks, and waits for the answer; repeats what the server had no time for.
- * Returns 0, also for an answer that says 404, 409, 412 or 501; or an errno, and
- * bucket->error says more: EINTR if somebody wants us to stop.  *answer lasts
- * until the next call.
+ * No function of this folder raises an ERROR of its own, but they allocate
+ * memory.  An errno that a function returns has a text: see bucket_note().
+ * EINTR means that an interrupt is pending, which the caller serves.
+ */
+
+/*
+ * Makes a request, waits for the answer, and repeats the request if the server
+ * had no time for it.  Returns 0, also for an answer that says 404, 409, 412 or
+ * 501; or an errno.  Sets *answer, which lasts until the next bucket_call();
+ * leaves it alone if no request was made, or if the call was stopped.
  */
 extern int	bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer);
 
 /*
- * Many requests.  next() fills the next call for a lane, a number from 0 to
- * bucket->n_parallel - 1, and returns true; false if there is none.  take() is
- * given what has become of it, as by bucket_call(), and is called before
- * that lane is asked for the next one.  What a call points to must last until
- * then.  next() is asked again after each take().
+ * Many requests.  next() fills *call with the next call for a lane, a number
+ * from 0 to bucket->n_parallel - 1, and returns true; false if there is none
+ * now.  take() gets the outcome of the call as bucket_call() returns it; with
+ * an errnum, `answer` may be NULL.  What a call points to must last until its
+ * take(), which comes before next() is asked again for that lane.
  */
 typedef struct BucketCalls
 {
@@ -161,30 +171,34 @@ typedef struct BucketCalls
 
 /*
  * Makes many calls, bucket->n_parallel at a time at most.  Returns 0 when all
- * have been taken; or an errno, EINTR if somebody wants us to stop: what
- * was on its way then is not taken.
+ * have been taken; or an errno, and then calls that were on their way are not
+ * taken.
  */
 extern int	bucket_call_many(Bucket *bucket, const BucketCalls *calls);
 
 /*
- * A call in the lane of a page, 0 to BUCKET_PAGES - 1: it is begun, and waited
- * for later.  Both return as bucket_call().  What a call points to must last
- * until it is finished or dropped.
+ * Begin a call in the lane of a page, a number from 0 to BUCKET_PAGES - 1, and
+ * wait later for the answer, or drop the call.  The first two return as
+ * bucket_call() does.  What a call points to must last until the call is
+ * finished or dropped.
  */
 extern int	bucket_begin_page(Bucket *bucket, int page, const BucketCall *call);
 extern int	bucket_finish_page(Bucket *bucket, int page, const BucketAnswer **answer);
 extern void bucket_drop_page(Bucket *bucket, int page);
 
-/* Rests before the try `try` + 1, longer each time.  Returns false if somebody wants us to stop. */
+/* Rests after the try `try` (from 0), longer each time.  Returns false if an interrupt is pending. */
 extern bool bucket_rest(int try);
 
-/* Sleeps for `ms` milliseconds.  Returns false if somebody wants us to stop. */
+/* Sleeps for `ms` milliseconds.  Returns false if an interrupt is pending. */
 extern bool bucket_sleep(int ms);
 
-/* Appends `text` to the query, encoded.  Returns false if there is no room. */
+/* Appends `text`, encoded, to the text `query` of `size` bytes.  Returns false if there is no room. */
 extern bool bucket_encode(char *query, size_t size, const char *text);
 
-/* Appends "/bucket/key?versionId=..." to a header, encoded.  Returns false if there is no room. */
+/*
+ * Appends "/bucket/key?versionId=...", encoded, to the text `header` of `size`
+ * bytes.  Returns false if there is no room.
+ */
 extern bool bucket_encode_source(const Bucket *bucket, char *header, size_t size, const char *key,
 								 const char *version);
 
@@ -192,16 +206,19 @@ extern bool bucket_encode_source(const Bucket *bucket, char *header, size_t size
 extern uint64 bucket_digest(const char *text);
 
 /*
- * Makes a request that is not signed.  Returns 0 if it is over, which the
- * answer says more of; ENOMEM; EINTR if somebody wants us to stop.
+ * Makes a request that is not signed, and fills *answer.  Returns 0 if the
+ * request is over, with an answer or without; else ENOMEM or EINTR.
  */
 extern int	bucket_fetch(Bucket *bucket, const PlainRequest *request, PlainAnswer *answer);
 
-/* Writes "Content-MD5: ..." of a body.  Returns false where there is no MD5 (FIPS). */
+/* Sets `header` to "Content-MD5: ..." for `body`.  Returns false where there is no MD5 (FIPS). */
 #define BUCKET_MD5_SIZE 48
 extern bool bucket_md5_header(const char *body, char header[BUCKET_MD5_SIZE]);
 
-/* Notes what failed; returns `errnum`. */
+/*
+ * Notes the text `error` as that of the last failure with `errnum`, for
+ * store_error_text().  Returns `errnum`.
+ */
 extern int	bucket_note(Bucket *bucket, int errnum, const char *error);
 
 
@@ -219,25 +236,25 @@ typedef struct BucketKeys
 } BucketKeys;
 
 /*
- * Finds out where the keys come from, and reads them if they are at hand: else
- * they are fetched by the first call.  Asks nothing of the network.  Returns
- * NULL, or what is wrong.
+ * Finds out where the keys come from, and reads them into *keys if they are in
+ * a file or in the environment; the first call fetches others.  Asks nothing
+ * of the network.  Returns NULL, or a text that says what is wrong.
  */
 extern const char *bucket_find_keys(Bucket *bucket, BucketKeys *keys);
 
-/* Returns where the keys come from, a text for people. */
+/* Returns a static text for people that says where the keys come from. */
 extern const char *bucket_describe_keys(const Bucket *bucket);
 
 /*
  * Makes sure that the session has keys which do not expire soon: fetches new
- * ones if need be.  Returns 0 or an errno: EINTR if somebody wants us to stop.
+ * keys if necessary.  Returns 0 or an errno.
  */
 extern int	bucket_have_keys(Bucket *bucket);
 
 /*
  * Returns whether the answer says that the keys have expired, and the session
- * has other ones now, so that the request may be repeated.  `used` is the
- * key_digest of the keys that the request was signed with.
+ * has other keys now, so that the request may be repeated.  `used` is the
+ * key_digest of the keys that have signed the request.
  */
 extern bool bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, uint64 used);
 
@@ -247,10 +264,16 @@ extern bool bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, uint64
  * ----------
  */
 
-/* Joins the prefix and a path.  Returns 0, or ENAMETOOLONG or EINVAL. */
+/*
+ * Sets `key` to the key of the file `path`: the prefix, and the path.  Returns
+ * 0, or ENAMETOOLONG or EINVAL, without a text.
+ */
 extern int	bucket_key(const Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1]);
 
-/* Asks whether the bucket keeps versions.  Returns 0 or an errno. */
+/*
+ * Asks whether the bucket keeps versions, and sets bucket->enabled and
+ * bucket->suspended.  Returns 0 or an errno.
+ */
 extern int	bucket_ask_versioning(Bucket *bucket);
 
 
@@ -259,26 +282,25 @@ extern int	bucket_ask_versioning(Bucket *bucket);
  * ----------
  */
 
-/* The versions and markers of one key, newest first; at most so many are looked at. */
-#define BUCKET_VERSIONS_MAX	1000
-
+/* The versions and markers of one key, newest first; at most 1000 are looked at. */
 typedef struct KeyVersions
 {
 	const BucketEntry *entries; /* last until the next call */
 	int			n;
-	int			at;				/* that of the expected file, or -1 */
+	int			at;				/* index of the expected file, or -1 */
 	bool		more;			/* there are older ones than these */
 	bool		none_is_current;	/* the server does not show the newest one */
 } KeyVersions;
 
 /*
- * Lists the versions of `key`, and finds `expected` (or NULL) among them.
- * Returns 0 or an errno.
+ * Sets *versions to the versions of `key`, and finds `expected` (or NULL) among
+ * them.  Returns 0 or an errno: EFBIG if there are more than 1000, and
+ * `expected` is not among the first.
  */
 extern int	bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expected,
 								 KeyVersions *versions);
 
-/* Fills the identity of a version. */
+/* Sets *identity to the identity of a version. */
 extern void bucket_identify_entry(const BucketEntry *entry, FileIdentity *identity);
 
 /* A key whose versions are asked for, and the file that is expected among them, or NULL. */
@@ -288,13 +310,13 @@ typedef struct VersionsAsk
 	const FileIdentity *expected;
 } VersionsAsk;
 
-/* Is told the versions of the key asks[ask], which last until it returns; or an errno. */
+/* Gets the versions of the key asks[ask], which last until the sink returns; or an errno. */
 typedef void (*VersionsSink) (void *arg, int ask, int errnum, const KeyVersions *versions);
 
 /*
- * Lists the versions of `n` keys, which come in ascending order.  The sink is
- * called once for each, in any order.  Returns 0; or an errno if that was not
- * so for all: EINTR if somebody wants us to stop.
+ * Lists the versions of `n` keys, which come in ascending order.  Calls
+ * sink(arg, ask, errnum, versions) once for each, in any order.  Returns 0; or
+ * an errno, if the sink was not called for all.
  */
 extern int	bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, VersionsSink sink, void *arg);
 
@@ -304,18 +326,19 @@ extern int	bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, Vers
  * ----------
  */
 
-/* Removes one version or marker of `key`.  Returns 0, also if there is none, or an errno. */
+/* Removes the version or marker `version` of `key`.  Returns 0, also if there is none, or an errno. */
 extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *version);
 
-/* What is to be removed: a version or a marker of a key; or with NULL the key itself, by a marker. */
+/* A version or marker to be removed, or a marker to be made. */
 typedef struct BucketRemoval
 {
 	const char *key;
-	const char *version;
+	const char *version;		/* version or marker to be removed; NULL: a
+								 * marker is to be made for the key */
 	int			errnum;			/* set: 0, also if there was none; after
 								 * EAGAIN, EIO and ETIMEDOUT it may have been
 								 * done, after others it was not */
-	bool		is_doubtful;	/* set: it may even be done later on */
+	bool		is_doubtful;	/* set: the server may even do it later on */
 	bool		again;			/* set: the server, or the lease, had no time
 								 * for this one */
 	char	   *marker;			/* set: palloc'ed id of the marker that was
@@ -323,10 +346,10 @@ typedef struct BucketRemoval
 } BucketRemoval;
 
 /*
- * Removes many, by requests of many keys, several at a time.  What is removed
- * by its version is tried again; a marker is made once at most.  With `leased`
+ * Makes `n` removals, by requests of many keys, several at a time.  The removal
+ * of a version is tried again; a marker is made once at most.  With `leased`
  * no request begins while the lease may end.  Returns 0, or an errno if not all
- * were dealt with: EINTR if somebody wants us to stop.
+ * removals were dealt with.
  */
 extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
 
@@ -337,12 +360,13 @@ extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bo
  */
 
 /*
- * Makes sure that nobody else works on the bucket, before anything in it is
- * changed.  FILE_OK, FILE_OCCUPIED, FILE_FAILED.
+ * Takes or renews the lease, so that nobody else works on the bucket.  Must be
+ * called before anything in the bucket is changed.  FILE_OK; FILE_FAILED, with
+ * EBUSY if somebody else has the lease.
  */
 extern FileResult bucket_keep_lease(Bucket *bucket);
 
-/* Returns whether the lease may end before a request that begins now is over. */
+/* Returns whether the lease may end before a request that begins now is over, or there is no lease. */
 extern bool bucket_lease_ends(const Bucket *bucket);
 
 extern FileResult bucket_lock(FileStore *store);
@@ -356,14 +380,14 @@ extern FileResult bucket_write_claim(FileStore *store, const char *text, bool re
  * ----------
  */
 
-/* Is there a file under the name now? */
+/* Returns whether the newest version is a file: there is a file under the name now. */
 static inline bool
 bucket_is_present(const KeyVersions *versions)
 {
 	return versions->n > 0 && !versions->entries[0].is_marker;
 }
 
-/* Does a marker lie right above the file that is expected? */
+/* Returns whether a marker lies right above the file that is expected. */
 static inline bool
 bucket_is_captured(const KeyVersions *versions)
 {
@@ -371,8 +395,9 @@ bucket_is_captured(const KeyVersions *versions)
 }
 
 /*
- * A capture was killed before it could verify if its marker hides another
- * version than the one that was expected, which still is there.
+ * Returns whether a marker hides another version than the one that is
+ * expected, which is still there: a capture was killed before it could verify
+ * the file.
  */
 extern bool bucket_hides_stranger(const KeyVersions *versions);
 
@@ -392,13 +417,14 @@ extern FileResult bucket_identify_captured(FileStore *store, int64 run_id, const
  */
 
 /*
- * Has the server prove, if need be, that it deletes by If-Match only what it
- * should: bucket->conditional tells.  To be called when it is known whether the
- * bucket keeps versions.  Returns 0, or an errno if it could not be tried.
+ * Sets bucket->conditional: whether the bucket keeps no versions, and its
+ * server has proven that it deletes by If-Match only the object that is meant.
+ * Must be called after bucket_ask_versioning().  Returns 0, or an errno if this
+ * could not be tried.
  */
 extern int	bucket_prove(Bucket *bucket);
 
-/* A file that is deleted if it has this ETag. */
+/* A file that is deleted if it still has this ETag, and on some servers this date. */
 typedef struct ConditionalDelete
 {
 	const char *key;
@@ -407,6 +433,10 @@ typedef struct ConditionalDelete
 	FileResult	result;			/* set: FILE_OK, FILE_REPLACED, FILE_FAILED */
 } ConditionalDelete;
 
+/*
+ * Deletes the `n` files, under the lease.  FILE_FAILED with EAGAIN if there was
+ * no time for a file under the lease: the next drain deletes it.
+ */
 extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n);
 
 
@@ -415,10 +445,10 @@ extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files
  * ----------
  */
 
-/* Returns whether the server may yet delete this key: it never said what became of that. */
+/* Returns whether the server may still delete this key later: it gave no answer to the request. */
 extern bool bucket_is_doubtful(const Bucket *bucket, const char *key);
 
-/* Returns what is known of a path by store_expect(), or NULL. */
+/* Returns what store_expect() has found out about a path, or NULL. */
 extern const ExpectedFile *bucket_expected(const Bucket *bucket, const char *path);
 
 extern void bucket_expect(FileStore *store, const char *const *paths, int n);
@@ -457,7 +487,7 @@ extern FileResult bucket_end_upload(FileStore *store, const char *path, const ch
 extern TreeWalk *bucket_walk_begin(FileStore *store, bool recurse);
 extern TreeWalk *bucket_walk_begin_trash(FileStore *store, int64 run_id);
 extern WalkStep bucket_walk_next(TreeWalk *walk, const char **path);
-extern const char *bucket_walk_failure(TreeWalk *walk, int *errnum, const char **action);
+extern const char *bucket_walk_failure(TreeWalk *walk, int *errnum, const char **failure);
 extern void bucket_walk_end(TreeWalk *walk);
 extern WalkReason bucket_walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
 

@@ -4,15 +4,15 @@
  *	  A bucket that keeps no versions: a file is deleted if it still is the
  *	  one that was condemned, and for good.
  *
- * That needs a server that honours "If-Match" of a DELETE.  Many ignore it, and
- * delete.  So a server has to prove it, by an object of ours, before anything
- * else is deleted: with a wrong ETag it must refuse, and leave the object
- * there; with the right one it must delete it.
+ * This needs a server that honours "If-Match" of a DELETE.  Many servers ignore
+ * it, and delete.  So the server must prove it with an object of ours, the
+ * canary, before anything else is deleted.  With a wrong ETag it must refuse,
+ * and leave the canary there; with the right ETag it must delete the canary.
  *
- * A file is known by its ETag, date and size.  The ETag is what every such
- * server compares, and some of them the date, too ("If-Unmodified-Since").
- * Elsewhere, whoever writes the same bytes once more between our look and the
- * DELETE loses that copy of them.
+ * A file is known by its ETag, date and size.  Every such server compares the
+ * ETag, and some compare the date, too ("If-Unmodified-Since").  On the others,
+ * somebody who writes the same bytes once more between our look and the DELETE
+ * loses that copy.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -39,7 +39,7 @@ typedef struct Canary
 	char		etag[BUCKET_ID_SIZE];
 } Canary;
 
-/* Asks something of the canary.  Returns 0 or an errno. */
+/* Makes a request about the canary, with If-Match unless `etag` is NULL.  Returns 0 or an errno. */
 static int
 ask(const Canary *canary, const char *method, const char *etag, const BucketAnswer **answer)
 {
@@ -57,7 +57,7 @@ ask(const Canary *canary, const char *method, const char *etag, const BucketAnsw
 	return bucket_call(canary->bucket, &call, answer);
 }
 
-/* Is the canary there, and whole? */
+/* Sets *there to whether the canary is there, and whole.  Returns 0 or an errno. */
 static int
 look(const Canary *canary, bool *there)
 {
@@ -68,6 +68,7 @@ look(const Canary *canary, bool *there)
 	return errnum;
 }
 
+/* Writes the canary, and keeps its ETag.  Returns 0 or an errno. */
 static int
 put(Canary *canary)
 {
@@ -81,7 +82,7 @@ put(Canary *canary)
 	return errnum;
 }
 
-/* Deletes it by an ETag; *refused tells whether the server has refused that. */
+/* Deletes the canary by an ETag.  Sets *refused to whether the server has refused that.  Returns 0 or an errno. */
 static int
 delete(const Canary *canary, const char *etag, bool *refused)
 {
@@ -94,6 +95,7 @@ delete(const Canary *canary, const char *etag, bool *refused)
 	return errnum;
 }
 
+/* Sets *proven to whether the server has passed the test.  Returns 0 or an errno. */
 static int
 try_canary(Canary *canary, bool *proven)
 {
@@ -123,12 +125,12 @@ bucket_prove(Bucket *bucket)
 	const BucketAnswer *answer;
 	int			errnum;
 
-	/* what was written while versions were kept would be found again */
+	/* where versions were kept once, a deletion would show an older version */
 	if (bucket->enabled || bucket->suspended)
 		bucket->conditional = false;
 	if (bucket->enabled || bucket->suspended || bucket->conditional)
 		return 0;
-	/* nobody else's: others may try theirs at the same time */
+	/* a name of its own: others may try their canary at the same time */
 	snprintf(path, sizeof(path), "%s%016llx", CANARY_PATH,
 			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
 	snprintf(canary.text, sizeof(canary.text), "%016llx",
@@ -198,7 +200,7 @@ next_delete(void *arg, int lane, BucketCall *call)
 	return true;
 }
 
-/* A request that is repeated, because its answer was lost, finds nothing any more. */
+/* 404 is a success, because a request is repeated if its answer was lost. */
 static void
 take_deleted(void *arg, int lane, int errnum, const BucketAnswer *answer)
 {
@@ -206,11 +208,11 @@ take_deleted(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	ConditionalDelete *file = &deleting->files[deleting->lanes[lane].file];
 
 	if (errnum != 0)
-		file->result = fail(errnum, "delete file");
+		file->result = fail(errnum, "could not delete file");
 	else if (answer->status == 412)
 		file->result = come_to(FILE_REPLACED);
 	else if (answer->status >= 300 && answer->status != 404)
-		file->result = fail(bucket_note(deleting->bucket, EIO, answer->error), "delete file");
+		file->result = fail(bucket_note(deleting->bucket, EIO, answer->error), "could not delete file");
 	else
 		file->result = come_to(FILE_OK);
 }
@@ -224,14 +226,14 @@ bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n)
 	int			i;
 
 	for (i = 0; i < n; i++)
-		files[i].result = fail(EAGAIN, "delete file");
+		files[i].result = fail(EAGAIN, "could not delete file");
 	deleting.lanes = palloc0(sizeof(DeleteLane) * bucket->n_parallel);
-	/* what was not begun in time stays for the next drain */
+	/* files that were not begun in time are left to the next drain */
 	while (deleting.next < n && bucket_keep_lease(bucket).outcome == FILE_OK &&
 		   (errnum = bucket_call_many(bucket, &calls)) == 0)
 		;
 	for (i = 0; errnum != 0 && i < n; i++)
 		if (files[i].result.errnum == EAGAIN)
-			files[i].result = fail(errnum, "delete file");
+			files[i].result = fail(errnum, "could not delete file");
 	pfree(deleting.lanes);
 }

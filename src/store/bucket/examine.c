@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/examine.c
- *	  How far does one come on the way to a bucket?  For cleanup_check().
+ *	  Examines each step on the way to a bucket, for cleanup_check().
  *
- * Each step needs those before it, so the first that fails is the last one
- * that is told.  One request tells several steps: what a server answers shows
- * that it was found, that its certificate was accepted, and so on.  What is
- * told are the words of libcurl and the code and message of the server, which
- * hold no key; no request is repeated.
+ * Each step needs those before it, so the first step that fails is the last one
+ * that is told.  One request tells several steps: an answer shows that the
+ * server was found, that its certificate was accepted, and so on.  The texts
+ * are those of libcurl, and the code and message of the server; they hold no
+ * key.  No request is repeated.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -22,10 +22,10 @@
 
 #define CANARY_PATH		STORE_PRIVATE_DIR "/canary"
 
-/* a canary that was left behind by somebody who died is removed after so long */
+/* seconds after which a canary that a dead process has left is removed */
 #define CANARY_SECONDS	60
 
-/* as the brake "clock" */
+/* the limit of the brake "clock" */
 #define MAX_CLOCK_SKEW_SECONDS	300
 
 #define SEE_RIGHTS "docs/buckets.md has the rights that are needed."
@@ -37,6 +37,7 @@ typedef struct Examiner
 	void	   *arg;
 } Examiner;
 
+/* Passes on the finding that a step is fine.  Returns true. */
 static bool
 fine(const Examiner *examiner, const char *check, const char *detail)
 {
@@ -46,6 +47,7 @@ fine(const Examiner *examiner, const char *check, const char *detail)
 	return true;
 }
 
+/* Passes on the finding that a step is wrong.  Returns false. */
 static bool
 wrong(const Examiner *examiner, const char *check, const char *detail, const char *hint)
 {
@@ -55,13 +57,13 @@ wrong(const Examiner *examiner, const char *check, const char *detail, const cha
 	return false;
 }
 
-/* What an errno of a call without an answer, or the answer itself, says. */
+/* Returns the text of the answer, or that of the errno if there is no answer. */
 static const char *
 words(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 {
 	if (answer != NULL && answer->error[0] != '\0')
 		return pstrdup(answer->error);
-	return pstrdup(bucket_driver.error_text((FileStore *) examiner->bucket, errnum));
+	return pstrdup(store_error_text((FileStore *) examiner->bucket, errnum));
 }
 
 static const char *
@@ -87,7 +89,7 @@ has_code(const BucketAnswer *answer, const char *const *codes)
 	return false;
 }
 
-/* Found, and connected?  All but the last failure is libcurl's. */
+/* Examines whether the server was found, and a safe connection made. */
 static bool
 examine_connection(const Examiner *examiner, const BucketAnswer *answer)
 {
@@ -108,7 +110,7 @@ examine_connection(const Examiner *examiner, const BucketAnswer *answer)
 				"plain HTTP, on this machine");
 }
 
-/* Who are we, and when? */
+/* Examines whether the server accepts our keys, and whether the clocks agree. */
 static bool
 examine_signature(const Examiner *examiner, const BucketAnswer *answer)
 {
@@ -158,7 +160,7 @@ examine_bucket(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 	return fine(examiner, "s3_versioning", "the bucket keeps no versions, so no deleted file can be put back");
 }
 
-/* Asks without a second try.  Returns whether there is an answer that is fine, or `or_status`. */
+/* Makes a request.  Returns whether the answer says 2xx or `or_status`; else sets *error. */
 static bool
 ask(const Examiner *examiner, const BucketCall *call, int or_status, const char **error)
 {
@@ -228,7 +230,7 @@ bucket_examine(FileStore *store, StoreFindingSink sink, void *arg)
 		return wrong(&examiner, "s3_credentials", words(&examiner, errnum, NULL),
 					 "See audio_cleanup.s3_credentials_file; docs/buckets.md says where else keys may come from.");
 	fine(&examiner, "s3_credentials", bucket_describe_keys(examiner.bucket));
-	/* nothing of it lasts until the next request but what is copied */
+	/* the answer lasts only until the next request */
 	copy = palloc(sizeof(BucketAnswer));
 	memcpy(copy, answer, sizeof(BucketAnswer));
 	copy->entries = NULL;
@@ -243,7 +245,7 @@ bucket_examine(FileStore *store, StoreFindingSink sink, void *arg)
 
 /* ------------------------------------------------------------------ canary --- */
 
-/* Where in the list is this version or marker?  -1: nowhere. */
+/* Returns the index of a version or marker in the list, or -1. */
 static int
 find_version(const KeyVersions *versions, const char *id)
 {
@@ -256,8 +258,8 @@ find_version(const KeyVersions *versions, const char *id)
 }
 
 /*
- * Removes what earlier canaries have left.  Whoever may not delete does not
- * add another one each time.  Returns 0 or an errno.
+ * Removes what earlier canaries have left, so that a user who may not delete
+ * does not leave another canary each time.  Returns 0 or an errno.
  */
 static int
 remove_leftovers(Bucket *bucket, const char *key)
@@ -281,7 +283,10 @@ remove_leftovers(Bucket *bucket, const char *key)
 	}
 }
 
-/* Is there the marker above the version, or neither of both?  Others may examine at the same time. */
+/*
+ * Checks that the marker lies above the version (`present`), or that both are
+ * gone.  Others may examine at the same time.  Returns 0 or an errno.
+ */
 static int
 expect_versions(Bucket *bucket, const char *key, const char *version, const char *marker, bool present)
 {
@@ -301,7 +306,7 @@ expect_versions(Bucket *bucket, const char *key, const char *version, const char
 	return 0;
 }
 
-/* Makes one request of the canary, and keeps the version that it has made.  Returns 0 or an errno. */
+/* Makes a request that changes the canary, and sets `version` to the version that it has made.  Returns 0 or an errno. */
 static int
 change(Bucket *bucket, const char *method, const char *key, const char *body, char version[BUCKET_ID_SIZE])
 {
@@ -316,25 +321,25 @@ change(Bucket *bucket, const char *method, const char *key, const char *body, ch
 	return errnum;
 }
 
-/* *action becomes what is being done.  Returns 0 or an errno. */
+/* Writes, hides, shows and removes a canary.  Returns 0; or an errno, and sets *failure to a static text. */
 static int
-try_canary(Bucket *bucket, const char *key, const char **action)
+try_canary(Bucket *bucket, const char *key, const char **failure)
 {
 	char		version[BUCKET_ID_SIZE];
 	char		marker[BUCKET_ID_SIZE];
 	int			errnum;
 
-	*action = "deleted for good";
+	*failure = "an object of our own could not be deleted for good";
 	if ((errnum = remove_leftovers(bucket, key)) != 0)
 		return errnum;
-	*action = "written";
+	*failure = "an object of our own could not be written";
 	if ((errnum = change(bucket, "PUT", key, "audio_cleanup canary\n", version)) != 0)
 		return errnum;
-	*action = "deleted";
+	*failure = "an object of our own could not be deleted";
 	if ((errnum = change(bucket, "DELETE", key, NULL, marker)) != 0 ||
 		(errnum = expect_versions(bucket, key, version, marker, true)) != 0)
 		return errnum;
-	*action = "deleted for good";
+	*failure = "an object of our own could not be deleted for good";
 	if ((errnum = bucket_remove_version(bucket, key, marker)) != 0 ||
 		(errnum = bucket_remove_version(bucket, key, version)) != 0)
 		return errnum;
@@ -363,18 +368,18 @@ bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg)
 {
 	const Examiner examiner = {bucket_of(store), sink, arg};
 	char		key[BUCKET_KEY_MAX + 1];
-	const char *action = "written";
+	const char *failure = "an object of our own could not be written";
 	int			errnum = bucket_key(examiner.bucket, CANARY_PATH, key);
 
 	if (!examiner.bucket->enabled)
 		return examine_conditions(&examiner);
 	if (errnum == 0)
-		errnum = try_canary(examiner.bucket, key, &action);
+		errnum = try_canary(examiner.bucket, key, &failure);
 	if (errnum == EINTR)
 		return false;
 	if (errnum != 0)
-		return wrong(&examiner, "s3_delete", psprintf("an object of our own could not be %s: %s", action,
-													  bucket_driver.error_text(store, errnum)),
+		return wrong(&examiner, "s3_delete", psprintf("%s: %s", failure,
+													  store_error_text(store, errnum)),
 					 "The user needs s3:PutObject, s3:DeleteObject and s3:DeleteObjectVersion; " SEE_RIGHTS);
 	return fine(&examiner, "s3_delete", "an object of our own was written, deleted, put back and deleted for good");
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/files.c
- *	  What becomes of a file of a bucket: see bucket.h.
+ *	  Looks at a file of a bucket, and puts it back: see bucket.h.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -11,10 +11,10 @@
 
 #include "src/store/bucket/bucket.h"
 
-/* so often a file is shown again that a server has not shown */
+/* attempts to make a server show a file: see show_again() */
 #define MAX_TRIES	3
 
-/* One file that something is done to. */
+/* One file, for a call that looks at it or changes it. */
 typedef struct Job
 {
 	Bucket	   *bucket;
@@ -23,12 +23,13 @@ typedef struct Job
 	KeyVersions versions;
 } Job;
 
+/* Lists the versions of the file. */
 static FileResult
 list(Job *job)
 {
 	int			errnum = bucket_list_versions(job->bucket, job->key, job->expected, &job->versions);
 
-	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "list versions of file");
+	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not list versions of file");
 }
 
 /* Fills `job`, and lists the versions of its file. */
@@ -42,10 +43,10 @@ begin(Job *job, FileStore *store, const char *path, const FileIdentity *expected
 	errnum = bucket_key(job->bucket, path, job->key);
 	if (errnum == 0)
 		return list(job);
-	return fail(bucket_note(job->bucket, errnum, strerror(errnum)), "accept path");
+	return fail(bucket_note(job->bucket, errnum, strerror(errnum)), "could not accept path");
 }
 
-/* begin(), for somebody who will change something. */
+/* Does the work of begin(), under the lease. */
 static FileResult
 begin_change(Job *job, FileStore *store, const char *path, const FileIdentity *expected)
 {
@@ -55,28 +56,17 @@ begin_change(Job *job, FileStore *store, const char *path, const FileIdentity *e
 	return result.outcome == FILE_OK ? begin(job, store, path, expected) : result;
 }
 
-static bool
-is_present(const Job *job)
-{
-	return bucket_is_present(&job->versions);
-}
-
-static bool
-is_captured(const Job *job)
-{
-	return bucket_is_captured(&job->versions);
-}
 
 static FileResult
-remove_version(Job *job, const char *version, const char *action)
+remove_version(Job *job, const char *version, const char *failure)
 {
 	char		copy[BUCKET_ID_SIZE];
 	int			errnum;
 
-	/* the list does not outlive the call */
+	/* the list lasts only until the next call */
 	strlcpy(copy, version, sizeof(copy));
 	errnum = bucket_remove_version(job->bucket, job->key, copy);
-	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, action);
+	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, failure);
 }
 
 
@@ -90,13 +80,13 @@ look(Bucket *bucket, const char *path, FileIdentity *identity)
 
 	if (result.outcome != FILE_OK)
 		return result;
-	if (!is_present(&job))
+	if (!bucket_is_present(&job.versions))
 		return come_to(FILE_VANISHED);
 	bucket_identify_entry(&job.versions.entries[0], identity);
 	return result;
 }
 
-/* A file that has another version by now is told when it is captured. */
+/* The answer may be that of store_expect(): a later version is noticed when the file is captured. */
 FileResult
 bucket_identify(FileStore *store, const char *path, bool durably, FileIdentity *identity)
 {
@@ -121,7 +111,7 @@ bucket_identify_captured(FileStore *store, int64 run_id, const char *path, FileI
 	entries = job.versions.entries;
 	if (job.versions.n < 2 || !entries[0].is_marker || entries[1].is_marker)
 		return !bucket_is_doubtful(job.bucket, job.key) ? come_to(FILE_VANISHED) :
-			fail(bucket_note(job.bucket, EIO, "it is not known whether the server has deleted it"), "delete file");
+			fail(bucket_note(job.bucket, EIO, "it is not known whether the server has deleted it"), "could not delete file");
 	bucket_identify_entry(&entries[1], identity);
 	return result;
 }
@@ -140,6 +130,7 @@ bucket_hides_stranger(const KeyVersions *versions)
 	return versions->at > 1 && versions->entries[0].is_marker;
 }
 
+/* Removes the marker that a capture has left above a stranger when it was killed.  Returns where the file is. */
 static FilePlace
 rescue_stranger(Job *job, bool mend, int *errnum)
 {
@@ -148,11 +139,11 @@ rescue_stranger(Job *job, bool mend, int *errnum)
 	if (!mend)
 		return PLACE_UNFINISHED;
 	result = bucket_keep_lease(job->bucket);
-	/* which has asked for another list */
+	/* the list has not outlived the requests about the lease */
 	if (result.outcome == FILE_OK)
 		result = list(job);
 	if (result.outcome == FILE_OK && bucket_hides_stranger(&job->versions))
-		result = remove_version(job, job->versions.entries[0].version, "put back file");
+		result = remove_version(job, job->versions.entries[0].version, "could not put back file");
 	*errnum = result.errnum;
 	return result.outcome == FILE_OK ? PLACE_OTHER : PLACE_UNKNOWN;
 }
@@ -169,27 +160,28 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 		return PLACE_UNKNOWN;
 	if (job.versions.at == 0)
 		return PLACE_UPLOAD;
-	if (is_captured(&job))
+	if (bucket_is_captured(&job.versions))
 		return PLACE_TRASH;
 	if (bucket_hides_stranger(&job.versions))
 		return rescue_stranger(&job, mend, errnum);
-	return is_present(&job) ? PLACE_OTHER : PLACE_NOWHERE;
+	return bucket_is_present(&job.versions) ? PLACE_OTHER : PLACE_NOWHERE;
 }
 
 
 /* ---------------------------------------------------------------- put back --- */
 
 /*
- * Swift removes a marker, and then shows the version below it.  If it is cut
- * short in between, nothing is shown, and nobody would ever show it.  Another
- * marker that is removed makes it try again.
+ * Makes the server show the newest version.  Swift removes a marker, and then
+ * shows the version below the marker.  If Swift is cut short in between, it
+ * never shows a version.  Another marker that is made and removed makes it try
+ * again.
  */
 static FileResult
 show_again(Job *job)
 {
 	const BucketCall call = {.method = "DELETE",.key = job->key,.once = true};
 	const BucketAnswer *answer;
-	FileResult	result = {FILE_FAILED, EIO, "put back file"};
+	FileResult	result = {FILE_FAILED, EIO, "could not put back file"};
 	int			try;
 
 	for (try = 0; try < MAX_TRIES && job->versions.none_is_current && job->versions.n > 0; try++)
@@ -197,17 +189,17 @@ show_again(Job *job)
 		int			errnum = bucket_call(job->bucket, &call, &answer);
 
 		if (errnum != 0)
-			return fail(errnum, "put back file");
+			return fail(errnum, "could not put back file");
 		result = list(job);
 		if (result.outcome == FILE_OK && job->versions.entries[0].is_marker)
-			result = remove_version(job, job->versions.entries[0].version, "put back file");
+			result = remove_version(job, job->versions.entries[0].version, "could not put back file");
 		if (result.outcome == FILE_OK)
 			result = list(job);
 	}
 	return result;
 }
 
-/* Removes what hides the file: our marker, and those of who deleted what was not there. */
+/* Removes the markers above the file: ours, and those of others who deleted a file that was not there. */
 static FileResult
 unhide(Job *job)
 {
@@ -215,9 +207,9 @@ unhide(Job *job)
 
 	while (result.outcome == FILE_OK && job->versions.at > 0)
 	{
-		if (is_present(job))
+		if (bucket_is_present(&job->versions))
 			return come_to(FILE_OCCUPIED);
-		result = remove_version(job, job->versions.entries[0].version, "put back file");
+		result = remove_version(job, job->versions.entries[0].version, "could not put back file");
 		if (result.outcome == FILE_OK)
 			result = list(job);
 		if (job->versions.none_is_current)
@@ -228,7 +220,7 @@ unhide(Job *job)
 	return result;
 }
 
-/* Copies the version that is expected to the key of `target`, in the server. */
+/* Lets the server copy the expected version to the key of `target`.  Sets `version` to the version of the copy. */
 static FileResult
 copy_version(const Job *job, const Job *target, char version[BUCKET_ID_SIZE])
 {
@@ -240,18 +232,22 @@ copy_version(const Job *job, const Job *target, char version[BUCKET_ID_SIZE])
 
 	if (!bucket_encode_source(job->bucket, source, sizeof(source), job->key,
 							  job->versions.entries[job->versions.at].version))
-		return fail(bucket_note(job->bucket, ENAMETOOLONG, strerror(ENAMETOOLONG)), "copy file");
+		return fail(bucket_note(job->bucket, ENAMETOOLONG, strerror(ENAMETOOLONG)), "could not copy file");
 	errnum = bucket_call(job->bucket, &call, &answer);
 	if (errnum != 0)
-		return fail(errnum, "copy file");
+		return fail(errnum, "could not copy file");
 	/* an error may come with the status of a success */
 	if (answer->status != 200 || answer->code[0] != '\0' || answer->version[0] == '\0')
-		return fail(bucket_note(job->bucket, EIO, answer->error[0] ? answer->error : answer->code), "copy file");
+		return fail(bucket_note(job->bucket, EIO, answer->error[0] ? answer->error : answer->code), "could not copy file");
 	strlcpy(version, answer->version, BUCKET_ID_SIZE);
 	return come_to(FILE_OK);
 }
 
-/* Is our copy whole, and has nobody written a file of that name meanwhile? */
+/*
+ * Verifies that our copy is whole, and that nobody has written a file of that
+ * name meanwhile.  FILE_OK; FILE_OCCUPIED, after our copy was removed;
+ * FILE_FAILED.
+ */
 static FileResult
 verify_copy(Job *target, const char *version, const FileIdentity *expected)
 {
@@ -265,11 +261,11 @@ verify_copy(Job *target, const char *version, const FileIdentity *expected)
 		(versions->n == 1 || versions->entries[1].is_marker);
 	if (is_first && versions->entries[0].size == expected->size)
 		return result;
-	result = remove_version(target, version, "copy file");
+	result = remove_version(target, version, "could not copy file");
 	return result.outcome == FILE_OK ? come_to(FILE_OCCUPIED) : result;
 }
 
-/* A bucket cannot rename: the version is copied, and then destroyed. */
+/* Puts a file back under another name.  A bucket cannot rename: the version is copied, and then destroyed. */
 static FileResult
 copy_back(Job *job, const char *path, const char *as)
 {
@@ -280,11 +276,11 @@ copy_back(Job *job, const char *path, const char *as)
 
 	if (result.outcome != FILE_OK)
 		return result;
-	if (is_present(&target))
+	if (bucket_is_present(&target.versions))
 		return come_to(FILE_OCCUPIED);
-	/* the list does not outlive the call */
+	/* the list of the job has not outlived that of the target */
 	result = list(job);
-	if (result.outcome == FILE_OK && !is_captured(job))
+	if (result.outcome == FILE_OK && !bucket_is_captured(&job->versions))
 		return come_to(FILE_VANISHED);
 	if (result.outcome == FILE_OK)
 		result = copy_version(job, &target, version);
@@ -309,7 +305,7 @@ bucket_put_back(FileStore *store, int64 run_id, const char *path, const char *as
 		return show_again(&job);
 	if (result.outcome != FILE_OK)
 		return result;
-	if (!is_captured(&job))
+	if (!bucket_is_captured(&job.versions))
 		return come_to(FILE_VANISHED);
 	return strcmp(path, as) == 0 ? unhide(&job) : copy_back(&job, path, as);
 }

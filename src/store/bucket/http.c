@@ -4,13 +4,13 @@
  *	  Requests to an S3-compatible server, several at a time, by libcurl, in
  *	  steps.
  *
- * How libcurl is used in a process of the server, see pg/curl.h.  libcurl itself
+ * pg/curl.h says how libcurl is used in a process of the server.  libcurl itself
  * signs a request (AWS signature, version 4).  Before version 8.3 it does not
- * sort the query: the caller does.
+ * sort the query, so the caller does.
  *
- * The secret key is in the session and in libcurl, and nowhere else; neither
- * shows it.  Of what the server says in an error, its code and its message
- * are kept: neither holds more than the id of the key.
+ * Only the session and libcurl have the secret key, and neither shows it.  Of
+ * an error of the server, the code and the message are kept: they hold no more
+ * than the id of the key.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,7 +23,7 @@
 
 #define CONNECT_MS		10000
 
-/* Where one request at a time is on its way. */
+/* A lane, in which one request at a time is on its way. */
 typedef struct Lane
 {
 	BucketSession *session;
@@ -52,6 +52,7 @@ struct BucketSession
 
 /* ----------------------------------------------------------------- session --- */
 
+/* Returns the three texts in one, by malloc(). */
 static char *
 join(const char *before, const char *text, const char *after)
 {
@@ -63,6 +64,7 @@ join(const char *before, const char *text, const char *after)
 	return joined;
 }
 
+/* Overwrites and frees a secret. */
 static void
 forget(char *secret)
 {
@@ -159,7 +161,7 @@ http_close(BucketSession *session)
 
 /* ------------------------------------------------------------------ answer --- */
 
-/* Other methods of HTTP than by a 2xx end in an error that is XML, or empty. */
+/* Returns whether the body is XML, which that of an error always is. */
 static bool
 is_xml(const Lane *lane)
 {
@@ -185,12 +187,13 @@ take_body(char *data, size_t size, size_t n, void *arg)
 	}
 	have = strlen(answer->body);
 	if (have + length >= sizeof(answer->body))
-		length = 0;				/* nothing of ours */
+		length = 0;				/* our objects are not that long */
 	memcpy(answer->body + have, data, length);
 	answer->body[have + length] = '\0';
 	return length;
 }
 
+/* If the line is that of the header `name`, sets `value` to its value, and returns true. */
 static bool
 take_header(const char *line, size_t length, const char *name, char *value, size_t size)
 {
@@ -223,7 +226,7 @@ take_header_line(char *line, size_t size, size_t n, void *arg)
 	return size * n;
 }
 
-/* What went wrong, in words for people. */
+/* Sets the answer's `error` to a text for people if the request has failed. */
 static void
 describe(Lane *lane, CURLcode code, bool readable)
 {
@@ -289,7 +292,7 @@ take_answer(Lane *lane, CURLcode code)
 	answer->timed_out = code == CURLE_OPERATION_TIMEDOUT;
 	answer->failure = failure_of(code);
 	describe(lane, code, readable);
-	/* nothing may be concluded from a half of it */
+	/* nothing may be concluded from half an answer */
 	if ((code != CURLE_OK || !readable) && answer->status < 300)
 	{
 		answer->status = 0;
@@ -310,7 +313,7 @@ add_header(Lane *lane, const char *header)
 	return longer != NULL;
 }
 
-/* Swift waits for the body of a DELETE that does not say that there is none. */
+/* Returns the body; "" for a DELETE, because Swift waits for a body unless the request says that it has none. */
 static const char *
 body_of(const BucketRequest *request)
 {
@@ -329,8 +332,8 @@ add_headers(Lane *lane)
 			return false;
 
 	/*
-	 * each is signed; libcurl 7.88 would sign one that has no value, and not
-	 * send it
+	 * each header is signed; libcurl 7.88 would sign a header without a
+	 * value, and not send it
 	 */
 	return add_header(lane, hash) &&
 		(body_of(lane->request) == NULL || add_header(lane, "Content-Type: text/plain")) &&
@@ -390,7 +393,7 @@ http_begin(BucketSession *session, int number, const BucketRequest *request)
 	if (lane->easy == NULL && (lane->easy = curl_easy_init()) == NULL)
 		return false;
 	lane->request = request;
-	/* connections, sessions of TLS and addresses stay known */
+	/* this keeps connections, sessions of TLS and addresses */
 	curl_easy_reset(lane->easy);
 	if (!add_headers(lane))
 	{
@@ -422,7 +425,7 @@ lane_of(BucketSession *session, const CURL * easy)
 	return &session->lanes[i];
 }
 
-/* Takes what has come; returns whether a request is over. */
+/* Takes the answers that have come.  Returns whether a request is over. */
 static bool
 take_answers(BucketSession *session)
 {
@@ -440,7 +443,7 @@ take_answers(BucketSession *session)
 	return any;
 }
 
-/* No request can be worked on any more. */
+/* Ends all requests with a failure, because libcurl cannot work on any. */
 static void
 give_up_all(BucketSession *session)
 {

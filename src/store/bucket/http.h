@@ -5,9 +5,9 @@
  *	  steps; the answers are read by libxml2.
  *
  * This is the interface of a library of its own, audio_cleanup_bucket (see
- * audio_cleanup_bucket.c), which is loaded when a bucket is opened; nothing is
- * linked with these functions: audio_cleanup_bucket_library() hands them out.
- * Memory is malloc()ed, and nothing raises an error.
+ * audio_cleanup_bucket.c), which is loaded when a bucket is opened.  Nothing is
+ * linked with these functions: audio_cleanup_bucket_library() returns pointers
+ * to them.  They allocate memory by malloc(), and raise no ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,9 +23,9 @@
 #define BUCKET_ERROR_SIZE	256
 #define BUCKET_TOKEN_SIZE	2048	/* of a continuation token or a key marker */
 #define BUCKET_ID_SIZE		256 /* of a version id, with its NUL */
-#define BUCKET_BODY_SIZE	2048	/* so much of an object is kept */
+#define BUCKET_BODY_SIZE	2048	/* of an object that is read, with its NUL */
 
-/* The server, and whose requests they are; all is copied. */
+/* The server, and the keys that sign the requests.  open() copies all texts. */
 typedef struct BucketServer
 {
 	const char *region;
@@ -48,8 +48,8 @@ typedef struct BucketRequest
 } BucketRequest;
 
 /*
- * An object, a version of one, a delete marker, an unfinished upload, a part
- * of one, or what became of one key of several.
+ * An entry of an answer: an object, a version of one, a delete marker, an
+ * unfinished upload, a part of one, or the outcome of one removal of several.
  */
 typedef struct BucketEntry
 {
@@ -61,11 +61,11 @@ typedef struct BucketEntry
 	int64		modified;		/* seconds since 1970; of an upload: begun */
 	bool		is_marker;
 	bool		is_latest;
-	bool		is_prefix;		/* what several keys begin with */
-	char		code[64];		/* of the error of this key; "": none */
+	bool		is_prefix;		/* the key is what several keys begin with */
+	char		code[64];		/* code of the error of this key; "": none */
 } BucketEntry;
 
-/* How far a request came that has no answer. */
+/* How far a request came. */
 typedef enum BucketFailure
 {
 	BUCKET_ANSWERED,
@@ -78,22 +78,23 @@ typedef enum BucketFailure
 
 typedef struct BucketAnswer
 {
-	int			status;			/* of HTTP; 0: there was no answer */
-	BucketFailure failure;		/* then */
-	bool		stopped;		/* by the caller */
+	int			status;			/* of HTTP; 0: there was no whole answer */
+	BucketFailure failure;		/* BUCKET_ANSWERED, or why there is none */
+	bool		stopped;		/* the caller has given the request up */
 	bool		timed_out;
 	char		error[BUCKET_ERROR_SIZE];	/* printable ASCII; "": none */
 	char		code[64];		/* of an error, as S3 calls it; "": none */
 	int64		date;			/* by the clock of the server, seconds since
 								 * 1970; 0: not told */
-	char		version[BUCKET_ID_SIZE];	/* that the request made or
+	char		version[BUCKET_ID_SIZE];	/* id of the version or marker
+											 * that the request made or
 											 * removed */
 	char		etag[BUCKET_ID_SIZE];	/* of an object, with its quotes */
 	int64		modified;		/* likewise, seconds since 1970; 0: not told */
 	char		versioning[16]; /* of a bucket: "Enabled", "Suspended", "" */
 	BucketEntry *entries;
 	int			n_entries;
-	bool		truncated;		/* there is more: */
+	bool		truncated;		/* the list goes on: */
 	char		next_token[BUCKET_TOKEN_SIZE];
 	char		next_key[BUCKET_TOKEN_SIZE];	/* decoded */
 	char		next_version[BUCKET_ID_SIZE];
@@ -102,7 +103,7 @@ typedef struct BucketAnswer
 
 typedef struct BucketSession BucketSession;
 
-/* A request that nobody signs, for keys: see plain.c.  All is copied. */
+/* A request for keys, which is not signed: see plain.c.  fetch_begin() copies all texts. */
 typedef struct PlainRequest
 {
 	const char *method;
@@ -116,13 +117,13 @@ typedef struct PlainRequest
 typedef struct PlainAnswer
 {
 	int			status;			/* of HTTP; 0: there was no answer */
-	char		error[BUCKET_ERROR_SIZE];	/* then; printable ASCII */
+	char		error[BUCKET_ERROR_SIZE];	/* why not; printable ASCII */
 	char		text[16384];	/* NUL-terminated; may hold secrets */
 } PlainAnswer;
 
 typedef struct PlainFetch PlainFetch;
 
-/* Returns the seconds, as far as their nanoseconds can be counted: a date that is later stays in the future. */
+/* Returns `seconds` (since 1970), cut to those whose nanoseconds an int64 can hold. */
 static inline int64
 http_limit_time(int64 seconds)
 {
@@ -130,8 +131,8 @@ http_limit_time(int64 seconds)
 }
 
 /*
- * Returns the time "2026-11-28T05:38:29Z", with a fraction of the second or
- * not, in seconds since 1970; 0 if the text is no such time.
+ * Returns the time of a text such as "2026-11-28T05:38:29Z", in seconds since
+ * 1970, without a fraction of the second; 0 if the text is no such time.
  */
 static inline int64
 http_parse_time(const char *text)
@@ -148,13 +149,16 @@ http_parse_time(const char *text)
 
 typedef struct BucketLibrary
 {
-	/* Opens a session, which keeps connections; NULL: no memory. */
+	/*
+	 * Opens a session, which keeps its connections.  Returns NULL for want of
+	 * memory.
+	 */
 	BucketSession *(*open) (const BucketServer *server);
 	void		(*close) (BucketSession *session);
 
 	/*
-	 * Begins a request in a lane that has none, a number below that of the
-	 * lanes; it must last until its end.  Returns false for want of memory.
+	 * Begins a request in the lane `lane` (from 0), which has none.  The
+	 * request must last until end().  Returns false for want of memory.
 	 */
 	bool		(*begin) (BucketSession *session, int lane, const BucketRequest *request);
 
@@ -164,36 +168,38 @@ typedef struct BucketLibrary
 	 */
 	void		(*step) (BucketSession *session, int ms);
 
-	/* Returns whether the request of the lane is over: there is an answer. */
+	/* Returns whether the request of the lane is over, and has its answer. */
 	bool		(*is_over) (BucketSession *session, int lane);
 
-	/* Returns the answer of the lane, which lasts until its next begin(). */
+	/*
+	 * Returns the answer of the lane, which lasts until the next begin()
+	 * there.
+	 */
 	const BucketAnswer *(*answer) (BucketSession *session, int lane);
 
 	/*
-	 * Ends the request of the lane; gives it up, with its connection, if it
-	 * is not over.
+	 * Ends the request of the lane.  If it is not over, gives the request up,
+	 * with its connection.
 	 */
 	void		(*end) (BucketSession *session, int lane);
 
 	/*
-	 * Has the requests that are begun from now on signed with these keys,
-	 * which are copied; `token` may be NULL.  Returns false for want of
-	 * memory.
+	 * Makes these keys, which are copied, sign the requests that begin from
+	 * now on.  `token` may be NULL.  Returns false for want of memory.
 	 */
 	bool		(*set_keys) (BucketSession *session, const char *access_key,
 							 const char *secret_key, const char *token);
 
 	/*
-	 * Begins a request that is not signed; the answer, which must last until
-	 * its end, is filled meanwhile.  Returns NULL for want of memory.  A
+	 * Begins a request that is not signed.  The request fills *answer, which
+	 * must last until fetch_end().  Returns NULL for want of memory.  A
 	 * session must have been opened before.
 	 */
 	PlainFetch *(*fetch_begin) (const PlainRequest *request, PlainAnswer *answer);
 
 	/*
-	 * Works on it for about `ms` milliseconds or until a signal comes.
-	 * Returns false when it is over.
+	 * Works on the request for about `ms` milliseconds or until a signal
+	 * comes.  Returns false when the request is over.
 	 */
 	bool		(*fetch_step) (PlainFetch *fetch, int ms);
 	void		(*fetch_end) (PlainFetch *fetch);

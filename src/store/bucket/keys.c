@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/keys.c
- *	  Whose requests they are: where keys come from, and when they are renewed.
+ *	  The keys that sign requests: where they come from, and when they are renewed.
  *
- * The first of these that is configured is asked, in the order of the tools of
- * AWS, and no other one if it fails:
+ * The first source in this list that is configured is asked, and no other if it
+ * fails.  The order is that of the tools of AWS.
  *
  *	1.	the file audio_cleanup.s3_credentials_file
  *	2.	the environment of the server: AWS_ACCESS_KEY_ID ...
@@ -15,13 +15,14 @@
  *		audio_cleanup.s3_metadata_service is on
  *
  * The first two are read whenever a bucket is opened.  Keys of the others are
- * valid for some hours: they are fetched by the first request, kept in the
- * memory of this process, and fetched anew before they expire, or when a
- * server says that they have.  They are nowhere else.
+ * valid for some hours: the first request fetches them, and they are fetched
+ * anew before they expire, or when a server says that they have expired.  They
+ * are kept in the memory of this process, and nowhere else.
  *
- * The services of 4 and 5 give keys to whoever asks from this machine, by
- * plain HTTP.  So they are asked only at addresses that no packet leaves the
- * machine, or its link, for, and by no name that could mean another one.
+ * The services of 4 and 5 give keys to everybody on this machine, by plain
+ * HTTP.  So they are asked only at an address on this machine or its link,
+ * which no packet leaves, and never by a name, which could mean another
+ * machine.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -34,7 +35,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "storage/fd.h"
 
 #include "src/pg/secret.h"
 #include "src/store/bucket/bucket.h"
@@ -55,20 +55,20 @@ typedef enum KeySource
 #define METADATA_PATH		"/latest/meta-data/iam/security-credentials/"
 #define TOKEN_SECONDS		"300"
 
-/* who is on this machine or on its link answers at once, or is not there */
+/* a service on this machine or on its link answers at once, or is not there */
 #define NEAR_TIMEOUT_MS		2000
 #define STS_TIMEOUT_MS		10000
 
-/* keys are renewed so long before they expire, or when a quarter of their time is left */
+/* keys are renewed so long before they expire, or, if that is later, when a quarter of their time is left */
 #define RENEW_SECONDS		300
 
-/* when that fails, it is tried again after so long, as long as the old ones are valid */
+/* a failed renewal is tried again after so long, while the old keys are valid */
 #define RETRY_SECONDS		30
 
 /* descriptors of one fetch */
 #define DESCRIPTORS			4
 
-/* What this process has fetched last. */
+/* The keys that this process has fetched last. */
 static struct
 {
 	KeySource	source;
@@ -79,7 +79,7 @@ static struct
 
 /* ------------------------------------------------------------ file, environment --- */
 
-/* The value of a line "name = value", or NULL. */
+/* Returns the value of a line "name = value", cut from `line`; NULL if the line has another name. */
 static char *
 value_of(char *line, const char *name)
 {
@@ -109,7 +109,7 @@ take_line(BucketKeys *keys, char *line)
 		strlcpy(keys->token, value, sizeof(keys->token));
 }
 
-/* As the tools of AWS write it; of several sections the first one is meant. */
+/* Reads the first section of a file as the tools of AWS write it.  Returns NULL, or what is wrong. */
 static const char *
 read_file(const char *path, BucketKeys *keys)
 {
@@ -169,6 +169,7 @@ find_source(void)
 	return bucket_options.metadata_service ? KEYS_METADATA : KEYS_NOWHERE;
 }
 
+/* Returns a digest that tells these keys from others. */
 static uint64
 digest_of(const BucketKeys *keys)
 {
@@ -235,7 +236,7 @@ is_near_v4(const char *host)
 	return bits >> 24 == 127 || bits >> 16 == (169 << 8 | 254);
 }
 
-/* Loopback, link-local, and the prefix in which AWS has these services. */
+/* Returns whether the address is loopback, link-local, or in the prefix in which AWS has these services. */
 static bool
 is_near_v6(const char *host)
 {
@@ -247,7 +248,7 @@ is_near_v6(const char *host)
 		memcmp(address.s6_addr, "\xfd\x00\x0e\xc2", 4) == 0;
 }
 
-/* Is it the URL of a service on this machine or its link, written as an address? */
+/* Returns whether the URL is that of a service on this machine or its link, written as an address. */
 static bool
 is_near(const char *url)
 {
@@ -277,9 +278,9 @@ is_near(const char *url)
 /* ------------------------------------------------------------------- answers --- */
 
 /*
- * Copies what stands in `text` from `at` on as long as these are letters of
- * keys, dates and tokens.  In JSON a slash may be escaped.  Returns false if
- * that ends otherwise than with `end`, is empty, or too long.
+ * Copies characters of keys, dates and tokens, from `at` up to the character
+ * `end`, to `value`.  In JSON a slash may be escaped.  Returns false if another
+ * character comes, or if the value is empty or too long.
  */
 static bool
 copy_letters(const char *at, char end, char *value, size_t size)
@@ -298,7 +299,7 @@ copy_letters(const char *at, char end, char *value, size_t size)
 	return *at == end && n > 0;
 }
 
-/* The value of a member of the one JSON object that these services answer with. */
+/* Sets `value` to the member `name` of the one JSON object that these services answer with. */
 static bool
 take_member(const char *text, const char *name, char *value, size_t size)
 {
@@ -317,7 +318,7 @@ take_member(const char *text, const char *name, char *value, size_t size)
 	return *at == '"' && copy_letters(at + 1, '"', value, size);
 }
 
-/* The value of an element of the XML that a token service answers with. */
+/* Sets `value` to the element `name` of the XML that a token service answers with. */
 static bool
 take_element(const char *text, const char *name, char *value, size_t size)
 {
@@ -329,7 +330,7 @@ take_element(const char *text, const char *name, char *value, size_t size)
 	return at != NULL && copy_letters(at + strlen(tag), '<', value, size);
 }
 
-/* Takes keys out of an answer, in which the token has one of two names. */
+/* Takes keys out of an answer by take(); `token` is the name that the token has there. */
 static bool
 take_keys(const char *text, bool (*take) (const char *, const char *, char *, size_t),
 		  const char *token, BucketKeys *keys)
@@ -348,15 +349,16 @@ take_keys(const char *text, bool (*take) (const char *, const char *, char *, si
 
 /* ------------------------------------------------------------------- fetching --- */
 
-/* One fetch: where, and what came of it. */
+/* A fetch of keys. */
 typedef struct Fetching
 {
 	Bucket	   *bucket;
-	const char *service;		/* for people */
+	const char *service;		/* its name, for people */
 	BucketKeys *keys;
 	PlainAnswer answer;
 } Fetching;
 
+/* Notes why there are no keys.  Returns an errno. */
 static int
 give_up(Fetching *fetching, const char *why)
 {
@@ -366,7 +368,7 @@ give_up(Fetching *fetching, const char *why)
 	return bucket_note(fetching->bucket, EACCES, text);
 }
 
-/* Returns 0 if the answer has status 200; else an errno, and it is noted why. */
+/* Makes a request.  Returns 0 if the answer has status 200; else notes why not, and returns an errno. */
 static int
 ask(Fetching *fetching, const PlainRequest *request)
 {
@@ -380,14 +382,14 @@ ask(Fetching *fetching, const PlainRequest *request)
 		return 0;
 	if (fetching->answer.status == 0)
 		return give_up(fetching, fetching->answer.error);
-	/* of the body nothing is told but the code of an error */
+	/* the body may hold secrets: only the code of an error is told */
 	if (!take_element(fetching->answer.text, "Code", code, sizeof(code)))
 		code[0] = '\0';
 	snprintf(why, sizeof(why), "HTTP status %d%s%s", fetching->answer.status, code[0] ? ", " : "", code);
 	return give_up(fetching, why);
 }
 
-/* Reads a token, whose file is not ours: Kubernetes writes it. */
+/* Reads a token from its file, which Kubernetes writes.  Returns NULL, or what is wrong. */
 static const char *
 read_token(const char *path, char *token, size_t size)
 {
@@ -524,24 +526,21 @@ fetch_metadata(Fetching *fetching)
 static int
 fetch(Bucket *bucket, BucketKeys *keys)
 {
-	Fetching   *fetching = palloc0(sizeof(Fetching));
+	Fetching   *fetching;
 	int			errnum;
-	int			n;
 
+	if (!store_acquire_descriptors(DESCRIPTORS))
+		return bucket_note(bucket, EMFILE, "too many files are open");
+	fetching = palloc0(sizeof(Fetching));
 	fetching->bucket = bucket;
 	fetching->keys = keys;
-	for (n = 0; n < DESCRIPTORS && AcquireExternalFD(); n++)
-		;
-	if (n < DESCRIPTORS)
-		errnum = bucket_note(bucket, EMFILE, "too many files are open");
-	else if (bucket->key_source == KEYS_WEB_IDENTITY)
+	if (bucket->key_source == KEYS_WEB_IDENTITY)
 		errnum = fetch_web_identity(fetching);
 	else if (bucket->key_source == KEYS_CONTAINER)
 		errnum = fetch_container(fetching);
 	else
 		errnum = fetch_metadata(fetching);
-	while (n-- > 0)
-		ReleaseExternalFD();
+	store_release_descriptors(DESCRIPTORS);
 	explicit_bzero(fetching, sizeof(Fetching));
 	pfree(fetching);
 	return errnum;
@@ -556,7 +555,7 @@ is_fetched(const Bucket *bucket)
 	return bucket->key_source >= KEYS_WEB_IDENTITY;
 }
 
-/* Fetches keys, for this process.  Returns 0 or an errno; then it still has the old ones. */
+/* Fetches keys for this process.  Returns 0; or an errno, and then the old keys stay. */
 static int
 fetch_anew(Bucket *bucket)
 {
@@ -575,6 +574,7 @@ fetch_anew(Bucket *bucket)
 	return errnum;
 }
 
+/* Gives the session these keys, unless it has them.  Returns 0 or an errno. */
 static int
 set_keys(Bucket *bucket, const BucketKeys *keys)
 {
@@ -609,7 +609,7 @@ bucket_have_keys(Bucket *bucket)
 	return set_keys(bucket, &fetched.keys);
 }
 
-/* Ceph refuses keys that have expired without saying why. */
+/* Returns whether the answer says that the keys have expired.  Ceph refuses such keys without a reason. */
 static bool
 has_expired(const Bucket *bucket, const BucketAnswer *answer)
 {
@@ -624,19 +624,19 @@ bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, uint64 used)
 	uint64		before = bucket->key_digest;
 	BucketKeys	keys;
 
-	/* another request has found out, and the keys were renewed meanwhile */
+	/* the keys were renewed for another request meanwhile */
 	if (used != before)
 		return answer->status == 403 || has_expired(bucket, answer);
 	if (!has_expired(bucket, answer))
 		return false;
 	if (is_fetched(bucket))
 	{
-		/* another bucket of this process may have fetched them already */
+		/* keys may have been fetched for another bucket of this process */
 		if (digest_of(&fetched.keys) == before && fetch_anew(bucket) != 0)
 			return false;
 		return set_keys(bucket, &fetched.keys) == 0 && bucket->key_digest != before;
 	}
-	/* somebody else may have written the file anew */
+	/* somebody may have written new keys to the file */
 	memset(&keys, 0, sizeof(keys));
 	if (bucket->key_source == KEYS_FILE && read_file(bucket_options.credentials_file, &keys) == NULL)
 		(void) set_keys(bucket, &keys);

@@ -3,25 +3,27 @@
  * store/bucket/lease.c
  *	  The claim of a bucket, and the lease on it: two objects of ours.
  *
- * The claim is written by "If-None-Match: *", so that of two databases one
+ * The claim is written by "If-None-Match: *", so that one of two databases
  * gets the bucket.
  *
- * The lease takes the place of a lock on a file.  It ends by itself, since a
- * process that dies cannot give it back.  Each who wants it puts a version of
- * one object, and lists its versions: the oldest one has the lease, and who
- * comes later removes his own again.  To renew it is to put a new version,
- * and to remove the old one: if another's is the oldest by then, the lease is
- * lost.  A version is dated and judged by the clock of the server alone.
+ * The lease takes the place of a lock on a file.  The lease ends by itself,
+ * because a process that dies cannot give it back.  A process that wants the
+ * lease puts a version of one object, and lists the versions of that object.
+ * The oldest version has the lease; a later process removes its own version
+ * again.  To renew the lease, a process puts a new version, and removes its old
+ * one; if another version is the oldest by then, the lease is lost.  Only the
+ * clock of the server dates a version, and tells its age.
  *
- * In a bucket that keeps no versions, or on a server that does not know
- * "If-None-Match", an object is written if nobody has it, and read again when
- * whoever might have looked before us must have written his own, on a server that
- * is as slow for him as it was for us: the last one to write has it, and the
- * others see that.  Such a lease is not given back, but
- * renewed as long as we work, and then it ends.
+ * In a bucket that keeps no versions, a process writes an object if nobody has
+ * it, waits, and reads it again.  The last process to write has the object, and
+ * the others see that.  The wait is long enough for any other process that may
+ * have looked before our write: its write has ended then, on a server that is
+ * as slow for it as for us.  Such a lease is not given back.  It is renewed as
+ * long as we work, and then it ends.  A claim is written in the same way on a
+ * server that does not know "If-None-Match".
  *
- * Only the process that changes something in the bucket has the lease.  A
- * transaction that merely plans looks whether somebody else has it.
+ * Only a process that changes something in the bucket has the lease.  A
+ * transaction that merely plans looks whether somebody else has the lease.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -39,31 +41,37 @@
 #define CLAIM_PATH		STORE_PRIVATE_DIR "/claim"
 #define LEASE_PATH		STORE_PRIVATE_DIR "/lease"
 
-/* a lease ends so long after it was put, and is renewed long before */
+/* a lease ends so long after it was put; it is renewed after RENEW_SECONDS, and no request begins after SAFE_SECONDS */
 #define LEASE_SECONDS	60
 #define RENEW_SECONDS	20
 #define SAFE_SECONDS	40
 
-/* who writes looks again so long after that, or twice as long as the write has taken; but if that is too long, he has lost */
+/* write_and_see() waits so long, or twice as long as the write has taken; it gives up if the write took too long */
 #define SETTLE_MS		2000
 #define LONGEST_WRITE_MS	30000
 
-/* The holder's name is that of this server, as long as the server runs. */
+/* Sets `holder` to the name of this server, which changes when the server starts. */
 static void
 name_holder(char holder[64])
 {
 	snprintf(holder, 64, UINT64_FORMAT "-" INT64_FORMAT, GetSystemIdentifier(), (int64) PgStartTime);
 }
 
+/* Returns a failure, and notes its text. */
 static FileResult
-give_up(Bucket *bucket, int errnum, const char *action, const char *error)
+give_up(Bucket *bucket, int errnum, const char *failure, const char *error)
 {
 	if (error != NULL)
 		(void) bucket_note(bucket, errnum, error);
-	return fail(errnum, action);
+	return fail(errnum, failure);
 }
 
-/* Is the version of a server that runs on?  Of our own, another process has it no more: there is one at a time. */
+/*
+ * Returns whether the version is one of this server, or gone.  One process of
+ * this server works in the bucket at a time, so another process of it, which
+ * has put the version, does not need it any more.  Sets *errnum if this cannot
+ * be told.
+ */
 static bool
 is_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
 {
@@ -76,19 +84,20 @@ is_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
 		return false;
 	*errnum = bucket_call(bucket, &call, &answer);
 	name_holder(holder);
-	/* one that is gone is in nobody's way */
+	/* a version that is gone does no harm */
 	return *errnum == 0 && (answer->status == 404 || strncmp(answer->body, holder, strlen(holder)) == 0);
 }
 
 /*
- * Goes through the versions of the lease from the oldest one up to `own`, or
- * with "" up to the newest.  Returns the outcome: FILE_OK if none of them is
- * in force.  With `remove`, those are removed that are not.
+ * Goes through the versions of the lease, from the oldest one to `own`, or with
+ * "" to the newest.  With `remove`, removes those that are not in force, and
+ * without, looks at the oldest alone.  FILE_OK if no version of somebody else is
+ * in force, FILE_OCCUPIED, FILE_FAILED.
  */
 static FileResult
 judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 {
-	static const char action[] = "look at the lease";
+	static const char failure[] = "could not look at the lease";
 	KeyVersions versions;
 	BucketEntry oldest;
 	int			errnum;
@@ -96,23 +105,24 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 	for (;;)
 	{
 		if ((errnum = bucket_list_versions(bucket, key, NULL, &versions)) != 0)
-			return fail(errnum, action);
+			return fail(errnum, failure);
 		if (versions.n == 0)
-			return *own == '\0' ? come_to(FILE_OK) : give_up(bucket, ESTALE, action, "the lease was lost");
+			return *own == '\0' ? come_to(FILE_OK) : give_up(bucket, ESTALE, failure, "the lease was lost");
 		oldest = versions.entries[versions.n - 1];
 		if (strcmp(oldest.version, own) == 0)
 			return come_to(FILE_OK);
 		if (!oldest.is_marker && bucket->date - oldest.modified <= LEASE_SECONDS &&
 			!is_ours(bucket, key, oldest.version, &errnum))
-			return errnum == 0 ? come_to(FILE_OCCUPIED) : fail(errnum, action);
-		/* whoever only looks need not look further */
+			return errnum == 0 ? come_to(FILE_OCCUPIED) : fail(errnum, failure);
+		/* younger versions do not have the lease */
 		if (!remove)
 			return come_to(FILE_OK);
 		if ((errnum = bucket_remove_version(bucket, key, oldest.version)) != 0)
-			return fail(errnum, action);
+			return fail(errnum, failure);
 	}
 }
 
+/* Puts a version of the lease: `version`. */
 static FileResult
 put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 {
@@ -124,9 +134,9 @@ put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 	name_holder(holder);
 	errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
-		return fail(errnum, "take the lease");
+		return fail(errnum, "could not take the lease");
 	if (answer->status != 200 || answer->version[0] == '\0')
-		return give_up(bucket, EIO, "take the lease",
+		return give_up(bucket, EIO, "could not take the lease",
 					   answer->error[0] ? answer->error : "the server gave no version id");
 	strlcpy(version, answer->version, BUCKET_ID_SIZE);
 	return come_to(FILE_OK);
@@ -134,9 +144,10 @@ put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 
 
 
+
 /* -------------------------------------------------- without versions --- */
 
-/* What an object of ours holds.  Returns 0 or an errno; an answer of 404 is "". */
+/* Reads an object of ours.  Returns 0, also if there is none (status 404), or an errno. */
 static int
 read_object(Bucket *bucket, const char *key, const BucketAnswer **answer)
 {
@@ -148,6 +159,7 @@ read_object(Bucket *bucket, const char *key, const BucketAnswer **answer)
 	return errnum;
 }
 
+/* Writes an object of ours.  Returns 0 or an errno. */
 static int
 put_object(Bucket *bucket, const char *key, const char *text)
 {
@@ -159,11 +171,11 @@ put_object(Bucket *bucket, const char *key, const char *text)
 }
 
 /*
- * Writes an object that nobody had at `looked`, and finds out whether it is
- * ours.  FILE_OK, FILE_OCCUPIED, FILE_FAILED.
+ * Writes an object that nobody had at the time `looked`, and finds out whether
+ * we have it: see above.  FILE_OK, FILE_OCCUPIED, FILE_FAILED.
  */
 static FileResult
-write_and_see(Bucket *bucket, const char *key, const char *text, instr_time looked, const char *action)
+write_and_see(Bucket *bucket, const char *key, const char *text, instr_time looked, const char *failure)
 {
 	const BucketAnswer *answer;
 	instr_time	took;
@@ -174,17 +186,17 @@ write_and_see(Bucket *bucket, const char *key, const char *text, instr_time look
 	INSTR_TIME_SUBTRACT(took, looked);
 	took_ms = (int) INSTR_TIME_GET_MILLISEC(took);
 	if (errnum == 0 && took_ms > LONGEST_WRITE_MS)
-		return give_up(bucket, EAGAIN, action, "the server is too slow to tell who was first");
+		return give_up(bucket, EAGAIN, failure, "the server is too slow to tell who was first");
 	if (errnum == 0 && !bucket_sleep(Max(SETTLE_MS, 2 * took_ms)))
 		errnum = bucket_note(bucket, EINTR, strerror(EINTR));
 	if (errnum == 0)
 		errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
-		return fail(errnum, action);
+		return fail(errnum, failure);
 	return come_to(answer->status == 200 && strcmp(answer->body, text) == 0 ? FILE_OK : FILE_OCCUPIED);
 }
 
-/* May the lease be written: is it ours, or nobody's, or has it ended? */
+/* Returns whether the lease may be written: it is ours, or nobody's, or it has ended. */
 static bool
 is_free(const Bucket *bucket, const BucketAnswer *answer, const char *holder)
 {
@@ -192,10 +204,11 @@ is_free(const Bucket *bucket, const BucketAnswer *answer, const char *holder)
 		bucket->date - answer->modified > LEASE_SECONDS;
 }
 
+/* Takes or renews the lease in a bucket without versions. */
 static FileResult
 renew_plain_lease(Bucket *bucket, const char *key)
 {
-	static const char action[] = "take the lease";
+	static const char failure[] = "could not take the lease";
 	char		holder[64];
 	const BucketAnswer *answer;
 	instr_time	looked;
@@ -210,16 +223,16 @@ renew_plain_lease(Bucket *bucket, const char *key)
 	INSTR_TIME_SET_CURRENT(looked);
 	errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
-		result = fail(errnum, action);
+		result = fail(errnum, failure);
 	else if (is_held && strcmp(answer->body, bucket->lease) == 0)
 	{
 		errnum = put_object(bucket, key, bucket->lease);
-		result = errnum == 0 ? come_to(FILE_OK) : fail(errnum, action);
+		result = errnum == 0 ? come_to(FILE_OK) : fail(errnum, failure);
 	}
 	else if (!is_free(bucket, answer, holder))
 		result = come_to(FILE_OCCUPIED);
 	else
-		result = write_and_see(bucket, key, bucket->lease, looked, action);
+		result = write_and_see(bucket, key, bucket->lease, looked, failure);
 	if (result.outcome == FILE_OK)
 		bucket->leased_at = looked;
 	else
@@ -230,6 +243,7 @@ renew_plain_lease(Bucket *bucket, const char *key)
 
 /* ------------------------------------------------------------------- lease --- */
 
+/* Takes or renews the lease.  FILE_OK, FILE_OCCUPIED, FILE_FAILED. */
 static FileResult
 renew_lease(Bucket *bucket)
 {
@@ -243,18 +257,18 @@ renew_lease(Bucket *bucket)
 	if (errnum == 0)
 		errnum = bucket_ask_versioning(bucket);
 	if (errnum != 0)
-		return fail(errnum, "ask for versioning");
+		return fail(errnum, "could not ask for versioning");
 	if (!bucket->enabled && (errnum = bucket_prove(bucket)) != 0)
-		return fail(errnum, "try a deletion");
+		return fail(errnum, "could not try a deletion");
 	if (!bucket->enabled && !bucket->conditional)
-		return give_up(bucket, ENOTSUP, "delete safely", "the bucket keeps no versions");
+		return give_up(bucket, ENOTSUP, "could not delete safely", "the bucket keeps no versions");
 	if (!bucket->enabled)
 		return renew_plain_lease(bucket, key);
 	bucket->conditional = false;
 	result = put_lease(bucket, key, version);
 	if (result.outcome == FILE_OK && bucket->lease[0] != '\0' &&
 		(errnum = bucket_remove_version(bucket, key, bucket->lease)) != 0)
-		result = fail(errnum, "renew the lease");
+		result = fail(errnum, "could not renew the lease");
 	if (result.outcome == FILE_OK)
 		result = judge_others(bucket, key, version, true);
 	bucket->lease[0] = '\0';
@@ -268,7 +282,7 @@ renew_lease(Bucket *bucket)
 	return result;
 }
 
-/* In seconds. */
+/* Returns the age of the lease in seconds. */
 static double
 lease_age(const Bucket *bucket)
 {
@@ -294,11 +308,11 @@ bucket_keep_lease(Bucket *bucket)
 		return come_to(FILE_OK);
 	result = renew_lease(bucket);
 	if (result.outcome == FILE_OCCUPIED)
-		return give_up(bucket, EBUSY, "take the lease", "another server works on the bucket");
+		return give_up(bucket, EBUSY, "could not take the lease", "another server works on the bucket");
 	return result;
 }
 
-/* The lease itself is taken by the first change. */
+/* Only looks whether somebody else has the lease: the first change takes it. */
 FileResult
 bucket_lock(FileStore *store)
 {
@@ -307,18 +321,18 @@ bucket_lock(FileStore *store)
 	int			errnum = bucket_key(bucket, LEASE_PATH, key);
 
 	if (errnum != 0)
-		return fail(errnum, "look at the lease");
+		return fail(errnum, "could not look at the lease");
 	return bucket->lease[0] != '\0' ? come_to(FILE_OK) : judge_others(bucket, key, "", false);
 }
 
-/* Asks the network only if there was a change. */
+/* Asks the network only if there is a lease. */
 void
 bucket_unlock(FileStore *store)
 {
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
 
-	/* of a plain one nobody could tell whether it is still ours */
+	/* nobody could tell whether a lease without versions is still ours */
 	if (bucket->conditional)
 		return;
 	if (bucket->lease[0] != '\0' && bucket_key(bucket, LEASE_PATH, key) == 0)
@@ -342,20 +356,20 @@ bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 	if (errnum == 0)
 		errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
-		return fail(errnum, "read claim");
+		return fail(errnum, "could not read claim");
 	if (answer->status == 404)
 		return come_to(FILE_VANISHED);
 	if (answer->status != 200)
-		return give_up(bucket, EIO, "read claim", answer->error);
+		return give_up(bucket, EIO, "could not read claim", answer->error);
 	strlcpy(text, answer->body, STORE_CLAIM_MAX);
 	return come_to(FILE_OK);
 }
 
-/* The server does not know If-None-Match. */
+/* Writes the claim on a server that does not know If-None-Match. */
 static FileResult
 claim_by_reading(Bucket *bucket, const char *key, const char *text)
 {
-	static const char action[] = "write claim";
+	static const char failure[] = "could not write claim";
 	const BucketAnswer *answer;
 	instr_time	looked;
 	int			errnum;
@@ -363,10 +377,10 @@ claim_by_reading(Bucket *bucket, const char *key, const char *text)
 	INSTR_TIME_SET_CURRENT(looked);
 	errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
-		return fail(errnum, action);
+		return fail(errnum, failure);
 	if (answer->status != 404)
 		return come_to(FILE_OCCUPIED);
-	return write_and_see(bucket, key, text, looked, action);
+	return write_and_see(bucket, key, text, looked, failure);
 }
 
 FileResult
@@ -382,10 +396,10 @@ bucket_write_claim(FileStore *store, const char *text, bool replace)
 	if (errnum == 0)
 		errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
-		return fail(errnum, "write claim");
+		return fail(errnum, "could not write claim");
 	if (answer->status == 501)
 		return claim_by_reading(bucket, key, text);
 	if (answer->status == 412 || answer->status == 409)
 		return come_to(FILE_OCCUPIED);
-	return answer->status == 200 ? come_to(FILE_OK) : give_up(bucket, EIO, "write claim", answer->error);
+	return answer->status == 200 ? come_to(FILE_OK) : give_up(bucket, EIO, "could not write claim", answer->error);
 }

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/many.c
- *	  Many files of a bucket at a time: looked at, captured, destroyed.
+ *	  Looks at, captures and destroys many files of a bucket at a time.
  *
- * What happens to each is what bucket.h says.  Only the requests are those of
- * many files: the versions of all are read first, then all markers are made,
- * and the versions of all read again.  Where that is cut short, each file is in
- * a state of its own, which bucket_locate() tells.
+ * bucket.h says what happens to each file.  Here the requests are those of many
+ * files: the versions of all are read first, then all markers are made, and the
+ * versions of all are read again.  If that is cut short, each file is in a
+ * state of its own, which bucket_locate() tells.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -19,7 +19,7 @@
 
 #include "src/store/bucket/bucket.h"
 
-/* so often a marker is tried again that a busy server has not made */
+/* further attempts to make a marker that a busy server has not made */
 #define MAX_TRIES	5
 
 /* One file of many. */
@@ -28,26 +28,28 @@ typedef struct Item
 	char	   *key;			/* with the prefix; NULL: `result` says why */
 	const char *path;
 	const FileIdentity *expected;	/* or NULL */
-	int			number;			/* in the caller's array */
+	int			number;			/* index in the caller's array */
 	FileResult	result;
 	bool		in_hand;		/* something is still to be done */
-	const char *version;		/* that is to be removed */
-	const char *marker;			/* that we have made, NULL: unknown; or that
-								 * is to be removed */
-	bool		made;			/* a marker was, though we may not know which */
-	FileOutcome outcome;		/* when that is done */
-	const char *etag;			/* without versions, with the date */
-	int64		modified;
+	const char *version;		/* version or marker to be removed; before a
+								 * capture: "null", see check_null_versions() */
+	const char *marker;			/* marker that we have made, NULL: unknown; or
+								 * that is to be removed */
+	bool		made;			/* a marker was made, though we may not know
+								 * its id */
+	FileOutcome outcome;		/* outcome when `version` is removed */
+	const char *etag;			/* without versions: ETag, */
+	int64		modified;		/* and date, seconds since 1970 */
 } Item;
 
 typedef struct Many
 {
 	Bucket	   *bucket;
-	MemoryContext context;		/* of all that it holds */
+	MemoryContext context;		/* has all of this */
 	MemoryContext caller;
-	Item	   *items;			/* by key */
+	Item	   *items;			/* sorted by key */
 	int			n;
-	int		   *asked;			/* numbers of the items of a listing */
+	int		   *asked;			/* indexes of the items that are listed */
 	StoreCondemned *condemned;	/* of a capture */
 } Many;
 
@@ -88,8 +90,8 @@ add_item(Many *many, const char *path, const FileIdentity *expected)
 	item->in_hand = errnum == 0;
 	if (errnum == 0)
 		item->key = pstrdup(key);
-	item->result = errnum == 0 ? fail(EINTR, "list versions of file") :
-		fail(bucket_note(many->bucket, errnum, strerror(errnum)), "accept path");
+	item->result = errnum == 0 ? fail(EINTR, "could not list versions of file") :
+		fail(bucket_note(many->bucket, errnum, strerror(errnum)), "could not accept path");
 }
 
 static void
@@ -99,7 +101,7 @@ end_many(Many *many)
 	MemoryContextDelete(many->context);
 }
 
-/* All files that are still in hand have this result. */
+/* Gives all files that are still in hand this result. */
 static void
 fail_all(Many *many, FileResult result)
 {
@@ -113,7 +115,7 @@ fail_all(Many *many, FileResult result)
 	}
 }
 
-/* The item of an ask is done with. */
+/* Gives the item its result: nothing is to be done any more. */
 static void
 settle(Item *item, FileResult result)
 {
@@ -121,7 +123,7 @@ settle(Item *item, FileResult result)
 	item->in_hand = false;
 }
 
-/* Takes care that nobody else works here, before anything is changed. */
+/* Takes or renews the lease before a change.  Returns false, and fails all files, if that is not possible. */
 static bool
 begin_change(Many *many)
 {
@@ -132,7 +134,10 @@ begin_change(Many *many)
 	return result.outcome == FILE_OK;
 }
 
-/* Lists the versions of all that are in hand; the sink is given `many` and the number among those asked for. */
+/*
+ * Lists the versions of all files in hand.  The sink gets `many`, and the
+ * number that item_of_ask() takes.  Returns 0; or an errno, and fails all files.
+ */
 static int
 list_all(Many *many, VersionsSink sink)
 {
@@ -156,7 +161,7 @@ list_all(Many *many, VersionsSink sink)
 	errnum = bucket_list_many(many->bucket, asks, n, sink, many);
 	pfree(asks);
 	if (errnum != 0)
-		fail_all(many, fail(errnum, "list versions of file"));
+		fail_all(many, fail(errnum, "could not list versions of file"));
 	return errnum;
 }
 
@@ -177,7 +182,7 @@ take_identity(void *arg, int ask, int errnum, const KeyVersions *versions)
 	ExpectedFile *file = &many->bucket->expected[item->number];
 
 	if (errnum != 0)
-		settle(item, fail(errnum, "list versions of file"));
+		settle(item, fail(errnum, "could not list versions of file"));
 	else if (!bucket_is_present(versions))
 		settle(item, come_to(FILE_VANISHED));
 	else
@@ -212,7 +217,7 @@ bucket_expect(FileStore *store, const char *const *paths, int n)
 	for (i = 0; i < n; i++)
 		add_item(&many, paths[i], NULL);
 	qsort(many.items, n, sizeof(Item), compare_items);
-	/* if somebody wants us to stop, there will be an interrupt to be served */
+	/* if an interrupt is pending, the caller serves it */
 	(void) list_all(&many, take_identity);
 	for (i = 0; i < n; i++)
 	{
@@ -239,7 +244,7 @@ bucket_expected(const Bucket *bucket, const char *path)
 
 /* ----------------------------------------------------------------- removal --- */
 
-/* What is to be removed, and the numbers of its items. */
+/* Removals, and the indexes of their items. */
 typedef struct Removals
 {
 	BucketRemoval *list;
@@ -265,9 +270,9 @@ add_removal(const Many *many, Removals *removals, int i, const char *version)
 	};
 }
 
-/* Removes the `version` of all that are in hand.  What fails is settled: `action`. */
+/* Removes the `version` of all files in hand.  Settles those that fail, with this failure. */
 static void
-remove_versions(Many *many, const char *action)
+remove_versions(Many *many, const char *failure)
 {
 	Removals	removals;
 	int			errnum;
@@ -283,14 +288,14 @@ remove_versions(Many *many, const char *action)
 		Item	   *item = &many->items[removals.items[i]];
 
 		if (removals.list[i].errnum != 0)
-			settle(item, fail(errnum ? errnum : removals.list[i].errnum, action));
+			settle(item, fail(errnum ? errnum : removals.list[i].errnum, failure));
 	}
 }
 
 
 /* ----------------------------------------------------------------- capture --- */
 
-/* In doubt is what the server may delete later on, though it never said so. */
+/* Notes that the server may delete this key later on, because it gave no answer to the request. */
 static void
 doubt(Bucket *bucket, const char *key)
 {
@@ -318,7 +323,7 @@ bucket_is_doubtful(const Bucket *bucket, const char *key)
 	return hash_search(bucket->doubtful, &digest, HASH_FIND, NULL) != NULL;
 }
 
-/* Where is the file, and is it to be captured? */
+/* Finds out where a condemned file is; it stays in hand if it is to be captured. */
 static void
 take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 {
@@ -328,7 +333,7 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 
 	if (errnum != 0)
 	{
-		settle(item, fail(errnum, "list versions of file"));
+		settle(item, fail(errnum, "could not list versions of file"));
 		return;
 	}
 	if (versions->at == 0)
@@ -352,9 +357,9 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 }
 
 /*
- * In a bucket that keeps versions no more, a marker would take the place of
- * the version "null", for good.  So that is asked for, for files of which it
- * would be true, right before.
+ * In a bucket that keeps versions no more, a marker would replace the version
+ * "null", for good.  So if files have such a version, the bucket is asked right
+ * before whether it keeps versions.
  */
 static void
 check_null_versions(Many *many)
@@ -373,13 +378,13 @@ check_null_versions(Many *many)
 		errnum = bucket_note(many->bucket, ENOTSUP, "the bucket keeps no versions");
 	if (errnum == 0)
 		return;
-	result = fail(errnum, "delete safely");
+	result = fail(errnum, "could not delete safely");
 	for (; i < many->n; i++)
 		if (many->items[i].in_hand && many->items[i].version != NULL)
 			settle(&many->items[i], result);
 }
 
-/* Makes the markers of all that are in hand, as far as the server lets us: what it did not refuse is looked at. */
+/* Makes the markers of all files in hand.  Those that the server has not refused stay in hand, to be verified. */
 static void
 make_markers(Many *many)
 {
@@ -392,8 +397,7 @@ make_markers(Many *many)
 			add_removal(many, &removals, i, NULL);
 
 	/*
-	 * what was on its way when somebody wanted us to stop is looked at by the
-	 * next drain
+	 * if the call was stopped, the next drain looks at what was on its way
 	 */
 	(void) bucket_remove_many(many->bucket, removals.list, removals.n, true);
 	for (i = 0; i < removals.n; i++)
@@ -407,13 +411,14 @@ make_markers(Many *many)
 			doubt(many->bucket, item->key);
 		if (removal->errnum != 0 && removal->errnum != EIO && removal->errnum != ETIMEDOUT &&
 			removal->errnum != EAGAIN)
-			settle(item, fail(removal->errnum, "delete file"));
+			settle(item, fail(removal->errnum, "could not delete file"));
 	}
 }
 
 /*
- * Without its id, the marker is the one above the file that was expected, if
- * any; or the only one above a stranger, if one was made.  Swift tells no ids.
+ * Returns the index of the marker that we have made, or -1.  If its id is not
+ * known, because Swift tells no ids, it is the marker above the expected file,
+ * if any; or the only one above a stranger, if a marker was made.
  */
 static int
 find_marker(const Item *item, const KeyVersions *versions)
@@ -431,9 +436,10 @@ find_marker(const Item *item, const KeyVersions *versions)
 }
 
 /*
- * Which version lies right below the marker?  A stranger gets rid of it: the
- * item stays in hand, with the marker as `version`.  So does one that has no
- * marker, and to which none will come, without.
+ * Verifies a capture: the expected version must lie right below the marker.
+ * The item stays in hand if another version lies there, with the marker as
+ * `version` to be removed; or, without a `version`, if there is no marker and
+ * none will come later.
  */
 static void
 take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
@@ -445,7 +451,7 @@ take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
 	item->version = NULL;
 	if (errnum != 0)
 	{
-		settle(item, fail(errnum, "list versions of file"));
+		settle(item, fail(errnum, "could not list versions of file"));
 		return;
 	}
 	at = find_marker(item, versions);
@@ -458,10 +464,10 @@ take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
 		item->version = MemoryContextStrdup(many->context, versions->entries[at].version);
 	}
 	else if (item->marker != NULL || versions->at != 0 || bucket_is_doubtful(many->bucket, item->key))
-		settle(item, fail(bucket_note(many->bucket, EIO, "the server has made no delete marker"), "delete file"));
+		settle(item, fail(bucket_note(many->bucket, EIO, "the server has made no delete marker"), "could not delete file"));
 }
 
-/* Takes the markers from strangers, which then are settled.  Returns how many files have no marker yet. */
+/* Removes the markers above strangers, and settles these.  Returns how many files have no marker yet. */
 static int
 uncover_strangers(Many *many)
 {
@@ -481,11 +487,12 @@ uncover_strangers(Many *many)
 			continue;
 		}
 		errnum = bucket_remove_version(many->bucket, item->key, item->version);
-		settle(item, errnum == 0 ? come_to(item->outcome) : fail(errnum, "put back file"));
+		settle(item, errnum == 0 ? come_to(item->outcome) : fail(errnum, "could not put back file"));
 	}
 	return left;
 }
 
+/* Captures all files in hand by markers, and verifies them. */
 static void
 hide_all(Many *many)
 {
@@ -508,10 +515,10 @@ hide_all(Many *many)
 			break;
 		}
 	}
-	fail_all(many, fail(errnum, "delete file"));
+	fail_all(many, fail(errnum, "could not delete file"));
 }
 
-/* There is no trash: those that are in hand are destroyed in their place. */
+/* Destroys all files in hand at their place, because there is no trash. */
 static void
 destroy_in_place(Many *many)
 {
@@ -544,7 +551,7 @@ destroy_in_place(Many *many)
 static void
 capture_all(Many *many, bool for_good)
 {
-	const FileResult no_trash = {FILE_FAILED, ENOTSUP, "back up file"};
+	const FileResult no_trash = {FILE_FAILED, ENOTSUP, "could not back up file"};
 
 	if (!many->bucket->conditional)
 	{
@@ -560,7 +567,7 @@ capture_all(Many *many, bool for_good)
 	}
 }
 
-/* A marker that was left over a stranger by somebody who was killed. */
+/* Removes markers that a killed process has left above strangers. */
 static void
 mend(Many *many, int64 run_id)
 {
@@ -577,7 +584,7 @@ mend(Many *many, int64 run_id)
 		file->place = bucket_locate((FileStore *) many->bucket, run_id, item->path, item->expected,
 									true, &errnum);
 		if (file->place == PLACE_UNKNOWN)
-			many->items[i].result = fail(errnum, "put back file");
+			many->items[i].result = fail(errnum, "could not put back file");
 	}
 }
 
@@ -623,9 +630,9 @@ bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy, c
 /* ----------------------------------------------------------------- destroy --- */
 
 /*
- * A captured version is to be removed, and the marker after the last version
- * below it.  Above an older one it stays, for without it that one would be seen
- * again.
+ * Finds the version to be removed; and its marker, if no other version lies
+ * below.  Above an older version the marker stays: without the marker that
+ * version would be seen again.
  */
 static void
 take_doomed(void *arg, int ask, int errnum, const KeyVersions *versions)
@@ -635,8 +642,12 @@ take_doomed(void *arg, int ask, int errnum, const KeyVersions *versions)
 	bool		is_last = versions->n == versions->at + 1 && !versions->more;
 
 	if (errnum != 0)
-		settle(item, fail(errnum, "list versions of file"));
-	/* whoever was killed behind its last version has left the marker */
+		settle(item, fail(errnum, "could not list versions of file"));
+
+	/*
+	 * a process that was killed after it removed the last version has left
+	 * the marker
+	 */
 	else if (versions->n == 1 && versions->entries[0].is_marker)
 	{
 		settle(item, come_to(FILE_VANISHED));
@@ -652,7 +663,7 @@ take_doomed(void *arg, int ask, int errnum, const KeyVersions *versions)
 	}
 }
 
-/* Removes the markers of versions that are gone.  One that stays is in nobody's way. */
+/* Removes the markers of versions that are gone.  A marker that stays does no harm. */
 static void
 remove_markers(Many *many)
 {
@@ -685,7 +696,7 @@ bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 	qsort(many.items, n, sizeof(Item), compare_items);
 	if (begin_change(&many) && list_all(&many, take_doomed) == 0 && begin_change(&many))
 	{
-		remove_versions(&many, "delete file");
+		remove_versions(&many, "could not delete file");
 		for (i = 0; i < n; i++)
 			if (many.items[i].in_hand)
 				settle(&many.items[i], come_to(FILE_OK));

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/open.c
- *	  A bucket is opened: its name, the server, and whose requests they are.
+ *	  Opens a bucket: its name, its server, and the keys of the requests.
  *
  * Opening asks nothing of the network; store_reach() does.  So a transaction
- * that holds locks can open one, and the commit callback can close it.
+ * that holds locks can open a bucket, and the commit callback can close it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -12,20 +12,19 @@
  */
 #include "postgres.h"
 
-#include "storage/fd.h"
 #include "utils/hsearch.h"
 
 #include "src/pg/library.h"
 #include "src/store/bucket/bucket.h"
 #include "src/store/bucket/options.h"
 
-/* what libcurl waits and wakes with, besides a connection for each lane */
+/* descriptors that libcurl waits and wakes with, besides a connection for each lane */
 #define DESCRIPTORS		4
 
 #define SCHEME			"s3://"
 #define BUCKET_NAME_MAX	63
 
-/* room for our own names and for those of the files */
+/* longest prefix, so that the rest of a key has room for names of files and for ours */
 #define PREFIX_MAX		512
 
 BucketOptions bucket_options;
@@ -62,7 +61,7 @@ bucket_judge_name(const char *url)
 	return NULL;
 }
 
-/* Plain text is for a server on this machine only. */
+/* HTTP without TLS is for a server on this machine only. */
 const char *
 bucket_judge_endpoint(const char *endpoint)
 {
@@ -86,6 +85,7 @@ bucket_judge_endpoint(const char *endpoint)
 	return "Only a server on this machine (localhost) may be reached without TLS.";
 }
 
+/* Sets the names of the bucket, its URL and the prefix of its keys. */
 static void
 name_bucket(Bucket *bucket, const char *url)
 {
@@ -135,38 +135,18 @@ load_library(const char **error)
 	return library;
 }
 
-static void
-release_descriptors(int count)
-{
-	while (count-- > 0)
-		ReleaseExternalFD();
-}
 
-static bool
-acquire_descriptors(int count)
-{
-	int			n;
-
-	for (n = 0; n < count; n++)
-		if (!AcquireExternalFD())
-		{
-			release_descriptors(n);
-			return false;
-		}
-	return true;
-}
-
-/* Where descriptors are few, one request at a time has to do. */
+/* Acquires a descriptor for each lane; if there are too few, one request at a time must do. */
 static bool
 acquire_lanes(Bucket *bucket)
 {
 	bucket->n_parallel = bucket_options.requests;
 	bucket->n_descriptors = DESCRIPTORS + BUCKET_FIRST_LANE + bucket->n_parallel;
-	if (acquire_descriptors(bucket->n_descriptors))
+	if (store_acquire_descriptors(bucket->n_descriptors))
 		return true;
 	bucket->n_parallel = 1;
 	bucket->n_descriptors = DESCRIPTORS;
-	return acquire_descriptors(bucket->n_descriptors);
+	return store_acquire_descriptors(bucket->n_descriptors);
 }
 
 static void
@@ -197,7 +177,7 @@ open_session(Bucket *bucket)
 			{
 				bucket->open_errnum = ENOMEM;
 				error = "libcurl could not be initialized";
-				release_descriptors(bucket->n_descriptors);
+				store_release_descriptors(bucket->n_descriptors);
 			}
 		}
 	}
@@ -206,7 +186,7 @@ open_session(Bucket *bucket)
 		(void) bucket_note(bucket, bucket->open_errnum, error);
 }
 
-/* A bucket that cannot be reached is opened all the same: the first call says why. */
+/* A bucket that cannot be used is opened all the same: the first call says why not. */
 FileStore *
 bucket_open(const char *url)
 {
@@ -225,8 +205,8 @@ bucket_open(const char *url)
 }
 
 /*
- * Asks nothing of the network.  A lease that is not given back by then, after
- * an ERROR, ends by itself; this server may take it at once.
+ * Asks nothing of the network.  A lease that was not given back, because of an
+ * ERROR, ends by itself; this server may take it again at once.
  */
 static void
 bucket_close(FileStore *store)
@@ -236,7 +216,7 @@ bucket_close(FileStore *store)
 	if (bucket->session != NULL)
 	{
 		bucket->library->close(bucket->session);
-		release_descriptors(bucket->n_descriptors);
+		store_release_descriptors(bucket->n_descriptors);
 	}
 	if (bucket->lanes != NULL)
 		pfree(bucket->lanes);
@@ -302,94 +282,27 @@ bucket_error_text(FileStore *store, int errnum)
 	return strerror(errnum);
 }
 
-/* Whether somebody may write, the claim shows. */
-static int
-bucket_check_writable(FileStore *store)
-{
-	return 0;
-}
-
-static int
-bucket_check_folder(FileStore *store, const char *path)
-{
-	return 0;
-}
-
 static FileResult
 bucket_set_backup_dir(FileStore *store, const char *path, const char *owner)
 {
-	return fail(bucket_note(bucket_of(store), EINVAL, "a bucket keeps its own backups"), "accept path");
+	return fail(bucket_note(bucket_of(store), EINVAL, "a bucket keeps its own backups"), "could not accept path");
 }
 
-static bool
-bucket_is_quick(const FileStore *store)
-{
-	return false;
-}
-
-/* A bucket has no end. */
-static int
-bucket_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
-{
-	return ENOTSUP;
-}
-
-/* The server's clock is the date of its last answer, in whole seconds. */
+/* The time is the date of the server's last answer. */
 static FileResult
 bucket_clock(FileStore *store, int64 *now_ns)
 {
 	const Bucket *bucket = bucket_of(store);
 
 	*now_ns = bucket->date * NS_PER_SECOND;
-	return bucket->date != 0 ? come_to(FILE_OK) : fail(ENOTSUP, "ask the time");
+	return bucket->date != 0 ? come_to(FILE_OK) : fail(ENOTSUP, "could not ask the time");
 }
 
-/* No file is ever captured otherwise than by a marker, which needs no space. */
+/* A capture never fails for want of space: it makes a marker. */
 static FileResult
 bucket_destroy_in_place(FileStore *store, const char *path, const FileIdentity *expected, int64 *freed)
 {
-	return fail(bucket_note(bucket_of(store), ENOTSUP, strerror(ENOTSUP)), "delete file");
-}
-
-/*
- * A marker does not say which run has made it: files of runs that this
- * database does not know are not found.
- */
-static int
-bucket_trash_runs(FileStore *store, int64 *runs, int max)
-{
-	return 0;
-}
-
-static int
-bucket_renumber_trash(FileStore *store, int64 run_id, int64 as)
-{
-	return ENOTSUP;
-}
-
-/* There are no folders; a name is all there is of one. */
-static int
-bucket_remove_folders(FileStore *store, const char *path)
-{
-	return 0;
-}
-
-static void
-bucket_tidy(FileStore *store, int64 run_id)
-{
-}
-
-/* What the server has said it has done is done. */
-static int
-bucket_sync(FileStore *store)
-{
-	return 0;
-}
-
-static int
-bucket_lock_holder(FileStore *store)
-{
-	return 0;
+	return fail(bucket_note(bucket_of(store), ENOTSUP, strerror(ENOTSUP)), "could not delete file");
 }
 
 const StoreDriver bucket_driver = {
@@ -400,11 +313,7 @@ const StoreDriver bucket_driver = {
 	.can_undo = bucket_can_undo,
 	.prove = bucket_prove_store,
 	.error_text = bucket_error_text,
-	.check_writable = bucket_check_writable,
-	.check_folder = bucket_check_folder,
 	.set_backup_dir = bucket_set_backup_dir,
-	.is_quick = bucket_is_quick,
-	.space = bucket_space,
 	.clock = bucket_clock,
 	.expect = bucket_expect,
 	.identify = bucket_identify,
@@ -416,11 +325,6 @@ const StoreDriver bucket_driver = {
 	.destroy = bucket_destroy,
 	.destroy_many = bucket_destroy_many,
 	.destroy_in_place = bucket_destroy_in_place,
-	.trash_runs = bucket_trash_runs,
-	.renumber_trash = bucket_renumber_trash,
-	.remove_folders = bucket_remove_folders,
-	.tidy = bucket_tidy,
-	.sync = bucket_sync,
 	.examine = bucket_examine,
 	.examine_canary = bucket_examine_canary,
 	.list_uploads = bucket_list_uploads,
@@ -429,7 +333,6 @@ const StoreDriver bucket_driver = {
 	.write_claim = bucket_write_claim,
 	.lock = bucket_lock,
 	.unlock = bucket_unlock,
-	.lock_holder = bucket_lock_holder,
 	.walk_begin = bucket_walk_begin,
 	.walk_begin_trash = bucket_walk_begin_trash,
 	.walk_next = bucket_walk_next,

@@ -22,8 +22,9 @@ typedef struct BucketOptions
 	char	   *credentials_file;	/* "": the environment of the postmaster */
 	char	   *ca_file;		/* "": the system's certificates */
 	int			timeout_ms;		/* of one request */
-	bool		metadata_service;	/* may be asked for keys */
-	int			requests;		/* at a time, at most */
+	bool		metadata_service;	/* the metadata service of the machine may
+									 * be asked for keys */
+	int			requests;		/* requests of many at a time, at most */
 } BucketOptions;
 
 extern BucketOptions bucket_options;

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/plain.c
- *	  A request that nobody signs, to whoever gives out keys: the metadata
- *	  service of the machine, of its containers, or a token service.
+ *	  Requests for keys, which are not signed: to the metadata service of the
+ *	  machine, to that of its containers, or to a token service.
  *
  * libcurl is used as in http.c.  No request goes through a proxy or follows a
  * redirect, because its answer is a secret.
@@ -23,7 +23,7 @@ struct PlainFetch
 	CURL	   *easy;
 	struct curl_slist *headers;
 	PlainAnswer *answer;
-	size_t		length;			/* of its text */
+	size_t		length;			/* of the answer's text */
 	char		curl_error[CURL_ERROR_SIZE];
 };
 

@@ -3,14 +3,14 @@
  * store/bucket/remove.c
  *	  Removes versions, and makes the markers that hide a file.
  *
- * Many keys go in one request, which S3 calls DeleteObjects, as XML.  Each
+ * Many keys go in one request, which S3 calls DeleteObjects, as XML.  Each key
  * comes back with its own answer.  A key that no XML can hold, or that would
- * not come back as it was sent, goes by a request of its own.
+ * not come back as it was sent, has a request of its own.
  *
- * To remove a version is the same, however often it is done.  To make a marker
- * is not: a second one would lie above the first, and not above the file.  So
- * a request that makes markers is never repeated, and whoever asked looks at
- * the versions.
+ * The removal of a version may be repeated.  The making of a marker may not: a
+ * second marker would lie above the first, and not above the file.  So a
+ * request that makes markers is never repeated, and the caller looks at the
+ * versions.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,11 +23,11 @@
 
 #include "src/store/bucket/bucket.h"
 
-/* what one request holds at most, in keys and bytes */
+/* limits of one request, in keys and bytes */
 #define GROUP_KEYS		1000
 #define GROUP_BYTES		(512 * 1024)
 
-/* so often a version is tried again that a busy server has not removed */
+/* further attempts to remove a version that a busy server has not removed */
 #define MAX_TRIES		5
 
 #define QUERY_SIZE		(3 * BUCKET_ID_SIZE + 16)
@@ -44,12 +44,12 @@ bucket_remove_version(Bucket *bucket, const char *key, const char *version)
 
 /* ------------------------------------------------------------------ groups --- */
 
-/* What goes by one request: removals that stand side by side. */
+/* The removals of one request, which stand side by side. */
 typedef struct Group
 {
 	int			first;
 	int			n;
-	bool		alone;			/* by a request of its own */
+	bool		alone;			/* one removal, by a request of its own */
 	StringInfoData body;
 	char		md5[BUCKET_MD5_SIZE];
 	const char *headers[2];
@@ -64,10 +64,10 @@ typedef struct Removing
 	bool		leased;
 	int			next;
 	int			group_size;
-	Group	   *groups;			/* by lane */
+	Group	   *groups;			/* one for each lane */
 } Removing;
 
-/* Can XML hold the key, and does the key come back unchanged? */
+/* Returns whether XML can hold the key, and the key comes back unchanged. */
 static bool
 fits_xml(const char *key)
 {
@@ -132,6 +132,7 @@ is_to_be_alone(const Removing *removing, int i)
 	return removing->group_size == 1 || !fits_xml(removal->key);
 }
 
+/* Makes the call for one removal.  Returns false if its version has no id. */
 static bool
 call_alone(Group *group, const BucketRemoval *removal, BucketCall *call)
 {
@@ -147,6 +148,7 @@ call_alone(Group *group, const BucketRemoval *removal, BucketCall *call)
 	return removal->version[0] != '\0' && bucket_encode(group->query, QUERY_SIZE, removal->version);
 }
 
+/* Makes the call for a group of removals.  Returns false where there is no MD5. */
 static bool
 call_together(Removing *removing, Group *group, BucketCall *call)
 {
@@ -200,6 +202,7 @@ next_group(void *arg, int lane, BucketCall *call)
 
 /* ----------------------------------------------------------------- answers --- */
 
+/* Returns the errno for the code of a key, and notes it; 0 for success. */
 static int
 errno_of_key(Bucket *bucket, const char *code)
 {
@@ -226,7 +229,7 @@ take_entry(Bucket *bucket, const BucketEntry *entry, BucketRemoval *removal)
 		removal->marker = pstrdup(entry->version);
 }
 
-/* The answers come in the order of the request, as a rule. */
+/* Takes the answers to a group.  As a rule they come in the order of the request. */
 static void
 take_entries(Bucket *bucket, const BucketAnswer *answer, BucketRemoval *removals, int n)
 {
@@ -251,7 +254,7 @@ take_entries(Bucket *bucket, const BucketAnswer *answer, BucketRemoval *removals
 	}
 }
 
-/* Without an answer, the request may even be carried out later on. */
+/* Takes the failure of a request.  If there was no answer, the server may even carry it out later on. */
 static void
 take_failure(BucketRemoval *removals, int n, int errnum, const BucketAnswer *answer)
 {
@@ -294,6 +297,7 @@ take_group(void *arg, int lane, int errnum, const BucketAnswer *answer)
 
 /* ------------------------------------------------------------------- rounds --- */
 
+/* Makes each removal once. */
 static int
 remove_once(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 {
@@ -312,7 +316,7 @@ remove_once(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 	removing.group_size = Min((n + bucket->n_parallel - 1) / bucket->n_parallel, GROUP_KEYS);
 	removing.groups = palloc0(sizeof(Group) * bucket->n_parallel);
 	errnum = bucket_call_many(bucket, &calls);
-	/* some may have been on their way */
+	/* some requests may have been on their way */
 	for (i = 0; errnum != 0 && i < n; i++)
 		if (removals[i].again)
 		{
@@ -326,7 +330,10 @@ remove_once(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 	return errnum;
 }
 
-/* Those that a busy server has not removed come to the front, in a copy. */
+/*
+ * Copies the removals of versions that a busy server has not made to `left`,
+ * and their indexes to `which`.  Returns their number.
+ */
 static int
 select_left(const BucketRemoval *removals, int n, BucketRemoval *left, int *which)
 {

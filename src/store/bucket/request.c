@@ -1,18 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/request.c
- *	  Asks the server of a bucket, and waits for its answers.
+ *	  Makes requests to the server of a bucket, and waits for its answers.
  *
- * Requests go in lanes, one at a time in each.  A lane of its own is for whoever
- * asks one thing and waits; the others are for many requests of one kind, and
- * for the next pages of a walk.
+ * Requests go in lanes, one at a time in each.  One lane is for bucket_call();
+ * the others are for the next pages of a walk, and for many requests of one
+ * kind.
  *
- * A server that is busy says so.  What it had no time for is repeated, later
- * each time, and of many requests fewer are on their way at a time from then
- * on: half as many, and one more for each that is answered.
+ * If a server says that it is busy, the request is repeated, after a longer
+ * time each time.  From then on, of many requests half as many are on their way
+ * at a time, and one more for each that is answered.
  *
- * Waiting serves no interrupts, because nothing in a store raises an error; it
- * looks whether there is one, and gives up: EINTR.  The caller then serves it.
+ * Waiting serves no interrupts, because nothing in a store raises an error.  It
+ * looks whether an interrupt is pending, and gives up with EINTR; the caller
+ * serves the interrupt.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -30,14 +31,14 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/pmsignal.h"
-#include "storage/procsignal.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/library.h"
 #include "src/store/bucket/bucket.h"
 
 #define STEP_MS		100
 
-/* a busy server is asked again after 0.1, 0.2, 0.4 ... seconds, or half as long */
+/* a busy server is asked again after at most 0.1, 0.2, 0.4 ... seconds, at least half as long */
 #define MAX_TRIES	6
 #define FIRST_REST_MS	100
 
@@ -73,7 +74,7 @@ is_unreserved(unsigned char c)
 		c == '-' || c == '.' || c == '_' || c == '~';
 }
 
-/* A "/" stays what it is in a path, and in a query is escaped. */
+/* Appends `text` to `target`, with escapes; a "/" is escaped in a query but not in a path. */
 static bool
 encode(char *target, size_t size, const char *text, bool is_path)
 {
@@ -137,7 +138,7 @@ hash(pg_cryptohash_type type, const char *text, uint8 *digest, size_t size)
 	return done;
 }
 
-/* Without a digest, no file is the one that was expected. */
+/* If the hash fails, the digest is 0, and no file is the one that is expected. */
 uint64
 bucket_digest(const char *text)
 {
@@ -167,7 +168,7 @@ bucket_md5_header(const char *body, char header[BUCKET_MD5_SIZE])
 	return true;
 }
 
-/* The hash of a body, in hexadecimal. */
+/* Sets `hex` to the hash of a body, in hexadecimal.  Returns false for want of memory. */
 static bool
 hash_body(const char *body, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
 {
@@ -184,36 +185,15 @@ hash_body(const char *body, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
 
 /* ----------------------------------------------------------------- waiting --- */
 
-/* DROP DATABASE elsewhere should not wait for a server of ours. */
-static void
-pass_barrier(void)
-{
-	MemoryContext caller = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		ProcessProcSignalBarrier();
-	}
-	PG_CATCH();
-	{
-		/* the barrier stays pending, and fails again where it can be raised */
-		MemoryContextSwitchTo(caller);
-		FlushErrorState();
-	}
-	PG_END_TRY();
-}
-
 static bool
 is_interrupted(void)
 {
-	if (ProcSignalBarrierPending)
-		pass_barrier();
 	if (!PostmasterIsAlive())
 		proc_exit(1);
-	return QueryCancelPending || ProcDiePending;
+	return library_should_stop();
 }
 
-/* Works on all requests for a while.  Returns false if somebody wants us to stop. */
+/* Works on all requests for `ms` milliseconds at most.  Returns false if an interrupt is pending. */
 static bool
 step(Bucket *bucket, int ms)
 {
@@ -223,7 +203,7 @@ step(Bucket *bucket, int ms)
 	return !is_interrupted();
 }
 
-/* Not all who were sent away should come back at once. */
+/* Returns milliseconds to rest, at random, so that not all clients of a busy server come back at once. */
 static int
 rest_ms(int try)
 {
@@ -257,7 +237,7 @@ bucket_sleep(int ms)
 static bool
 is_to_be_repeated(Bucket *bucket, const BucketLane *lane, const BucketAnswer *answer)
 {
-	/* nothing was done with keys that are not accepted any more */
+	/* with keys that are not accepted, the server has done nothing */
 	if (bucket_renew_keys(bucket, answer, lane->key_digest))
 		return true;
 	if (lane->call.once || answer->stopped)
@@ -265,6 +245,7 @@ is_to_be_repeated(Bucket *bucket, const BucketLane *lane, const BucketAnswer *an
 	return answer->status == 500 || answer->status == 503 || answer->status == 429 || answer->status == 0;
 }
 
+/* Returns the errno for an answer that is_answer() does not accept. */
 static int
 errno_of(const BucketAnswer *answer)
 {
@@ -285,7 +266,7 @@ errno_of(const BucketAnswer *answer)
 	}
 }
 
-/* Does the answer tell something about what was asked for, good or bad? */
+/* Returns whether the answer is about the object that was asked for, good or bad. */
 static bool
 is_answer(const BucketAnswer *answer)
 {
@@ -295,6 +276,7 @@ is_answer(const BucketAnswer *answer)
 	return (answer->status == 404 && strcmp(answer->code, "NoSuchBucket") != 0) ||
 		answer->status == 409 || answer->status == 412 || answer->status == 501;
 }
+
 
 
 
@@ -309,7 +291,7 @@ now_ms(void)
 	return (int64) INSTR_TIME_GET_MILLISEC(now);
 }
 
-/* Sends the request of the lane, once more perhaps.  Returns 0 or an errno. */
+/* Sends the request of the lane, for the first time or again.  Returns 0 or an errno. */
 static int
 send_request(Bucket *bucket, BucketLane *lane)
 {
@@ -353,8 +335,9 @@ give_up(Bucket *bucket, BucketLane *lane)
 }
 
 /*
- * Looks after a lane.  Returns true if its call is over: *errnum and *answer
- * are what bucket_call() returns.
+ * Takes the answer of a lane, if there is one, or repeats its request.  Returns
+ * true if its call is over, and sets *errnum and *answer to what bucket_call()
+ * returns.
  */
 static bool
 look_after(Bucket *bucket, BucketLane *lane, int *errnum, const BucketAnswer **answer)
@@ -384,7 +367,7 @@ look_after(Bucket *bucket, BucketLane *lane, int *errnum, const BucketAnswer **a
 	return true;
 }
 
-/* Waits for the end of the call in a lane. */
+/* Waits for the end of the call in a lane.  Returns as bucket_call() does. */
 static int
 finish_call(Bucket *bucket, int number, const BucketAnswer **answer)
 {
@@ -437,18 +420,18 @@ bucket_drop_page(Bucket *bucket, int page)
 
 /* --------------------------------------------------------- many at a time --- */
 
-/* Of many requests. */
+/* The state of bucket_call_many(). */
 typedef struct Traffic
 {
 	Bucket	   *bucket;
 	const BucketCalls *calls;
-	int			width;			/* so many are on their way at a time */
-	int			busy;			/* lanes */
+	int			width;			/* requests that may be on their way at a time */
+	int			busy;			/* lanes that have a call */
 	int			rest_ms;		/* until the first lane that rests is to go on */
-	bool		answered;
+	bool		answered;		/* a call was over in this round */
 } Traffic;
 
-/* Gives free lanes something to do.  Returns 0 or an errno. */
+/* Begins calls in free lanes.  Returns 0 or an errno. */
 static int
 fill_lanes(Traffic *traffic)
 {

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/uploads.c
- *	  Uploads that were begun in parts, and are not completed.
+ *	  Lists and ends uploads that were begun in parts, and are not completed.
  *
- * They are no objects: no list of objects has them, and their parts are paid
- * for until somebody ends them.  The server says when an upload was begun, and
- * of each part when it came: whoever still sends parts is not disturbed.
+ * Such an upload is no object: no list of objects has it, and its parts cost
+ * money until somebody ends it.  The server says when an upload was begun, and
+ * when each part came.  So an upload that still gets parts is not disturbed.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -19,14 +19,14 @@
 /* parts are numbered from 1 to 10000 */
 #define MAX_PARTS		10000
 
-/* Where a page of the list begins: behind this upload; "": at the first one. */
+/* The upload after which a page of the list begins; "": the first page. */
 typedef struct Position
 {
 	char		key[BUCKET_TOKEN_SIZE];
 	char		id[BUCKET_ID_SIZE];
 } Position;
 
-/* Puts the query of the next page into `query`.  Returns false if there is no room. */
+/* Sets `query` to the query of the page that begins after `after`.  Returns false if there is no room. */
 static bool
 make_query(const Bucket *bucket, const Position *after, char *query, size_t size)
 {
@@ -54,7 +54,7 @@ pass_uploads(const Bucket *bucket, const BucketAnswer *answer, StoreUploadSink s
 		const StoreUpload upload = {entry->key + prefix, entry->version, entry->modified * NS_PER_SECOND};
 
 		/*
-		 * without its id an upload cannot be ended, and without a time it has
+		 * an upload without an id cannot be ended, and one without a time has
 		 * no age
 		 */
 		if (strncmp(entry->key, bucket->prefix, prefix) == 0 && entry->version[0] != '\0' && entry->modified > 0)
@@ -86,7 +86,7 @@ bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 			return 0;
 		strlcpy(next.key, answer->next_key, sizeof(next.key));
 		strlcpy(next.id, answer->next_version, sizeof(next.id));
-		/* a list that does not go on would never end */
+		/* the same position again would have the list never end */
 		if (next.key[0] == '\0' || (strcmp(next.key, after.key) == 0 && strcmp(next.id, after.id) == 0))
 			return bucket_note(bucket, EIO, "the server does not say where its list of uploads goes on");
 		after = next;
@@ -94,9 +94,9 @@ bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 }
 
 /*
- * Adds up the parts of an upload: *size becomes their bytes, *newest when the
- * last of them came, in seconds since 1970.  Returns 0; ENOENT if there is no
- * such upload any more; or an errno.
+ * Sets *size to the bytes of all parts of an upload, and *newest to the time
+ * when the last part came, in seconds since 1970.  Returns 0; ENOENT if there
+ * is no such upload any more; or another errno.
  */
 static int
 look_at_parts(Bucket *bucket, const char *key, const char *id, int64 *size, int64 *newest)
@@ -135,6 +135,7 @@ look_at_parts(Bucket *bucket, const char *key, const char *id, int64 *size, int6
 	return 0;
 }
 
+/* Returns whether the server may have done what failed with this errno. */
 static bool
 is_lost(int errnum)
 {
@@ -144,7 +145,7 @@ is_lost(int errnum)
 FileResult
 bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quiet_since_ns, int64 *freed)
 {
-	static const char action[] = "end upload";
+	static const char failure[] = "could not end upload";
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
 	char		query[3 * BUCKET_ID_SIZE + 16] = "uploadId=";
@@ -163,12 +164,12 @@ bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quie
 	if (errnum == 0 && !bucket_encode(query, sizeof(query), id))
 		errnum = ENAMETOOLONG;
 	if (errnum != 0)
-		return fail(bucket_note(bucket, errnum, strerror(errnum)), "accept path");
+		return fail(bucket_note(bucket, errnum, strerror(errnum)), "could not accept path");
 	errnum = look_at_parts(bucket, key, id, &size, &newest);
 	if (errnum == ENOENT)
 		return come_to(FILE_VANISHED);
 	if (errnum != 0)
-		return fail(errnum, "list parts of upload");
+		return fail(errnum, "could not list parts of upload");
 	if (newest * NS_PER_SECOND > quiet_since_ns)
 		return come_to(FILE_REPLACED);
 	errnum = bucket_call(bucket, &call, &answer);
@@ -178,11 +179,11 @@ bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quie
 		errnum = bucket_note(bucket, EIO, answer->error);
 
 	/*
-	 * where the answer was lost, the upload is over if the server does not
+	 * if the answer was lost, the upload was ended if the server does not
 	 * know it any more
 	 */
 	if (errnum != 0 && !(is_lost(errnum) && look_at_parts(bucket, key, id, &again, &newest) == ENOENT))
-		return fail(errnum, action);
+		return fail(errnum, failure);
 	*freed = size;
 	return come_to(FILE_OK);
 }

@@ -1,23 +1,23 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/versions.c
- *	  The versions of a key, and which of them is the file that is meant.
+ *	  Lists the versions of keys, and finds the file that is meant among them.
  *
- * The versions of one key are asked for by the key.  Those of many keys are read
- * page by page, since a list is in the order of keys: a page begins right
- * before the next key that is asked for.  Several ranges are read side by side.
- * What such a page does not have is asked for by its key after all, before it is
- * said to be gone.  Where few of the entries of a page are wanted, the other
- * keys of its range are asked for one by one, too: to a server a page of a
- * thousand entries is the work of six such requests, and one of ten entries is
- * hardly less.
+ * The versions of one key are asked for by the key.  The versions of many keys
+ * are read page by page, because a list is in the order of keys: a page begins
+ * right before the next key that is asked for.  Several ranges of keys are read
+ * side by side.  A key that its page does not have is asked for by its name
+ * after all, before the file counts as gone.  If few of the entries of a page
+ * are wanted, other keys of its range are asked for one by one, too: for a
+ * server, a page of a thousand entries is the work of six such requests, and a
+ * page of ten entries is hardly less.
  *
- * A file is told by its version id, which the server gives once and never
- * again, with the ETag and the time, because what was written while a bucket
- * kept no versions has the id "null", again and again.  FileIdentity holds a
- * digest of the three in `inode`, so that the tables need no column that only
- * a bucket fills: whoever removes a version lists the versions of its key
- * before, and so knows the id in full.  The digest has 64 bits of SHA-256.
+ * A file is identified by its version id, which the server gives only once,
+ * together with its ETag and time.  These are needed because all files that are
+ * written while a bucket keeps no versions have the id "null".  FileIdentity
+ * has a digest of the three in `inode`, so that the tables need no column that
+ * only a bucket fills.  Before a version is removed, the versions of its key
+ * are listed, and so its whole id is known.  The digest has 64 bits of SHA-256.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -39,10 +39,11 @@ bucket_identify_entry(const BucketEntry *entry, FileIdentity *identity)
 	identity->size = identity->space = entry->size;
 	identity->nlink = 1;
 	identity->mtime_ns = entry->modified * NS_PER_SECOND;
-	/* the last moment that a time in whole seconds may stand for */
+	/* the last moment that a time in whole seconds may mean */
 	identity->ctime_ns = identity->mtime_ns + NS_PER_SECOND - 1;
 }
 
+/* Returns whether the version is the file that is expected. */
 static bool
 is_file(const BucketEntry *entry, const FileIdentity *expected)
 {
@@ -55,7 +56,11 @@ is_file(const BucketEntry *entry, const FileIdentity *expected)
 		found.mtime_ns == expected->mtime_ns;
 }
 
-/* The answer repeats the prefix, and a server may write a control character as it is, which no XML may hold. */
+/*
+ * Appends `key` to the query, cut before a control character: the answer
+ * repeats the prefix, and some servers write such a character as it is, which
+ * is no XML.
+ */
 static bool
 encode_prefix(char *query, size_t size, const char *key)
 {
@@ -68,7 +73,7 @@ encode_prefix(char *query, size_t size, const char *key)
 	return bucket_encode(query, size, prefix);
 }
 
-/* Selects the versions of a key, of which the first entry is `first`. */
+/* Sets *versions to the versions of a key, which begin at the entry `first`. */
 static void
 select_from(const BucketAnswer *answer, int first, const char *key, const FileIdentity *expected,
 			KeyVersions *versions)
@@ -88,19 +93,22 @@ select_from(const BucketAnswer *answer, int first, const char *key, const FileId
 	versions->none_is_current = versions->n > 0 && !versions->entries[0].is_latest;
 }
 
-/* Returns 0, or an errno if nothing can be concluded from them. */
+/* Returns 0, or an errno if nothing can be concluded from these versions. */
 static int
 check_versions(Bucket *bucket, const KeyVersions *versions)
 {
 	if (versions->none_is_current)
 		return bucket_note(bucket, EIO, "the server says of none of its versions that it is the latest one");
-	/* what is not found may come later */
+	/* the version may be on a later page */
 	if (versions->more && versions->at < 0)
 		return bucket_note(bucket, EFBIG, "its versions are not among the first 1000 of the list");
 	return 0;
 }
 
-/* Other keys that begin with the prefix come before those of this one, or behind them. */
+/*
+ * Sets *versions to the versions of a key.  The answer may have other keys with
+ * that prefix before them and behind them.  Returns 0 or an errno.
+ */
 static int
 select_versions(Bucket *bucket, const BucketAnswer *answer, const char *key, const FileIdentity *expected,
 				KeyVersions *versions)
@@ -117,6 +125,7 @@ select_versions(Bucket *bucket, const BucketAnswer *answer, const char *key, con
 
 #define KEY_QUERY_SIZE	(3 * BUCKET_KEY_MAX + 64)
 
+/* Sets `query` to the query for the versions of one key.  Returns false if there is no room. */
 static bool
 ask_for_key(const char *key, char query[KEY_QUERY_SIZE])
 {
@@ -145,21 +154,22 @@ bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expect
 
 /* --------------------------------------------------------------- many keys --- */
 
-/* keys of one range, at least: with a marker each they fit into a page */
+/* smallest number of keys in a range: with their markers they fit into a page */
 #define RANGE_MIN		334
 #define PAGE_MAX		1000
 
-/* a page should have so many of the keys; else so many are asked for by name, and then a page is tried again */
+/* if pages have fewer of the keys than this, then SKIPPED keys are asked for by name before the next page */
 #define WORTH_A_PAGE	6
 #define SKIPPED			32
 
-/* What is read in one lane: a range of the keys, or one of those that were missed. */
+/* The work of one lane: a range of the keys, or a key that a page has not shown. */
 typedef struct Range
 {
 	int			next;
 	int			end;
 	int			poor;			/* pages in a row that had few of the keys */
-	int			missed;			/* the one that is asked for by its key, or -1 */
+	int			missed;			/* index of the key that is asked for by name,
+								 * or -1 */
 	char		query[2 * KEY_QUERY_SIZE];
 } Range;
 
@@ -170,17 +180,17 @@ typedef struct Listing
 	int			n;
 	VersionsSink sink;
 	void	   *arg;
-	int			next;			/* the first one that is in no range yet */
+	int			next;			/* index of the first key in no range yet */
 	int			range_size;
-	Range	   *ranges;			/* by lane */
-	int		   *missed;
+	Range	   *ranges;			/* one for each lane */
+	int		   *missed;			/* indexes of keys to be asked for by name */
 	int			n_missed;
 	int			next_missed;
 } Listing;
 
 /*
- * A page begins behind its marker.  The key without its last character comes
- * right before the key, but for few others.
+ * Appends the marker behind which the page of `key` begins: the key without its
+ * last character, after which few other keys come before this one.
  */
 static bool
 encode_marker(char *query, size_t size, const char *key)
@@ -194,6 +204,7 @@ encode_marker(char *query, size_t size, const char *key)
 	return encode_prefix(query, size, marker);
 }
 
+/* Makes the query for the next page of the range.  Returns false if there is no room. */
 static bool
 ask_for_page(const Listing *listing, Range *range)
 {
@@ -250,8 +261,8 @@ take_missed(Listing *listing, int ask, int errnum, const BucketAnswer *answer)
 }
 
 /*
- * Goes through the keys that the page has, wholly: not its last one, if there
- * is a next page.  Returns how many that were.
+ * Passes on the keys that the page has wholly: all but its last key if the list
+ * goes on.  Returns how many keys of the range the page covers.
  */
 static int
 go_through(Listing *listing, Range *range, const BucketAnswer *answer)
@@ -281,9 +292,10 @@ go_through(Listing *listing, Range *range, const BucketAnswer *answer)
 }
 
 /*
- * After a page that had `n` of the keys.  Without one, other keys lie in between,
- * or the next one has very many versions.  One poor page is the end of a crowd;
- * two say that the keys lie far apart: then some of them are asked for by name.
+ * Decides what follows a page that had `n` of the keys.  If it had none, other
+ * keys lie in between, or the next key has very many versions: that key is
+ * asked for by name.  One poor page may be the end of a dense part; after two,
+ * the keys lie far apart, and some of them are asked for by name.
  */
 static void
 skip_poor(Listing *listing, Range *range, int n)

@@ -1,19 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/walk.c
- *	  The files of a bucket, page by page.
+ *	  Walks the files of a bucket, page by page.
  *
- * A list of a bucket is in the order of its keys, and there are no folders:
- * what belongs to nobody of ours is told by the text of a key, as it is in a
- * directory.  A key that could be no path there ("a//b", "../a", "a/") is
- * passed over: rows would name it in many ways.
+ * The list of a bucket is in the order of its keys, and a bucket has no
+ * folders.  The text of a key alone tells what the walk passes over; the rules
+ * are those of a directory.  A key that could be no path in a directory
+ * ("a//b", "../a", "a/") is passed over, too, because rows would name it in
+ * many ways.
  *
- * A page names the next one, so pages come one after the other.  Where the keys
- * have folders, the walk is of several ranges, which begin at folders, side by
- * side.  Where the folders are, one request for each level tells, until there
- * are some.  That is a hint only: a range ends where the next one begins,
- * whatever lies in it.  The next page of each range is on its way while the
- * caller deals with the files of this one.
+ * A page tells where the next page begins, so pages of one range come one after
+ * the other.  If the keys have folders, the walk reads several ranges side by
+ * side, which begin at folders.  One request for each level finds folders, until
+ * there are several.  The folders are a hint only: a range ends where the next
+ * range begins, whatever lies in it.  The next page of each range is on its way
+ * while the caller deals with the files of this page.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -25,7 +26,7 @@
 
 #include "src/store/bucket/bucket.h"
 
-/* so many levels of folders are looked at for where ranges may begin */
+/* levels of folders at which ranges may begin */
 #define MAX_LEVELS		4
 
 #define QUERY_SIZE		(3 * (BUCKET_TOKEN_SIZE + BUCKET_KEY_MAX) + 128)
@@ -36,9 +37,9 @@ typedef struct WalkRange
 	int			number;			/* the lane of its pages */
 	const char *after;			/* NULL: from the first key of the prefix */
 	const char *end;			/* NULL: to the last one */
-	bool		on_its_way;		/* the next page is */
+	bool		on_its_way;		/* the next page is on its way */
 	bool		is_last;		/* there is no further page */
-	MemoryContext page;			/* of what follows */
+	MemoryContext page;			/* has the keys */
 	char	  **keys;
 	int			n;
 	int			next;
@@ -50,13 +51,14 @@ typedef struct BucketWalk
 {
 	WalkBase	base;
 	Bucket	   *bucket;
-	MemoryContext context;		/* of all that the walk has */
+	MemoryContext context;		/* has all that the walk allocates */
 	bool		recurse;
 	bool		is_begun;
 	int			errnum;			/* not 0 once the walk has failed */
 	WalkRange	ranges[BUCKET_PAGES];
 	int			n_ranges;
-	int			current;		/* whose files are passed on */
+	int			current;		/* index of the range whose files are passed
+								 * on */
 } BucketWalk;
 
 static BucketWalk *
@@ -78,7 +80,7 @@ bucket_walk_begin(FileStore *store, bool recurse)
 	return (TreeWalk *) begin_walk(bucket_of(store), recurse);
 }
 
-/* See bucket_trash_runs(). */
+/* The walk is at its end: see bucket_trash_runs(). */
 TreeWalk *
 bucket_walk_begin_trash(FileStore *store, int64 run_id)
 {
@@ -98,7 +100,7 @@ append_value(char *query, const char *name, const char *value)
 	return bucket_encode(query, QUERY_SIZE, value);
 }
 
-/* Parameters of a query come in the order of their names. */
+/* Makes the query for the next page; its parameters are sorted by name.  Returns false if there is no room. */
 static bool
 make_query(const BucketWalk *walk, WalkRange *range)
 {
@@ -127,7 +129,7 @@ send_for_page(BucketWalk *walk, WalkRange *range)
 	return errnum;
 }
 
-/* Other calls may come before the next page: the answer does not last. */
+/* Copies the keys of a page, because the answer does not outlive other calls. */
 static void
 keep_page(WalkRange *range, const BucketAnswer *answer)
 {
@@ -155,6 +157,7 @@ keep_page(WalkRange *range, const BucketAnswer *answer)
 	MemoryContextSwitchTo(caller);
 }
 
+/* Waits for the next page, and asks for the one after it.  Returns 0 or an errno. */
 static int
 turn_page(BucketWalk *walk, WalkRange *range)
 {
@@ -166,7 +169,7 @@ turn_page(BucketWalk *walk, WalkRange *range)
 	range->on_its_way = false;
 	if (errnum != 0)
 		return errnum;
-	/* a token that comes twice would have the same page come for ever */
+	/* with the same token again, the same page would come for ever */
 	if (answer->status != 200 || (answer->truncated && (answer->next_token[0] == '\0' ||
 														strcmp(answer->next_token, range->token) == 0)))
 		return bucket_note(walk->bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
@@ -189,7 +192,10 @@ add_range(BucketWalk *walk, const char *after, const char *end)
 	return range;
 }
 
-/* The folders of a level, as far as one page has them: of `folders`, at most `max`. */
+/*
+ * Sets `folders` to at most `max` folders below `prefix` that one page has, and
+ * *n to their number.  Returns 0 or an errno.
+ */
 static int
 find_folders(BucketWalk *walk, const char *prefix, char **folders, int max, int *n)
 {
@@ -205,7 +211,7 @@ find_folders(BucketWalk *walk, const char *prefix, char **folders, int max, int 
 	errnum = bucket_call(walk->bucket, &call, &answer);
 	if (errnum != 0 || answer->status != 200)
 		return errnum ? errnum : bucket_note(walk->bucket, EIO, answer->error);
-	/* hidden ones, our own among them, are no hint */
+	/* hidden folders, such as our own, are not walked */
 	for (i = 0; i < answer->n_entries && *n < max; i++)
 		if (answer->entries[i].is_prefix && answer->entries[i].key[strlen(prefix)] != '.')
 			folders[(*n)++] = MemoryContextStrdup(walk->context, answer->entries[i].key);
@@ -213,8 +219,9 @@ find_folders(BucketWalk *walk, const char *prefix, char **folders, int max, int 
 }
 
 /*
- * Divides the bucket into ranges that begin at folders.  A range begins behind
- * the name of its first folder, "a/", which as a key of its own is passed over.
+ * Divides the bucket into ranges that begin at folders.  Returns 0 or an errno.
+ * A range begins behind the name of its first folder, "a/": if there is a key of
+ * that name, it is passed over anyway.
  */
 static int
 divide(BucketWalk *walk)
@@ -268,7 +275,7 @@ pass_turn(BucketWalk *walk)
 	walk->current = (walk->current + 1) % walk->n_ranges;
 }
 
-/* The range whose files come next: whose page is there, or which has one on its way. */
+/* Returns the range whose files come next, which has files or further pages; NULL at the end. */
 static WalkRange *
 next_range(BucketWalk *walk)
 {
@@ -288,7 +295,7 @@ next_range(BucketWalk *walk)
 
 /* -------------------------------------------------------------------- walk --- */
 
-/* Could it be a path in a directory? */
+/* Returns whether the text could be a path in a directory. */
 static bool
 is_plain(const char *path)
 {
@@ -342,7 +349,7 @@ bucket_walk_next(TreeWalk *base, const char **path)
 			continue;
 		}
 		key = range->keys[range->next++];
-		/* in turns: meanwhile the next page of this one comes */
+		/* meanwhile the next page of this range comes */
 		if (range->next == range->n)
 			pass_turn(walk);
 		if (strncmp(key, walk->bucket->prefix, prefix) == 0 &&
@@ -356,10 +363,10 @@ bucket_walk_next(TreeWalk *base, const char **path)
 }
 
 const char *
-bucket_walk_failure(TreeWalk *base, int *errnum, const char **action)
+bucket_walk_failure(TreeWalk *base, int *errnum, const char **failure)
 {
 	*errnum = ((BucketWalk *) base)->errnum;
-	*action = "list";
+	*failure = "could not list";
 	return ".";
 }
 

@@ -27,7 +27,7 @@
 #define MAX_TEXT		8192
 #define MAX_DEPTH		8
 
-/* libxml2 2.12: whoever is told of an error may not change it */
+/* from libxml2 2.12 on, the handler of errors may not change an error */
 #if LIBXML_VERSION < 21200
 #define XML_ERROR xmlError
 #else
@@ -44,11 +44,11 @@ struct AnswerReader
 	size_t		read;
 	int			depth;			/* 1 in the root */
 	bool		is_error;		/* the root is <Error> */
-	bool		is_encoded;		/* the server has said so */
+	bool		is_encoded;		/* the server says that it encodes names */
 	bool		failed;
-	BucketEntry *entry;			/* the one that is being read, or NULL */
-	int			room;
-	size_t		length;			/* of text */
+	BucketEntry *entry;			/* entry that is being read, or NULL */
+	int			room;			/* entries that there is memory for */
+	size_t		length;			/* of `text` */
 	char		text[MAX_TEXT];
 };
 
@@ -69,7 +69,7 @@ xml_copy_printable(char *target, size_t size, const char *text, size_t length)
 	target[length] = '\0';
 }
 
-/* libxml2 says by an error that it was stopped, too. */
+/* Gives up.  libxml2 also reports an error because it was stopped. */
 static void
 refuse(AnswerReader *reader)
 {
@@ -86,7 +86,7 @@ hex(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Decodes %XX in place.  A NUL stays as it was written: no name of ours has one. */
+/* Decodes %XX in place.  %00 stays as it is, because no name has a NUL. */
 static void
 decode(char *text)
 {
@@ -108,6 +108,7 @@ decode(char *text)
 	*to = '\0';
 }
 
+/* Adds an empty entry to the answer.  Returns NULL, and gives up, if there is no room. */
 static BucketEntry *
 add_entry(AnswerReader *reader)
 {
@@ -154,7 +155,7 @@ begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xml
 		{
 			reader->entry->is_marker = is(name, "DeleteMarker");
 			reader->entry->is_prefix = is(name, "CommonPrefixes");
-			/* until it is known which */
+			/* until the code is read */
 			if (is(name, "Error"))
 				strlcpy(reader->entry->code, "Error", sizeof(reader->entry->code));
 			/* a part has no name of its own */
@@ -164,7 +165,7 @@ begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xml
 	}
 }
 
-/* A value that is cut would be another one. */
+/* Copies the text that was read.  Gives up if the text is too long, because a part of a value is another value. */
 static void
 take_text(AnswerReader *reader, char *target, size_t size)
 {
@@ -172,7 +173,7 @@ take_text(AnswerReader *reader, char *target, size_t size)
 		refuse(reader);
 }
 
-/* A value of an entry. */
+/* Takes a value of an entry. */
 static void
 take_member(AnswerReader *reader, const xmlChar * name)
 {
@@ -186,7 +187,7 @@ take_member(AnswerReader *reader, const xmlChar * name)
 	}
 	else if (is(name, "VersionId") || is(name, "UploadId"))
 		take_text(reader, entry->version, sizeof(entry->version));
-	/* of what was deleted by its own id, that one counts */
+	/* if the entry has both, then VersionId is that of the request */
 	else if (is(name, "DeleteMarkerVersionId") && entry->version[0] == '\0')
 		take_text(reader, entry->version, sizeof(entry->version));
 	else if (is(name, "Code"))
@@ -201,7 +202,7 @@ take_member(AnswerReader *reader, const xmlChar * name)
 		entry->is_latest = strcmp(reader->text, "true") == 0;
 }
 
-/* A value below the root. */
+/* Takes a value of the answer itself. */
 static void
 take_value(AnswerReader *reader, const xmlChar * name)
 {
@@ -261,7 +262,7 @@ refuse_document_type(void *arg, const xmlChar * name, const xmlChar * external, 
 	refuse(arg);
 }
 
-/* What is wrong is told by xml_end(), and not on the standard error of the server. */
+/* xml_end() reports errors; libxml2 must not write them to the standard error of the server. */
 static void
 keep_quiet(void *arg, XML_ERROR * error)
 {
@@ -306,7 +307,10 @@ xml_read(AnswerReader *reader, const char *data, size_t length)
 	return !reader->failed;
 }
 
-/* Names are decoded when it is known that they are encoded. */
+/*
+ * Decodes the names, at the end, when it is known whether they are encoded.
+ * Returns false if an entry has no name.
+ */
 static bool
 finish_names(AnswerReader *reader)
 {

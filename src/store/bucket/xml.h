@@ -17,7 +17,7 @@ typedef struct AnswerReader AnswerReader;
 /* Begins to read a document into `answer`.  Returns NULL for want of memory. */
 extern AnswerReader *xml_begin(BucketAnswer *answer);
 
-/* Reads the next `length` bytes.  Returns false if they cannot be. */
+/* Reads the next `length` bytes.  Returns false if they cannot be read. */
 extern bool xml_read(AnswerReader *reader, const char *data, size_t length);
 
 /* Ends the document, and frees the reader.  Returns whether the document was read whole. */
