@@ -282,6 +282,11 @@ local_walk_next(TreeWalk *walk, const char **path)
 			close_level(walk);
 			continue;
 		}
+		if (walk->nlevels > 1 && !walk->in_trash && strcmp(entry->d_name, STORE_PRIVATE_DIR) == 0)
+		{
+			*path = walk->path;
+			return WALK_CLAIMED;
+		}
 
 		switch (tell_type(walk, dirfd(stream), entry))
 		{

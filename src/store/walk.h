@@ -33,6 +33,9 @@ typedef struct TreeWalk TreeWalk;
 typedef enum WalkStep
 {
 	WALK_FILE,					/* `path` is the next regular file */
+	WALK_CLAIMED,				/* `path` is a folder below the upload
+								 * directory that has, or seems to have, a
+								 * claim of its own */
 	WALK_END,					/* all was seen */
 	WALK_FAILED					/* something could not be read: nothing may be
 								 * concluded from what was seen so far */
@@ -52,8 +55,10 @@ extern TreeWalk *walk_begin(FileStore *store, bool recurse);
 extern TreeWalk *walk_begin_trash(FileStore *store, int64 run_id);
 
 /*
- * Moves on to the next file.  With WALK_FILE, *path is its relative path; it
- * points into the walk and is valid until the next call.
+ * Moves on to the next file.  With WALK_FILE and WALK_CLAIMED, *path is a
+ * relative path; it points into the walk and is valid until the next call.
+ * The files of a folder that is claimed are passed on, too, and may come
+ * before the folder.
  */
 extern WalkStep walk_next(TreeWalk *walk, const char **path);
 
