@@ -626,7 +626,14 @@ static const Case derived_cases[] = {
 	{"d/talk.mkv", "d/talk_processed.mp3", LOOSE},
 	{"d/talk.mkv", "e/talk_processed.mp3", NO},
 	{"talk.mov", "talk_processed.mp3", STRICT},
-	{"a.mp3", "a.mp3_processed.mp3", NO},
+
+	/* the suffix is behind the extension */
+	{"a.mp3", "a.mp3_processed.mp3", STRICT},
+	{"d/a.mp3", "d/a.mp3_processed.wav", STRICT},
+	{"d/a.mp3", "e/a.mp3_processed.mp3", NO},
+	{"a.wav", "a.mp3_processed.mp3", LOOSE},
+	{"a", "a.mp3_processed.mp3", LOOSE},
+	{"b.mp3", "a.mp3_processed.mp3", NO},
 	{".hidden", ".hidden_processed.mp3", STRICT},
 };
 

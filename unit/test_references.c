@@ -853,6 +853,16 @@ test_derived(void)
 		{"abc.mp3", "abc_dash/seg1.ts", KEY_NO_MATCH},
 		{"ab", "abc/seg1.ts", KEY_NO_MATCH},
 		{"see abc.", "abc/seg1.ts", KEY_LOOSE_MATCH},
+		{"abc.wav", "thumb_abc.wav.mp3", KEY_STRICT_MATCH},
+		{"live/abc.wav", "live/abc.wav/seg1.ts", KEY_STRICT_MATCH},
+		{"live/abc.wav", "live/abc.wav_hls/seg1.ts", KEY_STRICT_MATCH},
+		{"abc/take.wav", "abc_processed.mp3", KEY_NO_MATCH},
+		{"the abc.wav-file", "abc_processed.mp3", KEY_LOOSE_MATCH},
+		{"_abc.wav_", "abc_processed.mp3", KEY_LOOSE_MATCH},
+		{"_abc.wav", "abc_processed.mp3", KEY_NO_MATCH},
+		{"_abc.wav~", "abc_processed.mp3", KEY_NO_MATCH},
+		{"abc.wav\343\201\257", "abc_processed.mp3", KEY_LOOSE_MATCH},
+		{"abc.wav/..", "abc_processed.mp3", KEY_LOOSE_MATCH},
 	};
 	KeyRules	with = rules;
 
@@ -865,6 +875,70 @@ test_derived(void)
 	for (int i = 0; i < lengthof(cases); i++)
 		is(key_compare(&with, cases[i].reference, strlen(cases[i].reference), cases[i].file),
 		   cases[i].want, tap_text("\"%s\" and \"%s\"", cases[i].reference, cases[i].file));
+}
+
+/* Writes some letters that may stand beside a name. */
+static void
+put_beside(StringInfo out)
+{
+	static const char *const letters[] = {
+		"_", "-", "~", ".", "..", "/", "//", "\\", " ", "\"", "'", "(", ")", ",", "-file", "_x", "\303\251", "\343\201\257", ":",
+		"%20", "%22", "&quot;", "\\n", "?", "#", "=", "+", "x", "7", ".bak", "/..", "./", "@", ";", "&", "\302\240",
+		"\342\200\216", "\"'\"'\"",
+	};
+
+	for (int n = next_random(4); n > 0; n--)
+		appendStringInfoString(out, letters[next_random(lengthof(letters))]);
+}
+
+/* Whatever keeps a file keeps what is derived of it. */
+static void
+test_lives_with_original(int rounds)
+{
+	static char *prefixes[] = {"thumb_"};
+	static char *folders[] = {"index.m3u8", "_hls"};
+	static const char *const derived[] = {
+		"%s%s_processed.mp3", "%s%s.%s_processed.mp3", "%sthumb_%s.mp3", "%sthumb_%s.%s.mp3",
+		"%s%s_hls/1.mp3", "%s%s.%s_hls/1.mp3", "%s%s/1.mp3", "%s%s.%s/1.mp3",
+	};
+	KeyRules	with = rules;
+	int			lost = 0;
+	int			kept = 0;
+
+	with.n_prefixes = lengthof(prefixes);
+	with.prefixes = prefixes;
+	with.n_folders = lengthof(folders);
+	with.folders = folders;
+	for (int round = 0; round < rounds; round++)
+	{
+		const char *folder = next_random(2) ? "d/e/" : "d/";
+		const char *extension = extensions[next_random(lengthof(extensions))];
+		StringInfoData stem;
+		StringInfoData value;
+		char	   *file;
+
+		initStringInfo(&stem);
+		initStringInfo(&value);
+		put_name(&stem, "");
+		*strrchr(stem.data, '.') = '\0';
+		put_beside(&value);
+		appendStringInfo(&value, "%s%s.%s", next_random(2) ? folder : "", stem.data, extension);
+		put_beside(&value);
+		file = psprintf("%s%s.%s", folder, stem.data, extension);
+		if (key_compare(&with, value.data, value.len, file) == KEY_NO_MATCH)
+			continue;
+		kept++;
+		for (int i = 0; i < lengthof(derived); i++)
+		{
+			char		path[1024];
+
+			snprintf(path, sizeof(path), derived[i], folder, stem.data, extension);
+			if (key_compare(&with, value.data, value.len, path) == KEY_NO_MATCH && lost++ < 3)
+				diag("\"%s\" in: %s", path, show(value.data, value.len));
+		}
+	}
+	is(lost, 0, tap_text("what is derived of files that are kept is kept"));
+	ok(kept > rounds / 4, "many files are kept");
 }
 
 
@@ -950,6 +1024,7 @@ main(int argc, char **argv)
 
 	test_docs();
 	test_derived();
+	test_lives_with_original(20 * rounds);
 	test_many_names();
 	for (int format = 0; format < lengthof(formats); format++)
 	{
