@@ -726,6 +726,36 @@ test_kept(int format, int rounds)
 	is(lost, 0, tap_text("kept: %s", formats[format].title));
 }
 
+/* Each escape doubles the number of readings, and all of them together are too many. */
+#define ALL_ESCAPES \
+	" \\\\\\\\u0026amp;amp;%252520 \"\"x\"\" ''y'' '\"'\"' + //a/../b %u0041 S:\\41 \\303 \\xe9 %E9 \\u00e9 &#233;\n"
+
+/* What stands beside a name does not use up the reading that the name needs. */
+static void
+test_among_escapes(int format, int rounds)
+{
+	int			lost = 0;
+
+	for (int round = 0; round < rounds && !formats[format].alone; round++)
+	{
+		StringInfoData path;
+		StringInfoData value;
+
+		initStringInfo(&path);
+		initStringInfo(&value);
+		/* a name that looks like an escape may be lost */
+		put_name(&path, "\\\"'%&+" LATIN_BLANK);
+		appendStringInfoString(&value, ALL_ESCAPES);
+		formats[format].write(&value, path.data, "b.mp3");
+		appendStringInfoString(&value, ALL_ESCAPES);
+		if (key_compare(&rules, value.data, value.len, path.data) == KEY_NO_MATCH && lost++ < 3)
+			diag("\"%s\" in: %s", show(path.data, path.len), show(value.data, value.len));
+		pfree(path.data);
+		pfree(value.data);
+	}
+	is(lost, 0, tap_text("kept among escapes: %s", formats[format].title));
+}
+
 /* Writes a name that is not that of `solid`.mp3, and does not hold it as a word. */
 static void
 put_look_alike(StringInfo out, const char *solid)
@@ -1030,6 +1060,7 @@ main(int argc, char **argv)
 	{
 		long_text = setting == NULL || (format + random_state) % 7 == 0 ? LONG_TEXT : LONGISH_TEXT;
 		test_kept(format, rounds);
+		test_among_escapes(format, Min(rounds, 25));
 		test_orphans(format, rounds);
 	}
 	return tap_end();
