@@ -971,6 +971,39 @@ test_lives_with_original(int rounds)
 	ok(kept > rounds / 4, "many files are kept");
 }
 
+/* Long runs of letters of which none begins a new letter for sure: they are folded in pieces. */
+static void
+test_behind_runs(int rounds)
+{
+	static const char *const runs[] = {
+		"\314\201", "\314\201\314\226", "a\314\201", "\341\236\200", "\341\200\200\341\200\255", "\340\246\225\340\246\276",
+		"\341\204\222\341\205\241\341\206\253",
+	};
+	int			lost = 0;
+
+	for (int round = 0; round < rounds; round++)
+	{
+		const char *run = runs[next_random(lengthof(runs))];
+		StringInfoData path;
+		StringInfoData value;
+		int			n;
+
+		initStringInfo(&path);
+		initStringInfo(&value);
+		for (n = 1 + next_random(3); n > 0; n--)
+			appendStringInfo(&path, "%sx", runs[next_random(lengthof(runs))]);
+		appendStringInfoString(&path, ".mp3");
+		for (n = next_random(700); n > 0; n--)
+			appendStringInfoString(&value, run);
+		appendStringInfo(&value, " %s ", path.data);
+		for (n = next_random(700); n > 0; n--)
+			appendStringInfoString(&value, run);
+		if (key_compare(&rules, value.data, value.len, path.data) == KEY_NO_MATCH && lost++ < 3)
+			diag("\"%s\" in: %s", show(path.data, path.len), show(value.data, value.len));
+	}
+	is(lost, 0, "names between long runs of marks and letters are found");
+}
+
 
 /* ------------------------------------------------------------------- docs --- */
 
@@ -1055,6 +1088,7 @@ main(int argc, char **argv)
 	test_docs();
 	test_derived();
 	test_lives_with_original(20 * rounds);
+	test_behind_runs(rounds);
 	test_many_names();
 	for (int format = 0; format < lengthof(formats); format++)
 	{
