@@ -165,7 +165,10 @@ fold_class(bool utf8, const char *text, size_t len, int *step)
 	*step = 1;
 	if (!IS_HIGHBIT_SET(*text))
 		return fold_ascii_classes[(unsigned char) *text];
-	if (!utf8 || (*step = letter_length(text, len)) == 0)
+	/* it may be a quote or a blank: names that are judged are ASCII there */
+	if (!utf8)
+		return FOLD_BREAK;
+	if ((*step = letter_length(text, len)) == 0)
 	{
 		*step = 1;
 		return FOLD_LATIN;
