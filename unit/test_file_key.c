@@ -626,7 +626,14 @@ static const Case derived_cases[] = {
 	{"d/talk.mkv", "d/talk_processed.mp3", LOOSE},
 	{"d/talk.mkv", "e/talk_processed.mp3", NO},
 	{"talk.mov", "talk_processed.mp3", STRICT},
-	{"a.mp3", "a.mp3_processed.mp3", NO},
+
+	/* the suffix is behind the extension */
+	{"a.mp3", "a.mp3_processed.mp3", STRICT},
+	{"d/a.mp3", "d/a.mp3_processed.wav", STRICT},
+	{"d/a.mp3", "e/a.mp3_processed.mp3", NO},
+	{"a.wav", "a.mp3_processed.mp3", LOOSE},
+	{"a", "a.mp3_processed.mp3", LOOSE},
+	{"b.mp3", "a.mp3_processed.mp3", NO},
 	{".hidden", ".hidden_processed.mp3", STRICT},
 };
 
@@ -712,6 +719,16 @@ static const Case byte_cases[] = {
 	{"d/\351.wav", "d/\351_processed.mp3", STRICT},
 	{"/\351/\351.mp3", "\351/\351.mp3", STRICT},
 	{"\240a.mp3\240", "\240a.mp3\240", STRICT},
+
+	/* quotes, blanks and letters of LATIN1, EUC_JP and others stand beside a name of ASCII */
+	{"\253a.mp3\273", "a.mp3", LOOSE},
+	{"\253\240a.mp3\240\273", "d/a.mp3", LOOSE},
+	{"\240a\240", "a.mp3", LOOSE},
+	{"\241\326d/a.mp3\241\327", "d/a.mp3", LOOSE},
+	{"\244\263a.mp3\244\307", "a.mp3", LOOSE},
+	{"\342\200\234a.mp3\342\200\235", "a.mp3", LOOSE},
+	{"x\253ba.mp3\273", "a.mp3", NO},
+	{"\253a.mp3x\273", "a.mp3", NO},
 };
 
 static void

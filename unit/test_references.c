@@ -726,6 +726,36 @@ test_kept(int format, int rounds)
 	is(lost, 0, tap_text("kept: %s", formats[format].title));
 }
 
+/* Each escape doubles the number of readings, and all of them together are too many. */
+#define ALL_ESCAPES \
+	" \\\\\\\\u0026amp;amp;%252520 \"\"x\"\" ''y'' '\"'\"' + //a/../b %u0041 S:\\41 \\303 \\xe9 %E9 \\u00e9 &#233;\n"
+
+/* What stands beside a name does not use up the reading that the name needs. */
+static void
+test_among_escapes(int format, int rounds)
+{
+	int			lost = 0;
+
+	for (int round = 0; round < rounds && !formats[format].alone; round++)
+	{
+		StringInfoData path;
+		StringInfoData value;
+
+		initStringInfo(&path);
+		initStringInfo(&value);
+		/* a name that looks like an escape may be lost */
+		put_name(&path, "\\\"'%&+" LATIN_BLANK);
+		appendStringInfoString(&value, ALL_ESCAPES);
+		formats[format].write(&value, path.data, "b.mp3");
+		appendStringInfoString(&value, ALL_ESCAPES);
+		if (key_compare(&rules, value.data, value.len, path.data) == KEY_NO_MATCH && lost++ < 3)
+			diag("\"%s\" in: %s", show(path.data, path.len), show(value.data, value.len));
+		pfree(path.data);
+		pfree(value.data);
+	}
+	is(lost, 0, tap_text("kept among escapes: %s", formats[format].title));
+}
+
 /* Writes a name that is not that of `solid`.mp3, and does not hold it as a word. */
 static void
 put_look_alike(StringInfo out, const char *solid)
@@ -853,6 +883,16 @@ test_derived(void)
 		{"abc.mp3", "abc_dash/seg1.ts", KEY_NO_MATCH},
 		{"ab", "abc/seg1.ts", KEY_NO_MATCH},
 		{"see abc.", "abc/seg1.ts", KEY_LOOSE_MATCH},
+		{"abc.wav", "thumb_abc.wav.mp3", KEY_STRICT_MATCH},
+		{"live/abc.wav", "live/abc.wav/seg1.ts", KEY_STRICT_MATCH},
+		{"live/abc.wav", "live/abc.wav_hls/seg1.ts", KEY_STRICT_MATCH},
+		{"abc/take.wav", "abc_processed.mp3", KEY_NO_MATCH},
+		{"the abc.wav-file", "abc_processed.mp3", KEY_LOOSE_MATCH},
+		{"_abc.wav_", "abc_processed.mp3", KEY_LOOSE_MATCH},
+		{"_abc.wav", "abc_processed.mp3", KEY_NO_MATCH},
+		{"_abc.wav~", "abc_processed.mp3", KEY_NO_MATCH},
+		{"abc.wav\343\201\257", "abc_processed.mp3", KEY_LOOSE_MATCH},
+		{"abc.wav/..", "abc_processed.mp3", KEY_LOOSE_MATCH},
 	};
 	KeyRules	with = rules;
 
@@ -865,6 +905,103 @@ test_derived(void)
 	for (int i = 0; i < lengthof(cases); i++)
 		is(key_compare(&with, cases[i].reference, strlen(cases[i].reference), cases[i].file),
 		   cases[i].want, tap_text("\"%s\" and \"%s\"", cases[i].reference, cases[i].file));
+}
+
+/* Writes some letters that may stand beside a name. */
+static void
+put_beside(StringInfo out)
+{
+	static const char *const letters[] = {
+		"_", "-", "~", ".", "..", "/", "//", "\\", " ", "\"", "'", "(", ")", ",", "-file", "_x", "\303\251", "\343\201\257", ":",
+		"%20", "%22", "&quot;", "\\n", "?", "#", "=", "+", "x", "7", ".bak", "/..", "./", "@", ";", "&", "\302\240",
+		"\342\200\216", "\"'\"'\"",
+	};
+
+	for (int n = next_random(4); n > 0; n--)
+		appendStringInfoString(out, letters[next_random(lengthof(letters))]);
+}
+
+/* Whatever keeps a file keeps what is derived of it. */
+static void
+test_lives_with_original(int rounds)
+{
+	static char *prefixes[] = {"thumb_"};
+	static char *folders[] = {"index.m3u8", "_hls"};
+	static const char *const derived[] = {
+		"%s%s_processed.mp3", "%s%s.%s_processed.mp3", "%sthumb_%s.mp3", "%sthumb_%s.%s.mp3",
+		"%s%s_hls/1.mp3", "%s%s.%s_hls/1.mp3", "%s%s/1.mp3", "%s%s.%s/1.mp3",
+	};
+	KeyRules	with = rules;
+	int			lost = 0;
+	int			kept = 0;
+
+	with.n_prefixes = lengthof(prefixes);
+	with.prefixes = prefixes;
+	with.n_folders = lengthof(folders);
+	with.folders = folders;
+	for (int round = 0; round < rounds; round++)
+	{
+		const char *folder = next_random(2) ? "d/e/" : "d/";
+		const char *extension = extensions[next_random(lengthof(extensions))];
+		StringInfoData stem;
+		StringInfoData value;
+		char	   *file;
+
+		initStringInfo(&stem);
+		initStringInfo(&value);
+		put_name(&stem, "");
+		*strrchr(stem.data, '.') = '\0';
+		put_beside(&value);
+		appendStringInfo(&value, "%s%s.%s", next_random(2) ? folder : "", stem.data, extension);
+		put_beside(&value);
+		file = psprintf("%s%s.%s", folder, stem.data, extension);
+		if (key_compare(&with, value.data, value.len, file) == KEY_NO_MATCH)
+			continue;
+		kept++;
+		for (int i = 0; i < lengthof(derived); i++)
+		{
+			char		path[1024];
+
+			snprintf(path, sizeof(path), derived[i], folder, stem.data, extension);
+			if (key_compare(&with, value.data, value.len, path) == KEY_NO_MATCH && lost++ < 3)
+				diag("\"%s\" in: %s", path, show(value.data, value.len));
+		}
+	}
+	is(lost, 0, tap_text("what is derived of files that are kept is kept"));
+	ok(kept > rounds / 4, "many files are kept");
+}
+
+/* Long runs of letters of which none begins a new letter for sure: they are folded in pieces. */
+static void
+test_behind_runs(int rounds)
+{
+	static const char *const runs[] = {
+		"\314\201", "\314\201\314\226", "a\314\201", "\341\236\200", "\341\200\200\341\200\255", "\340\246\225\340\246\276",
+		"\341\204\222\341\205\241\341\206\253",
+	};
+	int			lost = 0;
+
+	for (int round = 0; round < rounds; round++)
+	{
+		const char *run = runs[next_random(lengthof(runs))];
+		StringInfoData path;
+		StringInfoData value;
+		int			n;
+
+		initStringInfo(&path);
+		initStringInfo(&value);
+		for (n = 1 + next_random(3); n > 0; n--)
+			appendStringInfo(&path, "%sx", runs[next_random(lengthof(runs))]);
+		appendStringInfoString(&path, ".mp3");
+		for (n = next_random(700); n > 0; n--)
+			appendStringInfoString(&value, run);
+		appendStringInfo(&value, " %s ", path.data);
+		for (n = next_random(700); n > 0; n--)
+			appendStringInfoString(&value, run);
+		if (key_compare(&rules, value.data, value.len, path.data) == KEY_NO_MATCH && lost++ < 3)
+			diag("\"%s\" in: %s", show(path.data, path.len), show(value.data, value.len));
+	}
+	is(lost, 0, "names between long runs of marks and letters are found");
 }
 
 
@@ -950,11 +1087,14 @@ main(int argc, char **argv)
 
 	test_docs();
 	test_derived();
+	test_lives_with_original(20 * rounds);
+	test_behind_runs(rounds);
 	test_many_names();
 	for (int format = 0; format < lengthof(formats); format++)
 	{
 		long_text = setting == NULL || (format + random_state) % 7 == 0 ? LONG_TEXT : LONGISH_TEXT;
 		test_kept(format, rounds);
+		test_among_escapes(format, Min(rounds, 25));
 		test_orphans(format, rounds);
 	}
 	return tap_end();

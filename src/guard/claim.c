@@ -30,6 +30,7 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
 #include <sys/stat.h>
 
 #include "access/xlog.h"
@@ -337,6 +338,100 @@ claim_check(FileStore *store, const Extension *extension, const char *upload_dir
 									"The folder " STORE_PRIVATE_DIR " in it must belong to the server's operating system user, and nobody else may write to it.");
 	}
 	return claim;
+}
+
+
+/* ----------------------------------------------------------------- overlap --- */
+
+static const char *const hint_overlap =
+"Let one database clean the whole, or give each its own directory. If no database cleans that one any more, remove its folder " STORE_PRIVATE_DIR ".";
+
+/*
+ * Returns whether this database has made the claim.  Other directories than
+ * the one that is cleaned are judged by this alone: a database that now cleans
+ * a part, or more, of what it has cleaned before knows the files of both.
+ */
+static bool
+is_own(const ClaimText *claim)
+{
+	return claim->system_identifier == GetSystemIdentifier() && claim->database == MyDatabaseId &&
+		claim->data_directory == data_directory_inode();
+}
+
+/*
+ * Returns a sentence about the claim in the directory `path`, or NULL if
+ * nobody else has claimed it.  With `may_be_closed`, a bucket's server may
+ * refuse to tell.
+ */
+static char *
+find_other_owner(const char *path, bool may_be_closed)
+{
+	FileStore  *store = store_open(path);
+	char		text[STORE_CLAIM_MAX];
+	FileResult	result;
+	ClaimText	found;
+
+	if (store == NULL)
+		return NULL;
+	result = store_read_claim(store, text);
+	store_close(store);
+	CHECK_FOR_INTERRUPTS();
+	if (result.outcome == FILE_VANISHED || (result.outcome != FILE_OK && may_be_closed && !store_is_local(path)))
+		return NULL;
+	if (result.outcome != FILE_OK || !parse_claim(text, &found))
+		return psprintf("\"%s\" has a claim that cannot be read.", path);
+	if (is_own(&found))
+		return NULL;
+	if (found.system_identifier == GetSystemIdentifier())
+		return psprintf("Database \"%s\" (OID %u) of this cluster, or a copy of it, has claimed \"%s\".",
+						found.database_name, found.database, path);
+	return psprintf("Database \"%s\" of another cluster (system identifier " UINT64_FORMAT ") has claimed \"%s\".",
+					found.database_name, found.system_identifier, path);
+}
+
+/* Cuts the last component of a path or of the name of a bucket.  Returns false at the top. */
+static bool
+go_up(char *path)
+{
+	char	   *begin = store_is_local(path) ? path : strstr(path, "//") + 2;
+	char	   *slash = strrchr(begin, '/');
+
+	if (slash == NULL || slash[1] == '\0')
+		return false;
+	slash[slash == path ? 1 : 0] = '\0';
+	return true;
+}
+
+Brake *
+claim_check_above(const char *upload_dir)
+{
+	char		path[PATH_MAX];
+
+	if (!store_is_local(upload_dir))
+		strlcpy(path, upload_dir, sizeof(path));
+	else if (realpath(upload_dir, path) == NULL)
+		return NULL;
+	while (go_up(path))
+	{
+		char	   *owner = find_other_owner(path, true);
+
+		if (owner != NULL)
+			return brake_make("claim", ERRCODE_OBJECT_IN_USE,
+							  psprintf("upload directory \"%s\" lies in the upload directory of another database", upload_dir),
+							  owner, hint_overlap);
+	}
+	return NULL;
+}
+
+Brake *
+claim_check_below(const char *upload_dir, const char *folder)
+{
+	char	   *owner = find_other_owner(psprintf("%s/%s", upload_dir, folder), false);
+
+	return owner == NULL ? NULL :
+		brake_make("claim", ERRCODE_OBJECT_IN_USE,
+				   psprintf("upload directory \"%s\" contains the upload directory of another database", upload_dir),
+				   owner, hint_overlap);
 }
 
 

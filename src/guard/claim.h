@@ -88,6 +88,21 @@ extern const char *claim_find(const Extension *extension, const char *upload_dir
 extern void claim_confirm_all(const Extension *extension);
 
 /*
+ * Returns a brake if another database has claimed a directory that contains
+ * `upload_dir`, or NULL: two databases that clean the same files delete those
+ * that only the other one refers to.  Of a bucket each shorter prefix is a
+ * directory.  Does not need SPI.
+ */
+extern Brake *claim_check_above(const char *upload_dir);
+
+/*
+ * Returns a brake if another database has claimed `folder`, a path relative to
+ * `upload_dir`, or NULL.  The folder is one that walk_next() has passed on as
+ * WALK_CLAIMED.  Does not need SPI.
+ */
+extern Brake *claim_check_below(const char *upload_dir, const char *folder);
+
+/*
  * Takes the lock of the claim for `store`: one run at a time works in a
  * directory, also if the runs are of different servers.  Waits at most
  * `wait_ms` milliseconds; takes interrupts meanwhile.  A directory without a

@@ -38,10 +38,19 @@ emit_tails(const KeyMaker *maker, const char *text, size_t len, size_t last, Key
 		maker->sink(whole, key_of_mixed(whole, mix_hash(hash)), text, len, maker->arg);
 }
 
+/*
+ * Makes keys for a file that is derived of the file "d/abc", or of "d/abc.wav".
+ * The latter is kept by whatever keeps the files of "d/abc", so the derived file
+ * is, too.
+ */
 static void
 emit_derived(const KeyMaker *maker, const char *text, size_t len)
 {
+	size_t		stem = path_stem_length(maker->rules, text, len);
+
 	emit_tails(maker, text, len, len, KEY_DERIVED, KEY_DERIVED_TAIL);
+	if (stem < len && !maker->exact)
+		emit_tails(maker, text, stem, stem, KEY_DERIVED, KEY_DERIVED_TAIL);
 }
 
 /*

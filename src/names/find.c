@@ -316,7 +316,9 @@ ends_with_extension(const KeyRules *rules, const char *text, size_t len)
 #define EDGE_END_MARKED		0x10
 #define EDGE_END_NAME		0x20	/* a name can end, but no stem */
 #define EDGE_END_STEM		0x40	/* a stem can end, and an extension
-									 * follows */
+									 * follows, behind which a name can end */
+#define EDGE_END_STEM_MARKED 0x80	/* a name can end there if it also begins
+									 * with a mark */
 
 #define CLASS_INSIDE		0xFF	/* in the middle of a letter */
 
@@ -514,12 +516,14 @@ typedef struct Ahead
 {
 	size_t		not_slash;		/* the first place behind slashes */
 	size_t		not_mark;
-	size_t		not_word;
+	size_t		word_end;		/* the end of the letters of one script behind
+								 * the place, or the place */
 	bool		no_extension;	/* the word behind the place has no extension */
 } Ahead;
 
+/* `behind` is the place of the letter behind the one at `here`. */
 static void
-look_ahead(const Finder *finder, Ahead *ahead, size_t here)
+look_ahead(const Finder *finder, Ahead *ahead, size_t here, size_t behind)
 {
 	uint8		c = here < finder->len ? finder->classes[here] : FOLD_BREAK;
 	uint8		next = here + 1 < finder->len ? finder->classes[here + 1] : FOLD_BREAK;
@@ -529,7 +533,9 @@ look_ahead(const Finder *finder, Ahead *ahead, size_t here)
 	if (c != FOLD_MARK)
 		ahead->not_mark = here;
 	if (!is_word(c))
-		ahead->not_word = here;
+		ahead->word_end = here;
+	else if (behind >= finder->len || finder->classes[behind] != c)
+		ahead->word_end = behind;
 	if (c == FOLD_DOT)
 		ahead->no_extension = !is_word(next);
 	else if (c == FOLD_BREAK || c == FOLD_SLASH)
@@ -568,8 +574,11 @@ end_at(const Finder *finder, const Ahead *ahead, size_t before, size_t here, siz
 			if (ends_text(finder, here + 1) || classes[here + 1] == FOLD_DOT ||
 				classes[here + 1] == FOLD_SLASH)
 				return EDGE_END;
-			return after_dot > here + 1 && after_dot - here <= EXTENSION_MAX + 1 &&
-				(finder->edges[after_dot] & EDGE_END) ? EDGE_END_STEM : 0;
+			if (after_dot <= here + 1 || after_dot - here > EXTENSION_MAX + 1)
+				return 0;
+			if (finder->edges[after_dot] & EDGE_END_MARKED)
+				return EDGE_END_STEM_MARKED;
+			return finder->edges[after_dot] & (EDGE_END | EDGE_END_NAME) ? EDGE_END_STEM : 0;
 		default:
 			return is_word(classes[before]) && classes[before] != classes[here] ? EDGE_END : 0;
 	}
@@ -580,19 +589,31 @@ mark_ends(Finder *finder)
 {
 	Ahead		ahead = {finder->len, finder->len, finder->len, true};
 	size_t		here = finder->len;
+	size_t		behind = finder->len;
 
 	while (here > 0)
 	{
 		size_t		before = here - 1;
-		size_t		after_dot = ahead.not_word; /* place behind the letter
+		size_t		after_dot = ahead.word_end; /* place behind the letter
 												 * `here` */
 
 		while (finder->classes[before] == CLASS_INSIDE)
 			before--;
-		look_ahead(finder, &ahead, here);
+		look_ahead(finder, &ahead, here, behind);
 		finder->edges[here] |= end_at(finder, &ahead, before, here, after_dot);
+		behind = here;
 		here = before;
 	}
+}
+
+/* Returns the place behind the extension that begins with the dot at `dot`. */
+static size_t
+extension_end(const Finder *finder, size_t dot)
+{
+	do
+		dot++;
+	while (dot < finder->len && finder->classes[dot] == FOLD_LATIN);
+	return dot;
 }
 
 /* Looks up all names that end before `end`. */
@@ -603,6 +624,7 @@ find_before(Finder *finder, size_t end, int families)
 	const char *text = finder->text;
 	size_t		stop = end > scope->longest ? end - scope->longest : 0;
 	bool		marked = (finder->edges[end] & (EDGE_END | EDGE_END_NAME | EDGE_END_STEM)) == 0;
+	size_t		mark = finder->edges[end] & EDGE_END_STEM_MARKED ? extension_end(finder, end) : end;
 	uint8		wanted = marked ? EDGE_BEGIN_MARKED : EDGE_BEGIN;
 	int			tails = KEY_TAIL | KEY_STEM_TAIL | KEY_DERIVED_TAIL;
 	uint64		hash = 0;
@@ -611,7 +633,7 @@ find_before(Finder *finder, size_t end, int families)
 	for (i = end; i > stop;)
 	{
 		hash = extend_hash(hash, text[--i]);
-		if ((finder->edges[i] & wanted) == 0 || (marked && text[i - 1] != text[end]))
+		if ((finder->edges[i] & wanted) == 0 || (marked && text[i - 1] != text[mark]))
 			continue;
 		emit_found(finder, hash, text + i, end - i,
 				   finder->edges[i] & EDGE_ROOT ? families : families & ~tails);
@@ -630,10 +652,10 @@ families_ending(const Finder *finder, size_t end)
 	if ((edge & (EDGE_END | EDGE_END_MARKED | EDGE_END_NAME)) &&
 		may_end(scope->name_ends, finder->text, end))
 		families |= KEY_PATH | KEY_TAIL;
-	if ((edge & (EDGE_END | EDGE_END_MARKED | EDGE_END_STEM)) &&
+	if ((edge & (EDGE_END | EDGE_END_MARKED | EDGE_END_STEM | EDGE_END_STEM_MARKED)) &&
 		may_end(scope->stem_ends, finder->text, end))
 	{
-		if (edge & EDGE_END_STEM)
+		if (edge & (EDGE_END_STEM | EDGE_END_STEM_MARKED))
 			families |= derived ? KEY_DERIVED | KEY_DERIVED_TAIL : 0;
 		else if (!ends_with_extension(finder->rules, finder->text, end))
 			families |= KEY_STEM | KEY_STEM_TAIL | (derived ? KEY_DERIVED | KEY_DERIVED_TAIL : 0);

@@ -39,9 +39,9 @@
 /*
  * A stretch ends at any place behind this many bytes.  Such a text consists
  * of marks only and is no name, and to sort marks takes time that grows with
- * the square of their number.
+ * the square of their number.  Somebody may write a megabyte of marks.
  */
-#define STRETCH_MAX			4096
+#define STRETCH_MAX			512
 
 typedef struct LetterRange
 {
@@ -114,7 +114,8 @@ is_sure_start(pg_wchar c)
 {
 	static const LetterRange letters[] = {
 		{0x0020, 0x007E}, {0x00A0, 0x02FF}, {0x0391, 0x03CE}, {0x0400, 0x0481}, {0x05D0, 0x05EA},
-		{0x0621, 0x064A}, {0x0904, 0x0939}, {0x0E01, 0x0E30}, {0x2010, 0x2027}, {0x3000, 0x3029},
+		{0x0621, 0x064A}, {0x0904, 0x0939}, {0x0E01, 0x0E30}, {0x0E81, 0x0EB0}, {0x0F40, 0x0F6C},
+		{0x1000, 0x102A}, {0x10A0, 0x10FF}, {0x1200, 0x135A}, {0x1780, 0x17B3}, {0x2010, 0x2027}, {0x3000, 0x3029},
 		{0x3041, 0x3096}, {0x30A1, 0x30FB}, {0x3400, 0x9FFF}, {0xAC00, 0xD7A3}, {0xFF01, 0xFF5E},
 		{0x1F000, 0x1FAFF}, {0x20000, 0x3FFFF}
 	};
@@ -164,7 +165,10 @@ fold_class(bool utf8, const char *text, size_t len, int *step)
 	*step = 1;
 	if (!IS_HIGHBIT_SET(*text))
 		return fold_ascii_classes[(unsigned char) *text];
-	if (!utf8 || (*step = letter_length(text, len)) == 0)
+	/* it may be a quote or a blank: names that are judged are ASCII there */
+	if (!utf8)
+		return FOLD_BREAK;
+	if ((*step = letter_length(text, len)) == 0)
 	{
 		*step = 1;
 		return FOLD_LATIN;

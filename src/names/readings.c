@@ -6,7 +6,8 @@
  * A new reading is added, and never replaces another one, because a name may
  * itself look like an escape.  So each decoder makes a new reading of each
  * existing one, beginning with simple ones, until there is nothing new or
- * there are READINGS_MAX.  Only bytes that are not UTF-8 become longer.
+ * there are READINGS_MAX.  Then the text is also decoded through: all escapes
+ * at once, as often as there are some.  Only bytes that are not UTF-8 become longer.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -26,6 +27,9 @@
 #include "src/names/readings.h"
 
 #define READINGS_MAX	48
+
+/* An escape is not nested more often than this. */
+#define DECODE_ROUNDS	8
 
 /* Letters before which the path of a ".." cannot begin. */
 #define PATH_BREAKS		"\"'`<>=,;|()[]{} \t\r\n"
@@ -489,6 +493,13 @@ static const struct
 	{'/', NULL, decode_path, NULL, 1},
 };
 
+/* The notation of PHP's S: means the same signs otherwise. */
+static bool
+is_for_php(int decoder)
+{
+	return decoders[decoder].read_escape == read_hex_pair && decoders[decoder].sign == '\\';
+}
+
 typedef struct Reading
 {
 	char	   *text;
@@ -619,10 +630,86 @@ is_literal(const char *text, size_t len)
 	return true;
 }
 
+/* Decodes every escape, in place, until none is left.  Returns the new length. */
+static size_t
+decode_through(char *text, size_t len)
+{
+	size_t		before;
+	int			rounds = 0;
+	int			i;
+
+	do
+	{
+		before = len;
+		for (i = 0; i < lengthof(decoders); i++)
+			if (decoders[i].read_escape != NULL && decoders[i].read_escape != read_plus &&
+				!is_for_php(i))
+				len = decode_escapes(decoders[i].read_escape, decoders[i].sign, text, len, text);
+	} while (len < before && ++rounds < DECODE_ROUNDS);
+	return len;
+}
+
+/* Where `+` stands for a space in a text that is decoded through. */
+typedef enum PlusSign
+{
+	PLUS_IS_PLUS,
+	PLUS_IS_SPACE,
+	PLUS_IS_SPACE_INSIDE,		/* within a text that is percent-encoded */
+	PLUS_DECODED_IS_SPACE,
+	N_PLUS_SIGNS
+} PlusSign;
+
+/* Passes on the text with every escape decoded, as it is and with its paths resolved. */
+static void
+pass_decoded_through(const char *text, size_t len, bool php, PlusSign plus, ReadingSink sink, void *arg)
+{
+	char	   *decoded = palloc(Max(len, 1));
+	char	   *other = palloc(Max(2 * len, 1));
+
+	memcpy(decoded, text, len);
+	if (php)
+		len = decode_escapes(read_hex_pair, '\\', decoded, len, decoded);
+	if (plus == PLUS_IS_SPACE_INSIDE)
+		len = readings_decode_percent(decoded, len, decoded);
+	if (plus == PLUS_IS_SPACE || plus == PLUS_IS_SPACE_INSIDE)
+		len = decode_escapes(read_plus, '+', decoded, len, decoded);
+	len = decode_through(decoded, len);
+	if (plus == PLUS_DECODED_IS_SPACE)
+		len = decode_escapes(read_plus, '+', decoded, len, decoded);
+	sink(decoded, len, arg);
+	len = decode_slashes(decoded, len, other);
+	len = decode_path(other, len, decoded);
+	len = decode_latin(decoded, len, other);
+	sink(other, len, arg);
+	pfree(decoded);
+	pfree(other);
+}
+
+/*
+ * Passes on the readings of a text that has too many of them.  Each is a set of
+ * escapes that are decoded, and others beside a name, which somebody else may
+ * have written, must not use up the place of the one that the name needs.  A
+ * name that has nothing of an escape itself is in one of these.
+ */
+static void
+pass_few_readings(const char *text, size_t len, ReadingSink sink, void *arg)
+{
+	int			n = memchr(text, '+', len) != NULL || holds(text, len, "2B") || holds(text, len, "2b") ? N_PLUS_SIGNS : 1;
+	int			plus;
+
+	for (plus = 0; plus < n; plus++)
+	{
+		pass_decoded_through(text, len, false, plus, sink, arg);
+		if (holds(text, len, "S:"))
+			pass_decoded_through(text, len, true, plus, sink, arg);
+	}
+}
+
 void
 readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
 {
 	Readings   *readings;
+	bool		too_many = false;
 	int			i;
 	int			decoder;
 
@@ -642,11 +729,17 @@ readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
 		Reading    *reading = &readings->all[i];
 
 		sink(reading->text, reading->len, arg);
-		for (decoder = 0; decoder < lengthof(decoders) && readings->n < READINGS_MAX; decoder++)
-			if (applies(reading, decoder))
+		for (decoder = 0; decoder < lengthof(decoders); decoder++)
+			if (!applies(reading, decoder))
+				continue;
+			else if (readings->n < READINGS_MAX)
 				add_reading(readings, reading, decoder);
+			else
+				too_many = true;
 		if (i > 0)
 			pfree(reading->text);
 	}
 	pfree(readings);
+	if (too_many)
+		pass_few_readings(text, len, sink, arg);
 }

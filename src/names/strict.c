@@ -121,8 +121,11 @@ compare(Strict *strict, int step, const char *text, size_t len)
 	compare_ends(strict, path.text, path.len, KEY_PATH);
 	if (stem == path.len)
 		compare_ends(strict, path.text, path.len, KEY_STEM);
-	if (strict->scope->derived)
-		compare_ends(strict, path.text, stem, KEY_DERIVED);
+	if (!strict->scope->derived)
+		return;
+	compare_ends(strict, path.text, stem, KEY_DERIVED);
+	if (stem < path.len)
+		compare_ends(strict, path.text, path.len, KEY_DERIVED);
 }
 
 

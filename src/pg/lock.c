@@ -14,8 +14,10 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -23,6 +25,12 @@
 #include "src/pg/compat.h"
 #include "src/pg/lock.h"
 #include "src/pg/role.h"
+
+/* A DROP EXTENSION that nobody holds up has ended by then. */
+#define EXTENSION_WAIT_MS	5000
+#define EXTENSION_POLL_MS	50
+/* After it has waited in vain, a process does not wait again for so long. */
+#define EXTENSION_REST_MS	60000
 
 int
 lock_limit_waits(int wait_ms)
@@ -140,12 +148,46 @@ acquire_run_lock(void *arg)
 	(void) LockAcquire(&lock->tag, ExclusiveLock, lock->session, false);
 }
 
+/*
+ * Takes the lock that DROP EXTENSION takes first.  Anybody may lock an
+ * extension, by ALTER FUNCTION ... DEPENDS ON EXTENSION with a function of his
+ * own, and for as long as he likes.  So the wait has an end, and work goes on
+ * without the lock: a DROP EXTENSION that is that slow can end in a deadlock,
+ * which is an ERROR and does no harm.
+ */
+static void
+lock_extension_for_now(const Extension *extension)
+{
+	static TimestampTz last_given_up = 0;
+	bool		is_patient = TimestampDifferenceExceeds(last_given_up, GetCurrentTimestamp(), EXTENSION_REST_MS);
+	TimestampTz deadline = deadline_in(is_patient ? EXTENSION_WAIT_MS : 0);
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension->oid, 0);
+	while (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	{
+		if (GetCurrentTimestamp() >= deadline)
+		{
+			last_given_up = GetCurrentTimestamp();
+			ereport(is_patient ? LOG : DEBUG1,
+					(errmsg("extension \"%s\" is locked by somebody else, and is used without a lock", EXTENSION_NAME),
+					 errdetail_internal("%s", describe_holder(*GetLockConflicts(&tag, AccessShareLock, NULL)))));
+			break;
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 EXTENSION_POLL_MS, compat_wait_event("AudioCleanupExtensionLock"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	AcceptInvalidationMessages();
+}
+
 bool
 lock_extension(const Extension *extension)
 {
 	Extension  *now;
 
-	LockDatabaseObject(ExtensionRelationId, extension->oid, 0, AccessShareLock);
+	lock_extension_for_now(extension);
 	now = extension_lookup(true);
 	return now != NULL && now->oid == extension->oid;
 }

@@ -24,9 +24,10 @@ extern int	lock_limit_waits(int wait_ms);
 extern void lock_end_limit(int guc_level);
 
 /*
- * Keeps DROP EXTENSION waiting until the end of the transaction.  Must be
- * called before any of our tables is locked: DROP EXTENSION locks them in an
- * order of its own.  Returns false if the extension was dropped before;
+ * Keeps DROP EXTENSION waiting until the end of the transaction, if nobody
+ * else locks the extension for longer than some seconds.  Must be called
+ * before any of our tables is locked: DROP EXTENSION locks them in an order of
+ * its own.  Returns false if the extension was dropped before;
  * raises an ERROR if the extension was updated.  Needs SPI.
  */
 extern bool lock_extension(const Extension *extension);

@@ -107,6 +107,16 @@ require_own_claim(CleanupPlan *plan)
 		plan_apply_brake(plan, plan->found.claim->brake);
 }
 
+/* The files of a directory belong to one database. */
+static void
+check_above(CleanupPlan *plan)
+{
+	Brake	   *brake = plan->found.store != NULL ? claim_check_above(plan->context.settings->upload_dir) : NULL;
+
+	if (brake != NULL)
+		plan_apply_brake(plan, brake);
+}
+
 static void
 check_sources(CleanupPlan *plan)
 {
@@ -173,6 +183,7 @@ plan_open(CleanupPlan *plan)
 
 	plan_open_directory(plan);
 	require_own_claim(plan);
+	check_above(plan);
 	if (!plan->dry_run)
 		plan_lock_own_directory(plan);
 	check_sources(plan);
@@ -205,8 +216,20 @@ add_walked_file(const char *path, void *arg)
 									  plan_escape_name(path), GetDatabaseEncodingName()));
 }
 
+/* A folder in which another database cleans is a brake; its files are seen all the same. */
 static void
-walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
+check_below(CleanupPlan *plan, const char *folder)
+{
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+	Brake	   *brake = claim_check_below(plan->context.settings->upload_dir, folder);
+
+	if (brake != NULL)
+		plan_apply_brake(plan, brake);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+walk_into(CleanupPlan *plan, TreeWalk *walk, bool to_delete, PlanWalkSink sink, void *arg)
 {
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup walk",
 												  ALLOCSET_SMALL_SIZES);
@@ -216,10 +239,13 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
 	int			errnum;
 	WalkStep	step;
 
-	while ((step = walk_next(walk, &path)) == WALK_FILE)
+	while ((step = walk_next(walk, &path)) == WALK_FILE || step == WALK_CLAIMED)
 	{
 		progress_tick();
-		sink(path, arg);
+		if (step == WALK_FILE)
+			sink(path, arg);
+		else if (to_delete && plan->found.brakes == NIL)
+			check_below(plan, path);
 		MemoryContextReset(scratch);
 	}
 	MemoryContextSwitchTo(caller);
@@ -236,13 +262,13 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, PlanWalkSink sink, void *arg)
 }
 
 static void
-walk_directory(CleanupPlan *plan, PlanWalkSink sink, void *arg)
+walk_directory(CleanupPlan *plan, bool to_delete, PlanWalkSink sink, void *arg)
 {
 	TreeWalk   *walk = walk_begin(plan->found.store, plan->context.settings->recurse);
 
 	PG_TRY();
 	{
-		walk_into(plan, walk, sink, arg);
+		walk_into(plan, walk, to_delete, sink, arg);
 	}
 	PG_FINALLY();
 	{
@@ -276,7 +302,7 @@ plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg)
 	/* nothing is deleted here, so no brake matters */
 	plan->found.brakes = NIL;
 	progress_set_phase(PHASE_WALKING);
-	walk_directory(plan, pass_readable, &files);
+	walk_directory(plan, false, pass_readable, &files);
 	if (plan->found.brakes != NIL)
 		brake_raise(llast(plan->found.brakes));
 }
@@ -306,7 +332,7 @@ survey_files(CleanupPlan *plan)
 
 	plan->looked_at_ns = plan_now_ns();
 	progress_set_phase(PHASE_WALKING);
-	walk_directory(plan, add_walked_file, &walked);
+	walk_directory(plan, true, add_walked_file, &walked);
 	if (plan->found.brakes == NIL)
 		uploads_survey(plan);
 	if (plan->found.brakes == NIL)

@@ -34,12 +34,15 @@
 /* number of referring rows that are shown; further rows are only counted */
 #define ROWS_SHOWN	10
 
+/* bytes of a value that are shown */
+#define VALUE_SHOWN 10000
+
 typedef struct Reference
 {
 	const char *source;
 	const char *column;
 	const char *session;
-	const char *value;
+	const char *value;			/* NULL: not for whoever asks */
 	bool		failed;
 } Reference;
 
@@ -49,6 +52,8 @@ typedef struct Search
 	const char *path;
 	MemoryContext context;
 	bool		judging;
+	const bool *may_show;		/* the columns of the source that is being
+								 * read */
 	List	   *references;
 	int64		count;
 	int64		failed;			/* references in failed sessions that are due */
@@ -69,7 +74,8 @@ add_reference(Search *search, const SourceRow *row, int column, bool failed)
 	reference->source = row->source->name;
 	reference->column = row->source->columns[column];
 	reference->session = row->session ? pstrdup(row->session) : NULL;
-	reference->value = pnstrdup(row->values[column], row->lengths[column]);
+	reference->value = !search->may_show[column] ? NULL :
+		pnstrdup(row->values[column], pg_mbcliplen(row->values[column], (int) row->lengths[column], VALUE_SHOWN));
 	reference->failed = failed;
 	search->references = lappend(search->references, reference);
 	MemoryContextSwitchTo(caller);
@@ -126,6 +132,7 @@ find_references(const CleanupPlan *plan, Search *search)
 
 	foreach_ptr(const Source, source, plan_findings(plan)->sources)
 	{
+		search->may_show = sources_columns_to_show(source);
 		sources_read(source, SCAN_NAMING, failed_before, look_at_row, search);
 		sources_read(source, SCAN_JUDGING, failed_before, count_failed_row, search);
 	}

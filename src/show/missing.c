@@ -39,6 +39,7 @@
 
 #define EXAMPLES		3
 #define EXAMPLE_LENGTH	200		/* characters */
+#define NOT_SHOWN		"(a value that you may not read)"
 
 #define OWN_FAMILIES	(KEY_PATH | KEY_TAIL)
 #define AUDIO_FAMILIES	(OWN_FAMILIES | KEY_STEM | KEY_STEM_TAIL)
@@ -50,12 +51,15 @@ typedef struct Search
 	const KeyRules *rules;
 	KeyScope	scope;
 	int64		n;				/* number of references */
-	Tuplestorestate *references;	/* id, source, status, value */
+	Tuplestorestate *references;	/* id, source, status, value, what is shown
+									 * (NULL: the value) */
 	Tuplestorestate *reference_keys;	/* id, key */
 	Tuplestorestate *file_keys; /* key */
 	TupleDesc	references_desc;
 	TupleDesc	reference_keys_desc;
 	TupleDesc	file_keys_desc;
+	const bool *may_show;		/* the columns of the source that is being
+								 * read */
 } Search;
 
 /* The reference whose keys are being made. */
@@ -84,16 +88,37 @@ can_be_judged(const Search *search, const char *value, size_t len)
 	return true;
 }
 
-static void
-add_reference(Search *search, const SourceRow *row, const char *value, size_t len)
+/*
+ * Returns what is shown of a value to those who may not read it: the name of
+ * a file, without host, folders and query, if the value is nothing more.
+ */
+static const char *
+name_alone(const Search *search, const char *value, size_t len)
 {
-	Datum		values[4];
-	bool		nulls[4] = {false, false, row->session == NULL, false};
+	char	   *name;
+	char	   *slash;
+
+	if (len > EXAMPLE_LENGTH)
+		return NOT_SHOWN;
+	name = pnstrdup(value, len);
+	name[strcspn(name, "?#")] = '\0';
+	slash = strrchr(name, '/');
+	if (slash != NULL)
+		name = slash + 1;
+	return strpbrk(name, " \t\r\n\"'{}[]<>,;=&%\\") == NULL && key_is_audio(search->rules, name) ? name : NOT_SHOWN;
+}
+
+static void
+add_reference(Search *search, const SourceRow *row, const char *value, size_t len, bool may_show)
+{
+	Datum		values[5];
+	bool		nulls[5] = {false, false, row->session == NULL, false, may_show};
 
 	values[0] = Int64GetDatum(search->n++);
 	values[1] = CStringGetTextDatum(row->source->name);
 	values[2] = row->session ? CStringGetTextDatum(row->session) : (Datum) 0;
 	values[3] = PointerGetDatum(cstring_to_text_with_len(value, (int) len));
+	values[4] = may_show ? (Datum) 0 : CStringGetTextDatum(name_alone(search, value, len));
 	tuplestore_putvalues(search->references, search->references_desc, values, nulls);
 }
 
@@ -107,7 +132,7 @@ look_at_row(const SourceRow *row, void *arg)
 		if (row->values[i] != NULL &&
 			key_may_refer(search->rules, row->values[i], row->lengths[i]) &&
 			can_be_judged(search, row->values[i], row->lengths[i]))
-			add_reference(search, row, row->values[i], row->lengths[i]);
+			add_reference(search, row, row->values[i], row->lengths[i], search->may_show[i]);
 	return true;
 }
 
@@ -125,6 +150,7 @@ read_sources(Search *search)
 
 		(void) sources_tables(source, &brake);
 		brake_raise_if(brake);
+		search->may_show = sources_columns_to_show(source);
 		sources_read(source, SCAN_STATUS, 0, look_at_row, search);
 	}
 }
@@ -266,11 +292,11 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 	put_result(search, owner_query(search->context->extension,
 								   SQL_ARGS(SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)),
 								   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
-								   " coalesce(array_agg(DISTINCT left(m.value, $2) COLLATE \"C\")"
+								   " coalesce(array_agg(DISTINCT left(m.shown, $2) COLLATE \"C\")"
 								   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
 								   " FROM (SELECT j.*, dense_rank() OVER (PARTITION BY j.source, j.status, j.missing"
 								   "   ORDER BY j.value COLLATE \"C\") AS n"
-								   "  FROM (SELECT r.source, r.status, r.value, t.id IS NULL AS missing"
+								   "  FROM (SELECT r.source, r.status, r.value, coalesce(r.shown, r.value) AS shown, t.id IS NULL AS missing"
 								   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
 								   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
 								   "   ON t.id = r.id) j) m"
@@ -288,7 +314,7 @@ static void
 begin_search(Search *search, const CleanupPlan *plan)
 {
 	static const SqlColumn references[] = {
-		{"id", INT8OID}, {"source", TEXTOID}, {"status", TEXTOID}, {"value", TEXTOID}
+		{"id", INT8OID}, {"source", TEXTOID}, {"status", TEXTOID}, {"value", TEXTOID}, {"shown", TEXTOID}
 	};
 	static const SqlColumn reference_keys[] = {{"id", INT8OID}, {"key", INT8OID}};
 	static const SqlColumn file_keys[] = {{"key", INT8OID}};

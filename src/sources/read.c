@@ -34,6 +34,7 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
+#include "src/pg/session.h"
 #include "src/pg/sql.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
@@ -398,6 +399,8 @@ read_rows(Reading *reading, Snapshot snapshot)
 	role_act_as(reading->source->owner, &saved);
 	role_read_without_indexes();
 	prepare_rows(reading);
+	if (get_rel_relkind(reading->source->relid) == RELKIND_VIEW)
+		session_use_server_settings();
 	reading->snapshot = snapshot;
 	reading->query = build_query(reading);
 	brake_raise_if(trust_check_query(reading->query));

@@ -242,6 +242,26 @@ sources_hide_rows(const Source *source, ErrorData *error, bool to_record)
 	return true;
 }
 
+static bool
+may_read(Oid role, const Source *source, const char *column)
+{
+	return compat_may_use_schema(get_rel_namespace(source->relid), role) &&
+		(pg_class_aclcheck(source->relid, role, ACL_SELECT) == ACLCHECK_OK ||
+		 pg_attribute_aclcheck(source->relid, get_attnum(source->relid, column), role, ACL_SELECT) == ACLCHECK_OK) &&
+		check_enable_rls(source->relid, role, true) != RLS_ENABLED;
+}
+
+const bool *
+sources_columns_to_show(const Source *source)
+{
+	bool	   *columns = palloc(sizeof(bool) * Max(source->n_columns, 1));
+
+	for (int i = 0; i < source->n_columns; i++)
+		columns[i] = may_read(GetOuterUserId(), source, source->columns[i]) &&
+			may_read(GetUserId(), source, source->columns[i]);
+	return columns;
+}
+
 static void
 lock_source(void *arg)
 {

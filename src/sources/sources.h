@@ -98,6 +98,13 @@ extern List *sources_check_all(List *sources);
 extern bool sources_hide_rows(const Source *source, ErrorData *error, bool to_record);
 
 /*
+ * Returns for each column of files whether its values may be shown to whoever
+ * calls: whether the caller, and the current role, might read the column in all
+ * rows without the extension.  Allocated in the current memory context.
+ */
+extern const bool *sources_columns_to_show(const Source *source);
+
+/*
  * Tries to read a checked source, but no row of it.  Returns a brake if that
  * fails, as for a view whose owner may not read the table below, else NULL.
  * Needs SPI.

@@ -251,12 +251,25 @@ note_operands(List *operands, CodeSearch *search)
 		search->types = list_append_unique_oid(search->types, exprType(operand));
 }
 
+/* To read a view as somebody else is no more than that: who has connected is told to it all the same. */
+static Brake *
+asks_who_reads(const Source *source)
+{
+	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+						psprintf("source %s shows other rows to others", source->name),
+						"It asks for session_user, which is whoever calls.");
+}
+
 static bool
 look_for_code(Node *node, void *arg)
 {
 	if (node == NULL)
 		return false;
 	if (check_functions_in_node(node, look_at_function, arg))
+		return true;
+	if (IsA(node, SQLValueFunction) && castNode(SQLValueFunction, node)->op == SVFOP_SESSION_USER)
+		((CodeSearch *) arg)->brake = asks_who_reads(((CodeSearch *) arg)->source);
+	if (((CodeSearch *) arg)->brake != NULL)
 		return true;
 	if (IsA(node, SortGroupClause) && look_at_operators(list_make1(node), arg))
 		return true;

@@ -89,6 +89,7 @@ struct TreeWalk
 	size_t		names_len;
 	bool		has_folder;
 	bool		is_over;
+	bool		is_claimed;		/* the current directory; not told yet */
 	char		folder[NAME_MAX + 1];
 	WalkEntry	files[PORTION_FILES];
 	char		names[PORTION_BYTES];
@@ -317,6 +318,8 @@ is_portion_full(const TreeWalk *walk)
 static WalkStep
 take_entry(TreeWalk *walk, const struct dirent *entry)
 {
+	if (walk->nlevels > 1 && !walk->in_trash && strcmp(entry->d_name, STORE_PRIVATE_DIR) == 0)
+		walk->is_claimed = true;
 	switch (tell_type(walk, dirfd(current_level(walk)->stream), entry))
 	{
 		case DT_REG:
@@ -389,6 +392,12 @@ local_walk_next(TreeWalk *walk, const char **path)
 	while (walk->nlevels > 0)
 	{
 		cut_path(walk);
+		if (walk->is_claimed)
+		{
+			walk->is_claimed = false;
+			*path = walk->path;
+			return WALK_CLAIMED;
+		}
 		if (walk->next_file < walk->n_files)
 		{
 			if (!append_name(walk, walk->names + walk->files[walk->next_file++].name))

@@ -3,13 +3,13 @@
  * store/walk.h
  *	  A bounded walk of the upload directory by descriptors.
  *
- * A walk yields the relative path of every regular file, in no particular
- * order.  It passes over names that begin with a dot, files and folders alike,
+ * A walk yields the relative path of every regular file, in no order to rely
+ * on.  It passes over names that begin with a dot, files and folders alike,
  * because they are private to whoever made them; and over the folders of a
  * NAS, a synchroniser or an operating system (WALK_FOREIGN).  It never follows
  * a symlink, and never crosses a mount point.  It opens no file and, where
- * readdir() tells the type, stat()s none.  It takes the memory of one path,
- * and of one open directory for each level.
+ * readdir() tells the type, stat()s none.  It takes the memory of one path, of
+ * a portion of names, and of one open directory for each level.
  *
  * A directory that cannot be read is a failure, with two exceptions: one on
  * another device or mount, and "lost+found" at the top, which belongs to fsck
@@ -38,6 +38,9 @@ typedef struct TreeWalk TreeWalk;
 typedef enum WalkStep
 {
 	WALK_FILE,					/* `path` is the next regular file */
+	WALK_CLAIMED,				/* `path` is a folder below the upload
+								 * directory that has, or seems to have, a
+								 * claim of its own */
 	WALK_END,					/* all was seen */
 	WALK_FAILED					/* something could not be read: nothing may be
 								 * concluded from what was seen so far */
@@ -58,8 +61,10 @@ extern TreeWalk *walk_begin(FileStore *store, bool recurse);
 extern TreeWalk *walk_begin_trash(FileStore *store, int64 run_id);
 
 /*
- * Moves on to the next file.  With WALK_FILE, sets *path to the relative path
- * of the file; the text is in the walk, and is valid until the next call.
+ * Moves on to the next file.  With WALK_FILE and WALK_CLAIMED, sets *path to
+ * the relative path of the file or folder; the text is in the walk, and is
+ * valid until the next call.  The files of a claimed folder are returned, too,
+ * and may come before the folder.
  */
 extern WalkStep walk_next(TreeWalk *walk, const char **path);
 

@@ -327,13 +327,27 @@ judge(const char *path, bool recurse, size_t *len)
 	return reason;
 }
 
+/* Is it the claim of a folder?  Then the path is cut to that folder. */
+static bool
+cut_claim(char *path)
+{
+	static const char claim[] = "/" STORE_PRIVATE_DIR "/claim";
+	size_t		len = strlen(path);
+	size_t		n = strlen(claim);
+
+	if (len <= n || strcmp(path + len - n, claim) != 0)
+		return false;
+	path[len - n] = '\0';
+	return true;
+}
+
 WalkStep
 bucket_walk_next(TreeWalk *base, const char **path)
 {
 	BucketWalk *walk = (BucketWalk *) base;
 	size_t		prefix = strlen(walk->bucket->prefix);
 	WalkRange  *range;
-	const char *key;
+	char	   *key;
 	size_t		len;
 
 	*path = NULL;
@@ -352,12 +366,13 @@ bucket_walk_next(TreeWalk *base, const char **path)
 		/* meanwhile the next page of this range comes */
 		if (range->next == range->n)
 			pass_turn(walk);
-		if (strncmp(key, walk->bucket->prefix, prefix) == 0 &&
-			judge(key + prefix, walk->recurse, &len) == WALK_REACHED)
-		{
-			*path = key + prefix;
+		if (strncmp(key, walk->bucket->prefix, prefix) != 0)
+			continue;
+		*path = key + prefix;
+		if (judge(*path, walk->recurse, &len) == WALK_REACHED)
 			return WALK_FILE;
-		}
+		if (walk->recurse && cut_claim(key + prefix) && judge(*path, true, &len) == WALK_REACHED)
+			return WALK_CLAIMED;
 	}
 	return WALK_FAILED;
 }

@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg/session.c
+ *	  The settings of the server, where the session has others.
+ *
+ * What a view shows may depend on settings that anybody may set: on TimeZone
+ * and DateStyle where it makes a text of a time, on a setting of the
+ * application's.  Two sessions would then see other references, and one of them
+ * would delete what the other one needs.  So a view is read with the settings
+ * that the server has for the database, whoever calls.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
+
+#include "src/pg/compat.h"
+#include "src/pg/role.h"
+#include "src/pg/session.h"
+#include "src/pg/sql.h"
+
+/* Returns whether a view can tell the values of the setting apart, as far as it does not ask for them. */
+static bool
+shows_in_texts(const struct config_generic *setting)
+{
+	static const char *const others[] = {
+		"bytea_output", "xmlbinary", "xmloption", "transform_null_equals", "gin_fuzzy_search_limit"
+	};
+
+	/* what is sent to the client is no matter here */
+	if (strcmp(setting->name, "client_encoding") == 0)
+		return false;
+	if (setting->group == CLIENT_CONN_LOCALE || setting->group == COMPAT_OPTIONS_PREVIOUS ||
+		setting->group == CUSTOM_OPTIONS)
+		return true;
+	for (int i = 0; i < lengthof(others); i++)
+		if (strcmp(setting->name, others[i]) == 0)
+			return true;
+	return false;
+}
+
+/* A role can give itself settings, and a client can bring some. */
+static bool
+is_of_caller(GucSource source)
+{
+	return source >= PGC_S_USER;
+}
+
+/*
+ * Returns the value that the server has for this database: of ALTER DATABASE,
+ * ALTER ROLE ALL, the configuration files, or its own.
+ */
+static char *
+value_of_server(const char *name)
+{
+	char	   *value = NULL;
+	ActingAs	saved;
+
+	/* not everybody may look into the files */
+	role_act_as(BOOTSTRAP_SUPERUSERID, &saved);
+	if (sql_query_latest(SQL_ARGS(SQL_TEXT(name), SQL_OID(OIDOID, MyDatabaseId)),
+						 "SELECT coalesce((SELECT substr(s, strpos(s, '=') + 1)"
+						 "  FROM pg_catalog.pg_db_role_setting r, pg_catalog.unnest(r.setconfig) s"
+						 "  WHERE r.setrole = 0 AND r.setdatabase IN (0, $2) AND lower(split_part(s, '=', 1)) = lower($1)"
+						 "  ORDER BY r.setdatabase DESC LIMIT 1),"
+						 " (SELECT f.setting FROM pg_catalog.pg_show_all_file_settings() f"
+						 "  WHERE f.error IS NULL AND lower(f.name) = lower($1) ORDER BY f.seqno DESC LIMIT 1),"
+						 " (SELECT b.boot_val FROM pg_catalog.pg_show_all_settings() b WHERE lower(b.name) = lower($1)))") > 0)
+		value = sql_text(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	role_stop_acting(&saved);
+	return value;
+}
+
+void
+session_use_server_settings(void)
+{
+	int			n;
+	struct config_generic **settings = compat_get_guc_variables(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		const struct config_generic *setting = settings[i];
+		const char *value;
+
+		if (setting->context != PGC_USERSET || !is_of_caller(setting->source) || !shows_in_texts(setting))
+			continue;
+		value = is_of_caller(setting->reset_source) ? value_of_server(setting->name)
+			: GetConfigOptionResetString(setting->name);
+		role_set_for_now(setting->name, value != NULL ? value : "");
+	}
+}

@@ -1,0 +1,97 @@
+# What a view shows must not depend on who reads it: an operator could make a wanted file an orphan by a setting of his
+# session, and so could a client that brings its own time zone.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use AudioCleanup;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('session_settings', conf => "audio_cleanup.max_delete_percent = 100\ndatestyle = 'ISO, YMD'\n");
+my $dir = upload_dir($node);
+make_schema($node);
+my @wanted = ('2024-05-31/late.mp3', '31.05.2024.mp3', '\x6162.mp3', '1.1.mp3', 'tenant.mp3', 'null.mp3');
+add_rows($node, 'always.mp3');
+$node->safe_psql('postgres', q{
+	ALTER DATABASE postgres SET timezone = 'Europe/Berlin';
+	ALTER DATABASE postgres SET app.tenant = 'one';
+	CREATE ROLE worker LOGIN;
+	SELECT cleanup_grant_access('worker', 'operator');
+	CREATE TABLE takes (at timestamptz, day date, bytes bytea, number float8, tenant text);
+	INSERT INTO takes VALUES ('2024-05-30 23:30+00', '2024-05-31', 'ab', 1.1, 'one');
+	CREATE VIEW dated AS SELECT to_char(at, 'YYYY-MM-DD') || '/late.mp3' AS url FROM takes;
+	CREATE VIEW days AS SELECT day::text || '.mp3' AS url FROM takes;
+	CREATE VIEW bytes AS SELECT bytes::text || '.mp3' AS url FROM takes;
+	CREATE VIEW numbers AS SELECT number::text || '.mp3' AS url FROM takes;
+	CREATE VIEW tenants AS SELECT tenant || 'tenant.mp3' AS url FROM takes WHERE tenant = current_setting('app.tenant', true);
+	CREATE VIEW hidden AS SELECT 'null.mp3' AS url WHERE coalesce(current_setting('app.hide', true), '') = '';
+	SELECT cleanup_add_source(v, '{url}') FROM unnest('{dated,days,bytes,numbers,tenants,hidden}'::regclass[]) v;
+	ALTER DATABASE postgres SET datestyle = 'German';
+});
+$wanted[4] = 'onetenant.mp3';
+put_files($dir, 'always.mp3', @wanted);
+
+# Each deletes what is an orphan, and nothing else, whatever is set.
+my $n = 0;
+
+sub cleaned
+{
+	my ($name, %options) = @_;
+	my $orphan = 'orphan' . $n++ . '.mp3';
+
+	put_file($dir, $orphan);
+	local $ENV{PGOPTIONS} = $options{client} || '';
+	local $ENV{PGTZ} = $options{zone} if $options{zone};
+	foreach my $statement ('SELECT cleanup_status()', 'CALL cleanup_run(force => true)')
+	{
+		my ($rc, $stdout, $stderr) = $node->psql('postgres', ($options{set} || '') . "\n$statement", extra_params => [ '-U', 'worker' ]);
+		is($rc, 0, "$name: $statement") or diag($stderr);
+		if ($statement =~ /status/)
+		{
+			my ($answer) = $stdout =~ /^(\{.*)/m;
+			is_deeply(JSON::PP::decode_json($answer)->{potential_cleanup}{orphaned_files_deleted}, [$orphan], "$name: the preview names the orphan");
+		}
+	}
+	ok(wait_for_drain($node), "$name: it ends");
+	is(join(' ', sort keys %{ visible_files($dir) }), join(' ', sort 'always.mp3', @wanted), "$name: what is wanted stays");
+	return;
+}
+
+cleaned('as it is');
+cleaned('a time zone', set => q{SET timezone = 'America/Los_Angeles';});
+cleaned('a style of dates', set => q{SET datestyle = 'ISO, MDY';});
+cleaned('a style of bytes', set => q{SET bytea_output = 'escape';});
+cleaned('digits', set => q{SET extra_float_digits = -14;});
+cleaned('a setting of the application', set => q{SET app.tenant = 'two'; SET app.hide = 'yes';});
+cleaned('within a transaction', set => q{BEGIN; SET LOCAL timezone = 'America/Los_Angeles'; COMMIT; SET SESSION app.tenant = '';});
+cleaned('the client brings a time zone', zone => 'America/Los_Angeles');
+cleaned('the client brings all of them',
+	client => '-c timezone=America/Los_Angeles -c datestyle=ISO -c bytea_output=escape -c app.tenant=two -c app.hide=yes');
+foreach my $setting (q{timezone = 'America/Los_Angeles'}, q{datestyle = 'SQL'})
+{
+	is(sql_error($node, "ALTER ROLE worker SET $setting", extra_params => [ '-U', 'worker' ]), '', "a role gives itself $setting");
+}
+cleaned('the role has them');
+
+# the session has its own again
+is($node->safe_psql('postgres', q{SET timezone = 'Asia/Tokyo'; SET app.tenant = 'x'; DO 'BEGIN PERFORM cleanup_status(); END';
+	SELECT current_setting('timezone') || current_setting('app.tenant')}), 'Asia/Tokyox', 'the settings of the session are as before');
+
+# a setting of the files counts, where the database has none
+$node->safe_psql('postgres', q{ALTER DATABASE postgres RESET datestyle; ALTER DATABASE postgres RESET timezone});
+rename "$dir/31.05.2024.mp3", "$dir/2024-05-31.mp3" or die;
+rename "$dir/2024-05-31", "$dir/2024-05-30" or die;
+$wanted[0] = '2024-05-30/late.mp3';
+$wanted[1] = '2024-05-31.mp3';
+cleaned('a setting of the server', set => q{SET datestyle = 'German';}, zone => 'Asia/Tokyo');
+
+# what cannot be given back to the server is refused
+like(sql_error($node, q{CREATE VIEW mine AS SELECT tenant AS url FROM takes WHERE session_user = 'postgres'; SELECT cleanup_add_source('mine', '{url}')}),
+	qr/source public\.mine shows other rows to others\nDETAIL:  It asks for session_user/, 'session_user is refused');
+
+$node->stop;
+done_testing();
