@@ -91,6 +91,24 @@ is(states('sparse'), 'deleted 6', 'files that lie far apart are found');
 is(kinds('sparse')->{'0450.mp3'}, join(' ', 'marker', ('file') x 30), 'of many versions the one that was condemned goes; it stays hidden what was hidden');
 
 
+# ---- more than one portion: the second one does not wait for the last request of the first
+
+put(names('wide', 1000));
+begin_counting();
+set_rule($proxy, match => '^POST /audio/\?delete=', do => 'hold', times => 1);
+sql('SELECT cleanup_all()');
+ok(is_held($proxy), 'some markers of the first portion are not made yet');
+# 980 files go by 16 requests, 20 by 10
+ok(wait_until(sub { requests('^POST /audio/\?delete=') == 26 }), 'those of the second portion are') or diag requests('^POST /audio/\?delete=');
+is(scalar(grep { $_ eq 'file' } values %{ kinds('wide') }), 62, 'all but those that are held are hidden');
+release($proxy);
+ok(wait_for_drain($node), 'the run is over');
+is(states('wide'), 'deleted 1000', 'all files go');
+is_deeply(kinds('wide'), {}, 'with all of their versions and markers');
+cmp_ok(requests('^GET .*key-marker=.*versions='), '<=', 10, 'and few pages of versions are read') or diag requests('key-marker=');
+cmp_ok(requests('^POST /audio/\?delete='), '==', 26 * 3, 'each file goes three times: a marker is made, the version goes, and the marker');
+
+
 # ---- replaced between the look and the marker
 
 put(names('race', 100));

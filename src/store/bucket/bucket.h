@@ -30,6 +30,7 @@
 
 #include <errno.h>
 
+#include "lib/stringinfo.h"
 #include "portability/instr_time.h"
 
 #include "src/store/bucket/http.h"
@@ -167,6 +168,30 @@ typedef struct BucketCalls
 extern int	bucket_call_many(Bucket *bucket, const BucketCalls *calls);
 
 /*
+ * Portions of files that go through stages.  advance() ends the stage of the
+ * portion, if any, and begins the next one: it fills *stage, and returns false
+ * if there is no further stage.  is_over() is given the `arg` of the calls.
+ * Stages of several portions are under way at a time; earlier portions go
+ * first.  Returns 0 when all portions are at their end; or an errno, as
+ * bucket_call_many(): then some of them are not, and their stages have not
+ * been ended.
+ */
+typedef struct BucketStage
+{
+	BucketCalls calls;
+	bool		(*is_over) (const void *arg);
+} BucketStage;
+
+typedef struct BucketPipeline
+{
+	bool		(*advance) (void *arg, int portion, BucketStage *stage);
+	void	   *arg;
+	int			n;				/* portions */
+} BucketPipeline;
+
+extern int	bucket_run_pipeline(Bucket *bucket, const BucketPipeline *pipeline);
+
+/*
  * A call in the lane of a page, 0 to BUCKET_PAGES - 1: it is begun, and waited
  * for later.  Both return as bucket_call().  What a call points to must last
  * until it is finished or dropped.
@@ -292,11 +317,19 @@ typedef struct VersionsAsk
 typedef void (*VersionsSink) (void *arg, int ask, int errnum, const KeyVersions *versions);
 
 /*
- * Lists the versions of `n` keys, which come in ascending order.  The sink is
- * called once for each, in any order.  Returns 0; or an errno if that was not
- * so for all: EINTR if somebody wants us to stop.
+ * Lists the versions of `n` keys, which come in ascending order.  `per_key` is
+ * how many versions and markers a key has as a rule: pages of a list are no
+ * larger than that needs.  The calls of a listing are made by
+ * bucket_call_many() or in a pipeline.  The sink is called once for each key,
+ * in any order; bucket_is_listed() tells whether that was so for all.
  */
-extern int	bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, VersionsSink sink, void *arg);
+typedef struct BucketListing BucketListing;
+
+extern BucketListing *bucket_begin_listing(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
+										   VersionsSink sink, void *arg);
+extern BucketCalls bucket_listing_calls(BucketListing *listing);
+extern bool bucket_is_listed(const BucketListing *listing);
+extern void bucket_end_listing(BucketListing *listing);
 
 
 /* ----------
@@ -329,6 +362,21 @@ typedef struct BucketRemoval
  * were dealt with: EINTR if somebody wants us to stop.
  */
 extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
+
+/*
+ * The same once, by calls that bucket_call_many() makes, or a pipeline.
+ * bucket_is_removed() tells whether all of them are over.  bucket_end_removing()
+ * is given what bucket_call_many() has returned.
+ */
+typedef struct BucketRemoving BucketRemoving;
+
+extern BucketRemoving *bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
+extern BucketCalls bucket_removing_calls(BucketRemoving *removing);
+extern bool bucket_is_removed(const BucketRemoving *removing);
+extern void bucket_end_removing(BucketRemoving *removing, int errnum);
+
+/* Appends a text, of which no character is one that XML cannot hold. */
+extern void bucket_append_xml(StringInfo body, const char *text);
 
 
 /* ----------

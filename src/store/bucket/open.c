@@ -394,7 +394,7 @@ bucket_lock_holder(FileStore *store)
 
 const StoreDriver bucket_driver = {
 	.acts_at_commit = false,
-	.together = 1000,
+	.together = 3920,
 	.close = bucket_close,
 	.reach = bucket_reach,
 	.can_undo = bucket_can_undo,

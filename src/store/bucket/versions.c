@@ -145,11 +145,12 @@ bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expect
 
 /* --------------------------------------------------------------- many keys --- */
 
-/* keys of one range, at least: with a marker each they fit into a page */
-#define RANGE_MIN		334
 #define PAGE_MAX		1000
 
-/* a page should have so many of the keys; else so many are asked for by name, and then a page is tried again */
+/* a page has so many entries more than are expected */
+#define PAGE_SPARE		16
+
+/* of a thousand entries so many should be of the keys; else so many are asked for by name, and then a page is tried again */
 #define WORTH_A_PAGE	6
 #define SKIPPED			32
 
@@ -158,16 +159,20 @@ typedef struct Range
 {
 	int			next;
 	int			end;
+	int			page_size;		/* entries that its page has at most */
 	int			poor;			/* pages in a row that had few of the keys */
 	int			missed;			/* the one that is asked for by its key, or -1 */
 	char		query[2 * KEY_QUERY_SIZE];
 } Range;
 
-typedef struct Listing
+struct BucketListing
 {
 	Bucket	   *bucket;
 	const VersionsAsk *asks;
 	int			n;
+	int			told;			/* so many have been passed to the sink */
+	double		per_key;		/* entries of the list for each key: as
+								 * expected, then as the last page had them */
 	VersionsSink sink;
 	void	   *arg;
 	int			next;			/* the first one that is in no range yet */
@@ -176,7 +181,7 @@ typedef struct Listing
 	int		   *missed;
 	int			n_missed;
 	int			next_missed;
-} Listing;
+};
 
 /*
  * A page begins behind its marker.  The key without its last character comes
@@ -195,7 +200,7 @@ encode_marker(char *query, size_t size, const char *key)
 }
 
 static bool
-ask_for_page(const Listing *listing, Range *range)
+ask_for_page(const BucketListing *listing, Range *range)
 {
 	size_t		size = sizeof(range->query);
 	char		rest[64];
@@ -203,7 +208,8 @@ ask_for_page(const Listing *listing, Range *range)
 	strlcpy(range->query, "encoding-type=url&key-marker=", size);
 	if (!encode_marker(range->query, size, listing->asks[range->next].key))
 		return false;
-	snprintf(rest, sizeof(rest), "&max-keys=%d&prefix=", Min(2 * (range->end - range->next) + 16, PAGE_MAX));
+	range->page_size = (int) Min(listing->per_key * (range->end - range->next) + PAGE_SPARE, PAGE_MAX);
+	snprintf(rest, sizeof(rest), "&max-keys=%d&prefix=", range->page_size);
 	strlcat(range->query, rest, size);
 	return encode_prefix(range->query, size, listing->bucket->prefix) &&
 		strlcat(range->query, "&versions=", size) < size;
@@ -212,7 +218,7 @@ ask_for_page(const Listing *listing, Range *range)
 static bool
 next_page(void *arg, int lane, BucketCall *call)
 {
-	Listing    *listing = arg;
+	BucketListing *listing = arg;
 	Range	   *range = &listing->ranges[lane];
 
 	range->missed = -1;
@@ -233,13 +239,14 @@ next_page(void *arg, int lane, BucketCall *call)
 }
 
 static void
-tell(Listing *listing, int ask, int errnum, const KeyVersions *versions)
+tell(BucketListing *listing, int ask, int errnum, const KeyVersions *versions)
 {
+	listing->told++;
 	listing->sink(listing->arg, ask, errnum, versions);
 }
 
 static void
-take_missed(Listing *listing, int ask, int errnum, const BucketAnswer *answer)
+take_missed(BucketListing *listing, int ask, int errnum, const BucketAnswer *answer)
 {
 	KeyVersions versions = {0};
 
@@ -254,7 +261,7 @@ take_missed(Listing *listing, int ask, int errnum, const BucketAnswer *answer)
  * is a next page.  Returns how many that were.
  */
 static int
-go_through(Listing *listing, Range *range, const BucketAnswer *answer)
+go_through(BucketListing *listing, Range *range, const BucketAnswer *answer)
 {
 	const char *last = answer->truncated ? answer->entries[answer->n_entries - 1].key : NULL;
 	int			began = range->next;
@@ -286,11 +293,11 @@ go_through(Listing *listing, Range *range, const BucketAnswer *answer)
  * two say that the keys lie far apart: then some of them are asked for by name.
  */
 static void
-skip_poor(Listing *listing, Range *range, int n)
+skip_poor(BucketListing *listing, Range *range, int n)
 {
 	int			skip = n == 0 ? 1 : 0;
 
-	range->poor = n < WORTH_A_PAGE ? range->poor + 1 : 0;
+	range->poor = n * PAGE_MAX < WORTH_A_PAGE * range->page_size ? range->poor + 1 : 0;
 	if (range->poor > 1)
 		skip = SKIPPED;
 	while (skip-- > 0 && range->next < range->end)
@@ -300,7 +307,7 @@ skip_poor(Listing *listing, Range *range, int n)
 static void
 take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 {
-	Listing    *listing = arg;
+	BucketListing *listing = arg;
 	Range	   *range = &listing->ranges[lane];
 	const KeyVersions none = {0};
 	int			n;
@@ -317,23 +324,49 @@ take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	if (errnum != 0)
 		return;
 	n = answer->truncated && answer->n_entries == 0 ? 0 : go_through(listing, range, answer);
+	/* the next page of a range that needs one should have the rest of it */
+	if (answer->truncated)
+		listing->per_key = Max((double) answer->n_entries / Max(n, 1), 1);
 	skip_poor(listing, range, n);
 }
 
-int
-bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, VersionsSink sink, void *arg)
+BucketListing *
+bucket_begin_listing(Bucket *bucket, const VersionsAsk *asks, int n, int per_key, VersionsSink sink, void *arg)
 {
-	Listing		listing = {bucket, asks, n, sink, arg};
-	const BucketCalls calls = {next_page, take_page, &listing};
-	int			errnum;
+	BucketListing *listing = palloc0(sizeof(BucketListing));
 
-	if (n == 0)
-		return 0;
-	listing.range_size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, RANGE_MIN);
-	listing.ranges = palloc0(sizeof(Range) * bucket->n_parallel);
-	listing.missed = palloc(sizeof(int) * n);
-	errnum = bucket_call_many(bucket, &calls);
-	pfree(listing.ranges);
-	pfree(listing.missed);
-	return errnum;
+	listing->bucket = bucket;
+	listing->asks = asks;
+	listing->n = n;
+	listing->per_key = per_key;
+	listing->sink = sink;
+	listing->arg = arg;
+	/* to a server a page of ten entries is hardly less work than one of a thousand */
+	listing->range_size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, (PAGE_MAX - PAGE_SPARE) / per_key);
+	listing->ranges = palloc0(sizeof(Range) * bucket->n_parallel);
+	listing->missed = palloc(sizeof(int) * Max(n, 1));
+	return listing;
+}
+
+BucketCalls
+bucket_listing_calls(BucketListing *listing)
+{
+	return (BucketCalls)
+	{
+		next_page, take_page, listing
+	};
+}
+
+bool
+bucket_is_listed(const BucketListing *listing)
+{
+	return listing->told == listing->n;
+}
+
+void
+bucket_end_listing(BucketListing *listing)
+{
+	pfree(listing->ranges);
+	pfree(listing->missed);
+	pfree(listing);
 }
