@@ -247,6 +247,15 @@ store_renumber_trash(FileStore *store, int64 run_id, int64 as)
 	return driver_of(store)->renumber_trash(store, run_id, as);
 }
 
+void
+store_forget_run(FileStore *store, int64 run_id, bool look)
+{
+	const StoreDriver *driver = driver_of(store);
+
+	if (driver->forget_run != NULL)
+		driver->forget_run(store, run_id, look);
+}
+
 int
 store_remove_folders(FileStore *store, const char *path)
 {

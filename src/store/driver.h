@@ -60,6 +60,8 @@ typedef struct StoreDriver
 
 	int			(*trash_runs) (FileStore *store, int64 *runs, int max);
 	int			(*renumber_trash) (FileStore *store, int64 run_id, int64 as);
+	/* NULL: nothing is remembered of a run but its files in the trash */
+	void		(*forget_run) (FileStore *store, int64 run_id, bool look);
 	int			(*remove_folders) (FileStore *store, const char *path);
 	void		(*tidy) (FileStore *store, int64 run_id);
 	int			(*sync) (FileStore *store);

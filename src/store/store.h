@@ -18,7 +18,9 @@
  * the transaction commit callback, where an ERROR would be a PANIC.
  *
  * The trash is <upload_dir>/.audio_cleanup/trash/<run>/<relative path>, or
- * <backup_dir>/<owner>/<run>/<relative path>: see store_set_backup_dir().
+ * <backup_dir>/<owner>/<run>/<relative path>: see store_set_backup_dir().  In
+ * a bucket files stay where they are, hidden, and what lies in that place are
+ * lists of them: see bucket/manifest.c.
  * Its directories are created on first use, mode 0700, and are trusted only
  * if they belong to the server's OS user and nobody else may write to them.
  *
@@ -349,6 +351,15 @@ extern int	store_trash_runs(FileStore *store, int64 *runs, int max);
  * yet.  Returns 0, or an errno.
  */
 extern int	store_renumber_trash(FileStore *store, int64 run_id, int64 as);
+
+/*
+ * By its rows, no file of the run `run_id` lies in the trash any more, nor will
+ * one: removes what the store remembers of the run, where that is more than its
+ * files in the trash.  With `look` only if there are none indeed: files of a
+ * recovered database may have lost their rows.  What cannot be removed now
+ * stays until the next call.  Not commit-safe.
+ */
+extern void store_forget_run(FileStore *store, int64 run_id, bool look);
 
 /*
  * Tells the identity of the file that the run `run_id` captured from `path`.

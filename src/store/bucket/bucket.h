@@ -119,6 +119,9 @@ typedef struct Bucket
 	/* see lease.c */
 	char		lease[BUCKET_ID_SIZE];	/* version of our lease, or "" */
 	instr_time	leased_at;		/* when it was asked for */
+	/* the file that a walk of the trash has passed on, or NULL */
+	const char *in_trash;
+	FileIdentity in_trash_identity;
 	/* see store_expect() */
 	int			n_expected;
 	ExpectedFile *expected;		/* by path */
@@ -209,7 +212,10 @@ extern bool bucket_sleep(int ms);
 /* Appends `text` to the query, encoded.  Returns false if there is no room. */
 extern bool bucket_encode(char *query, size_t size, const char *text);
 
-/* Appends "/bucket/key?versionId=..." to a header, encoded.  Returns false if there is no room. */
+/*
+ * Appends "/bucket/key?versionId=..." to a header, encoded; without a version
+ * (NULL) the newest one is meant.  Returns false if there is no room.
+ */
 extern bool bucket_encode_source(const Bucket *bucket, char *header, size_t size, const char *key,
 								 const char *version);
 
@@ -432,6 +438,49 @@ extern FileResult bucket_put_back(FileStore *store, int64 run_id, const char *pa
 								  const FileIdentity *expected);
 extern FileResult bucket_identify_captured(FileStore *store, int64 run_id, const char *path,
 										   FileIdentity *identity);
+
+
+/* ----------
+ * manifest.c
+ * ----------
+ */
+
+/* A file that is going to be captured; `modified` in seconds since 1970. */
+typedef struct ManifestFile
+{
+	const char *path;
+	const char *version;
+	const char *etag;
+	int64		size;
+	int64		modified;
+} ManifestFile;
+
+/*
+ * Writes into the bucket which files the run `run_id` is going to capture.  The
+ * one call of it is made by a pipeline; bucket_is_written() tells whether it is over.
+ * bucket_end_manifest() returns 0, or an errno: then none of them may be captured.
+ */
+typedef struct BucketManifest BucketManifest;
+
+extern BucketManifest *bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n);
+extern BucketCalls bucket_manifest_calls(BucketManifest *manifest);
+extern bool bucket_is_written(const BucketManifest *manifest);
+extern int	bucket_end_manifest(BucketManifest *manifest);
+
+extern int	bucket_trash_runs(FileStore *store, int64 *runs, int max);
+extern int	bucket_renumber_trash(FileStore *store, int64 run_id, int64 as);
+extern void bucket_forget_run(FileStore *store, int64 run_id, bool look);
+
+/*
+ * A walk of the files that a run has captured; all that it has is in `context`.
+ * bucket_trash_next() sets *path to the next one, or NULL at the end, and
+ * returns 0 or an errno.
+ */
+typedef struct TrashWalk TrashWalk;
+
+extern TrashWalk *bucket_begin_trash(Bucket *bucket, int64 run_id, MemoryContext context);
+extern int	bucket_next_in_trash(TrashWalk *walk, const char **path);
+extern void bucket_end_trash(TrashWalk *walk);
 
 
 /* ----------

@@ -112,10 +112,17 @@ bucket_identify(FileStore *store, const char *path, bool durably, FileIdentity *
 FileResult
 bucket_identify_captured(FileStore *store, int64 run_id, const char *path, FileIdentity *identity)
 {
+	const Bucket *bucket = bucket_of(store);
 	Job			job;
-	FileResult	result = begin(&job, store, path, NULL);
+	FileResult	result;
 	const BucketEntry *entries;
 
+	if (bucket->in_trash != NULL && strcmp(bucket->in_trash, path) == 0)
+	{
+		*identity = bucket->in_trash_identity;
+		return come_to(FILE_OK);
+	}
+	result = begin(&job, store, path, NULL);
 	if (result.outcome != FILE_OK)
 		return result;
 	entries = job.versions.entries;

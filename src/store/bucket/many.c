@@ -6,8 +6,9 @@
  * What happens to each is what bucket.h says.  Only the requests are those of
  * many files, in portions that go through stages, see pipeline.c:
  *
- *	capture		the versions are read, the markers are made, the versions are
- *				read again, and the markers that hide a stranger are removed
+ *	capture		the versions are read, and written into a manifest; the markers
+ *				are made, the versions are read again, and the markers that hide
+ *				a stranger are removed
  *	destroy		the versions are read, they are removed, and then the markers
  *
  * What a busy server has left undone is tried again afterwards, for all portions
@@ -47,8 +48,7 @@ typedef struct Item
 	bool		made;			/* a marker was, though we may not know which */
 	FileOutcome outcome;		/* when that is done */
 	bool		is_null;		/* its version is "null" */
-	const char *etag;			/* without versions, with the date */
-	int64		modified;
+	ManifestFile seen;			/* the version that is to be captured */
 } Item;
 
 typedef struct Many
@@ -58,6 +58,7 @@ typedef struct Many
 	MemoryContext caller;
 	Item	   *items;			/* by key */
 	int			n;
+	int64		run_id;
 	struct Portion *portions;
 	StoreCondemned *condemned;	/* of a capture */
 } Many;
@@ -71,6 +72,7 @@ typedef struct Portion
 	int			stage;
 	BucketListing *listing;		/* NULL: none is under way */
 	VersionsAsk *asks;
+	BucketManifest *manifest;	/* NULL: none is being written */
 	BucketRemoving *removing;	/* NULL: none is under way */
 	BucketRemoval *removals;
 	int			n_removals;
@@ -304,12 +306,12 @@ remove_all(Many *many, RemovalPick pick, RemovalTake take)
 	return errnum;
 }
 
-/* A step that the items of a portion go through: a list, or a removal. */
+/* A step that the items of a portion go through: a list, a removal, or the manifest that is written. */
 typedef struct Step
 {
 	int			per_key;		/* of a list */
-	VersionsSink sink;			/* NULL: it is a removal */
-	RemovalPick pick;
+	VersionsSink sink;			/* NULL: it is no list */
+	RemovalPick pick;			/* NULL: it is no removal */
 	RemovalTake take;
 } Step;
 
@@ -325,7 +327,47 @@ is_step_over(const void *arg)
 {
 	const Portion *portion = arg;
 
+	if (portion->manifest != NULL)
+		return bucket_is_written(portion->manifest);
 	return portion->listing != NULL ? bucket_is_listed(portion->listing) : bucket_is_removed(portion->removing);
+}
+
+static BucketCalls
+calls_of(const Portion *portion)
+{
+	if (portion->manifest != NULL)
+		return bucket_manifest_calls(portion->manifest);
+	return portion->listing != NULL ? bucket_listing_calls(portion->listing) : bucket_removing_calls(portion->removing);
+}
+
+/* Begins to write what is in hand into a manifest.  Returns false if there is nothing. */
+static bool
+begin_manifest(Portion *portion)
+{
+	ManifestFile *files = palloc(sizeof(ManifestFile) * Max(portion->n, 1));
+	int			n = 0;
+	int			i;
+
+	for (i = portion->first; i < portion->first + portion->n; i++)
+		if (portion->many->items[i].in_hand)
+			files[n++] = portion->many->items[i].seen;
+	if (n > 0)
+		portion->manifest = bucket_begin_manifest(portion->many->bucket, portion->many->run_id, files, n);
+	pfree(files);
+	return n > 0;
+}
+
+/* Without a manifest nothing is captured. */
+static void
+end_manifest(Portion *portion)
+{
+	int			errnum = bucket_end_manifest(portion->manifest);
+	int			i;
+
+	portion->manifest = NULL;
+	for (i = portion->first; i < portion->first + portion->n && errnum != 0; i++)
+		if (portion->many->items[i].in_hand)
+			settle(&portion->many->items[i], fail(errnum, "write manifest"));
 }
 
 static void
@@ -333,6 +375,8 @@ end_step(Portion *portion, const Step *step, int errnum)
 {
 	if (portion->listing != NULL)
 		end_listing(portion);
+	else if (portion->manifest != NULL)
+		end_manifest(portion);
 	else if (portion->removing != NULL)
 	{
 		bucket_end_removing(portion->removing, errnum);
@@ -348,21 +392,18 @@ begin_step(Portion *portion, const Step *step)
 	bool		begun;
 
 	if (step->sink != NULL)
-		begun = begin_listing(portion, step->per_key, step->sink);
-	else
-	{
-		begun = pick_removals(portion, step->pick);
-		portion->removing = bucket_begin_removing(portion->many->bucket, portion->removals, portion->n_removals, true);
-	}
+		return begin_listing(portion, step->per_key, step->sink);
+	if (step->pick == NULL)
+		return begin_manifest(portion);
+	begun = pick_removals(portion, step->pick);
+	portion->removing = bucket_begin_removing(portion->many->bucket, portion->removals, portion->n_removals, true);
 	return begun;
 }
 
 static bool
 next_from_portion(void *arg, int lane, BucketCall *call)
 {
-	Portion    *portion = arg;
-	const BucketCalls calls = portion->listing != NULL ? bucket_listing_calls(portion->listing) :
-	bucket_removing_calls(portion->removing);
+	const BucketCalls calls = calls_of(arg);
 
 	return calls.next(calls.arg, lane, call);
 }
@@ -370,9 +411,7 @@ next_from_portion(void *arg, int lane, BucketCall *call)
 static void
 take_for_portion(void *arg, int lane, int errnum, const BucketAnswer *answer)
 {
-	Portion    *portion = arg;
-	const BucketCalls calls = portion->listing != NULL ? bucket_listing_calls(portion->listing) :
-	bucket_removing_calls(portion->removing);
+	const BucketCalls calls = calls_of(arg);
 
 	calls.take(calls.arg, lane, errnum, answer);
 }
@@ -549,11 +588,14 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 	{
 		file->place = PLACE_UPLOAD;
 		item->is_null = strcmp(versions->entries[0].version, "null") == 0;
-		if (many->bucket->conditional)
+		item->seen = (ManifestFile)
 		{
-			item->etag = MemoryContextStrdup(many->context, versions->entries[0].etag);
-			item->modified = versions->entries[0].modified;
-		}
+			.path = item->path,
+			.version = MemoryContextStrdup(many->context, versions->entries[0].version),
+			.etag = MemoryContextStrdup(many->context, versions->entries[0].etag),
+			.size = versions->entries[0].size,
+			.modified = versions->entries[0].modified
+		};
 		return;
 	}
 	if (bucket_is_captured(versions))
@@ -746,6 +788,7 @@ hide_all(Many *many)
 {
 	static const Step steps[] = {
 		{UNCOVERED, take_place},
+		{0},					/* the manifest */
 		{.pick = pick_unmarked,.take = take_marked},
 		{COVERED, take_verified},
 		{.pick = pick_stranger,.take = take_uncovered}
@@ -777,7 +820,7 @@ destroy_in_place(Many *many)
 		numbers[n] = i;
 		files[n++] = (ConditionalDelete)
 		{
-			.key = item->key,.etag = item->etag,.modified = item->modified
+			.key = item->key,.etag = item->seen.etag,.modified = item->seen.modified
 		};
 	}
 	bucket_delete_conditionally(many->bucket, files, n);
@@ -839,6 +882,7 @@ bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n
 		return;
 	begin_many(&many, store, n);
 	many.condemned = files;
+	many.run_id = run_id;
 	for (i = 0; i < n; i++)
 	{
 		files[i].place = PLACE_UNKNOWN;

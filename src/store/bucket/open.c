@@ -351,22 +351,6 @@ bucket_destroy_in_place(FileStore *store, const char *path, const FileIdentity *
 	return fail(bucket_note(bucket_of(store), ENOTSUP, strerror(ENOTSUP)), "delete file");
 }
 
-/*
- * A marker does not say which run has made it: files of runs that this
- * database does not know are not found.
- */
-static int
-bucket_trash_runs(FileStore *store, int64 *runs, int max)
-{
-	return 0;
-}
-
-static int
-bucket_renumber_trash(FileStore *store, int64 run_id, int64 as)
-{
-	return ENOTSUP;
-}
-
 /* There are no folders; a name is all there is of one. */
 static int
 bucket_remove_folders(FileStore *store, const char *path)
@@ -418,6 +402,7 @@ const StoreDriver bucket_driver = {
 	.destroy_in_place = bucket_destroy_in_place,
 	.trash_runs = bucket_trash_runs,
 	.renumber_trash = bucket_renumber_trash,
+	.forget_run = bucket_forget_run,
 	.remove_folders = bucket_remove_folders,
 	.tidy = bucket_tidy,
 	.sync = bucket_sync,

@@ -48,6 +48,8 @@ serve(Running *running, int portion, int lane, BucketCall *call)
 
 	while (stage->is_over != NULL)
 	{
+		/* a stage that had no call may have begun to fill one */
+		memset(call, 0, sizeof(*call));
 		if (stage->calls.next(stage->calls.arg, lane, call))
 		{
 			running->owner[lane] = portion;
