@@ -85,13 +85,13 @@ extern char *drain_failure_text(const Drain *drain, FileResult result);
  * Looks again at files of this kind, beginning after the file_id *up_to, at
  * `limit` of them at most: waits for writers, and reads the sources once.
  * *up_to becomes the file_id of the last one.
- * Passes those that somebody needs by now to `sink`, and records the state that
- * it sets.  The others that are due become the doomed ones of the drain, unless
+ * Passes those that somebody needs by now to `sink`, up to store_together() at a
+ * time, with the reason for each, and records the state that it sets.  The others that are due become the doomed ones of the drain, unless
  * the kind is LEDGER_PENDING; those of an earlier look are forgotten.  Returns
  * how many files there were; or -1 if it cannot be told who needs them: they
  * are left as they are, with a WARNING.
  */
-typedef void (*NeededSink) (Drain *drain, LedgerFile *file, const char *why);
+typedef void (*NeededSink) (Drain *drain, LedgerFile *files, const char *const *why, int n);
 extern int64 drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink sink);
 
 /*
@@ -133,7 +133,7 @@ extern void drain_settle_missing(Drain *drain, LedgerFile *file);
 /* Returns whether anything lies in the trash in the name of the file; if that cannot be told, true. */
 extern bool drain_lies_in_trash(Drain *drain, const LedgerFile *file);
 
-/* Puts a captured file back to its place, because somebody needs it: `why`. */
-extern void drain_heal_file(Drain *drain, LedgerFile *file, const char *why);
+/* Puts captured files back to their places, because somebody needs them: why[i]. */
+extern void drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n);
 
 #endif							/* AUDIO_CLEANUP_DRAIN_PRIVATE_H */

@@ -76,6 +76,12 @@ store_acts_at_commit(const FileStore *store)
 	return driver_of(store)->acts_at_commit;
 }
 
+bool
+store_has_folders(const FileStore *store)
+{
+	return driver_of(store)->has_folders;
+}
+
 int
 store_reach(FileStore *store)
 {
@@ -195,6 +201,30 @@ store_locate(FileStore *store, int64 run_id, const char *path, const FileIdentit
 			 bool mend, int *errnum)
 {
 	return driver_of(store)->locate(store, run_id, path, expected, mend, errnum);
+}
+
+void
+store_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n)
+{
+	const StoreDriver *driver = driver_of(store);
+	int			i;
+
+	if (driver->locate_many != NULL)
+		driver->locate_many(store, run_id, files, n);
+	for (i = 0; i < n && driver->locate_many == NULL; i++)
+		files[i].place = driver->locate(store, run_id, files[i].path, files[i].expected, false, &files[i].errnum);
+}
+
+void
+store_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n)
+{
+	const StoreDriver *driver = driver_of(store);
+	int			i;
+
+	if (driver->put_back_many != NULL)
+		driver->put_back_many(store, run_id, files, n);
+	for (i = 0; i < n && driver->put_back_many == NULL; i++)
+		files[i].result = driver->put_back(store, run_id, files[i].path, files[i].as, files[i].expected);
 }
 
 FileResult

@@ -25,6 +25,7 @@
 typedef struct StoreDriver
 {
 	bool		acts_at_commit; /* see store_acts_at_commit() */
+	bool		has_folders;	/* see store_has_folders() */
 	int			together;		/* see store_together() */
 
 	void		(*close) (FileStore *store);
@@ -48,6 +49,9 @@ typedef struct StoreDriver
 								 bool for_good);
 	FilePlace	(*locate) (FileStore *store, int64 run_id, const char *path,
 						   const FileIdentity *expected, bool mend, int *errnum);
+	/* NULL: one after the other */
+	void		(*locate_many) (FileStore *store, int64 run_id, StoreLocated *files, int n);
+	void		(*put_back_many) (FileStore *store, int64 run_id, StoreReturned *files, int n);
 	FileResult	(*put_back) (FileStore *store, int64 run_id, const char *path, const char *as,
 							 const FileIdentity *expected);
 	FileResult	(*identify_captured) (FileStore *store, int64 run_id, const char *path,

@@ -145,6 +145,9 @@ extern void store_close(FileStore *store);
  */
 extern bool store_acts_at_commit(const FileStore *store);
 
+/* Has it folders, so that a file may stand in the way of another one's path?  A bucket has none. */
+extern bool store_has_folders(const FileStore *store);
+
 /*
  * Asks whether the directory can be reached, where store_open() did not:
  * returns 0 or an errno.  Then store_can_undo() tells whether a captured file
@@ -322,6 +325,21 @@ extern int	store_check_folder(FileStore *store, const char *path);
 extern FilePlace store_locate(FileStore *store, int64 run_id, const char *path,
 							  const FileIdentity *expected, bool mend, int *errnum);
 
+/* A file that is looked for, and what is found: see store_locate(). */
+typedef struct StoreLocated
+{
+	const char *path;
+	const FileIdentity *expected;
+	FilePlace	place;			/* set */
+	int			errnum;			/* set */
+} StoreLocated;
+
+/*
+ * Where are these `n` files of the run `run_id` now?  Mends nothing.  Several
+ * are looked for at a time, where that is quicker.  Not commit-safe.
+ */
+extern void store_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n);
+
 /*
  * Put a captured file back to its own place; never overwrites.  Missing
  * directories on the way are created, see store_put_back_as().  Where
@@ -339,6 +357,21 @@ extern FileResult store_put_back(FileStore *store, int64 run_id, const char *pat
  */
 extern FileResult store_put_back_as(FileStore *store, int64 run_id, const char *path,
 									const char *as, const FileIdentity *expected);
+
+/* A captured file that is to be put back under the name `as`, and what has become of it. */
+typedef struct StoreReturned
+{
+	const char *path;
+	const char *as;
+	const FileIdentity *expected;
+	FileResult	result;			/* set: see store_put_back() */
+} StoreReturned;
+
+/*
+ * Puts `n` captured files of the run `run_id` back, several at a time, where
+ * that is quicker.  Each has its own result.  Not commit-safe.
+ */
+extern void store_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n);
 
 /*
  * Fills `runs` with the ids of at most `max` runs that have a folder in the

@@ -430,6 +430,9 @@ bucket_is_captured(const KeyVersions *versions)
  */
 extern bool bucket_hides_stranger(const KeyVersions *versions);
 
+/* Where is the file that is expected, by its versions? */
+extern FilePlace bucket_place_of(const KeyVersions *versions);
+
 extern FileResult bucket_identify(FileStore *store, const char *path, bool durably,
 								  FileIdentity *identity);
 extern FilePlace bucket_locate(FileStore *store, int64 run_id, const char *path,
@@ -511,6 +514,9 @@ extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files
  * many.c
  * ----------
  */
+
+extern void bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n);
+extern void bucket_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n);
 
 /* Returns whether the server may yet delete this key: it never said what became of that. */
 extern bool bucket_is_doubtful(const Bucket *bucket, const char *key);

@@ -147,6 +147,18 @@ bucket_hides_stranger(const KeyVersions *versions)
 	return versions->at > 1 && versions->entries[0].is_marker;
 }
 
+FilePlace
+bucket_place_of(const KeyVersions *versions)
+{
+	if (versions->at == 0)
+		return PLACE_UPLOAD;
+	if (bucket_is_captured(versions))
+		return PLACE_TRASH;
+	if (bucket_hides_stranger(versions))
+		return PLACE_UNFINISHED;
+	return bucket_is_present(versions) ? PLACE_OTHER : PLACE_NOWHERE;
+}
+
 static FilePlace
 rescue_stranger(Job *job, bool mend, int *errnum)
 {
@@ -170,17 +182,13 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 {
 	Job			job;
 	FileResult	result = begin(&job, store, path, expected);
+	FilePlace	place;
 
 	*errnum = result.errnum;
 	if (result.outcome != FILE_OK)
 		return PLACE_UNKNOWN;
-	if (job.versions.at == 0)
-		return PLACE_UPLOAD;
-	if (is_captured(&job))
-		return PLACE_TRASH;
-	if (bucket_hides_stranger(&job.versions))
-		return rescue_stranger(&job, mend, errnum);
-	return is_present(&job) ? PLACE_OTHER : PLACE_NOWHERE;
+	place = bucket_place_of(&job.versions);
+	return place == PLACE_UNFINISHED ? rescue_stranger(&job, mend, errnum) : place;
 }
 
 

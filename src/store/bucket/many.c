@@ -10,6 +10,8 @@
  *				are made, the versions are read again, and the markers that hide
  *				a stranger are removed
  *	destroy		the versions are read, they are removed, and then the markers
+ *	put back	the versions are read, the markers are removed, and the versions
+ *				are read again
  *
  * What a busy server has left undone is tried again afterwards, for all portions
  * together.  Where all that is cut short, each file is in a state of its own,
@@ -49,6 +51,7 @@ typedef struct Item
 	FileOutcome outcome;		/* when that is done */
 	bool		is_null;		/* its version is "null" */
 	ManifestFile seen;			/* the version that is to be captured */
+	bool		is_odd;			/* it is to be put back by itself */
 } Item;
 
 typedef struct Many
@@ -61,6 +64,7 @@ typedef struct Many
 	int64		run_id;
 	struct Portion *portions;
 	StoreCondemned *condemned;	/* of a capture */
+	StoreLocated *located;		/* of a look */
 } Many;
 
 /* Items that stand side by side, and the requests that are made for those in hand. */
@@ -584,7 +588,7 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 		settle(item, fail(errnum, "list versions of file"));
 		return;
 	}
-	if (versions->at == 0)
+	if (bucket_place_of(versions) == PLACE_UPLOAD)
 	{
 		file->place = PLACE_UPLOAD;
 		item->is_null = strcmp(versions->entries[0].version, "null") == 0;
@@ -598,12 +602,7 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 		};
 		return;
 	}
-	if (bucket_is_captured(versions))
-		file->place = PLACE_TRASH;
-	else if (bucket_hides_stranger(versions))
-		file->place = PLACE_UNFINISHED;
-	else
-		file->place = bucket_is_present(versions) ? PLACE_OTHER : PLACE_NOWHERE;
+	file->place = bucket_place_of(versions);
 	settle(item, come_to(FILE_OK));
 }
 
@@ -1036,4 +1035,184 @@ bucket_destroy(FileStore *store, int64 run_id, const char *path, const FileIdent
 	bucket_destroy_many(store, run_id, &file, 1);
 	*freed = file.freed;
 	return file.result;
+}
+
+
+/* ------------------------------------------------------------------ locate --- */
+
+static void
+take_located(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	Item	   *item = item_of(arg, ask);
+	const Many *many = ((const Portion *) arg)->many;
+
+	if (errnum == 0)
+		many->located[item->number].place = bucket_place_of(versions);
+	settle(item, errnum == 0 ? come_to(FILE_OK) : fail(errnum, "list versions of file"));
+}
+
+void
+bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n)
+{
+	static const Step steps[] = {{COVERED, take_located}};
+	Many		many;
+	int			i;
+
+	if (n == 0)
+		return;
+	begin_many(&many, store, n);
+	many.located = files;
+	for (i = 0; i < n; i++)
+	{
+		files[i].place = PLACE_UNKNOWN;
+		add_item(&many, files[i].path, files[i].expected);
+	}
+	qsort(many.items, n, sizeof(Item), compare_items);
+	(void) go_way(&many, steps, lengthof(steps), "list versions of file");
+	for (i = 0; i < n; i++)
+		files[many.items[i].number].errnum = many.items[i].result.errnum;
+	end_many(&many);
+}
+
+
+/* ---------------------------------------------------------------- put back --- */
+
+/* What a list could not tell: the server does not show a version that it should, which one file at a time can mend. */
+static void
+settle_unlisted(Item *item, int errnum, const KeyVersions *versions)
+{
+	item->is_odd = versions->none_is_current;
+	if (!item->is_odd)
+		settle(item, fail(errnum, "list versions of file"));
+}
+
+/* One marker right above the file is removed here; more of them, one after the other. */
+static void
+take_hidden(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	const Many *many = ((const Portion *) arg)->many;
+	Item	   *item = item_of(arg, ask);
+
+	if (item->is_odd)
+		return;
+	if (errnum != 0)
+		settle_unlisted(item, errnum, versions);
+	else if (!bucket_is_captured(versions))
+		settle(item, come_to(FILE_VANISHED));
+	else if (bucket_is_present(versions))
+		settle(item, come_to(FILE_OCCUPIED));
+	else if (versions->at > 1)
+		item->is_odd = true;
+	else
+		item->version = MemoryContextStrdup(many->context, versions->entries[0].version);
+}
+
+static bool
+pick_cover(const Item *item, const char **version)
+{
+	*version = item->version;
+	return item->in_hand && !item->is_odd && item->version != NULL;
+}
+
+/* A busy server is asked again; what has no marker any more has no `version`. */
+static void
+take_shown(Portion *portion)
+{
+	int			i;
+
+	for (i = 0; i < portion->n_removals; i++)
+	{
+		const BucketRemoval *removal = &portion->removals[i];
+		Item	   *item = item_of(portion, i);
+
+		if (removal->errnum == 0)
+			item->version = NULL;
+		else if (!removal->again)
+			settle(item, fail(removal->errnum, "put back file"));
+	}
+}
+
+static void
+take_seen(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	Item	   *item = item_of(arg, ask);
+
+	if (item->is_odd || item->version != NULL)
+		return;
+	if (errnum != 0)
+		settle_unlisted(item, errnum, versions);
+	else if (versions->at == 0)
+		settle(item, come_to(FILE_OK));
+	else if (versions->at < 0)
+		settle(item, come_to(FILE_VANISHED));
+	else if (bucket_is_present(versions))
+		settle(item, come_to(FILE_OCCUPIED));
+	else
+		item->is_odd = true;
+}
+
+static void
+show_all(Many *many)
+{
+	static const Step steps[] = {
+		{COVERED, take_hidden},
+		{.pick = pick_cover,.take = take_shown},
+		{UNCOVERED, take_seen}
+	};
+
+	const char *version;
+	int			i;
+
+	if (go_way(many, steps, lengthof(steps), "put back file") != 0)
+		return;
+	for (i = 0; i < many->n && !pick_cover(&many->items[i], &version); i++)
+		;
+	if (i == many->n || !begin_change(many))
+		return;
+	(void) remove_all(many, pick_cover, take_shown);
+	(void) list_all(many, UNCOVERED, take_seen);
+}
+
+/* Those that need more than a marker removed, one after the other. */
+static void
+put_back_odd(Many *many, int64 run_id, const StoreReturned *files)
+{
+	int			i;
+
+	for (i = 0; i < many->n; i++)
+	{
+		Item	   *item = &many->items[i];
+		const StoreReturned *file = &files[item->number];
+
+		if (!item->in_hand)
+			continue;
+		settle(item, item->is_odd ?
+			   bucket_put_back((FileStore *) many->bucket, run_id, file->path, file->as, file->expected) :
+			   fail(EAGAIN, "put back file"));
+		if (item->result.errnum == EINTR)
+			fail_all(many, item->result);
+	}
+}
+
+void
+bucket_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n)
+{
+	Many		many;
+	int			i;
+
+	if (n == 0)
+		return;
+	begin_many(&many, store, n);
+	for (i = 0; i < n; i++)
+	{
+		add_item(&many, files[i].path, files[i].expected);
+		many.items[i].is_odd = strcmp(files[i].path, files[i].as) != 0;
+	}
+	qsort(many.items, n, sizeof(Item), compare_items);
+	if (begin_change(&many))
+		show_all(&many);
+	put_back_odd(&many, run_id, files);
+	for (i = 0; i < n; i++)
+		files[many.items[i].number].result = many.items[i].result;
+	end_many(&many);
 }

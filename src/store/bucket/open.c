@@ -378,6 +378,7 @@ bucket_lock_holder(FileStore *store)
 
 const StoreDriver bucket_driver = {
 	.acts_at_commit = false,
+	.has_folders = false,
 	.together = 3920,
 	.close = bucket_close,
 	.reach = bucket_reach,
@@ -395,6 +396,8 @@ const StoreDriver bucket_driver = {
 	.capture = bucket_capture,
 	.capture_many = bucket_capture_many,
 	.locate = bucket_locate,
+	.locate_many = bucket_locate_many,
+	.put_back_many = bucket_put_back_many,
 	.put_back = bucket_put_back,
 	.identify_captured = bucket_identify_captured,
 	.destroy = bucket_destroy,
