@@ -40,8 +40,9 @@
 
 #define TRASH_PATH		STORE_PRIVATE_DIR "/" STORE_TRASH_DIR "/"
 
-/* the markers of a portion are made so many seconds after its manifest, at most */
+/* the markers of a portion are made so many seconds after its manifest, at most; and one server's clock may be so far behind another's */
 #define MARKER_SECONDS	3600
+#define SKEW_SECONDS	300
 
 #define QUERY_SIZE		(3 * (BUCKET_KEY_MAX + BUCKET_TOKEN_SIZE) + 128)
 
@@ -308,7 +309,7 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 	if (errnum != 0 || !bucket_is_captured(versions))
 		return;
 	marker = &versions->entries[versions->at - 1];
-	if (marker->modified >= walk->written && marker->modified <= walk->written + MARKER_SECONDS)
+	if (marker->modified >= walk->written - SKEW_SECONDS && marker->modified <= walk->written + MARKER_SECONDS)
 		walk->files[ask].path = asking->asks[ask].key + strlen(walk->bucket->prefix);
 }
 
