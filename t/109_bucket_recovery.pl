@@ -96,7 +96,7 @@ $node->safe_psql('postgres', 'SELECT cleanup_all()');
 ok(is_held($proxy), 'the worker is held between the manifest and the marker');
 my $unmarked = $node->safe_psql('postgres', 'SELECT max(run_id) FROM cleanup_runs');
 is(manifests(), "$known:1 $unmarked:1", 'the manifest is there');
-is_deeply([ map { $_->[1] } @{ versions()->{'unmarked.mp3'} } ], [29], 'and the marker is not');
+is_deeply([ map { $_->[1] } @{ versions()->{'unmarked.mp3'} } ], [31], 'and the marker is not');
 release($proxy);
 ok(wait_for_drain($node), 'the run is over');
 $node->safe_psql('postgres', "SELECT cleanup_restore($unmarked)");
@@ -143,7 +143,7 @@ is_deeply({ map { $_ => $after->{$_} } grep { m{^lost/} } keys %$after }, { map 
 	'what a lost run has cleaned is back: the same versions, without a marker');
 is($after->{'late.mp3'}[0][0], $late_version, 'and what another one has');
 is(s3($gateway, 'GET', 'audio/up/taken.mp3')->{status}, 200, 'a name that was taken');
-is_deeply([ map { $_->[1] } @{ $after->{'taken.mp3'} } ], [ 26, 'marker', 26 ], 'is not overwritten');
+is_deeply([ map { $_->[1] } @{ $after->{'taken.mp3'} } ], [ 28, 'marker', 28 ], 'is not overwritten');
 is(rows($recovered, "file = 'taken.mp3' AND run_id = $lost"), "$lost|taken.mp3|unknown|trashed", 'its file stays a backup, of which there is a row');
 is($recovered->safe_psql('postgres', "SELECT string_agg(DISTINCT run_id || ' ' || reason || ' ' || state, ', ') FROM cleanup_files WHERE file ~ '^lost|^late'"),
 	"$lost unknown restored, $lost2 unknown restored", 'each file has a row, of the run that was lost');
@@ -176,6 +176,37 @@ is(manifests(), "$once:1", 'a manifest that could not be removed');
 put('twice.mp3');
 clean($recovered);
 manifests_become('', 'goes before the next run');
+
+
+# ---- what the application has deleted itself
+
+put('app.mp3');
+my $page = expect(s3($gateway, 'GET', 'audio', query => { versions => '', prefix => 'up/app.mp3' }))->{content};
+my ($entry) = $page =~ m{<Version>(.*?)</Version>}s;
+my %of = map { $_ => $entry =~ m{<$_>(.*?)</$_>} } qw(VersionId ETag Size LastModified);
+my $body = '<ListVersionsResult><EncodingType>url</EncodingType><Version><Key>app.mp3</Key>' . join('', map { "<$_>$of{$_}</$_>" } sort keys %of)
+  . '</Version></ListVersionsResult>';
+expect(s3($gateway, 'DELETE', 'audio/up/app.mp3'));
+put('other.mp3');
+# two hours before the marker, and as much behind it
+foreach my $time (time - 7200, time + 7200)
+{
+	put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/900/%012d-0123456789abcdef', $time), $body);
+	clean($recovered);
+	is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [ 'marker', 23 ], 'a marker of another time is none of ours');
+}
+put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/901/%012d-0123456789abcdef', time - 60), 'no manifest');
+put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/902/%012d-0123456789abcdef', time - 60), $body =~ s/\Q$of{VersionId}\E/another/r);
+clean($recovered);
+is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [ 'marker', 23 ], 'nor is one above another version, or one that no manifest names');
+put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/903/%012d-0123456789abcdef', time - 60), $body);
+clean($recovered);
+is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [23], 'but of the minutes after a manifest it is, also before a run');
+is(rows($recovered, "file = 'app.mp3'"), '903|app.mp3|unknown|restored', 'and has a row');
+add_rows($recovered, 'app.mp3');
+expect(s3($gateway, 'DELETE', "audio/up/.audio_cleanup/trash/$_->[0]", query => { versionId => $_->[1] }))
+  foreach map { my $key = $_; map { [ $key, $_->[0] ] } @{ versions_of($gateway, 'audio', 'up/.audio_cleanup/trash/')->{$key} } }
+  keys %{ versions_of($gateway, 'audio', 'up/.audio_cleanup/trash/') };
 
 
 # ---- a stranger, whose run has the same number

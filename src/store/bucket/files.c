@@ -243,9 +243,16 @@ unhide(Job *job)
 	return result;
 }
 
+/* What the server has said of a copy that it has made.  Ceph tells no version id. */
+typedef struct Copy
+{
+	char		version[BUCKET_ID_SIZE];	/* or "" */
+	char		etag[BUCKET_ID_SIZE];	/* with quotes or without */
+} Copy;
+
 /* Copies the version that is expected to the key of `target`, in the server. */
 static FileResult
-copy_version(const Job *job, const Job *target, char version[BUCKET_ID_SIZE])
+copy_version(const Job *job, const Job *target, Copy *copy)
 {
 	char		source[BUCKET_URL_SIZE] = "x-amz-copy-source: ";
 	const char *const headers[] = {source, NULL};
@@ -260,27 +267,57 @@ copy_version(const Job *job, const Job *target, char version[BUCKET_ID_SIZE])
 	if (errnum != 0)
 		return fail(errnum, "copy file");
 	/* an error may come with the status of a success */
-	if (answer->status != 200 || answer->code[0] != '\0' || answer->version[0] == '\0')
+	if (answer->status != 200 || answer->code[0] != '\0')
 		return fail(bucket_note(job->bucket, EIO, answer->error[0] ? answer->error : answer->code), "copy file");
-	strlcpy(version, answer->version, BUCKET_ID_SIZE);
+	if (answer->version[0] == '\0' && answer->etag[0] == '\0')
+		return fail(bucket_note(job->bucket, EIO, "the server tells nothing of the copy"), "copy file");
+	strlcpy(copy->version, answer->version, sizeof(copy->version));
+	strlcpy(copy->etag, answer->etag, sizeof(copy->etag));
 	return come_to(FILE_OK);
+}
+
+/* Are these one ETag?  Some servers leave the quotes out of some answers. */
+static bool
+is_etag(const char *a, const char *b)
+{
+	size_t		n;
+
+	a += *a == '"' ? 1 : 0;
+	b += *b == '"' ? 1 : 0;
+	n = strcspn(a, "\"");
+	return n > 0 && n == strcspn(b, "\"") && strncmp(a, b, n) == 0;
+}
+
+/* Which of the versions above the newest marker is our copy?  Returns -1 if none is. */
+static int
+find_copy(const KeyVersions *versions, const Copy *copy)
+{
+	int			i;
+
+	for (i = 0; i < versions->n && !versions->entries[i].is_marker; i++)
+		if (copy->version[0] != '\0' ? strcmp(versions->entries[i].version, copy->version) == 0 :
+			is_etag(versions->entries[i].etag, copy->etag))
+			return i;
+	return -1;
 }
 
 /* Is our copy whole, and has nobody written a file of that name meanwhile? */
 static FileResult
-verify_copy(Job *target, const char *version, const FileIdentity *expected)
+verify_copy(Job *target, const Copy *copy, const FileIdentity *expected)
 {
 	FileResult	result = list(target);
 	const KeyVersions *versions = &target->versions;
-	bool		is_first;
+	int			at;
 
 	if (result.outcome != FILE_OK)
 		return result;
-	is_first = versions->n > 0 && strcmp(versions->entries[0].version, version) == 0 &&
-		(versions->n == 1 || versions->entries[1].is_marker);
-	if (is_first && versions->entries[0].size == expected->size)
+	at = find_copy(versions, copy);
+	if (at < 0)
+		return fail(bucket_note(target->bucket, EIO, "the server does not show the copy"), "copy file");
+	if (at == 0 && (versions->n == 1 || versions->entries[1].is_marker) &&
+		versions->entries[0].size == expected->size)
 		return result;
-	result = remove_version(target, version, "copy file");
+	result = remove_version(target, versions->entries[at].version, "copy file");
 	return result.outcome == FILE_OK ? come_to(FILE_OCCUPIED) : result;
 }
 
@@ -289,7 +326,7 @@ static FileResult
 copy_back(Job *job, const char *path, const char *as)
 {
 	Job			target;
-	char		version[BUCKET_ID_SIZE];
+	Copy		copy;
 	StoreDoomed copied = {path,.expected = job->expected};
 	FileResult	result = begin(&target, (FileStore *) job->bucket, as, NULL);
 
@@ -302,9 +339,9 @@ copy_back(Job *job, const char *path, const char *as)
 	if (result.outcome == FILE_OK && !is_captured(job))
 		return come_to(FILE_VANISHED);
 	if (result.outcome == FILE_OK)
-		result = copy_version(job, &target, version);
+		result = copy_version(job, &target, &copy);
 	if (result.outcome == FILE_OK)
-		result = verify_copy(&target, version, job->expected);
+		result = verify_copy(&target, &copy, job->expected);
 	if (result.outcome == FILE_OK)
 	{
 		bucket_destroy_many((FileStore *) job->bucket, 0, &copied, 1);

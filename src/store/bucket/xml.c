@@ -219,6 +219,9 @@ take_value(AnswerReader *reader, const xmlChar * name)
 		take_text(reader, answer->next_key, sizeof(answer->next_key));
 	else if (is(name, "NextVersionIdMarker") || is(name, "NextUploadIdMarker"))
 		take_text(reader, answer->next_version, sizeof(answer->next_version));
+	/* of a copy */
+	else if (is(name, "ETag"))
+		take_text(reader, answer->etag, sizeof(answer->etag));
 	else if (is(name, "EncodingType"))
 		reader->is_encoded = strcmp(reader->text, "url") == 0;
 	else if (is(name, "Status"))
