@@ -19,6 +19,7 @@
 
 #include "src/pg/compat.h"
 #include "src/store/bucket/http.h"
+#include "src/store/bucket/xml.h"
 
 COMPAT_MODULE_MAGIC;
 
@@ -29,7 +30,7 @@ audio_cleanup_bucket_library(void)
 {
 	static const BucketLibrary library = {
 		http_open, http_close, http_begin, http_step, http_is_over, http_answer, http_end, http_set_keys,
-		plain_begin, plain_step, plain_end
+		plain_begin, plain_step, plain_end, xml_find_values
 	};
 
 	return &library;

@@ -86,6 +86,9 @@ sql("SELECT cleanup_restore('c.mp3', 'again/c.mp3')");
 ok(wait_for_drain($node), 'it can come back under another name');
 is(s3($gateway, 'GET', 'audio/up/again/c.mp3')->{content}, "audio of audio/up/c.mp3\n", 'with its content');
 is(s3($gateway, 'GET', 'audio/up/c.mp3')->{content}, 'another c', 'and the other one stays');
+is(states_of($node), 'a.mp3 restored, c.mp3 restored', 'the row says that it is back');
+is(sql('SELECT count(*) FROM cleanup_backups'), '0', 'and it is no backup any more');
+is_deeply([ map { $_->[1] } @{ versions()->{'c.mp3'} } ], [9], 'its old version is gone');
 
 # needed again: the next run puts it back
 add_rows($node, 'again/c.mp3', 'c.mp3', 'a.mp3');

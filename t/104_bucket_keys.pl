@@ -114,7 +114,7 @@ clear_rules($proxy);
 # the service does not do what it should
 $session->quit;
 my $good = session(900);
-foreach my $case ([ refuse => qr/HTTP status 401/ ], [ no_role => qr/this machine has no role/ ], [ garbage => qr/holds no keys/ ],
+foreach my $case ([ refuse => qr/HTTP status 401/ ], [ no_role => qr/this machine has no role/ ], [ garbage => qr/holds no keys/ ], [ cut => qr/holds no keys/ ],
 	[ slow => qr/timed out/i ])
 {
 	my ($how, $says) = @$case;
@@ -125,6 +125,9 @@ foreach my $case ([ refuse => qr/HTTP status 401/ ], [ no_role => qr/this machin
 	cmp_ok(time - $began, '<', 30, '... without waiting long');
 	unlike(join(' ', @{ preview()->{errors} }), qr/metadata-token/, '... and tells no token');
 }
+give_out($service, $good, how => 'decoy');
+is_deeply(preview()->{errors}, [], 'the keys are those of the object itself, however they are written');
+give_out($service, $good, how => 'slow');
 my ($status, $out, $error) = $node->psql('postgres', "SET statement_timeout = '500ms'; SELECT cleanup_status()");
 like($error, qr/statement timeout/, 'whoever waits for a slow service can be cancelled');
 
@@ -178,8 +181,13 @@ is_deeply(preview()->{errors}, [], 'its keys do');
 put('b.mp3');
 sql('CALL cleanup_run()');
 is_deeply(keys_of($gateway, 'audio', 'up/'), ['wanted.mp3'], 'a file can be deleted with them');
-give_out($service, $good, how => 'garbage');
-like(keys_row(), qr/^error: no keys from the token service: its answer cannot be read/, 'an answer without keys is told');
+foreach my $how (qw(garbage cut entity))
+{
+	give_out($service, $good, how => $how);
+	like(keys_row(), qr/^error: no keys from the token service: its answer cannot be read/, "$how: an answer without keys is told");
+}
+give_out($service, $good, how => 'decoy');
+is_deeply(preview()->{errors}, [], 'keys are those of the credentials, however they are written');
 give_out($service, $good);
 restart_with(%identity, AWS_ROLE_ARN => 'arn:aws:iam::1:role/other');
 like(keys_row(), qr/^error: no keys from the token service: HTTP status 400, InvalidIdentityToken$/, 'what it refuses is told, and nothing else');

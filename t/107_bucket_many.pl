@@ -91,6 +91,24 @@ is(states('sparse'), 'deleted 6', 'files that lie far apart are found');
 is(kinds('sparse')->{'0450.mp3'}, join(' ', 'marker', ('file') x 30), 'of many versions the one that was condemned goes; it stays hidden what was hidden');
 
 
+# ---- more than one portion: the second one does not wait for the last request of the first
+
+put(names('wide', 1000));
+begin_counting();
+set_rule($proxy, match => '^POST /audio/\?delete=', do => 'hold', times => 1);
+sql('SELECT cleanup_all()');
+ok(is_held($proxy), 'some markers of the first portion are not made yet');
+# 980 files go by 16 requests, 20 by 10
+ok(wait_until(sub { requests('^POST /audio/\?delete=') == 26 }), 'those of the second portion are') or diag requests('^POST /audio/\?delete=');
+ok(wait_until(sub { (grep { $_ eq 'file' } values %{ kinds('wide') }) == 62 }), 'all but those that are held are hidden');
+release($proxy);
+ok(wait_for_drain($node), 'the run is over');
+is(states('wide'), 'deleted 1000', 'all files go');
+is_deeply(kinds('wide'), {}, 'with all of their versions and markers');
+cmp_ok(requests('^GET .*key-marker=.*versions='), '<=', 10, 'and few pages of versions are read') or diag requests('key-marker=');
+cmp_ok(requests('^POST /audio/\?delete='), '==', 26 * 3, 'each file goes three times: a marker is made, the version goes, and the marker');
+
+
 # ---- replaced between the look and the marker
 
 put(names('race', 100));
@@ -137,6 +155,49 @@ $node->psql('postgres', 'CALL cleanup_run()') foreach 1 .. 2;
 is(sql("SELECT count(*) FROM cleanup_files WHERE file LIKE 'lost%' AND state <> 'deleted'"), '0', 'ends in the end');
 is_deeply([ grep { m{^lost} } keys %{ versions_of($gateway, 'audio', 'up/') } ], [], 'nothing is left');
 set_setting($node, 'backup_retention_days', 0);
+
+
+# ---- put back: many at a time, too
+
+set_setting($node, 'backup_retention_days', 7);
+put(names('returned', 64));
+my $before = versions_of($gateway, 'audio', 'up/returned/');
+sql('CALL cleanup_run()');
+is(states('returned'), 'trashed 64', '64 files are in the trash');
+begin_counting();
+set_rule($proxy, match => '^POST /audio/\?delete=', do => 'hold', times => 1);
+is(sql_json($node, 'SELECT cleanup_restore((SELECT max(run_id) FROM cleanup_runs))')->{result}{files_count}, 64, 'all of them are to be restored');
+cmp_ok(requests('.'), '<', 16, 'which is found out by few requests') or diag requests('.');
+ok(is_held($proxy), 'one request waits for its answer');
+ok(wait_until(sub { requests('^POST /audio/\?delete=') == 16 }), 'the other ones do not wait for that');
+ok(wait_until(sub { (grep { $_ eq 'file' } values %{ kinds('returned') }) == 60 }), 'and put their files back');
+release($proxy);
+ok(wait_for_drain($node), 'all are put back');
+is(states('returned'), 'restored 64', 'and recorded');
+is_deeply(versions_of($gateway, 'audio', 'up/returned/'), $before, 'the same versions, without a marker');
+cmp_ok(requests('.'), '<', 64, 'by fewer requests than there are files') or diag requests('.');
+
+# one is taken, one was hidden twice, one is gone, and the markers of two are not removed at once
+sql("UPDATE cleanup_files SET finished_at = finished_at - interval '1 day'");
+sql('CALL cleanup_run()');
+put_object($gateway, 'audio/up/returned/0001.mp3', 'a new upload');
+s3($gateway, 'DELETE', 'audio/up/returned/0002.mp3');
+expect(s3($gateway, 'DELETE', 'audio/up/returned/0003.mp3', query => { versionId => $before->{'0003.mp3'}[0][0] }));
+set_rule($proxy, match => '^POST /audio/\?delete=', do => 'refuse', times => 2);
+add_rows($node, map { "returned/$_.mp3" } map { sprintf '%04d', $_ } 1 .. 64);
+begin_counting();
+$node->psql('postgres', 'CALL cleanup_run()');
+ok(wait_for_drain($node), 'a run heals');
+cmp_ok(requests('.'), '<', 100, 'many at a time') or diag requests('.');
+clear_rules($proxy);
+is(sql("SELECT string_agg(state || ' ' || n, ', ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM cleanup_files"
+		. " WHERE run_id = (SELECT max(run_id) FROM cleanup_files WHERE file LIKE 'returned/%') GROUP BY state) s"),
+	'failed 1, restored 62, trashed 1', 'what is needed again is back');
+is_deeply(kinds('returned'), { '0001.mp3' => 'file marker file', '0003.mp3' => 'marker', map { (sprintf('%04d.mp3', $_) => 'file') } 2, 4 .. 64 },
+	'each with its own version, whatever lay above it');
+sql("UPDATE cleanup_files SET due_at = now() WHERE state = 'trashed'");
+set_setting($node, 'backup_retention_days', 0);
+$node->psql('postgres', 'CALL cleanup_run()');
 
 
 # ---- an error of one key

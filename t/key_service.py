@@ -10,6 +10,9 @@ JSON; its "how" is one of
     refuse    tokens are not accepted
     no_role   the machine has no role
     garbage   the answer holds no keys
+    decoy     the answer holds other keys, too, in other places, and is written otherwise
+    cut       the answer is cut short behind the keys
+    entity    XML has an entity of its own
 
 Each request is told on the standard output, without anything secret in it.
 """
@@ -40,9 +43,18 @@ class Service(http.server.BaseHTTPRequestHandler):
     def give_json(self, keys):
         if keys["how"] == "garbage":
             return self.answer(200, '{"Code": "Success", "Message": "<none>"}')
-        return self.answer(200, json.dumps({
+        text = json.dumps({
             "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": keys["access_key"],
-            "SecretAccessKey": keys["secret_key"], "Token": keys["token"], "Expiration": keys["expires"]}, indent=2))
+            "SecretAccessKey": keys["secret_key"], "Token": keys["token"], "Expiration": keys["expires"]}, indent=2)
+        if keys["how"] == "cut":
+            text = text.rstrip("}\n ")
+        if keys["how"] == "decoy":
+            # a member that is an object, a text that looks like a member, and letters that are escaped
+            decoy = json.dumps({"AccessKeyId": "wrong", "SecretAccessKey": "wrong", "Token": "wrong", "Expiration": "wrong"})
+            name = keys["access_key"]
+            text = text.replace("{", '{"Other": %s, "Note": "\\"AccessKeyId\\": \\"wrong\\"", ' % decoy, 1) \
+                .replace(f'"{name}"', '"' + "".join(f"\\u{ord(c):04x}" for c in name) + '"').replace("/", "\\/")
+        return self.answer(200, text)
 
     def give_xml(self, keys, form):
         with open(f"{FOLDER}/identity", encoding="utf-8") as file:
@@ -53,10 +65,22 @@ class Service(http.server.BaseHTTPRequestHandler):
                                     f"<Message>{identity}</Message></Error></ErrorResponse>")
         if keys["how"] == "garbage":
             return self.answer(200, "<AssumeRoleWithWebIdentityResponse/>")
-        return self.answer(200, "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>"
-                                f"<SessionToken>{keys['token']}</SessionToken><SecretAccessKey>{keys['secret_key']}</SecretAccessKey>"
-                                f"<Expiration>{keys['expires']}</Expiration><AccessKeyId>{keys['access_key']}</AccessKeyId>"
-                                "</Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>")
+        head, name, secret = "", keys["access_key"], keys["secret_key"]
+        if keys["how"] == "decoy":
+            # keys that are no credentials, a comment, CDATA and escaped letters
+            head = "<Other><AccessKeyId>wrong</AccessKeyId></Other><!-- <Credentials><AccessKeyId>wrong</AccessKeyId></Credentials> -->"
+            name, secret = f"<![CDATA[{name}]]>", "".join(f"&#{ord(c)};" for c in secret)
+        if keys["how"] == "entity":
+            head, name = "", "&key;"
+        text = f"<AssumeRoleWithWebIdentityResponse>{head}<AssumeRoleWithWebIdentityResult><Credentials>" \
+               f"<SessionToken>{keys['token']}</SessionToken><SecretAccessKey>{secret}</SecretAccessKey>" \
+               f"<Expiration>{keys['expires']}</Expiration><AccessKeyId>{name}</AccessKeyId>" \
+               "</Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+        if keys["how"] == "entity":
+            text = f'<!DOCTYPE x [<!ENTITY key "{keys["access_key"]}">]>{text}'
+        if keys["how"] == "cut":
+            text = text[:-len("</AssumeRoleWithWebIdentityResponse>")]
+        return self.answer(200, text)
 
     def handle_request(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()

@@ -101,8 +101,10 @@ let_live(Drain *drain, LedgerFile *file)
 static void
 let_live_at_commit(Drain *drain, LedgerFile *file, FilePlace place)
 {
+	const char *why = why_let_live;
+
 	if (place == PLACE_TRASH)
-		drain_heal_file(drain, file, why_let_live);
+		drain_heal_files(drain, file, &why, 1);
 	else if (place != PLACE_UNFINISHED && place != PLACE_UNKNOWN)
 		drain_set_state(file, "skipped", why_let_live);
 }
@@ -177,14 +179,21 @@ let_stay(Drain *drain, LedgerFile *file, const char *why)
 	drain_set_state(file, "skipped", why);
 }
 
-/* Leaves a pending file in its place because somebody needs it now; puts it back if it was captured. */
+/* Leaves pending files in their places because somebody needs them now; puts back what was captured. */
 static void
-let_needed_stay(Drain *drain, LedgerFile *file, const char *why)
+let_needed_stay(Drain *drain, LedgerFile *files, const char *const *why, int n)
 {
-	if (settle_by_place(drain, file))
-		let_stay(drain, file, why);
-	else if (file->new_state != NULL && strcmp(file->new_state, "trashed") == 0)
-		drain_heal_file(drain, file, why);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		LedgerFile *file = &files[i];
+
+		if (settle_by_place(drain, file))
+			let_stay(drain, file, why[i]);
+		else if (file->new_state != NULL && strcmp(file->new_state, "trashed") == 0)
+			drain_heal_files(drain, file, &why[i], 1);
+	}
 }
 
 /*

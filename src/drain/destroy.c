@@ -254,7 +254,7 @@ last_look(Drain *drain)
 	(!drain->looked && drain->context.settings->backup_retention_days > 0);
 	int64		limit = all ? PG_INT64_MAX : pace_files_in(&drain->pace, look_seconds(drain));
 	int64		n = drain_look(drain, drain->looked ? LEDGER_DUE : LEDGER_TRASHED, &drain->looked_at_up_to,
-							   limit, drain_heal_file);
+							   limit, drain_heal_files);
 
 	drain->looked_at = GetCurrentTimestamp();
 	if (n < 0)

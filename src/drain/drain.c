@@ -452,6 +452,8 @@ do_step(Drain *drain, bool finish)
 	if (finish)
 		finish_run(drain);
 	store_tidy(drain->store, drain->run_id);
+	if (ledger_is_settled(drain->context.extension, drain->run_id))
+		store_forget_run(drain->store, drain->run_id, drain->taken_over != 0);
 	return false;
 }
 

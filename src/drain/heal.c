@@ -73,17 +73,28 @@ drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n
 {
 	BackupFile *files;
 	int			newest = backup_newest(extension, needed, n, &files);
+	int			together = store_together(store);
+	const char **paths = palloc(sizeof(char *) * together);
 	int			left = 0;
 	int			i;
 
 	for (i = 0; i < newest; i++)
 	{
 		FileIdentity found;
+		int			j;
 
+		if (i % together == 0)
+		{
+			for (j = 0; j < together && i + j < newest; j++)
+				paths[j] = files[i + j].path;
+			store_expect(store, paths, j);
+		}
 		CHECK_FOR_INTERRUPTS();
 		if (store_identify(store, files[i].path, &found).outcome == FILE_VANISHED)
 			needed[left++] = files[i].file_id;
 	}
+	store_expect(store, NULL, 0);
+	pfree(paths);
 	return left;
 }
 

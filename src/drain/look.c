@@ -139,15 +139,21 @@ deal_with_needed(Look *look, const int64 *file_ids, const char **why, int n)
 	MemoryContext caller = MemoryContextSwitchTo(look->scratch);
 	int			picked;
 	LedgerFile *files = ledger_pick(drain->context.extension, drain->run_id, look->kind, file_ids, n, &picked);
+	const char **reasons = palloc(sizeof(char *) * Max(picked, 1));
+	int			together = store_together(drain->store);
 	int			i;
 	int			j = 0;
 
 	for (i = 0; i < picked; i++)
 	{
-		progress_tick();
 		while (file_ids[j] < files[i].file_id)
 			j++;
-		look->sink(drain, &files[i], why[j]);
+		reasons[i] = why[j];
+	}
+	for (i = 0; i < picked; i += together)
+	{
+		progress_tick();
+		look->sink(drain, &files[i], &reasons[i], Min(picked - i, together));
 	}
 	if (picked > 0)
 	{

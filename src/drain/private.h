@@ -91,13 +91,14 @@ extern char *drain_failure_text(const Drain *drain, FileResult result);
 /*
  * Looks again at files of the run of this kind, at most `limit` of them, after
  * the file_id *up_to: waits for writers, and reads the sources once.  Sets *up_to
- * to the file_id of the last one.  Calls sink(drain, file, why) for each file that
- * is needed now, and records the state that the sink sets.  The other files that
+ * to the file_id of the last one.  Passes the files that
+ * are needed now to sink(drain, files, why, n), up to store_together() at a time,
+ * why[i] for files[i], and records the states that the sink sets.  The other files that
  * are due become the doomed files of the drain, in place of earlier ones, unless
  * the kind is LEDGER_PENDING.  Returns the number of files; or -1 if it cannot be
  * told which are needed: then the files stay as they are, and a WARNING says so.
  */
-typedef void (*NeededSink) (Drain *drain, LedgerFile *file, const char *why);
+typedef void (*NeededSink) (Drain *drain, LedgerFile *files, const char *const *why, int n);
 extern int64 drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink sink);
 
 /*
@@ -140,7 +141,10 @@ extern void drain_settle_missing(Drain *drain, LedgerFile *file);
 /* Returns whether the trash has anything under the name of the file; true if that cannot be told. */
 extern bool drain_lies_in_trash(Drain *drain, const LedgerFile *file);
 
-/* Puts a captured file back to its place, and sets its state, because it is needed; `why` is a text for people. */
-extern void drain_heal_file(Drain *drain, LedgerFile *file, const char *why);
+/*
+ * Puts captured files back to their places, and sets their states, because they
+ * are needed; why[i] is a text for people.
+ */
+extern void drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n);
 
 #endif							/* AUDIO_CLEANUP_DRAIN_PRIVATE_H */

@@ -42,29 +42,10 @@ heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
 	drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, file->path, &captured);
 }
 
-/*
- * If two files had the name one after the other, the newer one is needed.  While the
- * newer one is in the trash, the older one must not be put in its place.
- */
-void
-drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
+/* Sets what is to be recorded of a file that is needed, by the result of putting it back. */
+static void
+settle_healed(Drain *drain, LedgerFile *file, const char *why, FileResult result)
 {
-	FileResult	result;
-
-	if (backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path))
-	{
-		if (drain_lies_in_trash(drain, file))
-			keep_backup(drain, file, why, newer_file);
-		else
-			drain_settle_missing(drain, file);
-		return;
-	}
-	if (drain->at_commit)
-	{
-		heal_at_commit(drain, file, why);
-		return;
-	}
-	result = store_put_back(drain->store, drain->run_id, file->path, &file->identity);
 	if (result.outcome == FILE_VANISHED)
 		drain_settle_missing(drain, file);
 	else if (result.outcome == FILE_OK)
@@ -86,6 +67,52 @@ drain_heal_file(Drain *drain, LedgerFile *file, const char *why)
 		keep_backup(drain, file, why, name_taken);
 	else
 		drain_set_failed(drain, file, result);
+}
+
+/*
+ * Returns whether a newer file of the same name is in the trash: that one is
+ * needed, and the older one must not be put in its place.
+ */
+static bool
+is_newer_there(Drain *drain, LedgerFile *file, const char *why)
+{
+	if (!backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path))
+		return false;
+	if (drain_lies_in_trash(drain, file))
+		keep_backup(drain, file, why, newer_file);
+	else
+		drain_settle_missing(drain, file);
+	return true;
+}
+
+void
+drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
+{
+	StoreReturned *returned = palloc(sizeof(StoreReturned) * n);
+	int		   *numbers = palloc(sizeof(int) * n);
+	int			n_returned = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (is_newer_there(drain, &files[i], why[i]))
+			continue;
+		if (drain->at_commit)
+		{
+			heal_at_commit(drain, &files[i], why[i]);
+			continue;
+		}
+		numbers[n_returned] = i;
+		returned[n_returned++] = (StoreReturned)
+		{
+			files[i].path, files[i].path, &files[i].identity
+		};
+	}
+	store_put_back_many(drain->store, drain->run_id, returned, n_returned);
+	for (i = 0; i < n_returned; i++)
+		settle_healed(drain, &files[numbers[i]], why[numbers[i]], returned[i].result);
+	pfree(returned);
+	pfree(numbers);
 }
 
 /*
@@ -149,12 +176,10 @@ put_back_at_commit(Drain *drain, LedgerFile *file)
 		settle_restored(drain, file);
 }
 
+/* What is to be recorded of a file that was to be put back. */
 static void
-put_back_now(Drain *drain, LedgerFile *file)
+settle_returned(Drain *drain, LedgerFile *file, FileResult result)
 {
-	FileResult	result = store_put_back_as(drain->store, drain->run_id, file->path, target_of(file),
-										   &file->identity);
-
 	if (result.outcome == FILE_OK)
 		set_restored(drain, file);
 	else if (result.outcome == FILE_OCCUPIED)
@@ -174,19 +199,48 @@ put_back_now(Drain *drain, LedgerFile *file)
 }
 
 /*
- * Puts back a file that a person has asked for.  A file with a note was marked
- * because it is needed: it stays if a newer file of its name is in the trash by now.
+ * A file with a note was marked because it is needed: the file stays in the trash
+ * if a newer file of its name is there by now.  Returns whether that is so.
  */
-static void
-put_back_file(Drain *drain, LedgerFile *file)
+static bool
+is_outdated(Drain *drain, LedgerFile *file)
 {
-	if (file->note != NULL && drain_lies_in_trash(drain, file) &&
-		backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path))
-		keep_backup(drain, file, file->note, newer_file);
-	else if (drain->at_commit)
-		put_back_at_commit(drain, file);
-	else
-		put_back_now(drain, file);
+	if (file->note == NULL ||
+		!backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path) ||
+		!drain_lies_in_trash(drain, file))
+		return false;
+	keep_backup(drain, file, file->note, newer_file);
+	return true;
+}
+
+static void
+put_back_files(Drain *drain, LedgerFile *files, int n)
+{
+	StoreReturned *returned = palloc(sizeof(StoreReturned) * n);
+	int		   *numbers = palloc(sizeof(int) * n);
+	int			n_returned = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (is_outdated(drain, &files[i]))
+			continue;
+		if (drain->at_commit)
+		{
+			put_back_at_commit(drain, &files[i]);
+			continue;
+		}
+		numbers[n_returned] = i;
+		returned[n_returned++] = (StoreReturned)
+		{
+			files[i].path, target_of(&files[i]), &files[i].identity
+		};
+	}
+	store_put_back_many(drain->store, drain->run_id, returned, n_returned);
+	for (i = 0; i < n_returned; i++)
+		settle_returned(drain, &files[numbers[i]], returned[i].result);
+	pfree(returned);
+	pfree(numbers);
 }
 
 int
@@ -199,11 +253,14 @@ drain_restore_step(Drain *drain, int limit)
 
 	files = ledger_files(drain->context.extension, drain->run_id, LEDGER_RESTORING,
 						 drain->restored_up_to, limit, &n);
-	for (i = 0; i < n && !drain_is_step_over(drain, began); i++)
+	for (i = 0; i < n && !drain_is_step_over(drain, began);)
 	{
+		int			together = Min(n - i, store_together(drain->store));
+
 		progress_tick();
-		drain->restored_up_to = files[i].file_id;
-		put_back_file(drain, &files[i]);
+		put_back_files(drain, &files[i], together);
+		i += together;
+		drain->restored_up_to = files[i - 1].file_id;
 	}
 	if (i > 0)
 	{

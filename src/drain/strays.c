@@ -27,6 +27,9 @@
 #include "src/plan/plan.h"
 #include "src/store/walk.h"
 
+/* runs that have a trash, as a rule at most */
+#define LIST_RUNS	1000
+
 typedef struct Strays
 {
 	const Context *context;
@@ -175,11 +178,29 @@ renumber_run(Strays *strays, int64 run_id)
 static int64 *
 list_runs(const Strays *strays, int *n)
 {
-	int			room = store_trash_runs(strays->store, NULL, 0);
-	int64	   *runs = palloc(sizeof(int64) * Max(room, 1));
+	int			room = LIST_RUNS;
+	int64	   *runs = palloc(sizeof(int64) * room);
+	int			found = store_trash_runs(strays->store, runs, room);
 
-	*n = Max(Min(room, store_trash_runs(strays->store, runs, room)), 0);
+	if (found > room)
+	{
+		room = found;
+		runs = repalloc_huge(runs, sizeof(int64) * room);
+		found = store_trash_runs(strays->store, runs, room);
+	}
+	*n = Max(Min(room, found), 0);
 	return runs;
+}
+
+/* Those of the runs of which nothing is in the trash any more, by their rows. */
+static int64 *
+settled_runs(const Strays *strays, const int64 *runs, int n, int *n_settled)
+{
+	int64	   *settled = palloc(sizeof(int64) * n);
+
+	memcpy(settled, runs, sizeof(int64) * n);
+	*n_settled = backup_settled_runs(strays->context->extension, strays->claim, settled, n);
+	return settled;
 }
 
 static void
@@ -187,15 +208,22 @@ look_through_runs(Strays *strays)
 {
 	int			n;
 	int64	   *runs = list_runs(strays, &n);
+	int64	   *settled;
+	int			n_settled;
 	int			i;
 
 	if (n == 0)
 		return;
+	settled = settled_runs(strays, runs, n, &n_settled);
 	n = backup_unknown_runs(strays->context->extension, runs, n);
 	for (i = 0; i < n; i++)
 		empty_unknown_run(strays, runs[i]);
 	if (!strays->each_file)
+	{
+		for (i = 0; i < n_settled; i++)
+			store_forget_run(strays->store, settled[i], true);
 		return;
+	}
 
 	/* the list has changed: the new numbers are greater than all before */
 	runs = list_runs(strays, &n);

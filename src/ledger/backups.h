@@ -96,6 +96,13 @@ extern int	backup_unknown_runs(const Extension *extension, int64 *runs, int n);
 extern int	backup_runs_elsewhere(const Extension *extension, const char *claim,
 								  int64 *runs, int n);
 
+/*
+ * Moves those of the `n` runs that are runs of the directory with this claim,
+ * and of which no file is or will be in the trash, to the front of the array
+ * `runs`.  Returns their number.
+ */
+extern int	backup_settled_runs(const Extension *extension, const char *claim, int64 *runs, int n);
+
 /* Takes the next number of the sequence of runs, and returns it. */
 extern int64 backup_new_run(const Extension *extension);
 

@@ -219,6 +219,16 @@ ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files,
 	tuplestore_end(records.store);
 }
 
+bool
+ledger_is_settled(const Extension *extension, int64 run_id)
+{
+	return !owner_finds(extension, SQL_ARGS(SQL_INT8(run_id)),
+						"SELECT FROM @extschema@.cleanup_files WHERE run_id = $1 AND state = 'pending' LIMIT 1") &&
+		!owner_finds(extension, SQL_ARGS(SQL_INT8(run_id)),
+					 "SELECT FROM @extschema@.cleanup_files WHERE run_id = $1"
+					 " AND state NOT IN ('deleted', 'skipped', 'pending') AND state IN ('trashed', 'restoring') LIMIT 1");
+}
+
 void
 ledger_expired(const Extension *extension, int limit, LedgerExpired *expired)
 {

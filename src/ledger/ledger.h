@@ -160,6 +160,9 @@ extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, Ledger
 extern LedgerFile *ledger_pick(const Extension *extension, int64 run_id, LedgerKind kind,
 							   const int64 *file_ids, int n_ids, int *n);
 
+/* Returns whether no file of the run is to be captured, or lies in the trash, or is to be put back. */
+extern bool ledger_is_settled(const Extension *extension, int64 run_id);
+
 /*
  * Records the last look of a run.  With `looked`, all captured files of the
  * run were looked at after their capture, and every file that somebody needs

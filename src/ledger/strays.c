@@ -65,6 +65,17 @@ backup_runs_elsewhere(const Extension *extension, const char *claim, int64 *runs
 					 " WHERE run_id = ANY ($1) AND claim IS DISTINCT FROM $2::uuid ORDER BY run_id");
 }
 
+int
+backup_settled_runs(const Extension *extension, const char *claim, int64 *runs, int n)
+{
+	return pick_runs(extension, claim, runs, n,
+					 "SELECT r.run_id FROM @extschema@.cleanup_runs r WHERE r.run_id = ANY ($1) AND r.claim = $2::uuid"
+					 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id AND f.state = 'pending')"
+					 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id"
+					 "  AND f.state NOT IN ('deleted', 'skipped', 'pending') AND f.state IN ('trashed', 'restoring'))"
+					 " ORDER BY r.run_id");
+}
+
 int64
 backup_new_run(const Extension *extension)
 {

@@ -99,7 +99,7 @@ is_within_directory(Restoring *restoring, const LedgerFile *file)
 	WalkReason	reason = walk_why_not(store, target, true, &len);
 
 	if (reason != WALK_SYMLINK && reason != WALK_MOUNT && reason != WALK_SUBVOLUME)
-		len = length_of_file(store, target);
+		len = store_has_folders(store) ? length_of_file(store, target) : 0;
 	if (len == 0)
 		return true;
 	add_error(restoring, file->path,
@@ -161,12 +161,9 @@ note_in_place(Restoring *restoring, LedgerFile *file)
 }
 
 static void
-judge_file(Restoring *restoring, LedgerFile *file)
+judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 {
-	int			errnum;
-
-	switch (store_locate(drain_store(restoring->drain), restoring->run_id, file->path,
-						 &file->identity, false, &errnum))
+	switch (located->place)
 	{
 		case PLACE_TRASH:
 			if (is_name_free(restoring, file))
@@ -197,7 +194,7 @@ judge_file(Restoring *restoring, LedgerFile *file)
 			break;
 		case PLACE_UNKNOWN:
 			add_error(restoring, file->path, psprintf("could not find its backup: %s",
-													  store_error_text(drain_store(restoring->drain), errnum)));
+													  store_error_text(drain_store(restoring->drain), located->errnum)));
 			break;
 	}
 }
@@ -232,16 +229,40 @@ retry_sessions(Restoring *restoring)
 										  &restoring->errors, &restoring->n_errors));
 }
 
+/* The names of files that lie in the trash will be asked for. */
 static void
-judge_files(Restoring *restoring, LedgerFile *files, int n)
+expect_names(Restoring *restoring, const LedgerFile *files, const StoreLocated *located, int n)
 {
+	const char **names = palloc(sizeof(char *) * n);
+	int			n_names = 0;
 	int			i;
 
 	for (i = 0; i < n; i++)
+		if (located[i].place == PLACE_TRASH)
+			names[n_names++] = target_of(&files[i]);
+	store_expect(drain_store(restoring->drain), names, n_names);
+}
+
+static void
+judge_files(Restoring *restoring, LedgerFile *files, int n)
+{
+	StoreLocated *located = palloc(sizeof(StoreLocated) * n);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		located[i] = (StoreLocated)
+	{
+		files[i].path, &files[i].identity
+	};
+	store_locate_many(drain_store(restoring->drain), restoring->run_id, located, n);
+	CHECK_FOR_INTERRUPTS();
+	expect_names(restoring, files, located, n);
+	for (i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		judge_file(restoring, &files[i]);
+		judge_file(restoring, &files[i], &located[i]);
 	}
+	store_expect(drain_store(restoring->drain), NULL, 0);
 	ledger_record(restoring->context->extension, restoring->run_id, files, n);
 	restore_sessions(restoring, files, n);
 }

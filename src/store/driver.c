@@ -100,6 +100,12 @@ store_acts_at_commit(const FileStore *store)
 	return driver_of(store)->acts_at_commit;
 }
 
+bool
+store_has_folders(const FileStore *store)
+{
+	return driver_of(store)->has_folders;
+}
+
 int
 store_reach(FileStore *store)
 {
@@ -223,6 +229,30 @@ store_locate(FileStore *store, int64 run_id, const char *path, const FileIdentit
 	return driver_of(store)->locate(store, run_id, path, expected, mend, errnum);
 }
 
+void
+store_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n)
+{
+	const StoreDriver *driver = driver_of(store);
+	int			i;
+
+	if (driver->locate_many != NULL)
+		driver->locate_many(store, run_id, files, n);
+	for (i = 0; i < n && driver->locate_many == NULL; i++)
+		files[i].place = driver->locate(store, run_id, files[i].path, files[i].expected, false, &files[i].errnum);
+}
+
+void
+store_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n)
+{
+	const StoreDriver *driver = driver_of(store);
+	int			i;
+
+	if (driver->put_back_many != NULL)
+		driver->put_back_many(store, run_id, files, n);
+	for (i = 0; i < n && driver->put_back_many == NULL; i++)
+		files[i].result = driver->put_back(store, run_id, files[i].path, files[i].as, files[i].expected);
+}
+
 FileResult
 store_put_back(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
 {
@@ -264,13 +294,22 @@ store_destroy_in_place(FileStore *store, const char *path, const FileIdentity *e
 int
 store_trash_runs(FileStore *store, int64 *runs, int max)
 {
-	return CALL_OR(trash_runs, (store, runs, max), 0);
+	return driver_of(store)->trash_runs(store, runs, max);
 }
 
 int
 store_renumber_trash(FileStore *store, int64 run_id, int64 as)
 {
-	return CALL_OR(renumber_trash, (store, run_id, as), ENOTSUP);
+	return driver_of(store)->renumber_trash(store, run_id, as);
+}
+
+void
+store_forget_run(FileStore *store, int64 run_id, bool look)
+{
+	const StoreDriver *driver = driver_of(store);
+
+	if (driver->forget_run != NULL)
+		driver->forget_run(store, run_id, look);
 }
 
 int

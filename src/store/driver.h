@@ -28,6 +28,7 @@
 typedef struct StoreDriver
 {
 	bool		acts_at_commit; /* see store_acts_at_commit() */
+	bool		has_folders;	/* see store_has_folders() */
 	int			together;		/* see store_together() */
 
 	/* NULL for a directory, which is within reach once it is open */
@@ -44,19 +45,20 @@ typedef struct StoreDriver
 
 	/*
 	 * NULL for a bucket: it has no folders and no size; only a request could
-	 * tell whether it is writable; what its server has confirmed is durable;
-	 * and a marker does not say which run has made it
+	 * tell whether it is writable; and what its server has confirmed is
+	 * durable
 	 */
 	int			(*check_writable) (FileStore *store);
 	int			(*check_folder) (FileStore *store, const char *path);
 	bool		(*is_quick) (const FileStore *store);
 	int			(*space) (FileStore *store, int64 *free_bytes, int64 *size_bytes);
-	int			(*trash_runs) (FileStore *store, int64 *runs, int max);
-	int			(*renumber_trash) (FileStore *store, int64 run_id, int64 as);
 	int			(*remove_folders) (FileStore *store, const char *path);
 	void		(*tidy) (FileStore *store, int64 run_id);
 	int			(*sync) (FileStore *store);
 	int			(*lock_holder) (FileStore *store);
+
+	/* NULL for a directory, which remembers nothing of a run but its files in the trash */
+	void		(*forget_run) (FileStore *store, int64 run_id, bool look);
 
 	/* never NULL */
 	void		(*close) (FileStore *store);
@@ -70,6 +72,9 @@ typedef struct StoreDriver
 								 bool for_good);
 	FilePlace	(*locate) (FileStore *store, int64 run_id, const char *path,
 						   const FileIdentity *expected, bool mend, int *errnum);
+	/* NULL: one after the other */
+	void		(*locate_many) (FileStore *store, int64 run_id, StoreLocated *files, int n);
+	void		(*put_back_many) (FileStore *store, int64 run_id, StoreReturned *files, int n);
 	FileResult	(*put_back) (FileStore *store, int64 run_id, const char *path, const char *as,
 							 const FileIdentity *expected);
 	FileResult	(*identify_captured) (FileStore *store, int64 run_id, const char *path,
@@ -79,6 +84,8 @@ typedef struct StoreDriver
 	void		(*destroy_many) (FileStore *store, int64 run_id, StoreDoomed *files, int n);
 	FileResult	(*destroy_in_place) (FileStore *store, const char *path,
 									 const FileIdentity *expected, int64 *freed);
+	int			(*trash_runs) (FileStore *store, int64 *runs, int max);
+	int			(*renumber_trash) (FileStore *store, int64 run_id, int64 as);
 
 	FileResult	(*read_claim) (FileStore *store, char text[STORE_CLAIM_MAX]);
 	FileResult	(*write_claim) (FileStore *store, const char *text, bool replace);

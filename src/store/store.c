@@ -251,6 +251,7 @@ local_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n,
 
 const StoreDriver local_driver = {
 	.acts_at_commit = true,
+	.has_folders = true,
 	.together = 1,
 	.close = local_close,
 	.check_writable = local_check_writable,

@@ -48,8 +48,9 @@
  *	 does not give descriptors back: close the store in a PG_FINALLY or in a
  *	 callback.
  *
- * What a bucket does instead, see bucket/bucket.h.  A bucket counts as a
- * descriptor for each request that may be under way, and some more.
+ * In a bucket files stay where they are, hidden, and the trash of a run holds
+ * lists of them: see bucket/bucket.h and bucket/manifest.c.  A bucket counts as
+ * a descriptor for each request that may be under way, and some more.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -172,6 +173,9 @@ extern void store_close(FileStore *store);
  * bucket it may not: no commit waits for a network.  Commit-safe.
  */
 extern bool store_acts_at_commit(const FileStore *store);
+
+/* Has it folders, so that a file may stand in the way of another one's path?  A bucket has none. */
+extern bool store_has_folders(const FileStore *store);
 
 /*
  * Asks whether the upload directory can be reached, where store_open() did
@@ -370,6 +374,21 @@ extern int	store_check_folder(FileStore *store, const char *path);
 extern FilePlace store_locate(FileStore *store, int64 run_id, const char *path,
 							  const FileIdentity *expected, bool mend, int *errnum);
 
+/* A file that is looked for, and what is found: see store_locate(). */
+typedef struct StoreLocated
+{
+	const char *path;
+	const FileIdentity *expected;
+	FilePlace	place;			/* set */
+	int			errnum;			/* set */
+} StoreLocated;
+
+/*
+ * Where are these `n` files of the run `run_id` now?  Mends nothing.  Several
+ * are looked for at a time, where that is quicker.  Not commit-safe.
+ */
+extern void store_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n);
+
 /*
  * Puts a captured file back to its own place; never overwrites.  Missing
  * folders on the way are made, see store_put_back_as().  Fails where the file
@@ -388,10 +407,25 @@ extern FileResult store_put_back(FileStore *store, int64 run_id, const char *pat
 extern FileResult store_put_back_as(FileStore *store, int64 run_id, const char *path,
 									const char *as, const FileIdentity *expected);
 
+/* A captured file that is to be put back under the name `as`, and what has become of it. */
+typedef struct StoreReturned
+{
+	const char *path;
+	const char *as;
+	const FileIdentity *expected;
+	FileResult	result;			/* set: see store_put_back() */
+} StoreReturned;
+
+/*
+ * Puts `n` captured files of the run `run_id` back, several at a time, where
+ * that is quicker.  Each has its own result.  Not commit-safe.
+ */
+extern void store_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n);
+
 /*
  * Fills `runs` with the ids of at most `max` runs that have a folder in the
  * trash.  Returns how many such runs there are; -1 with errno if that cannot
- * be told.  For a bucket always 0, because a bucket does not tell the run.
+ * be told.
  */
 extern int	store_trash_runs(FileStore *store, int64 *runs, int max);
 
@@ -400,6 +434,15 @@ extern int	store_trash_runs(FileStore *store, int64 *runs, int max);
  * yet.  Returns 0 or an errno; ENOTSUP for a bucket.
  */
 extern int	store_renumber_trash(FileStore *store, int64 run_id, int64 as);
+
+/*
+ * By its rows, no file of the run `run_id` lies in the trash any more, nor will
+ * one: removes what the store remembers of the run, where that is more than its
+ * files in the trash.  With `look` only if there are none indeed: files of a
+ * recovered database may have lost their rows.  What cannot be removed now
+ * stays until the next call.  Not commit-safe.
+ */
+extern void store_forget_run(FileStore *store, int64 run_id, bool look);
 
 /*
  * Sets *identity to the identity of the file that the run `run_id` captured

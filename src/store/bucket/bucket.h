@@ -30,6 +30,7 @@
 
 #include <errno.h>
 
+#include "lib/stringinfo.h"
 #include "portability/instr_time.h"
 
 #include "src/store/bucket/http.h"
@@ -122,6 +123,9 @@ typedef struct Bucket
 	char		lease[BUCKET_ID_SIZE];	/* version or content of our lease, or
 										 * "" */
 	instr_time	leased_at;		/* when the lease was asked for */
+	/* the file that a walk of the trash has passed on, or NULL */
+	const char *in_trash;
+	FileIdentity in_trash_identity;
 	/* see store_expect() */
 	int			n_expected;
 	ExpectedFile *expected;		/* sorted by path */
@@ -177,9 +181,33 @@ typedef struct BucketCalls
 extern int	bucket_call_many(Bucket *bucket, const BucketCalls *calls);
 
 /*
+ * Portions of files that go through stages.  advance() ends the stage of the
+ * portion, if any, and begins the next one: it fills *stage, and returns false
+ * if there is no further stage.  is_over() is given the `arg` of the calls.
+ * Stages of several portions are under way at a time; earlier portions go
+ * first.  Returns 0 when all portions are at their end; or an errno, as
+ * bucket_call_many(): then some of them are not, and their stages have not
+ * been ended.
+ */
+typedef struct BucketStage
+{
+	BucketCalls calls;
+	bool		(*is_over) (const void *arg);
+} BucketStage;
+
+typedef struct BucketPipeline
+{
+	bool		(*advance) (void *arg, int portion, BucketStage *stage);
+	void	   *arg;
+	int			n;				/* portions */
+} BucketPipeline;
+
+extern int	bucket_run_pipeline(Bucket *bucket, const BucketPipeline *pipeline);
+
+/*
  * Begin a call in the lane of a page, a number from 0 to BUCKET_PAGES - 1, and
- * wait later for the answer, or drop the call.  The first two return as
- * bucket_call() does.  What a call points to must last until the call is
+ * wait later for the answer, or drop the call.  bucket_begin_page() and
+ * bucket_finish_page() return as bucket_call() does.  What a call points to must last until the call is
  * finished or dropped.
  */
 extern int	bucket_begin_page(Bucket *bucket, int page, const BucketCall *call);
@@ -197,7 +225,8 @@ extern bool bucket_encode(char *query, size_t size, const char *text);
 
 /*
  * Appends "/bucket/key?versionId=...", encoded, to the text `header` of `size`
- * bytes.  Returns false if there is no room.
+ * bytes; without a version (NULL) the newest one is meant.  Returns false if
+ * there is no room.
  */
 extern bool bucket_encode_source(const Bucket *bucket, char *header, size_t size, const char *key,
 								 const char *version);
@@ -314,11 +343,19 @@ typedef struct VersionsAsk
 typedef void (*VersionsSink) (void *arg, int ask, int errnum, const KeyVersions *versions);
 
 /*
- * Lists the versions of `n` keys, which come in ascending order.  Calls
- * sink(arg, ask, errnum, versions) once for each, in any order.  Returns 0; or
- * an errno, if the sink was not called for all.
+ * Lists the versions of `n` keys, which come in ascending order.  `per_key` is
+ * how many versions and markers a key has as a rule: pages of a list are no
+ * larger than that needs.  The calls of a listing are made by
+ * bucket_call_many() or in a pipeline.  The sink is called once for each key,
+ * in any order; bucket_is_listed() tells whether that was so for all.
  */
-extern int	bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, VersionsSink sink, void *arg);
+typedef struct BucketListing BucketListing;
+
+extern BucketListing *bucket_begin_listing(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
+										   VersionsSink sink, void *arg);
+extern BucketCalls bucket_listing_calls(BucketListing *listing);
+extern bool bucket_is_listed(const BucketListing *listing);
+extern void bucket_end_listing(BucketListing *listing);
 
 
 /* ----------
@@ -352,6 +389,21 @@ typedef struct BucketRemoval
  * removals were dealt with.
  */
 extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
+
+/*
+ * The same once, by calls that bucket_call_many() makes, or a pipeline.
+ * bucket_is_removed() tells whether all of them are over.  bucket_end_removing()
+ * is given what bucket_call_many() has returned.
+ */
+typedef struct BucketRemoving BucketRemoving;
+
+extern BucketRemoving *bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
+extern BucketCalls bucket_removing_calls(BucketRemoving *removing);
+extern bool bucket_is_removed(const BucketRemoving *removing);
+extern void bucket_end_removing(BucketRemoving *removing, int errnum);
+
+/* Appends a text, of which no character is one that XML cannot hold. */
+extern void bucket_append_xml(StringInfo body, const char *text);
 
 
 /* ----------
@@ -401,6 +453,9 @@ bucket_is_captured(const KeyVersions *versions)
  */
 extern bool bucket_hides_stranger(const KeyVersions *versions);
 
+/* Where is the file that is expected, by its versions? */
+extern FilePlace bucket_place_of(const KeyVersions *versions);
+
 extern FileResult bucket_identify(FileStore *store, const char *path, bool durably,
 								  FileIdentity *identity);
 extern FilePlace bucket_locate(FileStore *store, int64 run_id, const char *path,
@@ -409,6 +464,49 @@ extern FileResult bucket_put_back(FileStore *store, int64 run_id, const char *pa
 								  const FileIdentity *expected);
 extern FileResult bucket_identify_captured(FileStore *store, int64 run_id, const char *path,
 										   FileIdentity *identity);
+
+
+/* ----------
+ * manifest.c
+ * ----------
+ */
+
+/* A file that is going to be captured; `modified` in seconds since 1970. */
+typedef struct ManifestFile
+{
+	const char *path;
+	const char *version;
+	const char *etag;
+	int64		size;
+	int64		modified;
+} ManifestFile;
+
+/*
+ * Writes into the bucket which files the run `run_id` is going to capture.  The
+ * one call of it is made by a pipeline; bucket_is_written() tells whether it is over.
+ * bucket_end_manifest() returns 0, or an errno: then none of them may be captured.
+ */
+typedef struct BucketManifest BucketManifest;
+
+extern BucketManifest *bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n);
+extern BucketCalls bucket_manifest_calls(BucketManifest *manifest);
+extern bool bucket_is_written(const BucketManifest *manifest);
+extern int	bucket_end_manifest(BucketManifest *manifest);
+
+extern int	bucket_trash_runs(FileStore *store, int64 *runs, int max);
+extern int	bucket_renumber_trash(FileStore *store, int64 run_id, int64 as);
+extern void bucket_forget_run(FileStore *store, int64 run_id, bool look);
+
+/*
+ * A walk of the files that a run has captured; all that it has is in `context`.
+ * bucket_trash_next() sets *path to the next one, or NULL at the end, and
+ * returns 0 or an errno.
+ */
+typedef struct TrashWalk TrashWalk;
+
+extern TrashWalk *bucket_begin_trash(Bucket *bucket, int64 run_id, MemoryContext context);
+extern int	bucket_next_in_trash(TrashWalk *walk, const char **path);
+extern void bucket_end_trash(TrashWalk *walk);
 
 
 /* ----------
@@ -444,6 +542,9 @@ extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files
  * many.c
  * ----------
  */
+
+extern void bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n);
+extern void bucket_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n);
 
 /* Returns whether the server may still delete this key later: it gave no answer to the request. */
 extern bool bucket_is_doubtful(const Bucket *bucket, const char *key);

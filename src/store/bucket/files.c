@@ -102,10 +102,17 @@ bucket_identify(FileStore *store, const char *path, bool durably, FileIdentity *
 FileResult
 bucket_identify_captured(FileStore *store, int64 run_id, const char *path, FileIdentity *identity)
 {
+	const Bucket *bucket = bucket_of(store);
 	Job			job;
-	FileResult	result = begin(&job, store, path, NULL);
+	FileResult	result;
 	const BucketEntry *entries;
 
+	if (bucket->in_trash != NULL && strcmp(bucket->in_trash, path) == 0)
+	{
+		*identity = bucket->in_trash_identity;
+		return come_to(FILE_OK);
+	}
+	result = begin(&job, store, path, NULL);
 	if (result.outcome != FILE_OK)
 		return result;
 	entries = job.versions.entries;
@@ -130,7 +137,18 @@ bucket_hides_stranger(const KeyVersions *versions)
 	return versions->at > 1 && versions->entries[0].is_marker;
 }
 
-/* Removes the marker that a capture has left above a stranger when it was killed.  Returns where the file is. */
+FilePlace
+bucket_place_of(const KeyVersions *versions)
+{
+	if (versions->at == 0)
+		return PLACE_UPLOAD;
+	if (bucket_is_captured(versions))
+		return PLACE_TRASH;
+	if (bucket_hides_stranger(versions))
+		return PLACE_UNFINISHED;
+	return bucket_is_present(versions) ? PLACE_OTHER : PLACE_NOWHERE;
+}
+
 static FilePlace
 rescue_stranger(Job *job, bool mend, int *errnum)
 {
@@ -154,17 +172,13 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 {
 	Job			job;
 	FileResult	result = begin(&job, store, path, expected);
+	FilePlace	place;
 
 	*errnum = result.errnum;
 	if (result.outcome != FILE_OK)
 		return PLACE_UNKNOWN;
-	if (job.versions.at == 0)
-		return PLACE_UPLOAD;
-	if (bucket_is_captured(&job.versions))
-		return PLACE_TRASH;
-	if (bucket_hides_stranger(&job.versions))
-		return rescue_stranger(&job, mend, errnum);
-	return bucket_is_present(&job.versions) ? PLACE_OTHER : PLACE_NOWHERE;
+	place = bucket_place_of(&job.versions);
+	return place == PLACE_UNFINISHED ? rescue_stranger(&job, mend, errnum) : place;
 }
 
 
@@ -220,9 +234,16 @@ unhide(Job *job)
 	return result;
 }
 
-/* Lets the server copy the expected version to the key of `target`.  Sets `version` to the version of the copy. */
+/* What the server has said of a copy that it has made.  Ceph tells no version id. */
+typedef struct Copy
+{
+	char		version[BUCKET_ID_SIZE];	/* or "" */
+	char		etag[BUCKET_ID_SIZE];	/* with quotes or without */
+} Copy;
+
+/* Copies the version that is expected to the key of `target`, in the server. */
 static FileResult
-copy_version(const Job *job, const Job *target, char version[BUCKET_ID_SIZE])
+copy_version(const Job *job, const Job *target, Copy *copy)
 {
 	char		source[BUCKET_URL_SIZE] = "x-amz-copy-source: ";
 	const char *const headers[] = {source, NULL};
@@ -237,31 +258,57 @@ copy_version(const Job *job, const Job *target, char version[BUCKET_ID_SIZE])
 	if (errnum != 0)
 		return fail(errnum, "could not copy file");
 	/* an error may come with the status of a success */
-	if (answer->status != 200 || answer->code[0] != '\0' || answer->version[0] == '\0')
+	if (answer->status != 200 || answer->code[0] != '\0')
 		return fail(bucket_note(job->bucket, EIO, answer->error[0] ? answer->error : answer->code), "could not copy file");
-	strlcpy(version, answer->version, BUCKET_ID_SIZE);
+	if (answer->version[0] == '\0' && answer->etag[0] == '\0')
+		return fail(bucket_note(job->bucket, EIO, "the server tells nothing of the copy"), "could not copy file");
+	strlcpy(copy->version, answer->version, sizeof(copy->version));
+	strlcpy(copy->etag, answer->etag, sizeof(copy->etag));
 	return come_to(FILE_OK);
 }
 
-/*
- * Verifies that our copy is whole, and that nobody has written a file of that
- * name meanwhile.  FILE_OK; FILE_OCCUPIED, after our copy was removed;
- * FILE_FAILED.
- */
+/* Are these one ETag?  Some servers leave the quotes out of some answers. */
+static bool
+is_etag(const char *a, const char *b)
+{
+	size_t		n;
+
+	a += *a == '"' ? 1 : 0;
+	b += *b == '"' ? 1 : 0;
+	n = strcspn(a, "\"");
+	return n > 0 && n == strcspn(b, "\"") && strncmp(a, b, n) == 0;
+}
+
+/* Which of the versions above the newest marker is our copy?  Returns -1 if none is. */
+static int
+find_copy(const KeyVersions *versions, const Copy *copy)
+{
+	int			i;
+
+	for (i = 0; i < versions->n && !versions->entries[i].is_marker; i++)
+		if (copy->version[0] != '\0' ? strcmp(versions->entries[i].version, copy->version) == 0 :
+			is_etag(versions->entries[i].etag, copy->etag))
+			return i;
+	return -1;
+}
+
+/* Is our copy whole, and has nobody written a file of that name meanwhile? */
 static FileResult
-verify_copy(Job *target, const char *version, const FileIdentity *expected)
+verify_copy(Job *target, const Copy *copy, const FileIdentity *expected)
 {
 	FileResult	result = list(target);
 	const KeyVersions *versions = &target->versions;
-	bool		is_first;
+	int			at;
 
 	if (result.outcome != FILE_OK)
 		return result;
-	is_first = versions->n > 0 && strcmp(versions->entries[0].version, version) == 0 &&
-		(versions->n == 1 || versions->entries[1].is_marker);
-	if (is_first && versions->entries[0].size == expected->size)
+	at = find_copy(versions, copy);
+	if (at < 0)
+		return fail(bucket_note(target->bucket, EIO, "the server does not show the copy"), "could not copy file");
+	if (at == 0 && (versions->n == 1 || versions->entries[1].is_marker) &&
+		versions->entries[0].size == expected->size)
 		return result;
-	result = remove_version(target, version, "could not copy file");
+	result = remove_version(target, versions->entries[at].version, "could not copy file");
 	return result.outcome == FILE_OK ? come_to(FILE_OCCUPIED) : result;
 }
 
@@ -270,7 +317,7 @@ static FileResult
 copy_back(Job *job, const char *path, const char *as)
 {
 	Job			target;
-	char		version[BUCKET_ID_SIZE];
+	Copy		copy;
 	StoreDoomed copied = {path,.expected = job->expected};
 	FileResult	result = begin(&target, (FileStore *) job->bucket, as, NULL);
 
@@ -283,9 +330,9 @@ copy_back(Job *job, const char *path, const char *as)
 	if (result.outcome == FILE_OK && !bucket_is_captured(&job->versions))
 		return come_to(FILE_VANISHED);
 	if (result.outcome == FILE_OK)
-		result = copy_version(job, &target, version);
+		result = copy_version(job, &target, &copy);
 	if (result.outcome == FILE_OK)
-		result = verify_copy(&target, version, job->expected);
+		result = verify_copy(&target, &copy, job->expected);
 	if (result.outcome == FILE_OK)
 	{
 		bucket_destroy_many((FileStore *) job->bucket, 0, &copied, 1);

@@ -123,6 +123,15 @@ typedef struct PlainAnswer
 
 typedef struct PlainFetch PlainFetch;
 
+/* A value that is looked for in such an answer. */
+typedef struct PlainValue
+{
+	const char *name;
+	char	   *value;			/* set, NUL-terminated */
+	size_t		size;			/* room for it, in bytes */
+	bool		found;			/* set */
+} PlainValue;
+
 /* Returns `seconds` (since 1970), cut to those whose nanoseconds an int64 can hold. */
 static inline int64
 http_limit_time(int64 seconds)
@@ -203,6 +212,13 @@ typedef struct BucketLibrary
 	 */
 	bool		(*fetch_step) (PlainFetch *fetch, int ms);
 	void		(*fetch_end) (PlainFetch *fetch);
+
+	/*
+	 * Reads an XML document, and looks for `n` values right below the first
+	 * element `parent`.  Returns false if it is no such document, or a value
+	 * has no room.
+	 */
+	bool		(*find_values) (const char *xml, const char *parent, PlainValue *values, int n);
 } BucketLibrary;
 
 #define BUCKET_LIBRARY	"audio_cleanup_bucket"

@@ -35,6 +35,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
 
 #include "src/pg/secret.h"
 #include "src/store/bucket/bucket.h"
@@ -277,71 +284,103 @@ is_near(const char *url)
 
 /* ------------------------------------------------------------------- answers --- */
 
-/*
- * Copies characters of keys, dates and tokens, from `at` up to the character
- * `end`, to `value`.  In JSON a slash may be escaped.  Returns false if another
- * character comes, or if the value is empty or too long.
- */
+/* Is it a word of letters that keys, dates, tokens and names of roles have? */
 static bool
-copy_letters(const char *at, char end, char *value, size_t size)
+is_word(const char *text)
 {
-	size_t		n = 0;
+	const char *at;
 
-	for (; *at != '\0' && *at != end; at++)
-	{
-		if (*at == '\\' && at[1] == '/')
-			continue;
-		if ((!isalnum((unsigned char) *at) && strchr("/+=-_.:~%", *at) == NULL) || n + 1 >= size)
+	for (at = text; *at != '\0'; at++)
+		if (!isalnum((unsigned char) *at) && strchr("/+=-_.:~%", *at) == NULL)
 			return false;
-		value[n++] = *at;
+	return at > text;
+}
+
+/* Takes values that are strings out of the JSON object `text`.  Returns false if it is none, or a value has no room. */
+static bool
+find_members(const char *text, PlainValue *values, int n)
+{
+	Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+	bool		fits = JB_ROOT_IS_OBJECT(json);
+	int			i;
+
+	for (i = 0; i < n && fits; i++)
+	{
+		const JsonbValue *member = getKeyJsonValueFromContainer(&json->root, values[i].name, (int) strlen(values[i].name), NULL);
+
+		values[i].found = member != NULL && member->type == jbvString;
+		values[i].value[0] = '\0';
+		if (!values[i].found)
+			continue;
+		fits = member->val.string.len < values[i].size;
+		if (fits)
+		{
+			memcpy(values[i].value, member->val.string.val, member->val.string.len);
+			values[i].value[member->val.string.len] = '\0';
+		}
 	}
-	value[n] = '\0';
-	return *at == end && n > 0;
+	explicit_bzero(json, VARSIZE(json));
+	return fits;
 }
 
-/* Sets `value` to the member `name` of the one JSON object that these services answer with. */
+/* find_members() of a text that may be anything: the server's parser raises an ERROR, and nothing in a store may. */
 static bool
-take_member(const char *text, const char *name, char *value, size_t size)
+read_json(const char *text, PlainValue *values, int n)
 {
-	char		quoted[64];
-	const char *at;
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(caller, "audio_cleanup answer", ALLOCSET_SMALL_SIZES);
+	volatile bool found = false;
+	uint32		holdoff = InterruptHoldoffCount;
 
-	snprintf(quoted, sizeof(quoted), "\"%s\"", name);
-	at = strstr(text, quoted);
-	if (at == NULL)
+	/* the parser takes it for granted that the text is one of this database's encoding */
+	if (!pg_verifymbstr(text, (int) strlen(text), true))
+	{
+		MemoryContextDelete(context);
 		return false;
-	at += strlen(quoted);
-	at += strspn(at, " \t\r\n");
-	if (*at++ != ':')
-		return false;
-	at += strspn(at, " \t\r\n");
-	return *at == '"' && copy_letters(at + 1, '"', value, size);
+	}
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		found = find_members(text, values, n);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+		InterruptHoldoffCount = holdoff;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+	return found;
 }
 
-/* Sets `value` to the element `name` of the XML that a token service answers with. */
-static bool
-take_element(const char *text, const char *name, char *value, size_t size)
+/* A token service answers by XML, the other services by a JSON object. */
+typedef enum AnswerForm
 {
-	char		tag[64];
-	const char *at;
+	ANSWER_XML,
+	ANSWER_JSON
+} AnswerForm;
 
-	snprintf(tag, sizeof(tag), "<%s>", name);
-	at = strstr(text, tag);
-	return at != NULL && copy_letters(at + strlen(tag), '<', value, size);
-}
-
-/* Takes keys out of an answer by take(); `token` is the name that the token has there. */
+/* Takes keys out of an answer, in which the token of the session has the name `token`. */
 static bool
-take_keys(const char *text, bool (*take) (const char *, const char *, char *, size_t),
-		  const char *token, BucketKeys *keys)
+take_keys(const Bucket *bucket, const char *text, AnswerForm form, const char *token, BucketKeys *keys)
 {
 	char		expires[64];
+	PlainValue	values[] = {
+		{"AccessKeyId", keys->access_key, sizeof(keys->access_key)},
+		{"SecretAccessKey", keys->secret_key, sizeof(keys->secret_key)},
+		{token, keys->token, sizeof(keys->token)},
+		{"Expiration", expires, sizeof(expires)}
+	};
+	int			i;
 
-	if (!take(text, "AccessKeyId", keys->access_key, sizeof(keys->access_key)) ||
-		!take(text, "SecretAccessKey", keys->secret_key, sizeof(keys->secret_key)) ||
-		!take(text, token, keys->token, sizeof(keys->token)) ||
-		!take(text, "Expiration", expires, sizeof(expires)))
+	if (!(form == ANSWER_XML ? bucket->library->find_values(text, "Credentials", values, lengthof(values)) :
+		  read_json(text, values, lengthof(values))))
 		return false;
+	for (i = 0; i < lengthof(values); i++)
+		if (!values[i].found || !is_word(values[i].value))
+			return false;
 	keys->expires = http_parse_time(expires);
 	return keys->expires != 0;
 }
@@ -375,6 +414,7 @@ ask(Fetching *fetching, const PlainRequest *request)
 	int			errnum = bucket_fetch(fetching->bucket, request, &fetching->answer);
 	char		why[BUCKET_ERROR_SIZE];
 	char		code[64];
+	PlainValue	value = {"Code", code, sizeof(code)};
 
 	if (errnum != 0)
 		return errnum;
@@ -382,8 +422,8 @@ ask(Fetching *fetching, const PlainRequest *request)
 		return 0;
 	if (fetching->answer.status == 0)
 		return give_up(fetching, fetching->answer.error);
-	/* the body may hold secrets: only the code of an error is told */
-	if (!take_element(fetching->answer.text, "Code", code, sizeof(code)))
+	/* of the body nothing is told but the code of an error */
+	if (!fetching->bucket->library->find_values(fetching->answer.text, "Error", &value, 1) || !is_word(code))
 		code[0] = '\0';
 	snprintf(why, sizeof(why), "HTTP status %d%s%s", fetching->answer.status, code[0] ? ", " : "", code);
 	return give_up(fetching, why);
@@ -440,7 +480,7 @@ fetch_web_identity(Fetching *fetching)
 			 !bucket_encode(body, sizeof(body), token))
 		error = strerror(ENAMETOOLONG);
 	errnum = error != NULL ? give_up(fetching, error) : ask(fetching, &request);
-	if (errnum == 0 && !take_keys(fetching->answer.text, take_element, "SessionToken", fetching->keys))
+	if (errnum == 0 && !take_keys(fetching->bucket, fetching->answer.text, ANSWER_XML, "SessionToken", fetching->keys))
 		errnum = give_up(fetching, "its answer cannot be read");
 	explicit_bzero(token, sizeof(token));
 	explicit_bzero(body, sizeof(body));
@@ -475,7 +515,7 @@ fetch_container(Fetching *fetching)
 	errnum = error != NULL ?
 		give_up(fetching, psprintf("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE cannot be read: %s", error)) :
 		ask(fetching, &request);
-	if (errnum == 0 && !take_keys(fetching->answer.text, take_member, "Token", fetching->keys))
+	if (errnum == 0 && !take_keys(fetching->bucket, fetching->answer.text, ANSWER_JSON, "Token", fetching->keys))
 		errnum = give_up(fetching, "its answer cannot be read");
 	explicit_bzero(header, sizeof(header));
 	return errnum;
@@ -503,7 +543,7 @@ fetch_metadata(Fetching *fetching)
 	snprintf(url, sizeof(url), "%.*s/latest/api/token", length, service);
 	if ((errnum = ask(fetching, &request)) != 0)
 		return errnum;
-	if (!copy_letters(fetching->answer.text, '\0', token, sizeof(token)))
+	if (strlcpy(token, fetching->answer.text, sizeof(token)) >= sizeof(token) || !is_word(token))
 		return give_up(fetching, "its token cannot be read");
 	snprintf(header, sizeof(header), "X-aws-ec2-metadata-token: %s", token);
 	request.method = "GET";
@@ -512,11 +552,11 @@ fetch_metadata(Fetching *fetching)
 	if ((errnum = ask(fetching, &request)) != 0)
 		return fetching->answer.status == 404 ? give_up(fetching, "this machine has no role") : errnum;
 	fetching->answer.text[strcspn(fetching->answer.text, "\r\n")] = '\0';
-	if (!copy_letters(fetching->answer.text, '\0', role, sizeof(role)) || strpbrk(role, "/%:") != NULL)
+	if (strlcpy(role, fetching->answer.text, sizeof(role)) >= sizeof(role) || !is_word(role) || strpbrk(role, "/%:") != NULL)
 		return give_up(fetching, "the name of the role cannot be read");
 	snprintf(url, sizeof(url), "%.*s%s%s", length, service, METADATA_PATH, role);
 	if ((errnum = ask(fetching, &request)) == 0 &&
-		!take_keys(fetching->answer.text, take_member, "Token", fetching->keys))
+		!take_keys(fetching->bucket, fetching->answer.text, ANSWER_JSON, "Token", fetching->keys))
 		errnum = give_up(fetching, "its answer holds no keys");
 	explicit_bzero(token, sizeof(token));
 	explicit_bzero(header, sizeof(header));

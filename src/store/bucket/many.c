@@ -3,10 +3,19 @@
  * store/bucket/many.c
  *	  Looks at, captures and destroys many files of a bucket at a time.
  *
- * bucket.h says what happens to each file.  Here the requests are those of many
- * files: the versions of all are read first, then all markers are made, and the
- * versions of all are read again.  If that is cut short, each file is in a
- * state of its own, which bucket_locate() tells.
+ * What happens to each is what bucket.h says.  Only the requests are those of
+ * many files, in portions that go through stages, see pipeline.c:
+ *
+ *	capture		the versions are read, and written into a manifest; the markers
+ *				are made, the versions are read again, and the markers that hide
+ *				a stranger are removed
+ *	destroy		the versions are read, they are removed, and then the markers
+ *	put back	the versions are read, the markers are removed, and the versions
+ *				are read again
+ *
+ * What a busy server has left undone is tried again afterwards, for all portions
+ * together.  Where all that is cut short, each file is in a state of its own,
+ * which bucket_locate() tells.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -22,6 +31,10 @@
 /* further attempts to make a marker that a busy server has not made */
 #define MAX_TRIES	5
 
+/* entries of a file in a list of versions, as a rule: without a marker, and with one */
+#define UNCOVERED	1
+#define COVERED		2
+
 /* One file of many. */
 typedef struct Item
 {
@@ -31,15 +44,14 @@ typedef struct Item
 	int			number;			/* index in the caller's array */
 	FileResult	result;
 	bool		in_hand;		/* something is still to be done */
-	const char *version;		/* version or marker to be removed; before a
-								 * capture: "null", see check_null_versions() */
-	const char *marker;			/* marker that we have made, NULL: unknown; or
-								 * that is to be removed */
-	bool		made;			/* a marker was made, though we may not know
-								 * its id */
-	FileOutcome outcome;		/* outcome when `version` is removed */
-	const char *etag;			/* without versions: ETag, */
-	int64		modified;		/* and date, seconds since 1970 */
+	const char *version;		/* that is to be removed */
+	const char *marker;			/* that we have made, NULL: unknown; or that
+								 * is to be removed */
+	bool		made;			/* a marker was, though we may not know which */
+	FileOutcome outcome;		/* when that is done */
+	bool		is_null;		/* its version is "null" */
+	ManifestFile seen;			/* the version that is to be captured */
+	bool		is_odd;			/* it is to be put back by itself */
 } Item;
 
 typedef struct Many
@@ -49,9 +61,28 @@ typedef struct Many
 	MemoryContext caller;
 	Item	   *items;			/* sorted by key */
 	int			n;
-	int		   *asked;			/* indexes of the items that are listed */
+	int64		run_id;
+	struct Portion *portions;
 	StoreCondemned *condemned;	/* of a capture */
+	StoreLocated *located;		/* of a look */
 } Many;
+
+/* Items that stand side by side, and the requests that are made for those in hand. */
+typedef struct Portion
+{
+	Many	   *many;
+	int			first;
+	int			n;
+	int			stage;
+	BucketListing *listing;		/* NULL: none is under way */
+	VersionsAsk *asks;
+	BucketManifest *manifest;	/* NULL: none is being written */
+	BucketRemoving *removing;	/* NULL: none is under way */
+	BucketRemoval *removals;
+	int			n_removals;
+	int		   *numbers;		/* of the items that are asked for, or that
+								 * something is removed of */
+} Portion;
 
 
 /* ------------------------------------------------------------------- begin --- */
@@ -74,7 +105,6 @@ begin_many(Many *many, FileStore *store, int n)
 										  ALLOCSET_DEFAULT_SIZES);
 	many->caller = MemoryContextSwitchTo(many->context);
 	many->items = palloc_extended(sizeof(Item) * n, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	many->asked = palloc_extended(sizeof(int) * n, MCXT_ALLOC_HUGE);
 }
 
 static void
@@ -123,7 +153,18 @@ settle(Item *item, FileResult result)
 	item->in_hand = false;
 }
 
-/* Takes or renews the lease before a change.  Returns false, and fails all files, if that is not possible. */
+static bool
+is_in_hand(const Many *many)
+{
+	int			i;
+
+	for (i = 0; i < many->n; i++)
+		if (many->items[i].in_hand)
+			return true;
+	return false;
+}
+
+/* Takes care that nobody else works here, before anything is changed. */
 static bool
 begin_change(Many *many)
 {
@@ -134,41 +175,303 @@ begin_change(Many *many)
 	return result.outcome == FILE_OK;
 }
 
-/*
- * Lists the versions of all files in hand.  The sink gets `many`, and the
- * number that item_of_ask() takes.  Returns 0; or an errno, and fails all files.
- */
-static int
-list_all(Many *many, VersionsSink sink)
+
+
+/* ---------------------------------------------------------------- portions --- */
+
+/* Items that one page of a list has, if each has `per_key` entries; with a little room. */
+#define PORTION			980
+
+static Portion
+all_items(Many *many)
 {
-	VersionsAsk *asks = palloc_extended(sizeof(VersionsAsk) * many->n, MCXT_ALLOC_HUGE);
+	return (Portion)
+	{
+		.many = many,.n = many->n
+	};
+}
+
+static Item *
+item_of(const Portion *portion, int number)
+{
+	return &portion->many->items[portion->numbers[number]];
+}
+
+/*
+ * Begins to list the versions of all that are in hand, of each `per_key` as a
+ * rule; the sink is given the portion, and the number among those that are asked
+ * for.  Returns false if there are none.
+ */
+static bool
+begin_listing(Portion *portion, int per_key, VersionsSink sink)
+{
+	Many	   *many = portion->many;
 	int			n = 0;
-	int			errnum;
 	int			i;
 
-	for (i = 0; i < many->n; i++)
+	portion->asks = palloc_extended(sizeof(VersionsAsk) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
+	portion->numbers = palloc_extended(sizeof(int) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
+	for (i = portion->first; i < portion->first + portion->n; i++)
 	{
-		Item	   *item = &many->items[i];
+		const Item *item = &many->items[i];
 
 		if (!item->in_hand)
 			continue;
-		asks[n] = (VersionsAsk)
+		portion->asks[n] = (VersionsAsk)
 		{
 			item->key, item->expected
 		};
-		many->asked[n++] = i;
+		portion->numbers[n++] = i;
 	}
-	errnum = bucket_list_many(many->bucket, asks, n, sink, many);
-	pfree(asks);
+	portion->listing = bucket_begin_listing(many->bucket, portion->asks, n, per_key, sink, portion);
+	return n > 0;
+}
+
+static void
+end_listing(Portion *portion)
+{
+	bucket_end_listing(portion->listing);
+	portion->listing = NULL;
+	pfree(portion->asks);
+	pfree(portion->numbers);
+}
+
+/* Lists the versions of all that are in hand.  Returns 0 or an errno: then all have that result. */
+static int
+list_all(Many *many, int per_key, VersionsSink sink)
+{
+	Portion		all = all_items(many);
+	BucketCalls calls;
+	int			errnum = 0;
+
+	if (begin_listing(&all, per_key, sink))
+	{
+		calls = bucket_listing_calls(all.listing);
+		errnum = bucket_call_many(many->bucket, &calls);
+	}
+	end_listing(&all);
 	if (errnum != 0)
 		fail_all(many, fail(errnum, "could not list versions of file"));
 	return errnum;
 }
 
-static Item *
-item_of_ask(const Many *many, int ask)
+/* Has the item something that is to be removed?  *version becomes its id, or NULL for a new marker. */
+typedef bool (*RemovalPick) (const Item *item, const char **version);
+
+/* What is to be removed of the items of a portion.  Returns false if there is nothing. */
+static bool
+pick_removals(Portion *portion, RemovalPick pick)
 {
-	return &many->items[many->asked[ask]];
+	int			i;
+
+	portion->removals = palloc_extended(sizeof(BucketRemoval) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
+	portion->numbers = palloc_extended(sizeof(int) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
+	portion->n_removals = 0;
+	for (i = portion->first; i < portion->first + portion->n; i++)
+	{
+		const Item *item = &portion->many->items[i];
+		const char *version = NULL;
+
+		if (!pick(item, &version))
+			continue;
+		portion->numbers[portion->n_removals] = i;
+		portion->removals[portion->n_removals++] = (BucketRemoval)
+		{
+			.key = item->key,.version = version
+		};
+	}
+	return portion->n_removals > 0;
+}
+
+static void
+forget_removals(Portion *portion)
+{
+	pfree(portion->removals);
+	pfree(portion->numbers);
+	portion->n_removals = 0;
+}
+
+/* Is told what has become of the removals of a portion. */
+typedef void (*RemovalTake) (Portion *portion);
+
+/* Removes this of all items, and tries again what a busy server has not removed.  Returns 0 or an errno. */
+static int
+remove_all(Many *many, RemovalPick pick, RemovalTake take)
+{
+	Portion		all = all_items(many);
+	int			errnum = 0;
+
+	if (pick_removals(&all, pick))
+	{
+		errnum = bucket_remove_many(many->bucket, all.removals, all.n_removals, true);
+		take(&all);
+	}
+	forget_removals(&all);
+	return errnum;
+}
+
+/* A step that the items of a portion go through: a list, a removal, or the manifest that is written. */
+typedef struct Step
+{
+	int			per_key;		/* of a list */
+	VersionsSink sink;			/* NULL: it is no list */
+	RemovalPick pick;			/* NULL: it is no removal */
+	RemovalTake take;
+} Step;
+
+typedef struct Way
+{
+	Many	   *many;
+	const Step *steps;
+	int			n;
+} Way;
+
+static bool
+is_step_over(const void *arg)
+{
+	const Portion *portion = arg;
+
+	if (portion->manifest != NULL)
+		return bucket_is_written(portion->manifest);
+	return portion->listing != NULL ? bucket_is_listed(portion->listing) : bucket_is_removed(portion->removing);
+}
+
+static BucketCalls
+calls_of(const Portion *portion)
+{
+	if (portion->manifest != NULL)
+		return bucket_manifest_calls(portion->manifest);
+	return portion->listing != NULL ? bucket_listing_calls(portion->listing) : bucket_removing_calls(portion->removing);
+}
+
+/* Begins to write what is in hand into a manifest.  Returns false if there is nothing. */
+static bool
+begin_manifest(Portion *portion)
+{
+	ManifestFile *files = palloc(sizeof(ManifestFile) * Max(portion->n, 1));
+	int			n = 0;
+	int			i;
+
+	for (i = portion->first; i < portion->first + portion->n; i++)
+		if (portion->many->items[i].in_hand)
+			files[n++] = portion->many->items[i].seen;
+	if (n > 0)
+		portion->manifest = bucket_begin_manifest(portion->many->bucket, portion->many->run_id, files, n);
+	pfree(files);
+	return n > 0;
+}
+
+/* Without a manifest nothing is captured. */
+static void
+end_manifest(Portion *portion)
+{
+	int			errnum = bucket_end_manifest(portion->manifest);
+	int			i;
+
+	portion->manifest = NULL;
+	for (i = portion->first; i < portion->first + portion->n && errnum != 0; i++)
+		if (portion->many->items[i].in_hand)
+			settle(&portion->many->items[i], fail(errnum, "could not write manifest"));
+}
+
+static void
+end_step(Portion *portion, const Step *step, int errnum)
+{
+	if (portion->listing != NULL)
+		end_listing(portion);
+	else if (portion->manifest != NULL)
+		end_manifest(portion);
+	else if (portion->removing != NULL)
+	{
+		bucket_end_removing(portion->removing, errnum);
+		portion->removing = NULL;
+		step->take(portion);
+		forget_removals(portion);
+	}
+}
+
+static bool
+begin_step(Portion *portion, const Step *step)
+{
+	bool		begun;
+
+	if (step->sink != NULL)
+		return begin_listing(portion, step->per_key, step->sink);
+	if (step->pick == NULL)
+		return begin_manifest(portion);
+	begun = pick_removals(portion, step->pick);
+	portion->removing = bucket_begin_removing(portion->many->bucket, portion->removals, portion->n_removals, true);
+	return begun;
+}
+
+static bool
+next_from_portion(void *arg, int lane, BucketCall *call)
+{
+	const BucketCalls calls = calls_of(arg);
+
+	return calls.next(calls.arg, lane, call);
+}
+
+static void
+take_for_portion(void *arg, int lane, int errnum, const BucketAnswer *answer)
+{
+	const BucketCalls calls = calls_of(arg);
+
+	calls.take(calls.arg, lane, errnum, answer);
+}
+
+static bool
+advance(void *arg, int number, BucketStage *stage)
+{
+	const Way  *way = arg;
+	Portion    *portion = &way->many->portions[number];
+
+	if (portion->stage > 0)
+		end_step(portion, &way->steps[portion->stage - 1], 0);
+	while (portion->stage < way->n)
+	{
+		const Step *step = &way->steps[portion->stage++];
+
+		if (begin_step(portion, step))
+		{
+			stage->calls = (BucketCalls)
+			{
+				next_from_portion, take_for_portion, portion
+			};
+			stage->is_over = is_step_over;
+			return true;
+		}
+		end_step(portion, step, 0);
+	}
+	return false;
+}
+
+/*
+ * Leads all that are in hand through these steps, in portions.  Returns 0 or an
+ * errno: then those that are still in hand have that result.
+ */
+static int
+go_way(Many *many, const Step *steps, int n_steps, const char *action)
+{
+	Way			way = {many, steps, n_steps};
+	BucketPipeline pipeline = {advance, &way, (many->n + PORTION - 1) / PORTION};
+	int			errnum;
+	int			i;
+
+	many->portions = palloc0(sizeof(Portion) * Max(pipeline.n, 1));
+	for (i = 0; i < pipeline.n; i++)
+	{
+		many->portions[i].many = many;
+		many->portions[i].first = i * PORTION;
+		many->portions[i].n = Min(PORTION, many->n - i * PORTION);
+	}
+	errnum = bucket_run_pipeline(many->bucket, &pipeline);
+	for (i = 0; i < pipeline.n && errnum != 0; i++)
+		if (many->portions[i].stage > 0)
+			end_step(&many->portions[i], &steps[many->portions[i].stage - 1], errnum);
+	if (errnum != 0)
+		fail_all(many, fail(errnum, action));
+	return errnum;
 }
 
 
@@ -177,8 +480,8 @@ item_of_ask(const Many *many, int ask)
 static void
 take_identity(void *arg, int ask, int errnum, const KeyVersions *versions)
 {
-	Many	   *many = arg;
-	Item	   *item = item_of_ask(many, ask);
+	const Many *many = ((const Portion *) arg)->many;
+	Item	   *item = item_of(arg, ask);
 	ExpectedFile *file = &many->bucket->expected[item->number];
 
 	if (errnum != 0)
@@ -217,8 +520,8 @@ bucket_expect(FileStore *store, const char *const *paths, int n)
 	for (i = 0; i < n; i++)
 		add_item(&many, paths[i], NULL);
 	qsort(many.items, n, sizeof(Item), compare_items);
-	/* if an interrupt is pending, the caller serves it */
-	(void) list_all(&many, take_identity);
+	/* if somebody wants us to stop, there will be an interrupt to be served */
+	(void) list_all(&many, UNCOVERED, take_identity);
 	for (i = 0; i < n; i++)
 	{
 		ExpectedFile *file = &bucket->expected[many.items[i].number];
@@ -239,57 +542,6 @@ bucket_expected(const Bucket *bucket, const char *path)
 	if (bucket->n_expected == 0)
 		return NULL;
 	return bsearch(&wanted, bucket->expected, bucket->n_expected, sizeof(ExpectedFile), compare_expected);
-}
-
-
-/* ----------------------------------------------------------------- removal --- */
-
-/* Removals, and the indexes of their items. */
-typedef struct Removals
-{
-	BucketRemoval *list;
-	int		   *items;
-	int			n;
-} Removals;
-
-static void
-begin_removals(const Many *many, Removals *removals)
-{
-	removals->list = palloc_extended(sizeof(BucketRemoval) * many->n, MCXT_ALLOC_HUGE);
-	removals->items = palloc_extended(sizeof(int) * many->n, MCXT_ALLOC_HUGE);
-	removals->n = 0;
-}
-
-static void
-add_removal(const Many *many, Removals *removals, int i, const char *version)
-{
-	removals->items[removals->n] = i;
-	removals->list[removals->n++] = (BucketRemoval)
-	{
-		.key = many->items[i].key,.version = version
-	};
-}
-
-/* Removes the `version` of all files in hand.  Settles those that fail, with this failure. */
-static void
-remove_versions(Many *many, const char *failure)
-{
-	Removals	removals;
-	int			errnum;
-	int			i;
-
-	begin_removals(many, &removals);
-	for (i = 0; i < many->n; i++)
-		if (many->items[i].in_hand)
-			add_removal(many, &removals, i, many->items[i].version);
-	errnum = bucket_remove_many(many->bucket, removals.list, removals.n, true);
-	for (i = 0; i < removals.n; i++)
-	{
-		Item	   *item = &many->items[removals.items[i]];
-
-		if (removals.list[i].errnum != 0)
-			settle(item, fail(errnum ? errnum : removals.list[i].errnum, failure));
-	}
 }
 
 
@@ -327,8 +579,8 @@ bucket_is_doubtful(const Bucket *bucket, const char *key)
 static void
 take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 {
-	Many	   *many = arg;
-	Item	   *item = item_of_ask(many, ask);
+	const Many *many = ((const Portion *) arg)->many;
+	Item	   *item = item_of(arg, ask);
 	StoreCondemned *file = &many->condemned[item->number];
 
 	if (errnum != 0)
@@ -336,23 +588,21 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 		settle(item, fail(errnum, "could not list versions of file"));
 		return;
 	}
-	if (versions->at == 0)
+	if (bucket_place_of(versions) == PLACE_UPLOAD)
 	{
 		file->place = PLACE_UPLOAD;
-		item->version = strcmp(versions->entries[0].version, "null") == 0 ? "null" : NULL;
-		if (many->bucket->conditional)
+		item->is_null = strcmp(versions->entries[0].version, "null") == 0;
+		item->seen = (ManifestFile)
 		{
-			item->etag = MemoryContextStrdup(many->context, versions->entries[0].etag);
-			item->modified = versions->entries[0].modified;
-		}
+			.path = item->path,
+			.version = MemoryContextStrdup(many->context, versions->entries[0].version),
+			.etag = MemoryContextStrdup(many->context, versions->entries[0].etag),
+			.size = versions->entries[0].size,
+			.modified = versions->entries[0].modified
+		};
 		return;
 	}
-	if (bucket_is_captured(versions))
-		file->place = PLACE_TRASH;
-	else if (bucket_hides_stranger(versions))
-		file->place = PLACE_UNFINISHED;
-	else
-		file->place = bucket_is_present(versions) ? PLACE_OTHER : PLACE_NOWHERE;
+	file->place = bucket_place_of(versions);
 	settle(item, come_to(FILE_OK));
 }
 
@@ -369,7 +619,7 @@ check_null_versions(Many *many)
 	int			i;
 
 	for (i = 0; i < many->n; i++)
-		if (many->items[i].in_hand && many->items[i].version != NULL)
+		if (many->items[i].in_hand && many->items[i].is_null)
 			break;
 	if (i == many->n)
 		return;
@@ -380,37 +630,40 @@ check_null_versions(Many *many)
 		return;
 	result = fail(errnum, "could not delete safely");
 	for (; i < many->n; i++)
-		if (many->items[i].in_hand && many->items[i].version != NULL)
+		if (many->items[i].in_hand && many->items[i].is_null)
 			settle(&many->items[i], result);
 }
 
-/* Makes the markers of all files in hand.  Those that the server has not refused stay in hand, to be verified. */
-static void
-make_markers(Many *many)
+/* In a pipeline, one that is to be asked for right before is left for later. */
+static bool
+pick_unmarked(const Item *item, const char **version)
 {
-	Removals	removals;
+	return item->in_hand && !item->is_null;
+}
+
+static bool
+pick_left(const Item *item, const char **version)
+{
+	return item->in_hand;
+}
+
+/* What the server did not refuse is looked at: what was on its way when somebody wanted us to stop, by the next drain. */
+static void
+take_marked(Portion *portion)
+{
 	int			i;
 
-	begin_removals(many, &removals);
-	for (i = 0; i < many->n; i++)
-		if (many->items[i].in_hand)
-			add_removal(many, &removals, i, NULL);
-
-	/*
-	 * if the call was stopped, the next drain looks at what was on its way
-	 */
-	(void) bucket_remove_many(many->bucket, removals.list, removals.n, true);
-	for (i = 0; i < removals.n; i++)
+	for (i = 0; i < portion->n_removals; i++)
 	{
-		const BucketRemoval *removal = &removals.list[i];
-		Item	   *item = &many->items[removals.items[i]];
+		const BucketRemoval *removal = &portion->removals[i];
+		Item	   *item = item_of(portion, i);
 
 		item->marker = removal->marker;
 		item->made = removal->errnum == 0;
 		if (removal->is_doubtful)
-			doubt(many->bucket, item->key);
+			doubt(portion->many->bucket, item->key);
 		if (removal->errnum != 0 && removal->errnum != EIO && removal->errnum != ETIMEDOUT &&
-			removal->errnum != EAGAIN)
+			removal->errnum != EAGAIN && removal->errnum != EINTR)
 			settle(item, fail(removal->errnum, "could not delete file"));
 	}
 }
@@ -444,8 +697,8 @@ find_marker(const Item *item, const KeyVersions *versions)
 static void
 take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
 {
-	Many	   *many = arg;
-	Item	   *item = item_of_ask(many, ask);
+	const Many *many = ((const Portion *) arg)->many;
+	Item	   *item = item_of(arg, ask);
 	int			at;
 
 	item->version = NULL;
@@ -467,62 +720,95 @@ take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
 		settle(item, fail(bucket_note(many->bucket, EIO, "the server has made no delete marker"), "could not delete file"));
 }
 
-/* Removes the markers above strangers, and settles these.  Returns how many files have no marker yet. */
-static int
-uncover_strangers(Many *many)
+static bool
+pick_stranger(const Item *item, const char **version)
 {
-	int			left = 0;
+	*version = item->version;
+	return item->in_hand && item->version != NULL;
+}
+
+static void
+take_uncovered(Portion *portion)
+{
+	int			i;
+
+	for (i = 0; i < portion->n_removals; i++)
+	{
+		int			errnum = portion->removals[i].errnum;
+		Item	   *item = item_of(portion, i);
+
+		/* a busy server is asked again */
+		if (errnum == 0)
+			settle(item, come_to(item->outcome));
+		else if (!portion->removals[i].again)
+			settle(item, fail(errnum, "could not put back file"));
+	}
+}
+
+/* A stranger that a busy server still hides. */
+static void
+fail_strangers(Many *many)
+{
 	int			i;
 
 	for (i = 0; i < many->n; i++)
-	{
-		Item	   *item = &many->items[i];
-		int			errnum;
-
-		if (!item->in_hand)
-			continue;
-		if (item->version == NULL)
-		{
-			left++;
-			continue;
-		}
-		errnum = bucket_remove_version(many->bucket, item->key, item->version);
-		settle(item, errnum == 0 ? come_to(item->outcome) : fail(errnum, "could not put back file"));
-	}
-	return left;
+		if (many->items[i].in_hand && many->items[i].version != NULL)
+			settle(&many->items[i], fail(EAGAIN, "could not put back file"));
 }
 
-/* Captures all files in hand by markers, and verifies them. */
+/* Hides those that are left, all together, and more than once if need be. */
 static void
-hide_all(Many *many)
+hide_left(Many *many)
 {
 	int			errnum = EIO;
 	int			try;
 
-	for (try = 0;; try++)
+	for (try = 0; is_in_hand(many); try++)
 	{
-		/* the lists may have taken long */
-		if (!begin_change(many))
-			return;
-		make_markers(many);
-		if (list_all(many, take_verified) != 0 || uncover_strangers(many) == 0)
-			return;
-		if (try == MAX_TRIES)
+		if (try > MAX_TRIES)
 			break;
 		if (!bucket_rest(try))
 		{
 			errnum = bucket_note(many->bucket, EINTR, strerror(EINTR));
 			break;
 		}
+		/* the lists may have taken long */
+		if (!begin_change(many))
+			return;
+		(void) remove_all(many, pick_left, take_marked);
+		if (list_all(many, COVERED, take_verified) != 0)
+			return;
+		(void) remove_all(many, pick_stranger, take_uncovered);
+		fail_strangers(many);
 	}
 	fail_all(many, fail(errnum, "could not delete file"));
 }
 
-/* Destroys all files in hand at their place, because there is no trash. */
+static void
+hide_all(Many *many)
+{
+	static const Step steps[] = {
+		{UNCOVERED, take_place},
+		{0},					/* the manifest */
+		{.pick = pick_unmarked,.take = take_marked},
+		{COVERED, take_verified},
+		{.pick = pick_stranger,.take = take_uncovered}
+	};
+
+	if (go_way(many, steps, lengthof(steps), "could not delete file") != 0)
+		return;
+	(void) remove_all(many, pick_stranger, take_uncovered);
+	fail_strangers(many);
+	check_null_versions(many);
+	hide_left(many);
+}
+
+/* There is no trash: those that are in hand are destroyed in their place. */
 static void
 destroy_in_place(Many *many)
 {
 	ConditionalDelete *files = palloc_extended(sizeof(ConditionalDelete) * many->n, MCXT_ALLOC_HUGE);
+	int		   *numbers = palloc_extended(sizeof(int) * many->n, MCXT_ALLOC_HUGE);
 	int			n = 0;
 	int			i;
 
@@ -532,16 +818,16 @@ destroy_in_place(Many *many)
 
 		if (!item->in_hand)
 			continue;
-		many->asked[n] = i;
+		numbers[n] = i;
 		files[n++] = (ConditionalDelete)
 		{
-			.key = item->key,.etag = item->etag,.modified = item->modified
+			.key = item->key,.etag = item->seen.etag,.modified = item->seen.modified
 		};
 	}
 	bucket_delete_conditionally(many->bucket, files, n);
 	for (i = 0; i < n; i++)
 	{
-		Item	   *item = &many->items[many->asked[i]];
+		Item	   *item = &many->items[numbers[i]];
 
 		settle(item, files[i].result);
 		many->condemned[item->number].destroyed = files[i].result.outcome == FILE_OK;
@@ -554,10 +840,9 @@ capture_all(Many *many, bool for_good)
 	const FileResult no_trash = {FILE_FAILED, ENOTSUP, "could not back up file"};
 
 	if (!many->bucket->conditional)
-	{
-		check_null_versions(many);
 		hide_all(many);
-	}
+	else if (list_all(many, UNCOVERED, take_place) != 0)
+		return;
 	else if (for_good)
 		destroy_in_place(many);
 	else
@@ -598,6 +883,7 @@ bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n
 		return;
 	begin_many(&many, store, n);
 	many.condemned = files;
+	many.run_id = run_id;
 	for (i = 0; i < n; i++)
 	{
 		files[i].place = PLACE_UNKNOWN;
@@ -605,7 +891,7 @@ bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n
 		add_item(&many, files[i].path, files[i].expected);
 	}
 	qsort(many.items, n, sizeof(Item), compare_items);
-	if (begin_change(&many) && list_all(&many, take_place) == 0)
+	if (begin_change(&many))
 	{
 		capture_all(&many, for_good);
 		mend(&many, run_id);
@@ -637,8 +923,8 @@ bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy, c
 static void
 take_doomed(void *arg, int ask, int errnum, const KeyVersions *versions)
 {
-	Many	   *many = arg;
-	Item	   *item = item_of_ask(many, ask);
+	const Many *many = ((const Portion *) arg)->many;
+	Item	   *item = item_of(arg, ask);
 	bool		is_last = versions->n == versions->at + 1 && !versions->more;
 
 	if (errnum != 0)
@@ -663,22 +949,62 @@ take_doomed(void *arg, int ask, int errnum, const KeyVersions *versions)
 	}
 }
 
-/* Removes the markers of versions that are gone.  A marker that stays does no harm. */
-static void
-remove_markers(Many *many)
+static bool
+pick_doomed(const Item *item, const char **version)
 {
-	Removals	removals;
+	*version = item->version;
+	return item->in_hand;
+}
+
+static void
+take_destroyed(Portion *portion)
+{
 	int			i;
 
-	begin_removals(many, &removals);
-	for (i = 0; i < many->n; i++)
+	for (i = 0; i < portion->n_removals; i++)
 	{
-		const Item *item = &many->items[i];
+		const BucketRemoval *removal = &portion->removals[i];
 
-		if (item->marker != NULL && item->result.outcome != FILE_FAILED)
-			add_removal(many, &removals, i, item->marker);
+		if (removal->errnum == 0)
+			settle(item_of(portion, i), come_to(FILE_OK));
+		/* a busy server is asked again, and what was on its way is found missing by the next drain */
+		else if (!removal->again)
+			settle(item_of(portion, i), fail(removal->errnum, "could not delete file"));
 	}
-	(void) bucket_remove_many(many->bucket, removals.list, removals.n, true);
+}
+
+/* The markers of versions that are gone.  One that stays is in nobody's way. */
+static bool
+pick_bare_marker(const Item *item, const char **version)
+{
+	*version = item->marker;
+	return item->marker != NULL && !item->in_hand && item->result.outcome != FILE_FAILED;
+}
+
+static void
+take_bared(Portion *portion)
+{
+	int			i;
+
+	for (i = 0; i < portion->n_removals; i++)
+		if (!portion->removals[i].again)
+			item_of(portion, i)->marker = NULL;
+}
+
+static void
+destroy_all(Many *many)
+{
+	static const Step steps[] = {
+		{COVERED, take_doomed},
+		{.pick = pick_doomed,.take = take_destroyed},
+		{.pick = pick_bare_marker,.take = take_bared}
+	};
+
+	if (go_way(many, steps, lengthof(steps), "could not delete file") != 0)
+		return;
+	if (is_in_hand(many) && begin_change(many))
+		fail_all(many, fail(remove_all(many, pick_doomed, take_destroyed) == EINTR ? EINTR : EAGAIN, "could not delete file"));
+	(void) remove_all(many, pick_bare_marker, take_bared);
 }
 
 void
@@ -694,14 +1020,8 @@ bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 		add_item(&many, files[i].path, files[i].expected);
 	}
 	qsort(many.items, n, sizeof(Item), compare_items);
-	if (begin_change(&many) && list_all(&many, take_doomed) == 0 && begin_change(&many))
-	{
-		remove_versions(&many, "could not delete file");
-		for (i = 0; i < n; i++)
-			if (many.items[i].in_hand)
-				settle(&many.items[i], come_to(FILE_OK));
-		remove_markers(&many);
-	}
+	if (begin_change(&many))
+		destroy_all(&many);
 	for (i = 0; i < n; i++)
 	{
 		StoreDoomed *file = &files[many.items[i].number];
@@ -721,4 +1041,184 @@ bucket_destroy(FileStore *store, int64 run_id, const char *path, const FileIdent
 	bucket_destroy_many(store, run_id, &file, 1);
 	*freed = file.freed;
 	return file.result;
+}
+
+
+/* ------------------------------------------------------------------ locate --- */
+
+static void
+take_located(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	Item	   *item = item_of(arg, ask);
+	const Many *many = ((const Portion *) arg)->many;
+
+	if (errnum == 0)
+		many->located[item->number].place = bucket_place_of(versions);
+	settle(item, errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not list versions of file"));
+}
+
+void
+bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n)
+{
+	static const Step steps[] = {{COVERED, take_located}};
+	Many		many;
+	int			i;
+
+	if (n == 0)
+		return;
+	begin_many(&many, store, n);
+	many.located = files;
+	for (i = 0; i < n; i++)
+	{
+		files[i].place = PLACE_UNKNOWN;
+		add_item(&many, files[i].path, files[i].expected);
+	}
+	qsort(many.items, n, sizeof(Item), compare_items);
+	(void) go_way(&many, steps, lengthof(steps), "could not list versions of file");
+	for (i = 0; i < n; i++)
+		files[many.items[i].number].errnum = many.items[i].result.errnum;
+	end_many(&many);
+}
+
+
+/* ---------------------------------------------------------------- put back --- */
+
+/* What a list could not tell: the server does not show a version that it should, which one file at a time can mend. */
+static void
+settle_unlisted(Item *item, int errnum, const KeyVersions *versions)
+{
+	item->is_odd = versions->none_is_current;
+	if (!item->is_odd)
+		settle(item, fail(errnum, "could not list versions of file"));
+}
+
+/* One marker right above the file is removed here; more of them, one after the other. */
+static void
+take_hidden(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	const Many *many = ((const Portion *) arg)->many;
+	Item	   *item = item_of(arg, ask);
+
+	if (item->is_odd)
+		return;
+	if (errnum != 0)
+		settle_unlisted(item, errnum, versions);
+	else if (!bucket_is_captured(versions))
+		settle(item, come_to(FILE_VANISHED));
+	else if (bucket_is_present(versions))
+		settle(item, come_to(FILE_OCCUPIED));
+	else if (versions->at > 1)
+		item->is_odd = true;
+	else
+		item->version = MemoryContextStrdup(many->context, versions->entries[0].version);
+}
+
+static bool
+pick_cover(const Item *item, const char **version)
+{
+	*version = item->version;
+	return item->in_hand && !item->is_odd && item->version != NULL;
+}
+
+/* A busy server is asked again; what has no marker any more has no `version`. */
+static void
+take_shown(Portion *portion)
+{
+	int			i;
+
+	for (i = 0; i < portion->n_removals; i++)
+	{
+		const BucketRemoval *removal = &portion->removals[i];
+		Item	   *item = item_of(portion, i);
+
+		if (removal->errnum == 0)
+			item->version = NULL;
+		else if (!removal->again)
+			settle(item, fail(removal->errnum, "could not put back file"));
+	}
+}
+
+static void
+take_seen(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	Item	   *item = item_of(arg, ask);
+
+	if (item->is_odd || item->version != NULL)
+		return;
+	if (errnum != 0)
+		settle_unlisted(item, errnum, versions);
+	else if (versions->at == 0)
+		settle(item, come_to(FILE_OK));
+	else if (versions->at < 0)
+		settle(item, come_to(FILE_VANISHED));
+	else if (bucket_is_present(versions))
+		settle(item, come_to(FILE_OCCUPIED));
+	else
+		item->is_odd = true;
+}
+
+static void
+show_all(Many *many)
+{
+	static const Step steps[] = {
+		{COVERED, take_hidden},
+		{.pick = pick_cover,.take = take_shown},
+		{UNCOVERED, take_seen}
+	};
+
+	const char *version;
+	int			i;
+
+	if (go_way(many, steps, lengthof(steps), "could not put back file") != 0)
+		return;
+	for (i = 0; i < many->n && !pick_cover(&many->items[i], &version); i++)
+		;
+	if (i == many->n || !begin_change(many))
+		return;
+	(void) remove_all(many, pick_cover, take_shown);
+	(void) list_all(many, UNCOVERED, take_seen);
+}
+
+/* Those that need more than a marker removed, one after the other. */
+static void
+put_back_odd(Many *many, int64 run_id, const StoreReturned *files)
+{
+	int			i;
+
+	for (i = 0; i < many->n; i++)
+	{
+		Item	   *item = &many->items[i];
+		const StoreReturned *file = &files[item->number];
+
+		if (!item->in_hand)
+			continue;
+		settle(item, item->is_odd ?
+			   bucket_put_back((FileStore *) many->bucket, run_id, file->path, file->as, file->expected) :
+			   fail(EAGAIN, "could not put back file"));
+		if (item->result.errnum == EINTR)
+			fail_all(many, item->result);
+	}
+}
+
+void
+bucket_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n)
+{
+	Many		many;
+	int			i;
+
+	if (n == 0)
+		return;
+	begin_many(&many, store, n);
+	for (i = 0; i < n; i++)
+	{
+		add_item(&many, files[i].path, files[i].expected);
+		many.items[i].is_odd = strcmp(files[i].path, files[i].as) != 0;
+	}
+	qsort(many.items, n, sizeof(Item), compare_items);
+	if (begin_change(&many))
+		show_all(&many);
+	put_back_odd(&many, run_id, files);
+	for (i = 0; i < n; i++)
+		files[many.items[i].number].result = many.items[i].result;
+	end_many(&many);
 }

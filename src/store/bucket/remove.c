@@ -56,16 +56,18 @@ typedef struct Group
 	char		query[QUERY_SIZE];
 } Group;
 
-typedef struct Removing
+struct BucketRemoving
 {
 	Bucket	   *bucket;
 	BucketRemoval *removals;
 	int			n;
 	bool		leased;
+	bool		is_stopped;		/* the lease may end */
 	int			next;
+	int			busy;			/* groups that are on their way */
 	int			group_size;
-	Group	   *groups;			/* one for each lane */
-} Removing;
+	Group	   *groups;			/* by lane */
+};
 
 /* Returns whether XML can hold the key, and the key comes back unchanged. */
 static bool
@@ -87,8 +89,8 @@ fits_xml(const char *key)
 	return true;
 }
 
-static void
-append_escaped(StringInfo body, const char *text)
+void
+bucket_append_xml(StringInfo body, const char *text)
 {
 	for (; *text != '\0'; text++)
 	{
@@ -113,19 +115,19 @@ static void
 append_removal(StringInfo body, const BucketRemoval *removal)
 {
 	appendStringInfoString(body, "<Object><Key>");
-	append_escaped(body, removal->key);
+	bucket_append_xml(body, removal->key);
 	appendStringInfoString(body, "</Key>");
 	if (removal->version != NULL)
 	{
 		appendStringInfoString(body, "<VersionId>");
-		append_escaped(body, removal->version);
+		bucket_append_xml(body, removal->version);
 		appendStringInfoString(body, "</VersionId>");
 	}
 	appendStringInfoString(body, "</Object>");
 }
 
 static bool
-is_to_be_alone(const Removing *removing, int i)
+is_to_be_alone(const BucketRemoving *removing, int i)
 {
 	const BucketRemoval *removal = &removing->removals[i];
 
@@ -150,7 +152,7 @@ call_alone(Group *group, const BucketRemoval *removal, BucketCall *call)
 
 /* Makes the call for a group of removals.  Returns false where there is no MD5. */
 static bool
-call_together(Removing *removing, Group *group, BucketCall *call)
+call_together(BucketRemoving *removing, Group *group, BucketCall *call)
 {
 	const BucketRemoval *first = &removing->removals[group->first];
 
@@ -177,13 +179,12 @@ call_together(Removing *removing, Group *group, BucketCall *call)
 static bool
 next_group(void *arg, int lane, BucketCall *call)
 {
-	Removing   *removing = arg;
+	BucketRemoving *removing = arg;
 	Group	   *group = &removing->groups[lane];
 	bool		made;
 
-	if (removing->leased && bucket_lease_ends(removing->bucket))
-		return false;
-	while (removing->next < removing->n)
+	removing->is_stopped = removing->leased && bucket_lease_ends(removing->bucket);
+	while (removing->next < removing->n && !removing->is_stopped)
 	{
 		BucketRemoval *removal = &removing->removals[removing->next];
 
@@ -192,7 +193,10 @@ next_group(void *arg, int lane, BucketCall *call)
 			call_together(removing, group, call) || call_alone(group, removal, call);
 		removing->next += group->n;
 		if (made)
+		{
+			removing->busy++;
 			return true;
+		}
 		removal->again = false;
 		removal->errnum = bucket_note(removing->bucket, EINVAL, "the server gave no version id");
 	}
@@ -272,10 +276,11 @@ take_failure(BucketRemoval *removals, int n, int errnum, const BucketAnswer *ans
 static void
 take_group(void *arg, int lane, int errnum, const BucketAnswer *answer)
 {
-	Removing   *removing = arg;
+	BucketRemoving *removing = arg;
 	const Group *group = &removing->groups[lane];
 	BucketRemoval *first = &removing->removals[group->first];
 
+	removing->busy--;
 	if (errnum == 0 && answer->status >= 300 && answer->status != 404)
 		errnum = bucket_note(removing->bucket, EIO, answer->error);
 	/* an error may come with the status of a success */
@@ -297,15 +302,16 @@ take_group(void *arg, int lane, int errnum, const BucketAnswer *answer)
 
 /* ------------------------------------------------------------------- rounds --- */
 
-/* Makes each removal once. */
-static int
-remove_once(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
+BucketRemoving *
+bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 {
-	Removing	removing = {bucket, removals, n, leased};
-	const BucketCalls calls = {next_group, take_group, &removing};
-	int			errnum;
+	BucketRemoving *removing = palloc0(sizeof(BucketRemoving));
 	int			i;
 
+	removing->bucket = bucket;
+	removing->removals = removals;
+	removing->n = n;
+	removing->leased = leased;
 	for (i = 0; i < n; i++)
 	{
 		removals[i].errnum = EAGAIN;
@@ -313,20 +319,53 @@ remove_once(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 		removals[i].is_doubtful = false;
 		removals[i].marker = NULL;
 	}
-	removing.group_size = Min((n + bucket->n_parallel - 1) / bucket->n_parallel, GROUP_KEYS);
-	removing.groups = palloc0(sizeof(Group) * bucket->n_parallel);
-	errnum = bucket_call_many(bucket, &calls);
-	/* some requests may have been on their way */
-	for (i = 0; errnum != 0 && i < n; i++)
-		if (removals[i].again)
+	removing->group_size = Min((n + bucket->n_parallel - 1) / bucket->n_parallel, GROUP_KEYS);
+	removing->groups = palloc0(sizeof(Group) * bucket->n_parallel);
+	return removing;
+}
+
+BucketCalls
+bucket_removing_calls(BucketRemoving *removing)
+{
+	return (BucketCalls)
+	{
+		next_group, take_group, removing
+	};
+}
+
+bool
+bucket_is_removed(const BucketRemoving *removing)
+{
+	return removing->busy == 0 && (removing->next == removing->n || removing->is_stopped);
+}
+
+void
+bucket_end_removing(BucketRemoving *removing, int errnum)
+{
+	int			i;
+
+	/* some may have been on their way */
+	for (i = 0; errnum != 0 && i < removing->n; i++)
+		if (removing->removals[i].again)
 		{
-			removals[i].errnum = errnum;
-			removals[i].is_doubtful = true;
+			removing->removals[i].errnum = errnum;
+			removing->removals[i].is_doubtful = true;
 		}
-	for (i = 0; i < bucket->n_parallel; i++)
-		if (removing.groups[i].body.data != NULL)
-			pfree(removing.groups[i].body.data);
-	pfree(removing.groups);
+	for (i = 0; i < removing->bucket->n_parallel; i++)
+		if (removing->groups[i].body.data != NULL)
+			pfree(removing->groups[i].body.data);
+	pfree(removing->groups);
+	pfree(removing);
+}
+
+static int
+remove_once(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
+{
+	BucketRemoving *removing = bucket_begin_removing(bucket, removals, n, leased);
+	const BucketCalls calls = bucket_removing_calls(removing);
+	int			errnum = bucket_call_many(bucket, &calls);
+
+	bucket_end_removing(removing, errnum);
 	return errnum;
 }
 

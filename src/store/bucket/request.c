@@ -109,7 +109,7 @@ bucket_encode_source(const Bucket *bucket, char *header, size_t size, const char
 	strlcat(header, bucket->name, size);
 	strlcat(header, "/", size);
 	return encode(header, size, key, true) &&
-		strlcat(header, "?versionId=", size) < size && encode(header, size, version, false);
+		(version == NULL || (strlcat(header, "?versionId=", size) < size && encode(header, size, version, false)));
 }
 
 static bool

@@ -154,11 +154,12 @@ bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expect
 
 /* --------------------------------------------------------------- many keys --- */
 
-/* smallest number of keys in a range: with their markers they fit into a page */
-#define RANGE_MIN		334
 #define PAGE_MAX		1000
 
-/* if pages have fewer of the keys than this, then SKIPPED keys are asked for by name before the next page */
+/* a page has so many entries more than are expected */
+#define PAGE_SPARE		16
+
+/* of a thousand entries so many should be of the keys; else so many are asked for by name, and then a page is tried again */
 #define WORTH_A_PAGE	6
 #define SKIPPED			32
 
@@ -167,17 +168,21 @@ typedef struct Range
 {
 	int			next;
 	int			end;
+	int			page_size;		/* entries that its page has at most */
 	int			poor;			/* pages in a row that had few of the keys */
 	int			missed;			/* index of the key that is asked for by name,
 								 * or -1 */
 	char		query[2 * KEY_QUERY_SIZE];
 } Range;
 
-typedef struct Listing
+struct BucketListing
 {
 	Bucket	   *bucket;
 	const VersionsAsk *asks;
 	int			n;
+	int			told;			/* so many have been passed to the sink */
+	double		per_key;		/* entries of the list for each key: as
+								 * expected, then as the last page had them */
 	VersionsSink sink;
 	void	   *arg;
 	int			next;			/* index of the first key in no range yet */
@@ -186,7 +191,7 @@ typedef struct Listing
 	int		   *missed;			/* indexes of keys to be asked for by name */
 	int			n_missed;
 	int			next_missed;
-} Listing;
+};
 
 /*
  * Appends the marker behind which the page of `key` begins: the key without its
@@ -206,7 +211,7 @@ encode_marker(char *query, size_t size, const char *key)
 
 /* Makes the query for the next page of the range.  Returns false if there is no room. */
 static bool
-ask_for_page(const Listing *listing, Range *range)
+ask_for_page(const BucketListing *listing, Range *range)
 {
 	size_t		size = sizeof(range->query);
 	char		rest[64];
@@ -214,7 +219,8 @@ ask_for_page(const Listing *listing, Range *range)
 	strlcpy(range->query, "encoding-type=url&key-marker=", size);
 	if (!encode_marker(range->query, size, listing->asks[range->next].key))
 		return false;
-	snprintf(rest, sizeof(rest), "&max-keys=%d&prefix=", Min(2 * (range->end - range->next) + 16, PAGE_MAX));
+	range->page_size = (int) Min(listing->per_key * (range->end - range->next) + PAGE_SPARE, PAGE_MAX);
+	snprintf(rest, sizeof(rest), "&max-keys=%d&prefix=", range->page_size);
 	strlcat(range->query, rest, size);
 	return encode_prefix(range->query, size, listing->bucket->prefix) &&
 		strlcat(range->query, "&versions=", size) < size;
@@ -223,7 +229,7 @@ ask_for_page(const Listing *listing, Range *range)
 static bool
 next_page(void *arg, int lane, BucketCall *call)
 {
-	Listing    *listing = arg;
+	BucketListing *listing = arg;
 	Range	   *range = &listing->ranges[lane];
 
 	range->missed = -1;
@@ -244,13 +250,14 @@ next_page(void *arg, int lane, BucketCall *call)
 }
 
 static void
-tell(Listing *listing, int ask, int errnum, const KeyVersions *versions)
+tell(BucketListing *listing, int ask, int errnum, const KeyVersions *versions)
 {
+	listing->told++;
 	listing->sink(listing->arg, ask, errnum, versions);
 }
 
 static void
-take_missed(Listing *listing, int ask, int errnum, const BucketAnswer *answer)
+take_missed(BucketListing *listing, int ask, int errnum, const BucketAnswer *answer)
 {
 	KeyVersions versions = {0};
 
@@ -265,7 +272,7 @@ take_missed(Listing *listing, int ask, int errnum, const BucketAnswer *answer)
  * goes on.  Returns how many keys of the range the page covers.
  */
 static int
-go_through(Listing *listing, Range *range, const BucketAnswer *answer)
+go_through(BucketListing *listing, Range *range, const BucketAnswer *answer)
 {
 	const char *last = answer->truncated ? answer->entries[answer->n_entries - 1].key : NULL;
 	int			began = range->next;
@@ -298,11 +305,11 @@ go_through(Listing *listing, Range *range, const BucketAnswer *answer)
  * the keys lie far apart, and some of them are asked for by name.
  */
 static void
-skip_poor(Listing *listing, Range *range, int n)
+skip_poor(BucketListing *listing, Range *range, int n)
 {
 	int			skip = n == 0 ? 1 : 0;
 
-	range->poor = n < WORTH_A_PAGE ? range->poor + 1 : 0;
+	range->poor = n * PAGE_MAX < WORTH_A_PAGE * range->page_size ? range->poor + 1 : 0;
 	if (range->poor > 1)
 		skip = SKIPPED;
 	while (skip-- > 0 && range->next < range->end)
@@ -312,7 +319,7 @@ skip_poor(Listing *listing, Range *range, int n)
 static void
 take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 {
-	Listing    *listing = arg;
+	BucketListing *listing = arg;
 	Range	   *range = &listing->ranges[lane];
 	const KeyVersions none = {0};
 	int			n;
@@ -329,23 +336,49 @@ take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	if (errnum != 0)
 		return;
 	n = answer->truncated && answer->n_entries == 0 ? 0 : go_through(listing, range, answer);
+	/* the next page of a range that needs one should have the rest of it */
+	if (answer->truncated)
+		listing->per_key = Max((double) answer->n_entries / Max(n, 1), 1);
 	skip_poor(listing, range, n);
 }
 
-int
-bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, VersionsSink sink, void *arg)
+BucketListing *
+bucket_begin_listing(Bucket *bucket, const VersionsAsk *asks, int n, int per_key, VersionsSink sink, void *arg)
 {
-	Listing		listing = {bucket, asks, n, sink, arg};
-	const BucketCalls calls = {next_page, take_page, &listing};
-	int			errnum;
+	BucketListing *listing = palloc0(sizeof(BucketListing));
 
-	if (n == 0)
-		return 0;
-	listing.range_size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, RANGE_MIN);
-	listing.ranges = palloc0(sizeof(Range) * bucket->n_parallel);
-	listing.missed = palloc(sizeof(int) * n);
-	errnum = bucket_call_many(bucket, &calls);
-	pfree(listing.ranges);
-	pfree(listing.missed);
-	return errnum;
+	listing->bucket = bucket;
+	listing->asks = asks;
+	listing->n = n;
+	listing->per_key = per_key;
+	listing->sink = sink;
+	listing->arg = arg;
+	/* to a server a page of ten entries is hardly less work than one of a thousand */
+	listing->range_size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, (PAGE_MAX - PAGE_SPARE) / per_key);
+	listing->ranges = palloc0(sizeof(Range) * bucket->n_parallel);
+	listing->missed = palloc(sizeof(int) * Max(n, 1));
+	return listing;
+}
+
+BucketCalls
+bucket_listing_calls(BucketListing *listing)
+{
+	return (BucketCalls)
+	{
+		next_page, take_page, listing
+	};
+}
+
+bool
+bucket_is_listed(const BucketListing *listing)
+{
+	return listing->told == listing->n;
+}
+
+void
+bucket_end_listing(BucketListing *listing)
+{
+	pfree(listing->ranges);
+	pfree(listing->missed);
+	pfree(listing);
 }

@@ -57,8 +57,9 @@ typedef struct BucketWalk
 	int			errnum;			/* not 0 once the walk has failed */
 	WalkRange	ranges[BUCKET_PAGES];
 	int			n_ranges;
-	int			current;		/* index of the range whose files are passed
-								 * on */
+	int			current;		/* whose files are passed on */
+	TrashWalk  *trash;			/* of what a run has captured; NULL: of the
+								 * bucket */
 } BucketWalk;
 
 static BucketWalk *
@@ -80,13 +81,12 @@ bucket_walk_begin(FileStore *store, bool recurse)
 	return (TreeWalk *) begin_walk(bucket_of(store), recurse);
 }
 
-/* The walk is at its end: see bucket_trash_runs(). */
 TreeWalk *
 bucket_walk_begin_trash(FileStore *store, int64 run_id)
 {
 	BucketWalk *walk = begin_walk(bucket_of(store), true);
 
-	walk->is_begun = true;
+	walk->trash = bucket_begin_trash(walk->bucket, run_id, walk->context);
 	return (TreeWalk *) walk;
 }
 
@@ -341,6 +341,24 @@ cut_claim(char *path)
 	return true;
 }
 
+/* Passes on what a run has captured. */
+static WalkStep
+next_in_trash(BucketWalk *walk, const char **path)
+{
+	size_t		len;
+
+	while (walk->errnum == 0)
+	{
+		walk->errnum = bucket_next_in_trash(walk->trash, path);
+		if (walk->errnum == 0 && *path == NULL)
+			return WALK_END;
+		/* nobody but us writes manifests; but whoever did could not name what is no file of ours */
+		if (walk->errnum == 0 && judge(*path, true, &len) == WALK_REACHED)
+			return WALK_FILE;
+	}
+	return WALK_FAILED;
+}
+
 WalkStep
 bucket_walk_next(TreeWalk *base, const char **path)
 {
@@ -351,6 +369,8 @@ bucket_walk_next(TreeWalk *base, const char **path)
 	size_t		len;
 
 	*path = NULL;
+	if (walk->trash != NULL)
+		return next_in_trash(walk, path);
 	if (!walk->is_begun)
 		walk->errnum = begin_ranges(walk);
 	while (walk->errnum == 0)
@@ -394,6 +414,8 @@ bucket_walk_end(TreeWalk *base)
 	for (i = 0; i < walk->n_ranges; i++)
 		if (walk->ranges[i].on_its_way)
 			bucket_drop_page(walk->bucket, walk->ranges[i].number);
+	if (walk->trash != NULL)
+		bucket_end_trash(walk->trash);
 	MemoryContextDelete(walk->context);
 	pfree(walk);
 }

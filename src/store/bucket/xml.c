@@ -220,6 +220,9 @@ take_value(AnswerReader *reader, const xmlChar * name)
 		take_text(reader, answer->next_key, sizeof(answer->next_key));
 	else if (is(name, "NextVersionIdMarker") || is(name, "NextUploadIdMarker"))
 		take_text(reader, answer->next_version, sizeof(answer->next_version));
+	/* of a copy */
+	else if (is(name, "ETag"))
+		take_text(reader, answer->etag, sizeof(answer->etag));
 	else if (is(name, "EncodingType"))
 		reader->is_encoded = strcmp(reader->text, "url") == 0;
 	else if (is(name, "Status"))
@@ -268,6 +271,17 @@ keep_quiet(void *arg, XML_ERROR * error)
 {
 }
 
+/* A parser that calls these functions.  Returns NULL for want of memory. */
+static xmlParserCtxtPtr
+make_parser(xmlSAXHandler *handler, void *arg)
+{
+	xmlParserCtxtPtr parser = xmlCreatePushParserCtxt(handler, arg, NULL, 0, NULL);
+
+	if (parser != NULL)
+		(void) xmlCtxtUseOptions(parser, XML_PARSE_NONET);
+	return parser;
+}
+
 AnswerReader *
 xml_begin(BucketAnswer *answer)
 {
@@ -286,13 +300,12 @@ xml_begin(BucketAnswer *answer)
 	if (reader == NULL)
 		return NULL;
 	reader->answer = answer;
-	reader->parser = xmlCreatePushParserCtxt(&handler, reader, NULL, 0, NULL);
+	reader->parser = make_parser(&handler, reader);
 	if (reader->parser == NULL)
 	{
 		free(reader);
 		return NULL;
 	}
-	(void) xmlCtxtUseOptions(reader->parser, XML_PARSE_NONET);
 	return reader;
 }
 
@@ -349,4 +362,116 @@ xml_free_entries(BucketAnswer *answer)
 	free(answer->entries);
 	answer->entries = NULL;
 	answer->n_entries = 0;
+}
+
+
+/* ------------------------------------------------------------------- values --- */
+
+/* Looks for values right below an element. */
+typedef struct ValueReader
+{
+	xmlParserCtxtPtr parser;
+	const char *parent;
+	PlainValue *values;
+	int			n;
+	int			depth;			/* 1 in the root */
+	int			parent_depth;	/* 0: not in it, or behind it */
+	bool		was_there;		/* the first one was */
+	bool		failed;
+	PlainValue *value;			/* the one that is being read, or NULL */
+	size_t		length;			/* of it */
+} ValueReader;
+
+static void
+refuse_values(void *arg, const xmlChar * name, const xmlChar * external, const xmlChar * system)
+{
+	ValueReader *reader = arg;
+
+	reader->failed = true;
+	xmlStopParser(reader->parser);
+}
+
+static void
+begin_value(void *arg, const xmlChar * name, const xmlChar * prefix, const xmlChar * uri,
+			int n_namespaces, const xmlChar * *namespaces, int n_attributes, int n_defaulted,
+			const xmlChar * *attributes)
+{
+	ValueReader *reader = arg;
+	int			i;
+
+	reader->value = NULL;
+	if (++reader->depth > MAX_DEPTH)
+		refuse_values(reader, NULL, NULL, NULL);
+	else if (!reader->was_there && is(name, reader->parent))
+	{
+		reader->was_there = true;
+		reader->parent_depth = reader->depth;
+	}
+	else if (reader->parent_depth > 0 && reader->depth == reader->parent_depth + 1)
+		for (i = 0; i < reader->n; i++)
+			if (!reader->values[i].found && is(name, reader->values[i].name))
+			{
+				reader->value = &reader->values[i];
+				reader->value->found = true;
+				reader->length = 0;
+			}
+}
+
+static void
+take_value_text(void *arg, const xmlChar * text, int length)
+{
+	ValueReader *reader = arg;
+	PlainValue *value = reader->value;
+
+	if (value == NULL)
+		return;
+	/* a value that is cut would be another one */
+	if (reader->length + length >= value->size)
+	{
+		refuse_values(reader, NULL, NULL, NULL);
+		return;
+	}
+	memcpy(value->value + reader->length, text, length);
+	reader->length += length;
+	value->value[reader->length] = '\0';
+}
+
+static void
+end_value(void *arg, const xmlChar * name, const xmlChar * prefix, const xmlChar * uri)
+{
+	ValueReader *reader = arg;
+
+	reader->value = NULL;
+	if (reader->depth-- == reader->parent_depth)
+		reader->parent_depth = 0;
+}
+
+bool
+xml_find_values(const char *xml, const char *parent, PlainValue *values, int n)
+{
+	static xmlSAXHandler handler =
+	{
+		.initialized = XML_SAX2_MAGIC,
+			.startElementNs = begin_value,
+			.endElementNs = end_value,
+			.characters = take_value_text,
+			.cdataBlock = take_value_text,
+			.internalSubset = refuse_values,
+			.serror = keep_quiet
+	};
+	ValueReader reader = {.parent = parent,.values = values,.n = n};
+	bool		whole;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		values[i].found = false;
+		values[i].value[0] = '\0';
+	}
+	reader.parser = make_parser(&handler, &reader);
+	if (reader.parser == NULL)
+		return false;
+	whole = xmlParseChunk(reader.parser, xml, (int) strlen(xml), 1) == 0 && !reader.failed;
+	xmlFreeParserCtxt(reader.parser);
+	return whole && reader.was_there;
 }

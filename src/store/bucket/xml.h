@@ -23,6 +23,9 @@ extern bool xml_read(AnswerReader *reader, const char *data, size_t length);
 /* Ends the document, and frees the reader.  Returns whether the document was read whole. */
 extern bool xml_end(AnswerReader *reader);
 
+/* Looks for values in a document: see BucketLibrary.find_values. */
+extern bool xml_find_values(const char *xml, const char *parent, PlainValue *values, int n);
+
 /* Frees the entries of an answer. */
 extern void xml_free_entries(BucketAnswer *answer);
 

@@ -1,0 +1,574 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/manifest.c
+ *	  Which versions a run has captured: lists of them, as objects of ours.
+ *
+ * A delete marker does not say who has made it.  After a point-in-time recovery
+ * the rows of the last runs are lost, and nothing else would tell which of the
+ * markers in the bucket are theirs.  So before the first marker of a portion is
+ * made, its files are written into an object, a manifest:
+ *
+ *	<prefix>/.audio_cleanup/trash/<run>/<second>-<number>
+ *
+ * A manifest has the form in which the server lists versions, and is read by the
+ * same code.  Its keys are paths below the prefix.  The second is that of the
+ * server's clock.  It stands in the name because a copy of a manifest has
+ * another date.
+ *
+ * A manifest says what was going to be captured.  A file of it lies in the trash
+ * if a marker lies right above its version, and if the marker is neither older
+ * than the manifest nor much younger: a file that was put back, and that the
+ * application has deleted later on, is none of ours.
+ *
+ * The manifests of a run are removed when none of its files lies in the trash
+ * any more.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "common/pg_prng.h"
+#include "lib/stringinfo.h"
+#include "nodes/pg_list.h"
+#include "utils/memutils.h"
+
+#include "src/store/bucket/bucket.h"
+
+#define TRASH_PATH		STORE_PRIVATE_DIR "/" STORE_TRASH_DIR "/"
+
+/* the markers of a portion are made so many seconds after its manifest, at most; and one server's clock may be so far behind another's */
+#define MARKER_SECONDS	3600
+#define SKEW_SECONDS	300
+
+#define QUERY_SIZE		(3 * (BUCKET_KEY_MAX + BUCKET_TOKEN_SIZE) + 128)
+
+static int
+manifest_key(const Bucket *bucket, int64 run_id, const char *name, char key[BUCKET_KEY_MAX + 1])
+{
+	char		path[128];
+
+	snprintf(path, sizeof(path), TRASH_PATH INT64_FORMAT "/%s", run_id, name);
+	return bucket_key(bucket, path, key);
+}
+
+
+/* ----------------------------------------------------------------- writing --- */
+
+static void
+append_file(StringInfo body, const ManifestFile *file)
+{
+	char		path[3 * BUCKET_KEY_MAX + 1] = "";
+	time_t		time = (time_t) file->modified;
+	struct tm	tm;
+
+	gmtime_r(&time, &tm);
+	(void) bucket_encode(path, sizeof(path), file->path);
+	appendStringInfo(body, "<Version><Key>%s</Key><VersionId>", path);
+	bucket_append_xml(body, file->version);
+	appendStringInfoString(body, "</VersionId><ETag>");
+	bucket_append_xml(body, file->etag);
+	appendStringInfo(body, "</ETag><Size>" INT64_FORMAT "</Size><LastModified>%04d-%02d-%02dT%02d:%02d:%02dZ</LastModified></Version>\n",
+					 file->size, tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+}
+
+struct BucketManifest
+{
+	Bucket	   *bucket;
+	char		key[BUCKET_KEY_MAX + 1];
+	StringInfoData body;
+	int			errnum;			/* of the key, and then of the request */
+	bool		is_begun;
+	bool		is_written;		/* or has failed */
+};
+
+BucketManifest *
+bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n)
+{
+	BucketManifest *manifest = palloc0(sizeof(BucketManifest));
+	char		name[64];
+	int			i;
+
+	snprintf(name, sizeof(name), "%012lld-%016llx", (long long) bucket->date,
+			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
+	manifest->bucket = bucket;
+	manifest->errnum = manifest_key(bucket, run_id, name, manifest->key);
+	initStringInfo(&manifest->body);
+	appendStringInfoString(&manifest->body, "<ListVersionsResult>\n<EncodingType>url</EncodingType>\n");
+	for (i = 0; i < n; i++)
+		append_file(&manifest->body, &files[i]);
+	appendStringInfoString(&manifest->body, "</ListVersionsResult>\n");
+	return manifest;
+}
+
+static bool
+next_write(void *arg, int lane, BucketCall *call)
+{
+	BucketManifest *manifest = arg;
+
+	if (manifest->is_begun)
+		return false;
+	manifest->is_begun = true;
+	manifest->is_written = manifest->errnum != 0;
+	call->method = "PUT";
+	call->key = manifest->key;
+	call->body = manifest->body.data;
+	return !manifest->is_written;
+}
+
+static void
+take_written(void *arg, int lane, int errnum, const BucketAnswer *answer)
+{
+	BucketManifest *manifest = arg;
+
+	manifest->is_written = true;
+	manifest->errnum = errnum == 0 && answer->status != 200 ? bucket_note(manifest->bucket, EIO, answer->error) : errnum;
+}
+
+BucketCalls
+bucket_manifest_calls(BucketManifest *manifest)
+{
+	return (BucketCalls)
+	{
+		next_write, take_written, manifest
+	};
+}
+
+bool
+bucket_is_written(const BucketManifest *manifest)
+{
+	return manifest->is_written;
+}
+
+int
+bucket_end_manifest(BucketManifest *manifest)
+{
+	int			errnum = manifest->is_written ? manifest->errnum : EINTR;
+
+	pfree(manifest->body.data);
+	pfree(manifest);
+	return errnum;
+}
+
+
+/* ------------------------------------------------------------------- lists --- */
+
+/* Is told an entry of a list, which lasts until it returns. */
+typedef void (*EntrySink) (void *arg, const BucketEntry *entry);
+
+/* Lists the objects below a prefix, or with `folders` what is right below it.  Returns 0 or an errno. */
+static int
+list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, void *arg)
+{
+	char		query[QUERY_SIZE];
+	char		token[BUCKET_TOKEN_SIZE] = "";
+	const BucketCall call = {"GET", NULL, query};
+	const BucketAnswer *answer;
+	int			errnum;
+	int			i;
+
+	do
+	{
+		query[0] = '\0';
+		if (token[0] != '\0')
+		{
+			strlcpy(query, "continuation-token=", sizeof(query));
+			if (!bucket_encode(query, sizeof(query), token))
+				return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
+			strlcat(query, "&", sizeof(query));
+		}
+		strlcat(query, folders ? "delimiter=%2F&encoding-type=url&list-type=2&max-keys=1000&prefix=" :
+				"encoding-type=url&list-type=2&max-keys=1000&prefix=", sizeof(query));
+		if (!bucket_encode(query, sizeof(query), prefix))
+			return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
+		if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
+			return errnum;
+		/* a token that comes twice would have the same page come for ever */
+		if (answer->status != 200 ||
+			(answer->truncated && (answer->next_token[0] == '\0' || strcmp(answer->next_token, token) == 0)))
+			return bucket_note(bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
+		for (i = 0; i < answer->n_entries; i++)
+			sink(arg, &answer->entries[i]);
+		strlcpy(token, answer->next_token, sizeof(token));
+	} while (answer->truncated);
+	return 0;
+}
+
+/* Runs that have manifests. */
+typedef struct RunList
+{
+	size_t		prefix;			/* bytes before the number */
+	int64	   *runs;
+	int			max;
+	int			n;
+} RunList;
+
+static void
+take_run(void *arg, const BucketEntry *entry)
+{
+	RunList    *list = arg;
+	const char *name = entry->key + list->prefix;
+	char	   *end;
+	int64		run_id;
+
+	if (!entry->is_prefix || strlen(entry->key) <= list->prefix || *name < '1' || *name > '9')
+		return;
+	errno = 0;
+	run_id = strtoll(name, &end, 10);
+	if (errno != 0 || strcmp(end, "/") != 0)
+		return;
+	if (list->n < list->max)
+		list->runs[list->n] = run_id;
+	list->n++;
+}
+
+int
+bucket_trash_runs(FileStore *store, int64 *runs, int max)
+{
+	Bucket	   *bucket = bucket_of(store);
+	char		prefix[BUCKET_KEY_MAX + 1];
+	RunList		list = {0, runs, max, 0};
+	int			errnum = bucket_key(bucket, TRASH_PATH, prefix);
+
+	list.prefix = strlen(prefix);
+	if (errnum == 0)
+		errnum = list_objects(bucket, prefix, true, take_run, &list);
+	if (errnum == 0)
+		return list.n;
+	errno = errnum;
+	return -1;
+}
+
+
+/* ----------------------------------------------------------------- walking --- */
+
+/* A file that lies in the trash. */
+typedef struct TrashFile
+{
+	const char *path;			/* NULL: it does not */
+	FileIdentity identity;
+} TrashFile;
+
+struct TrashWalk
+{
+	Bucket	   *bucket;
+	int64		run_id;
+	MemoryContext context;		/* of all that the walk has */
+	MemoryContext page;			/* of the files of one manifest */
+	bool		is_begun;
+	List	   *manifests;		/* keys (char *) that are to be read */
+	TrashFile  *files;
+	int			n;
+	int			next;
+	int			unseen;			/* files that could not be looked at */
+	int64		written;		/* when the manifest was, by the clock of the
+								 * server */
+};
+
+TrashWalk *
+bucket_begin_trash(Bucket *bucket, int64 run_id, MemoryContext context)
+{
+	TrashWalk  *walk = MemoryContextAllocZero(context, sizeof(TrashWalk));
+
+	walk->bucket = bucket;
+	walk->run_id = run_id;
+	walk->context = context;
+	walk->page = AllocSetContextCreate(context, "audio_cleanup files of a manifest", ALLOCSET_DEFAULT_SIZES);
+	return walk;
+}
+
+static void
+take_manifest(void *arg, const BucketEntry *entry)
+{
+	TrashWalk  *walk = arg;
+	MemoryContext caller = MemoryContextSwitchTo(walk->context);
+
+	walk->manifests = lappend(walk->manifests, pstrdup(entry->key));
+	MemoryContextSwitchTo(caller);
+}
+
+/* The files of a manifest that are asked for. */
+typedef struct Asking
+{
+	TrashWalk  *walk;
+	VersionsAsk *asks;
+} Asking;
+
+/* Does our marker lie right above the version? */
+static void
+take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	const Asking *asking = arg;
+	TrashWalk  *walk = asking->walk;
+	const BucketEntry *marker;
+
+	walk->unseen += errnum != 0 ? 1 : 0;
+	if (errnum != 0 || !bucket_is_captured(versions))
+		return;
+	marker = &versions->entries[versions->at - 1];
+	if (marker->modified >= walk->written - SKEW_SECONDS && marker->modified <= walk->written + MARKER_SECONDS)
+		walk->files[ask].path = asking->asks[ask].key + strlen(walk->bucket->prefix);
+}
+
+static int
+compare_asks(const void *a, const void *b)
+{
+	return strcmp(((const VersionsAsk *) a)->key, ((const VersionsAsk *) b)->key);
+}
+
+/* Asks where the files of the manifest in `answer` are.  Returns 0 or an errno. */
+static int
+locate_files(TrashWalk *walk, const BucketAnswer *answer)
+{
+	Asking		asking = {walk, palloc0(sizeof(VersionsAsk) * Max(answer->n_entries, 1))};
+	FileIdentity *identities = palloc0(sizeof(FileIdentity) * Max(answer->n_entries, 1));
+	char		key[BUCKET_KEY_MAX + 1];
+	BucketListing *listing;
+	BucketCalls calls;
+	int			errnum;
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < answer->n_entries; i++)
+	{
+		if (bucket_key(walk->bucket, answer->entries[i].key, key) != 0)
+			continue;
+		bucket_identify_entry(&answer->entries[i], &identities[n]);
+		asking.asks[n].key = pstrdup(key);
+		asking.asks[n].expected = &identities[n];
+		n++;
+	}
+	qsort(asking.asks, n, sizeof(VersionsAsk), compare_asks);
+	walk->files = palloc0(sizeof(TrashFile) * Max(n, 1));
+	for (i = 0; i < n; i++)
+		walk->files[i].identity = *asking.asks[i].expected;
+	walk->n = n;
+	listing = bucket_begin_listing(walk->bucket, asking.asks, n, 2, take_place, &asking);
+	calls = bucket_listing_calls(listing);
+	errnum = bucket_call_many(walk->bucket, &calls);
+	bucket_end_listing(listing);
+	return errnum;
+}
+
+/* The name of a manifest begins with the second in which it was written. */
+static bool
+take_second(TrashWalk *walk, const char *key)
+{
+	char	   *end;
+
+	walk->written = strtoll(strrchr(key, '/') + 1, &end, 10);
+	return *end == '-';
+}
+
+static int
+read_manifest(TrashWalk *walk, const char *key)
+{
+	const BucketCall call = {.method = "GET",.key = key};
+	const BucketAnswer *answer;
+	MemoryContext caller;
+	int			errnum;
+
+	MemoryContextReset(walk->page);
+	walk->n = walk->next = 0;
+	if (!take_second(walk, key))
+		return 0;
+	errnum = bucket_call(walk->bucket, &call, &answer);
+	if (errnum != 0 || answer->status == 404)
+		return errnum;
+	if (answer->status != 200)
+		return bucket_note(walk->bucket, EIO, answer->error);
+	caller = MemoryContextSwitchTo(walk->page);
+	errnum = locate_files(walk, answer);
+	MemoryContextSwitchTo(caller);
+	return errnum;
+}
+
+static int
+begin_manifests(TrashWalk *walk)
+{
+	char		prefix[BUCKET_KEY_MAX + 1];
+	int			errnum = manifest_key(walk->bucket, walk->run_id, "", prefix);
+
+	walk->is_begun = true;
+	return errnum ? errnum : list_objects(walk->bucket, prefix, false, take_manifest, walk);
+}
+
+int
+bucket_next_in_trash(TrashWalk *walk, const char **path)
+{
+	int			errnum = walk->is_begun ? 0 : begin_manifests(walk);
+
+	*path = NULL;
+	walk->bucket->in_trash = NULL;
+	while (errnum == 0)
+	{
+		while (walk->next < walk->n && walk->files[walk->next].path == NULL)
+			walk->next++;
+		if (walk->next < walk->n)
+		{
+			*path = walk->bucket->in_trash = walk->files[walk->next].path;
+			walk->bucket->in_trash_identity = walk->files[walk->next++].identity;
+			return 0;
+		}
+		if (walk->manifests == NIL)
+			return 0;
+		errnum = read_manifest(walk, linitial(walk->manifests));
+		walk->manifests = list_delete_first(walk->manifests);
+	}
+	return errnum;
+}
+
+void
+bucket_end_trash(TrashWalk *walk)
+{
+	walk->bucket->in_trash = NULL;
+}
+
+
+/* -------------------------------------------------------------- forgetting --- */
+
+/* One page of the versions of the manifests of a run.  Returns 0 or an errno. */
+static int
+list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
+{
+	char		query[QUERY_SIZE] = "encoding-type=url&max-keys=1000&prefix=";
+	char		prefix[BUCKET_KEY_MAX + 1];
+	const BucketCall call = {"GET", NULL, query};
+	int			errnum = manifest_key(bucket, run_id, "", prefix);
+
+	if (errnum == 0 && !(bucket_encode(query, sizeof(query), prefix) &&
+						 strlcat(query, "&versions=", sizeof(query)) < sizeof(query)))
+		errnum = ENAMETOOLONG;
+	if (errnum != 0)
+		return bucket_note(bucket, errnum, strerror(errnum));
+	errnum = bucket_call(bucket, &call, answer);
+	if (errnum == 0 && (*answer)->status != 200)
+		errnum = bucket_note(bucket, EIO, (*answer)->error);
+	return errnum;
+}
+
+/* Takes what is to be removed out of the answer, which does not outlive the next call. */
+static BucketRemoval *
+take_removals(const BucketAnswer *answer)
+{
+	BucketRemoval *removals = palloc0(sizeof(BucketRemoval) * answer->n_entries);
+	int			i;
+
+	for (i = 0; i < answer->n_entries; i++)
+	{
+		removals[i].key = pstrdup(answer->entries[i].key);
+		removals[i].version = pstrdup(answer->entries[i].version);
+	}
+	return removals;
+}
+
+/* Removes one page of the manifests of a run.  Returns whether there may be another one. */
+static bool
+remove_manifests(Bucket *bucket, int64 run_id)
+{
+	const BucketAnswer *answer;
+	BucketRemoval *removals;
+	bool		more;
+	int			n;
+	int			i;
+
+	if (list_manifests(bucket, run_id, &answer) != 0 || answer->n_entries == 0)
+		return false;
+	n = answer->n_entries;
+	more = answer->truncated;
+	removals = take_removals(answer);
+	if (bucket_keep_lease(bucket).outcome != FILE_OK || bucket_remove_many(bucket, removals, n, true) != 0)
+		return false;
+	for (i = 0; i < n; i++)
+		if (removals[i].errnum != 0)
+			return false;
+	return more;
+}
+
+static bool
+is_trash_empty(Bucket *bucket, int64 run_id, MemoryContext context)
+{
+	TrashWalk  *walk = bucket_begin_trash(bucket, run_id, context);
+	const char *path;
+	int			errnum = bucket_next_in_trash(walk, &path);
+
+	bucket_end_trash(walk);
+	return errnum == 0 && path == NULL && walk->unseen == 0;
+}
+
+/* A manifest that stays, because the network or the server fails, is met by the pass before the next run. */
+void
+bucket_forget_run(FileStore *store, int64 run_id, bool look)
+{
+	Bucket	   *bucket = bucket_of(store);
+	MemoryContext context;
+	MemoryContext caller;
+
+	/* where nothing can be put back there are none */
+	if (bucket->conditional)
+		return;
+	context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup manifests", ALLOCSET_DEFAULT_SIZES);
+	caller = MemoryContextSwitchTo(context);
+	while ((!look || is_trash_empty(bucket, run_id, context)) && remove_manifests(bucket, run_id))
+		MemoryContextReset(context);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+}
+
+
+/* ------------------------------------------------------------- renumbering --- */
+
+static void
+take_key(void *arg, const BucketEntry *entry)
+{
+	List	  **keys = arg;
+
+	*keys = lappend(*keys, pstrdup(entry->key));
+}
+
+/* Copies a manifest, in the server, to the run `as`.  Returns 0 or an errno. */
+static int
+copy_manifest(Bucket *bucket, const char *key, int64 as)
+{
+	char		target[BUCKET_KEY_MAX + 1];
+	char		source[BUCKET_URL_SIZE] = "x-amz-copy-source: ";
+	const char *const headers[] = {source, NULL};
+	const BucketCall call = {.method = "PUT",.key = target,.headers = headers};
+	const BucketAnswer *answer;
+	int			errnum = manifest_key(bucket, as, strrchr(key, '/') + 1, target);
+
+	if (errnum == 0 && !bucket_encode_source(bucket, source, sizeof(source), key, NULL))
+		errnum = ENAMETOOLONG;
+	if (errnum != 0)
+		return bucket_note(bucket, errnum, strerror(errnum));
+	errnum = bucket_call(bucket, &call, &answer);
+	/* an error may come with the status of a success */
+	if (errnum == 0 && (answer->status != 200 || answer->code[0] != '\0'))
+		errnum = bucket_note(bucket, EIO, answer->error[0] ? answer->error : answer->code);
+	return errnum;
+}
+
+int
+bucket_renumber_trash(FileStore *store, int64 run_id, int64 as)
+{
+	Bucket	   *bucket = bucket_of(store);
+	char		prefix[BUCKET_KEY_MAX + 1];
+	List	   *keys = NIL;
+	ListCell   *lc;
+	int			errnum = manifest_key(bucket, run_id, "", prefix);
+
+	if (errnum == 0)
+		errnum = list_objects(bucket, prefix, false, take_key, &keys);
+	if (errnum == 0)
+		errnum = bucket_keep_lease(bucket).errnum;
+	foreach(lc, keys)
+		if (errnum == 0)
+			errnum = copy_manifest(bucket, lfirst(lc), as);
+	if (errnum == 0)
+		bucket_forget_run(store, run_id, false);
+	list_free_deep(keys);
+	return errnum;
+}

@@ -1,0 +1,108 @@
+/*-------------------------------------------------------------------------
+ *
+ * store/bucket/pipeline.c
+ *	  Portions of files go through stages of requests, several portions at a
+ *	  time.
+ *
+ * A portion needs the answers of one stage before the next one can begin.  If
+ * one portion came after the other, lanes would be idle whenever the last
+ * requests of a stage are on their way.  So a lane that has nothing to do
+ * serves the portion that comes next.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "src/store/bucket/bucket.h"
+
+/* so many portions have begun and are not at their end */
+#define MOST_UNDER_WAY	3
+
+typedef struct Running
+{
+	const BucketPipeline *pipeline;
+	BucketStage *stages;		/* of each portion; is_over is NULL before the
+								 * first stage and behind the last one */
+	int			first;			/* portions before it are at their end, */
+	int			begun;			/* and those from here on have not begun */
+	int		   *owner;			/* the portion that a lane serves */
+} Running;
+
+static void
+go_on(Running *running, int portion)
+{
+	BucketStage *stage = &running->stages[portion];
+
+	memset(stage, 0, sizeof(*stage));
+	if (!running->pipeline->advance(running->pipeline->arg, portion, stage))
+		stage->is_over = NULL;
+}
+
+/* Gives the lane a call of this portion, which may begin a further stage for that.  Returns false if it has none now. */
+static bool
+serve(Running *running, int portion, int lane, BucketCall *call)
+{
+	BucketStage *stage = &running->stages[portion];
+
+	while (stage->is_over != NULL)
+	{
+		/* a stage that had no call may have begun to fill one */
+		memset(call, 0, sizeof(*call));
+		if (stage->calls.next(stage->calls.arg, lane, call))
+		{
+			running->owner[lane] = portion;
+			return true;
+		}
+		if (!stage->is_over(stage->calls.arg))
+			return false;
+		go_on(running, portion);
+	}
+	return false;
+}
+
+static bool
+next_call(void *arg, int lane, BucketCall *call)
+{
+	Running    *running = arg;
+	int			portion;
+
+	for (portion = running->first; portion < running->pipeline->n && portion < running->first + MOST_UNDER_WAY; portion++)
+	{
+		if (portion == running->begun)
+		{
+			running->begun++;
+			go_on(running, portion);
+		}
+		if (serve(running, portion, lane, call))
+			return true;
+		if (portion == running->first && running->stages[portion].is_over == NULL)
+			running->first++;
+	}
+	return false;
+}
+
+static void
+take_answer(void *arg, int lane, int errnum, const BucketAnswer *answer)
+{
+	const Running *running = arg;
+	const BucketStage *stage = &running->stages[running->owner[lane]];
+
+	stage->calls.take(stage->calls.arg, lane, errnum, answer);
+}
+
+int
+bucket_run_pipeline(Bucket *bucket, const BucketPipeline *pipeline)
+{
+	Running		running = {pipeline};
+	const BucketCalls calls = {next_call, take_answer, &running};
+	int			errnum;
+
+	running.stages = palloc0(sizeof(BucketStage) * Max(pipeline->n, 1));
+	running.owner = palloc0(sizeof(int) * bucket->n_parallel);
+	errnum = bucket_call_many(bucket, &calls);
+	pfree(running.stages);
+	pfree(running.owner);
+	return errnum;
+}
