@@ -30,6 +30,27 @@ our @EXPORT = qw(
 
 my $wait_seconds = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
 
+# pg_ctl waits for a minute as a rule, and a server on a busy machine may need longer to start, or to stop.
+$ENV{PGCTLTIMEOUT} //= $wait_seconds;
+
+# The time limit of a background session is for all that it does from its beginning to its end.  A limit for each query,
+# and for the end, finds what hangs as well, and not what is long.
+{
+	no warnings 'redefine';
+	my $background_psql = \&PostgreSQL::Test::Cluster::background_psql;
+	my $quit = \&PostgreSQL::Test::BackgroundPsql::quit;
+
+	*PostgreSQL::Test::Cluster::background_psql = sub {
+		my $session = $background_psql->(@_);
+		$session->set_query_timer_restart();
+		return $session;
+	};
+	*PostgreSQL::Test::BackgroundPsql::quit = sub {
+		my ($session) = @_;
+		$session->{timeout}->start();
+		return $quit->($session);
+	};
+}
 
 # ---- servers ----
 
