@@ -18,6 +18,7 @@ lists_fresh=
 child=                          # what waited() runs
 not_offered=()                  # packages that apt does not have for this server
 unset "${!PG@}"                 # PGHOST and its like are about the caller's own servers
+umask 022                       # what is made here, the OS user postgres has to read
 
 say() { printf '%s\n' "$*"; }
 
@@ -105,15 +106,20 @@ quietly()
 
 # ---- packages ----
 
-# apt-get update does not wait for another one, whatever DPkg::Lock::Timeout says
+# apt-get update does not wait for another one, whatever DPkg::Lock::Timeout says; and it is content with lists of which
+# some could not be had.  The network may be away for a moment, so the first three failures are not believed.  A source of
+# packages that never answers is not ours to judge.
 refresh_package_lists()
 {
-    local try
+    local try failures=0 all=(-o APT::Update::Error-Mode=any)
 
     [[ -z $lists_fresh ]] || return 0
-    for try in {1..60}; do
-        as_root apt-get -q update >"$scratch/update.log" 2>&1 && lists_fresh=yes && return
-        grep -q 'Could not get lock' "$scratch/update.log" || break
+    for try in {1..300}; do
+        as_root apt-get -q "${all[@]}" update >"$scratch/update.log" 2>&1 && lists_fresh=yes && return
+        if ! grep -q 'Could not get lock' "$scratch/update.log"; then
+            ((++failures < 4)) || break
+            ((failures < 3)) || all=()
+        fi
         sleep 2
     done
     say "apt-get update failed ($try times):" >&2
@@ -121,18 +127,24 @@ refresh_package_lists()
     return 1
 }
 
-# All the scripts' make and apt output goes into logs here.
+# All the scripts' make and apt output goes into logs here; and programs that are run.
 make_scratch()
 {
-    scratch=$(mktemp -d "/tmp/audio_cleanup.${0##*/}.XXXXXX")
+    local tmp=${AUDIO_CLEANUP_TMP:-/tmp}
+
+    # names of sockets in there have room for 107 bytes
+    [[ $tmp == /* && ${#tmp} -le 20 ]] || die "AUDIO_CLEANUP_TMP must be an absolute path of 20 bytes at most"
+    scratch=$(mktemp -d "${tmp%/}/audio_cleanup.${0##*/}.XXXXXX")
     chmod 755 "$scratch"
+    cp /bin/true "$scratch/true"
+    "$scratch/true" 2>/dev/null || die "$tmp does not let programs be executed: set AUDIO_CLEANUP_TMP to another folder"
 }
 
 # Where none was made there is none to remove.
 remove_scratch()
 {
     case $scratch in
-        /tmp/audio_cleanup.*) as_root rm -rf -- "$scratch" ;;
+        */audio_cleanup.*.??????) as_root rm -rf -- "$scratch" ;;
     esac
 }
 
@@ -183,11 +195,11 @@ packages_for()
 
 installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
-# apt_install ARGUMENT...
+# apt_install ARGUMENT...: waits for another apt, which on a new machine updates all of it, and for the network
 apt_install()
 {
     as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq -y -o DPkg::Lock::Timeout=120 install --no-install-recommends "$@" </dev/null
+        apt-get -qq -y -o DPkg::Lock::Timeout=900 -o Acquire::Retries=6 install --no-install-recommends "$@" </dev/null
 }
 
 # A new server package would create and start a cluster "main".  Nobody asked for one: it is told not to, for as
@@ -236,6 +248,8 @@ install_packages()
     choose_server
     install_missing "$@"
     [[ -x $pg_config ]] || die "$pg_config is missing"
+    # it comes with Debian's server, and not with one from elsewhere
+    id postgres >/dev/null 2>&1 || die 'servers run as the OS user postgres, and there is none: useradd --system postgres'
 }
 
 # ---- building ----
