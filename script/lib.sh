@@ -71,11 +71,12 @@ as_postgres()
     local clean=(env -i -C "$dir" HOME="$dir" TMPDIR="$dir" USER=postgres LOGNAME=postgres LANG=C.UTF-8
         PATH="$(pg_bindir):/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@")
 
+    # a server goes on when we have ended, and must not keep our turn
     if ((EUID == 0)); then
-        runuser -u postgres -- "${clean[@]}"
+        runuser -u postgres -- "${clean[@]}" 9<&-
     else
         command -v sudo >/dev/null || die "neither root nor sudo: cannot become postgres"
-        sudo -u postgres -- "${clean[@]}"
+        sudo -u postgres -- "${clean[@]}" 9<&-
     fi
 }
 
@@ -264,6 +265,16 @@ copy_tree()
     chmod -R u+rwX,go+rX "$1"
 }
 
+# take_turn: what is installed into a server, another call must not replace before we have ended; descriptor 9 holds our turn
+take_turn()
+{
+    local libraries
+    libraries=$("$pg_config" --pkglibdir)
+
+    exec 9<"$libraries"
+    flock -n 9 || { say "Waiting for another call that uses $libraries" && waited flock 9; }
+}
+
 # build_and_install [MAKE-ARGUMENT...]: in $scratch/build, as whoever called
 build_and_install()
 {
@@ -272,6 +283,7 @@ build_and_install()
     copy_tree "$build"
     quietly "$scratch/build.log" env -u MAKEFLAGS -u MAKELEVEL LC_ALL=C.UTF-8 \
         make -s -C "$build" -j"$(nproc)" PG_CONFIG="$pg_config" "$@"
+    take_turn
     quietly "$scratch/build.log" as_root make -s -C "$build" install install-old PG_CONFIG="$pg_config" "$@"
 }
 
@@ -329,7 +341,7 @@ stop_process()
 
     [[ -n $1 ]] || return 0
     mapfile -t pids < <(descendants "$1" && say "$1")
-    as_root kill -TERM "${pids[@]}" 2>/dev/null || true
+    send TERM "${pids[@]}"
     for try in {1..25}; do
         for pid in "${pids[@]}"; do
             # a process that has ended but was not waited for has no command line
@@ -338,8 +350,12 @@ stop_process()
         return 0
     done
     say "after $try looks some processes still run: killing them" >&2
-    as_root kill -KILL "${pids[@]}" 2>/dev/null || true
+    mapfile -t pids < <(descendants "$1" && printf '%s\n' "$1" "${pids[@]}")
+    send KILL "${pids[@]}"
 }
+
+# send SIGNAL PID...: by the shell's own kill, as a minimal system has no program of that name for sudo
+send() { as_root bash -c 'kill "$@"' bash "-$1" "${@:2}" 2>/dev/null || true; }
 
 # descendants PID: every process below it, children first
 descendants()
