@@ -281,7 +281,7 @@ build_and_install()
     local build=$scratch/build
 
     copy_tree "$build"
-    quietly "$scratch/build.log" env -u MAKEFLAGS -u MAKELEVEL LC_ALL=C.UTF-8 \
+    quietly "$scratch/build.log" env -u MAKEFLAGS -u MAKELEVEL LC_ALL=C.UTF-8 TMPDIR="$scratch" \
         make -s -C "$build" -j"$(nproc)" PG_CONFIG="$pg_config" "$@"
     take_turn
     quietly "$scratch/build.log" as_root make -s -C "$build" install install-old PG_CONFIG="$pg_config" "$@"
