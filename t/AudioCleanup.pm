@@ -63,7 +63,7 @@ sub new_server
 
 	make_path($dir);
 	$node->init(@{ $options{init} || [] });
-	$node->append_conf('postgresql.conf', <<"END" . ($options{conf} || ''));
+	$node->append_conf('postgresql.conf', <<"END" . keep_wal(%options) . ($options{conf} || ''));
 audio_cleanup.upload_dir = '$dir'
 audio_cleanup.file_age = 'mtime'
 timezone = 'UTC'
@@ -72,6 +72,14 @@ restart_after_crash = on
 END
 	$node->start unless defined $options{start} && !$options{start};
 	return $node;
+}
+
+# A checkpoint, which comes every five minutes, removes what a standby has not asked for yet, where to start one takes as long.
+sub keep_wal
+{
+	my (%options) = @_;
+	my %init = @{ $options{init} || [] };
+	return $init{allows_streaming} ? "wal_keep_size = '1GB'\n" : '';
 }
 
 sub upload_dir
@@ -144,7 +152,7 @@ sub start_shard
 	my ($hba, $trusting);
 
 	$shard->init(@{ $options{init} || [] });
-	$shard->append_conf('postgresql.conf', "password_encryption = 'scram-sha-256'\n" . ($options{conf} || ''));
+	$shard->append_conf('postgresql.conf', "password_encryption = 'scram-sha-256'\n" . keep_wal(%options) . ($options{conf} || ''));
 	$hba = $shard->data_dir . '/pg_hba.conf';
 	$trusting = slurp_file($hba);
 	open my $file, '>', $hba or die "could not write $hba: $!";
