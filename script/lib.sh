@@ -18,6 +18,7 @@ lists_fresh=
 child=                          # what waited() runs
 not_offered=()                  # packages that apt does not have for this server
 unset "${!PG@}"                 # PGHOST and its like are about the caller's own servers
+umask 022                       # what is made here, the OS user postgres has to read
 
 say() { printf '%s\n' "$*"; }
 
@@ -70,11 +71,12 @@ as_postgres()
     local clean=(env -i -C "$dir" HOME="$dir" TMPDIR="$dir" USER=postgres LOGNAME=postgres LANG=C.UTF-8
         PATH="$(pg_bindir):/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@")
 
+    # a server goes on when we have ended, and must not keep our turn
     if ((EUID == 0)); then
-        runuser -u postgres -- "${clean[@]}"
+        runuser -u postgres -- "${clean[@]}" 9<&-
     else
         command -v sudo >/dev/null || die "neither root nor sudo: cannot become postgres"
-        sudo -u postgres -- "${clean[@]}"
+        sudo -u postgres -- "${clean[@]}" 9<&-
     fi
 }
 
@@ -105,15 +107,20 @@ quietly()
 
 # ---- packages ----
 
-# apt-get update does not wait for another one, whatever DPkg::Lock::Timeout says
+# apt-get update does not wait for another one, whatever DPkg::Lock::Timeout says; and it is content with lists of which
+# some could not be had.  The network may be away for a moment, so the first three failures are not believed.  A source of
+# packages that never answers is not ours to judge.
 refresh_package_lists()
 {
-    local try
+    local try failures=0 all=(-o APT::Update::Error-Mode=any)
 
     [[ -z $lists_fresh ]] || return 0
-    for try in {1..60}; do
-        as_root apt-get -q update >"$scratch/update.log" 2>&1 && lists_fresh=yes && return
-        grep -q 'Could not get lock' "$scratch/update.log" || break
+    for try in {1..300}; do
+        as_root apt-get -q "${all[@]}" update >"$scratch/update.log" 2>&1 && lists_fresh=yes && return
+        if ! grep -q 'Could not get lock' "$scratch/update.log"; then
+            ((++failures < 4)) || break
+            ((failures < 3)) || all=()
+        fi
         sleep 2
     done
     say "apt-get update failed ($try times):" >&2
@@ -121,18 +128,24 @@ refresh_package_lists()
     return 1
 }
 
-# All the scripts' make and apt output goes into logs here.
+# All the scripts' make and apt output goes into logs here; and programs that are run.
 make_scratch()
 {
-    scratch=$(mktemp -d "/tmp/audio_cleanup.${0##*/}.XXXXXX")
+    local tmp=${AUDIO_CLEANUP_TMP:-/tmp}
+
+    # names of sockets in there have room for 107 bytes
+    [[ $tmp == /* && ${#tmp} -le 20 ]] || die "AUDIO_CLEANUP_TMP must be an absolute path of 20 bytes at most"
+    scratch=$(mktemp -d "${tmp%/}/audio_cleanup.${0##*/}.XXXXXX")
     chmod 755 "$scratch"
+    cp /bin/true "$scratch/true"
+    "$scratch/true" 2>/dev/null || die "$tmp does not let programs be executed: set AUDIO_CLEANUP_TMP to another folder"
 }
 
 # Where none was made there is none to remove.
 remove_scratch()
 {
     case $scratch in
-        /tmp/audio_cleanup.*) as_root rm -rf -- "$scratch" ;;
+        */audio_cleanup.*.??????) as_root rm -rf -- "$scratch" ;;
     esac
 }
 
@@ -183,11 +196,11 @@ packages_for()
 
 installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
-# apt_install ARGUMENT...
+# apt_install ARGUMENT...: waits for another apt, which on a new machine updates all of it, and for the network
 apt_install()
 {
     as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq -y -o DPkg::Lock::Timeout=120 install --no-install-recommends "$@" </dev/null
+        apt-get -qq -y -o DPkg::Lock::Timeout=900 -o Acquire::Retries=6 install --no-install-recommends "$@" </dev/null
 }
 
 # A new server package would create and start a cluster "main".  Nobody asked for one: it is told not to, for as
@@ -236,6 +249,8 @@ install_packages()
     choose_server
     install_missing "$@"
     [[ -x $pg_config ]] || die "$pg_config is missing"
+    # it comes with Debian's server, and not with one from elsewhere
+    id postgres >/dev/null 2>&1 || die 'servers run as the OS user postgres, and there is none: useradd --system postgres'
 }
 
 # ---- building ----
@@ -250,14 +265,25 @@ copy_tree()
     chmod -R u+rwX,go+rX "$1"
 }
 
+# take_turn: what is installed into a server, another call must not replace before we have ended; descriptor 9 holds our turn
+take_turn()
+{
+    local libraries
+    libraries=$("$pg_config" --pkglibdir)
+
+    exec 9<"$libraries"
+    flock -n 9 || { say "Waiting for another call that uses $libraries" && waited flock 9; }
+}
+
 # build_and_install [MAKE-ARGUMENT...]: in $scratch/build, as whoever called
 build_and_install()
 {
     local build=$scratch/build
 
     copy_tree "$build"
-    quietly "$scratch/build.log" env -u MAKEFLAGS -u MAKELEVEL LC_ALL=C.UTF-8 \
+    quietly "$scratch/build.log" env -u MAKEFLAGS -u MAKELEVEL LC_ALL=C.UTF-8 TMPDIR="$scratch" \
         make -s -C "$build" -j"$(nproc)" PG_CONFIG="$pg_config" "$@"
+    take_turn
     quietly "$scratch/build.log" as_root make -s -C "$build" install install-old PG_CONFIG="$pg_config" "$@"
 }
 
@@ -315,7 +341,7 @@ stop_process()
 
     [[ -n $1 ]] || return 0
     mapfile -t pids < <(descendants "$1" && say "$1")
-    as_root kill -TERM "${pids[@]}" 2>/dev/null || true
+    send TERM "${pids[@]}"
     for try in {1..25}; do
         for pid in "${pids[@]}"; do
             # a process that has ended but was not waited for has no command line
@@ -324,8 +350,12 @@ stop_process()
         return 0
     done
     say "after $try looks some processes still run: killing them" >&2
-    as_root kill -KILL "${pids[@]}" 2>/dev/null || true
+    mapfile -t pids < <(descendants "$1" && printf '%s\n' "$1" "${pids[@]}")
+    send KILL "${pids[@]}"
 }
+
+# send SIGNAL PID...: by the shell's own kill, as a minimal system has no program of that name for sudo
+send() { as_root bash -c 'kill "$@"' bash "-$1" "${@:2}" 2>/dev/null || true; }
 
 # descendants PID: every process below it, children first
 descendants()

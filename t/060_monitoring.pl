@@ -103,9 +103,17 @@ my $exporter = "http://127.0.0.1:$exporter_port/metrics";
 
 start_program('exporter', { DATA_SOURCE_NAME => join ',', map {
 			"user=prometheus dbname=$_ sslmode=disable host=" . $node->host . ' port=' . $node->port } 'postgres', 'other' },
-	'prometheus-postgres-exporter', '--disable-default-metrics', '--disable-settings-metrics',
-	'--no-collector.database', '--no-collector.bgwriter',
+	'prometheus-postgres-exporter', only_ours(),
 	"--web.listen-address=127.0.0.1:$exporter_port", "--extend.query-path=$monitoring/queries.yaml");
+
+# What monitoring/README.md says for several databases; an exporter refuses to start by an argument that it does not know.
+sub only_ours
+{
+	my $help = join '', run_command([ 'prometheus-postgres-exporter', '--help' ]);
+	my @known = grep { $help =~ /--(?:\[no-\])?\Q$_\E\s/ } qw(disable-default-metrics disable-settings-metrics collector.database collector.bgwriter);
+
+	return map { /^collector/ ? "--no-$_" : "--$_" } @known;
+}
 
 # Of our metrics: "name{label=value,...}" => value, and name => type.
 sub scrape

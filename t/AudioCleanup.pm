@@ -30,6 +30,27 @@ our @EXPORT = qw(
 
 my $wait_seconds = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
 
+# pg_ctl waits for a minute as a rule, and a server on a busy machine may need longer to start, or to stop.
+$ENV{PGCTLTIMEOUT} //= $wait_seconds;
+
+# The time limit of a background session is for all that it does from its beginning to its end.  A limit for each query,
+# and for the end, finds what hangs as well, and not what is long.
+{
+	no warnings 'redefine';
+	my $background_psql = \&PostgreSQL::Test::Cluster::background_psql;
+	my $quit = \&PostgreSQL::Test::BackgroundPsql::quit;
+
+	*PostgreSQL::Test::Cluster::background_psql = sub {
+		my $session = $background_psql->(@_);
+		$session->set_query_timer_restart();
+		return $session;
+	};
+	*PostgreSQL::Test::BackgroundPsql::quit = sub {
+		my ($session) = @_;
+		$session->{timeout}->start();
+		return $quit->($session);
+	};
+}
 
 # ---- servers ----
 
@@ -42,7 +63,7 @@ sub new_server
 
 	make_path($dir);
 	$node->init(@{ $options{init} || [] });
-	$node->append_conf('postgresql.conf', <<"END" . ($options{conf} || ''));
+	$node->append_conf('postgresql.conf', <<"END" . keep_wal(%options) . ($options{conf} || ''));
 audio_cleanup.upload_dir = '$dir'
 audio_cleanup.file_age = 'mtime'
 timezone = 'UTC'
@@ -51,6 +72,14 @@ restart_after_crash = on
 END
 	$node->start unless defined $options{start} && !$options{start};
 	return $node;
+}
+
+# A checkpoint, which comes every five minutes, removes what a standby has not asked for yet, where to start one takes as long.
+sub keep_wal
+{
+	my (%options) = @_;
+	my %init = @{ $options{init} || [] };
+	return $init{allows_streaming} ? "wal_keep_size = '1GB'\n" : '';
 }
 
 sub upload_dir
@@ -123,7 +152,7 @@ sub start_shard
 	my ($hba, $trusting);
 
 	$shard->init(@{ $options{init} || [] });
-	$shard->append_conf('postgresql.conf', "password_encryption = 'scram-sha-256'\n" . ($options{conf} || ''));
+	$shard->append_conf('postgresql.conf', "password_encryption = 'scram-sha-256'\n" . keep_wal(%options) . ($options{conf} || ''));
 	$hba = $shard->data_dir . '/pg_hba.conf';
 	$trusting = slurp_file($hba);
 	open my $file, '>', $hba or die "could not write $hba: $!";

@@ -99,10 +99,21 @@ run_hook(void (**slot) (void))
 }
 
 /* The function of the C library that a test has interposed, as `real`. */
-#define REAL(name) \
+#define REAL(name) REAL_CALLED(name, #name)
+#define REAL_CALLED(name, symbol) \
 	static __typeof__(&name) real; \
 	if (real == NULL) \
-		real = (__typeof__(&name)) dlsym(RTLD_NEXT, #name)
+		real = (__typeof__(&name)) dlsym(RTLD_NEXT, symbol)
+
+/*
+ * REAL() of a function that has to do with off_t: where a long has 32 bits the
+ * C library has such a function twice.
+ */
+#if __SIZEOF_LONG__ == 4
+#define REAL_LARGE(name) REAL_CALLED(name, #name "64")
+#else
+#define REAL_LARGE(name) REAL(name)
+#endif
 
 #endif							/* SCRATCH */
 

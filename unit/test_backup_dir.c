@@ -144,7 +144,7 @@ openat(int fd, const char *path, int flags,...)
 int
 ftruncate(int fd, off_t size)
 {
-	REAL(ftruncate);
+	REAL_LARGE(ftruncate);
 	INTERPOSE(ftruncate, (fd, size));
 }
 
@@ -179,14 +179,14 @@ fsetxattr(int fd, const char *name, const void *value, size_t size, int flags)
 ssize_t
 pread(int fd, void *buffer, size_t size, off_t offset)
 {
-	REAL(pread);
+	REAL_LARGE(pread);
 	INTERPOSE(pread, (fd, buffer, size, offset));
 }
 
 ssize_t
 pwrite(int fd, const void *buffer, size_t size, off_t offset)
 {
-	REAL(pwrite);
+	REAL_LARGE(pwrite);
 	hook.n_pwrite++;
 	if (hook.at_most != 0)
 		size = Min(size, hook.at_most);

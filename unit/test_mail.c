@@ -369,7 +369,7 @@ test_headers(void)
  * ----------
  */
 
-static char folder[] = "/tmp/test_mail.XXXXXX";
+static char folder[1024];
 
 static const char *
 put_secret(const char *name, const char *content, mode_t mode)
@@ -937,8 +937,11 @@ test_name_server(void)
 int
 main(void)
 {
+	const char *tmp = getenv("TMPDIR");
+
 	tap_begin();
 	signal(SIGPIPE, SIG_IGN);
+	snprintf(folder, sizeof(folder), "%s/test_mail.XXXXXX", tmp ? tmp : "/tmp");
 	server.heard = mmap(NULL, sizeof(Heard), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (server.heard == MAP_FAILED || mkdtemp(folder) == NULL)
 		abort();

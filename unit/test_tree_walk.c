@@ -54,7 +54,7 @@ openat(int fd, const char *path, int flags,...)
 struct dirent *
 readdir(DIR *dir)
 {
-	REAL(readdir);
+	REAL_LARGE(readdir);
 	struct dirent *entry;
 
 	if (hook.readdir_errno != 0 && hook.nreaddir_good-- <= 0)
