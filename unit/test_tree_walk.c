@@ -522,6 +522,45 @@ test_mounts(void)
 	store_close(store);
 }
 
+/* A folder with a private folder of its own is somebody's upload directory; its files are passed on, too. */
+static void
+test_claimed(void)
+{
+	FileStore  *store = fresh("claimed");
+	TreeWalk   *walk = NULL;
+	const char *path;
+	WalkStep	step;
+	int			files = 0;
+	int			claimed = 0;
+
+	make(STORE_PRIVATE_DIR);
+	make("a");
+	make("a/b");
+	make("a/b/" STORE_PRIVATE_DIR);
+	make("c");
+	put(STORE_PRIVATE_DIR "/claim", "");
+	put("a/b/" STORE_PRIVATE_DIR "/claim", "");
+	put("a/b/1.mp3", "");
+	put("a/2.mp3", "");
+	put("c/3.mp3", "");
+	put("c/.audio_cleanup2", "");
+	for (walk = walk_begin(store, true); (step = walk_next(walk, &path)) == WALK_FILE || step == WALK_CLAIMED;)
+		if (step == WALK_FILE)
+			files++;
+		else if (strcmp(path, "a/b") == 0)
+			claimed++;
+		else
+			claimed = -100;
+	is(step, WALK_END, "the walk goes on behind a folder that is claimed");
+	is(files, 3, "it passes on all files");
+	is(claimed, 1, "and the folder, once, but not its own");
+	walk_end(walk);
+	walk = walk_begin(store, false);
+	is(walk_next(walk, &path), WALK_END, "without folders there is none that is claimed");
+	walk_end(walk);
+	store_close(store);
+}
+
 /* An abandoned walk leaves nothing open. */
 static void
 test_abandoned(void)
@@ -617,6 +656,7 @@ main(void)
 	as_nobody(test_unprivileged);
 	test_reasons();
 	test_mounts();
+	test_claimed();
 	test_abandoned();
 	test_many();
 	is(count_descriptors(), descriptors, "no descriptor is left open");

@@ -360,8 +360,8 @@ is_own(const ClaimText *claim)
 
 /*
  * Returns a sentence about the claim in the directory `path`, or NULL if
- * nobody else has claimed it.  With `may_be_closed`, a bucket's server may
- * refuse to tell.
+ * nobody else has claimed it.  With `may_be_closed`, the directory, or the
+ * server of a bucket, may refuse to tell.
  */
 static char *
 find_other_owner(const char *path, bool may_be_closed)
@@ -372,7 +372,8 @@ find_other_owner(const char *path, bool may_be_closed)
 	ClaimText	found;
 
 	if (store == NULL)
-		return NULL;
+		return errno == ENOENT || (may_be_closed && errno == EACCES) ? NULL :
+			psprintf("Whether somebody has claimed \"%s\" cannot be told: %s.", path, strerror(errno));
 	result = store_read_claim(store, text);
 	store_close(store);
 	CHECK_FOR_INTERRUPTS();

@@ -214,6 +214,13 @@ extern void sql_hide_rows(ErrorData *error);
 extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
 
 /*
+ * Calls work(arg) in a subtransaction that is rolled back: no lock and no row
+ * outlives it.  An ERROR is passed on.  Needs no SPI; a connection to SPI that
+ * work() makes ends with it.
+ */
+extern void sql_undo(void (*work) (void *arg), void *arg);
+
+/*
  * sql_value() returns the value of a column (from 1) of a row (from 0) of
  * SPI_tuptable, or 0 for NULL. sql_is_null() returns whether the value is
  * NULL.  The value of a type that is passed by reference points into

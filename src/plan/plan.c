@@ -70,35 +70,62 @@ plan_end(CleanupPlan *plan)
 	MemoryContextDelete(plan->memory);
 }
 
-Jsonb *
-plan_call(CleanWhat what, bool dry_run, bool force, PlanWork work, void *arg)
+/* What is called, and its result. */
+typedef struct PlanCall
 {
-	MemoryContext caller = CurrentMemoryContext;
-	Jsonb	   *volatile copy = NULL;
+	CleanWhat	what;
+	bool		dry_run;
+	bool		force;
+	PlanWork	work;
+	void	   *arg;
+	MemoryContext caller;		/* of the result */
+	Jsonb	   *result;
+} PlanCall;
+
+static void
+make_call(void *arg)
+{
+	PlanCall   *call = arg;
 	CleanupPlan *plan;
 
 	SPI_connect();
-	plan = plan_begin(what, dry_run, force);
+	plan = plan_begin(call->what, call->dry_run, call->force);
 	PG_TRY();
 	{
 		Jsonb	   *result;
 
 		MemoryContextSwitchTo(plan->memory);
-		result = work(plan, arg);
+		result = call->work(plan, call->arg);
 		if (result != NULL)
 		{
-			copy = MemoryContextAlloc(caller, VARSIZE(result));
-			memcpy(copy, result, VARSIZE(result));
+			call->result = MemoryContextAlloc(call->caller, VARSIZE(result));
+			memcpy(call->result, result, VARSIZE(result));
 		}
 	}
 	PG_FINALLY();
 	{
-		MemoryContextSwitchTo(caller);
+		MemoryContextSwitchTo(call->caller);
 		plan_end(plan);
 	}
 	PG_END_TRY();
 	SPI_finish();
-	return copy;
+}
+
+/*
+ * Whoever looks keeps no lock on tables of others, in which he may have no
+ * right: in a transaction that he leaves open, the lock would hold up whoever
+ * changes such a table, and all who come after.
+ */
+Jsonb *
+plan_call(CleanWhat what, bool dry_run, bool force, PlanWork work, void *arg)
+{
+	PlanCall	call = {what, dry_run, force, work, arg, CurrentMemoryContext, NULL};
+
+	if (dry_run)
+		sql_undo(make_call, &call);
+	else
+		make_call(&call);
+	return call.result;
 }
 
 
