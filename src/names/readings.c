@@ -189,9 +189,7 @@ read_unicode_escape(const char *text, const char *end, pg_wchar *c)
 static int
 octal_number(const char *text, const char *end)
 {
-	int			i;
-
-	for (i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++)
 		if (end - text <= i || text[i] < '0' || text[i] > '7')
 			return -1;
 	return ((text[0] - '0') << 6 | (text[1] - '0') << 3 | (text[2] - '0')) & 0xFF;
@@ -303,9 +301,8 @@ static size_t
 decode_path(const char *text, size_t len, char *out)
 {
 	size_t		n = 0;
-	size_t		i;
 
-	for (i = 0; i < len; i++)
+	for (size_t i = 0; i < len; i++)
 	{
 		if (text[i] == '/')
 		{
@@ -415,12 +412,10 @@ static const struct
 static pg_wchar
 named_letter(const char *name, size_t len)
 {
-	size_t		i;
-
-	for (i = 0; i < lengthof(other_entities); i++)
+	for (size_t i = 0; i < lengthof(other_entities); i++)
 		if (strlen(other_entities[i].name) == len && memcmp(other_entities[i].name, name, len) == 0)
 			return other_entities[i].letter;
-	for (i = 0; i < lengthof(latin_entities); i++)
+	for (size_t i = 0; i < lengthof(latin_entities); i++)
 		if (strlen(latin_entities[i]) == len && memcmp(latin_entities[i], name, len) == 0)
 			return 0xA0 + i;
 	return 0;
@@ -432,9 +427,8 @@ numbered_letter(const char *text, size_t len)
 {
 	bool		hex = len > 1 && (text[1] == 'x' || text[1] == 'X');
 	pg_wchar	number = 0;
-	size_t		i;
 
-	for (i = hex ? 2 : 1; i < len; i++)
+	for (size_t i = hex ? 2 : 1; i < len; i++)
 	{
 		int			digit = hex_value(text[i]);
 
@@ -525,9 +519,7 @@ holds(const char *text, size_t len, const char *wanted)
 static bool
 holds_doubled_slash(const char *text, size_t len)
 {
-	size_t		i;
-
-	for (i = 1; i < len; i++)
+	for (size_t i = 1; i < len; i++)
 		if (text[i] == '/' && text[i - 1] == '/' && !(i > 1 && text[i - 2] == ':'))
 			return true;
 	return false;
@@ -555,9 +547,7 @@ applies(const Reading *reading, int decoder)
 static bool
 is_known(const Readings *readings, const Reading *reading)
 {
-	int			i;
-
-	for (i = 0; i < readings->n; i++)
+	for (int i = 0; i < readings->n; i++)
 		if (readings->all[i].hash == reading->hash && readings->all[i].len == reading->len)
 			return true;
 	return false;
@@ -623,8 +613,6 @@ void
 readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
 {
 	Readings   *readings;
-	int			i;
-	int			decoder;
 
 	if (is_literal(text, len))
 	{
@@ -637,12 +625,12 @@ readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
 	readings->all[0].len = len;
 	readings->all[0].hash = hash_bytes_extended((const unsigned char *) text, (int) len, 0);
 	readings->n = 1;
-	for (i = 0; i < readings->n; i++)
+	for (int i = 0; i < readings->n; i++)
 	{
 		Reading    *reading = &readings->all[i];
 
 		sink(reading->text, reading->len, arg);
-		for (decoder = 0; decoder < lengthof(decoders) && readings->n < READINGS_MAX; decoder++)
+		for (int decoder = 0; decoder < lengthof(decoders) && readings->n < READINGS_MAX; decoder++)
 			if (applies(reading, decoder))
 				add_reading(readings, reading, decoder);
 		if (i > 0)

@@ -205,11 +205,9 @@ judge_file(Restoring *restoring, LedgerFile *file)
 static void
 add_sessions(Restoring *restoring, List *sessions)
 {
-	ListCell   *lc;
-
-	foreach(lc, sessions)
+	foreach_ptr(char, session, sessions)
 	{
-		restoring->sessions = report_append(restoring->sessions, restoring->context->settings->report_limit, lfirst(lc));
+		restoring->sessions = report_append(restoring->sessions, restoring->context->settings->report_limit, session);
 		restoring->n_sessions++;
 	}
 }
@@ -235,9 +233,7 @@ retry_sessions(Restoring *restoring)
 static void
 judge_files(Restoring *restoring, LedgerFile *files, int n)
 {
-	int			i;
-
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		judge_file(restoring, &files[i]);

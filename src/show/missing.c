@@ -76,9 +76,7 @@ typedef struct Reference
 static bool
 can_be_judged(const Search *search, const char *value, size_t len)
 {
-	size_t		i;
-
-	for (i = 0; !search->rules->utf8 && i < len; i++)
+	for (size_t i = 0; !search->rules->utf8 && i < len; i++)
 		if (IS_HIGHBIT_SET(value[i]))
 			return false;
 	return true;

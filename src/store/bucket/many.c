@@ -105,9 +105,7 @@ end_many(Many *many)
 static void
 fail_all(Many *many, FileResult result)
 {
-	int			i;
-
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 	{
 		if (many->items[i].in_hand)
 			many->items[i].result = result;
@@ -144,9 +142,8 @@ list_all(Many *many, VersionsSink sink)
 	VersionsAsk *asks = palloc_extended(sizeof(VersionsAsk) * many->n, MCXT_ALLOC_HUGE);
 	int			n = 0;
 	int			errnum;
-	int			i;
 
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 	{
 		Item	   *item = &many->items[i];
 
@@ -203,7 +200,6 @@ bucket_expect(FileStore *store, const char *const *paths, int n)
 {
 	Bucket	   *bucket = bucket_of(store);
 	Many		many;
-	int			i;
 
 	if (bucket->expected != NULL)
 		pfree(bucket->expected);
@@ -214,12 +210,12 @@ bucket_expect(FileStore *store, const char *const *paths, int n)
 	bucket->expected = MemoryContextAllocExtended(GetMemoryChunkContext(bucket), sizeof(ExpectedFile) * n,
 												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	begin_many(&many, store, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		add_item(&many, paths[i], NULL);
 	qsort(many.items, n, sizeof(Item), compare_items);
 	/* if an interrupt is pending, the caller serves it */
 	(void) list_all(&many, take_identity);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		ExpectedFile *file = &bucket->expected[many.items[i].number];
 
@@ -276,14 +272,13 @@ remove_versions(Many *many, const char *failure)
 {
 	Removals	removals;
 	int			errnum;
-	int			i;
 
 	begin_removals(many, &removals);
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 		if (many->items[i].in_hand)
 			add_removal(many, &removals, i, many->items[i].version);
 	errnum = bucket_remove_many(many->bucket, removals.list, removals.n, true);
-	for (i = 0; i < removals.n; i++)
+	for (int i = 0; i < removals.n; i++)
 	{
 		Item	   *item = &many->items[removals.items[i]];
 
@@ -389,10 +384,9 @@ static void
 make_markers(Many *many)
 {
 	Removals	removals;
-	int			i;
 
 	begin_removals(many, &removals);
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 		if (many->items[i].in_hand)
 			add_removal(many, &removals, i, NULL);
 
@@ -400,7 +394,7 @@ make_markers(Many *many)
 	 * if the call was stopped, the next drain looks at what was on its way
 	 */
 	(void) bucket_remove_many(many->bucket, removals.list, removals.n, true);
-	for (i = 0; i < removals.n; i++)
+	for (int i = 0; i < removals.n; i++)
 	{
 		const BucketRemoval *removal = &removals.list[i];
 		Item	   *item = &many->items[removals.items[i]];
@@ -423,13 +417,11 @@ make_markers(Many *many)
 static int
 find_marker(const Item *item, const KeyVersions *versions)
 {
-	int			i;
-
 	if (item->marker == NULL && bucket_is_captured(versions))
 		return versions->at - 1;
 	if (item->marker == NULL)
 		return item->made && bucket_hides_stranger(versions) ? 0 : -1;
-	for (i = 0; i < versions->n; i++)
+	for (int i = 0; i < versions->n; i++)
 		if (versions->entries[i].is_marker && strcmp(versions->entries[i].version, item->marker) == 0)
 			return i;
 	return -1;
@@ -472,9 +464,8 @@ static int
 uncover_strangers(Many *many)
 {
 	int			left = 0;
-	int			i;
 
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 	{
 		Item	   *item = &many->items[i];
 		int			errnum;
@@ -497,9 +488,8 @@ static void
 hide_all(Many *many)
 {
 	int			errnum = EIO;
-	int			try;
 
-	for (try = 0;; try++)
+	for (int try = 0;; try++)
 	{
 		/* the lists may have taken long */
 		if (!begin_change(many))
@@ -524,9 +514,8 @@ destroy_in_place(Many *many)
 {
 	ConditionalDelete *files = palloc_extended(sizeof(ConditionalDelete) * many->n, MCXT_ALLOC_HUGE);
 	int			n = 0;
-	int			i;
 
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 	{
 		const Item *item = &many->items[i];
 
@@ -539,7 +528,7 @@ destroy_in_place(Many *many)
 		};
 	}
 	bucket_delete_conditionally(many->bucket, files, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		Item	   *item = &many->items[many->asked[i]];
 
@@ -571,9 +560,7 @@ capture_all(Many *many, bool for_good)
 static void
 mend(Many *many, int64 run_id)
 {
-	int			i;
-
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 	{
 		const Item *item = &many->items[i];
 		StoreCondemned *file = &many->condemned[item->number];
@@ -592,13 +579,12 @@ void
 bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good)
 {
 	Many		many;
-	int			i;
 
 	if (n == 0)
 		return;
 	begin_many(&many, store, n);
 	many.condemned = files;
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		files[i].place = PLACE_UNKNOWN;
 		files[i].destroyed = false;
@@ -610,7 +596,7 @@ bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n
 		capture_all(&many, for_good);
 		mend(&many, run_id);
 	}
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		files[many.items[i].number].result = many.items[i].result;
 	end_many(&many);
 }
@@ -668,10 +654,9 @@ static void
 remove_markers(Many *many)
 {
 	Removals	removals;
-	int			i;
 
 	begin_removals(many, &removals);
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 	{
 		const Item *item = &many->items[i];
 
@@ -685,10 +670,9 @@ void
 bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 {
 	Many		many;
-	int			i;
 
 	begin_many(&many, store, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		files[i].freed = 0;
 		add_item(&many, files[i].path, files[i].expected);
@@ -697,12 +681,12 @@ bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 	if (begin_change(&many) && list_all(&many, take_doomed) == 0 && begin_change(&many))
 	{
 		remove_versions(&many, "could not delete file");
-		for (i = 0; i < n; i++)
+		for (int i = 0; i < n; i++)
 			if (many.items[i].in_hand)
 				settle(&many.items[i], come_to(FILE_OK));
 		remove_markers(&many);
 	}
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		StoreDoomed *file = &files[many.items[i].number];
 

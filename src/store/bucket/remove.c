@@ -234,14 +234,13 @@ static void
 take_entries(Bucket *bucket, const BucketAnswer *answer, BucketRemoval *removals, int n)
 {
 	int			at = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		removals[i].errnum = EAGAIN;
 		removals[i].again = true;
 	}
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 	{
 		int			looked;
 
@@ -259,9 +258,8 @@ static void
 take_failure(BucketRemoval *removals, int n, int errnum, const BucketAnswer *answer)
 {
 	bool		unanswered = errnum == ETIMEDOUT || (errnum == EIO && answer != NULL && answer->status == 0);
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		removals[i].errnum = errnum;
 		removals[i].again = false;
@@ -304,9 +302,8 @@ remove_once(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 	Removing	removing = {bucket, removals, n, leased};
 	const BucketCalls calls = {next_group, take_group, &removing};
 	int			errnum;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		removals[i].errnum = EAGAIN;
 		removals[i].again = true;
@@ -317,13 +314,13 @@ remove_once(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 	removing.groups = palloc0(sizeof(Group) * bucket->n_parallel);
 	errnum = bucket_call_many(bucket, &calls);
 	/* some requests may have been on their way */
-	for (i = 0; errnum != 0 && i < n; i++)
+	for (int i = 0; errnum != 0 && i < n; i++)
 		if (removals[i].again)
 		{
 			removals[i].errnum = errnum;
 			removals[i].is_doubtful = true;
 		}
-	for (i = 0; i < bucket->n_parallel; i++)
+	for (int i = 0; i < bucket->n_parallel; i++)
 		if (removing.groups[i].body.data != NULL)
 			pfree(removing.groups[i].body.data);
 	pfree(removing.groups);
@@ -338,9 +335,8 @@ static int
 select_left(const BucketRemoval *removals, int n, BucketRemoval *left, int *which)
 {
 	int			n_left = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (!removals[i].again || removals[i].version == NULL)
 			continue;
@@ -357,15 +353,13 @@ bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 	int		   *which;
 	int			n_left;
 	int			errnum;
-	int			try;
-	int			i;
 
 	if (n == 0)
 		return 0;
 	errnum = remove_once(bucket, removals, n, leased);
 	left = palloc(sizeof(BucketRemoval) * n);
 	which = palloc(sizeof(int) * n);
-	for (try = 0; errnum == 0 && try < MAX_TRIES; try++)
+	for (int try = 0; errnum == 0 && try < MAX_TRIES; try++)
 	{
 		n_left = select_left(removals, n, left, which);
 		if (n_left == 0)
@@ -376,7 +370,7 @@ bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 			errnum = bucket_keep_lease(bucket).errnum;
 		if (errnum == 0)
 			errnum = remove_once(bucket, left, n_left, leased);
-		for (i = 0; errnum == 0 && i < n_left; i++)
+		for (int i = 0; errnum == 0 && i < n_left; i++)
 			removals[which[i]] = left[i];
 	}
 	pfree(left);

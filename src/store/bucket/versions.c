@@ -78,12 +78,10 @@ static void
 select_from(const BucketAnswer *answer, int first, const char *key, const FileIdentity *expected,
 			KeyVersions *versions)
 {
-	int			i;
-
 	versions->entries = answer->entries + first;
 	versions->n = 0;
 	versions->at = -1;
-	for (i = first; i < answer->n_entries && strcmp(answer->entries[i].key, key) == 0; i++)
+	for (int i = first; i < answer->n_entries && strcmp(answer->entries[i].key, key) == 0; i++)
 	{
 		if (expected != NULL && versions->at < 0 && is_file(&answer->entries[i], expected))
 			versions->at = versions->n;
