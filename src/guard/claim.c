@@ -193,13 +193,12 @@ load_twins(const Extension *extension, const char *uuid)
 {
 	List	   *twins = NIL;
 	int			n;
-	int			i;
 
 	n = owner_query(extension, SQL_ARGS(SQL_TEXT(uuid)),
 					"SELECT uuid::text, grace_from, confirmed, upload_dir, uuid IS NOT DISTINCT FROM"
 					" (SELECT claim FROM @extschema@.cleanup_runs WHERE claim IS NOT NULL ORDER BY run_id DESC LIMIT 1)"
 					" FROM @extschema@.cleanup_claims WHERE $1 IS NULL OR uuid::text = $1 ORDER BY claimed_at DESC");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		Claim	   *twin = palloc0(sizeof(Claim));
 
@@ -263,13 +262,10 @@ static void
 check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
 {
 	const char *lost = NULL;
-	ListCell   *lc;
 
 	claim->state = CLAIM_FREE;
-	foreach(lc, load_twins(extension, NULL))
+	foreach_ptr(const Claim, twin, load_twins(extension, NULL))
 	{
-		const Claim *twin = lfirst(lc);
-
 		if (!is_same_directory(twin->recorded_dir, upload_dir))
 		{
 			if (twin->confirmed && twin->is_latest && !is_in_its_place(twin))

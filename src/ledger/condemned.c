@@ -65,7 +65,6 @@ store_file(Condemned *condemned, const CondemnedFile *file)
 {
 	Datum		values[FILE_COLUMNS];
 	bool		nulls[FILE_COLUMNS] = {false};
-	int			i;
 
 	nulls[1] = nulls[2] = file->source == NULL;
 	values[0] = CStringGetTextDatum(file->path);
@@ -79,7 +78,7 @@ store_file(Condemned *condemned, const CondemnedFile *file)
 	values[8] = Int64GetDatum((int64) file->identity.nlink);
 	values[9] = Int64GetDatum(store_space_of(&file->identity));
 	tuplestore_putvalues(condemned->files, condemned->files_desc, values, nulls);
-	for (i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++)
 		if (!nulls[i])
 			pfree(DatumGetPointer(values[i]));
 }

@@ -95,7 +95,6 @@ read_files(const Extension *extension, int n_parameters, const SqlParameter *par
 		   const char *which, int *n)
 {
 	LedgerFile *files;
-	int			i;
 
 	*n = owner_query(extension, n_parameters, parameters,
 					 psprintf("SELECT f.file_id, f.file, f.inode, f.size, f.mtime_ns, f.ctime_ns, f.btime_ns, f.condemned_at,"
@@ -105,7 +104,7 @@ read_files(const Extension *extension, int n_parameters, const SqlParameter *par
 							  " FROM @extschema@.cleanup_files f WHERE f.run_id = $1 AND %s AND %s", conditions[kind], which));
 	files = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(LedgerFile) * Max(*n, 1),
 									   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	for (i = 0; i < *n; i++)
+	for (int i = 0; i < *n; i++)
 	{
 		files[i].file_id = DatumGetInt64(sql_value(i, 1));
 		files[i].path = sql_text(i, 2);
@@ -209,9 +208,8 @@ void
 ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files, int n)
 {
 	Records		records = {tuplestore_begin_heap(true, false, work_mem), sql_row_desc(lengthof(record_columns), record_columns)};
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (files[i].new_state != NULL)
 			add_record(&records, &files[i]);
 	if (records.first != 0)
@@ -233,14 +231,13 @@ void
 ledger_expired(const Extension *extension, int limit, LedgerExpired *expired)
 {
 	int			n;
-	int			i;
 
 	memset(expired, 0, sizeof(*expired));
 	n = owner_query(extension, SQL_ARGS(SQL_INT4(limit)),
 					"SELECT file, pg_catalog.count(*) OVER (), least(pg_catalog.sum(space) OVER (), " LEDGER_MAX_BYTES ")::bigint"
 					" FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()"
 					" ORDER BY file LIMIT $1");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		expired->files = lappend(expired->files, sql_text(i, 1));
 	if (n > 0)
 	{

@@ -106,7 +106,6 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 {
 	List	   *runs = NIL;
 	int			n;
-	int			i;
 
 	n = owner_query(extension, SQL_ARGS(SQL_INT8(only_run)),
 					SELECT_WORK
@@ -115,7 +114,7 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 					"  UNION SELECT f.run_id FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()"
 					"  UNION SELECT u.run_id FROM @extschema@.cleanup_runs u WHERE u.finished_at IS NULL)"
 					" AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		runs = lappend(runs, read_work(i));
 	SPI_freetuptable(SPI_tuptable);
 	return runs;

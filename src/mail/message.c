@@ -50,9 +50,8 @@ static bool
 is_dotted(const char *s, size_t length, const char *others)
 {
 	bool		after_dot = true;
-	size_t		i;
 
-	for (i = 0; i < length; i++)
+	for (size_t i = 0; i < length; i++)
 	{
 		if (s[i] == '.' ? after_dot : !is_alphanumeric(s[i]) && strchr(others, s[i]) == NULL)
 			return false;

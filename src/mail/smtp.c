@@ -106,12 +106,10 @@ begins_with(const char *line, size_t length, const char *word)
 static void
 copy_printable(char *target, size_t size, const char *text, size_t length)
 {
-	size_t		i;
-
 	while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r'))
 		length--;
 	length = Min(length, size - 1);
-	for (i = 0; i < length; i++)
+	for (size_t i = 0; i < length; i++)
 		target[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
 	target[length] = '\0';
 }

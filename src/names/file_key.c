@@ -24,11 +24,10 @@ static void
 emit_tails(const KeyMaker *maker, const char *text, size_t len, size_t last, KeyFamily whole, KeyFamily tail)
 {
 	uint64		hash = 0;
-	size_t		i;
 
 	if ((maker->families & (whole | tail)) == 0)
 		return;
-	for (i = len; i > 0; i--)
+	for (size_t i = len; i > 0; i--)
 	{
 		if (text[i - 1] == '/' && i <= last && (maker->families & tail))
 			maker->sink(tail, key_of_mixed(tail, mix_hash(hash)), text + i, len - i, maker->arg);
@@ -122,10 +121,8 @@ emit_with_manifest(const KeyMaker *maker, const char *folder, size_t len, const 
 static void
 emit_of_folder(const KeyMaker *maker, const char *folder, size_t len)
 {
-	int			i;
-
 	emit_derived(maker, folder, len);
-	for (i = 0; i < maker->rules->n_folders; i++)
+	for (int i = 0; i < maker->rules->n_folders; i++)
 	{
 		const char *name = maker->rules->folders[i];
 
@@ -142,18 +139,16 @@ keys_of_path(const KeyMaker *maker, const char *path)
 	const KeyRules *rules = maker->rules;
 	Canonical	file;
 	size_t		stem;
-	size_t		folder;
-	int			i;
 
 	path_normalise(rules, maker->exact, path, Min(strlen(path), KEY_STRICT_MAX), &file);
 	emit_tails(maker, file.text, file.len, file.len, KEY_PATH, KEY_TAIL);
 	stem = path_find_dot(file.text, file.len);
 	emit_tails(maker, file.text, stem, stem, KEY_STEM, KEY_STEM_TAIL);
-	for (i = 0; i < rules->n_suffixes; i++)
+	for (int i = 0; i < rules->n_suffixes; i++)
 		emit_without_suffix(maker, file.text, stem, rules->suffixes[i]);
-	for (i = 0; i < rules->n_prefixes; i++)
+	for (int i = 0; i < rules->n_prefixes; i++)
 		emit_without_prefix(maker, file.text, stem, rules->prefixes[i]);
-	for (folder = file.len; rules->n_folders > 0 && folder > 1; folder--)
+	for (size_t folder = file.len; rules->n_folders > 0 && folder > 1; folder--)
 		if (file.text[folder - 1] == '/')
 			emit_of_folder(maker, file.text, folder - 1);
 }

@@ -87,9 +87,8 @@ static void
 ask_index(Finder *finder)
 {
 	KeyScope   *scope = finder->scope;
-	int			i;
 
-	for (i = 0; i < scope->n_let_through; i++)
+	for (int i = 0; i < scope->n_let_through; i++)
 		if (scope->too_many || key_number(scope, scope->let_through[i].key) >= 0)
 			finder->sink(scope->let_through[i].family, scope->let_through[i].key, NULL, 0, finder->arg);
 	scope->n_let_through = 0;
@@ -99,9 +98,8 @@ static void
 ask_filter(Finder *finder)
 {
 	KeyScope   *scope = finder->scope;
-	int			i;
 
-	for (i = 0; i < scope->n_asked; i++)
+	for (int i = 0; i < scope->n_asked; i++)
 	{
 		if (filter_lacks(scope, scope->asked[i].key))
 			continue;
@@ -141,9 +139,7 @@ plain_letters(void)
 
 	if (letters['a'] == 0)
 	{
-		int			c;
-
-		for (c = '-'; c <= 'z'; c++)
+		for (int c = '-'; c <= 'z'; c++)
 			if (isalnum(c) || strchr("-_./", c) != NULL)
 				letters[c] = (unsigned char) fold_ascii((char) c);
 	}
@@ -190,14 +186,13 @@ read_plain(const char *text, size_t len, PlainPath *path)
 	const unsigned char *letters = plain_letters();
 	const uint64 *powers = powers_of_factor();
 	uint64		hash = 0;
-	size_t		i;
 	unsigned char previous = '/';
 
 	if (len == 0 || len >= KEY_PATH_MAX)
 		return false;
 	path->len = path->dot = len;
 	path->name = 0;
-	for (i = 0; i < len; i++)
+	for (size_t i = 0; i < len; i++)
 	{
 		unsigned char c = letters[(unsigned char) text[i]];
 
@@ -236,12 +231,11 @@ emit_found(Finder *finder, uint64 hash, const char *text, size_t len, int famili
 {
 	const KeyScope *scope = finder->scope;
 	uint64		mixed;
-	int			family;
 
 	if (!may_be_long(scope, len))
 		return;
 	mixed = mix_hash(hash);
-	for (family = KEY_PATH; family <= families; family <<= 1)
+	for (int family = KEY_PATH; family <= families; family <<= 1)
 		if ((families & family) == 0)
 			continue;
 		else if (finder->later)
@@ -261,9 +255,8 @@ emit_plain_path(Finder *finder, const PlainPath *path, size_t len, uint64 hash, 
 {
 	const char *text = path->text;
 	size_t		i = path->name;
-	int			depth;
 
-	for (depth = 1; depth <= finder->scope->depth; depth++)
+	for (int depth = 1; depth <= finder->scope->depth; depth++)
 	{
 		for (; i > 0 && text[i - 1] != '/'; i--)
 			hash = extend_hash(hash, text[i - 1]);
@@ -490,10 +483,9 @@ mark_begins(Finder *finder)
 	size_t		marks = 0;		/* place at which the marks before this place
 								 * begin */
 	size_t		slashes = 0;
-	size_t		i;
 
 	finder->edges[0] = EDGE_BEGIN | EDGE_ROOT;
-	for (i = 1; i <= finder->len; i++)
+	for (size_t i = 1; i <= finder->len; i++)
 	{
 		if (i < finder->len && finder->classes[i] == CLASS_INSIDE)
 			continue;
@@ -628,9 +620,8 @@ find_before(Finder *finder, size_t end, int families)
 	uint8		wanted = marked ? EDGE_BEGIN_MARKED : EDGE_BEGIN;
 	int			tails = KEY_TAIL | KEY_STEM_TAIL | KEY_DERIVED_TAIL;
 	uint64		hash = 0;
-	size_t		i;
 
-	for (i = end; i > stop;)
+	for (size_t i = end; i > stop;)
 	{
 		hash = extend_hash(hash, text[--i]);
 		if ((finder->edges[i] & wanted) == 0 || (marked && text[i - 1] != text[mark]))
@@ -672,9 +663,8 @@ static size_t
 find_end(const Finder *finder, size_t begin)
 {
 	const KeyScope *scope = finder->scope;
-	size_t		end;
 
-	for (end = begin; end <= finder->len; end++)
+	for (size_t end = begin; end <= finder->len; end++)
 		if (may_end(scope->name_ends, finder->text, end) || may_end(scope->stem_ends, finder->text, end))
 			return end;
 	return 0;

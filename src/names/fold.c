@@ -55,9 +55,7 @@ typedef struct LetterRange
 static bool
 is_in_ranges(pg_wchar c, const LetterRange *ranges, int n)
 {
-	int			i;
-
-	for (i = 0; i < n && c >= ranges[i].first; i++)
+	for (int i = 0; i < n && c >= ranges[i].first; i++)
 		if (c <= ranges[i].last)
 			return true;
 	return false;
@@ -244,9 +242,8 @@ append_folded(StringInfo out, const char *text, size_t len)
 	pg_wchar   *composed;
 	unsigned char letter[MAX_UTF8_LETTER + 1];
 	size_t		n = 0;
-	size_t		i;
 
-	for (i = 0; i < len; i += pg_utf_mblen((const unsigned char *) text + i))
+	for (size_t i = 0; i < len; i += pg_utf_mblen((const unsigned char *) text + i))
 		letters[n++] = utf8_to_unicode((const unsigned char *) text + i);
 	letters[n] = 0;
 
@@ -319,9 +316,8 @@ bool
 fold_ascii_text(const char *text, size_t len, char *folded)
 {
 	unsigned char all = 0;
-	size_t		i;
 
-	for (i = 0; i < len; i++)
+	for (size_t i = 0; i < len; i++)
 	{
 		all |= (unsigned char) text[i];
 		folded[i] = fold_ascii(text[i]);

@@ -82,9 +82,7 @@ may_be_same(char a, char b)
 static bool
 is_listed(const char *const *list, int n, const char *text, size_t len)
 {
-	int			i;
-
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if ((len == 0 || may_be_same(list[i][0], text[0])) &&
 			strlen(list[i]) == len && pg_strncasecmp(list[i], text, len) == 0)
 			return true;
@@ -100,9 +98,7 @@ is_extension(const KeyRules *rules, const char *text, size_t len)
 size_t
 path_find_dot(const char *text, size_t len)
 {
-	size_t		i;
-
-	for (i = len; i > 0 && text[i - 1] != '/'; i--)
+	for (size_t i = len; i > 0 && text[i - 1] != '/'; i--)
 		if (text[i - 1] == '.')
 			return i > 1 && text[i - 2] != '/' ? i - 1 : len;
 	return len;

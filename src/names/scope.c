@@ -238,10 +238,8 @@ key_forget_scope(KeyScope *scope)
 void
 key_each_number(KeyScope *scope, KeyNumberSink sink, void *arg)
 {
-	size_t		i;
-
 	scope_settle(scope);
-	for (i = 0; scope->places != NULL && i < scope->n_places; i++)
+	for (size_t i = 0; scope->places != NULL && i < scope->n_places; i++)
 		if (scope->places[i] != 0)
 			sink((int64) i, (int64) (scope->places[i] & PLACE_FILE) - 1, (scope->places[i] & PLACE_SHARED) != 0, arg);
 }
@@ -289,9 +287,7 @@ leave_keys(KeyScope *scope, size_t keys)
 static void
 put_pending(KeyScope *scope)
 {
-	int			i;
-
-	for (i = 0; i < scope->n_pending; i++)
+	for (int i = 0; i < scope->n_pending; i++)
 	{
 		add_to_filter(scope, scope->pending[i].key);
 		/* more have come than were expected */
@@ -328,12 +324,10 @@ prepare(KeyScope *scope, size_t keys)
 static void
 put_gathered(KeyScope *scope)
 {
-	size_t		i;
-
 	forget_index(scope);
 	forget_filter(scope);
 	prepare(scope, scope->n_gathered);
-	for (i = 0; i < scope->n_gathered; i++)
+	for (size_t i = 0; i < scope->n_gathered; i++)
 		put_later(scope, scope->gathered[i], scope->gathered_of[i]);
 	if (scope->too_many)
 		forget_gathered(scope);
@@ -465,9 +459,8 @@ static bool
 may_have_suffix(const KeyRules *rules, const char *stem, size_t len)
 {
 	char		last = len > 0 ? stem[len - 1] : '\0';
-	int			i;
 
-	for (i = 0; i < rules->n_suffixes; i++)
+	for (int i = 0; i < rules->n_suffixes; i++)
 	{
 		size_t		n = strlen(rules->suffixes[i]);
 

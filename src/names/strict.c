@@ -93,9 +93,8 @@ compare_ends(Strict *strict, const char *text, size_t len, KeyFamily family)
 {
 	const KeyMaker maker = {strict->rules, true, family, compare_key, strict};
 	size_t		i = len;
-	int			depth;
 
-	for (depth = 0; len > 0 && depth < strict->scope->depth && !strict->found; depth++)
+	for (int depth = 0; len > 0 && depth < strict->scope->depth && !strict->found; depth++)
 	{
 		i = path_last_component(text, i);
 		if (may_be_upload_dir(strict, text, i > 0 ? i - 1 : 0))
@@ -195,11 +194,10 @@ without_host(Strict *strict, int step, const char *text, size_t len)
 static void
 without_query(Strict *strict, int step, const char *text, size_t len)
 {
-	size_t		cut;
 	int			cuts = 0;
 
 	read_on(strict, step, text, len);
-	for (cut = 0; cut < len && cuts < CUTS_MAX; cut++)
+	for (size_t cut = 0; cut < len && cuts < CUTS_MAX; cut++)
 		if (text[cut] == '?' || text[cut] == '#')
 		{
 			read_on(strict, step, text, cut);
@@ -222,12 +220,11 @@ static void
 with_slashes(Strict *strict, int step, const char *text, size_t len)
 {
 	char		slashed[KEY_STRICT_MAX];
-	size_t		i;
 
 	read_on(strict, step, text, len);
 	if (memchr(text, '\\', len) == NULL)
 		return;
-	for (i = 0; i < len; i++)
+	for (size_t i = 0; i < len; i++)
 		slashed[i] = text[i] == '\\' ? '/' : text[i];
 	read_on(strict, step, slashed, len);
 }

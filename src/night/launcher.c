@@ -234,15 +234,12 @@ static Job *
 take_next_job(Launcher *launcher)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	ListCell   *lc;
 
-	foreach(lc, launcher->jobs)
+	foreach_ptr(Job, job, launcher->jobs)
 	{
-		Job		   *job = lfirst(lc);
-
 		if (job->not_before <= now && !is_running(launcher, job->night.database))
 		{
-			launcher->jobs = list_delete_cell(launcher->jobs, lc);
+			launcher->jobs = list_delete_ptr(launcher->jobs, job);
 			return job;
 		}
 	}

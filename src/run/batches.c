@@ -98,13 +98,10 @@ drain_runs(BatchRun *run, bool own, bool finish)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup drain",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	ListCell   *lc;
 
 	require_extension(run);
-	foreach(lc, ledger_unfinished_runs(run->context->extension, own ? run_id : 0))
+	foreach_ptr(const LedgerWork, work, ledger_unfinished_runs(run->context->extension, own ? run_id : 0))
 	{
-		const LedgerWork *work = lfirst(lc);
-
 		if (!own && work->run_id != run_id && work->files == 0)
 			finish_empty_run(run, work);
 		else if (own == (work->run_id == run_id))

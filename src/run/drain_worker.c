@@ -74,11 +74,9 @@ commit_step(void *arg)
 static const LedgerWork *
 find_work(const Extension *extension, int64 after)
 {
-	ListCell   *lc;
-
-	foreach(lc, ledger_unfinished_runs(extension, 0))
-		if (((const LedgerWork *) lfirst(lc))->run_id > after)
-		return lfirst(lc);
+	foreach_ptr(const LedgerWork, work, ledger_unfinished_runs(extension, 0))
+		if (work->run_id > after)
+		return work;
 	return NULL;
 }
 

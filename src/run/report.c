@@ -66,15 +66,13 @@ message(const CleanupPlan *plan)
 void
 report_add_blocked_by(JsonBuilder *json, const PlanFindings *found)
 {
-	ListCell   *lc;
-
 	if (found->brakes == NIL && found->notes == NIL)
 		return;
 	json_begin_array(json, "blocked_by");
-	foreach(lc, found->brakes)
-		json_add_element(json, ((const Brake *) lfirst(lc))->name);
-	foreach(lc, found->notes)
-		json_add_element(json, ((const Brake *) lfirst(lc))->name);
+	foreach_ptr(const Brake, brake, found->brakes)
+		json_add_element(json, brake->name);
+	foreach_ptr(const Brake, note, found->notes)
+		json_add_element(json, note->name);
 	json_end_array(json);
 }
 
@@ -191,10 +189,8 @@ read_orphans(const CleanupPlan *plan, Condemned *condemned, LedgerOutcome *outco
 static void
 add_brakes(const CleanupPlan *plan, LedgerOutcome *outcome, List *brakes)
 {
-	ListCell   *lc;
-
-	foreach(lc, brakes)
-		outcome->errors = report_append(outcome->errors, limit_of(plan), brake_text(lfirst(lc)));
+	foreach_ptr(const Brake, brake, brakes)
+		outcome->errors = report_append(outcome->errors, limit_of(plan), brake_text(brake));
 	outcome->n_errors += list_length(brakes);
 }
 
@@ -203,12 +199,11 @@ static void
 read_errors(const CleanupPlan *plan, LedgerOutcome *outcome)
 {
 	const PlanFindings *found = plan_findings(plan);
-	ListCell   *lc;
 
 	add_brakes(plan, outcome, found->brakes);
 	add_brakes(plan, outcome, found->notes);
-	foreach(lc, found->errors)
-		outcome->errors = report_append(outcome->errors, limit_of(plan), lfirst(lc));
+	foreach_ptr(char, error, found->errors)
+		outcome->errors = report_append(outcome->errors, limit_of(plan), error);
 	outcome->n_errors += found->n_errors;
 }
 

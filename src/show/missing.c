@@ -51,8 +51,8 @@ typedef struct Search
 	const KeyRules *rules;
 	KeyScope	scope;
 	int64		n;				/* number of references */
-	Tuplestorestate *references;	/* id, source, status, value, what is shown
-									 * (NULL: the value) */
+	Tuplestorestate *references;	/* id, source, status, value, what is
+									 * shown (NULL: the value) */
 	Tuplestorestate *reference_keys;	/* id, key */
 	Tuplestorestate *file_keys; /* key */
 	TupleDesc	references_desc;
@@ -80,9 +80,7 @@ typedef struct Reference
 static bool
 can_be_judged(const Search *search, const char *value, size_t len)
 {
-	size_t		i;
-
-	for (i = 0; !search->rules->utf8 && i < len; i++)
+	for (size_t i = 0; !search->rules->utf8 && i < len; i++)
 		if (IS_HIGHBIT_SET(value[i]))
 			return false;
 	return true;

@@ -148,16 +148,12 @@ look_at_relation(const Query *query, RangeTblEntry *rte, TableSearch *search)
 static bool
 look_for_tables(Node *node, void *arg)
 {
-	ListCell   *lc;
-
 	if (node == NULL)
 		return false;
 	if (!IsA(node, Query))
 		return expression_tree_walker(node, look_for_tables, arg);
-	foreach(lc, ((Query *) node)->rtable)
+	foreach_ptr(RangeTblEntry, rte, ((Query *) node)->rtable)
 	{
-		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
-
 		if (rte->rtekind == RTE_RELATION && get_rel_relkind(rte->relid) != RELKIND_VIEW)
 			look_at_relation((Query *) node, rte, arg);
 	}
@@ -335,15 +331,16 @@ check_server_owner(const RemoteTable *table)
 Brake *
 remote_check_owners(const SourceQuery *query)
 {
-	Brake	   *brake = NULL;
-	ListCell   *lc;
-
 	if (!remote_is_read_by(query))
 		return NULL;
-	foreach(lc, find_tables(query))
-		if (brake == NULL)
-		brake = check_server_owner(lfirst(lc));
-	return brake;
+	foreach_ptr(const RemoteTable, table, find_tables(query))
+	{
+		Brake	   *brake = check_server_owner(table);
+
+		if (brake != NULL)
+			return brake;
+	}
+	return NULL;
 }
 
 
@@ -617,11 +614,10 @@ static char *
 make_question(const RemoteServer *server, const char *body)
 {
 	StringInfoData text;
-	ListCell   *lc;
 
 	initStringInfo(&text);
-	foreach(lc, server->tables)
-		appendStringInfo(&text, "%s(%s)", text.len > 0 ? ", " : "", quote_literal_cstr(remote_name(lfirst(lc))));
+	foreach_ptr(const RemoteTable, table, server->tables)
+		appendStringInfo(&text, "%s(%s)", text.len > 0 ? ", " : "", quote_literal_cstr(remote_name(table)));
 	return psprintf("WITH RECURSIVE wanted(name) AS (VALUES %s), tree(name, relid) AS ("
 					" SELECT w.name, pg_catalog.to_regclass(w.name)::pg_catalog.oid FROM wanted w"
 					" UNION SELECT t.name, i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) t.relid) %s",
@@ -665,11 +661,9 @@ static const char *const writers =
 static const RemoteTable *
 find_table(const RemoteServer *server, const char *name)
 {
-	ListCell   *lc;
-
-	foreach(lc, server->tables)
-		if (strcmp(remote_name(lfirst(lc)), name) == 0)
-		return lfirst(lc);
+	foreach_ptr(const RemoteTable, table, server->tables)
+		if (strcmp(remote_name(table), name) == 0)
+		return table;
 	return linitial(server->tables);
 }
 
@@ -702,13 +696,10 @@ is_prepared(const RemoteRow *writer)
 static const RemoteRow *
 find_writer(List *now, List *before)
 {
-	ListCell   *lc;
 	ListCell   *other;
 
-	foreach(lc, now)
+	foreach_ptr(const RemoteRow, row, now)
 	{
-		const RemoteRow *row = lfirst(lc);
-
 		if (is_prepared(row))
 			return row;
 		foreach(other, before)
@@ -843,17 +834,14 @@ static List *
 group_tables(List *tables)
 {
 	List	   *servers = NIL;
-	ListCell   *lc;
 
-	foreach(lc, tables)
+	foreach_ptr(RemoteTable, table, tables)
 	{
-		RemoteTable *table = lfirst(lc);
 		RemoteServer *server = NULL;
-		ListCell   *other;
 
-		foreach(other, servers)
-			if (is_of_server(table, lfirst(other)))
-			server = lfirst(other);
+		foreach_ptr(RemoteServer, other, servers)
+			if (is_of_server(table, other))
+			server = other;
 		if (server == NULL)
 		{
 			server = make_server(table);
@@ -868,11 +856,9 @@ static Brake *
 ask_servers(List *tables, bool wait, int ms)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
-	ListCell   *lc;
 
-	foreach(lc, group_tables(tables))
+	foreach_ptr(RemoteServer, server, group_tables(tables))
 	{
-		RemoteServer *server = lfirst(lc);
 		Brake	   *brake;
 
 		server->wait = wait;
@@ -927,11 +913,10 @@ static List *
 find_all_tables(List *sources, Brake **brake)
 {
 	List	   *tables = NIL;
-	ListCell   *lc;
 
 	*brake = NULL;
-	foreach(lc, sources)
-		tables = list_concat(tables, find_tables(source_build_query(lfirst(lc), false, brake)));
+	foreach_ptr(const Source, source, sources)
+		tables = list_concat(tables, find_tables(source_build_query(source, false, brake)));
 	return tables;
 }
 
@@ -949,13 +934,10 @@ is_subscribed(const Source *source)
 Brake *
 sources_check_subscriptions(List *sources)
 {
-	ListCell   *lc;
-
-	foreach(lc, sources)
-		if (is_subscribed(lfirst(lc)))
+	foreach_ptr(const Source, source, sources)
+		if (is_subscribed(source))
 		return brake_make("replica", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-						  psprintf("cannot clean up where source %s is filled by a subscription",
-								   ((const Source *) lfirst(lc))->name),
+						  psprintf("cannot clean up where source %s is filled by a subscription", source->name),
 						  "Transactions that write on the publisher cannot be waited for.",
 						  "Run it on the publisher; cleanup_status() and dry runs work here.");
 	return NULL;

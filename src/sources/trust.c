@@ -227,12 +227,8 @@ look_at_function(Oid function, void *arg)
 static bool
 look_at_operators(List *clauses, CodeSearch *search)
 {
-	ListCell   *lc;
-
-	foreach(lc, clauses)
+	foreach_ptr(SortGroupClause, clause, clauses)
 	{
-		SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
-
 		if ((OidIsValid(clause->eqop) && look_at_function(get_opcode(clause->eqop), search)) ||
 			(OidIsValid(clause->sortop) && look_at_function(get_opcode(clause->sortop), search)))
 			return true;
@@ -340,16 +336,12 @@ check_view_code(Oid view, Query *query, CodeSearch *search)
 static bool
 look_at_views(Node *node, void *arg)
 {
-	ListCell   *lc;
-
 	if (node == NULL)
 		return false;
 	if (!IsA(node, Query))
 		return expression_tree_walker(node, look_at_views, arg);
-	foreach(lc, ((Query *) node)->rtable)
+	foreach_ptr(RangeTblEntry, rte, ((Query *) node)->rtable)
 	{
-		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
-
 		if (OidIsValid(rte->relid) &&
 			((rte->rtekind == RTE_RELATION && check_view_code(rte->relid, (Query *) node, arg)) ||
 			 (rte->rtekind == RTE_SUBQUERY && check_view_code(rte->relid, rte->subquery, arg))))
@@ -505,9 +497,8 @@ relations_with_virtual_columns(List *relations)
 	foreach(lc, relations)
 	{
 		Relation	rel = relation_open(lfirst_oid(lc), NoLock);
-		int			i;
 
-		for (i = 0; i < RelationGetNumberOfAttributes(rel); i++)
+		for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
 			if (TupleDescAttr(RelationGetDescr(rel), i)->attgenerated == 'v')
 				found = list_append_unique_oid(found, lfirst_oid(lc));
 		relation_close(rel, NoLock);

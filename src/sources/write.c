@@ -453,20 +453,20 @@ commit_in_two_phases(const Target *target)
 							   sources_name(target->table), quote_identifier(target->columns[0])), NULL);
 }
 
-/* The sessions (text[]) whose rows lie on other nodes. */
-typedef struct KeyedToClear
+/* The rows to be cleared. */
+typedef struct ToClear
 {
 	const Target *target;
-	Datum		sessions;
-} KeyedToClear;
+	const char **sessions;		/* if rows are found by their key */
+	SourcePlace *places;		/* if not: sorted by table */
+	int			n;				/* sessions, or places */
+} ToClear;
 
 static void
 clear_keyed(void *arg)
 {
-	const KeyedToClear *rows = arg;
+	const ToClear *rows = arg;
 	const Target *target = rows->target;
-	int			n;
-	const char **sessions = sql_texts(rows->sessions, &n);
 	char	   *sql = clearing_statement(target, target->table, key_condition(target->key, 1));
 	ActingAs	saved;
 
@@ -474,12 +474,19 @@ clear_keyed(void *arg)
 	act_as_table_owner(target->source, target->table, &saved);
 	key_write_plainly();
 	commit_in_two_phases(target);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < rows->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		check_cleared(target->source, 1, run_by_key(target, target->key, place_key(sessions[i]), sql, NULL));
+		check_cleared(target->source, 1, run_by_key(target, target->key, place_key(rows->sessions[i]), sql, NULL));
 	}
 	role_stop_acting(&saved);
+}
+
+static void
+get_place(const Target *target, const char *session, SourcePlace *place)
+{
+	if (!place_of_session(session, target->place, place))
+		elog(ERROR, "session \"%s\" of source %s has no place", session, target->source->name);
 }
 
 static int
@@ -493,33 +500,22 @@ compare_places(const void *a, const void *b)
 	return ItemPointerCompare(unconstify(ItemPointerData *, &x->tid), unconstify(ItemPointerData *, &y->tid));
 }
 
-/* Returns the places of the sessions in the target, sorted by table, each once. */
-static SourcePlace *
-list_places(const Target *target, Datum sessions, int *n_places)
+/* Sets the places of the sessions in the target, each once. */
+static void
+list_places(ToClear *rows)
 {
-	int			n;
-	const char **texts = sql_texts(sessions, &n);
+	int			n = rows->n;
 	SourcePlace *places = palloc(sizeof(SourcePlace) * Max(n, 1));
-	int			kept = 0;
 
 	for (int i = 0; i < n; i++)
-		if (!place_of_session(texts[i], target->place, &places[i]))
-			elog(ERROR, "session \"%s\" of source %s has no place", texts[i], target->source->name);
+		get_place(rows->target, rows->sessions[i], &places[i]);
 	qsort(places, n, sizeof(SourcePlace), compare_places);
+	rows->n = 0;
 	for (int i = 0; i < n; i++)
-		if (i == 0 || compare_places(&places[i], &places[kept - 1]) != 0)
-			places[kept++] = places[i];
-	*n_places = kept;
-	return places;
+		if (i == 0 || compare_places(&places[i], &places[rows->n - 1]) != 0)
+			places[rows->n++] = places[i];
+	rows->places = places;
 }
-
-/* The rows to be cleared, sorted by table. */
-typedef struct ToClear
-{
-	const Target *target;
-	SourcePlace *places;
-	int			n;
-} ToClear;
 
 static void
 clear_places(void *arg)
@@ -544,32 +540,25 @@ clear_places(void *arg)
 	end_undeferred();
 }
 
-/* Clears rows, under the limit of time for reading sources, because triggers and constraints of the tables run. */
+/* Clears the rows, under the limit of time for reading sources, because triggers and constraints of the tables run. */
 static void
-clear_in_time(const Target *target, SourcePlace *places, int n)
+clear_in_time(ToClear *rows)
 {
-	ToClear		rows = {target, places, n};
-
-	query_limit_time(target->source, "gave up clearing source", hint_slow, clear_places, &rows);
+	query_limit_time(rows->target->source, "gave up clearing source", hint_slow,
+					 rows->target->key != NIL ? clear_keyed : clear_places, rows);
 }
 
 void
 sources_clear(const Source *source, Datum sessions)
 {
 	Target		target;
-	SourcePlace *places;
-	int			n;
+	ToClear		rows = {&target};
 
 	prepare_target(source, &target);
-	if (target.key != NIL)
-	{
-		KeyedToClear rows = {&target, sessions};
-
-		query_limit_time(source, "gave up clearing source", hint_slow, clear_keyed, &rows);
-		return;
-	}
-	places = list_places(&target, sessions, &n);
-	clear_in_time(&target, places, n);
+	rows.sessions = sql_texts(sessions, &rows.n);
+	if (target.key == NIL)
+		list_places(&rows);
+	clear_in_time(&rows);
 }
 
 void
@@ -577,8 +566,7 @@ sources_try_clearing(const Source *source, Datum sessions, int max_rows)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Target		target;
-	SourcePlace *places;
-	int			n;
+	ToClear		rows = {&target};
 	int			locked = 0;
 
 	prepare_target(source, &target);
@@ -589,12 +577,14 @@ sources_try_clearing(const Source *source, Datum sessions, int max_rows)
 		brake_raise_if(sources_check_clearing(source));
 		return;
 	}
-	places = list_places(&target, sessions, &n);
-	for (int i = 0; i < n && locked < max_rows; i++)
-		if (place_lock(&places[i], snapshot))
-			places[locked++] = places[i];
+	rows.sessions = sql_texts(sessions, &rows.n);
+	list_places(&rows);
+	for (int i = 0; i < rows.n && locked < max_rows; i++)
+		if (place_lock(&rows.places[i], snapshot))
+			rows.places[locked++] = rows.places[i];
+	rows.n = locked;
 	UnregisterSnapshot(snapshot);
-	clear_in_time(&target, places, locked);
+	clear_in_time(&rows);
 }
 
 
@@ -633,111 +623,109 @@ column_text(TupleTableSlot *slot, Relation rel, const char *name)
 	return pnstrdup(text, length);
 }
 
-/* Adds the content of the file columns of a row to the store. */
-static void
-copy_row(const Target *target, Relation rel, TupleTableSlot *slot, const char *session,
-		 Tuplestorestate *store, TupleDesc desc)
-{
-	List	   *key = find_row_key(target, RelationGetRelid(rel));
-	List	   *key_values = NIL;
-	Datum		values[5];
-	bool		nulls[5] = {false};
-
-	if (key == NIL)
-		brake_raise(no_key(target->source, RelationGetRelid(rel)));
-	foreach_ptr(const char, column, key)
-		key_values = lappend(key_values, column_text(slot, rel, column));
-	values[0] = CStringGetTextDatum(sources_session_id(session));
-	values[1] = sql_text_array(key);
-	values[2] = CStringGetTextDatum(key_text(key_values));
-	for (int i = 0; i < target->source->n_columns; i++)
-	{
-		char	   *text = column_text(slot, rel, target->columns[i]);
-
-		if (text == NULL)
-			continue;
-		values[3] = CStringGetTextDatum(target->source->columns[i]);
-		values[4] = CStringGetTextDatum(text);
-		tuplestore_putvalues(store, desc, values, nulls);
-	}
-}
-
-/* Adds the content of the file columns of a row on another node to the store. */
-static void
-copy_keyed_session(const Target *target, const char *session, Tuplestorestate *store, TupleDesc desc)
-{
-	StringInfoData sql;
-	List	   *values = NIL;
-	int			n_columns = target->source->n_columns;
-	Datum		row[5];
-	bool		nulls[5] = {false};
-
-	initStringInfo(&sql);
-	for (int i = 0; i < n_columns; i++)
-		appendStringInfo(&sql, "%ss.%s", i > 0 ? ", " : "SELECT ", quote_identifier(target->columns[i]));
-	foreach_ptr(const char, column, target->key)
-		appendStringInfo(&sql, ", s.%s", quote_identifier(column));
-	appendStringInfo(&sql, " FROM %s AS s WHERE %s", sources_name(target->table), key_condition(target->key, 1));
-	if (run_by_key(target, target->key, place_key(session), sql.data, NULL) != 1)
-		elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
-	for (int i = 0; i < list_length(target->key); i++)
-		values = lappend(values, sql_text(0, n_columns + i + 1));
-	row[0] = CStringGetTextDatum(sources_session_id(session));
-	row[1] = sql_text_array(target->key);
-	row[2] = CStringGetTextDatum(key_text(values));
-	for (int i = 0; i < n_columns; i++)
-	{
-		if (sql_is_null(0, i + 1))
-			continue;
-		row[3] = CStringGetTextDatum(target->source->columns[i]);
-		row[4] = CStringGetTextDatum(sql_text(0, i + 1));
-		tuplestore_putvalues(store, desc, row, nulls);
-	}
-	SPI_freetuptable(SPI_tuptable);
-}
-
-/* The sessions whose columns are copied from rows on other nodes. */
-typedef struct KeyedToCopy
+/* The sessions whose file columns are copied into a store. */
+typedef struct Copy
 {
 	const Target *target;
 	const char **sessions;
 	int			n;
 	Tuplestorestate *store;
 	TupleDesc	desc;
-} KeyedToCopy;
+} Copy;
+
+/* Adds the contents (char *, or NULL) of the file columns of one row to the store. */
+static void
+put_columns(const Copy *copy, const char *session, List *key, List *key_values, List *contents)
+{
+	Datum		values[5] = {CStringGetTextDatum(sources_session_id(session)), sql_text_array(key),
+	CStringGetTextDatum(key_text(key_values))};
+	bool		nulls[5] = {false};
+
+	for (int i = 0; i < list_length(contents); i++)
+	{
+		const char *content = list_nth(contents, i);
+
+		if (content == NULL)
+			continue;
+		values[3] = CStringGetTextDatum(copy->target->source->columns[i]);
+		values[4] = CStringGetTextDatum(content);
+		tuplestore_putvalues(copy->store, copy->desc, values, nulls);
+	}
+}
+
+static void
+copy_row(const Copy *copy, const char *session, Relation rel, TupleTableSlot *slot)
+{
+	const Target *target = copy->target;
+	List	   *key = find_row_key(target, RelationGetRelid(rel));
+	List	   *key_values = NIL;
+	List	   *contents = NIL;
+
+	if (key == NIL)
+		brake_raise(no_key(target->source, RelationGetRelid(rel)));
+	foreach_ptr(const char, column, key)
+		key_values = lappend(key_values, column_text(slot, rel, column));
+	for (int i = 0; i < target->source->n_columns; i++)
+		contents = lappend(contents, column_text(slot, rel, target->columns[i]));
+	put_columns(copy, session, key, key_values, contents);
+}
+
+static void
+copy_session(const Copy *copy, const char *session, Snapshot snapshot)
+{
+	SourcePlace place;
+	Relation	rel;
+	TupleTableSlot *slot;
+
+	get_place(copy->target, session, &place);
+	rel = table_open(place.table, AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	if (!table_tuple_fetch_row_version(rel, &place.tid, snapshot, slot))
+		elog(ERROR, "a row of source %s that was locked is gone", copy->target->source->name);
+	copy_row(copy, session, rel, slot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+}
+
+/* Copies a row on another node. */
+static void
+copy_keyed_session(const Copy *copy, const char *session)
+{
+	const Target *target = copy->target;
+	int			n_columns = target->source->n_columns;
+	int			n = n_columns + list_length(target->key);
+	StringInfoData sql;
+	List	   *contents = NIL;
+	List	   *key_values = NIL;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&sql, "%ss.%s", i > 0 ? ", " : "SELECT ",
+						 quote_identifier(i < n_columns ? target->columns[i] : list_nth(target->key, i - n_columns)));
+	appendStringInfo(&sql, " FROM %s AS s WHERE %s", sources_name(target->table), key_condition(target->key, 1));
+	if (run_by_key(target, target->key, place_key(session), sql.data, NULL) != 1)
+		elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
+	for (int i = 0; i < n_columns; i++)
+		contents = lappend(contents, sql_text(0, i + 1));
+	for (int i = n_columns; i < n; i++)
+		key_values = lappend(key_values, sql_text(0, i + 1));
+	put_columns(copy, session, target->key, key_values, contents);
+	SPI_freetuptable(SPI_tuptable);
+}
 
 static void
 copy_keyed(void *arg)
 {
-	const KeyedToCopy *copy = arg;
+	const Copy *copy = arg;
 	ActingAs	saved;
 
 	act_as_table_owner(copy->target->source, copy->target->table, &saved);
 	for (int i = 0; i < copy->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		copy_keyed_session(copy->target, copy->sessions[i], copy->store, copy->desc);
+		copy_keyed_session(copy, copy->sessions[i]);
 	}
 	role_stop_acting(&saved);
-}
-
-static void
-copy_session(const Target *target, const char *session, Snapshot snapshot,
-			 Tuplestorestate *store, TupleDesc desc)
-{
-	SourcePlace place;
-	Relation	rel;
-	TupleTableSlot *slot;
-
-	if (!place_of_session(session, target->place, &place))
-		elog(ERROR, "session \"%s\" of source %s has no place", session, target->source->name);
-	rel = table_open(place.table, AccessShareLock);
-	slot = table_slot_create(rel, NULL);
-	if (!table_tuple_fetch_row_version(rel, &place.tid, snapshot, slot))
-		elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
-	copy_row(target, rel, slot, session, store, desc);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
 }
 
 Tuplestorestate *
@@ -747,30 +735,24 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 		{"session_id", TEXTOID}, {"key_columns", TEXTARRAYOID}, {"row_key", TEXTOID},
 		{"column_name", TEXTOID}, {"value", TEXTOID}
 	};
-	Tuplestorestate *store = tuplestore_begin_heap(true, false, work_mem);
-	Snapshot	snapshot;
 	Target		target;
+	Copy		copy = {.target = &target,.store = tuplestore_begin_heap(true, false, work_mem)};
+	Snapshot	snapshot;
 	int			guc_level;
-	int			n;
-	const char **texts = sql_texts(sessions, &n);
 
-	*desc = sql_row_desc(lengthof(columns), columns);
-
+	copy.sessions = sql_texts(sessions, &copy.n);
+	copy.desc = *desc = sql_row_desc(lengthof(columns), columns);
 	prepare_target(source, &target);
 	guc_level = write_plainly();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (target.key != NIL)
-	{
-		KeyedToCopy copy = {&target, texts, n, store, *desc};
-
 		query_limit_time(source, "gave up copying columns of source", hint_slow_node, copy_keyed, &copy);
-	}
 	else
-		for (int i = 0; i < n; i++)
-			copy_session(&target, texts[i], snapshot, store, *desc);
+		for (int i = 0; i < copy.n; i++)
+			copy_session(&copy, copy.sessions[i], snapshot);
 	UnregisterSnapshot(snapshot);
 	AtEOXact_GUC(false, guc_level);
-	return store;
+	return copy.store;
 }
 
 

@@ -52,10 +52,9 @@ store_return_stranger(const StoreJob *job, Folder *trash)
 	FileStore  *store = job->store;
 	char		spare[NAME_MAX + 1];
 	FileResult	result = fail(EEXIST, "could not put back file");
-	int			attempt;
 
 	strlcpy(spare, job->where.name, sizeof(spare));
-	for (attempt = 1; attempt <= MAX_SUFFIXES; attempt++)
+	for (int attempt = 1; attempt <= MAX_SUFFIXES; attempt++)
 	{
 		Folder	   *home = store_reach_home(store, &job->where, DIR_MAKE, &result);
 

@@ -124,7 +124,6 @@ destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 	Folder	   *trash = store_reach_captured(&job, store, run_id, files[0].path, NULL, &files[0].result);
 	int			n_calls = 0;
 	int			done;
-	int			i;
 
 	if (trash == NULL)
 		return 1;
@@ -138,7 +137,7 @@ destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 		n_calls += add_unlink(trash, where.name, &files[done], &calls[n_calls]);
 	}
 	store_call_together(store, calls, n_calls);
-	for (i = 0; i < n_calls; i++)
+	for (int i = 0; i < n_calls; i++)
 	{
 		if (calls[i].errnum == 0)
 			continue;
@@ -151,10 +150,8 @@ destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 void
 local_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 {
-	int			i;
-
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		files[i].freed = 0;
-	for (i = 0; i < n;)
+	for (int i = 0; i < n;)
 		i += destroy_together(store, run_id, files + i, n - i);
 }

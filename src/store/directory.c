@@ -71,16 +71,15 @@ pay(FileStore *store)
 {
 	StoreCall	calls[STORE_OWED];
 	int			n = store->n_owed;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		calls[i] = (StoreCall)
 	{
 		.fd = store->owed[i].fd
 	};
 	if (store->base.durable)
 		store_call_together(store, calls, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (store->base.durable)
 			note_sync(store, calls[i].errnum);
@@ -93,9 +92,7 @@ pay(FileStore *store)
 static bool
 is_owed(const FileStore *store, const struct stat *st)
 {
-	int			i;
-
-	for (i = 0; i < store->n_owed; i++)
+	for (int i = 0; i < store->n_owed; i++)
 		if (store->owed[i].inode == st->st_ino && store->owed[i].device == st->st_dev)
 			return true;
 	return false;

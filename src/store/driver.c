@@ -49,9 +49,7 @@ store_release_descriptors(int n)
 bool
 store_acquire_descriptors(int n)
 {
-	int			acquired;
-
-	for (acquired = 0; acquired < n; acquired++)
+	for (int acquired = 0; acquired < n; acquired++)
 		if (!AcquireExternalFD())
 		{
 			store_release_descriptors(acquired);

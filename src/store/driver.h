@@ -57,7 +57,10 @@ typedef struct StoreDriver
 	int			(*sync) (FileStore *store);
 	int			(*lock_holder) (FileStore *store);
 
-	/* NULL for a directory, which remembers nothing of a run but its files in the trash */
+	/*
+	 * NULL for a directory, which remembers nothing of a run but its files in
+	 * the trash
+	 */
 	void		(*forget_run) (FileStore *store, int64 run_id, bool look);
 
 	/* never NULL */

@@ -77,9 +77,8 @@ static ClaimLock *
 find_lock(const FileLook *claim)
 {
 	ClaimLock  *found = NULL;
-	int			i;
 
-	for (i = 0; i < MAX_LOCKS; i++)
+	for (int i = 0; i < MAX_LOCKS; i++)
 	{
 		if (is_lock_on(&locks[i], claim))
 			return &locks[i];

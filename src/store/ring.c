@@ -219,13 +219,11 @@ is_undone(const StoreCall *call)
 void
 store_call_together(FileStore *store, StoreCall *calls, int n)
 {
-	int			i;
-
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		calls[i].errnum = ECANCELED;
 	if (n > 1)
 		call_by_ring(store, calls, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (is_undone(&calls[i]))
 			calls[i].errnum = call_plainly(&calls[i]);
 }

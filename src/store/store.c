@@ -234,9 +234,7 @@ local_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 static void
 local_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good)
 {
-	int			i;
-
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		StoreCondemned *file = &files[i];
 		int			errnum;

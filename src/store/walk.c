@@ -83,7 +83,10 @@ struct TreeWalk
 	WalkLevel	levels[WALK_MAX_DEPTH + 1]; /* the top is depth 0 */
 	char		path[STORE_PATH_MAX];
 
-	/* files of the current directory that are read, and what follows them: a folder or its end */
+	/*
+	 * files of the current directory that are read, and what follows them: a
+	 * folder or its end
+	 */
 	int			n_files;
 	int			next_file;
 	size_t		names_len;
@@ -192,11 +195,9 @@ is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
 static bool
 is_foreign_folder(const char *name, size_t len, bool at_top)
 {
-	size_t		i;
-
 	if (at_top && len == strlen(FSCK_DIR) && memcmp(name, FSCK_DIR, len) == 0)
 		return true;
-	for (i = 0; i < lengthof(foreign_folders); i++)
+	for (size_t i = 0; i < lengthof(foreign_folders); i++)
 		if (len == strlen(foreign_folders[i]) && pg_strncasecmp(name, foreign_folders[i], len) == 0)
 			return true;
 	return false;

@@ -334,9 +334,8 @@ fill_each(Page *page, const char *at, const char *end, const Scope *scope,
 		  JsonbContainer *array)
 {
 	uint32		n = JsonContainerSize(array);
-	uint32		i;
 
-	for (i = 0; i < n; i++)
+	for (uint32 i = 0; i < n; i++)
 	{
 		Scope		inner = {getIthJsonbValueFromContainer(array, i), scope};
 

@@ -223,16 +223,15 @@ bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n)
 	Deleting	deleting = {bucket, files, n};
 	const BucketCalls calls = {next_delete, take_deleted, &deleting};
 	int			errnum = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		files[i].result = fail(EAGAIN, "could not delete file");
 	deleting.lanes = palloc0(sizeof(DeleteLane) * bucket->n_parallel);
 	/* files that were not begun in time are left to the next drain */
 	while (deleting.next < n && bucket_keep_lease(bucket).outcome == FILE_OK &&
 		   (errnum = bucket_call_many(bucket, &calls)) == 0)
 		;
-	for (i = 0; errnum != 0 && i < n; i++)
+	for (int i = 0; errnum != 0 && i < n; i++)
 		if (files[i].result.errnum == EAGAIN)
 			files[i].result = fail(errnum, "could not delete file");
 	pfree(deleting.lanes);

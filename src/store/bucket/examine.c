@@ -249,9 +249,7 @@ bucket_examine(FileStore *store, StoreFindingSink sink, void *arg)
 static int
 find_version(const KeyVersions *versions, const char *id)
 {
-	int			i;
-
-	for (i = 0; i < versions->n; i++)
+	for (int i = 0; i < versions->n; i++)
 		if (strcmp(versions->entries[i].version, id) == 0)
 			return i;
 	return -1;

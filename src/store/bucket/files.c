@@ -129,9 +129,7 @@ bucket_identify_captured(FileStore *store, int64 run_id, const char *path, FileI
 bool
 bucket_hides_stranger(const KeyVersions *versions)
 {
-	int			i;
-
-	for (i = 1; i < versions->at; i++)
+	for (int i = 1; i < versions->at; i++)
 		if (versions->entries[i].is_marker)
 			return false;
 	return versions->at > 1 && versions->entries[0].is_marker;
@@ -196,9 +194,8 @@ show_again(Job *job)
 	const BucketCall call = {.method = "DELETE",.key = job->key,.once = true};
 	const BucketAnswer *answer;
 	FileResult	result = {FILE_FAILED, EIO, "could not put back file"};
-	int			try;
 
-	for (try = 0; try < MAX_TRIES && job->versions.none_is_current && job->versions.n > 0; try++)
+	for (int try = 0; try < MAX_TRIES && job->versions.none_is_current && job->versions.n > 0; try++)
 	{
 		int			errnum = bucket_call(job->bucket, &call, &answer);
 

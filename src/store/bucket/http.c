@@ -143,9 +143,7 @@ close_lane(BucketSession *session, int number)
 void
 http_close(BucketSession *session)
 {
-	int			i;
-
-	for (i = 0; session->lanes != NULL && i < session->n_lanes; i++)
+	for (int i = 0; session->lanes != NULL && i < session->n_lanes; i++)
 		close_lane(session, i);
 	free(session->lanes);
 	if (session->multi != NULL)
@@ -324,10 +322,9 @@ static bool
 add_headers(Lane *lane)
 {
 	char		hash[128];
-	int			i;
 
 	snprintf(hash, sizeof(hash), "x-amz-content-sha256: %s", lane->request->body_sha256);
-	for (i = 0; lane->request->headers != NULL && lane->request->headers[i] != NULL; i++)
+	for (int i = 0; lane->request->headers != NULL && lane->request->headers[i] != NULL; i++)
 		if (!add_header(lane, lane->request->headers[i]))
 			return false;
 
@@ -447,9 +444,7 @@ take_answers(BucketSession *session)
 static void
 give_up_all(BucketSession *session)
 {
-	int			i;
-
-	for (i = 0; i < session->n_lanes; i++)
+	for (int i = 0; i < session->n_lanes; i++)
 		if (session->lanes[i].request != NULL && !session->lanes[i].is_over)
 			finish(&session->lanes[i], CURLE_FAILED_INIT);
 }

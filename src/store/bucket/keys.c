@@ -332,7 +332,10 @@ read_json(const char *text, PlainValue *values, int n)
 	volatile bool found = false;
 	uint32		holdoff = InterruptHoldoffCount;
 
-	/* the parser takes it for granted that the text is one of this database's encoding */
+	/*
+	 * the parser takes it for granted that the text is one of this database's
+	 * encoding
+	 */
 	if (!pg_verifymbstr(text, (int) strlen(text), true))
 	{
 		MemoryContextDelete(context);

@@ -566,7 +566,7 @@ bucket_renumber_trash(FileStore *store, int64 run_id, int64 as)
 		errnum = bucket_keep_lease(bucket).errnum;
 	foreach(lc, keys)
 		if (errnum == 0)
-			errnum = copy_manifest(bucket, lfirst(lc), as);
+		errnum = copy_manifest(bucket, lfirst(lc), as);
 	if (errnum == 0)
 		bucket_forget_run(store, run_id, false);
 	list_free_deep(keys);

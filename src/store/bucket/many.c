@@ -595,10 +595,10 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 		item->seen = (ManifestFile)
 		{
 			.path = item->path,
-			.version = MemoryContextStrdup(many->context, versions->entries[0].version),
-			.etag = MemoryContextStrdup(many->context, versions->entries[0].etag),
-			.size = versions->entries[0].size,
-			.modified = versions->entries[0].modified
+				.version = MemoryContextStrdup(many->context, versions->entries[0].version),
+				.etag = MemoryContextStrdup(many->context, versions->entries[0].etag),
+				.size = versions->entries[0].size,
+				.modified = versions->entries[0].modified
 		};
 		return;
 	}
@@ -967,7 +967,11 @@ take_destroyed(Portion *portion)
 
 		if (removal->errnum == 0)
 			settle(item_of(portion, i), come_to(FILE_OK));
-		/* a busy server is asked again, and what was on its way is found missing by the next drain */
+
+		/*
+		 * a busy server is asked again, and what was on its way is found
+		 * missing by the next drain
+		 */
 		else if (!removal->again)
 			settle(item_of(portion, i), fail(removal->errnum, "could not delete file"));
 	}

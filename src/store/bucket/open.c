@@ -67,7 +67,6 @@ bucket_judge_endpoint(const char *endpoint)
 {
 	static const char *const loopback[] = {"http://localhost", "http://127.0.0.1", "http://[::1]"};
 	const char *host = strstr(endpoint, "://");
-	int			i;
 
 	if (*endpoint == '\0')
 		return NULL;
@@ -75,7 +74,7 @@ bucket_judge_endpoint(const char *endpoint)
 		return "It must be written as \"https://host\" or \"https://host:port\".";
 	if (strncmp(endpoint, "https://", strlen("https://")) == 0)
 		return NULL;
-	for (i = 0; i < lengthof(loopback); i++)
+	for (int i = 0; i < lengthof(loopback); i++)
 	{
 		size_t		len = strlen(loopback[i]);
 
@@ -274,9 +273,8 @@ static const char *
 bucket_error_text(FileStore *store, int errnum)
 {
 	const Bucket *bucket = bucket_of(store);
-	int			i;
 
-	for (i = 0; i < BUCKET_ERRORS; i++)
+	for (int i = 0; i < BUCKET_ERRORS; i++)
 		if (errnum != 0 && bucket->errors[i].errnum == errnum && bucket->errors[i].text[0] != '\0')
 			return bucket->errors[i].text;
 	return strerror(errnum);

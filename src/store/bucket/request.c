@@ -144,9 +144,8 @@ bucket_digest(const char *text)
 {
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 	uint64		value = 0;
-	int			i;
 
-	for (i = 0; i < 8 && (i > 0 || hash(PG_SHA256, text, digest, sizeof(digest))); i++)
+	for (int i = 0; i < 8 && (i > 0 || hash(PG_SHA256, text, digest, sizeof(digest))); i++)
 		value = value << 8 | digest[i];
 	return value;
 }
@@ -173,11 +172,10 @@ static bool
 hash_body(const char *body, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
 {
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	int			i;
 
 	if (!hash(PG_SHA256, body, digest, sizeof(digest)))
 		return false;
-	for (i = 0; i < PG_SHA256_DIGEST_LENGTH; i++)
+	for (int i = 0; i < PG_SHA256_DIGEST_LENGTH; i++)
 		sprintf(hex + 2 * i, "%02x", digest[i]);
 	return true;
 }
@@ -436,9 +434,8 @@ static int
 fill_lanes(Traffic *traffic)
 {
 	Bucket	   *bucket = traffic->bucket;
-	int			i;
 
-	for (i = 0; i < bucket->n_parallel && traffic->busy < traffic->width; i++)
+	for (int i = 0; i < bucket->n_parallel && traffic->busy < traffic->width; i++)
 	{
 		BucketLane *lane = &bucket->lanes[BUCKET_FIRST_LANE + i];
 		BucketCall	call = {0};
@@ -489,7 +486,6 @@ bucket_call_many(Bucket *bucket, const BucketCalls *calls)
 {
 	Traffic		traffic = {bucket, calls, bucket->n_parallel, 0, 0, false};
 	int			errnum;
-	int			i;
 
 	if (bucket->session == NULL)
 		return bucket->open_errnum;
@@ -500,7 +496,7 @@ bucket_call_many(Bucket *bucket, const BucketCalls *calls)
 			break;
 		traffic.answered = false;
 		traffic.rest_ms = STEP_MS;
-		for (i = 0; i < bucket->n_parallel; i++)
+		for (int i = 0; i < bucket->n_parallel; i++)
 			look_after_lane(&traffic, i);
 		if (!traffic.answered && !step(bucket, traffic.rest_ms))
 		{
@@ -508,7 +504,7 @@ bucket_call_many(Bucket *bucket, const BucketCalls *calls)
 			break;
 		}
 	}
-	for (i = 0; i < bucket->n_parallel; i++)
+	for (int i = 0; i < bucket->n_parallel; i++)
 		give_up(bucket, &bucket->lanes[BUCKET_FIRST_LANE + i]);
 	return errnum;
 }

@@ -46,9 +46,8 @@ static void
 pass_uploads(const Bucket *bucket, const BucketAnswer *answer, StoreUploadSink sink, void *arg)
 {
 	size_t		prefix = strlen(bucket->prefix);
-	int			i;
 
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 	{
 		const BucketEntry *entry = &answer->entries[i];
 		const StoreUpload upload = {entry->key + prefix, entry->version, entry->modified * NS_PER_SECOND};
@@ -107,7 +106,6 @@ look_at_parts(Bucket *bucket, const char *key, const char *id, int64 *size, int6
 	char		after[BUCKET_ID_SIZE] = "";
 	int			n = 0;
 	int			errnum;
-	int			i;
 
 	*size = *newest = 0;
 	do
@@ -122,7 +120,7 @@ look_at_parts(Bucket *bucket, const char *key, const char *id, int64 *size, int6
 			return errnum;
 		if (answer->status != 200)
 			return answer->status == 404 ? ENOENT : bucket_note(bucket, EIO, answer->error);
-		for (i = 0; i < answer->n_entries; i++)
+		for (int i = 0; i < answer->n_entries; i++)
 		{
 			*size += answer->entries[i].size;
 			*newest = Max(*newest, answer->entries[i].modified);

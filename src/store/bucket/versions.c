@@ -78,12 +78,10 @@ static void
 select_from(const BucketAnswer *answer, int first, const char *key, const FileIdentity *expected,
 			KeyVersions *versions)
 {
-	int			i;
-
 	versions->entries = answer->entries + first;
 	versions->n = 0;
 	versions->at = -1;
-	for (i = first; i < answer->n_entries && strcmp(answer->entries[i].key, key) == 0; i++)
+	for (int i = first; i < answer->n_entries && strcmp(answer->entries[i].key, key) == 0; i++)
 	{
 		if (expected != NULL && versions->at < 0 && is_file(&answer->entries[i], expected))
 			versions->at = versions->n;
@@ -353,7 +351,11 @@ bucket_begin_listing(Bucket *bucket, const VersionsAsk *asks, int n, int per_key
 	listing->per_key = per_key;
 	listing->sink = sink;
 	listing->arg = arg;
-	/* to a server a page of ten entries is hardly less work than one of a thousand */
+
+	/*
+	 * to a server a page of ten entries is hardly less work than one of a
+	 * thousand
+	 */
 	listing->range_size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, (PAGE_MAX - PAGE_SPARE) / per_key);
 	listing->ranges = palloc0(sizeof(Range) * bucket->n_parallel);
 	listing->missed = palloc(sizeof(int) * Max(n, 1));

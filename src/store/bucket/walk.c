@@ -134,13 +134,12 @@ static void
 keep_page(WalkRange *range, const BucketAnswer *answer)
 {
 	MemoryContext caller = MemoryContextSwitchTo(range->page);
-	int			i;
 
 	MemoryContextReset(range->page);
 	range->keys = palloc(sizeof(char *) * Max(answer->n_entries, 1));
 	range->n = range->next = 0;
 	range->is_last = !answer->truncated;
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 	{
 		const BucketEntry *entry = &answer->entries[i];
 
@@ -203,7 +202,6 @@ find_folders(BucketWalk *walk, const char *prefix, char **folders, int max, int 
 	const BucketCall call = {"GET", NULL, query};
 	const BucketAnswer *answer;
 	int			errnum;
-	int			i;
 
 	*n = 0;
 	if (!append_value(query, "encoding-type=url&list-type=2&max-keys=1000&prefix=", prefix))
@@ -212,7 +210,7 @@ find_folders(BucketWalk *walk, const char *prefix, char **folders, int max, int 
 	if (errnum != 0 || answer->status != 200)
 		return errnum ? errnum : bucket_note(walk->bucket, EIO, answer->error);
 	/* hidden folders, such as our own, are not walked */
-	for (i = 0; i < answer->n_entries && *n < max; i++)
+	for (int i = 0; i < answer->n_entries && *n < max; i++)
 		if (answer->entries[i].is_prefix && answer->entries[i].key[strlen(prefix)] != '.')
 			folders[(*n)++] = MemoryContextStrdup(walk->context, answer->entries[i].key);
 	return 0;
@@ -231,10 +229,8 @@ divide(BucketWalk *walk)
 	const char *after = NULL;
 	int			n_ranges;
 	int			n = 0;
-	int			level;
-	int			i;
 
-	for (level = 0; walk->recurse && n <= 1 && level < MAX_LEVELS; level++)
+	for (int level = 0; walk->recurse && n <= 1 && level < MAX_LEVELS; level++)
 	{
 		int			errnum = find_folders(walk, prefix, folders, 1000, &n);
 
@@ -246,7 +242,7 @@ divide(BucketWalk *walk)
 			break;
 	}
 	n_ranges = Min(n, Min(BUCKET_PAGES, walk->bucket->n_parallel));
-	for (i = 1; i < n_ranges; i++)
+	for (int i = 1; i < n_ranges; i++)
 	{
 		const char *border = folders[n * i / n_ranges];
 
@@ -261,9 +257,8 @@ static int
 begin_ranges(BucketWalk *walk)
 {
 	int			errnum = divide(walk);
-	int			i;
 
-	for (i = 0; errnum == 0 && i < walk->n_ranges; i++)
+	for (int i = 0; errnum == 0 && i < walk->n_ranges; i++)
 		errnum = send_for_page(walk, &walk->ranges[i]);
 	walk->is_begun = true;
 	return errnum;
@@ -279,9 +274,7 @@ pass_turn(BucketWalk *walk)
 static WalkRange *
 next_range(BucketWalk *walk)
 {
-	int			tried;
-
-	for (tried = 0; tried < walk->n_ranges; tried++)
+	for (int tried = 0; tried < walk->n_ranges; tried++)
 	{
 		WalkRange  *range = &walk->ranges[walk->current];
 
@@ -352,7 +345,11 @@ next_in_trash(BucketWalk *walk, const char **path)
 		walk->errnum = bucket_next_in_trash(walk->trash, path);
 		if (walk->errnum == 0 && *path == NULL)
 			return WALK_END;
-		/* nobody but us writes manifests; but whoever did could not name what is no file of ours */
+
+		/*
+		 * nobody but us writes manifests; but whoever did could not name what
+		 * is no file of ours
+		 */
 		if (walk->errnum == 0 && judge(*path, true, &len) == WALK_REACHED)
 			return WALK_FILE;
 	}
@@ -409,9 +406,8 @@ void
 bucket_walk_end(TreeWalk *base)
 {
 	BucketWalk *walk = (BucketWalk *) base;
-	int			i;
 
-	for (i = 0; i < walk->n_ranges; i++)
+	for (int i = 0; i < walk->n_ranges; i++)
 		if (walk->ranges[i].on_its_way)
 			bucket_drop_page(walk->bucket, walk->ranges[i].number);
 	if (walk->trash != NULL)

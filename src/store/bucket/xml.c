@@ -61,10 +61,8 @@ is(const xmlChar * name, const char *word)
 void
 xml_copy_printable(char *target, size_t size, const char *text, size_t length)
 {
-	size_t		i;
-
 	length = Min(length, size - 1);
-	for (i = 0; i < length; i++)
+	for (size_t i = 0; i < length; i++)
 		target[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
 	target[length] = '\0';
 }
@@ -273,7 +271,7 @@ keep_quiet(void *arg, XML_ERROR * error)
 
 /* A parser that calls these functions.  Returns NULL for want of memory. */
 static xmlParserCtxtPtr
-make_parser(xmlSAXHandler *handler, void *arg)
+make_parser(xmlSAXHandler * handler, void *arg)
 {
 	xmlParserCtxtPtr parser = xmlCreatePushParserCtxt(handler, arg, NULL, 0, NULL);
 
@@ -328,14 +326,13 @@ static bool
 finish_names(AnswerReader *reader)
 {
 	BucketAnswer *answer = reader->answer;
-	int			i;
 
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 		if (answer->entries[i].key == NULL)
 			return false;
 	if (!reader->is_encoded)
 		return true;
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 		decode(answer->entries[i].key);
 	decode(answer->next_key);
 	return true;
@@ -355,9 +352,7 @@ xml_end(AnswerReader *reader)
 void
 xml_free_entries(BucketAnswer *answer)
 {
-	int			i;
-
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 		free(answer->entries[i].key);
 	free(answer->entries);
 	answer->entries = NULL;
