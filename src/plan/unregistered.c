@@ -17,7 +17,8 @@
  * told to those alone who pass it by.
  *
  * Tables are read as their owners, in a subtransaction each; one that is
- * locked, or that its owner may not read, is passed over.
+ * locked, or that its owner may not read, or that runs a function of somebody
+ * who is no superuser, is passed over: who owns a table holds up nobody by it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -160,7 +161,7 @@ look_at_table(void *arg)
 
 	if (ConditionalLockRelationOid(look->candidate->table.relid, AccessShareLock))
 		sources_sample(&look->candidate->table, look->candidate->rows, SAMPLED_ROWS, VALUE_MAX,
-					   look_at_row, look->search);
+					   look->search->deadline, look_at_row, look->search);
 }
 
 static List *

@@ -119,7 +119,11 @@ extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
  */
 extern Oid	trust_watch(Oid role);
 
-/* Returns the OIDs as an oid[], for a parameter of type OIDARRAYOID. */
+/*
+ * With true, trust_watch() keeps functions of all but superusers from being
+ * run, also those of the watched role.  Returns the value of the call before.
+ */
+extern bool trust_superusers_only(bool only);
 
 
 /* The hint of a brake "source": what to do with a source that was registered and cannot be used. */
