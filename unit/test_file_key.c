@@ -720,7 +720,7 @@ static const Case byte_cases[] = {
 	{"/\351/\351.mp3", "\351/\351.mp3", STRICT},
 	{"\240a.mp3\240", "\240a.mp3\240", STRICT},
 
-	/* quotes, blanks and letters of LATIN1, EUC_JP and others stand beside a name of ASCII */
+	/* quotes, blanks and letters of other encodings stand beside a name */
 	{"\253a.mp3\273", "a.mp3", LOOSE},
 	{"\253\240a.mp3\240\273", "d/a.mp3", LOOSE},
 	{"\240a\240", "a.mp3", LOOSE},

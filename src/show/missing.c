@@ -51,8 +51,8 @@ typedef struct Search
 	const KeyRules *rules;
 	KeyScope	scope;
 	int64		n;				/* number of references */
-	Tuplestorestate *references;	/* id, source, status, value, what is shown
-									 * (NULL: the value) */
+	Tuplestorestate *references;	/* id, source, status, value, what is
+									 * shown (NULL: the value) */
 	Tuplestorestate *reference_keys;	/* id, key */
 	Tuplestorestate *file_keys; /* key */
 	TupleDesc	references_desc;
