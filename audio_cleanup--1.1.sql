@@ -162,11 +162,12 @@ CREATE TABLE @extschema@.cleanup_files (
 ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanup_files.file_id;
 CREATE INDEX cleanup_files_pending ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'pending';
 CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) INCLUDE (size) WHERE state = 'trashed';
-CREATE INDEX cleanup_files_backup ON @extschema@.cleanup_files (file) WHERE state = 'trashed';
+-- a path may be too long for a btree
+CREATE INDEX cleanup_files_backup ON @extschema@.cleanup_files USING hash (file) WHERE state = 'trashed';
 CREATE INDEX cleanup_files_trashed ON @extschema@.cleanup_files (file_id) WHERE state = 'trashed';
 CREATE INDEX cleanup_files_restoring ON @extschema@.cleanup_files (run_id, file_id) WHERE state IN ('restoring', 'restored');
 CREATE INDEX cleanup_files_failed ON @extschema@.cleanup_files (finished_at, file_id) WHERE state = 'failed';
-CREATE INDEX cleanup_files_failed_file ON @extschema@.cleanup_files (file) WHERE state = 'failed';
+CREATE INDEX cleanup_files_failed_file ON @extschema@.cleanup_files USING hash (file) WHERE state = 'failed';
 CREATE INDEX cleanup_files_not_over ON @extschema@.cleanup_files (run_id) WHERE state NOT IN ('deleted', 'skipped', 'pending');
 CREATE INDEX cleanup_files_times ON @extschema@.cleanup_files USING brin (condemned_at, finished_at);
 COMMENT ON TABLE @extschema@.cleanup_files IS 'audit trail: one row for each file that a real run condemned';

@@ -99,6 +99,19 @@ symlink $inner, "$dir/link" or die;
 refused('one', 'the inner one, by a symlink', qr/upload directory "\Q$dir\E\/link" lies in the upload directory of another database/,
 	qr/Database "postgres" .* has claimed "\Q$dir\E"\./, @real);
 
+# ---- nor are backups kept where another one cleans ----
+
+make_path("$dir-two", "$dir/backups");
+chmod 0700, "$dir/backups" or die;
+put_file("$dir-two", 'gone.mp3');
+like(sql_error($node, "ALTER DATABASE one SET audio_cleanup.upload_dir = '$dir-two'; ALTER DATABASE one SET audio_cleanup.backup_dir = '$dir/backups'"),
+	qr/^$/, 'backups in the directory of another database');
+(undef, undef, my $stderr) = $node->psql('one', "\\set VERBOSITY verbose\nSET audio_cleanup.backup_retention_days = 7; SELECT cleanup_all(force => true)");
+like($stderr, qr/ERROR:  55006: backup directory "\Q$dir\E\/backups" lies in the upload directory of another database\nDETAIL:  Database "postgres" /, 'are refused');
+is_deeply([ keys %{ visible_files("$dir-two") } ], ['gone.mp3'], 'and nothing is deleted');
+$node->safe_psql('postgres', 'ALTER DATABASE one RESET audio_cleanup.backup_dir');
+rmdir "$dir/backups" or die;
+
 # ---- beside is not below ----
 
 make_path("$dir-two");

@@ -26,7 +26,8 @@ WHERE state OPERATOR(pg_catalog.<>) ALL ('{deleted,skipped}'::pg_catalog.text[])
 
 ALTER TABLE @extschema@.cleanup_files
 	DROP CONSTRAINT cleanup_files_pkey, ADD PRIMARY KEY (run_id, file_id);
-DROP INDEX @extschema@.cleanup_files_run_id, @extschema@.cleanup_files_restoring, @extschema@.cleanup_files_not_over;
+DROP INDEX @extschema@.cleanup_files_run_id, @extschema@.cleanup_files_restoring, @extschema@.cleanup_files_not_over,
+	@extschema@.cleanup_files_backup;
 
 -- made again, for the runs of the schedule only
 DROP INDEX @extschema@.cleanup_runs_scheduled_for;

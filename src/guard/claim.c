@@ -399,25 +399,36 @@ go_up(char *path)
 	return true;
 }
 
-Brake *
-claim_check_above(const char *upload_dir)
+/* Returns a sentence about a claim of somebody else in a directory above `dir`, or NULL. */
+static char *
+find_owner_above(const char *dir)
 {
 	char		path[PATH_MAX];
+	char	   *owner = NULL;
 
-	if (!store_is_local(upload_dir))
-		strlcpy(path, upload_dir, sizeof(path));
-	else if (realpath(upload_dir, path) == NULL)
+	if (!store_is_local(dir))
+		strlcpy(path, dir, sizeof(path));
+	else if (realpath(dir, path) == NULL)
 		return NULL;
-	while (go_up(path))
-	{
-		char	   *owner = find_other_owner(path, true);
+	while (owner == NULL && go_up(path))
+		owner = find_other_owner(path, true);
+	return owner;
+}
 
-		if (owner != NULL)
-			return brake_make("claim", ERRCODE_OBJECT_IN_USE,
-							  psprintf("upload directory \"%s\" lies in the upload directory of another database", upload_dir),
-							  owner, hint_overlap);
-	}
-	return NULL;
+Brake *
+claim_check_above(const char *upload_dir, const char *backup_dir)
+{
+	char	   *owner = find_owner_above(upload_dir);
+
+	if (owner != NULL)
+		return brake_make("claim", ERRCODE_OBJECT_IN_USE,
+						  psprintf("upload directory \"%s\" lies in the upload directory of another database", upload_dir),
+						  owner, hint_overlap);
+	if (*backup_dir == '\0' || (owner = find_owner_above(backup_dir)) == NULL)
+		return NULL;
+	return brake_make("backup_dir", ERRCODE_OBJECT_IN_USE,
+					  psprintf("backup directory \"%s\" lies in the upload directory of another database", backup_dir),
+					  owner, "Set audio_cleanup.backup_dir to a directory in which nobody cleans.");
 }
 
 Brake *

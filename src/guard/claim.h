@@ -89,11 +89,12 @@ extern void claim_confirm_all(const Extension *extension);
 
 /*
  * Returns a brake if another database has claimed a directory that contains
- * `upload_dir`, or NULL: two databases that clean the same files delete those
- * that only the other one refers to.  Of a bucket each shorter prefix is a
- * directory.  Does not need SPI.
+ * `upload_dir`, or `backup_dir` ("": there is none), or NULL: two databases
+ * that clean the same files delete those that only the other one refers to, or
+ * keeps as a backup.  Of a bucket each shorter prefix is a directory.  Does not
+ * need SPI.
  */
-extern Brake *claim_check_above(const char *upload_dir);
+extern Brake *claim_check_above(const char *upload_dir, const char *backup_dir);
 
 /*
  * Returns a brake if another database has claimed `folder`, a path relative to

@@ -111,7 +111,8 @@ require_own_claim(CleanupPlan *plan)
 static void
 check_above(CleanupPlan *plan)
 {
-	Brake	   *brake = plan->found.store != NULL ? claim_check_above(plan->context.settings->upload_dir) : NULL;
+	const Settings *settings = plan->context.settings;
+	Brake	   *brake = plan->found.store != NULL ? claim_check_above(settings->upload_dir, settings->backup_dir) : NULL;
 
 	if (brake != NULL)
 		plan_apply_brake(plan, brake);

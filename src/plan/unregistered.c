@@ -17,7 +17,8 @@
  * row security learn of such a table.
  *
  * Each table is read as its owner, in a subtransaction of its own.  A table that
- * is locked, or that its owner may not read, is passed over.
+ * is locked, that its owner may not read, or that runs a function of somebody who
+ * is no superuser, is passed over, so that no owner of a table holds up a run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -160,7 +161,7 @@ look_at_table(void *arg)
 
 	if (ConditionalLockRelationOid(look->candidate->table.relid, AccessShareLock))
 		sources_sample(&look->candidate->table, look->candidate->rows, SAMPLED_ROWS, VALUE_MAX,
-					   look_at_row, look->search);
+					   look->search->deadline, look_at_row, look->search);
 }
 
 static List *

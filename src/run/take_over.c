@@ -67,7 +67,7 @@ take_over(CleanupPlan *plan, void *arg)
 	}
 	if (foreign && claim->brake->sqlstate == ERRCODE_IO_ERROR)
 		brake_raise(claim->brake);
-	brake_raise_if(claim_check_above(place.upload_dir));
+	brake_raise_if(claim_check_above(place.upload_dir, ""));
 	/* wait for the end of a run of another database */
 	plan_lock_directory(plan);
 	text = claim_take(context->extension, place.upload_dir, claim->found, foreign, &uuid);

@@ -698,7 +698,7 @@ static void
 report_timeout(const Source *source)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_QUERY_CANCELED),
+			(errcode(source->is_sampled ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE : ERRCODE_QUERY_CANCELED),
 			 errmsg("gave up reading source %s: the time for it is up", source->name),
 			 errdetail("Nothing was deleted on account of this reading."),
 			 errhint("Look at what the source does; a view that waits or calls slow functions is no good source.")));
@@ -725,12 +725,14 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	};
 	bool		late;
 	Oid			watched;
+	bool		only_superusers;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
 	/* given back by the end of the subtransaction, however it ends */
 	XactReadOnly = true;
 	watched = trust_watch(source->owner);
+	only_superusers = trust_superusers_only(source->is_sampled);
 	error_context_stack = &callback;
 	PG_TRY();
 	{
@@ -744,6 +746,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	PG_END_TRY();
 	late = stop_clock(error);
 	(void) trust_watch(watched);
+	(void) trust_superusers_only(only_superusers);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);

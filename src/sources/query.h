@@ -127,6 +127,13 @@ extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
  */
 extern Oid	trust_watch(Oid role);
 
+/*
+ * With true, trust_watch() keeps functions of all but superusers from being
+ * run, also those of the watched role.  Returns the value of the call before.
+ */
+extern bool trust_superusers_only(bool only);
+
+
 /* The hint of a brake "source": what to do with a source that was registered and cannot be used. */
 extern const char *const source_hint_readd;
 

@@ -701,19 +701,31 @@ sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink 
 }
 
 void
-sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
+sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes, TimestampTz deadline,
 			   SourceSink sink, void *arg)
 {
+	TimestampTz before = query_deadline();
+	Source		sampled = *table;
 	Reading		reading;
 
 	/* a query that is cut short has brought all rows from their nodes already */
 	if (citus_has_any(list_make1_oid(table->relid)))
 		return;
-	begin_reading(&reading, table, SCAN_REFERENCES, 0, sink, arg);
+	sampled.is_sampled = true;
+	begin_reading(&reading, &sampled, SCAN_REFERENCES, 0, sink, arg);
 	reading.percent = rows > max_rows ? 100.0 * max_rows / rows : 100;
 	reading.max_rows = max_rows;
 	reading.max_bytes = max_bytes;
-	read_now(&reading);
+	PG_TRY();
+	{
+		sources_set_deadline(before == 0 ? deadline : Min(before, deadline));
+		read_now(&reading);
+	}
+	PG_FINALLY();
+	{
+		sources_set_deadline(before);
+	}
+	PG_END_TRY();
 }
 
 SourceQuery *

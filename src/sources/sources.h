@@ -33,6 +33,7 @@ typedef struct Source
 	const char *failed_at_column;
 	const char *timezone;
 	bool		clear;			/* on_failed = 'clear' */
+	bool		is_sampled;		/* no source: see sources_sample() */
 
 	/* set by sources_check() */
 	Oid			owner;
@@ -223,9 +224,11 @@ extern void sources_try_locking(const Source *source);
  * Reads a part of any table as its owner, as sources_read(SCAN_REFERENCES) does:
  * only values of at most `max_bytes` as they are stored, and at most `max_rows`
  * rows.  Of a table with more rows, `rows` by the statistics, a sample of the
- * pages is read; of a table on several servers, nothing.  Needs SPI.
+ * pages is read; of a table on several servers, nothing.  Nobody has registered
+ * the table, so its owner must not hold up anybody: no function of his runs, and
+ * at `deadline` the reading ends with an ERROR that sql_try() takes.  Needs SPI.
  */
-extern void sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes,
+extern void sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes, TimestampTz deadline,
 						   SourceSink sink, void *arg);
 
 /* The arguments of cleanup_add_source(). */

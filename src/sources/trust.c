@@ -118,6 +118,7 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
  * server looks it up to run it.
  */
 static Oid	watched_role = InvalidOid;
+static bool superusers_only = false;
 static needs_fmgr_hook_type next_needs_hook = NULL;
 static fmgr_hook_type next_hook = NULL;
 
@@ -131,7 +132,7 @@ refuse_function(Oid function)
 	if (!OidIsValid(role) || GetUserId() != role)
 		return;
 	owner = function_owner(function, &language);
-	if (OidIsValid(owner) && !is_trusted(owner, role))
+	if (OidIsValid(owner) && !is_trusted(owner, superusers_only ? BOOTSTRAP_SUPERUSERID : role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s belongs to role \"%s\"", function_text(function), GetUserNameFromId(owner, true)),
@@ -162,6 +163,15 @@ sources_init(void)
 	needs_fmgr_hook = needs_watch;
 	next_hook = fmgr_hook;
 	fmgr_hook = watch_function;
+}
+
+bool
+trust_superusers_only(bool only)
+{
+	bool		before = superusers_only;
+
+	superusers_only = only;
+	return before;
 }
 
 Oid
