@@ -16,6 +16,7 @@
 #include <dirent.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "tap.h"
 
@@ -66,6 +67,26 @@ put(const char *path, const char *content)
 	must(file != NULL, path);
 	fputs(content, file);
 	fclose(file);
+}
+
+/*
+ * Waits until what changes in the upload directory gets a later time than
+ * `path` has: some file systems keep whole seconds only.
+ */
+static inline void
+let_time_pass(const char *path)
+{
+	const char *probe = at("clock");
+	struct stat then,
+				now;
+
+	must(stat(path, &then) == 0, "stat");
+	do
+	{
+		usleep(20000);
+		put("clock", "x");
+		must(stat(probe, &now) == 0 && unlink(probe) == 0, "probe");
+	} while (now.st_ctim.tv_sec == then.st_ctim.tv_sec && now.st_ctim.tv_nsec == then.st_ctim.tv_nsec);
 }
 
 static inline void
