@@ -247,7 +247,9 @@ sub s3
 	my $scope = substr($date, 0, 8) . '/us-east-1/' . ($options{service} // 's3') . '/aws4_request';
 	my $query = join '&', map { encode($_, '') . '=' . encode($options{query}{$_}, '') } sort keys %{ $options{query} // {} };
 	my $uri = '/' . encode($path, '/');
-	my %headers = (%{ $options{headers} // {} }, 'x-amz-date' => $date, 'x-amz-content-sha256' => sha256_hex($body));
+	# HTTP::Tiny names the type of a body, and a type that is not signed is refused
+	my %headers = ($body ne '' ? ('content-type' => 'application/octet-stream') : (), %{ $options{headers} // {} },
+		'x-amz-date' => $date, 'x-amz-content-sha256' => sha256_hex($body));
 	my %signed = (%headers, host => "localhost:$server->{port}");
 	my $names = join ';', sort keys %signed;
 	my $canonical = join "\n", $method, $uri, $query, (map { "$_:$signed{$_}" } sort keys %signed), '', $names, sha256_hex($body);

@@ -16,6 +16,7 @@
 #include <dirent.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "tap.h"
 
@@ -68,6 +69,26 @@ put(const char *path, const char *content)
 	fclose(file);
 }
 
+/*
+ * Waits until what changes in the upload directory gets a later time than
+ * `path` has: some file systems keep whole seconds only.
+ */
+static inline void
+let_time_pass(const char *path)
+{
+	const char *probe = at("clock");
+	struct stat then,
+				now;
+
+	must(stat(path, &then) == 0, "stat");
+	do
+	{
+		usleep(20000);
+		put("clock", "x");
+		must(stat(probe, &now) == 0 && unlink(probe) == 0, "probe");
+	} while (now.st_ctim.tv_sec == then.st_ctim.tv_sec && now.st_ctim.tv_nsec == then.st_ctim.tv_nsec);
+}
+
 static inline void
 make(const char *path)
 {
@@ -114,6 +135,17 @@ run_hook(void (**slot) (void))
 #else
 #define REAL_LARGE(name) REAL(name)
 #endif
+
+/* Takes the id of the mount away from what statx() has found, if wanted, and returns 0. */
+static inline int
+without_mount_id(struct statx *found, bool wanted)
+{
+#ifdef STATX_MNT_ID
+	if (wanted)
+		found->stx_mask &= ~STATX_MNT_ID;
+#endif
+	return 0;
+}
 
 #endif							/* SCRATCH */
 

@@ -361,26 +361,6 @@ put_and_know(FileStore *store, const char *path, const char *text)
 	return know(store, path);
 }
 
-/*
- * Waits until what changes in the upload directory gets a later time than
- * `path` has: some file systems keep whole seconds only.
- */
-static void
-let_time_pass(const char *path)
-{
-	const char *probe = at("clock");
-	struct stat then,
-				now;
-
-	must(stat(path, &then) == 0, "stat");
-	do
-	{
-		usleep(20000);
-		put_bytes(probe, "x", 1);
-		must(stat(probe, &now) == 0 && unlink(probe) == 0, "probe");
-	} while (now.st_ctim.tv_sec == then.st_ctim.tv_sec && now.st_ctim.tv_nsec == then.st_ctim.tv_nsec);
-}
-
 /* No unfinished copy on either side. */
 static bool
 is_clean(void)

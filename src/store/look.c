@@ -42,8 +42,7 @@ allocated(int64 size, uint64 blocks)
 
 /*
  * Does the work of statx() by stat(), for kernels and sandboxes without
- * statx().  stat() tells no birth time and no mount id, so a bind mount of the
- * same file system goes unnoticed.
+ * statx().  stat() tells no birth time and no mount id.
  */
 static int
 stat_as_statx(int fd, const char *name, struct statx *stx)
@@ -91,6 +90,62 @@ look_by_statx(int fd, const char *name, struct statx *stx)
 	return stat_as_statx(fd, name, stx);
 }
 
+/*
+ * Reads what /proc says of a descriptor into `info`, with a zero at the end.
+ * Returns false with errno.
+ */
+static bool
+read_fdinfo(int fd, char *info, size_t size)
+{
+	char		path[64];
+	int			file;
+	ssize_t		n;
+	int			errnum;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	file = open(path, O_RDONLY | O_CLOEXEC);
+	if (file < 0)
+		return false;
+	do
+		n = read(file, info, size - 1);
+	while (n < 0 && errno == EINTR);
+	errnum = errno;
+	close(file);
+	errno = errnum;
+	info[Max(n, 0)] = '\0';
+	return n >= 0;
+}
+
+/*
+ * Sets the mount of a volume for kernels before 5.8, whose statx() does not
+ * tell it: else a bind mount of the same file system would go unnoticed.
+ * Without /proc the mount stays unknown.  Returns 0, or -1 with errno.
+ */
+static int
+find_mount(int fd, const char *name, StoreVolume *volume)
+{
+	int			file = name[0] == '\0' ? fd : openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	char		info[512];
+	bool		told;
+	int			errnum;
+
+	if (file < 0)
+		return -1;
+	told = read_fdinfo(file, info, sizeof(info));
+	errnum = errno;
+	if (file != fd)
+		close(file);
+	if (told)
+	{
+		const char *found = strstr(info, "mnt_id:");
+
+		volume->mount_known = found != NULL;
+		volume->mount_id = found ? strtoul(found + strlen("mnt_id:"), NULL, 10) : 0;
+	}
+	errno = errnum;
+	return told || errnum == ENOENT || errnum == EACCES ? 0 : -1;
+}
+
 int
 store_look(int fd, const char *name, FileLook *look)
 {
@@ -104,9 +159,12 @@ store_look(int fd, const char *name, FileLook *look)
 	look->group = stx.stx_gid;
 	look->volume.device = makedev(stx.stx_dev_major, stx.stx_dev_minor);
 #ifdef STATX_MNT_ID
-	look->volume.mount_known = (stx.stx_mask & STATX_MNT_ID) != 0;
+	/* an emulated kernel may say that it knows the number, and give none */
+	look->volume.mount_known = (stx.stx_mask & STATX_MNT_ID) != 0 && stx.stx_mnt_id != 0;
 	look->volume.mount_id = look->volume.mount_known ? stx.stx_mnt_id : 0;
 #endif
+	if (!look->volume.mount_known && find_mount(fd, name, &look->volume) != 0)
+		return -1;
 	look->identity.inode = stx.stx_ino;
 	look->identity.size = stx.stx_size;
 	look->identity.mtime_ns = nanoseconds(stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec);
