@@ -152,9 +152,10 @@ sub fail_session
 		SELECT count(cleanup_purge_backups());
 		BEGIN; SELECT count(cleanup_restore((SELECT max(run_id) FROM cleanup_runs))); ROLLBACK;
 	};
+	# autovacuum gives tables new forks, which the server keeps open
 	my $figures = sub {
 		return ($session->query_safe(q{SELECT sum(used_bytes) FROM pg_backend_memory_contexts}),
-			scalar(() = glob "/proc/$pid/fd/*"));
+			scalar(grep { !m{/(?:base|global|pg_wal)/} } map { readlink($_) // () } glob "/proc/$pid/fd/*"));
 	};
 
 	sql(q{SELECT cleanup_purge_backups()});
@@ -167,7 +168,7 @@ sub fail_session
 	$session->query_safe($cycle . $again) foreach 1 .. 150;
 	my ($memory_then, $files_then) = $figures->();
 	cmp_ok($memory_then, '<', $memory + 200_000, "memory of one session: $memory bytes, and $memory_then after 150 cycles");
-	cmp_ok($files_then, '<=', $files + 3, "descriptors: $files, and $files_then");
+	cmp_ok($files_then, '<=', $files, "descriptors, without those of tables: $files, and $files_then");
 	cmp_ok(sql(q{SELECT count(*) FROM cleanup_files WHERE file = 'cycle/1.mp3' AND state = 'restored'}), '>', 100, 'it was restored all the time');
 	ok(defined read_file("$dir/cycle/1.mp3") || trashed_files($dir)->{'cycle/1.mp3'}, 'and is not lost');
 	$session->quit;

@@ -27,7 +27,7 @@
 #define RUNS_OF_CLAIM \
 	"(SELECT r.run_id FROM @extschema@.cleanup_runs r WHERE r.claim = $2::uuid)"
 
-/* What has failed before is tried again in its own row. */
+/* Makes the row of an upload that has failed before pending again: each upload has one row. */
 static const char *const take_failed_uploads =
 "UPDATE @extschema@.cleanup_files f SET run_id = $1, state = 'pending', finished_at = NULL,"
 "  condemned_at = t.now, due_at = t.now"

@@ -49,7 +49,7 @@
 
 #define LARGE_PAGE			(2 * 1024 * 1024)	/* bytes */
 
-/* What a place of the index holds; 0: nothing. */
+/* The content of a place of the index; 0: the place is empty. */
 #define PLACE_FILE			UINT64CONST(0xFFFFFFFF) /* the number of the file,
 													 * plus one */
 #define PLACE_SHARED		(UINT64CONST(1) << 32)	/* other files have the
@@ -454,7 +454,7 @@ count_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 	(*(size_t *) arg)++;
 }
 
-/* May a stem of so many bytes end with a suffix of derived files? */
+/* Returns whether a stem of `len` bytes may end with a suffix of derived files. */
 static bool
 may_have_suffix(const KeyRules *rules, const char *stem, size_t len)
 {

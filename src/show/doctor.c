@@ -211,7 +211,7 @@ check_unmatched(const Examination *examination)
 		NULL);
 }
 
-/* Where none is ended, is there one that nobody will complete any more? */
+/* Returns whether no run ends uploads, and the oldest one has waited so long that nobody is likely to complete it. */
 static bool
 is_worth_ending(const PlanFindings *found, int days)
 {

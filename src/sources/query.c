@@ -3,14 +3,13 @@
  * sources/query.c
  *	  The query that reads a source, and the box it runs in.
  *
- * A source may be a view, and a view runs code of whoever wrote it.  The
- * query is therefore built as a tree, from the OID of the source: no name is
- * looked up, so nobody can put another relation in its place.  It yields the
- * columns as they are, so no cast or operator of somebody's types runs.
- * Whatever runs all the same, in a view, runs as the source's owner, in a
- * security-restricted operation, and in a read-only subtransaction which is
- * always rolled back: no DDL, no row, no setting, no notification and no lock
- * outlives the reading.
+ * A source may be a view, and a view runs code of its author.  So the query is
+ * built as a tree, from the OID of the source: no name is looked up, and nobody can
+ * put another relation in the place of the source.  The query yields the columns as
+ * they are, so that no cast or operator of a user's type runs.  Code that runs
+ * nevertheless, in a view, runs as the owner of the source, in a security-restricted
+ * operation, and in a read-only subtransaction that is always rolled back: no DDL,
+ * row, setting, notification or lock of that code outlives the reading.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -76,7 +75,10 @@ place_end(StringInfo session, size_t id_length)
 	appendStringInfo(session, "%c%zu", PLACES_BEGIN, id_length);
 }
 
-/* The length of the id stands at the very end: whoever chooses an id cannot choose where the places begin. */
+/*
+ * Returns where the places of a session begin.  The length of the id stands at the
+ * end of the session: so the author of an id cannot choose where the places begin.
+ */
 static const char *
 find_places(const char *session)
 {
@@ -230,7 +232,7 @@ rewrite(Query *query)
 	return linitial_node(Query, queries);
 }
 
-/* A level of a query of which each row comes from one row of each table: those can be locked. */
+/* Returns whether each row of this level of a query comes from one row of each table, which can be locked. */
 static bool
 has_own_rows(const Query *query)
 {
@@ -243,7 +245,7 @@ has_own_rows(const Query *query)
 
 static bool expose_places(Query *query, List **bases);
 
-/* Add the places of one item of FROM to the targets. */
+/* Adds the places of one item of FROM to the targets.  Returns false if its rows have no places. */
 static bool
 expose_item(Query *query, int number, List **bases)
 {
@@ -278,7 +280,7 @@ expose_item(Query *query, int number, List **bases)
 	return false;
 }
 
-/* Of an outer join one side may have no row. */
+/* Adds the places of a node of FROM.  In an outer join, one side may have no row, and so no place. */
 static bool
 expose_node(Query *query, Node *node, List **bases)
 {
@@ -304,7 +306,7 @@ expose_places(Query *query, List **bases)
 	return true;
 }
 
-/* Children are read with their parent. */
+/* Adds a relation, with its children, to those that the query reads. */
 static void
 note_relation(SourceQuery *result, const RangeTblEntry *rte)
 {
@@ -458,8 +460,8 @@ query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *
 /* ------------------------------------------------------------------- run --- */
 
 /*
- * Returns whether a plan is nothing but the scan of one table, without a
- * condition, for columns of its own: nobody's function can run in it.
+ * Returns whether a plan is only the scan of one table, without a condition, for
+ * columns of the table: then no function of a user can run in it.
  */
 static bool
 is_bare_scan(const PlanState *state)
@@ -498,7 +500,7 @@ pick_columns(TupleTableSlot *tuple, const AttrNumber *attributes, TupleTableSlot
 	return row;
 }
 
-/* Runs a bare scan as the executor does, but for what the executor does with each row. */
+/* Runs a bare scan without the executor, which would do more with each row. */
 static void
 run_bare_scan(QueryDesc *desc)
 {
@@ -557,13 +559,13 @@ query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
 
 /* ------------------------------------------------------------- time limit --- */
 
-/* Code that catches a cancel is cancelled again each second; so often, then it is ended with the process. */
+/* cancels, one each second, of code that catches them; then the process is ended */
 #define PATIENCE	10
 
 static TimestampTz reading_deadline = 0;
 static volatile sig_atomic_t n_cancels = 0;
 
-/* Somebody else cancels, or a limit of the caller's: not yet heard, or heard by an ERROR. */
+/* true: a cancel came that is not of the clock, and that is pending or has raised an ERROR */
 static volatile sig_atomic_t others_cancel = false;
 
 void
@@ -576,7 +578,7 @@ static void
 cancel_reading(void)
 {
 	n_cancels++;
-	/* what came before this one has been heard */
+	/* an earlier cancel has raised its ERROR */
 	if (!QueryCancelPending)
 		others_cancel = false;
 	if (n_cancels > PATIENCE)
@@ -587,7 +589,7 @@ cancel_reading(void)
 	SetLatch(MyLatch);
 }
 
-/* SIGINT while the clock runs: StatementCancelHandler(), and a note of it. */
+/* Handles SIGINT while the clock runs: does the work of StatementCancelHandler(), and notes the cancel. */
 static void
 note_cancel(SIGNAL_ARGS)
 {
@@ -622,7 +624,7 @@ start_clock(void)
 						 Max(reading_deadline, GetCurrentTimestamp() + 1), 1000);
 }
 
-/* Takes back a cancel of the clock that nobody has heard yet; one of others that comes meanwhile stays. */
+/* Takes back a pending cancel of the clock.  A cancel of others that comes at that moment stays. */
 static void
 take_cancel_back(void)
 {
@@ -634,9 +636,9 @@ take_cancel_back(void)
 }
 
 /*
- * Returns whether the time was up, and nobody else has cancelled.  A cancel of
- * others is not lost: either `error`, with which the reading has ended, or
- * NULL, tells of it, or it stays pending.
+ * Returns whether the time was up, and no other cancel came.  `error` is the error
+ * with which the reading has ended, or NULL.  A cancel of others is not lost: it is
+ * that error, or it stays pending.
  */
 static bool
 stop_clock(const ErrorData *error)
@@ -687,7 +689,7 @@ query_limit_time(const Source *source, const char *message, const char *hint, vo
 
 /* ------------------------------------------------------------------- box --- */
 
-/* Tells which source was being read when an ERROR came from inside of it. */
+/* Adds to an error the name of the source that was being read. */
 static void
 add_error_context(void *arg)
 {
@@ -729,7 +731,11 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
-	/* given back by the end of the subtransaction, however it ends */
+
+	/*
+	 * the end of the subtransaction resets this, however the subtransaction
+	 * ends
+	 */
 	XactReadOnly = true;
 	watched = trust_watch(source->owner);
 	only_superusers = trust_superusers_only(source->is_sampled);

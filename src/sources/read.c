@@ -3,11 +3,10 @@
  * sources/read.c
  *	  Reading the registered sources.
  *
- * A source is read as its owner, by a plain projection without a condition:
- * every row is seen, and what a row means is decided here, on the text that
- * the output functions of its types write, and not by a cast or an operator
- * of somebody's making.  Rows stream through a DestReceiver, so that a source
- * of any size costs one row.
+ * A source is read as its owner, by a query without a condition, which yields every
+ * row.  The meaning of a row is decided here, from the texts that the output
+ * functions of its types write, and not by a cast or an operator that a user has
+ * made.  Rows stream through a DestReceiver, so that one row at a time is in memory.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -40,7 +39,7 @@
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
-/* Columns that are read besides those of files; -1 where one is not. */
+/* The columns that are read besides those of files. */
 typedef enum Extra
 {
 	EXTRA_ID,
@@ -58,13 +57,15 @@ typedef struct Reading
 	SourceSink	sink;
 	void	   *arg;
 
-	float4		percent;		/* of the pages of the table alone; 0: all */
+	float4		percent;		/* percentage of the pages that are read, of
+								 * the table without its children; 0: all
+								 * pages, and those of the children */
 	int64		max_rows;		/* 0: all */
-	Size		max_bytes;		/* of a value as it is stored; 0: any */
+	Size		max_bytes;		/* longest value, as it is stored; 0: any */
 
 	Snapshot	snapshot;
 	SourceQuery *query;
-	int			extras[N_EXTRAS];	/* their places among the columns */
+	int			extras[N_EXTRAS];	/* indexes of the columns; -1: not read */
 	char	  **statuses;
 	int			n_statuses;
 	Datum		timezone;
@@ -147,7 +148,10 @@ has_failed_status(Reading *reading, TupleTableSlot *slot)
 	return false;
 }
 
-/* A time of no known zone is read in the source's.  At the ends of time there is no day to spare. */
+/*
+ * Returns the moment of a time without a zone, in the time zone of the source.  A
+ * time so early or so late that the zone could lead out of range becomes infinite.
+ */
 static TimestampTz
 local_to_timestamptz(const Reading *reading, Timestamp local)
 {
@@ -159,7 +163,7 @@ local_to_timestamptz(const Reading *reading, Timestamp local)
 												   TimestampGetDatum(local)));
 }
 
-/* A date's midnight, exactly; a date that no timestamp reaches is as good as infinite. */
+/* Returns midnight of a date.  A date that no timestamp reaches becomes infinite. */
 static Timestamp
 midnight_of(DateADT date)
 {
@@ -197,7 +201,7 @@ is_failed(Reading *reading, TupleTableSlot *slot)
 		moment_of(reading, slot->tts_values[failed_at]) < reading->failed_before;
 }
 
-/* Columns of a key are NOT NULL. */
+/* Appends the key of the row to the session.  The columns of a key are NOT NULL. */
 static void
 append_key(Reading *reading, TupleTableSlot *slot, StringInfo session)
 {
@@ -237,7 +241,7 @@ append_places(Reading *reading, TupleTableSlot *slot, StringInfo session)
 	}
 }
 
-/* A row without an id is no session. */
+/* Returns the session of the row, or NULL.  A row without an id is no session. */
 static const char *
 name_row(Reading *reading, TupleTableSlot *slot)
 {
@@ -358,8 +362,8 @@ run_query(void *arg)
 }
 
 /*
- * A table of another owner is locked by a view's owner only if he might have
- * locked it himself.
+ * Raises an ERROR if the rows of the query cannot be locked.  The owner of a view
+ * must have the right to lock the tables of other owners below the view.
  */
 static void
 check_lockable(const SourceQuery *query)
@@ -384,9 +388,9 @@ check_lockable(const SourceQuery *query)
 }
 
 /*
- * Under the given snapshot.  Whatever the isolation level that is one of this
- * instant: a preview in a long REPEATABLE READ transaction would show as
- * orphans what has been referred to since.
+ * Reads the rows that the snapshot sees.  The caller takes the snapshot now, at
+ * any isolation level: with the snapshot of a long REPEATABLE READ transaction, a
+ * preview would show files as orphans to which rows refer by now.
  */
 static void
 read_rows(Reading *reading, Snapshot snapshot)
@@ -438,13 +442,13 @@ read_now(Reading *reading)
 
 /* --------------------------------------------------------------- locking --- */
 
-/* Failed rows of a source, until they are locked: session, then the values. */
+/* The failed rows of a source, until they are locked: the session, and the values. */
 typedef struct FailedRows
 {
 	const Source *source;
 	TupleDesc	desc;
 	Tuplestorestate *store;
-	SourceSink	is_wanted;		/* NULL: each row is */
+	SourceSink	is_wanted;		/* NULL: all rows are wanted */
 	void	   *arg;
 } FailedRows;
 
@@ -501,7 +505,7 @@ locking_statement(const SourceQuery *query)
 	return sql.data;
 }
 
-/* Passes the row on as it is now that it is locked, if it still is that of a failed session. */
+/* Locks the row with this key, and passes it on if it still is that of a failed session. */
 static bool
 pass_locked_row(Reading *reading, const SqlParameter *key, const char *sql)
 {
@@ -560,10 +564,10 @@ lock_rows_in_time(void *arg)
 }
 
 /*
- * Locks rows where they are stored, one by one: of several shards at once
- * Citus locks none.  A row that is locked by others is left out.  In a
- * subtransaction Citus takes the statement for one of several, and keeps the
- * lock until all is committed.
+ * Locks rows on other nodes one by one, because Citus does not lock rows of several
+ * shards in one statement.  Leaves out rows that others have locked.  The
+ * subtransaction of sql_try() tells Citus that the statement is one of several: so
+ * Citus keeps the lock until the transaction ends.
  */
 static void
 read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceSink sink, void *arg)
@@ -583,8 +587,8 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	key_write_plainly();
 
 	/*
-	 * for each row by its key; a row that an index hides is not locked, and
-	 * its file is kept
+	 * each row is found by its key; a row that a broken index does not show
+	 * is not locked, and its file is kept
 	 */
 	role_set_for_now("enable_indexscan", "on");
 	watched = trust_watch(failed->source->owner);
@@ -602,7 +606,7 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	role_stop_acting(&saved);
 }
 
-/* A row comes from a row of each of its tables. */
+/* Locks the rows of a session, one of each table.  Returns false if one of them cannot be locked. */
 static bool
 lock_session(const char *session, Snapshot snapshot)
 {
@@ -615,7 +619,7 @@ lock_session(const char *session, Snapshot snapshot)
 	return i > 0;
 }
 
-/* Locks the row, and passes it on if that could be done. */
+/* Locks the row, and passes it on if it is locked.  Returns whether to go on. */
 static bool
 pass_if_locked(const FailedRows *failed, TupleTableSlot *slot, Snapshot snapshot,
 			   SourceSink sink, void *arg)
@@ -656,10 +660,10 @@ lock_failed_rows(const FailedRows *failed, Snapshot snapshot, SourceSink sink, v
 }
 
 /*
- * Failed rows are read first, and locked afterwards where they are stored:
- * that runs no code of anybody, and only touches tables.  A row that has
- * changed in between is not what was read, and is left out as if it were
- * locked by somebody.  The snapshot keeps VACUUM from giving its place away.
+ * Reads failed rows first, and then locks them where they are stored: the locking
+ * only touches tables, and runs no code of users.  A row that has changed in between
+ * is left out, like a row that others have locked.  The snapshot keeps VACUUM from
+ * giving the place of a row to another row.
  */
 static void
 read_and_lock(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
@@ -708,7 +712,10 @@ sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes, 
 	Source		sampled = *table;
 	Reading		reading;
 
-	/* a query that is cut short has brought all rows from their nodes already */
+	/*
+	 * for Citus, a sample would save nothing: all rows come from the nodes
+	 * before the first is seen
+	 */
 	if (citus_has_any(list_make1_oid(table->relid)))
 		return;
 	sampled.is_sampled = true;
@@ -773,7 +780,11 @@ sources_probe(const Source *source)
 
 	if (error == NULL)
 		return probe.brake;
-	/* the box has named the source, where it has taken out the rest */
+
+	/*
+	 * where the box has hidden the content of rows, its message names the
+	 * source
+	 */
 	return source_brake(error->sqlerrcode, sql_tells_of_rows(error) ? error->message :
 						psprintf("could not read source %s: %s", source->name, error->message),
 						error->detail);
@@ -805,7 +816,7 @@ has_enum_label(Oid type, const char *label)
 
 typedef struct StatusSearch
 {
-	char	  **statuses;		/* NULL where one was seen */
+	char	  **statuses;		/* those that were seen are NULL */
 	int			n;
 	int			n_missing;
 	bool		any_row;
@@ -829,7 +840,7 @@ look_for_status(const SourceRow *row, void *arg)
 	return search->n_missing > 0 && !search->late;
 }
 
-/* Reads the statuses alone, and no column of files. */
+/* Reads the statuses, and no column of files.  Returns whether the search came to its end and found any row. */
 static bool
 look_for_statuses(const Source *source, StatusSearch *search)
 {

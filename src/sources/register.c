@@ -219,7 +219,7 @@ refuse(Brake *brake)
 	brake_raise(brake);
 }
 
-/* The registration looks for statuses that no row has for so long. */
+/* milliseconds in which the registration looks for statuses that no row has */
 #define STATUS_SEARCH_MS	5000
 
 static void
@@ -227,10 +227,10 @@ tell_strange_statuses(const Source *source)
 {
 	foreach_ptr(const char, strange, sources_strange_statuses(source, STATUS_SEARCH_MS))
 		ereport(NOTICE,
-				(errmsg("%s", strange)));
+				(errmsg_internal("%s", strange)));
 }
 
-/* Read it back and look at it as a run would. */
+/* Reads the registration, checks the source as a run does, and tells of it in NOTICEs.  ERROR for a brake. */
 static void
 verify(const Extension *extension, const SourceRegistration *registration)
 {
