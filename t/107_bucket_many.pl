@@ -20,7 +20,7 @@ plan skip_all => "there is no $lack" if $lack;
 
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
-my ($node) = start_bucket($gateway, 'bucket_many', proxy => $proxy, conf => "audio_cleanup.max_delete_percent = 100\n");
+my ($node) = start_bucket($gateway, 'bucket_many', proxy => $proxy, conf => "audio_cleanup.max_delete_percent = 100\naudio_cleanup.s3_timeout = '120s'\n");
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 
@@ -91,22 +91,25 @@ is(states('sparse'), 'deleted 6', 'files that lie far apart are found');
 is(kinds('sparse')->{'0450.mp3'}, join(' ', 'marker', ('file') x 30), 'of many versions the one that was condemned goes; it stays hidden what was hidden');
 
 
-# ---- more than one portion: the second one does not wait for the last request of the first
+# ---- more than one portion: none waits for the last request of another one
 
 put(names('wide', 1000));
 begin_counting();
 set_rule($proxy, match => '^POST /audio/\?delete=', do => 'hold', times => 1);
 sql('SELECT cleanup_all()');
-ok(is_held($proxy), 'some markers of the first portion are not made yet');
-# 980 files go by 16 requests, 20 by 10
-ok(wait_until(sub { requests('^POST /audio/\?delete=') == 26 }), 'those of the second portion are') or diag requests('^POST /audio/\?delete=');
-ok(wait_until(sub { (grep { $_ eq 'file' } values %{ kinds('wide') }) == 62 }), 'all but those that are held are hidden');
+ok(is_held($proxy), 'some markers of a portion are not made yet');
+# 980 files go by 16 requests of 62, 20 by 10 of 2; the smaller portion may be the quicker one
+ok(wait_until(sub { requests('^POST /audio/\?delete=') == 26 }), 'those of the other portion are asked for') or diag requests('^POST /audio/\?delete=');
+ok(wait_until(sub { (grep { $_ eq 'file' } values %{ kinds('wide') }) =~ /^(62|2)$/ }), 'and made, all but those of the request that is held')
+  or diag scalar grep { $_ eq 'file' } values %{ kinds('wide') };
 release($proxy);
 ok(wait_for_drain($node), 'the run is over');
 is(states('wide'), 'deleted 1000', 'all files go');
 is_deeply(kinds('wide'), {}, 'with all of their versions and markers');
-cmp_ok(requests('^GET .*key-marker=.*versions='), '<=', 10, 'and few pages of versions are read') or diag requests('key-marker=');
-cmp_ok(requests('^POST /audio/\?delete='), '==', 26 * 3, 'each file goes three times: a marker is made, the version goes, and the marker');
+# on a machine that is so busy that the lease had to be renewed, some more
+cmp_ok(requests('^GET .*key-marker=.*versions='), '<=', 14, 'and few pages of versions are read') or diag requests('key-marker=');
+cmp_ok(requests('^POST /audio/\?delete='), '<=', 26 * 3 + 10, 'each file goes three times: a marker is made, the version goes, and the marker')
+  or diag requests('^POST /audio/\?delete=');
 
 
 # ---- replaced between the look and the marker

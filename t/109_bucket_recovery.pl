@@ -188,22 +188,24 @@ my $body = '<ListVersionsResult><EncodingType>url</EncodingType><Version><Key>ap
   . '</Version></ListVersionsResult>';
 expect(s3($gateway, 'DELETE', 'audio/up/app.mp3'));
 put('other.mp3');
-# two hours before the marker, and as much behind it
+# two hours before the marker, and as much behind it; the next run has the next number
+my $number = 1000;
 foreach my $time (time - 7200, time + 7200)
 {
-	put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/900/%012d-0123456789abcdef', $time), $body);
+	put_object($gateway, sprintf("audio/up/.audio_cleanup/trash/$number/%012d-0123456789abcdef", $time), $body);
+	$number += 1000;
 	clean($recovered);
-	is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [ 'marker', 23 ], 'a marker of another time is none of ours');
+	is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [ 'marker', 26 ], 'a marker of another time is none of ours');
 }
-put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/901/%012d-0123456789abcdef', time - 60), 'no manifest');
-put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/902/%012d-0123456789abcdef', time - 60), $body =~ s/\Q$of{VersionId}\E/another/r);
+put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/3000/%012d-0123456789abcdef', time - 60), 'no manifest');
+put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/3001/%012d-0123456789abcdef', time - 60), $body =~ s/\Q$of{VersionId}\E/another/r);
 clean($recovered);
-is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [ 'marker', 23 ], 'nor is one above another version, or one that no manifest names');
-put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/903/%012d-0123456789abcdef', time - 60), $body);
-clean($recovered);
-is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [23], 'but of the minutes after a manifest it is, also before a run');
-is(rows($recovered, "file = 'app.mp3'"), '903|app.mp3|unknown|restored', 'and has a row');
+is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [ 'marker', 26 ], 'nor is one above another version, or one that no manifest names');
 add_rows($recovered, 'app.mp3');
+put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/5000/%012d-0123456789abcdef', time - 60), $body);
+clean($recovered);
+is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [26], 'but of the minutes after a manifest it is, also before a run');
+is(rows($recovered, "file = 'app.mp3'"), '5000|app.mp3|unknown|restored', 'and has a row');
 expect(s3($gateway, 'DELETE', "audio/up/.audio_cleanup/trash/$_->[0]", query => { versionId => $_->[1] }))
   foreach map { my $key = $_; map { [ $key, $_->[0] ] } @{ versions_of($gateway, 'audio', 'up/.audio_cleanup/trash/')->{$key} } }
   keys %{ versions_of($gateway, 'audio', 'up/.audio_cleanup/trash/') };

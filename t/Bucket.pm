@@ -20,7 +20,7 @@ use PostgreSQL::Test::Utils;
 use AudioCleanup qw(add_rows make_schema new_server read_file wait_until);
 
 our @EXPORT = qw(
-  start_bucket put_objects kill_worker states_of let_user
+  start_bucket put_objects fill_bucket kill_worker states_of let_user
   lacks_gateway start_gateway lacks_swift start_swift stop_gateway add_user add_role session_keys write_credentials bucket_conf
   make_bucket s3 expect put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_pages start_proxy set_rule clear_rules is_held release rewrite
   start_key_service give_out make_authority make_certificate
@@ -238,7 +238,8 @@ sub encode
 	return $text =~ s/([^A-Za-z0-9._~$plain-])/sprintf '%%%02X', ord $1/ger;
 }
 
-# s3(SERVER, METHOD, 'bucket/key', query => {}, headers => {}, body => BYTES, service => 's3'); the response of HTTP::Tiny
+# s3(SERVER, METHOD, 'bucket/key', query => {}, headers => {}, body => BYTES, service => 's3', agent => an HTTP::Tiny that
+# keeps its connection); the response of HTTP::Tiny
 sub s3
 {
 	my ($server, $method, $path, %options) = @_;
@@ -258,7 +259,7 @@ sub s3
 	$key = hmac_sha256($_, $key) foreach split m{/}, $scope;
 	$headers{authorization} = "AWS4-HMAC-SHA256 Credential=$server->{access_key}/$scope, SignedHeaders=$names, Signature="
 	  . hmac_sha256_hex(join("\n", 'AWS4-HMAC-SHA256', $date, $scope, sha256_hex($canonical)), $key);
-	return HTTP::Tiny->new->request($method, "http://localhost:$server->{port}$uri" . ($query ne '' ? "?$query" : ''),
+	return ($options{agent} // HTTP::Tiny->new)->request($method, "http://localhost:$server->{port}$uri" . ($query ne '' ? "?$query" : ''),
 		{ headers => \%headers, content => $body });
 }
 
@@ -287,6 +288,40 @@ sub put_object
 {
 	my ($server, $path, $content) = @_;
 	return expect(s3($server, 'PUT', $path, body => $content // "audio of $path\n"))->{headers}{'x-amz-version-id'};
+}
+
+# fill_bucket(SERVER, 'bucket/prefix', NAME ...): as put_objects(), for very many: by four processes, of a few bytes each
+sub fill_bucket
+{
+	my ($server, $prefix, @names) = @_;
+	my @children;
+
+	foreach my $part (0 .. 3)
+	{
+		my $pid = fork // die "could not fork: $!";
+		if ($pid == 0)
+		{
+			my $agent = HTTP::Tiny->new(keep_alive => 1);
+			my $done = eval {
+				for (my $i = $part; $i < @names; $i += 4)
+				{
+					expect(s3($server, 'PUT', "$prefix/$names[$i]", body => 'audio', agent => $agent));
+				}
+				1;
+			};
+			warn $@ unless $done;
+			# no END of ours, which would end the gateway
+			POSIX::_exit($done ? 0 : 1);
+		}
+		push @children, $pid;
+	}
+	foreach my $pid (@children)
+	{
+		waitpid $pid, 0;
+		die 'the bucket could not be filled' if $? != 0;
+	}
+	sleep 2;	# times are in whole seconds
+	return;
 }
 
 # put_objects(SERVER, 'bucket/prefix', NAME ...): each is old when this is over
