@@ -153,7 +153,7 @@ is(sql_json($here, q{SELECT cleanup_explain('sessions.two.mp3')})->{verdict}, 'k
 $here->safe_psql('postgres', q{SET ROLE app; CREATE VIEW twice AS SELECT s.audio_url FROM sessions s; SELECT cleanup_add_source('twice', '{audio_url}')});
 orphan('another.mp3');
 is_deeply(clean()->{result}{orphaned_files_deleted}, ['another.mp3'], 'two sources may read one table');
-$here->safe_psql('postgres', q{SET ROLE app; SELECT cleanup_drop_source('twice'); DROP VIEW twice});
+$here->safe_psql('postgres', q{SELECT cleanup_drop_source('twice'); DROP VIEW twice});
 
 # ---- writers in flight, through each node, to each kind of table ----
 

@@ -164,7 +164,8 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 foreach my $rescue ('restore', 'restore_as', 'hold')
 {
 	my ($run, @names) = back_up(30);
-	my ($wanted) = $names[-1];
+	# it is the last one to be destroyed
+	my $wanted = sql("SELECT file FROM cleanup_files WHERE run_id = $run ORDER BY file_id DESC LIMIT 1");
 
 	$node->append_conf('postgresql.conf', "audio_cleanup.files_per_second = 4\n") if $rescue eq 'restore';
 	sql('SELECT pg_reload_conf()');
