@@ -135,6 +135,8 @@ fsync(int fd)
 	return inject(hook.fsync_errno) ? -1 : real(fd);
 }
 
+static bool mount_is_told;		/* by statx() */
+
 int
 statx(int fd, const char *path, int flags, unsigned int mask,
 	  struct statx *buf)
@@ -142,8 +144,12 @@ statx(int fd, const char *path, int flags, unsigned int mask,
 	REAL(statx);
 
 	hook.nstatx++;
-	return inject(hook.statx_errno) || real(fd, path, flags, mask, buf) != 0 ? -1 :
-		without_mount_id(buf, hook.no_mount_ids);
+	if (inject(hook.statx_errno) || real(fd, path, flags, mask, buf) != 0)
+		return -1;
+#ifdef STATX_MNT_ID
+	mount_is_told = (buf->stx_mask & STATX_MNT_ID) != 0 && buf->stx_mnt_id != 0;
+#endif
+	return without_mount_id(buf, hook.no_mount_ids);
 }
 
 int
@@ -151,7 +157,9 @@ openat(int fd, const char *path, int flags,...)
 {
 	REAL(openat);
 
-	hook.nopenat++;
+	/* without statx() the mount takes a descriptor */
+	if ((flags & O_PATH) == 0 || mount_is_told)
+		hook.nopenat++;
 	return real(fd, path, flags, 0600);
 }
 

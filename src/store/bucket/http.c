@@ -348,6 +348,27 @@ set_connection(const Lane *lane)
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) session->timeout_ms);
 }
 
+/*
+ * Whether the path of `url` has a part "." or "..": libcurl would resolve such a
+ * part, and so ask for another key, unless it takes the path as it is.
+ */
+static bool
+has_dot_part(const char *url)
+{
+	const char *part = strstr(url, "://");
+
+	part = part != NULL ? strchr(part + 3, '/') : NULL;
+	while (part != NULL && *part == '/')
+	{
+		size_t		length = strcspn(++part, "/?");
+
+		if ((length == 1 || length == 2) && strspn(part, ".") >= length)
+			return true;
+		part += length;
+	}
+	return false;
+}
+
 static void
 set_request(Lane *lane)
 {
@@ -356,7 +377,8 @@ set_request(Lane *lane)
 	const BucketRequest *request = lane->request;
 
 	curl_easy_setopt(easy, CURLOPT_URL, request->url);
-	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+	/* not more often than needed: newer ones, such as 8.22, do not sign what they take as it is, and fail */
+	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, has_dot_part(request->url) ? 1L : 0L);
 	if (strcmp(request->method, "HEAD") == 0)
 		curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
 	else
