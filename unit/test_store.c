@@ -104,6 +104,7 @@ renameat2(int fd, const char *old, int new_fd, const char *new,
 		  unsigned int flags)
 {
 	int			rc;
+
 	REAL(renameat2);
 
 	run_hook(&hook.before_rename);
@@ -1275,7 +1276,11 @@ test_figures(void)
 	is(store_space_of(&file), 0, "... with its last name");
 
 	put("future.mp3", "x");
-	/* what a file system cannot store, the kernel replaces with the last date that it can */
+
+	/*
+	 * what a file system cannot store, the kernel replaces with the last date
+	 * that it can
+	 */
 	if (sizeof(time_t) < sizeof(int64) || utimensat(AT_FDCWD, at("future.mp3"), times, 0) != 0 ||
 		stat(at("future.mp3"), &dated) != 0 || dated.st_mtim.tv_sec < times[1].tv_sec / 5)
 		skip("the C library or the file system has no such dates");

@@ -377,7 +377,11 @@ set_request(Lane *lane)
 	const BucketRequest *request = lane->request;
 
 	curl_easy_setopt(easy, CURLOPT_URL, request->url);
-	/* not more often than needed: libcurl 8.14, say, does not sign what it takes as it is, and fails */
+
+	/*
+	 * not more often than needed: libcurl 8.14, say, does not sign what it
+	 * takes as it is, and fails
+	 */
 	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, has_dot_part(request->url) ? 1L : 0L);
 	if (strcmp(request->method, "HEAD") == 0)
 		curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
