@@ -108,7 +108,8 @@ condemn('pending.mp3');
 is(pending($primary), 'pending.mp3', 'a file is condemned, and waits');
 $primary->backup('late');
 # what is recovered to a point in time finds it in the archive, however late the archiver is
-my $last_segment = $primary->safe_psql('postgres', 'SELECT pg_walfile_name(pg_switch_wal())');
+my $last_segment = $primary->safe_psql('postgres', q{SELECT pg_walfile_name(pg_create_restore_point('end'))});
+$primary->safe_psql('postgres', 'SELECT pg_switch_wal()');
 ok($primary->poll_query_until('postgres', "SELECT last_archived_wal >= '$last_segment' FROM pg_stat_archiver"), 'all is archived');
 
 # ---- pg_dump | psql ----

@@ -379,8 +379,8 @@ set_request(Lane *lane)
 	curl_easy_setopt(easy, CURLOPT_URL, request->url);
 
 	/*
-	 * not more often than needed: newer ones, such as 8.22, do not sign what
-	 * they take as it is, and fail
+	 * not more often than needed: libcurl 8.14, say, does not sign what it
+	 * takes as it is, and fails
 	 */
 	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, has_dot_part(request->url) ? 1L : 0L);
 	if (strcmp(request->method, "HEAD") == 0)
