@@ -164,8 +164,8 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 foreach my $rescue ('restore', 'restore_as', 'hold')
 {
 	my ($run, @names) = back_up(30);
-	# it is the last one to be destroyed
-	my $wanted = sql("SELECT file FROM cleanup_files WHERE run_id = $run ORDER BY file_id DESC LIMIT 1");
+	# of this round, the one that is destroyed last
+	my $wanted = sql("SELECT file FROM cleanup_files WHERE run_id = $run AND file LIKE 'r$round/%' ORDER BY file_id DESC LIMIT 1");
 
 	$node->append_conf('postgresql.conf', "audio_cleanup.files_per_second = 4\n") if $rescue eq 'restore';
 	sql('SELECT pg_reload_conf()');
