@@ -5,8 +5,8 @@
  *	  steps.
  *
  * pg/curl.h says how libcurl is used in a process of the server.  libcurl itself
- * signs a request (AWS signature, version 4).  Before version 8.3 it does not
- * sort the query, so the caller does.
+ * signs a request (AWS signature, version 4), but for those of sign.h.  Before
+ * version 8.3 it does not sort the query, so the caller does.
  *
  * Only the session and libcurl have the secret key, and neither shows it.  Of
  * an error of the server, the code and the message are kept: they hold no more
@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "src/pg/curl.h"
+#include "src/store/bucket/sign.h"
 #include "src/store/bucket/xml.h"
 
 #define CONNECT_MS		10000
@@ -39,6 +40,7 @@ typedef struct Lane
 struct BucketSession
 {
 	CURLM	   *multi;
+	char	   *region;
 	char	   *scope;			/* "aws:amz:REGION:s3" */
 	char	   *access_key;
 	char	   *secret_key;
@@ -83,6 +85,7 @@ http_open(const BucketServer *server)
 	session->n_lanes = server->lanes;
 	session->lanes = calloc(server->lanes, sizeof(Lane));
 	session->timeout_ms = server->timeout_ms;
+	session->region = strdup(server->region);
 	session->scope = join("aws:amz:", server->region, ":s3");
 	session->access_key = strdup(server->access_key);
 	session->secret_key = strdup(server->secret_key);
@@ -92,7 +95,7 @@ http_open(const BucketServer *server)
 		session->ca_file = strdup(server->ca_file);
 	if (libcurl_init())
 		session->multi = libcurl_make_multi();
-	if (session->lanes == NULL || session->scope == NULL || session->access_key == NULL || session->secret_key == NULL ||
+	if (session->lanes == NULL || session->region == NULL || session->scope == NULL || session->access_key == NULL || session->secret_key == NULL ||
 		(server->token != NULL && session->token_header == NULL) ||
 		(server->ca_file != NULL && session->ca_file == NULL) ||
 		session->multi == NULL)
@@ -148,6 +151,7 @@ http_close(BucketSession *session)
 	free(session->lanes);
 	if (session->multi != NULL)
 		curl_multi_cleanup(session->multi);
+	free(session->region);
 	free(session->scope);
 	free(session->access_key);
 	forget(session->secret_key);
@@ -348,41 +352,32 @@ set_connection(const Lane *lane)
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) session->timeout_ms);
 }
 
-/*
- * Whether the path of `url` has a part "." or "..": libcurl would resolve such a
- * part, and so ask for another key, unless it takes the path as it is.
- */
+/* Lets libcurl sign the request, or signs the request.  Returns false without memory. */
 static bool
-has_dot_part(const char *url)
+sign(Lane *lane)
 {
-	const char *part = strstr(url, "://");
+	const BucketSession *session = lane->session;
+	const SignKeys keys = {session->region, session->access_key, session->secret_key};
+	const BucketRequest *request = lane->request;
 
-	part = part != NULL ? strchr(part + 3, '/') : NULL;
-	while (part != NULL && *part == '/')
+	if (sign_is_needed(request->url))
 	{
-		size_t		length = strcspn(++part, "/?");
-
-		if ((length == 1 || length == 2) && strspn(part, ".") >= length)
-			return true;
-		part += length;
+		curl_easy_setopt(lane->easy, CURLOPT_PATH_AS_IS, 1L);
+		return sign_request(lane->headers, request->method, request->url, &keys, time(NULL)) != NULL;
 	}
-	return false;
+	curl_easy_setopt(lane->easy, CURLOPT_AWS_SIGV4, session->scope);
+	curl_easy_setopt(lane->easy, CURLOPT_USERNAME, session->access_key);
+	curl_easy_setopt(lane->easy, CURLOPT_PASSWORD, session->secret_key);
+	return true;
 }
 
 static void
 set_request(Lane *lane)
 {
 	CURL	   *easy = lane->easy;
-	const BucketSession *session = lane->session;
 	const BucketRequest *request = lane->request;
 
 	curl_easy_setopt(easy, CURLOPT_URL, request->url);
-
-	/*
-	 * not more often than needed: libcurl 8.14, say, does not sign what it
-	 * takes as it is, and fails
-	 */
-	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, has_dot_part(request->url) ? 1L : 0L);
 	if (strcmp(request->method, "HEAD") == 0)
 		curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
 	else
@@ -393,9 +388,6 @@ set_request(Lane *lane)
 		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body_of(request));
 	}
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, lane->headers);
-	curl_easy_setopt(easy, CURLOPT_AWS_SIGV4, session->scope);
-	curl_easy_setopt(easy, CURLOPT_USERNAME, session->access_key);
-	curl_easy_setopt(easy, CURLOPT_PASSWORD, session->secret_key);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, lane->curl_error);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, lane);
@@ -418,7 +410,7 @@ http_begin(BucketSession *session, int number, const BucketRequest *request)
 	lane->request = request;
 	/* this keeps connections, sessions of TLS and addresses */
 	curl_easy_reset(lane->easy);
-	if (!add_headers(lane))
+	if (!add_headers(lane) || !sign(lane))
 	{
 		http_end(session, number);
 		return false;
