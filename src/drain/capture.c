@@ -97,7 +97,7 @@ let_live(Drain *drain, LedgerFile *file)
 		drain_set_state(file, "skipped", why_let_live);
 }
 
-/* The same in the transaction of a caller: only its commit puts the file back. */
+/* let_live() in the transaction of a caller: only the commit of the transaction puts the file back. */
 static void
 let_live_at_commit(Drain *drain, LedgerFile *file, FilePlace place)
 {

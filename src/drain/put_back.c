@@ -176,7 +176,7 @@ put_back_at_commit(Drain *drain, LedgerFile *file)
 		settle_restored(drain, file);
 }
 
-/* What is to be recorded of a file that was to be put back. */
+/* Sets what is to be recorded of a file that was to be put back. */
 static void
 settle_returned(Drain *drain, LedgerFile *file, FileResult result)
 {

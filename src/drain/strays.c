@@ -192,7 +192,7 @@ list_runs(const Strays *strays, int *n)
 	return runs;
 }
 
-/* Those of the runs of which nothing is in the trash any more, by their rows. */
+/* Returns the runs of which, by their rows, nothing is in the trash any more. */
 static int64 *
 settled_runs(const Strays *strays, const int64 *runs, int n, int *n_settled)
 {

@@ -151,7 +151,7 @@ acquire_run_lock(void *arg)
 /*
  * Takes the lock that DROP EXTENSION takes first.  Anybody may lock an
  * extension, by ALTER FUNCTION ... DEPENDS ON EXTENSION with a function of his
- * own, and for as long as he likes.  So the wait has an end, and work goes on
+ * own, for any time.  So the wait has an end, and work goes on
  * without the lock: a DROP EXTENSION that is that slow can end in a deadlock,
  * which is an ERROR and does no harm.
  */

@@ -518,28 +518,43 @@ is_of_statement(const ErrorData *error)
 	return true;
 }
 
-ErrorData *
-sql_try(void (*work) (void *arg), void *arg)
+/* Does the work in a subtransaction, which is kept only if `keep` and without an ERROR.  Returns the ERROR, or NULL. */
+static ErrorData *
+work_in_subtransaction(void (*work) (void *arg), void *arg, bool keep)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
+	volatile bool kept = false;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
 	PG_TRY();
 	{
 		work(arg);
-		ReleaseCurrentSubTransaction();
+		if (keep)
+		{
+			ReleaseCurrentSubTransaction();
+			kept = true;
+		}
 	}
 	PG_CATCH();
 	{
 		error = sql_catch(caller);
-		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
+	if (!kept)
+		RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);
 	CurrentResourceOwner = owner;
+	return error;
+}
+
+ErrorData *
+sql_try(void (*work) (void *arg), void *arg)
+{
+	ErrorData  *error = work_in_subtransaction(work, arg, true);
+
 	if (error != NULL && !is_of_statement(error))
 		sql_rethrow(error);
 	return error;
@@ -548,24 +563,8 @@ sql_try(void (*work) (void *arg), void *arg)
 void
 sql_undo(void (*work) (void *arg), void *arg)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error = work_in_subtransaction(work, arg, false);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
-	PG_TRY();
-	{
-		work(arg);
-	}
-	PG_CATCH();
-	{
-		error = sql_catch(caller);
-	}
-	PG_END_TRY();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
 	if (error != NULL)
 		sql_rethrow(error);
 }

@@ -70,7 +70,7 @@ plan_end(CleanupPlan *plan)
 	MemoryContextDelete(plan->memory);
 }
 
-/* What is called, and its result. */
+/* A call and its result. */
 typedef struct PlanCall
 {
 	CleanWhat	what;

@@ -231,7 +231,7 @@ unhide(Job *job)
 	return result;
 }
 
-/* What the server has said of a copy that it has made.  Ceph tells no version id. */
+/* A copy that the server has made, by its answer.  Ceph tells no version id. */
 typedef struct Copy
 {
 	char		version[BUCKET_ID_SIZE];	/* or "" */

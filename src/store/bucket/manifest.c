@@ -430,7 +430,7 @@ bucket_end_trash(TrashWalk *walk)
 
 /* -------------------------------------------------------------- forgetting --- */
 
-/* One page of the versions of the manifests of a run.  Returns 0 or an errno. */
+/* Reads one page of the versions of the manifests of a run.  Returns 0 or an errno. */
 static int
 list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
 {

@@ -258,7 +258,7 @@ list_all(Many *many, int per_key, VersionsSink sink)
 /* Has the item something that is to be removed?  *version becomes its id, or NULL for a new marker. */
 typedef bool (*RemovalPick) (const Item *item, const char **version);
 
-/* What is to be removed of the items of a portion.  Returns false if there is nothing. */
+/* Collects the versions that are to be removed of the items of a portion.  Returns false if there are none. */
 static bool
 pick_removals(Portion *portion, RemovalPick pick)
 {
@@ -647,7 +647,10 @@ pick_left(const Item *item, const char **version)
 	return item->in_hand;
 }
 
-/* What the server did not refuse is looked at: what was on its way when somebody wanted us to stop, by the next drain. */
+/*
+ * Items whose markers the server did not refuse stay in hand, to be verified.  Requests
+ * that were on their way when the drain was asked to stop are left to the next drain.
+ */
 static void
 take_marked(Portion *portion)
 {
@@ -1087,7 +1090,10 @@ bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n)
 
 /* ---------------------------------------------------------------- put back --- */
 
-/* What a list could not tell: the server does not show a version that it should, which one file at a time can mend. */
+/*
+ * Settles a file whose versions could not be listed.  But if the server only does
+ * not show a version that it should, the file is odd, and is put back by itself.
+ */
 static void
 settle_unlisted(Item *item, int errnum, const KeyVersions *versions)
 {
@@ -1096,7 +1102,7 @@ settle_unlisted(Item *item, int errnum, const KeyVersions *versions)
 		settle(item, fail(errnum, "could not list versions of file"));
 }
 
-/* One marker right above the file is removed here; more of them, one after the other. */
+/* Finds the one marker right above a file.  A file with more markers is odd, and is put back by itself. */
 static void
 take_hidden(void *arg, int ask, int errnum, const KeyVersions *versions)
 {
@@ -1183,7 +1189,7 @@ show_all(Many *many)
 	(void) list_all(many, UNCOVERED, take_seen);
 }
 
-/* Those that need more than a marker removed, one after the other. */
+/* Puts odd files back, one after the other. */
 static void
 put_back_odd(Many *many, int64 run_id, const StoreReturned *files)
 {

@@ -329,13 +329,14 @@ add_signature(struct curl_slist *headers, const char *method, const UrlParts *ur
 }
 
 /*
- * The server's hash functions want a resource owner, of which there is none
- * between two transactions.
+ * The server's hash functions want a resource owner that is not being released.
+ * Between two transactions there is none, so they get one of their own.
  */
 struct curl_slist *
 sign_request(struct curl_slist *headers, const char *method, const char *url, const SignKeys *keys, time_t now)
 {
 	ResourceOwner caller = CurrentResourceOwner;
+	ResourceOwner own;
 	UrlParts	parts;
 	struct tm	utc;
 	char		date[sizeof("20260101T000000Z")];
@@ -350,15 +351,9 @@ sign_request(struct curl_slist *headers, const char *method, const char *url, co
 	snprintf(header, sizeof(header), "x-amz-date: %s", date);
 	if (curl_slist_append(longer, header) == NULL)
 		return NULL;
-	if (caller == NULL)
-		CurrentResourceOwner = ResourceOwnerCreate(NULL, "audio_cleanup signature");
+	own = CurrentResourceOwner = ResourceOwnerCreate(NULL, "audio_cleanup signature");
 	longer = add_signature(longer, method, &parts, keys, date);
-	if (caller == NULL)
-	{
-		ResourceOwner own = CurrentResourceOwner;
-
-		CurrentResourceOwner = NULL;
-		ResourceOwnerDelete(own);
-	}
+	CurrentResourceOwner = caller;
+	ResourceOwnerDelete(own);
 	return longer;
 }
