@@ -127,7 +127,7 @@ extern void drain_do_at_commit(Drain *drain, AtCommitAction action, const char *
 							   const FileIdentity *identity);
 
 /* files that are destroyed together, or store_together(): between two such groups the step may end, and interrupts are taken */
-#define DRAIN_TOGETHER	64
+#define DRAIN_TOGETHER	512
 
 /*
  * Destroys `n` captured files, and sets their states.  In the transaction of a

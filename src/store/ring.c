@@ -33,8 +33,8 @@
 
 #ifdef WITH_LIBURING
 
-/* kernel threads of a ring: more of them only wait for each other's folder */
-#define RING_THREADS	4
+/* kernel threads of a ring: with 4 an unlink took more than twice as long, with 32 no less */
+#define RING_THREADS	16
 
 /* Allocated by malloc(), because a failure must be no ERROR here. */
 struct StoreRing
@@ -151,18 +151,18 @@ collect(struct io_uring *uring, int n)
 	struct io_uring_cqe *done;
 	int			rc;
 
-	while (n > 0)
+	/* all of them at once: each wait wakes this process up */
+	do
+		rc = io_uring_wait_cqe_nr(uring, &done, n);
+	while (rc == -EINTR);
+	if (rc != 0)
+		return false;
+	for (; n > 0 && io_uring_peek_cqe(uring, &done) == 0; n--)
 	{
-		rc = io_uring_wait_cqe(uring, &done);
-		if (rc == -EINTR)
-			continue;
-		if (rc != 0)
-			return false;
 		((StoreCall *) io_uring_cqe_get_data(done))->errnum = -done->res;
 		io_uring_cqe_seen(uring, done);
-		n--;
 	}
-	return true;
+	return n == 0;
 }
 
 /* A ring that has failed may still hold a call, so it is not used again. */

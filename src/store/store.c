@@ -230,21 +230,37 @@ local_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 	return 0;
 }
 
+/*
+ * Captures a file, or finds where it is.  A rename needs no look before: it
+ * fails if an earlier capture was cut short.  A copy needs one.
+ */
+static void
+capture_or_locate(FileStore *store, int64 run_id, StoreCondemned *file)
+{
+	bool		quick = local_is_quick(store);
+	int			errnum;
+
+	file->destroyed = false;
+	file->place = PLACE_UPLOAD;
+	if (quick)
+	{
+		file->result = local_capture(store, run_id, file->path, false, file->expected);
+		if (file->result.outcome == FILE_OK)
+			return;
+	}
+	file->place = local_locate(store, run_id, file->path, file->expected, true, &errnum);
+	if (file->place == PLACE_UNKNOWN)
+		file->result = fail(errnum, "could not find it");
+	else if (file->place == PLACE_UPLOAD && !quick)
+		file->result = local_capture(store, run_id, file->path, true, file->expected);
+}
+
 /* Captures one file after the other: a rename is quick, and a copy may take minutes. */
 static void
 local_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good)
 {
 	for (int i = 0; i < n; i++)
-	{
-		StoreCondemned *file = &files[i];
-		int			errnum;
-
-		file->place = local_locate(store, run_id, file->path, file->expected, true, &errnum);
-		file->result = fail(errnum, "could not find it");
-		file->destroyed = false;
-		if (file->place == PLACE_UPLOAD)
-			file->result = local_capture(store, run_id, file->path, !local_is_quick(store), file->expected);
-	}
+		capture_or_locate(store, run_id, &files[i]);
 }
 
 const StoreDriver local_driver = {

@@ -287,14 +287,12 @@ local_walk_begin_trash(FileStore *store, int64 run_id)
 	return walk;
 }
 
-static int
-compare_inodes(const void *a, const void *b)
-{
-	uint64		x = ((const WalkEntry *) a)->inode;
-	uint64		y = ((const WalkEntry *) b)->inode;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
+#define ST_SORT sort_by_inode
+#define ST_ELEMENT_TYPE WalkEntry
+#define ST_COMPARE(a, b) ((a)->inode < (b)->inode ? -1 : (a)->inode > (b)->inode)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
 
 static void
 add_file(TreeWalk *walk, const struct dirent *entry)
@@ -362,7 +360,7 @@ read_portion(TreeWalk *walk)
 		else if (take_entry(walk, entry) == WALK_FAILED)
 			return WALK_FAILED;
 	}
-	qsort(walk->files, walk->n_files, sizeof(WalkEntry), compare_inodes);
+	sort_by_inode(walk->files, walk->n_files);
 	return WALK_FILE;
 }
 
