@@ -79,7 +79,8 @@ foreach my $role (sort keys %calls)
 
 		foreach my $round (1 .. $rounds)
 		{
-			my $limit = 1 + int($milliseconds * $round / $rounds);
+			# the first limit of 1 ms ends any call, also where the call that was timed was slow
+			my $limit = 1 + int($milliseconds * ($round - 1) / ($rounds - 1));
 			my ($rc, $stdout, $stderr);
 
 			put_files($dir, map { 'orphan' . $more++ . '.mp3' } 1 .. 12) if $role eq 'operator';
