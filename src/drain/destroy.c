@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "src/drain/private.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
 
 /* least number of doomed files whose rows are read together */
@@ -222,7 +223,12 @@ destroy_doomed(Drain *drain, int limit)
 
 	if (most == 0)
 		return 0;
-	if (is_look_old(drain))
+
+	/*
+	 * a transaction that makes a hold has begun since the look: the next look
+	 * waits for it
+	 */
+	if (is_look_old(drain) || !lock_against_holds(drain->context.extension))
 	{
 		drain->looked_at_up_to = Min(drain->looked_at_up_to, drain->next[0] - 1);
 		drain_forget_doomed(drain);

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 
 #include "src/guard/hold.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/store/store.h"
 
@@ -57,6 +58,7 @@ tell_if_missing(const Settings *settings, const char *path)
 void
 hold_add(const Extension *extension, const Settings *settings, const char *path, const char *reason)
 {
+	lock_for_hold(extension);
 	owner_query(extension,
 				SQL_ARGS(SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))),
 				"INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"

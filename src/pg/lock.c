@@ -245,6 +245,24 @@ lock_try(const Extension *extension, LockName name)
 }
 
 void
+lock_for_hold(const Extension *extension)
+{
+	LOCKTAG		tag;
+
+	set_lock_tag(&tag, extension, LOCK_HOLDS);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+}
+
+bool
+lock_against_holds(const Extension *extension)
+{
+	LOCKTAG		tag;
+
+	set_lock_tag(&tag, extension, LOCK_HOLDS);
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
 lock_release(const Extension *extension, LockName name)
 {
 	LOCKTAG		tag;

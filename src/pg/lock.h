@@ -57,6 +57,7 @@ typedef enum LockName
 	LOCK_QUEUE,					/* the one process that waits for LOCK_RUN to
 								 * drain; every run that commits starts one,
 								 * and two are enough */
+	LOCK_HOLDS,					/* see lock_for_hold() */
 	LOCK_SENDING,				/* the one process that sends mail */
 	LOCK_SENDING_NEXT			/* the one process that waits to send again */
 } LockName;
@@ -67,6 +68,18 @@ typedef enum LockName
  * Does not need SPI.
  */
 extern bool lock_try(const Extension *extension, LockName name);
+
+/*
+ * lock_for_hold() takes LOCK_HOLDS for a transaction that makes a hold, and
+ * waits until no transaction that destroys files has it.  lock_against_holds()
+ * takes LOCK_HOLDS for a transaction that is going to destroy files, and
+ * returns false if a transaction that makes a hold has it.  So a hold is
+ * committed either before the files that are to be destroyed are read, or
+ * after they are gone.  Both last until the end of the transaction.  Neither
+ * function needs SPI.
+ */
+extern void lock_for_hold(const Extension *extension);
+extern bool lock_against_holds(const Extension *extension);
 
 /* Gives back the lock `name` of the session, if this process has it.  Does not need SPI. */
 extern void lock_release(const Extension *extension, LockName name);
