@@ -16,6 +16,10 @@
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 
+/* the most files that are destroyed together, and the time that this should take */
+#define MOST_TOGETHER		512
+#define TOGETHER_US			50000
+
 /* least number of doomed files whose rows are read together */
 #define READ_AHEAD			1000
 
@@ -160,12 +164,30 @@ is_look_old(const Drain *drain)
 static int
 free_in_row(const Drain *drain, const LedgerFile *files, int n)
 {
-	int			most = Min(n, Max(DRAIN_TOGETHER, store_together(drain->store)));
+	int			most = Min(n, Max(drain->together, store_together(drain->store)));
 	int			i = 0;
 
 	while (i < most && !files[i].is_held)
 		i++;
 	return i;
+}
+
+/*
+ * Destroys these files together.  Between two such groups the step may end, and
+ * interrupts are taken: so a slow disk gets smaller groups.
+ */
+static void
+destroy_group(Drain *drain, LedgerFile *files, int n)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	int64		took;
+
+	drain_destroy_files(drain, files, n);
+	took = GetCurrentTimestamp() - began;
+	if (took > 2 * TOGETHER_US)
+		drain->together = Max(drain->together / 2, DRAIN_TOGETHER);
+	else if (took < TOGETHER_US && n >= drain->together)
+		drain->together = Min(2 * drain->together, MOST_TOGETHER);
 }
 
 /*
@@ -192,7 +214,7 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 			i++;
 			continue;
 		}
-		drain_destroy_files(drain, files + i, together);
+		destroy_group(drain, files + i, together);
 		i += together;
 		drain->portion += together;
 		/* a rest is for a disk, not for the server of a bucket */

@@ -399,6 +399,7 @@ open_drain(const Extension *extension, const LedgerWork *work, bool at_commit, B
 	drain->run_claim = work->claim;
 	drain->looked = work->looked;
 	drain->read_ahead = DRAIN_NEXT;
+	drain->together = DRAIN_TOGETHER;
 	drain->at_commit = at_commit;
 	drain->pace = pace_begin(drain->context.settings);
 	if ((*brake = open_directory(drain)) == NULL)

@@ -19,6 +19,9 @@
 
 typedef struct FileIds FileIds;
 
+/* files that a drain destroys together at first */
+#define DRAIN_TOGETHER	64
+
 struct Drain
 {
 	MemoryContext memory;		/* lasts as long as the drain */
@@ -61,6 +64,8 @@ struct Drain
 								 * took */
 	int			portion;		/* files that the last step has destroyed */
 	int			read_ahead;		/* doomed files whose rows are read together */
+	int			together;		/* files that are destroyed together, or
+								 * store_together() */
 };
 
 /*
@@ -125,9 +130,6 @@ extern void drain_record(Drain *drain, const LedgerFile *files, int n);
  */
 extern void drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const char *as,
 							   const FileIdentity *identity);
-
-/* files that are destroyed together, or store_together(): between two such groups the step may end, and interrupts are taken */
-#define DRAIN_TOGETHER	512
 
 /*
  * Destroys `n` captured files, and sets their states.  In the transaction of a
