@@ -180,6 +180,9 @@ insert_source(const Extension *extension, const SourceRegistration *registration
 				"  failed_statuses = excluded.failed_statuses, failed_at_column = excluded.failed_at_column,"
 				"  timezone = excluded.timezone, on_failed = excluded.on_failed,"
 				"  added_by = excluded.added_by, added_at = excluded.added_at");
+	owner_query(extension, SQL_ARGS(SQL_OID(REGCLASSOID, registration->relid)),
+				"INSERT INTO @extschema@.cleanup_seen (source, column_numbers) VALUES ($1, " SOURCES_COLUMN_NUMBERS ")"
+				" ON CONFLICT (source) DO UPDATE SET column_numbers = excluded.column_numbers");
 }
 
 static char *
