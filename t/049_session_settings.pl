@@ -94,8 +94,8 @@ $node->safe_psql('postgres', q{
 	CREATE FUNCTION asks() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN Session_User; END';
 	CREATE FUNCTION asks_in_sql() RETURNS text LANGUAGE sql STABLE AS $$SELECT current_setting( 'role')$$;
 	CREATE FUNCTION asks_atomic() RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT current_setting('application_name', true); END;
-	CREATE FUNCTION asks_below() RETURNS text LANGUAGE sql STABLE AS 'SELECT asks()';
-	CREATE FUNCTION asks_deeper() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN asks_below(); END'});
+	CREATE FUNCTION asks_below() RETURNS text LANGUAGE sql STABLE AS 'SELECT public.asks()';
+	CREATE FUNCTION asks_deeper() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN public.asks_below(); END'});
 foreach my $question ('session_user', '"session_user"()', q{current_setting('Application_Name')}, q{current_setting('role', true)},
 	'inet_client_addr()::text', 'asks()', 'asks_in_sql()', 'asks_atomic()')
 {

@@ -219,10 +219,10 @@ function_asks_who_reads(Oid function)
 		body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
 		if (!isnull)
 		{
-			char	   *text = TextDatumGetCString(body);
+			char	   *code = TextDatumGetCString(body);
 
-			asks = text_asks(text);
-			pfree(text);
+			asks = text_asks(code);
+			pfree(code);
 		}
 	}
 	ReleaseSysCache(tuple);
