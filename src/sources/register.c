@@ -39,9 +39,9 @@
 	"_?(file|filename|file_name|filepath|file_path|path|name|url|uri|key|location|object)?s?" \
 	"|(file|filename|file_name|filepath|file_path|file_url|file_key|storage_path|storage_key|object_key|key|path|url|uri))$"
 
-/* A column's name as the patterns and lists here spell it: audioUrl is audio_url. */
+/* A column's name as the patterns and lists here spell it: audioUrl is audio_url.  E'': whatever standard_conforming_strings is. */
 #define SPELLED(name) \
-	"lower(regexp_replace(" name "::text, '([a-z0-9])([A-Z])', '\\1_\\2', 'g')) COLLATE \"C\""
+	"lower(regexp_replace(" name "::text, '([a-z0-9])([A-Z])', E'\\\\1_\\\\2', 'g')) COLLATE \"C\""
 
 /* The first of the candidates in $n that is a column, with a type of the pattern. */
 #define CHOSEN(n, types) \
