@@ -45,14 +45,16 @@ COMMENT ON COLUMN @extschema@.cleanup_sources.on_failed IS 'keep: the row stays 
 
 CREATE TABLE @extschema@.cleanup_seen (
 	source regclass PRIMARY KEY,
-	source_rows bigint NOT NULL,
-	source_files bigint NOT NULL,
+	source_rows bigint NOT NULL DEFAULT 0,
+	source_files bigint NOT NULL DEFAULT 0,
+	column_numbers int2[] NOT NULL,
 	seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE @extschema@.cleanup_seen IS
-'what the last run has seen of each source: one that is empty all of a sudden stops a run; not carried by pg_dump';
+'what the registration or the last run has seen of each source: one that is empty all of a sudden, or has other columns of the same names, stops a run; not carried by pg_dump';
 COMMENT ON COLUMN @extschema@.cleanup_seen.source IS 'the table or view';
 COMMENT ON COLUMN @extschema@.cleanup_seen.source_rows IS 'rows that the source had';
+COMMENT ON COLUMN @extschema@.cleanup_seen.column_numbers IS 'numbers (attnum) of its file columns: one that was renamed may have made room for another';
 COMMENT ON COLUMN @extschema@.cleanup_seen.seen_at IS 'when the run looked';
 COMMENT ON COLUMN @extschema@.cleanup_seen.source_files IS 'files in the upload directory that its rows protected';
 

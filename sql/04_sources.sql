@@ -83,6 +83,13 @@ SELECT cleanup_drop_source('voicemails');
 SELECT cleanup_drop_source(NULL);
 SELECT count(*) FROM cleanup_sources WHERE source = 'voicemails'::regclass;
 
+-- whatever the session has set, the same columns are found
+CREATE TABLE camels (id int PRIMARY KEY, audio_url text, "audioFile" text);
+SET standard_conforming_strings = off;
+SELECT cleanup_add_source('camels');
+RESET standard_conforming_strings;
+SELECT cleanup_drop_source('camels');
+
 -- a registration that is rolled back is none
 SELECT count(*) AS sources FROM cleanup_sources \gset
 BEGIN;
@@ -90,7 +97,7 @@ SELECT cleanup_add_source('voicemails');
 ROLLBACK;
 SELECT count(*) = :sources AS as_before FROM cleanup_sources;
 
-DROP TABLE "Calls", voicemails, attachments, takes, tracks, app_sessions;
+DROP TABLE "Calls", voicemails, attachments, takes, tracks, camels, app_sessions;
 DROP VIEW session_files;
 DROP DOMAIN path_name;
 REVOKE ALL ON SCHEMA public FROM regress_app;

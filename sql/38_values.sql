@@ -51,6 +51,32 @@ SET ROLE values_viewer;
 SELECT t.explained_by_owner();
 RESET ROLE;
 
+-- nor does an error tell a value, whatever SQLSTATE its code has chosen, and where a value is taken for a name
+ALTER TABLE t.notes DISABLE ROW LEVEL SECURITY;
+CREATE FUNCTION t.tell(value text, code text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'found %', value USING ERRCODE = code; END $$;
+CREATE VIEW t.told AS SELECT t.tell(note, 'P0001') AS url FROM t.notes WHERE id = 2;
+SELECT cleanup_add_source('t.told', '{url}');
+SET ROLE values_viewer;
+SELECT cleanup_status() IS NULL AS told;
+RESET ROLE;
+CREATE OR REPLACE VIEW t.told AS SELECT t.tell(note, 'AP001') AS url FROM t.notes WHERE id = 2;
+SET ROLE values_viewer;
+SELECT cleanup_status() IS NULL AS told;
+RESET ROLE;
+CREATE OR REPLACE VIEW t.told AS SELECT t.tell(note, 'insufficient_privilege') AS url FROM t.notes WHERE id = 2;
+SET ROLE values_viewer;
+SELECT cleanup_status() IS NULL AS told;
+RESET ROLE;
+CREATE OR REPLACE VIEW t.told AS SELECT t.tell(note, 'unique_violation') AS url FROM t.notes WHERE id = 2;
+SET ROLE values_viewer;
+SELECT cleanup_status() IS NULL AS told;
+RESET ROLE;
+CREATE OR REPLACE VIEW t.told AS SELECT note::regclass::text AS url FROM t.notes WHERE id = 2;
+SET ROLE values_viewer;
+SELECT cleanup_status() IS NULL AS told;
+RESET ROLE;
+SELECT cleanup_drop_source('t.told');
+
 SELECT cleanup_drop_source('t.notes');
 SELECT cleanup_revoke_access('values_viewer'), cleanup_revoke_access('values_reader');
 DROP OWNED BY values_viewer, values_reader;

@@ -91,10 +91,10 @@ SELECT t.part('would_free', 'div'), t.figure('freed')::bigint = (SELECT sum(free
 ROLLBACK;
 
 -- what breaks the look stands in the page, and breaks nothing else
-CREATE FUNCTION t.broken(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'no <u>luck</u>' USING ERRCODE = 'object_not_in_prerequisite_state'; END $$;
-CREATE VIEW t.broken AS SELECT id, t.broken(audio_url) AS file FROM sessions;
+CREATE FUNCTION t.broken(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'no luck' USING ERRCODE = 'object_not_in_prerequisite_state'; END $$;
+CREATE VIEW t."no <u>luck</u>" AS SELECT id, t.broken(audio_url) AS file FROM sessions;
 BEGIN;
-SELECT cleanup_add_source('t.broken', '{file}');
+SELECT cleanup_add_source('t."no <u>luck</u>"', '{file}');
 SELECT t.state();
 SELECT count(*) FROM sessions;
 ROLLBACK;

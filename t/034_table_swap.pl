@@ -1,5 +1,6 @@
 # A table is swapped for a new one of the same name, as many migrations do: the
-# old one must not go on telling alone which files are wanted.
+# old one must not go on telling alone which files are wanted.  So is a column,
+# and then the new one must not.
 
 use strict;
 use warnings;
@@ -37,6 +38,55 @@ $node->psql('postgres', q{SELECT cleanup_drop_source('sessions_old')});
 $node->safe_psql('postgres', 'SELECT cleanup_all()');
 ok(wait_for_drain($node), 'with the new table registered it can go on');
 is_deeply(visible_files($dir), $files, 'the files of the new table are kept');
+
+# ---- a column ----
+sub swap
+{
+	my ($table, $kind, $new) = @_;
+
+	$node->safe_psql('postgres', "BEGIN; ALTER $kind $table RENAME COLUMN audio_url TO audio_url_old; $new; COMMIT");
+	return;
+}
+
+sub refused_for
+{
+	my ($table, $name) = @_;
+
+	like(sql_error($node, 'SELECT cleanup_all(force => true)'),
+		qr/column "audio_url" of source public\.$table is another one than before\nDETAIL:  The one that was read before is called "audio_url_old" now/,
+		"$name: a run is refused");
+	is_deeply(sql_json($node, 'SELECT cleanup_status()')->{blocked_by}, ['source'], "$name: so says cleanup_status()");
+	is_deeply(visible_files($dir), $files, "$name: the files of the old column are there");
+	return;
+}
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE calls (id int PRIMARY KEY, audio_url text);
+	INSERT INTO calls VALUES (1, 'call.mp3');
+	CREATE VIEW heard AS SELECT 'heard.mp3' AS audio_url;
+	SELECT cleanup_add_source('calls', '{audio_url}'), cleanup_add_source('heard', '{audio_url}')});
+put_files($dir, 'call.mp3', 'call_new.mp3', 'heard.mp3', 'heard_new.mp3');
+$files = visible_files($dir);
+swap('calls', 'TABLE', q{ALTER TABLE calls ADD audio_url text; INSERT INTO calls VALUES (2, NULL, 'call_new.mp3')});
+refused_for('calls', 'after the registration');
+$node->safe_psql('postgres', q{SELECT cleanup_add_source('calls', '{audio_url,audio_url_old}')});
+swap('heard', 'VIEW', q{CREATE OR REPLACE VIEW heard AS SELECT 'heard.mp3' AS audio_url_old, 'heard_new.mp3' AS audio_url});
+refused_for('heard', 'a view');
+$node->safe_psql('postgres', q{SELECT cleanup_add_source('heard', '{audio_url,audio_url_old}'); SELECT cleanup_all()});
+ok(wait_for_drain($node), 'with both columns registered it can go on');
+is_deeply(visible_files($dir), $files, 'and keeps the files of both');
+
+# what the last run has read counts, also where nothing was recorded before
+$node->safe_psql('postgres', q{SELECT cleanup_add_source('calls', '{audio_url,audio_url_old}'); DELETE FROM cleanup_seen; SELECT cleanup_all();
+	ALTER TABLE calls RENAME audio_url TO third; ALTER TABLE calls RENAME audio_url_old TO audio_url; ALTER TABLE calls RENAME third TO audio_url_old});
+like(sql_error($node, 'SELECT cleanup_all()'), qr/column "audio_url" of source public\.calls is another one than before/, 'after a run');
+$node->safe_psql('postgres', q{ALTER TABLE calls RENAME audio_url TO third; ALTER TABLE calls RENAME audio_url_old TO audio_url; ALTER TABLE calls RENAME third TO audio_url_old});
+
+# a new type by a new column: what was dropped has no values any more
+$node->safe_psql('postgres', q{ALTER TABLE calls ADD moved varchar; UPDATE calls SET moved = audio_url_old; ALTER TABLE calls DROP audio_url_old;
+	ALTER TABLE calls RENAME moved TO audio_url_old; SELECT cleanup_all()});
+ok(wait_for_drain($node), 'a column that was dropped is no matter');
+is_deeply(visible_files($dir), $files, 'all files are kept');
 
 $node->stop;
 done_testing();

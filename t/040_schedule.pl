@@ -165,6 +165,7 @@ $node->safe_psql('My DB', q{SELECT cleanup_add_source('sessions')});
 $node->safe_psql('my-app', join ';', map { qq{ALTER DATABASE "my-app" SET $_} } 'default_transaction_read_only = on',
 	q{default_transaction_isolation = 'serializable'}, q{idle_in_transaction_session_timeout = '1ms'},
 	q{lock_timeout = '1ms'}, q{session_replication_role = 'replica'});
+$node->safe_psql('postgres', "ALTER DATABASE $_ SET exit_on_error = on") foreach 'empty', 'broken';
 $node->safe_psql('broken', q{
 	CREATE TABLE numbers (n int);
 	CREATE VIEW broken AS SELECT n AS id, (1 / n)::text AS audio_url FROM numbers;

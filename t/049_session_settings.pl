@@ -90,8 +90,31 @@ $wanted[1] = '2024-05-31.mp3';
 cleaned('a setting of the server', set => q{SET datestyle = 'German';}, zone => 'Asia/Tokyo');
 
 # what cannot be given back to the server is refused
-like(sql_error($node, q{CREATE VIEW mine AS SELECT tenant AS url FROM takes WHERE session_user = 'postgres'; SELECT cleanup_add_source('mine', '{url}')}),
-	qr/source public\.mine shows other rows to others\nDETAIL:  It asks for session_user/, 'session_user is refused');
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION asks() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN Session_User; END';
+	CREATE FUNCTION asks_in_sql() RETURNS text LANGUAGE sql STABLE AS $$SELECT current_setting( 'role')$$;
+	CREATE FUNCTION asks_atomic() RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT current_setting('application_name', true); END;
+	CREATE FUNCTION asks_below() RETURNS text LANGUAGE sql STABLE AS 'SELECT public.asks()';
+	CREATE FUNCTION asks_deeper() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN public.asks_below(); END'});
+foreach my $question ('session_user', '"session_user"()', q{current_setting('Application_Name')}, q{current_setting('role', true)},
+	'inet_client_addr()::text', 'asks()', 'asks_in_sql()', 'asks_atomic()')
+{
+	like(sql_error($node, qq{BEGIN; CREATE VIEW mine AS SELECT tenant AS url FROM takes WHERE $question = 'postgres'; SELECT cleanup_add_source('mine', '{url}')}),
+		qr/source public\.mine shows other rows to others\nDETAIL:  It asks for session_user, or for something else/, "$question is refused");
+}
+like(sql_error($node, q{BEGIN; CREATE VIEW mine AS SELECT tenant AS url FROM takes WHERE asks_below() = 'postgres'; SELECT cleanup_add_source('mine', '{url}')}),
+	qr/function public\.asks\(\) returns other values to others/, 'so is a function that a function calls');
+
+# where a registration does not see it, the reading does
+$node->safe_psql('postgres', q{CREATE VIEW mine AS SELECT 'mine.mp3' AS url FROM takes WHERE asks_deeper() = 'postgres'; SELECT cleanup_add_source('mine', '{url}')});
+put_file($dir, 'mine.mp3');
+foreach my $role ('worker', 'postgres')
+{
+	like(sql_error($node, 'SELECT cleanup_all(force => true)', extra_params => [ '-U', $role ]),
+		qr/function public\.asks\(\) returns other values to others/, "a run of $role is refused");
+}
+wait_for_drain($node);
+ok(-e "$dir/mine.mp3", 'and what only one of them sees stays');
 
 $node->stop;
 done_testing();

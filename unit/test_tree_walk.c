@@ -35,6 +35,7 @@ static struct
 	int			nreaddir_good;	/* entries before it fails */
 	int			nstatx;
 	bool		no_mount_ids;	/* as before Linux 5.8 */
+	size_t		name_len;		/* of a name that begins with "x"; 0: as it is */
 }			hook;
 
 int
@@ -52,6 +53,23 @@ openat(int fd, const char *path, int flags,...)
 	return real(fd, path, flags);
 }
 
+/* Returns the entry with a name that is longer than NAME_MAX, as some file systems have. */
+static struct dirent *
+stretch(const struct dirent *entry, size_t len)
+{
+	static union
+	{
+		struct dirent entry;
+		char		room[sizeof(struct dirent) + STORE_PATH_MAX];
+	}			longer;
+	char	   *name = longer.room + offsetof(struct dirent, d_name);
+
+	longer.entry = *entry;
+	memset(name, 'x', len);
+	name[len] = '\0';
+	return &longer.entry;
+}
+
 struct dirent *
 readdir(DIR *dir)
 {
@@ -66,6 +84,8 @@ readdir(DIR *dir)
 	entry = real(dir);
 	if (entry != NULL && hook.hide_types)
 		entry->d_type = DT_UNKNOWN;
+	if (entry != NULL && hook.name_len > 0 && entry->d_name[0] == 'x')
+		entry = stretch(entry, hook.name_len);
 	return entry;
 }
 
@@ -286,6 +306,40 @@ test_broken(void)
 	must(unlink(at("d/a.mp3")) == 0 && rmdir(at("d")) == 0 && rmdir(top) == 0, "rm");
 	memset(&hook, 0, sizeof(hook));
 	yields(store, "", "an upload directory that is removed yields nothing");
+	store_close(store);
+}
+
+/*
+ * vfat, NTFS, SMB and others count characters, so that a name may have 765 bytes.
+ * The sanitizer sees where the last name of a portion ends.
+ */
+static void
+test_long_names(void)
+{
+	FileStore  *store = fresh("long-names");
+	char		name[STORE_PATH_MAX - 5];
+	char	   *got;
+	size_t		n = 0;
+
+	memset(name, 'x', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	for (int i = 0; i < 200; i++)
+		put(tap_text("x%d", i), "");
+	hook.name_len = strlen(name);
+	got = walk_all(store, true);
+	for (const char *at = got; at != NULL && strncmp(at, name, strlen(name)) == 0; at += strlen(name) + 1)
+		n++;
+	is(n, 200, tap_text("names of %zu bytes are passed on whole", strlen(name)));
+	pfree(got);
+
+	hook.name_len = 0;
+	make("d");
+	make("d/x");
+	put("d/a.mp3", "");
+	hook.name_len = 300;
+	name[300] = '\0';
+	fails(store, tap_text("could not open directory:d/%s:%s", name, strerror(ENAMETOOLONG)),
+		  "the name of a folder is not cut");
 	store_close(store);
 }
 
@@ -652,6 +706,7 @@ main(void)
 	test_kinds();
 	test_races();
 	test_broken();
+	test_long_names();
 	test_depth();
 	test_long_path();
 	test_foreign_folders();

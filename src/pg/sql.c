@@ -473,9 +473,18 @@ sql_rethrow(ErrorData *error)
 	ReThrowError(error);
 }
 
+/* Returns whether a function in a procedural language has raised the error: its SQLSTATE and texts may be any. */
+static bool
+is_raised_by_code(const ErrorData *error)
+{
+	return error->domain != NULL && strncmp(error->domain, "postgres", strlen("postgres")) != 0;
+}
+
 bool
 sql_tells_of_rows(const ErrorData *error)
 {
+	if (is_raised_by_code(error))
+		return true;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
 		case ERRCODE_DATA_EXCEPTION:
@@ -485,6 +494,9 @@ sql_tells_of_rows(const ErrorData *error)
 		case ERRCODE_PLPGSQL_ERROR:
 		case ERRCODE_CONNECTION_EXCEPTION:	/* of a user mapping */
 			return true;
+		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
+			/* a value may be taken for a name, as by a cast to regclass */
+			return error->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE;
 	}
 	return false;
 }
@@ -496,8 +508,9 @@ sql_hide_rows(ErrorData *error)
 	 * the message of a constraint names it, and its detail has the row; where
 	 * a connection goes, and as which role, is in the detail of its error
 	 */
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
-		ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_CONNECTION_EXCEPTION)
+	if (is_raised_by_code(error) ||
+		(ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
+		 ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_CONNECTION_EXCEPTION))
 		error->message = psprintf("error %s", unpack_sql_state(error->sqlerrcode));
 	error->detail = pstrdup("The server log has the whole text.");
 	error->hint = NULL;

@@ -60,6 +60,7 @@ worker_override_settings(void)
 		{"idle_in_transaction_session_timeout", "0"},
 		{"session_replication_role", "origin"},
 		COMPAT_TRANSACTION_TIMEOUT_OFF
+		{"exit_on_error", "off"},
 		{"role", "none"}
 	};
 

@@ -143,10 +143,11 @@ counts_remember(const CleanupPlan *plan)
 		};
 
 		owner_query(plan->context.extension, lengthof(parameters), parameters,
-					"INSERT INTO @extschema@.cleanup_seen AS s (source, source_rows, source_files)"
-					" VALUES ($1, $2, $3) ON CONFLICT (source) DO UPDATE"
+					"INSERT INTO @extschema@.cleanup_seen AS s (source, source_rows, source_files, column_numbers)"
+					" VALUES ($1, $2, $3, " SOURCES_COLUMN_NUMBERS ") ON CONFLICT (source) DO UPDATE"
 					" SET source_rows = CASE WHEN $4 OR $2 > 0 THEN $2 ELSE s.source_rows END,"
 					"  source_files = CASE WHEN $4 OR $3 > 0 THEN $3 ELSE s.source_files END,"
+					"  column_numbers = excluded.column_numbers,"
 					"  seen_at = clock_timestamp()");
 	}
 }

@@ -728,6 +728,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	bool		late;
 	Oid			watched;
 	bool		only_superusers;
+	bool		same_for_all;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
@@ -739,6 +740,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	XactReadOnly = true;
 	watched = trust_watch(source->owner);
 	only_superusers = trust_superusers_only(source->is_sampled);
+	same_for_all = trust_same_for_all(get_rel_relkind(source->relid) == RELKIND_VIEW);
 	error_context_stack = &callback;
 	PG_TRY();
 	{
@@ -753,6 +755,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	late = stop_clock(error);
 	(void) trust_watch(watched);
 	(void) trust_superusers_only(only_superusers);
+	(void) trust_same_for_all(same_for_all);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);

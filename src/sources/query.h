@@ -133,6 +133,13 @@ extern Oid	trust_watch(Oid role);
  */
 extern bool trust_superusers_only(bool only);
 
+/*
+ * With true, functions that ask who calls, by session_user for example, are
+ * kept from being run: what a view shows must not depend on that.  Returns the
+ * value of the call before.
+ */
+extern bool trust_same_for_all(bool same);
+
 
 /* The hint of a brake "source": what to do with a source that was registered and cannot be used. */
 extern const char *const source_hint_readd;

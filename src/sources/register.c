@@ -39,9 +39,9 @@
 	"_?(file|filename|file_name|filepath|file_path|path|name|url|uri|key|location|object)?s?" \
 	"|(file|filename|file_name|filepath|file_path|file_url|file_key|storage_path|storage_key|object_key|key|path|url|uri))$"
 
-/* A column's name as the patterns and lists here spell it: audioUrl is audio_url. */
+/* A column's name as the patterns and lists here spell it: audioUrl is audio_url.  E'': whatever standard_conforming_strings is. */
 #define SPELLED(name) \
-	"lower(regexp_replace(" name "::text, '([a-z0-9])([A-Z])', '\\1_\\2', 'g')) COLLATE \"C\""
+	"lower(regexp_replace(" name "::text, '([a-z0-9])([A-Z])', E'\\\\1_\\\\2', 'g')) COLLATE \"C\""
 
 /* The first of the candidates in $n that is a column, with a type of the pattern. */
 #define CHOSEN(n, types) \
@@ -180,6 +180,9 @@ insert_source(const Extension *extension, const SourceRegistration *registration
 				"  failed_statuses = excluded.failed_statuses, failed_at_column = excluded.failed_at_column,"
 				"  timezone = excluded.timezone, on_failed = excluded.on_failed,"
 				"  added_by = excluded.added_by, added_at = excluded.added_at");
+	owner_query(extension, SQL_ARGS(SQL_OID(REGCLASSOID, registration->relid)),
+				"INSERT INTO @extschema@.cleanup_seen (source, column_numbers) VALUES ($1, " SOURCES_COLUMN_NUMBERS ")"
+				" ON CONFLICT (source) DO UPDATE SET column_numbers = excluded.column_numbers");
 }
 
 static char *

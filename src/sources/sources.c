@@ -20,9 +20,11 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
+#include "utils/syscache.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/lock.h"
@@ -60,6 +62,14 @@ sources_name(Oid relid)
 	return quoted;
 }
 
+/* Sets the numbers of the columns as they were seen last. */
+static void
+read_numbers(Source *source, ArrayType *numbers)
+{
+	if (ArrayGetNItems(ARR_NDIM(numbers), ARR_DIMS(numbers)) == source->n_columns && !ARR_HASNULL(numbers))
+		source->numbers = (const int16 *) ARR_DATA_PTR(numbers);
+}
+
 static Source *
 read_source(int row)
 {
@@ -76,6 +86,8 @@ read_source(int row)
 	source->timezone = sql_text(row, 7);
 	source->clear = strcmp(sql_text(row, 8), "clear") == 0;
 	source->registered_name = sql_text(row, 9);
+	if (!sql_is_null(row, 10))
+		read_numbers(source, DatumGetArrayTypeP(sql_array(row, 10)));
 	return source;
 }
 
@@ -86,9 +98,10 @@ sources_load(const Extension *extension)
 	int			n;
 
 	n = owner_query(extension, 0, NULL,
-					"SELECT source, file_columns, id_column::text, status_column::text,"
-					" failed_statuses, failed_at_column::text, timezone, on_failed, source_name"
-					" FROM @extschema@.cleanup_sources ORDER BY added_at, source::pg_catalog.oid");
+					"SELECT c.source, c.file_columns, c.id_column::text, c.status_column::text,"
+					" c.failed_statuses, c.failed_at_column::text, c.timezone, c.on_failed, c.source_name, s.column_numbers"
+					" FROM @extschema@.cleanup_sources c LEFT JOIN @extschema@.cleanup_seen s ON s.source = c.source"
+					" ORDER BY c.added_at, c.source::pg_catalog.oid");
 	for (int i = 0; i < n; i++)
 		sources = lappend(sources, read_source(i));
 	SPI_freetuptable(SPI_tuptable);
@@ -177,11 +190,37 @@ check_column(const Source *source, const char *column)
 	return NULL;
 }
 
+/*
+ * Returns a brake if the column was renamed, and another one has got its name:
+ * the values of the renamed one may still be needed.  One that was dropped has
+ * no values any more.
+ */
 static Brake *
-check_file_column(const Source *source, const char *column)
+check_unswapped(const Source *source, int column)
 {
+	const char *name = source->columns[column];
+	AttrNumber	number = source->numbers != NULL ? source->numbers[column] : InvalidAttrNumber;
+	HeapTuple	tuple = number == get_attnum(source->relid, name) ? NULL : SearchSysCacheAttNum(source->relid, number);
+	Brake	   *brake;
+
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	brake = source_brake(ERRCODE_UNDEFINED_COLUMN,
+						 psprintf("column \"%s\" of source %s is another one than before", name, source->name),
+						 psprintf("The one that was read before is called \"%s\" now, and its values may refer to files.",
+								  NameStr(((Form_pg_attribute) GETSTRUCT(tuple))->attname)));
+	ReleaseSysCache(tuple);
+	return brake;
+}
+
+static Brake *
+check_file_column(const Source *source, int number)
+{
+	const char *column = source->columns[number];
 	Brake	   *brake = check_column(source, column);
 
+	if (brake == NULL)
+		brake = check_unswapped(source, number);
 	if (brake == NULL && !is_text_like(column_type(source->relid, column)))
 		return source_brake(ERRCODE_DATATYPE_MISMATCH,
 							psprintf("column \"%s\" of source %s does not hold text", column, source->name),
@@ -301,7 +340,7 @@ sources_check(Source *source)
 	if (brake == NULL)
 		brake = check_owner(source);
 	for (int i = 0; brake == NULL && i < source->n_columns; i++)
-		brake = check_file_column(source, source->columns[i]);
+		brake = check_file_column(source, i);
 	if (brake == NULL)
 		brake = check_failed_columns(source);
 	return brake;

@@ -27,6 +27,8 @@ typedef struct Source
 	const char *registered_name;	/* the name when it was registered */
 	int			n_columns;
 	const char **columns;
+	const int16 *numbers;		/* attnums of the columns when they were seen
+								 * last; NULL: not known */
 	const char *id_column;		/* each of the columns below may be NULL */
 	const char *status_column;	/* NULL: the source has no failed sessions */
 	Datum		failed_statuses;	/* text[] */
@@ -73,6 +75,13 @@ extern const char *sources_name(Oid relid);
 
 /* Returns the registered sources (Source) in the order of their registration.  Needs SPI. */
 extern List *sources_load(const Extension *extension);
+
+/* SQL for the numbers (int2[]) that the file columns of source $1 have now, in the order of their registration. */
+#define SOURCES_COLUMN_NUMBERS \
+	"ARRAY (SELECT a.attnum FROM @extschema@.cleanup_sources c" \
+	" CROSS JOIN LATERAL pg_catalog.unnest(c.file_columns) WITH ORDINALITY f(name, n)" \
+	" JOIN pg_catalog.pg_attribute a ON a.attrelid = c.source AND a.attname = f.name::name" \
+	" WHERE c.source = $1 ORDER BY f.n)"
 
 /*
  * Checks whether the source can be read, and whole.  Returns NULL; then the

@@ -25,6 +25,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "commands/proclang.h"
 #include "fmgr.h"
@@ -33,6 +34,7 @@
 #include "optimizer/optimizer.h"
 #include "utils/acl.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
@@ -108,6 +110,126 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 }
 
 
+/* --------------------------------------------------------- who is it that reads --- */
+
+/* To read a view as somebody else is no more than that: who has connected is told to it all the same. */
+static Brake *
+asks_who_reads(const Source *source)
+{
+	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+						psprintf("source %s shows other rows to others", source->name),
+						"It asks for session_user, or for something else that is that of whoever calls.");
+}
+
+/* what an application asks for, and session_use_server_settings() cannot give back to the server */
+static const char *const settings_of_caller[] = {"role", "session_authorization", "is_superuser", "application_name"};
+static const char *const functions_of_caller[] = {"session_user", "system_user", "inet_client_addr", "inet_client_port"};
+
+/* Returns whether the first `len` bytes of `name` are the name of a setting of the caller. */
+static bool
+is_setting_of_caller(const char *name, size_t len)
+{
+	for (int i = 0; i < lengthof(settings_of_caller); i++)
+		if (len == strlen(settings_of_caller[i]) && pg_strncasecmp(name, settings_of_caller[i], len) == 0)
+			return true;
+	return false;
+}
+
+static bool
+names_setting_of_caller(const Node *argument)
+{
+	const Const *constant = (const Const *) argument;
+	char	   *name;
+
+	if (!IsA(argument, Const) || constant->consttype != TEXTOID || constant->constisnull)
+		return false;
+	name = TextDatumGetCString(constant->constvalue);
+	return is_setting_of_caller(name, strlen(name));
+}
+
+static bool
+is_call_about_caller(const FuncExpr *call)
+{
+	const char *name = get_func_namespace(call->funcid) == PG_CATALOG_NAMESPACE ? get_func_name(call->funcid) : NULL;
+
+	if (name == NULL)
+		return false;
+	if (strcmp(name, "current_setting") == 0)
+		return names_setting_of_caller(linitial(call->args));
+	for (int i = 0; i < lengthof(functions_of_caller); i++)
+		if (strcmp(name, functions_of_caller[i]) == 0)
+			return true;
+	return false;
+}
+
+static bool
+asks_for_caller(const Node *node)
+{
+	return (IsA(node, SQLValueFunction) && ((const SQLValueFunction *) node)->op == SVFOP_SESSION_USER) ||
+		(IsA(node, FuncExpr) && is_call_about_caller((const FuncExpr *) node));
+}
+
+static bool
+asks_below(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (asks_for_caller(node))
+		return true;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, asks_below, arg, 0);
+	return expression_tree_walker(node, asks_below, arg);
+}
+
+/* Looks for words, because a function may be in any language. */
+static bool
+text_asks(const char *text)
+{
+	const char *setting = text;
+
+	for (int i = 0; i < lengthof(functions_of_caller); i++)
+		if (strcasestr(text, functions_of_caller[i]) != NULL)
+			return true;
+	while ((setting = strcasestr(setting, "current_setting")) != NULL)
+	{
+		setting += strlen("current_setting");
+		setting += strspn(setting, " \t\r\n('");
+		if (is_setting_of_caller(setting, strcspn(setting, "'")))
+			return true;
+	}
+	return false;
+}
+
+/* Returns whether the body of the function asks for something that is that of whoever calls. */
+static bool
+function_asks_who_reads(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool		asks = false;
+	bool		isnull;
+	Datum		body;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosqlbody, &isnull);
+	if (!isnull)
+		asks = asks_below(stringToNode(TextDatumGetCString(body)), NULL);
+	else
+	{
+		body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
+		if (!isnull)
+		{
+			char	   *code = TextDatumGetCString(body);
+
+			asks = text_asks(code);
+			pfree(code);
+		}
+	}
+	ReleaseSysCache(tuple);
+	return asks;
+}
+
+
 /* ----------------------------------------------------------------- watch --- */
 
 /*
@@ -119,6 +241,7 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
  */
 static Oid	watched_role = InvalidOid;
 static bool superusers_only = false;
+static bool same_for_all = false;
 static needs_fmgr_hook_type next_needs_hook = NULL;
 static fmgr_hook_type next_hook = NULL;
 
@@ -129,6 +252,11 @@ refuse_function(Oid function)
 	Oid			language;
 	Oid			owner;
 
+	if (same_for_all && function_asks_who_reads(function))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function %s returns other values to others", function_text(function)),
+				 errdetail("It asks for session_user, or for something else that is that of whoever calls.")));
 	if (!OidIsValid(role) || GetUserId() != role)
 		return;
 	owner = function_owner(function, &language);
@@ -171,6 +299,15 @@ trust_superusers_only(bool only)
 	bool		before = superusers_only;
 
 	superusers_only = only;
+	return before;
+}
+
+bool
+trust_same_for_all(bool same)
+{
+	bool		before = same_for_all;
+
+	same_for_all = same;
 	return before;
 }
 
@@ -228,6 +365,8 @@ look_at_function(Oid function, void *arg)
 	if (!is_trusted(owner, search->source->owner))
 		search->brake = refuse_role(search->source, psprintf("runs function %s", function_text(function)),
 									search->source->owner, owner);
+	else if (get_rel_relkind(search->source->relid) == RELKIND_VIEW && function_asks_who_reads(function))
+		search->brake = asks_who_reads(search->source);
 	else if (is_remote_function(function, language))
 		search->brake = remote_brake(search->source,
 									 psprintf("calls %s, which reads another server", function_text(function)));
@@ -257,15 +396,6 @@ note_operands(List *operands, CodeSearch *search)
 		search->types = list_append_unique_oid(search->types, exprType(operand));
 }
 
-/* To read a view as somebody else is no more than that: who has connected is told to it all the same. */
-static Brake *
-asks_who_reads(const Source *source)
-{
-	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-						psprintf("source %s shows other rows to others", source->name),
-						"It asks for session_user, which is whoever calls.");
-}
-
 static bool
 look_for_code(Node *node, void *arg)
 {
@@ -273,7 +403,7 @@ look_for_code(Node *node, void *arg)
 		return false;
 	if (check_functions_in_node(node, look_at_function, arg))
 		return true;
-	if (IsA(node, SQLValueFunction) && castNode(SQLValueFunction, node)->op == SVFOP_SESSION_USER)
+	if (asks_for_caller(node))
 		((CodeSearch *) arg)->brake = asks_who_reads(((CodeSearch *) arg)->source);
 	if (((CodeSearch *) arg)->brake != NULL)
 		return true;

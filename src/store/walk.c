@@ -58,6 +58,12 @@ static const char *const foreign_folders[] = {
 #define PORTION_FILES	8192
 #define PORTION_BYTES	(256 * 1024)
 
+/*
+ * Most bytes of a name, with its end: an entry has its length in 16 bits.
+ * NAME_MAX is no limit, because vfat, NTFS, SMB and others count characters.
+ */
+#define ENTRY_BYTES		(USHRT_MAX + 1)
+
 typedef struct WalkEntry
 {
 	uint64		inode;
@@ -93,9 +99,10 @@ struct TreeWalk
 	bool		has_folder;
 	bool		is_over;
 	bool		is_claimed;		/* the current directory; not told yet */
-	char		folder[NAME_MAX + 1];
+	uint32		folder;			/* where its name begins in `names` */
 	WalkEntry	files[PORTION_FILES];
-	char		names[PORTION_BYTES];
+	char		names[PORTION_BYTES + ENTRY_BYTES]; /* the last name may go
+													 * beyond a portion */
 };
 
 /* Ends the walk with a failure; walk->path is that of the directory to blame. */
@@ -294,23 +301,22 @@ local_walk_begin_trash(FileStore *store, int64 run_id)
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
-static void
-add_file(TreeWalk *walk, const struct dirent *entry)
+/* Keeps a name of any length.  Returns where it begins in the names of the portion. */
+static uint32
+add_name(TreeWalk *walk, const char *name)
 {
-	size_t		size = strlen(entry->d_name) + 1;
+	size_t		begin = walk->names_len;
+	size_t		size = strlen(name) + 1;
 
-	walk->files[walk->n_files++] = (WalkEntry)
-	{
-		.inode = entry->d_ino,.name = walk->names_len
-	};
-	memcpy(walk->names + walk->names_len, entry->d_name, size);
+	memcpy(walk->names + begin, name, size);
 	walk->names_len += size;
+	return begin;
 }
 
 static bool
 is_portion_full(const TreeWalk *walk)
 {
-	return walk->n_files == PORTION_FILES || walk->names_len + NAME_MAX + 1 > PORTION_BYTES;
+	return walk->n_files == PORTION_FILES || walk->names_len > PORTION_BYTES;
 }
 
 /* Keeps what there is of interest in the entry; WALK_FAILED, or WALK_FILE for more. */
@@ -322,14 +328,17 @@ take_entry(TreeWalk *walk, const struct dirent *entry)
 	switch (tell_type(walk, dirfd(current_level(walk)->stream), entry))
 	{
 		case DT_REG:
-			add_file(walk, entry);
+			walk->files[walk->n_files++] = (WalkEntry)
+			{
+				.inode = entry->d_ino,.name = add_name(walk, entry->d_name)
+			};
 			return WALK_FILE;
 		case DT_DIR:
 			/* in the trash the name is a part of a path */
 			walk->has_folder = walk->in_trash ||
 				!is_foreign_folder(entry->d_name, strlen(entry->d_name), walk->nlevels == 1);
 			if (walk->has_folder)
-				strlcpy(walk->folder, entry->d_name, sizeof(walk->folder));
+				walk->folder = add_name(walk, entry->d_name);
 			return WALK_FILE;
 		case -1:
 			return give_up(walk, errno, "could not stat file");
@@ -371,7 +380,7 @@ go_on(TreeWalk *walk)
 	if (walk->has_folder)
 	{
 		walk->has_folder = false;
-		return enter_directory(walk, walk->folder);
+		return enter_directory(walk, walk->names + walk->folder);
 	}
 	if (walk->is_over)
 	{
