@@ -156,11 +156,11 @@ forget()
     as_root rm -rf --one-file-system -- "$1/home/tester/audio cleanup"
 }
 
-# lock_chroot NAME: two callers take turns; sets chroot_lock, to be closed
+# lock_chroot NAME [--shared]: two callers take turns, unless both share it; sets chroot_lock, to be closed
 lock_chroot()
 {
     as_root mkdir -p "$chroots"
     as_root touch "$chroots/$1.lock"
     exec {chroot_lock}<"$chroots/$1.lock"
-    flock -n "$chroot_lock" || { say "Waiting for another call that uses $chroots/$1" && waited flock "$chroot_lock"; }
+    flock "${@:2}" -n "$chroot_lock" || { say "Waiting for another call that uses $chroots/$1" && waited flock "${@:2}" "$chroot_lock"; }
 }

@@ -116,7 +116,7 @@ refresh_package_lists()
 
     [[ -z $lists_fresh ]] || return 0
     for try in {1..300}; do
-        as_root apt-get -q "${all[@]}" update >"$scratch/update.log" 2>&1 && lists_fresh=yes && return
+        as_root env LC_ALL=C apt-get -q "${all[@]}" update >"$scratch/update.log" 2>&1 && lists_fresh=yes && return
         if ! grep -q 'Could not get lock' "$scratch/update.log"; then
             ((++failures < 4)) || break
             ((failures < 3)) || all=()
@@ -149,7 +149,8 @@ remove_scratch()
     esac
 }
 
-offered() { [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [0-9] ]]; }
+# by its English words, whatever the language of this machine is
+offered() { [[ $(LC_ALL=C apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [0-9] ]]; }
 
 # Sets pg_config and pg_major.  A server that is there wins over a newer one that could be.
 choose_server()

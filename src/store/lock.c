@@ -47,7 +47,7 @@ static ClaimLock locks[MAX_LOCKS];
 static FileResult
 look_at_claim(int private, FileLook *look)
 {
-	if (store_look(private, CLAIM_NAME, look) != 0)
+	if (store_look_at_file(private, CLAIM_NAME, look) != 0)
 		return vanished_or_failed(errno, "could not stat claim");
 	if (!S_ISREG(look->mode) || look->owner != geteuid())
 		return fail(EPERM, "could not trust claim");
@@ -130,9 +130,9 @@ is_current(int private, int fd, const FileLook *found)
 {
 	FileLook	look;
 
-	if (store_look(fd, "", &look) != 0 || !is_same_claim(&look, found))
+	if (store_look_at_file(fd, "", &look) != 0 || !is_same_claim(&look, found))
 		return false;
-	return store_look(private, CLAIM_NAME, &look) == 0 && is_same_claim(&look, found);
+	return store_look_at_file(private, CLAIM_NAME, &look) == 0 && is_same_claim(&look, found);
 }
 
 /*

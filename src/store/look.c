@@ -147,7 +147,7 @@ find_mount(int fd, const char *name, StoreVolume *volume)
 }
 
 int
-store_look(int fd, const char *name, FileLook *look)
+store_look_at_file(int fd, const char *name, FileLook *look)
 {
 	struct statx stx;
 
@@ -163,8 +163,6 @@ store_look(int fd, const char *name, FileLook *look)
 	look->volume.mount_known = (stx.stx_mask & STATX_MNT_ID) != 0 && stx.stx_mnt_id != 0;
 	look->volume.mount_id = look->volume.mount_known ? stx.stx_mnt_id : 0;
 #endif
-	if (!look->volume.mount_known && find_mount(fd, name, &look->volume) != 0)
-		return -1;
 	look->identity.inode = stx.stx_ino;
 	look->identity.size = stx.stx_size;
 	look->identity.mtime_ns = nanoseconds(stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec);
@@ -174,6 +172,14 @@ store_look(int fd, const char *name, FileLook *look)
 	look->identity.nlink = stx.stx_nlink;
 	look->identity.space = allocated(stx.stx_size, stx.stx_blocks);
 	return 0;
+}
+
+int
+store_look(int fd, const char *name, FileLook *look)
+{
+	if (store_look_at_file(fd, name, look) != 0)
+		return -1;
+	return look->volume.mount_known ? 0 : find_mount(fd, name, &look->volume);
 }
 
 static bool

@@ -183,9 +183,17 @@ vanished_or_failed(int errnum, const char *failure)
 
 /*
  * Looks at `name` in the folder `fd`, or with "" at `fd` itself, and fills
- * *look.  Never follows a symlink, opens nothing.  Returns 0, or -1 with errno.
+ * *look.  Never follows a symlink.  Opens nothing, but where statx() does not
+ * tell the mount: then it needs two descriptors more for a moment.  Returns 0,
+ * or -1 with errno.
  */
 extern int	store_look(int fd, const char *name, FileLook *look);
+
+/*
+ * The same for who does not ask for the mount, which may stay unknown: opens
+ * nothing anywhere.  Returns 0, or -1 with errno.
+ */
+extern int	store_look_at_file(int fd, const char *name, FileLook *look);
 
 /* Returns whether both are on one device and, as far as that is known, on one mount. */
 extern bool store_same_volume(const StoreVolume *a, const StoreVolume *b);
