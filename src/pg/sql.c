@@ -390,10 +390,9 @@ sql_oid_array(const List *oids)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(oids), 1));
 	int			n = 0;
-	ListCell   *lc;
 
-	foreach(lc, oids)
-		elements[n++] = ObjectIdGetDatum(lfirst_oid(lc));
+	foreach_oid(oid, oids)
+		elements[n++] = ObjectIdGetDatum(oid);
 	return PointerGetDatum(construct_array(elements, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
