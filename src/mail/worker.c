@@ -68,7 +68,6 @@ begin(void)
 	Extension  *extension;
 
 	worker_look_up();
-	CHECK_FOR_INTERRUPTS();
 	worker_begin();
 	extension = extension_lookup(true);
 	return extension != NULL && lock_extension(extension) ? extension : NULL;
