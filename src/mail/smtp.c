@@ -100,18 +100,15 @@ begins_with(const char *line, size_t length, const char *word)
 }
 
 /*
- * Copies the text as printable ASCII, because the copy goes into a database
- * of any encoding, and into a log.
+ * Copies the text without its line end, as printable ASCII, because the copy
+ * goes into a database of any encoding, and into a log.
  */
 static void
 copy_printable(char *target, size_t size, const char *text, size_t length)
 {
 	while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r'))
 		length--;
-	length = Min(length, size - 1);
-	for (size_t i = 0; i < length; i++)
-		target[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
-	target[length] = '\0';
+	libcurl_copy_printable(target, size, text, length);
 }
 
 /*

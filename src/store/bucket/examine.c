@@ -18,7 +18,6 @@
 #include <time.h>
 
 #include "src/store/bucket/bucket.h"
-#include "src/store/bucket/options.h"
 
 #define CANARY_PATH		STORE_PRIVATE_DIR "/canary"
 

@@ -280,9 +280,7 @@ is_etag(const char *a, const char *b)
 static int
 find_copy(const KeyVersions *versions, const Copy *copy)
 {
-	int			i;
-
-	for (i = 0; i < versions->n && !versions->entries[i].is_marker; i++)
+	for (int i = 0; i < versions->n && !versions->entries[i].is_marker; i++)
 		if (copy->version[0] != '\0' ? strcmp(versions->entries[i].version, copy->version) == 0 :
 			is_etag(versions->entries[i].etag, copy->etag))
 			return i;

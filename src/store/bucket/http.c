@@ -207,7 +207,7 @@ take_header(const char *line, size_t length, const char *name, char *value, size
 		begin++;
 	while (length > begin && (line[length - 1] == '\n' || line[length - 1] == '\r' || line[length - 1] == ' '))
 		length--;
-	xml_copy_printable(value, size, line + begin, length - begin);
+	libcurl_copy_printable(value, size, line + begin, length - begin);
 	return true;
 }
 
@@ -239,7 +239,7 @@ describe(Lane *lane, CURLcode code, bool readable)
 
 	if (code != CURLE_OK && answer->code[0] == '\0')
 	{
-		xml_copy_printable(answer->error, sizeof(answer->error), said, strlen(said));
+		libcurl_copy_printable(answer->error, sizeof(answer->error), said, strlen(said));
 		return;
 	}
 	if (answer->status >= 200 && answer->status < 300)

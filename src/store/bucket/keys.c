@@ -302,9 +302,8 @@ find_members(const char *text, PlainValue *values, int n)
 {
 	Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
 	bool		fits = JB_ROOT_IS_OBJECT(json);
-	int			i;
 
-	for (i = 0; i < n && fits; i++)
+	for (int i = 0; i < n && fits; i++)
 	{
 		const JsonbValue *member = getKeyJsonValueFromContainer(&json->root, values[i].name, (int) strlen(values[i].name), NULL);
 
@@ -376,12 +375,11 @@ take_keys(const Bucket *bucket, const char *text, AnswerForm form, const char *t
 		{token, keys->token, sizeof(keys->token)},
 		{"Expiration", expires, sizeof(expires)}
 	};
-	int			i;
 
 	if (!(form == ANSWER_XML ? bucket->library->find_values(text, "Credentials", values, lengthof(values)) :
 		  read_json(text, values, lengthof(values))))
 		return false;
-	for (i = 0; i < lengthof(values); i++)
+	for (int i = 0; i < lengthof(values); i++)
 		if (!values[i].found || !is_word(values[i].value))
 			return false;
 	keys->expires = http_parse_time(expires);

@@ -90,7 +90,6 @@ bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, i
 {
 	BucketManifest *manifest = palloc0(sizeof(BucketManifest));
 	char		name[64];
-	int			i;
 
 	snprintf(name, sizeof(name), "%012lld-%016llx", (long long) bucket->date,
 			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
@@ -98,7 +97,7 @@ bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, i
 	manifest->errnum = manifest_key(bucket, run_id, name, manifest->key);
 	initStringInfo(&manifest->body);
 	appendStringInfoString(&manifest->body, "<ListVersionsResult>\n<EncodingType>url</EncodingType>\n");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		append_file(&manifest->body, &files[i]);
 	appendStringInfoString(&manifest->body, "</ListVersionsResult>\n");
 	return manifest;
@@ -168,7 +167,6 @@ list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, v
 	const BucketCall call = {"GET", NULL, query};
 	const BucketAnswer *answer;
 	int			errnum;
-	int			i;
 
 	do
 	{
@@ -190,7 +188,7 @@ list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, v
 		if (answer->status != 200 ||
 			(answer->truncated && (answer->next_token[0] == '\0' || strcmp(answer->next_token, token) == 0)))
 			return bucket_note(bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
-		for (i = 0; i < answer->n_entries; i++)
+		for (int i = 0; i < answer->n_entries; i++)
 			sink(arg, &answer->entries[i]);
 		strlcpy(token, answer->next_token, sizeof(token));
 	} while (answer->truncated);
@@ -330,9 +328,8 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 	BucketCalls calls;
 	int			errnum;
 	int			n = 0;
-	int			i;
 
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 	{
 		if (bucket_key(walk->bucket, answer->entries[i].key, key) != 0)
 			continue;
@@ -343,7 +340,7 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 	}
 	qsort(asking.asks, n, sizeof(VersionsAsk), compare_asks);
 	walk->files = palloc0(sizeof(TrashFile) * Max(n, 1));
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		walk->files[i].identity = *asking.asks[i].expected;
 	walk->n = n;
 	listing = bucket_begin_listing(walk->bucket, asking.asks, n, 2, take_place, &asking);
@@ -455,9 +452,8 @@ static BucketRemoval *
 take_removals(const BucketAnswer *answer)
 {
 	BucketRemoval *removals = palloc0(sizeof(BucketRemoval) * answer->n_entries);
-	int			i;
 
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 	{
 		removals[i].key = pstrdup(answer->entries[i].key);
 		removals[i].version = pstrdup(answer->entries[i].version);
@@ -473,7 +469,6 @@ remove_manifests(Bucket *bucket, int64 run_id)
 	BucketRemoval *removals;
 	bool		more;
 	int			n;
-	int			i;
 
 	if (list_manifests(bucket, run_id, &answer) != 0 || answer->n_entries == 0)
 		return false;
@@ -482,7 +477,7 @@ remove_manifests(Bucket *bucket, int64 run_id)
 	removals = take_removals(answer);
 	if (bucket_keep_lease(bucket).outcome != FILE_OK || bucket_remove_many(bucket, removals, n, true) != 0)
 		return false;
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (removals[i].errnum != 0)
 			return false;
 	return more;

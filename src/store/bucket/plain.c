@@ -15,7 +15,6 @@
 
 #include "src/pg/curl.h"
 #include "src/store/bucket/http.h"
-#include "src/store/bucket/xml.h"
 
 struct PlainFetch
 {
@@ -108,7 +107,7 @@ take_answer(PlainFetch *fetch, CURLcode code)
 	if (code == CURLE_OK)
 		answer->status = (int) status;
 	else
-		xml_copy_printable(answer->error, sizeof(answer->error), said, strlen(said));
+		libcurl_copy_printable(answer->error, sizeof(answer->error), said, strlen(said));
 }
 
 bool

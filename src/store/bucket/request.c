@@ -22,10 +22,8 @@
 #include "postgres.h"
 
 #include "common/base64.h"
-#include "common/cryptohash.h"
 #include "common/md5.h"
 #include "common/pg_prng.h"
-#include "common/sha2.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -35,6 +33,7 @@
 #include "src/pg/compat.h"
 #include "src/pg/library.h"
 #include "src/store/bucket/bucket.h"
+#include "src/store/bucket/hash.h"
 
 #define STEP_MS		100
 
@@ -125,19 +124,6 @@ make_url(const Bucket *bucket, const BucketCall *call, char url[BUCKET_URL_SIZE]
 	return strlcat(url, call->query, BUCKET_URL_SIZE) < BUCKET_URL_SIZE;
 }
 
-static bool
-hash(pg_cryptohash_type type, const char *text, uint8 *digest, size_t size)
-{
-	pg_cryptohash_ctx *context = pg_cryptohash_create(type);
-	bool		done;
-
-	done = context != NULL && pg_cryptohash_init(context) == 0 &&
-		pg_cryptohash_update(context, (const uint8 *) text, strlen(text)) == 0 &&
-		pg_cryptohash_final(context, digest, size) == 0;
-	pg_cryptohash_free(context);
-	return done;
-}
-
 /* If the hash fails, the digest is 0, and no file is the one that is expected. */
 uint64
 bucket_digest(const char *text)
@@ -145,7 +131,7 @@ bucket_digest(const char *text)
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 	uint64		value = 0;
 
-	for (int i = 0; i < 8 && (i > 0 || hash(PG_SHA256, text, digest, sizeof(digest))); i++)
+	for (int i = 0; i < 8 && (i > 0 || bucket_hash(PG_SHA256, text, strlen(text), digest, sizeof(digest))); i++)
 		value = value << 8 | digest[i];
 	return value;
 }
@@ -157,7 +143,7 @@ bucket_md5_header(const char *body, char header[BUCKET_MD5_SIZE])
 	uint8		digest[MD5_DIGEST_LENGTH];
 	int			length;
 
-	if (!hash(PG_MD5, body, digest, sizeof(digest)))
+	if (!bucket_hash(PG_MD5, body, strlen(body), digest, sizeof(digest)))
 		return false;
 	strlcpy(header, name, BUCKET_MD5_SIZE);
 	length = pg_b64_encode((const void *) digest, sizeof(digest), header + strlen(name), BUCKET_MD5_SIZE - (int) strlen(name) - 1);
@@ -173,10 +159,9 @@ hash_body(const char *body, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
 {
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 
-	if (!hash(PG_SHA256, body, digest, sizeof(digest)))
+	if (!bucket_hash(PG_SHA256, body, strlen(body), digest, sizeof(digest)))
 		return false;
-	for (int i = 0; i < PG_SHA256_DIGEST_LENGTH; i++)
-		sprintf(hex + 2 * i, "%02x", digest[i]);
+	bucket_write_hex(digest, hex);
 	return true;
 }
 
