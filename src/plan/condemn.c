@@ -31,7 +31,6 @@
 /* rows of each source that a preview tries to clear */
 #define MAX_TRIED_ROWS			10
 
-
 /* ------------------------------------------------------------------- clear --- */
 
 /* The sessions of one source that may be cleared now. */
@@ -88,11 +87,11 @@ clear_all(void *arg)
 	{
 		Clearing	clearing = {try->plan, source, NIL};
 
-		try->source = clearing.source;
-		if (try->source->clear)
+		try->source = source;
+		if (source->clear)
 			condemned_scan_sessions(try->condemned, gather_session, &clearing);
 		if (clearing.sessions != NIL)
-			clear_source(try->plan, try->source, sql_text_array(clearing.sessions));
+			clear_source(try->plan, source, sql_text_array(clearing.sessions));
 	}
 	try->cleared = true;
 	if (try->plan->dry_run)
@@ -228,17 +227,11 @@ is_same_session(const CondemnedFile *a, const CondemnedFile *b)
 static bool
 is_of_cleared_source(const CleanupPlan *plan, const CondemnedFile *file)
 {
-	ListCell   *lc;
-
 	if (file->source == NULL)
 		return false;
-	foreach(lc, plan->found.sources)
-	{
-		const Source *source = lfirst(lc);
-
+	foreach_ptr(const Source, source, plan->found.sources)
 		if (strcmp(source->name, file->source) == 0)
-			return source->clear;
-	}
+		return source->clear;
 	return false;
 }
 
@@ -277,7 +270,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	TimestampTz failed_before = plan_failed_before(plan->context.settings);
 	int			guc_level = lock_limit_waits(plan->context.settings->writer_wait);
-	Match	   *match = plan_begin_match(plan->context.settings, plan_claim(plan));
+	Match	   *match = match_begin(plan->context.settings, plan_claim(plan));
 	Condemned  *condemned = NULL;
 	Brake	   *found;
 
@@ -295,8 +288,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 		progress_set_phase(PHASE_WAITING);
 		if (found == NULL)
 			recheck_wait_for_writers(&plan->context, sources, limit != PG_INT64_MAX, &found);
-		if (found != NULL)
-			plan_apply_brake(plan, found);
+		plan_apply_brake(plan, found);
 		progress_set_phase(PHASE_CONDEMNING);
 		condemned = condemned_begin(false, false);
 		condemn_matched(plan, &match, sources, MATCH_JUDGE_LOCKED, failed_before, true, &condemned);

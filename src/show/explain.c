@@ -307,7 +307,7 @@ static Standing
 look_up_standing(const CleanupPlan *plan, const char *path)
 {
 	Standing	standing = {hold_find(plan_context(plan)->extension, path), false, NULL};
-	Match	   *match = plan_begin_match(settings_of(plan), plan_findings(plan)->claim->uuid);
+	Match	   *match = match_begin(settings_of(plan), plan_findings(plan)->claim->uuid);
 
 	match_add(match, path);
 	match_run(match, plan_context(plan)->extension, NIL, MATCH_PROTECT, 0, false);
