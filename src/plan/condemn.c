@@ -28,8 +28,6 @@
 #include "src/sources/cleared.h"
 #include "src/sources/sources.h"
 
-/* rows of each source that a preview tries to clear */
-#define MAX_TRIED_ROWS			10
 
 /* ------------------------------------------------------------------- clear --- */
 
@@ -70,7 +68,7 @@ clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
 {
 	if (plan->dry_run)
 	{
-		sources_try_clearing(source, sessions, MAX_TRIED_ROWS);
+		sources_try_clearing(source, sessions);
 		return;
 	}
 	if (plan->context.settings->backup_retention_days > 0)

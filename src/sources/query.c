@@ -197,12 +197,11 @@ make_query(Relation rel, const char *const *columns, int n)
 	ParseState *pstate = make_parsestate(NULL);
 	ParseNamespaceItem *item = add_relation(pstate, rel);
 	Query	   *query = makeNode(Query);
-	int			i;
 
 	query->commandType = CMD_SELECT;
 	query->querySource = QSRC_ORIGINAL;
 	query->canSetTag = true;
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		Node	   *var = scanNSItemForColumn(pstate, item, 0, columns[i], -1);
 
@@ -296,12 +295,10 @@ expose_node(Query *query, Node *node, List **bases)
 static bool
 expose_places(Query *query, List **bases)
 {
-	ListCell   *lc;
-
 	if (!has_own_rows(query))
 		return false;
-	foreach(lc, query->jointree->fromlist)
-		if (!expose_node(query, lfirst(lc), bases))
+	foreach_ptr(Node, node, query->jointree->fromlist)
+		if (!expose_node(query, node, bases))
 		return false;
 	return true;
 }
@@ -413,7 +410,6 @@ find_table(const Query *query, Node *expr, AttrNumber *attnum)
 	Var		   *var = (Var *) expr;
 	RangeTblEntry *rte;
 	int			wanted = TableOidAttributeNumber;
-	int			i;
 
 	if (!IsA(expr, Var) || var->varlevelsup != 0 || var->varattno <= 0)
 		return 0;
@@ -425,7 +421,7 @@ find_table(const Query *query, Node *expr, AttrNumber *attnum)
 		wanted = find_table(rte->subquery,
 							(Node *) list_nth_node(TargetEntry, rte->subquery->targetList, var->varattno - 1)->expr,
 							attnum);
-	for (i = list_length(query->targetList); wanted != 0 && i > 0; i--)
+	for (int i = list_length(query->targetList); wanted != 0 && i > 0; i--)
 	{
 		Var		   *place = (Var *) list_nth_node(TargetEntry, query->targetList, i - 1)->expr;
 
@@ -466,13 +462,11 @@ query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *
 static bool
 is_bare_scan(const PlanState *state)
 {
-	ListCell   *lc;
-
 	if (!IsA(state, SeqScanState) || state->qual != NULL)
 		return false;
-	foreach(lc, state->plan->targetlist)
+	foreach_ptr(const TargetEntry, target, state->plan->targetlist)
 	{
-		const Var  *var = (Var *) lfirst_node(TargetEntry, lc)->expr;
+		const Var  *var = (Var *) target->expr;
 
 		if (!IsA(var, Var) || var->varattno == InvalidAttrNumber ||
 			(var->varattno < 0 && var->varattno != TableOidAttributeNumber &&
@@ -511,11 +505,10 @@ run_bare_scan(QueryDesc *desc)
 	TableScanDesc scan = compat_table_beginscan(rel, desc->snapshot);
 	int			last = 0;
 	int			n = 0;
-	ListCell   *lc;
 
-	foreach(lc, desc->planstate->plan->targetlist)
+	foreach_ptr(const TargetEntry, target, desc->planstate->plan->targetlist)
 	{
-		attributes[n] = ((Var *) lfirst_node(TargetEntry, lc)->expr)->varattno;
+		attributes[n] = ((Var *) target->expr)->varattno;
 		last = Max(last, attributes[n]);
 		n++;
 	}

@@ -138,11 +138,10 @@ look_at_relation(const Query *query, RangeTblEntry *rte, TableSearch *search)
 {
 	List	   *relations = rte->inh ? find_all_inheritors(rte->relid, AccessShareLock, NULL)
 	: list_make1_oid(rte->relid);
-	ListCell   *lc;
 
-	foreach(lc, relations)
-		if (is_foreign(lfirst_oid(lc)))
-		add_table(search, lfirst_oid(lc), compat_check_as_user(query, rte));
+	foreach_oid(relid, relations)
+		if (is_foreign(relid))
+		add_table(search, relid, compat_check_as_user(query, rte));
 }
 
 static bool
@@ -173,10 +172,8 @@ find_tables(const SourceQuery *query)
 static bool
 has_foreign_tables(const SourceQuery *query)
 {
-	ListCell   *lc;
-
-	foreach(lc, query->tables)
-		if (is_foreign(lfirst_oid(lc)))
+	foreach_oid(relid, query->tables)
+		if (is_foreign(relid))
 		return true;
 	return false;
 }
@@ -191,11 +188,9 @@ remote_is_read_by(const SourceQuery *query)
 static const char *
 find_option(List *options, const char *name)
 {
-	ListCell   *lc;
-
-	foreach(lc, options)
-		if (strcmp(lfirst_node(DefElem, lc)->defname, name) == 0)
-		return defGetString(lfirst_node(DefElem, lc));
+	foreach_ptr(DefElem, option, options)
+		if (strcmp(option->defname, name) == 0)
+		return defGetString(option);
 	return NULL;
 }
 
@@ -696,14 +691,12 @@ is_prepared(const RemoteRow *writer)
 static const RemoteRow *
 find_writer(List *now, List *before)
 {
-	ListCell   *other;
-
 	foreach_ptr(const RemoteRow, row, now)
 	{
 		if (is_prepared(row))
 			return row;
-		foreach(other, before)
-			if (strcmp(((const RemoteRow *) lfirst(other))->first, row->first) == 0)
+		foreach_ptr(const RemoteRow, other, before)
+			if (strcmp(other->first, row->first) == 0)
 			return row;
 	}
 	return NULL;
@@ -889,20 +882,9 @@ remote_note_reading(const SourceQuery *query)
 }
 
 static Brake *
-not_own_transaction(void)
+not_now(const char *message, const char *detail)
 {
-	return brake_make("writers", ERRCODE_LOCK_NOT_AVAILABLE,
-					  "rows lie on another server, and the transaction is not the extension's own",
-					  "What it has written there looks like what others write.",
-					  "The next transaction of the extension does it.");
-}
-
-static Brake *
-old_snapshot(void)
-{
-	return brake_make("writers", ERRCODE_LOCK_NOT_AVAILABLE,
-					  "rows on another server were read in this transaction before",
-					  "They would be seen again as they were then.",
+	return brake_make("writers", ERRCODE_LOCK_NOT_AVAILABLE, message, detail,
 					  "The next transaction of the extension does it.");
 }
 
@@ -977,8 +959,10 @@ sources_wait_remotely(List *sources, bool own_transaction, int wait_ms)
 	if (tables == NIL)
 		return NULL;
 	if (reading_in == compat_proc_lxid(MyProc))
-		return old_snapshot();
+		return not_now("rows on another server were read in this transaction before",
+					   "They would be seen again as they were then.");
 	if (!own_transaction)
-		return not_own_transaction();
+		return not_now("rows lie on another server, and the transaction is not the extension's own",
+					   "What it has written there looks like what others write.");
 	return ask_servers(tables, true, wait_ms);
 }

@@ -214,6 +214,18 @@ remote_brake(const Source *source, char *how)
 						"A transaction that writes through another server cannot be waited for: a file could be deleted to which a row of it refers.");
 }
 
+/* Returns the brake of a function that would run with the rights of `role`, which its owner lacks; NULL for InvalidOid. */
+static Brake *
+refuse_code(const Source *source, Oid function, Oid role)
+{
+	Oid			language;
+
+	if (!OidIsValid(function))
+		return NULL;
+	return refuse_role(source, psprintf("runs function %s", function_text(function)), role,
+					   function_owner(function, &language));
+}
+
 /* Judges a function of the query, for check_functions_in_node().  Returns true, which ends the search, with a brake. */
 static bool
 look_at_function(Oid function, void *arg)
@@ -226,8 +238,7 @@ look_at_function(Oid function, void *arg)
 		return false;
 	search->functions = list_append_unique_oid(search->functions, function);
 	if (!is_trusted(owner, search->source->owner))
-		search->brake = refuse_role(search->source, psprintf("runs function %s", function_text(function)),
-									search->source->owner, owner);
+		search->brake = refuse_code(search->source, function, search->source->owner);
 	else if (is_remote_function(function, language))
 		search->brake = remote_brake(search->source,
 									 psprintf("calls %s, which reads another server", function_text(function)));
@@ -432,18 +443,6 @@ find_attached_code(const Reach *reach, Oid role)
 	return found;
 }
 
-static Brake *
-check_attached_code(const Source *source, const Reach *reach, Oid role)
-{
-	Oid			function = find_attached_code(reach, role);
-	Oid			language;
-
-	if (!OidIsValid(function))
-		return NULL;
-	return refuse_role(source, psprintf("runs function %s", function_text(function)), role,
-					   function_owner(function, &language));
-}
-
 
 /* ------------------------------------------------------------- relations --- */
 
@@ -487,13 +486,11 @@ static List *
 relations_with_code(const Source *source, List *relations)
 {
 	List	   *others = NIL;
-	ListCell   *lc;
 
-	foreach(lc, relations)
-		if (get_rel_namespace(lfirst_oid(lc)) != PG_CATALOG_NAMESPACE &&
-			(superuser_arg(source->owner) ||
-			 !is_trusted(trust_owner(lfirst_oid(lc)), source->owner)))
-		others = lappend_oid(others, lfirst_oid(lc));
+	foreach_oid(relid, relations)
+		if (get_rel_namespace(relid) != PG_CATALOG_NAMESPACE &&
+			(superuser_arg(source->owner) || !is_trusted(trust_owner(relid), source->owner)))
+		others = lappend_oid(others, relid);
 	return others;
 }
 
@@ -502,15 +499,14 @@ static List *
 relations_with_virtual_columns(List *relations)
 {
 	List	   *found = NIL;
-	ListCell   *lc;
 
-	foreach(lc, relations)
+	foreach_oid(relid, relations)
 	{
-		Relation	rel = relation_open(lfirst_oid(lc), NoLock);
+		Relation	rel = relation_open(relid, NoLock);
 
 		for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
 			if (TupleDescAttr(RelationGetDescr(rel), i)->attgenerated == 'v')
-				found = list_append_unique_oid(found, lfirst_oid(lc));
+				found = list_append_unique_oid(found, relid);
 		relation_close(rel, NoLock);
 	}
 	return found;
@@ -527,7 +523,7 @@ check_code_below(const CodeSearch *search, List *relations)
 		.functions = search->functions,
 	};
 
-	return check_attached_code(source, &reach, source->owner);
+	return refuse_code(source, find_attached_code(&reach, source->owner), source->owner);
 }
 
 Brake *
@@ -536,11 +532,10 @@ trust_check_query(const SourceQuery *query)
 	CodeSearch	search = {query->source, NULL, NIL, NIL};
 	List	   *relations = list_concat_copy(query->tables, query->views);
 	List	   *distributed = citus_list_tables();
-	ListCell   *lc;
 
-	foreach(lc, relations)
+	foreach_oid(relid, relations)
 	{
-		Brake	   *brake = check_relation_below(query->source, lfirst_oid(lc), distributed);
+		Brake	   *brake = check_relation_below(query->source, relid, distributed);
 
 		if (brake != NULL)
 			return brake;
@@ -583,14 +578,10 @@ trust_check_update(const Source *source, Oid table, Oid role)
 {
 	const Reach reach = {.relations = list_make1_oid(table),.writing = true};
 	Oid			function = superuser_arg(role) ? find_attached_code(&reach, role) : find_trigger_function(table, role);
-	Oid			language;
-	Brake	   *brake;
+	Brake	   *brake = refuse_code(source, function, role);
 
-	if (!OidIsValid(function))
-		return NULL;
-	brake = refuse_role(source, psprintf("runs function %s", function_text(function)), role,
-						function_owner(function, &language));
-	brake->hint = psprintf("Give the function to that role, drop what calls it, or register the source with on_failed => 'keep': ALTER FUNCTION %s OWNER TO %s.",
-						   function_text(function), quote_identifier(GetUserNameFromId(role, false)));
+	if (brake != NULL)
+		brake->hint = psprintf("Give the function to that role, drop what calls it, or register the source with on_failed => 'keep': ALTER FUNCTION %s OWNER TO %s.",
+							   function_text(function), quote_identifier(GetUserNameFromId(role, false)));
 	return brake;
 }
