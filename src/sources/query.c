@@ -645,18 +645,12 @@ stop_clock(const ErrorData *error)
 	return n_cancels > 0 && !others_cancel;
 }
 
-TimestampTz
-query_deadline(void)
-{
-	return reading_deadline;
-}
-
-void
-query_limit_time(const Source *source, const char *message, const char *hint, void (*work) (void *arg), void *arg)
+/* Calls work(arg) while the clock runs, and sets *late as stop_clock() does.  Returns the ERROR that came, or NULL. */
+static ErrorData *
+work_by_clock(void (*work) (void *arg), void *arg, bool *late)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
-	bool		late;
 
 	PG_TRY();
 	{
@@ -668,7 +662,22 @@ query_limit_time(const Source *source, const char *message, const char *hint, vo
 		error = sql_catch(caller);
 	}
 	PG_END_TRY();
-	late = stop_clock(error);
+	*late = stop_clock(error);
+	return error;
+}
+
+TimestampTz
+query_deadline(void)
+{
+	return reading_deadline;
+}
+
+void
+query_limit_time(const Source *source, const char *message, const char *hint, void (*work) (void *arg), void *arg)
+{
+	bool		late;
+	ErrorData  *error = work_by_clock(work, arg, &late);
+
 	if (error == NULL)
 		return;
 	if (late && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
@@ -712,7 +721,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = add_error_context,
@@ -733,17 +742,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	watched = trust_watch(source->owner);
 	only_superusers = trust_superusers_only(source->is_sampled);
 	error_context_stack = &callback;
-	PG_TRY();
-	{
-		start_clock();
-		work(arg);
-	}
-	PG_CATCH();
-	{
-		error = sql_catch(caller);
-	}
-	PG_END_TRY();
-	late = stop_clock(error);
+	error = work_by_clock(work, arg, &late);
 	(void) trust_watch(watched);
 	(void) trust_superusers_only(only_superusers);
 	error_context_stack = callback.previous;
