@@ -188,17 +188,6 @@ hear(CURL * easy, curl_infotype type, char *data, size_t length, void *arg)
 
 /* ---------------------------------------------------------------- contents --- */
 
-/* Adds a line to the list.  Returns false if there is no memory. */
-static bool
-append(struct curl_slist **list, const char *line)
-{
-	struct curl_slist *longer = curl_slist_append(*list, line);
-
-	if (longer != NULL)
-		*list = longer;
-	return longer != NULL;
-}
-
 /*
  * Returns a copy of the text, malloc'd, with the line ends of MIME, or NULL
  * if there is no memory.
@@ -242,13 +231,13 @@ make_contents(Mail *mail)
 	const MailItem *item = mail->item;
 
 	for (int i = 0; i < item->n_to; i++)
-		if (!append(&mail->recipients, item->to[i]))
+		if (!libcurl_append(&mail->recipients, item->to[i]))
 			return false;
 	for (int i = 0; item->headers[i] != NULL; i++)
-		if (!append(&mail->headers, item->headers[i]))
+		if (!libcurl_append(&mail->headers, item->headers[i]))
 			return false;
 	/* otherwise libcurl writes "mixed"; it adds the boundary by itself */
-	if (!append(&mail->headers, "Content-Type: multipart/alternative"))
+	if (!libcurl_append(&mail->headers, "Content-Type: multipart/alternative"))
 		return false;
 	mail->mime = curl_mime_init(mail->easy);
 	return mail->mime != NULL &&
@@ -434,10 +423,8 @@ mail_end(Mail *mail)
 			give_up(mail);
 		curl_multi_remove_handle(mail->multi, mail->easy);
 	}
-	if (mail->easy != NULL)
-		curl_easy_cleanup(mail->easy);
-	if (mail->multi != NULL)
-		curl_multi_cleanup(mail->multi);
+	curl_easy_cleanup(mail->easy);
+	curl_multi_cleanup(mail->multi);
 	curl_mime_free(mail->mime);
 	curl_slist_free_all(mail->headers);
 	curl_slist_free_all(mail->recipients);

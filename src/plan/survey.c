@@ -28,9 +28,6 @@
 #include "src/store/walk.h"
 
 
-/* largest difference between the clocks of the server and of the file system */
-#define MAX_CLOCK_SKEW_SECONDS	300
-
 /* -------------------------------------------------------------- directory --- */
 
 static void
@@ -66,7 +63,7 @@ check_clock(CleanupPlan *plan)
 	if (XactReadOnly || store_clock(plan->found.store, &file_system_ns).outcome != FILE_OK)
 		return;
 	skew = (file_system_ns - plan_now_ns()) / NS_PER_SECOND;
-	if (llabs((long long) skew) > MAX_CLOCK_SKEW_SECONDS)
+	if (llabs((long long) skew) > STORE_MAX_SKEW_SECONDS)
 		plan_apply_brake(plan, brake_make("clock", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 										  "the clock of the upload directory's file system cannot be trusted",
 										  psprintf("It differs from the server's by %lld seconds.", (long long) skew),

@@ -512,6 +512,9 @@ extern FileResult store_destroy_in_place(FileStore *store, const char *path,
  */
 extern FileResult store_clock(FileStore *store, int64 *now_ns);
 
+/* largest difference between that time and the server's with which ages can be told */
+#define STORE_MAX_SKEW_SECONDS	300
+
 /*
  * Makes the renames and unlinks done so far durable: fsyncs every folder
  * touched since the last call.  Must be called before they are recorded as

@@ -242,21 +242,12 @@ typedef struct Copy
 static FileResult
 copy_version(const Job *job, const Job *target, Copy *copy)
 {
-	char		source[BUCKET_URL_SIZE] = "x-amz-copy-source: ";
-	const char *const headers[] = {source, NULL};
-	const BucketCall call = {.method = "PUT",.key = target->key,.headers = headers,.once = true};
 	const BucketAnswer *answer;
-	int			errnum;
+	int			errnum = bucket_copy(job->bucket, job->key, job->versions.entries[job->versions.at].version,
+									 target->key, true, &answer);
 
-	if (!bucket_encode_source(job->bucket, source, sizeof(source), job->key,
-							  job->versions.entries[job->versions.at].version))
-		return fail(bucket_note(job->bucket, ENAMETOOLONG, strerror(ENAMETOOLONG)), "could not copy file");
-	errnum = bucket_call(job->bucket, &call, &answer);
 	if (errnum != 0)
 		return fail(errnum, "could not copy file");
-	/* an error may come with the status of a success */
-	if (answer->status != 200 || answer->code[0] != '\0')
-		return fail(bucket_note(job->bucket, EIO, answer->error[0] ? answer->error : answer->code), "could not copy file");
 	if (answer->version[0] == '\0' && answer->etag[0] == '\0')
 		return fail(bucket_note(job->bucket, EIO, "the server tells nothing of the copy"), "could not copy file");
 	strlcpy(copy->version, answer->version, sizeof(copy->version));

@@ -29,11 +29,10 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "common/pg_prng.h"
 #include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
+#include "pgtime.h"
 #include "utils/memutils.h"
 
 #include "src/store/bucket/bucket.h"
@@ -44,7 +43,6 @@
 #define MARKER_SECONDS	3600
 #define SKEW_SECONDS	300
 
-#define QUERY_SIZE		(3 * (BUCKET_KEY_MAX + BUCKET_TOKEN_SIZE) + 128)
 
 static int
 manifest_key(const Bucket *bucket, int64 run_id, const char *name, char key[BUCKET_KEY_MAX + 1])
@@ -62,17 +60,17 @@ static void
 append_file(StringInfo body, const ManifestFile *file)
 {
 	char		path[3 * BUCKET_KEY_MAX + 1] = "";
-	time_t		time = (time_t) file->modified;
-	struct tm	tm;
+	pg_time_t	modified = file->modified;
+	char		date[32];
 
-	gmtime_r(&time, &tm);
+	(void) pg_strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&modified));
 	(void) bucket_encode(path, sizeof(path), file->path);
 	appendStringInfo(body, "<Version><Key>%s</Key><VersionId>", path);
 	bucket_append_xml(body, file->version);
 	appendStringInfoString(body, "</VersionId><ETag>");
 	bucket_append_xml(body, file->etag);
-	appendStringInfo(body, "</ETag><Size>" INT64_FORMAT "</Size><LastModified>%04d-%02d-%02dT%02d:%02d:%02dZ</LastModified></Version>\n",
-					 file->size, tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	appendStringInfo(body, "</ETag><Size>" INT64_FORMAT "</Size><LastModified>%s</LastModified></Version>\n",
+					 file->size, date);
 }
 
 struct BucketManifest
@@ -162,7 +160,7 @@ typedef void (*EntrySink) (void *arg, const BucketEntry *entry);
 static int
 list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, void *arg)
 {
-	char		query[QUERY_SIZE];
+	char		query[BUCKET_LIST_SIZE];
 	char		token[BUCKET_TOKEN_SIZE] = "";
 	const BucketCall call = {"GET", NULL, query};
 	const BucketAnswer *answer;
@@ -170,17 +168,7 @@ list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, v
 
 	do
 	{
-		query[0] = '\0';
-		if (token[0] != '\0')
-		{
-			strlcpy(query, "continuation-token=", sizeof(query));
-			if (!bucket_encode(query, sizeof(query), token))
-				return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-			strlcat(query, "&", sizeof(query));
-		}
-		strlcat(query, folders ? "delimiter=%2F&encoding-type=url&list-type=2&max-keys=1000&prefix=" :
-				"encoding-type=url&list-type=2&max-keys=1000&prefix=", sizeof(query));
-		if (!bucket_encode(query, sizeof(query), prefix))
+		if (!bucket_ask_for_list(query, token, folders, prefix, NULL))
 			return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
 		if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
 			return errnum;
@@ -431,7 +419,7 @@ bucket_end_trash(TrashWalk *walk)
 static int
 list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
 {
-	char		query[QUERY_SIZE] = "encoding-type=url&max-keys=1000&prefix=";
+	char		query[BUCKET_LIST_SIZE] = "encoding-type=url&max-keys=1000&prefix=";
 	char		prefix[BUCKET_KEY_MAX + 1];
 	const BucketCall call = {"GET", NULL, query};
 	int			errnum = manifest_key(bucket, run_id, "", prefix);
@@ -529,21 +517,12 @@ static int
 copy_manifest(Bucket *bucket, const char *key, int64 as)
 {
 	char		target[BUCKET_KEY_MAX + 1];
-	char		source[BUCKET_URL_SIZE] = "x-amz-copy-source: ";
-	const char *const headers[] = {source, NULL};
-	const BucketCall call = {.method = "PUT",.key = target,.headers = headers};
 	const BucketAnswer *answer;
 	int			errnum = manifest_key(bucket, as, strrchr(key, '/') + 1, target);
 
-	if (errnum == 0 && !bucket_encode_source(bucket, source, sizeof(source), key, NULL))
-		errnum = ENAMETOOLONG;
 	if (errnum != 0)
 		return bucket_note(bucket, errnum, strerror(errnum));
-	errnum = bucket_call(bucket, &call, &answer);
-	/* an error may come with the status of a success */
-	if (errnum == 0 && (answer->status != 200 || answer->code[0] != '\0'))
-		errnum = bucket_note(bucket, EIO, answer->error[0] ? answer->error : answer->code);
-	return errnum;
+	return bucket_copy(bucket, key, NULL, target, false, &answer);
 }
 
 int

@@ -101,16 +101,6 @@ bucket_encode(char *query, size_t size, const char *text)
 	return encode(query, size, text, false);
 }
 
-bool
-bucket_encode_source(const Bucket *bucket, char *header, size_t size, const char *key, const char *version)
-{
-	strlcat(header, "/", size);
-	strlcat(header, bucket->name, size);
-	strlcat(header, "/", size);
-	return encode(header, size, key, true) &&
-		(version == NULL || (strlcat(header, "?versionId=", size) < size && encode(header, size, version, false)));
-}
-
 static bool
 make_url(const Bucket *bucket, const BucketCall *call, char url[BUCKET_URL_SIZE])
 {
@@ -373,6 +363,27 @@ bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer)
 	int			errnum = begin_call(bucket, BUCKET_OWN_LANE, call);
 
 	return errnum == 0 ? finish_call(bucket, BUCKET_OWN_LANE, answer) : errnum;
+}
+
+int
+bucket_copy(Bucket *bucket, const char *key, const char *version, const char *target, bool once,
+			const BucketAnswer **answer)
+{
+	char		source[BUCKET_URL_SIZE];
+	const char *const headers[] = {source, NULL};
+	const BucketCall call = {.method = "PUT",.key = target,.headers = headers,.once = once};
+	int			errnum;
+
+	snprintf(source, sizeof(source), "x-amz-copy-source: /%s/", bucket->name);
+	if (!encode(source, sizeof(source), key, true) ||
+		(version != NULL && (strlcat(source, "?versionId=", sizeof(source)) >= sizeof(source) ||
+							 !encode(source, sizeof(source), version, false))))
+		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
+	errnum = bucket_call(bucket, &call, answer);
+	/* an error may come with the status of a success */
+	if (errnum == 0 && ((*answer)->status != 200 || (*answer)->code[0] != '\0'))
+		errnum = bucket_note(bucket, EIO, (*answer)->error[0] ? (*answer)->error : (*answer)->code);
+	return errnum;
 }
 
 int
