@@ -267,12 +267,16 @@ sql_query_kept(SqlKept *kept, int n, const SqlParameter *parameters)
 }
 
 char *
+sql_replace(const char *sql, const char *mark, const char *name)
+{
+	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID, CStringGetTextDatum(sql),
+													   CStringGetTextDatum(mark), CStringGetTextDatum(name)));
+}
+
+char *
 sql_name_schema(const Extension *extension, const char *sql)
 {
-	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID,
-													   CStringGetTextDatum(sql),
-													   CStringGetTextDatum("@extschema@"),
-													   CStringGetTextDatum(extension_schema(extension))));
+	return sql_replace(sql, "@extschema@", extension_schema(extension));
 }
 
 static int

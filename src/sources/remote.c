@@ -344,9 +344,7 @@ remote_check_owners(const SourceQuery *query)
 /* A server, or a node of Citus, with those of its tables that are read as one role. */
 typedef struct RemoteServer
 {
-	Oid			server;
-	const CitusPlacement *node; /* NULL: a foreign server */
-	Oid			role;
+	const RemoteTable *first;	/* of `tables`; no placement: a foreign server */
 	const char *name;
 	const char *what;			/* kind and name, for a message */
 	List	   *tables;			/* of RemoteTable */
@@ -361,8 +359,7 @@ typedef struct RemoteServer
 	Brake	   *brake;			/* what is wrong with a table there */
 } RemoteServer;
 
-
-#define LINK(server)	{TEXTOID, (server)->link, false}
+#define LINK(server)	SQL_VALUE(TEXTOID, (server)->link)
 
 /* Runs a statement that calls functions of dblink.  The text says @dblink@ for the schema of dblink. */
 static int
@@ -375,20 +372,13 @@ call_dblink(int n, const SqlParameter *parameters, const char *sql)
 	Oid			extension = get_extension_oid("dblink", false);
 	const SqlParameter oid[] = {SQL_OID(OIDOID, extension)};
 	const char *schema;
-	StringInfoData text;
-	const char *from = sql;
-	const char *mark;
 	int			rows;
 
 	sql_query(lengthof(oid), oid, "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
 			  " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.oid = $1");
 	schema = sql_text(0, 1);
 	SPI_freetuptable(SPI_tuptable);
-	initStringInfo(&text);
-	for (; (mark = strstr(from, "@dblink@")) != NULL; from = mark + strlen("@dblink@"))
-		appendStringInfo(&text, "%.*s%s", (int) (mark - from), from, schema);
-	appendStringInfoString(&text, from);
-	rows = sql_query_members(extension, n, parameters, text.data);
+	rows = sql_query_members(extension, n, parameters, sql_replace(sql, "@dblink@", schema));
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
 	return rows;
@@ -445,7 +435,7 @@ is_connected(RemoteServer *server)
 static void
 disconnect(RemoteServer *server)
 {
-	if (server->node != NULL)
+	if (server->first->placement != NULL)
 		return;
 	HOLD_INTERRUPTS();
 	PG_TRY();
@@ -467,13 +457,13 @@ disconnect(RemoteServer *server)
 static void
 connect(RemoteServer *server)
 {
-	if (server->node != NULL)
+	if (server->first->placement != NULL)
 		return;
 	disconnect(server);
 	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(server->name)), "SELECT @dblink@.dblink_connect($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
 	/* dblink knows a server by its name, which may be another one's by now */
-	if (get_foreign_server_oid(server->name, true) != server->server)
+	if (get_foreign_server_oid(server->name, true) != server->first->server)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("server \"%s\" has been renamed or replaced meanwhile", server->name)));
@@ -555,7 +545,7 @@ put_question(void *arg)
 {
 	NodeQuestion *question = arg;
 
-	question->rows = citus_ask(question->server->node, question->question);
+	question->rows = citus_ask(question->server->first->placement, question->question);
 }
 
 /* Asks a node, with a limit of time, because Citus waits for an answer as long as the connection is open. */
@@ -569,7 +559,7 @@ ask_node(const RemoteServer *server, const char *text)
 	sources_set_deadline(before == 0 ? until : Min(before, until));
 	PG_TRY();
 	{
-		query_limit_time(((const RemoteTable *) linitial(server->tables))->source, "gave up asking the nodes of source",
+		query_limit_time(server->first->source, "gave up asking the nodes of source",
 						 "Find out why a node of Citus is slow.", put_question, &question);
 	}
 	PG_FINALLY();
@@ -586,7 +576,7 @@ ask(const RemoteServer *server, const char *question)
 {
 	List	   *rows;
 
-	if (server->node != NULL)
+	if (server->first->placement != NULL)
 		return ask_node(server, question);
 	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(question)), "SELECT @dblink@.dblink_send_query($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
@@ -659,14 +649,14 @@ find_table(const RemoteServer *server, const char *name)
 	foreach_ptr(const RemoteTable, table, server->tables)
 		if (strcmp(remote_name(table), name) == 0)
 		return table;
-	return linitial(server->tables);
+	return server->first;
 }
 
 static Brake *
 look_for_objections(const RemoteServer *server)
 {
 	List	   *rows = ask(server, make_question(server, psprintf("%s%s", objections,
-																  server->node == NULL ? citus_objection : "")));
+																  server->first->placement == NULL ? citus_objection : "")));
 	const RemoteRow *first;
 	const RemoteTable *table;
 
@@ -724,7 +714,7 @@ wait_for_writers(const RemoteServer *server)
 							   psprintf("Process %s holds the lock there.", writer->second)),
 					 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
 		nap(ms);
-		if (server->node != NULL)
+		if (server->first->placement != NULL)
 			ms = Min(ms * 2, WRITER_POLL_MAX_MS);
 		MemoryContextReset(scratch);
 		writer = find_writer(ask(server, question), before);
@@ -751,9 +741,9 @@ converse(void *arg)
 static void
 raise_for_callers(const RemoteServer *server, ErrorData *error)
 {
-	Source		source = *((const RemoteTable *) linitial(server->tables))->source;
+	Source		source = *server->first->source;
 
-	source.owner = server->role;
+	source.owner = server->first->role;
 	query_raise(&source, error);
 }
 
@@ -775,9 +765,9 @@ ask_server(RemoteServer *server)
 	ErrorData  *volatile error = NULL;
 	ActingAs	saved;
 
-	if (server->node == NULL)
+	if (server->first->placement == NULL)
 		make_link(server);
-	role_act_as(server->role, &saved);
+	role_act_as(server->first->role, &saved);
 	PG_TRY();
 	{
 		error = sql_try(converse, server);
@@ -798,10 +788,12 @@ ask_server(RemoteServer *server)
 static bool
 is_of_server(const RemoteTable *table, const RemoteServer *server)
 {
-	if (table->role != server->role || (table->placement == NULL) != (server->node == NULL))
+	const RemoteTable *first = server->first;
+
+	if (table->role != first->role || (table->placement == NULL) != (first->placement == NULL))
 		return false;
-	return table->placement == NULL ? table->server == server->server :
-		citus_is_same_node(table->placement, server->node);
+	return table->placement == NULL ? table->server == first->server :
+		citus_is_same_node(table->placement, first->placement);
 }
 
 static RemoteServer *
@@ -809,11 +801,9 @@ make_server(const RemoteTable *table)
 {
 	RemoteServer *server = palloc0(sizeof(RemoteServer));
 
-	server->server = table->server;
-	server->node = table->placement;
-	server->role = table->role;
-	if (server->node != NULL)
-		server->what = psprintf("node \"%s:%d\"", server->node->host, server->node->port);
+	server->first = table;
+	if (table->placement != NULL)
+		server->what = psprintf("node \"%s:%d\"", table->placement->host, table->placement->port);
 	else
 	{
 		server->name = GetForeignServer(table->server)->servername;
