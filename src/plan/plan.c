@@ -110,9 +110,9 @@ make_call(void *arg)
 }
 
 /*
- * Whoever looks keeps no lock on tables of others, in which he may have no
- * right: in a transaction that he leaves open, the lock would hold up whoever
- * changes such a table, and all who come after.
+ * A preview keeps no lock.  Its caller may have no right to the tables that it
+ * has read, and may leave the transaction open: a lock would hold up everybody
+ * who changes such a table, and all who come after.
  */
 Jsonb *
 plan_call(CleanWhat what, bool dry_run, bool force, PlanWork work, void *arg)

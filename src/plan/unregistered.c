@@ -41,7 +41,7 @@
 
 #define SAMPLED_NAMES	100
 #define SEARCH_MS		1000	/* in all tables */
-#define SEARCH_ALL_MS	10000	/* likewise, with `everything` */
+#define SEARCH_ALL_MS	10000	/* in all tables, with `everything` */
 #define ID_MIN			12		/* bytes of an id that is no word */
 #define SAMPLE_KEYS		32
 

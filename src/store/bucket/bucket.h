@@ -391,8 +391,8 @@ typedef struct BucketRemoval
 extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
 
 /*
- * The same once, by calls that bucket_call_many() makes, or a pipeline.
- * bucket_is_removed() tells whether all of them are over.  bucket_end_removing()
+ * Make the removals of bucket_remove_many() once, by calls that
+ * bucket_call_many() or a pipeline makes.  bucket_is_removed() tells whether all of them are over.  bucket_end_removing()
  * is given what bucket_call_many() has returned.
  */
 typedef struct BucketRemoving BucketRemoving;
@@ -453,7 +453,7 @@ bucket_is_captured(const KeyVersions *versions)
  */
 extern bool bucket_hides_stranger(const KeyVersions *versions);
 
-/* Where is the file that is expected, by its versions? */
+/* Returns where the file is that is expected, by its versions. */
 extern FilePlace bucket_place_of(const KeyVersions *versions);
 
 extern FileResult bucket_identify(FileStore *store, const char *path, bool durably,
@@ -498,8 +498,8 @@ extern int	bucket_renumber_trash(FileStore *store, int64 run_id, int64 as);
 extern void bucket_forget_run(FileStore *store, int64 run_id, bool look);
 
 /*
- * A walk of the files that a run has captured; all that it has is in `context`.
- * bucket_trash_next() sets *path to the next one, or NULL at the end, and
+ * A walk of the files that a run has captured; `context` has its memory.
+ * bucket_next_in_trash() sets *path to the next one, or NULL at the end, and
  * returns 0 or an errno.
  */
 typedef struct TrashWalk TrashWalk;

@@ -255,7 +255,7 @@ copy_version(const Job *job, const Job *target, Copy *copy)
 	return come_to(FILE_OK);
 }
 
-/* Are these one ETag?  Some servers leave the quotes out of some answers. */
+/* Returns whether both texts are one ETag: some servers leave the quotes out of some answers. */
 static bool
 is_etag(const char *a, const char *b)
 {
@@ -267,7 +267,7 @@ is_etag(const char *a, const char *b)
 	return n > 0 && n == strcspn(b, "\"") && strncmp(a, b, n) == 0;
 }
 
-/* Which of the versions above the newest marker is our copy?  Returns -1 if none is. */
+/* Returns which of the versions above the newest marker is our copy, or -1. */
 static int
 find_copy(const KeyVersions *versions, const Copy *copy)
 {
@@ -278,7 +278,7 @@ find_copy(const KeyVersions *versions, const Copy *copy)
 	return -1;
 }
 
-/* Is our copy whole, and has nobody written a file of that name meanwhile? */
+/* Verifies that our copy is whole, and that nobody has written a file of that name meanwhile. */
 static FileResult
 verify_copy(Job *target, const Copy *copy, const FileIdentity *expected)
 {

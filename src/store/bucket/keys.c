@@ -284,7 +284,7 @@ is_near(const char *url)
 
 /* ------------------------------------------------------------------- answers --- */
 
-/* Is it a word of letters that keys, dates, tokens and names of roles have? */
+/* Returns whether the text is a word of the letters that keys, dates, tokens and names of roles have. */
 static bool
 is_word(const char *text)
 {

@@ -283,7 +283,7 @@ typedef struct Asking
 	VersionsAsk *asks;
 } Asking;
 
-/* Does our marker lie right above the version? */
+/* Notes the path of a file whose version has our marker right above it. */
 static void
 take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 {

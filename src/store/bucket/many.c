@@ -250,7 +250,7 @@ list_all(Many *many, int per_key, VersionsSink sink)
 	return errnum;
 }
 
-/* Has the item something that is to be removed?  *version becomes its id, or NULL for a new marker. */
+/* Returns whether something of the item is to be removed, and sets *version to its id, or to NULL for a new marker. */
 typedef bool (*RemovalPick) (const Item *item, const char **version);
 
 /* Collects the versions that are to be removed of the items of a portion.  Returns false if there are none. */

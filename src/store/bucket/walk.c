@@ -319,7 +319,7 @@ judge(const char *path, bool recurse, size_t *len)
 	return reason;
 }
 
-/* Is it the claim of a folder?  Then the path is cut to that folder. */
+/* Returns whether the path is that of the claim of a folder, and cuts it to that folder. */
 static bool
 cut_claim(char *path)
 {
