@@ -82,8 +82,7 @@ static void
 check_undo(CleanupPlan *plan)
 {
 	if (plan->found.claim->brake == NULL)
-		plan_apply_brake(plan, location_check_undo(plan->found.store, plan->context.settings->upload_dir,
-												   plan->context.settings, !XactReadOnly));
+		plan_apply_brake(plan, location_check_undo(plan->found.store, plan->context.settings, !XactReadOnly));
 }
 
 /* Applies the brake of the claim.  A replica only notes it, because it looks at the directory of the database that it replicates. */
