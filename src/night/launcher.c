@@ -131,10 +131,10 @@ add_job(Launcher *launcher, const char *database, bool first_look, bool server_s
 }
 
 static void
-add_jobs(Launcher *launcher, List *databases, bool first_look, bool server_started)
+add_jobs(Launcher *launcher, bool server_started)
 {
-	foreach_ptr(char, database, databases)
-		add_job(launcher, database, first_look, server_started);
+	foreach_ptr(char, database, launcher->schedule->databases)
+		add_job(launcher, database, server_started, server_started);
 }
 
 /*
@@ -410,7 +410,7 @@ look_at_clock(Launcher *launcher)
 
 	adopt_firing(launcher);
 	if (launcher->has_firing && had_firing && launcher->firing.at > before.at)
-		add_jobs(launcher, launcher->schedule->databases, false, false);
+		add_jobs(launcher, false);
 }
 
 /* Returns the milliseconds until there is something to do; -1 if only a signal can bring work. */
@@ -468,7 +468,7 @@ begin(Launcher *launcher)
 	launcher->last_number = GetCurrentTimestamp();
 	load_schedule(launcher);
 	adopt_firing(launcher);
-	add_jobs(launcher, launcher->schedule->databases, true, true);
+	add_jobs(launcher, true);
 }
 
 static void
