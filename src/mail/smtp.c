@@ -151,11 +151,11 @@ is_betrayed(const char *reply, const char *secret)
 }
 
 static void
-keep_reply(Mail *mail, char *target, const char *line, size_t length)
+keep_reply(Mail *mail, const char *line, size_t length)
 {
-	copy_printable(target, REPLY_SIZE, line, length);
-	if (is_betrayed(target, mail->secret) || is_betrayed(target, mail->server->password))
-		target[3] = '\0';
+	copy_printable(mail->reply, sizeof(mail->reply), line, length);
+	if (is_betrayed(mail->reply, mail->secret) || is_betrayed(mail->reply, mail->server->password))
+		mail->reply[3] = '\0';
 }
 
 /* Keeps an answer that refuses.  The last line of an answer has a space after its number. */
@@ -167,7 +167,7 @@ hear_reply(Mail *mail, const char *line, size_t length)
 
 	if (!refused)
 		return;
-	keep_reply(mail, mail->reply, line, length);
+	keep_reply(mail, line, length);
 	if (of_recipient && line[3] == ' ' && !mail->in_data)
 	{
 		mail->result.refused[mail->recipient] = true;
