@@ -268,7 +268,7 @@ note_operands(List *operands, CodeSearch *search)
 		search->types = list_append_unique_oid(search->types, exprType(operand));
 }
 
-/* To read a view as somebody else is no more than that: who has connected is told to it all the same. */
+/* To read a view as its owner does not change session_user, which is still the role that has connected. */
 static Brake *
 asks_who_reads(const Source *source)
 {
@@ -280,13 +280,15 @@ asks_who_reads(const Source *source)
 static bool
 look_for_code(Node *node, void *arg)
 {
+	CodeSearch *search = arg;
+
 	if (node == NULL)
 		return false;
 	if (check_functions_in_node(node, look_at_function, arg))
 		return true;
 	if (IsA(node, SQLValueFunction) && castNode(SQLValueFunction, node)->op == SVFOP_SESSION_USER)
-		((CodeSearch *) arg)->brake = asks_who_reads(((CodeSearch *) arg)->source);
-	if (((CodeSearch *) arg)->brake != NULL)
+		search->brake = asks_who_reads(search->source);
+	if (search->brake != NULL)
 		return true;
 	if (IsA(node, SortGroupClause) && look_at_operators(list_make1(node), arg))
 		return true;
@@ -294,12 +296,11 @@ look_for_code(Node *node, void *arg)
 		look_at_operators(castNode(SetOperationStmt, node)->groupClauses, arg))
 		return true;
 	if (IsA(node, CoerceToDomain))
-		((CodeSearch *) arg)->types = list_append_unique_oid(((CodeSearch *) arg)->types,
-															 castNode(CoerceToDomain, node)->resulttype);
+		search->types = list_append_unique_oid(search->types, castNode(CoerceToDomain, node)->resulttype);
 	if (IsA(node, OpExpr))
-		note_operands(castNode(OpExpr, node)->args, arg);
+		note_operands(castNode(OpExpr, node)->args, search);
 	if (IsA(node, ScalarArrayOpExpr))
-		note_operands(castNode(ScalarArrayOpExpr, node)->args, arg);
+		note_operands(castNode(ScalarArrayOpExpr, node)->args, search);
 	if (IsA(node, Query))
 		return query_tree_walker((Query *) node, look_for_code, arg, QTW_EXAMINE_SORTGROUP);
 	return expression_tree_walker(node, look_for_code, arg);
