@@ -629,7 +629,7 @@ decode_through(char *text, size_t len)
 	return len;
 }
 
-/* Where `+` stands for a space in a text that is decoded through. */
+/* What a `+` stands for in a text whose escapes are all decoded. */
 typedef enum PlusSign
 {
 	PLUS_IS_PLUS,

@@ -29,7 +29,7 @@
 /* A DROP EXTENSION that nobody holds up has ended by then. */
 #define EXTENSION_WAIT_MS	5000
 #define EXTENSION_POLL_MS	50
-/* After it has waited in vain, a process does not wait again for so long. */
+/* A process that has waited in vain does not wait again for so long. */
 #define EXTENSION_REST_MS	60000
 
 int

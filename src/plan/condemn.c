@@ -210,8 +210,6 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 }
 
 
-
-
 /* ----------------------------------------------------------------- condemn --- */
 
 static bool

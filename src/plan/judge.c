@@ -226,8 +226,6 @@ judge_failed(Judgement *judgement, int64 number, const char *path, const Source 
 }
 
 
-
-
 /* ---------------------------------------------------------------- together --- */
 
 static void

@@ -558,7 +558,7 @@ query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
 static TimestampTz reading_deadline = 0;
 static volatile sig_atomic_t n_cancels = 0;
 
-/* true: a cancel came that is not of the clock, and that is pending or has raised an ERROR */
+/* true: a cancel that the clock did not send is pending, or has raised an ERROR */
 static volatile sig_atomic_t others_cancel = false;
 
 void

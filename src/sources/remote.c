@@ -194,7 +194,7 @@ find_option(List *options, const char *name)
 	return NULL;
 }
 
-/* Returns the name of the table over there, as postgres_fdw or Citus spells it. */
+/* Returns the name that the table has on its server, as postgres_fdw or Citus spells it. */
 static const char *
 remote_name(const RemoteTable *table)
 {
@@ -293,8 +293,6 @@ remote_check_table(const Source *source, Oid relid)
 	brake->hint = "Register a view that has no such status column; tables that lie here may be sources of their own.";
 	return brake;
 }
-
-
 
 /*
  * Returns a brake if a superuser reads the table on a server that a lesser role
@@ -453,7 +451,7 @@ disconnect(RemoteServer *server)
 	RESUME_INTERRUPTS();
 }
 
-/* Connects anew.  A connection that an ERROR has left is not used: nobody knows what it is connected to. */
+/* Makes a new connection.  An old one, left by an ERROR, is closed: nobody knows which server it leads to. */
 static void
 connect(RemoteServer *server)
 {
@@ -462,7 +460,7 @@ connect(RemoteServer *server)
 	disconnect(server);
 	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(server->name)), "SELECT @dblink@.dblink_connect($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
-	/* dblink knows a server by its name, which may be another one's by now */
+	/* dblink takes the name of a server, which another server may have by now */
 	if (get_foreign_server_oid(server->name, true) != server->first->server)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -609,7 +607,7 @@ make_question(const RemoteServer *server, const char *body)
 					text.data, body);
 }
 
-/* Returns the tables there that cannot be relied on, and why. */
+/* Returns the tables on the server that cannot be relied on, and why. */
 static const char *const objections =
 "SELECT ''::pg_catalog.text, 'The server is a standby: those who write are connected to another one.' WHERE pg_catalog.pg_is_in_recovery()"
 " UNION ALL SELECT t.name, 'There is no such table there.' FROM tree t WHERE t.relid IS NULL"
@@ -627,7 +625,7 @@ static const char *const objections =
 " UNION ALL SELECT t.name, pg_catalog.format('%s is filled by a subscription there.', s.srrelid::pg_catalog.regclass)"
 "  FROM tree t JOIN pg_catalog.pg_subscription_rel s ON s.srrelid OPERATOR(pg_catalog.=) t.relid";
 
-/* The further objection to a server with Citus that is reached as a foreign server, which does not tell its nodes. */
+/* One more objection: a foreign server that has Citus does not tell us its nodes. */
 static const char *const citus_objection =
 " UNION ALL SELECT '', 'The server has Citus: those who write may be connected to its other nodes.'"
 "  WHERE EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname::pg_catalog.text OPERATOR(pg_catalog.=) 'citus')";

@@ -39,8 +39,6 @@ typedef struct ClaimLock
 
 static ClaimLock locks[MAX_LOCKS];
 
-
-
 /* Looks at the claim.  FILE_OK only if it is a regular file, and ours. */
 static FileResult
 look_at_claim(int private, FileLook *look)

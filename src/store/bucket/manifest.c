@@ -153,7 +153,7 @@ bucket_end_manifest(BucketManifest *manifest)
 
 /* ------------------------------------------------------------------- lists --- */
 
-/* Is told an entry of a list, which lasts until it returns. */
+/* A function that receives an entry of a list.  The entry is valid only during the call. */
 typedef void (*EntrySink) (void *arg, const BucketEntry *entry);
 
 /* Lists the objects below a prefix, or with `folders` what is right below it.  Returns 0 or an errno. */

@@ -172,7 +172,6 @@ begin_change(Many *many)
 }
 
 
-
 /* ---------------------------------------------------------------- portions --- */
 
 /* Items that one page of a list has, if each has `per_key` entries; with a little room. */
@@ -623,7 +622,7 @@ check_null_versions(Many *many)
 			settle(&many->items[i], result);
 }
 
-/* In a pipeline, one that is to be asked for right before is left for later. */
+/* A file of version "null" is left for later, because the bucket is asked right before its removal. */
 static bool
 pick_unmarked(const Item *item, const char **version)
 {

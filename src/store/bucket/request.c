@@ -251,8 +251,6 @@ is_answer(const BucketAnswer *answer)
 }
 
 
-
-
 /* ------------------------------------------------------------------- lanes --- */
 
 static int64

@@ -411,7 +411,7 @@ take_value_text(void *arg, const xmlChar * text, int length)
 
 	if (value == NULL)
 		return;
-	/* a value that is cut would be another one */
+	/* no part of a value is taken: it would be a wrong value */
 	if (reader->length + length >= value->size)
 	{
 		refuse_values(reader, NULL, NULL, NULL);
