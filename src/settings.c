@@ -246,7 +246,7 @@ check_upload_days(int *newval, void **extra, GucSource source)
 static bool
 check_timezone_name(char **newval, void **extra, GucSource source)
 {
-	if (*newval != NULL && **newval != '\0' && pg_tzset(*newval) == NULL)
+	if (**newval != '\0' && pg_tzset(*newval) == NULL)
 	{
 		GUC_check_errdetail("It is not the name of a time zone.");
 		return false;
