@@ -283,7 +283,7 @@ forget_removals(Portion *portion)
 	portion->n_removals = 0;
 }
 
-/* Is told what has become of the removals of a portion. */
+/* A function that takes the results of the removals of a portion. */
 typedef void (*RemovalTake) (Portion *portion);
 
 /* Removes this of all items, and tries again what a busy server has not removed.  Returns 0 or an errno. */
