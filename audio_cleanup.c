@@ -39,9 +39,7 @@
 
 #include "src/guard/hold.h"
 #include "src/guard/location.h"
-#include "src/ledger/notify.h"
 #include "src/mail/compose.h"
-#include "src/mail/outbox.h"
 #include "src/names/file_key.h"
 #include "src/night/launcher.h"
 #include "src/night/timetable.h"
@@ -249,6 +247,17 @@ cleanup_count_runs(PG_FUNCTION_ARGS)
 	return count_ended(fcinfo, metrics_count_runs);
 }
 
+/* Returns a row of the result type of the call. */
+static Datum
+make_row(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), unconstify(Datum *, values), unconstify(bool *, nulls)));
+}
+
 /*
  * cleanup_next_run() returns (next_run timestamptz, reason text, timezone
  * text): when the built-in schedule cleans this database next.  next_run is
@@ -258,15 +267,11 @@ Datum
 cleanup_next_run(PG_FUNCTION_ARGS)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	TupleDesc	desc;
 	NextRun		next;
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
-	HeapTuple	row;
+	Datum		row;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	desc = BlessTupleDesc(desc);
 	SPI_connect();
 	next = timetable_next_run(extension_lookup(false));
 	nulls[0] = !next.is_known;
@@ -274,9 +279,9 @@ cleanup_next_run(PG_FUNCTION_ARGS)
 	values[1] = CStringGetTextDatum(next.reason);
 	values[2] = CStringGetTextDatum(next.zone_name);
 	MemoryContextSwitchTo(caller);
-	row = heap_form_tuple(desc, values, nulls);
+	row = make_row(fcinfo, values, nulls);
 	SPI_finish();
-	PG_RETURN_DATUM(HeapTupleGetDatum(row));
+	return row;
 }
 
 static Datum
@@ -363,7 +368,7 @@ clean(FunctionCallInfo fcinfo, CleanWhat what)
 	get_flags(fcinfo, &dry_run, &force);
 	if (dry_run)
 		PG_RETURN_JSONB_P(run_preview(what, force, PREVIEW_OF_CALL));
-	PG_RETURN_JSONB_P(run_in_transaction(what, force, "sql"));
+	PG_RETURN_JSONB_P(run_in_transaction(what, force));
 }
 
 /*
@@ -393,18 +398,6 @@ cleanup_all(PG_FUNCTION_ARGS)
 	return clean(fcinfo, CLEAN_ALL);
 }
 
-static Datum
-make_row(FunctionCallInfo fcinfo, Jsonb *result)
-{
-	TupleDesc	desc;
-	Datum		value = JsonbPGetDatum(result);
-	bool		isnull = false;
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), &value, &isnull));
-}
-
 /*
  * CALL cleanup_run(dry_run boolean, force boolean, INOUT result jsonb)
  */
@@ -413,20 +406,21 @@ cleanup_run(PG_FUNCTION_ARGS)
 {
 	bool		atomic = !(fcinfo->context && IsA(fcinfo->context, CallContext)) ||
 	castNode(CallContext, fcinfo->context)->atomic;
+	bool		isnull = false;
 	bool		dry_run;
 	bool		force;
+	Datum		result;
 
 	get_flags(fcinfo, &dry_run, &force);
 	if (!atomic)
 		run_take_read_committed();
-	if (dry_run)
-		return make_row(fcinfo, run_preview(CLEAN_ALL, force, PREVIEW_OF_RUN));
-	if (atomic)
+	if (atomic && !dry_run)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("cleanup_run() cannot be called in a transaction block or from a function, because it commits"),
 				 errhint("Call cleanup_all() there.")));
-	return make_row(fcinfo, run_procedure(force));
+	result = JsonbPGetDatum(dry_run ? run_preview(CLEAN_ALL, force, PREVIEW_OF_RUN) : run_procedure(force));
+	return make_row(fcinfo, &result, &isnull);
 }
 
 

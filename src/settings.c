@@ -40,6 +40,7 @@
 #include "src/store/bucket/options.h"
 #include "src/store/store.h"
 #include "src/text/json_build.h"
+#include "src/text/list.h"
 
 /* a century; a larger value is a typing error, and could overflow the arithmetic */
 #define MAX_DAYS	36500
@@ -78,26 +79,6 @@ static char *databases;
 
 /* ---------------------------------------------------------------- lists --- */
 
-/*
- * Returns the next entry of a list separated by commas or white space,
- * palloc'd, and moves *cursor behind the entry.  Returns NULL at the end of
- * the list.
- */
-static char *
-next_entry(const char **cursor)
-{
-	const char *p = *cursor;
-	const char *start;
-
-	while (*p == ',' || isspace((unsigned char) *p))
-		p++;
-	start = p;
-	while (*p != '\0' && *p != ',' && !isspace((unsigned char) *p))
-		p++;
-	*cursor = p;
-	return p > start ? pnstrdup(start, p - start) : NULL;
-}
-
 /* Returns the entries of a list in lower case, palloc'd, and sets *n to their number. */
 static char **
 split_list(const char *list, int *n)
@@ -106,7 +87,7 @@ split_list(const char *list, int *n)
 	char	   *entry;
 
 	*n = 0;
-	while ((entry = next_entry(&list)) != NULL)
+	while ((entry = list_next_entry(&list, true)) != NULL)
 		entries[(*n)++] = asc_tolower(entry, strlen(entry));
 	return entries;
 }
@@ -233,7 +214,7 @@ check_extensions(char **newval, void **extra, GucSource source)
 	int			n = 0;
 	char	   *entry;
 
-	for (; (entry = next_entry(&cursor)) != NULL; n++)
+	for (; (entry = list_next_entry(&cursor, true)) != NULL; n++)
 	{
 		if (strcmp(entry, "*") != 0 && !is_extension(entry))
 		{
@@ -265,7 +246,7 @@ check_upload_days(int *newval, void **extra, GucSource source)
 static bool
 check_timezone_name(char **newval, void **extra, GucSource source)
 {
-	if (*newval != NULL && **newval != '\0' && pg_tzset(*newval) == NULL)
+	if (**newval != '\0' && pg_tzset(*newval) == NULL)
 	{
 		GUC_check_errdetail("It is not the name of a time zone.");
 		return false;
@@ -548,15 +529,6 @@ make_rules(Jsonb *recorded)
 	return rules;
 }
 
-/* Sets the upload directory, and the rules by which names in the directory are matched. */
-static void
-set_directory(Settings *settings, const char *path, Jsonb *recorded)
-{
-	settings->upload_dir = path;
-	settings->rules = make_rules(recorded);
-	settings->rules->upload_dir = path;
-}
-
 static const char *
 absolute_upload_dir(void)
 {
@@ -589,22 +561,25 @@ used_backup_dir(const char *dir, int days)
 	return path;
 }
 
+/* Returns the settings in force, for the upload directory `path` and with the rules of names that were `recorded`. */
 static Settings *
-make_snapshot(void)
+make_snapshot(const char *path, Jsonb *recorded)
 {
 	Settings   *settings = palloc(sizeof(Settings));
 
 	*settings = current;
 	settings->file_age = (FileAge) file_age;
 	settings->backup_dir = used_backup_dir(backup_dir, settings->backup_retention_days);
-	set_directory(settings, absolute_upload_dir(), NULL);
+	settings->upload_dir = path;
+	settings->rules = make_rules(recorded);
+	settings->rules->upload_dir = path;
 	return settings;
 }
 
 const Settings *
 settings_snapshot(void)
 {
-	return make_snapshot();
+	return make_snapshot(absolute_upload_dir(), NULL);
 }
 
 bool
@@ -689,7 +664,7 @@ settings_backup_owner(Jsonb *recorded)
 const Settings *
 settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 {
-	Settings   *settings = make_snapshot();
+	Settings   *settings = make_snapshot(pstrdup(run_upload_dir), recorded);
 
 	settings->failed_session_retention_days =
 		json_get_integer(recorded, "failed_session_retention_days", settings->failed_session_retention_days);
@@ -701,7 +676,6 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 	settings->remove_empty_dirs = json_get_boolean(recorded, "remove_empty_dirs", false);
 	settings->abort_uploads_after_days =
 		json_get_integer(recorded, "s3_abort_uploads_after_days", settings->abort_uploads_after_days);
-	set_directory(settings, pstrdup(run_upload_dir), recorded);
 	return settings;
 }
 

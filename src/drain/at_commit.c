@@ -121,7 +121,6 @@ static void
 open_store(OpenPlace *place, const Place *wanted)
 {
 	MemoryContext caller = MemoryContextSwitchTo(place->context);
-	Brake	   *brake;
 
 	place->place.upload_dir = pstrdup(wanted->upload_dir);
 	place->place.backup_dir = pstrdup(wanted->backup_dir);
@@ -130,8 +129,7 @@ open_store(OpenPlace *place, const Place *wanted)
 	MemoryContextSwitchTo(caller);
 	if (place->store == NULL)
 		brake_raise(location_brake(wanted->upload_dir, "could not open upload directory", errno));
-	if ((brake = location_set_backup_dir(place->store, wanted)) != NULL)
-		brake_raise(brake);
+	brake_raise_if(location_set_backup_dir(place->store, wanted));
 }
 
 static OpenPlace *
@@ -180,7 +178,6 @@ at_commit_begin(const Place *place, int64 run_id, AtCommitAction action)
 	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
 	Batch	   *batch = MemoryContextAllocZero(context, sizeof(Batch));
 	OpenPlace  *open;
-	Brake	   *brake;
 
 	callback->func = leave_place;
 	callback->arg = batch;
@@ -195,8 +192,8 @@ at_commit_begin(const Place *place, int64 run_id, AtCommitAction action)
 	open->references++;
 	batch->place = open;
 	/* the batch keeps the lock, which this process has already, until its end */
-	if (store_acts_at_commit(open->store) && (brake = claim_lock(open->store, place->upload_dir, 0)) != NULL)
-		brake_raise(brake);
+	if (store_acts_at_commit(open->store))
+		brake_raise_if(claim_lock(open->store, place->upload_dir, 0));
 	return batch;
 }
 
@@ -256,7 +253,6 @@ carry_out_batch(Batch *batch)
 {
 	FileStore  *store = batch->place->store;
 	int64		freed;
-	int			i;
 
 	if (!store_acts_at_commit(store))
 		return;
@@ -265,7 +261,7 @@ carry_out_batch(Batch *batch)
 
 	/* the drain that records the file will look again, and fsync */
 	store_set_durable(store, false);
-	for (i = 0; i < batch->n && !ProcDiePending; i++)
+	for (int i = 0; i < batch->n && !ProcDiePending; i++)
 	{
 		const BatchFile *file = &batch->files[i];
 

@@ -167,10 +167,8 @@ is_done(const Drain *drain, const LedgerFile *file)
 void
 drain_record(Drain *drain, const LedgerFile *files, int n)
 {
-	int			i;
-
 	ledger_record(drain->context.extension, drain->run_id, files, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (is_done(drain, &files[i]))
 			progress_add_done(drain->run_id, files[i].freed);
 }
@@ -260,15 +258,14 @@ static void
 remove_folders(Drain *drain)
 {
 	const FileIdentity none = {0};
-	ListCell   *lc;
 
-	foreach(lc, ledger_folders(drain->context.extension, drain->run_id))
+	foreach_ptr(const char, folder, ledger_folders(drain->context.extension, drain->run_id))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (drain->at_commit)
-			drain_do_at_commit(drain, AT_COMMIT_REMOVE_FOLDERS, lfirst(lc), NULL, &none);
+			drain_do_at_commit(drain, AT_COMMIT_REMOVE_FOLDERS, folder, NULL, &none);
 		else
-			(void) store_remove_folders(drain->store, lfirst(lc));
+			(void) store_remove_folders(drain->store, folder);
 	}
 	drain_make_durable(drain);
 }
@@ -529,9 +526,7 @@ drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, 
 static void
 end_batches(Drain *drain)
 {
-	int			i;
-
-	for (i = 0; i < AT_COMMIT_ACTIONS; i++)
+	for (int i = 0; i < AT_COMMIT_ACTIONS; i++)
 		if (drain->batches[i] != NULL)
 			at_commit_end(drain->batches[i]);
 }
@@ -574,12 +569,9 @@ void
 drain_in_transaction(const Extension *extension)
 {
 	int			left = DRAIN_IN_TRANSACTION;
-	ListCell   *lc;
 
-	foreach(lc, ledger_unfinished_runs(extension, 0))
+	foreach_ptr(const LedgerWork, work, ledger_unfinished_runs(extension, 0))
 	{
-		const LedgerWork *work = lfirst(lc);
-
 		/* an earlier run of this very transaction is not committed yet */
 		if (at_commit_has_run(work->run_id))
 			continue;

@@ -52,9 +52,8 @@ static int
 select_needed(const Backups *backups, const char *reason, int64 *needed)
 {
 	int			n = 0;
-	int			i;
 
-	for (i = 0; i < backups->n; i++)
+	for (int i = 0; i < backups->n; i++)
 	{
 		const char *why = match_why_needed(backups->match, i);
 
@@ -76,9 +75,8 @@ drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n
 	int			together = store_together(store);
 	const char **paths = palloc(sizeof(char *) * together);
 	int			left = 0;
-	int			i;
 
-	for (i = 0; i < newest; i++)
+	for (int i = 0; i < newest; i++)
 	{
 		FileIdentity found;
 		int			j;
@@ -106,9 +104,8 @@ mark_needed(const Extension *extension, FileStore *store, const Backups *backups
 	int64	   *needed = MemoryContextAllocHuge(CurrentMemoryContext,
 												sizeof(int64) * Max(backups->n, 1));
 	int64		marked = 0;
-	int			i;
 
-	for (i = 0; i < lengthof(reasons); i++)
+	for (int i = 0; i < lengthof(reasons); i++)
 	{
 		int			n = select_needed(backups, reasons[i], needed);
 
@@ -134,9 +131,8 @@ static void
 match_backups(Healing *healing, List *sources)
 {
 	const Context *context = healing->context;
-	Backups		backups = {match_begin(context->settings->rules), palloc(sizeof(int64) * 1024), 0, 1024};
+	Backups		backups = {match_begin(context->settings, healing->claim), palloc(sizeof(int64) * 1024), 0, 1024};
 
-	match_set_claim(backups.match, healing->claim);
 	backup_scan(context->extension, healing->claim, add_backup, &backups);
 	match_run(backups.match, context->extension, sources, MATCH_JUDGE,
 			  plan_failed_before(context->settings), true);

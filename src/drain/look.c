@@ -141,16 +141,15 @@ deal_with_needed(Look *look, const int64 *file_ids, const char **why, int n)
 	LedgerFile *files = ledger_pick(drain->context.extension, drain->run_id, look->kind, file_ids, n, &picked);
 	const char **reasons = palloc(sizeof(char *) * Max(picked, 1));
 	int			together = store_together(drain->store);
-	int			i;
 	int			j = 0;
 
-	for (i = 0; i < picked; i++)
+	for (int i = 0; i < picked; i++)
 	{
 		while (file_ids[j] < files[i].file_id)
 			j++;
 		reasons[i] = why[j];
 	}
-	for (i = 0; i < picked; i += together)
+	for (int i = 0; i < picked; i += together)
 	{
 		progress_tick();
 		look->sink(drain, &files[i], &reasons[i], Min(picked - i, together));
@@ -172,10 +171,9 @@ part_files(Look *look)
 	const char *why[NEEDED_ROWS];
 	int			n = 0;
 	int64		file_id;
-	int64		number;
 	bool		is_due;
 
-	for (number = 0; next_id(look->ids, &file_id, &is_due); number++)
+	for (int64 number = 0; next_id(look->ids, &file_id, &is_due); number++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		why[n] = match_why_needed(look->match, number);
@@ -212,7 +210,7 @@ drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink 
 
 	drain_forget_doomed(drain);
 	drain->doomed = begin_ids(drain->memory, true);
-	look.match = plan_begin_match(drain->context.settings, drain->claim);
+	look.match = match_begin(drain->context.settings, drain->claim);
 	look.ids = begin_ids(CurrentMemoryContext, false);
 	look.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup look",
 										 ALLOCSET_DEFAULT_SIZES);

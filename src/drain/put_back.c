@@ -91,9 +91,8 @@ drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 	StoreReturned *returned = palloc(sizeof(StoreReturned) * n);
 	int		   *numbers = palloc(sizeof(int) * n);
 	int			n_returned = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (is_newer_there(drain, &files[i], why[i]))
 			continue;
@@ -109,7 +108,7 @@ drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 		};
 	}
 	store_put_back_many(drain->store, drain->run_id, returned, n_returned);
-	for (i = 0; i < n_returned; i++)
+	for (int i = 0; i < n_returned; i++)
 		settle_healed(drain, &files[numbers[i]], why[numbers[i]], returned[i].result);
 	pfree(returned);
 	pfree(numbers);
@@ -130,17 +129,11 @@ set_restored(const Drain *drain, LedgerFile *file)
 				 errmsg("put file \"%s\" back: %s", file->path, file->note)));
 }
 
-static const char *
-target_of(const LedgerFile *file)
-{
-	return file->restore_as ? file->restore_as : file->path;
-}
-
 /* Sets the state of a file that was to be put back, and that the trash does not have. */
 static void
 settle_restored(Drain *drain, LedgerFile *file)
 {
-	if (drain_is_found_at(drain, target_of(file), file))
+	if (drain_is_found_at(drain, ledger_target(file), file))
 		set_restored(drain, file);
 	else if (drain_is_found_at(drain, file->path, file))
 	{
@@ -171,7 +164,7 @@ put_back_at_commit(Drain *drain, LedgerFile *file)
 									 &errnum);
 
 	if (place == PLACE_TRASH)
-		drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, target_of(file), &file->identity);
+		drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, ledger_target(file), &file->identity);
 	else if (place != PLACE_UNKNOWN && place != PLACE_UNFINISHED)
 		settle_restored(drain, file);
 }
@@ -219,9 +212,8 @@ put_back_files(Drain *drain, LedgerFile *files, int n)
 	StoreReturned *returned = palloc(sizeof(StoreReturned) * n);
 	int		   *numbers = palloc(sizeof(int) * n);
 	int			n_returned = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (is_outdated(drain, &files[i]))
 			continue;
@@ -233,11 +225,11 @@ put_back_files(Drain *drain, LedgerFile *files, int n)
 		numbers[n_returned] = i;
 		returned[n_returned++] = (StoreReturned)
 		{
-			files[i].path, target_of(&files[i]), &files[i].identity
+			files[i].path, ledger_target(&files[i]), &files[i].identity
 		};
 	}
 	store_put_back_many(drain->store, drain->run_id, returned, n_returned);
-	for (i = 0; i < n_returned; i++)
+	for (int i = 0; i < n_returned; i++)
 		settle_returned(drain, &files[numbers[i]], returned[i].result);
 	pfree(returned);
 	pfree(numbers);

@@ -210,17 +210,16 @@ look_through_runs(Strays *strays)
 	int64	   *runs = list_runs(strays, &n);
 	int64	   *settled;
 	int			n_settled;
-	int			i;
 
 	if (n == 0)
 		return;
 	settled = settled_runs(strays, runs, n, &n_settled);
 	n = backup_unknown_runs(strays->context->extension, runs, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		empty_unknown_run(strays, runs[i]);
 	if (!strays->each_file)
 	{
-		for (i = 0; i < n_settled; i++)
+		for (int i = 0; i < n_settled; i++)
 			store_forget_run(strays->store, settled[i], true);
 		return;
 	}
@@ -228,10 +227,10 @@ look_through_runs(Strays *strays)
 	/* the list has changed: the new numbers are greater than all before */
 	runs = list_runs(strays, &n);
 	n = backup_runs_elsewhere(strays->context->extension, strays->claim, runs, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		renumber_run(strays, runs[i]);
 	runs = list_runs(strays, &n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		empty_run(strays, runs[i]);
 }
 
@@ -260,7 +259,6 @@ strays_put_back(const Context *context, const char *claim, const char *owner, bo
 {
 	const Settings *settings = context->settings;
 	Strays		strays = {context, claim, each_file};
-	ListCell   *lc;
 
 	strays.recorded = settings_to_jsonb();
 	/* no row tells where a run that was lost has put its files */
@@ -271,11 +269,11 @@ strays_put_back(const Context *context, const char *claim, const char *owner, bo
 	strays.place.backup_dir = "";
 	strays.place.backup_owner = NULL;
 	look_through_place(&strays);
-	foreach(lc, backup_places(context->extension, claim))
+	foreach_ptr(Jsonb, recorded, backup_places(context->extension, claim))
 	{
-		strays.recorded = lfirst(lc);
-		strays.place = location_place(settings_of_run(settings->upload_dir, strays.recorded),
-									  settings_backup_owner(strays.recorded));
+		strays.recorded = recorded;
+		strays.place = location_place(settings_of_run(settings->upload_dir, recorded),
+									  settings_backup_owner(recorded));
 		look_through_place(&strays);
 	}
 	if (strays.put_back > 0)

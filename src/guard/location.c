@@ -133,7 +133,7 @@ location_reach(FileStore *store, const char *path)
 }
 
 Brake *
-location_check_undo(FileStore *store, const char *path, const Settings *settings, bool may_write)
+location_check_undo(FileStore *store, const Settings *settings, bool may_write)
 {
 	bool		proven = !may_write;
 	int			errnum;
@@ -141,17 +141,14 @@ location_check_undo(FileStore *store, const char *path, const Settings *settings
 	if (store_can_undo(store))
 		return NULL;
 	if (may_write && (errnum = store_prove(store, &proven)) != 0)
-		return location_store_brake(store, path, "could not try a deletion in upload directory", errnum);
-	if (proven && settings->backup_retention_days > 0)
-		return brake_make("unversioned", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-						  psprintf("upload directory \"%s\" keeps no versions of its files", path),
-						  "What is deleted in it cannot be put back.",
-						  "Turn versioning on for the bucket, or set audio_cleanup.backup_retention_days to 0.");
-	if (proven)
+		return location_store_brake(store, settings->upload_dir, "could not try a deletion in upload directory", errnum);
+	if (proven && settings->backup_retention_days == 0)
 		return NULL;
 	return brake_make("unversioned", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-					  psprintf("upload directory \"%s\" keeps no versions of its files", path),
+					  psprintf("upload directory \"%s\" keeps no versions of its files", settings->upload_dir),
+					  proven ? "What is deleted in it cannot be put back." :
 					  "What is deleted in it could not be told from what has replaced it, nor be put back.",
+					  proven ? "Turn versioning on for the bucket, or set audio_cleanup.backup_retention_days to 0." :
 					  "Turn versioning on for the bucket.");
 }
 

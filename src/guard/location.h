@@ -61,13 +61,13 @@ extern Brake *location_store_brake(FileStore *store, const char *path, const cha
 extern Brake *location_reach(FileStore *store, const char *path);
 
 /*
- * Returns a brake if a file that is deleted in the directory `path`, which was
+ * Returns a brake if a file that is deleted in the upload directory, which was
  * reached, could not be put back; else NULL.  That is no brake where the
  * settings keep no backup, and the server of the bucket deletes a file only if
  * the file is the one that is meant.  With `may_write` that is tried with an
  * object of ours; without, it is taken for granted.  May wait for the server.
  */
-extern Brake *location_check_undo(FileStore *store, const char *path, const Settings *settings, bool may_write);
+extern Brake *location_check_undo(FileStore *store, const Settings *settings, bool may_write);
 
 /*
  * Returns a brake if the backup directory of `place` is missing, belongs to

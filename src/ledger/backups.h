@@ -20,7 +20,6 @@
 #include "utils/jsonb.h"
 
 #include "src/pg/extension.h"
-#include "src/settings.h"
 #include "src/store/store.h"
 
 typedef struct Backup

@@ -133,6 +133,13 @@ typedef struct LedgerFile
 	int64		freed;
 } LedgerFile;
 
+/* Returns the name under which the file is put back. */
+static inline const char *
+ledger_target(const LedgerFile *file)
+{
+	return file->restore_as ? file->restore_as : file->path;
+}
+
 typedef enum LedgerKind
 {
 	LEDGER_PENDING,				/* pending, and not known to be captured */

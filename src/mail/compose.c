@@ -121,14 +121,14 @@ mail_report_make(const Extension *extension, const OutboxMail *mail, const MailS
 /* -------------------------------------------------------------------- test --- */
 
 static char *
-join(const char *const *addresses, int n, const bool *wanted)
+join_recipients(const MailSettings *settings, const bool *wanted)
 {
 	StringInfoData list;
 
 	initStringInfo(&list);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < settings->n_to; i++)
 		if (wanted == NULL || wanted[i])
-			appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "", addresses[i]);
+			appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "", settings->to[i]);
 	return list.data;
 }
 
@@ -140,15 +140,14 @@ make_test_values(const MailSettings *settings)
 	json_begin(&json);
 	json_add_text(&json, "host", server_name());
 	json_add_text(&json, "database", get_database_name(MyDatabaseId));
-	json_add_text(&json, "to", join(settings->to, settings->n_to, NULL));
+	json_add_text(&json, "to", join_recipients(settings, NULL));
 	return json_end(&json);
 }
 
 static void
 raise_failure(const MailSettings *settings, const MailerResult *result)
 {
-	const char *refused = result->refused ?
-	join(settings->to, settings->n_to, result->refused) : "";
+	const char *refused = result->refused ? join_recipients(settings, result->refused) : "";
 
 	ereport(ERROR,
 			(errcode(result->outcome == MAIL_UNREACHABLE ? ERRCODE_CONNECTION_FAILURE :
@@ -171,6 +170,5 @@ mail_report_send_test(void)
 	result = mailer_send(settings, message);
 	if (result->error != NULL)
 		raise_failure(settings, result);
-	return psprintf("%s has taken a test mail for %s", settings->url,
-					join(settings->to, settings->n_to, NULL));
+	return psprintf("%s has taken a test mail for %s", settings->url, join_recipients(settings, NULL));
 }

@@ -31,8 +31,6 @@
 #define ADDRESS_MAX			254
 #define LOCAL_PART_MAX		64
 
-static const char hex_digits[] = "0123456789ABCDEF";
-
 
 /* --------------------------------------------------------------- addresses --- */
 
@@ -111,7 +109,7 @@ put_in_word(StringInfo out, const char *s, int length)
 		else if (c == ' ')
 			appendStringInfoChar(out, '_');
 		else
-			appendStringInfo(out, "=%c%c", hex_digits[c >> 4], hex_digits[c & 15]);
+			appendStringInfo(out, "=%02X", c);
 	}
 }
 
@@ -147,18 +145,16 @@ put_encoded(StringInfo out, const char *text, int column)
 }
 
 static char *
-make_text_header(const char *name, const char *text)
+make_subject(const char *text)
 {
-	int			column = strlen(name) + 2;
 	StringInfoData out;
 
 	initStringInfo(&out);
-	appendStringInfo(&out, "%s: ", name);
-	if (is_plain(text) && strstr(text, "=?") == NULL &&
-		column + strlen(text) <= LINE_MAX_OF_HEADERS)
+	appendStringInfoString(&out, "Subject: ");
+	if (is_plain(text) && strstr(text, "=?") == NULL && out.len + strlen(text) <= LINE_MAX_OF_HEADERS)
 		appendStringInfoString(&out, text);
 	else
-		put_encoded(&out, text, column);
+		put_encoded(&out, text, out.len);
 	return out.data;
 }
 
@@ -181,7 +177,7 @@ message_headers(const Message *message)
 		psprintf("From: audio_cleanup <%s>", message->from),
 		make_recipients(message->to, message->n_to),
 		psprintf("Message-ID: <%s>", message->id),
-		make_text_header("Subject", message->subject),
+		make_subject(message->subject),
 		/* without this, an absence note would answer the mail (RFC 3834) */
 		"Auto-Submitted: auto-generated",
 		NULL

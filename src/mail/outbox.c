@@ -68,9 +68,8 @@ outbox_wake(const Extension *extension)
 {
 	if (mail_settings_off(mail_settings_snapshot()) != NULL)
 		return;
-	if (owner_query(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_mail WHERE next_try_at <= clock_timestamp() LIMIT 1") > 0)
+	if (owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_mail WHERE next_try_at <= clock_timestamp() LIMIT 1"))
 		at_end_add(&wishes, &wish);
-	SPI_freetuptable(SPI_tuptable);
 }
 
 

@@ -17,8 +17,9 @@
 
 #include "utils/guc.h"
 
-#include "src/mail/settings.h"
 #include "src/mail/message.h"
+#include "src/mail/settings.h"
+#include "src/text/list.h"
 
 static const struct config_enum_entry mail_on_options[] = {
 	{"never", MAIL_ON_NEVER, false},
@@ -40,32 +41,13 @@ static char *smtp_ca_file;
 
 /* ---------------------------------------------------------------- checks --- */
 
-/* Returns the next address of a list separated by commas, palloc'd, or NULL at its end. */
-static char *
-next_address(const char **cursor)
-{
-	const char *p = *cursor;
-	const char *start;
-	const char *end;
-
-	while (*p == ',' || isspace((unsigned char) *p))
-		p++;
-	start = p;
-	while (*p != '\0' && *p != ',')
-		p++;
-	*cursor = end = p;
-	while (end > start && isspace((unsigned char) end[-1]))
-		end--;
-	return end > start ? pnstrdup(start, end - start) : NULL;
-}
-
 static bool
 check_recipients(char **newval, void **extra, GucSource source)
 {
 	const char *cursor = *newval;
 	char	   *address;
 
-	while ((address = next_address(&cursor)) != NULL)
+	while ((address = list_next_entry(&cursor, false)) != NULL)
 	{
 		if (!message_is_address(address))
 		{
@@ -208,7 +190,7 @@ mail_settings_snapshot(void)
 	settings->ca_file = pstrdup(smtp_ca_file);
 	settings->from = pstrdup(mail_from);
 	settings->to = palloc(sizeof(char *) * (strlen(mail_to) / 2 + 1));
-	while ((address = next_address(&cursor)) != NULL)
+	while ((address = list_next_entry(&cursor, false)) != NULL)
 		if (!is_listed(settings, address))
 			settings->to[settings->n_to++] = address;
 	return settings;

@@ -100,18 +100,15 @@ begins_with(const char *line, size_t length, const char *word)
 }
 
 /*
- * Copies the text as printable ASCII, because the copy goes into a database
- * of any encoding, and into a log.
+ * Copies the text without its line end, as printable ASCII, because the copy
+ * goes into a database of any encoding, and into a log.
  */
 static void
 copy_printable(char *target, size_t size, const char *text, size_t length)
 {
 	while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r'))
 		length--;
-	length = Min(length, size - 1);
-	for (size_t i = 0; i < length; i++)
-		target[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
-	target[length] = '\0';
+	libcurl_copy_printable(target, size, text, length);
 }
 
 /*
@@ -154,11 +151,11 @@ is_betrayed(const char *reply, const char *secret)
 }
 
 static void
-keep_reply(Mail *mail, char *target, const char *line, size_t length)
+keep_reply(Mail *mail, const char *line, size_t length)
 {
-	copy_printable(target, REPLY_SIZE, line, length);
-	if (is_betrayed(target, mail->secret) || is_betrayed(target, mail->server->password))
-		target[3] = '\0';
+	copy_printable(mail->reply, sizeof(mail->reply), line, length);
+	if (is_betrayed(mail->reply, mail->secret) || is_betrayed(mail->reply, mail->server->password))
+		mail->reply[3] = '\0';
 }
 
 /* Keeps an answer that refuses.  The last line of an answer has a space after its number. */
@@ -170,7 +167,7 @@ hear_reply(Mail *mail, const char *line, size_t length)
 
 	if (!refused)
 		return;
-	keep_reply(mail, mail->reply, line, length);
+	keep_reply(mail, line, length);
 	if (of_recipient && line[3] == ' ' && !mail->in_data)
 	{
 		mail->result.refused[mail->recipient] = true;
@@ -190,17 +187,6 @@ hear(CURL * easy, curl_infotype type, char *data, size_t length, void *arg)
 
 
 /* ---------------------------------------------------------------- contents --- */
-
-/* Adds a line to the list.  Returns false if there is no memory. */
-static bool
-append(struct curl_slist **list, const char *line)
-{
-	struct curl_slist *longer = curl_slist_append(*list, line);
-
-	if (longer != NULL)
-		*list = longer;
-	return longer != NULL;
-}
 
 /*
  * Returns a copy of the text, malloc'd, with the line ends of MIME, or NULL
@@ -245,13 +231,13 @@ make_contents(Mail *mail)
 	const MailItem *item = mail->item;
 
 	for (int i = 0; i < item->n_to; i++)
-		if (!append(&mail->recipients, item->to[i]))
+		if (!libcurl_append(&mail->recipients, item->to[i]))
 			return false;
 	for (int i = 0; item->headers[i] != NULL; i++)
-		if (!append(&mail->headers, item->headers[i]))
+		if (!libcurl_append(&mail->headers, item->headers[i]))
 			return false;
 	/* otherwise libcurl writes "mixed"; it adds the boundary by itself */
-	if (!append(&mail->headers, "Content-Type: multipart/alternative"))
+	if (!libcurl_append(&mail->headers, "Content-Type: multipart/alternative"))
 		return false;
 	mail->mime = curl_mime_init(mail->easy);
 	return mail->mime != NULL &&
@@ -437,10 +423,8 @@ mail_end(Mail *mail)
 			give_up(mail);
 		curl_multi_remove_handle(mail->multi, mail->easy);
 	}
-	if (mail->easy != NULL)
-		curl_easy_cleanup(mail->easy);
-	if (mail->multi != NULL)
-		curl_multi_cleanup(mail->multi);
+	curl_easy_cleanup(mail->easy);
+	curl_multi_cleanup(mail->multi);
 	curl_mime_free(mail->mime);
 	curl_slist_free_all(mail->headers);
 	curl_slist_free_all(mail->recipients);

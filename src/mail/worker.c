@@ -68,9 +68,7 @@ begin(void)
 	Extension  *extension;
 
 	worker_look_up();
-	CHECK_FOR_INTERRUPTS();
-	worker_begin();
-	extension = extension_lookup(true);
+	extension = worker_begin_in(NULL);
 	return extension != NULL && lock_extension(extension) ? extension : NULL;
 }
 

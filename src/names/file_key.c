@@ -38,9 +38,9 @@ emit_tails(const KeyMaker *maker, const char *text, size_t len, size_t last, Key
 }
 
 /*
- * Makes keys for a file that is derived of the file "d/abc", or of "d/abc.wav".
- * The latter is kept by whatever keeps the files of "d/abc", so the derived file
- * is, too.
+ * Makes keys for a file that is derived from the file "d/abc", or from
+ * "d/abc.wav".  A name that keeps the files of "d/abc" keeps "d/abc.wav", and so
+ * keeps the derived file, too.
  */
 static void
 emit_derived(const KeyMaker *maker, const char *text, size_t len)

@@ -344,34 +344,9 @@ entity_length(const char *text, size_t len)
 	return i > 2 && i < len && text[i] == ';' ? i + 1 : 0;
 }
 
-/* Returns the length of "\\c3\\a9", a letter of two bytes in PHP's notation; or 0. */
-static size_t
-hex_escape_length(const char *text, size_t len)
-{
-	return len >= 6 && strchr("cdCD", text[1]) != NULL && isxdigit((unsigned char) text[2]) &&
-		text[3] == '\\' && strchr("89abAB", text[4]) != NULL && isxdigit((unsigned char) text[5]) ? 6 : 0;
-}
-
-/* Returns whether the `n` digits are hexadecimal and do not mean ASCII. */
-static bool
-is_high_hex(const char *digits, size_t n)
-{
-	uint32		value = 0;
-
-	for (size_t i = 0; i < n; i++)
-	{
-		unsigned char c = digits[i];
-
-		if (!isxdigit(c))
-			return false;
-		value = value << 4 | (isdigit(c) ? c - '0' : tolower(c) - 'a' + 10);
-	}
-	return value >= 0x80;
-}
-
 /*
- * Returns the length of "\\u00e9", "\\xe9", "\\303" or "\\c3\\a9" if it does
- * not mean ASCII; or 0.
+ * Returns the length of "\\u00e9", "\\xe9", "\\303" or "\\c3\\a9", which is a
+ * letter of two bytes in PHP's notation, if it does not mean ASCII; or 0.
  */
 static size_t
 escape_length(const char *text, size_t len)
@@ -379,10 +354,11 @@ escape_length(const char *text, size_t len)
 	char		kind = len > 1 ? text[1] : '\0';
 	size_t		digits = kind == 'u' ? 4 : kind == 'x' ? 2 : 0;
 
-	if (hex_escape_length(text, len) > 0)
-		return hex_escape_length(text, len);
+	if (len >= 6 && strchr("cdCD", kind) != NULL && isxdigit((unsigned char) text[2]) &&
+		text[3] == '\\' && strchr("89abAB", text[4]) != NULL && isxdigit((unsigned char) text[5]))
+		return 6;
 	if (digits > 0)
-		return len >= 2 + digits && is_high_hex(text + 2, digits) ? 2 + digits : 0;
+		return readings_hex_number(text + 2, text + len, (int) digits) >= 0x80 ? 2 + digits : 0;
 	return len >= 4 && (kind == '2' || kind == '3') && text[2] >= '0' && text[2] <= '7' &&
 		text[3] >= '0' && text[3] <= '7' ? 4 : 0;
 }

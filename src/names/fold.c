@@ -121,16 +121,6 @@ is_sure_start(pg_wchar c)
 	return is_in_ranges(c, letters, lengthof(letters));
 }
 
-/* Returns the length of the valid letter at `text`, or 0. */
-static int
-letter_length(const char *text, size_t len)
-{
-	int			step = pg_utf_mblen((const unsigned char *) text);
-
-	return (size_t) step <= len && *text != '\0' &&
-		pg_utf8_islegal((const unsigned char *) text, step) ? step : 0;
-}
-
 #define B	FOLD_BREAK
 #define L	FOLD_LATIN
 #define M	FOLD_MARK
@@ -166,7 +156,7 @@ fold_class(bool utf8, const char *text, size_t len, int *step)
 	/* it may be a quote or a blank: names that are judged are ASCII there */
 	if (!utf8)
 		return FOLD_BREAK;
-	if ((*step = letter_length(text, len)) == 0)
+	if ((*step = (int) utf8_letter_length(text, len)) == 0)
 	{
 		*step = 1;
 		return FOLD_LATIN;
@@ -268,9 +258,9 @@ stretch_length(const char *text, size_t len)
 
 	while (i < len && i < STRETCH_MAX)
 	{
-		int			step = letter_length(text + i, len - i);
+		size_t		step = utf8_letter_length(text + i, len - i);
 
-		if (step == 0)
+		if (step == 0 || text[i] == '\0')
 			break;
 		if (i >= STRETCH && is_sure_start(utf8_to_unicode((const unsigned char *) text + i)))
 			break;

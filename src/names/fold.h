@@ -26,6 +26,15 @@ fold_ascii(char c)
 	return (c >= 'A' && c <= 'Z') ? c + ('a' - 'A') : c;
 }
 
+/* Returns the length of the valid letter of UTF-8 at `text`, or 0 if the `len` bytes do not begin with one. */
+static inline size_t
+utf8_letter_length(const char *text, size_t len)
+{
+	size_t		n = pg_utf_mblen((const unsigned char *) text);
+
+	return n <= len && pg_utf8_islegal((const unsigned char *) text, (int) n) ? n : 0;
+}
+
 /*
  * Folds a text of `len` bytes: makes it lower case and composed, and makes
  * no-break spaces and invisible marks plain spaces.  Returns a new text,

@@ -24,6 +24,7 @@
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 
+#include "src/names/fold.h"
 #include "src/names/readings.h"
 
 #define READINGS_MAX	48
@@ -57,9 +58,8 @@ hex_value(char c)
 	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* Returns the number that the `digits` hexadecimal digits at `text` mean, or -1. */
-static int
-hex_number(const char *text, const char *end, int digits)
+int
+readings_hex_number(const char *text, const char *end, int digits)
 {
 	int			number = 0;
 
@@ -115,7 +115,7 @@ decode_escapes(EscapeReader read_escape, char sign, const char *text, size_t len
 static size_t
 read_hex_pair(const char *text, const char *end, char **out)
 {
-	int			byte = hex_number(text + 1, end, 2);
+	int			byte = readings_hex_number(text + 1, end, 2);
 
 	if (byte <= 0)
 		return 0;
@@ -136,7 +136,7 @@ readings_decode_percent(const char *text, size_t len, char *out)
 static int
 read_four_digits(const char *text, const char *end, pg_wchar *c)
 {
-	int			first = end - text >= 6 && text[1] == 'u' ? hex_number(text + 2, end, 4) : -1;
+	int			first = end - text >= 6 && text[1] == 'u' ? readings_hex_number(text + 2, end, 4) : -1;
 	int			second;
 
 	if (first <= 0)
@@ -144,7 +144,7 @@ read_four_digits(const char *text, const char *end, pg_wchar *c)
 	*c = first;
 	if (first < 0xD800 || first > 0xDBFF || end - text < 12 || text[6] != text[0] || text[7] != 'u')
 		return 6;
-	second = hex_number(text + 8, end, 4);
+	second = readings_hex_number(text + 8, end, 4);
 	if (second < 0xDC00 || second > 0xDFFF)
 		return 6;
 	*c = 0x10000 + ((first & 0x3FF) << 10) + (second & 0x3FF);
@@ -176,7 +176,7 @@ read_unicode_escape(const char *text, const char *end, pg_wchar *c)
 		return n;
 	if (text[1] == 'U')
 	{
-		int			letter = hex_number(text + 2, end, 8);
+		int			letter = readings_hex_number(text + 2, end, 8);
 
 		*c = Max(letter, 0);
 		return letter > 0 ? 10 : 0;
@@ -193,9 +193,7 @@ read_unicode_escape(const char *text, const char *end, pg_wchar *c)
 static int
 octal_number(const char *text, const char *end)
 {
-	int			i;
-
-	for (i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++)
 		if (end - text <= i || text[i] < '0' || text[i] > '7')
 			return -1;
 	return ((text[0] - '0') << 6 | (text[1] - '0') << 3 | (text[2] - '0')) & 0xFF;
@@ -227,8 +225,8 @@ read_backslash(const char *text, const char *end, char **out)
 		return n;
 	}
 	n = 4;
-	if (text[1] == 'x' && hex_number(text + 2, end, 2) > 0)
-		*(*out)++ = (char) hex_number(text + 2, end, 2);
+	if (text[1] == 'x' && readings_hex_number(text + 2, end, 2) > 0)
+		*(*out)++ = (char) readings_hex_number(text + 2, end, 2);
 	else if (octal_number(text + 1, end) > 0)
 		*(*out)++ = (char) octal_number(text + 1, end);
 	else
@@ -307,9 +305,8 @@ static size_t
 decode_path(const char *text, size_t len, char *out)
 {
 	size_t		n = 0;
-	size_t		i;
 
-	for (i = 0; i < len; i++)
+	for (size_t i = 0; i < len; i++)
 	{
 		if (text[i] == '/')
 		{
@@ -332,16 +329,6 @@ decode_path(const char *text, size_t len, char *out)
 	return n;
 }
 
-
-/* Returns the length of the UTF-8 letter at `text`, or 0 if there is none. */
-static size_t
-letter_length(const char *text, const char *end)
-{
-	int			len = pg_utf_mblen((const unsigned char *) text);
-
-	return len <= end - text && pg_utf8_islegal((const unsigned char *) text, len) ? len : 0;
-}
-
 static bool
 is_utf8(const char *text, size_t len)
 {
@@ -349,7 +336,7 @@ is_utf8(const char *text, size_t len)
 	size_t		n = 1;
 
 	while (text < end && n > 0)
-		text += n = letter_length(text, end);
+		text += n = utf8_letter_length(text, end - text);
 	return n > 0;
 }
 
@@ -362,7 +349,7 @@ decode_latin(const char *text, size_t len, char *out)
 
 	while (text < end)
 	{
-		size_t		n = letter_length(text, end);
+		size_t		n = utf8_letter_length(text, end - text);
 
 		if (n == 0)
 			out = put_letter(out, (unsigned char) *text, 2);
@@ -419,12 +406,11 @@ static const struct
 static pg_wchar
 named_letter(const char *name, size_t len)
 {
-	size_t		i;
 
-	for (i = 0; i < lengthof(other_entities); i++)
+	for (size_t i = 0; i < lengthof(other_entities); i++)
 		if (strlen(other_entities[i].name) == len && memcmp(other_entities[i].name, name, len) == 0)
 			return other_entities[i].letter;
-	for (i = 0; i < lengthof(latin_entities); i++)
+	for (size_t i = 0; i < lengthof(latin_entities); i++)
 		if (strlen(latin_entities[i]) == len && memcmp(latin_entities[i], name, len) == 0)
 			return 0xA0 + i;
 	return 0;
@@ -436,9 +422,8 @@ numbered_letter(const char *text, size_t len)
 {
 	bool		hex = len > 1 && (text[1] == 'x' || text[1] == 'X');
 	pg_wchar	number = 0;
-	size_t		i;
 
-	for (i = hex ? 2 : 1; i < len; i++)
+	for (size_t i = hex ? 2 : 1; i < len; i++)
 	{
 		int			digit = hex_value(text[i]);
 
@@ -536,9 +521,7 @@ holds(const char *text, size_t len, const char *wanted)
 static bool
 holds_doubled_slash(const char *text, size_t len)
 {
-	size_t		i;
-
-	for (i = 1; i < len; i++)
+	for (size_t i = 1; i < len; i++)
 		if (text[i] == '/' && text[i - 1] == '/' && !(i > 1 && text[i - 2] == ':'))
 			return true;
 	return false;
@@ -566,9 +549,7 @@ applies(const Reading *reading, int decoder)
 static bool
 is_known(const Readings *readings, const Reading *reading)
 {
-	int			i;
-
-	for (i = 0; i < readings->n; i++)
+	for (int i = 0; i < readings->n; i++)
 		if (readings->all[i].hash == reading->hash && readings->all[i].len == reading->len)
 			return true;
 	return false;
@@ -636,12 +617,11 @@ decode_through(char *text, size_t len)
 {
 	size_t		before;
 	int			rounds = 0;
-	int			i;
 
 	do
 	{
 		before = len;
-		for (i = 0; i < lengthof(decoders); i++)
+		for (int i = 0; i < lengthof(decoders); i++)
 			if (decoders[i].read_escape != NULL && decoders[i].read_escape != read_plus &&
 				!is_for_php(i))
 				len = decode_escapes(decoders[i].read_escape, decoders[i].sign, text, len, text);
@@ -649,7 +629,7 @@ decode_through(char *text, size_t len)
 	return len;
 }
 
-/* Where `+` stands for a space in a text that is decoded through. */
+/* What a `+` stands for in a text whose escapes are all decoded. */
 typedef enum PlusSign
 {
 	PLUS_IS_PLUS,
@@ -695,9 +675,8 @@ static void
 pass_few_readings(const char *text, size_t len, ReadingSink sink, void *arg)
 {
 	int			n = memchr(text, '+', len) != NULL || holds(text, len, "2B") || holds(text, len, "2b") ? N_PLUS_SIGNS : 1;
-	int			plus;
 
-	for (plus = 0; plus < n; plus++)
+	for (int plus = 0; plus < n; plus++)
 	{
 		pass_decoded_through(text, len, false, plus, sink, arg);
 		if (holds(text, len, "S:"))
@@ -710,8 +689,6 @@ readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
 {
 	Readings   *readings;
 	bool		too_many = false;
-	int			i;
-	int			decoder;
 
 	if (is_literal(text, len))
 	{
@@ -724,12 +701,12 @@ readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
 	readings->all[0].len = len;
 	readings->all[0].hash = hash_bytes_extended((const unsigned char *) text, (int) len, 0);
 	readings->n = 1;
-	for (i = 0; i < readings->n; i++)
+	for (int i = 0; i < readings->n; i++)
 	{
 		Reading    *reading = &readings->all[i];
 
 		sink(reading->text, reading->len, arg);
-		for (decoder = 0; decoder < lengthof(decoders); decoder++)
+		for (int decoder = 0; decoder < lengthof(decoders); decoder++)
 			if (!applies(reading, decoder))
 				continue;
 			else if (readings->n < READINGS_MAX)

@@ -31,4 +31,7 @@ extern void readings_of(const char *text, size_t len, ReadingSink sink, void *ar
  */
 extern size_t readings_decode_percent(const char *text, size_t len, char *out);
 
+/* Returns the number that the `digits` hexadecimal digits at `text`, which ends at `end`, mean; or -1. */
+extern int	readings_hex_number(const char *text, const char *end, int digits);
+
 #endif							/* AUDIO_CLEANUP_READINGS_H */

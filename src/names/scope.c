@@ -16,7 +16,7 @@
  *
  * What the index costs is waiting for memory.  So keys are put into it, and
  * asked for, several at a time, their places being fetched meanwhile; and it is
- * made in its full size at once.  Who knows how many keys will come says so
+ * made in its full size at once, if the caller says how many keys will come
  * (keys_expected).  Otherwise the keys are gathered, and the index is made when
  * the first question is asked.
  *

@@ -48,12 +48,6 @@
 /* limit for databases that are cleaned at once; half of max_worker_processes is another limit */
 #define MAX_AT_ONCE		16
 
-/* For each slot, the highest number of a job that is to be tried again. */
-typedef struct LauncherShared
-{
-	pg_atomic_uint64 busy[MAX_AT_ONCE];
-} LauncherShared;
-
 typedef struct Job
 {
 	NightJob	night;
@@ -76,17 +70,18 @@ typedef struct Launcher
 	int64		last_number;
 } Launcher;
 
-static LauncherShared *shared = NULL;
+/* in shared memory: for each slot, the highest number of a job that is to be tried again */
+static pg_atomic_uint64 *busy = NULL;
 
 
 /* ----------------------------------------------------------- shared memory --- */
 
 static void
-attach_shared(void *memory, bool is_new)
+attach_busy(void *memory, bool is_new)
 {
-	shared = memory;
+	busy = memory;
 	for (int i = 0; is_new && i < MAX_AT_ONCE; i++)
-		pg_atomic_init_u64(&shared->busy[i], 0);
+		pg_atomic_init_u64(&busy[i], 0);
 }
 
 /*
@@ -97,10 +92,10 @@ attach_shared(void *memory, bool is_new)
 void
 launcher_report_busy(const NightJob *job)
 {
-	uint64		known = pg_atomic_read_u64(&shared->busy[job->slot]);
+	uint64		known = pg_atomic_read_u64(&busy[job->slot]);
 
 	while (known < job->number &&
-		   !pg_atomic_compare_exchange_u64(&shared->busy[job->slot], &known, job->number))
+		   !pg_atomic_compare_exchange_u64(&busy[job->slot], &known, job->number))
 		;
 }
 
@@ -111,7 +106,7 @@ launcher_init(void)
 
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
-	shmem_request("audio_cleanup launcher", sizeof(LauncherShared), attach_shared);
+	shmem_request("audio_cleanup launcher", sizeof(*busy) * MAX_AT_ONCE, attach_busy);
 	worker_describe(&worker, "cleanup_launcher_main", "audio_cleanup launcher");
 	worker.bgw_restart_time = RESTART_SECONDS;
 	RegisterBackgroundWorker(&worker);
@@ -136,10 +131,10 @@ add_job(Launcher *launcher, const char *database, bool first_look, bool server_s
 }
 
 static void
-add_jobs(Launcher *launcher, List *databases, bool first_look, bool server_started)
+add_jobs(Launcher *launcher, bool server_started)
 {
-	foreach_ptr(char, database, databases)
-		add_job(launcher, database, first_look, server_started);
+	foreach_ptr(char, database, launcher->schedule->databases)
+		add_job(launcher, database, server_started, server_started);
 }
 
 /*
@@ -296,7 +291,7 @@ look_after_workers(Launcher *launcher)
 		launcher->running = foreach_delete_current(launcher->running, lc);
 		pfree(job->worker);
 		job->worker = NULL;
-		if (pg_atomic_read_u64(&shared->busy[job->night.slot]) == job->night.number)
+		if (pg_atomic_read_u64(&busy[job->night.slot]) == job->night.number)
 			delay_job(launcher, job);
 		else
 			pfree(job);
@@ -415,7 +410,7 @@ look_at_clock(Launcher *launcher)
 
 	adopt_firing(launcher);
 	if (launcher->has_firing && had_firing && launcher->firing.at > before.at)
-		add_jobs(launcher, launcher->schedule->databases, false, false);
+		add_jobs(launcher, false);
 }
 
 /* Returns the milliseconds until there is something to do; -1 if only a signal can bring work. */
@@ -473,7 +468,7 @@ begin(Launcher *launcher)
 	launcher->last_number = GetCurrentTimestamp();
 	load_schedule(launcher);
 	adopt_firing(launcher);
-	add_jobs(launcher, launcher->schedule->databases, true, true);
+	add_jobs(launcher, true);
 }
 
 static void

@@ -67,13 +67,7 @@ drain_leftovers(const Extension *extension)
 static Extension *
 look_into_database(const NightJob *job, RunRequest *request, MemoryContext context)
 {
-	MemoryContext caller;
-	Extension  *extension;
-
-	worker_begin();
-	caller = MemoryContextSwitchTo(context);
-	extension = extension_lookup(true);
-	MemoryContextSwitchTo(caller);
+	Extension  *extension = worker_begin_in(context);
 
 	/*
 	 * do not let the next databases wait for a session that has locked our

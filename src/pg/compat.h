@@ -157,12 +157,16 @@
 #define compat_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL, SO_NONE)
 #endif
 
-/* 17: a loop over a list of pointers declares its variable */
+/* 17: a loop over a list of pointers, or of OIDs, declares its variable */
 #if PG_VERSION_NUM < 170000
 #define foreach_ptr(type, var, list) \
 	for (type *var = NULL, *var##_list = (type *) (list); var##_list != NULL; var##_list = NULL) \
 		for (int var##_n = 0; var##_n < list_length((List *) var##_list) && \
 			 (var = list_nth((List *) var##_list, var##_n), true); var##_n++)
+#define foreach_oid(var, list) \
+	for (const List *var##_list = (list); var##_list != NULL; var##_list = NULL) \
+		for (Oid var = InvalidOid, var##_n = 0; var##_n < (Oid) list_length(var##_list) && \
+			 (var = list_nth_oid(var##_list, (int) var##_n), true); var##_n++)
 #endif
 
 /* 19: a JSONB that is being built is one struct, with its result */

@@ -93,4 +93,25 @@ libcurl_work(CURLM * multi, int *running, sigset_t *signals)
 	return code;
 }
 
+/* Adds a copy of the line to the list.  Returns false if there is no memory. */
+static inline bool
+libcurl_append(struct curl_slist **list, const char *line)
+{
+	struct curl_slist *longer = curl_slist_append(*list, line);
+
+	if (longer != NULL)
+		*list = longer;
+	return longer != NULL;
+}
+
+/* Copies `length` bytes of somebody's text as printable ASCII, cut at `size` - 1. */
+static inline void
+libcurl_copy_printable(char *target, size_t size, const char *text, size_t length)
+{
+	length = Min(length, size - 1);
+	for (size_t i = 0; i < length; i++)
+		target[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
+	target[length] = '\0';
+}
+
 #endif							/* AUDIO_CLEANUP_CURL_H */

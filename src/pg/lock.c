@@ -29,7 +29,7 @@
 /* A DROP EXTENSION that nobody holds up has ended by then. */
 #define EXTENSION_WAIT_MS	5000
 #define EXTENSION_POLL_MS	50
-/* After it has waited in vain, a process does not wait again for so long. */
+/* A process that has waited in vain does not wait again for so long. */
 #define EXTENSION_REST_MS	60000
 
 int
@@ -37,6 +37,7 @@ lock_limit_waits(int wait_ms)
 {
 	int			guc_level = NewGUCNestLevel();
 
+	/* at least 1, because a lock_timeout of 0 means no limit */
 	if (LockTimeout == 0 || LockTimeout > wait_ms)
 		role_set_for_now("lock_timeout", psprintf("%d", Max(wait_ms, 1)));
 	return guc_level;
@@ -70,19 +71,13 @@ wait_bounded(TimestampTz deadline, void (*wait) (void *), void *arg)
 	MemoryContext caller = CurrentMemoryContext;
 	volatile bool in_time = true;
 	int			guc_level;
-	int			limit;
 
 	if (deadline == 0)
 	{
 		wait(arg);
 		return true;
 	}
-	/* at least 1, because a lock_timeout of 0 means no limit */
-	limit = (int) Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline));
-	if (LockTimeout > 0)
-		limit = Min(limit, LockTimeout);
-	guc_level = NewGUCNestLevel();
-	role_set_for_now("lock_timeout", psprintf("%d", limit));
+	guc_level = lock_limit_waits((int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline));
 	PG_TRY();
 	{
 		wait(arg);
@@ -96,7 +91,7 @@ wait_bounded(TimestampTz deadline, void (*wait) (void *), void *arg)
 		in_time = false;
 	}
 	PG_END_TRY();
-	AtEOXact_GUC(false, guc_level);
+	lock_end_limit(guc_level);
 	return in_time;
 }
 
@@ -408,8 +403,7 @@ void
 lock_wait_for_writers(List *relation_oids, int wait_ms)
 {
 	TimestampTz deadline = deadline_in(wait_ms);
-	ListCell   *lc;
 
-	foreach(lc, relation_oids)
-		wait_for_writers_of(lfirst_oid(lc), deadline);
+	foreach_oid(relid, relation_oids)
+		wait_for_writers_of(relid, deadline);
 }

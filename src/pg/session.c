@@ -27,7 +27,7 @@
 #include "src/pg/session.h"
 #include "src/pg/sql.h"
 
-/* Returns whether a view can tell the values of the setting apart, as far as it does not ask for them. */
+/* Returns whether the setting changes the rows of a view that does not ask for its value. */
 static bool
 shows_in_texts(const struct config_generic *setting)
 {

@@ -267,12 +267,16 @@ sql_query_kept(SqlKept *kept, int n, const SqlParameter *parameters)
 }
 
 char *
+sql_replace(const char *sql, const char *mark, const char *name)
+{
+	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID, CStringGetTextDatum(sql),
+													   CStringGetTextDatum(mark), CStringGetTextDatum(name)));
+}
+
+char *
 sql_name_schema(const Extension *extension, const char *sql)
 {
-	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID,
-													   CStringGetTextDatum(sql),
-													   CStringGetTextDatum("@extschema@"),
-													   CStringGetTextDatum(extension_schema(extension))));
+	return sql_replace(sql, "@extschema@", extension_schema(extension));
 }
 
 static int
@@ -390,10 +394,9 @@ sql_oid_array(const List *oids)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(oids), 1));
 	int			n = 0;
-	ListCell   *lc;
 
-	foreach(lc, oids)
-		elements[n++] = ObjectIdGetDatum(lfirst_oid(lc));
+	foreach_oid(oid, oids)
+		elements[n++] = ObjectIdGetDatum(oid);
 	return PointerGetDatum(construct_array(elements, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 

@@ -103,6 +103,9 @@ extern TupleDesc sql_row_desc(int n, const SqlColumn *columns);
 /* Installs the hook that checks statements. _PG_init() calls this once.  Does not need SPI. */
 extern void sql_init(void);
 
+/* Returns `sql`, with each `mark` replaced by `name`.  Does not need SPI. */
+extern char *sql_replace(const char *sql, const char *mark, const char *name);
+
 /*
  * Returns `sql`, with each @extschema@ replaced by the name that the schema
  * of `extension` has now, quoted.  Does not need SPI.

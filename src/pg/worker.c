@@ -77,6 +77,19 @@ worker_begin(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
+Extension *
+worker_begin_in(MemoryContext context)
+{
+	MemoryContext caller;
+	Extension  *extension;
+
+	worker_begin();
+	caller = MemoryContextSwitchTo(context ? context : CurrentMemoryContext);
+	extension = extension_lookup(true);
+	MemoryContextSwitchTo(caller);
+	return extension;
+}
+
 void
 worker_commit(void)
 {

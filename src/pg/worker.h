@@ -12,6 +12,8 @@
 
 #include "postmaster/bgworker.h"
 
+#include "src/pg/extension.h"
+
 /*
  * Fills in the fields of `worker` that all our workers share.  `main` is the
  * name of the worker's function, `type` its name for people.  Never raises an
@@ -35,6 +37,13 @@ extern void worker_override_settings(void);
  */
 extern void worker_begin(void);
 extern void worker_commit(void);
+
+/*
+ * Does the work of worker_begin().  Returns the extension, which is allocated
+ * in `context`, or, if `context` is NULL, lives as long as the transaction;
+ * returns NULL if the extension is gone.
+ */
+extern Extension *worker_begin_in(MemoryContext context);
 
 /*
  * Takes interrupts, and reloads the configuration if the postmaster has asked

@@ -28,9 +28,6 @@
 #include "src/sources/cleared.h"
 #include "src/sources/sources.h"
 
-/* rows of each source that a preview tries to clear */
-#define MAX_TRIED_ROWS			10
-
 
 /* ------------------------------------------------------------------- clear --- */
 
@@ -71,7 +68,7 @@ clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
 {
 	if (plan->dry_run)
 	{
-		sources_try_clearing(source, sessions, MAX_TRIED_ROWS);
+		sources_try_clearing(source, sessions);
 		return;
 	}
 	if (plan->context.settings->backup_retention_days > 0)
@@ -88,11 +85,11 @@ clear_all(void *arg)
 	{
 		Clearing	clearing = {try->plan, source, NIL};
 
-		try->source = clearing.source;
-		if (try->source->clear)
+		try->source = source;
+		if (source->clear)
 			condemned_scan_sessions(try->condemned, gather_session, &clearing);
 		if (clearing.sessions != NIL)
-			clear_source(try->plan, try->source, sql_text_array(clearing.sessions));
+			clear_source(try->plan, source, sql_text_array(clearing.sessions));
 	}
 	try->cleared = true;
 	if (try->plan->dry_run)
@@ -213,8 +210,6 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 }
 
 
-
-
 /* ----------------------------------------------------------------- condemn --- */
 
 static bool
@@ -228,17 +223,11 @@ is_same_session(const CondemnedFile *a, const CondemnedFile *b)
 static bool
 is_of_cleared_source(const CleanupPlan *plan, const CondemnedFile *file)
 {
-	ListCell   *lc;
-
 	if (file->source == NULL)
 		return false;
-	foreach(lc, plan->found.sources)
-	{
-		const Source *source = lfirst(lc);
-
+	foreach_ptr(const Source, source, plan->found.sources)
 		if (strcmp(source->name, file->source) == 0)
-			return source->clear;
-	}
+		return source->clear;
 	return false;
 }
 
@@ -277,7 +266,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	TimestampTz failed_before = plan_failed_before(plan->context.settings);
 	int			guc_level = lock_limit_waits(plan->context.settings->writer_wait);
-	Match	   *match = plan_begin_match(plan->context.settings, plan_claim(plan));
+	Match	   *match = match_begin(plan->context.settings, plan_claim(plan));
 	Condemned  *condemned = NULL;
 	Brake	   *found;
 
@@ -295,8 +284,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 		progress_set_phase(PHASE_WAITING);
 		if (found == NULL)
 			recheck_wait_for_writers(&plan->context, sources, limit != PG_INT64_MAX, &found);
-		if (found != NULL)
-			plan_apply_brake(plan, found);
+		plan_apply_brake(plan, found);
 		progress_set_phase(PHASE_CONDEMNING);
 		condemned = condemned_begin(false, false);
 		condemn_matched(plan, &match, sources, MATCH_JUDGE_LOCKED, failed_before, true, &condemned);

@@ -226,8 +226,6 @@ judge_failed(Judgement *judgement, int64 number, const char *path, const Source 
 }
 
 
-
-
 /* ---------------------------------------------------------------- together --- */
 
 static void
@@ -245,16 +243,15 @@ judge_waiting(Judgement *judgement)
 {
 	FileStore  *store = judgement->plan->found.store;
 	const char **paths;
-	int			i;
 
 	if (judgement->n_waiting == 0)
 		return;
 	paths = palloc(sizeof(char *) * judgement->n_waiting);
-	for (i = 0; i < judgement->n_waiting; i++)
+	for (int i = 0; i < judgement->n_waiting; i++)
 		paths[i] = judgement->waiting[i].path;
 	store_expect(store, paths, judgement->n_waiting);
 	CHECK_FOR_INTERRUPTS();
-	for (i = 0; i < judgement->n_waiting; i++)
+	for (int i = 0; i < judgement->n_waiting; i++)
 		judge_file(judgement, &judgement->waiting[i]);
 	store_expect(store, NULL, 0);
 	pfree(paths);

@@ -107,15 +107,13 @@ typedef struct SourceFiles
 struct Match
 {
 	MemoryContext context;
-	const KeyRules *rules;
-	const char *claim;			/* see match_set_claim() */
+	const Settings *settings;
+	const char *claim;
 	KeyScope	scope;
 	List	   *sources;
 	TextList   *names;
 	int64		count;
 	int64		rows;
-	int			orphan_hours;	/* grace of restored files */
-	int			session_days;
 	int			families_hit;
 	Bits		session_keys;	/* keys in rows with a session */
 	RecentHit  *recent;
@@ -146,9 +144,8 @@ make_stores(Match *match)
 		{{"key", INT8OID}, {"source", INT4OID}, {"session", TEXTOID}, {"value", TEXTOID}},
 		{{"key", INT8OID}, {"source", INT4OID}, {"session", TEXTOID}, {"value", TEXTOID}}
 	};
-	int			i;
 
-	for (i = 0; i < N_STORES; i++)
+	for (int i = 0; i < N_STORES; i++)
 	{
 		match->stores[i] = tuplestore_begin_heap(true, false, work_mem);
 		match->descs[i] = sql_row_desc(i < STORE_FAILED ? 2 : 4, columns[i]);
@@ -188,15 +185,14 @@ count_set(const Match *match, const Bits set)
 {
 	Size		bytes = match->count / 8 + 1;
 	int64		n = 0;
-	Size		i;
 
-	for (i = 0; i < bytes; i += Min(bytes - i, (Size) MaxAllocSize))
+	for (Size i = 0; i < bytes; i += Min(bytes - i, (Size) MaxAllocSize))
 		n += pg_popcount((const char *) set + i, (int) Min(bytes - i, (Size) MaxAllocSize));
 	return n;
 }
 
 Match *
-match_begin(const KeyRules *rules)
+match_begin(const Settings *settings, const char *claim)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup match",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -204,7 +200,8 @@ match_begin(const KeyRules *rules)
 	Match	   *match = palloc0(sizeof(Match));
 
 	match->context = context;
-	match->rules = rules;
+	match->settings = settings;
+	match->claim = claim;
 	match->scope.context = context;
 	match->scope.filter_max = Min((uint64) work_mem * 1024 / 4, FILTER_MAX_BYTES);
 	match->scope.keys_max = KEYS_MAX_BYTES;
@@ -217,24 +214,9 @@ match_begin(const KeyRules *rules)
 }
 
 void
-match_set_grace(Match *match, int orphan_hours, int session_days)
-{
-	match->orphan_hours = orphan_hours;
-	match->session_days = session_days;
-}
-
-void
-match_set_claim(Match *match, const char *claim)
-{
-	match->claim = claim;
-}
-
-void
 match_end(Match *match)
 {
-	int			i;
-
-	for (i = 0; i < N_STORES; i++)
+	for (int i = 0; i < N_STORES; i++)
 		tuplestore_end(match->stores[i]);
 	texts_end(match->names);
 	MemoryContextDelete(match->context);
@@ -246,7 +228,7 @@ match_end(Match *match)
 void
 match_add(Match *match, const char *path)
 {
-	match->scope.keys_expected += key_count_most(match->rules, path);
+	match->scope.keys_expected += key_count_most(match->settings->rules, path);
 	texts_add(match->names, path);
 	match->count++;
 }
@@ -279,7 +261,7 @@ add_to_scope(int64 file, const char *path, void *arg)
 {
 	Match	   *match = arg;
 
-	key_widen_scope(match->rules, path, &match->scope);
+	key_widen_scope(match->settings->rules, path, &match->scope);
 }
 
 /* Adds the name of a file to STORE_NAMES, once. */
@@ -331,7 +313,7 @@ write_keys(int64 file, const char *path, void *arg)
 {
 	KeyedFile	keyed = {arg, file};
 
-	key_of_file(keyed.match->rules, path, keyed.match->families_hit, write_file_key, &keyed);
+	key_of_file(keyed.match->settings->rules, path, keyed.match->families_hit, write_file_key, &keyed);
 }
 
 static void
@@ -343,10 +325,8 @@ add_file(int64 file, const char *path, void *arg)
 Match *
 match_begin_again(Match *match)
 {
-	Match	   *again = match_begin(match->rules);
+	Match	   *again = match_begin(match->settings, match->claim);
 
-	match_set_grace(again, match->orphan_hours, match->session_days);
-	match_set_claim(again, match->claim);
 	scan_names(match, NULL, add_file, again);
 	match_end(match);
 	return again;
@@ -425,21 +405,20 @@ consider_row(const SourceRow *row, void *arg)
 
 	/* a hit of a session is written with its own session: not later */
 	bool		at_once = row->session != NULL;
-	int			i;
 
 	CHECK_FOR_INTERRUPTS();
 	match->rows++;
 	match->of_source[row->source->number].rows++;
 	writer->source = row->source;
 	writer->session = row->session;
-	for (i = 0; i < row->source->n_columns; i++)
+	for (int i = 0; i < row->source->n_columns; i++)
 	{
 		if (row->values[i] == NULL)
 			continue;
 		writer->value = row->values[i];
 		writer->value_len = row->lengths[i];
 		(at_once ? key_of_reference : key_of_many)
-			(match->rules, &match->scope, writer->value, writer->value_len, consider_key, writer);
+			(match->settings->rules, &match->scope, writer->value, writer->value_len, consider_key, writer);
 	}
 	return true;
 }
@@ -460,7 +439,7 @@ refers_to_file(const SourceRow *row, void *arg)
 	CHECK_FOR_INTERRUPTS();
 	for (int i = 0; !found && i < row->source->n_columns; i++)
 		if (row->values[i] != NULL)
-			key_of_reference(match->rules, &match->scope, row->values[i], row->lengths[i], note_key, &found);
+			key_of_reference(match->settings->rules, &match->scope, row->values[i], row->lengths[i], note_key, &found);
 	return found;
 }
 
@@ -480,21 +459,21 @@ static void
 read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_before)
 {
 	HitWriter	writer = {.match = match};
-	ListCell   *lc;
 
 	/* rows are locked before the snapshot that shows the other references */
 	if (mode == MATCH_JUDGE_LOCKED)
 	{
 		writer.store = STORE_JUDGED;
-		foreach(lc, sources)
-			read_source(&writer, lfirst(lc), SCAN_LOCKING_FAILED, failed_before);
+		foreach_ptr(const Source, source, sources)
+		{
+			read_source(&writer, source, SCAN_LOCKING_FAILED, failed_before);
+			match->of_source[source->number].rows = 0;
+		}
 		match->rows = 0;
-		foreach(lc, sources)
-			match->of_source[((const Source *) lfirst(lc))->number].rows = 0;
 	}
 	writer.store = mode == MATCH_JUDGE_LOCKED ? STORE_FAILED : STORE_JUDGED;
-	foreach(lc, sources)
-		read_source(&writer, lfirst(lc), mode == MATCH_PROTECT ? SCAN_REFERENCES : SCAN_JUDGING,
+	foreach_ptr(const Source, source, sources)
+		read_source(&writer, source, mode == MATCH_PROTECT ? SCAN_REFERENCES : SCAN_JUDGING,
 					failed_before);
 }
 
@@ -526,9 +505,8 @@ refer_by_key(Match *match, int64 number, int64 file)
 {
 	int			n = list_length(match->sources);
 	bool		any = false;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (match->of_source[i].keys != NULL && is_in_set(match->of_source[i].keys, number))
 		{
 			refer_to(match, file, i, true);
@@ -580,7 +558,7 @@ look_at_name(int64 file, const char *path, void *arg)
 
 	marks->file = file;
 	marks->path = path;
-	key_of_file(marks->match->rules, path, marks->match->families_hit, look_at_key, marks);
+	key_of_file(marks->match->settings->rules, path, marks->match->families_hit, look_at_key, marks);
 }
 
 static void
@@ -603,22 +581,18 @@ static const char *const store_names[N_STORES] = {
 static void
 show_tuplestores(Match *match)
 {
-	int			i;
-
-	for (i = 0; i < N_STORES; i++)
+	for (int i = 0; i < N_STORES; i++)
 		sql_show_tuplestore(store_names[i], match->stores[i], match->descs[i]);
 }
 
 static void
 hide_tuplestores(void)
 {
-	int			i;
-
-	for (i = 0; i < N_STORES; i++)
+	for (int i = 0; i < N_STORES; i++)
 		sql_hide_tuplestore(store_names[i]);
 }
 
-/* Receives files.  Adds them to `set`; or, if that is NULL, notes that the source in the second column refers to them. */
+/* Receives files.  Adds them to `set`; or, without a set, notes that the source in the second column refers to them. */
 typedef struct FileReceiver
 {
 	DestReceiver pub;
@@ -626,16 +600,6 @@ typedef struct FileReceiver
 	Bits		set;
 	bool		protects;
 } FileReceiver;
-
-static void
-start_files(DestReceiver *self, int operation, TupleDesc desc)
-{
-}
-
-static void
-stop_files(DestReceiver *self)
-{
-}
 
 static bool
 receive_file(TupleTableSlot *slot, DestReceiver *self)
@@ -654,8 +618,9 @@ receive_file(TupleTableSlot *slot, DestReceiver *self)
 static void
 collect_files(Match *match, const Extension *extension, const char *sql, Bits set, bool protects)
 {
-	FileReceiver receiver = {{receive_file, start_files, stop_files, stop_files, DestNone}, match, set, protects};
+	FileReceiver receiver = {*None_Receiver, match, set, protects};
 
+	receiver.pub.receiveSlot = receive_file;
 	owner_query_into(extension, 0, NULL, sql, &receiver.pub);
 }
 
@@ -698,7 +663,7 @@ restored_lately(const Match *match)
 					" AND f.finished_at > clock_timestamp() - CASE f.reason WHEN 'failed_session'"
 					"  THEN pg_catalog.make_interval(days => %d)"
 					"  ELSE pg_catalog.make_interval(hours => %d) END)",
-					match->session_days, match->orphan_hours);
+					match->settings->failed_session_retention_days, match->settings->orphaned_file_retention_hours);
 }
 
 /*
@@ -911,7 +876,7 @@ gather_failed(FailedReceiver *receiver, int64 file, TupleTableSlot *slot)
 		receiver->strength = KEY_NO_MATCH;
 	}
 	if (DatumGetPointer(value) != NULL)
-		strength = key_compare(match->rules, VARDATA_ANY(DatumGetTextPP(value)),
+		strength = key_compare(match->settings->rules, VARDATA_ANY(DatumGetTextPP(value)),
 							   VARSIZE_ANY_EXHDR(DatumGetTextPP(value)), receiver->path);
 	receiver->strength = Max(receiver->strength, strength);
 }
@@ -937,7 +902,7 @@ static void
 join_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
 {
 	FailedReceiver receiver = {
-		.pub = {receive_failed, start_files, stop_files, stop_files, DestNone},
+		.pub = *None_Receiver,
 		.match = match,
 		.sink = sink,
 		.arg = arg,
@@ -948,6 +913,7 @@ join_failed(Match *match, const Extension *extension, MatchFailedSink sink, void
 	};
 	ActingAs	saved;
 
+	receiver.pub.receiveSlot = receive_failed;
 	role_act_as(extension->owner, &saved);
 	role_read_strictly();
 	if (match->scope.too_many)

@@ -19,9 +19,8 @@
 #include "nodes/pg_list.h"
 
 #include "src/pg/extension.h"
+#include "src/settings.h"
 #include "src/sources/sources.h"
-
-typedef struct KeyRules KeyRules;
 
 typedef struct Match Match;
 
@@ -33,22 +32,12 @@ typedef enum MatchMode
 } MatchMode;
 
 /*
- * Begins a match by the `rules`, without files, in the current memory context.
- * What exceeds work_mem goes to disk.
+ * Begins a match by these settings, without files, in the current memory
+ * context.  `claim` is the claim of the directory, a UUID or NULL: only files of
+ * runs under this claim are set aside.  Neither argument is copied.  What exceeds
+ * work_mem goes to disk.
  */
-extern Match *match_begin(const KeyRules *rules);
-
-/*
- * Sets how long a restored file is kept: hours if it was an orphan, days if it
- * was a file of a failed session.
- */
-extern void match_set_grace(Match *match, int orphan_hours, int session_days);
-
-/*
- * Sets the claim of the directory, a UUID or NULL, which is not copied: only
- * files of runs under this claim are set aside.
- */
-extern void match_set_claim(Match *match, const char *claim);
+extern Match *match_begin(const Settings *settings, const char *claim);
 
 /* Frees the match and all that it has written to disk. */
 extern void match_end(Match *match);

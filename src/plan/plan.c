@@ -96,11 +96,9 @@ make_call(void *arg)
 
 		MemoryContextSwitchTo(plan->memory);
 		result = call->work(plan, call->arg);
+		MemoryContextSwitchTo(call->caller);
 		if (result != NULL)
-		{
-			call->result = MemoryContextAlloc(call->caller, VARSIZE(result));
-			memcpy(call->result, result, VARSIZE(result));
-		}
+			call->result = DatumGetJsonbPCopy(JsonbPGetDatum(result));
 	}
 	PG_FINALLY();
 	{
@@ -112,9 +110,9 @@ make_call(void *arg)
 }
 
 /*
- * Whoever looks keeps no lock on tables of others, in which he may have no
- * right: in a transaction that he leaves open, the lock would hold up whoever
- * changes such a table, and all who come after.
+ * A preview keeps no lock.  Its caller may have no right to the tables that it
+ * has read, and may leave the transaction open: a lock would hold up everybody
+ * who changes such a table, and all who come after.
  */
 Jsonb *
 plan_call(CleanWhat what, bool dry_run, bool force, PlanWork work, void *arg)
@@ -182,6 +180,8 @@ plan_what_text(CleanWhat what)
 void
 plan_apply_brake(CleanupPlan *plan, Brake *brake)
 {
+	if (brake == NULL)
+		return;
 	plan->found.blocked = true;
 	if (!plan->dry_run)
 		brake_raise(brake);
@@ -228,8 +228,8 @@ plan_advise(CleanupPlan *plan)
 static void
 note_brake(CleanupPlan *plan, Brake *found)
 {
-	if (found != NULL && !plan->dry_run)
-		brake_raise(found);
+	if (!plan->dry_run)
+		brake_raise_if(found);
 	if (found != NULL)
 		plan->found.notes = lappend(plan->found.notes, found);
 }
@@ -331,16 +331,21 @@ plan_now_ns(void)
 }
 
 TimestampTz
-plan_file_time(const CleanupPlan *plan, const FileIdentity *identity)
+plan_age_begins(const CleanupPlan *plan, TimestampTz at)
 {
 	const Claim *claim = plan->found.claim;
+
+	return claim != NULL && claim->grace_from != 0 ? Max(at, claim->grace_from) : at;
+}
+
+TimestampTz
+plan_file_time(const CleanupPlan *plan, const FileIdentity *identity)
+{
 	int64		newest = identity->mtime_ns;
-	TimestampTz at;
 
 	if (plan->context.settings->file_age == FILE_AGE_NEWEST)
 		newest = Max(newest, Max(identity->ctime_ns, identity->btime_ns));
-	at = time_from_unix_ns(newest);
-	return claim != NULL && claim->grace_from != 0 ? Max(at, claim->grace_from) : at;
+	return plan_age_begins(plan, time_from_unix_ns(newest));
 }
 
 bool
@@ -357,17 +362,6 @@ plan_failed_before(const Settings *settings)
 		(TimestampTz) settings->failed_session_retention_days * USECS_PER_DAY;
 }
 
-Match *
-plan_begin_match(const Settings *settings, const char *claim)
-{
-	Match	   *match = match_begin(settings->rules);
-
-	match_set_grace(match, settings->orphaned_file_retention_hours,
-					settings->failed_session_retention_days);
-	match_set_claim(match, claim);
-	return match;
-}
-
 
 /* ------------------------------------------------------------------- names --- */
 
@@ -375,11 +369,10 @@ bool
 plan_is_readable_name(const Settings *settings, const char *path)
 {
 	size_t		len = strlen(path);
-	size_t		i;
 
 	if (settings->rules->utf8)
 		return pg_verify_mbstr(PG_UTF8, path, (int) len, true);
-	for (i = 0; i < len; i++)
+	for (size_t i = 0; i < len; i++)
 		if (IS_HIGHBIT_SET(path[i]))
 			return false;
 	return true;

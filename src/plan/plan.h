@@ -187,9 +187,6 @@ extern bool plan_count_uploads(FileStore *store, const Settings *settings, int64
  */
 extern Condemned *plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit);
 
-/* Begins a match by these settings, for the directory with this claim (a UUID, or NULL). */
-extern Match *plan_begin_match(const Settings *settings, const char *claim);
-
 /*
  * Looks again at files that were condemned before, those of `match`: waits for
  * writers, and runs the match.  After that, match_why_needed() tells which of

@@ -37,7 +37,10 @@ struct CleanupPlan
 	CondemnedFile next;			/* this one */
 };
 
-/* Apply a brake, or all brakes of a list: an ERROR in a real run, a finding in a preview. */
+/*
+ * Apply a brake, unless it is NULL, or all brakes of a list: an ERROR in a real
+ * run, a finding in a preview.
+ */
 extern void plan_apply_brake(CleanupPlan *plan, Brake *brake);
 extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
 
@@ -52,6 +55,12 @@ extern void uploads_survey(CleanupPlan *plan);
 
 /* Returns the plan's claim as a UUID, NULL without one. */
 extern const char *plan_claim(const CleanupPlan *plan);
+
+/*
+ * Returns the time from which the age of something of the time `at` is counted:
+ * not before the directory was taken over.
+ */
+extern TimestampTz plan_age_begins(const CleanupPlan *plan, TimestampTz at);
 
 /* Returns the server's time in nanoseconds since 1970. */
 extern int64 plan_now_ns(void);

@@ -32,19 +32,18 @@ recheck_wait_for_writers(const Context *context, List *sources, bool own_transac
 {
 	/* cleanup_hold() writes a row, too */
 	List	   *tables = list_make1_oid(extension_relation(context->extension, "cleanup_holds"));
-	ListCell   *lc;
 
 	/*
 	 * must come first, because the planning of a query may read on another
 	 * server
 	 */
 	*brake = sources_wait_remotely(sources, own_transaction, context->settings->writer_wait);
-	foreach(lc, sources)
+	foreach_ptr(const Source, source, sources)
 	{
 		if (*brake == NULL)
-			*brake = sources_probe(lfirst(lc));
+			*brake = sources_probe(source);
 		if (*brake == NULL)
-			tables = list_concat_unique_oid(tables, sources_tables(lfirst(lc), brake));
+			tables = list_concat_unique_oid(tables, sources_tables(source, brake));
 	}
 	if (*brake == NULL)
 		lock_wait_for_writers(tables, context->settings->writer_wait);

@@ -28,9 +28,6 @@
 #include "src/store/walk.h"
 
 
-/* largest difference between the clocks of the server and of the file system */
-#define MAX_CLOCK_SKEW_SECONDS	300
-
 /* -------------------------------------------------------------- directory --- */
 
 static void
@@ -49,8 +46,7 @@ check_directory(CleanupPlan *plan)
 		found = location_brake(place.upload_dir, "could not write to upload directory", errnum);
 	if (found == NULL)
 		found = location_check_backup_dir(&place, !XactReadOnly);
-	if (found != NULL)
-		plan_apply_brake(plan, found);
+	plan_apply_brake(plan, found);
 }
 
 /* Applies a brake if the clocks differ: a file's age is counted from the file system's time to the server's. */
@@ -67,7 +63,7 @@ check_clock(CleanupPlan *plan)
 	if (XactReadOnly || store_clock(plan->found.store, &file_system_ns).outcome != FILE_OK)
 		return;
 	skew = (file_system_ns - plan_now_ns()) / NS_PER_SECOND;
-	if (llabs((long long) skew) > MAX_CLOCK_SKEW_SECONDS)
+	if (llabs((long long) skew) > STORE_MAX_SKEW_SECONDS)
 		plan_apply_brake(plan, brake_make("clock", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 										  "the clock of the upload directory's file system cannot be trusted",
 										  psprintf("It differs from the server's by %lld seconds.", (long long) skew),
@@ -85,14 +81,8 @@ read_claim(CleanupPlan *plan)
 static void
 check_undo(CleanupPlan *plan)
 {
-	Brake	   *found;
-
-	if (plan->found.claim->brake != NULL)
-		return;
-	found = location_check_undo(plan->found.store, plan->context.settings->upload_dir,
-								plan->context.settings, !XactReadOnly);
-	if (found != NULL)
-		plan_apply_brake(plan, found);
+	if (plan->found.claim->brake == NULL)
+		plan_apply_brake(plan, location_check_undo(plan->found.store, plan->context.settings, !XactReadOnly));
 }
 
 /* Applies the brake of the claim.  A replica only notes it, because it looks at the directory of the database that it replicates. */
@@ -112,29 +102,25 @@ static void
 check_above(CleanupPlan *plan)
 {
 	const Settings *settings = plan->context.settings;
-	Brake	   *brake = plan->found.store != NULL ? claim_check_above(settings->upload_dir, settings->backup_dir) : NULL;
 
-	if (brake != NULL)
-		plan_apply_brake(plan, brake);
+	if (plan->found.store != NULL)
+		plan_apply_brake(plan, claim_check_above(settings->upload_dir, settings->backup_dir));
 }
 
 static void
 check_sources(CleanupPlan *plan)
 {
-	ListCell   *lc;
-
 	plan->found.sources = sources_load(plan->context.extension);
 	plan_apply_brakes(plan, sources_check_all(plan->found.sources));
 	if (plan->found.brakes != NIL)
 		return;
-	foreach(lc, plan->found.sources)
+	foreach_ptr(const Source, source, plan->found.sources)
 	{
-		Brake	   *found = sources_probe(lfirst(lc));
+		Brake	   *found = sources_probe(source);
 
 		if (found == NULL)
-			(void) sources_tables(lfirst(lc), &found);
-		if (found != NULL)
-			plan_apply_brake(plan, found);
+			(void) sources_tables(source, &found);
+		plan_apply_brake(plan, found);
 	}
 }
 
@@ -157,11 +143,9 @@ void
 plan_lock_directory(CleanupPlan *plan)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-	Brake	   *brake = claim_lock(plan->found.store, plan->context.settings->upload_dir,
-								   plan->context.settings->writer_wait);
 
-	if (brake != NULL)
-		plan_apply_brake(plan, brake);
+	plan_apply_brake(plan, claim_lock(plan->found.store, plan->context.settings->upload_dir,
+									  plan->context.settings->writer_wait));
 	MemoryContextSwitchTo(caller);
 }
 
@@ -222,10 +206,8 @@ static void
 check_below(CleanupPlan *plan, const char *folder)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-	Brake	   *brake = claim_check_below(plan->context.settings->upload_dir, folder);
 
-	if (brake != NULL)
-		plan_apply_brake(plan, brake);
+	plan_apply_brake(plan, claim_check_below(plan->context.settings->upload_dir, folder));
 	MemoryContextSwitchTo(caller);
 }
 
@@ -314,21 +296,15 @@ plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg)
 static void
 count_sources(CleanupPlan *plan, const Match *match)
 {
-	ListCell   *lc;
-
 	plan->found.counts = palloc(sizeof(MatchCounts) * Max(list_length(plan->found.sources), 1));
-	foreach(lc, plan->found.sources)
-	{
-		int			number = ((const Source *) lfirst(lc))->number;
-
-		match_count_source(match, number, &plan->found.counts[number]);
-	}
+	foreach_ptr(const Source, source, plan->found.sources)
+		match_count_source(match, source->number, &plan->found.counts[source->number]);
 }
 
 static void
 survey_files(CleanupPlan *plan)
 {
-	Match	   *match = plan_begin_match(plan->context.settings, plan_claim(plan));
+	Match	   *match = match_begin(plan->context.settings, plan_claim(plan));
 	WalkedFiles walked = {plan, match};
 
 	plan->looked_at_ns = plan_now_ns();

@@ -40,10 +40,8 @@
 #include "src/sources/sources.h"
 
 #define SAMPLED_NAMES	100
-#define SAMPLED_ROWS	20000	/* of a table */
-#define VALUE_MAX		65536	/* bytes, as they are stored */
 #define SEARCH_MS		1000	/* in all tables */
-#define SEARCH_ALL_MS	10000	/* likewise, with `everything` */
+#define SEARCH_ALL_MS	10000	/* in all tables, with `everything` */
 #define ID_MIN			12		/* bytes of an id that is no word */
 #define SAMPLE_KEYS		32
 
@@ -160,8 +158,8 @@ look_at_table(void *arg)
 	const Look *look = arg;
 
 	if (ConditionalLockRelationOid(look->candidate->table.relid, AccessShareLock))
-		sources_sample(&look->candidate->table, look->candidate->rows, SAMPLED_ROWS, VALUE_MAX,
-					   look->search->deadline, look_at_row, look->search);
+		sources_sample(&look->candidate->table, look->candidate->rows, look->search->deadline,
+					   look_at_row, look->search);
 }
 
 static List *

@@ -46,15 +46,6 @@ is_of_file(const UploadCount *count, const StoreUpload *upload)
 		walk_why_not(count->store, upload->path, count->settings->recurse, &len) == WALK_REACHED;
 }
 
-/* Returns the time from which the age of an upload is counted: not before the directory was taken over. */
-static TimestampTz
-age_begins(const CleanupPlan *plan, TimestampTz begun)
-{
-	const Claim *claim = plan->found.claim;
-
-	return claim != NULL && claim->grace_from != 0 ? Max(begun, claim->grace_from) : begun;
-}
-
 static void
 look_at(CleanupPlan *plan, const UploadCount *count, const StoreUpload *upload)
 {
@@ -64,7 +55,7 @@ look_at(CleanupPlan *plan, const UploadCount *count, const StoreUpload *upload)
 
 	if (count->n == 1 || begun < plan->found.oldest_upload)
 		plan->found.oldest_upload = begun;
-	if (age_begins(plan, begun) >= count->begun_before || list_length(plan->found.old_uploads) >= MAX_OLD_UPLOADS)
+	if (plan_age_begins(plan, begun) >= count->begun_before || list_length(plan->found.old_uploads) >= MAX_OLD_UPLOADS)
 		return;
 	caller = MemoryContextSwitchTo(plan->memory);
 	old = palloc0(sizeof(LedgerUpload));

@@ -44,14 +44,10 @@
 static Extension *
 begin_locked(MemoryContext context)
 {
-	MemoryContext caller;
 	Extension  *extension;
 
 	worker_look_up();
-	worker_begin();
-	caller = MemoryContextSwitchTo(context ? context : CurrentMemoryContext);
-	extension = extension_lookup(true);
-	MemoryContextSwitchTo(caller);
+	extension = worker_begin_in(context);
 	return extension != NULL && lock_await_run(extension) ? extension : NULL;
 }
 
@@ -132,14 +128,9 @@ drain_all(MemoryContext context)
 static bool
 wait_for_turn(MemoryContext context)
 {
-	MemoryContext caller;
-	Extension  *extension;
+	Extension  *extension = worker_begin_in(context);
 	bool		mine = false;
 
-	worker_begin();
-	caller = MemoryContextSwitchTo(context);
-	extension = extension_lookup(true);
-	MemoryContextSwitchTo(caller);
 	if (extension != NULL && lock_try(extension, LOCK_QUEUE))
 	{
 		mine = lock_await_run(extension);

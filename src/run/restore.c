@@ -63,12 +63,6 @@ add_error(Restoring *restoring, const char *path, const char *text)
 
 /* ------------------------------------------------------------------- files --- */
 
-static const char *
-target_of(const LedgerFile *file)
-{
-	return file->restore_as ? file->restore_as : file->path;
-}
-
 /* Returns the length of the part of `target` that names a file instead of a folder, or 0. */
 static size_t
 length_of_file(FileStore *store, const char *target)
@@ -94,7 +88,7 @@ static bool
 is_within_directory(Restoring *restoring, const LedgerFile *file)
 {
 	FileStore  *store = drain_store(restoring->drain);
-	const char *target = target_of(file);
+	const char *target = ledger_target(file);
 	size_t		len;
 	WalkReason	reason = walk_why_not(store, target, true, &len);
 
@@ -114,7 +108,7 @@ static bool
 is_name_free(Restoring *restoring, const LedgerFile *file)
 {
 	FileIdentity found;
-	FileResult	result = store_identify(drain_store(restoring->drain), target_of(file), &found);
+	FileResult	result = store_identify(drain_store(restoring->drain), ledger_target(file), &found);
 
 	if (result.outcome == FILE_VANISHED)
 		return is_within_directory(restoring, file);
@@ -125,7 +119,7 @@ is_name_free(Restoring *restoring, const LedgerFile *file)
 	else
 		add_error(restoring, file->path,
 				  psprintf("the name \"%s\" is taken; the backup lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
-						   target_of(file),
+						   ledger_target(file),
 						   drain_trash_path(drain_place(restoring->drain), restoring->run_id)));
 	return false;
 }
@@ -143,9 +137,9 @@ add_file(Restoring *restoring, LedgerFile *file, const char *state, const char *
 static void
 mark_file(Restoring *restoring, LedgerFile *file)
 {
-	add_file(restoring, file, "restoring", target_of(file));
+	add_file(restoring, file, "restoring", ledger_target(file));
 	if (store_is_quick(drain_store(restoring->drain)) && restoring->in_batch++ < AT_COMMIT_FILES)
-		at_commit_add(restoring->batch, file->path, target_of(file), &file->identity);
+		at_commit_add(restoring->batch, file->path, ledger_target(file), &file->identity);
 }
 
 /*
@@ -202,13 +196,9 @@ judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 static void
 add_sessions(Restoring *restoring, List *sessions)
 {
-	ListCell   *lc;
-
-	foreach(lc, sessions)
-	{
-		restoring->sessions = report_append(restoring->sessions, restoring->context->settings->report_limit, lfirst(lc));
-		restoring->n_sessions++;
-	}
+	foreach_ptr(const char, session, sessions)
+		restoring->sessions = report_append(restoring->sessions, restoring->context->settings->report_limit, session);
+	restoring->n_sessions += list_length(sessions);
 }
 
 /* Restores the cleared columns of failed sessions whose audio comes back. */
@@ -235,11 +225,10 @@ expect_names(Restoring *restoring, const LedgerFile *files, const StoreLocated *
 {
 	const char **names = palloc(sizeof(char *) * n);
 	int			n_names = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (located[i].place == PLACE_TRASH)
-			names[n_names++] = target_of(&files[i]);
+			names[n_names++] = ledger_target(&files[i]);
 	store_expect(drain_store(restoring->drain), names, n_names);
 }
 
@@ -247,9 +236,8 @@ static void
 judge_files(Restoring *restoring, LedgerFile *files, int n)
 {
 	StoreLocated *located = palloc(sizeof(StoreLocated) * n);
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		located[i] = (StoreLocated)
 	{
 		files[i].path, &files[i].identity
@@ -257,7 +245,7 @@ judge_files(Restoring *restoring, LedgerFile *files, int n)
 	store_locate_many(drain_store(restoring->drain), restoring->run_id, located, n);
 	CHECK_FOR_INTERRUPTS();
 	expect_names(restoring, files, located, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		judge_file(restoring, &files[i], &located[i]);
@@ -316,10 +304,8 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 		brake_raise(brake);
 	PG_TRY();
 	{
-		brake = claim_lock(drain_store(restoring->drain), work->upload_dir,
-						   restoring->context->settings->writer_wait);
-		if (brake != NULL)
-			brake_raise(brake);
+		brake_raise_if(claim_lock(drain_store(restoring->drain), work->upload_dir,
+								  restoring->context->settings->writer_wait));
 		if (only_file == 0)
 			retry_sessions(restoring);
 		judge_run(restoring, only_file, as);
@@ -393,8 +379,7 @@ find_directory(const Context *context)
 	Brake	   *brake;
 	const char *claim = claim_find(context->extension, context->settings->upload_dir, &brake);
 
-	if (brake != NULL)
-		brake_raise(brake);
+	brake_raise_if(brake);
 	return claim;
 }
 

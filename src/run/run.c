@@ -138,7 +138,6 @@ run_preview(CleanWhat what, bool force, RunPreview of)
 static Jsonb *
 condemn_in_transaction(CleanupPlan *plan, void *arg)
 {
-	const char *trigger = arg;
 	const Context *context = plan_context(plan);
 	Condemned  *condemned;
 	Jsonb	   *report;
@@ -147,7 +146,7 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 	int64		run_id;
 	int64		uploads;
 
-	progress_begin(CurrentMemoryContext, trigger, false, false);
+	progress_begin(CurrentMemoryContext, "sql", false, false);
 	plan_check_transaction(plan);
 	lock_run(context->extension, context->settings->writer_wait, false);
 	plan_check_nodes(plan, false);
@@ -155,7 +154,7 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 	drain_in_transaction(context->extension);
 
 	plan_survey(plan, false);
-	run_id = run_record(plan, trigger, LEDGER_NO_DAY, false);
+	run_id = run_record(plan, "sql", LEDGER_NO_DAY, false);
 	place = run_claim_directory(plan, run_id);
 	condemned = plan_condemn(plan, run_id, PG_INT64_MAX);
 	progress_set_run(run_id);
@@ -178,9 +177,9 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 }
 
 Jsonb *
-run_in_transaction(CleanWhat what, bool force, const char *trigger)
+run_in_transaction(CleanWhat what, bool force)
 {
-	return plan_call(what, false, force, condemn_in_transaction, (void *) trigger);
+	return plan_call(what, false, force, condemn_in_transaction, NULL);
 }
 
 

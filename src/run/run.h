@@ -37,10 +37,9 @@ extern Jsonb *run_preview(CleanWhat what, bool force, RunPreview of);
 
 /*
  * Makes a real run in the current transaction: the condemned files leave the
- * directory when the transaction commits.  `trigger` is a value of
- * cleanup_runs.trigger.
+ * directory when the transaction commits.
  */
-extern Jsonb *run_in_transaction(CleanWhat what, bool force, const char *trigger);
+extern Jsonb *run_in_transaction(CleanWhat what, bool force);
 
 /*
  * Begins a new transaction in READ COMMITTED, if

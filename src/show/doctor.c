@@ -19,7 +19,6 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
-#include "src/mail/outbox.h"
 #include "src/mail/send.h"
 #include "src/night/pg_cron.h"
 #include "src/night/timetable.h"

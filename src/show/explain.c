@@ -51,7 +51,6 @@ typedef struct Search
 	const KeyRules *rules;
 	const char *path;
 	MemoryContext context;
-	bool		judging;
 	const bool *may_show;		/* the columns of the source that is being
 								 * read */
 	List	   *references;
@@ -66,17 +65,16 @@ settings_of(const CleanupPlan *plan)
 }
 
 static void
-add_reference(Search *search, const SourceRow *row, int column, bool failed)
+add_reference(Search *search, const SourceRow *row, int column)
 {
 	MemoryContext caller = MemoryContextSwitchTo(search->context);
-	Reference  *reference = palloc(sizeof(Reference));
+	Reference  *reference = palloc0(sizeof(Reference));
 
 	reference->source = row->source->name;
 	reference->column = row->source->columns[column];
 	reference->session = row->session ? pstrdup(row->session) : NULL;
 	reference->value = !search->may_show[column] ? NULL :
 		pnstrdup(row->values[column], pg_mbcliplen(row->values[column], (int) row->lengths[column], VALUE_SHOWN));
-	reference->failed = failed;
 	search->references = lappend(search->references, reference);
 	MemoryContextSwitchTo(caller);
 }
@@ -95,7 +93,7 @@ look_at_row(const SourceRow *row, void *arg)
 			continue;
 		search->count++;
 		if (list_length(search->references) < ROWS_SHOWN)
-			add_reference(search, row, i, false);
+			add_reference(search, row, i);
 	}
 	return true;
 }
@@ -307,7 +305,7 @@ static Standing
 look_up_standing(const CleanupPlan *plan, const char *path)
 {
 	Standing	standing = {hold_find(plan_context(plan)->extension, path), false, NULL};
-	Match	   *match = plan_begin_match(settings_of(plan), plan_findings(plan)->claim->uuid);
+	Match	   *match = match_begin(settings_of(plan), plan_findings(plan)->claim->uuid);
 
 	match_add(match, path);
 	match_run(match, plan_context(plan)->extension, NIL, MATCH_PROTECT, 0, false);

@@ -23,7 +23,6 @@
 
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 
 #include "src/names/rules.h"
 #include "src/names/file_key.h"
@@ -244,19 +243,18 @@ why_not_walked(const Search *search, const char *value)
 static Datum
 explain_examples(const Search *search, Datum array)
 {
-	Datum	   *examples;
 	int			n;
+	const char **examples = sql_texts(array, &n);
+	List	   *explained = NIL;
 
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &examples, NULL, &n);
 	for (int i = 0; i < n; i++)
 	{
-		const char *value = TextDatumGetCString(examples[i]);
-		const char *reason = why_not_walked(search, value);
+		const char *reason = why_not_walked(search, examples[i]);
 
-		if (reason != NULL)
-			examples[i] = CStringGetTextDatum(psprintf("%s (not looked into: %s)", value, reason));
+		explained = lappend(explained, reason == NULL ? unconstify(char *, examples[i]) :
+							psprintf("%s (not looked into: %s)", examples[i], reason));
 	}
-	return PointerGetDatum(construct_array(examples, n, TEXTOID, -1, false, TYPALIGN_INT));
+	return sql_text_array(explained);
 }
 
 static void

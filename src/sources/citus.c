@@ -103,10 +103,9 @@ bool
 citus_has_any(List *relations)
 {
 	List	   *tables = citus_list_tables();
-	ListCell   *lc;
 
-	foreach(lc, relations)
-		if (list_member_oid(tables, lfirst_oid(lc)))
+	foreach_oid(relid, relations)
+		if (list_member_oid(tables, relid))
 		return true;
 	return false;
 }

@@ -67,11 +67,10 @@ key_find(Oid table)
 	Relation	rel = relation_open(table, AccessShareLock);
 	List	   *key = NIL;
 	bool		is_primary = false;
-	ListCell   *lc;
 
-	foreach(lc, RelationGetIndexList(rel))
+	foreach_oid(indexrelid, RelationGetIndexList(rel))
 	{
-		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexrelid));
 		Form_pg_index index;
 
 		if (!HeapTupleIsValid(tuple))
@@ -109,7 +108,7 @@ key_text(List *values)
 	return OidOutputFunctionCall(F_ARRAY_OUT, sql_text_array(values));
 }
 
-const char **
+static const char **
 key_values(const char *key, int *n)
 {
 	return sql_texts(OidInputFunctionCall(F_ARRAY_IN, unconstify(char *, key), TEXTOID, -1), n);

@@ -197,12 +197,11 @@ make_query(Relation rel, const char *const *columns, int n)
 	ParseState *pstate = make_parsestate(NULL);
 	ParseNamespaceItem *item = add_relation(pstate, rel);
 	Query	   *query = makeNode(Query);
-	int			i;
 
 	query->commandType = CMD_SELECT;
 	query->querySource = QSRC_ORIGINAL;
 	query->canSetTag = true;
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		Node	   *var = scanNSItemForColumn(pstate, item, 0, columns[i], -1);
 
@@ -296,12 +295,10 @@ expose_node(Query *query, Node *node, List **bases)
 static bool
 expose_places(Query *query, List **bases)
 {
-	ListCell   *lc;
-
 	if (!has_own_rows(query))
 		return false;
-	foreach(lc, query->jointree->fromlist)
-		if (!expose_node(query, lfirst(lc), bases))
+	foreach_ptr(Node, node, query->jointree->fromlist)
+		if (!expose_node(query, node, bases))
 		return false;
 	return true;
 }
@@ -413,7 +410,6 @@ find_table(const Query *query, Node *expr, AttrNumber *attnum)
 	Var		   *var = (Var *) expr;
 	RangeTblEntry *rte;
 	int			wanted = TableOidAttributeNumber;
-	int			i;
 
 	if (!IsA(expr, Var) || var->varlevelsup != 0 || var->varattno <= 0)
 		return 0;
@@ -425,7 +421,7 @@ find_table(const Query *query, Node *expr, AttrNumber *attnum)
 		wanted = find_table(rte->subquery,
 							(Node *) list_nth_node(TargetEntry, rte->subquery->targetList, var->varattno - 1)->expr,
 							attnum);
-	for (i = list_length(query->targetList); wanted != 0 && i > 0; i--)
+	for (int i = list_length(query->targetList); wanted != 0 && i > 0; i--)
 	{
 		Var		   *place = (Var *) list_nth_node(TargetEntry, query->targetList, i - 1)->expr;
 
@@ -466,13 +462,11 @@ query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *
 static bool
 is_bare_scan(const PlanState *state)
 {
-	ListCell   *lc;
-
 	if (!IsA(state, SeqScanState) || state->qual != NULL)
 		return false;
-	foreach(lc, state->plan->targetlist)
+	foreach_ptr(const TargetEntry, target, state->plan->targetlist)
 	{
-		const Var  *var = (Var *) lfirst_node(TargetEntry, lc)->expr;
+		const Var  *var = (Var *) target->expr;
 
 		if (!IsA(var, Var) || var->varattno == InvalidAttrNumber ||
 			(var->varattno < 0 && var->varattno != TableOidAttributeNumber &&
@@ -511,11 +505,10 @@ run_bare_scan(QueryDesc *desc)
 	TableScanDesc scan = compat_table_beginscan(rel, desc->snapshot);
 	int			last = 0;
 	int			n = 0;
-	ListCell   *lc;
 
-	foreach(lc, desc->planstate->plan->targetlist)
+	foreach_ptr(const TargetEntry, target, desc->planstate->plan->targetlist)
 	{
-		attributes[n] = ((Var *) lfirst_node(TargetEntry, lc)->expr)->varattno;
+		attributes[n] = ((Var *) target->expr)->varattno;
 		last = Max(last, attributes[n]);
 		n++;
 	}
@@ -565,7 +558,7 @@ query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
 static TimestampTz reading_deadline = 0;
 static volatile sig_atomic_t n_cancels = 0;
 
-/* true: a cancel came that is not of the clock, and that is pending or has raised an ERROR */
+/* true: a cancel that the clock did not send is pending, or has raised an ERROR */
 static volatile sig_atomic_t others_cancel = false;
 
 void
@@ -652,18 +645,12 @@ stop_clock(const ErrorData *error)
 	return n_cancels > 0 && !others_cancel;
 }
 
-TimestampTz
-query_deadline(void)
-{
-	return reading_deadline;
-}
-
-void
-query_limit_time(const Source *source, const char *message, const char *hint, void (*work) (void *arg), void *arg)
+/* Calls work(arg) while the clock runs, and sets *late as stop_clock() does.  Returns the ERROR that came, or NULL. */
+static ErrorData *
+work_by_clock(void (*work) (void *arg), void *arg, bool *late)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
-	bool		late;
 
 	PG_TRY();
 	{
@@ -675,7 +662,22 @@ query_limit_time(const Source *source, const char *message, const char *hint, vo
 		error = sql_catch(caller);
 	}
 	PG_END_TRY();
-	late = stop_clock(error);
+	*late = stop_clock(error);
+	return error;
+}
+
+TimestampTz
+query_deadline(void)
+{
+	return reading_deadline;
+}
+
+void
+query_limit_time(const Source *source, const char *message, const char *hint, void (*work) (void *arg), void *arg)
+{
+	bool		late;
+	ErrorData  *error = work_by_clock(work, arg, &late);
+
 	if (error == NULL)
 		return;
 	if (late && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
@@ -719,7 +721,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = add_error_context,
@@ -742,17 +744,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	only_superusers = trust_superusers_only(source->is_sampled);
 	same_for_all = trust_same_for_all(get_rel_relkind(source->relid) == RELKIND_VIEW);
 	error_context_stack = &callback;
-	PG_TRY();
-	{
-		start_clock();
-		work(arg);
-	}
-	PG_CATCH();
-	{
-		error = sql_catch(caller);
-	}
-	PG_END_TRY();
-	late = stop_clock(error);
+	error = work_by_clock(work, arg, &late);
 	(void) trust_watch(watched);
 	(void) trust_superusers_only(only_superusers);
 	(void) trust_same_for_all(same_for_all);

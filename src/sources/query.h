@@ -234,9 +234,8 @@ extern bool key_is_plain(Oid table, List *columns);
  */
 extern void key_write_plainly(void);
 
-/* key_text() writes the values (char *) of a key as one text; key_values() reads it, and sets *n to their number. */
+/* Writes the values (char *) of a key as one text. */
 extern char *key_text(List *values);
-extern const char **key_values(const char *key, int *n);
 
 /* key_to_digits() writes the text of a key as digits; key_from_digits() reads them, up to a character that is none. */
 extern char *key_to_digits(const char *key);

@@ -39,6 +39,10 @@
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
+/* the rows, and the largest value in bytes as it is stored, that sources_sample() reads of a table */
+#define SAMPLED_ROWS	20000
+#define SAMPLED_BYTES	65536
+
 /* The columns that are read besides those of files. */
 typedef enum Extra
 {
@@ -60,8 +64,6 @@ typedef struct Reading
 	float4		percent;		/* percentage of the pages that are read, of
 								 * the table without its children; 0: all
 								 * pages, and those of the children */
-	int64		max_rows;		/* 0: all */
-	Size		max_bytes;		/* longest value, as it is stored; 0: any */
 
 	Snapshot	snapshot;
 	SourceQuery *query;
@@ -269,8 +271,8 @@ name_row(Reading *reading, TupleTableSlot *slot)
 static bool
 is_too_long(const Reading *reading, TupleTableSlot *slot, int column)
 {
-	return reading->max_bytes > 0 && TupleDescAttr(slot->tts_tupleDescriptor, column)->attlen == -1 &&
-		toast_datum_size(slot->tts_values[column]) > reading->max_bytes;
+	return reading->source->is_sampled && TupleDescAttr(slot->tts_tupleDescriptor, column)->attlen == -1 &&
+		toast_datum_size(slot->tts_values[column]) > SAMPLED_BYTES;
 }
 
 static bool
@@ -287,7 +289,7 @@ pass_row(Reading *reading, TupleTableSlot *slot)
 			: slot_text(reading, slot, i, &row->lengths[i]);
 	reading->n_rows++;
 	return reading->sink(row, reading->arg) &&
-		(reading->max_rows == 0 || reading->n_rows < reading->max_rows);
+		(!reading->source->is_sampled || reading->n_rows < SAMPLED_ROWS);
 }
 
 static bool
@@ -312,11 +314,6 @@ start_receiving(DestReceiver *self, int operation, TupleDesc desc)
 		value_begin(&reading->writers[i], TupleDescAttr(desc, i)->atttypid);
 }
 
-static void
-stop_receiving(DestReceiver *self)
-{
-}
-
 
 /* --------------------------------------------------------------- reading --- */
 
@@ -325,11 +322,9 @@ begin_reading(Reading *reading, const Source *source, SourceScan scan, Timestamp
 			  SourceSink sink, void *arg)
 {
 	memset(reading, 0, sizeof(*reading));
+	reading->pub = *None_Receiver;
 	reading->pub.receiveSlot = receive_row;
 	reading->pub.rStartup = start_receiving;
-	reading->pub.rShutdown = stop_receiving;
-	reading->pub.rDestroy = stop_receiving;
-	reading->pub.mydest = DestNone;
 	reading->source = source;
 	reading->scan = scan;
 	reading->failed_before = failed_before;
@@ -369,7 +364,6 @@ static void
 check_lockable(const SourceQuery *query)
 {
 	const Source *source = query->source;
-	ListCell   *lc;
 
 	if (!query->has_places)
 		ereport(ERROR,
@@ -377,13 +371,13 @@ check_lockable(const SourceQuery *query)
 				 errmsg("the rows of source %s cannot be locked", source->name),
 				 errdetail("Failed sessions are judged under a lock, and a row of this view does not come from one row of each table below it."),
 				 errhint("Register the view without a status_column, or one that shows the rows of its tables one by one.")));
-	foreach(lc, query->bases)
-		if (lfirst_oid(lc) != source->relid &&
-			pg_class_aclcheck(lfirst_oid(lc), source->owner, ACL_UPDATE) != ACLCHECK_OK &&
-			pg_attribute_aclcheck_all(lfirst_oid(lc), source->owner, ACL_UPDATE, ACLMASK_ANY) != ACLCHECK_OK)
+	foreach_oid(relid, query->bases)
+		if (relid != source->relid &&
+			pg_class_aclcheck(relid, source->owner, ACL_UPDATE) != ACLCHECK_OK &&
+			pg_attribute_aclcheck_all(relid, source->owner, ACL_UPDATE, ACLMASK_ANY) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("the owner of source %s may not lock rows of %s", source->name, sources_name(lfirst_oid(lc))),
+				 errmsg("the owner of source %s may not lock rows of %s", source->name, sources_name(relid)),
 				 errdetail("Role \"%s\" lacks the UPDATE privilege.", GetUserNameFromId(source->owner, true))));
 }
 
@@ -494,12 +488,10 @@ static char *
 locking_statement(const SourceQuery *query)
 {
 	StringInfoData sql;
-	ListCell   *lc;
 
 	initStringInfo(&sql);
-	foreach(lc, query->query->targetList)
-		appendStringInfo(&sql, "%ss.%s", sql.len > 0 ? ", " : "SELECT ",
-						 quote_identifier(lfirst_node(TargetEntry, lc)->resname));
+	foreach_ptr(const TargetEntry, target, query->query->targetList)
+		appendStringInfo(&sql, "%ss.%s", sql.len > 0 ? ", " : "SELECT ", quote_identifier(target->resname));
 	appendStringInfo(&sql, " FROM %s AS s WHERE %s FOR UPDATE SKIP LOCKED", query->source->name,
 					 key_condition(query->key, 1));
 	return sql.data;
@@ -705,8 +697,7 @@ sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink 
 }
 
 void
-sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes, TimestampTz deadline,
-			   SourceSink sink, void *arg)
+sources_sample(const Source *table, double rows, TimestampTz deadline, SourceSink sink, void *arg)
 {
 	TimestampTz before = query_deadline();
 	Source		sampled = *table;
@@ -720,9 +711,7 @@ sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes, 
 		return;
 	sampled.is_sampled = true;
 	begin_reading(&reading, &sampled, SCAN_REFERENCES, 0, sink, arg);
-	reading.percent = rows > max_rows ? 100.0 * max_rows / rows : 100;
-	reading.max_rows = max_rows;
-	reading.max_bytes = max_bytes;
+	reading.percent = rows > SAMPLED_ROWS ? 100.0 * SAMPLED_ROWS / rows : 100;
 	PG_TRY();
 	{
 		sources_set_deadline(before == 0 ? deadline : Min(before, deadline));

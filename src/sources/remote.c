@@ -138,11 +138,10 @@ look_at_relation(const Query *query, RangeTblEntry *rte, TableSearch *search)
 {
 	List	   *relations = rte->inh ? find_all_inheritors(rte->relid, AccessShareLock, NULL)
 	: list_make1_oid(rte->relid);
-	ListCell   *lc;
 
-	foreach(lc, relations)
-		if (is_foreign(lfirst_oid(lc)))
-		add_table(search, lfirst_oid(lc), compat_check_as_user(query, rte));
+	foreach_oid(relid, relations)
+		if (is_foreign(relid))
+		add_table(search, relid, compat_check_as_user(query, rte));
 }
 
 static bool
@@ -173,10 +172,8 @@ find_tables(const SourceQuery *query)
 static bool
 has_foreign_tables(const SourceQuery *query)
 {
-	ListCell   *lc;
-
-	foreach(lc, query->tables)
-		if (is_foreign(lfirst_oid(lc)))
+	foreach_oid(relid, query->tables)
+		if (is_foreign(relid))
 		return true;
 	return false;
 }
@@ -191,15 +188,13 @@ remote_is_read_by(const SourceQuery *query)
 static const char *
 find_option(List *options, const char *name)
 {
-	ListCell   *lc;
-
-	foreach(lc, options)
-		if (strcmp(lfirst_node(DefElem, lc)->defname, name) == 0)
-		return defGetString(lfirst_node(DefElem, lc));
+	foreach_ptr(DefElem, option, options)
+		if (strcmp(option->defname, name) == 0)
+		return defGetString(option);
 	return NULL;
 }
 
-/* Returns the name of the table over there, as postgres_fdw or Citus spells it. */
+/* Returns the name that the table has on its server, as postgres_fdw or Citus spells it. */
 static const char *
 remote_name(const RemoteTable *table)
 {
@@ -299,8 +294,6 @@ remote_check_table(const Source *source, Oid relid)
 	return brake;
 }
 
-
-
 /*
  * Returns a brake if a superuser reads the table on a server that a lesser role
  * owns.  The owner of a server says where it is, and makes its user mappings.
@@ -349,9 +342,7 @@ remote_check_owners(const SourceQuery *query)
 /* A server, or a node of Citus, with those of its tables that are read as one role. */
 typedef struct RemoteServer
 {
-	Oid			server;
-	const CitusPlacement *node; /* NULL: a foreign server */
-	Oid			role;
+	const RemoteTable *first;	/* of `tables`; no placement: a foreign server */
 	const char *name;
 	const char *what;			/* kind and name, for a message */
 	List	   *tables;			/* of RemoteTable */
@@ -366,8 +357,7 @@ typedef struct RemoteServer
 	Brake	   *brake;			/* what is wrong with a table there */
 } RemoteServer;
 
-
-#define LINK(server)	{TEXTOID, (server)->link, false}
+#define LINK(server)	SQL_VALUE(TEXTOID, (server)->link)
 
 /* Runs a statement that calls functions of dblink.  The text says @dblink@ for the schema of dblink. */
 static int
@@ -380,20 +370,13 @@ call_dblink(int n, const SqlParameter *parameters, const char *sql)
 	Oid			extension = get_extension_oid("dblink", false);
 	const SqlParameter oid[] = {SQL_OID(OIDOID, extension)};
 	const char *schema;
-	StringInfoData text;
-	const char *from = sql;
-	const char *mark;
 	int			rows;
 
 	sql_query(lengthof(oid), oid, "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
 			  " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.oid = $1");
 	schema = sql_text(0, 1);
 	SPI_freetuptable(SPI_tuptable);
-	initStringInfo(&text);
-	for (; (mark = strstr(from, "@dblink@")) != NULL; from = mark + strlen("@dblink@"))
-		appendStringInfo(&text, "%.*s%s", (int) (mark - from), from, schema);
-	appendStringInfoString(&text, from);
-	rows = sql_query_members(extension, n, parameters, text.data);
+	rows = sql_query_members(extension, n, parameters, sql_replace(sql, "@dblink@", schema));
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
 	return rows;
@@ -450,7 +433,7 @@ is_connected(RemoteServer *server)
 static void
 disconnect(RemoteServer *server)
 {
-	if (server->node != NULL)
+	if (server->first->placement != NULL)
 		return;
 	HOLD_INTERRUPTS();
 	PG_TRY();
@@ -468,17 +451,17 @@ disconnect(RemoteServer *server)
 	RESUME_INTERRUPTS();
 }
 
-/* Connects anew.  A connection that an ERROR has left is not used: nobody knows what it is connected to. */
+/* Makes a new connection.  An old one, left by an ERROR, is closed: nobody knows which server it leads to. */
 static void
 connect(RemoteServer *server)
 {
-	if (server->node != NULL)
+	if (server->first->placement != NULL)
 		return;
 	disconnect(server);
 	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(server->name)), "SELECT @dblink@.dblink_connect($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
-	/* dblink knows a server by its name, which may be another one's by now */
-	if (get_foreign_server_oid(server->name, true) != server->server)
+	/* dblink takes the name of a server, which another server may have by now */
+	if (get_foreign_server_oid(server->name, true) != server->first->server)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("server \"%s\" has been renamed or replaced meanwhile", server->name)));
@@ -560,7 +543,7 @@ put_question(void *arg)
 {
 	NodeQuestion *question = arg;
 
-	question->rows = citus_ask(question->server->node, question->question);
+	question->rows = citus_ask(question->server->first->placement, question->question);
 }
 
 /* Asks a node, with a limit of time, because Citus waits for an answer as long as the connection is open. */
@@ -574,7 +557,7 @@ ask_node(const RemoteServer *server, const char *text)
 	sources_set_deadline(before == 0 ? until : Min(before, until));
 	PG_TRY();
 	{
-		query_limit_time(((const RemoteTable *) linitial(server->tables))->source, "gave up asking the nodes of source",
+		query_limit_time(server->first->source, "gave up asking the nodes of source",
 						 "Find out why a node of Citus is slow.", put_question, &question);
 	}
 	PG_FINALLY();
@@ -591,7 +574,7 @@ ask(const RemoteServer *server, const char *question)
 {
 	List	   *rows;
 
-	if (server->node != NULL)
+	if (server->first->placement != NULL)
 		return ask_node(server, question);
 	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(question)), "SELECT @dblink@.dblink_send_query($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
@@ -624,7 +607,7 @@ make_question(const RemoteServer *server, const char *body)
 					text.data, body);
 }
 
-/* Returns the tables there that cannot be relied on, and why. */
+/* Returns the tables on the server that cannot be relied on, and why. */
 static const char *const objections =
 "SELECT ''::pg_catalog.text, 'The server is a standby: those who write are connected to another one.' WHERE pg_catalog.pg_is_in_recovery()"
 " UNION ALL SELECT t.name, 'There is no such table there.' FROM tree t WHERE t.relid IS NULL"
@@ -642,7 +625,7 @@ static const char *const objections =
 " UNION ALL SELECT t.name, pg_catalog.format('%s is filled by a subscription there.', s.srrelid::pg_catalog.regclass)"
 "  FROM tree t JOIN pg_catalog.pg_subscription_rel s ON s.srrelid OPERATOR(pg_catalog.=) t.relid";
 
-/* The further objection to a server with Citus that is reached as a foreign server, which does not tell its nodes. */
+/* One more objection: a foreign server that has Citus does not tell us its nodes. */
 static const char *const citus_objection =
 " UNION ALL SELECT '', 'The server has Citus: those who write may be connected to its other nodes.'"
 "  WHERE EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname::pg_catalog.text OPERATOR(pg_catalog.=) 'citus')";
@@ -664,14 +647,14 @@ find_table(const RemoteServer *server, const char *name)
 	foreach_ptr(const RemoteTable, table, server->tables)
 		if (strcmp(remote_name(table), name) == 0)
 		return table;
-	return linitial(server->tables);
+	return server->first;
 }
 
 static Brake *
 look_for_objections(const RemoteServer *server)
 {
 	List	   *rows = ask(server, make_question(server, psprintf("%s%s", objections,
-																  server->node == NULL ? citus_objection : "")));
+																  server->first->placement == NULL ? citus_objection : "")));
 	const RemoteRow *first;
 	const RemoteTable *table;
 
@@ -696,14 +679,12 @@ is_prepared(const RemoteRow *writer)
 static const RemoteRow *
 find_writer(List *now, List *before)
 {
-	ListCell   *other;
-
 	foreach_ptr(const RemoteRow, row, now)
 	{
 		if (is_prepared(row))
 			return row;
-		foreach(other, before)
-			if (strcmp(((const RemoteRow *) lfirst(other))->first, row->first) == 0)
+		foreach_ptr(const RemoteRow, other, before)
+			if (strcmp(other->first, row->first) == 0)
 			return row;
 	}
 	return NULL;
@@ -731,7 +712,7 @@ wait_for_writers(const RemoteServer *server)
 							   psprintf("Process %s holds the lock there.", writer->second)),
 					 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
 		nap(ms);
-		if (server->node != NULL)
+		if (server->first->placement != NULL)
 			ms = Min(ms * 2, WRITER_POLL_MAX_MS);
 		MemoryContextReset(scratch);
 		writer = find_writer(ask(server, question), before);
@@ -758,9 +739,9 @@ converse(void *arg)
 static void
 raise_for_callers(const RemoteServer *server, ErrorData *error)
 {
-	Source		source = *((const RemoteTable *) linitial(server->tables))->source;
+	Source		source = *server->first->source;
 
-	source.owner = server->role;
+	source.owner = server->first->role;
 	query_raise(&source, error);
 }
 
@@ -782,9 +763,9 @@ ask_server(RemoteServer *server)
 	ErrorData  *volatile error = NULL;
 	ActingAs	saved;
 
-	if (server->node == NULL)
+	if (server->first->placement == NULL)
 		make_link(server);
-	role_act_as(server->role, &saved);
+	role_act_as(server->first->role, &saved);
 	PG_TRY();
 	{
 		error = sql_try(converse, server);
@@ -805,10 +786,12 @@ ask_server(RemoteServer *server)
 static bool
 is_of_server(const RemoteTable *table, const RemoteServer *server)
 {
-	if (table->role != server->role || (table->placement == NULL) != (server->node == NULL))
+	const RemoteTable *first = server->first;
+
+	if (table->role != first->role || (table->placement == NULL) != (first->placement == NULL))
 		return false;
-	return table->placement == NULL ? table->server == server->server :
-		citus_is_same_node(table->placement, server->node);
+	return table->placement == NULL ? table->server == first->server :
+		citus_is_same_node(table->placement, first->placement);
 }
 
 static RemoteServer *
@@ -816,11 +799,9 @@ make_server(const RemoteTable *table)
 {
 	RemoteServer *server = palloc0(sizeof(RemoteServer));
 
-	server->server = table->server;
-	server->node = table->placement;
-	server->role = table->role;
-	if (server->node != NULL)
-		server->what = psprintf("node \"%s:%d\"", server->node->host, server->node->port);
+	server->first = table;
+	if (table->placement != NULL)
+		server->what = psprintf("node \"%s:%d\"", table->placement->host, table->placement->port);
 	else
 	{
 		server->name = GetForeignServer(table->server)->servername;
@@ -889,20 +870,9 @@ remote_note_reading(const SourceQuery *query)
 }
 
 static Brake *
-not_own_transaction(void)
+not_now(const char *message, const char *detail)
 {
-	return brake_make("writers", ERRCODE_LOCK_NOT_AVAILABLE,
-					  "rows lie on another server, and the transaction is not the extension's own",
-					  "What it has written there looks like what others write.",
-					  "The next transaction of the extension does it.");
-}
-
-static Brake *
-old_snapshot(void)
-{
-	return brake_make("writers", ERRCODE_LOCK_NOT_AVAILABLE,
-					  "rows on another server were read in this transaction before",
-					  "They would be seen again as they were then.",
+	return brake_make("writers", ERRCODE_LOCK_NOT_AVAILABLE, message, detail,
 					  "The next transaction of the extension does it.");
 }
 
@@ -977,8 +947,10 @@ sources_wait_remotely(List *sources, bool own_transaction, int wait_ms)
 	if (tables == NIL)
 		return NULL;
 	if (reading_in == compat_proc_lxid(MyProc))
-		return old_snapshot();
+		return not_now("rows on another server were read in this transaction before",
+					   "They would be seen again as they were then.");
 	if (!own_transaction)
-		return not_own_transaction();
+		return not_now("rows lie on another server, and the transaction is not the extension's own",
+					   "What it has written there looks like what others write.");
 	return ask_servers(tables, true, wait_ms);
 }

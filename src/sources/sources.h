@@ -185,11 +185,10 @@ extern char *sources_session_id(const char *session);
 extern void sources_clear(const Source *source, Datum sessions);
 
 /*
- * Does the work of sources_clear() for at most `max_rows` rows that can be
- * locked at once, to see whether the rows can be cleared.  The caller rolls this
- * back.
+ * Does the work of sources_clear() for at most ten rows that can be locked at
+ * once, to see whether the rows can be cleared.  The caller rolls this back.
  */
-extern void sources_try_clearing(const Source *source, Datum sessions, int max_rows);
+extern void sources_try_clearing(const Source *source, Datum sessions);
 
 /*
  * Returns the content of the file columns of these sessions (text[]; locked in
@@ -231,14 +230,13 @@ extern void sources_try_locking(const Source *source);
 
 /*
  * Reads a part of any table as its owner, as sources_read(SCAN_REFERENCES) does:
- * only values of at most `max_bytes` as they are stored, and at most `max_rows`
- * rows.  Of a table with more rows, `rows` by the statistics, a sample of the
+ * only values of at most 64 kB as they are stored, and at most 20,000 rows.  Of a
+ * table with more rows, `rows` by the statistics, a sample of the
  * pages is read; of a table on several servers, nothing.  Nobody has registered
  * the table, so its owner must not hold up anybody: no function of his runs, and
  * at `deadline` the reading ends with an ERROR that sql_try() takes.  Needs SPI.
  */
-extern void sources_sample(const Source *table, double rows, int64 max_rows, int max_bytes, TimestampTz deadline,
-						   SourceSink sink, void *arg);
+extern void sources_sample(const Source *table, double rows, TimestampTz deadline, SourceSink sink, void *arg);
 
 /* The arguments of cleanup_add_source(). */
 typedef struct SourceRegistration

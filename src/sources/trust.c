@@ -351,6 +351,18 @@ remote_brake(const Source *source, char *how)
 						"A transaction that writes through another server cannot be waited for: a file could be deleted to which a row of it refers.");
 }
 
+/* Returns the brake of a function that would run with the rights of `role`, which its owner lacks; NULL for InvalidOid. */
+static Brake *
+refuse_code(const Source *source, Oid function, Oid role)
+{
+	Oid			language;
+
+	if (!OidIsValid(function))
+		return NULL;
+	return refuse_role(source, psprintf("runs function %s", function_text(function)), role,
+					   function_owner(function, &language));
+}
+
 /* Judges a function of the query, for check_functions_in_node().  Returns true, which ends the search, with a brake. */
 static bool
 look_at_function(Oid function, void *arg)
@@ -363,8 +375,7 @@ look_at_function(Oid function, void *arg)
 		return false;
 	search->functions = list_append_unique_oid(search->functions, function);
 	if (!is_trusted(owner, search->source->owner))
-		search->brake = refuse_role(search->source, psprintf("runs function %s", function_text(function)),
-									search->source->owner, owner);
+		search->brake = refuse_code(search->source, function, search->source->owner);
 	else if (get_rel_relkind(search->source->relid) == RELKIND_VIEW && function_asks_who_reads(function))
 		search->brake = asks_who_reads(search->source);
 	else if (is_remote_function(function, language))
@@ -399,13 +410,15 @@ note_operands(List *operands, CodeSearch *search)
 static bool
 look_for_code(Node *node, void *arg)
 {
+	CodeSearch *search = arg;
+
 	if (node == NULL)
 		return false;
 	if (check_functions_in_node(node, look_at_function, arg))
 		return true;
 	if (asks_for_caller(node))
-		((CodeSearch *) arg)->brake = asks_who_reads(((CodeSearch *) arg)->source);
-	if (((CodeSearch *) arg)->brake != NULL)
+		search->brake = asks_who_reads(search->source);
+	if (search->brake != NULL)
 		return true;
 	if (IsA(node, SortGroupClause) && look_at_operators(list_make1(node), arg))
 		return true;
@@ -413,12 +426,11 @@ look_for_code(Node *node, void *arg)
 		look_at_operators(castNode(SetOperationStmt, node)->groupClauses, arg))
 		return true;
 	if (IsA(node, CoerceToDomain))
-		((CodeSearch *) arg)->types = list_append_unique_oid(((CodeSearch *) arg)->types,
-															 castNode(CoerceToDomain, node)->resulttype);
+		search->types = list_append_unique_oid(search->types, castNode(CoerceToDomain, node)->resulttype);
 	if (IsA(node, OpExpr))
-		note_operands(castNode(OpExpr, node)->args, arg);
+		note_operands(castNode(OpExpr, node)->args, search);
 	if (IsA(node, ScalarArrayOpExpr))
-		note_operands(castNode(ScalarArrayOpExpr, node)->args, arg);
+		note_operands(castNode(ScalarArrayOpExpr, node)->args, search);
 	if (IsA(node, Query))
 		return query_tree_walker((Query *) node, look_for_code, arg, QTW_EXAMINE_SORTGROUP);
 	return expression_tree_walker(node, look_for_code, arg);
@@ -562,18 +574,6 @@ find_attached_code(const Reach *reach, Oid role)
 	return found;
 }
 
-static Brake *
-check_attached_code(const Source *source, const Reach *reach, Oid role)
-{
-	Oid			function = find_attached_code(reach, role);
-	Oid			language;
-
-	if (!OidIsValid(function))
-		return NULL;
-	return refuse_role(source, psprintf("runs function %s", function_text(function)), role,
-					   function_owner(function, &language));
-}
-
 
 /* ------------------------------------------------------------- relations --- */
 
@@ -617,13 +617,11 @@ static List *
 relations_with_code(const Source *source, List *relations)
 {
 	List	   *others = NIL;
-	ListCell   *lc;
 
-	foreach(lc, relations)
-		if (get_rel_namespace(lfirst_oid(lc)) != PG_CATALOG_NAMESPACE &&
-			(superuser_arg(source->owner) ||
-			 !is_trusted(trust_owner(lfirst_oid(lc)), source->owner)))
-		others = lappend_oid(others, lfirst_oid(lc));
+	foreach_oid(relid, relations)
+		if (get_rel_namespace(relid) != PG_CATALOG_NAMESPACE &&
+			(superuser_arg(source->owner) || !is_trusted(trust_owner(relid), source->owner)))
+		others = lappend_oid(others, relid);
 	return others;
 }
 
@@ -632,15 +630,14 @@ static List *
 relations_with_virtual_columns(List *relations)
 {
 	List	   *found = NIL;
-	ListCell   *lc;
 
-	foreach(lc, relations)
+	foreach_oid(relid, relations)
 	{
-		Relation	rel = relation_open(lfirst_oid(lc), NoLock);
+		Relation	rel = relation_open(relid, NoLock);
 
 		for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
 			if (TupleDescAttr(RelationGetDescr(rel), i)->attgenerated == 'v')
-				found = list_append_unique_oid(found, lfirst_oid(lc));
+				found = list_append_unique_oid(found, relid);
 		relation_close(rel, NoLock);
 	}
 	return found;
@@ -657,7 +654,7 @@ check_code_below(const CodeSearch *search, List *relations)
 		.functions = search->functions,
 	};
 
-	return check_attached_code(source, &reach, source->owner);
+	return refuse_code(source, find_attached_code(&reach, source->owner), source->owner);
 }
 
 Brake *
@@ -666,11 +663,10 @@ trust_check_query(const SourceQuery *query)
 	CodeSearch	search = {query->source, NULL, NIL, NIL};
 	List	   *relations = list_concat_copy(query->tables, query->views);
 	List	   *distributed = citus_list_tables();
-	ListCell   *lc;
 
-	foreach(lc, relations)
+	foreach_oid(relid, relations)
 	{
-		Brake	   *brake = check_relation_below(query->source, lfirst_oid(lc), distributed);
+		Brake	   *brake = check_relation_below(query->source, relid, distributed);
 
 		if (brake != NULL)
 			return brake;
@@ -713,14 +709,10 @@ trust_check_update(const Source *source, Oid table, Oid role)
 {
 	const Reach reach = {.relations = list_make1_oid(table),.writing = true};
 	Oid			function = superuser_arg(role) ? find_attached_code(&reach, role) : find_trigger_function(table, role);
-	Oid			language;
-	Brake	   *brake;
+	Brake	   *brake = refuse_code(source, function, role);
 
-	if (!OidIsValid(function))
-		return NULL;
-	brake = refuse_role(source, psprintf("runs function %s", function_text(function)), role,
-						function_owner(function, &language));
-	brake->hint = psprintf("Give the function to that role, drop what calls it, or register the source with on_failed => 'keep': ALTER FUNCTION %s OWNER TO %s.",
-						   function_text(function), quote_identifier(GetUserNameFromId(role, false)));
+	if (brake != NULL)
+		brake->hint = psprintf("Give the function to that role, drop what calls it, or register the source with on_failed => 'keep': ALTER FUNCTION %s OWNER TO %s.",
+							   function_text(function), quote_identifier(GetUserNameFromId(role, false)));
 	return brake;
 }

@@ -45,6 +45,9 @@
 
 #define TID_ARRAY_OID	1010
 
+/* rows of a source that a preview tries to clear */
+#define MAX_TRIED_ROWS	10
+
 static const char *const hint_slow = "Look at what its triggers and constraints do.";
 static const char *const hint_slow_node = "Find out why a node of Citus is slow.";
 static const char *const hint_keep = "Correct that, or register the source with on_failed => 'keep'.";
@@ -248,7 +251,7 @@ prepare_target(const Source *source, Target *target)
  * deferred triggers already: these must not run now.
  */
 static void
-refuse_pending(const Source *source)
+refuse_pending(void)
 {
 	int			n = sql_query(0, NULL, "SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable");
 
@@ -290,9 +293,9 @@ list_constraints(const char *condition)
 }
 
 static void
-begin_undeferred(const Source *source)
+begin_undeferred(void)
 {
-	refuse_pending(source);
+	refuse_pending();
 	set_constraints(list_constraints("c.condeferrable"), false);
 }
 
@@ -527,7 +530,7 @@ clear_places(void *arg)
 	Datum	   *tids;
 	int			i;
 
-	begin_undeferred(target->source);
+	begin_undeferred();
 	tids = palloc(sizeof(Datum) * Max(n, 1));
 	for (int first = 0; first < n; first = i)
 	{
@@ -562,7 +565,7 @@ sources_clear(const Source *source, Datum sessions)
 }
 
 void
-sources_try_clearing(const Source *source, Datum sessions, int max_rows)
+sources_try_clearing(const Source *source, Datum sessions)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Target		target;
@@ -579,7 +582,7 @@ sources_try_clearing(const Source *source, Datum sessions, int max_rows)
 	}
 	rows.sessions = sql_texts(sessions, &rows.n);
 	list_places(&rows);
-	for (int i = 0; i < rows.n && locked < max_rows; i++)
+	for (int i = 0; i < rows.n && locked < MAX_TRIED_ROWS; i++)
 		if (place_lock(&rows.places[i], snapshot))
 			rows.places[locked++] = rows.places[i];
 	rows.n = locked;
@@ -836,14 +839,14 @@ refill_row(const Target *target, const WantedRow *row, const char *value)
 	return n > 0;
 }
 
-/* Raises an ERROR if several rows have the key. */
+/* Raises an ERROR if `n` rows, several, have the key. */
 static void
-check_single(const Source *source, const WantedRow *row)
+check_single(const Source *source, const char *key, int n)
 {
-	if (row->n_found > 1)
+	if (n > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_CARDINALITY_VIOLATION),
-				 errmsg("several rows of source %s have the key %s", source->name, row->key)));
+				 errmsg("several rows of source %s have the key %s", source->name, key)));
 }
 
 /* The rows on other nodes that are filled again, and for each whether it was written. */
@@ -877,12 +880,12 @@ refill_keyed(void *arg)
 	commit_in_two_phases(target);
 	for (int i = 0; i < refill->n; i++)
 	{
-		WantedRow	row = {.key = refill->keys[i]};
+		int			n;
 
 		CHECK_FOR_INTERRUPTS();
-		row.n_found = run_by_key(target, columns, row.key, sql, refill->values[i]);
-		check_single(target->source, &row);
-		refill->written[i] = row.n_found == 1;
+		n = run_by_key(target, columns, refill->keys[i], sql, refill->values[i]);
+		check_single(target->source, refill->keys[i], n);
+		refill->written[i] = n == 1;
 	}
 	role_stop_acting(&saved);
 	AtEOXact_GUC(false, guc_level);
@@ -917,10 +920,10 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	}
 	qsort(search.rows, search.n, sizeof(WantedRow), compare_keys);
 	find_rows(target.table, key_columns, &search);
-	begin_undeferred(source);
+	begin_undeferred();
 	for (int i = 0; i < search.n; i++)
 	{
-		check_single(source, &search.rows[i]);
+		check_single(source, search.rows[i].key, search.rows[i].n_found);
 		if (search.rows[i].n_found == 1)
 			written[search.rows[i].number] = refill_row(&target, &search.rows[i], texts[search.rows[i].number]);
 	}

@@ -298,8 +298,6 @@ copy_time(const FileLook *look, int to)
 }
 
 
-
-
 /* --------------------------------------------------------------- comparing --- */
 
 int

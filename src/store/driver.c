@@ -13,6 +13,7 @@
 #include "postgres.h"
 #endif
 
+#include "src/store/lock.h"
 #include "src/store/private.h"
 
 #define BUCKET_SCHEME	"s3://"
@@ -231,11 +232,10 @@ void
 store_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n)
 {
 	const StoreDriver *driver = driver_of(store);
-	int			i;
 
 	if (driver->locate_many != NULL)
 		driver->locate_many(store, run_id, files, n);
-	for (i = 0; i < n && driver->locate_many == NULL; i++)
+	for (int i = 0; i < n && driver->locate_many == NULL; i++)
 		files[i].place = driver->locate(store, run_id, files[i].path, files[i].expected, false, &files[i].errnum);
 }
 
@@ -243,11 +243,10 @@ void
 store_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n)
 {
 	const StoreDriver *driver = driver_of(store);
-	int			i;
 
 	if (driver->put_back_many != NULL)
 		driver->put_back_many(store, run_id, files, n);
-	for (i = 0; i < n && driver->put_back_many == NULL; i++)
+	for (int i = 0; i < n && driver->put_back_many == NULL; i++)
 		files[i].result = driver->put_back(store, run_id, files[i].path, files[i].as, files[i].expected);
 }
 

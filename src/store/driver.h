@@ -16,7 +16,6 @@
 #define AUDIO_CLEANUP_STORE_DRIVER_H
 
 #include "src/store/claim_file.h"
-#include "src/store/lock.h"
 #include "src/store/store.h"
 #include "src/store/walk.h"
 

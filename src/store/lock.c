@@ -20,8 +20,6 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "src/store/claim_file.h"
-#include "src/store/lock.h"
 #include "src/store/private.h"
 
 /* locks of this process: a transaction has few directories, and seldom more than one */
@@ -40,8 +38,6 @@ typedef struct ClaimLock
 } ClaimLock;
 
 static ClaimLock locks[MAX_LOCKS];
-
-
 
 /* Looks at the claim.  FILE_OK only if it is a regular file, and ours. */
 static FileResult

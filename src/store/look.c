@@ -100,7 +100,6 @@ read_fdinfo(int fd, char *info, size_t size)
 	char		path[64];
 	int			file;
 	ssize_t		n;
-	int			errnum;
 
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
 	file = open(path, O_RDONLY | O_CLOEXEC);
@@ -109,9 +108,7 @@ read_fdinfo(int fd, char *info, size_t size)
 	do
 		n = read(file, info, size - 1);
 	while (n < 0 && errno == EINTR);
-	errnum = errno;
-	close(file);
-	errno = errnum;
+	store_close_quietly(file);
 	info[Max(n, 0)] = '\0';
 	return n >= 0;
 }
@@ -127,14 +124,12 @@ find_mount(int fd, const char *name, StoreVolume *volume)
 	int			file = name[0] == '\0' ? fd : openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	char		info[512];
 	bool		told;
-	int			errnum;
 
 	if (file < 0)
 		return -1;
 	told = read_fdinfo(file, info, sizeof(info));
-	errnum = errno;
 	if (file != fd)
-		close(file);
+		store_close_quietly(file);
 	if (told)
 	{
 		const char *found = strstr(info, "mnt_id:");
@@ -142,8 +137,7 @@ find_mount(int fd, const char *name, StoreVolume *volume)
 		volume->mount_known = found != NULL;
 		volume->mount_id = found ? strtoul(found + strlen("mnt_id:"), NULL, 10) : 0;
 	}
-	errno = errnum;
-	return told || errnum == ENOENT || errnum == EACCES ? 0 : -1;
+	return told || errno == ENOENT || errno == EACCES ? 0 : -1;
 }
 
 int

@@ -174,7 +174,7 @@ extern void store_close(FileStore *store);
  */
 extern bool store_acts_at_commit(const FileStore *store);
 
-/* Has it folders, so that a file may stand in the way of another one's path?  A bucket has none. */
+/* Returns whether the store has folders, so that a file may stand in the way of another one's path; a bucket has none. */
 extern bool store_has_folders(const FileStore *store);
 
 /*
@@ -384,8 +384,8 @@ typedef struct StoreLocated
 } StoreLocated;
 
 /*
- * Where are these `n` files of the run `run_id` now?  Mends nothing.  Several
- * are looked for at a time, where that is quicker.  Not commit-safe.
+ * Sets the places where the `n` files of the run `run_id` are now.  Mends nothing.
+ * Several files are looked for at a time, where that is quicker.  Not commit-safe.
  */
 extern void store_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n);
 
@@ -511,6 +511,9 @@ extern FileResult store_destroy_in_place(FileStore *store, const char *path,
  * where the file system has no nameless files, or no server has answered yet.
  */
 extern FileResult store_clock(FileStore *store, int64 *now_ns);
+
+/* largest difference between that time and the server's with which ages can be told */
+#define STORE_MAX_SKEW_SECONDS	300
 
 /*
  * Makes the renames and unlinks done so far durable: fsyncs every folder

@@ -159,36 +159,38 @@ json_add_list(JsonBuilder *json, const char *key, const List *list)
 	json_end_array(json);
 }
 
+/* Returns the value of `key`, which may use `buffer`; NULL if the object has no value of this type there. */
+static JsonbValue *
+find_value(Jsonb *object, const char *key, enum jbvType type, JsonbValue *buffer)
+{
+	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, key, strlen(key), buffer);
+
+	return value != NULL && value->type == type ? value : NULL;
+}
+
 char *
 json_get_text(Jsonb *object, const char *key)
 {
 	JsonbValue	buffer;
-	JsonbValue *value;
+	JsonbValue *value = find_value(object, key, jbvString, &buffer);
 
-	value = getKeyJsonValueFromContainer(&object->root, key, strlen(key), &buffer);
-	if (value == NULL || value->type != jbvString)
-		return NULL;
-	return pnstrdup(value->val.string.val, value->val.string.len);
+	return value ? pnstrdup(value->val.string.val, value->val.string.len) : NULL;
 }
 
 int
 json_get_integer(Jsonb *object, const char *key, int fallback)
 {
 	JsonbValue	buffer;
-	JsonbValue *value;
+	JsonbValue *value = find_value(object, key, jbvNumeric, &buffer);
 
-	value = getKeyJsonValueFromContainer(&object->root, key, strlen(key), &buffer);
-	if (value == NULL || value->type != jbvNumeric)
-		return fallback;
-	return DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(value->val.numeric)));
+	return value ? DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(value->val.numeric))) : fallback;
 }
 
 bool
 json_get_boolean(Jsonb *object, const char *key, bool fallback)
 {
 	JsonbValue	buffer;
-	JsonbValue *value;
+	JsonbValue *value = find_value(object, key, jbvBool, &buffer);
 
-	value = getKeyJsonValueFromContainer(&object->root, key, strlen(key), &buffer);
-	return value == NULL || value->type != jbvBool ? fallback : value->val.boolean;
+	return value ? value->val.boolean : fallback;
 }

@@ -160,6 +160,14 @@ extern const StoreDriver bucket_driver;
 extern int	bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer);
 
 /*
+ * Copies the version `version` of `key`, or with NULL the newest one, to the key
+ * `target`, in the server.  `once`: see BucketCall.  Returns 0 or an errno, and
+ * sets *answer, as bucket_call() does.
+ */
+extern int	bucket_copy(Bucket *bucket, const char *key, const char *version, const char *target, bool once,
+						const BucketAnswer **answer);
+
+/*
  * Many requests.  next() fills *call with the next call for a lane, a number
  * from 0 to bucket->n_parallel - 1, and returns true; false if there is none
  * now.  take() gets the outcome of the call as bucket_call() returns it; with
@@ -222,14 +230,6 @@ extern bool bucket_sleep(int ms);
 
 /* Appends `text`, encoded, to the text `query` of `size` bytes.  Returns false if there is no room. */
 extern bool bucket_encode(char *query, size_t size, const char *text);
-
-/*
- * Appends "/bucket/key?versionId=...", encoded, to the text `header` of `size`
- * bytes; without a version (NULL) the newest one is meant.  Returns false if
- * there is no room.
- */
-extern bool bucket_encode_source(const Bucket *bucket, char *header, size_t size, const char *key,
-								 const char *version);
 
 /* Returns the first 64 bits of the SHA-256 of a text. */
 extern uint64 bucket_digest(const char *text);
@@ -391,8 +391,8 @@ typedef struct BucketRemoval
 extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
 
 /*
- * The same once, by calls that bucket_call_many() makes, or a pipeline.
- * bucket_is_removed() tells whether all of them are over.  bucket_end_removing()
+ * Make the removals of bucket_remove_many() once, by calls that
+ * bucket_call_many() or a pipeline makes.  bucket_is_removed() tells whether all of them are over.  bucket_end_removing()
  * is given what bucket_call_many() has returned.
  */
 typedef struct BucketRemoving BucketRemoving;
@@ -453,7 +453,7 @@ bucket_is_captured(const KeyVersions *versions)
  */
 extern bool bucket_hides_stranger(const KeyVersions *versions);
 
-/* Where is the file that is expected, by its versions? */
+/* Returns where the file is that is expected, by its versions. */
 extern FilePlace bucket_place_of(const KeyVersions *versions);
 
 extern FileResult bucket_identify(FileStore *store, const char *path, bool durably,
@@ -498,8 +498,8 @@ extern int	bucket_renumber_trash(FileStore *store, int64 run_id, int64 as);
 extern void bucket_forget_run(FileStore *store, int64 run_id, bool look);
 
 /*
- * A walk of the files that a run has captured; all that it has is in `context`.
- * bucket_trash_next() sets *path to the next one, or NULL at the end, and
+ * A walk of the files that a run has captured; `context` has its memory.
+ * bucket_next_in_trash() sets *path to the next one, or NULL at the end, and
  * returns 0 or an errno.
  */
 typedef struct TrashWalk TrashWalk;
@@ -584,6 +584,16 @@ extern FileResult bucket_end_upload(FileStore *store, const char *path, const ch
  * walk.c
  * ----------
  */
+
+/*
+ * Sets `query` to that of a page of the list of the keys that begin with
+ * `prefix`; with `folders`, of what is right below the prefix.  A page follows
+ * the page that has told the `token`, or for "" the key `after`, or NULL.
+ * Returns false if there is no room.
+ */
+#define BUCKET_LIST_SIZE	(3 * (BUCKET_TOKEN_SIZE + BUCKET_KEY_MAX) + 128)
+extern bool bucket_ask_for_list(char query[BUCKET_LIST_SIZE], const char *token, bool folders,
+								const char *prefix, const char *after);
 
 extern TreeWalk *bucket_walk_begin(FileStore *store, bool recurse);
 extern TreeWalk *bucket_walk_begin_trash(FileStore *store, int64 run_id);

@@ -20,9 +20,8 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "common/pg_prng.h"
+#include "pgtime.h"
 
 #include "src/store/bucket/bucket.h"
 
@@ -164,26 +163,13 @@ typedef struct DeleteLane
 	const char *headers[3];
 } DeleteLane;
 
-static void
-write_date(char *header, size_t size, int64 seconds)
-{
-	static const char *const days[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-	static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-	"Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-	time_t		time = (time_t) seconds;
-	struct tm	tm;
-
-	gmtime_r(&time, &tm);
-	snprintf(header, size, "If-Unmodified-Since: %s, %02d %s %04d %02d:%02d:%02d GMT", days[tm.tm_wday],
-			 tm.tm_mday, months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
-}
-
 static bool
 next_delete(void *arg, int lane, BucketCall *call)
 {
 	Deleting   *deleting = arg;
 	const ConditionalDelete *file;
 	DeleteLane *on;
+	pg_time_t	modified;
 
 	if (deleting->next == deleting->n || bucket_lease_ends(deleting->bucket))
 		return false;
@@ -191,7 +177,8 @@ next_delete(void *arg, int lane, BucketCall *call)
 	on = &deleting->lanes[lane];
 	on->file = deleting->next++;
 	snprintf(on->etag, sizeof(on->etag), "If-Match: %s", file->etag);
-	write_date(on->date, sizeof(on->date), file->modified);
+	modified = file->modified;
+	(void) pg_strftime(on->date, sizeof(on->date), "If-Unmodified-Since: %a, %d %b %Y %H:%M:%S GMT", pg_gmtime(&modified));
 	on->headers[0] = on->etag;
 	on->headers[1] = on->date;
 	call->method = "DELETE";

@@ -18,15 +18,11 @@
 #include <time.h>
 
 #include "src/store/bucket/bucket.h"
-#include "src/store/bucket/options.h"
 
 #define CANARY_PATH		STORE_PRIVATE_DIR "/canary"
 
 /* seconds after which a canary that a dead process has left is removed */
 #define CANARY_SECONDS	60
-
-/* the limit of the brake "clock" */
-#define MAX_CLOCK_SKEW_SECONDS	300
 
 #define SEE_RIGHTS "docs/buckets.md has the rights that are needed."
 
@@ -133,7 +129,7 @@ examine_signature(const Examiner *examiner, const BucketAnswer *answer)
 		return wrong(examiner, "s3_clock", answer->error, "Set the clock of this machine right.");
 	}
 	fine(examiner, "s3_signature", "the server accepts the signature");
-	if (llabs((long long) skew) > MAX_CLOCK_SKEW_SECONDS)
+	if (llabs((long long) skew) > STORE_MAX_SKEW_SECONDS)
 		return wrong(examiner, "s3_clock", psprintf("the clock of the server differs by %lld seconds", (long long) skew),
 					 "Synchronize the clocks of both machines.");
 	return fine(examiner, "s3_clock", psprintf("the clock of the server differs by %lld seconds", (long long) skew));

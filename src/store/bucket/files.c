@@ -242,21 +242,12 @@ typedef struct Copy
 static FileResult
 copy_version(const Job *job, const Job *target, Copy *copy)
 {
-	char		source[BUCKET_URL_SIZE] = "x-amz-copy-source: ";
-	const char *const headers[] = {source, NULL};
-	const BucketCall call = {.method = "PUT",.key = target->key,.headers = headers,.once = true};
 	const BucketAnswer *answer;
-	int			errnum;
+	int			errnum = bucket_copy(job->bucket, job->key, job->versions.entries[job->versions.at].version,
+									 target->key, true, &answer);
 
-	if (!bucket_encode_source(job->bucket, source, sizeof(source), job->key,
-							  job->versions.entries[job->versions.at].version))
-		return fail(bucket_note(job->bucket, ENAMETOOLONG, strerror(ENAMETOOLONG)), "could not copy file");
-	errnum = bucket_call(job->bucket, &call, &answer);
 	if (errnum != 0)
 		return fail(errnum, "could not copy file");
-	/* an error may come with the status of a success */
-	if (answer->status != 200 || answer->code[0] != '\0')
-		return fail(bucket_note(job->bucket, EIO, answer->error[0] ? answer->error : answer->code), "could not copy file");
 	if (answer->version[0] == '\0' && answer->etag[0] == '\0')
 		return fail(bucket_note(job->bucket, EIO, "the server tells nothing of the copy"), "could not copy file");
 	strlcpy(copy->version, answer->version, sizeof(copy->version));
@@ -264,7 +255,7 @@ copy_version(const Job *job, const Job *target, Copy *copy)
 	return come_to(FILE_OK);
 }
 
-/* Are these one ETag?  Some servers leave the quotes out of some answers. */
+/* Returns whether both texts are one ETag: some servers leave the quotes out of some answers. */
 static bool
 is_etag(const char *a, const char *b)
 {
@@ -276,20 +267,18 @@ is_etag(const char *a, const char *b)
 	return n > 0 && n == strcspn(b, "\"") && strncmp(a, b, n) == 0;
 }
 
-/* Which of the versions above the newest marker is our copy?  Returns -1 if none is. */
+/* Returns which of the versions above the newest marker is our copy, or -1. */
 static int
 find_copy(const KeyVersions *versions, const Copy *copy)
 {
-	int			i;
-
-	for (i = 0; i < versions->n && !versions->entries[i].is_marker; i++)
+	for (int i = 0; i < versions->n && !versions->entries[i].is_marker; i++)
 		if (copy->version[0] != '\0' ? strcmp(versions->entries[i].version, copy->version) == 0 :
 			is_etag(versions->entries[i].etag, copy->etag))
 			return i;
 	return -1;
 }
 
-/* Is our copy whole, and has nobody written a file of that name meanwhile? */
+/* Verifies that our copy is whole, and that nobody has written a file of that name meanwhile. */
 static FileResult
 verify_copy(Job *target, const Copy *copy, const FileIdentity *expected)
 {

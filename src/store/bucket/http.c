@@ -139,8 +139,7 @@ close_lane(BucketSession *session, int number)
 	if (lane->request != NULL)
 		http_end(session, number);
 	xml_free_entries(&lane->answer);
-	if (lane->easy != NULL)
-		curl_easy_cleanup(lane->easy);
+	curl_easy_cleanup(lane->easy);
 }
 
 void
@@ -149,8 +148,7 @@ http_close(BucketSession *session)
 	for (int i = 0; session->lanes != NULL && i < session->n_lanes; i++)
 		close_lane(session, i);
 	free(session->lanes);
-	if (session->multi != NULL)
-		curl_multi_cleanup(session->multi);
+	curl_multi_cleanup(session->multi);
 	free(session->region);
 	free(session->scope);
 	free(session->access_key);
@@ -207,7 +205,7 @@ take_header(const char *line, size_t length, const char *name, char *value, size
 		begin++;
 	while (length > begin && (line[length - 1] == '\n' || line[length - 1] == '\r' || line[length - 1] == ' '))
 		length--;
-	xml_copy_printable(value, size, line + begin, length - begin);
+	libcurl_copy_printable(value, size, line + begin, length - begin);
 	return true;
 }
 
@@ -239,7 +237,7 @@ describe(Lane *lane, CURLcode code, bool readable)
 
 	if (code != CURLE_OK && answer->code[0] == '\0')
 	{
-		xml_copy_printable(answer->error, sizeof(answer->error), said, strlen(said));
+		libcurl_copy_printable(answer->error, sizeof(answer->error), said, strlen(said));
 		return;
 	}
 	if (answer->status >= 200 && answer->status < 300)
@@ -305,16 +303,6 @@ take_answer(Lane *lane, CURLcode code)
 
 /* ----------------------------------------------------------------- request --- */
 
-static bool
-add_header(Lane *lane, const char *header)
-{
-	struct curl_slist *longer = curl_slist_append(lane->headers, header);
-
-	if (longer != NULL)
-		lane->headers = longer;
-	return longer != NULL;
-}
-
 /* Returns the body; "" for a DELETE, because Swift waits for a body unless the request says that it has none. */
 static const char *
 body_of(const BucketRequest *request)
@@ -329,16 +317,16 @@ add_headers(Lane *lane)
 
 	snprintf(hash, sizeof(hash), "x-amz-content-sha256: %s", lane->request->body_sha256);
 	for (int i = 0; lane->request->headers != NULL && lane->request->headers[i] != NULL; i++)
-		if (!add_header(lane, lane->request->headers[i]))
+		if (!libcurl_append(&lane->headers, lane->request->headers[i]))
 			return false;
 
 	/*
 	 * each header is signed; libcurl 7.88 would sign a header without a
 	 * value, and not send it
 	 */
-	return add_header(lane, hash) &&
-		(body_of(lane->request) == NULL || add_header(lane, "Content-Type: text/plain")) &&
-		(lane->session->token_header == NULL || add_header(lane, lane->session->token_header));
+	return libcurl_append(&lane->headers, hash) &&
+		(body_of(lane->request) == NULL || libcurl_append(&lane->headers, "Content-Type: text/plain")) &&
+		(lane->session->token_header == NULL || libcurl_append(&lane->headers, lane->session->token_header));
 }
 
 static void

@@ -284,7 +284,7 @@ is_near(const char *url)
 
 /* ------------------------------------------------------------------- answers --- */
 
-/* Is it a word of letters that keys, dates, tokens and names of roles have? */
+/* Returns whether the text is a word of the letters that keys, dates, tokens and names of roles have. */
 static bool
 is_word(const char *text)
 {
@@ -302,9 +302,8 @@ find_members(const char *text, PlainValue *values, int n)
 {
 	Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
 	bool		fits = JB_ROOT_IS_OBJECT(json);
-	int			i;
 
-	for (i = 0; i < n && fits; i++)
+	for (int i = 0; i < n && fits; i++)
 	{
 		const JsonbValue *member = getKeyJsonValueFromContainer(&json->root, values[i].name, (int) strlen(values[i].name), NULL);
 
@@ -358,36 +357,6 @@ read_json(const char *text, PlainValue *values, int n)
 	return found;
 }
 
-/* A token service answers by XML, the other services by a JSON object. */
-typedef enum AnswerForm
-{
-	ANSWER_XML,
-	ANSWER_JSON
-} AnswerForm;
-
-/* Takes keys out of an answer, in which the token of the session has the name `token`. */
-static bool
-take_keys(const Bucket *bucket, const char *text, AnswerForm form, const char *token, BucketKeys *keys)
-{
-	char		expires[64];
-	PlainValue	values[] = {
-		{"AccessKeyId", keys->access_key, sizeof(keys->access_key)},
-		{"SecretAccessKey", keys->secret_key, sizeof(keys->secret_key)},
-		{token, keys->token, sizeof(keys->token)},
-		{"Expiration", expires, sizeof(expires)}
-	};
-	int			i;
-
-	if (!(form == ANSWER_XML ? bucket->library->find_values(text, "Credentials", values, lengthof(values)) :
-		  read_json(text, values, lengthof(values))))
-		return false;
-	for (i = 0; i < lengthof(values); i++)
-		if (!values[i].found || !is_word(values[i].value))
-			return false;
-	keys->expires = http_parse_time(expires);
-	return keys->expires != 0;
-}
-
 
 /* ------------------------------------------------------------------- fetching --- */
 
@@ -430,6 +399,31 @@ ask(Fetching *fetching, const PlainRequest *request)
 		code[0] = '\0';
 	snprintf(why, sizeof(why), "HTTP status %d%s%s", fetching->answer.status, code[0] ? ", " : "", code);
 	return give_up(fetching, why);
+}
+
+/* Takes keys out of the answer of the service. */
+static bool
+take_keys(Fetching *fetching)
+{
+	/* a token service answers by XML, the other services by a JSON object */
+	bool		is_xml = fetching->bucket->key_source == KEYS_WEB_IDENTITY;
+	BucketKeys *keys = fetching->keys;
+	char		expires[64];
+	PlainValue	values[] = {
+		{"AccessKeyId", keys->access_key, sizeof(keys->access_key)},
+		{"SecretAccessKey", keys->secret_key, sizeof(keys->secret_key)},
+		{is_xml ? "SessionToken" : "Token", keys->token, sizeof(keys->token)},
+		{"Expiration", expires, sizeof(expires)}
+	};
+
+	if (!(is_xml ? fetching->bucket->library->find_values(fetching->answer.text, "Credentials", values, lengthof(values)) :
+		  read_json(fetching->answer.text, values, lengthof(values))))
+		return false;
+	for (int i = 0; i < lengthof(values); i++)
+		if (!values[i].found || !is_word(values[i].value))
+			return false;
+	keys->expires = http_parse_time(expires);
+	return keys->expires != 0;
 }
 
 /* Reads a token from its file, which Kubernetes writes.  Returns NULL, or what is wrong. */
@@ -483,7 +477,7 @@ fetch_web_identity(Fetching *fetching)
 			 !bucket_encode(body, sizeof(body), token))
 		error = strerror(ENAMETOOLONG);
 	errnum = error != NULL ? give_up(fetching, error) : ask(fetching, &request);
-	if (errnum == 0 && !take_keys(fetching->bucket, fetching->answer.text, ANSWER_XML, "SessionToken", fetching->keys))
+	if (errnum == 0 && !take_keys(fetching))
 		errnum = give_up(fetching, "its answer cannot be read");
 	explicit_bzero(token, sizeof(token));
 	explicit_bzero(body, sizeof(body));
@@ -518,7 +512,7 @@ fetch_container(Fetching *fetching)
 	errnum = error != NULL ?
 		give_up(fetching, psprintf("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE cannot be read: %s", error)) :
 		ask(fetching, &request);
-	if (errnum == 0 && !take_keys(fetching->bucket, fetching->answer.text, ANSWER_JSON, "Token", fetching->keys))
+	if (errnum == 0 && !take_keys(fetching))
 		errnum = give_up(fetching, "its answer cannot be read");
 	explicit_bzero(header, sizeof(header));
 	return errnum;
@@ -558,8 +552,7 @@ fetch_metadata(Fetching *fetching)
 	if (strlcpy(role, fetching->answer.text, sizeof(role)) >= sizeof(role) || !is_word(role) || strpbrk(role, "/%:") != NULL)
 		return give_up(fetching, "the name of the role cannot be read");
 	snprintf(url, sizeof(url), "%.*s%s%s", length, service, METADATA_PATH, role);
-	if ((errnum = ask(fetching, &request)) == 0 &&
-		!take_keys(fetching->bucket, fetching->answer.text, ANSWER_JSON, "Token", fetching->keys))
+	if ((errnum = ask(fetching, &request)) == 0 && !take_keys(fetching))
 		errnum = give_up(fetching, "its answer holds no keys");
 	explicit_bzero(token, sizeof(token));
 	explicit_bzero(header, sizeof(header));

@@ -143,8 +143,6 @@ put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 }
 
 
-
-
 /* -------------------------------------------------- without versions --- */
 
 /* Reads an object of ours.  Returns 0, also if there is none (status 404), or an errno. */

@@ -29,11 +29,10 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "common/pg_prng.h"
 #include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
+#include "pgtime.h"
 #include "utils/memutils.h"
 
 #include "src/store/bucket/bucket.h"
@@ -44,7 +43,6 @@
 #define MARKER_SECONDS	3600
 #define SKEW_SECONDS	300
 
-#define QUERY_SIZE		(3 * (BUCKET_KEY_MAX + BUCKET_TOKEN_SIZE) + 128)
 
 static int
 manifest_key(const Bucket *bucket, int64 run_id, const char *name, char key[BUCKET_KEY_MAX + 1])
@@ -62,17 +60,17 @@ static void
 append_file(StringInfo body, const ManifestFile *file)
 {
 	char		path[3 * BUCKET_KEY_MAX + 1] = "";
-	time_t		time = (time_t) file->modified;
-	struct tm	tm;
+	pg_time_t	modified = file->modified;
+	char		date[32];
 
-	gmtime_r(&time, &tm);
+	(void) pg_strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&modified));
 	(void) bucket_encode(path, sizeof(path), file->path);
 	appendStringInfo(body, "<Version><Key>%s</Key><VersionId>", path);
 	bucket_append_xml(body, file->version);
 	appendStringInfoString(body, "</VersionId><ETag>");
 	bucket_append_xml(body, file->etag);
-	appendStringInfo(body, "</ETag><Size>" INT64_FORMAT "</Size><LastModified>%04d-%02d-%02dT%02d:%02d:%02dZ</LastModified></Version>\n",
-					 file->size, tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	appendStringInfo(body, "</ETag><Size>" INT64_FORMAT "</Size><LastModified>%s</LastModified></Version>\n",
+					 file->size, date);
 }
 
 struct BucketManifest
@@ -90,7 +88,6 @@ bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, i
 {
 	BucketManifest *manifest = palloc0(sizeof(BucketManifest));
 	char		name[64];
-	int			i;
 
 	snprintf(name, sizeof(name), "%012lld-%016llx", (long long) bucket->date,
 			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
@@ -98,7 +95,7 @@ bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, i
 	manifest->errnum = manifest_key(bucket, run_id, name, manifest->key);
 	initStringInfo(&manifest->body);
 	appendStringInfoString(&manifest->body, "<ListVersionsResult>\n<EncodingType>url</EncodingType>\n");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		append_file(&manifest->body, &files[i]);
 	appendStringInfoString(&manifest->body, "</ListVersionsResult>\n");
 	return manifest;
@@ -156,33 +153,22 @@ bucket_end_manifest(BucketManifest *manifest)
 
 /* ------------------------------------------------------------------- lists --- */
 
-/* Is told an entry of a list, which lasts until it returns. */
+/* A function that receives an entry of a list.  The entry is valid only during the call. */
 typedef void (*EntrySink) (void *arg, const BucketEntry *entry);
 
 /* Lists the objects below a prefix, or with `folders` what is right below it.  Returns 0 or an errno. */
 static int
 list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, void *arg)
 {
-	char		query[QUERY_SIZE];
+	char		query[BUCKET_LIST_SIZE];
 	char		token[BUCKET_TOKEN_SIZE] = "";
 	const BucketCall call = {"GET", NULL, query};
 	const BucketAnswer *answer;
 	int			errnum;
-	int			i;
 
 	do
 	{
-		query[0] = '\0';
-		if (token[0] != '\0')
-		{
-			strlcpy(query, "continuation-token=", sizeof(query));
-			if (!bucket_encode(query, sizeof(query), token))
-				return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-			strlcat(query, "&", sizeof(query));
-		}
-		strlcat(query, folders ? "delimiter=%2F&encoding-type=url&list-type=2&max-keys=1000&prefix=" :
-				"encoding-type=url&list-type=2&max-keys=1000&prefix=", sizeof(query));
-		if (!bucket_encode(query, sizeof(query), prefix))
+		if (!bucket_ask_for_list(query, token, folders, prefix, NULL))
 			return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
 		if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
 			return errnum;
@@ -190,7 +176,7 @@ list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, v
 		if (answer->status != 200 ||
 			(answer->truncated && (answer->next_token[0] == '\0' || strcmp(answer->next_token, token) == 0)))
 			return bucket_note(bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
-		for (i = 0; i < answer->n_entries; i++)
+		for (int i = 0; i < answer->n_entries; i++)
 			sink(arg, &answer->entries[i]);
 		strlcpy(token, answer->next_token, sizeof(token));
 	} while (answer->truncated);
@@ -297,7 +283,7 @@ typedef struct Asking
 	VersionsAsk *asks;
 } Asking;
 
-/* Does our marker lie right above the version? */
+/* Notes the path of a file whose version has our marker right above it. */
 static void
 take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 {
@@ -330,9 +316,8 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 	BucketCalls calls;
 	int			errnum;
 	int			n = 0;
-	int			i;
 
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 	{
 		if (bucket_key(walk->bucket, answer->entries[i].key, key) != 0)
 			continue;
@@ -343,7 +328,7 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 	}
 	qsort(asking.asks, n, sizeof(VersionsAsk), compare_asks);
 	walk->files = palloc0(sizeof(TrashFile) * Max(n, 1));
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		walk->files[i].identity = *asking.asks[i].expected;
 	walk->n = n;
 	listing = bucket_begin_listing(walk->bucket, asking.asks, n, 2, take_place, &asking);
@@ -434,7 +419,7 @@ bucket_end_trash(TrashWalk *walk)
 static int
 list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
 {
-	char		query[QUERY_SIZE] = "encoding-type=url&max-keys=1000&prefix=";
+	char		query[BUCKET_LIST_SIZE] = "encoding-type=url&max-keys=1000&prefix=";
 	char		prefix[BUCKET_KEY_MAX + 1];
 	const BucketCall call = {"GET", NULL, query};
 	int			errnum = manifest_key(bucket, run_id, "", prefix);
@@ -455,9 +440,8 @@ static BucketRemoval *
 take_removals(const BucketAnswer *answer)
 {
 	BucketRemoval *removals = palloc0(sizeof(BucketRemoval) * answer->n_entries);
-	int			i;
 
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 	{
 		removals[i].key = pstrdup(answer->entries[i].key);
 		removals[i].version = pstrdup(answer->entries[i].version);
@@ -473,7 +457,6 @@ remove_manifests(Bucket *bucket, int64 run_id)
 	BucketRemoval *removals;
 	bool		more;
 	int			n;
-	int			i;
 
 	if (list_manifests(bucket, run_id, &answer) != 0 || answer->n_entries == 0)
 		return false;
@@ -482,7 +465,7 @@ remove_manifests(Bucket *bucket, int64 run_id)
 	removals = take_removals(answer);
 	if (bucket_keep_lease(bucket).outcome != FILE_OK || bucket_remove_many(bucket, removals, n, true) != 0)
 		return false;
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (removals[i].errnum != 0)
 			return false;
 	return more;
@@ -534,21 +517,12 @@ static int
 copy_manifest(Bucket *bucket, const char *key, int64 as)
 {
 	char		target[BUCKET_KEY_MAX + 1];
-	char		source[BUCKET_URL_SIZE] = "x-amz-copy-source: ";
-	const char *const headers[] = {source, NULL};
-	const BucketCall call = {.method = "PUT",.key = target,.headers = headers};
 	const BucketAnswer *answer;
 	int			errnum = manifest_key(bucket, as, strrchr(key, '/') + 1, target);
 
-	if (errnum == 0 && !bucket_encode_source(bucket, source, sizeof(source), key, NULL))
-		errnum = ENAMETOOLONG;
 	if (errnum != 0)
 		return bucket_note(bucket, errnum, strerror(errnum));
-	errnum = bucket_call(bucket, &call, &answer);
-	/* an error may come with the status of a success */
-	if (errnum == 0 && (answer->status != 200 || answer->code[0] != '\0'))
-		errnum = bucket_note(bucket, EIO, answer->error[0] ? answer->error : answer->code);
-	return errnum;
+	return bucket_copy(bucket, key, NULL, target, false, &answer);
 }
 
 int

@@ -135,9 +135,7 @@ end_many(Many *many)
 static void
 fail_all(Many *many, FileResult result)
 {
-	int			i;
-
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 	{
 		if (many->items[i].in_hand)
 			many->items[i].result = result;
@@ -156,9 +154,7 @@ settle(Item *item, FileResult result)
 static bool
 is_in_hand(const Many *many)
 {
-	int			i;
-
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 		if (many->items[i].in_hand)
 			return true;
 	return false;
@@ -174,7 +170,6 @@ begin_change(Many *many)
 		fail_all(many, result);
 	return result.outcome == FILE_OK;
 }
-
 
 
 /* ---------------------------------------------------------------- portions --- */
@@ -207,11 +202,10 @@ begin_listing(Portion *portion, int per_key, VersionsSink sink)
 {
 	Many	   *many = portion->many;
 	int			n = 0;
-	int			i;
 
 	portion->asks = palloc_extended(sizeof(VersionsAsk) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
 	portion->numbers = palloc_extended(sizeof(int) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
-	for (i = portion->first; i < portion->first + portion->n; i++)
+	for (int i = portion->first; i < portion->first + portion->n; i++)
 	{
 		const Item *item = &many->items[i];
 
@@ -255,19 +249,17 @@ list_all(Many *many, int per_key, VersionsSink sink)
 	return errnum;
 }
 
-/* Has the item something that is to be removed?  *version becomes its id, or NULL for a new marker. */
+/* Returns whether something of the item is to be removed, and sets *version to its id, or to NULL for a new marker. */
 typedef bool (*RemovalPick) (const Item *item, const char **version);
 
 /* Collects the versions that are to be removed of the items of a portion.  Returns false if there are none. */
 static bool
 pick_removals(Portion *portion, RemovalPick pick)
 {
-	int			i;
-
 	portion->removals = palloc_extended(sizeof(BucketRemoval) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
 	portion->numbers = palloc_extended(sizeof(int) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
 	portion->n_removals = 0;
-	for (i = portion->first; i < portion->first + portion->n; i++)
+	for (int i = portion->first; i < portion->first + portion->n; i++)
 	{
 		const Item *item = &portion->many->items[i];
 		const char *version = NULL;
@@ -291,7 +283,7 @@ forget_removals(Portion *portion)
 	portion->n_removals = 0;
 }
 
-/* Is told what has become of the removals of a portion. */
+/* A function that takes the results of the removals of a portion. */
 typedef void (*RemovalTake) (Portion *portion);
 
 /* Removes this of all items, and tries again what a busy server has not removed.  Returns 0 or an errno. */
@@ -350,9 +342,8 @@ begin_manifest(Portion *portion)
 {
 	ManifestFile *files = palloc(sizeof(ManifestFile) * Max(portion->n, 1));
 	int			n = 0;
-	int			i;
 
-	for (i = portion->first; i < portion->first + portion->n; i++)
+	for (int i = portion->first; i < portion->first + portion->n; i++)
 		if (portion->many->items[i].in_hand)
 			files[n++] = portion->many->items[i].seen;
 	if (n > 0)
@@ -366,10 +357,9 @@ static void
 end_manifest(Portion *portion)
 {
 	int			errnum = bucket_end_manifest(portion->manifest);
-	int			i;
 
 	portion->manifest = NULL;
-	for (i = portion->first; i < portion->first + portion->n && errnum != 0; i++)
+	for (int i = portion->first; i < portion->first + portion->n && errnum != 0; i++)
 		if (portion->many->items[i].in_hand)
 			settle(&portion->many->items[i], fail(errnum, "could not write manifest"));
 }
@@ -456,17 +446,16 @@ go_way(Many *many, const Step *steps, int n_steps, const char *action)
 	Way			way = {many, steps, n_steps};
 	BucketPipeline pipeline = {advance, &way, (many->n + PORTION - 1) / PORTION};
 	int			errnum;
-	int			i;
 
 	many->portions = palloc0(sizeof(Portion) * Max(pipeline.n, 1));
-	for (i = 0; i < pipeline.n; i++)
+	for (int i = 0; i < pipeline.n; i++)
 	{
 		many->portions[i].many = many;
 		many->portions[i].first = i * PORTION;
 		many->portions[i].n = Min(PORTION, many->n - i * PORTION);
 	}
 	errnum = bucket_run_pipeline(many->bucket, &pipeline);
-	for (i = 0; i < pipeline.n && errnum != 0; i++)
+	for (int i = 0; i < pipeline.n && errnum != 0; i++)
 		if (many->portions[i].stage > 0)
 			end_step(&many->portions[i], &steps[many->portions[i].stage - 1], errnum);
 	if (errnum != 0)
@@ -506,7 +495,6 @@ bucket_expect(FileStore *store, const char *const *paths, int n)
 {
 	Bucket	   *bucket = bucket_of(store);
 	Many		many;
-	int			i;
 
 	if (bucket->expected != NULL)
 		pfree(bucket->expected);
@@ -517,12 +505,12 @@ bucket_expect(FileStore *store, const char *const *paths, int n)
 	bucket->expected = MemoryContextAllocExtended(GetMemoryChunkContext(bucket), sizeof(ExpectedFile) * n,
 												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	begin_many(&many, store, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		add_item(&many, paths[i], NULL);
 	qsort(many.items, n, sizeof(Item), compare_items);
 	/* if somebody wants us to stop, there will be an interrupt to be served */
 	(void) list_all(&many, UNCOVERED, take_identity);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		ExpectedFile *file = &bucket->expected[many.items[i].number];
 
@@ -634,7 +622,7 @@ check_null_versions(Many *many)
 			settle(&many->items[i], result);
 }
 
-/* In a pipeline, one that is to be asked for right before is left for later. */
+/* A file of version "null" is left for later, because the bucket is asked right before its removal. */
 static bool
 pick_unmarked(const Item *item, const char **version)
 {
@@ -654,9 +642,7 @@ pick_left(const Item *item, const char **version)
 static void
 take_marked(Portion *portion)
 {
-	int			i;
-
-	for (i = 0; i < portion->n_removals; i++)
+	for (int i = 0; i < portion->n_removals; i++)
 	{
 		const BucketRemoval *removal = &portion->removals[i];
 		Item	   *item = item_of(portion, i);
@@ -679,13 +665,11 @@ take_marked(Portion *portion)
 static int
 find_marker(const Item *item, const KeyVersions *versions)
 {
-	int			i;
-
 	if (item->marker == NULL && bucket_is_captured(versions))
 		return versions->at - 1;
 	if (item->marker == NULL)
 		return item->made && bucket_hides_stranger(versions) ? 0 : -1;
-	for (i = 0; i < versions->n; i++)
+	for (int i = 0; i < versions->n; i++)
 		if (versions->entries[i].is_marker && strcmp(versions->entries[i].version, item->marker) == 0)
 			return i;
 	return -1;
@@ -733,9 +717,7 @@ pick_stranger(const Item *item, const char **version)
 static void
 take_uncovered(Portion *portion)
 {
-	int			i;
-
-	for (i = 0; i < portion->n_removals; i++)
+	for (int i = 0; i < portion->n_removals; i++)
 	{
 		int			errnum = portion->removals[i].errnum;
 		Item	   *item = item_of(portion, i);
@@ -752,9 +734,7 @@ take_uncovered(Portion *portion)
 static void
 fail_strangers(Many *many)
 {
-	int			i;
-
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 		if (many->items[i].in_hand && many->items[i].version != NULL)
 			settle(&many->items[i], fail(EAGAIN, "could not put back file"));
 }
@@ -764,9 +744,8 @@ static void
 hide_left(Many *many)
 {
 	int			errnum = EIO;
-	int			try;
 
-	for (try = 0; is_in_hand(many); try++)
+	for (int try = 0; is_in_hand(many); try++)
 	{
 		if (try > MAX_TRIES)
 			break;
@@ -813,9 +792,8 @@ destroy_in_place(Many *many)
 	ConditionalDelete *files = palloc_extended(sizeof(ConditionalDelete) * many->n, MCXT_ALLOC_HUGE);
 	int		   *numbers = palloc_extended(sizeof(int) * many->n, MCXT_ALLOC_HUGE);
 	int			n = 0;
-	int			i;
 
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 	{
 		const Item *item = &many->items[i];
 
@@ -828,7 +806,7 @@ destroy_in_place(Many *many)
 		};
 	}
 	bucket_delete_conditionally(many->bucket, files, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		Item	   *item = &many->items[numbers[i]];
 
@@ -859,9 +837,7 @@ capture_all(Many *many, bool for_good)
 static void
 mend(Many *many, int64 run_id)
 {
-	int			i;
-
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 	{
 		const Item *item = &many->items[i];
 		StoreCondemned *file = &many->condemned[item->number];
@@ -880,14 +856,13 @@ void
 bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good)
 {
 	Many		many;
-	int			i;
 
 	if (n == 0)
 		return;
 	begin_many(&many, store, n);
 	many.condemned = files;
 	many.run_id = run_id;
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		files[i].place = PLACE_UNKNOWN;
 		files[i].destroyed = false;
@@ -899,7 +874,7 @@ bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n
 		capture_all(&many, for_good);
 		mend(&many, run_id);
 	}
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		files[many.items[i].number].result = many.items[i].result;
 	end_many(&many);
 }
@@ -962,9 +937,7 @@ pick_doomed(const Item *item, const char **version)
 static void
 take_destroyed(Portion *portion)
 {
-	int			i;
-
-	for (i = 0; i < portion->n_removals; i++)
+	for (int i = 0; i < portion->n_removals; i++)
 	{
 		const BucketRemoval *removal = &portion->removals[i];
 
@@ -991,9 +964,7 @@ pick_bare_marker(const Item *item, const char **version)
 static void
 take_bared(Portion *portion)
 {
-	int			i;
-
-	for (i = 0; i < portion->n_removals; i++)
+	for (int i = 0; i < portion->n_removals; i++)
 		if (!portion->removals[i].again)
 			item_of(portion, i)->marker = NULL;
 }
@@ -1018,10 +989,9 @@ void
 bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 {
 	Many		many;
-	int			i;
 
 	begin_many(&many, store, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		files[i].freed = 0;
 		add_item(&many, files[i].path, files[i].expected);
@@ -1029,7 +999,7 @@ bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 	qsort(many.items, n, sizeof(Item), compare_items);
 	if (begin_change(&many))
 		destroy_all(&many);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		StoreDoomed *file = &files[many.items[i].number];
 
@@ -1069,20 +1039,19 @@ bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n)
 {
 	static const Step steps[] = {{COVERED, take_located}};
 	Many		many;
-	int			i;
 
 	if (n == 0)
 		return;
 	begin_many(&many, store, n);
 	many.located = files;
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		files[i].place = PLACE_UNKNOWN;
 		add_item(&many, files[i].path, files[i].expected);
 	}
 	qsort(many.items, n, sizeof(Item), compare_items);
 	(void) go_way(&many, steps, lengthof(steps), "could not list versions of file");
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		files[many.items[i].number].errnum = many.items[i].result.errnum;
 	end_many(&many);
 }
@@ -1134,9 +1103,7 @@ pick_cover(const Item *item, const char **version)
 static void
 take_shown(Portion *portion)
 {
-	int			i;
-
-	for (i = 0; i < portion->n_removals; i++)
+	for (int i = 0; i < portion->n_removals; i++)
 	{
 		const BucketRemoval *removal = &portion->removals[i];
 		Item	   *item = item_of(portion, i);
@@ -1193,9 +1160,7 @@ show_all(Many *many)
 static void
 put_back_odd(Many *many, int64 run_id, const StoreReturned *files)
 {
-	int			i;
-
-	for (i = 0; i < many->n; i++)
+	for (int i = 0; i < many->n; i++)
 	{
 		Item	   *item = &many->items[i];
 		const StoreReturned *file = &files[item->number];
@@ -1214,12 +1179,11 @@ void
 bucket_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n)
 {
 	Many		many;
-	int			i;
 
 	if (n == 0)
 		return;
 	begin_many(&many, store, n);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		add_item(&many, files[i].path, files[i].expected);
 		many.items[i].is_odd = strcmp(files[i].path, files[i].as) != 0;
@@ -1228,7 +1192,7 @@ bucket_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n
 	if (begin_change(&many))
 		show_all(&many);
 	put_back_odd(&many, run_id, files);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		files[many.items[i].number].result = many.items[i].result;
 	end_many(&many);
 }

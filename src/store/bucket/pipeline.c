@@ -66,9 +66,8 @@ static bool
 next_call(void *arg, int lane, BucketCall *call)
 {
 	Running    *running = arg;
-	int			portion;
 
-	for (portion = running->first; portion < running->pipeline->n && portion < running->first + MOST_UNDER_WAY; portion++)
+	for (int portion = running->first; portion < running->pipeline->n && portion < running->first + MOST_UNDER_WAY; portion++)
 	{
 		if (portion == running->begun)
 		{

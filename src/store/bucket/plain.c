@@ -15,7 +15,6 @@
 
 #include "src/pg/curl.h"
 #include "src/store/bucket/http.h"
-#include "src/store/bucket/xml.h"
 
 struct PlainFetch
 {
@@ -63,13 +62,8 @@ static bool
 add_headers(PlainFetch *fetch, const char *const *headers)
 {
 	for (; headers != NULL && *headers != NULL; headers++)
-	{
-		struct curl_slist *longer = curl_slist_append(fetch->headers, *headers);
-
-		if (longer == NULL)
+		if (!libcurl_append(&fetch->headers, *headers))
 			return false;
-		fetch->headers = longer;
-	}
 	return true;
 }
 
@@ -108,7 +102,7 @@ take_answer(PlainFetch *fetch, CURLcode code)
 	if (code == CURLE_OK)
 		answer->status = (int) status;
 	else
-		xml_copy_printable(answer->error, sizeof(answer->error), said, strlen(said));
+		libcurl_copy_printable(answer->error, sizeof(answer->error), said, strlen(said));
 }
 
 bool
@@ -136,10 +130,8 @@ plain_end(PlainFetch *fetch)
 {
 	if (fetch->easy != NULL && fetch->multi != NULL)
 		curl_multi_remove_handle(fetch->multi, fetch->easy);
-	if (fetch->easy != NULL)
-		curl_easy_cleanup(fetch->easy);
-	if (fetch->multi != NULL)
-		curl_multi_cleanup(fetch->multi);
+	curl_easy_cleanup(fetch->easy);
+	curl_multi_cleanup(fetch->multi);
 	curl_slist_free_all(fetch->headers);
 	free(fetch);
 }

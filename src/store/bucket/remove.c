@@ -238,14 +238,13 @@ static void
 take_entries(Bucket *bucket, const BucketAnswer *answer, BucketRemoval *removals, int n)
 {
 	int			at = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		removals[i].errnum = EAGAIN;
 		removals[i].again = true;
 	}
-	for (i = 0; i < answer->n_entries; i++)
+	for (int i = 0; i < answer->n_entries; i++)
 	{
 		int			looked;
 
@@ -263,9 +262,8 @@ static void
 take_failure(BucketRemoval *removals, int n, int errnum, const BucketAnswer *answer)
 {
 	bool		unanswered = errnum == ETIMEDOUT || (errnum == EIO && answer != NULL && answer->status == 0);
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		removals[i].errnum = errnum;
 		removals[i].again = false;
@@ -306,13 +304,12 @@ BucketRemoving *
 bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 {
 	BucketRemoving *removing = palloc0(sizeof(BucketRemoving));
-	int			i;
 
 	removing->bucket = bucket;
 	removing->removals = removals;
 	removing->n = n;
 	removing->leased = leased;
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		removals[i].errnum = EAGAIN;
 		removals[i].again = true;
@@ -342,16 +339,14 @@ bucket_is_removed(const BucketRemoving *removing)
 void
 bucket_end_removing(BucketRemoving *removing, int errnum)
 {
-	int			i;
-
 	/* some may have been on their way */
-	for (i = 0; errnum != 0 && i < removing->n; i++)
+	for (int i = 0; errnum != 0 && i < removing->n; i++)
 		if (removing->removals[i].again)
 		{
 			removing->removals[i].errnum = errnum;
 			removing->removals[i].is_doubtful = true;
 		}
-	for (i = 0; i < removing->bucket->n_parallel; i++)
+	for (int i = 0; i < removing->bucket->n_parallel; i++)
 		if (removing->groups[i].body.data != NULL)
 			pfree(removing->groups[i].body.data);
 	pfree(removing->groups);
@@ -377,9 +372,8 @@ static int
 select_left(const BucketRemoval *removals, int n, BucketRemoval *left, int *which)
 {
 	int			n_left = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (!removals[i].again || removals[i].version == NULL)
 			continue;
@@ -396,15 +390,13 @@ bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 	int		   *which;
 	int			n_left;
 	int			errnum;
-	int			try;
-	int			i;
 
 	if (n == 0)
 		return 0;
 	errnum = remove_once(bucket, removals, n, leased);
 	left = palloc(sizeof(BucketRemoval) * n);
 	which = palloc(sizeof(int) * n);
-	for (try = 0; errnum == 0 && try < MAX_TRIES; try++)
+	for (int try = 0; errnum == 0 && try < MAX_TRIES; try++)
 	{
 		n_left = select_left(removals, n, left, which);
 		if (n_left == 0)
@@ -415,7 +407,7 @@ bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 			errnum = bucket_keep_lease(bucket).errnum;
 		if (errnum == 0)
 			errnum = remove_once(bucket, left, n_left, leased);
-		for (i = 0; errnum == 0 && i < n_left; i++)
+		for (int i = 0; errnum == 0 && i < n_left; i++)
 			removals[which[i]] = left[i];
 	}
 	pfree(left);

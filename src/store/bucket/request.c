@@ -22,10 +22,8 @@
 #include "postgres.h"
 
 #include "common/base64.h"
-#include "common/cryptohash.h"
 #include "common/md5.h"
 #include "common/pg_prng.h"
-#include "common/sha2.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -35,6 +33,7 @@
 #include "src/pg/compat.h"
 #include "src/pg/library.h"
 #include "src/store/bucket/bucket.h"
+#include "src/store/bucket/hash.h"
 
 #define STEP_MS		100
 
@@ -102,16 +101,6 @@ bucket_encode(char *query, size_t size, const char *text)
 	return encode(query, size, text, false);
 }
 
-bool
-bucket_encode_source(const Bucket *bucket, char *header, size_t size, const char *key, const char *version)
-{
-	strlcat(header, "/", size);
-	strlcat(header, bucket->name, size);
-	strlcat(header, "/", size);
-	return encode(header, size, key, true) &&
-		(version == NULL || (strlcat(header, "?versionId=", size) < size && encode(header, size, version, false)));
-}
-
 static bool
 make_url(const Bucket *bucket, const BucketCall *call, char url[BUCKET_URL_SIZE])
 {
@@ -125,19 +114,6 @@ make_url(const Bucket *bucket, const BucketCall *call, char url[BUCKET_URL_SIZE]
 	return strlcat(url, call->query, BUCKET_URL_SIZE) < BUCKET_URL_SIZE;
 }
 
-static bool
-hash(pg_cryptohash_type type, const char *text, uint8 *digest, size_t size)
-{
-	pg_cryptohash_ctx *context = pg_cryptohash_create(type);
-	bool		done;
-
-	done = context != NULL && pg_cryptohash_init(context) == 0 &&
-		pg_cryptohash_update(context, (const uint8 *) text, strlen(text)) == 0 &&
-		pg_cryptohash_final(context, digest, size) == 0;
-	pg_cryptohash_free(context);
-	return done;
-}
-
 /* If the hash fails, the digest is 0, and no file is the one that is expected. */
 uint64
 bucket_digest(const char *text)
@@ -145,7 +121,7 @@ bucket_digest(const char *text)
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 	uint64		value = 0;
 
-	for (int i = 0; i < 8 && (i > 0 || hash(PG_SHA256, text, digest, sizeof(digest))); i++)
+	for (int i = 0; i < 8 && (i > 0 || bucket_hash(PG_SHA256, text, strlen(text), digest, sizeof(digest))); i++)
 		value = value << 8 | digest[i];
 	return value;
 }
@@ -157,7 +133,7 @@ bucket_md5_header(const char *body, char header[BUCKET_MD5_SIZE])
 	uint8		digest[MD5_DIGEST_LENGTH];
 	int			length;
 
-	if (!hash(PG_MD5, body, digest, sizeof(digest)))
+	if (!bucket_hash(PG_MD5, body, strlen(body), digest, sizeof(digest)))
 		return false;
 	strlcpy(header, name, BUCKET_MD5_SIZE);
 	length = pg_b64_encode((const void *) digest, sizeof(digest), header + strlen(name), BUCKET_MD5_SIZE - (int) strlen(name) - 1);
@@ -173,10 +149,9 @@ hash_body(const char *body, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
 {
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 
-	if (!hash(PG_SHA256, body, digest, sizeof(digest)))
+	if (!bucket_hash(PG_SHA256, body, strlen(body), digest, sizeof(digest)))
 		return false;
-	for (int i = 0; i < PG_SHA256_DIGEST_LENGTH; i++)
-		sprintf(hex + 2 * i, "%02x", digest[i]);
+	bucket_write_hex(digest, hex);
 	return true;
 }
 
@@ -274,8 +249,6 @@ is_answer(const BucketAnswer *answer)
 	return (answer->status == 404 && strcmp(answer->code, "NoSuchBucket") != 0) ||
 		answer->status == 409 || answer->status == 412 || answer->status == 501;
 }
-
-
 
 
 /* ------------------------------------------------------------------- lanes --- */
@@ -388,6 +361,27 @@ bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer)
 	int			errnum = begin_call(bucket, BUCKET_OWN_LANE, call);
 
 	return errnum == 0 ? finish_call(bucket, BUCKET_OWN_LANE, answer) : errnum;
+}
+
+int
+bucket_copy(Bucket *bucket, const char *key, const char *version, const char *target, bool once,
+			const BucketAnswer **answer)
+{
+	char		source[BUCKET_URL_SIZE];
+	const char *const headers[] = {source, NULL};
+	const BucketCall call = {.method = "PUT",.key = target,.headers = headers,.once = once};
+	int			errnum;
+
+	snprintf(source, sizeof(source), "x-amz-copy-source: /%s/", bucket->name);
+	if (!encode(source, sizeof(source), key, true) ||
+		(version != NULL && (strlcat(source, "?versionId=", sizeof(source)) >= sizeof(source) ||
+							 !encode(source, sizeof(source), version, false))))
+		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
+	errnum = bucket_call(bucket, &call, answer);
+	/* an error may come with the status of a success */
+	if (errnum == 0 && ((*answer)->status != 200 || (*answer)->code[0] != '\0'))
+		errnum = bucket_note(bucket, EIO, (*answer)->error[0] ? (*answer)->error : (*answer)->code);
+	return errnum;
 }
 
 int

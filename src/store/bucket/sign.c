@@ -16,11 +16,10 @@
  */
 #include "postgres.h"
 
-#include "common/cryptohash.h"
 #include "common/hmac.h"
-#include "common/sha2.h"
 #include "utils/resowner.h"
 
+#include "src/store/bucket/hash.h"
 #include "src/store/bucket/sign.h"
 
 /* most headers, and parameters of a query, that a request has here */
@@ -93,18 +92,6 @@ sign_is_needed(const char *url)
 
 /* ------------------------------------------------------------------ hashes --- */
 
-static bool
-hash(const char *text, size_t len, uint8 digest[PG_SHA256_DIGEST_LENGTH])
-{
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-	bool		done = context != NULL && pg_cryptohash_init(context) == 0 &&
-	pg_cryptohash_update(context, (const uint8 *) text, len) == 0 &&
-	pg_cryptohash_final(context, digest, PG_SHA256_DIGEST_LENGTH) == 0;
-
-	pg_cryptohash_free(context);
-	return done;
-}
-
 /* `digest` may be the key. */
 static bool
 keyed_hash(const void *key, size_t key_len, const char *text, uint8 digest[PG_SHA256_DIGEST_LENGTH])
@@ -116,13 +103,6 @@ keyed_hash(const void *key, size_t key_len, const char *text, uint8 digest[PG_SH
 
 	pg_hmac_free(context);
 	return done;
-}
-
-static void
-to_hex(const uint8 digest[PG_SHA256_DIGEST_LENGTH], char hex[PG_SHA256_DIGEST_STRING_LENGTH])
-{
-	for (int i = 0; i < PG_SHA256_DIGEST_LENGTH; i++)
-		sprintf(hex + 2 * i, "%02x", digest[i]);
 }
 
 
@@ -256,7 +236,7 @@ hash_request(const char *method, const UrlParts *url, const Parts *headers, uint
 	if (out == NULL)
 		return false;
 	write_canonical(out, method, url, &parameters, headers);
-	done = fclose(out) == 0 && hash(text, len, digest);
+	done = fclose(out) == 0 && bucket_hash(PG_SHA256, text, len, digest, PG_SHA256_DIGEST_LENGTH);
 	free(text);
 	return done;
 }
@@ -280,7 +260,7 @@ make_signature(const SignKeys *keys, const char *day, const char *to_sign, char 
 		keyed_hash(key, sizeof(key), "s3", key) &&
 		keyed_hash(key, sizeof(key), "aws4_request", key) &&
 		keyed_hash(key, sizeof(key), to_sign, key);
-	to_hex(key, hex);
+	bucket_write_hex(key, hex);
 	explicit_bzero(key, sizeof(key));
 	explicit_bzero(secret, size);
 	free(secret);
@@ -303,7 +283,7 @@ authorize(const struct curl_slist *list, const char *method, const UrlParts *url
 	strlcpy(day, date, sizeof(day));
 	if (!split_headers(list, &headers) || !hash_request(method, url, &headers, digest))
 		return NULL;
-	to_hex(digest, hex);
+	bucket_write_hex(digest, hex);
 	if (snprintf(to_sign, sizeof(to_sign), "AWS4-HMAC-SHA256\n%s\n%s/%s/s3/aws4_request\n%s",
 				 date, day, keys->region, hex) >= sizeof(to_sign) ||
 		!make_signature(keys, day, to_sign, hex) || (out = open_memstream(&text, &len)) == NULL)

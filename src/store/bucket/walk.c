@@ -28,8 +28,9 @@
 
 /* levels of folders at which ranges may begin */
 #define MAX_LEVELS		4
+/* keys and folders of a page, at most */
+#define PAGE_KEYS		1000
 
-#define QUERY_SIZE		(3 * (BUCKET_TOKEN_SIZE + BUCKET_KEY_MAX) + 128)
 
 /* The keys from `after` to `end`, both exclusive. */
 typedef struct WalkRange
@@ -44,7 +45,7 @@ typedef struct WalkRange
 	int			n;
 	int			next;
 	char		token[BUCKET_TOKEN_SIZE];	/* of the next page */
-	char		query[QUERY_SIZE];
+	char		query[BUCKET_LIST_SIZE];
 } WalkRange;
 
 typedef struct BucketWalk
@@ -96,24 +97,22 @@ bucket_walk_begin_trash(FileStore *store, int64 run_id)
 static bool
 append_value(char *query, const char *name, const char *value)
 {
-	strlcat(query, name, QUERY_SIZE);
-	return bucket_encode(query, QUERY_SIZE, value);
+	strlcat(query, name, BUCKET_LIST_SIZE);
+	return bucket_encode(query, BUCKET_LIST_SIZE, value);
 }
 
-/* Makes the query for the next page; its parameters are sorted by name.  Returns false if there is no room. */
-static bool
-make_query(const BucketWalk *walk, WalkRange *range)
+/* The parameters of a query are sorted by name. */
+bool
+bucket_ask_for_list(char query[BUCKET_LIST_SIZE], const char *token, bool folders, const char *prefix, const char *after)
 {
-	char	   *query = range->query;
-
 	query[0] = '\0';
-	if (range->token[0] != '\0' &&
-		!(append_value(query, "continuation-token=", range->token) && strlcat(query, "&", QUERY_SIZE) < QUERY_SIZE))
+	if (token[0] != '\0' &&
+		!(append_value(query, "continuation-token=", token) && strlcat(query, "&", BUCKET_LIST_SIZE) < BUCKET_LIST_SIZE))
 		return false;
-	if (!walk->recurse)
-		strlcat(query, "delimiter=%2F&", QUERY_SIZE);
-	return append_value(query, "encoding-type=url&list-type=2&max-keys=1000&prefix=", walk->bucket->prefix) &&
-		(range->token[0] != '\0' || range->after == NULL || append_value(query, "&start-after=", range->after));
+	if (folders)
+		strlcat(query, "delimiter=%2F&", BUCKET_LIST_SIZE);
+	return append_value(query, "encoding-type=url&list-type=2&max-keys=1000&prefix=", prefix) &&
+		(token[0] != '\0' || after == NULL || append_value(query, "&start-after=", after));
 }
 
 static int
@@ -122,7 +121,7 @@ send_for_page(BucketWalk *walk, WalkRange *range)
 	const BucketCall call = {"GET", NULL, range->query};
 	int			errnum;
 
-	if (!make_query(walk, range))
+	if (!bucket_ask_for_list(range->query, range->token, !walk->recurse, walk->bucket->prefix, range->after))
 		return bucket_note(walk->bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
 	errnum = bucket_begin_page(walk->bucket, range->number, &call);
 	range->on_its_way = errnum == 0;
@@ -192,25 +191,25 @@ add_range(BucketWalk *walk, const char *after, const char *end)
 }
 
 /*
- * Sets `folders` to at most `max` folders below `prefix` that one page has, and
- * *n to their number.  Returns 0 or an errno.
+ * Sets `folders` to the folders below `prefix` that one page has, and *n to their
+ * number.  Returns 0 or an errno.
  */
 static int
-find_folders(BucketWalk *walk, const char *prefix, char **folders, int max, int *n)
+find_folders(BucketWalk *walk, const char *prefix, char *folders[PAGE_KEYS], int *n)
 {
-	char		query[QUERY_SIZE] = "delimiter=%2F&";
+	char		query[BUCKET_LIST_SIZE];
 	const BucketCall call = {"GET", NULL, query};
 	const BucketAnswer *answer;
 	int			errnum;
 
 	*n = 0;
-	if (!append_value(query, "encoding-type=url&list-type=2&max-keys=1000&prefix=", prefix))
+	if (!bucket_ask_for_list(query, "", true, prefix, NULL))
 		return 0;
 	errnum = bucket_call(walk->bucket, &call, &answer);
 	if (errnum != 0 || answer->status != 200)
 		return errnum ? errnum : bucket_note(walk->bucket, EIO, answer->error);
 	/* hidden folders, such as our own, are not walked */
-	for (int i = 0; i < answer->n_entries && *n < max; i++)
+	for (int i = 0; i < answer->n_entries && *n < PAGE_KEYS; i++)
 		if (answer->entries[i].is_prefix && answer->entries[i].key[strlen(prefix)] != '.')
 			folders[(*n)++] = MemoryContextStrdup(walk->context, answer->entries[i].key);
 	return 0;
@@ -224,7 +223,7 @@ find_folders(BucketWalk *walk, const char *prefix, char **folders, int max, int 
 static int
 divide(BucketWalk *walk)
 {
-	char	  **folders = MemoryContextAlloc(walk->context, sizeof(char *) * 1000);
+	char	  **folders = MemoryContextAlloc(walk->context, sizeof(char *) * PAGE_KEYS);
 	const char *prefix = walk->bucket->prefix;
 	const char *after = NULL;
 	int			n_ranges;
@@ -232,7 +231,7 @@ divide(BucketWalk *walk)
 
 	for (int level = 0; walk->recurse && n <= 1 && level < MAX_LEVELS; level++)
 	{
-		int			errnum = find_folders(walk, prefix, folders, 1000, &n);
+		int			errnum = find_folders(walk, prefix, folders, &n);
 
 		if (errnum != 0)
 			return errnum;
@@ -320,7 +319,7 @@ judge(const char *path, bool recurse, size_t *len)
 	return reason;
 }
 
-/* Is it the claim of a folder?  Then the path is cut to that folder. */
+/* Returns whether the path is that of the claim of a folder, and cuts it to that folder. */
 static bool
 cut_claim(char *path)
 {

@@ -21,6 +21,7 @@
 
 #include <libxml/parser.h>
 
+#include "src/pg/curl.h"
 #include "src/store/bucket/xml.h"
 
 #define MAX_DOCUMENT	(32 * 1024 * 1024)
@@ -56,15 +57,6 @@ static bool
 is(const xmlChar * name, const char *word)
 {
 	return strcmp((const char *) name, word) == 0;
-}
-
-void
-xml_copy_printable(char *target, size_t size, const char *text, size_t length)
-{
-	length = Min(length, size - 1);
-	for (size_t i = 0; i < length; i++)
-		target[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
-	target[length] = '\0';
 }
 
 /* Gives up.  libxml2 also reports an error because it was stopped. */
@@ -189,7 +181,7 @@ take_member(AnswerReader *reader, const xmlChar * name)
 	else if (is(name, "DeleteMarkerVersionId") && entry->version[0] == '\0')
 		take_text(reader, entry->version, sizeof(entry->version));
 	else if (is(name, "Code"))
-		xml_copy_printable(entry->code, sizeof(entry->code), reader->text, reader->length);
+		libcurl_copy_printable(entry->code, sizeof(entry->code), reader->text, reader->length);
 	else if (is(name, "ETag"))
 		take_text(reader, entry->etag, sizeof(entry->etag));
 	else if (is(name, "Size"))
@@ -207,9 +199,9 @@ take_value(AnswerReader *reader, const xmlChar * name)
 	BucketAnswer *answer = reader->answer;
 
 	if (reader->is_error && is(name, "Code"))
-		xml_copy_printable(answer->code, sizeof(answer->code), reader->text, reader->length);
+		libcurl_copy_printable(answer->code, sizeof(answer->code), reader->text, reader->length);
 	else if (reader->is_error && is(name, "Message"))
-		xml_copy_printable(answer->error, sizeof(answer->error), reader->text, reader->length);
+		libcurl_copy_printable(answer->error, sizeof(answer->error), reader->text, reader->length);
 	else if (is(name, "IsTruncated"))
 		answer->truncated = strcmp(reader->text, "true") == 0;
 	else if (is(name, "NextContinuationToken") || is(name, "NextPartNumberMarker"))
@@ -392,7 +384,6 @@ begin_value(void *arg, const xmlChar * name, const xmlChar * prefix, const xmlCh
 			const xmlChar * *attributes)
 {
 	ValueReader *reader = arg;
-	int			i;
 
 	reader->value = NULL;
 	if (++reader->depth > MAX_DEPTH)
@@ -403,7 +394,7 @@ begin_value(void *arg, const xmlChar * name, const xmlChar * prefix, const xmlCh
 		reader->parent_depth = reader->depth;
 	}
 	else if (reader->parent_depth > 0 && reader->depth == reader->parent_depth + 1)
-		for (i = 0; i < reader->n; i++)
+		for (int i = 0; i < reader->n; i++)
 			if (!reader->values[i].found && is(name, reader->values[i].name))
 			{
 				reader->value = &reader->values[i];
@@ -420,7 +411,7 @@ take_value_text(void *arg, const xmlChar * text, int length)
 
 	if (value == NULL)
 		return;
-	/* a value that is cut would be another one */
+	/* no part of a value is taken: it would be a wrong value */
 	if (reader->length + length >= value->size)
 	{
 		refuse_values(reader, NULL, NULL, NULL);
@@ -456,9 +447,8 @@ xml_find_values(const char *xml, const char *parent, PlainValue *values, int n)
 	};
 	ValueReader reader = {.parent = parent,.values = values,.n = n};
 	bool		whole;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		values[i].found = false;
 		values[i].value[0] = '\0';

@@ -29,7 +29,4 @@ extern bool xml_find_values(const char *xml, const char *parent, PlainValue *val
 /* Frees the entries of an answer. */
 extern void xml_free_entries(BucketAnswer *answer);
 
-/* Copies `length` bytes of somebody's text as printable ASCII, cut at `size` - 1. */
-extern void xml_copy_printable(char *target, size_t size, const char *text, size_t length);
-
 #endif							/* AUDIO_CLEANUP_BUCKET_XML_H */
