@@ -348,11 +348,12 @@ run_update(Update *update)
 	return sql_query_on(update->table, update->n, update->parameters, update->sql);
 }
 
-/* Runs the update as the current role; if that is a superuser, code of other roles is an ERROR. */
+/* Runs the update as the current role.  A temporary table in it, or in a trigger, is an ERROR; for a superuser, code of other roles is. */
 static int
 update_watched(Update *update)
 {
 	Oid			watched = trust_watch(superuser() ? GetUserId() : InvalidOid);
+	bool		permanent_only = trust_permanent_only(true);
 	volatile int rows;
 
 	PG_TRY();
@@ -362,6 +363,7 @@ update_watched(Update *update)
 	PG_FINALLY();
 	{
 		(void) trust_watch(watched);
+		(void) trust_permanent_only(permanent_only);
 	}
 	PG_END_TRY();
 	return rows;
