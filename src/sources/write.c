@@ -348,11 +348,15 @@ run_update(Update *update)
 	return sql_query_on(update->table, update->n, update->parameters, update->sql);
 }
 
-/* Runs the update as the current role.  A temporary table in it, or in a trigger, is an ERROR; for a superuser, code of other roles is. */
+/*
+ * Runs the update as the current role.  Code of roles without its rights is an
+ * ERROR: a name in a trigger may lead to a domain that the caller has put into
+ * pg_temp.  So is a temporary table.
+ */
 static int
 update_watched(Update *update)
 {
-	Oid			watched = trust_watch(superuser() ? GetUserId() : InvalidOid);
+	Oid			watched = trust_watch(GetUserId());
 	bool		permanent_only = trust_permanent_only(true);
 	volatile int rows;
 
