@@ -45,6 +45,7 @@
 #include "utils/timestamp.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
@@ -743,6 +744,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	only_superusers = trust_superusers_only(source->is_sampled);
 	same_for_all = trust_same_for_all(get_rel_relkind(source->relid) == RELKIND_VIEW);
 	permanent_only = trust_permanent_only(!source->is_sampled);
+	role_keep_quiet();
 	error_context_stack = &callback;
 	PG_TRY();
 	{

@@ -360,6 +360,7 @@ update_watched(Update *update)
 	bool		permanent_only = trust_permanent_only(true);
 	volatile int rows;
 
+	role_keep_quiet();
 	PG_TRY();
 	{
 		rows = run_update(update);
