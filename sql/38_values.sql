@@ -75,6 +75,11 @@ CREATE OR REPLACE VIEW t.told AS SELECT note::regclass::text AS url FROM t.notes
 SET ROLE values_viewer;
 SELECT cleanup_status() IS NULL AS told;
 RESET ROLE;
+CREATE FUNCTION t.notice(value text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'found %', value; RAISE WARNING 'found %', value; RETURN value; END $$;
+CREATE OR REPLACE VIEW t.told AS SELECT t.notice(note) AS url FROM t.notes WHERE id = 2;
+SET ROLE values_viewer;
+SELECT cleanup_status() IS NULL AS told;
+RESET ROLE;
 SELECT cleanup_drop_source('t.told');
 
 SELECT cleanup_drop_source('t.notes');

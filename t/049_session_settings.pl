@@ -116,5 +116,27 @@ foreach my $role ('worker', 'postgres')
 wait_for_drain($node);
 ok(-e "$dir/mine.mp3", 'and what only one of them sees stays');
 
+# a temporary table of the caller comes before one of the same name, where a function does not put pg_temp last
+$node->safe_psql('postgres', q{
+	SELECT cleanup_drop_source('mine');
+	CREATE SCHEMA app;
+	CREATE TABLE app.uploads AS SELECT 'mine.mp3' AS url;
+	CREATE FUNCTION app.list() RETURNS SETOF text LANGUAGE plpgsql STABLE SET search_path = app AS 'BEGIN RETURN QUERY SELECT url FROM uploads; END';
+	CREATE FUNCTION app.list_in_sql() RETURNS SETOF text LANGUAGE sql STABLE SET search_path = app AS 'SELECT url FROM uploads';
+	CREATE VIEW mine_too AS SELECT list AS url FROM app.list();
+	SELECT cleanup_add_source('mine_too', '{url}')});
+foreach my $function ('list', 'list_in_sql')
+{
+	$node->safe_psql('postgres', "CREATE OR REPLACE VIEW mine_too AS SELECT $function AS url FROM app.$function()");
+	like(sql_error($node, q{CREATE TEMP TABLE uploads (url text); GRANT SELECT ON uploads TO PUBLIC; SELECT cleanup_all(force => true)},
+			extra_params => [ '-U', 'worker' ]),
+		qr/table "uploads" is temporary\nDETAIL:  What a source shows or does must not depend on the session/, "$function: a temporary table is not read");
+	wait_for_drain($node);
+	ok(-e "$dir/mine.mp3", "$function: nor is the file deleted");
+}
+is(sql_error($node, 'SELECT cleanup_all(force => true)', extra_params => [ '-U', 'worker' ]), '', 'without one it can be read');
+wait_for_drain($node);
+ok(-e "$dir/mine.mp3", 'and protects its file');
+
 $node->stop;
 done_testing();

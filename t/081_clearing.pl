@@ -258,6 +258,47 @@ is(sql('SELECT tenant, audio_url, file_name FROM tenants ORDER BY 1'), "1|tenant
 wait_for_drain($node);
 sql(q{SELECT cleanup_drop_source('tenants')});
 
+# ---- a trigger that means a table, and finds one that the operator has put in its place ----
+
+sql('CREATE ROLE curious LOGIN', q{SELECT cleanup_grant_access('curious', 'operator')},
+	'CREATE TABLE diaries (id int PRIMARY KEY, audio_url text, status text, updated_at timestamp, secret text)',
+	q{CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO noted VALUES (old.secret); RETURN new; END$$},
+	'CREATE TRIGGER note BEFORE UPDATE ON diaries FOR EACH ROW EXECUTE FUNCTION note()',
+	q{INSERT INTO diaries VALUES (1, 'diary.mp3', 'failed', '2020-01-01', 'the secret')},
+	q{SELECT cleanup_add_source('diaries', on_failed => 'clear')});
+put_file($dir, 'diary.mp3');
+foreach my $path ('pg_catalog, public', 'public')
+{
+	sql("ALTER FUNCTION note() SET search_path = $path");
+	is($node->safe_psql('postgres', q{CREATE TEMP TABLE noted (t text); GRANT INSERT ON noted TO PUBLIC;
+		DO 'BEGIN PERFORM cleanup_all(force => true); END'; TABLE noted}, extra_params => [ '-U', 'curious' ]),
+		'', "search_path $path: the operator gets no row");
+	wait_for_drain($node);
+	is(sql('SELECT audio_url FROM diaries'), 'diary.mp3', 'the session stays');
+	ok(-e "$dir/diary.mp3", 'and its file');
+}
+sql('ALTER FUNCTION note() RESET search_path');
+is($node->safe_psql('postgres', q{CREATE TEMP TABLE noted (t text); GRANT INSERT ON noted TO PUBLIC;
+	DO 'BEGIN PERFORM cleanup_all(force => true); END'; TABLE noted}, extra_params => [ '-U', 'curious' ]), '', 'nor without a search_path');
+sql(q{SELECT cleanup_drop_source('diaries')});
+
+# the same with a domain, whose constraint would run as the table's owner
+sql('CREATE ROLE author', 'CREATE SCHEMA diary', 'GRANT USAGE ON SCHEMA diary TO author', 'GRANT CREATE ON SCHEMA public TO curious',
+	'CREATE DOMAIN diary.flavour AS text',
+	'CREATE TABLE diary.pages (id int PRIMARY KEY, audio_url text, status text, updated_at timestamp, secret text)',
+	q{SET search_path = diary; CREATE FUNCTION diary.note() RETURNS trigger LANGUAGE plpgsql AS $$DECLARE f flavour := old.secret; BEGIN RETURN new; END$$; RESET search_path},
+	'CREATE TRIGGER note BEFORE UPDATE ON diary.pages FOR EACH ROW EXECUTE FUNCTION diary.note()',
+	q{INSERT INTO diary.pages VALUES (1, 'diary.mp3', 'failed', '2020-01-01', 'the secret')},
+	'ALTER TABLE diary.pages OWNER TO author', 'ALTER FUNCTION diary.note() OWNER TO author',
+	q{SELECT cleanup_add_source('diary.pages', on_failed => 'clear')});
+is($node->safe_psql('postgres', q{CREATE TABLE loot (who text, what text); GRANT INSERT ON loot TO PUBLIC;
+	CREATE FUNCTION evil(text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.loot VALUES (current_user, $1); RETURN true; END$$;
+	CREATE DOMAIN pg_temp.flavour AS text CHECK (public.evil(value));
+	DO 'BEGIN PERFORM cleanup_all(force => true); END'; TABLE loot}, extra_params => [ '-U', 'curious' ]), '', "an operator's domain does not run as the owner");
+wait_for_drain($node);
+is(sql('SELECT audio_url FROM diary.pages'), 'diary.mp3', 'the session stays');
+sql(q{SELECT cleanup_drop_source('diary.pages')});
+
 is(sql(q{SELECT count(*) FROM pg_depend d JOIN pg_class c ON c.oid = d.objid JOIN pg_extension e ON e.oid = d.refobjid
 	WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND e.extname = 'audio_cleanup' AND c.relkind = 'r'
 	AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)}), 0, 'every table of ours has a primary key');

@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 
 #include "src/pg/role.h"
@@ -40,6 +41,13 @@ role_act_as(Oid role, ActingAs *saved)
 	role_set_for_now("search_path", "pg_catalog, pg_temp");
 	/* our statements are too short for compiling to pay */
 	role_set_for_now("jit", "off");
+}
+
+void
+role_keep_quiet(void)
+{
+	if (!has_privs_of_role(GetOuterUserId(), GetUserId()))
+		role_set_for_now("client_min_messages", "error");
 }
 
 void

@@ -50,4 +50,11 @@ extern void role_read_without_indexes(void);
  */
 extern void role_set_for_now(const char *name, const char *value);
 
+/*
+ * Keeps messages from the client, but for errors and those of level INFO, until
+ * role_stop_acting() or the end of the subtransaction, unless whoever calls has
+ * the rights of the current role: code that runs as that role may tell of rows.
+ */
+extern void role_keep_quiet(void);
+
 #endif							/* AUDIO_CLEANUP_ROLE_H */

@@ -45,6 +45,7 @@
 #include "utils/timestamp.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
@@ -731,6 +732,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	Oid			watched;
 	bool		only_superusers;
 	bool		same_for_all;
+	bool		permanent_only;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
@@ -743,11 +745,14 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	watched = trust_watch(source->owner);
 	only_superusers = trust_superusers_only(source->is_sampled);
 	same_for_all = trust_same_for_all(get_rel_relkind(source->relid) == RELKIND_VIEW);
+	permanent_only = trust_permanent_only(!source->is_sampled);
+	role_keep_quiet();
 	error_context_stack = &callback;
 	error = work_by_clock(work, arg, &late);
 	(void) trust_watch(watched);
 	(void) trust_superusers_only(only_superusers);
 	(void) trust_same_for_all(same_for_all);
+	(void) trust_permanent_only(permanent_only);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);

@@ -140,6 +140,12 @@ extern bool trust_superusers_only(bool only);
  */
 extern bool trust_same_for_all(bool same);
 
+/*
+ * With true, no statement may use a temporary table: an ERROR.  Returns the
+ * value of the call before.
+ */
+extern bool trust_permanent_only(bool only);
+
 
 /* The hint of a brake "source": what to do with a source that was registered and cannot be used. */
 extern const char *const source_hint_readd;

@@ -28,6 +28,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "commands/proclang.h"
+#include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
@@ -242,8 +243,10 @@ function_asks_who_reads(Oid function)
 static Oid	watched_role = InvalidOid;
 static bool superusers_only = false;
 static bool same_for_all = false;
+static bool permanent_only = false;
 static needs_fmgr_hook_type next_needs_hook = NULL;
 static fmgr_hook_type next_hook = NULL;
+static ExecutorStart_hook_type next_start_hook = NULL;
 
 static void
 refuse_function(Oid function)
@@ -284,9 +287,39 @@ watch_function(FmgrHookEventType event, FmgrInfo *function, Datum *arg)
 		next_hook(event, function, arg);
 }
 
+/*
+ * Keeps functions of a view or trigger from using a temporary table of the
+ * caller.  Their search_path has pg_temp first, unless it names it, or last:
+ * there the caller can put a table of the name that is meant.  A view would show
+ * the rows of his choice, and a trigger would write for him what he may not read.
+ */
+static void
+refuse_temporary(const PlannedStmt *plan)
+{
+	foreach_ptr(const RangeTblEntry, rte, plan->rtable)
+		if (OidIsValid(rte->relid) && get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" is temporary", get_rel_name(rte->relid)),
+				 errdetail("What a source shows or does must not depend on the session.")));
+}
+
+static void
+watch_query(QueryDesc *desc, int flags)
+{
+	if (permanent_only)
+		refuse_temporary(desc->plannedstmt);
+	if (next_start_hook != NULL)
+		next_start_hook(desc, flags);
+	else
+		standard_ExecutorStart(desc, flags);
+}
+
 void
 sources_init(void)
 {
+	next_start_hook = ExecutorStart_hook;
+	ExecutorStart_hook = watch_query;
 	next_needs_hook = needs_fmgr_hook;
 	needs_fmgr_hook = needs_watch;
 	next_hook = fmgr_hook;
@@ -308,6 +341,15 @@ trust_same_for_all(bool same)
 	bool		before = same_for_all;
 
 	same_for_all = same;
+	return before;
+}
+
+bool
+trust_permanent_only(bool only)
+{
+	bool		before = permanent_only;
+
+	permanent_only = only;
 	return before;
 }
 

@@ -351,13 +351,19 @@ run_update(Update *update)
 	return sql_query_on(update->table, update->n, update->parameters, update->sql);
 }
 
-/* Runs the update as the current role; if that is a superuser, code of other roles is an ERROR. */
+/*
+ * Runs the update as the current role.  Code of roles without its rights is an
+ * ERROR: a name in a trigger may lead to a domain that the caller has put into
+ * pg_temp.  So is a temporary table.
+ */
 static int
 update_watched(Update *update)
 {
-	Oid			watched = trust_watch(superuser() ? GetUserId() : InvalidOid);
+	Oid			watched = trust_watch(GetUserId());
+	bool		permanent_only = trust_permanent_only(true);
 	volatile int rows;
 
+	role_keep_quiet();
 	PG_TRY();
 	{
 		rows = run_update(update);
@@ -365,6 +371,7 @@ update_watched(Update *update)
 	PG_FINALLY();
 	{
 		(void) trust_watch(watched);
+		(void) trust_permanent_only(permanent_only);
 	}
 	PG_END_TRY();
 	return rows;
