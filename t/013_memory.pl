@@ -59,11 +59,19 @@ foreach my $case ([ 'status', 200 ], [ 'explain', 50 ], [ 'check', 30 ], [ 'run'
 	my ($what, $times) = @$case;
 
 	foreach (1 .. 10) { $round++; $work{$what}->(); }
-	my ($contexts, $resident, $descriptors) = measure();
-	foreach (1 .. $times) { $round++; $work{$what}->(); }
+	my ($contexts, $resident, $descriptors);
 	my ($contexts_after, $resident_after, $descriptors_after) = measure();
-	note(sprintf '%s: %d -> %d bytes, %d -> %d kB resident, %d -> %d descriptors', $what, $contexts, $contexts_after,
-		$resident / 1024, $resident_after / 1024, $descriptors, $descriptors_after);
+	# A cache gets a larger block once, when a slow worker leaves other work to
+	# the session; what leaks grows each time.
+	foreach my $attempt (1 .. 3)
+	{
+		($contexts, $resident, $descriptors) = ($contexts_after, $resident_after, $descriptors_after);
+		foreach (1 .. $times) { $round++; $work{$what}->(); }
+		($contexts_after, $resident_after, $descriptors_after) = measure();
+		note(sprintf '%s: %d -> %d bytes, %d -> %d kB resident, %d -> %d descriptors', $what, $contexts, $contexts_after,
+			$resident / 1024, $resident_after / 1024, $descriptors, $descriptors_after);
+		last if $contexts_after - $contexts < 512 * $times;
+	}
 
 	cmp_ok($contexts_after - $contexts, '<', 512 * $times, "$times times $what: memory contexts do not grow");
 	cmp_ok($resident_after - $resident, '<', 2 * 1024 * 1024, "$times times $what: nor does the process");
