@@ -729,6 +729,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 		.arg = (void *) source,
 	};
 	bool		late;
+	bool		is_view;
 	Oid			watched;
 	bool		only_superusers;
 	bool		same_for_all;
@@ -742,11 +743,13 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	 * ends
 	 */
 	XactReadOnly = true;
+	is_view = get_rel_relkind(source->relid) == RELKIND_VIEW;
+	role_keep_quiet();
+	/* no ERROR from here on, so that these are set back */
 	watched = trust_watch(source->owner);
 	only_superusers = trust_superusers_only(source->is_sampled);
-	same_for_all = trust_same_for_all(get_rel_relkind(source->relid) == RELKIND_VIEW);
+	same_for_all = trust_same_for_all(is_view);
 	permanent_only = trust_permanent_only(!source->is_sampled);
-	role_keep_quiet();
 	error_context_stack = &callback;
 	error = work_by_clock(work, arg, &late);
 	(void) trust_watch(watched);

@@ -359,11 +359,14 @@ run_update(Update *update)
 static int
 update_watched(Update *update)
 {
-	Oid			watched = trust_watch(GetUserId());
-	bool		permanent_only = trust_permanent_only(true);
+	Oid			watched;
+	bool		permanent_only;
 	volatile int rows;
 
 	role_keep_quiet();
+	/* no ERROR from here on, so that both are set back */
+	watched = trust_watch(GetUserId());
+	permanent_only = trust_permanent_only(true);
 	PG_TRY();
 	{
 		rows = run_update(update);
