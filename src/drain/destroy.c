@@ -16,7 +16,7 @@
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 
-/* the most files that are destroyed together, and the time that this should take */
+/* limit for the files that are destroyed together, and the microseconds in which they should be */
 #define MOST_TOGETHER		512
 #define TOGETHER_US			50000
 

@@ -28,10 +28,9 @@ extern Hold *hold_find(const Extension *extension, const char *path);
 /*
  * Holds the file `path` (relative to the upload directory) for `reason` (or
  * NULL).  No run that looks after the commit of this transaction condemns the
- * file, and a run that is under way waits for the commit.  A step of a run that
- * is destroying files is waited for.  An existing hold gets the new reason.  A
- * NOTICE tells the caller if no file has that name.
- * Needs SPI.
+ * file, and a run that is under way waits for the commit.  The function waits
+ * for a step of a run that is destroying files.  An existing hold gets the new
+ * reason.  A NOTICE tells the caller if no file has that name.  Needs SPI.
  */
 extern void hold_add(const Extension *extension, const Settings *settings, const char *path,
 					 const char *reason);

@@ -406,7 +406,6 @@ static const struct
 static pg_wchar
 named_letter(const char *name, size_t len)
 {
-
 	for (size_t i = 0; i < lengthof(other_entities); i++)
 		if (strlen(other_entities[i].name) == len && memcmp(other_entities[i].name, name, len) == 0)
 			return other_entities[i].letter;

@@ -297,11 +297,13 @@ static void
 refuse_temporary(const PlannedStmt *plan)
 {
 	foreach_ptr(const RangeTblEntry, rte, plan->rtable)
+	{
 		if (OidIsValid(rte->relid) && get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("table \"%s\" is temporary", get_rel_name(rte->relid)),
-				 errdetail("What a source shows or does must not depend on the session.")));
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("table \"%s\" is temporary", get_rel_name(rte->relid)),
+					 errdetail("What a source shows or does must not depend on the session.")));
+	}
 }
 
 static void

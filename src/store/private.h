@@ -190,8 +190,8 @@ vanished_or_failed(int errnum, const char *failure)
 extern int	store_look(int fd, const char *name, FileLook *look);
 
 /*
- * The same for who does not ask for the mount, which may stay unknown: opens
- * nothing anywhere.  Returns 0, or -1 with errno.
+ * Looks as store_look() does, for a caller that does not need the mount, which
+ * may stay unknown.  Opens nothing.  Returns 0, or -1 with errno.
  */
 extern int	store_look_at_file(int fd, const char *name, FileLook *look);
 
