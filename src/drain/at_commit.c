@@ -360,7 +360,7 @@ at_commit_start_worker_now(void)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no background worker is free to finish this cleanup"),
-				 errdetail("The files leave the directory now; their space is given back by the next cleanup call."),
+				 errdetail("Files may stay in the directory, and take space, until the next cleanup call finishes the work."),
 				 errhint("You might need to increase max_worker_processes.")));
 }
 
