@@ -175,13 +175,31 @@ ok($node->poll_query_until('calm', 'SELECT count(*) = 1 AND bool_and(confirmed) 
 like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.backup_retention_days = 1; SET audio_cleanup.backup_dir = '/nowhere'; SELECT cleanup_all()"),
 	qr/cannot have a backup directory/, 'a bucket has no backup directory');
 make_bucket($gateway, 'plain', versioning => '');
-put_object($gateway, 'plain/x.mp3');
-sleep 2;
-like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://plain'; SELECT cleanup_all()"), qr/keeps no versions/, 'a bucket without versions is refused');
-like(sql("SET audio_cleanup.upload_dir = 's3://plain'; SELECT cleanup_all(dry_run => true)"), qr/"unversioned/, 'a preview names that brake');
-is_deeply(keys_of($gateway, 'plain', ''), ['x.mp3'], 'and nothing went');
+put_objects($gateway, 'plain', 'wanted.mp3', 'x.mp3');
+my $in_plain = "LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://plain';";
+my $honours = honours_if_match($gateway, 'plain');
+note('the gateway ' . ($honours ? 'honours' : 'ignores') . ' If-Match of a DELETE');
+my $preview = sql("$in_plain SELECT cleanup_all(dry_run => true)");
+if ($honours)
+{
+	unlike($preview, qr/"unversioned/, 'a bucket without versions, whose gateway honours If-Match, has no brake');
+	like($preview, qr/"orphaned_files_deleted": \["x\.mp3"\]/, 'a preview tells what would go');
+}
+else
+{
+	like(sql_error($node, "$in_plain SELECT cleanup_all()"), qr/keeps no versions/, 'a bucket without versions is refused');
+	like($preview, qr/"unversioned/, 'a preview names that brake');
+}
+is_deeply(keys_of($gateway, 'plain', ''), [ 'wanted.mp3', 'x.mp3' ], 'and nothing went');
 my $page = s3($gateway, 'GET', 'plain', query => { 'list-type' => 2 })->{content};
-is_deeply([ $page =~ m{<Key>(.*?)</Key>}g ], ['x.mp3'], 'nor is anything left of the object by which the gateway has shown that it ignores If-Match');
+is_deeply([ $page =~ m{<Key>(.*?)</Key>}g ], [ 'wanted.mp3', 'x.mp3' ],
+	'nor is anything left of the object by which the gateway has shown what it does with If-Match');
+if ($honours)
+{
+	sql("$in_plain CALL cleanup_run()");
+	is_deeply(keys_of($gateway, 'plain', ''), ['wanted.mp3'], 'a run deletes in it');
+	is(states_of($node), 'x.mp3 deleted', 'and records it');
+}
 like(sql_error($node, "LOAD 'audio_cleanup'; SET audio_cleanup.upload_dir = 's3://nosuchbucket'; SELECT cleanup_all()"), qr/NoSuchBucket/, 'one that does not exist is told');
 make_bucket($gateway, 'suspended');
 put_object($gateway, 'suspended/x.mp3');

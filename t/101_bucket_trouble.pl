@@ -132,7 +132,10 @@ foreach my $do (qw(cut cut_after lie))
 put('once.mp3');
 set_rule($proxy, match => '^DELETE /audio/up/once\.mp3$', do => 'cut_after', times => 1);
 sql('CALL cleanup_run()');
-is_deeply(kinds('once.mp3'), [], 'a marker whose answer was lost is found');
+is(scalar(grep { m{^DELETE /audio/up/once\.mp3$} } split /\n/, AudioCleanup::read_file("$PostgreSQL::Test::Utils::log_path/s3_proxy.log")),
+	1, 'a marker whose answer was lost is not asked for again');
+is_deeply(kinds('once.mp3'), [], 'but found');
+is(state_of('once.mp3'), 'deleted', 'and the file goes');
 
 set_rule($proxy, match => 'list-type', do => 'lie');
 put('half.mp3');
@@ -196,6 +199,31 @@ is_deeply([ grep { $_ eq 'wanted.mp3' } @{ visible() } ], ['wanted.mp3'], 'what 
 sql('CALL cleanup_run()');
 ok(wait_for_drain($node), 'when it keeps versions again, the run goes on');
 is_deeply(kinds('late.mp3'), [], 'the file is gone');
+
+
+# ---- a bucket without versions, if the gateway honours If-Match
+
+make_bucket($gateway, 'plain', versioning => '');
+if (honours_if_match($gateway, 'plain'))
+{
+	put_objects($gateway, 'plain', 'wanted.mp3', 'renewed.mp3', 'gone.mp3');
+	set_setting($node, 'upload_dir', q{'s3://plain'});
+	set_rule($proxy, match => '^DELETE /plain/renewed\.mp3$', do => 'hold');
+	sql('SELECT cleanup_all()');
+	ok(is_held($proxy), 'the worker is about to delete a file');
+	put_object($gateway, 'plain/renewed.mp3', 'a new upload');
+	release($proxy);
+	ok(wait_for_drain($node), 'the run is over');
+	is(states_of($node), 'gone.mp3 deleted, renewed.mp3 skipped', 'what was replaced is skipped');
+	is(s3($gateway, 'GET', 'plain/renewed.mp3')->{content}, 'a new upload', 'and is there');
+	is_deeply(keys_of($gateway, 'plain', ''), [ 'renewed.mp3', 'wanted.mp3' ], 'and nothing else went');
+	set_setting($node, 'upload_dir', q{'s3://audio/up'});
+}
+else
+{
+	like(sql_error($node, "SET audio_cleanup.upload_dir = 's3://plain'; SELECT cleanup_all()"), qr/keeps no versions/,
+		'a bucket without versions is refused, as the gateway ignores If-Match');
+}
 
 
 # ---- two databases

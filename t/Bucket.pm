@@ -22,7 +22,7 @@ use AudioCleanup qw(add_rows make_schema new_server read_file wait_until);
 our @EXPORT = qw(
   start_bucket put_objects fill_bucket kill_worker states_of let_user
   lacks_gateway start_gateway lacks_swift start_swift stop_gateway add_user add_role session_keys write_credentials bucket_conf
-  make_bucket s3 expect put_object versions_of keys_of begin_upload put_part complete_upload uploads_of start_pages start_proxy set_rule clear_rules is_held release rewrite
+  make_bucket s3 expect put_object honours_if_match versions_of keys_of begin_upload put_part complete_upload uploads_of start_pages start_proxy set_rule clear_rules is_held release rewrite
   start_key_service give_out make_authority make_certificate
 );
 
@@ -288,6 +288,23 @@ sub put_object
 {
 	my ($server, $path, $content) = @_;
 	return expect(s3($server, 'PUT', $path, body => $content // "audio of $path\n"))->{headers}{'x-amz-version-id'};
+}
+
+# honours_if_match(SERVER, BUCKET without versions): whether the server refuses to delete an object that is not the one that is
+# meant.  It is asked what it does with an object of the test's own, which is removed.
+sub honours_if_match
+{
+	my ($server, $bucket) = @_;
+	my $canary = "$bucket/canary of the test";
+	my ($status, $is_there);
+
+	put_object($server, $canary);
+	$status = s3($server, 'DELETE', $canary, headers => { 'if-match' => '"' . '0' x 32 . '"' })->{status};
+	$is_there = s3($server, 'GET', $canary)->{status} == 200;
+	die "a DELETE with another ETag has status $status, and the object is " . ($is_there ? 'there' : 'gone')
+	  unless $is_there ? $status == 412 : $status == 204;
+	expect(s3($server, 'DELETE', $canary));
+	return $is_there;
 }
 
 # fill_bucket(SERVER, 'bucket/prefix', NAME ...): as put_objects(), for very many: by four processes, of a few bytes each

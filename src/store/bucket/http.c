@@ -338,6 +338,14 @@ set_connection(const Lane *lane)
 	libcurl_set_rules(easy, "http,https", CURLPROTO_HTTP | CURLPROTO_HTTPS, session->ca_file);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) Min(CONNECT_MS, session->timeout_ms));
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) session->timeout_ms);
+
+	/*
+	 * If a connection breaks that libcurl has used before, libcurl sends the
+	 * request again by another one, even if the server has carried it out. On
+	 * a new connection it does not.
+	 */
+	if (lane->request->once)
+		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
 }
 
 /* Lets libcurl sign the request, or signs the request.  Returns false without memory. */

@@ -45,6 +45,7 @@ typedef struct BucketRequest
 	const char *body;			/* NULL: none */
 	const char *body_sha256;	/* in hexadecimal, of the body or of nothing */
 	bool		raw;			/* the answer is an object, and no XML */
+	bool		once;			/* libcurl must not repeat the request */
 } BucketRequest;
 
 /*

@@ -292,7 +292,7 @@ begin_call(Bucket *bucket, int number, const BucketCall *call)
 		return bucket_note(bucket, ENOMEM, strerror(ENOMEM));
 	lane->request = (BucketRequest)
 	{
-		call->method, lane->url, call->headers, call->body, lane->hex, call->raw
+		call->method, lane->url, call->headers, call->body, lane->hex, call->raw, call->once
 	};
 	return send_request(bucket, lane);
 }
