@@ -112,7 +112,7 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.trigger IS
 'sql: somebody called, pg_cron included; schedule, startup, catch-up: the background worker';
 COMMENT ON COLUMN @extschema@.cleanup_runs.scheduled_for IS 'the day of the schedule that it is the run of; there is one at most';
 COMMENT ON COLUMN @extschema@.cleanup_runs.status IS
-'running: being planned in batches; pending: committed, files being dealt with; done; failed: ended with errors; interrupted: cut short, what it did is kept; blocked: a brake has refused it, nothing was deleted';
+'running: being planned in batches; pending: committed, files being dealt with; done; failed: ended with errors; interrupted: cut short, what it did is kept; blocked: a brake has refused it, or it has waited too long, nothing was deleted';
 COMMENT ON COLUMN @extschema@.cleanup_runs.message IS 'why it did not go through to its end';
 COMMENT ON COLUMN @extschema@.cleanup_runs.requested_by IS 'the role that asked, seen through SECURITY DEFINER functions';
 COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
@@ -372,7 +372,7 @@ COMMENT ON FUNCTION @extschema@.cleanup_status() IS
 CREATE FUNCTION @extschema@.cleanup_explain(file text) RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_explain(text) IS
-'file: path relative to the upload directory; returns whether the file would be kept or condemned, and why; ERROR if the path leads out of the upload directory';
+'file: path relative to the upload directory; returns whether the file would be kept or condemned, and why; ERROR if the path leads out of the upload directory, or if the directory or a source cannot be used';
 
 CREATE FUNCTION @extschema@.cleanup_next_run(OUT next_run timestamptz, OUT reason text, OUT timezone text)
 LANGUAGE C STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
@@ -519,7 +519,7 @@ CREATE FUNCTION @extschema@.cleanup_missing_files(
 RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_missing_files() IS
-'a row for each source and each status in it: how many values of its file columns refer to a file, how many of these files are not there, and the first three of them; walks the directory and reads the sources, changes nothing, works on a standby';
+'a row for each source and each status in it: how many values of its file columns refer to a file, how many of these files are not there, and the first three of them; walks the directory and reads the sources, changes nothing, works on a standby; ERROR if the directory or a source cannot be read';
 
 CREATE FUNCTION @extschema@.cleanup_metrics(
 	OUT name text, OUT labels jsonb, OUT value double precision, OUT help text, OUT type text)
@@ -922,7 +922,7 @@ COMMENT ON FUNCTION @extschema@.cleanup_all(boolean, boolean) IS
 CREATE PROCEDURE @extschema@.cleanup_run(dry_run boolean DEFAULT false, force boolean DEFAULT false, INOUT result jsonb DEFAULT NULL)
 LANGUAGE C AS 'MODULE_PATHNAME';
 COMMENT ON PROCEDURE @extschema@.cleanup_run(boolean, boolean, jsonb) IS
-'cleanup_all() for schedulers: commits in batches and can be cancelled between files; dry_run: only tell what a run would do; force: override the brakes that count, once; result: the final outcome; ERROR if a brake refuses the run, or in a transaction block';
+'cleanup_all() for schedulers: commits in batches and can be cancelled between files; dry_run: only tell what a run would do; force: override the brakes that count, once; result: the final outcome; ERROR if a brake refuses the run, or in a transaction block unless it is a dry run';
 
 --
 -- To undo
@@ -978,12 +978,12 @@ COMMENT ON FUNCTION @extschema@.cleanup_add_source(regclass, text[], name, name,
 CREATE FUNCTION @extschema@.cleanup_drop_source(source regclass) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_drop_source(regclass) IS
-'source: a table or view; its rows protect no file any more; ERROR if it is not registered';
+'source: a table or view; its rows protect no file any more; ERROR if it is not registered, or if the caller does not own it';
 
 CREATE FUNCTION @extschema@.cleanup_claim_upload_dir() RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_claim_upload_dir() IS
-'makes this database the owner of the upload directory; if another owner had it, its files get a new grace period; ERROR if the directory cannot be used';
+'makes this database the owner of the upload directory; if another owner had it, its files get a new grace period; a NOTICE tells if the directory belongs to this database already; ERROR if the directory cannot be used';
 
 CREATE FUNCTION @extschema@.cleanup_grant_access(role regrole, level text DEFAULT 'viewer') RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
