@@ -4,8 +4,8 @@
  *	  The audio_cleanup.* settings.
  *
  * A setting that decides about files is PGC_SUSET: ALTER DATABASE ... SET
- * works, and a user cannot shorten a retention.  A setting that the launcher
- * reads is PGC_SIGHUP.
+ * works, and an ordinary user cannot shorten a retention.  A setting that the
+ * launcher reads is PGC_SIGHUP.
  *
  * A variable of the postmaster's environment, named as in the HTTP service
  * that this extension replaces, is the built-in default of its setting.  Any
@@ -171,7 +171,10 @@ check_endpoint(char **newval, void **extra, GucSource source)
 	return wrong == NULL;
 }
 
-/* The region becomes a part of a host's name, and of the text that is signed. */
+/*
+ * Checks the region of buckets, which becomes a part of a host's name, and of
+ * the text that is signed.
+ */
 static bool
 check_region(char **newval, void **extra, GucSource source)
 {
@@ -206,7 +209,10 @@ is_extension(const char *entry)
 	return p > bare && p - bare <= MAX_EXTENSION;
 }
 
-/* Refuses an empty list, which would read as "any extension": nobody means that. */
+/*
+ * Refuses an empty list, which would mean "any extension": nobody who writes
+ * an empty list wants every file cleaned.
+ */
 static bool
 check_extensions(char **newval, void **extra, GucSource source)
 {
@@ -399,7 +405,7 @@ ignore_environment(const char *variable, char *why)
 
 /*
  * Returns whether the text passes the check of the setting.  A default that
- * is refused would end the server.
+ * the check refuses would end the server.
  */
 static bool
 is_usable_text(const Definition *definition, const char *value)

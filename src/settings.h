@@ -53,7 +53,10 @@ typedef struct Settings
 	int			abort_uploads_after_days;	/* -1: never */
 } Settings;
 
-/* The settings of a run, and the extension.  Most functions about files need both. */
+/*
+ * The settings of a run, and the extension.  Most functions about files need
+ * the settings and the extension.
+ */
 typedef struct Context
 {
 	const Settings *settings;

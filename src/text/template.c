@@ -166,7 +166,10 @@ put_size(StringInfo out, double bytes)
 	appendStringInfo(out, "%.*f %s", bytes == rint(bytes) ? 0 : 1, bytes, units[unit]);
 }
 
-/* Writes a number of large units, and the number of small units unless that is zero. */
+/*
+ * Writes a number of large units, and the number of small units unless this
+ * number is zero.
+ */
 static void
 put_parts(StringInfo out, int64 large, const char *large_unit, int64 small, const char *small_unit)
 {
