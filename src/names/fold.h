@@ -44,8 +44,8 @@ utf8_letter_length(const char *text, size_t len)
 extern char *fold_text(bool utf8, const char *text, size_t len, size_t *folded_len);
 
 /*
- * Folds `len` bytes of `text` into `folded`, if all of them are ASCII.
- * Returns false if not; then the content of `folded` is undefined.
+ * Folds `len` bytes of `text` into `folded`, if all of these bytes are ASCII.
+ * Otherwise returns false, and the content of `folded` is undefined.
  */
 extern bool fold_ascii_text(const char *text, size_t len, char *folded);
 

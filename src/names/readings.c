@@ -238,8 +238,8 @@ read_backslash(const char *text, const char *end, char **out)
 }
 
 /*
- * Reads two quotes as one, as in CSV, SQL and YAML, and the four letters
- * '\\'' of the shell as one.
+ * Reads two quotes as one quote, as in CSV, SQL and YAML, and the four letters
+ * '\\'' of the shell as one quote.
  */
 static size_t
 read_doubled(const char *text, const char *end, char **out)
@@ -269,7 +269,10 @@ read_plus(const char *text, const char *end, char **out)
 	return 1;
 }
 
-/* Makes backslashes slashes.  Several in a row are one, except in "\\\\server". */
+/*
+ * Makes backslashes slashes.  Several backslashes in a row become one slash,
+ * except in "\\\\server".
+ */
 static size_t
 decode_slashes(const char *text, size_t len, char *out)
 {
@@ -477,7 +480,10 @@ static const struct
 	{'/', NULL, decode_path, NULL, 1},
 };
 
-/* The notation of PHP's S: means the same signs otherwise. */
+/*
+ * Returns whether the decoder is for PHP's S:, in which a backslash has
+ * another meaning than elsewhere.
+ */
 static bool
 is_for_php(int decoder)
 {
@@ -638,7 +644,10 @@ typedef enum PlusSign
 	N_PLUS_SIGNS
 } PlusSign;
 
-/* Passes on the text with every escape decoded, as it is and with its paths resolved. */
+/*
+ * Passes on the text with every escape decoded, first without and then with
+ * its paths resolved.
+ */
 static void
 pass_decoded_through(const char *text, size_t len, bool php, PlusSign plus, ReadingSink sink, void *arg)
 {
@@ -665,10 +674,11 @@ pass_decoded_through(const char *text, size_t len, bool php, PlusSign plus, Read
 }
 
 /*
- * Passes on the readings of a text that has too many of them.  Each is a set of
- * escapes that are decoded, and others beside a name, which somebody else may
- * have written, must not use up the place of the one that the name needs.  A
- * name that has nothing of an escape itself is in one of these.
+ * Passes on the readings of a text with every escape decoded, if the text has
+ * too many readings.  Somebody else may have written escapes beside a name.
+ * The readings of those escapes must not use up the place of the reading that
+ * the name needs.  A name that looks like no escape itself is in one of the
+ * readings here.
  */
 static void
 pass_few_readings(const char *text, size_t len, ReadingSink sink, void *arg)
