@@ -3,22 +3,23 @@
  * plan/unregistered.c
  *	  Looks for columns that nobody registered and that hold names of condemned files.
  *
- * The commonest way to lose files is a table that was forgotten.  The search is
- * advice for a person who looks before he deletes, and a brake in an unattended
- * run.  It looks for a sample of names in a sample of rows, so it proves nothing
- * if it finds nothing.
+ * The commonest way to lose files is a table that was forgotten.  The search
+ * is advice for a person who looks before deleting, and a brake in an
+ * unattended run.  The search looks for a sample of names in a sample of rows,
+ * so a search that finds nothing proves nothing.
  *
  * Here a name must be the whole name of the file, or an id so long that nobody
  * writes it by accident.  A word in a letter to a customer would protect the
  * file of that name in a registered column, but is no warning here.
  *
- * A user learns of no table that he may not read himself.  Because of row
- * security he might not see the row that holds the name, so only users who bypass
- * row security learn of such a table.
+ * A user learns of no table that the user may not read.  Because of row
+ * security the user might not see the row that holds the name, so only users
+ * who bypass row security learn of a table with policies.
  *
- * Each table is read as its owner, in a subtransaction of its own.  A table that
- * is locked, that its owner may not read, or that runs a function of somebody who
- * is no superuser, is passed over, so that no owner of a table holds up a run.
+ * Each table is read as its owner, in a subtransaction of its own.  A table
+ * that is locked, that its owner may not read, or that runs a function of
+ * somebody who is no superuser, is passed over: no owner of a table can hold
+ * up a run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
