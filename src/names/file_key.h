@@ -12,15 +12,15 @@
  *
  *	family		a file "d/abc_processed.mp3" has	matched by
  *	PATH		its path							that path, in whatever folder
- *	TAIL		every shorter tail of it			that tail, without a folder before it
- *	STEM[_TAIL]	the same without the extension		the same, no extension behind it
- *	DERIVED[_TAIL]	the same without the suffix		the same, with any extension or none
+ *	TAIL		every shorter tail of its path		that tail, without a folder before it
+ *	STEM[_TAIL]	path, tails without the extension	these, with no extension behind
+ *	DERIVED[_TAIL]	stems without the suffix		these, with any extension or none
  *
  * A reference is not parsed, but searched for the names of files.  A whole
  * word of the reference is a name if a file has that name, whatever letters
  * are in the name.  So only existing names are searched for: KeyScope knows
  * the files.  The reference is searched in several readings (percent-decoded,
- * without HTML's entities, and others: see readings.h). A wrong reading can
+ * without HTML's entities, and others: see readings.h).  A wrong reading can
  * only keep a file too long.  A collision of the 64-bit hashes of keys can do
  * no more, either.  A caller that condemns a file because of a match must call
  * key_compare(), which compares the texts.

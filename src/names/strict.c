@@ -57,7 +57,7 @@ static void read_on(Strict *strict, int step, const char *text, size_t len);
 /*
  * Returns whether `prefix`, the text before the path of a file in a value, may
  * be the upload directory.  The prefix of "archive/a.mp3" may not: the value
- * does not mean "a.mp3", even if the value protects "a.mp3". A URL or an
+ * does not mean "a.mp3", even if the value protects "a.mp3".  A URL or an
  * absolute path may come from another machine, but a path in the query of a
  * URL is not the URL's own path.
  */

@@ -141,7 +141,7 @@ extern bool plan_is_unattended(void);
  */
 extern void plan_limit_reading(const Settings *settings, bool in_batches);
 
-/* Opens the directory, and reads its claim. Another database's claim is no brake here. */
+/* Opens the directory, and reads its claim.  Another database's claim is no brake here. */
 extern void plan_open_directory(CleanupPlan *plan);
 
 /*
