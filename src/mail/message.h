@@ -25,7 +25,7 @@ typedef struct Message
 
 /*
  * Returns the headers of `message`, except those of MIME, palloc'd, as an
- * array that ends with NULL.  Each header is "Name: value"; a long one is
+ * array that ends with NULL.  Each header is "Name: value"; a long header is
  * folded by CRLF and a space.  Nothing in the subject can add a header.  The
  * caller must have checked `from`, `to` and `id`.  Does not need SPI.
  */
