@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/strays.c
- *	  Inserts rows for files in the trash that have none.  Declared in backups.h.
+ *	  Inserts rows for files in the trash that have no row.  Declared in
+ *	  backups.h.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

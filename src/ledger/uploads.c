@@ -4,7 +4,7 @@
  *	  Rows of cleanup_files about uploads that were begun and never completed.
  *
  * Such a row goes from pending to deleted, skipped or failed, and is never in
- * the trash.  All that is asked about files leaves out the rows that have an
+ * the trash.  Every query about files leaves out the rows that have an
  * upload_id.
  *
  * Copyright (c) 2026, audio_cleanup contributors
