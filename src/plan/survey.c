@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/survey.c
- *	  Opens the directory, walks the directory, and matches its files.
+ *	  Opens the directory, walks it, and matches its files.
  *
  * The order makes this safe.  The walk comes before the snapshot that reads the
  * references, so a row that is committed in between protects its file.
