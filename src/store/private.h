@@ -331,11 +331,12 @@ extern void store_sync_directory(FileStore *store, int fd);
 extern FileResult store_sync_now(FileStore *store, Folder *a, Folder *b, Folder *c);
 
 
-/*
+/* ----------
  * rename.c
  *
  * Both functions rename a file of one folder into another, and fail with
  * EEXIST if the new name is taken.  Each function returns 0, or -1 with errno.
+ * ----------
  */
 
 /* For a folder `trash` in which only we make names. */
