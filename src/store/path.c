@@ -16,7 +16,7 @@
 #include "src/store/private.h"
 
 /*
- * Refuses ".."  in a path, which would lead out of the directory, and "."  and
+ * Refuses ".." in a path, which would lead out of the directory, and "." and
  * the empty component, which would give a file a second name.
  */
 int
