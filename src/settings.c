@@ -540,7 +540,7 @@ absolute_upload_dir(void)
 {
 	char		path[MAXPGPATH * 2];
 
-	/* the key of an object may contain "//", which is not the same as "/" */
+	/* the key of an object may contain "//", which differs from "/" */
 	if (!store_is_local(upload_dir))
 		return pstrdup(upload_dir);
 	if (is_absolute_path(upload_dir))

@@ -130,8 +130,8 @@ typedef struct LedgerFile
 								 * own name */
 	bool		is_backup;		/* the file was to be kept for some days */
 	bool		is_held;		/* cleanup_hold() holds the file */
-	const char *new_state;		/* state to be recorded; NULL: leave the row
-								 * as it is */
+	const char *new_state;		/* state to be recorded; NULL: the row does
+								 * not change */
 	const char *error;			/* error to be recorded, or NULL */
 	int64		freed;
 } LedgerFile;
@@ -198,7 +198,8 @@ typedef struct LedgerUpload
 	TimestampTz begun_at;
 	TimestampTz condemned_at;
 	bool		is_held;		/* by cleanup_hold() */
-	const char *new_state;		/* NULL: leave the row as it is */
+	const char *new_state;		/* state to be recorded; NULL: the row does
+								 * not change */
 	const char *error;			/* NULL: none */
 	int64		freed;			/* bytes of its parts */
 } LedgerUpload;
@@ -255,9 +256,9 @@ typedef struct LedgerSummary
 
 /*
  * Marks the run as finished if none of its files is pending or due any more:
- * as done or failed, or as interrupted if it was still running in batches,
- * because its process no longer holds the run lock.  Returns whether this
- * call marked the run, and then fills *summary.
+ * as done or failed, or as interrupted if the run was still running in
+ * batches, because the process of such a run no longer holds the run lock.
+ * Returns whether this call marked the run, and then fills *summary.
  */
 extern bool ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary);
 

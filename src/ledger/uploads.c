@@ -20,7 +20,10 @@
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
 
-/* $1 run_id, $2 claim, $3 paths, $4 upload ids, $5 when they began, in microseconds since 1970 */
+/*
+ * $1 run_id, $2 claim, $3 paths, $4 upload ids, $5 times of their beginning,
+ * in microseconds since 1970
+ */
 #define UPLOADS \
 	"ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) u(path, id, begun)"
 

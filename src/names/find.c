@@ -131,9 +131,9 @@ ask_later(Finder *finder, KeyFamily family, uint64 key)
 /* ----------------------------------------------------- an ordinary value --- */
 
 /*
- * Returns a table of the folded forms of ordinary letters.  It has 0 for a
- * letter that needs a closer look: any letter that cannot be part of a name,
- * and "%".
+ * Returns a table of the folded forms of ordinary letters.  The table has 0
+ * for a letter that needs a closer look: any letter that cannot be part of a
+ * name, and "%".
  */
 static const unsigned char *
 plain_letters(void)

@@ -634,7 +634,7 @@ decode_through(char *text, size_t len)
 	return len;
 }
 
-/* What a `+` stands for in a text whose escapes are all decoded. */
+/* The meaning of a `+` in a text whose escapes are all decoded. */
 typedef enum PlusSign
 {
 	PLUS_IS_PLUS,

@@ -29,7 +29,7 @@
 /* A DROP EXTENSION that nobody holds up ends in this time. */
 #define EXTENSION_WAIT_MS	5000
 #define EXTENSION_POLL_MS	50
-/* After a process has waited in vain, it does not wait again for this time. */
+/* A process that has waited in vain waits again only after this time. */
 #define EXTENSION_REST_MS	60000
 
 int

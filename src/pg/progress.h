@@ -84,7 +84,7 @@ extern void progress_tick(void);
 /* longest name of a trigger, with its NUL */
 #define PROGRESS_TRIGGER_MAX	16
 
-/* A run under way, as other sessions see it. */
+/* A run under way, as shown to other sessions. */
 typedef struct ProgressView
 {
 	int			pid;

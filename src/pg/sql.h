@@ -198,10 +198,10 @@ pg_noreturn extern void sql_rethrow(ErrorData *error);
 
 /*
  * Returns whether the texts of `error` may show the content of rows, or of a
- * user mapping.  These are the errors of a value that cannot be read or is no
- * name, of a constraint, of code in a procedural language (with any SQLSTATE),
- * and of a connection to another server.  Never raises an ERROR; does not need
- * SPI.
+ * user mapping.  Such errors are the errors of a value that cannot be read or
+ * is no name, of a constraint, of code in a procedural language (with any
+ * SQLSTATE), and of a connection to another server.  Never raises an ERROR;
+ * does not need SPI.
  */
 extern bool sql_tells_of_rows(const ErrorData *error);
 

@@ -238,9 +238,10 @@ is_of_cleared_source(const CleanupPlan *plan, const CondemnedFile *file)
 }
 
 /*
- * Adds the next files of the survey to the match.  Returns false if there are
- * none.  `limit` is for files whose sessions are cleared, which come first: each
- * batch of them reads the sources again.  The files of a session stay together.
+ * Adds the next files of the survey to the match.  Returns false if no file is
+ * left.  `limit` is for files whose sessions are cleared, which come first:
+ * each batch of such files reads the sources again.  The files of a session
+ * stay together.
  */
 static bool
 take_next(CleanupPlan *plan, int64 limit, Match *match)

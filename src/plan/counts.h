@@ -14,9 +14,9 @@
 
 /*
  * Returns the brakes (Brake) that follow from the figures of a surveyed plan.
- * plan->force overrides the brakes that count.  It does not override a brake
- * of unattended runs: a column that nobody registered holds names of orphans.
- * Needs SPI; a failure is an ERROR.
+ * plan->force overrides the brakes that count.  But plan->force does not
+ * override a brake of unattended runs: a column that nobody registered holds
+ * names of orphans.  Needs SPI; a failure is an ERROR.
  */
 extern List *counts_check(CleanupPlan *plan);
 

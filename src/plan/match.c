@@ -95,7 +95,7 @@ typedef enum MatchStore
 	N_STORES
 } MatchStore;
 
-/* What one source refers to.  A set that is NULL is empty. */
+/* The files that one source refers to.  A set that is NULL is empty. */
 typedef struct SourceFiles
 {
 	int64		rows;

@@ -228,7 +228,10 @@ plan_advise(CleanupPlan *plan)
 	plan->found.warnings = unregistered_search(plan, false);
 }
 
-/* Raises the brake in a real run; a preview notes it apart from the other brakes, and goes on. */
+/*
+ * Raises the brake in a real run; a preview notes the brake apart from the
+ * other brakes, and goes on.
+ */
 static void
 note_brake(CleanupPlan *plan, Brake *found)
 {

@@ -67,7 +67,7 @@ typedef struct PlanFindings
 /*
  * All functions with a plan need SPI, except plan_call() and the functions
  * that only return a part of the plan.  Any failure is an ERROR.  A brake is
- * an ERROR in a real run; a preview collects it in the findings.
+ * an ERROR in a real run; a preview collects brakes in the findings.
  */
 
 /*

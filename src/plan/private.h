@@ -14,7 +14,7 @@
 
 struct CleanupPlan
 {
-	MemoryContext memory;		/* has the plan and all that it allocates */
+	MemoryContext memory;		/* has the plan and the memory of the plan */
 	CleanWhat	what;
 	bool		dry_run;
 	bool		force;			/* overrides the brakes that count */

@@ -654,7 +654,7 @@ take_cancel_back(void)
 /*
  * Returns whether the time was up, and no other cancel came.  `error` is the
  * error with which the reading has ended, or NULL.  A cancel from elsewhere is
- * not lost: it is that error, or stays pending.
+ * not lost: such a cancel is that error, or stays pending.
  */
 static bool
 stop_clock(const ErrorData *error)

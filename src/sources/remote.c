@@ -67,7 +67,10 @@
 #define ANSWER_POLL_MS	5
 #define WRITER_POLL_MS	50
 
-/* for writers on a node of Citus, to which each question connects anew, the time doubles up to this */
+/*
+ * for writers on a node of Citus, to which each question connects anew, the
+ * time doubles up to this limit
+ */
 #define WRITER_POLL_MAX_MS	800
 
 /* milliseconds that a server has for an answer, at least */

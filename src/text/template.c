@@ -53,7 +53,7 @@ typedef struct Tag
 
 /* ---------------------------------------------------------------- escaping --- */
 
-/* Returns whether a reader cannot see the character, or is misled by it. */
+/* Returns whether the character is invisible, or misleads a reader. */
 static bool
 is_invisible(pg_wchar c)
 {

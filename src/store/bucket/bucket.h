@@ -331,9 +331,9 @@ typedef struct KeyVersions
 } KeyVersions;
 
 /*
- * Sets *versions to the versions of `key`, and finds `expected` (or NULL) among
- * them.  Returns 0 or an errno: EFBIG if there are more than 1000, and
- * `expected` is not among the first.
+ * Sets *versions to the versions of `key`, and finds `expected` (or NULL)
+ * among these versions.  Returns 0 or an errno: EFBIG if there are more than
+ * 1000, and `expected` is not among the first.
  */
 extern int	bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expected,
 								 KeyVersions *versions);

@@ -14,7 +14,7 @@
 /* attempts to make a server show a file: see show_again() */
 #define MAX_TRIES	3
 
-/* One file, for a call that looks at it or changes it. */
+/* A file that a call looks at or changes. */
 typedef struct Job
 {
 	Bucket	   *bucket;

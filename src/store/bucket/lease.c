@@ -43,7 +43,7 @@
 #define LEASE_PATH		STORE_PRIVATE_DIR "/lease"
 
 /*
- * a lease ends LEASE_SECONDS after it was put; it is renewed after
+ * a lease ends LEASE_SECONDS after it was put; a lease is renewed after
  * RENEW_SECONDS, and no request begins after SAFE_SECONDS
  */
 #define LEASE_SECONDS	60
