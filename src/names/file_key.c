@@ -63,10 +63,7 @@ copy_affix(const KeyMaker *maker, const char *affix, char *copy)
 
 	if (n > FOLD_COMPONENT_MAX)
 		return 0;
-	/*
-	 * the copy needs no NUL:
-	 * NOLINTNEXTLINE(bugprone-not-null-terminated-result)
-	 */
+	/* needs no NUL: NOLINTNEXTLINE(bugprone-not-null-terminated-result) */
 	memcpy(copy, affix, n);
 	return maker->exact ? n : fold_component(maker->rules->utf8, copy, n, FOLD_COMPONENT_MAX);
 }

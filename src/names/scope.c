@@ -4,10 +4,10 @@
  *	  The names that exist: their keys, a filter, and their ends.
  *
  * A key of a reference is first looked up in the filter, which is small enough
- * for the processor's cache, and drops most keys that no file has.  The key is
- * then looked up in the index, which knows every key exactly.  If the keys are
- * too many for the memory that they may take, there is no index, but a larger
- * filter.
+ * for the processor's cache, and drops most keys that no file has.  A key that
+ * the filter lets through is looked up in the index, which knows all keys of
+ * files.  If the keys are too many for the memory that they may take, there is
+ * no index, but a larger filter.
  *
  * The index is a hash table with linear probing.  A place takes eight bytes:
  * 31 bits of the key, and the number of the first file that has it.  So once
@@ -285,7 +285,7 @@ small_filter_max(const KeyScope *scope)
 
 /*
  * Gives up the index, because there is no room for all keys, and makes a
- * larger filter for `keys` keys: the filter gets memory of the index.
+ * larger filter for `keys` keys, which may take half of the index's memory.
  */
 static void
 leave_keys(KeyScope *scope, size_t keys)

@@ -38,7 +38,7 @@ typedef struct Judgement
 	bool		again;			/* errors about these files were reported
 								 * before */
 	MemoryContext scratch;		/* reset for each file */
-	WaitingFile *waiting;		/* NULL: each file is looked at at once */
+	WaitingFile *waiting;		/* NULL: files do not wait */
 	int			n_waiting;
 	int			most_waiting;
 	MemoryContext waiting_context;	/* has the texts of the waiting files */

@@ -14,11 +14,11 @@
  *	5.	the metadata service of the machine, version 2, if
  *		audio_cleanup.s3_metadata_service is on
  *
- * The first two sources are read whenever a bucket is opened.  Keys of the other
- * sources are valid for some hours.  The first request fetches such keys.
- * Before the keys expire, or when a server says that they have expired, new
- * keys are fetched.  Fetched keys are kept in the memory of this process, and
- * nowhere else.
+ * The first two sources are read whenever a bucket is opened.  Keys of the
+ * other sources are valid for some hours.  The first request fetches such
+ * keys.  Before the keys expire, or when a server says that they have expired,
+ * new keys are fetched.  Fetched keys are kept in the memory of this process,
+ * and nowhere else.
  *
  * The services of 4 and 5 give keys to everybody on this machine, by plain
  * HTTP.  So a service is asked only at an address on this machine or its link,
