@@ -185,6 +185,7 @@ check_pair(const KeyRules *rules, const char *reference, size_t len, const char 
 
 	if (keys_intersect(rules, reference, len, file, false) != matches)
 		fail("the keys and the texts disagree");
+
 	/*
 	 * a longer reference is cut into windows, at places that depend on the
 	 * names of the scope

@@ -1141,6 +1141,7 @@ finish_put_back(const FileIdentity *file)
 
 	store_tidy(store, RUN);
 	store_close(store);
+
 	/*
 	 * vanished: the file was back already, and only the last step was missing
 	 */

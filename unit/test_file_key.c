@@ -1465,7 +1465,8 @@ test_many_files(bool expected)
 	is(numbers.wrong, 0, "each number is that of a key of its file");
 
 	/*
-	 * files that share their names have keys of their own only with the folder
+	 * files that share their names have keys of their own only with the
+	 * folder
 	 */
 	for (int i = 0; i < MANY_FILES; i++)
 		few += numbers.first[i] != (i % 2 == 0 || i == 1 ? 4 : 2);

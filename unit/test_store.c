@@ -1192,8 +1192,8 @@ test_projects(void)
 	ok(!there("q/b.mp3") && holds(TRASH "/q/b.mp3", "sound"), "... and there is one file");
 
 	/*
-	 * killed before the capture was recorded: the row is pending, the copy has
-	 * another inode
+	 * killed before the capture was recorded: the row is pending, the copy
+	 * has another inode
 	 */
 	is(store_locate(store, RUN, "q/b.mp3", &other, false, &errnum), PLACE_UNFINISHED,
 	   "nothing is done about it before a commit");

@@ -32,10 +32,9 @@ struct Drain
 								 * NULL */
 	FileStore  *store;
 	const char *claim;			/* claim of the directory, a UUID */
-	TimestampTz taken_over;		/* files that were condemned before this
-								 * time are let live, because the directory
-								 * was not ours; 0: the directory was always
-								 * ours */
+	TimestampTz taken_over;		/* files that were condemned before this time
+								 * are let live, because the directory was not
+								 * ours; 0: the directory was always ours */
 	bool		at_commit;		/* the drain is in the transaction of a
 								 * caller: only its commit touches files */
 	Batch	   *batches[AT_COMMIT_ACTIONS]; /* work for that commit */

@@ -144,8 +144,8 @@ settle_restored(Drain *drain, LedgerFile *file)
 	else if (file->unsettled)
 
 		/*
-		 * the file was due, and a drain was killed between the destruction and
-		 * the record of the destruction
+		 * the file was due, and a drain was killed between the destruction
+		 * and the record of the destruction
 		 */
 		drain_set_state(file, "deleted", "it had been destroyed when it was wanted again");
 	else

@@ -94,8 +94,8 @@ typedef struct LedgerWork
 	int64		run_id;
 	const char *trigger;
 	int64		files;			/* files condemned so far */
-	const char *upload_dir;		/* path at which the run's directory was
-								 * seen last */
+	const char *upload_dir;		/* path at which the run's directory was seen
+								 * last */
 	const char *claim;			/* UUID of the claim on that directory, or
 								 * NULL */
 	Jsonb	   *settings;

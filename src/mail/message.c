@@ -181,6 +181,7 @@ message_headers(const Message *message)
 		make_recipients(message->to, message->n_to),
 		psprintf("Message-ID: <%s>", message->id),
 		make_subject(message->subject),
+
 		/*
 		 * without this header, an absence note would answer the mail (RFC
 		 * 3834)

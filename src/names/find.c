@@ -314,8 +314,8 @@ ends_with_extension(const KeyRules *rules, const char *text, size_t len)
 #define EDGE_END_NAME		0x20	/* a name can end, but no stem */
 #define EDGE_END_STEM		0x40	/* a stem can end, and an extension
 									 * follows, behind which a name can end */
-#define EDGE_END_STEM_MARKED 0x80	/* a name that also begins with a mark
-									 * can end */
+#define EDGE_END_STEM_MARKED 0x80	/* a name that also begins with a mark can
+									 * end */
 
 #define CLASS_INSIDE		0xFF	/* in the middle of a letter */
 

@@ -153,6 +153,7 @@ fold_class(bool utf8, const char *text, size_t len, int *step)
 	*step = 1;
 	if (!IS_HIGHBIT_SET(*text))
 		return fold_ascii_classes[(unsigned char) *text];
+
 	/*
 	 * the byte may be a quote or a blank: in such a database only ASCII names
 	 * are judged

@@ -303,6 +303,7 @@ put_pending(KeyScope *scope)
 	for (int i = 0; i < scope->n_pending; i++)
 	{
 		add_to_filter(scope, scope->pending[i].key);
+
 		/*
 		 * there is no room left, because more keys have come than were
 		 * expected

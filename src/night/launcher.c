@@ -482,7 +482,8 @@ work(Launcher *launcher)
 {
 	/*
 	 * As with the logical replication launcher, exit status 1 makes the
-	 * postmaster start the launcher again, unless the server is shutting down.
+	 * postmaster start the launcher again, unless the server is shutting
+	 * down.
 	 */
 	if (ShutdownRequestPending)
 		proc_exit(1);

@@ -42,8 +42,8 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	!timetable_has_run(extension, job->firing.day);
 
 	/*
-	 * at the first look, a firing was missed only if the schedule was in force
-	 * at that time
+	 * at the first look, a firing was missed only if the schedule was in
+	 * force at that time
 	 */
 	if (job->first_look && due)
 		due = !is_new && since < job->firing.at;

@@ -120,9 +120,9 @@ set_lock_tag(LOCKTAG *tag, const Extension *extension, LockName name)
 	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension->oid, name);
 
 	/*
-	 * A process keeps these locks between transactions, and may be told to end
-	 * between two transactions.  Then a lock of the ordinary method would be
-	 * left behind.  A lock of the users' method is given back.  (Advisory
+	 * A process keeps these locks between transactions, and may be told to
+	 * end between two transactions.  Then a lock of the ordinary method would
+	 * be left behind.  A lock of the users' method is given back.  (Advisory
 	 * locks are of that method, too, but have other tags.)
 	 */
 	if (name == LOCK_SENDING || name == LOCK_SENDING_NEXT)
@@ -390,8 +390,8 @@ wait_for_writers_of(Oid relid, TimestampTz deadline)
 		return;
 
 	/*
-	 * read the locks after the list: a transaction that has ended meanwhile is
-	 * missing in the list or among the locks, and need not be waited for
+	 * read the locks after the list: a transaction that has ended meanwhile
+	 * is missing in the list or among the locks, and need not be waited for
 	 */
 	locks = GetLockStatusData();
 	for (; VirtualTransactionIdIsValid(*others); others++)

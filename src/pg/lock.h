@@ -54,8 +54,8 @@ extern bool lock_await_run(const Extension *extension);
 typedef enum LockName
 {
 	LOCK_RUN = 1,
-	LOCK_QUEUE,					/* the one process that waits for LOCK_RUN
-								 * to drain; every run that commits starts a
+	LOCK_QUEUE,					/* the one process that waits for LOCK_RUN to
+								 * drain; every run that commits starts a
 								 * process, and two are enough */
 	LOCK_HOLDS,					/* see lock_for_hold() */
 	LOCK_SENDING,				/* the one process that sends mail */

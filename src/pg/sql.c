@@ -511,9 +511,9 @@ void
 sql_hide_rows(ErrorData *error)
 {
 	/*
-	 * the message of a violated constraint has the name of the constraint, and
-	 * the detail has the row; the detail of a connection's error has the host
-	 * and the role of the connection
+	 * the message of a violated constraint has the name of the constraint,
+	 * and the detail has the row; the detail of a connection's error has the
+	 * host and the role of the connection
 	 */
 	if (is_raised_by_code(error) ||
 		(ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&

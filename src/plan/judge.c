@@ -188,8 +188,8 @@ note_session(Judgement *judgement, const Source *source, const char *session)
 	judgement->has_own = judgement->has_shared = false;
 
 	/*
-	 * the current context belongs to a query, which may end before the text is
-	 * used
+	 * the current context belongs to a query, which may end before the text
+	 * is used
 	 */
 	judgement->last_session = MemoryContextStrdup(judgement->plan->memory, session);
 	condemned_add_session(judgement->condemned, source->number, session);

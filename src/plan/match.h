@@ -73,8 +73,8 @@ typedef struct MatchCounts
 {
 	int64		rows;
 	int64		files;			/* files that the source refers to */
-	int64		protected_files;	/* files that the source protects, by
-									 * rows of no judged failed session */
+	int64		protected_files;	/* files that the source protects, by rows
+									 * of no judged failed session */
 } MatchCounts;
 
 /* Sets *counts to the figures of the source with this number. */

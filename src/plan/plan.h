@@ -55,9 +55,8 @@ typedef struct PlanFindings
 	int64		rows_seen;
 	Condemned  *condemned;		/* files that the survey condemns; NULL before
 								 * the survey */
-	int64		n_uploads;		/* uploads that were begun and not
-								 * completed; -1: not known, or no upload is
-								 * possible */
+	int64		n_uploads;		/* uploads that were begun and not completed;
+								 * -1: not known, or no upload is possible */
 	TimestampTz oldest_upload;	/* when the oldest such upload was begun; 0:
 								 * there is none */
 	List	   *old_uploads;	/* of LedgerUpload: uploads to be ended */

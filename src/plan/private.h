@@ -28,9 +28,9 @@ struct CleanupPlan
 	int64		run_id;			/* the run that condemns */
 	bool		in_batches;		/* see plan_limit_reading() */
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
-	struct HTAB *deferred;		/* sessions that must not be cleared
-								 * before their other files come, see
-								 * judge.c; or NULL */
+	struct HTAB *deferred;		/* sessions that must not be cleared before
+								 * their other files come, see judge.c; or
+								 * NULL */
 	struct Seen *seen;			/* identities of the files of the second look,
 								 * if the store is not asked again; or NULL */
 	bool		has_next;		/* plan_condemn() has read one file ahead: */

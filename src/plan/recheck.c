@@ -78,6 +78,7 @@ plan_recheck(const Context *context, Match *match, bool own_transaction, bool lo
 	TimestampTz began;
 
 	plan_limit_reading(context->settings, true);
+
 	/*
 	 * a failure is no ERROR here, because other files can still be dealt with
 	 */

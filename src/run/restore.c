@@ -175,8 +175,8 @@ judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 			}
 
 			/*
-			 * the drain finds out about an unsettled file, which may have been
-			 * destroyed by a drain
+			 * the drain finds out about an unsettled file, which may have
+			 * been destroyed by a drain
 			 */
 			if (!file->unsettled)
 				file->new_state = "failed";

@@ -106,6 +106,7 @@ run_condemn_uploads(const CleanupPlan *plan, int64 run_id)
 
 	if (found->old_uploads == NIL)
 		return 0;
+
 	/*
 	 * another process acts on the decision after the commit, so the decision
 	 * must be final

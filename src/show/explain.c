@@ -51,9 +51,8 @@ typedef struct Search
 	const KeyRules *rules;
 	const char *path;
 	MemoryContext context;
-	const bool *may_show;		/* for each column of the source that is
-								 * being read, whether the caller may read
-								 * it */
+	const bool *may_show;		/* for each column of the source that is being
+								 * read, whether the caller may read it */
 	List	   *references;
 	int64		count;
 	int64		failed;			/* references in failed sessions that are due */

@@ -57,9 +57,8 @@ typedef struct Search
 	TupleDesc	references_desc;
 	TupleDesc	reference_keys_desc;
 	TupleDesc	file_keys_desc;
-	const bool *may_show;		/* for each column of the source that is
-								 * being read, whether the caller may read
-								 * it */
+	const bool *may_show;		/* for each column of the source that is being
+								 * read, whether the caller may read it */
 } Search;
 
 /* The reference whose keys are being made. */

@@ -139,8 +139,8 @@ cannot_read(const Source *source, Oid relid, char *why)
  */
 typedef struct Shape
 {
-	bool		is_hashed;		/* rows are spread by a hash, or all rows
-								 * are in one shard */
+	bool		is_hashed;		/* rows are spread by a hash, or all rows are
+								 * in one shard */
 	int64		shards;
 	int64		placements;
 	bool		is_here;		/* a placement is on this node */
@@ -209,6 +209,7 @@ citus_check_table(const Source *source, Oid relid)
 		return cannot_read(source, relid, "Rows are read from secondary nodes (citus.use_secondary_nodes), which may lag behind.");
 	if (source->status_column == NULL)
 		return NULL;
+
 	/*
 	 * the partitions of a distributed table are read and locked together with
 	 * the table

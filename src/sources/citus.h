@@ -21,9 +21,9 @@
 typedef struct CitusPlacement
 {
 	Oid			table;
-	int64		placement;		/* id of the shard's placement, which
-								 * changes when the shard moves; or the
-								 * negative number of the node */
+	int64		placement;		/* id of the shard's placement, which changes
+								 * when the shard moves; or the negative
+								 * number of the node */
 	const char *host;
 	int			port;
 	const char *name;			/* name of the relation there, qualified and

@@ -83,8 +83,7 @@ typedef struct Folder
 {
 	int			fd;				/* -1 if it is not open */
 	bool		dirty;			/* an fsync is owed */
-	bool		chain_synced;	/* no fsync is owed for the folders on the
-								 * way */
+	bool		chain_synced;	/* no fsync is owed for the folders on the way */
 	bool		mode_noted;		/* see store_note_mode() */
 	bool		copies;			/* the files in the directory are copies: see
 								 * store_is_expected() */
@@ -93,8 +92,8 @@ typedef struct Folder
 	bool		access_known;	/* see store_check_folder() */
 	int			access_errno;
 	StoreVolume volume;			/* all folders below must be on this volume */
-	char		path[STORE_PATH_MAX];	/* relative to the folder that it
-										 * was opened from */
+	char		path[STORE_PATH_MAX];	/* relative to the folder that it was
+										 * opened from */
 } Folder;
 
 /* A place that files are captured into: a folder with a folder for each run. */
@@ -124,9 +123,8 @@ struct FileStore
 	Folder		home;			/* a folder below root, of the last file */
 	Folder		backup;			/* see store_set_backup_dir() */
 	Trash		trash;			/* where captured files are */
-	Trash		passage;		/* in the upload directory; a capture
-								 * passes through this trash if `trash` is
-								 * elsewhere */
+	Trash		passage;		/* in the upload directory; a capture passes
+								 * through this trash if `trash` is elsewhere */
 	mode_t		mode;			/* permissions of root */
 	mode_t		make_mode;		/* of folders that are made */
 	struct ClaimLock *lock;		/* see store_lock(); NULL: no lock */
@@ -151,8 +149,8 @@ typedef struct FilePath
 typedef struct StoreJob
 {
 	FileStore  *store;
-	int64		run_id;			/* the run in whose trash the file is or
-								 * will be */
+	int64		run_id;			/* the run in whose trash the file is or will
+								 * be */
 	const FileIdentity *expected;
 	FilePath	where;			/* the file's own place */
 } StoreJob;

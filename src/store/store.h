@@ -85,9 +85,9 @@ typedef struct FileIdentity
 	int64		ctime_ns;
 	int64		btime_ns;		/* 0 where the file system has no birth time;
 								 * compared only if both are known */
-	uint32		nlink;			/* number of links, not part of the
-								 * identity; the unlink of a file with several
-								 * links frees nothing */
+	uint32		nlink;			/* number of links, not part of the identity;
+								 * the unlink of a file with several links
+								 * frees nothing */
 	int64		space;			/* not part of the identity: bytes that
 								 * removing the last name of the file gives
 								 * back, at most its size */
@@ -104,13 +104,13 @@ typedef enum FileOutcome
 	FILE_VANISHED,				/* there is no such file (any more) */
 	FILE_NOT_REGULAR,			/* a directory, symlink, fifo, ... has that
 								 * name */
-	FILE_REPLACED,				/* there is another file; that file was
-								 * left, or put back, at its place */
+	FILE_REPLACED,				/* there is another file; that file was left,
+								 * or put back, at its place */
 	FILE_OCCUPIED,				/* put back: the name of the file, or of a
 								 * folder on the way, is taken again */
 	FILE_NO_SPACE,				/* capture: the trash cannot take the file:
-								 * ENOSPC or EDQUOT; or EXDEV, if a file system
-								 * does not rename from one folder into
+								 * ENOSPC or EDQUOT; or EXDEV, if a file
+								 * system does not rename from one folder into
 								 * another, as between project quotas; nothing
 								 * changed */
 	FILE_FAILED					/* anything else: see errnum; nothing changed
@@ -123,8 +123,9 @@ typedef struct FileResult
 	int			errnum;			/* errno if outcome is FILE_FAILED or
 								 * FILE_NO_SPACE, else 0 */
 	const char *failure;		/* static text, such as "could not rename
-								 * file", for "%s: %s" with store_error_text();
-								 * NULL if there was no failure */
+								 * file", for "%s: %s" with
+								 * store_error_text(); NULL if there was no
+								 * failure */
 } FileResult;
 
 typedef enum FilePlace

@@ -46,9 +46,8 @@ typedef enum WalkStep
 								 * directory that has, or seems to have, a
 								 * claim of its own */
 	WALK_END,					/* all was seen */
-	WALK_FAILED					/* a directory could not be read: nothing
-								 * may be concluded from the files seen so
-								 * far */
+	WALK_FAILED					/* a directory could not be read: nothing may
+								 * be concluded from the files seen so far */
 } WalkStep;
 
 /*
@@ -84,10 +83,10 @@ extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **failur
 /* Why a walk does not come to a file. */
 typedef enum WalkReason
 {
-	WALK_REACHED,				/* the walk comes to the file, or would if
-								 * the file existed */
-	WALK_HIDDEN,				/* the name of the file, or of a folder on
-								 * the way, begins with a dot */
+	WALK_REACHED,				/* the walk comes to the file, or would if the
+								 * file existed */
+	WALK_HIDDEN,				/* the name of the file, or of a folder on the
+								 * way, begins with a dot */
 	WALK_FOREIGN,				/* a folder on the way belongs to a NAS, a
 								 * synchroniser or an operating system */
 	WALK_NOT_RECURSIVE,			/* the file is in a folder, and folders are

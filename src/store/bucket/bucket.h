@@ -109,8 +109,8 @@ typedef struct Bucket
 	bool		enabled;		/* the bucket kept versions when we asked
 								 * last; */
 	bool		suspended;		/* or the bucket kept versions once; */
-	bool		conditional;	/* or never, but the server has proven that
-								 * it honours If-Match: see conditional.c */
+	bool		conditional;	/* or never, but the server has proven that it
+								 * honours If-Match: see conditional.c */
 	BucketError errors[BUCKET_ERRORS];
 	int			next_error;		/* index of the text that is forgotten next */
 	int64		date;			/* the server's time at its last answer,
@@ -118,8 +118,7 @@ typedef struct Bucket
 	/* see keys.c */
 	int			key_source;
 	uint64		key_digest;		/* of the keys of the session */
-	int			n_parallel;		/* requests that may be on their way at a
-								 * time */
+	int			n_parallel;		/* requests that may be on their way at a time */
 	int			n_descriptors;	/* number of descriptors that were acquired */
 	BucketLane *lanes;
 	struct HTAB *doubtful;		/* digests of keys that the server may yet
@@ -385,14 +384,14 @@ typedef struct BucketRemoval
 	const char *key;
 	const char *version;		/* version or marker to be removed; NULL: a
 								 * marker is to be made for the key */
-	int			errnum;			/* set: 0, also if the version was gone;
-								 * after EAGAIN, EIO and ETIMEDOUT the removal
-								 * may have been done, after another errno it
-								 * was not done */
+	int			errnum;			/* set: 0, also if the version was gone; after
+								 * EAGAIN, EIO and ETIMEDOUT the removal may
+								 * have been done, after another errno it was
+								 * not done */
 	bool		is_doubtful;	/* set: the server may still do the removal
 								 * later */
-	bool		again;			/* set: the server, or the lease, had no
-								 * time for this removal */
+	bool		again;			/* set: the server, or the lease, had no time
+								 * for this removal */
 	char	   *marker;			/* set: palloc'ed id of the marker that was
 								 * made; NULL if the server did not say */
 } BucketRemoval;

@@ -136,6 +136,7 @@ bucket_prove(Bucket *bucket)
 		bucket->conditional = false;
 	if (bucket->enabled || bucket->suspended || bucket->conditional)
 		return 0;
+
 	/*
 	 * a name of its own, because other processes may try their canary at the
 	 * same time

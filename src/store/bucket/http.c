@@ -104,6 +104,7 @@ http_open(const BucketServer *server)
 		http_close(session);
 		return NULL;
 	}
+
 	/*
 	 * an idle connection is closed before there are more connections than
 	 * lanes
@@ -328,8 +329,8 @@ add_headers(Lane *lane)
 			return false;
 
 	/*
-	 * each header is signed; libcurl 7.88 would sign a header without a value,
-	 * but not send that header
+	 * each header is signed; libcurl 7.88 would sign a header without a
+	 * value, but not send that header
 	 */
 	return libcurl_append(&lane->headers, hash) &&
 		(body_of(lane->request) == NULL || libcurl_append(&lane->headers, "Content-Type: text/plain")) &&

@@ -32,8 +32,7 @@ typedef struct BucketServer
 	const char *region;
 	const char *access_key;
 	const char *secret_key;
-	const char *token;			/* token of a session; NULL: there is no
-								 * token */
+	const char *token;			/* token of a session; NULL: there is no token */
 	const char *ca_file;		/* NULL: the system's certificates */
 	int			timeout_ms;		/* of one request */
 	int			lanes;			/* requests at a time, at most */
@@ -67,8 +66,7 @@ typedef struct BucketEntry
 	bool		is_marker;
 	bool		is_latest;
 	bool		is_prefix;		/* the key is the beginning of several keys */
-	char		code[64];		/* code of the error of this key; "": no
-								 * error */
+	char		code[64];		/* code of the error of this key; "": no error */
 } BucketEntry;
 
 /* How far a request came. */
@@ -197,8 +195,8 @@ typedef struct BucketLibrary
 	const BucketAnswer *(*answer) (BucketSession *session, int lane);
 
 	/*
-	 * Ends the request of the lane.  Gives up a request that is not over, with
-	 * its connection.
+	 * Ends the request of the lane.  Gives up a request that is not over,
+	 * with its connection.
 	 */
 	void		(*end) (BucketSession *session, int lane);
 

@@ -251,14 +251,13 @@ struct TrashWalk
 	MemoryContext context;		/* has the memory of the walk */
 	MemoryContext page;			/* of the files of one manifest */
 	bool		is_begun;
-	List	   *manifests;		/* keys (char *) of manifests still to be
-								 * read */
+	List	   *manifests;		/* keys (char *) of manifests still to be read */
 	TrashFile  *files;
 	int			n;
 	int			next;
 	int			unseen;			/* files that could not be looked at */
-	int64		written;		/* when the manifest was written, by the
-								 * clock of the server */
+	int64		written;		/* when the manifest was written, by the clock
+								 * of the server */
 };
 
 TrashWalk *

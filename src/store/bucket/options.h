@@ -15,8 +15,8 @@
 
 typedef struct BucketOptions
 {
-	char	   *endpoint;		/* "https://host[:port]"; "": the endpoint
-								 * of AWS in the region */
+	char	   *endpoint;		/* "https://host[:port]"; "": the endpoint of
+								 * AWS in the region */
 	char	   *region;
 	bool		path_style;		/* the bucket in the path, not in the host */
 	char	   *credentials_file;	/* "": the environment of the postmaster */

@@ -184,11 +184,10 @@ struct BucketListing
 	Bucket	   *bucket;
 	const VersionsAsk *asks;
 	int			n;
-	int			told;			/* number of keys that were passed to the
-								 * sink */
+	int			told;			/* number of keys that were passed to the sink */
 	double		per_key;		/* entries of the list for each key: the
-								 * expected number, then the number of the last
-								 * page */
+								 * expected number, then the number of the
+								 * last page */
 	VersionsSink sink;
 	void	   *arg;
 	int			next;			/* index of the first key in no range yet */
@@ -344,6 +343,7 @@ take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	if (errnum != 0)
 		return;
 	n = answer->truncated && answer->n_entries == 0 ? 0 : go_through(listing, range, answer);
+
 	/*
 	 * the size of a further page is chosen such that it has the rest of the
 	 * range

@@ -59,8 +59,8 @@ typedef struct BucketWalk
 	WalkRange	ranges[BUCKET_PAGES];
 	int			n_ranges;
 	int			current;		/* range whose files are passed on */
-	TrashWalk  *trash;			/* walk of the files that a run has
-								 * captured; NULL: the walk is of the bucket */
+	TrashWalk  *trash;			/* walk of the files that a run has captured;
+								 * NULL: the walk is of the bucket */
 } BucketWalk;
 
 static BucketWalk *

@@ -48,8 +48,7 @@ struct AnswerReader
 	bool		is_encoded;		/* the server says that names are encoded */
 	bool		failed;
 	BucketEntry *entry;			/* entry being read, or NULL */
-	int			room;			/* number of entries for which there is
-								 * memory */
+	int			room;			/* number of entries for which there is memory */
 	size_t		length;			/* of `text` */
 	char		text[MAX_TEXT];
 };
@@ -181,6 +180,7 @@ take_member(AnswerReader *reader, const xmlChar * name)
 	}
 	else if (is(name, "VersionId") || is(name, "UploadId"))
 		take_text(reader, entry->version, sizeof(entry->version));
+
 	/*
 	 * if the entry has both elements, VersionId is the version of the request
 	 */
