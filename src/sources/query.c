@@ -751,30 +751,24 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 		.arg = (void *) source,
 	};
 	bool		late;
-	bool		is_view;
-	Oid			watched;
-	bool		only_superusers;
-	bool		same_for_all;
-	bool		permanent_only;
+	TrustRules	rules = {
+		.role = source->owner,
+		.superusers_only = source->is_sampled,
+		.same_for_all = get_rel_relkind(source->relid) == RELKIND_VIEW,
+		.permanent_only = !source->is_sampled,
+	};
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
 
 	/* the end of the subtransaction, also by an ERROR, resets XactReadOnly */
 	XactReadOnly = true;
-	is_view = get_rel_relkind(source->relid) == RELKIND_VIEW;
 	role_keep_quiet();
-	/* no ERROR from here on, so that these are set back */
-	watched = trust_watch(source->owner);
-	only_superusers = trust_superusers_only(source->is_sampled);
-	same_for_all = trust_same_for_all(is_view);
-	permanent_only = trust_permanent_only(!source->is_sampled);
+	/* no ERROR from here on, so that the rules are set back */
+	trust_swap_rules(&rules);
 	error_context_stack = &callback;
 	error = work_by_clock(work, arg, &late);
-	(void) trust_watch(watched);
-	(void) trust_superusers_only(only_superusers);
-	(void) trust_same_for_all(same_for_all);
-	(void) trust_permanent_only(permanent_only);
+	trust_swap_rules(&rules);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);

@@ -32,16 +32,16 @@ typedef struct SourceQuery
 	const Source *source;
 	Query	   *query;			/* analyzed and rewritten */
 	int			n_columns;
-	List	   *tables;			/* OIDs of the relations that the query
-								 * reads: tables, partitions ... */
+	List	   *tables;			/* OIDs of the relations that the query reads:
+								 * tables, partitions ... */
 	List	   *views;			/* ... and views */
 	bool		has_places;		/* each row comes from rows that can be locked */
 	List	   *bases;			/* OIDs: for each place, the table as the
 								 * query names it */
-	List	   *key;			/* names (char *) of the columns of a
-								 * key; NIL: rows have places.  Rows that
-								 * are stored on other nodes have a key
-								 * instead of a place */
+	List	   *key;			/* names (char *) of the columns of a key;
+								 * NIL: rows have places.  Rows that are
+								 * stored on other nodes have a key instead of
+								 * a place */
 } SourceQuery;
 
 /* Where a row is stored. */
@@ -126,31 +126,29 @@ extern Brake *trust_check_query(const SourceQuery *query);
 extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
 
 /*
- * Watches, from now on, the functions that run as `role`: a function whose
- * owner does not have the rights of `role` is an ERROR.  With InvalidOid,
- * watches no function.  Returns the role of the call before, which the caller
- * sets again, also after an ERROR.
+ * The rules for code that runs while a source is read or written.  Code that
+ * breaks a rule is an ERROR.  All zero: no rule is in force.
  */
-extern Oid	trust_watch(Oid role);
+typedef struct TrustRules
+{
+	Oid			role;			/* a function that runs as this role must
+								 * belong to a role that has its rights;
+								 * InvalidOid: no such rule */
+	bool		superusers_only;	/* such a function must even belong to a
+									 * superuser */
+	bool		same_for_all;	/* no function may ask for the caller, by
+								 * session_user for example: the rows of a
+								 * view must not depend on the caller */
+	bool		permanent_only; /* no statement may use a temporary table */
+} TrustRules;
 
 /*
- * With true, trust_watch() keeps functions of all but superusers from being
- * run, also those of the watched role.  Returns the value of the call before.
+ * Exchanges *rules and the rules in force.  Called twice with the same struct,
+ * the second call restores the rules that were in force before the first: the
+ * caller makes both calls, the second also after an ERROR.  Never raises an
+ * ERROR.
  */
-extern bool trust_superusers_only(bool only);
-
-/*
- * With true, functions that ask who calls, by session_user for example, are
- * kept from being run: the rows of a view must not depend on the caller.
- * Returns the value of the call before.
- */
-extern bool trust_same_for_all(bool same);
-
-/*
- * With true, no statement may use a temporary table: an ERROR.  Returns the
- * value of the call before.
- */
-extern bool trust_permanent_only(bool only);
+extern void trust_swap_rules(TrustRules *rules);
 
 
 /* The hint of a brake "source": advice for a source that was registered and cannot be used. */

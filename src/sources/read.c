@@ -572,7 +572,7 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	KeyedLocking locking = {failed, &reading};
 	ErrorData  *volatile error = NULL;
 	ActingAs	saved;
-	Oid			watched;
+	TrustRules	rules = {.role = failed->source->owner};
 
 	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, sink, arg);
 	role_act_as(failed->source->owner, &saved);
@@ -587,14 +587,14 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	 * is not locked, and its file is kept
 	 */
 	role_set_for_now("enable_indexscan", "on");
-	watched = trust_watch(failed->source->owner);
+	trust_swap_rules(&rules);
 	PG_TRY();
 	{
 		error = sql_try(lock_rows_in_time, &locking);
 	}
 	PG_FINALLY();
 	{
-		(void) trust_watch(watched);
+		trust_swap_rules(&rules);
 	}
 	PG_END_TRY();
 	if (error != NULL)

@@ -247,10 +247,7 @@ function_asks_who_reads(Oid function)
  * to, such as the negator of an operator.  So a hook checks each function that
  * is not built in when the server looks the function up to run it.
  */
-static Oid	watched_role = InvalidOid;
-static bool superusers_only = false;
-static bool same_for_all = false;
-static bool permanent_only = false;
+static TrustRules in_force = {InvalidOid};
 static needs_fmgr_hook_type next_needs_hook = NULL;
 static fmgr_hook_type next_hook = NULL;
 static ExecutorStart_hook_type next_start_hook = NULL;
@@ -258,11 +255,11 @@ static ExecutorStart_hook_type next_start_hook = NULL;
 static void
 refuse_function(Oid function)
 {
-	Oid			role = watched_role;
+	Oid			role = in_force.role;
 	Oid			language;
 	Oid			owner;
 
-	if (same_for_all && function_asks_who_reads(function))
+	if (in_force.same_for_all && function_asks_who_reads(function))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("function %s returns other values to others", function_text(function)),
@@ -270,7 +267,7 @@ refuse_function(Oid function)
 	if (!OidIsValid(role) || GetUserId() != role)
 		return;
 	owner = function_owner(function, &language);
-	if (OidIsValid(owner) && !is_trusted(owner, superusers_only ? BOOTSTRAP_SUPERUSERID : role))
+	if (OidIsValid(owner) && !is_trusted(owner, in_force.superusers_only ? BOOTSTRAP_SUPERUSERID : role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s belongs to role \"%s\"", function_text(function), GetUserNameFromId(owner, true)),
@@ -317,7 +314,7 @@ refuse_temporary(const PlannedStmt *plan)
 static void
 watch_query(QueryDesc *desc, int flags)
 {
-	if (permanent_only)
+	if (in_force.permanent_only)
 		refuse_temporary(desc->plannedstmt);
 	if (next_start_hook != NULL)
 		next_start_hook(desc, flags);
@@ -336,40 +333,13 @@ sources_init(void)
 	fmgr_hook = watch_function;
 }
 
-bool
-trust_superusers_only(bool only)
+void
+trust_swap_rules(TrustRules *rules)
 {
-	bool		before = superusers_only;
+	TrustRules	before = in_force;
 
-	superusers_only = only;
-	return before;
-}
-
-bool
-trust_same_for_all(bool same)
-{
-	bool		before = same_for_all;
-
-	same_for_all = same;
-	return before;
-}
-
-bool
-trust_permanent_only(bool only)
-{
-	bool		before = permanent_only;
-
-	permanent_only = only;
-	return before;
-}
-
-Oid
-trust_watch(Oid role)
-{
-	Oid			before = watched_role;
-
-	watched_role = role;
-	return before;
+	in_force = *rules;
+	*rules = before;
 }
 
 

@@ -66,8 +66,8 @@ typedef struct Target
 	Oid			table;
 	int			place;			/* number of the table's place in a session */
 	char	  **columns;		/* names of the file columns there */
-	List	   *key;			/* names (char *) of the columns of the key
-								 * by which rows are found; NIL: rows are found
+	List	   *key;			/* names (char *) of the columns of the key by
+								 * which rows are found; NIL: rows are found
 								 * by their place */
 } Target;
 
@@ -369,22 +369,19 @@ run_update(Update *update)
 static int
 update_watched(Update *update)
 {
-	Oid			watched;
-	bool		permanent_only;
+	TrustRules	rules = {.role = GetUserId(),.permanent_only = true};
 	volatile int rows;
 
 	role_keep_quiet();
-	/* no ERROR from here on, so that both are set back */
-	watched = trust_watch(GetUserId());
-	permanent_only = trust_permanent_only(true);
+	/* no ERROR from here on, so that the rules are set back */
+	trust_swap_rules(&rules);
 	PG_TRY();
 	{
 		rows = run_update(update);
 	}
 	PG_FINALLY();
 	{
-		(void) trust_watch(watched);
-		(void) trust_permanent_only(permanent_only);
+		trust_swap_rules(&rules);
 	}
 	PG_END_TRY();
 	return rows;
