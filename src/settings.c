@@ -507,8 +507,8 @@ settings_define(void)
 /* ------------------------------------------------------------- snapshots --- */
 
 /*
- * Returns the recorded rule of an earlier run, or `now`, the rule in force,
- * if none was recorded.
+ * Returns the recorded rule of an earlier run, or `now`, the rule in force, if
+ * no rule was recorded.
  */
 static const char *
 recorded_text(Jsonb *recorded, const char *key, const char *now)

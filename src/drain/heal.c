@@ -64,8 +64,8 @@ select_needed(const Backups *backups, const char *reason, int64 *needed)
 }
 
 /*
- * Drops backups whose name another file has now, because the newer file is the
- * one that is needed.  Returns how many backups are left.
+ * Drops backups whose name another file has now, because the newer file is
+ * needed.  Returns how many backups are left.
  */
 static int
 drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n)

@@ -107,7 +107,10 @@ wall_us(void)
 	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
 }
 
-/* Returns the computing time of all threads of this process, also those of an io_uring. */
+/*
+ * Returns the computing time of all threads of this process, also of the
+ * threads of an io_uring.
+ */
 static int64
 cpu_us(void)
 {

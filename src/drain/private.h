@@ -101,9 +101,9 @@ extern char *drain_failure_text(const Drain *drain, FileResult result);
  * needed now to sink(drain, files, why, n), up to store_together() at a time,
  * why[i] for files[i], and records the states that the sink sets.  The other
  * files that are due become the doomed files of the drain, in place of earlier
- * ones, unless the kind is LEDGER_PENDING.  Returns the number of files; or -1
- * if the needed files cannot be told: then the files do not change, and a
- * WARNING says so.
+ * doomed files, unless the kind is LEDGER_PENDING.  Returns the number of
+ * files; or -1 if the needed files cannot be told: then the files do not
+ * change, and a WARNING says so.
  */
 typedef void (*NeededSink) (Drain *drain, LedgerFile *files, const char *const *why, int n);
 extern int64 drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink sink);

@@ -83,22 +83,23 @@ extern int64 backup_mark_restoring(const Extension *extension, const int64 *file
 extern List *backup_places(const Extension *extension, const char *claim);
 
 /*
- * Moves those of the `n` runs that have no row to the front of the array
- * `runs`.  Returns their number.
+ * Moves each of the `n` runs that has no row to the front of the array `runs`.
+ * Returns the number of these runs.
  */
 extern int	backup_unknown_runs(const Extension *extension, int64 *runs, int n);
 
 /*
- * Moves those of the `n` runs that have a row, but are runs of another
- * directory, to the front of the array `runs`.  Returns their number.
+ * Moves each of the `n` runs that has a row, but is a run of another
+ * directory, to the front of the array `runs`.  Returns the number of these
+ * runs.
  */
 extern int	backup_runs_elsewhere(const Extension *extension, const char *claim,
 								  int64 *runs, int n);
 
 /*
- * Moves those of the `n` runs that are runs of the directory with this claim,
+ * Moves each of the `n` runs that is a run of the directory with this claim,
  * and of which no file is or will be in the trash, to the front of the array
- * `runs`.  Returns their number.
+ * `runs`.  Returns the number of these runs.
  */
 extern int	backup_settled_runs(const Extension *extension, const char *claim, int64 *runs, int n);
 

@@ -54,8 +54,8 @@ extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
 /*
  * Records, before the first file of the run, the UUID `claim` of the claim on
  * the run's directory, and `backup_owner`, the UUID that names the run's
- * folder of the backup directory (NULL: none).  Another database may take the
- * claim later, and the backups must still be found.
+ * folder of the backup directory (NULL: no such folder).  Another database may
+ * take the claim later, and the backups must still be found.
  */
 extern void ledger_set_claim(const Extension *extension, int64 run_id, const char *claim,
 							 const char *backup_owner);
@@ -181,8 +181,8 @@ extern bool ledger_is_settled(const Extension *extension, int64 run_id);
 extern void ledger_set_looked(const Extension *extension, int64 run_id, bool looked);
 
 /*
- * Records new_state, error, freed and restore_as of those of the `n` files of
- * the run that have a new_state.  `files` has the order of ledger_files().
+ * Records new_state, error, freed and restore_as of each of the `n` files of
+ * the run that has a new_state.  `files` has the order of ledger_files().
  */
 extern void ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files, int n);
 
@@ -220,7 +220,7 @@ extern int64 ledger_add_uploads(const Extension *extension, int64 run_id, const 
  */
 extern LedgerUpload *ledger_uploads(const Extension *extension, int64 run_id, int64 after, int limit, int *n);
 
-/* Records new_state, error and freed of those of the `n` uploads that have a new_state. */
+/* Records new_state, error and freed of each of the `n` uploads that has a new_state. */
 extern void ledger_record_uploads(const Extension *extension, int64 run_id, const LedgerUpload *uploads, int n);
 
 /* The backups that have expired. */

@@ -37,7 +37,10 @@ backup_places(const Extension *extension, const char *claim)
 	return places;
 }
 
-/* Replaces the `n` runs of *runs by those that the query returns.  Returns their number. */
+/*
+ * Replaces the `n` runs of *runs by the runs that the query returns.  Returns
+ * their number.
+ */
 static int
 pick_runs(const Extension *extension, const char *claim, int64 *runs, int n, const char *query)
 {

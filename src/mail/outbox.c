@@ -98,7 +98,7 @@ outbox_put(const Extension *extension, int64 run_id)
 
 /* ----------------------------------------------------------------- sending --- */
 
-/* Returns the addresses as a text[], except those that were refused.  `refused` may be NULL. */
+/* Returns the addresses as a text[], except the refused addresses.  `refused` may be NULL. */
 static Datum
 make_array(const char *const *addresses, int n, const bool *refused)
 {

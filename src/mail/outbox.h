@@ -53,9 +53,9 @@ typedef struct OutboxMail
 extern OutboxMail *outbox_take(const Extension *extension, const MailSettings *settings);
 
 /*
- * Records that `mail` was sent to all recipients except those whose element of
- * `refused` is true.  `refused` is NULL if no recipient was refused.  `error`
- * is the server's text, or NULL.
+ * Records that `mail` was sent to all recipients except recipients whose
+ * element of `refused` is true.  `refused` is NULL if no recipient was
+ * refused.  `error` is the server's text, or NULL.
  */
 extern void outbox_sent(const Extension *extension, const OutboxMail *mail, const bool *refused,
 						const char *error);

@@ -63,7 +63,7 @@ struct Mail
 	bool		in_envelope;	/* MAIL FROM was sent */
 	bool		in_data;		/* DATA was sent */
 	int			recipient;		/* number of the recipient whose RCPT was sent
-								 * last; -1: none */
+								 * last; -1: no RCPT was sent */
 	char		secret[SECRET_SIZE];	/* last word of the AUTH command */
 	char		reply[REPLY_SIZE];	/* last answer that refuses */
 	char		refusal[REPLY_SIZE];	/* last answer that refuses a

@@ -20,7 +20,7 @@
  * word of the reference is a name if a file has that name, whatever letters
  * are in the name.  So only existing names are searched for: KeyScope knows
  * the files.  The reference is searched in several readings (percent-decoded,
- * without HTML's entities, and others: see readings.h).  A wrong reading can
+ * without HTML's entities, and more: see readings.h).  A wrong reading can
  * only keep a file too long.  A collision of the 64-bit hashes of keys can do
  * no more, either.  A caller that condemns a file because of a match must call
  * key_compare(), which compares the texts.
@@ -84,7 +84,7 @@ typedef struct KeyScope
 	uint32		n_files;
 	int			depth;			/* number of components of the deepest path */
 	bool		derived;		/* whether any file is derived from another
-								 * one */
+								 * file */
 	size_t		longest;		/* length of the longest key in bytes */
 	bool		too_many;		/* the keys need more than keys_max, and only
 								 * the filter knows them */
@@ -148,7 +148,10 @@ typedef enum KeyMatch
 								 * file as well */
 } KeyMatch;
 
-/* Returns whether the extension of the file `path` is one that may be cleaned. */
+/*
+ * Returns whether the extension of the file `path` is the extension of files
+ * that may be cleaned.
+ */
 extern bool key_is_audio(const KeyRules *rules, const char *path);
 
 /* Adds the file `path`, with all its keys, to `scope`. */

@@ -26,7 +26,10 @@ fold_ascii(char c)
 	return (c >= 'A' && c <= 'Z') ? c + ('a' - 'A') : c;
 }
 
-/* Returns the length of the valid letter of UTF-8 at `text`, or 0 if the `len` bytes do not begin with one. */
+/*
+ * Returns the length of the valid letter of UTF-8 at `text`, or 0 if the `len`
+ * bytes do not begin with such a letter.
+ */
 static inline size_t
 utf8_letter_length(const char *text, size_t len)
 {

@@ -3,11 +3,12 @@
  * names/readings.c
  *	  The readings of a text: its meanings with escapes decoded.
  *
- * A new reading is added, and never replaces another one, because a name may
- * itself look like an escape.  So each decoder makes a new reading of each
- * existing one, beginning with simple ones, until there is nothing new or
- * there are READINGS_MAX.  Then the text is also decoded through: all escapes
- * at once, as often as there are some.  Only bytes that are not UTF-8 become longer.
+ * A new reading is added, and never replaces another reading, because a name
+ * may itself look like an escape.  So each decoder makes a new reading of each
+ * existing reading, beginning with the simplest reading, until there is no new
+ * reading or there are READINGS_MAX readings.  Then the text is also decoded
+ * through: all escapes at once, as often as escapes are left.  Only bytes that
+ * are not UTF-8 become longer.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -616,7 +617,10 @@ is_literal(const char *text, size_t len)
 	return true;
 }
 
-/* Decodes every escape, in place, until none is left.  Returns the new length. */
+/*
+ * Decodes every escape, in place, until no escape is left.  Returns the new
+ * length.
+ */
 static size_t
 decode_through(char *text, size_t len)
 {

@@ -70,7 +70,7 @@ scope_alloc(KeyScope *scope, size_t bytes)
 #endif
 }
 
-/* Enlarges an array of the scope, or makes a new one. */
+/* Enlarges an array of the scope, or makes a new array. */
 static void *
 scope_enlarge(KeyScope *scope, void *array, size_t bytes)
 {

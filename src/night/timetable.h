@@ -3,7 +3,7 @@
  * night/timetable.h
  *	  The times of the built-in schedule, and what this database has recorded.
  *
- * A failure in the database is an ERROR.  Times are those of the schedule's
+ * A failure in the database is an ERROR.  Times are read from the schedule's
  * clock: see settings_now().
  *
  * Copyright (c) 2026, audio_cleanup contributors

@@ -45,7 +45,7 @@ extern void lock_run(const Extension *extension, int wait_ms, bool session);
 
 /*
  * Takes LOCK_RUN until the end of the transaction, and waits as long as
- * needed.  Needs SPI and one active snapshot, which is replaced by a new one.
+ * needed.  Needs SPI and one active snapshot, which a new snapshot replaces.
  * Returns false if the extension was dropped meanwhile.
  */
 extern bool lock_await_run(const Extension *extension);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/session.c
- *	  The settings of the server, where the session has others.
+ *	  The settings of the server, where the session has other settings.
  *
  * What a view shows may depend on settings that anybody may set: on TimeZone
  * and DateStyle where the view makes a text of a time, or on a setting of the

@@ -464,9 +464,9 @@ keep(const char *text)
 }
 
 /*
- * ReThrowError() copies the texts that were made for the error, but not those
- * that are constants of the source code.  In a copied error, these constants
- * are in the memory context of the copy.
+ * ReThrowError() copies the texts that were made for the error, but not
+ * constants of the source code.  In a copied error, these constants are in the
+ * memory context of the copy.
  */
 void
 sql_rethrow(ErrorData *error)

@@ -90,7 +90,7 @@ extern TupleDesc sql_row_desc(int n, const SqlColumn *columns);
  * call says which relations and functions the text may name.  The relations
  * and functions are checked by OID when the text has been analyzed and its
  * relations are locked, before the statement is planned or run: somebody may
- * have renamed a schema and put another one in its place.  A statement that
+ * have renamed a schema and put another schema in its place.  A statement that
  * names another relation or function is an ERROR insufficient_privilege.
  * Every statement may name the relations and functions of pg_catalog.
  *
@@ -177,9 +177,9 @@ extern int	owner_numbers(const Extension *extension, int n, const SqlParameter *
 
 /*
  * Executes `sql` on a user's table, as the current role.  The text must name
- * no relation but the one with OID `relation`, and no functions but those of
- * pg_catalog.  Triggers, policies and rules of the relation are not checked,
- * and may name other relations and functions.
+ * no relation except the relation with OID `relation`, and no functions except
+ * functions of pg_catalog.  Triggers, policies and rules of the relation are
+ * not checked, and may name other relations and functions.
  */
 extern int	sql_query_on(Oid relation, int n, const SqlParameter *parameters, const char *sql);
 

@@ -209,7 +209,7 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 
 		/*
 		 * a source that was slow to clear has not used up the time of the
-		 * others
+		 * other sources
 		 */
 		plan_limit_reading(plan->context.settings, plan->in_batches);
 	}

@@ -79,7 +79,7 @@ find_source(const CleanupPlan *plan, Oid relid)
 
 /*
  * Returns a brake if a source had `rows` rows, which protected `files` files,
- * at the last run, and has none now.  check_whole() deals with all sources
+ * at the last run, and has no rows now.  check_whole() deals with all sources
  * together.  If fewer files would go than the source has protected, then the
  * protected files have gone from the directory before.
  */

@@ -18,10 +18,10 @@
  * `hits`, and the executor joins them with the keys of the files: a hash join of
  * 64-bit integers whose sizes the planner knows.
  *
- * Rows of failed sessions are kept apart, with their session and their text: all
- * of them in `failed`, those that condemn in `judged`.  A failed row that does
- * not condemn, because another transaction has the row locked, protects like any
- * other.  These rows are always joined.
+ * Rows of failed sessions are kept apart, with their session and their text:
+ * all such rows in `failed`, and the rows that condemn in `judged`.  A failed
+ * row that does not condemn, because another transaction has the row locked,
+ * protects like any other.  These rows are always joined.
  *
  * A match takes two thirds of maintenance_work_mem, a few times work_mem, and a
  * few bits for each file and each source.
@@ -79,7 +79,7 @@ typedef uint8 *Bits;			/* one bit a file, or a key of the scope */
  */
 typedef struct RecentHit
 {
-	uint64		key;			/* 0: none */
+	uint64		key;			/* 0: the slot is empty */
 	int			source;
 } RecentHit;
 
@@ -679,8 +679,8 @@ restored_lately(const Match *match)
 
 /*
  * Returns whether our own tables have any row that may be about one of these
- * files.  As a rule there is no such row.  The history may be long, so the
- * conditions are those of partial indexes.
+ * files.  As a rule there is no such row.  The history may be long, so partial
+ * indexes have the same conditions.
  */
 static bool
 any_named(const Match *match, const Extension *extension, bool with_spoken_for)

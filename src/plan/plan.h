@@ -170,7 +170,7 @@ extern void plan_survey(CleanupPlan *plan, bool interxact);
 
 /*
  * Calls sink(path, arg) for every file in the open directory, whatever its
- * extension, except those whose name is not valid in the database's encoding.
+ * extension, except files whose name is not valid in the database's encoding.
  * The function is for a look that decides nothing: the plan's brakes are
  * forgotten.  ERROR if the directory cannot be read whole.
  */
@@ -190,9 +190,9 @@ extern bool plan_count_uploads(FileStore *store, const Settings *settings, int64
  * failed sessions locked, and clears the columns of sessions whose source asks
  * for clearing.  After about `limit` files whose sessions are cleared, the
  * rest is left to another call in another transaction, so that rows of a
- * source are not locked for long.  Returns the files that are condemned,
- * perhaps none; NULL when the survey has no more files.  The caller has the
- * run lock.
+ * source are not locked for long.  Returns the set of files that are
+ * condemned, which may be empty; NULL when the survey has no more files.  The
+ * caller has the run lock.
  */
 extern Condemned *plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit);
 

@@ -132,8 +132,8 @@ extern Brake *sources_probe(const Source *source);
 
 /*
  * Sets the time at which an ERROR query_canceled, which names the source, ends
- * the reading of a source; 0 for none.  The time holds in this process until
- * the next call: the caller sets the time back, also after an ERROR.
+ * the reading of a source; 0: no such time.  The time holds in this process
+ * until the next call: the caller sets the time back, also after an ERROR.
  */
 extern void sources_set_deadline(TimestampTz at);
 

@@ -103,8 +103,8 @@ is_owed(const FileStore *store, const struct stat *st)
 
 /*
  * Takes the descriptor `fd` of a changed folder, to fsync and close it later,
- * together with others.  A journal commits once for folders that are fsynced
- * one after the other, but once for each folder if other work comes in
+ * together with other folders.  A journal commits once for folders that are
+ * fsynced one after the other, but once for each folder if other work comes in
  * between.  Keeps errno.
  */
 static void

@@ -137,10 +137,10 @@ fail(int errnum, const char *failure)
 }
 
 /*
- * Acquires `n` descriptors of the server's limit, or none: then returns false
- * with errno EMFILE.  store_open() acquires all descriptors that the store may
- * need, because AcquireExternalFD() may do more than the commit callback
- * allows.
+ * Acquires `n` descriptors of the server's limit.  Returns false with errno
+ * EMFILE, and acquires no descriptor, if there are too few.  store_open()
+ * acquires all descriptors that the store may need, because
+ * AcquireExternalFD() may do more than the commit callback allows.
  */
 extern bool store_acquire_descriptors(int n);
 

@@ -314,12 +314,15 @@ extern void store_note_mode(const Folder *home, Folder *trash, const FilePath *w
 /*
  * store_leave() closes a folder that was kept open; store_leave_all() closes
  * all such folders.  The descriptor of a dirty folder stays open, and waits
- * for an fsync with others.
+ * for an fsync together with other folders.
  */
 extern void store_leave(FileStore *store, Folder *folder);
 extern void store_leave_all(FileStore *store);
 
-/* Closes all folders, also those that wait for an fsync, without the fsync.  Commit-safe. */
+/*
+ * Closes all folders, also folders that wait for an fsync, without the fsync.
+ * Commit-safe.
+ */
 extern void store_forget_syncs(FileStore *store);
 
 /* fsyncs the folder `fd`.  store_sync() returns a failure.  Keeps errno. */

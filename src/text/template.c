@@ -44,7 +44,8 @@ typedef struct Tag
 	char		kind;			/* '#', '^', '/', or 0 for a value */
 	const char *name;
 	int			name_length;
-	const char *format;			/* the text behind '|'; NULL: none */
+	const char *format;			/* the text behind '|'; NULL: there is no
+								 * format */
 	int			format_length;
 	const char *begin;			/* start of "{{" */
 	const char *end;			/* end of "}}" */
@@ -227,7 +228,7 @@ put_number(StringInfo out, Numeric number, const Tag *tag)
 
 /*
  * Returns the value of the tag in the innermost scope that has a member of
- * that name, or NULL if no scope has one.
+ * that name, or NULL if no scope has such a member.
  */
 static JsonbValue *
 find_value(const Scope *scope, const Tag *tag)

@@ -31,7 +31,10 @@
 /* further attempts to make a marker that a busy server has not made */
 #define MAX_TRIES	5
 
-/* entries of a file in a list of versions, as a rule: without a marker, and with one */
+/*
+ * entries of a file in a list of versions, as a rule: without a marker, and
+ * with a marker
+ */
 #define UNCOVERED	1
 #define COVERED		2
 
@@ -67,7 +70,7 @@ typedef struct Many
 	StoreLocated *located;		/* of a look */
 } Many;
 
-/* Items that stand side by side, and the requests for those in hand. */
+/* Items that stand side by side, and the requests for the items in hand. */
 typedef struct Portion
 {
 	Many	   *many;
@@ -201,7 +204,7 @@ item_of(const Portion *portion, int number)
 /*
  * Begins to list the versions of all items in hand, of which each has
  * `per_key` as a rule.  The sink gets the portion, and the number of the item
- * among those in hand.  Returns false if no item is in hand.
+ * among the items in hand.  Returns false if no item is in hand.
  */
 static bool
 begin_listing(Portion *portion, int per_key, VersionsSink sink)

@@ -23,8 +23,9 @@
 typedef struct Running
 {
 	const BucketPipeline *pipeline;
-	BucketStage *stages;		/* of each portion; is_over is NULL before the
-								 * first stage and behind the last stage */
+	BucketStage *stages;		/* stages of each portion; is_over is NULL
+								 * before the first stage and behind the last
+								 * stage */
 	int			first;			/* all portions before this number are at
 								 * their end, */
 	int			begun;			/* and all portions from this number on have
