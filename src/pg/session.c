@@ -69,7 +69,7 @@ value_of_server(const char *name)
 	char	   *value = NULL;
 	ActingAs	saved;
 
-	/* not everybody may look into the files */
+	/* not every role may read the configuration files */
 	role_act_as(BOOTSTRAP_SUPERUSERID, &saved);
 	if (sql_query_latest(SQL_ARGS(SQL_TEXT(name), SQL_OID(OIDOID, MyDatabaseId)),
 						 "SELECT coalesce((SELECT substr(s, strpos(s, '=') + 1)"

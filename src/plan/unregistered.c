@@ -202,7 +202,7 @@ static const char *const candidates_query =
 "   WHERE r.source = c.oid AND a.attname::text COLLATE \"C\" = ANY (r.file_columns))"
 "  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"
 "   AND d.objid = c.oid AND d.deptype = 'e')"
- /* $1 everything, $2 and $3 who asks, $4 the extension's owner */
+ /* $1 everything, $2 and $3 the roles that ask, $4 the extension's owner */
 "  AND ($1 OR NOT EXISTS (SELECT FROM pg_roles u WHERE u.oid IN ($2::oid, $3::oid)"
 "   AND NOT u.rolsuper AND u.oid <> $4::oid"
 "   AND NOT (has_schema_privilege(u.oid, s.oid, 'USAGE')"
@@ -255,7 +255,7 @@ unregistered_search(CleanupPlan *plan, bool everything)
 
 			if (GetCurrentTimestamp() >= search->deadline)
 				break;
-			/* an error of somebody's table is not ours to pass on */
+			/* an error of another owner's table must not end the run */
 			(void) sql_try(look_at_table, &look);
 			found = report_columns(search, &look.candidate->table, found);
 		}

@@ -250,7 +250,7 @@ is_answer(const BucketAnswer *answer)
 {
 	if (answer->status >= 200 && answer->status < 300)
 		return true;
-	/* HEAD has no code */
+	/* the answer to HEAD has no code */
 	return (answer->status == 404 && strcmp(answer->code, "NoSuchBucket") != 0) ||
 		answer->status == 409 || answer->status == 412 || answer->status == 501;
 }

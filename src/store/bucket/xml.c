@@ -145,7 +145,7 @@ begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xml
 		{
 			reader->entry->is_marker = is(name, "DeleteMarker");
 			reader->entry->is_prefix = is(name, "CommonPrefixes");
-			/* until the code is read */
+			/* the entry has this code until its real code is read */
 			if (is(name, "Error"))
 				strlcpy(reader->entry->code, "Error", sizeof(reader->entry->code));
 			/* a part has no name of its own */
@@ -216,7 +216,7 @@ take_value(AnswerReader *reader, const xmlChar * name)
 		take_text(reader, answer->next_key, sizeof(answer->next_key));
 	else if (is(name, "NextVersionIdMarker") || is(name, "NextUploadIdMarker"))
 		take_text(reader, answer->next_version, sizeof(answer->next_version));
-	/* of a copy */
+	/* only the answer to a copy has an ETag outside of an entry */
 	else if (is(name, "ETag"))
 		take_text(reader, answer->etag, sizeof(answer->etag));
 	else if (is(name, "EncodingType"))
