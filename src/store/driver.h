@@ -138,9 +138,9 @@ fail(int errnum, const char *failure)
 
 /*
  * Acquires `n` descriptors of the server's limit.  Returns false with errno
- * EMFILE, and acquires no descriptor, if there are too few.  store_open()
- * acquires all descriptors that the store may need, because
- * AcquireExternalFD() may do more than the commit callback allows.
+ * EMFILE, and acquires no descriptor, if there are too few.  store_open() and
+ * store_set_backup_dir() acquire all descriptors that the store may need,
+ * because AcquireExternalFD() may do more than the commit callback allows.
  */
 extern bool store_acquire_descriptors(int n);
 

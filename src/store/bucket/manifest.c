@@ -495,8 +495,8 @@ is_trash_empty(Bucket *bucket, int64 run_id, MemoryContext context)
 }
 
 /*
- * The pass before the next run meets a manifest that stays because the network
- * or the server fails.
+ * Ignores a failure of the network or the server: the pass before the next run
+ * finds a manifest that stays.
  */
 void
 bucket_forget_run(FileStore *store, int64 run_id, bool look)
