@@ -261,7 +261,7 @@ make_row(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls)
 /*
  * cleanup_next_run() returns (next_run timestamptz, reason text, timezone
  * text): when the built-in schedule cleans this database next.  next_run is
- * NULL if it never does; the reason says why.
+ * NULL if the schedule never cleans this database; the reason says why.
  */
 Datum
 cleanup_next_run(PG_FUNCTION_ARGS)
@@ -482,7 +482,7 @@ cleanup_hold(PG_FUNCTION_ARGS)
 }
 
 /*
- * cleanup_release(file text) returns boolean: false if it was not held.
+ * cleanup_release(file text) returns boolean: false if the file was not held.
  */
 Datum
 cleanup_release(PG_FUNCTION_ARGS)

@@ -4,8 +4,8 @@
  *	  The audio_cleanup.* settings.
  *
  * A setting that decides about files is PGC_SUSET: ALTER DATABASE ... SET
- * works, and a user cannot shorten a retention.  A setting that the launcher
- * reads is PGC_SIGHUP.
+ * works, and an ordinary user cannot shorten a retention.  A setting that the
+ * launcher reads is PGC_SIGHUP.
  *
  * A variable of the postmaster's environment, named as in the HTTP service
  * that this extension replaces, is the built-in default of its setting.  Any
@@ -171,7 +171,10 @@ check_endpoint(char **newval, void **extra, GucSource source)
 	return wrong == NULL;
 }
 
-/* The region becomes a part of a host's name, and of the text that is signed. */
+/*
+ * Checks the region of buckets, which becomes a part of a host's name, and of
+ * the text that is signed.
+ */
 static bool
 check_region(char **newval, void **extra, GucSource source)
 {
@@ -206,7 +209,10 @@ is_extension(const char *entry)
 	return p > bare && p - bare <= MAX_EXTENSION;
 }
 
-/* Refuses an empty list, which would read as "any extension": nobody means that. */
+/*
+ * Refuses an empty list, which would mean "any extension": nobody who writes
+ * an empty list wants every file cleaned.
+ */
 static bool
 check_extensions(char **newval, void **extra, GucSource source)
 {
@@ -399,7 +405,7 @@ ignore_environment(const char *variable, char *why)
 
 /*
  * Returns whether the text passes the check of the setting.  A default that
- * is refused would end the server.
+ * the check refuses would end the server.
  */
 static bool
 is_usable_text(const Definition *definition, const char *value)
@@ -501,8 +507,8 @@ settings_define(void)
 /* ------------------------------------------------------------- snapshots --- */
 
 /*
- * Returns the recorded rule of an earlier run, or `now`, the rule in force,
- * if none was recorded.
+ * Returns the recorded rule of an earlier run, or `now`, the rule in force, if
+ * no rule was recorded.
  */
 static const char *
 recorded_text(Jsonb *recorded, const char *key, const char *now)
@@ -534,7 +540,7 @@ absolute_upload_dir(void)
 {
 	char		path[MAXPGPATH * 2];
 
-	/* the key of an object may contain "//", which is not the same as "/" */
+	/* the key of an object may contain "//", which differs from "/" */
 	if (!store_is_local(upload_dir))
 		return pstrdup(upload_dir);
 	if (is_absolute_path(upload_dir))

@@ -53,7 +53,10 @@ typedef struct Settings
 	int			abort_uploads_after_days;	/* -1: never */
 } Settings;
 
-/* The settings of a run, and the extension.  Most functions about files need both. */
+/*
+ * The settings of a run, and the extension.  Most functions about files need
+ * the settings and the extension.
+ */
 typedef struct Context
 {
 	const Settings *settings;
@@ -102,8 +105,8 @@ extern bool settings_is_listed(List *names, const char *name);
 /*
  * Returns the settings of an earlier run, allocated in the current memory
  * context.  The directories and the rules of matching come from `upload_dir`
- * (absolute) and `recorded` (cleanup_runs.settings).  All other settings are
- * those in force now.  Does not need SPI.
+ * (absolute) and `recorded` (cleanup_runs.settings).  All other settings have
+ * the values in force now.  Does not need SPI.
  */
 extern const Settings *settings_of_run(const char *upload_dir, Jsonb *recorded);
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * common.h
- *	  What several unit tests need: a directory of their own, and chance.
+ *	  Functions for several unit tests: a directory of their own, and chance.
  *
  * A test that uses the directory defines clean_up(), which removes `base`, and
  * sets `top` for each of its cases.
@@ -47,7 +47,7 @@ remove_base(void)
 		diag("%s was not removed", base);
 }
 
-/* Ends the test if something that is no matter of the test did not work. */
+/* Ends the test if a preparation of the test has failed. */
 static inline void
 must(bool succeeded, const char *what)
 {
@@ -70,8 +70,8 @@ put(const char *path, const char *content)
 }
 
 /*
- * Waits until what changes in the upload directory gets a later time than
- * `path` has: some file systems keep whole seconds only.
+ * Waits until a change in the upload directory gets a later time than `path`
+ * has: some file systems keep whole seconds only.
  */
 static inline void
 let_time_pass(const char *path)
@@ -108,7 +108,7 @@ count_descriptors(void)
 	return count;
 }
 
-/* Runs a hook once, and not for the calls that it makes itself. */
+/* Runs a hook once, and not for calls of the hook itself. */
 static inline void
 run_hook(void (**slot) (void))
 {
@@ -119,7 +119,7 @@ run_hook(void (**slot) (void))
 		function();
 }
 
-/* The function of the C library that a test has interposed, as `real`. */
+/* Sets `real` to the function of the C library that a test has interposed. */
 #define REAL(name) REAL_CALLED(name, #name)
 #define REAL_CALLED(name, symbol) \
 	static __typeof__(&name) real; \

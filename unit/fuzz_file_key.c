@@ -1,20 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * fuzz_file_key.c
- *	  libFuzzer against file_key.c: any reference, any file.
+ *	  Runs libFuzzer against file_key.c: any reference, any file.
  *
  *		make -C unit fuzz FUZZ_SECONDS=300
  *		unit/fuzz_file_key unit/crash-...		runs one input again
  *
- * The first byte of an input says how: bit 0 not UTF-8, bit 1 no suffixes,
- * bit 2 any extension, bit 3 the file is the end of the reference, bit 7 the
- * reference is repeated, bits 4 to 6 how often (as a power of two).  The
- * rest is the reference and, behind the last newline, the file; a NUL ends a
- * name as it does on disk.
+ * The first byte of an input says how: bit 0 not UTF-8, bit 1 no suffixes, bit
+ * 2 any extension, bit 3 the file is the end of the reference, bit 7 the
+ * reference is repeated, bits 4 to 6 how often (as a power of two).  The rest
+ * is the reference and, behind the last newline, the file; a NUL ends a name,
+ * as on disk.
  *
- * Beyond not crashing: the keys and the texts agree, and a path protects its
- * own file, with a directory and a query, too, and between quotes anywhere in
- * the reference.
+ * The test also checks that the keys and the texts agree, and that a path
+ * protects its own file, with a directory and a query, too, and between quotes
+ * anywhere in the reference.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -122,7 +122,7 @@ keys_intersect(const KeyRules *rules, const char *reference, size_t len,
 	return false;
 }
 
-/* Is it a path that a walk could yield? */
+/* Returns whether a walk could yield the path. */
 static bool
 is_walked_path(const char *file)
 {
@@ -158,7 +158,7 @@ check_own_paths(const KeyRules *rules, const char *file)
 	}
 }
 
-/* Found between quotes, wherever that stands. */
+/* The file is found between quotes, at any place of the reference. */
 static void
 check_found(const KeyRules *rules, const char *reference, size_t len, const char *file)
 {
@@ -185,7 +185,11 @@ check_pair(const KeyRules *rules, const char *reference, size_t len, const char 
 
 	if (keys_intersect(rules, reference, len, file, false) != matches)
 		fail("the keys and the texts disagree");
-	/* longer ones are cut into windows, wherever names of the scope allow it */
+
+	/*
+	 * a longer reference is cut into windows, at places that depend on the
+	 * names of the scope
+	 */
 	if (len <= KEY_WINDOW && keys_intersect(rules, reference, len, file, true) != matches)
 		fail("the keys for a wider scope and the texts disagree");
 	(void) key_is_audio(rules, file);
@@ -227,7 +231,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (data[0] & 8)
 		len = size - 1;
 
-	/* exactly as long as it is, so that a read behind it is noticed */
+	/*
+	 * the memory is exactly as long as the reference, so that a read behind
+	 * its end is noticed
+	 */
 	times = len > 0 ? Min(times, Max(REPEATED_MAX / len, 1)) : 1;
 	reference = pg_malloc(len * times + 1);
 	for (int i = 0; i < times; i++)

@@ -4,9 +4,9 @@
  *	  Tries to lose a file on its way to another file system, or back.
  *
  * /dev/shm is the other file system.  Every system call with which the code
- * under test changes or reads files is interposed: it can be made to fail, to
- * do less than asked for, to damage the copy, and the process can be killed
- * before it and after it.
+ * under test changes or reads files is interposed: a call can be made to fail,
+ * to do less than asked for, or to damage the copy, and the process can be
+ * killed before and after each call.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -44,8 +44,8 @@ static char backup[PATH_MAX];	/* its backup directory */
 
 static struct
 {
-	const char *call;			/* this one ... */
-	int			nth;			/* ... of these, 0: every one ... */
+	const char *call;			/* a call of this name ... */
+	int			nth;			/* ... the n-th, 0: every call ... */
 	int			errnum;			/* ... fails */
 	bool		at_its_end;		/* copy_file_range: 0 */
 	size_t		at_most;		/* bytes that are copied or written at once */
@@ -66,7 +66,7 @@ boundary(void)
 		_exit(0);
 }
 
-/* Before a call: does it fail? */
+/* Returns whether the call, which is about to be made, is to fail. */
 static bool
 fails(const char *call)
 {
@@ -361,7 +361,7 @@ put_and_know(FileStore *store, const char *path, const char *text)
 	return know(store, path);
 }
 
-/* No unfinished copy on either side. */
+/* Returns whether neither side has an unfinished copy. */
 static bool
 is_clean(void)
 {
@@ -673,7 +673,7 @@ test_failures(void)
 		store_tidy(store, RUN);
 	}
 
-	/* what only costs something */
+	/* calls whose failure only costs something */
 	{
 		static const char *const forgiven[] = {"ioctl", "fchown", "fsetxattr"};
 
@@ -695,14 +695,17 @@ test_failures(void)
 	store_close(store);
 }
 
-/* The disk of the uploads is full: that must not keep a file from leaving it. */
+/* A full disk of the uploads must not keep a file from leaving that disk. */
 static void
 test_full_upload_disk(void)
 {
 	FileStore  *store = fresh("full", other);
 	FileIdentity file = put_and_know(store, FILE_NAME, "sound");
 
-	/* the directories of the trash are made; then it is the passage's turn */
+	/*
+	 * the first calls make the directories of the trash, the sixth makes the
+	 * passage
+	 */
 	hook.call = "mkdirat";
 	hook.errnum = ENOSPC;
 	hook.nth = 6;
@@ -905,7 +908,7 @@ test_strikes(void)
 	store_close(store);
 }
 
-/* Both are there: what does each function make of it? */
+/* Checks each function if both the original and the copy are there. */
 static void
 test_both(void)
 {
@@ -915,7 +918,7 @@ test_both(void)
 	struct stat st;
 	struct timespec times[2] = {{0}};
 
-	/* a copy that was finished, the original not yet removed */
+	/* the copy is finished, and the original is not yet removed */
 	must(outcome_of(store_capture(store, RUN, FILE_NAME, &file)) == FILE_OK, "capture");
 	must(link(copy_at(FILE_NAME), tap_text("%s/kept", backup)) == 0, "link");
 	must(outcome_of(store_put_back(store, RUN, FILE_NAME, &file)) == FILE_OK, "put back");
@@ -930,7 +933,7 @@ test_both(void)
 	is(hook.n_range, 0, "without being copied again");
 	ok(!there(at(FILE_NAME)) && holds_text(copy_at(FILE_NAME), "sound"), "once");
 
-	/* the same, but the copy is bad */
+	/* both are there, but the copy is bad */
 	must(link(copy_at(FILE_NAME), tap_text("%s/kept", backup)) == 0, "link");
 	must(outcome_of(store_put_back(store, RUN, FILE_NAME, &file)) == FILE_OK, "put back");
 	file = know(store, FILE_NAME);
@@ -944,8 +947,8 @@ test_both(void)
 	let_time_pass(copy_at(FILE_NAME));
 
 	/*
-	 * not with the number of the inode that has become free: without birth
-	 * times it would be the same file
+	 * the spacer takes the free inode number: without birth times a file with
+	 * that number would be the same file
 	 */
 	put_bytes(at("spacer"), "x", 1);
 	put_bytes(at(FILE_NAME), "other", 5);
@@ -988,7 +991,7 @@ test_both(void)
 	store_close(store);
 }
 
-/* A crash in the passage: a stranger, or the file itself. */
+/* Checks a crash with a stranger, or the file itself, in the passage. */
 static void
 test_passage(void)
 {
@@ -1060,7 +1063,10 @@ do_destroy(FileStore *store, const FileIdentity *file)
 	return store_destroy(store, RUN, FILE_NAME, file, &freed);
 }
 
-/* In a child that dies at the n-th boundary; false if it got to its end. */
+/*
+ * Runs the operation in a child that dies at the n-th boundary.  Returns false
+ * if the child came to its end.
+ */
 static bool
 kill_in(Operation operation, const FileIdentity *file, int n)
 {
@@ -1103,7 +1109,10 @@ begin_round(bool captured)
 	return file;
 }
 
-/* As the drain goes on: what was in its place is captured again. */
+/*
+ * Goes on as the drain does: captures a file that is in its place.  Returns
+ * whether the file is in the trash in the end.
+ */
 static bool
 finish_capture(const FileIdentity *file)
 {
@@ -1132,12 +1141,18 @@ finish_put_back(const FileIdentity *file)
 
 	store_tidy(store, RUN);
 	store_close(store);
-	/* vanished: it had been put back, and only the end was missing */
+
+	/*
+	 * vanished: the file was back already, and only the last step was missing
+	 */
 	return (outcome == FILE_OK || outcome == FILE_VANISHED) && is_clean() &&
 		there(at(FILE_NAME));
 }
 
-/* Never gone, and in the end there once. */
+/*
+ * Kills the operation at each boundary: the file is never gone, and in the end
+ * there is one.
+ */
 static void
 kill_everywhere(const char *name, Operation operation, bool captured,
 				bool (*finish) (const FileIdentity *file))

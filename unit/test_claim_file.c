@@ -1,12 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * test_claim_file.c
- *	  Tries to get two processes past the lock on a claim, or to hang one.
+ *	  Tries to get two processes past the lock on a claim, or to hang a
+ *	  process.
  *
- * A process that is forked would share its parent's lock, so the other one,
- * with stores of its own, is started before anything is locked, and told what
- * to do through a pipe.  Interposed are the calls between which a claim may be
- * replaced, and those by which other file systems are played.
+ * A process that is forked would share its parent's lock, so a second process,
+ * with stores of its own, is started before anything is locked, and gets its
+ * orders through a pipe.  The test interposes the calls between which a claim
+ * may be replaced, and the calls with which the test plays other file systems.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -178,7 +179,7 @@ fresh_without(const char *name)
 	return open_again();
 }
 
-/* ... which has one. */
+/* Begins a case in a directory of its own, which has a claim. */
 static FileStore *
 fresh(const char *name)
 {
@@ -188,7 +189,7 @@ fresh(const char *name)
 	return store;
 }
 
-/* As store_write_claim() does it, which needs a store. */
+/* Replaces the claim as store_write_claim() does, but without a store. */
 static void
 replace_claim(void)
 {
@@ -212,7 +213,10 @@ is_failure(FileResult result, int errnum, const char *failure, const char *text)
 			 result.failure ? result.failure : "none");
 }
 
-/* Is this file locked, whoever has it?  Asked without the code under test. */
+/*
+ * Returns whether any process has locked the file, without the code under
+ * test.
+ */
 static bool
 is_locked(const char *path)
 {
@@ -698,7 +702,10 @@ test_claim_while_locked(void)
 	kill_other(&other);
 }
 
-/* What the store was promised when it was opened must do, at the worst. */
+/*
+ * Checks that the store needs no more descriptors than it has acquired when it
+ * was opened.
+ */
 static void
 test_descriptors(void)
 {
@@ -716,7 +723,7 @@ test_descriptors(void)
 	child = fork();
 	if (child == 0)
 	{
-		/* up to the seventh that is free */
+		/* the limit allows seven more descriptors */
 		for (int i = 0; i < 7; i++)
 			spare[i] = dup(0);
 		must(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
@@ -744,7 +751,7 @@ test_descriptors(void)
 	is(status, 0, "the process ended well");
 }
 
-/* Many processes at once: never two of them inside. */
+/* Many processes try at once: two processes never have the lock. */
 static void
 test_crowd(void)
 {
@@ -792,7 +799,7 @@ test_crowd(void)
 	munmap(crowd, 4096);
 }
 
-/* What is the holder, if /proc/locks says so? */
+/* Returns the holder if /proc/locks has this text. */
 static int
 holder_by(FileStore *store, const char *text)
 {
@@ -839,7 +846,7 @@ test_holder(void)
 	is(holder_by(store, "1: FLOCK  ADVISORY  WRITE 77 <none>:0 0 EOF\n\n\nrubbish\n"), 0,
 	   "what is not understood");
 
-	/* as where stat() tells a device of its own */
+	/* as on a file system whose stat() tells a device of its own */
 	store_close(store);
 	hook.device_is_anonymous = true;
 	store = open_again();
@@ -864,7 +871,10 @@ test_holder(void)
 	hook.device_is_anonymous = false;
 	store = open_again();
 
-	/* more than is read at once, and the line in question anywhere in it */
+	/*
+	 * the text is longer than one read, and the line in question is at any
+	 * place
+	 */
 	for (int place = 0; place < 240; place++)
 	{
 		size_t		len = 0;
@@ -895,7 +905,7 @@ main(void)
 	tap_begin();
 	umask(022);
 	signal(SIGPIPE, SIG_IGN);
-	alarm(300);					/* whatever blocks, blocks for ever */
+	alarm(300);					/* a call that blocks wrongly blocks for ever */
 	snprintf(base, sizeof(base), "%s/claim_file.XXXXXX", tmp ? tmp : "/tmp");
 	must(mkdtemp(base) != NULL, base);
 	descriptors = count_descriptors();

@@ -1,12 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * test_file_key.c
- *	  Which references protect which files, and which condemn them.
+ *	  Checks which references protect which files, and which references
+ *	  condemn.
  *
- * Tables of single cases first, each of which is asked of the texts and of
- * the hashed keys, which must agree.  Then properties of random names, from a
- * fixed seed: whatever way an application may write the path of a file, the
- * file is protected.
+ * First come tables of single cases: the texts and the hashed keys must agree
+ * on each case.  Then come properties of random names, from a fixed seed: in
+ * whatever way an application writes the path of a file, the file is
+ * protected.
  *
  * Letters beyond ASCII are in octal here, because an octal escape ends after
  * three digits.
@@ -40,7 +41,7 @@
 #define LOOSE	KEY_LOOSE_MATCH
 #define STRICT	KEY_STRICT_MATCH
 
-/* NFC, NFD and the like of one letter */
+/* NFC, NFD and other forms of one letter */
 #define E_ACUTE			"\303\251"
 #define E_ACUTE_NFD		"e\314\201"
 #define E_ACUTE_UPPER	"\303\211"
@@ -56,12 +57,12 @@
 #define SHARP_S_UPPER	"\341\272\236"
 #define I_DOT			"\304\260"
 #define I_DOT_NFD		"I\314\207"
-#define I_DOT_LOWER		"i\314\207" /* what JavaScript makes of it */
+#define I_DOT_LOWER		"i\314\207" /* JavaScript's lower case of I_DOT */
 #define I_DOTLESS		"\304\261"
 #define SIGMA			"\317\203"
 #define SIGMA_FINAL		"\317\202"
 #define SIGMA_UPPER		"\316\243"
-#define IOTA_TWO		"\316\220"	/* has no upper case of one letter */
+#define IOTA_TWO		"\316\220"	/* its upper case has several letters */
 #define IOTA_TWO_UPPER	"\316\252\314\201"
 #define J_CARON			"\307\260"
 #define J_CARON_UPPER	"J\314\214"
@@ -163,7 +164,10 @@ collect_reference(const KeyRules *rules, KeyScope *scope, const char *reference,
 	key_of_reference(rules, scope, reference, len, collect, list);
 }
 
-/* What match.c finds, that files of other kinds are matched as well. */
+/*
+ * Returns whether the keys match, as in match.c.  With `wider`, the scope has
+ * files of other kinds, too.
+ */
 static bool
 keys_intersect(const KeyRules *rules, const char *reference, size_t len,
 			   const char *file, bool wider)
@@ -246,7 +250,7 @@ static const Case path_cases[] = {
 	{"/srv/uploads/e/a.mp3", "d/a.mp3", NO},
 	{"/srv/uploads/d/a.mp3", "other/d/a.mp3", NO},
 
-	/* the same name in every directory */
+	/* one name in every directory */
 	{"s1/recording.mp3", "s1/recording.mp3", STRICT},
 	{"s1/recording.mp3", "s2/recording.mp3", NO},
 	{"https://h/files/s1/recording.mp3", "s1/recording.mp3", STRICT},
@@ -547,7 +551,7 @@ static const Case id_cases[] = {
 	{"42", "42.mp3", STRICT},
 	{"42", "142.mp3", NO},
 
-	/* an extension that is none of audio belongs to the id */
+	/* an extension that is not for audio belongs to the id */
 	{"rec.2024.01", "rec.2024.01.mp3", STRICT},
 	{"rec.2024.01", "rec.2024.mp3", NO},
 	{"rec.2024.01", "rec.mp3", NO},
@@ -556,7 +560,7 @@ static const Case id_cases[] = {
 	{"a.", "a..mp3", STRICT},
 	{"a.json", "a.mp3", NO},
 
-	/* one of audio does not */
+	/* an extension for audio does not */
 	{"a.wav", "a.mp3", NO},
 	{"a.WAV", "a.mp3", NO},
 	{"a.mp3", "a", NO},
@@ -592,7 +596,7 @@ static const Case derived_cases[] = {
 	{"https://h/d/a.wav?x=1", "d/a_processed.mp3", STRICT},
 	{"d%2Fa.wav", "d/a_processed.mp3", STRICT},
 
-	/* not the other way round */
+	/* the original does not live and die with the derived file */
 	{"a_processed.mp3", "a.mp3", NO},
 	{"a_processed", "a.mp3", NO},
 	{"a_processed.mp3", "a_processed.mp3", STRICT},
@@ -619,7 +623,7 @@ static const Case derived_cases[] = {
 	{".mp3", "_processed.mp3", NO},
 	{"d/_processed.mp3", "d/_processed.mp3", STRICT},
 
-	/* an id with dots, or the extension of a film?  Both, to keep. */
+	/* an id with dots, or the extension of a film: both keep the file */
 	{"rec.2024", "rec.2024_processed.mp3", STRICT},
 	{"rec.2024", "rec_processed.mp3", LOOSE},
 	{"talk.mkv", "talk_processed.mp3", LOOSE},
@@ -842,7 +846,7 @@ test_scope(void)
 
 	key_forget_scope(&scope);
 
-	/* the families of a file, one by one, are what they are together */
+	/* the families of a file have the same keys one by one and together */
 	file_keys.n = 0;
 	for (families = 1; families <= KEY_ALL_FAMILIES; families <<= 1)
 		key_of_file(&usual, "d/e/a_clean_x.mp3", families, collect, &file_keys);
@@ -911,7 +915,7 @@ test_long(void)
 	for (int i = 0; i < 4; i++)
 		check_long(repeat("x", i), A_UMLAUT, 10000, "/" A_UMLAUT_UPPER ".mp3", A_UMLAUT ".mp3", LOOSE);
 
-	/* letters that grow when they are folded, up to the limit and past it */
+	/* letters that grow when they are folded, up to and beyond the limit */
 	for (int n = 5450; n < 5470; n++)
 		check_long("", "\341\276\207", n, "/" A_UMLAUT_UPPER ".mp3", A_UMLAUT ".mp3", LOOSE);
 	check_long("", "\310\272", 8180, "/" A_UMLAUT_UPPER ".mp3", A_UMLAUT ".mp3", LOOSE);
@@ -934,7 +938,10 @@ static const char *const plain_pieces[] = {
 	"Session", "mp3", "_processed", "_clean", "audio",
 };
 
-/* Pairs of letters in both cases, then others; none grows by case alone. */
+/*
+ * Pairs of letters in both cases, then other letters; no letter grows by case
+ * alone.
+ */
 static const char *const odd_pieces[] = {
 	E_ACUTE, E_ACUTE_UPPER, A_UMLAUT, A_UMLAUT_UPPER, A_RING_NFD, ANGSTROM, HAN,
 	HAN_NFD, SHARP_S, SHARP_S_UPPER, I_DOT, I_DOT_NFD, I_DOTLESS, SIGMA,
@@ -981,7 +988,10 @@ random_path(bool odd)
 	return keep(path.data);
 }
 
-/* Percent-encode all, or what encodeURI() or encodeURIComponent() would. */
+/*
+ * Percent-encodes all letters, or the letters that encodeURI() or
+ * encodeURIComponent() would encode.
+ */
 static char *
 encode(const char *path)
 {
@@ -1012,7 +1022,7 @@ change_ascii_case(const char *path, int how)
 	return changed;
 }
 
-/* Upper case of the letters that have one of their own here. */
+/* Changes the case of some of the letters that have another case. */
 static char *
 change_case(const char *path)
 {
@@ -1095,8 +1105,8 @@ with_more_slashes(const char *path)
 }
 
 /*
- * One of the ways to write a path.  The first few only change letters and can
- * be combined with any other.
+ * Ways to write a path.  The first few only change letters, and can be
+ * combined with any other way.
  */
 #define LETTER_FORMS	5
 #define ALL_FORMS		19
@@ -1178,8 +1188,8 @@ with_spaces(char *reference, const char *path)
 }
 
 /*
- * A path in any form protects its file, and the keys and the texts agree on
- * that.  Of all failures, the first few are told.
+ * A path in any form protects its file, and the keys and the texts agree.
+ * Only the first few failures are told.
  */
 static void
 test_generosity(bool odd, int count)
@@ -1215,7 +1225,9 @@ test_generosity(bool odd, int count)
 	is(not_strict, 0, "a path is strict for itself");
 }
 
-/* Ids, and the files that others are derived from, in all forms, too. */
+/*
+ * Checks ids, and files that other files are derived from, in all forms, too.
+ */
 static void
 test_generosity_of_names(bool odd, int count)
 {
@@ -1319,9 +1331,9 @@ test_agreement(int count)
 }
 
 /*
- * The short way for ordinary references and the long way find the same of the
- * keys that a file has: a space at the end makes any reference one that is not
- * ordinary.  A key that no file has does nothing, and may come either way.
+ * The short way for ordinary references and the long way find the same keys of
+ * files.  A space at the end makes a reference not ordinary.  A key that no
+ * file has does nothing, and may come either way.
  */
 static void
 test_short_way(int count)
@@ -1358,7 +1370,7 @@ test_short_way(int count)
 
 /* ------------------------------------------------------------ many files --- */
 
-/* Half of the files have a name that others have, too. */
+/* Half of the files have a name that other files have, too. */
 static const char *
 numbered_file(int i)
 {
@@ -1380,7 +1392,10 @@ typedef struct Numbers
 	uint8		first[MANY_FILES];	/* how many keys have come with this file */
 } Numbers;
 
-/* Is it the number of a key of that file?  It is shared if others have that key. */
+/*
+ * Checks that the number belongs to a key of that file, and that `is_shared`
+ * says whether other files have the key.
+ */
 static void
 check_number(int64 number, int64 file, bool is_shared, void *arg)
 {
@@ -1413,7 +1428,10 @@ count_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 	(*(int *) arg)++;
 }
 
-/* References to all of the files and to as many others; returns how many had no key, or had one, wrongly. */
+/*
+ * Searches references to all of the files, and to as many missing files.
+ * Counts the references that had no key, or a key, wrongly.
+ */
 static void
 ask_for_all(KeyScope *scope, int *missed, int *false_ones)
 {
@@ -1447,7 +1465,7 @@ test_many_files(bool expected)
 	is(numbers.wrong, 0, "each number is that of a key of its file");
 
 	/*
-	 * those that share their names have keys of their own only with the
+	 * files that share their names have keys of their own only with the
 	 * folder
 	 */
 	for (int i = 0; i < MANY_FILES; i++)
@@ -1469,7 +1487,10 @@ test_many_files(bool expected)
 	key_forget_scope(&scope);
 }
 
-/* With less memory at each step: a scope is full at its first key, while keys are gathered, or when their index is made. */
+/*
+ * Takes less memory at each step, so that a scope is full at its first key,
+ * while keys are gathered, or when their index is made.
+ */
 static void
 test_too_many_files(bool expected)
 {

@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * test_mail.c
- *	  Tries to make a mail of more than text, and libcurl to keep us waiting.
+ *	  Tries to break a mail by its texts, and to make libcurl wait for too
+ *	  long.
  *
- * First the headers, read again by decoders of the test's own.  Then
- * conversations with a mail server that is played by a child: it answers as it
- * is told to, and writes down what it heard.  Interposed is
- * getaddrinfo(), to play a name server that does not answer.  Nothing leaves
- * this machine.
+ * First decoders of the test read the headers again.  Then come conversations
+ * with a mail server, which a child plays: the child gives the ordered
+ * answers, and writes down what it hears.  The test interposes getaddrinfo(),
+ * to play a name server that does not answer.  Nothing leaves this machine.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -56,7 +56,9 @@ now_ms(void)
 static const char *const no_headers[] = {"Subject: x", NULL};
 static const MailItem any = {"me@example.com", two, 2, no_headers, "x\n", "x\n"};
 
-/* Not freed, but not lost either, as valgrind sees it. */
+/*
+ * Keeps a text that is not freed, so that valgrind does not count it as lost.
+ */
 static char *
 keep(char *text)
 {
@@ -112,7 +114,7 @@ make_item(const char *subject, const char *text, const char *html)
 	return item;
 }
 
-/* Returns the headers as they go over the wire. */
+/* Returns the text of the headers that is sent. */
 static char *
 build(const char *subject)
 {
@@ -209,8 +211,8 @@ decode_header(const char *value)
 }
 
 /*
- * Returns the n-th part's content, from 0, of a mail as it was heard; NULL if
- * there are not two parts.
+ * Returns the content of the n-th part, from 0, of a mail that was heard; NULL
+ * if there are not two parts.
  */
 static char *
 find_part(const char *heard, int n)
@@ -267,7 +269,7 @@ count_headers(const char *data)
 	return n;
 }
 
-/* What a subject becomes: control characters are none of it. */
+/* Returns the form of a subject in a mail: without control characters. */
 static char *
 tame(const char *subject)
 {
@@ -448,7 +450,10 @@ test_secrets(void)
  * ----------
  */
 
-/* What it says to a command that begins with `command`; NULL: nothing, ever. */
+/*
+ * The server's reply to a command that begins with `command`; NULL: no reply,
+ * ever.
+ */
 typedef struct Answer
 {
 	const char *command;
@@ -500,7 +505,7 @@ say(int fd, const char *reply)
 		_exit(0);
 }
 
-/* One connection, line by line, and what comes after DATA. */
+/* Serves one connection, line by line, also the lines after DATA. */
 static void
 serve(int fd, const Answer *answers)
 {
@@ -513,7 +518,7 @@ serve(int fd, const Answer *answers)
 	{
 		Heard	   *heard = server.heard;
 
-		/* of what is too much, the end at least */
+		/* of a text that is too long, the end at least */
 		if (heard->length < HEARD_MAX - 2 * sizeof(line) ||
 			(strlen(line) < 100 && line[0] != 'x' && heard->length < HEARD_MAX - 100))
 		{
@@ -578,13 +583,14 @@ stop_by_signal(SIGNAL_ARGS)
 	stopped = 1;
 }
 
-/* The outcome, and for how long it lasted. */
+/* The outcome of a conversation, and its duration. */
 typedef struct Talk
 {
 	MailResult	result;
 	bool		refused[2];
 	bool		begun;
-	bool		over;			/* by itself, within max_ms */
+	bool		over;			/* the conversation ended by itself, within
+								 * max_ms */
 	int64		end_ms;			/* how long the end took */
 	int64		ms;
 } Talk;
@@ -627,7 +633,7 @@ talk_plainly(const Answer *answers, const MailItem *item, int max_ms)
 	start_server(answers);
 	plain = plain_server();
 	result = talk(&plain, item, max_ms);
-	/* what it heard last */
+	/* the server writes down what it heard last */
 	usleep(20000);
 	stop_server();
 	return result;
@@ -661,7 +667,7 @@ test_good(void)
 	ok(strstr(heard, "\r\n.\r\nQUIT\r\n") != NULL, "and a word of farewell");
 }
 
-/* Returns the mail as it was before a dot at the beginning of a line was doubled. */
+/* Returns the mail without the doubling of dots at the beginning of a line. */
 static char *
 undouble_dots(const char *heard, size_t length)
 {
@@ -679,7 +685,10 @@ undouble_dots(const char *heard, size_t length)
 	return mail;
 }
 
-/* Returns what is wrong with the mail that the server has heard; NULL: nothing. */
+/*
+ * Returns a text about a mistake in the mail that the server has heard, or
+ * NULL.
+ */
 static const char *
 find_fault_in_mail(const char *text, const char *html)
 {
@@ -702,7 +711,7 @@ find_fault_in_mail(const char *text, const char *html)
 		return "there are not two parts";
 	if (strcmp(parts[0], text) != 0 || strcmp(parts[1], html) != 0)
 		return "the content of a part is another";
-	/* one header is as long as libcurl likes */
+	/* libcurl makes one header that is longer than the limit */
 	return check_lines(strstr(mail, "\r\n\r\n"));
 }
 
@@ -782,7 +791,10 @@ test_security(void)
 	is_outcome(&got, MAIL_UNREACHABLE, "file", "files are refused");
 }
 
-/* Its port was somebody's a moment ago. */
+/*
+ * Checks a port that nobody listens on: another process had the port a moment
+ * ago.
+ */
 static void
 test_nobody_there(void)
 {
@@ -814,7 +826,7 @@ test_hanging(void)
 	ok(got.ms < PROMPT_MS && got.end_ms < PROMPT_MS, "and QUIT is not waited for: %lld ms", (long long) got.end_ms);
 }
 
-/* Where libcurl waits by itself. */
+/* Stops at the places where libcurl waits by itself. */
 static void
 test_stopped(void)
 {

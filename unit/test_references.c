@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * test_references.c
- *	  Whatever a name holds, and whatever it is written into, it is found.
+ *	  Checks that a name is found, whatever the name holds, and whatever it is
+ *	  written into.
  *
  * Each format below is a way in which applications write the names of files
  * into a column.  Random names, with every letter that can be printed, are
@@ -184,7 +185,7 @@ put_shell_word(StringInfo out, const char *text)
 			appendStringInfoChar(out, *text);
 }
 
-/* A text that is written as it is. */
+/* Writes a text unchanged. */
 static void
 put_text(StringInfo out, const char *text)
 {
@@ -194,7 +195,7 @@ put_text(StringInfo out, const char *text)
 
 /* ---------------------------------------------------------------- formats --- */
 
-/* Writes a name; `other` is a second one, so that there is a list. */
+/* Writes a name; `other` is a second name, so that there is a list. */
 typedef void (*FormatWriter) (StringInfo out, const char *name, const char *other);
 
 static void
@@ -461,8 +462,9 @@ write_octal(StringInfo out, const char *name, const char *other)
 }
 
 /*
- * Writes ASCII that is among `escaped`, and letters up to U+00FF, by the format
- * `byte`, others by `letter`, and those beyond 16 bits by `large`, or as a pair.
+ * Writes letters of ASCII that are in `escaped`, and letters up to U+00FF, by
+ * the format `byte`, other letters by `letter`, and letters beyond 16 bits by
+ * `large`, or as a pair.
  */
 static void
 put_code_points(StringInfo out, const char *text, const char *escaped, const char *byte,
@@ -528,7 +530,10 @@ write_surrounded(StringInfo out, const char *name, const char *other)
 	appendStringInfo(out, "\357\273\277\302\240%s\302\240\n", name);
 }
 
-/* A letter of Latin-1, which is a later byte of UTF-8 behind some others. */
+/*
+ * A blank of Latin-1, whose byte is also a later byte of some letters of
+ * UTF-8.
+ */
 #define LATIN_BLANK "\302\240"
 
 static const struct
@@ -536,8 +541,9 @@ static const struct
 	const char *title;
 	FormatWriter write;
 	const char *unsuited;		/* letters that a name must not hold here */
-	bool		alone;			/* it means something as the whole value only */
-	bool		bare;			/* it puts no folder before the name */
+	bool		alone;			/* the format means something as the whole
+								 * value only */
+	bool		bare;			/* the format puts no folder before the name */
 }			formats[] = {
 	{"a name or a path", write_plain, "", true, true},
 	{"a URL with query and fragment", write_url, "", false, false},
@@ -588,7 +594,10 @@ static const char *const odd_letters[] = {
 	"\342\200\231", "\343\200\202",
 };
 
-/* Begins and ends with a letter or a sign that is no mark of something else. */
+/*
+ * Writes a name that begins and ends with a letter, or with a sign that has no
+ * other meaning.
+ */
 static void
 put_name(StringInfo out, const char *unsuited)
 {
@@ -612,7 +621,7 @@ put_name(StringInfo out, const char *unsuited)
 	appendStringInfo(out, ".%s", extensions[next_random(lengthof(extensions))]);
 }
 
-/* Nothing in it is a word of its own that could be a name. */
+/* Writes a name without a word inside that could be a name. */
 static void
 put_solid_name(StringInfo out)
 {
@@ -713,7 +722,7 @@ test_kept(int format, int rounds)
 			appendStringInfoString(&path, "2024/d 1/");
 		put_name(&path, formats[format].unsuited);
 		put_name(&other, formats[format].unsuited);
-		/* the name alone means it in every folder */
+		/* the name alone means a file of that name in every folder */
 		put_value(&value, format,
 				  folder && formats[format].bare && next_random(2) ? strrchr(path.data, '/') + 1 : path.data,
 				  other.data, random_size(round));
@@ -726,11 +735,17 @@ test_kept(int format, int rounds)
 	is(lost, 0, tap_text("kept: %s", formats[format].title));
 }
 
-/* Each escape doubles the number of readings, and all of them together are too many. */
+/*
+ * Each escape doubles the number of readings, so all of these escapes together
+ * make too many readings.
+ */
 #define ALL_ESCAPES \
 	" \\\\\\\\u0026amp;amp;%252520 \"\"x\"\" ''y'' '\"'\"' + //a/../b %u0041 S:\\41 \\303 \\xe9 %E9 \\u00e9 &#233;\n"
 
-/* What stands beside a name does not use up the reading that the name needs. */
+/*
+ * Checks that escapes beside a name do not use up the reading that the name
+ * needs.
+ */
 static void
 test_among_escapes(int format, int rounds)
 {
@@ -756,7 +771,10 @@ test_among_escapes(int format, int rounds)
 	is(lost, 0, tap_text("kept among escapes: %s", formats[format].title));
 }
 
-/* Writes a name that is not that of `solid`.mp3, and does not hold it as a word. */
+/*
+ * Writes a name that looks like `solid`.mp3, but does not have `solid` as a
+ * word.
+ */
 static void
 put_look_alike(StringInfo out, const char *solid)
 {
@@ -819,7 +837,7 @@ note_path_key(KeyFamily family, uint64 key, const char *text, size_t len, void *
 	*(uint64 *) arg = key;
 }
 
-/* One value with very many names, and all of them are files. */
+/* Checks one value with very many names, all of which are names of files. */
 static void
 test_many_names(void)
 {
@@ -921,7 +939,10 @@ put_beside(StringInfo out)
 		appendStringInfoString(out, letters[next_random(lengthof(letters))]);
 }
 
-/* Whatever keeps a file keeps what is derived of it. */
+/*
+ * Checks that a value that keeps a file also keeps the files that are derived
+ * from that file.
+ */
 static void
 test_lives_with_original(int rounds)
 {
@@ -974,7 +995,10 @@ test_lives_with_original(int rounds)
 	ok(kept > rounds / 4, "many files are kept");
 }
 
-/* Long runs of letters of which none begins a new letter for sure: they are folded in pieces. */
+/*
+ * Checks long runs of letters, each of which may belong to the letter before:
+ * such runs are folded in pieces.
+ */
 static void
 test_behind_runs(int rounds)
 {

@@ -3,10 +3,10 @@
  * test_store.c
  *	  Tries to make the store lose, overwrite or misjudge a file.
  *
- * The system calls that matter are interposed: a hook runs between two calls
- * of the code under test, which is where an untrusted owner of the directory
- * would strike, and errno can be forced, which is how other file systems and
- * full disks are played.
+ * The system calls that matter are interposed.  A hook runs between two calls
+ * of the code under test, at the moment when an untrusted owner of the
+ * directory would strike.  A forced errno plays other file systems and full
+ * disks.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -53,8 +53,8 @@ static struct
 	int			unlink_errno;
 	bool		die_after_rename;
 	int			ring_errno;		/* why there is no io_uring */
-	bool		ring_breaks;	/* it takes no calls */
-	bool		projects;		/* nothing is renamed or linked from one
+	bool		ring_breaks;	/* the ring takes no calls */
+	bool		projects;		/* no file can be renamed or linked from one
 								 * folder of the top into another */
 	int			nfsync;
 	int			nopenat;
@@ -72,7 +72,10 @@ inject(int errnum)
 	return true;
 }
 
-/* The first folder below the upload directory: all that is in it is one project. */
+/*
+ * Sets `project` to the first folder below the upload directory: all files in
+ * that folder belong to one project.
+ */
 static void
 tell_project(int fd, char *project)
 {
@@ -393,8 +396,8 @@ have_ring(void)
 }
 
 /*
- * Files of two folders, more than go together, and among them all that is not
- * to be unlinked, or is not there.
+ * Destroys files of two folders, more than one group.  Among the files are
+ * names that must not be unlinked, or that are missing.
  */
 static void
 destroy_many(const char *name, int ring_errno, bool ring_breaks)
@@ -990,7 +993,7 @@ test_put_back_taken(void)
 	store_close(store);
 }
 
-/* A directory that is held is removed under our feet. */
+/* A directory that the store holds open is removed. */
 static void
 test_stale(void)
 {
@@ -1138,7 +1141,7 @@ test_no_space(void)
 	store_close(store);
 }
 
-/* One file system, whose folders belong to projects of their own. */
+/* Checks a file system whose folders belong to projects of their own. */
 static void
 test_projects(void)
 {
@@ -1189,8 +1192,8 @@ test_projects(void)
 	ok(!there("q/b.mp3") && holds(TRASH "/q/b.mp3", "sound"), "... and there is one file");
 
 	/*
-	 * killed before that was recorded: the row is pending, the copy has
-	 * another inode
+	 * killed before the capture was recorded: the row is pending, the copy
+	 * has another inode
 	 */
 	is(store_locate(store, RUN, "q/b.mp3", &other, false, &errnum), PLACE_UNFINISHED,
 	   "nothing is done about it before a commit");
@@ -1207,7 +1210,7 @@ test_projects(void)
 	store_close(store);
 }
 
-/* The trash of a disk that was copied. */
+/* Checks the trash of a disk that was copied. */
 static void
 test_copied_trash(void)
 {
@@ -1238,7 +1241,9 @@ test_copied_trash(void)
 	is(store_locate(store, RUN, "a.mp3", &known, true, &errnum), PLACE_OTHER,
 	   "beyond the trash anybody can make a file of that size and time");
 
-	/* for a capture, size and mtime are not enough, whatever is said of it */
+	/*
+	 * for a capture, size and mtime are not enough, also if `captured` is set
+	 */
 	is(outcome_of(store_capture(store, RUN, "a.mp3", &known)), FILE_REPLACED, "a capture wants the inode");
 	file = know(store, "a.mp3");
 	must(store_capture(store, RUN, "a.mp3", &file).outcome == FILE_OK, "capture");
@@ -1255,7 +1260,7 @@ test_copied_trash(void)
 	store_close(store);
 }
 
-/* Figures that do not fit. */
+/* Checks figures that do not fit. */
 static void
 test_figures(void)
 {
@@ -1278,8 +1283,8 @@ test_figures(void)
 	put("future.mp3", "x");
 
 	/*
-	 * What a file system cannot store, the kernel replaces with the last or
-	 * first date that it can; so stat() is asked what is there.
+	 * The kernel replaces a date that a file system cannot store with the
+	 * nearest possible date; so stat() tells the expected date.
 	 */
 	for (int i = 0; i < lengthof(dates); i++)
 	{
@@ -1720,7 +1725,7 @@ main(void)
 
 	tap_begin();
 	umask(022);
-	alarm(600);					/* whatever blocks, blocks for ever */
+	alarm(600);					/* a call that blocks wrongly blocks for ever */
 	snprintf(base, sizeof(base), "%s/store.XXXXXX", tmp ? tmp : "/tmp");
 	must(mkdtemp(base) != NULL, base);
 	must(chmod(base, 0777) == 0, base);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * test_tree_walk.c
- *	  Walks trees that should not be walked, or not all of them.
+ *	  Walks trees of which some folders must not be walked.
  *
  * openat() and readdir() are interposed, to change the tree between the
  * listing of a directory and its opening, and to play file systems that do
@@ -32,10 +32,11 @@ static struct
 	void		(*before_open) (void);	/* of "victim" */
 	bool		hide_types;
 	int			readdir_errno;
-	int			nreaddir_good;	/* entries before it fails */
+	int			nreaddir_good;	/* entries before readdir() fails */
 	int			nstatx;
 	bool		no_mount_ids;	/* as before Linux 5.8 */
-	size_t		name_len;		/* of a name that begins with "x"; 0: as it is */
+	size_t		name_len;		/* length of a name that begins with "x"; 0:
+								 * unchanged */
 }			hook;
 
 int
@@ -53,7 +54,7 @@ openat(int fd, const char *path, int flags,...)
 	return real(fd, path, flags);
 }
 
-/* Returns the entry with a name that is longer than NAME_MAX, as some file systems have. */
+/* Returns the entry with a name that is longer than NAME_MAX, as on some file systems. */
 static struct dirent *
 stretch(const struct dirent *entry, size_t len)
 {
@@ -127,7 +128,9 @@ compare_strings(const void *a, const void *b)
 
 static char failure[STORE_PATH_MAX + 256];
 
-/* All that a walk yields, sorted, each followed by "|"; or NULL. */
+/*
+ * Returns all paths that a walk yields, sorted, each followed by "|"; or NULL.
+ */
 static char *
 walk_all(FileStore *store, bool recurse)
 {
@@ -453,7 +456,10 @@ test_unprivileged(void)
 	store_close(store);
 }
 
-/* What a NAS, a synchroniser or an operating system keeps is theirs. */
+/*
+ * Checks that folders of a NAS, a synchroniser or an operating system are not
+ * walked.
+ */
 static void
 test_foreign_folders(void)
 {
@@ -512,7 +518,7 @@ is_left_out(FileStore *store, const char *path, WalkReason want, const char *par
 		diag("got %d, \"%.*s\"", got, (int) len, path);
 }
 
-/* What is said of a file agrees with the walk. */
+/* Checks that walk_why_not() agrees with the walk. */
 static void
 test_reasons(void)
 {
@@ -637,7 +643,10 @@ test_abandoned(void)
 	store_close(store);
 }
 
-/* More files than a portion, with folders amid them: each comes once, and those of a portion by their inodes. */
+/*
+ * Walks more files than a portion has, with folders amid the files: each file
+ * comes once, and the files of a portion come in the order of their inodes.
+ */
 static void
 test_many(void)
 {

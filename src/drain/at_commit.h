@@ -3,10 +3,10 @@
  * drain/at_commit.h
  *	  Work on files that the commit of the current transaction does.
  *
- * The work is forgotten if the transaction, or the subtransaction that has asked
- * for it, rolls back; also at PREPARE TRANSACTION.  The rows in cleanup_files
- * tell what is to be done, and the next run drains them.  Any failure before the
- * commit is an ERROR.
+ * The work is forgotten if the transaction, or the subtransaction that has
+ * asked for the work, rolls back; also at PREPARE TRANSACTION.  The rows in
+ * cleanup_files tell what is to be done, and the next run drains these rows.
+ * Any failure before the commit is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -35,9 +35,9 @@ extern bool at_commit_has_run(int64 run_id);
 extern bool at_commit_takes_from(int64 run_id);
 
 /*
- * Writes the claim `text`, with `replace` over another claim, before any file is
- * captured.  If that fails, no file is captured: the files stay pending.  Starts
- * a worker, see at_commit_start_worker().
+ * Writes the claim `text`, with `replace` over another claim, before any file
+ * is captured.  If the claim cannot be written, no file is captured: the files
+ * stay pending.  Starts a worker, see at_commit_start_worker().
  */
 extern void at_commit_claim(const Place *place, const char *text, bool replace);
 
@@ -49,7 +49,7 @@ typedef enum AtCommitAction
 	AT_COMMIT_CAPTURE,
 	AT_COMMIT_DESTROY,
 	AT_COMMIT_PUT_BACK,
-	AT_COMMIT_REMOVE_FOLDERS,	/* the paths are those of folders: see
+	AT_COMMIT_REMOVE_FOLDERS,	/* the paths are paths of folders: see
 								 * store_remove_folders() */
 	AT_COMMIT_ACTIONS			/* number of actions */
 } AtCommitAction;
@@ -68,8 +68,9 @@ extern void at_commit_add(Batch *batch, const char *path, const char *as,
 extern void at_commit_end(Batch *batch);
 
 /*
- * Starts a background worker with the commit, which drains all that is left in
- * this database.  The worker waits for the run lock that this transaction has.
+ * Makes the commit start a background worker, which drains all runs of this
+ * database that have files left.  The worker waits for the run lock that this
+ * transaction has.
  */
 extern void at_commit_start_worker(void);
 

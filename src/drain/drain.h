@@ -30,8 +30,8 @@ extern Drain *drain_open(const Extension *extension, const LedgerWork *work, Bra
 extern void drain_end(Drain *drain);
 
 /*
- * Return the open directory of the run, the rules by which its files were
- * matched, and the place of its files.
+ * Each function returns a part of the drain: the open directory of the run,
+ * the rules by which its files were matched, and the place of its files.
  */
 extern FileStore *drain_store(const Drain *drain);
 extern const KeyRules *drain_rules(const Drain *drain);
@@ -52,9 +52,10 @@ extern bool drain_is_found_at(const Drain *drain, const char *path, const Ledger
 extern const char *drain_trash_path(const Place *place, int64 run_id);
 
 /*
- * The functions that begin and end the transactions of a drain.  begin() begins
- * one and takes the run lock; it returns false, outside of a transaction, if
- * nothing may be done any more.  commit() commits.
+ * The functions that begin and end the transactions of a drain.  begin()
+ * begins a transaction, and takes the run lock.  If the drain must end,
+ * begin() returns false, and no transaction is open.  commit() commits the
+ * transaction.
  */
 typedef struct DrainTransactions
 {
@@ -66,30 +67,31 @@ typedef struct DrainTransactions
 /*
  * Deals with the files of a run in steps.  Each step is a transaction of about
  * half a second (two seconds if the disk is slow to sync), besides the reading
- * of the sources, so that others get the locks.  begin() must have been called;
- * the last call is commit().  If `pace` is not NULL, the drain goes by this pace,
- * and ends when its time is over; else by the settings of the run.  With `finish`
- * the run is marked as done at its end.  Returns whether files wait for a writer,
- * so that the drain should be repeated later.  If the directory cannot be opened,
- * or is not ours, a WARNING says so, and the rows stay as they are.
+ * of the sources, so that other processes get the locks.  begin() must have
+ * been called; the last call is commit().  If `pace` is not NULL, the drain
+ * goes by this pace, and ends when its time is over; else by the settings of
+ * the run.  With `finish` the run is marked as done at its end.  Returns
+ * whether files wait for a writer, so that the drain should be repeated later.
+ * If the directory cannot be opened, or is not ours, a WARNING says so, and
+ * the rows do not change.
  */
 extern bool drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace,
 					  bool finish, const DrainTransactions *transactions);
 
 /*
- * Marks a run as done, notifies listeners and the recipients of mail, and writes
- * its line into the server log, if all of its files have been dealt with.
- * Returns whether this call did so.  Corrects the figures of a run that was done
- * before.
+ * Marks a run as done, notifies listeners and the recipients of mail, and
+ * writes its line into the server log, if all of its files have been dealt
+ * with.  Returns whether this call marked the run.  Corrects the figures of a
+ * run that was done before.
  */
 extern bool drain_finish_run(const Extension *extension, int64 run_id);
 
 /*
  * Continues, before a run in the transaction of the caller, the work that
  * earlier, committed runs have left.  Records what has happened to files.  The
- * commit of the transaction does the rest to the files, because changes of this
- * transaction, which may be rolled back, decide about them, too.  The caller has
- * the run lock.
+ * commit of the transaction does the remaining work on the files, because
+ * changes of this transaction, which may be rolled back, decide about these
+ * files, too.  The caller has the run lock.
  */
 extern void drain_in_transaction(const Extension *extension);
 

@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * drain/heal.c
- *	  Before a run: puts back what should not be in the trash.
+ *	  Before a run: puts back files that should not be in the trash.
  *
- * A backup that is needed again has a row.  It is marked there, and the drain
+ * A backup that is needed again has a row.  The row is marked, and the drain
  * puts the file back, as for a restore.  strays.c deals with files without a
  * row.
  *
@@ -64,8 +64,8 @@ select_needed(const Backups *backups, const char *reason, int64 *needed)
 }
 
 /*
- * Drops backups whose name another file has now, because that file is the one
- * that is needed.  Returns how many are left.
+ * Drops backups whose name another file has now, because the newer file is
+ * needed.  Returns how many backups are left.
  */
 static int
 drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n)

@@ -1,13 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * drain/look.c
- *	  Looks again at files that were condemned: all of a run at once.
+ *	  Looks again at files that were condemned: at all files of a run at once.
  *
- * A look reads the sources once, however many files there are.  Beyond work_mem,
- * names and file_ids are kept on disk; the match keeps a few bits of each file in
- * memory.  Files that are needed are dealt with at once.  The others that are due
- * are doomed: this drain may destroy them.  Nothing of this is recorded, so after a
- * crash another drain looks again.
+ * A look reads the sources once, however many files there are.  Beyond
+ * work_mem, names and file_ids are kept on disk; the match keeps a few bits of
+ * each file in memory.  Files that are needed are dealt with at once.  The
+ * other files that are due are doomed: this drain may destroy these files.
+ * The outcome of the look is not recorded, so after a crash another drain
+ * looks again.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -41,7 +42,10 @@ struct FileIds
 
 static const SqlColumn columns[] = {{"file_id", INT8OID}, {"is_due", BOOLOID}};
 
-/* With `interxact` the list outlives the transaction, and an ERROR: then only end_ids() frees it. */
+/*
+ * Returns an empty list.  With `interxact` the list outlives the transaction,
+ * and an ERROR: then only end_ids() frees the list.
+ */
 static FileIds *
 begin_ids(MemoryContext parent, bool interxact)
 {
@@ -163,7 +167,7 @@ deal_with_needed(Look *look, const int64 *file_ids, const char **why, int n)
 	MemoryContextReset(look->scratch);
 }
 
-/* Passes the needed files to the sink.  Adds those of the others that are due to the doomed files. */
+/* Passes the needed files to the sink.  Adds the other files that are due to the doomed files. */
 static void
 part_files(Look *look)
 {
@@ -219,8 +223,8 @@ drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink 
 	if (n > 0)
 
 		/*
-		 * rows are locked only for a disk: nobody should wait for them while
-		 * we wait for a network
+		 * rows are locked only for a disk: nobody should wait for locked rows
+		 * while this process waits for a network
 		 */
 		brake = plan_recheck(&drain->context, look.match, !drain->at_commit, store_acts_at_commit(drain->store),
 							 &drain->look_us);

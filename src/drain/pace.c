@@ -6,14 +6,15 @@
  * A portion is the number of files that half a second allows, so that the disk
  * gets an even load, and a transaction is never kept open for a sleep.
  *
- * Besides, a drain gives way by itself.  The time that a file takes says little,
- * because it depends on the disk.  But work that finds its blocks in memory and
- * the journal ready computes most of the time.  Work that only waits stands in a
- * queue with others, and each further call makes that queue longer.  So the
- * drain rests if it has waited longer than WAIT_SHARE times its computing time,
- * and as long as it has waited beyond that.  A quick and idle disk is used in
- * full; a slow or busy one about half of the time.  Such a rest is short, and may
- * be within a transaction: it counts as time of the step.
+ * Besides, a drain gives way to other processes.  The time that a file takes
+ * says little, because it depends on the disk.  But work that finds its blocks
+ * in memory and the journal ready computes most of the time.  Work that only
+ * waits stands in a queue with other work, and each further call makes that
+ * queue longer.  So the drain rests if it has waited longer than WAIT_SHARE
+ * times its computing time.  The rest is as long as the wait beyond that time.
+ * A quick and idle disk is used in full; a slow or busy disk about half of the
+ * time.  Such a rest is short, and may be within a transaction: the rest
+ * counts as time of the step.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -106,7 +107,10 @@ wall_us(void)
 	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
 }
 
-/* Returns the computing time of all threads of this process, also those of an io_uring. */
+/*
+ * Returns the computing time of all threads of this process, also of the
+ * threads of an io_uring.
+ */
 static int64
 cpu_us(void)
 {

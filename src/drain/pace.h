@@ -18,12 +18,11 @@ typedef struct Pace
 {
 	int			files_per_second;	/* 0: no limit */
 	TimestampTz ends_at;		/* 0: never */
-	int64		wall_us;		/* time when pace_yield() has begun to
-								 * measure, */
-	int64		cpu_us;			/* and the computing time by then */
+	int64		wall_us;		/* time when the measuring began, */
+	int64		cpu_us;			/* and the computing time at that moment */
 } Pace;
 
-/* Returns a pace by these settings that begins now. */
+/* Returns a pace by `settings` that begins now. */
 extern Pace pace_begin(const Settings *settings);
 
 /* Returns whether the time of the run is over. */
@@ -37,8 +36,8 @@ extern int	pace_files_in(const Pace *pace, int seconds);
 
 /*
  * Sleeps until `files` files, whose deletion began at `began`, have taken the
- * time that the pace gives them.  Must be called outside of transactions, or in
- * one that has done nothing yet.  Takes interrupts.
+ * time that the pace allows for these files.  Must be called outside of
+ * transactions, or in one that has done nothing yet.  Takes interrupts.
  */
 extern void pace_rest(const Pace *pace, int files, TimestampTz began);
 
@@ -49,10 +48,10 @@ extern void pace_rest(const Pace *pace, int files, TimestampTz began);
 extern void pace_begin_files(Pace *pace);
 
 /*
- * Rests if this process has waited most of the time since pace_begin_files() or
- * the last rest, because then the disk, or the processors, have others to serve.
- * The rest is as long as the wait was too long.  Must be called between files.
- * Takes interrupts.
+ * Rests if this process has waited most of the time since pace_begin_files()
+ * or the last rest, because then the disk, or the processors, are busy with
+ * other work.  The rest is as long as the wait was too long.  Must be called
+ * between files.  Takes interrupts.
  */
 extern void pace_yield(Pace *pace);
 

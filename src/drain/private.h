@@ -32,9 +32,9 @@ struct Drain
 								 * NULL */
 	FileStore  *store;
 	const char *claim;			/* claim of the directory, a UUID */
-	TimestampTz taken_over;		/* files that were condemned before are let
-								 * live, because the directory was not ours
-								 * then; 0: it always was */
+	TimestampTz taken_over;		/* files that were condemned before this time
+								 * are let live, because the directory was not
+								 * ours; 0: the directory was always ours */
 	bool		at_commit;		/* the drain is in the transaction of a
 								 * caller: only its commit touches files */
 	Batch	   *batches[AT_COMMIT_ACTIONS]; /* work for that commit */
@@ -49,10 +49,10 @@ struct Drain
 	int64		ended_up_to;	/* uploads to be ended, */
 	int64		captured_up_to; /* pending files, */
 	int64		looked_at_up_to;	/* and due files */
-	bool		may_capture;	/* pending files need no look before they are
-								 * moved */
+	bool		may_capture;	/* pending files may be moved without a
+								 * further look */
 	bool		looked;			/* all files that the run has captured were
-								 * looked at after that */
+								 * looked at after their capture */
 	int64		look_us;		/* microseconds that the last reading of the
 								 * sources took */
 	TimestampTz looked_at;		/* time of the last look */
@@ -70,8 +70,9 @@ struct Drain
 
 /*
  * The steps of a drain: put files back that are to be restored, end uploads,
- * capture pending files, destroy due files.  Each step deals with at most `limit`
- * files.  A step returns 0 if there are none left, else a number greater than 0.
+ * capture pending files, destroy due files.  Each step deals with at most
+ * `limit` files.  A step returns 0 if no such file is left, else a number
+ * greater than 0.
  */
 extern int	drain_restore_step(Drain *drain, int limit);
 extern int	drain_uploads_step(Drain *drain, int limit);
@@ -82,9 +83,9 @@ extern int	drain_destroy_step(Drain *drain, int limit);
 extern bool drain_is_step_over(const Drain *drain, TimestampTz began);
 
 /*
- * Set the state and the error of the file that drain_record() records.  `error`
- * may be NULL.  `freed` is in bytes.  drain_set_failed() is for a failure, and
- * tells it as a WARNING.
+ * These functions set the state and the error of the file, which
+ * drain_record() records.  `error` may be NULL.  `freed` is in bytes.
+ * drain_set_failed() is for a failure, and tells the failure as a WARNING.
  */
 extern void drain_set_state(LedgerFile *file, const char *state, const char *error);
 extern void drain_set_failed(Drain *drain, LedgerFile *file, FileResult result);
@@ -95,13 +96,14 @@ extern char *drain_failure_text(const Drain *drain, FileResult result);
 
 /*
  * Looks again at files of the run of this kind, at most `limit` of them, after
- * the file_id *up_to: waits for writers, and reads the sources once.  Sets *up_to
- * to the file_id of the last one.  Passes the files that
- * are needed now to sink(drain, files, why, n), up to store_together() at a time,
- * why[i] for files[i], and records the states that the sink sets.  The other files that
- * are due become the doomed files of the drain, in place of earlier ones, unless
- * the kind is LEDGER_PENDING.  Returns the number of files; or -1 if it cannot be
- * told which are needed: then the files stay as they are, and a WARNING says so.
+ * the file_id *up_to: waits for writers, and reads the sources once.  Sets
+ * *up_to to the file_id of the last of these files.  Passes the files that are
+ * needed now to sink(drain, files, why, n), up to store_together() at a time,
+ * why[i] for files[i], and records the states that the sink sets.  The other
+ * files that are due become the doomed files of the drain, in place of earlier
+ * doomed files, unless the kind is LEDGER_PENDING.  Returns the number of
+ * files; or -1 if the needed files cannot be told: then the files do not
+ * change, and a WARNING says so.
  */
 typedef void (*NeededSink) (Drain *drain, LedgerFile *files, const char *const *why, int n);
 extern int64 drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink sink);
@@ -118,7 +120,10 @@ extern void drain_pass_doomed(Drain *drain, int n);
 /* Forgets all doomed files: a new look is needed before any file is destroyed. */
 extern void drain_forget_doomed(Drain *drain);
 
-/* Makes renames and unlinks durable, before rows say that they have happened.  ERROR if that fails. */
+/*
+ * Makes renames and unlinks durable, before rows say that these have happened.
+ * A failure is an ERROR.
+ */
 extern void drain_make_durable(Drain *drain);
 
 /* Records the files that have a new state. */
@@ -140,7 +145,10 @@ extern void drain_destroy_files(Drain *drain, LedgerFile *files, int n);
 /* Finds out what has happened to a file that the trash does not have, and sets its state. */
 extern void drain_settle_missing(Drain *drain, LedgerFile *file);
 
-/* Returns whether the trash has anything under the name of the file; true if that cannot be told. */
+/*
+ * Returns whether the trash has anything under the name of the file; true if
+ * the trash cannot be searched.
+ */
 extern bool drain_lies_in_trash(Drain *drain, const LedgerFile *file);
 
 /*

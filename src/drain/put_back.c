@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * drain/put_back.c
- *	  Puts captured files back, because a source needs them or because a person
- *	  has asked for them.
+ *	  Puts captured files back, because a source needs the files or because a
+ *	  person has asked for them.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -42,7 +42,7 @@ heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
 	drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, file->path, &captured);
 }
 
-/* Sets what is to be recorded of a file that is needed, by the result of putting it back. */
+/* Sets the state of a file that is needed, by the result of putting the file back. */
 static void
 settle_healed(Drain *drain, LedgerFile *file, const char *why, FileResult result)
 {
@@ -58,8 +58,8 @@ settle_healed(Drain *drain, LedgerFile *file, const char *why, FileResult result
 	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
 	{
 		/*
-		 * its retention is over, and another file is there for those who
-		 * refer to the name
+		 * its retention is over, and the rows that refer to the name get the
+		 * other file
 		 */
 		drain_destroy_files(drain, file, 1);
 	}
@@ -70,8 +70,8 @@ settle_healed(Drain *drain, LedgerFile *file, const char *why, FileResult result
 }
 
 /*
- * Returns whether a newer file of the same name is in the trash: that one is
- * needed, and the older one must not be put in its place.
+ * Returns whether a newer file of the same name is in the trash: the newer
+ * file is needed, and the older file must not be put in its place.
  */
 static bool
 is_newer_there(Drain *drain, LedgerFile *file, const char *why)
@@ -115,9 +115,9 @@ drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 }
 
 /*
- * A note says why the file is needed; there is none if a person has asked for the
- * file.  In the transaction of a caller the message goes to the server log: the
- * caller has nothing to do with the file.
+ * Sets the state "restored".  A note says why the file is needed; there is no
+ * note if a person has asked for the file.  In the transaction of a caller the
+ * message goes to the server log: the caller has nothing to do with the file.
  */
 static void
 set_restored(const Drain *drain, LedgerFile *file)
@@ -137,15 +137,15 @@ settle_restored(Drain *drain, LedgerFile *file)
 		set_restored(drain, file);
 	else if (drain_is_found_at(drain, file->path, file))
 	{
-		/* a person has moved the file there before us */
+		/* a person has already moved the file there */
 		set_restored(drain, file);
 		file->restore_as = NULL;
 	}
 	else if (file->unsettled)
 
 		/*
-		 * it was due, and a drain was killed after it had destroyed the file
-		 * and before it recorded that
+		 * the file was due, and a drain was killed between the destruction
+		 * and the record of the destruction
 		 */
 		drain_set_state(file, "deleted", "it had been destroyed when it was wanted again");
 	else
@@ -153,8 +153,8 @@ settle_restored(Drain *drain, LedgerFile *file)
 }
 
 /*
- * The commit puts the file back, and the next drain records that: the transaction may
- * be rolled back.
+ * Makes the commit put the file back, because the transaction may be rolled
+ * back.  The next drain records the outcome.
  */
 static void
 put_back_at_commit(Drain *drain, LedgerFile *file)
@@ -169,7 +169,7 @@ put_back_at_commit(Drain *drain, LedgerFile *file)
 		settle_restored(drain, file);
 }
 
-/* Sets what is to be recorded of a file that was to be put back. */
+/* Sets the state of a file by the result of putting it back. */
 static void
 settle_returned(Drain *drain, LedgerFile *file, FileResult result)
 {
@@ -192,8 +192,9 @@ settle_returned(Drain *drain, LedgerFile *file, FileResult result)
 }
 
 /*
- * A file with a note was marked because it is needed: the file stays in the trash
- * if a newer file of its name is there by now.  Returns whether that is so.
+ * A file with a note was marked because it is needed: the file stays in the
+ * trash if the trash has a newer file of the same name by now.  Returns
+ * whether the file stays.
  */
 static bool
 is_outdated(Drain *drain, LedgerFile *file)

@@ -5,10 +5,10 @@
  *
  * After a point-in-time recovery, or a failover that lost the last
  * transactions, the trash has files of runs that this database does not know.
- * Nobody knows whether the files are needed.  So they get rows now, and go back
- * with the commit, as backups do.  Two things do not wait for the commit, and
- * are not undone by a rollback: a folder of the trash gets the number of a run of
- * ours, and a file with a name that no row can hold is put back.
+ * Nobody knows whether the files are needed.  So the files get rows, and go
+ * back with the commit, as backups do.  Two things do not wait for the commit,
+ * and are not undone by a rollback: a folder of the trash gets the number of a
+ * run of ours, and a file with a name that no row can hold is put back.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -35,7 +35,7 @@ typedef struct Strays
 	const Context *context;
 	const char *claim;
 	bool		each_file;		/* see strays.h */
-	Place		place;			/* place of the trash that is looked through */
+	Place		place;			/* place of the trash being looked through */
 	FileStore  *store;
 	Jsonb	   *recorded;		/* the settings that a run in this place
 								 * records */
@@ -50,8 +50,8 @@ record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity 
 	FileIdentity captured = *identity;
 
 	/*
-	 * no row of ours tells that the file was verified, but we have seen it in
-	 * the trash
+	 * no row tells that the file was verified, but the file was found in the
+	 * trash
 	 */
 	captured.captured = true;
 	strays->put_back++;
@@ -62,7 +62,10 @@ record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity 
 		at_commit_add(strays->batch, path, path, &captured);
 }
 
-/* Puts a file back at once whose name the database cannot write.  Its row is only for people. */
+/*
+ * Puts a file back at once whose name the database cannot write.  The row of
+ * the file is only for people.
+ */
 static void
 put_unreadable_back(Strays *strays, int64 run_id, const char *path, const FileIdentity *identity)
 {
@@ -192,7 +195,7 @@ list_runs(const Strays *strays, int *n)
 	return runs;
 }
 
-/* Returns the runs of which, by their rows, nothing is in the trash any more. */
+/* Returns the runs of which, by their rows, no file is in the trash any more. */
 static int64 *
 settled_runs(const Strays *strays, const int64 *runs, int n, int *n_settled)
 {
@@ -234,7 +237,10 @@ look_through_runs(Strays *strays)
 		empty_run(strays, runs[i]);
 }
 
-/* Looks through the trash of strays->place.  If it cannot be opened, the run itself reports that. */
+/*
+ * Looks through the trash of strays->place.  If the directory cannot be
+ * opened, the run itself reports the failure.
+ */
 static void
 look_through_place(Strays *strays)
 {
@@ -261,7 +267,7 @@ strays_put_back(const Context *context, const char *claim, const char *owner, bo
 	Strays		strays = {context, claim, each_file};
 
 	strays.recorded = settings_to_jsonb();
-	/* no row tells where a run that was lost has put its files */
+	/* no row tells where a lost run has put its files */
 	strays.place = location_place(settings, owner);
 	if (owner != NULL && *settings->backup_dir != '\0')
 		look_through_place(&strays);

@@ -14,12 +14,12 @@
 
 /*
  * Puts back, with the commit, the files of the trash whose runs this database
- * does not know, because it was set back to a time before those runs.  `claim`
- * is the claim of the upload directory, a UUID.  With `each_file`, also puts back
- * files that the run of that number does not know, because the directory
- * belonged to another database.  `owner` is the name of that database's folder in
- * the backup directory, or NULL.  Returns how many files are put back.  Needs SPI
- * and the run lock; any failure is an ERROR.
+ * does not know, because the database was set back to a time before those
+ * runs.  `claim` is the claim of the upload directory, a UUID.  With
+ * `each_file`, also puts back files that the run of that number does not know,
+ * because the directory belonged to another database.  `owner` is the name of
+ * that database's folder in the backup directory, or NULL.  Returns how many
+ * files are put back.  Needs SPI and the run lock; any failure is an ERROR.
  */
 extern int64 strays_put_back(const Context *context, const char *claim, const char *owner,
 							 bool each_file);

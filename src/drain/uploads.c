@@ -4,8 +4,8 @@
  *	  Ends the uploads that a run has condemned because they were never
  *	  completed.
  *
- * Right before an upload is ended, the server is asked whether parts of it have
- * come since: a client that still sends is not disturbed.  An upload that was
+ * Right before an upload is ended, the server is asked whether new parts have
+ * come: a client that still sends is not disturbed.  An upload that was
  * completed in the meantime has become a file, and is skipped.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -23,8 +23,9 @@
 #include "src/pg/time.h"
 
 /*
- * Uploads that are ended before that is recorded.  If the process is killed in
- * between, the next drain cannot tell who has ended them.
+ * Number of uploads that are ended before their states are recorded.  If the
+ * process is killed in between, the next drain cannot tell who has ended these
+ * uploads.
  */
 #define UPLOADS_AT_A_TIME	100
 
@@ -42,7 +43,7 @@ set_state(LedgerUpload *upload, const char *state, const char *error)
 static void
 set_failed(Drain *drain, LedgerUpload *upload, FileResult result)
 {
-	/* the drain was asked to stop: the upload is unchanged */
+	/* the drain was asked to stop, and the upload has not changed */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
 	set_state(upload, "failed", drain_failure_text(drain, result));
@@ -110,8 +111,8 @@ drain_uploads_step(Drain *drain, int limit)
 	int			i;
 
 	/*
-	 * an upload directory on a disk has no uploads; and none is added before
-	 * the next drain
+	 * an upload directory on a disk has no uploads; and the run gets no
+	 * further uploads before the next drain
 	 */
 	if (store_acts_at_commit(drain->store) || drain->ended_up_to == PG_INT64_MAX)
 		return 0;

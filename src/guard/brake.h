@@ -3,8 +3,8 @@
  * guard/brake.h
  *	  A brake is one reason why nothing may be deleted now.
  *
- * A real run raises the first brake it meets as an ERROR; a dry run collects
- * them all and reports them.
+ * A real run raises its first brake as an ERROR; a dry run collects and
+ * reports all brakes.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -27,8 +27,8 @@ typedef struct Brake
 /*
  * Returns a brake of these texts, allocated in the current memory context.
  * `name`, `message`, `detail` (or NULL) and `hint` (or NULL) are not copied:
- * they must outlive the brake.  `sqlstate` is the errcode of the ERROR that
- * brake_raise() raises.  Needs no SPI, as all functions here.
+ * these texts must outlive the brake.  `sqlstate` is the errcode of the ERROR
+ * that brake_raise() raises.  Needs no SPI, as all functions here.
  */
 extern Brake *brake_make(const char *name, int sqlstate, const char *message,
 						 const char *detail, const char *hint);

@@ -4,25 +4,26 @@
  *	  The claim of a database on its upload directory.
  *
  * People lose files when a second database works on the directory of the
- * first: a test clone, a restored dump, a standby that was promoted.  To all
- * of them the owner's new files look like orphans.  So the directory carries
- * a claim, and a database that is not its owner deletes nothing.
+ * first: a test clone, a restored dump, a standby that was promoted.  To each
+ * of these databases the owner's new files look like orphans.  So the
+ * directory carries a claim, and a database that is not its owner deletes
+ * nothing.
  *
  * These marks tell the owner from a copy of the owner:
  *
- *	system identifier	another cluster; or, with the twin, this one before
+ *	system identifier	another cluster; or, with the twin, this cluster before
  *						pg_upgrade
  *	database OID		another database of the cluster, CREATE DATABASE TEMPLATE
  *	UUID				has a twin in cleanup_claims, whose content pg_dump does
- *						not carry: a restored dump has none
+ *						not carry: a restored dump has no twin
  *	timeline			promotion, point-in-time recovery
  *	data directory		(its inode) a file-level copy that was just started
  *
  * A database that has claimed the directory once, and does not find its claim
  * there, is on the wrong disk.
  *
- * All records belong to the UUID, and not to the name that the directory had
- * at that time: a directory may be moved, or be reached by a symlink.
+ * All records belong to the UUID, and not to a name of the directory: a
+ * directory may be moved, or be reached by a symlink.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -253,10 +254,10 @@ is_in_its_place(const Claim *twin)
 }
 
 /*
- * Sets the state of a directory that has no claim.  The directory may have
- * had a claim, or should have one.  If the claim of the latest run is
- * nowhere, the files may be those of the claimed directory under another
- * name, or another disk may be mounted.
+ * Sets the state of a directory that has no claim.  The directory may have had
+ * a claim, or should have one.  If the claim of the latest run is nowhere, the
+ * directory may be the claimed directory under another name, or another disk
+ * may be mounted.
  */
 static void
 check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
@@ -343,9 +344,10 @@ static const char *const hint_overlap =
 "Let one database clean the whole, or give each its own directory. If no database cleans that one any more, remove its folder " STORE_PRIVATE_DIR ".";
 
 /*
- * Returns whether this database has made the claim.  Other directories than
- * the one that is cleaned are judged by this alone: a database that now cleans
- * a part, or more, of what it has cleaned before knows the files of both.
+ * Returns whether this database has made the claim.  For other directories
+ * than the upload directory these marks decide alone: a database that now
+ * cleans a part, or more, of its former upload directory knows the files of
+ * both directories.
  */
 static bool
 is_own(const ClaimText *claim)
@@ -495,8 +497,8 @@ claim_confirm(const Extension *extension, const Claim *claim, const char *upload
 				" WHERE uuid::text = $1 AND NOT (confirmed AND upload_dir = $2)");
 
 	/*
-	 * version 1.0 recorded no claim of a run, and the directory has moved
-	 * since
+	 * version 1.0 recorded no claim of a run, and the directory was moved
+	 * after the run
 	 */
 	owner_query(extension, lengthof(parameters), parameters,
 				"UPDATE @extschema@.cleanup_runs SET claim = $1::uuid WHERE claim IS NULL AND upload_dir = $2");
@@ -504,7 +506,7 @@ claim_confirm(const Extension *extension, const Claim *claim, const char *upload
 
 /*
  * Gives the runs of all claims that this database has had in the directory to
- * the claim `uuid`, and deletes those claims.
+ * the claim `uuid`, and deletes the other claims.
  */
 static void
 inherit(const Extension *extension, const char *upload_dir, const char *found, const char *uuid)

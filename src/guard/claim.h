@@ -23,8 +23,8 @@ typedef enum ClaimState
 	CLAIM_UNWRITTEN,			/* the database has a claim, but the server
 								 * died before the claim was written to the
 								 * directory */
-	CLAIM_FOREIGN				/* the claim is another database's, or cannot
-								 * be read: see the brake */
+	CLAIM_FOREIGN				/* another database has the claim, or the
+								 * claim cannot be read: see the brake */
 } ClaimState;
 
 typedef struct Claim
@@ -64,41 +64,40 @@ extern char *claim_take(const Extension *extension, const char *upload_dir, cons
 						bool grace, const char **uuid);
 
 /*
- * Records that the claim has been seen in the directory: from now on the
- * claim must be there.  Records also that `upload_dir` is the path of the
- * directory, whatever its path was before; the backups of the claim's runs
- * are looked for there.  Needs SPI.
+ * Records that the claim has been seen in the directory: from now on the claim
+ * must be there.  Records also that `upload_dir` is the path of the directory,
+ * where the backups of the claim's runs are looked for.  Needs SPI.
  */
 extern void claim_confirm(const Extension *extension, const Claim *claim, const char *upload_dir);
 
 /*
  * Opens the directory `upload_dir`, calls claim_check() and claim_confirm(),
  * and closes the directory.  Returns the UUID of its claim, or NULL.  *brake
- * tells why the directory cannot be opened or is not ours; both are NULL for
- * a directory without a claim.  Both are allocated in the current memory
- * context.  Needs SPI.
+ * tells why the directory cannot be opened or is not ours.  UUID and brake are
+ * NULL for a directory without a claim, and are allocated in the current
+ * memory context.  Needs SPI.
  */
 extern const char *claim_find(const Extension *extension, const char *upload_dir, Brake **brake);
 
 /*
  * Looks for the claims of this database that were not confirmed yet, and
- * confirms those that are in their directories.  Writes those of buckets: a
- * commit cannot.  Needs SPI.
+ * confirms the claims that are in their directories.  Writes the claims of
+ * buckets, which a commit cannot write.  Needs SPI.
  */
 extern void claim_confirm_all(const Extension *extension);
 
 /*
  * Returns a brake if another database has claimed a directory that contains
- * `upload_dir`, or `backup_dir` ("": there is none), or NULL: two databases
- * that clean the same files delete those that only the other one refers to, or
- * keeps as a backup.  Of a bucket each shorter prefix is a directory.  Does not
- * need SPI.
+ * `upload_dir`, or `backup_dir` ("": no backup directory), or NULL: of two
+ * databases that clean the same files, each deletes the files that only the
+ * other database refers to, or keeps as a backup.  In a bucket, each shorter
+ * prefix counts as a directory.  Does not need SPI.
  */
 extern Brake *claim_check_above(const char *upload_dir, const char *backup_dir);
 
 /*
  * Returns a brake if another database has claimed `folder`, a path relative to
- * `upload_dir`, or NULL.  The folder is one that walk_next() has passed on as
+ * `upload_dir`, or NULL.  walk_next() has passed on this folder as
  * WALK_CLAIMED.  Does not need SPI.
  */
 extern Brake *claim_check_below(const char *upload_dir, const char *folder);

@@ -499,7 +499,7 @@ judge_restored_component(const char *component)
 	}
 	if (c == '.' || is_among(c, blanks, lengthof(blanks)))
 		return "A name must not end in a blank or a dot, which some file systems cut off.";
-	/* the short name that some file systems give to a folder of ours */
+	/* the short name that some file systems give to our private folder */
 	if (pg_strncasecmp(component, "audio_~", strlen("audio_~")) == 0)
 		return "It is the short name of a private folder.";
 	return NULL;

@@ -36,8 +36,8 @@ extern Place location_place(const Settings *settings, const char *backup_owner);
 
 /*
  * Returns a brake if the directory `path` is missing, is no directory, is the
- * root of the file system, contains PostgreSQL's files or lies among them;
- * else NULL.
+ * root of the file system, contains PostgreSQL's files or lies among these
+ * files; else NULL.
  */
 extern Brake *location_check(const char *path);
 
@@ -62,18 +62,19 @@ extern Brake *location_reach(FileStore *store, const char *path);
 
 /*
  * Returns a brake if a file that is deleted in the upload directory, which was
- * reached, could not be put back; else NULL.  That is no brake where the
- * settings keep no backup, and the server of the bucket deletes a file only if
- * the file is the one that is meant.  With `may_write` that is tried with an
- * object of ours; without, it is taken for granted.  May wait for the server.
+ * reached, could not be put back; else NULL.  There is no brake if the
+ * settings keep no backup, and the server of the bucket can delete a file on
+ * the condition that the file has not changed.  With `may_write`, the
+ * condition is tried with an object of ours; without, the server is trusted.
+ * May wait for the server.
  */
 extern Brake *location_check_undo(FileStore *store, const Settings *settings, bool may_write);
 
 /*
  * Returns a brake if the backup directory of `place` is missing, belongs to
- * somebody else, is writable by others, lies in the upload directory, or is a
- * place that location_check() refuses.  With `to_write`, returns a brake also
- * if the directory is not writable.  Returns NULL if all is well, or if
+ * another user, is writable by other users, lies in the upload directory, or
+ * is a place that location_check() refuses.  With `to_write`, returns a brake
+ * also if the directory is not writable.  Returns NULL if all is well, or if
  * `place` has no backup directory.
  */
 extern Brake *location_check_backup_dir(const Place *place, bool to_write);

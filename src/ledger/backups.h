@@ -5,8 +5,8 @@
  *
  * Every function needs SPI and acts as the owner of the extension.  Any
  * failure is an ERROR.  Results are allocated in the current memory context.
- * `claim` names a directory: it is the UUID of the directory's claim.  If it
- * is NULL, there are no backups.  `path` is relative to that directory.
+ * `claim` names a directory: the UUID of the directory's claim.  If `claim` is
+ * NULL, there are no backups.  `path` is relative to that directory.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -61,17 +61,17 @@ typedef struct BackupFile
 } BackupFile;
 
 /*
- * Picks those of the `n` backups `file_ids` whose name no newer file has in
- * the trash, or on its way into the trash or out of it.  Sets *files to an
- * array of them, and returns their number.
+ * Picks, from the `n` backups `file_ids`, each backup whose name no newer file
+ * has in the trash, or on its way into the trash or out of the trash.  Sets
+ * *files to an array of these backups, and returns their number.
  */
 extern int	backup_newest(const Extension *extension, const int64 *file_ids, int n,
 						  BackupFile **files);
 
 /*
  * Marks the `n` backups `file_ids` to be put back by the next drain, with the
- * reason `reason` (a text for people).  Returns how many of them still were
- * backups.
+ * reason `reason` (a text for people).  Returns how many of the files still
+ * were backups.
  */
 extern int64 backup_mark_restoring(const Extension *extension, const int64 *file_ids, int n,
 								   const char *reason);
@@ -83,26 +83,27 @@ extern int64 backup_mark_restoring(const Extension *extension, const int64 *file
 extern List *backup_places(const Extension *extension, const char *claim);
 
 /*
- * Moves those of the `n` runs that have no row to the front of the array
- * `runs`.  Returns their number.
+ * Moves each of the `n` runs that has no row to the front of the array `runs`.
+ * Returns the number of these runs.
  */
 extern int	backup_unknown_runs(const Extension *extension, int64 *runs, int n);
 
 /*
- * Moves those of the `n` runs that have a row, but are runs of another
- * directory, to the front of the array `runs`.  Returns their number.
+ * Moves each of the `n` runs that has a row, but is a run of another
+ * directory, to the front of the array `runs`.  Returns the number of these
+ * runs.
  */
 extern int	backup_runs_elsewhere(const Extension *extension, const char *claim,
 								  int64 *runs, int n);
 
 /*
- * Moves those of the `n` runs that are runs of the directory with this claim,
+ * Moves each of the `n` runs that is a run of the directory with this claim,
  * and of which no file is or will be in the trash, to the front of the array
- * `runs`.  Returns their number.
+ * `runs`.  Returns the number of these runs.
  */
 extern int	backup_settled_runs(const Extension *extension, const char *claim, int64 *runs, int n);
 
-/* Takes the next number of the sequence of runs, and returns it. */
+/* Takes and returns the next number of the sequence of runs. */
 extern int64 backup_new_run(const Extension *extension);
 
 /*

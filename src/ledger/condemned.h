@@ -50,9 +50,9 @@ typedef struct Condemned
 /*
  * Returns an empty set in the current memory context.  With `interxact` the
  * set may be used beyond the end of the transaction.  The set of a preview has
- * only the paths of orphans: condemned_next() tells no identity of them, and
- * ledger_add_files() takes no such set.  condemned_end() frees the set and its
- * temporary files.
+ * only the paths of orphans: condemned_next() gives these files no identity,
+ * and ledger_add_files() takes no such set.  condemned_end() frees the set and
+ * its temporary files.
  */
 extern Condemned *condemned_begin(bool interxact, bool is_preview);
 extern void condemned_end(Condemned *condemned);

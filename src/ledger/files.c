@@ -3,11 +3,11 @@
  * ledger/files.c
  *	  Rows of cleanup_files: condemned files, and their states.
  *
- * CONTRIBUTING.md draws the states of a file.  cleanup_runs.captured_up_to records
- * once, for all files without backup, that they are in the trash: these files go
- * from pending to deleted.  A pending file with an error is not in the trash.  Every
- * UPDATE names the states that it expects, and so does not change a row that another
- * process has brought to its end.
+ * CONTRIBUTING.md draws the states of a file.  cleanup_runs.captured_up_to
+ * records once, for all files without backup, that the files are in the trash:
+ * these files go from pending to deleted.  A pending file with an error is not
+ * in the trash.  Every UPDATE names the states that it expects, and so does
+ * not change a row that another process has brought to its end.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -41,7 +41,7 @@ static const char *const take_failed_files =
 
 /*
  * Makes the rows of files that have failed before rows of this run.  Returns
- * whether there are any.
+ * whether there are such rows.
  */
 static bool
 take_failed(const Extension *extension, int64 run_id, int backup_days)

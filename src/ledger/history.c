@@ -3,7 +3,7 @@
  * ledger/history.c
  *	  Forgets old runs and their files.
  *
- * A row is forgotten only if nobody will need it again:
+ * A row is forgotten only if nobody will need the row again:
  *
  *	-	A run that is not finished, or that has files which are still to be dealt
  *		with or lie in the trash, is work, not history.
@@ -13,13 +13,14 @@
  *	-	The next run tries failed files again, so their rows stay until such a
  *		run has ended.  A file that could not be put back lies in the trash, and
  *		only its row knows where.
- *	-	The schedule needs the rows of the last days to know which days have run,
- *		and the row of the run at this server's start to know that there was one.
+ *	-	The schedule needs the rows of the last days to know which days have
+ *		run, and the row of the run at this server's start to know that there
+ *		was such a run.
  *	-	The newest run, and the newest run that was done, show the present state.
  *
- * The files of a run are forgotten before the run is, in portions.  If the
- * process is killed in between, the run has fewer files, and the next call goes
- * on with that run.
+ * The files of a run are forgotten before the run itself, in portions.  If the
+ * process is killed in between, the run has fewer files, and the next call
+ * goes on with that run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -75,7 +76,7 @@ restored_days(const Settings *settings)
 
 /*
  * Returns a bigint[] of the oldest runs to be forgotten, with about as many
- * files as one transaction takes; 0 if there are none.
+ * files as one transaction takes; 0 if there are no such runs.
  */
 static Datum
 find_runs(const Pruning *pruning)

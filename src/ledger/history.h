@@ -14,10 +14,10 @@
 
 /*
  * Forgets the next portion of the history that is older than
- * audio_cleanup.history_retention_days.  Returns whether more may be left.
- * The caller repeats the call until it returns false, each time in a
- * transaction of its own, and without the run lock.  A failure is a WARNING,
- * not an ERROR: no cleanup fails because of it.  Needs SPI.
+ * audio_cleanup.history_retention_days.  Returns whether more of that history
+ * may be left.  The caller repeats the call until the result is false, each
+ * time in a transaction of its own, and without the run lock.  A failure is a
+ * WARNING, not an ERROR: no cleanup fails because of it.  Needs SPI.
  */
 extern bool history_prune(const Extension *extension);
 

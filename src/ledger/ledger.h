@@ -54,8 +54,8 @@ extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
 /*
  * Records, before the first file of the run, the UUID `claim` of the claim on
  * the run's directory, and `backup_owner`, the UUID that names the run's
- * folder of the backup directory (NULL: none).  Another database may take the
- * claim later, and the backups must still be found.
+ * folder of the backup directory (NULL: no such folder).  Another database may
+ * take the claim later, and the backups must still be found.
  */
 extern void ledger_set_claim(const Extension *extension, int64 run_id, const char *claim,
 							 const char *backup_owner);
@@ -84,7 +84,7 @@ extern void ledger_cut_short(const Extension *extension, int64 run_id, const cha
 
 /*
  * Records that the files of the run up to `file_id` that are pending without
- * an error are in the trash.  So each of them need not be recorded.
+ * an error are in the trash.  So the files need not be recorded one by one.
  */
 extern void ledger_set_captured(const Extension *extension, int64 run_id, int64 file_id);
 
@@ -94,7 +94,7 @@ typedef struct LedgerWork
 	int64		run_id;
 	const char *trigger;
 	int64		files;			/* files condemned so far */
-	const char *upload_dir;		/* path where the run's directory was seen
+	const char *upload_dir;		/* path at which the run's directory was seen
 								 * last */
 	const char *claim;			/* UUID of the claim on that directory, or
 								 * NULL */
@@ -103,13 +103,16 @@ typedef struct LedgerWork
 } LedgerWork;
 
 /*
- * Returns the runs (LedgerWork *) that have files pending or due, or that
- * have no such files and are not marked as finished, oldest first.  Returns
- * only the run `only_run`, unless that is 0.
+ * Returns the runs (LedgerWork *) that have files pending or due, or that have
+ * no such files and are not marked as finished, oldest first.  Returns only
+ * the run `only_run`, unless `only_run` is 0.
  */
 extern List *ledger_unfinished_runs(const Extension *extension, int64 only_run);
 
-/* Returns the run `run_id`, whatever its state, or NULL if there is none. */
+/*
+ * Returns the run `run_id`, whatever its state, or NULL if there is no such
+ * run.
+ */
 extern LedgerWork *ledger_run(const Extension *extension, int64 run_id);
 
 /* A row of cleanup_files whose file is to be moved, destroyed or put back. */
@@ -127,8 +130,8 @@ typedef struct LedgerFile
 								 * own name */
 	bool		is_backup;		/* the file was to be kept for some days */
 	bool		is_held;		/* cleanup_hold() holds the file */
-	const char *new_state;		/* state to be recorded; NULL: leave the row
-								 * as it is */
+	const char *new_state;		/* state to be recorded; NULL: the row does
+								 * not change */
 	const char *error;			/* error to be recorded, or NULL */
 	int64		freed;
 } LedgerFile;
@@ -160,8 +163,8 @@ extern LedgerFile *ledger_files(const Extension *extension, int64 run_id, Ledger
 								int64 after, int limit, int *n);
 
 /*
- * Returns an array of those of the `n_ids` files `file_ids` (ascending) of
- * the run that are of the kind `kind`, in the order of file_id.  Sets *n to
+ * Returns an array of the files of the kind `kind` among the `n_ids` files
+ * `file_ids` (ascending) of the run, in the order of file_id.  Sets *n to
  * their number.
  */
 extern LedgerFile *ledger_pick(const Extension *extension, int64 run_id, LedgerKind kind,
@@ -178,12 +181,15 @@ extern bool ledger_is_settled(const Extension *extension, int64 run_id);
 extern void ledger_set_looked(const Extension *extension, int64 run_id, bool looked);
 
 /*
- * Records new_state, error, freed and restore_as of those of the `n` files of
- * the run that have a new_state.  `files` has the order of ledger_files().
+ * Records new_state, error, freed and restore_as of each of the `n` files of
+ * the run that has a new_state.  `files` has the order of ledger_files().
  */
 extern void ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files, int n);
 
-/* An upload that was begun and never completed: a row of cleanup_files, too. */
+/*
+ * An upload that was begun and never completed.  Such an upload also is a row
+ * of cleanup_files.
+ */
 typedef struct LedgerUpload
 {
 	int64		file_id;
@@ -192,7 +198,8 @@ typedef struct LedgerUpload
 	TimestampTz begun_at;
 	TimestampTz condemned_at;
 	bool		is_held;		/* by cleanup_hold() */
-	const char *new_state;		/* NULL: leave the row as it is */
+	const char *new_state;		/* state to be recorded; NULL: the row does
+								 * not change */
 	const char *error;			/* NULL: none */
 	int64		freed;			/* bytes of its parts */
 } LedgerUpload;
@@ -201,16 +208,19 @@ typedef struct LedgerUpload
  * Inserts a row, state pending, for each of these uploads (LedgerUpload *) of
  * the directory with this claim (a UUID), and adds their number to the files
  * of the run.  An upload that could not be ended in an earlier run has a row
- * already, which becomes one of this run; one that another run has not come to
- * yet stays with it, and one whose path is held is left out.  Returns how many
- * rows the run has got.
+ * already, which becomes a row of this run.  An upload that another run is
+ * still going to end stays with that run.  An upload whose path is held is
+ * left out.  Returns how many rows the run has got.
  */
 extern int64 ledger_add_uploads(const Extension *extension, int64 run_id, const char *claim, List *uploads);
 
-/* Returns at most `limit` pending uploads of the run with an id greater than `after`, by id, as an array; sets *n. */
+/*
+ * Returns at most `limit` pending uploads of the run with an id greater than
+ * `after`, by id, as an array.  Sets *n to their number.
+ */
 extern LedgerUpload *ledger_uploads(const Extension *extension, int64 run_id, int64 after, int limit, int *n);
 
-/* Records new_state, error and freed of those of the `n` uploads that have a new_state. */
+/* Records new_state, error and freed of each of the `n` uploads that has a new_state. */
 extern void ledger_record_uploads(const Extension *extension, int64 run_id, const LedgerUpload *uploads, int n);
 
 /* The backups that have expired. */
@@ -246,9 +256,9 @@ typedef struct LedgerSummary
 
 /*
  * Marks the run as finished if none of its files is pending or due any more:
- * as done or failed, or as interrupted if it was still running in batches,
- * because its process no longer holds the run lock.  Returns whether this
- * call marked the run, and then fills *summary.
+ * as done or failed, or as interrupted if the run was still running in
+ * batches, because the process of such a run no longer holds the run lock.
+ * Returns whether this call marked the run, and then fills *summary.
  */
 extern bool ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary);
 

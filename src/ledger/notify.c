@@ -10,9 +10,9 @@
  * notifications into the queue, and never comes for a transaction that is
  * prepared.
  *
- * If a listener does not end its transaction, the server's queue becomes
- * full.  Every transaction that notifies then fails.  A run must not fail
- * because of this, so it does not notify when the queue is nearly full.
+ * If a listener does not end its transaction, the server's queue becomes full.
+ * Every transaction that notifies then fails.  A run must not fail because of
+ * the queue, so a run does not notify when the queue is nearly full.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -15,7 +15,7 @@
 /*
  * Makes the commit of the current transaction notify listeners how the run
  * `run_id` has ended.  Does nothing if the run has not ended.  A rollback to
- * an earlier savepoint takes this back, and PREPARE TRANSACTION notifies
+ * an earlier savepoint takes the notice back, and PREPARE TRANSACTION notifies
  * nobody.  Needs SPI; any failure is an ERROR.
  */
 extern void notify_run(const Extension *extension, int64 run_id);

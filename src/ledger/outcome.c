@@ -22,7 +22,7 @@
 	"(upload_id IS NULL AND (state IN ('deleted', 'trashed') OR state = 'pending' AND error IS NULL" \
 	" AND file_id <= (SELECT r.captured_up_to FROM @extschema@.cleanup_runs r WHERE r.run_id = $1)))"
 
-/* The folder of a file.  All files of a folder that fail for one reason are one error. */
+/* The folder of a file.  All files of a folder that fail for one reason make one error. */
 #define FOLDER	"pg_catalog.regexp_replace(file, '[^/]*$', '')"
 
 List *

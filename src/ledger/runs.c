@@ -93,8 +93,8 @@ read_work(int row)
 }
 
 /*
- * Selects the columns that read_work() reads.  If a directory was moved, its
- * path is the one where it was seen last.
+ * Selects the columns that read_work() reads.  If a directory was moved, the
+ * selected path is the path at which the directory was seen last.
  */
 #define SELECT_WORK \
 	"SELECT r.run_id, coalesce(c.upload_dir, r.upload_dir), r.settings, r.trigger, r.files, r.claim::text," \

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/strays.c
- *	  Inserts rows for files in the trash that have none.  Declared in backups.h.
+ *	  Inserts rows for files in the trash that have no row.  Declared in
+ *	  backups.h.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -36,7 +37,10 @@ backup_places(const Extension *extension, const char *claim)
 	return places;
 }
 
-/* Replaces the `n` runs of *runs by those that the query returns.  Returns their number. */
+/*
+ * Replaces the `n` runs of *runs by the runs that the query returns.  Returns
+ * their number.
+ */
 static int
 pick_runs(const Extension *extension, const char *claim, int64 *runs, int n, const char *query)
 {

@@ -4,7 +4,7 @@
  *	  Rows of cleanup_files about uploads that were begun and never completed.
  *
  * Such a row goes from pending to deleted, skipped or failed, and is never in
- * the trash.  All that is asked about files leaves out the rows that have an
+ * the trash.  Every query about files leaves out the rows that have an
  * upload_id.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -20,7 +20,10 @@
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
 
-/* $1 run_id, $2 claim, $3 paths, $4 upload ids, $5 when they began, in microseconds since 1970 */
+/*
+ * $1 run_id, $2 claim, $3 paths, $4 upload ids, $5 times of their beginning,
+ * in microseconds since 1970
+ */
 #define UPLOADS \
 	"ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) u(path, id, begun)"
 

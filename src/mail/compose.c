@@ -60,7 +60,7 @@ server_name(void)
 	return pstrdup(host);
 }
 
-/* Returns an ID that is the same at every try to send the mail, and unique in the world. */
+/* Returns an ID that is unique in the world.  Every try to send the mail has the same ID. */
 static char *
 make_id(TimestampTz created_at, int64 number, const char *from)
 {

@@ -3,9 +3,9 @@
  * mail/message.c
  *	  The headers of a mail: RFC 5322.
  *
- * A subject may hold names and texts of anybody.  A header is printable
- * ASCII, and a text that is not is encoded (RFC 2047), so that no text can
- * begin another header. libcurl makes the MIME parts of a mail: see smtp.c.
+ * A subject may hold names and texts of anybody.  A header is printable ASCII.
+ * Any other text is encoded (RFC 2047), so that no text can begin another
+ * header.  libcurl makes the MIME parts of a mail: see smtp.c.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -113,7 +113,10 @@ put_in_word(StringInfo out, const char *s, int length)
 	}
 }
 
-/* Writes encoded words.  None is longer than allowed, and none ends within a character. */
+/*
+ * Writes encoded words.  No word is longer than RFC 2047 allows, and no word
+ * ends within a character.
+ */
 static void
 put_encoded(StringInfo out, const char *text, int column)
 {
@@ -178,7 +181,11 @@ message_headers(const Message *message)
 		make_recipients(message->to, message->n_to),
 		psprintf("Message-ID: <%s>", message->id),
 		make_subject(message->subject),
-		/* without this, an absence note would answer the mail (RFC 3834) */
+
+		/*
+		 * without this header, an absence note would answer the mail (RFC
+		 * 3834)
+		 */
 		"Auto-Submitted: auto-generated",
 		NULL
 	};

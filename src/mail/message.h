@@ -24,10 +24,10 @@ typedef struct Message
 } Message;
 
 /*
- * Returns the headers of `message`, except those of MIME, palloc'd, as an
- * array that ends with NULL.  Each header is "Name: value"; a long one is
- * folded by CRLF and a space.  Nothing in the subject can add a header.  The
- * caller must have checked `from`, `to` and `id`.  Does not need SPI.
+ * Returns the headers of `message`, except the headers of MIME, palloc'd, as
+ * an array that ends with NULL.  Each header is "Name: value"; a long header
+ * is folded by CRLF and a space.  Nothing in the subject can add a header.
+ * The caller must have checked `from`, `to` and `id`.  Does not need SPI.
  */
 extern const char **message_headers(const Message *message);
 

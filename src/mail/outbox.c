@@ -9,9 +9,9 @@
  *
  * Before the worker talks to a server, it records the mail as tried, and
  * commits.  So a mail on which the worker dies is not tried again at once.
- * This has a price: if the worker is killed, the mail is delayed by a minute.
- * If the worker is killed between the server's "ok" and our commit, the mail
- * is sent twice, with the same Message-ID.
+ * The price: if the worker is killed, the mail is delayed by a minute.  If the
+ * worker is killed between the server's "ok" and our commit, the mail is sent
+ * twice, with the same Message-ID.
  *
  * A background worker sends the mails.  A transaction starts the worker just
  * before the commit, and the worker waits for the end of that transaction.
@@ -33,7 +33,7 @@
 
 StaticAssertDecl(sizeof(OutboxCall) <= BGW_EXTRALEN, "a call must fit into bgw_extra");
 
-/* delays after the first, the second and the third try, and after each later one */
+/* delays after the first, the second and the third try, and after each later try */
 #define DELAYS			"'{1 min,5 min,30 min}'::interval[]"
 #define LAST_DELAY		"'2 hours'::interval"
 #define GIVE_UP_AFTER	"'2 days'::interval"
@@ -98,7 +98,7 @@ outbox_put(const Extension *extension, int64 run_id)
 
 /* ----------------------------------------------------------------- sending --- */
 
-/* Returns the addresses as a text[], except those that were refused.  `refused` may be NULL. */
+/* Returns the addresses as a text[], except the refused addresses.  `refused` may be NULL. */
 static Datum
 make_array(const char *const *addresses, int n, const bool *refused)
 {

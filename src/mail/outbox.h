@@ -46,16 +46,16 @@ typedef struct OutboxMail
 
 /*
  * Returns the oldest mail that is due, allocated in the current memory
- * context, or NULL.  Counts one more try: the mail is due again after a
- * delay, whatever happens now.  The recipients are those of `settings` to
- * whom the mail was not sent before; there may be none.
+ * context, or NULL.  Counts one more try: the mail is due again after a delay,
+ * whatever happens now.  The recipients are the recipients of `settings` to
+ * whom the mail was not sent before; there may be no recipient left.
  */
 extern OutboxMail *outbox_take(const Extension *extension, const MailSettings *settings);
 
 /*
- * Records that `mail` was sent to all recipients except those whose element
- * of `refused` is true.  `refused` is NULL if none was refused.  `error` is
- * the server's text, or NULL.
+ * Records that `mail` was sent to all recipients except recipients whose
+ * element of `refused` is true.  `refused` is NULL if no recipient was
+ * refused.  `error` is the server's text, or NULL.
  */
 extern void outbox_sent(const Extension *extension, const OutboxMail *mail, const bool *refused,
 						const char *error);

@@ -3,12 +3,12 @@
  * mail/send.c
  *	  Sends one mail now, by the settings.
  *
- * The first call loads the library that sends (see audio_cleanup_mail.c).
- * The library works in steps of a fifth of a second.  Interrupts are taken
- * between the steps, so that a shutdown does not wait for a mail server.
- * libcurl waits for the answer to a whole mail in one step, and meanwhile
- * only asks us whether to go on.  No ERROR may pass through libcurl, but the
- * barrier of a DROP DATABASE must be absorbed.
+ * The first call loads the library that sends (see audio_cleanup_mail.c).  The
+ * library works in steps of a fifth of a second.  Interrupts are taken between
+ * the steps, so that a shutdown does not wait for a mail server.  libcurl
+ * waits for the answer to a whole mail in one step, and meanwhile only calls
+ * library_should_stop().  No ERROR may pass through libcurl, but the barrier
+ * of a DROP DATABASE must be absorbed.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -72,7 +72,10 @@ copy_result(const MailResult *result, int n_to)
 	return copy;
 }
 
-/* Sends the mail.  The password is only in its buffer, and during the conversation in libcurl. */
+/*
+ * Sends the mail.  The password is only in the buffer `password`, and during
+ * the conversation in libcurl.
+ */
 static MailerResult *
 converse(const MailLibrary *library, const MailServer *server, const MailItem *item, char *password)
 {

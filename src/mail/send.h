@@ -24,16 +24,16 @@ typedef struct MailerResult
 
 /*
  * Sends `message` by `settings`, and waits for the outcome, a minute at most.
- * Sets the member `from`.  Returns the result, allocated in the current
- * memory context; a failure to send is a result, not an ERROR.  Takes
- * interrupts, which end the call with an ERROR.  Does not need SPI and reads
- * no table.  The caller should hold no lock that others may want.
+ * Sets the member `from`.  Returns the result, allocated in the current memory
+ * context; a failure to send is a result, not an ERROR.  Takes interrupts,
+ * which end the call with an ERROR.  Does not need SPI and reads no table.
+ * The caller should hold no lock that other processes may want.
  */
 extern MailerResult *mailer_send(const MailSettings *settings, Message *message);
 
 /*
  * Returns why the password file of `settings` cannot be used, palloc'd, or
- * NULL if it can be used, or if no user is set.  Does not need SPI.
+ * NULL if the file can be used, or if no user is set.  Does not need SPI.
  */
 extern const char *mailer_check_secret(const MailSettings *settings);
 

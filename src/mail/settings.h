@@ -45,7 +45,10 @@ extern MailSettings *mail_settings_snapshot(void);
 /* Returns a text that says why no mail is wanted at all, or NULL if mail is wanted. */
 extern const char *mail_settings_off(const MailSettings *settings);
 
-/* Returns a text that says which setting stops mail from being sent, or NULL if none does. */
+/*
+ * Returns a text that says which setting stops mail from being sent, or NULL
+ * if no setting does.
+ */
 extern const char *mail_settings_lack(const MailSettings *settings);
 
 /* Returns a text for people that says about which runs mail is sent. */

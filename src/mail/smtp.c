@@ -3,10 +3,10 @@
  * mail/smtp.c
  *	  Hands a mail to an SMTP server, by libcurl, in steps.
  *
- * How libcurl is used in a process of the server, see pg/curl.h.  For mail:
+ * pg/curl.h tells how libcurl is used in a process of the server.  For mail:
  *
  * - libcurl waits by itself for the answer to the end of a mail.  Signals come
- *	 in between two steps, and in its progress callback.
+ *	 in between two steps, and in the progress callback.
  * - Giving up must not wait for the answer to QUIT: libcurl sends QUIT at the end
  *	 and waits two minutes, so the connection is shut down before.
  * - A mail that is broken off must not look like a whole mail: a handle that is
@@ -14,9 +14,9 @@
  *	 progress callback makes the transfer fail before.
  *
  * libcurl's debug callback reads the server's answers: which recipients the
- * server refused, and its own words, because an administrator needs them to
- * find out what is wrong.  The answers are hostile, and may contain what we
- * have sent.  An answer with a secret is cut down to its number.
+ * server refused, and the server's words, because an administrator needs these
+ * words to find out what is wrong.  The answers are hostile, and may contain
+ * what we have sent.  An answer with a secret is cut down to its number.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -63,7 +63,7 @@ struct Mail
 	bool		in_envelope;	/* MAIL FROM was sent */
 	bool		in_data;		/* DATA was sent */
 	int			recipient;		/* number of the recipient whose RCPT was sent
-								 * last; -1: none */
+								 * last; -1: no RCPT was sent */
 	char		secret[SECRET_SIZE];	/* last word of the AUTH command */
 	char		reply[REPLY_SIZE];	/* last answer that refuses */
 	char		refusal[REPLY_SIZE];	/* last answer that refuses a
@@ -76,8 +76,9 @@ struct Mail
 /* ----------------------------------------------------------------- signals --- */
 
 /*
- * libcurl calls this while it waits by itself, and at other times, whether
- * signals are blocked or not.  Signals are unblocked for a moment.
+ * Unblocks signals for a moment, and tells libcurl whether to go on.  libcurl
+ * calls this function while libcurl waits by itself, and at other times,
+ * whether signals are blocked or not.
  */
 static int
 report_progress(void *arg, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, curl_off_t ulnow)
@@ -236,7 +237,7 @@ make_contents(Mail *mail)
 	for (int i = 0; item->headers[i] != NULL; i++)
 		if (!libcurl_append(&mail->headers, item->headers[i]))
 			return false;
-	/* otherwise libcurl writes "mixed"; it adds the boundary by itself */
+	/* without this header libcurl writes "mixed"; libcurl adds the boundary */
 	if (!libcurl_append(&mail->headers, "Content-Type: multipart/alternative"))
 		return false;
 	mail->mime = curl_mime_init(mail->easy);
@@ -333,8 +334,8 @@ mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (v
 
 /*
  * Shuts down a connection that is still open, because libcurl sends a QUIT at
- * the end.  After a success its answer is not waited for; after a failure
- * QUIT is not sent.
+ * the end.  After a success libcurl then does not wait for the answer; after a
+ * failure libcurl sends no QUIT.
  */
 static void
 stop_waiting(const Mail *mail)

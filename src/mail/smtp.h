@@ -3,11 +3,11 @@
  * mail/smtp.h
  *	  Hands a mail to an SMTP server, by libcurl, in steps.
  *
- * This is the interface of the library audio_cleanup_mail (see
- * audio_cleanup_mail.c), which is loaded when it is needed.  No other library
- * is linked with these functions: the function MAIL_FUNCTION of the library
- * returns a table of them.  None of them raises an ERROR, allocates by
- * palloc, or needs SPI.
+ * The functions are the interface of the library audio_cleanup_mail (see
+ * audio_cleanup_mail.c), which is loaded when a mail is to be sent.  No other
+ * library is linked with these functions: the function MAIL_FUNCTION of the
+ * library returns a table of the functions.  No function raises an ERROR,
+ * allocates by palloc, or needs SPI.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -52,7 +52,8 @@ typedef enum MailOutcome
 typedef struct MailResult
 {
 	MailOutcome outcome;
-	char		error[MAIL_ERROR_SIZE]; /* printable ASCII; "": none */
+	char		error[MAIL_ERROR_SIZE]; /* printable ASCII; "": there is no
+										 * error */
 	bool	   *refused;		/* for each element of `to`, whether it was
 								 * refused */
 } MailResult;
@@ -60,24 +61,24 @@ typedef struct MailResult
 typedef struct Mail Mail;
 
 /*
- * Begins to send `item` to `server`.  Both must last until mail_end().
- * is_stopped() tells whether to give up; it is called at least once a second
- * while libcurl itself waits. libcurl may hold locks at that time, so
- * is_stopped() should read flags only.  Returns NULL if there is no memory,
- * or if a password would be sent in the clear.  The process must ignore
- * SIGPIPE.
+ * Begins to send `item` to `server`.  `item` and `server` must last until
+ * mail_end().  is_stopped() tells whether to give up; libcurl calls
+ * is_stopped() at least once a second while libcurl itself waits.  libcurl may
+ * hold locks at that time, so is_stopped() should read flags only.  Returns
+ * NULL if there is no memory, or if a password would be sent in the clear.
+ * The process must ignore SIGPIPE.
  */
 extern Mail *mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (void));
 
 /*
- * mail_step() works on the mail for about `ms` milliseconds, or until a
- * signal comes.  It returns false when the work is over.  Then mail_result()
+ * mail_step() works on the mail for about `ms` milliseconds, or until a signal
+ * comes.  mail_step() returns false when the work is over.  Then mail_result()
  * returns the result, which is valid until mail_end().
  */
 extern bool mail_step(Mail *mail, int ms);
 extern const MailResult *mail_result(const Mail *mail);
 
-/* Ends the work at any time, and frees the mail.  If the mail is not sent yet, it is not sent. */
+/* Ends the work at any time, and frees the mail.  A mail that is not sent yet is never sent. */
 extern void mail_end(Mail *mail);
 
 typedef struct MailLibrary

@@ -3,10 +3,11 @@
  * mail/worker.c
  *	  The background worker that sends the mails of a database.
  *
- * A mail takes four steps: a transaction takes it from the outbox, a second
- * one composes it, the worker talks to the mail server outside of any
- * transaction, and a last transaction records the outcome.  Nobody waits for
- * any of this, and a mail that cannot be composed does not delay the others.
+ * A mail takes four steps: a transaction takes the mail from the outbox, a
+ * second transaction composes the mail, the worker talks to the mail server
+ * outside of any transaction, and a last transaction records the outcome.
+ * Nobody waits for these steps, and a mail that cannot be composed does not
+ * delay other mails.
  *
  * One process of a database sends at a time.  A worker that finds another
  * worker sending ends, and no mail is lost: the other worker looks into the
@@ -72,7 +73,10 @@ begin(void)
 	return extension != NULL && lock_extension(extension) ? extension : NULL;
 }
 
-/* Takes the next mail into the delivery's memory context.  Returns false if none is due. */
+/*
+ * Takes the next mail into the delivery's memory context.  Returns false if no
+ * mail is due.
+ */
 static bool
 take(Delivery *delivery)
 {
@@ -217,7 +221,10 @@ unlock(LockName which)
 	worker_commit();
 }
 
-/* Returns the milliseconds until a mail is due, 0 if one is due, -1 if none waits. */
+/*
+ * Returns the milliseconds until a mail is due; 0 if a mail is due now, -1 if
+ * no mail waits, or if mail is switched off.
+ */
 static long
 time_to_next(void)
 {
@@ -233,7 +240,10 @@ time_to_next(void)
 	return ms;
 }
 
-/* Sends mails until none is due.  Returns false if another process is sending. */
+/*
+ * Sends mails until no mail is due.  Returns false if another process is
+ * sending.
+ */
 static bool
 send_due(MemoryContext context)
 {
@@ -257,7 +267,10 @@ wait_for(long ms)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* Waits for mails to become due, and sends them, for some time.  Only one process does this. */
+/*
+ * Waits for mails to become due, and sends the mails, for some time.  Only one
+ * process waits; any other process returns at once.
+ */
 static void
 keep_trying(MemoryContext context)
 {

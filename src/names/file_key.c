@@ -53,8 +53,8 @@ emit_derived(const KeyMaker *maker, const char *text, size_t len)
 }
 
 /*
- * Copies a prefix or suffix in the form that it has in names.  Returns its
- * length, or 0 if it is of no use.
+ * Copies a prefix or suffix, folded as the names are.  Returns the length of
+ * the copy, or 0 if the prefix or suffix is too long for a name.
  */
 static size_t
 copy_affix(const KeyMaker *maker, const char *affix, char *copy)
@@ -63,7 +63,7 @@ copy_affix(const KeyMaker *maker, const char *affix, char *copy)
 
 	if (n > FOLD_COMPONENT_MAX)
 		return 0;
-	/* no end is wanted: NOLINTNEXTLINE(bugprone-not-null-terminated-result) */
+	/* needs no NUL: NOLINTNEXTLINE(bugprone-not-null-terminated-result) */
 	memcpy(copy, affix, n);
 	return maker->exact ? n : fold_component(maker->rules->utf8, copy, n, FOLD_COMPONENT_MAX);
 }

@@ -7,28 +7,27 @@
  * name, a path, a URL, a list of them, a document that mentions them.  A file
  * is a path relative to the upload directory.  A file has *keys*, and a
  * reference has the keys of all names that it may contain.  A reference
- * protects a file if and only if they have a key in common.  Because every
- * rule is an equality of keys, the match over millions of rows is a hash
- * join.
+ * protects a file if and only if the two have a key in common.  Because every
+ * rule is an equality of keys, the match over millions of rows is a hash join.
  *
  *	family		a file "d/abc_processed.mp3" has	matched by
  *	PATH		its path							that path, in whatever folder
- *	TAIL		every shorter tail of it			that tail, without a folder before it
- *	STEM[_TAIL]	the same without the extension		the same, no extension behind it
- *	DERIVED[_TAIL]	the same without the suffix		the same, with any extension or none
+ *	TAIL		every shorter tail of its path		that tail, without a folder before it
+ *	STEM[_TAIL]	path, tails without the extension	these, with no extension behind
+ *	DERIVED[_TAIL]	stems without the suffix		these, with any extension or none
  *
  * A reference is not parsed, but searched for the names of files.  A whole
  * word of the reference is a name if a file has that name, whatever letters
- * are in the name.  So only names that exist are searched for: KeyScope knows
+ * are in the name.  So only existing names are searched for: KeyScope knows
  * the files.  The reference is searched in several readings (percent-decoded,
- * without HTML's entities, and others: see readings.h).  A wrong reading can
- * only keep a file too long.  So can a collision of the 64-bit hashes of
- * keys.  A caller that condemns a file because of a match must call
+ * without HTML's entities, and more: see readings.h).  A wrong reading can
+ * only keep a file too long.  A collision of the 64-bit hashes of keys can do
+ * no more, either.  A caller that condemns a file because of a match must call
  * key_compare(), which compares the texts.
  *
  * The functions are pure: they use no SQL and no settings, and the only ERROR
- * is out of memory, unless key_pause() raises one.  They allocate in the
- * current memory context, except for the memory of a scope.
+ * is out of memory, unless key_pause() raises an ERROR.  Memory is allocated
+ * in the current memory context, except the memory of a scope.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -67,8 +66,8 @@ typedef struct KeyRules KeyRules;
 #define KEY_PENDING			16
 
 /*
- * All files that are matched together.  Only the first five members are set
- * by the caller; the others begin as zeros.
+ * All files that are matched together.  Only the first five members are set by
+ * the caller; all other members begin as zeros.
  */
 typedef struct KeyScope
 {
@@ -85,7 +84,7 @@ typedef struct KeyScope
 	uint32		n_files;
 	int			depth;			/* number of components of the deepest path */
 	bool		derived;		/* whether any file is derived from another
-								 * one */
+								 * file */
 	size_t		longest;		/* length of the longest key in bytes */
 	bool		too_many;		/* the keys need more than keys_max, and only
 								 * the filter knows them */
@@ -149,7 +148,10 @@ typedef enum KeyMatch
 								 * file as well */
 } KeyMatch;
 
-/* Returns whether the extension of the file `path` is one that may be cleaned. */
+/*
+ * Returns whether the extension of the file `path` is the extension of files
+ * that may be cleaned.
+ */
 extern bool key_is_audio(const KeyRules *rules, const char *path);
 
 /* Adds the file `path`, with all its keys, to `scope`. */
@@ -196,9 +198,9 @@ extern void key_of_reference(const KeyRules *rules, KeyScope *scope,
 
 /*
  * Calls `sink` for the keys of a reference, as key_of_reference() does, but
- * for some of them only at a later call, or at key_of_many_end().  Their
- * texts are NULL.  This is for many references one after another, with one
- * sink and argument: they need not wait for memory.
+ * for some of them only at a later call, or at key_of_many_end().  The texts
+ * of such late keys are NULL.  The function is for many references one after
+ * another, with one sink and argument: no reference has to wait for memory.
  */
 extern void key_of_many(const KeyRules *rules, KeyScope *scope,
 						const char *reference, size_t len,

@@ -111,7 +111,10 @@ ask_filter(Finder *finder)
 	scope->n_asked = 0;
 }
 
-/* Looks up a key after some others have been found.  Its memory is fetched meanwhile. */
+/*
+ * Keeps a key, which is looked up after some more keys have been found.  The
+ * memory of the key's place in the index is fetched meanwhile.
+ */
 static void
 ask_later(Finder *finder, KeyFamily family, uint64 key)
 {
@@ -128,9 +131,9 @@ ask_later(Finder *finder, KeyFamily family, uint64 key)
 /* ----------------------------------------------------- an ordinary value --- */
 
 /*
- * Returns a table of the folded forms of ordinary letters.  It has 0 for a
- * letter that needs a closer look: any letter that cannot be part of a name,
- * and "%".
+ * Returns a table of the folded forms of ordinary letters.  The table has 0
+ * for a letter that needs a closer look: any letter that cannot be part of a
+ * name, and "%".
  */
 static const unsigned char *
 plain_letters(void)
@@ -158,8 +161,8 @@ typedef struct PlainPath
 } PlainPath;
 
 /*
- * Powers of the factor of extend_hash().  To multiply in a row would cost more
- * than all else that is done for a letter.
+ * Returns powers of the factor of extend_hash().  To multiply in a row would
+ * cost more than all other work for a letter.
  */
 static const uint64 *
 powers_of_factor(void)
@@ -173,11 +176,11 @@ powers_of_factor(void)
 }
 
 /*
- * Reads an ordinary reference: one path of ASCII, with nothing to trim,
- * decode or resolve, and with no name inside but its last component.  Folds
- * the reference into `path` and returns true, or returns false as soon as it
- * sees anything else. extend_hash() hashes a component backwards: the result
- * is the sum of the letters, each times a power of the factor, which is
+ * Reads an ordinary reference: one path of ASCII, with nothing to trim, decode
+ * or resolve, and with no name inside but its last component.  Folds the
+ * reference into `path` and returns true, or returns false at the first letter
+ * that is not ordinary.  extend_hash() hashes a component backwards: the
+ * result is the sum of the letters, each times a power of the factor, which is
  * computed forwards here.
  */
 static bool
@@ -248,7 +251,8 @@ emit_found(Finder *finder, uint64 hash, const char *text, size_t len, int famili
 /*
  * Finds the names of a path.  A value may be the tail of the paths of deeper
  * files, and tails of the value may be paths of other files.  The first `len`
- * bytes of `path` are used; `hash` is that of their last component.
+ * bytes of `path` are used; `hash` is the hash of the last component of these
+ * bytes.
  */
 static void
 emit_plain_path(Finder *finder, const PlainPath *path, size_t len, uint64 hash, int whole, int tail)
@@ -281,7 +285,7 @@ emit_plain(Finder *finder, const PlainPath *path)
 						KEY_TAIL | KEY_STEM_TAIL | derived << 1);
 
 	/*
-	 * this is an id with a dot, or the film "talk.mkv": keep the files of
+	 * the name is an id with a dot, or the film "talk.mkv": keep the files of
 	 * both
 	 */
 	if (derived != 0 && path->dot < path->len && extension <= EXTENSION_MAX)
@@ -302,16 +306,16 @@ ends_with_extension(const KeyRules *rules, const char *text, size_t len)
 
 /* The role of a place between two letters, or at an end of the text. */
 #define EDGE_BEGIN			0x01	/* a name can begin */
-#define EDGE_BEGIN_MARKED	0x02	/* a name can begin if it also ends with a
-									 * mark: "_name_" */
+#define EDGE_BEGIN_MARKED	0x02	/* a name that also ends with a mark can
+									 * begin: "_name_" */
 #define EDGE_ROOT			0x04	/* no folder stands before the name */
 #define EDGE_END			0x08	/* a name or a stem can end */
 #define EDGE_END_MARKED		0x10
 #define EDGE_END_NAME		0x20	/* a name can end, but no stem */
 #define EDGE_END_STEM		0x40	/* a stem can end, and an extension
 									 * follows, behind which a name can end */
-#define EDGE_END_STEM_MARKED 0x80	/* a name can end there if it also begins
-									 * with a mark */
+#define EDGE_END_STEM_MARKED 0x80	/* a name that also begins with a mark can
+									 * end */
 
 #define CLASS_INSIDE		0xFF	/* in the middle of a letter */
 
@@ -345,8 +349,9 @@ entity_length(const char *text, size_t len)
 }
 
 /*
- * Returns the length of "\\u00e9", "\\xe9", "\\303" or "\\c3\\a9", which is a
- * letter of two bytes in PHP's notation, if it does not mean ASCII; or 0.
+ * Returns the length of an escape like "\\u00e9", "\\xe9", "\\303" or
+ * "\\c3\\a9" (a letter of two bytes in PHP's notation), if the escape does not
+ * mean ASCII; or 0.
  */
 static size_t
 escape_length(const char *text, size_t len)
@@ -489,7 +494,10 @@ typedef struct Ahead
 	bool		no_extension;	/* the word behind the place has no extension */
 } Ahead;
 
-/* `behind` is the place of the letter behind the one at `here`. */
+/*
+ * Moves the state to the place `here`, one letter nearer to the beginning.
+ * `behind` is the place of the letter behind that letter.
+ */
 static void
 look_ahead(const Finder *finder, Ahead *ahead, size_t here, size_t behind)
 {
@@ -517,8 +525,8 @@ ends_text(const Finder *finder, size_t place)
 }
 
 /*
- * Returns whether a name can end before the letter at `here`, as EDGE_*
- * flags.  `before` is the letter before that one.
+ * Returns whether a name can end before the letter at `here`, as EDGE_* flags.
+ * `before` is the place of the letter before `here`.
  */
 static uint8
 end_at(const Finder *finder, const Ahead *ahead, size_t before, size_t here, size_t after_dot)

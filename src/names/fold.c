@@ -153,7 +153,11 @@ fold_class(bool utf8, const char *text, size_t len, int *step)
 	*step = 1;
 	if (!IS_HIGHBIT_SET(*text))
 		return fold_ascii_classes[(unsigned char) *text];
-	/* it may be a quote or a blank: names that are judged are ASCII there */
+
+	/*
+	 * the byte may be a quote or a blank: in such a database only ASCII names
+	 * are judged
+	 */
 	if (!utf8)
 		return FOLD_BREAK;
 	if ((*step = (int) utf8_letter_length(text, len)) == 0)

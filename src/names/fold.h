@@ -26,7 +26,10 @@ fold_ascii(char c)
 	return (c >= 'A' && c <= 'Z') ? c + ('a' - 'A') : c;
 }
 
-/* Returns the length of the valid letter of UTF-8 at `text`, or 0 if the `len` bytes do not begin with one. */
+/*
+ * Returns the length of the valid letter of UTF-8 at `text`, or 0 if the `len`
+ * bytes do not begin with such a letter.
+ */
 static inline size_t
 utf8_letter_length(const char *text, size_t len)
 {
@@ -44,8 +47,8 @@ utf8_letter_length(const char *text, size_t len)
 extern char *fold_text(bool utf8, const char *text, size_t len, size_t *folded_len);
 
 /*
- * Folds `len` bytes of `text` into `folded`, if all of them are ASCII.
- * Returns false if not; then the content of `folded` is undefined.
+ * Folds `len` bytes of `text` into `folded`, if all of these bytes are ASCII.
+ * Otherwise returns false, and the content of `folded` is undefined.
  */
 extern bool fold_ascii_text(const char *text, size_t len, char *folded);
 

@@ -134,7 +134,10 @@ extern size_t path_find_dot(const char *text, size_t len);
  */
 extern bool path_is_extension(const KeyRules *rules, const char *text, size_t len);
 
-/* Returns the length of `text` without its extension, if that is one of audio, else `len`. */
+/*
+ * Returns the length of `text` without its extension, if the extension is one
+ * of audio, else `len`.
+ */
 extern size_t path_stem_length(const KeyRules *rules, const char *text, size_t len);
 
 /* file_key.c */

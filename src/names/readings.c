@@ -3,11 +3,12 @@
  * names/readings.c
  *	  The readings of a text: its meanings with escapes decoded.
  *
- * A new reading is added, and never replaces another one, because a name may
- * itself look like an escape.  So each decoder makes a new reading of each
- * existing one, beginning with simple ones, until there is nothing new or
- * there are READINGS_MAX.  Then the text is also decoded through: all escapes
- * at once, as often as there are some.  Only bytes that are not UTF-8 become longer.
+ * A new reading is added, and never replaces another reading, because a name
+ * may itself look like an escape.  So each decoder makes a new reading of each
+ * existing reading, beginning with the simplest reading, until there is no new
+ * reading or there are READINGS_MAX readings.  Then the text is also decoded
+ * through: all escapes at once, as often as escapes are left.  Only bytes that
+ * are not UTF-8 become longer.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -238,8 +239,8 @@ read_backslash(const char *text, const char *end, char **out)
 }
 
 /*
- * Reads two quotes as one, as in CSV, SQL and YAML, and the four letters
- * '\\'' of the shell as one.
+ * Reads two quotes as one quote, as in CSV, SQL and YAML, and the four letters
+ * '\\'' of the shell as one quote.
  */
 static size_t
 read_doubled(const char *text, const char *end, char **out)
@@ -269,7 +270,10 @@ read_plus(const char *text, const char *end, char **out)
 	return 1;
 }
 
-/* Makes backslashes slashes.  Several in a row are one, except in "\\\\server". */
+/*
+ * Makes backslashes slashes.  Several backslashes in a row become one slash,
+ * except in "\\\\server".
+ */
 static size_t
 decode_slashes(const char *text, size_t len, char *out)
 {
@@ -477,7 +481,10 @@ static const struct
 	{'/', NULL, decode_path, NULL, 1},
 };
 
-/* The notation of PHP's S: means the same signs otherwise. */
+/*
+ * Returns whether the decoder is for PHP's S:, in which a backslash has
+ * another meaning than elsewhere.
+ */
 static bool
 is_for_php(int decoder)
 {
@@ -610,7 +617,10 @@ is_literal(const char *text, size_t len)
 	return true;
 }
 
-/* Decodes every escape, in place, until none is left.  Returns the new length. */
+/*
+ * Decodes every escape, in place, until no escape is left.  Returns the new
+ * length.
+ */
 static size_t
 decode_through(char *text, size_t len)
 {
@@ -628,7 +638,7 @@ decode_through(char *text, size_t len)
 	return len;
 }
 
-/* What a `+` stands for in a text whose escapes are all decoded. */
+/* The meaning of a `+` in a text whose escapes are all decoded. */
 typedef enum PlusSign
 {
 	PLUS_IS_PLUS,
@@ -638,7 +648,10 @@ typedef enum PlusSign
 	N_PLUS_SIGNS
 } PlusSign;
 
-/* Passes on the text with every escape decoded, as it is and with its paths resolved. */
+/*
+ * Passes on the text with every escape decoded, first without and then with
+ * its paths resolved.
+ */
 static void
 pass_decoded_through(const char *text, size_t len, bool php, PlusSign plus, ReadingSink sink, void *arg)
 {
@@ -665,10 +678,11 @@ pass_decoded_through(const char *text, size_t len, bool php, PlusSign plus, Read
 }
 
 /*
- * Passes on the readings of a text that has too many of them.  Each is a set of
- * escapes that are decoded, and others beside a name, which somebody else may
- * have written, must not use up the place of the one that the name needs.  A
- * name that has nothing of an escape itself is in one of these.
+ * Passes on the readings of a text with every escape decoded, if the text has
+ * too many readings.  Somebody else may have written escapes beside a name.
+ * The readings of those escapes must not use up the place of the reading that
+ * the name needs.  A name that looks like no escape itself is in one of the
+ * readings here.
  */
 static void
 pass_few_readings(const char *text, size_t len, ReadingSink sink, void *arg)

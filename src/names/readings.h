@@ -19,9 +19,10 @@ typedef void (*ReadingSink) (const char *text, size_t len, void *arg);
  * Calls `sink` with `len` bytes of `text` as they are, and then with each
  * other reading: percent-decoded (also twice), HTML entities decoded (also
  * twice), escapes of JSON, PHP, C and the shell decoded (also twice), doubled
- * quotes as one, "+" as a space, backslashes as slashes, and "." and ".." of
- * paths resolved; also with several of these one after another.  Of a text
- * that has too many readings, some come, and the text with all escapes decoded.
+ * quotes as one quote, "+" as a space, backslashes as slashes, and "." and
+ * ".." of paths resolved; also with several of these steps one after another.
+ * If a text has too many readings, `sink` gets some of the readings, and the
+ * text with all escapes decoded.
  */
 extern void readings_of(const char *text, size_t len, ReadingSink sink, void *arg);
 

@@ -3,22 +3,23 @@
  * names/scope.c
  *	  The names that exist: their keys, a filter, and their ends.
  *
- * A reference is first asked for in the filter, which is small enough for the
- * processor's cache and knows most keys that no file has; then in the index,
- * which knows all.  Where the keys are too many for the memory that they may
- * take, a larger filter is all that there is.
+ * A key of a reference is first looked up in the filter, which is small enough
+ * for the processor's cache, and drops most keys that no file has.  A key that
+ * the filter lets through is looked up in the index, which knows all keys of
+ * files.  If the keys are too many for the memory that they may take, there is
+ * no index, but a larger filter.
  *
- * The index is a hash table with linear probing.  A place takes eight bytes: 31
- * bits of the key, and the number of the first file that has it.  So a key that
- * no file has is taken for another one's once in hundreds of millions of
- * questions; that keeps a file, and for one run only, because the seed of the
- * next run is another one.
+ * The index is a hash table with linear probing.  A place takes eight bytes:
+ * 31 bits of the key, and the number of the first file that has it.  So once
+ * in hundreds of millions of questions, a key that no file has is taken for
+ * the key of a file.  Such a mistake keeps a file, and for one run only,
+ * because the next run has another seed.
  *
- * What the index costs is waiting for memory.  So keys are put into it, and
- * asked for, several at a time, their places being fetched meanwhile; and it is
- * made in its full size at once, if the caller says how many keys will come
- * (keys_expected).  Otherwise the keys are gathered, and the index is made when
- * the first question is asked.
+ * The cost of the index is waiting for memory.  So several keys are put into
+ * the index, or looked up, at a time, and their places are fetched meanwhile.
+ * If the caller says how many keys will come (keys_expected), the index is
+ * made in its full size at once.  Otherwise the keys are gathered, and the
+ * index is made when the first question is asked.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -69,7 +70,7 @@ scope_alloc(KeyScope *scope, size_t bytes)
 #endif
 }
 
-/* Enlarges an array of the scope, or makes a new one. */
+/* Enlarges an array of the scope, or makes a new array. */
 static void *
 scope_enlarge(KeyScope *scope, void *array, size_t bytes)
 {
@@ -90,7 +91,10 @@ scope_free(void *array)
 }
 
 
-/* Asks the kernel for large pages, whose addresses are found faster.  It need not obey. */
+/*
+ * Asks the kernel for large pages, whose addresses are found faster.  The
+ * kernel may refuse.
+ */
 static void
 prefer_large_pages(void *memory, size_t bytes)
 {
@@ -108,8 +112,8 @@ prefer_large_pages(void *memory, size_t bytes)
 
 /*
  * Returns the first place to look for a key.  Anybody may choose names:
- * without a secret seed, somebody could choose a million names with one
- * place.
+ * without a secret seed, somebody could choose a million names that all have
+ * the same place.
  */
 static inline uint64
 scatter(const KeyScope *scope, uint64 key)
@@ -155,7 +159,10 @@ key_number(const KeyScope *scope, uint64 key)
 	return scope->places[place] != 0 ? (int64) place : -1;
 }
 
-/* Places for so many keys: four for three, and one that stays free. */
+/*
+ * Returns the number of places for `keys` keys: four places for three keys,
+ * and one place that stays free.
+ */
 static inline size_t
 places_for(size_t keys)
 {
@@ -168,13 +175,16 @@ bytes_that_may_be_taken(const KeyScope *scope)
 	return scope->keys_max > 0 ? scope->keys_max : KEYS_MAX;
 }
 
-/* Makes an index of no key, with room for so many.  Returns false if the memory is too small for that. */
+/*
+ * Makes an empty index, with room for `keys` keys.  Returns false if the
+ * memory is too small for the index.
+ */
 static bool
 make_index(KeyScope *scope, size_t keys)
 {
 	size_t		most = Min(bytes_that_may_be_taken(scope) / sizeof(*scope->places), (size_t) UINT32_MAX);
 
-	/* a fuller table is a slower one, and no wrong one */
+	/* a fuller table is slower, but as exact */
 	if (most == 0 || keys > most / 10 * 9)
 		return false;
 	scope->n_places = Min(places_for(keys), most);
@@ -255,7 +265,7 @@ add_to_filter(KeyScope *scope, uint64 key)
 	scope->filter[bit / 8] |= 1 << (bit % 8);
 }
 
-/* Makes a filter of no key, with room for so many in `most` bytes. */
+/* Makes an empty filter for `keys` keys, of at most about `most` bytes. */
 static void
 make_filter(KeyScope *scope, size_t keys, uint64 most)
 {
@@ -273,7 +283,10 @@ small_filter_max(const KeyScope *scope)
 	return scope->filter_max > 0 ? scope->filter_max : FILTER_MAX;
 }
 
-/* There is no room for all keys, of which there may be so many: the memory of the index is the filter's. */
+/*
+ * Gives up the index, because there is no room for all keys, and makes a
+ * larger filter for `keys` keys, which may take half of the index's memory.
+ */
 static void
 leave_keys(KeyScope *scope, size_t keys)
 {
@@ -290,7 +303,11 @@ put_pending(KeyScope *scope)
 	for (int i = 0; i < scope->n_pending; i++)
 	{
 		add_to_filter(scope, scope->pending[i].key);
-		/* more have come than were expected */
+
+		/*
+		 * there is no room left, because more keys have come than were
+		 * expected
+		 */
 		if (!scope->too_many && !put_key(scope, scope->pending[i].key, scope->pending[i].file))
 		{
 			forget_index(scope);
@@ -310,7 +327,7 @@ put_later(KeyScope *scope, uint64 key, uint32 file)
 	scope_fetch(scope, key);
 }
 
-/* Makes filter and index for so many keys. */
+/* Makes filter and index for `keys` keys. */
 static void
 prepare(KeyScope *scope, size_t keys)
 {
@@ -320,7 +337,7 @@ prepare(KeyScope *scope, size_t keys)
 		leave_keys(scope, keys);
 }
 
-/* Makes filter and index of what was gathered. */
+/* Makes filter and index of the gathered keys. */
 static void
 put_gathered(KeyScope *scope)
 {
@@ -350,7 +367,10 @@ scope_has_key(const KeyScope *scope, uint64 key)
 	return !filter_lacks(scope, key) && (scope->too_many || key_number(scope, key) >= 0);
 }
 
-/* Makes room for more keys to be gathered.  Returns false if that would leave none for their index. */
+/*
+ * Makes room for more keys to be gathered.  Returns false if no room would be
+ * left for the index of the keys.
+ */
 static bool
 enlarge_gathered(KeyScope *scope)
 {
@@ -368,7 +388,7 @@ enlarge_gathered(KeyScope *scope)
 static void
 gather_key(KeyScope *scope, uint64 key)
 {
-	/* what is there was made for fewer keys */
+	/* the present filter was made for fewer keys */
 	forget_filter(scope);
 	if (scope->n_gathered == scope->gathered_size && !enlarge_gathered(scope))
 	{
@@ -473,8 +493,8 @@ may_have_suffix(const KeyRules *rules, const char *stem, size_t len)
 
 /*
  * A file has its path and its tails, as many as components, with and without
- * the extension.  Whether it is a derived one is told by the last letter alone,
- * or found out.
+ * the extension.  In most cases the last letter tells that the file is not a
+ * derived file; otherwise the keys are counted.
  */
 size_t
 key_count_most(const KeyRules *rules, const char *path)

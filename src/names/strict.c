@@ -44,8 +44,8 @@ typedef struct Strict
 } Strict;
 
 /*
- * A step of the reading.  It goes on to the next step with its part done, and
- * also with its part left out.
+ * A step of the reading.  The step goes on to the next step twice: with its
+ * own work done on the text, and with its own work left out.
  */
 typedef void (*Step) (Strict *strict, int step, const char *text, size_t len);
 
@@ -55,11 +55,11 @@ static void read_on(Strict *strict, int step, const char *text, size_t len);
 /* --------------------------------------------------------------- compare --- */
 
 /*
- * Returns whether `prefix`, the text before the path of a file in a value,
- * may be the upload directory.  In "archive/a.mp3" it may not: that value
- * does not mean "a.mp3", even if it protects "a.mp3".  A URL or an absolute
- * path may come from another machine, but a path in its query is not its own
- * path.
+ * Returns whether `prefix`, the text before the path of a file in a value, may
+ * be the upload directory.  The prefix of "archive/a.mp3" may not: the value
+ * does not mean "a.mp3", even if the value protects "a.mp3".  A URL or an
+ * absolute path may come from another machine, but a path in the query of a
+ * URL is not the URL's own path.
  */
 static bool
 may_be_upload_dir(const Strict *strict, const char *prefix, size_t len)
@@ -174,8 +174,8 @@ host_length(const char *text, size_t len)
 }
 
 /*
- * Reads the value without its host, and also with it: a name that looks like
- * a URL may be a file.
+ * Reads the value without its host, and also with its host: a name that looks
+ * like a URL may be a file.
  */
 static void
 without_host(Strict *strict, int step, const char *text, size_t len)

@@ -7,8 +7,8 @@
  * dropped.  When the schedule fires, the launcher starts a night worker for
  * each database of audio_cleanup.databases, one after the other, and sleeps
  * until the worker ends.  If a database takes long, the launcher begins the
- * next one after some seconds, and uses up to half of the server's workers.
- * The launcher stores nothing: the databases know what has run.
+ * next database after some seconds, and uses up to half of the server's
+ * workers.  The launcher stores nothing: the databases know what has run.
  *
  * The launcher looks at the clock once a minute, because nobody tells a
  * process that the clock was set.  Otherwise only signals and the scheduled
@@ -42,7 +42,10 @@
 #define RETRY_MS		10000
 #define RESTART_SECONDS	60
 
-/* after this time the next database is begun beside one that is being cleaned */
+/*
+ * after this time the next database is begun beside a database that is being
+ * cleaned
+ */
 #define ALONE_MS		10000
 
 /* limit for databases that are cleaned at once; half of max_worker_processes is another limit */
@@ -86,8 +89,8 @@ attach_busy(void *memory, bool is_new)
 
 /*
  * A worker of an earlier launcher may still use a slot that this launcher has
- * given to another job.  The number of such a worker is lower than that of
- * the other job.
+ * given to another job.  The number of such a worker is lower than the number
+ * of the other job.
  */
 void
 launcher_report_busy(const NightJob *job)
@@ -182,8 +185,8 @@ is_running(const Launcher *launcher, const char *database)
 }
 
 /*
- * Returns the milliseconds until one more worker may be started; -1 if
- * another one must end before.
+ * Returns the milliseconds until one more worker may be started; -1 if a
+ * running worker must end before.
  */
 static long
 time_to_next_start(const Launcher *launcher)
@@ -207,7 +210,7 @@ start_worker(Launcher *launcher, Job *job)
 
 	/*
 	 * a new number for each try: a slot accepts no report with a lower number
-	 * than the last one
+	 * than the last report
 	 */
 	job->night.number = ++launcher->last_number;
 	job->night.slot = find_free_slot(launcher);
@@ -224,7 +227,10 @@ start_worker(Launcher *launcher, Job *job)
 	return started;
 }
 
-/* Takes a job whose time has come off the list.  Returns NULL if there is none. */
+/*
+ * Takes a job whose time has come off the list.  Returns NULL if no job's time
+ * has come.
+ */
 static Job *
 take_next_job(Launcher *launcher)
 {
@@ -366,8 +372,8 @@ forget_unlisted(Launcher *launcher)
 
 /*
  * Adds a first look at databases that are new after a reload, or at all
- * databases if the hour or the time zone is new.  They record since when the
- * schedule is in force.
+ * databases if the hour or the time zone is new.  These databases record since
+ * when the schedule is in force.
  */
 static void
 compare_schedules(Launcher *launcher, const Schedule *before)
@@ -476,7 +482,8 @@ work(Launcher *launcher)
 {
 	/*
 	 * As with the logical replication launcher, exit status 1 makes the
-	 * postmaster start us again unless it is shutting down.
+	 * postmaster start the launcher again, unless the server is shutting
+	 * down.
 	 */
 	if (ShutdownRequestPending)
 		proc_exit(1);

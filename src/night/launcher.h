@@ -22,8 +22,8 @@ typedef struct NightJob
 	Firing		firing;			/* the last firing */
 	bool		has_firing;
 	bool		first_look;		/* first look at this database or schedule:
-								 * drain the runs that were left, and catch up
-								 * a missed run */
+								 * drain the runs that are not finished, and
+								 * catch up a missed run */
 	bool		server_started; /* the server has just started */
 	int			slot;			/* slot for launcher_report_busy() */
 	bool		delay_told;		/* the log has the reason for trying again */

@@ -43,7 +43,7 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 
 	/*
 	 * at the first look, a firing was missed only if the schedule was in
-	 * force then
+	 * force at that time
 	 */
 	if (job->first_look && due)
 		due = !is_new && since < job->firing.at;

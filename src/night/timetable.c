@@ -23,7 +23,7 @@
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 
-/* number of days that are searched for one without a run */
+/* number of days among which a day without a run is searched */
 #define MAX_DAYS_AHEAD	8
 
 
@@ -40,9 +40,9 @@ day_at(const Schedule *schedule, TimestampTz time)
 
 /*
  * Returns the time at which the schedule fires for `day`.  The server's rules
- * decide about an hour that the clocks skip (it fires when they skip it) or
- * show twice (it fires the second time).  A day that was skipped as a whole
- * has the time of the day after it.
+ * decide about an hour that the clocks skip (the schedule fires at the moment
+ * of the skip) or show twice (the schedule fires the second time).  A day that
+ * was skipped as a whole has the time of the following day.
  */
 static Firing
 firing_of(const Schedule *schedule, DateADT day)
@@ -73,8 +73,8 @@ timetable_last(const Schedule *schedule, TimestampTz now, Firing *firing)
 
 /*
  * Searches forward from yesterday, whose hour may have been skipped together
- * with midnight.  A day that was skipped has the time of the day after it,
- * and the day after it counts.
+ * with midnight.  A day that was skipped has the time of the following day,
+ * and the following day counts.
  */
 bool
 timetable_next(const Schedule *schedule, TimestampTz now, Firing *firing)

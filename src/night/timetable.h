@@ -3,7 +3,7 @@
  * night/timetable.h
  *	  The times of the built-in schedule, and what this database has recorded.
  *
- * A failure in the database is an ERROR.  Times are those of the schedule's
+ * A failure in the database is an ERROR.  Times are read from the schedule's
  * clock: see settings_now().
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -28,9 +28,9 @@ typedef struct Firing
 
 /*
  * timetable_last() sets *firing to the last firing of `schedule` that is not
- * after `now`, and timetable_next() to the first one after `now`.  They
- * return false, and do not change *firing, if the schedule has no hour.  They
- * need no SPI and raise no ERROR.
+ * after `now`, and timetable_next() sets *firing to the first firing after
+ * `now`.  Both functions return false, and do not change *firing, if the
+ * schedule has no hour.  Neither function needs SPI or raises an ERROR.
  */
 extern bool timetable_last(const Schedule *schedule, TimestampTz now, Firing *firing);
 extern bool timetable_next(const Schedule *schedule, TimestampTz now, Firing *firing);

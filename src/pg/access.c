@@ -7,8 +7,8 @@
  * \dp and pg_dump show them.  They are executed as the caller.
  *
  * A role may have USAGE on the schema for other reasons.  So USAGE is granted
- * only to a role that lacks it.  This is recorded, and USAGE is taken back
- * only from such a role.
+ * only to a role that lacks it.  The grant is recorded, and USAGE is taken
+ * back only from a role that has such a record.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

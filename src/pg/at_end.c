@@ -21,7 +21,9 @@ static slist_head lists = SLIST_STATIC_INIT(lists);
 void
 at_end_forget(AtEndList *list, AtEnd *entry)
 {
-	/* take the entry off the list first: nothing may make it run twice */
+	/*
+	 * take the entry off the list first: no error may make its work run twice
+	 */
 	dlist_delete(&entry->node);
 	entry->subxact = InvalidSubTransactionId;
 	if (list->forget)

@@ -55,7 +55,10 @@ typedef struct AtEndList
 	 */
 	void		(*forget) (AtEnd *entry);
 
-	/* the owner may read the entries, and may remove one by at_end_forget() */
+	/*
+	 * the owner may read the entries, and may remove an entry by
+	 * at_end_forget()
+	 */
 	dlist_head	entries;
 	slist_node	node;
 	bool		is_known;

@@ -4,8 +4,8 @@
  *	  The differences between PostgreSQL's versions.
  *
  * Supported are versions 15 to 19.  No other file knows a version: all other
- * code is written for the newest one, and this file translates names that an
- * older server spells differently.
+ * code is written for the newest version, and this file translates names that
+ * an older server spells differently.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -103,7 +103,10 @@
 #define compat_lock_is_held(tag, mode) LockHeldByMe((tag), (mode), false)
 #endif
 
-/* 17: there is a transaction_timeout; this is an entry of a list of settings */
+/*
+ * 17: there is a transaction_timeout; the macro is an entry of a list of
+ * settings
+ */
 #if PG_VERSION_NUM < 170000
 #define COMPAT_TRANSACTION_TIMEOUT_OFF
 #else
@@ -143,7 +146,7 @@
 #include "utils/lsyscache.h"
 #endif
 
-/* 19: the descriptor of a row must be finished; reading a row without that crashes */
+/* 19: the descriptor of a row must be finished, or else reading the row crashes */
 #if PG_VERSION_NUM < 190000
 #define compat_finish_row_desc(desc) ((void) (desc))
 #else

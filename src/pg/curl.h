@@ -7,9 +7,10 @@
  * linked with libcurl.
  *
  * libcurl resolves names in a thread, in which no signal must be handled.  So
- * all signals are blocked while libcurl works, and its threads inherit that.
- * It uses no signals for its time limits, takes nothing from the environment
- * of the server, and does not wait for a name server when it is to end.
+ * all signals are blocked while libcurl works, and its threads inherit the
+ * blocked signals.  libcurl uses no signals for its time limits, takes nothing
+ * from the environment of the server, and does not wait for a name server when
+ * a transfer is to end.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -22,7 +23,10 @@
 #include <pthread.h>
 #include <signal.h>
 
-/* Initializes libcurl once in the life of the process.  Returns false if that fails. */
+/*
+ * Initializes libcurl once in the life of the process.  Returns false if the
+ * initialization fails.
+ */
 static inline bool
 libcurl_init(void)
 {
@@ -49,9 +53,9 @@ libcurl_make_multi(void)
 
 /*
  * Sets what each transfer has in common.  `protocols` are the names of the
- * protocols that may be used, with commas between them, and `protocol_bits` the
- * same for older versions of libcurl.  `ca_file` is the file with the
- * certificates that are trusted; NULL: the system's.
+ * protocols that may be used, with commas between them, and `protocol_bits`
+ * are the bits of these protocols, for older versions of libcurl.  `ca_file`
+ * is the file with the certificates that are trusted; NULL: the system's.
  */
 static inline void
 libcurl_set_rules(CURL * easy, const char *protocols, long protocol_bits, const char *ca_file)

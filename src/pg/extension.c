@@ -17,7 +17,10 @@
 #include "src/pg/extension.h"
 #include "src/pg/sql.h"
 
-/* Refuses another version, which has other tables: nothing may be done with them. */
+/*
+ * Refuses another version of the extension, because the tables of that version
+ * are not known here.
+ */
 static void
 require_known_version(const char *version)
 {

@@ -37,8 +37,8 @@ extern Extension *extension_lookup(bool missing_ok);
 extern const char *extension_schema(const Extension *extension);
 
 /*
- * Returns the OID of the table or sequence `name` of the extension.  Raises
- * an ERROR if the extension has none.  Does not need SPI.
+ * Returns the OID of the table or sequence `name` of the extension.  Raises an
+ * ERROR if the extension has no such relation.  Does not need SPI.
  */
 extern Oid	extension_relation(const Extension *extension, const char *name);
 

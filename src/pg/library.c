@@ -49,7 +49,10 @@ library_should_stop(void)
 	}
 	PG_CATCH();
 	{
-		/* the barrier stays pending, and fails again where it can be raised */
+		/*
+		 * the barrier stays pending, and its error comes again where an error
+		 * can be raised
+		 */
 		MemoryContextSwitchTo(caller);
 		FlushErrorState();
 	}

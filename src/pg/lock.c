@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/lock.c
- *	  The locks of the extension, and waiting for them no longer than allowed.
+ *	  The locks of the extension, with a limit for each wait.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -26,10 +26,10 @@
 #include "src/pg/lock.h"
 #include "src/pg/role.h"
 
-/* A DROP EXTENSION that nobody holds up has ended by then. */
+/* A DROP EXTENSION that nobody holds up ends in this time. */
 #define EXTENSION_WAIT_MS	5000
 #define EXTENSION_POLL_MS	50
-/* A process that has waited in vain does not wait again for so long. */
+/* A process that has waited in vain waits again only after this time. */
 #define EXTENSION_REST_MS	60000
 
 int
@@ -60,10 +60,10 @@ deadline_in(int wait_ms)
 }
 
 /*
- * Calls `wait` under a lock_timeout, unless the caller's own is shorter.
- * Returns false if the time is up.  The caller must then abort the
- * transaction by an ERROR, because nothing was cleaned up after the error
- * that was caught.
+ * Calls `wait` under a lock_timeout that ends at the deadline, unless the
+ * caller's own lock_timeout ends earlier.  Returns false if the time is up.
+ * The caller must then abort the transaction by an ERROR, because nothing was
+ * cleaned up after the error that was caught.
  */
 static bool
 wait_bounded(TimestampTz deadline, void (*wait) (void *), void *arg)
@@ -121,9 +121,9 @@ set_lock_tag(LOCKTAG *tag, const Extension *extension, LockName name)
 
 	/*
 	 * A process keeps these locks between transactions, and may be told to
-	 * end there.  Then a lock of the ordinary method would be left behind.  A
-	 * lock of the users' method (as advisory locks, which have other tags) is
-	 * given back.
+	 * end between two transactions.  Then a lock of the ordinary method would
+	 * be left behind.  A lock of the users' method is given back.  (Advisory
+	 * locks are of that method, too, but have other tags.)
 	 */
 	if (name == LOCK_SENDING || name == LOCK_SENDING_NEXT)
 		tag->locktag_lockmethodid = USER_LOCKMETHOD;
@@ -223,7 +223,7 @@ lock_await_run(const Extension *extension)
 	LOCKTAG		tag;
 
 	set_lock_tag(&tag, extension, LOCK_RUN);
-	/* this may take hours, in which VACUUM must be able to work */
+	/* the wait may take hours, in which VACUUM must be able to work */
 	PopActiveSnapshot();
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -338,11 +338,11 @@ may_be_table(const LOCKTAG *tag)
 }
 
 /*
- * Returns whether the transaction may write rows of the relation.  ANALYZE
- * and CREATE INDEX CONCURRENTLY also hold a lock that conflicts with ours,
- * but change no row.  ALTER TABLE ... ATTACH PARTITION takes that lock on a
- * parent and adds the rows of another table.  It holds AccessExclusiveLock on
- * that table, or waits for it.
+ * Returns whether the transaction may write rows of the relation.  ANALYZE and
+ * CREATE INDEX CONCURRENTLY also hold a lock that conflicts with ours, but
+ * change no row.  ALTER TABLE ... ATTACH PARTITION takes that lock on a parent
+ * and adds the rows of another table.  Its transaction holds
+ * AccessExclusiveLock on the other table, or waits for that lock.
  */
 static bool
 writes(VirtualTransactionId vxid, Oid relid, const LockData *locks)
@@ -391,7 +391,7 @@ wait_for_writers_of(Oid relid, TimestampTz deadline)
 
 	/*
 	 * read the locks after the list: a transaction that has ended meanwhile
-	 * is missing in one of them, and need not be waited for
+	 * is missing in the list or among the locks, and need not be waited for
 	 */
 	locks = GetLockStatusData();
 	for (; VirtualTransactionIdIsValid(*others); others++)

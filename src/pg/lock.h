@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/lock.h
- *	  The locks of the extension, and waiting for them no longer than allowed.
+ *	  The locks of the extension, with a limit for each wait.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -26,26 +26,26 @@ extern void lock_end_limit(int guc_level);
 /*
  * Keeps DROP EXTENSION waiting until the end of the transaction, if nobody
  * else locks the extension for longer than some seconds.  Must be called
- * before any of our tables is locked: DROP EXTENSION locks them in an order of
- * its own.  Returns false if the extension was dropped before;
- * raises an ERROR if the extension was updated.  Needs SPI.
+ * before any of our tables is locked: DROP EXTENSION locks the tables in an
+ * order of its own.  Returns false if the extension was dropped before; raises
+ * an ERROR if the extension was updated.  Needs SPI.
  */
 extern bool lock_extension(const Extension *extension);
 
 /*
  * Takes LOCK_RUN, and then calls lock_extension().  Only the process with
- * LOCK_RUN condemns files of this database, or deals with them.  Waits at
- * most `wait_ms` milliseconds (negative: no limit), then raises ERROR
+ * LOCK_RUN condemns files of this database, or deals with condemned files.
+ * Waits at most `wait_ms` milliseconds (negative: no limit), then raises ERROR
  * lock_not_available, which names the holder.  With `session` the lock
  * outlives the transaction, unless the transaction aborts;
- * lock_release(extension, LOCK_RUN) gives the lock back.  The caller must
- * hold no lock that DROP EXTENSION waits for.  Needs SPI.
+ * lock_release(extension, LOCK_RUN) gives the lock back.  The caller must hold
+ * no lock that DROP EXTENSION waits for.  Needs SPI.
  */
 extern void lock_run(const Extension *extension, int wait_ms, bool session);
 
 /*
  * Takes LOCK_RUN until the end of the transaction, and waits as long as
- * needed.  Needs SPI and one active snapshot, which is replaced by a new one.
+ * needed.  Needs SPI and one active snapshot, which a new snapshot replaces.
  * Returns false if the extension was dropped meanwhile.
  */
 extern bool lock_await_run(const Extension *extension);
@@ -55,17 +55,17 @@ typedef enum LockName
 {
 	LOCK_RUN = 1,
 	LOCK_QUEUE,					/* the one process that waits for LOCK_RUN to
-								 * drain; every run that commits starts one,
-								 * and two are enough */
+								 * drain; every run that commits starts a
+								 * process, and two are enough */
 	LOCK_HOLDS,					/* see lock_for_hold() */
 	LOCK_SENDING,				/* the one process that sends mail */
 	LOCK_SENDING_NEXT			/* the one process that waits to send again */
 } LockName;
 
 /*
- * Takes the lock `name` for the session if it is free.  Returns whether it
- * was free. lock_release() gives the lock back, or the end of the process.
- * Does not need SPI.
+ * Takes the lock `name` for the session if it is free.  Returns whether the
+ * lock was free.  lock_release(), or the end of the process, gives the lock
+ * back.  Does not need SPI.
  */
 extern bool lock_try(const Extension *extension, LockName name);
 
@@ -75,8 +75,8 @@ extern bool lock_try(const Extension *extension, LockName name);
  * takes LOCK_HOLDS for a transaction that is going to destroy files, and
  * returns false if a transaction that makes a hold has it.  So a hold is
  * committed either before the files that are to be destroyed are read, or
- * after they are gone.  Both last until the end of the transaction.  Neither
- * function needs SPI.
+ * after they are gone.  Both locks last until the end of the transaction.
+ * Neither function needs SPI.
  */
 extern void lock_for_hold(const Extension *extension);
 extern bool lock_against_holds(const Extension *extension);

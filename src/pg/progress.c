@@ -59,7 +59,7 @@ static const char *const phase_names[] = {
 static ProgressSlot *slots = NULL;	/* slots in shared memory; NULL if the
 									 * library is not preloaded */
 static LWLock *slots_lock;
-static ProgressSlot private_slot;	/* the slot of a run that has none in
+static ProgressSlot private_slot;	/* the slot of a run that has no slot in
 									 * shared memory */
 
 static ProgressSlot *mine = NULL;	/* the slot of the run under way */

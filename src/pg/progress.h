@@ -5,7 +5,7 @@
  *
  * If the library is preloaded, the figures are in shared memory, one slot for
  * each run under way.  If not, the figures are in this process only, and INFO
- * messages tell the caller of cleanup_run() about them.
+ * messages show the figures to the caller of cleanup_run().
  *
  * A process has at most one run under way.  A run that begins inside another
  * run (a view that cleans up) is part of the outer run.  None of these
@@ -60,8 +60,8 @@ extern void progress_begin(MemoryContext context, const char *trigger, bool dry_
 
 /*
  * These functions set figures of the run under way: its id, its phase, a
- * counter, or an increment of a counter.  Without a run under way they do
- * nothing.
+ * counter, or an increment of a counter.  Without a run under way the
+ * functions do nothing.
  */
 extern void progress_set_run(int64 run_id);
 extern void progress_set_phase(ProgressPhase phase);
@@ -84,7 +84,7 @@ extern void progress_tick(void);
 /* longest name of a trigger, with its NUL */
 #define PROGRESS_TRIGGER_MAX	16
 
-/* A run under way, as other sessions see it. */
+/* A run under way, as shown to other sessions. */
 typedef struct ProgressView
 {
 	int			pid;

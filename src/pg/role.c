@@ -58,7 +58,7 @@ role_join_by_hash(void)
 	role_set_for_now("enable_mergejoin", "off");
 
 	/*
-	 * "off" only adds a cost, and decides nothing if all kinds of join are
+	 * "off" only adds a cost, which has no effect if all kinds of join are
 	 * off
 	 */
 	role_set_for_now("enable_hashjoin", "on");

@@ -51,9 +51,10 @@ extern void role_read_without_indexes(void);
 extern void role_set_for_now(const char *name, const char *value);
 
 /*
- * Keeps messages from the client, but for errors and those of level INFO, until
- * role_stop_acting() or the end of the subtransaction, unless whoever calls has
- * the rights of the current role: code that runs as that role may tell of rows.
+ * Keeps messages from the client until role_stop_acting() or the end of the
+ * subtransaction, except errors and messages of level INFO: code that runs as
+ * the current role may tell of rows.  Does nothing if the calling role has the
+ * rights of the current role.
  */
 extern void role_keep_quiet(void);
 

@@ -3,8 +3,8 @@
  * pg/secret.c
  *	  Reading a secret from a file that nobody else can read.
  *
- * The rights are those of the open file (fstat), because another file may
- * have that name a moment later.
+ * The rights are read from the open file (fstat), because another file may
+ * have the name a moment later.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

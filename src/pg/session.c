@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * pg/session.c
- *	  The settings of the server, where the session has others.
+ *	  The settings of the server, where the session has other settings.
  *
  * What a view shows may depend on settings that anybody may set: on TimeZone
- * and DateStyle where it makes a text of a time, on a setting of the
- * application's.  Two sessions would then see other references, and one of them
- * would delete what the other one needs.  So a view is read with the settings
- * that the server has for the database, whoever calls.
+ * and DateStyle where the view makes a text of a time, or on a setting of the
+ * application's.  Two sessions would then see different references, and one
+ * session would delete a file that the other session needs.  So a view is read
+ * with the settings that the server has for the database, whatever role calls.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -35,7 +35,9 @@ shows_in_texts(const struct config_generic *setting)
 		"bytea_output", "xmlbinary", "xmloption", "transform_null_equals", "gin_fuzzy_search_limit"
 	};
 
-	/* what is sent to the client is no matter here */
+	/*
+	 * such a setting is about what is sent to the client, and changes no row
+	 */
 	if (strcmp(setting->name, "client_encoding") == 0)
 		return false;
 	if (setting->group == CLIENT_CONN_LOCALE || setting->group == COMPAT_OPTIONS_PREVIOUS ||
@@ -47,7 +49,10 @@ shows_in_texts(const struct config_generic *setting)
 	return false;
 }
 
-/* A role can give itself settings, and a client can bring some. */
+/*
+ * Returns whether the role, the client or the session itself has set the
+ * value.
+ */
 static bool
 is_of_caller(GucSource source)
 {
@@ -64,7 +69,7 @@ value_of_server(const char *name)
 	char	   *value = NULL;
 	ActingAs	saved;
 
-	/* not everybody may look into the files */
+	/* not every role may read the configuration files */
 	role_act_as(BOOTSTRAP_SUPERUSERID, &saved);
 	if (sql_query_latest(SQL_ARGS(SQL_TEXT(name), SQL_OID(OIDOID, MyDatabaseId)),
 						 "SELECT coalesce((SELECT substr(s, strpos(s, '=') + 1)"

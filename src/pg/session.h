@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/session.h
- *	  The settings of the server, where the session has others.
+ *	  The settings of the server, where the session has other settings.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -11,10 +11,10 @@
 #define AUDIO_CLEANUP_SESSION_H
 
 /*
- * Gives the settings that tell how values are written, and those of
- * applications, the values that the server has for this database, whatever the
- * session, its client or its role has set; until the GUC nest level of the
- * caller ends.  Needs SPI.
+ * Gives settings the values that the server has for this database, whatever
+ * the session, its client or its role has set, until the GUC nest level of the
+ * caller ends.  These are the settings that tell how values are written, and
+ * the settings of applications.  Needs SPI.
  */
 extern void session_use_server_settings(void);
 

@@ -48,7 +48,7 @@ typedef struct Guard
 	bool		latest;			/* read under the latest snapshot, in every
 								 * isolation level */
 	bool		checked;
-	SqlKept    *kept;			/* NULL: planned for this once */
+	SqlKept    *kept;			/* NULL: the plan is not kept */
 	struct Guard *outer;
 } Guard;
 
@@ -131,7 +131,7 @@ sql_init(void)
 
 /*
  * Prepares the statement of the guard.  The guard stays in force while the
- * plan runs, because a plan that was invalidated is made from its text again.
+ * plan runs, because an invalidated plan is made from its text again.
  */
 static SPIPlanPtr
 prepare_guarded(Guard *mine, int n, Oid *types)
@@ -182,7 +182,10 @@ types_of(int n, const SqlParameter *parameters)
 	return types;
 }
 
-/* Returns NULL for none: Citus 13 copies a list, and crashes where that is empty. */
+/*
+ * Returns NULL if there are no parameters: Citus 13 copies every list, and
+ * crashes if the list is empty.
+ */
 static ParamListInfo
 values_of(int n, const SqlParameter *parameters)
 {
@@ -461,9 +464,9 @@ keep(const char *text)
 }
 
 /*
- * ReThrowError() copies the texts that were made for the error, but not those
- * that are constants of the source code.  In an error that was itself copied,
- * these constants are in the memory context of that copy.
+ * ReThrowError() copies the texts that were made for the error, but not
+ * constants of the source code.  In a copied error, these constants are in the
+ * memory context of the copy.
  */
 void
 sql_rethrow(ErrorData *error)
@@ -508,8 +511,9 @@ void
 sql_hide_rows(ErrorData *error)
 {
 	/*
-	 * the message of a constraint names it, and its detail has the row; where
-	 * a connection goes, and as which role, is in the detail of its error
+	 * the message of a violated constraint has the name of the constraint,
+	 * and the detail has the row; the detail of a connection's error has the
+	 * host and the role of the connection
 	 */
 	if (is_raised_by_code(error) ||
 		(ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&

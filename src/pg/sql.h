@@ -3,7 +3,7 @@
  * pg/sql.h
  *	  Runs a statement of our own through SPI, in one call.
  *
- * Each statement is checked: nobody may have changed what it means.
+ * Each statement is checked: nobody may have changed the meaning of its names.
  *
  * Unlike SPI's own functions, these functions do not change the current
  * memory context.  Results are allocated in the current memory context.
@@ -86,18 +86,18 @@ typedef struct SqlColumn
 extern TupleDesc sql_row_desc(int n, const SqlColumn *columns);
 
 /*
- * Every statement of this extension goes through one of the calls below.
- * Each call says which relations and functions the text may name.  The
- * relations and functions are checked by OID when the text has been analyzed
- * and its relations are locked, before the statement is planned or run:
- * somebody may have renamed a schema and put another one in its place.  A
- * statement that names another relation or function is an ERROR
- * insufficient_privilege.  Every statement may name those of pg_catalog.
+ * Every statement of this extension goes through one of the calls below.  Each
+ * call says which relations and functions the text may name.  The relations
+ * and functions are checked by OID when the text has been analyzed and its
+ * relations are locked, before the statement is planned or run: somebody may
+ * have renamed a schema and put another schema in its place.  A statement that
+ * names another relation or function is an ERROR insufficient_privilege.
+ * Every statement may name the relations and functions of pg_catalog.
  *
  * All calls take `n` parameters $1 ... and need SPI.  A call that returns an
- * int returns the number of rows; the rows are in SPI_tuptable, and the
- * caller frees them with SPI_freetuptable().  Each statement takes its own
- * snapshot, so none need be active.  Any failure is an ERROR.
+ * int returns the number of rows; the rows are in SPI_tuptable, and the caller
+ * frees that table with SPI_freetuptable().  Each statement takes its own
+ * snapshot, so the caller needs no active snapshot.  Any failure is an ERROR.
  */
 
 /* Installs the hook that checks statements. _PG_init() calls this once.  Does not need SPI. */
@@ -113,8 +113,8 @@ extern char *sql_replace(const char *sql, const char *mark, const char *name);
 extern char *sql_name_schema(const Extension *extension, const char *sql);
 
 /*
- * Executes `sql` as the current role.  The text may name only pg_catalog's
- * relations and functions.
+ * Executes `sql` as the current role.  The text may name only relations and
+ * functions of pg_catalog.
  */
 extern int	sql_query(int n, const SqlParameter *parameters, const char *sql);
 
@@ -146,7 +146,10 @@ extern int	sql_query_members(Oid member_of, int n, const SqlParameter *parameter
 extern int	owner_query(const Extension *extension, int n, const SqlParameter *parameters,
 						const char *sql);
 
-/* Does the work of owner_query(), but sends the rows to `receiver` and nowhere else. */
+/*
+ * Does the work of owner_query(), but sends the rows to `receiver`, and not to
+ * SPI_tuptable.
+ */
 extern void owner_query_into(const Extension *extension, int n, const SqlParameter *parameters,
 							 const char *sql, DestReceiver *receiver);
 
@@ -156,7 +159,7 @@ extern bool owner_finds(const Extension *extension, int n, const SqlParameter *p
 
 /*
  * Does the work of owner_query().  Returns a copy of the first column of the
- * first row; 0 if that is NULL, or if there is no row.
+ * first row; 0 if the column is NULL, or if there is no row.
  */
 extern Datum owner_value(const Extension *extension, int n, const SqlParameter *parameters,
 						 const char *sql);
@@ -174,9 +177,9 @@ extern int	owner_numbers(const Extension *extension, int n, const SqlParameter *
 
 /*
  * Executes `sql` on a user's table, as the current role.  The text must name
- * no relation but the one with OID `relation`, and no functions but those of
- * pg_catalog.  Triggers, policies and rules of the relation may name others:
- * they are not checked.
+ * no relation except the relation with OID `relation`, and no functions except
+ * functions of pg_catalog.  Triggers, policies and rules of the relation are
+ * not checked, and may name other relations and functions.
  */
 extern int	sql_query_on(Oid relation, int n, const SqlParameter *parameters, const char *sql);
 
@@ -195,16 +198,16 @@ pg_noreturn extern void sql_rethrow(ErrorData *error);
 
 /*
  * Returns whether the texts of `error` may show the content of rows, or of a
- * user mapping.  These are the errors of a value that cannot be read or is no
- * name, of a constraint, of code in a procedural language (with any SQLSTATE),
- * and of a connection to another server.  Never raises an ERROR; does not need
- * SPI.
+ * user mapping.  Such errors are the errors of a value that cannot be read or
+ * is no name, of a constraint, of code in a procedural language (with any
+ * SQLSTATE), and of a connection to another server.  Never raises an ERROR;
+ * does not need SPI.
  */
 extern bool sql_tells_of_rows(const ErrorData *error);
 
 /*
- * Removes the texts that may show the content of rows from such an error.
- * The SQLSTATE stays.  Does not need SPI.
+ * Removes the texts that may show the content of rows from an error for which
+ * sql_tells_of_rows() is true.  The SQLSTATE stays.  Does not need SPI.
  */
 extern void sql_hide_rows(ErrorData *error);
 

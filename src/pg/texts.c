@@ -3,8 +3,9 @@
  * pg/texts.c
  *	  A list of texts that may be larger than memory.
  *
- * A record is the number of bytes that are those of the text before, the number
- * of bytes that follow, and these.
+ * A record has the number of bytes that its text has in common with the
+ * beginning of the text before, the number of bytes that follow, and these
+ * bytes.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -33,9 +34,9 @@ struct TextList
 	Size		size;			/* of `records` */
 	Size		used;
 	Size		at;				/* where the next text begins */
-	char	   *records;		/* NULL once they are in the file */
+	char	   *records;		/* NULL once the records are in the file */
 	BufFile    *file;
-	StringInfoData last;		/* the text that was added or read last */
+	StringInfoData last;		/* the text that was added last, or read last */
 };
 
 #define RECORDS_MIN		1024	/* bytes */
@@ -65,7 +66,10 @@ texts_end(TextList *list)
 	pfree(list);
 }
 
-/* The file outlives the subtransaction in which memory happens to run out. */
+/*
+ * Makes the file of the list.  The file must outlive the subtransaction in
+ * which the memory of the list is used up.
+ */
 static void
 write_to_file(TextList *list)
 {

@@ -21,7 +21,7 @@
 /* microseconds from 1970 to 2000 */
 #define UNIX_TO_SERVER_US	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
-/* Returns the time of the server for one in nanoseconds since 1970. */
+/* Returns the server's time for a time in nanoseconds since 1970. */
 static inline TimestampTz
 time_from_unix_ns(int64 ns)
 {

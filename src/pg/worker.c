@@ -46,7 +46,8 @@ worker_receive_signals(void)
 
 /*
  * Settings that a DBA made for the sessions of users, with ALTER DATABASE or
- * in postgresql.conf, must not stop our workers.  Autovacuum does the same.
+ * in postgresql.conf, must not stop our workers.  Autovacuum overrides these
+ * settings, too.
  */
 void
 worker_override_settings(void)

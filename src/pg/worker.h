@@ -47,7 +47,7 @@ extern Extension *worker_begin_in(MemoryContext context);
 
 /*
  * Takes interrupts, and reloads the configuration if the postmaster has asked
- * for that.  Must be called between two transactions.
+ * for a reload.  Must be called between two transactions.
  */
 extern void worker_look_up(void);
 

@@ -3,10 +3,10 @@
  * plan/condemn.c
  *	  The second look, after which a file is condemned.
  *
- * A file that looked like an orphan in the survey is looked at once more when
- * every transaction that was writing to a source has ended, under a snapshot
- * that is taken after that.  So a row that was not yet committed protects its
- * file, too.  No file is touched here.
+ * A file that looked like an orphan in the survey is looked at once more.
+ * Before this second look, every transaction that is writing to a source must
+ * end; then a new snapshot is taken.  So a row that is not yet committed in
+ * the survey protects its file, too.  No file is touched here.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -55,13 +55,13 @@ typedef struct ClearingTry
 	CleanupPlan *plan;
 	Condemned  *condemned;
 	List	   *sources;
-	const Source *source;		/* the one being cleared */
+	const Source *source;		/* the source being cleared */
 	bool		cleared;
 } ClearingTry;
 
 /*
- * Clears the sessions (text[]) of one source.  If there are backups, remembers
- * their references, because the audio can come back.
+ * Clears the sessions (text[]) of one source.  If there are backups, records
+ * the cleared references, because the audio can come back.
  */
 static void
 clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
@@ -97,7 +97,10 @@ clear_all(void *arg)
 				(errcode(ERRCODE_TRANSACTION_ROLLBACK), errmsg("a dry run takes back what it tries")));
 }
 
-/* Adds the error that a source cannot be cleared, and why, and notes the source, so that this happens once in a run. */
+/*
+ * Adds the error that a source cannot be cleared, and why.  Notes the source,
+ * so that the error comes once in a run.
+ */
 static void
 note_unclearable(CleanupPlan *plan, const Source *source, const char *message, const char *detail,
 				 const char *hint)
@@ -126,7 +129,10 @@ can_try_clearing(void)
 	return !XactReadOnly && !RecoveryInProgress() && !IsolationUsesXactSnapshot();
 }
 
-/* Notes, without a try, the sources that cannot be cleared.  Returns false if there are any. */
+/*
+ * Notes, without a try, the sources that cannot be cleared.  Returns false if
+ * there are such sources.
+ */
 static bool
 look_at_clearing(CleanupPlan *plan, List *sources)
 {
@@ -145,11 +151,11 @@ look_at_clearing(CleanupPlan *plan, List *sources)
 
 /*
  * Clears the sessions of all sources, or of none: if the session of one source
- * keeps a file, the row of another source must not be cleared.  This happens in
- * a subtransaction, because constraints and triggers of a table may raise an
- * error, which concerns its source alone.  A dry run tries, and takes it back.
- * Returns false if a source could not be cleared; then the files must be judged
- * again.
+ * keeps a file, the row of another source must not be cleared.  The clearing
+ * is done in a subtransaction, because constraints and triggers of a table may
+ * raise an error, which concerns its source alone.  A dry run clears, and
+ * takes the clearing back.  Returns false if a source could not be cleared;
+ * then the files must be judged again.
  */
 static bool
 clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
@@ -203,7 +209,7 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 
 		/*
 		 * a source that was slow to clear has not used up the time of the
-		 * others
+		 * other sources
 		 */
 		plan_limit_reading(plan->context.settings, plan->in_batches);
 	}
@@ -232,9 +238,10 @@ is_of_cleared_source(const CleanupPlan *plan, const CondemnedFile *file)
 }
 
 /*
- * Adds the next files of the survey to the match.  Returns false if there are
- * none.  `limit` is for files whose sessions are cleared, which come first: each
- * batch of them reads the sources again.  The files of a session stay together.
+ * Adds the next files of the survey to the match.  Returns false if no file is
+ * left.  `limit` is for files whose sessions are cleared, which come first:
+ * each batch of such files reads the sources again.  The files of a session
+ * stay together.
  */
 static bool
 take_next(CleanupPlan *plan, int64 limit, Match *match)

@@ -78,10 +78,10 @@ find_source(const CleanupPlan *plan, Oid relid)
 }
 
 /*
- * Returns a brake if a source had `rows` rows, which protected `files` files, at
- * the last run, and has none now.  check_whole() deals with all sources
- * together.  If fewer files would go than the source has protected, then those
- * have gone from the directory before.
+ * Returns a brake if a source had `rows` rows, which protected `files` files,
+ * at the last run, and has no rows now.  check_whole() deals with all sources
+ * together.  If fewer files would go than the source has protected, then the
+ * protected files have gone from the directory before.
  */
 static Brake *
 check_source(const CleanupPlan *plan, const Source *source, int64 rows, int64 files)
@@ -126,8 +126,8 @@ check_sources(const CleanupPlan *plan)
 
 /*
  * The figures of a source that has no rows or files any more stay as they were
- * until check_source() has judged that; it does not judge a run that would
- * delete no file.
+ * until check_source() has judged the loss.  check_source() does not judge a
+ * run that would delete no file.
  */
 void
 counts_remember(const CleanupPlan *plan)

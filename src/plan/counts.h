@@ -14,16 +14,16 @@
 
 /*
  * Returns the brakes (Brake) that follow from the figures of a surveyed plan.
- * plan->force overrides the brakes that count; it does not override the brake
- * of an unattended run, that a column which nobody registered holds names of
- * orphans.  Needs SPI; a failure is an ERROR.
+ * plan->force overrides the brakes that count.  But plan->force does not
+ * override a brake of unattended runs: a column that nobody registered holds
+ * names of orphans.  Needs SPI; a failure is an ERROR.
  */
 extern List *counts_check(CleanupPlan *plan);
 
 /*
  * Records, for the next run, how many rows each source of a surveyed plan has,
- * and how many files they protect.  Must be called in a real run that no brake
- * has stopped.  Needs SPI; a failure is an ERROR.
+ * and how many files these rows protect.  Must be called in a real run that no
+ * brake has stopped.  Needs SPI; a failure is an ERROR.
  */
 extern void counts_remember(const CleanupPlan *plan);
 

@@ -19,7 +19,7 @@
 #include "src/plan/seen.h"
 #include "src/sources/sources.h"
 
-/* A file that waits until enough files can be looked at together. */
+/* A file that waits until there are enough files to look at together. */
 typedef struct WaitingFile
 {
 	int64		number;
@@ -38,14 +38,16 @@ typedef struct Judgement
 	bool		again;			/* errors about these files were reported
 								 * before */
 	MemoryContext scratch;		/* reset for each file */
-	WaitingFile *waiting;		/* NULL: each file is looked at when it comes */
+	WaitingFile *waiting;		/* NULL: files do not wait */
 	int			n_waiting;
 	int			most_waiting;
-	MemoryContext waiting_context;	/* has the texts of those that wait */
-	int			last_source;	/* the last failed session: they come sorted */
+	MemoryContext waiting_context;	/* has the texts of the waiting files */
+	int			last_source;	/* source of the last session: sessions come
+								 * sorted */
 	char	   *last_session;
-	bool		has_own;		/* a file of that session came with it first, */
-	bool		has_shared;		/* and another with an earlier session */
+	bool		has_own;		/* a file came with the last session as its
+								 * first, */
+	bool		has_shared;		/* and another file with an earlier session */
 } Judgement;
 
 /* Sets *identity to the identity of the file.  Returns false if there is no such regular file. */
@@ -68,9 +70,9 @@ identify(Judgement *judgement, int64 number, const char *path, FileIdentity *ide
 }
 
 /*
- * Returns whether the file has not changed since the match began.  If it has,
- * it is not the file that was matched: a row that refers to it may have come
- * after the snapshot.
+ * Returns whether the file has not changed since the match began.  A changed
+ * file is not the file that was matched: a row that refers to the file may
+ * have come after the snapshot.
  */
 static bool
 is_unchanged(const CleanupPlan *plan, const FileIdentity *identity)
@@ -97,7 +99,10 @@ report_closed(CleanupPlan *plan, const char *path, int errnum)
 	plan_add_error(plan, psprintf("no file can be removed from folder \"%s\": %s", folder, strerror(errnum)));
 }
 
-/* Returns whether the file can be removed; only a preview asks, because a run tries, and its row says why not. */
+/*
+ * Returns whether the file can be removed; only a preview asks, because a run
+ * tries to remove the file, and the file's row says why that fails.
+ */
 static bool
 is_removable(Judgement *judgement, const char *path)
 {
@@ -134,9 +139,9 @@ session_key(const char *source, const char *session)
 
 /*
  * Notes that the session must not be cleared before its own files come.  If
- * several sessions refer to a file, the survey has the file once, with the first
- * of them.  So the file may come in an earlier batch than the other files of a
- * later session.
+ * several sessions refer to a file, the survey has the file once, with the
+ * first of these sessions.  So the file may come in an earlier batch than the
+ * other files of a later session.
  */
 static void
 defer_session(CleanupPlan *plan, const char *source, const char *session)
@@ -183,18 +188,19 @@ note_session(Judgement *judgement, const Source *source, const char *session)
 	judgement->has_own = judgement->has_shared = false;
 
 	/*
-	 * the current context is that of a query, which may end before this is
-	 * used
+	 * the current context belongs to a query, which may end before the text
+	 * is used
 	 */
 	judgement->last_session = MemoryContextStrdup(judgement->plan->memory, session);
 	condemned_add_session(judgement->condemned, source->number, session);
 }
 
 /*
- * Judges a file of a failed session.  A reference protects every file that it may
- * mean, but condemns only a file that it names to the letter (`strict`).  Another
- * file that it matches, by a bare name in some subdirectory for example, may be
- * an upload of this minute: such a file must also have the age of an orphan.
+ * Judges a file of a failed session.  A reference protects every file that it
+ * may mean, but condemns only a file that it names to the letter (`strict`).
+ * A file that the reference matches otherwise, by a bare name in some
+ * subdirectory for example, may be an upload of this minute: such a file must
+ * also have the age of an orphan.
  */
 static void
 judge_failed(Judgement *judgement, int64 number, const char *path, const Source *source, const char *session,
@@ -237,7 +243,10 @@ judge_file(Judgement *judgement, const WaitingFile *file)
 		judge_failed(judgement, file->number, file->path, file->source, file->session, file->strict);
 }
 
-/* Judges the files that wait, after one call of the store has looked at all of them. */
+/*
+ * Judges the files that wait, after one call of the store has looked at all
+ * these files.
+ */
 static void
 judge_waiting(Judgement *judgement)
 {

@@ -18,10 +18,10 @@
  * `hits`, and the executor joins them with the keys of the files: a hash join of
  * 64-bit integers whose sizes the planner knows.
  *
- * Rows of failed sessions are kept apart, with their session and their text: all
- * of them in `failed`, those that condemn in `judged`.  A failed row that does
- * not condemn, because another transaction has the row locked, protects like any
- * other.  These rows are always joined.
+ * Rows of failed sessions are kept apart, with their session and their text:
+ * all such rows in `failed`, and the rows that condemn in `judged`.  A failed
+ * row that does not condemn, because another transaction has the row locked,
+ * protects like any other.  These rows are always joined.
  *
  * A match takes two thirds of maintenance_work_mem, a few times work_mem, and a
  * few bits for each file and each source.
@@ -55,8 +55,8 @@
 
 /*
  * Slots for the last hits.  A name that every row has ("recording.mp3") would
- * put as many hits into the join as there are rows.  So a hit is left out if it
- * is equal to the last hit of its slot.
+ * put as many hits into the join as there are rows.  So a hit that is equal to
+ * the last hit of its slot is left out.
  */
 #define RECENT_HITS		8192
 
@@ -73,13 +73,13 @@
 typedef uint8 *Bits;			/* one bit a file, or a key of the scope */
 
 /*
- * The last hit of a slot.  The key is kept whole: a user who chooses a name can
- * choose its hash, and a hit that only looked like this one would be a lost
- * reference.
+ * The last hit of a slot.  The key is kept whole: a user who chooses a name
+ * can choose its hash, and a hit with another key and an equal hash would be a
+ * lost reference.
  */
 typedef struct RecentHit
 {
-	uint64		key;			/* 0: none */
+	uint64		key;			/* 0: the slot is empty */
 	int			source;
 } RecentHit;
 
@@ -95,7 +95,7 @@ typedef enum MatchStore
 	N_STORES
 } MatchStore;
 
-/* What one source refers to.  A set that is NULL is empty. */
+/* The files that one source refers to.  A set that is NULL is empty. */
 typedef struct SourceFiles
 {
 	int64		rows;
@@ -121,14 +121,16 @@ struct Match
 	Tuplestorestate *stores[N_STORES];
 	TupleDesc	descs[N_STORES];
 
-	Bits		protected_files;	/* a row of no judged session refers to it */
-	Bits		referenced;		/* any row refers to it */
-	Bits		held;			/* cleanup_hold() holds it */
-	Bits		pending;		/* it is condemned already */
-	Bits		restored;		/* it was restored lately, or is about to be */
-	Bits		marked;			/* match_mark() has marked it */
-	Bits		shown;			/* it is in STORE_NAMES */
-	SourceFiles *of_source;		/* one for each source, by its number */
+	Bits		protected_files;	/* files that a row of no judged session
+									 * refers to */
+	Bits		referenced;		/* files that any row refers to */
+	Bits		held;			/* files that cleanup_hold() holds */
+	Bits		pending;		/* files that are condemned already */
+	Bits		restored;		/* files that were restored lately, or are
+								 * about to be restored */
+	Bits		marked;			/* files that match_mark() has marked */
+	Bits		shown;			/* files that are in STORE_NAMES */
+	SourceFiles *of_source;		/* sets of each source, by its number */
 };
 
 
@@ -403,7 +405,7 @@ consider_row(const SourceRow *row, void *arg)
 	HitWriter  *writer = arg;
 	Match	   *match = writer->match;
 
-	/* a hit of a session is written with its own session: not later */
+	/* a hit of a session must be written at once, with its session */
 	bool		at_once = row->session != NULL;
 
 	CHECK_FOR_INTERRUPTS();
@@ -499,7 +501,10 @@ refer_to(Match *match, int64 file, int source, bool protects)
 	add_to_set(of_source->protected_files, file);
 }
 
-/* Notes the sources that refer to a file by this key.  Returns whether there is one. */
+/*
+ * Notes the sources that refer to a file by this key.  Returns whether there
+ * is such a source.
+ */
 static bool
 refer_by_key(Match *match, int64 number, int64 file)
 {
@@ -592,7 +597,10 @@ hide_tuplestores(void)
 		sql_hide_tuplestore(store_names[i]);
 }
 
-/* Receives files.  Adds them to `set`; or, without a set, notes that the source in the second column refers to them. */
+/*
+ * Receives files.  Adds them to `set`; or, without a set, notes that the
+ * source in the second column refers to the files.
+ */
 typedef struct FileReceiver
 {
 	DestReceiver pub;
@@ -624,7 +632,10 @@ collect_files(Match *match, const Extension *extension, const char *sql, Bits se
 	owner_query_into(extension, 0, NULL, sql, &receiver.pub);
 }
 
-/* Joins hits that are not marked in the scope with the keys of the files.  As a rule there are none. */
+/*
+ * Joins hits that are not marked in the scope with the keys of the files.  As
+ * a rule there are no such hits.
+ */
 static void
 collect_references(Match *match, const Extension *extension)
 {
@@ -668,8 +679,8 @@ restored_lately(const Match *match)
 
 /*
  * Returns whether our own tables have any row that may be about one of these
- * files.  As a rule they have none.  The history may be long, so
- * the conditions are those of partial indexes.
+ * files.  As a rule there is no such row.  The history may be long, so partial
+ * indexes have the same conditions.
  */
 static bool
 any_named(const Match *match, const Extension *extension, bool with_spoken_for)
@@ -824,7 +835,10 @@ match_unreferenced(Match *match, MatchSink sink, void *arg)
 	scan_names(match, match->referenced, pass_unless_kept, &filter);
 }
 
-/* Gathers the rows of one file and session, and passes them on as one. */
+/*
+ * Gathers the rows of one file and session, and passes on one call for all
+ * these rows.
+ */
 typedef struct FailedReceiver
 {
 	DestReceiver pub;

@@ -28,18 +28,19 @@ typedef enum MatchMode
 {
 	MATCH_PROTECT,				/* every row protects its files */
 	MATCH_JUDGE,				/* failed sessions condemn their files instead */
-	MATCH_JUDGE_LOCKED			/* only those whose row could be locked do so */
+	MATCH_JUDGE_LOCKED			/* only failed sessions whose row could be
+								 * locked condemn */
 } MatchMode;
 
 /*
- * Begins a match by these settings, without files, in the current memory
- * context.  `claim` is the claim of the directory, a UUID or NULL: only files of
- * runs under this claim are set aside.  Neither argument is copied.  What exceeds
- * work_mem goes to disk.
+ * Begins a match with `settings`, without files, in the current memory
+ * context.  `claim` is the claim of the directory, a UUID or NULL: only files
+ * of runs under this claim are set aside.  Neither argument is copied.  A
+ * working set that exceeds work_mem goes to disk.
  */
 extern Match *match_begin(const Settings *settings, const char *claim);
 
-/* Frees the match and all that it has written to disk. */
+/* Frees the match and its temporary files. */
 extern void match_end(Match *match);
 
 /* Returns a match of the same files that has not been run, and ends `match`. */
@@ -61,7 +62,7 @@ extern int64 match_count(const Match *match);
 extern void match_run(Match *match, const Extension *extension, List *sources,
 					  MatchMode mode, TimestampTz failed_before, bool with_spoken_for);
 
-/* Returns how many files a row refers to, also one of a failed session. */
+/* Returns how many files a row refers to, also a row of a failed session. */
 extern int64 match_count_referenced(const Match *match);
 
 /* Returns how many rows of all sources were read. */
@@ -72,8 +73,8 @@ typedef struct MatchCounts
 {
 	int64		rows;
 	int64		files;			/* files that the source refers to */
-	int64		protected_files;	/* those that it protects, by rows of no
-									 * judged failed session */
+	int64		protected_files;	/* files that the source protects, by rows
+									 * of no judged failed session */
 } MatchCounts;
 
 /* Sets *counts to the figures of the source with this number. */

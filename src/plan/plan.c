@@ -30,7 +30,10 @@
 
 /* -------------------------------------------------------------- beginning --- */
 
-/* Closes the store of a plan, and ends its limit of time, when the plan ends, also by an ERROR. */
+/*
+ * Closes the store of a plan, and ends the plan's limit of time, when the plan
+ * ends, also by an ERROR.
+ */
 static void
 give_back(void *arg)
 {
@@ -110,9 +113,10 @@ make_call(void *arg)
 }
 
 /*
- * A preview keeps no lock.  Its caller may have no right to the tables that it
- * has read, and may leave the transaction open: a lock would hold up everybody
- * who changes such a table, and all who come after.
+ * A preview keeps no lock.  The caller may have no right to the tables that
+ * the preview has read, and may leave the transaction open: a lock would hold
+ * up everybody who changes such a table, and everybody who then waits behind
+ * them.
  */
 Jsonb *
 plan_call(CleanWhat what, bool dry_run, bool force, PlanWork work, void *arg)
@@ -224,7 +228,10 @@ plan_advise(CleanupPlan *plan)
 	plan->found.warnings = unregistered_search(plan, false);
 }
 
-/* Raises the brake in a real run; a preview notes it apart from the other brakes, and goes on. */
+/*
+ * Raises the brake in a real run; a preview notes the brake apart from the
+ * other brakes, and goes on.
+ */
 static void
 note_brake(CleanupPlan *plan, Brake *found)
 {

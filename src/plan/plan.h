@@ -31,7 +31,10 @@ typedef enum CleanWhat
 /* Only the functions below write to a plan. */
 typedef struct CleanupPlan CleanupPlan;
 
-/* The findings of a plan so far, for the rooms that act on them or report them. */
+/*
+ * The findings of a plan so far, for the rooms that act on findings or report
+ * them.
+ */
 typedef struct PlanFindings
 {
 	List	   *brakes;			/* of Brake: why a real run would be refused */
@@ -53,23 +56,24 @@ typedef struct PlanFindings
 	Condemned  *condemned;		/* files that the survey condemns; NULL before
 								 * the survey */
 	int64		n_uploads;		/* uploads that were begun and not completed;
-								 * -1: not known, or there can be none */
-	TimestampTz oldest_upload;	/* when the oldest of these was begun; 0: none */
-	List	   *old_uploads;	/* of LedgerUpload: those to be ended */
+								 * -1: not known, or no upload is possible */
+	TimestampTz oldest_upload;	/* when the oldest such upload was begun; 0:
+								 * there is none */
+	List	   *old_uploads;	/* of LedgerUpload: uploads to be ended */
 	const char *uploads_error;	/* why the uploads are not known; or NULL */
 } PlanFindings;
 
 /*
- * All functions with a plan need SPI, except plan_call() and those that only
- * return a part of the plan.  Any failure is an ERROR.  A brake is an ERROR in a
- * real run; a preview collects it in the findings.
+ * All functions with a plan need SPI, except plan_call() and the functions
+ * that only return a part of the plan.  Any failure is an ERROR.  A brake is
+ * an ERROR in a real run; a preview collects brakes in the findings.
  */
 
 /*
  * Begins a plan for `what`, in a memory context of its own below the current
  * one.  With `dry_run` the plan is a preview, and changes nothing.  `force`
- * overrides the brakes that count.  A plan has open descriptors: plan_end()
- * closes them, or the deletion of that context, as after an ERROR.
+ * overrides the brakes that count.  plan_end(), or the deletion of that
+ * context, as after an ERROR, closes the descriptors of the plan.
  */
 extern CleanupPlan *plan_begin(CleanWhat what, bool dry_run, bool force);
 extern void plan_end(CleanupPlan *plan);
@@ -89,7 +93,7 @@ extern const PlanFindings *plan_findings(const CleanupPlan *plan);
 /* Returns the settings and the extension of the plan. */
 extern const Context *plan_context(const CleanupPlan *plan);
 
-/* Both return an argument of plan_begin(). */
+/* Each function returns an argument of plan_begin(). */
 extern CleanWhat plan_what(const CleanupPlan *plan);
 extern bool plan_is_preview(const CleanupPlan *plan);
 
@@ -114,42 +118,46 @@ extern void plan_advise(CleanupPlan *plan);
 extern void plan_check_transaction(CleanupPlan *plan);
 
 /*
- * Refuses a real run whose sources have writers on other servers that cannot be
- * waited for: a subscription fills the source; or its rows lie on another
- * server, and this is not an `own_transaction`, one that the extension has
- * begun, so that it may see the rows as they were earlier.  A preview notes the
- * reason.
+ * Refuses a real run whose sources have writers on other servers that cannot
+ * be waited for: a subscription fills the source; or the rows of the source
+ * lie on another server, and the extension has not begun the transaction
+ * itself (`own_transaction`).  Another transaction may see the rows as they
+ * were earlier.  A preview notes the reason.
  */
 extern void plan_check_nodes(CleanupPlan *plan, bool own_transaction);
 
 /*
- * Returns whether nobody is there who could look and cancel: this process is a
- * background worker, of any kind, or serves a connection of pg_cron.
+ * Returns whether no person can look at the run and cancel it: this process is
+ * a background worker, of any kind, or serves a connection of pg_cron.
  */
 extern bool plan_is_unattended(void);
 
 /*
- * Limits how long the sources are read from now on: to max_run_minutes in a run
- * in batches or an unattended process, and in the latter also to source_timeout.
- * The limit holds until the next call, or the end of the plan.
+ * Limits how long the sources are read from now on: to max_run_minutes in a
+ * run in batches or an unattended process, and in an unattended process also
+ * to source_timeout.  The limit holds until the next call, or the end of the
+ * plan.
  */
 extern void plan_limit_reading(const Settings *settings, bool in_batches);
 
-/* Opens the directory, and reads its claim.  A claim of somebody else is no brake here. */
+/* Opens the directory, and reads its claim.  Another database's claim is no brake here. */
 extern void plan_open_directory(CleanupPlan *plan);
 
 /*
- * Locks the open directory, which keeps other runs out until the plan ends; and
- * until the work is done that is left to the commit.
+ * Locks the open directory, which keeps other runs out until the plan ends,
+ * and until the work that is left to the commit is done.
  */
 extern void plan_lock_directory(CleanupPlan *plan);
 
-/* Calls plan_lock_directory(), and applies a brake unless the directory still is ours. */
+/*
+ * Calls plan_lock_directory(), and applies a brake unless the directory still
+ * belongs to this database.
+ */
 extern void plan_lock_own_directory(CleanupPlan *plan);
 
 /*
- * Opens the directory, checks that it is ours, and loads and checks the sources.
- * A real run locks the directory.
+ * Opens the directory, checks that the directory belongs to this database, and
+ * loads and checks the sources.  A real run locks the directory.
  */
 extern void plan_open(CleanupPlan *plan);
 
@@ -162,39 +170,40 @@ extern void plan_survey(CleanupPlan *plan, bool interxact);
 
 /*
  * Calls sink(path, arg) for every file in the open directory, whatever its
- * extension, except those whose name is not valid in the database's encoding.
- * This is for a look that decides nothing: the plan's brakes are forgotten.
- * ERROR if the directory cannot be read whole.
+ * extension, except files whose name is not valid in the database's encoding.
+ * The function is for a look that decides nothing: the plan's brakes are
+ * forgotten.  ERROR if the directory cannot be read whole.
  */
 typedef void (*PlanWalkSink) (const char *path, void *arg);
 extern void plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg);
 
 /*
- * Sets *n to the number of uploads of audio files below the open directory that
- * were begun and are not completed.  Returns false if there can be none, or if
- * they cannot be counted.
+ * Sets *n to the number of uploads of audio files below the open directory
+ * that were begun and are not completed.  Returns false if no such upload is
+ * possible, or if the uploads cannot be counted.
  */
 extern bool plan_count_uploads(FileStore *store, const Settings *settings, int64 *n);
 
 /*
- * Condemns the next files of the survey for the run `run_id`: waits for writers,
- * matches those files again under a new snapshot, with the rows of failed
- * sessions locked, and clears the columns of sessions whose source wants that.
- * After about `limit` files whose sessions are cleared, the rest is left to
- * another call in another transaction, so that rows of a source are not locked
- * for long.  Returns the files that are condemned, perhaps none; NULL when the
- * survey has no more files.  The caller has the run lock.
+ * Condemns the next files of the survey for the run `run_id`: waits for
+ * writers, matches those files again under a new snapshot, with the rows of
+ * failed sessions locked, and clears the columns of sessions whose source asks
+ * for clearing.  After about `limit` files whose sessions are cleared, the
+ * rest is left to another call in another transaction, so that rows of a
+ * source are not locked for long.  Returns the set of files that are
+ * condemned, which may be empty; NULL when the survey has no more files.  The
+ * caller has the run lock.
  */
 extern Condemned *plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit);
 
 /*
- * Looks again at files that were condemned before, those of `match`: waits for
- * writers, and runs the match.  After that, match_why_needed() tells which of
- * the files are needed now.  `own_transaction`: see sources_wait_remotely().
- * With `lock`, rows of failed sessions that refer to the files stay locked.
- * Sets *match_us to the microseconds that the reading took, without the waiting.
- * Returns NULL; or a brake if the match was not run, because the sources cannot
- * be read, or because writers could not be waited for.
+ * Looks again at the files of `match`, which were condemned before: waits for
+ * writers, and runs the match.  Then match_why_needed() tells which of the
+ * files are needed now.  `own_transaction`: see sources_wait_remotely().  With
+ * `lock`, rows of failed sessions that refer to the files stay locked.  Sets
+ * *match_us to the microseconds that the reading took, without the waiting.
+ * Returns NULL; or a brake if the match was not run, because the sources
+ * cannot be read, or because writers could not be waited for.
  */
 extern Brake *plan_recheck(const Context *context, Match *match, bool own_transaction, bool lock,
 						   int64 *match_us);

@@ -14,7 +14,7 @@
 
 struct CleanupPlan
 {
-	MemoryContext memory;		/* has the plan and all that it allocates */
+	MemoryContext memory;		/* has the plan and the memory of the plan */
 	CleanWhat	what;
 	bool		dry_run;
 	bool		force;			/* overrides the brakes that count */
@@ -29,17 +29,18 @@ struct CleanupPlan
 	bool		in_batches;		/* see plan_limit_reading() */
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
 	struct HTAB *deferred;		/* sessions that must not be cleared before
-								 * their other files come: see judge.c; or
+								 * their other files come, see judge.c; or
 								 * NULL */
 	struct Seen *seen;			/* identities of the files of the second look,
 								 * if the store is not asked again; or NULL */
-	bool		has_next;		/* plan_condemn() has read one file ahead, */
-	CondemnedFile next;			/* this one */
+	bool		has_next;		/* plan_condemn() has read one file ahead: */
+	CondemnedFile next;			/* the file that was read ahead */
 };
 
 /*
- * Apply a brake, unless it is NULL, or all brakes of a list: an ERROR in a real
- * run, a finding in a preview.
+ * plan_apply_brake() applies a brake; NULL is allowed.  plan_apply_brakes()
+ * applies all brakes of a list.  A brake is an ERROR in a real run, and a
+ * finding in a preview.
  */
 extern void plan_apply_brake(CleanupPlan *plan, Brake *brake);
 extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
@@ -49,7 +50,7 @@ extern void plan_add_error(CleanupPlan *plan, const char *text);
 
 /*
  * Finds the uploads that were begun and not completed, if the plan is about
- * orphans; in a real run, only if old ones are to be ended.
+ * orphans; in a real run, only if old uploads are to be ended.
  */
 extern void uploads_survey(CleanupPlan *plan);
 
@@ -57,8 +58,8 @@ extern void uploads_survey(CleanupPlan *plan);
 extern const char *plan_claim(const CleanupPlan *plan);
 
 /*
- * Returns the time from which the age of something of the time `at` is counted:
- * not before the directory was taken over.
+ * Returns the time from which the age of a file or upload of the time `at` is
+ * counted: not before the directory was taken over.
  */
 extern TimestampTz plan_age_begins(const CleanupPlan *plan, TimestampTz at);
 
@@ -66,25 +67,28 @@ extern TimestampTz plan_age_begins(const CleanupPlan *plan, TimestampTz at);
 extern int64 plan_now_ns(void);
 
 /*
- * Judges the files of the match that no row, or only failed sessions, refer to,
- * and adds those that go to `condemned`.  `in_survey` says that they will be
- * condemned in batches later, and `again` that these files were judged a moment
- * ago, so that errors about them are known.
+ * Judges the files of the match that no row, or only failed sessions, refer
+ * to, and adds the files that go to `condemned`.  `in_survey` says that these
+ * files will be condemned in batches later.  `again` says that the files were
+ * judged a moment ago, so that their errors are known.
  */
 extern void judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey, bool again);
 
-/* Returns whether the session must not be cleared yet, because other files of it are still to come. */
+/*
+ * Returns whether the session must not be cleared yet, because other files of
+ * the session are still to come.
+ */
 extern bool judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session);
 
 /* Ends the deferring of the session of this file: its files come now. */
 extern void judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file);
 
 /*
- * Runs the match, judges its files, and adds those that go to *condemned, an
- * empty set.  With `clear`, also clears the columns of failed sessions whose
- * source wants that; a preview tries this, and takes it back.  If a source
- * cannot be cleared, its files are kept, and everything is repeated.  *match and
- * *condemned may be replaced.
+ * Runs the match, judges its files, and adds the files that go to *condemned,
+ * an empty set.  With `clear`, also clears the columns of failed sessions
+ * whose source asks for clearing; a preview takes the clearing back.  If a
+ * source cannot be cleared, its files are kept, and the match is run again.
+ * *match and *condemned may be replaced.
  */
 extern void condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 							TimestampTz failed_before, bool clear, Condemned **condemned);

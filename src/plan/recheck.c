@@ -34,8 +34,8 @@ recheck_wait_for_writers(const Context *context, List *sources, bool own_transac
 	List	   *tables = list_make1_oid(extension_relation(context->extension, "cleanup_holds"));
 
 	/*
-	 * must come first, because the planning of a query may read on another
-	 * server
+	 * the check must come first, because the planning of a query may read on
+	 * another server
 	 */
 	*brake = sources_wait_remotely(sources, own_transaction, context->settings->writer_wait);
 	foreach_ptr(const Source, source, sources)
@@ -78,7 +78,10 @@ plan_recheck(const Context *context, Match *match, bool own_transaction, bool lo
 	TimestampTz began;
 
 	plan_limit_reading(context->settings, true);
-	/* a failure is no ERROR here: other files can be dealt with */
+
+	/*
+	 * a failure is no ERROR here, because other files can still be dealt with
+	 */
 	error = sql_try(try_waiting, &waiting);
 	if (error != NULL)
 		return brake_make("writers", error->sqlerrcode, error->message, error->detail, error->hint);

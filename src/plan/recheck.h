@@ -14,9 +14,9 @@
 #include "src/settings.h"
 
 /*
- * Loads the sources, and checks them, because the last look may be a transaction
- * ago.  Returns them (Source), and sets *brake to the first brake, or NULL.
- * Needs SPI.
+ * Loads the sources, and checks each, because the last look may be a
+ * transaction ago.  Returns a List of Source, and sets *brake to the first
+ * brake, or NULL.  Needs SPI.
  */
 extern List *recheck_load_sources(const Extension *extension, Brake **brake);
 

@@ -3,22 +3,23 @@
  * plan/unregistered.c
  *	  Looks for columns that nobody registered and that hold names of condemned files.
  *
- * The commonest way to lose files is a table that was forgotten.  The search is
- * advice for a person who looks before he deletes, and a brake in an unattended
- * run.  It looks for a sample of names in a sample of rows, so it proves nothing
- * if it finds nothing.
+ * The commonest way to lose files is a table that was forgotten.  The search
+ * is advice for a person who looks before deleting, and a brake in an
+ * unattended run.  The search looks for a sample of names in a sample of rows,
+ * so a search that finds nothing proves nothing.
  *
  * Here a name must be the whole name of the file, or an id so long that nobody
  * writes it by accident.  A word in a letter to a customer would protect the
  * file of that name in a registered column, but is no warning here.
  *
- * A user learns of no table that he may not read himself.  Because of row
- * security he might not see the row that holds the name, so only users who bypass
- * row security learn of such a table.
+ * A user learns of no table that the user may not read.  Because of row
+ * security the user might not see the row that holds the name, so only users
+ * who bypass row security learn of a table with policies.
  *
- * Each table is read as its owner, in a subtransaction of its own.  A table that
- * is locked, that its owner may not read, or that runs a function of somebody who
- * is no superuser, is passed over, so that no owner of a table holds up a run.
+ * Each table is read as its owner, in a subtransaction of its own.  A table
+ * that is locked, that its owner may not read, or that runs a function of
+ * somebody who is no superuser, is passed over: no owner of a table can hold
+ * up a run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -201,7 +202,7 @@ static const char *const candidates_query =
 "   WHERE r.source = c.oid AND a.attname::text COLLATE \"C\" = ANY (r.file_columns))"
 "  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"
 "   AND d.objid = c.oid AND d.deptype = 'e')"
- /* $1 everything, $2 and $3 who asks, $4 the extension's owner */
+ /* $1 everything, $2 and $3 the roles that ask, $4 the extension's owner */
 "  AND ($1 OR NOT EXISTS (SELECT FROM pg_roles u WHERE u.oid IN ($2::oid, $3::oid)"
 "   AND NOT u.rolsuper AND u.oid <> $4::oid"
 "   AND NOT (has_schema_privilege(u.oid, s.oid, 'USAGE')"
@@ -254,7 +255,7 @@ unregistered_search(CleanupPlan *plan, bool everything)
 
 			if (GetCurrentTimestamp() >= search->deadline)
 				break;
-			/* an error of somebody's table is not ours to pass on */
+			/* an error of another owner's table must not end the run */
 			(void) sql_try(look_at_table, &look);
 			found = report_columns(search, &look.candidate->table, found);
 		}

@@ -22,9 +22,9 @@
  *
  * Without `everything`, the search takes a second at most, and returns only
  * columns that the session's user may read anyway; superusers and the
- * extension's owner see all.  With `everything`, it takes ten seconds at most,
- * and returns all columns, for the server log and the brake of an unattended
- * run.
+ * extension's owner see all columns.  With `everything`, the search takes ten
+ * seconds at most, and returns all columns, for the server log and the brake
+ * of an unattended run.
  *
  * Changes nothing, and raises no ERROR of its own.  Needs SPI.
  */

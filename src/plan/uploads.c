@@ -1,13 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * plan/uploads.c
- *	  Counts the uploads that were begun and not completed, and finds those that
- *	  are old enough to be ended.
+ *	  Counts the uploads that were begun and not completed, and finds the
+ *	  uploads that are old enough to be ended.
  *
- * Uploads are not counted if a walk would pass over their file: names without an
- * audio extension, hidden names, and names that are not valid in the database's
- * encoding.  A row that refers to the name does not protect such an upload:
- * there is no file that the row could need, and there never was one.
+ * Uploads are not counted if a walk would pass over their file: names without
+ * an audio extension, hidden names, and names that are not valid in the
+ * database's encoding.  A row that refers to the name does not protect such an
+ * upload: there is no file that the row could need, and there never was such a
+ * file.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -7,8 +7,9 @@
  * for the run lock, which the transaction gives back after its commit
  * callback.  So the worker records what the callback has done.  The worker
  * works in steps, each a transaction under the run lock, so that nobody waits
- * for the lock for long.  It ends when nothing is left.  The worker need not
- * know which run has started it.  If it dies, the next run drains.
+ * for the lock for long.  The worker ends when no work is left.  The worker
+ * need not know which run has started the worker.  If the worker dies, the
+ * next run drains.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -38,7 +39,7 @@
 
 /*
  * Begins a transaction under the run lock.  Returns the extension, allocated
- * in `context` or, if that is NULL, in the transaction's own context.
+ * in `context` or, if `context` is NULL, in the transaction's own context.
  * Returns NULL if the extension is gone.
  */
 static Extension *
@@ -78,7 +79,7 @@ find_work(const Extension *extension, int64 after)
 
 /*
  * Drains the next run after *after, and sets *after to its number.  Returns
- * false if there is none.
+ * false if there is no such run.
  */
 static bool
 drain_next(MemoryContext context, int64 *after, bool *put_off)

@@ -38,7 +38,8 @@ extern Place run_claim_directory(const CleanupPlan *plan, int64 run_id);
 
 /*
  * Records the uploads that the survey has found too old as condemned by the
- * run `run_id`; the drain ends them.  The directory is ours.  Returns how many.
+ * run `run_id`; the drain ends these uploads.  This database must have claimed
+ * the directory.  Returns the number of uploads.
  */
 extern int64 run_condemn_uploads(const CleanupPlan *plan, int64 run_id);
 

@@ -5,7 +5,7 @@
  *
  * The rows of the expired backups, committed days ago, are the order to
  * destroy them.  The drain finds out which backups are needed again, and puts
- * those back before it destroys any other.
+ * these back before it destroys any other backup.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

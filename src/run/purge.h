@@ -14,7 +14,7 @@
 
 /*
  * Makes the commit of the transaction destroy the backups that have expired,
- * except those that are needed again.  Returns the report, in the current
+ * except backups that are needed again.  Returns the report, in the current
  * memory context.  SPI must not be connected; any failure is an ERROR.
  */
 extern Jsonb *purge_backups(void);

@@ -147,7 +147,7 @@ compare_cells(const ListCell *a, const ListCell *b)
 	return strcmp(lfirst(a), lfirst(b));
 }
 
-/* Takes a name into a heap of the first `limit` ones. */
+/* Takes a name into the heap `first`, which keeps the first `limit` names. */
 static void
 take_name(binaryheap *first, int limit, const char *name)
 {

@@ -3,8 +3,8 @@
  * run/report.h
  *	  The JSON contract: the results of the SQL functions.
  *
- * The envelope and the eight keys of a result are those of the HTTP service
- * that this extension replaces.  Applications pass them through.
+ * The envelope and the eight keys of a result come from the HTTP service that
+ * this extension replaces, because applications pass results through.
  *
  * Every function that returns a report needs SPI, and allocates the report in
  * the current memory context.  A failure is an ERROR.

@@ -3,8 +3,8 @@
  * run/restore.c
  *	  cleanup_restore(): puts backups back.
  *
- * cleanup_restore() marks rows.  The commit puts the files back, and the
- * drain records this, or goes on after a crash.  If a name is taken already,
+ * cleanup_restore() marks rows.  The commit puts the files back, and the drain
+ * records the outcome, or goes on after a crash.  If a name is taken already,
  * the result of the call says so.  A name may also be taken later: nothing is
  * ever overwritten.
  *
@@ -103,7 +103,7 @@ is_within_directory(Restoring *restoring, const LedgerFile *file)
 	return false;
 }
 
-/* Returns whether the name is free, and adds an error if not. */
+/* Returns whether the name is free.  Adds an error if the name is taken. */
 static bool
 is_name_free(Restoring *restoring, const LedgerFile *file)
 {
@@ -143,8 +143,8 @@ mark_file(Restoring *restoring, LedgerFile *file)
 }
 
 /*
- * Marks a file that is in its place: it was not captured yet, or somebody has
- * moved it back by hand.
+ * Marks a file that is in its place: the file was not captured yet, or
+ * somebody has moved the file back by hand.
  */
 static void
 note_in_place(Restoring *restoring, LedgerFile *file)
@@ -175,8 +175,8 @@ judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 			}
 
 			/*
-			 * the drain finds out about a file that is unsettled: we may have
-			 * destroyed it
+			 * the drain finds out about an unsettled file, which may have
+			 * been destroyed by a drain
 			 */
 			if (!file->unsettled)
 				file->new_state = "failed";
@@ -219,7 +219,10 @@ retry_sessions(Restoring *restoring)
 										  &restoring->errors, &restoring->n_errors));
 }
 
-/* The names of files that lie in the trash will be asked for. */
+/*
+ * Tells the store that the names of files that lie in the trash will be asked
+ * for.
+ */
 static void
 expect_names(Restoring *restoring, const LedgerFile *files, const StoreLocated *located, int n)
 {
@@ -255,7 +258,10 @@ judge_files(Restoring *restoring, LedgerFile *files, int n)
 	restore_sessions(restoring, files, n);
 }
 
-/* Looks at all backups of the run, or at the one file.  `as` may be NULL. */
+/*
+ * Looks at all backups of the run, or only at the file `only_file` (0: all).
+ * `as` may be NULL.
+ */
 static void
 judge_run(Restoring *restoring, int64 only_file, const char *as)
 {
@@ -370,8 +376,9 @@ begin_restoring(CleanupPlan *plan)
 
 /*
  * Records the path that the upload directory has now, because the directory
- * may have been moved since the run.  Returns its claim, or NULL if it has
- * none.  Raises an ERROR if the directory is not ours.
+ * may have been moved since the run.  Returns the claim of the directory, or
+ * NULL if the directory has no claim.  Raises an ERROR if another database has
+ * claimed the directory.
  */
 static const char *
 find_directory(const Context *context)

@@ -60,8 +60,8 @@ run_record(const CleanupPlan *plan, const char *trigger, int32 scheduled_for, bo
 }
 
 /*
- * The first run of a database in an unclaimed directory claims it.  The
- * folder in a backup directory has the claim's UUID as its name, because
+ * The first run of a database in an unclaimed directory claims the directory.
+ * The folder in a backup directory has the claim's UUID as its name, because
  * several databases, or several directories of one database, may share the
  * backup directory.
  */
@@ -106,7 +106,11 @@ run_condemn_uploads(const CleanupPlan *plan, int64 run_id)
 
 	if (found->old_uploads == NIL)
 		return 0;
-	/* what another process does after the commit is to be decided for good */
+
+	/*
+	 * another process acts on the decision after the commit, so the decision
+	 * must be final
+	 */
 	ForceSyncCommit();
 	return ledger_add_uploads(plan_context(plan)->extension, run_id, found->claim->uuid, found->old_uploads);
 }
@@ -212,7 +216,10 @@ run_take_read_committed(void)
 	EnsurePortalSnapshotExists();
 }
 
-/* Prunes the history after all locks are given back, so that nobody waits for this. */
+/*
+ * Prunes the history after all locks are given back, so that nobody waits for
+ * the pruning.
+ */
 static void
 prune_history(void)
 {

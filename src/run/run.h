@@ -19,7 +19,10 @@
 #include "src/ledger/ledger.h"
 #include "src/plan/plan.h"
 
-/* The run that is previewed, which decides what can be in its way. */
+/*
+ * The run that is previewed.  The kind of run decides about some of the
+ * brakes.
+ */
 typedef enum RunPreview
 {
 	PREVIEW_OF_STATUS,			/* the next night's run, in a report of

@@ -38,9 +38,9 @@ write_now(FileStore *store, const char *upload_dir, const char *text, bool repla
 }
 
 /*
- * Takes the directory over.  The files of a directory that belonged to
- * another database are new to this one.  A claim that could not be read
- * because of an I/O error could not be written either.
+ * Takes the directory over.  The files of a directory that belonged to another
+ * database are new to this database.  A claim that cannot be read because of
+ * an I/O error cannot be written either.
  */
 static Jsonb *
 take_over(CleanupPlan *plan, void *arg)

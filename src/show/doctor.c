@@ -81,7 +81,10 @@ say_finding(const StoreFinding *finding, void *arg)
 	say(arg, finding->check, finding->is_fine ? "ok" : "error", finding->detail, finding->hint);
 }
 
-/* A canary is written only where it disturbs nobody. */
+/*
+ * Examines the store.  A canary is written only if the directory is open and
+ * no other database has claimed it, and not in a read-only transaction.
+ */
 static void
 check_store(Examination *examination)
 {
@@ -154,8 +157,8 @@ check_each_source(const Examination *examination)
 
 /*
  * Returns whether somebody has chosen the failed_statuses.  With the default,
- * it is no finding that no row has failed, unless the column cannot have the
- * value "failed".
+ * a source without a failed row is no finding, unless the column cannot have
+ * the value "failed".
  */
 static bool
 has_chosen_statuses(const Source *source)
@@ -185,7 +188,10 @@ check_statuses(const Examination *examination)
 	}
 }
 
-/* Reports names that match in no source.  A look at them often tells what was forgotten. */
+/*
+ * Reports names that match in no source.  A look at these names often tells
+ * what was forgotten.
+ */
 static void
 check_unmatched(const Examination *examination)
 {
@@ -210,14 +216,20 @@ check_unmatched(const Examination *examination)
 		NULL);
 }
 
-/* Returns whether no run ends uploads, and the oldest one has waited so long that nobody is likely to complete it. */
+/*
+ * Returns whether no run ends uploads, and the oldest upload is so old that
+ * nobody is likely to complete that upload.
+ */
 static bool
 is_worth_ending(const PlanFindings *found, int days)
 {
 	return days < 0 && found->oldest_upload < GetCurrentTimestamp() - OLD_UPLOAD_DAYS * USECS_PER_DAY;
 }
 
-/* Parts of uploads that were never completed are paid for, and seen by nobody. */
+/*
+ * Reports uploads that were never completed: their parts are paid for, and
+ * nobody sees the parts.
+ */
 static void
 check_uploads(const Examination *examination)
 {

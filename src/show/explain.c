@@ -4,7 +4,7 @@
  *	  cleanup_explain(): why a file is kept or condemned.
  *
  * The verdict comes from the functions that a run uses.  In addition, each
- * reference is compared with the file to find the rows that refer to it.
+ * reference is compared with the file to find the rows that refer to the file.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -42,7 +42,7 @@ typedef struct Reference
 	const char *source;
 	const char *column;
 	const char *session;
-	const char *value;			/* NULL: not for whoever asks */
+	const char *value;			/* NULL: the caller may not read the value */
 	bool		failed;
 } Reference;
 
@@ -51,8 +51,8 @@ typedef struct Search
 	const KeyRules *rules;
 	const char *path;
 	MemoryContext context;
-	const bool *may_show;		/* the columns of the source that is being
-								 * read */
+	const bool *may_show;		/* for each column of the source that is being
+								 * read, whether the caller may read it */
 	List	   *references;
 	int64		count;
 	int64		failed;			/* references in failed sessions that are due */
@@ -189,7 +189,7 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 
 	/*
 	 * A file that is not a regular file is reported below.  A file behind a
-	 * symlink or a mount is never found, even if it exists.
+	 * symlink or a mount is never found, even if the file exists.
 	 */
 	if (reason == WALK_NOT_A_FILE || (reason == WALK_SYMLINK && len == strlen(search->path)))
 		reason = WALK_REACHED;

@@ -6,12 +6,12 @@
  * A counter may only grow, or the rates computed from it are wrong.  But the
  * history shrinks when it is pruned.  So cleanup_totals has the counters, and
  * triggers add to them in every transaction that ends a file or a run.  There
- * are few counters, so they cost little to read, however long the history is.
+ * are few counters, so reading them costs little, however long the history is.
  *
- * Gauges are counted when somebody asks for them, by partial indexes on the
- * rows that are not finished or lie in the trash: see cleanup_metrics_rows()
- * in the extension's script.  This file finds out the state of the upload
- * directory, which SQL cannot know.
+ * Gauges are counted when somebody asks, by partial indexes on the rows that
+ * are not finished or lie in the trash: see cleanup_metrics_rows() in the
+ * extension's script.  This file finds out the state of the upload directory,
+ * which SQL cannot know.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -52,7 +52,7 @@ add_to_totals(const char *ended)
 	role_stop_acting(&saved);
 }
 
-/* A file ends once, so it is counted once. */
+/* Counts each file once, because a file ends once. */
 void
 metrics_count_files(void)
 {

@@ -8,9 +8,9 @@
  * directory, so that a file that is uploaded meanwhile is not reported as
  * missing.
  *
- * A run is generous when it decides whether a reference protects a file.
- * Here a reference means exactly one file: a file that was made from it does
- * not count, and a name without an extension means an audio file.
+ * A run is generous when it decides whether a reference protects a file.  Here
+ * a reference means exactly one file: a file that was derived from that file
+ * does not count, and a name without an extension means an audio file.
  *
  * The search needs a few times work_mem of memory: references, and the keys
  * of both sides, are in tuplestores that go to disk.
@@ -57,8 +57,8 @@ typedef struct Search
 	TupleDesc	references_desc;
 	TupleDesc	reference_keys_desc;
 	TupleDesc	file_keys_desc;
-	const bool *may_show;		/* the columns of the source that is being
-								 * read */
+	const bool *may_show;		/* for each column of the source that is being
+								 * read, whether the caller may read it */
 } Search;
 
 /* The reference whose keys are being made. */
@@ -72,9 +72,9 @@ typedef struct Reference
 /* -------------------------------------------------------------- references --- */
 
 /*
- * Returns whether the value can be judged.  If the encoding of the database
- * is not UTF-8, a name on disk and a value are known to have the same bytes
- * only if they are ASCII.
+ * Returns whether the value can be judged.  If the encoding of the database is
+ * not UTF-8, a name on disk and a value are known to have the same bytes only
+ * if both are ASCII.
  */
 static bool
 can_be_judged(const Search *search, const char *value, size_t len)
@@ -86,8 +86,9 @@ can_be_judged(const Search *search, const char *value, size_t len)
 }
 
 /*
- * Returns what is shown of a value to those who may not read it: the name of
- * a file, without host, folders and query, if the value is nothing more.
+ * Returns the part of a value that is shown to a caller who may not read the
+ * value: the name of a file, without host, folders and query, if the value is
+ * nothing more.
  */
 static const char *
 name_alone(const Search *search, const char *value, size_t len)
@@ -167,7 +168,7 @@ write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, 
 
 /*
  * Writes the keys of the references.  Must run when all files are known,
- * because they limit how long a path can be.
+ * because the files limit how long a path can be.
  */
 static void
 write_reference_keys(Search *search)

@@ -22,8 +22,8 @@
 
 /*
  * Returns one self-contained page of HTML in ASCII, allocated in the current
- * memory context.  Looks at the upload directory as cleanup_status() does.
- * An error of that look becomes part of the page.  Changes nothing.
+ * memory context.  Looks at the upload directory as cleanup_status() does.  An
+ * error of the look becomes part of the page.  Changes nothing.
  */
 extern char *dashboard_page(void);
 

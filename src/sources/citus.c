@@ -4,20 +4,20 @@
  *	  Tables that are spread over several servers, by Citus.
  *
  * Citus plans and reads a query on such a table by itself, whatever node has
- * the rows.  It has no snapshot of all nodes: each shard is read at a time of
- * its own.  This is enough.  Every node is asked who writes to its shards, and
- * these transactions end before the shard is read.  A row lies in one shard.  So
- * either its writer was waited for, or its writer began later, and then the last
- * look sees the row.
+ * the rows.  Citus has no snapshot of all nodes: each shard is read at a time
+ * of its own.  A snapshot of each shard is enough.  Every node is asked for
+ * the transactions that write to its shards, and these transactions end before
+ * the shard is read.  A row lies in one shard.  So either its writer was
+ * waited for, or its writer began later, and then the last look sees the row.
  *
- * If a shard moves meanwhile, it may be read in one place and written in
- * another.  So the places are noted before a node is asked, and compared after
- * the reading.
+ * If a shard moves meanwhile, the shard may be read in one place and written
+ * in another.  So the places are noted before a node is asked, and compared
+ * after the reading.
  *
- * Nothing of Citus is linked: its catalogs and one of its functions are used by
- * SQL.  Nodes are asked through that function, and not through dblink, because
- * Citus knows how to connect to them.  It connects as the current role, which is
- * the owner of the source.
+ * Nothing of Citus is linked: its catalogs and one of its functions are used
+ * by SQL.  Nodes are asked through that function, and not through dblink,
+ * because Citus knows how to connect to its nodes.  Citus connects as the
+ * current role, which is the owner of the source.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -53,7 +53,10 @@
 
 /* ---------------------------------------------------------------- tables --- */
 
-/* Returns whether the relation "pg_dist_partition" is a catalog: of Citus, or of an extension like it. */
+/*
+ * Returns whether the relation "pg_dist_partition" is a catalog: of Citus, or
+ * of a similar extension.
+ */
 static bool
 is_distribution_catalog(HeapTuple tuple)
 {
@@ -130,10 +133,14 @@ cannot_read(const Source *source, Oid relid, char *why)
 								 source->name, sources_name(relid)), why);
 }
 
-/* How a distributed table is stored; all 0 for a table that does not exist any more. */
+/*
+ * How a distributed table is stored; all members are 0 for a table that does
+ * not exist any more.
+ */
 typedef struct Shape
 {
-	bool		is_hashed;		/* or all rows in one shard */
+	bool		is_hashed;		/* rows are spread by a hash, or all rows are
+								 * in one shard */
 	int64		shards;
 	int64		placements;
 	bool		is_here;		/* a placement is on this node */
@@ -202,7 +209,11 @@ citus_check_table(const Source *source, Oid relid)
 		return cannot_read(source, relid, "Rows are read from secondary nodes (citus.use_secondary_nodes), which may lag behind.");
 	if (source->status_column == NULL)
 		return NULL;
-	/* the partitions of a distributed table are read and locked with it */
+
+	/*
+	 * the partitions of a distributed table are read and locked together with
+	 * the table
+	 */
 	why = citus_has_any(list_make1_oid(source->relid)) ? why_not_lockable(source->relid) :
 		"Failed sessions are judged under a lock, and rows on other nodes cannot be locked through a view.";
 	if (why == NULL)
@@ -234,10 +245,10 @@ require_node(int row, Oid table)
 /*
  * Besides its shards, a table has a relation of its own name on each node that
  * clients may connect to.  A transaction with a lock on that relation is about
- * to write, although it has not reached a shard yet.
+ * to write, although the transaction has not reached a shard yet.
  *
- * shard_name() omits the schema "public", also if that is not in the
- * search_path of the node.
+ * shard_name() omits the schema "public", also if the search_path of the node
+ * lacks that schema.
  */
 List *
 citus_find_placements(List *tables)
@@ -288,7 +299,10 @@ citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b)
 
 /* -------------------------------------------------------------- questions --- */
 
-/* Runs the command on the node, as the current role.  Returns the one text of its result. */
+/*
+ * Runs the command on the node, as the current role.  Returns the only text of
+ * the result.
+ */
 static char *
 run_there(const CitusPlacement *node, const char *command)
 {
@@ -364,8 +378,9 @@ citus_note_asked(List *placements)
 /*
  * Citus remembers where shards are until an invalidation message tells of a
  * change.  A process that moves a shard sends the message before anybody can
- * write in the new place.  With local execution, Citus reads the shards of this
- * node in this transaction, and not in another one by a connection to itself.
+ * write in the new place.  With local execution, Citus reads the shards of
+ * this node in this transaction, and not in another transaction through a
+ * connection to this server.
  */
 void
 citus_prepare(void)

@@ -21,15 +21,18 @@
 typedef struct CitusPlacement
 {
 	Oid			table;
-	int64		placement;		/* id of the shard's placement, which is new
-								 * after the shard has moved; or the negative
+	int64		placement;		/* id of the shard's placement, which changes
+								 * when the shard moves; or the negative
 								 * number of the node */
 	const char *host;
 	int			port;
-	const char *name;			/* of the relation there, qualified and quoted */
+	const char *name;			/* name of the relation there, qualified and
+								 * quoted */
 } CitusPlacement;
 
-/* A row of an answer.  The server may be anybody's, and answer anything. */
+/*
+ * A row of an answer.  The server may belong to anybody, and answer anything.
+ */
 typedef struct RemoteRow
 {
 	const char *first;			/* "" for NULL */
@@ -43,15 +46,15 @@ typedef struct RemoteRow
 extern List *remote_take_rows(int n);
 
 /*
- * Returns the OIDs of the distributed tables: those that are spread over several
- * servers, as the catalog of Citus, or of an extension like it, lists them.
+ * Returns the OIDs of the distributed tables: the tables that the catalog of
+ * Citus, or of a similar extension, lists as spread over several servers.
  */
 extern List *citus_list_tables(void);
 
 /* Returns whether one of the relations (OIDs) is a distributed table. */
 extern bool citus_has_any(List *relations);
 
-/* Returns whether that catalog belongs to the extension citus itself, so that its nodes can be asked. */
+/* Returns whether that catalog belongs to the extension citus itself, whose nodes can be asked. */
 extern bool citus_can_ask(void);
 
 /* Returns a brake if the distributed table `relid` cannot be read for this source, or NULL.  Needs SPI. */
@@ -61,16 +64,16 @@ extern Brake *citus_check_table(const Source *source, Oid relid);
 extern bool citus_can_lock_rows(Oid relation);
 
 /*
- * Returns whether Citus commits in two phases what is written to this table
- * after a statement on all of its shards.  Then that is committed together with
- * what is written on this server, or not at all.  Needs SPI.
+ * Returns whether Citus commits writes to this table in two phases, after a
+ * statement on all shards of the table.  Such writes are committed together
+ * with the writes on this server, or not at all.  Needs SPI.
  */
 extern bool citus_commits_together(Oid table);
 
 /*
  * Returns the placements (CitusPlacement) that the tables (OIDs) have now; a
- * table that is not distributed has none.  ERROR if a shard is on no node that
- * is active.  Needs SPI.
+ * table that is not distributed has no placement.  ERROR if a shard is on no
+ * active node.  Needs SPI.
  */
 extern List *citus_find_placements(List *tables);
 
@@ -99,8 +102,8 @@ extern void citus_prepare(void);
 
 /*
  * Raises an ERROR if nodes were asked in this transaction, and one of the
- * query's shards has moved since: its writers may be on another node.  Must be
- * called after the query was read.  Needs SPI.
+ * query's shards has moved after that: the writers of the shard may be on
+ * another node.  Must be called after the query was read.  Needs SPI.
  */
 extern void citus_check_unmoved(const SourceQuery *query);
 

@@ -3,7 +3,7 @@
  * sources/cleared.c
  *	  Keeps, and writes back, the content of session columns that were cleared.
  *
- * Values are kept as text, as their type writes and reads it.
+ * Values are kept in the text form of their type.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -34,13 +34,14 @@ cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 	tuplestore_end(values);
 }
 
-/* Values of one column of one source that come back. */
+/* Values of one column of one source, to be written back. */
 typedef struct Refill
 {
 	const Extension *extension;
 	int			wait_ms;
 	const char *source;
-	const Source *found;		/* the source of that name, when it is found */
+	const Source *found;		/* the source of that name; NULL until it is
+								 * found */
 	const char *column;
 	Datum		key_columns;	/* text[] */
 	Datum		ids;			/* text[], as long as: */
@@ -63,8 +64,9 @@ find_source(List *sources, const char *name)
 }
 
 /*
- * Forgets the values that were written, and notes their sessions.  A value that
- * a trigger or a policy kept from being written may be tried again.
+ * Forgets the values that were written, and notes their sessions.  A value
+ * stays recorded, for another try, if a trigger or a policy kept it from being
+ * written.
  */
 static void
 forget(Refill *refill, const bool *written)

@@ -3,11 +3,11 @@
  * sources/key.c
  *	  Identifies rows by their key.
  *
- * A row of a distributed table is stored on another node, where a place in the
- * table means nothing to us.  So the row is found by the values of its key.  A
- * unique index of such a table includes the distribution column, so a condition
- * on all columns of the key leads to one shard; and in one shard Citus can lock
- * a row.
+ * A row of a distributed table is stored on another node, whose places in the
+ * table cannot be used here.  So the row is found by the values of its key.  A
+ * unique index of such a table includes the distribution column, so a
+ * condition on all columns of the key leads to one shard; and in one shard
+ * Citus can lock a row.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -31,7 +31,7 @@
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
 
-/* A session has the key as digits, so many for each byte of the key. */
+/* Number of digits for each byte of a key in a session. */
 #define DIGITS_PER_BYTE	3
 
 
@@ -140,7 +140,10 @@ key_from_digits(const char *digits)
 
 /* ------------------------------------------------------------- condition --- */
 
-/* Domains are refused: with a value of the base type, Citus looks for the row in the wrong shard. */
+/*
+ * Returns false for a domain: with a value of the base type, Citus looks for
+ * the row in the wrong shard.
+ */
 bool
 key_is_plain(Oid table, List *columns)
 {
@@ -166,7 +169,10 @@ key_condition(List *columns, int first)
 	return sql.data;
 }
 
-/* The value of a domain gets the base type: it was checked when it was stored. */
+/*
+ * A value of a domain gets the base type, because the value was checked when
+ * it was stored.
+ */
 void
 key_parameters(Oid table, List *columns, const char *key, SqlParameter *parameters)
 {

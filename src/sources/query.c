@@ -1,15 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * sources/query.c
- *	  The query that reads a source, and the box it runs in.
+ *	  The query that reads a source, and the box that the query runs in.
  *
  * A source may be a view, and a view runs code of its author.  So the query is
- * built as a tree, from the OID of the source: no name is looked up, and nobody can
- * put another relation in the place of the source.  The query yields the columns as
- * they are, so that no cast or operator of a user's type runs.  Code that runs
- * nevertheless, in a view, runs as the owner of the source, in a security-restricted
- * operation, and in a read-only subtransaction that is always rolled back: no DDL,
- * row, setting, notification or lock of that code outlives the reading.
+ * built as a tree, from the OID of the source: no name is looked up, and
+ * nobody can put another relation in the place of the source.  The query
+ * yields the columns without any expression, so that no cast or operator of a
+ * user's type runs.  Code that runs nevertheless, in a view, runs as the owner
+ * of the source, in a security-restricted operation, and in a read-only
+ * subtransaction that is always rolled back: no DDL, row, setting,
+ * notification or lock of that code outlives the reading.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -232,7 +233,10 @@ rewrite(Query *query)
 	return linitial_node(Query, queries);
 }
 
-/* Returns whether each row of this level of a query comes from one row of each table, which can be locked. */
+/*
+ * Returns whether each row of this level of a query comes from one row of each
+ * table, so that these rows can be locked.
+ */
 static bool
 has_own_rows(const Query *query)
 {
@@ -245,7 +249,10 @@ has_own_rows(const Query *query)
 
 static bool expose_places(Query *query, List **bases);
 
-/* Adds the places of one item of FROM to the targets.  Returns false if its rows have no places. */
+/*
+ * Adds the places of one item of FROM to the targets.  Returns false if the
+ * rows of the item have no places.
+ */
 static bool
 expose_item(Query *query, int number, List **bases)
 {
@@ -304,7 +311,9 @@ expose_places(Query *query, List **bases)
 	return true;
 }
 
-/* Adds a relation, with its children, to those that the query reads. */
+/*
+ * Adds a relation, with its children, to the relations that the query reads.
+ */
 static void
 note_relation(SourceQuery *result, const RangeTblEntry *rte)
 {
@@ -401,9 +410,9 @@ query_sample(SourceQuery *query, float4 percent)
 
 /*
  * Returns the number of the target of `query` that is the tableoid of the
- * table of which `expr` is a column, and sets *attnum to that column; 0 where
+ * table of which `expr` is a column, and sets *attnum to that column; 0 if
  * `expr` is no column of a table.  expose_places() has put the targets of
- * places behind all others.
+ * places behind all other targets.
  */
 static int
 find_table(const Query *query, Node *expr, AttrNumber *attnum)
@@ -457,8 +466,8 @@ query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *
 /* ------------------------------------------------------------------- run --- */
 
 /*
- * Returns whether a plan is only the scan of one table, without a condition, for
- * columns of the table: then no function of a user can run in it.
+ * Returns whether a plan only scans one table, without a condition, for
+ * columns of the table: then no function of a user can run in the plan.
  */
 static bool
 is_bare_scan(const PlanState *state)
@@ -477,7 +486,7 @@ is_bare_scan(const PlanState *state)
 	return true;
 }
 
-/* Fills `row` with the columns `attributes` of a tuple, and returns it. */
+/* Fills and returns `row`, which gets the columns `attributes` of a tuple. */
 static TupleTableSlot *
 pick_columns(TupleTableSlot *tuple, const AttrNumber *attributes, TupleTableSlot *row)
 {
@@ -553,13 +562,19 @@ query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
 
 /* ------------------------------------------------------------- time limit --- */
 
-/* cancels, one each second, of code that catches them; then the process is ended */
+/*
+ * number of cancels, one each second, for code that catches cancels; after
+ * that the process is ended
+ */
 #define PATIENCE	10
 
 static TimestampTz reading_deadline = 0;
 static volatile sig_atomic_t n_cancels = 0;
 
-/* true: a cancel that the clock did not send is pending, or has raised an ERROR */
+/*
+ * true: a cancel from elsewhere than the clock is pending, or has raised an
+ * ERROR
+ */
 static volatile sig_atomic_t others_cancel = false;
 
 void
@@ -583,7 +598,11 @@ cancel_reading(void)
 	SetLatch(MyLatch);
 }
 
-/* Handles SIGINT while the clock runs: does the work of StatementCancelHandler(), and notes the cancel. */
+/*
+ * Handles SIGINT while the clock runs: does the work of
+ * StatementCancelHandler(), and notes that the cancel does not come from the
+ * clock.
+ */
 static void
 note_cancel(SIGNAL_ARGS)
 {
@@ -618,7 +637,10 @@ start_clock(void)
 						 Max(reading_deadline, GetCurrentTimestamp() + 1), 1000);
 }
 
-/* Takes back a pending cancel of the clock.  A cancel of others that comes at that moment stays. */
+/*
+ * Takes back a pending cancel of the clock.  A cancel from elsewhere that
+ * comes at that moment stays.
+ */
 static void
 take_cancel_back(void)
 {
@@ -630,9 +652,9 @@ take_cancel_back(void)
 }
 
 /*
- * Returns whether the time was up, and no other cancel came.  `error` is the error
- * with which the reading has ended, or NULL.  A cancel of others is not lost: it is
- * that error, or it stays pending.
+ * Returns whether the time was up, and no other cancel came.  `error` is the
+ * error with which the reading has ended, or NULL.  A cancel from elsewhere is
+ * not lost: such a cancel is that error, or stays pending.
  */
 static bool
 stop_clock(const ErrorData *error)
@@ -729,33 +751,24 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 		.arg = (void *) source,
 	};
 	bool		late;
-	bool		is_view;
-	Oid			watched;
-	bool		only_superusers;
-	bool		same_for_all;
-	bool		permanent_only;
+	TrustRules	rules = {
+		.role = source->owner,
+		.superusers_only = source->is_sampled,
+		.same_for_all = get_rel_relkind(source->relid) == RELKIND_VIEW,
+		.permanent_only = !source->is_sampled,
+	};
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
 
-	/*
-	 * the end of the subtransaction resets this, however the subtransaction
-	 * ends
-	 */
+	/* the end of the subtransaction, also by an ERROR, resets XactReadOnly */
 	XactReadOnly = true;
-	is_view = get_rel_relkind(source->relid) == RELKIND_VIEW;
 	role_keep_quiet();
-	/* no ERROR from here on, so that these are set back */
-	watched = trust_watch(source->owner);
-	only_superusers = trust_superusers_only(source->is_sampled);
-	same_for_all = trust_same_for_all(is_view);
-	permanent_only = trust_permanent_only(!source->is_sampled);
+	/* no ERROR from here on, so that the rules are set back */
+	trust_swap_rules(&rules);
 	error_context_stack = &callback;
 	error = work_by_clock(work, arg, &late);
-	(void) trust_watch(watched);
-	(void) trust_superusers_only(only_superusers);
-	(void) trust_same_for_all(same_for_all);
-	(void) trust_permanent_only(permanent_only);
+	trust_swap_rules(&rules);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sources/query.h
- *	  The query that reads a source, and the box it runs in.
+ *	  The query that reads a source, and the box that the query runs in.
  *
  * For the files of sources/ only.
  *
@@ -23,23 +23,25 @@
 #include "src/sources/sources.h"
 
 /*
- * A query on a relation, made of its OID and not of a text: columns of it,
- * then a pair (tableoid, ctid) for each table whose row a row comes from.
+ * A query on a relation, made from its OID and not from a text.  The query
+ * yields columns of the relation, and then a pair (tableoid, ctid) for each
+ * table that contributes to the row.
  */
 typedef struct SourceQuery
 {
 	const Source *source;
 	Query	   *query;			/* analyzed and rewritten */
 	int			n_columns;
-	List	   *tables;			/* OIDs that it reads: tables, partitions ... */
+	List	   *tables;			/* OIDs of the relations that the query reads:
+								 * tables, partitions ... */
 	List	   *views;			/* ... and views */
 	bool		has_places;		/* each row comes from rows that can be locked */
 	List	   *bases;			/* OIDs: for each place, the table as the
 								 * query names it */
-	List	   *key;			/* names (char *) of the columns of a key,
-								 * which the rows have instead of a place,
-								 * because they are stored on other nodes; or
-								 * NIL */
+	List	   *key;			/* names (char *) of the columns of a key;
+								 * NIL: rows have places.  Rows that are
+								 * stored on other nodes have a key instead of
+								 * a place */
 } SourceQuery;
 
 /* Where a row is stored. */
@@ -51,9 +53,9 @@ typedef struct SourcePlace
 
 /*
  * Builds the query that reads `n` columns of the checked source, and locks
- * every relation below it until the end of the transaction.  With
- * `with_places`, adds the places, or the key, of each row if rows can be locked.
- * Runs no code of users.  The caller must act as the source's owner.
+ * every relation below the source until the end of the transaction.  With
+ * `with_places`, adds the places, or the key, of each row if rows can be
+ * locked.  Runs no code of users.  The caller must act as the source's owner.
  */
 extern SourceQuery *query_build(const Source *source, const char *const *columns, int n,
 								bool with_places);
@@ -71,27 +73,31 @@ extern void query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *recei
 
 /*
  * Calls work(arg) in a read-only subtransaction that is always rolled back, so
- * that code of users that runs there leaves nothing behind.  Passes on an ERROR
- * by query_raise().  Raises an ERROR at the time of sources_set_deadline().
+ * that code of users in that subtransaction leaves nothing behind.  Passes on
+ * an ERROR by query_raise().  Raises an ERROR at the time of
+ * sources_set_deadline().
  */
 extern void query_run_in_box(const Source *source, void (*work) (void *arg), void *arg);
 
 /*
- * Raises an error that came while the source was read.  Leaves out what may
- * show the content of its rows: see sources_hide_rows().
+ * Raises an error that came while the source was read.  Leaves out texts that
+ * may show the content of the source's rows: see sources_hide_rows().
  */
 pg_noreturn extern void query_raise(const Source *source, ErrorData *error);
 
 /*
- * Calls work(arg), and ends it at the time of sources_set_deadline() with an
- * ERROR that concerns this source alone.  `message` is its message as it stands
- * before the name of the source, such as "gave up clearing source", and `hint`
- * its hint.  Must be called in a subtransaction, which any ERROR ends.
+ * Calls work(arg), and ends the call at the time of sources_set_deadline()
+ * with an ERROR that concerns this source alone.  `message` is the part of the
+ * message before the name of the source, such as "gave up clearing source",
+ * and `hint` is the hint.  Must be called in a subtransaction, which any ERROR
+ * ends.
  */
 extern void query_limit_time(const Source *source, const char *message, const char *hint,
 							 void (*work) (void *arg), void *arg);
 
-/* Returns the time of sources_set_deadline(), 0 for none. */
+/*
+ * Returns the time of sources_set_deadline(), or 0 if there is no such time.
+ */
 extern TimestampTz query_deadline(void);
 
 /*
@@ -120,34 +126,32 @@ extern Brake *trust_check_query(const SourceQuery *query);
 extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
 
 /*
- * Makes each function an ERROR, from now on, that would run as `role` and whose
- * owner does not have the rights of `role`; with InvalidOid, no function.
- * Returns the role of the call before, which the caller sets again, also after
- * an ERROR.
+ * The rules for code that runs while a source is read or written.  Code that
+ * breaks a rule is an ERROR.  All zero: no rule is in force.
  */
-extern Oid	trust_watch(Oid role);
+typedef struct TrustRules
+{
+	Oid			role;			/* a function that runs as this role must
+								 * belong to a role that has its rights;
+								 * InvalidOid: no such rule */
+	bool		superusers_only;	/* such a function must even belong to a
+									 * superuser */
+	bool		same_for_all;	/* no function may ask for the caller, by
+								 * session_user for example: the rows of a
+								 * view must not depend on the caller */
+	bool		permanent_only; /* no statement may use a temporary table */
+} TrustRules;
 
 /*
- * With true, trust_watch() keeps functions of all but superusers from being
- * run, also those of the watched role.  Returns the value of the call before.
+ * Exchanges *rules and the rules in force.  Called twice with the same struct,
+ * the second call restores the rules that were in force before the first: the
+ * caller makes both calls, the second also after an ERROR.  Never raises an
+ * ERROR.
  */
-extern bool trust_superusers_only(bool only);
-
-/*
- * With true, functions that ask who calls, by session_user for example, are
- * kept from being run: what a view shows must not depend on that.  Returns the
- * value of the call before.
- */
-extern bool trust_same_for_all(bool same);
-
-/*
- * With true, no statement may use a temporary table: an ERROR.  Returns the
- * value of the call before.
- */
-extern bool trust_permanent_only(bool only);
+extern void trust_swap_rules(TrustRules *rules);
 
 
-/* The hint of a brake "source": what to do with a source that was registered and cannot be used. */
+/* The hint of a brake "source": advice for a source that was registered and cannot be used. */
 extern const char *const source_hint_readd;
 
 /*
@@ -164,14 +168,14 @@ extern Brake *source_brake(int sqlstate, char *message, char *detail);
 extern SourceQuery *source_build_query(const Source *source, bool with_places, Brake **brake);
 
 /*
- * Returns whether the server of the foreign table `relid` can be asked who
- * writes there: postgres_fdw must read the table.
+ * Returns whether the server of the foreign table `relid` can be asked for the
+ * writers of the table: postgres_fdw must read the table.
  */
 extern bool remote_can_ask(Oid relid);
 
 /*
- * Returns a brake that says what is missing before the server of such a foreign
- * table can be asked for this source, or NULL.
+ * Returns a brake that says what is missing for asking the server of such a
+ * foreign table, or NULL.
  */
 extern Brake *remote_check_table(const Source *source, Oid relid);
 
@@ -186,23 +190,24 @@ extern bool remote_is_read_by(const SourceQuery *query);
 
 /*
  * Asks the servers of the query's foreign tables, and the nodes of its
- * distributed tables, what these tables are there.  Returns a brake if one of
- * them cannot be relied on, else NULL.  Needs SPI.
+ * distributed tables, about these tables.  Returns a brake if one of the
+ * tables cannot be relied on there, else NULL.  Needs SPI.
  */
 extern Brake *remote_examine(const SourceQuery *query);
 
 /*
- * Notes that the query reads foreign tables in this transaction.  Must be called
- * before the query is planned.  postgres_fdw has one snapshot for a whole
- * transaction, of the time when it first reads there: after this call
- * sources_wait_remotely() refuses to wait in vain.
+ * Notes that the query reads foreign tables in this transaction.  Must be
+ * called before the query is planned.  postgres_fdw has one snapshot for a
+ * whole transaction, of the time when it first reads there: after this call
+ * sources_wait_remotely() refuses a wait, which would be in vain.
  */
 extern void remote_note_reading(const SourceQuery *query);
 
 /*
- * A session is a text that names a row: the id of the row, and its places (where
- * the row, or the rows that it comes from, are stored) or its key.  Places are
- * valid as long as the row is locked, or in the snapshot that it was read with.
+ * A session is a text that names a row: the id of the row, and its places or
+ * its key.  A place tells where the row, or a row that contributes to it, is
+ * stored.  Places are valid while the row is locked, or in the snapshot with
+ * which the row was read.
  */
 
 /* Appends a place to a session. */
@@ -220,13 +225,16 @@ extern bool place_of_session(const char *session, int number, SourcePlace *place
 /* Returns the key_text() of a session, palloc'd.  ERROR if the session has no key. */
 extern char *place_key(const char *session);
 
-/* Locks a row FOR UPDATE as it is in the snapshot.  Returns false if others have locked or changed the row. */
+/*
+ * Locks the version of a row that the snapshot sees, FOR UPDATE.  Returns
+ * false if another transaction has locked or changed the row.
+ */
 extern bool place_lock(const SourcePlace *place, Snapshot snapshot);
 
 /*
  * Returns the names (char *) of the columns of a key that identifies a row of
- * the table: those of the primary key, else of a unique index on columns that
- * are NOT NULL.  NIL if there is none.
+ * the table: the columns of the primary key, else of a unique index on columns
+ * that are NOT NULL.  NIL if there is no such key.
  */
 extern List *key_find(Oid table);
 
@@ -234,16 +242,18 @@ extern List *key_find(Oid table);
 extern bool key_is_plain(Oid table, List *columns);
 
 /*
- * Sets settings so that values are written, and read, as texts that mean the
- * same on another day and in another session, until the GUC nest level of the
- * caller ends.
+ * Sets settings, until the GUC nest level of the caller ends, so that the text
+ * of a value has one meaning on every day and in every session.
  */
 extern void key_write_plainly(void);
 
 /* Writes the values (char *) of a key as one text. */
 extern char *key_text(List *values);
 
-/* key_to_digits() writes the text of a key as digits; key_from_digits() reads them, up to a character that is none. */
+/*
+ * key_to_digits() writes the text of a key as digits; key_from_digits() reads
+ * such digits, up to a character that is no digit.
+ */
 extern char *key_to_digits(const char *key);
 extern char *key_from_digits(const char *digits);
 
@@ -254,15 +264,16 @@ extern char *key_from_digits(const char *digits);
 extern char *key_condition(List *columns, int first);
 
 /*
- * Sets `parameters`, one for each of the columns (char *) of the table, to the
- * values of `key`, a key_text().  ERROR if the table does not have these columns.
+ * Sets `parameters`, one for each of the columns `columns` (char *) of the
+ * table, to the values of `key`, a key_text().  ERROR if the table does not
+ * have these columns.
  */
 extern void key_parameters(Oid table, List *columns, const char *key, SqlParameter *parameters);
 
 /* The way in which a value of a type is written. */
 typedef struct ValueWriter
 {
-	bool		is_text;		/* the value is stored as it is written, */
+	bool		is_text;		/* a value is stored as its text, */
 	bool		is_padded;		/* with blanks at its end */
 	FmgrInfo	output;
 } ValueWriter;
@@ -271,9 +282,9 @@ typedef struct ValueWriter
 extern void value_begin(ValueWriter *writer, Oid type);
 
 /*
- * Returns the text of a value, as the output function of its type writes it, and
- * sets *length to its bytes.  The text need not be NUL-terminated, and may point
- * into the value.
+ * Returns the text that the output function of the value's type writes, and
+ * sets *length to the number of its bytes.  The text need not be
+ * NUL-terminated, and may point into the value.
  */
 extern const char *value_text(ValueWriter *writer, Datum value, size_t *length);
 

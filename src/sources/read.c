@@ -39,11 +39,11 @@
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
-/* the rows, and the largest value in bytes as it is stored, that sources_sample() reads of a table */
+/* limits of sources_sample(): rows of a table, and bytes of a value as stored */
 #define SAMPLED_ROWS	20000
 #define SAMPLED_BYTES	65536
 
-/* The columns that are read besides those of files. */
+/* The columns that are read besides the columns of files. */
 typedef enum Extra
 {
 	EXTRA_ID,
@@ -63,7 +63,7 @@ typedef struct Reading
 
 	float4		percent;		/* percentage of the pages that are read, of
 								 * the table without its children; 0: all
-								 * pages, and those of the children */
+								 * pages, also of the children */
 
 	Snapshot	snapshot;
 	SourceQuery *query;
@@ -382,9 +382,10 @@ check_lockable(const SourceQuery *query)
 }
 
 /*
- * Reads the rows that the snapshot sees.  The caller takes the snapshot now, at
- * any isolation level: with the snapshot of a long REPEATABLE READ transaction, a
- * preview would show files as orphans to which rows refer by now.
+ * Reads the rows that the snapshot sees.  The caller takes a new snapshot, at
+ * any isolation level: with the snapshot of a long REPEATABLE READ
+ * transaction, a preview would show files as orphans although newer rows refer
+ * to these files.
  */
 static void
 read_rows(Reading *reading, Snapshot snapshot)
@@ -436,7 +437,7 @@ read_now(Reading *reading)
 
 /* --------------------------------------------------------------- locking --- */
 
-/* The failed rows of a source, until they are locked: the session, and the values. */
+/* The failed rows of a source (session and values) that are still to be locked. */
 typedef struct FailedRows
 {
 	const Source *source;
@@ -497,7 +498,10 @@ locking_statement(const SourceQuery *query)
 	return sql.data;
 }
 
-/* Locks the row with this key, and passes it on if it still is that of a failed session. */
+/*
+ * Locks the row with this key, and passes the row on if its session still is a
+ * failed session.
+ */
 static bool
 pass_locked_row(Reading *reading, const SqlParameter *key, const char *sql)
 {
@@ -516,7 +520,7 @@ pass_locked_row(Reading *reading, const SqlParameter *key, const char *sql)
 	return more;
 }
 
-/* The rows that are to be locked on other nodes. */
+/* The rows to be locked on other nodes. */
 typedef struct KeyedLocking
 {
 	const FailedRows *failed;
@@ -556,10 +560,10 @@ lock_rows_in_time(void *arg)
 }
 
 /*
- * Locks rows on other nodes one by one, because Citus does not lock rows of several
- * shards in one statement.  Leaves out rows that others have locked.  The
- * subtransaction of sql_try() tells Citus that the statement is one of several: so
- * Citus keeps the lock until the transaction ends.
+ * Locks rows on other nodes one by one, because Citus does not lock rows of
+ * several shards in one statement.  Leaves out rows that another transaction
+ * has locked.  Because of the subtransaction of sql_try(), Citus takes the
+ * statement for one of several, and keeps the lock until the transaction ends.
  */
 static void
 read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceSink sink, void *arg)
@@ -568,7 +572,7 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	KeyedLocking locking = {failed, &reading};
 	ErrorData  *volatile error = NULL;
 	ActingAs	saved;
-	Oid			watched;
+	TrustRules	rules = {.role = failed->source->owner};
 
 	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, sink, arg);
 	role_act_as(failed->source->owner, &saved);
@@ -583,14 +587,14 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	 * is not locked, and its file is kept
 	 */
 	role_set_for_now("enable_indexscan", "on");
-	watched = trust_watch(failed->source->owner);
+	trust_swap_rules(&rules);
 	PG_TRY();
 	{
 		error = sql_try(lock_rows_in_time, &locking);
 	}
 	PG_FINALLY();
 	{
-		(void) trust_watch(watched);
+		trust_swap_rules(&rules);
 	}
 	PG_END_TRY();
 	if (error != NULL)
@@ -598,7 +602,10 @@ read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceS
 	role_stop_acting(&saved);
 }
 
-/* Locks the rows of a session, one of each table.  Returns false if one of them cannot be locked. */
+/*
+ * Locks the rows of a session, one row of each table.  Returns false if one of
+ * the rows cannot be locked.
+ */
 static bool
 lock_session(const char *session, Snapshot snapshot)
 {
@@ -611,7 +618,10 @@ lock_session(const char *session, Snapshot snapshot)
 	return i > 0;
 }
 
-/* Locks the row, and passes it on if it is locked.  Returns whether to go on. */
+/*
+ * Tries to lock the row, and passes a locked row on.  Returns whether to go
+ * on.
+ */
 static bool
 pass_if_locked(const FailedRows *failed, TupleTableSlot *slot, Snapshot snapshot,
 			   SourceSink sink, void *arg)
@@ -652,10 +662,10 @@ lock_failed_rows(const FailedRows *failed, Snapshot snapshot, SourceSink sink, v
 }
 
 /*
- * Reads failed rows first, and then locks them where they are stored: the locking
- * only touches tables, and runs no code of users.  A row that has changed in between
- * is left out, like a row that others have locked.  The snapshot keeps VACUUM from
- * giving the place of a row to another row.
+ * Reads failed rows first, and then locks each row at its place: the locking
+ * only touches tables, and runs no code of users.  A row that has changed in
+ * between is left out, like a row that another transaction has locked.  The
+ * snapshot keeps VACUUM from giving the place of a row to another row.
  */
 static void
 read_and_lock(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
@@ -705,7 +715,7 @@ sources_sample(const Source *table, double rows, TimestampTz deadline, SourceSin
 
 	/*
 	 * for Citus, a sample would save nothing: all rows come from the nodes
-	 * before the first is seen
+	 * before the first row is seen
 	 */
 	if (citus_has_any(list_make1_oid(table->relid)))
 		return;
@@ -771,8 +781,7 @@ sources_probe(const Source *source)
 		return probe.brake;
 
 	/*
-	 * where the box has hidden the content of rows, its message names the
-	 * source
+	 * if the box has hidden the content of rows, its message names the source
 	 */
 	return source_brake(error->sqlerrcode, sql_tells_of_rows(error) ? error->message :
 						psprintf("could not read source %s: %s", source->name, error->message),
@@ -805,7 +814,7 @@ has_enum_label(Oid type, const char *label)
 
 typedef struct StatusSearch
 {
-	char	  **statuses;		/* those that were seen are NULL */
+	char	  **statuses;		/* statuses that were seen are NULL */
 	int			n;
 	int			n_missing;
 	bool		any_row;

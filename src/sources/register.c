@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * sources/register.c
- *	  Registering a source, and working out what was left unsaid.
+ *	  Registers a source, and works out the arguments that were left out.
  *
- * Only what is certain by its name is chosen, and a NOTICE says what that
- * was.  A column too many keeps files too long; a column too few would
- * condemn them, so every column that looks as if it referred to audio is
- * taken.
+ * Only a column whose name leaves no doubt is chosen, and a NOTICE shows the
+ * choice.  A column too many keeps files too long; a column too few would
+ * condemn files that are needed.  So every column whose name looks like a
+ * reference to audio is taken.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -29,8 +29,8 @@
 #include "src/sources/sources.h"
 
 /*
- * Columns that refer to audio: a subject and, mostly, what is said of it; or
- * just that it is a file.
+ * Names of columns that refer to audio: a word for audio, mostly with a word
+ * such as "path" or "url"; or only words for a file.
  */
 #define FILE_COLUMN_PATTERN \
 	"^((original_|stored_|processed_|raw_)?" \
@@ -39,11 +39,17 @@
 	"_?(file|filename|file_name|filepath|file_path|path|name|url|uri|key|location|object)?s?" \
 	"|(file|filename|file_name|filepath|file_path|file_url|file_key|storage_path|storage_key|object_key|key|path|url|uri))$"
 
-/* A column's name as the patterns and lists here spell it: audioUrl is audio_url.  E'': whatever standard_conforming_strings is. */
+/*
+ * A column's name in the spelling of the patterns and lists here: audioUrl is
+ * audio_url.  E'' has one meaning under any standard_conforming_strings.
+ */
 #define SPELLED(name) \
 	"lower(regexp_replace(" name "::text, '([a-z0-9])([A-Z])', E'\\\\1_\\\\2', 'g')) COLLATE \"C\""
 
-/* The first of the candidates in $n that is a column, with a type of the pattern. */
+/*
+ * The first of the candidates in $n that is the name of a column with a type
+ * of the pattern.
+ */
 #define CHOSEN(n, types) \
 	" (SELECT c.attname FROM columns c JOIN unnest($" n "::text[]) WITH ORDINALITY w(name, n) ON w.name = c.spelled" \
 	" WHERE c.type ~ " types " ORDER BY w.n LIMIT 1)"
@@ -69,9 +75,9 @@ static const char *const choose_query =
 CHOSEN("4", "'.'") "," CHOSEN("5", "'^(timestamp|date)'") ","
 
 /*
- * Failed sessions are judged under a row lock, which a view that groups rows
- * does not know, nor has a row on another server.  Where that is not certain,
- * a source has none, unless told.
+ * Failed sessions are judged under a row lock.  The rows of a view that groups
+ * rows cannot be locked, nor a row on another server.  So such a source has no
+ * failed sessions, unless the caller names the columns.
  */
 "  (SELECT relkind <> 'v' OR pg_relation_is_updatable(oid, true) & 4 <> 0 FROM pg_class WHERE oid = $1)"
 "   AND NOT EXISTS (SELECT FROM below b JOIN pg_class c USING (oid) WHERE c.relkind = 'f' OR c.oid = ANY ($6))";
@@ -142,7 +148,10 @@ check_arrays(const SourceRegistration *registration)
 				 errmsg("failed_statuses must name at least one status, and no NULL")));
 }
 
-/* Failed sessions are found by three columns; with two of them there are none. */
+/*
+ * Checks the columns of failed sessions: all three are needed to find such a
+ * session.
+ */
 static void
 check_failed_arguments(SourceRegistration *registration, const char *name)
 {
@@ -211,7 +220,10 @@ tell(const Source *source, const SourceRegistration *registration)
 			(errmsg("source %s: %s", source->name, text.data)));
 }
 
-/* The general advice is for a source that has been registered for long. */
+/*
+ * Raises the brake without the general hint, which is for a source that is
+ * registered already.
+ */
 static void
 refuse(Brake *brake)
 {
@@ -233,7 +245,10 @@ tell_strange_statuses(const Source *source)
 				(errmsg_internal("%s", strange)));
 }
 
-/* Reads the registration, checks the source as a run does, and tells of it in NOTICEs.  ERROR for a brake. */
+/*
+ * Reads the registration, checks the source as a run does, and tells the
+ * findings in NOTICEs.  A brake is an ERROR.
+ */
 static void
 verify(const Extension *extension, const SourceRegistration *registration)
 {

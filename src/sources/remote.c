@@ -3,18 +3,18 @@
  * sources/remote.c
  *	  Waits for writers on other servers, reached by postgres_fdw or Citus.
  *
- * The rows of such a source are read through postgres_fdw or Citus as those of
- * any table.  But the locks of its writers are on the other server.  So that
- * server is asked which transactions have locks, and is asked again until these
- * transactions have ended.  Only then are the rows read.
+ * The rows of such a source are read through postgres_fdw or Citus like the
+ * rows of any table.  But the locks of its writers are on the other server.
+ * So that server is asked for the transactions that have locks, and is asked
+ * again until these transactions have ended.  Only then are the rows read.
  *
  * The nodes of Citus are asked through Citus: see citus.c.  Other servers are
  * asked through dblink, for three reasons.  A question must not use the
  * connection of postgres_fdw, which has one snapshot for the whole local
  * transaction: the answer would be as old as the first question.  dblink
- * connects with the user mapping of the role that may read the table anyway, so
- * this code sees no password, and nobody gains a right.  And a question to
- * dblink can be asked without waiting, so a server that does not answer can be
+ * connects with the user mapping of the role that may read the table anyway,
+ * so this code sees no password, and no role gains a right.  And dblink can
+ * send a question without waiting, so a server that does not answer can be
  * given up.
  *
  * Because of the one snapshot of that connection, rows are read for a decision
@@ -60,11 +60,17 @@
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
 
-/* milliseconds between two looks at an answer that has not come, and at writers that have not ended */
+/*
+ * milliseconds between two looks at an answer that is still to come, and at
+ * writers that still work
+ */
 #define ANSWER_POLL_MS	5
 #define WRITER_POLL_MS	50
 
-/* for writers on a node of Citus, to which each question connects anew, the time doubles up to this */
+/*
+ * for writers on a node of Citus, to which each question connects anew, the
+ * time doubles up to this limit
+ */
 #define WRITER_POLL_MAX_MS	800
 
 /* milliseconds that a server has for an answer, at least */
@@ -80,8 +86,8 @@
 /* ---------------------------------------------------------------- tables --- */
 
 /*
- * A foreign table, and the role whose user mapping reads it; or the part of a
- * distributed table that lies on one node, and the role that is known there.
+ * A foreign table, and the role whose user mapping reads the table; or the
+ * part of a distributed table on one node, and the role that is known there.
  */
 typedef struct RemoteTable
 {
@@ -116,7 +122,10 @@ add_table(TableSearch *search, Oid relid, Oid role)
 	search->tables = lappend(search->tables, table);
 }
 
-/* Adds the placements of those of the relations that Citus distributes.  Citus reads them as the role that executes the query. */
+/*
+ * Adds the placements of each relation that Citus distributes.  Citus reads
+ * the placements as the role that executes the query.
+ */
 static void
 add_placements(TableSearch *search, List *relations)
 {
@@ -194,7 +203,7 @@ find_option(List *options, const char *name)
 	return NULL;
 }
 
-/* Returns the name that the table has on its server, as postgres_fdw or Citus spells it. */
+/* Returns the name of the table on its server, in the spelling of postgres_fdw or Citus. */
 static const char *
 remote_name(const RemoteTable *table)
 {
@@ -295,10 +304,10 @@ remote_check_table(const Source *source, Oid relid)
 }
 
 /*
- * Returns a brake if a superuser reads the table on a server that a lesser role
- * owns.  The owner of a server says where it is, and makes its user mappings.
- * For a superuser, postgres_fdw connects without a password, for example to this
- * very server: so code of the owner could run as a superuser.
+ * Returns a brake if a superuser reads the table on a server that a lesser
+ * role owns.  The owner of a server sets the address and the user mappings of
+ * the server.  For a superuser, postgres_fdw connects without a password, for
+ * example to this very server: so code of the owner could run as a superuser.
  */
 static Brake *
 check_server_owner(const RemoteTable *table)
@@ -339,7 +348,7 @@ remote_check_owners(const SourceQuery *query)
 
 /* ------------------------------------------------------------------- link --- */
 
-/* A server, or a node of Citus, with those of its tables that are read as one role. */
+/* A server, or a node of Citus, with the tables on it that are read as one role. */
 typedef struct RemoteServer
 {
 	const RemoteTable *first;	/* of `tables`; no placement: a foreign server */
@@ -363,7 +372,7 @@ typedef struct RemoteServer
 static int
 call_dblink(int n, const SqlParameter *parameters, const char *sql)
 {
-	/* waiting for a server repeats this call: it must not add up memory */
+	/* waiting for a server repeats this call, which must not add up memory */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup dblink",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
@@ -382,7 +391,7 @@ call_dblink(int n, const SqlParameter *parameters, const char *sql)
 	return rows;
 }
 
-/* Sets *found to the function of dblink that has this name and number of parameters. */
+/* Sets *found to the function of dblink with this name and number of parameters. */
 static void
 find_function(const char *name, int n_parameters, FmgrInfo *found)
 {
@@ -425,9 +434,9 @@ is_connected(RemoteServer *server)
 }
 
 /*
- * Closes the connection, whatever happens: the user of this session could use a
- * connection that stays open, without the rights of its role.  So no cancel, no
- * right that was revoked, and no schema that was renamed may stop this; if it
+ * Closes the connection, whatever happens: the user of this session could use
+ * a connection that stays open, without the rights of its role.  So no cancel,
+ * no revoked right, and no renamed schema may stop the closing; if the closing
  * fails, the session ends.
  */
 static void
@@ -451,7 +460,10 @@ disconnect(RemoteServer *server)
 	RESUME_INTERRUPTS();
 }
 
-/* Makes a new connection.  An old one, left by an ERROR, is closed: nobody knows which server it leads to. */
+/*
+ * Makes a new connection.  An old connection, left by an ERROR, is closed,
+ * because it may lead to another server.
+ */
 static void
 connect(RemoteServer *server)
 {
@@ -460,7 +472,7 @@ connect(RemoteServer *server)
 	disconnect(server);
 	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(server->name)), "SELECT @dblink@.dblink_connect($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
-	/* dblink takes the name of a server, which another server may have by now */
+	/* dblink gets the name of a server, which another server may have by now */
 	if (get_foreign_server_oid(server->name, true) != server->first->server)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -521,7 +533,9 @@ await_answer(const RemoteServer *server)
 	}
 }
 
-/* Returns the rows (RemoteRow) of the next result, NIL after the last one. */
+/*
+ * Returns the rows (RemoteRow) of the next result, NIL after the last result.
+ */
 static List *
 fetch_answer(const RemoteServer *server)
 {
@@ -590,8 +604,8 @@ ask(const RemoteServer *server, const char *question)
 /*
  * Returns a query on that server, made of `body`, which may use `wanted`, the
  * names of our tables there, and `tree`, the OIDs of these tables and their
- * children.  All names in it are qualified, because nothing is known of the role
- * there and its search_path.
+ * children.  All names in the query are qualified, because the role's
+ * search_path there is not known.
  */
 static char *
 make_question(const RemoteServer *server, const char *body)
@@ -607,7 +621,10 @@ make_question(const RemoteServer *server, const char *body)
 					text.data, body);
 }
 
-/* Returns the tables on the server that cannot be relied on, and why. */
+/*
+ * Returns the tables on the server that cannot be relied on, each with the
+ * reason.
+ */
 static const char *const objections =
 "SELECT ''::pg_catalog.text, 'The server is a standby: those who write are connected to another one.' WHERE pg_catalog.pg_is_in_recovery()"
 " UNION ALL SELECT t.name, 'There is no such table there.' FROM tree t WHERE t.relid IS NULL"
@@ -630,7 +647,10 @@ static const char *const citus_objection =
 " UNION ALL SELECT '', 'The server has Citus: those who write may be connected to its other nodes.'"
 "  WHERE EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname::pg_catalog.text OPERATOR(pg_catalog.=) 'citus')";
 
-/* Returns the virtual transactions that may write, and their processes: see lock_wait_for_writers(). */
+/*
+ * Returns the virtual transactions that may write, and their processes, as
+ * lock_wait_for_writers() knows them.
+ */
 static const char *const writers =
 "SELECT DISTINCT l.virtualtransaction, l.pid::pg_catalog.text FROM pg_catalog.pg_locks l"
 " WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted"
@@ -668,14 +688,20 @@ look_for_objections(const RemoteServer *server)
 						pstrdup(first->second ? first->second : ""));
 }
 
-/* Returns whether the writer is a prepared transaction, which has no process; its name has changed when it was prepared. */
+/*
+ * Returns whether the writer is a prepared transaction, which has no process.
+ * The name of the transaction changes when it is prepared.
+ */
 static bool
 is_prepared(const RemoteRow *writer)
 {
 	return writer->second == NULL;
 }
 
-/* Returns a writer of `now` that is one of `before`, or is prepared; else NULL. */
+/*
+ * Returns a writer of `now` that is also in `before`, or is prepared; else
+ * NULL.
+ */
 static const RemoteRow *
 find_writer(List *now, List *before)
 {
@@ -735,7 +761,10 @@ converse(void *arg)
 		wait_for_writers(server);
 }
 
-/* Raises the error; its texts, which may show the user mapping, are for those who have the rights of its role. */
+/*
+ * Raises the error.  Its texts may show the user mapping, so only a caller
+ * with the rights of the role of that mapping gets the texts.
+ */
 static void
 raise_for_callers(const RemoteServer *server, ErrorData *error)
 {
@@ -745,7 +774,7 @@ raise_for_callers(const RemoteServer *server, ErrorData *error)
 	query_raise(&source, error);
 }
 
-/* Names the connection, and finds what is needed to close it whatever happens. */
+/* Names the connection, and finds the functions that disconnect() needs. */
 static void
 make_link(RemoteServer *server)
 {

@@ -1,14 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * sources/sources.c
- *	  Loads the registered sources, and checks whether they can be relied on.
+ *	  Loads the registered sources, and checks whether each source can be
+ *	  relied on.
  *
- * The hazard is a source that shows fewer rows than it has.  sources_check() and
- * sources_tables() refuse what can be told beforehand: relations that lose rows
- * at a crash (unlogged), that lie elsewhere (foreign, but see remote.c), that
- * only one session sees (temporary), that are not up to date (materialized
- * views), and those whose rows a policy hides.  Everything else is an ERROR of
- * the query itself, and ends the run.
+ * The hazard is a source that shows fewer rows than it has.  sources_check()
+ * and sources_tables() refuse relations that are known to lack rows: relations
+ * that lose rows at a crash (unlogged), that lie elsewhere (foreign, but see
+ * remote.c), that only one session sees (temporary), that are not up to date
+ * (materialized views), or whose rows a policy hides.  Any other failure is an
+ * ERROR of the query itself, and ends the run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -48,7 +49,7 @@ sources_name(Oid relid)
 
 	if (name == NULL || schema == NULL)
 		return psprintf("%u", relid);
-	/* a name that is stored and compared must not depend on a setting */
+	/* the name is stored and compared, and so must not depend on a setting */
 	PG_TRY();
 	{
 		quote_all_identifiers = false;
@@ -62,7 +63,7 @@ sources_name(Oid relid)
 	return quoted;
 }
 
-/* Sets the numbers of the columns as they were seen last. */
+/* Sets the numbers that the columns had when they were seen last. */
 static void
 read_numbers(Source *source, ArrayType *numbers)
 {
@@ -191,9 +192,9 @@ check_column(const Source *source, const char *column)
 }
 
 /*
- * Returns a brake if the column was renamed, and another one has got its name:
- * the values of the renamed one may still be needed.  One that was dropped has
- * no values any more.
+ * Returns a brake if the column was renamed, and another column has got its
+ * name: the values of the renamed column may still be needed.  A dropped
+ * column has no values any more.
  */
 static Brake *
 check_unswapped(const Source *source, int column)
@@ -307,7 +308,10 @@ lock_source(void *arg)
 	lock_relation(((Source *) arg)->relid);
 }
 
-/* Locks the source.  Returns a brake if that is not possible in time, because an ERROR would end a look at many sources. */
+/*
+ * Locks the source.  Returns a brake if the source cannot be locked in time,
+ * because an ERROR would end a look at many sources.
+ */
 static Brake *
 lock_or_brake(Source *source)
 {

@@ -24,11 +24,11 @@ typedef struct Source
 	Oid			relid;
 	const char *name;			/* schema-qualified and quoted; the OID if the
 								 * relation is gone */
-	const char *registered_name;	/* the name when it was registered */
+	const char *registered_name;	/* the name at the registration */
 	int			n_columns;
 	const char **columns;
-	const int16 *numbers;		/* attnums of the columns when they were seen
-								 * last; NULL: not known */
+	const int16 *numbers;		/* last known attnums of the columns; NULL:
+								 * not known */
 	const char *id_column;		/* each of the columns below may be NULL */
 	const char *status_column;	/* NULL: the source has no failed sessions */
 	Datum		failed_statuses;	/* text[] */
@@ -42,7 +42,9 @@ typedef struct Source
 	Oid			failed_at_type;
 } Source;
 
-/* A row as it is read.  All of it is valid only during the call of the sink. */
+/*
+ * A row of a reading.  All members are valid only during the call of the sink.
+ */
 typedef struct SourceRow
 {
 	const Source *source;
@@ -50,7 +52,8 @@ typedef struct SourceRow
 								 * sources_session_id(); or NULL, see
 								 * SourceScan */
 	const char **values;		/* text of each file column, or NULL; */
-	size_t	   *lengths;		/* its bytes, for it is not NUL-terminated */
+	size_t	   *lengths;		/* bytes of each text, which is not
+								 * NUL-terminated */
 } SourceRow;
 
 /* Installs the hooks that watch whose functions run.  _PG_init() calls this once. */
@@ -59,7 +62,10 @@ extern void sources_init(void);
 /* Gets a row.  Returns false to stop the reading. */
 typedef bool (*SourceSink) (const SourceRow *row, void *arg);
 
-/* What `session` of a row is.  Each scan but SCAN_LOCKING_FAILED passes all rows. */
+/*
+ * The content of `session` of a row.  Each scan except SCAN_LOCKING_FAILED
+ * passes on all rows.
+ */
 typedef enum SourceScan
 {
 	SCAN_REFERENCES,			/* NULL */
@@ -70,7 +76,10 @@ typedef enum SourceScan
 	SCAN_PLACES					/* a session without an id */
 } SourceScan;
 
-/* Returns the schema-qualified and quoted name of a relation, or its OID as text if it is gone. */
+/*
+ * Returns the schema-qualified and quoted name of a relation, or its OID as
+ * text if the relation is gone.
+ */
 extern const char *sources_name(Oid relid);
 
 /* Returns the registered sources (Source) in the order of their registration.  Needs SPI. */
@@ -84,47 +93,47 @@ extern List *sources_load(const Extension *extension);
 	" WHERE c.source = $1 ORDER BY f.n)"
 
 /*
- * Checks whether the source can be read, and whole.  Returns NULL; then the
- * source is locked against changes of its definition until the end of the
+ * Checks whether all rows of the source can be read.  Returns NULL if so; then
+ * the source is locked against changes of its definition until the end of the
  * transaction.  Else returns a brake, also if the source cannot be locked in
  * time (see lock_timeout).  Needs SPI.
  */
 extern Brake *sources_check(Source *source);
 
 /*
- * Returns the brakes (Brake) of all of `sources`, as sources_check() finds
- * them.  No source at all is a brake too.  Needs SPI.
+ * Returns the brakes (Brake) that sources_check() finds for all `sources`.  An
+ * empty list of sources is a brake, too.  Needs SPI.
  */
 extern List *sources_check_all(List *sources);
 
 /*
  * Takes the texts out of an error of this source that may show the content of
- * its rows, and writes them to the server log.  Returns whether anything was
- * taken out.  If the caller's role has the rights of the source's owner, the
- * error stays as it is; but with `to_record`, for an error that is recorded
- * where others read it, the texts are taken out, and the caller gets them as a
- * WARNING.  Does not need SPI.
+ * its rows, and writes these texts to the server log.  Returns whether
+ * anything was taken out.  If the caller's role has the rights of the source's
+ * owner, the error does not change.  But with `to_record`, for an error that
+ * other roles may read later, the texts are taken out, and the caller gets the
+ * texts as a WARNING.  Does not need SPI.
  */
 extern bool sources_hide_rows(const Source *source, ErrorData *error, bool to_record);
 
 /*
- * Returns for each column of files whether its values may be shown to whoever
- * calls: whether the caller, and the current role, might read the column in all
- * rows without the extension.  Allocated in the current memory context.
+ * Returns for each column of files whether its values may be shown to the
+ * caller: whether the caller, and the current role, might read the column in
+ * all rows without the extension.  Allocated in the current memory context.
  */
 extern const bool *sources_columns_to_show(const Source *source);
 
 /*
- * Tries to read a checked source, but no row of it.  Returns a brake if that
- * fails, as for a view whose owner may not read the table below, else NULL.
- * Needs SPI.
+ * Begins to read a checked source, and stops before the first row.  Returns a
+ * brake if the reading fails, as for a view whose owner may not read the table
+ * below, else NULL.  Needs SPI.
  */
 extern Brake *sources_probe(const Source *source);
 
 /*
  * Sets the time at which an ERROR query_canceled, which names the source, ends
- * the reading of a source; 0 for none.  The time holds in this process until
- * the next call: the caller sets it back, also after an ERROR.
+ * the reading of a source; 0: no such time.  The time holds in this process
+ * until the next call: the caller sets the time back, also after an ERROR.
  */
 extern void sources_set_deadline(TimestampTz at);
 
@@ -148,8 +157,8 @@ extern void sources_lock_failed(const Source *source, TimestampTz failed_before,
 
 /*
  * Returns the OIDs of the tables that a reading of the checked source reads
- * (itself, its partitions, the tables below a view).  If *brake is NULL, sets it
- * if one of them cannot be relied on.  Needs SPI.
+ * (itself, its partitions, the tables below a view).  If *brake is NULL, sets
+ * *brake if one of the tables cannot be relied on.  Needs SPI.
  */
 extern List *sources_tables(const Source *source, Brake **brake);
 
@@ -157,13 +166,13 @@ extern List *sources_tables(const Source *source, Brake **brake);
 extern bool sources_are_remote(List *sources);
 
 /*
- * Waits until every transaction on another server that may write now to a table
- * of the checked sources has ended: at most `wait_ms` milliseconds, then ERROR
- * lock_not_available.  A later reading in this transaction shows what those
- * transactions have written.  Returns NULL, or a brake if that is not so: a
- * server cannot be relied on; or this transaction has read there before, or may
- * have, because it is not an `own_transaction`, one that the extension has
- * begun.  Needs SPI.
+ * Waits until every transaction on another server that may write now to a
+ * table of the checked sources has ended: at most `wait_ms` milliseconds, then
+ * ERROR lock_not_available.  A later reading in this transaction shows what
+ * those transactions have written.  Returns NULL, or a brake if a later
+ * reading may not show these rows: a server cannot be relied on; or this
+ * transaction has read there before, or may have, because it is not an
+ * `own_transaction`, which the extension itself has begun.  Needs SPI.
  */
 extern Brake *sources_wait_remotely(List *sources, bool own_transaction, int wait_ms);
 
@@ -178,15 +187,16 @@ extern char *sources_session_id(const char *session);
 
 /*
  * Sets the file columns of these sessions (text[]; locked in this transaction)
- * to NULL, as the owner of the table that holds the rows.  When it returns,
- * triggers and constraints have run, also deferred ones.  ERROR if a row cannot
- * be cleared: must be called in a subtransaction.  Needs SPI.
+ * to NULL, as the owner of the table that holds the rows.  When the call
+ * returns, triggers and constraints have run, also deferred triggers.  ERROR
+ * if a row cannot be cleared: must be called in a subtransaction.  Needs SPI.
  */
 extern void sources_clear(const Source *source, Datum sessions);
 
 /*
  * Does the work of sources_clear() for at most ten rows that can be locked at
- * once, to see whether the rows can be cleared.  The caller rolls this back.
+ * once, to see whether the rows can be cleared.  The caller rolls the clearing
+ * back.
  */
 extern void sources_try_clearing(const Source *source, Datum sessions);
 
@@ -199,42 +209,43 @@ extern void sources_try_clearing(const Source *source, Datum sessions);
 extern Tuplestorestate *sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc);
 
 /*
- * Writes the file column `column` of rows where it is NULL.  `row_keys`
- * (text[]) has the keys of the rows, in the columns `key_columns` (text[]), and
- * `values` (text[]) the value for each.  Returns an array that says for each row
- * whether it was written.  ERROR as in sources_clear(), and if several rows have
- * one key.  Needs SPI.
+ * Writes the file column `column` of rows in which the column is NULL.
+ * `row_keys` (text[]) has the keys of the rows, in the columns `key_columns`
+ * (text[]), and `values` (text[]) the value for each.  Returns an array that
+ * says for each row whether the row was written.  ERROR as in sources_clear(),
+ * and if several rows have one key.  Needs SPI.
  */
 extern bool *sources_refill(const Source *source, const char *column, Datum key_columns,
 							Datum row_keys, Datum values);
 
 /*
  * Returns a brake if the file columns of a checked source with on_failed =>
- * 'clear' cannot be set to NULL, as far as that can be told beforehand; else
+ * 'clear' cannot be set to NULL, as far as this is known without a try; else
  * NULL.  Needs SPI.
  */
 extern Brake *sources_check_clearing(const Source *source);
 
 /*
  * Returns texts for people (char *) about failed statuses of the source that
- * its enum lacks, and about those that no row has, if all rows can be read in
- * `max_ms` milliseconds.  Needs SPI.
+ * its enum lacks, and about statuses that no row has, if all rows can be read
+ * in `max_ms` milliseconds.  Needs SPI.
  */
 extern List *sources_strange_statuses(const Source *source, int max_ms);
 
 /*
  * Raises an ERROR if the source has failed sessions and its rows cannot be
- * locked, as those of a view with GROUP BY.  Needs SPI.
+ * locked, as the rows of a view with GROUP BY.  Needs SPI.
  */
 extern void sources_try_locking(const Source *source);
 
 /*
- * Reads a part of any table as its owner, as sources_read(SCAN_REFERENCES) does:
- * only values of at most 64 kB as they are stored, and at most 20,000 rows.  Of a
- * table with more rows, `rows` by the statistics, a sample of the
- * pages is read; of a table on several servers, nothing.  Nobody has registered
- * the table, so its owner must not hold up anybody: no function of his runs, and
- * at `deadline` the reading ends with an ERROR that sql_try() takes.  Needs SPI.
+ * Reads a part of any table as its owner, as sources_read(SCAN_REFERENCES)
+ * does: only values that take at most 64 kB in the table, and at most 20,000
+ * rows.  If the table has more rows (`rows`, by the statistics), a sample of
+ * its pages is read; a table on several servers is not read.  Nobody has
+ * registered the table, so its owner must not be able to hold up a run: no
+ * function of the owner runs, and at `deadline` the reading ends with an ERROR
+ * that sql_try() takes.  Needs SPI.
  */
 extern void sources_sample(const Source *table, double rows, TimestampTz deadline, SourceSink sink, void *arg);
 
@@ -252,13 +263,16 @@ typedef struct SourceRegistration
 } SourceRegistration;
 
 /*
- * Registers a source, and chooses by their names the columns that are NULL in
- * `registration`.  A NOTICE tells the choice.  ERROR if the source cannot be
- * used or the caller does not own it.  Needs SPI.
+ * Registers a source, and chooses the columns that are NULL in `registration`
+ * by the names of columns.  A NOTICE tells the choice.  ERROR if the source
+ * cannot be used or the caller does not own the source.  Needs SPI.
  */
 extern void sources_register(const Extension *extension, SourceRegistration *registration);
 
-/* Forgets the source with OID `relid`.  ERROR if it is no source, or the caller does not own it.  Needs SPI. */
+/*
+ * Forgets the source with OID `relid`.  ERROR if the relation is no source, or
+ * the caller does not own the relation.  Needs SPI.
+ */
 extern void sources_drop(const Extension *extension, Oid relid);
 
 #endif							/* AUDIO_CLEANUP_SOURCES_H */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * sources/trust.c
- *	  Whose code runs, with whose rights, when a source is read or written?
+ *	  Checks whose code runs, and with whose rights, when a source is read or
+ *	  written.
  *
  * PostgreSQL runs the functions below a view, at any depth, as the role that
  * reads the view: here, the source's owner.  So each of these functions must
@@ -11,7 +12,7 @@
  * expression of an index or by turning a table into a view.
  *
  * The checks look at the very query that is run next, with its relations
- * locked, and not at the source as it was registered.
+ * locked, and not at the registration of the source.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -113,7 +114,10 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 
 /* --------------------------------------------------------- who is it that reads --- */
 
-/* To read a view as somebody else is no more than that: who has connected is told to it all the same. */
+/*
+ * Returns the brake of a view that asks for the caller.  Reading the view as
+ * its owner does not help: the view still sees the role that has connected.
+ */
 static Brake *
 asks_who_reads(const Source *source)
 {
@@ -122,7 +126,7 @@ asks_who_reads(const Source *source)
 						"It asks for session_user, or for something else that is that of whoever calls.");
 }
 
-/* what an application asks for, and session_use_server_settings() cannot give back to the server */
+/* settings that session_use_server_settings() cannot give the server's values */
 static const char *const settings_of_caller[] = {"role", "session_authorization", "is_superuser", "application_name"};
 static const char *const functions_of_caller[] = {"session_user", "system_user", "inet_client_addr", "inet_client_port"};
 
@@ -182,7 +186,10 @@ asks_below(Node *node, void *arg)
 	return expression_tree_walker(node, asks_below, arg);
 }
 
-/* Looks for words, because a function may be in any language. */
+/*
+ * Returns whether a body contains such a name.  Looks for words, because a
+ * function may be in any language.
+ */
 static bool
 text_asks(const char *text)
 {
@@ -201,7 +208,7 @@ text_asks(const char *text)
 	return false;
 }
 
-/* Returns whether the body of the function asks for something that is that of whoever calls. */
+/* Returns whether the body of the function asks for a property of the caller. */
 static bool
 function_asks_who_reads(Oid function)
 {
@@ -234,16 +241,13 @@ function_asks_who_reads(Oid function)
 /* ----------------------------------------------------------------- watch --- */
 
 /*
- * A check before the query is not enough.  An index, statistics, or a constraint
- * of a domain may be added after the check, without a lock that conflicts with
- * ours.  And a query does not show all that it leads to, such as the negator of
- * an operator.  So a hook checks each function that is not built in when the
- * server looks it up to run it.
+ * A check before the query is not enough.  An index, statistics, or a
+ * constraint of a domain may be added after the check, without a lock that
+ * conflicts with ours.  And a query does not show every function that it leads
+ * to, such as the negator of an operator.  So a hook checks each function that
+ * is not built in when the server looks the function up to run it.
  */
-static Oid	watched_role = InvalidOid;
-static bool superusers_only = false;
-static bool same_for_all = false;
-static bool permanent_only = false;
+static TrustRules in_force = {InvalidOid};
 static needs_fmgr_hook_type next_needs_hook = NULL;
 static fmgr_hook_type next_hook = NULL;
 static ExecutorStart_hook_type next_start_hook = NULL;
@@ -251,11 +255,11 @@ static ExecutorStart_hook_type next_start_hook = NULL;
 static void
 refuse_function(Oid function)
 {
-	Oid			role = watched_role;
+	Oid			role = in_force.role;
 	Oid			language;
 	Oid			owner;
 
-	if (same_for_all && function_asks_who_reads(function))
+	if (in_force.same_for_all && function_asks_who_reads(function))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("function %s returns other values to others", function_text(function)),
@@ -263,7 +267,7 @@ refuse_function(Oid function)
 	if (!OidIsValid(role) || GetUserId() != role)
 		return;
 	owner = function_owner(function, &language);
-	if (OidIsValid(owner) && !is_trusted(owner, superusers_only ? BOOTSTRAP_SUPERUSERID : role))
+	if (OidIsValid(owner) && !is_trusted(owner, in_force.superusers_only ? BOOTSTRAP_SUPERUSERID : role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s belongs to role \"%s\"", function_text(function), GetUserNameFromId(owner, true)),
@@ -289,9 +293,10 @@ watch_function(FmgrHookEventType event, FmgrInfo *function, Datum *arg)
 
 /*
  * Keeps functions of a view or trigger from using a temporary table of the
- * caller.  Their search_path has pg_temp first, unless it names it, or last:
- * there the caller can put a table of the name that is meant.  A view would show
- * the rows of his choice, and a trigger would write for him what he may not read.
+ * caller.  Unless their search_path names pg_temp, pg_temp comes first, where
+ * the caller can put a table of any name.  A view would then show rows of the
+ * caller's choice, and a trigger could write rows into that table that the
+ * caller may not read.
  */
 static void
 refuse_temporary(const PlannedStmt *plan)
@@ -309,7 +314,7 @@ refuse_temporary(const PlannedStmt *plan)
 static void
 watch_query(QueryDesc *desc, int flags)
 {
-	if (permanent_only)
+	if (in_force.permanent_only)
 		refuse_temporary(desc->plannedstmt);
 	if (next_start_hook != NULL)
 		next_start_hook(desc, flags);
@@ -328,40 +333,13 @@ sources_init(void)
 	fmgr_hook = watch_function;
 }
 
-bool
-trust_superusers_only(bool only)
+void
+trust_swap_rules(TrustRules *rules)
 {
-	bool		before = superusers_only;
+	TrustRules	before = in_force;
 
-	superusers_only = only;
-	return before;
-}
-
-bool
-trust_same_for_all(bool same)
-{
-	bool		before = same_for_all;
-
-	same_for_all = same;
-	return before;
-}
-
-bool
-trust_permanent_only(bool only)
-{
-	bool		before = permanent_only;
-
-	permanent_only = only;
-	return before;
-}
-
-Oid
-trust_watch(Oid role)
-{
-	Oid			before = watched_role;
-
-	watched_role = role;
-	return before;
+	in_force = *rules;
+	*rules = before;
 }
 
 
@@ -377,7 +355,10 @@ typedef struct CodeSearch
 								 * to, and of operands */
 } CodeSearch;
 
-/* Returns whether the function reads other servers: it is one of dblink, or in the language plproxy. */
+/*
+ * Returns whether the function reads other servers: a function of dblink, or
+ * in the language plproxy.
+ */
 static bool
 is_remote_function(Oid function, Oid language)
 {
@@ -485,8 +466,8 @@ look_for_code(Node *node, void *arg)
 
 /*
  * Returns whether the function of the server runs the query, or reads the
- * relation, that its argument names, and is not volatile: volatile ones are
- * refused anyway.
+ * relation, that its argument names, and is not volatile: volatile functions
+ * are refused anyway.
  */
 static bool
 runs_queries(Oid function, void *arg)
@@ -552,18 +533,19 @@ look_at_views(Node *node, void *arg)
 /* The objects whose code a statement may run.  Each list has OIDs. */
 typedef struct Reach
 {
-	List	   *relations;		/* relations with all that is attached to them */
+	List	   *relations;		/* relations with all attached objects */
 	List	   *columns;		/* relations of which only the virtual columns
 								 * count */
 	List	   *types;			/* types, with their base and element types */
-	List	   *functions;		/* functions that may consist of others, as an
-								 * aggregate does */
+	List	   *functions;		/* functions that may consist of other
+								 * functions, as an aggregate does */
 	bool		writing;		/* the statement writes to the relations */
 } Reach;
 
 /*
  * Finds a function that an object of a Reach depends on, and whose owner does
- * not have the rights of role $2.  Kept, because a call asks several times.
+ * not have the rights of role $2.  The plan is kept, because a call asks
+ * several times.
  */
 static SqlKept attached_code_query = {
 	"WITH RECURSIVE types(oid) AS ("
@@ -597,11 +579,11 @@ NULL};
  * Returns the OID of a function that the objects depend on, directly or by an
  * operator, and whose owner does not have the rights of `role`; else InvalidOid.
  *
- * Code that is attached to a relation runs when a query on it is planned and run
- * (expressions of indexes, statistics and generated columns, constraints), or
- * only when the relation is written (triggers, rules, constraints of its
- * domains).  Only catalogs are read, because the server's own caches would
- * compute constant expressions.
+ * Code that is attached to a relation runs when a query on the relation is
+ * planned and run (expressions of indexes, statistics and generated columns,
+ * constraints), or only when the relation is written (triggers, rules,
+ * constraints of its domains).  Only catalogs are read, because the server's
+ * own caches would compute constant expressions.
  */
 static Oid
 find_attached_code(const Reach *reach, Oid role)
@@ -656,7 +638,10 @@ check_relation_below(const Source *source, Oid relid, List *distributed)
 	return NULL;
 }
 
-/* Returns those of the relations whose attached code needs a look: for a superuser's source all, else those of other roles. */
+/*
+ * Returns the relations whose attached code needs a look: for a superuser's
+ * source all, else the relations of other roles.
+ */
 static List *
 relations_with_code(const Source *source, List *relations)
 {
@@ -669,7 +654,7 @@ relations_with_code(const Source *source, List *relations)
 	return others;
 }
 
-/* Returns those of the relations that have a column which is computed when it is read. */
+/* Returns the relations that have a column which is computed when it is read. */
 static List *
 relations_with_virtual_columns(List *relations)
 {
@@ -729,10 +714,11 @@ trust_check_query(const SourceQuery *query)
 }
 
 /*
- * Returns the OID of a function that a trigger for UPDATE calls, and whose owner
- * does not have the rights of `role`; else InvalidOid.  A role with the TRIGGER
- * privilege may have added the trigger.  The owner of the table has not asked
- * for our UPDATE, so it must not run functions of other roles as the owner.
+ * Returns the OID of a function that a trigger for UPDATE calls, and whose
+ * owner does not have the rights of `role`; else InvalidOid.  A role with the
+ * TRIGGER privilege may have added the trigger.  The owner of the table has
+ * not asked for our UPDATE, so the UPDATE must not run functions of other
+ * roles as the owner.
  */
 static Oid
 find_trigger_function(Oid table, Oid role)

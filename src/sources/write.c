@@ -1,14 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * sources/write.c
- *	  Sets the file columns of failed sessions to NULL, and fills them again.
+ *	  Sets the file columns of failed sessions to NULL, and fills such columns
+ *	  again.
  *
- * Rows are written in the table in which they are stored, whatever view shows
- * them, and found by their place or key.  The statement runs as the owner of
- * that table, because triggers, constraints and expressions of indexes belong
- * to that owner: they do not run with the rights of a view's owner.  None of
- * them is left to the commit, where it would run with the rights of the role
- * that commits.
+ * Rows are written in the table that stores them, even if the source is a
+ * view, and are found by their place or key.  The statement runs as the owner
+ * of that table, because triggers, constraints and expressions of indexes
+ * belong to that owner: they must not run with the rights of a view's owner.
+ * No trigger or constraint is left to the commit, where it would run with the
+ * rights of the role that commits.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -55,15 +56,19 @@ static const char *const hint_keep = "Correct that, or register the source with 
 
 /* ---------------------------------------------------------------- target --- */
 
-/* The table that holds the file columns of a source, as the query names it: a parent may stand for its children. */
+/*
+ * The table that holds the file columns of a source, under the name in the
+ * query: a parent may stand for its children.
+ */
 typedef struct Target
 {
 	const Source *source;
 	Oid			table;
-	int			place;			/* number of its place in a session */
+	int			place;			/* number of the table's place in a session */
 	char	  **columns;		/* names of the file columns there */
 	List	   *key;			/* names (char *) of the columns of the key by
-								 * which rows are found; NIL: by their place */
+								 * which rows are found; NIL: rows are found
+								 * by their place */
 } Target;
 
 static Brake *
@@ -197,7 +202,10 @@ check_nullable(const Target *target)
 	return brake;
 }
 
-/* Returns a brake unless rows on other nodes, and ours, are committed together or not at all: see clear_keyed(). */
+/*
+ * Returns a brake unless rows on other nodes and rows of this server are
+ * committed together or not at all: see clear_keyed().
+ */
 static Brake *
 check_clearing_together(const Target *target)
 {
@@ -245,10 +253,11 @@ prepare_target(const Source *source, Target *target)
 
 /*
  * At the commit, deferred triggers would run with the rights of the role that
- * commits, and their failure would fail its transaction; PostgreSQL refuses to
- * leave one behind in a security-restricted operation.  So all constraints are
- * made immediate here.  This function raises an ERROR if the transaction has
- * deferred triggers already: these must not run now.
+ * commits, and their failure would fail that role's transaction.  PostgreSQL
+ * refuses to leave a deferred trigger behind in a security-restricted
+ * operation.  So all constraints are made immediate before the rows are
+ * cleared.  This function raises an ERROR if the transaction has deferred
+ * triggers already, because these must not run now.
  */
 static void
 refuse_pending(void)
@@ -315,7 +324,7 @@ act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
 
 	/*
 	 * with this lock, a session that adds a trigger has committed, or waits
-	 * for us
+	 * for this transaction
 	 */
 	LockRelationOid(table, RowExclusiveLock);
 	owner = trust_owner(table);
@@ -352,29 +361,27 @@ run_update(Update *update)
 }
 
 /*
- * Runs the update as the current role.  Code of roles without its rights is an
- * ERROR: a name in a trigger may lead to a domain that the caller has put into
- * pg_temp.  So is a temporary table.
+ * Runs the update as the current role.  Code of a role without the rights of
+ * the current role is an ERROR: a name in a trigger may lead to a domain that
+ * the caller has put into pg_temp.  A use of a temporary table is an ERROR,
+ * too.
  */
 static int
 update_watched(Update *update)
 {
-	Oid			watched;
-	bool		permanent_only;
+	TrustRules	rules = {.role = GetUserId(),.permanent_only = true};
 	volatile int rows;
 
 	role_keep_quiet();
-	/* no ERROR from here on, so that both are set back */
-	watched = trust_watch(GetUserId());
-	permanent_only = trust_permanent_only(true);
+	/* no ERROR from here on, so that the rules are set back */
+	trust_swap_rules(&rules);
 	PG_TRY();
 	{
 		rows = run_update(update);
 	}
 	PG_FINALLY();
 	{
-		(void) trust_watch(watched);
-		(void) trust_permanent_only(permanent_only);
+		trust_swap_rules(&rules);
 	}
 	PG_END_TRY();
 	return rows;
@@ -400,7 +407,10 @@ clearing_statement(const Target *target, Oid table, const char *condition)
 	return sql.data;
 }
 
-/* Raises an ERROR unless all `n` rows were cleared: a trigger may have kept a row as it was. */
+/*
+ * Raises an ERROR unless all `n` rows were cleared: a trigger may have kept
+ * the old values of a row.
+ */
 static void
 check_cleared(const Source *source, int n, int n_updated)
 {
@@ -454,9 +464,9 @@ run_by_key(const Target *target, List *key_columns, const char *key, const char 
 }
 
 /*
- * Makes Citus commit in two phases, and so together with our own rows: it does so
- * once a statement has written to several shards.  This statement finds no row
- * in any of them.
+ * Makes Citus commit in two phases, and so together with the rows of this
+ * server: Citus does so after a statement that writes to several shards.  The
+ * statement here finds no row in any shard.
  */
 static void
 commit_in_two_phases(const Target *target)
@@ -470,8 +480,9 @@ commit_in_two_phases(const Target *target)
 typedef struct ToClear
 {
 	const Target *target;
-	const char **sessions;		/* if rows are found by their key */
-	SourcePlace *places;		/* if not: sorted by table */
+	const char **sessions;		/* sessions, if rows are found by their key */
+	SourcePlace *places;		/* places sorted by table, if rows are found
+								 * by their place */
 	int			n;				/* sessions, or places */
 } ToClear;
 
@@ -585,7 +596,10 @@ sources_try_clearing(const Source *source, Datum sessions)
 	prepare_target(source, &target);
 	if (target.key != NIL)
 	{
-		/* a try would make other nodes prepare what is rolled back anyway */
+		/*
+		 * a try would make other nodes prepare a transaction that is rolled
+		 * back anyway
+		 */
 		UnregisterSnapshot(snapshot);
 		brake_raise_if(sources_check_clearing(source));
 		return;
@@ -603,7 +617,10 @@ sources_try_clearing(const Source *source, Datum sessions)
 
 /* ------------------------------------------------------------------- copy --- */
 
-/* Does the work of key_write_plainly() in a new GUC nest level, which is returned. */
+/*
+ * Does the work of key_write_plainly() in a new GUC nest level, and returns
+ * that level.
+ */
 static int
 write_plainly(void)
 {
@@ -771,7 +788,7 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 
 /* ----------------------------------------------------------------- refill --- */
 
-/* A row that is to be found by its key. */
+/* A row to be found by its key. */
 typedef struct WantedRow
 {
 	const char *key;
@@ -828,7 +845,10 @@ find_rows(Oid table, Datum key_columns, KeySearch *search)
 	AtEOXact_GUC(false, guc_level);
 }
 
-/* Writes the value to the row if the column still is NULL.  Returns whether it did. */
+/*
+ * Writes the value to the row if the column still is NULL.  Returns whether
+ * the value was written.
+ */
 static bool
 refill_row(const Target *target, const WantedRow *row, const char *value)
 {
@@ -849,7 +869,10 @@ refill_row(const Target *target, const WantedRow *row, const char *value)
 	return n > 0;
 }
 
-/* Raises an ERROR if `n` rows, several, have the key. */
+/*
+ * Raises an ERROR if `n`, the number of rows with the key, is greater than
+ * one.
+ */
 static void
 check_single(const Source *source, const char *key, int n)
 {
@@ -859,7 +882,10 @@ check_single(const Source *source, const char *key, int n)
 				 errmsg("several rows of source %s have the key %s", source->name, key)));
 }
 
-/* The rows on other nodes that are filled again, and for each whether it was written. */
+/*
+ * The rows on other nodes that are filled again, and for each row whether it
+ * was written.
+ */
 typedef struct KeyedToRefill
 {
 	const Target *target;

@@ -22,13 +22,13 @@
 /* names that are tried for a stranger */
 #define MAX_SUFFIXES	16
 
-/* attempts of a call whose folder was removed: see store_is_stale() */
+/* attempts for a call whose folder was removed: see store_is_stale() */
 #define MAX_ATTEMPTS	3
 
 /*
  * Makes the name "<name>.audio_cleanup-<run>[-<attempt>]" for a stranger: a
- * person who searches for the file finds it.  The name of the file is cut if
- * the whole would be too long.
+ * person who searches for the file finds the name.  The name of the file is
+ * cut if the new name would be too long.
  */
 static void
 make_spare_name(const StoreJob *job, int attempt, char *spare)
@@ -43,8 +43,8 @@ make_spare_name(const StoreJob *job, int attempt, char *spare)
 }
 
 /*
- * Somebody may need the stranger, so it must not stay in the trash.  Its
- * folder is made again if somebody has removed it as empty.
+ * Puts the stranger back, because somebody may need it.  The folder of the
+ * stranger is made again if somebody has removed the empty folder.
  */
 FileResult
 store_return_stranger(const StoreJob *job, Folder *trash)
@@ -118,7 +118,10 @@ store_is_stale(FileStore *store, const FileResult *result, int attempt)
 	return true;
 }
 
-/* If the file cannot be recognized after the rename, it is put back as a stranger. */
+/*
+ * Renames the file, and then verifies the renamed file.  A file that cannot be
+ * recognized after the rename is put back as a stranger.
+ */
 FileResult
 store_capture_by_rename(const StoreJob *job, Trash *into, Folder **trash)
 {

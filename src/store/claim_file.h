@@ -18,8 +18,8 @@
 /*
  * The claim is a small file, or an object of a bucket, in the private folder
  * that names the owner of the upload directory.  Sets `text` to the text of
- * the claim, NUL-terminated, and "" without one.  FILE_OK, FILE_VANISHED
- * (there is no claim), FILE_FAILED.  Commit-safe.
+ * the claim, NUL-terminated, and "" if there is no claim.  FILE_OK,
+ * FILE_VANISHED (there is no claim), FILE_FAILED.  Commit-safe.
  */
 extern FileResult store_read_claim(FileStore *store, char text[STORE_CLAIM_MAX]);
 

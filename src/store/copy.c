@@ -1,20 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * store/copy.c
- *	  A copy of a file on another file system that can be relied on.
+ *	  A reliable copy of a file on another file system.
  *
  * The cheapest way is tried first: shared extents (FICLONE), then
- * copy_file_range(), then read and write.  Each may fail for reasons that
+ * copy_file_range(), then read and write.  A way may fail for reasons that
  * differ between file systems and kernels; then the next way is tried.
- * copy_file_range() may also return 0, "end of file", where the file does not
- * end; only read() is believed about the end.
+ * copy_file_range() may also return 0, "end of file", in the middle of a file;
+ * so only read() decides about the end.
  *
  * The copy is then fsynced, dropped from the page cache, and compared with the
- * original byte by byte.  This costs no more than two checksums, and can miss
- * nothing.  If pages cannot be dropped (tmpfs), or the device has a cache of
- * its own, then the comparison reads from there.
+ * original byte by byte.  The comparison costs no more than two checksums, and
+ * can miss nothing.  If pages cannot be dropped (tmpfs), or the device has a
+ * cache of its own, then the comparison reads from that memory.
  *
- * Nothing in here allocates memory.
+ * No function of this file allocates memory.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -38,12 +38,15 @@
 /* a divisor of COPY_CHUNK */
 #define BUFFER_SIZE		(256 * 1024)
 
-/* bytes of the names, and of a value, of extended attributes: Linux has no longer ones */
+/* bytes of the names, and of a value, of extended attributes: the limit of Linux */
 #define ATTRIBUTES_MAX	(64 * 1024)
 
 #define PERMISSIONS		(S_IRWXU | S_IRWXG | S_IRWXO)
 
-/* static, because they are too large for the stack; a process copies one file at a time */
+/*
+ * static, because the buffers are too large for the stack; a process copies
+ * one file at a time
+ */
 static char buffer_a[BUFFER_SIZE];
 static char buffer_b[BUFFER_SIZE];
 
@@ -105,8 +108,8 @@ copy_write(int fd, const char *buffer, size_t size, int64 offset)
 }
 
 /*
- * Copies at most `size` bytes at `offset`.  Returns how many were copied; 0 at
- * the end of the file; -1 with errno.
+ * Copies at most `size` bytes at `offset`.  Returns the number of bytes
+ * copied; 0 at the end of the file; -1 with errno.
  */
 static ssize_t
 copy_some(Copying *copying, int64 offset, size_t size)
@@ -138,7 +141,7 @@ copy_range(Copying *copying, int64 offset, int64 end)
 	{
 		ssize_t		n;
 
-		/* copy_some() may copy less than it is asked for */
+		/* copy_some() may copy fewer bytes than the caller asks for */
 		if (is_stopped(copying->stop))
 			return EINTR;
 		n = copy_some(copying, offset, Min(end - offset, COPY_CHUNK));
@@ -177,7 +180,7 @@ find_data(int fd, int64 offset, int64 size, int64 *from, int64 *to)
 	return *from < size;
 }
 
-/* Copies `size` bytes and the holes between them.  Returns 0 or an errno. */
+/* Copies `size` bytes, and keeps the holes.  Returns 0 or an errno. */
 static int
 copy_content(int from, int to, int64 size, CopyStop stop)
 {
@@ -205,7 +208,10 @@ copy_content(int from, int to, int64 size, CopyStop stop)
 
 /* -------------------------------------------------------------- attributes --- */
 
-/* Returns whether an attribute is left out because the other file system does not know it, or we may not set it. */
+/*
+ * Returns whether an attribute is left out because the other file system does
+ * not know the attribute, or this process may not set it.
+ */
 static bool
 is_forgivable(int errnum)
 {
@@ -253,9 +259,10 @@ copy_attributes(int from, int to)
 
 /*
  * Copies owner, group and permissions.  Returns 0 or an errno.  Only root may
- * give files away, but a group that is ours can be kept.  A copy that had to
- * become ours must be readable for us, or we could not put it back.
- * Set-user-ID and its like are left out, because the owner may change.
+ * give files away, but a group that this process belongs to can be kept.  A
+ * copy that gets this process's user as its owner must be readable for that
+ * user, or the copy could not be put back.  Set-user-ID and similar
+ * permissions are left out, because the owner may change.
  */
 static int
 copy_permissions(const FileLook *look, int to)
@@ -274,7 +281,7 @@ copy_permissions(const FileLook *look, int to)
 /*
  * Copies mtime.  Returns 0 or an errno.  Must be called last, because all
  * other calls change mtime.  The copy is recognized by its mtime, so a file
- * system that keeps it only roughly is an error (EOPNOTSUPP).
+ * system that keeps the mtime only roughly is an error (EOPNOTSUPP).
  */
 static int
 copy_time(const FileLook *look, int to)
@@ -331,7 +338,10 @@ copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
 	return 0;
 }
 
-/* Compares the copy with the original.  Returns 0 or an errno: EIO if they differ. */
+/*
+ * Compares the copy with the original.  Returns 0 or an errno: EIO if the
+ * files differ.
+ */
 static int
 verify(int from, int to, int64 size, CopyStop stop)
 {

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * store/copy.h
- *	  A copy of a file on another file system that can be relied on.
+ *	  A reliable copy of a file on another file system.
  *
- * Knows descriptors only: which files, and what becomes of them, is
- * decided by copy_out.c and put_back.c.
+ * The functions know descriptors only: copy_out.c and put_back.c decide which
+ * files are copied, and what becomes of the files.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -22,8 +22,8 @@
 typedef bool (*CopyStop) (void);
 
 /*
- * Reads `size` bytes at `offset` into `buffer`.  Returns how many were read,
- * less than `size` at the end of the file only; -1 with errno.
+ * Reads `size` bytes at `offset` into `buffer`.  Returns the number of bytes
+ * read, less than `size` at the end of the file only; -1 with errno.
  */
 extern ssize_t copy_read(int fd, char *buffer, size_t size, int64 offset);
 
@@ -33,11 +33,11 @@ extern int	copy_write(int fd, const char *buffer, size_t size, int64 offset);
 /*
  * Makes the file `to` a copy of the file `from`: content, holes, permissions,
  * mtime, and as far as both file systems and our rights allow it owner, group,
- * extended attributes and ACLs.  `from` is open for reading, and `look` is
- * what a look at it told before.  `to` is empty, ours, and open for reading
- * and writing.  Returns 0 when the copy was fsynced, read back and compared;
- * else an errno, EINTR if stop() said so, and sets *failure to a static text
- * (see FileResult).  The content of `to` is of no use then.
+ * extended attributes and ACLs.  `from` is open for reading, and `look` is an
+ * earlier look at `from`.  `to` is empty, ours, and open for reading and
+ * writing.  Returns 0 when the copy was fsynced, read back and compared.  Else
+ * returns an errno, EINTR if stop() said so, and sets *failure to a static
+ * text (see FileResult); the content of `to` is of no use then.
  */
 extern int	copy_make(int from, const FileLook *look, int to, CopyStop stop,
 					  const char **failure);

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * store/copy_out.c
- *	  Moves a file into a trash on another file system: copies it, then removes it.
+ *	  Moves a file into a trash on another file system: copies the file, then
+ *	  removes the original.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -43,8 +44,8 @@ store_open_to_copy(const Folder *dir, const char *name, const FileIdentity *expe
 }
 
 /*
- * Returns whether nobody has touched the file since it was opened.  Here ctime
- * is compared whatever the number of links: nothing else shows a write after
+ * Returns whether nobody has touched the file since it was opened.  The ctime
+ * is compared whatever the number of links: only the ctime shows a write after
  * which mtime was set back.
  */
 static bool
@@ -68,7 +69,10 @@ store_fill_copy(FileStore *store, const OpenFile *original, int copy)
 	return errnum != 0 ? fail_or_no_space(errnum, failure) : come_to(FILE_OK);
 }
 
-/* The rest of a copy that was cut short is removed. */
+/*
+ * An unfinished copy of a killed process has the same name, and is removed
+ * first.
+ */
 FileResult
 store_make_copy(FileStore *store, const OpenFile *original, int workshop, int *copy)
 {
@@ -101,10 +105,10 @@ is_in_place(const Folder *dir, const char *name, int copy)
 }
 
 /*
- * Sets *good to whether the file `name` in the trash is a copy of the original,
- * of a capture that was killed before it could remove the original.  A bad
- * copy, or one that cannot be read, will be replaced, because the original is
- * there.
+ * Sets *good to whether the file `name` in the trash is a copy of the
+ * original, of a capture that was killed before it could remove the original.
+ * A bad copy, or a copy that cannot be read, will be replaced, because the
+ * original is there.
  */
 static FileResult
 judge_copy(FileStore *store, const Folder *trash, const char *name,
@@ -138,7 +142,10 @@ name_copy(int workshop, int copy, Folder *trash, const char *name, bool found)
 	return fail_or_no_space(rc, "could not rename copy of file");
 }
 
-/* Puts a finished copy of the open original into the trash, unless one is there.  Sets *made if it made one. */
+/*
+ * Puts a finished copy of the open original into the trash, unless the trash
+ * has a copy.  Sets *made to true if the call has made the copy.
+ */
 static FileResult
 copy_into_trash(FileStore *store, Folder *trash, const char *name,
 				const OpenFile *original, bool *made)
@@ -168,9 +175,9 @@ copy_into_trash(FileStore *store, Folder *trash, const char *name,
 
 /*
  * Removes the original, of which the copy is made: captures it into the
- * passage, to verify for the last time that it is the file that was copied,
- * and unlinks it there.  If the disk has no room for the passage, unlinks the
- * original at its place.
+ * passage, verifies there for the last time that the captured file is the file
+ * that was copied, and unlinks the captured file.  If the disk has no room for
+ * the passage, unlinks the original at its place.
  */
 static FileResult
 remove_original(const StoreJob *job)
@@ -203,11 +210,11 @@ remove_original(const StoreJob *job)
 
 /*
  * Returns whether the copy is of no use, because the original was not removed.
- * With another outcome than FILE_FAILED the original is gone, or another file
- * has its name: then a copy that this call has `made` is not ours to keep, but
- * one that was found may be that of a capture which has removed the original
- * since.  With FILE_FAILED, the copy is of no use if the original is seen to
- * be there.
+ * With another outcome than FILE_FAILED, the original is gone, or another file
+ * has its name.  Then a copy that this call has `made` must not be kept.  But
+ * a copy that was found may belong to another capture, which has removed the
+ * original meanwhile.  With FILE_FAILED, the copy is of no use if the original
+ * is seen to be there.
  */
 static bool
 is_needless(const StoreJob *job, FileOutcome outcome, bool made)
@@ -240,7 +247,7 @@ copy_durably(const StoreJob *job, const Folder *home, const OpenFile *original, 
 	FileStore  *store = job->store;
 	FileResult	result;
 
-	/* the maker of the folders may not have fsynced them */
+	/* the process that made the folders may not have fsynced them */
 	Folder	   *trash = store_reach_trash(job, &store->trash, DIR_MAKE | DIR_SYNC, &result);
 
 	if (trash == NULL)

@@ -5,25 +5,26 @@
  *
  * The file was verified when it was captured, and lies in a folder where only
  * this OS user can make, rename or remove a name.  So nobody has exchanged the
- * file since.  But the folder may not be the one that the row means:
+ * file.  But the folder may not be the folder that the row means:
  *
- * - The folder is opened as always: step by step, no symlink, no mount point,
- *	 each step ours alone.
+ * - The folder is opened by the usual rules: step by step, no symlink, no
+ *	 mount point, each step ours alone.
  *
  * - The name is looked at once, right before its unlink.  The disk may be of
  *	 another day than the row (restored, failed over, run numbers used again on
  *	 another timeline); an administrator may have put a file there; and a
  *	 process that has had the file open since before the capture may have
- *	 written into it.  Then it is not the file that was condemned, and stays.
+ *	 written into it.  In each of these cases the file is not the file that was
+ *	 condemned, and stays.
  *
  * A second look would tell nothing new.  Between the look and the unlink of a
  * file, other files of its folder may be unlinked: see ring.c.
  *
- * A large file is unlinked as it is.  To shorten it in slices first, by
- * ftruncate(), would take its end from somebody who still plays it.  On file
- * systems with extents (ext4, xfs, btrfs) slices gain nothing: the unlink of
- * 1 GiB took 27 ms in a test, and fsyncs of other processes took no longer
- * meanwhile.
+ * A large file is unlinked at once.  To shorten the file in slices first, by
+ * ftruncate(), would take the end of the file from somebody who still plays
+ * it.  On file systems with extents (ext4, xfs, btrfs) slices gain nothing:
+ * the unlink of 1 GiB took 27 ms in a test, and fsyncs of other processes took
+ * no longer meanwhile.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -68,7 +69,10 @@ store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
 	return vanished_or_failed(errno, "could not remove file");
 }
 
-/* A folder in the place of a captured file is another one than the captured file. */
+/*
+ * Returns the result of a look at a captured file, in which a folder counts as
+ * another file.
+ */
 static FileResult
 as_captured(FileResult result)
 {
@@ -89,10 +93,10 @@ local_destroy(FileStore *store, int64 run_id, const char *path,
 }
 
 /*
- * Looks at the file, and fills *call with its unlink.  Returns 1, or 0 if there
- * is nothing to be called.  A file with several links is unlinked at once:
- * otherwise the link counts of two names of one file would not tell what is
- * freed.
+ * Looks at the file, and fills *call with the unlink of the file.  Returns 1,
+ * or 0 if no call is left to do.  A file with several links is unlinked at
+ * once: otherwise the link counts of two names of one file would not tell the
+ * freed bytes.
  */
 static int
 add_unlink(Folder *trash, const char *name, StoreDoomed *file, StoreCall *call)
@@ -114,7 +118,10 @@ add_unlink(Folder *trash, const char *name, StoreDoomed *file, StoreCall *call)
 	return 0;
 }
 
-/* Destroys the first of the files, and those after it that lie in its folder.  Returns how many. */
+/*
+ * Destroys the first of the files, and the following files that lie in the
+ * same folder.  Returns the number of files.
+ */
 static int
 destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 {

@@ -49,8 +49,8 @@ static void
 note_sync(FileStore *store, int errnum)
 {
 	/*
-	 * As in core: some file systems cannot fsync a directory, and fail with
-	 * EINVAL.  We can do nothing else there.
+	 * As in core, EINVAL is no failure: some file systems cannot fsync a
+	 * directory, and there is no other way to make a directory durable.
 	 */
 	if (errnum != 0 && errnum != EINVAL && store->sync_errno == 0)
 		store->sync_errno = errnum;
@@ -65,7 +65,10 @@ store_sync_directory(FileStore *store, int fd)
 	errno = save_errno;
 }
 
-/* fsyncs the folders that owe() has kept, if the store is durable, and closes them. */
+/*
+ * fsyncs the folders that owe() has kept, if the store is durable, and closes
+ * the folders.
+ */
 static void
 pay(FileStore *store)
 {
@@ -100,8 +103,8 @@ is_owed(const FileStore *store, const struct stat *st)
 
 /*
  * Takes the descriptor `fd` of a changed folder, to fsync and close it later,
- * together with others.  A journal commits once for folders that are fsynced
- * one after the other, but once for each of them if other work comes in
+ * together with other folders.  A journal commits once for folders that are
+ * fsynced one after the other, but once for each folder if other work comes in
  * between.  Keeps errno.
  */
 static void
@@ -223,9 +226,10 @@ store_open_directory(const StoreVolume *volume, int parent, const char *name, Fi
 }
 
 /*
- * Makes a folder with this mode, whatever the server's umask is: a folder of
- * the application that is made again must be as open as the upload directory.
- * A chmod() afterwards might change another folder that was moved there.
+ * Makes a folder with the mode `mode`, whatever the server's umask is: a
+ * folder of the application that is made again must be as open as the upload
+ * directory.  A chmod() afterwards might change another folder that was moved
+ * there.
  */
 static int
 make_directory(int parent, const char *name, mode_t mode)
@@ -240,7 +244,7 @@ make_directory(int parent, const char *name, mode_t mode)
 int
 store_insist_on_trust(FileStore *store, int fd, const FileLook *look)
 {
-	/* nobody else can put a file into the folder, or take one out */
+	/* nobody else can put a file into the folder, or take a file out */
 	if (fd >= 0 && look->owner == geteuid() && (look->mode & (S_IWGRP | S_IWOTH)) == 0)
 		return fd;
 	if (fd < 0 && errno != ELOOP && errno != ENOTDIR && errno != EXDEV)
@@ -376,9 +380,9 @@ reach(FileStore *store, Folder *folder, Folder *from, const char *path, int flag
 }
 
 /*
- * If the folder is missing, or is no folder any more, then the file that we
- * knew is not there either.  With DIR_MAKE, somebody has taken the name of the
- * folder.
+ * Returns the open folder of the file.  FILE_VANISHED if the folder is
+ * missing, or is no folder any more: then the file is not there either.
+ * FILE_OCCUPIED with DIR_MAKE, if somebody has taken the name of the folder.
  */
 Folder *
 store_reach_home(FileStore *store, const FilePath *where, int flags, FileResult *result)
@@ -402,7 +406,7 @@ reach_run(FileStore *store, Trash *trash, int64 run_id, int flags)
 	char		path[RUN_PATH_MAX];
 
 	make_run_path(trash, run_id, path);
-	/* a folder below another run's trash is of no use for this one */
+	/* a folder below another run's trash is of no use for this run */
 	if (trash->run.fd >= 0 && strcmp(trash->run.path, path) != 0)
 		store_leave(store, &trash->dir);
 	return reach(store, &trash->run, trash->base, path, flags);
@@ -429,10 +433,10 @@ store_reach_trash(const StoreJob *job, Trash *trash, int flags, FileResult *resu
 }
 
 /*
- * A folder of the trash is ours alone, so it cannot have the mode of the folder
- * whose files it keeps.  If that folder is removed one day, it is made again
- * with the mode that it had.  A file system without extended attributes
- * forgets the mode.
+ * Notes the mode of the folder `home` in an attribute of the folder in the
+ * trash.  The folder in the trash is ours alone, and so has another mode.  If
+ * `home` is removed one day, it is made again with the noted mode.  A file
+ * system without extended attributes forgets the mode.
  */
 void
 store_note_mode(const Folder *home, Folder *trash, const FilePath *where)
@@ -457,7 +461,7 @@ store_reach_target(FileStore *store, const Folder *trash, const FilePath *target
 
 	/*
 	 * a folder is made with the mode that store_note_mode() has noted, else
-	 * with that of the upload directory
+	 * with the mode of the upload directory
 	 */
 	if (fgetxattr(trash->fd, MODE_ATTRIBUTE, text, sizeof(text) - 1) > 0 &&
 		sscanf(text, "%o", &mode) == 1)

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * store/driver.h
- *	  What a kind of upload directory has to be able to do.
+ *	  The functions that each kind of upload directory provides.
  *
  * There are two kinds: a directory of this machine (the other files of this
  * folder) and a bucket of an S3-compatible server (bucket/).  store_open()
  * chooses by the name; store_is_local() and store_acts_at_commit() tell the
- * rooms above which kind it is, where they must know.
+ * other rooms which kind is open, in the few places that must know.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,9 +20,9 @@
 #include "src/store/walk.h"
 
 /*
- * Each function has the contract of its namesake store_*() or walk_*().  Where a
- * kind of upload directory has nothing to do, a function is NULL: driver.c says
- * what is returned then.
+ * Each function has the contract of its namesake store_*() or walk_*().  A
+ * function for which a kind of upload directory has nothing to do is NULL:
+ * driver.c has the result for this case.
  */
 typedef struct StoreDriver
 {
@@ -30,7 +30,7 @@ typedef struct StoreDriver
 	bool		has_folders;	/* see store_has_folders() */
 	int			together;		/* see store_together() */
 
-	/* NULL for a directory, which is within reach once it is open */
+	/* NULL for a directory, which is within reach when it is open */
 	int			(*reach) (FileStore *store);
 	bool		(*can_undo) (FileStore *store);
 	int			(*prove) (FileStore *store, bool *proven);
@@ -43,8 +43,8 @@ typedef struct StoreDriver
 							   int64 quiet_since_ns, int64 *freed);
 
 	/*
-	 * NULL for a bucket: it has no folders and no size; only a request could
-	 * tell whether it is writable; and what its server has confirmed is
+	 * NULL for a bucket: a bucket has no folders and no size; only a request
+	 * could tell whether a bucket is writable; and every confirmed change is
 	 * durable
 	 */
 	int			(*check_writable) (FileStore *store);
@@ -57,7 +57,7 @@ typedef struct StoreDriver
 	int			(*lock_holder) (FileStore *store);
 
 	/*
-	 * NULL for a directory, which remembers nothing of a run but its files in
+	 * NULL for a directory, which keeps nothing of a run except the files in
 	 * the trash
 	 */
 	void		(*forget_run) (FileStore *store, int64 run_id, bool look);
@@ -74,7 +74,7 @@ typedef struct StoreDriver
 								 bool for_good);
 	FilePlace	(*locate) (FileStore *store, int64 run_id, const char *path,
 						   const FileIdentity *expected, bool mend, int *errnum);
-	/* NULL: one after the other */
+	/* NULL: the files are located one after the other */
 	void		(*locate_many) (FileStore *store, int64 run_id, StoreLocated *files, int n);
 	void		(*put_back_many) (FileStore *store, int64 run_id, StoreReturned *files, int n);
 	FileResult	(*put_back) (FileStore *store, int64 run_id, const char *path, const char *as,
@@ -102,7 +102,7 @@ typedef struct StoreDriver
 	WalkReason	(*walk_why_not) (FileStore *store, const char *path, bool recurse, size_t *len);
 } StoreDriver;
 
-/* What every FileStore begins with. */
+/* The beginning of every FileStore. */
 typedef struct StoreBase
 {
 	const StoreDriver *driver;
@@ -110,7 +110,7 @@ typedef struct StoreBase
 	bool		(*stop) (void); /* see store_set_stop(), or NULL */
 } StoreBase;
 
-/* What every TreeWalk begins with. */
+/* The beginning of every TreeWalk. */
 typedef struct WalkBase
 {
 	const StoreDriver *driver;
@@ -137,8 +137,9 @@ fail(int errnum, const char *failure)
 }
 
 /*
- * Acquires `n` descriptors of the server's limit, or none: then returns false
- * with errno EMFILE.  An open store acquires all that it may need at once,
+ * Acquires `n` descriptors of the server's limit.  Returns false with errno
+ * EMFILE, and acquires no descriptor, if there are too few.  store_open() and
+ * store_set_backup_dir() acquire all descriptors that the store may need,
  * because AcquireExternalFD() may do more than the commit callback allows.
  */
 extern bool store_acquire_descriptors(int n);
@@ -146,7 +147,7 @@ extern bool store_acquire_descriptors(int n);
 /* Gives `n` descriptors back.  Commit-safe. */
 extern void store_release_descriptors(int n);
 
-/* Both open a store of their kind: see store_open(). */
+/* Each function opens a store of its kind: see store_open(). */
 extern FileStore *local_open(const char *path);
 extern FileStore *bucket_open(const char *url);
 
@@ -154,8 +155,8 @@ extern FileStore *bucket_open(const char *url);
 extern const char *bucket_judge_name(const char *url);
 
 /*
- * Returns what the text of `path` alone says of a walk, and sets *len: see
- * walk_why_not().
+ * Returns the reason that the text of `path` alone tells, and sets *len, as
+ * walk_why_not() does.
  */
 extern WalkReason store_judge_walk(const char *path, bool recurse, size_t *len);
 

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * store/in_place.c
- *	  Looks at a file or folder at its own place, and removes it.
+ *	  Looks at a file or folder at its own place, and removes the file or
+ *	  folder.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -58,10 +59,11 @@ local_check_folder(FileStore *store, const char *path)
 }
 
 /*
- * Only here, and at the end of remove_original(), is a file removed that was
- * not captured first.  There is no system call that unlinks an inode, so a file
- * that takes the name between two system calls is removed in its stead.  On a
- * disk without room for a directory entry nothing better is possible.
+ * Unlinks a file that was not captured.  Only this function, and the end of
+ * remove_original(), do so.  There is no system call that unlinks an inode, so
+ * if another file takes the name between two system calls, that file is
+ * removed instead.  On a disk without room for a directory entry nothing
+ * better is possible.
  */
 FileResult
 local_destroy_in_place(FileStore *store, const char *path,
@@ -75,7 +77,10 @@ local_destroy_in_place(FileStore *store, const char *path,
 	return home == NULL ? result : store_unlink(home, where.name, expected, true, freed);
 }
 
-/* Removes an empty folder.  Returns false if it stays: it is not empty, hidden, no folder, or on another volume. */
+/*
+ * Removes an empty folder.  Returns false if the folder stays: the folder is
+ * not empty, is hidden, is on another volume, or is no folder.
+ */
 static bool
 remove_folder(FileStore *store, const char *path)
 {

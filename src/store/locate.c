@@ -18,14 +18,15 @@
 #include "src/store/private.h"
 
 /*
- * Looks for the file in the trash `in`, or with NULL at its own place.
+ * Looks for the file in the trash `in`, or with NULL for `in` at its own
+ * place.
  *
  * The process that renamed the file may have died before it could fsync the
  * folder of the file, or the folders on the way.  So the folders are marked
- * here for an fsync, also if the file is not found: that is an answer too.  A
- * file that is found in the trash is not looked for at its place, because no
- * file system that journals a rename keeps one half of it, and an fsync is by
- * far the dearest call here.
+ * here for an fsync, also if the file is not found: "not found" is an answer,
+ * too.  A file that is found in the trash is not looked for at its place,
+ * because a file system that journals a rename never keeps only one half of
+ * the rename, and an fsync is by far the most expensive call here.
  */
 static FileResult
 search(const StoreJob *job, Trash *in)
@@ -42,11 +43,11 @@ search(const StoreJob *job, Trash *in)
 }
 
 /*
- * Deals with another file in the trash, when no file is at its place: a capture
- * died between the rename and the verification.  With `mend` the file is put
- * back, because somebody may need it; without, the outcome is FILE_OCCUPIED.
- * A folder is no such file: we have probably made it for files that were
- * captured below it.
+ * Deals with another file in the trash, when no file is at its place: a
+ * capture died between the rename and the verification.  With `mend` the file
+ * is put back, because somebody may need the file; without, the outcome is
+ * FILE_OCCUPIED.  A folder is no such file: this extension has probably made
+ * the folder for files that were captured below.
  */
 static FileResult
 rescue_stranger(const StoreJob *job, Trash *from, bool mend)
@@ -64,7 +65,10 @@ rescue_stranger(const StoreJob *job, Trash *from, bool mend)
 	return mend ? store_return_stranger(job, trash) : come_to(FILE_OCCUPIED);
 }
 
-/* Locates a file in one file system, where it is in one place only; `in` is the trash. */
+/*
+ * Locates a file whose trash is on the file system of the upload directory, so
+ * that the file is in one place only.  `in` is the trash.
+ */
 static FilePlace
 locate(const StoreJob *job, Trash *in, bool mend, int *errnum)
 {
@@ -95,8 +99,8 @@ locate(const StoreJob *job, Trash *in, bool mend, int *errnum)
 
 /*
  * Ends a capture that was killed when the original was in the passage.  If the
- * copy is in the trash (`copied`), the original is unlinked; if not, it is put
- * back.
+ * copy is in the trash (`copied`), the original is unlinked; if not, the
+ * original is put back.
  */
 static FilePlace
 leave_passage(const StoreJob *job, bool copied, int *errnum)
@@ -118,8 +122,9 @@ leave_passage(const StoreJob *job, bool copied, int *errnum)
 }
 
 /*
- * Locates a file whose captures are copies.  The original counts, wherever it
- * is; without an original the copy counts, whatever file has the name by now.
+ * Locates a file whose captures are copies.  The original counts, at its place
+ * or in the passage.  Without an original the copy counts, whatever file has
+ * the name by now.
  */
 static FilePlace
 locate_copied(const StoreJob *job, bool mend, int *errnum)

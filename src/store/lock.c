@@ -22,7 +22,10 @@
 
 #include "src/store/private.h"
 
-/* locks of this process: a transaction has few directories, and seldom more than one */
+/*
+ * locks of this process: a transaction has few directories, and seldom more
+ * than one directory
+ */
 #define MAX_LOCKS		16
 
 /* attempts to lock a claim that is replaced meanwhile */
@@ -39,7 +42,10 @@ typedef struct ClaimLock
 
 static ClaimLock locks[MAX_LOCKS];
 
-/* Looks at the claim.  FILE_OK only if it is a regular file, and ours. */
+/*
+ * Looks at the claim.  FILE_OK only if the claim is a regular file of our
+ * user.
+ */
 static FileResult
 look_at_claim(int private, FileLook *look)
 {
@@ -51,8 +57,8 @@ look_at_claim(int private, FileLook *look)
 }
 
 /*
- * Returns whether both are one claim.  The mode is compared, because a FIFO
- * that takes the place of a removed claim may get the same inode number.
+ * Returns whether both looks saw one claim.  The mode is compared, because a
+ * FIFO that takes the place of a removed claim may get the same inode number.
  */
 static bool
 is_same_claim(const FileLook *a, const FileLook *b)
@@ -102,8 +108,8 @@ has_no_locks(int errnum)
 
 /*
  * Returns whether the claim can be read while it is locked.  SMB keeps
- * everybody from reading a locked file, also this process by another
- * descriptor.  A claim that nobody can read is no claim.
+ * everybody from reading a locked file, even this process by another
+ * descriptor.  A claim that nobody can read is of no use as a claim.
  */
 static bool
 is_readable(int private)
@@ -148,7 +154,7 @@ open_and_lock(int private, const FileLook *found, int access, int *errnum)
 		return -1;
 	}
 	*errnum = lock_descriptor(fd);
-	/* somebody who has not noticed the new claim may lock the old one */
+	/* a process that has not noticed the new claim may lock the old claim */
 	if (!is_current(private, fd, found))
 		*errnum = ESTALE;
 	else if (*errnum == 0 && is_readable(private))
@@ -221,8 +227,9 @@ local_lock(FileStore *store)
 }
 
 /*
- * The flock() is released before the close(), which alone would leave the lock
- * to a child that was forked meanwhile and has not come to its exec() yet.
+ * The flock() is released before the close(), because a close() alone would
+ * leave the lock to a child that was forked meanwhile and has not called
+ * exec() yet.
  */
 void
 local_unlock(FileStore *store)
@@ -243,18 +250,19 @@ local_unlock(FileStore *store)
  */
 
 /*
- * Looks at a line of /proc/locks, such as "1: FLOCK  ADVISORY  WRITE 1234
+ * Looks at a line of /proc/locks, such as "1: FLOCK ADVISORY WRITE 1234
  * 08:01:393 0 EOF".  (The line of a process that waits for a lock has an arrow
  * before FLOCK.)  Sets *holder to the process that has the lock on the claim;
- * or *likely to one that probably has it, -1 if there are several such.
+ * or sets *likely to a process that probably has the lock, -1 if there are
+ * several such processes.
  *
- * The device in the line is that of the mounted file system.  stat() may tell
- * another one: btrfs has one for each subvolume, overlayfs one for each layer.
- * All of these are anonymous: their major number is 0.  So if both devices are
- * anonymous, and the inodes are equal, then the file is likely to be the claim.
- * Somebody does have the lock; so a single likely process has it, unless the
- * one that has it cannot be seen from here.  On other devices an equal inode
- * means nothing.
+ * The device in the line is the device of the mounted file system.  stat() may
+ * tell another device: btrfs has a device for each subvolume, overlayfs has a
+ * device for each layer.  All these devices are anonymous: their major number
+ * is 0.  So if both devices are anonymous, and the inodes are equal, then the
+ * file is likely to be the claim.  Some process does have the lock.  So a
+ * single likely process has the lock, unless the real holder cannot be seen
+ * from here.  On other devices an equal inode means nothing.
  */
 static void
 consider_lock(const char *line, const FileLook *claim, int *holder, int *likely)

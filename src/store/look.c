@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/look.c
- *	  What one look at a name in a folder tells, and the clock of the file system.
+ *	  Looks at a name in a folder, and at the clock of the file system.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -84,7 +84,7 @@ look_by_statx(int fd, const char *name, struct statx *stx)
 	if (statx(fd, name, flags, mask, stx) == 0)
 		return 0;
 
-	/* EPERM is what old container sandboxes return for calls they do not know */
+	/* old container sandboxes return EPERM for unknown system calls */
 	if (errno != ENOSYS && errno != EINVAL && errno != EOPNOTSUPP && errno != EPERM)
 		return -1;
 	return stat_as_statx(fd, name, stx);
@@ -115,8 +115,9 @@ read_fdinfo(int fd, char *info, size_t size)
 
 /*
  * Sets the mount of a volume for kernels before 5.8, whose statx() does not
- * tell it: else a bind mount of the same file system would go unnoticed.
- * Without /proc the mount stays unknown.  Returns 0, or -1 with errno.
+ * tell the mount: else a bind mount of the same file system would go
+ * unnoticed.  Without /proc the mount stays unknown.  Returns 0, or -1 with
+ * errno.
  */
 static int
 find_mount(int fd, const char *name, StoreVolume *volume)
@@ -153,7 +154,7 @@ store_look_at_file(int fd, const char *name, FileLook *look)
 	look->group = stx.stx_gid;
 	look->volume.device = makedev(stx.stx_dev_major, stx.stx_dev_minor);
 #ifdef STATX_MNT_ID
-	/* an emulated kernel may say that it knows the number, and give none */
+	/* an emulated kernel may claim to know the number, but give 0 */
 	look->volume.mount_known = (stx.stx_mask & STATX_MNT_ID) != 0 && stx.stx_mnt_id != 0;
 	look->volume.mount_id = look->volume.mount_known ? stx.stx_mnt_id : 0;
 #endif
@@ -225,9 +226,9 @@ store_space_of(const FileIdentity *identity)
 }
 
 /*
- * Size and mtime alone tell a file only in a trash, and only after its
+ * Size and mtime alone identify a file only in a trash, and only after the
  * capture: outside of the trash anybody can make a file of that size and time,
- * and a file that is compared with its ctime has not been captured yet.
+ * and a file whose ctime is compared has not been captured yet.
  */
 bool
 store_is_expected(const Folder *dir, const FileIdentity *found, const FileIdentity *expected,
@@ -240,7 +241,7 @@ store_is_expected(const Folder *dir, const FileIdentity *found, const FileIdenti
 
 /*
  * The mount is compared, because a file may be a mount point just as a folder
- * may; the device is not, because overlayfs shows that of a lower layer.
+ * may; the device is not, because overlayfs shows the device of a lower layer.
  */
 FileResult
 store_recognize(const Folder *dir, const char *name, const FileIdentity *expected,

@@ -16,8 +16,8 @@
 #include "src/store/private.h"
 
 /*
- * Refuses "..", which would lead out of the directory, and "." and the empty
- * component, which would give a file a second name.
+ * Refuses ".." in a path, which would lead out of the directory, and "." and
+ * the empty component, which would give a file a second name.
  */
 int
 store_judge_component(const char *component, size_t len)

@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * store/private.h
- *	  What the files of this folder share of an open upload directory:
- *	  descriptors, and the rules by which a folder below it is opened.
+ *	  The parts of an open upload directory that the files of this folder
+ *	  share: descriptors, and the rules for opening a folder below the upload
+ *	  directory.
  *
- * Private to this folder: what includes this header would have to be rewritten
- * for another kind of store.
+ * Private to this folder: a file that includes this header works for
+ * directories of this machine only.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -40,15 +41,18 @@ extern int	store_free_slots;
 
 #define CLAIM_NAME		"claim"
 
-/* how a file is opened; O_NONBLOCK: a FIFO or a lease does not make us wait */
+/*
+ * how a file is opened; O_NONBLOCK: so a FIFO or a lease does not make this
+ * process wait
+ */
 #define COPY_FLAGS \
 	(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
 
 /* permissions and demands on the way down a path */
 #define DIR_MAKE	0x01		/* create what is missing */
 #define DIR_TRUST	0x02		/* every folder must be ours alone */
-#define DIR_SYNC	0x04		/* fsync them, because their maker may not
-								 * have done so */
+#define DIR_SYNC	0x04		/* fsync each folder, because its maker may
+								 * not have done so */
 
 /*
  * Where a folder lives.  The mount id, which needs Linux 5.8, distinguishes a
@@ -61,7 +65,7 @@ typedef struct StoreVolume
 	bool		mount_known;
 } StoreVolume;
 
-/* What one look at a name tells. */
+/* The result of one look at a name. */
 typedef struct FileLook
 {
 	mode_t		mode;
@@ -71,12 +75,15 @@ typedef struct FileLook
 	FileIdentity identity;
 } FileLook;
 
-/* A folder is kept open because the next file is probably in it too. */
+/*
+ * An open folder.  The folder is kept open because the next file is probably
+ * in the same folder.
+ */
 typedef struct Folder
 {
 	int			fd;				/* -1 if it is not open */
 	bool		dirty;			/* an fsync is owed */
-	bool		chain_synced;	/* no fsync is owed for the way to it */
+	bool		chain_synced;	/* no fsync is owed for the folders on the way */
 	bool		mode_noted;		/* see store_note_mode() */
 	bool		copies;			/* the files in the directory are copies: see
 								 * store_is_expected() */
@@ -84,8 +91,9 @@ typedef struct Folder
 								 * store_is_expected() */
 	bool		access_known;	/* see store_check_folder() */
 	int			access_errno;
-	StoreVolume volume;			/* all folders below must be on it */
-	char		path[STORE_PATH_MAX];	/* relative to what it was opened from */
+	StoreVolume volume;			/* all folders below must be on this volume */
+	char		path[STORE_PATH_MAX];	/* relative to the folder that it was
+										 * opened from */
 } Folder;
 
 /* A place that files are captured into: a folder with a folder for each run. */
@@ -93,12 +101,12 @@ typedef struct Trash
 {
 	Folder	   *base;			/* the folder that `path` is relative to */
 	char		path[NAME_MAX + 1]; /* of the folder */
-	bool		copies;			/* for now, its files are copies */
+	bool		copies;			/* captures of the present call are copies */
 	Folder		run;			/* the trash of one run */
 	Folder		dir;			/* a folder below `run` */
 } Trash;
 
-/* so many folders wait for their fsync: see store_leave() */
+/* number of folders that may wait for their fsync: see store_leave() */
 #define STORE_OWED	32
 
 typedef struct OwedSync
@@ -116,18 +124,18 @@ struct FileStore
 	Folder		backup;			/* see store_set_backup_dir() */
 	Trash		trash;			/* where captured files are */
 	Trash		passage;		/* in the upload directory; a capture passes
-								 * through it if the trash is elsewhere */
+								 * through this trash if `trash` is elsewhere */
 	mode_t		mode;			/* permissions of root */
 	mode_t		make_mode;		/* of folders that are made */
 	struct ClaimLock *lock;		/* see store_lock(); NULL: no lock */
-	struct StoreRing *ring;		/* see ring.c; NULL: none yet */
-	bool		no_ring;		/* and there will be none */
+	struct StoreRing *ring;		/* see ring.c; NULL: not made yet */
+	bool		no_ring;		/* no ring can be made */
 	int			n_owed;
 	OwedSync	owed[STORE_OWED];
 	int			sync_errno;		/* first failure of an fsync, or 0 */
-	const char *failure;		/* what failed when a function that opens
-								 * folders returns -1 or NULL: static text,
-								 * see FileResult */
+	const char *failure;		/* static text about the failure, set when a
+								 * function that opens folders returns -1 or
+								 * NULL: see FileResult */
 };
 
 /* A relative path, checked, and cut before its last component. */
@@ -141,16 +149,17 @@ typedef struct FilePath
 typedef struct StoreJob
 {
 	FileStore  *store;
-	int64		run_id;			/* the run in whose trash it is or will be */
+	int64		run_id;			/* the run in whose trash the file is or will
+								 * be */
 	const FileIdentity *expected;
 	FilePath	where;			/* the file's own place */
 } StoreJob;
 
-/* An open regular file that is about to be copied. */
+/* An open regular file to be copied. */
 typedef struct OpenFile
 {
 	int			fd;
-	FileLook	look;			/* the look when it was opened */
+	FileLook	look;			/* a look at the opened file */
 } OpenFile;
 
 
@@ -183,9 +192,9 @@ vanished_or_failed(int errnum, const char *failure)
 
 /*
  * Looks at `name` in the folder `fd`, or with "" at `fd` itself, and fills
- * *look.  Never follows a symlink.  Opens nothing, but where statx() does not
- * tell the mount: then it needs two descriptors more for a moment.  Returns 0,
- * or -1 with errno.
+ * *look.  Never follows a symlink.  Opens nothing, except if statx() does not
+ * tell the mount: then the call needs two descriptors more for a moment.
+ * Returns 0, or -1 with errno.
  */
 extern int	store_look(int fd, const char *name, FileLook *look);
 
@@ -195,7 +204,10 @@ extern int	store_look(int fd, const char *name, FileLook *look);
  */
 extern int	store_look_at_file(int fd, const char *name, FileLook *look);
 
-/* Returns whether both are on one device and, as far as that is known, on one mount. */
+/*
+ * Returns whether both volumes are one device and, as far as the mounts are
+ * known, one mount.
+ */
 extern bool store_same_volume(const StoreVolume *a, const StoreVolume *b);
 
 /*
@@ -207,8 +219,8 @@ extern bool store_is_expected(const Folder *dir, const FileIdentity *found,
 
 /*
  * Looks at the regular file `name` in the folder `dir`, sets *found to its
- * identity, and compares that with `expected`, unless this is NULL.  FILE_OK,
- * FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED, FILE_FAILED.
+ * identity, and compares *found with `expected`, unless `expected` is NULL.
+ * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED, FILE_FAILED.
  */
 extern FileResult store_recognize(const Folder *dir, const char *name, const FileIdentity *expected,
 								  bool with_ctime, FileIdentity *found);
@@ -244,28 +256,29 @@ extern void store_close_quietly(int fd);
 
 /*
  * Opens the folder `name` (one component, or ".") in the folder `parent`, and
- * looks at it: *look.  ELOOP or ENOTDIR if `name` is no folder, EXDEV if the
- * folder is not on `volume`.  Does not set store->failure.
+ * sets *look to a look at the opened folder.  ELOOP or ENOTDIR if `name` is no
+ * folder, EXDEV if the folder is not on `volume`.  Does not set
+ * store->failure.
  */
 extern int	store_open_directory(const StoreVolume *volume, int parent, const char *name,
 								 FileLook *look);
 
 /*
  * Returns `fd`, the descriptor of a folder, if the folder is ours alone;
- * `look` is a look at it.  Else closes `fd`, and fails with EPERM.  If `fd` is
- * -1, errno says why.
+ * `look` is a look at that folder.  Else closes `fd`, and fails with EPERM.
+ * If `fd` is -1, errno says why.
  */
 extern int	store_insist_on_trust(FileStore *store, int fd, const FileLook *look);
 
 /* Opens the folder `name` in the folder `parent`, which is `from` or lies below `from`. */
 extern int	store_step_down(FileStore *store, Folder *from, int parent, const char *name, int flags);
 
-/* Opens our private folder; with `make`, makes it if it is missing. */
+/* Opens our private folder; with `make`, makes a missing private folder. */
 extern int	store_open_private(FileStore *store, bool make);
 
 /*
- * Opens the trash of the run `run_id`, or with 0 the folder that has the trash
- * of each run.
+ * Opens the trash of the run `run_id`; for 0, opens the folder that has the
+ * trash of each run.
  */
 extern int	store_open_trash(FileStore *store, int64 run_id);
 
@@ -285,31 +298,37 @@ extern Folder *store_reach_trash(const StoreJob *job, Trash *trash, int flags, F
 
 /*
  * Returns the open folder that a file of the folder `trash` is put back into
- * as `target`, and makes it if it is missing; else NULL, and sets *result.
+ * as `target`.  Makes the folder if the folder is missing.  On failure returns
+ * NULL, and sets *result.
  */
 extern Folder *store_reach_target(FileStore *store, const Folder *trash, const FilePath *target,
 								  int flags, FileResult *result);
 
 /*
- * Notes the mode of the folder `home` at the folder `trash`, which has its
- * captured files; `where` is one of these.  Does this once.
+ * Notes the mode of the folder `home` at the folder `trash`, which has the
+ * captured files of `home`; `where` is one of these files.  Notes the mode
+ * once.
  */
 extern void store_note_mode(const Folder *home, Folder *trash, const FilePath *where);
 
 /*
- * Close a folder that was kept open, or all such folders.  The descriptor of a
- * dirty folder stays open, and waits for an fsync with others.
+ * store_leave() closes a folder that was kept open; store_leave_all() closes
+ * all such folders.  The descriptor of a dirty folder stays open, and waits
+ * for an fsync together with other folders.
  */
 extern void store_leave(FileStore *store, Folder *folder);
 extern void store_leave_all(FileStore *store);
 
-/* Closes all folders, also those that wait for an fsync, without the fsync.  Commit-safe. */
+/*
+ * Closes all folders, also folders that wait for an fsync, without the fsync.
+ * Commit-safe.
+ */
 extern void store_forget_syncs(FileStore *store);
 
 /* fsyncs the folder `fd`.  store_sync() returns a failure.  Keeps errno. */
 extern void store_sync_directory(FileStore *store, int fd);
 
-/* fsyncs those of the three folders that are dirty.  FILE_OK, or FILE_FAILED. */
+/* fsyncs each of the three folders that is dirty.  FILE_OK, or FILE_FAILED. */
 extern FileResult store_sync_now(FileStore *store, Folder *a, Folder *b, Folder *c);
 
 
@@ -317,7 +336,7 @@ extern FileResult store_sync_now(FileStore *store, Folder *a, Folder *b, Folder 
  * rename.c
  *
  * Both functions rename a file of one folder into another, and fail with
- * EEXIST if the new name is taken.  They return 0, or -1 with errno.
+ * EEXIST if the new name is taken.  Each function returns 0, or -1 with errno.
  * ----------
  */
 
@@ -335,14 +354,14 @@ extern int	store_rename_out_of_trash(int trash, const char *name, int to, const 
 
 /*
  * Renames the file of the job into the trash `into`, and verifies there that
- * it is the one that was expected.  Sets *trash to the folder that the file is
- * in then.  Outcomes: store_capture().
+ * the file is the expected file.  Sets *trash to the folder that then has the
+ * file.  Outcomes: store_capture().
  */
 extern FileResult store_capture_by_rename(const StoreJob *job, Trash *into, Folder **trash);
 
 /*
- * Puts a file back that was captured, but is not the expected one; under
- * another name if its own is taken.  FILE_REPLACED; or FILE_FAILED, and the
+ * Puts back a captured file that is not the expected file; under another name
+ * if the file's own name is taken.  FILE_REPLACED; or FILE_FAILED, and the
  * file is still in the folder `trash`.
  */
 extern FileResult store_return_stranger(const StoreJob *job, Folder *trash);
@@ -363,7 +382,10 @@ extern bool store_is_stale(FileStore *store, const FileResult *result, int attem
 /* Does the work of store_capture() by a copy. */
 extern FileResult store_copy_out(const StoreJob *job);
 
-/* Opens the regular file `name` of the folder `dir` if it is `expected`.  Outcomes: store_recognize(). */
+/*
+ * Opens the regular file `name` of the folder `dir` if the file is `expected`.
+ * Outcomes: store_recognize().
+ */
 extern FileResult store_open_to_copy(const Folder *dir, const char *name,
 									 const FileIdentity *expected, OpenFile *file);
 
@@ -389,7 +411,7 @@ extern FileResult store_make_copy(FileStore *store, const OpenFile *original, in
 
 /*
  * Puts the file of the job from the trash `from` back as `target`, by a rename
- * if that is possible, else by a copy.  Outcomes: store_put_back().
+ * if a rename is possible, else by a copy.  Outcomes: store_put_back().
  */
 extern FileResult store_put_back_from(const StoreJob *job, Trash *from, const FilePath *target);
 
@@ -419,17 +441,15 @@ extern Folder *store_reach_captured(StoreJob *job, FileStore *store, int64 run_i
  */
 
 /*
- * Unlinks the file `name` of the folder `dir` if it is `expected`.  Sets
- * *freed to the bytes that this gave back.  Outcomes: store_destroy_in_place().
+ * Unlinks the file `name` of the folder `dir` if the file is `expected`.  Sets
+ * *freed to the bytes that the unlink gave back.  Outcomes:
+ * store_destroy_in_place().
  */
 extern FileResult store_unlink(Folder *dir, const char *name, const FileIdentity *expected,
 							   bool with_ctime, int64 *freed);
 
 
-/* ----------
- * The driver of this folder: what driver.h asks for
- * ----------
- */
+/* The driver of this folder: the functions of driver.h */
 extern const StoreDriver local_driver;
 
 extern bool local_is_quick(const FileStore *store);
@@ -486,8 +506,8 @@ typedef struct StoreCall
 } StoreCall;
 
 /*
- * Does `n` system calls, at most STORE_TOGETHER, in any order, by io_uring
- * where the kernel and the build have that.  All calls are over when the
+ * Does `n` system calls, at most STORE_TOGETHER, in any order, by io_uring if
+ * the kernel and the build have io_uring.  All calls are over when the
  * function returns.
  */
 extern void store_call_together(FileStore *store, StoreCall *calls, int n);

@@ -21,10 +21,10 @@
 #include "src/store/private.h"
 
 /*
- * Compares the file that has the name already with the open copy.  FILE_OK if
- * it is the original, which was never removed, or the copy of the copy, which
- * an earlier attempt has put there: then the file is back, and only the unlink
- * in the trash is missing.  Else FILE_OCCUPIED or FILE_FAILED.
+ * Compares the file that has the name already (the occupant) with the open
+ * copy.  FILE_OK if the occupant is the original, which was never removed, or
+ * a copy of the copy from an earlier attempt: then the file is back, and only
+ * the unlink in the trash is missing.  Else FILE_OCCUPIED or FILE_FAILED.
  */
 static FileResult
 compare_occupant(FileStore *store, const Folder *home, const char *name,
@@ -51,9 +51,9 @@ compare_occupant(FileStore *store, const Folder *home, const char *name,
 }
 
 /*
- * Puts a copy of the copy into the folder `home`, which takes no file from
- * another folder by a rename: the copy is made in `home`, and has no name until
- * it is complete.
+ * Puts a copy of the copy into the folder `home`, into which no file can be
+ * renamed from another folder: the new copy is made in `home`, and has no name
+ * until it is complete.
  */
 static FileResult
 copy_within_folder(FileStore *store, Folder *home, const char *name, const OpenFile *copy)
@@ -120,7 +120,10 @@ copy_back(FileStore *store, Folder *home, const FilePath *target,
 	return store_sync_now(store, home, &store->root, &store->root);
 }
 
-/* Puts a file of the folder `trash` back by a copy, and unlinks it in the trash. */
+/*
+ * Puts a file of the folder `trash` back by a copy, and unlinks the file in
+ * the trash.
+ */
 static FileResult
 copy_back_from(const StoreJob *job, Folder *trash, const FilePath *target,
 			   const FileIdentity *expected)
@@ -163,9 +166,9 @@ store_copy_stranger_back(const StoreJob *job, Folder *trash)
 }
 
 /*
- * Deals with a name that is taken.  If it is taken by the captured file itself,
- * then a put back by link() and unlink() was cut short, and the unlink is done
- * now: FILE_OK.  Else FILE_OCCUPIED.
+ * Deals with a name that is taken.  If the captured file itself has the name,
+ * then an earlier call was killed between link() and unlink(), and the unlink
+ * is done now: FILE_OK.  Else FILE_OCCUPIED.
  */
 static FileResult
 settle_occupied(const StoreJob *job, Folder *trash, Folder *home, const FilePath *target,

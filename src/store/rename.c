@@ -21,8 +21,8 @@
 #include "src/store/private.h"
 
 /*
- * Renames in one step, unless `to_name` is taken.  Returns 0, or -1 with errno:
- * ENOSYS if this file system or kernel cannot do that.
+ * Renames in one step, unless `to_name` is taken.  Returns 0, or -1 with
+ * errno: ENOSYS if this file system or kernel has no such rename.
  */
 static int
 rename_exclusively(int from, const char *name, int to, const char *to_name)
@@ -51,7 +51,7 @@ store_rename_into_trash(int from, const char *from_name, int trash, const char *
 }
 
 /*
- * A folder, which cannot be linked, is renamed: this could replace nothing but
+ * A folder, which cannot be linked, is renamed: the rename could replace only
  * an empty folder.
  */
 int

@@ -1,55 +1,57 @@
 /*-------------------------------------------------------------------------
  *
  * store/store.c
- *	  What may be done to one file of the upload directory.
+ *	  The operations on one file of the upload directory.
  *
- * The upload directory belongs to an application that we do not trust and
- * that works while we do: between any two of our system calls a file may be
+ * The upload directory belongs to an application that is not trusted and that
+ * works at the same time: between any two of our system calls a file may be
  * replaced, a directory renamed, a symlink planted.  Three rules follow.
  *
  * - Only directories are opened, one component at a time, relative to a
  *	 descriptor and without following symlinks.  A path is never given to the
  *	 kernel whole.  A file of the application is opened only to be copied,
- *	 when it was seen to be a regular file, and without waiting: so a FIFO
- *	 cannot make us wait, nor does a device wake up.
+ *	 after it was seen to be a regular file, and without waiting: so no FIFO
+ *	 can make this process wait, and no device wakes up.
  *
  * - A file is judged *after* the rename into the trash, where only this OS
  *	 user can reach it.  A look at the file before the rename saves a rename,
- *	 and is the only time when ctime can be compared.  But it proves nothing:
- *	 the name may mean another file by the time rename() is called.  A file
- *	 that is not the expected one is called a stranger, and is put back.
+ *	 and is the only look that can compare ctime.  But this look proves
+ *	 nothing: the name may mean another file by the time rename() is called.  A
+ *	 captured file that is not the expected file is called a stranger, and is
+ *	 put back.
  *
- * - A rename never overwrites.  Where the file system does not know
+ * - A rename never overwrites.  If the file system does not know
  *	 RENAME_NOREPLACE, a check before a plain rename is enough in the trash,
- *	 which is ours; in the upload directory link() and unlink() take the place
- *	 of the rename.
+ *	 which is ours alone; in the upload directory link() and unlink() take the
+ *	 place of the rename.
  *
  * Callers come with files sorted by path.  The directory of the last file is
  * therefore held open, in the upload directory and in the trash: a flat
- * directory costs three system calls a file.  The owner of a directory that is
- * so held may have renamed the directory meanwhile, or put another one in its
- * place.  This is harmless.  We hold that very directory, whatever its name is
- * now, so a file in it with the right identity is the file that was condemned;
- * and what we do to the file might as well have happened just before the
- * directory moved.  If the directory was removed, a rename fails with ENOENT,
- * and the path is resolved anew.  No directory is held beyond store_sync(),
- * nor are those that wait for their fsync.
+ * directory costs three system calls a file.  Meanwhile the owner of the held
+ * directory may rename it, or put another directory in its place.  Such a
+ * change is harmless.  The store holds that very directory, whatever its name
+ * is now.  So a file in the directory with the right identity is the file that
+ * was condemned, and our work on the file might as well have happened just
+ * before the directory moved.  If the directory was removed, a rename fails
+ * with ENOENT, and the path is resolved anew.  store_sync() closes all held
+ * directories, also the directories that wait for their fsync.
  *
  * If the trash is on another file system, a capture is a copy, and the rules
- * stay.  The file is copied where it is.  Then it is captured by a rename as
- * before, into the upload directory's own trash, judged there, and only there
- * unlinked: there is no system call that unlinks this file and no other.  The
- * file merely passes through that trash, which is therefore called the
- * passage.  The copy is written under a name of its own in a directory that is
- * ours alone, and renamed when it is durable and verified; the copy of a file
- * that is put back, too.  A process that is killed leaves behind at worst one
- * such unfinished file, which the next copy replaces and store_tidy() removes;
- * or both the copy and the original, and then the original counts.
+ * stay.  The file is copied from its place.  Then the original is captured by
+ * a rename into the upload directory's own trash, judged there, and only there
+ * unlinked: no system call unlinks a file by its identity.  The original
+ * merely passes through that trash, which is therefore called the passage.  A
+ * copy, also the copy of a file that is put back, is written under a name of
+ * its own in a directory that is ours alone, and is renamed when it is durable
+ * and verified.  At worst, a process that is killed leaves behind one such
+ * unfinished file, which the next copy replaces and store_tidy() removes; or
+ * both the copy and the original, and then the original counts.
  *
- * Nothing in here raises an error.  In a store that is not durable, functions
- * that store.h calls commit-safe, and the statics below them, use the stack
- * and system calls only.  Memory is allocated by store_open(), by walks, by
- * opendir() in store_trash_runs() and store_tidy(), and for the ring of ring.c.
+ * No function of this file raises an error.  In a store that is not durable,
+ * the functions that store.h calls commit-safe, and the statics that they
+ * call, use the stack and system calls only.  Memory is allocated by
+ * store_open(), by walks, by opendir() in store_trash_runs() and store_tidy(),
+ * and for the ring of ring.c.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -78,7 +80,10 @@
 #define BACKUP_DESCRIPTORS	4
 
 
-/* Opens the folder at an absolute path for `folder`, and looks at it: *look.  Returns -1 with errno on failure. */
+/*
+ * Opens the folder at an absolute path for `folder`, and sets *look to a look
+ * at the opened folder.  Returns -1 with errno on failure.
+ */
 static int
 open_top(const char *path, Folder *folder, FileLook *look)
 {
@@ -157,7 +162,10 @@ local_open(const char *path)
 	return NULL;
 }
 
-/* A caller that has not called store_sync() records nothing as done, so no fsync is owed. */
+/*
+ * Closes the store without an fsync: a caller that has not called store_sync()
+ * records nothing as done.
+ */
 static void
 local_close(FileStore *store)
 {
@@ -231,8 +239,9 @@ local_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 }
 
 /*
- * Captures a file, or finds where it is.  A rename needs no look before: it
- * fails if an earlier capture was cut short.  A copy needs one.
+ * Captures a file, or finds where the file is.  A rename needs no search
+ * before, because the rename fails if an earlier capture was cut short.  A
+ * copy needs a search.
  */
 static void
 capture_or_locate(FileStore *store, int64 run_id, StoreCondemned *file)

@@ -61,7 +61,10 @@ parse_run(const char *name, int64 *run_id)
 	return errno == 0 && *run_id > 0 && strcmp(name, again) == 0;
 }
 
-/* Does the work of fdopendir().  Returns NULL for -1; closes a descriptor that cannot be read. */
+/*
+ * Does the work of fdopendir().  Returns NULL if `fd` is -1; closes a
+ * descriptor that cannot be read.
+ */
 static DIR *
 open_stream(int fd)
 {
@@ -135,9 +138,10 @@ may_be_directory(const struct dirent *entry)
 
 /*
  * Removes the folder `name` of the folder `parent`, below `top`, and the
- * folders below it, as far as they are empty.  Errors are ignored, here and in
- * store_tidy(): ENOTEMPTY is the ordinary case, and an empty folder that stays
- * does no harm, and is removed by the next tidying.  So nothing is fsynced.
+ * folders below `name`, as far as they are empty.  Errors are ignored, here
+ * and in store_tidy(): ENOTEMPTY is the ordinary case, and an empty folder
+ * that stays does no harm, and is removed by the next tidying.  So nothing is
+ * fsynced.
  */
 static void
 prune(FileStore *store, Folder *top, int parent, const char *name, int depth)
@@ -173,7 +177,7 @@ tidy_trash(FileStore *store, Folder *top, int parent, const char *name, int64 ru
 		return;
 	snprintf(run, sizeof(run), INT64_FORMAT, run_id);
 	prune(store, top, trash, run, 0);
-	/* what a killed process has left of a copy */
+	/* the rest of a copy that a killed process has left */
 	(void) unlinkat(trash, COPY_NAME, 0);
 	close(trash);
 	(void) unlinkat(parent, name, AT_REMOVEDIR);
@@ -194,6 +198,6 @@ local_tidy(FileStore *store, int64 run_id)
 	(void) unlinkat(private, COPY_NAME, 0);
 	close(private);
 
-	/* the private folder stays while there is a claim in it */
+	/* the private folder stays while it has a claim */
 	(void) unlinkat(store->root.fd, STORE_PRIVATE_DIR, AT_REMOVEDIR);
 }

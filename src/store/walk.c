@@ -4,20 +4,21 @@
  *	  A bounded walk of the upload directory by descriptors.
  *
  * The walk goes depth first, with one open directory stream for each level, so
- * that the kernel remembers what was not seen yet.  Each directory is opened
- * relative to the one above it.  So a directory that is renamed during the walk
- * can neither lead out of the upload directory nor into a loop: without
- * symlinks a loop would take a mount, and mounts are not crossed.
+ * that the kernel remembers the entries that were not seen yet.  Each
+ * directory is opened relative to its parent directory.  So a directory that
+ * is renamed during the walk can neither lead out of the upload directory nor
+ * into a loop: without symlinks a loop needs a mount, and mounts are not
+ * crossed.
  *
  * The walk runs beside an application that creates and removes files.  A name
- * that disappears after it was listed, and before it is opened, is passed over
- * as if it had gone before.  Everything else that cannot be read ends the walk.
- * A file that is there but was not seen is no danger; but the proportions on
- * which the brakes rely would be false.
+ * that disappears between the listing and the opening is passed over.  Any
+ * other name that cannot be read ends the walk.  An existing file that was not
+ * seen is no danger; but the proportions on which the brakes rely would be
+ * false.
  *
  * The files of a folder come in the order of their inodes, a portion at a
- * time: that is the order in which most file systems have them on disk, and so
- * in which they are cheapest to look at, to rename and to unlink.
+ * time: most file systems have the inodes on disk in that order, so that
+ * looks, renames and unlinks are cheapest in that order.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -43,9 +44,9 @@
 #define FSCK_DIR	"lost+found"
 
 /*
- * Names, in any case, of folders in which a NAS, a synchroniser or an operating
- * system keeps its own files.  Those whose names begin with a dot (.stversions,
- * .Trash-1000, .snapshot) are passed over anyway.
+ * Names, in any case, of folders in which a NAS, a synchroniser or an
+ * operating system keeps its own files.  Folders whose names begin with a dot
+ * (.stversions, .Trash-1000, .snapshot) are passed over anyway.
  */
 static const char *const foreign_folders[] = {
 	"#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "@eaDir", "@tmp", "@sharebin",
@@ -54,7 +55,10 @@ static const char *const foreign_folders[] = {
 	"~snapshot", "_snapshot"
 };
 
-/* what is read of a folder before the first of it is returned: so many files, and bytes of their names */
+/*
+ * a portion: the most files, and bytes of names, that are read of a folder
+ * before its first file is returned
+ */
 #define PORTION_FILES	8192
 #define PORTION_BYTES	(256 * 1024)
 
@@ -67,7 +71,8 @@ static const char *const foreign_folders[] = {
 typedef struct WalkEntry
 {
 	uint64		inode;
-	uint32		name;			/* where it begins in the names of the portion */
+	uint32		name;			/* where the name begins in the names of the
+								 * portion */
 } WalkEntry;
 
 typedef struct WalkLevel
@@ -81,7 +86,7 @@ struct TreeWalk
 {
 	WalkBase	base;
 	bool		in_trash;
-	const StoreVolume *volume;	/* all directories must be on it */
+	const StoreVolume *volume;	/* all directories must be on this volume */
 	bool		recurse;
 	int			errnum;			/* not 0 once the walk has failed */
 	const char *failure;
@@ -90,8 +95,8 @@ struct TreeWalk
 	char		path[STORE_PATH_MAX];
 
 	/*
-	 * files of the current directory that are read, and what follows them: a
-	 * folder or its end
+	 * files of the current directory that are read, and the entry that
+	 * follows: a folder, or the end of the directory
 	 */
 	int			n_files;
 	int			next_file;
@@ -105,7 +110,10 @@ struct TreeWalk
 													 * beyond a portion */
 };
 
-/* Ends the walk with a failure; walk->path is that of the directory to blame. */
+/*
+ * Ends the walk with a failure; walk->path is the path of the directory to
+ * blame.
+ */
 static WalkStep
 give_up(TreeWalk *walk, int errnum, const char *failure)
 {
@@ -143,8 +151,9 @@ append_name(TreeWalk *walk, const char *name)
 }
 
 /*
- * Makes the directory `fd` the current one.  Returns 0; or -1 with errno, also
- * if `fd` is -1, and gives back the slot that the caller has acquired.
+ * Makes the directory `fd` the current directory.  Returns 0; or -1 with
+ * errno, also if `fd` is -1, and gives back the slot that the caller has
+ * acquired.
  */
 static int
 push_level(TreeWalk *walk, int fd)
@@ -173,9 +182,9 @@ close_level(TreeWalk *walk)
 }
 
 /*
- * Returns whether the walk passes over a directory that could not be opened.  A
- * directory that we may not read ends the walk, unless it is on another file
- * system.
+ * Returns whether the walk passes over a directory that could not be opened.
+ * A directory that this process may not read ends the walk, unless the
+ * directory is on another file system.
  */
 static bool
 is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
@@ -198,7 +207,10 @@ is_passable(const TreeWalk *walk, int parent, const char *name, int errnum)
 	}
 }
 
-/* Returns whether a folder of this name, of `len` bytes, is a foreign one; at the top, also "lost+found". */
+/*
+ * Returns whether a folder of this name, of `len` bytes, is a foreign folder;
+ * at the top, also "lost+found".
+ */
 static bool
 is_foreign_folder(const char *name, size_t len, bool at_top)
 {
@@ -210,7 +222,10 @@ is_foreign_folder(const char *name, size_t len, bool at_top)
 	return false;
 }
 
-/* Enters the directory `name`, or passes over it.  Returns WALK_FAILED, or WALK_FILE to go on. */
+/*
+ * Enters the directory `name`, or passes over the directory.  Returns
+ * WALK_FAILED, or WALK_FILE to go on.
+ */
 static WalkStep
 enter_directory(TreeWalk *walk, const char *name)
 {
@@ -301,7 +316,10 @@ local_walk_begin_trash(FileStore *store, int64 run_id)
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
-/* Keeps a name of any length.  Returns where it begins in the names of the portion. */
+/*
+ * Keeps a name of any length.  Returns where the name begins in the names of
+ * the portion.
+ */
 static uint32
 add_name(TreeWalk *walk, const char *name)
 {
@@ -319,7 +337,10 @@ is_portion_full(const TreeWalk *walk)
 	return walk->n_files == PORTION_FILES || walk->names_len > PORTION_BYTES;
 }
 
-/* Keeps what there is of interest in the entry; WALK_FAILED, or WALK_FILE for more. */
+/*
+ * Keeps the entry if the walk needs it.  Returns WALK_FAILED, or WALK_FILE to
+ * go on.
+ */
 static WalkStep
 take_entry(TreeWalk *walk, const struct dirent *entry)
 {
@@ -517,8 +538,9 @@ store_judge_walk(const char *path, bool recurse, size_t *len)
 }
 
 /*
- * Judges the component of `len` bytes in the directory *fd.  If it is a folder
- * of ours, opens it: *fd becomes its descriptor; else *fd becomes -1.
+ * Judges the component of `len` bytes in the directory *fd.  If the component
+ * is a folder that the walk enters, opens the folder, and *fd becomes its
+ * descriptor; else *fd becomes -1.
  */
 static WalkReason
 look_further(FileStore *store, int *fd, const char *component, size_t len)

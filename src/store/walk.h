@@ -4,22 +4,23 @@
  *	  A bounded walk of the upload directory by descriptors.
  *
  * A walk yields the relative path of every regular file, in no order to rely
- * on.  It passes over names that begin with a dot, files and folders alike,
- * because they are private to whoever made them; and over the folders of a
- * NAS, a synchroniser or an operating system (WALK_FOREIGN).  It never follows
- * a symlink, and never crosses a mount point.  It opens no file and, where
- * readdir() tells the type, stat()s none.  It takes the memory of one path, of
- * a portion of names, and of one open directory for each level.
+ * on.  The walk passes over names that begin with a dot, files and folders
+ * alike, because such names are private to their maker; and over the folders
+ * of a NAS, a synchroniser or an operating system (WALK_FOREIGN).  A walk
+ * never follows a symlink, and never crosses a mount point.  A walk opens no
+ * file and, if readdir() tells the type, calls stat() for no file.  A walk
+ * takes the memory of one path, of a portion of names, and of one open
+ * directory for each level.
  *
- * A directory that cannot be read is a failure, with two exceptions: one on
- * another device or mount, and "lost+found" at the top, which belongs to fsck
- * and is there wherever the upload directory is a disk of its own.
+ * A directory that cannot be read is a failure, with two exceptions: a
+ * directory on another device or mount, and "lost+found" at the top, which
+ * belongs to fsck and exists if the upload directory is a disk of its own.
  *
  * The walk of a bucket reads its list page by page: see bucket/walk.c.
  *
  * A walk is an iterator and not a callback, so that the caller may be
- * interrupted between two files and still close the walk.  It knows no policy
- * and no SQL.
+ * interrupted between two files and still close the walk.  A walk knows no
+ * policy and no SQL.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -30,7 +31,10 @@
 
 #include "src/store/store.h"
 
-/* deepest nesting of directories that is walked; deeper is a failure */
+/*
+ * deepest nesting of directories that is walked; a deeper directory is a
+ * failure
+ */
 #define WALK_MAX_DEPTH		64
 
 typedef struct TreeWalk TreeWalk;
@@ -42,14 +46,14 @@ typedef enum WalkStep
 								 * directory that has, or seems to have, a
 								 * claim of its own */
 	WALK_END,					/* all was seen */
-	WALK_FAILED					/* something could not be read: nothing may be
-								 * concluded from what was seen so far */
+	WALK_FAILED					/* a directory could not be read: nothing may
+								 * be concluded from the files seen so far */
 } WalkStep;
 
 /*
  * Begins a walk of an open store; without `recurse`, of the upload directory
  * itself and no folder below it.  The walk is allocated in the current memory
- * context.  Never fails: walk_next() reports what went wrong.
+ * context.  Never fails: walk_next() reports a failure.
  */
 extern TreeWalk *walk_begin(FileStore *store, bool recurse);
 
@@ -79,20 +83,22 @@ extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **failur
 /* Why a walk does not come to a file. */
 typedef enum WalkReason
 {
-	WALK_REACHED,				/* the walk does, or would if the file were
-								 * there */
-	WALK_HIDDEN,				/* the file or a folder of it begins with a
-								 * dot */
-	WALK_FOREIGN,				/* a folder of it is that of a NAS, a
+	WALK_REACHED,				/* the walk comes to the file, or would if the
+								 * file existed */
+	WALK_HIDDEN,				/* the name of the file, or of a folder on the
+								 * way, begins with a dot */
+	WALK_FOREIGN,				/* a folder on the way belongs to a NAS, a
 								 * synchroniser or an operating system */
 	WALK_NOT_RECURSIVE,			/* the file is in a folder, and folders are
 								 * not looked into */
 	WALK_TOO_DEEP,				/* beyond WALK_MAX_DEPTH */
-	WALK_SYMLINK,				/* the file or a folder of it is a symlink */
+	WALK_SYMLINK,				/* the file, or a folder on the way, is a
+								 * symlink */
 	WALK_MOUNT,					/* another file system, or another part of
-								 * this one, is mounted on it or a folder of
-								 * it */
-	WALK_SUBVOLUME,				/* a folder of it is a subvolume of its own */
+								 * this file system, is mounted on the file or
+								 * a folder on the way */
+	WALK_SUBVOLUME,				/* a folder on the way is a subvolume of its
+								 * own */
 	WALK_NOT_A_FILE,			/* a directory, FIFO, socket or device */
 	WALK_NOT_PLAIN				/* a key of a bucket that could be no path of
 								 * a directory: "a//b", "../a", "a/" */
@@ -103,7 +109,8 @@ typedef enum WalkReason
  * WALK_REACHED.  Sets *len to the length of the part of `path` that is to
  * blame, 0 for WALK_REACHED.  Opens folders and looks, and changes nothing.  A
  * name that cannot be looked at counts as reached, because the walk itself
- * will fail there.  In a bucket the path itself tells: no server is asked.
+ * will fail at that name.  In a bucket the path itself tells: no server is
+ * asked.
  */
 extern WalkReason walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
 

@@ -102,7 +102,7 @@ json_add_decimal(JsonBuilder *json, const char *key, double number, int digits)
 										   Int32GetDatum(-1)));
 }
 
-/* Adds an element or value that is itself an object or array, part by part. */
+/* Adds the object or array `object` as an element or value, part by part. */
 static void
 push_container(JsonBuilder *json, Jsonb *object)
 {

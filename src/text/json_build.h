@@ -3,10 +3,10 @@
  * text/json_build.h
  *	  Builds and reads small JSONB objects, with one call for each member.
  *
- * A thin layer on PostgreSQL's own pushJsonbValue(), which knows nothing
- * about the results it builds.  Results are allocated in the current memory
- * context.  None of these functions needs SPI.  A text that is too long for
- * JSONB is an ERROR.
+ * The functions are a thin layer on PostgreSQL's own pushJsonbValue(), and
+ * know nothing about the meaning of an object.  Results are allocated in the
+ * current memory context.  None of these functions needs SPI.  A text that is
+ * too long for JSONB is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -24,7 +24,10 @@ typedef struct JsonBuilder
 	JsonbInState state;
 } JsonBuilder;
 
-/* json_begin() begins the outermost object. json_end() ends and returns it. */
+/*
+ * json_begin() begins the outermost object.  json_end() ends that object, and
+ * returns it.
+ */
 extern void json_begin(JsonBuilder *json);
 extern Jsonb *json_end(JsonBuilder *json);
 

@@ -44,7 +44,8 @@ typedef struct Tag
 	char		kind;			/* '#', '^', '/', or 0 for a value */
 	const char *name;
 	int			name_length;
-	const char *format;			/* the text behind '|'; NULL: none */
+	const char *format;			/* the text behind '|'; NULL: there is no
+								 * format */
 	int			format_length;
 	const char *begin;			/* start of "{{" */
 	const char *end;			/* end of "}}" */
@@ -53,7 +54,7 @@ typedef struct Tag
 
 /* ---------------------------------------------------------------- escaping --- */
 
-/* Returns whether a reader cannot see the character, or is misled by it. */
+/* Returns whether the character is invisible, or misleads a reader. */
 static bool
 is_invisible(pg_wchar c)
 {
@@ -166,7 +167,10 @@ put_size(StringInfo out, double bytes)
 	appendStringInfo(out, "%.*f %s", bytes == rint(bytes) ? 0 : 1, bytes, units[unit]);
 }
 
-/* Writes a number of large units, and the number of small units unless that is zero. */
+/*
+ * Writes a number of large units, and the number of small units unless this
+ * number is zero.
+ */
 static void
 put_parts(StringInfo out, int64 large, const char *large_unit, int64 small, const char *small_unit)
 {
@@ -224,7 +228,7 @@ put_number(StringInfo out, Numeric number, const Tag *tag)
 
 /*
  * Returns the value of the tag in the innermost scope that has a member of
- * that name, or NULL if no scope has one.
+ * that name, or NULL if no scope has such a member.
  */
 static JsonbValue *
 find_value(const Scope *scope, const Tag *tag)

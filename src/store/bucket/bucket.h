@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/bucket.h
- *	  What the files of this folder share of an open bucket.
+ *	  The parts of an open bucket that the files of this folder share.
  *
  * How a file of a bucket dies, and comes back, if the bucket keeps versions:
  *
@@ -13,8 +13,8 @@
  *
  * No server can be relied on to make a marker only "if this still is the
  * newest version".  So a capture makes its marker first, and then looks which
- * version lies right below the marker.  If it is not the version that was
- * condemned, the file is called a stranger, and the marker is removed again.
+ * version lies right below the marker.  If that is not the condemned version,
+ * the file is called a stranger, and the marker is removed again.
  *
  * In a bucket that keeps no versions there is no trash: a file is destroyed in
  * its place, by a request that names its ETag; see conditional.c.
@@ -70,10 +70,13 @@ typedef struct BucketCall
 	bool		raw;			/* see http.h */
 	bool		once;			/* not to be repeated, except with renewed
 								 * keys: the caller finds out whether the
-								 * server has done it */
+								 * server has carried out the request */
 } BucketCall;
 
-/* Lanes for requests: one for bucket_call(), some for the pages of a walk, and those for many requests. */
+/*
+ * Lanes for requests: one lane for bucket_call(), some lanes for the pages of
+ * a walk, and all others for many requests.
+ */
 #define BUCKET_OWN_LANE		0
 #define BUCKET_PAGE_LANE	1
 #define BUCKET_PAGES		4
@@ -87,8 +90,9 @@ typedef struct BucketLane
 	uint64		key_digest;		/* of the keys that have signed the request */
 	int			tries;
 	bool		in_flight;
-	bool		rests;			/* the server had no time for the request, */
-	int64		rests_until_ms; /* which is repeated then */
+	bool		rests;			/* the server had no time for the request,
+								 * which */
+	int64		rests_until_ms; /* is repeated at this time */
 	char		hex[80];		/* hash of the body */
 	char		url[BUCKET_URL_SIZE];
 } BucketLane;
@@ -104,18 +108,18 @@ typedef struct Bucket
 	char		prefix[BUCKET_KEY_MAX]; /* of our keys: "" or ".../" */
 	bool		enabled;		/* the bucket kept versions when we asked
 								 * last; */
-	bool		suspended;		/* or it kept versions once; */
+	bool		suspended;		/* or the bucket kept versions once; */
 	bool		conditional;	/* or never, but the server has proven that it
 								 * honours If-Match: see conditional.c */
 	BucketError errors[BUCKET_ERRORS];
-	int			next_error;		/* index of the one that is forgotten next */
+	int			next_error;		/* index of the text that is forgotten next */
 	int64		date;			/* the server's time at its last answer,
 								 * seconds since 1970 */
 	/* see keys.c */
 	int			key_source;
 	uint64		key_digest;		/* of the keys of the session */
-	int			n_parallel;		/* requests of many at a time */
-	int			n_descriptors;	/* number of those that we have acquired */
+	int			n_parallel;		/* requests that may be on their way at a time */
+	int			n_descriptors;	/* number of descriptors that were acquired */
 	BucketLane *lanes;
 	struct HTAB *doubtful;		/* digests of keys that the server may yet
 								 * delete, or NULL: see many.c */
@@ -146,33 +150,35 @@ extern const StoreDriver bucket_driver;
  */
 
 /*
- * No function of this folder raises an ERROR of its own, but they allocate
+ * The functions of this folder raise no ERROR of their own, but allocate
  * memory.  An errno that a function returns has a text: see bucket_note().
  * EINTR means that an interrupt is pending, which the caller serves.
  */
 
 /*
  * Makes a request, waits for the answer, and repeats the request if the server
- * had no time for it.  Returns 0, also for an answer that says 404, 409, 412 or
- * 501; or an errno.  Sets *answer, which lasts until the next bucket_call();
- * leaves it alone if no request was made, or if the call was stopped.
+ * had no time for it.  Returns 0, also for an answer that says 404, 409, 412
+ * or 501; or an errno.  Sets *answer, which lasts until the next
+ * bucket_call().  Does not change *answer if no request was made, or if the
+ * call was stopped.
  */
 extern int	bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer);
 
 /*
- * Copies the version `version` of `key`, or with NULL the newest one, to the key
- * `target`, in the server.  `once`: see BucketCall.  Returns 0 or an errno, and
- * sets *answer, as bucket_call() does.
+ * Copies the version `version` of `key`, or with NULL the newest version, to
+ * the key `target`, in the server.  `once`: see BucketCall.  Returns 0 or an
+ * errno, and sets *answer, as bucket_call() does.
  */
 extern int	bucket_copy(Bucket *bucket, const char *key, const char *version, const char *target, bool once,
 						const BucketAnswer **answer);
 
 /*
  * Many requests.  next() fills *call with the next call for a lane, a number
- * from 0 to bucket->n_parallel - 1, and returns true; false if there is none
- * now.  take() gets the outcome of the call as bucket_call() returns it; with
- * an errnum, `answer` may be NULL.  What a call points to must last until its
- * take(), which comes before next() is asked again for that lane.
+ * from 0 to bucket->n_parallel - 1, and returns true; false if there is no
+ * call now.  take() gets the outcome of the call, with the values that
+ * bucket_call() would return; with an errnum, `answer` may be NULL.  The texts
+ * of a call must last until its take(), which comes before next() is called
+ * again for that lane.
  */
 typedef struct BucketCalls
 {
@@ -190,12 +196,12 @@ extern int	bucket_call_many(Bucket *bucket, const BucketCalls *calls);
 
 /*
  * Portions of files that go through stages.  advance() ends the stage of the
- * portion, if any, and begins the next one: it fills *stage, and returns false
- * if there is no further stage.  is_over() is given the `arg` of the calls.
+ * portion, if any, and begins the next stage: fills *stage, and returns false
+ * if there is no further stage.  is_over() gets the `arg` of the calls.
  * Stages of several portions are under way at a time; earlier portions go
  * first.  Returns 0 when all portions are at their end; or an errno, as
- * bucket_call_many(): then some of them are not, and their stages have not
- * been ended.
+ * bucket_call_many(): then some portions are not at their end, and their
+ * stages have not been ended.
  */
 typedef struct BucketStage
 {
@@ -213,10 +219,11 @@ typedef struct BucketPipeline
 extern int	bucket_run_pipeline(Bucket *bucket, const BucketPipeline *pipeline);
 
 /*
- * Begin a call in the lane of a page, a number from 0 to BUCKET_PAGES - 1, and
- * wait later for the answer, or drop the call.  bucket_begin_page() and
- * bucket_finish_page() return as bucket_call() does.  What a call points to must last until the call is
- * finished or dropped.
+ * bucket_begin_page() begins a call in the lane of the page `page`, a number
+ * from 0 to BUCKET_PAGES - 1.  Later bucket_finish_page() waits for the
+ * answer, or bucket_drop_page() drops the call.  The first two functions
+ * return as bucket_call() does.  The texts of a call must last until the call
+ * is finished or dropped.
  */
 extern int	bucket_begin_page(Bucket *bucket, int page, const BucketCall *call);
 extern int	bucket_finish_page(Bucket *bucket, int page, const BucketAnswer **answer);
@@ -240,12 +247,12 @@ extern uint64 bucket_digest(const char *text);
  */
 extern int	bucket_fetch(Bucket *bucket, const PlainRequest *request, PlainAnswer *answer);
 
-/* Sets `header` to "Content-MD5: ..." for `body`.  Returns false where there is no MD5 (FIPS). */
+/* Sets `header` to "Content-MD5: ..." for `body`.  Returns false if there is no MD5 (FIPS). */
 #define BUCKET_MD5_SIZE 48
 extern bool bucket_md5_header(const char *body, char header[BUCKET_MD5_SIZE]);
 
 /*
- * Notes the text `error` as that of the last failure with `errnum`, for
+ * Notes `error` as the text of the last failure with `errnum`, for
  * store_error_text().  Returns `errnum`.
  */
 extern int	bucket_note(Bucket *bucket, int errnum, const char *error);
@@ -265,9 +272,9 @@ typedef struct BucketKeys
 } BucketKeys;
 
 /*
- * Finds out where the keys come from, and reads them into *keys if they are in
- * a file or in the environment; the first call fetches others.  Asks nothing
- * of the network.  Returns NULL, or a text that says what is wrong.
+ * Finds out where the keys come from, and reads keys of a file or of the
+ * environment into *keys; all other keys are fetched by the first call.  Does
+ * not use the network.  Returns NULL, or a text that says what is wrong.
  */
 extern const char *bucket_find_keys(Bucket *bucket, BucketKeys *keys);
 
@@ -314,17 +321,18 @@ extern int	bucket_ask_versioning(Bucket *bucket);
 /* The versions and markers of one key, newest first; at most 1000 are looked at. */
 typedef struct KeyVersions
 {
-	const BucketEntry *entries; /* last until the next call */
+	const BucketEntry *entries; /* valid until the next call */
 	int			n;
 	int			at;				/* index of the expected file, or -1 */
-	bool		more;			/* there are older ones than these */
-	bool		none_is_current;	/* the server does not show the newest one */
+	bool		more;			/* there are older versions than these */
+	bool		none_is_current;	/* the server does not show the newest
+									 * version */
 } KeyVersions;
 
 /*
- * Sets *versions to the versions of `key`, and finds `expected` (or NULL) among
- * them.  Returns 0 or an errno: EFBIG if there are more than 1000, and
- * `expected` is not among the first.
+ * Sets *versions to the versions of `key`, and finds `expected` (or NULL)
+ * among these versions.  Returns 0 or an errno: EFBIG if there are more than
+ * 1000, and `expected` is not among the first.
  */
 extern int	bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expected,
 								 KeyVersions *versions);
@@ -344,10 +352,11 @@ typedef void (*VersionsSink) (void *arg, int ask, int errnum, const KeyVersions 
 
 /*
  * Lists the versions of `n` keys, which come in ascending order.  `per_key` is
- * how many versions and markers a key has as a rule: pages of a list are no
- * larger than that needs.  The calls of a listing are made by
+ * the usual number of versions and markers of a key: the pages of a list are
+ * as large as this number needs.  The calls of a listing are made by
  * bucket_call_many() or in a pipeline.  The sink is called once for each key,
- * in any order; bucket_is_listed() tells whether that was so for all.
+ * in any order; bucket_is_listed() tells whether the sink was called for all
+ * keys.
  */
 typedef struct BucketListing BucketListing;
 
@@ -363,7 +372,10 @@ extern void bucket_end_listing(BucketListing *listing);
  * ----------
  */
 
-/* Removes the version or marker `version` of `key`.  Returns 0, also if there is none, or an errno. */
+/*
+ * Removes the version or marker `version` of `key`.  Returns 0, also if there
+ * is no such version, or an errno.
+ */
 extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *version);
 
 /* A version or marker to be removed, or a marker to be made. */
@@ -372,12 +384,14 @@ typedef struct BucketRemoval
 	const char *key;
 	const char *version;		/* version or marker to be removed; NULL: a
 								 * marker is to be made for the key */
-	int			errnum;			/* set: 0, also if there was none; after
-								 * EAGAIN, EIO and ETIMEDOUT it may have been
-								 * done, after others it was not */
-	bool		is_doubtful;	/* set: the server may even do it later on */
+	int			errnum;			/* set: 0, also if the version was gone; after
+								 * EAGAIN, EIO and ETIMEDOUT the removal may
+								 * have been done, after another errno it was
+								 * not done */
+	bool		is_doubtful;	/* set: the server may still do the removal
+								 * later */
 	bool		again;			/* set: the server, or the lease, had no time
-								 * for this one */
+								 * for this removal */
 	char	   *marker;			/* set: palloc'ed id of the marker that was
 								 * made; NULL if the server did not say */
 } BucketRemoval;
@@ -391,9 +405,10 @@ typedef struct BucketRemoval
 extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
 
 /*
- * Make the removals of bucket_remove_many() once, by calls that
- * bucket_call_many() or a pipeline makes.  bucket_is_removed() tells whether all of them are over.  bucket_end_removing()
- * is given what bucket_call_many() has returned.
+ * Removals as by bucket_remove_many(), each made once, by calls that
+ * bucket_call_many() or a pipeline makes.  bucket_is_removed() tells whether
+ * all removals are over.  bucket_end_removing() gets the result of
+ * bucket_call_many().
  */
 typedef struct BucketRemoving BucketRemoving;
 
@@ -402,7 +417,10 @@ extern BucketCalls bucket_removing_calls(BucketRemoving *removing);
 extern bool bucket_is_removed(const BucketRemoving *removing);
 extern void bucket_end_removing(BucketRemoving *removing, int errnum);
 
-/* Appends a text, of which no character is one that XML cannot hold. */
+/*
+ * Appends a text to XML.  The text must have no character that XML cannot
+ * hold.
+ */
 extern void bucket_append_xml(StringInfo body, const char *text);
 
 
@@ -412,13 +430,16 @@ extern void bucket_append_xml(StringInfo body, const char *text);
  */
 
 /*
- * Takes or renews the lease, so that nobody else works on the bucket.  Must be
- * called before anything in the bucket is changed.  FILE_OK; FILE_FAILED, with
- * EBUSY if somebody else has the lease.
+ * Takes or renews the lease, so that no other process works on the bucket.
+ * Must be called before each change in the bucket.  FILE_OK; FILE_FAILED, with
+ * EBUSY if another process has the lease.
  */
 extern FileResult bucket_keep_lease(Bucket *bucket);
 
-/* Returns whether the lease may end before a request that begins now is over, or there is no lease. */
+/*
+ * Returns whether there is no lease, or the lease may end before a request
+ * that begins now is over.
+ */
 extern bool bucket_lease_ends(const Bucket *bucket);
 
 extern FileResult bucket_lock(FileStore *store);
@@ -432,14 +453,14 @@ extern FileResult bucket_write_claim(FileStore *store, const char *text, bool re
  * ----------
  */
 
-/* Returns whether the newest version is a file: there is a file under the name now. */
+/* Returns whether the newest version is a file, and not a marker. */
 static inline bool
 bucket_is_present(const KeyVersions *versions)
 {
 	return versions->n > 0 && !versions->entries[0].is_marker;
 }
 
-/* Returns whether a marker lies right above the file that is expected. */
+/* Returns whether a marker lies right above the expected file. */
 static inline bool
 bucket_is_captured(const KeyVersions *versions)
 {
@@ -447,13 +468,12 @@ bucket_is_captured(const KeyVersions *versions)
 }
 
 /*
- * Returns whether a marker hides another version than the one that is
- * expected, which is still there: a capture was killed before it could verify
- * the file.
+ * Returns whether a marker hides another version than the expected version: a
+ * capture was killed before it could verify the file.
  */
 extern bool bucket_hides_stranger(const KeyVersions *versions);
 
-/* Returns where the file is that is expected, by its versions. */
+/* Returns the place of the expected file, by the versions of its key. */
 extern FilePlace bucket_place_of(const KeyVersions *versions);
 
 extern FileResult bucket_identify(FileStore *store, const char *path, bool durably,
@@ -482,9 +502,10 @@ typedef struct ManifestFile
 } ManifestFile;
 
 /*
- * Writes into the bucket which files the run `run_id` is going to capture.  The
- * one call of it is made by a pipeline; bucket_is_written() tells whether it is over.
- * bucket_end_manifest() returns 0, or an errno: then none of them may be captured.
+ * Writes the files that the run `run_id` is going to capture into the bucket.
+ * A pipeline makes the one call of the manifest; bucket_is_written() tells
+ * whether that call is over.  bucket_end_manifest() returns 0, or an errno:
+ * then no file of the manifest may be captured.
  */
 typedef struct BucketManifest BucketManifest;
 
@@ -499,8 +520,8 @@ extern void bucket_forget_run(FileStore *store, int64 run_id, bool look);
 
 /*
  * A walk of the files that a run has captured; `context` has its memory.
- * bucket_next_in_trash() sets *path to the next one, or NULL at the end, and
- * returns 0 or an errno.
+ * bucket_next_in_trash() sets *path to the path of the next file, or NULL at
+ * the end, and returns 0 or an errno.
  */
 typedef struct TrashWalk TrashWalk;
 
@@ -516,13 +537,16 @@ extern void bucket_end_trash(TrashWalk *walk);
 
 /*
  * Sets bucket->conditional: whether the bucket keeps no versions, and its
- * server has proven that it deletes by If-Match only the object that is meant.
- * Must be called after bucket_ask_versioning().  Returns 0, or an errno if this
- * could not be tried.
+ * server has proven that a DELETE with If-Match deletes only the object with
+ * that ETag.  Must be called after bucket_ask_versioning().  Returns 0, or an
+ * errno if the try was not possible.
  */
 extern int	bucket_prove(Bucket *bucket);
 
-/* A file that is deleted if it still has this ETag, and on some servers this date. */
+/*
+ * A file that is deleted if the file still has this ETag, and on some servers
+ * this date.
+ */
 typedef struct ConditionalDelete
 {
 	const char *key;
@@ -546,7 +570,10 @@ extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files
 extern void bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n);
 extern void bucket_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n);
 
-/* Returns whether the server may still delete this key later: it gave no answer to the request. */
+/*
+ * Returns whether the server may still delete this key later, because it gave
+ * no answer to the request.
+ */
 extern bool bucket_is_doubtful(const Bucket *bucket, const char *key);
 
 /* Returns what store_expect() has found out about a path, or NULL. */
@@ -586,9 +613,10 @@ extern FileResult bucket_end_upload(FileStore *store, const char *path, const ch
  */
 
 /*
- * Sets `query` to that of a page of the list of the keys that begin with
- * `prefix`; with `folders`, of what is right below the prefix.  A page follows
- * the page that has told the `token`, or for "" the key `after`, or NULL.
+ * Sets `query` to the query for a page of the list of the keys that begin with
+ * `prefix`; with `folders`, of the keys and folders right below the prefix.
+ * The page follows the page that has told the `token`.  With "" as `token`,
+ * the page begins behind the key `after`, or with NULL at the beginning.
  * Returns false if there is no room.
  */
 #define BUCKET_LIST_SIZE	(3 * (BUCKET_TOKEN_SIZE + BUCKET_KEY_MAX) + 128)

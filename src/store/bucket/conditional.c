@@ -1,18 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/conditional.c
- *	  A bucket that keeps no versions: a file is deleted if it still is the
- *	  one that was condemned, and for good.
+ *	  A bucket that keeps no versions: a file is deleted for good, if the file
+ *	  still is the condemned file.
  *
- * This needs a server that honours "If-Match" of a DELETE.  Many servers ignore
- * it, and delete.  So the server must prove it with an object of ours, the
- * canary, before anything else is deleted.  With a wrong ETag it must refuse,
- * and leave the canary there; with the right ETag it must delete the canary.
+ * The deletion needs a server that honours "If-Match" of a DELETE.  Many
+ * servers ignore this header, and delete.  So the server must first pass a
+ * test with an object of ours, the canary.  With a wrong ETag the server must
+ * refuse, and keep the canary; with the right ETag the server must delete the
+ * canary.
  *
  * A file is known by its ETag, date and size.  Every such server compares the
- * ETag, and some compare the date, too ("If-Unmodified-Since").  On the others,
- * somebody who writes the same bytes once more between our look and the DELETE
- * loses that copy.
+ * ETag, and some compare the date, too ("If-Unmodified-Since").  On the other
+ * servers, somebody who writes the same bytes once more between our look and
+ * the DELETE loses that copy.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -81,7 +82,10 @@ put(Canary *canary)
 	return errnum;
 }
 
-/* Deletes the canary by an ETag.  Sets *refused to whether the server has refused that.  Returns 0 or an errno. */
+/*
+ * Deletes the canary by an ETag.  Sets *refused to whether the server has
+ * refused the deletion.  Returns 0 or an errno.
+ */
 static int
 delete(const Canary *canary, const char *etag, bool *refused)
 {
@@ -124,12 +128,19 @@ bucket_prove(Bucket *bucket)
 	const BucketAnswer *answer;
 	int			errnum;
 
-	/* where versions were kept once, a deletion would show an older version */
+	/*
+	 * in a bucket that kept versions once, a deletion would show an older
+	 * version
+	 */
 	if (bucket->enabled || bucket->suspended)
 		bucket->conditional = false;
 	if (bucket->enabled || bucket->suspended || bucket->conditional)
 		return 0;
-	/* a name of its own: others may try their canary at the same time */
+
+	/*
+	 * a name of its own, because other processes may try their canary at the
+	 * same time
+	 */
 	snprintf(path, sizeof(path), "%s%016llx", CANARY_PATH,
 			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
 	snprintf(canary.text, sizeof(canary.text), "%016llx",
@@ -187,7 +198,10 @@ next_delete(void *arg, int lane, BucketCall *call)
 	return true;
 }
 
-/* 404 is a success, because a request is repeated if its answer was lost. */
+/*
+ * Takes the outcome of a deletion.  404 is a success, because a request is
+ * repeated if its answer was lost.
+ */
 static void
 take_deleted(void *arg, int lane, int errnum, const BucketAnswer *answer)
 {

@@ -3,11 +3,11 @@
  * store/bucket/examine.c
  *	  Examines each step on the way to a bucket, for cleanup_check().
  *
- * Each step needs those before it, so the first step that fails is the last one
- * that is told.  One request tells several steps: an answer shows that the
- * server was found, that its certificate was accepted, and so on.  The texts
- * are those of libcurl, and the code and message of the server; they hold no
- * key.  No request is repeated.
+ * Each step needs the steps before, so the first step that fails is the last
+ * step that is told.  One request tells several steps: an answer shows that
+ * the server was found, that its certificate was accepted, and so on.  The
+ * texts come from libcurl, or are the code and message of the server; no text
+ * holds a key.  No request is repeated.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -53,7 +53,10 @@ wrong(const Examiner *examiner, const char *check, const char *detail, const cha
 	return false;
 }
 
-/* Returns the text of the answer, or that of the errno if there is no answer. */
+/*
+ * Returns the text of the answer, or the text of the errno if there is no
+ * answer.
+ */
 static const char *
 words(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 {
@@ -252,8 +255,8 @@ find_version(const KeyVersions *versions, const char *id)
 }
 
 /*
- * Removes what earlier canaries have left, so that a user who may not delete
- * does not leave another canary each time.  Returns 0 or an errno.
+ * Removes versions that earlier canaries have left, so that a user who may not
+ * delete does not leave another canary each time.  Returns 0 or an errno.
  */
 static int
 remove_leftovers(Bucket *bucket, const char *key)
@@ -279,7 +282,8 @@ remove_leftovers(Bucket *bucket, const char *key)
 
 /*
  * Checks that the marker lies above the version (`present`), or that both are
- * gone.  Others may examine at the same time.  Returns 0 or an errno.
+ * gone.  Other processes may examine at the same time, so other versions do
+ * not matter.  Returns 0 or an errno.
  */
 static int
 expect_versions(Bucket *bucket, const char *key, const char *version, const char *marker, bool present)
@@ -300,7 +304,10 @@ expect_versions(Bucket *bucket, const char *key, const char *version, const char
 	return 0;
 }
 
-/* Makes a request that changes the canary, and sets `version` to the version that it has made.  Returns 0 or an errno. */
+/*
+ * Makes a request that changes the canary, and sets `version` to the version
+ * that the request has made.  Returns 0 or an errno.
+ */
 static int
 change(Bucket *bucket, const char *method, const char *key, const char *body, char version[BUCKET_ID_SIZE])
 {
@@ -340,7 +347,7 @@ try_canary(Bucket *bucket, const char *key, const char **failure)
 	return expect_versions(bucket, key, version, marker, false);
 }
 
-/* Tells whether the server of a bucket without versions deletes only the object that is meant. */
+/* Tells whether the server of a bucket without versions honours the condition of a deletion. */
 static bool
 examine_conditions(const Examiner *examiner)
 {

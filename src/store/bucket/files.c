@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/files.c
- *	  Looks at a file of a bucket, and puts it back: see bucket.h.
+ *	  Looks at a file of a bucket, and puts a file back: see bucket.h.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -14,7 +14,7 @@
 /* attempts to make a server show a file: see show_again() */
 #define MAX_TRIES	3
 
-/* One file, for a call that looks at it or changes it. */
+/* A file that a call looks at or changes. */
 typedef struct Job
 {
 	Bucket	   *bucket;
@@ -185,7 +185,7 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 /*
  * Makes the server show the newest version.  Swift removes a marker, and then
  * shows the version below the marker.  If Swift is cut short in between, it
- * never shows a version.  Another marker that is made and removed makes it try
+ * never shows a version.  Making and removing another marker lets Swift try
  * again.
  */
 static FileResult
@@ -210,7 +210,10 @@ show_again(Job *job)
 	return result;
 }
 
-/* Removes the markers above the file: ours, and those of others who deleted a file that was not there. */
+/*
+ * Removes the markers above the file: ours, and the markers of clients that
+ * deleted the name while the file was hidden.
+ */
 static FileResult
 unhide(Job *job)
 {
@@ -238,7 +241,7 @@ typedef struct Copy
 	char		etag[BUCKET_ID_SIZE];	/* with quotes or without */
 } Copy;
 
-/* Copies the version that is expected to the key of `target`, in the server. */
+/* Copies the expected version to the key of `target`, in the server. */
 static FileResult
 copy_version(const Job *job, const Job *target, Copy *copy)
 {
@@ -311,7 +314,7 @@ copy_back(Job *job, const char *path, const char *as)
 		return result;
 	if (bucket_is_present(&target.versions))
 		return come_to(FILE_OCCUPIED);
-	/* the list of the job has not outlived that of the target */
+	/* the list of the target has replaced the list of the job */
 	result = list(job);
 	if (result.outcome == FILE_OK && !bucket_is_captured(&job->versions))
 		return come_to(FILE_VANISHED);

@@ -4,13 +4,14 @@
  *	  Requests to an S3-compatible server, several at a time, by libcurl, in
  *	  steps.
  *
- * pg/curl.h says how libcurl is used in a process of the server.  libcurl itself
- * signs a request (AWS signature, version 4), but for those of sign.h.  Before
- * version 8.3 it does not sort the query, so the caller does.
+ * pg/curl.h says how libcurl is used in a process of the server.  libcurl
+ * signs a request (AWS signature, version 4), except the requests that sign.h
+ * is for.  Before version 8.3 libcurl does not sort the query, so the caller
+ * sorts the query.
  *
- * Only the session and libcurl have the secret key, and neither shows it.  Of
- * an error of the server, the code and the message are kept: they hold no more
- * than the id of the key.
+ * Only the session and libcurl have the secret key, and neither shows the key.
+ * Of an error of the server, the code and the message are kept, which hold no
+ * more than the id of the key.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -29,7 +30,7 @@ typedef struct Lane
 {
 	BucketSession *session;
 	CURL	   *easy;			/* NULL before the first request */
-	const BucketRequest *request;	/* NULL: none */
+	const BucketRequest *request;	/* NULL: the lane is free */
 	struct curl_slist *headers;
 	AnswerReader *reader;
 	bool		is_over;
@@ -54,7 +55,7 @@ struct BucketSession
 
 /* ----------------------------------------------------------------- session --- */
 
-/* Returns the three texts in one, by malloc(). */
+/* Joins the three texts, by malloc(). */
 static char *
 join(const char *before, const char *text, const char *after)
 {
@@ -103,7 +104,11 @@ http_open(const BucketServer *server)
 		http_close(session);
 		return NULL;
 	}
-	/* an idle connection is closed before there are more of them than lanes */
+
+	/*
+	 * an idle connection is closed before there are more connections than
+	 * lanes
+	 */
 	curl_multi_setopt(session->multi, CURLMOPT_MAXCONNECTS, (long) session->n_lanes);
 	return session;
 }
@@ -161,7 +166,7 @@ http_close(BucketSession *session)
 
 /* ------------------------------------------------------------------ answer --- */
 
-/* Returns whether the body is XML, which that of an error always is. */
+/* Returns whether the body is XML, as the body of an error always is. */
 static bool
 is_xml(const Lane *lane)
 {
@@ -303,7 +308,10 @@ take_answer(Lane *lane, CURLcode code)
 
 /* ----------------------------------------------------------------- request --- */
 
-/* Returns the body; "" for a DELETE, because Swift waits for a body unless the request says that it has none. */
+/*
+ * Returns the body; "" for a DELETE, because Swift waits for a body unless the
+ * request says that there is no body.
+ */
 static const char *
 body_of(const BucketRequest *request)
 {
@@ -322,7 +330,7 @@ add_headers(Lane *lane)
 
 	/*
 	 * each header is signed; libcurl 7.88 would sign a header without a
-	 * value, and not send it
+	 * value, but not send that header
 	 */
 	return libcurl_append(&lane->headers, hash) &&
 		(body_of(lane->request) == NULL || libcurl_append(&lane->headers, "Content-Type: text/plain")) &&
@@ -404,7 +412,7 @@ http_begin(BucketSession *session, int number, const BucketRequest *request)
 	if (lane->easy == NULL && (lane->easy = curl_easy_init()) == NULL)
 		return false;
 	lane->request = request;
-	/* this keeps connections, sessions of TLS and addresses */
+	/* curl_easy_reset() keeps connections, sessions of TLS and addresses */
 	curl_easy_reset(lane->easy);
 	if (!add_headers(lane) || !sign(lane))
 	{

@@ -4,10 +4,11 @@
  *	  Requests to an S3-compatible server, several at a time, by libcurl, in
  *	  steps; the answers are read by libxml2.
  *
- * This is the interface of a library of its own, audio_cleanup_bucket (see
- * audio_cleanup_bucket.c), which is loaded when a bucket is opened.  Nothing is
- * linked with these functions: audio_cleanup_bucket_library() returns pointers
- * to them.  They allocate memory by malloc(), and raise no ERROR.
+ * The functions are the interface of a library of its own,
+ * audio_cleanup_bucket (see audio_cleanup_bucket.c), which is loaded when a
+ * bucket is opened.  No other library is linked with the functions:
+ * audio_cleanup_bucket_library() returns pointers to them.  The functions
+ * allocate memory by malloc(), and raise no ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -23,7 +24,7 @@
 #define BUCKET_ERROR_SIZE	256
 #define BUCKET_TOKEN_SIZE	2048	/* of a continuation token or a key marker */
 #define BUCKET_ID_SIZE		256 /* of a version id, with its NUL */
-#define BUCKET_BODY_SIZE	2048	/* of an object that is read, with its NUL */
+#define BUCKET_BODY_SIZE	2048	/* of an object of ours, with its NUL */
 
 /* The server, and the keys that sign the requests.  open() copies all texts. */
 typedef struct BucketServer
@@ -31,7 +32,7 @@ typedef struct BucketServer
 	const char *region;
 	const char *access_key;
 	const char *secret_key;
-	const char *token;			/* of a session; NULL: none */
+	const char *token;			/* token of a session; NULL: there is no token */
 	const char *ca_file;		/* NULL: the system's certificates */
 	int			timeout_ms;		/* of one request */
 	int			lanes;			/* requests at a time, at most */
@@ -40,7 +41,8 @@ typedef struct BucketServer
 typedef struct BucketRequest
 {
 	const char *method;			/* GET, HEAD, POST, PUT or DELETE */
-	const char *url;			/* encoded; its query sorted, each with "=" */
+	const char *url;			/* encoded; the query is sorted, and each
+								 * parameter has a "=" */
 	const char *const *headers; /* "Name: value", NULL at the end; may be NULL */
 	const char *body;			/* NULL: none */
 	const char *body_sha256;	/* in hexadecimal, of the body or of nothing */
@@ -49,21 +51,23 @@ typedef struct BucketRequest
 } BucketRequest;
 
 /*
- * An entry of an answer: an object, a version of one, a delete marker, an
- * unfinished upload, a part of one, or the outcome of one removal of several.
+ * An entry of an answer: an object, a version of an object, a delete marker,
+ * an unfinished upload, a part of an upload, or the outcome of one removal of
+ * several.
  */
 typedef struct BucketEntry
 {
 	char	   *key;			/* decoded; of a part: "" */
-	char		version[BUCKET_ID_SIZE];	/* or id of the upload, or of the
-											 * marker that was made */
+	char		version[BUCKET_ID_SIZE];	/* id of the version, of the
+											 * upload, or of the marker that
+											 * was made */
 	char		etag[BUCKET_ID_SIZE];
 	int64		size;
 	int64		modified;		/* seconds since 1970; of an upload: begun */
 	bool		is_marker;
 	bool		is_latest;
-	bool		is_prefix;		/* the key is what several keys begin with */
-	char		code[64];		/* code of the error of this key; "": none */
+	bool		is_prefix;		/* the key is the beginning of several keys */
+	char		code[64];		/* code of the error of this key; "": no error */
 } BucketEntry;
 
 /* How far a request came. */
@@ -72,19 +76,19 @@ typedef enum BucketFailure
 	BUCKET_ANSWERED,
 	BUCKET_NO_NAME,				/* the name of the server is not known */
 	BUCKET_NO_CONNECTION,
-	BUCKET_NO_TLS,				/* its certificate is not accepted, or it does
-								 * not speak TLS */
+	BUCKET_NO_TLS,				/* the server's certificate is not accepted,
+								 * or the server does not speak TLS */
 	BUCKET_NO_ANSWER
 } BucketFailure;
 
 typedef struct BucketAnswer
 {
 	int			status;			/* of HTTP; 0: there was no whole answer */
-	BucketFailure failure;		/* BUCKET_ANSWERED, or why there is none */
+	BucketFailure failure;		/* BUCKET_ANSWERED, or why there is no answer */
 	bool		stopped;		/* the caller has given the request up */
 	bool		timed_out;
-	char		error[BUCKET_ERROR_SIZE];	/* printable ASCII; "": none */
-	char		code[64];		/* of an error, as S3 calls it; "": none */
+	char		error[BUCKET_ERROR_SIZE];	/* printable ASCII; "": no error */
+	char		code[64];		/* S3's code of an error; "": no error */
 	int64		date;			/* by the clock of the server, seconds since
 								 * 1970; 0: not told */
 	char		version[BUCKET_ID_SIZE];	/* id of the version or marker
@@ -117,8 +121,9 @@ typedef struct PlainRequest
 
 typedef struct PlainAnswer
 {
-	int			status;			/* of HTTP; 0: there was no answer */
-	char		error[BUCKET_ERROR_SIZE];	/* why not; printable ASCII */
+	int			status;			/* status of HTTP; 0: there was no answer */
+	char		error[BUCKET_ERROR_SIZE];	/* why there was no answer;
+											 * printable ASCII */
 	char		text[16384];	/* NUL-terminated; may hold secrets */
 } PlainAnswer;
 
@@ -129,11 +134,14 @@ typedef struct PlainValue
 {
 	const char *name;
 	char	   *value;			/* set, NUL-terminated */
-	size_t		size;			/* room for it, in bytes */
+	size_t		size;			/* room for the value, in bytes */
 	bool		found;			/* set */
 } PlainValue;
 
-/* Returns `seconds` (since 1970), cut to those whose nanoseconds an int64 can hold. */
+/*
+ * Returns `seconds` (since 1970), cut to the range whose nanoseconds an int64
+ * can hold.
+ */
 static inline int64
 http_limit_time(int64 seconds)
 {
@@ -167,14 +175,14 @@ typedef struct BucketLibrary
 	void		(*close) (BucketSession *session);
 
 	/*
-	 * Begins a request in the lane `lane` (from 0), which has none.  The
+	 * Begins a request in the lane `lane` (from 0), which must be free.  The
 	 * request must last until end().  Returns false for want of memory.
 	 */
 	bool		(*begin) (BucketSession *session, int lane, const BucketRequest *request);
 
 	/*
-	 * Works on the requests of all lanes, for about `ms` milliseconds or
-	 * until one is over or a signal comes.
+	 * Works on the requests of all lanes, for about `ms` milliseconds, or
+	 * until a request is over or a signal comes.
 	 */
 	void		(*step) (BucketSession *session, int ms);
 
@@ -188,7 +196,7 @@ typedef struct BucketLibrary
 	const BucketAnswer *(*answer) (BucketSession *session, int lane);
 
 	/*
-	 * Ends the request of the lane.  If it is not over, gives the request up,
+	 * Ends the request of the lane.  Gives up a request that is not over,
 	 * with its connection.
 	 */
 	void		(*end) (BucketSession *session, int lane);
@@ -216,8 +224,8 @@ typedef struct BucketLibrary
 
 	/*
 	 * Reads an XML document, and looks for `n` values right below the first
-	 * element `parent`.  Returns false if it is no such document, or a value
-	 * has no room.
+	 * element `parent`.  Returns false if `xml` is no such document, or a
+	 * value has no room.
 	 */
 	bool		(*find_values) (const char *xml, const char *parent, PlainValue *values, int n);
 } BucketLibrary;

@@ -3,8 +3,8 @@
  * store/bucket/keys.c
  *	  The keys that sign requests: where they come from, and when they are renewed.
  *
- * The first source in this list that is configured is asked, and no other if it
- * fails.  The order is that of the tools of AWS.
+ * The first configured source of this list is asked, and no other source even
+ * if it fails.  The tools of AWS have the same order.
  *
  *	1.	the file audio_cleanup.s3_credentials_file
  *	2.	the environment of the server: AWS_ACCESS_KEY_ID ...
@@ -14,13 +14,14 @@
  *	5.	the metadata service of the machine, version 2, if
  *		audio_cleanup.s3_metadata_service is on
  *
- * The first two are read whenever a bucket is opened.  Keys of the others are
- * valid for some hours: the first request fetches them, and they are fetched
- * anew before they expire, or when a server says that they have expired.  They
- * are kept in the memory of this process, and nowhere else.
+ * The first two sources are read whenever a bucket is opened.  Keys of the
+ * other sources are valid for some hours.  The first request fetches such
+ * keys.  Before the keys expire, or when a server says that they have expired,
+ * new keys are fetched.  Fetched keys are kept in the memory of this process,
+ * and nowhere else.
  *
  * The services of 4 and 5 give keys to everybody on this machine, by plain
- * HTTP.  So they are asked only at an address on this machine or its link,
+ * HTTP.  So a service is asked only at an address on this machine or its link,
  * which no packet leaves, and never by a name, which could mean another
  * machine.
  *
@@ -66,10 +67,16 @@ typedef enum KeySource
 #define NEAR_TIMEOUT_MS		2000
 #define STS_TIMEOUT_MS		10000
 
-/* keys are renewed so long before they expire, or, if that is later, when a quarter of their time is left */
+/*
+ * keys are renewed this time before they expire, or, if later, when a quarter
+ * of their time is left
+ */
 #define RENEW_SECONDS		300
 
-/* a failed renewal is tried again after so long, while the old keys are valid */
+/*
+ * a failed renewal is tried again after this time, while the old keys are
+ * valid
+ */
 #define RETRY_SECONDS		30
 
 /* descriptors of one fetch */
@@ -207,7 +214,7 @@ bucket_find_keys(Bucket *bucket, BucketKeys *keys)
 		case KEYS_NOWHERE:
 			return "audio_cleanup.s3_credentials_file is not set, the environment of the server holds no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and audio_cleanup.s3_metadata_service is off";
 		default:
-			break;				/* the first call fetches them */
+			break;				/* the first call fetches the keys */
 	}
 	bucket->key_digest = digest_of(keys);
 	return error;
@@ -255,7 +262,7 @@ is_near_v6(const char *host)
 		memcmp(address.s6_addr, "\xfd\x00\x0e\xc2", 4) == 0;
 }
 
-/* Returns whether the URL is that of a service on this machine or its link, written as an address. */
+/* Returns whether the URL means a service on this machine or its link, written as an address. */
 static bool
 is_near(const char *url)
 {
@@ -296,7 +303,10 @@ is_word(const char *text)
 	return at > text;
 }
 
-/* Takes values that are strings out of the JSON object `text`.  Returns false if it is none, or a value has no room. */
+/*
+ * Takes values that are strings out of the JSON object `text`.  Returns false
+ * if the text is no such object, or a value has no room.
+ */
 static bool
 find_members(const char *text, PlainValue *values, int n)
 {
@@ -322,7 +332,10 @@ find_members(const char *text, PlainValue *values, int n)
 	return fits;
 }
 
-/* find_members() of a text that may be anything: the server's parser raises an ERROR, and nothing in a store may. */
+/*
+ * Does the work of find_members() for a text that may be anything: the
+ * server's parser raises an ERROR, which no function of a store may do.
+ */
 static bool
 read_json(const char *text, PlainValue *values, int n)
 {
@@ -331,10 +344,7 @@ read_json(const char *text, PlainValue *values, int n)
 	volatile bool found = false;
 	uint32		holdoff = InterruptHoldoffCount;
 
-	/*
-	 * the parser takes it for granted that the text is one of this database's
-	 * encoding
-	 */
+	/* the parser requires that the text has this database's encoding */
 	if (!pg_verifymbstr(text, (int) strlen(text), true))
 	{
 		MemoryContextDelete(context);
@@ -379,7 +389,10 @@ give_up(Fetching *fetching, const char *why)
 	return bucket_note(fetching->bucket, EACCES, text);
 }
 
-/* Makes a request.  Returns 0 if the answer has status 200; else notes why not, and returns an errno. */
+/*
+ * Makes a request.  Returns 0 if the answer has status 200; else notes the
+ * reason, and returns an errno.
+ */
 static int
 ask(Fetching *fetching, const PlainRequest *request)
 {
@@ -394,7 +407,7 @@ ask(Fetching *fetching, const PlainRequest *request)
 		return 0;
 	if (fetching->answer.status == 0)
 		return give_up(fetching, fetching->answer.error);
-	/* of the body nothing is told but the code of an error */
+	/* only the code of an error is told of the body, which may hold secrets */
 	if (!fetching->bucket->library->find_values(fetching->answer.text, "Error", &value, 1) || !is_word(code))
 		code[0] = '\0';
 	snprintf(why, sizeof(why), "HTTP status %d%s%s", fetching->answer.status, code[0] ? ", " : "", code);
@@ -610,7 +623,10 @@ fetch_anew(Bucket *bucket)
 	return errnum;
 }
 
-/* Gives the session these keys, unless it has them.  Returns 0 or an errno. */
+/*
+ * Gives the session these keys, unless the session has them already.  Returns
+ * 0 or an errno.
+ */
 static int
 set_keys(Bucket *bucket, const BucketKeys *keys)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/lease.c
- *	  The claim of a bucket, and the lease on it: two objects of ours.
+ *	  The claim of a bucket, and the lease on the bucket: two objects of ours.
  *
  * The claim is written by "If-None-Match: *", so that one of two databases
  * gets the bucket.
@@ -14,16 +14,17 @@
  * one; if another version is the oldest by then, the lease is lost.  Only the
  * clock of the server dates a version, and tells its age.
  *
- * In a bucket that keeps no versions, a process writes an object if nobody has
- * it, waits, and reads it again.  The last process to write has the object, and
- * the others see that.  The wait is long enough for any other process that may
- * have looked before our write: its write has ended then, on a server that is
- * as slow for it as for us.  Such a lease is not given back.  It is renewed as
- * long as we work, and then it ends.  A claim is written in the same way on a
- * server that does not know "If-None-Match".
+ * In a bucket that keeps no versions, a process writes an object if no other
+ * process has written it, waits, and reads the object again.  The last process
+ * to write has the lease, and all other processes see this.  The wait is long
+ * enough for any other process that looked before our write: in that time its
+ * write has ended, if the server is equally slow for both processes.  Such a
+ * lease is not given back.  The process renews the lease during its work, and
+ * later the lease ends.  A claim is written in this way, too, on a server that
+ * does not know "If-None-Match".
  *
  * Only a process that changes something in the bucket has the lease.  A
- * transaction that merely plans looks whether somebody else has the lease.
+ * transaction that merely plans looks whether another process has the lease.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -41,12 +42,18 @@
 #define CLAIM_PATH		STORE_PRIVATE_DIR "/claim"
 #define LEASE_PATH		STORE_PRIVATE_DIR "/lease"
 
-/* a lease ends so long after it was put; it is renewed after RENEW_SECONDS, and no request begins after SAFE_SECONDS */
+/*
+ * a lease ends LEASE_SECONDS after it was put; a lease is renewed after
+ * RENEW_SECONDS, and no request begins after SAFE_SECONDS
+ */
 #define LEASE_SECONDS	60
 #define RENEW_SECONDS	20
 #define SAFE_SECONDS	40
 
-/* write_and_see() waits so long, or twice as long as the write has taken; it gives up if the write took too long */
+/*
+ * write_and_see() waits SETTLE_MS, or twice as long as the write has taken; a
+ * longer write than LONGEST_WRITE_MS fails
+ */
 #define SETTLE_MS		2000
 #define LONGEST_WRITE_MS	30000
 
@@ -57,7 +64,7 @@ name_holder(char holder[64])
 	snprintf(holder, 64, UINT64_FORMAT "-" INT64_FORMAT, GetSystemIdentifier(), (int64) PgStartTime);
 }
 
-/* Returns a failure, and notes its text. */
+/* Returns a failure, and notes the text of the failure. */
 static FileResult
 give_up(Bucket *bucket, int errnum, const char *failure, const char *error)
 {
@@ -67,10 +74,10 @@ give_up(Bucket *bucket, int errnum, const char *failure, const char *error)
 }
 
 /*
- * Returns whether the version is one of this server, or gone.  One process of
- * this server works in the bucket at a time, so another process of it, which
- * has put the version, does not need it any more.  Sets *errnum if this cannot
- * be told.
+ * Returns whether the version was put by this server, or is gone.  One process
+ * of this server works in the bucket at a time, so the process that has put
+ * the version does not need the version any more.  Sets *errnum if the owner
+ * of the version cannot be told.
  */
 static bool
 is_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
@@ -89,10 +96,10 @@ is_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
 }
 
 /*
- * Goes through the versions of the lease, from the oldest one to `own`, or with
- * "" to the newest.  With `remove`, removes those that are not in force, and
- * without, looks at the oldest alone.  FILE_OK if no version of somebody else is
- * in force, FILE_OCCUPIED, FILE_FAILED.
+ * Goes through the versions of the lease, from the oldest version to `own`, or
+ * with "" to the newest.  With `remove`, removes versions that are not in
+ * force; without, looks only at the oldest version.  FILE_OK if no version of
+ * another server is in force, FILE_OCCUPIED, FILE_FAILED.
  */
 static FileResult
 judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
@@ -145,7 +152,10 @@ put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 
 /* -------------------------------------------------- without versions --- */
 
-/* Reads an object of ours.  Returns 0, also if there is none (status 404), or an errno. */
+/*
+ * Reads an object of ours.  Returns 0, also if there is no such object (status
+ * 404), or an errno.
+ */
 static int
 read_object(Bucket *bucket, const char *key, const BucketAnswer **answer)
 {
@@ -170,7 +180,8 @@ put_object(Bucket *bucket, const char *key, const char *text)
 
 /*
  * Writes an object that nobody had at the time `looked`, and finds out whether
- * we have it: see above.  FILE_OK, FILE_OCCUPIED, FILE_FAILED.
+ * this process was the last to write: see above.  FILE_OK, FILE_OCCUPIED,
+ * FILE_FAILED.
  */
 static FileResult
 write_and_see(Bucket *bucket, const char *key, const char *text, instr_time looked, const char *failure)
@@ -194,7 +205,10 @@ write_and_see(Bucket *bucket, const char *key, const char *text, instr_time look
 	return come_to(answer->status == 200 && strcmp(answer->body, text) == 0 ? FILE_OK : FILE_OCCUPIED);
 }
 
-/* Returns whether the lease may be written: it is ours, or nobody's, or it has ended. */
+/*
+ * Returns whether the lease may be written: the lease is ours, or nobody's, or
+ * has ended.
+ */
 static bool
 is_free(const Bucket *bucket, const BucketAnswer *answer, const char *holder)
 {
@@ -310,7 +324,10 @@ bucket_keep_lease(Bucket *bucket)
 	return result;
 }
 
-/* Only looks whether somebody else has the lease: the first change takes it. */
+/*
+ * Only looks whether another process has the lease: the first change takes the
+ * lease.
+ */
 FileResult
 bucket_lock(FileStore *store)
 {

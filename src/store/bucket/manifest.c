@@ -1,24 +1,24 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/manifest.c
- *	  Which versions a run has captured: lists of them, as objects of ours.
+ *	  Lists of the versions that a run has captured, as objects of ours.
  *
- * A delete marker does not say who has made it.  After a point-in-time recovery
- * the rows of the last runs are lost, and nothing else would tell which of the
- * markers in the bucket are theirs.  So before the first marker of a portion is
- * made, its files are written into an object, a manifest:
+ * A delete marker does not say who has made it.  After a point-in-time
+ * recovery the rows of the last runs are lost, and only the bucket can tell
+ * which markers these runs have made.  So before the first marker of a portion
+ * is made, the files of the portion are written into an object, a manifest:
  *
  *	<prefix>/.audio_cleanup/trash/<run>/<second>-<number>
  *
- * A manifest has the form in which the server lists versions, and is read by the
- * same code.  Its keys are paths below the prefix.  The second is that of the
- * server's clock.  It stands in the name because a copy of a manifest has
- * another date.
+ * A manifest has the form in which the server lists versions, and is read by
+ * the same code.  The keys of a manifest are paths below the prefix.  The
+ * second comes from the server's clock.  The second stands in the name because
+ * a copy of a manifest has another date.
  *
- * A manifest says what was going to be captured.  A file of it lies in the trash
- * if a marker lies right above its version, and if the marker is neither older
- * than the manifest nor much younger: a file that was put back, and that the
- * application has deleted later on, is none of ours.
+ * A manifest lists the files that were going to be captured.  A file of the
+ * list lies in the trash if a marker lies right above its version, and if the
+ * marker is neither older than the manifest nor much younger: a file that was
+ * put back, and that the application has deleted later on, does not count.
  *
  * The manifests of a run are removed when none of its files lies in the trash
  * any more.
@@ -39,7 +39,10 @@
 
 #define TRASH_PATH		STORE_PRIVATE_DIR "/" STORE_TRASH_DIR "/"
 
-/* the markers of a portion are made so many seconds after its manifest, at most; and one server's clock may be so far behind another's */
+/*
+ * the markers of a portion are made at most MARKER_SECONDS after its manifest;
+ * and the clock of one server may be SKEW_SECONDS behind the clock of another
+ */
 #define MARKER_SECONDS	3600
 #define SKEW_SECONDS	300
 
@@ -156,7 +159,10 @@ bucket_end_manifest(BucketManifest *manifest)
 /* A function that receives an entry of a list.  The entry is valid only during the call. */
 typedef void (*EntrySink) (void *arg, const BucketEntry *entry);
 
-/* Lists the objects below a prefix, or with `folders` what is right below it.  Returns 0 or an errno. */
+/*
+ * Lists the objects below a prefix, or with `folders` the objects and folders
+ * right below the prefix.  Returns 0 or an errno.
+ */
 static int
 list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, void *arg)
 {
@@ -172,7 +178,7 @@ list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, v
 			return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
 		if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
 			return errnum;
-		/* a token that comes twice would have the same page come for ever */
+		/* with a token that comes twice, the list would never end */
 		if (answer->status != 200 ||
 			(answer->truncated && (answer->next_token[0] == '\0' || strcmp(answer->next_token, token) == 0)))
 			return bucket_note(bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
@@ -234,7 +240,7 @@ bucket_trash_runs(FileStore *store, int64 *runs, int max)
 /* A file that lies in the trash. */
 typedef struct TrashFile
 {
-	const char *path;			/* NULL: it does not */
+	const char *path;			/* NULL: the file is not there */
 	FileIdentity identity;
 } TrashFile;
 
@@ -242,16 +248,16 @@ struct TrashWalk
 {
 	Bucket	   *bucket;
 	int64		run_id;
-	MemoryContext context;		/* of all that the walk has */
+	MemoryContext context;		/* has the memory of the walk */
 	MemoryContext page;			/* of the files of one manifest */
 	bool		is_begun;
-	List	   *manifests;		/* keys (char *) that are to be read */
+	List	   *manifests;		/* keys (char *) of manifests still to be read */
 	TrashFile  *files;
 	int			n;
 	int			next;
 	int			unseen;			/* files that could not be looked at */
-	int64		written;		/* when the manifest was, by the clock of the
-								 * server */
+	int64		written;		/* when the manifest was written, by the clock
+								 * of the server */
 };
 
 TrashWalk *
@@ -276,7 +282,7 @@ take_manifest(void *arg, const BucketEntry *entry)
 	MemoryContextSwitchTo(caller);
 }
 
-/* The files of a manifest that are asked for. */
+/* The files of a manifest whose versions are asked for. */
 typedef struct Asking
 {
 	TrashWalk  *walk;
@@ -338,7 +344,10 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 	return errnum;
 }
 
-/* The name of a manifest begins with the second in which it was written. */
+/*
+ * Takes the second in which a manifest was written, with which its name
+ * begins.
+ */
 static bool
 take_second(TrashWalk *walk, const char *key)
 {
@@ -435,7 +444,7 @@ list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
 	return errnum;
 }
 
-/* Takes what is to be removed out of the answer, which does not outlive the next call. */
+/* Copies the removals from the answer, which does not outlive the next call. */
 static BucketRemoval *
 take_removals(const BucketAnswer *answer)
 {
@@ -449,7 +458,10 @@ take_removals(const BucketAnswer *answer)
 	return removals;
 }
 
-/* Removes one page of the manifests of a run.  Returns whether there may be another one. */
+/*
+ * Removes one page of the manifests of a run.  Returns whether there may be
+ * another page.
+ */
 static bool
 remove_manifests(Bucket *bucket, int64 run_id)
 {
@@ -482,7 +494,10 @@ is_trash_empty(Bucket *bucket, int64 run_id, MemoryContext context)
 	return errnum == 0 && path == NULL && walk->unseen == 0;
 }
 
-/* A manifest that stays, because the network or the server fails, is met by the pass before the next run. */
+/*
+ * Ignores a failure of the network or the server: the pass before the next run
+ * finds a manifest that stays.
+ */
 void
 bucket_forget_run(FileStore *store, int64 run_id, bool look)
 {
@@ -490,7 +505,7 @@ bucket_forget_run(FileStore *store, int64 run_id, bool look)
 	MemoryContext context;
 	MemoryContext caller;
 
-	/* where nothing can be put back there are none */
+	/* a bucket in which nothing can be put back has no manifests */
 	if (bucket->conditional)
 		return;
 	context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup manifests", ALLOCSET_DEFAULT_SIZES);

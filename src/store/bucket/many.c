@@ -3,8 +3,8 @@
  * store/bucket/many.c
  *	  Looks at, captures and destroys many files of a bucket at a time.
  *
- * What happens to each is what bucket.h says.  Only the requests are those of
- * many files, in portions that go through stages, see pipeline.c:
+ * bucket.h says what happens to each file.  Here one request serves many
+ * files, and portions of files go through stages, see pipeline.c:
  *
  *	capture		the versions are read, and written into a manifest; the markers
  *				are made, the versions are read again, and the markers that hide
@@ -13,9 +13,9 @@
  *	put back	the versions are read, the markers are removed, and the versions
  *				are read again
  *
- * What a busy server has left undone is tried again afterwards, for all portions
- * together.  Where all that is cut short, each file is in a state of its own,
- * which bucket_locate() tells.
+ * Work that a busy server has left undone is tried again afterwards, for all
+ * portions together.  If the work is cut short, each file is in a state of its
+ * own, which bucket_locate() tells.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -31,11 +31,14 @@
 /* further attempts to make a marker that a busy server has not made */
 #define MAX_TRIES	5
 
-/* entries of a file in a list of versions, as a rule: without a marker, and with one */
+/*
+ * entries of a file in a list of versions, as a rule: without a marker, and
+ * with a marker
+ */
 #define UNCOVERED	1
 #define COVERED		2
 
-/* One file of many. */
+/* A file of the call. */
 typedef struct Item
 {
 	char	   *key;			/* with the prefix; NULL: `result` says why */
@@ -43,21 +46,21 @@ typedef struct Item
 	const FileIdentity *expected;	/* or NULL */
 	int			number;			/* index in the caller's array */
 	FileResult	result;
-	bool		in_hand;		/* something is still to be done */
-	const char *version;		/* that is to be removed */
-	const char *marker;			/* that we have made, NULL: unknown; or that
-								 * is to be removed */
-	bool		made;			/* a marker was, though we may not know which */
-	FileOutcome outcome;		/* when that is done */
-	bool		is_null;		/* its version is "null" */
-	ManifestFile seen;			/* the version that is to be captured */
-	bool		is_odd;			/* it is to be put back by itself */
+	bool		in_hand;		/* there is still work to do for the file */
+	const char *version;		/* version that is to be removed */
+	const char *marker;			/* marker that was made, NULL: unknown; or
+								 * marker that is to be removed */
+	bool		made;			/* a marker was made, which may be unknown */
+	FileOutcome outcome;		/* outcome when that removal is done */
+	bool		is_null;		/* the file's version is "null" */
+	ManifestFile seen;			/* the version to be captured */
+	bool		is_odd;			/* the file is to be put back by itself */
 } Item;
 
 typedef struct Many
 {
 	Bucket	   *bucket;
-	MemoryContext context;		/* has all of this */
+	MemoryContext context;		/* has the memory of the call */
 	MemoryContext caller;
 	Item	   *items;			/* sorted by key */
 	int			n;
@@ -67,21 +70,21 @@ typedef struct Many
 	StoreLocated *located;		/* of a look */
 } Many;
 
-/* Items that stand side by side, and the requests that are made for those in hand. */
+/* Items that stand side by side, and the requests for the items in hand. */
 typedef struct Portion
 {
 	Many	   *many;
 	int			first;
 	int			n;
 	int			stage;
-	BucketListing *listing;		/* NULL: none is under way */
+	BucketListing *listing;		/* NULL: no listing is under way */
 	VersionsAsk *asks;
-	BucketManifest *manifest;	/* NULL: none is being written */
-	BucketRemoving *removing;	/* NULL: none is under way */
+	BucketManifest *manifest;	/* NULL: no manifest is being written */
+	BucketRemoving *removing;	/* NULL: no removal is under way */
 	BucketRemoval *removals;
 	int			n_removals;
-	int		   *numbers;		/* of the items that are asked for, or that
-								 * something is removed of */
+	int		   *numbers;		/* numbers of the items that a listing or a
+								 * removal is about */
 } Portion;
 
 
@@ -131,7 +134,7 @@ end_many(Many *many)
 	MemoryContextDelete(many->context);
 }
 
-/* Gives all files that are still in hand this result. */
+/* Gives this result to all files that are still in hand. */
 static void
 fail_all(Many *many, FileResult result)
 {
@@ -143,7 +146,7 @@ fail_all(Many *many, FileResult result)
 	}
 }
 
-/* Gives the item its result: nothing is to be done any more. */
+/* Gives the item its result: the work for the item is over. */
 static void
 settle(Item *item, FileResult result)
 {
@@ -160,7 +163,10 @@ is_in_hand(const Many *many)
 	return false;
 }
 
-/* Takes care that nobody else works here, before anything is changed. */
+/*
+ * Takes the lease before a change, so that no other process works in the
+ * bucket.
+ */
 static bool
 begin_change(Many *many)
 {
@@ -174,7 +180,10 @@ begin_change(Many *many)
 
 /* ---------------------------------------------------------------- portions --- */
 
-/* Items that one page of a list has, if each has `per_key` entries; with a little room. */
+/*
+ * Items of a portion.  If each item has one entry, the list of a portion fits
+ * into one page, with a little room.
+ */
 #define PORTION			980
 
 static Portion
@@ -193,9 +202,9 @@ item_of(const Portion *portion, int number)
 }
 
 /*
- * Begins to list the versions of all that are in hand, of each `per_key` as a
- * rule; the sink is given the portion, and the number among those that are asked
- * for.  Returns false if there are none.
+ * Begins to list the versions of all items in hand, of which each has
+ * `per_key` as a rule.  The sink gets the portion, and the number of the item
+ * among the items in hand.  Returns false if no item is in hand.
  */
 static bool
 begin_listing(Portion *portion, int per_key, VersionsSink sink)
@@ -230,7 +239,10 @@ end_listing(Portion *portion)
 	pfree(portion->numbers);
 }
 
-/* Lists the versions of all that are in hand.  Returns 0 or an errno: then all have that result. */
+/*
+ * Lists the versions of all items in hand.  Returns 0; or an errno, which then
+ * is the result of all these items.
+ */
 static int
 list_all(Many *many, int per_key, VersionsSink sink)
 {
@@ -249,10 +261,13 @@ list_all(Many *many, int per_key, VersionsSink sink)
 	return errnum;
 }
 
-/* Returns whether something of the item is to be removed, and sets *version to its id, or to NULL for a new marker. */
+/*
+ * Returns whether a removal is to be made for the item, and sets *version to
+ * the id of the version to be removed, or to NULL for a new marker.
+ */
 typedef bool (*RemovalPick) (const Item *item, const char **version);
 
-/* Collects the versions that are to be removed of the items of a portion.  Returns false if there are none. */
+/* Collects the removals for the items of a portion.  Returns false if there is no removal. */
 static bool
 pick_removals(Portion *portion, RemovalPick pick)
 {
@@ -286,7 +301,10 @@ forget_removals(Portion *portion)
 /* A function that takes the results of the removals of a portion. */
 typedef void (*RemovalTake) (Portion *portion);
 
-/* Removes this of all items, and tries again what a busy server has not removed.  Returns 0 or an errno. */
+/*
+ * Makes these removals for all items, and tries again the removals that a busy
+ * server has not made.  Returns 0 or an errno.
+ */
 static int
 remove_all(Many *many, RemovalPick pick, RemovalTake take)
 {
@@ -302,12 +320,15 @@ remove_all(Many *many, RemovalPick pick, RemovalTake take)
 	return errnum;
 }
 
-/* A step that the items of a portion go through: a list, a removal, or the manifest that is written. */
+/*
+ * A step that the items of a portion go through: a list, a removal, or the
+ * writing of the manifest.
+ */
 typedef struct Step
 {
 	int			per_key;		/* of a list */
-	VersionsSink sink;			/* NULL: it is no list */
-	RemovalPick pick;			/* NULL: it is no removal */
+	VersionsSink sink;			/* NULL: the step is no list */
+	RemovalPick pick;			/* NULL: the step is no removal */
 	RemovalTake take;
 } Step;
 
@@ -336,7 +357,10 @@ calls_of(const Portion *portion)
 	return portion->listing != NULL ? bucket_listing_calls(portion->listing) : bucket_removing_calls(portion->removing);
 }
 
-/* Begins to write what is in hand into a manifest.  Returns false if there is nothing. */
+/*
+ * Begins to write the items in hand into a manifest.  Returns false if no item
+ * is in hand.
+ */
 static bool
 begin_manifest(Portion *portion)
 {
@@ -352,7 +376,9 @@ begin_manifest(Portion *portion)
 	return n > 0;
 }
 
-/* Without a manifest nothing is captured. */
+/*
+ * Ends the manifest.  If it could not be written, its items are not captured.
+ */
 static void
 end_manifest(Portion *portion)
 {
@@ -437,8 +463,8 @@ advance(void *arg, int number, BucketStage *stage)
 }
 
 /*
- * Leads all that are in hand through these steps, in portions.  Returns 0 or an
- * errno: then those that are still in hand have that result.
+ * Leads all items in hand through these steps, in portions.  Returns 0; or an
+ * errno, which then is the result of the items that are still in hand.
  */
 static int
 go_way(Many *many, const Step *steps, int n_steps, const char *action)
@@ -508,7 +534,7 @@ bucket_expect(FileStore *store, const char *const *paths, int n)
 	for (int i = 0; i < n; i++)
 		add_item(&many, paths[i], NULL);
 	qsort(many.items, n, sizeof(Item), compare_items);
-	/* if somebody wants us to stop, there will be an interrupt to be served */
+	/* EINTR only tells of a pending interrupt, which the caller will serve */
 	(void) list_all(&many, UNCOVERED, take_identity);
 	for (int i = 0; i < n; i++)
 	{
@@ -563,7 +589,10 @@ bucket_is_doubtful(const Bucket *bucket, const char *key)
 	return hash_search(bucket->doubtful, &digest, HASH_FIND, NULL) != NULL;
 }
 
-/* Finds out where a condemned file is; it stays in hand if it is to be captured. */
+/*
+ * Finds out where a condemned file is.  A file that is to be captured stays in
+ * hand.
+ */
 static void
 take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 {
@@ -595,9 +624,9 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 }
 
 /*
- * In a bucket that keeps versions no more, a marker would replace the version
- * "null", for good.  So if files have such a version, the bucket is asked right
- * before whether it keeps versions.
+ * In a bucket that no longer keeps versions, a marker would replace the
+ * version "null", for good.  So if files have such a version, the bucket is
+ * asked whether it keeps versions right before the marker is made.
  */
 static void
 check_null_versions(Many *many)
@@ -658,9 +687,10 @@ take_marked(Portion *portion)
 }
 
 /*
- * Returns the index of the marker that we have made, or -1.  If its id is not
- * known, because Swift tells no ids, it is the marker above the expected file,
- * if any; or the only one above a stranger, if a marker was made.
+ * Returns the index of the marker that we have made, or -1.  If the id of that
+ * marker is not known, because Swift tells no ids, the marker above the
+ * expected file is taken, if any; or the only marker above a stranger, if a
+ * marker was made.
  */
 static int
 find_marker(const Item *item, const KeyVersions *versions)
@@ -679,7 +709,7 @@ find_marker(const Item *item, const KeyVersions *versions)
  * Verifies a capture: the expected version must lie right below the marker.
  * The item stays in hand if another version lies there, with the marker as
  * `version` to be removed; or, without a `version`, if there is no marker and
- * none will come later.
+ * no marker will come later.
  */
 static void
 take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
@@ -730,7 +760,7 @@ take_uncovered(Portion *portion)
 	}
 }
 
-/* A stranger that a busy server still hides. */
+/* Fails the strangers that a busy server still hides. */
 static void
 fail_strangers(Many *many)
 {
@@ -739,7 +769,9 @@ fail_strangers(Many *many)
 			settle(&many->items[i], fail(EAGAIN, "could not put back file"));
 }
 
-/* Hides those that are left, all together, and more than once if need be. */
+/*
+ * Hides the files that are left, all together, in several attempts if need be.
+ */
 static void
 hide_left(Many *many)
 {
@@ -785,7 +817,7 @@ hide_all(Many *many)
 	hide_left(many);
 }
 
-/* There is no trash: those that are in hand are destroyed in their place. */
+/* Destroys the items in hand in their place, because there is no trash. */
 static void
 destroy_in_place(Many *many)
 {
@@ -895,8 +927,8 @@ bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy, c
 
 /*
  * Finds the version to be removed; and its marker, if no other version lies
- * below.  Above an older version the marker stays: without the marker that
- * version would be seen again.
+ * below.  Above an older version the marker stays: without the marker the
+ * older version would be seen again.
  */
 static void
 take_doomed(void *arg, int ask, int errnum, const KeyVersions *versions)
@@ -945,15 +977,18 @@ take_destroyed(Portion *portion)
 			settle(item_of(portion, i), come_to(FILE_OK));
 
 		/*
-		 * a busy server is asked again, and what was on its way is found
-		 * missing by the next drain
+		 * a busy server is asked again, and the next drain finds that a file
+		 * whose answer was lost is gone
 		 */
 		else if (!removal->again)
 			settle(item_of(portion, i), fail(removal->errnum, "could not delete file"));
 	}
 }
 
-/* The markers of versions that are gone.  One that stays is in nobody's way. */
+/*
+ * Picks the markers of versions that are gone.  A marker that stays does no
+ * harm.
+ */
 static bool
 pick_bare_marker(const Item *item, const char **version)
 {
@@ -1060,8 +1095,8 @@ bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n)
 /* ---------------------------------------------------------------- put back --- */
 
 /*
- * Settles a file whose versions could not be listed.  But if the server only does
- * not show a version that it should, the file is odd, and is put back by itself.
+ * Settles a file whose versions could not be listed.  But a file whose newest
+ * version the server fails to show is odd, and is put back by itself.
  */
 static void
 settle_unlisted(Item *item, int errnum, const KeyVersions *versions)
@@ -1099,7 +1134,10 @@ pick_cover(const Item *item, const char **version)
 	return item->in_hand && !item->is_odd && item->version != NULL;
 }
 
-/* A busy server is asked again; what has no marker any more has no `version`. */
+/*
+ * Takes the results of a removal of markers.  A busy server is asked again.
+ * An item whose marker is gone has no `version` any more.
+ */
 static void
 take_shown(Portion *portion)
 {

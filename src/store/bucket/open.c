@@ -3,8 +3,8 @@
  * store/bucket/open.c
  *	  Opens a bucket: its name, its server, and the keys of the requests.
  *
- * Opening asks nothing of the network; store_reach() does.  So a transaction
- * that holds locks can open a bucket, and the commit callback can close it.
+ * Opening does not use the network; store_reach() does.  So a transaction that
+ * holds locks can open a bucket, and the commit callback can close it.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -18,13 +18,19 @@
 #include "src/store/bucket/bucket.h"
 #include "src/store/bucket/options.h"
 
-/* descriptors that libcurl waits and wakes with, besides a connection for each lane */
+/*
+ * descriptors with which libcurl waits and wakes, besides a connection for
+ * each lane
+ */
 #define DESCRIPTORS		4
 
 #define SCHEME			"s3://"
 #define BUCKET_NAME_MAX	63
 
-/* longest prefix, so that the rest of a key has room for names of files and for ours */
+/*
+ * longest prefix, so that the rest of a key has room for names of files and
+ * for our own names
+ */
 #define PREFIX_MAX		512
 
 BucketOptions bucket_options;
@@ -61,7 +67,9 @@ bucket_judge_name(const char *url)
 	return NULL;
 }
 
-/* HTTP without TLS is for a server on this machine only. */
+/*
+ * Returns whether the endpoint may be used without TLS: only on this machine.
+ */
 const char *
 bucket_judge_endpoint(const char *endpoint)
 {
@@ -135,7 +143,10 @@ load_library(const char **error)
 }
 
 
-/* Acquires a descriptor for each lane; if there are too few, one request at a time must do. */
+/*
+ * Acquires a descriptor for each lane; if there are too few descriptors, there
+ * is one request at a time.
+ */
 static bool
 acquire_lanes(Bucket *bucket)
 {
@@ -185,7 +196,7 @@ open_session(Bucket *bucket)
 		(void) bucket_note(bucket, bucket->open_errnum, error);
 }
 
-/* A bucket that cannot be used is opened all the same: the first call says why not. */
+/* Opens also a bucket that cannot be used: the first call says why. */
 FileStore *
 bucket_open(const char *url)
 {
@@ -204,8 +215,9 @@ bucket_open(const char *url)
 }
 
 /*
- * Asks nothing of the network.  A lease that was not given back, because of an
- * ERROR, ends by itself; this server may take it again at once.
+ * Closes the bucket without using the network.  A lease that was not given
+ * back, because of an ERROR, ends by itself; this server may take it again at
+ * once.
  */
 static void
 bucket_close(FileStore *store)
@@ -286,7 +298,7 @@ bucket_set_backup_dir(FileStore *store, const char *path, const char *owner)
 	return fail(bucket_note(bucket_of(store), EINVAL, "a bucket keeps its own backups"), "could not accept path");
 }
 
-/* The time is the date of the server's last answer. */
+/* Returns the date of the server's last answer. */
 static FileResult
 bucket_clock(FileStore *store, int64 *now_ns)
 {
@@ -296,7 +308,10 @@ bucket_clock(FileStore *store, int64 *now_ns)
 	return bucket->date != 0 ? come_to(FILE_OK) : fail(ENOTSUP, "could not ask the time");
 }
 
-/* A capture never fails for want of space: it makes a marker. */
+/*
+ * Always fails: a capture makes a marker, and so never fails for want of
+ * space.
+ */
 static FileResult
 bucket_destroy_in_place(FileStore *store, const char *path, const FileIdentity *expected, int64 *freed)
 {

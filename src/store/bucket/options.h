@@ -3,8 +3,8 @@
  * store/bucket/options.h
  *	  How a bucket is reached: the server's settings audio_cleanup.s3_*.
  *
- * settings.c points its definitions at these variables; no secret is among
- * them.
+ * The definitions in settings.c point at these variables, which hold no
+ * secret.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,8 +15,8 @@
 
 typedef struct BucketOptions
 {
-	char	   *endpoint;		/* "https://host[:port]"; "": that of AWS in
-								 * the region */
+	char	   *endpoint;		/* "https://host[:port]"; "": the endpoint of
+								 * AWS in the region */
 	char	   *region;
 	bool		path_style;		/* the bucket in the path, not in the host */
 	char	   *credentials_file;	/* "": the environment of the postmaster */

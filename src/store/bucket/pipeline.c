@@ -4,10 +4,10 @@
  *	  Portions of files go through stages of requests, several portions at a
  *	  time.
  *
- * A portion needs the answers of one stage before the next one can begin.  If
- * one portion came after the other, lanes would be idle whenever the last
- * requests of a stage are on their way.  So a lane that has nothing to do
- * serves the portion that comes next.
+ * A portion needs the answers of one stage before the next stage can begin.
+ * If one portion came after the other, lanes would be idle whenever the last
+ * requests of a stage are on their way.  So an idle lane serves the next
+ * portion.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -17,16 +17,19 @@
 
 #include "src/store/bucket/bucket.h"
 
-/* so many portions have begun and are not at their end */
+/* number of portions that may be under way at a time */
 #define MOST_UNDER_WAY	3
 
 typedef struct Running
 {
 	const BucketPipeline *pipeline;
-	BucketStage *stages;		/* of each portion; is_over is NULL before the
-								 * first stage and behind the last one */
-	int			first;			/* portions before it are at their end, */
-	int			begun;			/* and those from here on have not begun */
+	BucketStage *stages;		/* stages of each portion; is_over is NULL
+								 * before the first stage and behind the last
+								 * stage */
+	int			first;			/* all portions before this number are at
+								 * their end, */
+	int			begun;			/* and all portions from this number on have
+								 * not begun */
 	int		   *owner;			/* the portion that a lane serves */
 } Running;
 
@@ -40,7 +43,10 @@ go_on(Running *running, int portion)
 		stage->is_over = NULL;
 }
 
-/* Gives the lane a call of this portion, which may begin a further stage for that.  Returns false if it has none now. */
+/*
+ * Gives the lane a call of this portion, and begins a further stage of the
+ * portion if necessary.  Returns false if the portion has no call now.
+ */
 static bool
 serve(Running *running, int portion, int lane, BucketCall *call)
 {

@@ -2,7 +2,7 @@
  *
  * store/bucket/plain.c
  *	  Requests for keys, which are not signed: to the metadata service of the
- *	  machine, to that of its containers, or to a token service.
+ *	  machine, to the service for its containers, or to a token service.
  *
  * libcurl is used as in http.c.  No request goes through a proxy or follows a
  * redirect, because its answer is a secret.

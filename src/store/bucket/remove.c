@@ -4,13 +4,13 @@
  *	  Removes versions, and makes the markers that hide a file.
  *
  * Many keys go in one request, which S3 calls DeleteObjects, as XML.  Each key
- * comes back with its own answer.  A key that no XML can hold, or that would
- * not come back as it was sent, has a request of its own.
+ * comes back with its own answer.  A key that no XML can hold, or that XML
+ * would change, has a request of its own.
  *
- * The removal of a version may be repeated.  The making of a marker may not: a
- * second marker would lie above the first, and not above the file.  So a
- * request that makes markers is never repeated, and the caller looks at the
- * versions.
+ * The removal of a version may be repeated.  A marker must be made only once:
+ * a second marker would lie above the first marker, and not above the file.
+ * So a request that makes markers is never repeated, and the caller looks at
+ * the versions.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -69,7 +69,7 @@ struct BucketRemoving
 	Group	   *groups;			/* by lane */
 };
 
-/* Returns whether XML can hold the key, and the key comes back unchanged. */
+/* Returns whether XML can hold the key unchanged. */
 static bool
 fits_xml(const char *key)
 {
@@ -150,7 +150,7 @@ call_alone(Group *group, const BucketRemoval *removal, BucketCall *call)
 	return removal->version[0] != '\0' && bucket_encode(group->query, QUERY_SIZE, removal->version);
 }
 
-/* Makes the call for a group of removals.  Returns false where there is no MD5. */
+/* Makes the call for a group of removals.  Returns false if there is no MD5. */
 static bool
 call_together(BucketRemoving *removing, Group *group, BucketCall *call)
 {
@@ -206,7 +206,9 @@ next_group(void *arg, int lane, BucketCall *call)
 
 /* ----------------------------------------------------------------- answers --- */
 
-/* Returns the errno for the code of a key, and notes it; 0 for success. */
+/*
+ * Returns the errno for the code of a key, and notes the code; 0 for success.
+ */
 static int
 errno_of_key(Bucket *bucket, const char *code)
 {
@@ -233,7 +235,10 @@ take_entry(Bucket *bucket, const BucketEntry *entry, BucketRemoval *removal)
 		removal->marker = pstrdup(entry->version);
 }
 
-/* Takes the answers to a group.  As a rule they come in the order of the request. */
+/*
+ * Takes the answers to a group.  As a rule the answers come in the order of
+ * the request.
+ */
 static void
 take_entries(Bucket *bucket, const BucketAnswer *answer, BucketRemoval *removals, int n)
 {
@@ -257,7 +262,10 @@ take_entries(Bucket *bucket, const BucketAnswer *answer, BucketRemoval *removals
 	}
 }
 
-/* Takes the failure of a request.  If there was no answer, the server may even carry it out later on. */
+/*
+ * Takes the failure of a request.  If there was no answer, the server may
+ * still carry out the request later.
+ */
 static void
 take_failure(BucketRemoval *removals, int n, int errnum, const BucketAnswer *answer)
 {
@@ -339,7 +347,7 @@ bucket_is_removed(const BucketRemoving *removing)
 void
 bucket_end_removing(BucketRemoving *removing, int errnum)
 {
-	/* some may have been on their way */
+	/* some of the requests may have been on their way */
 	for (int i = 0; errnum != 0 && i < removing->n; i++)
 		if (removing->removals[i].again)
 		{

@@ -3,16 +3,16 @@
  * store/bucket/request.c
  *	  Makes requests to the server of a bucket, and waits for its answers.
  *
- * Requests go in lanes, one at a time in each.  One lane is for bucket_call();
- * the others are for the next pages of a walk, and for many requests of one
- * kind.
+ * Requests go in lanes, one request at a time in each lane.  One lane is for
+ * bucket_call(); the other lanes are for the next pages of a walk, and for
+ * many requests of one kind.
  *
  * If a server says that it is busy, the request is repeated, after a longer
- * time each time.  From then on, of many requests half as many are on their way
- * at a time, and one more for each that is answered.
+ * time each time.  After that, half as many requests of many are on their way
+ * at a time, and one more for each answered request.
  *
- * Waiting serves no interrupts, because nothing in a store raises an error.  It
- * looks whether an interrupt is pending, and gives up with EINTR; the caller
+ * Waiting serves no interrupts, because no function of a store raises an
+ * error.  Waiting ends with EINTR if an interrupt is pending; the caller
  * serves the interrupt.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -57,7 +57,7 @@ bucket_note(Bucket *bucket, int errnum, const char *error)
 	}
 	slot = &bucket->errors[i];
 	slot->errnum = errnum;
-	/* the text may be that of the slot itself */
+	/* `error` may be the text of the slot itself */
 	if (slot->text != error)
 		strlcpy(slot->text, error, sizeof(slot->text));
 	return errnum;
@@ -114,7 +114,7 @@ make_url(const Bucket *bucket, const BucketCall *call, char url[BUCKET_URL_SIZE]
 	return strlcat(url, call->query, BUCKET_URL_SIZE) < BUCKET_URL_SIZE;
 }
 
-/* If the hash fails, the digest is 0, and no file is the one that is expected. */
+/* Returns 0 if the hash fails: then no file is equal to the expected file. */
 uint64
 bucket_digest(const char *text)
 {
@@ -210,7 +210,9 @@ bucket_sleep(int ms)
 static bool
 is_to_be_repeated(Bucket *bucket, const BucketLane *lane, const BucketAnswer *answer)
 {
-	/* with keys that are not accepted, the server has done nothing */
+	/*
+	 * a server that does not accept the keys has not carried out the request
+	 */
 	if (bucket_renew_keys(bucket, answer, lane->key_digest))
 		return true;
 	if (lane->call.once || answer->stopped)
@@ -239,13 +241,16 @@ errno_of(const BucketAnswer *answer)
 	}
 }
 
-/* Returns whether the answer is about the object that was asked for, good or bad. */
+/*
+ * Returns whether the answer is about the object of the request: also that
+ * there is none.
+ */
 static bool
 is_answer(const BucketAnswer *answer)
 {
 	if (answer->status >= 200 && answer->status < 300)
 		return true;
-	/* HEAD has no code */
+	/* the answer to HEAD has no code */
 	return (answer->status == 404 && strcmp(answer->code, "NoSuchBucket") != 0) ||
 		answer->status == 409 || answer->status == 412 || answer->status == 501;
 }
@@ -306,9 +311,9 @@ give_up(Bucket *bucket, BucketLane *lane)
 }
 
 /*
- * Takes the answer of a lane, if there is one, or repeats its request.  Returns
- * true if its call is over, and sets *errnum and *answer to what bucket_call()
- * returns.
+ * Takes the answer of a lane, if there is an answer, or repeats the request.
+ * Returns true if the lane's call is over, and sets *errnum and *answer as
+ * bucket_call() does.
  */
 static bool
 look_after(Bucket *bucket, BucketLane *lane, int *errnum, const BucketAnswer **answer)

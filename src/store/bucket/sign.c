@@ -3,11 +3,11 @@
  * store/bucket/sign.c
  *	  Signs requests that libcurl would sign falsely.
  *
- * libcurl signs by CURLOPT_AWS_SIGV4.  But versions 8.13 to 8.18 sign a "+" of a
- * query as a blank, so that the server refuses the request; and versions from
- * 8.14 on sign no path that they are to take as it is, which a key with a part
- * "." or ".." needs.  Debian 13 has 8.14.  Those requests are signed here, with
- * any libcurl, by the hash functions of the server:
+ * libcurl signs by CURLOPT_AWS_SIGV4.  But versions 8.13 to 8.18 sign a "+" of
+ * a query as a blank, so that the server refuses the request; and versions
+ * from 8.14 on cannot sign a path that must be sent unchanged, as for a key
+ * with a part "." or "..".  Debian 13 has 8.14.  Such requests are signed
+ * here, with any libcurl, by the hash functions of the server:
  * https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -25,7 +25,7 @@
 /* most headers, and parameters of a query, that a request has here */
 #define MAX_PARTS		32
 
-/* a name, and what follows it up to the end */
+/* a name and its value */
 typedef struct Part
 {
 	const char *name;
@@ -40,7 +40,7 @@ typedef struct Parts
 	Part		all[MAX_PARTS];
 } Parts;
 
-/* Points into an URL: scheme://host/path?query */
+/* The parts of a URL: scheme://host/path?query */
 typedef struct UrlParts
 {
 	const char *host;
@@ -92,7 +92,7 @@ sign_is_needed(const char *url)
 
 /* ------------------------------------------------------------------ hashes --- */
 
-/* `digest` may be the key. */
+/* Sets `digest` to the HMAC; `digest` may be the key. */
 static bool
 keyed_hash(const void *key, size_t key_len, const char *text, uint8 digest[PG_SHA256_DIGEST_LENGTH])
 {
@@ -309,8 +309,9 @@ add_signature(struct curl_slist *headers, const char *method, const UrlParts *ur
 }
 
 /*
- * The server's hash functions want a resource owner that is not being released.
- * Between two transactions there is none, so they get one of their own.
+ * The server's hash functions need a resource owner that is not being
+ * released.  Between two transactions there is no resource owner, so the
+ * functions get an owner of their own.
  */
 struct curl_slist *
 sign_request(struct curl_slist *headers, const char *method, const char *url, const SignKeys *keys, time_t now)

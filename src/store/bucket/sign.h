@@ -29,10 +29,10 @@ extern bool sign_is_needed(const char *url);
 
 /*
  * Signs a request by AWS Signature Version 4, at the time `now`.  `url` is
- * encoded as the request is sent; `headers` are all headers of the request but
- * that of the host, one of them is x-amz-content-sha256.  Appends the headers of
- * the host, the time and the signature.  Returns the longer list, or NULL
- * without memory: then the list that was given is as it was, or longer.
+ * encoded as the request is sent; `headers` are all headers of the request
+ * except the header of the host, and include x-amz-content-sha256.  Appends
+ * the headers of the host, the time and the signature.  Returns the longer
+ * list, or NULL without memory: then `headers` is unchanged, or longer.
  */
 extern struct curl_slist *sign_request(struct curl_slist *headers, const char *method, const char *url,
 									   const SignKeys *keys, time_t now);

@@ -3,9 +3,10 @@
  * store/bucket/uploads.c
  *	  Lists and ends uploads that were begun in parts, and are not completed.
  *
- * Such an upload is no object: no list of objects has it, and its parts cost
- * money until somebody ends it.  The server says when an upload was begun, and
- * when each part came.  So an upload that still gets parts is not disturbed.
+ * Such an upload is no object: no list of objects has the upload, and its
+ * parts cost money until somebody ends the upload.  The server says when an
+ * upload was begun, and when each part came.  So an upload that still gets
+ * parts is not disturbed.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -53,8 +54,8 @@ pass_uploads(const Bucket *bucket, const BucketAnswer *answer, StoreUploadSink s
 		const StoreUpload upload = {entry->key + prefix, entry->version, entry->modified * NS_PER_SECOND};
 
 		/*
-		 * an upload without an id cannot be ended, and one without a time has
-		 * no age
+		 * an upload without an id cannot be ended, and an upload without a
+		 * time has no age
 		 */
 		if (strncmp(entry->key, bucket->prefix, prefix) == 0 && entry->version[0] != '\0' && entry->modified > 0)
 			sink(&upload, arg);
@@ -85,7 +86,7 @@ bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 			return 0;
 		strlcpy(next.key, answer->next_key, sizeof(next.key));
 		strlcpy(next.id, answer->next_version, sizeof(next.id));
-		/* the same position again would have the list never end */
+		/* with an equal position the list would never end */
 		if (next.key[0] == '\0' || (strcmp(next.key, after.key) == 0 && strcmp(next.id, after.id) == 0))
 			return bucket_note(bucket, EIO, "the server does not say where its list of uploads goes on");
 		after = next;
@@ -133,7 +134,10 @@ look_at_parts(Bucket *bucket, const char *key, const char *id, int64 *size, int6
 	return 0;
 }
 
-/* Returns whether the server may have done what failed with this errno. */
+/*
+ * Returns whether the server may have carried out a request that failed with
+ * this errno.
+ */
 static bool
 is_lost(int errnum)
 {
@@ -177,8 +181,8 @@ bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quie
 		errnum = bucket_note(bucket, EIO, answer->error);
 
 	/*
-	 * if the answer was lost, the upload was ended if the server does not
-	 * know it any more
+	 * after a lost answer, the upload was ended if the server does not know
+	 * the upload any more
 	 */
 	if (errnum != 0 && !(is_lost(errnum) && look_at_parts(bucket, key, id, &again, &newest) == ENOENT))
 		return fail(errnum, failure);

@@ -1,23 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/versions.c
- *	  Lists the versions of keys, and finds the file that is meant among them.
+ *	  Lists the versions of keys, and finds the expected file among the
+ *	  versions.
  *
  * The versions of one key are asked for by the key.  The versions of many keys
  * are read page by page, because a list is in the order of keys: a page begins
- * right before the next key that is asked for.  Several ranges of keys are read
- * side by side.  A key that its page does not have is asked for by its name
- * after all, before the file counts as gone.  If few of the entries of a page
- * are wanted, other keys of its range are asked for one by one, too: for a
- * server, a page of a thousand entries is the work of six such requests, and a
- * page of ten entries is hardly less.
+ * right before the next wanted key.  Several ranges of keys are read side by
+ * side.  A key that its page does not have is asked for by its name, before
+ * the file counts as gone.  If few of the entries of a page are wanted, other
+ * keys of the range are asked for one by one, too: for a server, a page of a
+ * thousand entries is as much work as six such requests, and a page of ten
+ * entries is hardly less work.
  *
  * A file is identified by its version id, which the server gives only once,
- * together with its ETag and time.  These are needed because all files that are
- * written while a bucket keeps no versions have the id "null".  FileIdentity
- * has a digest of the three in `inode`, so that the tables need no column that
- * only a bucket fills.  Before a version is removed, the versions of its key
- * are listed, and so its whole id is known.  The digest has 64 bits of SHA-256.
+ * together with its ETag and time.  ETag and time are needed because all files
+ * that are written while a bucket keeps no versions have the id "null".
+ * FileIdentity has a digest of the three in `inode`, so that the tables need
+ * no column that only a bucket fills.  Before a version is removed, the
+ * versions of its key are listed, and so its whole id is known.  The digest
+ * has 64 bits of SHA-256.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -43,7 +45,7 @@ bucket_identify_entry(const BucketEntry *entry, FileIdentity *identity)
 	identity->ctime_ns = identity->mtime_ns + NS_PER_SECOND - 1;
 }
 
-/* Returns whether the version is the file that is expected. */
+/* Returns whether the version is the expected file. */
 static bool
 is_file(const BucketEntry *entry, const FileIdentity *expected)
 {
@@ -58,8 +60,8 @@ is_file(const BucketEntry *entry, const FileIdentity *expected)
 
 /*
  * Appends `key` to the query, cut before a control character: the answer
- * repeats the prefix, and some servers write such a character as it is, which
- * is no XML.
+ * repeats the prefix, and some servers do not encode such a character, which
+ * XML cannot hold.
  */
 static bool
 encode_prefix(char *query, size_t size, const char *key)
@@ -104,8 +106,8 @@ check_versions(Bucket *bucket, const KeyVersions *versions)
 }
 
 /*
- * Sets *versions to the versions of a key.  The answer may have other keys with
- * that prefix before them and behind them.  Returns 0 or an errno.
+ * Sets *versions to the versions of a key.  The answer may have other keys
+ * with that prefix before and behind these versions.  Returns 0 or an errno.
  */
 static int
 select_versions(Bucket *bucket, const BucketAnswer *answer, const char *key, const FileIdentity *expected,
@@ -154,10 +156,13 @@ bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expect
 
 #define PAGE_MAX		1000
 
-/* a page has so many entries more than are expected */
+/* number of entries of a page beyond the expected number */
 #define PAGE_SPARE		16
 
-/* of a thousand entries so many should be of the keys; else so many are asked for by name, and then a page is tried again */
+/*
+ * a page is worth its work if WORTH_A_PAGE of a thousand entries are wanted;
+ * else SKIPPED keys are asked for by name before a page is tried again
+ */
 #define WORTH_A_PAGE	6
 #define SKIPPED			32
 
@@ -166,7 +171,8 @@ typedef struct Range
 {
 	int			next;
 	int			end;
-	int			page_size;		/* entries that its page has at most */
+	int			page_size;		/* limit for the entries of a page of this
+								 * range */
 	int			poor;			/* pages in a row that had few of the keys */
 	int			missed;			/* index of the key that is asked for by name,
 								 * or -1 */
@@ -178,22 +184,24 @@ struct BucketListing
 	Bucket	   *bucket;
 	const VersionsAsk *asks;
 	int			n;
-	int			told;			/* so many have been passed to the sink */
-	double		per_key;		/* entries of the list for each key: as
-								 * expected, then as the last page had them */
+	int			told;			/* number of keys that were passed to the sink */
+	double		per_key;		/* entries of the list for each key: the
+								 * expected number, then the number of the
+								 * last page */
 	VersionsSink sink;
 	void	   *arg;
 	int			next;			/* index of the first key in no range yet */
 	int			range_size;
-	Range	   *ranges;			/* one for each lane */
+	Range	   *ranges;			/* ranges, one for each lane */
 	int		   *missed;			/* indexes of keys to be asked for by name */
 	int			n_missed;
 	int			next_missed;
 };
 
 /*
- * Appends the marker behind which the page of `key` begins: the key without its
- * last character, after which few other keys come before this one.
+ * Appends the marker behind which the page of `key` begins: the key without
+ * its last character, because few other keys stand between that text and the
+ * key.
  */
 static bool
 encode_marker(char *query, size_t size, const char *key)
@@ -266,8 +274,8 @@ take_missed(BucketListing *listing, int ask, int errnum, const BucketAnswer *ans
 }
 
 /*
- * Passes on the keys that the page has wholly: all but its last key if the list
- * goes on.  Returns how many keys of the range the page covers.
+ * Passes on the keys that the page has wholly: all but its last key if the
+ * list goes on.  Returns the number of keys of the range that the page covers.
  */
 static int
 go_through(BucketListing *listing, Range *range, const BucketAnswer *answer)
@@ -297,10 +305,11 @@ go_through(BucketListing *listing, Range *range, const BucketAnswer *answer)
 }
 
 /*
- * Decides what follows a page that had `n` of the keys.  If it had none, other
- * keys lie in between, or the next key has very many versions: that key is
- * asked for by name.  One poor page may be the end of a dense part; after two,
- * the keys lie far apart, and some of them are asked for by name.
+ * Decides what follows a page that had `n` of the keys.  If the page had no
+ * key, other keys lie in between, or the next key has very many versions: the
+ * next key is asked for by name.  One poor page may be the end of a dense
+ * part.  After two poor pages, the keys lie far apart, and some keys are asked
+ * for by name.
  */
 static void
 skip_poor(BucketListing *listing, Range *range, int n)
@@ -334,7 +343,11 @@ take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	if (errnum != 0)
 		return;
 	n = answer->truncated && answer->n_entries == 0 ? 0 : go_through(listing, range, answer);
-	/* the next page of a range that needs one should have the rest of it */
+
+	/*
+	 * the size of a further page is chosen such that it has the rest of the
+	 * range
+	 */
 	if (answer->truncated)
 		listing->per_key = Max((double) answer->n_entries / Max(n, 1), 1);
 	skip_poor(listing, range, n);
@@ -353,7 +366,7 @@ bucket_begin_listing(Bucket *bucket, const VersionsAsk *asks, int n, int per_key
 	listing->arg = arg;
 
 	/*
-	 * to a server a page of ten entries is hardly less work than one of a
+	 * for a server a page of ten entries is hardly less work than a page of a
 	 * thousand
 	 */
 	listing->range_size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, (PAGE_MAX - PAGE_SPARE) / per_key);

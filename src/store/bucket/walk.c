@@ -4,17 +4,17 @@
  *	  Walks the files of a bucket, page by page.
  *
  * The list of a bucket is in the order of its keys, and a bucket has no
- * folders.  The text of a key alone tells what the walk passes over; the rules
- * are those of a directory.  A key that could be no path in a directory
- * ("a//b", "../a", "a/") is passed over, too, because rows would name it in
- * many ways.
+ * folders.  The text of a key alone tells whether the walk passes over the
+ * key; a walk of a directory has the same rules.  A key that could be no path
+ * in a directory ("a//b", "../a", "a/") is passed over, too, because rows
+ * would name it in many ways.
  *
- * A page tells where the next page begins, so pages of one range come one after
- * the other.  If the keys have folders, the walk reads several ranges side by
- * side, which begin at folders.  One request for each level finds folders, until
- * there are several.  The folders are a hint only: a range ends where the next
- * range begins, whatever lies in it.  The next page of each range is on its way
- * while the caller deals with the files of this page.
+ * A page tells where the next page begins, so pages of one range come one
+ * after the other.  If the keys have folders, the walk reads several ranges
+ * side by side, which begin at folders.  One request for each level finds
+ * folders, until there are several.  The folders are a hint only: a range ends
+ * where the next range begins, whatever lies in the range.  The next page of
+ * each range is on its way while the caller deals with the files of this page.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -37,7 +37,7 @@ typedef struct WalkRange
 {
 	int			number;			/* the lane of its pages */
 	const char *after;			/* NULL: from the first key of the prefix */
-	const char *end;			/* NULL: to the last one */
+	const char *end;			/* NULL: to the last key */
 	bool		on_its_way;		/* the next page is on its way */
 	bool		is_last;		/* there is no further page */
 	MemoryContext page;			/* has the keys */
@@ -58,9 +58,9 @@ typedef struct BucketWalk
 	int			errnum;			/* not 0 once the walk has failed */
 	WalkRange	ranges[BUCKET_PAGES];
 	int			n_ranges;
-	int			current;		/* whose files are passed on */
-	TrashWalk  *trash;			/* of what a run has captured; NULL: of the
-								 * bucket */
+	int			current;		/* range whose files are passed on */
+	TrashWalk  *trash;			/* walk of the files that a run has captured;
+								 * NULL: the walk is of the bucket */
 } BucketWalk;
 
 static BucketWalk *
@@ -155,7 +155,10 @@ keep_page(WalkRange *range, const BucketAnswer *answer)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Waits for the next page, and asks for the one after it.  Returns 0 or an errno. */
+/*
+ * Waits for the next page, and asks for the page after that page.  Returns 0
+ * or an errno.
+ */
 static int
 turn_page(BucketWalk *walk, WalkRange *range)
 {
@@ -167,7 +170,7 @@ turn_page(BucketWalk *walk, WalkRange *range)
 	range->on_its_way = false;
 	if (errnum != 0)
 		return errnum;
-	/* with the same token again, the same page would come for ever */
+	/* with an equal token the list would never end */
 	if (answer->status != 200 || (answer->truncated && (answer->next_token[0] == '\0' ||
 														strcmp(answer->next_token, range->token) == 0)))
 		return bucket_note(walk->bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
@@ -216,9 +219,9 @@ find_folders(BucketWalk *walk, const char *prefix, char *folders[PAGE_KEYS], int
 }
 
 /*
- * Divides the bucket into ranges that begin at folders.  Returns 0 or an errno.
- * A range begins behind the name of its first folder, "a/": if there is a key of
- * that name, it is passed over anyway.
+ * Divides the bucket into ranges that begin at folders.  Returns 0 or an
+ * errno.  A range begins behind the name of its first folder, "a/": a key of
+ * that name is passed over anyway.
  */
 static int
 divide(BucketWalk *walk)
@@ -319,7 +322,7 @@ judge(const char *path, bool recurse, size_t *len)
 	return reason;
 }
 
-/* Returns whether the path is that of the claim of a folder, and cuts it to that folder. */
+/* Returns whether the path is the claim of a folder, and cuts the path to that folder. */
 static bool
 cut_claim(char *path)
 {
@@ -333,7 +336,7 @@ cut_claim(char *path)
 	return true;
 }
 
-/* Passes on what a run has captured. */
+/* Passes on the files that a run has captured. */
 static WalkStep
 next_in_trash(BucketWalk *walk, const char **path)
 {
@@ -346,8 +349,8 @@ next_in_trash(BucketWalk *walk, const char **path)
 			return WALK_END;
 
 		/*
-		 * nobody but us writes manifests; but whoever did could not name what
-		 * is no file of ours
+		 * only this extension should write manifests; a manifest of somebody
+		 * else can still name only files that a walk would reach
 		 */
 		if (walk->errnum == 0 && judge(*path, true, &len) == WALK_REACHED)
 			return WALK_FILE;

@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/xml.c
- *	  What an S3-compatible server answers, read as it comes.
+ *	  Reads the answers of an S3-compatible server, piece by piece.
  *
  * A page of a list is read element by element, and no tree is built.  All
  * documents of the protocol have one form: a root, below it either values or
  * entries, and below an entry its values.  The server may be anybody's:
  *
- * - a document type is refused, and with it every entity but the five that
- *	 XML itself has; nothing is ever loaded from anywhere;
+ * - a document type is refused, and so every entity except the five of XML
+ *	 itself; nothing is ever loaded from anywhere;
  * - a document, a text and the depth of elements have a limit;
  * - names come in the URL encoding that we ask for ("encoding-type=url"),
  *	 because XML has no way to write a control character.
@@ -35,7 +35,7 @@
 #define XML_ERROR const xmlError
 #endif
 
-/* more than any server lists on a page */
+/* limit for the entries, more than any server lists on a page */
 #define MAX_ENTRIES		10000
 
 struct AnswerReader
@@ -45,10 +45,10 @@ struct AnswerReader
 	size_t		read;
 	int			depth;			/* 1 in the root */
 	bool		is_error;		/* the root is <Error> */
-	bool		is_encoded;		/* the server says that it encodes names */
+	bool		is_encoded;		/* the server says that names are encoded */
 	bool		failed;
-	BucketEntry *entry;			/* entry that is being read, or NULL */
-	int			room;			/* entries that there is memory for */
+	BucketEntry *entry;			/* entry being read, or NULL */
+	int			room;			/* number of entries for which there is memory */
 	size_t		length;			/* of `text` */
 	char		text[MAX_TEXT];
 };
@@ -59,7 +59,7 @@ is(const xmlChar * name, const char *word)
 	return strcmp((const char *) name, word) == 0;
 }
 
-/* Gives up.  libxml2 also reports an error because it was stopped. */
+/* Gives up.  Stopping the parser makes libxml2 report an error, too. */
 static void
 refuse(AnswerReader *reader)
 {
@@ -145,7 +145,7 @@ begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xml
 		{
 			reader->entry->is_marker = is(name, "DeleteMarker");
 			reader->entry->is_prefix = is(name, "CommonPrefixes");
-			/* until the code is read */
+			/* the entry has this code until its real code is read */
 			if (is(name, "Error"))
 				strlcpy(reader->entry->code, "Error", sizeof(reader->entry->code));
 			/* a part has no name of its own */
@@ -155,7 +155,10 @@ begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xml
 	}
 }
 
-/* Copies the text that was read.  Gives up if the text is too long, because a part of a value is another value. */
+/*
+ * Copies the text that was read.  Gives up if the text is too long, because a
+ * part of a value would be a wrong value.
+ */
 static void
 take_text(AnswerReader *reader, char *target, size_t size)
 {
@@ -177,7 +180,10 @@ take_member(AnswerReader *reader, const xmlChar * name)
 	}
 	else if (is(name, "VersionId") || is(name, "UploadId"))
 		take_text(reader, entry->version, sizeof(entry->version));
-	/* if the entry has both, then VersionId is that of the request */
+
+	/*
+	 * if the entry has both elements, VersionId is the version of the request
+	 */
 	else if (is(name, "DeleteMarkerVersionId") && entry->version[0] == '\0')
 		take_text(reader, entry->version, sizeof(entry->version));
 	else if (is(name, "Code"))
@@ -210,7 +216,7 @@ take_value(AnswerReader *reader, const xmlChar * name)
 		take_text(reader, answer->next_key, sizeof(answer->next_key));
 	else if (is(name, "NextVersionIdMarker") || is(name, "NextUploadIdMarker"))
 		take_text(reader, answer->next_version, sizeof(answer->next_version));
-	/* of a copy */
+	/* only the answer to a copy has an ETag outside of an entry */
 	else if (is(name, "ETag"))
 		take_text(reader, answer->etag, sizeof(answer->etag));
 	else if (is(name, "EncodingType"))
@@ -261,7 +267,7 @@ keep_quiet(void *arg, XML_ERROR * error)
 {
 }
 
-/* A parser that calls these functions.  Returns NULL for want of memory. */
+/* Returns a parser that calls these functions, or NULL for want of memory. */
 static xmlParserCtxtPtr
 make_parser(xmlSAXHandler * handler, void *arg)
 {
@@ -362,10 +368,10 @@ typedef struct ValueReader
 	PlainValue *values;
 	int			n;
 	int			depth;			/* 1 in the root */
-	int			parent_depth;	/* 0: not in it, or behind it */
-	bool		was_there;		/* the first one was */
+	int			parent_depth;	/* 0: outside of the element */
+	bool		was_there;		/* the first element `parent` was met */
 	bool		failed;
-	PlainValue *value;			/* the one that is being read, or NULL */
+	PlainValue *value;			/* the value being read, or NULL */
 	size_t		length;			/* of it */
 } ValueReader;
 
@@ -411,7 +417,7 @@ take_value_text(void *arg, const xmlChar * text, int length)
 
 	if (value == NULL)
 		return;
-	/* no part of a value is taken: it would be a wrong value */
+	/* a part of a value is not taken, because it would be a wrong value */
 	if (reader->length + length >= value->size)
 	{
 		refuse_values(reader, NULL, NULL, NULL);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/xml.h
- *	  What an S3-compatible server answers, read as it comes.
+ *	  Reads the answers of an S3-compatible server, piece by piece.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -17,7 +17,10 @@ typedef struct AnswerReader AnswerReader;
 /* Begins to read a document into `answer`.  Returns NULL for want of memory. */
 extern AnswerReader *xml_begin(BucketAnswer *answer);
 
-/* Reads the next `length` bytes.  Returns false if they cannot be read. */
+/*
+ * Reads the next `length` bytes.  Returns false if the document cannot be
+ * read.
+ */
 extern bool xml_read(AnswerReader *reader, const char *data, size_t length);
 
 /* Ends the document, and frees the reader.  Returns whether the document was read whole. */
