@@ -110,6 +110,21 @@ is(sql('SELECT audio_url FROM theirs'), 'theirs.mp3', 'and filled again');
 is(sql(q{SELECT count(DISTINCT what), min(role), max(role) FROM who}), '2|app|app', 'so they do then');
 sql(q{SELECT cleanup_drop_source('theirs')});
 
+# deferrable constraints in schemas that an operator may not use, and in another session's pg_temp, do not concern an operator
+sql(q{CREATE ROLE oper LOGIN; SELECT cleanup_grant_access('oper', 'operator'); CREATE ROLE nobody LOGIN; CREATE SCHEMA closed AUTHORIZATION nobody;
+	SET ROLE nobody; CREATE TABLE closed.t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)});
+{
+	my $session = $node->background_psql('postgres', extra_params => [ '-U', 'nobody' ]);
+
+	$session->query_safe('CREATE TEMP TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)');
+	put_files($dir, 'operated.mp3');
+	sql(q{INSERT INTO good VALUES (100, 'operated.mp3', 'failed', '2024-01-01')});
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT cleanup_all() #> '{result,errors}'}, extra_params => [ '-U', 'oper' ]);
+	is($stdout, '[]', 'an operator clears, whatever constraints others have') or diag($stderr);
+	is(sql('SELECT audio_url IS NULL FROM good WHERE id = 100'), 't', 'and the row is cleared');
+	$session->quit;
+}
+
 # a view of another role over it: the table's triggers are not run as that role, nor without the right to update
 sql(q{CREATE ROLE viewer_of; GRANT CREATE ON SCHEMA public TO viewer_of; GRANT SELECT, UPDATE (status) ON theirs TO viewer_of; TRUNCATE who;
 	SET ROLE viewer_of; CREATE VIEW seen AS SELECT id AS session, audio_url AS recording, status, updated_at FROM theirs});

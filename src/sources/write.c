@@ -21,6 +21,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
@@ -265,25 +266,30 @@ refuse_pending(void)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/* Acts as a superuser, because the caller may not use the schemas of all constraints. */
 static void
 set_constraints(List *names, bool deferred)
 {
 	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
+	ActingAs	saved;
 
 	if (names == NIL)
 		return;
 	statement->constraints = names;
 	statement->deferred = deferred;
+	role_act_as(BOOTSTRAP_SUPERUSERID, &saved);
 	AfterTriggerSetState(statement);
+	role_stop_acting(&saved);
 }
 
-/* Returns the names (RangeVar) of all constraints for which the condition is true. */
+/* Returns the names (RangeVar) of all constraints for which the condition is true, without those of others' temporary tables. */
 static List *
 list_constraints(const char *condition)
 {
 	List	   *names = NIL;
 	int			n = sql_query(0, NULL, psprintf("SELECT n.nspname::text, c.conname::text FROM pg_catalog.pg_constraint c"
-												" JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE %s",
+												" JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace"
+												" WHERE %s AND NOT pg_catalog.pg_is_other_temp_schema(n.oid)",
 												condition));
 
 	for (int i = 0; i < n; i++)
