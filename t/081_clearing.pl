@@ -89,6 +89,9 @@ objects('a trigger that goes on and on', q{CREATE TABLE again (n int);
 	CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON bad DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION again();
 	CREATE CONSTRAINT TRIGGER t AFTER INSERT ON again DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION again()},
 	qr/cannot fire deferred trigger/);
+objects('a foreign key that carries the change on',
+	'ALTER TABLE bad ADD UNIQUE (audio_url); CREATE TABLE follows (audio_url text REFERENCES bad (audio_url) ON UPDATE SET NULL)',
+	qr/Constraint "follows_audio_url_fkey" would change rows of public\.follows, too/);
 
 # ---- whose rights ----
 
