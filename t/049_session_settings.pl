@@ -19,6 +19,7 @@ add_rows($node, 'always.mp3');
 $node->safe_psql('postgres', q{
 	ALTER DATABASE postgres SET timezone = 'Europe/Berlin';
 	ALTER DATABASE postgres SET app.tenant = 'one';
+	ALTER DATABASE postgres SET app.hide = '';
 	CREATE ROLE worker LOGIN;
 	SELECT cleanup_grant_access('worker', 'operator');
 	CREATE TABLE takes (at timestamptz, day date, bytes bytea, number float8, tenant text);
@@ -137,6 +138,44 @@ foreach my $function ('list', 'list_in_sql')
 is(sql_error($node, 'SELECT cleanup_all(force => true)', extra_params => [ '-U', 'worker' ]), '', 'without one it can be read');
 wait_for_drain($node);
 ok(-e "$dir/mine.mp3", 'and protects its file');
+
+# Each of the calls comes after $prepare, in one session.
+sub keeps
+{
+	my ($name, $prepare, $reason) = @_;
+
+	put_files($dir, 'mine.mp3', 'gone.mp3');
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', "$prepare\nCALL cleanup_run(force => true)", extra_params => [ '-U', 'worker' ], on_error_stop => 1);
+	wait_for_drain($node);
+	ok(-e "$dir/mine.mp3", "$name: what is wanted stays");
+	if ($reason)
+	{
+		like($stderr, $reason, "$name: a run is refused");
+	}
+	else
+	{
+		is($rc, 0, "$name: a run works") or diag($stderr);
+		ok(!-e "$dir/gone.mp3", "$name: and deletes the orphan");
+	}
+	return;
+}
+
+# ---- a setting that the server lacks: in other sessions it is NULL, and here it is empty ----
+
+$node->safe_psql('postgres', q{
+	SELECT cleanup_drop_source('mine_too');
+	GRANT USAGE ON SCHEMA app TO PUBLIC;
+	CREATE FUNCTION app.of() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN RETURN current_setting('app.of', true); END$$;
+	CREATE FUNCTION app.of(name text) RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN RETURN current_setting('app.' || name, true); END$$;
+	CREATE VIEW app.mine AS SELECT 'mine.mp3' AS url WHERE current_setting('app.of', true) IS NULL;
+	SELECT cleanup_add_source('app.mine', '{url}')});
+foreach my $question (q{current_setting('app.of', true)}, q{current_setting('app.' || lower('OF'), true)}, 'app.of()', q{app.of('of')})
+{
+	$node->safe_psql('postgres', "CREATE OR REPLACE VIEW app.mine AS SELECT 'mine.mp3' AS url WHERE $question IS NULL");
+	keeps("$question: nobody has it", '');
+	keeps("$question: the session has it", "$_;", qr/(source app\.mine shows other rows|function app\.of\(.*\) returns other values) to others\nDETAIL:  It asks for setting app\.of, which this session has, and other sessions have not\.\nHINT:  Call in a new session, or give all sessions a value: ALTER DATABASE postgres SET app\.of = /)
+	  foreach q{SET app.of = 'x'}, q{SET app.of = 'x'; RESET app.of}, q{BEGIN; SET LOCAL app.of = 'x'; COMMIT};
+}
 
 $node->stop;
 done_testing();

@@ -21,11 +21,15 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
+#include "utils/memutils.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
 #include "src/pg/session.h"
 #include "src/pg/sql.h"
+
+/* names (char *) of settings that only the session has; a setting is never taken away, so its name lasts */
+static List *own_settings = NIL;
 
 /* Returns whether the setting changes the rows of a view that does not ask for its value. */
 static bool
@@ -80,21 +84,52 @@ value_of_server(const char *name)
 	return value;
 }
 
+static void
+note_own_setting(const char *name)
+{
+	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+	own_settings = lappend(own_settings, unconstify(char *, name));
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Gives the setting the value that the server has.  A setting that nobody has
+ * defined stays in the session when it is reset, or set in a transaction only.
+ */
+static void
+use_server_setting(const struct config_generic *setting)
+{
+	bool		is_undefined = (setting->flags & GUC_CUSTOM_PLACEHOLDER) != 0;
+	const char *value;
+
+	if (setting->context != PGC_USERSET || !shows_in_texts(setting) ||
+		!(is_of_caller(setting->source) || (is_undefined && setting->source == PGC_S_DEFAULT)))
+		return;
+	value = is_undefined || is_of_caller(setting->reset_source) ? value_of_server(setting->name)
+		: GetConfigOptionResetString(setting->name);
+	if (value == NULL && is_undefined)
+		note_own_setting(setting->name);
+	role_set_for_now(setting->name, value != NULL ? value : "");
+}
+
 void
 session_use_server_settings(void)
 {
 	int			n;
 	struct config_generic **settings = compat_get_guc_variables(&n);
 
+	list_free(own_settings);
+	own_settings = NIL;
 	for (int i = 0; i < n; i++)
-	{
-		const struct config_generic *setting = settings[i];
-		const char *value;
+		use_server_setting(settings[i]);
+}
 
-		if (setting->context != PGC_USERSET || !is_of_caller(setting->source) || !shows_in_texts(setting))
-			continue;
-		value = is_of_caller(setting->reset_source) ? value_of_server(setting->name)
-			: GetConfigOptionResetString(setting->name);
-		role_set_for_now(setting->name, value != NULL ? value : "");
-	}
+const char *
+session_own_setting(const char *name, size_t len)
+{
+	foreach_ptr(const char, own, own_settings)
+		if (name == NULL || (strlen(own) == len && pg_strncasecmp(own, name, len) == 0))
+		return own;
+	return NULL;
 }

@@ -732,6 +732,8 @@ source_build_query(const Source *source, bool with_places, Brake **brake)
 
 	role_act_as(source->owner, &saved);
 	role_read_without_indexes();
+	if (get_rel_relkind(source->relid) == RELKIND_VIEW)
+		session_use_server_settings();
 	query = query_build(source, source->columns, source->n_columns, with_places);
 	if (*brake == NULL)
 		*brake = trust_check_query(query);

@@ -42,6 +42,7 @@
 #include "utils/syscache.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/session.h"
 #include "src/pg/sql.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
@@ -113,13 +114,38 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 
 /* --------------------------------------------------------- who is it that reads --- */
 
+/* what was asked for: a setting that only the session has; or NULL, and something else */
+static const char *own_setting_asked = NULL;
+
+/* Returns the detail of the error after one of the functions below has returned true. */
+static char *
+what_is_asked(void)
+{
+	if (own_setting_asked == NULL)
+		return pstrdup("It asks for session_user, or for something else that is that of whoever calls.");
+	return psprintf("It asks for setting %s, which this session has, and other sessions have not.", own_setting_asked);
+}
+
+/* Returns the hint of that error, or `hint` if there is nothing better. */
+static const char *
+hint_for_asked(const char *hint)
+{
+	if (own_setting_asked == NULL)
+		return hint;
+	return psprintf("Call in a new session, or give all sessions a value: ALTER DATABASE %s SET %s = '...'.",
+					quote_identifier(get_database_name(MyDatabaseId)), own_setting_asked);
+}
+
 /* To read a view as somebody else is no more than that: who has connected is told to it all the same. */
 static Brake *
 asks_who_reads(const Source *source)
 {
-	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-						psprintf("source %s shows other rows to others", source->name),
-						"It asks for session_user, or for something else that is that of whoever calls.");
+	Brake	   *brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+									 psprintf("source %s shows other rows to others", source->name),
+									 what_is_asked());
+
+	brake->hint = hint_for_asked(brake->hint);
+	return brake;
 }
 
 /* what an application asks for, and session_use_server_settings() cannot give back to the server */
@@ -130,10 +156,20 @@ static const char *const functions_of_caller[] = {"session_user", "system_user",
 static bool
 is_setting_of_caller(const char *name, size_t len)
 {
+	own_setting_asked = NULL;
 	for (int i = 0; i < lengthof(settings_of_caller); i++)
 		if (len == strlen(settings_of_caller[i]) && pg_strncasecmp(name, settings_of_caller[i], len) == 0)
 			return true;
-	return false;
+	own_setting_asked = session_own_setting(name, len);
+	return own_setting_asked != NULL;
+}
+
+/* Returns whether a setting whose name only the running code knows may be one of the caller. */
+static bool
+may_be_setting_of_caller(void)
+{
+	own_setting_asked = session_own_setting(NULL, 0);
+	return own_setting_asked != NULL;
 }
 
 static bool
@@ -143,7 +179,7 @@ names_setting_of_caller(const Node *argument)
 	char	   *name;
 
 	if (!IsA(argument, Const) || constant->consttype != TEXTOID || constant->constisnull)
-		return false;
+		return may_be_setting_of_caller();
 	name = TextDatumGetCString(constant->constvalue);
 	return is_setting_of_caller(name, strlen(name));
 }
@@ -166,6 +202,7 @@ is_call_about_caller(const FuncExpr *call)
 static bool
 asks_for_caller(const Node *node)
 {
+	own_setting_asked = NULL;
 	return (IsA(node, SQLValueFunction) && ((const SQLValueFunction *) node)->op == SVFOP_SESSION_USER) ||
 		(IsA(node, FuncExpr) && is_call_about_caller((const FuncExpr *) node));
 }
@@ -182,20 +219,33 @@ asks_below(Node *node, void *arg)
 	return expression_tree_walker(node, asks_below, arg);
 }
 
+/* Returns whether the arguments of current_setting() at `text` name a setting of the caller, or may name one. */
+static bool
+arguments_ask(const char *text)
+{
+	const char *name = text + strspn(text, " \t\r\n('");
+	size_t		len = strcspn(name, "'");
+	const char *rest = name + len;
+
+	rest += strspn(rest, "' \t\r\n");
+	if (is_setting_of_caller(name, len))
+		return true;
+	/* the name may be no constant */
+	return (name == text || name[-1] != '\'' || (*rest != ',' && *rest != ')')) && may_be_setting_of_caller();
+}
+
 /* Looks for words, because a function may be in any language. */
 static bool
 text_asks(const char *text)
 {
-	const char *setting = text;
-
+	own_setting_asked = NULL;
 	for (int i = 0; i < lengthof(functions_of_caller); i++)
 		if (strcasestr(text, functions_of_caller[i]) != NULL)
 			return true;
-	while ((setting = strcasestr(setting, "current_setting")) != NULL)
+	while ((text = strcasestr(text, "current_setting")) != NULL)
 	{
-		setting += strlen("current_setting");
-		setting += strspn(setting, " \t\r\n('");
-		if (is_setting_of_caller(setting, strcspn(setting, "'")))
+		text += strlen("current_setting");
+		if (arguments_ask(text))
 			return true;
 	}
 	return false;
@@ -259,7 +309,8 @@ refuse_function(Oid function)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("function %s returns other values to others", function_text(function)),
-				 errdetail("It asks for session_user, or for something else that is that of whoever calls.")));
+				 errdetail_internal("%s", what_is_asked()),
+				 own_setting_asked != NULL ? errhint("%s", hint_for_asked(NULL)) : 0));
 	if (!OidIsValid(role) || GetUserId() != role)
 		return;
 	owner = function_owner(function, &language);
