@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * pg/session.c
- *	  The settings of the server, where the session has others.
+ *	  The settings of the server, where the session has others; and tables and
+ *	  types that only the session has.
  *
  * What a view shows may depend on settings that anybody may set: on TimeZone
  * and DateStyle where it makes a text of a time, on a setting of the
@@ -15,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -132,4 +134,28 @@ session_own_setting(const char *name, size_t len)
 		if (name == NULL || (strlen(own) == len && pg_strncasecmp(own, name, len) == 0))
 		return own;
 	return NULL;
+}
+
+void
+session_find_shadow(Shadow *shadow)
+{
+	Oid			schema;
+	Oid			toast_schema;
+
+	*shadow->name = '\0';
+	GetTempNamespaceState(&schema, &toast_schema);
+	if (!OidIsValid(schema))
+		return;
+	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, schema)),
+						 "WITH names(name, schema, is_table) AS"
+						 " (SELECT c.relname, c.relnamespace, true FROM pg_catalog.pg_class c"
+						 "  UNION ALL SELECT t.typname, t.typnamespace, false FROM pg_catalog.pg_type t)"
+						 " SELECT s.name::text, s.is_table FROM names s JOIN names o ON o.name = s.name"
+						 " WHERE s.schema = $1 AND o.schema <> $1 AND NOT pg_catalog.pg_is_other_temp_schema(o.schema)"
+						 " ORDER BY s.is_table DESC LIMIT 1") > 0)
+	{
+		strlcpy(shadow->name, sql_text(0, 1), sizeof(shadow->name));
+		shadow->is_table = DatumGetBool(sql_value(0, 2));
+	}
+	SPI_freetuptable(SPI_tuptable);
 }

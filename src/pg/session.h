@@ -26,4 +26,14 @@ extern void session_use_server_settings(void);
  */
 extern const char *session_own_setting(const char *name, size_t len);
 
+/* A temporary table or type whose name is that of a permanent one, which it hides. */
+typedef struct Shadow
+{
+	char		name[NAMEDATALEN];	/* empty: there is none */
+	bool		is_table;
+} Shadow;
+
+/* Sets *shadow to one of this session.  Needs SPI. */
+extern void session_find_shadow(Shadow *shadow);
+
 #endif							/* AUDIO_CLEANUP_SESSION_H */

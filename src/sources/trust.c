@@ -23,6 +23,7 @@
 #include "catalog/dependency.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_language.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -37,6 +38,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/plancache.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -294,9 +296,36 @@ static Oid	watched_role = InvalidOid;
 static bool superusers_only = false;
 static bool same_for_all = false;
 static bool permanent_only = false;
+static bool has_refused = false;
+static Shadow shadow = {""};
 static needs_fmgr_hook_type next_needs_hook = NULL;
 static fmgr_hook_type next_hook = NULL;
 static ExecutorStart_hook_type next_start_hook = NULL;
+
+/* Returns the ERROR level, and notes that an error of the watch is raised, because code of users may catch it. */
+static int
+refused(void)
+{
+	has_refused = true;
+	return ERROR;
+}
+
+static const char only_permanent[] = "What a source shows or does must not depend on the session.";
+
+/* Raises an ERROR if the names in a function's text may lead to what is in pg_temp.  Functions in C have no such text. */
+static void
+refuse_shadow(Oid function, Oid owner, Oid language)
+{
+	if (!permanent_only || *shadow.name == '\0' || language == INTERNALlanguageId || language == ClanguageId ||
+		(owner == BOOTSTRAP_SUPERUSERID && get_func_namespace(function) == PG_CATALOG_NAMESPACE))
+		return;
+	ereport(refused(),
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s \"%s\" is temporary", shadow.is_table ? "table" : "type", shadow.name),
+			 errdetail("%s", only_permanent),
+			 errhint("DISCARD TEMP, or call in another session: function %s may need another one of that name.",
+					 function_text(function))));
+}
 
 static void
 refuse_function(Oid function)
@@ -306,19 +335,20 @@ refuse_function(Oid function)
 	Oid			owner;
 
 	if (same_for_all && function_asks_who_reads(function))
-		ereport(ERROR,
+		ereport(refused(),
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("function %s returns other values to others", function_text(function)),
 				 errdetail_internal("%s", what_is_asked()),
 				 own_setting_asked != NULL ? errhint("%s", hint_for_asked(NULL)) : 0));
-	if (!OidIsValid(role) || GetUserId() != role)
+	if (!OidIsValid(role))
 		return;
 	owner = function_owner(function, &language);
-	if (OidIsValid(owner) && !is_trusted(owner, superusers_only ? BOOTSTRAP_SUPERUSERID : role))
-		ereport(ERROR,
+	if (OidIsValid(owner) && GetUserId() == role && !is_trusted(owner, superusers_only ? BOOTSTRAP_SUPERUSERID : role))
+		ereport(refused(),
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s belongs to role \"%s\"", function_text(function), GetUserNameFromId(owner, true)),
 				 errdetail("It would run with the rights of role \"%s\".", GetUserNameFromId(role, true))));
+	refuse_shadow(function, owner, language);
 }
 
 static bool
@@ -350,10 +380,10 @@ refuse_temporary(const PlannedStmt *plan)
 	foreach_ptr(const RangeTblEntry, rte, plan->rtable)
 	{
 		if (OidIsValid(rte->relid) && get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
-			ereport(ERROR,
+			ereport(refused(),
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("table \"%s\" is temporary", get_rel_name(rte->relid)),
-					 errdetail("What a source shows or does must not depend on the session.")));
+					 errdetail("%s", only_permanent)));
 	}
 }
 
@@ -371,6 +401,7 @@ watch_query(QueryDesc *desc, int flags)
 void
 sources_init(void)
 {
+	compiled_init();
 	next_start_hook = ExecutorStart_hook;
 	ExecutorStart_hook = watch_query;
 	next_needs_hook = needs_fmgr_hook;
@@ -406,11 +437,32 @@ trust_permanent_only(bool only)
 	return before;
 }
 
+bool
+trust_has_refused(void)
+{
+	bool		before = has_refused;
+
+	has_refused = false;
+	return before;
+}
+
+void
+trust_look_for_shadow(void)
+{
+	session_find_shadow(&shadow);
+}
+
 Oid
 trust_watch(Oid role)
 {
 	Oid			before = watched_role;
 
+	/*
+	 * an expression that PL/pgSQL has evaluated in this transaction keeps the
+	 * functions that it has looked up, and would run them unseen
+	 */
+	if (OidIsValid(role))
+		ResetPlanCache();
 	watched_role = role;
 	return before;
 }

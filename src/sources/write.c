@@ -363,6 +363,7 @@ act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
 		elog(ERROR, "table with OID %u is gone", table);
 	brake_raise_if(trust_check_update(source, table, owner));
 	role_act_as(owner, saved);
+	trust_look_for_shadow();
 	citus_prepare();
 }
 
