@@ -74,3 +74,8 @@ CALL cleanup_run(force => true) \gset
 SELECT :'result'::jsonb #> '{result,orphaned_files_deleted}' AS deleted;
 SELECT t.names();
 SELECT status, message, files, finished_at IS NOT NULL AS finished FROM cleanup_runs WHERE status <> 'done';
+
+-- the longest time that can be set
+SET audio_cleanup.max_run_minutes = 52560000;
+CALL cleanup_run(force => true) \gset
+SELECT :'result'::jsonb -> 'success' AS success;

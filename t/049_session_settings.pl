@@ -19,6 +19,7 @@ add_rows($node, 'always.mp3');
 $node->safe_psql('postgres', q{
 	ALTER DATABASE postgres SET timezone = 'Europe/Berlin';
 	ALTER DATABASE postgres SET app.tenant = 'one';
+	ALTER DATABASE postgres SET app.hide = '';
 	CREATE ROLE worker LOGIN;
 	SELECT cleanup_grant_access('worker', 'operator');
 	CREATE TABLE takes (at timestamptz, day date, bytes bytea, number float8, tenant text);
@@ -137,6 +138,107 @@ foreach my $function ('list', 'list_in_sql')
 is(sql_error($node, 'SELECT cleanup_all(force => true)', extra_params => [ '-U', 'worker' ]), '', 'without one it can be read');
 wait_for_drain($node);
 ok(-e "$dir/mine.mp3", 'and protects its file');
+
+# ---- types and functions that the session has looked up ----
+
+# Each of the calls comes after $prepare, in one session.
+sub keeps
+{
+	my ($name, $prepare, $reason) = @_;
+
+	put_files($dir, 'mine.mp3', 'gone.mp3');
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', "$prepare\nCALL cleanup_run(force => true)", extra_params => [ '-U', 'worker' ], on_error_stop => 1);
+	wait_for_drain($node);
+	ok(-e "$dir/mine.mp3", "$name: what is wanted stays");
+	if ($reason)
+	{
+		like($stderr, $reason, "$name: a run is refused");
+	}
+	else
+	{
+		is($rc, 0, "$name: a run works") or diag($stderr);
+		ok(!-e "$dir/gone.mp3", "$name: and deletes the orphan");
+	}
+	return;
+}
+
+sub define
+{
+	my ($how) = @_;
+	$node->safe_psql('postgres', "CREATE OR REPLACE FUNCTION app.name_of(url text) RETURNS text STABLE $how");
+	return;
+}
+
+$node->safe_psql('postgres', q{
+	SELECT cleanup_drop_source('mine_too');
+	GRANT USAGE ON SCHEMA app TO PUBLIC;
+	CREATE SCHEMA lent;
+	CREATE DOMAIN lent.text AS "char";
+	GRANT USAGE ON SCHEMA lent TO worker;
+	CREATE TABLE app.takes AS SELECT 'https://host/mine.mp3' AS url;
+	CREATE TABLE app.kinds (name text);
+	CREATE DOMAIN app.file AS text});
+define(q{LANGUAGE plpgsql AS $$DECLARE v text; BEGIN v := split_part(url, '/', 4); RETURN v; END$$});
+$node->safe_psql('postgres', q{CREATE VIEW app.named AS SELECT app.name_of(url) AS url FROM app.takes; SELECT cleanup_add_source('app.named', '{url}')});
+
+keeps('a function that was called before', q{SELECT app.name_of('https://host/other.mp3');});
+keeps('a variable\'s type is in pg_temp when the function is compiled', q{CREATE DOMAIN pg_temp.text AS "char"; SELECT app.name_of('https://host/other.mp3');},
+	qr/type "text" is temporary\nDETAIL:  What a source shows or does must not depend on the session/);
+keeps('a variable\'s type is in another schema when the function is compiled',
+	q{SET search_path = lent, pg_catalog, public; SELECT app.name_of('https://host/other.mp3');});
+define(q{LANGUAGE plpgsql SET search_path = app AS $$DECLARE v kinds.name%TYPE; BEGIN v := split_part(url, '/', 4); RETURN v; END$$});
+keeps('a variable has the type of a temporary table\'s column, and the table is gone by now',
+	q{CREATE TEMP TABLE kinds (name "char"); SELECT app.name_of('https://host/other.mp3'); DROP TABLE kinds;});
+define(q{LANGUAGE sql SET search_path = app AS $$SELECT split_part(url, '/', 4)::file$$});
+keeps('a temporary domain', q{CREATE DOMAIN pg_temp.file AS varchar(1);}, qr/type "file" is temporary/);
+keeps('a temporary table that hides no other one', q{CREATE TEMP TABLE of_mine (a int);});
+# a function that comes late: the rows before it have been passed on
+define(q{LANGUAGE plpgsql AS $$DECLARE v text; BEGIN v := split_part(url, '/', 4); RETURN v; END$$});
+$node->safe_psql('postgres', q{CREATE OR REPLACE VIEW app.named AS SELECT CASE WHEN n < 9 THEN 'none.mp3' ELSE app.name_of(url) END AS url FROM app.takes, generate_series(1, 9) n});
+my $again = q{SET search_path = lent, pg_catalog, public; SELECT app.name_of('https://host/other.mp3');};
+keeps('a function that comes late', $again, qr/this session has called a function of source app\.named before\n.*\nHINT:  Call again: the function is compiled anew/);
+keeps('a function that comes late, again', "$again \\set ON_ERROR_STOP 0\nCALL cleanup_run(force => true); \\set ON_ERROR_STOP 1");
+$node->safe_psql('postgres', 'CREATE OR REPLACE VIEW app.named AS SELECT app.name_of(url) AS url FROM app.takes');
+
+# ---- errors that a function catches ----
+
+$node->safe_psql('postgres', q{INSERT INTO app.kinds VALUES ('mine.mp3')});
+define(q{LANGUAGE plpgsql SET search_path = app AS $$BEGIN RETURN (SELECT k.name FROM kinds k); EXCEPTION WHEN OTHERS THEN RETURN NULL; END$$});
+keeps('a function that catches all errors', '');
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION lent.tidy(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';
+	ALTER FUNCTION lent.tidy(text) OWNER TO worker});
+define(q{LANGUAGE plpgsql AS $$BEGIN RETURN lent.tidy('mine.mp3'); EXCEPTION WHEN insufficient_privilege THEN RETURN NULL; END$$});
+keeps('it catches that a function is refused', '', qr/source app\.named has caught error 42501\nDETAIL:  So it may have shown fewer rows than there are/);
+define(q{LANGUAGE plpgsql SET search_path = app AS $$BEGIN RETURN (SELECT k.name FROM kinds k); EXCEPTION WHEN OTHERS THEN RETURN NULL; END$$});
+{
+	my $locker = $node->background_psql('postgres');
+
+	$locker->query_safe('BEGIN; LOCK TABLE app.kinds');
+	$node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '100ms'});
+	keeps('it catches that a lock is not to be had', '', qr/source app\.named has caught error 55P03\nDETAIL:  So it may have shown fewer rows than there are.*\nHINT:  Let its functions catch certain conditions only/);
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	$node->safe_psql('postgres', q{ALTER DATABASE postgres RESET audio_cleanup.writer_wait});
+}
+define(q{LANGUAGE plpgsql AS $$BEGIN RETURN url::int; EXCEPTION WHEN invalid_text_representation THEN RETURN url; END$$});
+keeps('it catches what it means to catch', '');
+
+# ---- a setting that the server lacks: in other sessions it is NULL, and here it is empty ----
+
+$node->safe_psql('postgres', q{
+	SELECT cleanup_drop_source('app.named');
+	CREATE FUNCTION app.of() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN RETURN current_setting('app.of', true); END$$;
+	CREATE FUNCTION app.of(name text) RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN RETURN current_setting('app.' || name, true); END$$;
+	CREATE VIEW app.mine AS SELECT 'mine.mp3' AS url WHERE current_setting('app.of', true) IS NULL;
+	SELECT cleanup_add_source('app.mine', '{url}')});
+foreach my $question (q{current_setting('app.of', true)}, q{current_setting('app.' || lower('OF'), true)}, 'app.of()', q{app.of('of')})
+{
+	$node->safe_psql('postgres', "CREATE OR REPLACE VIEW app.mine AS SELECT 'mine.mp3' AS url WHERE $question IS NULL");
+	keeps("$question: nobody has it", '');
+	keeps("$question: the session has it", "$_;", qr/(source app\.mine shows other rows|function app\.of\(.*\) returns other values) to others\nDETAIL:  It asks for setting app\.of, which this session has, and other sessions have not\.\nHINT:  Call in a new session, or give all sessions a value: ALTER DATABASE postgres SET app\.of = /)
+	  foreach q{SET app.of = 'x'}, q{SET app.of = 'x'; RESET app.of}, q{BEGIN; SET LOCAL app.of = 'x'; COMMIT};
+}
 
 $node->stop;
 done_testing();

@@ -258,6 +258,20 @@ as('reporting', q{CREATE FUNCTION reporting.helper() RETURNS boolean LANGUAGE pl
 	like($stderr, qr/ERROR:  function app\.one\(\) belongs to role "app"/, 'in a function of the owner');
 }
 
+# PL/pgSQL keeps an expression, with the functions that it has looked up, for the rest of a transaction
+as('app', q{CREATE FUNCTION app.says() RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE LOG 'app.says() runs as %', current_user; RETURN true; END$$});
+as('reporting', q{CREATE OR REPLACE FUNCTION reporting.helper() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN app.says(); END'});
+foreach my $before ('', 'SAVEPOINT s; SELECT public.cleanup_status(); ROLLBACK TO s;')
+{
+	my $position = log_position($node);
+	my ($rc, $stdout, $stderr) = $node->psql('postgres',
+		"SET search_path = pg_catalog, pg_temp; BEGIN; $before SELECT reporting.helper(); SELECT public.cleanup_all(force => true)",
+		on_error_stop => 0);
+
+	is(scalar(() = $stderr =~ /ERROR:  function app\.says\(\) belongs to role "app"/g), $before ? 2 : 1, "an expression that was evaluated before: $before");
+	unlike(log_since($node, $position), qr/app\.says\(\) runs as reporting/, "it did not run: $before");
+}
+
 # what was added after the snapshot of a viewer who chose the isolation level
 as('reporting', 'CREATE OR REPLACE VIEW reporting.files AS SELECT id, file_name FROM app.files');
 $node->safe_psql('postgres', q{SELECT cleanup_grant_access('app')});

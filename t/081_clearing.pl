@@ -89,6 +89,9 @@ objects('a trigger that goes on and on', q{CREATE TABLE again (n int);
 	CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON bad DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION again();
 	CREATE CONSTRAINT TRIGGER t AFTER INSERT ON again DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION again()},
 	qr/cannot fire deferred trigger/);
+objects('a foreign key that carries the change on',
+	'ALTER TABLE bad ADD UNIQUE (audio_url); CREATE TABLE follows (audio_url text REFERENCES bad (audio_url) ON UPDATE SET NULL)',
+	qr/Constraint "follows_audio_url_fkey" would change rows of public\.follows, too/);
 
 # ---- whose rights ----
 
@@ -109,6 +112,21 @@ sql('TRUNCATE who', q{UPDATE cleanup_files SET state = state}, 'SELECT cleanup_r
 is(sql('SELECT audio_url FROM theirs'), 'theirs.mp3', 'and filled again');
 is(sql(q{SELECT count(DISTINCT what), min(role), max(role) FROM who}), '2|app|app', 'so they do then');
 sql(q{SELECT cleanup_drop_source('theirs')});
+
+# deferrable constraints in schemas that an operator may not use, and in another session's pg_temp, do not concern an operator
+sql(q{CREATE ROLE oper LOGIN; SELECT cleanup_grant_access('oper', 'operator'); CREATE ROLE nobody LOGIN; CREATE SCHEMA closed AUTHORIZATION nobody;
+	SET ROLE nobody; CREATE TABLE closed.t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)});
+{
+	my $session = $node->background_psql('postgres', extra_params => [ '-U', 'nobody' ]);
+
+	$session->query_safe('CREATE TEMP TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)');
+	put_files($dir, 'operated.mp3');
+	sql(q{INSERT INTO good VALUES (100, 'operated.mp3', 'failed', '2024-01-01')});
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT cleanup_all() #> '{result,errors}'}, extra_params => [ '-U', 'oper' ]);
+	is($stdout, '[]', 'an operator clears, whatever constraints others have') or diag($stderr);
+	is(sql('SELECT audio_url IS NULL FROM good WHERE id = 100'), 't', 'and the row is cleared');
+	$session->quit;
+}
 
 # a view of another role over it: the table's triggers are not run as that role, nor without the right to update
 sql(q{CREATE ROLE viewer_of; GRANT CREATE ON SCHEMA public TO viewer_of; GRANT SELECT, UPDATE (status) ON theirs TO viewer_of; TRUNCATE who;

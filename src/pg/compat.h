@@ -64,6 +64,13 @@
 	VirtualTransactionIdEquals((instance)->vxid, (vxid_))
 #endif
 
+/* 18: what all languages keep of a compiled function is a struct of its own */
+#if PG_VERSION_NUM < 180000
+#define compat_function_xmin(function) ((function)->fn_xmin)
+#else
+#define compat_function_xmin(function) ((function)->cfunc.fn_xmin)
+#endif
+
 /* 18: ExecutorRun() always runs a query once */
 #if PG_VERSION_NUM < 180000
 #define compat_executor_run(desc) ExecutorRun((desc), ForwardScanDirection, 0, true)

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * pg/session.c
- *	  The settings of the server, where the session has other settings.
+ *	  The settings of the server, where the session has other settings; and the
+ *	  tables and types that only the session has.
  *
  * What a view shows may depend on settings that anybody may set: on TimeZone
  * and DateStyle where the view makes a text of a time, or on a setting of the
@@ -15,17 +16,22 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
+#include "utils/memutils.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
 #include "src/pg/session.h"
 #include "src/pg/sql.h"
+
+/* names (char *) of settings that only the session has; a setting is never taken away, so its name lasts */
+static List *own_settings = NIL;
 
 /* Returns whether the setting changes the rows of a view that does not ask for its value. */
 static bool
@@ -85,21 +91,76 @@ value_of_server(const char *name)
 	return value;
 }
 
+static void
+note_own_setting(const char *name)
+{
+	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+	own_settings = lappend(own_settings, unconstify(char *, name));
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Gives the setting the value that the server has.  A setting that nobody has
+ * defined stays in the session when it is reset, or set in a transaction only.
+ */
+static void
+use_server_setting(const struct config_generic *setting)
+{
+	bool		is_undefined = (setting->flags & GUC_CUSTOM_PLACEHOLDER) != 0;
+	const char *value;
+
+	if (setting->context != PGC_USERSET || !shows_in_texts(setting) ||
+		!(is_of_caller(setting->source) || (is_undefined && setting->source == PGC_S_DEFAULT)))
+		return;
+	value = is_undefined || is_of_caller(setting->reset_source) ? value_of_server(setting->name)
+		: GetConfigOptionResetString(setting->name);
+	if (value == NULL && is_undefined)
+		note_own_setting(setting->name);
+	role_set_for_now(setting->name, value != NULL ? value : "");
+}
+
 void
 session_use_server_settings(void)
 {
 	int			n;
 	struct config_generic **settings = compat_get_guc_variables(&n);
 
+	list_free(own_settings);
+	own_settings = NIL;
 	for (int i = 0; i < n; i++)
-	{
-		const struct config_generic *setting = settings[i];
-		const char *value;
+		use_server_setting(settings[i]);
+}
 
-		if (setting->context != PGC_USERSET || !is_of_caller(setting->source) || !shows_in_texts(setting))
-			continue;
-		value = is_of_caller(setting->reset_source) ? value_of_server(setting->name)
-			: GetConfigOptionResetString(setting->name);
-		role_set_for_now(setting->name, value != NULL ? value : "");
+const char *
+session_own_setting(const char *name, size_t len)
+{
+	foreach_ptr(const char, own, own_settings)
+		if (name == NULL || (strlen(own) == len && pg_strncasecmp(own, name, len) == 0))
+		return own;
+	return NULL;
+}
+
+void
+session_find_shadow(Shadow *shadow)
+{
+	Oid			schema;
+	Oid			toast_schema;
+
+	*shadow->name = '\0';
+	GetTempNamespaceState(&schema, &toast_schema);
+	if (!OidIsValid(schema))
+		return;
+	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, schema)),
+						 "WITH names(name, schema, is_table) AS"
+						 " (SELECT c.relname, c.relnamespace, true FROM pg_catalog.pg_class c"
+						 "  UNION ALL SELECT t.typname, t.typnamespace, false FROM pg_catalog.pg_type t)"
+						 " SELECT s.name::text, s.is_table FROM names s JOIN names o ON o.name = s.name"
+						 " WHERE s.schema = $1 AND o.schema <> $1 AND NOT pg_catalog.pg_is_other_temp_schema(o.schema)"
+						 " ORDER BY s.is_table DESC LIMIT 1") > 0)
+	{
+		strlcpy(shadow->name, sql_text(0, 1), sizeof(shadow->name));
+		shadow->is_table = DatumGetBool(sql_value(0, 2));
 	}
+	SPI_freetuptable(SPI_tuptable);
 }

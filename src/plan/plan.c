@@ -305,13 +305,13 @@ plan_check_nodes(CleanupPlan *plan, bool own_transaction)
 void
 plan_limit_reading(const Settings *settings, bool in_batches)
 {
-	int			seconds = plan_is_unattended() ? settings->source_timeout : 0;
-	int			run_minutes = in_batches || plan_is_unattended() ? settings->max_run_minutes : 0;
+	int64		seconds = plan_is_unattended() ? settings->source_timeout : 0;
+	int64		run_seconds = in_batches || plan_is_unattended() ? (int64) settings->max_run_minutes * SECS_PER_MINUTE : 0;
 
-	if (run_minutes > 0 && (seconds == 0 || run_minutes <= seconds / SECS_PER_MINUTE))
-		seconds = run_minutes * SECS_PER_MINUTE;
+	if (run_seconds > 0 && (seconds == 0 || run_seconds <= seconds))
+		seconds = run_seconds;
 	sources_set_deadline(seconds == 0 ? 0 :
-						 GetCurrentTimestamp() + (TimestampTz) seconds * USECS_PER_SEC);
+						 GetCurrentTimestamp() + seconds * USECS_PER_SEC);
 }
 
 bool

@@ -545,7 +545,8 @@ query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
 	QueryDesc  *desc;
 
 	PushActiveSnapshot(snapshot);
-	plan = compat_plan_query(query->query, text);
+	/* the planner changes a query, which may be planned once more */
+	plan = compat_plan_query(copyObject(query->query), text);
 	desc = CreateQueryDesc(plan, text, GetActiveSnapshot(), InvalidSnapshot,
 						   receiver ? receiver : None_Receiver, NULL, NULL, 0);
 	ExecutorStart(desc, 0);
@@ -714,11 +715,54 @@ query_limit_time(const Source *source, const char *message, const char *hint, vo
 
 /* ------------------------------------------------------------------- box --- */
 
-/* Adds to an error the name of the source that was being read. */
-static void
-add_error_context(void *arg)
+/* What is known of the errors in a box. */
+typedef struct Box
 {
-	errcontext("reading source %s as its owner", ((const Source *) arg)->name);
+	const Source *source;
+	int			caught;			/* SQLSTATE of the last error that code of
+								 * users must not catch, or 0 */
+} Box;
+
+/*
+ * Returns whether an error tells of the moment, and not of what the source is: a
+ * lock that is not to be had, a cancel, a full disk.  A function that catches
+ * such an error shows fewer rows than it does otherwise.
+ */
+static bool
+is_of_moment(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return true;
+	}
+	return false;
+}
+
+/* Notes an error, which code of users may catch, and adds to it the name of the source. */
+static void
+note_error(void *arg)
+{
+	Box		   *box = arg;
+
+	if (trust_has_refused() || is_of_moment(geterrcode()))
+		box->caught = geterrcode();
+	errcontext("reading source %s as its owner", box->source->name);
+}
+
+static void
+report_caught(const Box *box)
+{
+	ereport(ERROR,
+			(errcode(box->caught),
+			 errmsg("source %s has caught error %s", box->source->name, unpack_sql_state(box->caught)),
+			 errdetail("So it may have shown fewer rows than there are. Nothing was deleted on account of this reading."),
+			 errhint("Let its functions catch certain conditions only, and not OTHERS.")));
 }
 
 static void
@@ -739,16 +783,17 @@ query_raise(const Source *source, ErrorData *error)
 	sql_rethrow(error);
 }
 
-void
+bool
 query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *error;
+	Box			box = {source, 0};
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
-		.callback = add_error_context,
-		.arg = (void *) source,
+		.callback = note_error,
+		.arg = &box,
 	};
 	bool		late;
 	TrustRules	rules = {
@@ -757,6 +802,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 		.same_for_all = get_rel_relkind(source->relid) == RELKIND_VIEW,
 		.permanent_only = !source->is_sampled,
 	};
+	bool		compiled_watched;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
@@ -764,10 +810,14 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	/* the end of the subtransaction, also by an ERROR, resets XactReadOnly */
 	XactReadOnly = true;
 	role_keep_quiet();
+	compiled_begin();
 	/* no ERROR from here on, so that the rules are set back */
 	trust_swap_rules(&rules);
+	compiled_watched = compiled_watch(true);
+	(void) trust_has_refused();
 	error_context_stack = &callback;
 	error = work_by_clock(work, arg, &late);
+	(void) compiled_watch(compiled_watched);
 	trust_swap_rules(&rules);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();
@@ -775,6 +825,12 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	CurrentResourceOwner = owner;
 	if (late && (error == NULL || error->sqlerrcode == ERRCODE_QUERY_CANCELED))
 		report_timeout(source);
+	if (compiled_found_outdated() &&
+		(error == NULL || error->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE))
+		return false;
 	if (error != NULL)
 		query_raise(source, error);
+	if (box.caught != 0)
+		report_caught(&box);
+	return true;
 }

@@ -75,9 +75,12 @@ extern void query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *recei
  * Calls work(arg) in a read-only subtransaction that is always rolled back, so
  * that code of users in that subtransaction leaves nothing behind.  Passes on
  * an ERROR by query_raise().  Raises an ERROR at the time of
- * sources_set_deadline().
+ * sources_set_deadline(), and if code of users has caught an error that it must
+ * not catch.  Returns false if the session had compiled a function before, which
+ * the next call compiles anew: then the rows that have come are not all, and may
+ * be wrong.
  */
-extern void query_run_in_box(const Source *source, void (*work) (void *arg), void *arg);
+extern bool query_run_in_box(const Source *source, void (*work) (void *arg), void *arg);
 
 /*
  * Raises an error that came while the source was read.  Leaves out texts that
@@ -149,6 +152,36 @@ typedef struct TrustRules
  * ERROR.
  */
 extern void trust_swap_rules(TrustRules *rules);
+
+/*
+ * Notes what the rule permanent_only must know of the session: whether a table or
+ * type in its pg_temp comes before one of others.  Needs SPI.
+ */
+extern void trust_look_for_shadow(void);
+
+/*
+ * Returns whether one of the functions above has raised an ERROR since the last
+ * call: code of users may have caught it.
+ */
+extern bool trust_has_refused(void);
+
+/* Must be called once, when the library is loaded. */
+extern void compiled_init(void);
+
+/*
+ * Marks the functions that the session has compiled by now.  Must be called at
+ * the beginning of each box in which compiled_watch() is on.
+ */
+extern void compiled_begin(void);
+
+/*
+ * With true, a call of a function that is marked so is an ERROR, and the next
+ * call of that function compiles it anew.  Returns the value of the call before.
+ */
+extern bool compiled_watch(bool on);
+
+/* Returns whether that ERROR was raised since compiled_begin(): code of users may have caught it. */
+extern bool compiled_found_outdated(void);
 
 
 /* The hint of a brake "source": advice for a source that was registered and cannot be used. */

@@ -382,6 +382,25 @@ check_lockable(const SourceQuery *query)
 }
 
 /*
+ * Reads the rows in the box, again if a function had to be compiled anew.  Rows
+ * that were passed on cannot be taken back; then the next reading succeeds.
+ */
+static void
+read_in_box(Reading *reading)
+{
+	while (!query_run_in_box(reading->source, run_query, reading))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (reading->n_rows > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("this session has called a function of source %s before", reading->source->name),
+					 errdetail("It may have taken types of the session for those that it means."),
+					 errhint("Call again: the function is compiled anew.")));
+	}
+}
+
+/*
  * Reads the rows that the snapshot sees.  The caller takes a new snapshot, at
  * any isolation level: with the snapshot of a long REPEATABLE READ
  * transaction, a preview would show files as orphans although newer rows refer
@@ -400,6 +419,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 	prepare_rows(reading);
 	if (get_rel_relkind(reading->source->relid) == RELKIND_VIEW)
 		session_use_server_settings();
+	trust_look_for_shadow();
 	reading->snapshot = snapshot;
 	reading->query = build_query(reading);
 	brake_raise_if(trust_check_query(reading->query));
@@ -411,7 +431,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 	citus_prepare();
 	if (reading->query->key != NIL)
 		key_write_plainly();
-	query_run_in_box(reading->source, run_query, reading);
+	read_in_box(reading);
 	citus_check_unmoved(reading->query);
 	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
@@ -742,6 +762,8 @@ source_build_query(const Source *source, bool with_places, Brake **brake)
 
 	role_act_as(source->owner, &saved);
 	role_read_without_indexes();
+	if (get_rel_relkind(source->relid) == RELKIND_VIEW)
+		session_use_server_settings();
 	query = query_build(source, source->columns, source->n_columns, with_places);
 	if (*brake == NULL)
 		*brake = trust_check_query(query);

@@ -24,6 +24,7 @@
 #include "catalog/dependency.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_language.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -38,11 +39,13 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/plancache.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/session.h"
 #include "src/pg/sql.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
@@ -114,6 +117,28 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 
 /* --------------------------------------------------------- who is it that reads --- */
 
+/* what was asked for: a setting that only the session has; or NULL, and something else */
+static const char *own_setting_asked = NULL;
+
+/* Returns the detail of the error after one of the functions below has returned true. */
+static char *
+what_is_asked(void)
+{
+	if (own_setting_asked == NULL)
+		return pstrdup("It asks for session_user, or for something else that is that of whoever calls.");
+	return psprintf("It asks for setting %s, which this session has, and other sessions have not.", own_setting_asked);
+}
+
+/* Returns the hint of that error, or `hint` if there is nothing better. */
+static const char *
+hint_for_asked(const char *hint)
+{
+	if (own_setting_asked == NULL)
+		return hint;
+	return psprintf("Call in a new session, or give all sessions a value: ALTER DATABASE %s SET %s = '...'.",
+					quote_identifier(get_database_name(MyDatabaseId)), own_setting_asked);
+}
+
 /*
  * Returns the brake of a view that asks for the caller.  Reading the view as
  * its owner does not help: the view still sees the role that has connected.
@@ -121,9 +146,12 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 static Brake *
 asks_who_reads(const Source *source)
 {
-	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-						psprintf("source %s shows other rows to others", source->name),
-						"It asks for session_user, or for something else that is that of whoever calls.");
+	Brake	   *brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
+									 psprintf("source %s shows other rows to others", source->name),
+									 what_is_asked());
+
+	brake->hint = hint_for_asked(brake->hint);
+	return brake;
 }
 
 /* settings that session_use_server_settings() cannot give the server's values */
@@ -134,10 +162,20 @@ static const char *const functions_of_caller[] = {"session_user", "system_user",
 static bool
 is_setting_of_caller(const char *name, size_t len)
 {
+	own_setting_asked = NULL;
 	for (int i = 0; i < lengthof(settings_of_caller); i++)
 		if (len == strlen(settings_of_caller[i]) && pg_strncasecmp(name, settings_of_caller[i], len) == 0)
 			return true;
-	return false;
+	own_setting_asked = session_own_setting(name, len);
+	return own_setting_asked != NULL;
+}
+
+/* Returns whether a setting whose name only the running code knows may be one of the caller. */
+static bool
+may_be_setting_of_caller(void)
+{
+	own_setting_asked = session_own_setting(NULL, 0);
+	return own_setting_asked != NULL;
 }
 
 static bool
@@ -147,7 +185,7 @@ names_setting_of_caller(const Node *argument)
 	char	   *name;
 
 	if (!IsA(argument, Const) || constant->consttype != TEXTOID || constant->constisnull)
-		return false;
+		return may_be_setting_of_caller();
 	name = TextDatumGetCString(constant->constvalue);
 	return is_setting_of_caller(name, strlen(name));
 }
@@ -170,6 +208,7 @@ is_call_about_caller(const FuncExpr *call)
 static bool
 asks_for_caller(const Node *node)
 {
+	own_setting_asked = NULL;
 	return (IsA(node, SQLValueFunction) && ((const SQLValueFunction *) node)->op == SVFOP_SESSION_USER) ||
 		(IsA(node, FuncExpr) && is_call_about_caller((const FuncExpr *) node));
 }
@@ -186,23 +225,33 @@ asks_below(Node *node, void *arg)
 	return expression_tree_walker(node, asks_below, arg);
 }
 
-/*
- * Returns whether a body contains such a name.  Looks for words, because a
- * function may be in any language.
- */
+/* Returns whether the arguments of current_setting() at `text` name a setting of the caller, or may name one. */
+static bool
+arguments_ask(const char *text)
+{
+	const char *name = text + strspn(text, " \t\r\n('");
+	size_t		len = strcspn(name, "'");
+	const char *rest = name + len;
+
+	rest += strspn(rest, "' \t\r\n");
+	if (is_setting_of_caller(name, len))
+		return true;
+	/* the name may be no constant */
+	return (name == text || name[-1] != '\'' || (*rest != ',' && *rest != ')')) && may_be_setting_of_caller();
+}
+
+/* Looks for words, because a function may be in any language. */
 static bool
 text_asks(const char *text)
 {
-	const char *setting = text;
-
+	own_setting_asked = NULL;
 	for (int i = 0; i < lengthof(functions_of_caller); i++)
 		if (strcasestr(text, functions_of_caller[i]) != NULL)
 			return true;
-	while ((setting = strcasestr(setting, "current_setting")) != NULL)
+	while ((text = strcasestr(text, "current_setting")) != NULL)
 	{
-		setting += strlen("current_setting");
-		setting += strspn(setting, " \t\r\n('");
-		if (is_setting_of_caller(setting, strcspn(setting, "'")))
+		text += strlen("current_setting");
+		if (arguments_ask(text))
 			return true;
 	}
 	return false;
@@ -248,9 +297,36 @@ function_asks_who_reads(Oid function)
  * is not built in when the server looks the function up to run it.
  */
 static TrustRules in_force = {InvalidOid};
+static bool has_refused = false;
+static Shadow shadow = {""};
 static needs_fmgr_hook_type next_needs_hook = NULL;
 static fmgr_hook_type next_hook = NULL;
 static ExecutorStart_hook_type next_start_hook = NULL;
+
+/* Returns the ERROR level, and notes that an error of the watch is raised, because code of users may catch it. */
+static int
+refused(void)
+{
+	has_refused = true;
+	return ERROR;
+}
+
+static const char only_permanent[] = "What a source shows or does must not depend on the session.";
+
+/* Raises an ERROR if the names in a function's text may lead to what is in pg_temp.  Functions in C have no such text. */
+static void
+refuse_shadow(Oid function, Oid owner, Oid language)
+{
+	if (!in_force.permanent_only || *shadow.name == '\0' || language == INTERNALlanguageId || language == ClanguageId ||
+		(owner == BOOTSTRAP_SUPERUSERID && get_func_namespace(function) == PG_CATALOG_NAMESPACE))
+		return;
+	ereport(refused(),
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s \"%s\" is temporary", shadow.is_table ? "table" : "type", shadow.name),
+			 errdetail("%s", only_permanent),
+			 errhint("DISCARD TEMP, or call in another session: function %s may need another one of that name.",
+					 function_text(function))));
+}
 
 static void
 refuse_function(Oid function)
@@ -260,18 +336,21 @@ refuse_function(Oid function)
 	Oid			owner;
 
 	if (in_force.same_for_all && function_asks_who_reads(function))
-		ereport(ERROR,
+		ereport(refused(),
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("function %s returns other values to others", function_text(function)),
-				 errdetail("It asks for session_user, or for something else that is that of whoever calls.")));
-	if (!OidIsValid(role) || GetUserId() != role)
+				 errdetail_internal("%s", what_is_asked()),
+				 own_setting_asked != NULL ? errhint("%s", hint_for_asked(NULL)) : 0));
+	if (!OidIsValid(role))
 		return;
 	owner = function_owner(function, &language);
-	if (OidIsValid(owner) && !is_trusted(owner, in_force.superusers_only ? BOOTSTRAP_SUPERUSERID : role))
-		ereport(ERROR,
+	if (OidIsValid(owner) && GetUserId() == role &&
+		!is_trusted(owner, in_force.superusers_only ? BOOTSTRAP_SUPERUSERID : role))
+		ereport(refused(),
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s belongs to role \"%s\"", function_text(function), GetUserNameFromId(owner, true)),
 				 errdetail("It would run with the rights of role \"%s\".", GetUserNameFromId(role, true))));
+	refuse_shadow(function, owner, language);
 }
 
 static bool
@@ -304,10 +383,10 @@ refuse_temporary(const PlannedStmt *plan)
 	foreach_ptr(const RangeTblEntry, rte, plan->rtable)
 	{
 		if (OidIsValid(rte->relid) && get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
-			ereport(ERROR,
+			ereport(refused(),
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("table \"%s\" is temporary", get_rel_name(rte->relid)),
-					 errdetail("What a source shows or does must not depend on the session.")));
+					 errdetail("%s", only_permanent)));
 	}
 }
 
@@ -325,6 +404,7 @@ watch_query(QueryDesc *desc, int flags)
 void
 sources_init(void)
 {
+	compiled_init();
 	next_start_hook = ExecutorStart_hook;
 	ExecutorStart_hook = watch_query;
 	next_needs_hook = needs_fmgr_hook;
@@ -338,8 +418,29 @@ trust_swap_rules(TrustRules *rules)
 {
 	TrustRules	before = in_force;
 
+	/*
+	 * an expression that PL/pgSQL has evaluated in this transaction keeps the
+	 * functions that it has looked up, and would run them unseen
+	 */
+	if (OidIsValid(rules->role))
+		ResetPlanCache();
 	in_force = *rules;
 	*rules = before;
+}
+
+bool
+trust_has_refused(void)
+{
+	bool		before = has_refused;
+
+	has_refused = false;
+	return before;
+}
+
+void
+trust_look_for_shadow(void)
+{
+	session_find_shadow(&shadow);
 }
 
 

@@ -22,6 +22,8 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
@@ -203,6 +205,31 @@ check_nullable(const Target *target)
 }
 
 /*
+ * Returns a brake if a foreign key carries a change of the columns on to rows of
+ * its table.  Nobody has judged these rows: the files that they refer to would
+ * be orphans.
+ */
+static Brake *
+check_not_carried_on(const Target *target)
+{
+	List	   *columns = NIL;
+	Brake	   *brake = NULL;
+
+	for (int i = 0; i < target->source->n_columns; i++)
+		columns = lappend(columns, target->columns[i]);
+	if (sql_query_latest(SQL_ARGS(SQL_OIDS(find_all_inheritors(target->table, NoLock, NULL)), SQL_TEXTS(columns)),
+						 "SELECT c.conname::text, c.conrelid FROM pg_catalog.pg_constraint c"
+						 " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = ANY (c.confkey)"
+						 " WHERE c.contype = 'f' AND c.confupdtype IN ('c', 'n', 'd') AND c.confrelid = ANY ($1)"
+						 "  AND a.attname::text COLLATE \"C\" = ANY ($2) LIMIT 1") > 0)
+		brake = cannot_clear(target->source, ERRCODE_FEATURE_NOT_SUPPORTED,
+							 psprintf("Constraint \"%s\" would change rows of %s, too, which refer to the same files.",
+									  sql_text(0, 1), sources_name(DatumGetObjectId(sql_value(0, 2)))));
+	SPI_freetuptable(SPI_tuptable);
+	return brake;
+}
+
+/*
  * Returns a brake unless rows on other nodes and rows of this server are
  * committed together or not at all: see clear_keyed().
  */
@@ -233,6 +260,7 @@ sources_check_clearing(const Source *source)
 	if ((brake = find_target(source, &target)) != NULL ||
 		(brake = check_privileges(&target)) != NULL ||
 		(brake = check_nullable(&target)) != NULL ||
+		(brake = check_not_carried_on(&target)) != NULL ||
 		(brake = trust_check_update(source, target.table, trust_owner(target.table))) != NULL)
 		return brake;
 	/* an empty parent need not have a key, but its children must */
@@ -246,6 +274,13 @@ prepare_target(const Source *source, Target *target)
 {
 	brake_raise_if(find_target(source, target));
 	brake_raise_if(check_privileges(target));
+}
+
+static void
+prepare_clearing(const Source *source, Target *target)
+{
+	prepare_target(source, target);
+	brake_raise_if(check_not_carried_on(target));
 }
 
 
@@ -274,25 +309,30 @@ refuse_pending(void)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/* Acts as a superuser, because the caller may not use the schemas of all constraints. */
 static void
 set_constraints(List *names, bool deferred)
 {
 	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
+	ActingAs	saved;
 
 	if (names == NIL)
 		return;
 	statement->constraints = names;
 	statement->deferred = deferred;
+	role_act_as(BOOTSTRAP_SUPERUSERID, &saved);
 	AfterTriggerSetState(statement);
+	role_stop_acting(&saved);
 }
 
-/* Returns the names (RangeVar) of all constraints for which the condition is true. */
+/* Returns the names (RangeVar) of all constraints for which the condition is true, without those of others' temporary tables. */
 static List *
 list_constraints(const char *condition)
 {
 	List	   *names = NIL;
 	int			n = sql_query(0, NULL, psprintf("SELECT n.nspname::text, c.conname::text FROM pg_catalog.pg_constraint c"
-												" JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE %s",
+												" JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace"
+												" WHERE %s AND NOT pg_catalog.pg_is_other_temp_schema(n.oid)",
 												condition));
 
 	for (int i = 0; i < n; i++)
@@ -332,6 +372,7 @@ act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
 		elog(ERROR, "table with OID %u is gone", table);
 	brake_raise_if(trust_check_update(source, table, owner));
 	role_act_as(owner, saved);
+	trust_look_for_shadow();
 	citus_prepare();
 }
 
@@ -578,7 +619,7 @@ sources_clear(const Source *source, Datum sessions)
 	Target		target;
 	ToClear		rows = {&target};
 
-	prepare_target(source, &target);
+	prepare_clearing(source, &target);
 	rows.sessions = sql_texts(sessions, &rows.n);
 	if (target.key == NIL)
 		list_places(&rows);
@@ -593,7 +634,7 @@ sources_try_clearing(const Source *source, Datum sessions)
 	ToClear		rows = {&target};
 	int			locked = 0;
 
-	prepare_target(source, &target);
+	prepare_clearing(source, &target);
 	if (target.key != NIL)
 	{
 		/*

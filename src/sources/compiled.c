@@ -1,0 +1,142 @@
+/*-------------------------------------------------------------------------
+ *
+ * sources/compiled.c
+ *	  Functions in PL/pgSQL that the session has compiled before.
+ *
+ * PL/pgSQL looks up the types of a function's variables when it compiles the
+ * function, by the search_path of that moment, and keeps them until the session
+ * ends.  A caller may have compiled a function of a view by a search_path that
+ * leads to a type of his own: then `text` is what he likes, and the view shows
+ * other names in his session than in all others.  So what was compiled outside
+ * of the box of a reading is compiled anew in the box.
+ *
+ * A plug-in of PL/pgSQL, which is there only while a view is read, sees each
+ * function that is about to run.
+ *
+ * Copyright (c) 2026, audio_cleanup contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "fmgr.h"
+#include "plpgsql.h"
+#include "utils/memutils.h"
+
+#include "src/pg/compat.h"
+#include "src/sources/query.h"
+
+/* the messages of this file are not those of PL/pgSQL, whose header says so */
+#undef TEXTDOMAIN
+#define TEXTDOMAIN NULL
+
+static void refuse_outdated(PLpgSQL_execstate *estate, PLpgSQL_function *function);
+
+static PLpgSQL_plugin mine = {.func_setup = refuse_outdated};
+static PLpgSQL_plugin *others = NULL;
+static PLpgSQL_plugin **plugin = NULL;
+static bool any_outdated = false;
+
+
+/* ----------------------------------------------------------------- marks --- */
+
+/*
+ * The memory context of a compiled function is marked by a callback that does
+ * nothing: so the mark ends with the context, whose address may be used again.
+ */
+static void
+compiled_here(void *arg)
+{
+}
+
+static void
+compiled_elsewhere(void *arg)
+{
+}
+
+static bool
+has_mark(MemoryContext context, MemoryContextCallbackFunction mark)
+{
+	for (const MemoryContextCallback *callback = context->reset_cbs; callback != NULL; callback = callback->next)
+		if (callback->func == mark)
+			return true;
+	return false;
+}
+
+static void
+set_mark(MemoryContext context, MemoryContextCallbackFunction mark)
+{
+	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
+
+	callback->func = mark;
+	MemoryContextRegisterResetCallback(context, callback);
+}
+
+/* Marks the functions that are compiled already, and were not compiled in the box of an earlier reading. */
+static void
+mark_functions(MemoryContext parent)
+{
+	for (MemoryContext context = parent->firstchild; context != NULL; context = context->nextchild)
+		if (strcmp(context->name, "PL/pgSQL function") == 0 &&
+			!has_mark(context, compiled_here) && !has_mark(context, compiled_elsewhere))
+			set_mark(context, compiled_elsewhere);
+}
+
+
+/* --------------------------------------------------------------- plug-in --- */
+
+/* Raises an ERROR if the function was compiled outside of a box.  Then the next call compiles it anew. */
+static void
+refuse_outdated(PLpgSQL_execstate *estate, PLpgSQL_function *function)
+{
+	if (has_mark(function->fn_cxt, compiled_here))
+		return;
+	if (!has_mark(function->fn_cxt, compiled_elsewhere))
+	{
+		set_mark(function->fn_cxt, compiled_here);
+		return;
+	}
+	compat_function_xmin(function) = InvalidTransactionId;
+	any_outdated = true;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("function %s was compiled by this session before", function->fn_signature),
+			 errdetail("It may have taken types of the session for those that it means."),
+			 errhint("Call again: it is compiled anew.")));
+}
+
+void
+compiled_init(void)
+{
+	plugin = (PLpgSQL_plugin **) find_rendezvous_variable("PLpgSQL_plugin");
+}
+
+void
+compiled_begin(void)
+{
+	any_outdated = false;
+	mark_functions(TopMemoryContext);
+	mark_functions(CacheMemoryContext);
+}
+
+bool
+compiled_watch(bool on)
+{
+	bool		before = *plugin == &mine;
+
+	if (on && !before)
+	{
+		others = *plugin;
+		*plugin = &mine;
+	}
+	else if (!on && before)
+		*plugin = others;
+	return before;
+}
+
+bool
+compiled_found_outdated(void)
+{
+	return any_outdated;
+}
