@@ -1,6 +1,6 @@
 # What README.md and docs/ show is what the program does: each statement of an
 # SQL block can be analyzed, and the columns of the output below it are those
-# that the statement returns.
+# that the statement returns.  The reference has each object and each setting.
 
 use strict;
 use warnings;
@@ -79,5 +79,35 @@ foreach my $file (glob("$root/README.md $root/docs/*.md"))
 	}
 }
 cmp_ok($compared, '>', 4, 'outputs were compared');
+
+# docs/reference.md has each object of the extension that may be called or read, and each setting as it is
+
+my $reference = slurp_file("$root/docs/reference.md");
+my @objects = split /\n/, $node->safe_psql('postgres', q{
+	SELECT coalesce(p.proname, c.relname) FROM pg_depend d
+		LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+		LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND c.relkind IN ('r', 'v')
+	WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+	AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'audio_cleanup')
+	AND (p.oid IS NOT NULL OR c.oid IS NOT NULL) GROUP BY 1 ORDER BY 1});
+my @settings = map { [ split /\|/, $_, -1 ] } split /\n/, $node->safe_psql('postgres', q{
+	SELECT substr(name, length('audio_cleanup.') + 1), boot_val, context FROM pg_settings
+	WHERE name LIKE 'audio\_cleanup.%' ORDER BY 1});
+
+cmp_ok(scalar @objects, '>', 30, 'the extension has objects');
+is_deeply([ grep { $reference !~ /`\Q$_\E[`(]/ && $reference !~ /`CALL \Q$_\E\(/ } @objects ], [], 'docs/reference.md: no object is missing');
+cmp_ok(scalar @settings, '>', 40, 'the extension has settings');
+foreach my $setting (@settings)
+{
+	my ($name, $default, $context) = @$setting;
+	my ($shown) = $reference =~ /^\| `\Q$name\E` \| (.*)$/m;
+	my ($shown_default, $unit, $shown_context) = split / *\| */, $shown // '';
+
+	is($shown_context, $context, "docs/reference.md: the context of $name");
+	# a default that is empty, or long, is told in words
+	next if $default eq '' || $name eq 'audio_extensions';
+	is((split / /, $shown_default =~ tr/`//dr)[0], $default, "docs/reference.md: the default of $name");
+}
+like($reference, qr/`\Q$_->[1]\E`/, 'docs/reference.md: the extensions') foreach grep { $_->[0] eq 'audio_extensions' } @settings;
 
 done_testing();

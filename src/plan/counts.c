@@ -171,7 +171,9 @@ check_unregistered(CleanupPlan *plan)
 				(errmsg("names of orphaned files stand where nobody registered a source: %s",
 						column)));
 	return count_brake("unregistered", "a column that is not registered holds names of files that would be deleted",
-					   psprintf("So do %d columns; the server log, and cleanup_check() of a superuser, name them.",
+					   list_length(found) == 1 ?
+					   "One column does; the server log, and cleanup_check() of a superuser, name it." :
+					   psprintf("%d columns do; the server log, and cleanup_check() of a superuser, name them.",
 								list_length(found)),
 					   "Register it with cleanup_add_source(), or set audio_cleanup.search_unregistered to off. When somebody calls, this is advice only.");
 }
