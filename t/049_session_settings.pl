@@ -221,6 +221,11 @@ define(q{LANGUAGE plpgsql SET search_path = app AS $$BEGIN RETURN (SELECT k.name
 	$locker->quit;
 	$node->safe_psql('postgres', q{ALTER DATABASE postgres RESET audio_cleanup.writer_wait});
 }
+# a caller who is deep in procedures leaves no room on the stack
+define(q{LANGUAGE plpgsql SET max_stack_depth = '100kB' AS $$BEGIN RETURN 'mine.mp3' || repeat(' ', app.depth(100)); EXCEPTION WHEN OTHERS THEN RETURN NULL; END$$});
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION app.depth(n int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN CASE WHEN n = 0 THEN 0 ELSE app.depth(n - 1) END; END'});
+keeps('it catches that the stack is full', '', qr/source app\.named has caught error 54001/);
 define(q{LANGUAGE plpgsql AS $$BEGIN RETURN url::int; EXCEPTION WHEN invalid_text_representation THEN RETURN url; END$$});
 keeps('it catches what it means to catch', '');
 

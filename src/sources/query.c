@@ -725,8 +725,9 @@ typedef struct Box
 
 /*
  * Returns whether an error tells of the moment, and not of what the source is: a
- * lock that is not to be had, a cancel, a full disk.  A function that catches
- * such an error shows fewer rows than it does otherwise.
+ * lock that is not to be had, a cancel, a full disk, a stack that the callers
+ * have used up.  A function that catches such an error shows fewer rows than it
+ * does otherwise.
  */
 static bool
 is_of_moment(int sqlstate)
@@ -735,6 +736,7 @@ is_of_moment(int sqlstate)
 	{
 		case ERRCODE_TRANSACTION_ROLLBACK:
 		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
 		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
 		case ERRCODE_OPERATOR_INTERVENTION:
 		case ERRCODE_SYSTEM_ERROR:
