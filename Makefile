@@ -25,8 +25,6 @@ BUCKET_OBJS = audio_cleanup_bucket.o src/store/bucket/http.o src/store/bucket/pl
 # what is not listed is called by nobody else, and calls nobody else's namesake
 SHLIB_EXPORTS = exports.txt
 SHLIB_LINK = -Wl,-Bsymbolic
-# nor is there bitcode: the server's JIT would take our functions into its own code, find nothing of what they call, and end the session
-override with_llvm = no
 
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 REGRESS_OPTS = --temp-instance=tmp_check_regress --temp-config=test.conf --no-locale --encoding=UTF8
@@ -62,16 +60,13 @@ include $(PGXS)
 
 $(shlib): SHLIB_LINK += $(URING_LIBS)
 
-# that of an older version would be used with this one
-.PHONY: forget-bitcode
-install: forget-bitcode
-forget-bitcode:
-	rm -rf $(foreach module,$(MODULE_big) $(MODULES),'$(DESTDIR)$(pkglibdir)/bitcode/$(module)' '$(DESTDIR)$(pkglibdir)/bitcode/$(module).index.bc')
+# The server's JIT must not take our functions into its own code: it finds nothing of what they call, and would end the session.
+BITCODE_CFLAGS += -fno-inline
 
 # PGXS knows no dependencies on headers
 $(OBJS) $(MAIL_OBJS) $(BUCKET_OBJS): $(wildcard src/*.h src/*/*.h src/*/*/*.h)
 
-src/show/dashboard.o src/mail/compose.o: $(TEXTS)
+src/show/dashboard.o src/show/dashboard.bc src/mail/compose.o src/mail/compose.bc: $(TEXTS)
 
 # what is changed in the tables, and then all else as the new version has it
 $(EXTENSION)--1.0--1.1.sql: updates/update.awk test/$(EXTENSION)--1.0.sql updates/1.0--1.1.sql $(EXTENSION)--1.1.sql
