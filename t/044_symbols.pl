@@ -59,14 +59,6 @@ $node->safe_psql('postgres', $_)
   q{SELECT cleanup_restore('restored.mp3')}, q{SELECT cleanup_explain('keep.mp3')}, 'SELECT * FROM cleanup_missing_files()';
 is_deeply([ sort keys %{ visible_files($dir) } ], [ 'keep.mp3', 'restored.mp3' ], 'a run and its undoing work');
 
-# ---- nor does the server's JIT, which takes functions into its own code, need what is not to be seen ----
-
-foreach my $call ('SELECT cleanup_status()', 'SELECT count(*) FROM cleanup_check()', 'SELECT cleanup_dashboard()', q{SELECT cleanup_explain('keep.mp3')},
-	'SELECT cleanup_all()', 'SELECT cleanup_config()', q{SELECT cleanup_hold('keep.mp3')}, q{SELECT cleanup_release('keep.mp3')})
-{
-	is(sql_error($node, "SET jit = on; SET jit_above_cost = 0; SET jit_inline_above_cost = 0; SET jit_optimize_above_cost = 0; $call"), '', "$call by JIT");
-}
-
 # the second library
 $node->safe_psql('postgres', q{
 	ALTER DATABASE postgres SET audio_cleanup.smtp_url = 'smtp://localhost:1';
