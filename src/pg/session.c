@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pg/session.c
- *	  The settings of the server, where the session has other settings; and the
+ *	  The settings of the server, where the session has other settings; and
  *	  tables and types that only the session has.
  *
  * What a view shows may depend on settings that anybody may set: on TimeZone
@@ -30,7 +30,10 @@
 #include "src/pg/session.h"
 #include "src/pg/sql.h"
 
-/* names (char *) of settings that only the session has; a setting is never taken away, so its name lasts */
+/*
+ * names (char *) of settings that only the session has; a setting never
+ * disappears, so its name lasts
+ */
 static List *own_settings = NIL;
 
 /* Returns whether the setting changes the rows of a view that does not ask for its value. */

@@ -20,20 +20,23 @@ extern void session_use_server_settings(void);
 
 /*
  * Returns the setting of this name (of `len` bytes), or with NULL any setting,
- * that only the session has; NULL if there is none.  Such a setting gets an empty
- * value, but cannot be taken away, and in other sessions there is none.  Answers
- * what the last session_use_server_settings() has found.
+ * that only the session has; NULL if there is no such setting.  Such a setting
+ * gets an empty value, but cannot be removed, and other sessions do not have
+ * the setting.  Returns the findings of the last
+ * session_use_server_settings().
  */
 extern const char *session_own_setting(const char *name, size_t len);
 
-/* A temporary table or type whose name is that of a permanent one, which it hides. */
+/* A temporary table or type that hides a permanent table or type of the same name. */
 typedef struct Shadow
 {
-	char		name[NAMEDATALEN];	/* empty: there is none */
+	char		name[NAMEDATALEN];	/* empty: no shadow was found */
 	bool		is_table;
 } Shadow;
 
-/* Sets *shadow to one of this session.  Needs SPI. */
+/*
+ * Sets *shadow to a shadow of this session, or to an empty name.  Needs SPI.
+ */
 extern void session_find_shadow(Shadow *shadow);
 
 #endif							/* AUDIO_CLEANUP_SESSION_H */

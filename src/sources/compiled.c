@@ -1,16 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * sources/compiled.c
- *	  Functions in PL/pgSQL that the session has compiled before.
+ *	  Functions in PL/pgSQL that the session has compiled before a reading.
  *
  * PL/pgSQL looks up the types of a function's variables when it compiles the
- * function, by the search_path of that moment, and keeps them until the session
- * ends.  A caller may have compiled a function of a view by a search_path that
- * leads to a type of his own: then `text` is what he likes, and the view shows
- * other names in his session than in all others.  So what was compiled outside
- * of the box of a reading is compiled anew in the box.
+ * function, by the search_path of that moment, and keeps these types until the
+ * session ends.  A caller may have compiled a function of a view by a
+ * search_path that leads to a type of the caller: then `text` may be any type,
+ * and the view shows other names in the caller's session than in all other
+ * sessions.  So a function that was compiled outside of the box of a reading
+ * is compiled anew in the box.
  *
- * A plug-in of PL/pgSQL, which is there only while a view is read, sees each
+ * A plug-in of PL/pgSQL, installed only while a source is read, sees each
  * function that is about to run.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -27,7 +28,10 @@
 #include "src/pg/compat.h"
 #include "src/sources/query.h"
 
-/* the messages of this file are not those of PL/pgSQL, whose header says so */
+/*
+ * PL/pgSQL's header sets the text domain of PL/pgSQL, to which the messages of
+ * this file do not belong
+ */
 #undef TEXTDOMAIN
 #define TEXTDOMAIN NULL
 
@@ -42,8 +46,9 @@ static bool any_outdated = false;
 /* ----------------------------------------------------------------- marks --- */
 
 /*
- * The memory context of a compiled function is marked by a callback that does
- * nothing: so the mark ends with the context, whose address may be used again.
+ * The mark of a function that was compiled in a box: a callback, which does
+ * nothing, of the memory context of the function.  So the mark ends with the
+ * context, whose address may be used again.
  */
 static void
 compiled_here(void *arg)

@@ -154,14 +154,14 @@ typedef struct TrustRules
 extern void trust_swap_rules(TrustRules *rules);
 
 /*
- * Notes what the rule permanent_only must know of the session: whether a table or
- * type in its pg_temp comes before one of others.  Needs SPI.
+ * Notes for the rule permanent_only whether the session has a shadow: a table
+ * or type in pg_temp that hides another table or type.  Needs SPI.
  */
 extern void trust_look_for_shadow(void);
 
 /*
- * Returns whether one of the functions above has raised an ERROR since the last
- * call: code of users may have caught it.
+ * Returns whether a rule has raised an ERROR since the last call of this
+ * function: code of users may have caught that ERROR.
  */
 extern bool trust_has_refused(void);
 
@@ -175,12 +175,16 @@ extern void compiled_init(void);
 extern void compiled_begin(void);
 
 /*
- * With true, a call of a function that is marked so is an ERROR, and the next
- * call of that function compiles it anew.  Returns the value of the call before.
+ * With true, a call of a marked function is an ERROR, and the next call of
+ * that function compiles the function anew.  Returns the value of the call
+ * before.
  */
 extern bool compiled_watch(bool on);
 
-/* Returns whether that ERROR was raised since compiled_begin(): code of users may have caught it. */
+/*
+ * Returns whether compiled_watch() has raised an ERROR since compiled_begin():
+ * code of users may have caught that ERROR.
+ */
 extern bool compiled_found_outdated(void);
 
 

@@ -382,8 +382,9 @@ check_lockable(const SourceQuery *query)
 }
 
 /*
- * Reads the rows in the box, again if a function had to be compiled anew.  Rows
- * that were passed on cannot be taken back; then the next reading succeeds.
+ * Reads the rows in the box, again if a function had to be compiled anew.
+ * Rows that were passed on cannot be taken back: then there is an ERROR, and
+ * the next reading succeeds.
  */
 static void
 read_in_box(Reading *reading)

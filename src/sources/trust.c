@@ -117,7 +117,10 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 
 /* --------------------------------------------------------- who is it that reads --- */
 
-/* what was asked for: a setting that only the session has; or NULL, and something else */
+/*
+ * the setting that was asked for, if only the session has that setting; NULL:
+ * another property of the caller was asked for
+ */
 static const char *own_setting_asked = NULL;
 
 /* Returns the detail of the error after one of the functions below has returned true. */
@@ -129,7 +132,10 @@ what_is_asked(void)
 	return psprintf("It asks for setting %s, which this session has, and other sessions have not.", own_setting_asked);
 }
 
-/* Returns the hint of that error, or `hint` if there is nothing better. */
+/*
+ * Returns the hint of that error, or `hint` if the error needs no special
+ * hint.
+ */
 static const char *
 hint_for_asked(const char *hint)
 {
@@ -170,7 +176,10 @@ is_setting_of_caller(const char *name, size_t len)
 	return own_setting_asked != NULL;
 }
 
-/* Returns whether a setting whose name only the running code knows may be one of the caller. */
+/*
+ * Returns whether a setting whose name only the running code knows may be a
+ * setting of the caller.
+ */
 static bool
 may_be_setting_of_caller(void)
 {
@@ -225,7 +234,10 @@ asks_below(Node *node, void *arg)
 	return expression_tree_walker(node, asks_below, arg);
 }
 
-/* Returns whether the arguments of current_setting() at `text` name a setting of the caller, or may name one. */
+/*
+ * Returns whether the arguments of current_setting() at `text` name a setting
+ * of the caller, or may name such a setting.
+ */
 static bool
 arguments_ask(const char *text)
 {
@@ -236,11 +248,14 @@ arguments_ask(const char *text)
 	rest += strspn(rest, "' \t\r\n");
 	if (is_setting_of_caller(name, len))
 		return true;
-	/* the name may be no constant */
+	/* the name may be an expression */
 	return (name == text || name[-1] != '\'' || (*rest != ',' && *rest != ')')) && may_be_setting_of_caller();
 }
 
-/* Looks for words, because a function may be in any language. */
+/*
+ * Returns whether the text of a body asks for the caller.  Looks for words,
+ * because a function may be in any language.
+ */
 static bool
 text_asks(const char *text)
 {
@@ -313,7 +328,10 @@ refused(void)
 
 static const char only_permanent[] = "What a source shows or does must not depend on the session.";
 
-/* Raises an ERROR if the names in a function's text may lead to what is in pg_temp.  Functions in C have no such text. */
+/*
+ * Raises an ERROR if the names in a function's text may lead to a table or
+ * type in pg_temp.  Functions in C have no such text.
+ */
 static void
 refuse_shadow(Oid function, Oid owner, Oid language)
 {
@@ -420,7 +438,8 @@ trust_swap_rules(TrustRules *rules)
 
 	/*
 	 * an expression that PL/pgSQL has evaluated in this transaction keeps the
-	 * functions that it has looked up, and would run them unseen
+	 * functions that it has looked up, and would run these functions without
+	 * a look-up
 	 */
 	if (OidIsValid(rules->role))
 		ResetPlanCache();

@@ -205,9 +205,9 @@ check_nullable(const Target *target)
 }
 
 /*
- * Returns a brake if a foreign key carries a change of the columns on to rows of
- * its table.  Nobody has judged these rows: the files that they refer to would
- * be orphans.
+ * Returns a brake if a foreign key carries a change of the columns on to the
+ * rows that refer by it.  Nobody has judged these rows: their files would
+ * become orphans.
  */
 static Brake *
 check_not_carried_on(const Target *target)
@@ -309,7 +309,10 @@ refuse_pending(void)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* Acts as a superuser, because the caller may not use the schemas of all constraints. */
+/*
+ * Makes the constraints deferred or immediate.  Acts as a superuser, because
+ * the caller may not use the schemas of all constraints.
+ */
 static void
 set_constraints(List *names, bool deferred)
 {
@@ -325,7 +328,10 @@ set_constraints(List *names, bool deferred)
 	role_stop_acting(&saved);
 }
 
-/* Returns the names (RangeVar) of all constraints for which the condition is true, without those of others' temporary tables. */
+/*
+ * Returns the names (RangeVar) of all constraints for which the condition is
+ * true, except constraints of other sessions' temporary tables.
+ */
 static List *
 list_constraints(const char *condition)
 {
