@@ -4,10 +4,11 @@
  *	  Work on files that the commit of the current transaction does.
  *
  * A transaction that has condemned files keeps their names and identities in
- * memory, in Batches.  ROLLBACK forgets them.  At XACT_EVENT_COMMIT the commit
- * record is on disk (ForceSyncCommit), and the callback renames the files into
- * the trash.  The callback may do system calls and nothing else: an ERROR there
- * is a PANIC.  It reports nothing; the next drain looks where the files are.
+ * memory, in Batches.  ROLLBACK forgets the Batches.  At XACT_EVENT_COMMIT the
+ * commit record is on disk (ForceSyncCommit), and the callback renames the
+ * files into the trash.  The callback may do system calls and nothing else: an
+ * ERROR there is a PANIC.  The callback reports nothing; the next drain finds
+ * out where the files are.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -29,13 +30,14 @@
 #include "src/store/claim_file.h"
 
 /*
- * An open upload directory with its trash, for all batches in it: its
- * descriptors are needed only once.
+ * An open upload directory with its trash, for all batches in that directory:
+ * the descriptors are needed only once.
  */
 typedef struct OpenPlace
 {
 	struct OpenPlace *next;
-	MemoryContext context;		/* below TopMemoryContext; has all of it */
+	MemoryContext context;		/* has the memory of the place; below
+								 * TopMemoryContext */
 	int			references;		/* number of batches */
 	Place		place;
 	FileStore  *store;
@@ -52,8 +54,8 @@ typedef struct BatchFile
 struct Batch
 {
 	AtEnd		end;
-	MemoryContext context;		/* has all of it; below TopMemoryContext after
-								 * at_commit_end() */
+	MemoryContext context;		/* has the memory of the batch; below
+								 * TopMemoryContext after at_commit_end() */
 	Oid			extension;
 	AtCommitAction action;
 	int64		run_id;
@@ -75,7 +77,7 @@ static AtEndList batches = {
 static AtEndList workers = {.before_commit = at_commit_start_worker_now};
 static AtEnd worker;			/* the only entry of `workers` */
 static OpenPlace *places = NULL;	/* places of all batches, also of
-									 * unfinished ones */
+									 * unfinished batches */
 
 #define foreach_batch(iter) dlist_foreach(iter, &batches.entries)
 #define batch_of(iter) dlist_container(Batch, end.node, (iter).cur)
@@ -116,7 +118,7 @@ close_place(OpenPlace *place)
 	MemoryContextDelete(place->context);
 }
 
-/* Opens the store of a place.  ERROR if that is not possible. */
+/* Opens the store of a place.  A failure is an ERROR. */
 static void
 open_store(OpenPlace *place, const Place *wanted)
 {
@@ -244,9 +246,10 @@ forget_batch(AtEnd *entry)
 }
 
 /*
- * Commit-safe.  A shutdown does not wait for the last file: the files that are
- * left stay pending, and the next drain finds them.  The next drain also deals
- * with files that must be copied: a commit does not wait for gigabytes.
+ * Commit-safe.  A shutdown does not wait for the last file: the remaining
+ * files stay pending, and the next drain finds these files.  The next drain
+ * also deals with files that must be copied: a commit does not wait for
+ * gigabytes.
  */
 static void
 carry_out_batch(Batch *batch)
@@ -334,7 +337,7 @@ at_commit_claim(const Place *place, const char *text, bool replace)
 
 	at_commit_add(batch, text, NULL, &none);
 	at_commit_end(batch);
-	/* the worker sees that the claim is there, and records that */
+	/* the worker sees the claim in the directory, and confirms the claim */
 	at_commit_start_worker();
 }
 
@@ -372,7 +375,7 @@ is_claim(const Batch *batch)
 
 /*
  * Commit-safe.  Writes a claim.  Returns true also if that claim is there
- * already, because two runs in one transaction both write it.
+ * already, because two runs of one transaction both write the claim.
  */
 static bool
 write_claim(Batch *batch)
@@ -390,8 +393,8 @@ write_claim(Batch *batch)
 
 /*
  * Commit-safe.  Writes all claims, which must come before any file.  Returns
- * false if a claim could not be written: somebody else may have been quicker,
- * and then we must not touch the files.
+ * false if a claim could not be written: another database may have been
+ * quicker, and then the files must not be touched.
  */
 static bool
 write_claims(void)

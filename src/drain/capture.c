@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * drain/capture.c
- *	  Moves condemned files into the trash, or finds that they are there.
+ *	  Moves condemned files into the trash, or finds that the files are there.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -20,10 +20,10 @@
 static void set_captured(Drain *drain, LedgerFile *file, FileResult result);
 
 /*
- * A rename can fail because the disk has no room for a new folder of the trash,
- * or because the trash is on another disk.  Without backups, the file is deleted
- * in its place then.  With backups, a file whose trash is on another disk is
- * copied; if the disk is full, the file stays as it is.
+ * A rename can fail because the disk has no room for a new folder of the
+ * trash, or because the trash is on another disk.  Without backups, the file
+ * is then deleted in its place.  With backups, a file whose trash is on
+ * another disk is copied; if the disk is full, the file stays in its place.
  */
 static void
 capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
@@ -80,10 +80,10 @@ set_captured(Drain *drain, LedgerFile *file, FileResult result)
 static const char why_let_live[] = "the directory was taken over after it was condemned";
 
 /*
- * Lets a file live that was condemned before the directory was taken over: by a
- * timeline that has ended, or by the cluster of which this cluster is a copy.
- * What that cluster has done since is not known here.  So the file stays in its
- * place; if it was captured, it is put back.
+ * Lets a file live that was condemned before the directory was taken over: by
+ * a timeline that has ended, or by the cluster of which this cluster is a
+ * copy.  The later work of that timeline or cluster is not known here.  So the
+ * file stays in its place; a captured file is put back.
  */
 static void
 let_live(Drain *drain, LedgerFile *file)
@@ -165,9 +165,10 @@ settle_by_place(Drain *drain, LedgerFile *file)
 }
 
 /*
- * Leaves a pending file in its place.  Where a capture is a copy, an earlier
- * capture that was cut short may have left a part of one: store_put_back() removes
- * that part.  In the transaction of a caller the row stays pending, for the worker.
+ * Leaves a pending file in its place.  If a capture is a copy, an earlier
+ * capture that was cut short may have left a part of a copy: store_put_back()
+ * removes that part.  In the transaction of a caller the row stays pending,
+ * for the worker.
  */
 static void
 let_stay(Drain *drain, LedgerFile *file, const char *why)
@@ -179,7 +180,10 @@ let_stay(Drain *drain, LedgerFile *file, const char *why)
 	drain_set_state(file, "skipped", why);
 }
 
-/* Leaves pending files in their places because somebody needs them now; puts back what was captured. */
+/*
+ * Leaves pending files in their places because somebody needs the files now;
+ * puts back the files that were captured.
+ */
 static void
 let_needed_stay(Drain *drain, LedgerFile *files, const char *const *why, int n)
 {
@@ -197,11 +201,12 @@ let_needed_stay(Drain *drain, LedgerFile *files, const char *const *why, int n)
 }
 
 /*
- * Returns whether pending files may be captured without another look.  They were
- * matched when they were condemned, and the last look puts back what somebody
- * needs.  But a file that is needed should not be absent until then.  So there is
- * another look if the files were condemned long ago, or if the commit of their run
- * has not captured the first of them.
+ * Returns whether pending files may be captured without another look.  The
+ * files were matched when they were condemned, and the last look puts back
+ * each file that somebody needs.  But a file that is needed should not be
+ * absent until then.  So there is another look if the files were condemned
+ * long ago, or if the commit of their run has not captured the first of these
+ * files.
  */
 static bool
 is_fresh(Drain *drain, const LedgerFile *first)
@@ -220,9 +225,9 @@ read_pending(const Drain *drain, int limit, int *n)
 }
 
 /*
- * Returns the next files that may be captured.  If they are not fresh, all pending
- * files are looked at before the first of them is captured.  None may be captured
- * if it cannot be told which are needed.
+ * Returns the next files that may be captured.  If these files are not fresh,
+ * all pending files are looked at before the first file is captured.  No file
+ * may be captured if the look cannot tell which files are needed.
  */
 static LedgerFile *
 next_files(Drain *drain, int limit, int *n)
@@ -296,7 +301,10 @@ capture_files(Drain *drain, LedgerFile *files, int n)
 	return n;
 }
 
-/* Records that a last look is needed: what is captured from now on has not been looked at. */
+/*
+ * Records that a last look is needed: files that are captured from now on have
+ * not been looked at.
+ */
 static void
 expect_look(Drain *drain)
 {
@@ -306,11 +314,11 @@ expect_look(Drain *drain)
 }
 
 /*
- * Records what has become of files.  Without backups, the row of the run says once
- * for all its pending files up to a file_id that they are in the trash.  So a file
- * that is still pending, and not in the trash, needs an error, which excepts it.
- * The row of a file in the trash gets no new state, unless the row has a note: then
- * it was excepted before.
+ * Records what has become of files.  Without backups, the row of the run says
+ * once, for all its pending files up to a file_id, that the files are in the
+ * trash.  So a file that is still pending, and not in the trash, needs an
+ * error, which excepts it.  The row of a file in the trash gets no new state,
+ * unless the row has a note: then the row was excepted before.
  */
 static void
 record_captured(Drain *drain, LedgerFile *files, int n)
@@ -345,8 +353,8 @@ drain_capture_step(Drain *drain, int limit)
 	files = next_files(drain, limit, &n);
 
 	/*
-	 * the look may have locked rows: they must not stay locked while a bucket
-	 * is waited for
+	 * the look may have locked rows, which must not stay locked while a
+	 * bucket is waited for
 	 */
 	if (!looked && !store_acts_at_commit(drain->store))
 		return 1;

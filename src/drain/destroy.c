@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * drain/destroy.c
- *	  The last look at what a run has captured, and the end of what is due.
+ *	  The last look at the files that a run has captured, and the end of the
+ *	  files that are due.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -16,7 +17,7 @@
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 
-/* limit for the files that are destroyed together, and the microseconds in which they should be */
+/* limit for the files that are destroyed together, and the microseconds that this should take */
 #define MOST_TOGETHER		512
 #define TOGETHER_US			50000
 
@@ -26,14 +27,17 @@
 /* seconds in which files are destroyed after their last look */
 #define LOOK_SECONDS		3600
 
-/* the same under a pace, at least; if a look takes long, ten times as long as the look */
+/*
+ * the least number of such seconds under a pace; if a look takes long, ten
+ * times as long as the look
+ */
 #define LOOK_AHEAD_SECONDS	5
 
 /*
- * A file that is back in its place is pending once more: a crash of the machine has
- * undone the rename.  A file that is nowhere was destroyed by a drain that died
- * before it could record that.  If the place cannot be told, the row stays as it
- * is.
+ * A file that is back in its place is pending once more: a crash of the
+ * machine has undone the rename.  A file that is nowhere was destroyed by a
+ * drain that died before it could record the destruction.  If the place cannot
+ * be told, the row does not change.
  */
 void
 drain_settle_missing(Drain *drain, LedgerFile *file)
@@ -50,8 +54,8 @@ drain_settle_missing(Drain *drain, LedgerFile *file)
 		case PLACE_OTHER:
 
 			/*
-			 * it is in its place if somebody has moved it there, or if the
-			 * disk was restored from a backup
+			 * the file is in its place if somebody has moved it there, or if
+			 * the disk was restored from a backup
 			 */
 			if (drain_is_found_at(drain, file->path, file))
 				drain_set_state(file, "restored", "it was in its place");
@@ -93,8 +97,8 @@ static void
 settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 {
 	/*
-	 * the drain was asked to stop: the next drain finds missing what was
-	 * destroyed nevertheless
+	 * the drain was asked to stop: the next drain finds that a file which was
+	 * destroyed nevertheless is missing
 	 */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
@@ -138,11 +142,11 @@ drain_destroy_files(Drain *drain, LedgerFile *files, int n)
 }
 
 /*
- * Returns for how many seconds a last look is good.  A look is final for the files
- * that it has seen: the writers of that time have ended, and nobody should begin
- * to refer to a file that is not in its place.  Under a pace, where files are
- * destroyed slowly, there is time to look again for references that are made
- * nevertheless.
+ * Returns for how many seconds a last look is good.  A look is final for the
+ * files that it has seen: the writers of that time have ended, and nobody
+ * should begin to refer to a file that is not in its place.  Under a pace,
+ * where files are destroyed slowly, there is time to look again for references
+ * that are made during the destruction.
  */
 static int
 look_seconds(const Drain *drain)
@@ -191,9 +195,10 @@ destroy_group(Drain *drain, LedgerFile *files, int n)
 }
 
 /*
- * Destroys files until the step is over, and records that.  Between two steps
- * anybody may have put a hold on a doomed file: that file is passed over, and is
- * looked at once more.  Returns the number of files dealt with.
+ * Destroys files until the step is over, and records their states.  Between
+ * two steps anybody may have put a hold on a doomed file: the held file is
+ * passed over, and is looked at once more.  Returns the number of files dealt
+ * with.
  */
 static int
 destroy_files(Drain *drain, LedgerFile *files, int n)
@@ -267,13 +272,13 @@ destroy_doomed(Drain *drain, int limit)
 }
 
 /*
- * The last look.  A writer may have begun while the run that condemned these files
- * read the sources: too late for the run to wait for the writer, and too early for
- * the writer to find that the files were gone.  This look waits for such writers:
- * all files of the run have left the directory, so that no later transaction
- * should refer to them.  Under a pace, only as many files are looked at as will be
- * destroyed in look_seconds(); but files that stay as a backup are all looked at
- * now.  Returns the number of files.
+ * The last look.  A writer may have begun while the run that condemned these
+ * files read the sources: too late for the run to wait for the writer, and too
+ * early for the writer to find that the files were gone.  This look waits for
+ * such writers: all files of the run have left the directory, so that no later
+ * transaction should refer to them.  Under a pace, only as many files are
+ * looked at as will be destroyed in look_seconds(); but all files that stay as
+ * a backup are looked at now.  Returns the number of files.
  */
 static int64
 last_look(Drain *drain)
@@ -302,8 +307,8 @@ drain_destroy_step(Drain *drain, int limit)
 	int			n = destroy_doomed(drain, limit);
 
 	/*
-	 * the look may have locked rows: they must not stay locked while a bucket
-	 * is waited for
+	 * the look may have locked rows, which must not stay locked while a
+	 * bucket is waited for
 	 */
 	if (n == 0 && last_look(drain) > 0)
 		n = store_acts_at_commit(drain->store) ? destroy_doomed(drain, limit) + 1 : 1;

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * drain/drain.c
- *	  Carries out, and records, what committed runs have condemned.
+ *	  Carries out, and records, the work on files that committed runs have
+ *	  condemned.
  *
  * Only the rows of cleanup_files say what is to be done.  A drain finds the place
  * of each file, and brings the file one state further.  It does not matter which
@@ -13,16 +14,16 @@
  *		name is taken, the file stays in the trash (-> trashed).
  *	2.	Uploads that were never completed are ended (-> deleted, or skipped).
  *		Uploads are no files: the next steps do not concern them.
- *	3.	Pending files are captured (-> trashed, or skipped).  If they were
+ *	3.	Pending files are captured (-> trashed, or skipped).  If these files were
  *		condemned long ago, all of them are matched against the sources first.
  *	4.	The last look, when all files are captured: the files are matched once
- *		more, and those that somebody needs are put back (-> restored).
+ *		more, and each file that somebody needs is put back (-> restored).
  *	5.	Files that are due and that nobody needs are unlinked (-> deleted).
  *	6.	The figures of the run are recorded, and the server log gets its line.
  *
- * Each of these takes a number of transactions.  But the last look takes one
- * transaction, and reads the sources once, however many files there are; only
- * under a pace there are several.
+ * Each of these steps takes a number of transactions.  But the last look takes
+ * one transaction, and reads the sources once, however many files there are;
+ * only under a pace there are several last looks.
  *
  * Directories are fsynced before a row says that something has happened.  The
  * states of a row are drawn in CONTRIBUTING.md.
@@ -120,8 +121,8 @@ void
 drain_set_failed(Drain *drain, LedgerFile *file, FileResult result)
 {
 	/*
-	 * the drain was asked to stop while a file was copied: the file is
-	 * unchanged
+	 * the drain was asked to stop while a file was copied: the file has not
+	 * changed
 	 */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
@@ -280,10 +281,10 @@ finish_run(Drain *drain)
 
 
 /*
- * Checks that this database has the claim of the directory: rows that came with a
- * restored dump or a copied cluster must not be carried out.  Writes the claim file
- * if the server died before it could do that.  Returns NULL, or what forbids the
- * drain.
+ * Checks that this database has the claim of the directory: rows that came
+ * with a restored dump or a copied cluster must not be carried out.  Writes
+ * the claim file if the server died before it could write the file.  Returns
+ * NULL, or the brake that forbids the drain.
  */
 static Brake *
 check_claim(Drain *drain)
@@ -333,8 +334,9 @@ say_unfinished(int64 run_id, const Brake *brake)
 }
 
 /*
- * Locks the directory for one step; between two steps others may begin a run.
- * Returns false, with a WARNING, if the lock cannot be had in time.
+ * Locks the directory for one step; between two steps another process may
+ * begin a run.  Returns false, with a WARNING, if the lock is not free in
+ * time.
  */
 static bool
 lock_directory(Drain *drain)
@@ -355,7 +357,10 @@ is_interrupted(void)
 	return QueryCancelPending || ProcDiePending;
 }
 
-/* Returns whether the directory is still ours: between two steps another database may have taken it over. */
+/*
+ * Returns whether the directory is still ours: between two steps another
+ * database may have taken the directory over.
+ */
 static bool
 is_still_ours(Drain *drain)
 {
@@ -411,7 +416,10 @@ drain_open(const Extension *extension, const LedgerWork *work, Brake **brake)
 	return open_drain(extension, work, true, brake);
 }
 
-/* Returns NULL, with a WARNING, if the run cannot be drained now. */
+/*
+ * Begins to drain a run.  Returns NULL, with a WARNING, if the run cannot be
+ * drained now.
+ */
 static Drain *
 begin_drain(const Extension *extension, const LedgerWork *work, bool at_commit)
 {
@@ -435,9 +443,9 @@ drain_end(Drain *drain)
 /* ------------------------------------------------------------------- draining --- */
 
 /*
- * Makes the first step that finds work.  All files are captured before the first is
- * destroyed: so one look is enough for all of them.  Returns false if no work is
- * left.
+ * Makes the first step that finds work.  All files are captured before the
+ * first file is destroyed, so one look is enough for all files.  Returns false
+ * if no work is left.
  */
 static bool
 do_step(Drain *drain, bool finish)
@@ -456,9 +464,9 @@ do_step(Drain *drain, bool finish)
 }
 
 /*
- * Does the work of one transaction.  Returns false if nothing is left to do.  A file
- * is destroyed only after an earlier transaction has recorded that the file is in
- * the trash.
+ * Does the work of one transaction.  Returns false if no work is left.  A file
+ * is destroyed only after an earlier transaction has recorded that the file is
+ * in the trash.
  */
 static bool
 make_step(Drain *drain, bool finish)
@@ -544,7 +552,7 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 	{
 		/*
 		 * files are destroyed when the commit that records them as trashed is
-		 * durable; what the commit cannot do is left to the worker
+		 * durable; work that the commit cannot do is left to the worker
 		 */
 		if (store_acts_at_commit(drain->store) && lock_directory(drain) && is_still_ours(drain))
 		{

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * plan/survey.c
- *	  Opens the directory, walks it, and matches its files.
+ *	  Opens the directory, walks the directory, and matches its files.
  *
- * The order makes this safe.  The walk comes before the snapshot that reads the
- * references, so a row that is committed in between protects its file.
- * plan_condemn() looks again at a file that looks like an orphan here.
+ * The order makes the survey safe.  The walk comes before the snapshot that
+ * reads the references, so a row that is committed in between protects its
+ * file.  plan_condemn() looks again at a file that looks like an orphan here.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -57,7 +57,7 @@ check_clock(CleanupPlan *plan)
 	int64		skew;
 
 	/*
-	 * a file system that does not tell its time usually has that of the
+	 * a file system that does not tell its time usually has the time of the
 	 * server
 	 */
 	if (XactReadOnly || store_clock(plan->found.store, &file_system_ns).outcome != FILE_OK)
@@ -77,7 +77,10 @@ read_claim(CleanupPlan *plan)
 									plan->context.settings->upload_dir);
 }
 
-/* Applies a brake if files could not be put back.  Tries nothing in somebody else's directory: no run is made there. */
+/*
+ * Applies a brake if files could not be put back.  Tries nothing in the
+ * directory of another database: no run is made there.
+ */
 static void
 check_undo(CleanupPlan *plan)
 {
@@ -97,7 +100,10 @@ require_own_claim(CleanupPlan *plan)
 		plan_apply_brake(plan, plan->found.claim->brake);
 }
 
-/* The files of a directory belong to one database. */
+/*
+ * Applies a brake if another database cleans a directory above, because the
+ * files of a directory belong to one database.
+ */
 static void
 check_above(CleanupPlan *plan)
 {
@@ -201,7 +207,10 @@ add_walked_file(const char *path, void *arg)
 									  plan_escape_name(path), GetDatabaseEncodingName()));
 }
 
-/* A folder in which another database cleans is a brake; its files are seen all the same. */
+/*
+ * Applies a brake for a folder in which another database cleans; the files of
+ * the folder are seen all the same.
+ */
 static void
 check_below(CleanupPlan *plan, const char *folder)
 {

@@ -3,10 +3,10 @@
  * run/batches.c
  *	  A run that commits in batches.
  *
- * The run commits the files that it condemns, and drains them in steps.  So
- * it can report the outcome of the files at its end, and a run that is cut
- * short keeps what it has done.  The sources are read equally often for a
- * million files and for one.
+ * The run commits the files that it condemns, and drains them in steps.  So it
+ * can report the outcome of the files at its end, and a run that is cut short
+ * keeps what it has done.  The sources are read equally often for a million
+ * files and for one file.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -81,7 +81,7 @@ drain_one(BatchRun *run, const LedgerWork *work, bool finish)
 		at_commit_start_worker_now();
 }
 
-/* Finishes a run that was ended before it condemned a file.  This needs no directory. */
+/* Finishes a run that was ended before it condemned a file.  Needs no directory. */
 static void
 finish_empty_run(const BatchRun *run, const LedgerWork *work)
 {
@@ -137,8 +137,8 @@ cut_short(const BatchRun *run, const char *status, const char *message)
 }
 
 /*
- * Calls work(run).  If that ends in an ERROR, rolls the work back and commits
- * the reason before raising the ERROR again.
+ * Calls work(run).  If the work ends in an ERROR, rolls the work back, and
+ * commits the reason before raising the ERROR again.
  */
 static void
 attempt(BatchRun *run, void (*work) (void *arg))
@@ -301,7 +301,8 @@ run_in_batches(RunRequest *request)
 
 		/*
 		 * the portal of a procedure stays until the next command of its
-		 * session, but temporary files and the directory's lock must go now
+		 * session, but the temporary files and the lock of the directory must
+		 * go now
 		 */
 		plan_end(plan);
 		PG_RE_THROW();

@@ -4,14 +4,15 @@
  *	  Several unlinks or fsyncs at a time, by io_uring.
  *
  * An unlink waits for the journal, for a block that a commit is writing, for
- * an inode that must be read.  Several unlinks at a time wait together, and the
- * space of their files is freed on several processors.  Each of several fsyncs
- * would wait for a flush of the disk; together they wait for one.
+ * an inode that must be read.  Several unlinks at a time wait together, and
+ * the space of their files is freed on several processors.  Each of several
+ * fsyncs would wait for a flush of the disk; together the fsyncs wait for one
+ * flush.
  *
  * io_uring may be missing from the build (without liburing) or from the kernel
  * (before 5.11), or be forbidden by kernel.io_uring_disabled or by the sandbox
- * of a container.  The first call finds that out, and then plain system calls
- * do the work.
+ * of a container.  The first call finds out, and then plain system calls do
+ * the work.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -36,7 +37,9 @@
 /* kernel threads of a ring: with 4 an unlink took more than twice as long, with 32 no less */
 #define RING_THREADS	16
 
-/* Allocated by malloc(), because a failure must be no ERROR here. */
+/*
+ * The ring is allocated by malloc(), because a failure must be no ERROR here.
+ */
 struct StoreRing
 {
 	struct io_uring uring;
@@ -101,7 +104,9 @@ store_close_ring(FileStore *store)
 	ReleaseExternalFD();
 }
 
-/* Returns the ring, which the first call makes; NULL if there can be none. */
+/*
+ * Returns the ring, which the first call makes; NULL if no ring can be made.
+ */
 static struct StoreRing *
 have_ring(FileStore *store)
 {
@@ -113,7 +118,10 @@ have_ring(FileStore *store)
 	return store->ring;
 }
 
-/* Hands the calls over to the kernel.  Returns how many were taken, counted from the first. */
+/*
+ * Hands the calls over to the kernel.  Returns the number of calls that were
+ * taken, counted from the first call.
+ */
 static int
 submit(struct io_uring *uring, StoreCall *calls, int n)
 {
@@ -151,7 +159,7 @@ collect(struct io_uring *uring, int n)
 	struct io_uring_cqe *done;
 	int			rc;
 
-	/* all of them at once: each wait wakes this process up */
+	/* one wait for all calls, because each wait wakes this process up */
 	do
 		rc = io_uring_wait_cqe_nr(uring, &done, n);
 	while (rc == -EINTR);
@@ -205,9 +213,9 @@ call_plainly(const StoreCall *call)
 }
 
 /*
- * Returns whether the plain call is to be tried.  An unlink that has failed may
- * be tried again.  An fsync may not, because the kernel reports a failure only
- * once; ECANCELED means that it has not begun.
+ * Returns whether the plain call is to be tried.  An unlink that has failed
+ * may be tried again.  An fsync may not, because the kernel reports a failure
+ * only once; ECANCELED means that the call has not begun.
  */
 static bool
 is_undone(const StoreCall *call)
@@ -215,7 +223,10 @@ is_undone(const StoreCall *call)
 	return call->errnum != 0 && (call->name != NULL || call->errnum == ECANCELED);
 }
 
-/* A call that the ring has not done is done plainly, and then that outcome counts. */
+/*
+ * A call that the ring has not done is done by a plain system call, whose
+ * outcome counts.
+ */
 void
 store_call_together(FileStore *store, StoreCall *calls, int n)
 {
