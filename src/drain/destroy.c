@@ -17,8 +17,7 @@
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 
-/* limit for the files that are destroyed together, and the microseconds that this should take */
-#define MOST_TOGETHER		512
+/* microseconds that the destruction of a group of files should take */
 #define TOGETHER_US			50000
 
 /* least number of doomed files whose rows are read together */
@@ -191,7 +190,7 @@ destroy_group(Drain *drain, LedgerFile *files, int n)
 	if (took > 2 * TOGETHER_US)
 		drain->together = Max(drain->together / 2, DRAIN_TOGETHER);
 	else if (took < TOGETHER_US && n >= drain->together)
-		drain->together = Min(2 * drain->together, MOST_TOGETHER);
+		drain->together = Min(2 * drain->together, STORE_TOGETHER);
 }
 
 /*

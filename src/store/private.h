@@ -493,9 +493,6 @@ extern WalkReason local_walk_why_not(FileStore *store, const char *path, bool re
  * ----------
  */
 
-/* calls that are under way at a time, at most */
-#define STORE_TOGETHER	512
-
 /* A system call, and its outcome. */
 typedef struct StoreCall
 {

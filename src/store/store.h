@@ -496,6 +496,9 @@ typedef struct StoreDoomed
 	int64		freed;			/* set, in bytes: see store_destroy() */
 } StoreDoomed;
 
+/* limit for the files of a directory that are destroyed at a time */
+#define STORE_TOGETHER	512
+
 /*
  * Destroys `n` captured files of the run `run_id`, several at a time if
  * possible (io_uring, or the requests of a bucket); files of one folder should
