@@ -4,7 +4,7 @@
  *	  The audio_cleanup.* settings, and a snapshot of them for one run.
  *
  * A run reads its settings once.  A SET or a reload during the run does not
- * change them.
+ * change the snapshot.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

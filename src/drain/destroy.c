@@ -234,9 +234,9 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 }
 
 /*
- * Destroys as many of the doomed files as the pace allows.  Returns the number of
- * files dealt with.  Between two steps a doomed file may have been restored:
- * ledger_pick() does not return it.
+ * Destroys as many of the doomed files as the pace allows.  Returns the number
+ * of files dealt with.  Between two steps a doomed file may have been
+ * restored: ledger_pick() does not return such a file.
  */
 static int
 destroy_doomed(Drain *drain, int limit)
@@ -252,7 +252,7 @@ destroy_doomed(Drain *drain, int limit)
 
 	/*
 	 * a transaction that makes a hold has begun since the look: the next look
-	 * waits for it
+	 * waits for that transaction
 	 */
 	if (is_look_old(drain) || !lock_against_holds(drain->context.extension))
 	{

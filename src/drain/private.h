@@ -138,7 +138,7 @@ extern void drain_do_at_commit(Drain *drain, AtCommitAction action, const char *
 
 /*
  * Destroys `n` captured files, and sets their states.  In the transaction of a
- * caller, its commit unlinks them.
+ * caller, the commit unlinks the files.
  */
 extern void drain_destroy_files(Drain *drain, LedgerFile *files, int n);
 

@@ -19,7 +19,10 @@
 static const char name_taken[] = "its name is taken";
 static const char newer_file[] = "a newer file of that name is in the trash";
 
-/* Leaves the file in the trash, as a backup: `obstacle` says why it cannot be put back. */
+/*
+ * Leaves the file in the trash, as a backup: `obstacle` says why the file
+ * cannot be put back.
+ */
 static void
 keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacle)
 {

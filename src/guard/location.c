@@ -6,8 +6,8 @@
  * A mistaken upload_dir or backup_dir must not reach PostgreSQL's own files.
  * Paths are compared after realpath(), because either may be reached through
  * symlinks (pg_wal and tablespaces usually are).  These checks guard against
- * mistakes of the administrator, who makes the settings.  They do not protect
- * a directory that somebody else may rename.
+ * mistakes of the administrator, who makes the settings.  The checks do not
+ * protect a directory that somebody else may rename.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

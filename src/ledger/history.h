@@ -17,7 +17,7 @@
  * audio_cleanup.history_retention_days.  Returns whether more of that history
  * may be left.  The caller repeats the call until the result is false, each
  * time in a transaction of its own, and without the run lock.  A failure is a
- * WARNING, not an ERROR: no cleanup fails because of it.  Needs SPI.
+ * WARNING, not an ERROR: no cleanup fails because of the history.  Needs SPI.
  */
 extern bool history_prune(const Extension *extension);
 

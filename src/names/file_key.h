@@ -4,8 +4,8 @@
  *	  The rules by which a reference protects a file.
  *
  * A reference is the text that an application wrote into a column: a bare
- * name, a path, a URL, a list of them, a document that mentions them.  A file
- * is a path relative to the upload directory.  A file has *keys*, and a
+ * name, a path, a URL, a list of these, a document that mentions names.  A
+ * file is a path relative to the upload directory.  A file has *keys*, and a
  * reference has the keys of all names that it may contain.  A reference
  * protects a file if and only if the two have a key in common.  Because every
  * rule is an equality of keys, the match over millions of rows is a hash join.
@@ -25,9 +25,9 @@
  * no more, either.  A caller that condemns a file because of a match must call
  * key_compare(), which compares the texts.
  *
- * The functions are pure: they use no SQL and no settings, and the only ERROR
- * is out of memory, unless key_pause() raises an ERROR.  Memory is allocated
- * in the current memory context, except the memory of a scope.
+ * The functions are pure: no function uses SQL or a setting, and the only
+ * ERROR is out of memory, unless key_pause() raises an ERROR.  Memory is
+ * allocated in the current memory context, except the memory of a scope.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

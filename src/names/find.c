@@ -17,9 +17,9 @@
  * In case of doubt a place is marked.  A reading in which nothing ends as
  * names do is not marked at all.
  *
- * The common case is an ASCII name or path without anything special.  It
- * occurs for every row of every source, so it must cost little more than a
- * hash: one pass over the bytes finds out whether anything is special.  This
+ * The common case is an ASCII name or path without anything special.  This
+ * case occurs for every row of every source, so it must cost little more than
+ * a hash: one pass over the bytes finds out whether anything is special.  This
  * pass finds the same names as the search.
  *
  * Copyright (c) 2026, audio_cleanup contributors

@@ -3,9 +3,9 @@
  * names/fold.h
  *	  Folds texts: without case, and with one form of each letter.
  *
- * The functions are pure: they use no SQL and no settings, and the only ERROR
- * is out of memory.  `utf8` tells whether a text is UTF-8; if not, only its
- * ASCII is folded.
+ * The functions are pure: no function uses SQL or a setting, and the only
+ * ERROR is out of memory.  `utf8` tells whether a text is UTF-8; if not, only
+ * its ASCII is folded.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

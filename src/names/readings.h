@@ -3,8 +3,8 @@
  * names/readings.h
  *	  The readings of a text: its meanings with escapes decoded.
  *
- * The functions are pure: they use no SQL and no settings, and the only ERROR
- * is out of memory.
+ * The functions are pure: no function uses SQL or a setting, and the only
+ * ERROR is out of memory.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

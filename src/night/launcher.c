@@ -12,7 +12,7 @@
  *
  * The launcher looks at the clock once a minute, because nobody tells a
  * process that the clock was set.  Otherwise only signals and the scheduled
- * hour wake it.
+ * hour wake the launcher.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -4,7 +4,8 @@
  *	  Grants in two levels: viewers may look, operators may clean.
  *
  * The levels are ordinary GRANTs and REVOKEs on the objects of the extension:
- * \dp and pg_dump show them.  They are executed as the caller.
+ * \dp and pg_dump show these GRANTs.  The caller's role executes the GRANTs
+ * and REVOKEs.
  *
  * A role may have USAGE on the schema for other reasons.  So USAGE is granted
  * only to a role that lacks it.  The grant is recorded, and USAGE is taken

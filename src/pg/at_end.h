@@ -5,8 +5,8 @@
  *
  * A module that has work to do at the end of a transaction owns a list, and
  * adds entries to that list.  An entry belongs to the subtransaction that
- * added it: ROLLBACK TO SAVEPOINT forgets the entry, RELEASE hands it to the
- * parent.  ROLLBACK and PREPARE TRANSACTION forget all entries.
+ * added it: ROLLBACK TO SAVEPOINT forgets the entry, RELEASE hands the entry
+ * to the parent.  ROLLBACK and PREPARE TRANSACTION forget all entries.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -71,12 +71,12 @@ extern bool lock_try(const Extension *extension, LockName name);
 
 /*
  * lock_for_hold() takes LOCK_HOLDS for a transaction that makes a hold, and
- * waits until no transaction that destroys files has it.  lock_against_holds()
- * takes LOCK_HOLDS for a transaction that is going to destroy files, and
- * returns false if a transaction that makes a hold has it.  So a hold is
- * committed either before the files that are to be destroyed are read, or
- * after they are gone.  Both locks last until the end of the transaction.
- * Neither function needs SPI.
+ * waits until no transaction that destroys files has that lock.
+ * lock_against_holds() takes LOCK_HOLDS for a transaction that is going to
+ * destroy files, and returns false if a transaction that makes a hold has that
+ * lock.  So a hold is committed either before the files that are to be
+ * destroyed are read, or after they are gone.  Both locks last until the end
+ * of the transaction.  Neither function needs SPI.
  */
 extern void lock_for_hold(const Extension *extension);
 extern bool lock_against_holds(const Extension *extension);

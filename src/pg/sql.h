@@ -222,8 +222,8 @@ extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
 
 /*
  * Calls work(arg) in a subtransaction that is rolled back: no lock and no row
- * outlives it.  An ERROR is passed on.  Needs no SPI; a connection to SPI that
- * work() makes ends with it.
+ * outlives the subtransaction.  An ERROR is passed on.  Needs no SPI; a
+ * connection to SPI that work() makes ends with the subtransaction.
  */
 extern void sql_undo(void (*work) (void *arg), void *arg);
 

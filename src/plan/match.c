@@ -598,7 +598,7 @@ hide_tuplestores(void)
 }
 
 /*
- * Receives files.  Adds them to `set`; or, without a set, notes that the
+ * Receives files.  Adds the files to `set`; or, without a set, notes that the
  * source in the second column refers to the files.
  */
 typedef struct FileReceiver

@@ -88,7 +88,10 @@ check_undo(CleanupPlan *plan)
 		plan_apply_brake(plan, location_check_undo(plan->found.store, plan->context.settings, !XactReadOnly));
 }
 
-/* Applies the brake of the claim.  A replica only notes it, because it looks at the directory of the database that it replicates. */
+/*
+ * Applies the brake of the claim.  A replica only notes the brake, because a
+ * replica looks at the directory of the database that it replicates.
+ */
 static void
 require_own_claim(CleanupPlan *plan)
 {

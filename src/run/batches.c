@@ -185,7 +185,7 @@ write_claim(BatchRun *run)
 	plan_lock_own_directory(run->plan);
 }
 
-/* Condemns the next files.  The commit captures them. */
+/* Condemns the next files.  The commit captures these files. */
 static void
 condemn_batch(void *arg)
 {

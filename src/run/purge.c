@@ -4,8 +4,8 @@
  *	  cleanup_purge_backups(): destroys backups that have expired.
  *
  * The rows of the expired backups, committed days ago, are the order to
- * destroy them.  The drain finds out which backups are needed again, and puts
- * these back before it destroys any other backup.
+ * destroy the files.  The drain finds out which backups are needed again, and
+ * puts these back before it destroys any other backup.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

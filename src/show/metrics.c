@@ -5,8 +5,9 @@
  *
  * A counter may only grow, or the rates computed from it are wrong.  But the
  * history shrinks when it is pruned.  So cleanup_totals has the counters, and
- * triggers add to them in every transaction that ends a file or a run.  There
- * are few counters, so reading them costs little, however long the history is.
+ * triggers add to the counters in every transaction that ends a file or a run.
+ * There are few counters, so reading them costs little, however long the
+ * history is.
  *
  * Gauges are counted when somebody asks, by partial indexes on the rows that
  * are not finished or lie in the trash: see cleanup_metrics_rows() in the

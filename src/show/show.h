@@ -60,8 +60,8 @@ extern void metrics_collect(Tuplestorestate *rows);
 
 /*
  * These functions add the files, or the runs, that an UPDATE has ended to
- * cleanup_totals.  The triggers on cleanup_files and cleanup_runs call them.
- * They need SPI, with the transition tables registered.
+ * cleanup_totals.  The triggers on cleanup_files and cleanup_runs call these
+ * functions, with SPI, and with the transition tables registered.
  */
 extern void metrics_count_files(void);
 extern void metrics_count_runs(void);

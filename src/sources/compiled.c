@@ -91,7 +91,10 @@ mark_functions(MemoryContext parent)
 
 /* --------------------------------------------------------------- plug-in --- */
 
-/* Raises an ERROR if the function was compiled outside of a box.  Then the next call compiles it anew. */
+/*
+ * Raises an ERROR if the function was compiled outside of a box.  Then the
+ * next call compiles the function anew.
+ */
 static void
 refuse_outdated(PLpgSQL_execstate *estate, PLpgSQL_function *function)
 {

@@ -246,9 +246,8 @@ extern FileResult store_begin(StoreJob *job, FileStore *store, int64 run_id, con
  * directory.c
  *
  * These functions return the descriptor of a folder, which the caller closes,
- * or a Folder that the store keeps open.  On failure they return -1 or NULL,
- * and set errno and store->failure.
- * ----------
+ * or a Folder that the store keeps open.  On failure each function returns -1
+ * or NULL, and sets errno and store->failure.  ----------
  */
 
 /* Calls close(fd), and keeps errno. */

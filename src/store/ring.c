@@ -173,7 +173,9 @@ collect(struct io_uring *uring, int n)
 	return n == 0;
 }
 
-/* A ring that has failed may still hold a call, so it is not used again. */
+/*
+ * A ring that has failed may still hold a call, so the ring is not used again.
+ */
 static void
 call_by_ring(FileStore *store, StoreCall *calls, int n)
 {

@@ -556,8 +556,8 @@ typedef struct ConditionalDelete
 } ConditionalDelete;
 
 /*
- * Deletes the `n` files, under the lease.  FILE_FAILED with EAGAIN if there was
- * no time for a file under the lease: the next drain deletes it.
+ * Deletes the `n` files, under the lease.  FILE_FAILED with EAGAIN if there
+ * was no time for a file under the lease: the next drain deletes such a file.
  */
 extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n);
 

@@ -7,8 +7,8 @@
  * The functions are the interface of a library of its own,
  * audio_cleanup_bucket (see audio_cleanup_bucket.c), which is loaded when a
  * bucket is opened.  No other library is linked with the functions:
- * audio_cleanup_bucket_library() returns pointers to them.  The functions
- * allocate memory by malloc(), and raise no ERROR.
+ * audio_cleanup_bucket_library() returns pointers to the functions.  The
+ * functions allocate memory by malloc(), and raise no ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

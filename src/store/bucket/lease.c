@@ -7,21 +7,21 @@
  * gets the bucket.
  *
  * The lease takes the place of a lock on a file.  The lease ends by itself,
- * because a process that dies cannot give it back.  A process that wants the
- * lease puts a version of one object, and lists the versions of that object.
- * The oldest version has the lease; a later process removes its own version
- * again.  To renew the lease, a process puts a new version, and removes its old
- * one; if another version is the oldest by then, the lease is lost.  Only the
- * clock of the server dates a version, and tells its age.
+ * because a process that dies cannot give the lease back.  A process that
+ * wants the lease puts a version of one object, and lists the versions of that
+ * object.  The oldest version has the lease; a later process removes its own
+ * version again.  To renew the lease, a process puts a new version, and
+ * removes its old one; if another version is the oldest by then, the lease is
+ * lost.  Only the clock of the server dates a version, and tells its age.
  *
  * In a bucket that keeps no versions, a process writes an object if no other
  * process has written it, waits, and reads the object again.  The last process
- * to write has the lease, and all other processes see this.  The wait is long
- * enough for any other process that looked before our write: in that time its
- * write has ended, if the server is equally slow for both processes.  Such a
- * lease is not given back.  The process renews the lease during its work, and
- * later the lease ends.  A claim is written in this way, too, on a server that
- * does not know "If-None-Match".
+ * to write has the lease, and all other processes see the new content.  The
+ * wait is long enough for any other process that looked before our write: in
+ * that time its write has ended, if the server is equally slow for both
+ * processes.  Such a lease is not given back.  The process renews the lease
+ * during its work, and later the lease ends.  A claim is written in this way,
+ * too, on a server that does not know "If-None-Match".
  *
  * Only a process that changes something in the bucket has the lease.  A
  * transaction that merely plans looks whether another process has the lease.

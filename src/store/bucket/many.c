@@ -377,7 +377,8 @@ begin_manifest(Portion *portion)
 }
 
 /*
- * Ends the manifest.  If it could not be written, its items are not captured.
+ * Ends the manifest.  If the manifest could not be written, its items are not
+ * captured.
  */
 static void
 end_manifest(Portion *portion)

@@ -4,7 +4,7 @@
  *	  Opens a bucket: its name, its server, and the keys of the requests.
  *
  * Opening does not use the network; store_reach() does.  So a transaction that
- * holds locks can open a bucket, and the commit callback can close it.
+ * holds locks can open a bucket, and the commit callback can close the bucket.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -261,7 +261,10 @@ refuse_document_type(void *arg, const xmlChar * name, const xmlChar * external, 
 	refuse(arg);
 }
 
-/* xml_end() reports errors; libxml2 must not write them to the standard error of the server. */
+/*
+ * xml_end() reports errors; libxml2 must not write errors to the standard
+ * error of the server.
+ */
 static void
 keep_quiet(void *arg, XML_ERROR * error)
 {
@@ -372,7 +375,7 @@ typedef struct ValueReader
 	bool		was_there;		/* the first element `parent` was met */
 	bool		failed;
 	PlainValue *value;			/* the value being read, or NULL */
-	size_t		length;			/* of it */
+	size_t		length;			/* bytes of the value so far */
 } ValueReader;
 
 static void
