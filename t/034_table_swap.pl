@@ -88,5 +88,32 @@ $node->safe_psql('postgres', q{ALTER TABLE calls ADD moved varchar; UPDATE calls
 ok(wait_for_drain($node), 'a column that was dropped is no matter');
 is_deeply(visible_files($dir), $files, 'all files are kept');
 
+# ---- a partition that is being detached: its rows are hidden, and the command may never end ----
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE parts (id int, file_name text) PARTITION BY LIST (id);
+	CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1);
+	CREATE TABLE part_2 PARTITION OF parts FOR VALUES IN (2);
+	INSERT INTO parts VALUES (1, 'part_1.mp3'), (2, 'part_2.mp3');
+	CREATE VIEW over_parts AS SELECT file_name FROM parts;
+	SELECT cleanup_add_source('parts'), cleanup_add_source('over_parts')});
+put_files($dir, 'part_1.mp3', 'part_2.mp3');
+$files = visible_files($dir);
+{
+	my $reader = $node->background_psql('postgres');
+
+	$reader->query_safe('BEGIN; SELECT count(*) FROM parts');
+	like(sql_error($node, q{SET lock_timeout = '100ms'; ALTER TABLE parts DETACH PARTITION part_1 CONCURRENTLY}), qr/lock timeout/, 'a partition is hidden');
+	$reader->quit;
+}
+is($node->safe_psql('postgres', q{SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = 'part_1'::regclass}), 't', 'and not yet detached');
+like(sql_error($node, 'SELECT cleanup_all(force => true)'),
+	qr/source public\.parts lacks partition public\.part_1, which is being detached\n.*HINT:  Register the partition itself, .* DETACH PARTITION public\.part_1 FINALIZE/s, 'a run is refused');
+like(join('|', @{ sql_json($node, 'SELECT cleanup_status()')->{potential_cleanup}{errors} }), qr/source public\.over_parts lacks partition public\.part_1/, 'a view above it, too');
+$node->safe_psql('postgres', q{SELECT cleanup_add_source('part_1'); ALTER TABLE parts DETACH PARTITION part_1 FINALIZE});
+$node->safe_psql('postgres', 'SELECT cleanup_all()');
+ok(wait_for_drain($node), 'what the hint advises works');
+is_deeply(visible_files($dir), $files, 'all files are kept');
+
 $node->stop;
 done_testing();

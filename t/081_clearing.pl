@@ -128,6 +128,26 @@ sql(q{CREATE ROLE oper LOGIN; SELECT cleanup_grant_access('oper', 'operator'); C
 	$session->quit;
 }
 
+# an expression of a trigger, that PL/pgSQL has evaluated in this transaction for a role, runs no function of that role as the table's owner
+sql(q{CREATE ROLE third LOGIN; SELECT cleanup_grant_access('third', 'operator'); GRANT CREATE ON SCHEMA public TO third;
+	SET ROLE third; CREATE FUNCTION third(what text) RETURNS text LANGUAGE plpgsql AS
+	$$BEGIN INSERT INTO public.prize VALUES (current_user); RETURN what; EXCEPTION WHEN insufficient_privilege THEN RETURN what; END$$;
+	SET ROLE app; CREATE TABLE prize (role text);
+	CREATE TABLE asked (id int PRIMARY KEY, audio_url text, status text, updated_at timestamp);
+	INSERT INTO asked VALUES (1, 'asked.mp3', 'failed', '2024-01-01'), (2, NULL, 'processed', '2024-01-01');
+	CREATE FUNCTION asks() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.status := public.third(new.status); RETURN new; END';
+	CREATE TRIGGER asks BEFORE UPDATE ON asked FOR EACH ROW EXECUTE FUNCTION asks();
+	GRANT SELECT, UPDATE ON asked TO third; RESET ROLE; SELECT cleanup_add_source('asked', on_failed => 'clear')});
+put_files($dir, 'asked.mp3');
+{
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SET search_path = pg_catalog, pg_temp; BEGIN; UPDATE public.asked SET status = status WHERE id = 2;
+		SELECT public.cleanup_failed_sessions(force => true) #>> '{result,errors,0}'; COMMIT}, extra_params => [ '-U', 'third' ]);
+	like($stdout, qr/source public\.asked are left alone.*function public\.third\(.*belongs to role "third"/, 'a function of a third is refused, evaluated before or not') or diag($stderr);
+	is(sql('SELECT count(*) FROM prize'), '0', 'and has not run as the owner');
+}
+sql(q{SELECT cleanup_drop_source('asked')});
+unlink "$dir/asked.mp3";
+
 # a view of another role over it: the table's triggers are not run as that role, nor without the right to update
 sql(q{CREATE ROLE viewer_of; GRANT CREATE ON SCHEMA public TO viewer_of; GRANT SELECT, UPDATE (status) ON theirs TO viewer_of; TRUNCATE who;
 	SET ROLE viewer_of; CREATE VIEW seen AS SELECT id AS session, audio_url AS recording, status, updated_at FROM theirs});

@@ -78,14 +78,17 @@ set_mark(MemoryContext context, MemoryContextCallbackFunction mark)
 	MemoryContextRegisterResetCallback(context, callback);
 }
 
-/* Marks the functions that are compiled already, and were not compiled in the box of an earlier reading. */
+/* Marks the functions below `parent` that were not compiled in the box of an earlier reading. */
 static void
 mark_functions(MemoryContext parent)
 {
 	for (MemoryContext context = parent->firstchild; context != NULL; context = context->nextchild)
+	{
 		if (strcmp(context->name, "PL/pgSQL function") == 0 &&
 			!has_mark(context, compiled_here) && !has_mark(context, compiled_elsewhere))
 			set_mark(context, compiled_elsewhere);
+		mark_functions(context);
+	}
 }
 
 
@@ -125,7 +128,6 @@ compiled_begin(void)
 {
 	any_outdated = false;
 	mark_functions(TopMemoryContext);
-	mark_functions(CacheMemoryContext);
 }
 
 bool

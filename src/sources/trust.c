@@ -758,6 +758,40 @@ check_relation_below(const Source *source, Oid relid, List *distributed)
 	return NULL;
 }
 
+static SqlKept detached_query = {
+	"SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhdetachpending AND i.inhparent = ANY ($1) LIMIT 1",
+NULL};
+
+/*
+ * Returns a brake if a partition is being detached: DETACH PARTITION ...
+ * CONCURRENTLY hides its rows at once, and may be cut short.
+ */
+static Brake *
+check_detached(const SourceQuery *query)
+{
+	List	   *parents = NIL;
+	Brake	   *brake = NULL;
+
+	foreach_oid(relid, query->tables)
+		if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
+		parents = lappend_oid(parents, relid);
+	if (parents == NIL)
+		return NULL;
+	if (sql_query_kept(&detached_query, SQL_ARGS(SQL_OIDS(parents))) > 0)
+	{
+		const char *partition = sources_name(DatumGetObjectId(sql_value(0, 1)));
+		const char *parent = sources_name(DatumGetObjectId(sql_value(0, 2)));
+
+		brake = source_brake(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+							 psprintf("source %s lacks partition %s, which is being detached", query->source->name, partition),
+							 "Its rows cannot be read through the source, and may refer to files.");
+		brake->hint = psprintf("Register the partition itself, if its rows are to protect files; then wait for the end of the command, or ALTER TABLE %s DETACH PARTITION %s FINALIZE.",
+							   parent, partition);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return brake;
+}
+
 /*
  * Returns the relations whose attached code needs a look: for a superuser's
  * source all, else the relations of other roles.
@@ -823,7 +857,8 @@ trust_check_query(const SourceQuery *query)
 	if (look_for_code((Node *) query->query, &search) ||
 		look_at_views((Node *) query->query, &search))
 		return search.brake;
-	if ((search.brake = remote_check_owners(query)) != NULL)
+	if ((search.brake = remote_check_owners(query)) != NULL ||
+		(search.brake = check_detached(query)) != NULL)
 		return search.brake;
 	if (search.functions != NIL && citus_has_any(relations))
 		return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
