@@ -364,7 +364,7 @@ sign(Lane *lane)
 	const SignKeys keys = {session->region, session->access_key, session->secret_key};
 	const BucketRequest *request = lane->request;
 
-	if (sign_is_needed(request->url))
+	if (sign_is_needed(request->url, session->access_key))
 	{
 		curl_easy_setopt(lane->easy, CURLOPT_PATH_AS_IS, 1L);
 		return sign_request(lane->headers, request->method, request->url, &keys, time(NULL)) != NULL;

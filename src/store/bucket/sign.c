@@ -4,10 +4,12 @@
  *	  Signs requests that libcurl would sign falsely.
  *
  * libcurl signs by CURLOPT_AWS_SIGV4.  But versions 8.13 to 8.18 sign a "+" of
- * a query as a blank, so that the server refuses the request; and versions
- * from 8.14 on cannot sign a path that must be sent unchanged, as for a key
- * with a part "." or "..".  Debian 13 has 8.14.  Such requests are signed
- * here, with any libcurl, by the hash functions of the server:
+ * a query as a blank, so that the server refuses the request; versions from
+ * 8.14 on cannot sign a path that must be sent unchanged, as for a key with a
+ * part "." or ".."; and version 8.23 encodes the access key, so that the server
+ * does not know an access key with ":", as those of Swift.  Debian 13 has 8.14.
+ * Such requests are signed here, with any libcurl, by the hash functions of the
+ * server:
  * https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -80,13 +82,21 @@ has_dot_part(const char *path, size_t len)
 	return false;
 }
 
+/* Returns whether the access key has a character that an encoded URL has not. */
+static bool
+is_to_be_encoded(const char *access_key)
+{
+	return access_key[strspn(access_key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")] != '\0';
+}
+
 bool
-sign_is_needed(const char *url)
+sign_is_needed(const char *url, const char *access_key)
 {
 	UrlParts	parts;
 
 	split_url(url, &parts);
-	return strstr(parts.query, "%2B") != NULL || has_dot_part(parts.path, parts.path_len);
+	return strstr(parts.query, "%2B") != NULL || has_dot_part(parts.path, parts.path_len) ||
+		is_to_be_encoded(access_key);
 }
 
 

@@ -22,10 +22,10 @@ typedef struct SignKeys
 
 /*
  * Returns whether some version of libcurl signs a request to `url` falsely, or
- * refuses to sign the request: its query has a "+", or its path has a part "."
- * or "..".
+ * refuses to sign the request: its query has a "+", its path has a part "." or
+ * "..", or `access_key` has a character that libcurl would encode, such as ":".
  */
-extern bool sign_is_needed(const char *url);
+extern bool sign_is_needed(const char *url, const char *access_key);
 
 /*
  * Signs a request by AWS Signature Version 4, at the time `now`.  `url` is
