@@ -20,7 +20,7 @@
 #include "src/store/store.h"
 
 /* files of a run that the commit callback itself captures, at most */
-#define AT_COMMIT_FILES	1000
+#define AT_COMMIT_FILES	10000
 
 /*
  * Captures the first AT_COMMIT_FILES of these files of the run `run_id`.  Their
