@@ -200,6 +200,22 @@ keeps('a function that comes late', $again, qr/this session has called a functio
 keeps('a function that comes late, again', "$again \\set ON_ERROR_STOP 0\nCALL cleanup_run(force => true); \\set ON_ERROR_STOP 1");
 $node->safe_psql('postgres', 'CREATE OR REPLACE VIEW app.named AS SELECT app.name_of(url) AS url FROM app.takes');
 
+# the owner of another view may not choose the types either: his view is read first, in the same session
+$node->safe_psql('postgres', q{
+	CREATE ROLE other;
+	CREATE SCHEMA other AUTHORIZATION other;
+	GRANT USAGE ON SCHEMA lent TO other;
+	SET ROLE other;
+	CREATE FUNCTION other.compiles() RETURNS text LANGUAGE plpgsql SET search_path = lent, pg_catalog
+	AS $$BEGIN PERFORM app.name_of('https://host/other.mp3'); RETURN 'none.mp3'; END$$;
+	CREATE VIEW other.first AS SELECT other.compiles() AS url;
+	RESET ROLE;
+	SELECT cleanup_drop_source('app.named');
+	SELECT cleanup_add_source('other.first', '{url}');
+	SELECT cleanup_add_source('app.named', '{url}')});
+keeps('another owner\'s view has compiled the function', '');
+$node->safe_psql('postgres', q{SELECT cleanup_drop_source('other.first')});
+
 # ---- errors that a function catches ----
 
 $node->safe_psql('postgres', q{INSERT INTO app.kinds VALUES ('mine.mp3')});

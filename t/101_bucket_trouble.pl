@@ -226,6 +226,27 @@ else
 }
 
 
+# ---- what others put among our own objects, and a server that lists what it was not asked for
+
+my $last = sql('SELECT max(run_id) FROM cleanup_runs');
+put_object($gateway, "audio/up/.audio_cleanup/trash/$_/x") foreach '9223372036854775807', '9000000000000000';
+my (undef, undef, $warning) = $node->psql('postgres', 'CALL cleanup_run()');
+like($warning, qr/WARNING:  files are left in .*\nDETAIL:  No run of this database can have had this number/, 'a run with a number that we cannot have is left alone');
+is(sql("SELECT max(run_id) - $last FROM cleanup_runs"), '1', 'and the next run has the next number');
+
+my $lost = $last + 5;
+my $killed = log_lines($node, qr/terminated by signal/);
+put_object($gateway, "audio/up/.audio_cleanup/trash/$lost/1-2");
+foreach my $key ('x', 'audio/up/wanted.mp3')
+{
+	rewrite($proxy, [ "<Key>[^<]*trash(%2F|/)$lost(%2F|/)1-2</Key>", "<Key>$key</Key>" ]);
+	$node->psql('postgres', 'CALL cleanup_run()');
+	rewrite($proxy);
+	is(log_lines($node, qr/terminated by signal/), $killed, "a key that was not asked for, $key, ends no process");
+	ok((grep { $_ eq 'wanted.mp3' } @{ visible() }), 'nor is it read');
+}
+
+
 # ---- two databases
 
 put('mine.mp3');

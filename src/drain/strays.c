@@ -30,6 +30,9 @@
 /* runs that have a trash, as a rule at most */
 #define LIST_RUNS	1000
 
+/* runs, at most, that this database can have lost by a recovery to a point in time */
+#define MOST_LOST_RUNS	1000000
+
 typedef struct Strays
 {
 	const Context *context;
@@ -41,6 +44,7 @@ typedef struct Strays
 								 * records */
 	Batch	   *batch;			/* files that the commit itself puts back */
 	int			in_batch;
+	bool		has_warned;		/* leave_out_far_runs() has warned */
 	int64		put_back;
 } Strays;
 
@@ -130,9 +134,10 @@ walk_strays(Strays *strays, TreeWalk *walk, int64 run_id)
 static void
 empty_run(Strays *strays, int64 run_id)
 {
-	TreeWalk   *walk = walk_begin_trash(strays->store, run_id);
+	TreeWalk   *walk;
 
 	strays->batch = at_commit_begin(&strays->place, run_id, AT_COMMIT_PUT_BACK);
+	walk = walk_begin_trash(strays->store, run_id);
 	PG_TRY();
 	{
 		walk_strays(strays, walk, run_id);
@@ -177,9 +182,34 @@ renumber_run(Strays *strays, int64 run_id)
 						store_error_text(strays->store, errnum))));
 }
 
+/*
+ * Leaves out runs whose numbers no lost run of this database can have.  Whoever
+ * may write into a bucket can make a folder of any name, and the next run gets
+ * a greater number than all that are known.  Returns how many are left.
+ */
+static int
+leave_out_far_runs(Strays *strays, int64 *runs, int n)
+{
+	int64		most = backup_last_run(strays->context->extension) + MOST_LOST_RUNS;
+	int			near = 0;
+
+	for (int i = 0; i < n; i++)
+		if (runs[i] <= most)
+			runs[near++] = runs[i];
+		else if (!strays->has_warned)
+		{
+			strays->has_warned = true;
+			ereport(WARNING,
+					(errcode(ERRCODE_WARNING),
+					 errmsg("files are left in %s", drain_trash_path(&strays->place, runs[i])),
+					 errdetail("No run of this database can have had this number.")));
+		}
+	return near;
+}
+
 /* Returns an array of the runs that have a trash, and sets *n to their number. */
 static int64 *
-list_runs(const Strays *strays, int *n)
+list_runs(Strays *strays, int *n)
 {
 	int			room = LIST_RUNS;
 	int64	   *runs = palloc(sizeof(int64) * room);
@@ -191,7 +221,7 @@ list_runs(const Strays *strays, int *n)
 		runs = repalloc_huge(runs, sizeof(int64) * room);
 		found = store_trash_runs(strays->store, runs, room);
 	}
-	*n = Max(Min(room, found), 0);
+	*n = leave_out_far_runs(strays, runs, Max(Min(room, found), 0));
 	return runs;
 }
 

@@ -35,6 +35,7 @@
 #include <sys/stat.h>
 
 #include "access/xlog.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
@@ -117,21 +118,44 @@ claim_text(const char *uuid)
 					data_directory_inode(), uuid, printable_database_name());
 }
 
+/* Returns whether the text can be a UUID: the claim may come from anybody who may write into the directory. */
+static bool
+is_uuid(const char *text)
+{
+	return strspn(text, "0123456789abcdefABCDEF-") == strlen(text);
+}
+
+/*
+ * Replaces what cannot be shown by '?': all that is not ASCII, if the name is
+ * not valid in this database's encoding.
+ */
+static void
+make_showable(char *name)
+{
+	bool		valid = pg_verifymbstr(name, (int) strlen(name), true);
+
+	for (char *p = name; *p != '\0'; p++)
+		if (iscntrl((unsigned char) *p) || (IS_HIGHBIT_SET(*p) && !valid))
+			*p = '?';
+}
+
 static bool
 parse_claim(const char *text, ClaimText *claim)
 {
 	memset(claim, 0, sizeof(*claim));
-	if (strncmp(text, CLAIM_HEADER, strlen(CLAIM_HEADER)) != 0)
+	if (strncmp(text, CLAIM_HEADER, strlen(CLAIM_HEADER)) != 0 ||
+		sscanf(text + strlen(CLAIM_HEADER),
+			   "system_identifier=" UINT64_FORMAT "\n"
+			   "database=%u\n"
+			   "timeline=%u\n"
+			   "data_directory_inode=" UINT64_FORMAT "\n"
+			   "uuid=%63s\n"
+			   "database_name=%63s",
+			   &claim->system_identifier, &claim->database, &claim->timeline,
+			   &claim->data_directory, claim->uuid, claim->database_name) != 6)
 		return false;
-	return sscanf(text + strlen(CLAIM_HEADER),
-				  "system_identifier=" UINT64_FORMAT "\n"
-				  "database=%u\n"
-				  "timeline=%u\n"
-				  "data_directory_inode=" UINT64_FORMAT "\n"
-				  "uuid=%63s\n"
-				  "database_name=%63s",
-				  &claim->system_identifier, &claim->database, &claim->timeline,
-				  &claim->data_directory, claim->uuid, claim->database_name) == 6;
+	make_showable(claim->database_name);
+	return is_uuid(claim->uuid);
 }
 
 

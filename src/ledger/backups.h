@@ -103,6 +103,9 @@ extern int	backup_runs_elsewhere(const Extension *extension, const char *claim,
  */
 extern int	backup_settled_runs(const Extension *extension, const char *claim, int64 *runs, int n);
 
+/* Returns the last number that was taken from the sequence of runs, or the first one. */
+extern int64 backup_last_run(const Extension *extension);
+
 /* Takes and returns the next number of the sequence of runs. */
 extern int64 backup_new_run(const Extension *extension);
 

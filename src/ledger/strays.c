@@ -88,6 +88,12 @@ backup_new_run(const Extension *extension)
 									 "SELECT pg_catalog.nextval($1)"));
 }
 
+int64
+backup_last_run(const Extension *extension)
+{
+	return DatumGetInt64(owner_value(extension, 0, NULL, "SELECT last_value FROM @extschema@.cleanup_runs_run_id_seq"));
+}
+
 /* The inode is not compared, because a copy has another inode. */
 bool
 backup_is_recorded(const Extension *extension, int64 run_id, const char *path,

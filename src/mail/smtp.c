@@ -146,16 +146,17 @@ hear_command(Mail *mail, const char *line, size_t length)
 }
 
 static bool
-is_betrayed(const char *reply, const char *secret)
+is_betrayed(const char *line, size_t length, const char *secret)
 {
-	return secret != NULL && strlen(secret) >= SECRET_MIN && strstr(reply, secret) != NULL;
+	return secret != NULL && strlen(secret) >= SECRET_MIN && memmem(line, length, secret, strlen(secret)) != NULL;
 }
 
 static void
 keep_reply(Mail *mail, const char *line, size_t length)
 {
 	copy_printable(mail->reply, sizeof(mail->reply), line, length);
-	if (is_betrayed(mail->reply, mail->secret) || is_betrayed(mail->reply, mail->server->password))
+	/* the whole line, because a part of a secret is a secret, too */
+	if (is_betrayed(line, length, mail->secret) || is_betrayed(line, length, mail->server->password))
 		mail->reply[3] = '\0';
 }
 

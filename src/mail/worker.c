@@ -178,18 +178,21 @@ record(const Delivery *delivery)
 	worker_commit();
 }
 
-static void
+/* Returns whether there was a mail to be sent. */
+static bool
 send_all(MemoryContext context)
 {
 	Delivery	delivery = {context};
+	bool		any = false;
 
-	while (take(&delivery))
+	for (; take(&delivery); any = true)
 	{
 		make_up(&delivery);
 		send_it(&delivery);
 		record(&delivery);
 		MemoryContextReset(context);
 	}
+	return any;
 }
 
 
@@ -242,19 +245,23 @@ time_to_next(void)
 
 /*
  * Sends mails until no mail is due.  Returns false if another process is
- * sending.
+ * sending, or has locked the row of a mail that is due.
  */
 static bool
 send_due(MemoryContext context)
 {
+	bool		any;
+
 	do
 	{
 		if (!try_lock(LOCK_SENDING))
 			return false;
-		send_all(context);
+		any = send_all(context);
 		unlock(LOCK_SENDING);
-	} while (time_to_next() == 0);
-	return true;
+		if (time_to_next() != 0)
+			return true;
+	} while (any);
+	return false;
 }
 
 static void

@@ -22,6 +22,7 @@
 
 #include "access/transam.h"
 #include "fmgr.h"
+#include "lib/ilist.h"
 #include "plpgsql.h"
 #include "utils/memutils.h"
 
@@ -40,21 +41,35 @@ static void refuse_outdated(PLpgSQL_execstate *estate, PLpgSQL_function *functio
 static PLpgSQL_plugin mine = {.func_setup = refuse_outdated};
 static PLpgSQL_plugin *others = NULL;
 static PLpgSQL_plugin **plugin = NULL;
+static bool is_watching = false;
 static bool any_outdated = false;
+static Oid	reader = InvalidOid;	/* role as which the box reads */
 
 
 /* ----------------------------------------------------------------- marks --- */
 
 /*
- * The mark of a function that was compiled in a box: a callback, which does
- * nothing, of the memory context of the function.  So the mark ends with the
- * context, whose address may be used again.
+ * The mark of a function that was compiled in a box.  The memory context of the
+ * function has the mark, and a callback of that context takes the mark off the
+ * list: the address of the context may be used again.
  */
-static void
-compiled_here(void *arg)
+typedef struct CompiledHere
 {
+	MemoryContextCallback callback;
+	dlist_node	node;
+	PLpgSQL_function *function;
+	Oid			reader;
+} CompiledHere;
+
+static dlist_head compiled = DLIST_STATIC_INIT(compiled);
+
+static void
+forget_compiled(void *arg)
+{
+	dlist_delete(&((CompiledHere *) arg)->node);
 }
 
+/* The mark of a function that was compiled elsewhere: a callback that does nothing. */
 static void
 compiled_elsewhere(void *arg)
 {
@@ -70,11 +85,24 @@ has_mark(MemoryContext context, MemoryContextCallbackFunction mark)
 }
 
 static void
-set_mark(MemoryContext context, MemoryContextCallbackFunction mark)
+mark_compiled(PLpgSQL_function *function)
+{
+	CompiledHere *mark = MemoryContextAllocZero(function->fn_cxt, sizeof(CompiledHere));
+
+	mark->function = function;
+	mark->reader = reader;
+	mark->callback.func = forget_compiled;
+	mark->callback.arg = mark;
+	MemoryContextRegisterResetCallback(function->fn_cxt, &mark->callback);
+	dlist_push_head(&compiled, &mark->node);
+}
+
+static void
+mark_compiled_elsewhere(MemoryContext context)
 {
 	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
 
-	callback->func = mark;
+	callback->func = compiled_elsewhere;
 	MemoryContextRegisterResetCallback(context, callback);
 }
 
@@ -85,9 +113,27 @@ mark_functions(MemoryContext parent)
 	for (MemoryContext context = parent->firstchild; context != NULL; context = context->nextchild)
 	{
 		if (strcmp(context->name, "PL/pgSQL function") == 0 &&
-			!has_mark(context, compiled_here) && !has_mark(context, compiled_elsewhere))
-			set_mark(context, compiled_elsewhere);
+			!has_mark(context, forget_compiled) && !has_mark(context, compiled_elsewhere))
+			mark_compiled_elsewhere(context);
 		mark_functions(context);
+	}
+}
+
+/*
+ * The next call compiles anew what was compiled while code of another role was
+ * running: that role may have set a search_path for it.
+ */
+static void
+outdate_functions(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &compiled)
+	{
+		const CompiledHere *mark = dlist_container(CompiledHere, node, iter.cur);
+
+		if (mark->reader != reader)
+			compat_function_xmin(mark->function) = InvalidTransactionId;
 	}
 }
 
@@ -101,11 +147,15 @@ mark_functions(MemoryContext parent)
 static void
 refuse_outdated(PLpgSQL_execstate *estate, PLpgSQL_function *function)
 {
-	if (has_mark(function->fn_cxt, compiled_here))
+	/*
+	 * a library that was loaded in the box may have kept this plug-in for
+	 * longer
+	 */
+	if (!is_watching || has_mark(function->fn_cxt, forget_compiled))
 		return;
 	if (!has_mark(function->fn_cxt, compiled_elsewhere))
 	{
-		set_mark(function->fn_cxt, compiled_here);
+		mark_compiled(function);
 		return;
 	}
 	compat_function_xmin(function) = InvalidTransactionId;
@@ -124,23 +174,26 @@ compiled_init(void)
 }
 
 void
-compiled_begin(void)
+compiled_begin(Oid role)
 {
 	any_outdated = false;
+	reader = role;
 	mark_functions(TopMemoryContext);
+	outdate_functions();
 }
 
 bool
 compiled_watch(bool on)
 {
-	bool		before = *plugin == &mine;
+	bool		before = is_watching;
 
-	if (on && !before)
+	is_watching = on;
+	if (on && *plugin != &mine)
 	{
 		others = *plugin;
 		*plugin = &mine;
 	}
-	else if (!on && before)
+	else if (!on && *plugin == &mine)
 		*plugin = others;
 	return before;
 }

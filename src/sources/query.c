@@ -812,7 +812,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	/* the end of the subtransaction, also by an ERROR, resets XactReadOnly */
 	XactReadOnly = true;
 	role_keep_quiet();
-	compiled_begin();
+	compiled_begin(source->owner);
 	/* no ERROR from here on, so that the rules are set back */
 	trust_swap_rules(&rules);
 	compiled_watched = compiled_watch(true);

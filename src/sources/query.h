@@ -169,10 +169,12 @@ extern bool trust_has_refused(void);
 extern void compiled_init(void);
 
 /*
- * Marks the functions that the session has compiled by now.  Must be called at
- * the beginning of each box in which compiled_watch() is on.
+ * Marks the functions that the session has compiled by now.  Functions that were
+ * compiled in a box of another role are compiled anew.  Must be called at the
+ * beginning of each box in which compiled_watch() is on; `role` is the role as
+ * which the box reads.
  */
-extern void compiled_begin(void);
+extern void compiled_begin(Oid role);
 
 /*
  * With true, a call of a marked function is an ERROR, and the next call of

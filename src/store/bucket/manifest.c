@@ -156,6 +156,19 @@ bucket_end_manifest(BucketManifest *manifest)
 
 /* ------------------------------------------------------------------- lists --- */
 
+/*
+ * Returns 0, or EIO if a key of the answer does not begin with the prefix that
+ * was asked for: what such a server lists must not be read, and not be removed.
+ */
+static int
+check_keys(Bucket *bucket, const BucketAnswer *answer, const char *prefix)
+{
+	for (int i = 0; i < answer->n_entries; i++)
+		if (strncmp(answer->entries[i].key, prefix, strlen(prefix)) != 0)
+			return bucket_note(bucket, EIO, "the list has a key that was not asked for");
+	return 0;
+}
+
 /* A function that receives an entry of a list.  The entry is valid only during the call. */
 typedef void (*EntrySink) (void *arg, const BucketEntry *entry);
 
@@ -182,6 +195,8 @@ list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, v
 		if (answer->status != 200 ||
 			(answer->truncated && (answer->next_token[0] == '\0' || strcmp(answer->next_token, token) == 0)))
 			return bucket_note(bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
+		if ((errnum = check_keys(bucket, answer, prefix)) != 0)
+			return errnum;
 		for (int i = 0; i < answer->n_entries; i++)
 			sink(arg, &answer->entries[i]);
 		strlcpy(token, answer->next_token, sizeof(token));
@@ -441,7 +456,7 @@ list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
 	errnum = bucket_call(bucket, &call, answer);
 	if (errnum == 0 && (*answer)->status != 200)
 		errnum = bucket_note(bucket, EIO, (*answer)->error);
-	return errnum;
+	return errnum ? errnum : check_keys(bucket, *answer, prefix);
 }
 
 /* Copies the removals from the answer, which does not outlive the next call. */

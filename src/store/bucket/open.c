@@ -209,6 +209,7 @@ bucket_open(const char *url)
 	}
 	bucket = palloc0(sizeof(Bucket));
 	bucket->base.driver = &bucket_driver;
+	bucket->n_parallel = 1;
 	name_bucket(bucket, url);
 	open_session(bucket);
 	return (FileStore *) bucket;

@@ -213,7 +213,8 @@ find_folders(BucketWalk *walk, const char *prefix, char *folders[PAGE_KEYS], int
 		return errnum ? errnum : bucket_note(walk->bucket, EIO, answer->error);
 	/* hidden folders, such as our own, are not walked */
 	for (int i = 0; i < answer->n_entries && *n < PAGE_KEYS; i++)
-		if (answer->entries[i].is_prefix && answer->entries[i].key[strlen(prefix)] != '.')
+		if (answer->entries[i].is_prefix && strncmp(answer->entries[i].key, prefix, strlen(prefix)) == 0 &&
+			answer->entries[i].key[strlen(prefix)] != '.')
 			folders[(*n)++] = MemoryContextStrdup(walk->context, answer->entries[i].key);
 	return 0;
 }
