@@ -216,6 +216,22 @@ $node->safe_psql('postgres', q{
 keeps('another owner\'s view has compiled the function', '');
 $node->safe_psql('postgres', q{SELECT cleanup_drop_source('other.first')});
 
+# nor what a trigger's function means, when sessions are cleared
+$node->safe_psql('postgres', q{
+	CREATE TABLE app.calls (id int PRIMARY KEY, audio_url text, notes text, status text, updated_at timestamp);
+	INSERT INTO app.calls VALUES (1, 'failed.mp3', 'https://host/notes', 'failed', '2020-01-01');
+	CREATE FUNCTION app.shorten() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.notes := app.name_of(NEW.notes); RETURN NEW; END$$;
+	CREATE TRIGGER shorten BEFORE UPDATE ON app.calls FOR EACH ROW EXECUTE FUNCTION app.shorten();
+	SELECT cleanup_drop_source('app.named');
+	SELECT cleanup_add_source('app.calls', on_failed => 'clear')});
+put_file($dir, 'failed.mp3');
+is(sql_error($node, q{SET search_path = lent, pg_catalog, public; SELECT app.name_of('https://host/other.mp3'); CALL cleanup_run(force => true)},
+		extra_params => [ '-U', 'worker' ]), '', 'a session is cleared');
+is($node->safe_psql('postgres', 'SELECT audio_url IS NULL, notes FROM app.calls'), 't|notes', 'and its trigger means its own types');
+$node->safe_psql('postgres', q{
+	SELECT cleanup_drop_source('app.calls');
+	SELECT cleanup_add_source('app.named', '{url}')});
+
 # ---- errors that a function catches ----
 
 $node->safe_psql('postgres', q{INSERT INTO app.kinds VALUES ('mine.mp3')});

@@ -17,17 +17,27 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 
 #include "src/pg/role.h"
 
+#define PLAIN_PATH	"pg_catalog, pg_temp"
+
 void
 role_set_for_now(const char *name, const char *value)
 {
 	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
+role_search_plainly(void)
+{
+	if (strcmp(namespace_search_path, PLAIN_PATH) != 0)
+		role_set_for_now("search_path", PLAIN_PATH);
 }
 
 void
@@ -38,7 +48,7 @@ role_act_as(Oid role, ActingAs *saved)
 						   SECURITY_RESTRICTED_OPERATION |
 						   SECURITY_LOCAL_USERID_CHANGE);
 	saved->guc_level = NewGUCNestLevel();
-	role_set_for_now("search_path", "pg_catalog, pg_temp");
+	role_search_plainly();
 	/* our statements are too short for compiling to pay */
 	role_set_for_now("jit", "off");
 }

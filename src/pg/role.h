@@ -20,6 +20,13 @@ typedef struct ActingAs
 } ActingAs;
 
 /*
+ * Sets a search_path in which nobody but a superuser can put a name that comes
+ * before those of the server.  The caller ends this by AtEOXact_GUC(false, ...)
+ * of a level that it has begun.
+ */
+extern void role_search_plainly(void);
+
+/*
  * Acts as the role `role` in a security-restricted operation with a safe
  * search_path, until role_stop_acting(saved).  After an ERROR in between, the
  * abort of the transaction restores user and settings.  No transaction may be

@@ -24,6 +24,7 @@
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/queryenvironment.h"
 #include "utils/resowner.h"
@@ -206,13 +207,16 @@ values_of(int n, const SqlParameter *parameters)
 
 /*
  * Runs the statement of the guard, and restores the memory context of the
- * caller, which SPI changes.
+ * caller, which SPI changes.  No name in the statement, of a type for example,
+ * is looked up by the caller's search_path.
  */
 static int
 query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *receiver)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	int			guc_level = NewGUCNestLevel();
 
+	role_search_plainly();
 	mine->outer = guard;
 	guard = mine;
 	PG_TRY();
@@ -233,6 +237,7 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 		guard = mine->outer;
 	}
 	PG_END_TRY();
+	AtEOXact_GUC(false, guc_level);
 	MemoryContextSwitchTo(caller);
 	return (int) SPI_processed;
 }

@@ -390,11 +390,13 @@ typedef struct Update
 	const char *sql;
 	const char *input;			/* text of the first parameter, or NULL */
 	int32		typmod;			/* of its type */
+	int			rows;			/* result: number of rows */
 } Update;
 
-static int
-run_update(Update *update)
+static void
+run_update(void *arg)
 {
+	Update	   *update = arg;
 	Oid			function;
 	Oid			ioparam;
 
@@ -404,34 +406,59 @@ run_update(Update *update)
 		update->parameters[0].value = OidInputFunctionCall(function, unconstify(char *, update->input),
 														   ioparam, update->typmod);
 	}
-	return sql_query_on(update->table, update->n, update->parameters, update->sql);
+	update->rows = sql_query_on(update->table, update->n, update->parameters, update->sql);
+	if (compiled_found_outdated())
+		elog(ERROR, "code of a trigger has caught that a function must be compiled anew");
 }
 
 /*
  * Runs the update as the current role.  Code of a role without the rights of
  * the current role is an ERROR: a name in a trigger may lead to a domain that
  * the caller has put into pg_temp.  A use of a temporary table is an ERROR,
- * too.
+ * too.  Returns the ERROR, or NULL.
  */
-static int
+static ErrorData *
 update_watched(Update *update)
 {
 	TrustRules	rules = {.role = GetUserId(),.permanent_only = true};
-	volatile int rows;
+	ErrorData  *volatile error = NULL;
+	bool		was_watching;
 
-	role_keep_quiet();
+	compiled_begin(GetUserId());
 	/* no ERROR from here on, so that the rules are set back */
 	trust_swap_rules(&rules);
+	was_watching = compiled_watch(true);
 	PG_TRY();
 	{
-		rows = run_update(update);
+		error = sql_try(run_update, update);
 	}
 	PG_FINALLY();
 	{
+		(void) compiled_watch(was_watching);
 		trust_swap_rules(&rules);
 	}
 	PG_END_TRY();
-	return rows;
+	return error;
+}
+
+/*
+ * Runs the update, again if a function of a trigger had to be compiled anew.
+ * Returns the number of rows.
+ */
+static int
+update_rows(Update *update)
+{
+	ErrorData  *error;
+
+	role_keep_quiet();
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		error = update_watched(update);
+	} while (error != NULL && compiled_found_outdated());
+	if (error != NULL)
+		sql_rethrow(error);
+	return update->rows;
 }
 
 static char *
@@ -484,7 +511,7 @@ clear_table(const Target *target, Oid table, Datum *tids, int n)
 	int			updated;
 
 	act_as_table_owner(target->source, table, &saved);
-	updated = update_watched(&update);
+	updated = update_rows(&update);
 	check_cleared(target->source, n, updated);
 	role_stop_acting(&saved);
 }
@@ -507,7 +534,7 @@ run_by_key(const Target *target, List *key_columns, const char *key, const char 
 	if (input != NULL)
 		get_atttypetypmodcoll(target->table, get_attnum(target->table, target->columns[0]),
 							  &update.parameters[0].type, &update.typmod, &collation);
-	return update_watched(&update);
+	return update_rows(&update);
 }
 
 /*
@@ -911,7 +938,7 @@ refill_row(const Target *target, const WantedRow *row, const char *value)
 	get_atttypetypmodcoll(table, get_attnum(table, column), &parameters[0].type, &update.typmod, &collation);
 	update.sql = psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
 						  sources_name(table), quote_identifier(column));
-	n = update_watched(&update);
+	n = update_rows(&update);
 	role_stop_acting(&saved);
 	return n > 0;
 }
