@@ -190,11 +190,11 @@ renumber_run(Strays *strays, int64 run_id)
 static int
 leave_out_far_runs(Strays *strays, int64 *runs, int n)
 {
-	int64		most = backup_last_run(strays->context->extension) + MOST_LOST_RUNS;
+	int64		last = backup_last_run(strays->context->extension);
 	int			near = 0;
 
 	for (int i = 0; i < n; i++)
-		if (runs[i] <= most)
+		if (runs[i] - MOST_LOST_RUNS <= last)
 			runs[near++] = runs[i];
 		else if (!strays->has_warned)
 		{

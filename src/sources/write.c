@@ -408,7 +408,9 @@ run_update(void *arg)
 	}
 	update->rows = sql_query_on(update->table, update->n, update->parameters, update->sql);
 	if (compiled_found_outdated())
-		elog(ERROR, "code of a trigger has caught that a function must be compiled anew");
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a trigger has caught that a function must be compiled anew")));
 }
 
 /*
