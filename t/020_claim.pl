@@ -24,6 +24,14 @@ sub claim
 	return read_file("$private/claim");
 }
 
+sub write_claim
+{
+	open my $file, '>:raw', "$private/claim" or die "could not write the claim: $!";
+	print $file $_[0];
+	close $file or die "could not write the claim: $!";
+	return;
+}
+
 sub names
 {
 	return join ' ', sort keys %{ visible_files($dir) };
@@ -121,6 +129,18 @@ make_schema($node, 'other');
 $node->safe_psql('other', q{INSERT INTO sessions (audio_url) VALUES ('wanted.mp3')});
 my $owner = qr/Database "postgres" \(OID $oid\) of this cluster has claimed it\./;
 refused('other', 'a second database', $owner);
+
+# the name in the claim may come from anybody who may write there, and gets into the history
+{
+	write_claim(claim() =~ s/^database_name=.*/database_name=a\xff\e[1mb/mr);
+	$node->psql('other', 'CALL cleanup_run()');
+	is($node->safe_psql('other', 'SELECT message FROM cleanup_runs ORDER BY run_id DESC LIMIT 1') =~ /Database "(.*?)"/ ? $1 : '', 'a??[1mb',
+		'what cannot be shown of a name is left out');
+	write_claim(claim() =~ s/^uuid=.*/uuid=\xff/mr);
+	($rc, $stdout, $stderr) = $node->psql('other', 'SELECT cleanup_all(force => true)');
+	isnt($rc, 0, 'a UUID that is none is no claim of ours');
+	write_claim($first_claim);
+}
 
 # who may take it over
 $node->safe_psql('other', q{

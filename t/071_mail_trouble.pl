@@ -219,6 +219,24 @@ foreach my $where (qw(banner data))
 	stop_mail_server($hanging);
 }
 
+# a mail whose row somebody has locked: the worker waits, and does not try all the time
+{
+	my $down = start_mail_server();
+	use_server($down);
+	stop_mail_server($down);
+	end_mail_workers();
+	$node->safe_psql('postgres', q{TRUNCATE cleanup_mail; INSERT INTO cleanup_mail (run_id) VALUES (1)});
+	my $locker = $node->background_psql('postgres');
+	$locker->query_safe('BEGIN; SELECT FROM cleanup_mail FOR UPDATE');
+	run();
+	ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM (' . mail_workers(q{query = 'waiting to try again'}) . ') w'),
+		'a worker waits for a mail that is locked');
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM cleanup_mail WHERE tries > 0'), 1, 'and other mails are tried meanwhile');
+	$locker->query_safe('ROLLBACK');
+	$locker->quit;
+	ok(wait_for_outbox('tries > 0'), 'and tries the mail afterwards');
+}
+
 # DROP EXTENSION, while a mail is on its way
 my $hanging = start_mail_server(hang => 'banner');
 end_mail_workers();

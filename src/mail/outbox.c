@@ -110,6 +110,13 @@ make_array(const char *const *addresses, int n, const bool *refused)
 	return sql_text_array(taken);
 }
 
+/*
+ * The mails for which the condition holds, without the mails whose rows
+ * another process has locked: no lock on one mail delays the other mails.
+ */
+#define UNLOCKED_MAILS(condition) \
+	"(SELECT u.run_id FROM @extschema@.cleanup_mail u WHERE " condition " FOR UPDATE SKIP LOCKED)"
+
 /* Counts one more try, which begins now. */
 #define TRIED \
 	" tries = m.tries + 1," \
@@ -123,9 +130,8 @@ outbox_take(const Extension *extension, const MailSettings *settings)
 	if (owner_query(extension,
 					SQL_ARGS(SQL_VALUE(TEXTARRAYOID, make_array(settings->to, settings->n_to, NULL))),
 					"UPDATE @extschema@.cleanup_mail m SET" TRIED
-					" WHERE m.run_id = (SELECT d.run_id FROM @extschema@.cleanup_mail d"
-					"  WHERE d.next_try_at <= clock_timestamp() ORDER BY d.next_try_at, d.run_id LIMIT 1"
-					"  FOR UPDATE SKIP LOCKED)"
+					" WHERE m.run_id = " UNLOCKED_MAILS("u.next_try_at <= clock_timestamp()"
+														" ORDER BY u.next_try_at, u.run_id LIMIT 1")
 					" RETURNING m.run_id, m.created_at,"
 					"  ARRAY(SELECT a.address FROM unnest($1) WITH ORDINALITY a(address, n)"
 					"   WHERE a.address <> ALL (m.sent_to) ORDER BY a.n)") > 0)
@@ -162,7 +168,7 @@ outbox_failed(const Extension *extension, const OutboxMail *mail, const char *er
 	if (all_due)
 		owner_query(extension, lengthof(parameters), parameters,
 					"UPDATE @extschema@.cleanup_mail m SET error = $2," TRIED
-					" WHERE m.next_try_at <= clock_timestamp() AND m.run_id <> $1");
+					" WHERE m.run_id IN " UNLOCKED_MAILS("u.next_try_at <= clock_timestamp() AND u.run_id <> $1"));
 }
 
 void
@@ -172,7 +178,7 @@ outbox_give_up(const Extension *extension)
 
 	n = owner_query(extension, 0, NULL,
 					"UPDATE @extschema@.cleanup_mail SET next_try_at = NULL"
-					" WHERE tries > 0 AND next_try_at > created_at + " GIVE_UP_AFTER
+					" WHERE run_id IN " UNLOCKED_MAILS("u.tries > 0 AND u.next_try_at > u.created_at + " GIVE_UP_AFTER)
 					" RETURNING run_id, tries, error");
 	for (int i = 0; i < n; i++)
 		ereport(WARNING,
@@ -187,8 +193,8 @@ outbox_give_up(const Extension *extension)
 void
 outbox_forget(const Extension *extension)
 {
-	owner_query(extension, 0, NULL, "DELETE FROM @extschema@.cleanup_mail WHERE next_try_at IS NULL"
-				" AND created_at < now() - " FORGET_AFTER);
+	owner_query(extension, 0, NULL, "DELETE FROM @extschema@.cleanup_mail WHERE run_id IN "
+				UNLOCKED_MAILS("u.next_try_at IS NULL AND u.created_at < now() - " FORGET_AFTER));
 }
 
 

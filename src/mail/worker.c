@@ -244,8 +244,8 @@ time_to_next(void)
 }
 
 /*
- * Sends mails until no mail is due.  Returns false if another process is
- * sending, or has locked the row of a mail that is due.
+ * Sends mails until no mail is due, or until the row of each mail that is due
+ * is locked.  Returns false if another process is sending.
  */
 static bool
 send_due(MemoryContext context)
@@ -258,10 +258,8 @@ send_due(MemoryContext context)
 			return false;
 		any = send_all(context);
 		unlock(LOCK_SENDING);
-		if (time_to_next() != 0)
-			return true;
-	} while (any);
-	return false;
+	} while (any && time_to_next() == 0);
+	return true;
 }
 
 static void
@@ -288,8 +286,9 @@ keep_trying(MemoryContext context)
 		return;
 	while ((ms = time_to_next()) >= 0 && GetCurrentTimestamp() < end)
 	{
-		if (ms > 0 || !send_due(context))
-			wait_for(Min(Max(ms, BUSY_MS), LOOK_MS));
+		if (ms == 0)
+			(void) send_due(context);
+		wait_for(Min(Max(ms, BUSY_MS), LOOK_MS));
 	}
 	unlock(LOCK_SENDING_NEXT);
 }
