@@ -395,6 +395,12 @@ have_ring(void)
 	return have;
 }
 
+static void
+store_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+{
+	store_destroy_end(store, store_destroy_begin(store, run_id, files, n));
+}
+
 /*
  * Destroys files of two folders, more than one group.  Among the files are
  * names that must not be unlinked, or that are missing.

@@ -20,6 +20,12 @@
 /* microseconds that the destruction of a group of files should take */
 #define TOGETHER_US			50000
 
+/*
+ * least number of files whose states are recorded while other files are being
+ * destroyed
+ */
+#define RECORD_TOGETHER		1000
+
 /* least number of doomed files whose rows are read together */
 #define READ_AHEAD			1000
 
@@ -119,25 +125,56 @@ settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 	}
 }
 
+/* Files that are destroyed together. */
+typedef struct Group
+{
+	LedgerFile *files;
+	int			n;				/* 0: there is no group */
+	StoreDoomed *doomed;
+	StoreUnlinks *unlinks;
+} Group;
+
+static Group
+begin_group(Drain *drain, LedgerFile *files, int n)
+{
+	Group		group = {files, n, NULL, NULL};
+
+	if (drain->at_commit)
+	{
+		for (int i = 0; i < n; i++)
+			destroy_at_commit(drain, &files[i]);
+		return group;
+	}
+	group.doomed = palloc(sizeof(StoreDoomed) * n);
+	for (int i = 0; i < n; i++)
+		group.doomed[i] = (StoreDoomed)
+	{
+		.path = files[i].path,.expected = &files[i].identity
+	};
+	group.unlinks = store_destroy_begin(drain->store, drain->run_id, group.doomed, n);
+	return group;
+}
+
+/* Waits until the files of the group are destroyed, and sets their states. */
+static void
+end_group(Drain *drain, Group *group)
+{
+	if (group->doomed != NULL)
+	{
+		store_destroy_end(drain->store, group->unlinks);
+		for (int i = 0; i < group->n; i++)
+			settle_destroyed(drain, &group->files[i], group->doomed[i].result, group->doomed[i].freed);
+		pfree(group->doomed);
+	}
+	group->n = 0;
+}
+
 void
 drain_destroy_files(Drain *drain, LedgerFile *files, int n)
 {
-	StoreDoomed *doomed = palloc(sizeof(StoreDoomed) * n);
-	int			i;
+	Group		group = begin_group(drain, files, n);
 
-	for (i = 0; i < n; i++)
-		if (drain->at_commit)
-			destroy_at_commit(drain, &files[i]);
-		else
-			doomed[i] = (StoreDoomed)
-		{
-			.path = files[i].path,.expected = &files[i].identity
-		};
-	if (!drain->at_commit)
-		store_destroy_many(drain->store, drain->run_id, doomed, n);
-	for (i = 0; i < n && !drain->at_commit; i++)
-		settle_destroyed(drain, &files[i], doomed[i].result, doomed[i].freed);
-	pfree(doomed);
+	end_group(drain, &group);
 }
 
 /*
@@ -176,40 +213,51 @@ free_in_row(const Drain *drain, const LedgerFile *files, int n)
 }
 
 /*
- * Destroys these files together.  Between two such groups the step may end, and
- * interrupts are taken: so a slow disk gets smaller groups.
+ * Ends the group.  Between two groups the step may end, and interrupts are
+ * taken: so a slow disk gets smaller groups.  `*began` is the time at which
+ * the group before was over.
  */
 static void
-destroy_group(Drain *drain, LedgerFile *files, int n)
+end_timed_group(Drain *drain, Group *group, TimestampTz *began)
 {
-	TimestampTz began = GetCurrentTimestamp();
-	int64		took;
+	int			n = group->n;
+	TimestampTz now;
 
-	drain_destroy_files(drain, files, n);
-	took = GetCurrentTimestamp() - began;
-	if (took > 2 * TOGETHER_US)
+	if (n == 0)
+		return;
+	end_group(drain, group);
+	now = GetCurrentTimestamp();
+	if (now - *began > 2 * TOGETHER_US)
 		drain->together = Max(drain->together / 2, DRAIN_TOGETHER);
-	else if (took < TOGETHER_US && n >= drain->together)
+	else if (now - *began < TOGETHER_US && n >= drain->together)
 		drain->together = Min(2 * drain->together, STORE_TOGETHER);
+	*began = now;
 }
 
 /*
- * Destroys files until the step is over, and records their states.  Between
- * two steps anybody may have put a hold on a doomed file: the held file is
- * passed over, and is looked at once more.  Returns the number of files dealt
- * with.
+ * Destroys files until the step is over, and records their states.  While a
+ * group is being destroyed, the next group is looked at and begun, and the
+ * states of earlier groups are recorded: so the disk need not wait for this
+ * process.  Between two steps anybody may have put a hold on a doomed file:
+ * the held file is passed over, and is looked at once more.  Returns the
+ * number of files dealt with.
  */
 static int
 destroy_files(Drain *drain, LedgerFile *files, int n)
 {
-	TimestampTz began = GetCurrentTimestamp();
+	TimestampTz step_began = GetCurrentTimestamp();
+	TimestampTz began = step_began;
+	Group		group = {files, 0, NULL, NULL};
+	int			recorded = 0;
 	int			i = 0;
 
 	progress_set_phase(PHASE_DELETING);
 	pace_begin_files(&drain->pace);
-	while (i < n && !drain_is_step_over(drain, began))
+	while (i < n && !drain_is_step_over(drain, step_began))
 	{
 		int			together = free_in_row(drain, &files[i], n - i);
+		int			ended = group.n > 0 ? (int) (group.files - files) : i;
+		Group		next;
 
 		progress_tick();
 		if (together == 0)
@@ -218,17 +266,25 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 			i++;
 			continue;
 		}
-		destroy_group(drain, files + i, together);
+		next = begin_group(drain, files + i, together);
+		if (ended - recorded >= RECORD_TOGETHER)
+		{
+			drain_record(drain, files + recorded, ended - recorded);
+			recorded = ended;
+		}
+		end_timed_group(drain, &group, &began);
+		group = next;
 		i += together;
 		drain->portion += together;
 		/* a rest is for a disk, not for the server of a bucket */
 		if (store_acts_at_commit(drain->store))
 			pace_yield(&drain->pace);
 	}
+	end_timed_group(drain, &group, &began);
 	if (i > 0)
 	{
 		drain_make_durable(drain);
-		drain_record(drain, files, i);
+		drain_record(drain, files + recorded, i - recorded);
 	}
 	return i;
 }

@@ -18,7 +18,7 @@
  *	 condemned, and stays.
  *
  * A second look would tell nothing new.  Between the look and the unlink of a
- * file, other files of its folder may be unlinked: see ring.c.
+ * file, other files may be looked at and unlinked: see ring.c.
  *
  * A large file is unlinked at once.  To shorten the file in slices first, by
  * ftruncate(), would take the end of the file from somebody who still plays
@@ -92,73 +92,62 @@ local_destroy(FileStore *store, int64 run_id, const char *path,
 		as_captured(store_unlink(trash, job.where.name, expected, false, freed));
 }
 
-/*
- * Looks at the file, and fills *call with the unlink of the file.  Returns 1,
- * or 0 if no call is left to do.  A file with several links is unlinked at
- * once: otherwise the link counts of two names of one file would not tell the
- * freed bytes.
- */
-static int
-add_unlink(Folder *trash, const char *name, StoreDoomed *file, StoreCall *call)
+struct StoreUnlinks
 {
-	FileIdentity found;
+	int			n;
+	StoreCall	calls[FLEXIBLE_ARRAY_MEMBER];
+};
 
+/*
+ * Looks at the file, and begins its unlink, or does the unlink if the file is
+ * alone.  A file with several links is unlinked at once: otherwise the link
+ * counts of two names of one file would not tell the freed bytes.
+ */
+static void
+begin_unlink(FileStore *store, int64 run_id, StoreDoomed *file, bool alone, StoreUnlinks *unlinks)
+{
+	StoreCall  *call = &unlinks->calls[unlinks->n];
+	StoreJob	job;
+	FileIdentity found;
+	Folder	   *trash = store_reach_captured(&job, store, run_id, file->path, NULL, &file->result);
+
+	file->freed = 0;
+	if (trash == NULL)
+		return;
 	*call = (StoreCall)
 	{
-		.fd = trash->fd,.name = name,.file = file
+		.fd = trash->fd,.name = job.where.name,.file = file
 	};
-	file->result = as_captured(look_before_unlink(trash, name, file->expected, false,
+	file->result = as_captured(look_before_unlink(trash, call->name, file->expected, false,
 												  &found, &file->freed));
 	if (file->result.outcome != FILE_OK)
-		return 0;
-	if (found.nlink <= 1)
-		return 1;
-	if (unlinkat(trash->fd, name, 0) != 0)
-		file->result = vanished_or_failed(errno, "could not remove file");
-	return 0;
+		return;
+	unlinks->n++;
+	store_begin_call(store, call, alone || found.nlink > 1);
 }
 
-/*
- * Destroys the first of the files, and the following files that lie in the
- * same folder.  Returns the number of files.
- */
-static int
-destroy_together(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+StoreUnlinks *
+local_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 {
-	StoreCall	calls[STORE_TOGETHER];
-	FilePath	where;
-	StoreJob	job;
-	Folder	   *trash = store_reach_captured(&job, store, run_id, files[0].path, NULL, &files[0].result);
-	int			n_calls = 0;
-	int			done;
+	StoreUnlinks *unlinks = palloc0(offsetof(StoreUnlinks, calls) + sizeof(StoreCall) * n);
 
-	if (trash == NULL)
-		return 1;
-	for (done = 0; done < n && n_calls < STORE_TOGETHER; done++)
-	{
-		files[done].result = store_split_path(files[done].path, &where);
-		if (files[done].result.outcome != FILE_OK)
-			continue;
-		if (strcmp(where.dir, job.where.dir) != 0)
-			break;
-		n_calls += add_unlink(trash, where.name, &files[done], &calls[n_calls]);
-	}
-	store_call_together(store, calls, n_calls);
-	for (int i = 0; i < n_calls; i++)
-	{
-		if (calls[i].errnum == 0)
-			continue;
-		calls[i].file->result = vanished_or_failed(calls[i].errnum, "could not remove file");
-		calls[i].file->freed = 0;
-	}
-	return done;
+	for (int i = 0; i < n; i++)
+		begin_unlink(store, run_id, &files[i], n == 1, unlinks);
+	return unlinks;
 }
 
 void
-local_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+local_destroy_end(FileStore *store, StoreUnlinks *unlinks)
 {
-	for (int i = 0; i < n; i++)
-		files[i].freed = 0;
-	for (int i = 0; i < n;)
-		i += destroy_together(store, run_id, files + i, n - i);
+	store_end_calls(store, unlinks->calls, unlinks->n);
+	for (int i = 0; i < unlinks->n; i++)
+	{
+		StoreCall  *call = &unlinks->calls[i];
+
+		if (call->errnum == 0)
+			continue;
+		call->file->result = vanished_or_failed(call->errnum, "could not remove file");
+		call->file->freed = 0;
+	}
+	pfree(unlinks);
 }

@@ -75,17 +75,20 @@ pay(FileStore *store)
 	StoreCall	calls[STORE_OWED];
 	int			n = store->n_owed;
 
+	store_settle(store);
 	for (int i = 0; i < n; i++)
+	{
 		calls[i] = (StoreCall)
-	{
-		.fd = store->owed[i].fd
-	};
-	if (store->base.durable)
-		store_call_together(store, calls, n);
+		{
+			.fd = store->owed[i].fd
+		};
+		if (store->base.durable)
+			store_begin_call(store, &calls[i], n == 1);
+	}
+	store_end_calls(store, calls, n);
 	for (int i = 0; i < n; i++)
 	{
-		if (store->base.durable)
-			note_sync(store, calls[i].errnum);
+		note_sync(store, calls[i].errnum);
 		close(calls[i].fd);
 		ReleaseExternalFD();
 	}
@@ -126,16 +129,23 @@ owe(FileStore *store, int fd)
 			fd = -1;
 		}
 		else
+		{
+			store_settle(store);
 			store_sync_directory(store, fd);
+		}
 	}
 	if (fd >= 0)
+	{
+		store_settle(store);
 		close(fd);
+	}
 	errno = save_errno;
 }
 
 static void
 sync_if_dirty(FileStore *store, Folder *folder)
 {
+	store_settle(store);
 	if (folder->fd >= 0 && folder->dirty && store->base.durable)
 		store_sync_directory(store, folder->fd);
 	folder->dirty = false;
@@ -179,7 +189,10 @@ store_leave(FileStore *store, Folder *folder)
 	if (folder->dirty && store->base.durable)
 		owe(store, folder->fd);
 	else
+	{
+		store_settle(store);
 		close(folder->fd);
+	}
 	folder->dirty = false;
 	folder->fd = -1;
 }

@@ -276,10 +276,17 @@ store_destroy(FileStore *store, int64 run_id, const char *path, const FileIdenti
 	return driver_of(store)->destroy(store, run_id, path, expected, freed);
 }
 
-void
-store_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+StoreUnlinks *
+store_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 {
-	driver_of(store)->destroy_many(store, run_id, files, n);
+	return driver_of(store)->destroy_begin(store, run_id, files, n);
+}
+
+void
+store_destroy_end(FileStore *store, StoreUnlinks *unlinks)
+{
+	if (driver_of(store)->destroy_end != NULL)
+		driver_of(store)->destroy_end(store, unlinks);
 }
 
 FileResult

@@ -83,7 +83,9 @@ typedef struct StoreDriver
 									  FileIdentity *identity);
 	FileResult	(*destroy) (FileStore *store, int64 run_id, const char *path,
 							const FileIdentity *expected, int64 *freed);
-	void		(*destroy_many) (FileStore *store, int64 run_id, StoreDoomed *files, int n);
+	StoreUnlinks *(*destroy_begin) (FileStore *store, int64 run_id, StoreDoomed *files, int n);
+	/* NULL: the files are destroyed when destroy_begin() returns */
+	void		(*destroy_end) (FileStore *store, StoreUnlinks *unlinks);
 	FileResult	(*destroy_in_place) (FileStore *store, const char *path,
 									 const FileIdentity *expected, int64 *freed);
 	int			(*trash_runs) (FileStore *store, int64 *runs, int max);

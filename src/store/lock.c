@@ -236,6 +236,7 @@ local_unlock(FileStore *store)
 {
 	ClaimLock  *lock = store->lock;
 
+	store_settle(store);
 	store->lock = NULL;
 	if (lock == NULL || --lock->references > 0)
 		return;

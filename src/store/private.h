@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "lib/ilist.h"
 #ifndef FRONTEND
 #include "storage/fd.h"
 #endif
@@ -466,7 +467,8 @@ extern FileResult local_identify_captured(FileStore *store, int64 run_id, const 
 										  FileIdentity *identity);
 extern FileResult local_destroy(FileStore *store, int64 run_id, const char *path,
 								const FileIdentity *expected, int64 *freed);
-extern void local_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n);
+extern StoreUnlinks *local_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n);
+extern void local_destroy_end(FileStore *store, StoreUnlinks *unlinks);
 extern FileResult local_destroy_in_place(FileStore *store, const char *path,
 										 const FileIdentity *expected, int64 *freed);
 extern int	local_trash_runs(FileStore *store, int64 *runs, int max);
@@ -498,17 +500,29 @@ typedef struct StoreCall
 	int			fd;				/* a folder */
 	const char *name;			/* to be unlinked; NULL: `fd` is to be fsynced */
 	StoreDoomed *file;			/* for the caller's use */
-	int			errnum;			/* set: 0 if the call was done */
+	int			errnum;			/* set when the call is over: 0 if it was done */
+	bool		under_way;		/* for ring.c; false at first */
+	dlist_node	node;			/* for ring.c */
 } StoreCall;
 
 /*
- * Does `n` system calls, at most STORE_TOGETHER, in any order, by io_uring if
- * the kernel and the build have io_uring.  All calls are over when the
- * function returns.
+ * Begins the call, by io_uring if the kernel and the build have io_uring.  A
+ * call that is alone is done at once.  `call` and its name must stay as they
+ * are until the call is over.
  */
-extern void store_call_together(FileStore *store, StoreCall *calls, int n);
+extern void store_begin_call(FileStore *store, StoreCall *call, bool alone);
 
-/* Closes the ring that store_call_together() has opened, if any.  Commit-safe. */
+/* Waits until these calls, which were begun, are over. */
+extern void store_end_calls(FileStore *store, const StoreCall *calls, int n);
+
+/* Waits until all calls that were begun are over.  Commit-safe. */
+extern void store_settle(FileStore *store);
+
+/*
+ * Closes the ring that store_begin_call() has opened, if any.  Waits for the
+ * calls that the kernel has, and does not touch their memory: the outcome of
+ * these calls is lost.  Commit-safe.
+ */
 extern void store_close_ring(FileStore *store);
 
 #endif							/* AUDIO_CLEANUP_STORE_PRIVATE_H */

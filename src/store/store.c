@@ -169,9 +169,10 @@ local_open(const char *path)
 static void
 local_close(FileStore *store)
 {
+	/* first of all: the calls need the folders, and are under the lock */
+	store_close_ring(store);
 	store_forget_syncs(store);
 	local_unlock(store);
-	store_close_ring(store);
 	close(store->root.fd);
 	store_release_descriptors(STORE_DESCRIPTORS);
 	if (store->backup.fd >= 0)
@@ -290,7 +291,8 @@ const StoreDriver local_driver = {
 	.put_back = local_put_back,
 	.identify_captured = local_identify_captured,
 	.destroy = local_destroy,
-	.destroy_many = local_destroy_many,
+	.destroy_begin = local_destroy_begin,
+	.destroy_end = local_destroy_end,
 	.destroy_in_place = local_destroy_in_place,
 	.trash_runs = local_trash_runs,
 	.renumber_trash = local_renumber_trash,

@@ -499,14 +499,24 @@ typedef struct StoreDoomed
 /* limit for the files of a directory that are destroyed at a time */
 #define STORE_TOGETHER	512
 
+/* Files whose destruction has begun. */
+typedef struct StoreUnlinks StoreUnlinks;
+
 /*
  * Destroys `n` captured files of the run `run_id`, several at a time if
  * possible (io_uring, or the requests of a bucket); files of one folder should
  * stand side by side.  Each file is looked at before its unlink, as by
- * store_destroy(), and has its own result.  All unlinks are over when the call
- * returns, and an interrupt has to wait so long.  Not commit-safe.
+ * store_destroy(), and has its own result.
+ *
+ * store_destroy_begin() may return before the unlinks are over, so that other
+ * work can be done meanwhile, or the next files be begun.  `files`, with all
+ * that it points to, must stay as it is until store_destroy_end() returns;
+ * then all unlinks are over, and the results are set.  store_sync(),
+ * store_unlock() and store_close() wait for unlinks that have begun, and an
+ * interrupt has to wait so long.  Not commit-safe.
  */
-extern void store_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n);
+extern StoreUnlinks *store_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n);
+extern void store_destroy_end(FileStore *store, StoreUnlinks *unlinks);
 
 /*
  * Unlinks the file at its own place, if the file still is `expected` (ctime

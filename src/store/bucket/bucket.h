@@ -583,7 +583,7 @@ extern void bucket_expect(FileStore *store, const char *const *paths, int n);
 extern void bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good);
 extern FileResult bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy,
 								 const FileIdentity *expected);
-extern void bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n);
+extern StoreUnlinks *bucket_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n);
 extern FileResult bucket_destroy(FileStore *store, int64 run_id, const char *path,
 								 const FileIdentity *expected, int64 *freed);
 

@@ -324,7 +324,7 @@ copy_back(Job *job, const char *path, const char *as)
 		result = verify_copy(&target, &copy, job->expected);
 	if (result.outcome == FILE_OK)
 	{
-		bucket_destroy_many((FileStore *) job->bucket, 0, &copied, 1);
+		(void) bucket_destroy_begin((FileStore *) job->bucket, 0, &copied, 1);
 		result = copied.result;
 	}
 	return result;

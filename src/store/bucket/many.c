@@ -1021,8 +1021,8 @@ destroy_all(Many *many)
 	(void) remove_all(many, pick_bare_marker, take_bared);
 }
 
-void
-bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+StoreUnlinks *
+bucket_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 {
 	Many		many;
 
@@ -1044,6 +1044,7 @@ bucket_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
 			file->freed = file->expected->size;
 	}
 	end_many(&many);
+	return NULL;
 }
 
 FileResult
@@ -1051,7 +1052,7 @@ bucket_destroy(FileStore *store, int64 run_id, const char *path, const FileIdent
 {
 	StoreDoomed file = {path,.expected = expected};
 
-	bucket_destroy_many(store, run_id, &file, 1);
+	(void) bucket_destroy_begin(store, run_id, &file, 1);
 	*freed = file.freed;
 	return file.result;
 }
