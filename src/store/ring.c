@@ -70,7 +70,8 @@ struct StoreRing
 	dlist_node	node;			/* in `rings` */
 	dlist_head	calls;			/* calls that are not over */
 	int			n_calls;
-	int			n_queued;		/* how many of them the kernel does not have yet */
+	int			n_queued;		/* how many of them the kernel does not have
+								 * yet */
 };
 
 static dlist_head rings = DLIST_STATIC_INIT(rings);
