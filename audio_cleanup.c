@@ -37,6 +37,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "src/drain/at_commit.h"
 #include "src/guard/hold.h"
 #include "src/guard/location.h"
 #include "src/mail/compose.h"
@@ -471,12 +472,21 @@ cleanup_hold(PG_FUNCTION_ARGS)
 {
 	const char *reason = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	const Settings *settings;
+	const Extension *extension;
+	const char *path;
 
 	require_argument(fcinfo, 0, "file");
 	SPI_connect();
+	extension = extension_lookup(false);
 	settings = settings_snapshot();
-	hold_add(extension_lookup(false), settings,
-			 location_relative(settings, text_to_cstring(PG_GETARG_TEXT_PP(0))), reason);
+	path = location_relative(settings, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	/* the hold would be valid from the commit on, which destroys the file */
+	if (at_commit_destroys(path))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the commit of this transaction will purge the backup of file \"%s\"", path),
+				 errhint("Hold the file in an earlier transaction.")));
+	hold_add(extension, settings, path, reason);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

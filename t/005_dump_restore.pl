@@ -141,6 +141,19 @@ $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-p', $node->po
 		'-f', $file, 'restored' ], 'and restored');
 is_deeply(contents('restored', '"Mixed Case".'), $before, 'as it was');
 
+# ---- where a role is missing ----
+
+$node->safe_psql('postgres', q{CREATE ROLE leaver; REVOKE ALL ON SCHEMA "Mixed Case" FROM PUBLIC; SELECT "Mixed Case".cleanup_grant_access('leaver')});
+is($node->safe_psql('postgres', 'SELECT role FROM "Mixed Case".cleanup_access'), 'leaver', 'a role was given USAGE');
+my $archive = "$PostgreSQL::Test::Utils::tmp_check/dump.archive";
+my @where = ('-p', $node->port, '-h', $node->host);
+$node->command_ok([ 'pg_dump', @where, '-Fc', '-f', $archive, 'postgres' ], 'a dump names the role');
+$node->safe_psql('postgres', 'DROP OWNED BY leaver; DROP ROLE leaver; CREATE DATABASE without_role');
+$node->command_ok([ 'pg_restore', @where, '-O', '-x', '-1', '-d', 'without_role', $archive ], 'it is restored where that role is missing');
+is($node->safe_psql('without_role', 'SELECT role FROM "Mixed Case".cleanup_access'), 'leaver', 'and still names it');
+($rc, $stdout, $stderr) = $node->psql('without_role', q{CREATE ROLE leaver; SELECT "Mixed Case".cleanup_revoke_access('leaver')});
+is($rc, 0, 'which can be revoked') or diag($stderr);
+
 $node->stop;
 is(log_lines($node, qr/PANIC:|signal \d+/), '', 'no process has died');
 done_testing();

@@ -67,6 +67,21 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 	ok(exists visible_files($dir)->{$file}, "$end: a held file comes back");
 }
 
+# ---- a purge and a hold in one transaction ----
+
+{
+	put_files($dir, 'backup.mp3');
+	$node->safe_psql('postgres', q{SET audio_cleanup.backup_retention_days = 1; SELECT cleanup_all()});
+	$node->safe_psql('postgres', 'CALL cleanup_run()');
+	$node->safe_psql('postgres', q{UPDATE cleanup_files SET due_at = condemned_at WHERE file = 'backup.mp3'});
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', q{BEGIN; SELECT cleanup_purge_backups(); SELECT cleanup_hold('backup.mp3'); COMMIT});
+	like($stderr, qr/the commit of this transaction will purge the backup of file "backup\.mp3"/, 'a hold after the purge is refused');
+	is(is_trashed('backup.mp3'), 1, 'and the backup stays');
+	$node->psql('postgres', q{BEGIN; SELECT cleanup_hold('backup.mp3'); SELECT cleanup_purge_backups(); COMMIT});
+	$node->psql('postgres', 'CALL cleanup_run()');
+	ok(exists visible_files($dir)->{'backup.mp3'}, 'before the purge, it brings the file back');
+}
+
 # ---- somebody makes a hold, and then the files are to be destroyed ----
 
 foreach my $way ('open', 'prepared')

@@ -28,6 +28,7 @@
 #include <liburing.h>
 #endif
 
+#include "src/store/lock.h"
 #include "src/store/store.h"
 #define SCRATCH
 #include "common.h"
@@ -494,6 +495,71 @@ test_destroy_many(void)
 	store_destroy_many(store, RUN, doomed, 2);
 	ok(doomed[0].result.outcome == FILE_OK && doomed[1].result.outcome == FILE_OK, "and goes when it can");
 	store_close(store);
+}
+
+/*
+ * Destroys files of many folders in two portions that are under way at the
+ * same time, as far as there is a ring.  `end`: in order; or what waits for
+ * them before.
+ */
+static void
+destroy_under_way(const char *end)
+{
+	enum
+	{
+		N = 300, FIRST = 130
+	};
+	FileStore  *store = fresh(tap_text("under-way-%s", end));
+	FileIdentity identity[N];
+	StoreDoomed doomed[N];
+	char		path[N][32];
+	StoreUnlinks *first;
+	StoreUnlinks *second;
+	int			good = 0;
+
+	for (int i = 0; i < N; i++)
+	{
+		snprintf(path[i], sizeof(path[i]), "f%03d/%03d.mp3", i / 2, i);
+		if (i % 2 == 0)
+			make(tap_text("f%03d", i / 2));
+		identity[i] = put_and_know(store, path[i], "sound");
+		must(store_capture(store, RUN, path[i], &identity[i]).outcome == FILE_OK, path[i]);
+		doomed[i] = (StoreDoomed)
+		{
+			.path = path[i],.expected = &identity[i]
+		};
+	}
+	first = store_destroy_begin(store, RUN, doomed, FIRST);
+	second = store_destroy_begin(store, RUN, doomed + FIRST, N - FIRST);
+	if (strcmp(end, "sync") == 0)
+		is(store_sync(store), 0, "synced");
+	else if (strcmp(end, "unlock") == 0)
+		store_unlock(store);
+	if (strcmp(end, "close") != 0)
+	{
+		for (int i = 0; i < N && strcmp(end, "order") != 0; i++)
+			good += !there(tap_text(TRASH "/%s", path[i]));
+		store_destroy_end(store, first);
+		store_destroy_end(store, second);
+		for (int i = 0; i < N; i++)
+			good += doomed[i].result.outcome == FILE_OK && doomed[i].freed == 5;
+		is(good, strcmp(end, "order") == 0 ? N : 2 * N, tap_text("%s: all are gone, and say so", end));
+	}
+	store_close(store);
+	good = 0;
+	for (int i = 0; i < N; i++)
+		good += !there(tap_text(TRASH "/%s", path[i]));
+	/* the calls that the kernel does not have yet are not made at a close */
+	ok(good >= N - 2 * 64, tap_text("%s: no unlink is under way any more", end));
+}
+
+static void
+test_under_way(void)
+{
+	destroy_under_way("order");
+	destroy_under_way("sync");
+	destroy_under_way("unlock");
+	destroy_under_way("close");
 }
 
 static void
@@ -1740,6 +1806,7 @@ main(void)
 	test_open();
 	test_life();
 	test_destroy_many();
+	test_under_way();
 	test_paths();
 	test_nested();
 	test_kinds();

@@ -329,6 +329,22 @@ at_commit_takes_from(int64 run_id)
 	return has_batch(run_id, AT_COMMIT_CAPTURE) || has_batch(run_id, AT_COMMIT_DESTROY);
 }
 
+bool
+at_commit_destroys(const char *path)
+{
+	dlist_iter	iter;
+
+	foreach_batch(iter)
+	{
+		const Batch *batch = batch_of(iter);
+
+		for (int i = 0; batch->action == AT_COMMIT_DESTROY && i < batch->n; i++)
+			if (strcmp(batch->files[i].path, path) == 0)
+				return true;
+	}
+	return false;
+}
+
 void
 at_commit_claim(const Place *place, const char *text, bool replace)
 {

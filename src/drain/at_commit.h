@@ -34,6 +34,9 @@ extern bool at_commit_has_run(int64 run_id);
 /* Returns whether the commit of the current transaction will capture or destroy files of this run. */
 extern bool at_commit_takes_from(int64 run_id);
 
+/* Returns whether the commit of the current transaction will destroy the backup of the file `path`. */
+extern bool at_commit_destroys(const char *path);
+
 /*
  * Writes the claim `text`, with `replace` over another claim, before any file
  * is captured.  If the claim cannot be written, no file is captured: the files

@@ -77,7 +77,7 @@ set_captured(Drain *drain, LedgerFile *file, FileResult result)
 	}
 }
 
-static const char why_let_live[] = "the directory was taken over after it was condemned";
+const char	drain_why_let_live[] = "the directory was taken over after it was condemned";
 
 /*
  * Lets a file live that was condemned before the directory was taken over: by
@@ -94,25 +94,31 @@ let_live(Drain *drain, LedgerFile *file)
 	if (result.outcome == FILE_FAILED || result.outcome == FILE_NO_SPACE)
 		drain_set_failed(drain, file, result);
 	else
-		drain_set_state(file, "skipped", why_let_live);
+		drain_set_state(file, "skipped", drain_why_let_live);
 }
 
 /* let_live() in the transaction of a caller: only the commit of the transaction puts the file back. */
 static void
 let_live_at_commit(Drain *drain, LedgerFile *file, FilePlace place)
 {
-	const char *why = why_let_live;
+	const char *why = drain_why_let_live;
 
 	if (place == PLACE_TRASH)
 		drain_heal_files(drain, file, &why, 1);
 	else if (place != PLACE_UNFINISHED && place != PLACE_UNKNOWN)
-		drain_set_state(file, "skipped", why_let_live);
+		drain_set_state(file, "skipped", drain_why_let_live);
 }
 
 static bool
 is_foreign(const Drain *drain, const LedgerFile *file)
 {
 	return file->condemned_at < drain->taken_over;
+}
+
+bool
+drain_lets_live(const Drain *drain, const LedgerFile *file)
+{
+	return is_foreign(drain, file) && !file->is_backup;
 }
 
 /* Sets the state of a pending file that is at this place.  Returns whether the file must be captured. */

@@ -40,7 +40,7 @@ struct FileIds
 	TupleTableSlot *slot;
 };
 
-static const SqlColumn columns[] = {{"file_id", INT8OID}, {"is_due", BOOLOID}};
+static const SqlColumn columns[] = {{"file_id", INT8OID}, {"is_due", BOOLOID}, {"lives", BOOLOID}};
 
 /*
  * Returns an empty list.  With `interxact` the list outlives the transaction,
@@ -71,17 +71,17 @@ end_ids(FileIds *ids)
 }
 
 static void
-add_id(FileIds *ids, int64 file_id, bool is_due)
+add_id(FileIds *ids, int64 file_id, bool is_due, bool lives)
 {
-	Datum		values[] = {Int64GetDatum(file_id), BoolGetDatum(is_due)};
-	bool		nulls[] = {false, false};
+	Datum		values[] = {Int64GetDatum(file_id), BoolGetDatum(is_due), BoolGetDatum(lives)};
+	bool		nulls[] = {false, false, false};
 
 	tuplestore_putvalues(ids->store, ids->desc, values, nulls);
 }
 
 /* Reads the next file_id.  Returns false at the end. */
 static bool
-next_id(FileIds *ids, int64 *file_id, bool *is_due)
+next_id(FileIds *ids, int64 *file_id, bool *is_due, bool *lives)
 {
 	bool		found = tuplestore_gettupleslot(ids->store, true, false, ids->slot);
 	bool		isnull;
@@ -90,6 +90,7 @@ next_id(FileIds *ids, int64 *file_id, bool *is_due)
 	{
 		*file_id = DatumGetInt64(slot_getattr(ids->slot, 1, &isnull));
 		*is_due = DatumGetBool(slot_getattr(ids->slot, 2, &isnull));
+		*lives = DatumGetBool(slot_getattr(ids->slot, 3, &isnull));
 	}
 	ExecClearTuple(ids->slot);
 	return found;
@@ -127,7 +128,7 @@ add_files(Look *look, int64 *up_to, int64 limit)
 		{
 			progress_tick();
 			match_add(look->match, files[i].path);
-			add_id(look->ids, files[i].file_id, files[i].unsettled);
+			add_id(look->ids, files[i].file_id, files[i].unsettled, drain_lets_live(drain, &files[i]));
 			*up_to = files[i].file_id;
 		}
 		MemoryContextReset(look->scratch);
@@ -176,15 +177,18 @@ part_files(Look *look)
 	int			n = 0;
 	int64		file_id;
 	bool		is_due;
+	bool		lives;
 
-	for (int64 number = 0; next_id(look->ids, &file_id, &is_due); number++)
+	for (int64 number = 0; next_id(look->ids, &file_id, &is_due, &lives); number++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		why[n] = match_why_needed(look->match, number);
+		if (why[n] == NULL && lives && look->kind != LEDGER_PENDING)
+			why[n] = drain_why_let_live;
 		if (why[n] != NULL)
 			needed[n++] = file_id;
 		else if (is_due && look->kind != LEDGER_PENDING)
-			add_id(look->drain->doomed, file_id, true);
+			add_id(look->drain->doomed, file_id, true, false);
 		if (n == NEEDED_ROWS)
 		{
 			deal_with_needed(look, needed, why, n);
@@ -254,10 +258,11 @@ int
 drain_next_doomed(Drain *drain, int limit)
 {
 	bool		is_due;
+	bool		lives;
 
 	limit = Min(limit, DRAIN_NEXT);
 	while (drain->doomed != NULL && drain->n_next < limit &&
-		   next_id(drain->doomed, &drain->next[drain->n_next], &is_due))
+		   next_id(drain->doomed, &drain->next[drain->n_next], &is_due, &lives))
 		drain->n_next++;
 	return Min(drain->n_next, limit);
 }

@@ -152,6 +152,13 @@ extern void drain_settle_missing(Drain *drain, LedgerFile *file);
 extern bool drain_lies_in_trash(Drain *drain, const LedgerFile *file);
 
 /*
+ * Returns whether the file, which is no backup, lives because it was condemned
+ * before the directory was taken over; drain_why_let_live says so to people.
+ */
+extern bool drain_lets_live(const Drain *drain, const LedgerFile *file);
+extern const char drain_why_let_live[];
+
+/*
  * Puts captured files back to their places, and sets their states, because they
  * are needed; why[i] is a text for people.
  */

@@ -12,6 +12,7 @@
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "utils/lsyscache.h"
 
 #include "src/pg/extension.h"
@@ -35,12 +36,45 @@ require_known_version(const char *version)
 			 : errhint("Install the library of version %s, and restart the server.", version)));
 }
 
+/* The owner may have been a superuser when the extension was created. */
+static void
+require_superuser(Oid owner)
+{
+	if (superuser_arg(owner))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("owner \"%s\" of extension \"%s\" is not a superuser",
+					GetUserNameFromId(owner, true), EXTENSION_NAME),
+			 errdetail("Whoever owns the tables of the extension says which files are deleted."),
+			 errhint("Let a superuser own the extension (REASSIGN OWNED), or make its owner a superuser.")));
+}
+
+static bool calls_others = false;
+
+void
+extension_calls_others(bool calls)
+{
+	calls_others = calls;
+}
+
+static void
+refuse_nested_call(void)
+{
+	if (calls_others)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("extension \"%s\" cannot be called while it reads a source or clears a row", EXTENSION_NAME),
+				 errhint("Call no function of the extension in a view that is a source, or in a trigger of its tables.")));
+}
+
 Extension *
 extension_lookup(bool missing_ok)
 {
 	Extension  *extension = NULL;
 	int			n;
 
+	refuse_nested_call();
 	n = sql_query(0, NULL, "SELECT e.oid, e.extowner, e.extnamespace, e.extversion"
 				  " FROM pg_catalog.pg_extension e"
 				  " WHERE e.extname OPERATOR(pg_catalog.=) '" EXTENSION_NAME "'");
@@ -51,6 +85,7 @@ extension_lookup(bool missing_ok)
 		extension->owner = DatumGetObjectId(sql_value(0, 2));
 		extension->namespace_oid = DatumGetObjectId(sql_value(0, 3));
 		require_known_version(sql_text(0, 4));
+		require_superuser(extension->owner);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	if (extension == NULL && !missing_ok)

@@ -24,10 +24,19 @@ typedef struct Extension
  * allocated in the current memory context.  If the extension is not
  * installed, returns NULL with `missing_ok`, and raises an ERROR without.
  * Raises an ERROR also if the extension has another version than this
- * library: the library does not know the tables of other versions.  Needs
- * SPI.
+ * library, which does not know the tables of other versions; and if its owner
+ * is no superuser, because whoever owns our tables says which files are
+ * deleted.  Needs SPI.
  */
 extern Extension *extension_lookup(bool missing_ok);
+
+/*
+ * Says whether code of others runs now that the extension has called: a
+ * source that is read, a trigger of a row that is cleared.  While such code
+ * runs, extension_lookup() raises an ERROR: the code must not begin another
+ * call of the extension within the call that waits for it.
+ */
+extern void extension_calls_others(bool calls);
 
 /*
  * Returns the name that the extension's schema has now, quoted as an

@@ -50,10 +50,6 @@ plan_begin(CleanWhat what, bool dry_run, bool force)
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
 	CleanupPlan *plan = palloc0(sizeof(CleanupPlan));
 
-	callback->func = give_back;
-	callback->arg = plan;
-	MemoryContextRegisterResetCallback(context, callback);
-
 	plan->memory = context;
 	plan->what = what;
 	plan->dry_run = dry_run;
@@ -61,6 +57,11 @@ plan_begin(CleanWhat what, bool dry_run, bool force)
 	plan->context.settings = settings_snapshot();
 	plan->context.extension = extension_lookup(false);
 	plan->found.n_uploads = -1;
+
+	/* a call that is refused must not end the limit of the call around it */
+	callback->func = give_back;
+	callback->arg = plan;
+	MemoryContextRegisterResetCallback(context, callback);
 	MemoryContextSwitchTo(caller);
 	return plan;
 }

@@ -570,6 +570,7 @@ query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
 #define PATIENCE	10
 
 static TimestampTz reading_deadline = 0;
+static bool clock_runs = false;
 static volatile sig_atomic_t n_cancels = 0;
 
 /*
@@ -631,7 +632,8 @@ start_clock(void)
 {
 	n_cancels = 0;
 	others_cancel = false;
-	if (reading_deadline == 0)
+	clock_runs = reading_deadline != 0;
+	if (!clock_runs)
 		return;
 	pqsignal(SIGINT, note_cancel);
 	enable_timeout_every(deadline_timeout(),
@@ -660,8 +662,9 @@ take_cancel_back(void)
 static bool
 stop_clock(const ErrorData *error)
 {
-	if (reading_deadline == 0)
+	if (!clock_runs)
 		return false;
+	clock_runs = false;
 	disable_timeout(deadline_timeout(), false);
 	if (n_cancels > 0 && (!others_cancel || (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)))
 		take_cancel_back();

@@ -45,6 +45,7 @@
 #include "utils/syscache.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/extension.h"
 #include "src/pg/session.h"
 #include "src/pg/sql.h"
 #include "src/sources/citus.h"
@@ -444,6 +445,7 @@ trust_swap_rules(TrustRules *rules)
 	if (OidIsValid(rules->role))
 		ResetPlanCache();
 	in_force = *rules;
+	extension_calls_others(OidIsValid(in_force.role));
 	*rules = before;
 }
 
