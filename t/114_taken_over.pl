@@ -31,6 +31,9 @@ sub take_over
 	return;
 }
 
+# the claim is written and confirmed
+sql($_) foreach 'SELECT cleanup_all()', 'CALL cleanup_run()';
+
 foreach my $go_on ('CALL cleanup_run()', 'SELECT cleanup_all()')
 {
 	# captured by the commit: the run has not recorded that
