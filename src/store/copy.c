@@ -59,7 +59,7 @@ typedef struct Copying
 	int			to;
 	CopyStop	stop;
 	bool		by_hand;		/* copy_file_range() has refused */
-	int64		flushing_from;	/* begin of the bytes that the disk writes now, */
+	int64		flushing_from;	/* begin of the bytes that the disk writes, */
 	int64		flushing_to;	/* and their end */
 } Copying;
 
