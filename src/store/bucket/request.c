@@ -478,14 +478,32 @@ typedef struct Traffic
 	int			busy;			/* lanes that have a call */
 	int			rest_ms;		/* until the first lane that rests is to go on */
 	bool		answered;		/* a call was over in this round */
+	int			keys_errnum;	/* not 0: there were no keys for a call */
 } Traffic;
 
-/* Begins calls in free lanes.  Returns 0 or an errno. */
+/*
+ * Begins a call in a lane.  Returns 0 or an errno.  Keys that cannot be had for
+ * one call are not asked for once more for each of the others.
+ */
 static int
-fill_lanes(Traffic *traffic)
+begin_one_of_many(Traffic *traffic, int i, const BucketCall *call)
+{
+	if (traffic->keys_errnum == 0)
+		traffic->keys_errnum = bucket_have_keys(traffic->bucket);
+	return traffic->keys_errnum != 0 ? traffic->keys_errnum :
+		begin_call(traffic->bucket, BUCKET_FIRST_LANE + i, call);
+}
+
+/*
+ * Begins calls in free lanes.  Returns 0 or an errno.  Sets *failed to whether
+ * a call was taken that could not be begun: then next() may have further calls.
+ */
+static int
+fill_lanes(Traffic *traffic, bool *failed)
 {
 	Bucket	   *bucket = traffic->bucket;
 
+	*failed = false;
 	for (int i = 0; i < bucket->n_parallel && traffic->busy < traffic->width; i++)
 	{
 		BucketLane *lane = &bucket->lanes[BUCKET_FIRST_LANE + i];
@@ -494,13 +512,16 @@ fill_lanes(Traffic *traffic)
 
 		if (is_taken(lane) || !traffic->calls->next(traffic->calls->arg, i, &call))
 			continue;
-		errnum = begin_call(bucket, BUCKET_FIRST_LANE + i, &call);
-		if (errnum == ENOMEM)
+		errnum = begin_one_of_many(traffic, i, &call);
+		if (errnum == ENOMEM || errnum == EINTR)
 			return errnum;
-		if (errnum != 0)
-			traffic->calls->take(traffic->calls->arg, i, errnum, NULL);
-		else
+		if (errnum == 0)
 			traffic->busy++;
+		else
+		{
+			traffic->calls->take(traffic->calls->arg, i, errnum, NULL);
+			*failed = true;
+		}
 	}
 	return 0;
 }
@@ -535,17 +556,18 @@ look_after_lane(Traffic *traffic, int i)
 int
 bucket_call_many(Bucket *bucket, const BucketCalls *calls)
 {
-	Traffic		traffic = {bucket, calls, bucket->n_parallel, 0, 0, false};
+	Traffic		traffic = {bucket, calls, bucket->n_parallel};
+	bool		failed;
 	int			errnum;
 
 	if (bucket->session == NULL)
 		return bucket->open_errnum;
 	for (;;)
 	{
-		errnum = fill_lanes(&traffic);
-		if (errnum != 0 || traffic.busy == 0)
+		errnum = fill_lanes(&traffic, &failed);
+		if (errnum != 0 || (traffic.busy == 0 && !failed))
 			break;
-		traffic.answered = false;
+		traffic.answered = failed;
 		traffic.rest_ms = STEP_MS;
 		for (int i = 0; i < bucket->n_parallel; i++)
 			look_after_lane(&traffic, i);
