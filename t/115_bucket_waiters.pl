@@ -41,7 +41,7 @@ set_rule($proxy, match => '^GET .*prefix=up%2Fgone\.mp3&versions=', do => 'hold_
 my $holder = $node->background_psql('postgres', on_error_stop => 0);
 $holder->query_until(qr/begun/, "\\echo begun\nSELECT cleanup_hold('gone.mp3');\n\\echo over\n");
 ok(is_held($proxy), 'the server is asked for a file that is to be held');
-sql('CALL cleanup_run()');
+$node->psql('postgres', 'CALL cleanup_run()');
 is(states_of($node), 'gone.mp3 deleted, other.mp3 deleted', 'a run destroys files meanwhile, as there is no hold yet');
 is(sql('SELECT count(*) FROM cleanup_holds'), '0', 'indeed');
 release($proxy);
