@@ -764,10 +764,10 @@ take_uncovered(Portion *portion)
 		int			errnum = portion->removals[i].errnum;
 		Item	   *item = item_of(portion, i);
 
-		/* a busy server is asked again */
+		/* a busy server is asked again, and a lost lease is taken again */
 		if (errnum == 0)
 			settle(item, come_to(item->outcome));
-		else if (!portion->removals[i].again)
+		else if (!portion->removals[i].again && errnum != EBUSY)
 			settle(item, fail(errnum, "could not put back file"));
 	}
 }
