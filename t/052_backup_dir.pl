@@ -137,6 +137,45 @@ my $worker_gone = q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backen
 	is_deeply(visible_files($dir), $files->{wanted}, 'all of it');
 }
 
+# ---- a copy that takes long holds nobody else up ----
+
+# drops_a_database(NAME): while each piece of a copy takes a second, and there are 128 of these
+sub drops_a_database
+{
+	my ($name) = @_;
+
+	ok(wait_until(sub { fault_fired($node) > 1 }), "$name: a copy is under way");
+	$node->safe_psql('postgres', 'CREATE DATABASE unrelated');
+	my ($code, $out, $err) = $node->psql('postgres', "SET statement_timeout = '60s';\nDROP DATABASE unrelated");
+	is($err, '', "$name: a database can be dropped meanwhile");
+	return;
+}
+
+{
+	my $files = make_files();
+	my $large = "r$round/large.mp3";
+	my $run;
+
+	# between two files a worker serves all others
+	unlink map { "$dir/$_" } keys %{ $files->{unwanted} };
+	$files->{unwanted} = { $large => put_file($dir, $large, content => 'audio of some length\n' x (32 * 1024 * 1024 / 21)) };
+	set_fault($node, 'pwrite slow 0 1000');
+	$node->safe_psql('postgres', 'SELECT cleanup_all()');
+	drops_a_database('a backup');
+	$run = last_run();
+	ok(exists visible_files($dir)->{$large}, 'a backup: before the copy is made');
+	clear_fault($node);
+	ok(wait_for_drain($node), 'a backup: then all goes on');
+	is(states($run), 'trashed||1', 'a backup: and is backed up');
+	set_fault($node, 'pwrite slow 0 1000');
+	$node->safe_psql('postgres', "SELECT cleanup_restore('$large')");
+	drops_a_database('a restore');
+	ok(!exists visible_files($dir)->{$large}, 'a restore: before the file is back');
+	clear_fault($node);
+	ok(wait_for_drain($node), 'a restore: then all goes on');
+	ok(read_file("$dir/$large") eq $files->{unwanted}{$large}, 'a restore: and the file is back, byte by byte');
+}
+
 # ---- no room ----
 
 foreach my $call ('copy_file_range', 'pwrite')

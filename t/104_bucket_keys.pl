@@ -111,6 +111,25 @@ like($session->query_safe('SELECT cleanup_status()'), qr/ExpiredToken/, 'but not
 is(AudioCleanup::read_file("$proxy->{rules}/used") =~ tr/x//, 1, 'the server is not asked again then');
 clear_rules($proxy);
 
+# keys that cannot be had for one request of a worker, and then can: nothing is captured that stands in no manifest
+set('s3_requests', 1);
+give_out($service, { %{ session(900) }, expires => '2026-01-01T00:00:00Z' });
+put('unwritten.mp3');
+set_rule($proxy, match => '^PUT /audio/up/\.audio_cleanup/lease', do => 'hold');
+sql('SELECT cleanup_all()');
+ok(is_held($proxy), 'a worker has keys');
+set_rule($proxy, match => '^GET .*key-marker=.*versions=', do => 'hold');
+ok(is_held($proxy), 'and looks at its file');
+give_out($service, session(900), how => 'once');
+release($proxy);
+ok(wait_for_drain($node), 'the run is over');
+like(sql("SELECT state || ': ' || error FROM cleanup_files WHERE file = 'unwritten.mp3'"),
+	qr/^failed: could not write manifest: no keys from .*HTTP status 401/, 'a file that no manifest names is not captured');
+is_deeply(keys_of($gateway, 'audio', 'up/'), [ 'unwritten.mp3', 'wanted.mp3' ], 'it is in its place');
+sql('CALL cleanup_run()');
+is_deeply(keys_of($gateway, 'audio', 'up/'), ['wanted.mp3'], 'and goes with the next run');
+set('s3_requests');
+
 # the service does not do what it should
 $session->quit;
 my $good = session(900);

@@ -132,7 +132,10 @@ before(const Fault *fault)
 			usleep(10000);
 	}
 	if (strcmp(fault->action, "slow") == 0)
+	{
+		note_strike();
 		usleep(1000 * fault->errnum);
+	}
 	if (strcmp(fault->action, "errno") != 0)
 		return 0;
 	note_strike();

@@ -8,6 +8,7 @@ JSON; its "how" is one of
     ""        as it should be
     slow      after ten seconds
     refuse    tokens are not accepted
+    once      the first request with a token is refused, and later ones are not
     no_role   the machine has no role
     garbage   the answer holds no keys
     decoy     the answer holds other keys, too, in other places, and is written otherwise
@@ -18,6 +19,7 @@ Each request is told on the standard output, without anything secret in it.
 """
 import http.server
 import json
+import os
 import sys
 import time
 import urllib.parse
@@ -25,6 +27,7 @@ import urllib.parse
 PORT, FOLDER = int(sys.argv[1]), sys.argv[2]
 ROLE_PATH = "/latest/meta-data/iam/security-credentials/"
 TOKEN = "metadata-token-0123456789=="
+REFUSED = set()  # the FOLDER/keys of which a request was refused
 
 
 class Service(http.server.BaseHTTPRequestHandler):
@@ -82,6 +85,15 @@ class Service(http.server.BaseHTTPRequestHandler):
             text = text[:-len("</AssumeRoleWithWebIdentityResponse>")]
         return self.answer(200, text)
 
+    def is_refused(self, keys):
+        if self.headers.get("X-aws-ec2-metadata-token") != TOKEN or keys["how"] == "refuse":
+            return True
+        number = os.stat(f"{FOLDER}/keys").st_ino, os.stat(f"{FOLDER}/keys").st_mtime_ns
+        if keys["how"] != "once" or number in REFUSED:
+            return False
+        REFUSED.add(number)
+        return True
+
     def handle_request(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         with open(f"{FOLDER}/keys", encoding="utf-8") as file:
@@ -93,7 +105,7 @@ class Service(http.server.BaseHTTPRequestHandler):
             return self.answer(200, TOKEN) if self.command == "PUT" and \
                 self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "").isdigit() else self.answer(400, "")
         if self.path.startswith(ROLE_PATH):
-            if self.headers.get("X-aws-ec2-metadata-token") != TOKEN or keys["how"] == "refuse":
+            if self.is_refused(keys):
                 return self.answer(401, "Unauthorized: " + TOKEN)
             if keys["how"] == "no_role":
                 return self.answer(404, "")

@@ -5,10 +5,11 @@ With a certificate, and its key in the same file, TLS is spoken in front.
 
 The rule is JSON: "match" is a regular expression that "METHOD URI" is searched
 for, "times" says for how many requests it is good, "skip" how many pass before
-that, and "do" is one of
+that, "all" that once one was found it is for each request, and "do" is one of
 
     hold       wait until the rule is gone, or another one; FOLDER/held tells that one waits
     hold_after pass it on, and wait so before its answer
+    hang       wait so, and pass it on only if the client still waits
     skew       pass it on, and set the date of the answer back by an hour
     refuse     answer with "code" (503) and "error" (SlowDown), and do not pass it on
     cut        close the connection, and do not pass it on
@@ -45,7 +46,7 @@ def find_rule(request):
         except (OSError, ValueError):
             return None
         used = os.path.getsize(f"{FOLDER}/used") if os.path.exists(f"{FOLDER}/used") else 0
-        if used >= rule["times"] or not re.search(rule["match"], request):
+        if used >= rule["times"] or not (used > 0 and rule.get("all") or re.search(rule["match"], request)):
             return None
         SKIPPED.setdefault(rule.get("id"), 0)
         if SKIPPED[rule.get("id")] < rule.get("skip", 0):
@@ -103,6 +104,14 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         while identify(f"{FOLDER}/rule") == rule:
             time.sleep(0.02)
 
+    def is_left(self):
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def forward(self, body):
         connection = http.client.HTTPConnection("127.0.0.1", TARGET, timeout=60)
         connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -126,8 +135,10 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             error = rule.get("error", "SlowDown")
             text = f"<?xml version='1.0'?><Error><Code>{error}</Code><Message>The proxy refuses it.</Message></Error>"
             return self.answer(rule.get("code", 503), [("Content-Type", "application/xml")], text.encode())
-        if do == "hold":
+        if do in ("hold", "hang"):
             self.hold(number)
+        if do == "hang" and self.is_left():
+            return self.cut()
         status, headers, content = self.forward(body)
         if do == "hold_after":
             self.hold(number)

@@ -43,6 +43,7 @@
 #include "src/guard/claim.h"
 #include "src/ledger/notify.h"
 #include "src/mail/outbox.h"
+#include "src/pg/library.h"
 #include "src/pg/progress.h"
 #include "src/plan/plan.h"
 #include "src/store/claim_file.h"
@@ -351,12 +352,6 @@ lock_directory(Drain *drain)
 	return false;
 }
 
-static bool
-is_interrupted(void)
-{
-	return QueryCancelPending || ProcDiePending;
-}
-
 /*
  * Returns whether the directory is still ours: between two steps another
  * database may have taken the directory over.
@@ -384,7 +379,7 @@ open_directory(Drain *drain)
 	if (brake == NULL)
 		brake = location_set_backup_dir(drain->store, &drain->place);
 	if (brake == NULL)
-		store_set_stop(drain->store, is_interrupted);
+		store_set_stop(drain->store, library_should_stop);
 	return brake;
 }
 

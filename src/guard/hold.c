@@ -13,7 +13,9 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "utils/timestamp.h"
 
 #include "src/guard/hold.h"
 #include "src/pg/lock.h"
@@ -36,34 +38,56 @@ hold_find(const Extension *extension, const char *path)
 	return hold;
 }
 
-/* Tells the caller if no file has that name: the name was probably mistyped. */
-static void
-tell_if_missing(const Settings *settings, const char *path)
+/*
+ * Returns whether no file has that name: the name was probably mistyped.  Looks
+ * only if the store acts at commit, or with `waits` only if the store does not,
+ * because a look then waits for a network.
+ */
+static bool
+is_missing(const Settings *settings, const char *path, bool waits)
 {
 	FileStore  *store = store_open(settings->upload_dir);
 	FileIdentity found;
-	FileOutcome outcome;
+	FileOutcome outcome = FILE_OK;
 
 	if (store == NULL)
-		return;
-	outcome = store_identify(store, path, &found).outcome;
+		return false;
+	if (store_acts_at_commit(store) != waits)
+		outcome = store_identify(store, path, &found).outcome;
 	store_close(store);
-	if (outcome == FILE_VANISHED || outcome == FILE_NOT_REGULAR)
-		ereport(NOTICE,
-				(errcode(ERRCODE_UNDEFINED_FILE),
-				 errmsg("there is no file \"%s\" in the upload directory now", path),
-				 errhint("A hold names exactly one file, by its path relative to the upload directory.")));
+	return outcome == FILE_VANISHED || outcome == FILE_NOT_REGULAR;
 }
 
+/* Returns whether a run has recorded since the time `since` that the file is deleted. */
+static bool
+was_deleted(const Extension *extension, const char *path, TimestampTz since)
+{
+	return owner_finds(extension, SQL_ARGS(SQL_TEXT(path), SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(since))),
+					   "SELECT FROM @extschema@.cleanup_files"
+					   " WHERE file = $1 COLLATE \"C\" AND state = 'deleted' AND finished_at >= $2");
+}
+
+/*
+ * No step of a run can destroy files while the lock is held.  So the server of
+ * a bucket is asked before, and afterwards only the rows.
+ */
 void
 hold_add(const Extension *extension, const Settings *settings, const char *path, const char *reason)
 {
+	TimestampTz looked = GetCurrentTimestamp();
+	bool		missing = is_missing(settings, path, true);
+
+	CHECK_FOR_INTERRUPTS();
 	lock_for_hold(extension);
 	owner_query(extension,
 				SQL_ARGS(SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))),
 				"INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
 				" ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
-	tell_if_missing(settings, path);
+	if (missing || was_deleted(extension, path, looked) || is_missing(settings, path, false))
+		ereport(NOTICE,
+				(errcode(ERRCODE_UNDEFINED_FILE),
+				 errmsg("there is no file \"%s\" in the upload directory now", path),
+				 errhint("A hold names exactly one file, by its path relative to the upload directory.")));
 }
 
 bool

@@ -30,7 +30,8 @@ extern Hold *hold_find(const Extension *extension, const char *path);
  * NULL).  No run that looks after the commit of this transaction condemns the
  * file, and a run that is under way waits for the commit.  The function waits
  * for a step of a run that is destroying files.  An existing hold gets the new
- * reason.  A NOTICE tells the caller if no file has that name.  Needs SPI.
+ * reason.  A NOTICE tells the caller if no file has that name: the server of a
+ * bucket is asked before anything is locked.  Needs SPI.
  */
 extern void hold_add(const Extension *extension, const Settings *settings, const char *path,
 					 const char *reason);

@@ -87,6 +87,7 @@ static const char *const conditions[] = {
 	[LEDGER_DUE] = IS_TRASHED " AND f.due_at <= clock_timestamp()",
 	[LEDGER_RESTORABLE] = "f.state IN ('trashed', 'pending') AND f.upload_id IS NULL",
 	[LEDGER_RESTORING] = "f.state = 'restoring'",
+	[LEDGER_RETURNING] = "f.state IN ('restoring', 'restored') AND f.session_id IS NOT NULL AND f.source IS NOT NULL",
 };
 
 /* Returns the files of this kind for which the condition `which` is true. */

@@ -151,7 +151,9 @@ typedef enum LedgerKind
 	LEDGER_DUE,					/* trashed, and its days are over */
 	LEDGER_RESTORABLE,			/* trashed, due or not; or pending, because a
 								 * captured file may not be recorded yet */
-	LEDGER_RESTORING
+	LEDGER_RESTORING,
+	LEDGER_RETURNING			/* of a failed session, and being restored, or
+								 * restored */
 } LedgerKind;
 
 /*

@@ -3,10 +3,11 @@
  * run/restore.c
  *	  cleanup_restore(): puts backups back.
  *
- * cleanup_restore() marks rows.  The commit puts the files back, and the drain
- * records the outcome, or goes on after a crash.  If a name is taken already,
- * the result of the call says so.  A name may also be taken later: nothing is
- * ever overwritten.
+ * cleanup_restore() looks at all files, and marks their rows; then it restores
+ * the columns of sessions, in rows that others may wait for.  The commit puts
+ * the files back, and the drain records the outcome, or goes on after a crash.
+ * If a name is taken already, the result of the call says so.  A name may also
+ * be taken later: nothing is ever overwritten.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -201,24 +202,6 @@ add_sessions(Restoring *restoring, List *sessions)
 	restoring->n_sessions += list_length(sessions);
 }
 
-/* Restores the cleared columns of failed sessions whose audio comes back. */
-static void
-restore_sessions(Restoring *restoring, const LedgerFile *files, int n)
-{
-	add_sessions(restoring, cleared_restore(restoring->context->extension, drain_rules(restoring->drain), restoring->run_id,
-											files, n, restoring->context->settings->writer_wait,
-											&restoring->errors, &restoring->n_errors));
-}
-
-/* Tries again to fill the columns that an earlier call could not write. */
-static void
-retry_sessions(Restoring *restoring)
-{
-	add_sessions(restoring, cleared_retry(restoring->context->extension, drain_rules(restoring->drain), restoring->run_id,
-										  restoring->context->settings->writer_wait,
-										  &restoring->errors, &restoring->n_errors));
-}
-
 /*
  * Tells the store that the names of files that lie in the trash will be asked
  * for.
@@ -255,7 +238,6 @@ judge_files(Restoring *restoring, LedgerFile *files, int n)
 	}
 	store_expect(drain_store(restoring->drain), NULL, 0);
 	ledger_record(restoring->context->extension, restoring->run_id, files, n);
-	restore_sessions(restoring, files, n);
 }
 
 /*
@@ -282,6 +264,33 @@ judge_run(Restoring *restoring, int64 only_file, const char *as)
 		judge_files(restoring, files, n);
 	} while (n == RESTORE_BATCH);
 	at_commit_end(restoring->batch);
+}
+
+/*
+ * Restores the cleared columns of the failed sessions whose audio comes back, or
+ * has come back by an earlier call that could not write these columns.
+ * `only_file`: see judge_run().  The rows of these sessions stay locked until the
+ * transaction ends, and others may wait for them; so nothing may wait for the
+ * server of a bucket afterwards.
+ */
+static void
+restore_sessions(Restoring *restoring, int64 only_file)
+{
+	int64		after = only_file > 0 ? only_file - 1 : 0;
+	LedgerFile *files;
+	int			n;
+
+	do
+	{
+		files = ledger_files(restoring->context->extension, restoring->run_id, LEDGER_RETURNING,
+							 after, only_file > 0 ? 1 : RESTORE_BATCH, &n);
+		if (n == 0 || (only_file > 0 && files[0].file_id != only_file))
+			break;
+		after = files[n - 1].file_id;
+		add_sessions(restoring, cleared_restore(restoring->context->extension, drain_rules(restoring->drain), restoring->run_id,
+												files, n, restoring->context->settings->writer_wait,
+												&restoring->errors, &restoring->n_errors));
+	} while (n == RESTORE_BATCH);
 }
 
 /* Puts backups of the run back.  Needs the run lock. */
@@ -312,9 +321,8 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 	{
 		brake_raise_if(claim_lock(drain_store(restoring->drain), work->upload_dir,
 								  restoring->context->settings->writer_wait));
-		if (only_file == 0)
-			retry_sessions(restoring);
 		judge_run(restoring, only_file, as);
+		restore_sessions(restoring, only_file);
 	}
 	PG_FINALLY();
 	{

@@ -180,14 +180,23 @@ query_refills(const Extension *extension, Datum ids, int wait_ms)
 	return refills;
 }
 
-static List *
-refill_sessions(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions,
+List *
+cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id, const LedgerFile *files, int n,
 				int wait_ms, List **errors, int64 *n_errors)
 {
 	List	   *restored = NIL;
+	List	   *sources = NIL;
+	List	   *sessions = NIL;
+	Datum		ids;
 
+	for (int i = 0; i < n; i++)
+	{
+		sources = lappend(sources, (char *) files[i].source);
+		sessions = lappend(sessions, (char *) files[i].session);
+	}
 	complete_keys(extension, run_id);
-	foreach_ptr(Refill, refill, query_refills(extension, choose_values(extension, rules, run_id, sources, sessions), wait_ms))
+	ids = choose_values(extension, rules, run_id, sql_text_array(sources), sql_text_array(sessions));
+	foreach_ptr(Refill, refill, query_refills(extension, ids, wait_ms))
 	{
 		ErrorData  *error = sql_try(refill_column, refill);
 
@@ -205,46 +214,4 @@ refill_sessions(const Extension *extension, const KeyRules *rules, int64 run_id,
 			restored = lappend(restored, session);
 	}
 	return restored;
-}
-
-static bool
-comes_back(const LedgerFile *file)
-{
-	return file->session != NULL && file->source != NULL && file->new_state != NULL &&
-		strcmp(file->new_state, "failed") != 0;
-}
-
-List *
-cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id, const LedgerFile *files, int n,
-				int wait_ms, List **errors, int64 *n_errors)
-{
-	List	   *sources = NIL;
-	List	   *sessions = NIL;
-
-	for (int i = 0; i < n; i++)
-		if (comes_back(&files[i]))
-		{
-			sources = lappend(sources, (char *) files[i].source);
-			sessions = lappend(sessions, (char *) files[i].session);
-		}
-	return refill_sessions(extension, rules, run_id, sql_text_array(sources),
-						   sql_text_array(sessions), wait_ms, errors, n_errors);
-}
-
-List *
-cleared_retry(const Extension *extension, const KeyRules *rules, int64 run_id, int wait_ms,
-			  List **errors, int64 *n_errors)
-{
-	Datum		sources;
-	Datum		sessions;
-
-	owner_query(extension, SQL_ARGS(SQL_INT8(run_id)),
-				"SELECT coalesce(pg_catalog.array_agg(t.source), '{}'), coalesce(pg_catalog.array_agg(t.session_id), '{}')"
-				" FROM (SELECT c.source, c.session_id FROM @extschema@.cleanup_cleared c"
-				"  JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
-				"  WHERE c.run_id = $1 AND f.state = 'restored' GROUP BY 1, 2) t");
-	sources = sql_array(0, 1);
-	sessions = sql_array(0, 2);
-	SPI_freetuptable(SPI_tuptable);
-	return refill_sessions(extension, rules, run_id, sources, sessions, wait_ms, errors, n_errors);
 }

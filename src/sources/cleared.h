@@ -26,22 +26,15 @@ extern void cleared_remember(const Extension *extension, int64 run_id, const Sou
 /*
  * Writes the recorded values back to the columns of the sessions of the `n`
  * files, if the columns still are NULL, and forgets those values.  The run
- * `run_id` condemned the files; the files are being restored, and recorded as
- * restored.  A value that refers to files of its session, by the `rules`,
- * comes back only with one of these files.  Waits for locks at most `wait_ms`
- * milliseconds.  Returns the sessions (char *).  Adds failures to *errors
- * (char *) and *n_errors; a failure does not keep the files from coming back.
- * Needs SPI.
+ * `run_id` condemned the files, which are of the kind LEDGER_RETURNING; an
+ * earlier call may have failed to write their columns.  A value that refers to
+ * files of its session, by the `rules`, comes back only with one of these
+ * files.  Waits for locks at most `wait_ms` milliseconds.  Returns the sessions
+ * (char *).  Adds failures to *errors (char *) and *n_errors; a failure does
+ * not keep the files from coming back.  Needs SPI.
  */
 extern List *cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id,
 							 const LedgerFile *files, int n, int wait_ms, List **errors,
 							 int64 *n_errors);
-
-/*
- * Does the work of cleared_restore() for files of the run that an earlier call
- * restored without being able to write their columns.
- */
-extern List *cleared_retry(const Extension *extension, const KeyRules *rules, int64 run_id,
-						   int wait_ms, List **errors, int64 *n_errors);
 
 #endif							/* AUDIO_CLEANUP_CLEARED_H */

@@ -38,6 +38,9 @@
 /* a divisor of COPY_CHUNK */
 #define BUFFER_SIZE		(256 * 1024)
 
+/* bytes after which the disk begins to write a copy */
+#define FLUSH_BYTES		(32 * 1024 * 1024)
+
 /* bytes of the names, and of a value, of extended attributes: the limit of Linux */
 #define ATTRIBUTES_MAX	(64 * 1024)
 
@@ -56,6 +59,8 @@ typedef struct Copying
 	int			to;
 	CopyStop	stop;
 	bool		by_hand;		/* copy_file_range() has refused */
+	int64		flushing_from;	/* begin of the bytes that the disk writes, */
+	int64		flushing_to;	/* and their end */
 } Copying;
 
 
@@ -133,6 +138,36 @@ copy_some(Copying *copying, int64 offset, size_t size)
 	return errno == 0 ? n : -1;
 }
 
+/* Calls sync_file_range().  Returns 0 or an errno, but 0 where the system or the file system lacks that call. */
+static int
+flush(int fd, int64 from, int64 to, unsigned int flags)
+{
+	if (from == to || sync_file_range(fd, from, to - from, flags) == 0)
+		return 0;
+	return errno == EIO || errno == ENOSPC || errno == EDQUOT ? errno : 0;
+}
+
+/*
+ * Makes the disk write what was copied up to `end`, while the next bytes are
+ * copied.  Else the fsync of a large copy would have to write all of it, and
+ * would serve no stop() for that time.  Returns 0 or an errno.
+ */
+static int
+flush_behind(Copying *copying, int64 end)
+{
+	int64		from = copying->flushing_from;
+	int64		to = copying->flushing_to;
+	int			errnum;
+
+	if (end - to < FLUSH_BYTES)
+		return 0;
+	copying->flushing_from = to;
+	copying->flushing_to = end;
+	errnum = flush(copying->to, to, end, SYNC_FILE_RANGE_WRITE);
+	return errnum != 0 ? errnum :
+		flush(copying->to, from, to, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+}
+
 /* Copies the bytes from `offset` to `end`.  Returns 0 or an errno. */
 static int
 copy_range(Copying *copying, int64 offset, int64 end)
@@ -140,6 +175,7 @@ copy_range(Copying *copying, int64 offset, int64 end)
 	while (offset < end)
 	{
 		ssize_t		n;
+		int			errnum;
 
 		/* copy_some() may copy fewer bytes than the caller asks for */
 		if (is_stopped(copying->stop))
@@ -152,6 +188,9 @@ copy_range(Copying *copying, int64 offset, int64 end)
 		if (n == 0)
 			return EIO;			/* the file has become shorter */
 		offset += n;
+		errnum = flush_behind(copying, offset);
+		if (errnum != 0)
+			return errnum;
 	}
 	return 0;
 }
@@ -184,7 +223,7 @@ find_data(int fd, int64 offset, int64 size, int64 *from, int64 *to)
 static int
 copy_content(int from, int to, int64 size, CopyStop stop)
 {
-	Copying		copying = {from, to, stop, false};
+	Copying		copying = {from, to, stop, false, 0, 0};
 	int64		offset = 0;
 	int64		start;
 	int64		end;

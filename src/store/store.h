@@ -250,7 +250,8 @@ extern FileResult store_set_backup_dir(FileStore *store, const char *path,
 extern bool store_is_quick(const FileStore *store);
 
 /*
- * Makes the store call stop() now and then while a file is copied.  If stop()
+ * Makes the store call stop() now and then while a file is copied: other
+ * sessions may wait for what stop() does, see library_should_stop().  If stop()
  * returns true, the copy is given up, and the file stays at its place:
  * FILE_FAILED with EINTR.  A bucket needs no stop(): its functions look for
  * interrupts, and give up with EINTR, too.

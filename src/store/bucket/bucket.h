@@ -71,6 +71,8 @@ typedef struct BucketCall
 	bool		once;			/* not to be repeated, except with renewed
 								 * keys: the caller finds out whether the
 								 * server has carried out the request */
+	bool		leased;			/* made only while we have the lease: see
+								 * lease.c */
 } BucketCall;
 
 /*
@@ -93,6 +95,8 @@ typedef struct BucketLane
 	bool		rests;			/* the server had no time for the request,
 								 * which */
 	int64		rests_until_ms; /* is repeated at this time */
+	bool		is_expired;		/* the request was given up, because the lease
+								 * was over */
 	char		hex[80];		/* hash of the body */
 	char		url[BUCKET_URL_SIZE];
 } BucketLane;
@@ -159,8 +163,12 @@ extern const StoreDriver bucket_driver;
  * Makes a request, waits for the answer, and repeats the request if the server
  * had no time for it.  Returns 0, also for an answer that says 404, 409, 412
  * or 501; or an errno.  Sets *answer, which lasts until the next
- * bucket_call().  Does not change *answer if no request was made, or if the
- * call was stopped.
+ * bucket_call(), or the next leased call.  Does not change *answer if no
+ * request was made, or if the call was stopped.
+ *
+ * A leased call renews the lease if necessary.  EBUSY, if the lease was lost;
+ * or, with NULL as *answer, if the lease ended before the call was over:
+ * EAGAIN, or ETIMEDOUT for a call with `once` whose request was on its way.
  */
 extern int	bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer);
 
@@ -168,6 +176,9 @@ extern int	bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswe
  * Copies the version `version` of `key`, or with NULL the newest version, to
  * the key `target`, in the server.  `once`: see BucketCall.  Returns 0 or an
  * errno, and sets *answer, as bucket_call() does.
+ *
+ * The copy of a large file may take longer than a lease.  So the call is not
+ * leased: a copy hides nothing, and deletes nothing.
  */
 extern int	bucket_copy(Bucket *bucket, const char *key, const char *version, const char *target, bool once,
 						const BucketAnswer **answer);
@@ -398,9 +409,8 @@ typedef struct BucketRemoval
 
 /*
  * Makes `n` removals, by requests of many keys, several at a time.  The removal
- * of a version is tried again; a marker is made once at most.  With `leased`
- * no request begins while the lease may end.  Returns 0, or an errno if not all
- * removals were dealt with.
+ * of a version is tried again; a marker is made once at most.  `leased`: see
+ * BucketCall.  Returns 0, or an errno if not all removals were dealt with.
  */
 extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
 
@@ -431,16 +441,30 @@ extern void bucket_append_xml(StringInfo body, const char *text);
 
 /*
  * Takes or renews the lease, so that no other process works on the bucket.
- * Must be called before each change in the bucket.  FILE_OK; FILE_FAILED, with
- * EBUSY if another process has the lease.
+ * Must be called before each change in the bucket, and before the versions are
+ * listed that are to be changed.  FILE_OK; FILE_FAILED, with EBUSY if another
+ * process has the lease.
  */
 extern FileResult bucket_keep_lease(Bucket *bucket);
 
 /*
- * Returns whether there is no lease, or the lease may end before a request
- * that begins now is over.
+ * Renews the lease, if necessary, in the midst of a change.  Fails with EBUSY
+ * also if the lease has ended: another process may have had the lease in
+ * between, so what was listed before may not be true any more.
+ */
+extern FileResult bucket_stay_leased(Bucket *bucket);
+
+/*
+ * Returns whether there is no lease, or so little of the lease is left that no
+ * leased request may begin.
  */
 extern bool bucket_lease_ends(const Bucket *bucket);
+
+/*
+ * Returns whether there is no lease, or so little of the lease is left that
+ * leased requests which are on their way must be given up.
+ */
+extern bool bucket_lease_is_over(const Bucket *bucket);
 
 extern FileResult bucket_lock(FileStore *store);
 extern void bucket_unlock(FileStore *store);

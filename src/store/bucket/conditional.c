@@ -182,7 +182,7 @@ next_delete(void *arg, int lane, BucketCall *call)
 	DeleteLane *on;
 	pg_time_t	modified;
 
-	if (deleting->next == deleting->n || bucket_lease_ends(deleting->bucket))
+	if (deleting->next == deleting->n || bucket_lease_is_over(deleting->bucket))
 		return false;
 	file = &deleting->files[deleting->next];
 	on = &deleting->lanes[lane];
@@ -195,6 +195,7 @@ next_delete(void *arg, int lane, BucketCall *call)
 	call->method = "DELETE";
 	call->key = file->key;
 	call->headers = on->headers;
+	call->leased = true;
 	return true;
 }
 
@@ -223,15 +224,20 @@ bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n)
 {
 	Deleting	deleting = {bucket, files, n};
 	const BucketCalls calls = {next_delete, take_deleted, &deleting};
+	int			begun = -1;
 	int			errnum = 0;
 
 	for (int i = 0; i < n; i++)
 		files[i].result = fail(EAGAIN, "could not delete file");
 	deleting.lanes = palloc0(sizeof(DeleteLane) * bucket->n_parallel);
 	/* files that were not begun in time are left to the next drain */
-	while (deleting.next < n && bucket_keep_lease(bucket).outcome == FILE_OK &&
-		   (errnum = bucket_call_many(bucket, &calls)) == 0)
-		;
+	while (errnum == 0 && begun < deleting.next && deleting.next < n)
+	{
+		begun = deleting.next;
+		errnum = bucket_stay_leased(bucket).errnum;
+		if (errnum == 0)
+			errnum = bucket_call_many(bucket, &calls);
+	}
 	for (int i = 0; errnum != 0 && i < n; i++)
 		if (files[i].result.errnum == EAGAIN)
 			files[i].result = fail(errnum, "could not delete file");

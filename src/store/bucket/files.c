@@ -56,16 +56,19 @@ begin_change(Job *job, FileStore *store, const char *path, const FileIdentity *e
 	return result.outcome == FILE_OK ? begin(job, store, path, expected) : result;
 }
 
-
+/* Removes a marker, under the lease. */
 static FileResult
-remove_version(Job *job, const char *version, const char *failure)
+remove_marker(Job *job, const char *version, const char *failure)
 {
 	char		copy[BUCKET_ID_SIZE];
+	BucketRemoval removal = {job->key, copy};
 	int			errnum;
 
 	/* the list lasts only until the next call */
 	strlcpy(copy, version, sizeof(copy));
-	errnum = bucket_remove_version(job->bucket, job->key, copy);
+	errnum = bucket_remove_many(job->bucket, &removal, 1, true);
+	if (errnum == 0)
+		errnum = removal.errnum;
 	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, failure);
 }
 
@@ -159,7 +162,7 @@ rescue_stranger(Job *job, bool mend, int *errnum)
 	if (result.outcome == FILE_OK)
 		result = list(job);
 	if (result.outcome == FILE_OK && bucket_hides_stranger(&job->versions))
-		result = remove_version(job, job->versions.entries[0].version, "could not put back file");
+		result = remove_marker(job, job->versions.entries[0].version, "could not put back file");
 	*errnum = result.errnum;
 	return result.outcome == FILE_OK ? PLACE_OTHER : PLACE_UNKNOWN;
 }
@@ -191,7 +194,7 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 static FileResult
 show_again(Job *job)
 {
-	const BucketCall call = {.method = "DELETE",.key = job->key,.once = true};
+	const BucketCall call = {.method = "DELETE",.key = job->key,.once = true,.leased = true};
 	const BucketAnswer *answer;
 	FileResult	result = {FILE_FAILED, EIO, "could not put back file"};
 
@@ -203,7 +206,7 @@ show_again(Job *job)
 			return fail(errnum, "could not put back file");
 		result = list(job);
 		if (result.outcome == FILE_OK && job->versions.entries[0].is_marker)
-			result = remove_version(job, job->versions.entries[0].version, "could not put back file");
+			result = remove_marker(job, job->versions.entries[0].version, "could not put back file");
 		if (result.outcome == FILE_OK)
 			result = list(job);
 	}
@@ -223,7 +226,7 @@ unhide(Job *job)
 	{
 		if (bucket_is_present(&job->versions))
 			return come_to(FILE_OCCUPIED);
-		result = remove_version(job, job->versions.entries[0].version, "could not put back file");
+		result = remove_marker(job, job->versions.entries[0].version, "could not put back file");
 		if (result.outcome == FILE_OK)
 			result = list(job);
 		if (job->versions.none_is_current)
@@ -288,6 +291,7 @@ verify_copy(Job *target, const Copy *copy, const FileIdentity *expected)
 	FileResult	result = list(target);
 	const KeyVersions *versions = &target->versions;
 	int			at;
+	int			errnum;
 
 	if (result.outcome != FILE_OK)
 		return result;
@@ -297,8 +301,9 @@ verify_copy(Job *target, const Copy *copy, const FileIdentity *expected)
 	if (at == 0 && (versions->n == 1 || versions->entries[1].is_marker) &&
 		versions->entries[0].size == expected->size)
 		return result;
-	result = remove_version(target, versions->entries[at].version, "could not copy file");
-	return result.outcome == FILE_OK ? come_to(FILE_OCCUPIED) : result;
+	/* the copy is ours, whoever has the lease by now */
+	errnum = bucket_remove_version(target->bucket, target->key, versions->entries[at].version);
+	return errnum == 0 ? come_to(FILE_OCCUPIED) : fail(errnum, "could not copy file");
 }
 
 /* Puts a file back under another name.  A bucket cannot rename: the version is copied, and then destroyed. */

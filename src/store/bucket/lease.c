@@ -23,6 +23,13 @@
  * during its work, and later the lease ends.  A claim is written in this way,
  * too, on a server that does not know "If-None-Match".
  *
+ * No change may reach the server after another process has got the lease.  So
+ * each request that changes files is leased: each of its tries begins while the
+ * lease is in force, and is given up before the lease ends.  A lease that has
+ * ended is not taken again in the midst of a change, because another process
+ * may have had the lease meanwhile, and the bucket may be claimed by another
+ * database.
+ *
  * Only a process that changes something in the bucket has the lease.  A
  * transaction that merely plans looks whether another process has the lease.
  *
@@ -44,11 +51,14 @@
 
 /*
  * a lease ends LEASE_SECONDS after it was put; a lease is renewed after
- * RENEW_SECONDS, and no request begins after SAFE_SECONDS
+ * RENEW_SECONDS, no leased request is sent after SAFE_SECONDS, and the
+ * requests that are still on their way are given up after OVER_SECONDS: the
+ * rest is for a server that still works on such a request
  */
 #define LEASE_SECONDS	60
 #define RENEW_SECONDS	20
 #define SAFE_SECONDS	40
+#define OVER_SECONDS	55
 
 /*
  * write_and_see() waits SETTLE_MS, or twice as long as the write has taken; a
@@ -150,6 +160,25 @@ put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 }
 
 
+/* Returns the seconds since `since`. */
+static double
+seconds_since(instr_time since)
+{
+	instr_time	elapsed;
+
+	INSTR_TIME_SET_CURRENT(elapsed);
+	INSTR_TIME_SUBTRACT(elapsed, since);
+	return INSTR_TIME_GET_DOUBLE(elapsed);
+}
+
+/* Returns the age of the lease in seconds. */
+static double
+lease_age(const Bucket *bucket)
+{
+	return seconds_since(bucket->leased_at);
+}
+
+
 /* -------------------------------------------------- without versions --- */
 
 /*
@@ -225,7 +254,7 @@ renew_plain_lease(Bucket *bucket, const char *key)
 	const BucketAnswer *answer;
 	instr_time	looked;
 	FileResult	result;
-	bool		is_held = bucket->lease[0] != '\0';
+	bool		is_held = bucket->lease[0] != '\0' && lease_age(bucket) < LEASE_SECONDS;
 	int			errnum;
 
 	name_holder(holder);
@@ -239,7 +268,13 @@ renew_plain_lease(Bucket *bucket, const char *key)
 	else if (is_held && strcmp(answer->body, bucket->lease) == 0)
 	{
 		errnum = put_object(bucket, key, bucket->lease);
-		result = errnum == 0 ? come_to(FILE_OK) : fail(errnum, failure);
+
+		/*
+		 * a lease that was renewed too late may have been taken by another
+		 * process before
+		 */
+		result = errnum != 0 ? fail(errnum, failure) :
+			come_to(lease_age(bucket) < LEASE_SECONDS ? FILE_OK : FILE_OCCUPIED);
 	}
 	else if (!is_free(bucket, answer, holder))
 		result = come_to(FILE_OCCUPIED);
@@ -294,21 +329,16 @@ renew_lease(Bucket *bucket)
 	return result;
 }
 
-/* Returns the age of the lease in seconds. */
-static double
-lease_age(const Bucket *bucket)
-{
-	instr_time	elapsed;
-
-	INSTR_TIME_SET_CURRENT(elapsed);
-	INSTR_TIME_SUBTRACT(elapsed, bucket->leased_at);
-	return INSTR_TIME_GET_DOUBLE(elapsed);
-}
-
 bool
 bucket_lease_ends(const Bucket *bucket)
 {
 	return bucket->lease[0] == '\0' || lease_age(bucket) > SAFE_SECONDS;
+}
+
+bool
+bucket_lease_is_over(const Bucket *bucket)
+{
+	return bucket->lease[0] == '\0' || lease_age(bucket) > OVER_SECONDS;
 }
 
 FileResult
@@ -322,6 +352,22 @@ bucket_keep_lease(Bucket *bucket)
 	if (result.outcome == FILE_OCCUPIED)
 		return give_up(bucket, EBUSY, "could not take the lease", "another server works on the bucket");
 	return result;
+}
+
+FileResult
+bucket_stay_leased(Bucket *bucket)
+{
+	instr_time	held_since = bucket->leased_at;
+	FileResult	result = come_to(FILE_OK);
+
+	if (bucket->lease[0] != '\0' && lease_age(bucket) < LEASE_SECONDS)
+		result = bucket_keep_lease(bucket);
+	if (result.outcome == FILE_OK && bucket->lease[0] != '\0' && seconds_since(held_since) < LEASE_SECONDS)
+		return result;
+	/* the lease ends by itself; without a lease, the rest of the change fails */
+	bucket->lease[0] = '\0';
+	return result.outcome != FILE_OK ? result :
+		give_up(bucket, EBUSY, "could not keep the lease", "the lease ended before the work on the bucket was done");
 }
 
 /*

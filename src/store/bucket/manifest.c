@@ -116,6 +116,7 @@ next_write(void *arg, int lane, BucketCall *call)
 	call->method = "PUT";
 	call->key = manifest->key;
 	call->body = manifest->body.data;
+	call->leased = true;
 	return !manifest->is_written;
 }
 

@@ -177,6 +177,17 @@ begin_change(Many *many)
 	return result.outcome == FILE_OK;
 }
 
+/* Keeps the lease in the midst of a change.  Without the lease, the items in hand fail. */
+static bool
+go_on(Many *many)
+{
+	FileResult	result = bucket_stay_leased(many->bucket);
+
+	if (result.outcome != FILE_OK)
+		fail_all(many, result);
+	return result.outcome == FILE_OK;
+}
+
 
 /* ---------------------------------------------------------------- portions --- */
 
@@ -753,19 +764,48 @@ take_uncovered(Portion *portion)
 		int			errnum = portion->removals[i].errnum;
 		Item	   *item = item_of(portion, i);
 
-		/* a busy server is asked again */
+		/* a busy server is asked again, and a lost lease is taken again */
 		if (errnum == 0)
 			settle(item, come_to(item->outcome));
-		else if (!portion->removals[i].again)
+		else if (!portion->removals[i].again && errnum != EBUSY)
 			settle(item, fail(errnum, "could not put back file"));
 	}
 }
 
-/* Fails the strangers that a busy server still hides. */
+/* Gives this result to the items in hand that are no strangers. */
 static void
-fail_strangers(Many *many)
+fail_others(Many *many, FileResult result)
 {
 	for (int i = 0; i < many->n; i++)
+		if (many->items[i].in_hand && many->items[i].version == NULL)
+			settle(&many->items[i], result);
+}
+
+/*
+ * Shows the strangers that are still hidden.  The markers above them are ours,
+ * whoever had the lease meanwhile; but without the lease all other items in hand
+ * fail.  Fails the strangers that a busy server does not show.
+ */
+static void
+show_strangers(Many *many)
+{
+	FileResult	kept;
+	const char *version;
+	int			i;
+
+	for (i = 0; i < many->n && !pick_stranger(&many->items[i], &version); i++)
+		;
+	if (i == many->n)
+		return;
+	kept = bucket_stay_leased(many->bucket);
+	if (kept.outcome != FILE_OK)
+	{
+		fail_others(many, kept);
+		kept = bucket_keep_lease(many->bucket);
+	}
+	if (kept.outcome == FILE_OK)
+		(void) remove_all(many, pick_stranger, take_uncovered);
+	for (; i < many->n; i++)
 		if (many->items[i].in_hand && many->items[i].version != NULL)
 			settle(&many->items[i], fail(EAGAIN, "could not put back file"));
 }
@@ -787,14 +827,12 @@ hide_left(Many *many)
 			errnum = bucket_note(many->bucket, EINTR, strerror(EINTR));
 			break;
 		}
-		/* the lists may have taken long */
-		if (!begin_change(many))
+		if (!go_on(many))
 			return;
 		(void) remove_all(many, pick_left, take_marked);
 		if (list_all(many, COVERED, take_verified) != 0)
 			return;
-		(void) remove_all(many, pick_stranger, take_uncovered);
-		fail_strangers(many);
+		show_strangers(many);
 	}
 	fail_all(many, fail(errnum, "could not delete file"));
 }
@@ -812,8 +850,7 @@ hide_all(Many *many)
 
 	if (go_way(many, steps, lengthof(steps), "could not delete file") != 0)
 		return;
-	(void) remove_all(many, pick_stranger, take_uncovered);
-	fail_strangers(many);
+	show_strangers(many);
 	check_null_versions(many);
 	hide_left(many);
 }
@@ -1016,7 +1053,7 @@ destroy_all(Many *many)
 
 	if (go_way(many, steps, lengthof(steps), "could not delete file") != 0)
 		return;
-	if (is_in_hand(many) && begin_change(many))
+	if (is_in_hand(many) && go_on(many))
 		fail_all(many, fail(remove_all(many, pick_doomed, take_destroyed) == EINTR ? EINTR : EAGAIN, "could not delete file"));
 	(void) remove_all(many, pick_bare_marker, take_bared);
 }
@@ -1190,7 +1227,7 @@ show_all(Many *many)
 		return;
 	for (i = 0; i < many->n && !pick_cover(&many->items[i], &version); i++)
 		;
-	if (i == many->n || !begin_change(many))
+	if (i == many->n || !go_on(many))
 		return;
 	(void) remove_all(many, pick_cover, take_shown);
 	(void) list_all(many, UNCOVERED, take_seen);

@@ -107,6 +107,8 @@ bucket_run_pipeline(Bucket *bucket, const BucketPipeline *pipeline)
 	running.stages = palloc0(sizeof(BucketStage) * Max(pipeline->n, 1));
 	running.owner = palloc0(sizeof(int) * bucket->n_parallel);
 	errnum = bucket_call_many(bucket, &calls);
+	if (errnum == 0 && running.first < pipeline->n)
+		errnum = bucket_note(bucket, EIO, "not all requests were made");
 	pfree(running.stages);
 	pfree(running.owner);
 	return errnum;

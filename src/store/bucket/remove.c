@@ -35,10 +35,20 @@
 int
 bucket_remove_version(Bucket *bucket, const char *key, const char *version)
 {
-	BucketRemoval removal = {key, version};
-	int			errnum = bucket_remove_many(bucket, &removal, 1, false);
+	char		query[QUERY_SIZE] = "versionId=";
+	const BucketCall call = {.method = "DELETE",.key = key,.query = query};
+	const BucketAnswer *answer;
+	int			errnum;
 
-	return errnum ? errnum : removal.errnum;
+	if (version[0] == '\0' || !bucket_encode(query, sizeof(query), version))
+		return bucket_note(bucket, EINVAL, "the server gave no version id");
+	errnum = bucket_call(bucket, &call, &answer);
+	if (errnum == 0 && answer->status >= 300 && answer->status != 404)
+		errnum = bucket_note(bucket, EIO, answer->error);
+	/* an error may come with the status of a success */
+	if (errnum == 0 && answer->status < 300 && answer->code[0] != '\0')
+		errnum = bucket_note(bucket, EAGAIN, answer->code);
+	return errnum;
 }
 
 
@@ -62,7 +72,7 @@ struct BucketRemoving
 	BucketRemoval *removals;
 	int			n;
 	bool		leased;
-	bool		is_stopped;		/* the lease may end */
+	bool		is_stopped;		/* the lease is over */
 	int			next;
 	int			busy;			/* groups that are on their way */
 	int			group_size;
@@ -183,7 +193,7 @@ next_group(void *arg, int lane, BucketCall *call)
 	Group	   *group = &removing->groups[lane];
 	bool		made;
 
-	removing->is_stopped = removing->leased && bucket_lease_ends(removing->bucket);
+	removing->is_stopped = removing->leased && bucket_lease_is_over(removing->bucket);
 	while (removing->next < removing->n && !removing->is_stopped)
 	{
 		BucketRemoval *removal = &removing->removals[removing->next];
@@ -194,6 +204,7 @@ next_group(void *arg, int lane, BucketCall *call)
 		removing->next += group->n;
 		if (made)
 		{
+			call->leased = removing->leased;
 			removing->busy++;
 			return true;
 		}
@@ -264,7 +275,8 @@ take_entries(Bucket *bucket, const BucketAnswer *answer, BucketRemoval *removals
 
 /*
  * Takes the failure of a request.  If there was no answer, the server may
- * still carry out the request later.
+ * still carry out the request later.  EAGAIN without an answer means that the
+ * lease had no time for the request.
  */
 static void
 take_failure(BucketRemoval *removals, int n, int errnum, const BucketAnswer *answer)
@@ -274,7 +286,7 @@ take_failure(BucketRemoval *removals, int n, int errnum, const BucketAnswer *ans
 	for (int i = 0; i < n; i++)
 	{
 		removals[i].errnum = errnum;
-		removals[i].again = false;
+		removals[i].again = errnum == EAGAIN && answer == NULL;
 		removals[i].is_doubtful = unanswered;
 	}
 }
@@ -412,7 +424,7 @@ bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 		if (!bucket_rest(try))
 			errnum = bucket_note(bucket, EINTR, strerror(EINTR));
 		else if (leased)
-			errnum = bucket_keep_lease(bucket).errnum;
+			errnum = bucket_stay_leased(bucket).errnum;
 		if (errnum == 0)
 			errnum = remove_once(bucket, left, n_left, leased);
 		for (int i = 0; errnum == 0 && i < n_left; i++)

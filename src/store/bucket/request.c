@@ -166,10 +166,33 @@ is_interrupted(void)
 	return library_should_stop();
 }
 
+/*
+ * Gives up the leased requests that are on their way when the lease is over.  A
+ * server that has such a request must not carry it out under the lease of
+ * another process.
+ */
+static void
+expire_requests(Bucket *bucket)
+{
+	if (!bucket_lease_is_over(bucket))
+		return;
+	for (int i = 0; i < BUCKET_FIRST_LANE + bucket->n_parallel; i++)
+	{
+		BucketLane *lane = &bucket->lanes[i];
+
+		if (!lane->in_flight || !lane->call.leased || bucket->library->is_over(bucket->session, lane->number))
+			continue;
+		bucket->library->end(bucket->session, lane->number);
+		lane->in_flight = false;
+		lane->is_expired = true;
+	}
+}
+
 /* Works on all requests for `ms` milliseconds at most.  Returns false if an interrupt is pending. */
 static bool
 step(Bucket *bucket, int ms)
 {
+	expire_requests(bucket);
 	pgstat_report_wait_start(compat_wait_event("AudioCleanupBucket"));
 	bucket->library->step(bucket->session, ms);
 	pgstat_report_wait_end();
@@ -258,6 +281,13 @@ is_answer(const BucketAnswer *answer)
 
 /* ------------------------------------------------------------------- lanes --- */
 
+/* Returns whether the lane has a call that is not over. */
+static bool
+is_taken(const BucketLane *lane)
+{
+	return lane->in_flight || lane->rests || lane->is_expired;
+}
+
 static int64
 now_ms(void)
 {
@@ -267,11 +297,22 @@ now_ms(void)
 	return (int64) INSTR_TIME_GET_MILLISEC(now);
 }
 
-/* Sends the request of the lane, for the first time or again.  Returns 0 or an errno. */
+static int
+note_end_of_lease(Bucket *bucket, int errnum)
+{
+	return bucket_note(bucket, errnum, "the lease on the bucket ended before the request was over");
+}
+
+/*
+ * Sends the request of the lane, for the first time or again.  Returns 0 or an
+ * errno: EAGAIN if the lease has no time for the request.
+ */
 static int
 send_request(Bucket *bucket, BucketLane *lane)
 {
 	lane->rests = false;
+	if (lane->call.leased && bucket_lease_ends(bucket))
+		return note_end_of_lease(bucket, EAGAIN);
 	lane->key_digest = bucket->key_digest;
 	lane->in_flight = bucket->library->begin(bucket->session, lane->number, &lane->request);
 	return lane->in_flight ? 0 : bucket_note(bucket, ENOMEM, strerror(ENOMEM));
@@ -288,9 +329,12 @@ begin_call(Bucket *bucket, int number, const BucketCall *call)
 		return bucket->open_errnum;
 	if ((errnum = bucket_have_keys(bucket)) != 0)
 		return errnum;
+	if (call->leased && (errnum = bucket_stay_leased(bucket).errnum) != 0)
+		return errnum;
 	lane->number = number;
 	lane->call = *call;
 	lane->tries = 0;
+	lane->is_expired = false;
 	if (!make_url(bucket, call, lane->url))
 		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
 	if (!hash_body(call->body ? call->body : "", lane->hex))
@@ -307,7 +351,7 @@ give_up(Bucket *bucket, BucketLane *lane)
 {
 	if (lane->in_flight)
 		bucket->library->end(bucket->session, lane->number);
-	lane->in_flight = lane->rests = false;
+	lane->in_flight = lane->rests = lane->is_expired = false;
 }
 
 /*
@@ -323,8 +367,16 @@ look_after(Bucket *bucket, BucketLane *lane, int *errnum, const BucketAnswer **a
 		if (now_ms() < lane->rests_until_ms)
 			return false;
 		*errnum = send_request(bucket, lane);
-		*answer = bucket->library->answer(bucket->session, lane->number);
+		if (*errnum != 0)
+			*answer = NULL;
 		return *errnum != 0;
+	}
+	if (lane->is_expired)
+	{
+		lane->is_expired = false;
+		*errnum = note_end_of_lease(bucket, lane->call.once ? ETIMEDOUT : EAGAIN);
+		*answer = NULL;
+		return true;
 	}
 	if (!lane->in_flight || !bucket->library->is_over(bucket->session, lane->number))
 		return false;
@@ -397,7 +449,7 @@ bucket_begin_page(Bucket *bucket, int page, const BucketCall *call)
 	if (bucket->session == NULL)
 		return bucket->open_errnum;
 	lane = &bucket->lanes[BUCKET_PAGE_LANE + page];
-	if (lane->in_flight || lane->rests)
+	if (is_taken(lane))
 		return bucket_note(bucket, EBUSY, "another list is under way");
 	return begin_call(bucket, BUCKET_PAGE_LANE + page, call);
 }
@@ -426,29 +478,50 @@ typedef struct Traffic
 	int			busy;			/* lanes that have a call */
 	int			rest_ms;		/* until the first lane that rests is to go on */
 	bool		answered;		/* a call was over in this round */
+	int			keys_errnum;	/* not 0: there were no keys for a call */
 } Traffic;
 
-/* Begins calls in free lanes.  Returns 0 or an errno. */
+/*
+ * Begins a call in a lane.  Returns 0 or an errno.  Keys that cannot be had for
+ * one call are not asked for once more for each of the others.
+ */
 static int
-fill_lanes(Traffic *traffic)
+begin_one_of_many(Traffic *traffic, int i, const BucketCall *call)
+{
+	if (traffic->keys_errnum == 0)
+		traffic->keys_errnum = bucket_have_keys(traffic->bucket);
+	return traffic->keys_errnum != 0 ? traffic->keys_errnum :
+		begin_call(traffic->bucket, BUCKET_FIRST_LANE + i, call);
+}
+
+/*
+ * Begins calls in free lanes.  Returns 0 or an errno.  Sets *failed to whether
+ * a call was taken that could not be begun: then next() may have further calls.
+ */
+static int
+fill_lanes(Traffic *traffic, bool *failed)
 {
 	Bucket	   *bucket = traffic->bucket;
 
+	*failed = false;
 	for (int i = 0; i < bucket->n_parallel && traffic->busy < traffic->width; i++)
 	{
 		BucketLane *lane = &bucket->lanes[BUCKET_FIRST_LANE + i];
 		BucketCall	call = {0};
 		int			errnum;
 
-		if (lane->in_flight || lane->rests || !traffic->calls->next(traffic->calls->arg, i, &call))
+		if (is_taken(lane) || !traffic->calls->next(traffic->calls->arg, i, &call))
 			continue;
-		errnum = begin_call(bucket, BUCKET_FIRST_LANE + i, &call);
-		if (errnum == ENOMEM)
+		errnum = begin_one_of_many(traffic, i, &call);
+		if (errnum == ENOMEM || errnum == EINTR)
 			return errnum;
-		if (errnum != 0)
-			traffic->calls->take(traffic->calls->arg, i, errnum, NULL);
-		else
+		if (errnum == 0)
 			traffic->busy++;
+		else
+		{
+			traffic->calls->take(traffic->calls->arg, i, errnum, NULL);
+			*failed = true;
+		}
 	}
 	return 0;
 }
@@ -483,17 +556,18 @@ look_after_lane(Traffic *traffic, int i)
 int
 bucket_call_many(Bucket *bucket, const BucketCalls *calls)
 {
-	Traffic		traffic = {bucket, calls, bucket->n_parallel, 0, 0, false};
+	Traffic		traffic = {bucket, calls, bucket->n_parallel};
+	bool		failed;
 	int			errnum;
 
 	if (bucket->session == NULL)
 		return bucket->open_errnum;
 	for (;;)
 	{
-		errnum = fill_lanes(&traffic);
-		if (errnum != 0 || traffic.busy == 0)
+		errnum = fill_lanes(&traffic, &failed);
+		if (errnum != 0 || (traffic.busy == 0 && !failed))
 			break;
-		traffic.answered = false;
+		traffic.answered = failed;
 		traffic.rest_ms = STEP_MS;
 		for (int i = 0; i < bucket->n_parallel; i++)
 			look_after_lane(&traffic, i);

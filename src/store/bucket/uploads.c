@@ -151,7 +151,7 @@ bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quie
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
 	char		query[3 * BUCKET_ID_SIZE + 16] = "uploadId=";
-	const BucketCall call = {.method = "DELETE",.key = key,.query = query,.once = true};
+	const BucketCall call = {.method = "DELETE",.key = key,.query = query,.once = true,.leased = true};
 	const BucketAnswer *answer;
 	FileResult	result = bucket_keep_lease(bucket);
 	int64		size;
