@@ -521,7 +521,8 @@ extern void bucket_forget_run(FileStore *store, int64 run_id, bool look);
 /*
  * A walk of the files that a run has captured; `context` has its memory.
  * bucket_next_in_trash() sets *path to the path of the next file, or NULL at
- * the end, and returns 0 or an errno.
+ * the end, and returns 0; or an errno, if not all files that lie in the trash
+ * could be found.
  */
 typedef struct TrashWalk TrashWalk;
 
