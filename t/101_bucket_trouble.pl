@@ -43,6 +43,33 @@ sql('CALL cleanup_run()');
 is_deeply(visible(), ['wanted.mp3'], 'with its own date it goes');
 
 
+# ---- dates that cannot be read, or that are told in another zone, are not those of an old file
+
+set_setting($node, 'orphaned_file_retention_hours', 24);
+put_object($gateway, 'audio/up/young.mp3');
+foreach my $case (
+	[ 'in another form', '<LastModified>[^<]*', '<LastModified>Sat, 28 Nov 2026 10:00:00 GMT' ],
+	[ 'in another zone', '(<LastModified>[^<]*)Z</LastModified>', '\g<1>+05:00</LastModified>' ],
+	[ 'missing', '<LastModified>[^<]*</LastModified>', '' ])
+{
+	my ($how, @pair) = @$case;
+
+	rewrite($proxy, \@pair);
+	like(sql_error($node, 'CALL cleanup_run()'), qr/an entry of the answer has no date, or one that cannot be read/, "a date $how ends a run");
+	rewrite($proxy);
+	ok((grep { $_ eq 'young.mp3' } @{ visible() }), '... and the young file stays');
+}
+rewrite($proxy, [ '(<LastModified>[^<]*)Z</LastModified>', '\g<1>+00:00</LastModified>' ]);
+is(sql("SELECT cleanup_all(dry_run => true) #>> '{result,error_count}'"), '0', 'UTC may be written as an offset');
+rewrite($proxy);
+sql('CALL cleanup_run()');
+ok((grep { $_ eq 'young.mp3' } @{ visible() }), 'a young file is let alone');
+set_setting($node, 'orphaned_file_retention_hours', undef);
+sleep 2;
+sql('CALL cleanup_run()');
+is_deeply(visible(), ['wanted.mp3'], 'it goes when it is old');
+
+
 # ---- the file is replaced between the last look and the marker
 
 put('new.mp3');
@@ -255,6 +282,9 @@ make_schema($node, 'other');
 $node->safe_psql('other', "INSERT INTO sessions (audio_url) VALUES ('wanted.mp3')");
 my ($status, $out, $error) = $node->psql('other', 'SELECT cleanup_all()');
 like($error, qr/does not belong to this database/, 'another database has no say');
+my (undef, undef, $refused) = $node->psql('other', 'SELECT cleanup_claim_upload_dir()');
+like($refused, qr{ERROR:  could not list "\.audio_cleanup/trash/$lost": .*cannot be read \(1-2\)}, 'what looks like a manifest and is none ends a take-over, which says so');
+expect(s3($gateway, 'DELETE', "audio/up/.audio_cleanup/trash/$lost/1-2"));
 $node->safe_psql('other', 'SELECT cleanup_claim_upload_dir()');
 like(sql_error($node, 'SELECT cleanup_all()'), qr/does not belong to this database/, 'unless it takes the bucket over');
 sql('SELECT cleanup_claim_upload_dir()');

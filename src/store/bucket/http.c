@@ -247,7 +247,7 @@ describe(Lane *lane, CURLcode code, bool readable)
 	}
 	if (answer->status >= 200 && answer->status < 300)
 	{
-		if (!readable)
+		if (!readable && answer->error[0] == '\0')
 			strlcpy(answer->error, "the answer of the server cannot be read", sizeof(answer->error));
 		return;
 	}
