@@ -164,6 +164,36 @@ is(scalar(grep { m{^DELETE /audio/up/once\.mp3$} } split /\n/, AudioCleanup::rea
 is_deeply(kinds('once.mp3'), [], 'but found');
 is(state_of('once.mp3'), 'deleted', 'and the file goes');
 
+# a gateway in between gives up, and the server makes the marker later: between the list and a second attempt, if there were one
+sub deletes_of { return scalar grep { m{^DELETE /audio/up/\Q$_[0]\E$} } split /\n/, AudioCleanup::read_file("$PostgreSQL::Test::Utils::log_path/s3_proxy.log") }
+
+foreach my $code (504, 502, 500, 503)
+{
+	my $name = "gateway$code.mp3";
+
+	put($name);
+	set_rule($proxy, match => "^DELETE /audio/up/$name\$", do => 'late', code => $code, after => "$code.*versions=", times => 1);
+	$node->psql('postgres', 'CALL cleanup_run()');
+	clear_rules($proxy);
+	is(deletes_of($name), 1, "$code of a gateway: a marker that may come late is not asked for again");
+	sql('CALL cleanup_run()');
+	ok(wait_for_drain($node), '... but found when it has come');
+	is_deeply(kinds($name), [], '... so that the file goes');
+	is(state_of($name), 'deleted', '... and its row says so');
+}
+
+# nor does its page tell that a version is gone
+put('still.mp3');
+set_rule($proxy, match => '^DELETE /audio/up/still\.mp3\?versionId=', do => 'page', code => 404);
+$node->psql('postgres', 'CALL cleanup_run()');
+clear_rules($proxy);
+isnt(state_of('still.mp3'), 'deleted', 'a status 404 alone does not tell that a version is gone');
+is_deeply(kinds('still.mp3'), [ 'marker', 28 ], 'it is there');
+sql('CALL cleanup_run()');
+ok(wait_for_drain($node), 'the next run deletes it');
+is_deeply(kinds('still.mp3'), [], 'for good');
+is(state_of('still.mp3'), 'deleted', 'and its row says so');
+
 set_rule($proxy, match => 'list-type', do => 'lie');
 put('half.mp3');
 like(sql_error($node, 'CALL cleanup_run()'), qr/could not list/, 'half a list is none');
@@ -244,6 +274,14 @@ if (honours_if_match($gateway, 'plain'))
 	is(states_of($node), 'gone.mp3 deleted, renewed.mp3 skipped', 'what was replaced is skipped');
 	is(s3($gateway, 'GET', 'plain/renewed.mp3')->{content}, 'a new upload', 'and is there');
 	is_deeply(keys_of($gateway, 'plain', ''), [ 'renewed.mp3', 'wanted.mp3' ], 'and nothing else went');
+	put_objects($gateway, 'plain', 'still.mp3');
+	add_rows($node, 'renewed.mp3');
+	set_rule($proxy, match => '^DELETE /plain/still\.mp3$', do => 'page', code => 404);
+	$node->psql('postgres', 'CALL cleanup_run()');
+	clear_rules($proxy);
+	isnt(states_of($node), 'still.mp3 deleted', 'a status 404 alone does not tell that a file is gone');
+	sql('CALL cleanup_run()');
+	is_deeply(keys_of($gateway, 'plain', ''), [ 'renewed.mp3', 'wanted.mp3' ], 'the next run deletes it');
 	set_setting($node, 'upload_dir', q{'s3://audio/up'});
 }
 else

@@ -117,6 +117,17 @@ is(sql("SELECT count(*) FROM cleanup_files WHERE state = 'deleted' AND run_id = 
 is(sql('SELECT sum(freed) > 800 FROM cleanup_files WHERE run_id = (SELECT max(run_id) FROM cleanup_files)'), 't', 'with the bytes');
 is_deeply(ours('plain'), [ 'claim', 'lease' ], 'there is a claim, and a lease that will end');
 
+# the page of a proxy does not tell that a file is gone
+put('plain', 'still.mp3');
+set_rule($proxy, match => '^DELETE /plain/up/still\.mp3$', do => 'page', code => 404);
+$node->psql('postgres', 'CALL cleanup_run()');
+cmp_ok(-s "$proxy->{rules}/used" // 0, '>', 0, 'a status 404 without a code');
+clear_rules($proxy);
+isnt(states_of($node), 'still.mp3 deleted', 'is not taken for a success');
+is_deeply(visible('plain'), [ 'still.mp3', 'wanted.mp3' ], 'the file is there');
+sql('CALL cleanup_run()');
+is_deeply(visible('plain'), ['wanted.mp3'], 'and the next run deletes it');
+
 foreach my $content ('a new upload', undef)
 {
 	my $name = defined $content ? 'new.mp3' : 'same.mp3';

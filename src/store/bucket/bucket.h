@@ -378,6 +378,13 @@ extern void bucket_end_listing(BucketListing *listing);
  */
 extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *version);
 
+/*
+ * Returns whether the answer to a deletion says that the object, or the
+ * version, is not there.  A status 404 alone may come from a proxy, or mean
+ * something else.
+ */
+extern bool bucket_says_gone(const BucketAnswer *answer);
+
 /* A version or marker to be removed, or a marker to be made. */
 typedef struct BucketRemoval
 {
