@@ -76,7 +76,10 @@ hex(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Decodes %XX in place.  %00 stays as it is, because no name has a NUL. */
+/*
+ * Decodes %XX in place, and "+", which some servers (AWS, MinIO) write for a
+ * blank; a plus itself is %2B.  %00 stays as it is, because no name has a NUL.
+ */
 static void
 decode(char *text)
 {
@@ -92,6 +95,8 @@ decode(char *text)
 			*to++ = (char) (high << 4 | low);
 			text += 2;
 		}
+		else if (*text == '+')
+			*to++ = ' ';
 		else
 			*to++ = *text;
 	}
