@@ -87,6 +87,18 @@ like($err, qr/another timeline|recovered to a point in time/, 'on the new timeli
 isnt($rc, 0, 'so is a purge');
 is_deeply([ sort keys %{ trashed_files($dir) } ], [ 'late.mp3', 'lost/a.mp3', 'lost/b.mp3', 'taken.mp3' ], 'nothing has moved');
 
+# what cannot be read is not passed over: else the run would be known, and nothing would look for its files again
+chmod 0000, "$dir/.audio_cleanup/trash/$lost/lost" or die "could not close a folder: $!";
+($rc, $out, $err) = $recovered->psql('postgres', 'SELECT cleanup_claim_upload_dir()');
+like($err, qr{ERROR:  could not open directory "\.audio_cleanup/trash/$lost/lost": Permission denied}, 'a folder of the trash that cannot be read is an error');
+is($recovered->safe_psql('postgres', 'SELECT max(run_id) FROM cleanup_runs'), $known, 'and the runs stay unknown');
+chmod 0700, "$dir/.audio_cleanup/trash/$lost/lost";
+is_deeply([ sort keys %{ trashed_files($dir) } ], [ 'late.mp3', 'lost/a.mp3', 'lost/b.mp3', 'taken.mp3' ], 'nothing has moved');
+chmod 0000, "$dir/.audio_cleanup/trash" or die "could not close the trash: $!";
+($rc, $out, $err) = $recovered->psql('postgres', 'SELECT cleanup_claim_upload_dir()');
+like($err, qr{ERROR:  could not list the trash of upload directory ".*": Permission denied}, 'nor is a trash that cannot be read taken for an empty one');
+chmod 0700, "$dir/.audio_cleanup/trash";
+
 my $position = log_position($recovered);
 $recovered->safe_psql('postgres', 'SELECT cleanup_claim_upload_dir()');
 ok(wait_for_drain($recovered), 'taken over');
@@ -122,6 +134,23 @@ put_file($dir, 'old orphan.mp3');
 my $next = clean($recovered, $dir);
 cmp_ok($next, '>', $lost2, 'a number is not given away twice');
 is_back('the next run lets all of them live', 'wanted.mp3', 'wanted2.mp3', 'lost/a.mp3', 'lost/b.mp3', 'late.mp3', 'early/known.mp3');
+
+# before a run there is a warning, and the next run tries again
+my $unread = $next + 1000;
+my $closed = "$dir/.audio_cleanup/trash/$unread/closed";
+put_file($closed, 'x.mp3', content => 'of a lost run');
+chmod 0000, $closed or die "could not close a folder: $!";
+($rc, $out, $err) = $recovered->psql('postgres', 'SELECT cleanup_all()');
+is($rc, 0, 'a folder of the trash that cannot be read stops no run');
+like($err, qr{WARNING:  files of run $unread, which this database does not know, were not put back\nDETAIL:  could not open directory "\.audio_cleanup/trash/$unread/closed": Permission denied},
+	'but there is a warning');
+ok(wait_for_drain($recovered), 'the run is over');
+is(rows($recovered, "run_id = $unread"), '', 'nothing is recorded');
+is($recovered->safe_psql('postgres', "SELECT count(*) FROM cleanup_runs WHERE run_id = $unread"), '0', 'so the lost run stays unknown');
+chmod 0700, $closed;
+clean($recovered);
+is(read_file("$dir/closed/x.mp3"), 'of a lost run', 'and the next run puts its file back');
+is(rows($recovered, "run_id = $unread"), "$unread|closed/x.mp3|unknown|restored", 'with a row');
 
 # ---- failover to a standby that has not got the last run ----
 

@@ -43,6 +43,33 @@ sql('CALL cleanup_run()');
 is_deeply(visible(), ['wanted.mp3'], 'with its own date it goes');
 
 
+# ---- dates that cannot be read, or that are told in another zone, are not those of an old file
+
+set_setting($node, 'orphaned_file_retention_hours', 24);
+put_object($gateway, 'audio/up/young.mp3');
+foreach my $case (
+	[ 'in another form', '<LastModified>[^<]*', '<LastModified>Sat, 28 Nov 2026 10:00:00 GMT' ],
+	[ 'in another zone', '(<LastModified>[^<]*)Z</LastModified>', '\g<1>+05:00</LastModified>' ],
+	[ 'missing', '<LastModified>[^<]*</LastModified>', '' ])
+{
+	my ($how, @pair) = @$case;
+
+	rewrite($proxy, \@pair);
+	like(sql_error($node, 'CALL cleanup_run()'), qr/an entry of the answer has no date, or one that cannot be read/, "a date $how ends a run");
+	rewrite($proxy);
+	ok((grep { $_ eq 'young.mp3' } @{ visible() }), '... and the young file stays');
+}
+rewrite($proxy, [ '(<LastModified>[^<]*)Z</LastModified>', '\g<1>+00:00</LastModified>' ]);
+is(sql("SELECT cleanup_all(dry_run => true) #>> '{result,error_count}'"), '0', 'UTC may be written as an offset');
+rewrite($proxy);
+sql('CALL cleanup_run()');
+ok((grep { $_ eq 'young.mp3' } @{ visible() }), 'a young file is let alone');
+set_setting($node, 'orphaned_file_retention_hours', undef);
+sleep 2;
+sql('CALL cleanup_run()');
+is_deeply(visible(), ['wanted.mp3'], 'it goes when it is old');
+
+
 # ---- the file is replaced between the last look and the marker
 
 put('new.mp3');
@@ -137,6 +164,36 @@ is(scalar(grep { m{^DELETE /audio/up/once\.mp3$} } split /\n/, AudioCleanup::rea
 is_deeply(kinds('once.mp3'), [], 'but found');
 is(state_of('once.mp3'), 'deleted', 'and the file goes');
 
+# a gateway in between gives up, and the server makes the marker later: between the list and a second attempt, if there were one
+sub deletes_of { return scalar grep { m{^DELETE /audio/up/\Q$_[0]\E$} } split /\n/, AudioCleanup::read_file("$PostgreSQL::Test::Utils::log_path/s3_proxy.log") }
+
+foreach my $code (504, 502, 500, 503)
+{
+	my $name = "gateway$code.mp3";
+
+	put($name);
+	set_rule($proxy, match => "^DELETE /audio/up/$name\$", do => 'late', code => $code, after => "$code.*versions=", times => 1);
+	$node->psql('postgres', 'CALL cleanup_run()');
+	clear_rules($proxy);
+	is(deletes_of($name), 1, "$code of a gateway: a marker that may come late is not asked for again");
+	sql('CALL cleanup_run()');
+	ok(wait_for_drain($node), '... but found when it has come');
+	is_deeply(kinds($name), [], '... so that the file goes');
+	is(state_of($name), 'deleted', '... and its row says so');
+}
+
+# nor does its page tell that a version is gone
+put('still.mp3');
+set_rule($proxy, match => '^DELETE /audio/up/still\.mp3\?versionId=', do => 'page', code => 404);
+$node->psql('postgres', 'CALL cleanup_run()');
+clear_rules($proxy);
+isnt(state_of('still.mp3'), 'deleted', 'a status 404 alone does not tell that a version is gone');
+is_deeply(kinds('still.mp3'), [ 'marker', 28 ], 'it is there');
+sql('CALL cleanup_run()');
+ok(wait_for_drain($node), 'the next run deletes it');
+is_deeply(kinds('still.mp3'), [], 'for good');
+is(state_of('still.mp3'), 'deleted', 'and its row says so');
+
 set_rule($proxy, match => 'list-type', do => 'lie');
 put('half.mp3');
 like(sql_error($node, 'CALL cleanup_run()'), qr/could not list/, 'half a list is none');
@@ -217,6 +274,14 @@ if (honours_if_match($gateway, 'plain'))
 	is(states_of($node), 'gone.mp3 deleted, renewed.mp3 skipped', 'what was replaced is skipped');
 	is(s3($gateway, 'GET', 'plain/renewed.mp3')->{content}, 'a new upload', 'and is there');
 	is_deeply(keys_of($gateway, 'plain', ''), [ 'renewed.mp3', 'wanted.mp3' ], 'and nothing else went');
+	put_objects($gateway, 'plain', 'still.mp3');
+	add_rows($node, 'renewed.mp3');
+	set_rule($proxy, match => '^DELETE /plain/still\.mp3$', do => 'page', code => 404);
+	$node->psql('postgres', 'CALL cleanup_run()');
+	clear_rules($proxy);
+	isnt(states_of($node), 'still.mp3 deleted', 'a status 404 alone does not tell that a file is gone');
+	sql('CALL cleanup_run()');
+	is_deeply(keys_of($gateway, 'plain', ''), [ 'renewed.mp3', 'wanted.mp3' ], 'the next run deletes it');
 	set_setting($node, 'upload_dir', q{'s3://audio/up'});
 }
 else
@@ -255,6 +320,9 @@ make_schema($node, 'other');
 $node->safe_psql('other', "INSERT INTO sessions (audio_url) VALUES ('wanted.mp3')");
 my ($status, $out, $error) = $node->psql('other', 'SELECT cleanup_all()');
 like($error, qr/does not belong to this database/, 'another database has no say');
+my (undef, undef, $refused) = $node->psql('other', 'SELECT cleanup_claim_upload_dir()');
+like($refused, qr{ERROR:  could not list "\.audio_cleanup/trash/$lost": .*cannot be read \(1-2\)}, 'what looks like a manifest and is none ends a take-over, which says so');
+expect(s3($gateway, 'DELETE', "audio/up/.audio_cleanup/trash/$lost/1-2"));
 $node->safe_psql('other', 'SELECT cleanup_claim_upload_dir()');
 like(sql_error($node, 'SELECT cleanup_all()'), qr/does not belong to this database/, 'unless it takes the bucket over');
 sql('SELECT cleanup_claim_upload_dir()');

@@ -24,7 +24,7 @@ make_bucket($gateway, 'suspended');
 make_bucket($gateway, 'suspended', versioning => 'Suspended', exists => 1);
 put_object($gateway, 'audio/up/wanted.mp3');
 
-my @steps = qw(s3_credentials s3_name s3_tls s3_signature s3_clock s3_bucket s3_versioning s3_list s3_claim s3_delete);
+my @steps = qw(s3_credentials s3_name s3_tls s3_signature s3_clock s3_bucket s3_versioning s3_list s3_claim s3_delete s3_names);
 my $seen = '';
 
 # All rows about the bucket, with these settings for the session.
@@ -87,7 +87,7 @@ if (honours_if_match($gateway, 'plain'))
 {
 	@rows = check("upload_dir = 's3://plain'");
 	is_deeply([ map { "$_->[0] $_->[1]" } @rows ], [ map { "$_ ok" } @steps ], 'a bucket without versions, whose server honours If-Match: all is well');
-	like($rows[-1][2], qr/only if it has the ETag that is meant/, '... in words');
+	like($rows[-2][2], qr/only if it has the ETag that is meant/, '... in words');
 	is($rows[-1][3] // '', '', '... and no hint is needed');
 }
 else
@@ -95,6 +95,16 @@ else
 	stops_at('s3_delete', qr/whatever its ETag is/, 'a bucket without versions, whose server ignores If-Match', "upload_dir = 's3://plain'");
 }
 stops_at('s3_versioning', qr/no more/, 'a bucket that kept versions once', "upload_dir = 's3://suspended'");
+
+
+# ---- servers encode a blank and a plus in different ways
+
+rewrite($proxy, [ '%20', '+' ]);
+is_deeply([ map { "$_->[0] $_->[1]" } check() ], [ map { "$_ ok" } @steps ], 'a server that writes a blank as a plus');
+rewrite($proxy, [ '%2B', '+' ]);
+stops_at('s3_names', qr/not listed as it is: the list has another name than the object/, 'one that writes a plus as it is');
+rewrite($proxy);
+is(s3($gateway, 'GET', 'audio', query => { versions => '', prefix => 'up/.audio_cleanup/' })->{content} =~ /canary/, '', 'nothing is left of the canary');
 
 
 # ---- rights, one more each time
@@ -128,7 +138,7 @@ cmp_ok($left, '>', 0, 'who may write and not delete leaves canaries');
 let_user($gateway, 'other', @rights);
 rewrite($proxy, [ '<LastModified>[^<]*', '<LastModified>2026-01-02T03:04:05.000Z' ]);
 @rows = check();
-is("$rows[-1][0] $rows[-1][1]", 's3_delete ok', 'with all rights all is well');
+is("$rows[-1][0] $rows[-1][1]", 's3_names ok', 'with all rights all is well');
 rewrite($proxy);
 is(canaries(), 0, 'and they are removed');
 let_user($gateway, 'other', grep { $_ ne 'DeleteObjectVersion' } @rights);
@@ -147,13 +157,13 @@ write_credentials($gateway, $credentials);
 my $puts = sub { scalar grep { /^(?:PUT|DELETE)/ } split /\n/, AudioCleanup::read_file("$PostgreSQL::Test::Utils::log_path/s3_proxy.log") };
 my $before = $puts->();
 my $rows = $node->safe_psql('postgres', "BEGIN READ ONLY; SELECT string_agg(check_name || ' ' || status, ' ') FROM cleanup_check() WHERE check_name LIKE 's3%'");
-is($rows, join(' ', map { "$_ ok" } grep { $_ ne 's3_delete' } @steps), 'in a read-only transaction there is no canary');
+is($rows, join(' ', map { "$_ ok" } grep { !/^s3_(?:delete|names)$/ } @steps), 'in a read-only transaction there is no canary');
 is($puts->(), $before, 'and nothing is written');
 $node->safe_psql('postgres', 'SELECT cleanup_claim_upload_dir(); CREATE DATABASE other');
 make_schema($node, 'other');
 $before = $puts->();
 $rows = $node->safe_psql('other', "SELECT string_agg(check_name || ' ' || status, ' ') FROM cleanup_check() WHERE check_name LIKE 's3%' OR check_name = 'claim'");
-is($rows, join(' ', (map { "$_ ok" } grep { $_ ne 's3_delete' } @steps), 'claim error'), 'nor in a bucket of another database');
+is($rows, join(' ', (map { "$_ ok" } grep { !/^s3_(?:delete|names)$/ } @steps), 'claim error'), 'nor in a bucket of another database');
 is($puts->(), $before, 'nothing was written');
 write_credentials($other, $credentials);
 let_user($gateway, 'other', grep { $_ !~ /^GetObject/ } @rights);

@@ -102,8 +102,8 @@ change('upload_dir', q{'s3://plain/up'});
 put('plain', 'wanted.mp3', 'x.mp3', map { sprintf 'crowd/%03d.mp3', $_ } 1 .. 40);
 is(sql_json($node, 'SELECT cleanup_all(dry_run => true)')->{success}, JSON::PP::true, 'a preview is not refused: the server proves that it honours If-Match');
 is_deeply(ours('plain'), [], 'nothing is left of what it was proved with');
-is(sql("SELECT string_agg(check_name || ' ' || status, ', ') FROM cleanup_check() WHERE check_name IN ('s3_versioning', 's3_list', 's3_delete')"),
-	's3_versioning ok, s3_list ok, s3_delete ok', 'cleanup_check() is content with it');
+is(sql("SELECT string_agg(check_name || ' ' || status, ', ') FROM cleanup_check() WHERE check_name IN ('s3_versioning', 's3_list', 's3_delete', 's3_names')"),
+	's3_versioning ok, s3_list ok, s3_delete ok, s3_names ok', 'cleanup_check() is content with it');
 change('backup_retention_days', 7);
 my ($status, $out, $error) = $node->psql('postgres', 'SELECT cleanup_all()');
 like($error, qr/keeps no versions of its files.*cannot be put back.*backup_retention_days/s, 'a backup cannot be promised: that is refused, with a hint');
@@ -116,6 +116,17 @@ is_deeply(visible('plain'), ['wanted.mp3'], 'a run deletes the orphans');
 is(sql("SELECT count(*) FROM cleanup_files WHERE state = 'deleted' AND run_id = (SELECT max(run_id) FROM cleanup_files)"), '41', 'and records it');
 is(sql('SELECT sum(freed) > 800 FROM cleanup_files WHERE run_id = (SELECT max(run_id) FROM cleanup_files)'), 't', 'with the bytes');
 is_deeply(ours('plain'), [ 'claim', 'lease' ], 'there is a claim, and a lease that will end');
+
+# the page of a proxy does not tell that a file is gone
+put('plain', 'still.mp3');
+set_rule($proxy, match => '^DELETE /plain/up/still\.mp3$', do => 'page', code => 404);
+$node->psql('postgres', 'CALL cleanup_run()');
+cmp_ok(-s "$proxy->{rules}/used" // 0, '>', 0, 'a status 404 without a code');
+clear_rules($proxy);
+isnt(states_of($node), 'still.mp3 deleted', 'is not taken for a success');
+is_deeply(visible('plain'), [ 'still.mp3', 'wanted.mp3' ], 'the file is there');
+sql('CALL cleanup_run()');
+is_deeply(visible('plain'), ['wanted.mp3'], 'and the next run deletes it');
 
 foreach my $content ('a new upload', undef)
 {

@@ -82,6 +82,16 @@ cmp_ok(requests('^POST /audio/\?delete='), '>', 2, 'several keys go by one reque
 cmp_ok(requests('.'), '<', 300, 'all in all by fewer requests than there are files') or diag requests('.');
 is_deeply(kinds('between'), { map { ("$_.txt" => 'file') } 1 .. 40 }, 'other files are untouched');
 
+# some servers (AWS, MinIO) write a blank as a plus
+put('blank/a b.mp3', 'blank/a+b.mp3', 'blank/two  blanks + more.mp3', 'blank folder/x.mp3', 'blank folder/wanted too.mp3');
+add_rows($node, 'blank folder/wanted too.mp3');
+rewrite($proxy, [ '%20', '+' ]);
+sql('CALL cleanup_run()');
+is(sql(q{SELECT count(*) FROM cleanup_missing_files(), unnest(examples) e WHERE e LIKE '%wanted too%'}), '0', 'a name with a blank is not missing');
+rewrite($proxy);
+is(states('blank') . ', ' . states('blank folder'), 'deleted 3, deleted 1', 'names with a blank go');
+is_deeply([ kinds('blank'), kinds('blank folder') ], [ {}, { 'wanted too.mp3' => 'file' } ], 'and no others');
+
 # few among many, some with many versions
 put(map { sprintf 'sparse/%04d%s', $_, $_ % 150 == 0 ? '.mp3' : '.txt' } 1 .. 900);
 put_object($gateway, 'audio/up/sparse/0450.mp3', "version $_") foreach 1 .. 30;

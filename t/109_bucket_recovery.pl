@@ -136,6 +136,24 @@ is_deeply([ grep { m{^lost/|^late} } @{ visible() } ], [], 'nothing has moved');
 $recovered->safe_psql('postgres', 'BEGIN; SELECT cleanup_claim_upload_dir(); ROLLBACK');
 is(manifests(), "$known:1 $lost:1 $lost2:1", 'a take-over that is rolled back loses nothing');
 
+# What cannot be read is not passed over: the take-over fails, and is undone.  Else the runs would be known, and nothing
+# would look for their files again.
+foreach my $case (
+	[ "^GET /audio/up/\\.audio_cleanup/trash/$lost/\\d", 'a manifest that cannot be read' ],
+	[ '^GET /audio/\?encoding-type=url&key-marker=', 'files whose versions cannot be listed' ],
+	[ "^GET /audio/up/\\.audio_cleanup/trash/$lost/\\d", 'a manifest that is said not to be there, by a page of a proxy', do => 'page', code => 404 ],
+	[ '^GET /audio/\?.*list-type=2.*trash%2F$', 'a trash that cannot be listed' ])
+{
+	my ($match, $what, %rule) = @$case;
+
+	set_rule($proxy, match => $match, do => 'refuse', code => 403, error => 'AccessDenied', %rule);
+	like(sql_error($recovered, 'SELECT cleanup_claim_upload_dir()'), qr/could not list .*HTTP status 40[34]/, "$what is an error");
+	cmp_ok(-s "$proxy->{rules}/used" // 0, '>', 0, '... which has happened');
+	clear_rules($proxy);
+	is($recovered->safe_psql('postgres', "SELECT count(*) FROM cleanup_runs WHERE run_id IN ($lost, $lost2)"), '0', '... and the runs stay unknown');
+	is(manifests(), "$known:1 $lost:1 $lost2:1", '... with all that the bucket tells of them');
+}
+
 $recovered->safe_psql('postgres', 'SELECT cleanup_claim_upload_dir()');
 ok(wait_for_drain($recovered), 'taken over');
 my $after = versions();
@@ -203,6 +221,13 @@ clean($recovered);
 is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [ 'marker', 26 ], 'nor is one above another version, or one that no manifest names');
 add_rows($recovered, 'app.mp3');
 put_object($gateway, sprintf('audio/up/.audio_cleanup/trash/5000/%012d-0123456789abcdef', time - 60), $body);
+set_rule($proxy, match => '^GET /audio/up/\.audio_cleanup/trash/5000/', do => 'refuse', code => 403, error => 'AccessDenied');
+my ($status, undef, $warning) = $recovered->psql('postgres', 'CALL cleanup_run()');
+clear_rules($proxy);
+is($status, 0, 'a manifest that cannot be read stops no run');
+like($warning, qr/WARNING:  files of run 5000, which this database does not know, were not put back\nDETAIL:  could not list .*AccessDenied/, 'but there is a warning');
+like($warning, qr/WARNING:  files of run 3000, which .*\nDETAIL:  could not list .*cannot be read/, 'so it is with an object that is no manifest');
+is($recovered->safe_psql('postgres', 'SELECT count(*) FROM cleanup_runs WHERE run_id IN (3000, 5000)'), '0', 'these runs stay unknown, so that the next run tries again');
 clean($recovered);
 is_deeply([ map { $_->[1] } @{ versions()->{'app.mp3'} } ], [26], 'but of the minutes after a manifest it is, also before a run');
 is(rows($recovered, "file = 'app.mp3'"), '5000|app.mp3|unknown|restored', 'and has a row');

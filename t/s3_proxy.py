@@ -11,6 +11,8 @@ that, "all" that once one was found it is for each request, and "do" is one of
     hold_after pass it on, and wait so before its answer
     hang       wait so, and pass it on only if the client still waits
     skew       pass it on, and set the date of the answer back by an hour
+    page       answer with "code" (504) and a page in HTML, as a gateway in between does, and do not pass it on
+    late       answer so, and pass it on behind the next request that "after" is found in, before the answer to that one
     refuse     answer with "code" (503) and "error" (SlowDown), and do not pass it on
     cut        close the connection, and do not pass it on
     cut_after  pass it on, and close the connection instead of answering
@@ -36,6 +38,7 @@ import time
 PORT, TARGET, FOLDER = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 LOCK = threading.Lock()
 SKIPPED = {}  # by the id of a rule
+LATE = []  # requests that are passed on later: where "after" is found, method, URI, headers, body
 
 
 def find_rule(request):
@@ -55,6 +58,25 @@ def find_rule(request):
         with open(f"{FOLDER}/used", "ab") as file:
             file.write(b"x")
         return rule
+
+
+def take_late(request):
+    with LOCK:
+        found = [late for late in LATE if re.search(late[0], request)]
+        LATE[:] = [late for late in LATE if late not in found]
+        return found
+
+
+def forward(method, uri, headers, body):
+    connection = http.client.HTTPConnection("127.0.0.1", TARGET, timeout=60)
+    connection.putrequest(method, uri, skip_host=True, skip_accept_encoding=True)
+    for name, value in headers:
+        connection.putheader(name, value)
+    connection.endheaders(body)
+    response = connection.getresponse()
+    result = response.status, response.getheaders(), response.read()
+    connection.close()
+    return result
 
 
 def identify(path):
@@ -112,17 +134,6 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         except OSError:
             return True
 
-    def forward(self, body):
-        connection = http.client.HTTPConnection("127.0.0.1", TARGET, timeout=60)
-        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in self.headers.items():
-            connection.putheader(name, value)
-        connection.endheaders(body)
-        response = connection.getresponse()
-        result = response.status, response.getheaders(), response.read()
-        connection.close()
-        return result
-
     def handle_request(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         print(self.command, self.path, flush=True)
@@ -135,11 +146,19 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             error = rule.get("error", "SlowDown")
             text = f"<?xml version='1.0'?><Error><Code>{error}</Code><Message>The proxy refuses it.</Message></Error>"
             return self.answer(rule.get("code", 503), [("Content-Type", "application/xml")], text.encode())
+        if do == "late":
+            with LOCK:
+                LATE.append((rule["after"], self.command, self.path, self.headers.items(), body))
+        if do in ("late", "page"):
+            page = b"<html><body><h1>504 Gateway Time-out</h1>\nThe server didn't respond in time.\n</body></html>\n"
+            return self.answer(rule.get("code", 504), [("Content-Type", "text/html")], page)
         if do in ("hold", "hang"):
             self.hold(number)
         if do == "hang" and self.is_left():
             return self.cut()
-        status, headers, content = self.forward(body)
+        status, headers, content = forward(self.command, self.path, self.headers.items(), body)
+        for late in take_late(f"{self.command} {self.path}"):
+            forward(*late[1:])
         if do == "hold_after":
             self.hold(number)
         if do == "skew":

@@ -312,6 +312,27 @@ test_broken(void)
 	store_close(store);
 }
 
+static void
+test_broken_trash(void)
+{
+	FileStore  *store = fresh("broken-trash");
+	int64		runs[4];
+
+	is(store_trash_runs(store, runs, lengthof(runs)), 0, "without a trash there are no runs");
+	make(".audio_cleanup");
+	make(".audio_cleanup/trash");
+	make(".audio_cleanup/trash/7");
+	make(".audio_cleanup/trash/x");
+	is(store_trash_runs(store, runs, lengthof(runs)), 1, "a run has a trash");
+	is(runs[0], 7, "... which tells its number");
+	hook.readdir_errno = EIO;
+	errno = 0;
+	is(store_trash_runs(store, runs, lengthof(runs)), -1, "a trash that cannot be read is not taken for an empty one");
+	is(errno, EIO, "... and says why");
+	memset(&hook, 0, sizeof(hook));
+	store_close(store);
+}
+
 /*
  * vfat, NTFS, SMB and others count characters, so that a name may have 765 bytes.
  * The sanitizer sees where the last name of a portion ends.
@@ -715,6 +736,7 @@ main(void)
 	test_kinds();
 	test_races();
 	test_broken();
+	test_broken_trash();
 	test_long_names();
 	test_depth();
 	test_long_path();

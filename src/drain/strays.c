@@ -10,6 +10,11 @@
  * and are not undone by a rollback: a folder of the trash gets the number of a
  * run of ours, and a file with a name that no row can hold is put back.
  *
+ * A run that has a row is known, and nothing looks for its files again.  So a
+ * run must not get a row if some of its files could not be found.  A failure
+ * ends a take-over with an ERROR.  Before a run a failure is a WARNING, and
+ * only the work for that lost run is rolled back: the next run tries again.
+ *
  * Copyright (c) 2026, audio_cleanup contributors
  *
  *-------------------------------------------------------------------------
@@ -24,6 +29,7 @@
 #include "src/drain/strays.h"
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
+#include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/store/walk.h"
 
@@ -32,6 +38,9 @@
 
 /* runs, at most, that this database can have lost by a recovery to a point in time */
 #define MOST_LOST_RUNS	1000000
+
+/* characters of a UUID: no folder of the backup directory has another name */
+#define UUID_CHARS	36
 
 typedef struct Strays
 {
@@ -47,6 +56,26 @@ typedef struct Strays
 	bool		has_warned;		/* leave_out_far_runs() has warned */
 	int64		put_back;
 } Strays;
+
+/*
+ * Raises an ERROR, because files of the lost run `run_id` could not be found.
+ * `failure` stands before the path: see FileResult.  `path` is relative to the
+ * trash of the run.  The SQLSTATE is one that sql_try() does not raise again.
+ */
+pg_noreturn static void
+give_up(const Strays *strays, int64 run_id, const char *failure, const char *path, int errnum)
+{
+	const char *text = pstrdup(store_error_text(strays->store, errnum));
+	const char *trash = drain_trash_path(&strays->place, run_id);
+
+	CHECK_FOR_INTERRUPTS();
+	ereport(ERROR,
+			(errcode(errnum == EACCES ? ERRCODE_INSUFFICIENT_PRIVILEGE : ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("%s \"%s\": %s", failure,
+					strcmp(path, ".") == 0 ? trash : psprintf("%s/%s", trash, plan_escape_name(path)), text),
+			 errdetail("Files of run %lld, which this database does not know, may lie there.", (long long) run_id),
+			 errhint("Repair what cannot be read, or move it away by hand, and try again.")));
+}
 
 static void
 record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity *identity)
@@ -101,8 +130,11 @@ put_stray_back(Strays *strays, int64 run_id, const char *path)
 {
 	bool		readable = plan_is_readable_name(strays->context->settings, path);
 	FileIdentity identity;
+	FileResult	look = store_identify_captured(strays->store, run_id, path, &identity);
 
-	if (store_identify_captured(strays->store, run_id, path, &identity).outcome != FILE_OK)
+	if (look.outcome == FILE_FAILED)
+		give_up(strays, run_id, look.failure, path, look.errnum);
+	if (look.outcome != FILE_OK)
 		return;
 	if (strays->each_file && backup_is_recorded(strays->context->extension, run_id,
 												readable ? path : plan_escape_name(path), &identity))
@@ -119,13 +151,21 @@ walk_strays(Strays *strays, TreeWalk *walk, int64 run_id)
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup stray",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
+	const char *failure;
 	const char *path;
+	WalkStep	step;
+	int			errnum;
 
-	while (walk_next(walk, &path) == WALK_FILE)
+	while ((step = walk_next(walk, &path)) == WALK_FILE)
 	{
 		CHECK_FOR_INTERRUPTS();
 		put_stray_back(strays, run_id, path);
 		MemoryContextReset(scratch);
+	}
+	if (step == WALK_FAILED)
+	{
+		path = walk_failure(walk, &errnum, &failure);
+		give_up(strays, run_id, failure, path, errnum);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
@@ -162,6 +202,49 @@ empty_unknown_run(Strays *strays, int64 run_id)
 	empty_run(strays, run_id);
 }
 
+typedef struct LostRun
+{
+	Strays	   *strays;
+	int64		run_id;
+} LostRun;
+
+static void
+empty_lost_run(void *arg)
+{
+	const LostRun *lost = arg;
+
+	empty_unknown_run(lost->strays, lost->run_id);
+}
+
+/*
+ * Empties an unknown run before a run.  A failure is a WARNING, and the lost
+ * run stays unknown.
+ */
+static void
+try_unknown_run(Strays *strays, int64 run_id)
+{
+	LostRun		lost = {strays, run_id};
+	int64		put_back = strays->put_back;
+
+	/* after a failure, this context still has the batch */
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup lost run",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	ErrorData  *error = sql_try(empty_lost_run, &lost);
+
+	if (error != NULL)
+	{
+		strays->put_back = put_back;
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("files of run %lld, which this database does not know, were not put back", (long long) run_id),
+				 errdetail_internal("%s", error->message),
+				 errhint("Repair what cannot be read, or move it away by hand. The next run tries again.")));
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+}
+
 /*
  * Gives the trash a new number, because a run of ours in another directory has
  * this number: the rows of that run are not about these files.
@@ -172,14 +255,9 @@ renumber_run(Strays *strays, int64 run_id)
 	int64		as = backup_new_run(strays->context->extension);
 	int			errnum = store_renumber_trash(strays->store, run_id, as);
 
-	if (errnum == 0)
-		empty_unknown_run(strays, as);
-	else
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("files of a run that this database does not know are left in %s: %s",
-						drain_trash_path(&strays->place, run_id),
-						store_error_text(strays->store, errnum))));
+	if (errnum != 0)
+		give_up(strays, run_id, "could not give another number to", ".", errnum);
+	empty_unknown_run(strays, as);
 }
 
 /*
@@ -207,7 +285,24 @@ leave_out_far_runs(Strays *strays, int64 *runs, int n)
 	return near;
 }
 
-/* Returns an array of the runs that have a trash, and sets *n to their number. */
+/* A take-over ends with an ERROR if the runs cannot be listed; before a run there is a WARNING. */
+static void
+tell_unlisted(const Strays *strays, int errnum)
+{
+	const char *text = pstrdup(store_error_text(strays->store, errnum));
+
+	CHECK_FOR_INTERRUPTS();
+	ereport(strays->each_file ? ERROR : WARNING,
+			(errcode(errnum == EACCES ? ERRCODE_INSUFFICIENT_PRIVILEGE : ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("could not list the trash of upload directory \"%s\": %s", strays->place.upload_dir, text),
+			 errdetail("Files of runs that this database does not know may lie there.")));
+}
+
+/*
+ * Returns an array of the runs that have a trash, and sets *n to their number.
+ * If the runs cannot be listed, a take-over ends with an ERROR; before a run
+ * there is a WARNING, and *n is 0.
+ */
 static int64 *
 list_runs(Strays *strays, int *n)
 {
@@ -221,6 +316,8 @@ list_runs(Strays *strays, int *n)
 		runs = repalloc_huge(runs, sizeof(int64) * room);
 		found = store_trash_runs(strays->store, runs, room);
 	}
+	if (found < 0)
+		tell_unlisted(strays, errno);
 	*n = leave_out_far_runs(strays, runs, Max(Min(room, found), 0));
 	return runs;
 }
@@ -249,7 +346,10 @@ look_through_runs(Strays *strays)
 	settled = settled_runs(strays, runs, n, &n_settled);
 	n = backup_unknown_runs(strays->context->extension, runs, n);
 	for (int i = 0; i < n; i++)
-		empty_unknown_run(strays, runs[i]);
+		if (strays->each_file)
+			empty_unknown_run(strays, runs[i]);
+		else
+			try_unknown_run(strays, runs[i]);
 	if (!strays->each_file)
 	{
 		for (int i = 0; i < n_settled; i++)
@@ -268,19 +368,33 @@ look_through_runs(Strays *strays)
 }
 
 /*
- * Looks through the trash of strays->place.  If the directory cannot be
- * opened, the run itself reports the failure.
+ * Looks through the trash of strays->place.  A directory that cannot be opened
+ * is reported with this level; 0: the run itself reports the failure.
  */
 static void
-look_through_place(Strays *strays)
+look_through_place(Strays *strays, int elevel)
 {
+	Brake	   *brake;
+
 	strays->store = store_open(strays->place.upload_dir);
 	if (strays->store == NULL)
+	{
+		if (elevel == ERROR)
+			brake_raise(location_brake(strays->place.upload_dir, "could not open upload directory", errno));
 		return;
+	}
 	PG_TRY();
 	{
-		if (location_set_backup_dir(strays->store, &strays->place) == NULL)
+		brake = location_set_backup_dir(strays->store, &strays->place);
+		if (brake == NULL)
 			look_through_runs(strays);
+		else if (elevel == ERROR)
+			brake_raise(brake);
+		else if (elevel != 0)
+			ereport(elevel,
+					(errcode(brake->sqlstate),
+					 errmsg("%s", brake->message),
+					 errdetail("Files of runs that this database does not know may lie there.")));
 		(void) store_sync(strays->store);
 	}
 	PG_FINALLY();
@@ -299,18 +413,19 @@ strays_put_back(const Context *context, const char *claim, const char *owner, bo
 	strays.recorded = settings_to_jsonb();
 	/* no row tells where a lost run has put its files */
 	strays.place = location_place(settings, owner);
-	if (owner != NULL && *settings->backup_dir != '\0')
-		look_through_place(&strays);
+	if (owner != NULL && strlen(owner) == UUID_CHARS && *settings->backup_dir != '\0')
+		look_through_place(&strays, each_file ? ERROR : 0);
 	/* the place of every run without a backup directory */
 	strays.place.backup_dir = "";
 	strays.place.backup_owner = NULL;
-	look_through_place(&strays);
+	look_through_place(&strays, each_file ? ERROR : 0);
 	foreach_ptr(Jsonb, recorded, backup_places(context->extension, claim))
 	{
 		strays.recorded = recorded;
 		strays.place = location_place(settings_of_run(settings->upload_dir, recorded),
 									  settings_backup_owner(recorded));
-		look_through_place(&strays);
+		/* a disk may have been retired when its last backup was gone */
+		look_through_place(&strays, each_file ? WARNING : 0);
 	}
 	if (strays.put_back > 0)
 		at_commit_start_worker();

@@ -81,22 +81,31 @@ local_trash_runs(FileStore *store, int64 *runs, int max)
 	struct dirent *entry;
 	int64		run_id;
 	DIR		   *stream;
+	int			errnum;
 	int			n = 0;
 
 	if (!AcquireExternalFD())
 		return -1;
 	stream = open_stream(store_open_trash(store, 0));
-	if (stream != NULL)
+	errnum = stream == NULL && errno != ENOENT ? errno : 0;
+	while (stream != NULL && errnum == 0)
 	{
-		while ((entry = readdir(stream)) != NULL)
-			if (parse_run(entry->d_name, &run_id) && n++ < max)
-				runs[n - 1] = run_id;
-		closedir(stream);
+		/* after readdir() only errno distinguishes the end from an error */
+		errno = 0;
+		entry = readdir(stream);
+		if (entry == NULL)
+		{
+			errnum = errno;
+			break;
+		}
+		if (parse_run(entry->d_name, &run_id) && n++ < max)
+			runs[n - 1] = run_id;
 	}
-	else if (errno != ENOENT)
-		n = -1;
+	if (stream != NULL)
+		closedir(stream);
 	ReleaseExternalFD();
-	return n;
+	errno = errnum;
+	return errnum == 0 ? n : -1;
 }
 
 int

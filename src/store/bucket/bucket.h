@@ -389,6 +389,13 @@ extern void bucket_end_listing(BucketListing *listing);
  */
 extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *version);
 
+/*
+ * Returns whether the answer to a deletion says that the object, or the
+ * version, is not there.  A status 404 alone may come from a proxy, or mean
+ * something else.
+ */
+extern bool bucket_says_gone(const BucketAnswer *answer);
+
 /* A version or marker to be removed, or a marker to be made. */
 typedef struct BucketRemoval
 {
@@ -545,7 +552,8 @@ extern void bucket_forget_run(FileStore *store, int64 run_id, bool look);
 /*
  * A walk of the files that a run has captured; `context` has its memory.
  * bucket_next_in_trash() sets *path to the path of the next file, or NULL at
- * the end, and returns 0 or an errno.
+ * the end, and returns 0; or an errno, if not all files that lie in the trash
+ * could be found.
  */
 typedef struct TrashWalk TrashWalk;
 

@@ -200,8 +200,8 @@ next_delete(void *arg, int lane, BucketCall *call)
 }
 
 /*
- * Takes the outcome of a deletion.  404 is a success, because a request is
- * repeated if its answer was lost.
+ * Takes the outcome of a deletion.  That the file is gone is a success, because
+ * a request is repeated if its answer was lost.
  */
 static void
 take_deleted(void *arg, int lane, int errnum, const BucketAnswer *answer)
@@ -213,7 +213,7 @@ take_deleted(void *arg, int lane, int errnum, const BucketAnswer *answer)
 		file->result = fail(errnum, "could not delete file");
 	else if (answer->status == 412)
 		file->result = come_to(FILE_REPLACED);
-	else if (answer->status >= 300 && answer->status != 404)
+	else if (answer->status >= 300 && !bucket_says_gone(answer))
 		file->result = fail(bucket_note(deleting->bucket, EIO, answer->error), "could not delete file");
 	else
 		file->result = come_to(FILE_OK);

@@ -17,6 +17,8 @@
 
 #include <time.h>
 
+#include "common/pg_prng.h"
+
 #include "src/store/bucket/bucket.h"
 
 #define CANARY_PATH		STORE_PRIVATE_DIR "/canary"
@@ -364,23 +366,106 @@ examine_conditions(const Examiner *examiner)
 	return fine(examiner, "s3_delete", "the server deletes an object only if it has the ETag that is meant");
 }
 
+/* Examines whether files can be deleted, in the way of this bucket. */
+static bool
+examine_deletion(const Examiner *examiner)
+{
+	char		key[BUCKET_KEY_MAX + 1];
+	const char *failure = "an object of our own could not be written";
+	int			errnum = bucket_key(examiner->bucket, CANARY_PATH, key);
+
+	if (!examiner->bucket->enabled)
+		return examine_conditions(examiner);
+	if (errnum == 0)
+		errnum = try_canary(examiner->bucket, key, &failure);
+	if (errnum == EINTR)
+		return false;
+	if (errnum != 0)
+		return wrong(examiner, "s3_delete", psprintf("%s: %s", failure, words(examiner, errnum, NULL)),
+					 "The user needs s3:PutObject, s3:DeleteObject and s3:DeleteObjectVersion; " SEE_RIGHTS);
+	return fine(examiner, "s3_delete", "an object of our own was written, deleted, put back and deleted for good");
+}
+
+/* ------------------------------------------------------------------- names --- */
+
+/*
+ * Looks for an object in the list of objects, and for its version in the list
+ * of versions unless `version` is "".  Returns 0, or an errno if a list does
+ * not have the key as it is.
+ */
+static int
+look_for_name(Bucket *bucket, const char *key, const char *version)
+{
+	char		query[BUCKET_LIST_SIZE];
+	const BucketCall call = {.method = "GET",.query = query};
+	const BucketAnswer *answer;
+	KeyVersions versions;
+	bool		is_listed = false;
+	int			errnum;
+
+	if (!bucket_ask_for_list(query, "", false, key, NULL))
+		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
+	errnum = bucket_call(bucket, &call, &answer);
+	if (errnum == 0 && answer->status != 200)
+		errnum = bucket_note(bucket, EIO, answer->error);
+	for (int i = 0; errnum == 0 && i < answer->n_entries; i++)
+		is_listed |= strcmp(answer->entries[i].key, key) == 0;
+	if (is_listed && version[0] != '\0')
+	{
+		errnum = bucket_list_versions(bucket, key, NULL, &versions);
+		is_listed = errnum == 0 && find_version(&versions, version) >= 0;
+	}
+	if (errnum == 0 && !is_listed)
+		errnum = bucket_note(bucket, EIO, "the list has another name than the object");
+	return errnum;
+}
+
+/*
+ * Examines whether a list gives back a name as it is: servers differ in how
+ * they encode a blank and a plus.
+ */
+static bool
+examine_names(const Examiner *examiner)
+{
+	Bucket	   *bucket = examiner->bucket;
+	char		path[64];
+	char		key[BUCKET_KEY_MAX + 1];
+	char		version[BUCKET_ID_SIZE] = "";
+	const BucketCall put = {.method = "PUT",.key = key,.body = "audio_cleanup canary\n"};
+	const BucketCall delete = {.method = "DELETE",.key = key};
+	const BucketAnswer *answer;
+	int			errnum;
+
+	/* several processes may examine at the same time */
+	snprintf(path, sizeof(path), "%s a+b %016llx", CANARY_PATH, (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
+	errnum = bucket_key(bucket, path, key);
+	if (errnum == 0)
+		errnum = bucket_call(bucket, &put, &answer);
+	if (errnum == 0 && answer->status != 200)
+		errnum = bucket_note(bucket, EIO, answer->error);
+	if (errnum == 0)
+	{
+		strlcpy(version, answer->version, sizeof(version));
+		errnum = look_for_name(bucket, key, version);
+		/* the step before has shown that this works */
+		if (bucket->enabled)
+			(void) bucket_remove_version(bucket, key, version);
+		else if (errnum != EINTR)
+			(void) bucket_call(bucket, &delete, &answer);
+	}
+	if (errnum == EINTR)
+		return false;
+	if (errnum != 0)
+		return wrong(examiner, "s3_names", psprintf("an object of our own whose name has a blank and a plus is not listed as it is: %s",
+													words(examiner, errnum, NULL)),
+					 "Files with such names are not found, and not cleaned. Does a proxy change the answers of the server?");
+	return fine(examiner, "s3_names", "a name with a blank and a plus is listed as it is");
+}
+
 bool
 bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg)
 {
 	const Examiner examiner = {bucket_of(store), sink, arg};
-	char		key[BUCKET_KEY_MAX + 1];
-	const char *failure = "an object of our own could not be written";
-	int			errnum = bucket_key(examiner.bucket, CANARY_PATH, key);
 
-	if (!examiner.bucket->enabled)
-		return examine_conditions(&examiner);
-	if (errnum == 0)
-		errnum = try_canary(examiner.bucket, key, &failure);
-	if (errnum == EINTR)
-		return false;
-	if (errnum != 0)
-		return wrong(&examiner, "s3_delete", psprintf("%s: %s", failure,
-													  store_error_text(store, errnum)),
-					 "The user needs s3:PutObject, s3:DeleteObject and s3:DeleteObjectVersion; " SEE_RIGHTS);
-	return fine(&examiner, "s3_delete", "an object of our own was written, deleted, put back and deleted for good");
+	return examine_deletion(&examiner) && examine_names(&examiner);
 }

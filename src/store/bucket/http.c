@@ -240,14 +240,15 @@ describe(Lane *lane, CURLcode code, bool readable)
 	lane->curl_error[0] ? lane->curl_error : curl_easy_strerror(code);
 	char		message[BUCKET_ERROR_SIZE];
 
-	if (code != CURLE_OK && answer->code[0] == '\0')
+	/* of a page in HTML, as a proxy sends it, the status says more */
+	if (code != CURLE_OK && answer->code[0] == '\0' && !(code == CURLE_WRITE_ERROR && answer->status >= 300))
 	{
 		libcurl_copy_printable(answer->error, sizeof(answer->error), said, strlen(said));
 		return;
 	}
 	if (answer->status >= 200 && answer->status < 300)
 	{
-		if (!readable)
+		if (!readable && answer->error[0] == '\0')
 			strlcpy(answer->error, "the answer of the server cannot be read", sizeof(answer->error));
 		return;
 	}

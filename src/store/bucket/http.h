@@ -67,6 +67,8 @@ typedef struct BucketEntry
 	bool		is_marker;
 	bool		is_latest;
 	bool		is_prefix;		/* the key is the beginning of several keys */
+	bool		is_dated;		/* the entry must have a date: an object, a
+								 * version, a marker or a part */
 	char		code[64];		/* code of the error of this key; "": no error */
 } BucketEntry;
 
@@ -150,19 +152,43 @@ http_limit_time(int64 seconds)
 
 /*
  * Returns the time of a text such as "2026-11-28T05:38:29Z", in seconds since
- * 1970, without a fraction of the second; 0 if the text is no such time.
+ * 1970, without a fraction of the second.  Returns 0 if the text is no such
+ * time: UTC must be written as "Z" or "+00:00", and nothing may follow.
  */
 static inline int64
 http_parse_time(const char *text)
 {
+	static const char form[] = "0000-00-00T00:00:00";
 	struct tm	tm = {0};
+	int			second;
+	int			day;
+	int64		seconds;
 
+	for (size_t i = 0; i < sizeof(form) - 1; i++)
+		if (form[i] == '0' ? text[i] < '0' || text[i] > '9' : text[i] != form[i])
+			return 0;
 	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
-			   &tm.tm_hour, &tm.tm_min, &tm.tm_sec) != 6)
+			   &tm.tm_hour, &tm.tm_min, &second) != 6)
+		return 0;
+	text += sizeof(form) - 1;
+	if (*text == '.')
+	{
+		size_t		digits = strspn(text + 1, "0123456789");
+
+		if (digits == 0)
+			return 0;
+		text += 1 + digits;
+	}
+	if (strcmp(text, "Z") != 0 && strcmp(text, "+00:00") != 0)
+		return 0;
+	if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_hour > 23 || tm.tm_min > 59 || second > 60)
 		return 0;
 	tm.tm_year -= 1900;
 	tm.tm_mon -= 1;
-	return http_limit_time((int64) timegm(&tm));
+	day = tm.tm_mday;
+	seconds = (int64) timegm(&tm);
+	/* timegm() makes the first of May of the 31st of April */
+	return tm.tm_mday == day ? http_limit_time(seconds + second) : 0;
 }
 
 typedef struct BucketLibrary

@@ -236,13 +236,13 @@ write_and_see(Bucket *bucket, const char *key, const char *text, instr_time look
 
 /*
  * Returns whether the lease may be written: the lease is ours, or nobody's, or
- * has ended.
+ * has ended.  A lease of which the server tells no date has not ended.
  */
 static bool
 is_free(const Bucket *bucket, const BucketAnswer *answer, const char *holder)
 {
 	return answer->status == 404 || strncmp(answer->body, holder, strlen(holder)) == 0 ||
-		bucket->date - answer->modified > LEASE_SECONDS;
+		(answer->modified != 0 && bucket->date - answer->modified > LEASE_SECONDS);
 }
 
 /* Takes or renews the lease in a bucket without versions. */
@@ -277,7 +277,8 @@ renew_plain_lease(Bucket *bucket, const char *key)
 			come_to(lease_age(bucket) < LEASE_SECONDS ? FILE_OK : FILE_OCCUPIED);
 	}
 	else if (!is_free(bucket, answer, holder))
-		result = come_to(FILE_OCCUPIED);
+		result = answer->modified != 0 ? come_to(FILE_OCCUPIED) :
+			give_up(bucket, EIO, failure, "the server does not tell when the lease was written");
 	else
 		result = write_and_see(bucket, key, bucket->lease, looked, failure);
 	if (result.outcome == FILE_OK)

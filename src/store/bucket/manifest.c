@@ -271,7 +271,9 @@ struct TrashWalk
 	TrashFile  *files;
 	int			n;
 	int			next;
-	int			unseen;			/* files that could not be looked at */
+	int			unseen_errnum;	/* of a file that could not be looked at, or
+								 * 0; */
+	const char *unseen;			/* its key */
 	int64		written;		/* when the manifest was written, by the clock
 								 * of the server */
 };
@@ -305,6 +307,26 @@ typedef struct Asking
 	VersionsAsk *asks;
 } Asking;
 
+/*
+ * Puts `name`, of a manifest or a file, behind the text of a failure with
+ * `errnum`.  Returns `errnum`.
+ */
+static int
+note_about(Bucket *bucket, int errnum, const char *name)
+{
+	char		text[BUCKET_ERROR_SIZE + 64];
+
+	/* an interrupt, or want of memory, is not about an object */
+	if (errnum == EINTR || errnum == ENOMEM)
+		return errnum;
+	snprintf(text, sizeof(text), "%s (%s)", store_error_text((FileStore *) bucket, errnum), name);
+	/* a name may have any bytes, and an error may not */
+	for (char *c = text; *c != '\0'; c++)
+		if (*c < 0x20 || *c > 0x7E)
+			*c = '?';
+	return bucket_note(bucket, errnum, text);
+}
+
 /* Notes the path of a file whose version has our marker right above it. */
 static void
 take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
@@ -313,7 +335,11 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 	TrashWalk  *walk = asking->walk;
 	const BucketEntry *marker;
 
-	walk->unseen += errnum != 0 ? 1 : 0;
+	if (errnum != 0)
+	{
+		walk->unseen_errnum = errnum;
+		walk->unseen = asking->asks[ask].key;
+	}
 	if (errnum != 0 || !bucket_is_captured(versions))
 		return;
 	marker = &versions->entries[versions->at - 1];
@@ -327,7 +353,11 @@ compare_asks(const void *a, const void *b)
 	return strcmp(((const VersionsAsk *) a)->key, ((const VersionsAsk *) b)->key);
 }
 
-/* Asks where the files of the manifest in `answer` are.  Returns 0 or an errno. */
+/*
+ * Asks where the files of the manifest in `answer` are.  Returns 0; or an
+ * errno, also if one of the files could not be looked at: nobody knows whether
+ * that file lies in the trash.
+ */
 static int
 locate_files(TrashWalk *walk, const BucketAnswer *answer)
 {
@@ -357,6 +387,8 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 	calls = bucket_listing_calls(listing);
 	errnum = bucket_call_many(walk->bucket, &calls);
 	bucket_end_listing(listing);
+	if (errnum == 0 && walk->unseen_errnum != 0)
+		errnum = note_about(walk->bucket, walk->unseen_errnum, walk->unseen);
 	return errnum;
 }
 
@@ -386,10 +418,12 @@ read_manifest(TrashWalk *walk, const char *key)
 	if (!take_second(walk, key))
 		return 0;
 	errnum = bucket_call(walk->bucket, &call, &answer);
-	if (errnum != 0 || answer->status == 404)
-		return errnum;
-	if (answer->status != 200)
-		return bucket_note(walk->bucket, EIO, answer->error);
+	if (errnum == 0 && answer->status == 404 && strcmp(answer->code, "NoSuchKey") == 0)
+		return 0;
+	if (errnum == 0 && (answer->status != 200 || answer->code[0] != '\0'))
+		errnum = bucket_note(walk->bucket, EIO, answer->error[0] ? answer->error : answer->code);
+	if (errnum != 0)
+		return note_about(walk->bucket, errnum, strrchr(key, '/') + 1);
 	caller = MemoryContextSwitchTo(walk->page);
 	errnum = locate_files(walk, answer);
 	MemoryContextSwitchTo(caller);
@@ -507,7 +541,7 @@ is_trash_empty(Bucket *bucket, int64 run_id, MemoryContext context)
 	int			errnum = bucket_next_in_trash(walk, &path);
 
 	bucket_end_trash(walk);
-	return errnum == 0 && path == NULL && walk->unseen == 0;
+	return errnum == 0 && path == NULL;
 }
 
 /*

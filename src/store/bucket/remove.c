@@ -217,13 +217,25 @@ next_group(void *arg, int lane, BucketCall *call)
 
 /* ----------------------------------------------------------------- answers --- */
 
+static bool
+is_gone_code(const char *code)
+{
+	return strcmp(code, "NoSuchKey") == 0 || strcmp(code, "NoSuchVersion") == 0;
+}
+
+bool
+bucket_says_gone(const BucketAnswer *answer)
+{
+	return answer->status == 404 && is_gone_code(answer->code);
+}
+
 /*
  * Returns the errno for the code of a key, and notes the code; 0 for success.
  */
 static int
 errno_of_key(Bucket *bucket, const char *code)
 {
-	if (*code == '\0' || strcmp(code, "NoSuchKey") == 0 || strcmp(code, "NoSuchVersion") == 0)
+	if (*code == '\0' || is_gone_code(code))
 		return 0;
 	return bucket_note(bucket, strcmp(code, "AccessDenied") == 0 ? EACCES :
 					   strcmp(code, "SlowDown") == 0 || strcmp(code, "InternalError") == 0 ||
@@ -274,20 +286,34 @@ take_entries(Bucket *bucket, const BucketAnswer *answer, BucketRemoval *removals
 }
 
 /*
- * Takes the failure of a request.  If there was no answer, the server may
- * still carry out the request later.  EAGAIN without an answer means that the
+ * Returns whether the server may still carry out the request later: there was
+ * no answer, or a gateway in between has answered, which knows no code of S3.
+ */
+static bool
+may_come_late(int errnum, const BucketAnswer *answer)
+{
+	if (errnum == ETIMEDOUT)
+		return true;
+	if (answer == NULL || (errnum != EIO && errnum != EAGAIN))
+		return false;
+	return answer->status == 0 || answer->status == 502 || answer->status == 504 ||
+		(answer->status >= 500 && answer->code[0] == '\0');
+}
+
+/*
+ * Takes the failure of a request.  EAGAIN without an answer means that the
  * lease had no time for the request.
  */
 static void
 take_failure(BucketRemoval *removals, int n, int errnum, const BucketAnswer *answer)
 {
-	bool		unanswered = errnum == ETIMEDOUT || (errnum == EIO && answer != NULL && answer->status == 0);
+	bool		is_doubtful = may_come_late(errnum, answer);
 
 	for (int i = 0; i < n; i++)
 	{
 		removals[i].errnum = errnum;
 		removals[i].again = errnum == EAGAIN && answer == NULL;
-		removals[i].is_doubtful = unanswered;
+		removals[i].is_doubtful = is_doubtful;
 	}
 }
 
@@ -299,7 +325,7 @@ take_group(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	BucketRemoval *first = &removing->removals[group->first];
 
 	removing->busy--;
-	if (errnum == 0 && answer->status >= 300 && answer->status != 404)
+	if (errnum == 0 && answer->status >= 300 && !(group->alone && bucket_says_gone(answer)))
 		errnum = bucket_note(removing->bucket, EIO, answer->error);
 	/* an error may come with the status of a success */
 	if (errnum == 0 && answer->status < 300 && answer->code[0] != '\0')

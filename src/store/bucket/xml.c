@@ -76,7 +76,10 @@ hex(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Decodes %XX in place.  %00 stays as it is, because no name has a NUL. */
+/*
+ * Decodes %XX in place, and "+", which some servers (AWS, MinIO) write for a
+ * blank; a plus itself is %2B.  %00 stays as it is, because no name has a NUL.
+ */
 static void
 decode(char *text)
 {
@@ -92,6 +95,8 @@ decode(char *text)
 			*to++ = (char) (high << 4 | low);
 			text += 2;
 		}
+		else if (*text == '+')
+			*to++ = ' ';
 		else
 			*to++ = *text;
 	}
@@ -123,6 +128,16 @@ add_entry(AnswerReader *reader)
 	return entries;
 }
 
+/*
+ * Returns whether an entry of this name must have a date.  An upload without a
+ * date is passed over.
+ */
+static bool
+is_dated(const xmlChar * name)
+{
+	return is(name, "Contents") || is(name, "Version") || is(name, "DeleteMarker") || is(name, "Part");
+}
+
 static void
 begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xmlChar * uri,
 			  int n_namespaces, const xmlChar * *namespaces, int n_attributes, int n_defaulted,
@@ -136,13 +151,13 @@ begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xml
 	else if (reader->depth == 1)
 		reader->is_error = is(name, "Error");
 	else if (reader->depth == 2 &&
-			 (is(name, "Contents") || is(name, "Version") || is(name, "DeleteMarker") || is(name, "Upload") ||
-			  is(name, "Part") || is(name, "CommonPrefixes") || is(name, "Deleted") ||
+			 (is_dated(name) || is(name, "Upload") || is(name, "CommonPrefixes") || is(name, "Deleted") ||
 			  (is(name, "Error") && !reader->is_error)))
 	{
 		reader->entry = add_entry(reader);
 		if (reader->entry != NULL)
 		{
+			reader->entry->is_dated = is_dated(name);
 			reader->entry->is_marker = is(name, "DeleteMarker");
 			reader->entry->is_prefix = is(name, "CommonPrefixes");
 			/* the entry has this code until its real code is read */
@@ -321,16 +336,27 @@ xml_read(AnswerReader *reader, const char *data, size_t length)
 
 /*
  * Decodes the names, at the end, when it is known whether they are encoded.
- * Returns false if an entry has no name.
+ * If an entry has no name, or not the date that it must have, sets the error
+ * of the answer, and returns false: a file of an unknown age must not be taken
+ * for an old one.
  */
 static bool
-finish_names(AnswerReader *reader)
+finish_entries(AnswerReader *reader)
 {
 	BucketAnswer *answer = reader->answer;
 
 	for (int i = 0; i < answer->n_entries; i++)
-		if (answer->entries[i].key == NULL)
+	{
+		const BucketEntry *entry = &answer->entries[i];
+		const char *error = entry->key == NULL ? "an entry of the answer has no name" :
+		entry->is_dated && entry->modified == 0 ? "an entry of the answer has no date, or one that cannot be read" : NULL;
+
+		if (error != NULL)
+		{
+			strlcpy(answer->error, error, sizeof(answer->error));
 			return false;
+		}
+	}
 	if (!reader->is_encoded)
 		return true;
 	for (int i = 0; i < answer->n_entries; i++)
@@ -343,7 +369,7 @@ bool
 xml_end(AnswerReader *reader)
 {
 	bool		whole = !reader->failed && reader->read > 0 &&
-	xmlParseChunk(reader->parser, NULL, 0, 1) == 0 && !reader->failed && finish_names(reader);
+	xmlParseChunk(reader->parser, NULL, 0, 1) == 0 && !reader->failed && finish_entries(reader);
 
 	xmlFreeParserCtxt(reader->parser);
 	free(reader);
