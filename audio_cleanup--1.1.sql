@@ -94,7 +94,8 @@ CREATE TABLE @extschema@.cleanup_runs (
 	settings jsonb NOT NULL,
 	claim uuid,
 	last_look_at timestamptz,
-	captured_up_to bigint
+	captured_up_to bigint,
+	other_errors bigint NOT NULL DEFAULT 0
 );
 ALTER SEQUENCE @extschema@.cleanup_runs_run_id_seq OWNED BY @extschema@.cleanup_runs.run_id;
 CREATE UNIQUE INDEX cleanup_runs_scheduled_for ON @extschema@.cleanup_runs (scheduled_for) WHERE scheduled_for IS NOT NULL;
@@ -113,7 +114,7 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.trigger IS
 COMMENT ON COLUMN @extschema@.cleanup_runs.scheduled_for IS 'the day of the schedule that it is the run of; there is one at most';
 COMMENT ON COLUMN @extschema@.cleanup_runs.status IS
 'running: being planned in batches; pending: committed, files being dealt with; done; failed: ended with errors; interrupted: cut short, what it did is kept; blocked: a brake has refused it, or it has waited too long, nothing was deleted';
-COMMENT ON COLUMN @extschema@.cleanup_runs.message IS 'why it did not go through to its end';
+COMMENT ON COLUMN @extschema@.cleanup_runs.message IS 'why it did not go through to its end; or the first of its other_errors';
 COMMENT ON COLUMN @extschema@.cleanup_runs.requested_by IS 'the role that asked, seen through SECURITY DEFINER functions';
 COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
 COMMENT ON COLUMN @extschema@.cleanup_runs.deleted IS 'files destroyed';
@@ -124,6 +125,8 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.claim IS
 'whose files they are: the claim of the upload directory, see cleanup_claims, which knows where that is now; NULL: the run did not come so far';
 COMMENT ON COLUMN @extschema@.cleanup_runs.captured_up_to IS
 'files of the run in state pending, without an error, and with a file_id up to this are in the trash; NULL: not known of any';
+COMMENT ON COLUMN @extschema@.cleanup_runs.other_errors IS
+'errors that are about none of its files: a source that could not be cleared, a name that is not valid, a file that could not be looked at; the server log has them if nobody has called';
 COMMENT ON COLUMN @extschema@.cleanup_runs.last_look_at IS
 'when the sources were read a last time for all files that it had moved aside; what a row referred to by then was put back; NULL: not yet';
 COMMENT ON COLUMN @extschema@.cleanup_runs.settings IS 'the settings in force for the run, as cleanup_config() shows them; backup_owner: the folder of its files in backup_dir';

@@ -116,6 +116,18 @@ SELECT t.file('p1.mp3', 400, 1048576), t.file('p2.mp3', 400), t.file('p3.mp3', 4
 SELECT (cleanup_orphaned_files(false, true) -> 'run_id')::int AS run_id \gset
 SELECT t.wait_for_worker();
 SELECT cleanup_purge_backups() -> 'result' AS purged;
+-- counts are complete where the list is cut; what lies in a directory that cannot be reached is not told as purged
+BEGIN;
+UPDATE cleanup_files SET due_at = now() WHERE run_id = :run_id;
+SET LOCAL audio_cleanup.report_limit = 0;
+SELECT cleanup_purge_backups() AS purged;
+ROLLBACK;
+BEGIN;
+UPDATE cleanup_files SET due_at = now() WHERE run_id = :run_id;
+UPDATE cleanup_runs SET claim = gen_random_uuid(), upload_dir = '/nonexistent' WHERE run_id = :run_id;
+SET LOCAL client_min_messages = error;
+SELECT cleanup_purge_backups() -> 'result' AS purged;
+ROLLBACK;
 SELECT t.session(5, 'processed', 0, 'p2.mp3');
 BEGIN;
 UPDATE cleanup_files SET due_at = now() WHERE run_id = :run_id AND file <> 'p3.mp3';

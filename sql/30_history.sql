@@ -76,6 +76,9 @@ UPDATE cleanup_runs SET settings = '{"backup_retention_days": 99}' WHERE run_id 
 UPDATE cleanup_runs SET settings = '{"backup_retention_days": 90}' WHERE run_id IN (SELECT run_id FROM t.old WHERE what = 'backup until long ago');
 SELECT t.make_run('tried again, in vain', true, 'failed', 'could not rename file', 'sql', NULL, 'failed'),
 	t.make_run('ended too early to try again', true, 'deleted', NULL, 'sql', NULL, 'failed', 'out of memory');
+SELECT t.make_run('tried, with other errors', true, 'failed', 'could not rename file', 'sql', NULL),
+	t.make_run('had other errors', true, 'deleted', NULL, 'sql', NULL, 'failed', 'a source could not be cleared');
+UPDATE cleanup_runs SET upload_dir = '/elsewhere', other_errors = (status = 'failed')::int WHERE run_id IN (SELECT run_id FROM t.old WHERE what ~ 'other errors');
 CALL cleanup_run() \gset
 SELECT o.what, count(r.run_id) AS kept, (SELECT count(*) FROM cleanup_files f WHERE f.run_id = o.run_id) AS files
 FROM t.old o LEFT JOIN cleanup_runs r USING (run_id) GROUP BY o.run_id, o.what ORDER BY o.run_id;

@@ -182,6 +182,8 @@ foreach my $fault ('renameat2 errno 0 ' . ENOSPC, 'mkdirat errno 0 ' . ENOSPC)
 	is($answer->{result}{orphaned_files_count}, $n - 1, 'the others are found');
 	is(sql_json($node, 'SELECT cleanup_all()')->{result}{error_count}, 1, 'a real run says so too');
 	ok(wait_for_drain($node), 'drained');
+	is($node->safe_psql('postgres', 'SELECT status, errors, other_errors, message FROM cleanup_runs ORDER BY run_id DESC LIMIT 1'),
+		qq{failed|0|1|could not stat file "r$round/3.mp3": Input/output error}, 'and so does the history');
 	is_deeply([ grep { /^r/ } keys %{ visible_files($dir) } ], ["r$round/3.mp3"], 'and leaves that one alone');
 	run_again_and_check('a file that could not be looked at', $files);
 }
@@ -208,6 +210,8 @@ foreach my $fault ('renameat2 errno 0 ' . ENOSPC, 'mkdirat errno 0 ' . ENOSPC)
 		like($errors[1], qr{^the failed sessions of source public.kept are left alone.*never}, "$call: and of the source");
 	}
 	ok(wait_for_drain($node), 'drained');
+	like($node->safe_psql('postgres', 'SELECT status, errors, other_errors, message FROM cleanup_runs ORDER BY run_id DESC LIMIT 1'),
+		qr/^failed\|0\|2\|.* \(and 1 more error\)$/, 'the history has the first');
 	clear_fault($node);
 	$node->safe_psql('postgres', q{SELECT cleanup_drop_source('kept'); DROP TABLE kept});
 	unlink "$dir/stays.mp3" or die $!;

@@ -377,65 +377,11 @@ unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:|signal (?!9\b)\d+/, 'no proce
 
 # ---- max_run_minutes ----
 
-# A shim of its own: the clock of the server is ahead by the seconds that a file tells.
-my $source = "$PostgreSQL::Test::Utils::tmp_check/late_shim.c";
-my $shim = "$PostgreSQL::Test::Utils::tmp_check/late_shim.so";
-append_to_file($source, <<'END');
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/time.h>
-#include <time.h>
-
-static long
-seconds_ahead(void)
-{
-	int			save_errno = errno;
-	FILE	   *file = fopen(getenv("CLOCK_AHEAD"), "re");
-	long		seconds = 0;
-
-	if (file != NULL)
-	{
-		if (fscanf(file, "%ld", &seconds) != 1)
-			seconds = 0;
-		fclose(file);
-	}
-	errno = save_errno;
-	return seconds;
-}
-
-int
-gettimeofday(struct timeval *restrict now, void *restrict zone)
-{
-	__typeof__(&gettimeofday) really = (__typeof__(&gettimeofday)) dlsym(RTLD_NEXT, "gettimeofday");
-	int			rc = really(now, zone);
-
-	if (rc == 0)
-		now->tv_sec += seconds_ahead();
-	return rc;
-}
-
-int
-clock_gettime(clockid_t clock, struct timespec *now)
-{
-	__typeof__(&clock_gettime) really = (__typeof__(&clock_gettime)) dlsym(RTLD_NEXT, "clock_gettime");
-	int			rc = really(clock, now);
-
-	if (rc == 0 && clock == CLOCK_REALTIME)
-		now->tv_sec += seconds_ahead();
-	return rc;
-}
-END
-my ($cc) = run_command([ 'pg_config', '--cc' ]);
-system_or_bail(split(' ', $cc), '-O1', '-Wall', '-Werror', '-shared', '-fPIC', '-o', $shim, $source, '-ldl');
-
 my $late = new_server('late', start => 0, conf => "shared_preload_libraries = 'audio_cleanup'\naudio_cleanup.max_run_minutes = 1\naudio_cleanup.files_per_second = 4\n");
 my $late_dir = upload_dir($late);
 my $ahead = $late->basedir . '/ahead';
 {
-	local $ENV{LD_PRELOAD} = $shim;
+	local $ENV{LD_PRELOAD} = build_shim('clock_shim');
 	local $ENV{CLOCK_AHEAD} = $ahead;
 	$late->start;
 }

@@ -79,5 +79,28 @@ is(scalar keys %{ visible_files($dir) }, 10, 'nothing was deleted');
 $answer = sql_json($node, 'SELECT cleanup_all()');
 is($answer->{result}{orphaned_files_count}, 9, 'somebody who calls may go on');
 
+# ---- an error that is about none of the condemned files ----
+
+put_files($dir, 'bad.mp3', 'orphan.mp3');
+$node->safe_psql('postgres', q{
+	CREATE TABLE bad (id int PRIMARY KEY, audio_url text, status text, updated_at timestamp);
+	INSERT INTO bad VALUES (1, 'bad.mp3', 'failed', '2024-01-01');
+	CREATE FUNCTION objects() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''secret of row %'', old.id; END';
+	CREATE TRIGGER objects BEFORE UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION objects();
+	SELECT cleanup_add_source('bad', on_failed => 'clear')});
+$position = log_position($node);
+like(night(), qr/^failed\|the failed sessions of source public\.bad are left alone, because they cannot be cleared: error P0001/,
+	'a night that could not clear a source has failed');
+unlike($node->safe_psql('postgres', 'SELECT message FROM cleanup_runs'), qr/secret/, 'the history does not tell what the code says');
+like(log_since($node, $position), qr/LOG:  error in a cleanup run: the failed sessions of source public\.bad .*secret of row 1/, 'the log does');
+is($node->safe_psql('postgres', q{SELECT status, errors, other_errors, deleted FROM cleanup_runs ORDER BY run_id DESC LIMIT 1}), 'failed|0|1|1',
+	'all else is done');
+is($node->safe_psql('postgres', q{SELECT value FROM cleanup_metrics WHERE name = 'audio_cleanup_last_run_status' AND labels ->> 'status' = 'failed'}), 1,
+	'the figures say so');
+ok(-e "$dir/bad.mp3" && !-e "$dir/orphan.mp3", 'only the file of the session stays');
+$node->safe_psql('postgres', 'DROP TRIGGER objects ON bad');
+like(night(), qr/^done\|$/, 'when that is mended all is done');
+ok(!-e "$dir/bad.mp3", 'of which the file is gone');
+
 $node->stop;
 done_testing();

@@ -121,11 +121,21 @@ start_round_one('undo_names');
 	rmdir "$dir/elsewhere";
 }
 
+# How many runs were interrupted, and how many such files were put back or not, as the counters say.
+sub counted
+{
+	return split / /, sql(q{SELECT concat_ws(' ', sum(value) FILTER (WHERE name = 'runs'), sum(value) FILTER (WHERE name = 'files_restored'),
+		sum(value) FILTER (WHERE name = 'files_failed')) FROM (VALUES ('runs', 'interrupted'), ('files_restored', 'unknown'), ('files_failed', 'unknown')) v(name, label)
+		LEFT JOIN LATERAL (SELECT coalesce(sum(value), 0) AS value FROM cleanup_totals t WHERE t.name = v.name AND t.label = v.label) t ON true});
+}
+
 # names that the database cannot write, in the trash of a run that it does not know
 {
 	my $trash = "$dir/.audio_cleanup/trash";
 	my $lost = sql(q{SELECT nextval('cleanup_runs_run_id_seq') + 7});
 	my $next;
+
+	my @before = counted();
 
 	mkdir $trash, 0700;
 	mkdir "$trash/$lost", 0700 or die $!;
@@ -140,6 +150,8 @@ start_round_one('undo_names');
 	is(sql("SELECT string_agg(file || ' ' || state, ', ' ORDER BY file) FROM cleanup_files WHERE run_id = $lost"),
 		'$(x).mp3 restored, bad\xFF.mp3 restored, good.mp3 restored, taken\xFE.mp3 failed', 'they have rows, escaped');
 	cmp_ok(sql(q{SELECT nextval('cleanup_runs_run_id_seq')}), '>', $lost, 'and the number is taken');
+	my @after = counted();
+	is_deeply([ map { $after[$_] - $before[$_] } 0 .. 2 ], [ 1, 3, 1 ], 'the run and each of them are counted');
 	unlink "$trash/$lost/taken\xfe.mp3", "$dir/taken\xfe.mp3", "$dir/bad\xff.mp3";
 }
 

@@ -55,6 +55,9 @@ sub objects
 	}
 	wait_for_drain($node);
 	ok(-e "$dir/bad$round.mp3", "$name: the file of its session is kept");
+	is(sql(q{SELECT DISTINCT status, errors, other_errors, message ~ '^the failed sessions of source public.bad are left alone'
+		FROM (SELECT * FROM cleanup_runs ORDER BY run_id DESC LIMIT 2) r}), 'failed|0|1|t', "$name: the history of both runs says so");
+	is(sql(q{SELECT count(*) FROM cleanup_runs WHERE message ~ 'not this one|Failing row'}), 0, "$name: not in the words of the code, nor with the row");
 	ok(!-e "$dir/good$round.mp3" && !-e "$dir/orphan$round.mp3", "$name: other sessions and orphans go");
 	is(sql(q{SELECT count(*) FROM bad WHERE audio_url IS NOT NULL}), 2, "$name: its row is as it was");
 	sql(q{SELECT cleanup_drop_source('bad')}, 'DROP TABLE bad CASCADE') unless $options{go_on};

@@ -6,7 +6,8 @@
 ALTER TABLE @extschema@.cleanup_runs
 	ADD COLUMN claim uuid,
 	ADD COLUMN last_look_at timestamptz,
-	ADD COLUMN captured_up_to bigint;
+	ADD COLUMN captured_up_to bigint,
+	ADD COLUMN other_errors bigint NOT NULL DEFAULT 0;
 ALTER TABLE @extschema@.cleanup_files
 	ADD COLUMN space bigint NOT NULL DEFAULT 0,
 	ADD COLUMN upload_id text,

@@ -133,6 +133,7 @@ match_backups(Healing *healing, List *sources)
 	const Context *context = healing->context;
 	Backups		backups = {match_begin(context->settings, healing->claim), palloc(sizeof(int64) * 1024), 0, 1024};
 
+	plan_limit_reading(context->settings, true);
 	backup_scan(context->extension, healing->claim, add_backup, &backups);
 	match_run(backups.match, context->extension, sources, MATCH_JUDGE,
 			  plan_failed_before(context->settings), true);
@@ -178,26 +179,37 @@ try_healing_backups(const Context *context, const char *claim, FileStore *store)
 	return error == NULL ? healing.healed : 0;
 }
 
-int64
-heal_directory(const Context *context)
+/* Does the work in the open directory.  Returns how many files are put back. */
+static int64
+heal_open_directory(const Context *context, FileStore *store, HealWhat what)
 {
 	const char *upload_dir = context->settings->upload_dir;
-	FileStore  *store = store_open(upload_dir);
+	Claim	   *claim = claim_check(store, context->extension, upload_dir);
+	int64		healed = 0;
+
+	if (claim->state != CLAIM_OURS ||
+		claim_lock(store, upload_dir, context->settings->writer_wait) != NULL)
+		return 0;
+	claim_confirm(context->extension, claim, upload_dir);
+	if ((what & HEAL_STRAYS) != 0)
+		healed += strays_put_back(context, claim->uuid, NULL, false);
+	if ((what & HEAL_BACKUPS) != 0)
+		healed += try_healing_backups(context, claim->uuid, store);
+	return healed;
+}
+
+int64
+heal_directory(const Context *context, HealWhat what)
+{
+	FileStore  *store = what == HEAL_BACKUPS && !backup_exist(context->extension, NULL) ? NULL :
+	store_open(context->settings->upload_dir);
 	volatile int64 healed = 0;
 
 	if (store == NULL)
 		return 0;
 	PG_TRY();
 	{
-		Claim	   *claim = claim_check(store, context->extension, upload_dir);
-
-		if (claim->state == CLAIM_OURS &&
-			claim_lock(store, upload_dir, context->settings->writer_wait) == NULL)
-		{
-			claim_confirm(context->extension, claim, upload_dir);
-			healed = strays_put_back(context, claim->uuid, NULL, false) +
-				try_healing_backups(context, claim->uuid, store);
-		}
+		healed = heal_open_directory(context, store, what);
 	}
 	PG_FINALLY();
 	{

@@ -24,7 +24,6 @@
 
 #include <limits.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -33,6 +32,7 @@
 #include "src/drain/pace.h"
 #include "src/pg/compat.h"
 #include "src/pg/progress.h"
+#include "src/pg/time.h"
 
 /* seconds of waiting that are normal for each second of computing */
 #define WAIT_SHARE		8
@@ -74,11 +74,12 @@ pace_files_in(const Pace *pace, int seconds)
 }
 
 static void
-sleep_until(TimestampTz until)
+sleep_us(int64 us)
 {
+	int64		until = time_monotonic_us() + us;
 	long		left;
 
-	while ((left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until)) > 0)
+	while ((left = (long) ((until - time_monotonic_us() + 999) / 1000)) > 0)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 left, compat_wait_event("AudioCleanupThrottle"));
@@ -95,16 +96,7 @@ pace_rest(const Pace *pace, int files, TimestampTz began)
 	if (pace->files_per_second <= 0 || files <= 0)
 		return;
 	/* if the clock was set back meanwhile, `began` is in the future */
-	sleep_until(Min(began, GetCurrentTimestamp()) + most_us);
-}
-
-static int64
-wall_us(void)
-{
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
+	sleep_us(most_us - Max(GetCurrentTimestamp() - began, 0));
 }
 
 /*
@@ -124,14 +116,14 @@ cpu_us(void)
 void
 pace_begin_files(Pace *pace)
 {
-	pace->wall_us = wall_us();
+	pace->wall_us = time_monotonic_us();
 	pace->cpu_us = cpu_us();
 }
 
 void
 pace_yield(Pace *pace)
 {
-	int64		took = wall_us() - pace->wall_us;
+	int64		took = time_monotonic_us() - pace->wall_us;
 	int64		waited;
 
 	if (took < YIELD_EVERY_US)
@@ -141,7 +133,7 @@ pace_yield(Pace *pace)
 	{
 		ereport(DEBUG2,
 				(errmsg_internal("resting for %d ms: the disk is slow or busy", (int) (waited / 1000))));
-		sleep_until(GetCurrentTimestamp() + waited);
+		sleep_us(waited);
 	}
 	pace_begin_files(pace);
 }

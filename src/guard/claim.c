@@ -44,6 +44,7 @@
 #include "src/guard/location.h"
 #include "src/pg/compat.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 #include "src/store/lock.h"
 
 #define CLAIM_HEADER	"audio_cleanup claim 1\n"
@@ -486,11 +487,11 @@ busy_brake(FileStore *store, const char *upload_dir)
 Brake *
 claim_lock(FileStore *store, const char *upload_dir, int wait_ms)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+	int64		deadline = time_monotonic_us() + (int64) wait_ms * 1000;
 	FileResult	result;
 
 	while ((result = store_lock(store)).outcome == FILE_OCCUPIED &&
-		   GetCurrentTimestamp() < deadline)
+		   time_monotonic_us() < deadline)
 	{
 		/* poll, because a process that gives back the lock wakes nobody */
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

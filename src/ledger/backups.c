@@ -68,7 +68,7 @@ backup_exist(const Extension *extension, const char *claim)
 {
 	return owner_finds(extension, SQL_ARGS(SQL_TEXT(claim)),
 					   "SELECT FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-					   " WHERE " IS_BACKUP " AND r.claim = $1::uuid LIMIT 1");
+					   " WHERE " IS_BACKUP " AND ($1 IS NULL OR r.claim = $1::uuid) LIMIT 1");
 }
 
 /* Calls the sink for the next rows after *file_id.  Returns false if there are no more. */

@@ -42,7 +42,7 @@ extern Backup *backup_find(const Extension *extension, const char *claim, const 
 extern bool backup_has_newer(const Extension *extension, const char *claim, int64 run_id,
 							 const char *path);
 
-/* Returns whether the directory has any backup. */
+/* Returns whether the directory has any backup; with a `claim` that is NULL, whether any directory has one. */
 extern bool backup_exist(const Extension *extension, const char *claim);
 
 typedef void (*BackupSink) (int64 file_id, const char *path, void *arg);

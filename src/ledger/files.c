@@ -228,22 +228,20 @@ ledger_is_settled(const Extension *extension, int64 run_id)
 					 " AND state NOT IN ('deleted', 'skipped', 'pending') AND state IN ('trashed', 'restoring') LIMIT 1");
 }
 
-void
-ledger_expired(const Extension *extension, int limit, LedgerExpired *expired)
-{
-	int			n;
+#define EXPIRED \
+	" FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id" \
+	" WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp() AND r.claim = $1::uuid"
 
-	memset(expired, 0, sizeof(*expired));
-	n = owner_query(extension, SQL_ARGS(SQL_INT4(limit)),
-					"SELECT file, pg_catalog.count(*) OVER (), least(pg_catalog.sum(space) OVER (), " LEDGER_MAX_BYTES ")::bigint"
-					" FROM @extschema@.cleanup_files WHERE state = 'trashed' AND due_at <= clock_timestamp()"
-					" ORDER BY file LIMIT $1");
-	for (int i = 0; i < n; i++)
-		expired->files = lappend(expired->files, sql_text(i, 1));
-	if (n > 0)
-	{
-		expired->n_files = DatumGetInt64(sql_value(0, 2));
-		expired->bytes = DatumGetInt64(sql_value(0, 3));
-	}
+void
+ledger_expired(const Extension *extension, const char *claim, int limit, LedgerExpired *expired)
+{
+	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_INT4(limit)};
+
+	owner_query(extension, 1, parameters,
+				"SELECT pg_catalog.count(*), " LEDGER_SUM_OF("f.space") EXPIRED);
+	expired->n_files = DatumGetInt64(sql_value(0, 1));
+	expired->bytes = DatumGetInt64(sql_value(0, 2));
 	SPI_freetuptable(SPI_tuptable);
+	expired->files = owner_texts(extension, lengthof(parameters), parameters,
+								 "SELECT f.file" EXPIRED " ORDER BY f.file LIMIT $2");
 }

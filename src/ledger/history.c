@@ -107,7 +107,7 @@ find_runs(const Pruning *pruning)
 				"    WHEN 'failed' THEN f.error LIKE $4 OR NOT EXISTS"
 				"     (SELECT FROM @extschema@.cleanup_runs l WHERE l.run_id > r.run_id"
 				"      AND coalesce(l.claim::text, l.upload_dir) = coalesce(r.claim::text, r.upload_dir) AND l.what IN ('all', r.what)"
-				"      AND l.status IN ('done', 'failed') AND l.message IS NULL)"
+				"      AND l.status IN ('done', 'failed') AND (l.message IS NULL OR l.other_errors > 0))"
 				"    ELSE true END)"
 				" ORDER BY r.run_id LIMIT $5) o WHERE o.files_before < $6");
 	if (!sql_is_null(0, 1))

@@ -70,16 +70,31 @@ extern void ledger_set_claim(const Extension *extension, int64 run_id, const cha
 extern void ledger_add_files(const Extension *extension, int64 run_id,
 							 Condemned *condemned, int backup_days);
 
+/*
+ * Returns whether a file of the run is still to be dealt with, or is to be
+ * looked at once more before it is kept as a backup.
+ */
+extern bool ledger_has_work(const Extension *extension, int64 run_id);
+
 /* Records that a run in batches gets no more files, because all files have been seen. */
 extern void ledger_end_batches(const Extension *extension, int64 run_id);
+
+/*
+ * Records that the run has met `n` errors that are about none of its files, and
+ * `message`, a text for people.  The run must have seen all files.  It ends as
+ * 'failed'.
+ */
+extern void ledger_note_errors(const Extension *extension, int64 run_id, int64 n, const char *message);
 
 /*
  * Records that a run in batches gets no more files, although not all files
  * have been seen, and the reason `message` (a text for people).  A run
  * without files is over now, with the status `status`.  Otherwise the run is
  * over when its files have been dealt with, as 'failed' or 'interrupted'.
+ * Returns false if the run was over already, or was going to be: then an earlier
+ * reason stays.
  */
-extern void ledger_cut_short(const Extension *extension, int64 run_id, const char *status,
+extern bool ledger_cut_short(const Extension *extension, int64 run_id, const char *status,
 							 const char *message);
 
 /*
@@ -233,8 +248,11 @@ typedef struct LedgerExpired
 	int64		bytes;
 } LedgerExpired;
 
-/* Sets *expired to the backups that have expired, with at most `limit` paths. */
-extern void ledger_expired(const Extension *extension, int limit, LedgerExpired *expired);
+/*
+ * Sets *expired to the backups of the directory with this claim (a UUID, or
+ * NULL: there are none) that have expired, with at most `limit` paths.
+ */
+extern void ledger_expired(const Extension *extension, const char *claim, int limit, LedgerExpired *expired);
 
 /*
  * Updates the figures of a run that has ended, after backups were destroyed

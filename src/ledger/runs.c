@@ -17,6 +17,9 @@
 #include "src/ledger/ledger.h"
 #include "src/pg/sql.h"
 
+/* the message of a run whose process could not record why it ended */
+#define PROCESS_ENDED	"its process ended before all files were dealt with"
+
 int64
 ledger_begin_run(const Extension *extension, const LedgerRun *run)
 {
@@ -43,6 +46,15 @@ ledger_set_claim(const Extension *extension, int64 run_id, const char *claim, co
 				" WHERE run_id = $1");
 }
 
+bool
+ledger_has_work(const Extension *extension, int64 run_id)
+{
+	return owner_finds(extension, SQL_ARGS(SQL_INT8(run_id)),
+					   "SELECT FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+					   " WHERE f.run_id = $1 AND (f.state IN ('pending', 'restoring') OR f.state = 'trashed'"
+					   "  AND (f.due_at <= clock_timestamp() OR r.last_look_at IS NULL)) LIMIT 1");
+}
+
 void
 ledger_end_batches(const Extension *extension, int64 run_id)
 {
@@ -52,13 +64,31 @@ ledger_end_batches(const Extension *extension, int64 run_id)
 }
 
 void
+ledger_note_errors(const Extension *extension, int64 run_id, int64 n, const char *message)
+{
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(n), SQL_TEXT(message)),
+				"UPDATE @extschema@.cleanup_runs SET other_errors = $2, message = coalesce(message, $3)"
+				" WHERE run_id = $1");
+}
+
+/*
+ * A drain may have finished the run already, because the process of the run no
+ * longer held the run lock.  Then only the message changes, which the drain
+ * could not know.
+ */
+bool
 ledger_cut_short(const Extension *extension, int64 run_id, const char *status, const char *message)
 {
-	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_TEXT(status), SQL_TEXT(message)),
-				"UPDATE @extschema@.cleanup_runs SET message = $3,"
-				" status = CASE WHEN files = 0 OR $2 = 'interrupted' THEN $2 ELSE 'pending' END,"
-				" finished_at = CASE WHEN files = 0 THEN pg_catalog.clock_timestamp() END"
-				" WHERE run_id = $1 AND status = 'running'");
+	if (owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_TEXT(status), SQL_TEXT(message)),
+					"UPDATE @extschema@.cleanup_runs SET message = $3,"
+					" status = CASE WHEN files = 0 OR $2 = 'interrupted' THEN $2 ELSE 'pending' END,"
+					" finished_at = CASE WHEN files = 0 THEN pg_catalog.clock_timestamp() END"
+					" WHERE run_id = $1 AND status = 'running'") > 0)
+		return true;
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_TEXT(message), SQL_TEXT(PROCESS_ENDED)),
+				"UPDATE @extschema@.cleanup_runs SET message = $2"
+				" WHERE run_id = $1 AND status = 'interrupted' AND message = $3");
+	return false;
 }
 
 void
@@ -152,7 +182,7 @@ COUNTS " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_ti
 "  status = CASE WHEN r.status IN ('running', 'interrupted') THEN 'interrupted'"
 "   WHEN t.errors > 0 OR r.message IS NOT NULL THEN 'failed' ELSE 'done' END,"
 "  message = CASE WHEN r.status = 'running' THEN coalesce(r.message,"
-"   'its process ended before all files were dealt with') ELSE r.message END,"
+"   '" PROCESS_ENDED "') ELSE r.message END,"
 "  deleted = t.deleted, skipped = t.skipped, errors = t.errors, bytes = t.bytes"
 " FROM t WHERE r.run_id = $1 AND r.finished_at IS NULL AND t.outstanding = 0"
 " RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"

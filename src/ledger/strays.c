@@ -4,6 +4,10 @@
  *	  Inserts rows for files in the trash that have no row.  Declared in
  *	  backups.h.
  *
+ * A row that has come to its end is inserted as a row that has not, and is
+ * updated in the same transaction: triggers AFTER UPDATE count what has come to
+ * its end.  INSERT counts nothing, because the restore of a dump inserts, too.
+ *
  * Copyright (c) 2026, audio_cleanup contributors
  *
  *-------------------------------------------------------------------------
@@ -116,10 +120,12 @@ backup_record_run(const Extension *extension, int64 run_id, const char *upload_d
 	};
 
 	owner_query(extension, 5, parameters,
-				"INSERT INTO @extschema@.cleanup_runs (run_id, what, status, message, requested_by, upload_dir,"
-				"  settings, claim, finished_at)"
-				" VALUES ($1, 'all', 'interrupted', 'this database does not know the run; its files were found in the trash',"
-				"  $2, $3, $4, $5::uuid, pg_catalog.clock_timestamp())");
+				"INSERT INTO @extschema@.cleanup_runs (run_id, what, message, requested_by, upload_dir, settings, claim)"
+				" VALUES ($1, 'all', 'this database does not know the run; its files were found in the trash',"
+				"  $2, $3, $4, $5::uuid)");
+	owner_query(extension, 1, parameters,
+				"UPDATE @extschema@.cleanup_runs SET status = 'interrupted', finished_at = pg_catalog.clock_timestamp()"
+				" WHERE run_id = $1");
 	owner_query(extension, lengthof(parameters), parameters,
 				"SELECT pg_catalog.setval($6, $1) FROM @extschema@.cleanup_runs_run_id_seq"
 				" WHERE last_value < $1 OR last_value = $1 AND NOT is_called");
@@ -131,18 +137,22 @@ backup_record_file(const Extension *extension, int64 run_id, const char *path,
 				   const FileIdentity *identity, const char *state, const char *error)
 {
 	const SqlParameter parameters[] = {
-		SQL_INT8(run_id), SQL_TEXT(path), SQL_TEXT(state),
-		SQL_TEXT(error), SQL_INT8(identity->size), SQL_INT8((int64) identity->inode),
+		SQL_INT8(run_id), SQL_TEXT(path), SQL_TEXT(error), SQL_INT8(identity->size), SQL_INT8((int64) identity->inode),
 		SQL_INT8(identity->mtime_ns), SQL_INT8(identity->ctime_ns), SQL_INT8(identity->btime_ns),
 		SQL_INT8(store_space_of(identity))
 	};
+	int64		file_id;
 
-	owner_query(extension, lengthof(parameters), parameters,
-				"INSERT INTO @extschema@.cleanup_files (run_id, file, reason, state, error, size, modified_at, due_at,"
-				"  finished_at, inode, mtime_ns, ctime_ns, btime_ns, space)"
-				" VALUES ($1, $2, 'unknown', $3, $4, $5, pg_catalog.to_timestamp($7 / 1e9),"
-				"  now() + '" CppAsString2(FOUND_DAYS) " days',"
-				"  CASE WHEN $3 <> 'restoring' THEN pg_catalog.clock_timestamp() END, $6, $7, $8, $9, $10)");
+	file_id = DatumGetInt64(owner_value(extension, lengthof(parameters), parameters,
+										"INSERT INTO @extschema@.cleanup_files (run_id, file, reason, state, error, size, modified_at, due_at,"
+										"  inode, mtime_ns, ctime_ns, btime_ns, space)"
+										" VALUES ($1, $2, 'unknown', 'restoring', $3, $4, pg_catalog.to_timestamp($6 / 1e9),"
+										"  now() + '" CppAsString2(FOUND_DAYS) " days', $5, $6, $7, $8, $9)"
+										" RETURNING file_id"));
+	if (strcmp(state, "restoring") != 0)
+		owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(file_id), SQL_TEXT(state)),
+					"UPDATE @extschema@.cleanup_files SET state = $3, finished_at = pg_catalog.clock_timestamp()"
+					" WHERE run_id = $1 AND file_id = $2");
 	owner_query(extension, 1, parameters,
 				"UPDATE @extschema@.cleanup_runs SET files = files + 1 WHERE run_id = $1");
 }

@@ -36,6 +36,7 @@
 #include "src/night/timetable.h"
 #include "src/pg/compat.h"
 #include "src/pg/shmem.h"
+#include "src/pg/time.h"
 #include "src/pg/worker.h"
 
 #define RECHECK_MS		60000
@@ -54,9 +55,9 @@
 typedef struct Job
 {
 	NightJob	night;
-	TimestampTz not_before;		/* time by the true clock */
-	/* set while the job is under way */
-	TimestampTz started_at;
+	/* times by time_monotonic_us(): the server's clock may be set back */
+	int64		not_before;
+	int64		started_at;		/* set while the job is under way */
 	BackgroundWorkerHandle *worker;
 } Job;
 
@@ -150,7 +151,7 @@ delay_job(Launcher *launcher, Job *job)
 	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
 
 	job->night.delay_told = true;
-	job->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
+	job->not_before = time_monotonic_us() + RETRY_MS * 1000;
 	launcher->jobs = lappend(launcher->jobs, job);
 	MemoryContextSwitchTo(caller);
 }
@@ -184,6 +185,13 @@ is_running(const Launcher *launcher, const char *database)
 	return false;
 }
 
+/* Returns the milliseconds until a time by time_monotonic_us(), at least 0. */
+static long
+ms_until(int64 time_us)
+{
+	return (long) Max((time_us - time_monotonic_us() + 999) / 1000, 0);
+}
+
 /*
  * Returns the milliseconds until one more worker may be started; -1 if a
  * running worker must end before.
@@ -197,8 +205,7 @@ time_to_next_start(const Launcher *launcher)
 		return 0;
 	if (list_length(launcher->running) >= max_at_once())
 		return -1;
-	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-										   TimestampTzPlusMilliseconds(latest->started_at, ALONE_MS));
+	return ms_until(latest->started_at + ALONE_MS * 1000);
 }
 
 static bool
@@ -220,7 +227,7 @@ start_worker(Launcher *launcher, Job *job)
 	started = RegisterDynamicBackgroundWorker(&worker, &job->worker);
 	if (started)
 	{
-		job->started_at = GetCurrentTimestamp();
+		job->started_at = time_monotonic_us();
 		launcher->running = lappend(launcher->running, job);
 	}
 	MemoryContextSwitchTo(caller);
@@ -234,7 +241,7 @@ start_worker(Launcher *launcher, Job *job)
 static Job *
 take_next_job(Launcher *launcher)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = time_monotonic_us();
 
 	foreach_ptr(Job, job, launcher->jobs)
 	{
@@ -424,7 +431,6 @@ static long
 time_to_sleep(const Launcher *launcher)
 {
 	TimestampTz schedule_now = settings_now(launcher->schedule);
-	TimestampTz now = GetCurrentTimestamp();
 	long		ms = -1;
 	long		to_start = time_to_next_start(launcher);
 	Firing		next;
@@ -437,7 +443,7 @@ time_to_sleep(const Launcher *launcher)
 		return ms;
 	foreach_ptr(const Job, job, launcher->jobs)
 	{
-		long		left = Max(to_start, TimestampDifferenceMilliseconds(now, job->not_before));
+		long		left = Max(to_start, ms_until(job->not_before));
 
 		if (!is_running(launcher, job->night.database))
 			ms = ms < 0 ? left : Min(ms, left);
@@ -471,7 +477,7 @@ begin(Launcher *launcher)
 	 * a worker of an earlier launcher may still be running with a lower
 	 * number
 	 */
-	launcher->last_number = GetCurrentTimestamp();
+	launcher->last_number = time_monotonic_us();
 	load_schedule(launcher);
 	adopt_firing(launcher);
 	add_jobs(launcher, true);

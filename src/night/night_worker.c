@@ -147,6 +147,38 @@ is_busy(const ErrorData *error, const RunRequest *request)
 	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request->run_id == 0;
 }
 
+/* Writes the current error to the server log, and rolls the transaction back. */
+static void
+give_up(void)
+{
+	EmitErrorReport();
+	FlushErrorState();
+	AbortCurrentTransaction();
+}
+
+/*
+ * Records why the run has ended, because nobody reads the log by night.  The
+ * transaction of the run must have ended.
+ */
+static void
+record_failure(const RunRequest *request, const ErrorData *error, MemoryContext context)
+{
+	PG_TRY();
+	{
+		Extension  *extension = worker_begin_in(context);
+
+		if (extension != NULL && lock_extension(extension))
+			run_record_failure(extension, request, error);
+		worker_commit();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		give_up();
+	}
+	PG_END_TRY();
+}
+
 /*
  * Does the job.  Returns the extension if there was a run whose history is to
  * be pruned, else NULL.
@@ -154,8 +186,9 @@ is_busy(const ErrorData *error, const RunRequest *request)
 static Extension *
 do_job(const NightJob *job, MemoryContext context)
 {
-	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, commit_and_begin};
+	RunRequest	request = {CLEAN_ALL, false, NULL, LEDGER_NO_DAY, commit_and_begin, true};
 	Extension  *volatile to_prune = NULL;
+	ErrorData  *volatile error = NULL;
 
 	PG_TRY();
 	{
@@ -169,8 +202,6 @@ do_job(const NightJob *job, MemoryContext context)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		if (is_busy(error, &request))
@@ -181,13 +212,15 @@ do_job(const NightJob *job, MemoryContext context)
 				ereport(LOG,
 						(errcode(error->sqlerrcode),
 						 errmsg("waiting to clean database \"%s\": %s", job->database, error->message)));
+			FlushErrorState();
+			AbortCurrentTransaction();
 		}
 		else
-			EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
+			give_up();
 	}
 	PG_END_TRY();
+	if (error != NULL && request.run_id != 0)
+		record_failure(&request, error, context);
 	return to_prune;
 }
 

@@ -20,11 +20,11 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/lock.h"
 #include "src/pg/role.h"
+#include "src/pg/time.h"
 
 /* A DROP EXTENSION that nobody holds up ends in this time. */
 #define EXTENSION_WAIT_MS	5000
@@ -50,13 +50,13 @@ lock_end_limit(int guc_level)
 }
 
 /*
- * Returns the time that is `wait_ms` milliseconds from now, or 0, no limit,
- * if `wait_ms` is negative.
+ * Returns the time, by time_monotonic_us(), that is `wait_ms` milliseconds from
+ * now, or 0, no limit, if `wait_ms` is negative.
  */
-static TimestampTz
+static int64
 deadline_in(int wait_ms)
 {
-	return wait_ms < 0 ? 0 : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+	return wait_ms < 0 ? 0 : time_monotonic_us() + (int64) wait_ms * 1000;
 }
 
 /*
@@ -66,7 +66,7 @@ deadline_in(int wait_ms)
  * cleaned up after the error that was caught.
  */
 static bool
-wait_bounded(TimestampTz deadline, void (*wait) (void *), void *arg)
+wait_bounded(int64 deadline, void (*wait) (void *), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	volatile bool in_time = true;
@@ -77,7 +77,7 @@ wait_bounded(TimestampTz deadline, void (*wait) (void *), void *arg)
 		wait(arg);
 		return true;
 	}
-	guc_level = lock_limit_waits((int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline));
+	guc_level = lock_limit_waits((int) Max((deadline - time_monotonic_us()) / 1000, 0));
 	PG_TRY();
 	{
 		wait(arg);
@@ -153,17 +153,17 @@ acquire_run_lock(void *arg)
 static void
 lock_extension_for_now(const Extension *extension)
 {
-	static TimestampTz last_given_up = 0;
-	bool		is_patient = TimestampDifferenceExceeds(last_given_up, GetCurrentTimestamp(), EXTENSION_REST_MS);
-	TimestampTz deadline = deadline_in(is_patient ? EXTENSION_WAIT_MS : 0);
+	static int64 rests_until = 0;
+	bool		is_patient = time_monotonic_us() >= rests_until;
+	int64		deadline = deadline_in(is_patient ? EXTENSION_WAIT_MS : 0);
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension->oid, 0);
 	while (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 	{
-		if (GetCurrentTimestamp() >= deadline)
+		if (time_monotonic_us() >= deadline)
 		{
-			last_given_up = GetCurrentTimestamp();
+			rests_until = deadline_in(EXTENSION_REST_MS);
 			ereport(is_patient ? LOG : DEBUG1,
 					(errmsg("extension \"%s\" is locked by somebody else, and is used without a lock", EXTENSION_NAME),
 					 errdetail_internal("%s", describe_holder(*GetLockConflicts(&tag, AccessShareLock, NULL)))));
@@ -190,7 +190,7 @@ lock_extension(const Extension *extension)
 static void
 wait_for_run_lock(RunLock *lock, int wait_ms)
 {
-	TimestampTz deadline = deadline_in(wait_ms);
+	int64		deadline = deadline_in(wait_ms);
 	char	   *holder = describe_holder(*GetLockConflicts(&lock->tag, ExclusiveLock, NULL));
 
 	if (wait_ms == 0 || !wait_bounded(deadline, acquire_run_lock, lock))
@@ -277,7 +277,7 @@ wait_for_relation(void *arg)
 void
 lock_relation(Oid relid)
 {
-	TimestampTz deadline = deadline_in(LockTimeout > 0 ? LockTimeout : -1);
+	int64		deadline = deadline_in(LockTimeout > 0 ? LockTimeout : -1);
 	LOCKTAG		tag;
 	char	   *holder;
 
@@ -364,7 +364,7 @@ writes(VirtualTransactionId vxid, Oid relid, const LockData *locks)
 }
 
 static void
-wait_for_writer(VirtualTransactionId *writer, Oid relid, TimestampTz deadline)
+wait_for_writer(VirtualTransactionId *writer, Oid relid, int64 deadline)
 {
 	char	   *holder = describe_holder(*writer);
 
@@ -378,7 +378,7 @@ wait_for_writer(VirtualTransactionId *writer, Oid relid, TimestampTz deadline)
 }
 
 static void
-wait_for_writers_of(Oid relid, TimestampTz deadline)
+wait_for_writers_of(Oid relid, int64 deadline)
 {
 	VirtualTransactionId *others;
 	LockData   *locks;
@@ -402,7 +402,7 @@ wait_for_writers_of(Oid relid, TimestampTz deadline)
 void
 lock_wait_for_writers(List *relation_oids, int wait_ms)
 {
-	TimestampTz deadline = deadline_in(wait_ms);
+	int64		deadline = deadline_in(wait_ms);
 
 	foreach_oid(relid, relation_oids)
 		wait_for_writers_of(relid, deadline);

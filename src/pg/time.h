@@ -11,6 +11,8 @@
 #ifndef AUDIO_CLEANUP_TIME_H
 #define AUDIO_CLEANUP_TIME_H
 
+#include <time.h>
+
 #include "datatype/timestamp.h"
 
 #define NS_PER_SECOND	INT64CONST(1000000000)
@@ -33,6 +35,20 @@ static inline int64
 time_to_unix_us(TimestampTz time)
 {
 	return time + UNIX_TO_SERVER_US;
+}
+
+/*
+ * Returns the microseconds of a clock that nobody sets: for the time that a wait
+ * takes, because somebody may set the server's clock meanwhile.  The clock
+ * begins at any time, and never tells 0.
+ */
+static inline int64
+time_monotonic_us(void)
+{
+	struct timespec now;
+
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000 + 1;
 }
 
 #endif							/* AUDIO_CLEANUP_TIME_H */

@@ -97,18 +97,13 @@ clear_all(void *arg)
 				(errcode(ERRCODE_TRANSACTION_ROLLBACK), errmsg("a dry run takes back what it tries")));
 }
 
-/*
- * Adds the error that a source cannot be cleared, and why.  Notes the source,
- * so that the error comes once in a run.
- */
-static void
-note_unclearable(CleanupPlan *plan, const Source *source, const char *message, const char *detail,
-				 const char *hint)
+/* Returns a text that says that a source cannot be cleared, and why. */
+static char *
+unclearable_text(const Source *source, const char *message, const char *detail, const char *hint)
 {
 	static const char *const keep = "Correct that, or register the source with on_failed => 'keep'.";
 	char	   *text = psprintf("the failed sessions of source %s are left alone, because they cannot be cleared: %s",
 								source->name, message);
-	MemoryContext caller;
 
 	if (detail != NULL)
 		text = psprintf("%s: %s", text, detail);
@@ -116,8 +111,20 @@ note_unclearable(CleanupPlan *plan, const Source *source, const char *message, c
 		hint = keep;
 	else if (strstr(hint, "on_failed") == NULL)
 		hint = psprintf("%s %s", hint, keep);
-	plan_add_error(plan, psprintf("%s (%s)", text, hint));
+	return psprintf("%s (%s)", text, hint);
+}
 
+/*
+ * Adds the error that a source cannot be cleared, as a text and as a text for
+ * the history, or NULL.  Notes the source, so that the error comes once in a
+ * run.
+ */
+static void
+note_unclearable(CleanupPlan *plan, const Source *source, const char *text, const char *to_record)
+{
+	MemoryContext caller;
+
+	plan_add_error(plan, text, to_record);
 	caller = MemoryContextSwitchTo(plan->memory);
 	plan->unclearable = lappend_oid(plan->unclearable, source->relid);
 	MemoryContextSwitchTo(caller);
@@ -143,10 +150,23 @@ look_at_clearing(CleanupPlan *plan, List *sources)
 		Brake	   *brake = sources_check_clearing(source);
 
 		if (brake != NULL)
-			note_unclearable(plan, source, brake->message, brake->detail, brake->hint);
+			note_unclearable(plan, source, unclearable_text(source, brake->message, brake->detail, brake->hint), NULL);
 		can_clear &= brake == NULL;
 	}
 	return can_clear;
+}
+
+/* Notes the error that has ended a try to clear a source.  The caller may see more of it than the readers of the history. */
+static void
+note_error(CleanupPlan *plan, const Source *source, ErrorData *error)
+{
+	bool		is_public = sources_hide_rows(source, error, false) || !sql_tells_of_rows(error);
+	char	   *text = unclearable_text(source, error->message, error->detail, error->hint);
+
+	if (!is_public)
+		sql_hide_rows(error);
+	note_unclearable(plan, source, text,
+					 is_public ? NULL : unclearable_text(source, error->message, error->detail, error->hint));
 }
 
 /*
@@ -169,10 +189,7 @@ clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
 		return look_at_clearing(plan, sources);
 	error = sql_try(clear_all, &try);
 	if (!try.cleared)
-	{
-		sources_hide_rows(try.source, error, false);
-		note_unclearable(plan, try.source, error->message, error->detail, error->hint);
-	}
+		note_error(plan, try.source, error);
 	return try.cleared;
 }
 
@@ -308,4 +325,10 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	lock_end_limit(guc_level);
 	MemoryContextSwitchTo(caller);
 	return condemned;
+}
+
+bool
+plan_has_more(const CleanupPlan *plan)
+{
+	return plan->has_next;
 }

@@ -65,7 +65,7 @@ identify(Judgement *judgement, int64 number, const char *path, FileIdentity *ide
 	if (result.outcome == FILE_FAILED && !judgement->again)
 		plan_add_error(judgement->plan,
 					   psprintf("%s \"%s\": %s", result.failure, path,
-								store_error_text(judgement->plan->found.store, result.errnum)));
+								store_error_text(judgement->plan->found.store, result.errnum)), NULL);
 	return result.outcome == FILE_OK;
 }
 
@@ -96,7 +96,7 @@ report_closed(CleanupPlan *plan, const char *path, int errnum)
 		plan->closed_folders = lcons(pstrdup(folder), plan->closed_folders);
 		MemoryContextSwitchTo(caller);
 	}
-	plan_add_error(plan, psprintf("no file can be removed from folder \"%s\": %s", folder, strerror(errnum)));
+	plan_add_error(plan, psprintf("no file can be removed from folder \"%s\": %s", folder, strerror(errnum)), NULL);
 }
 
 /*

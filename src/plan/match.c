@@ -708,6 +708,26 @@ collect_held(Match *match, const Extension *extension)
 				  match->held, false);
 }
 
+/* Hides the tuplestores also after an ERROR, because the connection to SPI may outlive the match. */
+static void
+join_all(Match *match, const Extension *extension, bool named, bool with_spoken_for)
+{
+	show_tuplestores(match);
+	PG_TRY();
+	{
+		collect_references(match, extension);
+		if (named)
+			collect_held(match, extension);
+		if (named && !with_spoken_for)
+			collect_spoken_for(match, extension);
+	}
+	PG_FINALLY();
+	{
+		hide_tuplestores();
+	}
+	PG_END_TRY();
+}
+
 void
 match_run(Match *match, const Extension *extension, List *sources, MatchMode mode,
 		  TimestampTz failed_before, bool with_spoken_for)
@@ -738,13 +758,7 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	named = any_named(match, extension, with_spoken_for);
 	if (named)
 		show_names(match);
-	show_tuplestores(match);
-	collect_references(match, extension);
-	if (named)
-		collect_held(match, extension);
-	if (named && !with_spoken_for)
-		collect_spoken_for(match, extension);
-	hide_tuplestores();
+	join_all(match, extension, named, with_spoken_for);
 	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
 }

@@ -43,6 +43,7 @@ typedef struct PlanFindings
 	bool		blocked;		/* there was a brake */
 	List	   *errors;			/* of char *, at most report_limit */
 	int64		n_errors;
+	const char *first_error;	/* the first error, for the history; or NULL */
 	List	   *warnings;		/* of char *: advice */
 	FileStore  *store;			/* NULL: the directory could not be opened */
 	const Claim *claim;			/* NULL without a store */
@@ -196,14 +197,18 @@ extern bool plan_count_uploads(FileStore *store, const Settings *settings, int64
  */
 extern Condemned *plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit);
 
+/* Returns whether plan_condemn() has left files of the survey to a further call. */
+extern bool plan_has_more(const CleanupPlan *plan);
+
 /*
  * Looks again at the files of `match`, which were condemned before: waits for
  * writers, and runs the match.  Then match_why_needed() tells which of the
  * files are needed now.  `own_transaction`: see sources_wait_remotely().  With
  * `lock`, rows of failed sessions that refer to the files stay locked.  Sets
  * *match_us to the microseconds that the reading took, without the waiting.
- * Returns NULL; or a brake if the match was not run, because the sources
- * cannot be read, or because writers could not be waited for.
+ * Returns NULL; or a brake if the match was not run to its end, because the
+ * sources cannot be read, also not in time, or because writers could not be
+ * waited for.  Then nothing but match_end() may be called for the match.
  */
 extern Brake *plan_recheck(const Context *context, Match *match, bool own_transaction, bool lock,
 						   int64 *match_us);

@@ -45,8 +45,11 @@ struct CleanupPlan
 extern void plan_apply_brake(CleanupPlan *plan, Brake *brake);
 extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
 
-/* Adds a copy of the text to the errors. */
-extern void plan_add_error(CleanupPlan *plan, const char *text);
+/*
+ * Adds a copy of the text to the errors.  `to_record` is the text for the
+ * history, which other roles may read; NULL: the text itself.
+ */
+extern void plan_add_error(CleanupPlan *plan, const char *text, const char *to_record);
 
 /*
  * Finds the uploads that were begun and not completed, if the plan is about

@@ -49,47 +49,79 @@ recheck_wait_for_writers(const Context *context, List *sources, bool own_transac
 		lock_wait_for_writers(tables, context->settings->writer_wait);
 }
 
-typedef struct Waiting
+/* A look at files that were condemned before. */
+typedef struct Recheck
 {
 	const Context *context;
+	Match	   *match;
+	MatchMode	mode;
 	bool		own_transaction;
 	List	   *sources;
 	Brake	   *brake;
-} Waiting;
+	int64		match_us;
+} Recheck;
 
 static void
-try_waiting(void *arg)
+wait_for_writers(void *arg)
 {
-	Waiting    *waiting = arg;
-	int			limit = lock_limit_waits(waiting->context->settings->writer_wait);
+	Recheck    *recheck = arg;
+	int			limit = lock_limit_waits(recheck->context->settings->writer_wait);
 
-	waiting->sources = recheck_load_sources(waiting->context->extension, &waiting->brake);
-	if (waiting->brake == NULL)
-		recheck_wait_for_writers(waiting->context, waiting->sources, waiting->own_transaction, &waiting->brake);
+	recheck->sources = recheck_load_sources(recheck->context->extension, &recheck->brake);
+	if (recheck->brake == NULL)
+		recheck_wait_for_writers(recheck->context, recheck->sources, recheck->own_transaction, &recheck->brake);
 	lock_end_limit(limit);
+}
+
+static void
+match_again(void *arg)
+{
+	Recheck    *recheck = arg;
+	TimestampTz began = GetCurrentTimestamp();
+
+	match_run(recheck->match, recheck->context->extension, recheck->sources, recheck->mode,
+			  plan_failed_before(recheck->context->settings), true);
+	recheck->match_us = GetCurrentTimestamp() - began;
+}
+
+/*
+ * Does one part of the look.  A failure becomes the brake `name` and no ERROR,
+ * because other files can still be dealt with.  So does a reading for which the
+ * time is up; but the cancel of a person is passed on.
+ */
+static void
+try_part(Recheck *recheck, const char *name, void (*part) (void *arg))
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		error = sql_try(part, recheck);
+	}
+	PG_CATCH();
+	{
+		/* sql_try() has rolled the part back, and raises the error again */
+		error = sql_catch(caller);
+		if (!sources_gave_up(error))
+			sql_rethrow(error);
+	}
+	PG_END_TRY();
+	if (error != NULL)
+		recheck->brake = brake_make(name, error->sqlerrcode, error->message, error->detail, error->hint);
 }
 
 Brake *
 plan_recheck(const Context *context, Match *match, bool own_transaction, bool lock,
 			 int64 *match_us)
 {
-	Waiting		waiting = {context, own_transaction, NIL, NULL};
-	ErrorData  *error;
-	TimestampTz began;
+	Recheck		recheck = {context, match, lock ? MATCH_JUDGE_LOCKED : MATCH_JUDGE, own_transaction};
 
 	plan_limit_reading(context->settings, true);
-
-	/*
-	 * a failure is no ERROR here, because other files can still be dealt with
-	 */
-	error = sql_try(try_waiting, &waiting);
-	if (error != NULL)
-		return brake_make("writers", error->sqlerrcode, error->message, error->detail, error->hint);
-	if (waiting.brake != NULL)
-		return waiting.brake;
-	began = GetCurrentTimestamp();
-	match_run(match, context->extension, waiting.sources, lock ? MATCH_JUDGE_LOCKED : MATCH_JUDGE,
-			  plan_failed_before(context->settings), true);
-	*match_us = GetCurrentTimestamp() - began;
-	return NULL;
+	try_part(&recheck, "writers", wait_for_writers);
+	if (recheck.brake == NULL)
+		try_part(&recheck, "source", match_again);
+	if (recheck.brake == NULL)
+		*match_us = recheck.match_us;
+	return recheck.brake;
 }

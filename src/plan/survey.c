@@ -207,7 +207,7 @@ add_walked_file(const char *path, void *arg)
 		match_add(walked->match, path);
 	else if ((plan->what & CLEAN_ORPHANS) != 0)
 		plan_add_error(plan, psprintf("file name \"%s\" is not valid in encoding \"%s\"; the file is left alone",
-									  plan_escape_name(path), GetDatabaseEncodingName()));
+									  plan_escape_name(path), GetDatabaseEncodingName()), NULL);
 }
 
 /*

@@ -105,7 +105,7 @@ note_failure(CleanupPlan *plan, int errnum)
 	plan->found.old_uploads = NIL;
 	/* an error, because the settings want old uploads to be ended */
 	if (plan->context.settings->abort_uploads_after_days > 0)
-		plan_add_error(plan, text);
+		plan_add_error(plan, text, NULL);
 }
 
 void

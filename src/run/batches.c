@@ -112,28 +112,43 @@ drain_runs(BatchRun *run, bool own, bool finish)
 }
 
 static const char *
-status_of(const BatchRun *run, const ErrorData *error)
+status_of(const ErrorData *error, bool blocked)
 {
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		return "interrupted";
 	/* giving up waiting for a writer is a case of doubt, too */
-	if (plan_findings(run->plan)->blocked || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	if (blocked || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		return "blocked";
 	return "failed";
 }
 
 /*
  * Records why the run ends before all files were seen, and notifies listeners
- * and the recipients of mail.
+ * and the recipients of mail.  Does nothing if the run has a reason already.
  */
 static void
-cut_short(const BatchRun *run, const char *status, const char *message)
+cut_short(const Extension *extension, int64 run_id, const char *status, const char *message)
 {
-	const Extension *extension = run->context->extension;
+	if (!ledger_cut_short(extension, run_id, status, message))
+		return;
+	notify_run(extension, run_id);
+	outbox_put(extension, run_id);
+}
 
-	ledger_cut_short(extension, run->request->run_id, status, message);
-	notify_run(extension, run->request->run_id);
-	outbox_put(extension, run->request->run_id);
+/* Records that the run ends because of `error`.  `blocked`: a brake has refused the run. */
+static void
+cut_short_by(const Extension *extension, int64 run_id, const ErrorData *error, bool blocked)
+{
+	cut_short(extension, run_id, status_of(error, blocked),
+			  error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message);
+}
+
+void
+run_record_failure(const Extension *extension, const RunRequest *request, const ErrorData *error)
+{
+	cut_short_by(extension, request->run_id, error, false);
+	if (request->leaves_work)
+		at_commit_start_worker();
 }
 
 /*
@@ -158,10 +173,18 @@ attempt(BatchRun *run, void (*work) (void *arg))
 	PG_END_TRY();
 	if (error == NULL)
 		return;
-	cut_short(run, status_of(run, error),
-			  error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message);
+	cut_short_by(run->context->extension, run->request->run_id, error, plan_findings(run->plan)->blocked);
 	run->request->commit();
 	sql_rethrow(error);
+}
+
+/* Reads the sources, and so must come after the run is recorded: else nobody would learn why it has ended. */
+static void
+heal_backups(void *arg)
+{
+	BatchRun   *run = arg;
+
+	run->healed += run_heal(run->plan, HEAL_BACKUPS);
 }
 
 static void
@@ -169,6 +192,7 @@ survey(void *arg)
 {
 	BatchRun   *run = arg;
 
+	plan_limit_reading(run->context->settings, true);
 	plan_check_nodes(run->plan, true);
 	plan_survey(run->plan, true);
 	run->place = run_claim_directory(run->plan, run->request->run_id);
@@ -209,7 +233,7 @@ condemn_batch(void *arg)
 	if (!run->more)
 		(void) run_condemn_uploads(run->plan, run_id);
 	condemned = plan_condemn(run->plan, run_id, settings->batch_size);
-	run->more = condemned != NULL;
+	run->more = condemned != NULL && plan_has_more(run->plan);
 	if (condemned == NULL)
 		return;
 	if (condemned->n_files > 0)
@@ -228,7 +252,14 @@ stop_in_time(BatchRun *run)
 								run->context->settings->max_run_minutes);
 
 	plan_add_warning(run->plan, text);
-	cut_short(run, "interrupted", text);
+	cut_short(run->context->extension, run->request->run_id, "interrupted", text);
+}
+
+/* Returns whether the next run has to go on: a run that took long may have done everything. */
+static bool
+is_work_left(const BatchRun *run)
+{
+	return run->more || ledger_has_work(run->context->extension, run->request->run_id);
 }
 
 /* Condemns at least one batch in every run, even if the survey took all the time. */
@@ -243,10 +274,13 @@ condemn_and_drain(BatchRun *run)
 
 	drain_runs(run, true, false);
 	require_extension(run);
-	if (pace_is_over(&run->pace))
+	if (pace_is_over(&run->pace) && is_work_left(run))
 		stop_in_time(run);
 	else
+	{
+		run_record_errors(run->plan, run->request->run_id);
 		ledger_end_batches(run->context->extension, run->request->run_id);
+	}
 	run->request->commit();
 }
 
@@ -258,8 +292,7 @@ run_to_end(BatchRun *run)
 	int			guc_level;
 	int64		run_id;
 
-	plan_limit_reading(run->context->settings, true);
-	run->healed = run_heal(run->plan);
+	run->healed = run_heal(run->plan, HEAL_STRAYS);
 	/* at night other databases wait for the end of the run */
 	guc_level = lock_limit_waits(run->context->settings->writer_wait);
 	run_id = run_record(run->plan, request->trigger, request->scheduled_for, true);
@@ -268,6 +301,8 @@ run_to_end(BatchRun *run)
 	request->run_id = run_id;
 	progress_set_run(run_id);
 
+	attempt(run, heal_backups);
+	request->commit();
 	drain_runs(run, false, true);
 	attempt(run, survey);
 	request->commit();
@@ -295,8 +330,9 @@ run_in_batches(RunRequest *request)
 	{
 		/* the worker deals with the files of batches that are committed */
 		lock_release(context->extension, LOCK_RUN);
-		if (request->run_id != 0 &&
-			(!plan_findings(plan)->blocked || plan_findings(plan)->surveyed))
+		request->leaves_work = request->run_id != 0 &&
+			(!plan_findings(plan)->blocked || plan_findings(plan)->surveyed);
+		if (request->leaves_work && !request->records_failure)
 			at_commit_start_worker_now();
 
 		/*

@@ -78,13 +78,40 @@ find_work(const Extension *extension, int64 after)
 }
 
 /*
+ * Drains a run.  Returns whether something was put off.  An ERROR, which the
+ * server log gets, ends only the work on this run, because the files of other
+ * runs can still be dealt with.  A cancel ends the worker.
+ */
+static bool
+drain_one(const Extension *extension, const LedgerWork *work, MemoryContext context)
+{
+	static const DrainTransactions transactions = {begin_step, commit_step, NULL};
+	volatile bool put_off = false;
+
+	PG_TRY();
+	{
+		put_off = drain_run(extension, work, NULL, true, &transactions);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() == ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+	}
+	PG_END_TRY();
+	return put_off;
+}
+
+/*
  * Drains the next run after *after, and sets *after to its number.  Returns
  * false if there is no such run.
  */
 static bool
 drain_next(MemoryContext context, int64 *after, bool *put_off)
 {
-	static const DrainTransactions transactions = {begin_step, commit_step, NULL};
 	Extension  *extension = begin_locked(context);
 	const LedgerWork *work;
 	bool		more;
@@ -101,7 +128,7 @@ drain_next(MemoryContext context, int64 *after, bool *put_off)
 		progress_begin(context, work->trigger, false, false);
 		progress_set_run(work->run_id);
 		progress_set(PROGRESS_CONDEMNED, work->files);
-		if (drain_run(extension, work, NULL, true, &transactions))
+		if (drain_one(extension, work, context))
 			*put_off = true;
 		pgstat_report_activity(STATE_IDLE, NULL);
 	}

@@ -12,15 +12,16 @@
 #ifndef AUDIO_CLEANUP_RUN_PRIVATE_H
 #define AUDIO_CLEANUP_RUN_PRIVATE_H
 
+#include "src/drain/heal.h"
 #include "src/guard/location.h"
 #include "src/run/run.h"
 
 /*
- * Puts back files that should not be in the trash.  Must be called before
- * run_record(), because a run that was lost may have had the number that the
- * new run would get.  Returns the number of files.
+ * Puts back files that should not be in the trash (see heal.h).  HEAL_STRAYS
+ * must come before run_record(), because a run that was lost may have had the
+ * number that the new run would get.  Returns the number of files.
  */
-extern int64 run_heal(const CleanupPlan *plan);
+extern int64 run_heal(const CleanupPlan *plan, HealWhat what);
 
 /*
  * Records the beginning of a run with this trigger, for the day
@@ -42,5 +43,12 @@ extern Place run_claim_directory(const CleanupPlan *plan, int64 run_id);
  * the directory.  Returns the number of uploads.
  */
 extern int64 run_condemn_uploads(const CleanupPlan *plan, int64 run_id);
+
+/*
+ * Records the errors that the plan has met, which are about none of the run's
+ * files: the run ends as 'failed'.  Must be called when all files have been
+ * seen.
+ */
+extern void run_record_errors(const CleanupPlan *plan, int64 run_id);
 
 #endif							/* AUDIO_CLEANUP_RUN_PRIVATE_H */

@@ -5,7 +5,9 @@
  *
  * The rows of the expired backups, committed days ago, are the order to
  * destroy the files.  The drain finds out which backups are needed again, and
- * puts these back before it destroys any other backup.
+ * puts these back before it destroys any other backup.  The report tells of the
+ * backups of the present directory.  The drain goes on with the work in other
+ * directories of this database, too, as far as these can be reached.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -52,8 +54,8 @@ purge(CleanupPlan *plan, void *arg)
 	lock_run(context->extension, context->settings->writer_wait, false);
 	plan_open_directory(plan);
 	plan_lock_own_directory(plan);
-	healed = heal_directory(context);
-	ledger_expired(context->extension, context->settings->report_limit, &expired);
+	healed = heal_directory(context, HEAL_ALL);
+	ledger_expired(context->extension, plan_findings(plan)->claim->uuid, context->settings->report_limit, &expired);
 	drain_in_transaction(context->extension);
 	at_commit_start_worker();
 	return make_report(&expired, healed);

@@ -28,9 +28,9 @@
 #include "src/run/report.h"
 
 int64
-run_heal(const CleanupPlan *plan)
+run_heal(const CleanupPlan *plan, HealWhat what)
 {
-	int64		healed = heal_directory(plan_context(plan));
+	int64		healed = heal_directory(plan_context(plan), what);
 
 	if (healed > 0)
 		at_commit_start_worker();
@@ -115,6 +115,18 @@ run_condemn_uploads(const CleanupPlan *plan, int64 run_id)
 	return ledger_add_uploads(plan_context(plan)->extension, run_id, found->claim->uuid, found->old_uploads);
 }
 
+void
+run_record_errors(const CleanupPlan *plan, int64 run_id)
+{
+	const PlanFindings *found = plan_findings(plan);
+	int64		more = found->n_errors - 1;
+
+	if (found->n_errors > 0)
+		ledger_note_errors(plan_context(plan)->extension, run_id, found->n_errors,
+						   more == 0 ? found->first_error :
+						   psprintf("%s (and %lld more error%s)", found->first_error, (long long) more, more == 1 ? "" : "s"));
+}
+
 
 /* ------------------------------------------------------------- in a transaction --- */
 
@@ -154,7 +166,7 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 	plan_check_transaction(plan);
 	lock_run(context->extension, context->settings->writer_wait, false);
 	plan_check_nodes(plan, false);
-	healed = run_heal(plan);
+	healed = run_heal(plan, HEAL_ALL);
 	drain_in_transaction(context->extension);
 
 	plan_survey(plan, false);
@@ -169,6 +181,7 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 						 context->settings->backup_retention_days);
 		at_commit_capture(&place, run_id, condemned);
 	}
+	run_record_errors(plan, run_id);
 	if (uploads > 0 || (condemned != NULL && condemned->n_files > 0))
 		at_commit_start_worker();
 	else

@@ -68,8 +68,11 @@ typedef struct RunRequest
 	void		(*commit) (void);	/* commits and begins a transaction; must
 									 * leave SPI connected and the current
 									 * memory context unchanged */
+	bool		records_failure;	/* the caller calls run_record_failure() */
 	int64		run_id;			/* set when the beginning of the run is
 								 * committed; 0 before */
+	bool		leaves_work;	/* set if the run has ended by an ERROR, and a
+								 * worker has to finish it */
 } RunRequest;
 
 /*
@@ -77,9 +80,20 @@ typedef struct RunRequest
  * files.  SPI must be connected, and the current memory context must outlive
  * the transactions.  The beginning of the run is committed before the run
  * looks at a file.  If the run is refused or fails, the reason is committed
- * before the ERROR is raised.
+ * before the ERROR is raised; except if files could not be dealt with, in steps
+ * that commit themselves: then a caller that can begin a new transaction calls
+ * run_record_failure().
  */
 extern Jsonb *run_in_batches(RunRequest *request);
+
+/*
+ * Records, in the current transaction, that the run of `request`, with
+ * records_failure, has ended by `error`, unless the run has recorded its end
+ * itself.  The run must have a run_id.  Starts a worker that finishes the run.  Must be called in a
+ * transaction that has begun after the ERROR.  Needs SPI; any failure is an
+ * ERROR.
+ */
+extern void run_record_failure(const Extension *extension, const RunRequest *request, const ErrorData *error);
 
 /* Makes this database the owner of the upload directory, for cleanup_claim_upload_dir(). */
 extern void run_take_over(void);

@@ -770,12 +770,20 @@ report_caught(const Box *box)
 			 errhint("Let its functions catch certain conditions only, and not OTHERS.")));
 }
 
+#define GAVE_UP	"gave up reading source %s: the time for it is up"
+
+bool
+sources_gave_up(const ErrorData *error)
+{
+	return error->message_id != NULL && strcmp(error->message_id, GAVE_UP) == 0;
+}
+
 static void
 report_timeout(const Source *source)
 {
 	ereport(ERROR,
 			(errcode(source->is_sampled ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE : ERRCODE_QUERY_CANCELED),
-			 errmsg("gave up reading source %s: the time for it is up", source->name),
+			 errmsg(GAVE_UP, source->name),
 			 errdetail("Nothing was deleted on account of this reading."),
 			 errhint("Look at what the source does; a view that waits or calls slow functions is no good source.")));
 }

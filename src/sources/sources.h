@@ -138,6 +138,12 @@ extern Brake *sources_probe(const Source *source);
 extern void sources_set_deadline(TimestampTz at);
 
 /*
+ * Returns whether `error` has ended a reading because that time was up, and not
+ * because somebody has asked for a cancel.  Does not need SPI.
+ */
+extern bool sources_gave_up(const ErrorData *error);
+
+/*
  * Reads a checked source as its owner, under a snapshot of this instant, and
  * calls sink(row, arg) for its rows.  A row is failed if its status is one of
  * the failed statuses, and its time is before `failed_before`.  Any failure is
