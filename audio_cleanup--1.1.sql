@@ -60,11 +60,13 @@ COMMENT ON COLUMN @extschema@.cleanup_seen.source_files IS 'files in the upload 
 
 CREATE TABLE @extschema@.cleanup_access (
 	role name PRIMARY KEY,
+	role_oid oid NOT NULL,
 	granted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE @extschema@.cleanup_access IS
 'roles that cleanup_grant_access() has given USAGE on the schema of the extension, because they lacked it: cleanup_revoke_access() takes it back from these alone';
 COMMENT ON COLUMN @extschema@.cleanup_access.role IS 'name of the role that was given USAGE: a dump can be restored where there is no such role';
+COMMENT ON COLUMN @extschema@.cleanup_access.role_oid IS 'OID that the role had: a later role of the same name is another one';
 COMMENT ON COLUMN @extschema@.cleanup_access.granted_at IS 'when it was given';
 
 --

@@ -9,9 +9,9 @@
  *
  * A role may have USAGE on the schema for other reasons.  So USAGE is granted
  * only to a role that lacks it.  The grant is recorded, and USAGE is taken
- * back only from a role that has such a record.  The record names the role, as
- * the GRANT in a dump does: where a dump is restored, the role may be missing,
- * and its OID may be another role's.
+ * back only from a role that has such a record.  The record has the role's
+ * name, because the role may be missing where a dump is restored, and its OID,
+ * because a later role of that name is another one.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -60,8 +60,9 @@ grant_schema(const Extension *extension, Oid role)
 	if (compat_may_use_schema(extension->namespace_oid, role))
 		return;
 	sql_query(0, NULL, psprintf("GRANT USAGE ON SCHEMA %s TO %s", extension_schema(extension), role_name(role)));
-	owner_query(extension, SQL_ARGS(SQL_TEXT(GetUserNameFromId(role, false))),
-				"INSERT INTO @extschema@.cleanup_access (role) VALUES ($1) ON CONFLICT DO NOTHING");
+	owner_query(extension, SQL_ARGS(SQL_TEXT(GetUserNameFromId(role, false)), SQL_OID(OIDOID, role)),
+				"INSERT INTO @extschema@.cleanup_access (role, role_oid) VALUES ($1, $2)"
+				" ON CONFLICT (role) DO UPDATE SET role_oid = $2, granted_at = DEFAULT");
 }
 
 void
@@ -88,7 +89,7 @@ access_revoke(const Extension *extension, Oid role)
 	for (int i = 0; i < lengthof(levels); i++)
 		sql_query(0, NULL, psprintf("REVOKE ALL ON %s %s FROM %s", levels[i][1],
 									sql_name_schema(extension, levels[i][2]), role_name(role)));
-	if (owner_query(extension, SQL_ARGS(SQL_TEXT(GetUserNameFromId(role, false))),
-					"DELETE FROM @extschema@.cleanup_access WHERE role = $1") > 0)
+	if (owner_query(extension, SQL_ARGS(SQL_TEXT(GetUserNameFromId(role, false)), SQL_OID(OIDOID, role)),
+					"DELETE FROM @extschema@.cleanup_access WHERE role = $1 AND role_oid = $2") > 0)
 		sql_query(0, NULL, psprintf("REVOKE USAGE ON SCHEMA %s FROM %s", extension_schema(extension), role_name(role)));
 }
