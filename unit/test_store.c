@@ -546,6 +546,11 @@ destroy_under_way(const char *end)
 		is(good, strcmp(end, "order") == 0 ? N : 2 * N, tap_text("%s: all are gone, and say so", end));
 	}
 	store_close(store);
+	if (strcmp(end, "close") == 0)
+	{
+		pfree(first);
+		pfree(second);
+	}
 	good = 0;
 	for (int i = 0; i < N; i++)
 		good += !there(tap_text(TRASH "/%s", path[i]));
