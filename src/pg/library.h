@@ -25,7 +25,8 @@ extern const void *library_load(const char *name, const char *function, const ch
  * Returns whether an interrupt is pending, for a place where no ERROR may be
  * raised: a library that waits for a network calls this function, and so does
  * a store that copies a file.  Absorbs a barrier, so that DROP DATABASE in
- * another session does not wait for that network or copy.  Never raises an ERROR; does not need SPI.
+ * another session does not wait for that network or copy.  Never raises an
+ * ERROR; does not need SPI.
  */
 extern bool library_should_stop(void);
 

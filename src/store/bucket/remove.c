@@ -32,6 +32,30 @@
 
 #define QUERY_SIZE		(3 * BUCKET_ID_SIZE + 16)
 
+static bool
+is_gone_code(const char *code)
+{
+	return strcmp(code, "NoSuchKey") == 0 || strcmp(code, "NoSuchVersion") == 0;
+}
+
+bool
+bucket_says_gone(const BucketAnswer *answer)
+{
+	return answer->status == 404 && is_gone_code(answer->code);
+}
+
+/* Returns 0 or an errno for the answer to a deletion of one thing, or with `alone` false of several things. */
+static int
+errno_of_deletion(Bucket *bucket, const BucketAnswer *answer, bool alone)
+{
+	if (answer->status >= 300 && !(alone && bucket_says_gone(answer)))
+		return bucket_note(bucket, EIO, answer->error);
+	/* an error may come with the status of a success */
+	if (answer->status < 300 && answer->code[0] != '\0')
+		return bucket_note(bucket, EAGAIN, answer->code);
+	return 0;
+}
+
 int
 bucket_remove_version(Bucket *bucket, const char *key, const char *version)
 {
@@ -43,12 +67,7 @@ bucket_remove_version(Bucket *bucket, const char *key, const char *version)
 	if (version[0] == '\0' || !bucket_encode(query, sizeof(query), version))
 		return bucket_note(bucket, EINVAL, "the server gave no version id");
 	errnum = bucket_call(bucket, &call, &answer);
-	if (errnum == 0 && answer->status >= 300 && answer->status != 404)
-		errnum = bucket_note(bucket, EIO, answer->error);
-	/* an error may come with the status of a success */
-	if (errnum == 0 && answer->status < 300 && answer->code[0] != '\0')
-		errnum = bucket_note(bucket, EAGAIN, answer->code);
-	return errnum;
+	return errnum != 0 ? errnum : errno_of_deletion(bucket, answer, true);
 }
 
 
@@ -217,18 +236,6 @@ next_group(void *arg, int lane, BucketCall *call)
 
 /* ----------------------------------------------------------------- answers --- */
 
-static bool
-is_gone_code(const char *code)
-{
-	return strcmp(code, "NoSuchKey") == 0 || strcmp(code, "NoSuchVersion") == 0;
-}
-
-bool
-bucket_says_gone(const BucketAnswer *answer)
-{
-	return answer->status == 404 && is_gone_code(answer->code);
-}
-
 /*
  * Returns the errno for the code of a key, and notes the code; 0 for success.
  */
@@ -325,11 +332,8 @@ take_group(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	BucketRemoval *first = &removing->removals[group->first];
 
 	removing->busy--;
-	if (errnum == 0 && answer->status >= 300 && !(group->alone && bucket_says_gone(answer)))
-		errnum = bucket_note(removing->bucket, EIO, answer->error);
-	/* an error may come with the status of a success */
-	if (errnum == 0 && answer->status < 300 && answer->code[0] != '\0')
-		errnum = bucket_note(removing->bucket, EAGAIN, answer->code);
+	if (errnum == 0)
+		errnum = errno_of_deletion(removing->bucket, answer, group->alone);
 	if (errnum != 0)
 		take_failure(first, group->n, errnum, answer);
 	else if (!group->alone)
