@@ -696,8 +696,8 @@ find_fault_in_mail(const char *text, const char *html)
 	MailItem	item = make_item("subject", text, html);
 	Talk		got = talk_plainly(answers, &item, 5000);
 	const char *data = strstr(server.heard->text, "DATA\r\n");
+	const char *end;
 	char	   *mail;
-	char	   *end;
 	char	   *parts[2];
 
 	if (got.result.outcome != MAIL_SENT || data == NULL || (end = strstr(data, "\r\n.\r\nQUIT")) == NULL)
