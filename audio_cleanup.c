@@ -84,8 +84,6 @@ PG_FUNCTION_INFO_V1(cleanup_claim_upload_dir);
 PG_FUNCTION_INFO_V1(cleanup_grant_access);
 PG_FUNCTION_INFO_V1(cleanup_revoke_access);
 
-PGDLLEXPORT void _PG_init(void);
-
 /* Lets a cancel end the search of a long value. */
 static void
 pause_for_interrupts(void)

@@ -137,7 +137,16 @@ is_back('the next run lets all of them live', 'wanted.mp3', 'wanted2.mp3', 'lost
 
 # before a run there is a warning, and the next run tries again
 my $unread = $next + 1000;
-my $closed = "$dir/.audio_cleanup/trash/$unread/closed";
+my $trash = "$dir/.audio_cleanup/trash";
+my $closed = "$trash/$unread/closed";
+mkdir $trash or die "could not make a folder: $!";
+chmod 0770, $trash or die "could not open a folder: $!";
+($rc, $out, $err) = $recovered->psql('postgres', 'SELECT cleanup_all()');
+is($rc, 0, 'a trash into which others may write stops no run');
+like($err, qr{WARNING:  could not list the trash of upload directory ".*": Operation not permitted\n.*\nHINT:  .* only this user may write there},
+	'but there is a warning, which says why');
+chmod 0700, $trash or die "could not close a folder: $!";
+mkdir "$trash/$unread", 0700 or die "could not make a folder: $!";
 put_file($closed, 'x.mp3', content => 'of a lost run');
 chmod 0000, $closed or die "could not close a folder: $!";
 ($rc, $out, $err) = $recovered->psql('postgres', 'SELECT cleanup_all()');

@@ -295,7 +295,8 @@ tell_unlisted(const Strays *strays, int errnum)
 	ereport(strays->each_file ? ERROR : WARNING,
 			(errcode(errnum == EACCES ? ERRCODE_INSUFFICIENT_PRIVILEGE : ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("could not list the trash of upload directory \"%s\": %s", strays->place.upload_dir, text),
-			 errdetail("Files of runs that this database does not know may lie there.")));
+			 errdetail("Files of runs that this database does not know may lie there."),
+			 errnum == EPERM ? errhint("The directory must belong to the OS user of the server, and only this user may write there.") : 0));
 }
 
 /*

@@ -161,8 +161,9 @@ host_length(const char *text, size_t len)
 	while (i < len && !IS_HIGHBIT_SET(text[i]) &&
 		   (isalnum((unsigned char) text[i]) || text[i] == '+' || text[i] == '-' || text[i] == '.'))
 		i++;
-	if (i == len || text[i++] != ':')
+	if (i == len || text[i] != ':')
 		return 0;
+	i++;
 	if (len - i >= 2 && is_slash(text[i]) && is_slash(text[i + 1]))
 	{
 		for (i += 2; i < len && !is_slash(text[i]);)

@@ -26,6 +26,11 @@
 #error "audio_cleanup needs PostgreSQL 15 or later"
 #endif
 
+/* 16: the server declares what it looks for in a library */
+#if PG_VERSION_NUM < 160000
+extern PGDLLEXPORT void _PG_init(void);
+#endif
+
 /* 16: one object_ownercheck() for all kinds of objects */
 #if PG_VERSION_NUM < 160000
 #define compat_is_relation_owner(relid, roleid) pg_class_ownercheck((relid), (roleid))

@@ -273,8 +273,7 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 		CHECK_FOR_INTERRUPTS();
 		cleared += is_of_cleared_source(plan, &plan->next) ? 1 : 0;
 		match_add(match, plan->next.path);
-		if (plan->seen != NULL)
-			seen_add(plan->seen, &plan->next.identity);
+		seen_add(plan->seen, &plan->next.identity);
 		judge_stop_deferring(plan, &plan->next);
 		condemned_free_texts(&last);
 		last = plan->next;
@@ -297,9 +296,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	plan->run_id = run_id;
 	plan->in_batches = limit != PG_INT64_MAX;
 	plan_limit_reading(plan->context.settings, plan->in_batches);
-	/* no network is asked while rows are locked that somebody may wait for */
-	if (!store_acts_at_commit(plan->found.store))
-		plan->seen = seen_begin();
+	plan->seen = seen_begin();
 	if (take_next(plan, limit, match))
 	{
 		List	   *sources = recheck_load_sources(plan->context.extension, &found);

@@ -37,6 +37,7 @@ typedef struct Judgement
 	bool		in_survey;
 	bool		again;			/* errors about these files were reported
 								 * before */
+	bool		may_look;		/* a look at a file asks no network */
 	MemoryContext scratch;		/* reset for each file */
 	WaitingFile *waiting;		/* NULL: files do not wait */
 	int			n_waiting;
@@ -50,13 +51,17 @@ typedef struct Judgement
 	bool		has_shared;		/* and another file with an earlier session */
 } Judgement;
 
-/* Sets *identity to the identity of the file.  Returns false if there is no such regular file. */
+/*
+ * Sets *identity to the identity of the file.  Returns false if there is no
+ * such regular file.  `look` says that an identity that the survey has seen is
+ * not enough.
+ */
 static bool
-identify(Judgement *judgement, int64 number, const char *path, FileIdentity *identity)
+identify(Judgement *judgement, int64 number, const char *path, bool look, FileIdentity *identity)
 {
 	FileResult	result;
 
-	if (judgement->plan->seen != NULL)
+	if (judgement->plan->seen != NULL && !look)
 	{
 		seen_get(judgement->plan->seen, number, identity);
 		return true;
@@ -120,7 +125,7 @@ judge_orphan(Judgement *judgement, int64 number, const char *path)
 	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
 	CondemnedFile file = {path, NULL, NULL};
 
-	if (identify(judgement, number, path, &file.identity) &&
+	if (identify(judgement, number, path, false, &file.identity) &&
 		is_unchanged(judgement->plan, &file.identity) &&
 		plan_is_old(judgement->plan, &file.identity) &&
 		is_removable(judgement, path))
@@ -201,6 +206,9 @@ note_session(Judgement *judgement, const Source *source, const char *session)
  * A file that the reference matches otherwise, by a bare name in some
  * subdirectory for example, may be an upload of this minute: such a file must
  * also have the age of an orphan.
+ *
+ * The file is looked at once more where that takes no time: the row of a
+ * session that was uploaded again since the survey must not be cleared.
  */
 static void
 judge_failed(Judgement *judgement, int64 number, const char *path, const Source *source, const char *session,
@@ -210,7 +218,7 @@ judge_failed(Judgement *judgement, int64 number, const char *path, const Source 
 	CondemnedFile file = {path, source->name, sources_session_id(session)};
 	bool		condemn;
 
-	condemn = identify(judgement, number, path, &file.identity) &&
+	condemn = identify(judgement, number, path, judgement->may_look, &file.identity) &&
 		is_unchanged(judgement->plan, &file.identity) &&
 		(strict ||
 		 plan_is_old(judgement->plan, &file.identity)) &&
@@ -330,6 +338,7 @@ judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_surve
 		.condemned = condemned,
 		.in_survey = in_survey,
 		.again = again,
+		.may_look = store_acts_at_commit(plan->found.store),
 		.last_source = -1,
 	};
 

@@ -31,8 +31,8 @@ struct CleanupPlan
 	struct HTAB *deferred;		/* sessions that must not be cleared before
 								 * their other files come, see judge.c; or
 								 * NULL */
-	struct Seen *seen;			/* identities of the files of the second look,
-								 * if the store is not asked again; or NULL */
+	struct Seen *seen;			/* identities of the files that are condemned
+								 * now; NULL in the survey */
 	bool		has_next;		/* plan_condemn() has read one file ahead: */
 	CondemnedFile next;			/* the file that was read ahead */
 };

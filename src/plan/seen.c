@@ -3,9 +3,9 @@
  * plan/seen.c
  *	  The identities that the survey has seen of files that are looked at again.
  *
- * A look at a file that takes long is not repeated while other transactions
- * may wait for locks of ours: the capture finds out whether the file still is
- * the one that the survey has seen.
+ * A look is not repeated while other transactions may wait for locks of ours:
+ * the capture finds out whether the file still is the one that the survey has
+ * seen.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
