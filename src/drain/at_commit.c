@@ -246,10 +246,10 @@ forget_batch(AtEnd *entry)
 }
 
 /*
- * Commit-safe.  A shutdown does not wait for the last file: the remaining
- * files stay pending, and the next drain finds these files.  The next drain
- * also deals with files that must be copied: a commit does not wait for
- * gigabytes.
+ * Commit-safe.  A shutdown does not wait for the last file, and neither does a
+ * barrier, which DROP DATABASE of any database waits for: the remaining files
+ * stay pending, and the next drain finds these files.  The next drain also
+ * deals with files that must be copied: a commit does not wait for gigabytes.
  */
 static void
 carry_out_batch(Batch *batch)
@@ -264,7 +264,7 @@ carry_out_batch(Batch *batch)
 
 	/* the drain that records the file will look again, and fsync */
 	store_set_durable(store, false);
-	for (int i = 0; i < batch->n && !ProcDiePending; i++)
+	for (int i = 0; i < batch->n && !ProcDiePending && !ProcSignalBarrierPending; i++)
 	{
 		const BatchFile *file = &batch->files[i];
 

@@ -88,11 +88,15 @@ const char	drain_why_let_live[] = "the directory was taken over after it was con
 static void
 let_live(Drain *drain, LedgerFile *file)
 {
-	FileResult	result = store_put_back(drain->store, drain->run_id, file->path,
-										&file->identity);
+	StoreReturned returned = {file->path, file->path, &file->identity};
+	FileResult	result;
 
+	returned.result = store_put_back(drain->store, drain->run_id, file->path, &file->identity);
+	result = drain_put_changed_back(drain, &returned);
 	if (result.outcome == FILE_FAILED || result.outcome == FILE_NO_SPACE)
 		drain_set_failed(drain, file, result);
+	else if (result.outcome == FILE_OCCUPIED)
+		drain_keep_backup(drain, file, drain_why_let_live, drain_name_taken);
 	else
 		drain_set_state(file, "skipped", drain_why_let_live);
 }
@@ -339,7 +343,7 @@ record_captured(Drain *drain, LedgerFile *files, int n)
 		if (file->new_state == NULL && file->note == NULL)
 			drain_set_state(file, "pending", file->error ? file->error : "it is not known where it is");
 		else if (file->new_state != NULL && strcmp(file->new_state, "trashed") == 0 &&
-				 file->note == NULL && !file->is_backup)
+				 file->note == NULL && file->error == NULL && !file->is_backup)
 			file->new_state = NULL;
 	}
 	drain_record(drain, files, n);

@@ -62,6 +62,8 @@
 char *
 drain_failure_text(const Drain *drain, FileResult result)
 {
+	if (result.outcome == FILE_REPLACED)
+		return pstrdup("something else has its name in the trash");
 	return psprintf("%s: %s", result.failure ? result.failure : "could not deal with it",
 					store_error_text(drain->store, result.errnum));
 }
@@ -300,6 +302,8 @@ check_claim(Drain *drain)
 						  psprintf("upload directory \"%s\" is not the one that the run was made in", upload_dir),
 						  "It has another claim of this database: the directories were exchanged, or the one of the run was moved.",
 						  "Set audio_cleanup.upload_dir to the directory of the run, and call again.");
+	drain->taken_over = claim->grace_from;
+	drain->claim = claim->uuid;
 	if (claim->state == CLAIM_UNWRITTEN && drain->at_commit)
 	{
 		/*
@@ -399,7 +403,18 @@ open_drain(const Extension *extension, const LedgerWork *work, bool at_commit, B
 	drain->together = DRAIN_TOGETHER;
 	drain->at_commit = at_commit;
 	drain->pace = pace_begin(drain->context.settings);
-	if ((*brake = open_directory(drain)) == NULL)
+	PG_TRY();
+	{
+		*brake = open_directory(drain);
+	}
+	PG_CATCH();
+	{
+		/* the memory goes by itself, the descriptors do not */
+		drain_end(drain);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (*brake == NULL)
 		return drain;
 	drain_end(drain);
 	return NULL;

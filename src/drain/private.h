@@ -159,6 +159,23 @@ extern bool drain_lets_live(const Drain *drain, const LedgerFile *file);
 extern const char drain_why_let_live[];
 
 /*
+ * Puts a captured file back that is not the file of its row (FILE_REPLACED), as
+ * it is now; for a file that is to be put back anyway.  Only we make names in
+ * the trash, so a process that had the file open since before its capture has
+ * written into it.  Returns the result; any other result as it is.
+ */
+extern FileResult drain_put_changed_back(Drain *drain, const StoreReturned *returned);
+
+/*
+ * Leaves the file in the trash, as a backup: `why` says why the file should be
+ * put back, and `obstacle` why this is not possible.
+ */
+extern void drain_keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacle);
+
+/* An obstacle: another file has the name of the file. */
+extern const char drain_name_taken[];
+
+/*
  * Puts captured files back to their places, and sets their states, because they
  * are needed; why[i] is a text for people.
  */

@@ -16,15 +16,11 @@
 #include "src/ledger/backups.h"
 #include "src/pg/progress.h"
 
-static const char name_taken[] = "its name is taken";
+const char	drain_name_taken[] = "its name is taken";
 static const char newer_file[] = "a newer file of that name is in the trash";
 
-/*
- * Leaves the file in the trash, as a backup: `obstacle` says why the file
- * cannot be put back.
- */
-static void
-keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacle)
+void
+drain_keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacle)
 {
 	drain_set_state(file, "trashed",
 					psprintf("%s, but %s; it lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
@@ -32,6 +28,18 @@ keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacl
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
 			 errmsg("could not put file \"%s\" back: %s", file->path, file->error)));
+}
+
+FileResult
+drain_put_changed_back(Drain *drain, const StoreReturned *returned)
+{
+	FileIdentity found;
+
+	if (returned->result.outcome != FILE_REPLACED || !store_acts_at_commit(drain->store) ||
+		store_identify_captured(drain->store, drain->run_id, returned->path, &found).outcome != FILE_OK)
+		return returned->result;
+	found.captured = true;
+	return store_put_back_as(drain->store, drain->run_id, returned->path, returned->as, &found);
 }
 
 /* In the transaction of a caller: sets the state "restoring"; the commit puts the file back. */
@@ -67,7 +75,7 @@ settle_healed(Drain *drain, LedgerFile *file, const char *why, FileResult result
 		drain_destroy_files(drain, file, 1);
 	}
 	else if (result.outcome == FILE_OCCUPIED)
-		keep_backup(drain, file, why, name_taken);
+		drain_keep_backup(drain, file, why, drain_name_taken);
 	else
 		drain_set_failed(drain, file, result);
 }
@@ -82,7 +90,7 @@ is_newer_there(Drain *drain, LedgerFile *file, const char *why)
 	if (!backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path))
 		return false;
 	if (drain_lies_in_trash(drain, file))
-		keep_backup(drain, file, why, newer_file);
+		drain_keep_backup(drain, file, why, newer_file);
 	else
 		drain_settle_missing(drain, file);
 	return true;
@@ -112,7 +120,7 @@ drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 	}
 	store_put_back_many(drain->store, drain->run_id, returned, n_returned);
 	for (int i = 0; i < n_returned; i++)
-		settle_healed(drain, &files[numbers[i]], why[numbers[i]], returned[i].result);
+		settle_healed(drain, &files[numbers[i]], why[numbers[i]], drain_put_changed_back(drain, &returned[i]));
 	pfree(returned);
 	pfree(numbers);
 }
@@ -180,7 +188,7 @@ settle_returned(Drain *drain, LedgerFile *file, FileResult result)
 		set_restored(drain, file);
 	else if (result.outcome == FILE_OCCUPIED)
 	{
-		keep_backup(drain, file, file->note ? file->note : "it was to be restored", name_taken);
+		drain_keep_backup(drain, file, file->note ? file->note : "it was to be restored", drain_name_taken);
 		file->restore_as = NULL;
 	}
 	else if (result.outcome == FILE_VANISHED || result.outcome == FILE_REPLACED)
@@ -206,7 +214,7 @@ is_outdated(Drain *drain, LedgerFile *file)
 		!backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path) ||
 		!drain_lies_in_trash(drain, file))
 		return false;
-	keep_backup(drain, file, file->note, newer_file);
+	drain_keep_backup(drain, file, file->note, newer_file);
 	return true;
 }
 
@@ -234,7 +242,7 @@ put_back_files(Drain *drain, LedgerFile *files, int n)
 	}
 	store_put_back_many(drain->store, drain->run_id, returned, n_returned);
 	for (int i = 0; i < n_returned; i++)
-		settle_returned(drain, &files[numbers[i]], returned[i].result);
+		settle_returned(drain, &files[numbers[i]], drain_put_changed_back(drain, &returned[i]));
 	pfree(returned);
 	pfree(numbers);
 }

@@ -98,7 +98,10 @@ backup_last_run(const Extension *extension)
 	return DatumGetInt64(owner_value(extension, 0, NULL, "SELECT last_value FROM @extschema@.cleanup_runs_run_id_seq"));
 }
 
-/* The inode is not compared, because a copy has another inode. */
+/*
+ * The inode is not compared, because a copy has another inode; and a copy may
+ * have lost the part of a second: see store_same_copy().
+ */
 bool
 backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
 				   const FileIdentity *identity)
@@ -106,7 +109,8 @@ backup_is_recorded(const Extension *extension, int64 run_id, const char *path,
 	return owner_finds(extension,
 					   SQL_ARGS(SQL_INT8(run_id), SQL_TEXT(path), SQL_INT8(identity->size), SQL_INT8(identity->mtime_ns)),
 					   "SELECT FROM @extschema@.cleanup_files WHERE run_id = $1 AND file = $2 COLLATE \"C\""
-					   " AND state IN ('pending', 'trashed', 'restoring') AND size = $3 AND mtime_ns = $4 LIMIT 1");
+					   " AND state IN ('pending', 'trashed', 'restoring') AND size = $3"
+					   " AND (mtime_ns = $4 OR $4 % 1000000000 = 0 AND mtime_ns / 1000000000 = $4 / 1000000000) LIMIT 1");
 }
 
 void

@@ -185,6 +185,17 @@ judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 			add_error(restoring, file->path, file->error);
 			break;
 		case PLACE_UNFINISHED:
+
+			/*
+			 * a process has written into a file that lies in the trash: a
+			 * drain puts back what is there
+			 */
+			if (file->identity.captured)
+			{
+				if (is_name_free(restoring, file))
+					add_file(restoring, file, "restoring", ledger_target(file));
+				break;
+			}
 			add_error(restoring, file->path, "its capture was interrupted, and is mended in the background; try again in a moment");
 			break;
 		case PLACE_UNKNOWN:

@@ -145,12 +145,19 @@ may_be_directory(const struct dirent *entry)
 	return entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN;
 }
 
+static bool
+is_stopped(const FileStore *store)
+{
+	return store->base.stop != NULL && store->base.stop();
+}
+
 /*
  * Removes the folder `name` of the folder `parent`, below `top`, and the
  * folders below `name`, as far as they are empty.  Errors are ignored, here
  * and in store_tidy(): ENOTEMPTY is the ordinary case, and an empty folder
  * that stays does no harm, and is removed by the next tidying.  So nothing is
- * fsynced.
+ * fsynced, and a trash of very many folders holds up nobody: see
+ * store_set_stop().
  */
 static void
 prune(FileStore *store, Folder *top, int parent, const char *name, int depth)
@@ -166,7 +173,7 @@ prune(FileStore *store, Folder *top, int parent, const char *name, int depth)
 	stream = open_stream(store_step_down(store, top, parent, name, DIR_TRUST));
 	if (stream != NULL)
 	{
-		while ((entry = readdir(stream)) != NULL)
+		while (!is_stopped(store) && (entry = readdir(stream)) != NULL)
 			if (may_be_directory(entry))
 				prune(store, top, dirfd(stream), entry->d_name, depth + 1);
 		closedir(stream);
