@@ -111,7 +111,7 @@ settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 		drain_set_destroyed(file, freed);
 	else if (result.outcome == FILE_VANISHED)
 		drain_settle_missing(drain, file);
-	else
+	else if (result.outcome != FILE_REPLACED || !drain_return_changed(drain, file, "skipped", NULL))
 	{
 		/* the row of the run no longer speaks for this file */
 		if (file->note == NULL)

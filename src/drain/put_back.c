@@ -34,6 +34,39 @@ keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacl
 			 errmsg("could not put file \"%s\" back: %s", file->path, file->error)));
 }
 
+/*
+ * A process that has had the file open since before the capture, or that knows
+ * another hard link to the file, may have written into it.  Such a file goes
+ * back to its place as it is, like a file that changes before the capture:
+ * store_locate() puts it back if the name is free.
+ */
+bool
+drain_return_changed(Drain *drain, LedgerFile *file, const char *state, const char *why)
+{
+	FileIdentity found;
+	int			errnum;
+
+	if (store_identify_captured(drain->store, drain->run_id, file->path, &found).outcome != FILE_OK)
+		return false;
+	(void) store_locate(drain->store, drain->run_id, file->path, &file->identity, true, &errnum);
+	why = psprintf("%s%sit was changed in the trash", why ? why : "", why ? ", and " : "");
+	if (drain_lies_in_trash(drain, file))
+		drain_set_state(file, "trashed",
+						psprintf("%s, but it could not be put back; it lies in %s", why,
+								 drain_trash_path(&drain->place, drain->run_id)));
+	else
+	{
+		drain_set_state(file, state, why);
+		file->restore_as = NULL;
+	}
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 strcmp(file->new_state, "trashed") == 0 ?
+			 errmsg("left file \"%s\" in the trash: %s", file->path, file->error) :
+			 errmsg("put file \"%s\" back: %s", file->path, file->error)));
+	return true;
+}
+
 /* In the transaction of a caller: sets the state "restoring"; the commit puts the file back. */
 static void
 heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
@@ -68,7 +101,7 @@ settle_healed(Drain *drain, LedgerFile *file, const char *why, FileResult result
 	}
 	else if (result.outcome == FILE_OCCUPIED)
 		keep_backup(drain, file, why, name_taken);
-	else
+	else if (result.outcome != FILE_REPLACED || !drain_return_changed(drain, file, "restored", why))
 		drain_set_failed(drain, file, result);
 }
 
@@ -183,6 +216,8 @@ settle_returned(Drain *drain, LedgerFile *file, FileResult result)
 		keep_backup(drain, file, file->note ? file->note : "it was to be restored", name_taken);
 		file->restore_as = NULL;
 	}
+	else if (result.outcome == FILE_REPLACED && drain_return_changed(drain, file, "restored", file->note))
+		return;
 	else if (result.outcome == FILE_VANISHED || result.outcome == FILE_REPLACED)
 		settle_restored(drain, file);
 	else

@@ -155,6 +155,25 @@ note_in_place(Restoring *restoring, LedgerFile *file)
 	file->restore_as = NULL;
 }
 
+/* Returns whether the trash has a file under the name of this file; the caller knows that it is another one. */
+static bool
+is_changed(Restoring *restoring, const LedgerFile *file)
+{
+	FileIdentity found;
+
+	return store_identify_captured(drain_store(restoring->drain), restoring->run_id, file->path, &found).outcome == FILE_OK;
+}
+
+/* Marks a file that was changed in the trash: the drain puts it back, but only under its own name. */
+static void
+judge_changed(Restoring *restoring, LedgerFile *file)
+{
+	if (file->restore_as == NULL)
+		mark_file(restoring, file);
+	else
+		add_error(restoring, file->path, "it was changed in the trash; cleanup_restore(file) puts it back under its own name");
+}
+
 static void
 judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 {
@@ -169,6 +188,13 @@ judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 			break;
 		case PLACE_NOWHERE:
 		case PLACE_OTHER:
+			if (is_changed(restoring, file))
+			{
+				add_error(restoring, file->path,
+						  psprintf("it was changed in the trash, and its name is taken; it lies in %s",
+								   drain_trash_path(drain_place(restoring->drain), restoring->run_id)));
+				break;
+			}
 			if (drain_is_found_at(restoring->drain, file->path, file))
 			{
 				note_in_place(restoring, file);
@@ -185,6 +211,11 @@ judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 			add_error(restoring, file->path, file->error);
 			break;
 		case PLACE_UNFINISHED:
+			if (file->identity.captured && is_changed(restoring, file))
+			{
+				judge_changed(restoring, file);
+				break;
+			}
 			add_error(restoring, file->path, "its capture was interrupted, and is mended in the background; try again in a moment");
 			break;
 		case PLACE_UNKNOWN:
