@@ -115,6 +115,18 @@ foreach my $way (sort keys %ways)
 	sql('CALL cleanup_run()');
 	is_back($file, 'restored|it was changed in the trash', "$way, restored");
 
+	# put back by the commit, and written into before the next run records that
+	if ((split ' ', `stat -c %W "$dir"`)[0] > 0)
+	{
+		my $handle = $ways{$way}->($file = 'f' . ++$number . '.mp3');
+		sql('SELECT cleanup_all()');
+		sql('CALL cleanup_run()');
+		sql("SELECT cleanup_restore('$file')");
+		write_more($handle);
+		sql('CALL cleanup_run()');
+		is_back($file, 'restored|', "$way, after it is back");
+	}
+
 	$file = clean_and_write($way, 'recorded');
 	add_rows($node, $file);
 	sql('CALL cleanup_run()') foreach 1 .. 2;
