@@ -308,7 +308,20 @@ sub set_backup_dir
 	chmod 0777, $backup or die $!;
 	refused('writable by others', qr/ERROR:  backup directory "\Q$backup\E" cannot be trusted/, $all);
 	rmdir $backup or die $!;
+
+	# what is not on this disk is not gone, and nothing is backed up there
+	mkdir $backup, 0700 or die $!;
+	refused('another disk', qr/ERROR:  backup directory "\Q$backup\E" does not have the backups of this database/, $all);
+	foreach my $call ("SELECT cleanup_restore($run)", "SELECT cleanup_restore('r$round/1.mp3')", 'SELECT cleanup_purge_backups()', 'CALL cleanup_run()')
+	{
+		my ($code, $out, $err) = $node->psql('postgres', $call);
+		isnt($code, 0, "another disk: $call is refused");
+	}
+	is(states($run), 'trashed||4', 'another disk: nothing is recorded of what is elsewhere');
+	is_deeply([glob "$backup/*"], [], 'another disk: nothing is written there');
+	rmdir $backup or die $!;
 	rename "$backup.away", $backup or die $!;
+	is_deeply(backups(), \%kept, 'another disk: the backups are where they were');
 
 	mkdir "$dir/backups" or die $!;
 	set_backup_dir("$dir/backups");
@@ -334,7 +347,7 @@ sub set_backup_dir
 	$node->safe_psql('postgres', 'ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = 0');
 	put_file($dir, "r$round/latest.mp3");
 	is(states(run()), 'deleted||1', 'without backups');
-	ok(!-e "$backup/$owner", 'nothing goes there');
+	is_deeply(backups(), {}, 'nothing goes there');
 	is(states($next), 'deleted||1', 'and what was kept in the upload directory is found there');
 }
 

@@ -130,7 +130,7 @@ keep_backups(3);
 	is(sql("SELECT cleanup_restore('$name') ->> 'success'"), 'true', "$name: is restored");
 	sql('CALL cleanup_run()');
 	is(visible_files($dir)->{$name}, "audio of $name\nthe end of the recording\n", "$name: comes back, as it is now");
-	is(state_of($name), 'restored: ', "$name: and its row says so");
+	is(state_of($name), 'restored: it was changed in the trash', "$name: and its row says so");
 	unlink "$dir/$name";
 
 	# under another name

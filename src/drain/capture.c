@@ -88,17 +88,18 @@ const char	drain_why_let_live[] = "the directory was taken over after it was con
 static void
 let_live(Drain *drain, LedgerFile *file)
 {
-	StoreReturned returned = {file->path, file->path, &file->identity};
-	FileResult	result;
+	const StoreReturned returned = {file->path, file->path, &file->identity,
+		store_put_back(drain->store, drain->run_id, file->path, &file->identity)
+	};
+	const char *why = drain_why_let_live;
+	FileResult	result = drain_put_changed_back(drain, &returned, &why);
 
-	returned.result = store_put_back(drain->store, drain->run_id, file->path, &file->identity);
-	result = drain_put_changed_back(drain, &returned);
 	if (result.outcome == FILE_FAILED || result.outcome == FILE_NO_SPACE)
 		drain_set_failed(drain, file, result);
 	else if (result.outcome == FILE_OCCUPIED)
 		drain_keep_backup(drain, file, drain_why_let_live, drain_name_taken);
 	else
-		drain_set_state(file, "skipped", drain_why_let_live);
+		drain_set_state(file, "skipped", why);
 }
 
 /* let_live() in the transaction of a caller: only the commit of the transaction puts the file back. */

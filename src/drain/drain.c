@@ -41,6 +41,7 @@
 
 #include "src/drain/private.h"
 #include "src/guard/claim.h"
+#include "src/ledger/backups.h"
 #include "src/ledger/notify.h"
 #include "src/mail/outbox.h"
 #include "src/pg/library.h"
@@ -103,6 +104,15 @@ failure_level(Drain *drain, const LedgerFile *file)
 	}
 	pfree(folder);
 	return told ? DEBUG1 : WARNING;
+}
+
+bool
+drain_is_changed(Drain *drain, const LedgerFile *file)
+{
+	FileIdentity found;
+
+	return store_acts_at_commit(drain->store) &&
+		store_identify_captured(drain->store, drain->run_id, file->path, &found).outcome == FILE_OK;
 }
 
 bool
@@ -200,8 +210,11 @@ drain_is_found_at(const Drain *drain, const char *path, const LedgerFile *file)
 	 * a file that was captured by a copy has another inode when it is put
 	 * back
 	 */
-	return store_identify_durably(drain->store, path, &found).outcome == FILE_OK &&
-		store_same_copy(&found, &file->identity);
+	if (store_identify_durably(drain->store, path, &found).outcome != FILE_OK)
+		return false;
+	/* and somebody may have written into the file since it is back */
+	return store_same_copy(&found, &file->identity) ||
+		(found.inode == file->identity.inode && found.btime_ns != 0 && found.btime_ns == file->identity.btime_ns);
 }
 
 const char *
@@ -382,6 +395,8 @@ open_directory(Drain *drain)
 		brake = check_claim(drain);
 	if (brake == NULL)
 		brake = location_set_backup_dir(drain->store, &drain->place);
+	if (brake == NULL && backup_of_run_exist(drain->context.extension, drain->run_id))
+		brake = location_check_backups(&drain->place);
 	if (brake == NULL)
 		store_set_stop(drain->store, library_should_stop);
 	return brake;

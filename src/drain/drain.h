@@ -38,11 +38,18 @@ extern const KeyRules *drain_rules(const Drain *drain);
 extern const Place *drain_place(const Drain *drain);
 
 /*
- * Returns whether a file with the size and mtime of `file` is at `path`: for a
- * file that is not in the trash any more.  The next store_sync() makes the answer
- * durable.
+ * Returns whether `path` is this file, by its inode and birth time, or a file
+ * with the size and mtime of `file`: for a file that is not in the trash any
+ * more.  The next store_sync() makes the answer durable.
  */
 extern bool drain_is_found_at(const Drain *drain, const char *path, const LedgerFile *file);
+
+/*
+ * Returns whether the trash has a file under the name of `file`; the caller
+ * knows that it has not the size and mtime of `file`: somebody has written into
+ * the file.
+ */
+extern bool drain_is_changed(Drain *drain, const LedgerFile *file);
 
 /*
  * Returns the folder that has the captured files of the run, a text for people,

@@ -160,11 +160,13 @@ extern const char drain_why_let_live[];
 
 /*
  * Puts a captured file back that is not the file of its row (FILE_REPLACED), as
- * it is now; for a file that is to be put back anyway.  Only we make names in
- * the trash, so a process that had the file open since before its capture has
- * written into it.  Returns the result; any other result as it is.
+ * it is now.  Only we make names in the trash, so somebody has written into the
+ * file: a process that had the file open since before its capture, or that
+ * knows another hard link.  Adds that to *why, a text for people, or NULL.
+ * Returns the result; any other result as it is.
  */
-extern FileResult drain_put_changed_back(Drain *drain, const StoreReturned *returned);
+extern FileResult drain_put_changed_back(Drain *drain, const StoreReturned *returned, const char **why);
+extern const char drain_changed_in_trash[];
 
 /*
  * Leaves the file in the trash, as a backup: `why` says why the file should be

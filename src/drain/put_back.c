@@ -17,6 +17,7 @@
 #include "src/pg/progress.h"
 
 const char	drain_name_taken[] = "its name is taken";
+const char	drain_changed_in_trash[] = "it was changed in the trash";
 static const char newer_file[] = "a newer file of that name is in the trash";
 
 void
@@ -31,15 +32,19 @@ drain_keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *o
 }
 
 FileResult
-drain_put_changed_back(Drain *drain, const StoreReturned *returned)
+drain_put_changed_back(Drain *drain, const StoreReturned *returned, const char **why)
 {
 	FileIdentity found;
+	FileResult	result;
 
 	if (returned->result.outcome != FILE_REPLACED || !store_acts_at_commit(drain->store) ||
 		store_identify_captured(drain->store, drain->run_id, returned->path, &found).outcome != FILE_OK)
 		return returned->result;
 	found.captured = true;
-	return store_put_back_as(drain->store, drain->run_id, returned->path, returned->as, &found);
+	result = store_put_back_as(drain->store, drain->run_id, returned->path, returned->as, &found);
+	if (result.outcome == FILE_OK)
+		*why = *why ? psprintf("%s, and %s", *why, drain_changed_in_trash) : drain_changed_in_trash;
+	return result;
 }
 
 /* In the transaction of a caller: sets the state "restoring"; the commit puts the file back. */
@@ -55,8 +60,10 @@ heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
 
 /* Sets the state of a file that is needed, by the result of putting the file back. */
 static void
-settle_healed(Drain *drain, LedgerFile *file, const char *why, FileResult result)
+settle_healed(Drain *drain, LedgerFile *file, const char *why, const StoreReturned *returned)
 {
+	FileResult	result = drain_put_changed_back(drain, returned, &why);
+
 	if (result.outcome == FILE_VANISHED)
 		drain_settle_missing(drain, file);
 	else if (result.outcome == FILE_OK)
@@ -120,7 +127,7 @@ drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 	}
 	store_put_back_many(drain->store, drain->run_id, returned, n_returned);
 	for (int i = 0; i < n_returned; i++)
-		settle_healed(drain, &files[numbers[i]], why[numbers[i]], drain_put_changed_back(drain, &returned[i]));
+		settle_healed(drain, &files[numbers[i]], why[numbers[i]], &returned[i]);
 	pfree(returned);
 	pfree(numbers);
 }
@@ -176,14 +183,16 @@ put_back_at_commit(Drain *drain, LedgerFile *file)
 
 	if (place == PLACE_TRASH)
 		drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, ledger_target(file), &file->identity);
-	else if (place != PLACE_UNKNOWN && place != PLACE_UNFINISHED)
+	else if (place == PLACE_UPLOAD || ((place == PLACE_NOWHERE || place == PLACE_OTHER) && !drain_is_changed(drain, file)))
 		settle_restored(drain, file);
 }
 
 /* Sets the state of a file by the result of putting it back. */
 static void
-settle_returned(Drain *drain, LedgerFile *file, FileResult result)
+settle_returned(Drain *drain, LedgerFile *file, const StoreReturned *returned)
 {
+	FileResult	result = drain_put_changed_back(drain, returned, &file->note);
+
 	if (result.outcome == FILE_OK)
 		set_restored(drain, file);
 	else if (result.outcome == FILE_OCCUPIED)
@@ -242,7 +251,7 @@ put_back_files(Drain *drain, LedgerFile *files, int n)
 	}
 	store_put_back_many(drain->store, drain->run_id, returned, n_returned);
 	for (int i = 0; i < n_returned; i++)
-		settle_returned(drain, &files[numbers[i]], drain_put_changed_back(drain, &returned[i]));
+		settle_returned(drain, &files[numbers[i]], &returned[i]);
 	pfree(returned);
 	pfree(numbers);
 }

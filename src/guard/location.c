@@ -354,6 +354,21 @@ location_set_backup_dir(FileStore *store, const Place *place)
 	return file_brake(&backup, place->backup_dir, "could not open backup directory", result.errnum);
 }
 
+Brake *
+location_check_backups(const Place *place)
+{
+	const char *path = place->backup_dir;
+	struct stat st;
+
+	if (*path == '\0' || place->backup_owner == NULL ||
+		stat(psprintf("%s/%s", path, place->backup_owner), &st) == 0 || (errno != ENOENT && errno != ENOTDIR))
+		return NULL;
+	return brake_make(backup.setting, ERRCODE_UNDEFINED_FILE,
+					  psprintf("backup directory \"%s\" does not have the backups of this database", path),
+					  psprintf("It has no folder \"%s\". Another disk may be mounted there.", place->backup_owner),
+					  "Mount the disk that has the folder. If the backups are lost, make an empty folder of that name, with mode 0700.");
+}
+
 
 static bool
 has_parent_component(const char *path)

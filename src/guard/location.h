@@ -80,6 +80,13 @@ extern Brake *location_check_undo(FileStore *store, const Settings *settings, bo
 extern Brake *location_check_backup_dir(const Place *place, bool to_write);
 
 /*
+ * Returns a brake if the backup directory of `place` lacks the folder in which
+ * the backups of the owner lie: another disk is mounted there.  The caller
+ * knows that there are backups.  Returns NULL if `place` has no backup directory.
+ */
+extern Brake *location_check_backups(const Place *place);
+
+/*
  * Makes `store` use the trash that `place` names, after
  * location_check_backup_dir().  Without a backup_owner the trash stays in the
  * upload directory.  Returns NULL, or a brake.

@@ -82,6 +82,12 @@ extern int64 backup_mark_restoring(const Extension *extension, const int64 *file
  */
 extern List *backup_places(const Extension *extension, const char *claim);
 
+/* The same, only for places that have files now, by their rows. */
+extern List *backup_places_in_use(const Extension *extension, const char *claim);
+
+/* Returns whether a file of the run is in the trash, by its row. */
+extern bool backup_of_run_exist(const Extension *extension, int64 run_id);
+
 /*
  * Moves each of the `n` runs that has no row to the front of the array `runs`.
  * Returns the number of these runs.

@@ -41,6 +41,23 @@ backup_places(const Extension *extension, const char *claim)
 	return places;
 }
 
+List *
+backup_places_in_use(const Extension *extension, const char *claim)
+{
+	List	   *places = NIL;
+	int			n;
+
+	n = owner_query(extension, SQL_ARGS(SQL_TEXT(claim)),
+					"SELECT DISTINCT ON (r.settings ->> 'backup_dir', r.settings ->> 'backup_owner') r.settings"
+					" FROM @extschema@.cleanup_runs r WHERE r.claim = $1::uuid"
+					" AND r.settings ->> 'backup_dir' <> '' AND r.settings ? 'backup_owner'"
+					" AND EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id AND f.state IN ('trashed', 'restoring'))");
+	for (int i = 0; i < n; i++)
+		places = lappend(places, DatumGetJsonbPCopy(sql_value(i, 1)));
+	SPI_freetuptable(SPI_tuptable);
+	return places;
+}
+
 /*
  * Replaces the `n` runs of *runs by the runs that the query returns.  Returns
  * their number.

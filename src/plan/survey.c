@@ -19,6 +19,7 @@
 
 #include "src/names/file_key.h"
 #include "src/guard/location.h"
+#include "src/ledger/backups.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/time.h"
@@ -89,6 +90,27 @@ check_undo(CleanupPlan *plan)
 }
 
 /*
+ * Applies a brake if the present backup directory should have backups, and has
+ * none: what is backed up now would lie on the wrong disk, and make that disk
+ * look like the right one.
+ */
+static void
+check_backups(CleanupPlan *plan)
+{
+	const Settings *settings = plan->context.settings;
+
+	if (plan->found.claim->brake != NULL || plan->found.claim->uuid == NULL || *settings->backup_dir == '\0')
+		return;
+	foreach_ptr(Jsonb, recorded, backup_places_in_use(plan->context.extension, plan->found.claim->uuid))
+	{
+		const Place place = location_place(settings_of_run(settings->upload_dir, recorded), settings_backup_owner(recorded));
+
+		if (strcmp(place.backup_dir, settings->backup_dir) == 0)
+			plan_apply_brake(plan, location_check_backups(&place));
+	}
+}
+
+/*
  * Applies the brake of the claim.  A replica only notes the brake, because a
  * replica looks at the directory of the database that it replicates.
  */
@@ -144,6 +166,7 @@ plan_open_directory(CleanupPlan *plan)
 		check_clock(plan);
 		read_claim(plan);
 		check_undo(plan);
+		check_backups(plan);
 	}
 	MemoryContextSwitchTo(caller);
 }

@@ -155,9 +155,25 @@ note_in_place(Restoring *restoring, LedgerFile *file)
 	file->restore_as = NULL;
 }
 
+/* Returns whether somebody has written into the file in the trash. */
+static bool
+is_changed(const Restoring *restoring, const LedgerFile *file, FilePlace place)
+{
+	return file->identity.captured &&
+		(place == PLACE_NOWHERE || place == PLACE_OTHER || place == PLACE_UNFINISHED) &&
+		drain_is_changed(restoring->drain, file);
+}
+
 static void
 judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 {
+	if (is_changed(restoring, file, located->place))
+	{
+		/* the commit does not move such a file: a drain puts it back */
+		if (is_name_free(restoring, file))
+			add_file(restoring, file, "restoring", ledger_target(file));
+		return;
+	}
 	switch (located->place)
 	{
 		case PLACE_TRASH:
@@ -185,17 +201,6 @@ judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 			add_error(restoring, file->path, file->error);
 			break;
 		case PLACE_UNFINISHED:
-
-			/*
-			 * a process has written into a file that lies in the trash: a
-			 * drain puts back what is there
-			 */
-			if (file->identity.captured)
-			{
-				if (is_name_free(restoring, file))
-					add_file(restoring, file, "restoring", ledger_target(file));
-				break;
-			}
 			add_error(restoring, file->path, "its capture was interrupted, and is mended in the background; try again in a moment");
 			break;
 		case PLACE_UNKNOWN:

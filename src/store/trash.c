@@ -182,7 +182,7 @@ prune(FileStore *store, Folder *top, int parent, const char *name, int depth)
 	ReleaseExternalFD();
 }
 
-/* Tidies the trash `name` in the folder `parent`, below `top`: the folder of the run, and the trash itself. */
+/* Tidies the trash `name` in the folder `parent`, below `top`: the folder of the run. */
 static void
 tidy_trash(FileStore *store, Folder *top, int parent, const char *name, int64 run_id)
 {
@@ -196,7 +196,6 @@ tidy_trash(FileStore *store, Folder *top, int parent, const char *name, int64 ru
 	/* the rest of a copy that a killed process has left */
 	(void) unlinkat(trash, COPY_NAME, 0);
 	close(trash);
-	(void) unlinkat(parent, name, AT_REMOVEDIR);
 }
 
 void
@@ -205,12 +204,14 @@ local_tidy(FileStore *store, int64 run_id)
 	int			private;
 
 	store_leave_all(store);
+	/* the folder of the owner stays: it tells that this is the right disk */
 	if (store->backup.fd >= 0)
 		tidy_trash(store, &store->backup, store->backup.fd, store->trash.path, run_id);
 	private = store_open_private(store, false);
 	if (private < 0)
 		return;
 	tidy_trash(store, &store->root, private, STORE_TRASH_DIR, run_id);
+	(void) unlinkat(private, STORE_TRASH_DIR, AT_REMOVEDIR);
 	(void) unlinkat(private, COPY_NAME, 0);
 	close(private);
 
