@@ -97,6 +97,25 @@ destroy_at_commit(Drain *drain, LedgerFile *file)
 		drain_settle_missing(drain, file);
 }
 
+/*
+ * Puts a file back that was changed after its capture: it is not the file that
+ * was condemned, and no drain would ever be done with it.  Returns false if
+ * the file is left in the trash.
+ */
+static bool
+put_changed_back(Drain *drain, LedgerFile *file, FileResult result)
+{
+	const StoreReturned returned = {file->path, file->path, &file->identity, result};
+
+	if (result.outcome != FILE_REPLACED || drain_put_changed_back(drain, &returned).outcome != FILE_OK)
+		return false;
+	drain_set_state(file, "restored", "it was changed after it was captured");
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("put file \"%s\" back: %s", file->path, file->error)));
+	return true;
+}
+
 /* Sets the state of a file that was to be unlinked. */
 static void
 settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
@@ -111,7 +130,7 @@ settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 		drain_set_destroyed(file, freed);
 	else if (result.outcome == FILE_VANISHED)
 		drain_settle_missing(drain, file);
-	else
+	else if (!put_changed_back(drain, file, result))
 	{
 		/* the row of the run no longer speaks for this file */
 		if (file->note == NULL)

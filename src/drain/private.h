@@ -160,9 +160,9 @@ extern const char drain_why_let_live[];
 
 /*
  * Puts a captured file back that is not the file of its row (FILE_REPLACED), as
- * it is now; for a file that is to be put back anyway.  Only we make names in
- * the trash, so a process that had the file open since before its capture has
- * written into it.  Returns the result; any other result as it is.
+ * it is now.  Only we make names in the trash, so a process that had the file
+ * open since before its capture has written into it.  Returns the result; any
+ * other result as it is.
  */
 extern FileResult drain_put_changed_back(Drain *drain, const StoreReturned *returned);
 
