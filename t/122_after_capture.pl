@@ -117,6 +117,22 @@ keep_backups(0);
 	sql(q{DELETE FROM sessions WHERE audio_url = 'recorded.mp3'}, 'DELETE FROM cleanup_files');
 	unlink "$dir/$name";
 }
+
+# nobody refers to it
+{
+	my $name = 'unwanted.mp3';
+	my $writer = capture_open_file($name);
+
+	with_record_of($name, sub {
+			print $writer "the end of the recording\n";
+			close $writer;
+		});
+	sql('CALL cleanup_run()');
+	is(visible_files($dir)->{$name}, "audio of $name\nthe end of the recording\n", "$name: comes back, as it is now");
+	is(state_of($name), 'skipped: it was changed in the trash', "$name: and its row says so");
+	is(sql(q{SELECT count(*) FROM cleanup_runs WHERE finished_at IS NULL}), 0, "$name: and its run is done");
+	unlink "$dir/$name";
+}
 keep_backups(3);
 
 # a person asks for it
