@@ -39,10 +39,10 @@ capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
 	}
 	if (drain->context.settings->backup_retention_days > 0)
 	{
+		drain_set_state(file, "pending", drain_failure_text(drain, captured));
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
-				 errmsg("could not back up file \"%s\": %s",
-						file->path, drain_failure_text(drain, captured))));
+				 errmsg("could not back up file \"%s\": %s", file->path, file->error)));
 		return;
 	}
 	result = store_destroy_in_place(drain->store, file->path, &file->identity, &freed);
