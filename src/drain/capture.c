@@ -134,7 +134,8 @@ settle_at(Drain *drain, LedgerFile *file, FilePlace place, FileResult result)
 			drain_set_state(file, "skipped", "it vanished before it was captured");
 			return false;
 		case PLACE_OTHER:
-			drain_set_state(file, "skipped", "it was replaced or changed");
+			if (!drain_return_changed(drain, file, "skipped", NULL))
+				drain_set_state(file, "skipped", "it was replaced or changed");
 			return false;
 		case PLACE_UNKNOWN:
 			drain_set_failed(drain, file, result);

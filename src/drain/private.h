@@ -148,8 +148,9 @@ extern void drain_settle_missing(Drain *drain, LedgerFile *file);
 /*
  * Puts a file back that the trash has under the name of this file, but with
  * another size or time, and sets `state`; `why` is a text for people, or NULL.
- * If the file cannot be put back, the state is "trashed".  Returns false, and
- * does nothing, if the trash has no file of that name.
+ * If the file cannot be put back, the state is "trashed".  In the transaction of
+ * a caller the row does not change.  Returns false, and does nothing, if the
+ * trash has no file of that name.
  */
 extern bool drain_return_changed(Drain *drain, LedgerFile *file, const char *state, const char *why);
 
