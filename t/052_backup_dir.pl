@@ -189,7 +189,7 @@ foreach my $call ('copy_file_range', 'pwrite')
 	$run = last_run();
 	ok(wait_until(sub { log_since($node, $position) =~ qr{WARNING:  could not back up file "r$round/4.mp3": .*No space left} }),
 		"$call: a full backup disk is reported");
-	is(states($run), 'pending||4', "$call: the files stay condemned");
+	like(states($run), qr/^pending\|could not [^|]*No space left on device\|4$/, "$call: the files stay condemned, and the rows have the reason");
 	is_deeply(visible_files($dir), { %{ $files->{wanted} }, %{ $files->{unwanted} } }, "$call: none is deleted");
 	is_deeply(backups(), {}, "$call: nothing half done is left");
 	clear_fault($node);

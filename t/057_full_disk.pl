@@ -92,6 +92,8 @@ ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activi
 	'the worker gives up for now');
 is(states($run), 'pending|20', 'what cannot be backed up stays pending');
 is_deeply(visible_files($dir), $wanted, 'and where it is');
+like($node->safe_psql('postgres', "SELECT DISTINCT error FROM cleanup_files WHERE run_id = $run"), qr/^could not [^\n]*No space left on device$/,
+	'its row has the reason');
 is($node->safe_psql('postgres', "SELECT finished_at IS NULL FROM cleanup_runs WHERE run_id = $run"), 't',
 	'the run is not said to be finished');
 $node->safe_psql('postgres', 'SET audio_cleanup.backup_retention_days = 7; SELECT cleanup_purge_backups()');

@@ -109,6 +109,25 @@ foreach my $way (sort keys %ways)
 			"$way, without backup, " . ($row ? 'a row refers to it' : 'nobody needs it'));
 	}
 
+	# captured by the commit, and not yet on record; the name is taken
+	foreach my $days (0, 3)
+	{
+		my ($file, $how) = ('f' . ++$number . '.mp3', "$way, $days days, the name was taken");
+		my $handle = $ways{$way}->($file);
+
+		sql("ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = $days");
+		sql('SELECT cleanup_all()');
+		write_more($handle);
+		put_file($dir, $file, content => 'a younger one', hours => 0);
+		sql($_) foreach 'SELECT cleanup_all()', 'CALL cleanup_run()';
+		like(state($file), qr/^trashed\|it was changed in the trash, but its name is taken; it lies in /, "$how: the row says where it is");
+		is(content($file), 'a younger one', "$how: the other file stays");
+		unlink "$dir/$file" or die "$file: $!\n";
+		sql(q{UPDATE cleanup_files SET due_at = now() - interval '1 s' WHERE state = 'trashed'});
+		sql('CALL cleanup_run()');
+		is_back($file, 'skipped|it was changed in the trash', $how);
+	}
+
 	sql('ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = 3');
 	my $file = clean_and_write($way, 'recorded');
 	is(sql("SELECT cleanup_restore('$file') -> 'result' -> 'files_restored'"), qq(["$file"]), "$way: a restore says that it is restored");

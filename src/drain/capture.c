@@ -39,10 +39,10 @@ capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
 	}
 	if (drain->context.settings->backup_retention_days > 0)
 	{
+		drain_set_state(file, "pending", drain_failure_text(drain, captured));
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
-				 errmsg("could not back up file \"%s\": %s",
-						file->path, drain_failure_text(drain, captured))));
+				 errmsg("could not back up file \"%s\": %s", file->path, file->error)));
 		return;
 	}
 	result = store_destroy_in_place(drain->store, file->path, &file->identity, &freed);
@@ -139,7 +139,8 @@ settle_at(Drain *drain, LedgerFile *file, FilePlace place, FileResult result)
 			drain_set_state(file, "skipped", "it vanished before it was captured");
 			return false;
 		case PLACE_OTHER:
-			drain_set_state(file, "skipped", "it was replaced or changed");
+			if (!drain_return_changed(drain, file))
+				drain_set_state(file, "skipped", "it was replaced or changed");
 			return false;
 		case PLACE_UNKNOWN:
 			drain_set_failed(drain, file, result);

@@ -98,30 +98,6 @@ destroy_at_commit(Drain *drain, LedgerFile *file)
 		drain_settle_missing(drain, file);
 }
 
-/*
- * Puts a file back that was to be unlinked, and that somebody has written into,
- * and sets its state.  Returns false if it stays in the trash for another reason
- * than that its name is taken.
- */
-static bool
-return_changed(Drain *drain, LedgerFile *file, FileResult result)
-{
-	const StoreReturned returned = {file->path, file->path, &file->identity, result};
-	const char *why = NULL;
-
-	result = drain_put_changed_back(drain, &returned, &why);
-	if (result.outcome == FILE_OK)
-	{
-		drain_set_state(file, "skipped", why);
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("put file \"%s\" back: %s", file->path, why)));
-	}
-	else if (result.outcome == FILE_OCCUPIED)
-		drain_keep_backup(drain, file, drain_changed_in_trash, drain_name_taken);
-	return result.outcome == FILE_OK || result.outcome == FILE_OCCUPIED;
-}
-
 /* Sets the state of a file that was to be unlinked. */
 static void
 settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
@@ -136,7 +112,7 @@ settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
 		drain_set_destroyed(file, freed);
 	else if (result.outcome == FILE_VANISHED)
 		drain_settle_missing(drain, file);
-	else if (result.outcome != FILE_REPLACED || !return_changed(drain, file, result))
+	else if (result.outcome != FILE_REPLACED || !drain_return_changed(drain, file))
 	{
 		/* the row of the run no longer speaks for this file */
 		if (file->note == NULL)

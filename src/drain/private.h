@@ -169,6 +169,15 @@ extern FileResult drain_put_changed_back(Drain *drain, const StoreReturned *retu
 extern const char drain_changed_in_trash[];
 
 /*
+ * Puts a file back that nobody needs, and that somebody has written into in the
+ * trash: it is not the file that was condemned.  Sets the state "skipped", or
+ * "trashed" if the name is taken; in the transaction of a caller the row does not
+ * change.  Returns false, and does nothing, if the trash has no such file, or
+ * it cannot be put back for another reason.
+ */
+extern bool drain_return_changed(Drain *drain, LedgerFile *file);
+
+/*
  * Leaves the file in the trash, as a backup: `why` says why the file should be
  * put back, and `obstacle` why this is not possible.
  */

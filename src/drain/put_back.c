@@ -47,6 +47,28 @@ drain_put_changed_back(Drain *drain, const StoreReturned *returned, const char *
 	return result;
 }
 
+bool
+drain_return_changed(Drain *drain, LedgerFile *file)
+{
+	const StoreReturned returned = {file->path, file->path, &file->identity, {FILE_REPLACED}};
+	const char *why = NULL;
+	FileResult	result;
+
+	if (drain->at_commit)
+		return drain_is_changed(drain, file);
+	result = drain_put_changed_back(drain, &returned, &why);
+	if (result.outcome == FILE_OK)
+	{
+		drain_set_state(file, "skipped", why);
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("put file \"%s\" back: %s", file->path, why)));
+	}
+	else if (result.outcome == FILE_OCCUPIED)
+		drain_keep_backup(drain, file, drain_changed_in_trash, drain_name_taken);
+	return result.outcome == FILE_OK || result.outcome == FILE_OCCUPIED;
+}
+
 /* In the transaction of a caller: sets the state "restoring"; the commit puts the file back. */
 static void
 heal_at_commit(Drain *drain, LedgerFile *file, const char *why)

@@ -554,8 +554,9 @@ extern int	store_sync(FileStore *store);
 
 /*
  * Removes the trash of the run `run_id` as far as it is empty, and the trash
- * and the private folder above if these are empty.  Anything that is not empty
- * stays.  Reads every folder of that trash, so one call a run is enough.
+ * and the private folder above if these are empty.  In a backup directory the
+ * folder of the owner stays.  Anything that is not empty stays.  Reads every
+ * folder of that trash, so one call a run is enough.
  */
 extern void store_tidy(FileStore *store, int64 run_id);
 
