@@ -123,7 +123,8 @@ set('backup_retention_days', 0);
 # ---- names
 
 my @names = ("new\nline.mp3", "tab\t.mp3", "bell\a.mp3", 'plus+plus.mp3', 'per%20cent.mp3', 'per cent.mp3', '100%.mp3', 'a&b=c?d#e.mp3',
-	q{quo"te's.mp3}, '<b>.mp3', '~tilde.mp3', "\x{1F3A7}.mp3", "é.mp3", "e\x{301}.mp3", ' lead.mp3', 'back\\slash.mp3', 'x' x 900 . '.mp3');
+	q{quo"te's.mp3}, '<b>.mp3', '~tilde.mp3', "\x{1F3A7}.mp3", "é.mp3", "e\x{301}.mp3", ' lead.mp3', 'back\\slash.mp3', 'x' x 900 . '.mp3', 'y' x 1017 . '.mp3');
+is(length "up/$names[-1]", 1024, 'a key of 1024 bytes is the longest');
 my @left = ('double//slash.mp3', '../up.mp3', './dot.mp3', 'folder.mp3/', '/lead.mp3');
 put(map { encode_utf8($_) } @names, @left);
 is(sql("SELECT cleanup_all(dry_run => true)->'result'->>'error_count'"), '0', 'names of every kind can be listed');

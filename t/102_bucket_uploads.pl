@@ -137,6 +137,19 @@ is(rows_of('lost.mp3'), 'deleted', 'but not what has happened; and there is one 
 ok(!(grep { $_ eq 'lost.mp3' } @{ under_way() }), 'it is ended');
 clear_rules($proxy);
 
+# the page of a proxy does not tell that there is no such upload
+upload('page.mp3');
+make_old('page.mp3');
+foreach my $method ('GET', 'DELETE')
+{
+	set_rule($proxy, match => "^$method .*uploadId=", do => 'page', code => 404);
+	is(sql_json($node, 'CALL cleanup_run()')->{uploads_ended}, 0, "a status 404 without a code in answer to $method");
+	like(rows_of('page.mp3'), qr/^failed: could not (?:list parts of|end) upload: HTTP status 404$/, '... does not tell that an upload is over');
+}
+clear_rules($proxy);
+is(sql_json($node, 'CALL cleanup_run()')->{uploads_ended}, 1, 'the next run ends it');
+is(rows_of('page.mp3'), 'deleted', '... in the same row');
+
 # a worker is killed
 my $n = 0;
 foreach my $case ([ '^GET .*uploadId=', 'hold', 'before an upload is ended', 'deleted' ],

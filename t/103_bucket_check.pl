@@ -82,6 +82,14 @@ set_rule($proxy, match => '.', do => 'skew');
 stops_at('s3_clock', qr/differs by -3[56]\d\d seconds/, 'its clock is an hour off');
 clear_rules($proxy);
 
+foreach my $code ([ 'PermanentRedirect', 301 ], [ 'TemporaryRedirect', 307 ])
+{
+	set_rule($proxy, match => '.', do => 'refuse', error => $code->[0], code => $code->[1]);
+	stops_at('s3_bucket', qr/HTTP status $code->[1], $code->[0]/, "$code->[0]: no redirect is followed");
+	like((check())[-1][3], qr/s3_region or s3_endpoint/, '... the hint says what to correct');
+}
+clear_rules($proxy);
+
 stops_at('s3_bucket', qr/there is no bucket "nosuchbucket": .*NoSuchBucket/, 'no such bucket', "upload_dir = 's3://nosuchbucket'");
 if (honours_if_match($gateway, 'plain'))
 {

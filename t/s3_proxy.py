@@ -13,6 +13,7 @@ that, "all" that once one was found it is for each request, and "do" is one of
     skew       pass it on, and set the date of the answer back by an hour
     page       answer with "code" (504) and a page in HTML, as a gateway in between does, and do not pass it on
     late       answer so, and pass it on behind the next request that "after" is found in, before the answer to that one
+    accept     answer with 200 and nothing, and do not pass it on
     refuse     answer with "code" (503) and "error" (SlowDown), and do not pass it on
     cut        close the connection, and do not pass it on
     cut_after  pass it on, and close the connection instead of answering
@@ -142,6 +143,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         number = identify(f"{FOLDER}/rule")
         if do == "cut":
             return self.cut()
+        if do == "accept":
+            return self.answer(200, [], b"")
         if do == "refuse":
             error = rule.get("error", "SlowDown")
             text = f"<?xml version='1.0'?><Error><Code>{error}</Code><Message>The proxy refuses it.</Message></Error>"

@@ -169,11 +169,26 @@ set_restored(const Drain *drain, LedgerFile *file)
 				 errmsg("put file \"%s\" back: %s", file->path, file->note)));
 }
 
+/*
+ * Returns whether a drain that was killed has put the file back under another
+ * name, by a copy with a date of its own, as in a bucket.  The trash loses the
+ * file only after its copy was verified.
+ */
+static bool
+is_copied(const Drain *drain, const LedgerFile *file)
+{
+	FileIdentity found;
+
+	return file->restore_as != NULL && !store_acts_at_commit(drain->store) &&
+		store_identify_durably(drain->store, file->restore_as, &found).outcome == FILE_OK &&
+		found.size == file->identity.size && found.mtime_ns >= file->identity.mtime_ns;
+}
+
 /* Sets the state of a file that was to be put back, and that the trash does not have. */
 static void
 settle_restored(Drain *drain, LedgerFile *file)
 {
-	if (drain_is_found_at(drain, ledger_target(file), file))
+	if (drain_is_found_at(drain, ledger_target(file), file) || is_copied(drain, file))
 		set_restored(drain, file);
 	else if (drain_is_found_at(drain, file->path, file))
 	{

@@ -400,7 +400,7 @@ find_other_owner(const char *path, bool may_be_closed)
 	result = store_read_claim(store, text);
 	store_close(store);
 	CHECK_FOR_INTERRUPTS();
-	if (result.outcome == FILE_VANISHED || (result.outcome != FILE_OK && may_be_closed && !store_is_local(path)))
+	if (result.outcome == FILE_VANISHED || (result.outcome != FILE_OK && result.errnum == EACCES && may_be_closed && !store_is_local(path)))
 		return NULL;
 	if (result.outcome != FILE_OK || !parse_claim(text, &found))
 		return psprintf("\"%s\" has a claim that cannot be read.", path);

@@ -246,6 +246,14 @@ extern bool bucket_rest(int try);
 /* Sleeps for `ms` milliseconds.  Returns false if an interrupt is pending. */
 extern bool bucket_sleep(int ms);
 
+/*
+ * A list may still have a version that the server has removed.  `removed` is
+ * the version that was removed last, or "", and `listed` is going to be
+ * removed.  Keeps it in `removed`, and rests if it is the same.  Returns false
+ * if that happens too often: *tries counts it, from 0.
+ */
+extern bool bucket_may_remove(char removed[BUCKET_ID_SIZE], const char *listed, int *tries);
+
 /* Appends `text`, encoded, to the text `query` of `size` bytes.  Returns false if there is no room. */
 extern bool bucket_encode(char *query, size_t size, const char *text);
 

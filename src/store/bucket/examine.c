@@ -151,6 +151,8 @@ examine_bucket(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 	if (errnum != 0 || answer->status != 200)
 		return wrong(examiner, "s3_bucket", psprintf("bucket \"%s\" cannot be asked whether it keeps versions: %s", bucket->name,
 													 answer->error[0] ? answer->error : "there is no such answer"),
+					 answer->status == 301 || answer->status == 307 ?
+					 "The bucket is elsewhere: correct audio_cleanup.s3_region or s3_endpoint." :
 					 "The user needs s3:GetBucketVersioning; " SEE_RIGHTS);
 	fine(examiner, "s3_bucket", psprintf("there is a bucket \"%s\"", bucket->name));
 	if (strcmp(answer->versioning, "Enabled") == 0)
@@ -264,7 +266,8 @@ static int
 remove_leftovers(Bucket *bucket, const char *key)
 {
 	KeyVersions versions;
-	char		version[BUCKET_ID_SIZE];
+	char		version[BUCKET_ID_SIZE] = "";
+	int			tries = 0;
 	int			errnum;
 
 	for (;;)
@@ -276,7 +279,8 @@ remove_leftovers(Bucket *bucket, const char *key)
 		oldest = &versions.entries[versions.n - 1];
 		if (bucket->date - oldest->modified <= CANARY_SECONDS)
 			return 0;
-		strlcpy(version, oldest->version, sizeof(version));
+		if (!bucket_may_remove(version, oldest->version, &tries))
+			return bucket_note(bucket, EIO, "the server still lists a version that it has removed");
 		if ((errnum = bucket_remove_version(bucket, key, version)) != 0)
 			return errnum;
 	}

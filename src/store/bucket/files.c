@@ -221,11 +221,15 @@ static FileResult
 unhide(Job *job)
 {
 	FileResult	result = come_to(FILE_OK);
+	char		removed[BUCKET_ID_SIZE] = "";
+	int			tries = 0;
 
 	while (result.outcome == FILE_OK && job->versions.at > 0)
 	{
 		if (bucket_is_present(&job->versions))
 			return come_to(FILE_OCCUPIED);
+		if (!bucket_may_remove(removed, job->versions.entries[0].version, &tries))
+			return fail(bucket_note(job->bucket, EIO, "the server still lists a marker that it has removed"), "could not put back file");
 		result = remove_marker(job, job->versions.entries[0].version, "could not put back file");
 		if (result.outcome == FILE_OK)
 			result = list(job);
@@ -306,7 +310,10 @@ verify_copy(Job *target, const Copy *copy, const FileIdentity *expected)
 	return errnum == 0 ? come_to(FILE_OCCUPIED) : fail(errnum, "could not copy file");
 }
 
-/* Puts a file back under another name.  A bucket cannot rename: the version is copied, and then destroyed. */
+/*
+ * Puts a file back under another name, or above other versions of its name.  A
+ * bucket cannot rename: the version is copied, and then destroyed.
+ */
 static FileResult
 copy_back(Job *job, const char *path, const char *as)
 {
@@ -335,6 +342,20 @@ copy_back(Job *job, const char *path, const char *as)
 	return result;
 }
 
+/*
+ * Returns whether another file of that name lies above the expected file.  If
+ * a marker hides that file, somebody has deleted it, and without the marker it
+ * would be seen again.
+ */
+static bool
+is_buried(const KeyVersions *versions)
+{
+	for (int i = 0; i < versions->at; i++)
+		if (!versions->entries[i].is_marker)
+			return true;
+	return false;
+}
+
 FileResult
 bucket_put_back(FileStore *store, int64 run_id, const char *path, const char *as,
 				const FileIdentity *expected)
@@ -348,5 +369,5 @@ bucket_put_back(FileStore *store, int64 run_id, const char *path, const char *as
 		return result;
 	if (!bucket_is_captured(&job.versions))
 		return come_to(FILE_VANISHED);
-	return strcmp(path, as) == 0 ? unhide(&job) : copy_back(&job, path, as);
+	return strcmp(path, as) == 0 && !is_buried(&job.versions) ? unhide(&job) : copy_back(&job, path, as);
 }

@@ -246,7 +246,8 @@ describe(Lane *lane, CURLcode code, bool readable)
 		libcurl_copy_printable(answer->error, sizeof(answer->error), said, strlen(said));
 		return;
 	}
-	if (answer->status >= 200 && answer->status < 300)
+	/* an error may come with the status of a success */
+	if (answer->status >= 200 && answer->status < 300 && answer->code[0] == '\0')
 	{
 		if (!readable && answer->error[0] == '\0')
 			strlcpy(answer->error, "the answer of the server cannot be read", sizeof(answer->error));
@@ -295,6 +296,9 @@ take_answer(Lane *lane, CURLcode code)
 		readable = xml_end(lane->reader);
 		lane->reader = NULL;
 	}
+	/* nothing is no list, and no result of many deletions */
+	else if (is_xml(lane) && (strcmp(lane->request->method, "GET") == 0 || strcmp(lane->request->method, "POST") == 0))
+		readable = false;
 	answer->timed_out = code == CURLE_OPERATION_TIMEDOUT;
 	answer->failure = failure_of(code);
 	describe(lane, code, readable);

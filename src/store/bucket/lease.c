@@ -21,7 +21,7 @@
  * that time its write has ended, if the server is equally slow for both
  * processes.  Such a lease is not given back.  The process renews the lease
  * during its work, and later the lease ends.  A claim is written in this way,
- * too, on a server that does not know "If-None-Match".
+ * too, on a server that does not know "If-None-Match", or ignores it.
  *
  * No change may reach the server after another process has got the lease.  So
  * each request that changes files is leased: each of its tries begins while the
@@ -102,7 +102,7 @@ is_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
 	*errnum = bucket_call(bucket, &call, &answer);
 	name_holder(holder);
 	/* a version that is gone does no harm */
-	return *errnum == 0 && (answer->status == 404 || strncmp(answer->body, holder, strlen(holder)) == 0);
+	return *errnum == 0 && (bucket_says_gone(answer) || strncmp(answer->body, holder, strlen(holder)) == 0);
 }
 
 /*
@@ -117,6 +117,8 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 	static const char failure[] = "could not look at the lease";
 	KeyVersions versions;
 	BucketEntry oldest;
+	char		removed[BUCKET_ID_SIZE] = "";
+	int			tries = 0;
 	int			errnum;
 
 	for (;;)
@@ -134,6 +136,8 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 		/* younger versions do not have the lease */
 		if (!remove)
 			return come_to(FILE_OK);
+		if (!bucket_may_remove(removed, oldest.version, &tries))
+			return give_up(bucket, EIO, failure, "the server still lists a version that it has removed");
 		if ((errnum = bucket_remove_version(bucket, key, oldest.version)) != 0)
 			return fail(errnum, failure);
 	}
@@ -183,7 +187,7 @@ lease_age(const Bucket *bucket)
 
 /*
  * Reads an object of ours.  Returns 0, also if there is no such object (status
- * 404), or an errno.
+ * 404), or an errno, also if a proxy has answered with a bare status 404.
  */
 static int
 read_object(Bucket *bucket, const char *key, const BucketAnswer **answer)
@@ -191,7 +195,7 @@ read_object(Bucket *bucket, const char *key, const BucketAnswer **answer)
 	const BucketCall call = {.method = "GET",.key = key,.raw = true};
 	int			errnum = bucket_call(bucket, &call, answer);
 
-	if (errnum == 0 && (*answer)->status != 200 && (*answer)->status != 404)
+	if (errnum == 0 && (*answer)->status != 200 && !bucket_says_gone(*answer))
 		errnum = bucket_note(bucket, EIO, (*answer)->error);
 	return errnum;
 }
@@ -291,6 +295,35 @@ renew_plain_lease(Bucket *bucket, const char *key)
 
 /* ------------------------------------------------------------------- lease --- */
 
+/*
+ * Puts one more version of the lease, and removes that version again.  Who can
+ * hide files, and cannot remove markers, could not show a file again that is
+ * needed.  FILE_OK, FILE_FAILED.
+ */
+static FileResult
+try_removal(Bucket *bucket, const char *key)
+{
+	char		version[BUCKET_ID_SIZE];
+	FileResult	result = put_lease(bucket, key, version);
+	int			errnum;
+
+	if (result.outcome != FILE_OK)
+		return result;
+	errnum = bucket_remove_version(bucket, key, version);
+	return errnum == 0 ? result : fail(errnum, "could not remove a version of the lease");
+}
+
+/*
+ * Prepares to take the lease, which we do not have: removes versions that are
+ * not in force.  A version that stays would be one more each time, and the list
+ * of versions has its limit.  FILE_OK, FILE_OCCUPIED, FILE_FAILED.
+ */
+static FileResult
+clear_lease(Bucket *bucket, const char *key)
+{
+	return bucket->lease[0] != '\0' ? come_to(FILE_OK) : judge_others(bucket, key, "", true);
+}
+
 /* Takes or renews the lease.  FILE_OK, FILE_OCCUPIED, FILE_FAILED. */
 static FileResult
 renew_lease(Bucket *bucket)
@@ -313,9 +346,13 @@ renew_lease(Bucket *bucket)
 	if (!bucket->enabled)
 		return renew_plain_lease(bucket, key);
 	bucket->conditional = false;
+	result = clear_lease(bucket, key);
+	if (result.outcome != FILE_OK)
+		return result;
 	result = put_lease(bucket, key, version);
-	if (result.outcome == FILE_OK && bucket->lease[0] != '\0' &&
-		(errnum = bucket_remove_version(bucket, key, bucket->lease)) != 0)
+	if (result.outcome == FILE_OK && bucket->lease[0] == '\0')
+		result = try_removal(bucket, key);
+	else if (result.outcome == FILE_OK && (errnum = bucket_remove_version(bucket, key, bucket->lease)) != 0)
 		result = fail(errnum, "could not renew the lease");
 	if (result.outcome == FILE_OK)
 		result = judge_others(bucket, key, version, true);
@@ -419,7 +456,7 @@ bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 		errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
 		return fail(errnum, "could not read claim");
-	if (answer->status == 404)
+	if (bucket_says_gone(answer))
 		return come_to(FILE_VANISHED);
 	if (answer->status != 200)
 		return give_up(bucket, EIO, "could not read claim", answer->error);
@@ -445,6 +482,29 @@ claim_by_reading(Bucket *bucket, const char *key, const char *text)
 	return write_and_see(bucket, key, text, looked, failure);
 }
 
+static bool
+is_refused(const BucketAnswer *answer)
+{
+	return answer->status == 412 || answer->status == 409;
+}
+
+/*
+ * Finds out, after the claim was written by "If-None-Match: *", whether the
+ * server honours this header: it must refuse the same request now.  A server
+ * that ignores the header may have replaced the claim of somebody else.
+ */
+static FileResult
+try_claim_again(Bucket *bucket, const BucketCall *call, instr_time looked)
+{
+	static const char failure[] = "could not write claim";
+	const BucketAnswer *answer;
+	int			errnum = bucket_call(bucket, call, &answer);
+
+	if (errnum != 0)
+		return fail(errnum, failure);
+	return is_refused(answer) ? come_to(FILE_OK) : write_and_see(bucket, call->key, call->body, looked, failure);
+}
+
 FileResult
 bucket_write_claim(FileStore *store, const char *text, bool replace)
 {
@@ -453,15 +513,19 @@ bucket_write_claim(FileStore *store, const char *text, bool replace)
 	char		key[BUCKET_KEY_MAX + 1];
 	const BucketCall call = {.method = "PUT",.key = key,.body = text,.headers = replace ? NULL : absent};
 	const BucketAnswer *answer;
+	instr_time	looked;
 	int			errnum = bucket_key(bucket, CLAIM_PATH, key);
 
+	INSTR_TIME_SET_CURRENT(looked);
 	if (errnum == 0)
 		errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
 		return fail(errnum, "could not write claim");
 	if (answer->status == 501)
 		return claim_by_reading(bucket, key, text);
-	if (answer->status == 412 || answer->status == 409)
+	if (is_refused(answer))
 		return come_to(FILE_OCCUPIED);
+	if (answer->status == 200 && !replace)
+		return try_claim_again(bucket, &call, looked);
 	return answer->status == 200 ? come_to(FILE_OK) : give_up(bucket, EIO, "could not write claim", answer->error);
 }

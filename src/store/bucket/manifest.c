@@ -420,8 +420,8 @@ read_manifest(TrashWalk *walk, const char *key)
 	errnum = bucket_call(walk->bucket, &call, &answer);
 	if (errnum == 0 && answer->status == 404 && strcmp(answer->code, "NoSuchKey") == 0)
 		return 0;
-	if (errnum == 0 && (answer->status != 200 || answer->code[0] != '\0'))
-		errnum = bucket_note(walk->bucket, EIO, answer->error[0] ? answer->error : answer->code);
+	if (errnum == 0 && answer->status != 200)
+		errnum = bucket_note(walk->bucket, EIO, answer->error);
 	if (errnum != 0)
 		return note_about(walk->bucket, errnum, strrchr(key, '/') + 1);
 	caller = MemoryContextSwitchTo(walk->page);

@@ -637,8 +637,9 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 
 /*
  * In a bucket that no longer keeps versions, a marker would replace the
- * version "null", for good.  So if files have such a version, the bucket is
- * asked whether it keeps versions right before the marker is made.
+ * version "null", for good, and whoever writes a file gives it this version.  So
+ * if files have such a version, the bucket is asked whether it keeps versions
+ * right before the marker is made, or the version is removed.
  */
 static void
 check_null_versions(Many *many)
@@ -829,6 +830,7 @@ hide_left(Many *many)
 		}
 		if (!go_on(many))
 			return;
+		check_null_versions(many);
 		(void) remove_all(many, pick_left, take_marked);
 		if (list_all(many, COVERED, take_verified) != 0)
 			return;
@@ -851,7 +853,6 @@ hide_all(Many *many)
 	if (go_way(many, steps, lengthof(steps), "could not delete file") != 0)
 		return;
 	show_strangers(many);
-	check_null_versions(many);
 	hide_left(many);
 }
 
@@ -992,6 +993,7 @@ take_doomed(void *arg, int ask, int errnum, const KeyVersions *versions)
 	else
 	{
 		item->version = MemoryContextStrdup(many->context, versions->entries[versions->at].version);
+		item->is_null = strcmp(item->version, "null") == 0;
 		if (is_last)
 			item->marker = MemoryContextStrdup(many->context, versions->entries[versions->at - 1].version);
 	}
@@ -1002,6 +1004,13 @@ pick_doomed(const Item *item, const char **version)
 {
 	*version = item->version;
 	return item->in_hand;
+}
+
+/* A file of version "null" is left for later: see check_null_versions(). */
+static bool
+pick_doomed_version(const Item *item, const char **version)
+{
+	return pick_doomed(item, version) && !item->is_null;
 }
 
 static void
@@ -1047,14 +1056,17 @@ destroy_all(Many *many)
 {
 	static const Step steps[] = {
 		{COVERED, take_doomed},
-		{.pick = pick_doomed,.take = take_destroyed},
+		{.pick = pick_doomed_version,.take = take_destroyed},
 		{.pick = pick_bare_marker,.take = take_bared}
 	};
 
 	if (go_way(many, steps, lengthof(steps), "could not delete file") != 0)
 		return;
 	if (is_in_hand(many) && go_on(many))
+	{
+		check_null_versions(many);
 		fail_all(many, fail(remove_all(many, pick_doomed, take_destroyed) == EINTR ? EINTR : EAGAIN, "could not delete file"));
+	}
 	(void) remove_all(many, pick_bare_marker, take_bared);
 }
 

@@ -50,9 +50,6 @@ errno_of_deletion(Bucket *bucket, const BucketAnswer *answer, bool alone)
 {
 	if (answer->status >= 300 && !(alone && bucket_says_gone(answer)))
 		return bucket_note(bucket, EIO, answer->error);
-	/* an error may come with the status of a success */
-	if (answer->status < 300 && answer->code[0] != '\0')
-		return bucket_note(bucket, EAGAIN, answer->code);
 	return 0;
 }
 
@@ -68,6 +65,23 @@ bucket_remove_version(Bucket *bucket, const char *key, const char *version)
 		return bucket_note(bucket, EINVAL, "the server gave no version id");
 	errnum = bucket_call(bucket, &call, &answer);
 	return errnum != 0 ? errnum : errno_of_deletion(bucket, answer, true);
+}
+
+
+bool
+bucket_may_remove(char removed[BUCKET_ID_SIZE], const char *listed, int *tries)
+{
+	if (strcmp(removed, listed) == 0)
+	{
+		if (*tries == MAX_TRIES)
+			return false;
+		/* an interrupt that is pending ends the next request */
+		(void) bucket_rest((*tries)++);
+		return true;
+	}
+	*tries = 0;
+	strlcpy(removed, listed, BUCKET_ID_SIZE);
+	return true;
 }
 
 

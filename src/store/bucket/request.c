@@ -230,6 +230,13 @@ bucket_sleep(int ms)
 
 /* ----------------------------------------------------------------- answers --- */
 
+/* Returns whether the status tells a success, and the body an error. */
+static bool
+is_belied(const BucketAnswer *answer)
+{
+	return answer->status >= 200 && answer->status < 300 && answer->code[0] != '\0';
+}
+
 static bool
 is_to_be_repeated(Bucket *bucket, const BucketLane *lane, const BucketAnswer *answer)
 {
@@ -240,13 +247,16 @@ is_to_be_repeated(Bucket *bucket, const BucketLane *lane, const BucketAnswer *an
 		return true;
 	if (lane->call.once || answer->stopped)
 		return false;
-	return answer->status == 500 || answer->status == 503 || answer->status == 429 || answer->status == 0;
+	return answer->status == 500 || answer->status == 503 || answer->status == 429 || answer->status == 0 ||
+		is_belied(answer);
 }
 
 /* Returns the errno for an answer that is_answer() does not accept. */
 static int
 errno_of(const BucketAnswer *answer)
 {
+	if (is_belied(answer))
+		return EAGAIN;
 	switch (answer->status)
 	{
 		case 0:
@@ -272,7 +282,7 @@ static bool
 is_answer(const BucketAnswer *answer)
 {
 	if (answer->status >= 200 && answer->status < 300)
-		return true;
+		return !is_belied(answer);
 	/* the answer to HEAD has no code */
 	return (answer->status == 404 && strcmp(answer->code, "NoSuchBucket") != 0) ||
 		answer->status == 409 || answer->status == 412 || answer->status == 501;
@@ -435,9 +445,8 @@ bucket_copy(Bucket *bucket, const char *key, const char *version, const char *ta
 							 !encode(source, sizeof(source), version, false))))
 		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
 	errnum = bucket_call(bucket, &call, answer);
-	/* an error may come with the status of a success */
-	if (errnum == 0 && ((*answer)->status != 200 || (*answer)->code[0] != '\0'))
-		errnum = bucket_note(bucket, EIO, (*answer)->error[0] ? (*answer)->error : (*answer)->code);
+	if (errnum == 0 && (*answer)->status != 200)
+		errnum = bucket_note(bucket, EIO, (*answer)->error);
 	return errnum;
 }
 

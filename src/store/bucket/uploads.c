@@ -94,6 +94,16 @@ bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 }
 
 /*
+ * Returns whether the answer says that there is no such upload.  A status 404
+ * alone may come from a proxy.
+ */
+static bool
+says_ended(const BucketAnswer *answer)
+{
+	return answer->status == 404 && answer->code[0] != '\0';
+}
+
+/*
  * Sets *size to the bytes of all parts of an upload, and *newest to the time
  * when the last part came, in seconds since 1970.  Returns 0; ENOENT if there
  * is no such upload any more; or another errno.
@@ -120,7 +130,7 @@ look_at_parts(Bucket *bucket, const char *key, const char *id, int64 *size, int6
 		if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
 			return errnum;
 		if (answer->status != 200)
-			return answer->status == 404 ? ENOENT : bucket_note(bucket, EIO, answer->error);
+			return says_ended(answer) ? ENOENT : bucket_note(bucket, EIO, answer->error);
 		for (int i = 0; i < answer->n_entries; i++)
 		{
 			*size += answer->entries[i].size;
@@ -175,7 +185,7 @@ bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quie
 	if (newest * NS_PER_SECOND > quiet_since_ns)
 		return come_to(FILE_REPLACED);
 	errnum = bucket_call(bucket, &call, &answer);
-	if (errnum == 0 && answer->status == 404)
+	if (errnum == 0 && says_ended(answer))
 		return come_to(FILE_VANISHED);
 	if (errnum == 0 && answer->status >= 300)
 		errnum = bucket_note(bucket, EIO, answer->error);

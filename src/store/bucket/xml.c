@@ -138,6 +138,20 @@ is_dated(const xmlChar * name)
 	return is(name, "Contents") || is(name, "Version") || is(name, "DeleteMarker") || is(name, "Part");
 }
 
+/*
+ * Returns whether an answer of S3 may have this root.  A page of a proxy may be
+ * XML, too, and must not be taken for an empty list.
+ */
+static bool
+is_result(const xmlChar * name)
+{
+	static const char result[] = "Result";
+	size_t		length = strlen((const char *) name);
+
+	return is(name, "VersioningConfiguration") ||
+		(length > strlen(result) && is(name + length - strlen(result), result));
+}
+
 static void
 begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xmlChar * uri,
 			  int n_namespaces, const xmlChar * *namespaces, int n_attributes, int n_defaulted,
@@ -149,7 +163,11 @@ begin_element(void *arg, const xmlChar * name, const xmlChar * prefix, const xml
 	if (++reader->depth > MAX_DEPTH)
 		refuse(reader);
 	else if (reader->depth == 1)
+	{
 		reader->is_error = is(name, "Error");
+		if (!reader->is_error && !is_result(name))
+			refuse(reader);
+	}
 	else if (reader->depth == 2 &&
 			 (is_dated(name) || is(name, "Upload") || is(name, "CommonPrefixes") || is(name, "Deleted") ||
 			  (is(name, "Error") && !reader->is_error)))
