@@ -103,7 +103,8 @@ configure()
 in_chroot() { in_overlay "$1" '' "${@:2}"; }
 
 # in_overlay SECONDS BASE DIR COMMAND...: BASE, where DIR/upper and DIR/work take what is written, at DIR/root.  The first
-# process of a PID namespace takes all others with it, and listens to KILL only.
+# process of a PID namespace takes all others with it, listens to KILL only, and inherits the processes whose parent has
+# ended: a shell waits for them, and a program like runuser would leave them as zombies.
 in_overlay()
 {
     # shellcheck disable=SC2016
@@ -118,7 +119,9 @@ in_overlay()
         mount -t sysfs -o ro sysfs sys 2>/dev/null || true
         mount -t tmpfs -o mode=1777 tmpfs dev/shm
         mount -t tmpfs -o mode=1777 tmpfs run
-        exec chroot . env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${@:3}"
+        status=0
+        chroot . env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${@:3}" || status=$?
+        exit "$status"
         ' bash "${@:2}" </dev/null
 }
 
