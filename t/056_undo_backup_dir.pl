@@ -157,6 +157,28 @@ foreach my $errno (ENOSPC, EIO)
 	accounted_for("errno $errno, mended", $run, $files);
 }
 
+# ---- a backup directory of an earlier run that is out of reach ----
+
+{
+	my ($run, $files) = back_up();
+	my $purged = q{SELECT cleanup_purge_backups() -> 'result' -> 'backups_purged'};
+
+	sql(q{ALTER DATABASE postgres SET audio_cleanup.backup_dir = ''});
+	put_file($dir, 'here.mp3');
+	sql('SELECT cleanup_all()');
+	wait_for_drain($node);
+	rename $backup, "$backup.away" or die "could not move $backup: $!";
+	sql(q{UPDATE cleanup_files SET due_at = now() WHERE state = 'trashed'});
+	is(sql($purged), '["here.mp3"]', 'what is out of reach is not reported as purged');
+	is(states($run), 'trashed|3', 'and is not');
+	rename "$backup.away", $backup or die "could not move $backup back: $!";
+	is(sql($purged), qq(["r$round/1.mp3", "r$round/2.mp3", "r$round/3.mp3"]), 'when it is back it is purged');
+	wait_for_drain($node);
+	is(states($run), 'deleted|3', 'and its rows say so');
+	is_deeply(backups(), {}, 'and nothing is left');
+	sql('ALTER DATABASE postgres RESET audio_cleanup.backup_dir');
+}
+
 # ---- an owner whom the database does not remember: neither his runs nor his claim ----
 
 {

@@ -230,18 +230,19 @@ ledger_is_settled(const Extension *extension, int64 run_id)
 
 #define EXPIRED \
 	" FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id" \
-	" WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp() AND r.claim = $1::uuid"
+	" WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp() AND r.claim = $1::uuid" \
+	" AND coalesce(r.settings ->> 'backup_dir', '') <> ALL ($2)"
 
 void
-ledger_expired(const Extension *extension, const char *claim, int limit, LedgerExpired *expired)
+ledger_expired(const Extension *extension, const char *claim, List *out_of_reach, int limit, LedgerExpired *expired)
 {
-	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_INT4(limit)};
+	const SqlParameter parameters[] = {SQL_TEXT(claim), SQL_TEXTS(out_of_reach), SQL_INT4(limit)};
 
-	owner_query(extension, 1, parameters,
+	owner_query(extension, 2, parameters,
 				"SELECT pg_catalog.count(*), " LEDGER_SUM_OF("f.space") EXPIRED);
 	expired->n_files = DatumGetInt64(sql_value(0, 1));
 	expired->bytes = DatumGetInt64(sql_value(0, 2));
 	SPI_freetuptable(SPI_tuptable);
 	expired->files = owner_texts(extension, lengthof(parameters), parameters,
-								 "SELECT f.file" EXPIRED " ORDER BY f.file LIMIT $2");
+								 "SELECT f.file" EXPIRED " ORDER BY f.file LIMIT $3");
 }

@@ -250,9 +250,11 @@ typedef struct LedgerExpired
 
 /*
  * Sets *expired to the backups of the directory with this claim (a UUID, or
- * NULL: there are none) that have expired, with at most `limit` paths.
+ * NULL: there are none) that have expired, with at most `limit` paths, and
+ * without those in the backup directories `out_of_reach`, a list of char *.
  */
-extern void ledger_expired(const Extension *extension, const char *claim, int limit, LedgerExpired *expired);
+extern void ledger_expired(const Extension *extension, const char *claim, List *out_of_reach, int limit,
+						   LedgerExpired *expired);
 
 /*
  * Updates the figures of a run that has ended, after backups were destroyed

@@ -18,6 +18,8 @@
 #include "src/drain/at_commit.h"
 #include "src/drain/drain.h"
 #include "src/drain/heal.h"
+#include "src/guard/location.h"
+#include "src/ledger/backups.h"
 #include "src/pg/lock.h"
 #include "src/plan/plan.h"
 #include "src/run/purge.h"
@@ -43,6 +45,24 @@ make_report(const LedgerExpired *expired, int64 healed)
 	return json_end(&json);
 }
 
+/* Returns the backup directories, a list of char *, whose backups cannot be reached, and are not purged. */
+static List *
+list_out_of_reach(CleanupPlan *plan)
+{
+	const Context *context = plan_context(plan);
+	List	   *paths = NIL;
+
+	foreach_ptr(Jsonb, recorded, backup_places_in_use(context->extension, plan_findings(plan)->claim->uuid))
+	{
+		const Place place = location_place(settings_of_run(context->settings->upload_dir, recorded),
+										   settings_backup_owner(recorded));
+
+		if (location_check_backup_dir(&place, true) != NULL || location_check_backups(&place) != NULL)
+			paths = lappend(paths, unconstify(char *, place.backup_dir));
+	}
+	return paths;
+}
+
 static Jsonb *
 purge(CleanupPlan *plan, void *arg)
 {
@@ -55,7 +75,8 @@ purge(CleanupPlan *plan, void *arg)
 	plan_open_directory(plan);
 	plan_lock_own_directory(plan);
 	healed = heal_directory(context, HEAL_ALL);
-	ledger_expired(context->extension, plan_findings(plan)->claim->uuid, context->settings->report_limit, &expired);
+	ledger_expired(context->extension, plan_findings(plan)->claim->uuid, list_out_of_reach(plan),
+				   context->settings->report_limit, &expired);
 	drain_in_transaction(context->extension);
 	at_commit_start_worker();
 	return make_report(&expired, healed);
