@@ -1,20 +1,22 @@
 #!/usr/bin/python3
-"""pages.py PORT KEYS ORPHANS: an S3-compatible server that holds nothing, and pages through keys that it makes up.
+"""pages.py PORT KEYS ORPHANS [MS]: an S3-compatible server that holds nothing, and pages through keys that it makes up.
 
 The bucket keeps versions.  It has KEYS keys, 1000 in a folder, up/000000/w000000000.mp3 and so on; the first of each
 KEYS / ORPHANS of them begins with an "o".  What is deleted or written is remembered, for only that needs memory:
-the claim, the lease, markers, and versions that are gone.  Signatures are not looked at.  It is for measuring the
-memory of whoever lists a bucket, and proves nothing else.
+the claim, the lease, markers, and versions that are gone.  Signatures are not looked at.  Each answer takes MS
+milliseconds longer than it would (0).  It is for measuring the memory and the number of requests of whoever lists a
+bucket, and proves nothing else.
 """
 import hashlib
 import http.server
 import re
 import sys
 import threading
+import time
 import urllib.parse
 from xml.sax.saxutils import unescape
 
-PORT, KEYS, ORPHANS = (int(argument) for argument in sys.argv[1:4])
+PORT, KEYS, ORPHANS, MS = (int(argument) for argument in (sys.argv[1:] + ["0"])[:4])
 EVERY = KEYS // ORPHANS if ORPHANS else 0
 OLD = "2020-01-01T00:00:00.000Z"
 LOCK = threading.Lock()
@@ -30,7 +32,6 @@ def new_id():
 
 
 def now():
-    import time
     return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
 
 
@@ -99,9 +100,9 @@ def list_versions(query):
     prefix, most = query.get("prefix", ""), int(query.get("max-keys", 1000))
     entries, truncated = [], "false"
     if prefix in own:
-        for at, (ident, body, time) in enumerate(own[prefix]):
+        for at, (ident, body, written) in enumerate(own[prefix]):
             entries.append(f"<Version><Key>{prefix}</Key><VersionId>{ident}</VersionId><IsLatest>{'false' if at else 'true'}"
-                           f"</IsLatest><LastModified>{time}</LastModified><ETag>x</ETag><Size>{len(body)}</Size></Version>")
+                           f"</IsLatest><LastModified>{written}</LastModified><ETag>x</ETag><Size>{len(body)}</Size></Version>")
     elif not prefix.startswith("up/."):
         for name, i in keys_behind(query.get("key-marker", ""), prefix):
             if len(entries) >= most:
@@ -162,6 +163,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
         key = urllib.parse.unquote(url.path).split("/", 2)[2] if url.path.count("/") > 1 else ""
+        time.sleep(MS / 1000)
         with LOCK:
             if self.command == "GET" and not key:
                 if "versioning" in query:

@@ -183,12 +183,15 @@ http_parse_time(const char *text)
 		return 0;
 	if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_hour > 23 || tm.tm_min > 59 || second > 60)
 		return 0;
+	/* a server whose time_t has 32 bits does not live to see that day */
+	if (sizeof(time_t) < sizeof(int64) && tm.tm_year > 2037)
+		return UNIX_SECONDS_MAX;
 	tm.tm_year -= 1900;
 	tm.tm_mon -= 1;
 	day = tm.tm_mday;
 	seconds = (int64) timegm(&tm);
 	/* timegm() makes the first of May of the 31st of April */
-	return tm.tm_mday == day ? http_limit_time(seconds + second) : 0;
+	return tm.tm_mday == day && seconds >= 0 ? http_limit_time(seconds + second) : 0;
 }
 
 typedef struct BucketLibrary
