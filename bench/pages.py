@@ -4,11 +4,13 @@
 The bucket keeps versions.  It has KEYS keys, 1000 in a folder, up/000000/w000000000.mp3 and so on; the first of each
 KEYS / ORPHANS of them begins with an "o".  What is deleted or written is remembered, for only that needs memory:
 the claim, the lease, markers, and versions that are gone.  Signatures are not looked at.  Each answer takes MS
-milliseconds longer than it would (0).  It is for measuring the memory and the number of requests of whoever lists a
-bucket, and proves nothing else.
+milliseconds longer than it would (0).  GET / tells the number of requests by kind.  It is for measuring the memory and
+the requests of whoever lists a bucket, and proves nothing else.
 """
+import collections
 import hashlib
 import http.server
+import json
 import re
 import sys
 import threading
@@ -23,6 +25,7 @@ LOCK = threading.Lock()
 marked, gone = {}, set()  # number of a key: id of its marker; numbers of keys whose version is gone
 own = {}  # key of ours: [(version id, body, time)], newest first
 counter = 0
+asked = collections.Counter()  # requests by kind
 
 
 def new_id():
@@ -163,8 +166,11 @@ class Server(http.server.BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
         key = urllib.parse.unquote(url.path).split("/", 2)[2] if url.path.count("/") > 1 else ""
+        if url.path == "/":
+            return self.answer(200, json.dumps(asked))
         time.sleep(MS / 1000)
         with LOCK:
+            asked["deletes" if self.command == "POST" else "lists" if self.command == "GET" and not key else "others"] += 1
             if self.command == "GET" and not key:
                 if "versioning" in query:
                     return self.answer(200, "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
