@@ -151,7 +151,7 @@ foreach my $fault ('renameat2 errno 0 ' . ENOSPC, 'mkdirat errno 0 ' . ENOSPC)
 	$run = run("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain')");
 	ok(wait_until(sub { log_since($node, $position) =~ qr{WARNING:  could not back up file "r$round/$n.mp3": .*No space left} }),
 		'with backup it is reported');
-	is(outcome($run), "pending||$n", 'and the files stay condemned');
+	is(outcome($run), "pending|could not rename file: No space left on device|$n", 'and the files stay condemned, with the reason');
 	is_deeply(violations($node, $dir, $files), [], 'every file is accounted for');
 	is_deeply(visible_files($dir), { %{ $files->{wanted} }, %{ $files->{unwanted} } }, 'none is deleted');
 
