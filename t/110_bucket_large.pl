@@ -78,5 +78,6 @@ note 'deleted after ' . (time - $began) . ' s';
 is(sql("SELECT count(*) FROM cleanup_files WHERE state = 'deleted'"), $orphans, 'another run deletes them for good');
 is(seen(), join(', ', 0, $n - $orphans, 0, 0), 'nothing is left of them, and all else is there');
 my $left = expect(s3($gateway, 'GET', 'audio', query => { versions => '', prefix => 'up/.audio_cleanup/' }))->{content};
-is_deeply([ $left =~ m{<Key>(.*?)</Key>}g ], ['up/.audio_cleanup/claim'], 'of ours only the claim is left');
+# of which there are two versions where the server ignores If-None-Match
+is_deeply([ keys %{ { map { $_ => 1 } $left =~ m{<Key>(.*?)</Key>}g } } ], ['up/.audio_cleanup/claim'], 'of ours only the claim is left');
 done_testing();
