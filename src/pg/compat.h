@@ -26,8 +26,9 @@
 #error "audio_cleanup needs PostgreSQL 15 or later"
 #endif
 
-/* 16: the server declares what it looks for in a library */
+/* 16: the server declares what it looks for in a library, and not only in plpgsql.h */
 #if PG_VERSION_NUM < 160000
+/* NOLINTNEXTLINE(readability-redundant-declaration) */
 extern PGDLLEXPORT void _PG_init(void);
 #endif
 
