@@ -170,7 +170,10 @@ foreach my $errno (ENOSPC, EIO)
 	rename $backup, "$backup.away" or die "could not move $backup: $!";
 	sql(q{UPDATE cleanup_files SET due_at = now() WHERE state = 'trashed'});
 	is(sql($purged), '["here.mp3"]', 'what is out of reach is not reported as purged');
-	is(states($run), 'trashed|3', 'and is not');
+	ok($node->poll_query_until('postgres', q{SELECT state = 'deleted' FROM cleanup_files WHERE file = 'here.mp3'}), 'what is in reach is');
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain'}),
+		'the worker has ended');
+	is(states($run), 'trashed|3', 'and what is not stays');
 	rename "$backup.away", $backup or die "could not move $backup back: $!";
 	is(sql($purged), qq(["r$round/1.mp3", "r$round/2.mp3", "r$round/3.mp3"]), 'when it is back it is purged');
 	wait_for_drain($node);

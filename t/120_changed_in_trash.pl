@@ -180,6 +180,32 @@ foreach my $way (sort keys %ways)
 	is(content($file), 'another one', "$way: and the other file stays as it is");
 	unlink "$dir/$file", "$dir/as_$file";
 }
+# somebody goes on writing while it is put back: whatever a try meets, the file is not lost sight of
+foreach (1 .. 20)
+{
+	my $file = 'f' . ++$number . '.mp3';
+	my $handle = $ways{'an open file'}->($file);
+
+	sql('SELECT cleanup_all()', 'CALL cleanup_run()');
+	my $writer = fork // die "fork: $!\n";
+	if ($writer == 0)
+	{
+		syswrite $handle, 'x' while 1;
+	}
+	sql("SELECT cleanup_restore('$file')");
+	sql('CALL cleanup_run()');
+	kill 'KILL', $writer;
+	waitpid $writer, 0;
+	if (!exists visible_files($dir)->{$file})
+	{
+		like(state($file), qr/^(trashed|restoring)\|/, "$file, written into all the time: it is still a backup");
+		sql("SELECT cleanup_restore('$file')");
+		sql('CALL cleanup_run()');
+	}
+	ok(exists visible_files($dir)->{$file}, "$file, written into all the time: it is back") or diag state($file);
+	like(state($file), qr/^restored\|/, "$file, written into all the time: and its row says so");
+	unlink "$dir/$file" or die "$file: $!\n";
+}
 is(sql(q{SELECT count(*) FROM cleanup_files WHERE state IN ('failed', 'trashed', 'pending', 'restoring')}), 0, 'nothing is left');
 
 done_testing();

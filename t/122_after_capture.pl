@@ -8,6 +8,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use AudioCleanup;
+use File::Temp qw(tempdir);
 use IO::Handle;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -196,6 +197,37 @@ ok(exists visible_files($dir)->{'recorded.mp3'}, 'a file that was condemned befo
 is(state_of('recorded.mp3'), 'restored: the directory was taken over after it was condemned', 'and its row says why');
 sql(q{DELETE FROM cleanup_files WHERE state NOT IN ('pending', 'trashed', 'restoring')}, 'UPDATE cleanup_claims SET grace_from = NULL');
 unlink "$dir/recorded.mp3";
+
+
+# ---- another disk at the place of the backups, between the decision and the move ----
+
+SKIP:
+{
+	my $backup = '/dev/shm';
+
+	skip '/dev/shm as another file system is not permitted here', 4
+	  unless -d $backup && -w _ && (stat $backup)[0] != (stat $dir)[0];
+	$backup = tempdir('audio_cleanup_XXXXXX', DIR => $backup, CLEANUP => 1);
+	keep_backups(3);
+	sql("ALTER DATABASE postgres SET audio_cleanup.backup_dir = '$backup'");
+	put_file($dir, 'first.mp3');
+	sql('SELECT cleanup_all()');
+	sql('CALL cleanup_run()') foreach 1 .. 2;
+	is(state_of('first.mp3'), 'trashed: ', 'a file is backed up');
+	put_file($dir, 'second.mp3');
+	sql('SELECT cleanup_all()');
+	rename $backup, "$backup.away" or die "$backup: $!\n";
+	mkdir $backup, 0700 or die "$backup: $!\n";
+	$node->psql('postgres', 'CALL cleanup_run()');
+	is_deeply([ glob "$backup/*" ], [], 'nothing is backed up on another disk');
+	ok(-e "$dir/second.mp3", 'so that file stays');
+	rmdir $backup or die "$backup: $!\n";
+	rename "$backup.away", $backup or die "$backup: $!\n";
+	sql('CALL cleanup_run()') foreach 1 .. 2;
+	is(join('; ', map { state_of("$_.mp3") } qw(first second)), 'trashed: ; trashed: ', 'it is backed up when the right one is there');
+	sql('ALTER DATABASE postgres RESET audio_cleanup.backup_dir', q{DELETE FROM cleanup_files WHERE file IN ('first.mp3', 'second.mp3')});
+}
+keep_backups(0);
 
 
 # ---- a drain that is cancelled before it begins ----

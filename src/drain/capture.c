@@ -94,7 +94,7 @@ let_live(Drain *drain, LedgerFile *file)
 	const char *why = drain_why_let_live;
 	FileResult	result = drain_put_changed_back(drain, &returned, &why);
 
-	if (result.outcome == FILE_FAILED || result.outcome == FILE_NO_SPACE)
+	if (result.outcome == FILE_FAILED || result.outcome == FILE_NO_SPACE || drain_is_written(drain, file, result))
 		drain_set_failed(drain, file, result);
 	else if (result.outcome == FILE_OCCUPIED)
 		drain_keep_backup(drain, file, drain_why_let_live, drain_name_taken);

@@ -395,7 +395,7 @@ open_directory(Drain *drain)
 		brake = check_claim(drain);
 	if (brake == NULL)
 		brake = location_set_backup_dir(drain->store, &drain->place);
-	if (brake == NULL && backup_of_run_exist(drain->context.extension, drain->run_id))
+	if (brake == NULL && backup_exist_at(drain->context.extension, drain->place.backup_dir, drain->place.backup_owner))
 		brake = location_check_backups(&drain->place);
 	if (brake == NULL)
 		store_set_stop(drain->store, library_should_stop);

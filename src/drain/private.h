@@ -169,6 +169,12 @@ extern FileResult drain_put_changed_back(Drain *drain, const StoreReturned *retu
 extern const char drain_changed_in_trash[];
 
 /*
+ * Returns whether `result` of drain_put_changed_back() says that somebody is
+ * writing into the file in this moment: the next drain tries again.
+ */
+extern bool drain_is_written(Drain *drain, const LedgerFile *file, FileResult result);
+
+/*
  * Puts a file back that nobody needs, and that somebody has written into in the
  * trash: it is not the file that was condemned.  Sets the state "skipped", or
  * "trashed" if the name is taken; in the transaction of a caller the row does not

@@ -48,6 +48,12 @@ drain_put_changed_back(Drain *drain, const StoreReturned *returned, const char *
 }
 
 bool
+drain_is_written(Drain *drain, const LedgerFile *file, FileResult result)
+{
+	return result.outcome == FILE_REPLACED && drain_is_changed(drain, file);
+}
+
+bool
 drain_return_changed(Drain *drain, LedgerFile *file)
 {
 	const StoreReturned returned = {file->path, file->path, &file->identity, {FILE_REPLACED}};
@@ -237,7 +243,8 @@ settle_returned(Drain *drain, LedgerFile *file, const StoreReturned *returned)
 		drain_keep_backup(drain, file, file->note ? file->note : "it was to be restored", drain_name_taken);
 		file->restore_as = NULL;
 	}
-	else if (result.outcome == FILE_VANISHED || result.outcome == FILE_REPLACED)
+	else if (!drain_is_written(drain, file, result) &&
+			 (result.outcome == FILE_VANISHED || result.outcome == FILE_REPLACED))
 		settle_restored(drain, file);
 	else
 	{

@@ -420,7 +420,7 @@ strays_put_back(const Context *context, const char *claim, const char *owner, bo
 	strays.place.backup_dir = "";
 	strays.place.backup_owner = NULL;
 	look_through_place(&strays, each_file ? ERROR : 0);
-	foreach_ptr(Jsonb, recorded, backup_places(context->extension, claim))
+	foreach_ptr(Jsonb, recorded, backup_places(context->extension, claim, false))
 	{
 		strays.recorded = recorded;
 		strays.place = location_place(settings_of_run(settings->upload_dir, recorded),

@@ -71,13 +71,6 @@ backup_exist(const Extension *extension, const char *claim)
 					   " WHERE " IS_BACKUP " AND ($1 IS NULL OR r.claim = $1::uuid) LIMIT 1");
 }
 
-bool
-backup_of_run_exist(const Extension *extension, int64 run_id)
-{
-	return owner_finds(extension, SQL_ARGS(SQL_INT8(run_id)),
-					   "SELECT FROM @extschema@.cleanup_files WHERE run_id = $1 AND state IN ('trashed', 'restoring') LIMIT 1");
-}
-
 /* Calls the sink for the next rows after *file_id.  Returns false if there are no more. */
 static bool
 scan_some(const Extension *extension, const char *claim, int64 *file_id,

@@ -78,15 +78,13 @@ extern int64 backup_mark_restoring(const Extension *extension, const int64 *file
 
 /*
  * Returns the settings (Jsonb *) of runs of the directory, one for each place
- * outside of the directory where runs have put files.
+ * outside of the directory where runs have put files; with `in_use` only for
+ * places that have files now, by their rows.
  */
-extern List *backup_places(const Extension *extension, const char *claim);
+extern List *backup_places(const Extension *extension, const char *claim, bool in_use);
 
-/* The same, only for places that have files now, by their rows. */
-extern List *backup_places_in_use(const Extension *extension, const char *claim);
-
-/* Returns whether a file of the run is in the trash, by its row. */
-extern bool backup_of_run_exist(const Extension *extension, int64 run_id);
+/* Returns whether a run has files in the folder of `owner` in `backup_dir`, by their rows. */
+extern bool backup_exist_at(const Extension *extension, const char *backup_dir, const char *owner);
 
 /*
  * Moves each of the `n` runs that has no row to the front of the array `runs`.

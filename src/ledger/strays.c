@@ -25,37 +25,35 @@
 /* the sequence of the numbers of runs */
 #define RUN_NUMBERS	"cleanup_runs_run_id_seq"
 
+/* The run r has files in the trash, by their rows; the first condition is that of an index. */
+#define HAS_BACKUPS \
+	"EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id" \
+	" AND f.state NOT IN ('deleted', 'skipped', 'pending') AND f.state IN ('trashed', 'restoring'))"
+
 List *
-backup_places(const Extension *extension, const char *claim)
+backup_places(const Extension *extension, const char *claim, bool in_use)
 {
 	List	   *places = NIL;
 	int			n;
 
-	n = owner_query(extension, SQL_ARGS(SQL_TEXT(claim)),
-					"SELECT DISTINCT ON (settings ->> 'backup_dir', settings ->> 'backup_owner') settings"
-					" FROM @extschema@.cleanup_runs WHERE claim = $1::uuid"
-					" AND settings ->> 'backup_dir' <> '' AND settings ? 'backup_owner'");
+	n = owner_query(extension, SQL_ARGS(SQL_TEXT(claim), SQL_BOOL(in_use)),
+					"SELECT DISTINCT ON (r.settings ->> 'backup_dir', r.settings ->> 'backup_owner') r.settings"
+					" FROM @extschema@.cleanup_runs r WHERE r.claim = $1::uuid"
+					" AND r.settings ->> 'backup_dir' <> '' AND r.settings ? 'backup_owner'"
+					" AND (NOT $2 OR " HAS_BACKUPS ")");
 	for (int i = 0; i < n; i++)
 		places = lappend(places, DatumGetJsonbPCopy(sql_value(i, 1)));
 	SPI_freetuptable(SPI_tuptable);
 	return places;
 }
 
-List *
-backup_places_in_use(const Extension *extension, const char *claim)
+bool
+backup_exist_at(const Extension *extension, const char *backup_dir, const char *owner)
 {
-	List	   *places = NIL;
-	int			n;
-
-	n = owner_query(extension, SQL_ARGS(SQL_TEXT(claim)),
-					"SELECT DISTINCT ON (r.settings ->> 'backup_dir', r.settings ->> 'backup_owner') r.settings"
-					" FROM @extschema@.cleanup_runs r WHERE r.claim = $1::uuid"
-					" AND r.settings ->> 'backup_dir' <> '' AND r.settings ? 'backup_owner'"
-					" AND EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id AND f.state IN ('trashed', 'restoring'))");
-	for (int i = 0; i < n; i++)
-		places = lappend(places, DatumGetJsonbPCopy(sql_value(i, 1)));
-	SPI_freetuptable(SPI_tuptable);
-	return places;
+	return owner_finds(extension, SQL_ARGS(SQL_TEXT(backup_dir), SQL_TEXT(owner)),
+					   "SELECT FROM @extschema@.cleanup_runs r"
+					   " WHERE r.settings ->> 'backup_dir' = $1 AND r.settings ->> 'backup_owner' = $2"
+					   " AND " HAS_BACKUPS " LIMIT 1");
 }
 
 /*

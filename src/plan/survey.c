@@ -101,7 +101,7 @@ check_backups(CleanupPlan *plan)
 
 	if (plan->found.claim->brake != NULL || plan->found.claim->uuid == NULL || *settings->backup_dir == '\0')
 		return;
-	foreach_ptr(Jsonb, recorded, backup_places_in_use(plan->context.extension, plan->found.claim->uuid))
+	foreach_ptr(Jsonb, recorded, backup_places(plan->context.extension, plan->found.claim->uuid, true))
 	{
 		const Place place = location_place(settings_of_run(settings->upload_dir, recorded), settings_backup_owner(recorded));
 

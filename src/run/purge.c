@@ -52,7 +52,7 @@ list_out_of_reach(CleanupPlan *plan)
 	const Context *context = plan_context(plan);
 	List	   *paths = NIL;
 
-	foreach_ptr(Jsonb, recorded, backup_places_in_use(context->extension, plan_findings(plan)->claim->uuid))
+	foreach_ptr(Jsonb, recorded, backup_places(context->extension, plan_findings(plan)->claim->uuid, true))
 	{
 		const Place place = location_place(settings_of_run(context->settings->upload_dir, recorded),
 										   settings_backup_owner(recorded));
