@@ -140,7 +140,8 @@ CREATE SEQUENCE @extschema@.cleanup_files_file_id_seq CACHE 100;
 -- a row that the same transaction has inserted.  history.c deletes the files
 -- before their run.  A file without backup is inserted and updated once, and
 -- that costs two entries in indexes, of the key and of what is pending, and
--- then one of the key.
+-- then one of the key.  The update finds room beside the old version of the
+-- row (fillfactor), and so only what has changed is logged.
 
 CREATE TABLE @extschema@.cleanup_files (
 	file_id bigint NOT NULL DEFAULT pg_catalog.nextval('@extschema@.cleanup_files_file_id_seq'),
@@ -165,7 +166,7 @@ CREATE TABLE @extschema@.cleanup_files (
 	space bigint NOT NULL DEFAULT 0,
 	upload_id text,
 	PRIMARY KEY (run_id, file_id)
-);
+) WITH (fillfactor = 50);
 ALTER SEQUENCE @extschema@.cleanup_files_file_id_seq OWNED BY @extschema@.cleanup_files.file_id;
 CREATE INDEX cleanup_files_pending ON @extschema@.cleanup_files (run_id, file_id) WHERE state = 'pending';
 CREATE INDEX cleanup_files_due ON @extschema@.cleanup_files (due_at) INCLUDE (size) WHERE state = 'trashed';

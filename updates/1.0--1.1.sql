@@ -12,7 +12,8 @@ ALTER TABLE @extschema@.cleanup_files
 	ADD COLUMN space bigint NOT NULL DEFAULT 0,
 	ADD COLUMN upload_id text,
 	DROP CONSTRAINT cleanup_files_reason_check,
-	ADD CONSTRAINT cleanup_files_reason_check CHECK (reason OPERATOR(pg_catalog.=) ANY (ARRAY['orphan', 'failed_session', 'unknown', 'unfinished_upload']));
+	ADD CONSTRAINT cleanup_files_reason_check CHECK (reason OPERATOR(pg_catalog.=) ANY (ARRAY['orphan', 'failed_session', 'unknown', 'unfinished_upload'])),
+	SET (fillfactor = 50);
 ALTER TABLE @extschema@.cleanup_cleared
 	ADD COLUMN cleared_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
 	ADD COLUMN key_columns text[],

@@ -59,14 +59,15 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
 	again = take_failed(extension, run_id, backup_days);
+	/* all rows have one time: each later time would widen the range in the BRIN index */
 	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT4(backup_days)),
 				psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
-						 "  modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
+						 "  condemned_at, modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
 						 " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
-						 "  c.source, c.session, c.size, c.space, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
+						 "  c.source, c.session, c.size, c.space, t.now, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
 						 "  now() + pg_catalog.make_interval(days => $2),"
 						 "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
-						 " FROM cleanup_condemned c %s",
+						 " FROM cleanup_condemned c, (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t %s",
 						 again ? "WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files f"
 						 " WHERE f.run_id = $1 AND f.state = 'pending' AND f.file = c.path COLLATE \"C\")" : ""));
 	sql_hide_tuplestore("cleanup_condemned");
