@@ -48,6 +48,7 @@
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
 
@@ -569,7 +570,7 @@ query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
  */
 #define PATIENCE	10
 
-static TimestampTz reading_deadline = 0;
+static int64 reading_deadline = 0;
 static bool clock_runs = false;
 static volatile sig_atomic_t n_cancels = 0;
 
@@ -580,7 +581,7 @@ static volatile sig_atomic_t n_cancels = 0;
 static volatile sig_atomic_t others_cancel = false;
 
 void
-sources_set_deadline(TimestampTz at)
+sources_set_deadline(int64 at)
 {
 	reading_deadline = at;
 }
@@ -637,7 +638,7 @@ start_clock(void)
 		return;
 	pqsignal(SIGINT, note_cancel);
 	enable_timeout_every(deadline_timeout(),
-						 Max(reading_deadline, GetCurrentTimestamp() + 1), 1000);
+						 GetCurrentTimestamp() + Max(reading_deadline - time_monotonic_us(), 1), 1000);
 }
 
 /*
@@ -693,7 +694,7 @@ work_by_clock(void (*work) (void *arg), void *arg, bool *late)
 	return error;
 }
 
-TimestampTz
+int64
 query_deadline(void)
 {
 	return reading_deadline;

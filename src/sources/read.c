@@ -35,6 +35,7 @@
 #include "src/pg/role.h"
 #include "src/pg/session.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
@@ -728,9 +729,9 @@ sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink 
 }
 
 void
-sources_sample(const Source *table, double rows, TimestampTz deadline, SourceSink sink, void *arg)
+sources_sample(const Source *table, double rows, int64 deadline, SourceSink sink, void *arg)
 {
-	TimestampTz before = query_deadline();
+	int64		before = query_deadline();
 	Source		sampled = *table;
 	Reading		reading;
 
@@ -841,7 +842,7 @@ typedef struct StatusSearch
 	int			n;
 	int			n_missing;
 	bool		any_row;
-	TimestampTz deadline;
+	int64		deadline;		/* by time_monotonic_us() */
 	bool		late;
 } StatusSearch;
 
@@ -857,7 +858,7 @@ look_for_status(const SourceRow *row, void *arg)
 			search->statuses[i] = NULL;
 			search->n_missing--;
 		}
-	search->late = GetCurrentTimestamp() > search->deadline;
+	search->late = time_monotonic_us() > search->deadline;
 	return search->n_missing > 0 && !search->late;
 }
 
@@ -895,7 +896,7 @@ sources_strange_statuses(const Source *source, int max_ms)
 			search.statuses[i] = NULL;
 			search.n_missing--;
 		}
-	search.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), max_ms);
+	search.deadline = time_monotonic_us() + (int64) max_ms * 1000;
 	if (search.n_missing == 0 || !look_for_statuses(source, &search))
 		return found;
 	for (int i = 0; i < search.n; i++)
