@@ -166,7 +166,11 @@ asks_who_reads(const Source *source)
 static const char *const settings_of_caller[] = {"role", "session_authorization", "is_superuser", "application_name"};
 static const char *const functions_of_caller[] = {
 	"session_user", "system_user", "inet_client_addr", "inet_client_port",
-	/* what the session has said, and has open; the last two are also below views of the server */
+
+	/*
+	 * what the session has said, and has open; the last two are also below
+	 * views of the server
+	 */
 	"current_query", "pg_cursor", "pg_prepared_statement"
 };
 

@@ -44,7 +44,8 @@ typedef struct WalkRange
 	char	  **keys;
 	int			n;
 	int			next;
-	char		last[BUCKET_KEY_MAX + 1];	/* the last key of the pages before, or "" */
+	char		last[BUCKET_KEY_MAX + 1];	/* the last key of the pages
+											 * before, or "" */
 	char		token[BUCKET_TOKEN_SIZE];	/* of the next page */
 	char		query[BUCKET_LIST_SIZE];
 } WalkRange;
