@@ -59,11 +59,7 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
 	again = take_failed(extension, run_id, backup_days);
-
-	/*
-	 * all rows have one time: each later time would widen the range in the
-	 * BRIN index
-	 */
+	/* all rows have one time: each later time would widen the range in the BRIN index */
 	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT4(backup_days)),
 				psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
 						 "  condemned_at, modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
