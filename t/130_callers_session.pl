@@ -136,6 +136,36 @@ todo('lock for the statement');
 }
 sql(q{SELECT cleanup_drop_source('app.watched')});
 
+# ---- the same in a trigger, while a failed session is cleared
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE app.sessions (id int PRIMARY KEY, file_name text, status text, failed_at timestamptz);
+	INSERT INTO app.sessions VALUES (1, 'dead.mp3', 'failed', now() - interval '30 days');
+	CREATE FUNCTION app.updated() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); RETURN new; END';
+	CREATE TRIGGER updated BEFORE UPDATE ON app.sessions FOR EACH ROW EXECUTE FUNCTION app.updated();
+}, extra_params => [ '-U', 'app' ]);
+put_file($dir, 'dead.mp3');
+sql(q{SELECT cleanup_add_source('app.sessions', '{file_name}', 'id', 'status', '{failed}', 'failed_at', on_failed => 'clear')});
+foreach my $what ('fetch', 'close', 'unlock all')
+{
+	todo($what);
+	my ($out, $error) = say_all(qq{SELECT pg_advisory_lock(1);
+		BEGIN; DECLARE secrets CURSOR FOR SELECT 'secret ' || g FROM generate_series(1, 3) g;
+		SELECT 'errors: ' || (cleanup_all() #>> '{result,errors}');
+		FETCH ALL FROM secrets;
+		COMMIT;
+		$my_locks;});
+
+	is(join(',', $out =~ /secret (\d)/g), '1,2,3', "$what by a trigger: the caller's cursor is as before");
+	like($out, qr/^locks: 1$/m, "$what by a trigger: the session has its own locks");
+	like($out, qr/^errors: .*app\.sessions are left alone, because they cannot be cleared/m, "$what by a trigger: the run has an error") or diag "$out\n$error";
+	ok(-e "$dir/dead.mp3", "$what by a trigger: the session keeps its file");
+}
+todo('nothing');
+sql('SELECT cleanup_all()');
+ok(wait_until(sub { !-e "$dir/dead.mp3" }), 'a trigger that does nothing of that is no hindrance');
+sql(q{SELECT cleanup_drop_source('app.sessions')});
+
 # ---- what the session has said, and has open
 
 foreach my $what ("current_query() <> ''", 'EXISTS (SELECT FROM pg_cursors)', 'EXISTS (SELECT FROM pg_prepared_statements)', 'app.asks()')
