@@ -47,6 +47,7 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
+#include "src/pg/session.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
 #include "src/sources/citus.h"
@@ -816,6 +817,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 		.same_for_all = get_rel_relkind(source->relid) == RELKIND_VIEW,
 		.permanent_only = !source->is_sampled,
 	};
+	List	   *cursors = session_list_cursors();
 	bool		compiled_watched;
 
 	BeginInternalSubTransaction(NULL);
@@ -828,9 +830,11 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	/* no ERROR from here on, so that the rules are set back */
 	trust_swap_rules(&rules);
 	compiled_watched = compiled_watch(true);
+	session_shut_cursors(cursors, true);
 	(void) trust_has_refused();
 	error_context_stack = &callback;
 	error = work_by_clock(work, arg, &late);
+	session_shut_cursors(cursors, false);
 	(void) compiled_watch(compiled_watched);
 	trust_swap_rules(&rules);
 	error_context_stack = callback.previous;

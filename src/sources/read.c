@@ -440,8 +440,8 @@ read_rows(Reading *reading, Snapshot snapshot)
 	MemoryContextDelete(context);
 }
 
-static Snapshot
-snapshot_of_now(void)
+Snapshot
+sources_take_snapshot(void)
 {
 	CommandCounterIncrement();
 	return RegisterSnapshot(GetLatestSnapshot());
@@ -450,7 +450,7 @@ snapshot_of_now(void)
 static void
 read_now(Reading *reading)
 {
-	Snapshot	snapshot = snapshot_of_now();
+	Snapshot	snapshot = sources_take_snapshot();
 
 	read_rows(reading, snapshot);
 	UnregisterSnapshot(snapshot);
@@ -692,7 +692,7 @@ lock_failed_rows(const FailedRows *failed, Snapshot snapshot, SourceSink sink, v
 static void
 read_and_lock(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
 {
-	Snapshot	snapshot = snapshot_of_now();
+	Snapshot	snapshot = sources_take_snapshot();
 	bool		is_keyed = citus_has_any(list_make1_oid(source->relid));
 	FailedRows	failed;
 	Reading		reading;
@@ -715,10 +715,20 @@ void
 sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
 			 SourceSink sink, void *arg)
 {
+	Snapshot	snapshot = sources_take_snapshot();
+
+	sources_read_as_of(snapshot, source, scan, failed_before, sink, arg);
+	UnregisterSnapshot(snapshot);
+}
+
+void
+sources_read_as_of(Snapshot snapshot, const Source *source, SourceScan scan, TimestampTz failed_before,
+				   SourceSink sink, void *arg)
+{
 	Reading		reading;
 
 	begin_reading(&reading, source, scan, failed_before, sink, arg);
-	read_now(&reading);
+	read_rows(&reading, snapshot);
 }
 
 void

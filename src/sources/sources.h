@@ -13,6 +13,7 @@
 #include "access/tupdesc.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
 #include "src/guard/brake.h"
@@ -151,6 +152,19 @@ extern bool sources_gave_up(const ErrorData *error);
  */
 extern void sources_read(const Source *source, SourceScan scan,
 						 TimestampTz failed_before, SourceSink sink, void *arg);
+
+/*
+ * Returns a snapshot of this instant, which the caller unregisters by
+ * UnregisterSnapshot().  Several sources must be read under one snapshot if
+ * the question is whether any of them refers to a file: otherwise a row that
+ * moves from a source that is yet to be read to a source that was read is seen
+ * in neither.  Rows on other servers are not subject to the snapshot.
+ */
+extern Snapshot sources_take_snapshot(void);
+
+/* Does the work of sources_read() under the given snapshot. */
+extern void sources_read_as_of(Snapshot snapshot, const Source *source, SourceScan scan,
+							   TimestampTz failed_before, SourceSink sink, void *arg);
 
 /*
  * Reads a checked source as sources_read() does, but failed rows only, with
