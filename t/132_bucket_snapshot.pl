@@ -41,6 +41,7 @@ sub step_through
 
 	set_rule($proxy, match => '.', do => 'hold', times => 1);
 	$begin->();
+	is_held($proxy);
 	while (wait_until(sub { -e "$proxy->{rules}/held" || sql($is_over) eq 't' }) && -e "$proxy->{rules}/held")
 	{
 		my ($request) = slurp_file($log) =~ /.*^(\S+ \S+)$/ms;

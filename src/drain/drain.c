@@ -480,11 +480,11 @@ do_step(Drain *drain, bool finish)
 	if (drain_restore_step(drain, limit) > 0 || drain_uploads_step(drain, limit) > 0 || drain_capture_step(drain, limit) > 0 ||
 		drain_destroy_step(drain, limit) > 0)
 		return true;
-	if (finish)
-		finish_run(drain);
 	store_tidy(drain->store, drain->run_id);
 	if (ledger_is_settled(drain->context.extension, drain->run_id))
 		store_forget_run(drain->store, drain->run_id, drain->taken_over != 0);
+	if (finish)
+		finish_run(drain);
 	return false;
 }
 
