@@ -163,10 +163,13 @@ drain_make_durable(Drain *drain)
 
 	drain->sync_us = GetCurrentTimestamp() - began;
 	if (errnum != 0)
+	{
+		errno = errnum;
 		ereport(ERROR,
 				(errcode(ERRCODE_IO_ERROR),
-				 errmsg("could not fsync below upload directory \"%s\": %s",
-						drain->context.settings->upload_dir, strerror(errnum))));
+				 errmsg("could not fsync below upload directory \"%s\": %m",
+						drain->context.settings->upload_dir)));
+	}
 }
 
 /* Returns whether this drain has nothing more to do with the file. */

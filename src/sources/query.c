@@ -710,7 +710,7 @@ query_limit_time(const Source *source, const char *message, const char *hint, vo
 	if (late && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s %s: the time for it is up", message, source->name),
+				 errmsg(message, source->name),
 				 errhint("%s", hint)));
 	sql_rethrow(error);
 }

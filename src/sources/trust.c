@@ -341,7 +341,8 @@ refuse_shadow(Oid function, Oid owner, Oid language)
 		return;
 	ereport(refused(),
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s \"%s\" is temporary", shadow.is_table ? "table" : "type", shadow.name),
+			 shadow.is_table ? errmsg("table \"%s\" is temporary", shadow.name) :
+			 errmsg("type \"%s\" is temporary", shadow.name),
 			 errdetail("%s", only_permanent),
 			 errhint("DISCARD TEMP, or call in another session: function %s may need another one of that name.",
 					 function_text(function))));
