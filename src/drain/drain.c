@@ -5,10 +5,10 @@
  *	  condemned.
  *
  * Only the rows of cleanup_files say what is to be done.  A drain finds the place
- * of each file, and brings the file one state further.  It does not matter which
- * process worked on the file before, or how far that process came: a drain does
- * the same after a success, after a crash, and after a COMMIT PREPARED of last
- * week.  A drain does this work in this order:
+ * of each file, and brings the file one state further, whichever process worked
+ * on the file before, and however far that process came: a drain does the same
+ * after a success, after a crash, and after a COMMIT PREPARED of last week.  The
+ * order of the work is:
  *
  *	1.	Files that a person wants restored are put back (-> restored); if the
  *		name is taken, the file stays in the trash (-> trashed).

@@ -82,8 +82,8 @@ extern void ledger_end_batches(const Extension *extension, int64 run_id);
 
 /*
  * Records that the run has met `n` errors that are about none of its files, and
- * `message`, a text for people.  The run must have seen all files.  It ends as
- * 'failed'.
+ * `message`, a text for people.  The run must have seen all files.  The run
+ * ends as 'failed'.
  */
 extern void ledger_note_errors(const Extension *extension, int64 run_id, int64 n, const char *message);
 

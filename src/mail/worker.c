@@ -198,7 +198,7 @@ send_all(MemoryContext context)
 
 /* ------------------------------------------------------------------- order --- */
 
-/* Takes a lock on the mails of this database.  Returns false if another process has it. */
+/* Takes a lock on the mails of this database.  Returns false if another process has the lock. */
 static bool
 try_lock(LockName which)
 {

@@ -749,7 +749,7 @@ is_of_moment(int sqlstate)
 	return false;
 }
 
-/* Notes an error, which code of users may catch, and adds to it the name of the source. */
+/* Notes an error, which code of users may catch, and adds the name of the source to the error. */
 static void
 note_error(void *arg)
 {

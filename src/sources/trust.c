@@ -116,7 +116,7 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 }
 
 
-/* --------------------------------------------------------- who is it that reads --- */
+/* ------------------------------------------------------------ the role that reads --- */
 
 /*
  * the setting that was asked for, if only the session has that setting; NULL:
