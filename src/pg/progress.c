@@ -285,7 +285,7 @@ progress_look(void (*look) (const ProgressView *view, void *arg), void *arg)
 }
 
 static void
-tell(void)
+tell_caller(void)
 {
 	ProgressView view;
 
@@ -308,5 +308,5 @@ progress_tick(void)
 		proc_exit(1);
 	if (mine != NULL && tell_client &&
 		TimestampDifferenceExceeds(told_at, GetCurrentTimestamp(), TELL_EVERY_MS))
-		tell();
+		tell_caller();
 }
