@@ -143,6 +143,23 @@ foreach my $path (glob("$root/*.md $root/docs/*.md $root/*/README.md"))
 	is_deeply([ grep { !leads_somewhere($path, $_) } @links ], [], ($path =~ s{^\Q$root/\E}{}r) . ': each link leads somewhere');
 }
 
+# README.md is short, promises what docs/safety.md promises, and has each of its brakes
+
+my $readme = slurp_file("$root/README.md");
+my $safety = slurp_file("$root/docs/safety.md");
+my ($promises) = $safety =~ /^(1\. \*\*.*?^6\. .*?\n)\n/ms;
+
+sub brakes
+{
+	my ($text) = @_;
+	my ($table) = $text =~ /^(\| `blocked_by` \|.*?\n)\n/ms;
+	return [ sort map { /`(\w+)`/g } map { (split / \| /)[0] } grep { /^\| `/ } split /\n/, $table =~ s/^.*\n//r ];
+}
+
+ok(defined $promises && index($readme, $promises) >= 0, 'README.md and docs/safety.md promise the same');
+is_deeply(brakes($readme), brakes($safety), 'README.md and docs/safety.md have the same brakes');
+cmp_ok($readme =~ tr/\n//, '<=', 250, 'README.md has at most 250 lines');
+
 is_deeply([ slurp_file("$root/t/README.md") =~ /^\| `(\w+\.pl)` \| \S.* \|$/mg ],
 	[ map { s{.*/}{}r } sort glob("$root/t/[0-9]*.pl") ], 't/README.md: a line for each test');
 
