@@ -56,7 +56,7 @@ find_cron_table(CronSearch *search)
 static void
 read_jobs(void *arg)
 {
-	CronSearch	   *search = arg;
+	CronSearch *search = arg;
 	MemoryContext caller;
 	int			n;
 
@@ -86,7 +86,7 @@ read_jobs(void *arg)
 List *
 cron_jobs(const Extension *extension, List *databases)
 {
-	CronSearch		search = {.databases = databases,.context = CurrentMemoryContext};
+	CronSearch	search = {.databases = databases,.context = CurrentMemoryContext};
 	ActingAs	saved;
 
 	role_act_as(extension->owner, &saved);

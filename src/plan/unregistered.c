@@ -251,7 +251,7 @@ unregistered_search(CleanupPlan *plan, bool everything)
 		take_sample(search);
 		foreach_ptr(const Candidate, candidate, list_tables(plan, everything))
 		{
-			TableLook		look = {search, candidate};
+			TableLook	look = {search, candidate};
 
 			if (GetCurrentTimestamp() >= search->deadline)
 				break;

@@ -68,7 +68,7 @@ static void
 explain_value(ExplainSearch *search, const SourceRow *row, int column)
 {
 	MemoryContext caller = MemoryContextSwitchTo(search->context);
-	ExplainReference  *reference = palloc0(sizeof(ExplainReference));
+	ExplainReference *reference = palloc0(sizeof(ExplainReference));
 
 	reference->source = row->source->name;
 	reference->column = row->source->columns[column];
@@ -82,7 +82,7 @@ explain_value(ExplainSearch *search, const SourceRow *row, int column)
 static bool
 explain_row(const SourceRow *row, void *arg)
 {
-	ExplainSearch	   *search = arg;
+	ExplainSearch *search = arg;
 
 	CHECK_FOR_INTERRUPTS();
 	for (int i = 0; i < row->source->n_columns; i++)
@@ -105,7 +105,7 @@ explain_row(const SourceRow *row, void *arg)
 static bool
 count_failed_row(const SourceRow *row, void *arg)
 {
-	ExplainSearch	   *search = arg;
+	ExplainSearch *search = arg;
 
 	if (row->session == NULL)
 		return true;
@@ -182,7 +182,7 @@ typedef struct Standing
 
 static Verdict
 give_verdict(const CleanupPlan *plan, const ExplainSearch *search, FileResult found,
-		   const FileIdentity *identity, const Standing *standing)
+			 const FileIdentity *identity, const Standing *standing)
 {
 	size_t		len;
 	WalkReason	reason = walk_why_not(plan_findings(plan)->store, search->path, settings_of(plan)->recurse, &len);
@@ -319,7 +319,7 @@ static Jsonb *
 explain(CleanupPlan *plan, void *arg)
 {
 	const Settings *settings = settings_of(plan);
-	ExplainSearch		search = {.rules = settings->rules,.context = CurrentMemoryContext};
+	ExplainSearch search = {.rules = settings->rules,.context = CurrentMemoryContext};
 	FileIdentity identity;
 	FileResult	found;
 	Standing	standing;

@@ -64,7 +64,7 @@ typedef struct MissingSearch
 /* The reference whose keys are being made. */
 typedef struct MissingReference
 {
-	MissingSearch	   *search;
+	MissingSearch *search;
 	int64		id;
 } MissingReference;
 
@@ -123,7 +123,7 @@ add_reference(MissingSearch *search, const SourceRow *row, const char *value, si
 static bool
 look_for_missing(const SourceRow *row, void *arg)
 {
-	MissingSearch	   *search = arg;
+	MissingSearch *search = arg;
 
 	progress_tick();
 	for (int i = 0; i < row->source->n_columns; i++)
@@ -156,8 +156,8 @@ read_sources(MissingSearch *search)
 static void
 write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
-	MissingReference  *reference = arg;
-	MissingSearch	   *search = reference->search;
+	MissingReference *reference = arg;
+	MissingSearch *search = reference->search;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
@@ -179,7 +179,7 @@ write_reference_keys(MissingSearch *search)
 	while (tuplestore_gettupleslot(search->references, true, false, slot))
 	{
 		bool		isnull;
-		MissingReference	reference = {search, DatumGetInt64(slot_getattr(slot, 1, &isnull))};
+		MissingReference reference = {search, DatumGetInt64(slot_getattr(slot, 1, &isnull))};
 		text	   *value = DatumGetTextPP(slot_getattr(slot, 4, &isnull));
 
 		progress_tick();
@@ -195,7 +195,7 @@ write_reference_keys(MissingSearch *search)
 static void
 write_file_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
-	MissingSearch	   *search = arg;
+	MissingSearch *search = arg;
 	Datum		value = Int64GetDatum((int64) key);
 	bool		isnull = false;
 
@@ -205,7 +205,7 @@ write_file_key(KeyFamily family, uint64 key, const char *text, size_t len, void 
 static void
 look_at_file(const char *path, void *arg)
 {
-	MissingSearch	   *search = arg;
+	MissingSearch *search = arg;
 
 	key_widen_scope(search->rules, path, &search->scope);
 	key_of_file(search->rules, path,
@@ -349,7 +349,7 @@ find_missing(CleanupPlan *plan, void *arg)
 {
 	const MissingRows *result = arg;
 	int			limit = lock_limit_waits(plan_context(plan)->settings->writer_wait);
-	MissingSearch		search;
+	MissingSearch search;
 
 	progress_begin(CurrentMemoryContext, "sql", true, false);
 	plan_open_directory(plan);
