@@ -2,6 +2,9 @@
 #
 #   make && make install && make installcheck
 #
+# To build in another folder, run make -f ../audio_cleanup/Makefile there, and
+# the same with install; the tests run here.
+#
 # installcheck starts temporary servers of its own (so not as root) and needs
 # the installed extension.  The TAP tests need much more, see script/packages;
 # TAP_TESTS= leaves them out.  WERROR=1 makes warnings errors.
@@ -10,14 +13,16 @@ EXTENSION = audio_cleanup
 MODULE_big = audio_cleanup
 # SMTP and S3 are libraries of their own: see audio_cleanup_mail.c
 MODULES = audio_cleanup_mail audio_cleanup_bucket
+# this folder, as seen from the folder in which make runs
+TREE := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
 # written once, in the control file
-EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(TREE)/$(EXTENSION).control)
 DATA = $(EXTENSION)--$(EXTVERSION).sql
 DATA_built = $(EXTENSION)--1.0--1.1.sql
 PGFILEDESC = "audio_cleanup - keeps uploaded audio in step with the database"
 
 OBJS = audio_cleanup.o \
-	$(filter-out $(MAIL_OBJS) $(BUCKET_OBJS),$(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c src/*/*/*.c))))
+	$(filter-out $(MAIL_OBJS) $(BUCKET_OBJS),$(patsubst $(TREE)/%.c,%.o,$(sort $(wildcard $(addprefix $(TREE)/src/,*.c */*.c */*/*.c)))))
 MAIL_OBJS = audio_cleanup_mail.o src/mail/smtp.o
 BUCKET_OBJS = audio_cleanup_bucket.o src/store/bucket/http.o src/store/bucket/plain.o src/store/bucket/sign.o \
 	src/store/bucket/xml.o
@@ -26,13 +31,13 @@ BUCKET_OBJS = audio_cleanup_bucket.o src/store/bucket/http.o src/store/bucket/pl
 SHLIB_EXPORTS = exports.txt
 SHLIB_LINK = -Wl,-Bsymbolic
 
-REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+REGRESS = $(patsubst $(TREE)/sql/%.sql,%,$(sort $(wildcard $(TREE)/sql/*.sql)))
 REGRESS_OPTS = --temp-instance=tmp_check_regress --temp-config=test.conf --no-locale --encoding=UTF8
-ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
+ISOLATION = $(patsubst $(TREE)/specs/%.spec,%,$(sort $(wildcard $(TREE)/specs/*.spec)))
 ISOLATION_OPTS = --temp-instance=tmp_check_iso --temp-config=test.conf --no-locale --encoding=UTF8
 TAP_TESTS = 1
 
-PG_CPPFLAGS = -I$(CURDIR) -DAUDIO_CLEANUP_VERSION='"$(EXTVERSION)"'
+PG_CPPFLAGS = -DAUDIO_CLEANUP_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers
 # what is GCC's in the flags and headers of the server
@@ -64,7 +69,11 @@ $(shlib): SHLIB_LINK += $(URING_LIBS)
 BITCODE_CFLAGS += -fno-inline
 
 # PGXS knows no dependencies on headers
-$(OBJS) $(MAIL_OBJS) $(BUCKET_OBJS): $(wildcard src/*.h src/*/*.h src/*/*/*.h)
+$(OBJS) $(MAIL_OBJS) $(BUCKET_OBJS): $(wildcard $(addprefix $(TREE)/src/,*.h */*.h */*/*.h))
+
+ifneq ($(TREE),.)
+$(shell mkdir -p $(sort $(dir $(OBJS) $(MAIL_OBJS) $(BUCKET_OBJS) $(TEXTS))))
+endif
 
 src/show/dashboard.o src/show/dashboard.bc src/mail/compose.o src/mail/compose.bc: $(TEXTS)
 
@@ -75,13 +84,13 @@ $(EXTENSION)--1.0--1.1.sql: updates/update.awk test/$(EXTENSION)--1.0.sql update
 # for the tests: servers of 1.0 are updated, and this version does not install its script
 .PHONY: install-old dist
 install-old:
-	$(INSTALL_DATA) test/$(EXTENSION)--1.0.sql '$(DESTDIR)$(datadir)/extension/'
+	$(INSTALL_DATA) $(TREE)/test/$(EXTENSION)--1.0.sql '$(DESTDIR)$(datadir)/extension/'
 
 # what is uploaded to PGXN
-DIST = $(EXTENSION)-$(shell sed -n '0,/"version"/s/.*"version": "\(.*\)".*/\1/p' META.json)
+DIST = $(EXTENSION)-$(shell sed -n '0,/"version"/s/.*"version": "\(.*\)".*/\1/p' $(TREE)/META.json)
 DIST_FOLDER = .
 dist:
-	git archive --format=zip --prefix=$(DIST)/ --output='$(DIST_FOLDER)/$(DIST).zip' HEAD
+	git -C $(TREE) archive --format=zip --prefix=$(DIST)/ --output='$(DIST_FOLDER)/$(DIST).zip' HEAD
 
 # of several files, which PGXS's rule for MODULES does not do, and with libraries
 CURL_CONFIG = curl-config

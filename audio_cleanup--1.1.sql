@@ -35,13 +35,14 @@ COMMENT ON COLUMN @extschema@.cleanup_sources.source IS 'the table or view';
 COMMENT ON COLUMN @extschema@.cleanup_sources.failed_statuses IS 'values of status_column that mean a failed session';
 COMMENT ON COLUMN @extschema@.cleanup_sources.added_by IS 'the role that registered the source';
 COMMENT ON COLUMN @extschema@.cleanup_sources.added_at IS 'when the source was registered';
-COMMENT ON COLUMN @extschema@.cleanup_sources.source_name IS 'its name when it was registered: one that was renamed may have made room for another';
+COMMENT ON COLUMN @extschema@.cleanup_sources.source_name IS
+'name of the source when it was registered; a table that was renamed may have made room for another table of this name';
 COMMENT ON COLUMN @extschema@.cleanup_sources.file_columns IS 'columns that hold names, paths or URLs of files';
 COMMENT ON COLUMN @extschema@.cleanup_sources.id_column IS 'column by which a session is named in reports';
 COMMENT ON COLUMN @extschema@.cleanup_sources.status_column IS 'NULL: this source has no failed sessions';
 COMMENT ON COLUMN @extschema@.cleanup_sources.failed_at_column IS 'the time since which a session counts as failed';
 COMMENT ON COLUMN @extschema@.cleanup_sources.timezone IS 'how a failed_at_column without time zone is read';
-COMMENT ON COLUMN @extschema@.cleanup_sources.on_failed IS 'keep: the row stays as it is; clear: its file columns become NULL';
+COMMENT ON COLUMN @extschema@.cleanup_sources.on_failed IS 'keep: the row of a cleaned session stays as it is; clear: its file columns become NULL';
 
 CREATE TABLE @extschema@.cleanup_seen (
 	source regclass PRIMARY KEY,
@@ -54,9 +55,10 @@ COMMENT ON TABLE @extschema@.cleanup_seen IS
 'what the registration or the last run has seen of each source: one that is empty all of a sudden, or has other columns of the same names, stops a run; not carried by pg_dump';
 COMMENT ON COLUMN @extschema@.cleanup_seen.source IS 'the table or view';
 COMMENT ON COLUMN @extschema@.cleanup_seen.source_rows IS 'rows that the source had';
-COMMENT ON COLUMN @extschema@.cleanup_seen.column_numbers IS 'numbers (attnum) of its file columns: one that was renamed may have made room for another';
+COMMENT ON COLUMN @extschema@.cleanup_seen.column_numbers IS
+'numbers (attnum) of the file columns; a column that was renamed may have made room for another column of its name';
 COMMENT ON COLUMN @extschema@.cleanup_seen.seen_at IS 'when the run looked';
-COMMENT ON COLUMN @extschema@.cleanup_seen.source_files IS 'files in the upload directory that its rows protected';
+COMMENT ON COLUMN @extschema@.cleanup_seen.source_files IS 'files in the upload directory that the rows of the source protected';
 
 CREATE TABLE @extschema@.cleanup_access (
 	role name PRIMARY KEY,
@@ -66,8 +68,8 @@ CREATE TABLE @extschema@.cleanup_access (
 COMMENT ON TABLE @extschema@.cleanup_access IS
 'roles that cleanup_grant_access() has given USAGE on the schema of the extension, because they lacked it: cleanup_revoke_access() takes it back from these alone';
 COMMENT ON COLUMN @extschema@.cleanup_access.role IS 'name of the role that was given USAGE: a dump can be restored where there is no such role';
-COMMENT ON COLUMN @extschema@.cleanup_access.role_oid IS 'OID that the role had: a later role of the same name is another one';
-COMMENT ON COLUMN @extschema@.cleanup_access.granted_at IS 'when it was given';
+COMMENT ON COLUMN @extschema@.cleanup_access.role_oid IS 'OID of the role at that time; a later role of this name is another role';
+COMMENT ON COLUMN @extschema@.cleanup_access.granted_at IS 'when the role was given USAGE';
 
 --
 -- History: runs and the audit trail of files
@@ -110,21 +112,22 @@ COMMENT ON COLUMN @extschema@.cleanup_runs.what IS 'what the run looked for: orp
 COMMENT ON COLUMN @extschema@.cleanup_runs.errors IS 'files that could not be dealt with';
 COMMENT ON COLUMN @extschema@.cleanup_runs.orphaned_files IS 'of the files condemned, those that no row referred to';
 COMMENT ON COLUMN @extschema@.cleanup_runs.failed_sessions IS 'failed sessions whose audio was condemned';
-COMMENT ON COLUMN @extschema@.cleanup_runs.finished_at IS 'when the last of its files was dealt with';
+COMMENT ON COLUMN @extschema@.cleanup_runs.finished_at IS 'when the last file of the run was dealt with';
 COMMENT ON COLUMN @extschema@.cleanup_runs.trigger IS
 'sql: somebody called, pg_cron included; schedule, startup, catch-up: the background worker';
-COMMENT ON COLUMN @extschema@.cleanup_runs.scheduled_for IS 'the day of the schedule that it is the run of; there is one at most';
+COMMENT ON COLUMN @extschema@.cleanup_runs.scheduled_for IS
+'day of the schedule for which the run was started, at most one run for each day; NULL: the schedule has not started the run';
 COMMENT ON COLUMN @extschema@.cleanup_runs.status IS
 'running: being planned in batches; pending: committed, files being dealt with; done; failed: ended with errors; interrupted: cut short, what it did is kept; blocked: a brake has refused it, or it has waited too long, nothing was deleted';
-COMMENT ON COLUMN @extschema@.cleanup_runs.message IS 'why it did not go through to its end; or the first of its other_errors';
-COMMENT ON COLUMN @extschema@.cleanup_runs.requested_by IS 'the role that asked, seen through SECURITY DEFINER functions';
+COMMENT ON COLUMN @extschema@.cleanup_runs.message IS 'why the run did not come to its end; or the first of its other_errors';
+COMMENT ON COLUMN @extschema@.cleanup_runs.requested_by IS 'role that asked for the run; if a SECURITY DEFINER function made the call, the role that called the function';
 COMMENT ON COLUMN @extschema@.cleanup_runs.files IS 'files condemned';
 COMMENT ON COLUMN @extschema@.cleanup_runs.deleted IS 'files destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_runs.skipped IS 'files let live: replaced, vanished, or referred to again (and put back)';
 COMMENT ON COLUMN @extschema@.cleanup_runs.bytes IS 'bytes given back to the file system';
-COMMENT ON COLUMN @extschema@.cleanup_runs.upload_dir IS 'what the upload directory was called then';
+COMMENT ON COLUMN @extschema@.cleanup_runs.upload_dir IS 'name of the upload directory at the time of the run';
 COMMENT ON COLUMN @extschema@.cleanup_runs.claim IS
-'whose files they are: the claim of the upload directory, see cleanup_claims, which knows where that is now; NULL: the run did not come so far';
+'the claim of the upload directory to which the files belong: see cleanup_claims, which knows where the directory is now; NULL: the run did not come so far';
 COMMENT ON COLUMN @extschema@.cleanup_runs.captured_up_to IS
 'files of the run in state pending, without an error, and with a file_id up to this are in the trash; NULL: not known of any';
 COMMENT ON COLUMN @extschema@.cleanup_runs.other_errors IS
@@ -195,8 +198,8 @@ COMMENT ON COLUMN @extschema@.cleanup_files.reason IS
 'orphan: no row referred to it; failed_session: only a failed one did; unknown: it was found in the trash, without the row of its run; unfinished_upload: it was no file yet, but an upload that was begun and never completed: see upload_id';
 COMMENT ON COLUMN @extschema@.cleanup_files.state IS
 'pending: condemned, and moved aside if cleanup_runs.captured_up_to says so; trashed: moved aside; deleted; restoring: to be put back; restored; skipped: it was replaced, vanished or is referred to again; failed: see error, the next run tries again';
-COMMENT ON COLUMN @extschema@.cleanup_files.restore_as IS 'the name under which it is put back; NULL: its own';
-COMMENT ON COLUMN @extschema@.cleanup_files.size IS 'bytes';
+COMMENT ON COLUMN @extschema@.cleanup_files.restore_as IS 'name under which the file is put back; NULL: its own name';
+COMMENT ON COLUMN @extschema@.cleanup_files.size IS 'size of the file in bytes';
 COMMENT ON COLUMN @extschema@.cleanup_files.space IS 'bytes that the file takes on the disk, at most its size; 0 while it has another hard link';
 COMMENT ON COLUMN @extschema@.cleanup_files.due_at IS 'when the trashed file is destroyed';
 COMMENT ON COLUMN @extschema@.cleanup_files.freed IS 'bytes given back to the file system: 0 while another hard link stands';
@@ -223,7 +226,7 @@ COMMENT ON COLUMN @extschema@.cleanup_cleared.column_name IS 'the file column th
 COMMENT ON COLUMN @extschema@.cleanup_cleared.value IS 'what stood in the column before';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.source IS 'name of the source, schema-qualified and quoted';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.key_columns IS 'columns of the table that name one row: its primary key, or those of a unique index; NULL: version 1.0 has cleared it, the id_column of the source names the row';
-COMMENT ON COLUMN @extschema@.cleanup_cleared.row_key IS 'their values, as the text of an array: only this row is filled again';
+COMMENT ON COLUMN @extschema@.cleanup_cleared.row_key IS 'values of key_columns, as the text of an array: only this row is filled again';
 
 --
 -- Claims: the twin of the file in the upload directory.  Its content is not
@@ -241,7 +244,7 @@ COMMENT ON TABLE @extschema@.cleanup_claims IS 'upload directories that belong t
 COMMENT ON COLUMN @extschema@.cleanup_claims.uuid IS 'the UUID that the claim in the directory bears';
 COMMENT ON COLUMN @extschema@.cleanup_claims.claimed_at IS 'when this database claimed the directory';
 COMMENT ON COLUMN @extschema@.cleanup_claims.upload_dir IS 'where the directory was seen last';
-COMMENT ON COLUMN @extschema@.cleanup_claims.grace_from IS 'no file counts as older than that; NULL: each has its own age';
+COMMENT ON COLUMN @extschema@.cleanup_claims.grace_from IS 'no file counts as older than this time; NULL: each file has its own age';
 COMMENT ON COLUMN @extschema@.cleanup_claims.confirmed IS 'the claim has been seen in the directory';
 
 --
@@ -256,9 +259,9 @@ CREATE TABLE @extschema@.cleanup_holds (
 );
 COMMENT ON TABLE @extschema@.cleanup_holds IS
 'files that are never cleaned, whoever asks; maintained by cleanup_hold() and cleanup_release()';
-COMMENT ON COLUMN @extschema@.cleanup_holds.reason IS 'why, in the words of the one who holds the file; NULL: nothing was said';
+COMMENT ON COLUMN @extschema@.cleanup_holds.reason IS 'why the file is held, in the words of the role that holds the file; NULL: the role gave no reason';
 COMMENT ON COLUMN @extschema@.cleanup_holds.held_by IS 'the role that holds the file';
-COMMENT ON COLUMN @extschema@.cleanup_holds.held_at IS 'since when';
+COMMENT ON COLUMN @extschema@.cleanup_holds.held_at IS 'when the hold was made';
 COMMENT ON COLUMN @extschema@.cleanup_holds.file IS 'path relative to the upload directory';
 
 CREATE VIEW @extschema@.cleanup_backups AS
@@ -276,14 +279,15 @@ WHERE f.state IN ('pending', 'trashed') AND f.due_at > f.condemned_at;
 COMMENT ON VIEW @extschema@.cleanup_backups IS
 'cleaned files that are still kept aside: cleanup_restore() puts them back';
 COMMENT ON COLUMN @extschema@.cleanup_backups.run_id IS 'the run that cleaned the file';
-COMMENT ON COLUMN @extschema@.cleanup_backups.trashed_at IS 'when the file was condemned';
+COMMENT ON COLUMN @extschema@.cleanup_backups.trashed_at IS 'when the file was condemned (condemned_at in cleanup_files); some moments later the file was in the trash';
 COMMENT ON COLUMN @extschema@.cleanup_backups.reason IS 'orphan, failed_session or unknown, as in cleanup_files';
 COMMENT ON COLUMN @extschema@.cleanup_backups.session_id IS 'the failed session; NULL: an orphan';
-COMMENT ON COLUMN @extschema@.cleanup_backups.expires_at IS 'from when on the backup is destroyed';
+COMMENT ON COLUMN @extschema@.cleanup_backups.expires_at IS 'when the backup is due to be destroyed (due_at in cleanup_files)';
 COMMENT ON COLUMN @extschema@.cleanup_backups.file IS 'path relative to the upload directory';
-COMMENT ON COLUMN @extschema@.cleanup_backups.size IS 'bytes';
-COMMENT ON COLUMN @extschema@.cleanup_backups.path IS 'where the file lies, for whoever has to do without the database; in a bucket: its key, below a delete marker';
-COMMENT ON COLUMN @extschema@.cleanup_backups.total_size IS 'bytes of all of them';
+COMMENT ON COLUMN @extschema@.cleanup_backups.size IS 'size of the file in bytes';
+COMMENT ON COLUMN @extschema@.cleanup_backups.path IS
+'where the file lies, for a person who has to do without the database; in a bucket: its key, below a delete marker';
+COMMENT ON COLUMN @extschema@.cleanup_backups.total_size IS 'bytes of all backups';
 
 --
 -- Figures that only grow, whatever of the history is forgotten
@@ -299,7 +303,7 @@ COMMENT ON TABLE @extschema@.cleanup_totals IS
 'the counters of cleanup_metrics, since the extension was created; maintained by triggers on cleanup_files and cleanup_runs';
 COMMENT ON COLUMN @extschema@.cleanup_totals.name IS 'name of the figure, without the prefix that cleanup_metrics gives it';
 COMMENT ON COLUMN @extschema@.cleanup_totals.value IS 'files, runs or bytes, as the name says';
-COMMENT ON COLUMN @extschema@.cleanup_totals.label IS 'reason or status that is counted; empty: there is but one';
+COMMENT ON COLUMN @extschema@.cleanup_totals.label IS 'reason or status that is counted; empty: the figure has no label';
 
 CREATE FUNCTION @extschema@.cleanup_count_files() RETURNS trigger
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
@@ -334,7 +338,7 @@ COMMENT ON TABLE @extschema@.cleanup_schedule IS
 COMMENT ON COLUMN @extschema@.cleanup_schedule.only_row IS 'always true: the table has one row';
 COMMENT ON COLUMN @extschema@.cleanup_schedule.schedule_hour IS 'audio_cleanup.cleanup_schedule_hour';
 COMMENT ON COLUMN @extschema@.cleanup_schedule.timezone IS 'name of the time zone of the hour';
-COMMENT ON COLUMN @extschema@.cleanup_schedule.since IS 'since when these two have been in force';
+COMMENT ON COLUMN @extschema@.cleanup_schedule.since IS 'since when schedule_hour and timezone have been in force';
 
 --
 -- Mails to be sent, about runs that have ended; not dumped: a restored
@@ -355,11 +359,11 @@ COMMENT ON TABLE @extschema@.cleanup_mail IS
 'the outbox: one row for each run that mail is sent about; maintained by a background worker; rows are forgotten after 30 days; not carried by pg_dump';
 COMMENT ON COLUMN @extschema@.cleanup_mail.run_id IS 'the run that the mail is about';
 COMMENT ON COLUMN @extschema@.cleanup_mail.created_at IS 'when the run ended';
-COMMENT ON COLUMN @extschema@.cleanup_mail.tries IS 'how often it was tried to send the mail';
+COMMENT ON COLUMN @extschema@.cleanup_mail.tries IS 'number of tries to send the mail';
 COMMENT ON COLUMN @extschema@.cleanup_mail.next_try_at IS 'NULL: sent, or if sent_at is NULL too, given up after two days';
-COMMENT ON COLUMN @extschema@.cleanup_mail.sent_at IS 'when all had got it';
-COMMENT ON COLUMN @extschema@.cleanup_mail.sent_to IS 'addresses for which the mail server has taken it';
-COMMENT ON COLUMN @extschema@.cleanup_mail.error IS 'what went wrong the last time, in the words of the mail server';
+COMMENT ON COLUMN @extschema@.cleanup_mail.sent_at IS 'when all receivers had got the mail';
+COMMENT ON COLUMN @extschema@.cleanup_mail.sent_to IS 'addresses for which the mail server has taken the mail';
+COMMENT ON COLUMN @extschema@.cleanup_mail.error IS 'what went wrong at the last try, in the words of the mail server';
 
 --
 -- To look
@@ -397,20 +401,20 @@ CREATE VIEW @extschema@.cleanup_progress AS SELECT * FROM @extschema@.cleanup_pr
 COMMENT ON VIEW @extschema@.cleanup_progress IS
 'a row for each run under way in the cluster, in any session; empty unless audio_cleanup is in shared_preload_libraries';
 COMMENT ON COLUMN @extschema@.cleanup_progress.pid IS 'process that makes the run';
-COMMENT ON COLUMN @extschema@.cleanup_progress.datname IS 'its database';
+COMMENT ON COLUMN @extschema@.cleanup_progress.datname IS 'database of the run';
 COMMENT ON COLUMN @extschema@.cleanup_progress.trigger IS 'sql, schedule, startup or catch-up, as in cleanup_runs';
 COMMENT ON COLUMN @extschema@.cleanup_progress.dry_run IS 'true: nothing is deleted';
 COMMENT ON COLUMN @extschema@.cleanup_progress.bytes_freed IS 'bytes given back to the file system';
 COMMENT ON COLUMN @extschema@.cleanup_progress.started_at IS 'when the run began';
-COMMENT ON COLUMN @extschema@.cleanup_progress.elapsed IS 'time since then';
-COMMENT ON COLUMN @extschema@.cleanup_progress.run_id IS 'NULL while it is not recorded: a dry run, or before the files are known';
+COMMENT ON COLUMN @extschema@.cleanup_progress.elapsed IS 'time since started_at';
+COMMENT ON COLUMN @extschema@.cleanup_progress.run_id IS 'number of the run; NULL while the run is not recorded: a dry run, or before the files are known';
 COMMENT ON COLUMN @extschema@.cleanup_progress.phase IS
 'starting, walking, matching, judging, waiting for writers, condemning, capturing, deleting';
 COMMENT ON COLUMN @extschema@.cleanup_progress.files_walked IS 'audio files seen in the upload directory';
 COMMENT ON COLUMN @extschema@.cleanup_progress.files_matched IS 'of these, referred to by a row';
 COMMENT ON COLUMN @extschema@.cleanup_progress.files_condemned IS 'files to be dealt with';
 COMMENT ON COLUMN @extschema@.cleanup_progress.files_done IS 'of these, dealt with by this process';
-COMMENT ON COLUMN @extschema@.cleanup_progress.remaining IS 'estimate; NULL while there is nothing to go by';
+COMMENT ON COLUMN @extschema@.cleanup_progress.remaining IS 'estimate of the time that is left; NULL while there is nothing to go by';
 
 CREATE FUNCTION @extschema@.cleanup_check(OUT check_name text, OUT status text, OUT detail text, OUT hint text)
 RETURNS SETOF record
@@ -538,7 +542,7 @@ COMMENT ON VIEW @extschema@.cleanup_metrics IS
 'figures for a monitoring system, by the names of Prometheus; cheap to read: no directory is walked and no source is read';
 COMMENT ON COLUMN @extschema@.cleanup_metrics.name IS 'name of the figure';
 COMMENT ON COLUMN @extschema@.cleanup_metrics.help IS 'what the figure says';
-COMMENT ON COLUMN @extschema@.cleanup_metrics.labels IS 'such as {"reason": "orphan"}; {} if there is none';
+COMMENT ON COLUMN @extschema@.cleanup_metrics.labels IS 'such as {"reason": "orphan"}; {} if the figure has no label';
 COMMENT ON COLUMN @extschema@.cleanup_metrics.value IS 'bytes, seconds, seconds since 1970, or a number of things, as the name says';
 COMMENT ON COLUMN @extschema@.cleanup_metrics.type IS 'counter: only ever grows; gauge: goes up and down';
 

@@ -261,7 +261,7 @@ copy_tree()
 {
     mkdir -p "$1"
     tar -C "$root" -cf - --exclude-vcs --exclude='*.o' --exclude='*.bc' --exclude='*.so' --exclude='./src/*/*.inc' \
-        --exclude='./*--*--*.sql' --exclude=./results --exclude=./output_iso --exclude=./log --exclude='./tmp_check*' --exclude='./regression.*' --exclude=./unit/.flags . |
+        --exclude='./*--*--*.sql' --exclude=./exports.list --exclude=./results --exclude=./output_iso --exclude=./log --exclude='./tmp_check*' --exclude='./regression.*' --exclude=./unit/.flags . |
         tar -C "$1" --no-same-owner -xf -
     chmod -R u+rwX,go+rX "$1"
 }

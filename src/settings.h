@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * settings.h
- *	  The audio_cleanup.* settings, and a snapshot of them for one run.
+ *	  The settings, and a snapshot of them that nobody writes to.
  *
- * A run reads its settings once.  A SET or a reload during the run does not
+ * A run reads its settings (audio_cleanup.*) once.  A SET or a reload during the run does not
  * change the snapshot.
  *
  * Copyright (c) 2026, audio_cleanup contributors

@@ -55,6 +55,7 @@ my ($rc, undef, $stderr) = $new->psql('postgres', 'SELECT cleanup_all()');
 isnt($rc, 0, 'a run is refused');
 like($stderr, qr/in another cluster \(system identifier \d+\).*pg_upgrade/, '... it says what has happened');
 like($stderr, qr/HINT:.*old cluster.*SELECT cleanup_claim_upload_dir\(\)/, '... and what to do');
+like($stderr, shown_error('pg_upgrade'), '... as docs/operations.md shows it');
 like($new->safe_psql('postgres', q{SELECT detail || hint FROM cleanup_check() WHERE check_name = 'claim'}),
 	qr/pg_upgrade.*cleanup_claim_upload_dir/s, 'so does the doctor');
 is_deeply([ sort keys %{ trashed_files($dir) } ], [ 'a.mp3', 'b.mp3' ], 'nothing has moved');

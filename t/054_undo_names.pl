@@ -1,4 +1,4 @@
-# The same with names: taken ones, hostile ones, ones that cannot be written, and
+# Undo with names: taken ones, hostile ones, ones that cannot be written; and with
 # rows that were edited.
 
 use strict;

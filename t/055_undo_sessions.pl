@@ -1,4 +1,4 @@
-# The same with the columns of failed sessions, holds, and patience: nothing is
+# Undo with the columns of failed sessions, holds, and patience: nothing is
 # lost, nothing is said to be done that is not, nothing leaks.
 
 use strict;

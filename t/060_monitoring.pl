@@ -189,6 +189,13 @@ is($scraped->{'audio_cleanup_runs_total{status=done}'}, 1, 'the run');
 ok($scraped->{'audio_cleanup_last_success_timestamp_seconds{}'} > time - 600, 'which was a success');
 ok($scraped->{'audio_cleanup_next_run_timestamp_seconds{}'} > time, 'the next one is to come');
 
+# what monitoring/README.md shows of it, whatever the values
+foreach my $line (slurp_file("$monitoring/README.md") =~ /^(audio_cleanup_\w+\{.*\} \d+)$/mg)
+{
+	my $pattern = quotemeta($line) =~ s/(datname|server)\\=\\".*?\\"/$1="[^"]+"/gr =~ s/\d+$/\\d+/r;
+	like(get($exporter), qr/^$pattern$/m, "as monitoring/README.md shows it: $line");
+}
+
 # ---- Prometheus ----
 
 # the real rules, but that nothing has to last

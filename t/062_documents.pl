@@ -1,6 +1,7 @@
 # What README.md and docs/ show is what the program does: each statement of an
 # SQL block can be analyzed, and the columns of the output below it are those
 # that the statement returns.  The reference has each object and each setting.
+# Links lead somewhere, and t/README.md has a line for each test.
 
 use strict;
 use warnings;
@@ -109,5 +110,57 @@ foreach my $setting (@settings)
 	is((split / /, $shown_default =~ tr/`//dr)[0], $default, "docs/reference.md: the default of $name");
 }
 like($reference, qr/`\Q$_->[1]\E`/, 'docs/reference.md: the extensions') foreach grep { $_->[0] eq 'audio_extensions' } @settings;
+
+# each link within the checkout leads to a file, and to a heading in it
+
+# The headings of a document as the names by which links call them.
+sub anchors
+{
+	my ($text) = @_;
+	my %anchors;
+
+	$text =~ s/^```.*?^```$//msg;
+	while ($text =~ /^#+ (.*?)\s*$/mg)
+	{
+		my $anchor = lc($1) =~ s/\[([^]]*)\]\([^)]*\)/$1/gr =~ s/[^\w -]//gr =~ tr/ /-/r;
+		$anchors{$anchor} = 1;
+	}
+	return \%anchors;
+}
+
+sub leads_somewhere
+{
+	my ($path, $link) = @_;
+	my ($file, $anchor) = split /#/, $link, 2;
+	my $target = $file eq '' ? $path : $path =~ s{[^/]*$}{$file}r;
+
+	return -e $target && (!defined $anchor || anchors(slurp_file($target))->{$anchor});
+}
+
+foreach my $path (glob("$root/*.md $root/docs/*.md $root/*/README.md"))
+{
+	my @links = grep { !/^\w+:/ } slurp_file($path) =~ /\[[^]]*\]\(([^)\s]+)\)/g;
+	is_deeply([ grep { !leads_somewhere($path, $_) } @links ], [], ($path =~ s{^\Q$root/\E}{}r) . ': each link leads somewhere');
+}
+
+# README.md is short, promises what docs/safety.md promises, and has each of its brakes
+
+my $readme = slurp_file("$root/README.md");
+my $safety = slurp_file("$root/docs/safety.md");
+my ($promises) = $safety =~ /^(1\. \*\*.*?^6\. .*?\n)\n/ms;
+
+sub brakes
+{
+	my ($text) = @_;
+	my ($table) = $text =~ /^(\| `blocked_by` \|.*?\n)\n/ms;
+	return [ sort map { /`(\w+)`/g } map { (split / \| /)[0] } grep { /^\| `/ } split /\n/, $table =~ s/^.*\n//r ];
+}
+
+ok(defined $promises && index($readme, $promises) >= 0, 'README.md and docs/safety.md promise the same');
+is_deeply(brakes($readme), brakes($safety), 'README.md and docs/safety.md have the same brakes');
+cmp_ok($readme =~ tr/\n//, '<=', 250, 'README.md has at most 250 lines');
+
+is_deeply([ slurp_file("$root/t/README.md") =~ /^\| `(\w+\.pl)` \| \S.* \|$/mg ],
+	[ map { s{.*/}{}r } sort glob("$root/t/[0-9]*.pl") ], 't/README.md: a line for each test');
 
 done_testing();

@@ -125,6 +125,7 @@ foreach my $call ('SELECT cleanup_all()', 'SELECT cleanup_status()', 'CALL clean
 		qr/has version 1\.0 in this database, and its library has version [\d.]+\nHINT:  Run ALTER EXTENSION audio_cleanup UPDATE\.$/m,
 		"refused with the command: $call");
 }
+like(($node->psql('postgres', 'SELECT cleanup_all()'))[2], shown_error('Upgrade'), '... as docs/operations.md shows it');
 
 # by night: one line a day, and other databases are cleaned
 $sql->('CREATE DATABASE other');

@@ -24,7 +24,7 @@ our @EXPORT = qw(
   new_server make_schema upload_dir put_file put_files add_rows empty_directory
   visible_files trashed_files state_sql read_file sql_json sql_error wait_until wait_for_drain
   violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired
-  log_since log_position log_lines
+  log_since log_position log_lines shown_error
   start_shard change_settings set_setting set_schedule_clock set_clock launcher_says let_day_pass runs crash_server comes_back_after
 );
 
@@ -50,6 +50,20 @@ $ENV{PGCTLTIMEOUT} //= $wait_seconds;
 		$session->{timeout}->start();
 		return $quit->($session);
 	};
+}
+
+# ---- documents ----
+
+# The error that a section of docs/operations.md shows, as a regular expression: "..." stands for what differs.
+sub shown_error
+{
+	my ($heading) = @_;
+	my ($section) = slurp_file(dirname(__FILE__) . '/../docs/operations.md') =~ /^## \Q$heading\E\n(.*?)(?=^## |\z)/ms;
+	my @lines = $section =~ /^    ((?:ERROR|DETAIL|HINT):  .*)$/mg;
+
+	die "docs/operations.md shows no error in \"$heading\"" unless @lines;
+	my $pattern = join "\n", map { join '.*', map { quotemeta } split /\Q...\E/, $_, -1 } @lines;
+	return qr/$pattern/;
 }
 
 # ---- servers ----

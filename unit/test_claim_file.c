@@ -203,16 +203,6 @@ outcome_of(FileResult result)
 	return result.outcome;
 }
 
-static void
-is_failure(FileResult result, int errnum, const char *failure, const char *text)
-{
-	if (!ok(result.outcome == FILE_FAILED && result.errnum == errnum &&
-			strcmp(result.failure, failure) == 0, "%s", text))
-		diag("outcome %d, errno %d (%s), failure %s", result.outcome,
-			 result.errnum, strerror(result.errnum),
-			 result.failure ? result.failure : "none");
-}
-
 /*
  * Returns whether any process has locked the file, without the code under
  * test.

@@ -282,25 +282,6 @@ outcome_of(FileResult result)
 	return result.outcome;
 }
 
-static void
-is_failure(FileResult result, int errnum, const char *failure, const char *text)
-{
-	if (!ok(result.outcome == FILE_FAILED && result.errnum == errnum &&
-			(failure == NULL || strcmp(result.failure, failure) == 0), "%s", text))
-		diag("outcome %d, errno %d (%s), failure %s", result.outcome,
-			 result.errnum, strerror(result.errnum),
-			 result.failure ? result.failure : "none");
-}
-
-static double
-seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec + now.tv_nsec / 1e9;
-}
-
 
 /* ----------
  * Cases
@@ -1608,29 +1589,6 @@ test_unprivileged(void)
 	ok(store_open(top) == NULL && errno == EACCES, "searchable, not readable: EACCES");
 	must(chmod(top, 0755) == 0, "chmod");
 	store_close(store);
-}
-
-static void
-as_nobody(void (*test) (void))
-{
-	pid_t		child;
-	int			status = 0;
-
-	if (geteuid() != 0)
-	{
-		test();
-		return;
-	}
-	child = fork();
-	if (child == 0)
-	{
-		must(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0,
-			 "setuid");
-		test();
-		_exit(0);
-	}
-	waitpid(child, &status, 0);
-	is(status, 0, "the unprivileged process ended well");
 }
 
 /*

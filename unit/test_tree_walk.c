@@ -189,15 +189,6 @@ fails(FileStore *store, const char *want, const char *text)
 		pfree(got);
 }
 
-static double
-seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec + now.tv_nsec / 1e9;
-}
-
 
 static void
 plant(void)
@@ -502,29 +493,6 @@ test_foreign_folders(void)
 	put("d/@tmp", "");
 	yields(store, "@eaDir2/y.mp3|a.mp3|d/@tmp|", "the folders of others are let alone");
 	store_close(store);
-}
-
-static void
-as_nobody(void (*test) (void))
-{
-	pid_t		child;
-	int			status = 0;
-
-	if (geteuid() != 0)
-	{
-		test();
-		return;
-	}
-	child = fork();
-	if (child == 0)
-	{
-		must(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0,
-			 "setuid");
-		test();
-		_exit(0);
-	}
-	waitpid(child, &status, 0);
-	is(status, 0, "the unprivileged process ended well");
 }
 
 /* The walk does not come to `path`, for this reason, and `part` is to blame. */

@@ -82,9 +82,9 @@ drain_settle_missing(Drain *drain, LedgerFile *file)
 }
 
 /*
- * The transaction of a caller may be rolled back, and then the row would still say
- * "trashed".  So the commit destroys the file, and the next drain finds that it is
- * missing.
+ * Leaves the destruction to the commit of the caller's transaction: after a
+ * rollback the row would still say "trashed".  The next drain finds that the
+ * file is missing.
  */
 static void
 destroy_at_commit(Drain *drain, LedgerFile *file)

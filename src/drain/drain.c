@@ -5,10 +5,10 @@
  *	  condemned.
  *
  * Only the rows of cleanup_files say what is to be done.  A drain finds the place
- * of each file, and brings the file one state further.  It does not matter which
- * process worked on the file before, or how far that process came: a drain does
- * the same after a success, after a crash, and after a COMMIT PREPARED of last
- * week.  A drain does this work in this order:
+ * of each file, and brings the file one state further, whichever process worked
+ * on the file before, and however far that process came: a drain does the same
+ * after a success, after a crash, and after a COMMIT PREPARED of last week.  The
+ * order of the work is:
  *
  *	1.	Files that a person wants restored are put back (-> restored); if the
  *		name is taken, the file stays in the trash (-> trashed).
@@ -163,10 +163,13 @@ drain_make_durable(Drain *drain)
 
 	drain->sync_us = time_monotonic_us() - began;
 	if (errnum != 0)
+	{
+		errno = errnum;
 		ereport(ERROR,
 				(errcode(ERRCODE_IO_ERROR),
-				 errmsg("could not fsync below upload directory \"%s\": %s",
-						drain->context.settings->upload_dir, strerror(errnum))));
+				 errmsg("could not fsync below upload directory \"%s\": %m",
+						drain->context.settings->upload_dir)));
+	}
 }
 
 /* Returns whether this drain has nothing more to do with the file. */

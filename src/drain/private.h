@@ -163,8 +163,9 @@ extern const char drain_why_let_live[];
  * Puts a captured file back that is not the file of its row (FILE_REPLACED), as
  * it is now.  Only we make names in the trash, so somebody has written into the
  * file: a process that had the file open since before its capture, or that
- * knows another hard link.  Adds that to *why, a text for people, or NULL.
- * Returns the result; any other result as it is.
+ * knows another hard link.  Adds that somebody has written to *why, a text for
+ * people, or NULL.  Returns the result of putting the file back, or any other
+ * result of `returned` as it is.
  */
 extern FileResult drain_put_changed_back(Drain *drain, const StoreReturned *returned, const char **why);
 extern const char drain_changed_in_trash[];
@@ -177,10 +178,10 @@ extern bool drain_is_written(Drain *drain, const LedgerFile *file, FileResult re
 
 /*
  * Puts a file back that nobody needs, and that somebody has written into in the
- * trash: it is not the file that was condemned.  Sets the state "skipped", or
+ * trash: the file is no longer the condemned file.  Sets the state "skipped", or
  * "trashed" if the name is taken; in the transaction of a caller the row does not
  * change.  Returns false, and does nothing, if the trash has no such file, or
- * it cannot be put back for another reason.
+ * the file cannot be put back for another reason.
  */
 extern bool drain_return_changed(Drain *drain, LedgerFile *file);
 

@@ -256,9 +256,8 @@ settle_returned(Drain *drain, LedgerFile *file, const StoreReturned *returned)
 }
 
 /*
- * A file with a note was marked because it is needed: the file stays in the
- * trash if the trash has a newer file of the same name by now.  Returns
- * whether the file stays.
+ * Returns whether a file with a note, which says why the file is needed, stays
+ * in the trash, because the trash has a newer file of the same name by now.
  */
 static bool
 is_outdated(Drain *drain, LedgerFile *file)

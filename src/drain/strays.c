@@ -261,9 +261,9 @@ renumber_run(Strays *strays, int64 run_id)
 }
 
 /*
- * Leaves out runs whose numbers no lost run of this database can have.  Whoever
- * may write into a bucket can make a folder of any name, and the next run gets
- * a greater number than all that are known.  Returns how many are left.
+ * Leaves out runs whose numbers no lost run of this database can have.  A user
+ * who may write into a bucket can make a folder of any name, and the next run
+ * gets a greater number than all known runs.  Returns how many runs are left.
  */
 static int
 leave_out_far_runs(Strays *strays, int64 *runs, int n)

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * guard/brake.h
- *	  A brake is one reason why nothing may be deleted now.
+ *	  Brakes, claims and holds: the reasons why nothing may be deleted now.
  *
- * A real run raises its first brake as an ERROR; a dry run collects and
- * reports all brakes.
+ * A brake is one of these reasons.  A real run raises its first brake as an
+ * ERROR; a dry run collects and reports all brakes.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

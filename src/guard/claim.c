@@ -396,7 +396,7 @@ find_other_owner(const char *path, bool may_be_closed)
 
 	if (store == NULL)
 		return errno == ENOENT || (may_be_closed && errno == EACCES) ? NULL :
-			psprintf("Whether somebody has claimed \"%s\" cannot be told: %s.", path, strerror(errno));
+			psprintf("Whether somebody has claimed \"%s\" cannot be told: %m.", path);
 	result = store_read_claim(store, text);
 	store_close(store);
 	CHECK_FOR_INTERRUPTS();

@@ -1,12 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * ledger/ledger.h
- *	  The tables of runs and their files.
+ *	  The extension's own tables: runs, files, backups, history.
  *
- * runs.c, files.c, uploads.c and outcome.c implement these functions.  Every function
- * needs SPI and acts as the owner of the extension.  Any failure is an ERROR.
- * Results are allocated in the current memory context, and lists hold char *,
- * unless a comment says otherwise.
+ * This header has the tables of runs and their files: runs.c, files.c,
+ * uploads.c and outcome.c implement its functions.  Every function needs SPI
+ * and acts as the owner of the extension.  Any failure is an ERROR.  Results
+ * are allocated in the current memory context, and lists have elements of
+ * char *, unless a comment says otherwise.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -81,8 +82,8 @@ extern void ledger_end_batches(const Extension *extension, int64 run_id);
 
 /*
  * Records that the run has met `n` errors that are about none of its files, and
- * `message`, a text for people.  The run must have seen all files.  It ends as
- * 'failed'.
+ * `message`, a text for people.  The run must have seen all files.  The run
+ * ends as 'failed'.
  */
 extern void ledger_note_errors(const Extension *extension, int64 run_id, int64 n, const char *message);
 

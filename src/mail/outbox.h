@@ -1,7 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * mail/outbox.h
- *	  Mails that wait to be sent: SQL on cleanup_mail, and the start of a worker.
+ *	  Writes and sends mails about runs; no run waits for a mail server.
+ *
+ * The outbox has the mails that wait to be sent.  This header has the SQL on
+ * cleanup_mail, and the start of a worker.
  *
  * Every function needs SPI and acts as the owner of the extension.  Any
  * failure is an ERROR.

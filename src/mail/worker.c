@@ -65,7 +65,7 @@ typedef struct Delivery
 
 /* Begins a transaction.  Returns NULL if the extension is gone. */
 static Extension *
-begin(void)
+begin_mail_step(void)
 {
 	Extension  *extension;
 
@@ -81,7 +81,7 @@ begin(void)
 static bool
 take(Delivery *delivery)
 {
-	Extension  *extension = begin();
+	Extension  *extension = begin_mail_step();
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 
 	delivery->mail = NULL;
@@ -117,7 +117,7 @@ make_up(Delivery *delivery)
 
 	if (delivery->mail->n_to == 0)
 		return;
-	delivery->extension = begin();
+	delivery->extension = begin_mail_step();
 	caller = MemoryContextSwitchTo(delivery->context);
 	if (delivery->extension != NULL && (error = sql_try(compose, delivery)) != NULL)
 	{
@@ -146,7 +146,7 @@ send_it(Delivery *delivery)
 }
 
 static void
-say(const Delivery *delivery)
+tell_failure(const Delivery *delivery)
 {
 	const MailerResult *result = delivery->result;
 
@@ -163,8 +163,8 @@ record(const Delivery *delivery)
 	const MailerResult *result = delivery->result;
 	Extension  *extension;
 
-	say(delivery);
-	extension = begin();
+	tell_failure(delivery);
+	extension = begin_mail_step();
 	if (extension == NULL)
 		;
 	else if (result == NULL)
@@ -199,11 +199,11 @@ send_all(MemoryContext context)
 
 /* ------------------------------------------------------------------- order --- */
 
-/* Takes a lock on the mails of this database.  Returns false if another process has it. */
+/* Takes a lock on the mails of this database.  Returns false if another process has the lock. */
 static bool
 try_lock(LockName which)
 {
-	Extension  *extension = begin();
+	Extension  *extension = begin_mail_step();
 	bool		mine = extension != NULL && lock_try(extension, which);
 
 	if (mine && which == LOCK_SENDING)
@@ -218,7 +218,7 @@ try_lock(LockName which)
 static void
 unlock(LockName which)
 {
-	Extension  *extension = begin();
+	Extension  *extension = begin_mail_step();
 
 	if (extension != NULL)
 		lock_release(extension, which);
@@ -232,7 +232,7 @@ unlock(LockName which)
 static long
 time_to_next(void)
 {
-	Extension  *extension = begin();
+	Extension  *extension = begin_mail_step();
 	TimestampTz due_at = 0;
 	long		ms = -1;
 

@@ -1,7 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * names/file_key.h
- *	  The rules by which a reference protects a file.
+ *	  Decides whether a text names a file. Pure functions.
+ *
+ * This header has the rules by which a reference protects a file.
  *
  * A reference is the text that an application wrote into a column: a bare
  * name, a path, a URL, a list of these, a document that mentions names.  A

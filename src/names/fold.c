@@ -6,8 +6,8 @@
  * Unicode: a text is decomposed (by PostgreSQL's own tables), case folded
  * letter by letter in the C.UTF-8 locale of the C library, and then composed
  * (NFC).  The order matters, because some letters are composed in one case
- * only.  This is not full case folding: "SS" is not folded like the German
- * sharp s.  If folding makes two names equal, both files are kept.
+ * only.  Folding is not full case folding: "SS" is not folded like the
+ * German sharp s.  If folding makes two names equal, both files are kept.
  *
  * A long text is folded in stretches.  A stretch ends before a letter that
  * cannot be composed with the letter before it, so that a name is folded in

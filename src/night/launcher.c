@@ -466,7 +466,7 @@ sleep_until_needed(const Launcher *launcher)
 /* -------------------------------------------------------------------- main --- */
 
 static void
-begin(Launcher *launcher)
+begin_launcher(Launcher *launcher)
 {
 	memset(launcher, 0, sizeof(*launcher));
 	launcher->context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup launcher",
@@ -512,7 +512,7 @@ cleanup_launcher_main(Datum unused)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
-	begin(&launcher);
+	begin_launcher(&launcher);
 	for (;;)
 	{
 		work(&launcher);

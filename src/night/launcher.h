@@ -1,7 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * night/launcher.h
- *	  The background worker that knows the schedule, and starts night workers.
+ *	  Knows when, and starts the process that cleans.
+ *
+ * The launcher is a background worker that knows the schedule, and starts a
+ * night worker for each database that is to be cleaned.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -23,17 +23,17 @@
 /* for use in E'', which has one meaning under any standard_conforming_strings */
 #define OUR_CALLS "\\\\mcleanup_(run|all|orphaned_files|failed_sessions)\\\\M"
 
-typedef struct Search
+typedef struct CronSearch
 {
 	Oid			extension;		/* OID of pg_cron */
 	Oid			table;
 	List	   *databases;
 	List	   *jobs;
 	MemoryContext context;
-} Search;
+} CronSearch;
 
 static bool
-find_table(Search *search)
+find_cron_table(CronSearch *search)
 {
 	bool		found;
 
@@ -56,7 +56,7 @@ find_table(Search *search)
 static void
 read_jobs(void *arg)
 {
-	Search	   *search = arg;
+	CronSearch *search = arg;
 	MemoryContext caller;
 	int			n;
 
@@ -86,11 +86,11 @@ read_jobs(void *arg)
 List *
 cron_jobs(const Extension *extension, List *databases)
 {
-	Search		search = {.databases = databases,.context = CurrentMemoryContext};
+	CronSearch	search = {.databases = databases,.context = CurrentMemoryContext};
 	ActingAs	saved;
 
 	role_act_as(extension->owner, &saved);
-	if (find_table(&search))
+	if (find_cron_table(&search))
 		(void) sql_try(read_jobs, &search);
 	role_stop_acting(&saved);
 	return search.jobs;

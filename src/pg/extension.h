@@ -1,7 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * pg/extension.h
- *	  The extension as the server knows it: its schema, and its owner.
+ *	  What the server gives us: SQL, locks, roles, workers, the end of a
+ *	  transaction; knows no file.
+ *
+ * This header has the extension as the server knows it: its schema, and its
+ * owner.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -144,9 +144,9 @@ acquire_run_lock(void *arg)
 }
 
 /*
- * Takes the lock that DROP EXTENSION takes first.  Anybody may lock an
- * extension, by ALTER FUNCTION ... DEPENDS ON EXTENSION with a function of his
- * own, for any time.  So the wait has an end, and work goes on
+ * Takes the lock that DROP EXTENSION takes first.  Any role may lock an
+ * extension, by ALTER FUNCTION ... DEPENDS ON EXTENSION with a function that
+ * the role owns, for any time.  So the wait has an end, and work goes on
  * without the lock: a DROP EXTENSION that is that slow can end in a deadlock,
  * which is an ERROR and does no harm.
  */

@@ -286,7 +286,7 @@ progress_look(void (*look) (const ProgressView *view, void *arg), void *arg)
 }
 
 static void
-tell(void)
+tell_caller(void)
 {
 	ProgressView view;
 
@@ -308,5 +308,5 @@ progress_tick(void)
 	if (MyBackendType == B_BG_WORKER && !PostmasterIsAlive())
 		proc_exit(1);
 	if (mine != NULL && tell_client && time_monotonic_us() - told_at >= TELL_EVERY_US)
-		tell();
+		tell_caller();
 }

@@ -13,10 +13,10 @@
 #include "nodes/pg_list.h"
 
 /*
- * Gives settings the values that the server has for this database, whatever
- * the session, its client or its role has set, until the GUC nest level of the
- * caller ends.  These are the settings that tell how values are written, and
- * the settings of applications.  Needs SPI.
+ * Gives the settings of applications, and the settings that tell how values
+ * are written, the values that the server has for this database, whatever the
+ * session, its client or its role has set.  The values last until the GUC nest
+ * level of the caller ends.  Needs SPI.
  */
 extern void session_use_server_settings(void);
 

@@ -156,7 +156,10 @@ look_at_clearing(CleanupPlan *plan, List *sources)
 	return can_clear;
 }
 
-/* Notes the error that has ended a try to clear a source.  The caller may see more of it than the readers of the history. */
+/*
+ * Notes the error that has ended a try to clear a source.  The caller may see
+ * more of the error than the readers of the history.
+ */
 static void
 note_error(CleanupPlan *plan, const Source *source, ErrorData *error)
 {

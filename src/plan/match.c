@@ -320,7 +320,7 @@ write_keys(int64 file, const char *path, void *arg)
 }
 
 static void
-add_file(int64 file, const char *path, void *arg)
+add_path(int64 file, const char *path, void *arg)
 {
 	match_add(arg, path);
 }
@@ -330,7 +330,7 @@ match_begin_again(Match *match)
 {
 	Match	   *again = match_begin(match->settings, match->claim);
 
-	scan_names(match, NULL, add_file, again);
+	scan_names(match, NULL, add_path, again);
 	match_end(match);
 	return again;
 }

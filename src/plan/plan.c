@@ -119,8 +119,8 @@ make_call(void *arg)
 /*
  * A preview keeps no lock.  The caller may have no right to the tables that
  * the preview has read, and may leave the transaction open: a lock would hold
- * up everybody who changes such a table, and everybody who then waits behind
- * them.
+ * up each session that changes such a table, and all sessions that wait behind
+ * that session.
  */
 Jsonb *
 plan_call(CleanWhat what, bool dry_run, bool force, PlanWork work, void *arg)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * plan/plan.h
- *	  Decides which files go: walk -> match -> brakes -> condemn.
+ *	  Decides which files go: survey, judge, condemn, recheck.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -125,7 +125,7 @@ compare_key(KeyFamily family, uint64 key, const char *text, size_t len, void *ar
 }
 
 static bool
-look_at_row(const SourceRow *row, void *arg)
+search_row(const SourceRow *row, void *arg)
 {
 	Search	   *search = arg;
 
@@ -147,20 +147,20 @@ typedef struct Candidate
 	double		rows;
 } Candidate;
 
-typedef struct Look
+typedef struct TableLook
 {
 	Search	   *search;
 	const Candidate *candidate;
-} Look;
+} TableLook;
 
 static void
 look_at_table(void *arg)
 {
-	const Look *look = arg;
+	const TableLook *look = arg;
 
 	if (ConditionalLockRelationOid(look->candidate->table.relid, AccessShareLock))
 		sources_sample(&look->candidate->table, look->candidate->rows, look->search->deadline,
-					   look_at_row, look->search);
+					   search_row, look->search);
 }
 
 static List *
@@ -250,7 +250,7 @@ unregistered_search(CleanupPlan *plan, bool everything)
 		take_sample(search);
 		foreach_ptr(const Candidate, candidate, list_tables(plan, everything))
 		{
-			Look		look = {search, candidate};
+			TableLook	look = {search, candidate};
 
 			if (time_monotonic_us() >= search->deadline)
 				break;

@@ -3,10 +3,10 @@
  * run/batches.c
  *	  A run that commits in batches.
  *
- * The run commits the files that it condemns, and drains them in steps.  So it
- * can report the outcome of the files at its end, and a run that is cut short
- * keeps what it has done.  The sources are read equally often for a million
- * files and for one file.
+ * The run commits the files that it condemns, and drains these files in steps.
+ * So the run can report the outcome of the files at its end, and the work of a
+ * run that is cut short is kept.  The sources are read equally often for a
+ * million files and for one file.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -127,7 +127,7 @@ is_name_free(Restoring *restoring, const LedgerFile *file)
 
 /* Counts a file that is at `path` again, now or after the commit. */
 static void
-add_file(Restoring *restoring, LedgerFile *file, const char *state, const char *path)
+add_to_batch(Restoring *restoring, LedgerFile *file, const char *state, const char *path)
 {
 	file->new_state = state;
 	restoring->files = report_append(restoring->files, restoring->context->settings->report_limit, path);
@@ -138,7 +138,7 @@ add_file(Restoring *restoring, LedgerFile *file, const char *state, const char *
 static void
 mark_file(Restoring *restoring, LedgerFile *file)
 {
-	add_file(restoring, file, "restoring", ledger_target(file));
+	add_to_batch(restoring, file, "restoring", ledger_target(file));
 	if (store_is_quick(drain_store(restoring->drain)) && restoring->in_batch++ < AT_COMMIT_FILES)
 		at_commit_add(restoring->batch, file->path, ledger_target(file), &file->identity);
 }
@@ -150,7 +150,7 @@ mark_file(Restoring *restoring, LedgerFile *file)
 static void
 note_in_place(Restoring *restoring, LedgerFile *file)
 {
-	add_file(restoring, file, "restored", file->path);
+	add_to_batch(restoring, file, "restored", file->path);
 	file->error = "it was in its place";
 	file->restore_as = NULL;
 }
@@ -165,13 +165,13 @@ is_changed(const Restoring *restoring, const LedgerFile *file, FilePlace place)
 }
 
 static void
-judge_file(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
+judge_captured(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 {
 	if (is_changed(restoring, file, located->place))
 	{
 		/* the commit does not move such a file: a drain puts it back */
 		if (is_name_free(restoring, file))
-			add_file(restoring, file, "restoring", ledger_target(file));
+			add_to_batch(restoring, file, "restoring", ledger_target(file));
 		return;
 	}
 	switch (located->place)
@@ -235,7 +235,7 @@ expect_names(Restoring *restoring, const LedgerFile *files, const StoreLocated *
 }
 
 static void
-judge_files(Restoring *restoring, LedgerFile *files, int n)
+judge_all_captured(Restoring *restoring, LedgerFile *files, int n)
 {
 	StoreLocated *located = palloc(sizeof(StoreLocated) * n);
 
@@ -250,7 +250,7 @@ judge_files(Restoring *restoring, LedgerFile *files, int n)
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		judge_file(restoring, &files[i], &located[i]);
+		judge_captured(restoring, &files[i], &located[i]);
 	}
 	store_expect(drain_store(restoring->drain), NULL, 0);
 	ledger_record(restoring->context->extension, restoring->run_id, files, n);
@@ -277,7 +277,7 @@ judge_run(Restoring *restoring, int64 only_file, const char *as)
 			break;
 		after = files[n - 1].file_id;
 		files[0].restore_as = as ? as : files[0].restore_as;
-		judge_files(restoring, files, n);
+		judge_all_captured(restoring, files, n);
 	} while (n == RESTORE_BATCH);
 	at_commit_end(restoring->batch);
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * run/run.h
- *	  A run from beginning to end: plan, record, carry out, report.
+ *	  One run, or its undoing, from beginning to end.
  *
  * Results are reports, allocated in the current memory context.  A brake or a
  * failure is an ERROR.  Functions connect to SPI themselves, unless a comment

@@ -97,7 +97,7 @@ check_store(Examination *examination)
 }
 
 static void
-check_directory(const Examination *examination)
+say_directory(const Examination *examination)
 {
 	if (!has_brake(examination->found, "upload_dir"))
 		say(examination, "upload_dir", "ok",
@@ -105,7 +105,7 @@ check_directory(const Examination *examination)
 }
 
 static void
-check_claim(const Examination *examination)
+say_claim(const Examination *examination)
 {
 	if (examination->found->claim == NULL || examination->found->claim->brake != NULL)
 		return;
@@ -116,7 +116,7 @@ check_claim(const Examination *examination)
 }
 
 static void
-check_sources(const Examination *examination)
+say_sources(const Examination *examination)
 {
 	if (has_brake(examination->found, "source") || has_brake(examination->found, "no_source"))
 		return;
@@ -303,7 +303,7 @@ check_schedule(const Examination *examination)
 
 /* Reports tables that may have been forgotten: the most common way to lose files. */
 static void
-check_unregistered(const Examination *examination)
+say_unregistered(const Examination *examination)
 {
 	foreach_ptr(const char, warning, examination->found->warnings)
 		say(examination, "unregistered", "warning", warning,
@@ -365,9 +365,9 @@ examine(CleanupPlan *plan, void *arg)
 	/* somebody wants the examination to stop */
 	CHECK_FOR_INTERRUPTS();
 	say_brakes(examination);
-	check_directory(examination);
-	check_claim(examination);
-	check_sources(examination);
+	say_directory(examination);
+	say_claim(examination);
+	say_sources(examination);
 	if (examination->found->surveyed)
 	{
 		check_references(examination);
@@ -375,7 +375,7 @@ examine(CleanupPlan *plan, void *arg)
 		check_statuses(examination);
 		check_unmatched(examination);
 		plan_advise(plan);
-		check_unregistered(examination);
+		say_unregistered(examination);
 		check_uploads(examination);
 	}
 	check_tables(examination, check_mail(examination));

@@ -38,16 +38,16 @@
 /* bytes of a value that are shown */
 #define VALUE_SHOWN 10000
 
-typedef struct Reference
+typedef struct ExplainReference
 {
 	const char *source;
 	const char *column;
 	const char *session;
 	const char *value;			/* NULL: the caller may not read the value */
 	bool		failed;
-} Reference;
+} ExplainReference;
 
-typedef struct Search
+typedef struct ExplainSearch
 {
 	const KeyRules *rules;
 	const char *path;
@@ -57,7 +57,7 @@ typedef struct Search
 	List	   *references;
 	int64		count;
 	int64		failed;			/* references in failed sessions that are due */
-} Search;
+} ExplainSearch;
 
 static const Settings *
 settings_of(const CleanupPlan *plan)
@@ -66,10 +66,10 @@ settings_of(const CleanupPlan *plan)
 }
 
 static void
-add_reference(Search *search, const SourceRow *row, int column)
+explain_value(ExplainSearch *search, const SourceRow *row, int column)
 {
 	MemoryContext caller = MemoryContextSwitchTo(search->context);
-	Reference  *reference = palloc0(sizeof(Reference));
+	ExplainReference *reference = palloc0(sizeof(ExplainReference));
 
 	reference->source = row->source->name;
 	reference->column = row->source->columns[column];
@@ -81,9 +81,9 @@ add_reference(Search *search, const SourceRow *row, int column)
 }
 
 static bool
-look_at_row(const SourceRow *row, void *arg)
+explain_row(const SourceRow *row, void *arg)
 {
-	Search	   *search = arg;
+	ExplainSearch *search = arg;
 
 	CHECK_FOR_INTERRUPTS();
 	for (int i = 0; i < row->source->n_columns; i++)
@@ -94,7 +94,7 @@ look_at_row(const SourceRow *row, void *arg)
 			continue;
 		search->count++;
 		if (list_length(search->references) < ROWS_SHOWN)
-			add_reference(search, row, i);
+			explain_value(search, row, i);
 	}
 	return true;
 }
@@ -106,7 +106,7 @@ look_at_row(const SourceRow *row, void *arg)
 static bool
 count_failed_row(const SourceRow *row, void *arg)
 {
-	Search	   *search = arg;
+	ExplainSearch *search = arg;
 
 	if (row->session == NULL)
 		return true;
@@ -115,7 +115,7 @@ count_failed_row(const SourceRow *row, void *arg)
 			key_compare(search->rules, row->values[i], row->lengths[i],
 						search->path) != KEY_NO_MATCH)
 			search->failed++;
-	foreach_ptr(Reference, reference, search->references)
+	foreach_ptr(ExplainReference, reference, search->references)
 	{
 		if (reference->source == row->source->name && reference->session != NULL &&
 			strcmp(reference->session, row->session) == 0)
@@ -125,7 +125,7 @@ count_failed_row(const SourceRow *row, void *arg)
 }
 
 static void
-find_references(const CleanupPlan *plan, Search *search)
+find_references(const CleanupPlan *plan, ExplainSearch *search)
 {
 	TimestampTz failed_before = plan_failed_before(settings_of(plan));
 	Snapshot	snapshot = sources_take_snapshot();
@@ -133,7 +133,7 @@ find_references(const CleanupPlan *plan, Search *search)
 	foreach_ptr(const Source, source, plan_findings(plan)->sources)
 	{
 		search->may_show = sources_columns_to_show(source);
-		sources_read_as_of(snapshot, source, SCAN_NAMING, failed_before, look_at_row, search);
+		sources_read_as_of(snapshot, source, SCAN_NAMING, failed_before, explain_row, search);
 		sources_read_as_of(snapshot, source, SCAN_JUDGING, failed_before, count_failed_row, search);
 	}
 	UnregisterSnapshot(snapshot);
@@ -184,8 +184,8 @@ typedef struct Standing
 } Standing;
 
 static Verdict
-judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
-		   const FileIdentity *identity, const Standing *standing)
+give_verdict(const CleanupPlan *plan, const ExplainSearch *search, FileResult found,
+			 const FileIdentity *identity, const Standing *standing)
 {
 	size_t		len;
 	WalkReason	reason = walk_why_not(plan_findings(plan)->store, search->path, settings_of(plan)->recurse, &len);
@@ -230,7 +230,7 @@ judge_file(const CleanupPlan *plan, const Search *search, FileResult found,
 }
 
 static Jsonb *
-reference_to_jsonb(const Reference *reference)
+reference_to_jsonb(const ExplainReference *reference)
 {
 	JsonBuilder json;
 
@@ -273,7 +273,7 @@ add_backup(JsonBuilder *json, const CleanupPlan *plan, const char *path)
 }
 
 static Jsonb *
-make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict, FileResult found,
+make_explanation(const CleanupPlan *plan, const ExplainSearch *search, Verdict verdict, FileResult found,
 				 const FileIdentity *identity)
 {
 	JsonBuilder json;
@@ -284,7 +284,7 @@ make_explanation(const CleanupPlan *plan, const Search *search, Verdict verdict,
 	json_add_text(&json, "verdict", verdict.verdict);
 	json_add_text(&json, "reason", verdict.reason);
 	json_begin_array(&json, "references");
-	foreach_ptr(const Reference, reference, search->references)
+	foreach_ptr(const ExplainReference, reference, search->references)
 		json_add_object_element(&json, reference_to_jsonb(reference));
 	json_end_array(&json);
 	json_add_integer(&json, "reference_count", search->count);
@@ -322,7 +322,7 @@ static Jsonb *
 explain(CleanupPlan *plan, void *arg)
 {
 	const Settings *settings = settings_of(plan);
-	Search		search = {.rules = settings->rules,.context = CurrentMemoryContext};
+	ExplainSearch search = {.rules = settings->rules,.context = CurrentMemoryContext};
 	FileIdentity identity;
 	FileResult	found;
 	Standing	standing;
@@ -337,7 +337,7 @@ explain(CleanupPlan *plan, void *arg)
 	found = store_identify(plan_findings(plan)->store, search.path, &identity);
 	standing = look_up_standing(plan, search.path);
 	return make_explanation(plan, &search,
-							judge_file(plan, &search, found, &identity, &standing),
+							give_verdict(plan, &search, found, &identity, &standing),
 							found, &identity);
 }
 

@@ -43,7 +43,7 @@
 #define OWN_FAMILIES	(KEY_PATH | KEY_TAIL)
 #define AUDIO_FAMILIES	(OWN_FAMILIES | KEY_STEM | KEY_STEM_TAIL)
 
-typedef struct Search
+typedef struct MissingSearch
 {
 	const Context *context;
 	FileStore  *store;
@@ -59,14 +59,14 @@ typedef struct Search
 	TupleDesc	file_keys_desc;
 	const bool *may_show;		/* for each column of the source that is being
 								 * read, whether the caller may read it */
-} Search;
+} MissingSearch;
 
 /* The reference whose keys are being made. */
-typedef struct Reference
+typedef struct MissingReference
 {
-	Search	   *search;
+	MissingSearch *search;
 	int64		id;
-} Reference;
+} MissingReference;
 
 
 /* -------------------------------------------------------------- references --- */
@@ -77,7 +77,7 @@ typedef struct Reference
  * if both are ASCII.
  */
 static bool
-can_be_judged(const Search *search, const char *value, size_t len)
+can_be_judged(const MissingSearch *search, const char *value, size_t len)
 {
 	for (size_t i = 0; !search->rules->utf8 && i < len; i++)
 		if (IS_HIGHBIT_SET(value[i]))
@@ -91,7 +91,7 @@ can_be_judged(const Search *search, const char *value, size_t len)
  * nothing more.
  */
 static const char *
-name_alone(const Search *search, const char *value, size_t len)
+name_alone(const MissingSearch *search, const char *value, size_t len)
 {
 	char	   *name;
 	char	   *slash;
@@ -107,7 +107,7 @@ name_alone(const Search *search, const char *value, size_t len)
 }
 
 static void
-add_reference(Search *search, const SourceRow *row, const char *value, size_t len, bool may_show)
+add_reference(MissingSearch *search, const SourceRow *row, const char *value, size_t len, bool may_show)
 {
 	Datum		values[5];
 	bool		nulls[5] = {false, false, row->session == NULL, false, may_show};
@@ -121,9 +121,9 @@ add_reference(Search *search, const SourceRow *row, const char *value, size_t le
 }
 
 static bool
-look_at_row(const SourceRow *row, void *arg)
+look_for_missing(const SourceRow *row, void *arg)
 {
-	Search	   *search = arg;
+	MissingSearch *search = arg;
 
 	progress_tick();
 	for (int i = 0; i < row->source->n_columns; i++)
@@ -135,7 +135,7 @@ look_at_row(const SourceRow *row, void *arg)
 }
 
 static void
-read_sources(Search *search)
+read_sources(MissingSearch *search)
 {
 	List	   *sources = sources_load(search->context->extension);
 	List	   *brakes = sources_check_all(sources);
@@ -149,15 +149,15 @@ read_sources(Search *search)
 		(void) sources_tables(source, &brake);
 		brake_raise_if(brake);
 		search->may_show = sources_columns_to_show(source);
-		sources_read(source, SCAN_STATUS, 0, look_at_row, search);
+		sources_read(source, SCAN_STATUS, 0, look_for_missing, search);
 	}
 }
 
 static void
 write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
-	Reference  *reference = arg;
-	Search	   *search = reference->search;
+	MissingReference *reference = arg;
+	MissingSearch *search = reference->search;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
@@ -171,7 +171,7 @@ write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, 
  * because the files limit how long a path can be.
  */
 static void
-write_reference_keys(Search *search)
+write_reference_keys(MissingSearch *search)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(search->references_desc, &TTSOpsMinimalTuple);
 
@@ -179,7 +179,7 @@ write_reference_keys(Search *search)
 	while (tuplestore_gettupleslot(search->references, true, false, slot))
 	{
 		bool		isnull;
-		Reference	reference = {search, DatumGetInt64(slot_getattr(slot, 1, &isnull))};
+		MissingReference reference = {search, DatumGetInt64(slot_getattr(slot, 1, &isnull))};
 		text	   *value = DatumGetTextPP(slot_getattr(slot, 4, &isnull));
 
 		progress_tick();
@@ -195,7 +195,7 @@ write_reference_keys(Search *search)
 static void
 write_file_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
-	Search	   *search = arg;
+	MissingSearch *search = arg;
 	Datum		value = Int64GetDatum((int64) key);
 	bool		isnull = false;
 
@@ -205,7 +205,7 @@ write_file_key(KeyFamily family, uint64 key, const char *text, size_t len, void 
 static void
 look_at_file(const char *path, void *arg)
 {
-	Search	   *search = arg;
+	MissingSearch *search = arg;
 
 	key_widen_scope(search->rules, path, &search->scope);
 	key_of_file(search->rules, path,
@@ -221,7 +221,7 @@ look_at_file(const char *path, void *arg)
  * value is a path, or a URL in which the path may begin at any slash.
  */
 static const char *
-why_not_walked(const Search *search, const char *value)
+why_not_walked(const MissingSearch *search, const char *value)
 {
 	const char *path = value;
 
@@ -242,7 +242,7 @@ why_not_walked(const Search *search, const char *value)
 
 /* Returns the examples, each with the reason if its file may lie in a place that is not walked. */
 static Datum
-explain_examples(const Search *search, Datum array)
+explain_examples(const MissingSearch *search, Datum array)
 {
 	int			n;
 	const char **examples = sql_texts(array, &n);
@@ -259,7 +259,7 @@ explain_examples(const Search *search, Datum array)
 }
 
 static void
-put_result(const Search *search, int n, Tuplestorestate *result, TupleDesc desc)
+put_result(const MissingSearch *search, int n, Tuplestorestate *result, TupleDesc desc)
 {
 	for (int row = 0; row < n; row++)
 	{
@@ -277,7 +277,7 @@ put_result(const Search *search, int n, Tuplestorestate *result, TupleDesc desc)
 }
 
 static void
-compare(Search *search, Tuplestorestate *result, TupleDesc desc)
+compare(MissingSearch *search, Tuplestorestate *result, TupleDesc desc)
 {
 	ActingAs	saved;
 
@@ -308,7 +308,7 @@ compare(Search *search, Tuplestorestate *result, TupleDesc desc)
 }
 
 static void
-begin_search(Search *search, const CleanupPlan *plan)
+begin_search(MissingSearch *search, const CleanupPlan *plan)
 {
 	static const SqlColumn references[] = {
 		{"id", INT8OID}, {"source", TEXTOID}, {"status", TEXTOID}, {"value", TEXTOID}, {"shown", TEXTOID}
@@ -331,7 +331,7 @@ begin_search(Search *search, const CleanupPlan *plan)
 }
 
 static void
-end_search(Search *search)
+end_search(MissingSearch *search)
 {
 	tuplestore_end(search->references);
 	tuplestore_end(search->reference_keys);
@@ -349,7 +349,7 @@ find_missing(CleanupPlan *plan, void *arg)
 {
 	const MissingRows *result = arg;
 	int			limit = lock_limit_waits(plan_context(plan)->settings->writer_wait);
-	Search		search;
+	MissingSearch search;
 
 	progress_begin(CurrentMemoryContext, "sql", true, false);
 	plan_open_directory(plan);

@@ -321,7 +321,7 @@ run_there(const CitusPlacement *node, const char *command)
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("node \"%s:%d\" could not be asked who writes there", node->host, node->port),
 				 text ? errdetail_internal("%s", text) : 0,
-				 errhint("The owner of the source must be able to connect to each node, as Citus does for his own queries.")));
+				 errhint("The owner of the source must be able to connect to each node, as Citus does for the queries of that role.")));
 	return text;
 }
 

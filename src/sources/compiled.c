@@ -120,8 +120,9 @@ mark_functions(MemoryContext parent)
 }
 
 /*
- * The next call compiles anew what was compiled while code of another role was
- * running: that role may have set a search_path for it.
+ * Makes the next call compile anew each function that was compiled while code
+ * of another role was running: the other role may have set a search_path for
+ * the compilation.
  */
 static void
 outdate_functions(void)

@@ -712,7 +712,7 @@ query_limit_time(const Source *source, const char *message, const char *hint, vo
 	if (late && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s %s: the time for it is up", message, source->name),
+				 errmsg(message, source->name),
 				 errhint("%s", hint)));
 	sql_rethrow(error);
 }
@@ -751,7 +751,7 @@ is_of_moment(int sqlstate)
 	return false;
 }
 
-/* Notes an error, which code of users may catch, and adds to it the name of the source. */
+/* Notes an error, which code of users may catch, and adds the name of the source to the error. */
 static void
 note_error(void *arg)
 {

@@ -90,10 +90,9 @@ pg_noreturn extern void query_raise(const Source *source, ErrorData *error);
 
 /*
  * Calls work(arg), and ends the call at the time of sources_set_deadline()
- * with an ERROR that concerns this source alone.  `message` is the part of the
- * message before the name of the source, such as "gave up clearing source",
- * and `hint` is the hint.  Must be called in a subtransaction, which any ERROR
- * ends.
+ * with an ERROR that concerns this source alone.  `message` is the message,
+ * with %s for the name of the source, and `hint` is the hint.  Must be called
+ * in a subtransaction, which any ERROR ends.
  */
 extern void query_limit_time(const Source *source, const char *message, const char *hint,
 							 void (*work) (void *arg), void *arg);

@@ -577,8 +577,8 @@ lock_rows_by_key(void *arg)
 static void
 lock_rows_in_time(void *arg)
 {
-	query_limit_time(((KeyedLocking *) arg)->failed->source, "gave up locking rows of source", "Find out why a node of Citus is slow.",
-					 lock_rows_by_key, arg);
+	query_limit_time(((KeyedLocking *) arg)->failed->source, "gave up locking rows of source %s: the time for it is up",
+					 "Find out why a node of Citus is slow.", lock_rows_by_key, arg);
 }
 
 /*

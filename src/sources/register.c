@@ -202,7 +202,7 @@ join_texts(Datum array)
 }
 
 static void
-tell(const Source *source, const SourceRegistration *registration)
+tell_choice(const Source *source, const SourceRegistration *registration)
 {
 	StringInfoData text;
 
@@ -225,7 +225,7 @@ tell(const Source *source, const SourceRegistration *registration)
  * registered already.
  */
 static void
-refuse(Brake *brake)
+refuse_registration(Brake *brake)
 {
 	if (brake->hint == source_hint_readd)
 		brake->hint = NULL;
@@ -250,7 +250,7 @@ tell_strange_statuses(const Source *source)
  * findings in NOTICEs.  A brake is an ERROR.
  */
 static void
-verify(const Extension *extension, const SourceRegistration *registration)
+verify_registration(const Extension *extension, const SourceRegistration *registration)
 {
 	foreach_ptr(Source, source, sources_load(extension))
 	{
@@ -261,11 +261,11 @@ verify(const Extension *extension, const SourceRegistration *registration)
 		if ((brake = sources_check(source)) != NULL ||
 			(brake = sources_probe(source)) != NULL ||
 			(sources_tables(source, &brake), brake) != NULL)
-			refuse(brake);
+			refuse_registration(brake);
 		sources_try_locking(source);
 		if ((brake = sources_check_clearing(source)) != NULL)
-			refuse(brake);
-		tell(source, registration);
+			refuse_registration(brake);
+		tell_choice(source, registration);
 		tell_strange_statuses(source);
 	}
 }
@@ -290,7 +290,7 @@ sources_register(const Extension *extension, SourceRegistration *registration)
 
 	check_failed_arguments(registration, name);
 	insert_source(extension, registration);
-	verify(extension, registration);
+	verify_registration(extension, registration);
 }
 
 void

@@ -571,7 +571,7 @@ ask_node(const RemoteServer *server, const char *text)
 	sources_set_deadline(before == 0 ? until : Min(before, until));
 	PG_TRY();
 	{
-		query_limit_time(server->first->source, "gave up asking the nodes of source",
+		query_limit_time(server->first->source, "gave up asking the nodes of source %s: the time for it is up",
 						 "Find out why a node of Citus is slow.", put_question, &question);
 	}
 	PG_FINALLY();

@@ -1,7 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * sources/sources.h
- *	  The registered sources: tables and views whose rows refer to files.
+ *	  The registered sources: tables and views of others, read with the
+ *	  rights of their owners.
+ *
+ * A source is a table or a view whose rows refer to files.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -117,7 +117,7 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 }
 
 
-/* --------------------------------------------------------- who is it that reads --- */
+/* ------------------------------------------------------------ the role that reads --- */
 
 /*
  * the setting that was asked for, if only the session has that setting; NULL:
@@ -351,7 +351,8 @@ refuse_shadow(Oid function, Oid owner, Oid language)
 		return;
 	ereport(refused(),
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s \"%s\" is temporary", shadow.is_table ? "table" : "type", shadow.name),
+			 shadow.is_table ? errmsg("table \"%s\" is temporary", shadow.name) :
+			 errmsg("type \"%s\" is temporary", shadow.name),
 			 errdetail("%s", only_permanent),
 			 errhint("DISCARD TEMP, or call in another session: function %s may need another one of that name.",
 					 function_text(function))));

@@ -648,7 +648,7 @@ clear_places(void *arg)
 static void
 clear_in_time(ToClear *rows)
 {
-	query_limit_time(rows->target->source, "gave up clearing source", hint_slow,
+	query_limit_time(rows->target->source, "gave up clearing source %s: the time for it is up", hint_slow,
 					 rows->target->key != NIL ? clear_keyed : clear_places, rows);
 }
 
@@ -856,7 +856,8 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	guc_level = write_plainly();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (target.key != NIL)
-		query_limit_time(source, "gave up copying columns of source", hint_slow_node, copy_keyed, &copy);
+		query_limit_time(source, "gave up copying columns of source %s: the time for it is up", hint_slow_node,
+						 copy_keyed, &copy);
 	else
 		for (int i = 0; i < copy.n; i++)
 			copy_session(&copy, copy.sessions[i], snapshot);
@@ -1025,7 +1026,8 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	{
 		KeyedToRefill refill = {&target, key_columns, keys, texts, search.n, written};
 
-		query_limit_time(source, "gave up filling columns of source", hint_slow_node, refill_keyed, &refill);
+		query_limit_time(source, "gave up filling columns of source %s: the time for it is up", hint_slow_node,
+						 refill_keyed, &refill);
 		return written;
 	}
 	search.rows = palloc0(sizeof(WantedRow) * Max(search.n, 1));

@@ -449,9 +449,8 @@ extern FileResult store_unlink(Folder *dir, const char *name, const FileIdentity
 							   bool with_ctime, int64 *freed);
 
 
-/* The driver of this folder: the functions of driver.h */
+/* The driver of directories, and its functions: see driver.h. */
 extern const StoreDriver local_driver;
-
 extern bool local_is_quick(const FileStore *store);
 extern int	local_check_folder(FileStore *store, const char *path);
 extern FileResult local_clock(FileStore *store, int64 *now_ns);

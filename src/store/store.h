@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * store/store.h
- *	  One upload directory: outcomes; no SQL, no ERROR.
+ *	  One upload directory, on a disk or in a bucket: outcomes; no SQL, no
+ *	  ERROR.
  *
  * The functions work on one file of the directory: they look at the file,
  * capture the file into the trash, put it back, or destroy it.

@@ -204,7 +204,11 @@ local_tidy(FileStore *store, int64 run_id)
 	int			private;
 
 	store_leave_all(store);
-	/* the folder of the owner stays: it tells that this is the right disk */
+
+	/*
+	 * the folder of the owner stays: the folder tells that the disk is the
+	 * right one
+	 */
 	if (store->backup.fd >= 0)
 		tidy_trash(store, &store->backup, store->backup.fd, store->trash.path, run_id);
 	private = store_open_private(store, false);

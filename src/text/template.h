@@ -1,7 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * text/template.h
- *	  Fills a template with values, and escapes every value.
+ *	  Builds JSON, and fills templates with escaped values.
+ *
+ * A template is filled by the functions below; JSON is built by those of
+ * json_build.h.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

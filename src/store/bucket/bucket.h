@@ -247,10 +247,10 @@ extern bool bucket_rest(int try);
 extern bool bucket_sleep(int ms);
 
 /*
- * A list may still have a version that the server has removed.  `removed` is
- * the version that was removed last, or "", and `listed` is going to be
- * removed.  Keeps it in `removed`, and rests if it is the same.  Returns false
- * if that happens too often: *tries counts it, from 0.
+ * Notes the version `listed`, which is going to be removed, in `removed`, which
+ * has the version that was removed last, or "".  Rests if the two are equal: a
+ * list may still have a version that the server has removed.  Returns false if
+ * the two are equal too often; *tries, 0 at first, counts how often.
  */
 extern bool bucket_may_remove(char removed[BUCKET_ID_SIZE], const char *listed, int *tries);
 
@@ -481,6 +481,7 @@ extern bool bucket_lease_ends(const Bucket *bucket);
  */
 extern bool bucket_lease_is_over(const Bucket *bucket);
 
+/* Functions of the driver of buckets: see driver.h. */
 extern FileResult bucket_lock(FileStore *store);
 extern void bucket_unlock(FileStore *store);
 extern FileResult bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX]);
@@ -515,6 +516,7 @@ extern bool bucket_hides_stranger(const KeyVersions *versions);
 /* Returns the place of the expected file, by the versions of its key. */
 extern FilePlace bucket_place_of(const KeyVersions *versions);
 
+/* Functions of the driver of buckets: see driver.h. */
 extern FileResult bucket_identify(FileStore *store, const char *path, bool durably,
 								  FileIdentity *identity);
 extern FilePlace bucket_locate(FileStore *store, int64 run_id, const char *path,
@@ -553,6 +555,7 @@ extern BucketCalls bucket_manifest_calls(BucketManifest *manifest);
 extern bool bucket_is_written(const BucketManifest *manifest);
 extern int	bucket_end_manifest(BucketManifest *manifest);
 
+/* Functions of the driver of buckets: see driver.h. */
 extern int	bucket_trash_runs(FileStore *store, int64 *runs, int max);
 extern int	bucket_renumber_trash(FileStore *store, int64 run_id, int64 as);
 extern void bucket_forget_run(FileStore *store, int64 run_id, bool look);
@@ -607,6 +610,7 @@ extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files
  * ----------
  */
 
+/* Functions of the driver of buckets: see driver.h. */
 extern void bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n);
 extern void bucket_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n);
 
@@ -619,6 +623,7 @@ extern bool bucket_is_doubtful(const Bucket *bucket, const char *key);
 /* Returns what store_expect() has found out about a path, or NULL. */
 extern const ExpectedFile *bucket_expected(const Bucket *bucket, const char *path);
 
+/* Functions of the driver of buckets: see driver.h. */
 extern void bucket_expect(FileStore *store, const char *const *paths, int n);
 extern void bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good);
 extern FileResult bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy,
@@ -633,6 +638,7 @@ extern FileResult bucket_destroy(FileStore *store, int64 run_id, const char *pat
  * ----------
  */
 
+/* Functions of the driver of buckets: see driver.h. */
 extern bool bucket_examine(FileStore *store, StoreFindingSink sink, void *arg);
 extern bool bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg);
 
@@ -642,6 +648,7 @@ extern bool bucket_examine_canary(FileStore *store, StoreFindingSink sink, void 
  * ----------
  */
 
+/* Functions of the driver of buckets: see driver.h. */
 extern int	bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg);
 extern FileResult bucket_end_upload(FileStore *store, const char *path, const char *id,
 									int64 quiet_since_ns, int64 *freed);
@@ -663,6 +670,7 @@ extern FileResult bucket_end_upload(FileStore *store, const char *path, const ch
 extern bool bucket_ask_for_list(char query[BUCKET_LIST_SIZE], const char *token, bool folders,
 								const char *prefix, const char *after);
 
+/* Functions of the driver of buckets: see driver.h. */
 extern TreeWalk *bucket_walk_begin(FileStore *store, bool recurse);
 extern TreeWalk *bucket_walk_begin_trash(FileStore *store, int64 run_id);
 extern WalkStep bucket_walk_next(TreeWalk *walk, const char **path);

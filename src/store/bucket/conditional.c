@@ -200,8 +200,8 @@ next_delete(void *arg, int lane, BucketCall *call)
 }
 
 /*
- * Takes the outcome of a deletion.  That the file is gone is a success, because
- * a request is repeated if its answer was lost.
+ * Takes the outcome of a deletion.  A file that is gone is a success, because a
+ * request is repeated if its answer was lost.
  */
 static void
 take_deleted(void *arg, int lane, int errnum, const BucketAnswer *answer)

@@ -354,8 +354,8 @@ set_connection(const Lane *lane)
 
 	/*
 	 * If a connection breaks that libcurl has used before, libcurl sends the
-	 * request again by another one, even if the server has carried it out. On
-	 * a new connection it does not.
+	 * request again by another connection, even if the server has carried the
+	 * request out.  If a new connection breaks, libcurl sends nothing again.
 	 */
 	if (lane->request->once)
 		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);

@@ -262,6 +262,7 @@ typedef struct BucketLibrary
 #define BUCKET_LIBRARY	"audio_cleanup_bucket"
 #define BUCKET_FUNCTION "audio_cleanup_bucket_library"
 
+/* The functions of the library: see BucketLibrary. */
 extern BucketSession *http_open(const BucketServer *server);
 extern void http_close(BucketSession *session);
 extern bool http_begin(BucketSession *session, int lane, const BucketRequest *request);

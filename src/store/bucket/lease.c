@@ -296,9 +296,9 @@ renew_plain_lease(Bucket *bucket, const char *key)
 /* ------------------------------------------------------------------- lease --- */
 
 /*
- * Puts one more version of the lease, and removes that version again.  Who can
- * hide files, and cannot remove markers, could not show a file again that is
- * needed.  FILE_OK, FILE_FAILED.
+ * Puts one more version of the lease, and removes that version again: a process
+ * that can hide files, and cannot remove markers, could not show a file again
+ * that is needed.  FILE_OK, FILE_FAILED.
  */
 static FileResult
 try_removal(Bucket *bucket, const char *key)
@@ -490,8 +490,8 @@ is_refused(const BucketAnswer *answer)
 
 /*
  * Finds out, after the claim was written by "If-None-Match: *", whether the
- * server honours this header: it must refuse the same request now.  A server
- * that ignores the header may have replaced the claim of somebody else.
+ * server honours this header: the server must refuse the same request now.  A
+ * server that ignores the header may have replaced the claim of somebody else.
  */
 static FileResult
 try_claim_again(Bucket *bucket, const BucketCall *call, instr_time looked)

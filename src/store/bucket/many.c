@@ -636,10 +636,10 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 }
 
 /*
- * In a bucket that no longer keeps versions, a marker would replace the
- * version "null", for good, and whoever writes a file gives it this version.  So
- * if files have such a version, the bucket is asked whether it keeps versions
- * right before the marker is made, or the version is removed.
+ * Asks the bucket whether it keeps versions, if files have the version "null",
+ * right before the marker is made, or the version is removed.  In a bucket that
+ * no longer keeps versions, every file that is written gets the version "null",
+ * and a marker would replace that version for good.
  */
 static void
 check_null_versions(Many *many)
@@ -783,9 +783,10 @@ fail_others(Many *many, FileResult result)
 }
 
 /*
- * Shows the strangers that are still hidden.  The markers above them are ours,
- * whoever had the lease meanwhile; but without the lease all other items in hand
- * fail.  Fails the strangers that a busy server does not show.
+ * Shows the strangers that are still hidden.  The markers above the strangers
+ * are ours, whichever process had the lease meanwhile; but without the lease all
+ * other items in hand fail.  Fails the strangers that a busy server does not
+ * show.
  */
 static void
 show_strangers(Many *many)

@@ -240,7 +240,7 @@ bucket_close(FileStore *store)
 }
 
 
-/* --------------------------------------------------------- what it can do --- */
+/* ------------------------------------------------ what a bucket can do --- */
 
 int
 bucket_ask_versioning(Bucket *bucket)

@@ -367,10 +367,10 @@ xml_read(AnswerReader *reader, const char *data, size_t length)
 }
 
 /*
- * Decodes the names, at the end, when it is known whether they are encoded.
- * If an entry has no name, or not the date that it must have, sets the error
- * of the answer, and returns false: a file of an unknown age must not be taken
- * for an old one.
+ * Decodes the names, at the end of the document, which may say there that names
+ * are encoded.  If an entry has no name, or lacks the date that every entry must
+ * have, sets the error of the answer, and returns false: a file of an unknown
+ * age must not be taken for an old file.
  */
 static bool
 finish_entries(AnswerReader *reader)
