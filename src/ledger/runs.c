@@ -226,5 +226,5 @@ ledger_correct_run(const Extension *extension, int64 run_id)
 				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
 				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
 				"  AND f.source = c.source AND f.session_id = c.session_id"
-				"  AND f.state IN ('pending', 'trashed', 'restoring', 'restored'))");
+				"  AND f.state IN ('pending', 'trashed', 'restoring', 'restored', 'failed'))");
 }
