@@ -223,8 +223,13 @@ lock_await_run(const Extension *extension)
 	LOCKTAG		tag;
 
 	set_lock_tag(&tag, extension, LOCK_RUN);
-	/* the wait may take hours, in which VACUUM must be able to work */
+
+	/*
+	 * the wait may take hours, in which VACUUM must be able to work: the
+	 * snapshot of the catalogs goes, too
+	 */
 	PopActiveSnapshot();
+	InvalidateCatalogSnapshotConditionally();
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	return lock_extension(extension);
