@@ -223,13 +223,8 @@ lock_await_run(const Extension *extension)
 	LOCKTAG		tag;
 
 	set_lock_tag(&tag, extension, LOCK_RUN);
-
-	/*
-	 * the wait may take hours, in which VACUUM must be able to work: the
-	 * snapshot of the catalogs goes, too
-	 */
+	/* the wait may take hours, in which VACUUM must be able to work */
 	PopActiveSnapshot();
-	InvalidateCatalogSnapshotConditionally();
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	return lock_extension(extension);
