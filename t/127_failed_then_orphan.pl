@@ -61,6 +61,25 @@ foreach my $call ("cleanup_restore('x.mp3')", 'cleanup_restore((SELECT max(run_i
 	unlink "$dir/x.mp3";
 }
 
+# ---- files that several failed sessions of a run share: each session gets its columns back, whoever has the row ----
+
+put_files($dir, 'a.mp3', 'b.mp3', 'c.mp3', 'd.mp3');
+my $talks = q{(1, 'a.mp3', 'a.mp3', 'failed', '2024-01-01'), (2, 'a.mp3', 'b.mp3', 'failed', '2024-01-01'), (3, 'b.mp3', 'a.mp3', 'failed', '2024-01-01'),
+	(4, 'c.mp3', 'b.mp3', 'failed', '2024-01-01'), (5, 'c.mp3, a.mp3', 'b.mp3 b.mp3', 'failed', '2024-01-01'), (6, 'd.mp3', NULL, 'failed', '2024-01-01')};
+sql('DELETE FROM talks', "INSERT INTO talks VALUES $talks");
+my $before = sql('SELECT * FROM talks ORDER BY id');
+is(sql_json($node, 'SELECT cleanup_all()')->{result}{failed_sessions_count}, 6, 'six sessions share four files');
+ok(wait_for_drain($node), 'the run is over');
+is(sql('SELECT count(*) FROM talks WHERE audio_url IS NULL AND audio_filename IS NULL'), 6, 'all are cleared');
+is_deeply(sql_json($node, q{SELECT cleanup_restore('d.mp3')})->{result}{sessions_restored}, ['6'], 'one has a file of its own');
+ok(wait_for_drain($node), 'it comes back');
+is(sql('SELECT count(*) FROM talks WHERE audio_url IS NULL AND audio_filename IS NULL'), 5, 'the others do not');
+is_deeply([ sort @{ sql_json($node, 'SELECT cleanup_restore((SELECT max(run_id) FROM cleanup_runs))')->{result}{sessions_restored} } ], [ 1 .. 5 ],
+	'the others come back with the run');
+ok(wait_for_drain($node), 'and the files');
+is(sql('SELECT * FROM talks ORDER BY id'), $before, 'the rows are as they were');
+is(sql(q{SELECT count(*) FROM cleanup_cleared WHERE run_id = (SELECT max(run_id) FROM cleanup_files)}), 0, 'nothing is left to be remembered of the run');
+
 # what is remembered of sessions is forgotten with the history
 sql('DELETE FROM talks', q{UPDATE cleanup_runs SET finished_at = now() - interval '2000 days', started_at = now() - interval '2000 days'},
 	q{UPDATE cleanup_files SET finished_at = now() - interval '2000 days', state = 'deleted' WHERE state <> 'deleted'});
