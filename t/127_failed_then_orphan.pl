@@ -83,8 +83,8 @@ is(sql(q{SELECT count(*) FROM cleanup_cleared WHERE run_id = (SELECT max(run_id)
 # what is remembered of sessions is forgotten with the history
 sql('DELETE FROM talks', q{UPDATE cleanup_runs SET finished_at = now() - interval '2000 days', started_at = now() - interval '2000 days'},
 	q{UPDATE cleanup_files SET finished_at = now() - interval '2000 days', state = 'deleted' WHERE state <> 'deleted'});
-$node->safe_psql('postgres', 'CALL cleanup_run()');
-$node->safe_psql('postgres', 'CALL cleanup_run()');
+$node->safe_psql('postgres', 'CALL cleanup_run(force => true)');
+$node->safe_psql('postgres', 'CALL cleanup_run(force => true)');
 is(sql('SELECT count(*) FROM cleanup_cleared k WHERE NOT EXISTS (SELECT FROM cleanup_runs r WHERE r.run_id = k.run_id)'), 0, 'nothing is remembered of runs that are forgotten');
 
 $node->stop;
