@@ -685,6 +685,19 @@ settings_of_run(const char *run_upload_dir, Jsonb *recorded)
 	return settings;
 }
 
+const char *
+settings_showable(const char *text)
+{
+	StringInfoData shown;
+
+	if (pg_verifymbstr(text, (int) strlen(text), true))
+		return text;
+	initStringInfo(&shown);
+	for (; *text != '\0'; text++)
+		appendStringInfo(&shown, IS_HIGHBIT_SET(*text) ? "\\x%02X" : "%c", (unsigned char) *text);
+	return shown.data;
+}
+
 Jsonb *
 settings_to_jsonb(void)
 {
@@ -703,9 +716,9 @@ settings_to_jsonb(void)
 		else if (definition->integer)
 			json_add_integer(&json, key, *definition->integer);
 		else
-			json_add_text(&json, key, definition->text == &schedule_timezone ? zone_name() : *definition->text);
+			json_add_text(&json, key, definition->text == &schedule_timezone ? zone_name() : settings_showable(*definition->text));
 	}
-	json_add_text(&json, "upload_dir_absolute", absolute_upload_dir());
+	json_add_text(&json, "upload_dir_absolute", settings_showable(absolute_upload_dir()));
 	json_add_text(&json, "file_age", file_age == FILE_AGE_MTIME ? "mtime" : "newest");
 	mail_settings_add_to(&json);
 	return json_end(&json);

@@ -123,6 +123,13 @@ extern const Settings *settings_of_run(const char *upload_dir, Jsonb *recorded);
 extern const char *settings_backup_owner(Jsonb *recorded);
 
 /*
+ * Returns `text`, or if it is not valid in the encoding of the database a copy in
+ * the current memory context, with \xNN for each byte that is not ASCII.  Does
+ * not need SPI.
+ */
+extern const char *settings_showable(const char *text);
+
+/*
  * Returns all settings as cleanup_config() shows them, in the current memory
  * context.  Does not need SPI.
  */

@@ -102,5 +102,16 @@ $node->safe_psql('postgres', 'DROP TRIGGER objects ON bad');
 like(night(), qr/^done\|$/, 'when that is mended all is done');
 ok(!-e "$dir/bad.mp3", 'of which the file is gone');
 
+# ---- the owner of the database gives its sessions to another role ----
+
+$node->safe_psql('postgres', q{CREATE ROLE dba; CREATE ROLE bob; SELECT cleanup_grant_access('bob'); ALTER DATABASE postgres OWNER TO dba});
+set_schedule_clock($node, sprintf '2027-03-%02d 02:59:50', $day);
+$node->psql('template1', q{SET SESSION AUTHORIZATION dba; ALTER DATABASE postgres SET session_authorization = 'bob'});
+ok(wait_until(sub { $node->safe_psql('postgres', sprintf(q{SELECT count(*) FROM cleanup_runs WHERE scheduled_for = '2027-03-%02d'
+	AND status NOT IN ('running', 'pending')}, $day)) }), 'the night comes');
+is($node->safe_psql('postgres', sprintf(q{SELECT requested_by = (SELECT rolname FROM pg_roles WHERE oid = 10) FROM cleanup_runs
+	WHERE scheduled_for = '2027-03-%02d'}, $day)), 't', 'the history does not say that the other role has asked for it');
+$node->safe_psql('template1', 'ALTER DATABASE postgres RESET session_authorization');
+
 $node->stop;
 done_testing();

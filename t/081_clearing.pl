@@ -95,6 +95,9 @@ objects('a trigger that goes on and on', q{CREATE TABLE again (n int);
 objects('a foreign key that carries the change on',
 	'ALTER TABLE bad ADD UNIQUE (audio_url); CREATE TABLE follows (audio_url text REFERENCES bad (audio_url) ON UPDATE SET NULL)',
 	qr/Constraint "follows_audio_url_fkey" would change rows of public\.follows, too/);
+objects('a foreign key to a generated column that carries the change on',
+	'ALTER TABLE bad ADD made text GENERATED ALWAYS AS (audio_url) STORED UNIQUE; CREATE TABLE goes_along (made text REFERENCES bad (made) ON UPDATE SET NULL)',
+	qr/Constraint "goes_along_made_fkey" would change rows of public\.goes_along, too/);
 
 # ---- whose rights ----
 

@@ -1,5 +1,6 @@
 # Files that were condemned before a directory was taken over live, in whatever
-# state their run is: condemned, captured, or captured and on record.
+# state their run is: condemned, captured, or captured and on record.  So do
+# files that a machine has condemned whose clock is ahead.
 
 use strict;
 use warnings;
@@ -63,6 +64,40 @@ foreach my $go_on ('CALL cleanup_run()', 'SELECT cleanup_all()')
 	is(sql(q{SELECT count(*) FROM cleanup_files WHERE state = 'deleted' AND file IN ('captured.mp3', 'recorded.mp3')}), 0, "$go_on: none was deleted");
 	sql('DELETE FROM cleanup_files WHERE state NOT IN (\'pending\', \'trashed\', \'restoring\')', q{UPDATE cleanup_claims SET grace_from = NULL});
 	unlink "$dir/captured.mp3", "$dir/recorded.mp3";
+}
+
+# ---- the machine that has condemned them was ahead of the one that takes over ----
+
+my $ahead = $node->basedir . '/ahead';
+
+sub set_ahead
+{
+	my ($seconds) = @_;
+	append_to_file("$ahead.new", "$seconds\n");
+	rename "$ahead.new", $ahead or die $!;
+	return;
+}
+
+$node->stop;
+{
+	local $ENV{LD_PRELOAD} = build_shim('clock_shim');
+	local $ENV{CLOCK_AHEAD} = $ahead;
+	$node->start;
+}
+foreach my $go_on ('CALL cleanup_run()', 'SELECT cleanup_all()')
+{
+	put_files($dir, 'ahead.mp3');
+	set_ahead(200);
+	sql('SELECT cleanup_all()');
+	ok(exists trashed_files($dir)->{'ahead.mp3'}, "$go_on: a file is captured by a clock that is ahead");
+	set_ahead(0);
+	take_over();
+	set_ahead(250);
+	sql($go_on) foreach 1 .. 2;
+	ok(exists visible_files($dir)->{'ahead.mp3'}, "$go_on: and comes back after a take-over");
+	set_ahead(0);
+	sql('DELETE FROM cleanup_files WHERE state NOT IN (\'pending\', \'trashed\', \'restoring\')', q{UPDATE cleanup_claims SET grace_from = NULL});
+	unlink "$dir/ahead.mp3";
 }
 
 done_testing();

@@ -2,7 +2,7 @@
  * fault_shim.c: the disk fails, or the process dies, at a chosen system call.
  *
  * Loaded into a server by LD_PRELOAD.  The file $FAULT_CONTROL, if it is
- * there, holds one line:
+ * there, holds a line, or several, of which the first that fits counts:
  *
  *		CALL ACTION NTH [ERRNO [NAME]]
  *
@@ -57,11 +57,13 @@ next_symbol(const char *name)
 	return symbol;
 }
 
+/* Reads the line for this call on this name. */
 static int
-read_control(Fault *fault)
+read_control(const char *call, const char *name, Fault *fault)
 {
 	const char *path = getenv("FAULT_CONTROL");
 	char		line[512];
+	char	   *rest;
 	ssize_t		n;
 	int			fd;
 
@@ -77,9 +79,16 @@ read_control(Fault *fault)
 		strcpy(last_line, line);
 		calls = 0;
 	}
-	memset(fault, 0, sizeof(*fault));
-	return sscanf(line, "%31s %31s %d %d %255s", fault->call, fault->action, &fault->nth,
-				  &fault->errnum, fault->name) >= 3;
+	for (char *one = strtok_r(line, "\n", &rest); one != NULL; one = strtok_r(NULL, "\n", &rest))
+	{
+		memset(fault, 0, sizeof(*fault));
+		if (sscanf(one, "%31s %31s %d %d %255s", fault->call, fault->action, &fault->nth,
+				   &fault->errnum, fault->name) >= 3 &&
+			strcmp(fault->call, call) == 0 &&
+			(fault->name[0] == '\0' || strcmp(fault->name, name) == 0))
+			return 1;
+	}
+	return 0;
 }
 
 static void
@@ -111,9 +120,7 @@ static int
 strikes(const char *call, const char *name, Fault *fault)
 {
 	int			save_errno = errno;
-	int			now = read_control(fault) && strcmp(fault->call, call) == 0 &&
-	(fault->name[0] == '\0' || strcmp(fault->name, name) == 0) &&
-	(++calls == fault->nth || fault->nth == 0);
+	int			now = read_control(call, name, fault) && (++calls == fault->nth || fault->nth == 0);
 
 	errno = save_errno;
 	return now;

@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "src/drain/private.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/time.h"
 
@@ -19,6 +20,45 @@
 #define FRESH_MS	60000
 
 static void set_captured(Drain *drain, LedgerFile *file, FileResult result);
+
+/* The beginning of the error of a pending file that is to be deleted in its place. */
+static const char in_place[] = "it is to be deleted in its place";
+
+static bool
+goes_in_place(const LedgerFile *file)
+{
+	return file->note != NULL && strncmp(file->note, in_place, strlen(in_place)) == 0;
+}
+
+/*
+ * Deletes a file in its place.  No last look can put such a file back.  So the
+ * file must have been looked at since its run was committed, and nobody may be
+ * making a hold; and an earlier step must have recorded what is to happen,
+ * because a drain may be killed before it can record what has happened.
+ */
+static void
+destroy_in_place(Drain *drain, LedgerFile *file, FileResult captured)
+{
+	FileResult	result;
+	int64		freed = 0;
+
+	if (!drain->may_unlink || !goes_in_place(file))
+	{
+		drain->in_place = drain->waiting = true;
+		drain_set_state(file, "pending", psprintf("%s: %s", in_place, drain_failure_text(drain, captured)));
+		return;
+	}
+	if (file->is_held)
+	{
+		drain_set_state(file, "skipped", "it is held");
+		return;
+	}
+	result = store_destroy_in_place(drain->store, file->path, &file->identity, &freed);
+	if (result.outcome == FILE_OK)
+		drain_set_destroyed(file, freed);
+	else
+		drain_set_failed(drain, file, captured);
+}
 
 /*
  * A rename can fail because the disk has no room for a new folder of the
@@ -29,9 +69,6 @@ static void set_captured(Drain *drain, LedgerFile *file, FileResult result);
 static void
 capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
 {
-	FileResult	result;
-	int64		freed = 0;
-
 	if (drain->context.settings->backup_retention_days > 0 && captured.errnum == EXDEV)
 	{
 		set_captured(drain, file, store_capture_by_copy(drain->store, drain->run_id, file->path,
@@ -46,11 +83,7 @@ capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
 				 errmsg("could not back up file \"%s\": %s", file->path, file->error)));
 		return;
 	}
-	result = store_destroy_in_place(drain->store, file->path, &file->identity, &freed);
-	if (result.outcome == FILE_OK)
-		drain_set_destroyed(file, freed);
-	else
-		drain_set_failed(drain, file, captured);
+	destroy_in_place(drain, file, captured);
 }
 
 static void
@@ -137,7 +170,10 @@ settle_at(Drain *drain, LedgerFile *file, FilePlace place, FileResult result)
 			drain_set_state(file, "trashed", NULL);
 			return false;
 		case PLACE_NOWHERE:
-			drain_set_state(file, "skipped", "it vanished before it was captured");
+			if (goes_in_place(file))
+				drain_set_destroyed(file, file->identity.space);
+			else
+				drain_set_state(file, "skipped", "it vanished before it was captured");
 			return false;
 		case PLACE_OTHER:
 			if (!drain_return_changed(drain, file))
@@ -238,24 +274,52 @@ read_pending(const Drain *drain, int limit, int *n)
 }
 
 /*
+ * Looks at all pending files again.  No file may be captured if the look cannot
+ * tell which files are needed.
+ */
+static void
+look_at_pending(Drain *drain)
+{
+	int64		up_to = 0;
+
+	drain->looked_at_pending = drain_look(drain, LEDGER_PENDING, &up_to, PG_INT64_MAX, let_needed_stay) >= 0;
+	if (!drain->looked_at_pending)
+		drain->captured_up_to = PG_INT64_MAX;
+}
+
+/*
+ * Finds out whether files may be deleted in their places in this step.  If a
+ * transaction is making a hold, the next step looks again, and so waits for
+ * that transaction.
+ */
+static void
+prepare_unlinks(Drain *drain)
+{
+	if (!drain->looked_at_pending)
+		look_at_pending(drain);
+	drain->may_unlink = drain->looked_at_pending && lock_against_holds(drain->context.extension);
+	drain->looked_at_pending = drain->may_unlink;
+}
+
+/*
  * Returns the next files that may be captured.  If these files are not fresh,
- * all pending files are looked at before the first file is captured.  No file
- * may be captured if the look cannot tell which files are needed.
+ * or one of them must be deleted in its place, all pending files are looked at
+ * before.
  */
 static LedgerFile *
 next_files(Drain *drain, int limit, int *n)
 {
 	LedgerFile *files = read_pending(drain, limit, n);
-	int64		up_to = 0;
+	bool		again = true;
 
-	if (*n > 0 && !drain->may_capture && !is_fresh(drain, &files[0]))
-	{
-		if (drain_look(drain, LEDGER_PENDING, &up_to, PG_INT64_MAX, let_needed_stay) < 0)
-			drain->captured_up_to = PG_INT64_MAX;
-		files = read_pending(drain, limit, n);
-	}
+	if (*n > 0 && drain->in_place)
+		prepare_unlinks(drain);
+	else if (*n > 0 && !drain->may_capture && !is_fresh(drain, &files[0]))
+		look_at_pending(drain);
+	else
+		again = false;
 	drain->may_capture = true;
-	return files;
+	return again ? read_pending(drain, limit, n) : files;
 }
 
 static void
@@ -379,6 +443,7 @@ drain_capture_step(Drain *drain, int limit)
 	}
 	progress_set_phase(PHASE_CAPTURING);
 	expect_look(drain);
+	drain->waiting = false;
 	began = time_monotonic_us();
 	for (i = 0; i < n && !drain_is_step_over(drain, began);)
 	{
@@ -391,5 +456,8 @@ drain_capture_step(Drain *drain, int limit)
 		drain_make_durable(drain);
 		record_captured(drain, files, i);
 	}
+	/* the next step reads the files again that wait */
+	if (drain->waiting)
+		drain->captured_up_to = 0;
 	return n;
 }

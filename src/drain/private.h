@@ -51,6 +51,11 @@ struct Drain
 	int64		looked_at_up_to;	/* and due files */
 	bool		may_capture;	/* pending files may be moved without a
 								 * further look */
+	bool		looked_at_pending;	/* all pending files were looked at */
+	bool		in_place;		/* files that cannot be moved are to be
+								 * deleted in their places */
+	bool		may_unlink;		/* such files may be deleted in this step */
+	bool		waiting;		/* such files wait for the next step */
 	bool		looked;			/* all files that the run has captured were
 								 * looked at after their capture */
 	int64		look_us;		/* microseconds that the last reading of the

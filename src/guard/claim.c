@@ -556,6 +556,22 @@ inherit(const Extension *extension, const char *upload_dir, const char *found, c
 				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_claims c WHERE c.uuid = r.claim)");
 }
 
+/*
+ * Makes the files that were condemned so far older than the take-over, as they
+ * are: the clock may have been set back since, or may be that of another
+ * machine, from which this cluster was replicated.  Files that are no backup are
+ * due when they are condemned.
+ */
+static void
+date_back(const Extension *extension, const char *uuid)
+{
+	owner_query(extension, SQL_ARGS(SQL_TEXT(uuid)),
+				"UPDATE @extschema@.cleanup_files f SET condemned_at = c.grace_from - interval '1 microsecond',"
+				"  due_at = CASE WHEN f.due_at > f.condemned_at THEN f.due_at ELSE c.grace_from - interval '1 microsecond' END"
+				" FROM @extschema@.cleanup_claims c WHERE c.uuid = $1::uuid"
+				"  AND f.state IN ('pending', 'trashed', 'restoring') AND f.condemned_at >= c.grace_from");
+}
+
 char *
 claim_take(const Extension *extension, const char *upload_dir, const char *found, bool grace,
 		   const char **uuid)
@@ -565,6 +581,8 @@ claim_take(const Extension *extension, const char *upload_dir, const char *found
 											" VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
 											" RETURNING uuid::text"));
 	inherit(extension, upload_dir, found, *uuid);
+	if (grace)
+		date_back(extension, *uuid);
 	return claim_text(*uuid);
 }
 

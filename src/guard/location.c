@@ -245,6 +245,22 @@ check_tablespaces(const Subject *subject, const char *path)
 	return brake;
 }
 
+/*
+ * Checks that the path can be recorded.  A path of postgresql.conf may have any
+ * bytes, and a dump of rows that are not valid in the encoding cannot be
+ * restored.
+ */
+static Brake *
+check_encoding(const Subject *subject, const char *path)
+{
+	if (pg_verifymbstr(path, (int) strlen(path), true))
+		return NULL;
+	return brake_make(subject->setting, ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+					  psprintf(subject->misplaced, settings_showable(path)),
+					  psprintf("Its name is not valid in the encoding \"%s\" of this database.", GetDatabaseEncodingName()),
+					  "Rename it, or name it by a symlink whose own path has ASCII letters only.");
+}
+
 /* Checks the place of `path`, and sets `real` to the path without symlinks. */
 static Brake *
 check_place(const Subject *subject, const char *path, char real[PATH_MAX], struct stat *st)
@@ -252,6 +268,8 @@ check_place(const Subject *subject, const char *path, char real[PATH_MAX], struc
 	char		wal[MAXPGPATH];
 	Brake	   *brake;
 
+	if ((brake = check_encoding(subject, path)) != NULL)
+		return brake;
 	if (realpath(path, real) == NULL || stat(real, st) != 0)
 		return file_brake(subject, path, subject->failure_find, errno);
 	if (!S_ISDIR(st->st_mode))

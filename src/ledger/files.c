@@ -25,23 +25,48 @@
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
 
+/*
+ * A condition that is true if the condemned file c is the file of the row f, which
+ * has failed in an earlier run than $1.
+ */
+#define HAS_FAILED_BEFORE \
+	"f.state = 'failed' AND f.reason <> 'unknown' AND f.upload_id IS NULL AND f.file = c.path COLLATE \"C\"" \
+	" AND f.inode = c.inode AND f.size = c.size AND f.mtime_ns = c.mtime_ns" \
+	" AND EXISTS (SELECT FROM @extschema@.cleanup_runs o, @extschema@.cleanup_runs r" \
+	"  WHERE o.run_id = f.run_id AND r.run_id = $1 AND o.claim = r.claim)" \
+	" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files n" \
+	"  WHERE n.state = 'failed' AND n.reason <> 'unknown' AND n.upload_id IS NULL AND n.file = f.file AND n.file_id > f.file_id)"
+
+/*
+ * A condition that is true if c is an orphan because the earlier run has cleared the
+ * session of the row f.
+ */
+#define IS_OF_CLEARED \
+	"(c.source IS NULL AND EXISTS (SELECT FROM @extschema@.cleanup_cleared k" \
+	" WHERE k.run_id = f.run_id AND k.source = f.source AND k.session_id = f.session_id))"
+
 static const char *const take_failed_files =
 "UPDATE @extschema@.cleanup_files f SET run_id = $1, state = 'pending', error = coalesce(f.error, 'it has failed before'),"
-"  condemned_at = pg_catalog.clock_timestamp(), finished_at = NULL,"
-"  due_at = now() + pg_catalog.make_interval(days => $2),"
-"  reason = CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
-"  source = c.source, session_id = c.session, ctime_ns = c.ctime_ns, space = c.space"
-" FROM cleanup_condemned c"
-" WHERE f.state = 'failed' AND f.reason <> 'unknown' AND f.upload_id IS NULL AND f.file = c.path COLLATE \"C\""
-"  AND f.inode = c.inode AND f.size = c.size AND f.mtime_ns = c.mtime_ns"
-"  AND EXISTS (SELECT FROM @extschema@.cleanup_runs o, @extschema@.cleanup_runs r"
-"   WHERE o.run_id = f.run_id AND r.run_id = $1 AND o.claim = r.claim)"
-"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files n"
-"   WHERE n.state = 'failed' AND n.reason <> 'unknown' AND n.upload_id IS NULL AND n.file = f.file AND n.file_id > f.file_id)";
+"  condemned_at = t.now, finished_at = NULL, due_at = t.now + pg_catalog.make_interval(days => $2),"
+"  reason = CASE WHEN c.source IS NULL AND NOT " IS_OF_CLEARED " THEN 'orphan' ELSE 'failed_session' END,"
+"  source = CASE WHEN " IS_OF_CLEARED " THEN f.source ELSE c.source END,"
+"  session_id = CASE WHEN " IS_OF_CLEARED " THEN f.session_id ELSE c.session END,"
+"  ctime_ns = c.ctime_ns, space = c.space"
+" FROM cleanup_condemned c, (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t"
+" WHERE " HAS_FAILED_BEFORE;
+
+static const char *const take_cleared_values =
+"INSERT INTO @extschema@.cleanup_cleared (run_id, source, session_id, key_columns, row_key, column_name, value)"
+" SELECT DISTINCT $1, k.source, k.session_id, k.key_columns, k.row_key, k.column_name, k.value"
+" FROM cleanup_condemned c JOIN @extschema@.cleanup_files f ON " HAS_FAILED_BEFORE
+" JOIN @extschema@.cleanup_cleared k ON k.run_id = f.run_id AND k.source = f.source AND k.session_id = f.session_id"
+" WHERE c.source IS NULL";
 
 /*
  * Makes the rows of files that have failed before rows of this run.  Returns
- * whether there are such rows.
+ * whether there are such rows.  The run that has failed may have cleared the
+ * session of such a file: the file stays a file of that session, and the cleared
+ * values come along, because a restore of the file must find them.
  */
 static bool
 take_failed(const Extension *extension, int64 run_id, int backup_days)
@@ -49,6 +74,8 @@ take_failed(const Extension *extension, int64 run_id, int backup_days)
 	if (!owner_finds(extension, 0, NULL,
 					 "SELECT FROM @extschema@.cleanup_files WHERE state = 'failed' LIMIT 1"))
 		return false;
+	if (backup_days > 0)
+		owner_query(extension, SQL_ARGS(SQL_INT8(run_id)), take_cleared_values);
 	return owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT4(backup_days)), take_failed_files) > 0;
 }
 
@@ -59,13 +86,18 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
 	again = take_failed(extension, run_id, backup_days);
-	/* all rows have one time: each later time would widen the range in the BRIN index */
+
+	/*
+	 * all rows have one time: each later time would widen the range in the
+	 * BRIN index.  The days of a backup begin then, and not with a
+	 * transaction that may have begun days ago.
+	 */
 	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT4(backup_days)),
 				psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
 						 "  condemned_at, modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
 						 " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
 						 "  c.source, c.session, c.size, c.space, t.now, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
-						 "  now() + pg_catalog.make_interval(days => $2),"
+						 "  t.now + pg_catalog.make_interval(days => $2),"
 						 "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
 						 " FROM cleanup_condemned c, (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t %s",
 						 again ? "WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files f"

@@ -127,6 +127,9 @@ forget_runs(const Pruning *pruning, Datum runs)
 					"DELETE FROM @extschema@.cleanup_files WHERE (run_id, file_id) IN (SELECT f.run_id, f.file_id"
 					" FROM @extschema@.cleanup_files f WHERE f.run_id = ANY ($1)"
 					" LIMIT $2 FOR UPDATE SKIP LOCKED)");
+	n += owner_query(pruning->extension, 1, parameters,
+					 "DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = ANY ($1)"
+					 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id)");
 	return n + owner_query(pruning->extension, 1, parameters,
 						   "DELETE FROM @extschema@.cleanup_runs WHERE run_id IN (SELECT r.run_id"
 						   " FROM @extschema@.cleanup_runs r WHERE r.run_id = ANY ($1)"

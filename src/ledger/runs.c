@@ -216,15 +216,24 @@ COUNTS " UPDATE @extschema@.cleanup_runs r SET deleted = t.deleted, skipped = t.
 "  AND (r.deleted, r.skipped, r.errors, r.bytes)"
 "   IS DISTINCT FROM (t.deleted, t.skipped, t.errors, t.bytes)";
 
+/* the states of a file that may still be restored, or be condemned again */
+#define MAY_COME_BACK "('pending', 'trashed', 'restoring', 'restored', 'failed')"
+
 void
 ledger_correct_run(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
 
 	owner_query(extension, lengthof(parameters), parameters, correct_run);
+	/* a session without a file of its own shares the file of another one */
 	owner_query(extension, lengthof(parameters), parameters,
 				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
+				" AND EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
+				"  AND f.source = c.source AND f.session_id = c.session_id)"
 				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
-				"  AND f.source = c.source AND f.session_id = c.session_id"
-				"  AND f.state IN ('pending', 'trashed', 'restoring', 'restored'))");
+				"  AND f.source = c.source AND f.session_id = c.session_id AND f.state IN " MAY_COME_BACK ")");
+	owner_query(extension, lengthof(parameters), parameters,
+				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
+				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = $1"
+				"  AND f.source IS NOT NULL AND f.state IN " MAY_COME_BACK ")");
 }

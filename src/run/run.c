@@ -53,7 +53,7 @@ run_record(const CleanupPlan *plan, const char *trigger, int32 scheduled_for, bo
 		.requested_by = GetUserNameFromId(GetOuterUserId(), false),
 		.batches = batches,
 		.scheduled_for = scheduled_for,
-		.upload_dir = context->settings->upload_dir,
+		.upload_dir = settings_showable(context->settings->upload_dir),
 		.settings = settings_to_jsonb(),
 	};
 

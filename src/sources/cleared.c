@@ -112,7 +112,9 @@ complete_keys(const Extension *extension, int64 run_id)
 /*
  * Returns the IDs (text[]) of the recorded values of these sessions that may
  * come back.  A value that refers to a file of its session waits until such a
- * file is restored.
+ * file is restored.  If several sessions refer to a file, the row of the file
+ * has only one of them: the values of the others, which have no file of their
+ * own, come back if they refer to a file of these sessions that comes back.
  */
 static Datum
 choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions)
@@ -120,17 +122,23 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 	List	   *ids = NIL;
 	int			n = owner_query(extension,
 								SQL_ARGS(SQL_INT8(run_id), SQL_VALUE(TEXTARRAYOID, sources), SQL_VALUE(TEXTARRAYOID, sessions)),
-								"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored')"
+								"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored'), false"
 								" FROM @extschema@.cleanup_cleared c JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
 								" WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
 								"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
-								" ORDER BY c.cleared_id");
+								" UNION ALL SELECT c.cleared_id::text, c.value, f.file, true, true"
+								" FROM @extschema@.cleanup_cleared c, @extschema@.cleanup_files f"
+								" WHERE c.run_id = $1 AND f.run_id = $1 AND f.state IN ('restoring', 'restored') AND (f.source, f.session_id) IN"
+								"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
+								"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files o"
+								"   WHERE o.run_id = $1 AND o.source = c.source AND o.session_id = c.session_id)"
+								" ORDER BY 1");
 	int			i;
 
 	for (int first = 0; first < n; first = i)
 	{
 		char	   *id = sql_text(first, 1);
-		bool		waits = false;
+		bool		waits = DatumGetBool(sql_value(first, 5));
 		bool		comes = false;
 
 		for (i = first; i < n && strcmp(sql_text(i, 1), id) == 0; i++)

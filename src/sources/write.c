@@ -208,7 +208,8 @@ check_nullable(const Target *target)
 /*
  * Returns a brake if a foreign key carries a change of the columns on to the
  * rows that refer by it.  Nobody has judged these rows: their files would
- * become orphans.
+ * become orphans.  A generated column may be made of the columns, and then
+ * changes with them.
  */
 static Brake *
 check_not_carried_on(const Target *target)
@@ -222,7 +223,7 @@ check_not_carried_on(const Target *target)
 						 "SELECT c.conname::text, c.conrelid FROM pg_catalog.pg_constraint c"
 						 " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = ANY (c.confkey)"
 						 " WHERE c.contype = 'f' AND c.confupdtype IN ('c', 'n', 'd') AND c.confrelid = ANY ($1)"
-						 "  AND a.attname::text COLLATE \"C\" = ANY ($2) LIMIT 1") > 0)
+						 "  AND (a.attname::text COLLATE \"C\" = ANY ($2) OR a.attgenerated <> '') LIMIT 1") > 0)
 		brake = cannot_clear(target->source, ERRCODE_FEATURE_NOT_SUPPORTED,
 							 psprintf("Constraint \"%s\" would change rows of %s, too, which refer to the same files.",
 									  sql_text(0, 1), sources_name(DatumGetObjectId(sql_value(0, 2)))));
