@@ -423,11 +423,11 @@ typedef struct BucketRemoval
 } BucketRemoval;
 
 /*
- * Makes `n` removals, by requests of many keys, several at a time.  The removal
- * of a version is tried again; a marker is made once at most.  `leased`: see
- * BucketCall.  Returns 0, or an errno if not all removals were dealt with.
+ * Makes `n` removals under the lease, by requests of many keys, several at a
+ * time.  The removal of a version is tried again; a marker is made once at most.
+ * Returns 0, or an errno if not all removals were dealt with.
  */
-extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
+extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n);
 
 /*
  * Removals as by bucket_remove_many(), each made once, by calls that
@@ -437,7 +437,7 @@ extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bo
  */
 typedef struct BucketRemoving BucketRemoving;
 
-extern BucketRemoving *bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
+extern BucketRemoving *bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n);
 extern BucketCalls bucket_removing_calls(BucketRemoving *removing);
 extern bool bucket_is_removed(const BucketRemoving *removing);
 extern void bucket_end_removing(BucketRemoving *removing, int errnum);

@@ -525,7 +525,7 @@ remove_manifests(Bucket *bucket, int64 run_id)
 	n = answer->n_entries;
 	more = answer->truncated;
 	removals = take_removals(answer);
-	if (bucket_keep_lease(bucket).outcome != FILE_OK || bucket_remove_many(bucket, removals, n, true) != 0)
+	if (bucket_keep_lease(bucket).outcome != FILE_OK || bucket_remove_many(bucket, removals, n) != 0)
 		return false;
 	for (int i = 0; i < n; i++)
 		if (removals[i].errnum != 0)
