@@ -248,11 +248,12 @@ extern bool bucket_sleep(int ms);
 
 /*
  * A list may still have a version that the server has removed.  `removed` is
- * the version that was removed last, or "", and `listed` is going to be
- * removed.  Keeps it in `removed`, and rests if it is the same.  Returns false
- * if that happens too often: *tries counts it, from 0.
+ * the version that was removed last, or "", and `listed` the version that is to
+ * be removed now.  Rests if both are the same version, else keeps `listed` in
+ * `removed`.  Returns false if a version is listed again too often: *tries
+ * counts that, from 0.
  */
-extern bool bucket_may_remove(char removed[BUCKET_ID_SIZE], const char *listed, int *tries);
+extern bool bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, int *tries);
 
 /* Appends `text`, encoded, to the text `query` of `size` bytes.  Returns false if there is no room. */
 extern bool bucket_encode(char *query, size_t size, const char *text);

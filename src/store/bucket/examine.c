@@ -279,7 +279,7 @@ remove_leftovers(Bucket *bucket, const char *key)
 		oldest = &versions.entries[versions.n - 1];
 		if (bucket->date - oldest->modified <= CANARY_SECONDS)
 			return 0;
-		if (!bucket_may_remove(version, oldest->version, &tries))
+		if (!bucket_rest_if_listed_again(version, oldest->version, &tries))
 			return bucket_note(bucket, EIO, "the server still lists a version that it has removed");
 		if ((errnum = bucket_remove_version(bucket, key, version)) != 0)
 			return errnum;

@@ -228,7 +228,7 @@ unhide(Job *job)
 	{
 		if (bucket_is_present(&job->versions))
 			return come_to(FILE_OCCUPIED);
-		if (!bucket_may_remove(removed, job->versions.entries[0].version, &tries))
+		if (!bucket_rest_if_listed_again(removed, job->versions.entries[0].version, &tries))
 			return fail(bucket_note(job->bucket, EIO, "the server still lists a marker that it has removed"), "could not put back file");
 		result = remove_newest(job);
 		if (result.outcome == FILE_OK)

@@ -67,9 +67,8 @@ bucket_remove_version(Bucket *bucket, const char *key, const char *version)
 	return errnum != 0 ? errnum : errno_of_deletion(bucket, answer, true);
 }
 
-
 bool
-bucket_may_remove(char removed[BUCKET_ID_SIZE], const char *listed, int *tries)
+bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, int *tries)
 {
 	if (strcmp(removed, listed) == 0)
 	{
