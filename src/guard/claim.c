@@ -575,15 +575,12 @@ claim_take(const Extension *extension, const char *upload_dir, const char *found
 static const char *
 find_claim(const Extension *extension, const char *upload_dir, bool may_write, Brake **brake)
 {
-	FileStore  *store = store_open(upload_dir);
+	FileStore  *store;
 	const char *volatile uuid = NULL;
 
-	*brake = NULL;
-	if (store == NULL)
-	{
-		*brake = location_brake(upload_dir, "could not open upload directory", errno);
+	*brake = location_open(upload_dir, &store);
+	if (*brake != NULL)
 		return NULL;
-	}
 	PG_TRY();
 	{
 		Claim	   *claim = claim_check(store, extension, upload_dir);
