@@ -14,22 +14,13 @@
  */
 #include "postgres_fe.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <limits.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #ifdef WITH_LIBURING
 #include <liburing.h>
 #endif
 
 #include "src/store/lock.h"
-#include "src/store/store.h"
 #define SCRATCH
 #include "common.h"
 
@@ -249,24 +240,8 @@ holds(const char *path, const char *content)
 static FileStore *
 fresh(const char *name)
 {
-	FileStore  *store;
-
 	memset(&hook, 0, sizeof(hook));
-	snprintf(top, sizeof(top), "%s/%s", base, name);
-	must(mkdir(top, 0755) == 0, top);
-	store = store_open(top);
-	must(store != NULL, "store_open");
-	return store;
-}
-
-static FileIdentity
-know(FileStore *store, const char *path)
-{
-	FileIdentity identity;
-	FileResult	result = store_identify(store, path, &identity);
-
-	must(result.outcome == FILE_OK, path);
-	return identity;
+	return open_fresh(name);
 }
 
 static FileIdentity
@@ -280,25 +255,6 @@ static int
 outcome_of(FileResult result)
 {
 	return result.outcome;
-}
-
-static void
-is_failure(FileResult result, int errnum, const char *failure, const char *text)
-{
-	if (!ok(result.outcome == FILE_FAILED && result.errnum == errnum &&
-			(failure == NULL || strcmp(result.failure, failure) == 0), "%s", text))
-		diag("outcome %d, errno %d (%s), failure %s", result.outcome,
-			 result.errnum, strerror(result.errnum),
-			 result.failure ? result.failure : "none");
-}
-
-static double
-seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec + now.tv_nsec / 1e9;
 }
 
 
@@ -1610,29 +1566,6 @@ test_unprivileged(void)
 	store_close(store);
 }
 
-static void
-as_nobody(void (*test) (void))
-{
-	pid_t		child;
-	int			status = 0;
-
-	if (geteuid() != 0)
-	{
-		test();
-		return;
-	}
-	child = fork();
-	if (child == 0)
-	{
-		must(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0,
-			 "setuid");
-		test();
-		_exit(0);
-	}
-	waitpid(child, &status, 0);
-	is(status, 0, "the unprivileged process ended well");
-}
-
 /*
  * Mount points need root and a mount namespace; a container may refuse.
  */
@@ -1796,16 +1729,10 @@ measure(const char *title, bool nested, int count)
 int
 main(void)
 {
-	const char *tmp = getenv("TMPDIR");
 	const char *count = getenv("UNIT_FILES");
 	int			descriptors;
 
-	tap_begin();
-	umask(022);
-	alarm(600);					/* a call that blocks wrongly blocks for ever */
-	snprintf(base, sizeof(base), "%s/store.XXXXXX", tmp ? tmp : "/tmp");
-	must(mkdtemp(base) != NULL, base);
-	must(chmod(base, 0777) == 0, base);
+	begin_scratch("store", 0777, 600);
 	descriptors = count_descriptors();
 
 	test_open();

@@ -13,15 +13,7 @@
  */
 #include "postgres_fe.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <limits.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "src/store/walk.h"
 #define SCRATCH
@@ -110,14 +102,8 @@ clean_up(void)
 static FileStore *
 fresh(const char *name)
 {
-	FileStore  *store;
-
 	memset(&hook, 0, sizeof(hook));
-	snprintf(top, sizeof(top), "%s/%s", base, name);
-	must(mkdir(top, 0755) == 0, top);
-	store = store_open(top);
-	must(store != NULL, "store_open");
-	return store;
+	return open_fresh(name);
 }
 
 static int
@@ -187,15 +173,6 @@ fails(FileStore *store, const char *want, const char *text)
 		diag("got %s", got ? got : failure);
 	if (got)
 		pfree(got);
-}
-
-static double
-seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec + now.tv_nsec / 1e9;
 }
 
 
@@ -504,29 +481,6 @@ test_foreign_folders(void)
 	store_close(store);
 }
 
-static void
-as_nobody(void (*test) (void))
-{
-	pid_t		child;
-	int			status = 0;
-
-	if (geteuid() != 0)
-	{
-		test();
-		return;
-	}
-	child = fork();
-	if (child == 0)
-	{
-		must(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0,
-			 "setuid");
-		test();
-		_exit(0);
-	}
-	waitpid(child, &status, 0);
-	is(status, 0, "the unprivileged process ended well");
-}
-
 /* The walk does not come to `path`, for this reason, and `part` is to blame. */
 static void
 is_left_out(FileStore *store, const char *path, WalkReason want, const char *part)
@@ -722,15 +676,9 @@ test_many(void)
 int
 main(void)
 {
-	const char *tmp = getenv("TMPDIR");
 	int			descriptors;
 
-	tap_begin();
-	umask(022);
-	alarm(600);
-	snprintf(base, sizeof(base), "%s/tree_walk.XXXXXX", tmp ? tmp : "/tmp");
-	must(mkdtemp(base) != NULL, base);
-	must(chmod(base, 0777) == 0, base);
+	begin_scratch("tree_walk", 0777, 600);
 	descriptors = count_descriptors();
 
 	test_kinds();
