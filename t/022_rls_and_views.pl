@@ -15,8 +15,7 @@ use Test::More;
 my $node = new_server('forms', init => [ extra => [ '--locale=C', '--encoding=UTF8' ] ]);
 my $dir = upload_dir($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 $node->safe_psql('postgres', q{
 	CREATE ROLE app; CREATE ROLE reporting;
 	GRANT CREATE, USAGE ON SCHEMA public TO app, reporting;

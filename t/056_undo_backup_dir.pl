@@ -28,8 +28,7 @@ plan skip_all => '/dev/shm as another file system is not permitted here' if (sta
 
 start_with_faults($node);
 make_schema($node);
-add_rows($node, 'wanted.mp3');
-put_file($dir, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 $node->safe_psql('postgres', 'SELECT cleanup_all()');
 ok(wait_for_drain($node), 'the directory is claimed');
 

@@ -24,8 +24,7 @@ my $dir = upload_dir($node);
 set_schedule_clock($node, '2027-03-01 02:50:00');
 $node->start;
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 # ---- notifications ----
 

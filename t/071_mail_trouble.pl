@@ -26,8 +26,7 @@ max_prepared_transactions = 5
 });
 my $dir = upload_dir($node);
 make_schema($node);
-add_rows($node, 'wanted.mp3');
-put_files($dir, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 # Seconds that it takes.
 sub seconds_of

@@ -14,8 +14,7 @@ use Test::More;
 my $node = new_server('closed_folder', conf => "max_worker_processes = 16\naudio_cleanup.writer_wait = '60s'\n");
 my $dir = upload_dir($node);
 make_schema($node);
-put_file($dir, 'keep.mp3');
-add_rows($node, 'keep.mp3');
+add_rows($node, put_files($dir, 'keep.mp3'));
 $node->safe_psql('postgres', 'SELECT cleanup_all()');
 ok(wait_for_drain($node), 'the directory is claimed');
 
@@ -48,8 +47,7 @@ foreach my $days (0, 7)
 	my $file = "sub/again$days.mp3";
 
 	$node->safe_psql('postgres', "ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = $days");
-	put_file($dir, "sub/other$days.mp3");
-	add_rows($node, "sub/other$days.mp3");
+	add_rows($node, put_files($dir, "sub/other$days.mp3"));
 	need_again($file);
 	ok($node->poll_query_until('postgres', q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity
 		WHERE backend_type = 'audio_cleanup drain')}), "backup of $days days: the drain has ended");

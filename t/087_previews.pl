@@ -25,8 +25,7 @@ my $backups = $node->basedir . '/backups';
 	$node->start;
 }
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 $node->safe_psql('postgres', q{
 	CREATE ROLE app;
 	GRANT CREATE ON SCHEMA public TO app;

@@ -19,8 +19,7 @@ audio_cleanup.writer_wait = 100ms
 END
 my $dir = upload_dir($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 sub sql { return $node->safe_psql('postgres', join ';', @_); }
 

@@ -18,8 +18,7 @@ audio_cleanup.max_delete_percent = 100
 END
 my $dir = upload_dir($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 sub sql { return $node->safe_psql('postgres', join ';', @_); }
 

@@ -30,8 +30,7 @@ set_schedule_clock($node, '2027-03-01 02:50:00');
 	$node->start;
 }
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 $node->safe_psql('postgres', 'CALL cleanup_run()');
 ok(wait_for_drain($node), 'the directory is claimed');
 

@@ -20,8 +20,7 @@ audio_cleanup.writer_wait = 100ms
 END
 my $dir = upload_dir($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 sub sql { return $node->safe_psql('postgres', join ';', @_); }
 sub state { return sql("SELECT state, error FROM cleanup_files WHERE file = '$_[0]' ORDER BY file_id DESC LIMIT 1"); }
