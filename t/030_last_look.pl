@@ -13,11 +13,7 @@ use Test::More;
 
 my $node = new_server('last_look', conf => "max_worker_processes = 16\n");
 my $dir = upload_dir($node);
-make_schema($node);
-my %wanted = ('keep.mp3' => put_file($dir, 'keep.mp3'));
-add_rows($node, 'keep.mp3');
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+my %wanted = %{ claim_directory($node, 'keep.mp3') };
 
 sub insert_row { return "INSERT INTO sessions (audio_url) VALUES ('$_[0]');" }
 

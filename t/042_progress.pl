@@ -379,25 +379,12 @@ unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:|signal (?!9\b)\d+/, 'no proce
 
 my $late = new_server('late', start => 0, conf => "shared_preload_libraries = 'audio_cleanup'\naudio_cleanup.max_run_minutes = 1\naudio_cleanup.files_per_second = 4\n");
 my $late_dir = upload_dir($late);
-my $ahead = $late->basedir . '/ahead';
-{
-	local $ENV{LD_PRELOAD} = build_shim('clock_shim');
-	local $ENV{CLOCK_AHEAD} = $ahead;
-	$late->start;
-}
+start_ahead($late);
 make_schema($late);
 %wanted = map { $_ => put_file($late_dir, $_) } 'wanted.mp3';
 add_rows($late, sort keys %wanted);
 $late->safe_psql('postgres', 'CALL cleanup_run()');
 ok(wait_for_drain($late), 'the directory is claimed');
-
-sub set_ahead
-{
-	my ($seconds) = @_;
-	append_to_file("$ahead.new", "$seconds\n");
-	rename "$ahead.new", $ahead or die $!;
-	return;
-}
 
 my $minutes = 0;
 foreach my $batch_size (1, 10000)
@@ -409,7 +396,7 @@ foreach my $batch_size (1, 10000)
 	$run_id = $late->safe_psql('postgres', 'SELECT max(run_id) FROM cleanup_runs') + 1;
 	$call = begin_sql($late, "SET audio_cleanup.batch_size = $batch_size; CALL cleanup_run()");
 	ok($late->poll_query_until('postgres', "SELECT count(*) >= 3 FROM cleanup_files WHERE run_id = $run_id AND state = 'deleted'"), "$name: a run has begun");
-	set_ahead(61 * ++$minutes);
+	set_ahead($late, 61 * ++$minutes);
 	end_of($call);
 	is($call->{stderr}, '', "$name: it ends by itself");
 	like($call->{stdout}, qr/"warnings": \["stopped after 1 minutes/, "$name: it says so");

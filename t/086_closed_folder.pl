@@ -13,10 +13,7 @@ use Test::More;
 
 my $node = new_server('closed_folder', conf => "max_worker_processes = 16\naudio_cleanup.writer_wait = '60s'\n");
 my $dir = upload_dir($node);
-make_schema($node);
-add_rows($node, put_files($dir, 'keep.mp3'));
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+claim_directory($node, 'keep.mp3');
 
 sub states { return $node->safe_psql('postgres', "SELECT DISTINCT state FROM cleanup_files WHERE file = '$_[0]'"); }
 

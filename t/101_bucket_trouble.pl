@@ -21,8 +21,6 @@ my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
 my ($node, $credentials) = start_bucket($gateway, 'bucket_trouble', proxy => $proxy);
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
 sub put { return put_objects($gateway, 'audio/up', @_) }
 sub visible { return keys_of($gateway, 'audio', 'up/') }
 sub kinds { return [ map { $_->[1] } @{ versions_of($gateway, 'audio', 'up/')->{ $_[0] } // [] } ] }

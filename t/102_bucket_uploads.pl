@@ -21,8 +21,6 @@ my $proxy = start_proxy($gateway);
 my ($node, $credentials) = start_bucket($gateway, 'bucket_uploads', proxy => $proxy);
 put_object($gateway, 'audio/up/wanted.mp3');
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
 sub set { return set_setting($node, @_) }
 
 sub under_way { return uploads_of($gateway, 'audio', 'up/') }

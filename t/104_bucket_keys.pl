@@ -33,8 +33,6 @@ put_object($gateway, 'audio/up/wanted.mp3');
 
 my @secrets;
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
 # Which keys the service gives out, for so many seconds.
 sub session
 {

@@ -33,7 +33,6 @@ make_schema($node);
 add_rows($node, 'wanted.mp3');
 put_object($gateway, 'audio/up/wanted.mp3');
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub visible { return keys_of($gateway, 'audio', 'up/') }
 
 sub put { return put_objects($gateway, 'audio/up', @_) }

@@ -24,8 +24,6 @@ my $proxy = start_proxy($swift);
 my ($node, $credentials) = start_bucket($swift, 'swift', proxy => $proxy, conf => "audio_cleanup.max_delete_percent = 100\n");
 make_bucket($swift, 'plain', versioning => '');
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
 sub put { my ($bucket, @names) = @_; return put_objects($swift, "$bucket/up", @names) }
 sub change { return set_setting($node, @_) }
 sub kinds { return [ map { $_->[1] } @{ versions_of($swift, $_[0], 'up/')->{ $_[1] } // [] } ] }

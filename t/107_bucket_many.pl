@@ -22,8 +22,6 @@ my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
 my ($node) = start_bucket($gateway, 'bucket_many', proxy => $proxy, conf => "audio_cleanup.max_delete_percent = 100\naudio_cleanup.s3_timeout = '120s'\n");
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
 sub put { return put_objects($gateway, 'audio/up', @_) }
 
 sub names

@@ -24,7 +24,6 @@ my @names = map { sprintf '%03d/%s%06d.mp3', $_ / 1000, $_ % 10 ? 'w' : 'o', $_ 
 my $gateway = start_gateway();
 my ($node) = start_bucket($gateway, 'bucket_large', conf => "audio_cleanup.backup_retention_days = 7\n");
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub preview { return sql_json($node, 'SELECT cleanup_all(dry_run => true)')->{result} }
 sub states { return sql("SELECT string_agg(state || ' ' || n, ', ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM cleanup_files GROUP BY state) s") }
 

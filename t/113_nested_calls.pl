@@ -23,8 +23,6 @@ my @calls = ('public.cleanup_status()', 'public.cleanup_all()', 'public.cleanup_
 	'public.cleanup_claim_upload_dir()', q{public.cleanup_grant_access('pg_monitor')});
 my $refused = qr/cannot be called while it reads a source or clears a row/;
 
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
-
 # ---- a view ----
 
 foreach my $call (@calls)

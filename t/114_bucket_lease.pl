@@ -21,8 +21,6 @@ my $proxy = start_proxy($gateway);
 my ($node, $credentials) = start_bucket($gateway, 'bucket_lease', proxy => $proxy, conf => "audio_cleanup.s3_timeout = '10min'\n"
 	. "audio_cleanup.max_delete_percent = 100\n");
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
 sub put { return put_objects($gateway, 'audio/up', @_) }
 sub visible { return keys_of($gateway, 'audio', 'up/') }
 sub state_of { return sql("SELECT state FROM cleanup_files WHERE file = '$_[0]' ORDER BY file_id DESC LIMIT 1") }

@@ -21,8 +21,6 @@ my $dir = upload_dir($node);
 make_schema($node);
 add_rows($node, put_files($dir, 'wanted.mp3'));
 
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
-
 sub take_over
 {
 	unlink "$dir/.audio_cleanup/claim" or die "claim: $!\n";

@@ -20,8 +20,6 @@ my $dir = upload_dir($node);
 make_schema($node);
 add_rows($node, put_files($dir, 'wanted.mp3'));
 
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
-
 # Folders of many files, of few files, and of one file each: 4,000 files.
 sub put_orphans
 {

@@ -22,7 +22,6 @@ my $dir = upload_dir($node);
 make_schema($node);
 add_rows($node, put_files($dir, 'wanted.mp3'));
 
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
 sub state { return sql("SELECT state, error FROM cleanup_files WHERE file = '$_[0]' ORDER BY file_id DESC LIMIT 1"); }
 sub content { return slurp_file("$dir/$_[0]"); }
 

@@ -24,8 +24,6 @@ my $dir = upload_dir($node);
 make_schema($node);
 add_rows($node, put_files($dir, 'wanted.mp3'));
 
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
-
 sub keep_backups { return sql("ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = $_[0]"); }
 
 sub state_of

@@ -21,9 +21,9 @@ use Time::HiRes qw(usleep);
 use Time::Local qw(timegm);
 
 our @EXPORT = qw(
-  new_server make_schema upload_dir put_file put_files add_rows empty_directory
+  new_server sql claim_directory make_schema upload_dir put_file put_files add_rows empty_directory
   visible_files trashed_files state_sql read_file sql_json sql_error wait_until wait_for_drain
-  violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired
+  violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired wait_for_crash start_ahead set_ahead
   log_since log_position log_lines
   start_shard change_settings set_setting set_schedule_clock launcher_says let_day_pass runs crash_server comes_back_after
 );
@@ -54,6 +54,8 @@ $ENV{PGCTLTIMEOUT} //= $wait_seconds;
 
 # ---- servers ----
 
+my $first_server;
+
 # new_server(NAME, conf => TEXT, init => [...], start => 0, install_path => PREFIX of a server): files are as old as their mtime says
 sub new_server
 {
@@ -61,6 +63,7 @@ sub new_server
 	my $node = PostgreSQL::Test::Cluster->new($name, install_path => $options{install_path});
 	my $dir = upload_dir($node);
 
+	$first_server //= $node;
 	make_path($dir);
 	$node->init(@{ $options{init} || [] });
 	$node->append_conf('postgresql.conf', <<"END" . keep_wal(%options) . ($options{conf} || ''));
@@ -80,6 +83,18 @@ sub keep_wal
 	my (%options) = @_;
 	my %init = @{ $options{init} || [] };
 	return $init{allows_streaming} ? "wal_keep_size = '1GB'\n" : '';
+}
+
+# claim_directory(NODE, NAME ...): makes the schema, these files and their rows, and the first run; returns path => content
+sub claim_directory
+{
+	my ($node, @wanted) = @_;
+
+	make_schema($node);
+	add_rows($node, put_files(upload_dir($node), @wanted));
+	$node->safe_psql('postgres', 'SELECT cleanup_all()');
+	ok(wait_for_drain($node), 'the directory is claimed');
+	return visible_files(upload_dir($node));
 }
 
 sub upload_dir
@@ -118,6 +133,12 @@ sub add_rows
 	my $values = join ', ', map { "('" . s/'/''/gr . "')" } @names;
 	$node->safe_psql('postgres', "INSERT INTO sessions (audio_url) VALUES $values");
 	return;
+}
+
+# sql(STATEMENT, ...): in the database "postgres" of the first server that the test has made
+sub sql
+{
+	return $first_server->safe_psql('postgres', join ";\n", @_);
 }
 
 sub sql_json
@@ -555,6 +576,36 @@ sub fault_fired
 	my ($node) = @_;
 	my $fired = control_file($node) . '.fired';
 	return -s $fired || 0;
+}
+
+# whether a fault struck, and the server was restarted after that place in its log
+sub wait_for_crash
+{
+	my ($node, $position) = @_;
+	return wait_until(sub { fault_fired($node) }) && comes_back_after($node, $position);
+}
+
+
+# ---- the clock: see statx_shim.c ----
+
+# start_ahead(NODE): set_ahead() sets the clock of the server and its children
+sub start_ahead
+{
+	my ($node) = @_;
+	local $ENV{LD_PRELOAD} = build_shim('statx_shim');
+	local $ENV{CLOCK_AHEAD} = $node->basedir . '/ahead';
+	$node->start;
+	return;
+}
+
+sub set_ahead
+{
+	my ($node, $seconds) = @_;
+	my $ahead = $node->basedir . '/ahead';
+
+	append_to_file("$ahead.new", "$seconds\n");
+	rename "$ahead.new", $ahead or die "could not rename $ahead.new: $!";
+	return;
 }
 
 1;
