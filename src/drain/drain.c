@@ -46,7 +46,6 @@
 #include "src/mail/outbox.h"
 #include "src/pg/library.h"
 #include "src/pg/progress.h"
-#include "src/plan/plan.h"
 #include "src/store/claim_file.h"
 #include "src/store/lock.h"
 
