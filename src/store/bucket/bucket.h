@@ -172,6 +172,9 @@ extern const StoreDriver bucket_driver;
  */
 extern int	bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer);
 
+/* Does the work of bucket_call(), but returns EIO also for an answer with another status than 200. */
+extern int	bucket_ask(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer);
+
 /*
  * Copies the version `version` of `key`, or with NULL the newest version, to
  * the key `target`, in the server.  `once`: see BucketCall.  Returns 0 or an

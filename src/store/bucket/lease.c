@@ -206,9 +206,8 @@ put_object(Bucket *bucket, const char *key, const char *text)
 {
 	const BucketCall call = {.method = "PUT",.key = key,.body = text};
 	const BucketAnswer *answer;
-	int			errnum = bucket_call(bucket, &call, &answer);
 
-	return errnum == 0 && answer->status != 200 ? bucket_note(bucket, EIO, answer->error) : errnum;
+	return bucket_ask(bucket, &call, &answer);
 }
 
 /*

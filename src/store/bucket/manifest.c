@@ -488,9 +488,7 @@ list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
 		errnum = ENAMETOOLONG;
 	if (errnum != 0)
 		return bucket_note(bucket, errnum, strerror(errnum));
-	errnum = bucket_call(bucket, &call, answer);
-	if (errnum == 0 && (*answer)->status != 200)
-		errnum = bucket_note(bucket, EIO, (*answer)->error);
+	errnum = bucket_ask(bucket, &call, answer);
 	return errnum ? errnum : check_keys(bucket, *answer, prefix);
 }
 
