@@ -14,9 +14,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 delete $ENV{$_} foreach grep { /^AWS_/ } keys %ENV;
 my $gateway = start_gateway(sessions => 1);
 my $proxy = start_proxy($gateway);

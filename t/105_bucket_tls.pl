@@ -13,9 +13,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my $gateway = start_gateway(sessions => 1);
 my $dir = PostgreSQL::Test::Utils::tempdir_short();
 my $credentials = "$dir/credentials";

@@ -16,9 +16,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_swift();
-plan skip_all => "there is no $lack" if $lack;
-
 my $swift = start_swift();
 my $proxy = start_proxy($swift);
 my ($node, $credentials) = start_bucket($swift, 'swift', proxy => $proxy, conf => "audio_cleanup.max_delete_percent = 100\n");

@@ -13,9 +13,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 # one in ten is an orphan; folders of 1000, so that pages end in the middle of them
 my $n = $ENV{AUDIO_CLEANUP_ALL} ? 100_000 : 2_500;
 my $orphans = $n / 10;

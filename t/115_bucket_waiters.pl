@@ -12,9 +12,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
 my ($node) = start_bucket($gateway, 'bucket_waiters', proxy => $proxy, conf => "audio_cleanup.s3_timeout = '10min'\n"
