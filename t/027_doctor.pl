@@ -97,8 +97,7 @@ is_deeply(examine(), $healthy, 'forgotten, it is no trouble any more');
 # a source that somebody holds is one finding, and does not keep others waiting
 $node->safe_psql('postgres', q{CREATE TABLE held (audio_url text); INSERT INTO held VALUES ('held.mp3'); SELECT cleanup_add_source('held');
 	CREATE TABLE later (audio_url text); INSERT INTO later VALUES ('later.mp3'); SELECT cleanup_add_source('later'); ALTER TABLE later RENAME audio_url TO url});
-my $holder = $node->background_psql('postgres');
-$holder->query_safe('BEGIN; LOCK TABLE held IN ACCESS EXCLUSIVE MODE');
+my $holder = begin_session($node, 'LOCK TABLE held IN ACCESS EXCLUSIVE MODE');
 my $is_held = q{SELECT count(*) FROM pg_locks WHERE relation = 'held'::regclass AND mode = 'AccessExclusiveLock' AND granted};
 my $beside = examine(q{SET audio_cleanup.writer_wait = '300ms';});
 is(scalar(grep { $_->[1] =~ /lock on "held"/ } @{ $beside->{source} }), 1, 'a locked source is one finding') or diag(explain($beside));
@@ -108,8 +107,7 @@ is($node->safe_psql('postgres', $is_held), '1', 'while the lock is still held');
 my ($explain_rc, $explained, $explain_error) = $node->psql('postgres', q{SET audio_cleanup.writer_wait = '300ms'; SELECT cleanup_explain('orphan.mp3')});
 is($node->safe_psql('postgres', $is_held), '1', 'cleanup_explain() gives up while the lock is held, too');
 like($explained . $explain_error, qr/lock on "held"/, 'and names the table');
-$holder->query_safe('ROLLBACK');
-$holder->quit;
+end_session($holder, 'ROLLBACK');
 $node->safe_psql('postgres', q{SELECT cleanup_drop_source('held'); SELECT cleanup_drop_source('later'); DROP TABLE held, later});
 is_deeply(examine(), $healthy, 'unlocked, there is no trouble any more');
 

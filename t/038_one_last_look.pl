@@ -115,8 +115,7 @@ foreach my $way (sort keys %ways)
 	$session->query_safe('BEGIN;' . $ways{$way}->($needed) . ';');
 	clear_fault($node);
 	usleep(300_000);
-	$session->query_safe('COMMIT');
-	$session->quit;
+	end_session($session);
 	check_end("$way, in flight", $needed, $orphan);
 }
 

@@ -157,8 +157,7 @@ is_gone('nobody cleans');
 # ---- a writer in flight, waited for: the figures of the survey ----
 
 my $orphans = put_orphans($dir, 30);
-my $writer = $node->background_psql('postgres');
-$writer->query_safe(q{BEGIN; INSERT INTO sessions (audio_url) VALUES ('nothing.mp3')});
+my $writer = begin_session($node, q{INSERT INTO sessions (audio_url) VALUES ('nothing.mp3')});
 my $call = begin_sql($node, "$slowly SET audio_cleanup.writer_wait = '100s'; SET application_name = 'slow'; CALL cleanup_run()");
 my $row = wait_for_row(sub { $_->{phase} eq 'waiting for writers' });
 is_deeply([ @{$row}{qw(datname trigger dry_run files_walked files_matched files_condemned files_done bytes_freed seconds_left)} ],
@@ -179,8 +178,7 @@ my $before = time;
 $node->safe_psql('postgres', q{SET lock_timeout = '10s'; BEGIN; ALTER TABLE cleanup_files ADD COLUMN comment text; ROLLBACK});
 cmp_ok(time - $before, '<', 2, 'ALTER TABLE gets its lock between two portions');
 my @samples = ($row);
-my $locker = $node->background_psql('postgres');
-$locker->query_safe('BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE');
+my $locker = begin_session($node, 'LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE');
 my $preview = begin_sql($node, 'SELECT cleanup_all(true)');
 my $dry = wait_for_row(sub { $_->{dry_run} });
 isnt($dry->{pid}, $pid, 'a dry run at the same time has a row of its own');
@@ -261,8 +259,7 @@ $node->safe_psql('other', q{INSERT INTO sessions (audio_url) VALUES ('wanted1.mp
 put_orphans($other_dir, 12);
 $orphans = put_orphans($dir, 20);
 
-my $session = $node->background_psql('postgres');
-$session->query_safe('BEGIN; SELECT cleanup_all()');
+my $session = begin_session($node, 'SELECT cleanup_all()');
 is_gone('a transaction that has condemned files is not a run under way');
 my $other_call = begin_sql($node, 'CALL cleanup_run()', 'other');
 $session->query_safe('COMMIT');

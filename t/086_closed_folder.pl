@@ -28,14 +28,12 @@ sub need_again
 	put_file($dir, $file);
 	$session->query_safe('BEGIN; SELECT cleanup_all(force => true)');
 	$writer->query_safe("BEGIN; INSERT INTO sessions (audio_url) VALUES ('$file')");
-	$session->query_safe('COMMIT');
-	$session->quit;
+	end_session($session);
 	ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
 		WHERE backend_type = 'audio_cleanup drain' AND wait_event = 'virtualxid'}), 'the last look waits for a writer');
 	ok(!-e "$dir/$file", '... when the file has been captured');
 	chmod 0, "$dir/sub" or die $!;
-	$writer->query_safe('COMMIT');
-	$writer->quit;
+	end_session($writer);
 	return;
 }
 

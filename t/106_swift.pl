@@ -147,8 +147,7 @@ my $session = $node->background_psql('postgres');
 $session->query_safe('BEGIN');
 $session->query_safe('SELECT cleanup_all()');
 sql(q{INSERT INTO sessions (audio_url) VALUES ('needed.mp3')});
-$session->query_safe('COMMIT');
-$session->quit;
+end_session($session);
 ok(wait_for_drain($node), 'a run, and a row that came before its commit');
 is(s3($swift, 'GET', 'plain/up/needed.mp3')->{status}, 200, 'the file is looked at once more before it goes');
 

@@ -55,11 +55,9 @@ sub call_is_over
 
 # ---- forward: the time of a run is over when it has done all ----
 
-my $holder = $node->background_psql('postgres');
-$holder->query_safe('BEGIN; SELECT cleanup_all()');
+my $holder = begin_session($node, 'SELECT cleanup_all()');
 put_files($dir, 'orphan.mp3');
-my $writer = $node->background_psql('postgres');
-$writer->query_safe(q{BEGIN; INSERT INTO sessions (audio_url) VALUES ('orphan.mp3')});
+my $writer = begin_session($node, q{INSERT INTO sessions (audio_url) VALUES ('orphan.mp3')});
 my $caller = begin_call('100s');
 ok(call_waits('Lock'), 'a run waits for another one, and its time begins');
 set_ahead($node, 50);

@@ -99,8 +99,7 @@ foreach my $way (sort keys %ways)
 		$node->psql('postgres', 'CALL cleanup_run()');
 		is(state($file), 'pending|', "$way: $file is in the trash");
 		write_more($handle);
-		$writer->query_safe('ROLLBACK');
-		$writer->quit;
+		end_session($writer, 'ROLLBACK');
 		add_rows($node, $file) if $row;
 		sql('CALL cleanup_run()');
 		is_back($file, $row ? 'restored|it is referred to again, and it was changed in the trash' : 'skipped|it was changed in the trash',

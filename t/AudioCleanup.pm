@@ -21,7 +21,7 @@ use Time::HiRes qw(usleep);
 use Time::Local qw(timegm);
 
 our @EXPORT = qw(
-  new_server sql claim_directory make_schema upload_dir put_file put_files add_rows empty_directory
+  new_server sql begin_session end_session claim_directory make_schema upload_dir put_file put_files add_rows empty_directory
   visible_files trashed_files state_sql read_file sql_json sql_error wait_until wait_for_drain
   violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired wait_for_crash start_ahead set_ahead
   log_since log_position log_lines
@@ -139,6 +139,25 @@ sub add_rows
 sub sql
 {
 	return $first_server->safe_psql('postgres', join ";\n", @_);
+}
+
+# begin_session(NODE, SQL): a session with an open transaction that has done this
+sub begin_session
+{
+	my ($node, $sql) = @_;
+	my $session = $node->background_psql('postgres');
+
+	$session->query_safe("BEGIN; $sql;");
+	return $session;
+}
+
+# end_session(SESSION, SQL, as a rule COMMIT)
+sub end_session
+{
+	my ($session, $sql) = @_;
+	$session->query_safe($sql // 'COMMIT');
+	$session->quit;
+	return;
 }
 
 sub sql_json
