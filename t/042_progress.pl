@@ -157,7 +157,8 @@ is_gone('nobody cleans');
 # ---- a writer in flight, waited for: the figures of the survey ----
 
 my $orphans = put_orphans($dir, 30);
-my $writer = begin_session($node, q{INSERT INTO sessions (audio_url) VALUES ('nothing.mp3')});
+my $writer = $node->background_psql('postgres');
+$writer->query_safe(q{BEGIN; INSERT INTO sessions (audio_url) VALUES ('nothing.mp3')});
 my $call = begin_sql($node, "$slowly SET audio_cleanup.writer_wait = '100s'; SET application_name = 'slow'; CALL cleanup_run()");
 my $row = wait_for_row(sub { $_->{phase} eq 'waiting for writers' });
 is_deeply([ @{$row}{qw(datname trigger dry_run files_walked files_matched files_condemned files_done bytes_freed seconds_left)} ],
@@ -178,7 +179,8 @@ my $before = time;
 $node->safe_psql('postgres', q{SET lock_timeout = '10s'; BEGIN; ALTER TABLE cleanup_files ADD COLUMN comment text; ROLLBACK});
 cmp_ok(time - $before, '<', 2, 'ALTER TABLE gets its lock between two portions');
 my @samples = ($row);
-my $locker = begin_session($node, 'LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE');
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE');
 my $preview = begin_sql($node, 'SELECT cleanup_all(true)');
 my $dry = wait_for_row(sub { $_->{dry_run} });
 isnt($dry->{pid}, $pid, 'a dry run at the same time has a row of its own');
@@ -259,7 +261,8 @@ $node->safe_psql('other', q{INSERT INTO sessions (audio_url) VALUES ('wanted1.mp
 put_orphans($other_dir, 12);
 $orphans = put_orphans($dir, 20);
 
-my $session = begin_session($node, 'SELECT cleanup_all()');
+my $session = $node->background_psql('postgres');
+$session->query_safe('BEGIN; SELECT cleanup_all()');
 is_gone('a transaction that has condemned files is not a run under way');
 my $other_call = begin_sql($node, 'CALL cleanup_run()', 'other');
 $session->query_safe('COMMIT');
@@ -376,12 +379,25 @@ unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:|signal (?!9\b)\d+/, 'no proce
 
 my $late = new_server('late', start => 0, conf => "shared_preload_libraries = 'audio_cleanup'\naudio_cleanup.max_run_minutes = 1\naudio_cleanup.files_per_second = 4\n");
 my $late_dir = upload_dir($late);
-start_ahead($late);
+my $ahead = $late->basedir . '/ahead';
+{
+	local $ENV{LD_PRELOAD} = build_shim('clock_shim');
+	local $ENV{CLOCK_AHEAD} = $ahead;
+	$late->start;
+}
 make_schema($late);
 %wanted = map { $_ => put_file($late_dir, $_) } 'wanted.mp3';
 add_rows($late, sort keys %wanted);
 $late->safe_psql('postgres', 'CALL cleanup_run()');
 ok(wait_for_drain($late), 'the directory is claimed');
+
+sub set_ahead
+{
+	my ($seconds) = @_;
+	append_to_file("$ahead.new", "$seconds\n");
+	rename "$ahead.new", $ahead or die $!;
+	return;
+}
 
 my $minutes = 0;
 foreach my $batch_size (1, 10000)
@@ -393,7 +409,7 @@ foreach my $batch_size (1, 10000)
 	$run_id = $late->safe_psql('postgres', 'SELECT max(run_id) FROM cleanup_runs') + 1;
 	$call = begin_sql($late, "SET audio_cleanup.batch_size = $batch_size; CALL cleanup_run()");
 	ok($late->poll_query_until('postgres', "SELECT count(*) >= 3 FROM cleanup_files WHERE run_id = $run_id AND state = 'deleted'"), "$name: a run has begun");
-	set_ahead($late, 61 * ++$minutes);
+	set_ahead(61 * ++$minutes);
 	end_of($call);
 	is($call->{stderr}, '', "$name: it ends by itself");
 	like($call->{stdout}, qr/"warnings": \["stopped after 1 minutes/, "$name: it says so");

@@ -21,13 +21,27 @@ audio_cleanup.writer_wait = '200ms'
 audio_cleanup.max_run_minutes = 1
 END
 my $dir = upload_dir($node);
+my $ahead = $node->basedir . '/ahead';
 
 set_schedule_clock($node, '2027-03-01 02:50:00');
-start_ahead($node);
+{
+	local $ENV{LD_PRELOAD} = build_shim('clock_shim');
+	local $ENV{CLOCK_AHEAD} = $ahead;
+	$node->start;
+}
 make_schema($node);
-add_rows($node, put_files($dir, 'wanted.mp3'));
+put_files($dir, 'wanted.mp3');
+add_rows($node, 'wanted.mp3');
 $node->safe_psql('postgres', 'CALL cleanup_run()');
 ok(wait_for_drain($node), 'the directory is claimed');
+
+sub set_ahead
+{
+	my ($seconds) = @_;
+	append_to_file("$ahead.new", "$seconds\n");
+	rename "$ahead.new", $ahead or die $!;
+	return;
+}
 
 # Begins a CALL in a session of its own.
 sub begin_call
@@ -55,16 +69,18 @@ sub call_is_over
 
 # ---- forward: the time of a run is over when it has done all ----
 
-my $holder = begin_session($node, 'SELECT cleanup_all()');
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; SELECT cleanup_all()');
 put_files($dir, 'orphan.mp3');
-my $writer = begin_session($node, q{INSERT INTO sessions (audio_url) VALUES ('orphan.mp3')});
+my $writer = $node->background_psql('postgres');
+$writer->query_safe(q{BEGIN; INSERT INTO sessions (audio_url) VALUES ('orphan.mp3')});
 my $caller = begin_call('100s');
 ok(call_waits('Lock'), 'a run waits for another one, and its time begins');
-set_ahead($node, 50);
+set_ahead(50);
 $holder->query_safe('COMMIT');
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM cleanup_progress WHERE phase = 'waiting for writers' AND files_condemned = 1}),
 	'then it waits for the writer of the row of its only orphan');
-set_ahead($node, 65);
+set_ahead(65);
 $writer->query_safe('COMMIT');
 ok(call_is_over(), 'it ends');
 is($node->safe_psql('postgres', q{SELECT status, files, message, extract(epoch FROM finished_at - started_at) > 14 FROM cleanup_runs ORDER BY run_id DESC LIMIT 1}),
@@ -79,7 +95,7 @@ ok(flock($claim, LOCK_EX), 'somebody else has the directory');
 $caller = begin_call('3s');
 ok(call_waits('Extension'), 'a run waits for it');
 # by less than the five minutes that a file may be off
-set_ahead($node, -235);
+set_ahead(-235);
 ok(call_is_over(), 'not minutes longer when the clock is set back by as much');
 like($node->safe_psql('postgres', q{SELECT status, message FROM cleanup_runs ORDER BY run_id DESC LIMIT 1}),
 	qr/^blocked\|another cleanup run is under way in upload directory/, 'it has given up');
@@ -89,19 +105,19 @@ close $claim;
 
 # ---- back: a night that is to be tried again ----
 
-set_ahead($node, 0);
+set_ahead(0);
 ok(launcher_says($node, 'sleeping until 2027-03-01 03:00:00+00'), 'before the hour');
 $holder->query_safe('BEGIN; SELECT cleanup_all()');
 my $position = log_position($node);
 set_schedule_clock($node, '2027-03-01 03:00:00');
 ok(wait_until(sub { log_since($node, $position) =~ /waiting to clean database "postgres": another cleanup run is under way/ }),
 	'the hour comes, and another run is under way');
-set_ahead($node, -3600);
+set_ahead(-3600);
 $holder->query_safe('COMMIT');
 # by then the clocks of server and files differ, which is a brake
 ok(wait_until(sub { (grep { /^schedule 2027-03-01 blocked/ } @{ runs($node) }) == 1 }), 'the night is tried again although the clock was set back')
   or diag explain runs($node);
-set_ahead($node, 0);
+set_ahead(0);
 $holder->quit;
 
 $node->stop;

@@ -23,7 +23,7 @@ use Time::Local qw(timegm);
 our @EXPORT = qw(
   new_server sql begin_session end_session claim_directory make_schema upload_dir put_file put_files add_rows empty_directory
   visible_files trashed_files state_sql read_file sql_json sql_error wait_until wait_for_drain
-  violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired wait_for_crash start_ahead set_ahead
+  violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired wait_for_crash
   log_since log_position log_lines
   start_shard change_settings set_setting set_schedule_clock launcher_says let_day_pass runs crash_server comes_back_after
 );
@@ -602,29 +602,6 @@ sub wait_for_crash
 {
 	my ($node, $position) = @_;
 	return wait_until(sub { fault_fired($node) }) && comes_back_after($node, $position);
-}
-
-
-# ---- the clock: see statx_shim.c ----
-
-# start_ahead(NODE): set_ahead() sets the clock of the server and its children
-sub start_ahead
-{
-	my ($node) = @_;
-	local $ENV{LD_PRELOAD} = build_shim('statx_shim');
-	local $ENV{CLOCK_AHEAD} = $node->basedir . '/ahead';
-	$node->start;
-	return;
-}
-
-sub set_ahead
-{
-	my ($node, $seconds) = @_;
-	my $ahead = $node->basedir . '/ahead';
-
-	append_to_file("$ahead.new", "$seconds\n");
-	rename "$ahead.new", $ahead or die "could not rename $ahead.new: $!";
-	return;
 }
 
 1;

@@ -7,8 +7,6 @@
  *
  *	CLOCK_OF_FILES		statx() tells times that are so many seconds later
  *	CLOCK_OF_SERVER		clock_gettime() does
- *	CLOCK_AHEAD			clock_gettime() and gettimeofday() do.  Clocks that nobody
- *						can set, CLOCK_MONOTONIC for one, are not changed.
  *	SUBVOLUME			statx() tells of the inode with this number that it is
  *						on another device, and not on another mount
  */
@@ -18,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <time.h>
 
 static long
@@ -61,17 +58,6 @@ clock_gettime(clockid_t clock, struct timespec *now)
 	int			rc = really(clock, now);
 
 	if (rc == 0 && clock == CLOCK_REALTIME)
-		now->tv_sec += number_of("CLOCK_OF_SERVER") + number_of("CLOCK_AHEAD");
-	return rc;
-}
-
-int
-gettimeofday(struct timeval *restrict now, void *restrict zone)
-{
-	__typeof__(&gettimeofday) really = (__typeof__(&gettimeofday)) dlsym(RTLD_NEXT, "gettimeofday");
-	int			rc = really(now, zone);
-
-	if (rc == 0)
-		now->tv_sec += number_of("CLOCK_AHEAD");
+		now->tv_sec += number_of("CLOCK_OF_SERVER");
 	return rc;
 }

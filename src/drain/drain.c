@@ -46,6 +46,7 @@
 #include "src/mail/outbox.h"
 #include "src/pg/library.h"
 #include "src/pg/progress.h"
+#include "src/plan/plan.h"
 #include "src/store/claim_file.h"
 #include "src/store/lock.h"
 

@@ -35,6 +35,7 @@
 
 #include "src/names/file_key.h"
 #include "src/pg/sql.h"
+#include "src/plan/match.h"
 #include "src/plan/private.h"
 #include "src/plan/unregistered.h"
 #include "src/sources/sources.h"
