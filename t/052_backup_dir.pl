@@ -182,7 +182,19 @@ foreach my $call ('copy_file_range', 'pwrite')
 	my $run;
 
 	set_fault($node, "$call errno 0 " . ENOSPC);
-	run($worker_gone);
+	if ($call eq 'pwrite')
+	{
+		my $result = sql_json($node, 'CALL cleanup_run()');
+		ok(!$result->{success}, "$call: a CALL is no success");
+		is($result->{result}{error_count}, 1, "$call: ... and counts the error of the folder");
+		like($result->{result}{errors}[0], qr{^r$round/1.mp3: could not .*No space left on device \(and so for 3 more in its folder\)$},
+			"$call: ... and names it");
+		is($result->{pending}, 4, "$call: ... and says that the files are tried again");
+	}
+	else
+	{
+		run($worker_gone);
+	}
 	$run = last_run();
 	ok(wait_until(sub { log_since($node, $position) =~ qr{WARNING:  could not back up file "r$round/4.mp3": .*No space left} }),
 		"$call: a full backup disk is reported");

@@ -1,9 +1,10 @@
 /*
  * t/clock_shim.c
  *
- * A library for LD_PRELOAD: the clock of the process is ahead by the seconds
- * that the file $CLOCK_AHEAD tells, which may be negative.  Clocks that nobody
- * can set, CLOCK_MONOTONIC for one, are not changed.
+ * A library for LD_PRELOAD.  The file $CLOCK_AHEAD tells two numbers of seconds.
+ * By the first one, which may be negative, somebody has set the clock ahead:
+ * clocks that nobody can set, CLOCK_MONOTONIC for one, do not tell it.  By the
+ * second one all clocks are ahead, as if that time had passed.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,20 +15,21 @@
 #include <time.h>
 
 static long
-seconds_ahead(void)
+seconds_ahead(int can_be_set)
 {
 	int			save_errno = errno;
 	FILE	   *file = fopen(getenv("CLOCK_AHEAD"), "re");
-	long		seconds = 0;
+	long		set = 0;
+	long		passed = 0;
 
 	if (file != NULL)
 	{
-		if (fscanf(file, "%ld", &seconds) != 1)
-			seconds = 0;
+		if (fscanf(file, "%ld %ld", &set, &passed) != 2)
+			set = passed = 0;
 		fclose(file);
 	}
 	errno = save_errno;
-	return seconds;
+	return (can_be_set ? set : 0) + passed;
 }
 
 int
@@ -37,7 +39,7 @@ gettimeofday(struct timeval *restrict now, void *restrict zone)
 	int			rc = really(now, zone);
 
 	if (rc == 0)
-		now->tv_sec += seconds_ahead();
+		now->tv_sec += seconds_ahead(1);
 	return rc;
 }
 
@@ -47,7 +49,7 @@ clock_gettime(clockid_t clock, struct timespec *now)
 	__typeof__(&clock_gettime) really = (__typeof__(&clock_gettime)) dlsym(RTLD_NEXT, "clock_gettime");
 	int			rc = really(clock, now);
 
-	if (rc == 0 && clock == CLOCK_REALTIME)
-		now->tv_sec += seconds_ahead();
+	if (rc == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC))
+		now->tv_sec += seconds_ahead(clock == CLOCK_REALTIME);
 	return rc;
 }

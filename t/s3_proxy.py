@@ -19,6 +19,7 @@ that, "all" that once one was found it is for each request, and "do" is one of
     cut_after  pass it on, and close the connection instead of answering
     lie        pass it on, and cut the body of the answer in half
     repeat     pass it on, and say that the list goes on, always at the same place
+    forget     pass it on without the part of its URI that "what" is found in, to a server that looks at no signature
 
 FOLDER/used has a byte for each request that the rule was used for.
 FOLDER/rewrite is JSON, too: pairs of a regular expression and of what is put in
@@ -159,7 +160,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             self.hold(number)
         if do == "hang" and self.is_left():
             return self.cut()
-        status, headers, content = forward(self.command, self.path, self.headers.items(), body)
+        uri = re.sub(rule["what"], "", self.path) if do == "forget" else self.path
+        status, headers, content = forward(self.command, uri, self.headers.items(), body)
         for late in take_late(f"{self.command} {self.path}"):
             forward(*late[1:])
         if do == "hold_after":

@@ -434,6 +434,28 @@ static const Case escape_cases[] = {
 	{"%C3/%C3%84.mp3", A_UMLAUT ".mp3", LOOSE},
 };
 
+static const Case entity_cases[] = {
+	{"caf&eacute;.mp3", "caf" E_ACUTE ".mp3", LOOSE},
+	{"&lt;a&gt; &amp; b.mp3", "<a> & b.mp3", LOOSE},
+	/* Greek, as PHP's htmlentities() writes it */
+	{"<a href=\"/u/&Kappa;&alpha;&lambda;&eta;&mu;\316\255&rho;&alpha;.mp3\">",
+	"\316\232\316\261\316\273\316\267\316\274\316\255\317\201\316\261.mp3", LOOSE},
+	{"&lambda;&omicron;&gamma;&omicron;&sigmaf;.mp3", "\316\273\316\277\316\263\316\277\317\202.mp3", LOOSE},
+	{"&amp;Omega;.mp3", "\316\251.mp3", LOOSE},
+	{"&thetasym;.mp3", "\317\221.mp3", LOOSE},
+	{"&hearts; &infin;.mp3", "\342\231\245 \342\210\236.mp3", LOOSE},
+	/* HTML 5 */
+	{"&Ccaron;e&scaron;tina.mp3", "\304\214e\305\241tina.mp3", LOOSE},
+	{"&lstrok;&oacute;d&zacute;.mp3", "\305\202\303\263d\305\272.mp3", LOOSE},
+	{"&Zcy;&vcy;&ucy;&kcy;.mp3", "\320\227\320\262\321\203\320\272.mp3", LOOSE},
+	{"&AElig;.mp3", "\303\206.mp3", LOOSE},
+	{"&zwnj;&zwj;a.mp3", "a.mp3", LOOSE},
+	/* no entities */
+	{"&nosuch;.mp3", "&nosuch;.mp3", STRICT},
+	{"&alpha.mp3", "\316\261.mp3", NO},
+	{"&alphabet;.mp3", "\316\261.mp3", NO},
+};
+
 static const Case letter_cases[] = {
 	{"A.mp3", "a.mp3", LOOSE},
 	{"a.mp3", "A.mp3", LOOSE},
@@ -750,6 +772,7 @@ test_tables(void)
 	check_cases("paths", &rules, path_cases, lengthof(path_cases));
 	check_cases("URLs", &rules, url_cases, lengthof(url_cases));
 	check_cases("escapes", &rules, escape_cases, lengthof(escape_cases));
+	check_cases("entities of HTML", &rules, entity_cases, lengthof(entity_cases));
 	check_cases("letters", &rules, letter_cases, lengthof(letter_cases));
 	check_cases("literally", &rules, literal_cases, lengthof(literal_cases));
 	check_cases("ids", &rules, id_cases, lengthof(id_cases));

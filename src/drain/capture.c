@@ -13,6 +13,7 @@
 
 #include "src/drain/private.h"
 #include "src/pg/progress.h"
+#include "src/pg/time.h"
 
 /* milliseconds after which condemned files are looked at again before they are moved */
 #define FRESH_MS	60000
@@ -356,7 +357,7 @@ record_captured(Drain *drain, LedgerFile *files, int n)
 int
 drain_capture_step(Drain *drain, int limit)
 {
-	TimestampTz began;
+	int64		began;
 	LedgerFile *files;
 	bool		looked = drain->may_capture;
 	int			n;
@@ -378,7 +379,7 @@ drain_capture_step(Drain *drain, int limit)
 	}
 	progress_set_phase(PHASE_CAPTURING);
 	expect_look(drain);
-	began = GetCurrentTimestamp();
+	began = time_monotonic_us();
 	for (i = 0; i < n && !drain_is_step_over(drain, began);)
 	{
 		progress_tick();

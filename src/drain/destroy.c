@@ -11,11 +11,11 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "utils/timestamp.h"
 
 #include "src/drain/private.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
+#include "src/pg/time.h"
 
 /* microseconds that the destruction of a group of files should take */
 #define TOGETHER_US			50000
@@ -198,7 +198,7 @@ is_look_old(const Drain *drain)
 {
 	int			good = look_seconds(drain) * (drain->pace.files_per_second > 0 ? 2 : 1);
 
-	return TimestampDifferenceExceeds(drain->looked_at, GetCurrentTimestamp(), 1000 * good);
+	return time_monotonic_us() - drain->looked_at > good * USECS_PER_SEC;
 }
 
 /* Returns how many of the first files are not held, and may be destroyed together. */
@@ -219,15 +219,15 @@ free_in_row(const Drain *drain, const LedgerFile *files, int n)
  * the group before was over.
  */
 static void
-end_timed_group(Drain *drain, Group *group, TimestampTz *began)
+end_timed_group(Drain *drain, Group *group, int64 *began)
 {
 	int			n = group->n;
-	TimestampTz now;
+	int64		now;
 
 	if (n == 0)
 		return;
 	end_group(drain, group);
-	now = GetCurrentTimestamp();
+	now = time_monotonic_us();
 	if (now - *began > 2 * TOGETHER_US)
 		drain->together = Max(drain->together / 2, DRAIN_TOGETHER);
 	else if (now - *began < TOGETHER_US && n >= drain->together)
@@ -246,8 +246,8 @@ end_timed_group(Drain *drain, Group *group, TimestampTz *began)
 static int
 destroy_files(Drain *drain, LedgerFile *files, int n)
 {
-	TimestampTz step_began = GetCurrentTimestamp();
-	TimestampTz began = step_began;
+	int64		step_began = time_monotonic_us();
+	int64		began = step_began;
 	Group		group = {files, 0, NULL, NULL};
 	int			recorded = 0;
 	int			i = 0;
@@ -268,7 +268,8 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 			continue;
 		}
 		next = begin_group(drain, files + i, together);
-		if (ended - recorded >= RECORD_TOGETHER)
+		/* a bucket is asked before the transaction has a number, which VACUUM would wait for */
+		if (ended - recorded >= RECORD_TOGETHER && store_acts_at_commit(drain->store))
 		{
 			drain_record(drain, files + recorded, ended - recorded);
 			recorded = ended;
@@ -345,7 +346,7 @@ last_look(Drain *drain)
 	int64		n = drain_look(drain, drain->looked ? LEDGER_DUE : LEDGER_TRASHED, &drain->looked_at_up_to,
 							   limit, drain_heal_files);
 
-	drain->looked_at = GetCurrentTimestamp();
+	drain->looked_at = time_monotonic_us();
 	if (n < 0)
 		drain->looked_at_up_to = PG_INT64_MAX;	/* not again in this drain */
 	else if (n < limit && !drain->looked)

@@ -37,7 +37,6 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "src/drain/private.h"
 #include "src/guard/claim.h"
@@ -46,13 +45,14 @@
 #include "src/mail/outbox.h"
 #include "src/pg/library.h"
 #include "src/pg/progress.h"
+#include "src/pg/time.h"
 #include "src/plan/plan.h"
 #include "src/store/claim_file.h"
 #include "src/store/lock.h"
 
-/* milliseconds after which a step ends; if the last fsync took longer, as long as that fsync, up to a limit */
-#define STEP_MS			500
-#define STEP_MAX_MS		2000
+/* microseconds after which a step ends; if the last fsync took longer, as long as that fsync, up to a limit */
+#define STEP_US			500000
+#define STEP_MAX_US		2000000
 
 /* most files that one call in the transaction of a caller deals with */
 #define DRAIN_IN_TRANSACTION	10000
@@ -77,11 +77,11 @@ drain_set_state(LedgerFile *file, const char *state, const char *error)
 }
 
 bool
-drain_is_step_over(const Drain *drain, TimestampTz began)
+drain_is_step_over(const Drain *drain, int64 began)
 {
-	int			step_ms = (int) Max(STEP_MS, Min(drain->sync_us / 1000, STEP_MAX_MS));
+	int64		step_us = Max(STEP_US, Min(drain->sync_us, STEP_MAX_US));
 
-	return !drain->at_commit && TimestampDifferenceExceeds(began, GetCurrentTimestamp(), step_ms);
+	return !drain->at_commit && time_monotonic_us() - began >= step_us;
 }
 
 /*
@@ -158,10 +158,10 @@ drain_set_destroyed(LedgerFile *file, int64 freed)
 void
 drain_make_durable(Drain *drain)
 {
-	TimestampTz began = GetCurrentTimestamp();
+	int64		began = time_monotonic_us();
 	int			errnum = store_sync(drain->store);
 
-	drain->sync_us = GetCurrentTimestamp() - began;
+	drain->sync_us = time_monotonic_us() - began;
 	if (errnum != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_IO_ERROR),
@@ -518,7 +518,7 @@ make_steps(Drain *drain, const Pace *pace, bool finish, const DrainTransactions 
 
 	do
 	{
-		TimestampTz began = GetCurrentTimestamp();
+		int64		began = time_monotonic_us();
 
 		more = make_step(drain, finish);
 		transactions->commit(transactions->arg);

@@ -27,7 +27,6 @@
 
 #include "miscadmin.h"
 #include "storage/latch.h"
-#include "utils/timestamp.h"
 
 #include "src/drain/pace.h"
 #include "src/pg/compat.h"
@@ -49,14 +48,14 @@ pace_begin(const Settings *settings)
 	Pace		pace = {settings->files_per_second, 0};
 
 	if (settings->max_run_minutes > 0)
-		pace.ends_at = GetCurrentTimestamp() + (TimestampTz) settings->max_run_minutes * USECS_PER_MINUTE;
+		pace.ends_at = time_monotonic_us() + (int64) settings->max_run_minutes * USECS_PER_MINUTE;
 	return pace;
 }
 
 bool
 pace_is_over(const Pace *pace)
 {
-	return pace->ends_at != 0 && GetCurrentTimestamp() >= pace->ends_at;
+	return pace->ends_at != 0 && time_monotonic_us() >= pace->ends_at;
 }
 
 int
@@ -89,14 +88,13 @@ sleep_us(int64 us)
 }
 
 void
-pace_rest(const Pace *pace, int files, TimestampTz began)
+pace_rest(const Pace *pace, int files, int64 began)
 {
 	int64		most_us = (int64) files * USECS_PER_SEC / Max(pace->files_per_second, 1);
 
 	if (pace->files_per_second <= 0 || files <= 0)
 		return;
-	/* if the clock was set back meanwhile, `began` is in the future */
-	sleep_us(most_us - Max(GetCurrentTimestamp() - began, 0));
+	sleep_us(most_us - (time_monotonic_us() - began));
 }
 
 /*

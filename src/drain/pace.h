@@ -10,14 +10,12 @@
 #ifndef AUDIO_CLEANUP_PACE_H
 #define AUDIO_CLEANUP_PACE_H
 
-#include "datatype/timestamp.h"
-
 #include "src/settings.h"
 
 typedef struct Pace
 {
 	int			files_per_second;	/* 0: no limit */
-	TimestampTz ends_at;		/* 0: never */
+	int64		ends_at;		/* by time_monotonic_us(); 0: never */
 	int64		wall_us;		/* time when the measuring began, */
 	int64		cpu_us;			/* and the computing time at that moment */
 } Pace;
@@ -35,11 +33,12 @@ extern int	pace_portion(const Pace *pace);
 extern int	pace_files_in(const Pace *pace, int seconds);
 
 /*
- * Sleeps until `files` files, whose deletion began at `began`, have taken the
- * time that the pace allows for these files.  Must be called outside of
+ * Sleeps until `files` files, whose deletion began at `began` (by
+ * time_monotonic_us()), have taken the time that the pace allows for these
+ * files.  Must be called outside of
  * transactions, or in one that has done nothing yet.  Takes interrupts.
  */
-extern void pace_rest(const Pace *pace, int files, TimestampTz began);
+extern void pace_rest(const Pace *pace, int files, int64 began);
 
 /*
  * Begins to measure how long this process waits for the disk.  Must be called

@@ -55,7 +55,8 @@ struct Drain
 								 * looked at after their capture */
 	int64		look_us;		/* microseconds that the last reading of the
 								 * sources took */
-	TimestampTz looked_at;		/* time of the last look */
+	int64		looked_at;		/* time of the last look, by
+								 * time_monotonic_us() */
 	FileIds    *doomed;			/* files that are due, and that nobody needs;
 								 * or NULL */
 	int64		next[DRAIN_NEXT];	/* file_ids of the first doomed files */
@@ -79,8 +80,8 @@ extern int	drain_uploads_step(Drain *drain, int limit);
 extern int	drain_capture_step(Drain *drain, int limit);
 extern int	drain_destroy_step(Drain *drain, int limit);
 
-/* Returns whether a step that began to work on files at `began` has worked long enough. */
-extern bool drain_is_step_over(const Drain *drain, TimestampTz began);
+/* Returns whether a step that began to work on files at `began`, by time_monotonic_us(), has worked long enough. */
+extern bool drain_is_step_over(const Drain *drain, int64 began);
 
 /*
  * These functions set the state and the error of the file, which

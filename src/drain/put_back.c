@@ -10,11 +10,11 @@
  */
 #include "postgres.h"
 
-#include "utils/timestamp.h"
 
 #include "src/drain/private.h"
 #include "src/ledger/backups.h"
 #include "src/pg/progress.h"
+#include "src/pg/time.h"
 
 const char	drain_name_taken[] = "its name is taken";
 const char	drain_changed_in_trash[] = "it was changed in the trash";
@@ -295,7 +295,7 @@ drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 int
 drain_restore_step(Drain *drain, int limit)
 {
-	TimestampTz began = GetCurrentTimestamp();
+	int64		began = time_monotonic_us();
 	LedgerFile *files;
 	int			n;
 	int			i;

@@ -105,7 +105,7 @@ end_upload(Drain *drain, LedgerUpload *upload)
 int
 drain_uploads_step(Drain *drain, int limit)
 {
-	TimestampTz began = GetCurrentTimestamp();
+	int64		began = time_monotonic_us();
 	LedgerUpload *uploads;
 	int			n = 0;
 	int			i;

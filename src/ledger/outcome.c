@@ -22,6 +22,9 @@
 	"(upload_id IS NULL AND (state IN ('deleted', 'trashed') OR state = 'pending' AND error IS NULL" \
 	" AND file_id <= (SELECT r.captured_up_to FROM @extschema@.cleanup_runs r WHERE r.run_id = $1)))"
 
+/* A condition that is true for files that could not be dealt with: those that are pending are tried again. */
+#define IN_ERROR	"(state = 'failed' OR state = 'pending' AND upload_id IS NULL AND error IS NOT NULL)"
+
 /* The folder of a file.  All files of a folder that fail for one reason make one error. */
 #define FOLDER	"pg_catalog.regexp_replace(file, '[^/]*$', '')"
 
@@ -42,7 +45,7 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 	owner_query(extension, 1, parameters,
 				"SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
 				" pg_catalog.count(DISTINCT (source, session_id)) FILTER (WHERE source IS NOT NULL AND " GONE "),"
-				" pg_catalog.count(DISTINCT (" FOLDER ", error)) FILTER (WHERE state = 'failed'),"
+				" pg_catalog.count(DISTINCT (" FOLDER ", error)) FILTER (WHERE " IN_ERROR "),"
 				" " LEDGER_SUM_OF("freed") ","
 				" pg_catalog.count(*) FILTER (WHERE upload_id IS NOT NULL AND state = 'deleted')"
 				" FROM @extschema@.cleanup_files WHERE run_id = $1");
@@ -63,6 +66,6 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 	outcome->errors = owner_texts(extension, lengthof(parameters), parameters,
 								  "SELECT min(file) || ': ' || error || CASE WHEN count(*) > 1"
 								  "  THEN ' (and so for ' || count(*) - 1 || ' more in its folder)' ELSE '' END"
-								  " FROM @extschema@.cleanup_files WHERE run_id = $1 AND state = 'failed'"
+								  " FROM @extschema@.cleanup_files WHERE run_id = $1 AND " IN_ERROR
 								  " GROUP BY " FOLDER ", error ORDER BY min(file) LIMIT $2");
 }

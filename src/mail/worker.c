@@ -36,6 +36,7 @@
 #include "src/mail/worker.h"
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 #include "src/pg/worker.h"
 
 #define STAY_MS		600000
@@ -275,12 +276,12 @@ wait_for(long ms)
 static void
 keep_trying(MemoryContext context)
 {
-	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STAY_MS);
+	int64		end = time_monotonic_us() + STAY_MS * INT64CONST(1000);
 	long		ms;
 
 	if (!try_lock(LOCK_SENDING_NEXT))
 		return;
-	while ((ms = time_to_next()) >= 0 && GetCurrentTimestamp() < end)
+	while ((ms = time_to_next()) >= 0 && time_monotonic_us() < end)
 	{
 		if (ms == 0)
 			(void) send_due(context);

@@ -19,11 +19,11 @@
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/snapmgr.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/lock.h"
 #include "src/pg/role.h"
+#include "src/pg/snapshot.h"
 #include "src/pg/time.h"
 
 /* A DROP EXTENSION that nobody holds up ends in this time. */
@@ -226,12 +226,13 @@ bool
 lock_await_run(const Extension *extension)
 {
 	LOCKTAG		tag;
+	bool		laid_down;
 
 	set_lock_tag(&tag, extension, LOCK_RUN);
 	/* the wait may take hours, in which VACUUM must be able to work */
-	PopActiveSnapshot();
+	laid_down = snapshot_lay_down();
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	PushActiveSnapshot(GetTransactionSnapshot());
+	snapshot_take_up(laid_down);
 	return lock_extension(extension);
 }
 

@@ -22,11 +22,12 @@
 
 #include "src/pg/progress.h"
 #include "src/pg/shmem.h"
+#include "src/pg/time.h"
 
 /* runs that are visible at a time; further runs are not visible */
 #define PROGRESS_SLOTS		64
 
-#define TELL_EVERY_MS		5000
+#define TELL_EVERY_US		(5 * USECS_PER_SEC)
 
 typedef struct ProgressSlot
 {
@@ -64,7 +65,7 @@ static ProgressSlot private_slot;	/* the slot of a run that has no slot in
 
 static ProgressSlot *mine = NULL;	/* the slot of the run under way */
 static bool tell_client = false;
-static TimestampTz told_at;
+static int64 told_at;			/* by time_monotonic_us() */
 
 
 /* ----------------------------------------------------------- shared memory --- */
@@ -181,7 +182,7 @@ progress_begin(MemoryContext context, const char *trigger, bool dry_run, bool te
 	}
 	MemoryContextRegisterResetCallback(context, callback);
 	tell_client = tell && slots == NULL;
-	told_at = mine->started_at;
+	told_at = time_monotonic_us();
 }
 
 
@@ -289,7 +290,7 @@ tell(void)
 {
 	ProgressView view;
 
-	told_at = GetCurrentTimestamp();
+	told_at = time_monotonic_us();
 	read_slot(mine, &view);
 	ereport(INFO,
 			(errmsg("cleanup run is in phase \"%s\": %lld files walked, %lld matched, %lld condemned, %lld done, %.2f MiB freed",
@@ -306,7 +307,6 @@ progress_tick(void)
 	CHECK_FOR_INTERRUPTS();
 	if (MyBackendType == B_BG_WORKER && !PostmasterIsAlive())
 		proc_exit(1);
-	if (mine != NULL && tell_client &&
-		TimestampDifferenceExceeds(told_at, GetCurrentTimestamp(), TELL_EVERY_MS))
+	if (mine != NULL && tell_client && time_monotonic_us() - told_at >= TELL_EVERY_US)
 		tell();
 }

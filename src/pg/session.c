@@ -24,6 +24,7 @@
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
@@ -175,4 +176,53 @@ session_find_shadow(Shadow *shadow)
 		shadow->is_table = DatumGetBool(sql_value(0, 2));
 	}
 	SPI_freetuptable(SPI_tuptable);
+}
+
+
+/* ---------------------------------------------------------------- cursors --- */
+
+typedef struct OpenCursor
+{
+	const char *name;
+	bool		is_shut;
+} OpenCursor;
+
+List *
+session_list_cursors(void)
+{
+	List	   *cursors = NIL;
+	int			n = sql_query(0, NULL, "SELECT c.name FROM pg_catalog.pg_cursors c");
+
+	for (int i = 0; i < n; i++)
+	{
+		OpenCursor *cursor = palloc0(sizeof(OpenCursor));
+
+		cursor->name = sql_text(i, 1);
+		cursors = lappend(cursors, cursor);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return cursors;
+}
+
+/* The server lets nobody use, and nobody close, a cursor that is being used. */
+void
+session_shut_cursors(List *cursors, bool shut)
+{
+	foreach_ptr(OpenCursor, cursor, cursors)
+	{
+		Portal		portal = GetPortalByName(cursor->name);
+
+		if (!PortalIsValid(portal))
+			continue;
+		if (shut && portal->status == PORTAL_READY)
+		{
+			portal->status = PORTAL_ACTIVE;
+			cursor->is_shut = true;
+		}
+		else if (!shut && cursor->is_shut)
+		{
+			portal->status = PORTAL_READY;
+			cursor->is_shut = false;
+		}
+	}
 }

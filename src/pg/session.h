@@ -10,6 +10,8 @@
 #ifndef AUDIO_CLEANUP_SESSION_H
 #define AUDIO_CLEANUP_SESSION_H
 
+#include "nodes/pg_list.h"
+
 /*
  * Gives settings the values that the server has for this database, whatever
  * the session, its client or its role has set, until the GUC nest level of the
@@ -44,5 +46,19 @@ typedef struct Shadow
  * Sets *shadow to a shadow of this session, or to an empty name.  Needs SPI.
  */
 extern void session_find_shadow(Shadow *shadow);
+
+/*
+ * Returns the open cursors of the session, in the current memory context.
+ * Needs SPI.
+ */
+extern List *session_list_cursors(void);
+
+/*
+ * With `shut`, makes each use of these cursors an ERROR; without, undoes that.
+ * Code of others must not read rows from a cursor of the caller, nor move or
+ * close the cursor.  The caller makes both calls, the second also after an
+ * ERROR.  Never raises an ERROR.
+ */
+extern void session_shut_cursors(List *cursors, bool shut);
 
 #endif							/* AUDIO_CLEANUP_SESSION_H */

@@ -21,6 +21,7 @@
 #include "src/pg/compat.h"
 #include "src/pg/extension.h"
 #include "src/pg/progress.h"
+#include "src/pg/snapshot.h"
 #include "src/pg/worker.h"
 
 void
@@ -80,7 +81,7 @@ worker_begin(void)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	snapshot_begin();
 }
 
 Extension *

@@ -44,6 +44,7 @@
 #include "port/pg_bitutils.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 #include "src/names/file_key.h"
@@ -445,13 +446,14 @@ refers_to_file(const SourceRow *row, void *arg)
 	return found;
 }
 
+/* Reads a source under the snapshot; with SCAN_LOCKING_FAILED, under a snapshot of its own. */
 static void
-read_source(HitWriter *writer, const Source *source, SourceScan scan, TimestampTz failed_before)
+read_source(HitWriter *writer, const Source *source, SourceScan scan, TimestampTz failed_before, Snapshot snapshot)
 {
 	if (scan == SCAN_LOCKING_FAILED)
 		sources_lock_failed(source, failed_before, refers_to_file, consider_row, writer);
 	else
-		sources_read(source, scan, failed_before, consider_row, writer);
+		sources_read_as_of(snapshot, source, scan, failed_before, consider_row, writer);
 	writer->source = source;
 	writer->session = NULL;
 	key_of_many_end(&writer->match->scope, consider_key, writer);
@@ -461,6 +463,7 @@ static void
 read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_before)
 {
 	HitWriter	writer = {.match = match};
+	Snapshot	snapshot;
 
 	/* rows are locked before the snapshot that shows the other references */
 	if (mode == MATCH_JUDGE_LOCKED)
@@ -468,15 +471,19 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 		writer.store = STORE_JUDGED;
 		foreach_ptr(const Source, source, sources)
 		{
-			read_source(&writer, source, SCAN_LOCKING_FAILED, failed_before);
+			read_source(&writer, source, SCAN_LOCKING_FAILED, failed_before, InvalidSnapshot);
 			match->of_source[source->number].rows = 0;
 		}
 		match->rows = 0;
 	}
 	writer.store = mode == MATCH_JUDGE_LOCKED ? STORE_FAILED : STORE_JUDGED;
+
+	/* one snapshot for all sources, between which a row may move */
+	snapshot = sources_take_snapshot();
 	foreach_ptr(const Source, source, sources)
 		read_source(&writer, source, mode == MATCH_PROTECT ? SCAN_REFERENCES : SCAN_JUDGING,
-					failed_before);
+					failed_before, snapshot);
+	UnregisterSnapshot(snapshot);
 }
 
 

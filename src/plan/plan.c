@@ -331,8 +331,7 @@ plan_limit_reading(const Settings *settings, bool in_batches)
 
 	if (run_seconds > 0 && (seconds == 0 || run_seconds <= seconds))
 		seconds = run_seconds;
-	sources_set_deadline(seconds == 0 ? 0 :
-						 GetCurrentTimestamp() + seconds * USECS_PER_SEC);
+	sources_set_deadline(seconds == 0 ? 0 : time_monotonic_us() + seconds * USECS_PER_SEC);
 }
 
 bool

@@ -9,10 +9,10 @@
  */
 #include "postgres.h"
 
-#include "utils/timestamp.h"
 
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 #include "src/plan/private.h"
 #include "src/plan/recheck.h"
 #include "src/sources/sources.h"
@@ -77,11 +77,11 @@ static void
 match_again(void *arg)
 {
 	Recheck    *recheck = arg;
-	TimestampTz began = GetCurrentTimestamp();
+	int64		began = time_monotonic_us();
 
 	match_run(recheck->match, recheck->context->extension, recheck->sources, recheck->mode,
 			  plan_failed_before(recheck->context->settings), true);
-	recheck->match_us = GetCurrentTimestamp() - began;
+	recheck->match_us = time_monotonic_us() - began;
 }
 
 /*

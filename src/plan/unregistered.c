@@ -31,10 +31,10 @@
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "src/names/file_key.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 #include "src/plan/match.h"
 #include "src/plan/private.h"
 #include "src/plan/unregistered.h"
@@ -59,7 +59,7 @@ typedef struct Search
 {
 	CleanupPlan *plan;
 	MemoryContext context;
-	TimestampTz deadline;
+	int64		deadline;		/* by time_monotonic_us() */
 	KeyScope	scope;
 	int			n;
 	Sample		samples[SAMPLED_NAMES];
@@ -138,7 +138,7 @@ look_at_row(const SourceRow *row, void *arg)
 		key_of_reference(search->plan->context.settings->rules, &search->scope,
 						 row->values[i], row->lengths[i], compare_key, search);
 	}
-	return GetCurrentTimestamp() < search->deadline;
+	return time_monotonic_us() < search->deadline;
 }
 
 typedef struct Candidate
@@ -244,8 +244,7 @@ unregistered_search(CleanupPlan *plan, bool everything)
 	search->plan = plan;
 	search->context = plan->memory;
 	search->scope.context = plan->memory;
-	search->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   everything ? SEARCH_ALL_MS : SEARCH_MS);
+	search->deadline = time_monotonic_us() + (everything ? SEARCH_ALL_MS : SEARCH_MS) * INT64CONST(1000);
 	if (plan->context.settings->search_unregistered && plan->found.condemned->n_orphans > 0)
 	{
 		take_sample(search);
@@ -253,7 +252,7 @@ unregistered_search(CleanupPlan *plan, bool everything)
 		{
 			Look		look = {search, candidate};
 
-			if (GetCurrentTimestamp() >= search->deadline)
+			if (time_monotonic_us() >= search->deadline)
 				break;
 			/* an error of another owner's table must not end the run */
 			(void) sql_try(look_at_table, &look);

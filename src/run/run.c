@@ -24,6 +24,7 @@
 #include "src/ledger/history.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
+#include "src/pg/snapshot.h"
 #include "src/run/private.h"
 #include "src/run/report.h"
 
@@ -252,11 +253,26 @@ run_procedure(bool force)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	RunRequest	request = {CLEAN_ALL, force, "sql", LEDGER_NO_DAY, SPI_commit_and_chain};
-	Jsonb	   *report;
+	Jsonb	   *volatile report;
 	Jsonb	   *copy;
 
 	connect_to_commit();
-	report = run_in_batches(&request);
+
+	/*
+	 * the server keeps a snapshot for the result of the CALL until the first
+	 * commit
+	 */
+	SPI_commit_and_chain();
+	snapshot_set_call(true);
+	PG_TRY();
+	{
+		report = run_in_batches(&request);
+	}
+	PG_FINALLY();
+	{
+		snapshot_set_call(false);
+	}
+	PG_END_TRY();
 	copy = MemoryContextAlloc(caller, VARSIZE(report));
 	memcpy(copy, report, VARSIZE(report));
 	prune_history();

@@ -16,6 +16,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "src/names/file_key.h"
@@ -127,13 +128,15 @@ static void
 find_references(const CleanupPlan *plan, Search *search)
 {
 	TimestampTz failed_before = plan_failed_before(settings_of(plan));
+	Snapshot	snapshot = sources_take_snapshot();
 
 	foreach_ptr(const Source, source, plan_findings(plan)->sources)
 	{
 		search->may_show = sources_columns_to_show(source);
-		sources_read(source, SCAN_NAMING, failed_before, look_at_row, search);
-		sources_read(source, SCAN_JUDGING, failed_before, count_failed_row, search);
+		sources_read_as_of(snapshot, source, SCAN_NAMING, failed_before, look_at_row, search);
+		sources_read_as_of(snapshot, source, SCAN_JUDGING, failed_before, count_failed_row, search);
 	}
+	UnregisterSnapshot(snapshot);
 }
 
 typedef struct Verdict

@@ -47,7 +47,9 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
+#include "src/pg/session.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
 
@@ -569,7 +571,7 @@ query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *receiver)
  */
 #define PATIENCE	10
 
-static TimestampTz reading_deadline = 0;
+static int64 reading_deadline = 0;
 static bool clock_runs = false;
 static volatile sig_atomic_t n_cancels = 0;
 
@@ -580,7 +582,7 @@ static volatile sig_atomic_t n_cancels = 0;
 static volatile sig_atomic_t others_cancel = false;
 
 void
-sources_set_deadline(TimestampTz at)
+sources_set_deadline(int64 at)
 {
 	reading_deadline = at;
 }
@@ -637,7 +639,7 @@ start_clock(void)
 		return;
 	pqsignal(SIGINT, note_cancel);
 	enable_timeout_every(deadline_timeout(),
-						 Max(reading_deadline, GetCurrentTimestamp() + 1), 1000);
+						 GetCurrentTimestamp() + Max(reading_deadline - time_monotonic_us(), 1), 1000);
 }
 
 /*
@@ -693,7 +695,7 @@ work_by_clock(void (*work) (void *arg), void *arg, bool *late)
 	return error;
 }
 
-TimestampTz
+int64
 query_deadline(void)
 {
 	return reading_deadline;
@@ -815,6 +817,7 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 		.same_for_all = get_rel_relkind(source->relid) == RELKIND_VIEW,
 		.permanent_only = !source->is_sampled,
 	};
+	List	   *cursors = session_list_cursors();
 	bool		compiled_watched;
 
 	BeginInternalSubTransaction(NULL);
@@ -827,9 +830,11 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	/* no ERROR from here on, so that the rules are set back */
 	trust_swap_rules(&rules);
 	compiled_watched = compiled_watch(true);
+	session_shut_cursors(cursors, true);
 	(void) trust_has_refused();
 	error_context_stack = &callback;
 	error = work_by_clock(work, arg, &late);
+	session_shut_cursors(cursors, false);
 	(void) compiled_watch(compiled_watched);
 	trust_swap_rules(&rules);
 	error_context_stack = callback.previous;

@@ -101,7 +101,7 @@ extern void query_limit_time(const Source *source, const char *message, const ch
 /*
  * Returns the time of sources_set_deadline(), or 0 if there is no such time.
  */
-extern TimestampTz query_deadline(void);
+extern int64 query_deadline(void);
 
 /*
  * Sets *place to the number of the place (from 0), and *attnum to the column of

@@ -35,6 +35,7 @@
 #include "src/pg/role.h"
 #include "src/pg/session.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
@@ -439,8 +440,8 @@ read_rows(Reading *reading, Snapshot snapshot)
 	MemoryContextDelete(context);
 }
 
-static Snapshot
-snapshot_of_now(void)
+Snapshot
+sources_take_snapshot(void)
 {
 	CommandCounterIncrement();
 	return RegisterSnapshot(GetLatestSnapshot());
@@ -449,7 +450,7 @@ snapshot_of_now(void)
 static void
 read_now(Reading *reading)
 {
-	Snapshot	snapshot = snapshot_of_now();
+	Snapshot	snapshot = sources_take_snapshot();
 
 	read_rows(reading, snapshot);
 	UnregisterSnapshot(snapshot);
@@ -691,7 +692,7 @@ lock_failed_rows(const FailedRows *failed, Snapshot snapshot, SourceSink sink, v
 static void
 read_and_lock(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
 {
-	Snapshot	snapshot = snapshot_of_now();
+	Snapshot	snapshot = sources_take_snapshot();
 	bool		is_keyed = citus_has_any(list_make1_oid(source->relid));
 	FailedRows	failed;
 	Reading		reading;
@@ -714,10 +715,20 @@ void
 sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
 			 SourceSink sink, void *arg)
 {
+	Snapshot	snapshot = sources_take_snapshot();
+
+	sources_read_as_of(snapshot, source, scan, failed_before, sink, arg);
+	UnregisterSnapshot(snapshot);
+}
+
+void
+sources_read_as_of(Snapshot snapshot, const Source *source, SourceScan scan, TimestampTz failed_before,
+				   SourceSink sink, void *arg)
+{
 	Reading		reading;
 
 	begin_reading(&reading, source, scan, failed_before, sink, arg);
-	read_now(&reading);
+	read_rows(&reading, snapshot);
 }
 
 void
@@ -728,9 +739,9 @@ sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink 
 }
 
 void
-sources_sample(const Source *table, double rows, TimestampTz deadline, SourceSink sink, void *arg)
+sources_sample(const Source *table, double rows, int64 deadline, SourceSink sink, void *arg)
 {
-	TimestampTz before = query_deadline();
+	int64		before = query_deadline();
 	Source		sampled = *table;
 	Reading		reading;
 
@@ -841,7 +852,7 @@ typedef struct StatusSearch
 	int			n;
 	int			n_missing;
 	bool		any_row;
-	TimestampTz deadline;
+	int64		deadline;		/* by time_monotonic_us() */
 	bool		late;
 } StatusSearch;
 
@@ -857,7 +868,7 @@ look_for_status(const SourceRow *row, void *arg)
 			search->statuses[i] = NULL;
 			search->n_missing--;
 		}
-	search->late = GetCurrentTimestamp() > search->deadline;
+	search->late = time_monotonic_us() > search->deadline;
 	return search->n_missing > 0 && !search->late;
 }
 
@@ -895,7 +906,7 @@ sources_strange_statuses(const Source *source, int max_ms)
 			search.statuses[i] = NULL;
 			search.n_missing--;
 		}
-	search.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), max_ms);
+	search.deadline = time_monotonic_us() + (int64) max_ms * 1000;
 	if (search.n_missing == 0 || !look_for_statuses(source, &search))
 		return found;
 	for (int i = 0; i < search.n; i++)

@@ -50,12 +50,12 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/lock.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
+#include "src/pg/time.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
@@ -365,7 +365,7 @@ typedef struct RemoteServer
 	FmgrInfo	list_links;		/* dblink_get_connections() */
 	FmgrInfo	hang_up;		/* dblink_disconnect(text) */
 	bool		wait;			/* wait for writers, */
-	TimestampTz until;			/* until then */
+	int64		until;			/* until then, by time_monotonic_us() */
 	Brake	   *brake;			/* what is wrong with a table there */
 } RemoteServer;
 
@@ -513,11 +513,11 @@ remote_take_rows(int n)
 static void
 await_answer(const RemoteServer *server)
 {
-	TimestampTz until = Max(server->until, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ANSWER_MS));
+	int64		until = Max(server->until, time_monotonic_us() + ANSWER_MS * INT64CONST(1000));
 
 	while (is_busy(server))
 	{
-		if (GetCurrentTimestamp() > until)
+		if (time_monotonic_us() > until)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("gave up waiting for an answer of server \"%s\"", server->name),
@@ -559,8 +559,8 @@ static List *
 ask_node(const RemoteServer *server, const char *text)
 {
 	NodeQuestion question = {server, text, NIL};
-	TimestampTz until = Max(server->until, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), NODE_ANSWER_MS));
-	TimestampTz before = query_deadline();
+	int64		until = Max(server->until, time_monotonic_us() + NODE_ANSWER_MS * INT64CONST(1000));
+	int64		before = query_deadline();
 
 	sources_set_deadline(before == 0 ? until : Min(before, until));
 	PG_TRY();
@@ -723,7 +723,7 @@ wait_for_writers(const RemoteServer *server)
 
 	while (writer != NULL)
 	{
-		if (GetCurrentTimestamp() > server->until)
+		if (time_monotonic_us() > server->until)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("gave up waiting for a transaction that writes on %s", server->what),
@@ -859,7 +859,7 @@ group_tables(List *tables)
 static Brake *
 ask_servers(List *tables, bool wait, int ms)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	int64		until = time_monotonic_us() + (int64) ms * 1000;
 
 	foreach_ptr(RemoteServer, server, group_tables(tables))
 	{

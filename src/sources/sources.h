@@ -13,6 +13,7 @@
 #include "access/tupdesc.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
 #include "src/guard/brake.h"
@@ -131,11 +132,11 @@ extern const bool *sources_columns_to_show(const Source *source);
 extern Brake *sources_probe(const Source *source);
 
 /*
- * Sets the time at which an ERROR query_canceled, which names the source, ends
+ * Sets the time, by time_monotonic_us(), at which an ERROR query_canceled, which names the source, ends
  * the reading of a source; 0: no such time.  The time holds in this process
  * until the next call: the caller sets the time back, also after an ERROR.
  */
-extern void sources_set_deadline(TimestampTz at);
+extern void sources_set_deadline(int64 at);
 
 /*
  * Returns whether `error` has ended a reading because that time was up, and not
@@ -151,6 +152,19 @@ extern bool sources_gave_up(const ErrorData *error);
  */
 extern void sources_read(const Source *source, SourceScan scan,
 						 TimestampTz failed_before, SourceSink sink, void *arg);
+
+/*
+ * Returns a snapshot of this instant, which the caller unregisters by
+ * UnregisterSnapshot().  Several sources must be read under one snapshot if
+ * the question is whether any of them refers to a file: otherwise a row that
+ * moves from a source that is yet to be read to a source that was read is seen
+ * in neither.  Rows on other servers are not subject to the snapshot.
+ */
+extern Snapshot sources_take_snapshot(void);
+
+/* Does the work of sources_read() under the given snapshot. */
+extern void sources_read_as_of(Snapshot snapshot, const Source *source, SourceScan scan,
+							   TimestampTz failed_before, SourceSink sink, void *arg);
 
 /*
  * Reads a checked source as sources_read() does, but failed rows only, with
@@ -250,10 +264,10 @@ extern void sources_try_locking(const Source *source);
  * rows.  If the table has more rows (`rows`, by the statistics), a sample of
  * its pages is read; a table on several servers is not read.  Nobody has
  * registered the table, so its owner must not be able to hold up a run: no
- * function of the owner runs, and at `deadline` the reading ends with an ERROR
- * that sql_try() takes.  Needs SPI.
+ * function of the owner runs, and at `deadline` (by time_monotonic_us()) the
+ * reading ends with an ERROR that sql_try() takes.  Needs SPI.
  */
-extern void sources_sample(const Source *table, double rows, TimestampTz deadline, SourceSink sink, void *arg);
+extern void sources_sample(const Source *table, double rows, int64 deadline, SourceSink sink, void *arg);
 
 /* The arguments of cleanup_add_source(). */
 typedef struct SourceRegistration

@@ -22,6 +22,7 @@
 
 #include "access/relation.h"
 #include "catalog/dependency.h"
+#include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_language.h"
@@ -163,7 +164,15 @@ asks_who_reads(const Source *source)
 
 /* settings that session_use_server_settings() cannot give the server's values */
 static const char *const settings_of_caller[] = {"role", "session_authorization", "is_superuser", "application_name"};
-static const char *const functions_of_caller[] = {"session_user", "system_user", "inet_client_addr", "inet_client_port"};
+static const char *const functions_of_caller[] = {
+	"session_user", "system_user", "inet_client_addr", "inet_client_port",
+
+	/*
+	 * what the session has said, and has open; the last two are also below
+	 * views of the server
+	 */
+	"current_query", "pg_cursor", "pg_prepared_statement"
+};
 
 /* Returns whether the first `len` bytes of `name` are the name of a setting of the caller. */
 static bool
@@ -318,6 +327,7 @@ static Shadow shadow = {""};
 static needs_fmgr_hook_type next_needs_hook = NULL;
 static fmgr_hook_type next_hook = NULL;
 static ExecutorStart_hook_type next_start_hook = NULL;
+static object_access_hook_type next_access_hook = NULL;
 
 /* Returns the ERROR level, and notes that an error of the watch is raised, because code of users may catch it. */
 static int
@@ -347,6 +357,24 @@ refuse_shadow(Oid function, Oid owner, Oid language)
 					 function_text(function))));
 }
 
+static const char *const cannot_wait_there =
+"A transaction that writes through another server cannot be waited for: a file could be deleted to which a row of it refers.";
+
+/*
+ * Returns whether the function reads other servers: a function of dblink, or
+ * in the language plproxy.
+ */
+static bool
+is_remote_function(Oid function, Oid language)
+{
+	Oid			dblink;
+
+	if (language != ClanguageId)
+		return language == get_language_oid("plproxy", true);
+	dblink = get_extension_oid("dblink", true);
+	return OidIsValid(dblink) && getExtensionOfObject(ProcedureRelationId, function) == dblink;
+}
+
 static void
 refuse_function(Oid function)
 {
@@ -369,6 +397,12 @@ refuse_function(Oid function)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s belongs to role \"%s\"", function_text(function), GetUserNameFromId(owner, true)),
 				 errdetail("It would run with the rights of role \"%s\".", GetUserNameFromId(role, true))));
+	/* trust_check_query() sees only what the query itself calls */
+	if (in_force.same_for_all && is_remote_function(function, language))
+		ereport(refused(),
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function %s reads another server", function_text(function)),
+				 errdetail("%s", cannot_wait_there)));
 	refuse_shadow(function, owner, language);
 }
 
@@ -387,6 +421,53 @@ watch_function(FmgrHookEventType event, FmgrInfo *function, Datum *arg)
 		refuse_function(function->fn_oid);
 	if (next_hook != NULL)
 		next_hook(event, function, arg);
+}
+
+/*
+ * Returns whether the function of the server takes or gives back locks of the
+ * session, which no rollback undoes.
+ */
+static bool
+locks_session(Oid function)
+{
+	static const char *const beginnings[] = {"pg_advisory_lock", "pg_try_advisory_lock", "pg_advisory_unlock"};
+	char	   *name = get_func_namespace(function) == PG_CATALOG_NAMESPACE ? get_func_name(function) : NULL;
+
+	for (int i = 0; name != NULL && i < lengthof(beginnings); i++)
+		if (strncmp(name, beginnings[i], strlen(beginnings[i])) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Keeps functions of a view or trigger from the advisory locks of the caller's
+ * session: such a lock would stay, and a lock of the caller's own could be
+ * given back.  The server does not call needs_watch() for its own functions.
+ */
+static void
+watch_execution(ObjectAccessType access, Oid class, Oid object, int sub, void *arg)
+{
+	if (access == OAT_FUNCTION_EXECUTE && OidIsValid(in_force.role) && locks_session(object))
+		ereport(refused(),
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function %s may not change the locks of the session", function_text(object)),
+				 errdetail("The session is that of whoever calls, and no rollback takes such a change back."),
+				 errhint("A lock of pg_advisory_xact_lock() ends with the statement.")));
+	if (next_access_hook != NULL)
+		next_access_hook(access, class, object, sub, arg);
+}
+
+/* The hook is there only while a rule is in force, because the server calls it often. */
+static void
+watch_executions(bool on)
+{
+	if (on && object_access_hook != watch_execution)
+	{
+		next_access_hook = object_access_hook;
+		object_access_hook = watch_execution;
+	}
+	else if (!on && object_access_hook == watch_execution)
+		object_access_hook = next_access_hook;
 }
 
 /*
@@ -446,6 +527,7 @@ trust_swap_rules(TrustRules *rules)
 		ResetPlanCache();
 	in_force = *rules;
 	extension_calls_others(OidIsValid(in_force.role));
+	watch_executions(OidIsValid(in_force.role));
 	*rules = before;
 }
 
@@ -477,25 +559,11 @@ typedef struct CodeSearch
 								 * to, and of operands */
 } CodeSearch;
 
-/*
- * Returns whether the function reads other servers: a function of dblink, or
- * in the language plproxy.
- */
-static bool
-is_remote_function(Oid function, Oid language)
-{
-	Oid			dblink = get_extension_oid("dblink", true);
-
-	return (OidIsValid(dblink) && getExtensionOfObject(ProcedureRelationId, function) == dblink) ||
-		language == get_language_oid("plproxy", true);
-}
-
 static Brake *
 remote_brake(const Source *source, char *how)
 {
-	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-						psprintf("source %s %s", source->name, how),
-						"A transaction that writes through another server cannot be waited for: a file could be deleted to which a row of it refers.");
+	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED, psprintf("source %s %s", source->name, how),
+						pstrdup(cannot_wait_there));
 }
 
 /* Returns the brake of a function that would run with the rights of `role`, which its owner lacks; NULL for InvalidOid. */

@@ -41,6 +41,7 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
+#include "src/pg/session.h"
 #include "src/pg/sql.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
@@ -423,6 +424,7 @@ static ErrorData *
 update_watched(Update *update)
 {
 	TrustRules	rules = {.role = GetUserId(),.permanent_only = true};
+	List	   *cursors = session_list_cursors();
 	ErrorData  *volatile error = NULL;
 	bool		was_watching;
 
@@ -430,12 +432,14 @@ update_watched(Update *update)
 	/* no ERROR from here on, so that the rules are set back */
 	trust_swap_rules(&rules);
 	was_watching = compiled_watch(true);
+	session_shut_cursors(cursors, true);
 	PG_TRY();
 	{
 		error = sql_try(run_update, update);
 	}
 	PG_FINALLY();
 	{
+		session_shut_cursors(cursors, false);
 		(void) compiled_watch(was_watching);
 		trust_swap_rules(&rules);
 	}

@@ -167,12 +167,17 @@ append_removal(StringInfo body, const BucketRemoval *removal)
 	appendStringInfoString(body, "</Object>");
 }
 
+/*
+ * A version without an id is to be alone, and is refused there: among others,
+ * a server may take it for no version, and make a marker.
+ */
 static bool
 is_to_be_alone(const BucketRemoving *removing, int i)
 {
 	const BucketRemoval *removal = &removing->removals[i];
 
-	return removing->group_size == 1 || !fits_xml(removal->key);
+	return removing->group_size == 1 || !fits_xml(removal->key) ||
+		(removal->version != NULL && removal->version[0] == '\0');
 }
 
 /* Makes the call for one removal.  Returns false if its version has no id. */

@@ -32,6 +32,7 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/library.h"
+#include "src/pg/snapshot.h"
 #include "src/store/bucket/bucket.h"
 #include "src/store/bucket/hash.h"
 
@@ -192,10 +193,14 @@ expire_requests(Bucket *bucket)
 static bool
 step(Bucket *bucket, int ms)
 {
+	bool		laid_down;
+
 	expire_requests(bucket);
+	laid_down = snapshot_lay_down();
 	pgstat_report_wait_start(compat_wait_event("AudioCleanupBucket"));
 	bucket->library->step(bucket->session, ms);
 	pgstat_report_wait_end();
+	snapshot_take_up(laid_down);
 	return !is_interrupted();
 }
 
@@ -217,6 +222,7 @@ bucket_rest(int try)
 bool
 bucket_sleep(int ms)
 {
+	bool		laid_down = snapshot_lay_down();
 	int			left = ms;
 
 	for (; left > 0 && !is_interrupted(); left -= STEP_MS)
@@ -224,6 +230,7 @@ bucket_sleep(int ms)
 		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(left, STEP_MS),
 						 compat_wait_event("AudioCleanupBucket"));
 	}
+	snapshot_take_up(laid_down);
 	return left <= 0;
 }
 

@@ -44,6 +44,8 @@ typedef struct WalkRange
 	char	  **keys;
 	int			n;
 	int			next;
+	char		last[BUCKET_KEY_MAX + 1];	/* the last key of the pages
+											 * before, or "" */
 	char		token[BUCKET_TOKEN_SIZE];	/* of the next page */
 	char		query[BUCKET_LIST_SIZE];
 } WalkRange;
@@ -128,6 +130,17 @@ send_for_page(BucketWalk *walk, WalkRange *range)
 	return errnum;
 }
 
+/*
+ * Returns whether the walk has come behind this key already: a server may
+ * ignore "start-after", and begin each range at the first key, or tell a key
+ * twice.  A file that came twice would be condemned twice.
+ */
+static bool
+is_behind(const WalkRange *range, const char *key)
+{
+	return (range->after != NULL && strcmp(key, range->after) <= 0) || strcmp(key, range->last) == 0;
+}
+
 /* Copies the keys of a page, because the answer does not outlive other calls. */
 static void
 keep_page(WalkRange *range, const BucketAnswer *answer)
@@ -142,7 +155,7 @@ keep_page(WalkRange *range, const BucketAnswer *answer)
 	{
 		const BucketEntry *entry = &answer->entries[i];
 
-		if (entry->is_prefix)
+		if (entry->is_prefix || is_behind(range, entry->key))
 			continue;
 		if (range->end != NULL && strcmp(entry->key, range->end) >= 0)
 		{
@@ -150,6 +163,7 @@ keep_page(WalkRange *range, const BucketAnswer *answer)
 			break;
 		}
 		range->keys[range->n++] = pstrdup(entry->key);
+		strlcpy(range->last, entry->key, sizeof(range->last));
 	}
 	strlcpy(range->token, answer->next_token, sizeof(range->token));
 	MemoryContextSwitchTo(caller);

@@ -231,6 +231,20 @@ take_member(AnswerReader *reader, const xmlChar * name)
 		entry->is_latest = strcmp(reader->text, "true") == 0;
 }
 
+/*
+ * Takes the text that says whether a list goes on.  Gives up if the text says
+ * neither: a list that was taken for a whole one would lack files and versions.
+ */
+static void
+take_truncated(AnswerReader *reader)
+{
+	const char *text = reader->text;
+
+	reader->answer->truncated = pg_strcasecmp(text, "true") == 0 || strcmp(text, "1") == 0;
+	if (!reader->answer->truncated && pg_strcasecmp(text, "false") != 0 && strcmp(text, "0") != 0)
+		refuse(reader);
+}
+
 /* Takes a value of the answer itself. */
 static void
 take_value(AnswerReader *reader, const xmlChar * name)
@@ -242,7 +256,7 @@ take_value(AnswerReader *reader, const xmlChar * name)
 	else if (reader->is_error && is(name, "Message"))
 		libcurl_copy_printable(answer->error, sizeof(answer->error), reader->text, reader->length);
 	else if (is(name, "IsTruncated"))
-		answer->truncated = strcmp(reader->text, "true") == 0;
+		take_truncated(reader);
 	else if (is(name, "NextContinuationToken") || is(name, "NextPartNumberMarker"))
 		take_text(reader, answer->next_token, sizeof(answer->next_token));
 	else if (is(name, "NextKeyMarker"))
