@@ -36,6 +36,7 @@
 #include "src/names/rules.h"
 #include "src/mail/settings.h"
 #include "src/pg/compat.h"
+#include "src/pg/session.h"
 #include "src/settings.h"
 #include "src/store/bucket/options.h"
 #include "src/store/store.h"
@@ -127,16 +128,9 @@ static bool
 check_upload_dir(char **newval, void **extra, GucSource source)
 {
 	if (**newval == '\0')
-	{
-		GUC_check_errdetail("The upload directory must be named.");
-		return false;
-	}
+		return session_refuse_value("The upload directory must be named.", NULL);
 	if (store_judge_name(*newval) != NULL)
-	{
-		GUC_check_errdetail("%s", store_judge_name(*newval));
-		GUC_check_errhint("Write a bucket as \"s3://bucket/prefix\".");
-		return false;
-	}
+		return session_refuse_value(store_judge_name(*newval), "Write a bucket as \"s3://bucket/prefix\".");
 	return is_short_enough(*newval);
 }
 
@@ -144,11 +138,8 @@ static bool
 check_backup_dir(char **newval, void **extra, GucSource source)
 {
 	if (**newval != '\0' && !is_absolute_path(*newval))
-	{
-		GUC_check_errdetail("The backup directory must be named by an absolute path.");
-		GUC_check_errhint("Leave it empty to keep backups in the upload directory.");
-		return false;
-	}
+		return session_refuse_value("The backup directory must be named by an absolute path.",
+									"Leave it empty to keep backups in the upload directory.");
 	return is_short_enough(*newval);
 }
 
@@ -157,8 +148,7 @@ check_absolute(char **newval, void **extra, GucSource source)
 {
 	if (**newval == '\0' || is_absolute_path(*newval))
 		return is_short_enough(*newval);
-	GUC_check_errdetail("The file must be named by an absolute path.");
-	return false;
+	return session_refuse_value("The file must be named by an absolute path.", NULL);
 }
 
 static bool
@@ -166,9 +156,7 @@ check_endpoint(char **newval, void **extra, GucSource source)
 {
 	const char *wrong = bucket_judge_endpoint(*newval);
 
-	if (wrong != NULL)
-		GUC_check_errdetail("%s", wrong);
-	return wrong == NULL;
+	return wrong == NULL || session_refuse_value(wrong, NULL);
 }
 
 /*
@@ -181,19 +169,14 @@ check_region(char **newval, void **extra, GucSource source)
 	if (**newval != '\0' && strlen(*newval) < 64 &&
 		strspn(*newval, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(*newval))
 		return true;
-	GUC_check_errdetail("The name of a region has small letters, digits and hyphens.");
-	return false;
+	return session_refuse_value("The name of a region has small letters, digits and hyphens.", NULL);
 }
 
 static bool
 check_name_parts(char **newval, void **extra, GucSource source)
 {
-	if (strchr(*newval, '/') != NULL)
-	{
-		GUC_check_errdetail("It is a list of parts of file names, which hold no \"/\".");
-		return false;
-	}
-	return true;
+	return strchr(*newval, '/') == NULL ||
+		session_refuse_value("It is a list of parts of file names, which hold no \"/\".", NULL);
 }
 
 /* Returns whether the text can be the extension of a file, with its dot or without. */
@@ -230,34 +213,22 @@ check_extensions(char **newval, void **extra, GucSource source)
 		}
 		pfree(entry);
 	}
-	if (n == 0)
-	{
-		GUC_check_errdetail("At least one extension must be named.");
-		GUC_check_errhint("\"*\" means any file.");
-	}
-	return n > 0;
+	return n > 0 || session_refuse_value("At least one extension must be named.", "\"*\" means any file.");
 }
 
 /* With 0 a run would end uploads that have just begun. */
 static bool
 check_upload_days(int *newval, void **extra, GucSource source)
 {
-	if (*newval != 0)
-		return true;
-	GUC_check_errdetail("An upload that is under way would be ended.");
-	GUC_check_errhint("-1 ends no upload; 1 is the shortest time.");
-	return false;
+	return *newval != 0 ||
+		session_refuse_value("An upload that is under way would be ended.", "-1 ends no upload; 1 is the shortest time.");
 }
 
 static bool
 check_timezone_name(char **newval, void **extra, GucSource source)
 {
-	if (**newval != '\0' && pg_tzset(*newval) == NULL)
-	{
-		GUC_check_errdetail("It is not the name of a time zone.");
-		return false;
-	}
-	return true;
+	return **newval == '\0' || pg_tzset(*newval) != NULL ||
+		session_refuse_value("It is not the name of a time zone.", NULL);
 }
 
 /* Checks a list of names of databases.  A name with a comma or a space is quoted. */

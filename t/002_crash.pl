@@ -17,10 +17,7 @@ my @wanted = map { "wanted$_.mp3" } 1 .. 5;
 my $node = new_server('crash', start => 0);
 my $dir = upload_dir($node);
 start_with_faults($node);
-make_schema($node);
-add_rows($node, @wanted);
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+claim_directory($node, @wanted);
 
 my $round = 0;
 
@@ -38,13 +35,6 @@ sub make_files
 		$unwanted{$name} = put_file($dir, $name);
 	}
 	return { wanted => \%wanted, unwanted => \%unwanted };
-}
-
-sub wait_for_crash
-{
-	my ($position) = @_;
-	return wait_until(sub { fault_fired($node) })
-	  && comes_back_after($node, $position);
 }
 
 # The next run, and the end of everything.
@@ -85,7 +75,7 @@ foreach my $case (
 
 	set_fault($node, $fault);
 	$node->psql('postgres', $statement || $all);
-	ok(wait_for_crash($position), "killed $name");
+	ok(wait_for_crash($node, $position), "killed $name");
 	is_deeply(violations($node, $dir, $files), [], "$name: every file is accounted for");
 	$run = $node->safe_psql('postgres', 'SELECT max(run_id) FROM cleanup_runs');
 	is($node->safe_psql('postgres',
@@ -110,7 +100,7 @@ foreach my $fault ('mkdirat kill 1', 'mkdirat killafter 1', 'renameat2 kill 1', 
 	$files = make_files();
 	set_fault($node, $fault);
 	$node->psql('postgres', $all);
-	ok(wait_for_crash($position), "first run in a directory, killed by $fault");
+	ok(wait_for_crash($node, $position), "first run in a directory, killed by $fault");
 	is_deeply(violations($node, $dir, $files), [], "first run, $fault: every file is accounted for");
 	finish_and_check("first run, $fault", $files);
 }
@@ -147,7 +137,7 @@ foreach my $case (
 
 	set_fault($node, 'renameat2 kill 1');
 	$node->psql('postgres', $all);
-	ok(wait_for_crash($position), 'killed between commit and capture');
+	ok(wait_for_crash($node, $position), 'killed between commit and capture');
 	is($node->safe_psql('postgres', "SELECT count(*) FROM cleanup_files WHERE state = 'pending'"), $n,
 		'the rows are committed');
 	is(scalar keys %{ visible_files($dir) }, $n + @wanted, 'no file was touched');
@@ -167,7 +157,7 @@ foreach my $case (
 
 	set_fault($node, 'renameat2 kill 1');
 	$node->psql('postgres', $all);
-	ok(wait_for_crash($position), 'killed between commit and capture');
+	ok(wait_for_crash($node, $position), 'killed between commit and capture');
 
 	# another file takes the name of one, another one vanishes
 	unlink "$dir/$replaced", "$dir/$removed";

@@ -56,8 +56,7 @@ is_deeply(visible_files($dir), \%wanted, 'what is wanted is there');
 # ---- who began earlier knows what is due all the same ----
 
 %unwanted = map { $_ => put_file($dir, $_) } map { "fourth$_.mp3" } 1 .. 4;
-my $early = $node->background_psql('postgres');
-$early->query_safe('BEGIN; SELECT now();');
+my $early = begin_session($node, 'SELECT now()');
 $node->psql('postgres', 'SELECT cleanup_all()');
 $early->query('SELECT cleanup_all(); COMMIT;');
 $early->quit;

@@ -20,10 +20,7 @@ my @wanted = map { "wanted$_.mp3" } 1 .. 3;
 my $node = new_server('faults', start => 0);
 my $dir = upload_dir($node);
 start_with_faults($node);
-make_schema($node);
-add_rows($node, @wanted);
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+claim_directory($node, @wanted);
 
 my $round = 0;
 

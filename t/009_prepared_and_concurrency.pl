@@ -13,12 +13,8 @@ use Test::More;
 
 my $node = new_server('concurrency', conf => "max_prepared_transactions = 10\nlog_statement = none\n");
 my $dir = upload_dir($node);
-make_schema($node);
-my @wanted = put_files($dir, 'wanted1.mp3', 'wanted2.mp3');
-my %wanted = map { $_ => "audio of $_\n" } @wanted;
-add_rows($node, @wanted);
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+my @wanted = ('wanted1.mp3', 'wanted2.mp3');
+my %wanted = %{ claim_directory($node, @wanted) };
 
 # ---- COMMIT PREPARED ----
 

@@ -36,8 +36,7 @@ foreach my $age (@ages)
 		INSERT INTO aware VALUES ('aware$name', 'aware$name.mp3', 'failed', now() - interval '$age');
 	});
 }
-put_file($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 my @old = map { $_ . '7days1hour', $_ . '7days4hours' } 'naive', 'tokyo', 'aware';
 

@@ -13,10 +13,7 @@ use Test::More;
 
 my $node = new_server('memory', conf => "log_statement = none\n");
 my $dir = upload_dir($node);
-make_schema($node);
-add_rows($node, put_files($dir, map { "wanted$_.mp3" } 1 .. 200));
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+claim_directory($node, map { "wanted$_.mp3" } 1 .. 200);
 
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 $session->query('SET client_min_messages = fatal');

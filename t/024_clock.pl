@@ -23,8 +23,7 @@ my %clock = (files => $node->basedir . '/clock_of_files', server => $node->based
 	$node->start;
 }
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 sub set_clock
 {

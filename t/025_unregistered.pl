@@ -87,14 +87,12 @@ $node->safe_psql('postgres', q{
 	CREATE DOMAIN picky AS text; CREATE TABLE domains (file picky); INSERT INTO domains VALUES ('orphan1.mp3');
 	CREATE TABLE locked (file text); INSERT INTO locked VALUES ('orphan1.mp3')});
 my $position = log_position($node);
-my $locker = $node->background_psql('postgres');
-$locker->query_safe('BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE');
+my $locker = begin_session($node, 'LOCK TABLE locked IN ACCESS EXCLUSIVE MODE');
 my $begun = time;
 my $found = warnings_now(q{SET lock_timeout = 0; SET statement_timeout = '30s';});
 cmp_ok(time - $begun, '<', 20, 'a lock is not waited for');
 is($locker->query_safe('SELECT 1'), 1, 'though it was held all the while');
-$locker->query_safe('ROLLBACK');
-$locker->quit;
+end_session($locker, 'ROLLBACK');
 is_deeply($found, [ 'column public.domains.file holds 1 of the 20 sampled names',
 	'column public.notes.attachment holds 12 of the 20 sampled names' ], 'tables that cannot be read are passed over');
 unlike(log_since($node, $position), qr/ERROR:|WARNING:/, 'without a word in the server log');

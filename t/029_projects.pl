@@ -16,16 +16,7 @@ my $node = new_server('projects', start => 0, conf => "audio_cleanup.max_delete_
 my $dir = upload_dir($node);
 
 start_with_faults($node);
-make_schema($node);
-add_rows($node, 'wanted.mp3');
-put_file($dir, 'wanted.mp3');
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
-
-sub sql
-{
-	return $node->safe_psql('postgres', join ";\n", @_);
-}
+claim_directory($node, 'wanted.mp3');
 
 sub state_of
 {

@@ -13,31 +13,11 @@ use Test::More;
 
 my $node = new_server('last_look', conf => "max_worker_processes = 16\n");
 my $dir = upload_dir($node);
-make_schema($node);
-my %wanted = ('keep.mp3' => put_file($dir, 'keep.mp3'));
-add_rows($node, 'keep.mp3');
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+my %wanted = %{ claim_directory($node, 'keep.mp3') };
 
 sub insert_row { return "INSERT INTO sessions (audio_url) VALUES ('$_[0]');" }
 
 # Begin a transaction and leave it open.
-sub begin
-{
-	my ($sql) = @_;
-	my $session = $node->background_psql('postgres');
-	$session->query_safe("BEGIN; $sql");
-	return $session;
-}
-
-sub commit
-{
-	my ($session) = @_;
-	$session->query_safe('COMMIT');
-	$session->quit;
-	return;
-}
-
 # A run that has to wait; returns when it does.
 sub start_waiting_run
 {
@@ -68,21 +48,21 @@ foreach my $days (0, 30)
 
 	$wanted{"begun$days.mp3"} = put_file($dir, "begun$days.mp3");
 	put_file($dir, "orphan$days.mp3");
-	my $first = begin(insert_row("elsewhere$days.mp3"));
+	my $first = begin_session($node, insert_row("elsewhere$days.mp3"));
 	my $run = start_waiting_run();
-	my $second = begin(insert_row("begun$days.mp3"));
-	commit($first);
+	my $second = begin_session($node, insert_row("begun$days.mp3"));
+	end_session($first);
 	finish_run($run);
-	commit($second);
+	end_session($second);
 	ok(comes_back("begun$days.mp3"), "$with: a file is kept whose row was in flight when it was condemned");
 	ok(!-e "$dir/orphan$days.mp3", "$with: another one is not");
 
 	# ---- a row that is committed between the condemnation and the COMMIT ----
 
 	$wanted{"between$days.mp3"} = put_file($dir, "between$days.mp3");
-	my $cleaner = begin('SELECT cleanup_all(force => true)');
+	my $cleaner = begin_session($node, 'SELECT cleanup_all(force => true)');
 	add_rows($node, "between$days.mp3");
-	commit($cleaner);
+	end_session($cleaner);
 	ok(comes_back("between$days.mp3"), "$with: a file is kept whose row was committed before the run was");
 
 	# ---- the last look gives up; nobody cleans any more ----
@@ -90,13 +70,13 @@ foreach my $days (0, 30)
 	$node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '100ms'});
 	my $position = log_position($node);
 	$wanted{"slow$days.mp3"} = put_file($dir, "slow$days.mp3");
-	$cleaner = begin('SELECT cleanup_all(force => true)');
-	my $slow = begin(insert_row("slow$days.mp3"));
-	commit($cleaner);
+	$cleaner = begin_session($node, 'SELECT cleanup_all(force => true)');
+	my $slow = begin_session($node, insert_row("slow$days.mp3"));
+	end_session($cleaner);
 	ok(!-e "$dir/slow$days.mp3", "$with: a file is captured whose row is in flight");
 	ok(wait_until(sub { log_since($node, $position) =~ /1 condemned files are left as they are/ }),
 		"$with: the worker gives up waiting for the row");
-	commit($slow);
+	end_session($slow);
 	ok(comes_back("slow$days.mp3"), "$with: it comes back without another run");
 	$node->safe_psql('postgres', q{ALTER DATABASE postgres RESET audio_cleanup.writer_wait});
 }
@@ -107,17 +87,17 @@ $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET audio_cleanup.backup
 # long enough to be seen on a busy machine
 $node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '10s'});
 $wanted{'call.mp3'} = put_file($dir, 'call.mp3');
-my $before = begin(insert_row('elsewhere.mp3'));
+my $before = begin_session($node, insert_row('elsewhere.mp3'));
 my $call = $node->background_psql('postgres');
 $call->query_until(qr/begun/, "\\echo begun\nCALL cleanup_run(force => true);\n\\echo over\n");
 ok($node->poll_query_until('postgres',
 	q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'CALL cleanup_run%' AND wait_event = 'virtualxid'}),
 	'a CALL waits for a writer');
-my $late = begin(insert_row('call.mp3'));
-commit($before);
+my $late = begin_session($node, insert_row('call.mp3'));
+end_session($before);
 $call->query_until(qr/over/, '');
 $call->quit;
-commit($late);
+end_session($late);
 ok(comes_back('call.mp3'), 'what it could not look at a last time comes back without another run');
 $node->safe_psql('postgres', q{ALTER DATABASE postgres RESET audio_cleanup.writer_wait});
 
@@ -130,13 +110,13 @@ $node->safe_psql('postgres', q{
 	SELECT cleanup_add_source('parts', '{file}');
 });
 $wanted{'partition.mp3'} = put_file($dir, 'partition.mp3');
-my $first = begin(q{INSERT INTO parts VALUES ('a');});
+my $first = begin_session($node, q{INSERT INTO parts VALUES ('a');});
 my $run = start_waiting_run();
 $node->safe_psql('postgres', q{ALTER TABLE parts ATTACH PARTITION parts_n FOR VALUES FROM ('n') TO ('z')});
-my $second = begin(q{INSERT INTO parts_n VALUES ('partition.mp3');});
-commit($first);
+my $second = begin_session($node, q{INSERT INTO parts_n VALUES ('partition.mp3');});
+end_session($first);
 finish_run($run);
-commit($second);
+end_session($second);
 ok(comes_back('partition.mp3'), 'a row in flight in a new partition protects its file');
 
 # ---- a trigger, fired by on_failed => clear, that archives the name ----

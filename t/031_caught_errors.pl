@@ -25,8 +25,7 @@ $node->safe_psql('postgres', q{
 my $files = visible_files($dir);
 
 # A run that waits below the view is cancelled there, or gives up.
-my $blocker = $node->background_psql('postgres');
-$blocker->query_safe('BEGIN; LOCK TABLE base');
+my $blocker = begin_session($node, 'LOCK TABLE base');
 foreach my $call ('cleanup_status()', 'cleanup_all()', q{cleanup_explain('orphan.mp3')})
 {
 	foreach my $limit (q{statement_timeout = '300ms'}, q{lock_timeout = '300ms'})

@@ -48,22 +48,6 @@ sub want { my ($name) = @_; return $wanted{$name} = put_file($dir, $name); }
 sub row_here { my ($name) = @_; return 'INSERT INTO sessions VALUES (' . ++$id . ", '$name', 'processed')"; }
 sub row_there { my ($name) = @_; return 'INSERT INTO sessions VALUES (' . (1000 + ++$id) . ", '$name', 'processed')"; }
 
-sub begin
-{
-	my ($server, $sql) = @_;
-	my $session = $server->background_psql('postgres');
-	$session->query_safe("BEGIN; $sql;");
-	return $session;
-}
-
-sub finish
-{
-	my ($session, $sql) = @_;
-	$session->query_safe($sql || 'COMMIT');
-	$session->quit;
-	return;
-}
-
 sub clean { my ($options) = @_; return sql_json($node, 'CALL cleanup_run(' . ($options || '') . ')'); }
 
 sub refused
@@ -164,10 +148,10 @@ sub was_condemned { my ($name) = @_; return $node->safe_psql('postgres', "SELECT
 
 want('flight.mp3');
 put_file($dir, 'orphan1.mp3');
-my $writer = begin($shard, row_there('flight.mp3'));
+my $writer = begin_session($shard, row_there('flight.mp3'));
 my $run = start_waiting_run('there');
 ok(-e "$dir/orphan1.mp3", 'nothing is deleted while somebody writes there');
-finish($writer);
+end_session($writer);
 finish_run($run);
 is(was_condemned('flight.mp3'), 0, 'a file is not condemned whose row was in flight there');
 ok(!-e "$dir/orphan1.mp3", '... and another one is gone');
@@ -176,10 +160,10 @@ ok(!-e "$dir/orphan1.mp3", '... and another one is gone');
 
 want('between.mp3');
 put_file($dir, 'orphan2.mp3');
-my $here = begin($node, row_here('elsewhere.mp3'));
+my $here = begin_session($node, row_here('elsewhere.mp3'));
 $run = start_waiting_run('here');
 $shard->safe_psql('postgres', row_there('between.mp3'));
-finish($here);
+end_session($here);
 finish_run($run);
 is(was_condemned('between.mp3'), 0, 'a row that was committed there after the survey protects its file');
 ok(!-e "$dir/orphan2.mp3", '... and another file is gone');
@@ -190,12 +174,12 @@ foreach my $days (0, 30)
 {
 	$node->safe_psql('postgres', "ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = $days");
 	want("late$days.mp3");
-	$here = begin($node, row_here('elsewhere.mp3'));
+	$here = begin_session($node, row_here('elsewhere.mp3'));
 	$run = start_waiting_run('here');
-	$writer = begin($shard, row_there("late$days.mp3"));
-	finish($here);
+	$writer = begin_session($shard, row_there("late$days.mp3"));
+	end_session($here);
 	ok(wait_until(sub { !-e "$dir/late$days.mp3" }), "backups of $days days: a file is captured whose row came too late");
-	finish($writer);
+	end_session($writer);
 	finish_run($run);
 	ok(wait_until(sub { -e "$dir/late$days.mp3" }), '... and comes back');
 }
@@ -212,22 +196,22 @@ refused('CALL cleanup_run()', qr/ERROR:  55P03: gave up waiting for a transactio
 	'a prepared transaction there is waited for');
 ok(-e "$dir/orphan3.mp3", '... and nothing is deleted');
 $shard->safe_psql('postgres', q{COMMIT PREPARED 'long'});
-$writer = begin($shard, row_there('elsewhere.mp3'));
+$writer = begin_session($shard, row_there('elsewhere.mp3'));
 refused('CALL cleanup_run()', qr/ERROR:  55P03: gave up waiting.*Process \d+ holds the lock there/s, 'so is a process');
 is($node->safe_psql('postgres', q{SELECT status FROM cleanup_runs ORDER BY run_id DESC LIMIT 1}), 'blocked', 'the run is on record as blocked');
 
 # a writer who prepares while he is waited for has another name then
 $node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '3s'});
 $run = start_waiting_run('there');
-finish($writer, q{PREPARE TRANSACTION 'renamed'});
+end_session($writer, q{PREPARE TRANSACTION 'renamed'});
 finish_run($run);
 ok(-e "$dir/orphan3.mp3", 'a writer that prepares while a run waits for him is waited for all the same');
 $shard->safe_psql('postgres', q{ROLLBACK PREPARED 'renamed'});
 
 # VACUUM and ANALYZE write no rows, and one who only reads is no writer
-$writer = begin($shard, 'SELECT count(*) FROM sessions; LOCK TABLE sessions IN SHARE UPDATE EXCLUSIVE MODE');
+$writer = begin_session($shard, 'SELECT count(*) FROM sessions; LOCK TABLE sessions IN SHARE UPDATE EXCLUSIVE MODE');
 is_deeply(clean('force => true')->{result}{orphaned_files_deleted}, ['orphan3.mp3'], 'a lock as VACUUM has it is not waited for');
-finish($writer);
+end_session($writer);
 
 # one who attaches a partition is
 $shard->safe_psql('postgres', q{
@@ -247,9 +231,9 @@ $node->safe_psql('postgres', q{
 });
 want('attached.mp3');
 put_file($dir, 'orphan4.mp3');
-$writer = begin($shard, q{ALTER TABLE parts ATTACH PARTITION parts_1 FOR VALUES FROM (0) TO (10)});
+$writer = begin_session($shard, q{ALTER TABLE parts ATTACH PARTITION parts_1 FOR VALUES FROM (0) TO (10)});
 $run = start_waiting_run('there');
-finish($writer);
+end_session($writer);
 finish_run($run);
 is(was_condemned('attached.mp3'), 0, 'below a view, a partition that is being attached there protects its files');
 ok(!-e "$dir/orphan4.mp3", '... and another file is gone');
@@ -271,11 +255,11 @@ refused(q{SELECT cleanup_add_source('listing')}, qr/ERROR:  42809: source public
 
 $node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '500ms'});
 put_file($dir, 'orphan5.mp3');
-$writer = begin($shard, row_there('elsewhere.mp3'));
+$writer = begin_session($shard, row_there('elsewhere.mp3'));
 my $own = 'dbname=postgres host=' . $node->host . ' port=' . $node->port;
 refused("SELECT links.dblink_connect('audio_cleanup ' || pg_backend_pid(), '$own');\nCALL cleanup_run();", qr/gave up waiting for a transaction that writes on server "shard"/,
 	'a connection to another server of the name that is used is no way round');
-finish($writer);
+end_session($writer);
 
 # ---- the other server is gone: nothing is deleted; it is back: all goes on ----
 

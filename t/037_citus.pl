@@ -88,16 +88,6 @@ sub row
 	return "INSERT INTO $table VALUES ($number, '$name')";
 }
 
-sub begin
-{
-	my ($server, $sql) = @_;
-	my $session = $server->background_psql('postgres');
-	$session->query_safe("BEGIN; $sql;");
-	return $session;
-}
-
-sub finish { my ($session, $sql) = @_; $session->query_safe($sql || 'COMMIT'); $session->quit; return; }
-
 sub clean { my ($options) = @_; return sql_json($here, 'CALL cleanup_run(' . ($options || '') . ')'); }
 
 sub refused { my ($sql, $pattern, $name) = @_; return like(sql_error($here, $sql), $pattern, $name); }
@@ -164,10 +154,10 @@ foreach my $case ([ 'here', 'sessions', 'one' ], [ 'one', 'sessions', 'one' ], [
 	my $name = "$table.$where.through.$through.mp3";
 	want($name);
 	orphan("orphan.$name");
-	my $writer = begin($node{$through}, row($table, $where, $name));
+	my $writer = begin_session($node{$through}, row($table, $where, $name));
 	my $run = start_waiting_run();
 	ok(-e "$dir/orphan.$name", "through $through to $table on $where: nothing is deleted while somebody writes");
-	finish($writer);
+	end_session($writer);
 	finish_run($run);
 	is(was_condemned($name), 0, '... the file is not condemned whose row was in flight');
 	ok(!-e "$dir/orphan.$name", '... and another one is gone');
@@ -177,11 +167,11 @@ foreach my $case ([ 'here', 'sessions', 'one' ], [ 'one', 'sessions', 'one' ], [
 want('single.through.one.mp3');
 orphan('orphan1.mp3');
 $here->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '1s'});
-my $writer = begin($node{one}, row('single', 'here', 'single.through.one.mp3'));
+my $writer = begin_session($node{one}, row('single', 'here', 'single.through.one.mp3'));
 refused('CALL cleanup_run(force => true)', qr/ERROR:  55P03: gave up waiting for a transaction that writes on node "127\.0\.0\.1:\d+".*Process \d+ holds the lock there/s,
 	'a writer of a local table through a worker is waited for');
 ok(-e "$dir/orphan1.mp3", '... and nothing is deleted');
-finish($writer);
+end_session($writer);
 is($here->safe_psql('postgres', q{SELECT status FROM cleanup_runs ORDER BY run_id DESC LIMIT 1}), 'blocked', 'the run is on record as blocked');
 is_deeply(clean('force => true')->{result}{orphaned_files_deleted}, ['orphan1.mp3'], 'when he has ended, a run deletes');
 
@@ -229,48 +219,48 @@ foreach my $days (0, 30)
 {
 	$here->safe_psql('postgres', "ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = $days");
 	want("late$days.mp3");
-	my $first = begin($here, row('plain', 'here', 'elsewhere.mp3'));
+	my $first = begin_session($here, row('plain', 'here', 'elsewhere.mp3'));
 	$run = start_run_that_has_asked();
-	$writer = begin($node{one}, row('sessions', 'two', "late$days.mp3"));
-	finish($first);
+	$writer = begin_session($node{one}, row('sessions', 'two', "late$days.mp3"));
+	end_session($first);
 	ok(wait_until(sub { !-e "$dir/late$days.mp3" }), "backups of $days days: a file is captured whose row came too late");
-	finish($writer);
+	end_session($writer);
 	finish_run($run);
 	ok(wait_until(sub { -e "$dir/late$days.mp3" }), '... and comes back');
 }
 
 # the background worker takes the last look as well
 want('worker.mp3');
-my $first = begin($here, row('plain', 'here', 'elsewhere.mp3'));
+my $first = begin_session($here, row('plain', 'here', 'elsewhere.mp3'));
 $run = start_run_that_has_asked();
-$writer = begin($node{one}, row('sessions', 'two', 'worker.mp3'));
-finish($first);
+$writer = begin_session($node{one}, row('sessions', 'two', 'worker.mp3'));
+end_session($first);
 ok(wait_until(sub { !-e "$dir/worker.mp3" }), 'a file is captured whose row came too late');
 $here->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL cleanup_run%' AND backend_type = 'client backend'});
 finish_run($run);
 ok($here->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain'}),
 	'... the run is cancelled, and a worker goes on');
 ok(!-e "$dir/worker.mp3", '... which waits for the writer');
-finish($writer);
+end_session($writer);
 ok(wait_until(sub { -e "$dir/worker.mp3" }), '... and the file comes back');
 $here->safe_psql('postgres', 'ALTER DATABASE postgres RESET audio_cleanup.backup_retention_days');
 ok(wait_for_drain($here), 'all runs are done');
 
 orphan('orphan3.mp3');
-$first = begin($here, row('plain', 'here', 'elsewhere.mp3'));
+$first = begin_session($here, row('plain', 'here', 'elsewhere.mp3'));
 $run = start_run_that_has_asked();
 my $ports = join ', ', map { "'127.0.0.1', " . $node{$_}->port } 'one', 'two';
 $here->safe_psql('postgres', "SELECT citus_move_shard_placement(get_shard_id_for_distribution_column('$sessions', $tenant{one}), $ports, 'block_writes')");
-finish($first);
+end_session($first);
 my $said = finish_run($run);
 ok(-e "$dir/orphan3.mp3", 'a shard has moved: nothing is deleted');
 like($here->safe_psql('postgres', q{SELECT status || ': ' || message FROM cleanup_runs ORDER BY run_id DESC LIMIT 1}),
 	qr/^blocked: .*shards of source .* have moved while it was read/, '... and the run says so');
 $tenant{moved} = $tenant{one};
 want('moved.mp3');
-$writer = begin($node{one}, row('sessions', 'moved', 'moved.mp3'));
+$writer = begin_session($node{one}, row('sessions', 'moved', 'moved.mp3'));
 $run = start_waiting_run();
-finish($writer);
+end_session($writer);
 finish_run($run);
 is(was_condemned('moved.mp3'), 0, 'a writer in its new place is waited for');
 ok(!-e "$dir/orphan3.mp3", '... and another file is gone');
@@ -321,11 +311,11 @@ foreach my $table ('jobs', 'cleared')
 }
 is_deeply([ sort @{ sql_json($here, 'SELECT cleanup_status()')->{potential_cleanup}{failed_sessions_cleaned} } ],
 	[ map { ("$_ {\"\\,\xe9") x ($_ eq 'failed' ? 4 : 2) } 'failed', 'locked', 'retried' ], 'cleanup_status() lists failed sessions of all nodes');
-my $locker = begin($node{one}, join ';', map { "SELECT 1 FROM $_ WHERE tenant = $tenant{two} AND id LIKE 'locked%' FOR UPDATE" } 'jobs', 'cleared');
-$writer = begin($node{one}, join ';', map { "UPDATE $_ SET status = 'pending' WHERE tenant = $tenant{two} AND id LIKE 'retried%'" } 'jobs', 'cleared');
+my $locker = begin_session($node{one}, join ';', map { "SELECT 1 FROM $_ WHERE tenant = $tenant{two} AND id LIKE 'locked%' FOR UPDATE" } 'jobs', 'cleared');
+$writer = begin_session($node{one}, join ';', map { "UPDATE $_ SET status = 'pending' WHERE tenant = $tenant{two} AND id LIKE 'retried%'" } 'jobs', 'cleared');
 my $position = log_position($node{one});
 $run = start_waiting_run();
-finish($writer);
+end_session($writer);
 finish_run($run);
 ok(!-e "$dir/$_", "$_ is gone") foreach 'jobs.one.failed.mp3', 'jobs.two.failed.mp3', 'cleared.one.failed.mp3', 'cleared.two.failed.mp3';
 ok(-e "$dir/$_", "$_ is there") foreach map { ("$_.two.locked.mp3", "$_.two.retried.mp3") } 'jobs', 'cleared';
@@ -333,7 +323,7 @@ is($here->safe_psql('postgres', q{SELECT count(*) FROM jobs WHERE audio_url IS N
 is($here->safe_psql('postgres', q{SELECT string_agg(DISTINCT left(id, 6), ' ') || ' ' || count(*) FROM cleared WHERE audio_url IS NULL}), 'failed 2',
 	'rows of failed sessions are cleared on both workers, and no others');
 like(log_since($node{one}, $position), qr/PREPARE TRANSACTION 'citus_.*COMMIT PREPARED 'citus_/s, '... in two phases');
-finish($locker);
+end_session($locker);
 my $run_id = $here->safe_psql('postgres', 'SELECT max(run_id) FROM cleanup_runs');
 my $restored = sql_json($here, "SELECT cleanup_restore($run_id)");
 ok($restored->{success}, 'cleanup_restore()');

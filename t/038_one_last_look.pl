@@ -17,13 +17,7 @@ my $node = new_server('last_look', start => 0,
 	conf => "max_prepared_transactions = 10\nmax_worker_processes = 16\nautovacuum = off\naudio_cleanup.max_delete_percent = 100\n");
 my $dir = upload_dir($node);
 start_with_faults($node);
-make_schema($node);
-my %wanted = ('keep.mp3' => put_file($dir, 'keep.mp3'));
-add_rows($node, 'keep.mp3');
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
-
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
+my %wanted = %{ claim_directory($node, 'keep.mp3') };
 
 # ---- so often, however many files ----
 
@@ -121,8 +115,7 @@ foreach my $way (sort keys %ways)
 	$session->query_safe('BEGIN;' . $ways{$way}->($needed) . ';');
 	clear_fault($node);
 	usleep(300_000);
-	$session->query_safe('COMMIT');
-	$session->quit;
+	end_session($session);
 	check_end("$way, in flight", $needed, $orphan);
 }
 

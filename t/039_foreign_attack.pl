@@ -66,8 +66,7 @@ is(log_lines($node, qr/PANIC:|signal \d+/), '', '... and no process has died');
 
 # ---- a connection is not left to whoever has called, also when dblink may not be used any more ----
 
-my $writer = $shard->background_psql('postgres');
-$writer->query_safe(q{BEGIN; INSERT INTO sessions VALUES (2, 'elsewhere.mp3')});
+my $writer = begin_session($shard, q{INSERT INTO sessions VALUES (2, 'elsewhere.mp3')});
 $node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '1min'});
 my $run = $node->background_psql('postgres', on_error_stop => 0, extra_params => [ '--username', 'operator' ]);
 $run->query_until(qr/begun/, "\\echo begun\nCALL cleanup_run(force => true);\n\\echo over\n");
@@ -79,8 +78,7 @@ like($run->query(q{SELECT 'connections: ' || coalesce(links.dblink_get_connectio
 $run->quit;
 ok($shard->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'reader'}), '... because it is closed');
 $node->safe_psql('postgres', 'GRANT USAGE ON SCHEMA links TO app');
-$writer->query_safe('ROLLBACK');
-$writer->quit;
+end_session($writer, 'ROLLBACK');
 
 # ---- what an error tells of a user mapping ----
 

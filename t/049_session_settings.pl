@@ -257,8 +257,7 @@ define(q{LANGUAGE plpgsql SET search_path = app AS $$BEGIN RETURN (SELECT k.name
 	$locker->query_safe('BEGIN; LOCK TABLE app.kinds');
 	$node->safe_psql('postgres', q{ALTER DATABASE postgres SET audio_cleanup.writer_wait = '100ms'});
 	keeps('it catches that a lock is not to be had', '', qr/source app\.named has caught error 55P03\nDETAIL:  So it may have shown fewer rows than there are.*\nHINT:  Let its functions catch certain conditions only/);
-	$locker->query_safe('COMMIT');
-	$locker->quit;
+	end_session($locker);
 	$node->safe_psql('postgres', q{ALTER DATABASE postgres RESET audio_cleanup.writer_wait});
 }
 # a caller who is deep in procedures leaves no room on the stack

@@ -20,11 +20,7 @@ audio_cleanup.max_delete_percent = 100
 END
 my $dir = upload_dir($node);
 start_with_faults($node);
-make_schema($node);
-add_rows($node, 'wanted.mp3');
-put_file($dir, 'wanted.mp3');
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+claim_directory($node, 'wanted.mp3');
 
 my $round = 0;
 
@@ -64,13 +60,6 @@ sub back_up
 	# their folders are to be made again
 	rmdir "$dir/r$round/$_" foreach 'odd', 'even', '';
 	return ($files, last_run());
-}
-
-sub wait_for_crash
-{
-	my ($position) = @_;
-	return wait_until(sub { fault_fired($node) })
-	  && comes_back_after($node, $position);
 }
 
 # [statement, files, number of the run, and as => {...}] of an operation that is about to be killed
@@ -183,7 +172,7 @@ foreach my $case (
 
 	set_fault($node, $fault);
 	$node->psql('postgres', $statement);
-	ok(wait_for_crash($position), "killed: $name");
+	ok(wait_for_crash($node, $position), "killed: $name");
 	is_deeply(undo_violations($node, $dir, $expected), [], "$name: every file is accounted for")
 	  unless $operation eq 'heal of strays';
 	finish_and_check($name, $operation, $expected, $rolled_back);

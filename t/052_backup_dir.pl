@@ -28,10 +28,7 @@ my @wanted = map { "wanted$_.mp3" } 1 .. 3;
 plan skip_all => '/dev/shm as another file system is not permitted here' if (stat $backup)[0] == (stat $dir)[0];
 
 start_with_faults($node);
-make_schema($node);
-add_rows($node, @wanted);
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+claim_directory($node, @wanted);
 
 my ($owner) = read_file("$dir/.audio_cleanup/claim") =~ /^uuid=(\S+)$/m;
 my $round = 0;

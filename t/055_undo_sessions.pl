@@ -82,8 +82,7 @@ sub fail_session
 
 	# somebody has the row locked
 	($run, $before) = fail_session(4);
-	my $writer = $node->background_psql('postgres');
-	$writer->query_safe('BEGIN; SELECT FROM talks WHERE id = 4 FOR UPDATE;');
+	my $writer = begin_session($node, 'SELECT FROM talks WHERE id = 4 FOR UPDATE');
 	$answer = sql_json($node, "SET audio_cleanup.writer_wait = '200ms'; SELECT cleanup_restore('r$round/c.mp3')");
 	like(join(' ', @{ $answer->{result}{errors} }), qr/was not restored: .*lock/, 'a locked row is not waited for for ever');
 	$writer->quit;

@@ -27,11 +27,7 @@ my $dir = upload_dir($node);
 plan skip_all => '/dev/shm as another file system is not permitted here' if (stat $backup)[0] == (stat $dir)[0];
 
 start_with_faults($node);
-make_schema($node);
-add_rows($node, 'wanted.mp3');
-put_file($dir, 'wanted.mp3');
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+claim_directory($node, 'wanted.mp3');
 
 my $round = 0;
 
@@ -44,11 +40,6 @@ sub backups
 		$files{$name} = read_file($_) unless -d;
 	} }, $backup);
 	return \%files;
-}
-
-sub sql
-{
-	return $node->safe_psql('postgres', join ";\n", @_);
 }
 
 sub back_up

@@ -23,8 +23,7 @@ my $dir = "$disk/uploads";
 mkdir $dir or die "$dir: $!";
 my $node = new_server('full', conf => "audio_cleanup.max_delete_percent = 100\naudio_cleanup.upload_dir = '$dir'\n");
 make_schema($node);
-add_rows($node, 'wanted.mp3');
-put_file($dir, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 $node->safe_psql('postgres', 'SELECT cleanup_all()');
 ok(wait_for_drain($node), 'the directory is claimed');
 

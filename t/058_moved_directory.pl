@@ -26,11 +26,6 @@ make_schema($node);
 add_rows($node, 'wanted.mp3');
 $all{'wanted.mp3'} = put_file($here, 'wanted.mp3');
 
-sub sql
-{
-	return $node->safe_psql('postgres', join ";\n", @_);
-}
-
 # From now on the directory is called that.
 sub call_it
 {

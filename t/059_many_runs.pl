@@ -24,11 +24,6 @@ my %all = ('wanted.mp3' => put_file($dir, 'wanted.mp3'));
 make_schema($node);
 add_rows($node, 'wanted.mp3');
 
-sub sql
-{
-	return $node->safe_psql('postgres', join ";\n", @_);
-}
-
 # A call records what the one before it has done.
 foreach my $i (1 .. $n)
 {

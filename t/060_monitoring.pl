@@ -72,8 +72,7 @@ END
 my $dir = upload_dir($node);
 
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 put_file($dir, "orphan$_.mp3", content => 'x' x 1000) foreach 1 .. 3;
 put_file($dir, 'failed.mp3', content => 'x' x 50);
 $node->safe_psql('postgres', q{

@@ -24,8 +24,7 @@ my $dir = upload_dir($node);
 set_schedule_clock($node, '2027-03-01 02:50:00');
 $node->start;
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 # ---- notifications ----
 
@@ -57,8 +56,7 @@ put_file($dir, 'orphan.mp3', content => 'x' x 100);
 $node->safe_psql('postgres', 'SELECT cleanup_all()');
 hears('a run in a transaction: when the worker has finished it', 'sql done 1 1 100 0');
 
-my $session = $node->background_psql('postgres');
-$session->query_safe('BEGIN; SELECT cleanup_all();');
+my $session = begin_session($node, 'SELECT cleanup_all()');
 is_deeply(heard(), [], 'nothing before the commit');
 $session->query_safe('COMMIT');
 hears('a run that found nothing: with the commit', 'sql done 0 0 0 0');

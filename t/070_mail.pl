@@ -17,8 +17,7 @@ use Mail;
 my $node = new_server('mail', conf => "shared_preload_libraries = 'audio_cleanup'\n");
 my $dir = upload_dir($node);
 make_schema($node);
-add_rows($node, 'wanted.mp3');
-put_files($dir, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 my $certificates = PostgreSQL::Test::Utils::tempdir();
 make_certificates($certificates);

@@ -26,8 +26,7 @@ max_prepared_transactions = 5
 });
 my $dir = upload_dir($node);
 make_schema($node);
-add_rows($node, 'wanted.mp3');
-put_files($dir, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 # Seconds that it takes.
 sub seconds_of
@@ -226,14 +225,12 @@ foreach my $where (qw(banner data))
 	stop_mail_server($down);
 	end_mail_workers();
 	$node->safe_psql('postgres', q{TRUNCATE cleanup_mail; INSERT INTO cleanup_mail (run_id) VALUES (1)});
-	my $locker = $node->background_psql('postgres');
-	$locker->query_safe('BEGIN; SELECT FROM cleanup_mail FOR UPDATE');
+	my $locker = begin_session($node, 'SELECT FROM cleanup_mail FOR UPDATE');
 	run();
 	ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM (' . mail_workers(q{query = 'waiting to try again'}) . ') w'),
 		'a worker waits for a mail that is locked');
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM cleanup_mail WHERE tries > 0'), 1, 'and other mails are tried meanwhile');
-	$locker->query_safe('ROLLBACK');
-	$locker->quit;
+	end_session($locker, 'ROLLBACK');
 	ok(wait_for_outbox('tries > 0'), 'and tries the mail afterwards');
 }
 

@@ -25,11 +25,6 @@ $node->safe_psql('postgres', q{
 	SELECT cleanup_add_source('wanted'); SELECT cleanup_add_source('good', on_failed => 'clear');
 });
 
-sub sql
-{
-	return $node->safe_psql('postgres', join ';', @_);
-}
-
 # A table "bad" of app's, with one failed session, objects; "good" and the orphans go on.
 sub objects
 {

@@ -17,8 +17,7 @@ my $node = new_server('operator', conf => "audio_cleanup.backup_retention_days =
 my $dir = upload_dir($node);
 make_schema($node);
 $node->safe_psql('postgres', q{CREATE ROLE op LOGIN; SELECT cleanup_grant_access('op', 'operator')});
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 sub clean
 {

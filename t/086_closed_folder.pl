@@ -13,11 +13,7 @@ use Test::More;
 
 my $node = new_server('closed_folder', conf => "max_worker_processes = 16\naudio_cleanup.writer_wait = '60s'\n");
 my $dir = upload_dir($node);
-make_schema($node);
-put_file($dir, 'keep.mp3');
-add_rows($node, 'keep.mp3');
-$node->safe_psql('postgres', 'SELECT cleanup_all()');
-ok(wait_for_drain($node), 'the directory is claimed');
+claim_directory($node, 'keep.mp3');
 
 sub states { return $node->safe_psql('postgres', "SELECT DISTINCT state FROM cleanup_files WHERE file = '$_[0]'"); }
 
@@ -32,14 +28,12 @@ sub need_again
 	put_file($dir, $file);
 	$session->query_safe('BEGIN; SELECT cleanup_all(force => true)');
 	$writer->query_safe("BEGIN; INSERT INTO sessions (audio_url) VALUES ('$file')");
-	$session->query_safe('COMMIT');
-	$session->quit;
+	end_session($session);
 	ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
 		WHERE backend_type = 'audio_cleanup drain' AND wait_event = 'virtualxid'}), 'the last look waits for a writer');
 	ok(!-e "$dir/$file", '... when the file has been captured');
 	chmod 0, "$dir/sub" or die $!;
-	$writer->query_safe('COMMIT');
-	$writer->quit;
+	end_session($writer);
 	return;
 }
 
@@ -48,8 +42,7 @@ foreach my $days (0, 7)
 	my $file = "sub/again$days.mp3";
 
 	$node->safe_psql('postgres', "ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = $days");
-	put_file($dir, "sub/other$days.mp3");
-	add_rows($node, "sub/other$days.mp3");
+	add_rows($node, put_files($dir, "sub/other$days.mp3"));
 	need_again($file);
 	ok($node->poll_query_until('postgres', q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity
 		WHERE backend_type = 'audio_cleanup drain')}), "backup of $days days: the drain has ended");

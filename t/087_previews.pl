@@ -25,8 +25,7 @@ my $backups = $node->basedir . '/backups';
 	$node->start;
 }
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 $node->safe_psql('postgres', q{
 	CREATE ROLE app;
 	GRANT CREATE ON SCHEMA public TO app;
@@ -40,7 +39,7 @@ my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->start;
 
-sub sql
+sub doing
 {
 	my (@statements) = @_;
 	return sub { $node->safe_psql('postgres', join ';', @statements) };
@@ -50,13 +49,13 @@ sub sql
 sub source
 {
 	my ($name, @statements) = @_;
-	return sql(@statements, "SELECT cleanup_add_source('$name', '{file}')");
+	return doing(@statements, "SELECT cleanup_add_source('$name', '{file}')");
 }
 
 sub no_source
 {
 	my ($name, $kind) = @_;
-	return sql("SELECT cleanup_drop_source(source) FROM cleanup_sources WHERE source_name = 'public.$name'", "DROP $kind IF EXISTS $name");
+	return doing("SELECT cleanup_drop_source(source) FROM cleanup_sources WHERE source_name = 'public.$name'", "DROP $kind IF EXISTS $name");
 }
 
 sub write_claim
@@ -83,33 +82,33 @@ append_to_file($plain_file, '');
 # brake, what is special about it, how it comes about, how it goes away, and further parts: `set` for the session that
 # calls, `in` a transaction, `on` another server
 my @cases = (
-	[ 'no_source', '', sql(q{SELECT cleanup_drop_source('sessions')}), sql(q{SELECT cleanup_add_source('sessions')}) ],
-	[ 'source', 'a column is gone', sql('ALTER TABLE sessions RENAME audio_url TO url'), sql('ALTER TABLE sessions RENAME url TO audio_url') ],
+	[ 'no_source', '', doing(q{SELECT cleanup_drop_source('sessions')}), doing(q{SELECT cleanup_add_source('sessions')}) ],
+	[ 'source', 'a column is gone', doing('ALTER TABLE sessions RENAME audio_url TO url'), doing('ALTER TABLE sessions RENAME url TO audio_url') ],
 	[ 'source', 'a table is gone', source('gone', 'CREATE TABLE gone (id int, file text)', q{INSERT INTO gone VALUES (1, 'wanted.mp3')}),
-		no_source('gone', 'TABLE'), then => sql('DROP TABLE gone') ],
+		no_source('gone', 'TABLE'), then => doing('DROP TABLE gone') ],
 	[ 'source', 'a right is gone', source('seen', 'CREATE VIEW seen AS SELECT id, audio_url AS file FROM sessions', 'GRANT SELECT ON sessions TO app', 'ALTER VIEW seen OWNER TO app'),
-		no_source('seen', 'VIEW'), then => sql('REVOKE SELECT ON sessions FROM app') ],
+		no_source('seen', 'VIEW'), then => doing('REVOKE SELECT ON sessions FROM app') ],
 	[ 'source', 'a policy hides rows', source('secret', 'CREATE TABLE secret (id int, file text)', q{INSERT INTO secret VALUES (1, 'wanted.mp3')}, 'ALTER TABLE secret OWNER TO app'),
-		no_source('secret', 'TABLE'), then => sql('ALTER TABLE secret ENABLE ROW LEVEL SECURITY', 'ALTER TABLE secret FORCE ROW LEVEL SECURITY') ],
-	[ 'source', 'unlogged', sql('ALTER TABLE sessions SET UNLOGGED'), sql('ALTER TABLE sessions SET LOGGED') ],
+		no_source('secret', 'TABLE'), then => doing('ALTER TABLE secret ENABLE ROW LEVEL SECURITY', 'ALTER TABLE secret FORCE ROW LEVEL SECURITY') ],
+	[ 'source', 'unlogged', doing('ALTER TABLE sessions SET UNLOGGED'), doing('ALTER TABLE sessions SET LOGGED') ],
 	[ 'source', 'a function of somebody else', source('called', 'CREATE FUNCTION f() RETURNS boolean LANGUAGE sql IMMUTABLE RETURN true',
 			'CREATE VIEW called AS SELECT id, audio_url AS file FROM sessions WHERE f()'),
-		sub { no_source('called', 'VIEW')->(); sql('DROP FUNCTION f()')->() }, then => sql('ALTER FUNCTION f() OWNER TO app') ],
-	[ 'empty_sources', '', sql('DELETE FROM sessions'), sub { add_rows($node, 'wanted.mp3') } ],
+		sub { no_source('called', 'VIEW')->(); doing('DROP FUNCTION f()')->() }, then => doing('ALTER FUNCTION f() OWNER TO app') ],
+	[ 'empty_sources', '', doing('DELETE FROM sessions'), sub { add_rows($node, 'wanted.mp3') } ],
 	[ 'source_emptied', 'no row any more', sub {
 			source('loaded', 'CREATE TABLE loaded (id int, file text)', q{INSERT INTO loaded VALUES (1, 'wanted.mp3')})->();
 			$node->safe_psql('postgres', 'CALL cleanup_run()');
-		}, no_source('loaded', 'TABLE'), then => sql('DELETE FROM loaded') ],
+		}, no_source('loaded', 'TABLE'), then => doing('DELETE FROM loaded') ],
 	[ 'source_emptied', 'no file any more', sub {
 			put_files($dir, 'loaded.mp3');
 			source('loaded', 'CREATE TABLE loaded (id int, file text)', q{INSERT INTO loaded VALUES (1, 'loaded.mp3')})->();
 			$node->safe_psql('postgres', 'CALL cleanup_run()');
-		}, no_source('loaded', 'TABLE'), then => sql(q{UPDATE loaded SET file = '17'}) ],
-	[ 'nothing_referenced', '', sub { sql(q{UPDATE sessions SET audio_url = 'other.mp3'})->(); $many->(12) }, sql(q{UPDATE sessions SET audio_url = 'wanted.mp3'}) ],
+		}, no_source('loaded', 'TABLE'), then => doing(q{UPDATE loaded SET file = '17'}) ],
+	[ 'nothing_referenced', '', sub { doing(q{UPDATE sessions SET audio_url = 'other.mp3'})->(); $many->(12) }, doing(q{UPDATE sessions SET audio_url = 'wanted.mp3'}) ],
 	[ 'max_delete_percent', '', sub { $many->(120) }, sub {} ],
 	[ 'max_delete_percent', 'unattended', sub { $many->(20) }, sub {}, set => $unattended ],
-	[ 'unregistered', 'unattended', sql('CREATE TABLE notes (id int, attachment text)', q{INSERT INTO notes SELECT i, 'orphan' || i || '.mp3' FROM generate_series(1, 4) i}, 'ANALYZE notes'),
-		sql('DROP TABLE notes'), set => $unattended ],
+	[ 'unregistered', 'unattended', doing('CREATE TABLE notes (id int, attachment text)', q{INSERT INTO notes SELECT i, 'orphan' || i || '.mp3' FROM generate_series(1, 4) i}, 'ANALYZE notes'),
+		doing('DROP TABLE notes'), set => $unattended ],
 	[ 'claim', 'of another database', write_claim($text_of_claim =~ s/^database=\d+$/database=1/mr), write_claim($text_of_claim) ],
 	[ 'claim', 'unreadable', write_claim('nonsense'), write_claim($text_of_claim) ],
 	[ 'claim', 'gone', sub { rename $claim, "$claim.away" or die $! }, sub { rename "$claim.away", $claim or die $! } ],

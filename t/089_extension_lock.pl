@@ -39,8 +39,7 @@ like(log_lines($node, qr/is locked by somebody else/), qr/LOG:  extension "audio
 
 # by night, too
 $node->safe_psql('postgres', 'ALTER SYSTEM SET audio_cleanup.auto_cleanup_on_startup = on');
-$nobody->query_safe('ROLLBACK');
-$nobody->quit;
+end_session($nobody, 'ROLLBACK');
 put_file($dir, 'night.mp3');
 $node->restart;
 $nobody = $node->background_psql('postgres', extra_params => [ '-U', 'nobody' ]);
@@ -48,8 +47,7 @@ $nobody->query_safe(q{CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'S
 $nobody->query_safe('BEGIN');
 $nobody->query_safe('ALTER FUNCTION pg_temp.f() DEPENDS ON EXTENSION audio_cleanup');
 ok(wait_until(sub { !-e "$dir/night.mp3" }), 'a worker cleans, too');
-$nobody->query_safe('ROLLBACK');
-$nobody->quit;
+end_session($nobody, 'ROLLBACK');
 
 # who lets go is not overtaken
 $node->safe_psql('postgres', 'DROP EXTENSION audio_cleanup');

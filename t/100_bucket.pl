@@ -15,13 +15,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my $gateway = start_gateway();
 my ($node, $credentials) = start_bucket($gateway, 'bucket');
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub put { return put_objects($gateway, 'audio/up', @_) }
 sub visible { return keys_of($gateway, 'audio', 'up/') }
 sub versions { return versions_of($gateway, 'audio', 'up/') }

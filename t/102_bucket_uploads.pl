@@ -13,15 +13,10 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
 my ($node, $credentials) = start_bucket($gateway, 'bucket_uploads', proxy => $proxy);
 put_object($gateway, 'audio/up/wanted.mp3');
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 
 sub set { return set_setting($node, @_) }
 
@@ -114,8 +109,7 @@ $session->query_safe('BEGIN');
 $session->query_safe('SELECT cleanup_all()');
 add_rows($node, 'done.mp3');
 complete_upload($gateway, 'audio/up/done.mp3', $id);
-$session->query_safe('COMMIT');
-$session->quit;
+end_session($session);
 ok(wait_for_drain($node), 'an upload that is completed before the worker comes');
 is(rows_of('done.mp3'), 'skipped: it is not under way any more: it was completed, or ended', 'is no upload any more');
 is(length s3($gateway, 'GET', 'audio/up/done.mp3')->{content}, 1000, 'and its file is there');

@@ -13,9 +13,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
 my ($node, $credentials) = start_bucket($gateway, 'bucket_check', proxy => $proxy);

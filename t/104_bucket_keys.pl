@@ -14,9 +14,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 delete $ENV{$_} foreach grep { /^AWS_/ } keys %ENV;
 my $gateway = start_gateway(sessions => 1);
 my $proxy = start_proxy($gateway);
@@ -32,8 +29,6 @@ add_rows($node, 'wanted.mp3');
 put_object($gateway, 'audio/up/wanted.mp3');
 
 my @secrets;
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 
 # Which keys the service gives out, for so many seconds.
 sub session

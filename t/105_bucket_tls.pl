@@ -13,9 +13,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my $gateway = start_gateway(sessions => 1);
 my $dir = PostgreSQL::Test::Utils::tempdir_short();
 my $credentials = "$dir/credentials";
@@ -33,7 +30,6 @@ make_schema($node);
 add_rows($node, 'wanted.mp3');
 put_object($gateway, 'audio/up/wanted.mp3');
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub visible { return keys_of($gateway, 'audio', 'up/') }
 
 sub put { return put_objects($gateway, 'audio/up', @_) }

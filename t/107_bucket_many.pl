@@ -15,14 +15,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
 my ($node) = start_bucket($gateway, 'bucket_many', proxy => $proxy, conf => "audio_cleanup.max_delete_percent = 100\naudio_cleanup.s3_timeout = '120s'\n");
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 
 sub put { return put_objects($gateway, 'audio/up', @_) }
 

@@ -13,9 +13,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 # one in ten is an orphan; folders of 1000, so that pages end in the middle of them
 my $n = $ENV{AUDIO_CLEANUP_ALL} ? 100_000 : 2_500;
 my $orphans = $n / 10;
@@ -24,7 +21,6 @@ my @names = map { sprintf '%03d/%s%06d.mp3', $_ / 1000, $_ % 10 ? 'w' : 'o', $_ 
 my $gateway = start_gateway();
 my ($node) = start_bucket($gateway, 'bucket_large', conf => "audio_cleanup.backup_retention_days = 7\n");
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub preview { return sql_json($node, 'SELECT cleanup_all(dry_run => true)')->{result} }
 sub states { return sql("SELECT string_agg(state || ' ' || n, ', ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM cleanup_files GROUP BY state) s") }
 

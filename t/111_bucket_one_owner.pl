@@ -12,9 +12,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my $gateway = start_gateway();
 my ($node) = start_bucket($gateway, 'bucket_one_owner', conf => "audio_cleanup.max_delete_percent = 100\naudio_cleanup.orphaned_file_retention_hours = 0\n");
 

@@ -20,8 +20,7 @@ audio_cleanup.writer_wait = 100ms
 END
 my $dir = upload_dir($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 my $waiting = q{SELECT count(*) FROM pg_locks WHERE NOT granted AND classid = 'pg_extension'::regclass};
 my $round = 0;

@@ -16,15 +16,12 @@ use Test::More;
 my $node = new_server('nested', conf => "audio_cleanup.max_delete_percent = 100\n");
 my $dir = upload_dir($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 my @calls = ('public.cleanup_status()', 'public.cleanup_all()', 'public.cleanup_all(true)', q{public.cleanup_explain('wanted.mp3')}, 'public.cleanup_purge_backups()',
 	q{public.cleanup_restore('wanted.mp3')}, q{public.cleanup_hold('wanted.mp3')}, q{public.cleanup_release('wanted.mp3')}, 'public.cleanup_check()',
 	'public.cleanup_missing_files()', 'public.cleanup_metrics()', 'public.cleanup_dashboard()', q{public.cleanup_add_source('public.sessions')},
 	'public.cleanup_claim_upload_dir()', q{public.cleanup_grant_access('pg_monitor')});
 my $refused = qr/cannot be called while it reads a source or clears a row/;
-
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
 
 # ---- a view ----
 

@@ -20,10 +20,7 @@ audio_cleanup.writer_wait = 100ms
 END
 my $dir = upload_dir($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
-
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 sub take_over
 {
@@ -55,8 +52,7 @@ foreach my $go_on ('CALL cleanup_run()', 'SELECT cleanup_all()')
 	is(sql(q{SELECT count(*) FROM cleanup_files f JOIN cleanup_runs r USING (run_id)
 		WHERE f.file = 'recorded.mp3' AND f.state = 'pending' AND f.file_id <= r.captured_up_to}), 1, "$go_on: a captured file is on record");
 	take_over();
-	$writer->query_safe('ROLLBACK');
-	$writer->quit;
+	end_session($writer, 'ROLLBACK');
 	sql($go_on) foreach 1 .. 2;
 	ok(exists visible_files($dir)->{'recorded.mp3'}, "$go_on: and comes back after a take-over, too");
 	is(sql(q{SELECT string_agg(DISTINCT error, ' ') FROM cleanup_files WHERE file IN ('captured.mp3', 'recorded.mp3')}),

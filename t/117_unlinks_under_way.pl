@@ -18,10 +18,7 @@ audio_cleanup.max_delete_percent = 100
 END
 my $dir = upload_dir($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
-
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 # Folders of many files, of few files, and of one file each: 4,000 files.
 sub put_orphans
@@ -41,8 +38,7 @@ foreach my $way (sort keys %ways)
 	put_orphans();
 	sql('SELECT cleanup_all()');
 	is(sql(q{SELECT count(*) FROM cleanup_files WHERE state = 'pending'}), 4000, "$way: so many files");
-	my $locker = $node->background_psql('postgres');
-	$locker->query_safe(q{BEGIN; SELECT FROM cleanup_files WHERE file_id = (SELECT min(file_id) + 500 FROM cleanup_files WHERE state = 'pending') FOR UPDATE});
+	my $locker = begin_session($node, q{SELECT FROM cleanup_files WHERE file_id = (SELECT min(file_id) + 500 FROM cleanup_files WHERE state = 'pending') FOR UPDATE});
 	my $drain = $node->background_psql('postgres', on_error_stop => 0);
 	my $pid = $drain->query('SELECT pg_backend_pid()');
 	$drain->query_until(qr/asked/, "\\echo asked\nCALL cleanup_run();\n");
@@ -53,8 +49,7 @@ foreach my $way (sort keys %ways)
 	sql($statement);
 	ok(wait_until(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND state = 'active'") == 0 }), "$way: it ends")
 	  unless $way eq 'undisturbed';
-	$locker->query_safe('ROLLBACK');
-	$locker->quit;
+	end_session($locker, 'ROLLBACK');
 	eval { $drain->quit };
 	sql('CALL cleanup_run()');
 	is(sql(q{SELECT state || ' ' || count(*) FROM cleanup_files GROUP BY state}), 'deleted 4000', "$way: at last all are deleted");

@@ -26,8 +26,7 @@ my $day = 1;
 set_schedule_clock($node, '2027-03-01 02:50:00');
 start_with_faults($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 # a view of the owner's, which is good at first
 $node->safe_psql('postgres', q{
 	CREATE TABLE numbers (n int);

@@ -20,10 +20,8 @@ audio_cleanup.writer_wait = 100ms
 END
 my $dir = upload_dir($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
 sub state { return sql("SELECT state, error FROM cleanup_files WHERE file = '$_[0]' ORDER BY file_id DESC LIMIT 1"); }
 sub content { return slurp_file("$dir/$_[0]"); }
 
@@ -101,8 +99,7 @@ foreach my $way (sort keys %ways)
 		$node->psql('postgres', 'CALL cleanup_run()');
 		is(state($file), 'pending|', "$way: $file is in the trash");
 		write_more($handle);
-		$writer->query_safe('ROLLBACK');
-		$writer->quit;
+		end_session($writer, 'ROLLBACK');
 		add_rows($node, $file) if $row;
 		sql('CALL cleanup_run()');
 		is_back($file, $row ? 'restored|it is referred to again, and it was changed in the trash' : 'skipped|it was changed in the trash',

@@ -15,9 +15,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my ($share) = run_command([ 'pg_config', '--sharedir' ]);
 my $has_cron = -e "$share/extension/pg_cron.control";
 my $gateway = start_gateway();
@@ -38,7 +35,6 @@ $node->start;
 make_schema($node);
 add_rows($node, 'wanted.mp3');
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub put { return put_objects($gateway, 'audio/up', @_) }
 sub visible { return join ' ', @{ keys_of($gateway, 'audio', 'up/') } }
 sub state_of { return sql("SELECT state FROM cleanup_files WHERE file = '$_[0]' ORDER BY file_id DESC LIMIT 1") }

@@ -22,10 +22,7 @@ audio_cleanup.writer_wait = '20s'
 END_CONF
 my $dir = upload_dir($node);
 make_schema($node);
-put_files($dir, 'wanted.mp3');
-add_rows($node, 'wanted.mp3');
-
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
+add_rows($node, put_files($dir, 'wanted.mp3'));
 
 sub keep_backups { return sql("ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = $_[0]"); }
 
@@ -96,8 +93,7 @@ sub with_record_of
 	is(sql(qq{SELECT count(*) FROM cleanup_files f JOIN cleanup_runs r USING (run_id)
 		WHERE f.file = '$name' AND f.state = 'pending' AND f.file_id <= r.captured_up_to}), 1, "$name: its capture is on record");
 	$after->();
-	$writer->query_safe('ROLLBACK');
-	$writer->quit;
+	end_session($writer, 'ROLLBACK');
 	return;
 }
 
@@ -259,8 +255,7 @@ foreach my $time (1 .. 2)
 	ok(wait_until(sub { sql("SELECT wait_event_type FROM pg_stat_activity WHERE pid = $pid") eq 'Lock' }), 'a drain waits at its end');
 	$locker->query_until(qr/asked/, "BEGIN;\n\\echo asked\nLOCK TABLE cleanup_claims IN ACCESS EXCLUSIVE MODE;\n");
 	ok(wait_until(sub { sql("SELECT wait_event_type FROM pg_stat_activity WHERE pid = $locker_pid") eq 'Lock' }), 'somebody locks the claims');
-	$blocker->query_safe('ROLLBACK');
-	$blocker->quit;
+	end_session($blocker, 'ROLLBACK');
 	ok(wait_until(sub { sql("SELECT count(*) FROM pg_locks WHERE pid = $pid AND NOT granted AND relation = 'cleanup_claims'::regclass") == 1 }),
 		'the next drain waits for the claims');
 	is(open_folders($pid), 1, 'with the directory open');

@@ -14,15 +14,11 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
 my ($node, $credentials) = start_bucket($gateway, 'bucket_doubt', proxy => $proxy,
 	conf => "audio_cleanup.max_delete_percent = 100\naudio_cleanup.writer_wait = '1s'\n");
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub set { return set_setting($node, @_) }
 sub put { return put_objects($gateway, 'audio/up', @_) }
 sub content { return s3($gateway, 'GET', "audio/up/$_[0]")->{content} }

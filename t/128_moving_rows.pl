@@ -15,8 +15,6 @@ use Time::HiRes qw(usleep);
 my $node = new_server('moving_rows', conf => "shared_preload_libraries = 'audio_cleanup'\n");
 my $dir = upload_dir($node);
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
 # Each gate is a source that takes a while to read, when the test wants that.  It tells by an advisory lock that it is
 # being read: gate 1 before the queue is read, gate 2 between the queue and the archive.
 sql(q{

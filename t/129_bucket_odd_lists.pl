@@ -25,8 +25,6 @@ my $node = new_server('bucket_odd_lists', conf => bucket_conf('s3://unset', 'htt
 	. "audio_cleanup.file_age = 'newest'\n");
 make_schema($node);
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
 sql(q{INSERT INTO sessions (audio_url) SELECT to_char(i / 1000, 'FM000000') || '/w' || to_char(i, 'FM000000000') || '.mp3'}
 	. " FROM generate_series(0, $keys - 1) i WHERE i % 1000 <> 0");
 

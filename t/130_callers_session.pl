@@ -17,8 +17,6 @@ make_schema($node);
 put_file($dir, 'wanted.mp3');
 add_rows($node, 'wanted.mp3');
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
 # The owner of the source has no right but to his own tables.
 sql(q{CREATE EXTENSION dblink; CREATE ROLE app LOGIN; CREATE SCHEMA app AUTHORIZATION app});
 $node->safe_psql('postgres', q{

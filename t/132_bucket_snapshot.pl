@@ -13,16 +13,11 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $lack = lacks_gateway();
-plan skip_all => "there is no $lack" if $lack;
-
 my $gateway = start_gateway();
 my $proxy = start_proxy($gateway);
 my ($node) = start_bucket($gateway, 'bucket_snapshot', proxy => $proxy,
 	conf => "audio_cleanup.s3_timeout = '10min'\naudio_cleanup.max_delete_percent = 100\n");
 my $log = "$PostgreSQL::Test::Utils::log_path/s3_proxy.log";
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 
 # Sessions of ours that are at work, and what they keep.
 sub look

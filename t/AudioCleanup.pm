@@ -21,9 +21,9 @@ use Time::HiRes qw(usleep);
 use Time::Local qw(timegm);
 
 our @EXPORT = qw(
-  new_server make_schema upload_dir put_file put_files add_rows empty_directory
+  new_server sql begin_session end_session claim_directory make_schema upload_dir put_file put_files add_rows empty_directory
   visible_files trashed_files state_sql read_file sql_json sql_error wait_until wait_for_drain
-  violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired
+  violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired wait_for_crash
   log_since log_position log_lines shown_error
   start_shard change_settings set_setting set_schedule_clock set_clock launcher_says let_day_pass runs crash_server comes_back_after
 );
@@ -68,6 +68,8 @@ sub shown_error
 
 # ---- servers ----
 
+my $first_server;
+
 # new_server(NAME, conf => TEXT, init => [...], start => 0, install_path => PREFIX of a server): files are as old as their mtime says
 sub new_server
 {
@@ -75,6 +77,7 @@ sub new_server
 	my $node = PostgreSQL::Test::Cluster->new($name, install_path => $options{install_path});
 	my $dir = upload_dir($node);
 
+	$first_server //= $node;
 	make_path($dir);
 	$node->init(@{ $options{init} || [] });
 	$node->append_conf('postgresql.conf', <<"END" . keep_wal(%options) . ($options{conf} || ''));
@@ -94,6 +97,18 @@ sub keep_wal
 	my (%options) = @_;
 	my %init = @{ $options{init} || [] };
 	return $init{allows_streaming} ? "wal_keep_size = '1GB'\n" : '';
+}
+
+# claim_directory(NODE, NAME ...): makes the schema, these files and their rows, and the first run; returns path => content
+sub claim_directory
+{
+	my ($node, @wanted) = @_;
+
+	make_schema($node);
+	add_rows($node, put_files(upload_dir($node), @wanted));
+	$node->safe_psql('postgres', 'SELECT cleanup_all()');
+	ok(wait_for_drain($node), 'the directory is claimed');
+	return visible_files(upload_dir($node));
 }
 
 sub upload_dir
@@ -131,6 +146,31 @@ sub add_rows
 	my ($node, @names) = @_;
 	my $values = join ', ', map { "('" . s/'/''/gr . "')" } @names;
 	$node->safe_psql('postgres', "INSERT INTO sessions (audio_url) VALUES $values");
+	return;
+}
+
+# sql(STATEMENT, ...): in the database "postgres" of the first server that the test has made
+sub sql
+{
+	return $first_server->safe_psql('postgres', join ";\n", @_);
+}
+
+# begin_session(NODE, SQL): a session with an open transaction that has done this
+sub begin_session
+{
+	my ($node, $sql) = @_;
+	my $session = $node->background_psql('postgres');
+
+	$session->query_safe("BEGIN; $sql;");
+	return $session;
+}
+
+# end_session(SESSION, SQL, as a rule COMMIT)
+sub end_session
+{
+	my ($session, $sql) = @_;
+	$session->query_safe($sql // 'COMMIT');
+	$session->quit;
 	return;
 }
 
@@ -578,6 +618,13 @@ sub fault_fired
 	my ($node) = @_;
 	my $fired = control_file($node) . '.fired';
 	return -s $fired || 0;
+}
+
+# whether a fault struck, and the server was restarted after that place in its log
+sub wait_for_crash
+{
+	my ($node, $position) = @_;
+	return wait_until(sub { fault_fired($node) }) && comes_back_after($node, $position);
 }
 
 1;

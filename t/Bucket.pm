@@ -16,12 +16,13 @@ use JSON::PP qw(decode_json encode_json);
 use POSIX qw(WNOHANG strftime);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Test::More import => ['plan'];
 
 use AudioCleanup qw(add_rows make_schema new_server read_file wait_until);
 
 our @EXPORT = qw(
   start_bucket put_objects fill_bucket kill_worker states_of let_user
-  lacks_gateway start_gateway lacks_swift start_swift stop_gateway add_user add_role session_keys write_credentials bucket_conf
+  start_gateway start_swift stop_gateway add_user add_role session_keys write_credentials bucket_conf
   make_bucket s3 expect put_object honours_if_match versions_of keys_of begin_upload put_part complete_upload uploads_of start_pages start_proxy set_rule clear_rules is_held release rewrite
   start_key_service give_out make_authority make_certificate
 );
@@ -30,26 +31,15 @@ my %running;
 
 # ---- the server ----
 
-sub lacks
+# Skips the test if a program is missing.
+sub needs
 {
 	my (@programs) = @_;
 	foreach my $program (@programs)
 	{
-		return $program unless grep { -x "$_/$program" } split /:/, $ENV{PATH};
+		plan skip_all => "there is no $program" unless grep { -x "$_/$program" } split /:/, $ENV{PATH};
 	}
 	return;
-}
-
-# What is missing for a gateway, or nothing.
-sub lacks_gateway
-{
-	return lacks(qw(ceph-mon ceph-osd radosgw radosgw-admin ceph-authtool monmaptool uuidgen));
-}
-
-# What is missing for Swift, or nothing.
-sub lacks_swift
-{
-	return lacks(qw(memcached swift-ring-builder swift-account-server swift-container-server swift-object-server swift-proxy-server));
 }
 
 sub run_in_background
@@ -74,10 +64,11 @@ sub is_listening
 }
 
 # start_gateway(sessions => BOOL): one monitor, one store in memory, one gateway; {port, endpoint, dir, access_key, secret_key}.
-# One that gives out keys of sessions refuses wrong keys without saying why.
+# One that gives out keys of sessions refuses wrong keys without saying why.  Skips the test where there is no Ceph.
 sub start_gateway
 {
 	my (%options) = @_;
+	needs(qw(ceph-mon ceph-osd radosgw radosgw-admin ceph-authtool monmaptool uuidgen));
 	my $dir = PostgreSQL::Test::Utils::tempdir_short();
 	my ($monitor_port, $port) = (PostgreSQL::Test::Cluster::get_free_port(), PostgreSQL::Test::Cluster::get_free_port());
 	my $pid = run_in_background('gateway', dirname(__FILE__) . '/../script/gateway', $dir, $monitor_port, $port,
@@ -91,6 +82,7 @@ sub start_gateway
 # One server of each kind, and s3api in the proxy; as start_gateway()
 sub start_swift
 {
+	needs(qw(memcached swift-ring-builder swift-account-server swift-container-server swift-object-server swift-proxy-server));
 	my $dir = PostgreSQL::Test::Utils::tempdir_short();
 	my %port = map { $_ => PostgreSQL::Test::Cluster::get_free_port() } qw(account container object cache proxy);
 	my $user = getpwuid $>;

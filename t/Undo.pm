@@ -14,7 +14,7 @@ use Exporter qw(import);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw($node $dir $round %all start_round_one sql back_up in_trash states drained refused end_of_rounds);
+our @EXPORT = qw($node $dir $round %all start_round_one back_up in_trash states drained refused end_of_rounds);
 
 our ($node, $dir, %all);
 our $round = 0;
@@ -31,17 +31,8 @@ max_prepared_transactions = 5
 END
 	$dir = upload_dir($node);
 	start_with_faults($node);
-	make_schema($node);
-	add_rows($node, 'wanted.mp3');
-	put_file($dir, 'wanted.mp3');
-	sql('SELECT cleanup_all()');
-	ok(wait_for_drain($node), 'the directory is claimed');
+	claim_directory($node, 'wanted.mp3');
 	return;
-}
-
-sub sql
-{
-	return $node->safe_psql('postgres', join ";\n", @_);
 }
 
 # Names of files that are in the trash of the last run, with its number.

@@ -14,6 +14,7 @@
 #define AUDIO_CLEANUP_COMMON_H
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <grp.h>
 #include <limits.h>
 #include <sys/stat.h>
@@ -61,6 +62,94 @@ must(bool succeeded, const char *what)
 	printf("Bail out! %s: %s\n", what, strerror(errno));
 	clean_up();
 	exit(2);
+}
+
+/*
+ * Begins the test in the new directory `base`, which has this mode.  A call
+ * that blocks wrongly blocks for ever: SIGALRM ends the test after `limit`
+ * seconds (0: never).
+ */
+static inline void
+begin_scratch(const char *name, mode_t mode, int limit)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	tap_begin();
+	umask(022);
+	alarm(limit);
+	snprintf(base, sizeof(base), "%s/%s.XXXXXX", tmp ? tmp : "/tmp", name);
+	must(mkdtemp(base) != NULL, base);
+	must(chmod(base, mode) == 0, base);
+}
+
+/* Begins a case: opens a new upload directory, `top`. */
+static inline FileStore *
+open_fresh(const char *name)
+{
+	FileStore  *store;
+
+	snprintf(top, sizeof(top), "%s/%s", base, name);
+	must(mkdir(top, 0755) == 0, top);
+	store = store_open(top);
+	must(store != NULL, "store_open");
+	return store;
+}
+
+/* Returns the identity of a file below `top`, which must be there. */
+static inline FileIdentity
+know(FileStore *store, const char *path)
+{
+	FileIdentity identity;
+	FileResult	result = store_identify(store, path, &identity);
+
+	errno = result.errnum;
+	must(result.outcome == FILE_OK, path);
+	return identity;
+}
+
+/* Checks that the result is this failure; `failure` may be NULL. */
+static inline void
+is_failure(FileResult result, int errnum, const char *failure, const char *text)
+{
+	if (!ok(result.outcome == FILE_FAILED && result.errnum == errnum &&
+			(failure == NULL || strcmp(result.failure, failure) == 0), "%s", text))
+		diag("outcome %d, errno %d (%s), failure %s", result.outcome,
+			 result.errnum, strerror(result.errnum),
+			 result.failure ? result.failure : "none");
+}
+
+/* Runs a test in a process without privileges. */
+static inline void
+as_nobody(void (*test) (void))
+{
+	pid_t		child;
+	int			status = 0;
+
+	if (geteuid() != 0)
+	{
+		test();
+		return;
+	}
+	child = fork();
+	if (child == 0)
+	{
+		must(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0,
+			 "setuid");
+		test();
+		_exit(0);
+	}
+	waitpid(child, &status, 0);
+	is(status, 0, "the unprivileged process ended well");
+}
+
+/* Returns the seconds since some moment. */
+static inline double
+seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec + now.tv_nsec / 1e9;
 }
 
 /* Writes a file below `top`. */

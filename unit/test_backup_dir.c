@@ -14,18 +14,11 @@
  */
 #include "postgres_fe.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <sys/xattr.h>
-#include <unistd.h>
 
 #include "src/store/copy.h"
-#include "src/store/store.h"
 #define SCRATCH
 #include "common.h"
 
@@ -341,17 +334,6 @@ fresh(const char *name, const char *where)
 	must(mkdir(top, 0755) == 0 && mkdir(backup, 0700) == 0, name);
 	must(mkdir(at("2024"), 0755) == 0 && mkdir(at("2024/05"), 0755) == 0, name);
 	return open_store();
-}
-
-static FileIdentity
-know(FileStore *store, const char *path)
-{
-	FileIdentity identity;
-	FileResult	result = store_identify(store, path, &identity);
-
-	errno = result.errnum;
-	must(result.outcome == FILE_OK, path);
-	return identity;
 }
 
 static FileIdentity
@@ -1242,13 +1224,7 @@ find_other(void)
 int
 main(void)
 {
-	const char *tmp = getenv("TMPDIR");
-
-	tap_begin();
-	umask(022);
-	snprintf(base, sizeof(base), "%s/audio_cleanup.XXXXXX", tmp ? tmp : "/tmp");
-	must(mkdtemp(base) != NULL, base);
-	must(chmod(base, 0755) == 0, base);
+	begin_scratch("audio_cleanup", 0755, 0);
 	if (!find_other())
 	{
 		skip("another file system at /dev/shm is not permitted here");

@@ -15,22 +15,15 @@
  */
 #include "postgres_fe.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "src/store/claim_file.h"
 #include "src/store/lock.h"
 #include "src/store/private.h"
-#include "tap.h"
 
 #define RUN		INT64CONST(42)
 #define PRIVATE ".audio_cleanup"
@@ -174,9 +167,7 @@ static FileStore *
 fresh_without(const char *name)
 {
 	memset(&hook, 0, sizeof(hook));
-	snprintf(top, sizeof(top), "%s/%s", base, name);
-	must(mkdir(top, 0755) == 0, top);
-	return open_again();
+	return open_fresh(name);
 }
 
 /* Begins a case in a directory of its own, which has a claim. */
@@ -889,15 +880,10 @@ test_holder(void)
 int
 main(void)
 {
-	const char *tmp = getenv("TMPDIR");
 	int			descriptors;
 
-	tap_begin();
-	umask(022);
+	begin_scratch("claim_file", 0700, 300);
 	signal(SIGPIPE, SIG_IGN);
-	alarm(300);					/* a call that blocks wrongly blocks for ever */
-	snprintf(base, sizeof(base), "%s/claim_file.XXXXXX", tmp ? tmp : "/tmp");
-	must(mkdtemp(base) != NULL, base);
 	descriptors = count_descriptors();
 
 	test_exclusive();

@@ -43,9 +43,6 @@ static const KeyRules rules = {
 };
 
 
-/* ---------------------------------------------------------------- random --- */
-
-
 /* ---------------------------------------------------------------- escapes --- */
 
 /* Writes `text` with each letter of `special` behind `escape`. */
@@ -192,275 +189,6 @@ put_text(StringInfo out, const char *text)
 	appendStringInfoString(out, text);
 }
 
-
-/* ---------------------------------------------------------------- formats --- */
-
-/* Writes a name; `other` is a second name, so that there is a list. */
-typedef void (*FormatWriter) (StringInfo out, const char *name, const char *other);
-
-static void
-write_plain(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, name);
-}
-
-static void
-write_url(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "https://cdn.example.org/audio/");
-	put_percent(out, name, "-_.!~*'()/");
-	put_text(out, "?sig=ab%2Fcd&exp=1#t=10");
-}
-
-static void
-write_raw_url(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "s3://bucket/audio/");
-	put_text(out, name);
-}
-
-static void
-write_query(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "https://example.org/play?x=1&file=");
-	for (; *name != '\0'; name++)
-		if (*name == ' ')
-			appendStringInfoChar(out, '+');
-		else
-		{
-			char		letter[2] = {*name, '\0'};
-
-			put_percent(out, letter, "-_.");
-		}
-	put_text(out, "&y=2");
-}
-
-static void
-write_percent_twice(StringInfo out, const char *name, const char *other)
-{
-	StringInfoData once;
-
-	initStringInfo(&once);
-	put_percent(&once, name, "-_.");
-	put_text(out, "https://example.org/login?next=%2Faudio%2F");
-	put_percent(out, once.data, "-_.");
-	pfree(once.data);
-}
-
-static void
-write_percent_lines(StringInfo out, const char *name, const char *other)
-{
-	put_percent(out, other, "-_.");
-	put_text(out, "%0A");
-	put_percent(out, name, "-_.");
-	put_text(out, "%0A");
-	put_percent(out, other, "-_.");
-}
-
-static void
-write_lines(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "%s\r\n%s\n%s", other, name, other);
-}
-
-static void
-write_commas(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "%s,%s; %s", other, name, other);
-}
-
-static void
-write_csv(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "1,\"");
-	put_doubled(out, name, '"');
-	put_text(out, "\",\"");
-	put_doubled(out, other, '"');
-	put_text(out, "\"\r\n");
-}
-
-static void
-write_tsv(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "7\t%s\t%s\t2026-11-25\n", name, other);
-}
-
-static void
-write_json_list(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "[\"");
-	put_escaped(out, other, "\"\\", '\\');
-	put_text(out, "\", \"");
-	put_escaped(out, name, "\"\\", '\\');
-	put_text(out, "\"]");
-}
-
-static void
-write_json_ascii(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "{\"audio\":{\"url\":\"https:\\/\\/h\\/");
-	put_json(out, name);
-	put_text(out, "\"}}");
-}
-
-static void
-write_json_in_json(StringInfo out, const char *name, const char *other)
-{
-	StringInfoData inner;
-
-	initStringInfo(&inner);
-	write_json_ascii(&inner, name, other);
-	put_text(out, "{\"payload\": \"");
-	put_escaped(out, inner.data, "\"\\", '\\');
-	put_text(out, "\"}");
-	pfree(inner.data);
-}
-
-static void
-write_php(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "a:2:{i:0;s:%d:\"%s\";i:1;s:%d:\"%s\";}", (int) strlen(name), name,
-					 (int) strlen(other), other);
-}
-
-static void
-write_php_escaped(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "a:1:{i:0;S:%d:\"", (int) strlen(name));
-	put_hex_pairs(out, name);
-	put_text(out, "\";}");
-}
-
-static void
-write_yaml_plain(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "files:\n  - %s\n  - %s\n", other, name);
-}
-
-static void
-write_yaml_quoted(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "audio: '");
-	put_doubled(out, name, '\'');
-	put_text(out, "'\nother: \"");
-	put_escaped(out, other, "\"\\", '\\');
-	put_text(out, "\"\n");
-}
-
-static void
-write_markdown(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "# Take\n\n* [listen](/u/%s) **now**\n", name);
-}
-
-static void
-write_emphasis(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "see _%s_ and `%s`", name, other);
-}
-
-static void
-write_html(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "<p><audio controls src=\"/u/");
-	put_html(out, name);
-	put_text(out, "\"></audio></p>");
-}
-
-static void
-write_unquoted_html(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "<audio src=/u/");
-	put_percent(out, name, "-_.!~*()");
-	put_text(out, " controls>");
-}
-
-static void
-write_xml(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "<?xml version=\"1.0\"?><take><file>");
-	put_numbered(out, name);
-	put_text(out, "</file></take>");
-}
-
-static void
-write_english(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "We recorded it again (see %s). The old one was worse.", name);
-}
-
-static void
-write_german(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "Bitte \342\200\236%s\342\200\234 l\303\266schen \342\200\223 danke!", name);
-}
-
-static void
-write_french(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "\303\211coutez \302\253\302\240%s\302\240\302\273\302\240: c\342\200\231est parfait.", name);
-}
-
-static void
-write_chinese(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "\350\257\267\345\220\254\343\200\212%s\343\200\213\343\200\202\350\260\242\350\260\242", name);
-}
-
-static void
-write_arabic(StringInfo out, const char *name, const char *other)
-{
-	appendStringInfo(out, "\330\247\331\204\331\205\331\204\331\201 \342\200\216%s\342\200\217\330\214 \330\264\331\203\330\261\330\247", name);
-}
-
-static void
-write_windows(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "C:\\Users\\Joe\\uploads\\");
-	put_backslashes(out, name);
-}
-
-static void
-write_shell(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "ffmpeg -i '/srv/up/");
-	put_shell_word(out, name);
-	put_text(out, "' -y out.x");
-}
-
-static void
-write_shell_escaped(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "rm -f /srv/up/");
-	put_escaped(out, name, " !\"#$&'()*,:;<=>?@[\\]^`{|}~", '\\');
-}
-
-static void
-write_sql_array(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "{\"");
-	put_escaped(out, other, "\"\\", '\\');
-	put_text(out, "\",\"");
-	put_escaped(out, name, "\"\\", '\\');
-	put_text(out, "\",NULL}");
-}
-
-static void
-write_sql_literal(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "UPDATE s SET audio = '");
-	put_doubled(out, name, '\'');
-	put_text(out, "' WHERE id = 7;");
-}
-
-static void
-write_octal(StringInfo out, const char *name, const char *other)
-{
-	put_text(out, "renamed \"");
-	put_octal(out, name);
-	put_text(out, "\"");
-}
-
 /*
  * Writes letters of ASCII that are in `escaped`, and letters up to U+00FF, by
  * the format `byte`, other letters by `letter`, and letters beyond 16 bits by
@@ -489,46 +217,86 @@ put_code_points(StringInfo out, const char *text, const char *escaped, const cha
 }
 
 static void
-write_javascript_escape(StringInfo out, const char *name, const char *other)
+put_url_path(StringInfo out, const char *text)
 {
-	put_text(out, "name=");
-	put_code_points(out, name, " !\"#$%&'(),:;<=>?[\\]^`{|}~", "%%%02X", "%%u%04X", NULL);
-	put_text(out, "&n=7");
+	put_percent(out, text, "-_.!~*'()/");
 }
 
 static void
-write_python(StringInfo out, const char *name, const char *other)
+put_attribute(StringInfo out, const char *text)
 {
-	put_text(out, "{'file': '");
-	put_code_points(out, name, "'\\", "\\x%02x", "\\u%04x", "\\U%08x");
-	put_text(out, "'}");
-}
-
-/* {"a": "{\"b\": \"{\\\"c\\\": ...}\"}"} */
-static void
-write_json_thrice(StringInfo out, const char *name, const char *other)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	put_text(out, "{\"body\": \"");
-	write_json_in_json(&text, name, other);
-	put_escaped(out, text.data, "\"\\", '\\');
-	put_text(out, "\"}");
-	pfree(text.data);
+	put_percent(out, text, "-_.!~*()");
 }
 
 static void
-write_log(StringInfo out, const char *name, const char *other)
+put_component(StringInfo out, const char *text)
 {
-	appendStringInfo(out, "2026-11-25T03:00:01Z\tINFO\tupload done file=%s size=17\n", name);
+	put_percent(out, text, "-_.");
 }
 
 static void
-write_surrounded(StringInfo out, const char *name, const char *other)
+put_component_twice(StringInfo out, const char *text)
 {
-	appendStringInfo(out, "\357\273\277\302\240%s\302\240\n", name);
+	StringInfoData once;
+
+	initStringInfo(&once);
+	put_component(&once, text);
+	put_component(out, once.data);
+	pfree(once.data);
 }
+
+static void
+put_query(StringInfo out, const char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text == ' ')
+			appendStringInfoChar(out, '+');
+		else
+		{
+			const char	letter[2] = {*text, '\0'};
+
+			put_component(out, letter);
+		}
+}
+
+static void
+put_csv(StringInfo out, const char *text)
+{
+	put_doubled(out, text, '"');
+}
+
+static void
+put_quoted(StringInfo out, const char *text)
+{
+	put_doubled(out, text, '\'');
+}
+
+static void
+put_json_text(StringInfo out, const char *text)
+{
+	put_escaped(out, text, "\"\\", '\\');
+}
+
+static void
+put_shell_escaped(StringInfo out, const char *text)
+{
+	put_escaped(out, text, " !\"#$&'()*,:;<=>?@[\\]^`{|}~", '\\');
+}
+
+static void
+put_javascript(StringInfo out, const char *text)
+{
+	put_code_points(out, text, " !\"#$%&'(),:;<=>?[\\]^`{|}~", "%%%02X", "%%u%04X", NULL);
+}
+
+static void
+put_python(StringInfo out, const char *text)
+{
+	put_code_points(out, text, "'\\", "\\x%02x", "\\u%04x", "\\U%08x");
+}
+
+
+/* ---------------------------------------------------------------- formats --- */
 
 /*
  * A blank of Latin-1, whose byte is also a later byte of some letters of
@@ -536,54 +304,102 @@ write_surrounded(StringInfo out, const char *name, const char *other)
  */
 #define LATIN_BLANK "\302\240"
 
+/*
+ * In a template: a name; a second name, so that there is a list; the number of
+ * bytes of each.  The text of a template with IN_JSON is a text in JSON.
+ */
+#define NAME	"\1"
+#define OTHER	"\2"
+#define BYTES	"\3"
+#define OTHER_BYTES "\4"
+#define IN_JSON "\5"
+
 static const struct
 {
 	const char *title;
-	FormatWriter write;
+	void		(*put) (StringInfo out, const char *name);	/* writes a name */
+	const char *template;
 	const char *unsuited;		/* letters that a name must not hold here */
 	bool		alone;			/* the format means something as the whole
 								 * value only */
 	bool		bare;			/* the format puts no folder before the name */
 }			formats[] = {
-	{"a name or a path", write_plain, "", true, true},
-	{"a URL with query and fragment", write_url, "", false, false},
-	{"a URL that encodes nothing", write_raw_url, "", false, false},
-	{"a value in the query of a URL", write_query, "", false, true},
-	{"percent-encoded twice", write_percent_twice, "", false, false},
-	{"a list separated by `%0A`", write_percent_lines, "", false, true},
-	{"a list, one name a line", write_lines, "", false, true},
-	{"a list separated by commas or semicolons", write_commas, "", false, true},
-	{"CSV", write_csv, "", false, true},
-	{"text with tabs", write_tsv, "", false, true},
-	{"JSON", write_json_list, "", false, true},
-	{"JSON with `\\u00e9` and `\\/`", write_json_ascii, "", false, true},
-	{"JSON as a text in JSON", write_json_in_json, "", false, true},
-	{"JSON in JSON in JSON", write_json_thrice, "", false, true},
-	{"JavaScript, `escape()`", write_javascript_escape, LATIN_BLANK, false, true},
-	{"Python, `ascii()`", write_python, LATIN_BLANK, false, true},
-	{"PHP, `serialize()`", write_php, "", false, true},
-	{"PHP, `S:` with escapes", write_php_escaped, "", false, true},
-	{"YAML", write_yaml_plain, "", false, true},
-	{"YAML with quotes", write_yaml_quoted, "", false, true},
-	{"Markdown, a link", write_markdown, "", false, false},
-	{"Markdown, emphasis and code", write_emphasis, "", false, true},
-	{"HTML with entities", write_html, "", false, false},
-	{"HTML, attributes without quotes", write_unquoted_html, "", false, false},
-	{"XML with numbered entities", write_xml, "", false, true},
-	{"a sentence in English", write_english, "", false, true},
-	{"a sentence in German", write_german, "", false, true},
-	{"a sentence in French, with no-break spaces", write_french, "", false, true},
-	{"a sentence in Chinese", write_chinese, "", false, true},
-	{"a sentence in Arabic, with direction marks", write_arabic, "", false, true},
-	{"a path of Windows", write_windows, "\\", false, false},
-	{"a command of the shell, quoted", write_shell, "", false, false},
-	{"a command of the shell, escaped", write_shell_escaped, "", false, false},
-	{"an array of PostgreSQL", write_sql_array, "", false, true},
-	{"a literal of SQL", write_sql_literal, "", false, true},
-	{"octal escapes, as git writes them", write_octal, "", false, true},
-	{"a line of a log", write_log, "", false, true},
-	{"between a BOM, no-break spaces and a line break", write_surrounded, "", false, true},
+	{"a name or a path", put_text, NAME, "", true, true},
+	{"a URL with query and fragment", put_url_path,
+	"https://cdn.example.org/audio/" NAME "?sig=ab%2Fcd&exp=1#t=10", "", false, false},
+	{"a URL that encodes nothing", put_text, "s3://bucket/audio/" NAME, "", false, false},
+	{"a value in the query of a URL", put_query, "https://example.org/play?x=1&file=" NAME "&y=2", "", false, true},
+	{"percent-encoded twice", put_component_twice, "https://example.org/login?next=%2Faudio%2F" NAME, "", false, false},
+	{"a list separated by `%0A`", put_component, OTHER "%0A" NAME "%0A" OTHER, "", false, true},
+	{"a list, one name a line", put_text, OTHER "\r\n" NAME "\n" OTHER, "", false, true},
+	{"a list separated by commas or semicolons", put_text, OTHER "," NAME "; " OTHER, "", false, true},
+	{"CSV", put_csv, "1,\"" NAME "\",\"" OTHER "\"\r\n", "", false, true},
+	{"text with tabs", put_text, "7\t" NAME "\t" OTHER "\t2026-11-25\n", "", false, true},
+	{"JSON", put_json_text, "[\"" OTHER "\", \"" NAME "\"]", "", false, true},
+	{"JSON with `\\u00e9` and `\\/`", put_json, "{\"audio\":{\"url\":\"https:\\/\\/h\\/" NAME "\"}}", "", false, true},
+	{"JSON as a text in JSON", put_json, IN_JSON "{\"audio\":{\"url\":\"https:\\/\\/h\\/" NAME "\"}}", "", false, true},
+	{"JSON in JSON in JSON", put_json, IN_JSON IN_JSON "{\"audio\":{\"url\":\"https:\\/\\/h\\/" NAME "\"}}", "", false, true},
+	{"JavaScript, `escape()`", put_javascript, "name=" NAME "&n=7", LATIN_BLANK, false, true},
+	{"Python, `ascii()`", put_python, "{'file': '" NAME "'}", LATIN_BLANK, false, true},
+	{"PHP, `serialize()`", put_text, "a:2:{i:0;s:" BYTES ":\"" NAME "\";i:1;s:" OTHER_BYTES ":\"" OTHER "\";}", "", false, true},
+	{"PHP, `S:` with escapes", put_hex_pairs, "a:1:{i:0;S:" BYTES ":\"" NAME "\";}", "", false, true},
+	{"YAML", put_text, "files:\n  - " OTHER "\n  - " NAME "\n", "", false, true},
+	{"YAML with quotes", put_quoted, "audio: '" NAME "'\nother: \"" OTHER "\"\n", "", false, true},
+	{"Markdown, a link", put_text, "# Take\n\n* [listen](/u/" NAME ") **now**\n", "", false, false},
+	{"Markdown, emphasis and code", put_text, "see _" NAME "_ and `" OTHER "`", "", false, true},
+	{"HTML with entities", put_html, "<p><audio controls src=\"/u/" NAME "\"></audio></p>", "", false, false},
+	{"HTML, attributes without quotes", put_attribute, "<audio src=/u/" NAME " controls>", "", false, false},
+	{"XML with numbered entities", put_numbered, "<?xml version=\"1.0\"?><take><file>" NAME "</file></take>", "", false, true},
+	{"a sentence in English", put_text, "We recorded it again (see " NAME "). The old one was worse.", "", false, true},
+	{"a sentence in German", put_text, "Bitte \342\200\236" NAME "\342\200\234 l\303\266schen \342\200\223 danke!", "", false, true},
+	{"a sentence in French, with no-break spaces", put_text,
+	"\303\211coutez \302\253\302\240" NAME "\302\240\302\273\302\240: c\342\200\231est parfait.", "", false, true},
+	{"a sentence in Chinese", put_text,
+	"\350\257\267\345\220\254\343\200\212" NAME "\343\200\213\343\200\202\350\260\242\350\260\242", "", false, true},
+	{"a sentence in Arabic, with direction marks", put_text,
+	"\330\247\331\204\331\205\331\204\331\201 \342\200\216" NAME "\342\200\217\330\214 \330\264\331\203\330\261\330\247", "", false, true},
+	{"a path of Windows", put_backslashes, "C:\\Users\\Joe\\uploads\\" NAME, "\\", false, false},
+	{"a command of the shell, quoted", put_shell_word, "ffmpeg -i '/srv/up/" NAME "' -y out.x", "", false, false},
+	{"a command of the shell, escaped", put_shell_escaped, "rm -f /srv/up/" NAME, "", false, false},
+	{"an array of PostgreSQL", put_json_text, "{\"" OTHER "\",\"" NAME "\",NULL}", "", false, true},
+	{"a literal of SQL", put_quoted, "UPDATE s SET audio = '" NAME "' WHERE id = 7;", "", false, true},
+	{"octal escapes, as git writes them", put_octal, "renamed \"" NAME "\"", "", false, true},
+	{"a line of a log", put_text, "2026-11-25T03:00:01Z\tINFO\tupload done file=" NAME " size=17\n", "", false, true},
+	{"between a BOM, no-break spaces and a line break", put_text, "\357\273\277\302\240" NAME "\302\240\n", "", false, true},
 };
+
+static void
+put_format(StringInfo out, int format, const char *name, const char *other)
+{
+	StringInfoData text;
+	int			wraps = 0;
+
+	initStringInfo(&text);
+	for (const char *p = formats[format].template; *p != '\0'; p++)
+		if (*p == NAME[0])
+			formats[format].put(&text, name);
+		else if (*p == OTHER[0])
+			formats[format].put(&text, other);
+		else if (*p == BYTES[0] || *p == OTHER_BYTES[0])
+			appendStringInfo(&text, "%d", (int) strlen(*p == BYTES[0] ? name : other));
+		else if (*p == IN_JSON[0])
+			wraps++;
+		else
+			appendStringInfoChar(&text, *p);
+	/* {"body": "{\"payload\": \"{\\\"audio\\\": ...}\"}"} */
+	for (int i = 0; i < wraps; i++)
+	{
+		StringInfoData inner = text;
+
+		initStringInfo(&text);
+		put_text(&text, i == 0 ? "{\"payload\": \"" : "{\"body\": \"");
+		put_json_text(&text, inner.data);
+		put_text(&text, "\"}");
+		pfree(inner.data);
+	}
+	appendBinaryStringInfo(out, text.data, text.len);
+	pfree(text.data);
+}
 
 
 /* ------------------------------------------------------------------ names --- */
@@ -681,7 +497,7 @@ put_value(StringInfo out, int format, const char *name, const char *other, int b
 
 	if (before > 0 && !formats[format].alone)
 		put_filler(out, before);
-	formats[format].write(out, name, other);
+	put_format(out, format, name, other);
 	if (bytes > before && !formats[format].alone)
 	{
 		appendStringInfoChar(out, '\n');
@@ -761,7 +577,7 @@ test_among_escapes(int format, int rounds)
 		/* a name that looks like an escape may be lost */
 		put_name(&path, "\\\"'%&+" LATIN_BLANK);
 		appendStringInfoString(&value, ALL_ESCAPES);
-		formats[format].write(&value, path.data, "b.mp3");
+		put_format(&value, format, path.data, "b.mp3");
 		appendStringInfoString(&value, ALL_ESCAPES);
 		if (key_compare(&rules, value.data, value.len, path.data) == KEY_NO_MATCH && lost++ < 3)
 			diag("\"%s\" in: %s", show(path.data, path.len), show(value.data, value.len));
@@ -1051,7 +867,7 @@ format_table(void)
 
 		initStringInfo(&example);
 		initStringInfo(&cell);
-		formats[i].write(&example, "Caf\303\251 #1, it's.mp3", "b.mp3");
+		put_format(&example, i, "Caf\303\251 #1, it's.mp3", "b.mp3");
 		for (const char *p = example.data; *p != '\0'; p++)
 			switch (*p)
 			{

@@ -14,22 +14,13 @@
  */
 #include "postgres_fe.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <limits.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #ifdef WITH_LIBURING
 #include <liburing.h>
 #endif
 
 #include "src/store/lock.h"
-#include "src/store/store.h"
 #define SCRATCH
 #include "common.h"
 
@@ -249,24 +240,8 @@ holds(const char *path, const char *content)
 static FileStore *
 fresh(const char *name)
 {
-	FileStore  *store;
-
 	memset(&hook, 0, sizeof(hook));
-	snprintf(top, sizeof(top), "%s/%s", base, name);
-	must(mkdir(top, 0755) == 0, top);
-	store = store_open(top);
-	must(store != NULL, "store_open");
-	return store;
-}
-
-static FileIdentity
-know(FileStore *store, const char *path)
-{
-	FileIdentity identity;
-	FileResult	result = store_identify(store, path, &identity);
-
-	must(result.outcome == FILE_OK, path);
-	return identity;
+	return open_fresh(name);
 }
 
 static FileIdentity
@@ -1754,16 +1729,10 @@ measure(const char *title, bool nested, int count)
 int
 main(void)
 {
-	const char *tmp = getenv("TMPDIR");
 	const char *count = getenv("UNIT_FILES");
 	int			descriptors;
 
-	tap_begin();
-	umask(022);
-	alarm(600);					/* a call that blocks wrongly blocks for ever */
-	snprintf(base, sizeof(base), "%s/store.XXXXXX", tmp ? tmp : "/tmp");
-	must(mkdtemp(base) != NULL, base);
-	must(chmod(base, 0777) == 0, base);
+	begin_scratch("store", 0777, 600);
 	descriptors = count_descriptors();
 
 	test_open();

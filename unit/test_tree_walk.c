@@ -13,15 +13,7 @@
  */
 #include "postgres_fe.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <limits.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "src/store/walk.h"
 #define SCRATCH
@@ -110,14 +102,8 @@ clean_up(void)
 static FileStore *
 fresh(const char *name)
 {
-	FileStore  *store;
-
 	memset(&hook, 0, sizeof(hook));
-	snprintf(top, sizeof(top), "%s/%s", base, name);
-	must(mkdir(top, 0755) == 0, top);
-	store = store_open(top);
-	must(store != NULL, "store_open");
-	return store;
+	return open_fresh(name);
 }
 
 static int
@@ -690,15 +676,9 @@ test_many(void)
 int
 main(void)
 {
-	const char *tmp = getenv("TMPDIR");
 	int			descriptors;
 
-	tap_begin();
-	umask(022);
-	alarm(600);
-	snprintf(base, sizeof(base), "%s/tree_walk.XXXXXX", tmp ? tmp : "/tmp");
-	must(mkdtemp(base) != NULL, base);
-	must(chmod(base, 0777) == 0, base);
+	begin_scratch("tree_walk", 0777, 600);
 	descriptors = count_descriptors();
 
 	test_kinds();

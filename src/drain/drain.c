@@ -318,25 +318,21 @@ check_claim(Drain *drain)
 						  psprintf("upload directory \"%s\" is not the one that the run was made in", upload_dir),
 						  "It has another claim of this database: the directories were exchanged, or the one of the run was moved.",
 						  "Set audio_cleanup.upload_dir to the directory of the run, and call again.");
-	drain->taken_over = claim->grace_from;
-	drain->claim = claim->uuid;
-	if (claim->state == CLAIM_UNWRITTEN && drain->at_commit)
-	{
-		/*
-		 * the row of the claim may be of this transaction: the file is
-		 * written by its commit
-		 */
-		at_commit_claim(&drain->place, claim_text(claim->uuid), false);
-		return NULL;
-	}
-	if (claim->state == CLAIM_UNWRITTEN)
+	if (claim->state == CLAIM_UNWRITTEN && !drain->at_commit)
 	{
 		written = store_write_claim(drain->store, claim_text(claim->uuid), false);
 		claim = claim_check(drain->store, drain->context.extension, upload_dir);
 	}
 	drain->taken_over = claim->grace_from;
 	drain->claim = claim->uuid;
-	if (claim->state == CLAIM_OURS)
+	if (claim->state == CLAIM_UNWRITTEN && drain->at_commit)
+
+		/*
+		 * the row of the claim may be of this transaction: the file is
+		 * written by its commit
+		 */
+		at_commit_claim(&drain->place, claim_text(claim->uuid), false);
+	else if (claim->state == CLAIM_OURS)
 		claim_confirm(drain->context.extension, claim, upload_dir);
 	else if (claim->brake == NULL)
 		claim->brake = brake_make("claim", ERRCODE_OBJECT_IN_USE,
@@ -392,8 +388,8 @@ open_directory(Drain *drain)
 	const char *upload_dir = drain->context.settings->upload_dir;
 	Brake	   *brake = location_check(upload_dir);
 
-	if (brake == NULL && (drain->store = store_open(upload_dir)) == NULL)
-		brake = location_brake(upload_dir, "could not open upload directory", errno);
+	if (brake == NULL)
+		brake = location_open(upload_dir, &drain->store);
 	if (brake == NULL)
 		brake = check_claim(drain);
 	if (brake == NULL)

@@ -20,6 +20,15 @@ const char	drain_name_taken[] = "its name is taken";
 const char	drain_changed_in_trash[] = "it was changed in the trash";
 static const char newer_file[] = "a newer file of that name is in the trash";
 
+/* Tells people that the file is back in its place, and why. */
+static void
+tell_back(int elevel, const LedgerFile *file, const char *why)
+{
+	ereport(elevel,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("put file \"%s\" back: %s", file->path, why)));
+}
+
 void
 drain_keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *obstacle)
 {
@@ -66,9 +75,7 @@ drain_return_changed(Drain *drain, LedgerFile *file)
 	if (result.outcome == FILE_OK)
 	{
 		drain_set_state(file, "skipped", why);
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("put file \"%s\" back: %s", file->path, why)));
+		tell_back(WARNING, file, why);
 	}
 	else if (result.outcome == FILE_OCCUPIED)
 		drain_keep_backup(drain, file, drain_changed_in_trash, drain_name_taken);
@@ -97,9 +104,7 @@ settle_healed(Drain *drain, LedgerFile *file, const char *why, const StoreReturn
 	else if (result.outcome == FILE_OK)
 	{
 		drain_set_state(file, "restored", why);
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("put file \"%s\" back: %s", file->path, why)));
+		tell_back(WARNING, file, why);
 	}
 	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
 	{
@@ -131,35 +136,6 @@ is_newer_there(Drain *drain, LedgerFile *file, const char *why)
 	return true;
 }
 
-void
-drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
-{
-	StoreReturned *returned = palloc(sizeof(StoreReturned) * n);
-	int		   *numbers = palloc(sizeof(int) * n);
-	int			n_returned = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		if (is_newer_there(drain, &files[i], why[i]))
-			continue;
-		if (drain->at_commit)
-		{
-			heal_at_commit(drain, &files[i], why[i]);
-			continue;
-		}
-		numbers[n_returned] = i;
-		returned[n_returned++] = (StoreReturned)
-		{
-			files[i].path, files[i].path, &files[i].identity
-		};
-	}
-	store_put_back_many(drain->store, drain->run_id, returned, n_returned);
-	for (int i = 0; i < n_returned; i++)
-		settle_healed(drain, &files[numbers[i]], why[numbers[i]], &returned[i]);
-	pfree(returned);
-	pfree(numbers);
-}
-
 /*
  * Sets the state "restored".  A note says why the file is needed; there is no
  * note if a person has asked for the file.  In the transaction of a caller the
@@ -170,9 +146,7 @@ set_restored(const Drain *drain, LedgerFile *file)
 {
 	drain_set_state(file, "restored", file->note);
 	if (file->note != NULL)
-		ereport(drain->at_commit ? LOG : WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("put file \"%s\" back: %s", file->path, file->note)));
+		tell_back(drain->at_commit ? LOG : WARNING, file, file->note);
 }
 
 /*
@@ -270,8 +244,13 @@ is_outdated(Drain *drain, LedgerFile *file)
 	return true;
 }
 
+/*
+ * Puts files back: each to its place, because it is needed (`why`, a text for
+ * people); or, if `why` is NULL, each to the name under which it was to be
+ * restored.
+ */
 static void
-put_back_files(Drain *drain, LedgerFile *files, int n)
+put_back_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 {
 	StoreReturned *returned = palloc(sizeof(StoreReturned) * n);
 	int		   *numbers = palloc(sizeof(int) * n);
@@ -279,24 +258,37 @@ put_back_files(Drain *drain, LedgerFile *files, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (is_outdated(drain, &files[i]))
+		LedgerFile *file = &files[i];
+
+		if (why ? is_newer_there(drain, file, why[i]) : is_outdated(drain, file))
 			continue;
-		if (drain->at_commit)
+		if (!drain->at_commit)
 		{
-			put_back_at_commit(drain, &files[i]);
-			continue;
+			numbers[n_returned] = i;
+			returned[n_returned++] = (StoreReturned)
+			{
+				file->path, why ? file->path : ledger_target(file), &file->identity
+			};
 		}
-		numbers[n_returned] = i;
-		returned[n_returned++] = (StoreReturned)
-		{
-			files[i].path, ledger_target(&files[i]), &files[i].identity
-		};
+		else if (why)
+			heal_at_commit(drain, file, why[i]);
+		else
+			put_back_at_commit(drain, file);
 	}
 	store_put_back_many(drain->store, drain->run_id, returned, n_returned);
 	for (int i = 0; i < n_returned; i++)
-		settle_returned(drain, &files[numbers[i]], &returned[i]);
+		if (why)
+			settle_healed(drain, &files[numbers[i]], why[numbers[i]], &returned[i]);
+		else
+			settle_returned(drain, &files[numbers[i]], &returned[i]);
 	pfree(returned);
 	pfree(numbers);
+}
+
+void
+drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
+{
+	put_back_files(drain, files, why, n);
 }
 
 int
@@ -314,7 +306,7 @@ drain_restore_step(Drain *drain, int limit)
 		int			together = Min(n - i, store_together(drain->store));
 
 		progress_tick();
-		put_back_files(drain, &files[i], together);
+		put_back_files(drain, &files[i], NULL, together);
 		i += together;
 		drain->restored_up_to = files[i - 1].file_id;
 	}

@@ -285,7 +285,6 @@ leave_out_far_runs(Strays *strays, int64 *runs, int n)
 	return near;
 }
 
-/* A take-over ends with an ERROR if the runs cannot be listed; before a run there is a WARNING. */
 static void
 tell_unlisted(const Strays *strays, int errnum)
 {
@@ -375,13 +374,12 @@ look_through_runs(Strays *strays)
 static void
 look_through_place(Strays *strays, int elevel)
 {
-	Brake	   *brake;
+	Brake	   *brake = location_open(strays->place.upload_dir, &strays->store);
 
-	strays->store = store_open(strays->place.upload_dir);
-	if (strays->store == NULL)
+	if (brake != NULL)
 	{
 		if (elevel == ERROR)
-			brake_raise(location_brake(strays->place.upload_dir, "could not open upload directory", errno));
+			brake_raise(brake);
 		return;
 	}
 	PG_TRY();
@@ -423,8 +421,7 @@ strays_put_back(const Context *context, const char *claim, const char *owner, bo
 	foreach_ptr(Jsonb, recorded, backup_places(context->extension, claim, false))
 	{
 		strays.recorded = recorded;
-		strays.place = location_place(settings_of_run(settings->upload_dir, recorded),
-									  settings_backup_owner(recorded));
+		strays.place = location_of_run(settings->upload_dir, recorded);
 		/* a disk may have been retired when its last backup was gone */
 		look_through_place(&strays, each_file ? WARNING : 0);
 	}

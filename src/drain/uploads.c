@@ -76,7 +76,7 @@ end_upload(Drain *drain, LedgerUpload *upload)
 	}
 	if (upload->condemned_at < drain->taken_over)
 	{
-		set_state(upload, "skipped", "the directory was taken over after it was condemned");
+		set_state(upload, "skipped", drain_why_let_live);
 		return;
 	}
 	if (upload->is_held)

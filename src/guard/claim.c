@@ -37,12 +37,12 @@
 #include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/timestamp.h"
 
 #include "src/guard/claim.h"
 #include "src/guard/location.h"
 #include "src/pg/compat.h"
+#include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
 #include "src/store/lock.h"
@@ -494,10 +494,7 @@ claim_lock(FileStore *store, const char *upload_dir, int wait_ms)
 		   time_monotonic_us() < deadline)
 	{
 		/* poll, because a process that gives back the lock wakes nobody */
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 LOCK_POLL_MS, compat_wait_event("AudioCleanupDirectoryLock"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		lock_nap(LOCK_POLL_MS, "AudioCleanupDirectoryLock");
 	}
 	if (result.outcome == FILE_OCCUPIED)
 		return busy_brake(store, upload_dir);
@@ -593,15 +590,12 @@ claim_take(const Extension *extension, const char *upload_dir, const char *found
 static const char *
 find_claim(const Extension *extension, const char *upload_dir, bool may_write, Brake **brake)
 {
-	FileStore  *store = store_open(upload_dir);
+	FileStore  *store;
 	const char *volatile uuid = NULL;
 
-	*brake = NULL;
-	if (store == NULL)
-	{
-		*brake = location_brake(upload_dir, "could not open upload directory", errno);
+	*brake = location_open(upload_dir, &store);
+	if (*brake != NULL)
 		return NULL;
-	}
 	PG_TRY();
 	{
 		Claim	   *claim = claim_check(store, extension, upload_dir);

@@ -110,6 +110,13 @@ location_brake(const char *path, const char *failure, int errnum)
 	return file_brake(&upload, path, failure, errnum);
 }
 
+Brake *
+location_open(const char *path, FileStore **store)
+{
+	*store = store_open(path);
+	return *store != NULL ? NULL : location_brake(path, "could not open upload directory", errno);
+}
+
 /* The text of the bucket's server tells more than the name of the errno. */
 Brake *
 location_store_brake(FileStore *store, const char *path, const char *failure, int errnum)
@@ -290,6 +297,12 @@ location_place(const Settings *settings, const char *backup_owner)
 	Place		place = {settings->upload_dir, settings->backup_dir, backup_owner};
 
 	return place;
+}
+
+Place
+location_of_run(const char *upload_dir, Jsonb *recorded)
+{
+	return location_place(settings_of_run(upload_dir, recorded), settings_backup_owner(recorded));
 }
 
 /*

@@ -35,11 +35,21 @@ typedef struct Place
 extern Place location_place(const Settings *settings, const char *backup_owner);
 
 /*
+ * Returns the place of a run with the settings `recorded`
+ * (cleanup_runs.settings) in the directory `upload_dir`, in the current memory
+ * context.
+ */
+extern Place location_of_run(const char *upload_dir, Jsonb *recorded);
+
+/*
  * Returns a brake if the directory `path` is missing, is no directory, is the
  * root of the file system, contains PostgreSQL's files or lies among these
  * files; else NULL.
  */
 extern Brake *location_check(const char *path);
+
+/* Opens the directory `path`, and sets *store.  Returns NULL; or a brake, and *store is NULL. */
+extern Brake *location_open(const char *path, FileStore **store);
 
 /*
  * Returns the brake for a failure with the errno `errnum`.  `failure` is the

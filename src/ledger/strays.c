@@ -94,8 +94,7 @@ backup_settled_runs(const Extension *extension, const char *claim, int64 *runs, 
 	return pick_runs(extension, claim, runs, n,
 					 "SELECT r.run_id FROM @extschema@.cleanup_runs r WHERE r.run_id = ANY ($1) AND r.claim = $2::uuid"
 					 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id AND f.state = 'pending')"
-					 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id"
-					 "  AND f.state NOT IN ('deleted', 'skipped', 'pending') AND f.state IN ('trashed', 'restoring'))"
+					 " AND NOT " HAS_BACKUPS
 					 " ORDER BY r.run_id");
 }
 
@@ -110,7 +109,7 @@ backup_new_run(const Extension *extension)
 int64
 backup_last_run(const Extension *extension)
 {
-	return DatumGetInt64(owner_value(extension, 0, NULL, "SELECT last_value FROM @extschema@.cleanup_runs_run_id_seq"));
+	return DatumGetInt64(owner_value(extension, 0, NULL, "SELECT last_value FROM @extschema@." RUN_NUMBERS));
 }
 
 /*
@@ -146,7 +145,7 @@ backup_record_run(const Extension *extension, int64 run_id, const char *upload_d
 				"UPDATE @extschema@.cleanup_runs SET status = 'interrupted', finished_at = pg_catalog.clock_timestamp()"
 				" WHERE run_id = $1");
 	owner_query(extension, lengthof(parameters), parameters,
-				"SELECT pg_catalog.setval($6, $1) FROM @extschema@.cleanup_runs_run_id_seq"
+				"SELECT pg_catalog.setval($6, $1) FROM @extschema@." RUN_NUMBERS
 				" WHERE last_value < $1 OR last_value = $1 AND NOT is_called");
 	SPI_freetuptable(SPI_tuptable);
 }

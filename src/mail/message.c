@@ -11,11 +11,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifdef FRONTEND
-#include "postgres_fe.h"
-#else
-#include "postgres.h"
-#endif
+#include "src/pg/base.h"
 
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"

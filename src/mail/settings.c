@@ -19,6 +19,7 @@
 
 #include "src/mail/message.h"
 #include "src/mail/settings.h"
+#include "src/pg/session.h"
 #include "src/text/list.h"
 
 static const struct config_enum_entry mail_on_options[] = {
@@ -63,10 +64,8 @@ check_recipients(char **newval, void **extra, GucSource source)
 static bool
 check_sender(char **newval, void **extra, GucSource source)
 {
-	if (**newval == '\0' || message_is_address(*newval))
-		return true;
-	GUC_check_errdetail("It is not a mail address, such as postgres@db1.example.com.");
-	return false;
+	return **newval == '\0' || message_is_address(*newval) ||
+		session_refuse_value("It is not a mail address, such as postgres@db1.example.com.", NULL);
 }
 
 static bool
@@ -78,22 +77,13 @@ check_url(char **newval, void **extra, GucSource source)
 	if (*url == '\0')
 		return true;
 	if (pg_strncasecmp(url, "smtp://", 7) != 0 && pg_strncasecmp(url, "smtps://", 8) != 0)
-	{
-		GUC_check_errdetail("It must begin with smtp:// or smtps://.");
-		return false;
-	}
+		return session_refuse_value("It must begin with smtp:// or smtps://.", NULL);
 	if (strchr(url, '@') != NULL)
-	{
-		GUC_check_errdetail("It must not hold a user or a password.");
-		GUC_check_errhint("See audio_cleanup.smtp_user and audio_cleanup.smtp_password_file.");
-		return false;
-	}
+		return session_refuse_value("It must not hold a user or a password.",
+									"See audio_cleanup.smtp_user and audio_cleanup.smtp_password_file.");
 	for (p = url; *p != '\0'; p++)
 		if (*p <= ' ' || *p > '~')
-		{
-			GUC_check_errdetail("It must be of printable ASCII characters without spaces.");
-			return false;
-		}
+			return session_refuse_value("It must be of printable ASCII characters without spaces.", NULL);
 	return true;
 }
 
@@ -105,20 +95,15 @@ check_user(char **newval, void **extra, GucSource source)
 
 	for (p = *newval; *p != '\0'; p++)
 		if (iscntrl((unsigned char) *p))
-		{
-			GUC_check_errdetail("It must not hold control characters.");
-			return false;
-		}
+			return session_refuse_value("It must not hold control characters.", NULL);
 	return true;
 }
 
 static bool
 check_file(char **newval, void **extra, GucSource source)
 {
-	if (**newval == '\0' || is_absolute_path(*newval))
-		return true;
-	GUC_check_errdetail("The file must be named by an absolute path.");
-	return false;
+	return **newval == '\0' || is_absolute_path(*newval) ||
+		session_refuse_value("The file must be named by an absolute path.", NULL);
 }
 
 

@@ -26,7 +26,6 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -35,7 +34,6 @@
 #include "src/mail/outbox.h"
 #include "src/mail/send.h"
 #include "src/mail/worker.h"
-#include "src/pg/compat.h"
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
@@ -267,9 +265,7 @@ static void
 wait_for(long ms)
 {
 	pgstat_report_activity(STATE_IDLE, "waiting to try again");
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 ms, compat_wait_event("AudioCleanupMailWait"));
-	ResetLatch(MyLatch);
+	lock_nap(ms, "AudioCleanupMailWait");
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
@@ -315,10 +311,7 @@ cleanup_mail_worker_main(Datum unused)
 	MemoryContext context;
 
 	memcpy(&call, MyBgworkerEntry->bgw_extra, sizeof(call));
-	worker_receive_signals();
-	BackgroundWorkerInitializeConnectionByOid(call.database, InvalidOid, 0);
-	worker_override_settings();
-
+	worker_connect(NULL, call.database);
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup mail",
 									ALLOCSET_DEFAULT_SIZES);
 	wait_for_caller(call.xid);

@@ -26,17 +26,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifdef FRONTEND
-#include "postgres_fe.h"
-#else
-#include "postgres.h"
-#endif
+#include "src/pg/base.h"
 
 #include <ctype.h>
-
-#ifdef FRONTEND
-#include "common/fe_memutils.h"
-#endif
 
 #include "src/names/fold.h"
 #include "src/names/private.h"

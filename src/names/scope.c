@@ -25,18 +25,11 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifdef FRONTEND
-#include "postgres_fe.h"
-#else
-#include "postgres.h"
-#endif
+#include "src/pg/base.h"
 
 #include <limits.h>
 #include <sys/mman.h>
 
-#ifdef FRONTEND
-#include "common/fe_memutils.h"
-#endif
 #include "port/pg_bitutils.h"
 
 #include "src/names/fold.h"

@@ -147,15 +147,6 @@ is_busy(const ErrorData *error, const RunRequest *request)
 	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request->run_id == 0;
 }
 
-/* Writes the current error to the server log, and rolls the transaction back. */
-static void
-give_up(void)
-{
-	EmitErrorReport();
-	FlushErrorState();
-	AbortCurrentTransaction();
-}
-
 /*
  * Records why the run has ended, because nobody reads the log by night.  The
  * transaction of the run must have ended.
@@ -173,8 +164,7 @@ record_failure(const RunRequest *request, const ErrorData *error, MemoryContext 
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(context);
-		give_up();
+		worker_give_up(context);
 	}
 	PG_END_TRY();
 }
@@ -216,7 +206,7 @@ do_job(const NightJob *job, MemoryContext context)
 			AbortCurrentTransaction();
 		}
 		else
-			give_up();
+			worker_give_up(context);
 	}
 	PG_END_TRY();
 	if (error != NULL && request.run_id != 0)
@@ -233,11 +223,8 @@ cleanup_night_worker_main(Datum unused)
 	ErrorContextCallback callback = {.callback = add_error_context,.arg = job.database};
 
 	memcpy(&job, MyBgworkerEntry->bgw_extra, sizeof(job));
-	worker_receive_signals();
 	error_context_stack = &callback;
-	BackgroundWorkerInitializeConnection(job.database, NULL, 0);
-	worker_override_settings();
-
+	worker_connect(job.database, InvalidOid);
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup night",
 									ALLOCSET_DEFAULT_SIZES);
 	to_prune = do_job(&job, context);

@@ -49,6 +49,14 @@ lock_end_limit(int guc_level)
 	AtEOXact_GUC(false, guc_level);
 }
 
+void
+lock_nap(long ms, const char *event)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, compat_wait_event(event));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
 /*
  * Returns the time, by time_monotonic_us(), that is `wait_ms` milliseconds from
  * now, or 0, no limit, if `wait_ms` is negative.
@@ -169,10 +177,7 @@ lock_extension_for_now(const Extension *extension)
 					 errdetail_internal("%s", describe_holder(*GetLockConflicts(&tag, AccessShareLock, NULL)))));
 			break;
 		}
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 EXTENSION_POLL_MS, compat_wait_event("AudioCleanupExtensionLock"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		lock_nap(EXTENSION_POLL_MS, "AudioCleanupExtensionLock");
 	}
 	AcceptInvalidationMessages();
 }

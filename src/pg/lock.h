@@ -24,6 +24,13 @@ extern int	lock_limit_waits(int wait_ms);
 extern void lock_end_limit(int guc_level);
 
 /*
+ * Sleeps for `ms` milliseconds, or until the latch of the process is set, and
+ * takes interrupts: for who waits for something that wakes nobody.  `event` is
+ * the name of the wait event.
+ */
+extern void lock_nap(long ms, const char *event);
+
+/*
  * Keeps DROP EXTENSION waiting until the end of the transaction, if nobody
  * else locks the extension for longer than some seconds.  Must be called
  * before any of our tables is locked: DROP EXTENSION locks the tables in an

@@ -145,6 +145,15 @@ session_own_setting(const char *name, size_t len)
 	return NULL;
 }
 
+bool
+session_refuse_value(const char *detail, const char *hint)
+{
+	GUC_check_errdetail("%s", detail);
+	if (hint != NULL)
+		GUC_check_errhint("%s", hint);
+	return false;
+}
+
 void
 session_find_shadow(Shadow *shadow)
 {

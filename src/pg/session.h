@@ -29,6 +29,12 @@ extern void session_use_server_settings(void);
  */
 extern const char *session_own_setting(const char *name, size_t len);
 
+/*
+ * For the check hook of a setting: says why the value is refused, with a hint or
+ * NULL, and returns false.  Needs no SPI.
+ */
+extern bool session_refuse_value(const char *detail, const char *hint);
+
 /* A temporary table or type that hides a permanent table or type of the same name. */
 typedef struct Shadow
 {

@@ -38,21 +38,13 @@ worker_describe(BackgroundWorker *worker, const char *main, const char *type)
 	strlcpy(worker->bgw_type, type, sizeof(worker->bgw_type));
 }
 
-void
-worker_receive_signals(void)
-{
-	pqsignal(SIGTERM, die);
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	BackgroundWorkerUnblockSignals();
-}
-
 /*
  * Settings that a DBA made for the sessions of users, with ALTER DATABASE or
  * in postgresql.conf, must not stop our workers.  Autovacuum overrides these
  * settings, too.
  */
-void
-worker_override_settings(void)
+static void
+override_settings(void)
 {
 	static const char *const settings[][2] = {
 		{"default_transaction_read_only", "off"},
@@ -71,6 +63,19 @@ worker_override_settings(void)
 	SetSessionAuthorization(BOOTSTRAP_SUPERUSERID, true);
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
+worker_connect(const char *name, Oid database)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	if (name != NULL)
+		BackgroundWorkerInitializeConnection(name, NULL, 0);
+	else
+		BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	override_settings();
 }
 
 void
@@ -102,6 +107,15 @@ worker_commit(void)
 	SPI_finish();
 	CommitTransactionCommand();
 	pgstat_report_stat(false);
+}
+
+void
+worker_give_up(MemoryContext context)
+{
+	MemoryContextSwitchTo(context);
+	EmitErrorReport();
+	FlushErrorState();
+	AbortCurrentTransaction();
 }
 
 void

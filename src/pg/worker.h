@@ -21,14 +21,12 @@
  */
 extern void worker_describe(BackgroundWorker *worker, const char *main, const char *type);
 
-/* Installs the handlers of signals.  A worker calls this first. */
-extern void worker_receive_signals(void);
-
 /*
- * Overrides settings that were made for the sessions of users.  A worker
- * calls this after it has connected to its database.
+ * Installs the handlers of signals, connects to the database with the name
+ * `name` or, if `name` is NULL, with the OID `database`, and overrides settings
+ * that were made for the sessions of users.  A worker calls this first.
  */
-extern void worker_override_settings(void);
+extern void worker_connect(const char *name, Oid database);
 
 /*
  * worker_begin() begins a transaction, with SPI and a snapshot.
@@ -50,5 +48,11 @@ extern Extension *worker_begin_in(MemoryContext context);
  * for a reload.  Must be called between two transactions.
  */
 extern void worker_look_up(void);
+
+/*
+ * Must be called in PG_CATCH().  Makes `context` the current memory context,
+ * writes the error to the server log, and rolls the transaction back.
+ */
+extern void worker_give_up(MemoryContext context);
 
 #endif							/* AUDIO_CLEANUP_WORKER_H */

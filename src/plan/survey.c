@@ -38,8 +38,8 @@ check_directory(CleanupPlan *plan)
 	Brake	   *found = location_check(place.upload_dir);
 	int			errnum;
 
-	if (found == NULL && (plan->found.store = store_open(place.upload_dir)) == NULL)
-		found = location_brake(place.upload_dir, "could not open upload directory", errno);
+	if (found == NULL)
+		found = location_open(place.upload_dir, &plan->found.store);
 	if (found == NULL)
 		found = location_reach(plan->found.store, place.upload_dir);
 	if (found == NULL && !XactReadOnly &&
@@ -103,7 +103,7 @@ check_backups(CleanupPlan *plan)
 		return;
 	foreach_ptr(Jsonb, recorded, backup_places(plan->context.extension, plan->found.claim->uuid, true))
 	{
-		const Place place = location_place(settings_of_run(settings->upload_dir, recorded), settings_backup_owner(recorded));
+		const Place place = location_of_run(settings->upload_dir, recorded);
 
 		if (strcmp(place.backup_dir, settings->backup_dir) == 0)
 			plan_apply_brake(plan, location_check_backups(&place));

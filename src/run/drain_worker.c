@@ -20,14 +20,12 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "src/drain/drain.h"
 #include "src/guard/claim.h"
 #include "src/ledger/ledger.h"
-#include "src/pg/compat.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/worker.h"
@@ -96,10 +94,7 @@ drain_one(const Extension *extension, const LedgerWork *work, MemoryContext cont
 	{
 		if (geterrcode() == ERRCODE_QUERY_CANCELED)
 			PG_RE_THROW();
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
+		worker_give_up(context);
 	}
 	PG_END_TRY();
 	return put_off;
@@ -176,10 +171,7 @@ cleanup_drain_worker_main(Datum database)
 	MemoryContext context;
 	int			tries = 0;
 
-	worker_receive_signals();
-	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
-	worker_override_settings();
-
+	worker_connect(NULL, DatumGetObjectId(database));
 	context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup drain",
 									ALLOCSET_DEFAULT_SIZES);
 	if (!wait_for_turn(context))
@@ -190,9 +182,7 @@ cleanup_drain_worker_main(Datum database)
 		 * a long transaction is writing; nobody waits for this worker
 		 * meanwhile
 		 */
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 RETRY_MS, compat_wait_event("AudioCleanupDrainWait"));
-		ResetLatch(MyLatch);
+		lock_nap(RETRY_MS, "AudioCleanupDrainWait");
 		worker_look_up();
 	}
 }

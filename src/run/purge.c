@@ -54,8 +54,7 @@ list_out_of_reach(CleanupPlan *plan)
 
 	foreach_ptr(Jsonb, recorded, backup_places(context->extension, plan_findings(plan)->claim->uuid, true))
 	{
-		const Place place = location_place(settings_of_run(context->settings->upload_dir, recorded),
-										   settings_backup_owner(recorded));
+		const Place place = location_of_run(context->settings->upload_dir, recorded);
 
 		if (location_check_backup_dir(&place, true) != NULL || location_check_backups(&place) != NULL)
 			paths = lappend(paths, unconstify(char *, place.backup_dir));

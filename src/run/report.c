@@ -12,14 +12,12 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
 #include "lib/binaryheap.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "src/ledger/ledger.h"
-#include "src/pg/sql.h"
 #include "src/run/report.h"
 #include "src/sources/sources.h"
 #include "src/text/json_build.h"

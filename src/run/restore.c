@@ -24,7 +24,6 @@
 #include "src/ledger/backups.h"
 #include "src/ledger/ledger.h"
 #include "src/pg/lock.h"
-#include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/run/report.h"
 #include "src/run/restore.h"

@@ -43,7 +43,6 @@
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_relation.h"
-#include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -53,6 +52,7 @@
 #include "utils/syscache.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/lock.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
@@ -66,6 +66,9 @@
  */
 #define ANSWER_POLL_MS	5
 #define WRITER_POLL_MS	50
+
+/* name of the wait event in between */
+#define REMOTE_WAIT		"AudioCleanupRemoteWait"
 
 /*
  * for writers on a node of Citus, to which each question connects anew, the
@@ -479,15 +482,6 @@ connect(RemoteServer *server)
 				 errmsg("server \"%s\" has been renamed or replaced meanwhile", server->name)));
 }
 
-static void
-nap(long ms)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
-					 compat_wait_event("AudioCleanupRemoteWait"));
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
 static bool
 is_busy(const RemoteServer *server)
 {
@@ -529,7 +523,7 @@ await_answer(const RemoteServer *server)
 					 errmsg("gave up waiting for an answer of server \"%s\"", server->name),
 					 errdetail("Nothing was deleted, because it was asked who writes there."),
 					 errhint("Find out why it is slow, or raise audio_cleanup.writer_wait.")));
-		nap(ANSWER_POLL_MS);
+		lock_nap(ANSWER_POLL_MS, REMOTE_WAIT);
 	}
 }
 
@@ -737,7 +731,7 @@ wait_for_writers(const RemoteServer *server)
 							   is_prepared(writer) ? "A prepared transaction holds the lock there." :
 							   psprintf("Process %s holds the lock there.", writer->second)),
 					 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
-		nap(ms);
+		lock_nap(ms, REMOTE_WAIT);
 		if (server->first->placement != NULL)
 			ms = Min(ms * 2, WRITER_POLL_MAX_MS);
 		MemoryContextReset(scratch);

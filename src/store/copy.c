@@ -20,11 +20,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifdef FRONTEND
-#include "postgres_fe.h"
-#else
-#include "postgres.h"
-#endif
+#include "src/pg/base.h"
 
 #include <fcntl.h>
 #include <linux/fs.h>

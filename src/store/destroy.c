@@ -30,11 +30,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifdef FRONTEND
-#include "postgres_fe.h"
-#else
-#include "postgres.h"
-#endif
+#include "src/pg/base.h"
 
 #include <unistd.h>
 

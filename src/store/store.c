@@ -57,20 +57,13 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifdef FRONTEND
-#include "postgres_fe.h"
-#else
-#include "postgres.h"
-#endif
+#include "src/pg/base.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#ifdef FRONTEND
-#include "common/fe_memutils.h"
-#endif
 #include "src/store/private.h"
 
 /* descriptors of root, home, run, trash, the lock, and two on the way down a path */

@@ -24,20 +24,13 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifdef FRONTEND
-#include "postgres_fe.h"
-#else
-#include "postgres.h"
-#endif
+#include "src/pg/base.h"
 
 #include <dirent.h>
 #include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#ifdef FRONTEND
-#include "common/fe_memutils.h"
-#endif
 #include "src/store/private.h"
 
 /* made by mkfs at the top of a file system, readable for root alone */

@@ -172,6 +172,9 @@ extern const StoreDriver bucket_driver;
  */
 extern int	bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer);
 
+/* Does the work of bucket_call(), but returns EIO also for an answer with another status than 200. */
+extern int	bucket_ask(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer);
+
 /*
  * Copies the version `version` of `key`, or with NULL the newest version, to
  * the key `target`, in the server.  `once`: see BucketCall.  Returns 0 or an
@@ -247,12 +250,13 @@ extern bool bucket_rest(int try);
 extern bool bucket_sleep(int ms);
 
 /*
- * Notes the version `listed`, which is going to be removed, in `removed`, which
- * has the version that was removed last, or "".  Rests if the two are equal: a
- * list may still have a version that the server has removed.  Returns false if
- * the two are equal too often; *tries, 0 at first, counts how often.
+ * A list may still have a version that the server has removed.  `removed` is
+ * the version that was removed last, or "", and `listed` the version that is to
+ * be removed now.  Rests if both are the same version, else keeps `listed` in
+ * `removed`.  Returns false if a version is listed again too often: *tries
+ * counts that, from 0.
  */
-extern bool bucket_may_remove(char removed[BUCKET_ID_SIZE], const char *listed, int *tries);
+extern bool bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, int *tries);
 
 /* Appends `text`, encoded, to the text `query` of `size` bytes.  Returns false if there is no room. */
 extern bool bucket_encode(char *query, size_t size, const char *text);
@@ -423,11 +427,11 @@ typedef struct BucketRemoval
 } BucketRemoval;
 
 /*
- * Makes `n` removals, by requests of many keys, several at a time.  The removal
- * of a version is tried again; a marker is made once at most.  `leased`: see
- * BucketCall.  Returns 0, or an errno if not all removals were dealt with.
+ * Makes `n` removals under the lease, by requests of many keys, several at a
+ * time.  The removal of a version is tried again; a marker is made once at most.
+ * Returns 0, or an errno if not all removals were dealt with.
  */
-extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
+extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n);
 
 /*
  * Removals as by bucket_remove_many(), each made once, by calls that
@@ -437,7 +441,7 @@ extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bo
  */
 typedef struct BucketRemoving BucketRemoving;
 
-extern BucketRemoving *bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n, bool leased);
+extern BucketRemoving *bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n);
 extern BucketCalls bucket_removing_calls(BucketRemoving *removing);
 extern bool bucket_is_removed(const BucketRemoving *removing);
 extern void bucket_end_removing(BucketRemoving *removing, int errnum);

@@ -279,7 +279,7 @@ remove_leftovers(Bucket *bucket, const char *key)
 		oldest = &versions.entries[versions.n - 1];
 		if (bucket->date - oldest->modified <= CANARY_SECONDS)
 			return 0;
-		if (!bucket_may_remove(version, oldest->version, &tries))
+		if (!bucket_rest_if_listed_again(version, oldest->version, &tries))
 			return bucket_note(bucket, EIO, "the server still lists a version that it has removed");
 		if ((errnum = bucket_remove_version(bucket, key, version)) != 0)
 			return errnum;
@@ -409,9 +409,7 @@ look_for_name(Bucket *bucket, const char *key, const char *version)
 
 	if (!bucket_ask_for_list(query, "", false, key, NULL))
 		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-	errnum = bucket_call(bucket, &call, &answer);
-	if (errnum == 0 && answer->status != 200)
-		errnum = bucket_note(bucket, EIO, answer->error);
+	errnum = bucket_ask(bucket, &call, &answer);
 	for (int i = 0; errnum == 0 && i < answer->n_entries; i++)
 		is_listed |= strcmp(answer->entries[i].key, key) == 0;
 	if (is_listed && version[0] != '\0')
@@ -444,9 +442,7 @@ examine_names(const Examiner *examiner)
 	snprintf(path, sizeof(path), "%s a+b %016llx", CANARY_PATH, (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
 	errnum = bucket_key(bucket, path, key);
 	if (errnum == 0)
-		errnum = bucket_call(bucket, &put, &answer);
-	if (errnum == 0 && answer->status != 200)
-		errnum = bucket_note(bucket, EIO, answer->error);
+		errnum = bucket_ask(bucket, &put, &answer);
 	if (errnum == 0)
 	{
 		strlcpy(version, answer->version, sizeof(version));

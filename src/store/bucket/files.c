@@ -56,20 +56,20 @@ begin_change(Job *job, FileStore *store, const char *path, const FileIdentity *e
 	return result.outcome == FILE_OK ? begin(job, store, path, expected) : result;
 }
 
-/* Removes a marker, under the lease. */
+/* Removes the newest version, a marker, under the lease. */
 static FileResult
-remove_marker(Job *job, const char *version, const char *failure)
+remove_newest(Job *job)
 {
-	char		copy[BUCKET_ID_SIZE];
-	BucketRemoval removal = {job->key, copy};
+	char		version[BUCKET_ID_SIZE];
+	BucketRemoval removal = {job->key, version};
 	int			errnum;
 
 	/* the list lasts only until the next call */
-	strlcpy(copy, version, sizeof(copy));
-	errnum = bucket_remove_many(job->bucket, &removal, 1, true);
+	strlcpy(version, job->versions.entries[0].version, sizeof(version));
+	errnum = bucket_remove_many(job->bucket, &removal, 1);
 	if (errnum == 0)
 		errnum = removal.errnum;
-	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, failure);
+	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not put back file");
 }
 
 
@@ -162,7 +162,7 @@ rescue_stranger(Job *job, bool mend, int *errnum)
 	if (result.outcome == FILE_OK)
 		result = list(job);
 	if (result.outcome == FILE_OK && bucket_hides_stranger(&job->versions))
-		result = remove_marker(job, job->versions.entries[0].version, "could not put back file");
+		result = remove_newest(job);
 	*errnum = result.errnum;
 	return result.outcome == FILE_OK ? PLACE_OTHER : PLACE_UNKNOWN;
 }
@@ -206,7 +206,7 @@ show_again(Job *job)
 			return fail(errnum, "could not put back file");
 		result = list(job);
 		if (result.outcome == FILE_OK && job->versions.entries[0].is_marker)
-			result = remove_marker(job, job->versions.entries[0].version, "could not put back file");
+			result = remove_newest(job);
 		if (result.outcome == FILE_OK)
 			result = list(job);
 	}
@@ -228,9 +228,9 @@ unhide(Job *job)
 	{
 		if (bucket_is_present(&job->versions))
 			return come_to(FILE_OCCUPIED);
-		if (!bucket_may_remove(removed, job->versions.entries[0].version, &tries))
+		if (!bucket_rest_if_listed_again(removed, job->versions.entries[0].version, &tries))
 			return fail(bucket_note(job->bucket, EIO, "the server still lists a marker that it has removed"), "could not put back file");
-		result = remove_marker(job, job->versions.entries[0].version, "could not put back file");
+		result = remove_newest(job);
 		if (result.outcome == FILE_OK)
 			result = list(job);
 		if (job->versions.none_is_current)

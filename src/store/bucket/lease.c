@@ -136,7 +136,7 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 		/* younger versions do not have the lease */
 		if (!remove)
 			return come_to(FILE_OK);
-		if (!bucket_may_remove(removed, oldest.version, &tries))
+		if (!bucket_rest_if_listed_again(removed, oldest.version, &tries))
 			return give_up(bucket, EIO, failure, "the server still lists a version that it has removed");
 		if ((errnum = bucket_remove_version(bucket, key, oldest.version)) != 0)
 			return fail(errnum, failure);
@@ -206,9 +206,8 @@ put_object(Bucket *bucket, const char *key, const char *text)
 {
 	const BucketCall call = {.method = "PUT",.key = key,.body = text};
 	const BucketAnswer *answer;
-	int			errnum = bucket_call(bucket, &call, &answer);
 
-	return errnum == 0 && answer->status != 200 ? bucket_note(bucket, EIO, answer->error) : errnum;
+	return bucket_ask(bucket, &call, &answer);
 }
 
 /*

@@ -488,9 +488,7 @@ list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
 		errnum = ENAMETOOLONG;
 	if (errnum != 0)
 		return bucket_note(bucket, errnum, strerror(errnum));
-	errnum = bucket_call(bucket, &call, answer);
-	if (errnum == 0 && (*answer)->status != 200)
-		errnum = bucket_note(bucket, EIO, (*answer)->error);
+	errnum = bucket_ask(bucket, &call, answer);
 	return errnum ? errnum : check_keys(bucket, *answer, prefix);
 }
 
@@ -525,7 +523,7 @@ remove_manifests(Bucket *bucket, int64 run_id)
 	n = answer->n_entries;
 	more = answer->truncated;
 	removals = take_removals(answer);
-	if (bucket_keep_lease(bucket).outcome != FILE_OK || bucket_remove_many(bucket, removals, n, true) != 0)
+	if (bucket_keep_lease(bucket).outcome != FILE_OK || bucket_remove_many(bucket, removals, n) != 0)
 		return false;
 	for (int i = 0; i < n; i++)
 		if (removals[i].errnum != 0)

@@ -324,7 +324,7 @@ remove_all(Many *many, RemovalPick pick, RemovalTake take)
 
 	if (pick_removals(&all, pick))
 	{
-		errnum = bucket_remove_many(many->bucket, all.removals, all.n_removals, true);
+		errnum = bucket_remove_many(many->bucket, all.removals, all.n_removals);
 		take(&all);
 	}
 	forget_removals(&all);
@@ -428,7 +428,7 @@ begin_step(Portion *portion, const Step *step)
 	if (step->pick == NULL)
 		return begin_manifest(portion);
 	begun = pick_removals(portion, step->pick);
-	portion->removing = bucket_begin_removing(portion->many->bucket, portion->removals, portion->n_removals, true);
+	portion->removing = bucket_begin_removing(portion->many->bucket, portion->removals, portion->n_removals);
 	return begun;
 }
 

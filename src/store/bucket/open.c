@@ -247,11 +247,9 @@ bucket_ask_versioning(Bucket *bucket)
 {
 	const BucketCall call = {"GET", NULL, "versioning="};
 	const BucketAnswer *answer;
-	int			errnum = bucket_call(bucket, &call, &answer);
+	int			errnum = bucket_ask(bucket, &call, &answer);
 
 	bucket->enabled = bucket->suspended = false;
-	if (errnum == 0 && answer->status != 200)
-		return bucket_note(bucket, EIO, answer->error);
 	if (errnum == 0)
 	{
 		bucket->enabled = strcmp(answer->versioning, "Enabled") == 0;

@@ -67,9 +67,8 @@ bucket_remove_version(Bucket *bucket, const char *key, const char *version)
 	return errnum != 0 ? errnum : errno_of_deletion(bucket, answer, true);
 }
 
-
 bool
-bucket_may_remove(char removed[BUCKET_ID_SIZE], const char *listed, int *tries)
+bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, int *tries)
 {
 	if (strcmp(removed, listed) == 0)
 	{
@@ -104,7 +103,6 @@ struct BucketRemoving
 	Bucket	   *bucket;
 	BucketRemoval *removals;
 	int			n;
-	bool		leased;
 	bool		is_stopped;		/* the lease is over */
 	int			next;
 	int			busy;			/* groups that are on their way */
@@ -231,7 +229,7 @@ next_group(void *arg, int lane, BucketCall *call)
 	Group	   *group = &removing->groups[lane];
 	bool		made;
 
-	removing->is_stopped = removing->leased && bucket_lease_is_over(removing->bucket);
+	removing->is_stopped = bucket_lease_is_over(removing->bucket);
 	while (removing->next < removing->n && !removing->is_stopped)
 	{
 		BucketRemoval *removal = &removing->removals[removing->next];
@@ -242,7 +240,7 @@ next_group(void *arg, int lane, BucketCall *call)
 		removing->next += group->n;
 		if (made)
 		{
-			call->leased = removing->leased;
+			call->leased = true;
 			removing->busy++;
 			return true;
 		}
@@ -370,14 +368,13 @@ take_group(void *arg, int lane, int errnum, const BucketAnswer *answer)
 /* ------------------------------------------------------------------- rounds --- */
 
 BucketRemoving *
-bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
+bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n)
 {
 	BucketRemoving *removing = palloc0(sizeof(BucketRemoving));
 
 	removing->bucket = bucket;
 	removing->removals = removals;
 	removing->n = n;
-	removing->leased = leased;
 	for (int i = 0; i < n; i++)
 	{
 		removals[i].errnum = EAGAIN;
@@ -423,9 +420,9 @@ bucket_end_removing(BucketRemoving *removing, int errnum)
 }
 
 static int
-remove_once(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
+remove_once(Bucket *bucket, BucketRemoval *removals, int n)
 {
-	BucketRemoving *removing = bucket_begin_removing(bucket, removals, n, leased);
+	BucketRemoving *removing = bucket_begin_removing(bucket, removals, n);
 	const BucketCalls calls = bucket_removing_calls(removing);
 	int			errnum = bucket_call_many(bucket, &calls);
 
@@ -453,7 +450,7 @@ select_left(const BucketRemoval *removals, int n, BucketRemoval *left, int *whic
 }
 
 int
-bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
+bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n)
 {
 	BucketRemoval *left;
 	int		   *which;
@@ -462,7 +459,7 @@ bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 
 	if (n == 0)
 		return 0;
-	errnum = remove_once(bucket, removals, n, leased);
+	errnum = remove_once(bucket, removals, n);
 	left = palloc(sizeof(BucketRemoval) * n);
 	which = palloc(sizeof(int) * n);
 	for (int try = 0; errnum == 0 && try < MAX_TRIES; try++)
@@ -472,10 +469,10 @@ bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n, bool leased)
 			break;
 		if (!bucket_rest(try))
 			errnum = bucket_note(bucket, EINTR, strerror(EINTR));
-		else if (leased)
+		else
 			errnum = bucket_stay_leased(bucket).errnum;
 		if (errnum == 0)
-			errnum = remove_once(bucket, left, n_left, leased);
+			errnum = remove_once(bucket, left, n_left);
 		for (int i = 0; errnum == 0 && i < n_left; i++)
 			removals[which[i]] = left[i];
 	}

@@ -438,23 +438,27 @@ bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer)
 }
 
 int
+bucket_ask(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer)
+{
+	int			errnum = bucket_call(bucket, call, answer);
+
+	return errnum == 0 && (*answer)->status != 200 ? bucket_note(bucket, EIO, (*answer)->error) : errnum;
+}
+
+int
 bucket_copy(Bucket *bucket, const char *key, const char *version, const char *target, bool once,
 			const BucketAnswer **answer)
 {
 	char		source[BUCKET_URL_SIZE];
 	const char *const headers[] = {source, NULL};
 	const BucketCall call = {.method = "PUT",.key = target,.headers = headers,.once = once};
-	int			errnum;
 
 	snprintf(source, sizeof(source), "x-amz-copy-source: /%s/", bucket->name);
 	if (!encode(source, sizeof(source), key, true) ||
 		(version != NULL && (strlcat(source, "?versionId=", sizeof(source)) >= sizeof(source) ||
 							 !encode(source, sizeof(source), version, false))))
 		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-	errnum = bucket_call(bucket, &call, answer);
-	if (errnum == 0 && (*answer)->status != 200)
-		errnum = bucket_note(bucket, EIO, (*answer)->error);
-	return errnum;
+	return bucket_ask(bucket, &call, answer);
 }
 
 int

@@ -77,10 +77,8 @@ bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 	{
 		if (!make_query(bucket, &after, query, sizeof(query)))
 			return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-		if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
+		if ((errnum = bucket_ask(bucket, &call, &answer)) != 0)
 			return errnum;
-		if (answer->status != 200)
-			return bucket_note(bucket, EIO, answer->error);
 		pass_uploads(bucket, answer, sink, arg);
 		if (!answer->truncated)
 			return 0;

@@ -222,9 +222,9 @@ find_folders(BucketWalk *walk, const char *prefix, char *folders[PAGE_KEYS], int
 	*n = 0;
 	if (!bucket_ask_for_list(query, "", true, prefix, NULL))
 		return 0;
-	errnum = bucket_call(walk->bucket, &call, &answer);
-	if (errnum != 0 || answer->status != 200)
-		return errnum ? errnum : bucket_note(walk->bucket, EIO, answer->error);
+	errnum = bucket_ask(walk->bucket, &call, &answer);
+	if (errnum != 0)
+		return errnum;
 	/* hidden folders, such as our own, are not walked */
 	for (int i = 0; i < answer->n_entries && *n < PAGE_KEYS; i++)
 		if (answer->entries[i].is_prefix && strncmp(answer->entries[i].key, prefix, strlen(prefix)) == 0 &&
