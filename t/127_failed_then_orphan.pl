@@ -29,8 +29,6 @@ $node->safe_psql('postgres', q{
 });
 ok(wait_for_drain($node), 'the directory is claimed');
 
-sub sql { return $node->safe_psql('postgres', join ';', @_); }
-
 foreach my $call ("cleanup_restore('x.mp3')", 'cleanup_restore((SELECT max(run_id) FROM cleanup_runs))')
 {
 	my $content = put_file($dir, 'x.mp3', content => "x for $call");

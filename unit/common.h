@@ -202,51 +202,6 @@ count_descriptors(void)
 	return count;
 }
 
-/* Calls test() without privileges, in a process of its own if this process has any. */
-static inline void
-as_nobody(void (*test) (void))
-{
-	pid_t		child;
-	int			status = 0;
-
-	if (geteuid() != 0)
-	{
-		test();
-		return;
-	}
-	child = fork();
-	if (child == 0)
-	{
-		must(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0,
-			 "setuid");
-		test();
-		_exit(0);
-	}
-	waitpid(child, &status, 0);
-	is(status, 0, "the unprivileged process ended well");
-}
-
-/* Returns the seconds of a clock that is never set. */
-static inline double
-seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec + now.tv_nsec / 1e9;
-}
-
-/* Checks that a result is a failure with this errno, and with this text unless `failure` is NULL. */
-static inline void
-is_failure(FileResult result, int errnum, const char *failure, const char *text)
-{
-	if (!ok(result.outcome == FILE_FAILED && result.errnum == errnum &&
-			(failure == NULL || strcmp(result.failure, failure) == 0), "%s", text))
-		diag("outcome %d, errno %d (%s), failure %s", result.outcome,
-			 result.errnum, strerror(result.errnum),
-			 result.failure ? result.failure : "none");
-}
-
 /* Runs a hook once, and not for calls of the hook itself. */
 static inline void
 run_hook(void (**slot) (void))
