@@ -68,11 +68,11 @@ is($node->safe_psql('postgres', q{
 	(SELECT count(*) FROM cleanup_files f WHERE f.run_id = r.run_id AND f.state = 'deleted')}), 0,
 	'the figures of the runs are right');
 
-# ---- of more than ten thousand, the first thousand ----
+# ---- ten thousand at a time ----
 
 put_files($dir, map { sprintf 'many/%05d.mp3', $_ } 1 .. 10_100);
 $node->psql('postgres', 'SELECT cleanup_all(force => true)');
-is(scalar keys %{ visible_files("$dir/many") }, 9_100, 'of very many files, what is beyond the first thousand is left for later');
+is(scalar keys %{ visible_files("$dir/many") }, 100, 'of very many files, what is beyond ten thousand is left for later');
 $node->psql('postgres', 'CALL cleanup_run()');
 is_deeply(violations($node, $dir, { wanted => \%wanted, final => 1 }), [], 'and dealt with by the next call');
 is_deeply(visible_files($dir), \%wanted, 'only what is wanted is left');

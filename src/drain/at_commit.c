@@ -284,7 +284,6 @@ at_commit_capture(const Place *place, int64 run_id, Condemned *condemned)
 {
 	MemoryContext scratch;
 	MemoryContext caller;
-	int			most = condemned->n_files > AT_COMMIT_FILES ? AT_COMMIT_FIRST_FILES : AT_COMMIT_FILES;
 	CondemnedFile file;
 	Batch	   *batch;
 
@@ -295,7 +294,7 @@ at_commit_capture(const Place *place, int64 run_id, Condemned *condemned)
 									ALLOCSET_SMALL_SIZES);
 	caller = MemoryContextSwitchTo(scratch);
 	condemned_rewind(condemned);
-	while (batch->n < most && condemned_next(condemned, &file))
+	while (batch->n < AT_COMMIT_FILES && condemned_next(condemned, &file))
 	{
 		at_commit_add(batch, file.path, NULL, &file.identity);
 		MemoryContextReset(scratch);

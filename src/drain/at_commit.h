@@ -23,12 +23,9 @@
 #define AT_COMMIT_FILES	10000
 
 /*
- * Captures these files of the run `run_id`; but if they are more than
- * AT_COMMIT_FILES, only the first AT_COMMIT_FIRST_FILES of them, because a
- * worker must capture files anyway.  Their rows must be in cleanup_files
- * already.  Makes the commit synchronous.
+ * Captures the first AT_COMMIT_FILES of these files of the run `run_id`.  Their
+ * rows must be in cleanup_files already.  Makes the commit synchronous.
  */
-#define AT_COMMIT_FIRST_FILES	1000
 extern void at_commit_capture(const Place *place, int64 run_id, Condemned *condemned);
 
 /* Returns whether the commit of the current transaction will capture files of this run. */
