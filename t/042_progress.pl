@@ -379,12 +379,7 @@ unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:|signal (?!9\b)\d+/, 'no proce
 
 my $late = new_server('late', start => 0, conf => "shared_preload_libraries = 'audio_cleanup'\naudio_cleanup.max_run_minutes = 1\naudio_cleanup.files_per_second = 4\n");
 my $late_dir = upload_dir($late);
-my $ahead = $late->basedir . '/ahead';
-{
-	local $ENV{LD_PRELOAD} = build_shim('clock_shim');
-	local $ENV{CLOCK_AHEAD} = $ahead;
-	$late->start;
-}
+my $ahead = start_with_clock($late);
 make_schema($late);
 %wanted = map { $_ => put_file($late_dir, $_) } 'wanted.mp3';
 add_rows($late, sort keys %wanted);

@@ -64,34 +64,20 @@ foreach my $go_on ('CALL cleanup_run()', 'SELECT cleanup_all()')
 
 # ---- the machine that has condemned them was ahead of the one that takes over ----
 
-my $ahead = $node->basedir . '/ahead';
-
-sub set_ahead
-{
-	my ($seconds) = @_;
-	append_to_file("$ahead.new", "$seconds\n");
-	rename "$ahead.new", $ahead or die $!;
-	return;
-}
-
 $node->stop;
-{
-	local $ENV{LD_PRELOAD} = build_shim('clock_shim');
-	local $ENV{CLOCK_AHEAD} = $ahead;
-	$node->start;
-}
+my $ahead = start_with_clock($node);
 foreach my $go_on ('CALL cleanup_run()', 'SELECT cleanup_all()')
 {
 	put_files($dir, 'ahead.mp3');
-	set_ahead(200);
+	set_clock($ahead, 200, 0);
 	sql('SELECT cleanup_all()');
 	ok(exists trashed_files($dir)->{'ahead.mp3'}, "$go_on: a file is captured by a clock that is ahead");
-	set_ahead(0);
+	set_clock($ahead, 0, 0);
 	take_over();
-	set_ahead(250);
+	set_clock($ahead, 250, 0);
 	sql($go_on) foreach 1 .. 2;
 	ok(exists visible_files($dir)->{'ahead.mp3'}, "$go_on: and comes back after a take-over");
-	set_ahead(0);
+	set_clock($ahead, 0, 0);
 	sql('DELETE FROM cleanup_files WHERE state NOT IN (\'pending\', \'trashed\', \'restoring\')', q{UPDATE cleanup_claims SET grace_from = NULL});
 	unlink "$dir/ahead.mp3";
 }

@@ -21,14 +21,8 @@ audio_cleanup.writer_wait = '200ms'
 audio_cleanup.max_run_minutes = 1
 END
 my $dir = upload_dir($node);
-my $ahead = $node->basedir . '/ahead';
-
 set_schedule_clock($node, '2027-03-01 02:50:00');
-{
-	local $ENV{LD_PRELOAD} = build_shim('clock_shim');
-	local $ENV{CLOCK_AHEAD} = $ahead;
-	$node->start;
-}
+my $ahead = start_with_clock($node);
 make_schema($node);
 put_files($dir, 'wanted.mp3');
 add_rows($node, 'wanted.mp3');

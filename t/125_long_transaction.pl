@@ -18,33 +18,20 @@ audio_cleanup.backup_retention_days = 1
 audio_cleanup.writer_wait = '60s'
 END
 my $dir = upload_dir($node);
-my $ahead = $node->basedir . '/ahead';
+my $ahead = start_with_clock($node);
 
-{
-	local $ENV{LD_PRELOAD} = build_shim('clock_shim');
-	local $ENV{CLOCK_AHEAD} = $ahead;
-	$node->start;
-}
 make_schema($node);
 put_files($dir, 'wanted.mp3');
 add_rows($node, 'wanted.mp3');
 $node->safe_psql('postgres', 'SELECT cleanup_all()');
 ok(wait_for_drain($node), 'the directory is claimed');
 
-sub set_ahead
-{
-	my ($seconds) = @_;
-	append_to_file("$ahead.new", "$seconds\n");
-	rename "$ahead.new", $ahead or die $!;
-	return;
-}
-
 # the clocks of files and server agree in the end
 my $content = put_file($dir, 'backup.mp3', hours => 200);
-set_ahead(-2 * 86400);
+set_clock($ahead, -2 * 86400, 0);
 my $session = $node->background_psql('postgres');
-$session->query_safe('BEGIN; SELECT now()');
-set_ahead(0);
+is(int($session->query_safe('BEGIN; SELECT extract(epoch FROM now())') / 86400 + 0.5) - int(time / 86400 + 0.5), -2, 'two days ago a transaction begins');
+set_clock($ahead, 0, 0);
 $session->query_safe('SELECT cleanup_all(force => true)');
 $session->query_safe('COMMIT');
 $session->quit;

@@ -25,7 +25,7 @@ our @EXPORT = qw(
   visible_files trashed_files state_sql read_file sql_json sql_error wait_until wait_for_drain
   violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired wait_for_crash
   log_since log_position log_lines shown_error
-  start_shard change_settings set_setting set_schedule_clock set_clock launcher_says let_day_pass runs crash_server comes_back_after
+  start_shard change_settings set_setting set_schedule_clock start_with_clock set_clock launcher_says let_day_pass runs crash_server comes_back_after
 );
 
 my $wait_seconds = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
@@ -367,6 +367,17 @@ sub set_schedule_clock
 	change_settings($node, %settings,
 		'audio_cleanup.debug_clock_offset' => timegm($second, $minute, $hour, $day, $month - 1, $year) - time);
 	return;
+}
+
+# Only the server itself, and its children, have a clock that can be set; returns the FILE for set_clock().
+sub start_with_clock
+{
+	my ($node) = @_;
+	my $file = $node->basedir . '/ahead';
+	local $ENV{LD_PRELOAD} = build_shim('clock_shim');
+	local $ENV{CLOCK_AHEAD} = $file;
+	$node->start;
+	return $file;
 }
 
 # set_clock(FILE, AHEAD, PASSED): what t/clock_shim.c reads in FILE, in seconds
