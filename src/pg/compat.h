@@ -19,7 +19,6 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
-#include "utils/jsonb.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
@@ -183,19 +182,6 @@ extern PGDLLEXPORT void _PG_init(void);
 	for (const List *var##_list = (list); var##_list != NULL; var##_list = NULL) \
 		for (Oid var = InvalidOid, var##_n = 0; var##_n < (Oid) list_length(var##_list) && \
 			 (var = list_nth_oid(var##_list, (int) var##_n), true); var##_n++)
-#endif
-
-/* 19: a JSONB that is being built is one struct, with its result */
-#if PG_VERSION_NUM < 190000
-typedef struct JsonbInState
-{
-	JsonbValue *result;
-	JsonbParseState *parseState;
-} JsonbInState;
-#define compat_push_jsonb(state, token, value) \
-	((void) ((state)->result = pushJsonbValue(&(state)->parseState, (token), (value))))
-#else
-#define compat_push_jsonb(state, token, value) pushJsonbValue((state), (token), (value))
 #endif
 
 #endif							/* AUDIO_CLEANUP_COMPAT_H */

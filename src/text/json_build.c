@@ -3,6 +3,8 @@
  * text/json_build.c
  *	  Builds and reads small JSONB objects.
  *
+ * An object is built as JSON, which the server's jsonb_in() reads at the end.
+ *
  * Copyright (c) 2026, audio_cleanup contributors
  *
  *-------------------------------------------------------------------------
@@ -11,143 +13,113 @@
 
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/json.h"
 #include "utils/numeric.h"
 
+#include "src/pg/compat.h"
 #include "src/text/json_build.h"
 
+/* Puts a comma before all but the first member or element. */
 static void
-push_key(JsonBuilder *json, const char *key)
+separate(JsonBuilder *json)
 {
-	JsonbValue	value;
+	char		last = json->text.data[json->text.len - 1];
 
-	value.type = jbvString;
-	value.val.string.val = pstrdup(key);
-	value.val.string.len = strlen(key);
-	compat_push_jsonb(&json->state, WJB_KEY, &value);
+	if (last != '{' && last != '[')
+		appendStringInfoChar(&json->text, ',');
 }
 
 static void
-make_text(JsonbValue *value, const char *text)
+begin_member(JsonBuilder *json, const char *key)
 {
-	if (text == NULL)
-	{
-		value->type = jbvNull;
-		return;
-	}
-	value->type = jbvString;
-	value->val.string.val = pstrdup(text);
-	value->val.string.len = strlen(text);
+	separate(json);
+	escape_json(&json->text, key);
+	appendStringInfoChar(&json->text, ':');
 }
 
 static void
-push_numeric(JsonBuilder *json, Datum number)
+put_json_text(JsonBuilder *json, const char *text)
 {
-	JsonbValue	value;
-
-	value.type = jbvNumeric;
-	value.val.numeric = DatumGetNumeric(number);
-	compat_push_jsonb(&json->state, WJB_VALUE, &value);
+	if (text != NULL)
+		escape_json(&json->text, text);
+	else
+		appendStringInfoString(&json->text, "null");
 }
 
 void
 json_begin(JsonBuilder *json)
 {
-	memset(json, 0, sizeof(*json));
-	compat_push_jsonb(&json->state, WJB_BEGIN_OBJECT, NULL);
+	initStringInfo(&json->text);
+	appendStringInfoChar(&json->text, '{');
 }
 
 Jsonb *
 json_end(JsonBuilder *json)
 {
-	compat_push_jsonb(&json->state, WJB_END_OBJECT, NULL);
-	return JsonbValueToJsonb(json->state.result);
+	appendStringInfoChar(&json->text, '}');
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json->text.data)));
 }
 
 void
 json_add_text(JsonBuilder *json, const char *key, const char *text)
 {
-	JsonbValue	value;
-
-	push_key(json, key);
-	make_text(&value, text);
-	compat_push_jsonb(&json->state, WJB_VALUE, &value);
+	begin_member(json, key);
+	put_json_text(json, text);
 }
 
 void
 json_add_boolean(JsonBuilder *json, const char *key, bool truth)
 {
-	JsonbValue	value;
-
-	push_key(json, key);
-	value.type = jbvBool;
-	value.val.boolean = truth;
-	compat_push_jsonb(&json->state, WJB_VALUE, &value);
+	begin_member(json, key);
+	appendStringInfoString(&json->text, truth ? "true" : "false");
 }
 
 void
 json_add_integer(JsonBuilder *json, const char *key, int64 number)
 {
-	push_key(json, key);
-	push_numeric(json, NumericGetDatum(int64_to_numeric(number)));
+	begin_member(json, key);
+	appendStringInfo(&json->text, "%lld", (long long) number);
 }
 
 void
 json_add_decimal(JsonBuilder *json, const char *key, double number, int digits)
 {
-	char	   *text = psprintf("%.*f", digits, number);
-
-	push_key(json, key);
-	push_numeric(json, DirectFunctionCall3(numeric_in, CStringGetDatum(text),
-										   ObjectIdGetDatum(InvalidOid),
-										   Int32GetDatum(-1)));
-}
-
-/* Adds the object or array `object` as an element or value, part by part. */
-static void
-push_container(JsonBuilder *json, Jsonb *object)
-{
-	JsonbIterator *it = JsonbIteratorInit(&object->root);
-	JsonbValue	value;
-	JsonbIteratorToken token;
-
-	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
-		compat_push_jsonb(&json->state, token,
-						  token < WJB_BEGIN_ARRAY ? &value : NULL);
+	begin_member(json, key);
+	appendStringInfo(&json->text, "%.*f", digits, number);
 }
 
 void
 json_add_jsonb(JsonBuilder *json, const char *key, Jsonb *object)
 {
-	push_key(json, key);
-	push_container(json, object);
+	begin_member(json, key);
+	(void) JsonbToCString(&json->text, &object->root, VARSIZE(object));
 }
 
 void
 json_begin_array(JsonBuilder *json, const char *key)
 {
-	push_key(json, key);
-	compat_push_jsonb(&json->state, WJB_BEGIN_ARRAY, NULL);
+	begin_member(json, key);
+	appendStringInfoChar(&json->text, '[');
 }
 
 void
 json_add_element(JsonBuilder *json, const char *text)
 {
-	JsonbValue	value;
-
-	make_text(&value, text);
-	compat_push_jsonb(&json->state, WJB_ELEM, &value);
+	separate(json);
+	put_json_text(json, text);
 }
 
 void
 json_add_object_element(JsonBuilder *json, Jsonb *object)
 {
-	push_container(json, object);
+	separate(json);
+	(void) JsonbToCString(&json->text, &object->root, VARSIZE(object));
 }
 
 void
 json_end_array(JsonBuilder *json)
 {
-	compat_push_jsonb(&json->state, WJB_END_ARRAY, NULL);
+	appendStringInfoChar(&json->text, ']');
 }
 
 void
@@ -161,7 +133,7 @@ json_add_list(JsonBuilder *json, const char *key, const List *list)
 
 /* Returns the value of `key`, which may use `buffer`; NULL if the object has no value of this type there. */
 static JsonbValue *
-find_value(Jsonb *object, const char *key, enum jbvType type, JsonbValue *buffer)
+find_member(Jsonb *object, const char *key, enum jbvType type, JsonbValue *buffer)
 {
 	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, key, strlen(key), buffer);
 
@@ -172,7 +144,7 @@ char *
 json_get_text(Jsonb *object, const char *key)
 {
 	JsonbValue	buffer;
-	JsonbValue *value = find_value(object, key, jbvString, &buffer);
+	JsonbValue *value = find_member(object, key, jbvString, &buffer);
 
 	return value ? pnstrdup(value->val.string.val, value->val.string.len) : NULL;
 }
@@ -181,7 +153,7 @@ int
 json_get_integer(Jsonb *object, const char *key, int fallback)
 {
 	JsonbValue	buffer;
-	JsonbValue *value = find_value(object, key, jbvNumeric, &buffer);
+	JsonbValue *value = find_member(object, key, jbvNumeric, &buffer);
 
 	return value ? DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(value->val.numeric))) : fallback;
 }
@@ -190,7 +162,7 @@ bool
 json_get_boolean(Jsonb *object, const char *key, bool fallback)
 {
 	JsonbValue	buffer;
-	JsonbValue *value = find_value(object, key, jbvBool, &buffer);
+	JsonbValue *value = find_member(object, key, jbvBool, &buffer);
 
 	return value ? value->val.boolean : fallback;
 }

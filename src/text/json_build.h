@@ -3,10 +3,9 @@
  * text/json_build.h
  *	  Builds and reads small JSONB objects, with one call for each member.
  *
- * The functions are a thin layer on PostgreSQL's own pushJsonbValue(), and
- * know nothing about the meaning of an object.  Results are allocated in the
- * current memory context.  None of these functions needs SPI.  A text that is
- * too long for JSONB is an ERROR.
+ * The functions know nothing about the meaning of an object.  Results are
+ * allocated in the current memory context.  None of these functions needs SPI.
+ * A text that is too long for JSONB is an ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,13 +14,13 @@
 #ifndef AUDIO_CLEANUP_JSON_BUILD_H
 #define AUDIO_CLEANUP_JSON_BUILD_H
 
+#include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
-
-#include "src/pg/compat.h"
+#include "utils/jsonb.h"
 
 typedef struct JsonBuilder
 {
-	JsonbInState state;
+	StringInfoData text;		/* the JSON so far */
 } JsonBuilder;
 
 /*

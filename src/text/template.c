@@ -72,18 +72,10 @@ is_markup(pg_wchar c)
 }
 
 static void
-put_utf8(StringInfo out, pg_wchar c)
-{
-	unsigned char utf8[4];
-
-	(void) unicode_to_utf8(c, utf8);
-	appendBinaryStringInfo(out, (char *) utf8, pg_utf_mblen(utf8));
-}
-
-static void
 put_character(Page *page, pg_wchar c)
 {
 	StringInfo	out = &page->text;
+	unsigned char utf8[4];
 
 	if (page->is_html && (is_markup(c) || (c >= 0x80 && !is_invisible(c))))
 		appendStringInfo(out, "&#%u;", c);
@@ -92,7 +84,10 @@ put_character(Page *page, pg_wchar c)
 	else if (c == '\t')
 		appendStringInfoString(out, "\\t");
 	else if (!is_invisible(c))
-		put_utf8(out, c);
+	{
+		(void) unicode_to_utf8(c, utf8);
+		appendBinaryStringInfo(out, (char *) utf8, pg_utf_mblen(utf8));
+	}
 	else if (c < 0x80)
 		appendStringInfo(out, "\\x%02x", c);
 	else if (c <= 0xffff)
@@ -284,14 +279,14 @@ is_empty(const JsonbValue *value)
 
 /* Finds the next tag.  A tag of a section includes the end of its line. */
 static bool
-next_tag(const char *at, const char *end, Tag *tag)
+next_tag(const char *at, Tag *tag)
 {
 	const char *close;
 	const char *bar;
 
 	memset(tag, 0, sizeof(*tag));
 	tag->begin = strstr(at, "{{");
-	if (tag->begin == NULL || tag->begin >= end)
+	if (tag->begin == NULL)
 		return false;
 	tag->name = tag->begin + 2;
 	close = strstr(tag->name, "}}");
@@ -310,82 +305,62 @@ next_tag(const char *at, const char *end, Tag *tag)
 	return true;
 }
 
-/* Returns the tag that ends the section. */
-static Tag
-find_end(const Tag *section, const char *end)
+static const char *fill(Page *page, const char *at, const Scope *scope, const Tag *section);
+
+/* Fills a section, as often as its value says.  Returns what stands behind the section. */
+static const char *
+fill_section(Page *page, const Scope *scope, const Tag *section)
 {
-	const char *at = section->end;
-	int			depth = 1;
-	Tag			tag;
-
-	while (next_tag(at, end, &tag))
-	{
-		at = tag.end;
-		if (tag.name_length != section->name_length || tag.kind == 0 ||
-			strncmp(tag.name, section->name, tag.name_length) != 0)
-			continue;
-		depth += tag.kind == '/' ? -1 : 1;
-		if (depth == 0)
-			return tag;
-	}
-	elog(ERROR, "template: section \"%.*s\" has no end", section->name_length, section->name);
-}
-
-static void fill(Page *page, const char *at, const char *end, const Scope *scope);
-
-static void
-fill_each(Page *page, const char *at, const char *end, const Scope *scope,
-		  JsonbContainer *array)
-{
-	uint32		n = JsonContainerSize(array);
-
-	for (uint32 i = 0; i < n; i++)
-	{
-		Scope		inner = {getIthJsonbValueFromContainer(array, i), scope};
-
-		CHECK_FOR_INTERRUPTS();
-		fill(page, at, end, &inner);
-	}
-}
-
-static void
-fill_section(Page *page, const char *at, const char *end, const Scope *scope, const Tag *tag)
-{
-	JsonbValue *value = find_value(scope, tag);
+	JsonbValue *value = scope != NULL ? find_value(scope, section) : NULL;
 	Scope		inner = {value, scope};
+	const char *behind = NULL;
 
-	if (is_empty(value) != (tag->kind == '^'))
-		return;
-	if (tag->kind == '^' || value == NULL || value->type != jbvBinary)
-		fill(page, at, end, scope);
-	else if (JsonContainerIsArray(value->val.binary.data))
-		fill_each(page, at, end, scope, value->val.binary.data);
-	else
-		fill(page, at, end, &inner);
+	if (scope == NULL || is_empty(value) != (section->kind == '^'))
+		return fill(page, section->end, NULL, section);
+	if (section->kind == '^' || value == NULL || value->type != jbvBinary)
+		return fill(page, section->end, scope, section);
+	if (!JsonContainerIsArray(value->val.binary.data))
+		return fill(page, section->end, &inner, section);
+	for (uint32 i = 0; i < JsonContainerSize(value->val.binary.data); i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		inner.value = getIthJsonbValueFromContainer(value->val.binary.data, i);
+		behind = fill(page, section->end, &inner, section);
+	}
+	return behind;
 }
 
-static void
-fill(Page *page, const char *at, const char *end, const Scope *scope)
+/*
+ * Fills what stands from `at` to the end of the section, or, if `section` is
+ * NULL, to the end of the template.  Without `scope` passes over the section.
+ * Returns what stands behind the section.
+ */
+static const char *
+fill(Page *page, const char *at, const Scope *scope, const Tag *section)
 {
 	Tag			tag;
 
-	while (next_tag(at, end, &tag))
+	while (next_tag(at, &tag))
 	{
-		appendBinaryStringInfo(&page->text, at, tag.begin - at);
+		if (scope != NULL)
+			appendBinaryStringInfo(&page->text, at, tag.begin - at);
 		at = tag.end;
-		if (tag.kind == 0)
-			put_value(page, scope, &tag);
-		else if (tag.kind == '/')
-			elog(ERROR, "template: section \"%.*s\" has no beginning", tag.name_length, tag.name);
-		else
+		if (tag.kind == '/')
 		{
-			Tag			last = find_end(&tag, end);
-
-			fill_section(page, at, last.begin, scope, &tag);
-			at = last.end;
+			if (section == NULL || section->name_length != tag.name_length ||
+				strncmp(section->name, tag.name, tag.name_length) != 0)
+				elog(ERROR, "template: section \"%.*s\" has no beginning", tag.name_length, tag.name);
+			return at;
 		}
+		if (tag.kind != 0)
+			at = fill_section(page, scope, &tag);
+		else if (scope != NULL)
+			put_value(page, scope, &tag);
 	}
-	appendBinaryStringInfo(&page->text, at, end - at);
+	if (section != NULL)
+		elog(ERROR, "template: section \"%.*s\" has no end", section->name_length, section->name);
+	appendStringInfoString(&page->text, at);
+	return NULL;
 }
 
 static char *
@@ -400,7 +375,7 @@ fill_page(const char *template, Jsonb *values, bool is_html)
 	root.val.binary.len = VARSIZE(values) - VARHDRSZ;
 	page.is_html = is_html;
 	initStringInfo(&page.text);
-	fill(&page, template, template + strlen(template), &scope);
+	(void) fill(&page, template, &scope, NULL);
 	return page.text.data;
 }
 
