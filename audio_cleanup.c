@@ -28,14 +28,12 @@
  */
 #include "postgres.h"
 
-#include "commands/trigger.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
-#include "utils/timestamp.h"
 
 #include "src/drain/at_commit.h"
 #include "src/guard/hold.h"
@@ -48,8 +46,6 @@
 #include "src/pg/compat.h"
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
-#include "src/run/purge.h"
-#include "src/run/restore.h"
 #include "src/run/run.h"
 #include "src/settings.h"
 #include "src/show/show.h"
@@ -133,27 +129,21 @@ get_name_or_null(FunctionCallInfo fcinfo, int n)
 
 /* ------------------------------------------------------------------ to look --- */
 
-/*
- * cleanup_config() returns jsonb: the settings in force in this session.
- */
+/* cleanup_config() returns jsonb: the settings in force in this session. */
 Datum
 cleanup_config(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_JSONB_P(settings_to_jsonb());
 }
 
-/*
- * cleanup_status() returns jsonb: what a run would do now.
- */
+/* cleanup_status() returns jsonb: what a run would do now. */
 Datum
 cleanup_status(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_JSONB_P(run_preview(CLEAN_ALL, false, PREVIEW_OF_STATUS));
 }
 
-/*
- * cleanup_explain(file text) returns jsonb: why a file is kept or condemned.
- */
+/* cleanup_explain(file text) returns jsonb: why a file is kept or condemned. */
 Datum
 cleanup_explain(PG_FUNCTION_ARGS)
 {
@@ -161,19 +151,15 @@ cleanup_explain(PG_FUNCTION_ARGS)
 	PG_RETURN_JSONB_P(explain_file(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 }
 
-static void
-put_finding(const char *check, const char *status, const char *detail, const char *hint,
-			void *arg)
+/* Makes `put` put the rows of the result of the call. */
+static Datum
+return_rows(FunctionCallInfo fcinfo, void (*put) (Tuplestorestate *rows, TupleDesc desc))
 {
-	ReturnSetInfo *rsinfo = arg;
-	Datum		values[4];
-	bool		nulls[4] = {false, false, false, hint == NULL};
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
-	values[0] = CStringGetTextDatum(check);
-	values[1] = CStringGetTextDatum(status);
-	values[2] = CStringGetTextDatum(detail);
-	values[3] = hint ? CStringGetTextDatum(hint) : (Datum) 0;
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	InitMaterializedSRF(fcinfo, 0);
+	put(rsinfo->setResult, rsinfo->setDesc);
+	PG_RETURN_NULL();
 }
 
 /*
@@ -183,9 +169,7 @@ put_finding(const char *check, const char *status, const char *detail, const cha
 Datum
 cleanup_check(PG_FUNCTION_ARGS)
 {
-	InitMaterializedSRF(fcinfo, 0);
-	doctor_examine(put_finding, fcinfo->resultinfo);
-	PG_RETURN_NULL();
+	return return_rows(fcinfo, doctor_examine);
 }
 
 /*
@@ -195,11 +179,7 @@ cleanup_check(PG_FUNCTION_ARGS)
 Datum
 cleanup_missing_files(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-
-	InitMaterializedSRF(fcinfo, 0);
-	missing_files(rsinfo->setResult, rsinfo->setDesc);
-	PG_RETURN_NULL();
+	return return_rows(fcinfo, missing_files);
 }
 
 /*
@@ -209,25 +189,7 @@ cleanup_missing_files(PG_FUNCTION_ARGS)
 Datum
 cleanup_metrics(PG_FUNCTION_ARGS)
 {
-	InitMaterializedSRF(fcinfo, 0);
-	metrics_collect(((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
-	PG_RETURN_NULL();
-}
-
-/* Calls count(), which sees the rows before and after an UPDATE as two tables. */
-static Datum
-count_ended(FunctionCallInfo fcinfo, void (*count) (void))
-{
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("this function can only be called as a trigger")));
-	SPI_connect();
-	if (SPI_register_trigger_data((TriggerData *) fcinfo->context) != SPI_OK_TD_REGISTER)
-		elog(ERROR, "could not register the rows of a trigger");
-	count();
-	SPI_finish();
-	return PointerGetDatum(NULL);
+	return return_rows(fcinfo, metrics_collect);
 }
 
 /*
@@ -237,13 +199,15 @@ count_ended(FunctionCallInfo fcinfo, void (*count) (void))
 Datum
 cleanup_count_files(PG_FUNCTION_ARGS)
 {
-	return count_ended(fcinfo, metrics_count_files);
+	metrics_count_files(fcinfo);
+	return PointerGetDatum(NULL);
 }
 
 Datum
 cleanup_count_runs(PG_FUNCTION_ARGS)
 {
-	return count_ended(fcinfo, metrics_count_runs);
+	metrics_count_runs(fcinfo);
+	return PointerGetDatum(NULL);
 }
 
 /* Returns a row of the result type of the call. */
@@ -283,72 +247,21 @@ cleanup_next_run(PG_FUNCTION_ARGS)
 	return row;
 }
 
-static Datum
-make_interval_us(int64 us)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = us;
-	return IntervalPGetDatum(interval);
-}
-
-static Datum
-make_database_name(Oid database)
-{
-	NameData   *name = palloc0(sizeof(NameData));
-	char	   *text = get_database_name(database);
-
-	/* the database may have been dropped in this instant */
-	namestrcpy(name, text ? text : "");
-	return NameGetDatum(name);
-}
-
-static void
-put_progress(const ProgressView *view, void *arg)
-{
-	ReturnSetInfo *rsinfo = arg;
-	Datum		values[14];
-	bool		nulls[14] = {false};
-
-	values[0] = Int32GetDatum(view->pid);
-	values[1] = make_database_name(view->database);
-	values[2] = Int64GetDatum(view->run_id);
-	nulls[2] = view->run_id == 0;
-	values[3] = CStringGetTextDatum(view->trigger);
-	values[4] = BoolGetDatum(view->dry_run);
-	values[5] = CStringGetTextDatum(view->phase);
-	for (int i = 0; i < PROGRESS_COUNTERS; i++)
-		values[6 + i] = Int64GetDatum(view->counters[i]);
-	values[11] = TimestampTzGetDatum(view->started_at);
-	values[12] = make_interval_us(view->now - view->started_at);
-	values[13] = make_interval_us(view->remaining_us);
-	nulls[13] = view->remaining_us < 0;
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-}
-
-/*
- * cleanup_progress() returns a row for each run under way in the cluster.
- */
+/* cleanup_progress() returns a row for each run under way in the cluster. */
 Datum
 cleanup_progress(PG_FUNCTION_ARGS)
 {
-	InitMaterializedSRF(fcinfo, 0);
-	progress_look(put_progress, fcinfo->resultinfo);
-	PG_RETURN_NULL();
+	return return_rows(fcinfo, progress_look);
 }
 
-/*
- * cleanup_dashboard() returns text: one self-contained page of HTML.
- */
+/* cleanup_dashboard() returns text: one self-contained page of HTML. */
 Datum
 cleanup_dashboard(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_TEXT_P(cstring_to_text(dashboard_page()));
 }
 
-/*
- * cleanup_send_test_mail() returns text: what the mail server did.
- */
+/* cleanup_send_test_mail() returns text: what the mail server did. */
 Datum
 cleanup_send_test_mail(PG_FUNCTION_ARGS)
 {
@@ -370,36 +283,28 @@ clean(FunctionCallInfo fcinfo, CleanWhat what)
 	PG_RETURN_JSONB_P(run_in_transaction(what, force));
 }
 
-/*
- * cleanup_orphaned_files(dry_run boolean, force boolean) returns jsonb
- */
+/* cleanup_orphaned_files(dry_run boolean, force boolean) returns jsonb */
 Datum
 cleanup_orphaned_files(PG_FUNCTION_ARGS)
 {
 	return clean(fcinfo, CLEAN_ORPHANS);
 }
 
-/*
- * cleanup_failed_sessions(dry_run boolean, force boolean) returns jsonb
- */
+/* cleanup_failed_sessions(dry_run boolean, force boolean) returns jsonb */
 Datum
 cleanup_failed_sessions(PG_FUNCTION_ARGS)
 {
 	return clean(fcinfo, CLEAN_FAILED);
 }
 
-/*
- * cleanup_all(dry_run boolean, force boolean) returns jsonb
- */
+/* cleanup_all(dry_run boolean, force boolean) returns jsonb */
 Datum
 cleanup_all(PG_FUNCTION_ARGS)
 {
 	return clean(fcinfo, CLEAN_ALL);
 }
 
-/*
- * CALL cleanup_run(dry_run boolean, force boolean, INOUT result jsonb)
- */
+/* CALL cleanup_run(dry_run boolean, force boolean, INOUT result jsonb) */
 Datum
 cleanup_run(PG_FUNCTION_ARGS)
 {
@@ -425,9 +330,7 @@ cleanup_run(PG_FUNCTION_ARGS)
 
 /* ------------------------------------------------------------------ to undo --- */
 
-/*
- * cleanup_restore(run_id bigint) returns jsonb: what is put back.
- */
+/* cleanup_restore(run_id bigint) returns jsonb: what is put back. */
 Datum
 cleanup_restore_run(PG_FUNCTION_ARGS)
 {
@@ -435,9 +338,7 @@ cleanup_restore_run(PG_FUNCTION_ARGS)
 	PG_RETURN_JSONB_P(restore_run(PG_GETARG_INT64(0)));
 }
 
-/*
- * cleanup_restore(file text [, restore_as text]) returns jsonb
- */
+/* cleanup_restore(file text [, restore_as text]) returns jsonb */
 Datum
 cleanup_restore_file(PG_FUNCTION_ARGS)
 {
@@ -452,9 +353,7 @@ cleanup_restore_file(PG_FUNCTION_ARGS)
 	PG_RETURN_JSONB_P(restore_file(text_to_cstring(PG_GETARG_TEXT_PP(0)), restore_as));
 }
 
-/*
- * cleanup_purge_backups() returns jsonb: what has expired and is destroyed.
- */
+/* cleanup_purge_backups() returns jsonb: what has expired and is destroyed. */
 Datum
 cleanup_purge_backups(PG_FUNCTION_ARGS)
 {
@@ -489,9 +388,7 @@ cleanup_hold(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * cleanup_release(file text) returns boolean: false if the file was not held.
- */
+/* cleanup_release(file text) returns boolean: false if the file was not held. */
 Datum
 cleanup_release(PG_FUNCTION_ARGS)
 {
@@ -539,9 +436,7 @@ cleanup_add_source(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * cleanup_drop_source(source regclass)
- */
+/* cleanup_drop_source(source regclass) */
 Datum
 cleanup_drop_source(PG_FUNCTION_ARGS)
 {
@@ -552,9 +447,7 @@ cleanup_drop_source(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * cleanup_claim_upload_dir()
- */
+/* cleanup_claim_upload_dir() */
 Datum
 cleanup_claim_upload_dir(PG_FUNCTION_ARGS)
 {
@@ -562,9 +455,7 @@ cleanup_claim_upload_dir(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * cleanup_grant_access(role regrole, level text)
- */
+/* cleanup_grant_access(role regrole, level text) */
 Datum
 cleanup_grant_access(PG_FUNCTION_ARGS)
 {
@@ -577,9 +468,7 @@ cleanup_grant_access(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * cleanup_revoke_access(role regrole)
- */
+/* cleanup_revoke_access(role regrole) */
 Datum
 cleanup_revoke_access(PG_FUNCTION_ARGS)
 {

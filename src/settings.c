@@ -181,7 +181,7 @@ check_name_parts(char **newval, void **extra, GucSource source)
 
 /* Returns whether the text can be the extension of a file, with its dot or without. */
 static bool
-is_extension(const char *entry)
+is_file_extension(const char *entry)
 {
 	const char *bare = entry[0] == '.' ? entry + 1 : entry;
 	const char *p;
@@ -205,7 +205,7 @@ check_extensions(char **newval, void **extra, GucSource source)
 
 	for (; (entry = list_next_entry(&cursor, true)) != NULL; n++)
 	{
-		if (strcmp(entry, "*") != 0 && !is_extension(entry))
+		if (strcmp(entry, "*") != 0 && !is_file_extension(entry))
 		{
 			GUC_check_errdetail("\"%s\" is not the extension of a file.", entry);
 			GUC_check_errhint("Write the part of a name behind its last dot, as in \"mp3, wav\"; \"*\" means any file.");
@@ -374,31 +374,22 @@ ignore_environment(const char *variable, char *why)
 			 errmsg("ignoring environment variable \"%s\": %s", variable, why)));
 }
 
-/*
- * Returns whether the text passes the check of the setting.  A default that
- * the check refuses would end the server.
- */
-static bool
-is_usable_text(const Definition *definition, const char *value)
-{
-	char	   *copy = pstrdup(value);
-	void	   *extra = NULL;
-
-	return strlen(value) < MAXPGPATH &&
-		(definition->check == NULL || definition->check(&copy, &extra, PGC_S_ENV_VAR));
-}
-
 /* Makes the environment's value of a setting the built-in default, if the value is usable. */
 static void
 take_environment(Definition *definition)
 {
 	const char *value = definition->environment ? getenv(definition->environment) : NULL;
+	char	   *copy;
+	void	   *extra = NULL;
 	bool		boolean;
 	int			number;
 
 	if (value == NULL || *value == '\0')
 		return;
-	if (definition->text && is_usable_text(definition, value))
+	copy = pstrdup(value);
+	/* a default that the check refuses would end the server */
+	if (definition->text && strlen(value) < MAXPGPATH &&
+		(definition->check == NULL || definition->check(&copy, &extra, PGC_S_ENV_VAR)))
 		definition->text_value = value;
 	else if (definition->text)
 		ignore_environment(definition->environment, "its value cannot be used");
@@ -568,21 +559,6 @@ settings_is_listed(List *names, const char *name)
 	return false;
 }
 
-/* Returns the names of the scheduled databases, each once. */
-static List *
-database_names(void)
-{
-	List	   *names = NIL;
-	List	   *all;
-
-	/* the check hook has parsed the list before */
-	(void) SplitGUCList(pstrdup(databases), ',', &all);
-	foreach_ptr(char, name, all)
-		if (!settings_is_listed(names, name))
-		names = lappend(names, name);
-	return names;
-}
-
 static const char *
 zone_name(void)
 {
@@ -593,11 +569,16 @@ Schedule *
 settings_schedule(void)
 {
 	Schedule   *schedule = palloc(sizeof(Schedule));
+	List	   *names;
 
 	*schedule = current_schedule;
 	schedule->zone_name = pstrdup(zone_name());
 	schedule->zone = *schedule_timezone ? pg_tzset(schedule_timezone) : log_timezone;
-	schedule->databases = database_names();
+	/* the check hook has parsed the list before */
+	(void) SplitGUCList(pstrdup(databases), ',', &names);
+	foreach_ptr(char, name, names)
+		if (!settings_is_listed(schedule->databases, name))
+		schedule->databases = lappend(schedule->databases, name);
 	return schedule;
 }
 

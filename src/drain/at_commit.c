@@ -85,23 +85,18 @@ static OpenPlace *places = NULL;	/* places of all batches, also of
 
 /* ----------------------------------------------------------------- batches --- */
 
-static bool
-is_same_owner(const char *a, const char *b)
-{
-	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
-}
-
 static OpenPlace *
 find_place(const Place *wanted)
 {
+	const char *owner = wanted->backup_owner ? wanted->backup_owner : "";
 	OpenPlace  *place;
 
 	for (place = places; place != NULL; place = place->next)
 		if (strcmp(place->place.upload_dir, wanted->upload_dir) == 0 &&
 			strcmp(place->place.backup_dir, wanted->backup_dir) == 0 &&
-			is_same_owner(place->place.backup_owner, wanted->backup_owner))
-			return place;
-	return NULL;
+			strcmp(place->place.backup_owner ? place->place.backup_owner : "", owner) == 0)
+			break;
+	return place;
 }
 
 /* Commit-safe. */
@@ -118,22 +113,6 @@ close_place(OpenPlace *place)
 	MemoryContextDelete(place->context);
 }
 
-/* Opens the store of a place.  A failure is an ERROR. */
-static void
-open_store(OpenPlace *place, const Place *wanted)
-{
-	MemoryContext caller = MemoryContextSwitchTo(place->context);
-
-	place->place.upload_dir = pstrdup(wanted->upload_dir);
-	place->place.backup_dir = pstrdup(wanted->backup_dir);
-	place->place.backup_owner = wanted->backup_owner ? pstrdup(wanted->backup_owner) : NULL;
-	place->store = store_open(wanted->upload_dir);
-	MemoryContextSwitchTo(caller);
-	if (place->store == NULL)
-		brake_raise(location_brake(wanted->upload_dir, "could not open upload directory", errno));
-	brake_raise_if(location_set_backup_dir(place->store, wanted));
-}
-
 static OpenPlace *
 open_place(const Place *wanted)
 {
@@ -142,9 +121,17 @@ open_place(const Place *wanted)
 	OpenPlace  *place = MemoryContextAllocZero(context, sizeof(OpenPlace));
 
 	place->context = context;
+	place->place.upload_dir = MemoryContextStrdup(context, wanted->upload_dir);
+	place->place.backup_dir = MemoryContextStrdup(context, wanted->backup_dir);
+	if (wanted->backup_owner != NULL)
+		place->place.backup_owner = MemoryContextStrdup(context, wanted->backup_owner);
 	PG_TRY();
 	{
-		open_store(place, wanted);
+		MemoryContext caller = MemoryContextSwitchTo(context);
+		Brake	   *brake = location_open(wanted->upload_dir, &place->store);
+
+		MemoryContextSwitchTo(caller);
+		brake_raise_if(brake ? brake : location_set_backup_dir(place->store, wanted));
 	}
 	PG_CATCH();
 	{
@@ -188,8 +175,9 @@ at_commit_begin(const Place *place, int64 run_id, AtCommitAction action)
 	batch->extension = get_extension_oid(EXTENSION_NAME, false);
 	batch->action = action;
 	batch->run_id = run_id;
-	open = find_place(place);
-	if (open == NULL)
+	batch->room = 64;
+	batch->files = MemoryContextAlloc(context, sizeof(BatchFile) * batch->room);
+	if ((open = find_place(place)) == NULL)
 		open = open_place(place);
 	open->references++;
 	batch->place = open;
@@ -199,30 +187,20 @@ at_commit_begin(const Place *place, int64 run_id, AtCommitAction action)
 	return batch;
 }
 
-static void
-make_room(Batch *batch)
-{
-	int			room = Max(batch->room * 2, 64);
-
-	if (batch->n < batch->room)
-		return;
-	batch->files = batch->files == NULL ?
-		MemoryContextAllocHuge(batch->context, sizeof(BatchFile) * room) :
-		repalloc_huge(batch->files, sizeof(BatchFile) * room);
-	batch->room = room;
-}
-
 void
 at_commit_add(Batch *batch, const char *path, const char *as, const FileIdentity *identity)
 {
 	BatchFile  *file;
 
-	make_room(batch);
-	file = &batch->files[batch->n];
+	if (batch->n == batch->room)
+	{
+		batch->room *= 2;
+		batch->files = repalloc_huge(batch->files, sizeof(BatchFile) * batch->room);
+	}
+	file = &batch->files[batch->n++];
 	file->path = MemoryContextStrdup(batch->context, path);
 	file->as = as ? MemoryContextStrdup(batch->context, as) : NULL;
 	file->identity = *identity;
-	batch->n++;
 }
 
 void
@@ -326,7 +304,7 @@ at_commit_has_run(int64 run_id)
 bool
 at_commit_takes_from(int64 run_id)
 {
-	return has_batch(run_id, AT_COMMIT_CAPTURE) || has_batch(run_id, AT_COMMIT_DESTROY);
+	return at_commit_has_run(run_id) || has_batch(run_id, AT_COMMIT_DESTROY);
 }
 
 bool
@@ -390,27 +368,10 @@ is_claim(const Batch *batch)
 }
 
 /*
- * Commit-safe.  Writes a claim.  Returns true also if that claim is there
- * already, because two runs of one transaction both write the claim.
- */
-static bool
-write_claim(Batch *batch)
-{
-	const char *wanted = batch->files[0].path;
-	char		found[STORE_CLAIM_MAX];
-	FileResult	result = store_write_claim(batch->place->store, wanted,
-										   batch->action == AT_COMMIT_CLAIM_REPLACING);
-
-	if (result.outcome == FILE_OCCUPIED)
-		return store_read_claim(batch->place->store, found).outcome == FILE_OK &&
-			strcmp(found, wanted) == 0;
-	return result.outcome == FILE_OK;
-}
-
-/*
  * Commit-safe.  Writes all claims, which must come before any file.  Returns
  * false if a claim could not be written: another database may have been
- * quicker, and then the files must not be touched.
+ * quicker, and then the files must not be touched.  A claim may be there
+ * already, because two runs of one transaction both write the claim.
  */
 static bool
 write_claims(void)
@@ -420,8 +381,17 @@ write_claims(void)
 
 	foreach_batch(iter)
 	{
-		if (is_claim(batch_of(iter)) && store_acts_at_commit(batch_of(iter)->place->store) &&
-			!write_claim(batch_of(iter)))
+		const Batch *batch = batch_of(iter);
+		FileStore  *store = batch->place->store;
+		char		found[STORE_CLAIM_MAX];
+		FileResult	result;
+
+		if (!is_claim(batch) || !store_acts_at_commit(store))
+			continue;
+		result = store_write_claim(store, batch->files[0].path, batch->action == AT_COMMIT_CLAIM_REPLACING);
+		if (result.outcome != FILE_OK &&
+			!(result.outcome == FILE_OCCUPIED && store_read_claim(store, found).outcome == FILE_OK &&
+			  strcmp(found, batch->files[0].path) == 0))
 			written = false;
 	}
 	return written;

@@ -37,7 +37,7 @@ goes_in_place(const LedgerFile *file)
  * because a drain may be killed before it can record what has happened.
  */
 static void
-destroy_in_place(Drain *drain, LedgerFile *file, FileResult captured)
+unlink_in_place(Drain *drain, LedgerFile *file, FileResult captured)
 {
 	FileResult	result;
 	int64		freed = 0;
@@ -69,21 +69,18 @@ destroy_in_place(Drain *drain, LedgerFile *file, FileResult captured)
 static void
 capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
 {
-	if (drain->context.settings->backup_retention_days > 0 && captured.errnum == EXDEV)
-	{
+	if (drain->context.settings->backup_retention_days == 0)
+		unlink_in_place(drain, file, captured);
+	else if (captured.errnum == EXDEV)
 		set_captured(drain, file, store_capture_by_copy(drain->store, drain->run_id, file->path,
 														&file->identity));
-		return;
-	}
-	if (drain->context.settings->backup_retention_days > 0)
+	else
 	{
 		drain_set_state(file, "pending", drain_failure_text(drain, captured));
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("could not back up file \"%s\": %s", file->path, file->error)));
-		return;
 	}
-	destroy_in_place(drain, file, captured);
 }
 
 static void
@@ -136,20 +133,8 @@ let_live(Drain *drain, LedgerFile *file)
 		drain_set_state(file, "skipped", why);
 }
 
-/* let_live() in the transaction of a caller: only the commit of the transaction puts the file back. */
-static void
-let_live_at_commit(Drain *drain, LedgerFile *file, FilePlace place)
-{
-	const char *why = drain_why_let_live;
-
-	if (place == PLACE_TRASH)
-		drain_heal_files(drain, file, &why, 1);
-	else if (place != PLACE_UNFINISHED && place != PLACE_UNKNOWN)
-		drain_set_state(file, "skipped", drain_why_let_live);
-}
-
 static bool
-is_foreign(const Drain *drain, const LedgerFile *file)
+was_foreign(const Drain *drain, const LedgerFile *file)
 {
 	return file->condemned_at < drain->taken_over;
 }
@@ -157,7 +142,7 @@ is_foreign(const Drain *drain, const LedgerFile *file)
 bool
 drain_lets_live(const Drain *drain, const LedgerFile *file)
 {
-	return is_foreign(drain, file) && !file->is_backup;
+	return was_foreign(drain, file) && !file->is_backup;
 }
 
 /* Sets the state of a pending file that is at this place.  Returns whether the file must be captured. */
@@ -195,7 +180,8 @@ static bool
 settle_by_place(Drain *drain, LedgerFile *file)
 {
 	FileResult	result = {FILE_FAILED, 0, "could not find it"};
-	bool		foreign = is_foreign(drain, file);
+	bool		foreign = was_foreign(drain, file);
+	const char *why = drain_why_let_live;
 	FilePlace	place;
 
 	if (foreign && !drain->at_commit)
@@ -205,12 +191,14 @@ settle_by_place(Drain *drain, LedgerFile *file)
 	}
 	place = store_locate(drain->store, drain->run_id, file->path, &file->identity,
 						 !drain->at_commit, &result.errnum);
-	if (foreign)
-	{
-		let_live_at_commit(drain, file, place);
-		return false;
-	}
-	return settle_at(drain, file, place, result);
+	if (!foreign)
+		return settle_at(drain, file, place, result);
+	/* only the commit of the caller's transaction puts the file back */
+	if (place == PLACE_TRASH)
+		drain_heal_files(drain, file, &why, 1);
+	else if (place != PLACE_UNFINISHED && place != PLACE_UNKNOWN)
+		drain_set_state(file, "skipped", why);
+	return false;
 }
 
 /*
@@ -236,9 +224,7 @@ let_stay(Drain *drain, LedgerFile *file, const char *why)
 static void
 let_needed_stay(Drain *drain, LedgerFile *files, const char *const *why, int n)
 {
-	int			i;
-
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		LedgerFile *file = &files[i];
 
@@ -288,20 +274,6 @@ look_at_pending(Drain *drain)
 }
 
 /*
- * Finds out whether files may be deleted in their places in this step.  If a
- * transaction is making a hold, the next step looks again, and so waits for
- * that transaction.
- */
-static void
-prepare_unlinks(Drain *drain)
-{
-	if (!drain->looked_at_pending)
-		look_at_pending(drain);
-	drain->may_unlink = drain->looked_at_pending && lock_against_holds(drain->context.extension);
-	drain->looked_at_pending = drain->may_unlink;
-}
-
-/*
  * Returns the next files that may be captured.  If these files are not fresh,
  * or one of them must be deleted in its place, all pending files are looked at
  * before.
@@ -313,20 +285,19 @@ next_files(Drain *drain, int limit, int *n)
 	bool		again = true;
 
 	if (*n > 0 && drain->in_place)
-		prepare_unlinks(drain);
+	{
+		if (!drain->looked_at_pending)
+			look_at_pending(drain);
+		/* the next look waits for a transaction that is making a hold */
+		drain->may_unlink = drain->looked_at_pending && lock_against_holds(drain->context.extension);
+		drain->looked_at_pending = drain->may_unlink;
+	}
 	else if (*n > 0 && !drain->may_capture && !is_fresh(drain, &files[0]))
 		look_at_pending(drain);
 	else
 		again = false;
 	drain->may_capture = true;
 	return again ? read_pending(drain, limit, n) : files;
-}
-
-static void
-capture_at_commit(Drain *drain, LedgerFile *file)
-{
-	if (settle_by_place(drain, file))
-		drain_do_at_commit(drain, AT_COMMIT_CAPTURE, file->path, NULL, &file->identity);
 }
 
 /* Captures these files by one call. */
@@ -336,11 +307,10 @@ capture_now(Drain *drain, LedgerFile *files, int n)
 	StoreCondemned *condemned = palloc(sizeof(StoreCondemned) * n);
 	LedgerFile **file = palloc(sizeof(LedgerFile *) * n);
 	int			n_condemned = 0;
-	int			i;
 
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
-		if (is_foreign(drain, &files[i]))
+		if (was_foreign(drain, &files[i]))
 		{
 			let_live(drain, &files[i]);
 			continue;
@@ -353,7 +323,7 @@ capture_now(Drain *drain, LedgerFile *files, int n)
 	}
 	store_capture_many(drain->store, drain->run_id, condemned, n_condemned,
 					   drain->context.settings->backup_retention_days == 0);
-	for (i = 0; i < n_condemned; i++)
+	for (int i = 0; i < n_condemned; i++)
 	{
 		if (condemned[i].destroyed)
 			drain_set_destroyed(file[i], file[i]->identity.space);
@@ -370,24 +340,13 @@ capture_files(Drain *drain, LedgerFile *files, int n)
 {
 	if (drain->at_commit)
 	{
-		capture_at_commit(drain, files);
+		if (settle_by_place(drain, files))
+			drain_do_at_commit(drain, AT_COMMIT_CAPTURE, files->path, NULL, &files->identity);
 		return 1;
 	}
 	n = Min(n, store_together(drain->store));
 	capture_now(drain, files, n);
 	return n;
-}
-
-/*
- * Records that a last look is needed: files that are captured from now on have
- * not been looked at.
- */
-static void
-expect_look(Drain *drain)
-{
-	if (drain->looked)
-		ledger_set_looked(drain->context.extension, drain->run_id, false);
-	drain->looked = false;
 }
 
 /*
@@ -401,9 +360,8 @@ static void
 record_captured(Drain *drain, LedgerFile *files, int n)
 {
 	bool		once = !drain->at_commit && drain->context.settings->backup_retention_days == 0;
-	int			i;
 
-	for (i = 0; once && i < n; i++)
+	for (int i = 0; once && i < n; i++)
 	{
 		LedgerFile *file = &files[i];
 
@@ -442,7 +400,10 @@ drain_capture_step(Drain *drain, int limit)
 		return 0;
 	}
 	progress_set_phase(PHASE_CAPTURING);
-	expect_look(drain);
+	/* files that are captured from now on need a last look */
+	if (drain->looked)
+		ledger_set_looked(drain->context.extension, drain->run_id, false);
+	drain->looked = false;
 	drain->waiting = false;
 	began = time_monotonic_us();
 	for (i = 0; i < n && !drain_is_step_over(drain, began);)

@@ -81,23 +81,6 @@ drain_settle_missing(Drain *drain, LedgerFile *file)
 	}
 }
 
-/*
- * Leaves the destruction to the commit of the caller's transaction: after a
- * rollback the row would still say "trashed".  The next drain finds that the
- * file is missing.
- */
-static void
-destroy_at_commit(Drain *drain, LedgerFile *file)
-{
-	int			errnum;
-
-	if (store_locate(drain->store, drain->run_id, file->path, &file->identity,
-					 false, &errnum) == PLACE_TRASH)
-		drain_do_at_commit(drain, AT_COMMIT_DESTROY, file->path, NULL, &file->identity);
-	else
-		drain_settle_missing(drain, file);
-}
-
 /* Sets the state of a file that was to be unlinked. */
 static void
 settle_destroyed(Drain *drain, LedgerFile *file, FileResult result, int64 freed)
@@ -139,13 +122,22 @@ static Group
 begin_group(Drain *drain, LedgerFile *files, int n)
 {
 	Group		group = {files, n, NULL, NULL};
+	int			errnum;
 
-	if (drain->at_commit)
+	/*
+	 * in the transaction of a caller the row stays "trashed", because of a
+	 * rollback; the next drain finds that the file is missing
+	 */
+	for (int i = 0; drain->at_commit && i < n; i++)
 	{
-		for (int i = 0; i < n; i++)
-			destroy_at_commit(drain, &files[i]);
-		return group;
+		if (store_locate(drain->store, drain->run_id, files[i].path, &files[i].identity,
+						 false, &errnum) == PLACE_TRASH)
+			drain_do_at_commit(drain, AT_COMMIT_DESTROY, files[i].path, NULL, &files[i].identity);
+		else
+			drain_settle_missing(drain, &files[i]);
 	}
+	if (drain->at_commit)
+		return group;
 	group.doomed = palloc(sizeof(StoreDoomed) * n);
 	for (int i = 0; i < n; i++)
 		group.doomed[i] = (StoreDoomed)
@@ -191,14 +183,6 @@ look_seconds(const Drain *drain)
 	if (drain->pace.files_per_second <= 0)
 		return LOOK_SECONDS;
 	return (int) Min(Max(LOOK_AHEAD_SECONDS, 10 * drain->look_us / USECS_PER_SEC), LOOK_SECONDS);
-}
-
-static bool
-is_look_old(const Drain *drain)
-{
-	int			good = look_seconds(drain) * (drain->pace.files_per_second > 0 ? 2 : 1);
-
-	return time_monotonic_us() - drain->looked_at > good * USECS_PER_SEC;
 }
 
 /* Returns how many of the first files are not held, and may be destroyed together. */
@@ -268,7 +252,11 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 			continue;
 		}
 		next = begin_group(drain, files + i, together);
-		/* a bucket is asked before the transaction has a number, which VACUUM would wait for */
+
+		/*
+		 * a bucket is asked before the transaction has a number, which VACUUM
+		 * would wait for
+		 */
 		if (ended - recorded >= RECORD_TOGETHER && store_acts_at_commit(drain->store))
 		{
 			drain_record(drain, files + recorded, ended - recorded);
@@ -301,6 +289,7 @@ destroy_doomed(Drain *drain, int limit)
 {
 	int			most = drain_next_doomed(drain, Min(Min(limit, drain->read_ahead), pace_portion(&drain->pace)));
 	LedgerFile *files;
+	int			good = look_seconds(drain) * (drain->pace.files_per_second > 0 ? 2 : 1);
 	int			n;
 	int			done;
 	int			passed = 0;
@@ -312,7 +301,7 @@ destroy_doomed(Drain *drain, int limit)
 	 * a transaction that makes a hold has begun since the look: the next look
 	 * waits for that transaction
 	 */
-	if (is_look_old(drain) || !lock_against_holds(drain->context.extension))
+	if (time_monotonic_us() - drain->looked_at > good * USECS_PER_SEC || !lock_against_holds(drain->context.extension))
 	{
 		drain->looked_at_up_to = Min(drain->looked_at_up_to, drain->next[0] - 1);
 		drain_forget_doomed(drain);

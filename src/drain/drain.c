@@ -41,7 +41,6 @@
 #include "src/drain/private.h"
 #include "src/guard/claim.h"
 #include "src/ledger/backups.h"
-#include "src/ledger/notify.h"
 #include "src/mail/outbox.h"
 #include "src/pg/library.h"
 #include "src/pg/progress.h"
@@ -94,16 +93,13 @@ failure_level(Drain *drain, const LedgerFile *file)
 	const char *slash = strrchr(file->path, '/');
 	char	   *folder = psprintf("%.*s: %s", slash ? (int) (slash - file->path) : 0, file->path,
 								  file->error);
-	bool		told = drain->warned_of != NULL && strcmp(drain->warned_of, folder) == 0;
 
-	if (!told)
-	{
-		if (drain->warned_of != NULL)
-			pfree(drain->warned_of);
-		drain->warned_of = MemoryContextStrdup(drain->memory, folder);
-	}
-	pfree(folder);
-	return told ? DEBUG1 : WARNING;
+	if (drain->warned_of != NULL && strcmp(drain->warned_of, folder) == 0)
+		return DEBUG1;
+	if (drain->warned_of != NULL)
+		pfree(drain->warned_of);
+	drain->warned_of = MemoryContextStrdup(drain->memory, folder);
+	return WARNING;
 }
 
 bool
@@ -172,22 +168,20 @@ drain_make_durable(Drain *drain)
 	}
 }
 
-/* Returns whether this drain has nothing more to do with the file. */
-static bool
-is_done(const Drain *drain, const LedgerFile *file)
-{
-	if (file->new_state == NULL || strcmp(file->new_state, "pending") == 0)
-		return false;
-	return strcmp(file->new_state, "trashed") != 0 || drain->context.settings->backup_retention_days > 0;
-}
-
 void
 drain_record(Drain *drain, const LedgerFile *files, int n)
 {
+	bool		keeps = drain->context.settings->backup_retention_days > 0;
+
 	ledger_record(drain->context.extension, drain->run_id, files, n);
 	for (int i = 0; i < n; i++)
-		if (is_done(drain, &files[i]))
+	{
+		const char *state = files[i].new_state;
+
+		/* without backups, this drain destroys what is in the trash */
+		if (state != NULL && strcmp(state, "pending") != 0 && (keeps || strcmp(state, "trashed") != 0))
 			progress_add_done(drain->run_id, files[i].freed);
+	}
 }
 
 void
@@ -223,9 +217,10 @@ drain_is_found_at(const Drain *drain, const char *path, const LedgerFile *file)
 const char *
 drain_trash_path(const Place *place, int64 run_id)
 {
-	if (*place->backup_dir == '\0' || place->backup_owner == NULL)
-		return psprintf("%s/%s/%lld", STORE_PRIVATE_DIR, STORE_TRASH_DIR, (long long) run_id);
-	return psprintf("%s/%s/%lld", place->backup_dir, place->backup_owner, (long long) run_id);
+	bool		elsewhere = *place->backup_dir != '\0' && place->backup_owner != NULL;
+
+	return psprintf("%s/%s/%lld", elsewhere ? place->backup_dir : STORE_PRIVATE_DIR,
+					elsewhere ? place->backup_owner : STORE_TRASH_DIR, (long long) run_id);
 }
 
 FileStore *
@@ -234,51 +229,34 @@ drain_store(const Drain *drain)
 	return drain->store;
 }
 
-const KeyRules *
-drain_rules(const Drain *drain)
-{
-	return drain->context.settings->rules;
-}
-
-const Place *
-drain_place(const Drain *drain)
-{
-	return &drain->place;
-}
-
 
 /* ------------------------------------------------------------------ finishing --- */
 
 bool
 drain_finish_run(const Extension *extension, int64 run_id)
 {
-	LedgerSummary summary;
-
-	if (!ledger_finish_run(extension, run_id, &summary))
+	if (!ledger_finish_run(extension, run_id))
 	{
 		ledger_correct_run(extension, run_id);
 		return false;
 	}
 	notify_run(extension, run_id);
 	outbox_put(extension, run_id);
-	ereport(LOG,
-			(errmsg("cleanup run %lld by \"%s\": %lld files condemned, %lld deleted, "
-					"%lld kept as backup, %lld skipped, %lld failed, %.2f MiB freed, %.3f s",
-					(long long) run_id, summary.requested_by,
-					(long long) summary.files, (long long) summary.deleted,
-					(long long) summary.trashed, (long long) summary.skipped,
-					(long long) summary.errors, (double) summary.bytes / (1024 * 1024),
-					summary.seconds),
-			 errhidestmt(true), errhidecontext(true)));
 	return true;
 }
 
-/* Removes the folders from which the run has taken the last file. */
+/*
+ * Finishes the run if nothing is left to do, and then removes the folders from
+ * which the run has taken the last file.  Backups must have had their last look.
+ */
 static void
-remove_folders(Drain *drain)
+finish_run(Drain *drain)
 {
 	const FileIdentity none = {0};
 
+	if (!drain->looked || !drain_finish_run(drain->context.extension, drain->run_id) ||
+		!drain->context.settings->remove_empty_dirs)
+		return;
 	foreach_ptr(const char, folder, ledger_folders(drain->context.extension, drain->run_id))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -289,15 +267,6 @@ remove_folders(Drain *drain)
 	}
 	drain_make_durable(drain);
 }
-
-/* Finishes the run if nothing is left to do.  Backups must have had their last look. */
-static void
-finish_run(Drain *drain)
-{
-	if (drain->looked && drain_finish_run(drain->context.extension, drain->run_id) && drain->context.settings->remove_empty_dirs)
-		remove_folders(drain);
-}
-
 
 /*
  * Checks that this database has the claim of the directory: rows that came
@@ -351,9 +320,10 @@ say_unfinished(int64 run_id, const Brake *brake)
 }
 
 /*
- * Locks the directory for one step; between two steps another process may
- * begin a run.  Returns false, with a WARNING, if the lock is not free in
- * time.
+ * Locks the directory for one step: between two steps another process may
+ * begin a run, or another database may take the directory over.  Returns
+ * false, with a WARNING, if the lock is not free in time, or the directory is
+ * not ours any more.
  */
 static bool
 lock_directory(Drain *drain)
@@ -361,22 +331,10 @@ lock_directory(Drain *drain)
 	Brake	   *brake = claim_lock(drain->store, drain->context.settings->upload_dir,
 								   drain->context.settings->writer_wait);
 
-	if (brake == NULL)
-		return true;
-	drain->put_off = true;
-	say_unfinished(drain->run_id, brake);
-	return false;
-}
-
-/*
- * Returns whether the directory is still ours: between two steps another
- * database may have taken the directory over.
- */
-static bool
-is_still_ours(Drain *drain)
-{
-	Brake	   *brake = check_claim(drain);
-
+	if (brake != NULL)
+		drain->put_off = true;
+	else
+		brake = check_claim(drain);
 	if (brake != NULL)
 		say_unfinished(drain->run_id, brake);
 	return brake == NULL;
@@ -401,8 +359,8 @@ open_directory(Drain *drain)
 	return brake;
 }
 
-static Drain *
-open_drain(const Extension *extension, const LedgerWork *work, bool at_commit, Brake **brake)
+Drain *
+drain_open(const Extension *extension, const LedgerWork *work, bool at_commit, Brake **brake)
 {
 	Drain	   *drain = palloc0(sizeof(Drain));
 
@@ -434,12 +392,6 @@ open_drain(const Extension *extension, const LedgerWork *work, bool at_commit, B
 	return NULL;
 }
 
-Drain *
-drain_open(const Extension *extension, const LedgerWork *work, Brake **brake)
-{
-	return open_drain(extension, work, true, brake);
-}
-
 /*
  * Begins to drain a run.  Returns NULL, with a WARNING, if the run cannot be
  * drained now.
@@ -448,7 +400,7 @@ static Drain *
 begin_drain(const Extension *extension, const LedgerWork *work, bool at_commit)
 {
 	Brake	   *brake;
-	Drain	   *drain = open_drain(extension, work, at_commit, &brake);
+	Drain	   *drain = drain_open(extension, work, at_commit, &brake);
 
 	if (drain == NULL)
 		say_unfinished(work->run_id, brake);
@@ -507,27 +459,11 @@ make_step(Drain *drain, bool finish)
 	 * files
 	 */
 	ForceSyncCommit();
-	more = lock_directory(drain) && is_still_ours(drain) && do_step(drain, finish);
+	more = lock_directory(drain) && do_step(drain, finish);
 	store_unlock(drain->store);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
 	return more;
-}
-
-static void
-make_steps(Drain *drain, const Pace *pace, bool finish, const DrainTransactions *transactions)
-{
-	bool		more;
-
-	do
-	{
-		int64		began = time_monotonic_us();
-
-		more = make_step(drain, finish);
-		transactions->commit(transactions->arg);
-		pace_rest(&drain->pace, drain->portion, began);
-	} while (more && !(pace != NULL && pace_is_over(pace)) &&
-			 transactions->begin(transactions->arg));
 }
 
 bool
@@ -535,6 +471,8 @@ drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, 
 		  const DrainTransactions *transactions)
 {
 	Drain	   *drain = begin_drain(extension, work, false);
+	int64		began;
+	bool		more;
 
 	if (drain == NULL)
 	{
@@ -545,7 +483,14 @@ drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, 
 		drain->pace = *pace;
 	PG_TRY();
 	{
-		make_steps(drain, pace, finish, transactions);
+		do
+		{
+			began = time_monotonic_us();
+			more = make_step(drain, finish);
+			transactions->commit(transactions->arg);
+			pace_rest(&drain->pace, drain->portion, began);
+		} while (more && !(pace != NULL && pace_is_over(pace)) &&
+				 transactions->begin(transactions->arg));
 	}
 	PG_FINALLY();
 	{
@@ -553,14 +498,6 @@ drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, 
 	}
 	PG_END_TRY();
 	return drain->put_off;
-}
-
-static void
-end_batches(Drain *drain)
-{
-	for (int i = 0; i < AT_COMMIT_ACTIONS; i++)
-		if (drain->batches[i] != NULL)
-			at_commit_end(drain->batches[i]);
 }
 
 /* Deals with at most `limit` files of one run.  Returns their number. */
@@ -578,14 +515,16 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		 * files are destroyed when the commit that records them as trashed is
 		 * durable; work that the commit cannot do is left to the worker
 		 */
-		if (store_acts_at_commit(drain->store) && lock_directory(drain) && is_still_ours(drain))
+		if (store_acts_at_commit(drain->store) && lock_directory(drain))
 		{
 			n = drain_restore_step(drain, limit);
 			n = Max(n, drain_capture_step(drain, limit));
 			/* the rest is for the worker, which can sleep */
 			n = Max(n, drain_destroy_step(drain, Min(limit, pace_portion(&drain->pace))));
 			finish_run(drain);
-			end_batches(drain);
+			for (int i = 0; i < AT_COMMIT_ACTIONS; i++)
+				if (drain->batches[i] != NULL)
+					at_commit_end(drain->batches[i]);
 			store_tidy(drain->store, drain->run_id);
 		}
 	}

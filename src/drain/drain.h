@@ -20,22 +20,17 @@
 typedef struct Drain Drain;
 
 /*
- * Opens the directory of a run, in the current memory context, for a caller that
- * restores its files in its own transaction.  Returns NULL, and sets *brake, if
- * the directory cannot be opened or is not ours.  The caller calls drain_end(),
- * also after an ERROR.  Needs SPI, as drain_run(), drain_finish_run() and
- * drain_in_transaction().
+ * Opens the directory of a run, in the current memory context; with `at_commit`
+ * for work in the transaction of a caller, whose commit alone touches files.
+ * Returns NULL, and sets *brake, if the directory cannot be opened or is not
+ * ours.  The caller calls drain_end(), also after an ERROR.  Needs SPI, as
+ * drain_run(), drain_finish_run() and drain_in_transaction().
  */
-extern Drain *drain_open(const Extension *extension, const LedgerWork *work, Brake **brake);
+extern Drain *drain_open(const Extension *extension, const LedgerWork *work, bool at_commit, Brake **brake);
 extern void drain_end(Drain *drain);
 
-/*
- * Each function returns a part of the drain: the open directory of the run,
- * the rules by which its files were matched, and the place of its files.
- */
+/* Returns the open directory of the run. */
 extern FileStore *drain_store(const Drain *drain);
-extern const KeyRules *drain_rules(const Drain *drain);
-extern const Place *drain_place(const Drain *drain);
 
 /*
  * Returns whether `path` is this file, by its inode and birth time, or a file

@@ -15,8 +15,8 @@
 
 #include "miscadmin.h"
 
+#include "src/drain/at_commit.h"
 #include "src/drain/heal.h"
-#include "src/drain/strays.h"
 #include "src/guard/claim.h"
 #include "src/ledger/backups.h"
 #include "src/pg/lock.h"
@@ -34,7 +34,7 @@ typedef struct Backups
 } Backups;
 
 static void
-add_backup(int64 file_id, const char *path, void *arg)
+take_backup(int64 file_id, const char *path, void *arg)
 {
 	Backups    *backups = arg;
 
@@ -47,22 +47,6 @@ add_backup(int64 file_id, const char *path, void *arg)
 	match_add(backups->match, path);
 }
 
-/* Sets `needed` to the file_ids of the backups that are needed for this reason.  Returns their number. */
-static int
-select_needed(const Backups *backups, const char *reason, int64 *needed)
-{
-	int			n = 0;
-
-	for (int i = 0; i < backups->n; i++)
-	{
-		const char *why = match_why_needed(backups->match, i);
-
-		if (why != NULL && strcmp(why, reason) == 0)
-			needed[n++] = backups->file_ids[i];
-	}
-	return n;
-}
-
 /*
  * Drops backups whose name another file has now, because the newer file is
  * needed.  Returns how many backups are left.
@@ -70,7 +54,7 @@ select_needed(const Backups *backups, const char *reason, int64 *needed)
 static int
 drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n)
 {
-	BackupFile *files;
+	Backup	   *files;
 	int			newest = backup_newest(extension, needed, n, &files);
 	int			together = store_together(store);
 	const char **paths = palloc(sizeof(char *) * together);
@@ -107,8 +91,15 @@ mark_needed(const Extension *extension, FileStore *store, const Backups *backups
 
 	for (int i = 0; i < lengthof(reasons); i++)
 	{
-		int			n = select_needed(backups, reasons[i], needed);
+		int			n = 0;
 
+		for (int j = 0; j < backups->n; j++)
+		{
+			const char *why = match_why_needed(backups->match, j);
+
+			if (why != NULL && strcmp(why, reasons[i]) == 0)
+				needed[n++] = backups->file_ids[j];
+		}
 		if (n > 0)
 			n = drop_replaced(extension, store, needed, n);
 		if (n > 0)
@@ -128,29 +119,25 @@ typedef struct Healing
 } Healing;
 
 static void
-match_backups(Healing *healing, List *sources)
-{
-	const Context *context = healing->context;
-	Backups		backups = {match_begin(context->settings, healing->claim), palloc(sizeof(int64) * 1024), 0, 1024};
-
-	plan_limit_reading(context->settings, true);
-	backup_scan(context->extension, healing->claim, add_backup, &backups);
-	match_run(backups.match, context->extension, sources, MATCH_JUDGE,
-			  plan_failed_before(context->settings), true);
-	healing->healed = mark_needed(context->extension, healing->store, &backups);
-	match_end(backups.match);
-	pfree(backups.file_ids);
-}
-
-static void
-heal_backups(void *arg)
+find_needed_backups(void *arg)
 {
 	Healing    *healing = arg;
-	int			limit = lock_limit_waits(healing->context->settings->writer_wait);
-	List	   *sources = sources_load(healing->context->extension);
+	const Context *context = healing->context;
+	Backups		backups = {NULL, palloc(sizeof(int64) * 1024), 0, 1024};
+	int			limit = lock_limit_waits(context->settings->writer_wait);
+	List	   *sources = sources_load(context->extension);
 
 	if (sources_check_all(sources) == NIL)
-		match_backups(healing, sources);
+	{
+		backups.match = match_begin(context->settings, healing->claim);
+		plan_limit_reading(context->settings, true);
+		backup_scan(context->extension, healing->claim, take_backup, &backups);
+		match_run(backups.match, context->extension, sources, MATCH_JUDGE,
+				  plan_failed_before(context->settings), true);
+		healing->healed = mark_needed(context->extension, healing->store, &backups);
+		match_end(backups.match);
+	}
+	pfree(backups.file_ids);
 	lock_end_limit(limit);
 }
 
@@ -163,7 +150,7 @@ try_healing_backups(const Context *context, const char *claim, FileStore *store)
 
 	if (!backup_exist(context->extension, claim))
 		return 0;
-	error = sql_try(heal_backups, &healing);
+	error = sql_try(find_needed_backups, &healing);
 	if (error != NULL)
 		ereport(WARNING,
 				(errcode(error->sqlerrcode),
@@ -179,42 +166,34 @@ try_healing_backups(const Context *context, const char *claim, FileStore *store)
 	return error == NULL ? healing.healed : 0;
 }
 
-/* Does the work in the open directory.  Returns how many files are put back. */
-static int64
-heal_open_directory(const Context *context, FileStore *store, HealWhat what)
-{
-	const char *upload_dir = context->settings->upload_dir;
-	Claim	   *claim = claim_check(store, context->extension, upload_dir);
-	int64		healed = 0;
-
-	if (claim->state != CLAIM_OURS ||
-		claim_lock(store, upload_dir, context->settings->writer_wait) != NULL)
-		return 0;
-	claim_confirm(context->extension, claim, upload_dir);
-	if ((what & HEAL_STRAYS) != 0)
-		healed += strays_put_back(context, claim->uuid, NULL, false);
-	if ((what & HEAL_BACKUPS) != 0)
-		healed += try_healing_backups(context, claim->uuid, store);
-	return healed;
-}
-
 int64
 heal_directory(const Context *context, HealWhat what)
 {
-	FileStore  *store = what == HEAL_BACKUPS && !backup_exist(context->extension, NULL) ? NULL :
-	store_open(context->settings->upload_dir);
+	const char *upload_dir = context->settings->upload_dir;
+	FileStore  *store = what == HEAL_BACKUPS && !backup_exist(context->extension, NULL) ? NULL : store_open(upload_dir);
 	volatile int64 healed = 0;
 
 	if (store == NULL)
 		return 0;
 	PG_TRY();
 	{
-		healed = heal_open_directory(context, store, what);
+		Claim	   *claim = claim_check(store, context->extension, upload_dir);
+
+		if (claim->state == CLAIM_OURS && claim_lock(store, upload_dir, context->settings->writer_wait) == NULL)
+		{
+			claim_confirm(context->extension, claim, upload_dir);
+			if ((what & HEAL_STRAYS) != 0)
+				healed += strays_put_back(context, claim->uuid, NULL, false);
+			if ((what & HEAL_BACKUPS) != 0)
+				healed += try_healing_backups(context, claim->uuid, store);
+		}
 	}
 	PG_FINALLY();
 	{
 		store_close(store);
 	}
 	PG_END_TRY();
+	if (healed > 0)
+		at_commit_start_worker();
 	return healed;
 }

@@ -40,7 +40,15 @@ struct FileIds
 	TupleTableSlot *slot;
 };
 
-static const SqlColumn columns[] = {{"file_id", INT8OID}, {"is_due", BOOLOID}, {"lives", BOOLOID}};
+/* What becomes of a file that nobody needs. */
+typedef enum Fate
+{
+	STAYS,
+	IS_DOOMED,
+	LIVES						/* see drain_lets_live() */
+} Fate;
+
+static const SqlColumn columns[] = {{"file_id", INT8OID}, {"fate", INT4OID}};
 
 /*
  * Returns an empty list.  With `interxact` the list outlives the transaction,
@@ -71,17 +79,17 @@ end_ids(FileIds *ids)
 }
 
 static void
-add_id(FileIds *ids, int64 file_id, bool is_due, bool lives)
+add_id(FileIds *ids, int64 file_id, Fate fate)
 {
-	Datum		values[] = {Int64GetDatum(file_id), BoolGetDatum(is_due), BoolGetDatum(lives)};
-	bool		nulls[] = {false, false, false};
+	Datum		values[] = {Int64GetDatum(file_id), Int32GetDatum(fate)};
+	bool		nulls[] = {false, false};
 
 	tuplestore_putvalues(ids->store, ids->desc, values, nulls);
 }
 
 /* Reads the next file_id.  Returns false at the end. */
 static bool
-next_id(FileIds *ids, int64 *file_id, bool *is_due, bool *lives)
+next_id(FileIds *ids, int64 *file_id, Fate *fate)
 {
 	bool		found = tuplestore_gettupleslot(ids->store, true, false, ids->slot);
 	bool		isnull;
@@ -89,8 +97,7 @@ next_id(FileIds *ids, int64 *file_id, bool *is_due, bool *lives)
 	if (found)
 	{
 		*file_id = DatumGetInt64(slot_getattr(ids->slot, 1, &isnull));
-		*is_due = DatumGetBool(slot_getattr(ids->slot, 2, &isnull));
-		*lives = DatumGetBool(slot_getattr(ids->slot, 3, &isnull));
+		*fate = DatumGetInt32(slot_getattr(ids->slot, 2, &isnull));
 	}
 	ExecClearTuple(ids->slot);
 	return found;
@@ -110,6 +117,16 @@ typedef struct Look
 	MemoryContext scratch;
 } Look;
 
+static Fate
+fate_of(const Look *look, const LedgerFile *file)
+{
+	if (look->kind == LEDGER_PENDING)
+		return STAYS;
+	if (drain_lets_live(look->drain, file))
+		return LIVES;
+	return file->unsettled ? IS_DOOMED : STAYS;
+}
+
 /* Adds at most `limit` files after the file_id *up_to to the match.  Sets *up_to to the last file_id. */
 static void
 add_files(Look *look, int64 *up_to, int64 limit)
@@ -122,13 +139,12 @@ add_files(Look *look, int64 *up_to, int64 limit)
 	{
 		LedgerFile *files = ledger_files(drain->context.extension, drain->run_id, look->kind, *up_to,
 										 (int) Min(limit - match_count(look->match), LOOK_ROWS), &n);
-		int			i;
 
-		for (i = 0; i < n; i++)
+		for (int i = 0; i < n; i++)
 		{
 			progress_tick();
 			match_add(look->match, files[i].path);
-			add_id(look->ids, files[i].file_id, files[i].unsettled, drain_lets_live(drain, &files[i]));
+			add_id(look->ids, files[i].file_id, fate_of(look, &files[i]));
 			*up_to = files[i].file_id;
 		}
 		MemoryContextReset(look->scratch);
@@ -176,19 +192,18 @@ part_files(Look *look)
 	const char *why[NEEDED_ROWS];
 	int			n = 0;
 	int64		file_id;
-	bool		is_due;
-	bool		lives;
+	Fate		fate;
 
-	for (int64 number = 0; next_id(look->ids, &file_id, &is_due, &lives); number++)
+	for (int64 number = 0; next_id(look->ids, &file_id, &fate); number++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		why[n] = match_why_needed(look->match, number);
-		if (why[n] == NULL && lives && look->kind != LEDGER_PENDING)
+		if (why[n] == NULL && fate == LIVES)
 			why[n] = drain_why_let_live;
 		if (why[n] != NULL)
 			needed[n++] = file_id;
-		else if (is_due && look->kind != LEDGER_PENDING)
-			add_id(look->drain->doomed, file_id, true, false);
+		else if (fate == IS_DOOMED)
+			add_id(look->drain->doomed, file_id, fate);
 		if (n == NEEDED_ROWS)
 		{
 			deal_with_needed(look, needed, why, n);
@@ -197,16 +212,6 @@ part_files(Look *look)
 	}
 	if (n > 0)
 		deal_with_needed(look, needed, why, n);
-}
-
-static void
-say_left(Drain *drain, int64 n, const Brake *brake)
-{
-	drain->put_off = drain->put_off || strcmp(brake->name, "writers") == 0;
-	ereport(WARNING,
-			(errcode(ERRCODE_WARNING),
-			 errmsg("%lld condemned files are left as they are for now", (long long) n),
-			 errdetail_internal("%s", brake_text(brake))));
 }
 
 int64
@@ -232,10 +237,16 @@ drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink 
 		 */
 		brake = plan_recheck(&drain->context, look.match, !drain->at_commit, store_acts_at_commit(drain->store),
 							 &drain->look_us);
-	if (brake != NULL)
-		say_left(drain, n, brake);
-	else if (n > 0)
+	if (brake == NULL)
 		part_files(&look);
+	else
+	{
+		drain->put_off = drain->put_off || strcmp(brake->name, "writers") == 0;
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("%lld condemned files are left as they are for now", (long long) n),
+				 errdetail_internal("%s", brake_text(brake))));
+	}
 	match_end(look.match);
 	end_ids(look.ids);
 	MemoryContextDelete(look.scratch);
@@ -257,12 +268,11 @@ drain_forget_doomed(Drain *drain)
 int
 drain_next_doomed(Drain *drain, int limit)
 {
-	bool		is_due;
-	bool		lives;
+	Fate		fate;
 
 	limit = Min(limit, DRAIN_NEXT);
 	while (drain->doomed != NULL && drain->n_next < limit &&
-		   next_id(drain->doomed, &drain->next[drain->n_next], &is_due, &lives))
+		   next_id(drain->doomed, &drain->next[drain->n_next], &fate))
 		drain->n_next++;
 	return Min(drain->n_next, limit);
 }

@@ -200,8 +200,9 @@ extern void drain_keep_backup(Drain *drain, LedgerFile *file, const char *why, c
 extern const char drain_name_taken[];
 
 /*
- * Puts captured files back to their places, and sets their states, because they
- * are needed; why[i] is a text for people.
+ * Puts captured files back, and sets their states: each to its place, because
+ * it is needed (why[i], a text for people); or, if `why` is NULL, each to the
+ * name under which it is to be restored.
  */
 extern void drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n);
 

@@ -82,17 +82,6 @@ drain_return_changed(Drain *drain, LedgerFile *file)
 	return result.outcome == FILE_OK || result.outcome == FILE_OCCUPIED;
 }
 
-/* In the transaction of a caller: sets the state "restoring"; the commit puts the file back. */
-static void
-heal_at_commit(Drain *drain, LedgerFile *file, const char *why)
-{
-	FileIdentity captured = file->identity;
-
-	captured.captured = true;
-	drain_set_state(file, "restoring", why);
-	drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, file->path, &captured);
-}
-
 /* Sets the state of a file that is needed, by the result of putting the file back. */
 static void
 settle_healed(Drain *drain, LedgerFile *file, const char *why, const StoreReturned *returned)
@@ -118,22 +107,6 @@ settle_healed(Drain *drain, LedgerFile *file, const char *why, const StoreReturn
 		drain_keep_backup(drain, file, why, drain_name_taken);
 	else
 		drain_set_failed(drain, file, result);
-}
-
-/*
- * Returns whether a newer file of the same name is in the trash: the newer
- * file is needed, and the older file must not be put in its place.
- */
-static bool
-is_newer_there(Drain *drain, LedgerFile *file, const char *why)
-{
-	if (!backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path))
-		return false;
-	if (drain_lies_in_trash(drain, file))
-		drain_keep_backup(drain, file, why, newer_file);
-	else
-		drain_settle_missing(drain, file);
-	return true;
 }
 
 /*
@@ -230,27 +203,28 @@ settle_returned(Drain *drain, LedgerFile *file, const StoreReturned *returned)
 }
 
 /*
- * Returns whether a file with a note, which says why the file is needed, stays
- * in the trash, because the trash has a newer file of the same name by now.
+ * Returns whether the file stays in the trash, although it is needed (`why`, a
+ * text for people, or NULL), because the trash has a newer file of the same
+ * name: the newer file is needed, and the older file must not be put in its
+ * place.  Sets the state of the file.  A file that is not in the trash is to be
+ * put back nevertheless if it was `asked_for`.
  */
 static bool
-is_outdated(Drain *drain, LedgerFile *file)
+is_outdated(Drain *drain, LedgerFile *file, const char *why, bool asked_for)
 {
-	if (file->note == NULL ||
-		!backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path) ||
-		!drain_lies_in_trash(drain, file))
+	if (why == NULL || !backup_has_newer(drain->context.extension, drain->claim, drain->run_id, file->path))
 		return false;
-	drain_keep_backup(drain, file, file->note, newer_file);
+	if (drain_lies_in_trash(drain, file))
+		drain_keep_backup(drain, file, why, newer_file);
+	else if (!asked_for)
+		drain_settle_missing(drain, file);
+	else
+		return false;
 	return true;
 }
 
-/*
- * Puts files back: each to its place, because it is needed (`why`, a text for
- * people); or, if `why` is NULL, each to the name under which it was to be
- * restored.
- */
-static void
-put_back_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
+void
+drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 {
 	StoreReturned *returned = palloc(sizeof(StoreReturned) * n);
 	int		   *numbers = palloc(sizeof(int) * n);
@@ -260,7 +234,7 @@ put_back_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 	{
 		LedgerFile *file = &files[i];
 
-		if (why ? is_newer_there(drain, file, why[i]) : is_outdated(drain, file))
+		if (is_outdated(drain, file, why ? why[i] : file->note, why == NULL))
 			continue;
 		if (!drain->at_commit)
 		{
@@ -271,7 +245,12 @@ put_back_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 			};
 		}
 		else if (why)
-			heal_at_commit(drain, file, why[i]);
+		{
+			/* the commit puts the file back */
+			file->identity.captured = true;
+			drain_set_state(file, "restoring", why[i]);
+			drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, file->path, &file->identity);
+		}
 		else
 			put_back_at_commit(drain, file);
 	}
@@ -283,12 +262,6 @@ put_back_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 			settle_returned(drain, &files[numbers[i]], &returned[i]);
 	pfree(returned);
 	pfree(numbers);
-}
-
-void
-drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
-{
-	put_back_files(drain, files, why, n);
 }
 
 int
@@ -306,7 +279,7 @@ drain_restore_step(Drain *drain, int limit)
 		int			together = Min(n - i, store_together(drain->store));
 
 		progress_tick();
-		put_back_files(drain, &files[i], NULL, together);
+		drain_heal_files(drain, &files[i], NULL, together);
 		i += together;
 		drain->restored_up_to = files[i - 1].file_id;
 	}

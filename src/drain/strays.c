@@ -26,7 +26,7 @@
 
 #include "src/drain/at_commit.h"
 #include "src/drain/drain.h"
-#include "src/drain/strays.h"
+#include "src/drain/heal.h"
 #include "src/guard/location.h"
 #include "src/ledger/backups.h"
 #include "src/pg/sql.h"
@@ -46,9 +46,10 @@ typedef struct Strays
 {
 	const Context *context;
 	const char *claim;
-	bool		each_file;		/* see strays.h */
+	bool		each_file;		/* see heal.h */
 	Place		place;			/* place of the trash being looked through */
 	FileStore  *store;
+	int64		run_id;			/* the run whose trash is being looked through */
 	Jsonb	   *recorded;		/* the settings that a run in this place
 								 * records */
 	Batch	   *batch;			/* files that the commit itself puts back */
@@ -58,27 +59,27 @@ typedef struct Strays
 } Strays;
 
 /*
- * Raises an ERROR, because files of the lost run `run_id` could not be found.
+ * Raises an ERROR, because files of the lost run could not be found.
  * `failure` stands before the path: see FileResult.  `path` is relative to the
  * trash of the run.  The SQLSTATE is one that sql_try() does not raise again.
  */
 pg_noreturn static void
-give_up(const Strays *strays, int64 run_id, const char *failure, const char *path, int errnum)
+give_up(const Strays *strays, const char *failure, const char *path, int errnum)
 {
 	const char *text = pstrdup(store_error_text(strays->store, errnum));
-	const char *trash = drain_trash_path(&strays->place, run_id);
+	const char *trash = drain_trash_path(&strays->place, strays->run_id);
 
 	CHECK_FOR_INTERRUPTS();
 	ereport(ERROR,
 			(errcode(errnum == EACCES ? ERRCODE_INSUFFICIENT_PRIVILEGE : ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("%s \"%s\": %s", failure,
 					strcmp(path, ".") == 0 ? trash : psprintf("%s/%s", trash, plan_escape_name(path)), text),
-			 errdetail("Files of run %lld, which this database does not know, may lie there.", (long long) run_id),
+			 errdetail("Files of run %lld, which this database does not know, may lie there.", (long long) strays->run_id),
 			 errhint("Repair what cannot be read, or move it away by hand, and try again.")));
 }
 
 static void
-record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity *identity)
+record_stray(Strays *strays, const char *path, const FileIdentity *identity)
 {
 	FileIdentity captured = *identity;
 
@@ -88,9 +89,9 @@ record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity 
 	 */
 	captured.captured = true;
 	strays->put_back++;
-	backup_record_file(strays->context->extension, run_id, path, identity, "restoring",
+	backup_record_file(strays->context->extension, strays->run_id, path, identity, "restoring",
 					   psprintf("it was in the trash of run %lld, which this database does not know",
-								(long long) run_id));
+								(long long) strays->run_id));
 	if (store_is_quick(strays->store) && strays->in_batch++ < AT_COMMIT_FILES)
 		at_commit_add(strays->batch, path, path, &captured);
 }
@@ -100,53 +101,53 @@ record_stray(Strays *strays, int64 run_id, const char *path, const FileIdentity 
  * the file is only for people.
  */
 static void
-put_unreadable_back(Strays *strays, int64 run_id, const char *path, const FileIdentity *identity)
+put_unreadable_back(Strays *strays, const char *path, const FileIdentity *identity)
 {
-	FileResult	result = store_put_back(strays->store, run_id, path, identity);
+	FileResult	result = store_put_back(strays->store, strays->run_id, path, identity);
 	const char *name = plan_escape_name(path);
 
 	if (result.outcome == FILE_OK)
 	{
 		strays->put_back++;
-		backup_record_file(strays->context->extension, run_id, name, identity, "restored",
+		backup_record_file(strays->context->extension, strays->run_id, name, identity, "restored",
 						   "it was in the trash of a run that this database does not know");
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("put file \"%s\" back: it was in the trash of run %lld, which this database does not know",
-						name, (long long) run_id)));
+						name, (long long) strays->run_id)));
 		return;
 	}
-	backup_record_file(strays->context->extension, run_id, name, identity, "failed",
+	backup_record_file(strays->context->extension, strays->run_id, name, identity, "failed",
 					   result.outcome == FILE_OCCUPIED ? "its name is taken" : store_error_text(strays->store, result.errnum));
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
 			 errmsg("could not put file \"%s\" back: it lies in %s, of a run that this database does not know",
-					name, drain_trash_path(&strays->place, run_id)),
+					name, drain_trash_path(&strays->place, strays->run_id)),
 			 errhint("Its name is not valid in the encoding of this database: move it by hand.")));
 }
 
 static void
-put_stray_back(Strays *strays, int64 run_id, const char *path)
+put_stray_back(Strays *strays, const char *path)
 {
 	bool		readable = plan_is_readable_name(strays->context->settings, path);
 	FileIdentity identity;
-	FileResult	look = store_identify_captured(strays->store, run_id, path, &identity);
+	FileResult	look = store_identify_captured(strays->store, strays->run_id, path, &identity);
 
 	if (look.outcome == FILE_FAILED)
-		give_up(strays, run_id, look.failure, path, look.errnum);
+		give_up(strays, look.failure, path, look.errnum);
 	if (look.outcome != FILE_OK)
 		return;
-	if (strays->each_file && backup_is_recorded(strays->context->extension, run_id,
+	if (strays->each_file && backup_is_recorded(strays->context->extension, strays->run_id,
 												readable ? path : plan_escape_name(path), &identity))
 		return;
 	if (readable)
-		record_stray(strays, run_id, path, &identity);
+		record_stray(strays, path, &identity);
 	else
-		put_unreadable_back(strays, run_id, path, &identity);
+		put_unreadable_back(strays, path, &identity);
 }
 
 static void
-walk_strays(Strays *strays, TreeWalk *walk, int64 run_id)
+walk_strays(Strays *strays, TreeWalk *walk)
 {
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup stray",
 												  ALLOCSET_SMALL_SIZES);
@@ -159,28 +160,28 @@ walk_strays(Strays *strays, TreeWalk *walk, int64 run_id)
 	while ((step = walk_next(walk, &path)) == WALK_FILE)
 	{
 		CHECK_FOR_INTERRUPTS();
-		put_stray_back(strays, run_id, path);
+		put_stray_back(strays, path);
 		MemoryContextReset(scratch);
 	}
 	if (step == WALK_FAILED)
 	{
 		path = walk_failure(walk, &errnum, &failure);
-		give_up(strays, run_id, failure, path, errnum);
+		give_up(strays, failure, path, errnum);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
 }
 
 static void
-empty_run(Strays *strays, int64 run_id)
+empty_run(Strays *strays)
 {
 	TreeWalk   *walk;
 
-	strays->batch = at_commit_begin(&strays->place, run_id, AT_COMMIT_PUT_BACK);
-	walk = walk_begin_trash(strays->store, run_id);
+	strays->batch = at_commit_begin(&strays->place, strays->run_id, AT_COMMIT_PUT_BACK);
+	walk = walk_begin_trash(strays->store, strays->run_id);
 	PG_TRY();
 	{
-		walk_strays(strays, walk, run_id);
+		walk_strays(strays, walk);
 	}
 	PG_FINALLY();
 	{
@@ -188,56 +189,47 @@ empty_run(Strays *strays, int64 run_id)
 	}
 	PG_END_TRY();
 	at_commit_end(strays->batch);
-	store_tidy(strays->store, run_id);
+	store_tidy(strays->store, strays->run_id);
 }
 
 static void
-empty_unknown_run(Strays *strays, int64 run_id)
+empty_unknown_run(void *arg)
 {
-	backup_record_run(strays->context->extension, run_id, strays->place.upload_dir, strays->claim,
+	Strays	   *strays = arg;
+
+	backup_record_run(strays->context->extension, strays->run_id, strays->place.upload_dir, strays->claim,
 					  strays->recorded);
 	if (strays->place.backup_owner != NULL)
-		ledger_set_claim(strays->context->extension, run_id, strays->claim,
+		ledger_set_claim(strays->context->extension, strays->run_id, strays->claim,
 						 strays->place.backup_owner);
-	empty_run(strays, run_id);
-}
-
-typedef struct LostRun
-{
-	Strays	   *strays;
-	int64		run_id;
-} LostRun;
-
-static void
-empty_lost_run(void *arg)
-{
-	const LostRun *lost = arg;
-
-	empty_unknown_run(lost->strays, lost->run_id);
+	empty_run(strays);
 }
 
 /*
- * Empties an unknown run before a run.  A failure is a WARNING, and the lost
- * run stays unknown.
+ * Empties an unknown run.  In a take-over, any failure is an ERROR.  Before a
+ * run, a failure is a WARNING, and the lost run stays unknown.
  */
 static void
-try_unknown_run(Strays *strays, int64 run_id)
+take_unknown_run(Strays *strays)
 {
-	LostRun		lost = {strays, run_id};
 	int64		put_back = strays->put_back;
 
 	/* after a failure, this context still has the batch */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup lost run",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	ErrorData  *error = sql_try(empty_lost_run, &lost);
+	ErrorData  *error = NULL;
 
+	if (strays->each_file)
+		empty_unknown_run(strays);
+	else
+		error = sql_try(empty_unknown_run, strays);
 	if (error != NULL)
 	{
 		strays->put_back = put_back;
 		ereport(WARNING,
 				(errcode(error->sqlerrcode),
-				 errmsg("files of run %lld, which this database does not know, were not put back", (long long) run_id),
+				 errmsg("files of run %lld, which this database does not know, were not put back", (long long) strays->run_id),
 				 errdetail_internal("%s", error->message),
 				 errhint("Repair what cannot be read, or move it away by hand. The next run tries again.")));
 	}
@@ -245,19 +237,26 @@ try_unknown_run(Strays *strays, int64 run_id)
 	MemoryContextDelete(context);
 }
 
+static void
+forget_run(Strays *strays)
+{
+	store_forget_run(strays->store, strays->run_id, true);
+}
+
 /*
  * Gives the trash a new number, because a run of ours in another directory has
  * this number: the rows of that run are not about these files.
  */
 static void
-renumber_run(Strays *strays, int64 run_id)
+renumber_run(Strays *strays)
 {
 	int64		as = backup_new_run(strays->context->extension);
-	int			errnum = store_renumber_trash(strays->store, run_id, as);
+	int			errnum = store_renumber_trash(strays->store, strays->run_id, as);
 
 	if (errnum != 0)
-		give_up(strays, run_id, "could not give another number to", ".", errnum);
-	empty_unknown_run(strays, as);
+		give_up(strays, "could not give another number to", ".", errnum);
+	strays->run_id = as;
+	empty_unknown_run(strays);
 }
 
 /*
@@ -285,19 +284,6 @@ leave_out_far_runs(Strays *strays, int64 *runs, int n)
 	return near;
 }
 
-static void
-tell_unlisted(const Strays *strays, int errnum)
-{
-	const char *text = pstrdup(store_error_text(strays->store, errnum));
-
-	CHECK_FOR_INTERRUPTS();
-	ereport(strays->each_file ? ERROR : WARNING,
-			(errcode(errnum == EACCES ? ERRCODE_INSUFFICIENT_PRIVILEGE : ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("could not list the trash of upload directory \"%s\": %s", strays->place.upload_dir, text),
-			 errdetail("Files of runs that this database does not know may lie there."),
-			 errnum == EPERM ? errhint("The directory must belong to the OS user of the server, and only this user may write there.") : 0));
-}
-
 /*
  * Returns an array of the runs that have a trash, and sets *n to their number.
  * If the runs cannot be listed, a take-over ends with an ERROR; before a run
@@ -317,20 +303,32 @@ list_runs(Strays *strays, int *n)
 		found = store_trash_runs(strays->store, runs, room);
 	}
 	if (found < 0)
-		tell_unlisted(strays, errno);
+	{
+		int			errnum = errno;
+		const char *text = pstrdup(store_error_text(strays->store, errnum));
+
+		CHECK_FOR_INTERRUPTS();
+		ereport(strays->each_file ? ERROR : WARNING,
+				(errcode(errnum == EACCES ? ERRCODE_INSUFFICIENT_PRIVILEGE : ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not list the trash of upload directory \"%s\": %s", strays->place.upload_dir, text),
+				 errdetail("Files of runs that this database does not know may lie there."),
+				 errnum == EPERM ? errhint("The directory must belong to the OS user of the server, and only this user may write there.") : 0));
+	}
 	*n = leave_out_far_runs(strays, runs, Max(Min(room, found), 0));
 	return runs;
 }
 
-/* Returns the runs of which, by their rows, no file is in the trash any more. */
-static int64 *
-settled_runs(const Strays *strays, const int64 *runs, int n, int *n_settled)
+/* Calls work() for those of the `n` runs that are such runs. */
+static void
+for_runs(Strays *strays, BackupRuns which, const int64 *runs, int n, void (*work) (Strays *strays))
 {
-	int64	   *settled = palloc(sizeof(int64) * n);
+	const int64 *picked = backup_pick_runs(strays->context->extension, which, strays->claim, runs, &n);
 
-	memcpy(settled, runs, sizeof(int64) * n);
-	*n_settled = backup_settled_runs(strays->context->extension, strays->claim, settled, n);
-	return settled;
+	for (int i = 0; i < n; i++)
+	{
+		strays->run_id = picked[i];
+		work(strays);
+	}
 }
 
 static void
@@ -338,33 +336,20 @@ look_through_runs(Strays *strays)
 {
 	int			n;
 	int64	   *runs = list_runs(strays, &n);
-	int64	   *settled;
-	int			n_settled;
 
-	if (n == 0)
-		return;
-	settled = settled_runs(strays, runs, n, &n_settled);
-	n = backup_unknown_runs(strays->context->extension, runs, n);
-	for (int i = 0; i < n; i++)
-		if (strays->each_file)
-			empty_unknown_run(strays, runs[i]);
-		else
-			try_unknown_run(strays, runs[i]);
 	if (!strays->each_file)
-	{
-		for (int i = 0; i < n_settled; i++)
-			store_forget_run(strays->store, settled[i], true);
+		for_runs(strays, RUNS_SETTLED, runs, n, forget_run);
+	for_runs(strays, RUNS_UNKNOWN, runs, n, take_unknown_run);
+	if (!strays->each_file)
 		return;
-	}
-
+	for_runs(strays, RUNS_ELSEWHERE, runs, n, renumber_run);
 	/* the list has changed: the new numbers are greater than all before */
 	runs = list_runs(strays, &n);
-	n = backup_runs_elsewhere(strays->context->extension, strays->claim, runs, n);
 	for (int i = 0; i < n; i++)
-		renumber_run(strays, runs[i]);
-	runs = list_runs(strays, &n);
-	for (int i = 0; i < n; i++)
-		empty_run(strays, runs[i]);
+	{
+		strays->run_id = runs[i];
+		empty_run(strays);
+	}
 }
 
 /*
@@ -376,25 +361,22 @@ look_through_place(Strays *strays, int elevel)
 {
 	Brake	   *brake = location_open(strays->place.upload_dir, &strays->store);
 
-	if (brake != NULL)
-	{
-		if (elevel == ERROR)
-			brake_raise(brake);
-		return;
-	}
 	PG_TRY();
 	{
-		brake = location_set_backup_dir(strays->store, &strays->place);
 		if (brake == NULL)
+			brake = location_set_backup_dir(strays->store, &strays->place);
+		if (brake == NULL)
+		{
 			look_through_runs(strays);
+			(void) store_sync(strays->store);
+		}
 		else if (elevel == ERROR)
 			brake_raise(brake);
-		else if (elevel != 0)
+		else if (elevel != 0 && strays->store != NULL)
 			ereport(elevel,
 					(errcode(brake->sqlstate),
 					 errmsg("%s", brake->message),
 					 errdetail("Files of runs that this database does not know may lie there.")));
-		(void) store_sync(strays->store);
 	}
 	PG_FINALLY();
 	{

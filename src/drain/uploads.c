@@ -29,24 +29,17 @@
  */
 #define UPLOADS_AT_A_TIME	100
 
-static void
-set_state(LedgerUpload *upload, const char *state, const char *error)
-{
-	upload->new_state = state;
-	upload->error = error;
-}
-
 /*
  * Sets the state "failed", with a WARNING.  Unless the failure is a missing right to
  * this one upload, the server is not asked for other uploads.
  */
 static void
-set_failed(Drain *drain, LedgerUpload *upload, FileResult result)
+set_upload_failed(Drain *drain, LedgerFile *upload, FileResult result)
 {
 	/* the drain was asked to stop, and the upload has not changed */
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
-	set_state(upload, "failed", drain_failure_text(drain, result));
+	drain_set_state(upload, "failed", drain_failure_text(drain, result));
 	if (result.errnum != EACCES)
 		drain->no_more_uploads = MemoryContextStrdup(drain->memory, upload->error);
 	ereport(WARNING,
@@ -54,50 +47,43 @@ set_failed(Drain *drain, LedgerUpload *upload, FileResult result)
 			 errmsg("left upload of \"%s\" as it is: %s", upload->path, upload->error)));
 }
 
-/* Returns the time since which no part of an upload may have come, in nanoseconds since 1970. */
-static int64
-quiet_since(const Drain *drain)
-{
-	TimestampTz since = GetCurrentTimestamp() -
-	(TimestampTz) drain->context.settings->abort_uploads_after_days * USECS_PER_DAY;
-
-	return time_to_unix_us(since) * 1000;
-}
-
 static void
-end_upload(Drain *drain, LedgerUpload *upload)
+end_upload(Drain *drain, LedgerFile *upload)
 {
+	/* no part of the upload may have come since this time */
+	TimestampTz quiet_since = GetCurrentTimestamp() -
+	(TimestampTz) drain->context.settings->abort_uploads_after_days * USECS_PER_DAY;
 	FileResult	result;
 
 	if (drain->no_more_uploads != NULL)
 	{
-		set_state(upload, "failed", drain->no_more_uploads);
+		drain_set_state(upload, "failed", drain->no_more_uploads);
 		return;
 	}
 	if (upload->condemned_at < drain->taken_over)
 	{
-		set_state(upload, "skipped", drain_why_let_live);
+		drain_set_state(upload, "skipped", drain_why_let_live);
 		return;
 	}
 	if (upload->is_held)
 	{
-		set_state(upload, "skipped", "its name is held");
+		drain_set_state(upload, "skipped", "its name is held");
 		return;
 	}
-	result = store_end_upload(drain->store, upload->path, upload->upload_id, quiet_since(drain), &upload->freed);
+	result = store_end_upload(drain->store, upload->path, upload->upload_id, time_to_unix_us(quiet_since) * 1000, &upload->freed);
 	switch (result.outcome)
 	{
 		case FILE_OK:
-			set_state(upload, "deleted", NULL);
+			drain_set_state(upload, "deleted", NULL);
 			break;
 		case FILE_VANISHED:
-			set_state(upload, "skipped", "it is not under way any more: it was completed, or ended");
+			drain_set_state(upload, "skipped", "it is not under way any more: it was completed, or ended");
 			break;
 		case FILE_REPLACED:
-			set_state(upload, "skipped", "parts of it still come");
+			drain_set_state(upload, "skipped", "parts of it still come");
 			break;
 		default:
-			set_failed(drain, upload, result);
+			set_upload_failed(drain, upload, result);
 			break;
 	}
 }
@@ -106,7 +92,7 @@ int
 drain_uploads_step(Drain *drain, int limit)
 {
 	int64		began = time_monotonic_us();
-	LedgerUpload *uploads;
+	LedgerFile *uploads;
 	int			n = 0;
 	int			i;
 
@@ -116,7 +102,8 @@ drain_uploads_step(Drain *drain, int limit)
 	 */
 	if (store_acts_at_commit(drain->store) || drain->ended_up_to == PG_INT64_MAX)
 		return 0;
-	uploads = ledger_uploads(drain->context.extension, drain->run_id, drain->ended_up_to, Min(limit, UPLOADS_AT_A_TIME), &n);
+	uploads = ledger_files(drain->context.extension, drain->run_id, LEDGER_UPLOADS, drain->ended_up_to,
+						   Min(limit, UPLOADS_AT_A_TIME), &n);
 	for (i = 0; i < n && !drain_is_step_over(drain, began); i++)
 	{
 		progress_tick();
@@ -125,6 +112,6 @@ drain_uploads_step(Drain *drain, int limit)
 	}
 	if (n == 0)
 		drain->ended_up_to = PG_INT64_MAX;
-	ledger_record_uploads(drain->context.extension, drain->run_id, uploads, i);
+	ledger_record(drain->context.extension, drain->run_id, uploads, i);
 	return n;
 }

@@ -89,25 +89,15 @@ current_timeline(void)
 	return RecoveryInProgress() ? 0 : (uint32) GetWALInsertionTimeLine();
 }
 
-/*
- * Returns the name of the database for people to read.  A newline in the name
- * would break a line of the claim.
- */
-static char *
-printable_database_name(void)
-{
-	char	   *name = get_database_name(MyDatabaseId);
-	char	   *p;
-
-	for (p = name; *p != '\0'; p++)
-		if (iscntrl((unsigned char) *p) || isspace((unsigned char) *p))
-			*p = '_';
-	return name;
-}
-
 char *
 claim_text(const char *uuid)
 {
+	char	   *name = get_database_name(MyDatabaseId);
+
+	/* a newline in the name would break a line of the claim */
+	for (char *p = name; *p != '\0'; p++)
+		if (iscntrl((unsigned char) *p) || isspace((unsigned char) *p))
+			*p = '_';
 	return psprintf(CLAIM_HEADER
 					"system_identifier=" UINT64_FORMAT "\n"
 					"database=%u\n"
@@ -116,33 +106,15 @@ claim_text(const char *uuid)
 					"uuid=%s\n"
 					"database_name=%s\n",
 					GetSystemIdentifier(), MyDatabaseId, current_timeline(),
-					data_directory_inode(), uuid, printable_database_name());
+					data_directory_inode(), uuid, name);
 }
 
-/* Returns whether the text can be a UUID: the claim may come from anybody who may write into the directory. */
-static bool
-is_uuid(const char *text)
-{
-	return strspn(text, "0123456789abcdefABCDEF-") == strlen(text);
-}
-
-/*
- * Replaces what cannot be shown by '?': all that is not ASCII, if the name is
- * not valid in this database's encoding.
- */
-static void
-make_showable(char *name)
-{
-	bool		valid = pg_verifymbstr(name, (int) strlen(name), true);
-
-	for (char *p = name; *p != '\0'; p++)
-		if (iscntrl((unsigned char) *p) || (IS_HIGHBIT_SET(*p) && !valid))
-			*p = '?';
-}
-
+/* Parses a claim, which may come from anybody who may write into the directory. */
 static bool
 parse_claim(const char *text, ClaimText *claim)
 {
+	bool		valid;
+
 	memset(claim, 0, sizeof(*claim));
 	if (strncmp(text, CLAIM_HEADER, strlen(CLAIM_HEADER)) != 0 ||
 		sscanf(text + strlen(CLAIM_HEADER),
@@ -155,8 +127,11 @@ parse_claim(const char *text, ClaimText *claim)
 			   &claim->system_identifier, &claim->database, &claim->timeline,
 			   &claim->data_directory, claim->uuid, claim->database_name) != 6)
 		return false;
-	make_showable(claim->database_name);
-	return is_uuid(claim->uuid);
+	valid = pg_verifymbstr(claim->database_name, (int) strlen(claim->database_name), true);
+	for (char *p = claim->database_name; *p != '\0'; p++)
+		if (iscntrl((unsigned char) *p) || (IS_HIGHBIT_SET(*p) && !valid))
+			*p = '?';
+	return strspn(claim->uuid, "0123456789abcdefABCDEF-") == strlen(claim->uuid);
 }
 
 
@@ -235,17 +210,7 @@ load_twins(const Extension *extension, const char *uuid)
 		twin->is_latest = DatumGetBool(sql_value(i, 5));
 		twins = lappend(twins, twin);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return twins;
-}
-
-static void
-copy_twin(Claim *claim, const Claim *twin)
-{
-	claim->uuid = twin->uuid;
-	claim->grace_from = twin->grace_from;
-	claim->confirmed = twin->confirmed;
-	claim->recorded_dir = twin->recorded_dir;
 }
 
 /* Returns whether `a` and `b` are one directory, by name, symlink or bind mount. */
@@ -300,7 +265,7 @@ check_missing(const Extension *extension, const char *upload_dir, Claim *claim)
 		}
 		if (claim->state == CLAIM_FOREIGN || (claim->state == CLAIM_UNWRITTEN && !twin->confirmed))
 			continue;
-		copy_twin(claim, twin);
+		*claim = *twin;
 		claim->state = twin->confirmed ? CLAIM_FOREIGN : CLAIM_UNWRITTEN;
 	}
 	if (claim->state == CLAIM_FOREIGN)
@@ -320,21 +285,15 @@ static void
 check_text(const char *text, const Extension *extension, const char *upload_dir, Claim *claim)
 {
 	ClaimText	found;
-	List	   *twins = NIL;
-	const char *detail;
+	bool		readable = parse_claim(text, &found);
+	List	   *twins = readable ? load_twins(extension, found.uuid) : NIL;
+	const char *detail = readable ? difference(&found, twins != NIL) : "The claim in it cannot be read.";
 
-	if (!parse_claim(text, &found))
-		detail = "The claim in it cannot be read.";
-	else
-	{
-		/* the UUID becomes the name of a folder in the backup directory */
-		if (strspn(found.uuid, "0123456789abcdef-") == strlen(found.uuid))
-			claim->found = pstrdup(found.uuid);
-		twins = load_twins(extension, found.uuid);
-		detail = difference(&found, twins != NIL);
-	}
 	if (twins != NIL)
-		copy_twin(claim, linitial(twins));
+		*claim = *(const Claim *) linitial(twins);
+	/* the UUID becomes the name of a folder in the backup directory */
+	if (readable && strspn(found.uuid, "0123456789abcdef-") == strlen(found.uuid))
+		claim->found = pstrdup(found.uuid);
 	claim->state = detail ? CLAIM_FOREIGN : CLAIM_OURS;
 	if (detail)
 		claim->brake = foreign(upload_dir, detail,
@@ -369,19 +328,6 @@ static const char *const hint_overlap =
 "Let one database clean the whole, or give each its own directory. If no database cleans that one any more, remove its folder " STORE_PRIVATE_DIR ".";
 
 /*
- * Returns whether this database has made the claim.  For other directories
- * than the upload directory these marks decide alone: a database that now
- * cleans a part, or more, of its former upload directory knows the files of
- * both directories.
- */
-static bool
-is_own(const ClaimText *claim)
-{
-	return claim->system_identifier == GetSystemIdentifier() && claim->database == MyDatabaseId &&
-		claim->data_directory == data_directory_inode();
-}
-
-/*
  * Returns a sentence about the claim in the directory `path`, or NULL if
  * nobody else has claimed it.  With `may_be_closed`, the directory, or the
  * server of a bucket, may refuse to tell.
@@ -404,7 +350,13 @@ find_other_owner(const char *path, bool may_be_closed)
 		return NULL;
 	if (result.outcome != FILE_OK || !parse_claim(text, &found))
 		return psprintf("\"%s\" has a claim that cannot be read.", path);
-	if (is_own(&found))
+
+	/*
+	 * these marks decide alone: a database that now cleans a part, or more,
+	 * of its former upload directory knows the files of both directories
+	 */
+	if (found.system_identifier == GetSystemIdentifier() && found.database == MyDatabaseId &&
+		found.data_directory == data_directory_inode())
 		return NULL;
 	if (found.system_identifier == GetSystemIdentifier())
 		return psprintf("Database \"%s\" (OID %u) of this cluster, or a copy of it, has claimed \"%s\".",
@@ -472,18 +424,6 @@ claim_check_below(const char *upload_dir, const char *folder)
 
 /* -------------------------------------------------------------------- lock --- */
 
-static Brake *
-busy_brake(FileStore *store, const char *upload_dir)
-{
-	int			holder = store_lock_holder(store);
-
-	return brake_make("directory_lock", ERRCODE_LOCK_NOT_AVAILABLE,
-					  psprintf("another cleanup run is under way in upload directory \"%s\"", upload_dir),
-					  holder > 0 ? psprintf("Process %d holds the lock of its claim.", holder) :
-					  "A process on another host or in another container holds the lock of its claim.",
-					  "Try again when it has ended, or raise audio_cleanup.writer_wait to wait longer.");
-}
-
 Brake *
 claim_lock(FileStore *store, const char *upload_dir, int wait_ms)
 {
@@ -497,7 +437,15 @@ claim_lock(FileStore *store, const char *upload_dir, int wait_ms)
 		lock_nap(LOCK_POLL_MS, "AudioCleanupDirectoryLock");
 	}
 	if (result.outcome == FILE_OCCUPIED)
-		return busy_brake(store, upload_dir);
+	{
+		int			holder = store_lock_holder(store);
+
+		return brake_make("directory_lock", ERRCODE_LOCK_NOT_AVAILABLE,
+						  psprintf("another cleanup run is under way in upload directory \"%s\"", upload_dir),
+						  holder > 0 ? psprintf("Process %d holds the lock of its claim.", holder) :
+						  "A process on another host or in another container holds the lock of its claim.",
+						  "Try again when it has ended, or raise audio_cleanup.writer_wait to wait longer.");
+	}
 	if (result.outcome == FILE_OK || result.outcome == FILE_VANISHED)
 		return NULL;
 	return system_brake(store, "directory_lock", result, upload_dir,
@@ -553,22 +501,6 @@ inherit(const Extension *extension, const char *upload_dir, const char *found, c
 				"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_claims c WHERE c.uuid = r.claim)");
 }
 
-/*
- * Makes the files that were condemned so far older than the take-over, as they
- * are: the clock may have been set back since, or may be that of another
- * machine, from which this cluster was replicated.  Files that are no backup are
- * due when they are condemned.
- */
-static void
-date_back(const Extension *extension, const char *uuid)
-{
-	owner_query(extension, SQL_ARGS(SQL_TEXT(uuid)),
-				"UPDATE @extschema@.cleanup_files f SET condemned_at = c.grace_from - interval '1 microsecond',"
-				"  due_at = CASE WHEN f.due_at > f.condemned_at THEN f.due_at ELSE c.grace_from - interval '1 microsecond' END"
-				" FROM @extschema@.cleanup_claims c WHERE c.uuid = $1::uuid"
-				"  AND f.state IN ('pending', 'trashed', 'restoring') AND f.condemned_at >= c.grace_from");
-}
-
 char *
 claim_take(const Extension *extension, const char *upload_dir, const char *found, bool grace,
 		   const char **uuid)
@@ -578,17 +510,24 @@ claim_take(const Extension *extension, const char *upload_dir, const char *found
 											" VALUES (gen_random_uuid(), $1, CASE WHEN $2 THEN clock_timestamp() END)"
 											" RETURNING uuid::text"));
 	inherit(extension, upload_dir, found, *uuid);
+
+	/*
+	 * Make the files that were condemned so far older than the take-over, as
+	 * they are: the clock may have been set back since, or may be that of
+	 * another machine, from which this cluster was replicated.  Files that
+	 * are no backup are due when they are condemned.
+	 */
 	if (grace)
-		date_back(extension, *uuid);
+		owner_query(extension, SQL_ARGS(SQL_TEXT(*uuid)),
+					"UPDATE @extschema@.cleanup_files f SET condemned_at = c.grace_from - interval '1 microsecond',"
+					"  due_at = CASE WHEN f.due_at > f.condemned_at THEN f.due_at ELSE c.grace_from - interval '1 microsecond' END"
+					" FROM @extschema@.cleanup_claims c WHERE c.uuid = $1::uuid"
+					"  AND f.state IN ('pending', 'trashed', 'restoring') AND f.condemned_at >= c.grace_from");
 	return claim_text(*uuid);
 }
 
-/*
- * Does the work of claim_find().  With `may_write`, writes the claim of the
- * twin where the commit that has made the twin could not: to a bucket.
- */
-static const char *
-find_claim(const Extension *extension, const char *upload_dir, bool may_write, Brake **brake)
+const char *
+claim_find(const Extension *extension, const char *upload_dir, bool may_write, Brake **brake)
 {
 	FileStore  *store;
 	const char *volatile uuid = NULL;
@@ -619,12 +558,6 @@ find_claim(const Extension *extension, const char *upload_dir, bool may_write, B
 	return uuid;
 }
 
-const char *
-claim_find(const Extension *extension, const char *upload_dir, Brake **brake)
-{
-	return find_claim(extension, upload_dir, false, brake);
-}
-
 void
 claim_confirm_all(const Extension *extension)
 {
@@ -633,6 +566,6 @@ claim_confirm_all(const Extension *extension)
 		Brake	   *ignored;
 
 		if (!twin->confirmed)
-			(void) find_claim(extension, twin->recorded_dir, true, &ignored);
+			(void) claim_find(extension, twin->recorded_dir, true, &ignored);
 	}
 }

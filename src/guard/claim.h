@@ -75,9 +75,10 @@ extern void claim_confirm(const Extension *extension, const Claim *claim, const 
  * and closes the directory.  Returns the UUID of its claim, or NULL.  *brake
  * tells why the directory cannot be opened or is not ours.  UUID and brake are
  * NULL for a directory without a claim, and are allocated in the current
- * memory context.  Needs SPI.
+ * memory context.  With `may_write`, writes the claim of the twin where the
+ * commit that has made the twin could not: to a bucket.  Needs SPI.
  */
-extern const char *claim_find(const Extension *extension, const char *upload_dir, Brake **brake);
+extern const char *claim_find(const Extension *extension, const char *upload_dir, bool may_write, Brake **brake);
 
 /*
  * Looks for the claims of this database that were not confirmed yet, and

@@ -22,20 +22,16 @@
 #include "src/pg/sql.h"
 #include "src/store/store.h"
 
-Hold *
+const char *
 hold_find(const Extension *extension, const char *path)
 {
-	Hold	   *hold = NULL;
+	const char *reason;
 
 	if (owner_query(extension, SQL_ARGS(SQL_TEXT(path)),
-					"SELECT held_by, reason FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") > 0)
-	{
-		hold = palloc(sizeof(Hold));
-		hold->held_by = sql_text(0, 1);
-		hold->reason = sql_text(0, 2);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return hold;
+					"SELECT held_by, reason FROM @extschema@.cleanup_holds WHERE file = $1 COLLATE \"C\"") == 0)
+		return NULL;
+	reason = sql_text(0, 2);
+	return psprintf("it is held by \"%s\"%s%s", sql_text(0, 1), reason ? ": " : "", reason ? reason : "");
 }
 
 /*
@@ -58,15 +54,6 @@ is_missing(const Settings *settings, const char *path, bool waits)
 	return outcome == FILE_VANISHED || outcome == FILE_NOT_REGULAR;
 }
 
-/* Returns whether a run has recorded since the time `since` that the file is deleted. */
-static bool
-was_deleted(const Extension *extension, const char *path, TimestampTz since)
-{
-	return owner_finds(extension, SQL_ARGS(SQL_TEXT(path), SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(since))),
-					   "SELECT FROM @extschema@.cleanup_files"
-					   " WHERE file = $1 COLLATE \"C\" AND state = 'deleted' AND finished_at >= $2");
-}
-
 /*
  * No step of a run can destroy files while the lock is held.  So the server of
  * a bucket is asked before, and afterwards only the rows.
@@ -83,7 +70,12 @@ hold_add(const Extension *extension, const Settings *settings, const char *path,
 				SQL_ARGS(SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))),
 				"INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
 				" ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
-	if (missing || was_deleted(extension, path, looked) || is_missing(settings, path, false))
+	/* a run may have deleted the file since */
+	if (missing ||
+		owner_finds(extension, SQL_ARGS(SQL_TEXT(path), SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(looked))),
+					"SELECT FROM @extschema@.cleanup_files"
+					" WHERE file = $1 COLLATE \"C\" AND state = 'deleted' AND finished_at >= $2") ||
+		is_missing(settings, path, false))
 		ereport(NOTICE,
 				(errcode(ERRCODE_UNDEFINED_FILE),
 				 errmsg("there is no file \"%s\" in the upload directory now", path),

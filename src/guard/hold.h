@@ -13,17 +13,11 @@
 #include "src/pg/extension.h"
 #include "src/settings.h"
 
-typedef struct Hold
-{
-	const char *held_by;
-	const char *reason;			/* or NULL */
-} Hold;
-
 /*
- * Returns the hold on the file `path` (relative to the upload directory),
- * allocated in the current memory context, or NULL.  Needs SPI.
+ * Returns who holds the file `path` (relative to the upload directory), and
+ * why: a text for people in the current memory context; or NULL.  Needs SPI.
  */
-extern Hold *hold_find(const Extension *extension, const char *path);
+extern const char *hold_find(const Extension *extension, const char *path);
 
 /*
  * Holds the file `path` (relative to the upload directory) for `reason` (or

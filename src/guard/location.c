@@ -252,22 +252,6 @@ check_tablespaces(const Subject *subject, const char *path)
 	return brake;
 }
 
-/*
- * Checks that the path can be recorded.  A path of postgresql.conf may have any
- * bytes, and a dump of rows that are not valid in the encoding cannot be
- * restored.
- */
-static Brake *
-check_encoding(const Subject *subject, const char *path)
-{
-	if (pg_verifymbstr(path, (int) strlen(path), true))
-		return NULL;
-	return brake_make(subject->setting, ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
-					  psprintf(subject->misplaced, settings_showable(path)),
-					  psprintf("Its name is not valid in the encoding \"%s\" of this database.", GetDatabaseEncodingName()),
-					  "Rename it, or name it by a symlink whose own path has ASCII letters only.");
-}
-
 /* Checks the place of `path`, and sets `real` to the path without symlinks. */
 static Brake *
 check_place(const Subject *subject, const char *path, char real[PATH_MAX], struct stat *st)
@@ -275,8 +259,15 @@ check_place(const Subject *subject, const char *path, char real[PATH_MAX], struc
 	char		wal[MAXPGPATH];
 	Brake	   *brake;
 
-	if ((brake = check_encoding(subject, path)) != NULL)
-		return brake;
+	/*
+	 * a path of postgresql.conf may have any bytes, but a dump of rows that
+	 * are not valid in the encoding cannot be restored
+	 */
+	if (!pg_verifymbstr(path, (int) strlen(path), true))
+		return brake_make(subject->setting, ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+						  psprintf(subject->misplaced, settings_showable(path)),
+						  psprintf("Its name is not valid in the encoding \"%s\" of this database.", GetDatabaseEncodingName()),
+						  "Rename it, or name it by a symlink whose own path has ASCII letters only.");
 	if (realpath(path, real) == NULL || stat(real, st) != 0)
 		return file_brake(subject, path, subject->failure_find, errno);
 	if (!S_ISDIR(st->st_mode))
@@ -305,30 +296,23 @@ location_of_run(const char *upload_dir, Jsonb *recorded)
 	return location_place(settings_of_run(upload_dir, recorded), settings_backup_owner(recorded));
 }
 
-/*
- * Checks the name of a bucket that a run has recorded.  The check hook has
- * checked only the name in the setting.
- */
-static Brake *
-check_name(const char *name)
-{
-	const char *wrong = store_judge_name(name);
-
-	return wrong == NULL ? NULL :
-		brake_make(upload.setting, ERRCODE_INVALID_PARAMETER_VALUE,
-				   psprintf("upload directory \"%s\" cannot be opened", name), wrong,
-				   "Write a bucket as \"s3://bucket/prefix\".");
-}
-
 Brake *
 location_check(const char *path)
 {
+	/*
+	 * the check hook has checked only the name in the setting, not one that a
+	 * run has recorded
+	 */
+	const char *wrong = store_judge_name(path);
 	char		real[PATH_MAX];
 	struct stat st;
 
-	if (!store_is_local(path))
-		return check_name(path);
-	return check_place(&upload, path, real, &st);
+	if (store_is_local(path))
+		return check_place(&upload, path, real, &st);
+	return wrong == NULL ? NULL :
+		brake_make(upload.setting, ERRCODE_INVALID_PARAMETER_VALUE,
+				   psprintf("upload directory \"%s\" cannot be opened", path), wrong,
+				   "Write a bucket as \"s3://bucket/prefix\".");
 }
 
 static Brake *
@@ -400,22 +384,10 @@ location_check_backups(const Place *place)
 					  "Mount the disk that has the folder. If the backups are lost, make an empty folder of that name, with mode 0700.");
 }
 
-
-static bool
-has_parent_component(const char *path)
-{
-	const char *p = path;
-
-	while ((p = strstr(p, "..")) != NULL)
-	{
-		if ((p == path || p[-1] == '/') && (p[2] == '\0' || p[2] == '/'))
-			return true;
-		p += 2;
-	}
-	return false;
-}
-
-/* Returns the path without "./" and doubled slashes, which would give a file a second name. */
+/*
+ * Returns the path without "./" and doubled slashes, which would give a file a
+ * second name; NULL if ".." is a component of the path.
+ */
 static char *
 plain_path(const char *path)
 {
@@ -426,6 +398,8 @@ plain_path(const char *path)
 	{
 		size_t		len = strcspn(path, "/");
 
+		if (len == 2 && strncmp(path, "..", 2) == 0)
+			return NULL;
 		if (len > 0 && !(len == 1 && *path == '.'))
 		{
 			if (end > plain)
@@ -445,25 +419,22 @@ location_relative(const Settings *settings, const char *file)
 {
 	size_t		len = strlen(settings->upload_dir);
 	const char *name = file;
+	const char *plain;
 
-	if (strlen(file) >= STORE_PATH_MAX)
+	if (strncmp(name, settings->upload_dir, len) == 0 && name[len] == '/')
+		name += len + 1;
+	plain = plain_path(name);
+	if (strlen(file) >= STORE_PATH_MAX || (plain != NULL && *plain == '\0' && *name != '/'))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the name of a file must have 1 to %d bytes", STORE_PATH_MAX - 1)));
-	if (strncmp(name, settings->upload_dir, len) == 0 && name[len] == '/')
-		name += len + 1;
-	if (*name == '/' || has_parent_component(name))
+	if (plain == NULL || *name == '/')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("file \"%s\" is not below the upload directory \"%s\"",
 						file, settings->upload_dir),
 				 errhint("Name it by its path relative to the upload directory.")));
-	name = plain_path(name);
-	if (*name == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the name of a file must have 1 to %d bytes", STORE_PATH_MAX - 1)));
-	return name;
+	return plain;
 }
 
 
@@ -493,7 +464,7 @@ static const pg_wchar lookalikes[][2] = {
 };
 
 static bool
-is_among(pg_wchar c, const pg_wchar ranges[][2], int n)
+is_within(pg_wchar c, const pg_wchar ranges[][2], int n)
 {
 	for (int i = 0; i < n; i++)
 		if (c >= ranges[i][0] && c <= ranges[i][1])
@@ -536,33 +507,19 @@ judge_restored_component(const char *component)
 		bool		first = p == component;
 
 		c = next_character(&p);
-		if (is_among(c, invisible, lengthof(invisible)))
+		if (is_within(c, invisible, lengthof(invisible)))
 			return "It contains a control character or an invisible character.";
-		if (c == '\\' || c == ':' || is_among(c, lookalikes, lengthof(lookalikes)))
+		if (c == '\\' || c == ':' || is_within(c, lookalikes, lengthof(lookalikes)))
 			return "It contains a character that some file systems take for a separator or a dot.";
-		if (first && is_among(c, blanks, lengthof(blanks)))
+		if (first && is_within(c, blanks, lengthof(blanks)))
 			return "A name must not begin with a blank.";
 	}
-	if (c == '.' || is_among(c, blanks, lengthof(blanks)))
+	if (c == '.' || is_within(c, blanks, lengthof(blanks)))
 		return "A name must not end in a blank or a dot, which some file systems cut off.";
 	/* the short name that some file systems give to our private folder */
 	if (pg_strncasecmp(component, "audio_~", strlen("audio_~")) == 0)
 		return "It is the short name of a private folder.";
 	return NULL;
-}
-
-static const char *
-judge_restored_name(const char *as)
-{
-	char	   *copy = pstrdup(as);
-	char	   *next = copy;
-	const char *wrong = NULL;
-	char	   *component;
-
-	while (wrong == NULL && (component = strsep(&next, "/")) != NULL)
-		wrong = judge_restored_component(component);
-	pfree(copy);
-	return wrong;
 }
 
 /* Returns the part of the name behind its last dot, or "" without a dot. */
@@ -591,14 +548,16 @@ may_have_extension(const Settings *settings, const char *own, const char *as)
 void
 location_check_restored(const Settings *settings, const char *own, const char *as)
 {
-	const char *wrong;
+	char	   *next = pstrdup(as);
+	char	   *component;
+	const char *wrong = NULL;
 
 	if (strcmp(own, as) == 0)
 		return;
-	if (pg_verify_mbstr(GetDatabaseEncoding(), as, strlen(as), true))
-		wrong = judge_restored_name(as);
-	else
+	if (!pg_verify_mbstr(GetDatabaseEncoding(), as, strlen(as), true))
 		wrong = "It is not valid in the encoding of the database.";
+	while (wrong == NULL && (component = strsep(&next, "/")) != NULL)
+		wrong = judge_restored_component(component);
 	if (wrong != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

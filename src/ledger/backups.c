@@ -22,23 +22,29 @@
 
 #define IS_BACKUP	"f.state = 'trashed' AND f.due_at > f.condemned_at"
 
+/* Reads a row with the columns file_id, file, run_id and due_at. */
+static void
+read_backup(int row, Backup *backup)
+{
+	backup->file_id = DatumGetInt64(sql_value(row, 1));
+	backup->path = sql_text(row, 2);
+	backup->run_id = DatumGetInt64(sql_value(row, 3));
+	backup->expires_at = DatumGetTimestampTz(sql_value(row, 4));
+}
+
 Backup *
 backup_find(const Extension *extension, const char *claim, const char *path)
 {
-	Backup	   *backup = NULL;
+	Backup	   *backup;
 
 	if (owner_query(extension, SQL_ARGS(SQL_TEXT(claim), SQL_TEXT(path)),
-					"SELECT f.file_id, f.run_id, f.due_at FROM @extschema@.cleanup_files f"
+					"SELECT f.file_id, f.file, f.run_id, f.due_at FROM @extschema@.cleanup_files f"
 					" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
 					" WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND f.upload_id IS NULL AND r.claim = $1::uuid"
-					" ORDER BY f.run_id DESC, f.file_id DESC LIMIT 1") > 0)
-	{
-		backup = palloc(sizeof(Backup));
-		backup->file_id = DatumGetInt64(sql_value(0, 1));
-		backup->run_id = DatumGetInt64(sql_value(0, 2));
-		backup->expires_at = DatumGetTimestampTz(sql_value(0, 3));
-	}
-	SPI_freetuptable(SPI_tuptable);
+					" ORDER BY f.run_id DESC, f.file_id DESC LIMIT 1") == 0)
+		return NULL;
+	backup = palloc(sizeof(Backup));
+	read_backup(0, backup);
 	return backup;
 }
 
@@ -71,55 +77,43 @@ backup_exist(const Extension *extension, const char *claim)
 					   " WHERE " IS_BACKUP " AND ($1 IS NULL OR r.claim = $1::uuid) LIMIT 1");
 }
 
-/* Calls the sink for the next rows after *file_id.  Returns false if there are no more. */
-static bool
-scan_some(const Extension *extension, const char *claim, int64 *file_id,
-		  BackupSink sink, void *arg)
-{
-	int			n;
-
-	n = owner_query(extension, SQL_ARGS(SQL_TEXT(claim), SQL_INT8(*file_id)),
-					"SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
-					" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-					" WHERE " IS_BACKUP " AND r.claim = $1::uuid AND f.file_id > $2"
-					" ORDER BY f.file_id LIMIT " CppAsString2(SCAN_ROWS));
-	for (int i = 0; i < n; i++)
-	{
-		char	   *path = sql_text(i, 2);
-
-		*file_id = DatumGetInt64(sql_value(i, 1));
-		sink(*file_id, path, arg);
-		pfree(path);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return n > 0;
-}
-
 void
 backup_scan(const Extension *extension, const char *claim, BackupSink sink, void *arg)
 {
 	int64		file_id = 0;
+	int			n;
 
-	while (scan_some(extension, claim, &file_id, sink, arg))
+	do
+	{
 		CHECK_FOR_INTERRUPTS();
+		n = owner_query(extension, SQL_ARGS(SQL_TEXT(claim), SQL_INT8(file_id)),
+						"SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
+						" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
+						" WHERE " IS_BACKUP " AND r.claim = $1::uuid AND f.file_id > $2"
+						" ORDER BY f.file_id LIMIT " CppAsString2(SCAN_ROWS));
+		for (int i = 0; i < n; i++)
+		{
+			char	   *path = sql_text(i, 2);
+
+			file_id = DatumGetInt64(sql_value(i, 1));
+			sink(file_id, path, arg);
+			pfree(path);
+		}
+	} while (n > 0);
 }
 
 int
-backup_newest(const Extension *extension, const int64 *file_ids, int n, BackupFile **files)
+backup_newest(const Extension *extension, const int64 *file_ids, int n, Backup **files)
 {
 	int			newest;
 
 	newest = owner_query(extension, SQL_ARGS(SQL_INT8S(file_ids, n)),
-						 "SELECT f.file_id, f.file FROM @extschema@.cleanup_files f"
+						 "SELECT f.file_id, f.file, f.run_id, f.due_at FROM @extschema@.cleanup_files f"
 						 " JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
 						 " WHERE f.file_id = ANY ($1) AND f.state = 'trashed' AND NOT " NEWER_FILE("f.run_id", "f.file", "r.claim"));
-	*files = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(BackupFile) * Max(newest, 1));
+	*files = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Backup) * Max(newest, 1));
 	for (int i = 0; i < newest; i++)
-	{
-		(*files)[i].file_id = DatumGetInt64(sql_value(i, 1));
-		(*files)[i].path = sql_text(i, 2);
-	}
-	SPI_freetuptable(SPI_tuptable);
+		read_backup(i, &(*files)[i]);
 	return newest;
 }
 

@@ -25,6 +25,7 @@
 typedef struct Backup
 {
 	int64		file_id;
+	const char *path;
 	int64		run_id;
 	TimestampTz expires_at;
 } Backup;
@@ -54,19 +55,13 @@ typedef void (*BackupSink) (int64 file_id, const char *path, void *arg);
 extern void backup_scan(const Extension *extension, const char *claim,
 						BackupSink sink, void *arg);
 
-typedef struct BackupFile
-{
-	int64		file_id;
-	const char *path;
-} BackupFile;
-
 /*
  * Picks, from the `n` backups `file_ids`, each backup whose name no newer file
  * has in the trash, or on its way into the trash or out of the trash.  Sets
  * *files to an array of these backups, and returns their number.
  */
 extern int	backup_newest(const Extension *extension, const int64 *file_ids, int n,
-						  BackupFile **files);
+						  Backup **files);
 
 /*
  * Marks the `n` backups `file_ids` to be put back by the next drain, with the
@@ -86,26 +81,21 @@ extern List *backup_places(const Extension *extension, const char *claim, bool i
 /* Returns whether a run has files in the folder of `owner` in `backup_dir`, by their rows. */
 extern bool backup_exist_at(const Extension *extension, const char *backup_dir, const char *owner);
 
-/*
- * Moves each of the `n` runs that has no row to the front of the array `runs`.
- * Returns the number of these runs.
- */
-extern int	backup_unknown_runs(const Extension *extension, int64 *runs, int n);
+typedef enum BackupRuns
+{
+	RUNS_UNKNOWN,				/* runs without a row */
+	RUNS_ELSEWHERE,				/* runs that have a row, but of another
+								 * directory */
+	RUNS_SETTLED				/* runs of the directory, of which no file is
+								 * or will be in the trash */
+} BackupRuns;
 
 /*
- * Moves each of the `n` runs that has a row, but is a run of another
- * directory, to the front of the array `runs`.  Returns the number of these
- * runs.
+ * Returns an array of those of the *n runs `runs` that are such runs, and sets
+ * *n to their number.
  */
-extern int	backup_runs_elsewhere(const Extension *extension, const char *claim,
-								  int64 *runs, int n);
-
-/*
- * Moves each of the `n` runs that is a run of the directory with this claim,
- * and of which no file is or will be in the trash, to the front of the array
- * `runs`.  Returns the number of these runs.
- */
-extern int	backup_settled_runs(const Extension *extension, const char *claim, int64 *runs, int n);
+extern int64 *backup_pick_runs(const Extension *extension, BackupRuns which, const char *claim,
+							   const int64 *runs, int *n);
 
 /* Returns the last number that was taken from the sequence of runs, or the first one. */
 extern int64 backup_last_run(const Extension *extension);

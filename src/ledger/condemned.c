@@ -64,9 +64,8 @@ static void
 store_file(Condemned *condemned, const CondemnedFile *file)
 {
 	Datum		values[FILE_COLUMNS];
-	bool		nulls[FILE_COLUMNS] = {false};
+	bool		nulls[FILE_COLUMNS] = {false, file->source == NULL, file->source == NULL};
 
-	nulls[1] = nulls[2] = file->source == NULL;
 	values[0] = CStringGetTextDatum(file->path);
 	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(file->source);
 	values[2] = nulls[2] ? (Datum) 0 : CStringGetTextDatum(file->session);
@@ -91,8 +90,7 @@ condemned_add_file(Condemned *condemned, const CondemnedFile *file)
 	else
 		store_file(condemned, file);
 	condemned->n_files++;
-	if (file->source == NULL)
-		condemned->n_orphans++;
+	condemned->n_orphans += file->source == NULL;
 	if (pg_add_s64_overflow(condemned->bytes, store_space_of(&file->identity), &condemned->bytes))
 		condemned->bytes = PG_INT64_MAX;
 }
@@ -100,11 +98,9 @@ condemned_add_file(Condemned *condemned, const CondemnedFile *file)
 void
 condemned_add_session(Condemned *condemned, int source, const char *session)
 {
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
+	Datum		values[] = {Int32GetDatum(source), CStringGetTextDatum(session)};
+	bool		nulls[] = {false, false};
 
-	values[0] = Int32GetDatum(source);
-	values[1] = CStringGetTextDatum(session);
 	tuplestore_putvalues(condemned->sessions, condemned->sessions_desc, values, nulls);
 	pfree(DatumGetPointer(values[1]));
 	condemned->n_sessions++;
@@ -119,7 +115,7 @@ condemned_rewind(Condemned *condemned)
 }
 
 static char *
-slot_text(TupleTableSlot *slot, int column)
+slot_string(TupleTableSlot *slot, int column)
 {
 	bool		isnull;
 	Datum		value = slot_getattr(slot, column, &isnull);
@@ -135,30 +131,18 @@ slot_int8(TupleTableSlot *slot, int column)
 	return DatumGetInt64(slot_getattr(slot, column, &isnull));
 }
 
-static bool
-next_orphan(Condemned *condemned, CondemnedFile *file)
-{
-	const char *path = condemned->orphans != NULL ? texts_next(condemned->orphans) : NULL;
-
-	if (path != NULL)
-		*file = (CondemnedFile)
-	{
-		pstrdup(path), NULL, NULL
-	};
-	return path != NULL;
-}
-
 bool
 condemned_next(Condemned *condemned, CondemnedFile *file)
 {
 	TupleTableSlot *slot = condemned->slot;
-	bool		found = tuplestore_gettupleslot(condemned->files, true, false, slot);
+	const char *orphan;
 
-	if (found)
+	memset(file, 0, sizeof(*file));
+	if (tuplestore_gettupleslot(condemned->files, true, false, slot))
 	{
-		file->path = slot_text(slot, 1);
-		file->source = slot_text(slot, 2);
-		file->session = slot_text(slot, 3);
+		file->path = slot_string(slot, 1);
+		file->source = slot_string(slot, 2);
+		file->session = slot_string(slot, 3);
 		file->identity.inode = (uint64) slot_int8(slot, 4);
 		file->identity.size = slot_int8(slot, 5);
 		file->identity.mtime_ns = slot_int8(slot, 6);
@@ -166,10 +150,11 @@ condemned_next(Condemned *condemned, CondemnedFile *file)
 		file->identity.btime_ns = slot_int8(slot, 8);
 		file->identity.nlink = (uint32) slot_int8(slot, 9);
 		file->identity.space = slot_int8(slot, 10);
-		file->identity.captured = false;
 	}
+	else if (condemned->orphans != NULL && (orphan = texts_next(condemned->orphans)) != NULL)
+		file->path = pstrdup(orphan);
 	ExecClearTuple(slot);
-	return found || next_orphan(condemned, file);
+	return file->path != NULL;
 }
 
 void
@@ -193,7 +178,7 @@ condemned_scan_sessions(Condemned *condemned, SessionSink sink, void *arg)
 	while (tuplestore_gettupleslot(condemned->sessions, true, false, slot))
 	{
 		bool		isnull;
-		char	   *session = slot_text(slot, 2);
+		char	   *session = slot_string(slot, 2);
 
 		sink(DatumGetInt32(slot_getattr(slot, 1, &isnull)), session, arg);
 		pfree(session);

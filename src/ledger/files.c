@@ -62,37 +62,31 @@ static const char *const take_cleared_values =
 " JOIN @extschema@.cleanup_cleared k ON k.run_id = f.run_id AND k.source = f.source AND k.session_id = f.session_id"
 " WHERE c.source IS NULL";
 
-/*
- * Makes the rows of files that have failed before rows of this run.  Returns
- * whether there are such rows.  The run that has failed may have cleared the
- * session of such a file: the file stays a file of that session, and the cleared
- * values come along, because a restore of the file must find them.
- */
-static bool
-take_failed(const Extension *extension, int64 run_id, int backup_days)
-{
-	if (!owner_finds(extension, 0, NULL,
-					 "SELECT FROM @extschema@.cleanup_files WHERE state = 'failed' LIMIT 1"))
-		return false;
-	if (backup_days > 0)
-		owner_query(extension, SQL_ARGS(SQL_INT8(run_id)), take_cleared_values);
-	return owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT4(backup_days)), take_failed_files) > 0;
-}
-
 void
 ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned, int backup_days)
 {
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT4(backup_days)};
 	bool		again;
 
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
-	again = take_failed(extension, run_id, backup_days);
+
+	/*
+	 * The rows of files that have failed before become rows of this run.  The
+	 * run that has failed may have cleared the session of such a file: the
+	 * file stays a file of that session, and the cleared values come along,
+	 * because a restore of the file must find them.
+	 */
+	again = owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_files WHERE state = 'failed' LIMIT 1");
+	if (again && backup_days > 0)
+		owner_query(extension, 1, parameters, take_cleared_values);
+	again = again && owner_query(extension, 2, parameters, take_failed_files) > 0;
 
 	/*
 	 * all rows have one time: each later time would widen the range in the
 	 * BRIN index.  The days of a backup begin then, and not with a
 	 * transaction that may have begun days ago.
 	 */
-	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT4(backup_days)),
+	owner_query(extension, 2, parameters,
 				psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
 						 "  condemned_at, modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
 						 " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
@@ -121,6 +115,7 @@ static const char *const conditions[] = {
 	[LEDGER_RESTORABLE] = "f.state IN ('trashed', 'pending') AND f.upload_id IS NULL",
 	[LEDGER_RESTORING] = "f.state = 'restoring'",
 	[LEDGER_RETURNING] = "f.state IN ('restoring', 'restored') AND f.session_id IS NOT NULL AND f.source IS NOT NULL",
+	[LEDGER_UPLOADS] = "f.state = 'pending' AND f.upload_id IS NOT NULL",
 };
 
 /* Returns the files of this kind for which the condition `which` is true. */
@@ -134,7 +129,7 @@ read_files(const Extension *extension, int n_parameters, const SqlParameter *par
 					 psprintf("SELECT f.file_id, f.file, f.inode, f.size, f.mtime_ns, f.ctime_ns, f.btime_ns, f.condemned_at,"
 							  " f.source, f.session_id, f.error, f.restore_as, f.state = 'pending' OR f.due_at <= clock_timestamp(),"
 							  " f.due_at > f.condemned_at, f.space, " IS_TRASHED " OR f.state = 'restoring',"
-							  " f.file IN (SELECT h.file FROM @extschema@.cleanup_holds h)"
+							  " f.file IN (SELECT h.file FROM @extschema@.cleanup_holds h), f.upload_id"
 							  " FROM @extschema@.cleanup_files f WHERE f.run_id = $1 AND %s AND %s", conditions[kind], which));
 	files = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(LedgerFile) * Max(*n, 1),
 									   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
@@ -157,8 +152,8 @@ read_files(const Extension *extension, int n_parameters, const SqlParameter *par
 		files[i].identity.space = DatumGetInt64(sql_value(i, 15));
 		files[i].identity.captured = DatumGetBool(sql_value(i, 16));
 		files[i].is_held = DatumGetBool(sql_value(i, 17));
+		files[i].upload_id = sql_text(i, 18);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return files;
 }
 
@@ -185,80 +180,71 @@ static const SqlColumn record_columns[] = {
 	{"file_id", INT8OID}, {"state", TEXTOID}, {"error", TEXTOID}, {"freed", INT8OID}, {"restore_as", TEXTOID}
 };
 
-/* The changes to be recorded, as a relation whose size the planner knows. */
-typedef struct Records
-{
-	Tuplestorestate *store;
-	TupleDesc	desc;
-	int64		first;			/* lowest file_id; 0: there are no changes */
-	int64		last;
-} Records;
-
 static void
-add_record(Records *records, const LedgerFile *file)
+add_record(Tuplestorestate *records, TupleDesc desc, const LedgerFile *file)
 {
-	Datum		values[5];
-	bool		nulls[5] = {false, false, file->error == NULL, false, file->restore_as == NULL};
+	Datum		values[] = {
+		Int64GetDatum(file->file_id), CStringGetTextDatum(file->new_state),
+		file->error ? CStringGetTextDatum(file->error) : (Datum) 0, Int64GetDatum(file->freed),
+		file->restore_as ? CStringGetTextDatum(file->restore_as) : (Datum) 0
+	};
+	bool		nulls[] = {false, false, file->error == NULL, false, file->restore_as == NULL};
 
-	values[0] = Int64GetDatum(file->file_id);
-	values[1] = CStringGetTextDatum(file->new_state);
-	values[2] = file->error ? CStringGetTextDatum(file->error) : (Datum) 0;
-	values[3] = Int64GetDatum(file->freed);
-	values[4] = file->restore_as ? CStringGetTextDatum(file->restore_as) : (Datum) 0;
-	tuplestore_putvalues(records->store, records->desc, values, nulls);
-	records->first = records->first == 0 ? file->file_id : records->first;
-	records->last = file->file_id;
+	tuplestore_putvalues(records, desc, values, nulls);
 }
 
 /*
- * Writes the changes to the rows.  The bounds on file_id make the planner
- * read a range of an index, even if it misjudges the join.  A backup that
- * somebody wants to restore is kept for 30 more days if its name turns out to
- * be taken.
+ * The changes are a relation whose size the planner knows.  The bounds on
+ * file_id make the planner read a range of an index, even if it misjudges the
+ * join.  A backup that somebody wants to restore is kept for 30 more days if
+ * its name turns out to be taken.
  */
-static void
-update_files(const Extension *extension, int64 run_id, const Records *records)
-{
-	ActingAs	saved;
-
-	role_act_as(extension->owner, &saved);
-	role_join_by_hash();
-	sql_show_tuplestore("cleanup_records", records->store, records->desc);
-	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(records->first), SQL_INT8(records->last)),
-				"UPDATE @extschema@.cleanup_files f SET state = u.state, error = u.error,"
-				"  freed = CASE WHEN u.state = 'deleted' THEN u.freed END,"
-				"  finished_at = CASE WHEN u.state NOT IN ('pending', 'trashed', 'restoring') THEN pg_catalog.clock_timestamp() END,"
-				"  restore_as = u.restore_as,"
-				"  due_at = CASE WHEN u.state = 'restoring' OR u.state = 'trashed' AND u.error IS NOT NULL"
-				"   THEN greatest(f.due_at, now() + '30 days') ELSE f.due_at END"
-				" FROM cleanup_records u"
-				" WHERE f.run_id = $1 AND f.file_id = u.file_id AND f.state IN ('pending', 'trashed', 'restoring')"
-				"  AND f.file_id BETWEEN $2 AND $3");
-	sql_hide_tuplestore("cleanup_records");
-	role_stop_acting(&saved);
-}
+static const char *const update_files =
+"UPDATE @extschema@.cleanup_files f SET state = u.state, error = u.error,"
+"  freed = CASE WHEN u.state = 'deleted' THEN u.freed END, size = CASE WHEN f.upload_id IS NULL THEN f.size ELSE u.freed END,"
+"  finished_at = CASE WHEN u.state NOT IN ('pending', 'trashed', 'restoring') THEN pg_catalog.clock_timestamp() END,"
+"  restore_as = u.restore_as,"
+"  due_at = CASE WHEN u.state = 'restoring' OR u.state = 'trashed' AND u.error IS NOT NULL"
+"   THEN greatest(f.due_at, now() + '30 days') ELSE f.due_at END"
+" FROM cleanup_records u"
+" WHERE f.run_id = $1 AND f.file_id = u.file_id AND f.state IN ('pending', 'trashed', 'restoring')"
+"  AND f.file_id BETWEEN $2 AND $3";
 
 void
 ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files, int n)
 {
-	Records		records = {tuplestore_begin_heap(true, false, work_mem), sql_row_desc(lengthof(record_columns), record_columns)};
+	Tuplestorestate *records = tuplestore_begin_heap(true, false, work_mem);
+	TupleDesc	desc = sql_row_desc(lengthof(record_columns), record_columns);
+	int64		first = 0;
+	int64		last = 0;
+	ActingAs	saved;
 
 	for (int i = 0; i < n; i++)
 		if (files[i].new_state != NULL)
-			add_record(&records, &files[i]);
-	if (records.first != 0)
-		update_files(extension, run_id, &records);
-	tuplestore_end(records.store);
+		{
+			add_record(records, desc, &files[i]);
+			first = first == 0 ? files[i].file_id : first;
+			last = files[i].file_id;
+		}
+	if (first != 0)
+	{
+		role_act_as(extension->owner, &saved);
+		role_join_by_hash();
+		sql_show_tuplestore("cleanup_records", records, desc);
+		owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(first), SQL_INT8(last)), update_files);
+		sql_hide_tuplestore("cleanup_records");
+		role_stop_acting(&saved);
+	}
+	tuplestore_end(records);
 }
 
 bool
 ledger_is_settled(const Extension *extension, int64 run_id)
 {
-	return !owner_finds(extension, SQL_ARGS(SQL_INT8(run_id)),
-						"SELECT FROM @extschema@.cleanup_files WHERE run_id = $1 AND state = 'pending' LIMIT 1") &&
-		!owner_finds(extension, SQL_ARGS(SQL_INT8(run_id)),
-					 "SELECT FROM @extschema@.cleanup_files WHERE run_id = $1"
-					 " AND state NOT IN ('deleted', 'skipped', 'pending') AND state IN ('trashed', 'restoring') LIMIT 1");
+	return owner_finds(extension, SQL_ARGS(SQL_INT8(run_id)),
+					   "SELECT WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files WHERE run_id = $1 AND state = 'pending')"
+					   " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files WHERE run_id = $1"
+					   "  AND state NOT IN ('deleted', 'skipped', 'pending') AND state IN ('trashed', 'restoring'))");
 }
 
 #define EXPIRED \
@@ -275,7 +261,6 @@ ledger_expired(const Extension *extension, const char *claim, List *out_of_reach
 				"SELECT pg_catalog.count(*), " LEDGER_SUM_OF("f.space") EXPIRED);
 	expired->n_files = DatumGetInt64(sql_value(0, 1));
 	expired->bytes = DatumGetInt64(sql_value(0, 2));
-	SPI_freetuptable(SPI_tuptable);
 	expired->files = owner_texts(extension, lengthof(parameters), parameters,
 								 "SELECT f.file" EXPIRED " ORDER BY f.file LIMIT $3");
 }

@@ -36,7 +36,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "src/ledger/history.h"
+#include "src/ledger/ledger.h"
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/settings.h"
@@ -56,24 +56,6 @@ typedef struct Pruning
 	bool		more;
 } Pruning;
 
-static int32
-first_scheduled_day(void)
-{
-	TimestampTz now = settings_now(settings_schedule());
-
-	return (int32) (now / USECS_PER_DAY) - SCHEDULE_DAYS;
-}
-
-/* Returns for how many days the row of a file that was put back may protect the file. */
-static int
-restored_days(const Settings *settings)
-{
-	int			orphan_days = settings->orphaned_file_retention_hours / HOURS_PER_DAY + 1;
-
-	return Max(settings->history_retention_days,
-			   Max(settings->failed_session_retention_days, orphan_days));
-}
-
 /*
  * Returns a bigint[] of the oldest runs to be forgotten, with about as many
  * files as one transaction takes; 0 if there are no such runs.
@@ -81,14 +63,21 @@ restored_days(const Settings *settings)
 static Datum
 find_runs(const Pruning *pruning)
 {
-	Datum		runs = 0;
+	const Settings *settings = pruning->settings;
+	int			orphan_days = settings->orphaned_file_retention_hours / HOURS_PER_DAY + 1;
+
+	/*
+	 * the row of a file that was put back may protect the file for so many
+	 * days
+	 */
+	int			restored_days = Max(settings->history_retention_days, Max(settings->failed_session_retention_days, orphan_days));
+	DateADT		first_day = (DateADT) (settings_now(settings_schedule()) / USECS_PER_DAY) - SCHEDULE_DAYS;
 
 	owner_query(pruning->extension,
-				SQL_ARGS(SQL_INT4(pruning->settings->history_retention_days),
-						 SQL_VALUE(DATEOID, DateADTGetDatum(first_scheduled_day())),
+				SQL_ARGS(SQL_INT4(settings->history_retention_days), SQL_VALUE(DATEOID, DateADTGetDatum(first_day)),
 						 SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime)),
 						 SQL_TEXT("%" STORE_PRIVATE_DIR "/%"), SQL_INT4(PRUNE_RUNS), SQL_INT4(PRUNE_FILES),
-						 SQL_INT4(restored_days(pruning->settings))),
+						 SQL_INT4(restored_days)),
 				"SELECT array_agg(o.run_id) FROM (SELECT r.run_id,"
 				"  sum(r.files) OVER (ORDER BY r.run_id) - r.files AS files_before"
 				" FROM @extschema@.cleanup_runs r"
@@ -110,10 +99,7 @@ find_runs(const Pruning *pruning)
 				"      AND l.status IN ('done', 'failed') AND (l.message IS NULL OR l.other_errors > 0))"
 				"    ELSE true END)"
 				" ORDER BY r.run_id LIMIT $5) o WHERE o.files_before < $6");
-	if (!sql_is_null(0, 1))
-		runs = sql_array(0, 1);
-	SPI_freetuptable(SPI_tuptable);
-	return runs;
+	return sql_is_null(0, 1) ? (Datum) 0 : sql_array(0, 1);
 }
 
 /* Deletes rows, and returns their number.  Rows that another process is deleting are skipped. */
@@ -138,32 +124,16 @@ forget_runs(const Pruning *pruning, Datum runs)
 }
 
 static void
-prune(void *arg)
+forget_some(void *arg)
 {
 	Pruning    *pruning = arg;
 	int			limit = lock_limit_waits(pruning->settings->writer_wait);
 	Datum		runs;
 
-	if (lock_extension(pruning->extension))
-	{
-		runs = find_runs(pruning);
-		if (runs != 0)
-			pruning->more = forget_runs(pruning, runs) > 0;
-	}
+	runs = lock_extension(pruning->extension) ? find_runs(pruning) : 0;
+	if (runs != 0)
+		pruning->more = forget_runs(pruning, runs) > 0;
 	lock_end_limit(limit);
-}
-
-static void
-try_pruning(Pruning *pruning)
-{
-	ErrorData  *error = sql_try(prune, pruning);
-
-	if (error == NULL)
-		return;
-	pruning->more = false;
-	ereport(WARNING,
-			(errcode(error->sqlerrcode),
-			 errmsg("could not forget old history: %s", error->message)));
 }
 
 bool
@@ -173,10 +143,15 @@ history_prune(const Extension *extension)
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	Pruning		pruning = {extension, settings_snapshot(), false};
+	ErrorData  *error = NULL;
 
 	if (pruning.settings->history_retention_days > 0)
-		try_pruning(&pruning);
+		error = sql_try(forget_some, &pruning);
+	if (error != NULL)
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not forget old history: %s", error->message)));
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
-	return pruning.more;
+	return error == NULL && pruning.more;
 }

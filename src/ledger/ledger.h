@@ -4,10 +4,10 @@
  *	  The extension's own tables: runs, files, backups, history.
  *
  * This header has the tables of runs and their files: runs.c, files.c,
- * uploads.c and outcome.c implement its functions.  Every function needs SPI
- * and acts as the owner of the extension.  Any failure is an ERROR.  Results
- * are allocated in the current memory context, and lists have elements of
- * char *, unless a comment says otherwise.
+ * uploads.c, outcome.c, notify.c and history.c implement its functions.  Every
+ * function needs SPI and acts as the owner of the extension.  Any failure is an
+ * ERROR.  Results are allocated in the current memory context, and lists have
+ * elements of char *, unless a comment says otherwise.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -35,22 +35,14 @@
 /* The run was not started by the schedule. */
 #define LEDGER_NO_DAY	PG_INT32_MIN
 
-/* The record of a run at its beginning. */
-typedef struct LedgerRun
-{
-	const char *what;
-	const char *trigger;
-	const char *requested_by;
-	bool		batches;		/* the run works in batches, and further files
-								 * may follow */
-	int32		scheduled_for;	/* day of the schedule that this run is for,
-								 * as a PostgreSQL date; or LEDGER_NO_DAY */
-	const char *upload_dir;
-	Jsonb	   *settings;
-} LedgerRun;
-
-/* Inserts a run.  Returns its run_id. */
-extern int64 ledger_begin_run(const Extension *extension, const LedgerRun *run);
+/*
+ * Inserts a run of `what`, with the trigger `trigger`, by the outer user, with
+ * the settings of `context`.  With `batches` the run works in batches, and
+ * further files may follow.  `scheduled_for` is the day of the schedule that
+ * this run is for, as a PostgreSQL date, or LEDGER_NO_DAY.  Returns its run_id.
+ */
+extern int64 ledger_begin_run(const Context *context, const char *what, const char *trigger,
+							  int32 scheduled_for, bool batches);
 
 /*
  * Records, before the first file of the run, the UUID `claim` of the claim on
@@ -77,15 +69,12 @@ extern void ledger_add_files(const Extension *extension, int64 run_id,
  */
 extern bool ledger_has_work(const Extension *extension, int64 run_id);
 
-/* Records that a run in batches gets no more files, because all files have been seen. */
-extern void ledger_end_batches(const Extension *extension, int64 run_id);
-
 /*
- * Records that the run has met `n` errors that are about none of its files, and
- * `message`, a text for people.  The run must have seen all files.  The run
- * ends as 'failed'.
+ * Records that the run has seen all files, and has met `n` errors that are about
+ * none of its files, with `message`, a text for people, or NULL.  A run with
+ * such errors ends as 'failed'.  A run in batches gets no more files.
  */
-extern void ledger_note_errors(const Extension *extension, int64 run_id, int64 n, const char *message);
+extern void ledger_end_search(const Extension *extension, int64 run_id, int64 n, const char *message);
 
 /*
  * Records that a run in batches gets no more files, although not all files
@@ -136,6 +125,8 @@ typedef struct LedgerFile
 {
 	int64		file_id;
 	const char *path;
+	const char *upload_id;		/* of an upload that was never completed, or
+								 * NULL */
 	FileIdentity identity;
 	TimestampTz condemned_at;
 	bool		unsettled;		/* the file is pending or due */
@@ -168,8 +159,9 @@ typedef enum LedgerKind
 	LEDGER_RESTORABLE,			/* trashed, due or not; or pending, because a
 								 * captured file may not be recorded yet */
 	LEDGER_RESTORING,
-	LEDGER_RETURNING			/* of a failed session, and being restored, or
+	LEDGER_RETURNING,			/* of a failed session, and being restored, or
 								 * restored */
+	LEDGER_UPLOADS				/* pending uploads; all other kinds are files */
 } LedgerKind;
 
 /*
@@ -205,21 +197,14 @@ extern void ledger_set_looked(const Extension *extension, int64 run_id, bool loo
 extern void ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files, int n);
 
 /*
- * An upload that was begun and never completed.  Such an upload also is a row
- * of cleanup_files.
+ * An upload that was begun and never completed, as the survey finds it.  Its
+ * row in cleanup_files is a LedgerFile, of the kind LEDGER_UPLOADS.
  */
 typedef struct LedgerUpload
 {
-	int64		file_id;
 	const char *path;
 	const char *upload_id;
 	TimestampTz begun_at;
-	TimestampTz condemned_at;
-	bool		is_held;		/* by cleanup_hold() */
-	const char *new_state;		/* state to be recorded; NULL: the row does
-								 * not change */
-	const char *error;			/* NULL: none */
-	int64		freed;			/* bytes of its parts */
 } LedgerUpload;
 
 /*
@@ -231,15 +216,6 @@ typedef struct LedgerUpload
  * left out.  Returns how many rows the run has got.
  */
 extern int64 ledger_add_uploads(const Extension *extension, int64 run_id, const char *claim, List *uploads);
-
-/*
- * Returns at most `limit` pending uploads of the run with an id greater than
- * `after`, by id, as an array.  Sets *n to their number.
- */
-extern LedgerUpload *ledger_uploads(const Extension *extension, int64 run_id, int64 after, int limit, int *n);
-
-/* Records new_state, error and freed of each of the `n` uploads that has a new_state. */
-extern void ledger_record_uploads(const Extension *extension, int64 run_id, const LedgerUpload *uploads, int n);
 
 /* The backups that have expired. */
 typedef struct LedgerExpired
@@ -264,30 +240,19 @@ extern void ledger_expired(const Extension *extension, const char *claim, List *
  */
 extern void ledger_correct_run(const Extension *extension, int64 run_id);
 
-/* The figures of a run at its end. */
-typedef struct LedgerSummary
-{
-	const char *requested_by;
-	int64		files;
-	int64		deleted;
-	int64		trashed;
-	int64		skipped;
-	int64		errors;
-	int64		bytes;
-	double		seconds;
-} LedgerSummary;
-
 /*
  * Marks the run as finished if none of its files is pending or due any more:
  * as done or failed, or as interrupted if the run was still running in
  * batches, because the process of such a run no longer holds the run lock.
- * Returns whether this call marked the run, and then fills *summary.
+ * Returns whether this call marked the run, and then writes the line of the run
+ * into the server log.
  */
-extern bool ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary);
+extern bool ledger_finish_run(const Extension *extension, int64 run_id);
 
 /* The outcome of a run's files, for its report. */
 typedef struct LedgerOutcome
 {
+	int			limit;			/* entries of each list, at most */
 	List	   *orphans;		/* paths of orphans that have gone, sorted */
 	int64		n_orphans;
 	List	   *sessions;		/* failed sessions whose audio has gone */
@@ -301,8 +266,24 @@ typedef struct LedgerOutcome
 /* Returns the folders from which the run has taken files, deepest first. */
 extern List *ledger_folders(const Extension *extension, int64 run_id);
 
-/* Sets *outcome to lists of at most `limit` entries, and counts of all. */
-extern void ledger_outcome(const Extension *extension, int64 run_id, int limit,
-						   LedgerOutcome *outcome);
+/* Sets the lists of *outcome, which has a limit, and the counts of all. */
+extern void ledger_outcome(const Extension *extension, int64 run_id, LedgerOutcome *outcome);
+
+/*
+ * Makes the commit of the current transaction notify listeners (LISTEN) how the
+ * run `run_id` has ended.  Does nothing if the run has not ended.  A rollback to
+ * an earlier savepoint takes the notice back, and PREPARE TRANSACTION notifies
+ * nobody.
+ */
+extern void notify_run(const Extension *extension, int64 run_id);
+
+/*
+ * Forgets the next portion of the history that is older than
+ * audio_cleanup.history_retention_days.  Returns whether more of that history
+ * may be left.  The caller repeats the call until the result is false, each
+ * time in a transaction of its own, and without the run lock.  A failure is a
+ * WARNING, not an ERROR: no cleanup fails because of the history.
+ */
+extern bool history_prune(const Extension *extension);
 
 #endif							/* AUDIO_CLEANUP_LEDGER_H */

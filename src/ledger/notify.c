@@ -24,7 +24,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
-#include "src/ledger/notify.h"
+#include "src/ledger/ledger.h"
 #include "src/pg/at_end.h"
 #include "src/pg/sql.h"
 
@@ -60,25 +60,19 @@ notify_run(const Extension *extension, int64 run_id)
 	at_end_add(&notices, &notice->at_end);
 }
 
-static bool
-is_queue_full(void)
-{
-	if (DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) < MAX_QUEUE_USAGE)
-		return false;
-	ereport(WARNING,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("no notification is sent about this cleanup, because the notification queue is nearly full"),
-			 errhint("End the transaction of the session that listens and does not read.")));
-	return true;
-}
-
 static void
 send_notices(void)
 {
 	dlist_iter	iter;
 
-	if (is_queue_full())
+	if (DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) >= MAX_QUEUE_USAGE)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("no notification is sent about this cleanup, because the notification queue is nearly full"),
+				 errhint("End the transaction of the session that listens and does not read.")));
 		return;
+	}
 	dlist_foreach(iter, &notices.entries)
 		Async_Notify(CHANNEL, dlist_container(Notice, at_end.node, iter.cur)->payload);
 }

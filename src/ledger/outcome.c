@@ -38,9 +38,9 @@ ledger_folders(const Extension *extension, int64 run_id)
 }
 
 void
-ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcome *outcome)
+ledger_outcome(const Extension *extension, int64 run_id, LedgerOutcome *outcome)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT4(limit)};
+	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT4(outcome->limit)};
 
 	owner_query(extension, 1, parameters,
 				"SELECT pg_catalog.count(*) FILTER (WHERE source IS NULL AND " GONE "),"
@@ -54,7 +54,6 @@ ledger_outcome(const Extension *extension, int64 run_id, int limit, LedgerOutcom
 	outcome->n_errors = DatumGetInt64(sql_value(0, 3));
 	outcome->bytes = DatumGetInt64(sql_value(0, 4));
 	outcome->n_uploads = DatumGetInt64(sql_value(0, 5));
-	SPI_freetuptable(SPI_tuptable);
 
 	outcome->orphans = owner_texts(extension, lengthof(parameters), parameters,
 								   "SELECT file FROM @extschema@.cleanup_files WHERE run_id = $1"

@@ -11,6 +11,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 
@@ -21,16 +22,22 @@
 #define PROCESS_ENDED	"its process ended before all files were dealt with"
 
 int64
-ledger_begin_run(const Extension *extension, const LedgerRun *run)
+ledger_begin_run(const Context *context, const char *what, const char *trigger, int32 scheduled_for, bool batches)
 {
 	const SqlParameter parameters[] = {
-		SQL_TEXT(run->what), SQL_TEXT(run->trigger), SQL_TEXT(run->requested_by),
-		SQL_TEXT(run->batches ? "running" : "pending"), SQL_TEXT(run->upload_dir),
-		SQL_VALUE(JSONBOID, JsonbPGetDatum(run->settings)),
-		{DATEOID, DateADTGetDatum(run->scheduled_for), run->scheduled_for == LEDGER_NO_DAY}
+		SQL_TEXT(what), SQL_TEXT(trigger),
+
+		/*
+		 * the outer user is visible through SECURITY DEFINER functions of the
+		 * application
+		 */
+		SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false)), SQL_TEXT(batches ? "running" : "pending"),
+		SQL_TEXT(settings_showable(context->settings->upload_dir)),
+		SQL_VALUE(JSONBOID, JsonbPGetDatum(settings_to_jsonb())),
+		{DATEOID, DateADTGetDatum(scheduled_for), scheduled_for == LEDGER_NO_DAY}
 	};
 
-	return DatumGetInt64(owner_value(extension, lengthof(parameters), parameters,
+	return DatumGetInt64(owner_value(context->extension, lengthof(parameters), parameters,
 									 "INSERT INTO @extschema@.cleanup_runs"
 									 " (what, trigger, requested_by, status, upload_dir, settings, scheduled_for)"
 									 " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING run_id"));
@@ -56,19 +63,12 @@ ledger_has_work(const Extension *extension, int64 run_id)
 }
 
 void
-ledger_end_batches(const Extension *extension, int64 run_id)
-{
-	owner_query(extension, SQL_ARGS(SQL_INT8(run_id)),
-				"UPDATE @extschema@.cleanup_runs SET status = 'pending'"
-				" WHERE run_id = $1 AND status = 'running'");
-}
-
-void
-ledger_note_errors(const Extension *extension, int64 run_id, int64 n, const char *message)
+ledger_end_search(const Extension *extension, int64 run_id, int64 n, const char *message)
 {
 	owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(n), SQL_TEXT(message)),
-				"UPDATE @extschema@.cleanup_runs SET other_errors = $2, message = coalesce(message, $3)"
-				" WHERE run_id = $1");
+				"UPDATE @extschema@.cleanup_runs SET other_errors = $2, message = coalesce(message, $3),"
+				" status = CASE status WHEN 'running' THEN 'pending' ELSE status END"
+				" WHERE run_id = $1 AND ($2 > 0 OR status = 'running')");
 }
 
 /*
@@ -146,20 +146,13 @@ ledger_unfinished_runs(const Extension *extension, int64 only_run)
 					" AND ($1 = 0 OR r.run_id = $1) ORDER BY r.run_id");
 	for (int i = 0; i < n; i++)
 		runs = lappend(runs, read_work(i));
-	SPI_freetuptable(SPI_tuptable);
 	return runs;
 }
 
 LedgerWork *
 ledger_run(const Extension *extension, int64 run_id)
 {
-	LedgerWork *work = NULL;
-
-	if (owner_query(extension, SQL_ARGS(SQL_INT8(run_id)),
-					SELECT_WORK " WHERE r.run_id = $1") > 0)
-		work = read_work(0);
-	SPI_freetuptable(SPI_tuptable);
-	return work;
+	return owner_query(extension, SQL_ARGS(SQL_INT8(run_id)), SELECT_WORK " WHERE r.run_id = $1") > 0 ? read_work(0) : NULL;
 }
 
 /* Counts the outcome of the files of run $1, as the relation t. */
@@ -189,24 +182,18 @@ COUNTS " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_ti
 "  extract(epoch FROM r.finished_at - r.started_at)::double precision";
 
 bool
-ledger_finish_run(const Extension *extension, int64 run_id, LedgerSummary *summary)
+ledger_finish_run(const Extension *extension, int64 run_id)
 {
-	bool		finished;
-
-	finished = owner_query(extension, SQL_ARGS(SQL_INT8(run_id)), finish_run) > 0;
-	if (finished)
-	{
-		summary->requested_by = sql_text(0, 1);
-		summary->files = DatumGetInt64(sql_value(0, 2));
-		summary->deleted = DatumGetInt64(sql_value(0, 3));
-		summary->trashed = DatumGetInt64(sql_value(0, 4));
-		summary->skipped = DatumGetInt64(sql_value(0, 5));
-		summary->errors = DatumGetInt64(sql_value(0, 6));
-		summary->bytes = DatumGetInt64(sql_value(0, 7));
-		summary->seconds = DatumGetFloat8(sql_value(0, 8));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return finished;
+	if (owner_query(extension, SQL_ARGS(SQL_INT8(run_id)), finish_run) == 0)
+		return false;
+	ereport(LOG,
+			(errmsg("cleanup run %lld by \"%s\": %s files condemned, %s deleted, "
+					"%s kept as backup, %s skipped, %s failed, %.2f MiB freed, %.3f s",
+					(long long) run_id, sql_text(0, 1), sql_text(0, 2), sql_text(0, 3), sql_text(0, 4),
+					sql_text(0, 5), sql_text(0, 6), (double) DatumGetInt64(sql_value(0, 7)) / (1024 * 1024),
+					DatumGetFloat8(sql_value(0, 8))),
+			 errhidestmt(true), errhidecontext(true)));
+	return true;
 }
 
 static const char *const correct_run =

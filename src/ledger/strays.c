@@ -43,7 +43,6 @@ backup_places(const Extension *extension, const char *claim, bool in_use)
 					" AND (NOT $2 OR " HAS_BACKUPS ")");
 	for (int i = 0; i < n; i++)
 		places = lappend(places, DatumGetJsonbPCopy(sql_value(i, 1)));
-	SPI_freetuptable(SPI_tuptable);
 	return places;
 }
 
@@ -56,46 +55,25 @@ backup_exist_at(const Extension *extension, const char *backup_dir, const char *
 					   " AND " HAS_BACKUPS " LIMIT 1");
 }
 
-/*
- * Replaces the `n` runs of *runs by the runs that the query returns.  Returns
- * their number.
- */
-static int
-pick_runs(const Extension *extension, const char *claim, int64 *runs, int n, const char *query)
-{
-	int64	   *picked;
-	int			n_picked = owner_numbers(extension,
-										 SQL_ARGS(SQL_INT8S(runs, n), SQL_TEXT(claim)), query, &picked);
+static const char *const pick_queries[] = {
+	[RUNS_UNKNOWN] = "SELECT u FROM pg_catalog.unnest($1) u"
+	" WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_runs r WHERE r.run_id = u) ORDER BY u",
+	[RUNS_ELSEWHERE] = "SELECT run_id FROM @extschema@.cleanup_runs"
+	" WHERE run_id = ANY ($1) AND claim IS DISTINCT FROM $2::uuid ORDER BY run_id",
+	[RUNS_SETTLED] = "SELECT r.run_id FROM @extschema@.cleanup_runs r WHERE r.run_id = ANY ($1) AND r.claim = $2::uuid"
+	" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id AND f.state = 'pending')"
+	" AND NOT " HAS_BACKUPS " ORDER BY r.run_id",
+};
 
-	memcpy(runs, picked, sizeof(int64) * n_picked);
-	pfree(picked);
-	return n_picked;
-}
-
-int
-backup_unknown_runs(const Extension *extension, int64 *runs, int n)
+int64 *
+backup_pick_runs(const Extension *extension, BackupRuns which, const char *claim, const int64 *runs, int *n)
 {
-	return pick_runs(extension, NULL, runs, n,
-					 "SELECT u FROM pg_catalog.unnest($1) u"
-					 " WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_runs r WHERE r.run_id = u) ORDER BY u");
-}
+	int64	   *picked = palloc(sizeof(int64) * Max(*n, 1));
 
-int
-backup_runs_elsewhere(const Extension *extension, const char *claim, int64 *runs, int n)
-{
-	return pick_runs(extension, claim, runs, n,
-					 "SELECT run_id FROM @extschema@.cleanup_runs"
-					 " WHERE run_id = ANY ($1) AND claim IS DISTINCT FROM $2::uuid ORDER BY run_id");
-}
-
-int
-backup_settled_runs(const Extension *extension, const char *claim, int64 *runs, int n)
-{
-	return pick_runs(extension, claim, runs, n,
-					 "SELECT r.run_id FROM @extschema@.cleanup_runs r WHERE r.run_id = ANY ($1) AND r.claim = $2::uuid"
-					 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id AND f.state = 'pending')"
-					 " AND NOT " HAS_BACKUPS
-					 " ORDER BY r.run_id");
+	*n = *n == 0 ? 0 : owner_query(extension, SQL_ARGS(SQL_INT8S(runs, *n), SQL_TEXT(claim)), pick_queries[which]);
+	for (int i = 0; i < *n; i++)
+		picked[i] = DatumGetInt64(sql_value(i, 1));
+	return picked;
 }
 
 int64
@@ -147,7 +125,6 @@ backup_record_run(const Extension *extension, int64 run_id, const char *upload_d
 	owner_query(extension, lengthof(parameters), parameters,
 				"SELECT pg_catalog.setval($6, $1) FROM @extschema@." RUN_NUMBERS
 				" WHERE last_value < $1 OR last_value = $1 AND NOT is_called");
-	SPI_freetuptable(SPI_tuptable);
 }
 
 void

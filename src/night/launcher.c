@@ -156,13 +156,6 @@ delay_job(Launcher *launcher, Job *job)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Returns the limit for workers at once.  The server's other users need workers, too. */
-static int
-max_at_once(void)
-{
-	return Min(Max(max_worker_processes / 2, 1), MAX_AT_ONCE);
-}
-
 static int
 find_free_slot(const Launcher *launcher)
 {
@@ -199,17 +192,16 @@ ms_until(int64 time_us)
 static long
 time_to_next_start(const Launcher *launcher)
 {
-	const Job  *latest = launcher->running == NIL ? NULL : llast(launcher->running);
-
-	if (latest == NULL)
+	if (launcher->running == NIL)
 		return 0;
-	if (list_length(launcher->running) >= max_at_once())
+	/* the server's other users need workers, too */
+	if (list_length(launcher->running) >= Min(Max(max_worker_processes / 2, 1), MAX_AT_ONCE))
 		return -1;
-	return ms_until(latest->started_at + ALONE_MS * 1000);
+	return ms_until(((const Job *) llast(launcher->running))->started_at + ALONE_MS * 1000);
 }
 
 static bool
-start_worker(Launcher *launcher, Job *job)
+start_night_worker(Launcher *launcher, Job *job)
 {
 	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
 	BackgroundWorker worker;
@@ -255,29 +247,14 @@ take_next_job(Launcher *launcher)
 }
 
 static void
-say_overtaken(const Launcher *launcher, const Job *job)
-{
-	const Job  *other;
-
-	if (list_length(launcher->running) < 2)
-		return;
-	other = list_nth(launcher->running, list_length(launcher->running) - 2);
-	ereport(LOG,
-			(errmsg("cleaning database \"%s\" while database \"%s\" is still being cleaned",
-					job->night.database, other->night.database),
-			 errdetail("The latter takes longer than %d seconds.", ALONE_MS / 1000)));
-}
-
-static void
 start_next_job(Launcher *launcher)
 {
 	Job		   *job = time_to_next_start(launcher) == 0 ? take_next_job(launcher) : NULL;
+	const Job  *before = launcher->running == NIL ? NULL : llast(launcher->running);
 
 	if (job == NULL)
 		return;
-	if (start_worker(launcher, job))
-		say_overtaken(launcher, job);
-	else
+	if (!start_night_worker(launcher, job))
 	{
 		if (!job->night.delay_told)
 			ereport(LOG,
@@ -286,6 +263,11 @@ start_next_job(Launcher *launcher)
 					 errhint("You might need to increase max_worker_processes.")));
 		delay_job(launcher, job);
 	}
+	else if (before != NULL)
+		ereport(LOG,
+				(errmsg("cleaning database \"%s\" while database \"%s\" is still being cleaned",
+						job->night.database, before->night.database),
+				 errdetail("The latter takes longer than %d seconds.", ALONE_MS / 1000)));
 }
 
 /* Takes workers that have ended off the list, and delays their jobs if they were busy. */
@@ -378,36 +360,30 @@ forget_unlisted(Launcher *launcher)
 }
 
 /*
- * Adds a first look at databases that are new after a reload, or at all
- * databases if the hour or the time zone is new.  These databases record since
- * when the schedule is in force.
+ * Reads the configuration again.  Adds a first look at databases that are new,
+ * or at all databases if the hour or the time zone is new.  These databases
+ * record since when the schedule is in force.
  */
-static void
-compare_schedules(Launcher *launcher, const Schedule *before)
-{
-	const Schedule *now = launcher->schedule;
-	bool		changed = now->hour != before->hour ||
-	strcmp(now->zone_name, before->zone_name) != 0;
-
-	if (changed)
-		adopt_firing(launcher);
-	foreach_ptr(char, database, now->databases)
-		if (changed || !settings_is_listed(before->databases, database))
-		add_job(launcher, database, true, false);
-}
-
 static void
 reload(Launcher *launcher)
 {
 	Schedule	before = *launcher->schedule;
 	MemoryContext context = launcher->schedule_context;
+	const Schedule *now;
+	bool		changed;
 
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
 	launcher->schedule_context = NULL;
 	load_schedule(launcher);
 	forget_unlisted(launcher);
-	compare_schedules(launcher, &before);
+	now = launcher->schedule;
+	changed = now->hour != before.hour || strcmp(now->zone_name, before.zone_name) != 0;
+	if (changed)
+		adopt_firing(launcher);
+	foreach_ptr(char, database, now->databases)
+		if (changed || !settings_is_listed(before.databases, database))
+		add_job(launcher, database, true, false);
 	MemoryContextDelete(context);
 }
 
@@ -449,17 +425,6 @@ time_to_sleep(const Launcher *launcher)
 			ms = ms < 0 ? left : Min(ms, left);
 	}
 	return ms;
-}
-
-static void
-sleep_until_needed(const Launcher *launcher)
-{
-	long		ms = time_to_sleep(launcher);
-
-	(void) WaitLatch(MyLatch,
-					 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0),
-					 ms, compat_wait_event("AudioCleanupLauncherMain"));
-	ResetLatch(MyLatch);
 }
 
 
@@ -506,6 +471,7 @@ void
 cleanup_launcher_main(Datum unused)
 {
 	Launcher	launcher;
+	long		ms;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
@@ -516,6 +482,10 @@ cleanup_launcher_main(Datum unused)
 	for (;;)
 	{
 		work(&launcher);
-		sleep_until_needed(&launcher);
+		ms = time_to_sleep(&launcher);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0),
+						 ms, compat_wait_event("AudioCleanupLauncherMain"));
+		ResetLatch(MyLatch);
 	}
 }

@@ -19,7 +19,6 @@
 #include "utils/memutils.h"
 
 #include "src/drain/at_commit.h"
-#include "src/ledger/history.h"
 #include "src/ledger/ledger.h"
 #include "src/mail/outbox.h"
 #include "src/night/launcher.h"
@@ -55,14 +54,6 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	return job->first_look ? "catch-up" : "schedule";
 }
 
-/* Starts a drain worker to finish the runs that other sessions or a crash have left. */
-static void
-drain_leftovers(const Extension *extension)
-{
-	if (ledger_unfinished_runs(extension, 0) != NIL)
-		at_commit_start_worker();
-}
-
 /* Sets trigger and day of the request.  Returns the extension, allocated in `context`, or NULL. */
 static Extension *
 look_into_database(const NightJob *job, RunRequest *request, MemoryContext context)
@@ -82,8 +73,9 @@ look_into_database(const NightJob *job, RunRequest *request, MemoryContext conte
 	else
 	{
 		request->trigger = find_trigger(extension, job, &request->scheduled_for);
-		if (request->trigger == NULL && job->first_look)
-			drain_leftovers(extension);
+		/* runs that other sessions or a crash have left */
+		if (request->trigger == NULL && job->first_look && ledger_unfinished_runs(extension, 0) != NIL)
+			at_commit_start_worker();
 		outbox_wake(extension);
 	}
 	worker_commit();
@@ -102,7 +94,7 @@ commit_and_begin(void)
 
 /* Makes the run, in a memory context that outlives the run's transactions. */
 static void
-clean(RunRequest *request, MemoryContext context)
+make_run(RunRequest *request, MemoryContext context)
 {
 	pgstat_report_activity(STATE_RUNNING, psprintf("cleanup run (%s)", request->trigger));
 	worker_begin();
@@ -138,13 +130,6 @@ static void
 add_error_context(void *arg)
 {
 	errcontext("cleaning database \"%s\" by the schedule of audio_cleanup", (const char *) arg);
-}
-
-/* Returns whether the job ended because a lock was not available, before anything was done. */
-static bool
-is_busy(const ErrorData *error, const RunRequest *request)
-{
-	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request->run_id == 0;
 }
 
 /*
@@ -187,14 +172,15 @@ do_job(const NightJob *job, MemoryContext context)
 		if (request.trigger != NULL)
 		{
 			to_prune = extension;
-			clean(&request, context);
+			make_run(&request, context);
 		}
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		if (is_busy(error, &request))
+		/* a lock was not available, before anything was done */
+		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && request.run_id == 0)
 		{
 			to_prune = NULL;
 			launcher_report_busy(job);

@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "utils/lsyscache.h"
 
 #include "src/night/pg_cron.h"
 #include "src/pg/role.h"
@@ -25,46 +24,33 @@
 
 typedef struct CronSearch
 {
-	Oid			extension;		/* OID of pg_cron */
-	Oid			table;
 	List	   *databases;
 	List	   *jobs;
 	MemoryContext context;
 } CronSearch;
-
-static bool
-find_cron_table(CronSearch *search)
-{
-	bool		found;
-
-	found = sql_query(0, NULL,
-					  "SELECT e.oid, c.oid FROM pg_catalog.pg_extension e"
-					  " JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass"
-					  "  AND d.refobjid = e.oid AND d.deptype = 'e'"
-					  "  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
-					  " JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'r'"
-					  " WHERE e.extname = 'pg_cron' AND c.relname = 'job'") > 0;
-	if (found)
-	{
-		search->extension = DatumGetObjectId(sql_value(0, 1));
-		search->table = DatumGetObjectId(sql_value(0, 2));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return found;
-}
 
 static void
 read_jobs(void *arg)
 {
 	CronSearch *search = arg;
 	MemoryContext caller;
+	Oid			pg_cron;
 	int			n;
 
-	n = sql_query_members(search->extension, 0, NULL,
+	if (sql_query(0, NULL,
+				  "SELECT e.oid, pg_catalog.format('%I.job', n.nspname) FROM pg_catalog.pg_extension e"
+				  " JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass"
+				  "  AND d.refobjid = e.oid AND d.deptype = 'e'"
+				  "  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+				  " JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'r'"
+				  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+				  " WHERE e.extname = 'pg_cron' AND c.relname = 'job'") == 0)
+		return;
+	pg_cron = DatumGetObjectId(sql_value(0, 1));
+	n = sql_query_members(pg_cron, 0, NULL,
 						  psprintf("SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
 								   " FROM %s WHERE active AND command OPERATOR(pg_catalog.~*) E'" OUR_CALLS "' ORDER BY jobid",
-								   quote_qualified_identifier(get_namespace_name(get_rel_namespace(search->table)),
-															  get_rel_name(search->table))));
+								   sql_text(0, 2)));
 	caller = MemoryContextSwitchTo(search->context);
 	for (int i = 0; i < n; i++)
 	{
@@ -79,7 +65,6 @@ read_jobs(void *arg)
 			search->jobs = lappend(search->jobs, job);
 	}
 	MemoryContextSwitchTo(caller);
-	SPI_freetuptable(SPI_tuptable);
 }
 
 /* Returns no jobs if the table may not be read, or has other columns because of its version. */
@@ -90,8 +75,7 @@ cron_jobs(const Extension *extension, List *databases)
 	ActingAs	saved;
 
 	role_act_as(extension->owner, &saved);
-	if (find_cron_table(&search))
-		(void) sql_try(read_jobs, &search);
+	(void) sql_try(read_jobs, &search);
 	role_stop_acting(&saved);
 	return search.jobs;
 }

@@ -50,21 +50,6 @@ role_name(Oid role)
 	return quote_identifier(GetUserNameFromId(role, false));
 }
 
-/*
- * Grants USAGE on the schema as the caller, and then records this as the
- * owner: the GRANT fails if the caller may not give the right.
- */
-static void
-grant_schema(const Extension *extension, Oid role)
-{
-	if (compat_may_use_schema(extension->namespace_oid, role))
-		return;
-	sql_query(0, NULL, psprintf("GRANT USAGE ON SCHEMA %s TO %s", extension_schema(extension), role_name(role)));
-	owner_query(extension, SQL_ARGS(SQL_TEXT(GetUserNameFromId(role, false)), SQL_OID(OIDOID, role)),
-				"INSERT INTO @extschema@.cleanup_access (role, role_oid) VALUES ($1, $2)"
-				" ON CONFLICT (role) DO UPDATE SET role_oid = $2, granted_at = DEFAULT");
-}
-
 void
 access_grant(const Extension *extension, Oid role, const char *level)
 {
@@ -77,7 +62,17 @@ access_grant(const Extension *extension, Oid role, const char *level)
 				 errhint("The levels are \"viewer\" and \"operator\".")));
 
 	access_revoke(extension, role);
-	grant_schema(extension, role);
+	if (!compat_may_use_schema(extension->namespace_oid, role))
+	{
+		/*
+		 * first as the caller: the GRANT fails if the caller may not give the
+		 * right
+		 */
+		sql_query(0, NULL, psprintf("GRANT USAGE ON SCHEMA %s TO %s", extension_schema(extension), role_name(role)));
+		owner_query(extension, SQL_ARGS(SQL_TEXT(GetUserNameFromId(role, false)), SQL_OID(OIDOID, role)),
+					"INSERT INTO @extschema@.cleanup_access (role, role_oid) VALUES ($1, $2)"
+					" ON CONFLICT (role) DO UPDATE SET role_oid = $2, granted_at = DEFAULT");
+	}
 	for (int i = 0; i < lengthof(levels) - (is_operator ? 0 : 1); i++)
 		sql_query(0, NULL, psprintf("GRANT %s ON %s %s TO %s", levels[i][0], levels[i][1],
 									sql_name_schema(extension, levels[i][2]), role_name(role)));

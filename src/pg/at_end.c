@@ -31,36 +31,6 @@ at_end_forget(AtEndList *list, AtEnd *entry)
 }
 
 static void
-forget_all(AtEndList *list)
-{
-	while (!dlist_is_empty(&list->entries))
-		at_end_forget(list, dlist_head_element(AtEnd, node, &list->entries));
-}
-
-static void
-end_list(AtEndList *list, XactEvent event)
-{
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			if (list->before_commit)
-				list->before_commit();
-			break;
-		case XACT_EVENT_COMMIT:
-			if (list->at_commit)
-				list->at_commit();
-			forget_all(list);
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			forget_all(list);
-			break;
-		default:
-			break;
-	}
-}
-
-static void
 at_transaction_event(XactEvent event, void *arg)
 {
 	slist_iter	iter;
@@ -69,26 +39,15 @@ at_transaction_event(XactEvent event, void *arg)
 	{
 		AtEndList  *list = slist_container(AtEndList, node, iter.cur);
 
-		if (!dlist_is_empty(&list->entries))
-			end_list(list, event);
-	}
-}
-
-static void
-end_subtransaction(AtEndList *list, bool commit, SubTransactionId subxact, SubTransactionId parent)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &list->entries)
-	{
-		AtEnd	   *entry = dlist_container(AtEnd, node, iter.cur);
-
-		if (entry->subxact != subxact)
+		if (dlist_is_empty(&list->entries))
 			continue;
-		if (commit)
-			entry->subxact = parent;
-		else
-			at_end_forget(list, entry);
+		if (event == XACT_EVENT_PRE_COMMIT && list->before_commit)
+			list->before_commit();
+		if (event == XACT_EVENT_COMMIT && list->at_commit)
+			list->at_commit();
+		if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+			while (!dlist_is_empty(&list->entries))
+				at_end_forget(list, dlist_head_element(AtEnd, node, &list->entries));
 	}
 }
 
@@ -96,13 +55,27 @@ static void
 at_subtransaction_event(SubXactEvent event, SubTransactionId subxact,
 						SubTransactionId parent, void *arg)
 {
-	slist_iter	iter;
+	slist_iter	outer;
+	dlist_mutable_iter iter;
 
 	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
 		return;
-	slist_foreach(iter, &lists)
-		end_subtransaction(slist_container(AtEndList, node, iter.cur),
-						   event == SUBXACT_EVENT_COMMIT_SUB, subxact, parent);
+	slist_foreach(outer, &lists)
+	{
+		AtEndList  *list = slist_container(AtEndList, node, outer.cur);
+
+		dlist_foreach_modify(iter, &list->entries)
+		{
+			AtEnd	   *entry = dlist_container(AtEnd, node, iter.cur);
+
+			if (entry->subxact != subxact)
+				continue;
+			if (event == SUBXACT_EVENT_COMMIT_SUB)
+				entry->subxact = parent;
+			else
+				at_end_forget(list, entry);
+		}
+	}
 }
 
 void

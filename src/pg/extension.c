@@ -58,27 +58,19 @@ extension_calls_others(bool calls)
 	calls_others = calls;
 }
 
-static void
-refuse_nested_call(void)
+Extension *
+extension_lookup(bool missing_ok)
 {
+	Extension  *extension = NULL;
+
 	if (calls_others)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("extension \"%s\" cannot be called while it reads a source or clears a row", EXTENSION_NAME),
 				 errhint("Call no function of the extension in a view that is a source, or in a trigger of its tables.")));
-}
-
-Extension *
-extension_lookup(bool missing_ok)
-{
-	Extension  *extension = NULL;
-	int			n;
-
-	refuse_nested_call();
-	n = sql_query(0, NULL, "SELECT e.oid, e.extowner, e.extnamespace, e.extversion"
+	if (sql_query(0, NULL, "SELECT e.oid, e.extowner, e.extnamespace, e.extversion"
 				  " FROM pg_catalog.pg_extension e"
-				  " WHERE e.extname OPERATOR(pg_catalog.=) '" EXTENSION_NAME "'");
-	if (n > 0)
+				  " WHERE e.extname OPERATOR(pg_catalog.=) '" EXTENSION_NAME "'") > 0)
 	{
 		extension = palloc(sizeof(Extension));
 		extension->oid = DatumGetObjectId(sql_value(0, 1));
@@ -87,7 +79,6 @@ extension_lookup(bool missing_ok)
 		require_known_version(sql_text(0, 4));
 		require_superuser(extension->owner);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	if (extension == NULL && !missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

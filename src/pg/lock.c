@@ -192,20 +192,6 @@ lock_extension(const Extension *extension)
 	return now != NULL && now->oid == extension->oid;
 }
 
-static void
-wait_for_run_lock(RunLock *lock, int wait_ms)
-{
-	int64		deadline = deadline_in(wait_ms);
-	char	   *holder = describe_holder(*GetLockConflicts(&lock->tag, ExclusiveLock, NULL));
-
-	if (wait_ms == 0 || !wait_bounded(deadline, acquire_run_lock, lock))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("another cleanup run is under way in this database"),
-				 errdetail_internal("%s", holder),
-				 errhint("Try again when its transaction has ended, or raise audio_cleanup.writer_wait to wait longer.")));
-}
-
 /* The caller must hold no lock that DROP EXTENSION waits for. */
 void
 lock_run(const Extension *extension, int wait_ms, bool session)
@@ -215,7 +201,17 @@ lock_run(const Extension *extension, int wait_ms, bool session)
 	set_lock_tag(&lock.tag, extension, LOCK_RUN);
 	lock.session = session;
 	if (LockAcquire(&lock.tag, ExclusiveLock, session, true) == LOCKACQUIRE_NOT_AVAIL)
-		wait_for_run_lock(&lock, wait_ms);
+	{
+		int64		deadline = deadline_in(wait_ms);
+		char	   *holder = describe_holder(*GetLockConflicts(&lock.tag, ExclusiveLock, NULL));
+
+		if (wait_ms == 0 || !wait_bounded(deadline, acquire_run_lock, &lock))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("another cleanup run is under way in this database"),
+					 errdetail_internal("%s", holder),
+					 errhint("Try again when its transaction has ended, or raise audio_cleanup.writer_wait to wait longer.")));
+	}
 	if (!lock_extension(extension))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -370,20 +366,6 @@ writes(VirtualTransactionId vxid, Oid relid, const LockData *locks)
 }
 
 static void
-wait_for_writer(VirtualTransactionId *writer, Oid relid, int64 deadline)
-{
-	char	   *holder = describe_holder(*writer);
-
-	if (!wait_bounded(deadline, wait_for_transaction, writer))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("gave up waiting for a transaction that writes to \"%s\"",
-						get_rel_name(relid)),
-				 errdetail_internal("Nothing was deleted, because a reference that is not committed yet could protect a file. %s", holder),
-				 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
-}
-
-static void
 wait_for_writers_of(Oid relid, int64 deadline)
 {
 	VirtualTransactionId *others;
@@ -401,8 +383,20 @@ wait_for_writers_of(Oid relid, int64 deadline)
 	 */
 	locks = GetLockStatusData();
 	for (; VirtualTransactionIdIsValid(*others); others++)
-		if (!is_only_vacuum(*others) && writes(*others, relid, locks))
-			wait_for_writer(others, relid, deadline);
+	{
+		char	   *holder;
+
+		if (is_only_vacuum(*others) || !writes(*others, relid, locks))
+			continue;
+		holder = describe_holder(*others);
+		if (!wait_bounded(deadline, wait_for_transaction, others))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("gave up waiting for a transaction that writes to \"%s\"",
+							get_rel_name(relid)),
+					 errdetail_internal("Nothing was deleted, because a reference that is not committed yet could protect a file. %s", holder),
+					 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
+	}
 }
 
 void

@@ -18,8 +18,11 @@
 #include "port/atomics.h"
 #include "storage/ipc.h"
 #include "storage/pmsignal.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
+#include "src/pg/compat.h"
 #include "src/pg/progress.h"
 #include "src/pg/shmem.h"
 #include "src/pg/time.h"
@@ -29,12 +32,15 @@
 
 #define TELL_EVERY_US		(5 * USECS_PER_SEC)
 
+/* longest name of a trigger, with its NUL */
+#define TRIGGER_MAX			16
+
 typedef struct ProgressSlot
 {
 	/* the owner writes these under the lock */
 	int			pid;			/* 0: free */
 	Oid			database;
-	char		trigger[PROGRESS_TRIGGER_MAX];
+	char		trigger[TRIGGER_MAX];
 	bool		dry_run;
 	TimestampTz started_at;
 
@@ -45,6 +51,22 @@ typedef struct ProgressSlot
 									 * deleted; 0: not yet */
 	pg_atomic_uint64 counters[PROGRESS_COUNTERS];
 } ProgressSlot;
+
+/* The figures of a slot, read once. */
+typedef struct ProgressView
+{
+	int			pid;
+	Oid			database;
+	int64		run_id;			/* 0: not known yet */
+	char		trigger[TRIGGER_MAX];
+	bool		dry_run;
+	const char *phase;
+	int64		counters[PROGRESS_COUNTERS];
+	TimestampTz started_at;
+	TimestampTz now;
+	int64		remaining_us;	/* estimated microseconds that remain; -1: not
+								 * known */
+} ProgressView;
 
 static const char *const phase_names[] = {
 	[PHASE_STARTING] = "starting",
@@ -106,8 +128,9 @@ progress_is_shared(void)
 
 /* ------------------------------------------------------------- begin, end --- */
 
+/* Gives the slot back when the context of the run ends. */
 static void
-give_back_slot(void)
+give_back_slot(void *arg)
 {
 	if (mine == NULL)
 		return;
@@ -120,17 +143,11 @@ give_back_slot(void)
 	mine = NULL;
 }
 
-static void
-at_context_end(void *arg)
-{
-	give_back_slot();
-}
-
 /* Gives back the slot at FATAL and proc_exit(), which do not reset memory contexts. */
 static void
 at_process_exit(int code, Datum arg)
 {
-	give_back_slot();
+	give_back_slot(NULL);
 }
 
 static void
@@ -172,7 +189,7 @@ progress_begin(MemoryContext context, const char *trigger, bool dry_run, bool te
 	if (mine != NULL)
 		return;
 	callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
-	callback->func = at_context_end;
+	callback->func = give_back_slot;
 	if (slots != NULL)
 		mine = take_shared_slot(trigger, dry_run);
 	if (mine == NULL)
@@ -267,8 +284,41 @@ read_slot(ProgressSlot *slot, ProgressView *view)
 	view->remaining_us = estimate_remaining(slot, view);
 }
 
+static Datum
+make_interval_us(int64 us)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = us;
+	return IntervalPGetDatum(interval);
+}
+
+static void
+put_view(const ProgressView *view, Tuplestorestate *rows, TupleDesc desc)
+{
+	/* the database may have been dropped in this instant */
+	char	   *database = get_database_name(view->database);
+	Datum		values[14];
+	bool		nulls[14] = {false};
+
+	values[0] = Int32GetDatum(view->pid);
+	values[1] = DirectFunctionCall1(namein, CStringGetDatum(database ? database : ""));
+	values[2] = Int64GetDatum(view->run_id);
+	nulls[2] = view->run_id == 0;
+	values[3] = CStringGetTextDatum(view->trigger);
+	values[4] = BoolGetDatum(view->dry_run);
+	values[5] = CStringGetTextDatum(view->phase);
+	for (int i = 0; i < PROGRESS_COUNTERS; i++)
+		values[6 + i] = Int64GetDatum(view->counters[i]);
+	values[11] = TimestampTzGetDatum(view->started_at);
+	values[12] = make_interval_us(view->now - view->started_at);
+	values[13] = make_interval_us(view->remaining_us);
+	nulls[13] = view->remaining_us < 0;
+	tuplestore_putvalues(rows, desc, values, nulls);
+}
+
 void
-progress_look(void (*look) (const ProgressView *view, void *arg), void *arg)
+progress_look(Tuplestorestate *rows, TupleDesc desc)
 {
 	ProgressView *views;
 	int			n = 0;
@@ -282,14 +332,19 @@ progress_look(void (*look) (const ProgressView *view, void *arg), void *arg)
 			read_slot(&slots[i], &views[n++]);
 	LWLockRelease(slots_lock);
 	for (int i = 0; i < n; i++)
-		look(&views[i], arg);
+		put_view(&views[i], rows, desc);
 }
 
-static void
-tell_caller(void)
+void
+progress_tick(void)
 {
 	ProgressView view;
 
+	CHECK_FOR_INTERRUPTS();
+	if (MyBackendType == B_BG_WORKER && !PostmasterIsAlive())
+		proc_exit(1);
+	if (mine == NULL || !tell_client || time_monotonic_us() - told_at < TELL_EVERY_US)
+		return;
 	told_at = time_monotonic_us();
 	read_slot(mine, &view);
 	ereport(INFO,
@@ -299,14 +354,4 @@ tell_caller(void)
 					(long long) view.counters[PROGRESS_CONDEMNED],
 					(long long) view.counters[PROGRESS_DONE],
 					(double) view.counters[PROGRESS_BYTES] / (1024 * 1024))));
-}
-
-void
-progress_tick(void)
-{
-	CHECK_FOR_INTERRUPTS();
-	if (MyBackendType == B_BG_WORKER && !PostmasterIsAlive())
-		proc_exit(1);
-	if (mine != NULL && tell_client && time_monotonic_us() - told_at >= TELL_EVERY_US)
-		tell_caller();
 }

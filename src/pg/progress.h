@@ -19,7 +19,8 @@
 #ifndef AUDIO_CLEANUP_PROGRESS_H
 #define AUDIO_CLEANUP_PROGRESS_H
 
-#include "datatype/timestamp.h"
+#include "access/tupdesc.h"
+#include "utils/tuplestore.h"
 
 typedef enum ProgressPhase
 {
@@ -81,27 +82,11 @@ extern void progress_add_done(int64 run_id, int64 bytes);
  */
 extern void progress_tick(void);
 
-/* longest name of a trigger, with its NUL */
-#define PROGRESS_TRIGGER_MAX	16
-
-/* A run under way, as shown to other sessions. */
-typedef struct ProgressView
-{
-	int			pid;
-	Oid			database;
-	int64		run_id;			/* 0: not known yet */
-	char		trigger[PROGRESS_TRIGGER_MAX];
-	bool		dry_run;
-	const char *phase;
-	int64		counters[PROGRESS_COUNTERS];
-	TimestampTz started_at;
-	TimestampTz now;
-	int64		remaining_us;	/* estimated microseconds that remain; -1: not
-								 * known */
-} ProgressView;
-
-/* Calls look(view, arg) for each run under way in the cluster. look() may raise an ERROR. */
-extern void progress_look(void (*look) (const ProgressView *view, void *arg), void *arg);
+/*
+ * Puts a row of cleanup_progress(), with the descriptor `desc`, into `rows` for
+ * each run under way in the cluster.
+ */
+extern void progress_look(Tuplestorestate *rows, TupleDesc desc);
 
 /* Returns whether the figures are in shared memory. */
 extern bool progress_is_shared(void);

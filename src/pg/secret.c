@@ -36,7 +36,7 @@ check_rights(int fd)
 
 /* Reads at most `size` bytes into `text`, and sets *length to their number. */
 static const char *
-read_bytes(int fd, char *text, size_t size, size_t *length)
+read_secret_bytes(int fd, char *text, size_t size, size_t *length)
 {
 	ssize_t		n;
 
@@ -50,7 +50,7 @@ read_bytes(int fd, char *text, size_t size, size_t *length)
 }
 
 static const char *
-read_file(const char *path, char *text, size_t size, size_t *length)
+read_secret_file(const char *path, char *text, size_t size, size_t *length)
 {
 	/* opening a FIFO must not make us wait */
 	int			fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -61,7 +61,7 @@ read_file(const char *path, char *text, size_t size, size_t *length)
 		return strerror(errno);
 	error = check_rights(fd);
 	if (error == NULL)
-		error = read_bytes(fd, text, size, length);
+		error = read_secret_bytes(fd, text, size, length);
 	close(fd);
 	return error;
 }
@@ -70,7 +70,7 @@ const char *
 secret_read(const char *path, char *secret, size_t size)
 {
 	size_t		length;
-	const char *error = read_file(path, secret, size, &length);
+	const char *error = read_secret_file(path, secret, size, &length);
 
 	if (error != NULL)
 		return error;
@@ -85,7 +85,7 @@ const char *
 secret_read_whole(const char *path, char *secret, size_t size)
 {
 	size_t		length;
-	const char *error = read_file(path, secret, size, &length);
+	const char *error = read_secret_file(path, secret, size, &length);
 
 	secret[Min(length, size - 1)] = '\0';
 	return error == NULL && length == size ? "it is too long" : error;

@@ -90,18 +90,8 @@ value_of_server(const char *name)
 						 "  WHERE f.error IS NULL AND lower(f.name) = lower($1) ORDER BY f.seqno DESC LIMIT 1),"
 						 " (SELECT b.boot_val FROM pg_catalog.pg_show_all_settings() b WHERE lower(b.name) = lower($1)))") > 0)
 		value = sql_text(0, 1);
-	SPI_freetuptable(SPI_tuptable);
 	role_stop_acting(&saved);
 	return value;
-}
-
-static void
-note_own_setting(const char *name)
-{
-	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-
-	own_settings = lappend(own_settings, unconstify(char *, name));
-	MemoryContextSwitchTo(caller);
 }
 
 /*
@@ -120,7 +110,12 @@ use_server_setting(const struct config_generic *setting)
 	value = is_undefined || is_of_caller(setting->reset_source) ? value_of_server(setting->name)
 		: GetConfigOptionResetString(setting->name);
 	if (value == NULL && is_undefined)
-		note_own_setting(setting->name);
+	{
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+		own_settings = lappend(own_settings, unconstify(char *, setting->name));
+		MemoryContextSwitchTo(caller);
+	}
 	role_set_for_now(setting->name, value != NULL ? value : "");
 }
 
@@ -175,7 +170,6 @@ session_find_shadow(Shadow *shadow)
 		strlcpy(shadow->name, sql_text(0, 1), sizeof(shadow->name));
 		shadow->is_table = DatumGetBool(sql_value(0, 2));
 	}
-	SPI_freetuptable(SPI_tuptable);
 }
 
 
@@ -200,7 +194,6 @@ session_list_cursors(void)
 		cursor->name = sql_text(i, 1);
 		cursors = lappend(cursors, cursor);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return cursors;
 }
 

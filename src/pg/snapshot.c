@@ -35,27 +35,19 @@ snapshot_set_call(bool begins)
 	in_call = begins;
 }
 
-/*
- * Returns whether the active snapshot is that of a worker's transaction; or
- * that of a CALL, which the server keeps with the portal.  Both belong to the
- * transaction, and not to a subtransaction.  If a query is being executed, its
- * own snapshot is the active one.
- */
-static bool
-is_ours(void)
-{
-	if (!ActiveSnapshotSet() || IsolationUsesXactSnapshot())
-		return false;
-	if (in_call)
-		return GetActiveSnapshot() == ActivePortal->portalSnapshot;
-	return GetActiveSnapshot() == worker_snapshot;
-}
-
 bool
 snapshot_lay_down(void)
 {
-	bool		ours = is_ours();
+	bool		ours = false;
 
+	/*
+	 * The snapshot of a worker's transaction belongs to the transaction, and
+	 * not to a subtransaction, as does that of a CALL, which the server keeps
+	 * with the portal.  If a query is being executed, its own snapshot is the
+	 * active one.
+	 */
+	if (ActiveSnapshotSet() && !IsolationUsesXactSnapshot())
+		ours = GetActiveSnapshot() == (in_call ? ActivePortal->portalSnapshot : worker_snapshot);
 	if (ours)
 		PopActiveSnapshot();
 	if (ours && in_call)

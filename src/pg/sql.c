@@ -64,7 +64,7 @@ is_member(Oid class, Oid object, const Guard *allowed)
 }
 
 static void
-check_relation(Oid relation, const Guard *allowed)
+check_member(Oid relation, const Guard *allowed)
 {
 	if (relation == allowed->relation ||
 		get_rel_namespace(relation) == PG_CATALOG_NAMESPACE ||
@@ -97,7 +97,7 @@ check_node(Node *node, void *arg)
 	if (IsA(node, RangeTblEntry))
 	{
 		if (castNode(RangeTblEntry, node)->rtekind == RTE_RELATION)
-			check_relation(castNode(RangeTblEntry, node)->relid, arg);
+			check_member(castNode(RangeTblEntry, node)->relid, arg);
 		return false;
 	}
 	if (check_functions_in_node(node, is_foreign_function, arg))
@@ -131,32 +131,31 @@ sql_init(void)
 }
 
 /*
- * Prepares the statement of the guard.  The guard stays in force while the
- * plan runs, because an invalidated plan is made from its text again.
+ * Prepares the statement of the guard, unless its plan is kept.  The guard
+ * stays in force while the plan runs, because an invalidated plan is made from
+ * its text again.
  */
 static SPIPlanPtr
-prepare_guarded(Guard *mine, int n, Oid *types)
+prepare_guarded(Guard *mine, int n, const SqlParameter *parameters)
 {
-	SPIPlanPtr	plan = SPI_prepare_cursor(mine->sql, n, types, mine->kept != NULL ? CURSOR_OPT_GENERIC_PLAN : 0);
+	Oid		   *types = palloc(sizeof(Oid) * Max(n, 1));
+	SPIPlanPtr	plan;
 
+	if (mine->kept != NULL && mine->kept->plan != NULL)
+		return mine->kept->plan;
+	for (int i = 0; i < n; i++)
+		types[i] = parameters[i].type;
+	plan = SPI_prepare_cursor(mine->sql, n, types, mine->kept != NULL ? CURSOR_OPT_GENERIC_PLAN : 0);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", mine->sql, SPI_result_code_string(SPI_result));
 	if (!mine->checked)
 		elog(ERROR, "a statement was not checked: another library has taken post_parse_analyze_hook away");
-	return plan;
-}
-
-static SPIPlanPtr
-prepare_kept(Guard *mine, int n, Oid *types)
-{
-	if (mine->kept->plan == NULL)
+	if (mine->kept != NULL)
 	{
-		SPIPlanPtr	plan = prepare_guarded(mine, n, types);
-
 		(void) SPI_keepplan(plan);
 		mine->kept->plan = plan;
 	}
-	return mine->kept->plan;
+	return plan;
 }
 
 
@@ -171,16 +170,6 @@ execute(SPIPlanPtr plan, ParamListInfo parameters, bool latest, DestReceiver *re
 
 	if (rc < 0)
 		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
-}
-
-static Oid *
-types_of(int n, const SqlParameter *parameters)
-{
-	Oid		   *types = palloc(sizeof(Oid) * Max(n, 1));
-
-	for (int i = 0; i < n; i++)
-		types[i] = parameters[i].type;
-	return types;
 }
 
 /*
@@ -206,14 +195,15 @@ values_of(int n, const SqlParameter *parameters)
 }
 
 /*
- * Runs the statement of the guard, and restores the memory context of the
- * caller, which SPI changes.  No name in the statement, of a type for example,
- * is looked up by the caller's search_path.
+ * Runs the statement of the guard, frees the rows of the statement before, and
+ * restores the memory context of the caller, which SPI changes.  No name in the
+ * statement, of a type for example, is looked up by the caller's search_path.
  */
 static int
 query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *receiver)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	SPITupleTable *before = SPI_tuptable;
 	int			guc_level = NewGUCNestLevel();
 
 	role_search_plainly();
@@ -221,8 +211,7 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 	guard = mine;
 	PG_TRY();
 	{
-		Oid		   *types = types_of(n, parameters);
-		SPIPlanPtr	plan = mine->kept != NULL ? prepare_kept(mine, n, types) : prepare_guarded(mine, n, types);
+		SPIPlanPtr	plan = prepare_guarded(mine, n, parameters);
 
 		if (mine->latest)
 			PushActiveSnapshot(GetLatestSnapshot());
@@ -237,6 +226,7 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 		guard = mine->outer;
 	}
 	PG_END_TRY();
+	SPI_freetuptable(before);
 	AtEOXact_GUC(false, guc_level);
 	MemoryContextSwitchTo(caller);
 	return (int) SPI_processed;
@@ -317,25 +307,18 @@ owner_query_into(const Extension *extension, int n, const SqlParameter *paramete
 bool
 owner_finds(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
 {
-	bool		found = owner_query(extension, n, parameters, sql) > 0;
-
-	SPI_freetuptable(SPI_tuptable);
-	return found;
+	return owner_query(extension, n, parameters, sql) > 0;
 }
 
 Datum
 owner_value(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
 {
-	Datum		value = 0;
+	Form_pg_attribute column;
 
-	if (owner_query(extension, n, parameters, sql) > 0 && !sql_is_null(0, 1))
-	{
-		Form_pg_attribute column = TupleDescAttr(SPI_tuptable->tupdesc, 0);
-
-		value = datumCopy(sql_value(0, 1), column->attbyval, column->attlen);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return value;
+	if (owner_query(extension, n, parameters, sql) == 0 || sql_is_null(0, 1))
+		return 0;
+	column = TupleDescAttr(SPI_tuptable->tupdesc, 0);
+	return datumCopy(sql_value(0, 1), column->attbyval, column->attlen);
 }
 
 List *
@@ -346,21 +329,7 @@ owner_texts(const Extension *extension, int n, const SqlParameter *parameters, c
 
 	for (int i = 0; i < rows; i++)
 		texts = lappend(texts, sql_text(i, 1));
-	SPI_freetuptable(SPI_tuptable);
 	return texts;
-}
-
-int
-owner_numbers(const Extension *extension, int n, const SqlParameter *parameters, const char *sql,
-			  int64 **numbers)
-{
-	int			rows = owner_query(extension, n, parameters, sql);
-
-	*numbers = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int64) * Max(rows, 1));
-	for (int i = 0; i < rows; i++)
-		(*numbers)[i] = DatumGetInt64(sql_value(i, 1));
-	SPI_freetuptable(SPI_tuptable);
-	return rows;
 }
 
 int
@@ -529,20 +498,6 @@ sql_hide_rows(ErrorData *error)
 	error->context = NULL;
 }
 
-static bool
-is_of_statement(const ErrorData *error)
-{
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-	{
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-		case ERRCODE_INTERNAL_ERROR:
-			return false;
-	}
-	return true;
-}
-
 /* Does the work in a subtransaction, which is kept only if `keep` and without an ERROR.  Returns the ERROR, or NULL. */
 static ErrorData *
 work_in_subtransaction(void (*work) (void *arg), void *arg, bool keep)
@@ -580,8 +535,14 @@ sql_try(void (*work) (void *arg), void *arg)
 {
 	ErrorData  *error = work_in_subtransaction(work, arg, true);
 
-	if (error != NULL && !is_of_statement(error))
-		sql_rethrow(error);
+	switch (error != NULL ? ERRCODE_TO_CATEGORY(error->sqlerrcode) : 0)
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			sql_rethrow(error);
+	}
 	return error;
 }
 

@@ -95,9 +95,9 @@ extern TupleDesc sql_row_desc(int n, const SqlColumn *columns);
  * Every statement may name the relations and functions of pg_catalog.
  *
  * All calls take `n` parameters $1 ... and need SPI.  A call that returns an
- * int returns the number of rows; the rows are in SPI_tuptable, and the caller
- * frees that table with SPI_freetuptable().  Each statement takes its own
- * snapshot, so the caller needs no active snapshot.  Any failure is an ERROR.
+ * int returns the number of rows; the rows are in SPI_tuptable until the next
+ * such call or SPI_finish().  Each statement takes its own snapshot, so the
+ * caller needs no active snapshot.  Any failure is an ERROR.
  */
 
 /* Installs the hook that checks statements. _PG_init() calls this once.  Does not need SPI. */
@@ -167,13 +167,6 @@ extern Datum owner_value(const Extension *extension, int n, const SqlParameter *
 /* Does the work of owner_query() for a SELECT.  Returns the first column as a List of char *. */
 extern List *owner_texts(const Extension *extension, int n, const SqlParameter *parameters,
 						 const char *sql);
-
-/*
- * Does the work of owner_query().  Sets *numbers to an array of the first
- * column, bigint.  Returns the number of rows.
- */
-extern int	owner_numbers(const Extension *extension, int n, const SqlParameter *parameters,
-						  const char *sql, int64 **numbers);
 
 /*
  * Executes `sql` on a user's table, as the current role.  The text must name

@@ -20,7 +20,7 @@
 
 #include "src/drain/at_commit.h"
 #include "src/drain/drain.h"
-#include "src/ledger/notify.h"
+#include "src/drain/heal.h"
 #include "src/mail/outbox.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
@@ -55,71 +55,53 @@ require_extension(const BatchRun *run)
 }
 
 static bool
-begin_step(void *arg)
+begin_batch_step(void *arg)
 {
 	require_extension(arg);
 	return true;
 }
 
 static void
-commit_step(void *arg)
+commit_batch_step(void *arg)
 {
 	((const BatchRun *) arg)->request->commit();
 }
 
 /*
- * Drains one run.  A file that has to wait for a writer is left to a drain
- * worker, which waits longer than a caller should.
+ * Drains this run, or with `own` false the other runs.  A file that has to wait
+ * for a writer is left to a drain worker, which waits longer than a caller
+ * should.
  */
-static void
-drain_one(BatchRun *run, const LedgerWork *work, bool finish)
-{
-	const DrainTransactions transactions = {begin_step, commit_step, run};
-
-	require_extension(run);
-	if (drain_run(run->context->extension, work, &run->pace, finish, &transactions) && finish)
-		at_commit_start_worker_now();
-}
-
-/* Finishes a run that was ended before it condemned a file.  Needs no directory. */
-static void
-finish_empty_run(const BatchRun *run, const LedgerWork *work)
-{
-	require_extension(run);
-	drain_finish_run(run->context->extension, work->run_id);
-	run->request->commit();
-}
-
-/* Drains this run, or with `own` false the other runs. */
 static void
 drain_runs(BatchRun *run, bool own, bool finish)
 {
+	const DrainTransactions transactions = {begin_batch_step, commit_batch_step, run};
 	int64		run_id = run->request->run_id;
+	const Extension *extension = run->context->extension;
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup drain",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 
 	require_extension(run);
-	foreach_ptr(const LedgerWork, work, ledger_unfinished_runs(run->context->extension, own ? run_id : 0))
+	foreach_ptr(const LedgerWork, work, ledger_unfinished_runs(extension, own ? run_id : 0))
 	{
-		if (!own && work->run_id != run_id && work->files == 0)
-			finish_empty_run(run, work);
-		else if (own == (work->run_id == run_id))
-			drain_one(run, work, finish);
+		if (own != (work->run_id == run_id))
+			continue;
+		require_extension(run);
+		if (!own && work->files == 0)
+		{
+			/*
+			 * a run that was ended before it condemned a file needs no
+			 * directory
+			 */
+			drain_finish_run(extension, work->run_id);
+			run->request->commit();
+		}
+		else if (drain_run(extension, work, &run->pace, finish, &transactions) && finish)
+			at_commit_start_worker_now();
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
-}
-
-static const char *
-status_of(const ErrorData *error, bool blocked)
-{
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		return "interrupted";
-	/* giving up waiting for a writer is a case of doubt, too */
-	if (blocked || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-		return "blocked";
-	return "failed";
 }
 
 /*
@@ -139,7 +121,14 @@ cut_short(const Extension *extension, int64 run_id, const char *status, const ch
 static void
 cut_short_by(const Extension *extension, int64 run_id, const ErrorData *error, bool blocked)
 {
-	cut_short(extension, run_id, status_of(error, blocked),
+	const char *status = "failed";
+
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		status = "interrupted";
+	/* giving up waiting for a writer is a case of doubt, too */
+	else if (blocked || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		status = "blocked";
+	cut_short(extension, run_id, status,
 			  error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message);
 }
 
@@ -180,15 +169,15 @@ attempt(BatchRun *run, void (*work) (void *arg))
 
 /* Reads the sources, and so must come after the run is recorded: else nobody would learn why it has ended. */
 static void
-heal_backups(void *arg)
+heal_needed(void *arg)
 {
 	BatchRun   *run = arg;
 
-	run->healed += run_heal(run->plan, HEAL_BACKUPS);
+	run->healed += heal_directory(run->context, HEAL_BACKUPS);
 }
 
 static void
-survey(void *arg)
+survey_directory(void *arg)
 {
 	BatchRun   *run = arg;
 
@@ -199,22 +188,13 @@ survey(void *arg)
 	run->place.backup_owner = MemoryContextStrdup(run->memory, run->place.backup_owner);
 }
 
-/* Writes the claim now, because the commit callback of a bucket may not wait for a network. */
-static void
-write_claim(BatchRun *run)
-{
-	const PlanFindings *found = plan_findings(run->plan);
-
-	(void) store_write_claim(found->store, claim_text(found->claim->uuid), false);
-	plan_lock_own_directory(run->plan);
-}
-
 /* Condemns the next files.  The commit captures these files. */
 static void
 condemn_batch(void *arg)
 {
 	BatchRun   *run = arg;
 	const Settings *settings = run->context->settings;
+	const PlanFindings *found = plan_findings(run->plan);
 	int64		run_id = run->request->run_id;
 	Condemned  *condemned;
 
@@ -223,9 +203,13 @@ condemn_batch(void *arg)
 	 * claim
 	 */
 	plan_lock_own_directory(run->plan);
-	if (plan_findings(run->plan)->claim->state == CLAIM_UNWRITTEN)
-		write_claim(run);
-	if (plan_findings(run->plan)->claim->state != CLAIM_OURS)
+	if (found->claim->state == CLAIM_UNWRITTEN)
+	{
+		/* the commit callback of a bucket may not wait for a network */
+		(void) store_write_claim(found->store, claim_text(found->claim->uuid), false);
+		plan_lock_own_directory(run->plan);
+	}
+	if (found->claim->state != CLAIM_OURS)
 		brake_raise(brake_make("claim", ERRCODE_OBJECT_IN_USE,
 							   psprintf("the claim of upload directory \"%s\" could not be written",
 										settings->upload_dir),
@@ -244,28 +228,13 @@ condemn_batch(void *arg)
 	condemned_end(condemned);
 }
 
-/* Ends the run because its time is over.  The caller gets a warning, too. */
-static void
-stop_in_time(BatchRun *run)
-{
-	char	   *text = psprintf("stopped after %d minutes (audio_cleanup.max_run_minutes); the next run goes on",
-								run->context->settings->max_run_minutes);
-
-	plan_add_warning(run->plan, text);
-	cut_short(run->context->extension, run->request->run_id, "interrupted", text);
-}
-
-/* Returns whether the next run has to go on: a run that took long may have done everything. */
-static bool
-is_work_left(const BatchRun *run)
-{
-	return run->more || ledger_has_work(run->context->extension, run->request->run_id);
-}
-
 /* Condemns at least one batch in every run, even if the survey took all the time. */
 static void
 condemn_and_drain(BatchRun *run)
 {
+	const Extension *extension = run->context->extension;
+	int64		run_id = run->request->run_id;
+
 	do
 	{
 		attempt(run, condemn_batch);
@@ -274,13 +243,18 @@ condemn_and_drain(BatchRun *run)
 
 	drain_runs(run, true, false);
 	require_extension(run);
-	if (pace_is_over(&run->pace) && is_work_left(run))
-		stop_in_time(run);
-	else
+	/* a run that took long may have done everything */
+	if (pace_is_over(&run->pace) && (run->more || ledger_has_work(extension, run_id)))
 	{
-		run_record_errors(run->plan, run->request->run_id);
-		ledger_end_batches(run->context->extension, run->request->run_id);
+		char	   *text = psprintf("stopped after %d minutes (audio_cleanup.max_run_minutes); the next run goes on",
+									run->context->settings->max_run_minutes);
+
+		/* the caller gets a warning, too */
+		plan_add_warning(run->plan, text);
+		cut_short(extension, run_id, "interrupted", text);
 	}
+	else
+		run_end_search(run->plan, run_id);
 	run->request->commit();
 }
 
@@ -292,19 +266,21 @@ run_to_end(BatchRun *run)
 	int			guc_level;
 	int64		run_id;
 
-	run->healed = run_heal(run->plan, HEAL_STRAYS);
+	/* a run that was lost may have had the number that this run would get */
+	run->healed = heal_directory(run->context, HEAL_STRAYS);
 	/* at night other databases wait for the end of the run */
 	guc_level = lock_limit_waits(run->context->settings->writer_wait);
-	run_id = run_record(run->plan, request->trigger, request->scheduled_for, true);
+	run_id = ledger_begin_run(run->context, plan_what_text(plan_what(run->plan)), request->trigger,
+							  request->scheduled_for, true);
 	lock_end_limit(guc_level);
 	request->commit();
 	request->run_id = run_id;
 	progress_set_run(run_id);
 
-	attempt(run, heal_backups);
+	attempt(run, heal_needed);
 	request->commit();
 	drain_runs(run, false, true);
-	attempt(run, survey);
+	attempt(run, survey_directory);
 	request->commit();
 	condemn_and_drain(run);
 	drain_runs(run, true, true);

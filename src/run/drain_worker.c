@@ -29,7 +29,7 @@
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/worker.h"
-#include "src/run/drain_worker.h"
+#include "src/run/run.h"
 
 /* Files that wait for a writer are looked at again after this time, for an hour. */
 #define RETRY_MS	10000
@@ -51,7 +51,7 @@ begin_locked(MemoryContext context)
 }
 
 static bool
-begin_step(void *arg)
+begin_locked_step(void *arg)
 {
 	if (begin_locked(NULL) != NULL)
 		return true;
@@ -60,19 +60,9 @@ begin_step(void *arg)
 }
 
 static void
-commit_step(void *arg)
+commit_locked_step(void *arg)
 {
 	worker_commit();
-}
-
-/* Returns the first run after `after` that has files to drain, or NULL. */
-static const LedgerWork *
-find_work(const Extension *extension, int64 after)
-{
-	foreach_ptr(const LedgerWork, work, ledger_unfinished_runs(extension, 0))
-		if (work->run_id > after)
-		return work;
-	return NULL;
 }
 
 /*
@@ -83,7 +73,7 @@ find_work(const Extension *extension, int64 after)
 static bool
 drain_one(const Extension *extension, const LedgerWork *work, MemoryContext context)
 {
-	static const DrainTransactions transactions = {begin_step, commit_step, NULL};
+	static const DrainTransactions transactions = {begin_locked_step, commit_locked_step, NULL};
 	volatile bool put_off = false;
 
 	PG_TRY();
@@ -108,27 +98,26 @@ static bool
 drain_next(MemoryContext context, int64 *after, bool *put_off)
 {
 	Extension  *extension = begin_locked(context);
-	const LedgerWork *work;
-	bool		more;
+	const LedgerWork *next = NULL;
 
 	MemoryContextSwitchTo(context);
-	work = extension ? find_work(extension, *after) : NULL;
-	more = work != NULL;
-	if (work == NULL)
-		worker_commit();
-	else
+	foreach_ptr(const LedgerWork, work, extension ? ledger_unfinished_runs(extension, 0) : NIL)
+		if (next == NULL && work->run_id > *after)
+		next = work;
+	if (next == NULL)
 	{
-		*after = work->run_id;
-		pgstat_report_activity(STATE_RUNNING, psprintf("draining run %lld", (long long) *after));
-		progress_begin(context, work->trigger, false, false);
-		progress_set_run(work->run_id);
-		progress_set(PROGRESS_CONDEMNED, work->files);
-		if (drain_one(extension, work, context))
-			*put_off = true;
-		pgstat_report_activity(STATE_IDLE, NULL);
+		worker_commit();
+		return false;
 	}
+	*after = next->run_id;
+	pgstat_report_activity(STATE_RUNNING, psprintf("draining run %lld", (long long) *after));
+	progress_begin(context, next->trigger, false, false);
+	progress_set_run(next->run_id);
+	progress_set(PROGRESS_CONDEMNED, next->files);
+	*put_off |= drain_one(extension, next, context);
+	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextReset(context);
-	return more;
+	return true;
 }
 
 /* Drains all runs once, one at a time.  Returns whether something was put off. */
@@ -140,6 +129,7 @@ drain_all(MemoryContext context)
 
 	while (drain_next(context, &after, &put_off))
 		;
+	MemoryContextReset(context);
 	return put_off;
 }
 

@@ -12,23 +12,8 @@
 #ifndef AUDIO_CLEANUP_RUN_PRIVATE_H
 #define AUDIO_CLEANUP_RUN_PRIVATE_H
 
-#include "src/drain/heal.h"
 #include "src/guard/location.h"
 #include "src/run/run.h"
-
-/*
- * Puts back files that should not be in the trash (see heal.h).  HEAL_STRAYS
- * must come before run_record(), because a run that was lost may have had the
- * number that the new run would get.  Returns the number of files.
- */
-extern int64 run_heal(const CleanupPlan *plan, HealWhat what);
-
-/*
- * Records the beginning of a run with this trigger, for the day
- * `scheduled_for` or LEDGER_NO_DAY.  Returns its run_id.
- */
-extern int64 run_record(const CleanupPlan *plan, const char *trigger, int32 scheduled_for,
-						bool batches);
 
 /*
  * Claims the plan's directory for this database if nobody has claimed it, and
@@ -45,10 +30,9 @@ extern Place run_claim_directory(const CleanupPlan *plan, int64 run_id);
 extern int64 run_condemn_uploads(const CleanupPlan *plan, int64 run_id);
 
 /*
- * Records the errors that the plan has met, which are about none of the run's
- * files: the run ends as 'failed'.  Must be called when all files have been
- * seen.
+ * Records that all files have been seen, and the errors that the plan has met,
+ * which are about none of the run's files: a run with errors ends as 'failed'.
  */
-extern void run_record_errors(const CleanupPlan *plan, int64 run_id);
+extern void run_end_search(const CleanupPlan *plan, int64 run_id);
 
 #endif							/* AUDIO_CLEANUP_RUN_PRIVATE_H */

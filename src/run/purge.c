@@ -22,11 +22,11 @@
 #include "src/ledger/backups.h"
 #include "src/pg/lock.h"
 #include "src/plan/plan.h"
-#include "src/run/purge.h"
+#include "src/run/run.h"
 #include "src/text/json_build.h"
 
 static Jsonb *
-make_report(const LedgerExpired *expired, int64 healed)
+make_purge_report(const LedgerExpired *expired, int64 healed)
 {
 	JsonBuilder result;
 	JsonBuilder json;
@@ -78,7 +78,7 @@ purge(CleanupPlan *plan, void *arg)
 				   context->settings->report_limit, &expired);
 	drain_in_transaction(context->extension);
 	at_commit_start_worker();
-	return make_report(&expired, healed);
+	return make_purge_report(&expired, healed);
 }
 
 Jsonb *

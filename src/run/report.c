@@ -41,14 +41,6 @@ make_result(const LedgerOutcome *outcome, bool dry_run)
 	return json_end(&json);
 }
 
-static bool
-is_truncated(const LedgerOutcome *outcome)
-{
-	return list_length(outcome->orphans) < outcome->n_orphans ||
-		list_length(outcome->sessions) < outcome->n_sessions ||
-		list_length(outcome->errors) < outcome->n_errors;
-}
-
 static const char *
 message(const CleanupPlan *plan)
 {
@@ -93,7 +85,9 @@ make_envelope(const CleanupPlan *plan, const LedgerOutcome *outcome, const char 
 		json_add_integer(&json, "unfinished_uploads", found->n_uploads);
 	if (found->n_uploads >= 0 && plan_context(plan)->settings->abort_uploads_after_days > 0)
 		json_add_integer(&json, "uploads_ended", outcome->n_uploads);
-	if (is_truncated(outcome))
+	if (list_length(outcome->orphans) < outcome->n_orphans ||
+		list_length(outcome->sessions) < outcome->n_sessions ||
+		list_length(outcome->errors) < outcome->n_errors)
 		json_add_boolean(&json, "lists_truncated", true);
 	if (healed > 0)
 		json_add_integer(&json, "healed", healed);
@@ -112,24 +106,12 @@ report_append(List *list, int limit, const char *text)
 	return list_length(list) < limit ? lappend(list, pstrdup(text)) : list;
 }
 
-static int
-limit_of(const CleanupPlan *plan)
-{
-	return plan_context(plan)->settings->report_limit;
-}
-
-typedef struct SessionList
-{
-	int			limit;
-	List	   *sessions;
-} SessionList;
-
 static void
 add_session(int source, const char *session, void *arg)
 {
-	SessionList *list = arg;
+	LedgerOutcome *outcome = arg;
 
-	list->sessions = report_append(list->sessions, list->limit, sources_session_id(session));
+	outcome->sessions = report_append(outcome->sessions, outcome->limit, sources_session_id(session));
 }
 
 /* For a heap with the last name on top, and for the order of names. */
@@ -164,9 +146,9 @@ take_name(binaryheap *first, int limit, const char *name)
 
 /* The first orphans by name. */
 static void
-read_orphans(const CleanupPlan *plan, Condemned *condemned, LedgerOutcome *outcome)
+read_orphans(Condemned *condemned, LedgerOutcome *outcome)
 {
-	int			limit = (int) Min((int64) limit_of(plan), condemned->n_orphans);
+	int			limit = (int) Min((int64) outcome->limit, condemned->n_orphans);
 	binaryheap *first = binaryheap_allocate(Max(limit, 1), compare_texts, NULL);
 	CondemnedFile file;
 
@@ -185,83 +167,72 @@ read_orphans(const CleanupPlan *plan, Condemned *condemned, LedgerOutcome *outco
 }
 
 static void
-add_brakes(const CleanupPlan *plan, LedgerOutcome *outcome, List *brakes)
+add_brakes(LedgerOutcome *outcome, List *brakes)
 {
 	foreach_ptr(const Brake, brake, brakes)
-		outcome->errors = report_append(outcome->errors, limit_of(plan), brake_text(brake));
+		outcome->errors = report_append(outcome->errors, outcome->limit, brake_text(brake));
 	outcome->n_errors += list_length(brakes);
 }
 
 /* Reads the errors that the plan met, and in a dry run the brakes that a real run would meet. */
 static void
-read_errors(const CleanupPlan *plan, LedgerOutcome *outcome)
+read_errors(const PlanFindings *found, LedgerOutcome *outcome)
 {
-	const PlanFindings *found = plan_findings(plan);
-
-	add_brakes(plan, outcome, found->brakes);
-	add_brakes(plan, outcome, found->notes);
+	add_brakes(outcome, found->brakes);
+	add_brakes(outcome, found->notes);
 	foreach_ptr(char, error, found->errors)
-		outcome->errors = report_append(outcome->errors, limit_of(plan), error);
+		outcome->errors = report_append(outcome->errors, outcome->limit, error);
 	outcome->n_errors += found->n_errors;
 }
 
-static void
-read_condemned(const CleanupPlan *plan, Condemned *condemned, LedgerOutcome *outcome)
+/* Returns the outcome of the files in `condemned` (or NULL), and of `uploads` uploads that are ended. */
+static LedgerOutcome
+read_condemned(const CleanupPlan *plan, Condemned *condemned, int64 uploads)
 {
-	SessionList list = {limit_of(plan), NIL};
+	LedgerOutcome outcome = {.limit = plan_context(plan)->settings->report_limit,.n_uploads = uploads};
 
-	memset(outcome, 0, sizeof(*outcome));
 	if (condemned != NULL)
 	{
-		read_orphans(plan, condemned, outcome);
-		condemned_scan_sessions(condemned, add_session, &list);
-		outcome->sessions = list.sessions;
-		outcome->n_orphans = condemned->n_orphans;
-		outcome->n_sessions = condemned->n_sessions;
-		outcome->bytes = condemned->bytes;
+		read_orphans(condemned, &outcome);
+		condemned_scan_sessions(condemned, add_session, &outcome);
+		outcome.n_orphans = condemned->n_orphans;
+		outcome.n_sessions = condemned->n_sessions;
+		outcome.bytes = condemned->bytes;
 	}
-	read_errors(plan, outcome);
+	read_errors(plan_findings(plan), &outcome);
+	return outcome;
 }
 
 Jsonb *
 report_status(const CleanupPlan *plan)
 {
-	LedgerOutcome outcome;
+	const PlanFindings *found = plan_findings(plan);
+	const LedgerOutcome outcome = read_condemned(plan, found->condemned, list_length(found->old_uploads));
 
-	read_condemned(plan, plan_findings(plan)->condemned, &outcome);
-	outcome.n_uploads = list_length(plan_findings(plan)->old_uploads);
 	return make_envelope(plan, &outcome, "Cleanup status retrieved", "potential_cleanup", 0, 0, 0);
-}
-
-/*
- * Returns the number of files that a worker deals with after the commit,
- * because the commit itself cannot.
- */
-static int64
-left_to_worker(const CleanupPlan *plan, const Condemned *condemned, int64 uploads)
-{
-	if (plan_is_preview(plan) || store_acts_at_commit(plan_findings(plan)->store))
-		return 0;
-	return (condemned != NULL ? condemned->n_files : 0) + uploads;
 }
 
 Jsonb *
 report_condemned(const CleanupPlan *plan, Condemned *condemned, int64 uploads, int64 run_id, int64 healed)
 {
-	LedgerOutcome outcome;
+	const LedgerOutcome outcome = read_condemned(plan, condemned, uploads);
+	int64		pending = 0;
 
-	read_condemned(plan, condemned, &outcome);
-	outcome.n_uploads = uploads;
-	return make_envelope(plan, &outcome, message(plan), "result", run_id, healed,
-						 left_to_worker(plan, condemned, uploads));
+	/*
+	 * a worker deals with files after the commit that the commit itself
+	 * cannot deal with
+	 */
+	if (!plan_is_preview(plan) && !store_acts_at_commit(plan_findings(plan)->store))
+		pending = (condemned != NULL ? condemned->n_files : 0) + uploads;
+	return make_envelope(plan, &outcome, message(plan), "result", run_id, healed, pending);
 }
 
 Jsonb *
 report_outcome(const CleanupPlan *plan, int64 run_id, int64 healed)
 {
-	LedgerOutcome outcome = {NIL};
+	LedgerOutcome outcome = {.limit = plan_context(plan)->settings->report_limit};
 
-	ledger_outcome(plan_context(plan)->extension, run_id, limit_of(plan), &outcome);
-	read_errors(plan, &outcome);
+	ledger_outcome(plan_context(plan)->extension, run_id, &outcome);
+	read_errors(plan_findings(plan), &outcome);
 	return make_envelope(plan, &outcome, message(plan), "result", run_id, healed, 0);
 }

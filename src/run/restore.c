@@ -26,7 +26,7 @@
 #include "src/pg/lock.h"
 #include "src/plan/plan.h"
 #include "src/run/report.h"
-#include "src/run/restore.h"
+#include "src/run/run.h"
 #include "src/sources/cleared.h"
 #include "src/store/walk.h"
 #include "src/text/json_build.h"
@@ -39,7 +39,11 @@ typedef struct Restoring
 {
 	const Context *context;
 	int64		run_id;			/* the run whose files are looked at */
+	int64		only_file;		/* the file that is looked at; 0: all files */
 	Drain	   *drain;
+	FileStore  *store;
+	const Settings *settings;	/* of the run */
+	Place		place;
 	Batch	   *batch;			/* files that the commit itself puts back */
 	int			in_batch;
 	List	   *files;			/* paths (char *), at most report_limit */
@@ -87,7 +91,7 @@ length_of_file(FileStore *store, const char *target)
 static bool
 is_within_directory(Restoring *restoring, const LedgerFile *file)
 {
-	FileStore  *store = drain_store(restoring->drain);
+	FileStore  *store = restoring->store;
 	const char *target = ledger_target(file);
 	size_t		len;
 	WalkReason	reason = walk_why_not(store, target, true, &len);
@@ -99,7 +103,7 @@ is_within_directory(Restoring *restoring, const LedgerFile *file)
 	add_error(restoring, file->path,
 			  psprintf("\"%.*s\" is not a folder of the upload directory but a symlink, another file system or a file; the backup lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
 					   (int) len, target,
-					   drain_trash_path(drain_place(restoring->drain), restoring->run_id)));
+					   drain_trash_path(&restoring->place, restoring->run_id)));
 	return false;
 }
 
@@ -108,38 +112,30 @@ static bool
 is_name_free(Restoring *restoring, const LedgerFile *file)
 {
 	FileIdentity found;
-	FileResult	result = store_identify(drain_store(restoring->drain), ledger_target(file), &found);
+	FileResult	result = store_identify(restoring->store, ledger_target(file), &found);
 
 	if (result.outcome == FILE_VANISHED)
 		return is_within_directory(restoring, file);
 	if (result.outcome == FILE_FAILED)
 		add_error(restoring, file->path,
 				  psprintf("%s: %s", result.failure,
-						   store_error_text(drain_store(restoring->drain), result.errnum)));
+						   store_error_text(restoring->store, result.errnum)));
 	else
 		add_error(restoring, file->path,
 				  psprintf("the name \"%s\" is taken; the backup lies in %s, and cleanup_restore(file, restore_as) puts it back under another name",
 						   ledger_target(file),
-						   drain_trash_path(drain_place(restoring->drain), restoring->run_id)));
+						   drain_trash_path(&restoring->place, restoring->run_id)));
 	return false;
 }
 
 /* Counts a file that is at `path` again, now or after the commit. */
 static void
-add_to_batch(Restoring *restoring, LedgerFile *file, const char *state, const char *path)
+count_file(Restoring *restoring, LedgerFile *file, const char *state, const char *path)
 {
 	file->new_state = state;
 	restoring->files = report_append(restoring->files, restoring->context->settings->report_limit, path);
 	restoring->n_files++;
 	restoring->bytes += file->identity.size;
-}
-
-static void
-mark_file(Restoring *restoring, LedgerFile *file)
-{
-	add_to_batch(restoring, file, "restoring", ledger_target(file));
-	if (store_is_quick(drain_store(restoring->drain)) && restoring->in_batch++ < AT_COMMIT_FILES)
-		at_commit_add(restoring->batch, file->path, ledger_target(file), &file->identity);
 }
 
 /*
@@ -149,35 +145,36 @@ mark_file(Restoring *restoring, LedgerFile *file)
 static void
 note_in_place(Restoring *restoring, LedgerFile *file)
 {
-	add_to_batch(restoring, file, "restored", file->path);
+	count_file(restoring, file, "restored", file->path);
 	file->error = "it was in its place";
 	file->restore_as = NULL;
-}
-
-/* Returns whether somebody has written into the file in the trash. */
-static bool
-is_changed(const Restoring *restoring, const LedgerFile *file, FilePlace place)
-{
-	return file->identity.captured &&
-		(place == PLACE_NOWHERE || place == PLACE_OTHER || place == PLACE_UNFINISHED) &&
-		drain_is_changed(restoring->drain, file);
 }
 
 static void
 judge_captured(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
 {
-	if (is_changed(restoring, file, located->place))
+	FilePlace	place = located->place;
+
+	/*
+	 * the commit does not move a file that somebody has written into: a drain
+	 * puts it back
+	 */
+	if (file->identity.captured &&
+		(place == PLACE_NOWHERE || place == PLACE_OTHER || place == PLACE_UNFINISHED) &&
+		drain_is_changed(restoring->drain, file))
 	{
-		/* the commit does not move such a file: a drain puts it back */
 		if (is_name_free(restoring, file))
-			add_to_batch(restoring, file, "restoring", ledger_target(file));
+			count_file(restoring, file, "restoring", ledger_target(file));
 		return;
 	}
-	switch (located->place)
+	switch (place)
 	{
 		case PLACE_TRASH:
-			if (is_name_free(restoring, file))
-				mark_file(restoring, file);
+			if (!is_name_free(restoring, file))
+				break;
+			count_file(restoring, file, "restoring", ledger_target(file));
+			if (store_is_quick(restoring->store) && restoring->in_batch++ < AT_COMMIT_FILES)
+				at_commit_add(restoring->batch, file->path, ledger_target(file), &file->identity);
 			break;
 		case PLACE_UPLOAD:
 			note_in_place(restoring, file);
@@ -204,113 +201,111 @@ judge_captured(Restoring *restoring, LedgerFile *file, const StoreLocated *locat
 			break;
 		case PLACE_UNKNOWN:
 			add_error(restoring, file->path, psprintf("could not find its backup: %s",
-													  store_error_text(drain_store(restoring->drain), located->errnum)));
+													  store_error_text(restoring->store, located->errnum)));
 			break;
 	}
 }
 
 static void
-add_sessions(Restoring *restoring, List *sessions)
-{
-	foreach_ptr(const char, session, sessions)
-		restoring->sessions = report_append(restoring->sessions, restoring->context->settings->report_limit, session);
-	restoring->n_sessions += list_length(sessions);
-}
-
-/*
- * Tells the store that the names of files that lie in the trash will be asked
- * for.
- */
-static void
-expect_names(Restoring *restoring, const LedgerFile *files, const StoreLocated *located, int n)
-{
-	const char **names = palloc(sizeof(char *) * n);
-	int			n_names = 0;
-
-	for (int i = 0; i < n; i++)
-		if (located[i].place == PLACE_TRASH)
-			names[n_names++] = ledger_target(&files[i]);
-	store_expect(drain_store(restoring->drain), names, n_names);
-}
-
-static void
 judge_all_captured(Restoring *restoring, LedgerFile *files, int n)
 {
+	FileStore  *store = restoring->store;
 	StoreLocated *located = palloc(sizeof(StoreLocated) * n);
+	const char **names = palloc(sizeof(char *) * n);
+	int			n_names = 0;
 
 	for (int i = 0; i < n; i++)
 		located[i] = (StoreLocated)
 	{
 		files[i].path, &files[i].identity
 	};
-	store_locate_many(drain_store(restoring->drain), restoring->run_id, located, n);
+	store_locate_many(store, restoring->run_id, located, n);
 	CHECK_FOR_INTERRUPTS();
-	expect_names(restoring, files, located, n);
+
+	/*
+	 * is_name_free() will ask for the names of the files that lie in the
+	 * trash
+	 */
+	for (int i = 0; i < n; i++)
+		if (located[i].place == PLACE_TRASH)
+			names[n_names++] = ledger_target(&files[i]);
+	store_expect(store, names, n_names);
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		judge_captured(restoring, &files[i], &located[i]);
 	}
-	store_expect(drain_store(restoring->drain), NULL, 0);
+	store_expect(store, NULL, 0);
 	ledger_record(restoring->context->extension, restoring->run_id, files, n);
 }
 
 /*
- * Looks at all backups of the run, or only at the file `only_file` (0: all).
- * `as` may be NULL.
+ * Returns the next files of this kind, an array, and sets *n to their number,
+ * and *after to the last file_id; NULL at the end.
  */
-static void
-judge_run(Restoring *restoring, int64 only_file, const char *as)
+static LedgerFile *
+next_page(const Restoring *restoring, LedgerKind kind, int64 *after, int *n)
 {
-	int64		after = only_file > 0 ? only_file - 1 : 0;
+	int64		only = restoring->only_file;
+	LedgerFile *files;
+
+	/* after the one file there is no other */
+	if (only > 0 && *after >= only)
+		return NULL;
+	files = ledger_files(restoring->context->extension, restoring->run_id, kind,
+						 only > 0 ? only - 1 : *after, only > 0 ? 1 : RESTORE_BATCH, n);
+	if (*n == 0 || (only > 0 && files[0].file_id != only))
+		return NULL;
+	*after = files[*n - 1].file_id;
+	return files;
+}
+
+/* Looks at all backups of the run, or at the one that is put back as `as` (NULL: under its own name). */
+static void
+judge_run(Restoring *restoring, const char *as)
+{
+	int64		after = 0;
 	LedgerFile *files;
 	int			n;
 
-	restoring->batch = at_commit_begin(drain_place(restoring->drain), restoring->run_id,
-									   AT_COMMIT_PUT_BACK);
-	do
+	restoring->batch = at_commit_begin(&restoring->place, restoring->run_id, AT_COMMIT_PUT_BACK);
+	while ((files = next_page(restoring, LEDGER_RESTORABLE, &after, &n)) != NULL)
 	{
-		files = ledger_files(restoring->context->extension, restoring->run_id, LEDGER_RESTORABLE,
-							 after, only_file > 0 ? 1 : RESTORE_BATCH, &n);
-		if (n == 0 || (only_file > 0 && files[0].file_id != only_file))
-			break;
-		after = files[n - 1].file_id;
 		files[0].restore_as = as ? as : files[0].restore_as;
 		judge_all_captured(restoring, files, n);
-	} while (n == RESTORE_BATCH);
+	}
 	at_commit_end(restoring->batch);
 }
 
 /*
  * Restores the cleared columns of the failed sessions whose audio comes back, or
- * has come back by an earlier call that could not write these columns.
- * `only_file`: see judge_run().  The rows of these sessions stay locked until the
- * transaction ends, and others may wait for them; so nothing may wait for the
- * server of a bucket afterwards.
+ * has come back by an earlier call that could not write these columns.  The rows
+ * of these sessions stay locked until the transaction ends, and others may wait
+ * for them; so nothing may wait for the server of a bucket afterwards.
  */
 static void
-restore_sessions(Restoring *restoring, int64 only_file)
+restore_sessions(Restoring *restoring)
 {
-	int64		after = only_file > 0 ? only_file - 1 : 0;
+	const Context *context = restoring->context;
+	int64		after = 0;
 	LedgerFile *files;
 	int			n;
 
-	do
+	while ((files = next_page(restoring, LEDGER_RETURNING, &after, &n)) != NULL)
 	{
-		files = ledger_files(restoring->context->extension, restoring->run_id, LEDGER_RETURNING,
-							 after, only_file > 0 ? 1 : RESTORE_BATCH, &n);
-		if (n == 0 || (only_file > 0 && files[0].file_id != only_file))
-			break;
-		after = files[n - 1].file_id;
-		add_sessions(restoring, cleared_restore(restoring->context->extension, drain_rules(restoring->drain), restoring->run_id,
-												files, n, restoring->context->settings->writer_wait,
-												&restoring->errors, &restoring->n_errors));
-	} while (n == RESTORE_BATCH);
+		foreach_ptr(const char, session, cleared_restore(context->extension, restoring->settings->rules, restoring->run_id,
+														 files, n, context->settings->writer_wait,
+														 &restoring->errors, &restoring->n_errors))
+		{
+			restoring->sessions = report_append(restoring->sessions, context->settings->report_limit, session);
+			restoring->n_sessions++;
+		}
+	}
 }
 
 /* Puts backups of the run back.  Needs the run lock. */
 static void
-restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char *as)
+restore_backups(Restoring *restoring, int64 run_id, const char *as)
 {
 	const Extension *extension = restoring->context->extension;
 	LedgerWork *work = ledger_run(extension, run_id);
@@ -329,15 +324,17 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 						(long long) run_id),
 				 errhint("Restore them in another transaction, after this one has committed.")));
 	restoring->run_id = run_id;
-	restoring->drain = drain_open(extension, work, &brake);
-	if (restoring->drain == NULL)
-		brake_raise(brake);
+	restoring->settings = settings_of_run(work->upload_dir, work->settings);
+	restoring->place = location_place(restoring->settings, settings_backup_owner(work->settings));
+	restoring->drain = drain_open(extension, work, true, &brake);
+	brake_raise_if(brake);
+	restoring->store = drain_store(restoring->drain);
 	PG_TRY();
 	{
-		brake_raise_if(claim_lock(drain_store(restoring->drain), work->upload_dir,
+		brake_raise_if(claim_lock(restoring->store, work->upload_dir,
 								  restoring->context->settings->writer_wait));
-		judge_run(restoring, only_file, as);
-		restore_sessions(restoring, only_file);
+		judge_run(restoring, as);
+		restore_sessions(restoring);
 	}
 	PG_FINALLY();
 	{
@@ -351,7 +348,7 @@ restore_backups(Restoring *restoring, int64 run_id, int64 only_file, const char 
 /* ------------------------------------------------------------------ report --- */
 
 static Jsonb *
-make_result(const Restoring *restoring)
+make_restored_result(const Restoring *restoring)
 {
 	JsonBuilder json;
 
@@ -367,14 +364,14 @@ make_result(const Restoring *restoring)
 }
 
 static Jsonb *
-make_report(const Restoring *restoring, int64 run_id)
+make_restore_report(const Restoring *restoring, int64 run_id)
 {
 	JsonBuilder json;
 
 	json_begin(&json);
 	json_add_boolean(&json, "success", restoring->n_errors == 0);
 	json_add_text(&json, "message", restoring->n_files > 0 ? "Restore completed" : "Nothing was restored");
-	json_add_jsonb(&json, "result", make_result(restoring));
+	json_add_jsonb(&json, "result", make_restored_result(restoring));
 	json_add_integer(&json, "run_id", run_id);
 	if (restoring->n_files > list_length(restoring->files) ||
 		restoring->n_errors > list_length(restoring->errors) ||
@@ -397,22 +394,6 @@ begin_restoring(CleanupPlan *plan)
 	return context;
 }
 
-/*
- * Records the path that the upload directory has now, because the directory
- * may have been moved since the run.  Returns the claim of the directory, or
- * NULL if the directory has no claim.  Raises an ERROR if another database has
- * claimed the directory.
- */
-static const char *
-find_directory(const Context *context)
-{
-	Brake	   *brake;
-	const char *claim = claim_find(context->extension, context->settings->upload_dir, &brake);
-
-	brake_raise_if(brake);
-	return claim;
-}
-
 static Jsonb *
 do_restore_run(CleanupPlan *plan, void *arg)
 {
@@ -422,9 +403,9 @@ do_restore_run(CleanupPlan *plan, void *arg)
 	Brake	   *ignored;
 
 	/* the run may have been made in another directory */
-	(void) claim_find(context->extension, context->settings->upload_dir, &ignored);
-	restore_backups(&restoring, run_id, 0, NULL);
-	return make_report(&restoring, run_id);
+	(void) claim_find(context->extension, context->settings->upload_dir, false, &ignored);
+	restore_backups(&restoring, run_id, NULL);
+	return make_restore_report(&restoring, run_id);
 }
 
 Jsonb *
@@ -448,8 +429,12 @@ do_restore_file(CleanupPlan *plan, void *arg)
 	const FileRequest *request = arg;
 	const char *path = location_relative(settings, request->file);
 	const char *as = request->as ? location_relative(settings, request->as) : NULL;
-	Backup	   *backup = backup_find(context->extension, find_directory(context), path);
+	Brake	   *brake;
+	const char *claim = claim_find(context->extension, settings->upload_dir, false, &brake);
+	Backup	   *backup;
 
+	brake_raise_if(brake);
+	backup = backup_find(context->extension, claim, path);
 	if (backup == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
@@ -457,8 +442,9 @@ do_restore_file(CleanupPlan *plan, void *arg)
 				 errhint("See cleanup_backups.")));
 	if (as != NULL)
 		location_check_restored(settings, path, as);
-	restore_backups(&restoring, backup->run_id, backup->file_id, as);
-	return make_report(&restoring, backup->run_id);
+	restoring.only_file = backup->file_id;
+	restore_backups(&restoring, backup->run_id, as);
+	return make_restore_report(&restoring, backup->run_id);
 }
 
 Jsonb *

@@ -21,44 +21,11 @@
 #include "src/drain/at_commit.h"
 #include "src/drain/drain.h"
 #include "src/drain/heal.h"
-#include "src/ledger/history.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/snapshot.h"
 #include "src/run/private.h"
 #include "src/run/report.h"
-
-int64
-run_heal(const CleanupPlan *plan, HealWhat what)
-{
-	int64		healed = heal_directory(plan_context(plan), what);
-
-	if (healed > 0)
-		at_commit_start_worker();
-	return healed;
-}
-
-int64
-run_record(const CleanupPlan *plan, const char *trigger, int32 scheduled_for, bool batches)
-{
-	const Context *context = plan_context(plan);
-	LedgerRun	run = {
-		.what = plan_what_text(plan_what(plan)),
-		.trigger = trigger,
-
-		/*
-		 * the outer user is visible through SECURITY DEFINER functions of the
-		 * application
-		 */
-		.requested_by = GetUserNameFromId(GetOuterUserId(), false),
-		.batches = batches,
-		.scheduled_for = scheduled_for,
-		.upload_dir = settings_showable(context->settings->upload_dir),
-		.settings = settings_to_jsonb(),
-	};
-
-	return ledger_begin_run(context->extension, &run);
-}
 
 /*
  * The first run of a database in an unclaimed directory claims the directory.
@@ -117,15 +84,15 @@ run_condemn_uploads(const CleanupPlan *plan, int64 run_id)
 }
 
 void
-run_record_errors(const CleanupPlan *plan, int64 run_id)
+run_end_search(const CleanupPlan *plan, int64 run_id)
 {
 	const PlanFindings *found = plan_findings(plan);
 	int64		more = found->n_errors - 1;
+	const char *message = found->first_error;
 
-	if (found->n_errors > 0)
-		ledger_note_errors(plan_context(plan)->extension, run_id, found->n_errors,
-						   more == 0 ? found->first_error :
-						   psprintf("%s (and %lld more error%s)", found->first_error, (long long) more, more == 1 ? "" : "s"));
+	if (more > 0)
+		message = psprintf("%s (and %lld more error%s)", message, (long long) more, more == 1 ? "" : "s");
+	ledger_end_search(plan_context(plan)->extension, run_id, found->n_errors, message);
 }
 
 
@@ -167,11 +134,11 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 	plan_check_transaction(plan);
 	lock_run(context->extension, context->settings->writer_wait, false);
 	plan_check_nodes(plan, false);
-	healed = run_heal(plan, HEAL_ALL);
+	healed = heal_directory(context, HEAL_ALL);
 	drain_in_transaction(context->extension);
 
 	plan_survey(plan, false);
-	run_id = run_record(plan, "sql", LEDGER_NO_DAY, false);
+	run_id = ledger_begin_run(context, plan_what_text(plan_what(plan)), "sql", LEDGER_NO_DAY, false);
 	place = run_claim_directory(plan, run_id);
 	condemned = plan_condemn(plan, run_id, PG_INT64_MAX);
 	progress_set_run(run_id);
@@ -182,7 +149,7 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 						 context->settings->backup_retention_days);
 		at_commit_capture(&place, run_id, condemned);
 	}
-	run_record_errors(plan, run_id);
+	run_end_search(plan, run_id);
 	if (uploads > 0 || (condemned != NULL && condemned->n_files > 0))
 		at_commit_start_worker();
 	else
@@ -230,29 +197,12 @@ run_take_read_committed(void)
 	EnsurePortalSnapshotExists();
 }
 
-/*
- * Prunes the history after all locks are given back, so that nobody waits for
- * the pruning.
- */
-static void
-prune_history(void)
-{
-	Extension  *extension = extension_lookup(true);
-	bool		more = extension != NULL;
-
-	while (more)
-	{
-		CHECK_FOR_INTERRUPTS();
-		more = history_prune(extension);
-		SPI_commit_and_chain();
-	}
-}
-
 Jsonb *
 run_procedure(bool force)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	RunRequest	request = {CLEAN_ALL, force, "sql", LEDGER_NO_DAY, SPI_commit_and_chain};
+	Extension  *extension;
 	Jsonb	   *volatile report;
 	Jsonb	   *copy;
 
@@ -275,7 +225,18 @@ run_procedure(bool force)
 	PG_END_TRY();
 	copy = MemoryContextAlloc(caller, VARSIZE(report));
 	memcpy(copy, report, VARSIZE(report));
-	prune_history();
+
+	/*
+	 * prune the history after all locks are given back, so that nobody waits
+	 * for the pruning
+	 */
+	extension = extension_lookup(true);
+	for (bool more = extension != NULL; more;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		more = history_prune(extension);
+		SPI_commit_and_chain();
+	}
 	SPI_finish();
 	return copy;
 }

@@ -98,4 +98,23 @@ extern void run_record_failure(const Extension *extension, const RunRequest *req
 /* Makes this database the owner of the upload directory, for cleanup_claim_upload_dir(). */
 extern void run_take_over(void);
 
+/* The main function of the worker that drains.  `database` is the OID of the database. */
+extern PGDLLEXPORT void cleanup_drain_worker_main(Datum database);
+
+/*
+ * restore_run() puts back the files that the run `run_id` has cleaned.
+ * restore_file() puts back the newest backup of `file` (a name as a person
+ * writes it), under its own name, or under `as` unless `as` is NULL.  Each
+ * function raises an ERROR if there is no such run or backup, or if the
+ * directory is not ours.
+ */
+extern Jsonb *restore_run(int64 run_id);
+extern Jsonb *restore_file(const char *file, const char *as);
+
+/*
+ * Makes the commit of the transaction destroy the backups that have expired,
+ * except backups that are needed again.
+ */
+extern Jsonb *purge_backups(void);
+
 #endif							/* AUDIO_CLEANUP_RUN_H */

@@ -12,30 +12,9 @@
 #include "miscadmin.h"
 
 #include "src/drain/at_commit.h"
-#include "src/drain/strays.h"
+#include "src/drain/heal.h"
 #include "src/pg/lock.h"
 #include "src/run/private.h"
-
-/*
- * Writes the claim of a bucket before the commit, because the commit must not
- * wait for a network.  If the commit fails then, the UUID in the bucket
- * belongs to no database, and cleanup_claim_upload_dir() must be called
- * again.
- */
-static void
-write_now(FileStore *store, const char *upload_dir, const char *text, bool replace)
-{
-	FileResult	result = store_write_claim(store, text, replace);
-
-	CHECK_FOR_INTERRUPTS();
-	if (result.outcome == FILE_OK)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_IN_USE),
-			 errmsg("the claim of upload directory \"%s\" could not be written", upload_dir),
-			 result.outcome == FILE_OCCUPIED ? errdetail("Another database has just claimed it.") :
-			 errdetail("%s.", store_error_text(store, result.errnum))));
-}
 
 /*
  * Takes the directory over.  The files of a directory that belonged to another
@@ -74,7 +53,22 @@ take_over(CleanupPlan *plan, void *arg)
 	if (store_acts_at_commit(plan_findings(plan)->store))
 		at_commit_claim(&place, text, foreign);
 	else
-		write_now(plan_findings(plan)->store, place.upload_dir, text, foreign);
+	{
+		/*
+		 * the commit must not wait for a network; if it fails, the UUID in
+		 * the bucket belongs to no database, and the call must be repeated
+		 */
+		FileStore  *store = plan_findings(plan)->store;
+		FileResult	result = store_write_claim(store, text, foreign);
+
+		CHECK_FOR_INTERRUPTS();
+		if (result.outcome != FILE_OK)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("the claim of upload directory \"%s\" could not be written", place.upload_dir),
+					 result.outcome == FILE_OCCUPIED ? errdetail("Another database has just claimed it.") :
+					 errdetail("%s.", store_error_text(store, result.errnum))));
+	}
 
 	/*
 	 * put back the files that the former owner, or this database on an

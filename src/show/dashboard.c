@@ -34,7 +34,7 @@
 /* -------------------------------------------------------------------- look --- */
 
 static void
-add_brakes(JsonBuilder *json, const PlanFindings *found)
+add_each_brake(JsonBuilder *json, const PlanFindings *found)
 {
 	json_begin_array(json, "brakes");
 	foreach_ptr(const Brake, brake, found->brakes)
@@ -72,12 +72,12 @@ make_outcome(CleanupPlan *plan, void *arg)
 	json_add_integer(&json, "files_referenced", found->files_referenced);
 	json_add_integer(&json, "bytes", found->condemned ? found->condemned->bytes : 0);
 	json_add_jsonb(&json, "report", report_status(plan));
-	add_brakes(&json, found);
+	add_each_brake(&json, found);
 	return json_end(&json);
 }
 
 static void
-survey(void *arg)
+look_at_directory(void *arg)
 {
 	Jsonb	  **outcome = arg;
 
@@ -89,7 +89,7 @@ take_look(void)
 {
 	TimestampTz began = GetCurrentTimestamp();
 	Jsonb	   *outcome = NULL;
-	ErrorData  *error = sql_try(survey, &outcome);
+	ErrorData  *error = sql_try(look_at_directory, &outcome);
 	JsonBuilder json;
 
 	json_begin(&json);

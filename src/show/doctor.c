@@ -39,17 +39,24 @@
 
 typedef struct Examination
 {
-	DoctorSink	sink;
-	void	   *arg;
+	Tuplestorestate *rows;
+	TupleDesc	desc;
 	const Context *context;
 	const PlanFindings *found;
 } Examination;
 
+/* Adds a finding.  `hint` may be NULL. */
 static void
 say(const Examination *examination, const char *check, const char *status,
 	const char *detail, const char *hint)
 {
-	examination->sink(check, status, detail, hint, examination->arg);
+	Datum		values[] = {
+		CStringGetTextDatum(check), CStringGetTextDatum(status), CStringGetTextDatum(detail),
+		hint ? CStringGetTextDatum(hint) : (Datum) 0
+	};
+	bool		nulls[] = {false, false, false, hint == NULL};
+
+	tuplestore_putvalues(examination->rows, examination->desc, values, nulls);
 }
 
 static void
@@ -64,15 +71,6 @@ say_brakes(const Examination *examination)
 	}
 	foreach_ptr(const char, error, examination->found->errors)
 		say(examination, "file", "warning", error, "Rename or remove the file by hand.");
-}
-
-static bool
-has_brake(const PlanFindings *found, const char *name)
-{
-	foreach_ptr(const Brake, brake, found->brakes)
-		if (strcmp(brake->name, name) == 0)
-		return true;
-	return false;
 }
 
 static void
@@ -96,63 +94,52 @@ check_store(Examination *examination)
 	(void) store_examine_canary(found->store, say_finding, examination);
 }
 
-static void
-say_directory(const Examination *examination)
+/* Returns whether one of the brakes has one of the names. */
+static bool
+has_brake(const PlanFindings *found, const char *name, const char *or_name)
 {
-	if (!has_brake(examination->found, "upload_dir"))
+	foreach_ptr(const Brake, brake, found->brakes)
+		if (strcmp(brake->name, name) == 0 || strcmp(brake->name, or_name) == 0)
+		return true;
+	return false;
+}
+
+/* Tells what is well with the directory, its claim and the sources. */
+static void
+say_well(const Examination *examination)
+{
+	const PlanFindings *found = examination->found;
+
+	if (!has_brake(found, "upload_dir", ""))
 		say(examination, "upload_dir", "ok",
 			psprintf("\"%s\" can be read and written", examination->context->settings->upload_dir), NULL);
-}
-
-static void
-say_claim(const Examination *examination)
-{
-	if (examination->found->claim == NULL || examination->found->claim->brake != NULL)
+	if (found->claim != NULL && found->claim->brake == NULL)
+		say(examination, "claim", "ok",
+			found->claim->state == CLAIM_OURS ? "the upload directory belongs to this database" :
+			"nobody has claimed the upload directory; the first run will", NULL);
+	if (has_brake(found, "source", "no_source"))
 		return;
-	if (examination->found->claim->state == CLAIM_OURS)
-		say(examination, "claim", "ok", "the upload directory belongs to this database", NULL);
-	else
-		say(examination, "claim", "ok", "nobody has claimed the upload directory; the first run will", NULL);
+	foreach_ptr(const Source, source, found->sources)
+		say(examination, "source", "ok", psprintf("%s can be read as its owner", source->name), NULL);
 }
 
-static void
-say_sources(const Examination *examination)
-{
-	if (has_brake(examination->found, "source") || has_brake(examination->found, "no_source"))
-		return;
-	foreach_ptr(const Source, source, examination->found->sources)
-		say(examination, "source", "ok",
-			psprintf("%s can be read as its owner", source->name), NULL);
-}
-
+/* Reports the references, and each source by itself, so that a wrong column is noticed. */
 static void
 check_references(const Examination *examination)
 {
-	const char *detail = psprintf("%lld of %lld audio files are referred to by %lld rows; a run would delete %lld",
-								  (long long) examination->found->files_referenced,
-								  (long long) examination->found->files_seen, (long long) examination->found->rows_seen,
-								  (long long) examination->found->condemned->n_files);
+	const PlanFindings *found = examination->found;
+	bool		useless = found->files_seen > 0 && found->files_referenced == 0 && found->rows_seen > 0;
 
-	if (examination->found->files_seen > 0 && examination->found->files_referenced == 0 && examination->found->rows_seen > 0)
-		say(examination, "references", "warning", detail,
-			"Check that the registered columns hold the names of these files; cleanup_explain() shows what it finds for one file.");
-	else
-		say(examination, "references", "ok", detail, NULL);
-}
-
-/* Reports each source by itself, so that a wrong column is noticed. */
-static void
-check_each_source(const Examination *examination)
-{
-	foreach_ptr(const Source, source, examination->found->sources)
-	{
-		const MatchCounts *counts = &examination->found->counts[source->number];
-
+	say(examination, "references", useless ? "warning" : "ok",
+		psprintf("%lld of %lld audio files are referred to by %lld rows; a run would delete %lld",
+				 (long long) found->files_referenced, (long long) found->files_seen,
+				 (long long) found->rows_seen, (long long) found->condemned->n_files),
+		useless ? "Check that the registered columns hold the names of these files; cleanup_explain() shows what it finds for one file." : NULL);
+	foreach_ptr(const Source, source, found->sources)
 		say(examination, "source_references", "ok",
 			psprintf("%s has %lld rows and refers to %lld of the files", source->name,
-					 (long long) counts->rows, (long long) counts->files),
+					 (long long) found->counts[source->number].rows, (long long) found->counts[source->number].files),
 			NULL);
-	}
 }
 
 /*
@@ -217,16 +204,6 @@ check_unmatched(const Examination *examination)
 }
 
 /*
- * Returns whether no run ends uploads, and the oldest upload is so old that
- * nobody is likely to complete that upload.
- */
-static bool
-is_worth_ending(const PlanFindings *found, int days)
-{
-	return days < 0 && found->oldest_upload < GetCurrentTimestamp() - OLD_UPLOAD_DAYS * USECS_PER_DAY;
-}
-
-/*
  * Reports uploads that were never completed: their parts are paid for, and
  * nobody sees the parts.
  */
@@ -236,87 +213,52 @@ check_uploads(const Examination *examination)
 	const PlanFindings *found = examination->found;
 	int			days = examination->context->settings->abort_uploads_after_days;
 
+	/* no run ends uploads, and nobody is likely to complete the oldest one */
+	bool		forgotten = days < 0 && found->oldest_upload < GetCurrentTimestamp() - OLD_UPLOAD_DAYS * USECS_PER_DAY;
+
 	if (found->uploads_error != NULL)
 		say(examination, "uploads", days > 0 ? "error" : "warning", found->uploads_error,
 			"The user of the bucket needs the rights of docs/buckets.md.");
 	else if (found->n_uploads == 0)
 		say(examination, "uploads", "ok", "no upload waits to be completed", NULL);
 	else if (found->n_uploads > 0)
-		say(examination, "uploads", is_worth_ending(found, days) ? "warning" : "ok",
+		say(examination, "uploads", forgotten ? "warning" : "ok",
 			psprintf("%lld uploads were begun and are not completed, the oldest at %s; a run would end %d",
 					 (long long) found->n_uploads, timestamptz_to_str(found->oldest_upload),
 					 list_length(found->old_uploads)),
 			days > 0 ? NULL : "audio_cleanup.s3_abort_uploads_after_days ends those that are older.");
 }
 
+/* Reports whether the library is preloaded, and what cleans this database by night. */
 static void
-check_preload(const Examination *examination)
+check_schedule(const Examination *examination)
 {
 	const char *libraries = GetConfigOption("shared_preload_libraries", false, false);
+	const Schedule *schedule = settings_schedule();
+	NextRun		next = timetable_next_run(examination->context->extension);
 
 	say(examination, "preload", "ok",
 		strstr(libraries, EXTENSION_NAME) != NULL ? "the library is preloaded"
 		: "the library is not preloaded: there is no built-in schedule and no cleanup_progress",
 		NULL);
-}
-
-static char *
-describe_next_run(const NextRun *next)
-{
-	if (next->is_known)
-		return psprintf("the built-in schedule cleans this database next at %s (%s, %s)",
-						timestamptz_to_str(next->at), next->reason, next->zone_name);
-	return psprintf("the built-in schedule does not clean this database: %s", next->reason);
-}
-
-/*
- * Reports that two schedules clean one database: the second run finds
- * nothing, or waits for the first.
- */
-static void
-say_twice(const Examination *examination, const CronJob *job)
-{
-	say(examination, "pg_cron", "warning",
-		psprintf("job %lld of pg_cron (%s) cleans database \"%s\", and so does the built-in schedule",
-				 (long long) job->id, job->schedule, job->database),
-		psprintf("Call cron.unschedule(%lld), or remove the database from audio_cleanup.databases.",
-				 (long long) job->id));
-}
-
-static void
-check_schedule(const Examination *examination)
-{
-	const Schedule *schedule = settings_schedule();
-	NextRun		next = timetable_next_run(examination->context->extension);
-
-	say(examination, "schedule", "ok", describe_next_run(&next), NULL);
+	say(examination, "schedule", "ok",
+		next.is_known ? psprintf("the built-in schedule cleans this database next at %s (%s, %s)",
+								 timestamptz_to_str(next.at), next.reason, next.zone_name)
+		: psprintf("the built-in schedule does not clean this database: %s", next.reason), NULL);
 	foreach_ptr(const CronJob, job, cron_jobs(examination->context->extension, schedule->databases))
 	{
+		/* the second run finds nothing, or waits for the first */
 		if (progress_is_shared() && schedule->hour >= 0 && job->is_listed)
-			say_twice(examination, job);
+			say(examination, "pg_cron", "warning",
+				psprintf("job %lld of pg_cron (%s) cleans database \"%s\", and so does the built-in schedule",
+						 (long long) job->id, job->schedule, job->database),
+				psprintf("Call cron.unschedule(%lld), or remove the database from audio_cleanup.databases.",
+						 (long long) job->id));
 		else if (job->is_here)
 			say(examination, "pg_cron", "ok",
 				psprintf("job %lld of pg_cron (%s) cleans this database",
 						 (long long) job->id, job->schedule), NULL);
 	}
-}
-
-/* Reports tables that may have been forgotten: the most common way to lose files. */
-static void
-say_unregistered(const Examination *examination)
-{
-	foreach_ptr(const char, warning, examination->found->warnings)
-		say(examination, "unregistered", "warning", warning,
-			"If it refers to files, register it with cleanup_add_source().");
-}
-
-/* Returns why no mail can be sent, without asking the mail server, or NULL. */
-static const char *
-find_mail_error(const MailSettings *settings)
-{
-	const char *error = mail_settings_lack(settings);
-
-	return error ? error : mailer_check_secret(settings);
 }
 
 /* Reports on mail.  Returns whether mail is sent. */
@@ -325,8 +267,11 @@ check_mail(const Examination *examination)
 {
 	const MailSettings *settings = mail_settings_snapshot();
 	const char *off = mail_settings_off(settings);
-	const char *error = off ? NULL : find_mail_error(settings);
+	const char *error = off ? NULL : mail_settings_lack(settings);
 
+	/* without asking the mail server */
+	if (off == NULL && error == NULL)
+		error = mailer_check_secret(settings);
 	if (off != NULL)
 		say(examination, "mail", "ok", psprintf("no mail is sent: %s", off), NULL);
 	else if (error != NULL)
@@ -349,7 +294,6 @@ check_tables(const Examination *examination, bool sends_mail)
 
 	for (int i = 0; i < n; i++)
 		say(examination, sql_text(i, 1), sql_text(i, 2), sql_text(i, 3), sql_text(i, 4));
-	SPI_freetuptable(SPI_tuptable);
 }
 
 static Jsonb *
@@ -365,29 +309,32 @@ examine(CleanupPlan *plan, void *arg)
 	/* somebody wants the examination to stop */
 	CHECK_FOR_INTERRUPTS();
 	say_brakes(examination);
-	say_directory(examination);
-	say_claim(examination);
-	say_sources(examination);
+	say_well(examination);
 	if (examination->found->surveyed)
 	{
 		check_references(examination);
-		check_each_source(examination);
 		check_statuses(examination);
 		check_unmatched(examination);
 		plan_advise(plan);
-		say_unregistered(examination);
+
+		/*
+		 * tables that may have been forgotten: the most common way to lose
+		 * files
+		 */
+		foreach_ptr(const char, warning, examination->found->warnings)
+			say(examination, "unregistered", "warning", warning,
+				"If it refers to files, register it with cleanup_add_source().");
 		check_uploads(examination);
 	}
 	check_tables(examination, check_mail(examination));
-	check_preload(examination);
 	check_schedule(examination);
 	return NULL;
 }
 
 void
-doctor_examine(DoctorSink sink, void *arg)
+doctor_examine(Tuplestorestate *rows, TupleDesc desc)
 {
-	Examination examination = {sink, arg};
+	Examination examination = {rows, desc};
 
 	(void) plan_call(CLEAN_ALL, true, false, examine, &examination);
 }

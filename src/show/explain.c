@@ -81,6 +81,13 @@ explain_value(ExplainSearch *search, const SourceRow *row, int column)
 }
 
 static bool
+refers(const ExplainSearch *search, const SourceRow *row, int column)
+{
+	return row->values[column] != NULL &&
+		key_compare(search->rules, row->values[column], row->lengths[column], search->path) != KEY_NO_MATCH;
+}
+
+static bool
 explain_row(const SourceRow *row, void *arg)
 {
 	ExplainSearch *search = arg;
@@ -88,9 +95,7 @@ explain_row(const SourceRow *row, void *arg)
 	CHECK_FOR_INTERRUPTS();
 	for (int i = 0; i < row->source->n_columns; i++)
 	{
-		if (row->values[i] == NULL ||
-			key_compare(search->rules, row->values[i], row->lengths[i],
-						search->path) == KEY_NO_MATCH)
+		if (!refers(search, row, i))
 			continue;
 		search->count++;
 		if (list_length(search->references) < ROWS_SHOWN)
@@ -111,10 +116,7 @@ count_failed_row(const SourceRow *row, void *arg)
 	if (row->session == NULL)
 		return true;
 	for (int i = 0; i < row->source->n_columns; i++)
-		if (row->values[i] != NULL &&
-			key_compare(search->rules, row->values[i], row->lengths[i],
-						search->path) != KEY_NO_MATCH)
-			search->failed++;
+		search->failed += refers(search, row, i);
 	foreach_ptr(ExplainReference, reference, search->references)
 	{
 		if (reference->source == row->source->name && reference->session != NULL &&
@@ -139,56 +141,22 @@ find_references(const CleanupPlan *plan, ExplainSearch *search)
 	UnregisterSnapshot(snapshot);
 }
 
-typedef struct Verdict
-{
-	const char *verdict;		/* "kept" or "condemned" */
-	const char *reason;
-} Verdict;
-
-static Verdict
-kept(const char *reason)
-{
-	Verdict		verdict = {"kept", reason};
-
-	return verdict;
-}
-
-static Verdict
-condemned(const char *reason)
-{
-	Verdict		verdict = {"condemned", reason};
-
-	return verdict;
-}
-
-static char *
-age_reason(const CleanupPlan *plan, const char *what)
-{
-	return psprintf("%s the retention of %d hours", what,
-					settings_of(plan)->orphaned_file_retention_hours);
-}
-
-/* Returns whether the date of the file is in the future, by more than clocks may differ. */
-static bool
-is_in_future(const CleanupPlan *plan, const FileIdentity *identity)
-{
-	return plan_file_time(plan, identity) > GetCurrentTimestamp() + 5 * USECS_PER_MINUTE;
-}
-
 /* The state of the file in our own tables. */
 typedef struct Standing
 {
-	const Hold *hold;			/* the hold on the file, or NULL */
+	const char *hold;			/* who holds the file, and why, or NULL */
 	bool		pending;		/* an earlier run has condemned the file */
 	const char *kept;			/* reason to keep the file for now, or NULL */
 } Standing;
 
-static Verdict
+/* Returns why the file is kept; or why it is condemned, and sets *condemned. */
+static const char *
 give_verdict(const CleanupPlan *plan, const ExplainSearch *search, FileResult found,
-			 const FileIdentity *identity, const Standing *standing)
+			 const FileIdentity *identity, const Standing *standing, bool *condemned)
 {
+	const Settings *settings = settings_of(plan);
 	size_t		len;
-	WalkReason	reason = walk_why_not(plan_findings(plan)->store, search->path, settings_of(plan)->recurse, &len);
+	WalkReason	reason = walk_why_not(plan_findings(plan)->store, search->path, settings->recurse, &len);
 
 	/*
 	 * A file that is not a regular file is reported below.  A file behind a
@@ -198,35 +166,36 @@ give_verdict(const CleanupPlan *plan, const ExplainSearch *search, FileResult fo
 		reason = WALK_REACHED;
 	if (reason != WALK_REACHED &&
 		(found.outcome != FILE_VANISHED || reason == WALK_SYMLINK || reason == WALK_MOUNT || reason == WALK_SUBVOLUME))
-		return kept(psprintf("\"%.*s\" is not looked into: %s", (int) len, search->path,
-							 walk_reason_text(reason)));
+		return psprintf("\"%.*s\" is not looked into: %s", (int) len, search->path,
+						walk_reason_text(reason));
 	if (found.outcome == FILE_VANISHED)
-		return kept("there is no such file");
+		return "there is no such file";
 	if (found.outcome == FILE_NOT_REGULAR)
-		return kept("it is not a regular file");
+		return "it is not a regular file";
 	if (found.outcome != FILE_OK)
-		return kept(psprintf("%s: %s", found.failure,
-							 store_error_text(plan_findings(plan)->store, found.errnum)));
+		return psprintf("%s: %s", found.failure, store_error_text(plan_findings(plan)->store, found.errnum));
 	if (standing->hold != NULL)
-		return kept(psprintf("it is held by \"%s\"%s%s", standing->hold->held_by,
-							 standing->hold->reason ? ": " : "",
-							 standing->hold->reason ? standing->hold->reason : ""));
+		return standing->hold;
+	*condemned = standing->pending;
 	if (standing->pending)
-		return condemned("an earlier run has condemned it, and it is still to be dealt with");
+		return "an earlier run has condemned it, and it is still to be dealt with";
 	if (standing->kept != NULL)
-		return kept(standing->kept);
-	if (!key_is_audio(settings_of(plan)->rules, search->path))
-		return kept("its extension is not one of audio_cleanup.audio_extensions");
+		return standing->kept;
+	if (!key_is_audio(settings->rules, search->path))
+		return "its extension is not one of audio_cleanup.audio_extensions";
 	if (search->count > search->failed)
-		return kept(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
+		return psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed));
+	*condemned = search->failed > 0;
 	if (search->failed > 0)
-		return condemned(psprintf("only sessions that failed more than %d days ago refer to it",
-								  settings_of(plan)->failed_session_retention_days));
-	if (is_in_future(plan, identity))
-		return kept("no row refers to it, but its date is in the future");
-	if (!plan_is_old(plan, identity))
-		return kept(age_reason(plan, "no row refers to it, but it is younger than"));
-	return condemned(age_reason(plan, "no row refers to it, and it is older than"));
+		return psprintf("only sessions that failed more than %d days ago refer to it",
+						settings->failed_session_retention_days);
+	/* by more than clocks may differ */
+	if (plan_file_time(plan, identity) > GetCurrentTimestamp() + 5 * USECS_PER_MINUTE)
+		return "no row refers to it, but its date is in the future";
+	*condemned = plan_is_old(plan, identity);
+	return psprintf(*condemned ? "no row refers to it, and it is older than the retention of %d hours" :
+					"no row refers to it, but it is younger than the retention of %d hours",
+					settings->orphaned_file_retention_hours);
 }
 
 static Jsonb *
@@ -243,23 +212,9 @@ reference_to_jsonb(const ExplainReference *reference)
 	return json_end(&json);
 }
 
-/*
- * Raises a brake after which there is nothing to explain: the directory or a
- * source cannot be read.  Any other brake is part of the answer.
- */
-static void
-raise_unless_readable(const CleanupPlan *plan)
-{
-	foreach_ptr(const Brake, brake, plan_findings(plan)->brakes)
-	{
-		if (strcmp(brake->name, "claim") != 0 && strcmp(brake->name, "clock") != 0)
-			brake_raise(brake);
-	}
-}
-
 /* Adds the newest backup of the file, which cleanup_restore() would put back. */
 static void
-add_backup(JsonBuilder *json, const CleanupPlan *plan, const char *path)
+add_newest_backup(JsonBuilder *json, const CleanupPlan *plan, const char *path)
 {
 	const Backup *backup = backup_find(plan_context(plan)->extension, plan_findings(plan)->claim->uuid, path);
 	JsonBuilder object;
@@ -273,16 +228,18 @@ add_backup(JsonBuilder *json, const CleanupPlan *plan, const char *path)
 }
 
 static Jsonb *
-make_explanation(const CleanupPlan *plan, const ExplainSearch *search, Verdict verdict, FileResult found,
-				 const FileIdentity *identity)
+make_explanation(const CleanupPlan *plan, const ExplainSearch *search, FileResult found,
+				 const FileIdentity *identity, const Standing *standing)
 {
+	bool		condemned = false;
+	const char *reason = give_verdict(plan, search, found, identity, standing, &condemned);
 	JsonBuilder json;
 
 	json_begin(&json);
 	json_add_text(&json, "file", search->path);
 	json_add_boolean(&json, "exists", found.outcome == FILE_OK);
-	json_add_text(&json, "verdict", verdict.verdict);
-	json_add_text(&json, "reason", verdict.reason);
+	json_add_text(&json, "verdict", condemned ? "condemned" : "kept");
+	json_add_text(&json, "reason", reason);
 	json_begin_array(&json, "references");
 	foreach_ptr(const ExplainReference, reference, search->references)
 		json_add_object_element(&json, reference_to_jsonb(reference));
@@ -298,24 +255,9 @@ make_explanation(const CleanupPlan *plan, const ExplainSearch *search, Verdict v
 						 (double) (GetCurrentTimestamp() - modified) / USECS_PER_HOUR, 2);
 	}
 	json_add_integer(&json, "retention_hours", settings_of(plan)->orphaned_file_retention_hours);
-	add_backup(&json, plan, search->path);
+	add_newest_backup(&json, plan, search->path);
 	report_add_blocked_by(&json, plan_findings(plan));
 	return json_end(&json);
-}
-
-/* Finds the state of the file by a match of this one file, as a run does. */
-static Standing
-look_up_standing(const CleanupPlan *plan, const char *path)
-{
-	Standing	standing = {hold_find(plan_context(plan)->extension, path), false, NULL};
-	Match	   *match = match_begin(settings_of(plan), plan_findings(plan)->claim->uuid);
-
-	match_add(match, path);
-	match_run(match, plan_context(plan)->extension, NIL, MATCH_PROTECT, 0, false);
-	standing.pending = match_is_pending(match, 0);
-	standing.kept = match_why_kept(match, 0);
-	match_end(match);
-	return standing;
 }
 
 static Jsonb *
@@ -326,19 +268,32 @@ explain(CleanupPlan *plan, void *arg)
 	FileIdentity identity;
 	FileResult	found;
 	Standing	standing;
+	Match	   *match;
 	int			limit;
 
 	search.path = location_relative(settings, arg);
 	limit = lock_limit_waits(settings->writer_wait);
 	plan_open(plan);
-	raise_unless_readable(plan);
+
+	/*
+	 * if the directory or a source cannot be read, there is nothing to
+	 * explain; any other brake is part of the answer
+	 */
+	foreach_ptr(const Brake, brake, plan_findings(plan)->brakes)
+		if (strcmp(brake->name, "claim") != 0 && strcmp(brake->name, "clock") != 0)
+		brake_raise(brake);
 	find_references(plan, &search);
 	lock_end_limit(limit);
 	found = store_identify(plan_findings(plan)->store, search.path, &identity);
-	standing = look_up_standing(plan, search.path);
-	return make_explanation(plan, &search,
-							give_verdict(plan, &search, found, &identity, &standing),
-							found, &identity);
+	/* the state of the file by a match of this one file, as a run does */
+	standing.hold = hold_find(plan_context(plan)->extension, search.path);
+	match = match_begin(settings, plan_findings(plan)->claim->uuid);
+	match_add(match, search.path);
+	match_run(match, plan_context(plan)->extension, NIL, MATCH_PROTECT, 0, false);
+	standing.pending = match_is_pending(match, 0);
+	standing.kept = match_why_kept(match, 0);
+	match_end(match);
+	return make_explanation(plan, &search, found, &identity, &standing);
 }
 
 Jsonb *

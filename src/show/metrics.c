@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "commands/trigger.h"
 #include "executor/tstoreReceiver.h"
 
 #include "src/pg/extension.h"
@@ -33,15 +34,24 @@
 /* --------------------------------------------------------------- counters --- */
 
 /*
- * Adds values to cleanup_totals.  The query `ended` returns (name, label,
- * value), with any number of rows for one name and label.
+ * Adds values to cleanup_totals, for a trigger.  The query `ended` sees the rows
+ * before and after an UPDATE as two tables, and returns (name, label, value),
+ * with any number of rows for one name and label.
  */
 static void
-add_to_totals(const char *ended)
+add_to_totals(FunctionCallInfo fcinfo, const char *ended)
 {
-	Extension  *extension = extension_lookup(false);
+	Extension  *extension;
 	ActingAs	saved;
 
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("this function can only be called as a trigger")));
+	SPI_connect();
+	if (SPI_register_trigger_data((TriggerData *) fcinfo->context) != SPI_OK_TD_REGISTER)
+		elog(ERROR, "could not register the rows of a trigger");
+	extension = extension_lookup(false);
 	role_act_as(extension->owner, &saved);
 	role_join_by_hash();
 	/* one order for all transactions, so that no two wait for each other */
@@ -51,13 +61,15 @@ add_to_totals(const char *ended)
 						 " GROUP BY e.name, e.label HAVING sum(e.value) > 0 ORDER BY e.name, e.label"
 						 " ON CONFLICT (name, label) DO UPDATE SET value = t.value + excluded.value", ended));
 	role_stop_acting(&saved);
+	SPI_finish();
 }
 
 /* Counts each file once, because a file ends once. */
 void
-metrics_count_files(void)
+metrics_count_files(FunctionCallInfo fcinfo)
 {
-	add_to_totals("SELECT v.name, n.reason AS label, v.value"
+	add_to_totals(fcinfo,
+				  "SELECT v.name, n.reason AS label, v.value"
 				  " FROM cleanup_new n JOIN cleanup_old o ON o.file_id = n.file_id,"
 				  "  LATERAL (VALUES ('files_' || n.state, 1),"
 				  "   ('bytes_freed', CASE WHEN n.state = 'deleted' THEN n.freed END)) v(name, value)"
@@ -65,9 +77,10 @@ metrics_count_files(void)
 }
 
 void
-metrics_count_runs(void)
+metrics_count_runs(FunctionCallInfo fcinfo)
 {
-	add_to_totals("SELECT v.name, v.label, v.value"
+	add_to_totals(fcinfo,
+				  "SELECT v.name, v.label, v.value"
 				  " FROM cleanup_new n JOIN cleanup_old o ON o.run_id = n.run_id,"
 				  "  LATERAL (VALUES ('runs', n.status, 1), ('failed_sessions', '', n.failed_sessions)) v(name, label, value)"
 				  " WHERE n.finished_at IS NOT NULL AND o.finished_at IS NULL");
@@ -77,7 +90,7 @@ metrics_count_runs(void)
 /* --------------------------------------------------------------------- rows --- */
 
 void
-metrics_collect(Tuplestorestate *rows)
+metrics_collect(Tuplestorestate *rows, TupleDesc desc)
 {
 	const Settings *settings = settings_snapshot();
 	FileStore  *store = store_open(settings->upload_dir);

@@ -45,11 +45,14 @@
 
 typedef struct MissingSearch
 {
+	Tuplestorestate *result;
+	TupleDesc	result_desc;
 	const Context *context;
 	FileStore  *store;
 	const KeyRules *rules;
 	KeyScope	scope;
 	int64		n;				/* number of references */
+	int64		id;				/* the reference whose keys are being made */
 	Tuplestorestate *references;	/* id, source, status, value, what is
 									 * shown (NULL: the value) */
 	Tuplestorestate *reference_keys;	/* id, key */
@@ -60,13 +63,6 @@ typedef struct MissingSearch
 	const bool *may_show;		/* for each column of the source that is being
 								 * read, whether the caller may read it */
 } MissingSearch;
-
-/* The reference whose keys are being made. */
-typedef struct MissingReference
-{
-	MissingSearch *search;
-	int64		id;
-} MissingReference;
 
 
 /* -------------------------------------------------------------- references --- */
@@ -156,12 +152,11 @@ read_sources(MissingSearch *search)
 static void
 write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
-	MissingReference *reference = arg;
-	MissingSearch *search = reference->search;
+	MissingSearch *search = arg;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
-	values[0] = Int64GetDatum(reference->id);
+	values[0] = Int64GetDatum(search->id);
 	values[1] = Int64GetDatum((int64) key);
 	tuplestore_putvalues(search->reference_keys, search->reference_keys_desc, values, nulls);
 }
@@ -179,12 +174,12 @@ write_reference_keys(MissingSearch *search)
 	while (tuplestore_gettupleslot(search->references, true, false, slot))
 	{
 		bool		isnull;
-		MissingReference reference = {search, DatumGetInt64(slot_getattr(slot, 1, &isnull))};
 		text	   *value = DatumGetTextPP(slot_getattr(slot, 4, &isnull));
 
 		progress_tick();
+		search->id = DatumGetInt64(slot_getattr(slot, 1, &isnull));
 		key_of_reference(search->rules, &search->scope, VARDATA_ANY(value),
-						 VARSIZE_ANY_EXHDR(value), write_reference_key, &reference);
+						 VARSIZE_ANY_EXHDR(value), write_reference_key, search);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 }
@@ -193,7 +188,7 @@ write_reference_keys(MissingSearch *search)
 /* ------------------------------------------------------------------- files --- */
 
 static void
-write_file_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+write_key_of_file(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	MissingSearch *search = arg;
 	Datum		value = Int64GetDatum((int64) key);
@@ -210,7 +205,7 @@ look_at_file(const char *path, void *arg)
 	key_widen_scope(search->rules, path, &search->scope);
 	key_of_file(search->rules, path,
 				key_is_audio(search->rules, path) ? AUDIO_FAMILIES : OWN_FAMILIES,
-				write_file_key, search);
+				write_key_of_file, search);
 }
 
 
@@ -259,7 +254,7 @@ explain_examples(const MissingSearch *search, Datum array)
 }
 
 static void
-put_result(const MissingSearch *search, int n, Tuplestorestate *result, TupleDesc desc)
+put_result(const MissingSearch *search, int n)
 {
 	for (int row = 0; row < n; row++)
 	{
@@ -272,12 +267,12 @@ put_result(const MissingSearch *search, int n, Tuplestorestate *result, TupleDes
 			nulls[column] = sql_is_null(row, column + 1);
 		}
 		values[4] = explain_examples(search, values[4]);
-		tuplestore_putvalues(result, desc, values, nulls);
+		tuplestore_putvalues(search->result, search->result_desc, values, nulls);
 	}
 }
 
 static void
-compare(MissingSearch *search, Tuplestorestate *result, TupleDesc desc)
+find_differences(MissingSearch *search)
 {
 	ActingAs	saved;
 
@@ -298,9 +293,7 @@ compare(MissingSearch *search, Tuplestorestate *result, TupleDesc desc)
 								   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
 								   "   ON t.id = r.id) j) m"
 								   " GROUP BY m.source, m.status"
-								   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""),
-			   result, desc);
-	SPI_freetuptable(SPI_tuptable);
+								   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""));
 	sql_hide_tuplestore("cleanup_references");
 	sql_hide_tuplestore("cleanup_reference_keys");
 	sql_hide_tuplestore("cleanup_file_keys");
@@ -316,7 +309,6 @@ begin_search(MissingSearch *search, const CleanupPlan *plan)
 	static const SqlColumn reference_keys[] = {{"id", INT8OID}, {"key", INT8OID}};
 	static const SqlColumn file_keys[] = {{"key", INT8OID}};
 
-	memset(search, 0, sizeof(*search));
 	search->context = plan_context(plan);
 	search->store = plan_findings(plan)->store;
 	search->rules = search->context->settings->rules;
@@ -330,37 +322,24 @@ begin_search(MissingSearch *search, const CleanupPlan *plan)
 	search->file_keys_desc = sql_row_desc(lengthof(file_keys), file_keys);
 }
 
-static void
-end_search(MissingSearch *search)
-{
-	tuplestore_end(search->references);
-	tuplestore_end(search->reference_keys);
-	tuplestore_end(search->file_keys);
-}
-
-typedef struct MissingRows
-{
-	Tuplestorestate *rows;
-	TupleDesc	desc;
-} MissingRows;
-
 static Jsonb *
 find_missing(CleanupPlan *plan, void *arg)
 {
-	const MissingRows *result = arg;
+	MissingSearch *search = arg;
 	int			limit = lock_limit_waits(plan_context(plan)->settings->writer_wait);
-	MissingSearch search;
 
 	progress_begin(CurrentMemoryContext, "sql", true, false);
 	plan_open_directory(plan);
 	if (plan_findings(plan)->store == NULL)
 		brake_raise_if(linitial(plan_findings(plan)->brakes));
-	begin_search(&search, plan);
-	read_sources(&search);
-	plan_walk(plan, look_at_file, &search);
-	write_reference_keys(&search);
-	compare(&search, result->rows, result->desc);
-	end_search(&search);
+	begin_search(search, plan);
+	read_sources(search);
+	plan_walk(plan, look_at_file, search);
+	write_reference_keys(search);
+	find_differences(search);
+	tuplestore_end(search->references);
+	tuplestore_end(search->reference_keys);
+	tuplestore_end(search->file_keys);
 	lock_end_limit(limit);
 	return NULL;
 }
@@ -368,7 +347,7 @@ find_missing(CleanupPlan *plan, void *arg)
 void
 missing_files(Tuplestorestate *rows, TupleDesc desc)
 {
-	MissingRows result = {rows, desc};
+	MissingSearch search = {rows, desc};
 
-	(void) plan_call(CLEAN_ALL, true, false, find_missing, &result);
+	(void) plan_call(CLEAN_ALL, true, false, find_missing, &search);
 }

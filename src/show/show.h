@@ -3,9 +3,9 @@
  * show/show.h
  *	  Looks and explains; deletes nothing.
  *
- * Every function connects to SPI itself, except metrics_count_files() and
- * metrics_count_runs().  Any failure is an ERROR, unless a comment says
- * otherwise.
+ * Every function connects to SPI itself.  Any failure is an ERROR, unless a
+ * comment says otherwise.  Functions with `rows` put the rows of a result,
+ * with the descriptor `desc`, into that tuplestore.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -15,6 +15,7 @@
 #define AUDIO_CLEANUP_SHOW_H
 
 #include "access/tupdesc.h"
+#include "fmgr.h"
 #include "utils/jsonb.h"
 #include "utils/tuplestore.h"
 
@@ -29,15 +30,12 @@ extern char *dashboard_page(void);
 
 /* ------------------------------------------------------------------- doctor --- */
 
-/* Receives one finding.  `status` is "ok", "warning" or "error"; `hint` may be NULL. */
-typedef void (*DoctorSink) (const char *check, const char *status, const char *detail,
-							const char *hint, void *arg);
-
 /*
- * Examines the installation, and calls sink(check, status, detail, hint, arg)
- * for each finding.  Changes nothing.
+ * Examines the installation.  Puts a row (check_name, status, detail, hint)
+ * for each finding; the status is "ok", "warning" or "error".  Changes
+ * nothing.
  */
-extern void doctor_examine(DoctorSink sink, void *arg);
+extern void doctor_examine(Tuplestorestate *rows, TupleDesc desc);
 
 /* ------------------------------------------------------------------ explain --- */
 
@@ -52,28 +50,27 @@ extern Jsonb *explain_file(const char *file);
 /* ------------------------------------------------------------------ metrics --- */
 
 /*
- * Puts a row (name, labels, value, help, type) into `rows` for each figure.
+ * Puts a row (name, labels, value, help, type) for each figure.
  * Reads no source and walks no directory, so the call costs little.  A figure
  * that is not known is left out.  A missing directory is no ERROR.
  */
-extern void metrics_collect(Tuplestorestate *rows);
+extern void metrics_collect(Tuplestorestate *rows, TupleDesc desc);
 
 /*
  * These functions add the files, or the runs, that an UPDATE has ended to
- * cleanup_totals.  The triggers on cleanup_files and cleanup_runs call these
- * functions, with SPI, and with the transition tables registered.
+ * cleanup_totals.  `fcinfo` is the call of a trigger of cleanup_files or
+ * cleanup_runs; any other call is an ERROR.
  */
-extern void metrics_count_files(void);
-extern void metrics_count_runs(void);
+extern void metrics_count_files(FunctionCallInfo fcinfo);
+extern void metrics_count_runs(FunctionCallInfo fcinfo);
 
 /* ------------------------------------------------------------------ missing --- */
 
 /*
- * Puts a row (source, status, file_references, missing, examples) with the
- * descriptor `desc` into `result` for each source and status.  Raises an
- * ERROR if the directory or a source cannot be read completely.  Changes
- * nothing, and works on a standby.
+ * Puts a row (source, status, file_references, missing, examples) for each
+ * source and status.  Raises an ERROR if the directory or a source cannot be
+ * read completely.  Changes nothing, and works on a standby.
  */
-extern void missing_files(Tuplestorestate *result, TupleDesc desc);
+extern void missing_files(Tuplestorestate *rows, TupleDesc desc);
 
 #endif							/* AUDIO_CLEANUP_SHOW_H */
