@@ -260,25 +260,18 @@ carry_out_batch(Batch *batch)
 void
 at_commit_capture(const Place *place, int64 run_id, Condemned *condemned)
 {
-	MemoryContext scratch;
-	MemoryContext caller;
 	CondemnedFile file;
 	Batch	   *batch;
 
 	if (condemned->n_files == 0)
 		return;
 	batch = at_commit_begin(place, run_id, AT_COMMIT_CAPTURE);
-	scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
-									ALLOCSET_SMALL_SIZES);
-	caller = MemoryContextSwitchTo(scratch);
 	condemned_rewind(condemned);
 	while (batch->n < AT_COMMIT_FILES && condemned_next(condemned, &file))
 	{
 		at_commit_add(batch, file.path, NULL, &file.identity);
-		MemoryContextReset(scratch);
+		condemned_free_texts(&file);
 	}
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(scratch);
 	at_commit_end(batch);
 }
 

@@ -202,36 +202,32 @@ settle_by_place(Drain *drain, LedgerFile *file)
 }
 
 /*
- * Leaves a pending file in its place.  If a capture is a copy, an earlier
- * capture that was cut short may have left a part of a copy: store_put_back()
- * removes that part.  In the transaction of a caller the row stays pending,
- * for the worker.
- */
-static void
-let_stay(Drain *drain, LedgerFile *file, const char *why)
-{
-	if (!store_is_quick(drain->store) && drain->at_commit)
-		return;
-	if (!store_is_quick(drain->store))
-		(void) store_put_back(drain->store, drain->run_id, file->path, &file->identity);
-	drain_set_state(file, "skipped", why);
-}
-
-/*
  * Leaves pending files in their places because somebody needs the files now;
- * puts back the files that were captured.
+ * puts back the files that were captured.  If a capture is a copy, an earlier
+ * capture that was cut short may have left a part of a copy: store_put_back()
+ * removes that part.  In the transaction of a caller such a row stays pending,
+ * for the worker.
  */
 static void
 let_needed_stay(Drain *drain, LedgerFile *files, const char *const *why, int n)
 {
+	bool		is_copy = !store_is_quick(drain->store);
+
 	for (int i = 0; i < n; i++)
 	{
 		LedgerFile *file = &files[i];
 
-		if (settle_by_place(drain, file))
-			let_stay(drain, file, why[i]);
-		else if (file->new_state != NULL && strcmp(file->new_state, "trashed") == 0)
-			drain_heal_files(drain, file, &why[i], 1);
+		if (!settle_by_place(drain, file))
+		{
+			if (file->new_state != NULL && strcmp(file->new_state, "trashed") == 0)
+				drain_heal_files(drain, file, &why[i], 1);
+			continue;
+		}
+		if (is_copy && drain->at_commit)
+			continue;
+		if (is_copy)
+			(void) store_put_back(drain->store, drain->run_id, file->path, &file->identity);
+		drain_set_state(file, "skipped", why[i]);
 	}
 }
 

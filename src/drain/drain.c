@@ -83,25 +83,6 @@ drain_is_step_over(const Drain *drain, int64 began)
 	return !drain->at_commit && time_monotonic_us() - began >= step_us;
 }
 
-/*
- * Returns the level of the message about a file that failed: WARNING; or DEBUG1 if
- * the file before had the same folder and the same failure.
- */
-static int
-failure_level(Drain *drain, const LedgerFile *file)
-{
-	const char *slash = strrchr(file->path, '/');
-	char	   *folder = psprintf("%.*s: %s", slash ? (int) (slash - file->path) : 0, file->path,
-								  file->error);
-
-	if (drain->warned_of != NULL && strcmp(drain->warned_of, folder) == 0)
-		return DEBUG1;
-	if (drain->warned_of != NULL)
-		pfree(drain->warned_of);
-	drain->warned_of = MemoryContextStrdup(drain->memory, folder);
-	return WARNING;
-}
-
 bool
 drain_is_changed(Drain *drain, const LedgerFile *file)
 {
@@ -124,11 +105,17 @@ drain_lies_in_trash(Drain *drain, const LedgerFile *file)
 /*
  * A drain does not read rows that have failed.  So the row becomes "failed" only if
  * the trash has nothing under the name of the file; else the row keeps its state,
- * for the next drain.
+ * for the next drain.  A folder and failure that the last WARNING has told of are
+ * not told again.
  */
 void
 drain_set_failed(Drain *drain, LedgerFile *file, FileResult result)
 {
+	const char *slash = strrchr(file->path, '/');
+	int			folder_length = slash ? (int) (slash - file->path) : 0;
+	char	   *told;
+	bool		is_told;
+
 	/*
 	 * the drain was asked to stop while a file was copied: the file has not
 	 * changed
@@ -136,7 +123,15 @@ drain_set_failed(Drain *drain, LedgerFile *file, FileResult result)
 	if (result.errnum == EINTR)
 		CHECK_FOR_INTERRUPTS();
 	drain_set_state(file, drain_lies_in_trash(drain, file) ? NULL : "failed", drain_failure_text(drain, result));
-	ereport(failure_level(drain, file),
+	told = psprintf("%.*s: %s", folder_length, file->path, file->error);
+	is_told = drain->warned_of != NULL && strcmp(drain->warned_of, told) == 0;
+	if (!is_told)
+	{
+		if (drain->warned_of != NULL)
+			pfree(drain->warned_of);
+		drain->warned_of = MemoryContextStrdup(drain->memory, told);
+	}
+	ereport(is_told ? DEBUG1 : WARNING,
 			(errcode(ERRCODE_WARNING),
 			 errmsg("left file \"%s\" where it is: %s", file->path, file->error)));
 }

@@ -26,10 +26,9 @@
 #include <sys/resource.h>
 
 #include "miscadmin.h"
-#include "storage/latch.h"
 
 #include "src/drain/pace.h"
-#include "src/pg/compat.h"
+#include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/time.h"
 
@@ -80,9 +79,7 @@ sleep_us(int64 us)
 
 	while ((left = (long) ((until - time_monotonic_us() + 999) / 1000)) > 0)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 left, compat_wait_event("AudioCleanupThrottle"));
-		ResetLatch(MyLatch);
+		lock_nap(left, "AudioCleanupThrottle");
 		progress_tick();
 	}
 }

@@ -78,24 +78,6 @@ give_up(const Strays *strays, const char *failure, const char *path, int errnum)
 			 errhint("Repair what cannot be read, or move it away by hand, and try again.")));
 }
 
-static void
-record_stray(Strays *strays, const char *path, const FileIdentity *identity)
-{
-	FileIdentity captured = *identity;
-
-	/*
-	 * no row tells that the file was verified, but the file was found in the
-	 * trash
-	 */
-	captured.captured = true;
-	strays->put_back++;
-	backup_record_file(strays->context->extension, strays->run_id, path, identity, "restoring",
-					   psprintf("it was in the trash of run %lld, which this database does not know",
-								(long long) strays->run_id));
-	if (store_is_quick(strays->store) && strays->in_batch++ < AT_COMMIT_FILES)
-		at_commit_add(strays->batch, path, path, &captured);
-}
-
 /*
  * Puts a file back at once whose name the database cannot write.  The row of
  * the file is only for people.
@@ -140,10 +122,23 @@ put_stray_back(Strays *strays, const char *path)
 	if (strays->each_file && backup_is_recorded(strays->context->extension, strays->run_id,
 												readable ? path : plan_escape_name(path), &identity))
 		return;
-	if (readable)
-		record_stray(strays, path, &identity);
-	else
+	if (!readable)
+	{
 		put_unreadable_back(strays, path, &identity);
+		return;
+	}
+	strays->put_back++;
+	backup_record_file(strays->context->extension, strays->run_id, path, &identity, "restoring",
+					   psprintf("it was in the trash of run %lld, which this database does not know",
+								(long long) strays->run_id));
+
+	/*
+	 * no row tells that the file was verified, but the file was found in the
+	 * trash
+	 */
+	identity.captured = true;
+	if (store_is_quick(strays->store) && strays->in_batch++ < AT_COMMIT_FILES)
+		at_commit_add(strays->batch, path, path, &identity);
 }
 
 static void

@@ -384,51 +384,30 @@ location_check_backups(const Place *place)
 					  "Mount the disk that has the folder. If the backups are lost, make an empty folder of that name, with mode 0700.");
 }
 
-/*
- * Returns the path without "./" and doubled slashes, which would give a file a
- * second name; NULL if ".." is a component of the path.
- */
-static char *
-plain_path(const char *path)
-{
-	char	   *plain = palloc(strlen(path) + 1);
-	char	   *end = plain;
-
-	while (*path != '\0')
-	{
-		size_t		len = strcspn(path, "/");
-
-		if (len == 2 && strncmp(path, "..", 2) == 0)
-			return NULL;
-		if (len > 0 && !(len == 1 && *path == '.'))
-		{
-			if (end > plain)
-				*end++ = '/';
-			memcpy(end, path, len);
-			end += len;
-		}
-		path += len;
-		path += strspn(path, "/");
-	}
-	*end = '\0';
-	return plain;
-}
-
 const char *
 location_relative(const Settings *settings, const char *file)
 {
 	size_t		len = strlen(settings->upload_dir);
 	const char *name = file;
-	const char *plain;
+	bool		is_outside;
+	char	   *plain;
+	char	   *next;
+	char	   *component;
 
 	if (strncmp(name, settings->upload_dir, len) == 0 && name[len] == '/')
 		name += len + 1;
-	plain = plain_path(name);
-	if (strlen(file) >= STORE_PATH_MAX || (plain != NULL && *plain == '\0' && *name != '/'))
+	is_outside = *name == '/';
+	next = pstrdup(name);
+	while ((component = strsep(&next, "/")) != NULL)
+		is_outside |= strcmp(component, "..") == 0;
+	/* "./" and doubled slashes would give a file a second name */
+	plain = pstrdup(name);
+	canonicalize_path(plain);
+	if (strlen(file) >= STORE_PATH_MAX || (!is_outside && (*plain == '\0' || strcmp(plain, ".") == 0)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the name of a file must have 1 to %d bytes", STORE_PATH_MAX - 1)));
-	if (plain == NULL || *name == '/')
+	if (is_outside)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("file \"%s\" is not below the upload directory \"%s\"",

@@ -93,9 +93,9 @@ make_message(const MailSettings *settings, TimestampTz created_at, int64 number)
 static void
 fill_in(Message *message, const char *subject, const char *text, const char *html, Jsonb *values)
 {
-	message->subject = template_fill_text(subject, values);
-	message->text = template_fill_text(text, values);
-	message->html = template_fill(html, values);
+	message->subject = template_fill(subject, values, false);
+	message->text = template_fill(text, values, false);
+	message->html = template_fill(html, values, true);
 }
 
 

@@ -182,13 +182,13 @@ take_shared_slot(const char *trigger, bool dry_run)
 }
 
 void
-progress_begin(MemoryContext context, const char *trigger, bool dry_run, bool tell)
+progress_begin(const char *trigger, bool dry_run, bool tell)
 {
 	MemoryContextCallback *callback;
 
 	if (mine != NULL)
 		return;
-	callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
+	callback = palloc0(sizeof(MemoryContextCallback));
 	callback->func = give_back_slot;
 	if (slots != NULL)
 		mine = take_shared_slot(trigger, dry_run);
@@ -197,7 +197,7 @@ progress_begin(MemoryContext context, const char *trigger, bool dry_run, bool te
 		mine = &private_slot;
 		fill_slot(mine, trigger, dry_run);
 	}
-	MemoryContextRegisterResetCallback(context, callback);
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 	tell_client = tell && slots == NULL;
 	told_at = time_monotonic_us();
 }

@@ -52,12 +52,12 @@ typedef enum ProgressCounter
 extern void progress_init(void);
 
 /*
- * Begins a run.  The run is over when `context` is reset or deleted, by an
+ * Begins a run.  The run is over when the current memory context is reset or deleted, by an
  * ERROR too, or when the process ends.  `trigger` is a value of
  * cleanup_runs.trigger.  With `tell` the client gets INFO messages if there
  * is no shared memory.
  */
-extern void progress_begin(MemoryContext context, const char *trigger, bool dry_run, bool tell);
+extern void progress_begin(const char *trigger, bool dry_run, bool tell);
 
 /*
  * These functions set figures of the run under way: its id, its phase, a

@@ -297,7 +297,7 @@ run_in_batches(RunRequest *request)
 	run.pace = pace_begin(context->settings);
 	PG_TRY();
 	{
-		progress_begin(CurrentMemoryContext, request->trigger, false, true);
+		progress_begin(request->trigger, false, true);
 		plan_check_transaction(plan);
 		lock_run(context->extension, context->settings->writer_wait, true);
 		run_to_end(&run);

@@ -127,24 +127,7 @@ compare_cells(const ListCell *a, const ListCell *b)
 	return strcmp(lfirst(a), lfirst(b));
 }
 
-/* Takes a name into the heap `first`, which keeps the first `limit` names. */
-static void
-take_name(binaryheap *first, int limit, const char *name)
-{
-	char	   *last;
-
-	if (first->bh_size < limit)
-	{
-		binaryheap_add(first, CStringGetDatum(pstrdup(name)));
-		return;
-	}
-	if (limit == 0 || strcmp(name, last = DatumGetPointer(binaryheap_first(first))) >= 0)
-		return;
-	binaryheap_replace_first(first, CStringGetDatum(pstrdup(name)));
-	pfree(last);
-}
-
-/* The first orphans by name. */
+/* Reads the first orphans by name, by a heap that keeps as many as the report shows. */
 static void
 read_orphans(Condemned *condemned, LedgerOutcome *outcome)
 {
@@ -155,9 +138,16 @@ read_orphans(Condemned *condemned, LedgerOutcome *outcome)
 	condemned_rewind(condemned);
 	while (condemned_next(condemned, &file))
 	{
+		char	   *last = first->bh_size > 0 ? DatumGetPointer(binaryheap_first(first)) : NULL;
+
 		CHECK_FOR_INTERRUPTS();
-		if (file.source == NULL)
-			take_name(first, limit, file.path);
+		if (file.source == NULL && first->bh_size < limit)
+			binaryheap_add(first, CStringGetDatum(pstrdup(file.path)));
+		else if (file.source == NULL && last != NULL && strcmp(file.path, last) < 0)
+		{
+			binaryheap_replace_first(first, CStringGetDatum(pstrdup(file.path)));
+			pfree(last);
+		}
 		condemned_free_texts(&file);
 	}
 	for (int i = 0; i < first->bh_size; i++)

@@ -155,25 +155,19 @@ judge_captured(Restoring *restoring, LedgerFile *file, const StoreLocated *locat
 {
 	FilePlace	place = located->place;
 
-	/*
-	 * the commit does not move a file that somebody has written into: a drain
-	 * puts it back
-	 */
-	if (file->identity.captured &&
-		(place == PLACE_NOWHERE || place == PLACE_OTHER || place == PLACE_UNFINISHED) &&
-		drain_is_changed(restoring->drain, file))
-	{
-		if (is_name_free(restoring, file))
-			count_file(restoring, file, "restoring", ledger_target(file));
-		return;
-	}
-	switch (place)
+	/* somebody has written into the file in the trash */
+	bool		is_changed = file->identity.captured &&
+	(place == PLACE_NOWHERE || place == PLACE_OTHER || place == PLACE_UNFINISHED) &&
+	drain_is_changed(restoring->drain, file);
+
+	switch (is_changed ? PLACE_TRASH : place)
 	{
 		case PLACE_TRASH:
 			if (!is_name_free(restoring, file))
 				break;
 			count_file(restoring, file, "restoring", ledger_target(file));
-			if (store_is_quick(restoring->store) && restoring->in_batch++ < AT_COMMIT_FILES)
+			/* the commit does not move a changed file: a drain puts it back */
+			if (!is_changed && store_is_quick(restoring->store) && restoring->in_batch++ < AT_COMMIT_FILES)
 				at_commit_add(restoring->batch, file->path, ledger_target(file), &file->identity);
 			break;
 		case PLACE_UPLOAD:

@@ -103,7 +103,7 @@ preview(CleanupPlan *plan, void *arg)
 {
 	RunPreview	of = *(RunPreview *) arg;
 
-	progress_begin(CurrentMemoryContext, "sql", true, false);
+	progress_begin("sql", true, false);
 	plan_check_transaction(plan);
 	plan_check_nodes(plan, of != PREVIEW_OF_CALL);
 	plan_survey(plan, false);
@@ -130,7 +130,7 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 	int64		run_id;
 	int64		uploads;
 
-	progress_begin(CurrentMemoryContext, "sql", false, false);
+	progress_begin("sql", false, false);
 	plan_check_transaction(plan);
 	lock_run(context->extension, context->settings->writer_wait, false);
 	plan_check_nodes(plan, false);

@@ -17,6 +17,27 @@
 #include "src/run/private.h"
 
 /*
+ * Writes the claim of a bucket before the commit, because the commit must not
+ * wait for a network.  If the commit fails then, the UUID in the bucket
+ * belongs to no database, and cleanup_claim_upload_dir() must be called
+ * again.
+ */
+static void
+write_now(FileStore *store, const char *upload_dir, const char *text, bool replace)
+{
+	FileResult	result = store_write_claim(store, text, replace);
+
+	CHECK_FOR_INTERRUPTS();
+	if (result.outcome == FILE_OK)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("the claim of upload directory \"%s\" could not be written", upload_dir),
+			 result.outcome == FILE_OCCUPIED ? errdetail("Another database has just claimed it.") :
+			 errdetail("%s.", store_error_text(store, result.errnum))));
+}
+
+/*
  * Takes the directory over.  The files of a directory that belonged to another
  * database are new to this database.  A claim that cannot be read because of
  * an I/O error cannot be written either.
@@ -53,22 +74,7 @@ take_over(CleanupPlan *plan, void *arg)
 	if (store_acts_at_commit(plan_findings(plan)->store))
 		at_commit_claim(&place, text, foreign);
 	else
-	{
-		/*
-		 * the commit must not wait for a network; if it fails, the UUID in
-		 * the bucket belongs to no database, and the call must be repeated
-		 */
-		FileStore  *store = plan_findings(plan)->store;
-		FileResult	result = store_write_claim(store, text, foreign);
-
-		CHECK_FOR_INTERRUPTS();
-		if (result.outcome != FILE_OK)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("the claim of upload directory \"%s\" could not be written", place.upload_dir),
-					 result.outcome == FILE_OCCUPIED ? errdetail("Another database has just claimed it.") :
-					 errdetail("%s.", store_error_text(store, result.errnum))));
-	}
+		write_now(plan_findings(plan)->store, place.upload_dir, text, foreign);
 
 	/*
 	 * put back the files that the former owner, or this database on an

@@ -61,7 +61,7 @@ make_outcome(CleanupPlan *plan, void *arg)
 	const PlanFindings *found = plan_findings(plan);
 	JsonBuilder json;
 
-	progress_begin(CurrentMemoryContext, "sql", true, false);
+	progress_begin("sql", true, false);
 	plan_check_transaction(plan);
 	plan_survey(plan, false);
 	plan_advise(plan);
@@ -116,7 +116,7 @@ dashboard_page(void)
 	figures = owner_value(extension_lookup(false), SQL_ARGS(SQL_VALUE(JSONBOID, JsonbPGetDatum(take_look()))),
 						  "SELECT @extschema@.cleanup_dashboard_figures($1)");
 	MemoryContextSwitchTo(caller);
-	result = template_fill(dashboard_html, DatumGetJsonbP(figures));
+	result = template_fill(dashboard_html, DatumGetJsonbP(figures), true);
 	SPI_finish();
 	return result;
 }

@@ -328,7 +328,7 @@ find_missing(CleanupPlan *plan, void *arg)
 	MissingSearch *search = arg;
 	int			limit = lock_limit_waits(plan_context(plan)->settings->writer_wait);
 
-	progress_begin(CurrentMemoryContext, "sql", true, false);
+	progress_begin("sql", true, false);
 	plan_open_directory(plan);
 	if (plan_findings(plan)->store == NULL)
 		brake_raise_if(linitial(plan_findings(plan)->brakes));

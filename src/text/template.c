@@ -127,22 +127,6 @@ put_text(Page *page, const char *text, int length)
 
 /* -------------------------------------------------------------- formatting --- */
 
-static void
-put_count(StringInfo out, double number)
-{
-	char	   *digits = psprintf("%.0f", fabs(number));
-	int			n = strlen(digits);
-
-	if (number < 0)
-		appendStringInfoChar(out, '-');
-	for (int i = 0; i < n; i++)
-	{
-		if (i > 0 && (n - i) % 3 == 0)
-			appendStringInfoChar(out, ',');
-		appendStringInfoChar(out, digits[i]);
-	}
-}
-
 /*
  * Writes a size with at least two digits, and without zeros that say nothing:
  * 512 B, 3.1 GiB, 4 GiB, 250 MiB.
@@ -207,7 +191,8 @@ put_number(StringInfo out, Numeric number, const Tag *tag)
 		appendStringInfoString(out, DatumGetCString(DirectFunctionCall1(numeric_out,
 																		NumericGetDatum(number))));
 	else if (is_format(tag, "count"))
-		put_count(out, value);
+		appendStringInfoString(out, TextDatumGetCString(DirectFunctionCall2(numeric_to_char, NumericGetDatum(number),
+																			CStringGetTextDatum("FM999,999,999,999,999,999,990"))));
 	else if (is_format(tag, "size"))
 		put_size(out, value);
 	else if (is_format(tag, "duration"))
@@ -363,8 +348,8 @@ fill(Page *page, const char *at, const Scope *scope, const Tag *section)
 	return NULL;
 }
 
-static char *
-fill_page(const char *template, Jsonb *values, bool is_html)
+char *
+template_fill(const char *template, Jsonb *values, bool is_html)
 {
 	JsonbValue	root;
 	Scope		scope = {&root, NULL};
@@ -377,16 +362,4 @@ fill_page(const char *template, Jsonb *values, bool is_html)
 	initStringInfo(&page.text);
 	(void) fill(&page, template, &scope, NULL);
 	return page.text.data;
-}
-
-char *
-template_fill(const char *page, Jsonb *values)
-{
-	return fill_page(page, values, true);
-}
-
-char *
-template_fill_text(const char *text, Jsonb *values)
-{
-	return fill_page(text, values, false);
 }

@@ -16,8 +16,10 @@
 #include "utils/jsonb.h"
 
 /*
- * Fills the template of HTML `page` with members of the object `values`.  The
- * template is trusted, the values are not.
+ * Fills the template with members of the object `values`.  The template is
+ * trusted, the values are not.  With `is_html` the template is a page of HTML;
+ * without, it is plain text in ASCII: then the result is UTF-8, whatever the
+ * database's encoding, and a value cannot add a line.
  *
  *	{{name}}					a text or number; null is nothing.  The value is
  *								escaped for the places where the template may
@@ -37,13 +39,6 @@
  * ASCII as references, so the page means the same in any encoding.  An unknown
  * name is an ERROR.  The result is palloc'd.  Does not need SPI.
  */
-extern char *template_fill(const char *page, Jsonb *values);
-
-/*
- * Fills the template of plain text `text`, in ASCII, in the same way.  The
- * result is UTF-8, whatever the database's encoding, and a value cannot add a
- * line.  The result is palloc'd.  Does not need SPI.
- */
-extern char *template_fill_text(const char *text, Jsonb *values);
+extern char *template_fill(const char *template, Jsonb *values, bool is_html);
 
 #endif							/* AUDIO_CLEANUP_TEMPLATE_H */
