@@ -335,8 +335,8 @@ lock_directory(Drain *drain)
 	return brake == NULL;
 }
 
-static Brake *
-open_directory(Drain *drain)
+Brake *
+drain_open(Drain *drain)
 {
 	const char *upload_dir = drain->context.settings->upload_dir;
 	Brake	   *brake = location_check(upload_dir);
@@ -355,7 +355,7 @@ open_directory(Drain *drain)
 }
 
 Drain *
-drain_open(const Extension *extension, const LedgerWork *work, bool at_commit, Brake **brake)
+drain_make(const Extension *extension, const LedgerWork *work, bool at_commit)
 {
 	Drain	   *drain = palloc0(sizeof(Drain));
 
@@ -370,36 +370,18 @@ drain_open(const Extension *extension, const LedgerWork *work, bool at_commit, B
 	drain->together = DRAIN_TOGETHER;
 	drain->at_commit = at_commit;
 	drain->pace = pace_begin(drain->context.settings);
-	PG_TRY();
-	{
-		*brake = open_directory(drain);
-	}
-	PG_CATCH();
-	{
-		/* the memory goes by itself, the descriptors do not */
-		drain_end(drain);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	if (*brake == NULL)
-		return drain;
-	drain_end(drain);
-	return NULL;
+	return drain;
 }
 
-/*
- * Begins to drain a run.  Returns NULL, with a WARNING, if the run cannot be
- * drained now.
- */
-static Drain *
-begin_drain(const Extension *extension, const LedgerWork *work, bool at_commit)
+/* Opens the directory.  Returns false, with a WARNING, if the run cannot be drained now. */
+static bool
+begin_drain(Drain *drain)
 {
-	Brake	   *brake;
-	Drain	   *drain = drain_open(extension, work, at_commit, &brake);
+	Brake	   *brake = drain_open(drain);
 
-	if (drain == NULL)
-		say_unfinished(work->run_id, brake);
-	return drain;
+	if (brake != NULL)
+		say_unfinished(drain->run_id, brake);
+	return brake == NULL;
 }
 
 void
@@ -465,23 +447,20 @@ bool
 drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, bool finish,
 		  const DrainTransactions *transactions)
 {
-	Drain	   *drain = begin_drain(extension, work, false);
+	Drain	   *drain = drain_make(extension, work, false);
 	int64		began;
 	bool		more;
 
-	if (drain == NULL)
-	{
-		transactions->commit(transactions->arg);
-		return false;
-	}
 	if (pace != NULL)
 		drain->pace = *pace;
 	PG_TRY();
 	{
+		bool		begun = begin_drain(drain);
+
 		do
 		{
 			began = time_monotonic_us();
-			more = make_step(drain, finish);
+			more = begun && make_step(drain, finish);
 			transactions->commit(transactions->arg);
 			pace_rest(&drain->pace, drain->portion, began);
 		} while (more && !(pace != NULL && pace_is_over(pace)) &&
@@ -499,18 +478,16 @@ drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, 
 static int
 drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int limit)
 {
-	Drain	   *drain = begin_drain(extension, work, true);
+	Drain	   *drain = drain_make(extension, work, true);
 	volatile int n = 0;
 
-	if (drain == NULL)
-		return 0;
 	PG_TRY();
 	{
 		/*
 		 * files are destroyed when the commit that records them as trashed is
 		 * durable; work that the commit cannot do is left to the worker
 		 */
-		if (store_acts_at_commit(drain->store) && lock_directory(drain))
+		if (begin_drain(drain) && store_acts_at_commit(drain->store) && lock_directory(drain))
 		{
 			n = drain_restore_step(drain, limit);
 			n = Max(n, drain_capture_step(drain, limit));

@@ -20,13 +20,16 @@
 typedef struct Drain Drain;
 
 /*
- * Opens the directory of a run, in the current memory context; with `at_commit`
- * for work in the transaction of a caller, whose commit alone touches files.
- * Returns NULL, and sets *brake, if the directory cannot be opened or is not
- * ours.  The caller calls drain_end(), also after an ERROR.  Needs SPI, as
- * drain_run(), drain_finish_run() and drain_in_transaction().
+ * drain_make() returns a drain of a run, in the current memory context; with
+ * `at_commit` for work in the transaction of a caller, whose commit alone
+ * touches files.  drain_open() opens the directory of the run.  Returns NULL, or
+ * a brake if the directory cannot be opened or is not ours.  drain_end() closes
+ * the directory; the caller of drain_open() calls drain_end(), also after an
+ * ERROR.  Needs SPI, as drain_run(), drain_finish_run() and
+ * drain_in_transaction().
  */
-extern Drain *drain_open(const Extension *extension, const LedgerWork *work, bool at_commit, Brake **brake);
+extern Drain *drain_make(const Extension *extension, const LedgerWork *work, bool at_commit);
+extern Brake *drain_open(Drain *drain);
 extern void drain_end(Drain *drain);
 
 /* Returns the open directory of the run. */

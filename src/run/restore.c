@@ -303,7 +303,6 @@ restore_backups(Restoring *restoring, int64 run_id, const char *as)
 {
 	const Extension *extension = restoring->context->extension;
 	LedgerWork *work = ledger_run(extension, run_id);
-	Brake	   *brake;
 
 	if (work == NULL)
 		ereport(ERROR,
@@ -320,11 +319,11 @@ restore_backups(Restoring *restoring, int64 run_id, const char *as)
 	restoring->run_id = run_id;
 	restoring->settings = settings_of_run(work->upload_dir, work->settings);
 	restoring->place = location_place(restoring->settings, settings_backup_owner(work->settings));
-	restoring->drain = drain_open(extension, work, true, &brake);
-	brake_raise_if(brake);
-	restoring->store = drain_store(restoring->drain);
+	restoring->drain = drain_make(extension, work, true);
 	PG_TRY();
 	{
+		brake_raise_if(drain_open(restoring->drain));
+		restoring->store = drain_store(restoring->drain);
 		brake_raise_if(claim_lock(restoring->store, work->upload_dir,
 								  restoring->context->settings->writer_wait));
 		judge_run(restoring, as);
