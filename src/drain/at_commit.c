@@ -23,9 +23,7 @@
 
 #include "src/drain/at_commit.h"
 #include "src/guard/claim.h"
-#include "src/guard/location.h"
 #include "src/pg/at_end.h"
-#include "src/pg/extension.h"
 #include "src/pg/worker.h"
 #include "src/store/claim_file.h"
 

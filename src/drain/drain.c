@@ -45,7 +45,6 @@
 #include "src/pg/library.h"
 #include "src/pg/progress.h"
 #include "src/pg/time.h"
-#include "src/plan/plan.h"
 #include "src/store/claim_file.h"
 #include "src/store/lock.h"
 

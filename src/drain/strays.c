@@ -27,7 +27,6 @@
 #include "src/drain/at_commit.h"
 #include "src/drain/drain.h"
 #include "src/drain/heal.h"
-#include "src/guard/location.h"
 #include "src/ledger/backups.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"

@@ -9,7 +9,6 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
 
 #include "src/ledger/ledger.h"
 #include "src/pg/sql.h"

@@ -13,8 +13,6 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
-#include "utils/builtins.h"
 
 #include "src/ledger/ledger.h"
 #include "src/pg/sql.h"

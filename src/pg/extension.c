@@ -11,7 +11,6 @@
 
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 

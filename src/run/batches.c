@@ -16,7 +16,6 @@
 
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "src/drain/at_commit.h"
 #include "src/drain/drain.h"

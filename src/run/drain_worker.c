@@ -17,15 +17,12 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "src/drain/drain.h"
 #include "src/guard/claim.h"
-#include "src/ledger/ledger.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
 #include "src/pg/worker.h"

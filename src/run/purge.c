@@ -18,10 +18,8 @@
 #include "src/drain/at_commit.h"
 #include "src/drain/drain.h"
 #include "src/drain/heal.h"
-#include "src/guard/location.h"
 #include "src/ledger/backups.h"
 #include "src/pg/lock.h"
-#include "src/plan/plan.h"
 #include "src/run/run.h"
 #include "src/text/json_build.h"
 

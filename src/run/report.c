@@ -15,7 +15,6 @@
 #include "lib/binaryheap.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 #include "src/ledger/ledger.h"
 #include "src/run/report.h"

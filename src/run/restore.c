@@ -20,16 +20,12 @@
 #include "src/drain/at_commit.h"
 #include "src/drain/drain.h"
 #include "src/guard/claim.h"
-#include "src/guard/location.h"
 #include "src/ledger/backups.h"
-#include "src/ledger/ledger.h"
 #include "src/pg/lock.h"
-#include "src/plan/plan.h"
 #include "src/run/report.h"
 #include "src/run/run.h"
 #include "src/sources/cleared.h"
 #include "src/store/walk.h"
-#include "src/text/json_build.h"
 
 /* rows that are looked at together */
 #define RESTORE_BATCH	1000

@@ -18,7 +18,6 @@
  */
 #include "postgres.h"
 
-#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "src/pg/progress.h"

@@ -14,8 +14,6 @@
 
 #include "miscadmin.h"
 #include "mb/pg_wchar.h"
-#include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 

@@ -23,13 +23,10 @@
 #include "commands/trigger.h"
 #include "executor/tstoreReceiver.h"
 
-#include "src/pg/extension.h"
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
-#include "src/settings.h"
 #include "src/show/show.h"
-#include "src/store/store.h"
 
 /* --------------------------------------------------------------- counters --- */
 

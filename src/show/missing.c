@@ -33,7 +33,6 @@
 #include "src/plan/plan.h"
 #include "src/show/show.h"
 #include "src/sources/sources.h"
-#include "src/store/store.h"
 #include "src/store/walk.h"
 
 #define EXAMPLES		3
