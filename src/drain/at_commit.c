@@ -36,6 +36,7 @@ typedef struct OpenPlace
 	struct OpenPlace *next;
 	MemoryContext context;		/* has the memory of the place; below
 								 * TopMemoryContext */
+	MemoryContextCallback callback;
 	int			references;		/* number of batches */
 	Place		place;
 	FileStore  *store;
@@ -97,10 +98,11 @@ find_place(const Place *wanted)
 	return place;
 }
 
-/* Commit-safe. */
+/* Commit-safe.  Ends a place with its memory context. */
 static void
-close_place(OpenPlace *place)
+close_place(void *arg)
 {
+	OpenPlace  *place = arg;
 	OpenPlace **link = &places;
 
 	while (*link != NULL && *link != place)
@@ -108,35 +110,31 @@ close_place(OpenPlace *place)
 	if (*link != NULL)
 		*link = place->next;
 	store_close(place->store);
-	MemoryContextDelete(place->context);
 }
 
+/* Opens a place.  A failure is an ERROR: then the caller's memory context ends the place. */
 static OpenPlace *
 open_place(const Place *wanted)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup place",
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup place",
 												  ALLOCSET_SMALL_SIZES);
-	OpenPlace  *place = MemoryContextAllocZero(context, sizeof(OpenPlace));
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	OpenPlace  *place = palloc0(sizeof(OpenPlace));
+	Brake	   *brake;
 
 	place->context = context;
-	place->place.upload_dir = MemoryContextStrdup(context, wanted->upload_dir);
-	place->place.backup_dir = MemoryContextStrdup(context, wanted->backup_dir);
-	if (wanted->backup_owner != NULL)
-		place->place.backup_owner = MemoryContextStrdup(context, wanted->backup_owner);
-	PG_TRY();
-	{
-		MemoryContext caller = MemoryContextSwitchTo(context);
-		Brake	   *brake = location_open(wanted->upload_dir, &place->store);
-
-		MemoryContextSwitchTo(caller);
-		brake_raise_if(brake ? brake : location_set_backup_dir(place->store, wanted));
-	}
-	PG_CATCH();
-	{
-		close_place(place);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	place->callback.func = close_place;
+	place->callback.arg = place;
+	MemoryContextRegisterResetCallback(context, &place->callback);
+	place->place.upload_dir = pstrdup(wanted->upload_dir);
+	place->place.backup_dir = pstrdup(wanted->backup_dir);
+	place->place.backup_owner = wanted->backup_owner ? pstrdup(wanted->backup_owner) : NULL;
+	brake = location_open(wanted->upload_dir, &place->store);
+	if (brake == NULL)
+		brake = location_set_backup_dir(place->store, wanted);
+	MemoryContextSwitchTo(caller);
+	brake_raise_if(brake);
+	MemoryContextSetParent(context, TopMemoryContext);
 	place->next = places;
 	places = place;
 	return place;
@@ -149,7 +147,7 @@ leave_place(void *arg)
 	Batch	   *batch = arg;
 
 	if (batch->place != NULL && --batch->place->references == 0)
-		close_place(batch->place);
+		MemoryContextDelete(batch->place->context);
 	batch->place = NULL;
 }
 

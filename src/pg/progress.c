@@ -150,40 +150,11 @@ at_process_exit(int code, Datum arg)
 	give_back_slot(NULL);
 }
 
-static void
-fill_slot(ProgressSlot *slot, const char *trigger, bool dry_run)
-{
-	clear_slot(slot);
-	slot->pid = MyProcPid;
-	slot->database = MyDatabaseId;
-	strlcpy(slot->trigger, trigger, sizeof(slot->trigger));
-	slot->dry_run = dry_run;
-	slot->started_at = GetCurrentTimestamp();
-}
-
-/* Returns the slot that was taken, or NULL if all slots are in use. */
-static ProgressSlot *
-take_shared_slot(const char *trigger, bool dry_run)
-{
-	static bool registered = false;
-	ProgressSlot *slot = NULL;
-
-	if (!registered)
-		before_shmem_exit(at_process_exit, 0);
-	registered = true;
-	LWLockAcquire(slots_lock, LW_EXCLUSIVE);
-	for (int i = 0; i < PROGRESS_SLOTS && slot == NULL; i++)
-		if (slots[i].pid == 0)
-			slot = &slots[i];
-	if (slot != NULL)
-		fill_slot(slot, trigger, dry_run);
-	LWLockRelease(slots_lock);
-	return slot;
-}
-
+/* Takes a slot in shared memory, or the private one if there is none, or all are in use. */
 void
 progress_begin(const char *trigger, bool dry_run, bool tell)
 {
+	static bool registered = false;
 	MemoryContextCallback *callback;
 
 	if (mine != NULL)
@@ -191,12 +162,24 @@ progress_begin(const char *trigger, bool dry_run, bool tell)
 	callback = palloc0(sizeof(MemoryContextCallback));
 	callback->func = give_back_slot;
 	if (slots != NULL)
-		mine = take_shared_slot(trigger, dry_run);
-	if (mine == NULL)
 	{
-		mine = &private_slot;
-		fill_slot(mine, trigger, dry_run);
+		if (!registered)
+			before_shmem_exit(at_process_exit, 0);
+		registered = true;
+		LWLockAcquire(slots_lock, LW_EXCLUSIVE);
 	}
+	mine = &private_slot;
+	for (int i = 0; slots != NULL && mine == &private_slot && i < PROGRESS_SLOTS; i++)
+		if (slots[i].pid == 0)
+			mine = &slots[i];
+	clear_slot(mine);
+	mine->pid = MyProcPid;
+	mine->database = MyDatabaseId;
+	strlcpy(mine->trigger, trigger, sizeof(mine->trigger));
+	mine->dry_run = dry_run;
+	mine->started_at = GetCurrentTimestamp();
+	if (slots != NULL)
+		LWLockRelease(slots_lock);
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 	tell_client = tell && slots == NULL;
 	told_at = time_monotonic_us();
