@@ -138,40 +138,20 @@ why_never(const Schedule *schedule)
 	return NULL;
 }
 
-/*
- * Finds the next day without a run.  A day that has a run does not run again,
- * even if the clock was set back.
- */
-static bool
-find_day(const Extension *extension, const Schedule *schedule, Firing *firing)
-{
-	TimestampTz after = settings_now(schedule);
-
-	for (int i = 0; i < MAX_DAYS_AHEAD; i++)
-	{
-		if (!timetable_next(schedule, after, firing))
-			return false;
-		if (!timetable_has_run(extension, firing->day))
-			return true;
-		after = firing->at;
-	}
-	return false;
-}
-
+/* Finds the next day without a run.  A day that has a run does not run again, even if the clock was set back. */
 NextRun
 timetable_next_run(const Extension *extension)
 {
 	Schedule   *schedule = settings_schedule();
 	NextRun		next = {false, 0, why_never(schedule), schedule->zone_name};
-	Firing		firing;
+	Firing		firing = {.at = settings_now(schedule)};
 
-	if (next.reason == NULL && find_day(extension, schedule, &firing))
-	{
-		next.is_known = true;
-		next.at = firing.at;
-		next.reason = psprintf("every day at %02d:00", schedule->hour);
-	}
-	else if (next.reason == NULL)
-		next.reason = "the next days have run already; the clock may have been set back";
+	if (next.reason != NULL)
+		return next;
+	for (int i = 0; i < MAX_DAYS_AHEAD && !next.is_known && timetable_next(schedule, firing.at, &firing); i++)
+		next.is_known = !timetable_has_run(extension, firing.day);
+	next.at = firing.at;
+	next.reason = next.is_known ? psprintf("every day at %02d:00", schedule->hour) :
+		"the next days have run already; the clock may have been set back";
 	return next;
 }

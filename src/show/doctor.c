@@ -78,21 +78,6 @@ say_finding(const StoreFinding *finding, void *arg)
 	say(arg, finding->check, finding->is_fine ? "ok" : "error", finding->detail, finding->hint);
 }
 
-/*
- * Examines the store.  A canary is written only if the directory is open and
- * no other database has claimed it, and not in a read-only transaction.
- */
-static void
-check_store(Examination *examination)
-{
-	const PlanFindings *found = examination->found;
-
-	if (found->store == NULL || !store_examine(found->store, say_finding, examination) ||
-		found->claim == NULL || found->claim->brake != NULL || XactReadOnly)
-		return;
-	(void) store_examine_canary(found->store, say_finding, examination);
-}
-
 /* Returns whether one of the brakes has one of the names. */
 static bool
 has_brake(const PlanFindings *found, const char *name, const char *or_name)
@@ -299,17 +284,24 @@ static Jsonb *
 examine(CleanupPlan *plan, void *arg)
 {
 	Examination *examination = arg;
+	const PlanFindings *found = plan_findings(plan);
 
 	examination->context = plan_context(plan);
-	examination->found = plan_findings(plan);
+	examination->found = found;
 	plan_survey(plan, false);
 
-	check_store(examination);
+	/*
+	 * a canary is written only if the directory is open and no other database
+	 * has claimed it, and not in a read-only transaction
+	 */
+	if (found->store != NULL && store_examine(found->store, say_finding, examination) &&
+		found->claim != NULL && found->claim->brake == NULL && !XactReadOnly)
+		(void) store_examine_canary(found->store, say_finding, examination);
 	/* somebody wants the examination to stop */
 	CHECK_FOR_INTERRUPTS();
 	say_brakes(examination);
 	say_well(examination);
-	if (examination->found->surveyed)
+	if (found->surveyed)
 	{
 		check_references(examination);
 		check_statuses(examination);
@@ -320,7 +312,7 @@ examine(CleanupPlan *plan, void *arg)
 		 * tables that may have been forgotten: the most common way to lose
 		 * files
 		 */
-		foreach_ptr(const char, warning, examination->found->warnings)
+		foreach_ptr(const char, warning, found->warnings)
 			say(examination, "unregistered", "warning", warning,
 				"If it refers to files, register it with cleanup_add_source().");
 		check_uploads(examination);
