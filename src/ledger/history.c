@@ -99,37 +99,34 @@ find_runs(const Pruning *pruning)
 	return sql_is_null(0, 1) ? (Datum) 0 : sql_array(0, 1);
 }
 
-/* Deletes rows, and returns their number.  Rows that another process is deleting are skipped. */
-static int
-forget_runs(const Pruning *pruning, Datum runs)
-{
-	const SqlParameter parameters[] = {{INT8ARRAYOID, runs, false}, SQL_INT4(PRUNE_FILES)};
-	int			n;
-
-	n = owner_query(pruning->extension, 2, parameters,
-					"DELETE FROM @extschema@.cleanup_files WHERE (run_id, file_id) IN (SELECT f.run_id, f.file_id"
-					" FROM @extschema@.cleanup_files f WHERE f.run_id = ANY ($1)"
-					" LIMIT $2 FOR UPDATE SKIP LOCKED)");
-	n += owner_query(pruning->extension, 1, parameters,
-					 "DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = ANY ($1)"
-					 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id)");
-	return n + owner_query(pruning->extension, 1, parameters,
-						   "DELETE FROM @extschema@.cleanup_runs WHERE run_id IN (SELECT r.run_id"
-						   " FROM @extschema@.cleanup_runs r WHERE r.run_id = ANY ($1)"
-						   " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id)"
-						   " FOR UPDATE SKIP LOCKED)");
-}
-
+/* Deletes rows.  Rows that another process is deleting are skipped. */
 static void
 forget_some(void *arg)
 {
 	Pruning    *pruning = arg;
+	const Extension *extension = pruning->extension;
 	int			limit = lock_limit_waits(pruning->settings->writer_wait);
-	Datum		runs;
+	Datum		runs = lock_extension(extension) ? find_runs(pruning) : 0;
 
-	runs = lock_extension(pruning->extension) ? find_runs(pruning) : 0;
 	if (runs != 0)
-		pruning->more = forget_runs(pruning, runs) > 0;
+	{
+		const SqlParameter parameters[] = {{INT8ARRAYOID, runs, false}, SQL_INT4(PRUNE_FILES)};
+		int			n;
+
+		n = owner_query(extension, 2, parameters,
+						"DELETE FROM @extschema@.cleanup_files WHERE (run_id, file_id) IN (SELECT f.run_id, f.file_id"
+						" FROM @extschema@.cleanup_files f WHERE f.run_id = ANY ($1)"
+						" LIMIT $2 FOR UPDATE SKIP LOCKED)");
+		n += owner_query(extension, 1, parameters,
+						 "DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = ANY ($1)"
+						 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id)");
+		n += owner_query(extension, 1, parameters,
+						 "DELETE FROM @extschema@.cleanup_runs WHERE run_id IN (SELECT r.run_id"
+						 " FROM @extschema@.cleanup_runs r WHERE r.run_id = ANY ($1)"
+						 " AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = r.run_id)"
+						 " FOR UPDATE SKIP LOCKED)");
+		pruning->more = n > 0;
+	}
 	lock_end_limit(limit);
 }
 

@@ -385,21 +385,6 @@ reload(Launcher *launcher)
 	MemoryContextDelete(context);
 }
 
-/*
- * Adds jobs if the schedule has fired.  If the clock was set back, the
- * schedule has fired before, and fires again later.
- */
-static void
-look_at_clock(Launcher *launcher)
-{
-	Firing		before = launcher->firing;
-	bool		had_firing = launcher->has_firing;
-
-	adopt_firing(launcher);
-	if (launcher->has_firing && had_firing && launcher->firing.at > before.at)
-		add_jobs(launcher, false);
-}
-
 /* Returns the milliseconds until there is something to do; -1 if only a signal can bring work. */
 static long
 time_to_sleep(const Launcher *launcher)
@@ -429,26 +414,11 @@ time_to_sleep(const Launcher *launcher)
 /* -------------------------------------------------------------------- main --- */
 
 static void
-begin_launcher(Launcher *launcher)
-{
-	memset(launcher, 0, sizeof(*launcher));
-	launcher->context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup launcher",
-											  ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(launcher->context);
-
-	/*
-	 * a worker of an earlier launcher may still be running with a lower
-	 * number
-	 */
-	launcher->last_number = time_monotonic_us();
-	load_schedule(launcher);
-	adopt_firing(launcher);
-	add_jobs(launcher, true);
-}
-
-static void
 work(Launcher *launcher)
 {
+	Firing		before;
+	bool		had_firing;
+
 	/*
 	 * As with the logical replication launcher, exit status 1 makes the
 	 * postmaster start the launcher again, unless the server is shutting
@@ -459,7 +429,16 @@ work(Launcher *launcher)
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 		reload(launcher);
-	look_at_clock(launcher);
+
+	/*
+	 * if the clock was set back, the schedule has fired before, and fires
+	 * again later
+	 */
+	before = launcher->firing;
+	had_firing = launcher->has_firing;
+	adopt_firing(launcher);
+	if (launcher->has_firing && had_firing && launcher->firing.at > before.at)
+		add_jobs(launcher, false);
 	look_after_workers(launcher);
 	start_next_job(launcher);
 	show_activity(launcher);
@@ -468,7 +447,7 @@ work(Launcher *launcher)
 void
 cleanup_launcher_main(Datum unused)
 {
-	Launcher	launcher;
+	Launcher	launcher = {0};
 	long		ms;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -476,7 +455,18 @@ cleanup_launcher_main(Datum unused)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
-	begin_launcher(&launcher);
+	launcher.context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup launcher",
+											 ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(launcher.context);
+
+	/*
+	 * a worker of an earlier launcher may still be running with a lower
+	 * number
+	 */
+	launcher.last_number = time_monotonic_us();
+	load_schedule(&launcher);
+	adopt_firing(&launcher);
+	add_jobs(&launcher, true);
 	for (;;)
 	{
 		work(&launcher);
