@@ -141,24 +141,34 @@ session_key(const char *source, const char *session)
 							   hash_bytes_extended((const unsigned char *) source, (int) strlen(source), 0));
 }
 
+typedef struct DeferredSession
+{
+	uint64		key;
+	bool		for_run;		/* to the next run */
+} DeferredSession;
+
 /*
  * Notes that the session must not be cleared before its own files come.  If
  * several sessions refer to a file, the survey has the file once, with the
  * first of these sessions.  So the file may come in an earlier batch than the
- * other files of a later session.
+ * other files of a later session.  With `for_run`, the session must not be
+ * cleared in this run: it refers to a file that stays.
  */
 static void
-defer_session(CleanupPlan *plan, const char *source, const char *session)
+defer_session(CleanupPlan *plan, const CondemnedFile *file, bool for_run)
 {
-	uint64		key = session_key(source, session);
+	uint64		key = session_key(file->source, file->session);
+	DeferredSession *deferred;
+	bool		found;
 
 	if (plan->deferred == NULL)
 	{
-		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(uint64),.hcxt = plan->memory};
+		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(DeferredSession),.hcxt = plan->memory};
 
 		plan->deferred = hash_create("audio_cleanup sessions", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	(void) hash_search(plan->deferred, &key, HASH_ENTER, NULL);
+	deferred = hash_search(plan->deferred, &key, HASH_ENTER, &found);
+	deferred->for_run = for_run || (found && deferred->for_run);
 }
 
 bool
@@ -172,12 +182,15 @@ judge_is_deferred(const CleanupPlan *plan, const char *source, const char *sessi
 void
 judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file)
 {
+	const DeferredSession *deferred;
 	uint64		key;
 
 	if (plan->deferred == NULL || file->session == NULL)
 		return;
 	key = session_key(file->source, file->session);
-	(void) hash_search(plan->deferred, &key, HASH_REMOVE, NULL);
+	deferred = hash_search(plan->deferred, &key, HASH_FIND, NULL);
+	if (deferred != NULL && !deferred->for_run)
+		(void) hash_search(plan->deferred, &key, HASH_REMOVE, NULL);
 }
 
 static void
@@ -212,13 +225,12 @@ judge_failed(Judgement *judgement, int64 number, const char *path, const Source 
 {
 	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
 	CondemnedFile file = {path, source->name, sources_session_id(session)};
-	bool		condemn;
 
-	condemn = identify(judgement, number, path, judgement->may_look, &file.identity) &&
-		is_unchanged(judgement->plan, &file.identity) &&
-		plan_is_old(judgement->plan, &file.identity) &&
-		is_removable(judgement, path);
-	if (condemn)
+	if (!identify(judgement, number, path, judgement->may_look, &file.identity))
+		;
+	else if (!is_unchanged(judgement->plan, &file.identity) || !plan_is_old(judgement->plan, &file.identity))
+		defer_session(judgement->plan, &file, true);
+	else if (is_removable(judgement, path))
 	{
 		bool		is_own = match_mark(judgement->match, number);
 
@@ -228,7 +240,7 @@ judge_failed(Judgement *judgement, int64 number, const char *path, const Source 
 		judgement->has_own |= is_own;
 		judgement->has_shared |= !is_own;
 		if (judgement->in_survey && judgement->has_own && judgement->has_shared)
-			defer_session(judgement->plan, file.source, file.session);
+			defer_session(judgement->plan, &file, false);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(judgement->scratch);
