@@ -59,21 +59,6 @@ foreach my $call ('SELECT cleanup_all()', 'CALL cleanup_run()')
 	sql('DELETE FROM talks');
 	unlink "$dir/again.mp3" or die;
 }
-# one of two files is uploaded again, under another name: the session goes on to refer to it
-foreach my $call ('SELECT cleanup_all()', 'CALL cleanup_run()')
-{
-	fail_session(1, 'old.mp3', 'young.mp3');
-	fail_session(2, 'old2.mp3');
-	put_files($dir, 'old.mp3', 'old2.mp3');
-	put_file($dir, 'young.mp3', hours => 0);
-	sql($call);
-	ok(wait_for_drain($node), "$call: is done");
-	ok(!-e "$dir/old.mp3" && -e "$dir/young.mp3", "$call: the old file goes, and the young one stays");
-	is(columns(1) . ';' . columns(2), 'old.mp3 young.mp3;', "$call: a session with a young file is not cleared");
-	sql('DELETE FROM talks');
-	unlink "$dir/young.mp3" or die;
-}
-
 # ---- while the transaction of a run is open ----
 
 foreach my $days (0, 3)

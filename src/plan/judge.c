@@ -141,34 +141,24 @@ session_key(const char *source, const char *session)
 							   hash_bytes_extended((const unsigned char *) source, (int) strlen(source), 0));
 }
 
-typedef struct DeferredSession
-{
-	uint64		key;
-	bool		for_run;		/* to the next run */
-} DeferredSession;
-
 /*
  * Notes that the session must not be cleared before its own files come.  If
  * several sessions refer to a file, the survey has the file once, with the
  * first of these sessions.  So the file may come in an earlier batch than the
- * other files of a later session.  With `for_run`, the session must not be
- * cleared in this run: it refers to a file that stays.
+ * other files of a later session.
  */
 static void
-defer_session(CleanupPlan *plan, const CondemnedFile *file, bool for_run)
+defer_session(CleanupPlan *plan, const char *source, const char *session)
 {
-	uint64		key = session_key(file->source, file->session);
-	DeferredSession *deferred;
-	bool		found;
+	uint64		key = session_key(source, session);
 
 	if (plan->deferred == NULL)
 	{
-		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(DeferredSession),.hcxt = plan->memory};
+		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(uint64),.hcxt = plan->memory};
 
 		plan->deferred = hash_create("audio_cleanup sessions", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	deferred = hash_search(plan->deferred, &key, HASH_ENTER, &found);
-	deferred->for_run = for_run || (found && deferred->for_run);
+	(void) hash_search(plan->deferred, &key, HASH_ENTER, NULL);
 }
 
 bool
@@ -182,15 +172,12 @@ judge_is_deferred(const CleanupPlan *plan, const char *source, const char *sessi
 void
 judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file)
 {
-	const DeferredSession *deferred;
 	uint64		key;
 
 	if (plan->deferred == NULL || file->session == NULL)
 		return;
 	key = session_key(file->source, file->session);
-	deferred = hash_search(plan->deferred, &key, HASH_FIND, NULL);
-	if (deferred != NULL && !deferred->for_run)
-		(void) hash_search(plan->deferred, &key, HASH_REMOVE, NULL);
+	(void) hash_search(plan->deferred, &key, HASH_REMOVE, NULL);
 }
 
 static void
@@ -225,12 +212,13 @@ judge_failed(Judgement *judgement, int64 number, const char *path, const Source 
 {
 	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
 	CondemnedFile file = {path, source->name, sources_session_id(session)};
+	bool		condemn;
 
-	if (!identify(judgement, number, path, judgement->may_look, &file.identity))
-		;
-	else if (!is_unchanged(judgement->plan, &file.identity) || !plan_is_old(judgement->plan, &file.identity))
-		defer_session(judgement->plan, &file, true);
-	else if (is_removable(judgement, path))
+	condemn = identify(judgement, number, path, judgement->may_look, &file.identity) &&
+		is_unchanged(judgement->plan, &file.identity) &&
+		plan_is_old(judgement->plan, &file.identity) &&
+		is_removable(judgement, path);
+	if (condemn)
 	{
 		bool		is_own = match_mark(judgement->match, number);
 
@@ -240,7 +228,7 @@ judge_failed(Judgement *judgement, int64 number, const char *path, const Source 
 		judgement->has_own |= is_own;
 		judgement->has_shared |= !is_own;
 		if (judgement->in_survey && judgement->has_own && judgement->has_shared)
-			defer_session(judgement->plan, &file, false);
+			defer_session(judgement->plan, file.source, file.session);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(judgement->scratch);
