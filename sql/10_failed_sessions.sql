@@ -129,7 +129,8 @@ SELECT cleanup_all(force => true) -> 'result' AS result;
 SELECT * FROM t.lines('cat ../outside.mp3 ../elsewhere/deep.mp3');
 SELECT t.sh('rm -r ../outside.mp3 ../elsewhere');
 
--- a failed row condemns no young file: it may be an upload of this minute
+-- a failed row condemns only the file that it names; what it matches loosely
+-- (a bare name, in a subdirectory) may be somebody's upload of this minute
 DELETE FROM sessions;
 SELECT t.reset();
 SELECT t.session(1, 'failed', 8, 'recording.mp3'), t.file('recording.mp3', 0.1), t.file('patients/42/recording.mp3', 0.1),

@@ -27,7 +27,7 @@ $node->safe_psql('postgres', q{
 foreach my $age (@ages)
 {
 	my $name = $age =~ s/ //gr;
-	put_file($dir, "$_$name.mp3") foreach 'naive', 'tokyo', 'aware';
+	put_file($dir, "$_$name.mp3", hours => 0) foreach 'naive', 'tokyo', 'aware';
 	$node->safe_psql('postgres', qq{
 		INSERT INTO sessions (name, audio_url, status, updated_at, created_at)
 		VALUES ('naive$name', '/audio/naive$name.mp3', 'failed', (now() AT TIME ZONE 'UTC') - interval '$age',

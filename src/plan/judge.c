@@ -26,6 +26,7 @@ typedef struct WaitingFile
 	const char *path;
 	const Source *source;		/* NULL: an orphan */
 	const char *session;
+	bool		strict;
 } WaitingFile;
 
 typedef struct Judgement
@@ -200,15 +201,18 @@ note_session(Judgement *judgement, const Source *source, const char *session)
 }
 
 /*
- * Judges a file of a failed session.  The file must have the age of an orphan: a
- * younger file may be an upload of this minute, also of this very session, whose
- * row is yet to change.
+ * Judges a file of a failed session.  A reference protects every file that it
+ * may mean, but condemns only a file that it names to the letter (`strict`).
+ * A file that the reference matches otherwise, by a bare name in some
+ * subdirectory for example, may be an upload of this minute: such a file must
+ * also have the age of an orphan.
  *
  * The file is looked at once more where that takes no time: the row of a
  * session that was uploaded again since the survey must not be cleared.
  */
 static void
-judge_failed(Judgement *judgement, int64 number, const char *path, const Source *source, const char *session)
+judge_failed(Judgement *judgement, int64 number, const char *path, const Source *source, const char *session,
+			 bool strict)
 {
 	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
 	CondemnedFile file = {path, source->name, sources_session_id(session)};
@@ -216,7 +220,8 @@ judge_failed(Judgement *judgement, int64 number, const char *path, const Source 
 
 	condemn = identify(judgement, number, path, judgement->may_look, &file.identity) &&
 		is_unchanged(judgement->plan, &file.identity) &&
-		plan_is_old(judgement->plan, &file.identity) &&
+		(strict ||
+		 plan_is_old(judgement->plan, &file.identity)) &&
 		is_removable(judgement, path);
 	if (condemn)
 	{
@@ -243,7 +248,7 @@ judge_file(Judgement *judgement, const WaitingFile *file)
 	if (file->source == NULL)
 		judge_orphan(judgement, file->number, file->path);
 	else
-		judge_failed(judgement, file->number, file->path, file->source, file->session);
+		judge_failed(judgement, file->number, file->path, file->source, file->session, file->strict);
 }
 
 /*
@@ -296,9 +301,10 @@ add_orphan(int64 number, const char *path, void *arg)
 }
 
 static void
-add_failed(int64 number, const char *path, const Source *source, const char *session, void *arg)
+add_failed(int64 number, const char *path, const Source *source, const char *session,
+		   bool strict, void *arg)
 {
-	const WaitingFile file = {number, path, source, session};
+	const WaitingFile file = {number, path, source, session, strict};
 
 	add_file(arg, file);
 }

@@ -881,7 +881,7 @@ pass_failed(FailedReceiver *receiver)
 	if (receiver->session != NULL && receiver->strength != KEY_NO_MATCH)
 		receiver->sink(receiver->file, receiver->path,
 					   list_nth(receiver->match->sources, receiver->source),
-					   receiver->session, receiver->arg);
+					   receiver->session, receiver->strength == KEY_STRICT_MATCH, receiver->arg);
 	receiver->session = NULL;
 	MemoryContextReset(receiver->context);
 }

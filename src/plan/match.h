@@ -105,13 +105,13 @@ extern const char *match_why_needed(const Match *match, int64 file);
 extern bool match_mark(Match *match, int64 file);
 
 typedef void (*MatchFailedSink) (int64 file, const char *path, const Source *source,
-								 const char *session, void *arg);
+								 const char *session, bool strict, void *arg);
 
 /*
  * Calls the sink for each file that judged failed sessions refer to, that no
  * other row refers to, and that is not set aside; sorted by source, session and
- * path.  A file comes once for each such session.  Needs SPI; any failure is an
- * ERROR.
+ * path.  A file comes once for each such session, with `strict` if the session
+ * names the file to the letter.  Needs SPI; any failure is an ERROR.
  */
 extern void match_failed(Match *match, const Extension *extension,
 						 MatchFailedSink sink, void *arg);

@@ -219,8 +219,6 @@ give_verdict(const CleanupPlan *plan, const ExplainSearch *search, FileResult fo
 		return kept("its extension is not one of audio_cleanup.audio_extensions");
 	if (search->count > search->failed)
 		return kept(psprintf("%lld row(s) refer to it", (long long) (search->count - search->failed)));
-	if (search->failed > 0 && !plan_is_old(plan, identity))
-		return kept(age_reason(plan, "only failed sessions refer to it, but it is younger than"));
 	if (search->failed > 0)
 		return condemned(psprintf("only sessions that failed more than %d days ago refer to it",
 								  settings_of(plan)->failed_session_retention_days));
