@@ -74,8 +74,7 @@ take_failed(const Extension *extension, int64 run_id, int backup_days)
 	if (!owner_finds(extension, 0, NULL,
 					 "SELECT FROM @extschema@.cleanup_files WHERE state = 'failed' LIMIT 1"))
 		return false;
-	if (backup_days > 0)
-		owner_query(extension, SQL_ARGS(SQL_INT8(run_id)), take_cleared_values);
+	owner_query(extension, SQL_ARGS(SQL_INT8(run_id)), take_cleared_values);
 	return owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT4(backup_days)), take_failed_files) > 0;
 }
 
@@ -120,7 +119,7 @@ static const char *const conditions[] = {
 	[LEDGER_DUE] = IS_TRASHED " AND f.due_at <= clock_timestamp()",
 	[LEDGER_RESTORABLE] = "f.state IN ('trashed', 'pending') AND f.upload_id IS NULL",
 	[LEDGER_RESTORING] = "f.state = 'restoring'",
-	[LEDGER_RETURNING] = "f.state IN ('restoring', 'restored') AND f.session_id IS NOT NULL AND f.source IS NOT NULL",
+	[LEDGER_RETURNING] = "f.state IN ('restoring', 'restored', 'skipped') AND f.session_id IS NOT NULL AND f.source IS NOT NULL",
 };
 
 /* Returns the files of this kind for which the condition `which` is true. */
