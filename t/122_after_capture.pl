@@ -178,6 +178,52 @@ unlink "$dir/older.mp3", "$dir/taken.mp3";
 sql(q{DELETE FROM cleanup_files WHERE state NOT IN ('pending', 'trashed', 'restoring')}, 'UPDATE cleanup_claims SET grace_from = NULL');
 
 
+# ---- the name of a new backup is taken, and referred to, before the last look: the backup keeps its days ----
+
+keep_backups(3);
+foreach my $call ('CALL cleanup_run()', 'SELECT cleanup_all()')
+{
+	put_file($dir, 'taken.mp3');
+	sql('SELECT cleanup_all()');
+	ok(exists trashed_files($dir)->{'taken.mp3'}, "$call: a file is captured");
+	put_file($dir, 'taken.mp3', content => "another\n");
+	add_rows($node, 'taken.mp3');
+	sql($_) foreach $call, 'CALL cleanup_run()';
+	is(visible_files($dir)->{'taken.mp3'}, "another\n", "$call: the newer file stays");
+	like(state_of('taken.mp3'), qr/^trashed: it is referred to again, but its name is taken/, "$call: the older one is a backup");
+	is(sql(q{SELECT cleanup_restore('taken.mp3', 'older.mp3') ->> 'success'}), 'true', "$call: it can be restored");
+	sql('CALL cleanup_run()');
+	is(visible_files($dir)->{'older.mp3'}, "audio of taken.mp3\n", "$call: as it was");
+	sql(q{DELETE FROM sessions WHERE audio_url = 'taken.mp3'}, 'DELETE FROM cleanup_files');
+	unlink "$dir/older.mp3", "$dir/taken.mp3";
+}
+
+
+# ---- somebody moves a file with two names from the trash to its place: it is not taken again ----
+
+foreach my $how ('destroyed', 'needed')
+{
+	my $name = "moved_$how.mp3";
+
+	put_file($dir, $name);
+	mkdir "$dir/.links";
+	link "$dir/$name", "$dir/.links/$name" or die "$name: $!\n";
+	sql('SELECT cleanup_all()');
+	sql('CALL cleanup_run()') foreach 1 .. 2;
+	is(state_of($name), 'trashed: ', "$name: is a backup");
+	my ($backup) = glob "$dir/.audio_cleanup/trash/*/$name";
+	rename $backup, "$dir/$name" or die "$name: $!\n";
+	sql(q{UPDATE cleanup_files SET due_at = now() WHERE state = 'trashed'});
+	add_rows($node, $name) if $how eq 'needed';
+	sql('CALL cleanup_run()') foreach 1 .. 3;
+	is(visible_files($dir)->{$name}, "audio of $name\n", "$name: stays where somebody has put it");
+	is(state_of($name), 'restored: it was in its place', "$name: and its row says so");
+	sql("DELETE FROM sessions WHERE audio_url = '$name'", 'DELETE FROM cleanup_files');
+	unlink "$dir/$name";
+}
+keep_backups(0);
+
+
 # ---- a take-over whose claim is not written yet ----
 
 put_file($dir, 'recorded.mp3');

@@ -39,11 +39,9 @@
 #define LOOK_AHEAD_SECONDS	5
 
 /*
- * A file that is back in its place is pending once more: a crash of the
- * machine has undone the rename.  A file that is nowhere was destroyed by a
- * drain that died before it could record the destruction.  If the place cannot
- * be told, or somebody has written into the file in the trash, the row does not
- * change.
+ * A file that is nowhere was destroyed by a drain that died before it could
+ * record the destruction.  If the place cannot be told, or somebody has written
+ * into the file in the trash, the row does not change.
  */
 void
 drain_settle_missing(Drain *drain, LedgerFile *file)
@@ -54,8 +52,6 @@ drain_settle_missing(Drain *drain, LedgerFile *file)
 						 !drain->at_commit, &errnum))
 	{
 		case PLACE_UPLOAD:
-			drain_set_state(file, "pending", "it was back in its place");
-			break;
 		case PLACE_NOWHERE:
 		case PLACE_OTHER:
 

@@ -82,6 +82,13 @@ drain_return_changed(Drain *drain, LedgerFile *file)
 	return result.outcome == FILE_OK || result.outcome == FILE_OCCUPIED;
 }
 
+/* Returns whether the file is a backup in the trash whose days are over. */
+static bool
+is_expired(const LedgerFile *file)
+{
+	return file->is_backup && file->identity.captured && file->unsettled;
+}
+
 /* Sets the state of a file that is needed, by the result of putting the file back. */
 static void
 settle_healed(Drain *drain, LedgerFile *file, const char *why, const StoreReturned *returned)
@@ -95,7 +102,7 @@ settle_healed(Drain *drain, LedgerFile *file, const char *why, const StoreReturn
 		drain_set_state(file, "restored", why);
 		tell_back(WARNING, file, why);
 	}
-	else if (result.outcome == FILE_OCCUPIED && file->is_backup)
+	else if (result.outcome == FILE_OCCUPIED && is_expired(file))
 	{
 		/*
 		 * its retention is over, and the rows that refer to the name get the

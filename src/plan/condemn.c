@@ -60,8 +60,8 @@ typedef struct ClearingTry
 } ClearingTry;
 
 /*
- * Clears the sessions (text[]) of one source.  If there are backups, records
- * the cleared references, because the audio can come back.
+ * Clears the sessions (text[]) of one source.  Records the cleared references,
+ * because the audio may stay, or come back.
  */
 static void
 clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
@@ -71,8 +71,7 @@ clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
 		sources_try_clearing(source, sessions);
 		return;
 	}
-	if (plan->context.settings->backup_retention_days > 0)
-		cleared_remember(plan->context.extension, plan->run_id, source, sessions);
+	cleared_remember(plan->context.extension, plan->run_id, source, sessions);
 	sources_clear(source, sessions);
 }
 
