@@ -445,9 +445,16 @@ BEGIN ATOMIC
 		SELECT count(*) FILTER (WHERE m.next_try_at IS NOT NULL) AS waiting,
 			count(*) FILTER (WHERE m.next_try_at IS NULL AND m.created_at > now() - interval '9 days') AS given_up,
 			(array_agg(m.error ORDER BY m.created_at DESC) FILTER (WHERE m.error IS NOT NULL))[1] AS error
-		FROM @extschema@.cleanup_mail m WHERE m.sent_at IS NULL AND m.tries > 0)
+		FROM @extschema@.cleanup_mail m WHERE m.sent_at IS NULL AND m.tries > 0),
+	writers AS (
+		SELECT string_agg(DISTINCT coalesce(quote_ident(r.rolname), 'PUBLIC'), ', ') AS roles
+		FROM pg_extension e
+			JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e'
+			JOIN pg_class c ON c.oid = d.objid
+			CROSS JOIN LATERAL aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+		WHERE e.extname = 'audio_cleanup' AND a.grantee <> c.relowner AND a.privilege_type <> 'SELECT')
 	SELECT c.check_name, c.status, c.detail, c.hint
-	FROM settings s, outstanding o, backups b, mails m, LATERAL (VALUES
+	FROM settings s, outstanding o, backups b, mails m, writers w, LATERAL (VALUES
 		(1, s.hours = 0, 'settings', 'warning',
 			'orphaned_file_retention_hours is 0: a file is an orphan as soon as it is uploaded',
 			'Leave the application the time that it needs to commit its row.'),
@@ -471,7 +478,9 @@ BEGIN ATOMIC
 			'max_worker_processes is 0: deleted files give back their space only with the next call',
 			'Raise max_worker_processes.'),
 		(9, s.workers > 0, 'workers', 'ok',
-			format('max_worker_processes is %s; one is needed for a moment after a run', s.workers), NULL)
+			format('max_worker_processes is %s; one is needed for a moment after a run', s.workers), NULL),
+		(10, w.roles IS NOT NULL, 'rights', 'warning', format('tables of the extension can be written to by: %s', w.roles),
+			'Who writes to them decides which files go: REVOKE that, and see ALTER DEFAULT PRIVILEGES.')
 	) c(number, applies, check_name, status, detail, hint)
 	WHERE c.applies ORDER BY c.number;
 END;

@@ -87,13 +87,18 @@ pause_for_interrupts(void)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/*
+ * An ERROR here leaves the library in memory, and the next call comes here
+ * again: hooks that were installed twice would call themselves for ever.  So
+ * what may be refused comes first.
+ */
 void
 _PG_init(void)
 {
-	key_pause = pause_for_interrupts;
-	sql_init();
-	sources_init();
 	settings_define();
+	key_pause = pause_for_interrupts;
+	sources_init();
+	sql_init();
 	progress_init();
 	launcher_init();
 }

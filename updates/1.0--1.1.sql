@@ -20,11 +20,16 @@ ALTER TABLE @extschema@.cleanup_cleared
 	ADD COLUMN row_key text;
 ALTER TABLE @extschema@.cleanup_totals ALTER COLUMN value TYPE numeric;
 
+-- triggers that other roles may have added do not run with our rights
+SET LOCAL session_replication_role = replica;
+
 -- runs belong to the claim of the directory, no more to its name
 UPDATE @extschema@.cleanup_runs r SET claim = c.uuid
 FROM @extschema@.cleanup_claims c WHERE c.upload_dir OPERATOR(pg_catalog.=) r.upload_dir;
 UPDATE @extschema@.cleanup_files SET space = size
 WHERE state OPERATOR(pg_catalog.<>) ALL ('{deleted,skipped}'::pg_catalog.text[]);
+
+SET LOCAL session_replication_role = origin;
 
 ALTER TABLE @extschema@.cleanup_files
 	DROP CONSTRAINT cleanup_files_pkey, ADD PRIMARY KEY (run_id, file_id);

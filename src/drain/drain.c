@@ -42,7 +42,6 @@
 #include "src/guard/claim.h"
 #include "src/ledger/backups.h"
 #include "src/mail/outbox.h"
-#include "src/pg/library.h"
 #include "src/pg/progress.h"
 #include "src/pg/time.h"
 #include "src/sources/cleared.h"
@@ -383,8 +382,6 @@ drain_open(Drain *drain)
 		brake = location_set_backup_dir(drain->store, &drain->place);
 	if (brake == NULL && backup_exist_at(drain->context.extension, drain->place.backup_dir, drain->place.backup_owner))
 		brake = location_check_backups(&drain->place);
-	if (brake == NULL)
-		store_set_stop(drain->store, library_should_stop);
 	return brake;
 }
 

@@ -26,6 +26,7 @@
 
 #include "src/guard/location.h"
 #include "src/names/rules.h"
+#include "src/pg/library.h"
 
 /* The words for one of the two directories: messages with %s for the path, and hints. */
 typedef struct Subject
@@ -114,7 +115,10 @@ Brake *
 location_open(const char *path, FileStore **store)
 {
 	*store = store_open(path);
-	return *store != NULL ? NULL : location_brake(path, "could not open upload directory", errno);
+	if (*store == NULL)
+		return location_brake(path, "could not open upload directory", errno);
+	store_set_stop(*store, library_should_stop);
+	return NULL;
 }
 
 /* The text of the bucket's server tells more than the name of the errno. */

@@ -37,15 +37,14 @@ library_load(const char *name, const char *function, const char **error)
 	return table;
 }
 
-bool
-library_should_stop(void)
+static void
+absorb_barrier(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
 	PG_TRY();
 	{
-		if (ProcSignalBarrierPending)
-			ProcessProcSignalBarrier();
+		ProcessProcSignalBarrier();
 	}
 	PG_CATCH();
 	{
@@ -57,5 +56,12 @@ library_should_stop(void)
 		FlushErrorState();
 	}
 	PG_END_TRY();
+}
+
+bool
+library_should_stop(void)
+{
+	if (ProcSignalBarrierPending)
+		absorb_barrier();
 	return QueryCancelPending || ProcDiePending;
 }

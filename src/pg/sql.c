@@ -9,11 +9,16 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/analyze.h"
 #include "utils/array.h"
@@ -23,8 +28,10 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/queryenvironment.h"
+#include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
@@ -59,13 +66,57 @@ is_member(Oid class, Oid object, const Guard *allowed)
 		getExtensionOfObject(class, object) == allowed->member_of;
 }
 
+static bool
+is_superusers_function(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool		result = HeapTupleIsValid(tuple) && superuser_arg(((Form_pg_proc) GETSTRUCT(tuple))->proowner);
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * Refuses a trigger on a table of the extension if the trigger's function does
+ * not belong to a superuser.  A role with the TRIGGER privilege, which GRANT
+ * ALL and default privileges include, may have added the trigger.  The
+ * trigger would run with the rights of the extension's owner.
+ */
+static void
+check_triggers(Oid relation)
+{
+	Relation	rel = relation_open(relation, NoLock);
+
+	/* a copy, because a look into the catalogs may replace the descriptor */
+	const TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
+
+	relation_close(rel, NoLock);
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (trigger->tgenabled != TRIGGER_DISABLED && !is_superusers_function(trigger->tgfoid))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("trigger \"%s\" on table \"%s\" calls a function of a role that is not a superuser",
+							trigger->tgname, get_rel_name(relation)),
+					 errdetail("It would run with the rights of the owner of extension \"%s\".", EXTENSION_NAME),
+					 errhint("Drop the trigger, and revoke the privilege TRIGGER on the table from other roles than its owner.")));
+	}
+}
+
 static void
 check_member(Oid relation, const Guard *allowed)
 {
 	if (relation == allowed->relation ||
-		get_rel_namespace(relation) == PG_CATALOG_NAMESPACE ||
-		is_member(RelationRelationId, relation, allowed))
+		get_rel_namespace(relation) == PG_CATALOG_NAMESPACE)
 		return;
+	if (is_member(RelationRelationId, relation, allowed))
+	{
+		check_triggers(relation);
+		return;
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("relation \"%s\" with OID %u is not the expected one",
@@ -494,7 +545,24 @@ sql_hide_rows(ErrorData *error)
 	error->context = NULL;
 }
 
-/* Does the work in a subtransaction, which is kept only if `keep` and without an ERROR.  Returns the ERROR, or NULL. */
+static bool
+is_of_statement(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Does the work in a subtransaction, which is kept only if `keep` and without
+ * an ERROR.  Returns the ERROR, or NULL; see sql_try().
+ */
 static ErrorData *
 work_in_subtransaction(void (*work) (void *arg), void *arg, bool keep)
 {
@@ -523,32 +591,21 @@ work_in_subtransaction(void (*work) (void *arg), void *arg, bool keep)
 		RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);
 	CurrentResourceOwner = owner;
+	if (error != NULL && !is_of_statement(error))
+		sql_rethrow(error);
 	return error;
 }
 
 ErrorData *
 sql_try(void (*work) (void *arg), void *arg)
 {
-	ErrorData  *error = work_in_subtransaction(work, arg, true);
-
-	switch (error != NULL ? ERRCODE_TO_CATEGORY(error->sqlerrcode) : 0)
-	{
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-		case ERRCODE_INTERNAL_ERROR:
-			sql_rethrow(error);
-	}
-	return error;
+	return work_in_subtransaction(work, arg, true);
 }
 
-void
+ErrorData *
 sql_undo(void (*work) (void *arg), void *arg)
 {
-	ErrorData  *error = work_in_subtransaction(work, arg, false);
-
-	if (error != NULL)
-		sql_rethrow(error);
+	return work_in_subtransaction(work, arg, false);
 }
 
 Datum

@@ -214,11 +214,11 @@ extern void sql_hide_rows(ErrorData *error);
 extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
 
 /*
- * Calls work(arg) in a subtransaction that is rolled back: no lock and no row
- * outlives the subtransaction.  An ERROR is passed on.  Needs no SPI; a
- * connection to SPI that work() makes ends with the subtransaction.
+ * Does what sql_try() does, in a subtransaction that is always rolled back: no
+ * lock and no row outlives the subtransaction.  A connection to SPI that
+ * work() makes ends with the subtransaction.
  */
-extern void sql_undo(void (*work) (void *arg), void *arg);
+extern ErrorData *sql_undo(void (*work) (void *arg), void *arg);
 
 /*
  * sql_value() returns the value of a column (from 1) of a row (from 0) of

@@ -25,6 +25,9 @@
 #include "src/pg/snapshot.h"
 #include "src/pg/worker.h"
 
+/* how long a worker waits for a lock that its connection needs */
+#define CONNECT_WAIT	"10s"
+
 void
 worker_describe(BackgroundWorker *worker, const char *main, const char *type)
 {
@@ -71,6 +74,8 @@ worker_connect(const char *name, Oid database)
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
+	/* the owner of a database can lock it, and would take up a worker for ever */
+	SetConfigOption("lock_timeout", CONNECT_WAIT, PGC_SUSET, PGC_S_OVERRIDE);
 	if (name != NULL)
 		BackgroundWorkerInitializeConnection(name, NULL, 0);
 	else

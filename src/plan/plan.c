@@ -126,11 +126,12 @@ Jsonb *
 plan_call(CleanWhat what, bool dry_run, bool force, PlanWork work, void *arg)
 {
 	PlanCall	call = {what, dry_run, force, work, arg, CurrentMemoryContext, NULL};
+	ErrorData  *error;
 
-	if (dry_run)
-		sql_undo(make_call, &call);
-	else
+	if (!dry_run)
 		make_call(&call);
+	else if ((error = sql_undo(make_call, &call)) != NULL)
+		sql_rethrow(error);
 	return call.result;
 }
 

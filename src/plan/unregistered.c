@@ -254,8 +254,11 @@ unregistered_search(CleanupPlan *plan, bool everything)
 
 			if (time_monotonic_us() >= search->deadline)
 				break;
-			/* an error of another owner's table must not end the run */
-			(void) sql_try(look_at_table, &look);
+			/*
+			 * an error of another owner's table must not end the run, and the
+			 * locks of thousands of tables would leave no room for others'
+			 */
+			(void) sql_undo(look_at_table, &look);
 			found = report_columns(search, &look.candidate->table, found);
 		}
 	}

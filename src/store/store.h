@@ -251,11 +251,11 @@ extern FileResult store_set_backup_dir(FileStore *store, const char *path,
 extern bool store_is_quick(const FileStore *store);
 
 /*
- * Makes the store call stop() now and then while a file is copied, or the trash
- * is tidied: other sessions may wait for what stop() does, see
- * library_should_stop().  If stop() returns true, the copy is given up, and the
- * file stays at its place: FILE_FAILED with EINTR; or the rest of the trash is
- * left for the next tidying.  A bucket needs no stop(): its functions look for
+ * Makes the store call stop() now and then while a file is copied, the trash is
+ * tidied, or a walk meets no file: other sessions may wait for what stop() does,
+ * see library_should_stop().  If stop() returns true, the copy is given up, and
+ * the file stays at its place: FILE_FAILED with EINTR; the rest of the trash is
+ * left for the next tidying; the walk fails with EINTR.  A bucket needs no stop(): its functions look for
  * interrupts, and give up with EINTR, too.
  */
 extern void store_set_stop(FileStore *store, bool (*stop) (void));

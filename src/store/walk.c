@@ -81,6 +81,7 @@ struct TreeWalk
 	bool		in_trash;
 	const StoreVolume *volume;	/* all directories must be on this volume */
 	bool		recurse;
+	bool		(*stop) (void); /* see store_set_stop(), or NULL */
 	int			errnum;			/* not 0 once the walk has failed */
 	const char *failure;
 	int			nlevels;		/* number of open directories */
@@ -266,11 +267,12 @@ tell_type(const TreeWalk *walk, int parent, const struct dirent *entry)
 
 /* Returns a walk that has a slot for the descriptor of its top, or has failed. */
 static TreeWalk *
-prepare(const StoreVolume *volume, bool recurse)
+prepare(const FileStore *store, const StoreVolume *volume, bool recurse)
 {
 	TreeWalk   *walk = palloc0(sizeof(TreeWalk));
 
 	walk->base.driver = &local_driver;
+	walk->stop = store->base.stop;
 	walk->volume = volume;
 	walk->recurse = recurse;
 	if (!AcquireExternalFD())
@@ -281,7 +283,7 @@ prepare(const StoreVolume *volume, bool recurse)
 TreeWalk *
 local_walk_begin(FileStore *store, bool recurse)
 {
-	TreeWalk   *walk = prepare(&store->root.volume, recurse);
+	TreeWalk   *walk = prepare(store, &store->root.volume, recurse);
 	FileLook	look;
 
 	if (walk->errnum == 0 &&
@@ -293,7 +295,7 @@ local_walk_begin(FileStore *store, bool recurse)
 TreeWalk *
 local_walk_begin_trash(FileStore *store, int64 run_id)
 {
-	TreeWalk   *walk = prepare(&store->trash.base->volume, true);
+	TreeWalk   *walk = prepare(store, &store->trash.base->volume, true);
 
 	walk->in_trash = true;
 	/* without a trash the walk is at its end */
@@ -363,16 +365,24 @@ take_entry(TreeWalk *walk, const struct dirent *entry)
 
 /*
  * Reads files of the current directory, up to its next folder or its end.
- * After readdir() only errno distinguishes the end from an error.
+ * After readdir() only errno distinguishes the end from an error.  The caller
+ * gets files only.  Somebody may have made a million empty folders, or a
+ * million names that begin with a dot: so stop() is called behind an entry that
+ * is no file.
  */
 static WalkStep
 read_portion(TreeWalk *walk)
 {
+	int			n_entries = 0;
+
 	walk->n_files = walk->next_file = 0;
 	walk->names_len = 0;
 	while (!walk->has_folder && !walk->is_over && !is_portion_full(walk))
 	{
 		struct dirent *entry;
+
+		if (n_entries++ > walk->n_files && walk->stop != NULL && walk->stop())
+			return give_up(walk, EINTR, "could not walk directory");
 
 		errno = 0;
 		entry = readdir(current_level(walk)->stream);
