@@ -131,6 +131,8 @@ check_upload_dir(char **newval, void **extra, GucSource source)
 		return session_refuse_value("The upload directory must be named.", NULL);
 	if (store_judge_name(*newval) != NULL)
 		return session_refuse_value(store_judge_name(*newval), "Write a bucket as \"s3://bucket/prefix\".");
+	if (store_is_local(*newval) && strstr(*newval, "://") != NULL)
+		return session_refuse_value("A URL is no directory.", "Write a bucket as \"s3://bucket/prefix\", and a directory as \"/srv/uploads\".");
 	return is_short_enough(*newval);
 }
 

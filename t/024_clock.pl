@@ -1,5 +1,7 @@
 # Ages are told by two clocks, the server's and that of the file system.  Where
-# they differ by more than five minutes, no file is old.
+# they differ by more than five minutes, no file is old.  The file systems that
+# have a clock of their own, as NFS, SMB and FUSE, have no files without a name
+# (kopia/kopia#2402, NixOS/nix#14832).
 
 use strict;
 use warnings;
@@ -16,10 +18,12 @@ use Test::More;
 my $node = new_server('clock', start => 0);
 my $dir = upload_dir($node);
 my %clock = (files => $node->basedir . '/clock_of_files', server => $node->basedir . '/clock_of_server');
+my $no_nameless = $node->basedir . '/no_nameless';
 {
 	local $ENV{LD_PRELOAD} = build_shim('statx_shim');
 	local $ENV{CLOCK_OF_FILES} = $clock{files};
 	local $ENV{CLOCK_OF_SERVER} = $clock{server};
+	local $ENV{NO_NAMELESS} = $no_nameless;
 	$node->start;
 }
 make_schema($node);
@@ -78,6 +82,23 @@ foreach my $whose (sort keys %clock)
 		ok(-e "$dir/wanted.mp3", 'what is to be deleted');
 	}
 }
+
+# ---- a file system without nameless files ----
+
+append_to_file($no_nameless, "1\n");
+foreach my $left (0, 1)
+{
+	# a killed process has left the file by which the time was asked
+	append_to_file("$dir/.audio_cleanup.clock", 'x') if $left;
+	set_clock('files', -86400);
+	put_files($dir, 'orphan.mp3');
+	is_deeply(sql_json($node, 'SELECT cleanup_all(true)')->{blocked_by}, ['clock'], 'its clock is asked by a file that has a name');
+	like(sql_error($node, 'CALL cleanup_run()'), qr/ERROR:  55000: the clock .* cannot be trusted/, 'also by a real run');
+	set_clock('files', 0);
+	ok(sql_json($node, 'SELECT cleanup_all(true)')->{success}, 'a right one is right');
+	ok(!-e "$dir/.audio_cleanup.clock", 'the file is gone');
+}
+unlink $no_nameless;
 
 # it is no policy: a read-only transaction cannot ask, and deletes nothing either
 set_clock('files', 3600);

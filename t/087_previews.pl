@@ -78,10 +78,19 @@ my $many = sub { put_files($dir, map { "many/$_.mp3" } 1 .. $_[0]) };
 my $unattended = "SET application_name = 'pg_cron'";
 my $plain_file = $node->basedir . '/plain_file';
 append_to_file($plain_file, '');
+my $locker;
+my $conf = $node->data_dir . '/postgresql.conf';
 
 # brake, what is special about it, how it comes about, how it goes away, and further parts: `set` for the session that
 # calls, `in` a transaction, `on` another server
 my @cases = (
+	[ 'settings', 'a unit', doing(q{ALTER DATABASE postgres SET audio_cleanup.backup_retention_days = '30 days'}),
+		doing('ALTER DATABASE postgres RESET audio_cleanup.backup_retention_days') ],
+	[ 'settings', 'a misspelled name', doing('ALTER ROLE ALL SET audio_cleanup.orphan_retention_hours = 720'),
+		doing('ALTER ROLE ALL RESET audio_cleanup.orphan_retention_hours') ],
+	[ 'settings', 'in the configuration file', sub { append_to_file($conf, "audio_cleanup.orphaned_file_retention_hours = 30d\n") },
+		sub { my $text = slurp_file($conf) =~ s/^.*= 30d\n//mr; unlink $conf; append_to_file($conf, $text) } ],
+	[ 'source', 'locked', sub { $locker = begin_session($node, 'LOCK TABLE sessions') }, sub { end_session($locker) }, set => q{SET audio_cleanup.writer_wait = '200ms'} ],
 	[ 'no_source', '', doing(q{SELECT cleanup_drop_source('sessions')}), doing(q{SELECT cleanup_add_source('sessions')}) ],
 	[ 'source', 'a column is gone', doing('ALTER TABLE sessions RENAME audio_url TO url'), doing('ALTER TABLE sessions RENAME url TO audio_url') ],
 	[ 'source', 'a table is gone', source('gone', 'CREATE TABLE gone (id int, file text)', q{INSERT INTO gone VALUES (1, 'wanted.mp3')}),

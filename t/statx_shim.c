@@ -9,10 +9,15 @@
  *	CLOCK_OF_SERVER		clock_gettime() does
  *	SUBVOLUME			statx() tells of the inode with this number that it is
  *						on another device, and not on another mount
+ *	NO_NAMELESS			if its number is not 0, openat() makes no file without
+ *						a name, as over NFS
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -60,4 +65,24 @@ clock_gettime(clockid_t clock, struct timespec *now)
 	if (rc == 0 && clock == CLOCK_REALTIME)
 		now->tv_sec += number_of("CLOCK_OF_SERVER");
 	return rc;
+}
+
+int
+openat(int fd, const char *name, int flags,...)
+{
+	__typeof__(&openat) really = (__typeof__(&openat)) dlsym(RTLD_NEXT, "openat");
+	bool		nameless = (flags & O_TMPFILE) == O_TMPFILE;
+	va_list		arguments;
+	mode_t		mode = 0;
+
+	va_start(arguments, flags);
+	if (nameless || (flags & O_CREAT) != 0)
+		mode = va_arg(arguments, mode_t);
+	va_end(arguments);
+	if (nameless && number_of("NO_NAMELESS") != 0)
+	{
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	return really(fd, name, flags, mode);
 }

@@ -1364,6 +1364,21 @@ test_folders(void)
 	ok(holds("a/b/c/x.mp3", "sound"), "... all of them");
 	is(store_check_folder(store, "a/b/c/x.mp3"), 0, "what may be removed");
 	is(store_check_folder(store, "missing/x.mp3"), 0, "a folder that has gone is no failure");
+	if (geteuid() == 0)
+	{
+		make("sticky");
+		put("sticky/x.mp3", "x");
+		put("sticky/own.mp3", "x");
+		must(chown(at("sticky"), 65534, 65534) == 0 && chown(at("sticky/x.mp3"), 65534, 65534) == 0, "chown");
+		is(store_check_folder(store, "sticky/x.mp3"), 0, "another user's file may be removed");
+		is(store_check_folder(store, "a/b/c/x.mp3"), 0, "... of an open folder");
+		must(chmod(at("sticky"), 01777) == 0, "chmod");
+		is(store_check_folder(store, "sticky/x.mp3"), EPERM, "... but not of a sticky one");
+		is(store_check_folder(store, "sticky/own.mp3"), 0, "... where an own file may be removed");
+		is(store_check_folder(store, "sticky/gone.mp3"), 0, "... and a file that has gone is no failure");
+	}
+	else
+		skip("another owner takes root");
 	store_close(store);
 }
 

@@ -160,8 +160,8 @@ read_percent_u(const char *text, const char *end, char **out)
 }
 
 /*
- * Reads "\uD83C\uDFB5", "\u00e9", "\u{e9}" or "\U000000e9".  Returns the
- * number of bytes read, or 0.
+ * Reads "\uD83C\uDFB5", "\u00e9", "\u{e9}", "\U000000e9", or Perl's
+ * "\x{e9}".  Returns the number of bytes read, or 0.
  */
 static int
 read_unicode_escape(const char *text, const char *end, pg_wchar *c)
@@ -215,7 +215,7 @@ read_backslash(const char *text, const char *end, char **out)
 
 	if (end - text < 2)
 		return 0;
-	n = text[1] == 'u' || text[1] == 'U' ? read_unicode_escape(text, end, &c) : 0;
+	n = text[1] == 'u' || text[1] == 'U' || text[1] == 'x' ? read_unicode_escape(text, end, &c) : 0;
 	if (n > 0)
 	{
 		*out = put_letter(*out, c, n);
@@ -361,6 +361,57 @@ decode_latin(const char *text, size_t len, char *out)
 		text += Max(n, 1);
 	}
 	return out - begin;
+}
+
+
+/*
+ * The letters of Windows-1252 that Latin-1 does not have, for the bytes from
+ * 0x80 to 0x9F; 0: the byte is no letter.
+ */
+static const uint16 windows_letters[] = {
+	0x20AC, 0, 0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021, 0x02C6, 0x2030, 0x0160, 0x2039, 0x0152, 0, 0x017D, 0,
+	0, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014, 0x02DC, 0x2122, 0x0161, 0x203A, 0x0153, 0, 0x017E, 0x0178
+};
+
+/* Returns the byte that the letter is in Latin-1 or Windows-1252, or -1. */
+static int
+latin_byte(pg_wchar letter)
+{
+	for (int i = 0; i < lengthof(windows_letters); i++)
+		if (letter == windows_letters[i])
+			return 0x80 + i;
+	return letter >= 0x80 && letter <= 0xFF ? (int) letter : -1;
+}
+
+/*
+ * Reads a letter that was encoded twice: a connection has taken the bytes of
+ * UTF-8 for letters of Latin-1 or Windows-1252, so that the text has two
+ * letters where U+00E9 was meant.
+ */
+static size_t
+read_encoded_twice(const char *text, const char *end, char **out)
+{
+	const char *next = text;
+	char		bytes[4];
+	size_t		n = 0;
+	size_t		wanted = 1;
+
+	while (n < wanted)
+	{
+		size_t		len = next < end ? utf8_letter_length(next, end - next) : 0;
+		int			byte = len < 2 ? -1 : latin_byte(utf8_to_unicode((const unsigned char *) next));
+
+		if (byte < 0)
+			return 0;
+		bytes[n++] = (char) byte;
+		next += len;
+		wanted = pg_utf_mblen((const unsigned char *) bytes);
+	}
+	if (n < 2 || utf8_letter_length(bytes, n) != n)
+		return 0;
+	memcpy(*out, bytes, n);
+	*out += n;
+	return next - text;
 }
 
 
@@ -541,6 +592,7 @@ static const struct
 	{'\'', read_doubled, NULL, "''", 1},
 	{'\'', read_quoted_quote, NULL, "'\"'\"'", 1},
 	{'\\', read_hex_pair, NULL, "S:", 1},
+	{'\xC3', read_encoded_twice, NULL, NULL, 1},
 	{'\0', NULL, decode_latin, NULL, 1},
 	{'\\', NULL, decode_slashes, NULL, 1},
 	{'/', NULL, decode_path, NULL, 1},
@@ -644,7 +696,7 @@ add_reading(Readings *readings, const Reading *from, int decoder)
 		readings->all[readings->n++] = reading;
 }
 
-/* Returns whether an escape, a doubled quote or a path to be resolved begins at `text`. */
+/* Returns whether an escape, a doubled quote, a letter that was encoded twice, or a path to be resolved begins at `text`. */
 static bool
 begins_decoding(const char *text, const char *begin, const char *end)
 {
@@ -661,6 +713,8 @@ begins_decoding(const char *text, const char *begin, const char *end)
 				return text == begin || text[-1] != ':';
 			return next == '.' && end - text > 2 &&
 				(text[2] == '/' || (text[2] == '.' && end - text > 3 && text[3] == '/'));
+		case '\xC3':				/* see read_encoded_twice() */
+			return end - text > 2 && IS_HIGHBIT_SET(text[2]);
 		default:
 			return *text == '\\' || *text == '%' || *text == '&' || *text == '+';
 	}

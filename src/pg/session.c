@@ -140,6 +140,31 @@ session_own_setting(const char *name, size_t len)
 }
 
 bool
+session_find_unusable(const char *prefix, UnusableSetting *setting)
+{
+	ActingAs	saved;
+	int			n;
+
+	setting->name = setting->value = NULL;
+	role_act_as(BOOTSTRAP_SUPERUSERID, &saved);
+	n = sql_query_latest(SQL_ARGS(SQL_TEXT(prefix), SQL_OID(OIDOID, MyDatabaseId), SQL_OID(OIDOID, GetAuthenticatedUserId())),
+						 "SELECT split_part(s, '=', 1), substr(s, strpos(s, '=') + 1)"
+						 "  FROM pg_catalog.pg_db_role_setting r, pg_catalog.unnest(r.setconfig) s"
+						 "  WHERE r.setdatabase IN (0, $2) AND r.setrole IN (0, $3) AND starts_with(lower(s), $1)"
+						 " UNION ALL SELECT f.name, f.setting FROM pg_catalog.pg_show_all_file_settings() f"
+						 "  WHERE (f.applied OR f.error IS NOT NULL) AND starts_with(lower(f.name), $1)");
+	for (int i = 0; i < n && setting->name == NULL; i++)
+		if (set_config_option(sql_text(i, 1), sql_text(i, 2), PGC_SIGHUP, PGC_S_TEST, GUC_ACTION_SET, false, DEBUG5, false) == 0)
+		{
+			setting->name = sql_text(i, 1);
+			setting->value = sql_text(i, 2);
+		}
+	SPI_freetuptable(SPI_tuptable);
+	role_stop_acting(&saved);
+	return setting->name != NULL;
+}
+
+bool
 session_refuse_value(const char *detail, const char *hint)
 {
 	GUC_check_errdetail("%s", detail);

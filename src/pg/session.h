@@ -29,6 +29,21 @@ extern void session_use_server_settings(void);
  */
 extern const char *session_own_setting(const char *name, size_t len);
 
+typedef struct UnusableSetting
+{
+	const char *name;
+	const char *value;
+} UnusableSetting;
+
+/*
+ * Finds a setting whose name begins with `prefix`, in lower case, and that the
+ * configuration files, ALTER DATABASE or ALTER ROLE give to this session, but
+ * that cannot be used: there is no setting of this name, or the value is not
+ * valid.  The server then has the default in force, and says so in a WARNING
+ * only.  Returns false if there is none.  The texts are palloc'd.  Needs SPI.
+ */
+extern bool session_find_unusable(const char *prefix, UnusableSetting *setting);
+
 /*
  * For the check hook of a setting: says why the value is refused, with a hint or
  * NULL, and returns false.  Needs no SPI.

@@ -22,6 +22,7 @@
 #include "src/ledger/backups.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
+#include "src/pg/session.h"
 #include "src/pg/time.h"
 #include "src/plan/counts.h"
 #include "src/plan/private.h"
@@ -108,6 +109,22 @@ check_backups(CleanupPlan *plan)
 		if (strcmp(place.backup_dir, settings->backup_dir) == 0)
 			plan_apply_brake(plan, location_check_backups(&place));
 	}
+}
+
+/*
+ * Applies a brake if a setting cannot be used.  The default would be in force
+ * in its place: a shorter retention, no backups, other files.
+ */
+static void
+check_settings(CleanupPlan *plan)
+{
+	UnusableSetting setting;
+
+	if (session_find_unusable("audio_cleanup.", &setting))
+		plan_apply_brake(plan, brake_make("settings", ERRCODE_INVALID_PARAMETER_VALUE,
+										  psprintf("parameter \"%s\" cannot be set to \"%s\"", setting.name, setting.value),
+										  "The configuration file, ALTER DATABASE or ALTER ROLE does so, and the default is in force instead.",
+										  "Correct the name or the value, and connect again. Days and hours are written without the unit."));
 }
 
 /*
@@ -198,6 +215,7 @@ plan_open(CleanupPlan *plan)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 
+	check_settings(plan);
 	plan_open_directory(plan);
 	require_own_claim(plan);
 	check_above(plan);

@@ -115,7 +115,9 @@ sources_load(const Extension *extension)
 Brake *
 source_brake(int sqlstate, char *message, char *detail)
 {
-	return brake_make("source", sqlstate, message, detail, source_hint_readd);
+	return brake_make("source", sqlstate, message, detail,
+					  sqlstate != ERRCODE_LOCK_NOT_AVAILABLE ? source_hint_readd :
+					  "Somebody has locked it. Try again when that transaction has ended, or raise audio_cleanup.writer_wait.");
 }
 
 static Brake *

@@ -37,20 +37,34 @@ local_identify(FileStore *store, const char *path, bool durably, FileIdentity *i
 	return store_recognize(home, where.name, NULL, false, identity);
 }
 
+/* Looks at the rights in the folder. */
+static void
+learn_access(Folder *folder)
+{
+	FileLook	look;
+
+	folder->access_known = true;
+	folder->access_errno = faccessat(folder->fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
+	folder->is_sticky = store_look_at_file(folder->fd, "", &look) == 0 &&
+		(look.mode & S_ISVTX) != 0 && look.owner != geteuid();
+}
+
 int
 local_check_folder(FileStore *store, const char *path)
 {
 	FilePath	where;
 	FileResult	result;
 	Folder	   *folder = reach_path(store, path, 0, &where, &result);
+	FileLook	look;
 
 	if (folder == NULL)
 		return result.errnum;
 	if (!folder->access_known)
-	{
-		folder->access_known = true;
-		folder->access_errno = faccessat(folder->fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
-	}
+		learn_access(folder);
+	/* from a sticky folder only the owner of a file, or of the folder, removes the file */
+	if (folder->access_errno == 0 && folder->is_sticky &&
+		store_look_at_file(folder->fd, where.name, &look) == 0 && look.owner != geteuid())
+		return EPERM;
 	return folder->access_errno;
 }
 

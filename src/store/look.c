@@ -17,6 +17,9 @@
 #include "common/int.h"
 #include "src/store/private.h"
 
+/* A file that exists for the moment in which it tells the time of the file system. */
+#define CLOCK_NAME ".audio_cleanup.clock"
+
 /* Returns the time in nanoseconds since 1970; for a date before 1677 or after 2262, the first or the last such time. */
 static int64
 nanoseconds(int64 sec, int64 nsec)
@@ -261,15 +264,29 @@ local_clock(FileStore *store, int64 *now_ns)
 {
 	FileLook	look;
 	FileResult	result = come_to(FILE_OK);
+	bool		named = false;
 	int			fd = openat(store->root.fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC,
 							S_IRUSR | S_IWUSR);
 
+	/*
+	 * NFS, SMB, Ceph and FUSE have no nameless files, and are those that may
+	 * have another clock
+	 */
+	if (fd < 0)
+	{
+		/* a killed process may have left it */
+		(void) unlinkat(store->root.fd, CLOCK_NAME, 0);
+		fd = openat(store->root.fd, CLOCK_NAME, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, S_IRUSR | S_IWUSR);
+		named = fd >= 0;
+	}
 	if (fd < 0)
 		return fail_or_no_space(errno, "could not create temporary file");
 	if (write(fd, "", 1) != 1 || store_look(fd, "", &look) != 0)
 		result = fail_or_no_space(errno, "could not stat temporary file");
 	else
 		*now_ns = look.identity.mtime_ns;
+	if (named)
+		(void) unlinkat(store->root.fd, CLOCK_NAME, 0);
 	close(fd);
 	return result;
 }

@@ -91,6 +91,7 @@ typedef struct Folder
 	bool		ours;			/* the directory is in a trash: see
 								 * store_is_expected() */
 	bool		access_known;	/* see store_check_folder() */
+	bool		is_sticky;		/* and belongs to another user */
 	int			access_errno;
 	StoreVolume volume;			/* all folders below must be on this volume */
 	char		path[STORE_PATH_MAX];	/* relative to the folder that it was

@@ -364,9 +364,9 @@ extern FileResult store_capture_by_copy(FileStore *store, int64 run_id, const ch
 										const FileIdentity *expected);
 
 /*
- * Returns 0 if this process may remove names from the folder of the file
- * `path`, or an errno (EACCES, EROFS, ...).  Changes nothing.  For a bucket
- * always 0.
+ * Returns 0 if this process may remove the file `path` from its folder, or an
+ * errno (EACCES, EROFS, ...; EPERM if the folder is sticky).  Changes nothing.
+ * For a bucket always 0.
  */
 extern int	store_check_folder(FileStore *store, const char *path);
 
@@ -533,9 +533,10 @@ extern FileResult store_destroy_in_place(FileStore *store, const char *path,
 
 /*
  * Sets *now_ns to the time of the file system, in nanoseconds since 1970, by a
- * file that never has a name; for a bucket to the server's time, in whole
- * seconds, of its last answer.  FILE_OK; FILE_NO_SPACE; FILE_FAILED, also if
- * the file system has no nameless files, or if no server has answered yet.
+ * file that has no name, or has one for a moment if the file system has no
+ * nameless files; for a bucket to the server's time, in whole seconds, of its
+ * last answer.  FILE_OK; FILE_NO_SPACE; FILE_FAILED, also if no server has
+ * answered yet.
  */
 extern FileResult store_clock(FileStore *store, int64 *now_ns);
 
