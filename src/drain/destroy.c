@@ -131,7 +131,7 @@ typedef struct Group
 {
 	LedgerFile *files;
 	int			n;				/* 0: there is no group */
-	StoreDoomed *doomed;
+	StoreFile  *doomed;
 	StoreUnlinks *unlinks;
 } Group;
 
@@ -146,9 +146,9 @@ begin_group(Drain *drain, LedgerFile *files, int n)
 			destroy_at_commit(drain, &files[i]);
 		return group;
 	}
-	group.doomed = palloc(sizeof(StoreDoomed) * n);
+	group.doomed = palloc(sizeof(StoreFile) * n);
 	for (int i = 0; i < n; i++)
-		group.doomed[i] = (StoreDoomed)
+		group.doomed[i] = (StoreFile)
 	{
 		.path = files[i].path,.expected = &files[i].identity
 	};

@@ -152,7 +152,7 @@ mail_settings_define(void)
 /* ------------------------------------------------------------- snapshots --- */
 
 static bool
-is_listed(const MailSettings *settings, const char *address)
+is_recipient(const MailSettings *settings, const char *address)
 {
 	for (int i = 0; i < settings->n_to; i++)
 		if (strcmp(settings->to[i], address) == 0)
@@ -176,7 +176,7 @@ mail_settings_snapshot(void)
 	settings->from = pstrdup(mail_from);
 	settings->to = palloc(sizeof(char *) * (strlen(mail_to) / 2 + 1));
 	while ((address = list_next_entry(&cursor, false)) != NULL)
-		if (!is_listed(settings, address))
+		if (!is_recipient(settings, address))
 			settings->to[settings->n_to++] = address;
 	return settings;
 }

@@ -290,7 +290,7 @@ set_callbacks(Mail *mail)
 }
 
 static bool
-set_up(Mail *mail)
+prepare_transfer(Mail *mail)
 {
 	mail->result.refused = calloc(Max(mail->item->n_to, 1), sizeof(bool));
 	if (mail->result.refused == NULL || !libcurl_init())
@@ -319,7 +319,7 @@ mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (v
 	pthread_sigmask(SIG_SETMASK, NULL, &mail->signals);
 	mail->result.outcome = MAIL_UNREACHABLE;
 	/* never send a password in the clear */
-	if (set_up(mail) &&
+	if (prepare_transfer(mail) &&
 		(server->user == NULL || server->tls || pg_strncasecmp(server->url, "smtps:", 6) == 0))
 		return mail;
 	mail_end(mail);
@@ -404,7 +404,7 @@ mail_result(const Mail *mail)
 }
 
 static void
-give_up(Mail *mail)
+break_off(Mail *mail)
 {
 	int			running;
 
@@ -418,7 +418,7 @@ mail_end(Mail *mail)
 	if (mail->multi != NULL && mail->easy != NULL)
 	{
 		if (!mail->is_over)
-			give_up(mail);
+			break_off(mail);
 		curl_multi_remove_handle(mail->multi, mail->easy);
 	}
 	curl_easy_cleanup(mail->easy);

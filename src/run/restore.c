@@ -164,7 +164,7 @@ is_changed(const Restoring *restoring, const LedgerFile *file, FilePlace place)
 }
 
 static void
-judge_captured(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
+judge_captured(Restoring *restoring, LedgerFile *file, const StoreFile *located)
 {
 	if (is_changed(restoring, file, located->place))
 	{
@@ -204,7 +204,7 @@ judge_captured(Restoring *restoring, LedgerFile *file, const StoreLocated *locat
 			break;
 		case PLACE_UNKNOWN:
 			add_error(restoring, file->path, psprintf("could not find its backup: %s",
-													  store_error_text(drain_store(restoring->drain), located->errnum)));
+													  store_error_text(drain_store(restoring->drain), located->result.errnum)));
 			break;
 	}
 }
@@ -222,7 +222,7 @@ add_sessions(Restoring *restoring, List *sessions)
  * for.
  */
 static void
-expect_names(Restoring *restoring, const LedgerFile *files, const StoreLocated *located, int n)
+expect_names(Restoring *restoring, const LedgerFile *files, const StoreFile *located, int n)
 {
 	const char **names = palloc(sizeof(char *) * n);
 	int			n_names = 0;
@@ -236,12 +236,12 @@ expect_names(Restoring *restoring, const LedgerFile *files, const StoreLocated *
 static void
 judge_all_captured(Restoring *restoring, LedgerFile *files, int n)
 {
-	StoreLocated *located = palloc(sizeof(StoreLocated) * n);
+	StoreFile  *located = palloc(sizeof(StoreFile) * n);
 
 	for (int i = 0; i < n; i++)
-		located[i] = (StoreLocated)
+		located[i] = (StoreFile)
 	{
-		files[i].path, &files[i].identity
+		.path = files[i].path,.expected = &files[i].identity
 	};
 	store_locate_many(drain_store(restoring->drain), restoring->run_id, located, n);
 	CHECK_FOR_INTERRUPTS();

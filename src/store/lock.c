@@ -191,7 +191,7 @@ lock_claim(FileStore *store, int private, const FileLook *found)
 }
 
 static FileResult
-try_lock(FileStore *store, int private)
+try_claim_lock(FileStore *store, int private)
 {
 	FileLook	found;
 	FileResult	result = look_at_claim(private, &found);
@@ -216,7 +216,7 @@ local_lock(FileStore *store)
 		return result;
 	}
 	do
-		result = try_lock(store, private);
+		result = try_claim_lock(store, private);
 	while (result.errnum == ESTALE && attempt++ < MAX_ATTEMPTS);
 	close(private);
 	return result;
