@@ -63,7 +63,7 @@ copy_result(const MailResult *result, int n_to)
  * the conversation in libcurl.
  */
 static MailerResult *
-talk_to_server(const MailLibrary *library, const MailServer *server, const MailItem *item, char *password)
+talk_to_server(const MailLibrary *library, const MailServer *server, const Message *message, char *password)
 {
 	Mail	   *volatile mail = NULL;
 	MailerResult *volatile result = NULL;
@@ -73,7 +73,7 @@ talk_to_server(const MailLibrary *library, const MailServer *server, const MailI
 	pgstat_report_wait_start(compat_wait_event("AudioCleanupSmtp"));
 	PG_TRY();
 	{
-		mail = library->begin(server, item, library_should_stop);
+		mail = library->begin(server, message, library_should_stop);
 		while (mail != NULL && library->step(mail, STEP_MS))
 		{
 			CHECK_FOR_INTERRUPTS();
@@ -82,7 +82,7 @@ talk_to_server(const MailLibrary *library, const MailServer *server, const MailI
 		}
 		CHECK_FOR_INTERRUPTS();
 		result = mail == NULL ? make_failure("libcurl could not be initialized")
-			: copy_result(library->result(mail), item->n_to);
+			: copy_result(library->result(mail), message->n_to);
 	}
 	PG_FINALLY();
 	{
@@ -124,7 +124,6 @@ mailer_send(const MailSettings *settings, Message *message)
 	const char *error = mail_settings_lack(settings);
 	const MailLibrary *library;
 	char		password[SECRET_FILE_MAX] = "";
-	MailItem	item = {settings->from, message->to, message->n_to, NULL, message->text, message->html};
 	MailServer	server = {
 		.url = settings->url,
 		.tls = settings->tls,
@@ -138,8 +137,8 @@ mailer_send(const MailSettings *settings, Message *message)
 	if (error != NULL || (library = library_load(MAIL_LIBRARY, MAIL_FUNCTION, &error)) == NULL)
 		return make_failure(error);
 	message->from = settings->from;
-	item.headers = message_headers(message);
+	message->headers = message_headers(message);
 	if ((error = read_password(settings, password)) != NULL)
 		return make_failure(error);
-	return talk_to_server(library, &server, &item, password);
+	return talk_to_server(library, &server, message, password);
 }

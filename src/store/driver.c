@@ -90,13 +90,13 @@ walk_end(TreeWalk *walk)
 bool
 store_acts_at_commit(const FileStore *store)
 {
-	return driver_of(store)->acts_at_commit;
+	return driver_of(store)->is_local;
 }
 
 bool
 store_has_folders(const FileStore *store)
 {
-	return driver_of(store)->has_folders;
+	return driver_of(store)->is_local;
 }
 
 int

@@ -25,8 +25,8 @@
  */
 typedef struct StoreDriver
 {
-	bool		acts_at_commit; /* see store_acts_at_commit() */
-	bool		has_folders;	/* see store_has_folders() */
+	bool		is_local;		/* see store_acts_at_commit() and
+								 * store_has_folders() */
 	int			together;		/* see store_together() */
 
 #define STORE_OWN(type, name, parameters, ...) type (*name) parameters;

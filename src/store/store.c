@@ -286,8 +286,7 @@ local_put_back_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 }
 
 const StoreDriver local_driver = {
-	.acts_at_commit = true,
-	.has_folders = true,
+	.is_local = true,
 	.together = 1,
 
 #define STORE_OWN(type, name, ...) .name = local_##name,

@@ -111,15 +111,15 @@ typedef struct BucketLane
 typedef struct Bucket
 {
 	StoreBase	base;
-	MemoryContext context;		/* has the memory of the bucket */
+	MemoryContext context;		/* in which the bucket was opened */
 	const BucketLibrary *library;
 	BucketSession *session;		/* NULL: the bucket could not be opened, */
 	int			open_errnum;	/* for this reason: see bucket_note() */
 	char		name[64];
 	char		root[256];		/* URL of the bucket, without a "/" at the end */
 	char		prefix[BUCKET_KEY_MAX]; /* of our keys: "" or ".../" */
-	const char *region;
-	const char *ca_file;		/* NULL: the system's certificates */
+	char		region[128];
+	char		ca_file[MAXPGPATH]; /* "": the system's certificates */
 	int			timeout_ms;		/* of one request */
 	/* set by bucket_reach() and bucket_prove() */
 	bool		enabled;		/* the bucket kept versions when we asked
@@ -480,16 +480,17 @@ extern FileResult bucket_keep_lease(Bucket *bucket);
 extern FileResult bucket_stay_leased(Bucket *bucket);
 
 /*
- * Returns whether there is no lease, or so little of the lease is left that no
- * leased request may begin.
+ * A lease ends LEASE_SECONDS after it was put.  No leased request is sent after
+ * LEASE_SAFE_SECONDS, and the requests that are still on their way are given up
+ * after LEASE_OVER_SECONDS: the rest is for a server that still works on such a
+ * request.
  */
-extern bool bucket_lease_ends(const Bucket *bucket);
+#define LEASE_SECONDS		60
+#define LEASE_SAFE_SECONDS	40
+#define LEASE_OVER_SECONDS	55
 
-/*
- * Returns whether there is no lease, or so little of the lease is left that
- * leased requests which are on their way must be given up.
- */
-extern bool bucket_lease_is_over(const Bucket *bucket);
+/* Returns whether there is no lease, or a lease that was put more than so many seconds ago. */
+extern bool bucket_lease_is_older(const Bucket *bucket, int seconds);
 
 
 /* ----------

@@ -181,7 +181,7 @@ next_delete(void *arg, int lane, BucketCall *call)
 	DeleteLane *on;
 	pg_time_t	modified;
 
-	if (deleting->next == deleting->n || bucket_lease_is_over(deleting->bucket))
+	if (deleting->next == deleting->n || bucket_lease_is_older(deleting->bucket, LEASE_OVER_SECONDS))
 		return false;
 	file = &deleting->files[deleting->next];
 	on = &deleting->lanes[lane];

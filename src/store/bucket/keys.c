@@ -158,14 +158,6 @@ has(const char *name)
 	return *variable(name) != '\0';
 }
 
-static void
-read_environment(BucketKeys *keys)
-{
-	strlcpy(keys->access_key, variable("AWS_ACCESS_KEY_ID"), sizeof(keys->access_key));
-	strlcpy(keys->secret_key, variable("AWS_SECRET_ACCESS_KEY"), sizeof(keys->secret_key));
-	strlcpy(keys->token, variable("AWS_SESSION_TOKEN"), sizeof(keys->token));
-}
-
 static KeySource
 find_key_source(void)
 {
@@ -208,7 +200,9 @@ bucket_find_keys(Bucket *bucket)
 		case KEYS_NOWHERE:
 			return "audio_cleanup.s3_credentials_file is not set, the environment of the server holds no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and audio_cleanup.s3_metadata_service is off";
 		case KEYS_ENVIRONMENT:
-			read_environment(&bucket->keys);
+			strlcpy(bucket->keys.access_key, variable("AWS_ACCESS_KEY_ID"), sizeof(bucket->keys.access_key));
+			strlcpy(bucket->keys.secret_key, variable("AWS_SECRET_ACCESS_KEY"), sizeof(bucket->keys.secret_key));
+			strlcpy(bucket->keys.token, variable("AWS_SESSION_TOKEN"), sizeof(bucket->keys.token));
 			return NULL;
 		default:
 			return NULL;		/* the first call fetches the keys */
@@ -263,24 +257,23 @@ is_near(const char *url)
 {
 	char		host[64];
 	const char *begin = strstr(url, "://");
-	size_t		length;
+	const char *end;
+	bool		is_v6;
 
 	if (begin == NULL || (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
 		return false;
 	begin += 3;
-	if (*begin == '[')
-	{
-		length = strcspn(++begin, "]");
-		if (length >= sizeof(host) || begin[length] != ']' || strspn(begin + length + 1, ":0123456789") != strcspn(begin + length + 1, "/"))
-			return false;
-		strlcpy(host, begin, length + 1);
-		return is_near_v6(host);
-	}
-	length = strcspn(begin, ":/");
-	if (length >= sizeof(host) || strspn(begin + length, ":0123456789") != strcspn(begin + length, "/"))
+	is_v6 = *begin == '[';
+	begin += is_v6;
+	end = begin + strcspn(begin, is_v6 ? "]" : ":/");
+	if (end - begin >= sizeof(host) || (is_v6 && *end != ']'))
 		return false;
-	strlcpy(host, begin, length + 1);
-	return is_near_v4(host);
+	strlcpy(host, begin, end - begin + 1);
+	end += is_v6;
+	/* only a port may stand between the address and the path */
+	if (strspn(end, ":0123456789") != strcspn(end, "/"))
+		return false;
+	return is_v6 ? is_near_v6(host) : is_near_v4(host);
 }
 
 
@@ -478,7 +471,7 @@ fetch_web_identity(Fetching *fetching)
 	};
 	const BucketRequest request = {
 		.method = "POST",.url = url,.headers = headers,.body = body,.raw = true,
-		.ca_file = fetching->bucket->ca_file,.timeout_ms = STS_TIMEOUT_MS
+		.ca_file = *fetching->bucket->ca_file ? fetching->bucket->ca_file : NULL,.timeout_ms = STS_TIMEOUT_MS
 	};
 	int			errnum;
 

@@ -47,16 +47,8 @@
 #define CLAIM_PATH		STORE_PRIVATE_DIR "/claim"
 #define LEASE_PATH		STORE_PRIVATE_DIR "/lease"
 
-/*
- * a lease ends LEASE_SECONDS after it was put; a lease is renewed after
- * RENEW_SECONDS, no leased request is sent after SAFE_SECONDS, and the
- * requests that are still on their way are given up after OVER_SECONDS: the
- * rest is for a server that still works on such a request
- */
-#define LEASE_SECONDS	60
+/* a lease is renewed after this time */
 #define RENEW_SECONDS	20
-#define SAFE_SECONDS	40
-#define OVER_SECONDS	55
 
 /*
  * write_and_see() waits SETTLE_MS, or twice as long as the write has taken; a
@@ -335,15 +327,9 @@ renew_lease(Bucket *bucket)
 }
 
 bool
-bucket_lease_ends(const Bucket *bucket)
+bucket_lease_is_older(const Bucket *bucket, int seconds)
 {
-	return bucket->lease[0] == '\0' || lease_age(bucket) > SAFE_SECONDS;
-}
-
-bool
-bucket_lease_is_over(const Bucket *bucket)
-{
-	return bucket->lease[0] == '\0' || lease_age(bucket) > OVER_SECONDS;
+	return bucket->lease[0] == '\0' || lease_age(bucket) > seconds;
 }
 
 FileResult

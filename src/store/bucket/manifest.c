@@ -339,30 +339,20 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 	return errnum;
 }
 
-/*
- * Takes the second in which a manifest was written, with which its name
- * begins.
- */
-static bool
-take_second(TrashWalk *walk, const char *key)
-{
-	char	   *end;
-
-	walk->written = strtoll(strrchr(key, '/') + 1, &end, 10);
-	return *end == '-';
-}
-
 static int
 read_manifest(TrashWalk *walk, const char *key)
 {
 	const BucketCall call = {.method = "GET",.key = key};
 	const BucketAnswer *answer;
 	MemoryContext caller;
+	char	   *end;
 	int			errnum;
 
 	MemoryContextReset(walk->page);
 	walk->n = walk->next = 0;
-	if (!take_second(walk, key))
+	/* its name begins with the second in which it was written */
+	walk->written = strtoll(strrchr(key, '/') + 1, &end, 10);
+	if (*end != '-')
 		return 0;
 	errnum = bucket_call(walk->bucket, &call, &answer);
 	if (errnum == 0 && answer->status == 404 && strcmp(answer->code, "NoSuchKey") == 0)

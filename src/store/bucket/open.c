@@ -12,7 +12,7 @@
  */
 #include "postgres.h"
 
-#include "utils/memutils.h"
+#include "utils/hsearch.h"
 
 #include "src/pg/library.h"
 #include "src/store/bucket/bucket.h"
@@ -179,8 +179,6 @@ open_session(Bucket *bucket)
 FileStore *
 bucket_open(const char *url)
 {
-	MemoryContext context;
-	MemoryContext caller;
 	Bucket	   *bucket;
 
 	if (bucket_judge_name(url) != NULL)
@@ -188,25 +186,24 @@ bucket_open(const char *url)
 		errno = EINVAL;
 		return NULL;
 	}
-	context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup bucket", ALLOCSET_DEFAULT_SIZES);
-	caller = MemoryContextSwitchTo(context);
 	bucket = palloc0(sizeof(Bucket));
 	bucket->base.driver = &bucket_driver;
-	bucket->context = context;
+	bucket->context = CurrentMemoryContext;
 	bucket->n_parallel = 1;
-	bucket->region = pstrdup(bucket_options.region);
-	bucket->ca_file = *bucket_options.ca_file ? pstrdup(bucket_options.ca_file) : NULL;
+	strlcpy(bucket->region, bucket_options.region, sizeof(bucket->region));
+	strlcpy(bucket->ca_file, bucket_options.ca_file, sizeof(bucket->ca_file));
 	bucket->timeout_ms = bucket_options.timeout_ms;
 	name_bucket(bucket, url);
 	open_session(bucket);
-	MemoryContextSwitchTo(caller);
 	return (FileStore *) bucket;
 }
 
 /*
  * Closes the bucket without using the network.  A lease that was not given
  * back, because of an ERROR, ends by itself; this server may take it again at
- * once.
+ * once.  A callback of the context in which the bucket was opened may close the
+ * bucket.  The contexts below that context are gone by then, so the bucket has
+ * no context of its own.
  */
 void
 bucket_close(FileStore *store)
@@ -218,8 +215,14 @@ bucket_close(FileStore *store)
 		bucket->library->close(bucket->session);
 		store_release_descriptors(bucket->n_descriptors);
 	}
+	if (bucket->lanes != NULL)
+		pfree(bucket->lanes);
+	if (bucket->expected != NULL)
+		pfree(bucket->expected);
+	if (bucket->doubtful != NULL)
+		hash_destroy(bucket->doubtful);
 	explicit_bzero(&bucket->keys, sizeof(bucket->keys));
-	MemoryContextDelete(bucket->context);
+	pfree(bucket);
 }
 
 
@@ -270,8 +273,7 @@ bucket_clock(FileStore *store, int64 *now_ns)
 }
 
 const StoreDriver bucket_driver = {
-	.acts_at_commit = false,
-	.has_folders = false,
+	.is_local = false,
 	.together = 3920,
 
 #define STORE_OWN(type, name, ...) .name = bucket_##name,

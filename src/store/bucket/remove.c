@@ -153,18 +153,14 @@ is_to_be_alone(const BucketRemoving *removing, int i)
 static bool
 call_alone(RemovalGroup *group, const BucketRemoval *removal, BucketCall *call)
 {
+	const BucketCall alone = {
+		.method = "DELETE",.key = removal->key,.query = {{"versionId", removal->version}},
+		.once = removal->version == NULL,.leased = true
+	};
+
+	*call = alone;
 	group->alone = true;
 	group->n = 1;
-	*call = (BucketCall)
-	{
-		.method = "DELETE",.key = removal->key,.query =
-		{
-			{
-				"versionId", removal->version
-			}
-		},
-			.once = removal->version == NULL,.leased = true
-	};
 	return removal->version == NULL || removal->version[0] != '\0';
 }
 
@@ -173,6 +169,10 @@ static bool
 call_together(BucketRemoving *removing, RemovalGroup *group, BucketCall *call)
 {
 	const BucketRemoval *first = &removing->removals[group->first];
+	BucketCall	together = {
+		.method = "POST",.query = {{"delete", ""}},.headers = group->headers,
+		.once = first->version == NULL,.leased = true
+	};
 
 	group->alone = false;
 	group->n = 0;
@@ -185,16 +185,8 @@ call_together(BucketRemoving *removing, RemovalGroup *group, BucketCall *call)
 		append_removal(&group->body, first + group->n++);
 	appendStringInfoString(&group->body, "</Delete>");
 	group->headers[0] = group->md5;
-	*call = (BucketCall)
-	{
-		.method = "POST",.query =
-		{
-			{
-				"delete", ""
-			}
-		},.headers = group->headers,.body = group->body.data,
-			.once = first->version == NULL,.leased = true
-	};
+	together.body = group->body.data;
+	*call = together;
 	return bucket_md5_header(group->body.data, group->md5);
 }
 
@@ -205,7 +197,7 @@ next_group(void *arg, int lane, BucketCall *call)
 	RemovalGroup *group = &removing->groups[lane];
 	bool		made;
 
-	removing->is_stopped = bucket_lease_is_over(removing->bucket);
+	removing->is_stopped = bucket_lease_is_older(removing->bucket, LEASE_OVER_SECONDS);
 	while (removing->next < removing->n && !removing->is_stopped)
 	{
 		BucketRemoval *removal = &removing->removals[removing->next];

@@ -183,7 +183,7 @@ is_interrupted(void)
 static void
 expire_requests(Bucket *bucket)
 {
-	if (!bucket_lease_is_over(bucket))
+	if (!bucket_lease_is_older(bucket, LEASE_OVER_SECONDS))
 		return;
 	for (int i = 0; i < BUCKET_FIRST_LANE + bucket->n_parallel; i++)
 	{
@@ -333,7 +333,7 @@ static int
 send_request(Bucket *bucket, BucketLane *lane)
 {
 	lane->rests = false;
-	if (lane->call.leased && bucket_lease_ends(bucket))
+	if (lane->call.leased && bucket_lease_is_older(bucket, LEASE_SAFE_SECONDS))
 		return note_end_of_lease(bucket, EAGAIN);
 	lane->keys_number = bucket->keys_number;
 	lane->in_flight = bucket->library->begin(bucket->session, lane->number, &lane->request);
@@ -364,7 +364,7 @@ bucket_begin_call(Bucket *bucket, int number, const BucketCall *call)
 	lane->request = (BucketRequest)
 	{
 		.method = call->method,.url = lane->url,.headers = call->headers,.body = call->body,
-			.keys = &bucket->keys,.region = bucket->region,.ca_file = bucket->ca_file,
+			.keys = &bucket->keys,.region = bucket->region,.ca_file = *bucket->ca_file ? bucket->ca_file : NULL,
 			.timeout_ms = bucket->timeout_ms,.raw = call->raw,.once = call->once
 	};
 	return send_request(bucket, lane);

@@ -77,25 +77,12 @@ cut_prefix(const char *key, char prefix[BUCKET_KEY_MAX + 1])
 BucketCall
 bucket_versions_call(const char *prefix)
 {
-	return (BucketCall)
-	{
+	const BucketCall call = {
 		.method = "GET",
-			.query =
-		{
-			{
-				"encoding-type", "url"
-			},
-			{
-				"max-keys", "1000"
-			},
-			{
-				"prefix", prefix
-			},
-			{
-				"versions", ""
-			}
-		}
+		.query = {{"encoding-type", "url"}, {"max-keys", "1000"}, {"prefix", prefix}, {"versions", ""}}
 	};
+
+	return call;
 }
 
 /* Sets *versions to the versions of a key, which begin at the entry `first`. */
@@ -222,36 +209,24 @@ static BucketCall
 page_call(const Listing *listing, Range *range)
 {
 	const char *key = listing->asks[range->next].key;
+	const BucketCall call = {
+		.method = "GET",
+		.query = {
+			{"encoding-type", "url"}, {"key-marker", range->marker}, {"max-keys", range->max_keys},
+			{"prefix", range->prefix}, {"versions", ""}
+		}
+	};
 	char		marker[BUCKET_KEY_MAX + 1];
 	size_t		n = strlen(key);
 
 	while (n > 0 && ((unsigned char) key[n - 1] & 0xC0) == 0x80)
 		n--;
 	strlcpy(marker, key, Max(n, 1));
+	(void) cut_prefix(marker, range->marker);
+	(void) cut_prefix(listing->bucket->prefix, range->prefix);
 	range->page_size = (int) Min(listing->per_key * (range->end - range->next) + PAGE_SPARE, PAGE_MAX);
 	snprintf(range->max_keys, sizeof(range->max_keys), "%d", range->page_size);
-	return (BucketCall)
-	{
-		.method = "GET",
-			.query =
-		{
-			{
-				"encoding-type", "url"
-			},
-			{
-				"key-marker", cut_prefix(marker, range->marker)
-			},
-			{
-				"max-keys", range->max_keys
-			},
-			{
-				"prefix", cut_prefix(listing->bucket->prefix, range->prefix)
-			},
-			{
-				"versions", ""
-			}
-		}
-	};
+	return call;
 }
 
 static bool

@@ -99,35 +99,15 @@ BucketCall
 bucket_list_call(const char *token, bool folders, const char *prefix, const char *after)
 {
 	bool		goes_on = token[0] != '\0';
-
-	return (BucketCall)
-	{
+	const BucketCall call = {
 		.method = "GET",
-			.query =
-		{
-			{
-				"continuation-token", goes_on ? token : NULL
-			},
-			{
-				"delimiter", folders ? "/" : NULL
-			},
-			{
-				"encoding-type", "url"
-			},
-			{
-				"list-type", "2"
-			},
-			{
-				"max-keys", "1000"
-			},
-			{
-				"prefix", prefix
-			},
-			{
-				"start-after", goes_on ? NULL : after
-			}
+		.query = {
+			{"continuation-token", goes_on ? token : NULL}, {"delimiter", folders ? "/" : NULL}, {"encoding-type", "url"},
+			{"list-type", "2"}, {"max-keys", "1000"}, {"prefix", prefix}, {"start-after", goes_on ? NULL : after}
 		}
 	};
+
+	return call;
 }
 
 int
