@@ -212,15 +212,9 @@ mail_settings_lack(const MailSettings *settings)
 const char *
 mail_settings_about(const MailSettings *settings)
 {
-	switch (settings->on)
-	{
-		case MAIL_ON_PROBLEMS:
-			return "problems";
-		case MAIL_ON_CHANGES:
-			return "problems and changes";
-		default:
-			return "every run";
-	}
+	if (settings->on == MAIL_ON_PROBLEMS)
+		return "problems";
+	return settings->on == MAIL_ON_CHANGES ? "problems and changes" : "every run";
 }
 
 void

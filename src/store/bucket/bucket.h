@@ -233,21 +233,15 @@ typedef struct BucketCalls
 extern int	bucket_call_many(Bucket *bucket, const BucketCalls *calls);
 
 /*
- * Portions of files that go through stages.  advance() ends the stage of the
+ * Leads `n` portions of files through stages.  advance() ends the stage of the
  * portion, if any, and begins the next stage: sets *calls to the calls of the
  * stage, and returns false if there is no further stage.  Stages of several
  * portions are under way at a time; earlier portions go first.  Returns 0 when
  * all portions are at their end; or an errno, as bucket_call_many(): then some
  * portions are not at their end, and their stages have not been ended.
  */
-typedef struct BucketPipeline
-{
-	bool		(*advance) (void *arg, int portion, BucketCalls *calls);
-	void	   *arg;
-	int			n;				/* portions */
-} BucketPipeline;
-
-extern int	bucket_run_pipeline(Bucket *bucket, const BucketPipeline *pipeline);
+typedef bool (*BucketAdvance) (void *arg, int portion, BucketCalls *calls);
+extern int	bucket_run_pipeline(Bucket *bucket, int n, BucketAdvance advance, void *arg);
 
 /*
  * bucket_begin_call() begins a call in the lane of a page.  Later

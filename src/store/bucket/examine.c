@@ -65,20 +65,6 @@ words(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 	return pstrdup(store_error_text((FileStore *) examiner->bucket, errnum));
 }
 
-static const char *
-host_of(const Bucket *bucket)
-{
-	const char *host = strstr(bucket->root, "://") + 3;
-
-	return pnstrdup(host, strcspn(host, "/"));
-}
-
-static bool
-is_encrypted(const Bucket *bucket)
-{
-	return strncmp(bucket->root, "https:", 6) == 0;
-}
-
 static bool
 has_code(const BucketAnswer *answer, const char *const *codes)
 {
@@ -92,8 +78,9 @@ has_code(const BucketAnswer *answer, const char *const *codes)
 static bool
 examine_connection(const Examiner *examiner, const BucketAnswer *answer)
 {
-	const char *host = host_of(examiner->bucket);
-	bool		answered = answer->failure == BUCKET_ANSWERED;
+	const char *root = examiner->bucket->root;
+	const char *begin = strstr(root, "://") + 3;
+	const char *host = pnstrdup(begin, strcspn(begin, "/"));
 
 	if (answer->failure == BUCKET_NO_NAME)
 		return wrong(examiner, "s3_name", psprintf("the name of the server %s is not known: %s", host, answer->error),
@@ -102,10 +89,10 @@ examine_connection(const Examiner *examiner, const BucketAnswer *answer)
 	if (answer->failure == BUCKET_NO_TLS)
 		return wrong(examiner, "s3_tls", psprintf("there is no safe connection: %s", answer->error),
 					 "Set audio_cleanup.s3_ca_file if the server has a certificate of your own. Its name must be in the certificate, and the certificate must be valid today.");
-	if (!answered)
+	if (answer->failure != BUCKET_ANSWERED)
 		return wrong(examiner, "s3_tls", psprintf("the server does not answer: %s", answer->error),
 					 "Is audio_cleanup.s3_endpoint right, does the server run, and does no firewall stand between? See also audio_cleanup.s3_timeout.");
-	return fine(examiner, "s3_tls", is_encrypted(examiner->bucket) ? "the certificate of the server is accepted" :
+	return fine(examiner, "s3_tls", strncmp(root, "https:", 6) == 0 ? "the certificate of the server is accepted" :
 				"plain HTTP, on this machine");
 }
 

@@ -566,16 +566,6 @@ fetch_metadata(Fetching *fetching)
 	return errnum;
 }
 
-static int
-fetch(Bucket *bucket, BucketKeys *keys)
-{
-	Fetching	fetching = {.bucket = bucket,.keys = keys};
-
-	if (bucket->key_source == KEYS_WEB_IDENTITY)
-		return fetch_web_identity(&fetching);
-	return bucket->key_source == KEYS_CONTAINER ? fetch_container(&fetching) : fetch_metadata(&fetching);
-}
-
 
 /* ------------------------------------------------------------------- renewing --- */
 
@@ -590,14 +580,15 @@ static int
 fetch_anew(Bucket *bucket)
 {
 	BucketKeys	keys = {0};
-	int			errnum = fetch(bucket, &keys);
-	int64		now = (int64) time(NULL);
+	Fetching	fetching = {.bucket = bucket,.keys = &keys};
+	int			errnum = bucket->key_source == KEYS_WEB_IDENTITY ? fetch_web_identity(&fetching) :
+	bucket->key_source == KEYS_CONTAINER ? fetch_container(&fetching) : fetch_metadata(&fetching);
 
 	if (errnum == 0)
 	{
 		fetched.source = bucket->key_source;
 		fetched.keys = keys;
-		fetched.renew_at = keys.expires - Min(RENEW_SECONDS, Max(keys.expires - now, 0) / 4);
+		fetched.renew_at = keys.expires - Min(RENEW_SECONDS, Max(keys.expires - (int64) time(NULL), 0) / 4);
 	}
 	explicit_bzero(&keys, sizeof(keys));
 	return errnum;

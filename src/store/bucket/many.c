@@ -364,20 +364,20 @@ advance(void *arg, int number, BucketCalls *calls)
 static int
 go_way(Many *many, const Step *steps, int n_steps, const char *action)
 {
-	BucketPipeline pipeline = {advance, many, (many->n + PORTION - 1) / PORTION};
+	int			n = (many->n + PORTION - 1) / PORTION;
 	int			errnum;
 
 	many->steps = steps;
 	many->n_steps = n_steps;
-	many->portions = palloc0(sizeof(Portion) * Max(pipeline.n, 1));
-	for (int i = 0; i < pipeline.n; i++)
+	many->portions = palloc0(sizeof(Portion) * Max(n, 1));
+	for (int i = 0; i < n; i++)
 	{
 		many->portions[i].many = many;
 		many->portions[i].first = i * PORTION;
 		many->portions[i].n = Min(PORTION, many->n - i * PORTION);
 	}
-	errnum = bucket_run_pipeline(many->bucket, &pipeline);
-	for (int i = 0; i < pipeline.n && errnum != 0; i++)
+	errnum = bucket_run_pipeline(many->bucket, n, advance, many);
+	for (int i = 0; i < n && errnum != 0; i++)
 		leave_step(&many->portions[i], errnum);
 	if (errnum != 0)
 		settle_all(many, pick_in_hand, fail(errnum, action));

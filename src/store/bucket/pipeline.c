@@ -22,7 +22,9 @@
 
 typedef struct Running
 {
-	const BucketPipeline *pipeline;
+	BucketAdvance advance;
+	void	   *arg;
+	int			n;				/* portions */
 	BucketCalls *stages;		/* calls of each portion; is_over is NULL
 								 * before the first stage and behind the last
 								 * stage */
@@ -39,7 +41,7 @@ advance_portion(Running *running, int portion)
 	BucketCalls *stage = &running->stages[portion];
 
 	memset(stage, 0, sizeof(*stage));
-	if (!running->pipeline->advance(running->pipeline->arg, portion, stage))
+	if (!running->advance(running->arg, portion, stage))
 		stage->is_over = NULL;
 }
 
@@ -73,7 +75,7 @@ next_call(void *arg, int lane, BucketCall *call)
 {
 	Running    *running = arg;
 
-	for (int portion = running->first; portion < running->pipeline->n && portion < running->first + MOST_UNDER_WAY; portion++)
+	for (int portion = running->first; portion < running->n && portion < running->first + MOST_UNDER_WAY; portion++)
 	{
 		if (portion == running->begun)
 		{
@@ -98,16 +100,16 @@ take_portion_answer(void *arg, int lane, int errnum, const BucketAnswer *answer)
 }
 
 int
-bucket_run_pipeline(Bucket *bucket, const BucketPipeline *pipeline)
+bucket_run_pipeline(Bucket *bucket, int n, BucketAdvance advance, void *arg)
 {
-	Running		running = {pipeline};
+	Running		running = {advance, arg, n};
 	const BucketCalls calls = {next_call, take_portion_answer, NULL, &running};
 	int			errnum;
 
-	running.stages = palloc0(sizeof(BucketCalls) * Max(pipeline->n, 1));
+	running.stages = palloc0(sizeof(BucketCalls) * Max(n, 1));
 	running.owner = palloc0(sizeof(int) * bucket->n_parallel);
 	errnum = bucket_call_many(bucket, &calls);
-	if (errnum == 0 && running.first < pipeline->n)
+	if (errnum == 0 && running.first < n)
 		errnum = bucket_note(bucket, EIO, "not all requests were made");
 	pfree(running.stages);
 	pfree(running.owner);
