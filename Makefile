@@ -24,8 +24,7 @@ PGFILEDESC = "audio_cleanup - keeps uploaded audio in step with the database"
 OBJS = audio_cleanup.o \
 	$(filter-out $(MAIL_OBJS) $(BUCKET_OBJS),$(patsubst $(TREE)/%.c,%.o,$(sort $(wildcard $(addprefix $(TREE)/src/,*.c */*.c */*/*.c)))))
 MAIL_OBJS = audio_cleanup_mail.o src/mail/smtp.o
-BUCKET_OBJS = audio_cleanup_bucket.o src/store/bucket/http.o src/store/bucket/plain.o src/store/bucket/sign.o \
-	src/store/bucket/xml.o
+BUCKET_OBJS = audio_cleanup_bucket.o src/store/bucket/http.o src/store/bucket/sign.o src/store/bucket/xml.o
 
 # what is not listed is called by nobody else, and calls nobody else's namesake
 SHLIB_EXPORTS = exports.txt

@@ -29,8 +29,7 @@ const BucketLibrary *
 audio_cleanup_bucket_library(void)
 {
 	static const BucketLibrary library = {
-		http_open, http_close, http_begin, http_step, http_is_over, http_answer, http_end, http_set_keys,
-		plain_begin, plain_step, plain_end, xml_find_values
+		http_open, http_close, http_begin, http_step, http_answer, http_end, xml_find_values
 	};
 
 	return &library;

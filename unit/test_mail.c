@@ -54,7 +54,9 @@ now_ms(void)
 
 /* A mail whose contents do not matter. */
 static const char *const no_headers[] = {"Subject: x", NULL};
-static const MailItem any = {"me@example.com", two, 2, no_headers, "x\n", "x\n"};
+static const Message any = {
+	.from = "me@example.com",.to = two,.n_to = 2,.text = "x\n",.html = "x\n",.headers = no_headers
+};
 
 /*
  * Keeps a text that is not freed, so that valgrind does not count it as lost.
@@ -103,22 +105,22 @@ test_addresses(void)
 	ok(message_is_address(longest), "254 bytes are one");
 }
 
-/* Returns the item with these texts; its headers are ours. */
-static MailItem
+/* Returns the message with these texts; its headers are ours. */
+static Message
 make_item(const char *subject, const char *text, const char *html)
 {
 	Message		message = {"me@example.com", two, 2, "1.2@example.com", "Thu, 26 Nov 2026 07:00:00 +0000", subject, text, html};
-	MailItem	item = {message.from, two, 2, message_headers(&message), text, html};
 
-	keep((char *) item.headers);
-	return item;
+	message.headers = message_headers(&message);
+	keep((char *) message.headers);
+	return message;
 }
 
 /* Returns the text of the headers that is sent. */
 static char *
 build(const char *subject)
 {
-	MailItem	item = make_item(subject, "", "");
+	Message		item = make_item(subject, "", "");
 	char	   *data = "";
 	const char *const *header;
 
@@ -596,7 +598,7 @@ typedef struct Talk
 } Talk;
 
 static Talk
-talk(const MailServer *to, const MailItem *item, int max_ms)
+talk(const MailServer *to, const Message *item, int max_ms)
 {
 	int64		began = now_ms();
 	Mail	   *mail = mail_begin(to, item, is_stopped);
@@ -625,7 +627,7 @@ plain_server(void)
 }
 
 static Talk
-talk_plainly(const Answer *answers, const MailItem *item, int max_ms)
+talk_plainly(const Answer *answers, const Message *item, int max_ms)
 {
 	MailServer	plain;
 	Talk		result;
@@ -651,7 +653,7 @@ static void
 test_good(void)
 {
 	static const Answer answers[] = {{NULL, NULL}};
-	MailItem	item = make_item("subject", "text\n", "html\n");
+	Message		item = make_item("subject", "text\n", "html\n");
 	Talk		got = talk_plainly(answers, &item, 5000);
 	const char *heard = server.heard->text;
 	const char *data = strstr(heard, "DATA\r\n");
@@ -693,7 +695,7 @@ static const char *
 find_fault_in_mail(const char *text, const char *html)
 {
 	static const Answer answers[] = {{NULL, NULL}};
-	MailItem	item = make_item("subject", text, html);
+	Message		item = make_item("subject", text, html);
 	Talk		got = talk_plainly(answers, &item, 5000);
 	const char *data = strstr(server.heard->text, "DATA\r\n");
 	const char *end;
@@ -857,7 +859,7 @@ test_half_a_mail(void)
 	static const Answer answers[] = {{"DATA", "354 go on\r\n"}, {NULL, NULL}};
 	size_t		length = 64 * 1024 * 1024;
 	char	   *data = palloc(length + 1);
-	MailItem	item = {"me@example.com", two, 2, no_headers, data, ""};
+	Message		item = {.from = "me@example.com",.to = two,.n_to = 2,.text = data,.html = "",.headers = no_headers};
 	int64		began = now_ms();
 	bool		more = true;
 	MailServer	to;

@@ -353,7 +353,7 @@ have_ring(void)
 }
 
 static void
-store_destroy_many(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+store_destroy_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
 	store_destroy_end(store, store_destroy_begin(store, run_id, files, n));
 }
@@ -371,7 +371,7 @@ destroy_many(const char *name, int ring_errno, bool ring_breaks)
 	};
 	FileStore  *store = fresh(name);
 	FileIdentity identity[N];
-	StoreDoomed doomed[N];
+	StoreFile	doomed[N];
 	char		path[N][32];
 	int			good = 0;
 	int			by_call;
@@ -387,7 +387,7 @@ destroy_many(const char *name, int ring_errno, bool ring_breaks)
 			put(path[i], "sound");
 		identity[i] = know(store, path[i]);
 		must(store_capture(store, RUN, path[i], &identity[i]).outcome == FILE_OK, path[i]);
-		doomed[i] = (StoreDoomed)
+		doomed[i] = (StoreFile)
 		{
 			.path = path[i],.expected = &identity[i]
 		};
@@ -425,7 +425,7 @@ test_destroy_many(void)
 {
 	FileStore  *store;
 	FileIdentity identity[2];
-	StoreDoomed doomed[2];
+	StoreFile	doomed[2];
 
 	destroy_many("many", 0, false);
 	destroy_many("many-forbidden", EPERM, false);
@@ -436,7 +436,7 @@ test_destroy_many(void)
 	identity[1] = put_and_know(store, "b.mp3", "x");
 	for (int i = 0; i < 2; i++)
 	{
-		doomed[i] = (StoreDoomed)
+		doomed[i] = (StoreFile)
 		{
 			.path = i ? "b.mp3" : "a.mp3",.expected = &identity[i]
 		};
@@ -467,7 +467,7 @@ destroy_under_way(const char *end)
 	};
 	FileStore  *store = fresh(tap_text("under-way-%s", end));
 	FileIdentity identity[N];
-	StoreDoomed doomed[N];
+	StoreFile	doomed[N];
 	char		path[N][32];
 	StoreUnlinks *first;
 	StoreUnlinks *second;
@@ -480,7 +480,7 @@ destroy_under_way(const char *end)
 			make(tap_text("f%03d", i / 2));
 		identity[i] = put_and_know(store, path[i], "sound");
 		must(store_capture(store, RUN, path[i], &identity[i]).outcome == FILE_OK, path[i]);
-		doomed[i] = (StoreDoomed)
+		doomed[i] = (StoreFile)
 		{
 			.path = path[i],.expected = &identity[i]
 		};

@@ -119,8 +119,8 @@ const char	drain_why_let_live[] = "the directory was taken over after it was con
 static void
 let_live(Drain *drain, LedgerFile *file)
 {
-	const StoreReturned returned = {file->path, file->path, &file->identity,
-		store_put_back(drain->store, drain->run_id, file->path, &file->identity)
+	const StoreFile returned = {file->path, file->path, &file->identity,
+		.result = store_put_back(drain->store, drain->run_id, file->path, &file->identity)
 	};
 	const char *why = drain_why_let_live;
 	FileResult	result = drain_put_changed_back(drain, &returned, &why);
@@ -300,7 +300,7 @@ next_files(Drain *drain, int limit, int *n)
 static void
 capture_now(Drain *drain, LedgerFile *files, int n)
 {
-	StoreCondemned *condemned = palloc(sizeof(StoreCondemned) * n);
+	StoreFile  *condemned = palloc(sizeof(StoreFile) * n);
 	LedgerFile **file = palloc(sizeof(LedgerFile *) * n);
 	int			n_condemned = 0;
 
@@ -312,7 +312,7 @@ capture_now(Drain *drain, LedgerFile *files, int n)
 			continue;
 		}
 		file[n_condemned] = &files[i];
-		condemned[n_condemned++] = (StoreCondemned)
+		condemned[n_condemned++] = (StoreFile)
 		{
 			.path = files[i].path,.expected = &files[i].identity
 		};

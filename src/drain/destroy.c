@@ -110,7 +110,7 @@ typedef struct Group
 {
 	LedgerFile *files;
 	int			n;				/* 0: there is no group */
-	StoreDoomed *doomed;
+	StoreFile  *doomed;
 	StoreUnlinks *unlinks;
 } Group;
 
@@ -134,9 +134,9 @@ begin_group(Drain *drain, LedgerFile *files, int n)
 	}
 	if (drain->at_commit)
 		return group;
-	group.doomed = palloc(sizeof(StoreDoomed) * n);
+	group.doomed = palloc(sizeof(StoreFile) * n);
 	for (int i = 0; i < n; i++)
-		group.doomed[i] = (StoreDoomed)
+		group.doomed[i] = (StoreFile)
 	{
 		.path = files[i].path,.expected = &files[i].identity
 	};

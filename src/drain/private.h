@@ -172,7 +172,7 @@ extern const char drain_why_let_live[];
  * people, or NULL.  Returns the result of putting the file back, or any other
  * result of `returned` as it is.
  */
-extern FileResult drain_put_changed_back(Drain *drain, const StoreReturned *returned, const char **why);
+extern FileResult drain_put_changed_back(Drain *drain, const StoreFile *returned, const char **why);
 extern const char drain_changed_in_trash[];
 
 /*

@@ -41,7 +41,7 @@ drain_keep_backup(Drain *drain, LedgerFile *file, const char *why, const char *o
 }
 
 FileResult
-drain_put_changed_back(Drain *drain, const StoreReturned *returned, const char **why)
+drain_put_changed_back(Drain *drain, const StoreFile *returned, const char **why)
 {
 	FileIdentity found;
 	FileResult	result;
@@ -65,7 +65,7 @@ drain_is_written(Drain *drain, const LedgerFile *file, FileResult result)
 bool
 drain_return_changed(Drain *drain, LedgerFile *file)
 {
-	const StoreReturned returned = {file->path, file->path, &file->identity, {FILE_REPLACED}};
+	const StoreFile returned = {file->path, file->path, &file->identity,.result = {FILE_REPLACED}};
 	const char *why = NULL;
 	FileResult	result;
 
@@ -91,7 +91,7 @@ is_expired(const LedgerFile *file)
 
 /* Sets the state of a file that is needed, by the result of putting the file back. */
 static void
-settle_healed(Drain *drain, LedgerFile *file, const char *why, const StoreReturned *returned)
+settle_healed(Drain *drain, LedgerFile *file, const char *why, const StoreFile *returned)
 {
 	FileResult	result = drain_put_changed_back(drain, returned, &why);
 
@@ -186,7 +186,7 @@ put_back_at_commit(Drain *drain, LedgerFile *file)
 
 /* Sets the state of a file by the result of putting it back. */
 static void
-settle_returned(Drain *drain, LedgerFile *file, const StoreReturned *returned)
+settle_returned(Drain *drain, LedgerFile *file, const StoreFile *returned)
 {
 	FileResult	result = drain_put_changed_back(drain, returned, &file->note);
 
@@ -233,7 +233,7 @@ is_outdated(Drain *drain, LedgerFile *file, const char *why, bool asked_for)
 void
 drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 {
-	StoreReturned *returned = palloc(sizeof(StoreReturned) * n);
+	StoreFile  *returned = palloc(sizeof(StoreFile) * n);
 	int		   *numbers = palloc(sizeof(int) * n);
 	int			n_returned = 0;
 
@@ -246,7 +246,7 @@ drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 		if (!drain->at_commit)
 		{
 			numbers[n_returned] = i;
-			returned[n_returned++] = (StoreReturned)
+			returned[n_returned++] = (StoreFile)
 			{
 				file->path, why ? file->path : ledger_target(file), &file->identity
 			};

@@ -82,7 +82,7 @@ character_length(const char *s, bool *valid)
 
 /* Returns whether the text may be a header without encoding.  Spaces at its ends would be lost. */
 static bool
-is_plain(const char *text)
+is_plain_header(const char *text)
 {
 	if (*text == ' ' || (*text != '\0' && text[strlen(text) - 1] == ' '))
 		return false;
@@ -150,7 +150,7 @@ make_subject(const char *text)
 
 	initStringInfo(&out);
 	appendStringInfoString(&out, "Subject: ");
-	if (is_plain(text) && strstr(text, "=?") == NULL && out.len + strlen(text) <= LINE_MAX_OF_HEADERS)
+	if (is_plain_header(text) && strstr(text, "=?") == NULL && out.len + strlen(text) <= LINE_MAX_OF_HEADERS)
 		appendStringInfoString(&out, text);
 	else
 		put_encoded(&out, text, out.len);

@@ -21,6 +21,7 @@ typedef struct Message
 	const char *subject;		/* one line of UTF-8 */
 	const char *text;			/* lines of UTF-8, each with \n at its end */
 	const char *html;			/* the text as a page of HTML */
+	const char *const *headers; /* see message_headers() */
 } Message;
 
 /*

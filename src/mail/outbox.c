@@ -46,7 +46,7 @@ StaticAssertDecl(sizeof(OutboxCall) <= BGW_EXTRALEN, "a call must fit into bgw_e
 
 /* Starts a mail worker.  If no slot is free, the next run or the next night starts one. */
 static void
-start_worker(void)
+start_mail_worker(void)
 {
 	BackgroundWorker worker;
 	OutboxCall	call = {MyDatabaseId, GetTopTransactionIdIfAny()};
@@ -61,7 +61,7 @@ start_worker(void)
 }
 
 static AtEnd wish;
-static AtEndList wishes = {.before_commit = start_worker};
+static AtEndList wishes = {.before_commit = start_mail_worker};
 
 void
 outbox_wake(const Extension *extension)

@@ -42,20 +42,6 @@ make_failure(const char *error)
 }
 
 
-/* ----------------------------------------------------------------- library --- */
-
-/* Returns the library's table of functions, or NULL with *error if the library cannot be loaded. */
-static const MailLibrary *
-load_library(const char **error)
-{
-	static const MailLibrary *library = NULL;
-
-	if (library == NULL)
-		library = library_load(MAIL_LIBRARY, MAIL_FUNCTION, error);
-	return library;
-}
-
-
 /* ----------------------------------------------------------------- sending --- */
 
 /* Returns a copy of the result, which outlives the mail. */
@@ -77,7 +63,7 @@ copy_result(const MailResult *result, int n_to)
  * the conversation in libcurl.
  */
 static MailerResult *
-converse(const MailLibrary *library, const MailServer *server, const MailItem *item, char *password)
+talk_to_server(const MailLibrary *library, const MailServer *server, const Message *message, char *password)
 {
 	Mail	   *volatile mail = NULL;
 	MailerResult *volatile result = NULL;
@@ -87,7 +73,7 @@ converse(const MailLibrary *library, const MailServer *server, const MailItem *i
 	pgstat_report_wait_start(compat_wait_event("AudioCleanupSmtp"));
 	PG_TRY();
 	{
-		mail = library->begin(server, item, library_should_stop);
+		mail = library->begin(server, message, library_should_stop);
 		while (mail != NULL && library->step(mail, STEP_MS))
 		{
 			CHECK_FOR_INTERRUPTS();
@@ -96,7 +82,7 @@ converse(const MailLibrary *library, const MailServer *server, const MailItem *i
 		}
 		CHECK_FOR_INTERRUPTS();
 		result = mail == NULL ? make_failure("libcurl could not be initialized")
-			: copy_result(library->result(mail), item->n_to);
+			: copy_result(library->result(mail), message->n_to);
 	}
 	PG_FINALLY();
 	{
@@ -110,16 +96,26 @@ converse(const MailLibrary *library, const MailServer *server, const MailItem *i
 	return result;
 }
 
+/*
+ * Reads the password of the user, if a user is set.  Returns NULL, or a text
+ * that says what is wrong.
+ */
+static const char *
+read_password(const MailSettings *settings, char password[SECRET_FILE_MAX])
+{
+	const char *error = *settings->user ? secret_read(settings->password_file, password, SECRET_FILE_MAX) : NULL;
+
+	return error ? psprintf("could not read audio_cleanup.smtp_password_file: %s", error) : NULL;
+}
+
 const char *
 mailer_check_secret(const MailSettings *settings)
 {
 	char		secret[SECRET_FILE_MAX];
-	const char *error = NULL;
+	const char *error = read_password(settings, secret);
 
-	if (*settings->user != '\0')
-		error = secret_read(settings->password_file, secret, sizeof(secret));
 	explicit_bzero(secret, sizeof(secret));
-	return error ? psprintf("could not read audio_cleanup.smtp_password_file: %s", error) : NULL;
+	return error;
 }
 
 MailerResult *
@@ -128,7 +124,6 @@ mailer_send(const MailSettings *settings, Message *message)
 	const char *error = mail_settings_lack(settings);
 	const MailLibrary *library;
 	char		password[SECRET_FILE_MAX] = "";
-	MailItem	item = {settings->from, message->to, message->n_to, NULL, message->text, message->html};
 	MailServer	server = {
 		.url = settings->url,
 		.tls = settings->tls,
@@ -139,14 +134,11 @@ mailer_send(const MailSettings *settings, Message *message)
 		.total_seconds = TOTAL_SECONDS,
 	};
 
-	if (error == NULL)
-		error = mailer_check_secret(settings);
-	if (error != NULL || (library = load_library(&error)) == NULL)
+	if (error != NULL || (library = library_load(MAIL_LIBRARY, MAIL_FUNCTION, &error)) == NULL)
 		return make_failure(error);
 	message->from = settings->from;
-	item.headers = message_headers(message);
-	if (server.user != NULL &&
-		(error = secret_read(settings->password_file, password, sizeof(password))) != NULL)
+	message->headers = message_headers(message);
+	if ((error = read_password(settings, password)) != NULL)
 		return make_failure(error);
-	return converse(library, &server, &item, password);
+	return talk_to_server(library, &server, message, password);
 }

@@ -12,7 +12,6 @@
 
 #include "src/mail/settings.h"
 #include "src/mail/smtp.h"
-#include "src/mail/message.h"
 
 typedef struct MailerResult
 {
@@ -24,7 +23,7 @@ typedef struct MailerResult
 
 /*
  * Sends `message` by `settings`, and waits for the outcome, a minute at most.
- * Sets the member `from`.  Returns the result, allocated in the current memory
+ * Sets the members `from` and `headers`.  Returns the result, allocated in the current memory
  * context; a failure to send is a result, not an ERROR.  Takes interrupts,
  * which end the call with an ERROR.  Does not need SPI and reads no table.
  * The caller should hold no lock that other processes may want.

@@ -152,7 +152,7 @@ mail_settings_define(void)
 /* ------------------------------------------------------------- snapshots --- */
 
 static bool
-is_listed(const MailSettings *settings, const char *address)
+is_recipient(const MailSettings *settings, const char *address)
 {
 	for (int i = 0; i < settings->n_to; i++)
 		if (strcmp(settings->to[i], address) == 0)
@@ -176,7 +176,7 @@ mail_settings_snapshot(void)
 	settings->from = pstrdup(mail_from);
 	settings->to = palloc(sizeof(char *) * (strlen(mail_to) / 2 + 1));
 	while ((address = list_next_entry(&cursor, false)) != NULL)
-		if (!is_listed(settings, address))
+		if (!is_recipient(settings, address))
 			settings->to[settings->n_to++] = address;
 	return settings;
 }
@@ -212,15 +212,9 @@ mail_settings_lack(const MailSettings *settings)
 const char *
 mail_settings_about(const MailSettings *settings)
 {
-	switch (settings->on)
-	{
-		case MAIL_ON_PROBLEMS:
-			return "problems";
-		case MAIL_ON_CHANGES:
-			return "problems and changes";
-		default:
-			return "every run";
-	}
+	if (settings->on == MAIL_ON_PROBLEMS)
+		return "problems";
+	return settings->on == MAIL_ON_CHANGES ? "problems and changes" : "every run";
 }
 
 void

@@ -44,7 +44,7 @@
 struct Mail
 {
 	const MailServer *server;
-	const MailItem *item;
+	const Message *message;
 	bool		(*is_stopped) (void);
 	CURLM	   *multi;
 	CURL	   *easy;
@@ -161,7 +161,7 @@ static void
 hear_reply(Mail *mail, const char *line, size_t length)
 {
 	bool		refused = length >= 4 && (line[0] == '4' || line[0] == '5');
-	bool		of_recipient = mail->recipient >= 0 && mail->recipient < mail->item->n_to;
+	bool		of_recipient = mail->recipient >= 0 && mail->recipient < mail->message->n_to;
 
 	if (!refused)
 		return;
@@ -226,21 +226,21 @@ add_part(curl_mime * mime, const char *type, const char *text)
 static bool
 make_contents(Mail *mail)
 {
-	const MailItem *item = mail->item;
+	const Message *message = mail->message;
 
-	for (int i = 0; i < item->n_to; i++)
-		if (!libcurl_append(&mail->recipients, item->to[i]))
+	for (int i = 0; i < message->n_to; i++)
+		if (!libcurl_append(&mail->recipients, message->to[i]))
 			return false;
-	for (int i = 0; item->headers[i] != NULL; i++)
-		if (!libcurl_append(&mail->headers, item->headers[i]))
+	for (int i = 0; message->headers[i] != NULL; i++)
+		if (!libcurl_append(&mail->headers, message->headers[i]))
 			return false;
 	/* without this header libcurl writes "mixed"; libcurl adds the boundary */
 	if (!libcurl_append(&mail->headers, "Content-Type: multipart/alternative"))
 		return false;
 	mail->mime = curl_mime_init(mail->easy);
 	return mail->mime != NULL &&
-		add_part(mail->mime, "text/plain; charset=utf-8", item->text) &&
-		add_part(mail->mime, "text/html; charset=utf-8", item->html);
+		add_part(mail->mime, "text/plain; charset=utf-8", message->text) &&
+		add_part(mail->mime, "text/html; charset=utf-8", message->html);
 }
 
 
@@ -264,11 +264,11 @@ set_server(CURL * easy, const MailServer *server)
 }
 
 static void
-set_item(Mail *mail)
+set_message(Mail *mail)
 {
 	CURL	   *easy = mail->easy;
 
-	curl_easy_setopt(easy, CURLOPT_MAIL_FROM, mail->item->from);
+	curl_easy_setopt(easy, CURLOPT_MAIL_FROM, mail->message->from);
 	curl_easy_setopt(easy, CURLOPT_MAIL_RCPT, mail->recipients);
 	curl_easy_setopt(easy, MAIL_ALLOWFAILS, 1L);
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, mail->headers);
@@ -290,9 +290,9 @@ set_callbacks(Mail *mail)
 }
 
 static bool
-set_up(Mail *mail)
+prepare_transfer(Mail *mail)
 {
-	mail->result.refused = calloc(Max(mail->item->n_to, 1), sizeof(bool));
+	mail->result.refused = calloc(Max(mail->message->n_to, 1), sizeof(bool));
 	if (mail->result.refused == NULL || !libcurl_init())
 		return false;
 	mail->easy = curl_easy_init();
@@ -300,26 +300,26 @@ set_up(Mail *mail)
 	if (mail->easy == NULL || mail->multi == NULL || !make_contents(mail))
 		return false;
 	set_server(mail->easy, mail->server);
-	set_item(mail);
+	set_message(mail);
 	set_callbacks(mail);
 	return curl_multi_add_handle(mail->multi, mail->easy) == CURLM_OK;
 }
 
 Mail *
-mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (void))
+mail_begin(const MailServer *server, const Message *message, bool (*is_stopped) (void))
 {
 	Mail	   *mail = calloc(1, sizeof(Mail));
 
 	if (mail == NULL)
 		return NULL;
 	mail->server = server;
-	mail->item = item;
+	mail->message = message;
 	mail->is_stopped = is_stopped;
 	mail->recipient = -1;
 	pthread_sigmask(SIG_SETMASK, NULL, &mail->signals);
 	mail->result.outcome = MAIL_UNREACHABLE;
 	/* never send a password in the clear */
-	if (set_up(mail) &&
+	if (prepare_transfer(mail) &&
 		(server->user == NULL || server->tls || pg_strncasecmp(server->url, "smtps:", 6) == 0))
 		return mail;
 	mail_end(mail);
@@ -404,7 +404,7 @@ mail_result(const Mail *mail)
 }
 
 static void
-give_up(Mail *mail)
+break_off(Mail *mail)
 {
 	int			running;
 
@@ -418,7 +418,7 @@ mail_end(Mail *mail)
 	if (mail->multi != NULL && mail->easy != NULL)
 	{
 		if (!mail->is_over)
-			give_up(mail);
+			break_off(mail);
 		curl_multi_remove_handle(mail->multi, mail->easy);
 	}
 	curl_easy_cleanup(mail->easy);

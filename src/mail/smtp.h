@@ -16,6 +16,8 @@
 #ifndef AUDIO_CLEANUP_MAIL_H
 #define AUDIO_CLEANUP_MAIL_H
 
+#include "src/mail/message.h"
+
 typedef struct MailServer
 {
 	const char *url;			/* smtp://host:port or smtps://host:port */
@@ -28,16 +30,6 @@ typedef struct MailServer
 	int			connect_seconds;
 	int			total_seconds;
 } MailServer;
-
-typedef struct MailItem
-{
-	const char *from;
-	const char *const *to;
-	int			n_to;
-	const char *const *headers; /* see message_headers() */
-	const char *text;			/* UTF-8, lines end with \n */
-	const char *html;			/* the text as a page of HTML */
-} MailItem;
 
 typedef enum MailOutcome
 {
@@ -61,14 +53,14 @@ typedef struct MailResult
 typedef struct Mail Mail;
 
 /*
- * Begins to send `item` to `server`.  `item` and `server` must last until
- * mail_end().  is_stopped() tells whether to give up; libcurl calls
+ * Begins to send `message`, by its sender, recipients, headers and texts, to
+ * `server`.  `message` and `server` must last until mail_end().  is_stopped() tells whether to give up; libcurl calls
  * is_stopped() at least once a second while libcurl itself waits.  libcurl may
  * hold locks at that time, so is_stopped() should read flags only.  Returns
  * NULL if there is no memory, or if a password would be sent in the clear.
  * The process must ignore SIGPIPE.
  */
-extern Mail *mail_begin(const MailServer *server, const MailItem *item, bool (*is_stopped) (void));
+extern Mail *mail_begin(const MailServer *server, const Message *message, bool (*is_stopped) (void));
 
 /*
  * mail_step() works on the mail for about `ms` milliseconds, or until a signal
@@ -83,7 +75,7 @@ extern void mail_end(Mail *mail);
 
 typedef struct MailLibrary
 {
-	Mail	   *(*begin) (const MailServer *server, const MailItem *item, bool (*is_stopped) (void));
+	Mail	   *(*begin) (const MailServer *server, const Message *message, bool (*is_stopped) (void));
 	bool		(*step) (Mail *mail, int ms);
 	const MailResult *(*result) (const Mail *mail);
 	void		(*end) (Mail *mail);

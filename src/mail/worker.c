@@ -199,7 +199,7 @@ send_all(MemoryContext context)
 
 /* Takes a lock on the mails of this database.  Returns false if another process has the lock. */
 static bool
-try_lock(LockName which)
+try_mail_lock(LockName which)
 {
 	Extension  *extension = begin_mail_step();
 	bool		mine = extension != NULL && lock_try(extension, which);
@@ -253,7 +253,7 @@ send_due(MemoryContext context)
 
 	do
 	{
-		if (!try_lock(LOCK_SENDING))
+		if (!try_mail_lock(LOCK_SENDING))
 			return false;
 		any = send_all(context);
 		unlock(LOCK_SENDING);
@@ -279,7 +279,7 @@ keep_trying(MemoryContext context)
 	int64		end = time_monotonic_us() + STAY_MS * INT64CONST(1000);
 	long		ms;
 
-	if (!try_lock(LOCK_SENDING_NEXT))
+	if (!try_mail_lock(LOCK_SENDING_NEXT))
 		return;
 	while ((ms = time_to_next()) >= 0 && time_monotonic_us() < end)
 	{

@@ -147,7 +147,7 @@ note_in_place(Restoring *restoring, LedgerFile *file)
 }
 
 static void
-judge_captured(Restoring *restoring, LedgerFile *file, const StoreLocated *located)
+judge_captured(Restoring *restoring, LedgerFile *file, const StoreFile *located)
 {
 	FilePlace	place = located->place;
 
@@ -191,7 +191,7 @@ judge_captured(Restoring *restoring, LedgerFile *file, const StoreLocated *locat
 			break;
 		case PLACE_UNKNOWN:
 			add_error(restoring, file->path, psprintf("could not find its backup: %s",
-													  store_error_text(restoring->store, located->errnum)));
+													  store_error_text(restoring->store, located->result.errnum)));
 			break;
 	}
 }
@@ -200,14 +200,14 @@ static void
 judge_all_captured(Restoring *restoring, LedgerFile *files, int n)
 {
 	FileStore  *store = restoring->store;
-	StoreLocated *located = palloc(sizeof(StoreLocated) * n);
+	StoreFile *located = palloc(sizeof(StoreFile) * n);
 	const char **names = palloc(sizeof(char *) * n);
 	int			n_names = 0;
 
 	for (int i = 0; i < n; i++)
-		located[i] = (StoreLocated)
+		located[i] = (StoreFile)
 	{
-		files[i].path, &files[i].identity
+		.path = files[i].path,.expected = &files[i].identity
 	};
 	store_locate_many(store, restoring->run_id, located, n);
 	CHECK_FOR_INTERRUPTS();

@@ -141,8 +141,8 @@ store_capture_by_rename(const StoreJob *job, Trash *into, Folder **trash)
 	return returned;
 }
 
-FileResult
-local_capture(FileStore *store, int64 run_id, const char *path, bool by_copy, const FileIdentity *expected)
+static FileResult
+capture(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected, bool by_copy)
 {
 	FileIdentity exactly = *expected;
 	StoreJob	job;
@@ -158,4 +158,16 @@ local_capture(FileStore *store, int64 run_id, const char *path, bool by_copy, co
 	result = store_copy_out(&job);
 	store->trash.copies = false;
 	return result;
+}
+
+FileResult
+local_capture(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
+{
+	return capture(store, run_id, path, expected, !local_is_quick(store));
+}
+
+FileResult
+local_capture_by_copy(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
+{
+	return capture(store, run_id, path, expected, true);
 }

@@ -63,7 +63,7 @@ typedef struct Copying
 /* ----------------------------------------------------------------- content --- */
 
 static bool
-is_stopped(CopyStop stop)
+is_copy_stopped(CopyStop stop)
 {
 	return stop != NULL && stop();
 }
@@ -174,7 +174,7 @@ copy_range(Copying *copying, int64 offset, int64 end)
 		int			errnum;
 
 		/* copy_some() may copy fewer bytes than the caller asks for */
-		if (is_stopped(copying->stop))
+		if (is_copy_stopped(copying->stop))
 			return EINTR;
 		n = copy_some(copying, offset, Min(end - offset, COPY_CHUNK));
 		if (n < 0 && errno == EINTR)
@@ -355,7 +355,7 @@ copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
 		ssize_t		n;
 		ssize_t		m;
 
-		if (offset % COPY_CHUNK == 0 && is_stopped(stop))
+		if (offset % COPY_CHUNK == 0 && is_copy_stopped(stop))
 			return EINTR;
 		n = copy_read(a, buffer_a, BUFFER_SIZE, offset);
 		if (n < 0)

@@ -100,7 +100,7 @@ struct StoreUnlinks
  * counts of two names of one file would not tell the freed bytes.
  */
 static void
-begin_unlink(FileStore *store, int64 run_id, StoreDoomed *file, bool alone, StoreUnlinks *unlinks)
+begin_unlink(FileStore *store, int64 run_id, StoreFile *file, bool alone, StoreUnlinks *unlinks)
 {
 	StoreCall  *call = &unlinks->calls[unlinks->n];
 	StoreJob	job;
@@ -123,7 +123,7 @@ begin_unlink(FileStore *store, int64 run_id, StoreDoomed *file, bool alone, Stor
 }
 
 StoreUnlinks *
-local_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+local_destroy_begin(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
 	StoreUnlinks *unlinks = palloc0(offsetof(StoreUnlinks, calls) + sizeof(StoreCall) * n);
 

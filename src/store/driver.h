@@ -20,88 +20,21 @@
 #include "src/store/walk.h"
 
 /*
- * Each function has the contract of its namesake store_*() or walk_*().  A
- * function for which a kind of upload directory has nothing to do is NULL:
- * driver.c has the result for this case.
+ * A function that this kind of upload directory does not have is NULL: see
+ * driver_list.h.
  */
 typedef struct StoreDriver
 {
-	bool		acts_at_commit; /* see store_acts_at_commit() */
-	bool		has_folders;	/* see store_has_folders() */
+	bool		is_local;		/* see store_acts_at_commit() and
+								 * store_has_folders() */
 	int			together;		/* see store_together() */
 
-	/* NULL for a directory, which is within reach when it is open */
-	int			(*reach) (FileStore *store);
-	bool		(*can_undo) (FileStore *store);
-	int			(*prove) (FileStore *store, bool *proven);
-	const char *(*error_text) (FileStore *store, int errnum);
-	void		(*expect) (FileStore *store, const char *const *paths, int n);
-	bool		(*examine) (FileStore *store, StoreFindingSink sink, void *arg);
-	bool		(*examine_canary) (FileStore *store, StoreFindingSink sink, void *arg);
-	int			(*list_uploads) (FileStore *store, StoreUploadSink sink, void *arg);
-	FileResult	(*end_upload) (FileStore *store, const char *path, const char *id,
-							   int64 quiet_since_ns, int64 *freed);
-
-	/*
-	 * NULL for a bucket: a bucket has no folders and no size; only a request
-	 * could tell whether a bucket is writable; and every confirmed change is
-	 * durable
-	 */
-	int			(*check_writable) (FileStore *store);
-	int			(*check_folder) (FileStore *store, const char *path);
-	bool		(*is_quick) (const FileStore *store);
-	int			(*space) (FileStore *store, int64 *free_bytes, int64 *size_bytes);
-	int			(*remove_folders) (FileStore *store, const char *path);
-	void		(*tidy) (FileStore *store, int64 run_id);
-	int			(*sync) (FileStore *store);
-	int			(*lock_holder) (FileStore *store);
-
-	/*
-	 * NULL for a directory, which keeps nothing of a run except the files in
-	 * the trash
-	 */
-	void		(*forget_run) (FileStore *store, int64 run_id, bool look);
-
-	/* never NULL */
-	void		(*close) (FileStore *store);
-	FileResult	(*set_backup_dir) (FileStore *store, const char *path, const char *owner);
-	FileResult	(*clock) (FileStore *store, int64 *now_ns);
-	FileResult	(*identify) (FileStore *store, const char *path, bool durably,
-							 FileIdentity *identity);
-	FileResult	(*capture) (FileStore *store, int64 run_id, const char *path, bool by_copy,
-							const FileIdentity *expected);
-	void		(*capture_many) (FileStore *store, int64 run_id, StoreCondemned *files, int n,
-								 bool for_good);
-	FilePlace	(*locate) (FileStore *store, int64 run_id, const char *path,
-						   const FileIdentity *expected, bool mend, int *errnum);
-	/* NULL: the files are located one after the other */
-	void		(*locate_many) (FileStore *store, int64 run_id, StoreLocated *files, int n);
-	void		(*put_back_many) (FileStore *store, int64 run_id, StoreReturned *files, int n);
-	FileResult	(*put_back) (FileStore *store, int64 run_id, const char *path, const char *as,
-							 const FileIdentity *expected);
-	FileResult	(*identify_captured) (FileStore *store, int64 run_id, const char *path,
-									  FileIdentity *identity);
-	FileResult	(*destroy) (FileStore *store, int64 run_id, const char *path,
-							const FileIdentity *expected, int64 *freed);
-	StoreUnlinks *(*destroy_begin) (FileStore *store, int64 run_id, StoreDoomed *files, int n);
-	/* NULL: the files are destroyed when destroy_begin() returns */
-	void		(*destroy_end) (FileStore *store, StoreUnlinks *unlinks);
-	FileResult	(*destroy_in_place) (FileStore *store, const char *path,
-									 const FileIdentity *expected, int64 *freed);
-	int			(*trash_runs) (FileStore *store, int64 *runs, int max);
-	int			(*renumber_trash) (FileStore *store, int64 run_id, int64 as);
-
-	FileResult	(*read_claim) (FileStore *store, char text[STORE_CLAIM_MAX]);
-	FileResult	(*write_claim) (FileStore *store, const char *text, bool replace);
-	FileResult	(*lock) (FileStore *store);
-	void		(*unlock) (FileStore *store);
-
-	TreeWalk   *(*walk_begin) (FileStore *store, bool recurse);
-	TreeWalk   *(*walk_begin_trash) (FileStore *store, int64 run_id);
-	WalkStep	(*walk_next) (TreeWalk *walk, const char **path);
-	const char *(*walk_failure) (TreeWalk *walk, int *errnum, const char **failure);
-	void		(*walk_end) (TreeWalk *walk);
-	WalkReason	(*walk_why_not) (FileStore *store, const char *path, bool recurse, size_t *len);
+#define STORE_OWN(type, name, parameters, ...) type (*name) parameters;
+#define STORE_BOTH STORE_OWN
+#define STORE_WALK STORE_OWN
+#define STORE_LOCAL STORE_OWN
+#define STORE_BUCKET STORE_OWN
+#include "src/store/driver_list.h"
 } StoreDriver;
 
 /* The beginning of every FileStore. */

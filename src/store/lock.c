@@ -96,12 +96,6 @@ lock_descriptor(int fd)
 	return 0;
 }
 
-static bool
-has_no_locks(int errnum)
-{
-	return errnum == ENOLCK || errnum == EOPNOTSUPP || errnum == ENOSYS;
-}
-
 /*
  * Returns whether the claim can be read while it is locked.  SMB keeps
  * everybody from reading a locked file, even this process by another
@@ -155,7 +149,8 @@ open_and_lock(int private, const FileLook *found, int access, int *errnum)
 		*errnum = ESTALE;
 	else if (*errnum == 0 && is_readable(private))
 		return fd;
-	else if (has_no_locks(*errnum))
+	/* a file system without locks */
+	else if (*errnum == ENOLCK || *errnum == EOPNOTSUPP || *errnum == ENOSYS)
 		*errnum = 0;
 	(void) flock(fd, LOCK_UN);
 	close(fd);
@@ -191,7 +186,7 @@ lock_claim(FileStore *store, int private, const FileLook *found)
 }
 
 static FileResult
-try_lock(FileStore *store, int private)
+try_claim_lock(FileStore *store, int private)
 {
 	FileLook	found;
 	FileResult	result = look_at_claim(private, &found);
@@ -216,7 +211,7 @@ local_lock(FileStore *store)
 		return result;
 	}
 	do
-		result = try_lock(store, private);
+		result = try_claim_lock(store, private);
 	while (result.errnum == ESTALE && attempt++ < MAX_ATTEMPTS);
 	close(private);
 	return result;

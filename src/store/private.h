@@ -452,41 +452,13 @@ extern FileResult store_unlink(Folder *dir, const char *name, const FileIdentity
 
 /* The driver of directories, and its functions: see driver.h. */
 extern const StoreDriver local_driver;
-extern bool local_is_quick(const FileStore *store);
-extern int	local_check_folder(FileStore *store, const char *path);
-extern FileResult local_clock(FileStore *store, int64 *now_ns);
-extern FileResult local_identify(FileStore *store, const char *path, bool durably,
-								 FileIdentity *identity);
-extern FileResult local_capture(FileStore *store, int64 run_id, const char *path, bool by_copy,
-								const FileIdentity *expected);
-extern FilePlace local_locate(FileStore *store, int64 run_id, const char *path,
-							  const FileIdentity *expected, bool mend, int *errnum);
-extern FileResult local_put_back(FileStore *store, int64 run_id, const char *path, const char *as,
-								 const FileIdentity *expected);
-extern FileResult local_identify_captured(FileStore *store, int64 run_id, const char *path,
-										  FileIdentity *identity);
-extern FileResult local_destroy(FileStore *store, int64 run_id, const char *path,
-								const FileIdentity *expected, int64 *freed);
-extern StoreUnlinks *local_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n);
-extern void local_destroy_end(FileStore *store, StoreUnlinks *unlinks);
-extern FileResult local_destroy_in_place(FileStore *store, const char *path,
-										 const FileIdentity *expected, int64 *freed);
-extern int	local_trash_runs(FileStore *store, int64 *runs, int max);
-extern int	local_renumber_trash(FileStore *store, int64 run_id, int64 as);
-extern int	local_remove_folders(FileStore *store, const char *path);
-extern void local_tidy(FileStore *store, int64 run_id);
-extern int	local_sync(FileStore *store);
-extern FileResult local_read_claim(FileStore *store, char text[STORE_CLAIM_MAX]);
-extern FileResult local_write_claim(FileStore *store, const char *text, bool replace);
-extern FileResult local_lock(FileStore *store);
-extern void local_unlock(FileStore *store);
-extern int	local_lock_holder(FileStore *store);
-extern TreeWalk *local_walk_begin(FileStore *store, bool recurse);
-extern TreeWalk *local_walk_begin_trash(FileStore *store, int64 run_id);
-extern WalkStep local_walk_next(TreeWalk *walk, const char **path);
-extern const char *local_walk_failure(TreeWalk *walk, int *errnum, const char **failure);
-extern void local_walk_end(TreeWalk *walk);
-extern WalkReason local_walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
+
+#define STORE_OWN(type, name, parameters, ...) extern type local_##name parameters;
+#define STORE_BOTH STORE_OWN
+#define STORE_WALK STORE_OWN
+#define STORE_LOCAL STORE_OWN
+#define STORE_BUCKET(...)
+#include "src/store/driver_list.h"
 
 
 /* ----------
@@ -499,7 +471,7 @@ typedef struct StoreCall
 {
 	int			fd;				/* a folder */
 	const char *name;			/* to be unlinked; NULL: `fd` is to be fsynced */
-	StoreDoomed *file;			/* for the caller's use */
+	StoreFile  *file;			/* for the caller's use */
 	int			errnum;			/* set when the call is over: 0 if it was done */
 	bool		under_way;		/* for ring.c; false at first */
 	dlist_node	node;			/* for ring.c */

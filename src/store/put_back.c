@@ -234,8 +234,8 @@ put_back_copied(const StoreJob *job, const FilePath *target)
 }
 
 FileResult
-local_put_back(FileStore *store, int64 run_id, const char *path, const char *as,
-			   const FileIdentity *expected)
+local_put_back_as(FileStore *store, int64 run_id, const char *path, const char *as,
+				  const FileIdentity *expected)
 {
 	StoreJob	job;
 	FilePath	target;

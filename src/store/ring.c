@@ -182,7 +182,7 @@ can_unlink(struct io_uring *uring)
 
 /* Returns false if there can be no ring. */
 static bool
-set_up(struct io_uring *uring)
+set_up_ring(struct io_uring *uring)
 {
 	unsigned int threads[2] = {RING_THREADS, RING_THREADS};
 
@@ -244,7 +244,7 @@ make_ring(void)
 	if (!AcquireExternalFD())
 		return NULL;
 	ring = malloc(sizeof(*ring));
-	if (ring != NULL && set_up(&ring->uring))
+	if (ring != NULL && set_up_ring(&ring->uring))
 	{
 		note_ring(ring);
 		return ring;

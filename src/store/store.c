@@ -159,7 +159,7 @@ local_open(const char *path)
  * Closes the store without an fsync: a caller that has not called store_sync()
  * records nothing as done.
  */
-static void
+void
 local_close(FileStore *store)
 {
 	/* first of all: the calls need the folders, and are under the lock */
@@ -176,7 +176,7 @@ local_close(FileStore *store)
 	pfree(store);
 }
 
-static FileResult
+FileResult
 local_set_backup_dir(FileStore *store, const char *path, const char *owner)
 {
 	Folder	   *backup = &store->backup;
@@ -214,13 +214,13 @@ local_is_quick(const FileStore *store)
 	return !store->trash.base->copies;
 }
 
-static int
+int
 local_check_writable(FileStore *store)
 {
 	return faccessat(store->root.fd, ".", W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
 }
 
-static int
+int
 local_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 {
 	struct statvfs space;
@@ -238,7 +238,7 @@ local_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
  * copy needs a search.
  */
 static void
-capture_or_locate(FileStore *store, int64 run_id, StoreCondemned *file)
+capture_or_locate(FileStore *store, int64 run_id, StoreFile *file)
 {
 	bool		quick = local_is_quick(store);
 	int			errnum;
@@ -247,7 +247,7 @@ capture_or_locate(FileStore *store, int64 run_id, StoreCondemned *file)
 	file->place = PLACE_UPLOAD;
 	if (quick)
 	{
-		file->result = local_capture(store, run_id, file->path, false, file->expected);
+		file->result = local_capture(store, run_id, file->path, file->expected);
 		if (file->result.outcome == FILE_OK)
 			return;
 	}
@@ -255,52 +255,44 @@ capture_or_locate(FileStore *store, int64 run_id, StoreCondemned *file)
 	if (file->place == PLACE_UNKNOWN)
 		file->result = fail(errnum, "could not find it");
 	else if (file->place == PLACE_UPLOAD && !quick)
-		file->result = local_capture(store, run_id, file->path, true, file->expected);
+		file->result = local_capture(store, run_id, file->path, file->expected);
 }
 
 /* Captures one file after the other: a rename is quick, and a copy may take minutes. */
-static void
-local_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good)
+void
+local_capture_many(FileStore *store, int64 run_id, StoreFile *files, int n, bool for_good)
 {
 	for (int i = 0; i < n; i++)
 		capture_or_locate(store, run_id, &files[i]);
 }
 
+void
+local_locate_many(FileStore *store, int64 run_id, StoreFile *files, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		int			errnum;
+
+		files[i].place = local_locate(store, run_id, files[i].path, files[i].expected, false, &errnum);
+		files[i].result = errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not find it");
+	}
+}
+
+void
+local_put_back_many(FileStore *store, int64 run_id, StoreFile *files, int n)
+{
+	for (int i = 0; i < n; i++)
+		files[i].result = local_put_back_as(store, run_id, files[i].path, files[i].as, files[i].expected);
+}
+
 const StoreDriver local_driver = {
-	.acts_at_commit = true,
-	.has_folders = true,
+	.is_local = true,
 	.together = 1,
-	.close = local_close,
-	.check_writable = local_check_writable,
-	.check_folder = local_check_folder,
-	.set_backup_dir = local_set_backup_dir,
-	.is_quick = local_is_quick,
-	.space = local_space,
-	.clock = local_clock,
-	.identify = local_identify,
-	.capture = local_capture,
-	.capture_many = local_capture_many,
-	.locate = local_locate,
-	.put_back = local_put_back,
-	.identify_captured = local_identify_captured,
-	.destroy = local_destroy,
-	.destroy_begin = local_destroy_begin,
-	.destroy_end = local_destroy_end,
-	.destroy_in_place = local_destroy_in_place,
-	.trash_runs = local_trash_runs,
-	.renumber_trash = local_renumber_trash,
-	.remove_folders = local_remove_folders,
-	.tidy = local_tidy,
-	.sync = local_sync,
-	.read_claim = local_read_claim,
-	.write_claim = local_write_claim,
-	.lock = local_lock,
-	.unlock = local_unlock,
-	.lock_holder = local_lock_holder,
-	.walk_begin = local_walk_begin,
-	.walk_begin_trash = local_walk_begin_trash,
-	.walk_next = local_walk_next,
-	.walk_failure = local_walk_failure,
-	.walk_end = local_walk_end,
-	.walk_why_not = local_walk_why_not
+
+#define STORE_OWN(type, name, ...) .name = local_##name,
+#define STORE_BOTH STORE_OWN
+#define STORE_WALK STORE_OWN
+#define STORE_LOCAL STORE_OWN
+#define STORE_BUCKET(...)
+#include "src/store/driver_list.h"
 };

@@ -10,7 +10,7 @@
  * A FileStore is an open upload directory: a directory of this machine, or a
  * bucket of an S3-compatible server.  Callers see paths relative to the upload
  * directory ("2024/05/a.mp3") and outcomes, never a descriptor, an inode or a
- * request: driver.h has the functions that each kind of upload directory
+ * request: driver_list.h has the functions that each kind of upload directory
  * provides.
  *
  * No function raises an ERROR, uses SPI or reads a setting.  A failure is an
@@ -140,6 +140,25 @@ typedef enum FilePlace
 								 * store_locate() with `mend` must follow */
 	PLACE_UNKNOWN				/* could not be told: see errnum */
 } FilePlace;
+
+/*
+ * One of several files that a call looks for, captures, puts back or destroys,
+ * and the outcome.
+ */
+typedef struct StoreFile
+{
+	const char *path;
+	const char *as;				/* name under which the file is put back */
+	const FileIdentity *expected;
+	FilePlace	place;			/* set by store_capture_many() and
+								 * store_locate_many(): where the file was */
+	FileResult	result;			/* set */
+	bool		destroyed;		/* set by store_capture_many(), with FILE_OK:
+								 * the file was destroyed at its place,
+								 * because there is no trash */
+	int64		freed;			/* set by store_destroy_begin(), in bytes: see
+								 * store_destroy() */
+} StoreFile;
 
 /*
  * Returns whether `name` means a directory of this machine, and not
@@ -316,7 +335,8 @@ extern void store_set_durable(FileStore *store, bool durable);
  *
  * FILE_OK, FILE_VANISHED, FILE_NOT_REGULAR, FILE_REPLACED, FILE_NO_SPACE,
  * FILE_FAILED; with EEXIST if the trash has that name already, from a run of
- * the same number on another timeline.  Commit-safe.
+ * the same number on another timeline.  Commit-safe.  For a bucket always
+ * FILE_FAILED with ENOTSUP: store_capture_many() captures its files.
  *
  * In a store that is not quick, the copy is durable before the original is
  * touched; so a store that is not durable fails with EXDEV.  If an earlier
@@ -326,26 +346,15 @@ extern void store_set_durable(FileStore *store, bool durable);
 extern FileResult store_capture(FileStore *store, int64 run_id, const char *path,
 								const FileIdentity *expected);
 
-/* A condemned file that is to be captured, and the outcome. */
-typedef struct StoreCondemned
-{
-	const char *path;
-	const FileIdentity *expected;
-	FilePlace	place;			/* set: where the file was, see store_locate() */
-	FileResult	result;			/* set: for PLACE_UPLOAD, see store_capture();
-								 * for PLACE_UNKNOWN, why */
-	bool		destroyed;		/* set: with FILE_OK, the file was destroyed
-								 * at its place, because there is no trash */
-} StoreCondemned;
-
 /*
  * Finds `n` condemned files of the run `run_id`, mends captures that were left
  * unfinished, and captures the files that are at their place.  Sets place,
- * result and destroyed of each; FILE_FAILED with EINTR if the call was
+ * result and destroyed of each; for PLACE_UPLOAD, see store_capture(), for
+ * PLACE_UNKNOWN, the result says why; FILE_FAILED with EINTR if the call was
  * stopped.  If there is no trash, files are destroyed at their place, but only
  * with `for_good`, which says that no backup was promised.  Not commit-safe.
  */
-extern void store_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n,
+extern void store_capture_many(FileStore *store, int64 run_id, StoreFile *files, int n,
 							   bool for_good);
 
 /*
@@ -358,7 +367,7 @@ extern int	store_together(const FileStore *store);
  * Does the work of store_capture() by a copy, which is durable and compared
  * before the original is unlinked at its place: for a file that cannot be
  * renamed into the trash (FILE_NO_SPACE with EXDEV).  The store must be
- * durable.
+ * durable.  For a bucket always FILE_FAILED with ENOTSUP.
  */
 extern FileResult store_capture_by_copy(FileStore *store, int64 run_id, const char *path,
 										const FileIdentity *expected);
@@ -385,21 +394,12 @@ extern int	store_check_folder(FileStore *store, const char *path);
 extern FilePlace store_locate(FileStore *store, int64 run_id, const char *path,
 							  const FileIdentity *expected, bool mend, int *errnum);
 
-/* A file that is looked for, and its place: see store_locate(). */
-typedef struct StoreLocated
-{
-	const char *path;
-	const FileIdentity *expected;
-	FilePlace	place;			/* set */
-	int			errnum;			/* set */
-} StoreLocated;
-
 /*
- * Sets the present places of the `n` files of the run `run_id`.  Mends
- * nothing.  Looks for several files at a time if this is quicker.  Not
+ * Sets the present places of the `n` files of the run `run_id`, and for
+ * PLACE_UNKNOWN a result that says why.  Mends nothing.  Looks for several files at a time if this is quicker.  Not
  * commit-safe.
  */
-extern void store_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n);
+extern void store_locate_many(FileStore *store, int64 run_id, StoreFile *files, int n);
 
 /*
  * Puts a captured file back to its own place; never overwrites.  Missing
@@ -419,20 +419,11 @@ extern FileResult store_put_back(FileStore *store, int64 run_id, const char *pat
 extern FileResult store_put_back_as(FileStore *store, int64 run_id, const char *path,
 									const char *as, const FileIdentity *expected);
 
-/* A captured file that is to be put back under the name `as`, and the outcome. */
-typedef struct StoreReturned
-{
-	const char *path;
-	const char *as;
-	const FileIdentity *expected;
-	FileResult	result;			/* set: see store_put_back() */
-} StoreReturned;
-
 /*
  * Puts `n` captured files of the run `run_id` back, several at a time if this
  * is quicker.  Each file has its own result.  Not commit-safe.
  */
-extern void store_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n);
+extern void store_put_back_many(FileStore *store, int64 run_id, StoreFile *files, int n);
 
 /*
  * Fills `runs` with the ids of at most `max` runs that have a folder in the
@@ -443,7 +434,7 @@ extern int	store_trash_runs(FileStore *store, int64 *runs, int max);
 
 /*
  * Gives the trash of the run `run_id` another number, `as`, which has no trash
- * yet.  Returns 0 or an errno; ENOTSUP for a bucket.
+ * yet.  Returns 0 or an errno.
  */
 extern int	store_renumber_trash(FileStore *store, int64 run_id, int64 as);
 
@@ -485,19 +476,12 @@ extern int	store_remove_folders(FileStore *store, const char *path);
 /*
  * Unlinks a captured file for good.  Sets *freed to the bytes given back to
  * the file system: see store_space_of().
- * FILE_OK, FILE_VANISHED, FILE_REPLACED, FILE_FAILED.  Commit-safe.
+ * FILE_OK, FILE_VANISHED, FILE_REPLACED, FILE_FAILED.  Commit-safe.  For a
+ * bucket always FILE_FAILED with ENOTSUP: store_destroy_begin() destroys its
+ * files.
  */
 extern FileResult store_destroy(FileStore *store, int64 run_id, const char *path,
 								const FileIdentity *expected, int64 *freed);
-
-/* A captured file that is to be destroyed, and the outcome. */
-typedef struct StoreDoomed
-{
-	const char *path;
-	const FileIdentity *expected;
-	FileResult	result;			/* set: see store_destroy() */
-	int64		freed;			/* set, in bytes: see store_destroy() */
-} StoreDoomed;
 
 /* limit for the files of a directory that are destroyed at a time */
 #define STORE_TOGETHER	512
@@ -518,7 +502,7 @@ typedef struct StoreUnlinks StoreUnlinks;
  * store_unlock() and store_close() wait for unlinks that have begun, and an
  * interrupt has to wait so long.  Not commit-safe.
  */
-extern StoreUnlinks *store_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n);
+extern StoreUnlinks *store_destroy_begin(FileStore *store, int64 run_id, StoreFile *files, int n);
 extern void store_destroy_end(FileStore *store, StoreUnlinks *unlinks);
 
 /*

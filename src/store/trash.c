@@ -156,7 +156,7 @@ is_stopped(const FileStore *store)
  * store_set_stop().
  */
 static void
-prune(FileStore *store, Folder *top, int parent, const char *name, int depth)
+prune_folder(FileStore *store, Folder *top, int parent, const char *name, int depth)
 {
 	struct dirent *entry;
 	DIR		   *stream;
@@ -171,7 +171,7 @@ prune(FileStore *store, Folder *top, int parent, const char *name, int depth)
 	{
 		while (!is_stopped(store) && (entry = readdir(stream)) != NULL)
 			if (may_be_directory(entry))
-				prune(store, top, dirfd(stream), entry->d_name, depth + 1);
+				prune_folder(store, top, dirfd(stream), entry->d_name, depth + 1);
 		closedir(stream);
 		(void) unlinkat(parent, name, AT_REMOVEDIR);
 	}
@@ -188,7 +188,7 @@ tidy_trash(FileStore *store, Folder *top, int parent, const char *name, int64 ru
 	if (trash < 0)
 		return;
 	snprintf(run, sizeof(run), INT64_FORMAT, run_id);
-	prune(store, top, trash, run, 0);
+	prune_folder(store, top, trash, run, 0);
 	/* the rest of a copy that a killed process has left */
 	(void) unlinkat(trash, COPY_NAME, 0);
 	close(trash);

@@ -109,7 +109,7 @@ struct TreeWalk
  * blame.
  */
 static WalkStep
-give_up(TreeWalk *walk, int errnum, const char *failure)
+fail_walk(TreeWalk *walk, int errnum, const char *failure)
 {
 	walk->errnum = errnum;
 	walk->failure = failure;
@@ -227,17 +227,17 @@ enter_directory(TreeWalk *walk, const char *name)
 	FileLook	look;
 
 	if (!append_name(walk, name))
-		return give_up(walk, ENAMETOOLONG, "could not walk directory");
+		return fail_walk(walk, ENAMETOOLONG, "could not walk directory");
 	if (walk->nlevels > WALK_MAX_DEPTH)
-		return give_up(walk, ELOOP, "could not walk directory");
+		return fail_walk(walk, ELOOP, "could not walk directory");
 	if (!AcquireExternalFD())
-		return give_up(walk, EMFILE, "could not open directory");
+		return fail_walk(walk, EMFILE, "could not open directory");
 	if (push_level(walk, store_open_directory(walk->volume, parent, name, &look)) != 0)
 	{
 		int			errnum = errno;
 
 		if (!is_passable(walk, parent, name, errnum))
-			return give_up(walk, errnum, "could not open directory");
+			return fail_walk(walk, errnum, "could not open directory");
 	}
 	return WALK_FILE;
 }
@@ -267,7 +267,7 @@ tell_type(const TreeWalk *walk, int parent, const struct dirent *entry)
 
 /* Returns a walk that has a slot for the descriptor of its top, or has failed. */
 static TreeWalk *
-prepare(const FileStore *store, const StoreVolume *volume, bool recurse)
+make_walk(const FileStore *store, const StoreVolume *volume, bool recurse)
 {
 	TreeWalk   *walk = palloc0(sizeof(TreeWalk));
 
@@ -276,31 +276,31 @@ prepare(const FileStore *store, const StoreVolume *volume, bool recurse)
 	walk->volume = volume;
 	walk->recurse = recurse;
 	if (!AcquireExternalFD())
-		give_up(walk, EMFILE, "could not open directory");
+		fail_walk(walk, EMFILE, "could not open directory");
 	return walk;
 }
 
 TreeWalk *
 local_walk_begin(FileStore *store, bool recurse)
 {
-	TreeWalk   *walk = prepare(store, &store->root.volume, recurse);
+	TreeWalk   *walk = make_walk(store, &store->root.volume, recurse);
 	FileLook	look;
 
 	if (walk->errnum == 0 &&
 		push_level(walk, store_open_directory(walk->volume, store->root.fd, ".", &look)) != 0)
-		give_up(walk, errno, "could not open directory");
+		fail_walk(walk, errno, "could not open directory");
 	return walk;
 }
 
 TreeWalk *
 local_walk_begin_trash(FileStore *store, int64 run_id)
 {
-	TreeWalk   *walk = prepare(store, &store->trash.base->volume, true);
+	TreeWalk   *walk = make_walk(store, &store->trash.base->volume, true);
 
 	walk->in_trash = true;
 	/* without a trash the walk is at its end */
 	if (walk->errnum == 0 && push_level(walk, store_open_trash(store, run_id)) != 0 && errno != ENOENT)
-		give_up(walk, errno, "could not open directory");
+		fail_walk(walk, errno, "could not open directory");
 	return walk;
 }
 
@@ -337,7 +337,7 @@ is_portion_full(const TreeWalk *walk)
  * go on.
  */
 static WalkStep
-take_entry(TreeWalk *walk, const struct dirent *entry)
+keep_entry(TreeWalk *walk, const struct dirent *entry)
 {
 	if (walk->nlevels > 1 && !walk->in_trash && strcmp(entry->d_name, STORE_PRIVATE_DIR) == 0)
 		walk->is_claimed = true;
@@ -357,7 +357,7 @@ take_entry(TreeWalk *walk, const struct dirent *entry)
 				walk->folder = add_name(walk, entry->d_name);
 			return WALK_FILE;
 		case -1:
-			return give_up(walk, errno, "could not stat file");
+			return fail_walk(walk, errno, "could not stat file");
 		default:
 			return WALK_FILE;
 	}
@@ -387,10 +387,10 @@ read_portion(TreeWalk *walk)
 		errno = 0;
 		entry = readdir(current_level(walk)->stream);
 		if (entry == NULL && errno != 0)
-			return give_up(walk, errno, "could not read directory");
+			return fail_walk(walk, errno, "could not read directory");
 		if (entry == NULL)
 			walk->is_over = true;
-		else if (take_entry(walk, entry) == WALK_FAILED)
+		else if (keep_entry(walk, entry) == WALK_FAILED)
 			return WALK_FAILED;
 	}
 	sort_by_inode(walk->files, walk->n_files);
@@ -399,7 +399,7 @@ read_portion(TreeWalk *walk)
 
 /* Goes where the files of the portion end: into a folder, or out of the directory. */
 static WalkStep
-go_on(TreeWalk *walk)
+leave_portion(TreeWalk *walk)
 {
 	if (walk->has_folder)
 	{
@@ -433,11 +433,11 @@ local_walk_next(TreeWalk *walk, const char **path)
 		if (walk->next_file < walk->n_files)
 		{
 			if (!append_name(walk, walk->names + walk->files[walk->next_file++].name))
-				return give_up(walk, ENAMETOOLONG, "could not walk directory");
+				return fail_walk(walk, ENAMETOOLONG, "could not walk directory");
 			*path = walk->path;
 			return WALK_FILE;
 		}
-		if (go_on(walk) == WALK_FAILED)
+		if (leave_portion(walk) == WALK_FAILED)
 			return WALK_FAILED;
 		if (walk->nlevels == 0)
 			break;

@@ -31,7 +31,6 @@
 #include <errno.h>
 
 #include "lib/stringinfo.h"
-#include "portability/instr_time.h"
 
 #include "src/store/bucket/http.h"
 #include "src/store/driver.h"
@@ -39,8 +38,8 @@
 /* longest key of an object, in bytes */
 #define BUCKET_KEY_MAX		1024
 
-/* a URL: scheme, host and bucket, a key of which each byte is escaped, a query */
-#define BUCKET_URL_SIZE		(512 + 3 * BUCKET_KEY_MAX + 3 * BUCKET_TOKEN_SIZE + 512)
+/* a URL: scheme, host and bucket, two keys and a token of which each byte is escaped, names of parameters */
+#define BUCKET_URL_SIZE		(512 + 3 * (2 * BUCKET_KEY_MAX + BUCKET_TOKEN_SIZE) + 512)
 
 /* A file that was looked at beforehand: see store_expect(). */
 typedef struct ExpectedFile
@@ -59,12 +58,19 @@ typedef struct BucketError
 	char		text[BUCKET_ERROR_SIZE + 64];
 } BucketError;
 
+/* A parameter of a query, not encoded; without a value it is left out. */
+typedef struct BucketParameter
+{
+	const char *name;
+	const char *value;
+} BucketParameter;
+
 /* A request to the server of the bucket, and its repetitions. */
 typedef struct BucketCall
 {
 	const char *method;
 	const char *key;			/* with the prefix; NULL: the bucket itself */
-	const char *query;			/* sorted, encoded, each with "="; or NULL */
+	BucketParameter query[8];	/* sorted by name, NULL as name at the end */
 	const char *const *headers; /* see http.h */
 	const char *body;
 	bool		raw;			/* see http.h */
@@ -76,11 +82,12 @@ typedef struct BucketCall
 } BucketCall;
 
 /*
- * Lanes for requests: one lane for bucket_call(), some lanes for the pages of
- * a walk, and all others for many requests.
+ * Lanes for requests: one lane for bucket_call(), one for requests for keys,
+ * some lanes for the pages of a walk, and all others for many requests.
  */
 #define BUCKET_OWN_LANE		0
-#define BUCKET_PAGE_LANE	1
+#define BUCKET_KEY_LANE		1
+#define BUCKET_PAGE_LANE	2
 #define BUCKET_PAGES		4
 #define BUCKET_FIRST_LANE	(BUCKET_PAGE_LANE + BUCKET_PAGES)
 
@@ -89,7 +96,8 @@ typedef struct BucketLane
 	int			number;
 	BucketCall	call;
 	BucketRequest request;
-	uint64		key_digest;		/* of the keys that have signed the request */
+	int			keys_number;	/* number of the keys that have signed the
+								 * request */
 	int			tries;
 	bool		in_flight;
 	bool		rests;			/* the server had no time for the request,
@@ -97,19 +105,23 @@ typedef struct BucketLane
 	int64		rests_until_ms; /* is repeated at this time */
 	bool		is_expired;		/* the request was given up, because the lease
 								 * was over */
-	char		hex[80];		/* hash of the body */
 	char		url[BUCKET_URL_SIZE];
 } BucketLane;
 
 typedef struct Bucket
 {
 	StoreBase	base;
+	MemoryContext context;		/* in which the bucket was opened */
 	const BucketLibrary *library;
 	BucketSession *session;		/* NULL: the bucket could not be opened, */
 	int			open_errnum;	/* for this reason: see bucket_note() */
 	char		name[64];
 	char		root[256];		/* URL of the bucket, without a "/" at the end */
 	char		prefix[BUCKET_KEY_MAX]; /* of our keys: "" or ".../" */
+	char		region[128];
+	char		ca_file[MAXPGPATH]; /* "": the system's certificates */
+	int			timeout_ms;		/* of one request */
+	/* set by bucket_reach() and bucket_prove() */
 	bool		enabled;		/* the bucket kept versions when we asked
 								 * last; */
 	bool		suspended;		/* or the bucket kept versions once; */
@@ -121,7 +133,8 @@ typedef struct Bucket
 								 * seconds since 1970 */
 	/* see keys.c */
 	int			key_source;
-	uint64		key_digest;		/* of the keys of the session */
+	BucketKeys	keys;
+	int			keys_number;	/* how often the keys have changed */
 	int			n_parallel;		/* requests that may be on their way at a time */
 	int			n_descriptors;	/* number of descriptors that were acquired */
 	BucketLane *lanes;
@@ -130,7 +143,8 @@ typedef struct Bucket
 	/* see lease.c */
 	char		lease[BUCKET_ID_SIZE];	/* version or content of our lease, or
 										 * "" */
-	instr_time	leased_at;		/* when the lease was asked for */
+	int64		leased_at;		/* when the lease was asked for: see
+								 * time_monotonic_us() */
 	/* the file that a walk of the trash has passed on, or NULL */
 	const char *in_trash;
 	FileIdentity in_trash_identity;
@@ -145,7 +159,15 @@ bucket_of(FileStore *store)
 	return (Bucket *) store;
 }
 
+/* The driver of buckets, and its functions: see driver.h. */
 extern const StoreDriver bucket_driver;
+
+#define STORE_OWN(type, name, parameters, ...) extern type bucket_##name parameters;
+#define STORE_BOTH STORE_OWN
+#define STORE_WALK STORE_OWN
+#define STORE_LOCAL(...)
+#define STORE_BUCKET STORE_OWN
+#include "src/store/driver_list.h"
 
 
 /* ----------
@@ -187,17 +209,19 @@ extern int	bucket_copy(Bucket *bucket, const char *key, const char *version, con
 						const BucketAnswer **answer);
 
 /*
- * Many requests.  next() fills *call with the next call for a lane, a number
+ * Many requests.  next() fills *call, which is empty, with the next call for a lane, a number
  * from 0 to bucket->n_parallel - 1, and returns true; false if there is no
  * call now.  take() gets the outcome of the call, with the values that
  * bucket_call() would return; with an errnum, `answer` may be NULL.  The texts
  * of a call must last until its take(), which comes before next() is called
- * again for that lane.
+ * again for that lane.  is_over() returns whether there is no further call, and
+ * all calls were taken; only a pipeline needs this function.
  */
 typedef struct BucketCalls
 {
 	bool		(*next) (void *arg, int lane, BucketCall *call);
 	void		(*take) (void *arg, int lane, int errnum, const BucketAnswer *answer);
+	bool		(*is_over) (const void *arg);
 	void	   *arg;
 } BucketCalls;
 
@@ -209,39 +233,25 @@ typedef struct BucketCalls
 extern int	bucket_call_many(Bucket *bucket, const BucketCalls *calls);
 
 /*
- * Portions of files that go through stages.  advance() ends the stage of the
- * portion, if any, and begins the next stage: fills *stage, and returns false
- * if there is no further stage.  is_over() gets the `arg` of the calls.
- * Stages of several portions are under way at a time; earlier portions go
- * first.  Returns 0 when all portions are at their end; or an errno, as
- * bucket_call_many(): then some portions are not at their end, and their
- * stages have not been ended.
+ * Leads `n` portions of files through stages.  advance() ends the stage of the
+ * portion, if any, and begins the next stage: sets *calls to the calls of the
+ * stage, and returns false if there is no further stage.  Stages of several
+ * portions are under way at a time; earlier portions go first.  Returns 0 when
+ * all portions are at their end; or an errno, as bucket_call_many(): then some
+ * portions are not at their end, and their stages have not been ended.
  */
-typedef struct BucketStage
-{
-	BucketCalls calls;
-	bool		(*is_over) (const void *arg);
-} BucketStage;
-
-typedef struct BucketPipeline
-{
-	bool		(*advance) (void *arg, int portion, BucketStage *stage);
-	void	   *arg;
-	int			n;				/* portions */
-} BucketPipeline;
-
-extern int	bucket_run_pipeline(Bucket *bucket, const BucketPipeline *pipeline);
+typedef bool (*BucketAdvance) (void *arg, int portion, BucketCalls *calls);
+extern int	bucket_run_pipeline(Bucket *bucket, int n, BucketAdvance advance, void *arg);
 
 /*
- * bucket_begin_page() begins a call in the lane of the page `page`, a number
- * from 0 to BUCKET_PAGES - 1.  Later bucket_finish_page() waits for the
- * answer, or bucket_drop_page() drops the call.  The first two functions
- * return as bucket_call() does.  The texts of a call must last until the call
- * is finished or dropped.
+ * bucket_begin_call() begins a call in the lane of a page.  Later
+ * bucket_finish_call() waits for the answer, or bucket_drop_call() drops the
+ * call.  The first two functions return as bucket_call() does.  The texts of a
+ * call must last until the call is finished or dropped.
  */
-extern int	bucket_begin_page(Bucket *bucket, int page, const BucketCall *call);
-extern int	bucket_finish_page(Bucket *bucket, int page, const BucketAnswer **answer);
-extern void bucket_drop_page(Bucket *bucket, int page);
+extern int	bucket_begin_call(Bucket *bucket, int lane, const BucketCall *call);
+extern int	bucket_finish_call(Bucket *bucket, int lane, const BucketAnswer **answer);
+extern void bucket_drop_call(Bucket *bucket, int lane);
 
 /* Rests after the try `try` (from 0), longer each time.  Returns false if an interrupt is pending. */
 extern bool bucket_rest(int try);
@@ -258,25 +268,35 @@ extern bool bucket_sleep(int ms);
  */
 extern bool bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, int *tries);
 
-/* Appends `text`, encoded, to the text `query` of `size` bytes.  Returns false if there is no room. */
-extern bool bucket_encode(char *query, size_t size, const char *text);
+/* Appends `text`, encoded, to the text `target` of `size` bytes.  Returns false if there is no room. */
+extern bool bucket_encode(char *target, size_t size, const char *text);
+
+/*
+ * Appends the parameters, encoded, to the text `target`, with `before` before
+ * the first of them.  Returns false if there is no room.
+ */
+extern bool bucket_encode_query(char *target, size_t size, const BucketParameter *parameters, const char *before);
+
+/* Returns a number for names that no other process has, to be printed by "%016llx". */
+extern unsigned long long bucket_random(void);
 
 /* Returns the first 64 bits of the SHA-256 of a text. */
 extern uint64 bucket_digest(const char *text);
 
 /*
- * Makes a request that is not signed, and fills *answer.  Returns 0 if the
- * request is over, with an answer or without; else ENOMEM or EINTR.
+ * Makes a request that is not signed.  Returns 0 if the request is over, with
+ * an answer or without, and sets *answer, which lasts until the next
+ * bucket_fetch(); else returns ENOMEM or EINTR.
  */
-extern int	bucket_fetch(Bucket *bucket, const PlainRequest *request, PlainAnswer *answer);
+extern int	bucket_fetch(Bucket *bucket, const BucketRequest *request, const BucketAnswer **answer);
 
-/* Sets `header` to "Content-MD5: ..." for `body`.  Returns false if there is no MD5 (FIPS). */
+/* Sets `header` to "content-md5: ..." for `body`.  Returns false if there is no MD5 (FIPS). */
 #define BUCKET_MD5_SIZE 48
 extern bool bucket_md5_header(const char *body, char header[BUCKET_MD5_SIZE]);
 
 /*
- * Notes `error` as the text of the last failure with `errnum`, for
- * store_error_text().  Returns `errnum`.
+ * Notes `error`, or with NULL the text of the system, as the text of the last
+ * failure with `errnum`, for store_error_text().  Returns `errnum`.
  */
 extern int	bucket_note(Bucket *bucket, int errnum, const char *error);
 
@@ -286,36 +306,28 @@ extern int	bucket_note(Bucket *bucket, int errnum, const char *error);
  * ----------
  */
 
-typedef struct BucketKeys
-{
-	char		access_key[256];
-	char		secret_key[256];
-	char		token[8192];	/* of a session, or "" */
-	int64		expires;		/* seconds since 1970; 0: never, or not known */
-} BucketKeys;
-
 /*
  * Finds out where the keys come from, and reads keys of a file or of the
- * environment into *keys; all other keys are fetched by the first call.  Does
- * not use the network.  Returns NULL, or a text that says what is wrong.
+ * environment; all other keys are fetched by the first call.  Does not use the
+ * network.  Returns NULL, or a text that says what is wrong.
  */
-extern const char *bucket_find_keys(Bucket *bucket, BucketKeys *keys);
+extern const char *bucket_find_keys(Bucket *bucket);
 
 /* Returns a static text for people that says where the keys come from. */
 extern const char *bucket_describe_keys(const Bucket *bucket);
 
 /*
- * Makes sure that the session has keys which do not expire soon: fetches new
+ * Makes sure that the bucket has keys which do not expire soon: fetches new
  * keys if necessary.  Returns 0 or an errno.
  */
 extern int	bucket_have_keys(Bucket *bucket);
 
 /*
- * Returns whether the answer says that the keys have expired, and the session
+ * Returns whether the answer says that the keys have expired, and the bucket
  * has other keys now, so that the request may be repeated.  `used` is the
- * key_digest of the keys that have signed the request.
+ * number of the keys that have signed the request.
  */
-extern bool bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, uint64 used);
+extern bool bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, int used);
 
 
 /* ----------
@@ -325,15 +337,9 @@ extern bool bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, uint64
 
 /*
  * Sets `key` to the key of the file `path`: the prefix, and the path.  Returns
- * 0, or ENAMETOOLONG or EINVAL, without a text.
+ * 0, or ENAMETOOLONG or EINVAL.
  */
-extern int	bucket_key(const Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1]);
-
-/*
- * Asks whether the bucket keeps versions, and sets bucket->enabled and
- * bucket->suspended.  Returns 0 or an errno.
- */
-extern int	bucket_ask_versioning(Bucket *bucket);
+extern int	bucket_key(Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1]);
 
 
 /* ----------
@@ -360,6 +366,12 @@ typedef struct KeyVersions
 extern int	bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expected,
 								 KeyVersions *versions);
 
+/*
+ * Returns the call for the versions of the keys that begin with `prefix`, a
+ * thousand at most.
+ */
+extern BucketCall bucket_versions_call(const char *prefix);
+
 /* Sets *identity to the identity of a version. */
 extern void bucket_identify_entry(const BucketEntry *entry, FileIdentity *identity);
 
@@ -374,20 +386,15 @@ typedef struct VersionsAsk
 typedef void (*VersionsSink) (void *arg, int ask, int errnum, const KeyVersions *versions);
 
 /*
- * Lists the versions of `n` keys, which come in ascending order.  `per_key` is
- * the usual number of versions and markers of a key: the pages of a list are
- * as large as this number needs.  The calls of a listing are made by
- * bucket_call_many() or in a pipeline.  The sink is called once for each key,
- * in any order; bucket_is_listed() tells whether the sink was called for all
- * keys.
+ * Returns the calls that list the versions of `n` keys, which come in ascending
+ * order; bucket_call_many() or a pipeline makes the calls.  `per_key` is the
+ * usual number of versions and markers of a key: the pages of a list are as
+ * large as this number needs.  The sink is called once for each key, in any
+ * order.  The calls have memory of the current memory context, which must last
+ * until they are over.
  */
-typedef struct BucketListing BucketListing;
-
-extern BucketListing *bucket_begin_listing(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
-										   VersionsSink sink, void *arg);
-extern BucketCalls bucket_listing_calls(BucketListing *listing);
-extern bool bucket_is_listed(const BucketListing *listing);
-extern void bucket_end_listing(BucketListing *listing);
+extern BucketCalls bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
+									VersionsSink sink, void *arg);
 
 
 /* ----------
@@ -434,23 +441,16 @@ typedef struct BucketRemoval
 extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n);
 
 /*
- * Removals as by bucket_remove_many(), each made once, by calls that
- * bucket_call_many() or a pipeline makes.  bucket_is_removed() tells whether
- * all removals are over.  bucket_end_removing() gets the result of
- * bucket_call_many().
+ * Removals as by bucket_remove_many(), each made once, by the calls *calls
+ * that bucket_call_many() or a pipeline makes.  bucket_end_removing() gets the
+ * result of bucket_call_many().
  */
 typedef struct BucketRemoving BucketRemoving;
 
-extern BucketRemoving *bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n);
-extern BucketCalls bucket_removing_calls(BucketRemoving *removing);
-extern bool bucket_is_removed(const BucketRemoving *removing);
+extern BucketRemoving *bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n,
+											 BucketCalls *calls);
 extern void bucket_end_removing(BucketRemoving *removing, int errnum);
 
-/*
- * Appends a text to XML.  The text must have no character that XML cannot
- * hold.
- */
-extern void bucket_append_xml(StringInfo body, const char *text);
 
 
 /* ----------
@@ -474,22 +474,17 @@ extern FileResult bucket_keep_lease(Bucket *bucket);
 extern FileResult bucket_stay_leased(Bucket *bucket);
 
 /*
- * Returns whether there is no lease, or so little of the lease is left that no
- * leased request may begin.
+ * A lease ends LEASE_SECONDS after it was put.  No leased request is sent after
+ * LEASE_SAFE_SECONDS, and the requests that are still on their way are given up
+ * after LEASE_OVER_SECONDS: the rest is for a server that still works on such a
+ * request.
  */
-extern bool bucket_lease_ends(const Bucket *bucket);
+#define LEASE_SECONDS		60
+#define LEASE_SAFE_SECONDS	40
+#define LEASE_OVER_SECONDS	55
 
-/*
- * Returns whether there is no lease, or so little of the lease is left that
- * leased requests which are on their way must be given up.
- */
-extern bool bucket_lease_is_over(const Bucket *bucket);
-
-/* Functions of the driver of buckets: see driver.h. */
-extern FileResult bucket_lock(FileStore *store);
-extern void bucket_unlock(FileStore *store);
-extern FileResult bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX]);
-extern FileResult bucket_write_claim(FileStore *store, const char *text, bool replace);
+/* Returns whether there is no lease, or a lease that was put more than so many seconds ago. */
+extern bool bucket_lease_is_older(const Bucket *bucket, int seconds);
 
 
 /* ----------
@@ -520,16 +515,6 @@ extern bool bucket_hides_stranger(const KeyVersions *versions);
 /* Returns the place of the expected file, by the versions of its key. */
 extern FilePlace bucket_place_of(const KeyVersions *versions);
 
-/* Functions of the driver of buckets: see driver.h. */
-extern FileResult bucket_identify(FileStore *store, const char *path, bool durably,
-								  FileIdentity *identity);
-extern FilePlace bucket_locate(FileStore *store, int64 run_id, const char *path,
-							   const FileIdentity *expected, bool mend, int *errnum);
-extern FileResult bucket_put_back(FileStore *store, int64 run_id, const char *path, const char *as,
-								  const FileIdentity *expected);
-extern FileResult bucket_identify_captured(FileStore *store, int64 run_id, const char *path,
-										   FileIdentity *identity);
-
 
 /* ----------
  * manifest.c
@@ -548,21 +533,14 @@ typedef struct ManifestFile
 
 /*
  * Writes the files that the run `run_id` is going to capture into the bucket.
- * A pipeline makes the one call of the manifest; bucket_is_written() tells
- * whether that call is over.  bucket_end_manifest() returns 0, or an errno:
- * then no file of the manifest may be captured.
+ * A pipeline makes the one call of the manifest, *calls.  bucket_end_manifest()
+ * returns 0, or an errno: then no file of the manifest may be captured.
  */
 typedef struct BucketManifest BucketManifest;
 
-extern BucketManifest *bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n);
-extern BucketCalls bucket_manifest_calls(BucketManifest *manifest);
-extern bool bucket_is_written(const BucketManifest *manifest);
+extern BucketManifest *bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n,
+											 BucketCalls *calls);
 extern int	bucket_end_manifest(BucketManifest *manifest);
-
-/* Functions of the driver of buckets: see driver.h. */
-extern int	bucket_trash_runs(FileStore *store, int64 *runs, int max);
-extern int	bucket_renumber_trash(FileStore *store, int64 run_id, int64 as);
-extern void bucket_forget_run(FileStore *store, int64 run_id, bool look);
 
 /*
  * A walk of the files that a run has captured; `context` has its memory.
@@ -581,14 +559,6 @@ extern void bucket_end_trash(TrashWalk *walk);
  * conditional.c
  * ----------
  */
-
-/*
- * Sets bucket->conditional: whether the bucket keeps no versions, and its
- * server has proven that a DELETE with If-Match deletes only the object with
- * that ETag.  Must be called after bucket_ask_versioning().  Returns 0, or an
- * errno if the try was not possible.
- */
-extern int	bucket_prove(Bucket *bucket);
 
 /*
  * A file that is deleted if the file still has this ETag, and on some servers
@@ -614,10 +584,6 @@ extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files
  * ----------
  */
 
-/* Functions of the driver of buckets: see driver.h. */
-extern void bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n);
-extern void bucket_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n);
-
 /*
  * Returns whether the server may still delete this key later, because it gave
  * no answer to the request.
@@ -627,36 +593,6 @@ extern bool bucket_is_doubtful(const Bucket *bucket, const char *key);
 /* Returns what store_expect() has found out about a path, or NULL. */
 extern const ExpectedFile *bucket_expected(const Bucket *bucket, const char *path);
 
-/* Functions of the driver of buckets: see driver.h. */
-extern void bucket_expect(FileStore *store, const char *const *paths, int n);
-extern void bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good);
-extern FileResult bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy,
-								 const FileIdentity *expected);
-extern StoreUnlinks *bucket_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n);
-extern FileResult bucket_destroy(FileStore *store, int64 run_id, const char *path,
-								 const FileIdentity *expected, int64 *freed);
-
-
-/* ----------
- * examine.c
- * ----------
- */
-
-/* Functions of the driver of buckets: see driver.h. */
-extern bool bucket_examine(FileStore *store, StoreFindingSink sink, void *arg);
-extern bool bucket_examine_canary(FileStore *store, StoreFindingSink sink, void *arg);
-
-
-/* ----------
- * uploads.c
- * ----------
- */
-
-/* Functions of the driver of buckets: see driver.h. */
-extern int	bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg);
-extern FileResult bucket_end_upload(FileStore *store, const char *path, const char *id,
-									int64 quiet_since_ns, int64 *freed);
-
 
 /* ----------
  * walk.c
@@ -664,22 +600,17 @@ extern FileResult bucket_end_upload(FileStore *store, const char *path, const ch
  */
 
 /*
- * Sets `query` to the query for a page of the list of the keys that begin with
- * `prefix`; with `folders`, of the keys and folders right below the prefix.
- * The page follows the page that has told the `token`.  With "" as `token`,
- * the page begins behind the key `after`, or with NULL at the beginning.
- * Returns false if there is no room.
+ * Returns the call for a page of the list of the keys that begin with `prefix`;
+ * with `folders`, of the keys and folders right below the prefix.  The page
+ * follows the page that has told the `token`.  With "" as `token`, the page
+ * begins behind the key `after`, or with NULL at the beginning.
  */
-#define BUCKET_LIST_SIZE	(3 * (BUCKET_TOKEN_SIZE + BUCKET_KEY_MAX) + 128)
-extern bool bucket_ask_for_list(char query[BUCKET_LIST_SIZE], const char *token, bool folders,
-								const char *prefix, const char *after);
+extern BucketCall bucket_list_call(const char *token, bool folders, const char *prefix, const char *after);
 
-/* Functions of the driver of buckets: see driver.h. */
-extern TreeWalk *bucket_walk_begin(FileStore *store, bool recurse);
-extern TreeWalk *bucket_walk_begin_trash(FileStore *store, int64 run_id);
-extern WalkStep bucket_walk_next(TreeWalk *walk, const char **path);
-extern const char *bucket_walk_failure(TreeWalk *walk, int *errnum, const char **failure);
-extern void bucket_walk_end(TreeWalk *walk);
-extern WalkReason bucket_walk_why_not(FileStore *store, const char *path, bool recurse, size_t *len);
+/*
+ * Returns 0, or EIO if the answer to a call with this `token` is no page of a
+ * list, or does not say where the list goes on.
+ */
+extern int	bucket_check_list(Bucket *bucket, const BucketAnswer *answer, const char *token);
 
 #endif							/* AUDIO_CLEANUP_BUCKET_H */

@@ -21,7 +21,6 @@
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
 #include "pgtime.h"
 
 #include "src/store/bucket/bucket.h"
@@ -41,7 +40,7 @@ typedef struct Canary
 
 /* Makes a request about the canary, with If-Match unless `etag` is NULL.  Returns 0 or an errno. */
 static int
-ask(const Canary *canary, const char *method, const char *etag, const BucketAnswer **answer)
+ask_canary(const Canary *canary, const char *method, const char *etag, const BucketAnswer **answer)
 {
 	char		header[BUCKET_ID_SIZE + 16];
 	const char *const headers[] = {header, NULL};
@@ -53,7 +52,7 @@ ask(const Canary *canary, const char *method, const char *etag, const BucketAnsw
 		.raw = strcmp(method, "GET") == 0
 	};
 
-	snprintf(header, sizeof(header), "If-Match: %s", etag ? etag : "");
+	snprintf(header, sizeof(header), "if-match: %s", etag ? etag : "");
 	return bucket_call(canary->bucket, &call, answer);
 }
 
@@ -62,7 +61,7 @@ static int
 look(const Canary *canary, bool *there)
 {
 	const BucketAnswer *answer;
-	int			errnum = ask(canary, "GET", NULL, &answer);
+	int			errnum = ask_canary(canary, "GET", NULL, &answer);
 
 	*there = errnum == 0 && answer->status == 200 && strcmp(answer->body, canary->text) == 0;
 	return errnum;
@@ -73,7 +72,7 @@ static int
 put(Canary *canary)
 {
 	const BucketAnswer *answer;
-	int			errnum = ask(canary, "PUT", NULL, &answer);
+	int			errnum = ask_canary(canary, "PUT", NULL, &answer);
 
 	if (errnum == 0 && (answer->status != 200 || answer->etag[0] == '\0'))
 		return bucket_note(canary->bucket, EIO, answer->error[0] ? answer->error : "the server gave no ETag");
@@ -90,7 +89,7 @@ static int
 delete(const Canary *canary, const char *etag, bool *refused)
 {
 	const BucketAnswer *answer;
-	int			errnum = ask(canary, "DELETE", etag, &answer);
+	int			errnum = ask_canary(canary, "DELETE", etag, &answer);
 
 	*refused = errnum == 0 && answer->status == 412;
 	if (errnum == 0 && answer->status >= 300 && !*refused)
@@ -100,7 +99,7 @@ delete(const Canary *canary, const char *etag, bool *refused)
 
 /* Sets *proven to whether the server has passed the test.  Returns 0 or an errno. */
 static int
-try_canary(Canary *canary, bool *proven)
+test_canary(Canary *canary, bool *proven)
 {
 	bool		refused;
 	bool		there;
@@ -121,12 +120,13 @@ try_canary(Canary *canary, bool *proven)
 }
 
 int
-bucket_prove(Bucket *bucket)
+bucket_prove(FileStore *store, bool *proven)
 {
+	Bucket	   *bucket = bucket_of(store);
 	Canary		canary = {bucket};
 	char		path[64];
 	const BucketAnswer *answer;
-	int			errnum;
+	int			errnum = 0;
 
 	/*
 	 * in a bucket that kept versions once, a deletion would show an older
@@ -134,22 +134,21 @@ bucket_prove(Bucket *bucket)
 	 */
 	if (bucket->enabled || bucket->suspended)
 		bucket->conditional = false;
-	if (bucket->enabled || bucket->suspended || bucket->conditional)
-		return 0;
-
-	/*
-	 * a name of its own, because other processes may try their canary at the
-	 * same time
-	 */
-	snprintf(path, sizeof(path), "%s%016llx", CANARY_PATH,
-			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
-	snprintf(canary.text, sizeof(canary.text), "%016llx",
-			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
-	if ((errnum = bucket_key(bucket, path, canary.key)) != 0)
-		return bucket_note(bucket, errnum, strerror(errnum));
-	errnum = try_canary(&canary, &bucket->conditional);
-	if (!bucket->conditional && canary.etag[0] != '\0' && errnum != EINTR)
-		(void) ask(&canary, "DELETE", NULL, &answer);
+	else if (!bucket->conditional)
+	{
+		/*
+		 * a name of its own, because other processes may try their canary at
+		 * the same time
+		 */
+		snprintf(path, sizeof(path), "%s%016llx", CANARY_PATH, bucket_random());
+		snprintf(canary.text, sizeof(canary.text), "%016llx", bucket_random());
+		errnum = bucket_key(bucket, path, canary.key);
+		if (errnum == 0)
+			errnum = test_canary(&canary, &bucket->conditional);
+		if (!bucket->conditional && canary.etag[0] != '\0' && errnum != EINTR)
+			(void) ask_canary(&canary, "DELETE", NULL, &answer);
+	}
+	*proven = bucket->conditional;
 	return errnum;
 }
 
@@ -182,14 +181,14 @@ next_delete(void *arg, int lane, BucketCall *call)
 	DeleteLane *on;
 	pg_time_t	modified;
 
-	if (deleting->next == deleting->n || bucket_lease_is_over(deleting->bucket))
+	if (deleting->next == deleting->n || bucket_lease_is_older(deleting->bucket, LEASE_OVER_SECONDS))
 		return false;
 	file = &deleting->files[deleting->next];
 	on = &deleting->lanes[lane];
 	on->file = deleting->next++;
-	snprintf(on->etag, sizeof(on->etag), "If-Match: %s", file->etag);
+	snprintf(on->etag, sizeof(on->etag), "if-match: %s", file->etag);
 	modified = file->modified;
-	(void) pg_strftime(on->date, sizeof(on->date), "If-Unmodified-Since: %a, %d %b %Y %H:%M:%S GMT", pg_gmtime(&modified));
+	(void) pg_strftime(on->date, sizeof(on->date), "if-unmodified-since: %a, %d %b %Y %H:%M:%S GMT", pg_gmtime(&modified));
 	on->headers[0] = on->etag;
 	on->headers[1] = on->date;
 	call->method = "DELETE";
@@ -223,7 +222,7 @@ void
 bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n)
 {
 	Deleting	deleting = {bucket, files, n};
-	const BucketCalls calls = {next_delete, take_deleted, &deleting};
+	const BucketCalls calls = {next_delete, take_deleted, NULL, &deleting};
 	int			begun = -1;
 	int			errnum = 0;
 

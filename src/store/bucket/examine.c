@@ -17,8 +17,6 @@
 
 #include <time.h>
 
-#include "common/pg_prng.h"
-
 #include "src/store/bucket/bucket.h"
 
 #define CANARY_PATH		STORE_PRIVATE_DIR "/canary"
@@ -67,20 +65,6 @@ words(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 	return pstrdup(store_error_text((FileStore *) examiner->bucket, errnum));
 }
 
-static const char *
-host_of(const Bucket *bucket)
-{
-	const char *host = strstr(bucket->root, "://") + 3;
-
-	return pnstrdup(host, strcspn(host, "/"));
-}
-
-static bool
-is_encrypted(const Bucket *bucket)
-{
-	return strncmp(bucket->root, "https:", 6) == 0;
-}
-
 static bool
 has_code(const BucketAnswer *answer, const char *const *codes)
 {
@@ -94,8 +78,9 @@ has_code(const BucketAnswer *answer, const char *const *codes)
 static bool
 examine_connection(const Examiner *examiner, const BucketAnswer *answer)
 {
-	const char *host = host_of(examiner->bucket);
-	bool		answered = answer->failure == BUCKET_ANSWERED;
+	const char *root = examiner->bucket->root;
+	const char *begin = strstr(root, "://") + 3;
+	const char *host = pnstrdup(begin, strcspn(begin, "/"));
 
 	if (answer->failure == BUCKET_NO_NAME)
 		return wrong(examiner, "s3_name", psprintf("the name of the server %s is not known: %s", host, answer->error),
@@ -104,10 +89,10 @@ examine_connection(const Examiner *examiner, const BucketAnswer *answer)
 	if (answer->failure == BUCKET_NO_TLS)
 		return wrong(examiner, "s3_tls", psprintf("there is no safe connection: %s", answer->error),
 					 "Set audio_cleanup.s3_ca_file if the server has a certificate of your own. Its name must be in the certificate, and the certificate must be valid today.");
-	if (!answered)
+	if (answer->failure != BUCKET_ANSWERED)
 		return wrong(examiner, "s3_tls", psprintf("the server does not answer: %s", answer->error),
 					 "Is audio_cleanup.s3_endpoint right, does the server run, and does no firewall stand between? See also audio_cleanup.s3_timeout.");
-	return fine(examiner, "s3_tls", is_encrypted(examiner->bucket) ? "the certificate of the server is accepted" :
+	return fine(examiner, "s3_tls", strncmp(root, "https:", 6) == 0 ? "the certificate of the server is accepted" :
 				"plain HTTP, on this machine");
 }
 
@@ -165,7 +150,7 @@ examine_bucket(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 
 /* Makes a request.  Returns whether the answer says 2xx or `or_status`; else sets *error. */
 static bool
-ask(const Examiner *examiner, const BucketCall *call, int or_status, const char **error)
+try_call(const Examiner *examiner, const BucketCall *call, int or_status, const char **error)
 {
 	const BucketAnswer *answer = NULL;
 	int			errnum = bucket_call(examiner->bucket, call, &answer);
@@ -180,22 +165,23 @@ ask(const Examiner *examiner, const BucketCall *call, int or_status, const char 
 static bool
 examine_list(const Examiner *examiner, bool keeps_versions)
 {
-	char		query[3 * BUCKET_KEY_MAX + 128] = "encoding-type=url&list-type=2&max-keys=1&prefix=";
-	char		versions[3 * BUCKET_KEY_MAX + 128] = "encoding-type=url&max-keys=1&prefix=";
-	const BucketCall list = {.method = "GET",.query = query,.once = true};
-	const BucketCall list_versions = {.method = "GET",.query = versions,.once = true};
+	const char *prefix = examiner->bucket->prefix;
+	const BucketCall list = {
+		.method = "GET",.once = true,
+		.query = {{"encoding-type", "url"}, {"list-type", "2"}, {"max-keys", "1"}, {"prefix", prefix}}
+	};
+	const BucketCall list_versions = {
+		.method = "GET",.once = true,
+		.query = {{"encoding-type", "url"}, {"max-keys", "1"}, {"prefix", prefix}, {"versions", ""}}
+	};
 	const char *error;
 
-	if (!bucket_encode(query, sizeof(query), examiner->bucket->prefix) ||
-		!bucket_encode(versions, sizeof(versions), examiner->bucket->prefix) ||
-		strlcat(versions, "&versions=", sizeof(versions)) >= sizeof(versions))
-		return wrong(examiner, "s3_list", strerror(ENAMETOOLONG), NULL);
-	if (!ask(examiner, &list, 0, &error))
+	if (!try_call(examiner, &list, 0, &error))
 		return wrong(examiner, "s3_list", psprintf("files cannot be listed: %s", error),
 					 "The user needs s3:ListBucket; " SEE_RIGHTS);
 	if (!keeps_versions)
 		return fine(examiner, "s3_list", "files can be listed");
-	if (!ask(examiner, &list_versions, 0, &error))
+	if (!try_call(examiner, &list_versions, 0, &error))
 		return wrong(examiner, "s3_list", psprintf("versions of files cannot be listed: %s", error),
 					 "The user needs s3:ListBucketVersions; " SEE_RIGHTS);
 	return fine(examiner, "s3_list", "files and their versions can be listed");
@@ -210,7 +196,7 @@ examine_claim(const Examiner *examiner)
 
 	if (bucket_key(examiner->bucket, STORE_PRIVATE_DIR "/claim", key) != 0)
 		return wrong(examiner, "s3_claim", strerror(ENAMETOOLONG), NULL);
-	if (!ask(examiner, &call, 404, &error))
+	if (!try_call(examiner, &call, 404, &error))
 		return wrong(examiner, "s3_claim", psprintf("the claim of the bucket cannot be read: %s", error),
 					 "The user needs s3:GetObject, and s3:ListBucket to see that there is none; " SEE_RIGHTS);
 	return fine(examiner, "s3_claim", "the claim of the bucket can be read; see \"claim\"");
@@ -219,7 +205,7 @@ examine_claim(const Examiner *examiner)
 bool
 bucket_examine(FileStore *store, StoreFindingSink sink, void *arg)
 {
-	const BucketCall call = {.method = "GET",.query = "versioning=",.once = true};
+	const BucketCall call = {.method = "GET",.query = {{"versioning", ""}},.once = true};
 	const Examiner examiner = {bucket_of(store), sink, arg};
 	const BucketAnswer *answer = NULL;
 	BucketAnswer *copy;
@@ -357,14 +343,15 @@ try_canary(Bucket *bucket, const char *key, const char **failure)
 static bool
 examine_conditions(const Examiner *examiner)
 {
-	int			errnum = bucket_prove(examiner->bucket);
+	bool		proven;
+	int			errnum = bucket_prove((FileStore *) examiner->bucket, &proven);
 
 	if (errnum == EINTR)
 		return false;
 	if (errnum != 0)
 		return wrong(examiner, "s3_delete", psprintf("a deletion could not be tried: %s", words(examiner, errnum, NULL)),
 					 "The user needs s3:PutObject, s3:GetObject and s3:DeleteObject; " SEE_RIGHTS);
-	if (!examiner->bucket->conditional)
+	if (!proven)
 		return wrong(examiner, "s3_delete", "the server deletes an object whatever its ETag is: it cannot be told to delete only the file that is meant",
 					 "Turn versioning on for the bucket.");
 	return fine(examiner, "s3_delete", "the server deletes an object only if it has the ETag that is meant");
@@ -400,16 +387,12 @@ examine_deletion(const Examiner *examiner)
 static int
 look_for_name(Bucket *bucket, const char *key, const char *version)
 {
-	char		query[BUCKET_LIST_SIZE];
-	const BucketCall call = {.method = "GET",.query = query};
+	const BucketCall call = bucket_list_call("", false, key, NULL);
 	const BucketAnswer *answer;
 	KeyVersions versions;
 	bool		is_listed = false;
-	int			errnum;
+	int			errnum = bucket_ask(bucket, &call, &answer);
 
-	if (!bucket_ask_for_list(query, "", false, key, NULL))
-		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-	errnum = bucket_ask(bucket, &call, &answer);
 	for (int i = 0; errnum == 0 && i < answer->n_entries; i++)
 		is_listed |= strcmp(answer->entries[i].key, key) == 0;
 	if (is_listed && version[0] != '\0')
@@ -439,7 +422,7 @@ examine_names(const Examiner *examiner)
 	int			errnum;
 
 	/* several processes may examine at the same time */
-	snprintf(path, sizeof(path), "%s a+b %016llx", CANARY_PATH, (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
+	snprintf(path, sizeof(path), "%s a+b %016llx", CANARY_PATH, bucket_random());
 	errnum = bucket_key(bucket, path, key);
 	if (errnum == 0)
 		errnum = bucket_ask(bucket, &put, &answer);

@@ -43,7 +43,7 @@ begin(Job *job, FileStore *store, const char *path, const FileIdentity *expected
 	errnum = bucket_key(job->bucket, path, job->key);
 	if (errnum == 0)
 		return list(job);
-	return fail(bucket_note(job->bucket, errnum, strerror(errnum)), "could not accept path");
+	return fail(errnum, "could not accept path");
 }
 
 /* Does the work of begin(), under the lease. */
@@ -75,11 +75,11 @@ remove_newest(Job *job)
 
 /* ---------------------------------------------------------------- identity --- */
 
-static FileResult
-look(Bucket *bucket, const char *path, FileIdentity *identity)
+FileResult
+bucket_identify_durably(FileStore *store, const char *path, FileIdentity *identity)
 {
 	Job			job;
-	FileResult	result = begin(&job, (FileStore *) bucket, path, NULL);
+	FileResult	result = begin(&job, store, path, NULL);
 
 	if (result.outcome != FILE_OK)
 		return result;
@@ -91,13 +91,12 @@ look(Bucket *bucket, const char *path, FileIdentity *identity)
 
 /* The answer may be that of store_expect(): a later version is noticed when the file is captured. */
 FileResult
-bucket_identify(FileStore *store, const char *path, bool durably, FileIdentity *identity)
+bucket_identify(FileStore *store, const char *path, FileIdentity *identity)
 {
-	Bucket	   *bucket = bucket_of(store);
-	const ExpectedFile *known = durably ? NULL : bucket_expected(bucket, path);
+	const ExpectedFile *known = bucket_expected(bucket_of(store), path);
 
 	if (known == NULL)
-		return look(bucket, path, identity);
+		return bucket_identify_durably(store, path, identity);
 	*identity = known->identity;
 	return known->result;
 }
@@ -151,7 +150,7 @@ bucket_place_of(const KeyVersions *versions)
 }
 
 static FilePlace
-rescue_stranger(Job *job, bool mend, int *errnum)
+uncover_stranger(Job *job, bool mend, int *errnum)
 {
 	FileResult	result;
 
@@ -179,7 +178,7 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 	if (result.outcome != FILE_OK)
 		return PLACE_UNKNOWN;
 	place = bucket_place_of(&job.versions);
-	return place == PLACE_UNFINISHED ? rescue_stranger(&job, mend, errnum) : place;
+	return place == PLACE_UNFINISHED ? uncover_stranger(&job, mend, errnum) : place;
 }
 
 
@@ -315,11 +314,11 @@ verify_copy(Job *target, const Copy *copy, const FileIdentity *expected)
  * bucket cannot rename: the version is copied, and then destroyed.
  */
 static FileResult
-copy_back(Job *job, const char *path, const char *as)
+copy_version_back(Job *job, const char *path, const char *as)
 {
 	Job			target;
 	Copy		copy;
-	StoreDoomed copied = {path,.expected = job->expected};
+	StoreFile	copied = {path,.expected = job->expected};
 	FileResult	result = begin(&target, (FileStore *) job->bucket, as, NULL);
 
 	if (result.outcome != FILE_OK)
@@ -357,8 +356,8 @@ is_buried(const KeyVersions *versions)
 }
 
 FileResult
-bucket_put_back(FileStore *store, int64 run_id, const char *path, const char *as,
-				const FileIdentity *expected)
+bucket_put_back_as(FileStore *store, int64 run_id, const char *path, const char *as,
+				   const FileIdentity *expected)
 {
 	Job			job;
 	FileResult	result = begin_change(&job, store, path, expected);
@@ -369,5 +368,5 @@ bucket_put_back(FileStore *store, int64 run_id, const char *path, const char *as
 		return result;
 	if (!bucket_is_captured(&job.versions))
 		return come_to(FILE_VANISHED);
-	return strcmp(path, as) == 0 && !is_buried(&job.versions) ? unhide(&job) : copy_back(&job, path, as);
+	return strcmp(path, as) == 0 && !is_buried(&job.versions) ? unhide(&job) : copy_version_back(&job, path, as);
 }

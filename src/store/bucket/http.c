@@ -4,14 +4,11 @@
  *	  Requests to an S3-compatible server, several at a time, by libcurl, in
  *	  steps.
  *
- * pg/curl.h says how libcurl is used in a process of the server.  libcurl
- * signs a request (AWS signature, version 4), except the requests that sign.h
- * is for.  Before version 8.3 libcurl does not sort the query, so the caller
- * sorts the query.
- *
- * Only the session and libcurl have the secret key, and neither shows the key.
- * Of an error of the server, the code and the message are kept, which hold no
- * more than the id of the key.
+ * pg/curl.h says how libcurl is used in a process of the server, and sign.c
+ * signs the requests.  libcurl never has the secret key.  Of an error of the
+ * server, the code and the message are kept, which hold no more than the id of
+ * the key.  A request for keys is not signed; its answer is a secret, and so no
+ * request goes through a proxy or follows a redirect.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -28,7 +25,6 @@
 /* A lane, in which one request at a time is on its way. */
 typedef struct Lane
 {
-	BucketSession *session;
 	CURL	   *easy;			/* NULL before the first request */
 	const BucketRequest *request;	/* NULL: the lane is free */
 	struct curl_slist *headers;
@@ -41,67 +37,25 @@ typedef struct Lane
 struct BucketSession
 {
 	CURLM	   *multi;
-	char	   *region;
-	char	   *scope;			/* "aws:amz:REGION:s3" */
-	char	   *access_key;
-	char	   *secret_key;
-	char	   *token_header;	/* "x-amz-security-token: ...", or NULL */
-	char	   *ca_file;		/* or NULL */
-	int			timeout_ms;
 	int			n_lanes;
-	Lane	   *lanes;
+	Lane		lanes[FLEXIBLE_ARRAY_MEMBER];
 };
 
 
 /* ----------------------------------------------------------------- session --- */
 
-/* Joins the three texts, by malloc(). */
-static char *
-join(const char *before, const char *text, const char *after)
-{
-	size_t		size = strlen(before) + strlen(text) + strlen(after) + 1;
-	char	   *joined = malloc(size);
-
-	if (joined != NULL)
-		snprintf(joined, size, "%s%s%s", before, text, after);
-	return joined;
-}
-
-/* Overwrites and frees a secret. */
-static void
-forget(char *secret)
-{
-	if (secret != NULL)
-		explicit_bzero(secret, strlen(secret));
-	free(secret);
-}
-
 BucketSession *
-http_open(const BucketServer *server)
+http_open(int lanes)
 {
-	BucketSession *session = calloc(1, sizeof(BucketSession));
+	BucketSession *session = calloc(1, offsetof(BucketSession, lanes) + sizeof(Lane) * lanes);
 
 	if (session == NULL)
 		return NULL;
-	session->n_lanes = server->lanes;
-	session->lanes = calloc(server->lanes, sizeof(Lane));
-	session->timeout_ms = server->timeout_ms;
-	session->region = strdup(server->region);
-	session->scope = join("aws:amz:", server->region, ":s3");
-	session->access_key = strdup(server->access_key);
-	session->secret_key = strdup(server->secret_key);
-	if (server->token != NULL)
-		session->token_header = join("x-amz-security-token: ", server->token, "");
-	if (server->ca_file != NULL)
-		session->ca_file = strdup(server->ca_file);
-	if (libcurl_init())
-		session->multi = libcurl_make_multi();
-	if (session->lanes == NULL || session->region == NULL || session->scope == NULL || session->access_key == NULL || session->secret_key == NULL ||
-		(server->token != NULL && session->token_header == NULL) ||
-		(server->ca_file != NULL && session->ca_file == NULL) ||
-		session->multi == NULL)
+	session->n_lanes = lanes;
+	session->multi = libcurl_init() ? libcurl_make_multi() : NULL;
+	if (session->multi == NULL)
 	{
-		http_close(session);
+		free(session);
 		return NULL;
 	}
 
@@ -109,31 +63,8 @@ http_open(const BucketServer *server)
 	 * an idle connection is closed before there are more connections than
 	 * lanes
 	 */
-	curl_multi_setopt(session->multi, CURLMOPT_MAXCONNECTS, (long) session->n_lanes);
+	curl_multi_setopt(session->multi, CURLMOPT_MAXCONNECTS, (long) lanes);
 	return session;
-}
-
-bool
-http_set_keys(BucketSession *session, const char *access_key, const char *secret_key, const char *token)
-{
-	char	   *access = strdup(access_key);
-	char	   *secret = strdup(secret_key);
-	char	   *header = token != NULL ? join("x-amz-security-token: ", token, "") : NULL;
-
-	if (access == NULL || secret == NULL || (token != NULL && header == NULL))
-	{
-		free(access);
-		forget(secret);
-		forget(header);
-		return false;
-	}
-	free(session->access_key);
-	forget(session->secret_key);
-	forget(session->token_header);
-	session->access_key = access;
-	session->secret_key = secret;
-	session->token_header = header;
-	return true;
 }
 
 static void
@@ -144,33 +75,28 @@ close_lane(BucketSession *session, int number)
 	if (lane->request != NULL)
 		http_end(session, number);
 	xml_free_entries(&lane->answer);
+	/* it may hold keys */
+	explicit_bzero(&lane->answer, sizeof(lane->answer));
 	curl_easy_cleanup(lane->easy);
 }
 
 void
 http_close(BucketSession *session)
 {
-	for (int i = 0; session->lanes != NULL && i < session->n_lanes; i++)
+	for (int i = 0; i < session->n_lanes; i++)
 		close_lane(session, i);
-	free(session->lanes);
 	curl_multi_cleanup(session->multi);
-	free(session->region);
-	free(session->scope);
-	free(session->access_key);
-	forget(session->secret_key);
-	forget(session->token_header);
-	free(session->ca_file);
 	free(session);
 }
 
 
 /* ------------------------------------------------------------------ answer --- */
 
-/* Returns whether the body is XML, as the body of an error always is. */
+/* Returns whether the body is XML, as the body of an error of S3 always is. */
 static bool
 is_xml(const Lane *lane)
 {
-	return !lane->request->raw || lane->answer.status >= 300;
+	return !lane->request->raw || (lane->request->keys != NULL && lane->answer.status >= 300);
 }
 
 static size_t
@@ -192,7 +118,7 @@ take_body(char *data, size_t size, size_t n, void *arg)
 	}
 	have = strlen(answer->body);
 	if (have + length >= sizeof(answer->body))
-		length = 0;				/* our objects are not that long */
+		length = 0;				/* neither our objects nor keys are that long */
 	memcpy(answer->body + have, data, length);
 	answer->body[have + length] = '\0';
 	return length;
@@ -267,8 +193,6 @@ failure_of(CURLcode code)
 			return BUCKET_ANSWERED;
 		case CURLE_COULDNT_RESOLVE_HOST:
 			return BUCKET_NO_NAME;
-		case CURLE_COULDNT_CONNECT:
-			return BUCKET_NO_CONNECTION;
 		case CURLE_SSL_CONNECT_ERROR:
 		case CURLE_SSL_CERTPROBLEM:
 		case CURLE_SSL_CIPHER:
@@ -289,6 +213,7 @@ take_answer(Lane *lane, CURLcode code)
 	long		status = 0;
 	bool		readable = true;
 
+	lane->is_over = true;
 	curl_easy_getinfo(lane->easy, CURLINFO_RESPONSE_CODE, &status);
 	answer->status = (int) status;
 	if (lane->reader != NULL)
@@ -326,58 +251,34 @@ body_of(const BucketRequest *request)
 static bool
 add_headers(Lane *lane)
 {
-	char		hash[128];
+	const BucketRequest *request = lane->request;
 
-	snprintf(hash, sizeof(hash), "x-amz-content-sha256: %s", lane->request->body_sha256);
-	for (int i = 0; lane->request->headers != NULL && lane->request->headers[i] != NULL; i++)
-		if (!libcurl_append(&lane->headers, lane->request->headers[i]))
+	for (int i = 0; request->headers != NULL && request->headers[i] != NULL; i++)
+		if (!libcurl_append(&lane->headers, request->headers[i]))
 			return false;
-
-	/*
-	 * each header is signed; libcurl 7.88 would sign a header without a
-	 * value, but not send that header
-	 */
-	return libcurl_append(&lane->headers, hash) &&
-		(body_of(lane->request) == NULL || libcurl_append(&lane->headers, "Content-Type: text/plain")) &&
-		(lane->session->token_header == NULL || libcurl_append(&lane->headers, lane->session->token_header));
+	if (request->keys == NULL)
+		return true;
+	return (body_of(request) == NULL || libcurl_append(&lane->headers, "content-type: text/plain")) &&
+		sign_request(&lane->headers, request, time(NULL));
 }
 
 static void
 set_connection(const Lane *lane)
 {
 	CURL	   *easy = lane->easy;
-	const BucketSession *session = lane->session;
+	const BucketRequest *request = lane->request;
 
-	libcurl_set_rules(easy, "http,https", CURLPROTO_HTTP | CURLPROTO_HTTPS, session->ca_file);
-	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) Min(CONNECT_MS, session->timeout_ms));
-	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) session->timeout_ms);
+	libcurl_set_rules(easy, "http,https", CURLPROTO_HTTP | CURLPROTO_HTTPS, request->ca_file);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) Min(CONNECT_MS, request->timeout_ms));
+	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) request->timeout_ms);
 
 	/*
 	 * If a connection breaks that libcurl has used before, libcurl sends the
 	 * request again by another connection, even if the server has carried the
 	 * request out.  If a new connection breaks, libcurl sends nothing again.
 	 */
-	if (lane->request->once)
+	if (request->once)
 		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
-}
-
-/* Lets libcurl sign the request, or signs the request.  Returns false without memory. */
-static bool
-sign(Lane *lane)
-{
-	const BucketSession *session = lane->session;
-	const SignKeys keys = {session->region, session->access_key, session->secret_key};
-	const BucketRequest *request = lane->request;
-
-	if (sign_is_needed(request->url, session->access_key))
-	{
-		curl_easy_setopt(lane->easy, CURLOPT_PATH_AS_IS, 1L);
-		return sign_request(lane->headers, request->method, request->url, &keys, time(NULL)) != NULL;
-	}
-	curl_easy_setopt(lane->easy, CURLOPT_AWS_SIGV4, session->scope);
-	curl_easy_setopt(lane->easy, CURLOPT_USERNAME, session->access_key);
-	curl_easy_setopt(lane->easy, CURLOPT_PASSWORD, session->secret_key);
-	return true;
 }
 
 static void
@@ -386,7 +287,10 @@ set_request(Lane *lane)
 	CURL	   *easy = lane->easy;
 	const BucketRequest *request = lane->request;
 
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, lane);
 	curl_easy_setopt(easy, CURLOPT_URL, request->url);
+	/* the path was signed as it is */
+	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
 	if (strcmp(request->method, "HEAD") == 0)
 		curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
 	else
@@ -413,40 +317,20 @@ http_begin(BucketSession *session, int number, const BucketRequest *request)
 	memset(&lane->answer, 0, sizeof(lane->answer));
 	lane->curl_error[0] = '\0';
 	lane->is_over = false;
-	lane->session = session;
 	if (lane->easy == NULL && (lane->easy = curl_easy_init()) == NULL)
 		return false;
 	lane->request = request;
 	/* curl_easy_reset() keeps connections, sessions of TLS and addresses */
 	curl_easy_reset(lane->easy);
-	if (!add_headers(lane) || !sign(lane))
+	if (add_headers(lane))
 	{
-		http_end(session, number);
-		return false;
+		set_connection(lane);
+		set_request(lane);
+		if (curl_multi_add_handle(session->multi, lane->easy) == CURLM_OK)
+			return true;
 	}
-	set_connection(lane);
-	set_request(lane);
-	if (curl_multi_add_handle(session->multi, lane->easy) == CURLM_OK)
-		return true;
 	http_end(session, number);
 	return false;
-}
-
-static void
-finish(Lane *lane, CURLcode code)
-{
-	lane->is_over = true;
-	take_answer(lane, code);
-}
-
-static Lane *
-lane_of(BucketSession *session, const CURL * easy)
-{
-	int			i = 0;
-
-	while (i < session->n_lanes - 1 && session->lanes[i].easy != easy)
-		i++;
-	return &session->lanes[i];
 }
 
 /* Takes the answers that have come.  Returns whether a request is over. */
@@ -459,9 +343,12 @@ take_answers(BucketSession *session)
 
 	while ((message = curl_multi_info_read(session->multi, &waiting)) != NULL)
 	{
+		char	   *lane;
+
 		if (message->msg != CURLMSG_DONE)
 			continue;
-		finish(lane_of(session, message->easy_handle), message->data.result);
+		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &lane);
+		take_answer((Lane *) lane, message->data.result);
 		any = true;
 	}
 	return any;
@@ -473,7 +360,7 @@ give_up_all(BucketSession *session)
 {
 	for (int i = 0; i < session->n_lanes; i++)
 		if (session->lanes[i].request != NULL && !session->lanes[i].is_over)
-			finish(&session->lanes[i], CURLE_FAILED_INIT);
+			take_answer(&session->lanes[i], CURLE_FAILED_INIT);
 }
 
 void
@@ -489,16 +376,10 @@ http_step(BucketSession *session, int ms)
 		give_up_all(session);
 }
 
-bool
-http_is_over(BucketSession *session, int lane)
-{
-	return session->lanes[lane].is_over;
-}
-
 const BucketAnswer *
 http_answer(BucketSession *session, int lane)
 {
-	return &session->lanes[lane].answer;
+	return session->lanes[lane].is_over ? &session->lanes[lane].answer : NULL;
 }
 
 void
@@ -506,7 +387,6 @@ http_end(BucketSession *session, int number)
 {
 	Lane	   *lane = &session->lanes[number];
 
-	lane->answer.stopped = !lane->is_over;
 	curl_multi_remove_handle(session->multi, lane->easy);
 	curl_slist_free_all(lane->headers);
 	lane->headers = NULL;

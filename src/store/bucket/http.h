@@ -24,29 +24,33 @@
 #define BUCKET_ERROR_SIZE	256
 #define BUCKET_TOKEN_SIZE	2048	/* of a continuation token or a key marker */
 #define BUCKET_ID_SIZE		256 /* of a version id, with its NUL */
-#define BUCKET_BODY_SIZE	2048	/* of an object of ours, with its NUL */
+#define BUCKET_BODY_SIZE	16384	/* of an object of ours, or of an answer
+									 * with keys, with its NUL */
 
-/* The server, and the keys that sign the requests.  open() copies all texts. */
-typedef struct BucketServer
+/* Keys that sign requests. */
+typedef struct BucketKeys
 {
-	const char *region;
-	const char *access_key;
-	const char *secret_key;
-	const char *token;			/* token of a session; NULL: there is no token */
-	const char *ca_file;		/* NULL: the system's certificates */
-	int			timeout_ms;		/* of one request */
-	int			lanes;			/* requests at a time, at most */
-} BucketServer;
+	char		access_key[256];
+	char		secret_key[256];
+	char		token[8192];	/* of a session, or "" */
+	int64		expires;		/* seconds since 1970; 0: never, or not known */
+} BucketKeys;
 
 typedef struct BucketRequest
 {
 	const char *method;			/* GET, HEAD, POST, PUT or DELETE */
-	const char *url;			/* encoded; the query is sorted, and each
-								 * parameter has a "=" */
-	const char *const *headers; /* "Name: value", NULL at the end; may be NULL */
+	const char *url;			/* encoded; of a signed request, the query is
+								 * sorted, and each parameter has a "=" */
+	const char *const *headers; /* "name: value", the name in small letters,
+								 * NULL at the end; may be NULL */
 	const char *body;			/* NULL: none */
-	const char *body_sha256;	/* in hexadecimal, of the body or of nothing */
-	bool		raw;			/* the answer is an object, and no XML */
+	const BucketKeys *keys;		/* NULL: the request is not signed */
+	const char *region;			/* of the signature */
+	const char *ca_file;		/* NULL: the system's certificates */
+	int			timeout_ms;
+	bool		raw;			/* the answer is an object, and no XML; of a
+								 * request that is not signed, also the answer
+								 * that tells an error */
 	bool		once;			/* libcurl must not repeat the request */
 } BucketRequest;
 
@@ -77,7 +81,6 @@ typedef enum BucketFailure
 {
 	BUCKET_ANSWERED,
 	BUCKET_NO_NAME,				/* the name of the server is not known */
-	BUCKET_NO_CONNECTION,
 	BUCKET_NO_TLS,				/* the server's certificate is not accepted,
 								 * or the server does not speak TLS */
 	BUCKET_NO_ANSWER
@@ -87,7 +90,6 @@ typedef struct BucketAnswer
 {
 	int			status;			/* of HTTP; 0: there was no whole answer */
 	BucketFailure failure;		/* BUCKET_ANSWERED, or why there is no answer */
-	bool		stopped;		/* the caller has given the request up */
 	bool		timed_out;
 	char		error[BUCKET_ERROR_SIZE];	/* printable ASCII; "": no error */
 	char		code[64];		/* S3's code of an error; "": no error */
@@ -110,35 +112,14 @@ typedef struct BucketAnswer
 
 typedef struct BucketSession BucketSession;
 
-/* A request for keys, which is not signed: see plain.c.  fetch_begin() copies all texts. */
-typedef struct PlainRequest
-{
-	const char *method;
-	const char *url;
-	const char *const *headers; /* "Name: value", NULL at the end; may be NULL */
-	const char *body;			/* NULL: none */
-	const char *ca_file;		/* NULL: the system's certificates */
-	int			timeout_ms;
-} PlainRequest;
-
-typedef struct PlainAnswer
-{
-	int			status;			/* status of HTTP; 0: there was no answer */
-	char		error[BUCKET_ERROR_SIZE];	/* why there was no answer;
-											 * printable ASCII */
-	char		text[16384];	/* NUL-terminated; may hold secrets */
-} PlainAnswer;
-
-typedef struct PlainFetch PlainFetch;
-
-/* A value that is looked for in such an answer. */
-typedef struct PlainValue
+/* A value that is looked for in the answer of a service that gives keys. */
+typedef struct BucketValue
 {
 	const char *name;
 	char	   *value;			/* set, NUL-terminated */
 	size_t		size;			/* room for the value, in bytes */
 	bool		found;			/* set */
-} PlainValue;
+} BucketValue;
 
 /*
  * Returns `seconds` (since 1970), cut to the range whose nanoseconds an int64
@@ -197,15 +178,16 @@ http_parse_time(const char *text)
 typedef struct BucketLibrary
 {
 	/*
-	 * Opens a session, which keeps its connections.  Returns NULL for want of
-	 * memory.
+	 * Opens a session with so many lanes, which keeps its connections.
+	 * Returns NULL for want of memory.
 	 */
-	BucketSession *(*open) (const BucketServer *server);
+	BucketSession *(*open) (int lanes);
 	void		(*close) (BucketSession *session);
 
 	/*
 	 * Begins a request in the lane `lane` (from 0), which must be free.  The
-	 * request must last until end().  Returns false for want of memory.
+	 * request must last until end(), but its keys only during the call.
+	 * Returns false for want of memory.
 	 */
 	bool		(*begin) (BucketSession *session, int lane, const BucketRequest *request);
 
@@ -215,12 +197,9 @@ typedef struct BucketLibrary
 	 */
 	void		(*step) (BucketSession *session, int ms);
 
-	/* Returns whether the request of the lane is over, and has its answer. */
-	bool		(*is_over) (BucketSession *session, int lane);
-
 	/*
-	 * Returns the answer of the lane, which lasts until the next begin()
-	 * there.
+	 * Returns the answer to the last request of the lane, which lasts until
+	 * the next begin() there; NULL if that request is not over.
 	 */
 	const BucketAnswer *(*answer) (BucketSession *session, int lane);
 
@@ -231,49 +210,22 @@ typedef struct BucketLibrary
 	void		(*end) (BucketSession *session, int lane);
 
 	/*
-	 * Makes these keys, which are copied, sign the requests that begin from
-	 * now on.  `token` may be NULL.  Returns false for want of memory.
-	 */
-	bool		(*set_keys) (BucketSession *session, const char *access_key,
-							 const char *secret_key, const char *token);
-
-	/*
-	 * Begins a request that is not signed.  The request fills *answer, which
-	 * must last until fetch_end().  Returns NULL for want of memory.  A
-	 * session must have been opened before.
-	 */
-	PlainFetch *(*fetch_begin) (const PlainRequest *request, PlainAnswer *answer);
-
-	/*
-	 * Works on the request for about `ms` milliseconds or until a signal
-	 * comes.  Returns false when the request is over.
-	 */
-	bool		(*fetch_step) (PlainFetch *fetch, int ms);
-	void		(*fetch_end) (PlainFetch *fetch);
-
-	/*
 	 * Reads an XML document, and looks for `n` values right below the first
 	 * element `parent`.  Returns false if `xml` is no such document, or a
 	 * value has no room.
 	 */
-	bool		(*find_values) (const char *xml, const char *parent, PlainValue *values, int n);
+	bool		(*find_values) (const char *xml, const char *parent, BucketValue *values, int n);
 } BucketLibrary;
 
 #define BUCKET_LIBRARY	"audio_cleanup_bucket"
 #define BUCKET_FUNCTION "audio_cleanup_bucket_library"
 
 /* The functions of the library: see BucketLibrary. */
-extern BucketSession *http_open(const BucketServer *server);
+extern BucketSession *http_open(int lanes);
 extern void http_close(BucketSession *session);
 extern bool http_begin(BucketSession *session, int lane, const BucketRequest *request);
 extern void http_step(BucketSession *session, int ms);
-extern bool http_is_over(BucketSession *session, int lane);
 extern const BucketAnswer *http_answer(BucketSession *session, int lane);
 extern void http_end(BucketSession *session, int lane);
-extern bool http_set_keys(BucketSession *session, const char *access_key, const char *secret_key,
-						  const char *token);
-extern PlainFetch *plain_begin(const PlainRequest *request, PlainAnswer *answer);
-extern bool plain_step(PlainFetch *fetch, int ms);
-extern void plain_end(PlainFetch *fetch);
 
 #endif							/* AUDIO_CLEANUP_BUCKET_HTTP_H */

@@ -79,9 +79,6 @@ typedef enum KeySource
  */
 #define RETRY_SECONDS		30
 
-/* descriptors of one fetch */
-#define DESCRIPTORS			4
-
 /* The keys that this process has fetched last. */
 static struct
 {
@@ -125,7 +122,7 @@ take_line(BucketKeys *keys, char *line)
 
 /* Reads the first section of a file as the tools of AWS write it.  Returns NULL, or what is wrong. */
 static const char *
-read_file(const char *path, BucketKeys *keys)
+read_credentials(const char *path, BucketKeys *keys)
 {
 	char		text[16384];
 	char	   *next = text;
@@ -161,16 +158,8 @@ has(const char *name)
 	return *variable(name) != '\0';
 }
 
-static void
-read_environment(BucketKeys *keys)
-{
-	strlcpy(keys->access_key, variable("AWS_ACCESS_KEY_ID"), sizeof(keys->access_key));
-	strlcpy(keys->secret_key, variable("AWS_SECRET_ACCESS_KEY"), sizeof(keys->secret_key));
-	strlcpy(keys->token, variable("AWS_SESSION_TOKEN"), sizeof(keys->token));
-}
-
 static KeySource
-find_source(void)
+find_key_source(void)
 {
 	if (*bucket_options.credentials_file != '\0')
 		return KEYS_FILE;
@@ -183,41 +172,41 @@ find_source(void)
 	return bucket_options.metadata_service ? KEYS_METADATA : KEYS_NOWHERE;
 }
 
-/* Returns a digest that tells these keys from others. */
-static uint64
-digest_of(const BucketKeys *keys)
+static bool
+are_same(const BucketKeys *a, const BucketKeys *b)
 {
-	char		text[sizeof(BucketKeys)];
-	uint64		digest;
+	return strcmp(a->access_key, b->access_key) == 0 && strcmp(a->secret_key, b->secret_key) == 0 &&
+		strcmp(a->token, b->token) == 0;
+}
 
-	snprintf(text, sizeof(text), "%s\n%s\n%s", keys->access_key, keys->secret_key, keys->token);
-	digest = bucket_digest(text);
-	explicit_bzero(text, sizeof(text));
-	return digest;
+/* Gives the bucket these keys, unless it has them already. */
+static void
+set_keys(Bucket *bucket, const BucketKeys *keys)
+{
+	if (are_same(&bucket->keys, keys))
+		return;
+	bucket->keys = *keys;
+	bucket->keys_number++;
 }
 
 const char *
-bucket_find_keys(Bucket *bucket, BucketKeys *keys)
+bucket_find_keys(Bucket *bucket)
 {
-	const char *error = NULL;
-
-	memset(keys, 0, sizeof(*keys));
-	bucket->key_source = find_source();
+	bucket->key_source = find_key_source();
 	switch ((KeySource) bucket->key_source)
 	{
 		case KEYS_FILE:
-			error = read_file(bucket_options.credentials_file, keys);
-			break;
-		case KEYS_ENVIRONMENT:
-			read_environment(keys);
-			break;
+			return read_credentials(bucket_options.credentials_file, &bucket->keys);
 		case KEYS_NOWHERE:
 			return "audio_cleanup.s3_credentials_file is not set, the environment of the server holds no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and audio_cleanup.s3_metadata_service is off";
+		case KEYS_ENVIRONMENT:
+			strlcpy(bucket->keys.access_key, variable("AWS_ACCESS_KEY_ID"), sizeof(bucket->keys.access_key));
+			strlcpy(bucket->keys.secret_key, variable("AWS_SECRET_ACCESS_KEY"), sizeof(bucket->keys.secret_key));
+			strlcpy(bucket->keys.token, variable("AWS_SESSION_TOKEN"), sizeof(bucket->keys.token));
+			return NULL;
 		default:
-			break;				/* the first call fetches the keys */
+			return NULL;		/* the first call fetches the keys */
 	}
-	bucket->key_digest = digest_of(keys);
-	return error;
 }
 
 const char *
@@ -268,24 +257,23 @@ is_near(const char *url)
 {
 	char		host[64];
 	const char *begin = strstr(url, "://");
-	size_t		length;
+	const char *end;
+	bool		is_v6;
 
 	if (begin == NULL || (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
 		return false;
 	begin += 3;
-	if (*begin == '[')
-	{
-		length = strcspn(++begin, "]");
-		if (length >= sizeof(host) || begin[length] != ']' || strspn(begin + length + 1, ":0123456789") != strcspn(begin + length + 1, "/"))
-			return false;
-		strlcpy(host, begin, length + 1);
-		return is_near_v6(host);
-	}
-	length = strcspn(begin, ":/");
-	if (length >= sizeof(host) || strspn(begin + length, ":0123456789") != strcspn(begin + length, "/"))
+	is_v6 = *begin == '[';
+	begin += is_v6;
+	end = begin + strcspn(begin, is_v6 ? "]" : ":/");
+	if (end - begin >= sizeof(host) || (is_v6 && *end != ']'))
 		return false;
-	strlcpy(host, begin, length + 1);
-	return is_near_v4(host);
+	strlcpy(host, begin, end - begin + 1);
+	end += is_v6;
+	/* only a port may stand between the address and the path */
+	if (strspn(end, ":0123456789") != strcspn(end, "/"))
+		return false;
+	return is_v6 ? is_near_v6(host) : is_near_v4(host);
 }
 
 
@@ -293,7 +281,7 @@ is_near(const char *url)
 
 /* Returns whether the text is a word of the letters that keys, dates, tokens and names of roles have. */
 static bool
-is_word(const char *text)
+is_plain_word(const char *text)
 {
 	const char *at;
 
@@ -308,7 +296,7 @@ is_word(const char *text)
  * if the text is no such object, or a value has no room.
  */
 static bool
-find_members(const char *text, PlainValue *values, int n)
+find_members(const char *text, BucketValue *values, int n)
 {
 	Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
 	bool		fits = JB_ROOT_IS_OBJECT(json);
@@ -337,7 +325,7 @@ find_members(const char *text, PlainValue *values, int n)
  * server's parser raises an ERROR, which no function of a store may do.
  */
 static bool
-read_json(const char *text, PlainValue *values, int n)
+read_json(const char *text, BucketValue *values, int n)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(caller, "audio_cleanup answer", ALLOCSET_SMALL_SIZES);
@@ -376,12 +364,12 @@ typedef struct Fetching
 	Bucket	   *bucket;
 	const char *service;		/* its name, for people */
 	BucketKeys *keys;
-	PlainAnswer answer;
+	const BucketAnswer *answer; /* to the last request; may hold secrets */
 } Fetching;
 
 /* Notes why there are no keys.  Returns an errno. */
 static int
-give_up(Fetching *fetching, const char *why)
+lack_keys(Fetching *fetching, const char *why)
 {
 	char		text[BUCKET_ERROR_SIZE + 64];
 
@@ -394,24 +382,22 @@ give_up(Fetching *fetching, const char *why)
  * reason, and returns an errno.
  */
 static int
-ask(Fetching *fetching, const PlainRequest *request)
+ask_service(Fetching *fetching, const BucketRequest *request)
 {
 	int			errnum = bucket_fetch(fetching->bucket, request, &fetching->answer);
 	char		why[BUCKET_ERROR_SIZE];
 	char		code[64];
-	PlainValue	value = {"Code", code, sizeof(code)};
+	BucketValue value = {"Code", code, sizeof(code)};
 
 	if (errnum != 0)
 		return errnum;
-	if (fetching->answer.status == 200)
+	if (fetching->answer->status == 200)
 		return 0;
-	if (fetching->answer.status == 0)
-		return give_up(fetching, fetching->answer.error);
 	/* only the code of an error is told of the body, which may hold secrets */
-	if (!fetching->bucket->library->find_values(fetching->answer.text, "Error", &value, 1) || !is_word(code))
+	if (!fetching->bucket->library->find_values(fetching->answer->body, "Error", &value, 1) || !is_plain_word(code))
 		code[0] = '\0';
-	snprintf(why, sizeof(why), "HTTP status %d%s%s", fetching->answer.status, code[0] ? ", " : "", code);
-	return give_up(fetching, why);
+	snprintf(why, sizeof(why), "%s%s%s", fetching->answer->error, code[0] ? ", " : "", code);
+	return lack_keys(fetching, why);
 }
 
 /* Takes keys out of the answer of the service. */
@@ -422,21 +408,30 @@ take_keys(Fetching *fetching)
 	bool		is_xml = fetching->bucket->key_source == KEYS_WEB_IDENTITY;
 	BucketKeys *keys = fetching->keys;
 	char		expires[64];
-	PlainValue	values[] = {
+	BucketValue values[] = {
 		{"AccessKeyId", keys->access_key, sizeof(keys->access_key)},
 		{"SecretAccessKey", keys->secret_key, sizeof(keys->secret_key)},
 		{is_xml ? "SessionToken" : "Token", keys->token, sizeof(keys->token)},
 		{"Expiration", expires, sizeof(expires)}
 	};
 
-	if (!(is_xml ? fetching->bucket->library->find_values(fetching->answer.text, "Credentials", values, lengthof(values)) :
-		  read_json(fetching->answer.text, values, lengthof(values))))
+	if (!(is_xml ? fetching->bucket->library->find_values(fetching->answer->body, "Credentials", values, lengthof(values)) :
+		  read_json(fetching->answer->body, values, lengthof(values))))
 		return false;
 	for (int i = 0; i < lengthof(values); i++)
-		if (!values[i].found || !is_word(values[i].value))
+		if (!values[i].found || !is_plain_word(values[i].value))
 			return false;
 	keys->expires = http_parse_time(expires);
 	return keys->expires != 0;
+}
+
+/* Makes the request for keys, and takes them; `otherwise` says that the answer has none. */
+static int
+ask_for_keys(Fetching *fetching, const BucketRequest *request, const char *otherwise)
+{
+	int			errnum = ask_service(fetching, request);
+
+	return errnum == 0 && !take_keys(fetching) ? lack_keys(fetching, otherwise) : errnum;
 }
 
 /* Reads a token from its file, which Kubernetes writes.  Returns NULL, or what is wrong. */
@@ -460,38 +455,38 @@ read_token(const char *path, char *token, size_t size)
 static int
 fetch_web_identity(Fetching *fetching)
 {
-	static const char *const headers[] = {"Content-Type: application/x-www-form-urlencoded", NULL};
+	static const char *const headers[] = {"content-type: application/x-www-form-urlencoded", NULL};
 	char		endpoint[160];
 	char		url[192];
 	char		token[8192];
-	char		body[3 * 8192 + 2048];
-	const char *session = has("AWS_ROLE_SESSION_NAME") ? variable("AWS_ROLE_SESSION_NAME") : "audio_cleanup";
+	char		body[3 * 8192 + 2048] = "";
 	const char *error = read_token(variable("AWS_WEB_IDENTITY_TOKEN_FILE"), token, sizeof(token));
-	const PlainRequest request = {
-		.method = "POST",.url = url,.headers = headers,.body = body,
-		.ca_file = *bucket_options.ca_file ? bucket_options.ca_file : NULL,
-		.timeout_ms = STS_TIMEOUT_MS
+	const BucketParameter parameters[] = {
+		{"Action", "AssumeRoleWithWebIdentity"},
+		{"RoleArn", variable("AWS_ROLE_ARN")},
+		{"RoleSessionName", has("AWS_ROLE_SESSION_NAME") ? variable("AWS_ROLE_SESSION_NAME") : "audio_cleanup"},
+		{"Version", "2011-06-15"},
+		{"WebIdentityToken", token},
+		{NULL}
 	};
-	int			errnum = 0;
+	const BucketRequest request = {
+		.method = "POST",.url = url,.headers = headers,.body = body,.raw = true,
+		.ca_file = *fetching->bucket->ca_file ? fetching->bucket->ca_file : NULL,.timeout_ms = STS_TIMEOUT_MS
+	};
+	int			errnum;
 
 	fetching->service = "the token service";
-	snprintf(endpoint, sizeof(endpoint), "https://sts.%s.amazonaws.com", bucket_options.region);
+	snprintf(endpoint, sizeof(endpoint), "https://sts.%s.amazonaws.com", fetching->bucket->region);
 	if (has("AWS_ENDPOINT_URL_STS"))
 		strlcpy(endpoint, variable("AWS_ENDPOINT_URL_STS"), sizeof(endpoint));
 	snprintf(url, sizeof(url), "%s/", endpoint);
-	strlcpy(body, "Action=AssumeRoleWithWebIdentity&RoleArn=", sizeof(body));
 	if (error != NULL)
 		error = psprintf("AWS_WEB_IDENTITY_TOKEN_FILE cannot be read: %s", error);
 	else if (bucket_judge_endpoint(endpoint) != NULL)
 		error = psprintf("AWS_ENDPOINT_URL_STS cannot be used: %s", bucket_judge_endpoint(endpoint));
-	else if (!bucket_encode(body, sizeof(body), variable("AWS_ROLE_ARN")) ||
-			 strlcat(body, "&RoleSessionName=", sizeof(body)) >= sizeof(body) || !bucket_encode(body, sizeof(body), session) ||
-			 strlcat(body, "&Version=2011-06-15&WebIdentityToken=", sizeof(body)) >= sizeof(body) ||
-			 !bucket_encode(body, sizeof(body), token))
+	else if (!bucket_encode_query(body, sizeof(body), parameters, ""))
 		error = strerror(ENAMETOOLONG);
-	errnum = error != NULL ? give_up(fetching, error) : ask(fetching, &request);
-	if (errnum == 0 && !take_keys(fetching))
-		errnum = give_up(fetching, "its answer cannot be read");
+	errnum = error != NULL ? lack_keys(fetching, error) : ask_for_keys(fetching, &request, "its answer cannot be read");
 	explicit_bzero(token, sizeof(token));
 	explicit_bzero(body, sizeof(body));
 	return errnum;
@@ -501,10 +496,10 @@ static int
 fetch_container(Fetching *fetching)
 {
 	char		url[512];
-	char		header[8192 + 32] = "Authorization: ";
+	char		header[8192 + 32] = "authorization: ";
 	const char *token_file = variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
 	const char *const headers[] = {header, NULL};
-	PlainRequest request = {.method = "GET",.url = url,.timeout_ms = NEAR_TIMEOUT_MS};
+	BucketRequest request = {.method = "GET",.url = url,.raw = true,.timeout_ms = NEAR_TIMEOUT_MS};
 	size_t		length = strlen(header);
 	const char *error = NULL;
 	int			errnum;
@@ -515,7 +510,7 @@ fetch_container(Fetching *fetching)
 	else
 		strlcpy(url, variable("AWS_CONTAINER_CREDENTIALS_FULL_URI"), sizeof(url));
 	if (!is_near(url))
-		return give_up(fetching, "its address is neither on this machine nor link-local");
+		return lack_keys(fetching, "its address is neither on this machine nor link-local");
 	if (*token_file != '\0')
 		error = read_token(token_file, header + length, sizeof(header) - length);
 	else
@@ -523,10 +518,8 @@ fetch_container(Fetching *fetching)
 	if (header[length] != '\0')
 		request.headers = headers;
 	errnum = error != NULL ?
-		give_up(fetching, psprintf("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE cannot be read: %s", error)) :
-		ask(fetching, &request);
-	if (errnum == 0 && !take_keys(fetching))
-		errnum = give_up(fetching, "its answer cannot be read");
+		lack_keys(fetching, psprintf("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE cannot be read: %s", error)) :
+		ask_for_keys(fetching, &request, "its answer cannot be read");
 	explicit_bzero(header, sizeof(header));
 	return errnum;
 }
@@ -535,7 +528,7 @@ fetch_container(Fetching *fetching)
 static int
 fetch_metadata(Fetching *fetching)
 {
-	static const char *const ttl[] = {"X-aws-ec2-metadata-token-ttl-seconds: " TOKEN_SECONDS, NULL};
+	static const char *const ttl[] = {"x-aws-ec2-metadata-token-ttl-seconds: " TOKEN_SECONDS, NULL};
 	const char *service = has("AWS_EC2_METADATA_SERVICE_ENDPOINT") ?
 	variable("AWS_EC2_METADATA_SERVICE_ENDPOINT") : METADATA_SERVICE;
 	int			length = (int) strlen(service) - (*service != '\0' && service[strlen(service) - 1] == '/' ? 1 : 0);
@@ -544,54 +537,32 @@ fetch_metadata(Fetching *fetching)
 	char		token[512];
 	char		header[600];
 	const char *const headers[] = {header, NULL};
-	PlainRequest request = {.method = "PUT",.url = url,.headers = ttl,.timeout_ms = NEAR_TIMEOUT_MS};
+	BucketRequest request = {.method = "PUT",.url = url,.headers = ttl,.raw = true,.timeout_ms = NEAR_TIMEOUT_MS};
+	bool		fits;
 	int			errnum;
 
 	fetching->service = "the metadata service of this machine";
 	if (!is_near(service))
-		return give_up(fetching, "its address is neither on this machine nor link-local");
+		return lack_keys(fetching, "its address is neither on this machine nor link-local");
 	snprintf(url, sizeof(url), "%.*s/latest/api/token", length, service);
-	if ((errnum = ask(fetching, &request)) != 0)
+	if ((errnum = ask_service(fetching, &request)) != 0)
 		return errnum;
-	if (strlcpy(token, fetching->answer.text, sizeof(token)) >= sizeof(token) || !is_word(token))
-		return give_up(fetching, "its token cannot be read");
-	snprintf(header, sizeof(header), "X-aws-ec2-metadata-token: %s", token);
+	if (strlcpy(token, fetching->answer->body, sizeof(token)) >= sizeof(token) || !is_plain_word(token))
+		return lack_keys(fetching, "its token cannot be read");
+	snprintf(header, sizeof(header), "x-aws-ec2-metadata-token: %s", token);
 	request.method = "GET";
 	request.headers = headers;
 	snprintf(url, sizeof(url), "%.*s%s", length, service, METADATA_PATH);
-	if ((errnum = ask(fetching, &request)) != 0)
-		return fetching->answer.status == 404 ? give_up(fetching, "this machine has no role") : errnum;
-	fetching->answer.text[strcspn(fetching->answer.text, "\r\n")] = '\0';
-	if (strlcpy(role, fetching->answer.text, sizeof(role)) >= sizeof(role) || !is_word(role) || strpbrk(role, "/%:") != NULL)
-		return give_up(fetching, "the name of the role cannot be read");
+	if ((errnum = ask_service(fetching, &request)) != 0)
+		return fetching->answer->status == 404 ? lack_keys(fetching, "this machine has no role") : errnum;
+	fits = strlcpy(role, fetching->answer->body, sizeof(role)) < sizeof(role);
+	role[strcspn(role, "\r\n")] = '\0';
+	if (!fits || !is_plain_word(role) || strpbrk(role, "/%:") != NULL)
+		return lack_keys(fetching, "the name of the role cannot be read");
 	snprintf(url, sizeof(url), "%.*s%s%s", length, service, METADATA_PATH, role);
-	if ((errnum = ask(fetching, &request)) == 0 && !take_keys(fetching))
-		errnum = give_up(fetching, "its answer holds no keys");
+	errnum = ask_for_keys(fetching, &request, "its answer holds no keys");
 	explicit_bzero(token, sizeof(token));
 	explicit_bzero(header, sizeof(header));
-	return errnum;
-}
-
-static int
-fetch(Bucket *bucket, BucketKeys *keys)
-{
-	Fetching   *fetching;
-	int			errnum;
-
-	if (!store_acquire_descriptors(DESCRIPTORS))
-		return bucket_note(bucket, EMFILE, "too many files are open");
-	fetching = palloc0(sizeof(Fetching));
-	fetching->bucket = bucket;
-	fetching->keys = keys;
-	if (bucket->key_source == KEYS_WEB_IDENTITY)
-		errnum = fetch_web_identity(fetching);
-	else if (bucket->key_source == KEYS_CONTAINER)
-		errnum = fetch_container(fetching);
-	else
-		errnum = fetch_metadata(fetching);
-	store_release_descriptors(DESCRIPTORS);
-	explicit_bzero(fetching, sizeof(Fetching));
-	pfree(fetching);
 	return errnum;
 }
 
@@ -608,37 +579,19 @@ is_fetched(const Bucket *bucket)
 static int
 fetch_anew(Bucket *bucket)
 {
-	BucketKeys *keys = palloc0(sizeof(BucketKeys));
-	int			errnum = fetch(bucket, keys);
-	int64		now = (int64) time(NULL);
+	BucketKeys	keys = {0};
+	Fetching	fetching = {.bucket = bucket,.keys = &keys};
+	int			errnum = bucket->key_source == KEYS_WEB_IDENTITY ? fetch_web_identity(&fetching) :
+	bucket->key_source == KEYS_CONTAINER ? fetch_container(&fetching) : fetch_metadata(&fetching);
 
 	if (errnum == 0)
 	{
 		fetched.source = bucket->key_source;
-		fetched.keys = *keys;
-		fetched.renew_at = keys->expires - Min(RENEW_SECONDS, Max(keys->expires - now, 0) / 4);
+		fetched.keys = keys;
+		fetched.renew_at = keys.expires - Min(RENEW_SECONDS, Max(keys.expires - (int64) time(NULL), 0) / 4);
 	}
-	explicit_bzero(keys, sizeof(BucketKeys));
-	pfree(keys);
+	explicit_bzero(&keys, sizeof(keys));
 	return errnum;
-}
-
-/*
- * Gives the session these keys, unless the session has them already.  Returns
- * 0 or an errno.
- */
-static int
-set_keys(Bucket *bucket, const BucketKeys *keys)
-{
-	uint64		digest = digest_of(keys);
-
-	if (digest == bucket->key_digest)
-		return 0;
-	if (!bucket->library->set_keys(bucket->session, keys->access_key, keys->secret_key,
-								   keys->token[0] ? keys->token : NULL))
-		return bucket_note(bucket, ENOMEM, strerror(ENOMEM));
-	bucket->key_digest = digest;
-	return 0;
 }
 
 int
@@ -658,7 +611,8 @@ bucket_have_keys(Bucket *bucket)
 		if (errnum != 0)
 			fetched.renew_at = Min(now + RETRY_SECONDS, fetched.keys.expires);
 	}
-	return set_keys(bucket, &fetched.keys);
+	set_keys(bucket, &fetched.keys);
+	return 0;
 }
 
 /* Returns whether the answer says that the keys have expired.  Ceph refuses such keys without a reason. */
@@ -671,10 +625,10 @@ has_expired(const Bucket *bucket, const BucketAnswer *answer)
 }
 
 bool
-bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, uint64 used)
+bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, int used)
 {
-	uint64		before = bucket->key_digest;
-	BucketKeys	keys;
+	int			before = bucket->keys_number;
+	BucketKeys	keys = {0};
 
 	/* the keys were renewed for another request meanwhile */
 	if (used != before)
@@ -684,14 +638,13 @@ bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, uint64 used)
 	if (is_fetched(bucket))
 	{
 		/* keys may have been fetched for another bucket of this process */
-		if (digest_of(&fetched.keys) == before && fetch_anew(bucket) != 0)
+		if (are_same(&fetched.keys, &bucket->keys) && fetch_anew(bucket) != 0)
 			return false;
-		return set_keys(bucket, &fetched.keys) == 0 && bucket->key_digest != before;
+		set_keys(bucket, &fetched.keys);
 	}
 	/* somebody may have written new keys to the file */
-	memset(&keys, 0, sizeof(keys));
-	if (bucket->key_source == KEYS_FILE && read_file(bucket_options.credentials_file, &keys) == NULL)
-		(void) set_keys(bucket, &keys);
+	else if (bucket->key_source == KEYS_FILE && read_credentials(bucket_options.credentials_file, &keys) == NULL)
+		set_keys(bucket, &keys);
 	explicit_bzero(&keys, sizeof(keys));
-	return bucket->key_digest != before;
+	return bucket->keys_number != before;
 }

@@ -40,8 +40,6 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "common/pg_prng.h"
-#include "portability/instr_time.h"
 #include "utils/timestamp.h"
 
 #include "src/store/bucket/bucket.h"
@@ -49,16 +47,8 @@
 #define CLAIM_PATH		STORE_PRIVATE_DIR "/claim"
 #define LEASE_PATH		STORE_PRIVATE_DIR "/lease"
 
-/*
- * a lease ends LEASE_SECONDS after it was put; a lease is renewed after
- * RENEW_SECONDS, no leased request is sent after SAFE_SECONDS, and the
- * requests that are still on their way are given up after OVER_SECONDS: the
- * rest is for a server that still works on such a request
- */
-#define LEASE_SECONDS	60
+/* a lease is renewed after this time */
 #define RENEW_SECONDS	20
-#define SAFE_SECONDS	40
-#define OVER_SECONDS	55
 
 /*
  * write_and_see() waits SETTLE_MS, or twice as long as the write has taken; a
@@ -74,15 +64,6 @@ name_holder(char holder[64])
 	snprintf(holder, 64, UINT64_FORMAT "-" INT64_FORMAT, GetSystemIdentifier(), (int64) PgStartTime);
 }
 
-/* Returns a failure, and notes the text of the failure. */
-static FileResult
-give_up(Bucket *bucket, int errnum, const char *failure, const char *error)
-{
-	if (error != NULL)
-		(void) bucket_note(bucket, errnum, error);
-	return fail(errnum, failure);
-}
-
 /*
  * Returns whether the version was put by this server, or is gone.  One process
  * of this server works in the bucket at a time, so the process that has put
@@ -90,15 +71,12 @@ give_up(Bucket *bucket, int errnum, const char *failure, const char *error)
  * of the version cannot be told.
  */
 static bool
-is_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
+is_lease_ours(Bucket *bucket, const char *key, const char *version, int *errnum)
 {
-	char		query[3 * BUCKET_ID_SIZE + 16] = "versionId=";
-	const BucketCall call = {.method = "GET",.key = key,.query = query,.raw = true};
+	const BucketCall call = {.method = "GET",.key = key,.query = {{"versionId", version}},.raw = true};
 	const BucketAnswer *answer;
 	char		holder[64];
 
-	if (!bucket_encode(query, sizeof(query), version))
-		return false;
 	*errnum = bucket_call(bucket, &call, &answer);
 	name_holder(holder);
 	/* a version that is gone does no harm */
@@ -126,18 +104,18 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 		if ((errnum = bucket_list_versions(bucket, key, NULL, &versions)) != 0)
 			return fail(errnum, failure);
 		if (versions.n == 0)
-			return *own == '\0' ? come_to(FILE_OK) : give_up(bucket, ESTALE, failure, "the lease was lost");
+			return *own == '\0' ? come_to(FILE_OK) : fail(bucket_note(bucket, ESTALE, "the lease was lost"), failure);
 		oldest = versions.entries[versions.n - 1];
 		if (strcmp(oldest.version, own) == 0)
 			return come_to(FILE_OK);
 		if (!oldest.is_marker && bucket->date - oldest.modified <= LEASE_SECONDS &&
-			!is_ours(bucket, key, oldest.version, &errnum))
+			!is_lease_ours(bucket, key, oldest.version, &errnum))
 			return errnum == 0 ? come_to(FILE_OCCUPIED) : fail(errnum, failure);
 		/* younger versions do not have the lease */
 		if (!remove)
 			return come_to(FILE_OK);
 		if (!bucket_rest_if_listed_again(removed, oldest.version, &tries))
-			return give_up(bucket, EIO, failure, "the server still lists a version that it has removed");
+			return fail(bucket_note(bucket, EIO, "the server still lists a version that it has removed"), failure);
 		if ((errnum = bucket_remove_version(bucket, key, oldest.version)) != 0)
 			return fail(errnum, failure);
 	}
@@ -153,26 +131,19 @@ put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 	int			errnum;
 
 	name_holder(holder);
-	errnum = bucket_call(bucket, &call, &answer);
+	errnum = bucket_ask(bucket, &call, &answer);
+	if (errnum == 0 && answer->version[0] == '\0')
+		errnum = bucket_note(bucket, EIO, "the server gave no version id");
 	if (errnum != 0)
 		return fail(errnum, "could not take the lease");
-	if (answer->status != 200 || answer->version[0] == '\0')
-		return give_up(bucket, EIO, "could not take the lease",
-					   answer->error[0] ? answer->error : "the server gave no version id");
 	strlcpy(version, answer->version, BUCKET_ID_SIZE);
 	return come_to(FILE_OK);
 }
 
-
-/* Returns the seconds since `since`. */
 static double
-seconds_since(instr_time since)
+seconds_since(int64 since)
 {
-	instr_time	elapsed;
-
-	INSTR_TIME_SET_CURRENT(elapsed);
-	INSTR_TIME_SUBTRACT(elapsed, since);
-	return INSTR_TIME_GET_DOUBLE(elapsed);
+	return (double) (time_monotonic_us() - since) / USECS_PER_SEC;
 }
 
 /* Returns the age of the lease in seconds. */
@@ -216,20 +187,16 @@ put_object(Bucket *bucket, const char *key, const char *text)
  * FILE_FAILED.
  */
 static FileResult
-write_and_see(Bucket *bucket, const char *key, const char *text, instr_time looked, const char *failure)
+write_and_see(Bucket *bucket, const char *key, const char *text, int64 looked, const char *failure)
 {
 	const BucketAnswer *answer;
-	instr_time	took;
 	int			errnum = put_object(bucket, key, text);
-	int			took_ms;
+	int			took_ms = (int) ((time_monotonic_us() - looked) / 1000);
 
-	INSTR_TIME_SET_CURRENT(took);
-	INSTR_TIME_SUBTRACT(took, looked);
-	took_ms = (int) INSTR_TIME_GET_MILLISEC(took);
 	if (errnum == 0 && took_ms > LONGEST_WRITE_MS)
-		return give_up(bucket, EAGAIN, failure, "the server is too slow to tell who was first");
+		return fail(bucket_note(bucket, EAGAIN, "the server is too slow to tell who was first"), failure);
 	if (errnum == 0 && !bucket_sleep(Max(SETTLE_MS, 2 * took_ms)))
-		errnum = bucket_note(bucket, EINTR, strerror(EINTR));
+		errnum = bucket_note(bucket, EINTR, NULL);
 	if (errnum == 0)
 		errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
@@ -255,16 +222,14 @@ renew_plain_lease(Bucket *bucket, const char *key)
 	static const char failure[] = "could not take the lease";
 	char		holder[64];
 	const BucketAnswer *answer;
-	instr_time	looked;
+	int64		looked = time_monotonic_us();
 	FileResult	result;
 	bool		is_held = bucket->lease[0] != '\0' && lease_age(bucket) < LEASE_SECONDS;
 	int			errnum;
 
 	name_holder(holder);
 	if (!is_held)
-		snprintf(bucket->lease, sizeof(bucket->lease), "%s-%016llx", holder,
-				 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
-	INSTR_TIME_SET_CURRENT(looked);
+		snprintf(bucket->lease, sizeof(bucket->lease), "%s-%016llx", holder, bucket_random());
 	errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
 		result = fail(errnum, failure);
@@ -281,7 +246,7 @@ renew_plain_lease(Bucket *bucket, const char *key)
 	}
 	else if (!is_free(bucket, answer, holder))
 		result = answer->modified != 0 ? come_to(FILE_OCCUPIED) :
-			give_up(bucket, EIO, failure, "the server does not tell when the lease was written");
+			fail(bucket_note(bucket, EIO, "the server does not tell when the lease was written"), failure);
 	else
 		result = write_and_see(bucket, key, bucket->lease, looked, failure);
 	if (result.outcome == FILE_OK)
@@ -312,40 +277,35 @@ try_removal(Bucket *bucket, const char *key)
 	return errnum == 0 ? result : fail(errnum, "could not remove a version of the lease");
 }
 
-/*
- * Prepares to take the lease, which we do not have: removes versions that are
- * not in force.  A version that stays would be one more each time, and the list
- * of versions has its limit.  FILE_OK, FILE_OCCUPIED, FILE_FAILED.
- */
-static FileResult
-clear_lease(Bucket *bucket, const char *key)
-{
-	return bucket->lease[0] != '\0' ? come_to(FILE_OK) : judge_others(bucket, key, "", true);
-}
-
 /* Takes or renews the lease.  FILE_OK, FILE_OCCUPIED, FILE_FAILED. */
 static FileResult
 renew_lease(Bucket *bucket)
 {
 	char		key[BUCKET_KEY_MAX + 1];
 	char		version[BUCKET_ID_SIZE];
-	instr_time	now;
-	FileResult	result;
+	int64		now = time_monotonic_us();
+	bool		proven;
+	FileResult	result = {FILE_OK};
 	int			errnum = bucket_key(bucket, LEASE_PATH, key);
 
-	INSTR_TIME_SET_CURRENT(now);
 	if (errnum == 0)
-		errnum = bucket_ask_versioning(bucket);
+		errnum = bucket_reach((FileStore *) bucket);
 	if (errnum != 0)
 		return fail(errnum, "could not ask for versioning");
-	if (!bucket->enabled && (errnum = bucket_prove(bucket)) != 0)
+	if (!bucket->enabled && (errnum = bucket_prove((FileStore *) bucket, &proven)) != 0)
 		return fail(errnum, "could not try a deletion");
-	if (!bucket->enabled && !bucket->conditional)
-		return give_up(bucket, ENOTSUP, "could not delete safely", "the bucket keeps no versions");
+	if (!bucket->enabled && !proven)
+		return fail(bucket_note(bucket, ENOTSUP, "the bucket keeps no versions"), "could not delete safely");
 	if (!bucket->enabled)
 		return renew_plain_lease(bucket, key);
 	bucket->conditional = false;
-	result = clear_lease(bucket, key);
+
+	/*
+	 * a version of the lease that is not in force, and stays, would be one
+	 * more each time, and the list of versions has its limit
+	 */
+	if (bucket->lease[0] == '\0')
+		result = judge_others(bucket, key, "", true);
 	if (result.outcome != FILE_OK)
 		return result;
 	result = put_lease(bucket, key, version);
@@ -367,15 +327,9 @@ renew_lease(Bucket *bucket)
 }
 
 bool
-bucket_lease_ends(const Bucket *bucket)
+bucket_lease_is_older(const Bucket *bucket, int seconds)
 {
-	return bucket->lease[0] == '\0' || lease_age(bucket) > SAFE_SECONDS;
-}
-
-bool
-bucket_lease_is_over(const Bucket *bucket)
-{
-	return bucket->lease[0] == '\0' || lease_age(bucket) > OVER_SECONDS;
+	return bucket->lease[0] == '\0' || lease_age(bucket) > seconds;
 }
 
 FileResult
@@ -387,14 +341,14 @@ bucket_keep_lease(Bucket *bucket)
 		return come_to(FILE_OK);
 	result = renew_lease(bucket);
 	if (result.outcome == FILE_OCCUPIED)
-		return give_up(bucket, EBUSY, "could not take the lease", "another server works on the bucket");
+		return fail(bucket_note(bucket, EBUSY, "another server works on the bucket"), "could not take the lease");
 	return result;
 }
 
 FileResult
 bucket_stay_leased(Bucket *bucket)
 {
-	instr_time	held_since = bucket->leased_at;
+	int64		held_since = bucket->leased_at;
 	FileResult	result = come_to(FILE_OK);
 
 	if (bucket->lease[0] != '\0' && lease_age(bucket) < LEASE_SECONDS)
@@ -404,7 +358,7 @@ bucket_stay_leased(Bucket *bucket)
 	/* the lease ends by itself; without a lease, the rest of the change fails */
 	bucket->lease[0] = '\0';
 	return result.outcome != FILE_OK ? result :
-		give_up(bucket, EBUSY, "could not keep the lease", "the lease ended before the work on the bucket was done");
+		fail(bucket_note(bucket, EBUSY, "the lease ended before the work on the bucket was done"), "could not keep the lease");
 }
 
 /*
@@ -446,19 +400,16 @@ bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 {
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
-	const BucketCall call = {.method = "GET",.key = key,.raw = true};
 	const BucketAnswer *answer;
 	int			errnum = bucket_key(bucket, CLAIM_PATH, key);
 
 	text[0] = '\0';
 	if (errnum == 0)
-		errnum = bucket_call(bucket, &call, &answer);
+		errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
 		return fail(errnum, "could not read claim");
-	if (bucket_says_gone(answer))
+	if (answer->status == 404)
 		return come_to(FILE_VANISHED);
-	if (answer->status != 200)
-		return give_up(bucket, EIO, "could not read claim", answer->error);
 	strlcpy(text, answer->body, STORE_CLAIM_MAX);
 	return come_to(FILE_OK);
 }
@@ -469,11 +420,9 @@ claim_by_reading(Bucket *bucket, const char *key, const char *text)
 {
 	static const char failure[] = "could not write claim";
 	const BucketAnswer *answer;
-	instr_time	looked;
-	int			errnum;
+	int64		looked = time_monotonic_us();
+	int			errnum = read_object(bucket, key, &answer);
 
-	INSTR_TIME_SET_CURRENT(looked);
-	errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
 		return fail(errnum, failure);
 	if (answer->status != 404)
@@ -493,7 +442,7 @@ is_refused(const BucketAnswer *answer)
  * server that ignores the header may have replaced the claim of somebody else.
  */
 static FileResult
-try_claim_again(Bucket *bucket, const BucketCall *call, instr_time looked)
+try_claim_again(Bucket *bucket, const BucketCall *call, int64 looked)
 {
 	static const char failure[] = "could not write claim";
 	const BucketAnswer *answer;
@@ -507,15 +456,14 @@ try_claim_again(Bucket *bucket, const BucketCall *call, instr_time looked)
 FileResult
 bucket_write_claim(FileStore *store, const char *text, bool replace)
 {
-	static const char *const absent[] = {"If-None-Match: *", NULL};
+	static const char *const absent[] = {"if-none-match: *", NULL};
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
 	const BucketCall call = {.method = "PUT",.key = key,.body = text,.headers = replace ? NULL : absent};
 	const BucketAnswer *answer;
-	instr_time	looked;
+	int64		looked = time_monotonic_us();
 	int			errnum = bucket_key(bucket, CLAIM_PATH, key);
 
-	INSTR_TIME_SET_CURRENT(looked);
 	if (errnum == 0)
 		errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
@@ -526,5 +474,5 @@ bucket_write_claim(FileStore *store, const char *text, bool replace)
 		return come_to(FILE_OCCUPIED);
 	if (answer->status == 200 && !replace)
 		return try_claim_again(bucket, &call, looked);
-	return answer->status == 200 ? come_to(FILE_OK) : give_up(bucket, EIO, "could not write claim", answer->error);
+	return answer->status == 200 ? come_to(FILE_OK) : fail(bucket_note(bucket, EIO, answer->error), "could not write claim");
 }

@@ -29,12 +29,13 @@
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
 #include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
 #include "pgtime.h"
 #include "utils/memutils.h"
+#include "utils/xml.h"
 
+#include "src/pg/compat.h"
 #include "src/store/bucket/bucket.h"
 
 #define TRASH_PATH		STORE_PRIVATE_DIR "/" STORE_TRASH_DIR "/"
@@ -48,7 +49,7 @@
 
 
 static int
-manifest_key(const Bucket *bucket, int64 run_id, const char *name, char key[BUCKET_KEY_MAX + 1])
+manifest_key(Bucket *bucket, int64 run_id, const char *name, char key[BUCKET_KEY_MAX + 1])
 {
 	char		path[128];
 
@@ -68,12 +69,9 @@ append_file(StringInfo body, const ManifestFile *file)
 
 	(void) pg_strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&modified));
 	(void) bucket_encode(path, sizeof(path), file->path);
-	appendStringInfo(body, "<Version><Key>%s</Key><VersionId>", path);
-	bucket_append_xml(body, file->version);
-	appendStringInfoString(body, "</VersionId><ETag>");
-	bucket_append_xml(body, file->etag);
-	appendStringInfo(body, "</ETag><Size>" INT64_FORMAT "</Size><LastModified>%s</LastModified></Version>\n",
-					 file->size, date);
+	appendStringInfo(body, "<Version><Key>%s</Key><VersionId>%s</VersionId><ETag>%s</ETag>"
+					 "<Size>" INT64_FORMAT "</Size><LastModified>%s</LastModified></Version>\n",
+					 path, escape_xml(file->version), escape_xml(file->etag), file->size, date);
 }
 
 struct BucketManifest
@@ -85,24 +83,6 @@ struct BucketManifest
 	bool		is_begun;
 	bool		is_written;		/* or has failed */
 };
-
-BucketManifest *
-bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n)
-{
-	BucketManifest *manifest = palloc0(sizeof(BucketManifest));
-	char		name[64];
-
-	snprintf(name, sizeof(name), "%012lld-%016llx", (long long) bucket->date,
-			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
-	manifest->bucket = bucket;
-	manifest->errnum = manifest_key(bucket, run_id, name, manifest->key);
-	initStringInfo(&manifest->body);
-	appendStringInfoString(&manifest->body, "<ListVersionsResult>\n<EncodingType>url</EncodingType>\n");
-	for (int i = 0; i < n; i++)
-		append_file(&manifest->body, &files[i]);
-	appendStringInfoString(&manifest->body, "</ListVersionsResult>\n");
-	return manifest;
-}
 
 static bool
 next_write(void *arg, int lane, BucketCall *call)
@@ -129,19 +109,31 @@ take_written(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	manifest->errnum = errnum == 0 && answer->status != 200 ? bucket_note(manifest->bucket, EIO, answer->error) : errnum;
 }
 
-BucketCalls
-bucket_manifest_calls(BucketManifest *manifest)
+static bool
+is_written(const void *arg)
 {
-	return (BucketCalls)
-	{
-		next_write, take_written, manifest
-	};
+	return ((const BucketManifest *) arg)->is_written;
 }
 
-bool
-bucket_is_written(const BucketManifest *manifest)
+BucketManifest *
+bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n, BucketCalls *calls)
 {
-	return manifest->is_written;
+	BucketManifest *manifest = palloc0(sizeof(BucketManifest));
+	char		name[64];
+
+	snprintf(name, sizeof(name), "%012lld-%016llx", (long long) bucket->date, bucket_random());
+	manifest->bucket = bucket;
+	manifest->errnum = manifest_key(bucket, run_id, name, manifest->key);
+	initStringInfo(&manifest->body);
+	appendStringInfoString(&manifest->body, "<ListVersionsResult>\n<EncodingType>url</EncodingType>\n");
+	for (int i = 0; i < n; i++)
+		append_file(&manifest->body, &files[i]);
+	appendStringInfoString(&manifest->body, "</ListVersionsResult>\n");
+	*calls = (BucketCalls)
+	{
+		next_write, take_written, is_written, manifest
+	};
+	return manifest;
 }
 
 int
@@ -170,67 +162,47 @@ check_keys(Bucket *bucket, const BucketAnswer *answer, const char *prefix)
 	return 0;
 }
 
-/* A function that receives an entry of a list.  The entry is valid only during the call. */
-typedef void (*EntrySink) (void *arg, const BucketEntry *entry);
-
 /*
- * Lists the objects below a prefix, or with `folders` the objects and folders
- * right below the prefix.  Returns 0 or an errno.
+ * Sets *keys to the keys (char *) of the objects below a prefix, or with
+ * `folders` to the folders right below the prefix.  Returns 0; or an errno, and
+ * then *keys may have some of them.
  */
 static int
-list_objects(Bucket *bucket, const char *prefix, bool folders, EntrySink sink, void *arg)
+list_keys(Bucket *bucket, const char *prefix, bool folders, List **keys)
 {
-	char		query[BUCKET_LIST_SIZE];
 	char		token[BUCKET_TOKEN_SIZE] = "";
-	const BucketCall call = {"GET", NULL, query};
 	const BucketAnswer *answer;
 	int			errnum;
 
+	*keys = NIL;
 	do
 	{
-		if (!bucket_ask_for_list(query, token, folders, prefix, NULL))
-			return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-		if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
-			return errnum;
-		/* with a token that comes twice, the list would never end */
-		if (answer->status != 200 ||
-			(answer->truncated && (answer->next_token[0] == '\0' || strcmp(answer->next_token, token) == 0)))
-			return bucket_note(bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
-		if ((errnum = check_keys(bucket, answer, prefix)) != 0)
+		const BucketCall call = bucket_list_call(token, folders, prefix, NULL);
+
+		if ((errnum = bucket_call(bucket, &call, &answer)) != 0 ||
+			(errnum = bucket_check_list(bucket, answer, token)) != 0 ||
+			(errnum = check_keys(bucket, answer, prefix)) != 0)
 			return errnum;
 		for (int i = 0; i < answer->n_entries; i++)
-			sink(arg, &answer->entries[i]);
+			if (answer->entries[i].is_prefix == folders)
+				*keys = lappend(*keys, pstrdup(answer->entries[i].key));
 		strlcpy(token, answer->next_token, sizeof(token));
 	} while (answer->truncated);
 	return 0;
 }
 
-/* Runs that have manifests. */
-typedef struct RunList
+/* Returns the number that stands in `name` before a "/", as we write it; or 0. */
+static int64
+parse_run_folder(const char *name)
 {
-	size_t		prefix;			/* bytes before the number */
-	int64	   *runs;
-	int			max;
-	int			n;
-} RunList;
-
-static void
-take_run(void *arg, const BucketEntry *entry)
-{
-	RunList    *list = arg;
-	const char *name = entry->key + list->prefix;
 	char	   *end;
 	int64		run_id;
 
-	if (!entry->is_prefix || strlen(entry->key) <= list->prefix || *name < '1' || *name > '9')
-		return;
+	if (*name < '1' || *name > '9')
+		return 0;
 	errno = 0;
 	run_id = strtoll(name, &end, 10);
-	if (errno != 0 || strcmp(end, "/") != 0)
-		return;
-	if (list->n < list->max)
-		list->runs[list->n] = run_id;
-	list->n++;
+	return errno == 0 && strcmp(end, "/") == 0 ? run_id : 0;
 }
 
 int
@@ -238,27 +210,26 @@ bucket_trash_runs(FileStore *store, int64 *runs, int max)
 {
 	Bucket	   *bucket = bucket_of(store);
 	char		prefix[BUCKET_KEY_MAX + 1];
-	RunList		list = {0, runs, max, 0};
+	List	   *keys = NIL;
+	int			n = 0;
 	int			errnum = bucket_key(bucket, TRASH_PATH, prefix);
 
-	list.prefix = strlen(prefix);
 	if (errnum == 0)
-		errnum = list_objects(bucket, prefix, true, take_run, &list);
-	if (errnum == 0)
-		return list.n;
+		errnum = list_keys(bucket, prefix, true, &keys);
+	foreach_ptr(const char, key, keys)
+	{
+		int64		run_id = parse_run_folder(key + strlen(prefix));
+
+		if (run_id > 0 && n++ < max)
+			runs[n - 1] = run_id;
+	}
+	list_free_deep(keys);
 	errno = errnum;
-	return -1;
+	return errnum == 0 ? n : -1;
 }
 
 
 /* ----------------------------------------------------------------- walking --- */
-
-/* A file that lies in the trash. */
-typedef struct TrashFile
-{
-	const char *path;			/* NULL: the file is not there */
-	FileIdentity identity;
-} TrashFile;
 
 struct TrashWalk
 {
@@ -268,7 +239,8 @@ struct TrashWalk
 	MemoryContext page;			/* of the files of one manifest */
 	bool		is_begun;
 	List	   *manifests;		/* keys (char *) of manifests still to be read */
-	TrashFile  *files;
+	VersionsAsk *files;			/* files of the manifest */
+	bool	   *in_trash;		/* whether each of them lies in the trash */
 	int			n;
 	int			next;
 	int			unseen_errnum;	/* of a file that could not be looked at, or
@@ -290,23 +262,6 @@ bucket_begin_trash(Bucket *bucket, int64 run_id, MemoryContext context)
 	return walk;
 }
 
-static void
-take_manifest(void *arg, const BucketEntry *entry)
-{
-	TrashWalk  *walk = arg;
-	MemoryContext caller = MemoryContextSwitchTo(walk->context);
-
-	walk->manifests = lappend(walk->manifests, pstrdup(entry->key));
-	MemoryContextSwitchTo(caller);
-}
-
-/* The files of a manifest whose versions are asked for. */
-typedef struct Asking
-{
-	TrashWalk  *walk;
-	VersionsAsk *asks;
-} Asking;
-
 /*
  * Puts `name`, of a manifest or a file, behind the text of a failure with
  * `errnum`.  Returns `errnum`.
@@ -327,24 +282,23 @@ note_about(Bucket *bucket, int errnum, const char *name)
 	return bucket_note(bucket, errnum, text);
 }
 
-/* Notes the path of a file whose version has our marker right above it. */
+/* Notes a file whose version has our marker right above it. */
 static void
 take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 {
-	const Asking *asking = arg;
-	TrashWalk  *walk = asking->walk;
+	TrashWalk  *walk = arg;
 	const BucketEntry *marker;
 
 	if (errnum != 0)
 	{
 		walk->unseen_errnum = errnum;
-		walk->unseen = asking->asks[ask].key;
+		walk->unseen = walk->files[ask].key;
 	}
 	if (errnum != 0 || !bucket_is_captured(versions))
 		return;
 	marker = &versions->entries[versions->at - 1];
-	if (marker->modified >= walk->written - SKEW_SECONDS && marker->modified <= walk->written + MARKER_SECONDS)
-		walk->files[ask].path = asking->asks[ask].key + strlen(walk->bucket->prefix);
+	walk->in_trash[ask] = marker->modified >= walk->written - SKEW_SECONDS &&
+		marker->modified <= walk->written + MARKER_SECONDS;
 }
 
 static int
@@ -361,48 +315,28 @@ compare_asks(const void *a, const void *b)
 static int
 locate_files(TrashWalk *walk, const BucketAnswer *answer)
 {
-	Asking		asking = {walk, palloc0(sizeof(VersionsAsk) * Max(answer->n_entries, 1))};
 	FileIdentity *identities = palloc0(sizeof(FileIdentity) * Max(answer->n_entries, 1));
 	char		key[BUCKET_KEY_MAX + 1];
-	BucketListing *listing;
 	BucketCalls calls;
 	int			errnum;
-	int			n = 0;
 
+	walk->files = palloc0(sizeof(VersionsAsk) * Max(answer->n_entries, 1));
+	walk->in_trash = palloc0(sizeof(bool) * Max(answer->n_entries, 1));
 	for (int i = 0; i < answer->n_entries; i++)
 	{
 		if (bucket_key(walk->bucket, answer->entries[i].key, key) != 0)
 			continue;
-		bucket_identify_entry(&answer->entries[i], &identities[n]);
-		asking.asks[n].key = pstrdup(key);
-		asking.asks[n].expected = &identities[n];
-		n++;
+		bucket_identify_entry(&answer->entries[i], &identities[walk->n]);
+		walk->files[walk->n].key = pstrdup(key);
+		walk->files[walk->n].expected = &identities[walk->n];
+		walk->n++;
 	}
-	qsort(asking.asks, n, sizeof(VersionsAsk), compare_asks);
-	walk->files = palloc0(sizeof(TrashFile) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		walk->files[i].identity = *asking.asks[i].expected;
-	walk->n = n;
-	listing = bucket_begin_listing(walk->bucket, asking.asks, n, 2, take_place, &asking);
-	calls = bucket_listing_calls(listing);
+	qsort(walk->files, walk->n, sizeof(VersionsAsk), compare_asks);
+	calls = bucket_list_many(walk->bucket, walk->files, walk->n, 2, take_place, walk);
 	errnum = bucket_call_many(walk->bucket, &calls);
-	bucket_end_listing(listing);
 	if (errnum == 0 && walk->unseen_errnum != 0)
 		errnum = note_about(walk->bucket, walk->unseen_errnum, walk->unseen);
 	return errnum;
-}
-
-/*
- * Takes the second in which a manifest was written, with which its name
- * begins.
- */
-static bool
-take_second(TrashWalk *walk, const char *key)
-{
-	char	   *end;
-
-	walk->written = strtoll(strrchr(key, '/') + 1, &end, 10);
-	return *end == '-';
 }
 
 static int
@@ -411,11 +345,14 @@ read_manifest(TrashWalk *walk, const char *key)
 	const BucketCall call = {.method = "GET",.key = key};
 	const BucketAnswer *answer;
 	MemoryContext caller;
+	char	   *end;
 	int			errnum;
 
 	MemoryContextReset(walk->page);
 	walk->n = walk->next = 0;
-	if (!take_second(walk, key))
+	/* its name begins with the second in which it was written */
+	walk->written = strtoll(strrchr(key, '/') + 1, &end, 10);
+	if (*end != '-')
 		return 0;
 	errnum = bucket_call(walk->bucket, &call, &answer);
 	if (errnum == 0 && answer->status == 404 && strcmp(answer->code, "NoSuchKey") == 0)
@@ -433,11 +370,15 @@ read_manifest(TrashWalk *walk, const char *key)
 static int
 begin_manifests(TrashWalk *walk)
 {
+	MemoryContext caller = MemoryContextSwitchTo(walk->context);
 	char		prefix[BUCKET_KEY_MAX + 1];
 	int			errnum = manifest_key(walk->bucket, walk->run_id, "", prefix);
 
 	walk->is_begun = true;
-	return errnum ? errnum : list_objects(walk->bucket, prefix, false, take_manifest, walk);
+	if (errnum == 0)
+		errnum = list_keys(walk->bucket, prefix, false, &walk->manifests);
+	MemoryContextSwitchTo(caller);
+	return errnum;
 }
 
 int
@@ -449,12 +390,12 @@ bucket_next_in_trash(TrashWalk *walk, const char **path)
 	walk->bucket->in_trash = NULL;
 	while (errnum == 0)
 	{
-		while (walk->next < walk->n && walk->files[walk->next].path == NULL)
+		while (walk->next < walk->n && !walk->in_trash[walk->next])
 			walk->next++;
 		if (walk->next < walk->n)
 		{
-			*path = walk->bucket->in_trash = walk->files[walk->next].path;
-			walk->bucket->in_trash_identity = walk->files[walk->next++].identity;
+			*path = walk->bucket->in_trash = walk->files[walk->next].key + strlen(walk->bucket->prefix);
+			walk->bucket->in_trash_identity = *walk->files[walk->next++].expected;
 			return 0;
 		}
 		if (walk->manifests == NIL)
@@ -478,17 +419,12 @@ bucket_end_trash(TrashWalk *walk)
 static int
 list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
 {
-	char		query[BUCKET_LIST_SIZE] = "encoding-type=url&max-keys=1000&prefix=";
-	char		prefix[BUCKET_KEY_MAX + 1];
-	const BucketCall call = {"GET", NULL, query};
+	char		prefix[BUCKET_KEY_MAX + 1] = "";
+	const BucketCall call = bucket_versions_call(prefix);
 	int			errnum = manifest_key(bucket, run_id, "", prefix);
 
-	if (errnum == 0 && !(bucket_encode(query, sizeof(query), prefix) &&
-						 strlcat(query, "&versions=", sizeof(query)) < sizeof(query)))
-		errnum = ENAMETOOLONG;
-	if (errnum != 0)
-		return bucket_note(bucket, errnum, strerror(errnum));
-	errnum = bucket_ask(bucket, &call, answer);
+	if (errnum == 0)
+		errnum = bucket_ask(bucket, &call, answer);
 	return errnum ? errnum : check_keys(bucket, *answer, prefix);
 }
 
@@ -567,14 +503,6 @@ bucket_forget_run(FileStore *store, int64 run_id, bool look)
 
 /* ------------------------------------------------------------- renumbering --- */
 
-static void
-take_key(void *arg, const BucketEntry *entry)
-{
-	List	  **keys = arg;
-
-	*keys = lappend(*keys, pstrdup(entry->key));
-}
-
 /* Copies a manifest, in the server, to the run `as`.  Returns 0 or an errno. */
 static int
 copy_manifest(Bucket *bucket, const char *key, int64 as)
@@ -583,9 +511,7 @@ copy_manifest(Bucket *bucket, const char *key, int64 as)
 	const BucketAnswer *answer;
 	int			errnum = manifest_key(bucket, as, strrchr(key, '/') + 1, target);
 
-	if (errnum != 0)
-		return bucket_note(bucket, errnum, strerror(errnum));
-	return bucket_copy(bucket, key, NULL, target, false, &answer);
+	return errnum ? errnum : bucket_copy(bucket, key, NULL, target, false, &answer);
 }
 
 int
@@ -594,16 +520,15 @@ bucket_renumber_trash(FileStore *store, int64 run_id, int64 as)
 	Bucket	   *bucket = bucket_of(store);
 	char		prefix[BUCKET_KEY_MAX + 1];
 	List	   *keys = NIL;
-	ListCell   *lc;
 	int			errnum = manifest_key(bucket, run_id, "", prefix);
 
 	if (errnum == 0)
-		errnum = list_objects(bucket, prefix, false, take_key, &keys);
+		errnum = list_keys(bucket, prefix, false, &keys);
 	if (errnum == 0)
 		errnum = bucket_keep_lease(bucket).errnum;
-	foreach(lc, keys)
+	foreach_ptr(const char, key, keys)
 		if (errnum == 0)
-		errnum = copy_manifest(bucket, lfirst(lc), as);
+		errnum = copy_manifest(bucket, key, as);
 	if (errnum == 0)
 		bucket_forget_run(store, run_id, false);
 	list_free_deep(keys);

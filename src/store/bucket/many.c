@@ -41,11 +41,8 @@
 /* A file of the call. */
 typedef struct Item
 {
-	char	   *key;			/* with the prefix; NULL: `result` says why */
-	const char *path;
-	const FileIdentity *expected;	/* or NULL */
-	int			number;			/* index in the caller's array */
-	FileResult	result;
+	StoreFile  *file;			/* its outcome is set when the item is settled */
+	char	   *key;			/* with the prefix */
 	bool		in_hand;		/* there is still work to do for the file */
 	const char *version;		/* version that is to be removed */
 	const char *marker;			/* marker that was made, NULL: unknown; or
@@ -62,33 +59,18 @@ typedef struct Many
 	Bucket	   *bucket;
 	MemoryContext context;		/* has the memory of the call */
 	MemoryContext caller;
+	int64		run_id;
+	StoreFile  *files;
 	Item	   *items;			/* sorted by key */
 	int			n;
-	int64		run_id;
+	bool		puts_back;
+	const struct Step *steps;	/* see go_way() */
+	int			n_steps;
 	struct Portion *portions;
-	StoreCondemned *condemned;	/* of a capture */
-	StoreLocated *located;		/* of a look */
 } Many;
 
-/* Items that stand side by side, and the requests for the items in hand. */
-typedef struct Portion
-{
-	Many	   *many;
-	int			first;
-	int			n;
-	int			stage;
-	BucketListing *listing;		/* NULL: no listing is under way */
-	VersionsAsk *asks;
-	BucketManifest *manifest;	/* NULL: no manifest is being written */
-	BucketRemoving *removing;	/* NULL: no removal is under way */
-	BucketRemoval *removals;
-	int			n_removals;
-	int		   *numbers;		/* numbers of the items that a listing or a
-								 * removal is about */
-} Portion;
 
-
-/* ------------------------------------------------------------------- begin --- */
+/* ------------------------------------------------------------------- items --- */
 
 static int
 compare_items(const void *a, const void *b)
@@ -99,32 +81,46 @@ compare_items(const void *a, const void *b)
 	return strcmp(first ? first : "", second ? second : "");
 }
 
+/* Gives the item its result: the work for the item is over. */
 static void
-begin_many(Many *many, FileStore *store, int n)
+settle(Item *item, FileResult result)
 {
-	memset(many, 0, sizeof(*many));
-	many->bucket = bucket_of(store);
-	many->context = AllocSetContextCreate(GetMemoryChunkContext(many->bucket), "audio_cleanup files",
-										  ALLOCSET_DEFAULT_SIZES);
-	many->caller = MemoryContextSwitchTo(many->context);
-	many->items = palloc_extended(sizeof(Item) * n, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	item->file->result = result;
+	item->in_hand = false;
 }
 
 static void
-add_item(Many *many, const char *path, const FileIdentity *expected)
+begin_item(Many *many, Item *item, StoreFile *file)
 {
-	Item	   *item = &many->items[many->n];
 	char		key[BUCKET_KEY_MAX + 1];
-	int			errnum = bucket_key(many->bucket, path, key);
+	int			errnum = bucket_key(many->bucket, file->path, key);
 
-	item->path = path;
-	item->number = many->n++;
-	item->expected = expected;
-	item->in_hand = errnum == 0;
+	file->place = PLACE_UNKNOWN;
+	file->destroyed = false;
+	file->freed = 0;
+	file->result = fail(EINTR, "could not list versions of file");
+	item->file = file;
 	if (errnum == 0)
 		item->key = pstrdup(key);
-	item->result = errnum == 0 ? fail(EINTR, "could not list versions of file") :
-		fail(bucket_note(many->bucket, errnum, strerror(errnum)), "could not accept path");
+	item->in_hand = true;
+	if (errnum != 0)
+		settle(item, fail(errnum, "could not accept path"));
+}
+
+static void
+begin_many(Many *many, FileStore *store, int64 run_id, StoreFile *files, int n)
+{
+	memset(many, 0, sizeof(*many));
+	many->bucket = bucket_of(store);
+	many->run_id = run_id;
+	many->context = AllocSetContextCreate(many->bucket->context, "audio_cleanup files", ALLOCSET_DEFAULT_SIZES);
+	many->caller = MemoryContextSwitchTo(many->context);
+	many->files = files;
+	many->n = n;
+	many->items = palloc_extended(sizeof(Item) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (int i = 0; i < n; i++)
+		begin_item(many, &many->items[i], &files[i]);
+	qsort(many->items, n, sizeof(Item), compare_items);
 }
 
 static void
@@ -134,62 +130,68 @@ end_many(Many *many)
 	MemoryContextDelete(many->context);
 }
 
-/* Gives this result to all files that are still in hand. */
-static void
-fail_all(Many *many, FileResult result)
-{
-	for (int i = 0; i < many->n; i++)
-	{
-		if (many->items[i].in_hand)
-			many->items[i].result = result;
-		many->items[i].in_hand = false;
-	}
-}
+/*
+ * Returns whether the item is one of those that a step, or a result, is for.
+ * For a removal, sets *version to the id of the version to be removed, or
+ * leaves NULL for a new marker.
+ */
+typedef bool (*Pick) (const Item *item, const char **version);
 
-/* Gives the item its result: the work for the item is over. */
-static void
-settle(Item *item, FileResult result)
+static bool
+pick_in_hand(const Item *item, const char **version)
 {
-	item->result = result;
-	item->in_hand = false;
+	return item->in_hand;
 }
 
 static bool
-is_in_hand(const Many *many)
+is_any(const Many *many, Pick pick)
 {
+	const char *version;
+
 	for (int i = 0; i < many->n; i++)
-		if (many->items[i].in_hand)
+		if (pick(&many->items[i], &version))
 			return true;
 	return false;
 }
 
+/* Gives this result to all items that are picked. */
+static void
+settle_all(Many *many, Pick pick, FileResult result)
+{
+	const char *version;
+
+	for (int i = 0; i < many->n; i++)
+		if (pick(&many->items[i], &version))
+			settle(&many->items[i], result);
+}
+
 /*
- * Takes the lease before a change, so that no other process works in the
- * bucket.
+ * Returns whether there is the lease that a change needs, by the result of
+ * taking or keeping the lease.  Without the lease, the items in hand fail.
  */
 static bool
-begin_change(Many *many)
+is_leased(Many *many, FileResult lease)
 {
-	FileResult	result = bucket_keep_lease(many->bucket);
-
-	if (result.outcome != FILE_OK)
-		fail_all(many, result);
-	return result.outcome == FILE_OK;
-}
-
-/* Keeps the lease in the midst of a change.  Without the lease, the items in hand fail. */
-static bool
-go_on(Many *many)
-{
-	FileResult	result = bucket_stay_leased(many->bucket);
-
-	if (result.outcome != FILE_OK)
-		fail_all(many, result);
-	return result.outcome == FILE_OK;
+	if (lease.outcome != FILE_OK)
+		settle_all(many, pick_in_hand, lease);
+	return lease.outcome == FILE_OK;
 }
 
 
-/* ---------------------------------------------------------------- portions --- */
+/* ------------------------------------------------------------------- steps --- */
+
+/*
+ * A step that items go through: their versions are listed, and look() gets the
+ * versions of each; or versions are removed and markers made, and take() gets
+ * the outcome of each; or, without the two functions, the manifest is written.
+ */
+typedef struct Step
+{
+	Pick		pick;
+	int			per_key;		/* entries of a key in the list, as a rule */
+	void		(*look) (Many *many, Item *item, const KeyVersions *versions);
+	void		(*take) (Many *many, Item *item, const BucketRemoval *removal);
+} Step;
 
 /*
  * Items of a portion.  If each item has one entry, the list of a portion fits
@@ -197,14 +199,21 @@ go_on(Many *many)
  */
 #define PORTION			980
 
-static Portion
-all_items(Many *many)
+/* Items that stand side by side, and the step that they go through. */
+typedef struct Portion
 {
-	return (Portion)
-	{
-		.many = many,.n = many->n
-	};
-}
+	Many	   *many;
+	int			first;
+	int			n;
+	int			n_begun;		/* steps that were begun */
+	const Step *step;
+	int		   *numbers;		/* numbers of the items that the step is for */
+	int			n_picked;
+	BucketCalls calls;
+	BucketManifest *manifest;	/* NULL: no manifest is being written */
+	BucketRemoving *removing;	/* NULL: no removal is under way */
+	BucketRemoval *removals;
+} Portion;
 
 static Item *
 item_of(const Portion *portion, int number)
@@ -213,178 +222,72 @@ item_of(const Portion *portion, int number)
 }
 
 /*
- * Begins to list the versions of all items in hand, of which each has
- * `per_key` as a rule.  The sink gets the portion, and the number of the item
- * among the items in hand.  Returns false if no item is in hand.
- */
-static bool
-begin_listing(Portion *portion, int per_key, VersionsSink sink)
-{
-	Many	   *many = portion->many;
-	int			n = 0;
-
-	portion->asks = palloc_extended(sizeof(VersionsAsk) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
-	portion->numbers = palloc_extended(sizeof(int) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
-	for (int i = portion->first; i < portion->first + portion->n; i++)
-	{
-		const Item *item = &many->items[i];
-
-		if (!item->in_hand)
-			continue;
-		portion->asks[n] = (VersionsAsk)
-		{
-			item->key, item->expected
-		};
-		portion->numbers[n++] = i;
-	}
-	portion->listing = bucket_begin_listing(many->bucket, portion->asks, n, per_key, sink, portion);
-	return n > 0;
-}
-
-static void
-end_listing(Portion *portion)
-{
-	bucket_end_listing(portion->listing);
-	portion->listing = NULL;
-	pfree(portion->asks);
-	pfree(portion->numbers);
-}
-
-/*
- * Lists the versions of all items in hand.  Returns 0; or an errno, which then
- * is the result of all these items.
+ * Picks the items that the step is for, with their removals if the step is one.
+ * Returns their number.
  */
 static int
-list_all(Many *many, int per_key, VersionsSink sink)
+pick_items(Portion *portion, const Step *step)
 {
-	Portion		all = all_items(many);
-	BucketCalls calls;
-	int			errnum = 0;
-
-	if (begin_listing(&all, per_key, sink))
-	{
-		calls = bucket_listing_calls(all.listing);
-		errnum = bucket_call_many(many->bucket, &calls);
-	}
-	end_listing(&all);
-	if (errnum != 0)
-		fail_all(many, fail(errnum, "could not list versions of file"));
-	return errnum;
-}
-
-/*
- * Returns whether a removal is to be made for the item, and sets *version to
- * the id of the version to be removed, or to NULL for a new marker.
- */
-typedef bool (*RemovalPick) (const Item *item, const char **version);
-
-/* Collects the removals for the items of a portion.  Returns false if there is no removal. */
-static bool
-pick_removals(Portion *portion, RemovalPick pick)
-{
-	portion->removals = palloc_extended(sizeof(BucketRemoval) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
+	portion->step = step;
+	portion->n_picked = 0;
 	portion->numbers = palloc_extended(sizeof(int) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
-	portion->n_removals = 0;
+	portion->removals = palloc_extended(sizeof(BucketRemoval) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
 	for (int i = portion->first; i < portion->first + portion->n; i++)
 	{
-		const Item *item = &portion->many->items[i];
 		const char *version = NULL;
 
-		if (!pick(item, &version))
+		if (!step->pick(&portion->many->items[i], &version))
 			continue;
-		portion->numbers[portion->n_removals] = i;
-		portion->removals[portion->n_removals++] = (BucketRemoval)
+		portion->removals[portion->n_picked] = (BucketRemoval)
 		{
-			.key = item->key,.version = version
+			.key = portion->many->items[i].key,.version = version
 		};
+		portion->numbers[portion->n_picked++] = i;
 	}
-	return portion->n_removals > 0;
+	return portion->n_picked;
+}
+
+/*
+ * Takes the versions of an item.  A file that is to be put back, and whose
+ * newest version the server fails to show, is odd.
+ */
+static void
+take_versions(void *arg, int ask, int errnum, const KeyVersions *versions)
+{
+	const Portion *portion = arg;
+	Item	   *item = item_of(portion, ask);
+
+	if (errnum == 0)
+		portion->step->look(portion->many, item, versions);
+	else if (portion->many->puts_back && versions->none_is_current)
+		item->is_odd = true;
+	else
+		settle(item, fail(errnum, "could not list versions of file"));
 }
 
 static void
-forget_removals(Portion *portion)
+begin_listing(Portion *portion)
 {
-	pfree(portion->removals);
-	pfree(portion->numbers);
-	portion->n_removals = 0;
-}
+	VersionsAsk *asks = palloc_extended(sizeof(VersionsAsk) * portion->n_picked, MCXT_ALLOC_HUGE);
 
-/* A function that takes the results of the removals of a portion. */
-typedef void (*RemovalTake) (Portion *portion);
-
-/*
- * Makes these removals for all items, and tries again the removals that a busy
- * server has not made.  Returns 0 or an errno.
- */
-static int
-remove_all(Many *many, RemovalPick pick, RemovalTake take)
-{
-	Portion		all = all_items(many);
-	int			errnum = 0;
-
-	if (pick_removals(&all, pick))
+	for (int i = 0; i < portion->n_picked; i++)
+		asks[i] = (VersionsAsk)
 	{
-		errnum = bucket_remove_many(many->bucket, all.removals, all.n_removals);
-		take(&all);
-	}
-	forget_removals(&all);
-	return errnum;
+		item_of(portion, i)->key, item_of(portion, i)->file->expected
+	};
+	portion->calls = bucket_list_many(portion->many->bucket, asks, portion->n_picked, portion->step->per_key,
+									  take_versions, portion);
 }
 
-/*
- * A step that the items of a portion go through: a list, a removal, or the
- * writing of the manifest.
- */
-typedef struct Step
-{
-	int			per_key;		/* of a list */
-	VersionsSink sink;			/* NULL: the step is no list */
-	RemovalPick pick;			/* NULL: the step is no removal */
-	RemovalTake take;
-} Step;
-
-typedef struct Way
-{
-	Many	   *many;
-	const Step *steps;
-	int			n;
-} Way;
-
-static bool
-is_step_over(const void *arg)
-{
-	const Portion *portion = arg;
-
-	if (portion->manifest != NULL)
-		return bucket_is_written(portion->manifest);
-	return portion->listing != NULL ? bucket_is_listed(portion->listing) : bucket_is_removed(portion->removing);
-}
-
-static BucketCalls
-calls_of(const Portion *portion)
-{
-	if (portion->manifest != NULL)
-		return bucket_manifest_calls(portion->manifest);
-	return portion->listing != NULL ? bucket_listing_calls(portion->listing) : bucket_removing_calls(portion->removing);
-}
-
-/*
- * Begins to write the items in hand into a manifest.  Returns false if no item
- * is in hand.
- */
-static bool
+static void
 begin_manifest(Portion *portion)
 {
-	ManifestFile *files = palloc(sizeof(ManifestFile) * Max(portion->n, 1));
-	int			n = 0;
+	ManifestFile *files = palloc(sizeof(ManifestFile) * portion->n_picked);
 
-	for (int i = portion->first; i < portion->first + portion->n; i++)
-		if (portion->many->items[i].in_hand)
-			files[n++] = portion->many->items[i].seen;
-	if (n > 0)
-		portion->manifest = bucket_begin_manifest(portion->many->bucket, portion->many->run_id, files, n);
-	pfree(files);
-	return n > 0;
+	for (int i = 0; i < portion->n_picked; i++)
+		files[i] = item_of(portion, i)->seen;
+	portion->manifest = bucket_begin_manifest(portion->many->bucket, portion->many->run_id, files, portion->n_picked,
+											  &portion->calls);
 }
 
 /*
@@ -397,107 +300,112 @@ end_manifest(Portion *portion)
 	int			errnum = bucket_end_manifest(portion->manifest);
 
 	portion->manifest = NULL;
-	for (int i = portion->first; i < portion->first + portion->n && errnum != 0; i++)
-		if (portion->many->items[i].in_hand)
-			settle(&portion->many->items[i], fail(errnum, "could not write manifest"));
+	for (int i = 0; i < portion->n_picked && errnum != 0; i++)
+		settle(item_of(portion, i), fail(errnum, "could not write manifest"));
 }
 
 static void
-end_step(Portion *portion, const Step *step, int errnum)
+pass_removals(const Portion *portion)
 {
-	if (portion->listing != NULL)
-		end_listing(portion);
-	else if (portion->manifest != NULL)
+	for (int i = 0; i < portion->n_picked; i++)
+		portion->step->take(portion->many, item_of(portion, i), &portion->removals[i]);
+}
+
+/* Begins a step of the portion.  Returns false if the step is for none of its items. */
+static bool
+enter_step(Portion *portion, const Step *step)
+{
+	if (pick_items(portion, step) == 0)
+		return false;
+	if (step->look != NULL)
+		begin_listing(portion);
+	else if (step->take == NULL)
+		begin_manifest(portion);
+	else
+		portion->removing = bucket_begin_removing(portion->many->bucket, portion->removals, portion->n_picked,
+												  &portion->calls);
+	return true;
+}
+
+/* Ends the step that was begun, if any. */
+static void
+leave_step(Portion *portion, int errnum)
+{
+	if (portion->manifest != NULL)
 		end_manifest(portion);
 	else if (portion->removing != NULL)
 	{
 		bucket_end_removing(portion->removing, errnum);
 		portion->removing = NULL;
-		step->take(portion);
-		forget_removals(portion);
+		pass_removals(portion);
 	}
 }
 
 static bool
-begin_step(Portion *portion, const Step *step)
+advance(void *arg, int number, BucketCalls *calls)
 {
-	bool		begun;
+	const Many *many = arg;
+	Portion    *portion = &many->portions[number];
 
-	if (step->sink != NULL)
-		return begin_listing(portion, step->per_key, step->sink);
-	if (step->pick == NULL)
-		return begin_manifest(portion);
-	begun = pick_removals(portion, step->pick);
-	portion->removing = bucket_begin_removing(portion->many->bucket, portion->removals, portion->n_removals);
-	return begun;
-}
-
-static bool
-next_from_portion(void *arg, int lane, BucketCall *call)
-{
-	const BucketCalls calls = calls_of(arg);
-
-	return calls.next(calls.arg, lane, call);
-}
-
-static void
-take_for_portion(void *arg, int lane, int errnum, const BucketAnswer *answer)
-{
-	const BucketCalls calls = calls_of(arg);
-
-	calls.take(calls.arg, lane, errnum, answer);
-}
-
-static bool
-advance(void *arg, int number, BucketStage *stage)
-{
-	const Way  *way = arg;
-	Portion    *portion = &way->many->portions[number];
-
-	if (portion->stage > 0)
-		end_step(portion, &way->steps[portion->stage - 1], 0);
-	while (portion->stage < way->n)
-	{
-		const Step *step = &way->steps[portion->stage++];
-
-		if (begin_step(portion, step))
+	leave_step(portion, 0);
+	while (portion->n_begun < many->n_steps)
+		if (enter_step(portion, &many->steps[portion->n_begun++]))
 		{
-			stage->calls = (BucketCalls)
-			{
-				next_from_portion, take_for_portion, portion
-			};
-			stage->is_over = is_step_over;
+			*calls = portion->calls;
 			return true;
 		}
-		end_step(portion, step, 0);
-	}
 	return false;
 }
 
 /*
- * Leads all items in hand through these steps, in portions.  Returns 0; or an
- * errno, which then is the result of the items that are still in hand.
+ * Leads all items through these steps, in portions.  Returns 0; or an errno,
+ * which then is the result of the items that are still in hand.
  */
 static int
 go_way(Many *many, const Step *steps, int n_steps, const char *action)
 {
-	Way			way = {many, steps, n_steps};
-	BucketPipeline pipeline = {advance, &way, (many->n + PORTION - 1) / PORTION};
+	int			n = (many->n + PORTION - 1) / PORTION;
 	int			errnum;
 
-	many->portions = palloc0(sizeof(Portion) * Max(pipeline.n, 1));
-	for (int i = 0; i < pipeline.n; i++)
+	many->steps = steps;
+	many->n_steps = n_steps;
+	many->portions = palloc0(sizeof(Portion) * Max(n, 1));
+	for (int i = 0; i < n; i++)
 	{
 		many->portions[i].many = many;
 		many->portions[i].first = i * PORTION;
 		many->portions[i].n = Min(PORTION, many->n - i * PORTION);
 	}
-	errnum = bucket_run_pipeline(many->bucket, &pipeline);
-	for (int i = 0; i < pipeline.n && errnum != 0; i++)
-		if (many->portions[i].stage > 0)
-			end_step(&many->portions[i], &steps[many->portions[i].stage - 1], errnum);
+	errnum = bucket_run_pipeline(many->bucket, n, advance, many);
+	for (int i = 0; i < n && errnum != 0; i++)
+		leave_step(&many->portions[i], errnum);
 	if (errnum != 0)
-		fail_all(many, fail(errnum, action));
+		settle_all(many, pick_in_hand, fail(errnum, action));
+	return errnum;
+}
+
+/*
+ * Takes one step with all items together.  Removals that a busy server has not
+ * made are tried again.  Returns 0 or an errno: if the versions could not be
+ * listed, it is the result of the items in hand.
+ */
+static int
+take_step(Many *many, const Step *step)
+{
+	Portion		all = {.many = many,.n = many->n};
+	int			errnum;
+
+	if (step->look == NULL)
+	{
+		if (pick_items(&all, step) == 0)
+			return 0;
+		errnum = bucket_remove_many(many->bucket, all.removals, all.n_picked);
+		pass_removals(&all);
+		return errnum;
+	}
+	errnum = enter_step(&all, step) ? bucket_call_many(many->bucket, &all.calls) : 0;
+	if (errnum != 0)
+		settle_all(many, pick_in_hand, fail(errnum, "could not list versions of file"));
 	return errnum;
 }
 
@@ -505,21 +413,15 @@ go_way(Many *many, const Step *steps, int n_steps, const char *action)
 /* ---------------------------------------------------------------- identity --- */
 
 static void
-take_identity(void *arg, int ask, int errnum, const KeyVersions *versions)
+take_identity(Many *many, Item *item, const KeyVersions *versions)
 {
-	const Many *many = ((const Portion *) arg)->many;
-	Item	   *item = item_of(arg, ask);
-	ExpectedFile *file = &many->bucket->expected[item->number];
-
-	if (errnum != 0)
-		settle(item, fail(errnum, "could not list versions of file"));
-	else if (!bucket_is_present(versions))
-		settle(item, come_to(FILE_VANISHED));
-	else
+	if (!bucket_is_present(versions))
 	{
-		bucket_identify_entry(&versions->entries[0], &file->identity);
-		settle(item, come_to(FILE_OK));
+		settle(item, come_to(FILE_VANISHED));
+		return;
 	}
+	bucket_identify_entry(&versions->entries[0], &many->bucket->expected[item->file - many->files].identity);
+	settle(item, come_to(FILE_OK));
 }
 
 static int
@@ -531,7 +433,9 @@ compare_expected(const void *a, const void *b)
 void
 bucket_expect(FileStore *store, const char *const *paths, int n)
 {
+	static const Step step = {pick_in_hand, UNCOVERED, take_identity};
 	Bucket	   *bucket = bucket_of(store);
+	StoreFile  *files;
 	Many		many;
 
 	if (bucket->expected != NULL)
@@ -540,22 +444,21 @@ bucket_expect(FileStore *store, const char *const *paths, int n)
 	bucket->n_expected = 0;
 	if (n == 0)
 		return;
-	bucket->expected = MemoryContextAllocExtended(GetMemoryChunkContext(bucket), sizeof(ExpectedFile) * n,
+	bucket->expected = MemoryContextAllocExtended(bucket->context, sizeof(ExpectedFile) * n,
 												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	begin_many(&many, store, n);
+	files = palloc_extended(sizeof(StoreFile) * n, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int i = 0; i < n; i++)
-		add_item(&many, paths[i], NULL);
-	qsort(many.items, n, sizeof(Item), compare_items);
+		files[i].path = paths[i];
+	begin_many(&many, store, 0, files, n);
 	/* EINTR only tells of a pending interrupt, which the caller will serve */
-	(void) list_all(&many, UNCOVERED, take_identity);
+	(void) take_step(&many, &step);
+	end_many(&many);
 	for (int i = 0; i < n; i++)
 	{
-		ExpectedFile *file = &bucket->expected[many.items[i].number];
-
-		file->path = paths[many.items[i].number];
-		file->result = many.items[i].result;
+		bucket->expected[i].path = paths[i];
+		bucket->expected[i].result = files[i].result;
 	}
-	end_many(&many);
+	pfree(files);
 	bucket->n_expected = n;
 	qsort(bucket->expected, n, sizeof(ExpectedFile), compare_expected);
 }
@@ -581,8 +484,7 @@ doubt(Bucket *bucket, const char *key)
 
 	if (bucket->doubtful == NULL)
 	{
-		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(uint64),
-		.hcxt = GetMemoryChunkContext(bucket)};
+		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(uint64),.hcxt = bucket->context};
 
 		bucket->doubtful = hash_create("audio_cleanup keys in doubt", 64, &control,
 									   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -606,33 +508,31 @@ bucket_is_doubtful(const Bucket *bucket, const char *key)
  * hand.
  */
 static void
-take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
+take_condemned(Many *many, Item *item, const KeyVersions *versions)
 {
-	const Many *many = ((const Portion *) arg)->many;
-	Item	   *item = item_of(arg, ask);
-	StoreCondemned *file = &many->condemned[item->number];
+	const BucketEntry *newest = &versions->entries[0];
 
-	if (errnum != 0)
+	item->file->place = bucket_place_of(versions);
+	if (item->file->place != PLACE_UPLOAD)
 	{
-		settle(item, fail(errnum, "could not list versions of file"));
+		settle(item, come_to(FILE_OK));
 		return;
 	}
-	if (bucket_place_of(versions) == PLACE_UPLOAD)
+	item->is_null = strcmp(newest->version, "null") == 0;
+	item->seen = (ManifestFile)
 	{
-		file->place = PLACE_UPLOAD;
-		item->is_null = strcmp(versions->entries[0].version, "null") == 0;
-		item->seen = (ManifestFile)
-		{
-			.path = item->path,
-				.version = MemoryContextStrdup(many->context, versions->entries[0].version),
-				.etag = MemoryContextStrdup(many->context, versions->entries[0].etag),
-				.size = versions->entries[0].size,
-				.modified = versions->entries[0].modified
-		};
-		return;
-	}
-	file->place = bucket_place_of(versions);
-	settle(item, come_to(FILE_OK));
+		.path = item->file->path,
+			.version = MemoryContextStrdup(many->context, newest->version),
+			.etag = MemoryContextStrdup(many->context, newest->etag),
+			.size = newest->size,
+			.modified = newest->modified
+	};
+}
+
+static bool
+pick_null(const Item *item, const char **version)
+{
+	return item->in_hand && item->is_null;
 }
 
 /*
@@ -644,24 +544,15 @@ take_place(void *arg, int ask, int errnum, const KeyVersions *versions)
 static void
 check_null_versions(Many *many)
 {
-	FileResult	result = come_to(FILE_OK);
 	int			errnum;
-	int			i;
 
-	for (i = 0; i < many->n; i++)
-		if (many->items[i].in_hand && many->items[i].is_null)
-			break;
-	if (i == many->n)
+	if (!is_any(many, pick_null))
 		return;
-	errnum = bucket_ask_versioning(many->bucket);
+	errnum = bucket_reach((FileStore *) many->bucket);
 	if (errnum == 0 && !many->bucket->enabled)
 		errnum = bucket_note(many->bucket, ENOTSUP, "the bucket keeps no versions");
-	if (errnum == 0)
-		return;
-	result = fail(errnum, "could not delete safely");
-	for (; i < many->n; i++)
-		if (many->items[i].in_hand && many->items[i].is_null)
-			settle(&many->items[i], result);
+	if (errnum != 0)
+		settle_all(many, pick_null, fail(errnum, "could not delete safely"));
 }
 
 /* A file of version "null" is left for later, because the bucket is asked right before its removal. */
@@ -671,32 +562,20 @@ pick_unmarked(const Item *item, const char **version)
 	return item->in_hand && !item->is_null;
 }
 
-static bool
-pick_left(const Item *item, const char **version)
-{
-	return item->in_hand;
-}
-
 /*
  * Items whose markers the server did not refuse stay in hand, to be verified.  Requests
  * that were on their way when the drain was asked to stop are left to the next drain.
  */
 static void
-take_marked(Portion *portion)
+take_marked(Many *many, Item *item, const BucketRemoval *removal)
 {
-	for (int i = 0; i < portion->n_removals; i++)
-	{
-		const BucketRemoval *removal = &portion->removals[i];
-		Item	   *item = item_of(portion, i);
-
-		item->marker = removal->marker;
-		item->made = removal->errnum == 0;
-		if (removal->is_doubtful)
-			doubt(portion->many->bucket, item->key);
-		if (removal->errnum != 0 && removal->errnum != EIO && removal->errnum != ETIMEDOUT &&
-			removal->errnum != EAGAIN && removal->errnum != EINTR)
-			settle(item, fail(removal->errnum, "could not delete file"));
-	}
+	item->marker = removal->marker;
+	item->made = removal->errnum == 0;
+	if (removal->is_doubtful)
+		doubt(many->bucket, item->key);
+	if (removal->errnum != 0 && removal->errnum != EIO && removal->errnum != ETIMEDOUT &&
+		removal->errnum != EAGAIN && removal->errnum != EINTR)
+		settle(item, fail(removal->errnum, "could not delete file"));
 }
 
 /*
@@ -725,19 +604,11 @@ find_marker(const Item *item, const KeyVersions *versions)
  * no marker will come later.
  */
 static void
-take_verified(void *arg, int ask, int errnum, const KeyVersions *versions)
+take_verified(Many *many, Item *item, const KeyVersions *versions)
 {
-	const Many *many = ((const Portion *) arg)->many;
-	Item	   *item = item_of(arg, ask);
-	int			at;
+	int			at = find_marker(item, versions);
 
 	item->version = NULL;
-	if (errnum != 0)
-	{
-		settle(item, fail(errnum, "could not list versions of file"));
-		return;
-	}
-	at = find_marker(item, versions);
 	if (at >= 0 && versions->at == at + 1)
 		settle(item, come_to(FILE_OK));
 	else if (at >= 0)
@@ -757,29 +628,20 @@ pick_stranger(const Item *item, const char **version)
 	return item->in_hand && item->version != NULL;
 }
 
-static void
-take_uncovered(Portion *portion)
+static bool
+pick_no_stranger(const Item *item, const char **version)
 {
-	for (int i = 0; i < portion->n_removals; i++)
-	{
-		int			errnum = portion->removals[i].errnum;
-		Item	   *item = item_of(portion, i);
-
-		/* a busy server is asked again, and a lost lease is taken again */
-		if (errnum == 0)
-			settle(item, come_to(item->outcome));
-		else if (!portion->removals[i].again && errnum != EBUSY)
-			settle(item, fail(errnum, "could not put back file"));
-	}
+	return item->in_hand && item->version == NULL;
 }
 
-/* Gives this result to the items in hand that are no strangers. */
+/* A busy server is asked again, and a lost lease is taken again. */
 static void
-fail_others(Many *many, FileResult result)
+take_uncovered(Many *many, Item *item, const BucketRemoval *removal)
 {
-	for (int i = 0; i < many->n; i++)
-		if (many->items[i].in_hand && many->items[i].version == NULL)
-			settle(&many->items[i], result);
+	if (removal->errnum == 0)
+		settle(item, come_to(item->outcome));
+	else if (!removal->again && removal->errnum != EBUSY)
+		settle(item, fail(removal->errnum, "could not put back file"));
 }
 
 /*
@@ -791,25 +653,20 @@ fail_others(Many *many, FileResult result)
 static void
 show_strangers(Many *many)
 {
+	static const Step step = {pick_stranger,.take = take_uncovered};
 	FileResult	kept;
-	const char *version;
-	int			i;
 
-	for (i = 0; i < many->n && !pick_stranger(&many->items[i], &version); i++)
-		;
-	if (i == many->n)
+	if (!is_any(many, pick_stranger))
 		return;
 	kept = bucket_stay_leased(many->bucket);
 	if (kept.outcome != FILE_OK)
 	{
-		fail_others(many, kept);
+		settle_all(many, pick_no_stranger, kept);
 		kept = bucket_keep_lease(many->bucket);
 	}
 	if (kept.outcome == FILE_OK)
-		(void) remove_all(many, pick_stranger, take_uncovered);
-	for (; i < many->n; i++)
-		if (many->items[i].in_hand && many->items[i].version != NULL)
-			settle(&many->items[i], fail(EAGAIN, "could not put back file"));
+		(void) take_step(many, &step);
+	settle_all(many, pick_stranger, fail(EAGAIN, "could not put back file"));
 }
 
 /*
@@ -818,37 +675,37 @@ show_strangers(Many *many)
 static void
 hide_left(Many *many)
 {
+	static const Step mark = {pick_in_hand,.take = take_marked};
+	static const Step verify = {pick_in_hand, COVERED, take_verified};
 	int			errnum = EIO;
 
-	for (int try = 0; is_in_hand(many); try++)
+	for (int try = 0; try <= MAX_TRIES && is_any(many, pick_in_hand); try++)
 	{
-		if (try > MAX_TRIES)
-			break;
 		if (!bucket_rest(try))
 		{
-			errnum = bucket_note(many->bucket, EINTR, strerror(EINTR));
+			errnum = bucket_note(many->bucket, EINTR, NULL);
 			break;
 		}
-		if (!go_on(many))
+		if (!is_leased(many, bucket_stay_leased(many->bucket)))
 			return;
 		check_null_versions(many);
-		(void) remove_all(many, pick_left, take_marked);
-		if (list_all(many, COVERED, take_verified) != 0)
+		(void) take_step(many, &mark);
+		if (take_step(many, &verify) != 0)
 			return;
 		show_strangers(many);
 	}
-	fail_all(many, fail(errnum, "could not delete file"));
+	settle_all(many, pick_in_hand, fail(errnum, "could not delete file"));
 }
 
 static void
 hide_all(Many *many)
 {
 	static const Step steps[] = {
-		{UNCOVERED, take_place},
-		{0},					/* the manifest */
-		{.pick = pick_unmarked,.take = take_marked},
-		{COVERED, take_verified},
-		{.pick = pick_stranger,.take = take_uncovered}
+		{pick_in_hand, UNCOVERED, take_condemned},
+		{pick_in_hand},			/* the manifest */
+		{pick_unmarked,.take = take_marked},
+		{pick_in_hand, COVERED, take_verified},
+		{pick_stranger,.take = take_uncovered}
 	};
 
 	if (go_way(many, steps, lengthof(steps), "could not delete file") != 0)
@@ -859,20 +716,18 @@ hide_all(Many *many)
 
 /* Destroys the items in hand in their place, because there is no trash. */
 static void
-destroy_in_place(Many *many)
+destroy_unversioned(Many *many)
 {
-	ConditionalDelete *files = palloc_extended(sizeof(ConditionalDelete) * many->n, MCXT_ALLOC_HUGE);
-	int		   *numbers = palloc_extended(sizeof(int) * many->n, MCXT_ALLOC_HUGE);
-	int			n = 0;
+	static const Step step = {pick_in_hand};
+	Portion		all = {.many = many,.n = many->n};
+	int			n = pick_items(&all, &step);
+	ConditionalDelete *files = palloc_extended(sizeof(ConditionalDelete) * Max(n, 1), MCXT_ALLOC_HUGE);
 
-	for (int i = 0; i < many->n; i++)
+	for (int i = 0; i < n; i++)
 	{
-		const Item *item = &many->items[i];
+		const Item *item = item_of(&all, i);
 
-		if (!item->in_hand)
-			continue;
-		numbers[n] = i;
-		files[n++] = (ConditionalDelete)
+		files[i] = (ConditionalDelete)
 		{
 			.key = item->key,.etag = item->seen.etag,.modified = item->seen.modified
 		};
@@ -880,86 +735,58 @@ destroy_in_place(Many *many)
 	bucket_delete_conditionally(many->bucket, files, n);
 	for (int i = 0; i < n; i++)
 	{
-		Item	   *item = &many->items[numbers[i]];
-
-		settle(item, files[i].result);
-		many->condemned[item->number].destroyed = files[i].result.outcome == FILE_OK;
+		settle(item_of(&all, i), files[i].result);
+		item_of(&all, i)->file->destroyed = files[i].result.outcome == FILE_OK;
 	}
 }
 
 static void
 capture_all(Many *many, bool for_good)
 {
-	const FileResult no_trash = {FILE_FAILED, ENOTSUP, "could not back up file"};
+	static const Step step = {pick_in_hand, UNCOVERED, take_condemned};
 
 	if (!many->bucket->conditional)
 		hide_all(many);
-	else if (list_all(many, UNCOVERED, take_place) != 0)
+	else if (take_step(many, &step) != 0)
 		return;
 	else if (for_good)
-		destroy_in_place(many);
+		destroy_unversioned(many);
 	else
-	{
-		(void) bucket_note(many->bucket, ENOTSUP, "the bucket keeps no versions");
-		fail_all(many, no_trash);
-	}
+		settle_all(many, pick_in_hand, fail(bucket_note(many->bucket, ENOTSUP, "the bucket keeps no versions"),
+											"could not back up file"));
 }
 
 /* Removes markers that a killed process has left above strangers. */
 static void
-mend(Many *many, int64 run_id)
+mend(Many *many)
 {
 	for (int i = 0; i < many->n; i++)
 	{
-		const Item *item = &many->items[i];
-		StoreCondemned *file = &many->condemned[item->number];
+		StoreFile  *file = many->items[i].file;
 		int			errnum;
 
 		if (file->place != PLACE_UNFINISHED)
 			continue;
-		file->place = bucket_locate((FileStore *) many->bucket, run_id, item->path, item->expected,
-									true, &errnum);
+		file->place = bucket_locate((FileStore *) many->bucket, many->run_id, file->path, file->expected, true, &errnum);
 		if (file->place == PLACE_UNKNOWN)
-			many->items[i].result = fail(errnum, "could not put back file");
+			file->result = fail(errnum, "could not put back file");
 	}
 }
 
 void
-bucket_capture_many(FileStore *store, int64 run_id, StoreCondemned *files, int n, bool for_good)
+bucket_capture_many(FileStore *store, int64 run_id, StoreFile *files, int n, bool for_good)
 {
 	Many		many;
 
 	if (n == 0)
 		return;
-	begin_many(&many, store, n);
-	many.condemned = files;
-	many.run_id = run_id;
-	for (int i = 0; i < n; i++)
-	{
-		files[i].place = PLACE_UNKNOWN;
-		files[i].destroyed = false;
-		add_item(&many, files[i].path, files[i].expected);
-	}
-	qsort(many.items, n, sizeof(Item), compare_items);
-	if (begin_change(&many))
+	begin_many(&many, store, run_id, files, n);
+	if (is_leased(&many, bucket_keep_lease(many.bucket)))
 	{
 		capture_all(&many, for_good);
-		mend(&many, run_id);
+		mend(&many);
 	}
-	for (int i = 0; i < n; i++)
-		files[many.items[i].number].result = many.items[i].result;
 	end_many(&many);
-}
-
-FileResult
-bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy, const FileIdentity *expected)
-{
-	StoreCondemned file = {path,.expected = expected};
-
-	bucket_capture_many(store, run_id, &file, 1, false);
-	if (file.place == PLACE_UPLOAD || file.result.outcome == FILE_FAILED)
-		return file.result;
-	return come_to(file.place == PLACE_OTHER ? FILE_REPLACED : FILE_VANISHED);
 }
 
 
@@ -971,20 +798,15 @@ bucket_capture(FileStore *store, int64 run_id, const char *path, bool by_copy, c
  * older version would be seen again.
  */
 static void
-take_doomed(void *arg, int ask, int errnum, const KeyVersions *versions)
+take_doomed(Many *many, Item *item, const KeyVersions *versions)
 {
-	const Many *many = ((const Portion *) arg)->many;
-	Item	   *item = item_of(arg, ask);
 	bool		is_last = versions->n == versions->at + 1 && !versions->more;
-
-	if (errnum != 0)
-		settle(item, fail(errnum, "could not list versions of file"));
 
 	/*
 	 * a process that was killed after it removed the last version has left
 	 * the marker
 	 */
-	else if (versions->n == 1 && versions->entries[0].is_marker)
+	if (versions->n == 1 && versions->entries[0].is_marker)
 	{
 		settle(item, come_to(FILE_VANISHED));
 		item->marker = MemoryContextStrdup(many->context, versions->entries[0].version);
@@ -1014,23 +836,20 @@ pick_doomed_version(const Item *item, const char **version)
 	return pick_doomed(item, version) && !item->is_null;
 }
 
+/*
+ * A busy server is asked again, and the next drain finds that a file whose
+ * answer was lost is gone.
+ */
 static void
-take_destroyed(Portion *portion)
+take_destroyed(Many *many, Item *item, const BucketRemoval *removal)
 {
-	for (int i = 0; i < portion->n_removals; i++)
+	if (removal->errnum == 0)
 	{
-		const BucketRemoval *removal = &portion->removals[i];
-
-		if (removal->errnum == 0)
-			settle(item_of(portion, i), come_to(FILE_OK));
-
-		/*
-		 * a busy server is asked again, and the next drain finds that a file
-		 * whose answer was lost is gone
-		 */
-		else if (!removal->again)
-			settle(item_of(portion, i), fail(removal->errnum, "could not delete file"));
+		settle(item, come_to(FILE_OK));
+		item->file->freed = item->file->expected->size;
 	}
+	else if (!removal->again)
+		settle(item, fail(removal->errnum, "could not delete file"));
 }
 
 /*
@@ -1041,135 +860,86 @@ static bool
 pick_bare_marker(const Item *item, const char **version)
 {
 	*version = item->marker;
-	return item->marker != NULL && !item->in_hand && item->result.outcome != FILE_FAILED;
+	return item->marker != NULL && !item->in_hand && item->file->result.outcome != FILE_FAILED;
 }
 
 static void
-take_bared(Portion *portion)
+take_bared(Many *many, Item *item, const BucketRemoval *removal)
 {
-	for (int i = 0; i < portion->n_removals; i++)
-		if (!portion->removals[i].again)
-			item_of(portion, i)->marker = NULL;
+	if (!removal->again)
+		item->marker = NULL;
 }
 
 static void
 destroy_all(Many *many)
 {
 	static const Step steps[] = {
-		{COVERED, take_doomed},
-		{.pick = pick_doomed_version,.take = take_destroyed},
-		{.pick = pick_bare_marker,.take = take_bared}
+		{pick_in_hand, COVERED, take_doomed},
+		{pick_doomed_version,.take = take_destroyed},
+		{pick_bare_marker,.take = take_bared}
 	};
+	static const Step again = {pick_doomed,.take = take_destroyed};
 
 	if (go_way(many, steps, lengthof(steps), "could not delete file") != 0)
 		return;
-	if (is_in_hand(many) && go_on(many))
+	if (is_any(many, pick_in_hand) && is_leased(many, bucket_stay_leased(many->bucket)))
 	{
 		check_null_versions(many);
-		fail_all(many, fail(remove_all(many, pick_doomed, take_destroyed) == EINTR ? EINTR : EAGAIN, "could not delete file"));
+		settle_all(many, pick_in_hand, fail(take_step(many, &again) == EINTR ? EINTR : EAGAIN, "could not delete file"));
 	}
-	(void) remove_all(many, pick_bare_marker, take_bared);
+	(void) take_step(many, &steps[2]);
 }
 
 StoreUnlinks *
-bucket_destroy_begin(FileStore *store, int64 run_id, StoreDoomed *files, int n)
+bucket_destroy_begin(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
 	Many		many;
 
-	begin_many(&many, store, n);
-	for (int i = 0; i < n; i++)
-	{
-		files[i].freed = 0;
-		add_item(&many, files[i].path, files[i].expected);
-	}
-	qsort(many.items, n, sizeof(Item), compare_items);
-	if (begin_change(&many))
+	begin_many(&many, store, run_id, files, n);
+	if (is_leased(&many, bucket_keep_lease(many.bucket)))
 		destroy_all(&many);
-	for (int i = 0; i < n; i++)
-	{
-		StoreDoomed *file = &files[many.items[i].number];
-
-		file->result = many.items[i].result;
-		if (file->result.outcome == FILE_OK)
-			file->freed = file->expected->size;
-	}
 	end_many(&many);
 	return NULL;
-}
-
-FileResult
-bucket_destroy(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected, int64 *freed)
-{
-	StoreDoomed file = {path,.expected = expected};
-
-	(void) bucket_destroy_begin(store, run_id, &file, 1);
-	*freed = file.freed;
-	return file.result;
 }
 
 
 /* ------------------------------------------------------------------ locate --- */
 
 static void
-take_located(void *arg, int ask, int errnum, const KeyVersions *versions)
+take_located(Many *many, Item *item, const KeyVersions *versions)
 {
-	Item	   *item = item_of(arg, ask);
-	const Many *many = ((const Portion *) arg)->many;
-
-	if (errnum == 0)
-		many->located[item->number].place = bucket_place_of(versions);
-	settle(item, errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not list versions of file"));
+	item->file->place = bucket_place_of(versions);
+	settle(item, come_to(FILE_OK));
 }
 
 void
-bucket_locate_many(FileStore *store, int64 run_id, StoreLocated *files, int n)
+bucket_locate_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
-	static const Step steps[] = {{COVERED, take_located}};
+	static const Step steps[] = {{pick_in_hand, COVERED, take_located}};
 	Many		many;
 
 	if (n == 0)
 		return;
-	begin_many(&many, store, n);
-	many.located = files;
-	for (int i = 0; i < n; i++)
-	{
-		files[i].place = PLACE_UNKNOWN;
-		add_item(&many, files[i].path, files[i].expected);
-	}
-	qsort(many.items, n, sizeof(Item), compare_items);
+	begin_many(&many, store, run_id, files, n);
 	(void) go_way(&many, steps, lengthof(steps), "could not list versions of file");
-	for (int i = 0; i < n; i++)
-		files[many.items[i].number].errnum = many.items[i].result.errnum;
 	end_many(&many);
 }
 
 
 /* ---------------------------------------------------------------- put back --- */
 
-/*
- * Settles a file whose versions could not be listed.  But a file whose newest
- * version the server fails to show is odd, and is put back by itself.
- */
-static void
-settle_unlisted(Item *item, int errnum, const KeyVersions *versions)
+/* An odd item is not looked at: the file is put back by itself. */
+static bool
+pick_even(const Item *item, const char **version)
 {
-	item->is_odd = versions->none_is_current;
-	if (!item->is_odd)
-		settle(item, fail(errnum, "could not list versions of file"));
+	return item->in_hand && !item->is_odd;
 }
 
 /* Finds the one marker right above a file.  A file with more markers is odd, and is put back by itself. */
 static void
-take_hidden(void *arg, int ask, int errnum, const KeyVersions *versions)
+take_hidden(Many *many, Item *item, const KeyVersions *versions)
 {
-	const Many *many = ((const Portion *) arg)->many;
-	Item	   *item = item_of(arg, ask);
-
-	if (item->is_odd)
-		return;
-	if (errnum != 0)
-		settle_unlisted(item, errnum, versions);
-	else if (!bucket_is_captured(versions))
+	if (!bucket_is_captured(versions))
 		settle(item, come_to(FILE_VANISHED));
 	else if (bucket_is_present(versions))
 		settle(item, come_to(FILE_OCCUPIED));
@@ -1187,34 +957,28 @@ pick_cover(const Item *item, const char **version)
 }
 
 /*
- * Takes the results of a removal of markers.  A busy server is asked again.
+ * Takes the result of a removal of a marker.  A busy server is asked again.
  * An item whose marker is gone has no `version` any more.
  */
 static void
-take_shown(Portion *portion)
+take_shown(Many *many, Item *item, const BucketRemoval *removal)
 {
-	for (int i = 0; i < portion->n_removals; i++)
-	{
-		const BucketRemoval *removal = &portion->removals[i];
-		Item	   *item = item_of(portion, i);
+	if (removal->errnum == 0)
+		item->version = NULL;
+	else if (!removal->again)
+		settle(item, fail(removal->errnum, "could not put back file"));
+}
 
-		if (removal->errnum == 0)
-			item->version = NULL;
-		else if (!removal->again)
-			settle(item, fail(removal->errnum, "could not put back file"));
-	}
+static bool
+pick_uncovered(const Item *item, const char **version)
+{
+	return item->in_hand && !item->is_odd && item->version == NULL;
 }
 
 static void
-take_seen(void *arg, int ask, int errnum, const KeyVersions *versions)
+take_seen(Many *many, Item *item, const KeyVersions *versions)
 {
-	Item	   *item = item_of(arg, ask);
-
-	if (item->is_odd || item->version != NULL)
-		return;
-	if (errnum != 0)
-		settle_unlisted(item, errnum, versions);
-	else if (versions->at == 0)
+	if (versions->at == 0)
 		settle(item, come_to(FILE_OK));
 	else if (versions->at < 0)
 		settle(item, come_to(FILE_VANISHED));
@@ -1228,61 +992,50 @@ static void
 show_all(Many *many)
 {
 	static const Step steps[] = {
-		{COVERED, take_hidden},
-		{.pick = pick_cover,.take = take_shown},
-		{UNCOVERED, take_seen}
+		{pick_even, COVERED, take_hidden},
+		{pick_cover,.take = take_shown},
+		{pick_uncovered, UNCOVERED, take_seen}
 	};
 
-	const char *version;
-	int			i;
-
-	if (go_way(many, steps, lengthof(steps), "could not put back file") != 0)
+	if (go_way(many, steps, lengthof(steps), "could not put back file") != 0 ||
+		!is_any(many, pick_cover) || !is_leased(many, bucket_stay_leased(many->bucket)))
 		return;
-	for (i = 0; i < many->n && !pick_cover(&many->items[i], &version); i++)
-		;
-	if (i == many->n || !go_on(many))
-		return;
-	(void) remove_all(many, pick_cover, take_shown);
-	(void) list_all(many, UNCOVERED, take_seen);
+	(void) take_step(many, &steps[1]);
+	(void) take_step(many, &steps[2]);
 }
 
 /* Puts odd files back, one after the other. */
 static void
-put_back_odd(Many *many, int64 run_id, const StoreReturned *files)
+put_back_odd(Many *many)
 {
 	for (int i = 0; i < many->n; i++)
 	{
 		Item	   *item = &many->items[i];
-		const StoreReturned *file = &files[item->number];
+		const StoreFile *file = item->file;
 
 		if (!item->in_hand)
 			continue;
 		settle(item, item->is_odd ?
-			   bucket_put_back((FileStore *) many->bucket, run_id, file->path, file->as, file->expected) :
+			   bucket_put_back_as((FileStore *) many->bucket, many->run_id, file->path, file->as, file->expected) :
 			   fail(EAGAIN, "could not put back file"));
-		if (item->result.errnum == EINTR)
-			fail_all(many, item->result);
+		if (file->result.errnum == EINTR)
+			settle_all(many, pick_in_hand, file->result);
 	}
 }
 
 void
-bucket_put_back_many(FileStore *store, int64 run_id, StoreReturned *files, int n)
+bucket_put_back_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
 	Many		many;
 
 	if (n == 0)
 		return;
-	begin_many(&many, store, n);
+	begin_many(&many, store, run_id, files, n);
+	many.puts_back = true;
 	for (int i = 0; i < n; i++)
-	{
-		add_item(&many, files[i].path, files[i].expected);
-		many.items[i].is_odd = strcmp(files[i].path, files[i].as) != 0;
-	}
-	qsort(many.items, n, sizeof(Item), compare_items);
-	if (begin_change(&many))
+		many.items[i].is_odd = strcmp(many.items[i].file->path, many.items[i].file->as) != 0;
+	if (is_leased(&many, bucket_keep_lease(many.bucket)))
 		show_all(&many);
-	put_back_odd(&many, run_id, files);
-	for (int i = 0; i < n; i++)
-		files[many.items[i].number].result = many.items[i].result;
+	put_back_odd(&many);
 	end_many(&many);
 }

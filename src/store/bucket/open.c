@@ -120,28 +120,18 @@ name_bucket(Bucket *bucket, const char *url)
 }
 
 int
-bucket_key(const Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1])
+bucket_key(Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1])
 {
 	if (*path == '\0')
-		return EINVAL;
+		return bucket_note(bucket, EINVAL, NULL);
 	strlcpy(key, bucket->prefix, BUCKET_KEY_MAX + 1);
-	return strlcat(key, path, BUCKET_KEY_MAX + 1) <= BUCKET_KEY_MAX ? 0 : ENAMETOOLONG;
+	if (strlcat(key, path, BUCKET_KEY_MAX + 1) > BUCKET_KEY_MAX)
+		return bucket_note(bucket, ENAMETOOLONG, NULL);
+	return 0;
 }
 
 
 /* ----------------------------------------------------------------- opening --- */
-
-/* Returns NULL, and sets *error, if the library cannot be loaded. */
-static const BucketLibrary *
-load_library(const char **error)
-{
-	static const BucketLibrary *library = NULL;
-
-	if (library == NULL)
-		library = library_load(BUCKET_LIBRARY, BUCKET_FUNCTION, error);
-	return library;
-}
-
 
 /*
  * Acquires a descriptor for each lane; if there are too few descriptors, there
@@ -162,27 +152,17 @@ acquire_lanes(Bucket *bucket)
 static void
 open_session(Bucket *bucket)
 {
-	BucketKeys	keys;
-	const char *error = bucket_find_keys(bucket, &keys);
-	const BucketServer server = {
-		.region = bucket_options.region,
-		.access_key = keys.access_key,
-		.secret_key = keys.secret_key,
-		.token = keys.token[0] ? keys.token : NULL,
-		.ca_file = *bucket_options.ca_file ? bucket_options.ca_file : NULL,
-		.timeout_ms = bucket_options.timeout_ms,
-		.lanes = BUCKET_FIRST_LANE + bucket_options.requests
-	};
+	const char *error = bucket_find_keys(bucket);
 
 	bucket->open_errnum = EACCES;
-	if (error == NULL && (bucket->library = load_library(&error)) != NULL)
+	if (error == NULL && (bucket->library = library_load(BUCKET_LIBRARY, BUCKET_FUNCTION, &error)) != NULL)
 	{
 		bucket->open_errnum = EMFILE;
 		error = "too many files are open";
 		if (acquire_lanes(bucket))
 		{
 			bucket->lanes = palloc0(sizeof(BucketLane) * (BUCKET_FIRST_LANE + bucket->n_parallel));
-			bucket->session = bucket->library->open(&server);
+			bucket->session = bucket->library->open(BUCKET_FIRST_LANE + bucket->n_parallel);
 			if (bucket->session == NULL)
 			{
 				bucket->open_errnum = ENOMEM;
@@ -191,7 +171,6 @@ open_session(Bucket *bucket)
 			}
 		}
 	}
-	explicit_bzero(&keys, sizeof(keys));
 	if (bucket->session == NULL)
 		(void) bucket_note(bucket, bucket->open_errnum, error);
 }
@@ -209,7 +188,11 @@ bucket_open(const char *url)
 	}
 	bucket = palloc0(sizeof(Bucket));
 	bucket->base.driver = &bucket_driver;
+	bucket->context = CurrentMemoryContext;
 	bucket->n_parallel = 1;
+	strlcpy(bucket->region, bucket_options.region, sizeof(bucket->region));
+	strlcpy(bucket->ca_file, bucket_options.ca_file, sizeof(bucket->ca_file));
+	bucket->timeout_ms = bucket_options.timeout_ms;
 	name_bucket(bucket, url);
 	open_session(bucket);
 	return (FileStore *) bucket;
@@ -218,9 +201,11 @@ bucket_open(const char *url)
 /*
  * Closes the bucket without using the network.  A lease that was not given
  * back, because of an ERROR, ends by itself; this server may take it again at
- * once.
+ * once.  A callback of the context in which the bucket was opened may close the
+ * bucket.  The contexts below that context are gone by then, so the bucket has
+ * no context of its own.
  */
-static void
+void
 bucket_close(FileStore *store)
 {
 	Bucket	   *bucket = bucket_of(store);
@@ -236,6 +221,7 @@ bucket_close(FileStore *store)
 		pfree(bucket->expected);
 	if (bucket->doubtful != NULL)
 		hash_destroy(bucket->doubtful);
+	explicit_bzero(&bucket->keys, sizeof(bucket->keys));
 	pfree(bucket);
 }
 
@@ -243,9 +229,10 @@ bucket_close(FileStore *store)
 /* ------------------------------------------------ what a bucket can do --- */
 
 int
-bucket_ask_versioning(Bucket *bucket)
+bucket_reach(FileStore *store)
 {
-	const BucketCall call = {"GET", NULL, "versioning="};
+	Bucket	   *bucket = bucket_of(store);
+	const BucketCall call = {"GET",.query = {{"versioning", ""}}};
 	const BucketAnswer *answer;
 	int			errnum = bucket_ask(bucket, &call, &answer);
 
@@ -258,29 +245,13 @@ bucket_ask_versioning(Bucket *bucket)
 	return errnum;
 }
 
-static int
-bucket_reach(FileStore *store)
-{
-	return bucket_ask_versioning(bucket_of(store));
-}
-
-static bool
+bool
 bucket_can_undo(FileStore *store)
 {
 	return bucket_of(store)->enabled;
 }
 
-static int
-bucket_prove_store(FileStore *store, bool *proven)
-{
-	Bucket	   *bucket = bucket_of(store);
-	int			errnum = bucket_prove(bucket);
-
-	*proven = bucket->conditional;
-	return errnum;
-}
-
-static const char *
+const char *
 bucket_error_text(FileStore *store, int errnum)
 {
 	const Bucket *bucket = bucket_of(store);
@@ -291,14 +262,8 @@ bucket_error_text(FileStore *store, int errnum)
 	return strerror(errnum);
 }
 
-static FileResult
-bucket_set_backup_dir(FileStore *store, const char *path, const char *owner)
-{
-	return fail(bucket_note(bucket_of(store), EINVAL, "a bucket keeps its own backups"), "could not accept path");
-}
-
 /* Returns the date of the server's last answer. */
-static FileResult
+FileResult
 bucket_clock(FileStore *store, int64 *now_ns)
 {
 	const Bucket *bucket = bucket_of(store);
@@ -307,54 +272,14 @@ bucket_clock(FileStore *store, int64 *now_ns)
 	return bucket->date != 0 ? come_to(FILE_OK) : fail(ENOTSUP, "could not ask the time");
 }
 
-/*
- * Always fails: a capture makes a marker, and so never fails for want of
- * space.
- */
-static FileResult
-bucket_destroy_in_place(FileStore *store, const char *path, const FileIdentity *expected, int64 *freed)
-{
-	return fail(bucket_note(bucket_of(store), ENOTSUP, strerror(ENOTSUP)), "could not delete file");
-}
-
 const StoreDriver bucket_driver = {
-	.acts_at_commit = false,
-	.has_folders = false,
+	.is_local = false,
 	.together = 3920,
-	.close = bucket_close,
-	.reach = bucket_reach,
-	.can_undo = bucket_can_undo,
-	.prove = bucket_prove_store,
-	.error_text = bucket_error_text,
-	.set_backup_dir = bucket_set_backup_dir,
-	.clock = bucket_clock,
-	.expect = bucket_expect,
-	.identify = bucket_identify,
-	.capture = bucket_capture,
-	.capture_many = bucket_capture_many,
-	.locate = bucket_locate,
-	.locate_many = bucket_locate_many,
-	.put_back_many = bucket_put_back_many,
-	.put_back = bucket_put_back,
-	.identify_captured = bucket_identify_captured,
-	.destroy = bucket_destroy,
-	.destroy_begin = bucket_destroy_begin,
-	.destroy_in_place = bucket_destroy_in_place,
-	.trash_runs = bucket_trash_runs,
-	.renumber_trash = bucket_renumber_trash,
-	.forget_run = bucket_forget_run,
-	.examine = bucket_examine,
-	.examine_canary = bucket_examine_canary,
-	.list_uploads = bucket_list_uploads,
-	.end_upload = bucket_end_upload,
-	.read_claim = bucket_read_claim,
-	.write_claim = bucket_write_claim,
-	.lock = bucket_lock,
-	.unlock = bucket_unlock,
-	.walk_begin = bucket_walk_begin,
-	.walk_begin_trash = bucket_walk_begin_trash,
-	.walk_next = bucket_walk_next,
-	.walk_failure = bucket_walk_failure,
-	.walk_end = bucket_walk_end,
-	.walk_why_not = bucket_walk_why_not
+
+#define STORE_OWN(type, name, ...) .name = bucket_##name,
+#define STORE_BOTH STORE_OWN
+#define STORE_WALK STORE_OWN
+#define STORE_LOCAL(...)
+#define STORE_BUCKET STORE_OWN
+#include "src/store/driver_list.h"
 };

@@ -22,8 +22,10 @@
 
 typedef struct Running
 {
-	const BucketPipeline *pipeline;
-	BucketStage *stages;		/* stages of each portion; is_over is NULL
+	BucketAdvance advance;
+	void	   *arg;
+	int			n;				/* portions */
+	BucketCalls *stages;		/* calls of each portion; is_over is NULL
 								 * before the first stage and behind the last
 								 * stage */
 	int			first;			/* all portions before this number are at
@@ -34,12 +36,12 @@ typedef struct Running
 } Running;
 
 static void
-go_on(Running *running, int portion)
+advance_portion(Running *running, int portion)
 {
-	BucketStage *stage = &running->stages[portion];
+	BucketCalls *stage = &running->stages[portion];
 
 	memset(stage, 0, sizeof(*stage));
-	if (!running->pipeline->advance(running->pipeline->arg, portion, stage))
+	if (!running->advance(running->arg, portion, stage))
 		stage->is_over = NULL;
 }
 
@@ -50,20 +52,20 @@ go_on(Running *running, int portion)
 static bool
 serve(Running *running, int portion, int lane, BucketCall *call)
 {
-	BucketStage *stage = &running->stages[portion];
+	const BucketCalls *stage = &running->stages[portion];
 
 	while (stage->is_over != NULL)
 	{
 		/* a stage that had no call may have begun to fill one */
 		memset(call, 0, sizeof(*call));
-		if (stage->calls.next(stage->calls.arg, lane, call))
+		if (stage->next(stage->arg, lane, call))
 		{
 			running->owner[lane] = portion;
 			return true;
 		}
-		if (!stage->is_over(stage->calls.arg))
+		if (!stage->is_over(stage->arg))
 			return false;
-		go_on(running, portion);
+		advance_portion(running, portion);
 	}
 	return false;
 }
@@ -73,12 +75,12 @@ next_call(void *arg, int lane, BucketCall *call)
 {
 	Running    *running = arg;
 
-	for (int portion = running->first; portion < running->pipeline->n && portion < running->first + MOST_UNDER_WAY; portion++)
+	for (int portion = running->first; portion < running->n && portion < running->first + MOST_UNDER_WAY; portion++)
 	{
 		if (portion == running->begun)
 		{
 			running->begun++;
-			go_on(running, portion);
+			advance_portion(running, portion);
 		}
 		if (serve(running, portion, lane, call))
 			return true;
@@ -89,25 +91,25 @@ next_call(void *arg, int lane, BucketCall *call)
 }
 
 static void
-take_answer(void *arg, int lane, int errnum, const BucketAnswer *answer)
+take_portion_answer(void *arg, int lane, int errnum, const BucketAnswer *answer)
 {
 	const Running *running = arg;
-	const BucketStage *stage = &running->stages[running->owner[lane]];
+	const BucketCalls *stage = &running->stages[running->owner[lane]];
 
-	stage->calls.take(stage->calls.arg, lane, errnum, answer);
+	stage->take(stage->arg, lane, errnum, answer);
 }
 
 int
-bucket_run_pipeline(Bucket *bucket, const BucketPipeline *pipeline)
+bucket_run_pipeline(Bucket *bucket, int n, BucketAdvance advance, void *arg)
 {
-	Running		running = {pipeline};
-	const BucketCalls calls = {next_call, take_answer, &running};
+	Running		running = {advance, arg, n};
+	const BucketCalls calls = {next_call, take_portion_answer, NULL, &running};
 	int			errnum;
 
-	running.stages = palloc0(sizeof(BucketStage) * Max(pipeline->n, 1));
+	running.stages = palloc0(sizeof(BucketCalls) * Max(n, 1));
 	running.owner = palloc0(sizeof(int) * bucket->n_parallel);
 	errnum = bucket_call_many(bucket, &calls);
-	if (errnum == 0 && running.first < pipeline->n)
+	if (errnum == 0 && running.first < n)
 		errnum = bucket_note(bucket, EIO, "not all requests were made");
 	pfree(running.stages);
 	pfree(running.owner);

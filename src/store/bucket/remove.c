@@ -20,6 +20,7 @@
 
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "utils/xml.h"
 
 #include "src/store/bucket/bucket.h"
 
@@ -29,8 +30,6 @@
 
 /* further attempts to remove a version that a busy server has not removed */
 #define MAX_TRIES		5
-
-#define QUERY_SIZE		(3 * BUCKET_ID_SIZE + 16)
 
 static bool
 is_gone_code(const char *code)
@@ -56,12 +55,11 @@ errno_of_deletion(Bucket *bucket, const BucketAnswer *answer, bool alone)
 int
 bucket_remove_version(Bucket *bucket, const char *key, const char *version)
 {
-	char		query[QUERY_SIZE] = "versionId=";
-	const BucketCall call = {.method = "DELETE",.key = key,.query = query};
+	const BucketCall call = {.method = "DELETE",.key = key,.query = {{"versionId", version}}};
 	const BucketAnswer *answer;
 	int			errnum;
 
-	if (version[0] == '\0' || !bucket_encode(query, sizeof(query), version))
+	if (version[0] == '\0')
 		return bucket_note(bucket, EINVAL, "the server gave no version id");
 	errnum = bucket_call(bucket, &call, &answer);
 	return errnum != 0 ? errnum : errno_of_deletion(bucket, answer, true);
@@ -87,16 +85,15 @@ bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, in
 /* ------------------------------------------------------------------ groups --- */
 
 /* The removals of one request, which stand side by side. */
-typedef struct Group
+typedef struct RemovalGroup
 {
 	int			first;
 	int			n;
 	bool		alone;			/* one removal, by a request of its own */
 	StringInfoData body;
 	char		md5[BUCKET_MD5_SIZE];
-	const char *headers[2];
-	char		query[QUERY_SIZE];
-} Group;
+	const char *headers[2];		/* the second is NULL, the end */
+} RemovalGroup;
 
 struct BucketRemoving
 {
@@ -107,7 +104,7 @@ struct BucketRemoving
 	int			next;
 	int			busy;			/* groups that are on their way */
 	int			group_size;
-	Group	   *groups;			/* by lane */
+	RemovalGroup *groups;		/* by lane */
 };
 
 /* Returns whether XML can hold the key unchanged. */
@@ -130,40 +127,12 @@ fits_xml(const char *key)
 	return true;
 }
 
-void
-bucket_append_xml(StringInfo body, const char *text)
-{
-	for (; *text != '\0'; text++)
-	{
-		switch (*text)
-		{
-			case '&':
-				appendStringInfoString(body, "&amp;");
-				break;
-			case '<':
-				appendStringInfoString(body, "&lt;");
-				break;
-			case '>':
-				appendStringInfoString(body, "&gt;");
-				break;
-			default:
-				appendStringInfoChar(body, *text);
-		}
-	}
-}
-
 static void
 append_removal(StringInfo body, const BucketRemoval *removal)
 {
-	appendStringInfoString(body, "<Object><Key>");
-	bucket_append_xml(body, removal->key);
-	appendStringInfoString(body, "</Key>");
+	appendStringInfo(body, "<Object><Key>%s</Key>", escape_xml(removal->key));
 	if (removal->version != NULL)
-	{
-		appendStringInfoString(body, "<VersionId>");
-		bucket_append_xml(body, removal->version);
-		appendStringInfoString(body, "</VersionId>");
-	}
+		appendStringInfo(body, "<VersionId>%s</VersionId>", escape_xml(removal->version));
 	appendStringInfoString(body, "</Object>");
 }
 
@@ -182,25 +151,28 @@ is_to_be_alone(const BucketRemoving *removing, int i)
 
 /* Makes the call for one removal.  Returns false if its version has no id. */
 static bool
-call_alone(Group *group, const BucketRemoval *removal, BucketCall *call)
+call_alone(RemovalGroup *group, const BucketRemoval *removal, BucketCall *call)
 {
+	const BucketCall alone = {
+		.method = "DELETE",.key = removal->key,.query = {{"versionId", removal->version}},
+		.once = removal->version == NULL,.leased = true
+	};
+
+	*call = alone;
 	group->alone = true;
 	group->n = 1;
-	call->method = "DELETE";
-	call->key = removal->key;
-	call->once = removal->version == NULL;
-	if (removal->version == NULL)
-		return true;
-	call->query = group->query;
-	strlcpy(group->query, "versionId=", QUERY_SIZE);
-	return removal->version[0] != '\0' && bucket_encode(group->query, QUERY_SIZE, removal->version);
+	return removal->version == NULL || removal->version[0] != '\0';
 }
 
 /* Makes the call for a group of removals.  Returns false if there is no MD5. */
 static bool
-call_together(BucketRemoving *removing, Group *group, BucketCall *call)
+call_together(BucketRemoving *removing, RemovalGroup *group, BucketCall *call)
 {
 	const BucketRemoval *first = &removing->removals[group->first];
+	BucketCall	together = {
+		.method = "POST",.query = {{"delete", ""}},.headers = group->headers,
+		.once = first->version == NULL,.leased = true
+	};
 
 	group->alone = false;
 	group->n = 0;
@@ -213,12 +185,8 @@ call_together(BucketRemoving *removing, Group *group, BucketCall *call)
 		append_removal(&group->body, first + group->n++);
 	appendStringInfoString(&group->body, "</Delete>");
 	group->headers[0] = group->md5;
-	group->headers[1] = NULL;
-	call->method = "POST";
-	call->query = "delete=";
-	call->headers = group->headers;
-	call->body = group->body.data;
-	call->once = first->version == NULL;
+	together.body = group->body.data;
+	*call = together;
 	return bucket_md5_header(group->body.data, group->md5);
 }
 
@@ -226,10 +194,10 @@ static bool
 next_group(void *arg, int lane, BucketCall *call)
 {
 	BucketRemoving *removing = arg;
-	Group	   *group = &removing->groups[lane];
+	RemovalGroup *group = &removing->groups[lane];
 	bool		made;
 
-	removing->is_stopped = bucket_lease_is_over(removing->bucket);
+	removing->is_stopped = bucket_lease_is_older(removing->bucket, LEASE_OVER_SECONDS);
 	while (removing->next < removing->n && !removing->is_stopped)
 	{
 		BucketRemoval *removal = &removing->removals[removing->next];
@@ -240,7 +208,6 @@ next_group(void *arg, int lane, BucketCall *call)
 		removing->next += group->n;
 		if (made)
 		{
-			call->leased = true;
 			removing->busy++;
 			return true;
 		}
@@ -274,7 +241,7 @@ is_about(const BucketEntry *entry, const BucketRemoval *removal)
 }
 
 static void
-take_entry(Bucket *bucket, const BucketEntry *entry, BucketRemoval *removal)
+take_outcome(Bucket *bucket, const BucketEntry *entry, BucketRemoval *removal)
 {
 	removal->errnum = errno_of_key(bucket, entry->code);
 	removal->again = removal->errnum == EAGAIN;
@@ -304,7 +271,7 @@ take_entries(Bucket *bucket, const BucketAnswer *answer, BucketRemoval *removals
 			at = (at + 1) % n;
 		if (looked == n)
 			continue;
-		take_entry(bucket, &answer->entries[i], &removals[at]);
+		take_outcome(bucket, &answer->entries[i], &removals[at]);
 		at = (at + 1) % n;
 	}
 }
@@ -345,7 +312,7 @@ static void
 take_group(void *arg, int lane, int errnum, const BucketAnswer *answer)
 {
 	BucketRemoving *removing = arg;
-	const Group *group = &removing->groups[lane];
+	const RemovalGroup *group = &removing->groups[lane];
 	BucketRemoval *first = &removing->removals[group->first];
 
 	removing->busy--;
@@ -367,8 +334,16 @@ take_group(void *arg, int lane, int errnum, const BucketAnswer *answer)
 
 /* ------------------------------------------------------------------- rounds --- */
 
+static bool
+is_removed(const void *arg)
+{
+	const BucketRemoving *removing = arg;
+
+	return removing->busy == 0 && (removing->next == removing->n || removing->is_stopped);
+}
+
 BucketRemoving *
-bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n)
+bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n, BucketCalls *calls)
 {
 	BucketRemoving *removing = palloc0(sizeof(BucketRemoving));
 
@@ -383,23 +358,12 @@ bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n)
 		removals[i].marker = NULL;
 	}
 	removing->group_size = Min((n + bucket->n_parallel - 1) / bucket->n_parallel, GROUP_KEYS);
-	removing->groups = palloc0(sizeof(Group) * bucket->n_parallel);
-	return removing;
-}
-
-BucketCalls
-bucket_removing_calls(BucketRemoving *removing)
-{
-	return (BucketCalls)
+	removing->groups = palloc0(sizeof(RemovalGroup) * bucket->n_parallel);
+	*calls = (BucketCalls)
 	{
-		next_group, take_group, removing
+		next_group, take_group, is_removed, removing
 	};
-}
-
-bool
-bucket_is_removed(const BucketRemoving *removing)
-{
-	return removing->busy == 0 && (removing->next == removing->n || removing->is_stopped);
+	return removing;
 }
 
 void
@@ -422,8 +386,8 @@ bucket_end_removing(BucketRemoving *removing, int errnum)
 static int
 remove_once(Bucket *bucket, BucketRemoval *removals, int n)
 {
-	BucketRemoving *removing = bucket_begin_removing(bucket, removals, n);
-	const BucketCalls calls = bucket_removing_calls(removing);
+	BucketCalls calls;
+	BucketRemoving *removing = bucket_begin_removing(bucket, removals, n, &calls);
 	int			errnum = bucket_call_many(bucket, &calls);
 
 	bucket_end_removing(removing, errnum);
@@ -468,7 +432,7 @@ bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n)
 		if (n_left == 0)
 			break;
 		if (!bucket_rest(try))
-			errnum = bucket_note(bucket, EINTR, strerror(EINTR));
+			errnum = bucket_note(bucket, EINTR, NULL);
 		else
 			errnum = bucket_stay_leased(bucket).errnum;
 		if (errnum == 0)

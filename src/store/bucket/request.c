@@ -45,7 +45,7 @@
 int
 bucket_note(Bucket *bucket, int errnum, const char *error)
 {
-	BucketError *slot = &bucket->errors[0];
+	BucketError *slot;
 	int			i;
 
 	for (i = 0; i < BUCKET_ERRORS; i++)
@@ -58,6 +58,8 @@ bucket_note(Bucket *bucket, int errnum, const char *error)
 	}
 	slot = &bucket->errors[i];
 	slot->errnum = errnum;
+	if (error == NULL)
+		error = strerror(errnum);
 	/* `error` may be the text of the slot itself */
 	if (slot->text != error)
 		strlcpy(slot->text, error, sizeof(slot->text));
@@ -97,22 +99,40 @@ encode(char *target, size_t size, const char *text, bool is_path)
 }
 
 bool
-bucket_encode(char *query, size_t size, const char *text)
+bucket_encode(char *target, size_t size, const char *text)
 {
-	return encode(query, size, text, false);
+	return encode(target, size, text, false);
+}
+
+bool
+bucket_encode_query(char *target, size_t size, const BucketParameter *parameters, const char *before)
+{
+	for (; parameters->name != NULL; parameters++)
+	{
+		if (parameters->value == NULL)
+			continue;
+		strlcat(target, before, size);
+		strlcat(target, parameters->name, size);
+		strlcat(target, "=", size);
+		if (!encode(target, size, parameters->value, false))
+			return false;
+		before = "&";
+	}
+	return strlen(target) < size - 1;
 }
 
 static bool
 make_url(const Bucket *bucket, const BucketCall *call, char url[BUCKET_URL_SIZE])
 {
-	strlcpy(url, bucket->root, BUCKET_URL_SIZE);
-	strlcat(url, "/", BUCKET_URL_SIZE);
-	if (call->key != NULL && !encode(url, BUCKET_URL_SIZE, call->key, true))
-		return false;
-	if (call->query == NULL)
-		return true;
-	strlcat(url, "?", BUCKET_URL_SIZE);
-	return strlcat(url, call->query, BUCKET_URL_SIZE) < BUCKET_URL_SIZE;
+	snprintf(url, BUCKET_URL_SIZE, "%s/", bucket->root);
+	return (call->key == NULL || encode(url, BUCKET_URL_SIZE, call->key, true)) &&
+		bucket_encode_query(url, BUCKET_URL_SIZE, call->query, "?");
+}
+
+unsigned long long
+bucket_random(void)
+{
+	return pg_prng_uint64(&pg_global_prng_state);
 }
 
 /* Returns 0 if the hash fails: then no file is equal to the expected file. */
@@ -130,7 +150,7 @@ bucket_digest(const char *text)
 bool
 bucket_md5_header(const char *body, char header[BUCKET_MD5_SIZE])
 {
-	static const char name[] = "Content-MD5: ";
+	static const char name[] = "content-md5: ";
 	uint8		digest[MD5_DIGEST_LENGTH];
 	int			length;
 
@@ -141,18 +161,6 @@ bucket_md5_header(const char *body, char header[BUCKET_MD5_SIZE])
 	if (length < 0)
 		return false;
 	header[strlen(name) + length] = '\0';
-	return true;
-}
-
-/* Sets `hex` to the hash of a body, in hexadecimal.  Returns false for want of memory. */
-static bool
-hash_body(const char *body, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
-{
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-
-	if (!bucket_hash(PG_SHA256, body, strlen(body), digest, sizeof(digest)))
-		return false;
-	bucket_write_hex(digest, hex);
 	return true;
 }
 
@@ -175,13 +183,13 @@ is_interrupted(void)
 static void
 expire_requests(Bucket *bucket)
 {
-	if (!bucket_lease_is_over(bucket))
+	if (!bucket_lease_is_older(bucket, LEASE_OVER_SECONDS))
 		return;
 	for (int i = 0; i < BUCKET_FIRST_LANE + bucket->n_parallel; i++)
 	{
 		BucketLane *lane = &bucket->lanes[i];
 
-		if (!lane->in_flight || !lane->call.leased || bucket->library->is_over(bucket->session, lane->number))
+		if (!lane->in_flight || !lane->call.leased || bucket->library->answer(bucket->session, lane->number) != NULL)
 			continue;
 		bucket->library->end(bucket->session, lane->number);
 		lane->in_flight = false;
@@ -250,9 +258,9 @@ is_to_be_repeated(Bucket *bucket, const BucketLane *lane, const BucketAnswer *an
 	/*
 	 * a server that does not accept the keys has not carried out the request
 	 */
-	if (bucket_renew_keys(bucket, answer, lane->key_digest))
+	if (bucket_renew_keys(bucket, answer, lane->keys_number))
 		return true;
-	if (lane->call.once || answer->stopped)
+	if (lane->call.once)
 		return false;
 	return answer->status == 500 || answer->status == 503 || answer->status == 429 || answer->status == 0 ||
 		is_belied(answer);
@@ -308,10 +316,7 @@ is_taken(const BucketLane *lane)
 static int64
 now_ms(void)
 {
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MILLISEC(now);
+	return time_monotonic_us() / 1000;
 }
 
 static int
@@ -328,22 +333,24 @@ static int
 send_request(Bucket *bucket, BucketLane *lane)
 {
 	lane->rests = false;
-	if (lane->call.leased && bucket_lease_ends(bucket))
+	if (lane->call.leased && bucket_lease_is_older(bucket, LEASE_SAFE_SECONDS))
 		return note_end_of_lease(bucket, EAGAIN);
-	lane->key_digest = bucket->key_digest;
+	lane->keys_number = bucket->keys_number;
 	lane->in_flight = bucket->library->begin(bucket->session, lane->number, &lane->request);
-	return lane->in_flight ? 0 : bucket_note(bucket, ENOMEM, strerror(ENOMEM));
+	return lane->in_flight ? 0 : bucket_note(bucket, ENOMEM, NULL);
 }
 
-/* Begins a call in a lane.  Returns 0 or an errno. */
-static int
-begin_call(Bucket *bucket, int number, const BucketCall *call)
+int
+bucket_begin_call(Bucket *bucket, int number, const BucketCall *call)
 {
-	BucketLane *lane = &bucket->lanes[number];
+	BucketLane *lane;
 	int			errnum;
 
 	if (bucket->session == NULL)
 		return bucket->open_errnum;
+	lane = &bucket->lanes[number];
+	if (is_taken(lane))
+		return bucket_note(bucket, EBUSY, "another list is under way");
 	if ((errnum = bucket_have_keys(bucket)) != 0)
 		return errnum;
 	if (call->leased && (errnum = bucket_stay_leased(bucket).errnum) != 0)
@@ -353,19 +360,21 @@ begin_call(Bucket *bucket, int number, const BucketCall *call)
 	lane->tries = 0;
 	lane->is_expired = false;
 	if (!make_url(bucket, call, lane->url))
-		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-	if (!hash_body(call->body ? call->body : "", lane->hex))
-		return bucket_note(bucket, ENOMEM, strerror(ENOMEM));
+		return bucket_note(bucket, ENAMETOOLONG, NULL);
 	lane->request = (BucketRequest)
 	{
-		call->method, lane->url, call->headers, call->body, lane->hex, call->raw, call->once
+		.method = call->method,.url = lane->url,.headers = call->headers,.body = call->body,
+			.keys = &bucket->keys,.region = bucket->region,.ca_file = *bucket->ca_file ? bucket->ca_file : NULL,
+			.timeout_ms = bucket->timeout_ms,.raw = call->raw,.once = call->once
 	};
 	return send_request(bucket, lane);
 }
 
-static void
-give_up(Bucket *bucket, BucketLane *lane)
+void
+bucket_drop_call(Bucket *bucket, int number)
 {
+	BucketLane *lane = &bucket->lanes[number];
+
 	if (lane->in_flight)
 		bucket->library->end(bucket->session, lane->number);
 	lane->in_flight = lane->rests = lane->is_expired = false;
@@ -395,11 +404,10 @@ look_after(Bucket *bucket, BucketLane *lane, int *errnum, const BucketAnswer **a
 		*answer = NULL;
 		return true;
 	}
-	if (!lane->in_flight || !bucket->library->is_over(bucket->session, lane->number))
+	if (!lane->in_flight || (*answer = bucket->library->answer(bucket->session, lane->number)) == NULL)
 		return false;
 	bucket->library->end(bucket->session, lane->number);
 	lane->in_flight = false;
-	*answer = bucket->library->answer(bucket->session, lane->number);
 	if (lane->tries < MAX_TRIES - 1 && is_to_be_repeated(bucket, lane, *answer))
 	{
 		lane->rests = true;
@@ -412,9 +420,8 @@ look_after(Bucket *bucket, BucketLane *lane, int *errnum, const BucketAnswer **a
 	return true;
 }
 
-/* Waits for the end of the call in a lane.  Returns as bucket_call() does. */
-static int
-finish_call(Bucket *bucket, int number, const BucketAnswer **answer)
+int
+bucket_finish_call(Bucket *bucket, int number, const BucketAnswer **answer)
 {
 	BucketLane *lane = &bucket->lanes[number];
 	int			errnum = EINTR;
@@ -423,8 +430,8 @@ finish_call(Bucket *bucket, int number, const BucketAnswer **answer)
 	{
 		if (step(bucket, STEP_MS))
 			continue;
-		give_up(bucket, lane);
-		return bucket_note(bucket, EINTR, strerror(EINTR));
+		bucket_drop_call(bucket, number);
+		return bucket_note(bucket, EINTR, NULL);
 	}
 	return errnum;
 }
@@ -432,9 +439,9 @@ finish_call(Bucket *bucket, int number, const BucketAnswer **answer)
 int
 bucket_call(Bucket *bucket, const BucketCall *call, const BucketAnswer **answer)
 {
-	int			errnum = begin_call(bucket, BUCKET_OWN_LANE, call);
+	int			errnum = bucket_begin_call(bucket, BUCKET_OWN_LANE, call);
 
-	return errnum == 0 ? finish_call(bucket, BUCKET_OWN_LANE, answer) : errnum;
+	return errnum == 0 ? bucket_finish_call(bucket, BUCKET_OWN_LANE, answer) : errnum;
 }
 
 int
@@ -457,33 +464,8 @@ bucket_copy(Bucket *bucket, const char *key, const char *version, const char *ta
 	if (!encode(source, sizeof(source), key, true) ||
 		(version != NULL && (strlcat(source, "?versionId=", sizeof(source)) >= sizeof(source) ||
 							 !encode(source, sizeof(source), version, false))))
-		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
+		return bucket_note(bucket, ENAMETOOLONG, NULL);
 	return bucket_ask(bucket, &call, answer);
-}
-
-int
-bucket_begin_page(Bucket *bucket, int page, const BucketCall *call)
-{
-	const BucketLane *lane;
-
-	if (bucket->session == NULL)
-		return bucket->open_errnum;
-	lane = &bucket->lanes[BUCKET_PAGE_LANE + page];
-	if (is_taken(lane))
-		return bucket_note(bucket, EBUSY, "another list is under way");
-	return begin_call(bucket, BUCKET_PAGE_LANE + page, call);
-}
-
-int
-bucket_finish_page(Bucket *bucket, int page, const BucketAnswer **answer)
-{
-	return finish_call(bucket, BUCKET_PAGE_LANE + page, answer);
-}
-
-void
-bucket_drop_page(Bucket *bucket, int page)
-{
-	give_up(bucket, &bucket->lanes[BUCKET_PAGE_LANE + page]);
 }
 
 
@@ -511,7 +493,7 @@ begin_one_of_many(Traffic *traffic, int i, const BucketCall *call)
 	if (traffic->keys_errnum == 0)
 		traffic->keys_errnum = bucket_have_keys(traffic->bucket);
 	return traffic->keys_errnum != 0 ? traffic->keys_errnum :
-		begin_call(traffic->bucket, BUCKET_FIRST_LANE + i, call);
+		bucket_begin_call(traffic->bucket, BUCKET_FIRST_LANE + i, call);
 }
 
 /*
@@ -593,27 +575,25 @@ bucket_call_many(Bucket *bucket, const BucketCalls *calls)
 			look_after_lane(&traffic, i);
 		if (!traffic.answered && !step(bucket, traffic.rest_ms))
 		{
-			errnum = bucket_note(bucket, EINTR, strerror(EINTR));
+			errnum = bucket_note(bucket, EINTR, NULL);
 			break;
 		}
 	}
 	for (int i = 0; i < bucket->n_parallel; i++)
-		give_up(bucket, &bucket->lanes[BUCKET_FIRST_LANE + i]);
+		bucket_drop_call(bucket, BUCKET_FIRST_LANE + i);
 	return errnum;
 }
 
 int
-bucket_fetch(Bucket *bucket, const PlainRequest *request, PlainAnswer *answer)
+bucket_fetch(Bucket *bucket, const BucketRequest *request, const BucketAnswer **answer)
 {
-	PlainFetch *fetch = bucket->library->fetch_begin(request, answer);
+	const BucketLibrary *library = bucket->library;
 	bool		stopped = false;
 
-	if (fetch == NULL)
-		return bucket_note(bucket, ENOMEM, strerror(ENOMEM));
-	pgstat_report_wait_start(compat_wait_event("AudioCleanupBucket"));
-	while (!stopped && bucket->library->fetch_step(fetch, STEP_MS))
-		stopped = is_interrupted();
-	bucket->library->fetch_end(fetch);
-	pgstat_report_wait_end();
-	return stopped ? bucket_note(bucket, EINTR, strerror(EINTR)) : 0;
+	if (!library->begin(bucket->session, BUCKET_KEY_LANE, request))
+		return bucket_note(bucket, ENOMEM, NULL);
+	while (!stopped && (*answer = library->answer(bucket->session, BUCKET_KEY_LANE)) == NULL)
+		stopped = !step(bucket, STEP_MS);
+	library->end(bucket->session, BUCKET_KEY_LANE);
+	return stopped ? bucket_note(bucket, EINTR, NULL) : 0;
 }

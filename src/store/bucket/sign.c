@@ -1,16 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/sign.c
- *	  Signs requests that libcurl would sign falsely.
+ *	  Signs requests by AWS Signature Version 4:
+ *	  https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
  *
- * libcurl signs by CURLOPT_AWS_SIGV4.  But versions 8.13 to 8.18 sign a "+" of
- * a query as a blank, so that the server refuses the request; versions from
- * 8.14 on cannot sign a path that must be sent unchanged, as for a key with a
- * part "." or ".."; and version 8.23 encodes the access key, so that the server
- * does not know an access key with ":", as those of Swift.  Debian 13 has 8.14.
- * Such requests are signed here, with any libcurl, by the hash functions of the
- * server:
- * https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
+ * libcurl can sign, too (CURLOPT_AWS_SIGV4), but differs by its version:
+ * before 8.3 it does not sort the query; versions 8.13 to 8.18 sign a "+" of a
+ * query as a blank; versions from 8.14 on cannot sign a path that must be sent
+ * unchanged, as for a key with a part "." or ".."; and version 8.23 encodes the
+ * access key, so that the server does not know an access key with ":", as those
+ * of Swift.  So all requests are signed here, by the hash functions of the
+ * server.  All headers of a request are signed.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -21,94 +21,46 @@
 #include "common/hmac.h"
 #include "utils/resowner.h"
 
+#include "src/pg/curl.h"
 #include "src/store/bucket/hash.h"
 #include "src/store/bucket/sign.h"
 
-/* most headers, and parameters of a query, that a request has here */
-#define MAX_PARTS		32
+/* most headers that a request has here */
+#define MAX_HEADERS		16
 
-/* a name and its value */
-typedef struct Part
+/* A request that is being signed. */
+typedef struct Signing
 {
-	const char *name;
-	size_t		name_len;
-	const char *value;
-	size_t		value_len;
-} Part;
-
-typedef struct Parts
-{
-	int			n;
-	Part		all[MAX_PARTS];
-} Parts;
-
-/* The parts of a URL: scheme://host/path?query */
-typedef struct UrlParts
-{
-	const char *host;
-	size_t		host_len;
-	const char *path;
-	size_t		path_len;
-	const char *query;			/* "": none */
-} UrlParts;
-
-static void
-split_url(const char *url, UrlParts *parts)
-{
-	const char *host = strstr(url, "://");
-
-	parts->host = host != NULL ? host + 3 : url;
-	parts->host_len = strcspn(parts->host, "/?");
-	parts->path = parts->host + parts->host_len;
-	parts->path_len = strcspn(parts->path, "?");
-	parts->query = parts->path + parts->path_len;
-	if (*parts->query == '?')
-		parts->query++;
-}
-
-static bool
-has_dot_part(const char *path, size_t len)
-{
-	const char *end = path + len;
-
-	while (path < end)
-	{
-		size_t		n = strcspn(++path, "/?");
-
-		if ((n == 1 || n == 2) && strspn(path, ".") >= n)
-			return true;
-		path += n;
-	}
-	return false;
-}
-
-/* Returns whether the access key has a character that an encoded URL has not. */
-static bool
-is_to_be_encoded(const char *access_key)
-{
-	return access_key[strspn(access_key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")] != '\0';
-}
-
-bool
-sign_is_needed(const char *url, const char *access_key)
-{
-	UrlParts	parts;
-
-	split_url(url, &parts);
-	return strstr(parts.query, "%2B") != NULL || has_dot_part(parts.path, parts.path_len) ||
-		is_to_be_encoded(access_key);
-}
+	const BucketRequest *request;
+	char		date[sizeof("20260101T000000Z")];
+	char		scope[128];		/* "20260101/REGION/s3/aws4_request" */
+	char		body[PG_SHA256_DIGEST_STRING_LENGTH];	/* hash of the body */
+	int			n_headers;
+	const char *headers[MAX_HEADERS];	/* sorted by name */
+} Signing;
 
 
 /* ------------------------------------------------------------------ hashes --- */
 
+/* Sets `hex` to the hash of the text.  Returns false without memory. */
+static bool
+hash(const char *text, size_t len, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
+{
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+
+	if (!bucket_hash(PG_SHA256, text, len, digest, sizeof(digest)))
+		return false;
+	bucket_write_hex(digest, hex);
+	return true;
+}
+
 /* Sets `digest` to the HMAC; `digest` may be the key. */
 static bool
-keyed_hash(const void *key, size_t key_len, const char *text, uint8 digest[PG_SHA256_DIGEST_LENGTH])
+keyed_hash(const void *key, size_t key_len, const char *text, size_t len, uint8 digest[PG_SHA256_DIGEST_LENGTH])
 {
 	pg_hmac_ctx *context = pg_hmac_create(PG_SHA256);
 	bool		done = context != NULL && pg_hmac_init(context, key, key_len) == 0 &&
-	pg_hmac_update(context, (const uint8 *) text, strlen(text)) == 0 &&
+	pg_hmac_update(context, (const uint8 *) text, len) == 0 &&
 	pg_hmac_final(context, digest, PG_SHA256_DIGEST_LENGTH) == 0;
 
 	pg_hmac_free(context);
@@ -116,206 +68,160 @@ keyed_hash(const void *key, size_t key_len, const char *text, uint8 digest[PG_SH
 }
 
 
-/* --------------------------------------------------------- canonical request --- */
+/* ----------------------------------------------------------------- headers --- */
 
-static int
-compare_bytes(const char *a, size_t a_len, const char *b, size_t b_len)
+/* Appends the header "name: value".  Returns false without memory. */
+static bool
+append_header(struct curl_slist **list, const char *name, const char *value, size_t value_len)
 {
-	int			cmp = memcmp(a, b, Min(a_len, b_len));
+	size_t		size = strlen(name) + value_len + 3;
+	char	   *line = malloc(size);
+	bool		done;
 
-	return cmp != 0 ? cmp : a_len < b_len ? -1 : a_len > b_len ? 1 : 0;
+	if (line == NULL)
+		return false;
+	snprintf(line, size, "%s: %.*s", name, (int) value_len, value);
+	done = libcurl_append(list, line);
+	free(line);
+	return done;
 }
 
-static int
-compare_parameters(const void *a, const void *b)
+static size_t
+name_length(const char *header)
 {
-	const Part *x = a;
-	const Part *y = b;
-	int			cmp = compare_bytes(x->name, x->name_len, y->name, y->name_len);
-
-	return cmp != 0 ? cmp : compare_bytes(x->value, x->value_len, y->value, y->value_len);
+	return strcspn(header, ":");
 }
 
-/* Names of headers have no case. */
 static int
 compare_headers(const void *a, const void *b)
 {
-	const Part *x = a;
-	const Part *y = b;
-	int			cmp = pg_strncasecmp(x->name, y->name, Min(x->name_len, y->name_len));
+	const char *x = *(const char *const *) a;
+	const char *y = *(const char *const *) b;
+	int			cmp = strncmp(x, y, Min(name_length(x), name_length(y)));
 
-	return cmp != 0 ? cmp : (int) x->name_len - (int) y->name_len;
+	return cmp != 0 ? cmp : (int) name_length(x) - (int) name_length(y);
 }
 
 static bool
-split_query(const char *query, Parts *parameters)
+sort_headers(Signing *signing, const struct curl_slist *list)
 {
-	parameters->n = 0;
-	while (*query != '\0')
-	{
-		size_t		len = strcspn(query, "&");
-		Part	   *part = &parameters->all[parameters->n++];
-
-		if (parameters->n == MAX_PARTS)
-			return false;
-		part->name = query;
-		part->name_len = strcspn(query, "=&");
-		part->value = query + Min(part->name_len + 1, len);
-		part->value_len = query + len - part->value;
-		query += len + (query[len] == '&');
-	}
-	qsort(parameters->all, parameters->n, sizeof(Part), compare_parameters);
-	return true;
-}
-
-static bool
-split_headers(const struct curl_slist *list, Parts *headers)
-{
-	headers->n = 0;
 	for (; list != NULL; list = list->next)
 	{
-		Part	   *part = &headers->all[headers->n++];
-
-		if (headers->n == MAX_PARTS)
+		if (signing->n_headers == MAX_HEADERS)
 			return false;
-		part->name = list->data;
-		part->name_len = strcspn(list->data, ":");
-		part->value = list->data + part->name_len + (list->data[part->name_len] == ':');
-		part->value += strspn(part->value, " ");
-		part->value_len = strlen(part->value);
+		signing->headers[signing->n_headers++] = list->data;
 	}
-	qsort(headers->all, headers->n, sizeof(Part), compare_headers);
+	qsort(signing->headers, signing->n_headers, sizeof(char *), compare_headers);
 	return true;
 }
 
 static void
-write_lower(FILE *out, const Part *header)
+write_names(FILE *out, const Signing *signing)
 {
-	for (size_t i = 0; i < header->name_len; i++)
-		fputc(pg_ascii_tolower((unsigned char) header->name[i]), out);
-}
-
-static void
-write_signed_names(FILE *out, const Parts *headers)
-{
-	for (int i = 0; i < headers->n; i++)
-	{
-		if (i > 0)
-			fputc(';', out);
-		write_lower(out, &headers->all[i]);
-	}
-}
-
-static void
-write_canonical(FILE *out, const char *method, const UrlParts *url, const Parts *parameters, const Parts *headers)
-{
-	const Part *body = NULL;
-
-	fprintf(out, "%s\n%.*s\n", method, (int) url->path_len, url->path);
-	for (int i = 0; i < parameters->n; i++)
-	{
-		const Part *part = &parameters->all[i];
-
-		fprintf(out, "%s%.*s=%.*s", i > 0 ? "&" : "", (int) part->name_len, part->name, (int) part->value_len, part->value);
-	}
-	fputc('\n', out);
-	for (int i = 0; i < headers->n; i++)
-	{
-		const Part *part = &headers->all[i];
-
-		if (part->name_len == strlen("x-amz-content-sha256") && pg_strncasecmp(part->name, "x-amz-content-sha256", part->name_len) == 0)
-			body = part;
-		write_lower(out, part);
-		fprintf(out, ":%s\n", part->value);
-	}
-	fputc('\n', out);
-	write_signed_names(out, headers);
-	fprintf(out, "\n%s", body != NULL ? body->value : "UNSIGNED-PAYLOAD");
-}
-
-/* Sets `digest` to the hash of the canonical request.  Returns false without memory. */
-static bool
-hash_request(const char *method, const UrlParts *url, const Parts *headers, uint8 digest[PG_SHA256_DIGEST_LENGTH])
-{
-	Parts		parameters;
-	char	   *text = NULL;
-	size_t		len = 0;
-	FILE	   *out = split_query(url->query, &parameters) ? open_memstream(&text, &len) : NULL;
-	bool		done;
-
-	if (out == NULL)
-		return false;
-	write_canonical(out, method, url, &parameters, headers);
-	done = fclose(out) == 0 && bucket_hash(PG_SHA256, text, len, digest, PG_SHA256_DIGEST_LENGTH);
-	free(text);
-	return done;
+	for (int i = 0; i < signing->n_headers; i++)
+		fprintf(out, "%s%.*s", i > 0 ? ";" : "", (int) name_length(signing->headers[i]), signing->headers[i]);
 }
 
 
 /* --------------------------------------------------------------- signature --- */
 
-static bool
-make_signature(const SignKeys *keys, const char *day, const char *to_sign, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
+/* Writes the request in its canonical form: `path` is what follows the host in the URL. */
+static void
+write_request(FILE *out, const Signing *signing, const char *path)
 {
-	uint8		key[PG_SHA256_DIGEST_LENGTH];
-	size_t		size = strlen("AWS4") + strlen(keys->secret_key) + 1;
-	char	   *secret = malloc(size);
-	bool		done = secret != NULL;
+	const char *query = path + strcspn(path, "?");
 
-	if (!done)
+	fprintf(out, "%s\n%.*s\n%s\n", signing->request->method, (int) (query - path), path, *query ? query + 1 : "");
+	for (int i = 0; i < signing->n_headers; i++)
+	{
+		const char *header = signing->headers[i];
+		const char *value = header + name_length(header) + 1;
+
+		fprintf(out, "%.*s%s\n", (int) (value - header), header, value + strspn(value, " "));
+	}
+	fputc('\n', out);
+	write_names(out, signing);
+	fprintf(out, "\n%s", signing->body);
+}
+
+/* Sets `hex` to the hash of the request in its canonical form.  Returns false without memory. */
+static bool
+hash_request(const Signing *signing, const char *path, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
+{
+	char	   *text = NULL;
+	size_t		len = 0;
+	FILE	   *out = open_memstream(&text, &len);
+	bool		done;
+
+	if (out == NULL)
 		return false;
-	snprintf(secret, size, "AWS4%s", keys->secret_key);
-	done = keyed_hash(secret, size - 1, day, key) &&
-		keyed_hash(key, sizeof(key), keys->region, key) &&
-		keyed_hash(key, sizeof(key), "s3", key) &&
-		keyed_hash(key, sizeof(key), "aws4_request", key) &&
-		keyed_hash(key, sizeof(key), to_sign, key);
-	bucket_write_hex(key, hex);
-	explicit_bzero(key, sizeof(key));
-	explicit_bzero(secret, size);
-	free(secret);
+	write_request(out, signing, path);
+	done = fclose(out) == 0 && hash(text, len, hex);
+	free(text);
 	return done;
 }
 
-/* Returns the header of the signature, by malloc(), or NULL without memory. */
-static char *
-authorize(const struct curl_slist *list, const char *method, const UrlParts *url, const SignKeys *keys, const char *date)
+/* Sets `hex` to the signature of a request with this hash.  Returns false without memory. */
+static bool
+make_signature(const Signing *signing, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
 {
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	char		hex[PG_SHA256_DIGEST_STRING_LENGTH];
-	char		day[9];
-	char		to_sign[512];
-	Parts		headers;
-	char	   *text = NULL;
-	size_t		len = 0;
-	FILE	   *out;
+	const char *date = signing->date;
+	const BucketRequest *request = signing->request;
+	uint8		key[PG_SHA256_DIGEST_LENGTH];
+	char		secret[sizeof(request->keys->secret_key) + 4];
+	char		text[512];
+	bool		done;
 
-	strlcpy(day, date, sizeof(day));
-	if (!split_headers(list, &headers) || !hash_request(method, url, &headers, digest))
-		return NULL;
-	bucket_write_hex(digest, hex);
-	if (snprintf(to_sign, sizeof(to_sign), "AWS4-HMAC-SHA256\n%s\n%s/%s/s3/aws4_request\n%s",
-				 date, day, keys->region, hex) >= sizeof(to_sign) ||
-		!make_signature(keys, day, to_sign, hex) || (out = open_memstream(&text, &len)) == NULL)
-		return NULL;
-	fprintf(out, "Authorization: AWS4-HMAC-SHA256 Credential=%s/%s/%s/s3/aws4_request, SignedHeaders=",
-			keys->access_key, day, keys->region);
-	write_signed_names(out, &headers);
-	fprintf(out, ", Signature=%s", hex);
-	if (fclose(out) == 0)
-		return text;
-	free(text);
-	return NULL;
+	snprintf(secret, sizeof(secret), "AWS4%s", request->keys->secret_key);
+	snprintf(text, sizeof(text), "AWS4-HMAC-SHA256\n%s\n%s\n%s", date, signing->scope, hex);
+	done = keyed_hash(secret, strlen(secret), date, strcspn(date, "T"), key) &&
+		keyed_hash(key, sizeof(key), request->region, strlen(request->region), key) &&
+		keyed_hash(key, sizeof(key), "s3", strlen("s3"), key) &&
+		keyed_hash(key, sizeof(key), "aws4_request", strlen("aws4_request"), key) &&
+		keyed_hash(key, sizeof(key), text, strlen(text), key);
+	bucket_write_hex(key, hex);
+	explicit_bzero(key, sizeof(key));
+	explicit_bzero(secret, sizeof(secret));
+	return done;
 }
 
-static struct curl_slist *
-add_signature(struct curl_slist *headers, const char *method, const UrlParts *url, const SignKeys *keys, const char *date)
+/* Appends the header of the signature.  Returns false without memory. */
+static bool
+append_signature(struct curl_slist **list, const Signing *signing, const char *hex)
 {
-	char	   *header = authorize(headers, method, url, keys, date);
-	struct curl_slist *longer = header != NULL ? curl_slist_append(headers, header) : NULL;
+	char	   *value = NULL;
+	size_t		len = 0;
+	FILE	   *out = open_memstream(&value, &len);
+	bool		done;
 
-	free(header);
-	return longer;
+	if (out == NULL)
+		return false;
+	fprintf(out, "AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=", signing->request->keys->access_key, signing->scope);
+	write_names(out, signing);
+	fprintf(out, ", Signature=%s", hex);
+	done = fclose(out) == 0 && append_header(list, "authorization", value, len);
+	free(value);
+	return done;
+}
+
+static bool
+sign(struct curl_slist **list, Signing *signing)
+{
+	const BucketRequest *request = signing->request;
+	const char *token = request->keys->token;
+	const char *body = request->body != NULL ? request->body : "";
+	const char *host = strstr(request->url, "://") + 3;
+	size_t		host_len = strcspn(host, "/?");
+	char		hex[PG_SHA256_DIGEST_STRING_LENGTH];
+
+	return hash(body, strlen(body), signing->body) &&
+		append_header(list, "host", host, host_len) &&
+		append_header(list, "x-amz-content-sha256", signing->body, strlen(signing->body)) &&
+		append_header(list, "x-amz-date", signing->date, strlen(signing->date)) &&
+		(token[0] == '\0' || append_header(list, "x-amz-security-token", token, strlen(token))) &&
+		sort_headers(signing, *list) &&
+		hash_request(signing, host + host_len, hex) && make_signature(signing, hex) &&
+		append_signature(list, signing, hex);
 }
 
 /*
@@ -323,28 +229,21 @@ add_signature(struct curl_slist *headers, const char *method, const UrlParts *ur
  * released.  Between two transactions there is no resource owner, so the
  * functions get an owner of their own.
  */
-struct curl_slist *
-sign_request(struct curl_slist *headers, const char *method, const char *url, const SignKeys *keys, time_t now)
+bool
+sign_request(struct curl_slist **headers, const BucketRequest *request, time_t now)
 {
 	ResourceOwner caller = CurrentResourceOwner;
 	ResourceOwner own;
-	UrlParts	parts;
+	Signing		signing = {request};
 	struct tm	utc;
-	char		date[sizeof("20260101T000000Z")];
-	char		header[1024];
-	struct curl_slist *longer;
+	bool		done;
 
-	split_url(url, &parts);
-	if (gmtime_r(&now, &utc) == NULL || strftime(date, sizeof(date), "%Y%m%dT%H%M%SZ", &utc) == 0 ||
-		snprintf(header, sizeof(header), "Host: %.*s", (int) parts.host_len, parts.host) >= sizeof(header) ||
-		(longer = curl_slist_append(headers, header)) == NULL)
-		return NULL;
-	snprintf(header, sizeof(header), "x-amz-date: %s", date);
-	if (curl_slist_append(longer, header) == NULL)
-		return NULL;
+	if (gmtime_r(&now, &utc) == NULL || strftime(signing.date, sizeof(signing.date), "%Y%m%dT%H%M%SZ", &utc) == 0 ||
+		snprintf(signing.scope, sizeof(signing.scope), "%.8s/%s/s3/aws4_request", signing.date, request->region) >= sizeof(signing.scope))
+		return false;
 	own = CurrentResourceOwner = ResourceOwnerCreate(NULL, "audio_cleanup signature");
-	longer = add_signature(longer, method, &parts, keys, date);
+	done = sign(headers, &signing);
 	CurrentResourceOwner = caller;
 	ResourceOwnerDelete(own);
-	return longer;
+	return done;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store/bucket/sign.h
- *	  Signs requests that libcurl would sign falsely.
+ *	  Signs requests by AWS Signature Version 4.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -13,28 +13,14 @@
 #include <curl/curl.h>
 #include <time.h>
 
-typedef struct SignKeys
-{
-	const char *region;
-	const char *access_key;
-	const char *secret_key;
-} SignKeys;
+#include "src/store/bucket/http.h"
 
 /*
- * Returns whether some version of libcurl signs a request to `url` falsely, or
- * refuses to sign the request: its query has a "+", its path has a part "." or
- * "..", or `access_key` has a character that libcurl would encode, such as ":".
+ * Signs `request`, which has keys, by AWS Signature Version 4, at the time
+ * `now`.  *headers are the other headers of the request; appends the headers
+ * of the host, the time, the hash of the body, the session and the signature.
+ * Returns false for want of memory.
  */
-extern bool sign_is_needed(const char *url, const char *access_key);
-
-/*
- * Signs a request by AWS Signature Version 4, at the time `now`.  `url` is
- * encoded as the request is sent; `headers` are all headers of the request
- * except the header of the host, and include x-amz-content-sha256.  Appends
- * the headers of the host, the time and the signature.  Returns the longer
- * list, or NULL without memory: then `headers` is unchanged, or longer.
- */
-extern struct curl_slist *sign_request(struct curl_slist *headers, const char *method, const char *url,
-									   const SignKeys *keys, time_t now);
+extern bool sign_request(struct curl_slist **headers, const BucketRequest *request, time_t now);
 
 #endif							/* AUDIO_CLEANUP_BUCKET_SIGN_H */

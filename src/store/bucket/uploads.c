@@ -27,22 +27,6 @@ typedef struct Position
 	char		id[BUCKET_ID_SIZE];
 } Position;
 
-/* Sets `query` to the query of the page that begins after `after`.  Returns false if there is no room. */
-static bool
-make_query(const Bucket *bucket, const Position *after, char *query, size_t size)
-{
-	strlcpy(query, "encoding-type=url", size);
-	if (after->key[0] != '\0' &&
-		(strlcat(query, "&key-marker=", size) >= size || !bucket_encode(query, size, after->key)))
-		return false;
-	if (strlcat(query, "&max-uploads=1000&prefix=", size) >= size || !bucket_encode(query, size, bucket->prefix))
-		return false;
-	if (after->key[0] != '\0' && after->id[0] != '\0' &&
-		(strlcat(query, "&upload-id-marker=", size) >= size || !bucket_encode(query, size, after->id)))
-		return false;
-	return strlcat(query, "&uploads=", size) < size;
-}
-
 static void
 pass_uploads(const Bucket *bucket, const BucketAnswer *answer, StoreUploadSink sink, void *arg)
 {
@@ -66,8 +50,6 @@ int
 bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 {
 	Bucket	   *bucket = bucket_of(store);
-	char		query[3 * (BUCKET_KEY_MAX + BUCKET_TOKEN_SIZE + BUCKET_ID_SIZE) + 128];
-	const BucketCall call = {"GET", NULL, query};
 	const BucketAnswer *answer;
 	Position	after = {"", ""};
 	Position	next;
@@ -75,8 +57,14 @@ bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 
 	for (;;)
 	{
-		if (!make_query(bucket, &after, query, sizeof(query)))
-			return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
+		const BucketCall call = {
+			.method = "GET",
+			.query = {
+				{"encoding-type", "url"}, {"key-marker", after.key[0] ? after.key : NULL}, {"max-uploads", "1000"},
+				{"prefix", bucket->prefix}, {"upload-id-marker", after.id[0] ? after.id : NULL}, {"uploads", ""}
+			}
+		};
+
 		if ((errnum = bucket_ask(bucket, &call, &answer)) != 0)
 			return errnum;
 		pass_uploads(bucket, answer, sink, arg);
@@ -109,8 +97,6 @@ says_ended(const BucketAnswer *answer)
 static int
 look_at_parts(Bucket *bucket, const char *key, const char *id, int64 *size, int64 *newest)
 {
-	char		query[3 * (BUCKET_ID_SIZE + BUCKET_ID_SIZE) + 128];
-	const BucketCall call = {"GET", key, query};
 	const BucketAnswer *answer;
 	char		after[BUCKET_ID_SIZE] = "";
 	int			n = 0;
@@ -119,12 +105,11 @@ look_at_parts(Bucket *bucket, const char *key, const char *id, int64 *size, int6
 	*size = *newest = 0;
 	do
 	{
-		strlcpy(query, "max-parts=1000", sizeof(query));
-		if (after[0] != '\0')
-			strlcat(query, "&part-number-marker=", sizeof(query));
-		if (!bucket_encode(query, sizeof(query), after) ||
-			strlcat(query, "&uploadId=", sizeof(query)) >= sizeof(query) || !bucket_encode(query, sizeof(query), id))
-			return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
+		const BucketCall call = {
+			.method = "GET",.key = key,
+			.query = {{"max-parts", "1000"}, {"part-number-marker", after[0] ? after : NULL}, {"uploadId", id}}
+		};
+
 		if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
 			return errnum;
 		if (answer->status != 200)
@@ -158,8 +143,9 @@ bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quie
 	static const char failure[] = "could not end upload";
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
-	char		query[3 * BUCKET_ID_SIZE + 16] = "uploadId=";
-	const BucketCall call = {.method = "DELETE",.key = key,.query = query,.once = true,.leased = true};
+	const BucketCall call = {
+		.method = "DELETE",.key = key,.query = {{"uploadId", id}},.once = true,.leased = true
+	};
 	const BucketAnswer *answer;
 	FileResult	result = bucket_keep_lease(bucket);
 	int64		size;
@@ -171,10 +157,8 @@ bucket_end_upload(FileStore *store, const char *path, const char *id, int64 quie
 	if (result.outcome != FILE_OK)
 		return result;
 	errnum = bucket_key(bucket, path, key);
-	if (errnum == 0 && !bucket_encode(query, sizeof(query), id))
-		errnum = ENAMETOOLONG;
 	if (errnum != 0)
-		return fail(bucket_note(bucket, errnum, strerror(errnum)), "could not accept path");
+		return fail(errnum, "could not accept path");
 	errnum = look_at_parts(bucket, key, id, &size, &newest);
 	if (errnum == ENOENT)
 		return come_to(FILE_VANISHED);

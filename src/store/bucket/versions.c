@@ -59,20 +59,30 @@ is_file(const BucketEntry *entry, const FileIdentity *expected)
 }
 
 /*
- * Appends `key` to the query, cut before a control character: the answer
- * repeats the prefix, and some servers do not encode such a character, which
- * XML cannot hold.
+ * Sets `prefix` to the key, cut before a control character: the answer repeats
+ * the prefix, and some servers do not encode such a character, which XML cannot
+ * hold.  Returns `prefix`.
  */
-static bool
-encode_prefix(char *query, size_t size, const char *key)
+static const char *
+cut_prefix(const char *key, char prefix[BUCKET_KEY_MAX + 1])
 {
-	char		prefix[BUCKET_KEY_MAX + 1];
 	size_t		n = 0;
 
 	while (key[n] != '\0' && ((unsigned char) key[n] >= 0x20 || key[n] == '\t' || key[n] == '\n'))
 		n++;
 	strlcpy(prefix, key, n + 1);
-	return bucket_encode(query, size, prefix);
+	return prefix;
+}
+
+BucketCall
+bucket_versions_call(const char *prefix)
+{
+	const BucketCall call = {
+		.method = "GET",
+		.query = {{"encoding-type", "url"}, {"max-keys", "1000"}, {"prefix", prefix}, {"versions", ""}}
+	};
+
+	return call;
 }
 
 /* Sets *versions to the versions of a key, which begin at the entry `first`. */
@@ -123,29 +133,17 @@ select_versions(Bucket *bucket, const BucketAnswer *answer, const char *key, con
 	return check_versions(bucket, versions);
 }
 
-#define KEY_QUERY_SIZE	(3 * BUCKET_KEY_MAX + 64)
-
-/* Sets `query` to the query for the versions of one key.  Returns false if there is no room. */
-static bool
-ask_for_key(const char *key, char query[KEY_QUERY_SIZE])
-{
-	strlcpy(query, "encoding-type=url&max-keys=1000&prefix=", KEY_QUERY_SIZE);
-	return encode_prefix(query, KEY_QUERY_SIZE, key) && strlcat(query, "&versions=", KEY_QUERY_SIZE) < KEY_QUERY_SIZE;
-}
-
 int
 bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expected,
 					 KeyVersions *versions)
 {
-	char		query[KEY_QUERY_SIZE];
-	const BucketCall call = {"GET", NULL, query};
+	char		prefix[BUCKET_KEY_MAX + 1];
+	const BucketCall call = bucket_versions_call(cut_prefix(key, prefix));
 	const BucketAnswer *answer;
 	int			errnum;
 
 	memset(versions, 0, sizeof(*versions));
 	versions->at = -1;
-	if (!ask_for_key(key, query))
-		return bucket_note(bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
 	if ((errnum = bucket_call(bucket, &call, &answer)) != 0)
 		return errnum;
 	return select_versions(bucket, answer, key, expected, versions);
@@ -176,10 +174,14 @@ typedef struct Range
 	int			poor;			/* pages in a row that had few of the keys */
 	int			missed;			/* index of the key that is asked for by name,
 								 * or -1 */
-	char		query[2 * KEY_QUERY_SIZE];
+	char		marker[BUCKET_KEY_MAX + 1]; /* key behind which the page
+											 * begins */
+	char		prefix[BUCKET_KEY_MAX + 1];
+	char		max_keys[16];	/* page_size, in digits */
 } Range;
 
-struct BucketListing
+/* The lists of the versions of many keys. */
+typedef struct Listing
 {
 	Bucket	   *bucket;
 	const VersionsAsk *asks;
@@ -196,46 +198,41 @@ struct BucketListing
 	int		   *missed;			/* indexes of keys to be asked for by name */
 	int			n_missed;
 	int			next_missed;
-};
+} Listing;
 
 /*
- * Appends the marker behind which the page of `key` begins: the key without
- * its last character, because few other keys stand between that text and the
- * key.
+ * Makes the call for the next page of the range.  The page begins behind the
+ * next key without its last character, because few other keys stand between
+ * that text and the key.
  */
-static bool
-encode_marker(char *query, size_t size, const char *key)
+static BucketCall
+page_call(const Listing *listing, Range *range)
 {
+	const char *key = listing->asks[range->next].key;
+	const BucketCall call = {
+		.method = "GET",
+		.query = {
+			{"encoding-type", "url"}, {"key-marker", range->marker}, {"max-keys", range->max_keys},
+			{"prefix", range->prefix}, {"versions", ""}
+		}
+	};
 	char		marker[BUCKET_KEY_MAX + 1];
 	size_t		n = strlen(key);
 
 	while (n > 0 && ((unsigned char) key[n - 1] & 0xC0) == 0x80)
 		n--;
 	strlcpy(marker, key, Max(n, 1));
-	return encode_prefix(query, size, marker);
-}
-
-/* Makes the query for the next page of the range.  Returns false if there is no room. */
-static bool
-ask_for_page(const BucketListing *listing, Range *range)
-{
-	size_t		size = sizeof(range->query);
-	char		rest[64];
-
-	strlcpy(range->query, "encoding-type=url&key-marker=", size);
-	if (!encode_marker(range->query, size, listing->asks[range->next].key))
-		return false;
+	(void) cut_prefix(marker, range->marker);
+	(void) cut_prefix(listing->bucket->prefix, range->prefix);
 	range->page_size = (int) Min(listing->per_key * (range->end - range->next) + PAGE_SPARE, PAGE_MAX);
-	snprintf(rest, sizeof(rest), "&max-keys=%d&prefix=", range->page_size);
-	strlcat(range->query, rest, size);
-	return encode_prefix(range->query, size, listing->bucket->prefix) &&
-		strlcat(range->query, "&versions=", size) < size;
+	snprintf(range->max_keys, sizeof(range->max_keys), "%d", range->page_size);
+	return call;
 }
 
 static bool
 next_page(void *arg, int lane, BucketCall *call)
 {
-	BucketListing *listing = arg;
+	Listing    *listing = arg;
 	Range	   *range = &listing->ranges[lane];
 
 	range->missed = -1;
@@ -245,25 +242,27 @@ next_page(void *arg, int lane, BucketCall *call)
 		range->end = listing->next = Min(listing->next + listing->range_size, listing->n);
 		range->poor = 0;
 	}
-	call->method = "GET";
-	call->query = range->query;
 	if (range->next < range->end)
-		return ask_for_page(listing, range);
-	if (listing->next_missed == listing->n_missed)
+		*call = page_call(listing, range);
+	else if (listing->next_missed < listing->n_missed)
+	{
+		range->missed = listing->missed[listing->next_missed++];
+		*call = bucket_versions_call(cut_prefix(listing->asks[range->missed].key, range->prefix));
+	}
+	else
 		return false;
-	range->missed = listing->missed[listing->next_missed++];
-	return ask_for_key(listing->asks[range->missed].key, range->query);
+	return true;
 }
 
 static void
-tell(BucketListing *listing, int ask, int errnum, const KeyVersions *versions)
+tell(Listing *listing, int ask, int errnum, const KeyVersions *versions)
 {
 	listing->told++;
 	listing->sink(listing->arg, ask, errnum, versions);
 }
 
 static void
-take_missed(BucketListing *listing, int ask, int errnum, const BucketAnswer *answer)
+take_missed(Listing *listing, int ask, int errnum, const BucketAnswer *answer)
 {
 	KeyVersions versions = {0};
 
@@ -278,7 +277,7 @@ take_missed(BucketListing *listing, int ask, int errnum, const BucketAnswer *ans
  * list goes on.  Returns the number of keys of the range that the page covers.
  */
 static int
-go_through(BucketListing *listing, Range *range, const BucketAnswer *answer)
+go_through(Listing *listing, Range *range, const BucketAnswer *answer)
 {
 	const char *last = answer->truncated ? answer->entries[answer->n_entries - 1].key : NULL;
 	int			began = range->next;
@@ -312,7 +311,7 @@ go_through(BucketListing *listing, Range *range, const BucketAnswer *answer)
  * for by name.
  */
 static void
-skip_poor(BucketListing *listing, Range *range, int n)
+skip_poor(Listing *listing, Range *range, int n)
 {
 	int			skip = n == 0 ? 1 : 0;
 
@@ -326,7 +325,7 @@ skip_poor(BucketListing *listing, Range *range, int n)
 static void
 take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 {
-	BucketListing *listing = arg;
+	Listing    *listing = arg;
 	Range	   *range = &listing->ranges[lane];
 	const KeyVersions none = {0};
 	int			n;
@@ -353,10 +352,18 @@ take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	skip_poor(listing, range, n);
 }
 
-BucketListing *
-bucket_begin_listing(Bucket *bucket, const VersionsAsk *asks, int n, int per_key, VersionsSink sink, void *arg)
+static bool
+is_list_over(const void *arg)
 {
-	BucketListing *listing = palloc0(sizeof(BucketListing));
+	const Listing *listing = arg;
+
+	return listing->told == listing->n;
+}
+
+BucketCalls
+bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key, VersionsSink sink, void *arg)
+{
+	Listing    *listing = palloc0(sizeof(Listing));
 
 	listing->bucket = bucket;
 	listing->asks = asks;
@@ -372,28 +379,8 @@ bucket_begin_listing(Bucket *bucket, const VersionsAsk *asks, int n, int per_key
 	listing->range_size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, (PAGE_MAX - PAGE_SPARE) / per_key);
 	listing->ranges = palloc0(sizeof(Range) * bucket->n_parallel);
 	listing->missed = palloc(sizeof(int) * Max(n, 1));
-	return listing;
-}
-
-BucketCalls
-bucket_listing_calls(BucketListing *listing)
-{
 	return (BucketCalls)
 	{
-		next_page, take_page, listing
+		next_page, take_page, is_list_over, listing
 	};
-}
-
-bool
-bucket_is_listed(const BucketListing *listing)
-{
-	return listing->told == listing->n;
-}
-
-void
-bucket_end_listing(BucketListing *listing)
-{
-	pfree(listing->ranges);
-	pfree(listing->missed);
-	pfree(listing);
 }

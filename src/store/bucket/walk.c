@@ -35,7 +35,7 @@
 /* The keys from `after` to `end`, both exclusive. */
 typedef struct WalkRange
 {
-	int			number;			/* the lane of its pages */
+	int			lane;			/* the lane of its pages */
 	const char *after;			/* NULL: from the first key of the prefix */
 	const char *end;			/* NULL: to the last key */
 	bool		on_its_way;		/* the next page is on its way */
@@ -47,7 +47,6 @@ typedef struct WalkRange
 	char		last[BUCKET_KEY_MAX + 1];	/* the last key of the pages
 											 * before, or "" */
 	char		token[BUCKET_TOKEN_SIZE];	/* of the next page */
-	char		query[BUCKET_LIST_SIZE];
 } WalkRange;
 
 typedef struct BucketWalk
@@ -96,36 +95,37 @@ bucket_walk_begin_trash(FileStore *store, int64 run_id)
 
 /* ------------------------------------------------------------------- pages --- */
 
-static bool
-append_value(char *query, const char *name, const char *value)
+BucketCall
+bucket_list_call(const char *token, bool folders, const char *prefix, const char *after)
 {
-	strlcat(query, name, BUCKET_LIST_SIZE);
-	return bucket_encode(query, BUCKET_LIST_SIZE, value);
+	bool		goes_on = token[0] != '\0';
+	const BucketCall call = {
+		.method = "GET",
+		.query = {
+			{"continuation-token", goes_on ? token : NULL}, {"delimiter", folders ? "/" : NULL}, {"encoding-type", "url"},
+			{"list-type", "2"}, {"max-keys", "1000"}, {"prefix", prefix}, {"start-after", goes_on ? NULL : after}
+		}
+	};
+
+	return call;
 }
 
-/* The parameters of a query are sorted by name. */
-bool
-bucket_ask_for_list(char query[BUCKET_LIST_SIZE], const char *token, bool folders, const char *prefix, const char *after)
+int
+bucket_check_list(Bucket *bucket, const BucketAnswer *answer, const char *token)
 {
-	query[0] = '\0';
-	if (token[0] != '\0' &&
-		!(append_value(query, "continuation-token=", token) && strlcat(query, "&", BUCKET_LIST_SIZE) < BUCKET_LIST_SIZE))
-		return false;
-	if (folders)
-		strlcat(query, "delimiter=%2F&", BUCKET_LIST_SIZE);
-	return append_value(query, "encoding-type=url&list-type=2&max-keys=1000&prefix=", prefix) &&
-		(token[0] != '\0' || after == NULL || append_value(query, "&start-after=", after));
+	/* with a token that comes twice, the list would never end */
+	if (answer->status == 200 &&
+		!(answer->truncated && (answer->next_token[0] == '\0' || strcmp(answer->next_token, token) == 0)))
+		return 0;
+	return bucket_note(bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
 }
 
 static int
 send_for_page(BucketWalk *walk, WalkRange *range)
 {
-	const BucketCall call = {"GET", NULL, range->query};
-	int			errnum;
+	const BucketCall call = bucket_list_call(range->token, !walk->recurse, walk->bucket->prefix, range->after);
+	int			errnum = bucket_begin_call(walk->bucket, range->lane, &call);
 
-	if (!bucket_ask_for_list(range->query, range->token, !walk->recurse, walk->bucket->prefix, range->after))
-		return bucket_note(walk->bucket, ENAMETOOLONG, strerror(ENAMETOOLONG));
-	errnum = bucket_begin_page(walk->bucket, range->number, &call);
 	range->on_its_way = errnum == 0;
 	return errnum;
 }
@@ -180,14 +180,12 @@ turn_page(BucketWalk *walk, WalkRange *range)
 	int			errnum = range->on_its_way ? 0 : send_for_page(walk, range);
 
 	if (errnum == 0)
-		errnum = bucket_finish_page(walk->bucket, range->number, &answer);
+		errnum = bucket_finish_call(walk->bucket, range->lane, &answer);
 	range->on_its_way = false;
+	if (errnum == 0)
+		errnum = bucket_check_list(walk->bucket, answer, range->token);
 	if (errnum != 0)
 		return errnum;
-	/* with an equal token the list would never end */
-	if (answer->status != 200 || (answer->truncated && (answer->next_token[0] == '\0' ||
-														strcmp(answer->next_token, range->token) == 0)))
-		return bucket_note(walk->bucket, EIO, answer->error[0] ? answer->error : "the list cannot be continued");
 	keep_page(range, answer);
 	return range->is_last ? 0 : send_for_page(walk, range);
 }
@@ -200,7 +198,7 @@ add_range(BucketWalk *walk, const char *after, const char *end)
 {
 	WalkRange  *range = &walk->ranges[walk->n_ranges];
 
-	range->number = walk->n_ranges++;
+	range->lane = BUCKET_PAGE_LANE + walk->n_ranges++;
 	range->page = AllocSetContextCreate(walk->context, "audio_cleanup page", ALLOCSET_DEFAULT_SIZES);
 	range->after = after;
 	range->end = end;
@@ -214,15 +212,11 @@ add_range(BucketWalk *walk, const char *after, const char *end)
 static int
 find_folders(BucketWalk *walk, const char *prefix, char *folders[PAGE_KEYS], int *n)
 {
-	char		query[BUCKET_LIST_SIZE];
-	const BucketCall call = {"GET", NULL, query};
+	const BucketCall call = bucket_list_call("", true, prefix, NULL);
 	const BucketAnswer *answer;
-	int			errnum;
+	int			errnum = bucket_ask(walk->bucket, &call, &answer);
 
 	*n = 0;
-	if (!bucket_ask_for_list(query, "", true, prefix, NULL))
-		return 0;
-	errnum = bucket_ask(walk->bucket, &call, &answer);
 	if (errnum != 0)
 		return errnum;
 	/* hidden folders, such as our own, are not walked */
@@ -307,7 +301,7 @@ next_range(BucketWalk *walk)
 
 /* Returns whether the text could be a path in a directory. */
 static bool
-is_plain(const char *path)
+is_plain_path(const char *path)
 {
 	const char *part = path;
 
@@ -328,7 +322,7 @@ is_plain(const char *path)
 static WalkReason
 judge(const char *path, bool recurse, size_t *len)
 {
-	WalkReason	reason = is_plain(path) ? store_judge_walk(path, recurse, len) : WALK_NOT_PLAIN;
+	WalkReason	reason = is_plain_path(path) ? store_judge_walk(path, recurse, len) : WALK_NOT_PLAIN;
 
 	if (reason == WALK_NOT_PLAIN)
 		*len = strlen(path);
@@ -426,7 +420,7 @@ bucket_walk_end(TreeWalk *base)
 
 	for (int i = 0; i < walk->n_ranges; i++)
 		if (walk->ranges[i].on_its_way)
-			bucket_drop_page(walk->bucket, walk->ranges[i].number);
+			bucket_drop_call(walk->bucket, walk->ranges[i].lane);
 	if (walk->trash != NULL)
 		bucket_end_trash(walk->trash);
 	MemoryContextDelete(walk->context);

@@ -3,7 +3,8 @@
  * store/bucket/xml.c
  *	  Reads the answers of an S3-compatible server, piece by piece.
  *
- * A page of a list is read element by element, and no tree is built.  All
+ * A page of a list is read element by element, and no tree is built; only the
+ * small document of a service that gives keys becomes a tree.  All other
  * documents of the protocol have one form: a root, below it either values or
  * entries, and below an entry its values.  The server may be anybody's:
  *
@@ -28,12 +29,8 @@
 #define MAX_TEXT		8192
 #define MAX_DEPTH		8
 
-/* from libxml2 2.12 on, the handler of errors may not change an error */
-#if LIBXML_VERSION < 21200
-#define XML_ERROR xmlError
-#else
-#define XML_ERROR const xmlError
-#endif
+/* libxml2 loads nothing, and writes no errors to the standard error of the server */
+#define OPTIONS			(XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING)
 
 /* limit for the entries, more than any server lists on a page */
 #define MAX_ENTRIES		10000
@@ -308,26 +305,6 @@ refuse_document_type(void *arg, const xmlChar * name, const xmlChar * external, 
 	refuse(arg);
 }
 
-/*
- * xml_end() reports errors; libxml2 must not write errors to the standard
- * error of the server.
- */
-static void
-keep_quiet(void *arg, XML_ERROR * error)
-{
-}
-
-/* Returns a parser that calls these functions, or NULL for want of memory. */
-static xmlParserCtxtPtr
-make_parser(xmlSAXHandler * handler, void *arg)
-{
-	xmlParserCtxtPtr parser = xmlCreatePushParserCtxt(handler, arg, NULL, 0, NULL);
-
-	if (parser != NULL)
-		(void) xmlCtxtUseOptions(parser, XML_PARSE_NONET);
-	return parser;
-}
-
 AnswerReader *
 xml_begin(BucketAnswer *answer)
 {
@@ -338,20 +315,20 @@ xml_begin(BucketAnswer *answer)
 			.endElementNs = end_element,
 			.characters = take_characters,
 			.cdataBlock = take_characters,
-			.internalSubset = refuse_document_type,
-			.serror = keep_quiet
+			.internalSubset = refuse_document_type
 	};
 	AnswerReader *reader = calloc(1, sizeof(AnswerReader));
 
 	if (reader == NULL)
 		return NULL;
 	reader->answer = answer;
-	reader->parser = make_parser(&handler, reader);
+	reader->parser = xmlCreatePushParserCtxt(&handler, reader, NULL, 0, NULL);
 	if (reader->parser == NULL)
 	{
 		free(reader);
 		return NULL;
 	}
+	(void) xmlCtxtUseOptions(reader->parser, OPTIONS);
 	return reader;
 }
 
@@ -421,109 +398,57 @@ xml_free_entries(BucketAnswer *answer)
 
 /* ------------------------------------------------------------------- values --- */
 
-/* Looks for values right below an element. */
-typedef struct ValueReader
+/* Returns the first element of this name among `node`, what follows it, and what is in them; or NULL. */
+static xmlNodePtr
+find_element(xmlNodePtr node, const char *name)
 {
-	xmlParserCtxtPtr parser;
-	const char *parent;
-	PlainValue *values;
-	int			n;
-	int			depth;			/* 1 in the root */
-	int			parent_depth;	/* 0: outside of the element */
-	bool		was_there;		/* the first element `parent` was met */
-	bool		failed;
-	PlainValue *value;			/* the value being read, or NULL */
-	size_t		length;			/* bytes of the value so far */
-} ValueReader;
-
-static void
-refuse_values(void *arg, const xmlChar * name, const xmlChar * external, const xmlChar * system)
-{
-	ValueReader *reader = arg;
-
-	reader->failed = true;
-	xmlStopParser(reader->parser);
-}
-
-static void
-begin_value(void *arg, const xmlChar * name, const xmlChar * prefix, const xmlChar * uri,
-			int n_namespaces, const xmlChar * *namespaces, int n_attributes, int n_defaulted,
-			const xmlChar * *attributes)
-{
-	ValueReader *reader = arg;
-
-	reader->value = NULL;
-	if (++reader->depth > MAX_DEPTH)
-		refuse_values(reader, NULL, NULL, NULL);
-	else if (!reader->was_there && is(name, reader->parent))
+	for (; node != NULL; node = node->next)
 	{
-		reader->was_there = true;
-		reader->parent_depth = reader->depth;
+		xmlNodePtr	found = node->type != XML_ELEMENT_NODE ? NULL :
+		is(node->name, name) ? node : find_element(node->children, name);
+
+		if (found != NULL)
+			return found;
 	}
-	else if (reader->parent_depth > 0 && reader->depth == reader->parent_depth + 1)
-		for (int i = 0; i < reader->n; i++)
-			if (!reader->values[i].found && is(name, reader->values[i].name))
-			{
-				reader->value = &reader->values[i];
-				reader->value->found = true;
-				reader->length = 0;
-			}
+	return NULL;
 }
 
-static void
-take_value_text(void *arg, const xmlChar * text, int length)
+/* Takes the text of the element.  Returns false if the text has no room: a part of it would be a wrong value. */
+static bool
+take_element(xmlNodePtr element, BucketValue *value)
 {
-	ValueReader *reader = arg;
-	PlainValue *value = reader->value;
+	xmlChar    *text = xmlNodeGetContent(element);
 
-	if (value == NULL)
-		return;
-	/* a part of a value is not taken, because it would be a wrong value */
-	if (reader->length + length >= value->size)
-	{
-		refuse_values(reader, NULL, NULL, NULL);
-		return;
-	}
-	memcpy(value->value + reader->length, text, length);
-	reader->length += length;
-	value->value[reader->length] = '\0';
+	value->found = text != NULL && strlcpy(value->value, (const char *) text, value->size) < value->size;
+	xmlFree(text);
+	return value->found;
 }
 
-static void
-end_value(void *arg, const xmlChar * name, const xmlChar * prefix, const xmlChar * uri)
+/* Takes the values right below the element. */
+static bool
+take_values(xmlNodePtr parent, BucketValue *values, int n)
 {
-	ValueReader *reader = arg;
-
-	reader->value = NULL;
-	if (reader->depth-- == reader->parent_depth)
-		reader->parent_depth = 0;
+	for (xmlNodePtr node = parent->children; node != NULL; node = node->next)
+		for (int i = 0; i < n && node->type == XML_ELEMENT_NODE; i++)
+			if (!values[i].found && is(node->name, values[i].name) && !take_element(node, &values[i]))
+				return false;
+	return true;
 }
 
 bool
-xml_find_values(const char *xml, const char *parent, PlainValue *values, int n)
+xml_find_values(const char *xml, const char *parent, BucketValue *values, int n)
 {
-	static xmlSAXHandler handler =
-	{
-		.initialized = XML_SAX2_MAGIC,
-			.startElementNs = begin_value,
-			.endElementNs = end_value,
-			.characters = take_value_text,
-			.cdataBlock = take_value_text,
-			.internalSubset = refuse_values,
-			.serror = keep_quiet
-	};
-	ValueReader reader = {.parent = parent,.values = values,.n = n};
-	bool		whole;
+	xmlDocPtr	document = xmlReadMemory(xml, (int) strlen(xml), NULL, NULL, OPTIONS);
+	xmlNodePtr	element = document != NULL && xmlGetIntSubset(document) == NULL ?
+	find_element(xmlDocGetRootElement(document), parent) : NULL;
+	bool		done;
 
 	for (int i = 0; i < n; i++)
 	{
 		values[i].found = false;
 		values[i].value[0] = '\0';
 	}
-	reader.parser = make_parser(&handler, &reader);
-	if (reader.parser == NULL)
-		return false;
-	whole = xmlParseChunk(reader.parser, xml, (int) strlen(xml), 1) == 0 && !reader.failed;
-	xmlFreeParserCtxt(reader.parser);
-	return whole && reader.was_there;
+	done = element != NULL && take_values(element, values, n);
+	xmlFreeDoc(document);
+	return done;
 }

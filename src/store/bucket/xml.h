@@ -27,7 +27,7 @@ extern bool xml_read(AnswerReader *reader, const char *data, size_t length);
 extern bool xml_end(AnswerReader *reader);
 
 /* Looks for values in a document: see BucketLibrary.find_values. */
-extern bool xml_find_values(const char *xml, const char *parent, PlainValue *values, int n);
+extern bool xml_find_values(const char *xml, const char *parent, BucketValue *values, int n);
 
 /* Frees the entries of an answer. */
 extern void xml_free_entries(BucketAnswer *answer);
