@@ -16,8 +16,6 @@
  */
 #include "src/pg/base.h"
 
-#include <ctype.h>
-
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 
@@ -332,12 +330,7 @@ decode_path(const char *text, size_t len, char *out)
 static bool
 is_utf8(const char *text, size_t len)
 {
-	const char *end = text + len;
-	size_t		n = 1;
-
-	while (text < end && n > 0)
-		text += n = utf8_letter_length(text, end - text);
-	return n > 0;
+	return pg_encoding_verifymbstr(PG_UTF8, text, (int) len) == (int) len;
 }
 
 /* Decodes bytes that are not UTF-8 as letters of Latin-1: "%E9" and "\xe9" mean U+00E9. */
@@ -574,18 +567,7 @@ typedef struct Readings
 static bool
 holds(const char *text, size_t len, const char *wanted)
 {
-	size_t		n = strlen(wanted);
-	const char *end = text + len;
-
-	while ((size_t) (end - text) >= n && (text = memchr(text, wanted[0], end - text)) != NULL)
-	{
-		if ((size_t) (end - text) < n)
-			return false;
-		if (memcmp(text, wanted, n) == 0)
-			return true;
-		text++;
-	}
-	return false;
+	return memmem(text, len, wanted, strlen(wanted)) != NULL;
 }
 
 /* Returns whether the text has a doubled slash that is not part of a URL. */
@@ -644,40 +626,15 @@ add_reading(Readings *readings, const Reading *from, int decoder)
 		readings->all[readings->n++] = reading;
 }
 
-/* Returns whether an escape, a doubled quote or a path to be resolved begins at `text`. */
-static bool
-begins_decoding(const char *text, const char *begin, const char *end)
-{
-	char		next = end - text > 1 ? text[1] : '\0';
-
-	switch (*text)
-	{
-		case '"':
-			return next == '"';
-		case '\'':
-			return next == '\'' || (next == '"' && end - text > 2 && text[2] == '\'');
-		case '/':
-			if (next == '/')
-				return text == begin || text[-1] != ':';
-			return next == '.' && end - text > 2 &&
-				(text[2] == '/' || (text[2] == '.' && end - text > 3 && text[3] == '/'));
-		default:
-			return *text == '\\' || *text == '%' || *text == '&' || *text == '+';
-	}
-}
-
 /*
- * Returns whether there is nothing to decode.  One pass is enough; nearly
- * every value comes here.
+ * Returns whether there is nothing to decode, as in nearly every value.  A
+ * value has no bytes that decode_latin() would change.
  */
 static bool
-is_literal(const char *text, size_t len)
+is_literal(const Reading *reading)
 {
-	const char *end = text + len;
-	const char *p;
-
-	for (p = text; p < end; p++)
-		if (!isalnum((unsigned char) *p) && begins_decoding(p, text, end))
+	for (int i = 0; i < lengthof(decoders); i++)
+		if (decoders[i].decode != decode_latin && applies(reading, i))
 			return false;
 	return true;
 }
@@ -765,19 +722,18 @@ pass_few_readings(const char *text, size_t len, ReadingSink sink, void *arg)
 void
 readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
 {
+	Reading		first = {.text = unconstify(char *, text),.len = len};
 	Readings   *readings;
 	bool		too_many = false;
 
-	if (is_literal(text, len))
+	if (is_literal(&first))
 	{
 		sink(text, len, arg);
 		return;
 	}
+	first.hash = hash_bytes_extended((const unsigned char *) text, (int) len, 0);
 	readings = palloc(sizeof(Readings));
-	memset(&readings->all[0], 0, sizeof(Reading));
-	readings->all[0].text = unconstify(char *, text);
-	readings->all[0].len = len;
-	readings->all[0].hash = hash_bytes_extended((const unsigned char *) text, (int) len, 0);
+	readings->all[0] = first;
 	readings->n = 1;
 	for (int i = 0; i < readings->n; i++)
 	{
