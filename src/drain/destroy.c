@@ -268,7 +268,11 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 			continue;
 		}
 		next = begin_group(drain, files + i, together);
-		/* a bucket is asked before the transaction has a number, which VACUUM would wait for */
+
+		/*
+		 * a bucket is asked before the transaction has a number, which VACUUM
+		 * would wait for
+		 */
 		if (ended - recorded >= RECORD_TOGETHER && store_acts_at_commit(drain->store))
 		{
 			drain_record(drain, files + recorded, ended - recorded);

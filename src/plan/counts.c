@@ -13,10 +13,8 @@
  */
 #include "postgres.h"
 
-#include "src/plan/counts.h"
 #include "src/pg/sql.h"
 #include "src/plan/private.h"
-#include "src/plan/unregistered.h"
 #include "src/sources/sources.h"
 
 /* with fewer files, the brake nothing_referenced is off */
@@ -69,7 +67,7 @@ check_whole(const CleanupPlan *plan)
 /* ------------------------------------------------------------ since last run --- */
 
 static const Source *
-find_source(const CleanupPlan *plan, Oid relid)
+source_with_oid(const CleanupPlan *plan, Oid relid)
 {
 	foreach_ptr(const Source, source, plan->found.sources)
 		if (source->relid == relid)
@@ -105,7 +103,7 @@ check_source(const CleanupPlan *plan, const Source *source, int64 rows, int64 fi
 }
 
 static List *
-check_sources(const CleanupPlan *plan)
+check_losses(const CleanupPlan *plan)
 {
 	List	   *brakes = NIL;
 	int			n = owner_query(plan->context.extension, 0, NULL,
@@ -113,7 +111,7 @@ check_sources(const CleanupPlan *plan)
 
 	for (int i = 0; i < n; i++)
 	{
-		const Source *source = find_source(plan, DatumGetObjectId(sql_value(i, 1)));
+		const Source *source = source_with_oid(plan, DatumGetObjectId(sql_value(i, 1)));
 		Brake	   *found = source == NULL ? NULL :
 		check_source(plan, source, DatumGetInt64(sql_value(i, 2)), DatumGetInt64(sql_value(i, 3)));
 
@@ -191,7 +189,7 @@ counts_check(CleanupPlan *plan)
 		if ((found = check_whole(plan)) != NULL)
 			brakes = lappend(brakes, found);
 		if (plan->found.rows_seen > 0)
-			brakes = list_concat(brakes, check_sources(plan));
+			brakes = list_concat(brakes, check_losses(plan));
 	}
 	if (plan_is_unattended() && (found = check_unregistered(plan)) != NULL)
 		brakes = lappend(brakes, found);

@@ -13,6 +13,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "common/string.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -25,7 +26,6 @@
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
 #include "src/plan/private.h"
-#include "src/plan/unregistered.h"
 
 /* errors of a run, at most, that the server log tells one by one */
 #define MOST_LOGGED		100
@@ -297,8 +297,7 @@ try_checking_nodes(void *arg)
 {
 	NodesCheck *check = arg;
 
-	check->subscribed = sources_check_subscriptions(check->sources);
-	check->are_remote = sources_are_remote(check->sources);
+	check->subscribed = sources_check_subscriptions(check->sources, &check->are_remote);
 }
 
 void
@@ -395,14 +394,7 @@ plan_failed_before(const Settings *settings)
 bool
 plan_is_readable_name(const Settings *settings, const char *path)
 {
-	size_t		len = strlen(path);
-
-	if (settings->rules->utf8)
-		return pg_verify_mbstr(PG_UTF8, path, (int) len, true);
-	for (size_t i = 0; i < len; i++)
-		if (IS_HIGHBIT_SET(path[i]))
-			return false;
-	return true;
+	return settings->rules->utf8 ? pg_verify_mbstr(PG_UTF8, path, (int) strlen(path), true) : pg_is_ascii(path);
 }
 
 char *

@@ -198,7 +198,6 @@ Brake *
 citus_check_table(const Source *source, Oid relid)
 {
 	const char *secondaries = GetConfigOption("citus.use_secondary_nodes", true, false);
-	Brake	   *brake;
 	char	   *why;
 
 	if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
@@ -216,14 +215,11 @@ citus_check_table(const Source *source, Oid relid)
 	 */
 	why = citus_has_any(list_make1_oid(source->relid)) ? why_not_lockable(source->relid) :
 		"Failed sessions are judged under a lock, and rows on other nodes cannot be locked through a view.";
-	if (why == NULL)
-		return NULL;
-	brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-						 psprintf("source %s has failed sessions and reads %s, which Citus distributes",
-								  source->name, sources_name(relid)),
-						 why);
-	brake->hint = "Register a view that has no such status column.";
-	return brake;
+	return why == NULL ? NULL :
+		brake_make("source", ERRCODE_FEATURE_NOT_SUPPORTED,
+				   psprintf("source %s has failed sessions and reads %s, which Citus distributes",
+							source->name, sources_name(relid)),
+				   why, "Register a view that has no such status column.");
 }
 
 
@@ -343,7 +339,7 @@ static LocalTransactionId asked_in = InvalidLocalTransactionId;
 static List *asked = NIL;
 
 static bool
-is_among(const CitusPlacement *wanted, List *placements)
+has_placement(const CitusPlacement *wanted, List *placements)
 {
 	foreach_ptr(const CitusPlacement, placement, placements)
 		if (placement->table == wanted->table && placement->placement == wanted->placement &&
@@ -353,22 +349,22 @@ is_among(const CitusPlacement *wanted, List *placements)
 }
 
 void
-citus_note_asked(List *placements)
+citus_note_asked(List *tables)
 {
 	MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
 
 	asked = NIL;
-	foreach_ptr(const CitusPlacement, placement, placements)
+	foreach_ptr(const RemoteTable, table, tables)
 	{
 		CitusPlacement *copy;
 
 		/* several sources may read one table */
-		if (is_among(placement, asked))
+		if (table->placement == NULL || has_placement(table->placement, asked))
 			continue;
 		copy = palloc(sizeof(CitusPlacement));
-		*copy = *placement;
-		copy->host = pstrdup(placement->host);
-		copy->name = pstrdup(placement->name);
+		*copy = *table->placement;
+		copy->host = pstrdup(copy->host);
+		copy->name = pstrdup(copy->name);
 		asked = lappend(asked, copy);
 	}
 	asked_in = compat_proc_lxid(MyProc);
@@ -414,7 +410,7 @@ citus_check_unmoved(const SourceQuery *query)
 	now = citus_find_placements(query->tables);
 	same = list_length(now) == count_of_tables(asked, query->tables);
 	foreach_ptr(const CitusPlacement, placement, now)
-		same = same && is_among(placement, asked);
+		same = same && has_placement(placement, asked);
 	if (!same)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),

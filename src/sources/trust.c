@@ -104,16 +104,13 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 {
 	char	   *owner = GetUserNameFromId(role, true);
 	char	   *name = GetUserNameFromId(other, true);
-	Brake	   *brake = source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
-									 psprintf("source %s of role \"%s\" %s, which belongs to role \"%s\"",
-											  source->name, owner, what, name),
-									 psprintf("Code of role \"%s\" could run with the rights of role \"%s\".",
-											  name, owner));
 
-	brake->hint = psprintf("Give the source to that role: ALTER %s %s OWNER TO %s.",
-						   get_rel_relkind(source->relid) == RELKIND_VIEW ? "VIEW" : "TABLE",
-						   source->name, quote_identifier(name ? name : "..."));
-	return brake;
+	return brake_make("source", ERRCODE_INSUFFICIENT_PRIVILEGE,
+					  psprintf("source %s of role \"%s\" %s, which belongs to role \"%s\"", source->name, owner, what, name),
+					  psprintf("Code of role \"%s\" could run with the rights of role \"%s\".", name, owner),
+					  psprintf("Give the source to that role: ALTER %s %s OWNER TO %s.",
+							   get_rel_relkind(source->relid) == RELKIND_VIEW ? "VIEW" : "TABLE",
+							   source->name, quote_identifier(name ? name : "...")));
 }
 
 
@@ -154,12 +151,9 @@ hint_for_asked(const char *hint)
 static Brake *
 asks_who_reads(const Source *source)
 {
-	Brake	   *brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-									 psprintf("source %s shows other rows to others", source->name),
-									 what_is_asked());
-
-	brake->hint = hint_for_asked(brake->hint);
-	return brake;
+	return brake_make("source", ERRCODE_FEATURE_NOT_SUPPORTED,
+					  psprintf("source %s shows other rows to others", source->name),
+					  what_is_asked(), hint_for_asked(source_hint_readd));
 }
 
 /* settings that session_use_server_settings() cannot give the server's values */
@@ -527,6 +521,7 @@ trust_swap_rules(TrustRules *rules)
 	if (OidIsValid(rules->role))
 		ResetPlanCache();
 	in_force = *rules;
+	compiled_watch(in_force.compiled_here);
 	extension_calls_others(OidIsValid(in_force.role));
 	watch_executions(OidIsValid(in_force.role));
 	*rules = before;
@@ -795,15 +790,6 @@ find_attached_code(const Reach *reach, Oid role)
 /* ------------------------------------------------------------- relations --- */
 
 static Brake *
-check_distributed(const Source *source, Oid relid)
-{
-	if (citus_can_ask())
-		return citus_check_table(source, relid);
-	return remote_brake(source, relid == source->relid ? pstrdup("is distributed over several servers") :
-						psprintf("reads %s, which is distributed over several servers", sources_name(relid)));
-}
-
-static Brake *
 check_relation_below(const Source *source, Oid relid, List *distributed)
 {
 	char		persistence = get_rel_persistence(relid);
@@ -812,7 +798,11 @@ check_relation_below(const Source *source, Oid relid, List *distributed)
 	bool		is_source = relid == source->relid;
 	Brake	   *brake = NULL;
 
-	if (list_member_oid(distributed, relid) && (brake = check_distributed(source, relid)) != NULL)
+	if (list_member_oid(distributed, relid))
+		brake = citus_can_ask() ? citus_check_table(source, relid) :
+			remote_brake(source, is_source ? pstrdup("is distributed over several servers") :
+						 psprintf("reads %s, which is distributed over several servers", sources_name(relid)));
+	if (brake != NULL)
 		return brake;
 	if (kind == RELKIND_FOREIGN_TABLE && remote_can_ask(relid))
 		brake = remote_check_table(source, relid);
@@ -853,11 +843,11 @@ check_detached(const SourceQuery *query)
 		const char *partition = sources_name(DatumGetObjectId(sql_value(0, 1)));
 		const char *parent = sources_name(DatumGetObjectId(sql_value(0, 2)));
 
-		brake = source_brake(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-							 psprintf("source %s lacks partition %s, which is being detached", query->source->name, partition),
-							 "Its rows cannot be read through the source, and may refer to files.");
-		brake->hint = psprintf("Register the partition itself, if its rows are to protect files; then wait for the end of the command, or ALTER TABLE %s DETACH PARTITION %s FINALIZE.",
-							   parent, partition);
+		brake = brake_make("source", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+						   psprintf("source %s lacks partition %s, which is being detached", query->source->name, partition),
+						   "Its rows cannot be read through the source, and may refer to files.",
+						   psprintf("Register the partition itself, if its rows are to protect files; then wait for the end of the command, or ALTER TABLE %s DETACH PARTITION %s FINALIZE.",
+									parent, partition));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return brake;
