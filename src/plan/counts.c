@@ -66,24 +66,17 @@ check_whole(const CleanupPlan *plan)
 
 /* ------------------------------------------------------------ since last run --- */
 
-static const Source *
-source_with_oid(const CleanupPlan *plan, Oid relid)
-{
-	foreach_ptr(const Source, source, plan->found.sources)
-		if (source->relid == relid)
-		return source;
-	return NULL;
-}
-
 /*
- * Returns a brake if a source had `rows` rows, which protected `files` files,
- * at the last run, and has no rows now.  check_whole() deals with all sources
- * together.  If fewer files would go than the source has protected, then the
- * protected files have gone from the directory before.
+ * Returns a brake if a source had rows at the last run, or protected files, and
+ * does so no more.  check_whole() deals with all sources together.  If fewer
+ * files would go than the source has protected, then the protected files have
+ * gone from the directory before.
  */
 static Brake *
-check_source(const CleanupPlan *plan, const Source *source, int64 rows, int64 files)
+check_source(const CleanupPlan *plan, const Source *source)
 {
+	int64		rows = source->last_rows;
+	int64		files = source->last_files;
 	const MatchCounts *now = &plan->found.counts[source->number];
 
 	if (rows > 0 && now->rows == 0)
@@ -106,19 +99,14 @@ static List *
 check_losses(const CleanupPlan *plan)
 {
 	List	   *brakes = NIL;
-	int			n = owner_query(plan->context.extension, 0, NULL,
-								"SELECT source::oid, source_rows, source_files FROM @extschema@.cleanup_seen");
 
-	for (int i = 0; i < n; i++)
+	foreach_ptr(const Source, source, plan->found.sources)
 	{
-		const Source *source = source_with_oid(plan, DatumGetObjectId(sql_value(i, 1)));
-		Brake	   *found = source == NULL ? NULL :
-		check_source(plan, source, DatumGetInt64(sql_value(i, 2)), DatumGetInt64(sql_value(i, 3)));
+		Brake	   *found = check_source(plan, source);
 
 		if (found != NULL)
 			brakes = lappend(brakes, found);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return brakes;
 }
 

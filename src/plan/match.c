@@ -873,22 +873,19 @@ receive_failed(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-static void
-join_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
+void
+match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
 {
-	FailedReceiver receiver = {
-		.pub = *None_Receiver,
-		.match = match,
-		.sink = sink,
-		.arg = arg,
-		.context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup failed session",
-										 ALLOCSET_SMALL_SIZES),
-		.row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
-											 ALLOCSET_SMALL_SIZES),
-	};
+	FailedReceiver receiver = {.pub = *None_Receiver,.match = match,.sink = sink,.arg = arg};
 	ActingAs	saved;
 
+	if (tuplestore_tuple_count(match->stores[STORE_JUDGED]) == 0)
+		return;
 	receiver.pub.receiveSlot = receive_failed;
+	receiver.context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup failed session",
+											 ALLOCSET_SMALL_SIZES);
+	receiver.row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
+												 ALLOCSET_SMALL_SIZES);
 	role_act_as(extension->owner, &saved);
 	role_read_strictly();
 	if (match->scope.too_many)
@@ -904,11 +901,4 @@ join_failed(Match *match, const Extension *extension, MatchFailedSink sink, void
 	role_stop_acting(&saved);
 	MemoryContextDelete(receiver.context);
 	MemoryContextDelete(receiver.row_context);
-}
-
-void
-match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
-{
-	if (tuplestore_tuple_count(match->stores[STORE_JUDGED]) > 0)
-		join_failed(match, extension, sink, arg);
 }

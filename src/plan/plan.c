@@ -217,16 +217,6 @@ append_copy(const CleanupPlan *plan, List *list, const char *text)
  * In a process that nobody looks at, the server log tells the first errors; and
  * always an error that the history does not tell as a whole.
  */
-static void
-log_error(const CleanupPlan *plan, const char *text, bool is_hidden)
-{
-	if (plan->dry_run || !(is_hidden || (plan_is_unattended() && plan->found.n_errors <= MOST_LOGGED)))
-		return;
-	ereport(LOG_SERVER_ONLY,
-			(errmsg("error in a cleanup run: %s", text),
-			 errhidestmt(true), errhidecontext(true)));
-}
-
 void
 plan_add_error(CleanupPlan *plan, const char *text, const char *to_record)
 {
@@ -234,7 +224,10 @@ plan_add_error(CleanupPlan *plan, const char *text, const char *to_record)
 		plan->found.errors = append_copy(plan, plan->found.errors, text);
 	if (plan->found.first_error == NULL)
 		plan->found.first_error = MemoryContextStrdup(plan->memory, to_record ? to_record : text);
-	log_error(plan, text, to_record != NULL);
+	if (!plan->dry_run && (to_record != NULL || (plan_is_unattended() && plan->found.n_errors <= MOST_LOGGED)))
+		ereport(LOG_SERVER_ONLY,
+				(errmsg("error in a cleanup run: %s", text),
+				 errhidestmt(true), errhidecontext(true)));
 }
 
 void

@@ -113,17 +113,6 @@ require_own_claim(CleanupPlan *plan)
 		plan_apply_brake(plan, plan->found.claim->brake);
 }
 
-static void
-check_sources(CleanupPlan *plan)
-{
-	plan->found.sources = sources_load(plan->context.extension);
-	plan_apply_brakes(plan, sources_check_all(plan->found.sources));
-	if (plan->found.brakes != NIL)
-		return;
-	foreach_ptr(const Source, source, plan->found.sources)
-		plan_apply_brake(plan, sources_probe(source, NULL));
-}
-
 void
 plan_open_directory(CleanupPlan *plan)
 {
@@ -183,7 +172,11 @@ plan_open(CleanupPlan *plan)
 		plan_apply_brake(plan, claim_check_above(plan->context.settings->upload_dir, plan->context.settings->backup_dir));
 	if (!plan->dry_run)
 		plan_lock_own_directory(plan);
-	check_sources(plan);
+	plan->found.sources = sources_load(plan->context.extension);
+	plan_apply_brakes(plan, sources_check_all(plan->found.sources));
+	if (plan->found.brakes == NIL)
+		foreach_ptr(const Source, source, plan->found.sources)
+			plan_apply_brake(plan, sources_probe(source, NULL));
 	MemoryContextSwitchTo(caller);
 }
 

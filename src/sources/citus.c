@@ -167,6 +167,24 @@ find_shape(Oid table)
 	return shape;
 }
 
+/*
+ * Returns whether the types of the columns (char *) are enums or the server's
+ * own, and no domains: with a value of a domain's base type, Citus looks for the
+ * row in the wrong shard.
+ */
+static bool
+is_plain_key(Oid table, List *columns)
+{
+	foreach_ptr(const char, column, columns)
+	{
+		Oid			type = get_atttype(table, get_attnum(table, column));
+
+		if (!type_is_enum(type) && (type >= FirstNormalObjectId || type_is_rowtype(type)))
+			return false;
+	}
+	return columns != NIL;
+}
+
 /* Returns a sentence that says why rows of the table cannot be locked one by one, or NULL. */
 static char *
 why_not_lockable(Oid relid)
@@ -175,7 +193,7 @@ why_not_lockable(Oid relid)
 
 	if (!shape.is_hashed || shape.placements != shape.shards)
 		return "Failed sessions are judged under a lock, and a row that is stored in several places cannot be locked without keeping others from writing.";
-	if (!key_is_plain(relid, key_find(relid)))
+	if (!is_plain_key(relid, key_find(relid)))
 		return "Failed sessions are judged under a lock, for which a row is found by its key: a primary key, or a unique index on columns that are NOT NULL, of types of the server's own that are no domains.";
 	return NULL;
 }

@@ -91,23 +91,6 @@ key_text(List *values)
 
 /* ------------------------------------------------------------- condition --- */
 
-/*
- * Returns false for a domain: with a value of the base type, Citus looks for
- * the row in the wrong shard.
- */
-bool
-key_is_plain(Oid table, List *columns)
-{
-	foreach_ptr(const char, column, columns)
-	{
-		Oid			type = get_atttype(table, get_attnum(table, column));
-
-		if (!type_is_enum(type) && (type >= FirstNormalObjectId || type_is_rowtype(type)))
-			return false;
-	}
-	return columns != NIL;
-}
-
 char *
 key_condition(List *columns, int first)
 {

@@ -292,9 +292,6 @@ extern List *key_names(Datum array);
  */
 extern List *key_find(Oid table);
 
-/* Returns whether the types of the columns (char *) are enums or the server's own, and no domains. */
-extern bool key_is_plain(Oid table, List *columns);
-
 /*
  * Sets settings, until the GUC nest level of the caller ends, so that the text
  * of a value has one meaning on every day and in every session.

@@ -80,6 +80,8 @@ source_of_row(int row)
 	source->timezone = sql_text(row, 7);
 	source->clear = strcmp(sql_text(row, 8), "clear") == 0;
 	source->registered_name = sql_text(row, 9);
+	source->last_rows = DatumGetInt64(sql_value(row, 11));
+	source->last_files = DatumGetInt64(sql_value(row, 12));
 	/* the numbers that the columns had when they were seen last */
 	if (numbers != NULL && !ARR_HASNULL(numbers) &&
 		ArrayGetNItems(ARR_NDIM(numbers), ARR_DIMS(numbers)) == source->n_columns)
@@ -95,7 +97,8 @@ sources_load(const Extension *extension)
 
 	n = owner_query(extension, 0, NULL,
 					"SELECT c.source, c.file_columns, c.id_column::text, c.status_column::text,"
-					" c.failed_statuses, c.failed_at_column::text, c.timezone, c.on_failed, c.source_name, s.column_numbers"
+					" c.failed_statuses, c.failed_at_column::text, c.timezone, c.on_failed, c.source_name, s.column_numbers,"
+					" s.source_rows, s.source_files"
 					" FROM @extschema@.cleanup_sources c LEFT JOIN @extschema@.cleanup_seen s ON s.source = c.source"
 					" ORDER BY c.added_at, c.source::pg_catalog.oid");
 	for (int i = 0; i < n; i++)

@@ -33,6 +33,8 @@ typedef struct Source
 	const char **columns;
 	const int16 *numbers;		/* last known attnums of the columns; NULL:
 								 * not known */
+	int64		last_rows;		/* rows at the last run, and the files that */
+	int64		last_files;		/* they protected; 0: not known */
 	const char *id_column;		/* each of the columns below may be NULL */
 	const char *status_column;	/* NULL: the source has no failed sessions */
 	Datum		failed_statuses;	/* text[] */

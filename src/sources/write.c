@@ -845,16 +845,19 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 typedef struct WantedRow
 {
 	const char *key;
-	int			number;
+	const char *value;			/* value for the column */
+	bool	   *written;		/* whether the value was written */
 	int			n_found;
 	SourcePlace place;
 } WantedRow;
 
-typedef struct KeySearch
+typedef struct Refilling
 {
+	const Target *target;
+	Datum		key_columns;	/* text[] */
 	WantedRow  *rows;			/* sorted by key */
 	int			n;
-} KeySearch;
+} Refilling;
 
 static int
 compare_keys(const void *a, const void *b)
@@ -865,7 +868,7 @@ compare_keys(const void *a, const void *b)
 static bool
 look_for_key(const SourceRow *row, void *arg)
 {
-	KeySearch  *search = arg;
+	Refilling  *refilling = arg;
 	WantedRow	wanted;
 	WantedRow  *found;
 	List	   *values = NIL;
@@ -877,7 +880,7 @@ look_for_key(const SourceRow *row, void *arg)
 		values = lappend(values, pnstrdup(row->values[i], row->lengths[i]));
 	}
 	wanted.key = key_text(values);
-	found = bsearch(&wanted, search->rows, search->n, sizeof(WantedRow), compare_keys);
+	found = bsearch(&wanted, refilling->rows, refilling->n, sizeof(WantedRow), compare_keys);
 	if (found != NULL)
 	{
 		found->n_found++;
@@ -888,33 +891,29 @@ look_for_key(const SourceRow *row, void *arg)
 
 /* Finds the places of the rows by one reading of the table as its owner. */
 static void
-find_rows(Oid table, Datum key_columns, KeySearch *search)
+find_rows(Refilling *refilling)
 {
+	Oid			table = refilling->target->table;
 	Source		key = {.relid = table,.name = sources_name(table),.owner = trust_owner(table)};
 	int			guc_level = write_plainly();
 
-	key.columns = sql_texts(key_columns, &key.n_columns);
-	sources_read(&key, SCAN_PLACES, 0, look_for_key, search);
+	key.columns = sql_texts(refilling->key_columns, &key.n_columns);
+	sources_read(&key, SCAN_PLACES, 0, look_for_key, refilling);
 	AtEOXact_GUC(false, guc_level);
 }
 
-/*
- * Writes the value to the row if the column still is NULL.  Returns whether
- * the value was written.
- */
-static bool
-refill_row(const Target *target, const WantedRow *row, const char *value)
+/* Writes the value to the row if the column still is NULL. */
+static void
+refill_row(const Target *target, const WantedRow *row)
 {
 	Oid			table = row->place.table;
 	char	   *sql = psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
 							   sources_name(table), quote_identifier(linitial(target->columns)));
 	ActingAs	saved;
-	int			n;
 
 	act_as_table_owner(target->source, table, &saved);
-	n = run_on_table(target, table, sql, value, SQL_ARGS(SQL_VALUE(TIDOID, PointerGetDatum(&row->place.tid))));
+	*row->written = run_on_table(target, table, sql, row->value, SQL_ARGS(SQL_VALUE(TIDOID, PointerGetDatum(&row->place.tid)))) > 0;
 	role_stop_acting(&saved);
-	return n > 0;
 }
 
 /*
@@ -930,26 +929,12 @@ check_single(const Source *source, const char *key, int n)
 				 errmsg("several rows of source %s have the key %s", source->name, key)));
 }
 
-/*
- * The rows on other nodes that are filled again, and for each row whether it
- * was written.
- */
-typedef struct KeyedToRefill
-{
-	const Target *target;
-	Datum		key_columns;
-	const char **keys;
-	const char **values;
-	int			n;
-	bool	   *written;
-} KeyedToRefill;
-
 static void
 refill_keyed(void *arg)
 {
-	const KeyedToRefill *refill = arg;
-	const Target *target = refill->target;
-	List	   *columns = key_names(refill->key_columns);
+	const Refilling *refilling = arg;
+	const Target *target = refilling->target;
+	List	   *columns = key_names(refilling->key_columns);
 	int			guc_level = write_plainly();
 	ActingAs	saved;
 	char	   *sql;
@@ -958,17 +943,34 @@ refill_keyed(void *arg)
 	sql = psprintf("UPDATE %1$s AS s SET %2$s = $1 WHERE %3$s AND s.%2$s IS NULL", sources_name(target->table),
 				   quote_identifier(linitial(target->columns)), key_condition(columns, 2));
 	commit_in_two_phases(target);
-	for (int i = 0; i < refill->n; i++)
+	for (int i = 0; i < refilling->n; i++)
 	{
+		const WantedRow *row = &refilling->rows[i];
 		int			n;
 
 		CHECK_FOR_INTERRUPTS();
-		n = run_by_key(target, columns, refill->keys[i], sql, refill->values[i]);
-		check_single(target->source, refill->keys[i], n);
-		refill->written[i] = n == 1;
+		n = run_by_key(target, columns, row->key, sql, row->value);
+		check_single(target->source, row->key, n);
+		*row->written = n == 1;
 	}
 	role_stop_acting(&saved);
 	AtEOXact_GUC(false, guc_level);
+}
+
+static void
+refill_places(Refilling *refilling)
+{
+	find_rows(refilling);
+	begin_undeferred();
+	for (int i = 0; i < refilling->n; i++)
+	{
+		const WantedRow *row = &refilling->rows[i];
+
+		check_single(refilling->target->source, row->key, row->n_found);
+		if (row->n_found == 1)
+			refill_row(refilling->target, row);
+	}
+	end_undeferred();
 }
 
 bool *
@@ -976,38 +978,26 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 			   Datum row_keys, Datum values)
 {
 	Source		one = *source;
-	KeySearch	search;
 	Target		target;
-	const char **keys = sql_texts(row_keys, &search.n);
-	const char **texts = sql_texts(values, &search.n);
-	bool	   *written = palloc0(sizeof(bool) * Max(search.n, 1));
+	Refilling	refilling = {&target, key_columns};
+	const char **keys = sql_texts(row_keys, &refilling.n);
+	const char **texts = sql_texts(values, &refilling.n);
+	bool	   *written = palloc0(sizeof(bool) * Max(refilling.n, 1));
 
 	one.columns = &column;
 	one.n_columns = 1;
 	prepare_target(&one, &target);
+	refilling.rows = palloc0(sizeof(WantedRow) * Max(refilling.n, 1));
+	for (int i = 0; i < refilling.n; i++)
+		refilling.rows[i] = (WantedRow)
+	{
+		keys[i], texts[i], &written[i]
+	};
+	qsort(refilling.rows, refilling.n, sizeof(WantedRow), compare_keys);
 	if (target.key != NIL)
-	{
-		KeyedToRefill refill = {&target, key_columns, keys, texts, search.n, written};
-
 		query_limit_time(source, 0, "gave up filling columns of source %s: the time for it is up", hint_slow_node,
-						 refill_keyed, &refill);
-		return written;
-	}
-	search.rows = palloc0(sizeof(WantedRow) * Max(search.n, 1));
-	for (int i = 0; i < search.n; i++)
-	{
-		search.rows[i].key = keys[i];
-		search.rows[i].number = i;
-	}
-	qsort(search.rows, search.n, sizeof(WantedRow), compare_keys);
-	find_rows(target.table, key_columns, &search);
-	begin_undeferred();
-	for (int i = 0; i < search.n; i++)
-	{
-		check_single(source, search.rows[i].key, search.rows[i].n_found);
-		if (search.rows[i].n_found == 1)
-			written[search.rows[i].number] = refill_row(&target, &search.rows[i], texts[search.rows[i].number]);
-	}
-	end_undeferred();
+						 refill_keyed, &refilling);
+	else
+		refill_places(&refilling);
 	return written;
 }
