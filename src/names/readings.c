@@ -16,6 +16,8 @@
  */
 #include "src/pg/base.h"
 
+#include <ctype.h>
+
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 
@@ -626,15 +628,34 @@ add_reading(Readings *readings, const Reading *from, int decoder)
 		readings->all[readings->n++] = reading;
 }
 
+/* Returns whether an escape, a doubled quote or a path to be resolved may begin at `text`. */
+static bool
+may_begin_decoding(const char *text, const char *begin, const char *end)
+{
+	char		next = end - text > 1 ? text[1] : '\0';
+
+	switch (*text)
+	{
+		case '"':
+			return next == '"';
+		case '\'':
+			return next == '\'' || next == '"';
+		case '/':
+			return next == '.' || (next == '/' && (text == begin || text[-1] != ':'));
+		default:
+			return *text == '\\' || *text == '%' || *text == '&' || *text == '+';
+	}
+}
+
 /*
- * Returns whether there is nothing to decode, as in nearly every value.  A
- * value has no bytes that decode_latin() would change.
+ * Returns whether there is nothing to decode.  One pass is enough; nearly
+ * every value comes here.
  */
 static bool
-is_literal(const Reading *reading)
+is_literal(const char *text, size_t len)
 {
-	for (int i = 0; i < lengthof(decoders); i++)
-		if (decoders[i].decode != decode_latin && applies(reading, i))
+	for (size_t i = 0; i < len; i++)
+		if (!isalnum((unsigned char) text[i]) && may_begin_decoding(text + i, text, text + len))
 			return false;
 	return true;
 }
@@ -726,7 +747,7 @@ readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
 	Readings   *readings;
 	bool		too_many = false;
 
-	if (is_literal(&first))
+	if (is_literal(text, len))
 	{
 		sink(text, len, arg);
 		return;
