@@ -198,30 +198,26 @@ key_each_number(KeyScope *scope, KeyNumberSink sink, void *arg)
 
 /* ---------------------------------------------------------------- filter --- */
 
-/* Makes an empty filter for the keys that are expected, of at most about `most` bytes. */
-static void
-make_filter(KeyScope *scope, uint64 most)
-{
-	uint64		wanted = (uint64) Min(scope->keys_expected, (size_t) UINT32_MAX) * FILTER_BITS_PER_KEY / BITS_PER_BYTE;
-	uint64		bytes = UINT64CONST(1) << pg_leftmost_one_pos64(Max(Min(wanted, most), FILTER_MIN));
-
-	scope->filter = scope_alloc(scope, bytes);
-	memset(scope->filter, 0, bytes);
-	scope->filter_mask = bytes * BITS_PER_BYTE - 1;
-}
-
 /*
- * Makes index and filter.  If there is no room for all keys, there is only a
- * filter, which may take half of the index's memory.
+ * Makes index and filter for the keys that are expected.  If there is no room
+ * for all keys, there is only a filter, which may take half of the index's
+ * memory.
  */
 static void
 begin_keys(KeyScope *scope)
 {
-	size_t		bytes = scope->keys_max > 0 ? scope->keys_max : KEYS_MAX;
-	uint64		filter_max = scope->filter_max > 0 ? scope->filter_max : FILTER_MAX;
+	uint64		wanted = (uint64) Min(scope->keys_expected, (size_t) UINT32_MAX) * FILTER_BITS_PER_KEY / BITS_PER_BYTE;
+	uint64		most = scope->filter_max > 0 ? scope->filter_max : FILTER_MAX;
+	size_t		keys_max = scope->keys_max > 0 ? scope->keys_max : KEYS_MAX;
+	uint64		bytes;
 
-	scope->too_many = !make_index(scope, bytes);
-	make_filter(scope, scope->too_many ? Max(filter_max, bytes / 2) : filter_max);
+	scope->too_many = !make_index(scope, keys_max);
+	if (scope->too_many)
+		most = Max(most, keys_max / 2);
+	bytes = UINT64CONST(1) << pg_leftmost_one_pos64(Max(Min(wanted, most), FILTER_MIN));
+	scope->filter = scope_alloc(scope, bytes);
+	memset(scope->filter, 0, bytes);
+	scope->filter_mask = bytes * BITS_PER_BYTE - 1;
 }
 
 void

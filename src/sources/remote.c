@@ -216,39 +216,26 @@ remote_check_table(const Source *source, Oid relid)
 }
 
 /*
- * Returns a brake if a superuser reads the table on a server that a lesser
- * role owns.  The owner of a server sets the address and the user mappings of
- * the server.  For a superuser, postgres_fdw connects without a password, for
- * example to this very server: so code of the owner could run as a superuser.
+ * A superuser must not read a table on a server that a lesser role owns.  The
+ * owner of a server sets the address and the user mappings of the server.  For
+ * a superuser, postgres_fdw connects without a password, for example to this
+ * very server: so code of the owner could run as a superuser.
  */
-static Brake *
-check_server_owner(const RemoteTable *table)
-{
-	const ForeignServer *server;
-
-	if (table->placement != NULL || !superuser_arg(table->role))
-		return NULL;
-	server = GetForeignServer(table->server);
-	if (has_privs_of_role(server->owner, table->role))
-		return NULL;
-	return brake_make("source", ERRCODE_INSUFFICIENT_PRIVILEGE,
-					  psprintf("source %s reads %s as superuser \"%s\" on server \"%s\", which belongs to role \"%s\"",
-							   table->source->name, sources_name(table->relid), GetUserNameFromId(table->role, true),
-							   server->servername, GetUserNameFromId(server->owner, true)),
-					  "Who owns a server says where it is, and with which user mapping it is read.",
-					  psprintf("Give the server to a superuser: ALTER SERVER %s OWNER TO CURRENT_USER; or the source to another role.",
-							   quote_identifier(server->servername)));
-}
-
 Brake *
 remote_check_owners(const SourceQuery *query)
 {
-	foreach_ptr(const RemoteTable, table, find_tables(query))
+	foreach_ptr(const RemoteTable, table, query->foreign)
 	{
-		Brake	   *brake = check_server_owner(table);
+		const ForeignServer *server = GetForeignServer(table->server);
 
-		if (brake != NULL)
-			return brake;
+		if (superuser_arg(table->role) && !has_privs_of_role(server->owner, table->role))
+			return brake_make("source", ERRCODE_INSUFFICIENT_PRIVILEGE,
+							  psprintf("source %s reads %s as superuser \"%s\" on server \"%s\", which belongs to role \"%s\"",
+									   query->source->name, sources_name(table->relid), GetUserNameFromId(table->role, true),
+									   server->servername, GetUserNameFromId(server->owner, true)),
+							  "Who owns a server says where it is, and with which user mapping it is read.",
+							  psprintf("Give the server to a superuser: ALTER SERVER %s OWNER TO CURRENT_USER; or the source to another role.",
+									   quote_identifier(server->servername)));
 	}
 	return NULL;
 }
