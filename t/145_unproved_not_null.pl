@@ -1,5 +1,5 @@
-# A constraint NOT NULL that is NOT VALID (PostgreSQL 18): its column may still
-# have a NULL, which names no row, so a key with that column is none.
+# A unique column that may have a NULL names no row, so it is no key; nor is it one by a constraint
+# NOT NULL that is NOT VALID (PostgreSQL 18), which proves nothing of the rows that are there.
 
 use strict;
 use warnings;
@@ -13,8 +13,7 @@ use Test::More;
 
 my $node = new_server('unproved', conf => "audio_cleanup.backup_retention_days = 7\n");
 my $dir = upload_dir($node);
-
-plan skip_all => 'before PostgreSQL 18, each NOT NULL is proved' if $node->safe_psql('postgres', 'SHOW server_version_num') < 180000;
+my $can_be_unproved = $node->safe_psql('postgres', 'SHOW server_version_num') >= 180000;
 
 put_files($dir, 'wanted.mp3', 'odd.mp3');
 sql(q{
@@ -24,8 +23,8 @@ sql(q{
 	SELECT cleanup_add_source('wanted'); SELECT cleanup_add_source('odd', on_failed => 'clear');
 	ALTER TABLE odd ALTER n DROP NOT NULL;
 	INSERT INTO odd VALUES ('one', NULL, 'odd.mp3', 'failed', '2024-01-01');
-	ALTER TABLE odd ADD CONSTRAINT proved NOT NULL n NOT VALID;
 });
+sql('ALTER TABLE odd ADD CONSTRAINT proved NOT NULL n NOT VALID') if $can_be_unproved;
 
 foreach my $call ('SELECT cleanup_status()', 'SELECT cleanup_all()', 'CALL cleanup_run()')
 {
@@ -37,9 +36,10 @@ foreach my $call ('SELECT cleanup_status()', 'SELECT cleanup_all()', 'CALL clean
 ok(-e "$dir/odd.mp3", 'its file is kept');
 unlike(slurp_file($node->logfile), qr/terminated by signal/, 'nothing has crashed');
 
-sql('UPDATE odd SET n = 1', 'ALTER TABLE odd VALIDATE CONSTRAINT proved', 'SELECT cleanup_all()');
+sql('UPDATE odd SET n = 1', $can_be_unproved ? 'ALTER TABLE odd VALIDATE CONSTRAINT proved' : 'ALTER TABLE odd ALTER n SET NOT NULL',
+	'SELECT cleanup_all()');
 ok(wait_for_drain($node), 'the worker has done its work');
-is(sql('SELECT audio_url IS NULL FROM odd'), 't', 'once the constraint is proved, the row is cleared');
+is(sql('SELECT audio_url IS NULL FROM odd'), 't', 'once the column has no NULL, the row is cleared');
 sql('SELECT cleanup_restore((SELECT max(run_id) FROM cleanup_runs))');
 is(sql('SELECT audio_url FROM odd'), 'odd.mp3', 'and filled again');
 
