@@ -545,14 +545,21 @@ trust_look_for_shadow(void)
 
 /* ---------------------------------------------------- functions of a query --- */
 
+/* A search for the code that a statement runs, and the objects whose code it may run.  Each list has OIDs. */
 typedef struct CodeSearch
 {
 	const Source *source;
 	Brake	   *brake;
-	List	   *functions;		/* OIDs of functions that are not the server's
-								 * own */
-	List	   *types;			/* OIDs of domains that values are converted
-								 * to, and of operands */
+	List	   *functions;		/* functions that are not the server's own,
+								 * and may consist of other functions, as an
+								 * aggregate does */
+	List	   *types;			/* domains that values are converted to, and
+								 * types of operands; with their base and
+								 * element types */
+	List	   *relations;		/* relations with all attached objects */
+	List	   *columns;		/* relations of which only the virtual columns
+								 * count */
+	bool		writing;		/* the statement writes to the relations */
 } CodeSearch;
 
 static Brake *
@@ -716,20 +723,8 @@ look_at_views(Node *node, void *arg)
 
 /* -------------------------------------------------- functions of relations --- */
 
-/* The objects whose code a statement may run.  Each list has OIDs. */
-typedef struct Reach
-{
-	List	   *relations;		/* relations with all attached objects */
-	List	   *columns;		/* relations of which only the virtual columns
-								 * count */
-	List	   *types;			/* types, with their base and element types */
-	List	   *functions;		/* functions that may consist of other
-								 * functions, as an aggregate does */
-	bool		writing;		/* the statement writes to the relations */
-} Reach;
-
 /*
- * Finds a function that an object of a Reach depends on, and whose owner does
+ * Finds a function that an object of a CodeSearch depends on, and whose owner does
  * not have the rights of role $2.  The plan is kept, because a call asks
  * several times.
  */
@@ -772,15 +767,15 @@ NULL};
  * own caches would compute constant expressions.
  */
 static Oid
-find_attached_code(const Reach *reach, Oid role)
+find_attached_code(const CodeSearch *search, Oid role)
 {
 	Oid			found = InvalidOid;
 
-	if (reach->relations == NIL && reach->columns == NIL && reach->types == NIL && reach->functions == NIL)
+	if (search->relations == NIL && search->columns == NIL && search->types == NIL && search->functions == NIL)
 		return InvalidOid;
 	if (sql_query_kept(&attached_code_query,
-					   SQL_ARGS(SQL_OIDS(reach->relations), SQL_OID(OIDOID, role), SQL_BOOL(reach->writing),
-								SQL_OIDS(reach->types), SQL_OIDS(reach->functions), SQL_OIDS(reach->columns))) > 0)
+					   SQL_ARGS(SQL_OIDS(search->relations), SQL_OID(OIDOID, role), SQL_BOOL(search->writing),
+								SQL_OIDS(search->types), SQL_OIDS(search->functions), SQL_OIDS(search->columns))) > 0)
 		found = DatumGetObjectId(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return found;
@@ -887,24 +882,11 @@ relations_with_virtual_columns(List *relations)
 	return found;
 }
 
-static Brake *
-check_code_below(const CodeSearch *search, List *relations)
-{
-	const Source *source = search->source;
-	Reach		reach = {
-		.relations = relations_with_code(source, relations),
-		.columns = relations_with_virtual_columns(relations),
-		.types = search->types,
-		.functions = search->functions,
-	};
-
-	return refuse_code(source, find_attached_code(&reach, source->owner), source->owner);
-}
-
 Brake *
 trust_check_query(const SourceQuery *query)
 {
-	CodeSearch	search = {query->source, NULL, NIL, NIL};
+	CodeSearch	search = {.source = query->source};
+	Oid			owner = query->source->owner;
 	List	   *relations = list_concat_copy(query->tables, query->views);
 	List	   *distributed = citus_list_tables();
 
@@ -926,7 +908,9 @@ trust_check_query(const SourceQuery *query)
 							psprintf("source %s reads distributed tables and calls %s", query->source->name,
 									 function_text(linitial_oid(search.functions))),
 							"On another node the function of that name may be that of somebody else.");
-	return check_code_below(&search, relations);
+	search.relations = relations_with_code(query->source, relations);
+	search.columns = relations_with_virtual_columns(relations);
+	return refuse_code(query->source, find_attached_code(&search, owner), owner);
 }
 
 /*
@@ -953,8 +937,8 @@ find_trigger_function(Oid table, Oid role)
 Brake *
 trust_check_update(const Source *source, Oid table, Oid role)
 {
-	const Reach reach = {.relations = list_make1_oid(table),.writing = true};
-	Oid			function = superuser_arg(role) ? find_attached_code(&reach, role) : find_trigger_function(table, role);
+	const CodeSearch search = {.relations = list_make1_oid(table),.writing = true};
+	Oid			function = superuser_arg(role) ? find_attached_code(&search, role) : find_trigger_function(table, role);
 	Brake	   *brake = refuse_code(source, function, role);
 
 	if (brake != NULL)
