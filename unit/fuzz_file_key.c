@@ -100,7 +100,7 @@ static bool
 keys_intersect(const KeyRules *rules, const char *reference, size_t len,
 			   const char *file, bool wider)
 {
-	KeyScope	scope = {0};
+	KeyScope	scope = {.keys_expected = key_count_most(rules, file) + key_count_most(rules, DEEPER_FILE)};
 
 	key_widen_scope(rules, file, &scope);
 	of_reference.n = of_file.n = 0;

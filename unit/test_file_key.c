@@ -172,7 +172,7 @@ static bool
 keys_intersect(const KeyRules *rules, const char *reference, size_t len,
 			   const char *file, bool wider)
 {
-	KeyScope	scope = {0};
+	KeyScope	scope = {.keys_expected = MANY_KEYS};
 	int			i;
 
 	key_widen_scope(rules, file, &scope);
@@ -844,7 +844,7 @@ test_audio(void)
 static void
 test_scope(void)
 {
-	KeyScope	scope = {0};
+	KeyScope	scope = {.keys_expected = MANY_KEYS};
 	KeyList    *keys = &reference_keys;
 	const char *typical = "uploads/audio/3f2504e0-4f89-41d3-9a0c-0305e82c3301.mp3";
 	int			families;
@@ -1368,7 +1368,7 @@ test_short_way(int count)
 	{
 		char	   *path = random_path(next_random(2) == 0);
 		char	   *longer = keep(psprintf("%s ", path));
-		KeyScope	scope = {0};
+		KeyScope	scope = {.keys_expected = MANY_KEYS};
 
 		key_widen_scope(&usual, DEEPER_FILE, &scope);
 		key_widen_scope(&usual, path, &scope);
@@ -1435,12 +1435,17 @@ check_number(int64 number, int64 file, bool is_shared, void *arg)
 	numbers->first[file]++;
 }
 
-/* Adds the files; with `expected`, the scope is told before how many keys will come. */
+/* Tells the scope how many keys will come with the files. */
 static void
-add_many_files(KeyScope *scope, bool expected)
+expect_many_files(KeyScope *scope)
 {
-	for (int i = 0; expected && i < MANY_FILES; i++)
+	for (int i = 0; i < MANY_FILES; i++)
 		scope->keys_expected += key_count_most(&usual, numbered_file(i));
+}
+
+static void
+add_many_files(KeyScope *scope)
+{
 	for (int i = 0; i < MANY_FILES; i++)
 		key_widen_scope(&usual, numbered_file(i), scope);
 }
@@ -1472,19 +1477,19 @@ ask_for_all(KeyScope *scope, int *missed, int *false_ones)
 }
 
 static void
-test_many_files(bool expected)
+test_many_files(void)
 {
 	KeyScope	scope = {.seed = UINT64CONST(0x0123456789ABCDEF)};
 	Numbers		numbers = {.scope = &scope};
-	const char *how = expected ? "expected" : "gathered";
 	int			lost = 0;
 	int			few = 0;
 	int			missed;
 	int			false_ones;
 
-	add_many_files(&scope, expected);
+	expect_many_files(&scope);
+	add_many_files(&scope);
 	key_each_number(&scope, check_number, &numbers);
-	is(scope.too_many, false, tap_text("%d files are not too many for a MiB, %s", MANY_FILES, how));
+	is(scope.too_many, false, tap_text("%d files are not too many for a MiB", MANY_FILES));
 	is(numbers.wrong, 0, "each number is that of a key of its file");
 
 	/*
@@ -1511,11 +1516,11 @@ test_many_files(bool expected)
 }
 
 /*
- * Takes less memory at each step, so that a scope is full at its first key,
- * while keys are gathered, or when their index is made.
+ * Takes less memory at each step, so that a scope has room for all keys, or
+ * for none.
  */
 static void
-test_too_many_files(bool expected)
+test_too_many_files(void)
 {
 	int			missed_ever = 0;
 	int			full = 0;
@@ -1528,7 +1533,8 @@ test_too_many_files(bool expected)
 		int			missed;
 		int			false_ones;
 
-		add_many_files(&scope, expected);
+		expect_many_files(&scope);
+		add_many_files(&scope);
 		key_each_number(&scope, check_number, &numbers);
 		ask_for_all(&scope, &missed, &false_ones);
 		missed_ever += missed + numbers.wrong;
@@ -1549,13 +1555,13 @@ test_unexpected_files(void)
 	int			missed_ever = 0;
 	int			full = 0;
 
-	for (size_t expected = 1; expected < 4 * MANY_FILES; expected += MANY_FILES / 3)
+	for (size_t expected = 0; expected < 4 * MANY_FILES; expected += MANY_FILES / 3)
 	{
 		KeyScope	scope = {.keys_expected = expected};
 		int			missed;
 		int			false_ones;
 
-		add_many_files(&scope, false);
+		add_many_files(&scope);
 		ask_for_all(&scope, &missed, &false_ones);
 		missed_ever += missed;
 		full += scope.too_many;
@@ -1594,7 +1600,7 @@ test_counts(int count)
 static void
 test_asked_together(int count)
 {
-	KeyScope	scope = {0};
+	KeyScope	scope = {.keys_max = 64 * 1024 * 1024,.keys_expected = 100 * (size_t) count};
 	int			alone = 0;
 	int			together = 0;
 
@@ -1641,10 +1647,8 @@ main(void)
 	test_generosity_of_names(true, count);
 	test_agreement(count);
 	test_short_way(count);
-	test_many_files(false);
-	test_many_files(true);
-	test_too_many_files(false);
-	test_too_many_files(true);
+	test_many_files();
+	test_too_many_files();
 	test_unexpected_files();
 	test_counts(count);
 	test_asked_together(count);

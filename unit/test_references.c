@@ -660,7 +660,7 @@ test_many_names(void)
 	static uint64 keys[NAMES_MAX];
 	static uint64 hits[NAMES_MAX];
 	uint64	   *found[2] = {keys, hits};
-	KeyScope	scope = {0};
+	KeyScope	scope = {.keys_expected = 4 * NAMES_MAX};
 	StringInfoData value;
 	int			missed = 0;
 

@@ -13,12 +13,13 @@
 #include "src/names/private.h"
 
 /*
- * Makes a key of the whole path in one family, and keys of its tails that
- * begin at `last` or before in the other family.
+ * Makes a key of the whole path in the family `whole`, and keys of its tails that
+ * begin at `last` or before in the family of these tails.
  */
 static void
-emit_tails(const KeyMaker *maker, const char *text, size_t len, size_t last, KeyFamily whole, KeyFamily tail)
+emit_tails(const KeyMaker *maker, const char *text, size_t len, size_t last, KeyFamily whole)
 {
+	KeyFamily	tail = KEY_TAILS_OF(whole);
 	uint64		hash = 0;
 
 	if ((maker->families & (whole | tail)) == 0)
@@ -43,9 +44,9 @@ emit_derived(const KeyMaker *maker, const char *text, size_t len)
 {
 	size_t		stem = path_stem_length(maker->rules, text, len);
 
-	emit_tails(maker, text, len, len, KEY_DERIVED, KEY_DERIVED_TAIL);
+	emit_tails(maker, text, len, len, KEY_DERIVED);
 	if (stem < len && !maker->exact)
-		emit_tails(maker, text, stem, stem, KEY_DERIVED, KEY_DERIVED_TAIL);
+		emit_tails(maker, text, stem, stem, KEY_DERIVED);
 }
 
 /*
@@ -110,7 +111,7 @@ emit_with_manifest(const KeyMaker *maker, const char *folder, size_t len, const 
 	memcpy(path.text, folder, len);
 	path.text[len] = '/';
 	memcpy(path.text + len + 1, manifest, n);
-	emit_tails(maker, path.text, len + 1 + n, len, KEY_PATH, KEY_TAIL);
+	emit_tails(maker, path.text, len + 1 + n, len, KEY_PATH);
 }
 
 /* Makes keys for a file that lives in the folder of an id, or in the folder of a manifest. */
@@ -137,9 +138,9 @@ keys_of_path(const KeyMaker *maker, const char *path)
 	size_t		stem;
 
 	path_normalise(rules, maker->exact, path, Min(strlen(path), KEY_STRICT_MAX), &file);
-	emit_tails(maker, file.text, file.len, file.len, KEY_PATH, KEY_TAIL);
+	emit_tails(maker, file.text, file.len, file.len, KEY_PATH);
 	stem = path_find_dot(file.text, file.len);
-	emit_tails(maker, file.text, stem, stem, KEY_STEM, KEY_STEM_TAIL);
+	emit_tails(maker, file.text, stem, stem, KEY_STEM);
 	for (int i = 0; i < rules->n_suffixes; i++)
 		emit_without_suffix(maker, file.text, stem, rules->suffixes[i]);
 	for (int i = 0; i < rules->n_prefixes; i++)
@@ -167,7 +168,7 @@ typedef struct Comparison
 } Comparison;
 
 static void
-look_for_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+look_for_match(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	Comparison *comparison = arg;
 
@@ -178,12 +179,12 @@ look_for_key(KeyFamily family, uint64 key, const char *text, size_t len, void *a
 KeyMatch
 key_compare(const KeyRules *rules, const char *reference, size_t len, const char *path)
 {
-	KeyScope	scope = {0};
+	KeyScope	scope = {.keys_expected = key_count_most(rules, path)};
 	Comparison	loose = {&scope, false};
 	KeyMatch	match = KEY_NO_MATCH;
 
 	key_widen_scope(rules, path, &scope);
-	key_of_reference(rules, &scope, reference, len, look_for_key, &loose);
+	key_of_reference(rules, &scope, reference, len, look_for_match, &loose);
 	if (loose.found)
 		match = names_strictly(rules, &scope, reference, len, path) ? KEY_STRICT_MATCH : KEY_LOOSE_MATCH;
 	key_forget_scope(&scope);

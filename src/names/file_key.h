@@ -50,6 +50,9 @@ typedef enum KeyFamily
 
 #define KEY_ALL_FAMILIES	0x3F
 
+/* The families of the tails of these families of whole paths. */
+#define KEY_TAILS_OF(families)	((families) << 1)
+
 #define KEY_ENDS			8192
 #define KEY_LENGTHS			256
 
@@ -79,7 +82,8 @@ typedef struct KeyScope
 	size_t		filter_max;		/* limit for the filter in bytes; 0: a MiB */
 	size_t		keys_max;		/* limit for the keys in bytes; 0: a MiB */
 	size_t		keys_expected;	/* number of keys that may come, see
-								 * key_count_most(); 0: not known */
+								 * key_count_most(); of more keys, the filter
+								 * alone knows */
 	uint64		seed;			/* a number that nobody can guess; with 0,
 								 * somebody can choose names that make the
 								 * search slow */
@@ -88,19 +92,14 @@ typedef struct KeyScope
 	bool		derived;		/* whether any file is derived from another
 								 * file */
 	size_t		longest;		/* length of the longest key in bytes */
-	bool		too_many;		/* the keys need more than keys_max, and only
-								 * the filter knows them */
+	bool		too_many;		/* the keys need more than keys_max, or were
+								 * not expected, and only the filter knows
+								 * them */
 
 	/* an index of the keys; the number of a key is its place */
 	size_t		n_keys;
 	size_t		n_places;
-	uint64	   *places;			/* NULL: not yet made, or too_many */
-
-	/* keys, and their files, of which the index is yet to be made */
-	size_t		n_gathered;
-	size_t		gathered_size;
-	uint64	   *gathered;
-	uint32	   *gathered_of;
+	uint64	   *places;			/* NULL: no key has come, or too_many */
 
 	/* keys that are on the way into the index */
 	int			n_pending;
@@ -122,7 +121,7 @@ typedef struct KeyScope
 
 	uint64		filter_mask;	/* number of the filter's bits, which is a
 								 * power of two, minus one */
-	uint8	   *filter;			/* one bit for a key; NULL: not made yet */
+	uint8	   *filter;			/* one bit for a key; NULL: no key has come */
 
 	/* the ends of names and of stems, by a hash of their last two letters */
 	uint8		name_ends[KEY_ENDS / 8];

@@ -247,7 +247,7 @@ emit_found(Finder *finder, uint64 hash, const char *text, size_t len, int famili
  * bytes.
  */
 static void
-emit_plain_path(Finder *finder, const PlainPath *path, size_t len, uint64 hash, int whole, int tail)
+emit_plain_path(Finder *finder, const PlainPath *path, size_t len, uint64 hash, int whole)
 {
 	const char *text = path->text;
 	size_t		i = path->name;
@@ -257,7 +257,7 @@ emit_plain_path(Finder *finder, const PlainPath *path, size_t len, uint64 hash, 
 		for (; i > 0 && text[i - 1] != '/'; i--)
 			hash = extend_hash(hash, text[i - 1]);
 		emit_found(finder, hash, text + i, len - i,
-				   i == 0 && depth < finder->scope->depth ? whole | tail : whole);
+				   i == 0 && depth < finder->scope->depth ? whole | KEY_TAILS_OF(whole) : whole);
 		if (i == 0)
 			break;
 		hash = extend_hash(hash, text[--i]);
@@ -271,17 +271,16 @@ emit_plain(Finder *finder, const PlainPath *path)
 	int			derived = finder->scope->derived ? KEY_DERIVED : 0;
 
 	if (path->dot < path->len && path_is_extension(finder->rules, path->text + path->dot + 1, extension))
-		emit_plain_path(finder, path, path->len, path->hash, KEY_PATH, KEY_TAIL);
+		emit_plain_path(finder, path, path->len, path->hash, KEY_PATH);
 	else
-		emit_plain_path(finder, path, path->len, path->hash, KEY_PATH | KEY_STEM | derived,
-						KEY_TAIL | KEY_STEM_TAIL | derived << 1);
+		emit_plain_path(finder, path, path->len, path->hash, KEY_PATH | KEY_STEM | derived);
 
 	/*
 	 * the name is an id with a dot, or the film "talk.mkv": keep the files of
 	 * both
 	 */
 	if (derived != 0 && path->dot < path->len && extension <= EXTENSION_MAX)
-		emit_plain_path(finder, path, path->dot, path->hash_to_dot, KEY_DERIVED, KEY_DERIVED_TAIL);
+		emit_plain_path(finder, path, path->dot, path->hash_to_dot, KEY_DERIVED);
 }
 
 
@@ -312,7 +311,7 @@ ends_with_extension(const KeyRules *rules, const char *text, size_t len)
 #define CLASS_INSIDE		0xFF	/* in the middle of a letter */
 
 static inline bool
-is_word(uint8 c)
+is_word_letter(uint8 c)
 {
 	return c == FOLD_LATIN || c == FOLD_OTHER;
 }
@@ -443,7 +442,7 @@ begin_at(const Finder *finder, size_t before, size_t here, size_t marks)
 				return EDGE_BEGIN_MARKED;
 			return 0;
 		default:
-			return here < finder->len && is_word(classes[here]) &&
+			return here < finder->len && is_word_letter(classes[here]) &&
 				classes[here] != classes[before] ? EDGE_BEGIN : 0;
 	}
 }
@@ -500,12 +499,12 @@ look_ahead(const Finder *finder, Ahead *ahead, size_t here, size_t behind)
 		ahead->not_slash = here;
 	if (c != FOLD_MARK)
 		ahead->not_mark = here;
-	if (!is_word(c))
+	if (!is_word_letter(c))
 		ahead->word_end = here;
 	else if (behind >= finder->len || finder->classes[behind] != c)
 		ahead->word_end = behind;
 	if (c == FOLD_DOT)
-		ahead->no_extension = !is_word(next);
+		ahead->no_extension = !is_word_letter(next);
 	else if (c == FOLD_BREAK || c == FOLD_SLASH)
 		ahead->no_extension = true;
 }
@@ -536,7 +535,7 @@ end_at(const Finder *finder, const Ahead *ahead, size_t before, size_t here, siz
 				return EDGE_END_MARKED;
 			/* "the abc.mp3-file", but not "abc.mp3-copy.mp3" */
 			return finder->text[here] == '-' && ahead->no_extension &&
-				is_word(classes[here + 1]) && !isdigit((unsigned char) finder->text[here + 1]) ?
+				is_word_letter(classes[here + 1]) && !isdigit((unsigned char) finder->text[here + 1]) ?
 				EDGE_END_NAME : 0;
 		case FOLD_DOT:
 			if (ends_text(finder, here + 1) || classes[here + 1] == FOLD_DOT ||
@@ -548,7 +547,7 @@ end_at(const Finder *finder, const Ahead *ahead, size_t before, size_t here, siz
 				return EDGE_END_STEM_MARKED;
 			return finder->edges[after_dot] & (EDGE_END | EDGE_END_NAME) ? EDGE_END_STEM : 0;
 		default:
-			return is_word(classes[before]) && classes[before] != classes[here] ? EDGE_END : 0;
+			return is_word_letter(classes[before]) && classes[before] != classes[here] ? EDGE_END : 0;
 	}
 }
 
@@ -584,7 +583,7 @@ extension_end(const Finder *finder, size_t dot)
 	return dot;
 }
 
-/* Looks up all names that end before `end`. */
+/* Looks up all names of these families, and of their tails, that end before `end`. */
 static void
 find_before(Finder *finder, size_t end, int families)
 {
@@ -594,7 +593,6 @@ find_before(Finder *finder, size_t end, int families)
 	bool		marked = (finder->edges[end] & (EDGE_END | EDGE_END_NAME | EDGE_END_STEM)) == 0;
 	size_t		mark = finder->edges[end] & EDGE_END_STEM_MARKED ? extension_end(finder, end) : end;
 	uint8		wanted = marked ? EDGE_BEGIN_MARKED : EDGE_BEGIN;
-	int			tails = KEY_TAIL | KEY_STEM_TAIL | KEY_DERIVED_TAIL;
 	uint64		hash = 0;
 
 	for (size_t i = end; i > stop;)
@@ -603,29 +601,29 @@ find_before(Finder *finder, size_t end, int families)
 		if ((finder->edges[i] & wanted) == 0 || (marked && text[i - 1] != text[mark]))
 			continue;
 		emit_found(finder, hash, text + i, end - i,
-				   finder->edges[i] & EDGE_ROOT ? families : families & ~tails);
+				   finder->edges[i] & EDGE_ROOT ? families | KEY_TAILS_OF(families) : families);
 	}
 }
 
-/* Returns the families whose names may end before `end`. */
+/* Returns the families of whole paths whose names may end before `end`. */
 static int
 families_ending(const Finder *finder, size_t end)
 {
 	const KeyScope *scope = finder->scope;
 	uint8		edge = finder->edges[end];
+	int			derived = scope->derived ? KEY_DERIVED : 0;
 	int			families = 0;
-	bool		derived = scope->derived;
 
 	if ((edge & (EDGE_END | EDGE_END_MARKED | EDGE_END_NAME)) &&
 		may_end(scope->name_ends, finder->text, end))
-		families |= KEY_PATH | KEY_TAIL;
+		families |= KEY_PATH;
 	if ((edge & (EDGE_END | EDGE_END_MARKED | EDGE_END_STEM | EDGE_END_STEM_MARKED)) &&
 		may_end(scope->stem_ends, finder->text, end))
 	{
 		if (edge & (EDGE_END_STEM | EDGE_END_STEM_MARKED))
-			families |= derived ? KEY_DERIVED | KEY_DERIVED_TAIL : 0;
+			families |= derived;
 		else if (!ends_with_extension(finder->rules, finder->text, end))
-			families |= KEY_STEM | KEY_STEM_TAIL | (derived ? KEY_DERIVED | KEY_DERIVED_TAIL : 0);
+			families |= KEY_STEM | derived;
 	}
 	return families;
 }
@@ -636,7 +634,7 @@ families_ending(const Finder *finder, size_t end)
  * like a name.
  */
 static size_t
-find_end(const Finder *finder, size_t begin)
+next_end(const Finder *finder, size_t begin)
 {
 	const KeyScope *scope = finder->scope;
 
@@ -650,7 +648,7 @@ find_end(const Finder *finder, size_t begin)
 static void
 search_folded(Finder *finder, uint8 *room)
 {
-	size_t		end = find_end(finder, 1);
+	size_t		end = next_end(finder, 1);
 
 	if (end == 0)
 		return;
@@ -660,7 +658,7 @@ search_folded(Finder *finder, uint8 *room)
 	classify_letters(finder);
 	mark_begins(finder);
 	mark_ends(finder);
-	for (; end != 0; end = find_end(finder, end + 1))
+	for (; end != 0; end = next_end(finder, end + 1))
 	{
 		int			families = 0;
 
@@ -782,7 +780,7 @@ key_may_refer(const KeyRules *rules, const char *reference, size_t len)
 	int			step;
 
 	for (; i < len; i += step)
-		if (is_word(fold_class(rules->utf8, reference + i, len - i, &step)))
+		if (is_word_letter(fold_class(rules->utf8, reference + i, len - i, &step)))
 			return true;
 	return false;
 }

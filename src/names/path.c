@@ -76,7 +76,7 @@ may_be_same(char a, char b)
 }
 
 static bool
-is_listed(const char *const *list, int n, const char *text, size_t len)
+is_in_list(const char *const *list, int n, const char *text, size_t len)
 {
 	for (int i = 0; i < n; i++)
 		if ((len == 0 || may_be_same(list[i][0], text[0])) &&
@@ -86,9 +86,9 @@ is_listed(const char *const *list, int n, const char *text, size_t len)
 }
 
 static bool
-is_extension(const KeyRules *rules, const char *text, size_t len)
+is_cleaned_extension(const KeyRules *rules, const char *text, size_t len)
 {
-	return is_listed((const char *const *) rules->extensions, rules->n_extensions, text, len);
+	return is_in_list((const char *const *) rules->extensions, rules->n_extensions, text, len);
 }
 
 size_t
@@ -103,8 +103,8 @@ path_find_dot(const char *text, size_t len)
 bool
 path_is_extension(const KeyRules *rules, const char *text, size_t len)
 {
-	return is_extension(rules, text, len) ||
-		is_listed(known_extensions, lengthof(known_extensions), text, len);
+	return is_cleaned_extension(rules, text, len) ||
+		is_in_list(known_extensions, lengthof(known_extensions), text, len);
 }
 
 size_t
@@ -122,5 +122,5 @@ key_is_audio(const KeyRules *rules, const char *path)
 	size_t		dot = path_find_dot(path, len);
 
 	return rules->n_extensions == 0 ||
-		(dot < len && is_extension(rules, path + dot + 1, len - dot - 1));
+		(dot < len && is_cleaned_extension(rules, path + dot + 1, len - dot - 1));
 }

@@ -73,13 +73,23 @@ key_of_mixed(KeyFamily family, uint64 mixed)
 	return key != 0 ? key : 1;
 }
 
+static inline void
+set_bit(uint8 *bits, uint64 number)
+{
+	bits[number / 8] |= 1 << (number % 8);
+}
+
+static inline bool
+has_bit(const uint8 *bits, uint64 number)
+{
+	return (bits[number / 8] & (1 << (number % 8))) != 0;
+}
+
 /* Returns whether no file of the scope has this key.  The scope must be settled. */
 static inline bool
 filter_lacks(const KeyScope *scope, uint64 key)
 {
-	uint64		bit = key & scope->filter_mask;
-
-	return (scope->filter[bit / 8] & (1 << (bit % 8))) == 0;
+	return !has_bit(scope->filter, key & scope->filter_mask);
 }
 
 static inline unsigned
@@ -95,21 +105,14 @@ end_number(char last_but_one, char last)
 static inline bool
 may_end(const uint8 *ends, const char *text, size_t len)
 {
-	unsigned	n;
-
-	if (len < 2)
-		return true;
-	n = end_number(text[len - 2], text[len - 1]);
-	return (ends[n / 8] & (1 << (n % 8))) != 0;
+	return len < 2 || has_bit(ends, end_number(text[len - 2], text[len - 1]));
 }
 
 /* Returns whether a file may have a key of `len` bytes. */
 static inline bool
 may_be_long(const KeyScope *scope, size_t len)
 {
-	if (len >= KEY_LENGTHS)
-		len = 0;
-	return (scope->lengths[len / 8] & (1 << (len % 8))) != 0;
+	return has_bit(scope->lengths, len < KEY_LENGTHS ? len : 0);
 }
 
 /* path.c */
@@ -147,7 +150,7 @@ extern void keys_of_path(const KeyMaker *maker, const char *path);
 
 /* scope.c */
 
-/* Prepares the scope for looking up keys. */
+/* Adds the pending keys to the index and the filter, before keys are looked up. */
 extern void scope_settle(KeyScope *scope);
 
 /* Starts to fetch the memory of the index for this key. */

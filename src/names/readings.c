@@ -332,12 +332,7 @@ decode_path(const char *text, size_t len, char *out)
 static bool
 is_utf8(const char *text, size_t len)
 {
-	const char *end = text + len;
-	size_t		n = 1;
-
-	while (text < end && n > 0)
-		text += n = utf8_letter_length(text, end - text);
-	return n > 0;
+	return pg_encoding_verifymbstr(PG_UTF8, text, (int) len) == (int) len;
 }
 
 /* Decodes bytes that are not UTF-8 as letters of Latin-1: "%E9" and "\xe9" mean U+00E9. */
@@ -626,18 +621,7 @@ typedef struct Readings
 static bool
 holds(const char *text, size_t len, const char *wanted)
 {
-	size_t		n = strlen(wanted);
-	const char *end = text + len;
-
-	while ((size_t) (end - text) >= n && (text = memchr(text, wanted[0], end - text)) != NULL)
-	{
-		if ((size_t) (end - text) < n)
-			return false;
-		if (memcmp(text, wanted, n) == 0)
-			return true;
-		text++;
-	}
-	return false;
+	return memmem(text, len, wanted, strlen(wanted)) != NULL;
 }
 
 /* Returns whether the text has a doubled slash that is not part of a URL. */
@@ -696,9 +680,9 @@ add_reading(Readings *readings, const Reading *from, int decoder)
 		readings->all[readings->n++] = reading;
 }
 
-/* Returns whether an escape, a doubled quote, a letter that was encoded twice, or a path to be resolved begins at `text`. */
+/* Returns whether an escape, a doubled quote, a letter that was encoded twice, or a path to be resolved may begin at `text`. */
 static bool
-begins_decoding(const char *text, const char *begin, const char *end)
+may_begin_decoding(const char *text, const char *begin, const char *end)
 {
 	char		next = end - text > 1 ? text[1] : '\0';
 
@@ -707,12 +691,9 @@ begins_decoding(const char *text, const char *begin, const char *end)
 		case '"':
 			return next == '"';
 		case '\'':
-			return next == '\'' || (next == '"' && end - text > 2 && text[2] == '\'');
+			return next == '\'' || next == '"';
 		case '/':
-			if (next == '/')
-				return text == begin || text[-1] != ':';
-			return next == '.' && end - text > 2 &&
-				(text[2] == '/' || (text[2] == '.' && end - text > 3 && text[3] == '/'));
+			return next == '.' || (next == '/' && (text == begin || text[-1] != ':'));
 		case '\xC3':				/* see read_encoded_twice() */
 			return end - text > 2 && IS_HIGHBIT_SET(text[2]);
 		default:
@@ -727,11 +708,8 @@ begins_decoding(const char *text, const char *begin, const char *end)
 static bool
 is_literal(const char *text, size_t len)
 {
-	const char *end = text + len;
-	const char *p;
-
-	for (p = text; p < end; p++)
-		if (!isalnum((unsigned char) *p) && begins_decoding(p, text, end))
+	for (size_t i = 0; i < len; i++)
+		if (!isalnum((unsigned char) text[i]) && may_begin_decoding(text + i, text, text + len))
 			return false;
 	return true;
 }
@@ -819,6 +797,7 @@ pass_few_readings(const char *text, size_t len, ReadingSink sink, void *arg)
 void
 readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
 {
+	Reading		first = {.text = unconstify(char *, text),.len = len};
 	Readings   *readings;
 	bool		too_many = false;
 
@@ -827,11 +806,9 @@ readings_of(const char *text, size_t len, ReadingSink sink, void *arg)
 		sink(text, len, arg);
 		return;
 	}
+	first.hash = hash_bytes_extended((const unsigned char *) text, (int) len, 0);
 	readings = palloc(sizeof(Readings));
-	memset(&readings->all[0], 0, sizeof(Reading));
-	readings->all[0].text = unconstify(char *, text);
-	readings->all[0].len = len;
-	readings->all[0].hash = hash_bytes_extended((const unsigned char *) text, (int) len, 0);
+	readings->all[0] = first;
 	readings->n = 1;
 	for (int i = 0; i < readings->n; i++)
 	{

@@ -17,9 +17,8 @@
  *
  * The cost of the index is waiting for memory.  So several keys are put into
  * the index, or looked up, at a time, and their places are fetched meanwhile.
- * If the caller says how many keys will come (keys_expected), the index is
- * made in its full size at once.  Otherwise the keys are gathered, and the
- * index is made when the first question is asked.
+ * The caller says how many keys will come (keys_expected): the index is made in
+ * its full size with the first key.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -35,7 +34,6 @@
 #include "src/names/fold.h"
 #include "src/names/private.h"
 
-#define KEYS_MIN			64
 #define KEYS_MAX			(1024 * 1024)	/* bytes */
 #define FILTER_BITS_PER_KEY 32
 #define FILTER_MIN			64	/* bytes */
@@ -62,27 +60,6 @@ scope_alloc(KeyScope *scope, size_t bytes)
 	return MemoryContextAllocHuge(scope->context, bytes);
 #endif
 }
-
-/* Enlarges an array of the scope, or makes a new array. */
-static void *
-scope_enlarge(KeyScope *scope, void *array, size_t bytes)
-{
-	if (array == NULL)
-		return scope_alloc(scope, bytes);
-#ifdef FRONTEND
-	return repalloc(array, bytes);
-#else
-	return repalloc_huge(array, bytes);
-#endif
-}
-
-static void
-scope_free(void *array)
-{
-	if (array != NULL)
-		pfree(array);
-}
-
 
 /*
  * Asks the kernel for large pages, whose addresses are found faster.  The
@@ -122,7 +99,7 @@ first_place(const KeyScope *scope, uint64 scattered)
 
 /* Returns the place of the key, or the free place where the key belongs. */
 static inline size_t
-find_place(const KeyScope *scope, uint64 key)
+place_of_key(const KeyScope *scope, uint64 key)
 {
 	uint64		scattered = scatter(scope, key);
 	size_t		place = first_place(scope, scattered);
@@ -148,39 +125,25 @@ key_number(const KeyScope *scope, uint64 key)
 
 	if (scope->places == NULL)
 		return -1;
-	place = find_place(scope, key);
+	place = place_of_key(scope, key);
 	return scope->places[place] != 0 ? (int64) place : -1;
 }
 
 /*
- * Returns the number of places for `keys` keys: four places for three keys,
- * and one place that stays free.
- */
-static inline size_t
-places_for(size_t keys)
-{
-	return keys + keys / 3 + 1;
-}
-
-static size_t
-bytes_that_may_be_taken(const KeyScope *scope)
-{
-	return scope->keys_max > 0 ? scope->keys_max : KEYS_MAX;
-}
-
-/*
- * Makes an empty index, with room for `keys` keys.  Returns false if the
- * memory is too small for the index.
+ * Makes an empty index for the keys that are expected: four places for three
+ * keys, and one place that stays free.  Returns false if the `bytes` that the
+ * index may take are too few.
  */
 static bool
-make_index(KeyScope *scope, size_t keys)
+make_index(KeyScope *scope, size_t bytes)
 {
-	size_t		most = Min(bytes_that_may_be_taken(scope) / sizeof(*scope->places), (size_t) UINT32_MAX);
+	size_t		keys = scope->keys_expected;
+	size_t		most = Min(bytes / sizeof(*scope->places), (size_t) UINT32_MAX);
 
 	/* a fuller table is slower, but as exact */
 	if (most == 0 || keys > most / 10 * 9)
 		return false;
-	scope->n_places = Min(places_for(keys), most);
+	scope->n_places = Min(keys + keys / 3 + 1, most);
 	scope->places = scope_alloc(scope, scope->n_places * sizeof(*scope->places));
 	prefer_large_pages(scope->places, scope->n_places * sizeof(*scope->places));
 	memset(scope->places, 0, scope->n_places * sizeof(*scope->places));
@@ -192,7 +155,7 @@ make_index(KeyScope *scope, size_t keys)
 static bool
 put_key(KeyScope *scope, uint64 key, uint32 file)
 {
-	uint64	   *place = &scope->places[find_place(scope, key)];
+	uint64	   *place = &scope->places[place_of_key(scope, key)];
 
 	if (*place == 0)
 	{
@@ -209,33 +172,18 @@ put_key(KeyScope *scope, uint64 key, uint32 file)
 static void
 forget_index(KeyScope *scope)
 {
-	scope_free(scope->places);
+	if (scope->places != NULL)
+		pfree(scope->places);
 	scope->places = NULL;
-}
-
-static void
-forget_gathered(KeyScope *scope)
-{
-	scope_free(scope->gathered);
-	scope_free(scope->gathered_of);
-	scope->gathered = NULL;
-	scope->gathered_of = NULL;
-	scope->n_gathered = scope->gathered_size = 0;
-}
-
-static void
-forget_filter(KeyScope *scope)
-{
-	scope_free(scope->filter);
-	scope->filter = NULL;
 }
 
 void
 key_forget_scope(KeyScope *scope)
 {
 	forget_index(scope);
-	forget_gathered(scope);
-	forget_filter(scope);
+	if (scope->filter != NULL)
+		pfree(scope->filter);
+	scope->filter = NULL;
 }
 
 void
@@ -250,52 +198,34 @@ key_each_number(KeyScope *scope, KeyNumberSink sink, void *arg)
 
 /* ---------------------------------------------------------------- filter --- */
 
-static inline void
-add_to_filter(KeyScope *scope, uint64 key)
-{
-	uint64		bit = key & scope->filter_mask;
-
-	scope->filter[bit / 8] |= 1 << (bit % 8);
-}
-
-/* Makes an empty filter for `keys` keys, of at most about `most` bytes. */
+/*
+ * Makes index and filter for the keys that are expected.  If there is no room
+ * for all keys, there is only a filter, which may take half of the index's
+ * memory.
+ */
 static void
-make_filter(KeyScope *scope, size_t keys, uint64 most)
+begin_keys(KeyScope *scope)
 {
-	uint64		wanted = (uint64) Min(keys, (size_t) UINT32_MAX) * FILTER_BITS_PER_KEY / BITS_PER_BYTE;
-	uint64		bytes = UINT64CONST(1) << pg_leftmost_one_pos64(Max(Min(wanted, most), FILTER_MIN));
+	uint64		wanted = (uint64) Min(scope->keys_expected, (size_t) UINT32_MAX) * FILTER_BITS_PER_KEY / BITS_PER_BYTE;
+	uint64		most = scope->filter_max > 0 ? scope->filter_max : FILTER_MAX;
+	size_t		keys_max = scope->keys_max > 0 ? scope->keys_max : KEYS_MAX;
+	uint64		bytes;
 
+	scope->too_many = !make_index(scope, keys_max);
+	if (scope->too_many)
+		most = Max(most, keys_max / 2);
+	bytes = UINT64CONST(1) << pg_leftmost_one_pos64(Max(Min(wanted, most), FILTER_MIN));
 	scope->filter = scope_alloc(scope, bytes);
 	memset(scope->filter, 0, bytes);
 	scope->filter_mask = bytes * BITS_PER_BYTE - 1;
 }
 
-static uint64
-small_filter_max(const KeyScope *scope)
-{
-	return scope->filter_max > 0 ? scope->filter_max : FILTER_MAX;
-}
-
-/*
- * Gives up the index, because there is no room for all keys, and makes a
- * larger filter for `keys` keys, which may take half of the index's memory.
- */
-static void
-leave_keys(KeyScope *scope, size_t keys)
-{
-	scope->too_many = true;
-	forget_index(scope);
-	forget_filter(scope);
-	make_filter(scope, keys, Max(small_filter_max(scope), bytes_that_may_be_taken(scope) / 2));
-}
-
-/* Adds the pending keys to the index or the filter. */
-static void
-put_pending(KeyScope *scope)
+void
+scope_settle(KeyScope *scope)
 {
 	for (int i = 0; i < scope->n_pending; i++)
 	{
-		add_to_filter(scope, scope->pending[i].key);
+		set_bit(scope->filter, scope->pending[i].key & scope->filter_mask);
 
 		/*
 		 * there is no room left, because more keys have come than were
@@ -314,99 +244,16 @@ static void
 put_later(KeyScope *scope, uint64 key, uint32 file)
 {
 	if (scope->n_pending == KEY_PENDING)
-		put_pending(scope);
+		scope_settle(scope);
 	scope->pending[scope->n_pending].key = key;
 	scope->pending[scope->n_pending++].file = file;
 	scope_fetch(scope, key);
-}
-
-/* Makes filter and index for `keys` keys. */
-static void
-prepare(KeyScope *scope, size_t keys)
-{
-	if (make_index(scope, keys))
-		make_filter(scope, keys, small_filter_max(scope));
-	else
-		leave_keys(scope, keys);
-}
-
-/* Makes filter and index of the gathered keys. */
-static void
-put_gathered(KeyScope *scope)
-{
-	forget_index(scope);
-	forget_filter(scope);
-	prepare(scope, scope->n_gathered);
-	for (size_t i = 0; i < scope->n_gathered; i++)
-		put_later(scope, scope->gathered[i], scope->gathered_of[i]);
-	if (scope->too_many)
-		forget_gathered(scope);
-}
-
-void
-scope_settle(KeyScope *scope)
-{
-	if (scope->filter == NULL && scope->keys_expected > 0)
-		prepare(scope, scope->keys_expected);
-	else if (scope->filter == NULL)
-		put_gathered(scope);
-	if (scope->n_pending > 0)
-		put_pending(scope);
 }
 
 bool
 scope_has_key(const KeyScope *scope, uint64 key)
 {
 	return !filter_lacks(scope, key) && (scope->too_many || key_number(scope, key) >= 0);
-}
-
-/*
- * Makes room for more keys to be gathered.  Returns false if no room would be
- * left for the index of the keys.
- */
-static bool
-enlarge_gathered(KeyScope *scope)
-{
-	size_t		size = Max(scope->gathered_size * 2, KEYS_MIN);
-	size_t		each = sizeof(*scope->gathered) + sizeof(*scope->gathered_of);
-
-	if (size * each + places_for(size) * sizeof(*scope->places) > bytes_that_may_be_taken(scope))
-		return false;
-	scope->gathered = scope_enlarge(scope, scope->gathered, size * sizeof(*scope->gathered));
-	scope->gathered_of = scope_enlarge(scope, scope->gathered_of, size * sizeof(*scope->gathered_of));
-	scope->gathered_size = size;
-	return true;
-}
-
-static void
-gather_key(KeyScope *scope, uint64 key)
-{
-	/* the present filter was made for fewer keys */
-	forget_filter(scope);
-	if (scope->n_gathered == scope->gathered_size && !enlarge_gathered(scope))
-	{
-		leave_keys(scope, SIZE_MAX);
-		for (size_t i = 0; i < scope->n_gathered; i++)
-			add_to_filter(scope, scope->gathered[i]);
-		forget_gathered(scope);
-		add_to_filter(scope, key);
-		return;
-	}
-	scope->gathered[scope->n_gathered] = key;
-	scope->gathered_of[scope->n_gathered++] = scope->n_files;
-}
-
-static void
-add_key(KeyScope *scope, uint64 key)
-{
-	if (!scope->too_many && scope->keys_expected == 0)
-	{
-		gather_key(scope, key);
-		return;
-	}
-	if (scope->filter == NULL)
-		scope_settle(scope);
-	put_later(scope, key, scope->n_files);
 }
 
 /* Notes the end of a name.  A name of one letter may end behind any other letter. */
@@ -417,31 +264,21 @@ note_end(uint8 *ends, const char *text, size_t len)
 	int			last = len > 1 ? first : UCHAR_MAX;
 
 	for (; first <= last; first++)
-	{
-		unsigned	n = end_number((char) first, text[len - 1]);
-
-		ends[n / 8] |= 1 << (n % 8);
-	}
+		set_bit(ends, end_number((char) first, text[len - 1]));
 }
 
 static void
-note_length(KeyScope *scope, size_t len)
-{
-	if (len >= KEY_LENGTHS)
-		len = 0;
-	scope->lengths[len / 8] |= 1 << (len % 8);
-}
-
-static void
-add_to_scope(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+add_scope_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	KeyScope   *scope = arg;
 
 	if (len == 0)
 		return;
-	add_key(scope, key);
+	if (scope->filter == NULL)
+		begin_keys(scope);
+	put_later(scope, key, scope->n_files);
 	scope->longest = Max(scope->longest, len);
-	note_length(scope, len);
+	set_bit(scope->lengths, len < KEY_LENGTHS ? len : 0);
 	note_end(family & (KEY_PATH | KEY_TAIL) ? scope->name_ends : scope->stem_ends, text, len);
 	if (family == KEY_DERIVED)
 		scope->derived = true;
@@ -457,7 +294,7 @@ key_widen_scope(const KeyRules *rules, const char *path, KeyScope *scope)
 		if (*p == '/')
 			depth++;
 	scope->depth = Max(scope->depth, depth);
-	key_of_file(rules, path, KEY_ALL_FAMILIES, add_to_scope, scope);
+	key_of_file(rules, path, KEY_ALL_FAMILIES, add_scope_key, scope);
 	scope->n_files++;
 }
 

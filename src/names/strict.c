@@ -106,7 +106,7 @@ compare_ends(Strict *strict, const char *text, size_t len, KeyFamily family)
 }
 
 static void
-compare(Strict *strict, int step, const char *text, size_t len)
+compare_path(Strict *strict, int step, const char *text, size_t len)
 {
 	Canonical	path;
 	size_t		stem;
@@ -229,7 +229,7 @@ with_slashes(Strict *strict, int step, const char *text, size_t len)
 /* The steps.  A percent-encoded text is decoded at most twice. */
 static const Step steps[] = {
 	without_spaces, without_host, without_query, percent_decoded, percent_decoded, without_spaces,
-	with_slashes, compare
+	with_slashes, compare_path
 };
 
 static void

@@ -23,22 +23,24 @@
 #include "src/pg/progress.h"
 #include "src/pg/sql.h"
 #include "src/plan/private.h"
-#include "src/plan/recheck.h"
-#include "src/plan/seen.h"
 #include "src/sources/cleared.h"
 #include "src/sources/sources.h"
 
 
 /* ------------------------------------------------------------------- clear --- */
 
-/* The sessions of one source that may be cleared now. */
+/* A try to clear the sessions of all sources. */
 typedef struct Clearing
 {
-	const CleanupPlan *plan;
-	const Source *source;
-	List	   *sessions;		/* of char * */
+	CleanupPlan *plan;
+	Condemned  *condemned;
+	List	   *sources;
+	const Source *source;		/* the source being cleared, */
+	List	   *sessions;		/* and its sessions (char *) */
+	bool		cleared;
 } Clearing;
 
+/* Adds a session of the source being cleared, if the session may be cleared now. */
 static void
 gather_session(int source, const char *session, void *arg)
 {
@@ -48,16 +50,6 @@ gather_session(int source, const char *session, void *arg)
 		!judge_is_deferred(clearing->plan, clearing->source->name, sources_session_id(session)))
 		clearing->sessions = lappend(clearing->sessions, pstrdup(session));
 }
-
-/* A try to clear the sessions of all sources. */
-typedef struct ClearingTry
-{
-	CleanupPlan *plan;
-	Condemned  *condemned;
-	List	   *sources;
-	const Source *source;		/* the source being cleared */
-	bool		cleared;
-} ClearingTry;
 
 /*
  * Clears the sessions (text[]) of one source.  Records the cleared references,
@@ -78,20 +70,19 @@ clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
 static void
 clear_all(void *arg)
 {
-	ClearingTry *try = arg;
+	Clearing   *clearing = arg;
 
-	foreach_ptr(const Source, source, try->sources)
+	foreach_ptr(const Source, source, clearing->sources)
 	{
-		Clearing	clearing = {try->plan, source, NIL};
-
-		try->source = source;
+		clearing->source = source;
+		clearing->sessions = NIL;
 		if (source->clear)
-			condemned_scan_sessions(try->condemned, gather_session, &clearing);
-		if (clearing.sessions != NIL)
-			clear_source(try->plan, source, sql_text_array(clearing.sessions));
+			condemned_scan_sessions(clearing->condemned, gather_session, clearing);
+		if (clearing->sessions != NIL)
+			clear_source(clearing->plan, source, sql_text_array(clearing->sessions));
 	}
-	try->cleared = true;
-	if (try->plan->dry_run)
+	clearing->cleared = true;
+	if (clearing->plan->dry_run)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRANSACTION_ROLLBACK), errmsg("a dry run takes back what it tries")));
 }
@@ -129,12 +120,6 @@ note_unclearable(CleanupPlan *plan, const Source *source, const char *text, cons
 	MemoryContextSwitchTo(caller);
 }
 
-static bool
-can_try_clearing(void)
-{
-	return !XactReadOnly && !RecoveryInProgress() && !IsolationUsesXactSnapshot();
-}
-
 /*
  * Notes, without a try, the sources that cannot be cleared.  Returns false if
  * there are such sources.
@@ -160,7 +145,7 @@ look_at_clearing(CleanupPlan *plan, List *sources)
  * more of the error than the readers of the history.
  */
 static void
-note_error(CleanupPlan *plan, const Source *source, ErrorData *error)
+note_clearing_error(CleanupPlan *plan, const Source *source, ErrorData *error)
 {
 	bool		is_public = sources_hide_rows(source, error, false) || !sql_tells_of_rows(error);
 	char	   *text = unclearable_text(source, error->message, error->detail, error->hint);
@@ -182,17 +167,17 @@ note_error(CleanupPlan *plan, const Source *source, ErrorData *error)
 static bool
 clear_sessions(CleanupPlan *plan, Condemned *condemned, List *sources)
 {
-	ClearingTry try = {plan, condemned, sources, NULL, false};
+	Clearing	clearing = {plan, condemned, sources};
 	ErrorData  *error;
 
 	if (condemned->n_sessions == 0)
 		return true;
-	if (plan->dry_run && !can_try_clearing())
+	if (plan->dry_run && (XactReadOnly || RecoveryInProgress() || IsolationUsesXactSnapshot()))
 		return look_at_clearing(plan, sources);
-	error = sql_try(clear_all, &try);
-	if (!try.cleared)
-		note_error(plan, try.source, error);
-	return try.cleared;
+	error = sql_try(clear_all, &clearing);
+	if (!clearing.cleared)
+		note_clearing_error(plan, clearing.source, error);
+	return clearing.cleared;
 }
 
 /* Makes the rows of sources that could not be cleared protect their files, whatever their status. */
@@ -205,11 +190,13 @@ forget_unclearable(const CleanupPlan *plan, List *sources)
 }
 
 void
-condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
-				TimestampTz failed_before, bool clear, Condemned **condemned)
+condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode, Condemned **condemned)
 {
 	bool		interxact = (*condemned)->interxact;
-	bool		is_preview = (*condemned)->orphans != NULL;
+	TimestampTz failed_before = plan_failed_before(plan->context.settings);
+
+	/* a real run clears when it condemns, and not in the survey */
+	bool		clear = plan->dry_run || mode == MATCH_JUDGE_LOCKED;
 	bool		again;
 
 	for (again = false;; again = true)
@@ -218,12 +205,12 @@ condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 		match_run(*match, plan->context.extension, sources,
 				  (plan->what & CLEAN_FAILED) != 0 ? mode : MATCH_PROTECT, failed_before, false);
 		progress_set_phase(mode == MATCH_JUDGE ? PHASE_JUDGING : PHASE_CONDEMNING);
-		judge_files(plan, *match, *condemned, mode == MATCH_JUDGE && !plan->dry_run, again);
+		judge_files(plan, *match, *condemned, !clear, again);
 		if (!clear || clear_sessions(plan, *condemned, sources))
 			return;
 		condemned_end(*condemned);
 		*condemned = NULL;
-		*condemned = condemned_begin(interxact, is_preview);
+		*condemned = condemned_begin(interxact, plan->dry_run);
 		*match = match_begin_again(*match);
 
 		/*
@@ -289,11 +276,9 @@ Condemned *
 plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-	TimestampTz failed_before = plan_failed_before(plan->context.settings);
 	int			guc_level = lock_limit_waits(plan->context.settings->writer_wait);
 	Match	   *match = match_begin(plan->context.settings, plan_claim(plan));
 	Condemned  *condemned = NULL;
-	Brake	   *found;
 
 	plan->run_id = run_id;
 	plan->in_batches = limit != PG_INT64_MAX;
@@ -301,16 +286,14 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	plan->seen = seen_begin();
 	if (take_next(plan, limit, match))
 	{
-		List	   *sources = recheck_load_sources(plan->context.extension, &found);
+		List	   *sources;
 
 		plan->looked_at_ns = plan_now_ns();
 		progress_set_phase(PHASE_WAITING);
-		if (found == NULL)
-			recheck_wait_for_writers(&plan->context, sources, limit != PG_INT64_MAX, &found);
-		plan_apply_brake(plan, found);
+		plan_apply_brake(plan, recheck_wait_for_writers(&plan->context, plan->in_batches, &sources));
 		progress_set_phase(PHASE_CONDEMNING);
 		condemned = condemned_begin(false, false);
-		condemn_matched(plan, &match, sources, MATCH_JUDGE_LOCKED, failed_before, true, &condemned);
+		condemn_matched(plan, &match, sources, MATCH_JUDGE_LOCKED, &condemned);
 
 		/*
 		 * the survey has counted these files; not all of them are condemned

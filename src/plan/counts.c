@@ -13,10 +13,8 @@
  */
 #include "postgres.h"
 
-#include "src/plan/counts.h"
 #include "src/pg/sql.h"
 #include "src/plan/private.h"
-#include "src/plan/unregistered.h"
 #include "src/sources/sources.h"
 
 /* with fewer files, the brake nothing_referenced is off */
@@ -68,24 +66,17 @@ check_whole(const CleanupPlan *plan)
 
 /* ------------------------------------------------------------ since last run --- */
 
-static const Source *
-find_source(const CleanupPlan *plan, Oid relid)
-{
-	foreach_ptr(const Source, source, plan->found.sources)
-		if (source->relid == relid)
-		return source;
-	return NULL;
-}
-
 /*
- * Returns a brake if a source had `rows` rows, which protected `files` files,
- * at the last run, and has no rows now.  check_whole() deals with all sources
- * together.  If fewer files would go than the source has protected, then the
- * protected files have gone from the directory before.
+ * Returns a brake if a source had rows at the last run, or protected files, and
+ * does so no more.  check_whole() deals with all sources together.  If fewer
+ * files would go than the source has protected, then the protected files have
+ * gone from the directory before.
  */
 static Brake *
-check_source(const CleanupPlan *plan, const Source *source, int64 rows, int64 files)
+check_source(const CleanupPlan *plan, const Source *source)
 {
+	int64		rows = source->last_rows;
+	int64		files = source->last_files;
 	const MatchCounts *now = &plan->found.counts[source->number];
 
 	if (rows > 0 && now->rows == 0)
@@ -105,22 +96,17 @@ check_source(const CleanupPlan *plan, const Source *source, int64 rows, int64 fi
 }
 
 static List *
-check_sources(const CleanupPlan *plan)
+check_losses(const CleanupPlan *plan)
 {
 	List	   *brakes = NIL;
-	int			n = owner_query(plan->context.extension, 0, NULL,
-								"SELECT source::oid, source_rows, source_files FROM @extschema@.cleanup_seen");
 
-	for (int i = 0; i < n; i++)
+	foreach_ptr(const Source, source, plan->found.sources)
 	{
-		const Source *source = find_source(plan, DatumGetObjectId(sql_value(i, 1)));
-		Brake	   *found = source == NULL ? NULL :
-		check_source(plan, source, DatumGetInt64(sql_value(i, 2)), DatumGetInt64(sql_value(i, 3)));
+		Brake	   *found = check_source(plan, source);
 
 		if (found != NULL)
 			brakes = lappend(brakes, found);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return brakes;
 }
 
@@ -191,7 +177,7 @@ counts_check(CleanupPlan *plan)
 		if ((found = check_whole(plan)) != NULL)
 			brakes = lappend(brakes, found);
 		if (plan->found.rows_seen > 0)
-			brakes = list_concat(brakes, check_sources(plan));
+			brakes = list_concat(brakes, check_losses(plan));
 	}
 	if (plan_is_unattended() && (found = check_unregistered(plan)) != NULL)
 		brakes = lappend(brakes, found);

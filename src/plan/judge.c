@@ -16,7 +16,6 @@
 #include "utils/memutils.h"
 
 #include "src/plan/private.h"
-#include "src/plan/seen.h"
 #include "src/sources/sources.h"
 
 /* A file that waits until there are enough files to look at together. */
@@ -39,9 +38,9 @@ typedef struct Judgement
 								 * before */
 	bool		may_look;		/* a look at a file asks no network */
 	MemoryContext scratch;		/* reset for each file */
-	WaitingFile *waiting;		/* NULL: files do not wait */
+	WaitingFile *waiting;
 	int			n_waiting;
-	int			most_waiting;
+	int			most_waiting;	/* 1: files do not wait */
 	MemoryContext waiting_context;	/* has the texts of the waiting files */
 	int			last_source;	/* source of the last session: sessions come
 								 * sorted */
@@ -72,17 +71,6 @@ identify(Judgement *judgement, int64 number, const char *path, bool look, FileId
 					   psprintf("%s \"%s\": %s", result.failure, path,
 								store_error_text(judgement->plan->found.store, result.errnum)), NULL);
 	return result.outcome == FILE_OK;
-}
-
-/*
- * Returns whether the file has not changed since the match began.  A changed
- * file is not the file that was matched: a row that refers to the file may
- * have come after the snapshot.
- */
-static bool
-is_unchanged(const CleanupPlan *plan, const FileIdentity *identity)
-{
-	return identity->ctime_ns <= plan->looked_at_ns;
 }
 
 /* Reports a folder from which no file can be removed: one error for all of its files. */
@@ -117,21 +105,6 @@ is_removable(Judgement *judgement, const char *path)
 	if (errnum != 0)
 		report_closed(plan, path, errnum);
 	return errnum == 0;
-}
-
-static void
-judge_orphan(Judgement *judgement, int64 number, const char *path)
-{
-	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
-	CondemnedFile file = {path, NULL, NULL};
-
-	if (identify(judgement, number, path, false, &file.identity) &&
-		is_unchanged(judgement->plan, &file.identity) &&
-		plan_is_old(judgement->plan, &file.identity) &&
-		is_removable(judgement, path))
-		condemned_add_file(judgement->condemned, &file);
-	MemoryContextSwitchTo(caller);
-	MemoryContextReset(judgement->scratch);
 }
 
 /* Returns a hash of a session's source and id. */
@@ -200,40 +173,51 @@ note_session(Judgement *judgement, const Source *source, const char *session)
 	condemned_add_session(judgement->condemned, source->number, session);
 }
 
+/* Condemns a file with its failed session. */
+static void
+condemn_failed(Judgement *judgement, const WaitingFile *file, const CondemnedFile *condemned)
+{
+	bool		is_own = match_mark(judgement->match, file->number);
+
+	if (is_own)
+		condemned_add_file(judgement->condemned, condemned);
+	note_session(judgement, file->source, file->session);
+	judgement->has_own |= is_own;
+	judgement->has_shared |= !is_own;
+	if (judgement->in_survey && judgement->has_own && judgement->has_shared)
+		defer_session(judgement->plan, condemned->source, condemned->session);
+}
+
 /*
- * Judges a file of a failed session.  A reference protects every file that it
+ * Judges a file.  The reference of a failed session protects every file that it
  * may mean, but condemns only a file that it names to the letter (`strict`).
  * A file that the reference matches otherwise, by a bare name in some
  * subdirectory for example, may be an upload of this minute: such a file must
  * also have the age of an orphan.
  *
- * The file is looked at once more where that takes no time: the row of a
- * session that was uploaded again since the survey must not be cleared.
+ * The file of a session is looked at once more where that takes no time: the row
+ * of a session that was uploaded again since the survey must not be cleared.
+ *
+ * A file that has changed since the match began is not the file that was
+ * matched: a row that refers to the file may have come after the snapshot.
  */
 static void
-judge_failed(Judgement *judgement, int64 number, const char *path, const Source *source, const char *session,
-			 bool strict)
+judge_file(Judgement *judgement, const WaitingFile *file)
 {
 	MemoryContext caller = MemoryContextSwitchTo(judgement->scratch);
-	CondemnedFile file = {path, source->name, sources_session_id(session)};
-	bool		condemn;
+	bool		is_orphan = file->source == NULL;
+	CondemnedFile condemned = {file->path, is_orphan ? NULL : file->source->name,
+	is_orphan ? NULL : sources_session_id(file->session)};
 
-	condemn = identify(judgement, number, path, judgement->may_look, &file.identity) &&
-		is_unchanged(judgement->plan, &file.identity) &&
-		(strict ||
-		 plan_is_old(judgement->plan, &file.identity)) &&
-		is_removable(judgement, path);
-	if (condemn)
+	if (identify(judgement, file->number, file->path, !is_orphan && judgement->may_look, &condemned.identity) &&
+		condemned.identity.ctime_ns <= judgement->plan->looked_at_ns &&
+		(file->strict || plan_is_old(judgement->plan, &condemned.identity)) &&
+		is_removable(judgement, file->path))
 	{
-		bool		is_own = match_mark(judgement->match, number);
-
-		if (is_own)
-			condemned_add_file(judgement->condemned, &file);
-		note_session(judgement, source, session);
-		judgement->has_own |= is_own;
-		judgement->has_shared |= !is_own;
-		if (judgement->in_survey && judgement->has_own && judgement->has_shared)
-			defer_session(judgement->plan, file.source, file.session);
+		if (is_orphan)
+			condemned_add_file(judgement->condemned, &condemned);
+		else
+			condemn_failed(judgement, file, &condemned);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(judgement->scratch);
@@ -241,15 +225,6 @@ judge_failed(Judgement *judgement, int64 number, const char *path, const Source 
 
 
 /* ---------------------------------------------------------------- together --- */
-
-static void
-judge_file(Judgement *judgement, const WaitingFile *file)
-{
-	if (file->source == NULL)
-		judge_orphan(judgement, file->number, file->path);
-	else
-		judge_failed(judgement, file->number, file->path, file->source, file->session, file->strict);
-}
 
 /*
  * Judges the files that wait, after one call of the store has looked at all
@@ -279,7 +254,7 @@ judge_waiting(Judgement *judgement)
 static void
 add_file(Judgement *judgement, WaitingFile file)
 {
-	if (judgement->waiting == NULL)
+	if (judgement->most_waiting == 1)
 	{
 		judge_file(judgement, &file);
 		return;
@@ -309,26 +284,6 @@ add_failed(int64 number, const char *path, const Source *source, const char *ses
 	add_file(arg, file);
 }
 
-static void
-begin_waiting(Judgement *judgement)
-{
-	judgement->most_waiting = store_together(judgement->plan->found.store);
-	if (judgement->most_waiting == 1 || judgement->plan->seen != NULL)
-		return;
-	judgement->waiting = palloc(sizeof(WaitingFile) * judgement->most_waiting);
-	judgement->waiting_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup waiting files",
-													   ALLOCSET_DEFAULT_SIZES);
-}
-
-static void
-end_waiting(Judgement *judgement)
-{
-	if (judgement->waiting == NULL)
-		return;
-	pfree(judgement->waiting);
-	MemoryContextDelete(judgement->waiting_context);
-}
-
 void
 judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey, bool again)
 {
@@ -340,11 +295,14 @@ judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_surve
 		.again = again,
 		.may_look = store_acts_at_commit(plan->found.store),
 		.last_source = -1,
+		.most_waiting = plan->seen != NULL ? 1 : store_together(plan->found.store),
 	};
 
 	judgement.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup file",
 											  ALLOCSET_SMALL_SIZES);
-	begin_waiting(&judgement);
+	judgement.waiting = palloc(sizeof(WaitingFile) * judgement.most_waiting);
+	judgement.waiting_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup waiting files",
+													  ALLOCSET_DEFAULT_SIZES);
 	if ((plan->what & CLEAN_FAILED) != 0)
 		match_failed(match, plan->context.extension, add_failed, &judgement);
 	/* the files of failed sessions come before the orphans */
@@ -352,6 +310,7 @@ judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_surve
 	if ((plan->what & CLEAN_ORPHANS) != 0)
 		match_unreferenced(match, add_orphan, &judgement);
 	judge_waiting(&judgement);
-	end_waiting(&judgement);
+	pfree(judgement.waiting);
+	MemoryContextDelete(judgement.waiting_context);
 	MemoryContextDelete(judgement.scratch);
 }

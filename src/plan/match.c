@@ -88,7 +88,7 @@ typedef struct RecentHit
 typedef enum MatchStore
 {
 	STORE_NAMES,				/* id, path; of files whose names statements
-								 * need: see show_names() */
+								 * need: see show_name() */
 	STORE_KEYS,					/* id, key */
 	STORE_HITS,					/* key, source */
 	STORE_FAILED,				/* key, source, session, value (NULL if long) */
@@ -114,7 +114,6 @@ struct Match
 	List	   *sources;
 	TextList   *names;
 	int64		count;
-	int64		rows;
 	int			families_hit;
 	Bits		session_keys;	/* keys in rows with a session */
 	RecentHit  *recent;
@@ -242,9 +241,9 @@ match_count(const Match *match)
 	return match->count;
 }
 
-/* Calls sink(file, path, arg) for each file that is not in the set `except` (or NULL). */
+/* Calls sink(file, path, arg) for each file. */
 static void
-scan_names(Match *match, const Bits except, MatchSink sink, void *arg)
+scan_names(Match *match, MatchSink sink, void *arg)
 {
 	const char *path;
 	int64		file = 0;
@@ -253,9 +252,7 @@ scan_names(Match *match, const Bits except, MatchSink sink, void *arg)
 	while ((path = texts_next(match->names)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (except == NULL || !is_in_set(except, file))
-			sink(file, path, arg);
-		file++;
+		sink(file++, path, arg);
 	}
 }
 
@@ -281,42 +278,12 @@ show_name(int64 file, const char *path, void *arg)
 	pfree(DatumGetPointer(values[1]));
 }
 
-/* Adds the names of all files to STORE_NAMES. */
-static void
-show_names(Match *match)
-{
-	scan_names(match, NULL, show_name, match);
-}
-
 static void
 write_key(Match *match, int64 file, uint64 key)
 {
 	Datum		values[] = {Int64GetDatum(file), Int64GetDatum((int64) key)};
 
 	put_row(match, STORE_KEYS, values, false);
-}
-
-/* A file whose keys are written to STORE_KEYS. */
-typedef struct KeyedFile
-{
-	Match	   *match;
-	int64		file;
-} KeyedFile;
-
-static void
-write_file_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
-{
-	KeyedFile  *keyed = arg;
-
-	write_key(keyed->match, keyed->file, key);
-}
-
-static void
-write_keys(int64 file, const char *path, void *arg)
-{
-	KeyedFile	keyed = {arg, file};
-
-	key_of_file(keyed.match->settings->rules, path, keyed.match->families_hit, write_file_key, &keyed);
 }
 
 static void
@@ -330,7 +297,7 @@ match_begin_again(Match *match)
 {
 	Match	   *again = match_begin(match->settings, match->claim);
 
-	scan_names(match, NULL, add_path, again);
+	scan_names(match, add_path, again);
 	match_end(match);
 	return again;
 }
@@ -360,15 +327,6 @@ write_failed_hit(HitWriter *writer, uint64 key)
 	put_row(writer->match, writer->store, values, is_long);
 }
 
-/* Adds a key of the scope, by its number, to a set, which is made with its first key. */
-static void
-mark_key(Match *match, Bits *keys, int64 number)
-{
-	if (*keys == NULL)
-		*keys = make_set(match, match->scope.n_places);
-	add_to_set(*keys, number);
-}
-
 static void
 write_hit(HitWriter *writer, uint64 key)
 {
@@ -388,16 +346,19 @@ consider_key(KeyFamily family, uint64 key, const char *text, size_t len, void *a
 {
 	HitWriter  *writer = arg;
 	Match	   *match = writer->match;
+	Bits	   *marked = writer->session != NULL ? &match->session_keys : &match->of_source[writer->source->number].keys;
 	int64		number = key_number(&match->scope, key);
 
 	match->families_hit |= family;
 	if (writer->session != NULL)
 		write_failed_hit(writer, key);
-	if (number < 0 && writer->session == NULL)
+	else if (number < 0)
 		write_hit(writer, key);
-	else if (number >= 0)
-		mark_key(match, writer->session != NULL ? &match->session_keys :
-				 &match->of_source[writer->source->number].keys, number);
+	if (number < 0)
+		return;
+	if (*marked == NULL)
+		*marked = make_set(match, match->scope.n_places);
+	add_to_set(*marked, number);
 }
 
 static bool
@@ -410,7 +371,6 @@ consider_row(const SourceRow *row, void *arg)
 	bool		at_once = row->session != NULL;
 
 	CHECK_FOR_INTERRUPTS();
-	match->rows++;
 	match->of_source[row->source->number].rows++;
 	writer->source = row->source;
 	writer->session = row->session;
@@ -448,7 +408,7 @@ refers_to_file(const SourceRow *row, void *arg)
 
 /* Reads a source under the snapshot; with SCAN_LOCKING_FAILED, under a snapshot of its own. */
 static void
-read_source(HitWriter *writer, const Source *source, SourceScan scan, TimestampTz failed_before, Snapshot snapshot)
+read_one_source(HitWriter *writer, const Source *source, SourceScan scan, TimestampTz failed_before, Snapshot snapshot)
 {
 	if (scan == SCAN_LOCKING_FAILED)
 		sources_lock_failed(source, failed_before, refers_to_file, consider_row, writer);
@@ -471,18 +431,17 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 		writer.store = STORE_JUDGED;
 		foreach_ptr(const Source, source, sources)
 		{
-			read_source(&writer, source, SCAN_LOCKING_FAILED, failed_before, InvalidSnapshot);
+			read_one_source(&writer, source, SCAN_LOCKING_FAILED, failed_before, InvalidSnapshot);
 			match->of_source[source->number].rows = 0;
 		}
-		match->rows = 0;
 	}
 	writer.store = mode == MATCH_JUDGE_LOCKED ? STORE_FAILED : STORE_JUDGED;
 
 	/* one snapshot for all sources, between which a row may move */
 	snapshot = sources_take_snapshot();
 	foreach_ptr(const Source, source, sources)
-		read_source(&writer, source, mode == MATCH_PROTECT ? SCAN_REFERENCES : SCAN_JUDGING,
-					failed_before, snapshot);
+		read_one_source(&writer, source, mode == MATCH_PROTECT ? SCAN_REFERENCES : SCAN_JUDGING,
+						failed_before, snapshot);
 	UnregisterSnapshot(snapshot);
 }
 
@@ -553,6 +512,8 @@ look_at_key(KeyFamily family, uint64 key, const char *text, size_t len, void *ar
 	Match	   *match = marks->match;
 	int64		number = key_number(&match->scope, key);
 
+	if (match->scope.too_many)
+		write_key(match, marks->file, key);
 	if (number < 0)
 		return;
 	if (match->session_keys != NULL && is_in_set(match->session_keys, number))
@@ -576,11 +537,11 @@ look_at_name(int64 file, const char *path, void *arg)
 static void
 follow_marks(Match *match)
 {
-	Marks		marks = {.match = match,.by_names = match->session_keys != NULL};
+	Marks		marks = {.match = match,.by_names = match->scope.too_many || match->session_keys != NULL};
 
 	key_each_number(&match->scope, look_at_number, &marks);
 	if (marks.by_names)
-		scan_names(match, NULL, look_at_name, &marks);
+		scan_names(match, look_at_name, &marks);
 }
 
 
@@ -699,22 +660,6 @@ any_named(const Match *match, const Extension *extension, bool with_spoken_for)
 												   restored_lately(match)))));
 }
 
-static void
-collect_spoken_for(Match *match, const Extension *extension)
-{
-	collect_named(match, extension, "f.file", "f.state = 'pending' AND f.upload_id IS NULL", match->pending);
-	collect_named(match, extension, "coalesce(f.restore_as, f.file)", restored_lately(match), match->restored);
-}
-
-static void
-collect_held(Match *match, const Extension *extension)
-{
-	collect_files(match, extension,
-				  "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
-				  " ON h.file = n.path COLLATE \"C\"",
-				  match->held, false);
-}
-
 /* Hides the tuplestores also after an ERROR, because the connection to SPI may outlive the match. */
 static void
 join_all(Match *match, const Extension *extension, bool named, bool with_spoken_for)
@@ -724,9 +669,13 @@ join_all(Match *match, const Extension *extension, bool named, bool with_spoken_
 	{
 		collect_references(match, extension);
 		if (named)
-			collect_held(match, extension);
+			collect_files(match, extension, "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
+						  " ON h.file = n.path COLLATE \"C\"", match->held, false);
 		if (named && !with_spoken_for)
-			collect_spoken_for(match, extension);
+		{
+			collect_named(match, extension, "f.file", "f.state = 'pending' AND f.upload_id IS NULL", match->pending);
+			collect_named(match, extension, "coalesce(f.restore_as, f.file)", restored_lately(match), match->restored);
+		}
 	}
 	PG_FINALLY();
 	{
@@ -745,7 +694,7 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 
 	match->sources = sources;
 	match->of_source = palloc0(sizeof(SourceFiles) * (list_length(sources) + 1));
-	scan_names(match, NULL, add_to_scope, match);
+	scan_names(match, add_to_scope, match);
 	read_references(match, sources, mode, failed_before);
 
 	match->protected_files = make_set(match, match->count);
@@ -755,16 +704,13 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	match->restored = make_set(match, match->count);
 	match->marked = make_set(match, match->count);
 	match->shown = make_set(match, match->count);
-	if (match->scope.too_many)
-		scan_names(match, NULL, write_keys, match);
-	else
-		follow_marks(match);
+	follow_marks(match);
 
 	role_act_as(extension->owner, &saved);
 	role_read_strictly();
 	named = any_named(match, extension, with_spoken_for);
 	if (named)
-		show_names(match);
+		scan_names(match, show_name, match);
 	join_all(match, extension, named, with_spoken_for);
 	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
@@ -777,12 +723,6 @@ int64
 match_count_referenced(const Match *match)
 {
 	return count_set(match, match->referenced);
-}
-
-int64
-match_count_rows(const Match *match)
-{
-	return match->rows;
 }
 
 void
@@ -840,11 +780,11 @@ typedef struct Filter
 } Filter;
 
 static void
-pass_unless_kept(int64 file, const char *path, void *arg)
+pass_unreferenced(int64 file, const char *path, void *arg)
 {
 	Filter	   *filter = arg;
 
-	if (is_candidate(filter->match, file))
+	if (!is_in_set(filter->match->referenced, file) && is_candidate(filter->match, file))
 		filter->sink(file, path, filter->arg);
 }
 
@@ -853,7 +793,7 @@ match_unreferenced(Match *match, MatchSink sink, void *arg)
 {
 	Filter		filter = {match, sink, arg};
 
-	scan_names(match, match->referenced, pass_unless_kept, &filter);
+	scan_names(match, pass_unreferenced, &filter);
 }
 
 /*
@@ -933,26 +873,23 @@ receive_failed(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-static void
-join_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
+void
+match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
 {
-	FailedReceiver receiver = {
-		.pub = *None_Receiver,
-		.match = match,
-		.sink = sink,
-		.arg = arg,
-		.context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup failed session",
-										 ALLOCSET_SMALL_SIZES),
-		.row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
-											 ALLOCSET_SMALL_SIZES),
-	};
+	FailedReceiver receiver = {.pub = *None_Receiver,.match = match,.sink = sink,.arg = arg};
 	ActingAs	saved;
 
+	if (tuplestore_tuple_count(match->stores[STORE_JUDGED]) == 0)
+		return;
 	receiver.pub.receiveSlot = receive_failed;
+	receiver.context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup failed session",
+											 ALLOCSET_SMALL_SIZES);
+	receiver.row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
+												 ALLOCSET_SMALL_SIZES);
 	role_act_as(extension->owner, &saved);
 	role_read_strictly();
 	if (match->scope.too_many)
-		show_names(match);
+		scan_names(match, show_name, match);
 	show_tuplestores(match);
 	owner_query_into(extension, 0, NULL, "SELECT n.id, n.path, j.source, j.session, j.value"
 					 " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
@@ -964,11 +901,4 @@ join_failed(Match *match, const Extension *extension, MatchFailedSink sink, void
 	role_stop_acting(&saved);
 	MemoryContextDelete(receiver.context);
 	MemoryContextDelete(receiver.row_context);
-}
-
-void
-match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
-{
-	if (tuplestore_tuple_count(match->stores[STORE_JUDGED]) > 0)
-		join_failed(match, extension, sink, arg);
 }

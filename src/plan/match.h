@@ -65,9 +65,6 @@ extern void match_run(Match *match, const Extension *extension, List *sources,
 /* Returns how many files a row refers to, also a row of a failed session. */
 extern int64 match_count_referenced(const Match *match);
 
-/* Returns how many rows of all sources were read. */
-extern int64 match_count_rows(const Match *match);
-
 /* The figures of one source. */
 typedef struct MatchCounts
 {

@@ -13,6 +13,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "common/string.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -25,7 +26,6 @@
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
 #include "src/plan/private.h"
-#include "src/plan/unregistered.h"
 
 /* errors of a run, at most, that the server log tells one by one */
 #define MOST_LOGGED		100
@@ -218,16 +218,6 @@ append_copy(const CleanupPlan *plan, List *list, const char *text)
  * In a process that nobody looks at, the server log tells the first errors; and
  * always an error that the history does not tell as a whole.
  */
-static void
-log_error(const CleanupPlan *plan, const char *text, bool is_hidden)
-{
-	if (plan->dry_run || !(is_hidden || (plan_is_unattended() && plan->found.n_errors <= MOST_LOGGED)))
-		return;
-	ereport(LOG_SERVER_ONLY,
-			(errmsg("error in a cleanup run: %s", text),
-			 errhidestmt(true), errhidecontext(true)));
-}
-
 void
 plan_add_error(CleanupPlan *plan, const char *text, const char *to_record)
 {
@@ -235,7 +225,10 @@ plan_add_error(CleanupPlan *plan, const char *text, const char *to_record)
 		plan->found.errors = append_copy(plan, plan->found.errors, text);
 	if (plan->found.first_error == NULL)
 		plan->found.first_error = MemoryContextStrdup(plan->memory, to_record ? to_record : text);
-	log_error(plan, text, to_record != NULL);
+	if (!plan->dry_run && (to_record != NULL || (plan_is_unattended() && plan->found.n_errors <= MOST_LOGGED)))
+		ereport(LOG_SERVER_ONLY,
+				(errmsg("error in a cleanup run: %s", text),
+				 errhidestmt(true), errhidecontext(true)));
 }
 
 void
@@ -298,8 +291,7 @@ try_checking_nodes(void *arg)
 {
 	NodesCheck *check = arg;
 
-	check->subscribed = sources_check_subscriptions(check->sources);
-	check->are_remote = sources_are_remote(check->sources);
+	check->subscribed = sources_check_subscriptions(check->sources, &check->are_remote);
 }
 
 void
@@ -396,14 +388,7 @@ plan_failed_before(const Settings *settings)
 bool
 plan_is_readable_name(const Settings *settings, const char *path)
 {
-	size_t		len = strlen(path);
-
-	if (settings->rules->utf8)
-		return pg_verify_mbstr(PG_UTF8, path, (int) len, true);
-	for (size_t i = 0; i < len; i++)
-		if (IS_HIGHBIT_SET(path[i]))
-			return false;
-	return true;
+	return settings->rules->utf8 ? pg_verify_mbstr(PG_UTF8, path, (int) strlen(path), true) : pg_is_ascii(path);
 }
 
 char *

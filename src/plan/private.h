@@ -12,6 +12,8 @@
 
 #include "src/plan/plan.h"
 
+typedef struct Seen Seen;
+
 struct CleanupPlan
 {
 	MemoryContext memory;		/* has the plan and the memory of the plan */
@@ -31,7 +33,7 @@ struct CleanupPlan
 	struct HTAB *deferred;		/* sessions that must not be cleared before
 								 * their other files come, see judge.c; or
 								 * NULL */
-	struct Seen *seen;			/* identities of the files that are condemned
+	Seen	   *seen;			/* identities of the files that are condemned
 								 * now; NULL in the survey */
 	bool		has_next;		/* plan_condemn() has read one file ahead: */
 	CondemnedFile next;			/* the file that was read ahead */
@@ -88,12 +90,81 @@ extern void judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *f
 
 /*
  * Runs the match, judges its files, and adds the files that go to *condemned,
- * an empty set.  With `clear`, also clears the columns of failed sessions
- * whose source asks for clearing; a preview takes the clearing back.  If a
- * source cannot be cleared, its files are kept, and the match is run again.
- * *match and *condemned may be replaced.
+ * an empty set.  In a preview, or with the mode MATCH_JUDGE_LOCKED, also clears
+ * the columns of failed sessions whose source asks for clearing; a preview
+ * takes the clearing back.  If a source cannot be cleared, its files
+ * are kept, and the match is run again.  *match and *condemned may be replaced.
  */
 extern void condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
-							TimestampTz failed_before, bool clear, Condemned **condemned);
+							Condemned **condemned);
+
+
+/* seen.c: the identities that the survey has seen of files that are looked at again */
+
+/*
+ * Returns an empty list in the current memory context.  Its content is in a
+ * temporary file of the transaction.  A failure to read or write that file is an
+ * ERROR.
+ */
+extern Seen *seen_begin(void);
+
+/* Adds the identity of the next file, whose number is 0, 1, 2 ... */
+extern void seen_add(Seen *seen, const FileIdentity *identity);
+
+/* Sets *identity to the identity of the file with this number. */
+extern void seen_get(Seen *seen, int64 number, FileIdentity *identity);
+
+/* Frees the list, and its file.  NULL is allowed. */
+extern void seen_end(Seen *seen);
+
+
+/* recheck.c */
+
+/*
+ * Sets *sources (Source) to the sources, and checks each, because the last look
+ * may be a transaction ago.  Then waits until every transaction that may write
+ * to one of these sources, or that may hold a file, has ended, on this server
+ * and on others: at most writer_wait, then raises an ERROR.  Returns a brake if a
+ * source cannot be relied on, else NULL.  `own_transaction`: see
+ * sources_wait_remotely().  Needs SPI.
+ */
+extern Brake *recheck_wait_for_writers(const Context *context, bool own_transaction, List **sources);
+
+
+/* counts.c */
+
+/*
+ * Returns the brakes (Brake) that follow from the figures of a surveyed plan.
+ * plan->force overrides the brakes that count.  But plan->force does not
+ * override a brake of unattended runs: a column that nobody registered holds
+ * names of orphans.  Needs SPI; a failure is an ERROR.
+ */
+extern List *counts_check(CleanupPlan *plan);
+
+/*
+ * Records, for the next run, how many rows each source of a surveyed plan has,
+ * and how many files these rows protect.  Must be called in a real run that no
+ * brake has stopped.  Needs SPI; a failure is an ERROR.
+ */
+extern void counts_remember(const CleanupPlan *plan);
+
+
+/* unregistered.c */
+
+/*
+ * Looks for a sample of the orphans of a surveyed plan in the columns of all
+ * ordinary tables of the database that are text, json, jsonb or an array of
+ * text.  Returns a List of texts for people (char *), one for each column with
+ * such names.  Tables that cannot be read are passed over.
+ *
+ * Without `everything`, the search takes a second at most, and returns only
+ * columns that the session's user may read anyway; superusers and the
+ * extension's owner see all columns.  With `everything`, the search takes ten
+ * seconds at most, and returns all columns, for the server log and the brake
+ * of an unattended run.
+ *
+ * Changes nothing, and raises no ERROR of its own.  Needs SPI.
+ */
+extern List *unregistered_search(CleanupPlan *plan, bool everything);
 
 #endif							/* AUDIO_CLEANUP_PLAN_PRIVATE_H */

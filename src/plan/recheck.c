@@ -9,44 +9,40 @@
  */
 #include "postgres.h"
 
-
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
 #include "src/plan/private.h"
-#include "src/plan/recheck.h"
 #include "src/sources/sources.h"
 
-List *
-recheck_load_sources(const Extension *extension, Brake **brake)
-{
-	List	   *sources = sources_load(extension);
-	List	   *brakes = sources_check_all(sources);
-
-	*brake = brakes == NIL ? NULL : linitial(brakes);
-	return sources;
-}
-
-void
-recheck_wait_for_writers(const Context *context, List *sources, bool own_transaction, Brake **brake)
+Brake *
+recheck_wait_for_writers(const Context *context, bool own_transaction, List **sources)
 {
 	/* cleanup_hold() writes a row, too */
 	List	   *tables = list_make1_oid(extension_relation(context->extension, "cleanup_holds"));
+	List	   *brakes;
+	Brake	   *brake;
+
+	*sources = sources_load(context->extension);
+	brakes = sources_check_all(*sources);
+	if (brakes != NIL)
+		return linitial(brakes);
 
 	/*
 	 * the check must come first, because the planning of a query may read on
 	 * another server
 	 */
-	*brake = sources_wait_remotely(sources, own_transaction, context->settings->writer_wait);
-	foreach_ptr(const Source, source, sources)
+	brake = sources_wait_remotely(*sources, own_transaction, context->settings->writer_wait);
+	foreach_ptr(const Source, source, *sources)
 	{
-		if (*brake == NULL)
-			*brake = sources_probe(source);
-		if (*brake == NULL)
-			tables = list_concat_unique_oid(tables, sources_tables(source, brake));
+		List	   *read;
+
+		if (brake == NULL && (brake = sources_probe(source, &read)) == NULL)
+			tables = list_concat_unique_oid(tables, read);
 	}
-	if (*brake == NULL)
+	if (brake == NULL)
 		lock_wait_for_writers(tables, context->settings->writer_wait);
+	return brake;
 }
 
 /* A look at files that were condemned before. */
@@ -62,14 +58,12 @@ typedef struct Recheck
 } Recheck;
 
 static void
-wait_for_writers(void *arg)
+await_writers(void *arg)
 {
 	Recheck    *recheck = arg;
 	int			limit = lock_limit_waits(recheck->context->settings->writer_wait);
 
-	recheck->sources = recheck_load_sources(recheck->context->extension, &recheck->brake);
-	if (recheck->brake == NULL)
-		recheck_wait_for_writers(recheck->context, recheck->sources, recheck->own_transaction, &recheck->brake);
+	recheck->brake = recheck_wait_for_writers(recheck->context, recheck->own_transaction, &recheck->sources);
 	lock_end_limit(limit);
 }
 
@@ -118,7 +112,7 @@ plan_recheck(const Context *context, Match *match, bool own_transaction, bool lo
 	Recheck		recheck = {context, match, lock ? MATCH_JUDGE_LOCKED : MATCH_JUDGE, own_transaction};
 
 	plan_limit_reading(context->settings, true);
-	try_part(&recheck, "writers", wait_for_writers);
+	try_part(&recheck, "writers", await_writers);
 	if (recheck.brake == NULL)
 		try_part(&recheck, "source", match_again);
 	if (recheck.brake == NULL)

@@ -15,7 +15,7 @@
 
 #include "storage/buffile.h"
 
-#include "src/plan/seen.h"
+#include "src/plan/private.h"
 
 struct Seen
 {

@@ -24,7 +24,6 @@
 #include "src/pg/progress.h"
 #include "src/pg/session.h"
 #include "src/pg/time.h"
-#include "src/plan/counts.h"
 #include "src/plan/private.h"
 #include "src/sources/sources.h"
 #include "src/store/walk.h"
@@ -80,17 +79,6 @@ read_claim(CleanupPlan *plan)
 }
 
 /*
- * Applies a brake if files could not be put back.  Tries nothing in the
- * directory of another database: no run is made there.
- */
-static void
-check_undo(CleanupPlan *plan)
-{
-	if (plan->found.claim->brake == NULL)
-		plan_apply_brake(plan, location_check_undo(plan->found.store, plan->context.settings, !XactReadOnly));
-}
-
-/*
  * Applies a brake if the present backup directory should have backups, and has
  * none: what is backed up now would lie on the wrong disk, and make that disk
  * look like the right one.
@@ -100,7 +88,7 @@ check_backups(CleanupPlan *plan)
 {
 	const Settings *settings = plan->context.settings;
 
-	if (plan->found.claim->brake != NULL || plan->found.claim->uuid == NULL || *settings->backup_dir == '\0')
+	if (plan->found.claim->uuid == NULL || *settings->backup_dir == '\0')
 		return;
 	foreach_ptr(Jsonb, recorded, backup_places(plan->context.extension, plan->found.claim->uuid, true))
 	{
@@ -142,39 +130,10 @@ require_own_claim(CleanupPlan *plan)
 		plan_apply_brake(plan, plan->found.claim->brake);
 }
 
-/*
- * Applies a brake if another database cleans a directory above, because the
- * files of a directory belong to one database.
- */
-static void
-check_above(CleanupPlan *plan)
-{
-	const Settings *settings = plan->context.settings;
-
-	if (plan->found.store != NULL)
-		plan_apply_brake(plan, claim_check_above(settings->upload_dir, settings->backup_dir));
-}
-
-static void
-check_sources(CleanupPlan *plan)
-{
-	plan->found.sources = sources_load(plan->context.extension);
-	plan_apply_brakes(plan, sources_check_all(plan->found.sources));
-	if (plan->found.brakes != NIL)
-		return;
-	foreach_ptr(const Source, source, plan->found.sources)
-	{
-		Brake	   *found = sources_probe(source);
-
-		if (found == NULL)
-			(void) sources_tables(source, &found);
-		plan_apply_brake(plan, found);
-	}
-}
-
 void
 plan_open_directory(CleanupPlan *plan)
 {
+	const Settings *settings = plan->context.settings;
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 
 	check_directory(plan);
@@ -182,8 +141,16 @@ plan_open_directory(CleanupPlan *plan)
 	{
 		check_clock(plan);
 		read_claim(plan);
-		check_undo(plan);
-		check_backups(plan);
+
+		/*
+		 * nothing is tried in the directory of another database: no run is
+		 * made there
+		 */
+		if (plan->found.claim->brake == NULL)
+		{
+			plan_apply_brake(plan, location_check_undo(plan->found.store, settings, !XactReadOnly));
+			check_backups(plan);
+		}
 	}
 	MemoryContextSwitchTo(caller);
 }
@@ -218,10 +185,16 @@ plan_open(CleanupPlan *plan)
 	check_settings(plan);
 	plan_open_directory(plan);
 	require_own_claim(plan);
-	check_above(plan);
+	/* the files of a directory belong to one database */
+	if (plan->found.store != NULL)
+		plan_apply_brake(plan, claim_check_above(plan->context.settings->upload_dir, plan->context.settings->backup_dir));
 	if (!plan->dry_run)
 		plan_lock_own_directory(plan);
-	check_sources(plan);
+	plan->found.sources = sources_load(plan->context.extension);
+	plan_apply_brakes(plan, sources_check_all(plan->found.sources));
+	if (plan->found.brakes == NIL)
+		foreach_ptr(const Source, source, plan->found.sources)
+			plan_apply_brake(plan, sources_probe(source, NULL));
 	MemoryContextSwitchTo(caller);
 }
 
@@ -347,14 +320,6 @@ plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg)
 /* ------------------------------------------------------------------ survey --- */
 
 static void
-count_sources(CleanupPlan *plan, const Match *match)
-{
-	plan->found.counts = palloc(sizeof(MatchCounts) * Max(list_length(plan->found.sources), 1));
-	foreach_ptr(const Source, source, plan->found.sources)
-		match_count_source(match, source->number, &plan->found.counts[source->number]);
-}
-
-static void
 survey_files(CleanupPlan *plan)
 {
 	Match	   *match = match_begin(plan->context.settings, plan_claim(plan));
@@ -369,13 +334,14 @@ survey_files(CleanupPlan *plan)
 	{
 		plan->found.surveyed = true;
 		progress_set_phase(PHASE_MATCHING);
-		/* a real run clears when it condemns */
-		condemn_matched(plan, &match, plan->found.sources, MATCH_JUDGE,
-						plan_failed_before(plan->context.settings), plan->dry_run,
-						&plan->found.condemned);
+		condemn_matched(plan, &match, plan->found.sources, MATCH_JUDGE, &plan->found.condemned);
 		plan->found.files_referenced = match_count_referenced(match);
-		plan->found.rows_seen = match_count_rows(match);
-		count_sources(plan, match);
+		plan->found.counts = palloc(sizeof(MatchCounts) * Max(list_length(plan->found.sources), 1));
+		foreach_ptr(const Source, source, plan->found.sources)
+		{
+			match_count_source(match, source->number, &plan->found.counts[source->number]);
+			plan->found.rows_seen += plan->found.counts[source->number].rows;
+		}
 		progress_set(PROGRESS_MATCHED, plan->found.files_referenced);
 		progress_set(PROGRESS_CONDEMNED, plan->found.condemned->n_files);
 		plan_apply_brakes(plan, counts_check(plan));

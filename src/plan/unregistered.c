@@ -35,9 +35,7 @@
 #include "src/names/file_key.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
-#include "src/plan/match.h"
 #include "src/plan/private.h"
-#include "src/plan/unregistered.h"
 #include "src/sources/sources.h"
 
 #define SAMPLED_NAMES	100
@@ -55,15 +53,22 @@ typedef struct Sample
 	Bitmapset  *columns;
 } Sample;
 
+/* A table that can hold names. */
+typedef struct Candidate
+{
+	Source		table;
+	double		rows;
+} Candidate;
+
 typedef struct Search
 {
 	CleanupPlan *plan;
-	MemoryContext context;
 	int64		deadline;		/* by time_monotonic_us() */
 	KeyScope	scope;
 	int			n;
 	Sample		samples[SAMPLED_NAMES];
-	int			column;			/* the column whose value is looked at now */
+	const Candidate *candidate; /* the table that is looked at now, */
+	int			column;			/* and the column */
 } Search;
 
 
@@ -108,7 +113,7 @@ take_sample(Search *search)
 /* ------------------------------------------------------------------ search --- */
 
 static void
-compare_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+note_columns(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	Search	   *search = arg;
 
@@ -116,7 +121,7 @@ compare_key(KeyFamily family, uint64 key, const char *text, size_t len, void *ar
 		for (int k = 0; k < search->samples[i].n_keys; k++)
 			if (search->samples[i].keys[k] == key)
 			{
-				MemoryContext caller = MemoryContextSwitchTo(search->context);
+				MemoryContext caller = MemoryContextSwitchTo(search->plan->memory);
 
 				search->samples[i].columns = bms_add_member(search->samples[i].columns,
 															search->column);
@@ -136,31 +141,19 @@ search_row(const SourceRow *row, void *arg)
 			continue;
 		search->column = i;
 		key_of_reference(search->plan->context.settings->rules, &search->scope,
-						 row->values[i], row->lengths[i], compare_key, search);
+						 row->values[i], row->lengths[i], note_columns, search);
 	}
 	return time_monotonic_us() < search->deadline;
 }
 
-typedef struct Candidate
-{
-	Source		table;
-	double		rows;
-} Candidate;
-
-typedef struct TableLook
-{
-	Search	   *search;
-	const Candidate *candidate;
-} TableLook;
-
 static void
 look_at_table(void *arg)
 {
-	const TableLook *look = arg;
+	Search	   *search = arg;
+	const Source *table = &search->candidate->table;
 
-	if (ConditionalLockRelationOid(look->candidate->table.relid, AccessShareLock))
-		sources_sample(&look->candidate->table, look->candidate->rows, look->search->deadline,
-					   search_row, look->search);
+	if (ConditionalLockRelationOid(table->relid, AccessShareLock))
+		sources_sample(table, search->candidate->rows, search->deadline, search_row, search);
 }
 
 static List *
@@ -243,24 +236,24 @@ unregistered_search(CleanupPlan *plan, bool everything)
 	List	   *found = NIL;
 
 	search->plan = plan;
-	search->context = plan->memory;
 	search->scope.context = plan->memory;
+	search->scope.keys_expected = SAMPLED_NAMES * SAMPLE_KEYS;
 	search->deadline = time_monotonic_us() + (everything ? SEARCH_ALL_MS : SEARCH_MS) * INT64CONST(1000);
 	if (plan->context.settings->search_unregistered && plan->found.condemned->n_orphans > 0)
 	{
 		take_sample(search);
 		foreach_ptr(const Candidate, candidate, list_tables(plan, everything))
 		{
-			TableLook	look = {search, candidate};
-
 			if (time_monotonic_us() >= search->deadline)
 				break;
+
 			/*
 			 * an error of another owner's table must not end the run, and the
 			 * locks of thousands of tables would leave no room for others'
 			 */
-			(void) sql_undo(look_at_table, &look);
-			found = report_columns(search, &look.candidate->table, found);
+			search->candidate = candidate;
+			(void) sql_undo(look_at_table, search);
+			found = report_columns(search, &candidate->table, found);
 		}
 	}
 	MemoryContextSwitchTo(caller);

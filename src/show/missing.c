@@ -139,10 +139,6 @@ read_sources(MissingSearch *search)
 	progress_set_phase(PHASE_MATCHING);
 	foreach_ptr(const Source, source, sources)
 	{
-		Brake	   *brake = NULL;
-
-		(void) sources_tables(source, &brake);
-		brake_raise_if(brake);
 		search->may_show = sources_columns_to_show(source);
 		sources_read(source, SCAN_STATUS, 0, look_for_missing, search);
 	}
@@ -312,6 +308,8 @@ begin_search(MissingSearch *search, const CleanupPlan *plan)
 	search->store = plan_findings(plan)->store;
 	search->rules = search->context->settings->rules;
 	search->scope.context = CurrentMemoryContext;
+	/* a filter is enough, because compare() joins the keys themselves */
+	search->scope.keys_expected = SIZE_MAX;
 	search->references = tuplestore_begin_heap(true, false, work_mem);
 	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);
 	search->file_keys = tuplestore_begin_heap(true, false, work_mem);

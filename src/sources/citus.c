@@ -167,6 +167,24 @@ find_shape(Oid table)
 	return shape;
 }
 
+/*
+ * Returns whether the types of the columns (char *) are enums or the server's
+ * own, and no domains: with a value of a domain's base type, Citus looks for the
+ * row in the wrong shard.
+ */
+static bool
+is_plain_key(Oid table, List *columns)
+{
+	foreach_ptr(const char, column, columns)
+	{
+		Oid			type = get_atttype(table, get_attnum(table, column));
+
+		if (!type_is_enum(type) && (type >= FirstNormalObjectId || type_is_rowtype(type)))
+			return false;
+	}
+	return columns != NIL;
+}
+
 /* Returns a sentence that says why rows of the table cannot be locked one by one, or NULL. */
 static char *
 why_not_lockable(Oid relid)
@@ -175,7 +193,7 @@ why_not_lockable(Oid relid)
 
 	if (!shape.is_hashed || shape.placements != shape.shards)
 		return "Failed sessions are judged under a lock, and a row that is stored in several places cannot be locked without keeping others from writing.";
-	if (!key_is_plain(relid, key_find(relid)))
+	if (!is_plain_key(relid, key_find(relid)))
 		return "Failed sessions are judged under a lock, for which a row is found by its key: a primary key, or a unique index on columns that are NOT NULL, of types of the server's own that are no domains.";
 	return NULL;
 }
@@ -198,7 +216,6 @@ Brake *
 citus_check_table(const Source *source, Oid relid)
 {
 	const char *secondaries = GetConfigOption("citus.use_secondary_nodes", true, false);
-	Brake	   *brake;
 	char	   *why;
 
 	if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
@@ -216,14 +233,11 @@ citus_check_table(const Source *source, Oid relid)
 	 */
 	why = citus_has_any(list_make1_oid(source->relid)) ? why_not_lockable(source->relid) :
 		"Failed sessions are judged under a lock, and rows on other nodes cannot be locked through a view.";
-	if (why == NULL)
-		return NULL;
-	brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-						 psprintf("source %s has failed sessions and reads %s, which Citus distributes",
-								  source->name, sources_name(relid)),
-						 why);
-	brake->hint = "Register a view that has no such status column.";
-	return brake;
+	return why == NULL ? NULL :
+		brake_make("source", ERRCODE_FEATURE_NOT_SUPPORTED,
+				   psprintf("source %s has failed sessions and reads %s, which Citus distributes",
+							source->name, sources_name(relid)),
+				   why, "Register a view that has no such status column.");
 }
 
 
@@ -343,7 +357,7 @@ static LocalTransactionId asked_in = InvalidLocalTransactionId;
 static List *asked = NIL;
 
 static bool
-is_among(const CitusPlacement *wanted, List *placements)
+has_placement(const CitusPlacement *wanted, List *placements)
 {
 	foreach_ptr(const CitusPlacement, placement, placements)
 		if (placement->table == wanted->table && placement->placement == wanted->placement &&
@@ -353,22 +367,22 @@ is_among(const CitusPlacement *wanted, List *placements)
 }
 
 void
-citus_note_asked(List *placements)
+citus_note_asked(List *tables)
 {
 	MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
 
 	asked = NIL;
-	foreach_ptr(const CitusPlacement, placement, placements)
+	foreach_ptr(const RemoteTable, table, tables)
 	{
 		CitusPlacement *copy;
 
 		/* several sources may read one table */
-		if (is_among(placement, asked))
+		if (table->placement == NULL || has_placement(table->placement, asked))
 			continue;
 		copy = palloc(sizeof(CitusPlacement));
-		*copy = *placement;
-		copy->host = pstrdup(placement->host);
-		copy->name = pstrdup(placement->name);
+		*copy = *table->placement;
+		copy->host = pstrdup(copy->host);
+		copy->name = pstrdup(copy->name);
 		asked = lappend(asked, copy);
 	}
 	asked_in = compat_proc_lxid(MyProc);
@@ -414,7 +428,7 @@ citus_check_unmoved(const SourceQuery *query)
 	now = citus_find_placements(query->tables);
 	same = list_length(now) == count_of_tables(asked, query->tables);
 	foreach_ptr(const CitusPlacement, placement, now)
-		same = same && is_among(placement, asked);
+		same = same && has_placement(placement, asked);
 	if (!same)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),

@@ -88,10 +88,11 @@ extern bool citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b)
 extern List *citus_ask(const CitusPlacement *node, const char *question);
 
 /*
- * Notes the placements of all sources for citus_check_unmoved().  Must be called
- * before their nodes are asked for writers.
+ * Notes the placements among `tables` (RemoteTable), which are the tables of all
+ * sources, for citus_check_unmoved().  Must be called before their nodes are
+ * asked for writers.
  */
-extern void citus_note_asked(List *placements);
+extern void citus_note_asked(List *tables);
 
 /*
  * Makes sure that the next statement on distributed tables is planned with the

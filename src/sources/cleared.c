@@ -51,7 +51,7 @@ typedef struct Refill
 } Refill;
 
 static const Source *
-find_source(List *sources, const char *name)
+usable_source(List *sources, const char *name)
 {
 	foreach_ptr(Source, source, sources)
 	{
@@ -69,7 +69,7 @@ find_source(List *sources, const char *name)
  * written.
  */
 static void
-forget(Refill *refill, const bool *written)
+forget_written(Refill *refill, const bool *written)
 {
 	MemoryContext context = GetMemoryChunkContext(refill);
 	List	   *gone = NIL;
@@ -91,9 +91,9 @@ refill_column(void *arg)
 	Refill	   *refill = arg;
 	int			limit = lock_limit_waits(refill->wait_ms);
 
-	refill->found = find_source(sources_load(refill->extension), refill->source);
-	forget(refill, sources_refill(refill->found, refill->column, refill->key_columns, refill->row_keys,
-								  refill->values));
+	refill->found = usable_source(sources_load(refill->extension), refill->source);
+	forget_written(refill, sources_refill(refill->found, refill->column, refill->key_columns, refill->row_keys,
+										  refill->values));
 	lock_end_limit(limit);
 }
 

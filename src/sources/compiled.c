@@ -97,15 +97,6 @@ mark_compiled(PLpgSQL_function *function)
 	dlist_push_head(&compiled, &mark->node);
 }
 
-static void
-mark_compiled_elsewhere(MemoryContext context)
-{
-	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
-
-	callback->func = compiled_elsewhere;
-	MemoryContextRegisterResetCallback(context, callback);
-}
-
 /* Marks the functions below `parent` that were not compiled in the box of an earlier reading. */
 static void
 mark_functions(MemoryContext parent)
@@ -114,7 +105,12 @@ mark_functions(MemoryContext parent)
 	{
 		if (strcmp(context->name, "PL/pgSQL function") == 0 &&
 			!has_mark(context, forget_compiled) && !has_mark(context, compiled_elsewhere))
-			mark_compiled_elsewhere(context);
+		{
+			MemoryContextCallback *mark = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
+
+			mark->func = compiled_elsewhere;
+			MemoryContextRegisterResetCallback(context, mark);
+		}
 		mark_functions(context);
 	}
 }
@@ -183,11 +179,9 @@ compiled_begin(Oid role)
 	outdate_functions();
 }
 
-bool
+void
 compiled_watch(bool on)
 {
-	bool		before = is_watching;
-
 	is_watching = on;
 	if (on && *plugin != &mine)
 	{
@@ -196,7 +190,6 @@ compiled_watch(bool on)
 	}
 	else if (!on && *plugin == &mine)
 		*plugin = others;
-	return before;
 }
 
 bool

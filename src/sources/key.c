@@ -15,75 +15,54 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "access/relation.h"
-#include "catalog/pg_index.h"
-#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
-#include "utils/syscache.h"
 
 #include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
 
-/* Number of digits for each byte of a key in a session. */
-#define DIGITS_PER_BYTE	3
-
 
 /* ------------------------------------------------------------------ find --- */
 
-static bool
-is_whole_key(Relation rel, Form_pg_index index, HeapTuple tuple)
+List *
+key_names(Datum array)
 {
-	if (!index->indisunique || !index->indisvalid || !index->indimmediate ||
-		!heap_attisnull(tuple, Anum_pg_index_indpred, NULL))
-		return false;
-	for (int i = 0; i < index->indnkeyatts; i++)
-		if (index->indkey.values[i] <= 0 ||
-			!TupleDescAttr(RelationGetDescr(rel), index->indkey.values[i] - 1)->attnotnull)
-			return false;
-	return true;
-}
-
-static List *
-key_column_names(Relation rel, Form_pg_index index)
-{
+	int			n;
+	const char **texts = sql_texts(array, &n);
 	List	   *names = NIL;
 
-	for (int i = 0; i < index->indnkeyatts; i++)
-		names = lappend(names, pstrdup(NameStr(TupleDescAttr(RelationGetDescr(rel),
-															 index->indkey.values[i] - 1)->attname)));
+	for (int i = 0; i < n; i++)
+		names = lappend(names, unconstify(char *, texts[i]));
 	return names;
 }
+
+/*
+ * Finds the key of table $1.  An expression is no column, and a constraint NOT
+ * NULL may be NOT VALID: then the column may still have a NULL.
+ */
+static SqlKept key_query = {
+	"SELECT pg_catalog.array_agg(a.attname::text ORDER BY k.n) FROM pg_catalog.pg_index i"
+	" CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)"
+	" LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum AND a.attnotnull"
+	"  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype = 'n'"
+	"   AND c.conkey = ARRAY[a.attnum] AND NOT c.convalidated)"
+	" WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND k.n <= i.indnkeyatts"
+	" GROUP BY i.indexrelid, i.indisprimary HAVING pg_catalog.count(*) = pg_catalog.count(a.attnum)"
+	" ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1",
+NULL};
 
 List *
 key_find(Oid table)
 {
-	Relation	rel = relation_open(table, AccessShareLock);
 	List	   *key = NIL;
-	bool		is_primary = false;
 
-	foreach_oid(indexrelid, RelationGetIndexList(rel))
-	{
-		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexrelid));
-		Form_pg_index index;
-
-		if (!HeapTupleIsValid(tuple))
-			continue;
-		index = (Form_pg_index) GETSTRUCT(tuple);
-		if (!is_primary && (key == NIL || index->indisprimary) && is_whole_key(rel, index, tuple))
-		{
-			key = key_column_names(rel, index);
-			is_primary = index->indisprimary;
-		}
-		ReleaseSysCache(tuple);
-	}
-	relation_close(rel, AccessShareLock);
+	if (sql_query_kept(&key_query, SQL_ARGS(SQL_OID(OIDOID, table))) > 0)
+		key = key_names(sql_value(0, 1));
+	SPI_freetuptable(SPI_tuptable);
 	return key;
 }
 
@@ -108,54 +87,9 @@ key_text(List *values)
 	return OidOutputFunctionCall(F_ARRAY_OUT, sql_text_array(values));
 }
 
-static const char **
-key_values(const char *key, int *n)
-{
-	return sql_texts(OidInputFunctionCall(F_ARRAY_IN, unconstify(char *, key), TEXTOID, -1), n);
-}
-
-char *
-key_to_digits(const char *key)
-{
-	StringInfoData digits;
-
-	initStringInfo(&digits);
-	for (; *key != '\0'; key++)
-		appendStringInfo(&digits, "%0*u", DIGITS_PER_BYTE, (unsigned char) *key);
-	return digits.data;
-}
-
-char *
-key_from_digits(const char *digits)
-{
-	StringInfoData key;
-	int			byte;
-
-	initStringInfo(&key);
-	for (; sscanf(digits, "%3d", &byte) == 1; digits += DIGITS_PER_BYTE)
-		appendStringInfoChar(&key, (char) byte);
-	return key.data;
-}
 
 
 /* ------------------------------------------------------------- condition --- */
-
-/*
- * Returns false for a domain: with a value of the base type, Citus looks for
- * the row in the wrong shard.
- */
-bool
-key_is_plain(Oid table, List *columns)
-{
-	foreach_ptr(const char, column, columns)
-	{
-		Oid			type = get_atttype(table, get_attnum(table, column));
-
-		if (!type_is_enum(type) && (type >= FirstNormalObjectId || type_is_rowtype(type)))
-			return false;
-	}
-	return columns != NIL;
-}
 
 char *
 key_condition(List *columns, int first)
@@ -173,11 +107,12 @@ key_condition(List *columns, int first)
  * A value of a domain gets the base type, because the value was checked when
  * it was stored.
  */
-void
-key_parameters(Oid table, List *columns, const char *key, SqlParameter *parameters)
+SqlParameter *
+key_parameters(Oid table, List *columns, const char *key)
 {
 	int			n;
-	const char **values = key_values(key, &n);
+	const char **values = sql_texts(OidInputFunctionCall(F_ARRAY_IN, unconstify(char *, key), TEXTOID, -1), &n);
+	SqlParameter *parameters = palloc(sizeof(SqlParameter) * Max(n, 1));
 	int			i = 0;
 
 	if (n != list_length(columns))
@@ -204,4 +139,5 @@ key_parameters(Oid table, List *columns, const char *key, SqlParameter *paramete
 		};
 		i++;
 	}
+	return parameters;
 }

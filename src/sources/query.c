@@ -26,6 +26,7 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/tuptable.h"
+#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -70,7 +71,7 @@ place_append(StringInfo session, const SourcePlace *place)
 void
 place_append_key(StringInfo session, Oid table, const char *key)
 {
-	appendStringInfo(session, "%c%u/%s", PLACES_BEGIN, table, key_to_digits(key));
+	appendStringInfo(session, "%c%u/%s", PLACES_BEGIN, table, key);
 }
 
 void
@@ -113,9 +114,13 @@ place_key(const char *session)
 {
 	const char *text = strchr(find_places(session), '/');
 
-	if (text == NULL || strchr(text + 1, '/') != NULL)
+	/*
+	 * a key_text() begins with a brace, and ends where the end of the session
+	 * begins
+	 */
+	if (text == NULL || text[1] != '{')
 		elog(ERROR, "a session has no key");
-	return key_from_digits(text + 1);
+	return pnstrdup(text + 1, strrchr(text, PLACES_BEGIN) - text - 1);
 }
 
 char *
@@ -177,16 +182,6 @@ value_text(ValueWriter *writer, Datum value, size_t *length)
 
 /* ----------------------------------------------------------------- build --- */
 
-static ParseNamespaceItem *
-add_relation(ParseState *pstate, Relation rel)
-{
-	ParseNamespaceItem *item = addRangeTableEntryForRelation(pstate, rel, AccessShareLock,
-															 makeAlias("s", NIL), true, true);
-
-	addNSItemToQuery(pstate, item, true, true, true);
-	return item;
-}
-
 static void
 add_target(Query *query, Expr *expr, const char *name)
 {
@@ -196,12 +191,14 @@ add_target(Query *query, Expr *expr, const char *name)
 }
 
 static Query *
-make_query(Relation rel, const char *const *columns, int n)
+make_select(Relation rel, const char *const *columns, int n)
 {
 	ParseState *pstate = make_parsestate(NULL);
-	ParseNamespaceItem *item = add_relation(pstate, rel);
+	ParseNamespaceItem *item = addRangeTableEntryForRelation(pstate, rel, AccessShareLock,
+															 makeAlias("s", NIL), true, true);
 	Query	   *query = makeNode(Query);
 
+	addNSItemToQuery(pstate, item, true, true, true);
 	query->commandType = CMD_SELECT;
 	query->querySource = QSRC_ORIGINAL;
 	query->canSetTag = true;
@@ -315,48 +312,52 @@ expose_places(Query *query, List **bases)
 
 /*
  * Adds a relation, with its children, to the relations that the query reads.
+ * Below a view, a foreign table is read with the rights of the view's owner.
  */
 static void
-note_relation(SourceQuery *result, const RangeTblEntry *rte)
+note_relation(SourceQuery *result, const Query *query, RangeTblEntry *rte)
 {
-	char		kind = get_rel_relkind(rte->relid);
+	List	   *relations = rte->inh && has_subclass(rte->relid) ? find_all_inheritors(rte->relid, AccessShareLock, NULL)
+	: list_make1_oid(rte->relid);
 
-	if (kind == RELKIND_VIEW)
-		result->views = list_append_unique_oid(result->views, rte->relid);
-	else if (rte->rtekind == RTE_RELATION && rte->inh && has_subclass(rte->relid))
-		result->tables = list_concat_unique_oid(result->tables,
-												find_all_inheritors(rte->relid, AccessShareLock, NULL));
-	else
-		result->tables = list_append_unique_oid(result->tables, rte->relid);
+	result->tables = list_concat_unique_oid(result->tables, relations);
+	foreach_oid(relid, relations)
+	{
+		RemoteTable *table;
+		Oid			role;
+
+		if (get_rel_relkind(relid) != RELKIND_FOREIGN_TABLE)
+			continue;
+		role = compat_check_as_user(query, rte);
+		table = palloc0(sizeof(RemoteTable));
+		table->source = result->source;
+		table->relid = relid;
+		table->server = GetForeignTable(relid)->serverid;
+		table->role = OidIsValid(role) ? role : result->source->owner;
+		result->foreign = lappend(result->foreign, table);
+	}
 }
 
+/* Collects the relations of the query.  Until PostgreSQL 16, a view is among the relations of its own query. */
 static bool
 collect_relations(Node *node, void *arg)
 {
+	SourceQuery *result = arg;
+
 	if (node == NULL)
 		return false;
-	if (IsA(node, RangeTblEntry))
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, collect_relations, arg);
+	foreach_ptr(RangeTblEntry, rte, ((Query *) node)->rtable)
 	{
-		RangeTblEntry *rte = castNode(RangeTblEntry, node);
-
-		if ((rte->rtekind == RTE_RELATION || rte->rtekind == RTE_SUBQUERY) && OidIsValid(rte->relid))
-			note_relation(arg, rte);
-		return false;
+		if (!OidIsValid(rte->relid) || (rte->rtekind != RTE_RELATION && rte->rtekind != RTE_SUBQUERY))
+			continue;
+		if (get_rel_relkind(rte->relid) == RELKIND_VIEW)
+			result->views = list_append_unique_oid(result->views, rte->relid);
+		else
+			note_relation(result, (Query *) node, rte);
 	}
-	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, collect_relations, arg, QTW_EXAMINE_RTES_BEFORE);
-	return expression_tree_walker(node, collect_relations, arg);
-}
-
-static const char *const *
-append_names(const char *const *columns, int n, List *names)
-{
-	const char **all = palloc(sizeof(char *) * Max(n + list_length(names), 1));
-
-	memcpy(all, columns, sizeof(char *) * n);
-	foreach_ptr(const char, name, names)
-		all[n++] = name;
-	return all;
+	return query_tree_walker((Query *) node, collect_relations, arg, 0);
 }
 
 SourceQuery *
@@ -364,30 +365,32 @@ query_build(const Source *source, const char *const *columns, int n, bool with_p
 {
 	SourceQuery *result = palloc0(sizeof(SourceQuery));
 	Relation	rel = relation_open(source->relid, AccessShareLock);
-	List	   *bases = NIL;
+	const char **all;
+	int			n_all = n;
 
 	result->source = source;
 	result->n_columns = n;
 	if (with_places && citus_has_any(list_make1_oid(source->relid)))
 		result->key = key_find(source->relid);
-	result->query = rewrite(make_query(rel, append_names(columns, n, result->key), n + list_length(result->key)));
+	all = palloc(sizeof(char *) * (n + list_length(result->key) + 1));
+	memcpy(all, columns, sizeof(char *) * n);
+	foreach_ptr(const char, name, result->key)
+		all[n_all++] = name;
+	result->query = rewrite(make_select(rel, all, n_all));
 	relation_close(rel, NoLock);
 	(void) collect_relations((Node *) result->query, result);
 	if (result->key != NIL)
-	{
-		result->has_places = true;
 		result->bases = list_make1_oid(source->relid);
-	}
 	/* a row on another server cannot be locked from here */
-	if (with_places && !remote_is_read_by(result))
+	else if (with_places && !remote_is_read_by(result))
 	{
 		Query	   *plain = copyObject(result->query);
 
-		result->has_places = expose_places(result->query, &bases);
-		if (result->has_places)
-			result->bases = bases;
-		else
+		if (!expose_places(result->query, &result->bases))
+		{
 			result->query = plain;
+			result->bases = NIL;
+		}
 	}
 	return result;
 }
@@ -456,7 +459,7 @@ query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *
 		*attnum = IsA(var, Var) ? var->varattno : InvalidAttrNumber;
 		return IsA(var, Var);
 	}
-	target = !query->has_places ? 0 :
+	target = query->bases == NIL ? 0 :
 		find_table(query->query, (Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr,
 				   attnum);
 
@@ -629,17 +632,20 @@ deadline_timeout(void)
 	return id;
 }
 
+/* Starts the clock, which is up at `until` or at the time of sources_set_deadline(), whichever is first (0: never). */
 static void
-start_clock(void)
+start_clock(int64 until)
 {
+	if (until == 0 || (reading_deadline != 0 && reading_deadline < until))
+		until = reading_deadline;
 	n_cancels = 0;
 	others_cancel = false;
-	clock_runs = reading_deadline != 0;
+	clock_runs = until != 0;
 	if (!clock_runs)
 		return;
 	pqsignal(SIGINT, note_cancel);
 	enable_timeout_every(deadline_timeout(),
-						 GetCurrentTimestamp() + Max(reading_deadline - time_monotonic_us(), 1), 1000);
+						 GetCurrentTimestamp() + Max(until - time_monotonic_us(), 1), 1000);
 }
 
 /*
@@ -676,14 +682,14 @@ stop_clock(const ErrorData *error)
 
 /* Calls work(arg) while the clock runs, and sets *late as stop_clock() does.  Returns the ERROR that came, or NULL. */
 static ErrorData *
-work_by_clock(void (*work) (void *arg), void *arg, bool *late)
+work_by_clock(int64 until, void (*work) (void *arg), void *arg, bool *late)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
 
 	PG_TRY();
 	{
-		start_clock();
+		start_clock(until);
 		work(arg);
 	}
 	PG_CATCH();
@@ -695,17 +701,12 @@ work_by_clock(void (*work) (void *arg), void *arg, bool *late)
 	return error;
 }
 
-int64
-query_deadline(void)
-{
-	return reading_deadline;
-}
-
 void
-query_limit_time(const Source *source, const char *message, const char *hint, void (*work) (void *arg), void *arg)
+query_limit_time(const Source *source, int64 until, const char *message, const char *hint,
+				 void (*work) (void *arg), void *arg)
 {
 	bool		late;
-	ErrorData  *error = work_by_clock(work, arg, &late);
+	ErrorData  *error = work_by_clock(until, work, arg, &late);
 
 	if (error == NULL)
 		return;
@@ -784,7 +785,7 @@ static void
 report_timeout(const Source *source)
 {
 	ereport(ERROR,
-			(errcode(source->is_sampled ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE : ERRCODE_QUERY_CANCELED),
+			(errcode(source->sampled > 0 ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE : ERRCODE_QUERY_CANCELED),
 			 errmsg(GAVE_UP, source->name),
 			 errdetail("Nothing was deleted on account of this reading."),
 			 errhint("Look at what the source does; a view that waits or calls slow functions is no good source.")));
@@ -799,7 +800,7 @@ query_raise(const Source *source, ErrorData *error)
 }
 
 bool
-query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
+query_run_in_box(const Source *source, int64 until, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -813,12 +814,12 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	bool		late;
 	TrustRules	rules = {
 		.role = source->owner,
-		.superusers_only = source->is_sampled,
+		.superusers_only = source->sampled > 0,
 		.same_for_all = get_rel_relkind(source->relid) == RELKIND_VIEW,
-		.permanent_only = !source->is_sampled,
+		.permanent_only = source->sampled == 0,
+		.compiled_here = true,
 	};
 	List	   *cursors = session_list_cursors();
-	bool		compiled_watched;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
@@ -829,13 +830,11 @@ query_run_in_box(const Source *source, void (*work) (void *arg), void *arg)
 	compiled_begin(source->owner);
 	/* no ERROR from here on, so that the rules are set back */
 	trust_swap_rules(&rules);
-	compiled_watched = compiled_watch(true);
 	session_shut_cursors(cursors, true);
 	(void) trust_has_refused();
 	error_context_stack = &callback;
-	error = work_by_clock(work, arg, &late);
+	error = work_by_clock(until, work, arg, &late);
 	session_shut_cursors(cursors, false);
-	(void) compiled_watch(compiled_watched);
 	trust_swap_rules(&rules);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();

@@ -23,6 +23,19 @@
 #include "src/sources/sources.h"
 
 /*
+ * A foreign table, and the role whose user mapping reads the table; or the
+ * part of a distributed table on one node, and the role that is known there.
+ */
+typedef struct RemoteTable
+{
+	const Source *source;
+	Oid			relid;
+	const struct CitusPlacement *placement; /* NULL: a foreign table */
+	Oid			server;			/* InvalidOid: a placement */
+	Oid			role;
+} RemoteTable;
+
+/*
  * A query on a relation, made from its OID and not from a text.  The query
  * yields columns of the relation, and then a pair (tableoid, ctid) for each
  * table that contributes to the row.
@@ -35,9 +48,10 @@ typedef struct SourceQuery
 	List	   *tables;			/* OIDs of the relations that the query reads:
 								 * tables, partitions ... */
 	List	   *views;			/* ... and views */
-	bool		has_places;		/* each row comes from rows that can be locked */
+	List	   *foreign;		/* of RemoteTable: the foreign tables */
 	List	   *bases;			/* OIDs: for each place, the table as the
-								 * query names it */
+								 * query names it; NIL: the rows cannot be
+								 * locked */
 	List	   *key;			/* names (char *) of the columns of a key;
 								 * NIL: rows have places.  Rows that are
 								 * stored on other nodes have a key instead of
@@ -75,12 +89,12 @@ extern void query_run(SourceQuery *query, Snapshot snapshot, DestReceiver *recei
  * Calls work(arg) in a read-only subtransaction that is always rolled back, so
  * that code of users in that subtransaction leaves nothing behind.  Passes on
  * an ERROR by query_raise().  Raises an ERROR at the time of
- * sources_set_deadline(), and if code of users has caught an error that it must
- * not catch.  Returns false if the session had compiled a function before, which
+ * sources_set_deadline(), or at `until` (by time_monotonic_us(); 0: no such
+ * time), and if code of users has caught an error that it must not catch.  Returns false if the session had compiled a function before, which
  * the next call compiles anew: then the rows that have come are not all, and may
  * be wrong.
  */
-extern bool query_run_in_box(const Source *source, void (*work) (void *arg), void *arg);
+extern bool query_run_in_box(const Source *source, int64 until, void (*work) (void *arg), void *arg);
 
 /*
  * Raises an error that came while the source was read.  Leaves out texts that
@@ -89,18 +103,14 @@ extern bool query_run_in_box(const Source *source, void (*work) (void *arg), voi
 pg_noreturn extern void query_raise(const Source *source, ErrorData *error);
 
 /*
- * Calls work(arg), and ends the call at the time of sources_set_deadline()
- * with an ERROR that concerns this source alone.  `message` is the message,
- * with %s for the name of the source, and `hint` is the hint.  Must be called
- * in a subtransaction, which any ERROR ends.
+ * Calls work(arg), and ends the call at the time of sources_set_deadline(), or
+ * at `until` (by time_monotonic_us(); 0: no such time), with an ERROR that
+ * concerns this source alone.  `message` is the message, with %s for the name
+ * of the source, and `hint` is the hint.  Must be called in a subtransaction,
+ * which any ERROR ends.
  */
-extern void query_limit_time(const Source *source, const char *message, const char *hint,
+extern void query_limit_time(const Source *source, int64 until, const char *message, const char *hint,
 							 void (*work) (void *arg), void *arg);
-
-/*
- * Returns the time of sources_set_deadline(), or 0 if there is no such time.
- */
-extern int64 query_deadline(void);
 
 /*
  * Sets *place to the number of the place (from 0), and *attnum to the column of
@@ -142,6 +152,9 @@ typedef struct TrustRules
 								 * session_user for example: the rows of a
 								 * view must not depend on the caller */
 	bool		permanent_only; /* no statement may use a temporary table */
+	bool		compiled_here;	/* no function may run that the session has
+								 * compiled outside of a box: see
+								 * compiled_watch() */
 } TrustRules;
 
 /*
@@ -169,18 +182,17 @@ extern void compiled_init(void);
 
 /*
  * Marks the functions that the session has compiled by now.  Functions that were
- * compiled in a box of another role are compiled anew.  Must be called at the
- * beginning of each box in which compiled_watch() is on; `role` is the role as
- * which the box reads.
+ * compiled in a box of another role are compiled anew.  Must be called before
+ * the rule compiled_here comes into force; `role` is the role as which the box
+ * reads.
  */
 extern void compiled_begin(Oid role);
 
 /*
  * With true, a call of a marked function is an ERROR, and the next call of
- * that function compiles the function anew.  Returns the value of the call
- * before.
+ * that function compiles the function anew.  For trust_swap_rules() only.
  */
-extern bool compiled_watch(bool on);
+extern void compiled_watch(bool on);
 
 /*
  * Returns whether compiled_watch() has raised an ERROR since compiled_begin():
@@ -201,7 +213,8 @@ extern Brake *source_brake(int sqlstate, char *message, char *detail);
 
 /*
  * Builds, as the owner of the source, the query that reads the columns of files:
- * see query_build().  If *brake is NULL, sets it as trust_check_query() does.
+ * see query_build().  If *brake is NULL, sets *brake as trust_check_query()
+ * does.  If `brake` is NULL, the query is built only to look at its columns.
  */
 extern SourceQuery *source_build_query(const Source *source, bool with_places, Brake **brake);
 
@@ -269,15 +282,15 @@ extern char *place_key(const char *session);
  */
 extern bool place_lock(const SourcePlace *place, Snapshot snapshot);
 
+/* Returns the elements of a text[] as a List of char *. */
+extern List *key_names(Datum array);
+
 /*
  * Returns the names (char *) of the columns of a key that identifies a row of
  * the table: the columns of the primary key, else of a unique index on columns
- * that are NOT NULL.  NIL if there is no such key.
+ * that are NOT NULL.  NIL if there is no such key.  Needs SPI.
  */
 extern List *key_find(Oid table);
-
-/* Returns whether the types of the columns (char *) are enums or the server's own, and no domains. */
-extern bool key_is_plain(Oid table, List *columns);
 
 /*
  * Sets settings, until the GUC nest level of the caller ends, so that the text
@@ -289,24 +302,17 @@ extern void key_write_plainly(void);
 extern char *key_text(List *values);
 
 /*
- * key_to_digits() writes the text of a key as digits; key_from_digits() reads
- * such digits, up to a character that is no digit.
- */
-extern char *key_to_digits(const char *key);
-extern char *key_from_digits(const char *digits);
-
-/*
  * Returns the condition that a row of the relation s has a key with these
  * columns (char *).  The values of the key are parameters numbered from `first`.
  */
 extern char *key_condition(List *columns, int first);
 
 /*
- * Sets `parameters`, one for each of the columns `columns` (char *) of the
- * table, to the values of `key`, a key_text().  ERROR if the table does not
+ * Returns parameters, one for each of the columns `columns` (char *) of the
+ * table, with the values of `key`, a key_text().  ERROR if the table does not
  * have these columns.
  */
-extern void key_parameters(Oid table, List *columns, const char *key, SqlParameter *parameters);
+extern SqlParameter *key_parameters(Oid table, List *columns, const char *key);
 
 /* The way in which a value of a type is written. */
 typedef struct ValueWriter

@@ -44,15 +44,6 @@
 #define SAMPLED_ROWS	20000
 #define SAMPLED_BYTES	65536
 
-/* The columns that are read besides the columns of files. */
-typedef enum Extra
-{
-	EXTRA_ID,
-	EXTRA_STATUS,
-	EXTRA_FAILED_AT,
-	N_EXTRAS
-} Extra;
-
 typedef struct Reading
 {
 	DestReceiver pub;
@@ -62,13 +53,13 @@ typedef struct Reading
 	SourceSink	sink;
 	void	   *arg;
 
-	float4		percent;		/* percentage of the pages that are read, of
-								 * the table without its children; 0: all
-								 * pages, also of the children */
+	int64		until;			/* see query_run_in_box() */
 
 	Snapshot	snapshot;
 	SourceQuery *query;
-	int			extras[N_EXTRAS];	/* indexes of the columns; -1: not read */
+	int			id;				/* indexes of these columns; -1: not read */
+	int			status;
+	int			failed_at;
 	char	  **statuses;
 	int			n_statuses;
 	Datum		timezone;
@@ -94,44 +85,36 @@ needs_failed(const Reading *reading)
 		has_failed_sessions(reading->source);
 }
 
-static bool
-needs_places(const Reading *reading)
+/* Adds a column to the `*n` columns.  Returns its index, or -1 if `name` is NULL. */
+static int
+add_column(const char *name, const char **columns, int *n)
 {
-	return needs_failed(reading) || reading->scan == SCAN_NAMING || reading->scan == SCAN_PLACES;
-}
-
-static void
-add_extra(Reading *reading, Extra extra, const char *name, const char **columns, int *n)
-{
-	reading->extras[extra] = -1;
-	if (name != NULL)
-	{
-		reading->extras[extra] = *n;
-		columns[(*n)++] = name;
-	}
+	if (name == NULL)
+		return -1;
+	columns[*n] = name;
+	return (*n)++;
 }
 
 static SourceQuery *
 build_query(Reading *reading)
 {
 	const Source *source = reading->source;
-	const char **columns = palloc(sizeof(char *) * (source->n_columns + N_EXTRAS));
+	const char **columns = palloc(sizeof(char *) * (source->n_columns + 3));
 	int			n = source->n_columns;
 	bool		failed = needs_failed(reading);
-	bool		status = failed || reading->scan == SCAN_STATUS;
 
 	memcpy(columns, source->columns, sizeof(char *) * n);
-	add_extra(reading, EXTRA_ID, failed || reading->scan == SCAN_NAMING ? source->id_column : NULL, columns, &n);
-	add_extra(reading, EXTRA_STATUS, status ? source->status_column : NULL, columns, &n);
-	add_extra(reading, EXTRA_FAILED_AT, failed ? source->failed_at_column : NULL, columns, &n);
-	return query_build(source, columns, n, needs_places(reading));
+	reading->id = add_column(failed || reading->scan == SCAN_NAMING ? source->id_column : NULL, columns, &n);
+	reading->status = add_column(failed || reading->scan == SCAN_STATUS ? source->status_column : NULL, columns, &n);
+	reading->failed_at = add_column(failed ? source->failed_at_column : NULL, columns, &n);
+	return query_build(source, columns, n, failed || reading->scan == SCAN_NAMING || reading->scan == SCAN_PLACES);
 }
 
 
 /* ------------------------------------------------------------------ rows --- */
 
 static const char *
-slot_text(Reading *reading, TupleTableSlot *slot, int column, size_t *length)
+text_in_slot(Reading *reading, TupleTableSlot *slot, int column, size_t *length)
 {
 	*length = 0;
 	if (column < 0 || slot->tts_isnull[column])
@@ -143,7 +126,7 @@ static bool
 has_failed_status(Reading *reading, TupleTableSlot *slot)
 {
 	size_t		length;
-	const char *status = slot_text(reading, slot, reading->extras[EXTRA_STATUS], &length);
+	const char *status = text_in_slot(reading, slot, reading->status, &length);
 
 	for (int i = 0; status != NULL && i < reading->n_statuses; i++)
 		if (strlen(reading->statuses[i]) == length && memcmp(reading->statuses[i], status, length) == 0)
@@ -197,11 +180,9 @@ moment_of(const Reading *reading, Datum value)
 static bool
 is_failed(Reading *reading, TupleTableSlot *slot)
 {
-	int			failed_at = reading->extras[EXTRA_FAILED_AT];
-
-	return needs_failed(reading) && !slot->tts_isnull[failed_at] &&
+	return needs_failed(reading) && !slot->tts_isnull[reading->failed_at] &&
 		has_failed_status(reading, slot) &&
-		moment_of(reading, slot->tts_values[failed_at]) < reading->failed_before;
+		moment_of(reading, slot->tts_values[reading->failed_at]) < reading->failed_before;
 }
 
 /* Appends the key of the row to the session.  The columns of a key are NOT NULL. */
@@ -214,7 +195,7 @@ append_key(Reading *reading, TupleTableSlot *slot, StringInfo session)
 	for (int i = 0; i < list_length(reading->query->key); i++)
 	{
 		size_t		length;
-		const char *text = slot_text(reading, slot, first + i, &length);
+		const char *text = text_in_slot(reading, slot, first + i, &length);
 
 		if (text == NULL)
 			elog(ERROR, "a column of the key of source %s is NULL", reading->source->name);
@@ -255,7 +236,7 @@ name_row(Reading *reading, TupleTableSlot *slot)
 	if (reading->scan == SCAN_REFERENCES ||
 		((reading->scan == SCAN_JUDGING || reading->scan == SCAN_LOCKING_FAILED) && !is_failed(reading, slot)))
 		return NULL;
-	id = slot_text(reading, slot, reading->extras[reading->scan == SCAN_STATUS ? EXTRA_STATUS : EXTRA_ID], &length);
+	id = text_in_slot(reading, slot, reading->scan == SCAN_STATUS ? reading->status : reading->id, &length);
 	if (id == NULL && reading->scan != SCAN_PLACES)
 		return NULL;
 	initStringInfo(&session);
@@ -272,7 +253,7 @@ name_row(Reading *reading, TupleTableSlot *slot)
 static bool
 is_too_long(const Reading *reading, TupleTableSlot *slot, int column)
 {
-	return reading->source->is_sampled && TupleDescAttr(slot->tts_tupleDescriptor, column)->attlen == -1 &&
+	return reading->source->sampled > 0 && TupleDescAttr(slot->tts_tupleDescriptor, column)->attlen == -1 &&
 		toast_datum_size(slot->tts_values[column]) > SAMPLED_BYTES;
 }
 
@@ -287,10 +268,10 @@ pass_row(Reading *reading, TupleTableSlot *slot)
 		return true;
 	for (int i = 0; i < reading->source->n_columns; i++)
 		row->values[i] = slot->tts_isnull[i] || is_too_long(reading, slot, i) ? NULL
-			: slot_text(reading, slot, i, &row->lengths[i]);
+			: text_in_slot(reading, slot, i, &row->lengths[i]);
 	reading->n_rows++;
 	return reading->sink(row, reading->arg) &&
-		(!reading->source->is_sampled || reading->n_rows < SAMPLED_ROWS);
+		(reading->source->sampled == 0 || reading->n_rows < SAMPLED_ROWS);
 }
 
 static bool
@@ -366,7 +347,7 @@ check_lockable(const SourceQuery *query)
 {
 	const Source *source = query->source;
 
-	if (!query->has_places)
+	if (query->bases == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the rows of source %s cannot be locked", source->name),
@@ -390,7 +371,7 @@ check_lockable(const SourceQuery *query)
 static void
 read_in_box(Reading *reading)
 {
-	while (!query_run_in_box(reading->source, run_query, reading))
+	while (!query_run_in_box(reading->source, reading->until, run_query, reading))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (reading->n_rows > 0)
@@ -427,8 +408,8 @@ read_rows(Reading *reading, Snapshot snapshot)
 	brake_raise_if(trust_check_query(reading->query));
 	if (reading->scan == SCAN_LOCKING_FAILED)
 		check_lockable(reading->query);
-	if (reading->percent > 0)
-		query_sample(reading->query, reading->percent);
+	if (reading->source->sampled > 0)
+		query_sample(reading->query, reading->source->sampled);
 	remote_note_reading(reading->query);
 	citus_prepare();
 	if (reading->query->key != NIL)
@@ -466,7 +447,13 @@ typedef struct FailedRows
 	TupleDesc	desc;
 	Tuplestorestate *store;
 	SourceSink	is_wanted;		/* NULL: all rows are wanted */
-	void	   *arg;
+	SourceSink	sink;			/* gets the rows that were locked */
+	void	   *arg;			/* of these two */
+	Snapshot	snapshot;		/* with which the rows were read */
+	Reading    *by_key;			/* the reading that locks rows on other nodes,
+								 * by their key; NULL: rows are locked at
+								 * their places */
+	char	   *sql;			/* statement of that reading */
 } FailedRows;
 
 static bool
@@ -490,8 +477,8 @@ store_row(const SourceRow *row, void *arg)
 	return true;
 }
 
-static void
-begin_failed_rows(FailedRows *failed, const Source *source, SourceSink is_wanted, void *arg)
+static TupleDesc
+failed_row_desc(const Source *source)
 {
 	SqlColumn  *columns = palloc_array(SqlColumn, source->n_columns + 1);
 
@@ -500,11 +487,7 @@ begin_failed_rows(FailedRows *failed, const Source *source, SourceSink is_wanted
 	{
 		"", TEXTOID
 	};
-	failed->source = source;
-	failed->is_wanted = is_wanted;
-	failed->arg = arg;
-	failed->desc = sql_row_desc(source->n_columns + 1, columns);
-	failed->store = tuplestore_begin_heap(false, false, work_mem);
+	return sql_row_desc(source->n_columns + 1, columns);
 }
 
 static char *
@@ -525,11 +508,14 @@ locking_statement(const SourceQuery *query)
  * failed session.
  */
 static bool
-pass_locked_row(Reading *reading, const SqlParameter *key, const char *sql)
+lock_by_key(const FailedRows *failed, const char *session)
 {
+	Reading    *reading = failed->by_key;
+	List	   *key = reading->query->key;
+	Oid			table = failed->source->relid;
 	bool		more = true;
 
-	if (sql_query_on(reading->source->relid, list_length(reading->query->key), key, sql) == 1)
+	if (sql_query_on(table, list_length(key), key_parameters(table, key, place_key(session)), failed->sql) == 1)
 	{
 		TupleTableSlot *slot = MakeSingleTupleTableSlot(SPI_tuptable->tupdesc, &TTSOpsHeapTuple);
 
@@ -540,88 +526,6 @@ pass_locked_row(Reading *reading, const SqlParameter *key, const char *sql)
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return more;
-}
-
-/* The rows to be locked on other nodes. */
-typedef struct KeyedLocking
-{
-	const FailedRows *failed;
-	Reading    *reading;
-} KeyedLocking;
-
-static void
-lock_rows_by_key(void *arg)
-{
-	const FailedRows *failed = ((KeyedLocking *) arg)->failed;
-	Reading    *reading = ((KeyedLocking *) arg)->reading;
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(failed->desc, &TTSOpsMinimalTuple);
-	char	   *sql = locking_statement(reading->query);
-	bool		more = true;
-
-	while (more && tuplestore_gettupleslot(failed->store, true, false, slot))
-	{
-		MemoryContext caller = MemoryContextSwitchTo(reading->row_context);
-		SqlParameter *key = palloc(sizeof(SqlParameter) * list_length(reading->query->key));
-		bool		isnull;
-
-		CHECK_FOR_INTERRUPTS();
-		key_parameters(reading->source->relid, reading->query->key,
-					   place_key(TextDatumGetCString(slot_getattr(slot, 1, &isnull))), key);
-		more = pass_locked_row(reading, key, sql);
-		MemoryContextSwitchTo(caller);
-		MemoryContextReset(reading->row_context);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-}
-
-static void
-lock_rows_in_time(void *arg)
-{
-	query_limit_time(((KeyedLocking *) arg)->failed->source, "gave up locking rows of source %s: the time for it is up",
-					 "Find out why a node of Citus is slow.", lock_rows_by_key, arg);
-}
-
-/*
- * Locks rows on other nodes one by one, because Citus does not lock rows of
- * several shards in one statement.  Leaves out rows that another transaction
- * has locked.  Because of the subtransaction of sql_try(), Citus takes the
- * statement for one of several, and keeps the lock until the transaction ends.
- */
-static void
-read_and_lock_keyed(const FailedRows *failed, TimestampTz failed_before, SourceSink sink, void *arg)
-{
-	Reading		reading;
-	KeyedLocking locking = {failed, &reading};
-	ErrorData  *volatile error = NULL;
-	ActingAs	saved;
-	TrustRules	rules = {.role = failed->source->owner};
-
-	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, sink, arg);
-	role_act_as(failed->source->owner, &saved);
-	role_read_without_indexes();
-	citus_prepare();
-	prepare_rows(&reading);
-	reading.query = build_query(&reading);
-	key_write_plainly();
-
-	/*
-	 * each row is found by its key; a row that a broken index does not show
-	 * is not locked, and its file is kept
-	 */
-	role_set_for_now("enable_indexscan", "on");
-	trust_swap_rules(&rules);
-	PG_TRY();
-	{
-		error = sql_try(lock_rows_in_time, &locking);
-	}
-	PG_FINALLY();
-	{
-		trust_swap_rules(&rules);
-	}
-	PG_END_TRY();
-	if (error != NULL)
-		query_raise(failed->source, error);
-	role_stop_acting(&saved);
 }
 
 /*
@@ -641,18 +545,16 @@ lock_session(const char *session, Snapshot snapshot)
 }
 
 /*
- * Tries to lock the row, and passes a locked row on.  Returns whether to go
- * on.
+ * Tries to lock the row at its places, and passes a locked row on.  Returns
+ * whether to go on.
  */
 static bool
-pass_if_locked(const FailedRows *failed, TupleTableSlot *slot, Snapshot snapshot,
-			   SourceSink sink, void *arg)
+lock_at_places(const FailedRows *failed, const char *session, TupleTableSlot *slot)
 {
 	int			n = failed->source->n_columns;
-	SourceRow	row = {failed->source, NULL, palloc(sizeof(char *) * n), palloc0(sizeof(size_t) * n)};
+	SourceRow	row = {failed->source, session, palloc(sizeof(char *) * n), palloc0(sizeof(size_t) * n)};
 
 	slot_getallattrs(slot);
-	row.session = TextDatumGetCString(slot->tts_values[0]);
 	for (int i = 0; i < n; i++)
 	{
 		text	   *value = slot->tts_isnull[i + 1] ? NULL : DatumGetTextPP(slot->tts_values[i + 1]);
@@ -660,12 +562,13 @@ pass_if_locked(const FailedRows *failed, TupleTableSlot *slot, Snapshot snapshot
 		row.values[i] = value ? VARDATA_ANY(value) : NULL;
 		row.lengths[i] = value ? VARSIZE_ANY_EXHDR(value) : 0;
 	}
-	return !lock_session(row.session, snapshot) || sink(&row, arg);
+	return !lock_session(session, failed->snapshot) || failed->sink(&row, failed->arg);
 }
 
 static void
-lock_failed_rows(const FailedRows *failed, Snapshot snapshot, SourceSink sink, void *arg)
+lock_failed_rows(void *arg)
 {
+	const FailedRows *failed = arg;
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(failed->desc, &TTSOpsMinimalTuple);
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup row",
 													  ALLOCSET_SMALL_SIZES);
@@ -674,13 +577,67 @@ lock_failed_rows(const FailedRows *failed, Snapshot snapshot, SourceSink sink, v
 
 	while (more && tuplestore_gettupleslot(failed->store, true, false, slot))
 	{
+		bool		isnull;
+		char	   *session = TextDatumGetCString(slot_getattr(slot, 1, &isnull));
+
 		CHECK_FOR_INTERRUPTS();
-		more = pass_if_locked(failed, slot, snapshot, sink, arg);
+		more = failed->by_key != NULL ? lock_by_key(failed, session) : lock_at_places(failed, session, slot);
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(row_context);
 	ExecDropSingleTupleTableSlot(slot);
+}
+
+static void
+lock_rows_in_time(void *arg)
+{
+	query_limit_time(((FailedRows *) arg)->source, 0, "gave up locking rows of source %s: the time for it is up",
+					 "Find out why a node of Citus is slow.", lock_failed_rows, arg);
+}
+
+/*
+ * Locks rows on other nodes one by one, because Citus does not lock rows of
+ * several shards in one statement.  Leaves out rows that another transaction
+ * has locked.  Because of the subtransaction of sql_try(), Citus takes the
+ * statement for one of several, and keeps the lock until the transaction ends.
+ */
+static void
+lock_keyed_rows(FailedRows *failed, TimestampTz failed_before)
+{
+	Reading		reading;
+	ErrorData  *volatile error = NULL;
+	ActingAs	saved;
+	TrustRules	rules = {.role = failed->source->owner};
+
+	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, failed->sink, failed->arg);
+	role_act_as(failed->source->owner, &saved);
+	role_read_without_indexes();
+	citus_prepare();
+	prepare_rows(&reading);
+	reading.query = build_query(&reading);
+	failed->by_key = &reading;
+	failed->sql = locking_statement(reading.query);
+	key_write_plainly();
+
+	/*
+	 * each row is found by its key; a row that a broken index does not show
+	 * is not locked, and its file is kept
+	 */
+	role_set_for_now("enable_indexscan", "on");
+	trust_swap_rules(&rules);
+	PG_TRY();
+	{
+		error = sql_try(lock_rows_in_time, failed);
+	}
+	PG_FINALLY();
+	{
+		trust_swap_rules(&rules);
+	}
+	PG_END_TRY();
+	if (error != NULL)
+		query_raise(failed->source, error);
+	role_stop_acting(&saved);
 }
 
 /*
@@ -689,23 +646,27 @@ lock_failed_rows(const FailedRows *failed, Snapshot snapshot, SourceSink sink, v
  * between is left out, like a row that another transaction has locked.  The
  * snapshot keeps VACUUM from giving the place of a row to another row.
  */
-static void
-read_and_lock(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
+void
+sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
 {
-	Snapshot	snapshot = sources_take_snapshot();
+	FailedRows	failed = {.source = source,.sink = sink,.arg = arg};
 	bool		is_keyed = citus_has_any(list_make1_oid(source->relid));
-	FailedRows	failed;
 	Reading		reading;
 
-	begin_failed_rows(&failed, source, is_keyed ? is_wanted : NULL, arg);
+	if (!has_failed_sessions(source))
+		return;
+	failed.is_wanted = is_keyed ? is_wanted : NULL;
+	failed.desc = failed_row_desc(source);
+	failed.store = tuplestore_begin_heap(false, false, work_mem);
+	failed.snapshot = sources_take_snapshot();
 	begin_reading(&reading, source, SCAN_LOCKING_FAILED, failed_before, store_row, &failed);
-	read_rows(&reading, snapshot);
+	read_rows(&reading, failed.snapshot);
 	if (is_keyed)
-		read_and_lock_keyed(&failed, failed_before, sink, arg);
+		lock_keyed_rows(&failed, failed_before);
 	else
-		lock_failed_rows(&failed, snapshot, sink, arg);
+		lock_failed_rows(&failed);
 	tuplestore_end(failed.store);
-	UnregisterSnapshot(snapshot);
+	UnregisterSnapshot(failed.snapshot);
 }
 
 
@@ -715,10 +676,10 @@ void
 sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
 			 SourceSink sink, void *arg)
 {
-	Snapshot	snapshot = sources_take_snapshot();
+	Reading		reading;
 
-	sources_read_as_of(snapshot, source, scan, failed_before, sink, arg);
-	UnregisterSnapshot(snapshot);
+	begin_reading(&reading, source, scan, failed_before, sink, arg);
+	read_now(&reading);
 }
 
 void
@@ -732,16 +693,8 @@ sources_read_as_of(Snapshot snapshot, const Source *source, SourceScan scan, Tim
 }
 
 void
-sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
-{
-	if (has_failed_sessions(source))
-		read_and_lock(source, failed_before, is_wanted, sink, arg);
-}
-
-void
 sources_sample(const Source *table, double rows, int64 deadline, SourceSink sink, void *arg)
 {
-	int64		before = query_deadline();
 	Source		sampled = *table;
 	Reading		reading;
 
@@ -751,19 +704,10 @@ sources_sample(const Source *table, double rows, int64 deadline, SourceSink sink
 	 */
 	if (citus_has_any(list_make1_oid(table->relid)))
 		return;
-	sampled.is_sampled = true;
+	sampled.sampled = rows > SAMPLED_ROWS ? 100.0 * SAMPLED_ROWS / rows : 100;
 	begin_reading(&reading, &sampled, SCAN_REFERENCES, 0, sink, arg);
-	reading.percent = rows > SAMPLED_ROWS ? 100.0 * SAMPLED_ROWS / rows : 100;
-	PG_TRY();
-	{
-		sources_set_deadline(before == 0 ? deadline : Min(before, deadline));
-		read_now(&reading);
-	}
-	PG_FINALLY();
-	{
-		sources_set_deadline(before);
-	}
-	PG_END_TRY();
+	reading.until = deadline;
+	read_now(&reading);
 }
 
 SourceQuery *
@@ -777,7 +721,7 @@ source_build_query(const Source *source, bool with_places, Brake **brake)
 	if (get_rel_relkind(source->relid) == RELKIND_VIEW)
 		session_use_server_settings();
 	query = query_build(source, source->columns, source->n_columns, with_places);
-	if (*brake == NULL)
+	if (brake != NULL && *brake == NULL)
 		*brake = trust_check_query(query);
 	role_stop_acting(&saved);
 	return query;
@@ -786,6 +730,7 @@ source_build_query(const Source *source, bool with_places, Brake **brake)
 typedef struct Probe
 {
 	const Source *source;
+	List	   *tables;
 	Brake	   *brake;
 } Probe;
 
@@ -797,6 +742,7 @@ try_reading(void *arg)
 	Reading		reading;
 	SourceQuery *query = source_build_query(probe->source, false, &probe->brake);
 
+	probe->tables = query->tables;
 	if (probe->brake == NULL)
 		probe->brake = remote_examine(query);
 	if (probe->brake != NULL)
@@ -806,11 +752,13 @@ try_reading(void *arg)
 }
 
 Brake *
-sources_probe(const Source *source)
+sources_probe(const Source *source, List **tables)
 {
-	Probe		probe = {source, NULL};
+	Probe		probe = {source};
 	ErrorData  *error = sql_try(try_reading, &probe);
 
+	if (tables != NULL)
+		*tables = probe.tables;
 	if (error == NULL)
 		return probe.brake;
 
@@ -822,29 +770,15 @@ sources_probe(const Source *source)
 						error->detail);
 }
 
-List *
-sources_tables(const Source *source, Brake **brake)
-{
-	return source_build_query(source, false, brake)->tables;
-}
-
 void
 sources_try_locking(const Source *source)
 {
-	Brake	   *brake = NULL;
-
 	if (has_failed_sessions(source))
-		check_lockable(source_build_query(source, true, &brake));
+		check_lockable(source_build_query(source, true, NULL));
 }
 
 
 /* -------------------------------------------------------------- statuses --- */
-
-static bool
-has_enum_label(Oid type, const char *label)
-{
-	return SearchSysCacheExists2(ENUMTYPOIDNAME, ObjectIdGetDatum(type), CStringGetDatum(label));
-}
 
 typedef struct StatusSearch
 {
@@ -898,7 +832,7 @@ sources_strange_statuses(const Source *source, int max_ms)
 	search.statuses = (char **) sql_texts(source->failed_statuses, &search.n);
 	search.n_missing = search.n;
 	for (int i = 0; type_is_enum(type) && i < search.n; i++)
-		if (!has_enum_label(type, search.statuses[i]))
+		if (!SearchSysCacheExists2(ENUMTYPOIDNAME, ObjectIdGetDatum(type), CStringGetDatum(search.statuses[i])))
 		{
 			found = lappend(found, psprintf("column \"%s\" of source %s can never be \"%s\": its type %s has no such label",
 											source->status_column, source->name, search.statuses[i],

@@ -258,9 +258,7 @@ verify_registration(const Extension *extension, const SourceRegistration *regist
 
 		if (source->relid != registration->relid)
 			continue;
-		if ((brake = sources_check(source)) != NULL ||
-			(brake = sources_probe(source)) != NULL ||
-			(sources_tables(source, &brake), brake) != NULL)
+		if ((brake = sources_check(source)) != NULL || (brake = sources_probe(source, NULL)) != NULL)
 			refuse_registration(brake);
 		sources_try_locking(source);
 		if ((brake = sources_check_clearing(source)) != NULL)

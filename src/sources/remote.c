@@ -31,7 +31,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_data_wrapper.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
@@ -41,8 +40,6 @@
 #include "foreign/foreign.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "nodes/nodeFuncs.h"
-#include "parser/parse_relation.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -89,111 +86,32 @@
 /* ---------------------------------------------------------------- tables --- */
 
 /*
- * A foreign table, and the role whose user mapping reads the table; or the
- * part of a distributed table on one node, and the role that is known there.
+ * Returns the foreign tables of the query, and the placements of each relation
+ * that Citus distributes.  Citus reads the placements as the role that executes
+ * the query.
  */
-typedef struct RemoteTable
-{
-	const Source *source;
-	Oid			relid;
-	const CitusPlacement *placement;	/* NULL: a foreign table */
-	Oid			server;			/* InvalidOid: a placement */
-	Oid			role;
-} RemoteTable;
-
-typedef struct TableSearch
-{
-	const Source *source;
-	List	   *tables;			/* of RemoteTable */
-} TableSearch;
-
-static bool
-is_foreign(Oid relid)
-{
-	return get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE;
-}
-
-static void
-add_table(TableSearch *search, Oid relid, Oid role)
-{
-	RemoteTable *table = palloc0(sizeof(RemoteTable));
-
-	table->source = search->source;
-	table->relid = relid;
-	table->server = GetForeignTable(relid)->serverid;
-	table->role = OidIsValid(role) ? role : search->source->owner;
-	search->tables = lappend(search->tables, table);
-}
-
-/*
- * Adds the placements of each relation that Citus distributes.  Citus reads
- * the placements as the role that executes the query.
- */
-static void
-add_placements(TableSearch *search, List *relations)
-{
-	foreach_ptr(const CitusPlacement, placement, citus_find_placements(relations))
-	{
-		RemoteTable *table = palloc0(sizeof(RemoteTable));
-
-		table->source = search->source;
-		table->relid = placement->table;
-		table->placement = placement;
-		table->role = search->source->owner;
-		search->tables = lappend(search->tables, table);
-	}
-}
-
-/* Adds the foreign tables of an entry of the query.  Below a view, a foreign table is read with the rights of the view's owner. */
-static void
-look_at_relation(const Query *query, RangeTblEntry *rte, TableSearch *search)
-{
-	List	   *relations = rte->inh ? find_all_inheritors(rte->relid, AccessShareLock, NULL)
-	: list_make1_oid(rte->relid);
-
-	foreach_oid(relid, relations)
-		if (is_foreign(relid))
-		add_table(search, relid, compat_check_as_user(query, rte));
-}
-
-static bool
-look_for_tables(Node *node, void *arg)
-{
-	if (node == NULL)
-		return false;
-	if (!IsA(node, Query))
-		return expression_tree_walker(node, look_for_tables, arg);
-	foreach_ptr(RangeTblEntry, rte, ((Query *) node)->rtable)
-	{
-		if (rte->rtekind == RTE_RELATION && get_rel_relkind(rte->relid) != RELKIND_VIEW)
-			look_at_relation((Query *) node, rte, arg);
-	}
-	return query_tree_walker((Query *) node, look_for_tables, arg, 0);
-}
-
 static List *
 find_tables(const SourceQuery *query)
 {
-	TableSearch search = {query->source, NIL};
+	List	   *tables = list_copy(query->foreign);
 
-	(void) look_for_tables((Node *) query->query, &search);
-	add_placements(&search, query->tables);
-	return search.tables;
-}
+	foreach_ptr(const CitusPlacement, placement, citus_find_placements(query->tables))
+	{
+		RemoteTable *table = palloc0(sizeof(RemoteTable));
 
-static bool
-has_foreign_tables(const SourceQuery *query)
-{
-	foreach_oid(relid, query->tables)
-		if (is_foreign(relid))
-		return true;
-	return false;
+		table->source = query->source;
+		table->relid = placement->table;
+		table->placement = placement;
+		table->role = query->source->owner;
+		tables = lappend(tables, table);
+	}
+	return tables;
 }
 
 bool
 remote_is_read_by(const SourceQuery *query)
 {
-	return has_foreign_tables(query) || citus_has_any(query->tables);
+	return query->foreign != NIL || citus_has_any(query->tables);
 }
 
 /* Returns the value of an option, or NULL. */
@@ -239,28 +157,21 @@ remote_can_ask(Oid relid)
 static Brake *
 cannot_ask(const Source *source, Oid relid, char *why, const char *hint)
 {
-	Brake	   *brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-									 psprintf("source %s reads %s on server \"%s\", which cannot be asked who writes there",
-											  source->name, sources_name(relid),
-											  GetForeignServer(GetForeignTable(relid)->serverid)->servername),
-									 why);
-
-	brake->hint = hint;
-	return brake;
+	return brake_make("source", ERRCODE_FEATURE_NOT_SUPPORTED,
+					  psprintf("source %s reads %s on server \"%s\", which cannot be asked who writes there",
+							   source->name, sources_name(relid),
+							   GetForeignServer(GetForeignTable(relid)->serverid)->servername),
+					  why, hint);
 }
 
 /* Returns the number of items, separated by commas, of an option; 1 without the option. */
 static int
 count_items(List *options, const char *name)
 {
-	const char *value = find_option(options, name);
 	int			n = 1;
 
-	while (value != NULL && (value = strchr(value, ',')) != NULL)
-	{
-		value++;
-		n++;
-	}
+	for (const char *c = find_option(options, name); c != NULL && *c != '\0'; c++)
+		n += *c == ',' ? 1 : 0;
 	return n;
 }
 
@@ -281,7 +192,6 @@ Brake *
 remote_check_table(const Source *source, Oid relid)
 {
 	ForeignServer *server = GetForeignServer(GetForeignTable(relid)->serverid);
-	Brake	   *brake;
 
 	if (!OidIsValid(get_extension_oid("dblink", true)))
 		return cannot_ask(source, relid, "The extension dblink is not installed in this database.",
@@ -298,52 +208,34 @@ remote_check_table(const Source *source, Oid relid)
 								   quote_identifier(server->servername)));
 	if (source->status_column == NULL)
 		return NULL;
-	brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-						 psprintf("source %s has failed sessions and reads %s, which lies on another server",
-								  source->name, sources_name(relid)),
-						 "Failed sessions are judged under a lock, which cannot be held on another server until the files are gone.");
-	brake->hint = "Register a view that has no such status column; tables that lie here may be sources of their own.";
-	return brake;
+	return brake_make("source", ERRCODE_FEATURE_NOT_SUPPORTED,
+					  psprintf("source %s has failed sessions and reads %s, which lies on another server",
+							   source->name, sources_name(relid)),
+					  "Failed sessions are judged under a lock, which cannot be held on another server until the files are gone.",
+					  "Register a view that has no such status column; tables that lie here may be sources of their own.");
 }
 
 /*
- * Returns a brake if a superuser reads the table on a server that a lesser
- * role owns.  The owner of a server sets the address and the user mappings of
- * the server.  For a superuser, postgres_fdw connects without a password, for
- * example to this very server: so code of the owner could run as a superuser.
+ * A superuser must not read a table on a server that a lesser role owns.  The
+ * owner of a server sets the address and the user mappings of the server.  For
+ * a superuser, postgres_fdw connects without a password, for example to this
+ * very server: so code of the owner could run as a superuser.
  */
-static Brake *
-check_server_owner(const RemoteTable *table)
-{
-	const ForeignServer *server;
-	Brake	   *brake;
-
-	if (table->placement != NULL || !superuser_arg(table->role))
-		return NULL;
-	server = GetForeignServer(table->server);
-	if (has_privs_of_role(server->owner, table->role))
-		return NULL;
-	brake = source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
-						 psprintf("source %s reads %s as superuser \"%s\" on server \"%s\", which belongs to role \"%s\"",
-								  table->source->name, sources_name(table->relid), GetUserNameFromId(table->role, true),
-								  server->servername, GetUserNameFromId(server->owner, true)),
-						 "Who owns a server says where it is, and with which user mapping it is read.");
-	brake->hint = psprintf("Give the server to a superuser: ALTER SERVER %s OWNER TO CURRENT_USER; or the source to another role.",
-						   quote_identifier(server->servername));
-	return brake;
-}
-
 Brake *
 remote_check_owners(const SourceQuery *query)
 {
-	if (!remote_is_read_by(query))
-		return NULL;
-	foreach_ptr(const RemoteTable, table, find_tables(query))
+	foreach_ptr(const RemoteTable, table, query->foreign)
 	{
-		Brake	   *brake = check_server_owner(table);
+		const ForeignServer *server = GetForeignServer(table->server);
 
-		if (brake != NULL)
-			return brake;
+		if (superuser_arg(table->role) && !has_privs_of_role(server->owner, table->role))
+			return brake_make("source", ERRCODE_INSUFFICIENT_PRIVILEGE,
+							  psprintf("source %s reads %s as superuser \"%s\" on server \"%s\", which belongs to role \"%s\"",
+									   query->source->name, sources_name(table->relid), GetUserNameFromId(table->role, true),
+									   server->servername, GetUserNameFromId(server->owner, true)),
+							  "Who owns a server says where it is, and with which user mapping it is read.",
+							  psprintf("Give the server to a superuser: ALTER SERVER %s OWNER TO CURRENT_USER; or the source to another role.",
+									   quote_identifier(server->servername)));
 	}
 	return NULL;
 }
@@ -360,8 +252,7 @@ typedef struct RemoteServer
 	List	   *tables;			/* of RemoteTable */
 
 	/* set while the server is asked */
-	const char *link_name;		/* name of the connection, */
-	Datum		link;			/* as a text */
+	const char *link;			/* name of the connection */
 	FmgrInfo	list_links;		/* dblink_get_connections() */
 	FmgrInfo	hang_up;		/* dblink_disconnect(text) */
 	bool		wait;			/* wait for writers, */
@@ -369,26 +260,25 @@ typedef struct RemoteServer
 	Brake	   *brake;			/* what is wrong with a table there */
 } RemoteServer;
 
-#define LINK(server)	SQL_VALUE(TEXTOID, (server)->link)
+#define LINK(server)	SQL_TEXT((server)->link)
 
 /* Runs a statement that calls functions of dblink.  The text says @dblink@ for the schema of dblink. */
 static int
-call_dblink(int n, const SqlParameter *parameters, const char *sql)
+call_dblink(const RemoteServer *server, int n, const SqlParameter *parameters, const char *sql)
 {
 	/* waiting for a server repeats this call, which must not add up memory */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup dblink",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	Oid			extension = get_extension_oid("dblink", false);
-	const SqlParameter oid[] = {SQL_OID(OIDOID, extension)};
-	const char *schema;
-	int			rows;
 
-	sql_query(lengthof(oid), oid, "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
-			  " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.oid = $1");
-	schema = sql_text(0, 1);
-	SPI_freetuptable(SPI_tuptable);
-	rows = sql_query_members(extension, n, parameters, sql_replace(sql, "@dblink@", schema));
+	/*
+	 * if the extension was made anew meanwhile, this function is gone, and
+	 * the statement fails
+	 */
+	const char *schema = get_namespace_name(get_func_namespace(server->hang_up.fn_oid));
+	int			rows = sql_query_members(get_extension_oid("dblink", false), n, parameters,
+										 sql_replace(sql, "@dblink@", quote_identifier(schema ? schema : "")));
+
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
 	return rows;
@@ -431,7 +321,7 @@ is_connected(RemoteServer *server)
 	if (call->isnull)
 		return false;
 	links = sql_texts(array, &n);
-	while (n > 0 && strcmp(links[n - 1], server->link_name) != 0)
+	while (n > 0 && strcmp(links[n - 1], server->link) != 0)
 		n--;
 	return n > 0;
 }
@@ -451,7 +341,7 @@ disconnect(RemoteServer *server)
 	PG_TRY();
 	{
 		if (is_connected(server))
-			(void) FunctionCall1(&server->hang_up, server->link);
+			(void) FunctionCall1(&server->hang_up, CStringGetTextDatum(server->link));
 	}
 	PG_CATCH();
 	{
@@ -473,7 +363,7 @@ connect(RemoteServer *server)
 	if (server->first->placement != NULL)
 		return;
 	disconnect(server);
-	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(server->name)), "SELECT @dblink@.dblink_connect($1, $2)");
+	call_dblink(server, SQL_ARGS(LINK(server), SQL_TEXT(server->name)), "SELECT @dblink@.dblink_connect($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
 	/* dblink gets the name of a server, which another server may have by now */
 	if (get_foreign_server_oid(server->name, true) != server->first->server)
@@ -483,11 +373,11 @@ connect(RemoteServer *server)
 }
 
 static bool
-is_busy(const RemoteServer *server)
+is_waiting(const RemoteServer *server)
 {
 	bool		busy;
 
-	call_dblink(SQL_ARGS(LINK(server)), "SELECT @dblink@.dblink_is_busy($1) <> 0");
+	call_dblink(server, SQL_ARGS(LINK(server)), "SELECT @dblink@.dblink_is_busy($1) <> 0");
 	busy = DatumGetBool(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return busy;
@@ -515,7 +405,7 @@ await_answer(const RemoteServer *server)
 {
 	int64		until = Max(server->until, time_monotonic_us() + ANSWER_MS * INT64CONST(1000));
 
-	while (is_busy(server))
+	while (is_waiting(server))
 	{
 		if (time_monotonic_us() > until)
 			ereport(ERROR,
@@ -534,7 +424,7 @@ static List *
 fetch_answer(const RemoteServer *server)
 {
 	await_answer(server);
-	return remote_take_rows(call_dblink(SQL_ARGS(LINK(server)),
+	return remote_take_rows(call_dblink(server, SQL_ARGS(LINK(server)),
 										"SELECT r.a, r.b FROM @dblink@.dblink_get_result($1) AS r(a pg_catalog.text, b pg_catalog.text)"));
 }
 
@@ -560,31 +450,21 @@ ask_node(const RemoteServer *server, const char *text)
 {
 	NodeQuestion question = {server, text, NIL};
 	int64		until = Max(server->until, time_monotonic_us() + NODE_ANSWER_MS * INT64CONST(1000));
-	int64		before = query_deadline();
 
-	sources_set_deadline(before == 0 ? until : Min(before, until));
-	PG_TRY();
-	{
-		query_limit_time(server->first->source, "gave up asking the nodes of source %s: the time for it is up",
-						 "Find out why a node of Citus is slow.", put_question, &question);
-	}
-	PG_FINALLY();
-	{
-		sources_set_deadline(before);
-	}
-	PG_END_TRY();
+	query_limit_time(server->first->source, until, "gave up asking the nodes of source %s: the time for it is up",
+					 "Find out why a node of Citus is slow.", put_question, &question);
 	return question.rows;
 }
 
 /* Runs a query whose rows have two columns of text on the server or node.  Returns its rows (RemoteRow). */
 static List *
-ask(const RemoteServer *server, const char *question)
+ask_there(const RemoteServer *server, const char *question)
 {
 	List	   *rows;
 
 	if (server->first->placement != NULL)
 		return ask_node(server, question);
-	call_dblink(SQL_ARGS(LINK(server), SQL_TEXT(question)), "SELECT @dblink@.dblink_send_query($1, $2)");
+	call_dblink(server, SQL_ARGS(LINK(server), SQL_TEXT(question)), "SELECT @dblink@.dblink_send_query($1, $2)");
 	SPI_freetuptable(SPI_tuptable);
 	rows = fetch_answer(server);
 	/* after an empty result the connection is free again */
@@ -656,7 +536,7 @@ static const char *const writers =
 "     AND x.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock' AND x.relation OPERATOR(pg_catalog.>=) %u))";
 
 static const RemoteTable *
-find_table(const RemoteServer *server, const char *name)
+table_by_name(const RemoteServer *server, const char *name)
 {
 	foreach_ptr(const RemoteTable, table, server->tables)
 		if (strcmp(remote_name(table), name) == 0)
@@ -667,15 +547,15 @@ find_table(const RemoteServer *server, const char *name)
 static Brake *
 look_for_objections(const RemoteServer *server)
 {
-	List	   *rows = ask(server, make_question(server, psprintf("%s%s", objections,
-																  server->first->placement == NULL ? citus_objection : "")));
+	List	   *rows = ask_there(server, make_question(server, psprintf("%s%s", objections,
+																		server->first->placement == NULL ? citus_objection : "")));
 	const RemoteRow *first;
 	const RemoteTable *table;
 
 	if (rows == NIL)
 		return NULL;
 	first = linitial(rows);
-	table = find_table(server, first->first);
+	table = table_by_name(server, first->first);
 	return source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
 						psprintf("source %s reads %s on %s, which cannot be relied on",
 								 table->source->name, sources_name(table->relid), server->what),
@@ -714,7 +594,7 @@ static void
 wait_for_writers(const RemoteServer *server)
 {
 	char	   *question = make_question(server, psprintf(writers, FirstNormalObjectId));
-	List	   *before = ask(server, question);
+	List	   *before = ask_there(server, question);
 	const RemoteRow *writer = find_writer(before, before);
 	long		ms = WRITER_POLL_MS;
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup answer",
@@ -735,7 +615,7 @@ wait_for_writers(const RemoteServer *server)
 		if (server->first->placement != NULL)
 			ms = Min(ms * 2, WRITER_POLL_MAX_MS);
 		MemoryContextReset(scratch);
-		writer = find_writer(ask(server, question), before);
+		writer = find_writer(ask_there(server, question), before);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
@@ -745,7 +625,7 @@ wait_for_writers(const RemoteServer *server)
 /* ------------------------------------------------------------- conversation --- */
 
 static void
-converse(void *arg)
+talk(void *arg)
 {
 	RemoteServer *server = arg;
 
@@ -772,8 +652,7 @@ raise_for_callers(const RemoteServer *server, ErrorData *error)
 static void
 make_link(RemoteServer *server)
 {
-	server->link_name = psprintf("audio_cleanup %d", MyProcPid);
-	server->link = CStringGetTextDatum(server->link_name);
+	server->link = psprintf("audio_cleanup %d", MyProcPid);
 	find_function("dblink_get_connections", 0, &server->list_links);
 	find_function("dblink_disconnect", 1, &server->hang_up);
 }
@@ -791,7 +670,7 @@ ask_server(RemoteServer *server)
 	role_act_as(server->first->role, &saved);
 	PG_TRY();
 	{
-		error = sql_try(converse, server);
+		error = sql_try(talk, server);
 	}
 	PG_CATCH();
 	{
@@ -888,7 +767,7 @@ static LocalTransactionId reading_in = InvalidLocalTransactionId;
 void
 remote_note_reading(const SourceQuery *query)
 {
-	if (has_foreign_tables(query))
+	if (query->foreign != NIL)
 		reading_in = compat_proc_lxid(MyProc);
 }
 
@@ -902,71 +781,56 @@ not_now(const char *message, const char *detail)
 
 /* --------------------------------------------------------------- interface --- */
 
-static List *
-find_all_tables(List *sources, Brake **brake)
+/*
+ * Looks at the queries of the sources.  Returns a brake if a subscription fills a
+ * table.  Sets *tables to the tables on other servers, and *untrusted to a brake
+ * if a table cannot be relied on.
+ */
+static Brake *
+look_at_tables(List *sources, List **tables, Brake **untrusted)
 {
-	List	   *tables = NIL;
+	Brake	   *subscribed = NULL;
 
-	*brake = NULL;
+	*tables = NIL;
+	*untrusted = NULL;
 	foreach_ptr(const Source, source, sources)
-		tables = list_concat(tables, find_tables(source_build_query(source, false, brake)));
-	return tables;
-}
+	{
+		SourceQuery *query = source_build_query(source, false, untrusted);
+		int			n = sql_query_latest(SQL_ARGS(SQL_OIDS(query->tables)),
+										 "SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = ANY ($1)");
 
-static bool
-is_subscribed(const Source *source)
-{
-	Brake	   *brake = NULL;
-	int			n = sql_query_latest(SQL_ARGS(SQL_OIDS(sources_tables(source, &brake))),
-									 "SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = ANY ($1)");
-
-	SPI_freetuptable(SPI_tuptable);
-	return n > 0;
+		SPI_freetuptable(SPI_tuptable);
+		if (n > 0 && subscribed == NULL)
+			subscribed = brake_make("replica", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+									psprintf("cannot clean up where source %s is filled by a subscription", source->name),
+									"Transactions that write on the publisher cannot be waited for.",
+									"Run it on the publisher; cleanup_status() and dry runs work here.");
+		*tables = list_concat(*tables, find_tables(query));
+	}
+	return subscribed;
 }
 
 Brake *
-sources_check_subscriptions(List *sources)
+sources_check_subscriptions(List *sources, bool *are_remote)
 {
-	foreach_ptr(const Source, source, sources)
-		if (is_subscribed(source))
-		return brake_make("replica", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-						  psprintf("cannot clean up where source %s is filled by a subscription", source->name),
-						  "Transactions that write on the publisher cannot be waited for.",
-						  "Run it on the publisher; cleanup_status() and dry runs work here.");
-	return NULL;
-}
+	List	   *tables;
+	Brake	   *untrusted;
+	Brake	   *subscribed = look_at_tables(sources, &tables, &untrusted);
 
-static void
-note_asked(List *tables)
-{
-	List	   *placements = NIL;
-
-	foreach_ptr(const RemoteTable, table, tables)
-		if (table->placement != NULL)
-		placements = lappend(placements, (CitusPlacement *) table->placement);
-	citus_note_asked(placements);
-}
-
-bool
-sources_are_remote(List *sources)
-{
-	Brake	   *brake;
-
-	return find_all_tables(sources, &brake) != NIL;
+	*are_remote = tables != NIL;
+	return subscribed;
 }
 
 Brake *
 sources_wait_remotely(List *sources, bool own_transaction, int wait_ms)
 {
-	Brake	   *brake = sources_check_subscriptions(sources);
 	List	   *tables;
+	Brake	   *untrusted;
+	Brake	   *subscribed = look_at_tables(sources, &tables, &untrusted);
 
-	if (brake != NULL)
-		return brake;
-	tables = find_all_tables(sources, &brake);
-	if (brake != NULL)
-		return brake;
-	note_asked(tables);
+	if (subscribed != NULL || untrusted != NULL)
+		return subscribed != NULL ? subscribed : untrusted;
+	citus_note_asked(tables);
 	if (tables == NIL)
 		return NULL;
 	if (reading_in == compat_proc_lxid(MyProc))

@@ -63,18 +63,11 @@ sources_name(Oid relid)
 	return quoted;
 }
 
-/* Sets the numbers that the columns had when they were seen last. */
-static void
-read_numbers(Source *source, ArrayType *numbers)
-{
-	if (ArrayGetNItems(ARR_NDIM(numbers), ARR_DIMS(numbers)) == source->n_columns && !ARR_HASNULL(numbers))
-		source->numbers = (const int16 *) ARR_DATA_PTR(numbers);
-}
-
 static Source *
-read_source(int row)
+source_of_row(int row)
 {
 	Source	   *source = palloc0(sizeof(Source));
+	ArrayType  *numbers = sql_is_null(row, 10) ? NULL : DatumGetArrayTypeP(sql_array(row, 10));
 
 	source->number = row;
 	source->relid = DatumGetObjectId(sql_value(row, 1));
@@ -87,8 +80,12 @@ read_source(int row)
 	source->timezone = sql_text(row, 7);
 	source->clear = strcmp(sql_text(row, 8), "clear") == 0;
 	source->registered_name = sql_text(row, 9);
-	if (!sql_is_null(row, 10))
-		read_numbers(source, DatumGetArrayTypeP(sql_array(row, 10)));
+	source->last_rows = DatumGetInt64(sql_value(row, 11));
+	source->last_files = DatumGetInt64(sql_value(row, 12));
+	/* the numbers that the columns had when they were seen last */
+	if (numbers != NULL && !ARR_HASNULL(numbers) &&
+		ArrayGetNItems(ARR_NDIM(numbers), ARR_DIMS(numbers)) == source->n_columns)
+		source->numbers = (const int16 *) ARR_DATA_PTR(numbers);
 	return source;
 }
 
@@ -100,11 +97,12 @@ sources_load(const Extension *extension)
 
 	n = owner_query(extension, 0, NULL,
 					"SELECT c.source, c.file_columns, c.id_column::text, c.status_column::text,"
-					" c.failed_statuses, c.failed_at_column::text, c.timezone, c.on_failed, c.source_name, s.column_numbers"
+					" c.failed_statuses, c.failed_at_column::text, c.timezone, c.on_failed, c.source_name, s.column_numbers,"
+					" s.source_rows, s.source_files"
 					" FROM @extschema@.cleanup_sources c LEFT JOIN @extschema@.cleanup_seen s ON s.source = c.source"
 					" ORDER BY c.added_at, c.source::pg_catalog.oid");
 	for (int i = 0; i < n; i++)
-		sources = lappend(sources, read_source(i));
+		sources = lappend(sources, source_of_row(i));
 	SPI_freetuptable(SPI_tuptable);
 	return sources;
 }
@@ -121,7 +119,7 @@ source_brake(int sqlstate, char *message, char *detail)
 }
 
 static Brake *
-check_relation(const Source *source, Relation rel)
+check_kind(const Source *source, Relation rel)
 {
 	char		kind = rel->rd_rel->relkind;
 
@@ -340,7 +338,7 @@ sources_check(Source *source)
 							psprintf("source with OID %u no longer exists", source->relid),
 							"It was dropped after it was registered.");
 	source->owner = rel->rd_rel->relowner;
-	brake = check_relation(source, rel);
+	brake = check_kind(source, rel);
 	relation_close(rel, NoLock);
 
 	if (brake == NULL)

@@ -33,13 +33,17 @@ typedef struct Source
 	const char **columns;
 	const int16 *numbers;		/* last known attnums of the columns; NULL:
 								 * not known */
+	int64		last_rows;		/* rows at the last run, and the files that */
+	int64		last_files;		/* they protected; 0: not known */
 	const char *id_column;		/* each of the columns below may be NULL */
 	const char *status_column;	/* NULL: the source has no failed sessions */
 	Datum		failed_statuses;	/* text[] */
 	const char *failed_at_column;
 	const char *timezone;
 	bool		clear;			/* on_failed = 'clear' */
-	bool		is_sampled;		/* no source: see sources_sample() */
+	float4		sampled;		/* > 0: no source, but a table of which this
+								 * percentage of the pages is read: see
+								 * sources_sample() */
 
 	/* set by sources_check() */
 	Oid			owner;
@@ -130,9 +134,11 @@ extern const bool *sources_columns_to_show(const Source *source);
 /*
  * Begins to read a checked source, and stops before the first row.  Returns a
  * brake if the reading fails, as for a view whose owner may not read the table
- * below, else NULL.  Needs SPI.
+ * below, or if a table cannot be relied on; else NULL.  Sets *tables, unless
+ * `tables` is NULL, to the OIDs of the tables that a reading reads (the source
+ * itself, its partitions, the tables below a view).  Needs SPI.
  */
-extern Brake *sources_probe(const Source *source);
+extern Brake *sources_probe(const Source *source, List **tables);
 
 /*
  * Sets the time, by time_monotonic_us(), at which an ERROR query_canceled, which names the source, ends
@@ -179,16 +185,6 @@ extern void sources_lock_failed(const Source *source, TimestampTz failed_before,
 								SourceSink is_wanted, SourceSink sink, void *arg);
 
 /*
- * Returns the OIDs of the tables that a reading of the checked source reads
- * (itself, its partitions, the tables below a view).  If *brake is NULL, sets
- * *brake if one of the tables cannot be relied on.  Needs SPI.
- */
-extern List *sources_tables(const Source *source, Brake **brake);
-
-/* Returns whether rows of one of the checked sources lie on other servers.  Needs SPI. */
-extern bool sources_are_remote(List *sources);
-
-/*
  * Waits until every transaction on another server that may write now to a
  * table of the checked sources has ended: at most `wait_ms` milliseconds, then
  * ERROR lock_not_available.  A later reading in this transaction shows what
@@ -201,9 +197,10 @@ extern Brake *sources_wait_remotely(List *sources, bool own_transaction, int wai
 
 /*
  * Returns a brake if a subscription fills one of the checked sources, whose
- * writers then are on the publisher; else NULL.  Needs SPI.
+ * writers then are on the publisher; else NULL.  Sets *are_remote to whether
+ * rows of one of the sources lie on other servers.  Needs SPI.
  */
-extern Brake *sources_check_subscriptions(List *sources);
+extern Brake *sources_check_subscriptions(List *sources, bool *are_remote);
 
 /* Returns the text of the id column of the row that a session names, palloc'd. */
 extern char *sources_session_id(const char *session);

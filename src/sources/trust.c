@@ -104,16 +104,13 @@ refuse_role(const Source *source, char *what, Oid role, Oid other)
 {
 	char	   *owner = GetUserNameFromId(role, true);
 	char	   *name = GetUserNameFromId(other, true);
-	Brake	   *brake = source_brake(ERRCODE_INSUFFICIENT_PRIVILEGE,
-									 psprintf("source %s of role \"%s\" %s, which belongs to role \"%s\"",
-											  source->name, owner, what, name),
-									 psprintf("Code of role \"%s\" could run with the rights of role \"%s\".",
-											  name, owner));
 
-	brake->hint = psprintf("Give the source to that role: ALTER %s %s OWNER TO %s.",
-						   get_rel_relkind(source->relid) == RELKIND_VIEW ? "VIEW" : "TABLE",
-						   source->name, quote_identifier(name ? name : "..."));
-	return brake;
+	return brake_make("source", ERRCODE_INSUFFICIENT_PRIVILEGE,
+					  psprintf("source %s of role \"%s\" %s, which belongs to role \"%s\"", source->name, owner, what, name),
+					  psprintf("Code of role \"%s\" could run with the rights of role \"%s\".", name, owner),
+					  psprintf("Give the source to that role: ALTER %s %s OWNER TO %s.",
+							   get_rel_relkind(source->relid) == RELKIND_VIEW ? "VIEW" : "TABLE",
+							   source->name, quote_identifier(name ? name : "...")));
 }
 
 
@@ -154,12 +151,9 @@ hint_for_asked(const char *hint)
 static Brake *
 asks_who_reads(const Source *source)
 {
-	Brake	   *brake = source_brake(ERRCODE_FEATURE_NOT_SUPPORTED,
-									 psprintf("source %s shows other rows to others", source->name),
-									 what_is_asked());
-
-	brake->hint = hint_for_asked(brake->hint);
-	return brake;
+	return brake_make("source", ERRCODE_FEATURE_NOT_SUPPORTED,
+					  psprintf("source %s shows other rows to others", source->name),
+					  what_is_asked(), hint_for_asked(source_hint_readd));
 }
 
 /* settings that session_use_server_settings() cannot give the server's values */
@@ -535,6 +529,7 @@ trust_swap_rules(TrustRules *rules)
 	if (OidIsValid(rules->role))
 		ResetPlanCache();
 	in_force = *rules;
+	compiled_watch(in_force.compiled_here);
 	extension_calls_others(OidIsValid(in_force.role));
 	watch_executions(OidIsValid(in_force.role));
 	*rules = before;
@@ -558,14 +553,21 @@ trust_look_for_shadow(void)
 
 /* ---------------------------------------------------- functions of a query --- */
 
+/* A search for the code that a statement runs, and the objects whose code it may run.  Each list has OIDs. */
 typedef struct CodeSearch
 {
 	const Source *source;
 	Brake	   *brake;
-	List	   *functions;		/* OIDs of functions that are not the server's
-								 * own */
-	List	   *types;			/* OIDs of domains that values are converted
-								 * to, and of operands */
+	List	   *functions;		/* functions that are not the server's own,
+								 * and may consist of other functions, as an
+								 * aggregate does */
+	List	   *types;			/* domains that values are converted to, and
+								 * types of operands; with their base and
+								 * element types */
+	List	   *relations;		/* relations with all attached objects */
+	List	   *columns;		/* relations of which only the virtual columns
+								 * count */
+	bool		writing;		/* the statement writes to the relations */
 } CodeSearch;
 
 static Brake *
@@ -729,20 +731,8 @@ look_at_views(Node *node, void *arg)
 
 /* -------------------------------------------------- functions of relations --- */
 
-/* The objects whose code a statement may run.  Each list has OIDs. */
-typedef struct Reach
-{
-	List	   *relations;		/* relations with all attached objects */
-	List	   *columns;		/* relations of which only the virtual columns
-								 * count */
-	List	   *types;			/* types, with their base and element types */
-	List	   *functions;		/* functions that may consist of other
-								 * functions, as an aggregate does */
-	bool		writing;		/* the statement writes to the relations */
-} Reach;
-
 /*
- * Finds a function that an object of a Reach depends on, and whose owner does
+ * Finds a function that an object of a CodeSearch depends on, and whose owner does
  * not have the rights of role $2.  The plan is kept, because a call asks
  * several times.
  */
@@ -785,15 +775,15 @@ NULL};
  * own caches would compute constant expressions.
  */
 static Oid
-find_attached_code(const Reach *reach, Oid role)
+find_attached_code(const CodeSearch *search, Oid role)
 {
 	Oid			found = InvalidOid;
 
-	if (reach->relations == NIL && reach->columns == NIL && reach->types == NIL && reach->functions == NIL)
+	if (search->relations == NIL && search->columns == NIL && search->types == NIL && search->functions == NIL)
 		return InvalidOid;
 	if (sql_query_kept(&attached_code_query,
-					   SQL_ARGS(SQL_OIDS(reach->relations), SQL_OID(OIDOID, role), SQL_BOOL(reach->writing),
-								SQL_OIDS(reach->types), SQL_OIDS(reach->functions), SQL_OIDS(reach->columns))) > 0)
+					   SQL_ARGS(SQL_OIDS(search->relations), SQL_OID(OIDOID, role), SQL_BOOL(search->writing),
+								SQL_OIDS(search->types), SQL_OIDS(search->functions), SQL_OIDS(search->columns))) > 0)
 		found = DatumGetObjectId(sql_value(0, 1));
 	SPI_freetuptable(SPI_tuptable);
 	return found;
@@ -801,15 +791,6 @@ find_attached_code(const Reach *reach, Oid role)
 
 
 /* ------------------------------------------------------------- relations --- */
-
-static Brake *
-check_distributed(const Source *source, Oid relid)
-{
-	if (citus_can_ask())
-		return citus_check_table(source, relid);
-	return remote_brake(source, relid == source->relid ? pstrdup("is distributed over several servers") :
-						psprintf("reads %s, which is distributed over several servers", sources_name(relid)));
-}
 
 static Brake *
 check_relation_below(const Source *source, Oid relid, List *distributed)
@@ -820,7 +801,11 @@ check_relation_below(const Source *source, Oid relid, List *distributed)
 	bool		is_source = relid == source->relid;
 	Brake	   *brake = NULL;
 
-	if (list_member_oid(distributed, relid) && (brake = check_distributed(source, relid)) != NULL)
+	if (list_member_oid(distributed, relid))
+		brake = citus_can_ask() ? citus_check_table(source, relid) :
+			remote_brake(source, is_source ? pstrdup("is distributed over several servers") :
+						 psprintf("reads %s, which is distributed over several servers", sources_name(relid)));
+	if (brake != NULL)
 		return brake;
 	if (kind == RELKIND_FOREIGN_TABLE && remote_can_ask(relid))
 		brake = remote_check_table(source, relid);
@@ -861,11 +846,11 @@ check_detached(const SourceQuery *query)
 		const char *partition = sources_name(DatumGetObjectId(sql_value(0, 1)));
 		const char *parent = sources_name(DatumGetObjectId(sql_value(0, 2)));
 
-		brake = source_brake(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-							 psprintf("source %s lacks partition %s, which is being detached", query->source->name, partition),
-							 "Its rows cannot be read through the source, and may refer to files.");
-		brake->hint = psprintf("Register the partition itself, if its rows are to protect files; then wait for the end of the command, or ALTER TABLE %s DETACH PARTITION %s FINALIZE.",
-							   parent, partition);
+		brake = brake_make("source", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+						   psprintf("source %s lacks partition %s, which is being detached", query->source->name, partition),
+						   "Its rows cannot be read through the source, and may refer to files.",
+						   psprintf("Register the partition itself, if its rows are to protect files; then wait for the end of the command, or ALTER TABLE %s DETACH PARTITION %s FINALIZE.",
+									parent, partition));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return brake;
@@ -905,24 +890,11 @@ relations_with_virtual_columns(List *relations)
 	return found;
 }
 
-static Brake *
-check_code_below(const CodeSearch *search, List *relations)
-{
-	const Source *source = search->source;
-	Reach		reach = {
-		.relations = relations_with_code(source, relations),
-		.columns = relations_with_virtual_columns(relations),
-		.types = search->types,
-		.functions = search->functions,
-	};
-
-	return refuse_code(source, find_attached_code(&reach, source->owner), source->owner);
-}
-
 Brake *
 trust_check_query(const SourceQuery *query)
 {
-	CodeSearch	search = {query->source, NULL, NIL, NIL};
+	CodeSearch	search = {.source = query->source};
+	Oid			owner = query->source->owner;
 	List	   *relations = list_concat_copy(query->tables, query->views);
 	List	   *distributed = citus_list_tables();
 
@@ -944,7 +916,9 @@ trust_check_query(const SourceQuery *query)
 							psprintf("source %s reads distributed tables and calls %s", query->source->name,
 									 function_text(linitial_oid(search.functions))),
 							"On another node the function of that name may be that of somebody else.");
-	return check_code_below(&search, relations);
+	search.relations = relations_with_code(query->source, relations);
+	search.columns = relations_with_virtual_columns(relations);
+	return refuse_code(query->source, find_attached_code(&search, owner), owner);
 }
 
 /*
@@ -971,8 +945,8 @@ find_trigger_function(Oid table, Oid role)
 Brake *
 trust_check_update(const Source *source, Oid table, Oid role)
 {
-	const Reach reach = {.relations = list_make1_oid(table),.writing = true};
-	Oid			function = superuser_arg(role) ? find_attached_code(&reach, role) : find_trigger_function(table, role);
+	const CodeSearch search = {.relations = list_make1_oid(table),.writing = true};
+	Oid			function = superuser_arg(role) ? find_attached_code(&search, role) : find_trigger_function(table, role);
 	Brake	   *brake = refuse_code(source, function, role);
 
 	if (brake != NULL)

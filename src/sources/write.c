@@ -68,7 +68,7 @@ typedef struct Target
 	const Source *source;
 	Oid			table;
 	int			place;			/* number of the table's place in a session */
-	char	  **columns;		/* names of the file columns there */
+	List	   *columns;		/* names (char *) of the file columns there */
 	List	   *key;			/* names (char *) of the columns of the key by
 								 * which rows are found; NIL: rows are found
 								 * by their place */
@@ -77,10 +77,7 @@ typedef struct Target
 static Brake *
 cannot_clear(const Source *source, int sqlstate, char *why)
 {
-	Brake	   *brake = source_brake(sqlstate, psprintf("source %s cannot be cleared", source->name), why);
-
-	brake->hint = hint_keep;
-	return brake;
+	return brake_make("source", sqlstate, psprintf("source %s cannot be cleared", source->name), why, hint_keep);
 }
 
 static Brake *
@@ -88,7 +85,7 @@ find_target_columns(const SourceQuery *query, Target *target)
 {
 	const Source *source = query->source;
 
-	target->columns = palloc(sizeof(char *) * source->n_columns);
+	target->columns = NIL;
 	target->key = query->key;
 	for (int i = 0; i < source->n_columns; i++)
 	{
@@ -103,7 +100,7 @@ find_target_columns(const SourceQuery *query, Target *target)
 								"Its file columns are those of several tables.");
 		target->place = place;
 		target->table = list_nth_oid(query->bases, place);
-		target->columns[i] = get_attname(target->table, attnum, false);
+		target->columns = lappend(target->columns, get_attname(target->table, attnum, false));
 	}
 	return NULL;
 }
@@ -111,40 +108,34 @@ find_target_columns(const SourceQuery *query, Target *target)
 static Brake *
 find_target(const Source *source, Target *target)
 {
-	SourceQuery *query;
-	ActingAs	saved;
-
-	role_act_as(source->owner, &saved);
-	role_read_without_indexes();
-	query = query_build(source, source->columns, source->n_columns, true);
-	role_stop_acting(&saved);
 	target->source = source;
-	return find_target_columns(query, target);
+	return find_target_columns(source_build_query(source, true, NULL), target);
 }
 
 
 /* ------------------------------------------------------------------- key --- */
+
+static Brake *
+no_key(const Source *source, Oid table)
+{
+	return brake_make("source", ERRCODE_UNDEFINED_OBJECT, psprintf("source %s cannot be cleared", source->name),
+					  psprintf("Table %s has no key that names one row.", sources_name(table)),
+					  "Give it a primary key, or a unique index on columns that are NOT NULL; or register the source with on_failed => 'keep'.");
+}
 
 /*
  * Returns the key by which a row of `table` is remembered.  The key of the
  * target holds for its partitions, but not for tables that inherit from it.
  */
 static List *
-find_row_key(const Target *target, Oid table)
+require_row_key(const Target *target, Oid table)
 {
 	bool		is_own = table == target->table || get_rel_relkind(target->table) == RELKIND_PARTITIONED_TABLE;
+	List	   *key = key_find(is_own ? target->table : table);
 
-	return key_find(is_own ? target->table : table);
-}
-
-static Brake *
-no_key(const Source *source, Oid table)
-{
-	Brake	   *brake = cannot_clear(source, ERRCODE_UNDEFINED_OBJECT,
-									 psprintf("Table %s has no key that names one row.", sources_name(table)));
-
-	brake->hint = "Give it a primary key, or a unique index on columns that are NOT NULL; or register the source with on_failed => 'keep'.";
-	return brake;
+	if (key == NIL)
+		brake_raise(no_key(target->source, table));
+	return key;
 }
 
 
@@ -159,12 +150,10 @@ check_privileges(const Target *target)
 	if (target->table == source->relid ||
 		pg_class_aclcheck(target->table, source->owner, ACL_UPDATE) == ACLCHECK_OK)
 		return NULL;
-	for (int i = 0; i < source->n_columns; i++)
-		if (pg_attribute_aclcheck(target->table, get_attnum(target->table, target->columns[i]),
-								  source->owner, ACL_UPDATE) != ACLCHECK_OK)
-			return cannot_clear(source, ERRCODE_INSUFFICIENT_PRIVILEGE,
-								psprintf("Its owner may not update column \"%s\" of %s.",
-										 target->columns[i], sources_name(target->table)));
+	foreach_ptr(const char, name, target->columns)
+		if (pg_attribute_aclcheck(target->table, get_attnum(target->table, name), source->owner, ACL_UPDATE) != ACLCHECK_OK)
+		return cannot_clear(source, ERRCODE_INSUFFICIENT_PRIVILEGE,
+							psprintf("Its owner may not update column \"%s\" of %s.", name, sources_name(target->table)));
 	return NULL;
 }
 
@@ -191,15 +180,14 @@ check_nullable(const Target *target)
 	Relation	rel = relation_open(target->table, AccessShareLock);
 	Brake	   *brake = NULL;
 
-	for (int i = 0; brake == NULL && i < target->source->n_columns; i++)
+	foreach_ptr(const char, name, target->columns)
 	{
-		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(rel),
-												 get_attnum(target->table, target->columns[i]) - 1);
+		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(rel), get_attnum(target->table, name) - 1);
 
-		if (column->attnotnull || column->attgenerated != '\0' || is_not_null_domain(column->atttypid))
+		if (brake == NULL &&
+			(column->attnotnull || column->attgenerated != '\0' || is_not_null_domain(column->atttypid)))
 			brake = cannot_clear(target->source, ERRCODE_INVALID_TABLE_DEFINITION,
-								 psprintf("Column \"%s\" of %s cannot be set to NULL.",
-										  target->columns[i], sources_name(target->table)));
+								 psprintf("Column \"%s\" of %s cannot be set to NULL.", name, sources_name(target->table)));
 	}
 	relation_close(rel, AccessShareLock);
 	return brake;
@@ -214,12 +202,9 @@ check_nullable(const Target *target)
 static Brake *
 check_not_carried_on(const Target *target)
 {
-	List	   *columns = NIL;
 	Brake	   *brake = NULL;
 
-	for (int i = 0; i < target->source->n_columns; i++)
-		columns = lappend(columns, target->columns[i]);
-	if (sql_query_latest(SQL_ARGS(SQL_OIDS(find_all_inheritors(target->table, NoLock, NULL)), SQL_TEXTS(columns)),
+	if (sql_query_latest(SQL_ARGS(SQL_OIDS(find_all_inheritors(target->table, NoLock, NULL)), SQL_TEXTS(target->columns)),
 						 "SELECT c.conname::text, c.conrelid FROM pg_catalog.pg_constraint c"
 						 " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = ANY (c.confkey)"
 						 " WHERE c.contype = 'f' AND c.confupdtype IN ('c', 'n', 'd') AND c.confrelid = ANY ($1)"
@@ -276,13 +261,6 @@ prepare_target(const Source *source, Target *target)
 {
 	brake_raise_if(find_target(source, target));
 	brake_raise_if(check_privileges(target));
-}
-
-static void
-prepare_clearing(const Source *source, Target *target)
-{
-	prepare_target(source, target);
-	brake_raise_if(check_not_carried_on(target));
 }
 
 
@@ -424,15 +402,13 @@ run_update(void *arg)
 static ErrorData *
 update_watched(Update *update)
 {
-	TrustRules	rules = {.role = GetUserId(),.permanent_only = true};
+	TrustRules	rules = {.role = GetUserId(),.permanent_only = true,.compiled_here = true};
 	List	   *cursors = session_list_cursors();
 	ErrorData  *volatile error = NULL;
-	bool		was_watching;
 
 	compiled_begin(GetUserId());
 	/* no ERROR from here on, so that the rules are set back */
 	trust_swap_rules(&rules);
-	was_watching = compiled_watch(true);
 	session_shut_cursors(cursors, true);
 	PG_TRY();
 	{
@@ -441,7 +417,6 @@ update_watched(Update *update)
 	PG_FINALLY();
 	{
 		session_shut_cursors(cursors, false);
-		(void) compiled_watch(was_watching);
 		trust_swap_rules(&rules);
 	}
 	PG_END_TRY();
@@ -449,23 +424,41 @@ update_watched(Update *update)
 }
 
 /*
- * Runs the update, again if a function of a trigger had to be compiled anew.
- * Returns the number of rows.
+ * Runs the statement on `table` as the current role, the table's owner; again if
+ * a function of a trigger had to be compiled anew.  `input`, unless NULL, is the
+ * text of the parameter $1, a value of the file column; the `n` parameters
+ * `others` come behind it.  Returns the number of rows.
  */
 static int
-update_rows(Update *update)
+run_on_table(const Target *target, Oid table, const char *sql, const char *input, int n, const SqlParameter *others)
 {
+	int			first = input != NULL ? 1 : 0;
+	Update		update = {table, first + n, palloc0(sizeof(SqlParameter) * (n + 1)), sql, input};
+	Oid			collation;
 	ErrorData  *error;
 
+	for (int i = 0; i < n; i++)
+		update.parameters[first + i] = others[i];
+	if (input != NULL)
+		get_atttypetypmodcoll(table, get_attnum(table, linitial(target->columns)),
+							  &update.parameters[0].type, &update.typmod, &collation);
 	role_keep_quiet();
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		error = update_watched(update);
+		error = update_watched(&update);
 	} while (error != NULL && compiled_found_outdated());
 	if (error != NULL)
 		sql_rethrow(error);
-	return update->rows;
+	return update.rows;
+}
+
+/* Does the work of run_on_table() for the row with this key; the values of the key are the last parameters. */
+static int
+run_by_key(const Target *target, List *key_columns, const char *key, const char *sql, const char *input)
+{
+	return run_on_table(target, target->table, sql, input, list_length(key_columns),
+						key_parameters(target->table, key_columns, key));
 }
 
 static char *
@@ -477,12 +470,10 @@ clearing_statement(const Target *target, Oid table, const char *condition)
 	initStringInfo(&sql);
 	initStringInfo(&cleared);
 	appendStringInfo(&sql, "UPDATE %s%s AS s SET ", target->key == NIL ? "ONLY " : "", sources_name(table));
-	for (int i = 0; i < target->source->n_columns; i++)
+	foreach_ptr(const char, name, target->columns)
 	{
-		const char *column = quote_identifier(target->columns[i]);
-
-		appendStringInfo(&sql, "%s%s = NULL", i > 0 ? ", " : "", column);
-		appendStringInfo(&cleared, "%ss.%s IS NULL", i > 0 ? " AND " : "", column);
+		appendStringInfo(&sql, "%s%s = NULL", cleared.len > 0 ? ", " : "", quote_identifier(name));
+		appendStringInfo(&cleared, "%ss.%s IS NULL", cleared.len > 0 ? " AND " : "", quote_identifier(name));
 	}
 	appendStringInfo(&sql, " WHERE %s RETURNING %s", condition, cleared.data);
 	return sql.data;
@@ -510,38 +501,13 @@ check_cleared(const Source *source, int n, int n_updated)
 static void
 clear_table(const Target *target, Oid table, Datum *tids, int n)
 {
-	SqlParameter parameters[] = {
-		{TID_ARRAY_OID, PointerGetDatum(construct_array(tids, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT)), false}
-	};
-	Update		update = {table, lengthof(parameters), parameters, clearing_statement(target, table, "s.ctid OPERATOR(pg_catalog.=) ANY ($1)")};
+	char	   *sql = clearing_statement(target, table, "s.ctid OPERATOR(pg_catalog.=) ANY ($1)");
+	ArrayType  *array = construct_array(tids, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT);
 	ActingAs	saved;
-	int			updated;
 
 	act_as_table_owner(target->source, table, &saved);
-	updated = update_rows(&update);
-	check_cleared(target->source, n, updated);
+	check_cleared(target->source, n, run_on_table(target, table, sql, NULL, SQL_ARGS(SQL_VALUE(TID_ARRAY_OID, PointerGetDatum(array)))));
 	role_stop_acting(&saved);
-}
-
-/*
- * Runs the statement on the row with this key; `input`, unless NULL, is the text
- * of its first parameter, a value of the file column.  The caller acts as the
- * table's owner.  Returns the number of rows.
- */
-static int
-run_by_key(const Target *target, List *key_columns, const char *key, const char *sql, const char *input)
-{
-	int			first = input != NULL ? 1 : 0;
-	Update		update = {target->table, first + list_length(key_columns), NULL, sql, input};
-	Oid			collation;
-
-	update.parameters = palloc0(sizeof(SqlParameter) * Max(update.n, 1));
-	if (key != NULL)
-		key_parameters(target->table, key_columns, key, update.parameters + first);
-	if (input != NULL)
-		get_atttypetypmodcoll(target->table, get_attnum(target->table, target->columns[0]),
-							  &update.parameters[0].type, &update.typmod, &collation);
-	return update_rows(&update);
 }
 
 /*
@@ -552,9 +518,10 @@ run_by_key(const Target *target, List *key_columns, const char *key, const char 
 static void
 commit_in_two_phases(const Target *target)
 {
-	(void) run_by_key(target, NIL, NULL,
-					  psprintf("UPDATE %s AS s SET %s = NULL WHERE s.ctid OPERATOR(pg_catalog.=) '(0,0)'::pg_catalog.tid",
-							   sources_name(target->table), quote_identifier(target->columns[0])), NULL);
+	char	   *sql = psprintf("UPDATE %s AS s SET %s = NULL WHERE s.ctid OPERATOR(pg_catalog.=) '(0,0)'::pg_catalog.tid",
+							   sources_name(target->table), quote_identifier(linitial(target->columns)));
+
+	(void) run_on_table(target, target->table, sql, NULL, 0, NULL);
 }
 
 /* The rows to be cleared. */
@@ -638,8 +605,7 @@ clear_places(void *arg)
 	{
 		for (i = first; i < n && places[i].table == places[first].table; i++)
 			tids[i - first] = PointerGetDatum(&places[i].tid);
-		if (find_row_key(target, places[first].table) == NIL)
-			brake_raise(no_key(target->source, places[first].table));
+		(void) require_row_key(target, places[first].table);
 		clear_table(target, places[first].table, tids, i - first);
 	}
 	end_undeferred();
@@ -649,7 +615,7 @@ clear_places(void *arg)
 static void
 clear_in_time(ToClear *rows)
 {
-	query_limit_time(rows->target->source, "gave up clearing source %s: the time for it is up", hint_slow,
+	query_limit_time(rows->target->source, 0, "gave up clearing source %s: the time for it is up", hint_slow,
 					 rows->target->key != NIL ? clear_keyed : clear_places, rows);
 }
 
@@ -659,7 +625,8 @@ sources_clear(const Source *source, Datum sessions)
 	Target		target;
 	ToClear		rows = {&target};
 
-	prepare_clearing(source, &target);
+	prepare_target(source, &target);
+	brake_raise_if(check_not_carried_on(&target));
 	rows.sessions = sql_texts(sessions, &rows.n);
 	if (target.key == NIL)
 		list_places(&rows);
@@ -674,7 +641,8 @@ sources_try_clearing(const Source *source, Datum sessions)
 	ToClear		rows = {&target};
 	int			locked = 0;
 
-	prepare_clearing(source, &target);
+	prepare_target(source, &target);
+	brake_raise_if(check_not_carried_on(&target));
 	if (target.key != NIL)
 	{
 		/*
@@ -742,6 +710,8 @@ typedef struct Copy
 	int			n;
 	Tuplestorestate *store;
 	TupleDesc	desc;
+	Oid			table;			/* the last table of which a row was copied, */
+	List	   *key;			/* and its key */
 } Copy;
 
 /* Adds the contents (char *, or NULL) of the file columns of one row to the store. */
@@ -765,24 +735,26 @@ put_columns(const Copy *copy, const char *session, List *key, List *key_values, 
 }
 
 static void
-copy_row(const Copy *copy, const char *session, Relation rel, TupleTableSlot *slot)
+copy_row(Copy *copy, const char *session, Relation rel, TupleTableSlot *slot)
 {
 	const Target *target = copy->target;
-	List	   *key = find_row_key(target, RelationGetRelid(rel));
 	List	   *key_values = NIL;
 	List	   *contents = NIL;
 
-	if (key == NIL)
-		brake_raise(no_key(target->source, RelationGetRelid(rel)));
-	foreach_ptr(const char, column, key)
+	if (copy->table != RelationGetRelid(rel))
+	{
+		copy->table = RelationGetRelid(rel);
+		copy->key = require_row_key(target, copy->table);
+	}
+	foreach_ptr(const char, column, copy->key)
 		key_values = lappend(key_values, column_text(slot, rel, column));
-	for (int i = 0; i < target->source->n_columns; i++)
-		contents = lappend(contents, column_text(slot, rel, target->columns[i]));
-	put_columns(copy, session, key, key_values, contents);
+	foreach_ptr(const char, column, target->columns)
+		contents = lappend(contents, column_text(slot, rel, column));
+	put_columns(copy, session, copy->key, key_values, contents);
 }
 
 static void
-copy_session(const Copy *copy, const char *session, Snapshot snapshot)
+copy_session(Copy *copy, const char *session, Snapshot snapshot)
 {
 	SourcePlace place;
 	Relation	rel;
@@ -803,16 +775,15 @@ static void
 copy_keyed_session(const Copy *copy, const char *session)
 {
 	const Target *target = copy->target;
-	int			n_columns = target->source->n_columns;
+	int			n_columns = list_length(target->columns);
 	int			n = n_columns + list_length(target->key);
 	StringInfoData sql;
 	List	   *contents = NIL;
 	List	   *key_values = NIL;
 
 	initStringInfo(&sql);
-	for (int i = 0; i < n; i++)
-		appendStringInfo(&sql, "%ss.%s", i > 0 ? ", " : "SELECT ",
-						 quote_identifier(i < n_columns ? target->columns[i] : list_nth(target->key, i - n_columns)));
+	foreach_ptr(const char, name, list_concat_copy(target->columns, target->key))
+		appendStringInfo(&sql, "%ss.%s", sql.len > 0 ? ", " : "SELECT ", quote_identifier(name));
 	appendStringInfo(&sql, " FROM %s AS s WHERE %s", sources_name(target->table), key_condition(target->key, 1));
 	if (run_by_key(target, target->key, place_key(session), sql.data, NULL) != 1)
 		elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
@@ -857,7 +828,7 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 	guc_level = write_plainly();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (target.key != NIL)
-		query_limit_time(source, "gave up copying columns of source %s: the time for it is up", hint_slow_node,
+		query_limit_time(source, 0, "gave up copying columns of source %s: the time for it is up", hint_slow_node,
 						 copy_keyed, &copy);
 	else
 		for (int i = 0; i < copy.n; i++)
@@ -874,16 +845,19 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 typedef struct WantedRow
 {
 	const char *key;
-	int			number;
+	const char *value;			/* value for the column */
+	bool	   *written;		/* whether the value was written */
 	int			n_found;
 	SourcePlace place;
 } WantedRow;
 
-typedef struct KeySearch
+typedef struct Refilling
 {
+	const Target *target;
+	Datum		key_columns;	/* text[] */
 	WantedRow  *rows;			/* sorted by key */
 	int			n;
-} KeySearch;
+} Refilling;
 
 static int
 compare_keys(const void *a, const void *b)
@@ -894,7 +868,7 @@ compare_keys(const void *a, const void *b)
 static bool
 look_for_key(const SourceRow *row, void *arg)
 {
-	KeySearch  *search = arg;
+	Refilling  *refilling = arg;
 	WantedRow	wanted;
 	WantedRow  *found;
 	List	   *values = NIL;
@@ -906,7 +880,7 @@ look_for_key(const SourceRow *row, void *arg)
 		values = lappend(values, pnstrdup(row->values[i], row->lengths[i]));
 	}
 	wanted.key = key_text(values);
-	found = bsearch(&wanted, search->rows, search->n, sizeof(WantedRow), compare_keys);
+	found = bsearch(&wanted, refilling->rows, refilling->n, sizeof(WantedRow), compare_keys);
 	if (found != NULL)
 	{
 		found->n_found++;
@@ -917,38 +891,29 @@ look_for_key(const SourceRow *row, void *arg)
 
 /* Finds the places of the rows by one reading of the table as its owner. */
 static void
-find_rows(Oid table, Datum key_columns, KeySearch *search)
+find_rows(Refilling *refilling)
 {
+	Oid			table = refilling->target->table;
 	Source		key = {.relid = table,.name = sources_name(table),.owner = trust_owner(table)};
 	int			guc_level = write_plainly();
 
-	key.columns = sql_texts(key_columns, &key.n_columns);
-	sources_read(&key, SCAN_PLACES, 0, look_for_key, search);
+	key.columns = sql_texts(refilling->key_columns, &key.n_columns);
+	sources_read(&key, SCAN_PLACES, 0, look_for_key, refilling);
 	AtEOXact_GUC(false, guc_level);
 }
 
-/*
- * Writes the value to the row if the column still is NULL.  Returns whether
- * the value was written.
- */
-static bool
-refill_row(const Target *target, const WantedRow *row, const char *value)
+/* Writes the value to the row if the column still is NULL. */
+static void
+refill_row(const Target *target, const WantedRow *row)
 {
 	Oid			table = row->place.table;
-	const char *column = target->columns[0];
-	SqlParameter parameters[2] = {{InvalidOid, 0, false}, SQL_VALUE(TIDOID, PointerGetDatum(&row->place.tid))};
-	Update		update = {table, lengthof(parameters), parameters, NULL, value};
-	Oid			collation;
+	char	   *sql = psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
+							   sources_name(table), quote_identifier(linitial(target->columns)));
 	ActingAs	saved;
-	int			n;
 
 	act_as_table_owner(target->source, table, &saved);
-	get_atttypetypmodcoll(table, get_attnum(table, column), &parameters[0].type, &update.typmod, &collation);
-	update.sql = psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
-						  sources_name(table), quote_identifier(column));
-	n = update_rows(&update);
+	*row->written = run_on_table(target, table, sql, row->value, SQL_ARGS(SQL_VALUE(TIDOID, PointerGetDatum(&row->place.tid)))) > 0;
 	role_stop_acting(&saved);
-	return n > 0;
 }
 
 /*
@@ -964,49 +929,48 @@ check_single(const Source *source, const char *key, int n)
 				 errmsg("several rows of source %s have the key %s", source->name, key)));
 }
 
-/*
- * The rows on other nodes that are filled again, and for each row whether it
- * was written.
- */
-typedef struct KeyedToRefill
-{
-	const Target *target;
-	Datum		key_columns;
-	const char **keys;
-	const char **values;
-	int			n;
-	bool	   *written;
-} KeyedToRefill;
-
 static void
 refill_keyed(void *arg)
 {
-	const KeyedToRefill *refill = arg;
-	const Target *target = refill->target;
-	int			n_columns;
-	const char **names = sql_texts(refill->key_columns, &n_columns);
-	List	   *columns = NIL;
+	const Refilling *refilling = arg;
+	const Target *target = refilling->target;
+	List	   *columns = key_names(refilling->key_columns);
 	int			guc_level = write_plainly();
 	ActingAs	saved;
 	char	   *sql;
 
 	act_as_table_owner(target->source, target->table, &saved);
-	for (int i = 0; i < n_columns; i++)
-		columns = lappend(columns, (char *) names[i]);
 	sql = psprintf("UPDATE %1$s AS s SET %2$s = $1 WHERE %3$s AND s.%2$s IS NULL", sources_name(target->table),
-				   quote_identifier(target->columns[0]), key_condition(columns, 2));
+				   quote_identifier(linitial(target->columns)), key_condition(columns, 2));
 	commit_in_two_phases(target);
-	for (int i = 0; i < refill->n; i++)
+	for (int i = 0; i < refilling->n; i++)
 	{
+		const WantedRow *row = &refilling->rows[i];
 		int			n;
 
 		CHECK_FOR_INTERRUPTS();
-		n = run_by_key(target, columns, refill->keys[i], sql, refill->values[i]);
-		check_single(target->source, refill->keys[i], n);
-		refill->written[i] = n == 1;
+		n = run_by_key(target, columns, row->key, sql, row->value);
+		check_single(target->source, row->key, n);
+		*row->written = n == 1;
 	}
 	role_stop_acting(&saved);
 	AtEOXact_GUC(false, guc_level);
+}
+
+static void
+refill_places(Refilling *refilling)
+{
+	find_rows(refilling);
+	begin_undeferred();
+	for (int i = 0; i < refilling->n; i++)
+	{
+		const WantedRow *row = &refilling->rows[i];
+
+		check_single(refilling->target->source, row->key, row->n_found);
+		if (row->n_found == 1)
+			refill_row(refilling->target, row);
+	}
+	end_undeferred();
 }
 
 bool *
@@ -1014,38 +978,26 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 			   Datum row_keys, Datum values)
 {
 	Source		one = *source;
-	KeySearch	search;
 	Target		target;
-	const char **keys = sql_texts(row_keys, &search.n);
-	const char **texts = sql_texts(values, &search.n);
-	bool	   *written = palloc0(sizeof(bool) * Max(search.n, 1));
+	Refilling	refilling = {&target, key_columns};
+	const char **keys = sql_texts(row_keys, &refilling.n);
+	const char **texts = sql_texts(values, &refilling.n);
+	bool	   *written = palloc0(sizeof(bool) * Max(refilling.n, 1));
 
 	one.columns = &column;
 	one.n_columns = 1;
 	prepare_target(&one, &target);
+	refilling.rows = palloc0(sizeof(WantedRow) * Max(refilling.n, 1));
+	for (int i = 0; i < refilling.n; i++)
+		refilling.rows[i] = (WantedRow)
+	{
+		keys[i], texts[i], &written[i]
+	};
+	qsort(refilling.rows, refilling.n, sizeof(WantedRow), compare_keys);
 	if (target.key != NIL)
-	{
-		KeyedToRefill refill = {&target, key_columns, keys, texts, search.n, written};
-
-		query_limit_time(source, "gave up filling columns of source %s: the time for it is up", hint_slow_node,
-						 refill_keyed, &refill);
-		return written;
-	}
-	search.rows = palloc0(sizeof(WantedRow) * Max(search.n, 1));
-	for (int i = 0; i < search.n; i++)
-	{
-		search.rows[i].key = keys[i];
-		search.rows[i].number = i;
-	}
-	qsort(search.rows, search.n, sizeof(WantedRow), compare_keys);
-	find_rows(target.table, key_columns, &search);
-	begin_undeferred();
-	for (int i = 0; i < search.n; i++)
-	{
-		check_single(source, search.rows[i].key, search.rows[i].n_found);
-		if (search.rows[i].n_found == 1)
-			written[search.rows[i].number] = refill_row(&target, &search.rows[i], texts[search.rows[i].number]);
-	}
-	end_undeferred();
+		query_limit_time(source, 0, "gave up filling columns of source %s: the time for it is up", hint_slow_node,
+						 refill_keyed, &refilling);
+	else
+		refill_places(&refilling);
 	return written;
 }
