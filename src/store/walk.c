@@ -382,7 +382,7 @@ read_portion(TreeWalk *walk)
 		struct dirent *entry;
 
 		if (n_entries++ > walk->n_files && walk->stop != NULL && walk->stop())
-			return give_up(walk, EINTR, "could not walk directory");
+			return fail_walk(walk, EINTR, "could not walk directory");
 
 		errno = 0;
 		entry = readdir(current_level(walk)->stream);
