@@ -141,7 +141,6 @@ outbox_take(const Extension *extension, const MailSettings *settings)
 		mail->created_at = DatumGetTimestampTz(sql_value(0, 2));
 		mail->to = sql_texts(sql_value(0, 3), &mail->n_to);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return mail;
 }
 
@@ -187,7 +186,6 @@ outbox_give_up(const Extension *extension)
 						(long long) DatumGetInt64(sql_value(i, 1)), DatumGetInt32(sql_value(i, 2))),
 				 sql_is_null(i, 3) ? 0 : errdetail_internal("%s", sql_text(i, 3)),
 				 errhint("Call cleanup_check() and cleanup_send_test_mail().")));
-	SPI_freetuptable(SPI_tuptable);
 }
 
 void

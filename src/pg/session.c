@@ -159,7 +159,6 @@ session_find_unusable(const char *prefix, UnusableSetting *setting)
 			setting->name = sql_text(i, 1);
 			setting->value = sql_text(i, 2);
 		}
-	SPI_freetuptable(SPI_tuptable);
 	role_stop_acting(&saved);
 	return setting->name != NULL;
 }

@@ -224,7 +224,6 @@ list_tables(const CleanupPlan *plan, bool everything)
 		candidate->table.columns = sql_texts(sql_value(i, 4), &candidate->table.n_columns);
 		tables = lappend(tables, candidate);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return tables;
 }
 

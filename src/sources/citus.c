@@ -163,7 +163,6 @@ find_shape(Oid table)
 		shape.placements = DatumGetInt64(sql_value(0, 3));
 		shape.is_here = DatumGetBool(sql_value(0, 4));
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return shape;
 }
 
@@ -300,7 +299,6 @@ citus_find_placements(List *tables)
 		placement->name = sql_text(i, 5);
 		placements = lappend(placements, placement);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return placements;
 }
 
@@ -329,7 +327,6 @@ run_there(const CitusPlacement *node, const char *command)
 		success = DatumGetBool(sql_value(0, 1));
 		text = sql_text(0, 2);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	if (!success)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),

@@ -153,7 +153,6 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 		if (comes || !waits)
 			ids = lappend(ids, id);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return sql_text_array(ids);
 }
 
@@ -184,7 +183,6 @@ query_refills(const Extension *extension, Datum ids, int wait_ms)
 		refill->values = sql_array(i, 6);
 		refills = lappend(refills, refill);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return refills;
 }
 

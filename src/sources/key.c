@@ -62,7 +62,6 @@ key_find(Oid table)
 
 	if (sql_query_kept(&key_query, SQL_ARGS(SQL_OID(OIDOID, table))) > 0)
 		key = key_names(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
 	return key;
 }
 

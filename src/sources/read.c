@@ -524,7 +524,6 @@ lock_by_key(const FailedRows *failed, const char *session)
 		more = pass_row(reading, slot);
 		ExecDropSingleTupleTableSlot(slot);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return more;
 }
 

@@ -105,7 +105,6 @@ choose_columns(SourceRegistration *registration, const char *name)
 	if (registration->status_column == NULL && registration->id_column != NULL &&
 		registration->failed_at_column != NULL && DatumGetBool(sql_value(0, 5)))
 		registration->status_column = sql_text(0, 3);
-	SPI_freetuptable(SPI_tuptable);
 }
 
 static void

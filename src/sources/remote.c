@@ -364,7 +364,6 @@ connect(RemoteServer *server)
 		return;
 	disconnect(server);
 	call_dblink(server, SQL_ARGS(LINK(server), SQL_TEXT(server->name)), "SELECT @dblink@.dblink_connect($1, $2)");
-	SPI_freetuptable(SPI_tuptable);
 	/* dblink gets the name of a server, which another server may have by now */
 	if (get_foreign_server_oid(server->name, true) != server->first->server)
 		ereport(ERROR,
@@ -379,7 +378,6 @@ is_waiting(const RemoteServer *server)
 
 	call_dblink(server, SQL_ARGS(LINK(server)), "SELECT @dblink@.dblink_is_busy($1) <> 0");
 	busy = DatumGetBool(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
 	return busy;
 }
 
@@ -396,7 +394,6 @@ remote_take_rows(int n)
 		row->second = sql_text(i, 2);
 		rows = lappend(rows, row);
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return rows;
 }
 
@@ -465,7 +462,6 @@ ask_there(const RemoteServer *server, const char *question)
 	if (server->first->placement != NULL)
 		return ask_node(server, question);
 	call_dblink(server, SQL_ARGS(LINK(server), SQL_TEXT(question)), "SELECT @dblink@.dblink_send_query($1, $2)");
-	SPI_freetuptable(SPI_tuptable);
 	rows = fetch_answer(server);
 	/* after an empty result the connection is free again */
 	(void) fetch_answer(server);
@@ -799,7 +795,6 @@ look_at_tables(List *sources, List **tables, Brake **untrusted)
 		int			n = sql_query_latest(SQL_ARGS(SQL_OIDS(query->tables)),
 										 "SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = ANY ($1)");
 
-		SPI_freetuptable(SPI_tuptable);
 		if (n > 0 && subscribed == NULL)
 			subscribed = brake_make("replica", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 									psprintf("cannot clean up where source %s is filled by a subscription", source->name),

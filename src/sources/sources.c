@@ -103,7 +103,6 @@ sources_load(const Extension *extension)
 					" ORDER BY c.added_at, c.source::pg_catalog.oid");
 	for (int i = 0; i < n; i++)
 		sources = lappend(sources, source_of_row(i));
-	SPI_freetuptable(SPI_tuptable);
 	return sources;
 }
 

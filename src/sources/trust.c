@@ -785,7 +785,6 @@ find_attached_code(const CodeSearch *search, Oid role)
 					   SQL_ARGS(SQL_OIDS(search->relations), SQL_OID(OIDOID, role), SQL_BOOL(search->writing),
 								SQL_OIDS(search->types), SQL_OIDS(search->functions), SQL_OIDS(search->columns))) > 0)
 		found = DatumGetObjectId(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
 	return found;
 }
 
@@ -852,7 +851,6 @@ check_detached(const SourceQuery *query)
 						   psprintf("Register the partition itself, if its rows are to protect files; then wait for the end of the command, or ALTER TABLE %s DETACH PARTITION %s FINALIZE.",
 									parent, partition));
 	}
-	SPI_freetuptable(SPI_tuptable);
 	return brake;
 }
 
@@ -938,7 +936,6 @@ find_trigger_function(Oid table, Oid role)
 						 " WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0"
 						 " AND NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") > 0)
 		found = DatumGetObjectId(sql_value(0, 1));
-	SPI_freetuptable(SPI_tuptable);
 	return found;
 }
 

@@ -212,7 +212,6 @@ check_not_carried_on(const Target *target)
 		brake = cannot_clear(target->source, ERRCODE_FEATURE_NOT_SUPPORTED,
 							 psprintf("Constraint \"%s\" would change rows of %s, too, which refer to the same files.",
 									  sql_text(0, 1), sources_name(DatumGetObjectId(sql_value(0, 2)))));
-	SPI_freetuptable(SPI_tuptable);
 	return brake;
 }
 
@@ -230,7 +229,6 @@ check_clearing_together(const Target *target)
 							"All of its rows lie in one shard on another node, and Citus commits there before it commits here.");
 	n = sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, target->table)),
 						 "SELECT FROM pg_catalog.pg_constraint c WHERE c.condeferrable AND $1 IN (c.conrelid, c.confrelid)");
-	SPI_freetuptable(SPI_tuptable);
 	return n == 0 ? NULL :
 		cannot_clear(target->source, ERRCODE_FEATURE_NOT_SUPPORTED,
 					 "A constraint of it is deferrable, and would be checked on another node as late as at the commit.");
@@ -286,7 +284,6 @@ refuse_pending(void)
 					 errmsg("deferred constraints of %s are still to be checked in this transaction",
 							sources_name(DatumGetObjectId(sql_value(i, 1)))),
 					 errhint("Commit first, or SET CONSTRAINTS ALL IMMEDIATE.")));
-	SPI_freetuptable(SPI_tuptable);
 }
 
 /*
@@ -323,7 +320,6 @@ list_constraints(const char *condition)
 
 	for (int i = 0; i < n; i++)
 		names = lappend(names, makeRangeVar(sql_text(i, 1), sql_text(i, 2), -1));
-	SPI_freetuptable(SPI_tuptable);
 	return names;
 }
 
@@ -490,7 +486,6 @@ check_cleared(const Source *source, int n, int n_updated)
 
 	for (int i = 0; i < n_updated; i++)
 		n_cleared += DatumGetBool(sql_value(i, 1)) ? 1 : 0;
-	SPI_freetuptable(SPI_tuptable);
 	if (n_cleared < n)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
@@ -792,7 +787,6 @@ copy_keyed_session(const Copy *copy, const char *session)
 	for (int i = n_columns; i < n; i++)
 		key_values = lappend(key_values, sql_text(0, i + 1));
 	put_columns(copy, session, target->key, key_values, contents);
-	SPI_freetuptable(SPI_tuptable);
 }
 
 static void
