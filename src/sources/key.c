@@ -83,6 +83,8 @@ key_write_plainly(void)
 char *
 key_text(List *values)
 {
+	if (list_member_ptr(values, NULL))
+		elog(ERROR, "a column of a key is NULL");
 	return OidOutputFunctionCall(F_ARRAY_OUT, sql_text_array(values));
 }
 

@@ -255,6 +255,8 @@ typedef struct RemoteServer
 	const char *link;			/* name of the connection */
 	FmgrInfo	list_links;		/* dblink_get_connections() */
 	FmgrInfo	hang_up;		/* dblink_disconnect(text) */
+	const char *question;		/* question to a node of Citus, */
+	List	   *answer;			/* and its answer, of RemoteRow */
 	bool		wait;			/* wait for writers, */
 	int64		until;			/* until then, by time_monotonic_us() */
 	Brake	   *brake;			/* what is wrong with a table there */
@@ -335,8 +337,6 @@ is_connected(RemoteServer *server)
 static void
 disconnect(RemoteServer *server)
 {
-	if (server->first->placement != NULL)
-		return;
 	HOLD_INTERRUPTS();
 	PG_TRY();
 	{
@@ -360,8 +360,6 @@ disconnect(RemoteServer *server)
 static void
 connect(RemoteServer *server)
 {
-	if (server->first->placement != NULL)
-		return;
 	disconnect(server);
 	call_dblink(server, SQL_ARGS(LINK(server), SQL_TEXT(server->name)), "SELECT @dblink@.dblink_connect($1, $2)");
 	/* dblink gets the name of a server, which another server may have by now */
@@ -425,37 +423,29 @@ fetch_answer(const RemoteServer *server)
 										"SELECT r.a, r.b FROM @dblink@.dblink_get_result($1) AS r(a pg_catalog.text, b pg_catalog.text)"));
 }
 
-/* A question to a node of Citus, and its answer. */
-typedef struct NodeQuestion
-{
-	const RemoteServer *server;
-	const char *question;
-	List	   *rows;
-} NodeQuestion;
-
 static void
 put_question(void *arg)
 {
-	NodeQuestion *question = arg;
+	RemoteServer *server = arg;
 
-	question->rows = citus_ask(question->server->first->placement, question->question);
+	server->answer = citus_ask(server->first->placement, server->question);
 }
 
 /* Asks a node, with a limit of time, because Citus waits for an answer as long as the connection is open. */
 static List *
-ask_node(const RemoteServer *server, const char *text)
+ask_node(RemoteServer *server, const char *question)
 {
-	NodeQuestion question = {server, text, NIL};
 	int64		until = Max(server->until, time_monotonic_us() + NODE_ANSWER_MS * INT64CONST(1000));
 
+	server->question = question;
 	query_limit_time(server->first->source, until, "gave up asking the nodes of source %s: the time for it is up",
-					 "Find out why a node of Citus is slow.", put_question, &question);
-	return question.rows;
+					 "Find out why a node of Citus is slow.", put_question, server);
+	return server->answer;
 }
 
 /* Runs a query whose rows have two columns of text on the server or node.  Returns its rows (RemoteRow). */
 static List *
-ask_there(const RemoteServer *server, const char *question)
+ask_there(RemoteServer *server, const char *question)
 {
 	List	   *rows;
 
@@ -541,7 +531,7 @@ table_by_name(const RemoteServer *server, const char *name)
 }
 
 static Brake *
-look_for_objections(const RemoteServer *server)
+look_for_objections(RemoteServer *server)
 {
 	List	   *rows = ask_there(server, make_question(server, psprintf("%s%s", objections,
 																		server->first->placement == NULL ? citus_objection : "")));
@@ -587,7 +577,7 @@ find_writer(List *now, List *before)
 }
 
 static void
-wait_for_writers(const RemoteServer *server)
+wait_for_writers(RemoteServer *server)
 {
 	char	   *question = make_question(server, psprintf(writers, FirstNormalObjectId));
 	List	   *before = ask_there(server, question);
@@ -625,7 +615,8 @@ talk(void *arg)
 {
 	RemoteServer *server = arg;
 
-	connect(server);
+	if (server->first->placement == NULL)
+		connect(server);
 	server->brake = look_for_objections(server);
 	if (server->brake == NULL && server->wait)
 		wait_for_writers(server);
@@ -674,7 +665,8 @@ ask_server(RemoteServer *server)
 		error = sql_catch(caller);
 	}
 	PG_END_TRY();
-	disconnect(server);
+	if (server->first->placement == NULL)
+		disconnect(server);
 	role_stop_acting(&saved);
 	if (error != NULL)
 		raise_for_callers(server, error);
