@@ -713,7 +713,7 @@ begins_decoding(const char *text, const char *begin, const char *end)
 				return text == begin || text[-1] != ':';
 			return next == '.' && end - text > 2 &&
 				(text[2] == '/' || (text[2] == '.' && end - text > 3 && text[3] == '/'));
-		case '\xC3':				/* see read_encoded_twice() */
+		case '\xC3':			/* see read_encoded_twice() */
 			return end - text > 2 && IS_HIGHBIT_SET(text[2]);
 		default:
 			return *text == '\\' || *text == '%' || *text == '&' || *text == '+';
