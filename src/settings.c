@@ -467,6 +467,40 @@ settings_define(void)
 	MarkGUCPrefixReserved("audio_cleanup");
 }
 
+/* Returns whether nothing but the environment gives the setting a value. */
+static bool
+is_default(const char *name)
+{
+	int			n;
+	struct config_generic **variables = compat_get_guc_variables(&n);
+
+	for (int i = 0; i < n; i++)
+		if (strcmp(variables[i]->name, name) == 0)
+			return variables[i]->source == PGC_S_DEFAULT;
+	return false;
+}
+
+bool
+settings_find_unusable(UnusableSetting *setting)
+{
+	if (session_find_unusable("audio_cleanup.", setting))
+		return true;
+	for (int i = 0; i < lengthof(definitions); i++)
+	{
+		const char *name = psprintf("audio_cleanup.%s", definitions[i].name);
+
+		/* the environment of AWS may be meant for other programs */
+		if (strncmp(definitions[i].name, "s3_", 3) == 0)
+			continue;
+		setting->name = definitions[i].environment;
+		setting->value = setting->name != NULL ? getenv(setting->name) : NULL;
+		if (setting->value != NULL && *setting->value != '\0' && is_default(name) &&
+			!session_may_set(name, setting->value))
+			return true;
+	}
+	return false;
+}
+
 
 /* ------------------------------------------------------------- snapshots --- */
 

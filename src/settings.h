@@ -19,6 +19,7 @@
 #include "utils/jsonb.h"
 
 #include "src/pg/extension.h"
+#include "src/pg/session.h"
 
 typedef struct KeyRules KeyRules;
 
@@ -68,6 +69,14 @@ typedef struct Context
  * client has set one of the settings when it connected.
  */
 extern void settings_define(void);
+
+/*
+ * Finds a setting that the server has for this session and that cannot be
+ * used, so that its default is in force: as session_find_unusable() does, and
+ * among the environment variables of the older service, where nothing else
+ * gives the setting a value.  Returns false if there is none.  Needs SPI.
+ */
+extern bool settings_find_unusable(UnusableSetting *setting);
 
 /*
  * Returns the settings in force now, allocated in the current memory context.

@@ -92,6 +92,16 @@ unlike($error, qr/cleanup_drop_source/, '... and not to forget it');
 end_session($locker, 'ROLLBACK');
 sql(q{SELECT cleanup_drop_source('parts')});
 
+# ---- one table is restored, as pg_restore --clean --table does it: the old one has a number only, by which it is forgotten ----
+
+sql('CREATE TABLE songs (audio_url text)', q{SELECT cleanup_add_source('songs')}, 'DROP TABLE songs', 'CREATE TABLE songs (audio_url text)');
+($error) = sql_error($node, 'SELECT cleanup_all()');
+like($error, qr/ERROR:  42P01: source with OID \d+ no longer exists\n.*DETAIL:  public\.songs was dropped/, 'a table that was restored is another one');
+my ($forget) = $error =~ /(SELECT cleanup_drop_source\(\d+\))/;
+sql(q{SELECT cleanup_add_source('songs')}, $forget);
+ok(sql_json($node, 'SELECT cleanup_all(true)')->{success}, '... and the message says how the old one is forgotten');
+sql(q{SELECT cleanup_drop_source('songs')});
+
 # ---- settings that cannot be used: a unit, a misspelled name (apache/pulsar#16082, OpenCTI-Platform/opencti#8230) ----
 
 put_file($dir, 'orphan.mp3');

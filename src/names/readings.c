@@ -694,7 +694,7 @@ may_begin_decoding(const char *text, const char *begin, const char *end)
 			return next == '\'' || next == '"';
 		case '/':
 			return next == '.' || (next == '/' && (text == begin || text[-1] != ':'));
-		case '\xC3':				/* see read_encoded_twice() */
+		case '\xC3':			/* see read_encoded_twice() */
 			return end - text > 2 && IS_HIGHBIT_SET(text[2]);
 		default:
 			return *text == '\\' || *text == '%' || *text == '&' || *text == '+';

@@ -140,6 +140,12 @@ session_own_setting(const char *name, size_t len)
 }
 
 bool
+session_may_set(const char *name, const char *value)
+{
+	return set_config_option(name, value, PGC_SIGHUP, PGC_S_TEST, GUC_ACTION_SET, false, DEBUG5, false) != 0;
+}
+
+bool
 session_find_unusable(const char *prefix, UnusableSetting *setting)
 {
 	ActingAs	saved;
@@ -154,7 +160,7 @@ session_find_unusable(const char *prefix, UnusableSetting *setting)
 						 " UNION ALL SELECT f.name, f.setting FROM pg_catalog.pg_show_all_file_settings() f"
 						 "  WHERE (f.applied OR f.error IS NOT NULL) AND starts_with(lower(f.name), $1)");
 	for (int i = 0; i < n && setting->name == NULL; i++)
-		if (set_config_option(sql_text(i, 1), sql_text(i, 2), PGC_SIGHUP, PGC_S_TEST, GUC_ACTION_SET, false, DEBUG5, false) == 0)
+		if (!session_may_set(sql_text(i, 1), sql_text(i, 2)))
 		{
 			setting->name = sql_text(i, 1);
 			setting->value = sql_text(i, 2);

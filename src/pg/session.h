@@ -29,6 +29,9 @@ extern void session_use_server_settings(void);
  */
 extern const char *session_own_setting(const char *name, size_t len);
 
+/* Returns whether there is a setting of this name that the configuration file could set to the value.  Needs no SPI. */
+extern bool session_may_set(const char *name, const char *value);
+
 typedef struct UnusableSetting
 {
 	const char *name;

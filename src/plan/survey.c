@@ -22,7 +22,6 @@
 #include "src/ledger/backups.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
-#include "src/pg/session.h"
 #include "src/pg/time.h"
 #include "src/plan/private.h"
 #include "src/sources/sources.h"
@@ -108,10 +107,10 @@ check_settings(CleanupPlan *plan)
 {
 	UnusableSetting setting;
 
-	if (session_find_unusable("audio_cleanup.", &setting))
+	if (settings_find_unusable(&setting))
 		plan_apply_brake(plan, brake_make("settings", ERRCODE_INVALID_PARAMETER_VALUE,
 										  psprintf("parameter \"%s\" cannot be set to \"%s\"", setting.name, setting.value),
-										  "The configuration file, ALTER DATABASE or ALTER ROLE does so, and the default is in force instead.",
+										  "The configuration file, ALTER DATABASE, ALTER ROLE or the environment does so, and the default is in force instead.",
 										  "Correct the name or the value, and connect again. Days and hours are written without the unit."));
 }
 

@@ -335,7 +335,8 @@ sources_check(Source *source)
 	if (rel == NULL)
 		return source_brake(ERRCODE_UNDEFINED_TABLE,
 							psprintf("source with OID %u no longer exists", source->relid),
-							"It was dropped after it was registered.");
+							psprintf("%s was dropped after it was registered. A new relation of that name is another source; "
+									 "SELECT cleanup_drop_source(%u) forgets the old one.", source->registered_name, source->relid));
 	source->owner = rel->rd_rel->relowner;
 	brake = check_kind(source, rel);
 	relation_close(rel, NoLock);

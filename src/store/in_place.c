@@ -73,7 +73,11 @@ local_check_folder(FileStore *store, const char *path)
 		return result.errnum;
 	if (!folder->access_known)
 		learn_access(folder);
-	/* from a sticky folder only the owner of a file, or of the folder, removes the file */
+
+	/*
+	 * from a sticky folder only the owner of a file, or of the folder,
+	 * removes the file
+	 */
 	if (folder->access_errno == 0 && folder->is_sticky &&
 		store_look_at_file(folder->fd, where.name, &look) == 0 && look.owner != geteuid())
 		return EPERM;
