@@ -26,12 +26,12 @@ sub duration
 	return (time - $began, $stderr);
 }
 
-# in a thousand folders each a hundred and fifty
+# in a thousand folders each a hundred
 mkdir "$dir/f" or die $!;
 foreach my $i (0 .. 999)
 {
 	mkdir "$dir/f/$i" or die $!;
-	mkdir "$dir/f/$i/$_" or die $! foreach 0 .. 149;
+	mkdir "$dir/f/$i/$_" or die $! foreach 0 .. 99;
 }
 my ($whole, $error) = duration('SELECT cleanup_status()');
 is($error, '', "a look takes $whole seconds");
