@@ -8,13 +8,16 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use AudioCleanup;
+use File::Temp qw(tempdir);
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
+# in memory, where folders are made and removed quickly
+my $dir = tempdir('audio_cleanup.XXXXXX', DIR => '/dev/shm', CLEANUP => 1);
 my $node = new_server('folders');
-my $dir = upload_dir($node);
 make_schema($node);
+$node->safe_psql('postgres', "ALTER DATABASE postgres SET audio_cleanup.upload_dir = '$dir'");
 add_rows($node, put_files($dir, 'wanted.mp3'));
 
 # duration(SQL): seconds, and what psql says
