@@ -254,6 +254,7 @@ unregistered_search(CleanupPlan *plan, bool everything)
 
 			if (time_monotonic_us() >= search->deadline)
 				break;
+
 			/*
 			 * an error of another owner's table must not end the run, and the
 			 * locks of thousands of tables would leave no room for others'
