@@ -18,7 +18,7 @@ my $share = `pg_config --sharedir`;
 chomp $share;
 
 $node->safe_psql('postgres', q{
-	CREATE ROLE app LOGIN;
+	CREATE ROLE app LOGIN; CREATE ROLE other;
 	GRANT ALL ON SCHEMA public TO app;
 	ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO app;
 });
@@ -42,7 +42,7 @@ my @tables = split /\n/, sql(q{SELECT objid::regclass FROM pg_depend d JOIN pg_c
 	AND d.classid = 'pg_class'::regclass AND c.relkind = 'r' ORDER BY 1});
 cmp_ok(scalar @tables, '>=', 9, 'there are tables of ours');
 my @calls = ('SELECT cleanup_all()', 'CALL cleanup_run()', q{SELECT cleanup_hold('wanted.mp3')}, q{SELECT cleanup_release('wanted.mp3')},
-	q{SELECT cleanup_drop_source('sessions'); SELECT cleanup_add_source('sessions')}, q{SELECT cleanup_grant_access('app'); SELECT cleanup_revoke_access('app')},
+	q{SELECT cleanup_drop_source('sessions'); SELECT cleanup_add_source('sessions')}, q{SELECT cleanup_grant_access('other'); SELECT cleanup_revoke_access('other')},
 	'SELECT cleanup_restore(1)', 'SELECT cleanup_purge_backups()');
 
 my $refused = 0;

@@ -31,8 +31,8 @@
 #include "src/pg/sql.h"
 
 /*
- * names (char *) of settings that only the session has; a setting never
- * disappears, so its name lasts
+ * names (char *) of settings that only the session has: copies, because a
+ * library that defines such a setting frees the name
  */
 static List *own_settings = NIL;
 
@@ -112,7 +112,7 @@ use_server_setting(const struct config_generic *setting)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
 
-		own_settings = lappend(own_settings, unconstify(char *, setting->name));
+		own_settings = lappend(own_settings, pstrdup(setting->name));
 		MemoryContextSwitchTo(caller);
 	}
 	role_set_for_now(setting->name, value != NULL ? value : "");
@@ -124,7 +124,7 @@ session_use_server_settings(void)
 	int			n;
 	struct config_generic **settings = compat_get_guc_variables(&n);
 
-	list_free(own_settings);
+	list_free_deep(own_settings);
 	own_settings = NIL;
 	for (int i = 0; i < n; i++)
 		use_server_setting(settings[i]);

@@ -74,7 +74,11 @@ worker_connect(const char *name, Oid database)
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
-	/* the owner of a database can lock it, and would take up a worker for ever */
+
+	/*
+	 * the owner of a database can lock it, and would take up a worker for
+	 * ever
+	 */
 	SetConfigOption("lock_timeout", CONNECT_WAIT, PGC_SUSET, PGC_S_OVERRIDE);
 	if (name != NULL)
 		BackgroundWorkerInitializeConnection(name, NULL, 0);
