@@ -98,7 +98,9 @@ class Service(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         with open(f"{FOLDER}/keys", encoding="utf-8") as file:
             keys = json.load(file)
-        print(self.command, self.path, flush=True)
+        # in one piece, because other threads write, too
+        sys.stdout.write(f"{self.command} {self.path}\n")
+        sys.stdout.flush()
         if keys["how"] == "slow":
             time.sleep(10)
         if self.path == "/latest/api/token":

@@ -138,7 +138,9 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
     def handle_request(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        print(self.command, self.path, flush=True)
+        # in one piece, because other threads write, too
+        sys.stdout.write(f"{self.command} {self.path}\n")
+        sys.stdout.flush()
         rule = find_rule(f"{self.command} {self.path}")
         do = rule["do"] if rule else "pass"
         number = identify(f"{FOLDER}/rule")

@@ -109,7 +109,10 @@ test_addresses(void)
 static Message
 make_item(const char *subject, const char *text, const char *html)
 {
-	Message		message = {"me@example.com", two, 2, "1.2@example.com", "Thu, 26 Nov 2026 07:00:00 +0000", subject, text, html};
+	Message		message = {
+		.from = "me@example.com",.to = two,.n_to = 2,.id = "1.2@example.com",
+		.date = "Thu, 26 Nov 2026 07:00:00 +0000",.subject = subject,.text = text,.html = html
+	};
 
 	message.headers = message_headers(&message);
 	keep((char *) message.headers);

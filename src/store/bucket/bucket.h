@@ -186,7 +186,7 @@ extern const StoreDriver bucket_driver;
  * had no time for it.  Returns 0, also for an answer that says 404, 409, 412
  * or 501; or an errno.  Sets *answer, which lasts until the next
  * bucket_call(), or the next leased call.  Does not change *answer if no
- * request was made, or if the call was stopped.
+ * request was made; if the call was stopped, *answer may become NULL.
  *
  * A leased call renews the lease if necessary.  EBUSY, if the lease was lost;
  * or, with NULL as *answer, if the lease ended before the call was over:

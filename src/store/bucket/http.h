@@ -107,7 +107,8 @@ typedef struct BucketAnswer
 	char		next_token[BUCKET_TOKEN_SIZE];
 	char		next_key[BUCKET_TOKEN_SIZE];	/* decoded */
 	char		next_version[BUCKET_ID_SIZE];
-	char		body[BUCKET_BODY_SIZE]; /* of a raw answer, NUL-terminated */
+	char		body[BUCKET_BODY_SIZE]; /* of a raw answer, NUL-terminated;
+										 * may hold keys */
 } BucketAnswer;
 
 typedef struct BucketSession BucketSession;
