@@ -295,6 +295,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	Condemned  *condemned = NULL;
 	Brake	   *found;
 
+	match_any_folder(match, plan->has_links);
 	plan->run_id = run_id;
 	plan->in_batches = limit != PG_INT64_MAX;
 	plan_limit_reading(plan->context.settings, plan->in_batches);

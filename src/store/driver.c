@@ -410,6 +410,12 @@ walk_failure(TreeWalk *walk, int *errnum, const char **failure)
 	return walker_of(walk)->walk_failure(walk, errnum, failure);
 }
 
+bool
+walk_has_links(const TreeWalk *walk)
+{
+	return ((const WalkBase *) walk)->has_links;
+}
+
 void
 walk_end(TreeWalk *walk)
 {
