@@ -1,5 +1,5 @@
-# A folder was moved, and a symlink leads from its former place to the new one: rows
-# refer to its files by the way that still works for the application.
+# A folder was moved, and a symlink or a bind mount leads from its former place to the
+# new one: rows refer to its files by the way that still works for the application.
 
 use strict;
 use warnings;
@@ -37,6 +37,26 @@ unlink "$dir/2023" or die $!;
 sql('SELECT cleanup_all()');
 ok(wait_for_drain($node), 'a run without the symlink is done');
 is_deeply([ keys %{ visible_files($dir) } ], ['wanted.mp3'], 'and takes what no row refers to any more');
+
+$node->stop;
+
+# ---- a bind mount, which the shim pretends ----
+
+my $number = $node->basedir . '/mounted';
+append_to_file($number, '');
+{
+	local $ENV{LD_PRELOAD} = build_shim('statx_shim');
+	local $ENV{SUBVOLUME} = $number;
+	$node->start;
+}
+put_files($dir, 'archive/y2023/abc.mp3', 'archive/y2023/orphan.mp3');
+mkdir "$dir/mounted" or die $!;
+append_to_file($number, (stat "$dir/mounted")[1] . "\n");
+sql('DELETE FROM sessions');
+add_rows($node, 'wanted.mp3', 'mounted/abc.mp3');
+sql('SELECT cleanup_all()');
+ok(wait_for_drain($node), 'a run with a mount is done');
+is_deeply([ sort keys %{ visible_files($dir) } ], [qw(archive/y2023/abc.mp3 wanted.mp3)], 'what is referred to by the mount stays');
 
 $node->stop;
 done_testing();

@@ -237,6 +237,8 @@ enter_directory(TreeWalk *walk, const char *name)
 
 		if (!is_passable(walk, parent, name, errnum))
 			return give_up(walk, errnum, "could not open directory");
+		/* a bind mount may show a folder that is walked elsewhere */
+		walk->base.has_links |= errnum == EXDEV;
 	}
 	return WALK_FILE;
 }

@@ -81,8 +81,8 @@ extern WalkStep walk_next(TreeWalk *walk, const char **path);
 extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **failure);
 
 /*
- * Returns whether the walk has come by a symlink: a file may have other paths
- * than the one that the walk has told.
+ * Returns whether the walk has come by a symlink or a mount: a file may have
+ * other paths than the one that the walk has told.
  */
 extern bool walk_has_links(const TreeWalk *walk);
 
