@@ -46,6 +46,22 @@ foreach my $statement ('SELECT cleanup_all()', 'SELECT cleanup_all(force => true
 }
 is_deeply(visible_files($dir), $all_files, 'nothing was touched');
 
+# ---- a source is a partition, and the table above it is filled ----
+
+$publisher->safe_psql('postgres', 'CREATE TABLE takes (day int, file text); INSERT INTO takes VALUES (1, \'wanted.mp3\'); CREATE PUBLICATION takes FOR TABLE takes');
+$replica->safe_psql('postgres', q{
+	CREATE TABLE takes (day int, file text) PARTITION BY RANGE (day);
+	CREATE TABLE takes_of_year PARTITION OF takes FOR VALUES FROM (0) TO (365) PARTITION BY RANGE (day);
+	CREATE TABLE takes_of_month PARTITION OF takes_of_year FOR VALUES FROM (0) TO (31);
+	SELECT cleanup_drop_source('sessions'); SELECT cleanup_add_source('takes_of_month', '{file}')});
+$replica->safe_psql('postgres', "CREATE SUBSCRIPTION takes CONNECTION '$connection' PUBLICATION takes");
+$replica->wait_for_subscription_sync($publisher, 'takes');
+is_deeply(sql_json($replica, 'SELECT cleanup_status()')->{blocked_by}, [ 'replica', 'claim' ], 'a partition is filled as the table above it');
+like(sql_error($replica, 'SELECT cleanup_all(force => true)'), qr/source public\.takes_of_month is filled by a subscription/, '... and a run is refused');
+$replica->safe_psql('postgres', 'DROP SUBSCRIPTION takes');
+is_deeply(sql_json($replica, 'SELECT cleanup_status()')->{blocked_by}, ['claim'], 'without the subscription it is not');
+$replica->safe_psql('postgres', q{SELECT cleanup_drop_source('takes_of_month'); SELECT cleanup_add_source('sessions')});
+
 # ---- it becomes a primary of its own ----
 
 $publisher->stop;

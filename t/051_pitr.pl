@@ -127,7 +127,7 @@ $recovered->safe_psql('postgres', q{UPDATE cleanup_files SET due_at = now() WHER
 $recovered->safe_psql('postgres', 'SELECT cleanup_purge_backups()');
 ok(wait_for_drain($recovered), 'even when it is due');
 is_back('it is not deleted', 'early/known.mp3');
-is(rows($recovered, "run_id = $known"), "$known|early/known.mp3|orphan|skipped", 'but let live');
+is(rows($recovered, "run_id = $known"), "$known|early/known.mp3|orphan|restored", 'but let live');
 
 # the next run
 put_file($dir, 'old orphan.mp3');

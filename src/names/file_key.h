@@ -87,6 +87,10 @@ typedef struct KeyScope
 	uint64		seed;			/* a number that nobody can guess; with 0,
 								 * somebody can choose names that make the
 								 * search slow */
+	bool		any_folder;		/* set by the caller: a reference means all
+								 * files of its name, whatever folders stand
+								 * before the name, because a symlink or a
+								 * mount may lead to the files */
 	uint32		n_files;
 	int			depth;			/* number of components of the deepest path */
 	bool		derived;		/* whether any file is derived from another

@@ -257,7 +257,7 @@ emit_plain_path(Finder *finder, const PlainPath *path, size_t len, uint64 hash, 
 		for (; i > 0 && text[i - 1] != '/'; i--)
 			hash = extend_hash(hash, text[i - 1]);
 		emit_found(finder, hash, text + i, len - i,
-				   i == 0 && depth < finder->scope->depth ? whole | KEY_TAILS_OF(whole) : whole);
+				   (i == 0 || finder->scope->any_folder) && depth < finder->scope->depth ? whole | KEY_TAILS_OF(whole) : whole);
 		if (i == 0)
 			break;
 		hash = extend_hash(hash, text[--i]);
@@ -601,7 +601,7 @@ find_before(Finder *finder, size_t end, int families)
 		if ((finder->edges[i] & wanted) == 0 || (marked && text[i - 1] != text[mark]))
 			continue;
 		emit_found(finder, hash, text + i, end - i,
-				   finder->edges[i] & EDGE_ROOT ? families | KEY_TAILS_OF(families) : families);
+				   (finder->edges[i] & EDGE_ROOT) || scope->any_folder ? families | KEY_TAILS_OF(families) : families);
 	}
 }
 

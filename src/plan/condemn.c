@@ -280,6 +280,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	Match	   *match = match_begin(plan->context.settings, plan_claim(plan));
 	Condemned  *condemned = NULL;
 
+	match_any_folder(match, plan->has_links);
 	plan->run_id = run_id;
 	plan->in_batches = limit != PG_INT64_MAX;
 	plan_limit_reading(plan->context.settings, plan->in_batches);

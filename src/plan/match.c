@@ -235,6 +235,12 @@ match_add(Match *match, const char *path)
 	match->count++;
 }
 
+void
+match_any_folder(Match *match, bool any_folder)
+{
+	match->scope.any_folder = any_folder;
+}
+
 int64
 match_count(const Match *match)
 {
@@ -297,6 +303,7 @@ match_begin_again(Match *match)
 {
 	Match	   *again = match_begin(match->settings, match->claim);
 
+	match_any_folder(again, match->scope.any_folder);
 	scan_names(match, add_path, again);
 	match_end(match);
 	return again;

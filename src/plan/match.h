@@ -49,6 +49,12 @@ extern Match *match_begin_again(Match *match);
 /* Adds the file at `path`, which must be valid in the database's encoding. */
 extern void match_add(Match *match, const char *path);
 
+/*
+ * Sets whether a reference means all files of its name, whatever folders stand
+ * before the name: see walk_has_links().  Must be called before match_run().
+ */
+extern void match_any_folder(Match *match, bool any_folder);
+
 /* Returns how many files were added. */
 extern int64 match_count(const Match *match);
 

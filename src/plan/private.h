@@ -26,6 +26,7 @@ struct CleanupPlan
 								 * be removed, as a preview has seen */
 	bool		replica;		/* a preview, and a subscription fills a
 								 * source */
+	bool		has_links;		/* see walk_has_links() */
 	int64		looked_at_ns;	/* when the current match began */
 	int64		run_id;			/* the run that condemns */
 	bool		in_batches;		/* see plan_limit_reading() */

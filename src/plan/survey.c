@@ -258,6 +258,7 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, bool to_delete, PlanWalkSink sink, 
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
+	plan->has_links = walk_has_links(walk);
 
 	if (step == WALK_FAILED)
 	{
@@ -327,6 +328,7 @@ survey_files(CleanupPlan *plan)
 	plan->looked_at_ns = plan_now_ns();
 	progress_set_phase(PHASE_WALKING);
 	walk_directory(plan, true, add_walked_file, &walked);
+	match_any_folder(match, plan->has_links);
 	if (plan->found.brakes == NIL)
 		uploads_survey(plan);
 	if (plan->found.brakes == NIL)

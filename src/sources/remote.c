@@ -500,7 +500,8 @@ static const char *const objections =
 "  FROM tree t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relid"
 "  WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.<>) ALL (ARRAY['r', 'p']) OR c.relpersistence::pg_catalog.text OPERATOR(pg_catalog.<>) 'p'"
 " UNION ALL SELECT t.name, pg_catalog.format('%s is filled by a subscription there.', s.srrelid::pg_catalog.regclass)"
-"  FROM tree t JOIN pg_catalog.pg_subscription_rel s ON s.srrelid OPERATOR(pg_catalog.=) t.relid";
+"  FROM tree t JOIN pg_catalog.pg_subscription_rel s ON s.srrelid OPERATOR(pg_catalog.=) t.relid"
+"   OR EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(t.relid) a WHERE a.relid OPERATOR(pg_catalog.=) s.srrelid)";
 
 /* One more objection: a foreign server that has Citus does not tell us its nodes. */
 static const char *const citus_objection =
@@ -785,7 +786,8 @@ look_at_tables(List *sources, List **tables, Brake **untrusted)
 	{
 		SourceQuery *query = source_build_query(source, false, untrusted);
 		int			n = sql_query_latest(SQL_ARGS(SQL_OIDS(query->tables)),
-										 "SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = ANY ($1)");
+										 "SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = ANY ($1) OR EXISTS"
+										 " (SELECT FROM pg_catalog.unnest($1) t, pg_catalog.pg_partition_ancestors(t) a WHERE a.relid = s.srrelid)");
 
 		if (n > 0 && subscribed == NULL)
 			subscribed = brake_make("replica", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

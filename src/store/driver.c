@@ -154,3 +154,9 @@ name parameters \
 
 #define STORE_OWN(type, name, parameters)
 #include "src/store/driver_list.h"
+
+bool
+walk_has_links(const TreeWalk *walk)
+{
+	return ((const WalkBase *) walk)->has_links;
+}

@@ -49,6 +49,7 @@ typedef struct StoreBase
 typedef struct WalkBase
 {
 	const StoreDriver *driver;
+	bool		has_links;		/* see walk_has_links() */
 } WalkBase;
 
 /* Results */

@@ -238,6 +238,8 @@ enter_directory(TreeWalk *walk, const char *name)
 
 		if (!is_passable(walk, parent, name, errnum))
 			return fail_walk(walk, errnum, "could not open directory");
+		/* a bind mount may show a folder that is walked elsewhere */
+		walk->base.has_links |= errnum == EXDEV;
 	}
 	return WALK_FILE;
 }
@@ -247,10 +249,12 @@ enter_directory(TreeWalk *walk, const char *name)
  * the walk passes over; -1 with errno if the type could not be told.
  */
 static int
-tell_type(const TreeWalk *walk, int parent, const struct dirent *entry)
+tell_type(TreeWalk *walk, int parent, const struct dirent *entry)
 {
 	FileLook	look;
 
+	if (entry->d_type == DT_LNK)
+		walk->base.has_links = true;
 	if (entry->d_name[0] == '.')
 		return DT_UNKNOWN;
 	if (entry->d_type == DT_DIR)
@@ -262,6 +266,8 @@ tell_type(const TreeWalk *walk, int parent, const struct dirent *entry)
 		return errno == ENOENT ? DT_UNKNOWN : -1;
 	if (S_ISREG(look.mode))
 		return DT_REG;
+	if (S_ISLNK(look.mode))
+		walk->base.has_links = true;
 	return S_ISDIR(look.mode) && walk->recurse ? DT_DIR : DT_UNKNOWN;
 }
 

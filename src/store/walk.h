@@ -80,6 +80,12 @@ extern WalkStep walk_next(TreeWalk *walk, const char **path);
  */
 extern const char *walk_failure(TreeWalk *walk, int *errnum, const char **failure);
 
+/*
+ * Returns whether the walk has come by a symlink or a mount: a file may have
+ * other paths than the one that the walk has told.
+ */
+extern bool walk_has_links(const TreeWalk *walk);
+
 /* Why a walk does not come to a file. */
 typedef enum WalkReason
 {
