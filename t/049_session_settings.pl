@@ -97,7 +97,7 @@ $node->safe_psql('postgres', q{
 	CREATE FUNCTION asks_atomic() RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT current_setting('application_name', true); END;
 	CREATE FUNCTION asks_below() RETURNS text LANGUAGE sql STABLE AS 'SELECT public.asks()';
 	CREATE FUNCTION asks_deeper() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN public.asks_below(); END'});
-foreach my $question ('session_user', 'current_user', 'user', '"session_user"()', q{current_setting('Application_Name')}, q{current_setting('role', true)},
+foreach my $question ('session_user', '"session_user"()', q{current_setting('Application_Name')}, q{current_setting('role', true)},
 	'inet_client_addr()::text', 'asks()', 'asks_in_sql()', 'asks_atomic()')
 {
 	like(sql_error($node, qq{BEGIN; CREATE VIEW mine AS SELECT tenant AS url FROM takes WHERE $question = 'postgres'; SELECT cleanup_add_source('mine', '{url}')}),

@@ -218,19 +218,11 @@ is_call_about_caller(const FuncExpr *call)
 	return false;
 }
 
-/* Returns whether the value is the name of a role that reads: a view often shows each role its own rows. */
-static bool
-is_role_of_caller(const SQLValueFunction *value)
-{
-	return value->op == SVFOP_SESSION_USER || value->op == SVFOP_CURRENT_USER ||
-		value->op == SVFOP_CURRENT_ROLE || value->op == SVFOP_USER;
-}
-
 static bool
 asks_for_caller(const Node *node)
 {
 	own_setting_asked = NULL;
-	return (IsA(node, SQLValueFunction) && is_role_of_caller((const SQLValueFunction *) node)) ||
+	return (IsA(node, SQLValueFunction) && ((const SQLValueFunction *) node)->op == SVFOP_SESSION_USER) ||
 		(IsA(node, FuncExpr) && is_call_about_caller((const FuncExpr *) node));
 }
 
