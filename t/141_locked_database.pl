@@ -1,5 +1,6 @@
-# The owner of a database renames it, in a transaction that does not end: nobody
-# can connect to it, and neither can a worker.  The nights of other databases
+# The owner of a database keeps it locked, in a transaction that does not end:
+# nobody can connect to it, and neither can a worker; or the tables of the
+# extension are locked in the middle of a run.  The nights of other databases
 # come all the same.
 
 use strict;
@@ -47,5 +48,25 @@ ok(wait_until(sub { !-e "$top/b_works/orphan.mp3" }), 'the other database is cle
 like(log_since($node, $position), qr/lock timeout.*a_locked/s, 'the log says which database could not be cleaned');
 ok(-e "$top/a_locked/orphan.mp3", 'that one is not');
 end_session($owner, 'ROLLBACK');
+
+# the next night: the owner's view is slow, and the owner drops our tables meanwhile
+$node->safe_psql('a_locked', q{
+	CREATE SCHEMA o AUTHORIZATION owner;
+	SET ROLE owner;
+	CREATE VIEW o.slow AS SELECT 'wanted.mp3'::text AS file WHERE pg_sleep(3) IS NOT NULL;
+	RESET ROLE;
+	SELECT cleanup_add_source('o.slow')});
+put_file("$top/b_works", 'orphan.mp3');
+$owner = $node->background_psql('a_locked', extra_params => [ '-U', 'owner' ]);
+$owner->query_safe('BEGIN');
+set_schedule_clock($node, '2027-03-05 03:00:00');
+ok($node->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_stat_activity
+	WHERE datname = 'a_locked' AND backend_type = 'audio_cleanup worker' AND wait_event = 'PgSleep'}), 'a run reads the slow view');
+$owner->query('DROP SCHEMA public CASCADE');
+ok(wait_until(sub { !-e "$top/b_works/orphan.mp3" }), 'the other database is cleaned');
+$owner->query('ROLLBACK');
+$owner->quit;
+is($node->safe_psql('a_locked', 'SELECT status FROM cleanup_runs ORDER BY run_id DESC LIMIT 1') =~ /blocked|running|failed/ ? 'cut short' : 'done', 'cut short',
+	'the run of the locked one has ended without its files');
 $node->stop;
 done_testing();

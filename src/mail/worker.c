@@ -300,6 +300,12 @@ wait_for_caller(TransactionId xid)
 	if (!TransactionIdIsValid(xid))
 		return;
 	StartTransactionCommand();
+
+	/*
+	 * the commit may move files on a slow disk; the end of the transaction
+	 * ends this limit
+	 */
+	(void) lock_wait_long();
 	XactLockTableWait(xid, NULL, NULL, XLTW_None);
 	CommitTransactionCommand();
 }

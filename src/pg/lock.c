@@ -42,6 +42,15 @@ lock_limit_waits(int wait_ms)
 	return guc_level;
 }
 
+int
+lock_wait_long(void)
+{
+	int			guc_level = NewGUCNestLevel();
+
+	role_set_for_now("lock_timeout", "0");
+	return guc_level;
+}
+
 void
 lock_end_limit(int guc_level)
 {
@@ -220,6 +229,7 @@ lock_run(const Extension *extension, int wait_ms, bool session)
 bool
 lock_await_run(const Extension *extension)
 {
+	int			guc_level = lock_wait_long();
 	LOCKTAG		tag;
 	bool		laid_down;
 
@@ -227,6 +237,7 @@ lock_await_run(const Extension *extension)
 	/* the wait may take hours, in which VACUUM must be able to work */
 	laid_down = snapshot_lay_down();
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	lock_end_limit(guc_level);
 	snapshot_take_up(laid_down);
 	return lock_extension(extension);
 }

@@ -23,6 +23,9 @@
 extern int	lock_limit_waits(int wait_ms);
 extern void lock_end_limit(int guc_level);
 
+/* Does what lock_limit_waits() does, without a limit: the locks of workers have one. */
+extern int	lock_wait_long(void);
+
 /*
  * Sleeps for `ms` milliseconds, or until the latch of the process is set, and
  * takes interrupts: for who waits for something that wakes nobody.  `event` is

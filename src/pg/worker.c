@@ -25,8 +25,12 @@
 #include "src/pg/snapshot.h"
 #include "src/pg/worker.h"
 
-/* how long a worker waits for a lock that its connection needs */
-#define CONNECT_WAIT	"10s"
+/*
+ * How long a worker waits for a lock, as a rule.  The owner of a database can
+ * lock it, or our tables in it (DROP SCHEMA ... CASCADE in an open
+ * transaction), and would take up a worker for ever.
+ */
+#define LOCK_WAIT	"20s"
 
 void
 worker_describe(BackgroundWorker *worker, const char *main, const char *type)
@@ -54,7 +58,6 @@ override_settings(void)
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_deferrable", "off"},
 		{"statement_timeout", "0"},
-		{"lock_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
 		{"session_replication_role", "origin"},
 		COMPAT_TRANSACTION_TIMEOUT_OFF
@@ -74,12 +77,8 @@ worker_connect(const char *name, Oid database)
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
-
-	/*
-	 * the owner of a database can lock it, and would take up a worker for
-	 * ever
-	 */
-	SetConfigOption("lock_timeout", CONNECT_WAIT, PGC_SUSET, PGC_S_OVERRIDE);
+	/* valid for the connection, too */
+	SetConfigOption("lock_timeout", LOCK_WAIT, PGC_SUSET, PGC_S_OVERRIDE);
 	if (name != NULL)
 		BackgroundWorkerInitializeConnection(name, NULL, 0);
 	else
