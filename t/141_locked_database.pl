@@ -34,7 +34,8 @@ change_settings($node,
 	'shared_preload_libraries' => 'audio_cleanup',
 	'audio_cleanup.databases' => 'a_locked, b_works',
 	'audio_cleanup.cleanup_schedule_hour' => '3',
-	'audio_cleanup.timezone' => 'UTC');
+	'audio_cleanup.timezone' => 'UTC',
+	'audio_cleanup.source_timeout' => '20s');
 set_schedule_clock($node, '2027-03-04 02:50:00');
 $node->start;
 ok(launcher_says($node, 'sleeping until 2027-03-04 03:00:00+00'), 'before the night');

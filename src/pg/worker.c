@@ -25,12 +25,8 @@
 #include "src/pg/snapshot.h"
 #include "src/pg/worker.h"
 
-/*
- * How long a worker waits for a lock, as a rule.  The owner of a database can
- * lock it, or our tables in it (DROP SCHEMA ... CASCADE in an open
- * transaction), and would take up a worker for ever.
- */
-#define LOCK_WAIT	"20s"
+/* how long a worker waits for a lock that its connection needs: the owner of a database can lock the database */
+#define CONNECT_WAIT	"10s"
 
 void
 worker_describe(BackgroundWorker *worker, const char *main, const char *type)
@@ -69,6 +65,13 @@ override_settings(void)
 	SetSessionAuthorization(BOOTSTRAP_SUPERUSERID, true);
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+
+	/*
+	 * the owner of the database can lock our tables (DROP SCHEMA ... CASCADE
+	 * in an open transaction) for as long as a view of theirs can sleep
+	 */
+	SetConfigOption("lock_timeout", psprintf("%ss", GetConfigOption(EXTENSION_NAME ".source_timeout", false, false)),
+					PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 void
@@ -77,8 +80,7 @@ worker_connect(const char *name, Oid database)
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
-	/* valid for the connection, too */
-	SetConfigOption("lock_timeout", LOCK_WAIT, PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", CONNECT_WAIT, PGC_SUSET, PGC_S_OVERRIDE);
 	if (name != NULL)
 		BackgroundWorkerInitializeConnection(name, NULL, 0);
 	else
