@@ -200,7 +200,7 @@ static void
 judge_all_captured(Restoring *restoring, LedgerFile *files, int n)
 {
 	FileStore  *store = restoring->store;
-	StoreFile *located = palloc(sizeof(StoreFile) * n);
+	StoreFile  *located = palloc(sizeof(StoreFile) * n);
 	const char **names = palloc(sizeof(char *) * n);
 	int			n_names = 0;
 
