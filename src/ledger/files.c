@@ -150,6 +150,8 @@ read_files(const Extension *extension, int n_parameters, const SqlParameter *par
 		files[i].is_held = DatumGetBool(sql_value(i, 17));
 		files[i].upload_id = sql_text(i, 18);
 	}
+	/* ten thousand rows must not lie beside what the step makes of them */
+	SPI_freetuptable(SPI_tuptable);
 	return files;
 }
 
