@@ -277,6 +277,9 @@ extern bool bucket_encode(char *target, size_t size, const char *text);
  */
 extern bool bucket_encode_query(char *target, size_t size, const BucketParameter *parameters, const char *before);
 
+/* Appends the XML element `name`, with `text` as its content, to `body`. */
+extern void bucket_append_element(StringInfo body, const char *name, const char *text);
+
 /* Returns a number for names that no other process has, to be printed by "%016llx". */
 extern unsigned long long bucket_random(void);
 

@@ -33,7 +33,6 @@
 #include "nodes/pg_list.h"
 #include "pgtime.h"
 #include "utils/memutils.h"
-#include "utils/xml.h"
 
 #include "src/pg/compat.h"
 #include "src/store/bucket/bucket.h"
@@ -69,9 +68,10 @@ append_file(StringInfo body, const ManifestFile *file)
 
 	(void) pg_strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&modified));
 	(void) bucket_encode(path, sizeof(path), file->path);
-	appendStringInfo(body, "<Version><Key>%s</Key><VersionId>%s</VersionId><ETag>%s</ETag>"
-					 "<Size>" INT64_FORMAT "</Size><LastModified>%s</LastModified></Version>\n",
-					 path, escape_xml(file->version), escape_xml(file->etag), file->size, date);
+	appendStringInfo(body, "<Version><Key>%s</Key>", path);
+	bucket_append_element(body, "VersionId", file->version);
+	bucket_append_element(body, "ETag", file->etag);
+	appendStringInfo(body, "<Size>" INT64_FORMAT "</Size><LastModified>%s</LastModified></Version>\n", file->size, date);
 }
 
 struct BucketManifest

@@ -207,6 +207,8 @@ typedef struct Portion
 	int			n;
 	int			n_begun;		/* steps that were begun */
 	const Step *step;
+	MemoryContext context;		/* has the memory of the step; NULL before the
+								 * first step */
 	int		   *numbers;		/* numbers of the items that the step is for */
 	int			n_picked;
 	BucketCalls calls;
@@ -315,16 +317,24 @@ pass_removals(const Portion *portion)
 static bool
 enter_step(Portion *portion, const Step *step)
 {
-	if (pick_items(portion, step) == 0)
-		return false;
-	if (step->look != NULL)
+	MemoryContext caller;
+	bool		begun;
+
+	if (portion->context == NULL)
+		portion->context = AllocSetContextCreate(portion->many->context, "audio_cleanup step of files",
+												 ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(portion->context);
+	caller = MemoryContextSwitchTo(portion->context);
+	begun = pick_items(portion, step) > 0;
+	if (begun && step->look != NULL)
 		begin_listing(portion);
-	else if (step->take == NULL)
+	else if (begun && step->take == NULL)
 		begin_manifest(portion);
-	else
+	else if (begun)
 		portion->removing = bucket_begin_removing(portion->many->bucket, portion->removals, portion->n_picked,
 												  &portion->calls);
-	return true;
+	MemoryContextSwitchTo(caller);
+	return begun;
 }
 
 /* Ends the step that was begun, if any. */
@@ -354,6 +364,7 @@ advance(void *arg, int number, BucketCalls *calls)
 			*calls = portion->calls;
 			return true;
 		}
+	MemoryContextReset(portion->context);
 	return false;
 }
 

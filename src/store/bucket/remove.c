@@ -20,7 +20,6 @@
 
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
-#include "utils/xml.h"
 
 #include "src/store/bucket/bucket.h"
 
@@ -130,9 +129,10 @@ fits_xml(const char *key)
 static void
 append_removal(StringInfo body, const BucketRemoval *removal)
 {
-	appendStringInfo(body, "<Object><Key>%s</Key>", escape_xml(removal->key));
+	appendStringInfoString(body, "<Object>");
+	bucket_append_element(body, "Key", removal->key);
 	if (removal->version != NULL)
-		appendStringInfo(body, "<VersionId>%s</VersionId>", escape_xml(removal->version));
+		bucket_append_element(body, "VersionId", removal->version);
 	appendStringInfoString(body, "</Object>");
 }
 

@@ -29,6 +29,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/pmsignal.h"
+#include "utils/xml.h"
 
 #include "src/pg/compat.h"
 #include "src/pg/library.h"
@@ -127,6 +128,16 @@ make_url(const Bucket *bucket, const BucketCall *call, char url[BUCKET_URL_SIZE]
 	snprintf(url, BUCKET_URL_SIZE, "%s/", bucket->root);
 	return (call->key == NULL || encode(url, BUCKET_URL_SIZE, call->key, true)) &&
 		bucket_encode_query(url, BUCKET_URL_SIZE, call->query, "?");
+}
+
+void
+bucket_append_element(StringInfo body, const char *name, const char *text)
+{
+	char	   *escaped = escape_xml(text);
+
+	appendStringInfo(body, "<%s>%s</%s>", name, escaped, name);
+	/* there are many in a request, and each takes a kilobyte */
+	pfree(escaped);
 }
 
 unsigned long long
