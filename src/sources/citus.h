@@ -41,7 +41,7 @@ typedef struct RemoteRow
 
 /*
  * Returns the `n` rows of SPI_tuptable, which have two columns of text, as a
- * List of RemoteRow, and frees SPI_tuptable.
+ * List of RemoteRow.
  */
 extern List *remote_take_rows(int n);
 
