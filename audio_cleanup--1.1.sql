@@ -218,7 +218,7 @@ CREATE TABLE @extschema@.cleanup_cleared (
 );
 CREATE INDEX cleanup_cleared_run_id ON @extschema@.cleanup_cleared (run_id);
 COMMENT ON TABLE @extschema@.cleanup_cleared IS
-'what stood in the file columns of failed sessions before on_failed => ''clear'' made them NULL; kept until their audio is gone for good';
+'what stood in the file columns of failed sessions before on_failed => ''clear'' made them NULL; kept as long as the backup of their audio';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.cleared_id IS 'names the row';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.run_id IS 'the run that cleared the session; see cleanup_runs';
 COMMENT ON COLUMN @extschema@.cleanup_cleared.session_id IS 'the failed session';

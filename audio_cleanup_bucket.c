@@ -23,10 +23,10 @@
 
 COMPAT_MODULE_MAGIC;
 
-extern PGDLLEXPORT const BucketLibrary *audio_cleanup_bucket_library(void);
+extern PGDLLEXPORT const BucketLibrary *audio_cleanup_bucket_library_1_1(void);
 
 const BucketLibrary *
-audio_cleanup_bucket_library(void)
+audio_cleanup_bucket_library_1_1(void)
 {
 	static const BucketLibrary library = {
 		http_open, http_close, http_begin, http_step, http_answer, http_end, xml_find_values

@@ -25,10 +25,10 @@
 
 COMPAT_MODULE_MAGIC;
 
-extern PGDLLEXPORT const MailLibrary *audio_cleanup_mail_library(void);
+extern PGDLLEXPORT const MailLibrary *audio_cleanup_mail_library_1_1(void);
 
 const MailLibrary *
-audio_cleanup_mail_library(void)
+audio_cleanup_mail_library_1_1(void)
 {
 	static const MailLibrary library = {mail_begin, mail_step, mail_result, mail_end};
 

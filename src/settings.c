@@ -480,25 +480,23 @@ is_default(const char *name)
 	return false;
 }
 
-bool
-settings_find_unusable(UnusableSetting *setting)
+const char *
+settings_find_unusable(void)
 {
-	if (session_find_unusable("audio_cleanup.", setting))
-		return true;
-	for (int i = 0; i < lengthof(definitions); i++)
+	const char *unusable = session_find_unusable("audio_cleanup.");
+
+	for (int i = 0; i < lengthof(definitions) && unusable == NULL; i++)
 	{
 		const char *name = psprintf("audio_cleanup.%s", definitions[i].name);
+		const char *value = definitions[i].environment != NULL ? getenv(definitions[i].environment) : NULL;
 
 		/* the environment of AWS may be meant for other programs */
 		if (strncmp(definitions[i].name, "s3_", 3) == 0)
 			continue;
-		setting->name = definitions[i].environment;
-		setting->value = setting->name != NULL ? getenv(setting->name) : NULL;
-		if (setting->value != NULL && *setting->value != '\0' && is_default(name) &&
-			!session_may_set(name, setting->value))
-			return true;
+		if (value != NULL && *value != '\0' && is_default(name) && !session_may_set(name, value))
+			unusable = definitions[i].environment;
 	}
-	return false;
+	return unusable;
 }
 
 

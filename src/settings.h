@@ -74,9 +74,10 @@ extern void settings_define(void);
  * Finds a setting that the server has for this session and that cannot be
  * used, so that its default is in force: as session_find_unusable() does, and
  * among the environment variables of the older service, where nothing else
- * gives the setting a value.  Returns false if there is none.  Needs SPI.
+ * gives the setting a value.  Returns its name, or NULL if there is none.
+ * Needs SPI.
  */
-extern bool settings_find_unusable(UnusableSetting *setting);
+extern const char *settings_find_unusable(void);
 
 /*
  * Returns the settings in force now, allocated in the current memory context.

@@ -53,11 +53,30 @@ foreach my $table (@tables)
 	foreach my $call (@calls)
 	{
 		my (undef, undef, $stderr) = $node->psql('postgres', $call);
-		$refused++ if $stderr =~ /ERROR:  trigger "evil" on table "\Q$table\E" calls a function of a role that is not a superuser/;
+		$refused++ if $stderr =~ /ERROR:  trigger "evil" on table "\Q$table\E" may run code of a role that is not a superuser/;
 	}
 	sql("DROP TRIGGER evil ON $table");
 }
 is(log_lines($node, qr/LOG:  evil as/), '', 'no call has run the code of the role');
+
+# code of the role in the condition of a trigger, and behind a foreign key
+app(q{CREATE FUNCTION evil_condition() RETURNS boolean LANGUAGE plpgsql AS $f$ BEGIN RAISE LOG 'evil as %', current_user; RETURN true; END $f$;
+	CREATE DOMAIN evil_domain AS text CHECK (evil_condition());
+	CREATE TABLE theirs (file text REFERENCES cleanup_holds ON DELETE CASCADE);
+	CREATE TRIGGER evil AFTER DELETE ON theirs FOR EACH ROW EXECUTE FUNCTION evil()});
+sql('ALTER TABLE theirs DISABLE TRIGGER ALL', q{SELECT set_config('session_replication_role', 'replica', false); INSERT INTO theirs VALUES ('wanted.mp3')},
+	'ALTER TABLE theirs ENABLE TRIGGER ALL');
+like(sql_error($node, q{SELECT cleanup_hold('wanted.mp3')}), qr/ERROR:  42501: trigger "RI_.*" on table "cleanup_holds" may run code/, 'a foreign key of another table is refused');
+like(sql_error($node, q{SELECT cleanup_release('wanted.mp3')}), qr/ERROR:  42501: trigger "RI_.*" on table "cleanup_holds" may run code/, '... also when a hold is released');
+app('DROP TABLE theirs');
+foreach my $condition ('evil_condition()', q{NEW.what::evil_domain <> ''})
+{
+	app("CREATE TRIGGER evil BEFORE INSERT ON cleanup_runs FOR EACH ROW WHEN ($condition) EXECUTE FUNCTION suppress_redundant_updates_trigger()");
+	like(sql_error($node, 'CALL cleanup_run()'), qr/ERROR:  42501: trigger "evil" on table "cleanup_runs" may run code/, "WHEN ($condition): is refused");
+	is(sql_json($node, 'SELECT cleanup_status()')->{success}, 1, '... and a call that only looks works');
+	sql('DROP TRIGGER evil ON cleanup_runs');
+}
+is(log_lines($node, qr/LOG:  evil as/), '', 'none of it has run');
 is(sql(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'app'}), 'f', 'the role has not become a superuser');
 cmp_ok($refused, '>=', scalar @tables, 'the calls say what is wrong');
 
@@ -65,7 +84,7 @@ is(sql(q{SELECT detail FROM cleanup_check() WHERE check_name = 'rights'}), 'tabl
 
 # a superuser's own trigger runs, and so does a trigger that is switched off not
 sql(q{CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN RAISE LOG 'a run begins'; RETURN NULL; END $f$},
-	'CREATE TRIGGER watch AFTER INSERT ON cleanup_runs EXECUTE FUNCTION watch()');
+	q{CREATE TRIGGER watch AFTER INSERT ON cleanup_runs FOR EACH ROW WHEN (lower(NEW.what) = 'all') EXECUTE FUNCTION watch()});
 app('CREATE TRIGGER evil AFTER INSERT OR UPDATE ON cleanup_runs EXECUTE FUNCTION evil()');
 sql('ALTER TABLE cleanup_runs DISABLE TRIGGER evil');
 put_file($dir, 'orphan.mp3');

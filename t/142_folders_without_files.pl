@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 # in memory, where folders are made and removed quickly
-my $dir = tempdir('audio_cleanup.XXXXXX', DIR => '/dev/shm', CLEANUP => 1);
+my $dir = tempdir('audio_cleanup.XXXXXX', (-w '/dev/shm' ? (DIR => '/dev/shm') : (TMPDIR => 1)), CLEANUP => 1);
 my $node = new_server('folders');
 make_schema($node);
 $node->safe_psql('postgres', "ALTER DATABASE postgres SET audio_cleanup.upload_dir = '$dir'");

@@ -47,9 +47,10 @@ void
 drain_settle_missing(Drain *drain, LedgerFile *file)
 {
 	int			errnum;
+	FilePlace	place = store_locate(drain->store, drain->run_id, file->path, &file->identity,
+									 !drain->at_commit, &errnum);
 
-	switch (store_locate(drain->store, drain->run_id, file->path, &file->identity,
-						 !drain->at_commit, &errnum))
+	switch (place)
 	{
 		case PLACE_UPLOAD:
 		case PLACE_NOWHERE:
@@ -59,7 +60,7 @@ drain_settle_missing(Drain *drain, LedgerFile *file)
 			 * the file is in its place if somebody has moved it there, or if
 			 * the disk was restored from a backup
 			 */
-			if (drain_is_found_at(drain, file->path, file))
+			if (place == PLACE_UPLOAD || drain_is_found_at(drain, file->path, file))
 				drain_set_state(file, "restored", "it was in its place");
 			else if (!drain_is_changed(drain, file))
 				drain_set_destroyed(file, file->identity.space);

@@ -44,7 +44,6 @@
 #include "src/mail/outbox.h"
 #include "src/pg/progress.h"
 #include "src/pg/time.h"
-#include "src/sources/cleared.h"
 #include "src/store/claim_file.h"
 #include "src/store/lock.h"
 
@@ -162,46 +161,12 @@ drain_make_durable(Drain *drain)
 	}
 }
 
-/* Returns whether the file is of a failed session, and is in its place when this drain has dealt with it. */
-static bool
-stays_for_session(const LedgerFile *file)
-{
-	return file->source != NULL && file->session != NULL && file->new_state != NULL &&
-		(strcmp(file->new_state, "skipped") == 0 || strcmp(file->new_state, "restored") == 0);
-}
-
-/*
- * Fills the columns of sessions again that were cleared, but whose files stay or
- * are back: the next run would take such a file for an orphan.
- */
-static void
-return_columns(Drain *drain, const LedgerFile *files, int n)
-{
-	LedgerFile *staying = palloc(sizeof(LedgerFile) * Max(n, 1));
-	List	   *errors = NIL;
-	int64		n_errors = 0;
-	int			n_staying = 0;
-
-	for (int i = 0; i < n; i++)
-		if (stays_for_session(&files[i]))
-			staying[n_staying++] = files[i];
-	if (n_staying > 0)
-		(void) cleared_restore(drain->context.extension, drain->context.settings->rules, drain->run_id,
-							   staying, n_staying, drain->context.settings->writer_wait, &errors, &n_errors);
-	foreach_ptr(const char, error, errors)
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg_internal("%s", error)));
-	pfree(staying);
-}
-
 void
 drain_record(Drain *drain, const LedgerFile *files, int n)
 {
 	bool		keeps = drain->context.settings->backup_retention_days > 0;
 
 	ledger_record(drain->context.extension, drain->run_id, files, n);
-	return_columns(drain, files, n);
 	for (int i = 0; i < n; i++)
 	{
 		const char *state = files[i].new_state;

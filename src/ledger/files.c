@@ -73,7 +73,7 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 	 * because a restore of the file must find them.
 	 */
 	again = owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_files WHERE state = 'failed' LIMIT 1");
-	if (again)
+	if (again && backup_days > 0)
 		owner_query(extension, 1, parameters, take_cleared_values);
 	again = again && owner_query(extension, 2, parameters, take_failed_files) > 0;
 
@@ -110,7 +110,7 @@ static const char *const conditions[] = {
 	[LEDGER_DUE] = IS_TRASHED " AND f.due_at <= clock_timestamp()",
 	[LEDGER_RESTORABLE] = "f.state IN ('trashed', 'pending') AND f.upload_id IS NULL",
 	[LEDGER_RESTORING] = "f.state = 'restoring'",
-	[LEDGER_RETURNING] = "f.state IN ('restoring', 'restored', 'skipped') AND f.session_id IS NOT NULL AND f.source IS NOT NULL",
+	[LEDGER_RETURNING] = "f.state IN ('restoring', 'restored') AND f.session_id IS NOT NULL AND f.source IS NOT NULL",
 	[LEDGER_UPLOADS] = "f.state = 'pending' AND f.upload_id IS NOT NULL",
 };
 

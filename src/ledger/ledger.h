@@ -159,8 +159,8 @@ typedef enum LedgerKind
 	LEDGER_RESTORABLE,			/* trashed, due or not; or pending, because a
 								 * captured file may not be recorded yet */
 	LEDGER_RESTORING,
-	LEDGER_RETURNING,			/* of a failed session, and being restored,
-								 * restored, or skipped */
+	LEDGER_RETURNING,			/* of a failed session, and being restored, or
+								 * restored */
 	LEDGER_UPLOADS				/* pending uploads; all other kinds are files */
 } LedgerKind;
 

@@ -178,31 +178,6 @@ COUNTS " UPDATE @extschema@.cleanup_runs r SET finished_at = pg_catalog.clock_ti
 " RETURNING r.requested_by, r.files, r.deleted, t.trashed, r.skipped, r.errors, r.bytes,"
 "  extract(epoch FROM r.finished_at - r.started_at)::double precision";
 
-/* the states of a file that may still be restored, stays, or may be condemned again */
-#define MAY_COME_BACK "('pending', 'trashed', 'restoring', 'restored', 'skipped', 'failed')"
-
-/* Forgets the cleared values of sessions whose files have gone for good. */
-static void
-forget_cleared(const Extension *extension, int64 run_id)
-{
-	const SqlParameter parameters[] = {SQL_INT8(run_id)};
-
-	if (!owner_finds(extension, lengthof(parameters), parameters,
-					 "SELECT FROM @extschema@.cleanup_cleared WHERE run_id = $1 LIMIT 1"))
-		return;
-	/* a session without a file of its own shares the file of another one */
-	owner_query(extension, lengthof(parameters), parameters,
-				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
-				" AND EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
-				"  AND f.source = c.source AND f.session_id = c.session_id)"
-				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
-				"  AND f.source = c.source AND f.session_id = c.session_id AND f.state IN " MAY_COME_BACK ")");
-	owner_query(extension, lengthof(parameters), parameters,
-				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
-				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = $1"
-				"  AND f.source IS NOT NULL AND f.state IN " MAY_COME_BACK ")");
-}
-
 bool
 ledger_finish_run(const Extension *extension, int64 run_id)
 {
@@ -215,7 +190,6 @@ ledger_finish_run(const Extension *extension, int64 run_id)
 					sql_text(0, 5), sql_text(0, 6), (double) DatumGetInt64(sql_value(0, 7)) / (1024 * 1024),
 					DatumGetFloat8(sql_value(0, 8))),
 			 errhidestmt(true), errhidecontext(true)));
-	forget_cleared(extension, run_id);
 	return true;
 }
 
@@ -226,11 +200,24 @@ COUNTS " UPDATE @extschema@.cleanup_runs r SET deleted = t.deleted, skipped = t.
 "  AND (r.deleted, r.skipped, r.errors, r.bytes)"
 "   IS DISTINCT FROM (t.deleted, t.skipped, t.errors, t.bytes)";
 
+/* the states of a file that may still be restored, or be condemned again */
+#define MAY_COME_BACK "('pending', 'trashed', 'restoring', 'restored', 'failed')"
+
 void
 ledger_correct_run(const Extension *extension, int64 run_id)
 {
 	const SqlParameter parameters[] = {SQL_INT8(run_id)};
 
 	owner_query(extension, lengthof(parameters), parameters, correct_run);
-	forget_cleared(extension, run_id);
+	/* a session without a file of its own shares the file of another one */
+	owner_query(extension, lengthof(parameters), parameters,
+				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
+				" AND EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
+				"  AND f.source = c.source AND f.session_id = c.session_id)"
+				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
+				"  AND f.source = c.source AND f.session_id = c.session_id AND f.state IN " MAY_COME_BACK ")");
+	owner_query(extension, lengthof(parameters), parameters,
+				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
+				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = $1"
+				"  AND f.source IS NOT NULL AND f.state IN " MAY_COME_BACK ")");
 }

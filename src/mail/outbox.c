@@ -24,7 +24,6 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 
 #include "src/mail/outbox.h"
 #include "src/pg/at_end.h"

@@ -69,7 +69,10 @@ talk_to_server(const MailLibrary *library, const MailServer *server, const Messa
 	MailerResult *volatile result = NULL;
 
 	if (!AcquireExternalFD())
+	{
+		explicit_bzero(password, SECRET_FILE_MAX);
 		return make_failure("too many files are open");
+	}
 	pgstat_report_wait_start(compat_wait_event("AudioCleanupSmtp"));
 	PG_TRY();
 	{
@@ -139,6 +142,9 @@ mailer_send(const MailSettings *settings, Message *message)
 	message->from = settings->from;
 	message->headers = message_headers(message);
 	if ((error = read_password(settings, password)) != NULL)
+	{
+		explicit_bzero(password, sizeof(password));
 		return make_failure(error);
+	}
 	return talk_to_server(library, &server, message, password);
 }

@@ -13,8 +13,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef AUDIO_CLEANUP_MAIL_H
-#define AUDIO_CLEANUP_MAIL_H
+#ifndef AUDIO_CLEANUP_SMTP_H
+#define AUDIO_CLEANUP_SMTP_H
 
 #include "src/mail/message.h"
 
@@ -82,6 +82,6 @@ typedef struct MailLibrary
 } MailLibrary;
 
 #define MAIL_LIBRARY	"audio_cleanup_mail"
-#define MAIL_FUNCTION	"audio_cleanup_mail_library"
+#define MAIL_FUNCTION	"audio_cleanup_mail_library_1_1"
 
-#endif							/* AUDIO_CLEANUP_MAIL_H */
+#endif							/* AUDIO_CLEANUP_SMTP_H */

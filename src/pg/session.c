@@ -145,13 +145,13 @@ session_may_set(const char *name, const char *value)
 	return set_config_option(name, value, PGC_SIGHUP, PGC_S_TEST, GUC_ACTION_SET, false, DEBUG5, false) != 0;
 }
 
-bool
-session_find_unusable(const char *prefix, UnusableSetting *setting)
+const char *
+session_find_unusable(const char *prefix)
 {
+	const char *unusable = NULL;
 	ActingAs	saved;
 	int			n;
 
-	setting->name = setting->value = NULL;
 	role_act_as(BOOTSTRAP_SUPERUSERID, &saved);
 	n = sql_query_latest(SQL_ARGS(SQL_TEXT(prefix), SQL_OID(OIDOID, MyDatabaseId), SQL_OID(OIDOID, GetAuthenticatedUserId())),
 						 "SELECT split_part(s, '=', 1), substr(s, strpos(s, '=') + 1)"
@@ -159,14 +159,11 @@ session_find_unusable(const char *prefix, UnusableSetting *setting)
 						 "  WHERE r.setdatabase IN (0, $2) AND r.setrole IN (0, $3) AND starts_with(lower(s), $1)"
 						 " UNION ALL SELECT f.name, f.setting FROM pg_catalog.pg_show_all_file_settings() f"
 						 "  WHERE (f.applied OR f.error IS NOT NULL) AND starts_with(lower(f.name), $1)");
-	for (int i = 0; i < n && setting->name == NULL; i++)
+	for (int i = 0; i < n && unusable == NULL; i++)
 		if (!session_may_set(sql_text(i, 1), sql_text(i, 2)))
-		{
-			setting->name = sql_text(i, 1);
-			setting->value = sql_text(i, 2);
-		}
+			unusable = sql_text(i, 1);
 	role_stop_acting(&saved);
-	return setting->name != NULL;
+	return unusable;
 }
 
 bool

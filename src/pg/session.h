@@ -32,20 +32,14 @@ extern const char *session_own_setting(const char *name, size_t len);
 /* Returns whether there is a setting of this name that the configuration file could set to the value.  Needs no SPI. */
 extern bool session_may_set(const char *name, const char *value);
 
-typedef struct UnusableSetting
-{
-	const char *name;
-	const char *value;
-} UnusableSetting;
-
 /*
  * Finds a setting whose name begins with `prefix`, in lower case, and that the
  * configuration files, ALTER DATABASE or ALTER ROLE give to this session, but
  * that cannot be used: there is no setting of this name, or the value is not
  * valid.  The server then has the default in force, and says so in a WARNING
- * only.  Returns false if there is none.  The texts are palloc'd.  Needs SPI.
+ * only.  Returns its name, or NULL if there is none.  Needs SPI.
  */
-extern bool session_find_unusable(const char *prefix, UnusableSetting *setting);
+extern const char *session_find_unusable(const char *prefix);
 
 /*
  * For the check hook of a setting: says why the value is refused, with a hint or

@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/analyze.h"
+#include "parser/parsetree.h"
 #include "utils/array.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
@@ -77,14 +78,46 @@ is_superusers_function(Oid function)
 	return result;
 }
 
+/* Returns whether the function belongs to a role that is not a superuser.  A callback of check_functions_in_node(). */
+static bool
+is_others_function(Oid function, void *arg)
+{
+	return !is_superusers_function(function);
+}
+
+/* Returns whether the expression may call functions of a role that is not a superuser; a domain has its own. */
+static bool
+may_call_others(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, CoerceToDomain) || check_functions_in_node(node, is_others_function, NULL))
+		return true;
+	return expression_tree_walker(node, may_call_others, arg);
+}
+
 /*
- * Refuses a trigger on a table of the extension if the trigger's function does
- * not belong to a superuser.  A role with the TRIGGER privilege, which GRANT
- * ALL and default privileges include, may have added the trigger.  The
- * trigger would run with the rights of the extension's owner.
+ * Returns whether the trigger may run code of a role that is not a superuser:
+ * its function, its condition, or by a foreign key of another table the triggers
+ * of that table.
+ */
+static bool
+may_run_others(const Trigger *trigger, const Guard *allowed)
+{
+	return trigger->tgenabled != TRIGGER_DISABLED &&
+		(!is_superusers_function(trigger->tgfoid) ||
+		 (trigger->tgqual != NULL && may_call_others(stringToNode(trigger->tgqual), NULL)) ||
+		 (OidIsValid(trigger->tgconstrrelid) && !is_member(RelationRelationId, trigger->tgconstrrelid, allowed)));
+}
+
+/*
+ * Refuses to write to a table of the extension that has such a trigger.  A role
+ * with the privilege TRIGGER or REFERENCES, which GRANT ALL and default
+ * privileges include, may have added the trigger, which would run with the
+ * rights of the extension's owner.
  */
 static void
-check_triggers(Oid relation)
+check_triggers(Oid relation, const Guard *allowed)
 {
 	Relation	rel = relation_open(relation, NoLock);
 
@@ -93,30 +126,22 @@ check_triggers(Oid relation)
 
 	relation_close(rel, NoLock);
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-	{
-		const Trigger *trigger = &triggers->triggers[i];
-
-		if (trigger->tgenabled != TRIGGER_DISABLED && !is_superusers_function(trigger->tgfoid))
+		if (may_run_others(&triggers->triggers[i], allowed))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("trigger \"%s\" on table \"%s\" calls a function of a role that is not a superuser",
-							trigger->tgname, get_rel_name(relation)),
-					 errdetail("It would run with the rights of the owner of extension \"%s\".", EXTENSION_NAME),
-					 errhint("Drop the trigger, and revoke the privilege TRIGGER on the table from other roles than its owner.")));
-	}
+					 errmsg("trigger \"%s\" on table \"%s\" may run code of a role that is not a superuser",
+							triggers->triggers[i].tgname, get_rel_name(relation)),
+					 errdetail("The code would run with the rights of the owner of extension \"%s\".", EXTENSION_NAME),
+					 errhint("Drop the trigger, or the foreign key that refers to the table, and revoke the privileges TRIGGER and REFERENCES on the table from other roles than its owner.")));
 }
 
 static void
 check_member(Oid relation, const Guard *allowed)
 {
 	if (relation == allowed->relation ||
-		get_rel_namespace(relation) == PG_CATALOG_NAMESPACE)
+		get_rel_namespace(relation) == PG_CATALOG_NAMESPACE ||
+		is_member(RelationRelationId, relation, allowed))
 		return;
-	if (is_member(RelationRelationId, relation, allowed))
-	{
-		check_triggers(relation);
-		return;
-	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("relation \"%s\" with OID %u is not the expected one",
@@ -154,7 +179,14 @@ check_node(Node *node, void *arg)
 				 errdetail("A schema or function was renamed, and another one was put in its place."),
 				 errhint("Find out who did that before you try again.")));
 	if (IsA(node, Query))
+	{
+		const Query *query = (const Query *) node;
+		Oid			target = query->resultRelation == 0 ? InvalidOid : rt_fetch(query->resultRelation, query->rtable)->relid;
+
+		if (OidIsValid(target) && is_member(RelationRelationId, target, arg))
+			check_triggers(target, arg);
 		return query_tree_walker((Query *) node, check_node, arg, QTW_EXAMINE_RTES_BEFORE);
+	}
 	return expression_tree_walker(node, check_node, arg);
 }
 

@@ -68,7 +68,8 @@ override_settings(void)
 
 	/*
 	 * the owner of the database can lock our tables (DROP SCHEMA ... CASCADE
-	 * in an open transaction) for as long as a view of theirs can sleep
+	 * in an open transaction) for as long as a view of theirs can sleep: the
+	 * setting, which settings.c defines, is in seconds
 	 */
 	SetConfigOption("lock_timeout", psprintf("%ss", GetConfigOption(EXTENSION_NAME ".source_timeout", false, false)),
 					PGC_SUSET, PGC_S_OVERRIDE);

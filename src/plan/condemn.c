@@ -52,8 +52,8 @@ gather_session(int source, const char *session, void *arg)
 }
 
 /*
- * Clears the sessions (text[]) of one source.  Records the cleared references,
- * because the audio may stay, or come back.
+ * Clears the sessions (text[]) of one source.  If there are backups, records
+ * the cleared references, because the audio can come back.
  */
 static void
 clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
@@ -63,7 +63,8 @@ clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
 		sources_try_clearing(source, sessions);
 		return;
 	}
-	cleared_remember(plan->context.extension, plan->run_id, source, sessions);
+	if (plan->context.settings->backup_retention_days > 0)
+		cleared_remember(plan->context.extension, plan->run_id, source, sessions);
 	sources_clear(source, sessions);
 }
 

@@ -860,6 +860,9 @@ gather_failed(FailedReceiver *receiver, int64 file, TupleTableSlot *slot)
 	if (DatumGetPointer(value) != NULL)
 		strength = key_compare(match->settings->rules, VARDATA_ANY(DatumGetTextPP(value)),
 							   VARSIZE_ANY_EXHDR(DatumGetTextPP(value)), receiver->path);
+	/* a value that goes by a symlink names the file by another path */
+	if (match->scope.any_folder)
+		strength = Max(strength, KEY_LOOSE_MATCH);
 	receiver->strength = Max(receiver->strength, strength);
 }
 

@@ -154,8 +154,8 @@ extern void counts_remember(const CleanupPlan *plan);
 
 /*
  * Looks for a sample of the orphans of a surveyed plan in the columns of all
- * ordinary tables of the database that are text, json, jsonb or an array of
- * text.  Returns a List of texts for people (char *), one for each column with
+ * ordinary tables of the database that are text, json, jsonb, uuid, xml, or an
+ * array of these but xml.  Returns a List of texts for people (char *), one for each column with
  * such names.  Tables that cannot be read are passed over.
  *
  * Without `everything`, the search takes a second at most, and returns only

@@ -99,19 +99,20 @@ check_backups(CleanupPlan *plan)
 }
 
 /*
- * Applies a brake if a setting cannot be used.  The default would be in force
- * in its place: a shorter retention, no backups, other files.
+ * Returns a brake if a setting cannot be used, else NULL.  The default would be
+ * in force in its place: a shorter retention, no backups, other files.  The
+ * brake does not tell the value, which may be a secret: viewers see the text.
  */
-static void
-check_settings(CleanupPlan *plan)
+static Brake *
+check_settings(void)
 {
-	UnusableSetting setting;
+	const char *name = settings_find_unusable();
 
-	if (settings_find_unusable(&setting))
-		plan_apply_brake(plan, brake_make("settings", ERRCODE_INVALID_PARAMETER_VALUE,
-										  psprintf("parameter \"%s\" cannot be set to \"%s\"", setting.name, setting.value),
-										  "The configuration file, ALTER DATABASE, ALTER ROLE or the environment does so, and the default is in force instead.",
-										  "Correct the name or the value, and connect again. Days and hours are written without the unit."));
+	return name == NULL ? NULL :
+		brake_make("settings", ERRCODE_INVALID_PARAMETER_VALUE,
+				   psprintf("parameter \"%s\" cannot be set as it is", name),
+				   "The configuration file, ALTER DATABASE, ALTER ROLE or the environment sets a parameter that does not exist, or a value that is not valid, and the default is in force instead.",
+				   "Correct the name or the value, and connect again. Days and hours are written without the unit.");
 }
 
 /*
@@ -138,7 +139,6 @@ plan_open_directory(CleanupPlan *plan)
 	check_directory(plan);
 	if (plan->found.brakes == NIL)
 	{
-		check_clock(plan);
 		read_claim(plan);
 
 		/*
@@ -147,6 +147,7 @@ plan_open_directory(CleanupPlan *plan)
 		 */
 		if (plan->found.claim->brake == NULL)
 		{
+			check_clock(plan);
 			plan_apply_brake(plan, location_check_undo(plan->found.store, settings, !XactReadOnly));
 			check_backups(plan);
 		}
@@ -180,8 +181,14 @@ void
 plan_open(CleanupPlan *plan)
 {
 	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+	Brake	   *unusable = check_settings();
 
-	check_settings(plan);
+	/*
+	 * a preview has this brake first, too, but looks at all else as if there
+	 * were none
+	 */
+	if (!plan->dry_run)
+		plan_apply_brake(plan, unusable);
 	plan_open_directory(plan);
 	require_own_claim(plan);
 	/* the files of a directory belong to one database */
@@ -194,6 +201,11 @@ plan_open(CleanupPlan *plan)
 	if (plan->found.brakes == NIL)
 		foreach_ptr(const Source, source, plan->found.sources)
 			plan_apply_brake(plan, sources_probe(source, NULL));
+	if (plan->dry_run && unusable != NULL)
+	{
+		plan->found.blocked = true;
+		plan->found.brakes = lcons(unusable, plan->found.brakes);
+	}
 	MemoryContextSwitchTo(caller);
 }
 

@@ -29,7 +29,6 @@
 
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/array.h"
 #include "utils/memutils.h"
 
 #include "src/names/file_key.h"

@@ -93,7 +93,8 @@ is_within_directory(Restoring *restoring, const LedgerFile *file)
 	WalkReason	reason = walk_why_not(store, target, true, &len);
 
 	if (reason != WALK_SYMLINK && reason != WALK_MOUNT && reason != WALK_SUBVOLUME)
-		len = store_has_folders(store) ? length_of_file(store, target) : 0;
+		/* a bucket has no folders, so no file has the name of a folder */
+		len = store_acts_at_commit(store) ? length_of_file(store, target) : 0;
 	if (len == 0)
 		return true;
 	add_error(restoring, file->path,

@@ -278,7 +278,7 @@ explain(CleanupPlan *plan, void *arg)
 	 * explain; any other brake is part of the answer
 	 */
 	foreach_ptr(const Brake, brake, plan_findings(plan)->brakes)
-		if (strcmp(brake->name, "claim") != 0 && strcmp(brake->name, "clock") != 0)
+		if (strcmp(brake->name, "claim") != 0 && strcmp(brake->name, "clock") != 0 && strcmp(brake->name, "settings") != 0)
 		brake_raise(brake);
 	find_references(plan, &search);
 	lock_end_limit(limit);

@@ -308,7 +308,11 @@ begin_search(MissingSearch *search, const CleanupPlan *plan)
 	search->store = plan_findings(plan)->store;
 	search->rules = search->context->settings->rules;
 	search->scope.context = CurrentMemoryContext;
-	/* a filter is enough, because compare() joins the keys themselves */
+
+	/*
+	 * a filter is enough, because find_differences() joins the keys
+	 * themselves
+	 */
 	search->scope.keys_expected = SIZE_MAX;
 	search->references = tuplestore_begin_heap(true, false, work_mem);
 	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);

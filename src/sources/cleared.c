@@ -122,13 +122,13 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 	List	   *ids = NIL;
 	int			n = owner_query(extension,
 								SQL_ARGS(SQL_INT8(run_id), SQL_VALUE(TEXTARRAYOID, sources), SQL_VALUE(TEXTARRAYOID, sessions)),
-								"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored', 'skipped'), false"
+								"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored'), false"
 								" FROM @extschema@.cleanup_cleared c JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
 								" WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
 								"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
 								" UNION ALL SELECT c.cleared_id::text, c.value, f.file, true, true"
 								" FROM @extschema@.cleanup_cleared c, @extschema@.cleanup_files f"
-								" WHERE c.run_id = $1 AND f.run_id = $1 AND f.state IN ('restoring', 'restored', 'skipped') AND (f.source, f.session_id) IN"
+								" WHERE c.run_id = $1 AND f.run_id = $1 AND f.state IN ('restoring', 'restored') AND (f.source, f.session_id) IN"
 								"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
 								"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files o"
 								"   WHERE o.run_id = $1 AND o.source = c.source AND o.session_id = c.session_id)"

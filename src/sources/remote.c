@@ -28,7 +28,6 @@
 #include "postgres.h"
 
 #include "catalog/dependency.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_proc.h"
@@ -370,7 +369,7 @@ connect(RemoteServer *server)
 }
 
 static bool
-is_waiting(const RemoteServer *server)
+is_server_busy(const RemoteServer *server)
 {
 	bool		busy;
 
@@ -400,7 +399,7 @@ await_answer(const RemoteServer *server)
 {
 	int64		until = Max(server->until, time_monotonic_us() + ANSWER_MS * INT64CONST(1000));
 
-	while (is_waiting(server))
+	while (is_server_busy(server))
 	{
 		if (time_monotonic_us() > until)
 			ereport(ERROR,

@@ -93,12 +93,6 @@ store_acts_at_commit(const FileStore *store)
 	return driver_of(store)->is_local;
 }
 
-bool
-store_has_folders(const FileStore *store)
-{
-	return driver_of(store)->is_local;
-}
-
 int
 store_together(const FileStore *store)
 {

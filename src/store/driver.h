@@ -25,8 +25,7 @@
  */
 typedef struct StoreDriver
 {
-	bool		is_local;		/* see store_acts_at_commit() and
-								 * store_has_folders() */
+	bool		is_local;		/* see store_acts_at_commit() */
 	int			together;		/* see store_together() */
 
 #define STORE_OWN(type, name, parameters, ...) type (*name) parameters;

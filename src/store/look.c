@@ -18,7 +18,7 @@
 #include "src/store/private.h"
 
 /* A file that exists for the moment in which it tells the time of the file system. */
-#define CLOCK_NAME ".audio_cleanup.clock"
+#define CLOCK_NAME ".audio_cleanup.clock.%d"
 
 /* Returns the time in nanoseconds since 1970; for a date before 1677 or after 2262, the first or the last such time. */
 static int64
@@ -264,6 +264,7 @@ local_clock(FileStore *store, int64 *now_ns)
 {
 	FileLook	look;
 	FileResult	result = come_to(FILE_OK);
+	char		name[64];
 	bool		named = false;
 	int			fd = openat(store->root.fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC,
 							S_IRUSR | S_IWUSR);
@@ -274,9 +275,10 @@ local_clock(FileStore *store, int64 *now_ns)
 	 */
 	if (fd < 0)
 	{
-		/* a killed process may have left it */
-		(void) unlinkat(store->root.fd, CLOCK_NAME, 0);
-		fd = openat(store->root.fd, CLOCK_NAME, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, S_IRUSR | S_IWUSR);
+		snprintf(name, sizeof(name), CLOCK_NAME, (int) getpid());
+		/* a killed process of this number may have left the file */
+		(void) unlinkat(store->root.fd, name, 0);
+		fd = openat(store->root.fd, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, S_IRUSR | S_IWUSR);
 		named = fd >= 0;
 	}
 	if (fd < 0)
@@ -286,7 +288,7 @@ local_clock(FileStore *store, int64 *now_ns)
 	else
 		*now_ns = look.identity.mtime_ns;
 	if (named)
-		(void) unlinkat(store->root.fd, CLOCK_NAME, 0);
+		(void) unlinkat(store->root.fd, name, 0);
 	close(fd);
 	return result;
 }

@@ -198,12 +198,6 @@ extern void store_close(FileStore *store);
 extern bool store_acts_at_commit(const FileStore *store);
 
 /*
- * Returns whether the store has folders, so that a file may have the name that
- * another file needs for a folder.  A bucket has no folders.
- */
-extern bool store_has_folders(const FileStore *store);
-
-/*
  * Asks whether the upload directory can be reached, if store_open() did not
  * ask.  Returns 0 or an errno.
  */

@@ -251,24 +251,20 @@ enter_directory(TreeWalk *walk, const char *name)
 static int
 tell_type(TreeWalk *walk, int parent, const struct dirent *entry)
 {
+	bool		is_hidden = entry->d_name[0] == '.';
+	int			type = entry->d_type;
 	FileLook	look;
 
-	if (entry->d_type == DT_LNK)
-		walk->base.has_links = true;
-	if (entry->d_name[0] == '.')
+	if (type == DT_UNKNOWN)
+	{
+		if (store_look(parent, entry->d_name, &look) != 0)
+			return errno == ENOENT || is_hidden ? DT_UNKNOWN : -1;
+		type = IFTODT(look.mode);
+	}
+	walk->base.has_links |= type == DT_LNK;
+	if (is_hidden || (type == DT_DIR && !walk->recurse))
 		return DT_UNKNOWN;
-	if (entry->d_type == DT_DIR)
-		return walk->recurse ? DT_DIR : DT_UNKNOWN;
-	if (entry->d_type != DT_UNKNOWN)
-		return entry->d_type == DT_REG ? DT_REG : DT_UNKNOWN;
-
-	if (store_look(parent, entry->d_name, &look) != 0)
-		return errno == ENOENT ? DT_UNKNOWN : -1;
-	if (S_ISREG(look.mode))
-		return DT_REG;
-	if (S_ISLNK(look.mode))
-		walk->base.has_links = true;
-	return S_ISDIR(look.mode) && walk->recurse ? DT_DIR : DT_UNKNOWN;
+	return type == DT_REG || type == DT_DIR ? type : DT_UNKNOWN;
 }
 
 /* Returns a walk that has a slot for the descriptor of its top, or has failed. */
@@ -379,17 +375,17 @@ keep_entry(TreeWalk *walk, const struct dirent *entry)
 static WalkStep
 read_portion(TreeWalk *walk)
 {
-	int			n_entries = 0;
+	bool		passed_over = false;	/* the last entry was no file */
 
 	walk->n_files = walk->next_file = 0;
 	walk->names_len = 0;
 	while (!walk->has_folder && !walk->is_over && !is_portion_full(walk))
 	{
+		int			n_files = walk->n_files;
 		struct dirent *entry;
 
-		if (n_entries++ > walk->n_files && walk->stop != NULL && walk->stop())
+		if (passed_over && walk->stop != NULL && walk->stop())
 			return fail_walk(walk, EINTR, "could not walk directory");
-
 		errno = 0;
 		entry = readdir(current_level(walk)->stream);
 		if (entry == NULL && errno != 0)
@@ -398,6 +394,7 @@ read_portion(TreeWalk *walk)
 			walk->is_over = true;
 		else if (keep_entry(walk, entry) == WALK_FAILED)
 			return WALK_FAILED;
+		passed_over = walk->n_files == n_files;
 	}
 	sort_by_inode(walk->files, walk->n_files);
 	return WALK_FILE;

@@ -244,7 +244,7 @@ typedef bool (*BucketAdvance) (void *arg, int portion, BucketCalls *calls);
 extern int	bucket_run_pipeline(Bucket *bucket, int n, BucketAdvance advance, void *arg);
 
 /*
- * bucket_begin_call() begins a call in the lane of a page.  Later
+ * bucket_begin_call() begins a call in the lane `lane`.  Later
  * bucket_finish_call() waits for the answer, or bucket_drop_call() drops the
  * call.  The first two functions return as bucket_call() does.  The texts of a
  * call must last until the call is finished or dropped.

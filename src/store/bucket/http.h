@@ -7,7 +7,7 @@
  * The functions are the interface of a library of its own,
  * audio_cleanup_bucket (see audio_cleanup_bucket.c), which is loaded when a
  * bucket is opened.  No other library is linked with the functions:
- * audio_cleanup_bucket_library() returns pointers to the functions.  The
+ * audio_cleanup_bucket_library_1_1() returns pointers to the functions.  The
  * functions allocate memory by malloc(), and raise no ERROR.
  *
  * Copyright (c) 2026, audio_cleanup contributors
@@ -219,7 +219,7 @@ typedef struct BucketLibrary
 } BucketLibrary;
 
 #define BUCKET_LIBRARY	"audio_cleanup_bucket"
-#define BUCKET_FUNCTION "audio_cleanup_bucket_library"
+#define BUCKET_FUNCTION "audio_cleanup_bucket_library_1_1"
 
 /* The functions of the library: see BucketLibrary. */
 extern BucketSession *http_open(int lanes);

@@ -554,7 +554,8 @@ fetch_metadata(Fetching *fetching)
 	request.headers = headers;
 	snprintf(url, sizeof(url), "%.*s%s", length, service, METADATA_PATH);
 	if ((errnum = ask_service(fetching, &request)) != 0)
-		return fetching->answer->status == 404 ? lack_keys(fetching, "this machine has no role") : errnum;
+		return fetching->answer != NULL && fetching->answer->status == 404 ?
+			lack_keys(fetching, "this machine has no role") : errnum;
 	fits = strlcpy(role, fetching->answer->body, sizeof(role)) < sizeof(role);
 	role[strcspn(role, "\r\n")] = '\0';
 	if (!fits || !is_plain_word(role) || strpbrk(role, "/%:") != NULL)

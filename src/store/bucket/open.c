@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "utils/hsearch.h"
 
 #include "src/pg/library.h"
 #include "src/store/bucket/bucket.h"
@@ -203,7 +202,8 @@ bucket_open(const char *url)
  * back, because of an ERROR, ends by itself; this server may take it again at
  * once.  A callback of the context in which the bucket was opened may close the
  * bucket.  The contexts below that context are gone by then, so the bucket has
- * no context of its own.
+ * no context of its own, and does not destroy its hash table, which goes with
+ * that context.
  */
 void
 bucket_close(FileStore *store)
@@ -219,8 +219,6 @@ bucket_close(FileStore *store)
 		pfree(bucket->lanes);
 	if (bucket->expected != NULL)
 		pfree(bucket->expected);
-	if (bucket->doubtful != NULL)
-		hash_destroy(bucket->doubtful);
 	explicit_bzero(&bucket->keys, sizeof(bucket->keys));
 	pfree(bucket);
 }

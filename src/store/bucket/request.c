@@ -361,7 +361,7 @@ bucket_begin_call(Bucket *bucket, int number, const BucketCall *call)
 		return bucket->open_errnum;
 	lane = &bucket->lanes[number];
 	if (is_taken(lane))
-		return bucket_note(bucket, EBUSY, "another list is under way");
+		return bucket_note(bucket, EBUSY, "another request is under way in this lane");
 	if ((errnum = bucket_have_keys(bucket)) != 0)
 		return errnum;
 	if (call->leased && (errnum = bucket_stay_leased(bucket).errnum) != 0)
@@ -601,6 +601,7 @@ bucket_fetch(Bucket *bucket, const BucketRequest *request, const BucketAnswer **
 	const BucketLibrary *library = bucket->library;
 	bool		stopped = false;
 
+	*answer = NULL;
 	if (!library->begin(bucket->session, BUCKET_KEY_LANE, request))
 		return bucket_note(bucket, ENOMEM, NULL);
 	while (!stopped && (*answer = library->answer(bucket->session, BUCKET_KEY_LANE)) == NULL)

@@ -413,14 +413,22 @@ find_element(xmlNodePtr node, const char *name)
 	return NULL;
 }
 
-/* Takes the text of the element.  Returns false if the text has no room: a part of it would be a wrong value. */
+/*
+ * Takes the text of the element, and overwrites the text, which may be a secret.
+ * Returns false if the text has no room: a part of it would be a wrong value.
+ */
 static bool
 take_element(xmlNodePtr element, BucketValue *value)
 {
 	xmlChar    *text = xmlNodeGetContent(element);
 
 	value->found = text != NULL && strlcpy(value->value, (const char *) text, value->size) < value->size;
+	if (text != NULL)
+		explicit_bzero(text, strlen((const char *) text));
 	xmlFree(text);
+	for (xmlNodePtr node = element->children; node != NULL; node = node->next)
+		if (node->content != NULL)
+			explicit_bzero(node->content, strlen((const char *) node->content));
 	return value->found;
 }
 
