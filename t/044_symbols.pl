@@ -15,7 +15,7 @@ use Test::More;
 my ($libdir) = run_command([ 'pg_config', '--pkglibdir' ]);
 my ($cc) = run_command([ 'pg_config', '--cc' ]);
 my ($include) = run_command([ 'pg_config', '--includedir-server' ]);
-my $entry = qr/^(Pg_magic_func|_PG_init|(pg_finfo_)?cleanup_\w+|audio_cleanup_(mail|bucket)_library)$/;
+my $entry = qr/^(Pg_magic_func|_PG_init|(pg_finfo_)?cleanup_\w+|audio_cleanup_(mail|bucket)_library_\d+_\d+)$/;
 
 # ---- what is to be seen ----
 

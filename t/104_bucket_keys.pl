@@ -141,9 +141,12 @@ foreach my $case ([ refuse => qr/HTTP status 401/ ], [ no_role => qr/this machin
 }
 give_out($service, $good, how => 'decoy');
 is_deeply(preview()->{errors}, [], 'the keys are those of the object itself, however they are written');
-give_out($service, $good, how => 'slow');
-my ($status, $out, $error) = $node->psql('postgres', "SET statement_timeout = '500ms'; SELECT cleanup_status()");
-like($error, qr/statement timeout/, 'whoever waits for a slow service can be cancelled');
+foreach my $how ('slow', 'slow_role')
+{
+	give_out($service, $good, how => $how);
+	my (undef, undef, $error) = $node->psql('postgres', "SET statement_timeout = '500ms'; SELECT cleanup_status()");
+	like($error, qr/statement timeout/, "$how: whoever waits can be cancelled");
+}
 
 # old keys that are still valid do, while new ones cannot be had
 give_out($service, session(40));

@@ -7,6 +7,7 @@ JSON; its "how" is one of
 
     ""        as it should be
     slow      after ten seconds
+    slow_role the name of the role comes after ten seconds
     refuse    tokens are not accepted
     once      the first request with a token is refused, and later ones are not
     no_role   the machine has no role
@@ -101,7 +102,7 @@ class Service(http.server.BaseHTTPRequestHandler):
         # in one piece, because other threads write, too
         sys.stdout.write(f"{self.command} {self.path}\n")
         sys.stdout.flush()
-        if keys["how"] == "slow":
+        if keys["how"] == "slow" or (keys["how"] == "slow_role" and self.path == ROLE_PATH):
             time.sleep(10)
         if self.path == "/latest/api/token":
             return self.answer(200, TOKEN) if self.command == "PUT" and \
