@@ -50,6 +50,32 @@ is($holder->{stderr}, '', 'of a file that is there it says nothing');
 $holder->quit;
 
 
+# ---- a hold while the server deletes files
+
+put('kept.mp3', 'doomed.mp3');
+sql("SELECT cleanup_hold('kept.mp3')");
+set_rule($proxy, match => '^DELETE /audio/up/doomed\.mp3\?versionId', do => 'hold', times => 1);
+my $runner = $node->background_psql('postgres', on_error_stop => 0);
+$runner->query_until(qr/begun/, "\\echo begun\nCALL cleanup_run();\n\\echo over\n");
+ok(is_held($proxy), 'the server is to delete files for good');
+foreach my $case ([ 'doomed.mp3', qr/WARNING:.*may be too late for the file "doomed\.mp3"/ ], [ 'here.mp3', qr/^$/ ], [ 'none.mp3', qr/NOTICE:.*no file/ ])
+{
+	my ($file, $answer) = @$case;
+	my ($rc, undef, $told) = $node->psql('postgres', "SET statement_timeout = '20s'; SELECT cleanup_hold('$file')");
+	is($rc, 0, "$file: a hold does not wait for the server");
+	like($told, $answer, "$file: and says what is true");
+}
+release($proxy);
+$runner->query_until(qr/over/, '');
+$runner->quit;
+is(sql("SELECT state FROM cleanup_files WHERE file = 'doomed.mp3'"), 'deleted', 'it was too late');
+put('doomed.mp3');
+sql('CALL cleanup_run()');
+is_deeply(visible(), [ 'doomed.mp3', 'here.mp3', 'kept.mp3', 'wanted.mp3' ], 'the hold keeps a later file of that name');
+sql("SELECT cleanup_release('kept.mp3')");
+add_rows($node, 'kept.mp3', 'doomed.mp3');
+
+
 # ---- a restore of more files than are looked at together, whose caller waits for the server
 
 my @names = map { sprintf 'audio%04d.mp3', $_ } 1 .. 1010;

@@ -305,6 +305,8 @@ destroy_doomed(Drain *drain, int limit)
 		return 0;
 	}
 	files = ledger_pick(drain->context.extension, drain->run_id, LEDGER_DUE, drain->next, most, &n);
+	if (!store_acts_at_commit(drain->store))
+		lock_let_holds(drain->context.extension);
 	done = destroy_files(drain, files, n);
 	while (passed < most && (done == n || drain->next[passed] < files[done].file_id))
 		passed++;

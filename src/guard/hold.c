@@ -53,24 +53,41 @@ is_missing(const Settings *settings, const char *path, bool waits)
 	return outcome == FILE_VANISHED || outcome == FILE_NOT_REGULAR;
 }
 
+/* Returns whether a step that destroys files now may be destroying the file `path`. */
+static bool
+is_doomed(const Extension *extension, const char *path)
+{
+	return owner_finds(extension, SQL_ARGS(SQL_TEXT(path)),
+					   "SELECT FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r USING (run_id)"
+					   " WHERE f.file = $1 COLLATE \"C\" AND f.upload_id IS NULL AND f.due_at <= pg_catalog.clock_timestamp()"
+					   " AND (f.state = 'trashed' OR f.state = 'pending' AND f.error IS NULL AND f.file_id <= r.captured_up_to)");
+}
+
 /*
- * No step of a run can destroy files while the lock is held.  So the server of
- * a bucket is asked before, and afterwards only the rows.
+ * No step of a run can begin to destroy files while the lock is held.  So the
+ * server of a bucket is asked before, and afterwards only the rows.
  */
 void
 hold_add(const Extension *extension, const Settings *settings, const char *path, const char *reason)
 {
 	TimestampTz looked = GetCurrentTimestamp();
 	bool		missing = is_missing(settings, path, true);
+	bool		in_time;
 
 	CHECK_FOR_INTERRUPTS();
-	lock_for_hold(extension);
+	in_time = lock_for_hold(extension);
 	owner_query(extension,
 				SQL_ARGS(SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))),
 				"INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
 				" ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
+	if (!in_time && is_doomed(extension, path))
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("the hold may be too late for the file \"%s\" in the trash", path),
+				 errdetail("Files of the trash are being deleted for good now."),
+				 errhint("cleanup_explain() says what has become of the file.")));
 	/* a run may have deleted the file since */
-	if (missing ||
+	else if (missing ||
 		owner_finds(extension, SQL_ARGS(SQL_TEXT(path), SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(looked))),
 					"SELECT FROM @extschema@.cleanup_files"
 					" WHERE file = $1 COLLATE \"C\" AND state = 'deleted' AND finished_at >= $2") ||

@@ -23,9 +23,11 @@ extern const char *hold_find(const Extension *extension, const char *path);
  * Holds the file `path` (relative to the upload directory) for `reason` (or
  * NULL).  No run that looks after the commit of this transaction condemns the
  * file, and a run that is under way waits for the commit.  The function waits
- * for a step of a run that is destroying files.  An existing hold gets the new
- * reason.  A NOTICE tells the caller if no file has that name: the server of a
- * bucket is asked before anything is locked.  Needs SPI.
+ * for a step of a run that is destroying files of a directory.  In a bucket,
+ * where such a step waits for a server, a WARNING tells the caller that the
+ * file may be among them.  An existing hold gets the new reason.  A NOTICE
+ * tells the caller if no file has that name: the server of a bucket is asked
+ * before anything is locked.  Needs SPI.
  */
 extern void hold_add(const Extension *extension, const Settings *settings, const char *path,
 					 const char *reason);

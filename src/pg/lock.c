@@ -251,13 +251,18 @@ lock_try(const Extension *extension, LockName name)
 	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
-void
+/*
+ * The modes of LOCK_HOLDS: ExclusiveLock keeps all holds waiting, ShareLock
+ * only makes a hold without doubt impossible.
+ */
+bool
 lock_for_hold(const Extension *extension)
 {
 	LOCKTAG		tag;
 
 	set_lock_tag(&tag, extension, LOCK_HOLDS);
-	(void) LockAcquire(&tag, ShareLock, false, false);
+	(void) LockAcquire(&tag, RowShareLock, false, false);
+	return LockAcquire(&tag, RowExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 bool
@@ -267,6 +272,16 @@ lock_against_holds(const Extension *extension)
 
 	set_lock_tag(&tag, extension, LOCK_HOLDS);
 	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+lock_let_holds(const Extension *extension)
+{
+	LOCKTAG		tag;
+
+	set_lock_tag(&tag, extension, LOCK_HOLDS);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
 void

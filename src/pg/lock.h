@@ -80,16 +80,28 @@ typedef enum LockName
 extern bool lock_try(const Extension *extension, LockName name);
 
 /*
- * lock_for_hold() takes LOCK_HOLDS for a transaction that makes a hold, and
- * waits until no transaction that destroys files has that lock.
- * lock_against_holds() takes LOCK_HOLDS for a transaction that is going to
- * destroy files, and returns false if a transaction that makes a hold has that
- * lock.  So a hold is committed either before the files that are to be
- * destroyed are read, or after they are gone.  Both locks last until the end
- * of the transaction.  Neither function needs SPI.
+ * Takes LOCK_HOLDS for a transaction that makes a hold, and waits until no
+ * transaction has that lock by lock_against_holds(): a hold is committed
+ * either before the files that are to be destroyed are read, or after they are
+ * gone.  Returns false if those files have been read, and may still be there:
+ * their process has called lock_let_holds().  The lock lasts until the end of
+ * the transaction.  Does not need SPI.
  */
-extern void lock_for_hold(const Extension *extension);
+extern bool lock_for_hold(const Extension *extension);
+
+/*
+ * Takes LOCK_HOLDS for a transaction that is going to destroy files, until its
+ * end.  Returns false if a transaction that makes a hold has that lock.  Does
+ * not need SPI.
+ */
 extern bool lock_against_holds(const Extension *extension);
+
+/*
+ * Changes the lock of lock_against_holds(), after the files that are to be
+ * destroyed were read, so that no hold waits for their destruction.  Does not
+ * need SPI.
+ */
+extern void lock_let_holds(const Extension *extension);
 
 /* Gives back the lock `name` of the session, if this process has it.  Does not need SPI. */
 extern void lock_release(const Extension *extension, LockName name);
