@@ -88,10 +88,10 @@ hold_add(const Extension *extension, const Settings *settings, const char *path,
 				 errhint("cleanup_explain() says what has become of the file.")));
 	/* a run may have deleted the file since */
 	else if (missing ||
-		owner_finds(extension, SQL_ARGS(SQL_TEXT(path), SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(looked))),
-					"SELECT FROM @extschema@.cleanup_files"
-					" WHERE file = $1 COLLATE \"C\" AND state = 'deleted' AND finished_at >= $2") ||
-		is_missing(settings, path, false))
+			 owner_finds(extension, SQL_ARGS(SQL_TEXT(path), SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(looked))),
+						 "SELECT FROM @extschema@.cleanup_files"
+						 " WHERE file = $1 COLLATE \"C\" AND state = 'deleted' AND finished_at >= $2") ||
+			 is_missing(settings, path, false))
 		ereport(NOTICE,
 				(errcode(ERRCODE_UNDEFINED_FILE),
 				 errmsg("there is no file \"%s\" in the upload directory now", path),

@@ -34,22 +34,22 @@
 	"  WHERE n.state = 'failed' AND n.reason <> 'unknown' AND n.upload_id IS NULL AND n.file = f.file AND n.file_id > f.file_id)"
 
 /*
- * A condition that is true if c is an orphan because the earlier run has cleared the
- * session of the row f.
+ * A file is `of_cleared` if it is an orphan because the earlier run has cleared
+ * its session.
  */
-#define IS_OF_CLEARED \
-	"(c.source IS NULL AND EXISTS (SELECT FROM @extschema@.cleanup_cleared k" \
-	" WHERE k.run_id = f.run_id AND k.source = f.source AND k.session_id = f.session_id))"
-
 static const char *const take_failed_files =
 "UPDATE @extschema@.cleanup_files f SET run_id = $1, state = 'pending', error = coalesce(f.error, 'it has failed before'),"
 "  condemned_at = t.now, finished_at = NULL, due_at = t.now + pg_catalog.make_interval(days => $2),"
-"  reason = CASE WHEN c.source IS NULL AND NOT " IS_OF_CLEARED " THEN 'orphan' ELSE 'failed_session' END,"
-"  source = CASE WHEN " IS_OF_CLEARED " THEN f.source ELSE c.source END,"
-"  session_id = CASE WHEN " IS_OF_CLEARED " THEN f.session_id ELSE c.session END,"
+"  reason = CASE WHEN c.source IS NULL AND NOT c.of_cleared THEN 'orphan' ELSE 'failed_session' END,"
+"  source = CASE WHEN c.of_cleared THEN f.source ELSE c.source END,"
+"  session_id = CASE WHEN c.of_cleared THEN f.session_id ELSE c.session END,"
 "  ctime_ns = c.ctime_ns, space = c.space"
-" FROM cleanup_condemned c, (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t"
-" WHERE " HAS_FAILED_BEFORE;
+" FROM (SELECT f.run_id, f.file_id, c.source, c.session, c.ctime_ns, c.space, c.source IS NULL AND k.run_id IS NOT NULL AS of_cleared"
+"  FROM cleanup_condemned c JOIN @extschema@.cleanup_files f ON " HAS_FAILED_BEFORE
+"  LEFT JOIN (SELECT DISTINCT run_id, source, session_id FROM @extschema@.cleanup_cleared) k"
+"   ON k.run_id = f.run_id AND k.source = f.source AND k.session_id = f.session_id) c,"
+"  (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t"
+" WHERE f.state = 'failed' AND f.run_id = c.run_id AND f.file_id = c.file_id";
 
 static const char *const take_cleared_values =
 "INSERT INTO @extschema@.cleanup_cleared (run_id, source, session_id, key_columns, row_key, column_name, value)"
@@ -74,24 +74,24 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 	 */
 	again = owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_files WHERE state = 'failed' LIMIT 1");
 	if (again && backup_days > 0)
-		owner_query(extension, 1, parameters, take_cleared_values);
-	again = again && owner_query(extension, 2, parameters, take_failed_files) > 0;
+		owner_query_by_hash(extension, 1, parameters, take_cleared_values);
+	again = again && owner_query_by_hash(extension, 2, parameters, take_failed_files) > 0;
 
 	/*
 	 * all rows have one time: each later time would widen the range in the
 	 * BRIN index.  The days of a backup begin then, and not with a
 	 * transaction that may have begun days ago.
 	 */
-	owner_query(extension, 2, parameters,
-				psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
-						 "  condemned_at, modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
-						 " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
-						 "  c.source, c.session, c.size, c.space, t.now, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
-						 "  t.now + pg_catalog.make_interval(days => $2),"
-						 "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
-						 " FROM cleanup_condemned c, (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t %s",
-						 again ? "WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files f"
-						 " WHERE f.run_id = $1 AND f.state = 'pending' AND f.file = c.path COLLATE \"C\")" : ""));
+	owner_query_by_hash(extension, 2, parameters,
+						psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
+								 "  condemned_at, modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
+								 " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
+								 "  c.source, c.session, c.size, c.space, t.now, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
+								 "  t.now + pg_catalog.make_interval(days => $2),"
+								 "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
+								 " FROM cleanup_condemned c, (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t %s",
+								 again ? "WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files f"
+								 " WHERE f.run_id = $1 AND f.state = 'pending' AND f.file = c.path COLLATE \"C\")" : ""));
 	sql_hide_tuplestore("cleanup_condemned");
 	owner_query(extension,
 				SQL_ARGS(SQL_INT8(run_id), SQL_INT8(condemned->n_orphans), SQL_INT8(condemned->n_sessions),
@@ -215,7 +215,6 @@ ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files,
 	TupleDesc	desc = sql_row_desc(lengthof(record_columns), record_columns);
 	int64		first = 0;
 	int64		last = 0;
-	ActingAs	saved;
 
 	for (int i = 0; i < n; i++)
 		if (files[i].new_state != NULL)
@@ -226,12 +225,9 @@ ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files,
 		}
 	if (first != 0)
 	{
-		role_act_as(extension->owner, &saved);
-		role_join_by_hash();
 		sql_show_tuplestore("cleanup_records", records, desc);
-		owner_query(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(first), SQL_INT8(last)), update_files);
+		owner_query_by_hash(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(first), SQL_INT8(last)), update_files);
 		sql_hide_tuplestore("cleanup_records");
-		role_stop_acting(&saved);
 	}
 	tuplestore_end(records);
 }

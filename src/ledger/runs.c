@@ -210,12 +210,12 @@ ledger_correct_run(const Extension *extension, int64 run_id)
 
 	owner_query(extension, lengthof(parameters), parameters, correct_run);
 	/* a session without a file of its own shares the file of another one */
-	owner_query(extension, lengthof(parameters), parameters,
-				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
-				" AND EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
-				"  AND f.source = c.source AND f.session_id = c.session_id)"
-				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
-				"  AND f.source = c.source AND f.session_id = c.session_id AND f.state IN " MAY_COME_BACK ")");
+	owner_query_by_hash(extension, lengthof(parameters), parameters,
+						"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
+						" AND EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
+						"  AND f.source = c.source AND f.session_id = c.session_id)"
+						" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = c.run_id"
+						"  AND f.source = c.source AND f.session_id = c.session_id AND f.state IN " MAY_COME_BACK ")");
 	owner_query(extension, lengthof(parameters), parameters,
 				"DELETE FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
 				" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f WHERE f.run_id = $1"

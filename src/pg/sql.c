@@ -376,6 +376,19 @@ owner_query(const Extension *extension, int n, const SqlParameter *parameters, c
 	return query_as_owner(extension, n, parameters, sql, NULL);
 }
 
+int
+owner_query_by_hash(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
+{
+	ActingAs	saved;
+	int			rows;
+
+	role_act_as(extension->owner, &saved);
+	role_join_by_hash();
+	rows = owner_query(extension, n, parameters, sql);
+	role_stop_acting(&saved);
+	return rows;
+}
+
 void
 owner_query_into(const Extension *extension, int n, const SqlParameter *parameters,
 				 const char *sql, DestReceiver *receiver)

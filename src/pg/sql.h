@@ -147,6 +147,14 @@ extern int	owner_query(const Extension *extension, int n, const SqlParameter *pa
 						const char *sql);
 
 /*
+ * Does the work of owner_query() for a statement that joins many rows with
+ * many.  The planner may know nothing about the rows yet, and must not choose
+ * nested loops, which take the square of the time.
+ */
+extern int	owner_query_by_hash(const Extension *extension, int n, const SqlParameter *parameters,
+								const char *sql);
+
+/*
  * Does the work of owner_query(), but sends the rows to `receiver`, and not to
  * SPI_tuptable.
  */

@@ -27,8 +27,12 @@
 #include "src/sources/cleared.h"
 #include "src/store/walk.h"
 
-/* rows that are looked at together */
+/*
+ * rows that are looked at together; for each batch of the second kind, all
+ * cleared values of the run are read
+ */
 #define RESTORE_BATCH	1000
+#define RETURN_BATCH	10000
 
 /* The outcome of a call so far. */
 typedef struct Restoring
@@ -244,7 +248,7 @@ next_page(const Restoring *restoring, LedgerKind kind, int64 *after, int *n)
 	if (only > 0 && *after >= only)
 		return NULL;
 	files = ledger_files(restoring->context->extension, restoring->run_id, kind,
-						 only > 0 ? only - 1 : *after, only > 0 ? 1 : RESTORE_BATCH, n);
+						 only > 0 ? only - 1 : *after, only > 0 ? 1 : kind == LEDGER_RETURNING ? RETURN_BATCH : RESTORE_BATCH, n);
 	if (*n == 0 || (only > 0 && files[0].file_id != only))
 		return NULL;
 	*after = files[*n - 1].file_id;

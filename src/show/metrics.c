@@ -39,7 +39,6 @@ static void
 add_to_totals(FunctionCallInfo fcinfo, const char *ended)
 {
 	Extension  *extension;
-	ActingAs	saved;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -49,15 +48,12 @@ add_to_totals(FunctionCallInfo fcinfo, const char *ended)
 	if (SPI_register_trigger_data((TriggerData *) fcinfo->context) != SPI_OK_TD_REGISTER)
 		elog(ERROR, "could not register the rows of a trigger");
 	extension = extension_lookup(false);
-	role_act_as(extension->owner, &saved);
-	role_join_by_hash();
 	/* one order for all transactions, so that no two wait for each other */
-	owner_query(extension, 0, NULL,
-				psprintf("INSERT INTO @extschema@.cleanup_totals AS t (name, label, value)"
-						 " SELECT e.name, e.label, sum(e.value) FROM (%s) e"
-						 " GROUP BY e.name, e.label HAVING sum(e.value) > 0 ORDER BY e.name, e.label"
-						 " ON CONFLICT (name, label) DO UPDATE SET value = t.value + excluded.value", ended));
-	role_stop_acting(&saved);
+	owner_query_by_hash(extension, 0, NULL,
+						psprintf("INSERT INTO @extschema@.cleanup_totals AS t (name, label, value)"
+								 " SELECT e.name, e.label, sum(e.value) FROM (%s) e"
+								 " GROUP BY e.name, e.label HAVING sum(e.value) > 0 ORDER BY e.name, e.label"
+								 " ON CONFLICT (name, label) DO UPDATE SET value = t.value + excluded.value", ended));
 	SPI_finish();
 }
 

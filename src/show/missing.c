@@ -269,30 +269,25 @@ put_result(const MissingSearch *search, int n)
 static void
 find_differences(MissingSearch *search)
 {
-	ActingAs	saved;
-
-	role_act_as(search->context->extension->owner, &saved);
-	role_join_by_hash();
 	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
 	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
 	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
-	put_result(search, owner_query(search->context->extension,
-								   SQL_ARGS(SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)),
-								   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
-								   " coalesce(array_agg(DISTINCT left(m.shown, $2) COLLATE \"C\")"
-								   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
-								   " FROM (SELECT j.*, dense_rank() OVER (PARTITION BY j.source, j.status, j.missing"
-								   "   ORDER BY j.value COLLATE \"C\") AS n"
-								   "  FROM (SELECT r.source, r.status, r.value, coalesce(r.shown, r.value) AS shown, t.id IS NULL AS missing"
-								   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
-								   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
-								   "   ON t.id = r.id) j) m"
-								   " GROUP BY m.source, m.status"
-								   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""));
+	put_result(search, owner_query_by_hash(search->context->extension,
+										   SQL_ARGS(SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)),
+										   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
+										   " coalesce(array_agg(DISTINCT left(m.shown, $2) COLLATE \"C\")"
+										   "  FILTER (WHERE m.missing AND m.n <= $1), '{}')"
+										   " FROM (SELECT j.*, dense_rank() OVER (PARTITION BY j.source, j.status, j.missing"
+										   "   ORDER BY j.value COLLATE \"C\") AS n"
+										   "  FROM (SELECT r.source, r.status, r.value, coalesce(r.shown, r.value) AS shown, t.id IS NULL AS missing"
+										   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
+										   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
+										   "   ON t.id = r.id) j) m"
+										   " GROUP BY m.source, m.status"
+										   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""));
 	sql_hide_tuplestore("cleanup_references");
 	sql_hide_tuplestore("cleanup_reference_keys");
 	sql_hide_tuplestore("cleanup_file_keys");
-	role_stop_acting(&saved);
 }
 
 static void

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -110,35 +111,25 @@ complete_keys(const Extension *extension, int64 run_id)
 }
 
 /*
- * Returns the IDs (text[]) of the recorded values of these sessions that may
- * come back.  A value that refers to a file of its session waits until such a
- * file is restored.  If several sessions refer to a file, the row of the file
- * has only one of them: the values of the others, which have no file of their
- * own, come back if they refer to a file of these sessions that comes back.
+ * Adds the IDs of the recorded values of these sessions that may come back.  A
+ * value that refers to a file of its session waits until such a file is
+ * restored.
  */
-static Datum
-choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, Datum sources, Datum sessions)
+static List *
+choose_own_values(List *ids, const Extension *extension, const KeyRules *rules, int64 run_id, List *sources, List *sessions)
 {
-	List	   *ids = NIL;
-	int			n = owner_query(extension,
-								SQL_ARGS(SQL_INT8(run_id), SQL_VALUE(TEXTARRAYOID, sources), SQL_VALUE(TEXTARRAYOID, sessions)),
-								"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored'), false"
-								" FROM @extschema@.cleanup_cleared c JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
-								" WHERE c.run_id = $1 AND (c.source, c.session_id) IN"
-								"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
-								" UNION ALL SELECT c.cleared_id::text, c.value, f.file, true, true"
-								" FROM @extschema@.cleanup_cleared c, @extschema@.cleanup_files f"
-								" WHERE c.run_id = $1 AND f.run_id = $1 AND f.state IN ('restoring', 'restored') AND (f.source, f.session_id) IN"
-								"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
-								"  AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files o"
-								"   WHERE o.run_id = $1 AND o.source = c.source AND o.session_id = c.session_id)"
-								" ORDER BY 1");
+	int			n = owner_query_by_hash(extension, SQL_ARGS(SQL_INT8(run_id), SQL_TEXTS(sources), SQL_TEXTS(sessions)),
+										"SELECT c.cleared_id::text, c.value, f.file, f.state IN ('restoring', 'restored')"
+										" FROM @extschema@.cleanup_cleared c JOIN @extschema@.cleanup_files f USING (run_id, source, session_id)"
+										" WHERE c.run_id = $1 AND f.run_id = $1 AND (c.source, c.session_id) IN"
+										"  (SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) u)"
+										" ORDER BY 1");
 	int			i;
 
 	for (int first = 0; first < n; first = i)
 	{
 		char	   *id = sql_text(first, 1);
-		bool		waits = DatumGetBool(sql_value(first, 5));
+		bool		waits = false;
 		bool		comes = false;
 
 		for (i = first; i < n && strcmp(sql_text(i, 1), id) == 0; i++)
@@ -153,15 +144,54 @@ choose_values(const Extension *extension, const KeyRules *rules, int64 run_id, D
 		if (comes || !waits)
 			ids = lappend(ids, id);
 	}
-	return sql_text_array(ids);
+	return ids;
+}
+
+static void
+note_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	*(bool *) arg = true;
+}
+
+/*
+ * Adds the IDs of the recorded values that refer to one of the files, and whose
+ * sessions have no file of their own: if several sessions refer to a file, the
+ * row of the file has only one of them.
+ */
+static List *
+choose_shared_values(List *ids, const Extension *extension, const KeyRules *rules, int64 run_id,
+					 const LedgerFile *files, int n_files)
+{
+	KeyScope	scope = {.keys_max = MaxAllocSize,.seed = pg_prng_uint64(&pg_global_prng_state)};
+	int			n = owner_query_by_hash(extension, SQL_ARGS(SQL_INT8(run_id)),
+										"SELECT c.cleared_id::text, c.value FROM @extschema@.cleanup_cleared c WHERE c.run_id = $1"
+										" AND NOT EXISTS (SELECT FROM @extschema@.cleanup_files f"
+										"  WHERE f.run_id = $1 AND f.source = c.source AND f.session_id = c.session_id)");
+
+	for (int i = 0; i < n_files && n > 0; i++)
+		scope.keys_expected += key_count_most(rules, files[i].path);
+	for (int i = 0; i < n_files && n > 0; i++)
+		key_widen_scope(rules, files[i].path, &scope);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *value = sql_text(i, 2);
+		bool		comes = false;
+
+		CHECK_FOR_INTERRUPTS();
+		key_of_reference(rules, &scope, value, strlen(value), note_key, &comes);
+		if (comes)
+			ids = lappend(ids, sql_text(i, 1));
+	}
+	key_forget_scope(&scope);
+	return ids;
 }
 
 /* Returns the values with these IDs, grouped by source and column (Refill). */
 static List *
-query_refills(const Extension *extension, Datum ids, int wait_ms)
+query_refills(const Extension *extension, List *ids, int wait_ms)
 {
 	List	   *refills = NIL;
-	int			n = owner_query(extension, SQL_ARGS(SQL_VALUE(TEXTARRAYOID, ids)),
+	int			n = owner_query(extension, SQL_ARGS(SQL_TEXTS(ids)),
 								"SELECT c.source, c.column_name::text, coalesce(c.key_columns, '{id}'),"
 								"  pg_catalog.array_agg(c.cleared_id::text ORDER BY c.cleared_id),"
 								"  pg_catalog.array_agg(coalesce(c.row_key, '') ORDER BY c.cleared_id),"
@@ -186,6 +216,25 @@ query_refills(const Extension *extension, Datum ids, int wait_ms)
 	return refills;
 }
 
+static int
+compare_cells(const ListCell *a, const ListCell *b)
+{
+	return strcmp(lfirst(a), lfirst(b));
+}
+
+/* Returns each of the texts once: several columns may have brought back a session. */
+static List *
+each_once(List *texts)
+{
+	List	   *once = NIL;
+
+	list_sort(texts, compare_cells);
+	foreach_ptr(char, text, texts)
+		if (once == NIL || strcmp(llast(once), text) != 0)
+		once = lappend(once, text);
+	return once;
+}
+
 List *
 cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id, const LedgerFile *files, int n,
 				int wait_ms, List **errors, int64 *n_errors)
@@ -193,7 +242,7 @@ cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id,
 	List	   *restored = NIL;
 	List	   *sources = NIL;
 	List	   *sessions = NIL;
-	Datum		ids;
+	List	   *ids;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -201,7 +250,8 @@ cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id,
 		sessions = lappend(sessions, (char *) files[i].session);
 	}
 	complete_keys(extension, run_id);
-	ids = choose_values(extension, rules, run_id, sql_text_array(sources), sql_text_array(sessions));
+	ids = choose_own_values(NIL, extension, rules, run_id, sources, sessions);
+	ids = choose_shared_values(ids, extension, rules, run_id, files, n);
 	foreach_ptr(Refill, refill, query_refills(extension, ids, wait_ms))
 	{
 		ErrorData  *error = sql_try(refill_column, refill);
@@ -215,9 +265,7 @@ cleared_restore(const Extension *extension, const KeyRules *rules, int64 run_id,
 			(*n_errors)++;
 			continue;
 		}
-		foreach_ptr(char, session, refill->sessions)
-			if (!settings_is_listed(restored, session))
-			restored = lappend(restored, session);
+		restored = list_concat(restored, refill->sessions);
 	}
-	return restored;
+	return each_once(restored);
 }

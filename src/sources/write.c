@@ -896,18 +896,21 @@ find_rows(Refilling *refilling)
 	AtEOXact_GUC(false, guc_level);
 }
 
-/* Writes the value to the row if the column still is NULL. */
+static int
+compare_places_found(const void *a, const void *b)
+{
+	return compare_places(&((const WantedRow *) a)->place, &((const WantedRow *) b)->place);
+}
+
+/* Writes the value to the row if the column still is NULL.  The current role is the owner of the row's table. */
 static void
 refill_row(const Target *target, const WantedRow *row)
 {
 	Oid			table = row->place.table;
 	char	   *sql = psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
 							   sources_name(table), quote_identifier(linitial(target->columns)));
-	ActingAs	saved;
 
-	act_as_table_owner(target->source, table, &saved);
 	*row->written = run_on_table(target, table, sql, row->value, SQL_ARGS(SQL_VALUE(TIDOID, PointerGetDatum(&row->place.tid)))) > 0;
-	role_stop_acting(&saved);
 }
 
 /*
@@ -954,16 +957,31 @@ refill_keyed(void *arg)
 static void
 refill_places(Refilling *refilling)
 {
+	const Target *target = refilling->target;
+	Oid			table = InvalidOid;
+	ActingAs	saved;
+
 	find_rows(refilling);
+	/* rows that were not found have no place, and come first */
+	qsort(refilling->rows, refilling->n, sizeof(WantedRow), compare_places_found);
 	begin_undeferred();
 	for (int i = 0; i < refilling->n; i++)
 	{
 		const WantedRow *row = &refilling->rows[i];
 
-		check_single(refilling->target->source, row->key, row->n_found);
-		if (row->n_found == 1)
-			refill_row(refilling->target, row);
+		CHECK_FOR_INTERRUPTS();
+		check_single(target->source, row->key, row->n_found);
+		if (row->n_found == 0)
+			continue;
+		if (row->place.table != table && OidIsValid(table))
+			role_stop_acting(&saved);
+		if (row->place.table != table)
+			act_as_table_owner(target->source, row->place.table, &saved);
+		table = row->place.table;
+		refill_row(target, row);
 	}
+	if (OidIsValid(table))
+		role_stop_acting(&saved);
 	end_undeferred();
 }
 
