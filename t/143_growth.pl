@@ -1,6 +1,6 @@
 # The work of a call grows with the number of files and rows, and not with its
 # square, although the planner knows nothing about our tables yet: no ANALYZE
-# has run since their rows came.
+# has run since their rows came.  What does not fit into work_mem goes to disk.
 
 use strict;
 use warnings;
@@ -18,6 +18,7 @@ my $most = 6;
 
 my $node = new_server('growth', conf => <<'END');
 autovacuum = off
+work_mem = 64kB
 max_worker_processes = 0
 audio_cleanup.max_delete_percent = 100
 audio_cleanup.backup_retention_days = 30
@@ -74,7 +75,7 @@ foreach my $n (@sizes)
 	my $dir = upload_dir($node) . "_$n";
 
 	mkdir $dir;
-	system_or_bail('bash', '-c', "cd '$dir' && mkdir shut && touch -d '10 days ago' {failed,orphan,wanted,shut/no}{1..$n}.mp3 && chmod 555 shut");
+	system_or_bail('bash', '-c', "cd '$dir' && mkdir shut && printf '%s ' {failed,orphan,wanted,shut/no}{1..$n}.mp3 | xargs touch -d '10 days ago' && chmod 555 shut");
 	$node->safe_psql('postgres', "CREATE DATABASE $database");
 	$node->safe_psql('postgres', "ALTER DATABASE $database SET audio_cleanup.upload_dir = '$dir'");
 	make_schema($node, $database);

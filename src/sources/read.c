@@ -581,6 +581,8 @@ lock_failed_rows(void *arg)
 
 		CHECK_FOR_INTERRUPTS();
 		more = failed->by_key != NULL ? lock_by_key(failed, session) : lock_at_places(failed, session, slot);
+		/* a tuple that comes from disk lies in the context of the row */
+		ExecClearTuple(slot);
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(caller);
