@@ -318,8 +318,10 @@ copy_files()
 # torture OPTION...: test/torture.py in a folder of its own below $scratch, which must have been built
 torture()
 {
-    as_root install -d -o postgres "$scratch/torture"
-    as_postgres "$scratch/torture" /usr/bin/python3 "$scratch/build/test/torture.py" --bindir "$(pg_bindir)" --folder "$scratch/torture" "$@"
+    local folder
+    folder=$(as_root mktemp -d "$scratch/torture.XXXXXX")
+    as_root chown postgres "$folder"
+    as_postgres "$folder" /usr/bin/python3 "$scratch/build/test/torture.py" --bindir "$(pg_bindir)" --folder "$folder" "$@"
 }
 
 # ---- leaving nothing behind ----

@@ -1,6 +1,6 @@
 # The work of a call grows with the number of files and rows, and not with its
 # square, although the planner knows nothing about our tables yet: no ANALYZE
-# has run since their rows came.  What does not fit into work_mem goes to disk.
+# has run since their rows came.
 
 use strict;
 use warnings;
@@ -18,7 +18,6 @@ my $most = 6;
 
 my $node = new_server('growth', conf => <<'END');
 autovacuum = off
-work_mem = 64kB
 max_worker_processes = 0
 audio_cleanup.max_delete_percent = 100
 audio_cleanup.backup_retention_days = 30
@@ -96,6 +95,40 @@ foreach my $i (0 .. $#steps)
 	my ($small, $large) = map { $work{$_}[$i] } @sizes;
 	note sprintf "%9d %9d %6.2f %s", $small, $large, $large / $small, $steps[$i];
 	cmp_ok($large, '<=', $most * $small, "$steps[$i]: $small with $sizes[0], $large with $sizes[1]");
+}
+
+# ---- a long history ----
+
+my @looks = (
+	'SELECT cleanup_all(dry_run => true)',
+	'CALL cleanup_run()',
+	'SELECT cleanup_status()',
+	'SELECT cleanup_config()',
+	'SELECT * FROM cleanup_check()',
+	'SELECT * FROM cleanup_metrics()',
+	'SELECT cleanup_dashboard()',
+	q{SELECT cleanup_explain('orphan1.mp3')},
+	'SELECT * FROM cleanup_progress()',
+	'SELECT * FROM cleanup_next_run()',
+	'SELECT count(*) FROM cleanup_backups',
+	'SELECT cleanup_restore(3)',
+	q{SELECT cleanup_restore('failed1.mp3')},
+	'SELECT cleanup_purge_backups()');
+my $database = "of_$sizes[0]";
+my @short = map { work_of($database, $_) } @looks;
+
+$node->safe_psql($database, q{
+	INSERT INTO cleanup_runs (run_id, started_at, what, status, files, deleted, requested_by, finished_at, upload_dir, settings, claim)
+	  SELECT -i, now() - i * interval '1 hour', 'all', 'done', 10, 10, 'postgres', now() - i * interval '1 hour', upload_dir, settings, claim
+	  FROM cleanup_runs, generate_series(1, 5000) i WHERE run_id = 1;
+	INSERT INTO cleanup_files (run_id, file_id, file, reason, state, size, condemned_at, modified_at, due_at, finished_at, inode, mtime_ns, ctime_ns, btime_ns)
+	  SELECT run_id, -10 * run_id + i, 'old' || run_id || '.' || i || '.mp3', 'orphan', 'deleted', 1, started_at, started_at, started_at, started_at, i, 1, 1, 1
+	  FROM cleanup_runs, generate_series(1, 10) i WHERE run_id < 0});
+foreach my $i (0 .. $#looks)
+{
+	my $long = work_of($database, $looks[$i]);
+	note sprintf "%9d %9d %6.2f %s", $short[$i], $long, $long / $short[$i], $looks[$i];
+	cmp_ok($long, '<', $short[$i] + 10_000, "$looks[$i]: $short[$i], $long with a long history");
 }
 $node->stop;
 done_testing();

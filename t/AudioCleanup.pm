@@ -70,7 +70,8 @@ sub shown_error
 
 my $first_server;
 
-# new_server(NAME, conf => TEXT, init => [...], start => 0, install_path => PREFIX of a server): files are as old as their mtime says
+# new_server(NAME, conf => TEXT, init => [...], start => 0, install_path => PREFIX of a server): files are as old as their mtime says,
+# and what does not fit into the smallest work_mem goes to disk
 sub new_server
 {
 	my ($name, %options) = @_;
@@ -86,6 +87,7 @@ audio_cleanup.file_age = 'mtime'
 timezone = 'UTC'
 log_timezone = 'UTC'
 restart_after_crash = on
+work_mem = 64kB
 END
 	$node->start unless defined $options{start} && !$options{start};
 	return $node;
