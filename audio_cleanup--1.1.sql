@@ -970,7 +970,7 @@ COMMENT ON FUNCTION @extschema@.cleanup_purge_backups() IS
 CREATE FUNCTION @extschema@.cleanup_hold(file text, reason text DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_hold(text, text) IS
-'file: path relative to the upload directory; reason: a text for people, may be NULL; from COMMIT on the file is never cleaned, until it is released; a NOTICE tells if there is no such file';
+'file: path relative to the upload directory; reason: a text for people, may be NULL; from COMMIT on the file is never cleaned, until it is released; a NOTICE tells if there is no such file, a WARNING if a server may be deleting it right now';
 
 CREATE FUNCTION @extschema@.cleanup_release(file text) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
