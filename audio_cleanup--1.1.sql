@@ -275,7 +275,7 @@ SELECT f.file, f.run_id, f.condemned_at AS trashed_at, f.size, f.reason, f.sessi
 	pg_catalog.sum(f.size) OVER () AS total_size
 FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id
 	LEFT JOIN @extschema@.cleanup_claims c ON c.uuid = r.claim
-WHERE f.state IN ('pending', 'trashed') AND f.due_at > f.condemned_at;
+WHERE (f.state = 'pending' OR f.state = 'trashed') AND f.due_at > f.condemned_at;
 COMMENT ON VIEW @extschema@.cleanup_backups IS
 'cleaned files that are still kept aside: cleanup_restore() puts them back';
 COMMENT ON COLUMN @extschema@.cleanup_backups.run_id IS 'the run that cleaned the file';
@@ -437,7 +437,7 @@ BEGIN ATOMIC
 			count(*) FILTER (WHERE f.state = 'trashed' AND f.due_at <= clock_timestamp()
 				- CASE WHEN f.due_at > f.condemned_at THEN interval '25 hours' ELSE interval '0' END) AS due
 		FROM @extschema@.cleanup_files f
-		WHERE f.state IN ('pending', 'restoring', 'trashed') AND f.condemned_at < now() - interval '1 minute'),
+		WHERE (f.state = 'pending' OR f.state = 'restoring' OR f.state = 'trashed') AND f.condemned_at < now() - interval '1 minute'),
 	backups AS (
 		SELECT count(*) AS files, count(f.error) AS stuck, round(coalesce(sum(f.size), 0) / 1048576, 2) AS mib
 		FROM @extschema@.cleanup_files f WHERE f.state = 'trashed' AND f.due_at > f.condemned_at),

@@ -97,7 +97,7 @@ foreach my $i (0 .. $#steps)
 	cmp_ok($large, '<=', $most * $small, "$steps[$i]: $small with $sizes[0], $large with $sizes[1]");
 }
 
-# ---- a long history ----
+# ---- a long history, of which only the dashboard shows sums ----
 
 my @looks = (
 	'SELECT cleanup_all(dry_run => true)',
@@ -106,13 +106,12 @@ my @looks = (
 	'SELECT cleanup_config()',
 	'SELECT * FROM cleanup_check()',
 	'SELECT * FROM cleanup_metrics()',
-	'SELECT cleanup_dashboard()',
 	q{SELECT cleanup_explain('orphan1.mp3')},
 	'SELECT * FROM cleanup_progress()',
 	'SELECT * FROM cleanup_next_run()',
 	'SELECT count(*) FROM cleanup_backups',
 	'SELECT cleanup_restore(3)',
-	q{SELECT cleanup_restore('failed1.mp3')},
+	q{DO $$ BEGIN PERFORM cleanup_restore('failed1.mp3'); EXCEPTION WHEN no_data_found THEN END $$},
 	'SELECT cleanup_purge_backups()');
 my $database = "of_$sizes[0]";
 my @short = map { work_of($database, $_) } @looks;
@@ -123,7 +122,8 @@ $node->safe_psql($database, q{
 	  FROM cleanup_runs, generate_series(1, 5000) i WHERE run_id = 1;
 	INSERT INTO cleanup_files (run_id, file_id, file, reason, state, size, condemned_at, modified_at, due_at, finished_at, inode, mtime_ns, ctime_ns, btime_ns)
 	  SELECT run_id, -10 * run_id + i, 'old' || run_id || '.' || i || '.mp3', 'orphan', 'deleted', 1, started_at, started_at, started_at, started_at, i, 1, 1, 1
-	  FROM cleanup_runs, generate_series(1, 10) i WHERE run_id < 0});
+	  FROM cleanup_runs, generate_series(1, 10) i WHERE run_id < 0;
+	ANALYZE});
 foreach my $i (0 .. $#looks)
 {
 	my $long = work_of($database, $looks[$i]);

@@ -40,7 +40,7 @@ backup_find(const Extension *extension, const char *claim, const char *path)
 	if (owner_query(extension, SQL_ARGS(SQL_TEXT(claim), SQL_TEXT(path)),
 					"SELECT f.file_id, f.file, f.run_id, f.due_at FROM @extschema@.cleanup_files f"
 					" JOIN @extschema@.cleanup_runs r ON r.run_id = f.run_id"
-					" WHERE f.file = $2 COLLATE \"C\" AND f.state IN ('trashed', 'pending') AND f.upload_id IS NULL AND r.claim = $1::uuid"
+					" WHERE f.file = $2 COLLATE \"C\" AND (f.state = 'trashed' OR f.state = 'pending') AND f.upload_id IS NULL AND r.claim = $1::uuid"
 					" ORDER BY f.run_id DESC, f.file_id DESC LIMIT 1") == 0)
 		return NULL;
 	backup = palloc(sizeof(Backup));
