@@ -39,7 +39,7 @@
  */
 static const char *const take_failed_files =
 "UPDATE @extschema@.cleanup_files f SET run_id = $1, state = 'pending', error = coalesce(f.error, 'it has failed before'),"
-"  condemned_at = t.now, finished_at = NULL, due_at = t.now + pg_catalog.make_interval(days => $2),"
+"  condemned_at = $3, finished_at = NULL, due_at = $3 + pg_catalog.make_interval(days => $2),"
 "  reason = CASE WHEN c.source IS NULL AND NOT c.of_cleared THEN 'orphan' ELSE 'failed_session' END,"
 "  source = CASE WHEN c.of_cleared THEN f.source ELSE c.source END,"
 "  session_id = CASE WHEN c.of_cleared THEN f.session_id ELSE c.session END,"
@@ -47,8 +47,7 @@ static const char *const take_failed_files =
 " FROM (SELECT f.run_id, f.file_id, c.source, c.session, c.ctime_ns, c.space, c.source IS NULL AND k.run_id IS NOT NULL AS of_cleared"
 "  FROM cleanup_condemned c JOIN @extschema@.cleanup_files f ON " HAS_FAILED_BEFORE
 "  LEFT JOIN (SELECT DISTINCT run_id, source, session_id FROM @extschema@.cleanup_cleared) k"
-"   ON k.run_id = f.run_id AND k.source = f.source AND k.session_id = f.session_id) c,"
-"  (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t"
+"   ON k.run_id = f.run_id AND k.source = f.source AND k.session_id = f.session_id) c"
 " WHERE f.state = 'failed' AND f.run_id = c.run_id AND f.file_id = c.file_id";
 
 static const char *const take_cleared_values =
@@ -61,7 +60,9 @@ static const char *const take_cleared_values =
 void
 ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned, int backup_days)
 {
-	const SqlParameter parameters[] = {SQL_INT8(run_id), SQL_INT4(backup_days)};
+	const SqlParameter parameters[] = {
+		SQL_INT8(run_id), SQL_INT4(backup_days), SQL_VALUE(TIMESTAMPTZOID, TimestampTzGetDatum(GetCurrentTimestamp()))
+	};
 	bool		again;
 
 	sql_show_tuplestore("cleanup_condemned", condemned->files, condemned->files_desc);
@@ -75,21 +76,21 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 	again = owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_files WHERE state = 'failed' LIMIT 1");
 	if (again && backup_days > 0)
 		owner_query_by_hash(extension, 1, parameters, take_cleared_values);
-	again = again && owner_query_by_hash(extension, 2, parameters, take_failed_files) > 0;
+	again = again && owner_query_by_hash(extension, 3, parameters, take_failed_files) > 0;
 
 	/*
 	 * all rows have one time: each later time would widen the range in the
 	 * BRIN index.  The days of a backup begin then, and not with a
 	 * transaction that may have begun days ago.
 	 */
-	owner_query_by_hash(extension, 2, parameters,
+	owner_query_by_hash(extension, 3, parameters,
 						psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
 								 "  condemned_at, modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
 								 " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
-								 "  c.source, c.session, c.size, c.space, t.now, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
-								 "  t.now + pg_catalog.make_interval(days => $2),"
+								 "  c.source, c.session, c.size, c.space, $3, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
+								 "  $3 + pg_catalog.make_interval(days => $2),"
 								 "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
-								 " FROM cleanup_condemned c, (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t %s",
+								 " FROM cleanup_condemned c %s",
 								 again ? "WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files f"
 								 " WHERE f.run_id = $1 AND f.state = 'pending' AND f.file = c.path COLLATE \"C\")" : ""));
 	sql_hide_tuplestore("cleanup_condemned");

@@ -284,6 +284,17 @@ add_failed(int64 number, const char *path, const Source *source, const char *ses
 	add_file(arg, file);
 }
 
+/* Reports files that are kept because their names say too little. */
+static void
+report_vague(CleanupPlan *plan, const Match *match, bool again)
+{
+	int64		n = match_count_vague(match);
+
+	if (n > 0 && !again)
+		plan_add_error(plan, psprintf("%lld files are kept, because too many failed sessions share their names with too many files",
+									  (long long) n), NULL);
+}
+
 void
 judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey, bool again)
 {
@@ -304,7 +315,10 @@ judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_surve
 	judgement.waiting_context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup waiting files",
 													  ALLOCSET_DEFAULT_SIZES);
 	if ((plan->what & CLEAN_FAILED) != 0)
+	{
 		match_failed(match, plan->context.extension, add_failed, &judgement);
+		report_vague(plan, match, again);
+	}
 	/* the files of failed sessions come before the orphans */
 	judge_waiting(&judgement);
 	if ((plan->what & CLEAN_ORPHANS) != 0)

@@ -128,6 +128,8 @@ struct Match
 	Bits		pending;		/* files that are condemned already */
 	Bits		restored;		/* files that were restored lately, or are
 								 * about to be restored */
+	Bits		vague;			/* files that share a name with too many files
+								 * and rows of failed sessions */
 	Bits		marked;			/* files that match_mark() has marked */
 	Bits		shown;			/* files that are in STORE_NAMES */
 	SourceFiles *of_source;		/* sets of each source, by its number */
@@ -608,23 +610,39 @@ collect_files(Match *match, const Extension *extension, const char *sql, Bits se
 }
 
 /*
+ * Keys that many files share, and many rows of judged failed sessions: each
+ * such file would be compared with each such row.  A million comparisons take
+ * about ten seconds.
+ */
+#define VAGUE_KEYS \
+	"(SELECT k.key FROM (SELECT key, count(*) AS n FROM cleanup_keys GROUP BY key) k" \
+	" JOIN (SELECT key, count(*) AS n FROM cleanup_judged GROUP BY key) j ON j.key = k.key WHERE k.n * j.n > 1000000)"
+
+/*
  * Joins hits that are not marked in the scope with the keys of the files.  As
- * a rule there are no such hits.
+ * a rule there are no such hits.  Each key comes once for a source: the name of
+ * many files may stand in many rows.
  */
 static void
 collect_references(Match *match, const Extension *extension)
 {
 	if (tuplestore_tuple_count(match->stores[STORE_HITS]) > 0)
-		collect_files(match, extension, "SELECT k.id, h.source FROM cleanup_keys k JOIN cleanup_hits h ON h.key = k.key",
+		collect_files(match, extension, "SELECT k.id, h.source FROM cleanup_keys k"
+					  " JOIN (SELECT DISTINCT key, source FROM cleanup_hits) h ON h.key = k.key",
 					  NULL, true);
 	if (tuplestore_tuple_count(match->stores[STORE_FAILED]) > 0)
-		collect_files(match, extension, "SELECT k.id, f.source FROM cleanup_keys k JOIN cleanup_failed f ON f.key = k.key"
-					  " WHERE NOT EXISTS (SELECT FROM cleanup_judged j WHERE j.key = f.key"
-					  " AND j.source = f.source AND j.session = f.session COLLATE \"C\")",
+		collect_files(match, extension, "SELECT k.id, f.source FROM cleanup_keys k"
+					  " JOIN (SELECT DISTINCT f.key, f.source FROM cleanup_failed f"
+					  "  WHERE NOT EXISTS (SELECT FROM cleanup_judged j WHERE j.key = f.key"
+					  "  AND j.source = f.source AND j.session = f.session COLLATE \"C\")) f ON f.key = k.key",
 					  NULL, true);
-	if (tuplestore_tuple_count(match->stores[STORE_JUDGED]) > 0)
-		collect_files(match, extension, "SELECT k.id, j.source FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key",
-					  NULL, false);
+	if (tuplestore_tuple_count(match->stores[STORE_JUDGED]) == 0)
+		return;
+	collect_files(match, extension, "SELECT k.id, j.source FROM cleanup_keys k"
+				  " JOIN (SELECT DISTINCT key, source FROM cleanup_judged) j ON j.key = k.key",
+				  NULL, false);
+	collect_files(match, extension, "SELECT k.id FROM cleanup_keys k JOIN " VAGUE_KEYS " v ON v.key = k.key",
+				  match->vague, false);
 }
 
 static void
@@ -709,6 +727,7 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	match->held = make_set(match, match->count);
 	match->pending = make_set(match, match->count);
 	match->restored = make_set(match, match->count);
+	match->vague = make_set(match, match->count);
 	match->marked = make_set(match, match->count);
 	match->shown = make_set(match, match->count);
 	follow_marks(match);
@@ -747,7 +766,15 @@ match_why_kept(const Match *match, int64 file)
 {
 	if (is_in_set(match->held, file))
 		return "it is held";
+	if (is_in_set(match->vague, file))
+		return "too many files and failed sessions share its name";
 	return is_in_set(match->restored, file) ? "it was restored lately" : NULL;
+}
+
+int64
+match_count_vague(const Match *match)
+{
+	return count_set(match, match->vague);
 }
 
 bool
@@ -904,6 +931,7 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 	owner_query_into(extension, 0, NULL, "SELECT n.id, n.path, j.source, j.session, j.value"
 					 " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
 					 " JOIN cleanup_names n ON n.id = k.id"
+					 " WHERE NOT EXISTS (SELECT FROM " VAGUE_KEYS " v WHERE v.key = j.key)"
 					 " ORDER BY j.source, j.session COLLATE \"C\", n.path COLLATE \"C\"",
 					 &receiver.pub);
 	pass_failed(&receiver);

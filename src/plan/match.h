@@ -86,6 +86,12 @@ extern void match_count_source(const Match *match, int number, MatchCounts *coun
 /* Returns a static text for people that says why our own tables keep the file, or NULL. */
 extern const char *match_why_kept(const Match *match, int64 file);
 
+/*
+ * Returns how many files share a name with so many files and rows of judged
+ * failed sessions that they are not compared, and kept.
+ */
+extern int64 match_count_vague(const Match *match);
+
 /* Returns whether the file is condemned already; false after a match with `with_spoken_for`. */
 extern bool match_is_pending(const Match *match, int64 file);
 
