@@ -123,6 +123,24 @@ is_deeply(visible('plain'), [ 'still.mp3', 'wanted.mp3' ], 'the file is there');
 sql('CALL cleanup_run()');
 is_deeply(visible('plain'), ['wanted.mp3'], 'and the next run deletes it');
 
+# a hold that comes while files are being deleted
+put('plain', 'late.mp3', 'other.mp3');
+set_rule($proxy, match => '^DELETE /plain/up/late\.mp3', do => 'hold', times => 1);
+my $run = $node->background_psql('postgres', on_error_stop => 0);
+$run->query_until(qr/begun/, "\\echo begun\nCALL cleanup_run();\n\\echo over\n");
+ok(is_held($proxy), 'a file is being deleted');
+foreach my $level ('READ COMMITTED', 'REPEATABLE READ')
+{
+	my ($rc, undef, $told) = $node->psql('postgres', "SET statement_timeout = '20s'; BEGIN ISOLATION LEVEL $level; SELECT cleanup_hold('late.mp3'); COMMIT");
+	is($rc, 0, "$level: a hold does not wait for the server");
+	like($told, qr/WARNING:.*may be too late for the file "late\.mp3"/, "$level: and says that it may be too late");
+}
+release($proxy);
+$run->query_until(qr/over/, '');
+$run->quit;
+is_deeply(visible('plain'), ['wanted.mp3'], 'it was too late');
+sql("SELECT cleanup_release('late.mp3')");
+
 foreach my $content ('a new upload', undef)
 {
 	my $name = defined $content ? 'new.mp3' : 'same.mp3';

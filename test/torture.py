@@ -279,6 +279,7 @@ class Gateway:
         until = time.time() + 180
         while not os.path.exists(folder + '/ready'):
             if time.time() > until or self.processes[0].poll() is not None:
+                self.stop()
                 raise SystemExit('Bail out! the gateway has not started: see ' + folder + '/log')
             time.sleep(0.2)
         self.begin(['/usr/bin/python3', ROOT + '/t/s3_proxy.py', str(self.proxy_port), str(self.port), self.rules])

@@ -270,6 +270,29 @@ look_at_pending(Drain *drain)
 }
 
 /*
+ * Returns whether the store may destroy files when they are captured: a bucket
+ * that keeps no versions does so.  No last look can put such a file back.
+ */
+static bool
+destroys_at_once(const Drain *drain)
+{
+	return !store_acts_at_commit(drain->store) && drain->context.settings->backup_retention_days == 0;
+}
+
+/*
+ * Keeps holds away until the next files have been read.  Returns false if
+ * somebody is making a hold, also after a look that has waited for that.
+ */
+static bool
+keep_holds_away(Drain *drain)
+{
+	if (lock_against_holds(drain->context.extension))
+		return true;
+	look_at_pending(drain);
+	return lock_against_holds(drain->context.extension);
+}
+
+/*
  * Returns the next files that may be captured.  If these files are not fresh,
  * or one of them must be deleted in its place, all pending files are looked at
  * before.
@@ -277,9 +300,14 @@ look_at_pending(Drain *drain)
 static LedgerFile *
 next_files(Drain *drain, int limit, int *n)
 {
-	LedgerFile *files = read_pending(drain, limit, n);
+	bool		at_once = destroys_at_once(drain);
 	bool		again = true;
+	LedgerFile *files;
 
+	*n = 0;
+	if (at_once && !keep_holds_away(drain))
+		return NULL;
+	files = read_pending(drain, limit, n);
 	if (*n > 0 && drain->in_place)
 	{
 		if (!drain->looked_at_pending)
@@ -293,7 +321,11 @@ next_files(Drain *drain, int limit, int *n)
 	else
 		again = false;
 	drain->may_capture = true;
-	return again ? read_pending(drain, limit, n) : files;
+	if (again)
+		files = read_pending(drain, limit, n);
+	if (at_once)
+		lock_let_holds(drain->context.extension);
+	return files;
 }
 
 /* Captures these files by one call. */
@@ -309,6 +341,11 @@ capture_now(Drain *drain, LedgerFile *files, int n)
 		if (was_foreign(drain, &files[i]))
 		{
 			let_live(drain, &files[i]);
+			continue;
+		}
+		if (files[i].is_held && destroys_at_once(drain))
+		{
+			drain_set_state(&files[i], "skipped", "it is held");
 			continue;
 		}
 		file[n_condemned] = &files[i];

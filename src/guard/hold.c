@@ -58,9 +58,8 @@ static bool
 is_doomed(const Extension *extension, const char *path)
 {
 	return owner_finds(extension, SQL_ARGS(SQL_TEXT(path)),
-					   "SELECT FROM @extschema@.cleanup_files f JOIN @extschema@.cleanup_runs r USING (run_id)"
-					   " WHERE f.file = $1 COLLATE \"C\" AND f.upload_id IS NULL AND f.due_at <= pg_catalog.clock_timestamp()"
-					   " AND (f.state = 'trashed' OR f.state = 'pending' AND f.error IS NULL AND f.file_id <= r.captured_up_to)");
+					   "SELECT FROM @extschema@.cleanup_files f WHERE f.file = $1 COLLATE \"C\" AND f.upload_id IS NULL"
+					   " AND f.due_at <= pg_catalog.clock_timestamp() AND (f.state = 'trashed' OR f.state = 'pending')");
 }
 
 /*
@@ -80,11 +79,12 @@ hold_add(const Extension *extension, const Settings *settings, const char *path,
 				SQL_ARGS(SQL_TEXT(path), SQL_TEXT(reason), SQL_TEXT(GetUserNameFromId(GetOuterUserId(), false))),
 				"INSERT INTO @extschema@.cleanup_holds AS h (file, reason, held_by) VALUES ($1, $2, $3)"
 				" ON CONFLICT (file) DO UPDATE SET reason = $2, held_by = $3, held_at = DEFAULT");
-	if (!in_time && is_doomed(extension, path))
+	/* an old snapshot does not show what a run has condemned since */
+	if (!in_time && (IsolationUsesXactSnapshot() || is_doomed(extension, path)))
 		ereport(WARNING,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("the hold may be too late for the file \"%s\" in the trash", path),
-				 errdetail("Files of the trash are being deleted for good now."),
+				 errmsg("the hold may be too late for the file \"%s\"", path),
+				 errdetail("Files that a run has condemned are being deleted for good now."),
 				 errhint("cleanup_explain() says what has become of the file.")));
 	/* a run may have deleted the file since */
 	else if (missing ||

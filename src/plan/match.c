@@ -678,7 +678,8 @@ restored_lately(const Match *match)
 static bool
 any_named(const Match *match, const Extension *extension, bool with_spoken_for)
 {
-	return owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_holds LIMIT 1") ||
+	/* holds are read without an index, which may be broken */
+	return owner_query(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_holds LIMIT 1") > 0 ||
 		(!with_spoken_for &&
 		 (owner_finds(extension, 0, NULL, "SELECT FROM @extschema@.cleanup_files WHERE state = 'pending' LIMIT 1") ||
 		  owner_finds(extension, 0, NULL, psprintf("SELECT FROM @extschema@.cleanup_files f WHERE %s LIMIT 1",

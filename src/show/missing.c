@@ -281,7 +281,7 @@ find_differences(MissingSearch *search)
 										   "   ORDER BY j.value COLLATE \"C\") AS n"
 										   "  FROM (SELECT r.source, r.status, r.value, coalesce(r.shown, r.value) AS shown, t.id IS NULL AS missing"
 										   "   FROM cleanup_references r LEFT JOIN (SELECT DISTINCT h.id"
-										   "    FROM cleanup_reference_keys h JOIN cleanup_file_keys f ON f.key = h.key) t"
+										   "    FROM cleanup_reference_keys h WHERE EXISTS (SELECT FROM cleanup_file_keys f WHERE f.key = h.key)) t"
 										   "   ON t.id = r.id) j) m"
 										   " GROUP BY m.source, m.status"
 										   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""));

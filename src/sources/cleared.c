@@ -135,11 +135,14 @@ choose_own_values(List *ids, const Extension *extension, const KeyRules *rules, 
 		for (i = first; i < n && strcmp(sql_text(i, 1), id) == 0; i++)
 		{
 			char	   *value = sql_text(i, 2);
-			bool		refers = key_compare(rules, value, strlen(value), sql_text(i, 3)) != KEY_NO_MATCH;
+			char	   *file = sql_text(i, 3);
+			bool		refers = key_compare(rules, value, strlen(value), file) != KEY_NO_MATCH;
 
 			CHECK_FOR_INTERRUPTS();
 			waits |= refers;
 			comes |= refers && DatumGetBool(sql_value(i, 4));
+			pfree(value);
+			pfree(file);
 		}
 		if (comes || !waits)
 			ids = lappend(ids, id);
@@ -179,6 +182,7 @@ choose_shared_values(List *ids, const Extension *extension, const KeyRules *rule
 
 		CHECK_FOR_INTERRUPTS();
 		key_of_reference(rules, &scope, value, strlen(value), note_key, &comes);
+		pfree(value);
 		if (comes)
 			ids = lappend(ids, sql_text(i, 1));
 	}

@@ -878,7 +878,8 @@ look_for_key(const SourceRow *row, void *arg)
 	if (found != NULL)
 	{
 		found->n_found++;
-		(void) place_of_session(row->session, 0, &found->place);
+		if (!place_of_session(row->session, 0, &found->place))
+			elog(ERROR, "a row of source %s has no place", row->source->name);
 	}
 	return true;
 }
