@@ -76,6 +76,24 @@ sql("SELECT cleanup_release('kept.mp3')");
 add_rows($node, 'kept.mp3', 'doomed.mp3');
 
 
+# ---- a hold that is not committed yet, when a worker is to delete files
+
+put('left.mp3');
+my $holding = begin_session($node, "SELECT cleanup_hold('kept.mp3')");
+my $cleaning = begin_session($node, "SET audio_cleanup.writer_wait = '1s'");
+end_session($holding, 'ROLLBACK');
+$cleaning->query_safe('SELECT cleanup_all()');
+$holding = begin_session($node, "SELECT cleanup_hold('kept.mp3')");
+my $from = log_position($node);
+end_session($cleaning);
+ok(wait_until(sub { log_since($node, $from) =~ /condemned files are left as they are/ }), 'the worker leaves the files');
+is_deeply(visible(), [ 'doomed.mp3', 'here.mp3', 'kept.mp3', 'left.mp3', 'wanted.mp3' ], 'where they are');
+end_session($holding);
+ok(wait_for_drain($node), 'and tries again');
+is_deeply(visible(), [ 'doomed.mp3', 'here.mp3', 'kept.mp3', 'wanted.mp3' ], 'when the hold is made, it deletes them');
+sql("SELECT cleanup_release('kept.mp3')");
+
+
 # ---- a restore of more files than are looked at together, whose caller waits for the server
 
 my @names = map { sprintf 'audio%04d.mp3', $_ } 1 .. 1010;

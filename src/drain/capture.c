@@ -305,8 +305,14 @@ next_files(Drain *drain, int limit, int *n)
 	LedgerFile *files;
 
 	*n = 0;
-	if (at_once && !keep_holds_away(drain))
+	/* if they cannot be kept away, the files wait for the next drain */
+	if (at_once && drain->captured_up_to < PG_INT64_MAX && !keep_holds_away(drain))
+		drain->captured_up_to = PG_INT64_MAX;
+	if (drain->captured_up_to == PG_INT64_MAX)
+	{
+		drain->may_capture = true;
 		return NULL;
+	}
 	files = read_pending(drain, limit, n);
 	if (*n > 0 && drain->in_place)
 	{
