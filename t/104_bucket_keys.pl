@@ -144,8 +144,10 @@ is_deeply(preview()->{errors}, [], 'the keys are those of the object itself, how
 foreach my $how ('slow', 'slow_role')
 {
 	give_out($service, $good, how => $how);
+	my $roles = asked('security-credentials/$');
 	my (undef, undef, $error) = $node->psql('postgres', "SET statement_timeout = '500ms'; SELECT cleanup_status()");
 	like($error, qr/statement timeout/, "$how: whoever waits can be cancelled");
+	cmp_ok(asked('security-credentials/$'), '>', $roles, 'and had come to the name of the role') if $how eq 'slow_role';
 }
 
 # old keys that are still valid do, while new ones cannot be had

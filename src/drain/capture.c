@@ -300,19 +300,15 @@ keep_holds_away(Drain *drain)
 static LedgerFile *
 next_files(Drain *drain, int limit, int *n)
 {
-	bool		at_once = destroys_at_once(drain);
+	/* the first step in a bucket only looks: see drain_capture_step() */
+	bool		at_once = drain->may_capture && drain->captured_up_to < PG_INT64_MAX && destroys_at_once(drain);
+	bool		kept_away = at_once && keep_holds_away(drain);
 	bool		again = true;
 	LedgerFile *files;
 
-	*n = 0;
-	/* if they cannot be kept away, the files wait for the next drain */
-	if (at_once && drain->captured_up_to < PG_INT64_MAX && !keep_holds_away(drain))
+	/* if holds cannot be kept away, the files wait for the next drain */
+	if (at_once && !kept_away)
 		drain->captured_up_to = PG_INT64_MAX;
-	if (drain->captured_up_to == PG_INT64_MAX)
-	{
-		drain->may_capture = true;
-		return NULL;
-	}
 	files = read_pending(drain, limit, n);
 	if (*n > 0 && drain->in_place)
 	{
@@ -329,7 +325,7 @@ next_files(Drain *drain, int limit, int *n)
 	drain->may_capture = true;
 	if (again)
 		files = read_pending(drain, limit, n);
-	if (at_once)
+	if (kept_away)
 		lock_let_holds(drain->context.extension);
 	return files;
 }

@@ -202,6 +202,14 @@ extern void key_of_reference(const KeyRules *rules, KeyScope *scope,
 							 KeySink sink, void *arg);
 
 /*
+ * Returns whether the reference of `len` bytes has a key that some file of the
+ * scope has.  With too_many keys, the result may be true although no file has
+ * such a key.
+ */
+extern bool key_refers(const KeyRules *rules, KeyScope *scope,
+					   const char *reference, size_t len);
+
+/*
  * Calls `sink` for the keys of a reference, as key_of_reference() does, but
  * for some of them only at a later call, or at key_of_many_end().  The texts
  * of such late keys are NULL.  The function is for many references one after

@@ -754,6 +754,21 @@ key_of_reference(const KeyRules *rules, KeyScope *scope,
 	look_at_value(&finder, reference, len);
 }
 
+static void
+note_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+{
+	*(bool *) arg = true;
+}
+
+bool
+key_refers(const KeyRules *rules, KeyScope *scope, const char *reference, size_t len)
+{
+	bool		found = false;
+
+	key_of_reference(rules, scope, reference, len, note_key, &found);
+	return found;
+}
+
 void
 key_of_many(const KeyRules *rules, KeyScope *scope,
 			const char *reference, size_t len, KeySink sink, void *arg)

@@ -252,8 +252,8 @@ lock_try(const Extension *extension, LockName name)
 }
 
 /*
- * The modes of LOCK_HOLDS: ExclusiveLock keeps all holds waiting, ShareLock
- * only makes a hold without doubt impossible.
+ * RowShareLock conflicts with the ExclusiveLock of lock_against_holds(), and
+ * RowExclusiveLock also with the ShareLock of lock_let_holds().
  */
 bool
 lock_for_hold(const Extension *extension)

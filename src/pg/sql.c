@@ -356,15 +356,18 @@ sql_name_schema(const Extension *extension, const char *sql)
 	return sql_replace(sql, "@extschema@", extension_schema(extension));
 }
 
+/* With `guide`, which may be NULL, the planner is guided by settings that the function sets. */
 static int
 query_as_owner(const Extension *extension, int n, const SqlParameter *parameters,
-			   const char *sql, DestReceiver *receiver)
+			   const char *sql, DestReceiver *receiver, void (*guide) (void))
 {
 	Guard		mine = {.sql = sql_name_schema(extension, sql),.member_of = extension->oid};
 	ActingAs	saved;
 	int			rows;
 
 	role_act_as(extension->owner, &saved);
+	if (guide != NULL)
+		guide();
 	rows = query_guarded(&mine, n, parameters, receiver);
 	role_stop_acting(&saved);
 	return rows;
@@ -373,44 +376,36 @@ query_as_owner(const Extension *extension, int n, const SqlParameter *parameters
 int
 owner_query(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
 {
-	return query_as_owner(extension, n, parameters, sql, NULL);
+	return query_as_owner(extension, n, parameters, sql, NULL, NULL);
 }
 
 int
 owner_query_by_hash(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
 {
-	ActingAs	saved;
-	int			rows;
-
-	role_act_as(extension->owner, &saved);
-	role_join_by_hash();
-	rows = owner_query(extension, n, parameters, sql);
-	role_stop_acting(&saved);
-	return rows;
+	return query_as_owner(extension, n, parameters, sql, NULL, role_join_by_hash);
 }
 
 void
 owner_query_into(const Extension *extension, int n, const SqlParameter *parameters,
 				 const char *sql, DestReceiver *receiver)
 {
-	(void) query_as_owner(extension, n, parameters, sql, receiver);
+	(void) query_as_owner(extension, n, parameters, sql, receiver, NULL);
+}
+
+/*
+ * The planner believes that a scan of a table comes to a first row soon.  If
+ * there is no row, that scan reads the whole history.
+ */
+static void
+use_indexes(void)
+{
+	role_set_for_now("enable_seqscan", "off");
 }
 
 bool
 owner_finds(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
 {
-	ActingAs	saved;
-	bool		found;
-
-	/*
-	 * the planner believes that a scan of the table comes to a first row
-	 * soon; if there is no row, that scan reads the whole history
-	 */
-	role_act_as(extension->owner, &saved);
-	role_set_for_now("enable_seqscan", "off");
-	found = owner_query(extension, n, parameters, sql) > 0;
-	role_stop_acting(&saved);
-	return found;
+	return query_as_owner(extension, n, parameters, sql, NULL, use_indexes) > 0;
 }
 
 Datum

@@ -161,7 +161,10 @@ extern int	owner_query_by_hash(const Extension *extension, int n, const SqlParam
 extern void owner_query_into(const Extension *extension, int n, const SqlParameter *parameters,
 							 const char *sql, DestReceiver *receiver);
 
-/* Does the work of owner_query() for a SELECT.  Returns whether there is a row. */
+/*
+ * Does the work of owner_query() for a SELECT, by an index if there is one.
+ * Returns whether there is a row.
+ */
 extern bool owner_finds(const Extension *extension, int n, const SqlParameter *parameters,
 						const char *sql);
 

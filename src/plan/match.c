@@ -395,12 +395,6 @@ consider_row(const SourceRow *row, void *arg)
 	return true;
 }
 
-static void
-note_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
-{
-	*(bool *) arg = true;
-}
-
 /* Returns whether the row refers to a file of this match. */
 static bool
 refers_to_file(const SourceRow *row, void *arg)
@@ -411,7 +405,7 @@ refers_to_file(const SourceRow *row, void *arg)
 	CHECK_FOR_INTERRUPTS();
 	for (int i = 0; !found && i < row->source->n_columns; i++)
 		if (row->values[i] != NULL)
-			key_of_reference(match->settings->rules, &match->scope, row->values[i], row->lengths[i], note_key, &found);
+			found = key_refers(match->settings->rules, &match->scope, row->values[i], row->lengths[i]);
 	return found;
 }
 
@@ -616,7 +610,7 @@ collect_files(Match *match, const Extension *extension, const char *sql, Bits se
  */
 #define VAGUE_KEYS \
 	"(SELECT k.key FROM (SELECT key, count(*) AS n FROM cleanup_keys GROUP BY key) k" \
-	" JOIN (SELECT key, count(*) AS n FROM cleanup_judged GROUP BY key) j ON j.key = k.key WHERE k.n * j.n > 1000000)"
+	" JOIN (SELECT key, count(*) AS n FROM cleanup_judged GROUP BY key) j ON j.key = k.key WHERE k.n::float8 * j.n > 1e6)"
 
 /*
  * Joins hits that are not marked in the scope with the keys of the files.  As
@@ -929,11 +923,13 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 	if (match->scope.too_many)
 		scan_names(match, show_name, match);
 	show_tuplestores(match);
-	owner_query_into(extension, 0, NULL, "SELECT n.id, n.path, j.source, j.session, j.value"
-					 " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
-					 " JOIN cleanup_names n ON n.id = k.id"
-					 " WHERE NOT EXISTS (SELECT FROM " VAGUE_KEYS " v WHERE v.key = j.key)"
-					 " ORDER BY j.source, j.session COLLATE \"C\", n.path COLLATE \"C\"",
+	owner_query_into(extension, 0, NULL,
+					 psprintf("SELECT n.id, n.path, j.source, j.session, j.value"
+							  " FROM cleanup_keys k JOIN cleanup_judged j ON j.key = k.key"
+							  " JOIN cleanup_names n ON n.id = k.id %s"
+							  " ORDER BY j.source, j.session COLLATE \"C\", n.path COLLATE \"C\"",
+							  match_count_vague(match) > 0 ?
+							  "WHERE NOT EXISTS (SELECT FROM " VAGUE_KEYS " v WHERE v.key = j.key)" : ""),
 					 &receiver.pub);
 	pass_failed(&receiver);
 	hide_tuplestores();

@@ -20,6 +20,7 @@
 #include "src/run/report.h"
 #include "src/sources/sources.h"
 #include "src/text/json_build.h"
+#include "src/text/list.h"
 
 /* Makes the result, which has exactly eight keys. */
 static Jsonb *
@@ -120,12 +121,6 @@ compare_texts(Datum a, Datum b, void *arg)
 	return strcmp(DatumGetPointer(a), DatumGetPointer(b));
 }
 
-static int
-compare_cells(const ListCell *a, const ListCell *b)
-{
-	return strcmp(lfirst(a), lfirst(b));
-}
-
 /* Reads the first orphans by name, by a heap that keeps as many as the report shows. */
 static void
 read_orphans(Condemned *condemned, LedgerOutcome *outcome)
@@ -151,7 +146,7 @@ read_orphans(Condemned *condemned, LedgerOutcome *outcome)
 	}
 	for (int i = 0; i < first->bh_size; i++)
 		outcome->orphans = lappend(outcome->orphans, DatumGetPointer(first->bh_nodes[i]));
-	list_sort(outcome->orphans, compare_cells);
+	list_sort(outcome->orphans, list_compare_texts);
 	binaryheap_free(first);
 }
 

@@ -19,6 +19,7 @@
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/sources/cleared.h"
+#include "src/text/list.h"
 
 void
 cleared_remember(const Extension *extension, int64 run_id, const Source *source, Datum sessions)
@@ -150,12 +151,6 @@ choose_own_values(List *ids, const Extension *extension, const KeyRules *rules, 
 	return ids;
 }
 
-static void
-note_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
-{
-	*(bool *) arg = true;
-}
-
 /*
  * Adds the IDs of the recorded values that refer to one of the files, and whose
  * sessions have no file of their own: if several sessions refer to a file, the
@@ -178,13 +173,11 @@ choose_shared_values(List *ids, const Extension *extension, const KeyRules *rule
 	for (int i = 0; i < n; i++)
 	{
 		char	   *value = sql_text(i, 2);
-		bool		comes = false;
 
 		CHECK_FOR_INTERRUPTS();
-		key_of_reference(rules, &scope, value, strlen(value), note_key, &comes);
-		pfree(value);
-		if (comes)
+		if (key_refers(rules, &scope, value, strlen(value)))
 			ids = lappend(ids, sql_text(i, 1));
+		pfree(value);
 	}
 	key_forget_scope(&scope);
 	return ids;
@@ -220,19 +213,13 @@ query_refills(const Extension *extension, List *ids, int wait_ms)
 	return refills;
 }
 
-static int
-compare_cells(const ListCell *a, const ListCell *b)
-{
-	return strcmp(lfirst(a), lfirst(b));
-}
-
 /* Returns each of the texts once: several columns may have brought back a session. */
 static List *
 each_once(List *texts)
 {
 	List	   *once = NIL;
 
-	list_sort(texts, compare_cells);
+	list_sort(texts, list_compare_texts);
 	foreach_ptr(char, text, texts)
 		if (once == NIL || strcmp(llast(once), text) != 0)
 		once = lappend(once, text);

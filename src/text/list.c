@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * text/list.c
- *	  Reads lists that people write into settings.
+ *	  Reads lists that people write into settings, and compares texts of a List.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -27,4 +27,10 @@ list_next_entry(const char **cursor, bool by_blanks)
 	while (end > start && isspace((unsigned char) end[-1]))
 		end--;
 	return end > start ? pnstrdup(start, end - start) : NULL;
+}
+
+int
+list_compare_texts(const ListCell *a, const ListCell *b)
+{
+	return strcmp(lfirst(a), lfirst(b));
 }
