@@ -147,6 +147,88 @@ foreach my $way (sort keys %ways)
 	check_end('a subtransaction that was rolled back', $needed, $orphan);
 }
 
+# ---- the second look reads what can have changed ----
+
+# The moment between the two looks of a run: the file is judged, and the transaction is about to wait for writers.
+# Returns how often the run has read the sources before its COMMIT.
+sub between_the_looks
+{
+	my ($file, $do) = @_;
+	my $before = scans();
+	my $caller = $node->background_psql('postgres');
+
+	set_fault($node, 'statx hold 1 0 ' . $file =~ s{.*/}{}r);
+	$caller->{stdin} .= "BEGIN; SELECT cleanup_orphaned_files(force => true); SELECT pg_stat_force_next_flush(); COMMIT;\n\\echo done\n";
+	$caller->{run}->pump_nb;
+	ok(wait_until(sub { fault_fired($node) }), "$file: the survey has read the sources");
+	$do->();
+	clear_fault($node);
+	ok(pump_until($caller->{run}, $caller->{timeout}, \$caller->{stdout}, qr/^done$/m), '... the call ends');
+	$caller->quit;
+	return scans() - $before;
+}
+
+{
+	my $orphan = "s$round/orphan.mp3";
+
+	put_file($dir, $orphan);
+	my $quiet = between_the_looks($orphan, sub { });
+	ok(wait_for_drain($node), 'nobody has written: the file goes');
+	is_deeply([ sort keys %{ visible_files($dir) } ], [ sort keys %wanted ], '... and nothing else');
+
+	put_file($dir, $orphan);
+	my $busy = between_the_looks($orphan, sub { sql('CREATE TABLE of_no_matter()', 'DROP TABLE of_no_matter') });
+	ok(wait_for_drain($node), 'somebody has written elsewhere: the file goes');
+	cmp_ok($busy, '>', $quiet, "... and the sources were read more often ($busy) than before ($quiet)");
+}
+
+sub stays_between
+{
+	my ($name, $make) = @_;
+	my ($needed, $orphan) = map { "s$round/$_.mp3" } 'needed', 'orphan';
+
+	$round++;
+	put_file($dir, $_) foreach $needed, $orphan;
+	between_the_looks($orphan, sub { $make->($needed) });
+	ok(wait_for_drain($node), "$name: the run ends");
+	is(sql("SELECT count(*) FROM cleanup_files WHERE file = '$needed'"), 0, "$name: the file that is needed by now was not condemned");
+	is_deeply([ sort keys %{ visible_files($dir) } ], [ sort keys %wanted, $needed ], "$name: it is there, the other one is gone");
+
+	# another way may change the same row
+	unlink "$dir/$needed";
+	return;
+}
+
+sql(q{CREATE TABLE slices (file text) PARTITION BY LIST (file)}, q{SELECT cleanup_add_source('slices', '{file}')});
+foreach my $way ((grep { !/rewritten|emptied|attached/ } sort keys %ways), 'a partition')
+{
+	my $do = $ways{$way} // sub { $ways{'a partition that is attached'}->($_[0]) =~ s/TABLE parts/TABLE slices/r };
+
+	stays_between("$way between the looks", sub { sql('BEGIN', $do->($_[0]), 'COMMIT') });
+	next if $way eq 'a partition';
+	my $session = begin_session($node, $do->("s$round/needed.mp3"));
+	stays_between("$way, begun before the first look", sub { end_session($session) });
+}
+
+{
+	sql('BEGIN', $ways{UPDATE}->("s$round/needed.mp3"), q{PREPARE TRANSACTION 'p'});
+	stays_between('a prepared transaction between the looks', sub { sql(q{COMMIT PREPARED 'p'}) });
+}
+
+# a view may have another answer although nobody has written
+{
+	my $holder = $node->background_psql('postgres');
+	sql(q{CREATE VIEW locked AS SELECT 'lock' || objid || '.mp3' AS file FROM pg_locks WHERE locktype = 'advisory'},
+		q{SELECT cleanup_add_source('locked', '{file}')});
+	put_file($dir, $_) foreach 'lock77.mp3', 'unlocked.mp3';
+	between_the_looks('unlocked.mp3', sub { $holder->query_safe('SELECT pg_advisory_lock(77)') });
+	ok(wait_for_drain($node), 'a view that changes by itself: the run ends');
+	is(sql(q{SELECT string_agg(file, ' ') FROM cleanup_files WHERE file IN ('lock77.mp3', 'unlocked.mp3')}), 'unlocked.mp3', '... and has not condemned what the view names now');
+	$holder->quit;
+	sql(q{SELECT cleanup_drop_source('locked')});
+	unlink "$dir/lock77.mp3";
+}
+
 # ---- killed in the middle of the last look ----
 
 foreach my $fault ('renameat2 kill 1', 'renameat2 killafter 1', 'fsync kill 1', 'unlinkat kill 1')

@@ -87,7 +87,7 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 						psprintf("INSERT INTO @extschema@.cleanup_files (run_id, file, reason, source, session_id, size, space,"
 								 "  condemned_at, modified_at, due_at, inode, mtime_ns, ctime_ns, btime_ns)"
 								 " SELECT $1, c.path, CASE WHEN c.source IS NULL THEN 'orphan' ELSE 'failed_session' END,"
-								 "  c.source, c.session, c.size, c.space, $3, pg_catalog.to_timestamp(c.mtime_ns / 1e9),"
+								 "  c.source, c.session, c.size, c.space, $3, pg_catalog.to_timestamp(c.mtime_ns / 1e9::float8),"
 								 "  $3 + pg_catalog.make_interval(days => $2),"
 								 "  c.inode, c.mtime_ns, c.ctime_ns, c.btime_ns"
 								 " FROM cleanup_condemned c %s",

@@ -6,7 +6,9 @@
  * A file that looked like an orphan in the survey is looked at once more.
  * Before this second look, every transaction that is writing to a source must
  * end; then a new snapshot is taken.  So a row that is not yet committed in
- * the survey protects its file, too.  No file is touched here.
+ * the survey protects its file, too.  Where no transaction has ended since the
+ * survey began to read, the new snapshot would show what the survey has seen,
+ * and the sources are not read again.  No file is touched here.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -282,6 +284,8 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	Condemned  *condemned = NULL;
 
 	match_any_folder(match, plan->has_links);
+	if (plan->found.condemned->n_sessions == 0)
+		match_none_referred(match, plan->found.moment);
 	plan->run_id = run_id;
 	plan->in_batches = limit != PG_INT64_MAX;
 	plan_limit_reading(plan->context.settings, plan->in_batches);

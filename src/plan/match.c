@@ -114,6 +114,8 @@ struct Match
 	List	   *sources;
 	TextList   *names;
 	int64		count;
+	uint64		moment;			/* see match_moment() */
+	uint64		none_referred;	/* see match_none_referred() */
 	int			families_hit;
 	Bits		session_keys;	/* keys in rows with a session */
 	RecentHit  *recent;
@@ -241,6 +243,18 @@ void
 match_any_folder(Match *match, bool any_folder)
 {
 	match->scope.any_folder = any_folder;
+}
+
+uint64
+match_moment(const Match *match)
+{
+	return match->moment;
+}
+
+void
+match_none_referred(Match *match, uint64 moment)
+{
+	match->none_referred = moment;
 }
 
 int64
@@ -427,6 +441,10 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 {
 	HitWriter	writer = {.match = match};
 	Snapshot	snapshot;
+
+	match->moment = sources_moment();
+	if (match->moment != 0 && match->moment == match->none_referred && sources_are_stored_here(sources))
+		return;
 
 	/* rows are locked before the snapshot that shows the other references */
 	if (mode == MATCH_JUDGE_LOCKED)

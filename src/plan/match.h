@@ -59,6 +59,17 @@ extern void match_any_folder(Match *match, bool any_folder);
 extern int64 match_count(const Match *match);
 
 /*
+ * Returns the sources_moment() of before match_run() has read the sources, or 0.
+ */
+extern uint64 match_moment(const Match *match);
+
+/*
+ * Tells that no row referred to any of the files at this match_moment().  Where
+ * nothing can have changed since, match_run() does not read the sources.
+ */
+extern void match_none_referred(Match *match, uint64 moment);
+
+/*
  * Reads the checked sources, and decides about each file.  Must be called only
  * once.  A session must have failed before `failed_before` to be judged.  Unless
  * `with_spoken_for`, a file is set aside that is pending in cleanup_files, that

@@ -17,6 +17,7 @@
 #include "access/detoast.h"
 #include "access/xact.h"
 #include "catalog/pg_enum.h"
+#include "catalog/pg_inherits.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -426,6 +427,31 @@ sources_take_snapshot(void)
 {
 	CommandCounterIncrement();
 	return RegisterSnapshot(GetLatestSnapshot());
+}
+
+uint64
+sources_moment(void)
+{
+	return GetLatestSnapshot()->snapXactCompletionCount;
+}
+
+/* Returns whether any of the tables, which the session has locked, has its rows elsewhere. */
+static bool
+any_elsewhere(List *tables)
+{
+	foreach_oid(relid, tables)
+		if (get_rel_relkind(relid) != RELKIND_RELATION && get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
+		return true;
+	return citus_has_any(tables);
+}
+
+bool
+sources_are_stored_here(List *sources)
+{
+	foreach_ptr(const Source, source, sources)
+		if (any_elsewhere(find_all_inheritors(source->relid, AccessShareLock, NULL)))
+		return false;
+	return true;
 }
 
 static void

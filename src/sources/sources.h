@@ -171,6 +171,20 @@ extern void sources_read(const Source *source, SourceScan scan,
  */
 extern Snapshot sources_take_snapshot(void);
 
+/*
+ * Returns how many transactions that had written something have ended on this
+ * server.  As long as the number is the same, each new snapshot shows what the
+ * snapshot before showed, by which the server itself reuses its snapshots.
+ */
+extern uint64 sources_moment(void);
+
+/*
+ * Returns whether only a transaction of this server can change what a reading of
+ * the checked sources shows: all are tables whose rows, partitions included, are
+ * stored here.  A view may have functions that answer anew each time.
+ */
+extern bool sources_are_stored_here(List *sources);
+
 /* Does the work of sources_read() under the given snapshot. */
 extern void sources_read_as_of(Snapshot snapshot, const Source *source, SourceScan scan,
 							   TimestampTz failed_before, SourceSink sink, void *arg);
