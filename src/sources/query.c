@@ -48,7 +48,6 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
-#include "src/pg/session.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
 #include "src/sources/citus.h"
@@ -721,10 +720,12 @@ query_limit_time(const Source *source, int64 until, const char *message, const c
 
 /* ------------------------------------------------------------------- box --- */
 
-/* What is known of the errors in a box. */
+/* The work in a box, and what is known of its errors. */
 typedef struct Box
 {
 	const Source *source;
+	void		(*work) (void *arg);
+	void	   *arg;
 	int			caught;			/* SQLSTATE of the last error that code of
 								 * users must not catch, or 0 */
 } Box;
@@ -799,27 +800,34 @@ query_raise(const Source *source, ErrorData *error)
 	sql_rethrow(error);
 }
 
+static void
+work_by_rules(void *arg)
+{
+	const Box  *box = arg;
+	const TrustRules rules = {
+		.role = box->source->owner,
+		.superusers_only = box->source->sampled > 0,
+		.same_for_all = get_rel_relkind(box->source->relid) == RELKIND_VIEW,
+		.permanent_only = box->source->sampled == 0,
+		.compiled_here = true,
+	};
+
+	trust_run(&rules, box->work, box->arg);
+}
+
 bool
 query_run_in_box(const Source *source, int64 until, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *error;
-	Box			box = {source, 0};
+	Box			box = {source, work, arg};
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = note_error,
 		.arg = &box,
 	};
 	bool		late;
-	TrustRules	rules = {
-		.role = source->owner,
-		.superusers_only = source->sampled > 0,
-		.same_for_all = get_rel_relkind(source->relid) == RELKIND_VIEW,
-		.permanent_only = source->sampled == 0,
-		.compiled_here = true,
-	};
-	List	   *cursors = session_list_cursors();
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
@@ -827,15 +835,8 @@ query_run_in_box(const Source *source, int64 until, void (*work) (void *arg), vo
 	/* the end of the subtransaction, also by an ERROR, resets XactReadOnly */
 	XactReadOnly = true;
 	role_keep_quiet();
-	compiled_begin(source->owner);
-	/* no ERROR from here on, so that the rules are set back */
-	trust_swap_rules(&rules);
-	session_shut_cursors(cursors, true);
-	(void) trust_has_refused();
 	error_context_stack = &callback;
-	error = work_by_clock(until, work, arg, &late);
-	session_shut_cursors(cursors, false);
-	trust_swap_rules(&rules);
+	error = work_by_clock(until, work_by_rules, &box, &late);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);

@@ -158,12 +158,10 @@ typedef struct TrustRules
 } TrustRules;
 
 /*
- * Exchanges *rules and the rules in force.  Called twice with the same struct,
- * the second call restores the rules that were in force before the first: the
- * caller makes both calls, the second also after an ERROR.  Never raises an
- * ERROR.
+ * Calls work(arg) under these rules: code of others that runs meanwhile must
+ * keep them, and cannot use the open cursors of the session.  Needs SPI.
  */
-extern void trust_swap_rules(TrustRules *rules);
+extern void trust_run(const TrustRules *rules, void (*work) (void *arg), void *arg);
 
 /*
  * Notes for the rule permanent_only whether the session has a shadow: a table
@@ -173,7 +171,7 @@ extern void trust_look_for_shadow(void);
 
 /*
  * Returns whether a rule has raised an ERROR since the last call of this
- * function: code of users may have caught that ERROR.
+ * function or of trust_run(): code of users may have caught that ERROR.
  */
 extern bool trust_has_refused(void);
 
@@ -190,7 +188,7 @@ extern void compiled_begin(Oid role);
 
 /*
  * With true, a call of a marked function is an ERROR, and the next call of
- * that function compiles the function anew.  For trust_swap_rules() only.
+ * that function compiles the function anew.  For trust_run() only.
  */
 extern void compiled_watch(bool on);
 

@@ -597,6 +597,14 @@ lock_rows_in_time(void *arg)
 					 "Find out why a node of Citus is slow.", lock_failed_rows, arg);
 }
 
+static void
+lock_rows_by_rules(void *arg)
+{
+	const TrustRules rules = {.role = ((FailedRows *) arg)->source->owner};
+
+	trust_run(&rules, lock_rows_in_time, arg);
+}
+
 /*
  * Locks rows on other nodes one by one, because Citus does not lock rows of
  * several shards in one statement.  Leaves out rows that another transaction
@@ -607,9 +615,8 @@ static void
 lock_keyed_rows(FailedRows *failed, TimestampTz failed_before)
 {
 	Reading		reading;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
 	ActingAs	saved;
-	TrustRules	rules = {.role = failed->source->owner};
 
 	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, failed->sink, failed->arg);
 	role_act_as(failed->source->owner, &saved);
@@ -626,16 +633,7 @@ lock_keyed_rows(FailedRows *failed, TimestampTz failed_before)
 	 * is not locked, and its file is kept
 	 */
 	role_set_for_now("enable_indexscan", "on");
-	trust_swap_rules(&rules);
-	PG_TRY();
-	{
-		error = sql_try(lock_rows_in_time, failed);
-	}
-	PG_FINALLY();
-	{
-		trust_swap_rules(&rules);
-	}
-	PG_END_TRY();
+	error = sql_try(lock_rows_by_rules, failed);
 	if (error != NULL)
 		query_raise(failed->source, error);
 	role_stop_acting(&saved);

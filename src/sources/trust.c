@@ -508,11 +508,10 @@ sources_init(void)
 	fmgr_hook = watch_function;
 }
 
-void
-trust_swap_rules(TrustRules *rules)
+/* Puts the rules into force.  Never raises an ERROR. */
+static void
+enforce(const TrustRules *rules)
 {
-	TrustRules	before = in_force;
-
 	/*
 	 * an expression that PL/pgSQL has evaluated in this transaction keeps the
 	 * functions that it has looked up, and would run these functions without
@@ -524,7 +523,30 @@ trust_swap_rules(TrustRules *rules)
 	compiled_watch(in_force.compiled_here);
 	extension_calls_others(OidIsValid(in_force.role));
 	watch_executions(OidIsValid(in_force.role));
-	*rules = before;
+}
+
+void
+trust_run(const TrustRules *rules, void (*work) (void *arg), void *arg)
+{
+	TrustRules	before = in_force;
+	List	   *cursors = session_list_cursors();
+
+	if (rules->compiled_here)
+		compiled_begin(rules->role);
+	has_refused = false;
+	/* no ERROR from here on, so that the rules are set back */
+	enforce(rules);
+	session_shut_cursors(cursors, true);
+	PG_TRY();
+	{
+		work(arg);
+	}
+	PG_FINALLY();
+	{
+		session_shut_cursors(cursors, false);
+		enforce(&before);
+	}
+	PG_END_TRY();
 }
 
 bool

@@ -41,7 +41,6 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
-#include "src/pg/session.h"
 #include "src/pg/sql.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
@@ -393,30 +392,14 @@ run_update(void *arg)
  * Runs the update as the current role.  Code of a role without the rights of
  * the current role is an ERROR: a name in a trigger may lead to a domain that
  * the caller has put into pg_temp.  A use of a temporary table is an ERROR,
- * too.  Returns the ERROR, or NULL.
+ * too.
  */
-static ErrorData *
-update_watched(Update *update)
+static void
+update_by_rules(void *arg)
 {
-	TrustRules	rules = {.role = GetUserId(),.permanent_only = true,.compiled_here = true};
-	List	   *cursors = session_list_cursors();
-	ErrorData  *volatile error = NULL;
+	const TrustRules rules = {.role = GetUserId(),.permanent_only = true,.compiled_here = true};
 
-	compiled_begin(GetUserId());
-	/* no ERROR from here on, so that the rules are set back */
-	trust_swap_rules(&rules);
-	session_shut_cursors(cursors, true);
-	PG_TRY();
-	{
-		error = sql_try(run_update, update);
-	}
-	PG_FINALLY();
-	{
-		session_shut_cursors(cursors, false);
-		trust_swap_rules(&rules);
-	}
-	PG_END_TRY();
-	return error;
+	trust_run(&rules, run_update, arg);
 }
 
 /*
@@ -442,7 +425,7 @@ run_on_table(const Target *target, Oid table, const char *sql, const char *input
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		error = update_watched(&update);
+		error = sql_try(update_by_rules, &update);
 	} while (error != NULL && compiled_found_outdated());
 	if (error != NULL)
 		sql_rethrow(error);
