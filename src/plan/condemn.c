@@ -58,14 +58,9 @@ gather_session(int source, const char *session, void *arg)
 static void
 clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
 {
-	if (plan->dry_run)
-	{
-		sources_try_clearing(source, sessions);
-		return;
-	}
-	if (plan->context.settings->backup_retention_days > 0)
+	if (!plan->dry_run && plan->context.settings->backup_retention_days > 0)
 		cleared_remember(plan->context.extension, plan->run_id, source, sessions);
-	sources_clear(source, sessions);
+	sources_clear(source, sessions, plan->dry_run);
 }
 
 static void

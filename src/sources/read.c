@@ -412,7 +412,8 @@ read_rows(Reading *reading, Snapshot snapshot)
 		query_sample(reading->query, reading->source->sampled);
 	remote_note_reading(reading->query);
 	citus_prepare();
-	if (reading->query->key != NIL)
+	/* in the values of these, a row is found later */
+	if (reading->query->key != NIL || reading->scan == SCAN_PLACES)
 		key_write_plainly();
 	read_in_box(reading);
 	citus_check_unmoved(reading->query);

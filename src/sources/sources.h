@@ -209,16 +209,12 @@ extern char *sources_session_id(const char *session);
  * Sets the file columns of these sessions (text[]; locked in this transaction)
  * to NULL, as the owner of the table that holds the rows.  When the call
  * returns, triggers and constraints have run, also deferred triggers.  ERROR
- * if a row cannot be cleared: must be called in a subtransaction.  Needs SPI.
+ * if a row cannot be cleared: must be called in a subtransaction.  With
+ * `only_try`, the sessions need not be locked, and at most ten rows that can
+ * be locked at once are cleared, to see whether the rows can be cleared: the
+ * caller rolls that back.  Needs SPI.
  */
-extern void sources_clear(const Source *source, Datum sessions);
-
-/*
- * Does the work of sources_clear() for at most ten rows that can be locked at
- * once, to see whether the rows can be cleared.  The caller rolls the clearing
- * back.
- */
-extern void sources_try_clearing(const Source *source, Datum sessions);
+extern void sources_clear(const Source *source, Datum sessions, bool only_try);
 
 /*
  * Returns the content of the file columns of these sessions (text[]; locked in
