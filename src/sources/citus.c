@@ -264,14 +264,14 @@ require_node(int row, Oid table)
  * lacks that schema.
  */
 List *
-citus_find_placements(List *tables)
+citus_find_placements(const SourceQuery *query)
 {
 	List	   *placements = NIL;
 	int			n;
 
-	if (!citus_can_ask() || !citus_has_any(tables))
+	if (!citus_can_ask() || !citus_has_any(query->tables))
 		return NIL;
-	n = sql_query_latest(SQL_ARGS(SQL_OIDS(tables)),
+	n = sql_query_latest(SQL_ARGS(SQL_OIDS(query->tables)),
 						 "SELECT s.logicalrelid::oid, p.placementid::int8, n.nodename::text, n.nodeport::int4,"
 						 "  CASE WHEN c.nspname = 'public' AND NOT pg_catalog.starts_with(s.name, 'public.') THEN 'public.' || s.name ELSE s.name END,"
 						 "  s.shardid::text"
@@ -289,10 +289,12 @@ citus_find_placements(List *tables)
 						 " ORDER BY 1, 2");
 	for (int i = 0; i < n; i++)
 	{
-		CitusPlacement *placement = palloc(sizeof(CitusPlacement));
+		RemoteTable *placement = palloc0(sizeof(RemoteTable));
 
-		placement->table = DatumGetObjectId(sql_value(i, 1));
-		require_node(i, placement->table);
+		placement->source = query->source;
+		placement->role = query->source->owner;
+		placement->relid = DatumGetObjectId(sql_value(i, 1));
+		require_node(i, placement->relid);
 		placement->placement = DatumGetInt64(sql_value(i, 2));
 		placement->host = sql_text(i, 3);
 		placement->port = DatumGetInt32(sql_value(i, 4));
@@ -303,7 +305,7 @@ citus_find_placements(List *tables)
 }
 
 bool
-citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b)
+citus_is_same_node(const RemoteTable *a, const RemoteTable *b)
 {
 	return a->port == b->port && strcmp(a->host, b->host) == 0;
 }
@@ -316,7 +318,7 @@ citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b)
  * the result.
  */
 static char *
-run_there(const CitusPlacement *node, const char *command)
+run_there(const RemoteTable *node, const char *command)
 {
 	char	   *text = NULL;
 	bool		success = false;
@@ -337,7 +339,7 @@ run_there(const CitusPlacement *node, const char *command)
 }
 
 List *
-citus_ask(const CitusPlacement *node, const char *question)
+citus_ask(const RemoteTable *node, const char *question)
 {
 	char	   *answer = run_there(node, psprintf("SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b))::pg_catalog.text, '[]')"
 												  " FROM (%s) q(a, b)", question));
@@ -354,10 +356,10 @@ static LocalTransactionId asked_in = InvalidLocalTransactionId;
 static List *asked = NIL;
 
 static bool
-has_placement(const CitusPlacement *wanted, List *placements)
+has_placement(const RemoteTable *wanted, List *placements)
 {
-	foreach_ptr(const CitusPlacement, placement, placements)
-		if (placement->table == wanted->table && placement->placement == wanted->placement &&
+	foreach_ptr(const RemoteTable, placement, placements)
+		if (placement->relid == wanted->relid && placement->placement == wanted->placement &&
 			citus_is_same_node(placement, wanted))
 		return true;
 	return false;
@@ -371,15 +373,16 @@ citus_note_asked(List *tables)
 	asked = NIL;
 	foreach_ptr(const RemoteTable, table, tables)
 	{
-		CitusPlacement *copy;
+		RemoteTable *copy;
 
 		/* several sources may read one table */
-		if (table->placement == NULL || has_placement(table->placement, asked))
+		if (OidIsValid(table->server) || has_placement(table, asked))
 			continue;
-		copy = palloc(sizeof(CitusPlacement));
-		*copy = *table->placement;
-		copy->host = pstrdup(copy->host);
-		copy->name = pstrdup(copy->name);
+		copy = palloc0(sizeof(RemoteTable));
+		copy->relid = table->relid;
+		copy->placement = table->placement;
+		copy->host = pstrdup(table->host);
+		copy->port = table->port;
 		asked = lappend(asked, copy);
 	}
 	asked_in = compat_proc_lxid(MyProc);
@@ -403,29 +406,21 @@ citus_prepare(void)
 		role_set_for_now(local_execution, "on");
 }
 
-static int
-count_of_tables(List *placements, List *tables)
-{
-	int			n = 0;
-
-	foreach_ptr(const CitusPlacement, placement, placements)
-		if (list_member_oid(tables, placement->table))
-		n++;
-	return n;
-}
-
 void
 citus_check_unmoved(const SourceQuery *query)
 {
 	List	   *now;
-	bool		same;
+	bool		same = true;
+	int			n = 0;
 
 	if (asked_in != compat_proc_lxid(MyProc))
 		return;
-	now = citus_find_placements(query->tables);
-	same = list_length(now) == count_of_tables(asked, query->tables);
-	foreach_ptr(const CitusPlacement, placement, now)
+	now = citus_find_placements(query);
+	foreach_ptr(const RemoteTable, placement, now)
 		same = same && has_placement(placement, asked);
+	foreach_ptr(const RemoteTable, placement, asked)
+		n += list_member_oid(query->tables, placement->relid) ? 1 : 0;
+	same = same && n == list_length(now);
 	if (!same)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),

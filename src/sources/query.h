@@ -24,15 +24,23 @@
 
 /*
  * A foreign table, and the role whose user mapping reads the table; or the
- * part of a distributed table on one node, and the role that is known there.
+ * part of a distributed table on one node, a shard or the relation of the
+ * table's own name, and the role that is known there.
  */
 typedef struct RemoteTable
 {
 	const Source *source;
 	Oid			relid;
-	const struct CitusPlacement *placement; /* NULL: a foreign table */
-	Oid			server;			/* InvalidOid: a placement */
 	Oid			role;
+	Oid			server;			/* foreign server; InvalidOid: a node of Citus */
+	const char *host;			/* of that node */
+	int			port;
+	int64		placement;		/* id of the shard's placement, which changes
+								 * when the shard moves; or the negative
+								 * number of the node */
+	const char *name;			/* name of the relation there, qualified and
+								 * quoted; for a foreign table NULL until its
+								 * server is asked */
 } RemoteTable;
 
 /*
