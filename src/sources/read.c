@@ -73,16 +73,10 @@ typedef struct Reading
 /* --------------------------------------------------------------- columns --- */
 
 static bool
-has_failed_sessions(const Source *source)
-{
-	return source->status_column != NULL && source->id_column != NULL;
-}
-
-static bool
 needs_failed(const Reading *reading)
 {
 	return (reading->scan == SCAN_JUDGING || reading->scan == SCAN_LOCKING_FAILED) &&
-		has_failed_sessions(reading->source);
+		reading->source->status_column != NULL;
 }
 
 /* Adds a column to the `*n` columns.  Returns its index, or -1 if `name` is NULL. */
@@ -299,27 +293,15 @@ start_receiving(DestReceiver *self, int operation, TupleDesc desc)
 
 /* --------------------------------------------------------------- reading --- */
 
-static void
-begin_reading(Reading *reading, const Source *source, SourceScan scan, TimestampTz failed_before,
-			  SourceSink sink, void *arg)
-{
-	memset(reading, 0, sizeof(*reading));
-	reading->pub = *None_Receiver;
-	reading->pub.receiveSlot = receive_row;
-	reading->pub.rStartup = start_receiving;
-	reading->source = source;
-	reading->scan = scan;
-	reading->failed_before = failed_before;
-	reading->sink = sink;
-	reading->arg = arg;
-}
-
-/* Prepares statuses, time zone and buffers for the rows, in the current memory context. */
+/* Prepares receiver, statuses, time zone and buffers for the rows, in the current memory context. */
 static void
 prepare_rows(Reading *reading)
 {
 	const Source *source = reading->source;
 
+	reading->pub = *None_Receiver;
+	reading->pub.receiveSlot = receive_row;
+	reading->pub.rStartup = start_receiving;
 	if (needs_failed(reading))
 		reading->statuses = (char **) sql_texts(source->failed_statuses, &reading->n_statuses);
 	reading->timezone = CStringGetTextDatum(source->timezone ? source->timezone : "UTC");
@@ -383,15 +365,22 @@ read_in_box(Reading *reading)
 	}
 }
 
+Snapshot
+sources_take_snapshot(void)
+{
+	CommandCounterIncrement();
+	return RegisterSnapshot(GetLatestSnapshot());
+}
+
 /*
- * Reads the rows that the snapshot sees.  The caller takes a new snapshot, at
- * any isolation level: with the snapshot of a long REPEATABLE READ
- * transaction, a preview would show files as orphans although newer rows refer
- * to these files.
+ * Reads the rows that the snapshot sees.  A snapshot is new, at any isolation
+ * level: with the snapshot of a long REPEATABLE READ transaction, a preview
+ * would show files as orphans although newer rows refer to these files.
  */
 static void
 read_rows(Reading *reading, Snapshot snapshot)
 {
+	Snapshot	mine = snapshot == InvalidSnapshot ? sources_take_snapshot() : InvalidSnapshot;
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup source",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
@@ -403,7 +392,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 	if (get_rel_relkind(reading->source->relid) == RELKIND_VIEW)
 		session_use_server_settings();
 	trust_look_for_shadow();
-	reading->snapshot = snapshot;
+	reading->snapshot = mine != InvalidSnapshot ? mine : snapshot;
 	reading->query = build_query(reading);
 	brake_raise_if(trust_check_query(reading->query));
 	if (reading->scan == SCAN_LOCKING_FAILED)
@@ -412,7 +401,7 @@ read_rows(Reading *reading, Snapshot snapshot)
 		query_sample(reading->query, reading->source->sampled);
 	remote_note_reading(reading->query);
 	citus_prepare();
-	/* in the values of these, a row is found later */
+	/* a row is found again by the text of its key */
 	if (reading->query->key != NIL || reading->scan == SCAN_PLACES)
 		key_write_plainly();
 	read_in_box(reading);
@@ -420,22 +409,17 @@ read_rows(Reading *reading, Snapshot snapshot)
 	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
+	if (mine != InvalidSnapshot)
+		UnregisterSnapshot(mine);
 }
 
-Snapshot
-sources_take_snapshot(void)
+void
+sources_read(Snapshot snapshot, const Source *source, SourceScan scan, TimestampTz failed_before,
+			 SourceSink sink, void *arg)
 {
-	CommandCounterIncrement();
-	return RegisterSnapshot(GetLatestSnapshot());
-}
+	Reading		reading = {.source = source,.scan = scan,.failed_before = failed_before,.sink = sink,.arg = arg};
 
-static void
-read_now(Reading *reading)
-{
-	Snapshot	snapshot = sources_take_snapshot();
-
-	read_rows(reading, snapshot);
-	UnregisterSnapshot(snapshot);
+	read_rows(&reading, snapshot);
 }
 
 
@@ -529,31 +513,20 @@ lock_by_key(const FailedRows *failed, const char *session)
 }
 
 /*
- * Locks the rows of a session, one row of each table.  Returns false if one of
- * the rows cannot be locked.
- */
-static bool
-lock_session(const char *session, Snapshot snapshot)
-{
-	SourcePlace place;
-	int			i;
-
-	for (i = 0; place_of_session(session, i, &place); i++)
-		if (!place_lock(&place, snapshot))
-			return false;
-	return i > 0;
-}
-
-/*
- * Tries to lock the row at its places, and passes a locked row on.  Returns
- * whether to go on.
+ * Tries to lock the rows of a session at its places, one row of each table,
+ * and passes a session on whose rows are locked.  Returns whether to go on.
  */
 static bool
 lock_at_places(const FailedRows *failed, const char *session, TupleTableSlot *slot)
 {
 	int			n = failed->source->n_columns;
 	SourceRow	row = {failed->source, session, palloc(sizeof(char *) * n), palloc0(sizeof(size_t) * n)};
+	SourcePlace place;
+	int			n_places;
 
+	for (n_places = 0; place_of_session(session, n_places, &place); n_places++)
+		if (!place_lock(&place, failed->snapshot))
+			return true;
 	slot_getallattrs(slot);
 	for (int i = 0; i < n; i++)
 	{
@@ -562,7 +535,7 @@ lock_at_places(const FailedRows *failed, const char *session, TupleTableSlot *sl
 		row.values[i] = value ? VARDATA_ANY(value) : NULL;
 		row.lengths[i] = value ? VARSIZE_ANY_EXHDR(value) : 0;
 	}
-	return !lock_session(session, failed->snapshot) || failed->sink(&row, failed->arg);
+	return n_places == 0 || failed->sink(&row, failed->arg);
 }
 
 static void
@@ -615,11 +588,11 @@ lock_rows_by_rules(void *arg)
 static void
 lock_keyed_rows(FailedRows *failed, TimestampTz failed_before)
 {
-	Reading		reading;
+	Reading		reading = {.source = failed->source,.scan = SCAN_LOCKING_FAILED,.failed_before = failed_before,
+	.sink = failed->sink,.arg = failed->arg};
 	ErrorData  *error;
 	ActingAs	saved;
 
-	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, failed->sink, failed->arg);
 	role_act_as(failed->source->owner, &saved);
 	role_read_without_indexes();
 	citus_prepare();
@@ -651,16 +624,14 @@ sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink 
 {
 	FailedRows	failed = {.source = source,.sink = sink,.arg = arg};
 	bool		is_keyed = citus_has_any(list_make1_oid(source->relid));
-	Reading		reading;
 
-	if (!has_failed_sessions(source))
+	if (source->status_column == NULL)
 		return;
 	failed.is_wanted = is_keyed ? is_wanted : NULL;
 	failed.desc = failed_row_desc(source);
 	failed.store = tuplestore_begin_heap(false, false, work_mem);
 	failed.snapshot = sources_take_snapshot();
-	begin_reading(&reading, source, SCAN_LOCKING_FAILED, failed_before, store_row, &failed);
-	read_rows(&reading, failed.snapshot);
+	sources_read(failed.snapshot, source, SCAN_LOCKING_FAILED, failed_before, store_row, &failed);
 	if (is_keyed)
 		lock_keyed_rows(&failed, failed_before);
 	else
@@ -673,30 +644,10 @@ sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink 
 /* ------------------------------------------------------------- interface --- */
 
 void
-sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
-			 SourceSink sink, void *arg)
-{
-	Reading		reading;
-
-	begin_reading(&reading, source, scan, failed_before, sink, arg);
-	read_now(&reading);
-}
-
-void
-sources_read_as_of(Snapshot snapshot, const Source *source, SourceScan scan, TimestampTz failed_before,
-				   SourceSink sink, void *arg)
-{
-	Reading		reading;
-
-	begin_reading(&reading, source, scan, failed_before, sink, arg);
-	read_rows(&reading, snapshot);
-}
-
-void
 sources_sample(const Source *table, double rows, int64 deadline, SourceSink sink, void *arg)
 {
 	Source		sampled = *table;
-	Reading		reading;
+	Reading		reading = {.source = &sampled,.scan = SCAN_REFERENCES,.sink = sink,.arg = arg,.until = deadline};
 
 	/*
 	 * for Citus, a sample would save nothing: all rows come from the nodes
@@ -705,9 +656,7 @@ sources_sample(const Source *table, double rows, int64 deadline, SourceSink sink
 	if (citus_has_any(list_make1_oid(table->relid)))
 		return;
 	sampled.sampled = rows > SAMPLED_ROWS ? 100.0 * SAMPLED_ROWS / rows : 100;
-	begin_reading(&reading, &sampled, SCAN_REFERENCES, 0, sink, arg);
-	reading.until = deadline;
-	read_now(&reading);
+	read_rows(&reading, InvalidSnapshot);
 }
 
 SourceQuery *
@@ -739,16 +688,13 @@ static void
 try_reading(void *arg)
 {
 	Probe	   *probe = arg;
-	Reading		reading;
 	SourceQuery *query = source_build_query(probe->source, false, &probe->brake);
 
 	probe->tables = query->tables;
 	if (probe->brake == NULL)
 		probe->brake = remote_examine(query);
-	if (probe->brake != NULL)
-		return;
-	begin_reading(&reading, probe->source, SCAN_REFERENCES, 0, NULL, NULL);
-	read_now(&reading);
+	if (probe->brake == NULL)
+		sources_read(InvalidSnapshot, probe->source, SCAN_REFERENCES, 0, NULL, NULL);
 }
 
 Brake *
@@ -773,7 +719,7 @@ sources_probe(const Source *source, List **tables)
 void
 sources_try_locking(const Source *source)
 {
-	if (has_failed_sessions(source))
+	if (source->status_column != NULL)
 		check_lockable(source_build_query(source, true, NULL));
 }
 
@@ -782,9 +728,7 @@ sources_try_locking(const Source *source)
 
 typedef struct StatusSearch
 {
-	char	  **statuses;		/* statuses that were seen are NULL */
-	int			n;
-	int			n_missing;
+	List	   *missing;		/* statuses (char *) that were not seen yet */
 	bool		any_row;
 	int64		deadline;		/* by time_monotonic_us() */
 	bool		late;
@@ -796,14 +740,14 @@ look_for_status(const SourceRow *row, void *arg)
 	StatusSearch *search = arg;
 
 	search->any_row = true;
-	for (int i = 0; row->session != NULL && i < search->n; i++)
-		if (search->statuses[i] != NULL && strcmp(search->statuses[i], row->session) == 0)
-		{
-			search->statuses[i] = NULL;
-			search->n_missing--;
-		}
+	foreach_ptr(char, status, search->missing)
+		if (row->session != NULL && strcmp(status, row->session) == 0)
+	{
+		search->missing = list_delete_ptr(search->missing, status);
+		break;
+	}
 	search->late = time_monotonic_us() > search->deadline;
-	return search->n_missing > 0 && !search->late;
+	return search->missing != NIL && !search->late;
 }
 
 /* Reads the statuses, and no column of files.  Returns whether the search came to its end and found any row. */
@@ -811,41 +755,32 @@ static bool
 look_for_statuses(const Source *source, StatusSearch *search)
 {
 	Source		statuses = *source;
-	Reading		reading;
 
 	statuses.n_columns = 0;
-	begin_reading(&reading, &statuses, SCAN_STATUS, 0, look_for_status, search);
-	read_now(&reading);
+	sources_read(InvalidSnapshot, &statuses, SCAN_STATUS, 0, look_for_status, search);
 	return search->any_row && !search->late;
 }
 
 List *
 sources_strange_statuses(const Source *source, int max_ms)
 {
-	StatusSearch search = {NULL, 0, 0, false, 0, false};
+	StatusSearch search = {.deadline = time_monotonic_us() + (int64) max_ms * 1000};
 	List	   *found = NIL;
 	Oid			type;
 
-	if (!has_failed_sessions(source))
+	if (source->status_column == NULL)
 		return NIL;
 	type = getBaseType(get_atttype(source->relid, get_attnum(source->relid, source->status_column)));
-	search.statuses = (char **) sql_texts(source->failed_statuses, &search.n);
-	search.n_missing = search.n;
-	for (int i = 0; type_is_enum(type) && i < search.n; i++)
-		if (!SearchSysCacheExists2(ENUMTYPOIDNAME, ObjectIdGetDatum(type), CStringGetDatum(search.statuses[i])))
-		{
-			found = lappend(found, psprintf("column \"%s\" of source %s can never be \"%s\": its type %s has no such label",
-											source->status_column, source->name, search.statuses[i],
-											format_type_be(type)));
-			search.statuses[i] = NULL;
-			search.n_missing--;
-		}
-	search.deadline = time_monotonic_us() + (int64) max_ms * 1000;
-	if (search.n_missing == 0 || !look_for_statuses(source, &search))
+	foreach_ptr(char, status, key_names(source->failed_statuses))
+		if (type_is_enum(type) && !SearchSysCacheExists2(ENUMTYPOIDNAME, ObjectIdGetDatum(type), CStringGetDatum(status)))
+		found = lappend(found, psprintf("column \"%s\" of source %s can never be \"%s\": its type %s has no such label",
+										source->status_column, source->name, status, format_type_be(type)));
+	else
+		search.missing = lappend(search.missing, status);
+	if (search.missing == NIL || !look_for_statuses(source, &search))
 		return found;
-	for (int i = 0; i < search.n; i++)
-		if (search.statuses[i] != NULL)
-			found = lappend(found, psprintf("no row of source %s has the status \"%s\" in column \"%s\"",
-											source->name, search.statuses[i], source->status_column));
+	foreach_ptr(const char, status, search.missing)
+		found = lappend(found, psprintf("no row of source %s has the status \"%s\" in column \"%s\"",
+										source->name, status, source->status_column));
 	return found;
 }

@@ -74,9 +74,10 @@ source_of_row(int row)
 	source->name = sources_name(source->relid);
 	source->columns = sql_texts(sql_value(row, 2), &source->n_columns);
 	source->id_column = sql_text(row, 3);
-	source->status_column = sql_text(row, 4);
 	source->failed_statuses = sql_array(row, 5);
 	source->failed_at_column = sql_text(row, 6);
+	if (source->id_column != NULL && source->failed_at_column != NULL)
+		source->status_column = sql_text(row, 4);
 	source->timezone = sql_text(row, 7);
 	source->clear = strcmp(sql_text(row, 8), "clear") == 0;
 	source->registered_name = sql_text(row, 9);

@@ -154,12 +154,12 @@ extern void sources_set_deadline(int64 at);
 extern bool sources_gave_up(const ErrorData *error);
 
 /*
- * Reads a checked source as its owner, under a snapshot of this instant, and
- * calls sink(row, arg) for its rows.  A row is failed if its status is one of
- * the failed statuses, and its time is before `failed_before`.  Any failure is
- * an ERROR.  Needs SPI.
+ * Reads a checked source as its owner under the snapshot, or with
+ * InvalidSnapshot under a snapshot of this instant, and calls sink(row, arg)
+ * for its rows.  A row is failed if its status is one of the failed statuses,
+ * and its time is before `failed_before`.  Any failure is an ERROR.  Needs SPI.
  */
-extern void sources_read(const Source *source, SourceScan scan,
+extern void sources_read(Snapshot snapshot, const Source *source, SourceScan scan,
 						 TimestampTz failed_before, SourceSink sink, void *arg);
 
 /*
@@ -170,10 +170,6 @@ extern void sources_read(const Source *source, SourceScan scan,
  * in neither.  Rows on other servers are not subject to the snapshot.
  */
 extern Snapshot sources_take_snapshot(void);
-
-/* Does the work of sources_read() under the given snapshot. */
-extern void sources_read_as_of(Snapshot snapshot, const Source *source, SourceScan scan,
-							   TimestampTz failed_before, SourceSink sink, void *arg);
 
 /*
  * Reads a checked source as sources_read() does, but failed rows only, with

@@ -802,7 +802,7 @@ find_rows(Refilling *refilling)
 	Source		key = {.relid = table,.name = sources_name(table),.owner = trust_owner(table)};
 
 	key.columns = sql_texts(refilling->key_columns, &key.n_columns);
-	sources_read(&key, SCAN_PLACES, 0, look_for_key, refilling);
+	sources_read(InvalidSnapshot, &key, SCAN_PLACES, 0, look_for_key, refilling);
 	/* rows that were not found have no place, and come first */
 	qsort(refilling->rows, refilling->n, sizeof(WantedRow), compare_places_found);
 }
