@@ -647,35 +647,6 @@ note_operands(List *operands, CodeSearch *search)
 		search->types = list_append_unique_oid(search->types, exprType(operand));
 }
 
-static bool
-look_for_code(Node *node, void *arg)
-{
-	CodeSearch *search = arg;
-
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, look_at_function, arg))
-		return true;
-	if (asks_for_caller(node))
-		search->brake = asks_who_reads(search->source);
-	if (search->brake != NULL)
-		return true;
-	if (IsA(node, SortGroupClause) && look_at_operators(list_make1(node), arg))
-		return true;
-	if (IsA(node, SetOperationStmt) &&
-		look_at_operators(castNode(SetOperationStmt, node)->groupClauses, arg))
-		return true;
-	if (IsA(node, CoerceToDomain))
-		search->types = list_append_unique_oid(search->types, castNode(CoerceToDomain, node)->resulttype);
-	if (IsA(node, OpExpr))
-		note_operands(castNode(OpExpr, node)->args, search);
-	if (IsA(node, ScalarArrayOpExpr))
-		note_operands(castNode(ScalarArrayOpExpr, node)->args, search);
-	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, look_for_code, arg, QTW_EXAMINE_SORTGROUP);
-	return expression_tree_walker(node, look_for_code, arg);
-}
-
 
 /* ---------------------------------------------------- views of others --- */
 
@@ -724,22 +695,51 @@ check_view_code(Oid view, Query *query, CodeSearch *search)
 	return search->brake != NULL;
 }
 
-/* Looks at all views of the query.  Until PostgreSQL 16, a view is among the relations of its own query. */
+/* Looks at the views in FROM.  Until PostgreSQL 16, a view is among the relations of its own query. */
 static bool
-look_at_views(Node *node, void *arg)
+look_at_views(Query *query, CodeSearch *search)
 {
-	if (node == NULL)
-		return false;
-	if (!IsA(node, Query))
-		return expression_tree_walker(node, look_at_views, arg);
-	foreach_ptr(RangeTblEntry, rte, ((Query *) node)->rtable)
+	foreach_ptr(RangeTblEntry, rte, query->rtable)
 	{
 		if (OidIsValid(rte->relid) &&
-			((rte->rtekind == RTE_RELATION && check_view_code(rte->relid, (Query *) node, arg)) ||
-			 (rte->rtekind == RTE_SUBQUERY && check_view_code(rte->relid, rte->subquery, arg))))
+			((rte->rtekind == RTE_RELATION && check_view_code(rte->relid, query, search)) ||
+			 (rte->rtekind == RTE_SUBQUERY && check_view_code(rte->relid, rte->subquery, search))))
 			return true;
 	}
-	return query_tree_walker((Query *) node, look_at_views, arg, 0);
+	return false;
+}
+
+
+/* -------------------------------------------------------- all of a query --- */
+
+static bool
+look_for_code(Node *node, void *arg)
+{
+	CodeSearch *search = arg;
+
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, look_at_function, arg))
+		return true;
+	if (asks_for_caller(node))
+		search->brake = asks_who_reads(search->source);
+	if (search->brake != NULL)
+		return true;
+	if (IsA(node, SortGroupClause) && look_at_operators(list_make1(node), arg))
+		return true;
+	if (IsA(node, SetOperationStmt) &&
+		look_at_operators(castNode(SetOperationStmt, node)->groupClauses, arg))
+		return true;
+	if (IsA(node, CoerceToDomain))
+		search->types = list_append_unique_oid(search->types, castNode(CoerceToDomain, node)->resulttype);
+	if (IsA(node, OpExpr))
+		note_operands(castNode(OpExpr, node)->args, search);
+	if (IsA(node, ScalarArrayOpExpr))
+		note_operands(castNode(ScalarArrayOpExpr, node)->args, search);
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, look_for_code, arg, QTW_EXAMINE_SORTGROUP) ||
+			look_at_views((Query *) node, search);
+	return expression_tree_walker(node, look_for_code, arg);
 }
 
 
@@ -917,8 +917,7 @@ trust_check_query(const SourceQuery *query)
 		if (brake != NULL)
 			return brake;
 	}
-	if (look_for_code((Node *) query->query, &search) ||
-		look_at_views((Node *) query->query, &search))
+	if (look_for_code((Node *) query->query, &search))
 		return search.brake;
 	if ((search.brake = remote_check_owners(query)) != NULL ||
 		(search.brake = check_detached(query)) != NULL)
