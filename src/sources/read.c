@@ -320,6 +320,16 @@ run_query(void *arg)
 	query_run(reading->query, reading->snapshot, reading->sink ? &reading->pub : NULL);
 }
 
+/* Acts as the owner of the source, with the settings with which the source is read, until role_stop_acting(). */
+static void
+act_as_owner(const Source *source, ActingAs *saved)
+{
+	role_act_as(source->owner, saved);
+	role_read_without_indexes();
+	if (get_rel_relkind(source->relid) == RELKIND_VIEW)
+		session_use_server_settings();
+}
+
 /*
  * Raises an ERROR if the rows of the query cannot be locked.  The owner of a view
  * must have the right to lock the tables of other owners below the view.
@@ -386,11 +396,8 @@ read_rows(Reading *reading, Snapshot snapshot)
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	ActingAs	saved;
 
-	role_act_as(reading->source->owner, &saved);
-	role_read_without_indexes();
+	act_as_owner(reading->source, &saved);
 	prepare_rows(reading);
-	if (get_rel_relkind(reading->source->relid) == RELKIND_VIEW)
-		session_use_server_settings();
 	trust_look_for_shadow();
 	reading->snapshot = mine != InvalidSnapshot ? mine : snapshot;
 	reading->query = build_query(reading);
@@ -593,8 +600,7 @@ lock_keyed_rows(FailedRows *failed, TimestampTz failed_before)
 	ErrorData  *error;
 	ActingAs	saved;
 
-	role_act_as(failed->source->owner, &saved);
-	role_read_without_indexes();
+	act_as_owner(failed->source, &saved);
 	citus_prepare();
 	prepare_rows(&reading);
 	reading.query = build_query(&reading);
@@ -665,10 +671,7 @@ source_build_query(const Source *source, bool with_places, Brake **brake)
 	SourceQuery *query;
 	ActingAs	saved;
 
-	role_act_as(source->owner, &saved);
-	role_read_without_indexes();
-	if (get_rel_relkind(source->relid) == RELKIND_VIEW)
-		session_use_server_settings();
+	act_as_owner(source, &saved);
 	query = query_build(source, source->columns, source->n_columns, with_places);
 	if (brake != NULL && *brake == NULL)
 		*brake = trust_check_query(query);

@@ -529,10 +529,11 @@ void
 trust_run(const TrustRules *rules, void (*work) (void *arg), void *arg)
 {
 	TrustRules	before = in_force;
-	List	   *cursors = session_list_cursors();
+	List	   *cursors;
 
 	if (rules->compiled_here)
 		compiled_begin(rules->role);
+	cursors = session_list_cursors();
 	has_refused = false;
 	/* no ERROR from here on, so that the rules are set back */
 	enforce(rules);
