@@ -52,11 +52,11 @@ gather_session(int source, const char *session, void *arg)
 }
 
 /*
- * Clears the sessions (text[]) of one source.  If there are backups, records
+ * Clears the sessions (char *) of one source.  If there are backups, records
  * the cleared references, because the audio can come back.
  */
 static void
-clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
+clear_source(const CleanupPlan *plan, const Source *source, List *sessions)
 {
 	if (!plan->dry_run && plan->context.settings->backup_retention_days > 0)
 		cleared_remember(plan->context.extension, plan->run_id, source, sessions);
@@ -75,7 +75,7 @@ clear_all(void *arg)
 		if (source->clear)
 			condemned_scan_sessions(clearing->condemned, gather_session, clearing);
 		if (clearing->sessions != NIL)
-			clear_source(clearing->plan, source, sql_text_array(clearing->sessions));
+			clear_source(clearing->plan, source, clearing->sessions);
 	}
 	clearing->cleared = true;
 	if (clearing->plan->dry_run)

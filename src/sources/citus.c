@@ -36,7 +36,6 @@
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "storage/proc.h"
-#include "utils/catcache.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -53,52 +52,30 @@
 
 /* ---------------------------------------------------------------- tables --- */
 
-/*
- * Returns whether the relation "pg_dist_partition" is a catalog: of Citus, or
- * of a similar extension.
- */
-static bool
-is_distribution_catalog(HeapTuple tuple)
+List *
+citus_list_tables(void)
 {
-	Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
-	Oid			citus = get_extension_oid("citus", true);
-
-	return class->relkind == RELKIND_RELATION &&
-		(class->relnamespace == PG_CATALOG_NAMESPACE ||
-		 (OidIsValid(citus) && getExtensionOfObject(RelationRelationId, class->oid) == citus));
-}
-
-static List *
-read_tables(Oid catalog)
-{
-	Relation	rel = table_open(catalog, AccessShareLock);
-	AttrNumber	attnum = get_attnum(catalog, "logicalrelid");
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TableScanDesc scan = compat_table_beginscan(rel, snapshot);
+	Oid			catalog = get_relname_relid("pg_dist_partition", PG_CATALOG_NAMESPACE);
+	AttrNumber	attnum = OidIsValid(catalog) ? get_attnum(catalog, "logicalrelid") : InvalidAttrNumber;
+	Relation	rel;
+	TupleTableSlot *slot;
+	Snapshot	snapshot;
+	TableScanDesc scan;
 	List	   *tables = NIL;
 	bool		isnull;
 
-	while (attnum > 0 && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	if (attnum <= 0 || get_rel_relkind(catalog) != RELKIND_RELATION)
+		return NIL;
+	rel = table_open(catalog, AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = compat_table_beginscan(rel, snapshot);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		tables = lappend_oid(tables, DatumGetObjectId(slot_getattr(slot, attnum, &isnull)));
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);
-	return tables;
-}
-
-List *
-citus_list_tables(void)
-{
-	CatCList   *classes = SearchSysCacheList1(RELNAMENSP, CStringGetDatum("pg_dist_partition"));
-	List	   *tables = NIL;
-
-	for (int i = 0; i < classes->n_members; i++)
-		if (is_distribution_catalog(&classes->members[i]->tuple))
-			tables = list_concat(tables,
-								 read_tables(((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid));
-	ReleaseCatCacheList(classes);
 	return tables;
 }
 
@@ -134,36 +111,21 @@ cannot_read(const Source *source, Oid relid, char *why)
 }
 
 /*
- * How a distributed table is stored; all members are 0 for a table that does
- * not exist any more.
+ * Returns whether the condition is true for the way in which a distributed table
+ * is stored: `spread`, whether rows are spread by a hash or all rows are in one
+ * shard; the numbers of `shards` and `placements`; `here`, whether a placement
+ * is on this node.  False for a table that does not exist any more.
  */
-typedef struct Shape
+static bool
+is_stored(Oid table, const char *condition)
 {
-	bool		is_hashed;		/* rows are spread by a hash, or all rows are
-								 * in one shard */
-	int64		shards;
-	int64		placements;
-	bool		is_here;		/* a placement is on this node */
-} Shape;
-
-static Shape
-find_shape(Oid table)
-{
-	Shape		shape = {false};
-
-	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, table)),
-						 "SELECT d.partmethod IN ('h', 'n'), pg_catalog.count(DISTINCT s.shardid), pg_catalog.count(p.placementid),"
-						 "  coalesce(pg_catalog.bool_or(p.groupid = (SELECT l.groupid FROM pg_catalog.pg_dist_local_group l)), false)"
-						 " FROM pg_catalog.pg_dist_partition d JOIN pg_catalog.pg_dist_shard s ON s.logicalrelid = d.logicalrelid"
-						 " JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid"
-						 " WHERE d.logicalrelid = $1 GROUP BY 1") == 1)
-	{
-		shape.is_hashed = DatumGetBool(sql_value(0, 1));
-		shape.shards = DatumGetInt64(sql_value(0, 2));
-		shape.placements = DatumGetInt64(sql_value(0, 3));
-		shape.is_here = DatumGetBool(sql_value(0, 4));
-	}
-	return shape;
+	return sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, table)),
+							psprintf("SELECT FROM (SELECT d.partmethod IN ('h', 'n') AS spread, pg_catalog.count(DISTINCT s.shardid) AS shards,"
+									 "  pg_catalog.count(p.placementid) AS placements,"
+									 "  pg_catalog.bool_or(p.groupid = (SELECT l.groupid FROM pg_catalog.pg_dist_local_group l)) AS here"
+									 " FROM pg_catalog.pg_dist_partition d JOIN pg_catalog.pg_dist_shard s ON s.logicalrelid = d.logicalrelid"
+									 " JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid"
+									 " WHERE d.logicalrelid = $1 GROUP BY 1) t WHERE %s", condition)) == 1;
 }
 
 /*
@@ -188,9 +150,7 @@ is_plain_key(Oid table, List *columns)
 static char *
 why_not_lockable(Oid relid)
 {
-	Shape		shape = find_shape(relid);
-
-	if (!shape.is_hashed || shape.placements != shape.shards)
+	if (!is_stored(relid, "spread AND placements = shards"))
 		return "Failed sessions are judged under a lock, and a row that is stored in several places cannot be locked without keeping others from writing.";
 	if (!is_plain_key(relid, key_find(relid)))
 		return "Failed sessions are judged under a lock, for which a row is found by its key: a primary key, or a unique index on columns that are NOT NULL, of types of the server's own that are no domains.";
@@ -206,9 +166,7 @@ citus_can_lock_rows(Oid relation)
 bool
 citus_commits_together(Oid table)
 {
-	Shape		shape = find_shape(table);
-
-	return shape.shards > 1 || (shape.shards == 1 && shape.placements == 1 && shape.is_here);
+	return is_stored(table, "shards > 1 OR placements = 1 AND here");
 }
 
 Brake *

@@ -631,60 +631,42 @@ is_of_server(const RemoteTable *table, const RemoteServer *server)
 		(OidIsValid(table->server) || citus_is_same_node(table, first));
 }
 
-static RemoteServer *
-make_server(const RemoteTable *table)
+/* Moves the tables of the server, which is that of the first table, from *tables to the server. */
+static void
+take_server(List **tables, RemoteServer *server)
 {
-	RemoteServer *server = palloc0(sizeof(RemoteServer));
+	List	   *others = NIL;
 
-	server->first = table;
-	if (!OidIsValid(table->server))
-		server->what = psprintf("node \"%s:%d\"", table->host, table->port);
+	server->first = linitial(*tables);
+	foreach_ptr(RemoteTable, table, *tables)
+		if (is_of_server(table, server))
+		server->tables = lappend(server->tables, table);
 	else
+		others = lappend(others, table);
+	*tables = others;
+	if (OidIsValid(server->first->server))
 	{
-		server->name = GetForeignServer(table->server)->servername;
+		server->name = GetForeignServer(server->first->server)->servername;
 		server->what = psprintf("server \"%s\"", server->name);
 	}
-	return server;
-}
-
-/* Returns the servers (RemoteServer) of the tables (RemoteTable). */
-static List *
-group_tables(List *tables)
-{
-	List	   *servers = NIL;
-
-	foreach_ptr(RemoteTable, table, tables)
-	{
-		RemoteServer *server = NULL;
-
-		foreach_ptr(RemoteServer, other, servers)
-			if (is_of_server(table, other))
-			server = other;
-		if (server == NULL)
-		{
-			server = make_server(table);
-			servers = lappend(servers, server);
-		}
-		server->tables = lappend(server->tables, table);
-	}
-	return servers;
+	else
+		server->what = psprintf("node \"%s:%d\"", server->first->host, server->first->port);
 }
 
 static Brake *
 ask_servers(List *tables, bool wait, int ms)
 {
 	int64		until = time_monotonic_us() + (int64) ms * 1000;
+	Brake	   *brake = NULL;
 
-	foreach_ptr(RemoteServer, server, group_tables(tables))
+	while (brake == NULL && tables != NIL)
 	{
-		Brake	   *brake;
+		RemoteServer server = {.wait = wait,.until = until};
 
-		server->wait = wait;
-		server->until = until;
-		if ((brake = ask_server(server)) != NULL)
-			return brake;
+		take_server(&tables, &server);
+		brake = ask_server(&server);
 	}
-	return NULL;
+	return brake;
 }
 
 Brake *

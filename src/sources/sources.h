@@ -202,7 +202,7 @@ extern Brake *sources_check_subscriptions(List *sources, bool *are_remote);
 extern char *sources_session_id(const char *session);
 
 /*
- * Sets the file columns of these sessions (text[]; locked in this transaction)
+ * Sets the file columns of these sessions (char *; locked in this transaction)
  * to NULL, as the owner of the table that holds the rows.  When the call
  * returns, triggers and constraints have run, also deferred triggers.  ERROR
  * if a row cannot be cleared: must be called in a subtransaction.  With
@@ -210,25 +210,26 @@ extern char *sources_session_id(const char *session);
  * be locked at once are cleared, to see whether the rows can be cleared: the
  * caller rolls that back.  Needs SPI.
  */
-extern void sources_clear(const Source *source, Datum sessions, bool only_try);
+extern void sources_clear(const Source *source, List *sessions, bool only_try);
 
 /*
- * Returns the content of the file columns of these sessions (text[]; locked in
+ * Returns the content of the file columns of these sessions (char *; locked in
  * this transaction), one row for each value that is not NULL: session_id text,
  * key_columns text[], row_key text, column_name text, value text.  Sets *desc
  * to their descriptor.  ERROR if a table has no key.  Needs SPI.
  */
-extern Tuplestorestate *sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc);
+extern Tuplestorestate *sources_copy_columns(const Source *source, List *sessions, TupleDesc *desc);
 
 /*
  * Writes the file column `column` of rows in which the column is NULL.
  * `row_keys` (text[]) has the keys of the rows, in the columns `key_columns`
- * (text[]), and `values` (text[]) the value for each.  Returns an array that
- * says for each row whether the row was written.  ERROR as in sources_clear(),
- * and if several rows have one key.  Needs SPI.
+ * (text[]), and `values` and `ids` (text[]) the value for each and what the
+ * caller calls that value.  Returns the ids (char *) of the values that were
+ * written.  ERROR as in sources_clear(), and if several rows have one key.
+ * Needs SPI.
  */
-extern bool *sources_refill(const Source *source, const char *column, Datum key_columns,
-							Datum row_keys, Datum values);
+extern List *sources_refill(const Source *source, const char *column, Datum key_columns,
+							Datum row_keys, Datum values, Datum ids);
 
 /*
  * Returns a brake if the file columns of a checked source with on_failed =>

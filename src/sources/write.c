@@ -460,10 +460,10 @@ commit_in_two_phases(const Target *target)
 typedef struct ToClear
 {
 	const Target *target;
-	const char **sessions;		/* sessions, if rows are found by their key */
-	SourcePlace *places;		/* places sorted by table, if rows are found
-								 * by their place */
-	int			n;				/* sessions, or places */
+	List	   *sessions;		/* sessions (char *) */
+	SourcePlace *places;		/* their places sorted by table, if rows are
+								 * found by their place, */
+	int			n;				/* and the number of places */
 } ToClear;
 
 static void
@@ -477,10 +477,10 @@ clear_keyed(void *arg)
 	brake_raise_if(check_clearing_together(target));
 	act_as_table_owner(target, target->table, &saved);
 	commit_in_two_phases(target);
-	for (int i = 0; i < rows->n; i++)
+	foreach_ptr(const char, session, rows->sessions)
 	{
 		CHECK_FOR_INTERRUPTS();
-		check_cleared(target->source, 1, run_by_key(target, target->key, place_key(rows->sessions[i]), sql, NULL));
+		check_cleared(target->source, 1, run_by_key(target, target->key, place_key(session), sql, NULL));
 	}
 	role_stop_acting(&saved);
 }
@@ -507,11 +507,11 @@ compare_places(const void *a, const void *b)
 static void
 list_places(ToClear *rows)
 {
-	int			n = rows->n;
-	SourcePlace *places = palloc(sizeof(SourcePlace) * Max(n, 1));
+	SourcePlace *places = palloc(sizeof(SourcePlace) * Max(list_length(rows->sessions), 1));
+	int			n = 0;
 
-	for (int i = 0; i < n; i++)
-		get_place(rows->target, rows->sessions[i], &places[i]);
+	foreach_ptr(const char, session, rows->sessions)
+		get_place(rows->target, session, &places[n++]);
 	qsort(places, n, sizeof(SourcePlace), compare_places);
 	rows->n = (int) qunique(places, n, sizeof(SourcePlace), compare_places);
 	rows->places = places;
@@ -554,10 +554,10 @@ lock_some(ToClear *rows)
 }
 
 void
-sources_clear(const Source *source, Datum sessions, bool only_try)
+sources_clear(const Source *source, List *sessions, bool only_try)
 {
 	Target		target;
-	ToClear		rows = {&target};
+	ToClear		rows = {&target, sessions};
 
 	brake_raise_if(find_target(source, &target));
 	brake_raise_if(check_not_carried_on(&target));
@@ -570,7 +570,6 @@ sources_clear(const Source *source, Datum sessions, bool only_try)
 		brake_raise_if(sources_check_clearing(source));
 		return;
 	}
-	rows.sessions = sql_texts(sessions, &rows.n);
 	if (target.key == NIL)
 		list_places(&rows);
 	if (only_try)
@@ -614,8 +613,7 @@ column_text(TupleTableSlot *slot, Relation rel, const char *name)
 typedef struct Copy
 {
 	const Target *target;
-	const char **sessions;
-	int			n;
+	List	   *sessions;		/* of char * */
 	Tuplestorestate *store;
 	TupleDesc	desc;
 	Oid			table;			/* the last table of which a row was copied, */
@@ -700,27 +698,26 @@ copy_keyed(void *arg)
 	ActingAs	saved;
 
 	act_as_table_owner(copy->target, copy->target->table, &saved);
-	for (int i = 0; i < copy->n; i++)
+	foreach_ptr(const char, session, copy->sessions)
 	{
 		CHECK_FOR_INTERRUPTS();
-		copy_keyed_session(copy, copy->sessions[i]);
+		copy_keyed_session(copy, session);
 	}
 	role_stop_acting(&saved);
 }
 
 Tuplestorestate *
-sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
+sources_copy_columns(const Source *source, List *sessions, TupleDesc *desc)
 {
 	static const SqlColumn columns[] = {
 		{"session_id", TEXTOID}, {"key_columns", TEXTARRAYOID}, {"row_key", TEXTOID},
 		{"column_name", TEXTOID}, {"value", TEXTOID}
 	};
 	Target		target;
-	Copy		copy = {.target = &target,.store = tuplestore_begin_heap(true, false, work_mem)};
+	Copy		copy = {&target, sessions, tuplestore_begin_heap(true, false, work_mem)};
 	Snapshot	snapshot;
 	int			guc_level = NewGUCNestLevel();
 
-	copy.sessions = sql_texts(sessions, &copy.n);
 	copy.desc = *desc = sql_row_desc(lengthof(columns), columns);
 	brake_raise_if(find_target(source, &target));
 	key_write_plainly();
@@ -729,8 +726,8 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 		query_limit_time(source, 0, "gave up copying columns of source %s: the time for it is up", hint_slow_node,
 						 copy_keyed, &copy);
 	else
-		for (int i = 0; i < copy.n; i++)
-			copy_session(&copy, copy.sessions[i], snapshot);
+		foreach_ptr(const char, session, sessions)
+			copy_session(&copy, session, snapshot);
 	UnregisterSnapshot(snapshot);
 	AtEOXact_GUC(false, guc_level);
 	return copy.store;
@@ -744,7 +741,7 @@ typedef struct WantedRow
 {
 	const char *key;
 	const char *value;			/* value for the column */
-	bool	   *written;		/* whether the value was written */
+	char	   *id;				/* what the caller calls the value */
 	int			n_found;
 	SourcePlace place;
 } WantedRow;
@@ -755,6 +752,7 @@ typedef struct Refilling
 	Datum		key_columns;	/* text[] */
 	WantedRow  *rows;			/* sorted by key */
 	int			n;
+	List	   *written;		/* the ids of the values that were written */
 } Refilling;
 
 static int
@@ -841,7 +839,7 @@ check_single(const Source *source, const char *key, int n)
 static void
 refill_rows(void *arg)
 {
-	const Refilling *refilling = arg;
+	Refilling  *refilling = arg;
 	const Target *target = refilling->target;
 	Oid			acting = InvalidOid;
 	ActingAs	saved;
@@ -868,22 +866,22 @@ refill_rows(void *arg)
 		acting = table;
 		n = refill_row(refilling, table, row);
 		check_single(target->source, row->key, n);
-		*row->written = n > 0;
+		if (n > 0)
+			refilling->written = lappend(refilling->written, row->id);
 	}
 	if (OidIsValid(acting))
 		role_stop_acting(&saved);
 }
 
-bool *
-sources_refill(const Source *source, const char *column, Datum key_columns,
-			   Datum row_keys, Datum values)
+List *
+sources_refill(const Source *source, const char *column, Datum key_columns, Datum row_keys, Datum values, Datum ids)
 {
 	Source		one = *source;
 	Target		target;
 	Refilling	refilling = {&target, key_columns};
 	const char **keys = sql_texts(row_keys, &refilling.n);
 	const char **texts = sql_texts(values, &refilling.n);
-	bool	   *written = palloc0(sizeof(bool) * Max(refilling.n, 1));
+	const char **names = sql_texts(ids, &refilling.n);
 
 	one.columns = &column;
 	one.n_columns = 1;
@@ -892,7 +890,7 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 	for (int i = 0; i < refilling.n; i++)
 		refilling.rows[i] = (WantedRow)
 	{
-		keys[i], texts[i], &written[i]
+		keys[i], texts[i], unconstify(char *, names[i])
 	};
 	qsort(refilling.rows, refilling.n, sizeof(WantedRow), compare_keys);
 	if (target.key == NIL)
@@ -904,5 +902,5 @@ sources_refill(const Source *source, const char *column, Datum key_columns,
 					 target.key != NIL ? hint_slow_node : hint_slow, refill_rows, &refilling);
 	if (target.key == NIL)
 		end_undeferred();
-	return written;
+	return refilling.written;
 }
