@@ -231,6 +231,7 @@ typedef struct RemoteServer
 
 	/* set while the server is asked */
 	const char *link;			/* name of the connection */
+	FmgrInfo	list_links;		/* dblink_get_connections() */
 	FmgrInfo	hang_up;		/* dblink_disconnect(text) */
 	const char *question;		/* question to a node of Citus, */
 	List	   *answer;			/* and its answer, of RemoteRow */
@@ -263,6 +264,23 @@ call_dblink(const RemoteServer *server, int n, const SqlParameter *parameters, c
 	return rows;
 }
 
+/* With exit_on_error, an attempt to close a connection that is not there would end the session. */
+static bool
+is_connected(RemoteServer *server)
+{
+	LOCAL_FCINFO(call, 0);
+	Datum		array;
+
+	InitFunctionCallInfoData(*call, &server->list_links, 0, InvalidOid, NULL, NULL);
+	array = FunctionCallInvoke(call);
+	if (call->isnull)
+		return false;
+	foreach_ptr(const char, link, key_names(array))
+		if (strcmp(link, server->link) == 0)
+		return true;
+	return false;
+}
+
 /*
  * Closes the connection, whatever happens: the user of this session could use
  * a connection that stays open, without the rights of its role.  So no cancel,
@@ -272,23 +290,17 @@ call_dblink(const RemoteServer *server, int n, const SqlParameter *parameters, c
 static void
 disconnect(RemoteServer *server)
 {
-	MemoryContext caller = CurrentMemoryContext;
-
 	HOLD_INTERRUPTS();
 	PG_TRY();
 	{
-		(void) FunctionCall1(&server->hang_up, CStringGetTextDatum(server->link));
+		if (is_connected(server))
+			(void) FunctionCall1(&server->hang_up, CStringGetTextDatum(server->link));
 	}
 	PG_CATCH();
 	{
-		/* an ERROR lets interrupts in again */
-		HOLD_INTERRUPTS();
-		if (geterrcode() != ERRCODE_CONNECTION_DOES_NOT_EXIST)
-			ereport(FATAL,
-					(errcode(ERRCODE_CONNECTION_EXCEPTION),
-					 errmsg("could not close the connection to server \"%s\"", server->name)));
-		MemoryContextSwitchTo(caller);
-		FlushErrorState();
+		ereport(FATAL,
+				(errcode(ERRCODE_CONNECTION_EXCEPTION),
+				 errmsg("could not close the connection to server \"%s\"", server->name)));
 	}
 	PG_END_TRY();
 	RESUME_INTERRUPTS();
@@ -577,20 +589,28 @@ raise_for_callers(const RemoteServer *server, ErrorData *error)
 	query_raise(&source, error);
 }
 
-/* Names the connection, and finds the function that disconnect() needs. */
+/* Sets *found to the function of dblink with this name and number of parameters. */
+static void
+find_function(const char *name, int n_parameters, FmgrInfo *found)
+{
+	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, get_extension_oid("dblink", false)), SQL_TEXT(name), SQL_INT4(n_parameters)),
+						 "SELECT p.oid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.objid"
+						 " WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.deptype = 'e'"
+						 "  AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = $1"
+						 "  AND p.proname::text = $2 AND p.pronargs = $3") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("extension \"dblink\" lacks its function %s()", name)));
+	fmgr_info(DatumGetObjectId(sql_value(0, 1)), found);
+}
+
+/* Names the connection, and finds the functions that disconnect() needs. */
 static void
 make_link(RemoteServer *server)
 {
 	server->link = psprintf("audio_cleanup %d", MyProcPid);
-	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, get_extension_oid("dblink", false))),
-						 "SELECT p.oid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.objid"
-						 " WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.deptype = 'e'"
-						 "  AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = $1"
-						 "  AND p.proname = 'dblink_disconnect' AND p.pronargs = 1") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("extension \"dblink\" lacks its function dblink_disconnect()")));
-	fmgr_info(DatumGetObjectId(sql_value(0, 1)), &server->hang_up);
+	find_function("dblink_get_connections", 0, &server->list_links);
+	find_function("dblink_disconnect", 1, &server->hang_up);
 }
 
 /* Asks the server as the role that reads its tables, and always closes the connection.  Returns a brake or NULL. */
