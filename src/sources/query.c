@@ -60,17 +60,16 @@
 /* ---------------------------------------------------------------- places --- */
 
 void
-place_append(StringInfo session, const SourcePlace *place)
+place_append(StringInfo session, Oid table, const ItemPointerData *tid)
 {
-	appendStringInfo(session, "%c%u/%u/%u", PLACES_BEGIN, place->table,
-					 ItemPointerGetBlockNumberNoCheck(&place->tid),
-					 ItemPointerGetOffsetNumberNoCheck(&place->tid));
+	appendStringInfo(session, "%c%u/%u/%u", PLACES_BEGIN, table,
+					 ItemPointerGetBlockNumberNoCheck(tid), ItemPointerGetOffsetNumberNoCheck(tid));
 }
 
 void
-place_append_key(StringInfo session, Oid table, const char *key)
+place_append_key(StringInfo session, const char *key)
 {
-	appendStringInfo(session, "%c%u/%s", PLACES_BEGIN, table, key);
+	appendStringInfo(session, "%c%s", PLACES_BEGIN, key);
 }
 
 void
@@ -111,15 +110,15 @@ place_of_session(const char *session, int number, SourcePlace *place)
 char *
 place_key(const char *session)
 {
-	const char *text = strchr(find_places(session), '/');
+	const char *text = find_places(session) + 1;
 
 	/*
 	 * a key_text() begins with a brace, and ends where the end of the session
 	 * begins
 	 */
-	if (text == NULL || text[1] != '{')
+	if (*text != '{')
 		elog(ERROR, "a session has no key");
-	return pnstrdup(text + 1, strrchr(text, PLACES_BEGIN) - text - 1);
+	return pnstrdup(text, strrchr(text, PLACES_BEGIN) - text);
 }
 
 char *
@@ -448,20 +447,16 @@ find_table(const Query *query, Node *expr, AttrNumber *attnum)
 bool
 query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *attnum)
 {
+	Node	   *expr = (Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr;
 	int			target;
 
+	*place = 0;
 	if (query->key != NIL)
 	{
-		Var		   *var = (Var *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr;
-
-		*place = 0;
-		*attnum = IsA(var, Var) ? var->varattno : InvalidAttrNumber;
-		return IsA(var, Var);
+		*attnum = IsA(expr, Var) ? ((Var *) expr)->varattno : InvalidAttrNumber;
+		return IsA(expr, Var);
 	}
-	target = query->bases == NIL ? 0 :
-		find_table(query->query, (Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr,
-				   attnum);
-
+	target = query->bases == NIL ? 0 : find_table(query->query, expr, attnum);
 	*place = (target - 1 - query->n_columns) / 2;
 	return target > 0;
 }
@@ -764,16 +759,6 @@ note_error(void *arg)
 	errcontext("reading source %s as its owner", box->source->name);
 }
 
-static void
-report_caught(const Box *box)
-{
-	ereport(ERROR,
-			(errcode(box->caught),
-			 errmsg("source %s has caught error %s", box->source->name, unpack_sql_state(box->caught)),
-			 errdetail("So it may have shown fewer rows than there are. Nothing was deleted on account of this reading."),
-			 errhint("Let its functions catch certain conditions only, and not OTHERS.")));
-}
-
 #define GAVE_UP	"gave up reading source %s: the time for it is up"
 
 bool
@@ -849,6 +834,10 @@ query_run_in_box(const Source *source, int64 until, void (*work) (void *arg), vo
 	if (error != NULL)
 		query_raise(source, error);
 	if (box.caught != 0)
-		report_caught(&box);
+		ereport(ERROR,
+				(errcode(box.caught),
+				 errmsg("source %s has caught error %s", source->name, unpack_sql_state(box.caught)),
+				 errdetail("So it may have shown fewer rows than there are. Nothing was deleted on account of this reading."),
+				 errhint("Let its functions catch certain conditions only, and not OTHERS.")));
 	return true;
 }

@@ -268,10 +268,10 @@ extern void remote_note_reading(const SourceQuery *query);
  */
 
 /* Appends a place to a session. */
-extern void place_append(StringInfo session, const SourcePlace *place);
+extern void place_append(StringInfo session, Oid table, const ItemPointerData *tid);
 
-/* Appends the key of a row of `table`, a key_text(), to a session, instead of places. */
-extern void place_append_key(StringInfo session, Oid table, const char *key);
+/* Appends the key of a row, a key_text(), to a session, instead of places. */
+extern void place_append_key(StringInfo session, const char *key);
 
 /* Ends a session, whose id has `id_length` bytes.  Must be called last. */
 extern void place_end(StringInfo session, size_t id_length);

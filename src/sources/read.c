@@ -195,7 +195,7 @@ append_key(Reading *reading, TupleTableSlot *slot, StringInfo session)
 			elog(ERROR, "a column of the key of source %s is NULL", reading->source->name);
 		values = lappend(values, pnstrdup(text, length));
 	}
-	place_append_key(session, reading->source->relid, key_text(values));
+	place_append_key(session, key_text(values));
 }
 
 static void
@@ -209,14 +209,9 @@ append_places(Reading *reading, TupleTableSlot *slot, StringInfo session)
 		append_key(reading, slot, session);
 		return;
 	}
-	for (int i = 0; i < n; i++)
-	{
-		SourcePlace place;
-
-		place.table = DatumGetObjectId(slot->tts_values[first + 2 * i]);
-		place.tid = *(ItemPointer) DatumGetPointer(slot->tts_values[first + 2 * i + 1]);
-		place_append(session, &place);
-	}
+	for (int i = first; i < first + 2 * n; i += 2)
+		place_append(session, DatumGetObjectId(slot->tts_values[i]),
+					 (ItemPointer) DatumGetPointer(slot->tts_values[i + 1]));
 }
 
 /* Returns the session of the row, or NULL.  A row without an id is no session. */

@@ -168,7 +168,11 @@ static const char *const functions_of_caller[] = {
 	"current_query", "pg_cursor", "pg_prepared_statement"
 };
 
-/* Returns whether the first `len` bytes of `name` are the name of a setting of the caller. */
+/*
+ * Returns whether the first `len` bytes of `name` are the name of a setting of
+ * the caller; with NULL, for a name that only the running code knows, whether
+ * it may be one.
+ */
 static bool
 is_setting_of_caller(const char *name, size_t len)
 {
@@ -180,17 +184,6 @@ is_setting_of_caller(const char *name, size_t len)
 	return own_setting_asked != NULL;
 }
 
-/*
- * Returns whether a setting whose name only the running code knows may be a
- * setting of the caller.
- */
-static bool
-may_be_setting_of_caller(void)
-{
-	own_setting_asked = session_own_setting(NULL, 0);
-	return own_setting_asked != NULL;
-}
-
 static bool
 names_setting_of_caller(const Node *argument)
 {
@@ -198,7 +191,7 @@ names_setting_of_caller(const Node *argument)
 	char	   *name;
 
 	if (!IsA(argument, Const) || constant->consttype != TEXTOID || constant->constisnull)
-		return may_be_setting_of_caller();
+		return is_setting_of_caller(NULL, 0);
 	name = TextDatumGetCString(constant->constvalue);
 	return is_setting_of_caller(name, strlen(name));
 }
@@ -253,7 +246,7 @@ arguments_ask(const char *text)
 	if (is_setting_of_caller(name, len))
 		return true;
 	/* the name may be an expression */
-	return (name == text || name[-1] != '\'' || (*rest != ',' && *rest != ')')) && may_be_setting_of_caller();
+	return (name == text || name[-1] != '\'' || (*rest != ',' && *rest != ')')) && is_setting_of_caller(NULL, 0);
 }
 
 /*
@@ -281,7 +274,7 @@ static bool
 function_asks_who_reads(Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool		asks = false;
+	bool		asks;
 	bool		isnull;
 	Datum		body;
 
@@ -292,14 +285,10 @@ function_asks_who_reads(Oid function)
 		asks = asks_below(stringToNode(TextDatumGetCString(body)), NULL);
 	else
 	{
-		body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
-		if (!isnull)
-		{
-			char	   *code = TextDatumGetCString(body);
+		char	   *code = TextDatumGetCString(SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull));
 
-			asks = text_asks(code);
-			pfree(code);
-		}
+		asks = text_asks(code);
+		pfree(code);
 	}
 	ReleaseSysCache(tuple);
 	return asks;
