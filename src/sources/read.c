@@ -433,7 +433,7 @@ typedef struct FailedRows
 	const Source *source;
 	TupleDesc	desc;
 	Tuplestorestate *store;
-	SourceSink	is_wanted;		/* NULL: all rows are wanted */
+	SourceSink	is_wanted;
 	SourceSink	sink;			/* gets the rows that were locked */
 	void	   *arg;			/* of these two */
 	Snapshot	snapshot;		/* with which the rows were read */
@@ -451,7 +451,7 @@ store_row(const SourceRow *row, void *arg)
 	Datum	   *values = palloc(sizeof(Datum) * (n + 1));
 	bool	   *nulls = palloc0(sizeof(bool) * (n + 1));
 
-	if (failed->is_wanted != NULL && !failed->is_wanted(row, failed->arg))
+	if (!failed->is_wanted(row, failed->arg))
 		return true;
 	values[0] = CStringGetTextDatum(row->session);
 	for (int i = 0; i < n; i++)
@@ -623,17 +623,15 @@ lock_keyed_rows(FailedRows *failed, TimestampTz failed_before)
 void
 sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
 {
-	FailedRows	failed = {.source = source,.sink = sink,.arg = arg};
-	bool		is_keyed = citus_has_any(list_make1_oid(source->relid));
+	FailedRows	failed = {.source = source,.is_wanted = is_wanted,.sink = sink,.arg = arg};
 
 	if (source->status_column == NULL)
 		return;
-	failed.is_wanted = is_keyed ? is_wanted : NULL;
 	failed.desc = failed_row_desc(source);
 	failed.store = tuplestore_begin_heap(false, false, work_mem);
 	failed.snapshot = sources_take_snapshot();
 	sources_read(failed.snapshot, source, SCAN_LOCKING_FAILED, failed_before, store_row, &failed);
-	if (is_keyed)
+	if (citus_has_any(list_make1_oid(source->relid)))
 		lock_keyed_rows(&failed, failed_before);
 	else
 		lock_failed_rows(&failed);

@@ -172,10 +172,9 @@ extern void sources_read(Snapshot snapshot, const Source *source, SourceScan sca
 extern Snapshot sources_take_snapshot(void);
 
 /*
- * Reads a checked source as sources_read() does, but failed rows only, with
- * their sessions, and locks each row FOR UPDATE SKIP LOCKED before passing the
- * row to `sink`.  A row on another node, where a lock costs a question, is
- * locked and passed only if is_wanted(row, arg) returns true.  Needs SPI.
+ * Reads a checked source as sources_read() does, but failed rows only for
+ * which is_wanted(row, arg) returns true, with their sessions, and locks each
+ * row FOR UPDATE SKIP LOCKED before passing the row to `sink`.  Needs SPI.
  */
 extern void sources_lock_failed(const Source *source, TimestampTz failed_before,
 								SourceSink is_wanted, SourceSink sink, void *arg);
