@@ -380,7 +380,7 @@ query_build(const Source *source, const char *const *columns, int n, bool with_p
 	if (result->key != NIL)
 		result->bases = list_make1_oid(source->relid);
 	/* a row on another server cannot be locked from here */
-	else if (with_places && !remote_is_read_by(result))
+	else if (with_places && result->foreign == NIL && !citus_has_any(result->tables))
 	{
 		Query	   *plain = copyObject(result->query);
 

@@ -242,9 +242,6 @@ extern Brake *remote_check_table(const Source *source, Oid relid);
  */
 extern Brake *remote_check_owners(const SourceQuery *query);
 
-/* Returns whether the query reads a foreign table, or a table that Citus distributes. */
-extern bool remote_is_read_by(const SourceQuery *query);
-
 /*
  * Asks the servers of the query's foreign tables, and the nodes of its
  * distributed tables, about these tables.  Returns a brake if one of the

@@ -231,14 +231,6 @@ refuse_registration(Brake *brake)
 /* milliseconds in which the registration looks for statuses that no row has */
 #define STATUS_SEARCH_MS	5000
 
-static void
-tell_strange_statuses(const Source *source)
-{
-	foreach_ptr(const char, strange, sources_strange_statuses(source, STATUS_SEARCH_MS))
-		ereport(NOTICE,
-				(errmsg_internal("%s", strange)));
-}
-
 /*
  * Reads the registration, checks the source as a run does, and tells the
  * findings in NOTICEs.  A brake is an ERROR.
@@ -258,7 +250,9 @@ verify_registration(const Extension *extension, const SourceRegistration *regist
 		if ((brake = sources_check_clearing(source)) != NULL)
 			refuse_registration(brake);
 		tell_choice(source, registration);
-		tell_strange_statuses(source);
+		foreach_ptr(const char, strange, sources_strange_statuses(source, STATUS_SEARCH_MS))
+			ereport(NOTICE,
+					(errmsg_internal("%s", strange)));
 	}
 }
 

@@ -82,12 +82,6 @@
 
 /* ---------------------------------------------------------------- tables --- */
 
-bool
-remote_is_read_by(const SourceQuery *query)
-{
-	return query->foreign != NIL || citus_has_any(query->tables);
-}
-
 /* Returns the value of an option, or NULL. */
 static const char *
 find_option(List *options, const char *name)

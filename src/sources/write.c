@@ -492,6 +492,7 @@ get_place(const Target *target, const char *session, SourcePlace *place)
 		elog(ERROR, "session \"%s\" of source %s has no place", session, target->source->name);
 }
 
+/* Compares two places, or structs that begin with a place. */
 static int
 compare_places(const void *a, const void *b)
 {
@@ -739,11 +740,11 @@ sources_copy_columns(const Source *source, List *sessions, TupleDesc *desc)
 /* A row to be found by its key. */
 typedef struct WantedRow
 {
+	SourcePlace place;			/* first member: see compare_places() */
 	const char *key;
 	const char *value;			/* value for the column */
 	char	   *id;				/* what the caller calls the value */
 	int			n_found;
-	SourcePlace place;
 } WantedRow;
 
 typedef struct Refilling
@@ -786,12 +787,6 @@ look_for_key(const SourceRow *row, void *arg)
 	return true;
 }
 
-static int
-compare_places_found(const void *a, const void *b)
-{
-	return compare_places(&((const WantedRow *) a)->place, &((const WantedRow *) b)->place);
-}
-
 /* Finds the places of the rows by one reading of the table as its owner, and sorts the rows by them. */
 static void
 find_rows(Refilling *refilling)
@@ -802,7 +797,7 @@ find_rows(Refilling *refilling)
 	key.columns = sql_texts(refilling->key_columns, &key.n_columns);
 	sources_read(InvalidSnapshot, &key, SCAN_PLACES, 0, look_for_key, refilling);
 	/* rows that were not found have no place, and come first */
-	qsort(refilling->rows, refilling->n, sizeof(WantedRow), compare_places_found);
+	qsort(refilling->rows, refilling->n, sizeof(WantedRow), compare_places);
 }
 
 /*
@@ -890,7 +885,7 @@ sources_refill(const Source *source, const char *column, Datum key_columns, Datu
 	for (int i = 0; i < refilling.n; i++)
 		refilling.rows[i] = (WantedRow)
 	{
-		keys[i], texts[i], unconstify(char *, names[i])
+		.key = keys[i],.value = texts[i],.id = unconstify(char *, names[i])
 	};
 	qsort(refilling.rows, refilling.n, sizeof(WantedRow), compare_keys);
 	if (target.key == NIL)
