@@ -794,7 +794,6 @@ work_by_rules(void *arg)
 		.superusers_only = box->source->sampled > 0,
 		.same_for_all = get_rel_relkind(box->source->relid) == RELKIND_VIEW,
 		.permanent_only = box->source->sampled == 0,
-		.compiled_here = true,
 	};
 
 	trust_run(&rules, box->work, box->arg);

@@ -147,7 +147,9 @@ extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
 
 /*
  * The rules for code that runs while a source is read or written.  Code that
- * breaks a rule is an ERROR.  All zero: no rule is in force.
+ * breaks a rule is an ERROR.  With a role, no function may run that the session
+ * has compiled outside of a box, either: see compiled_watch().  All zero: no
+ * rule is in force.
  */
 typedef struct TrustRules
 {
@@ -160,9 +162,6 @@ typedef struct TrustRules
 								 * session_user for example: the rows of a
 								 * view must not depend on the caller */
 	bool		permanent_only; /* no statement may use a temporary table */
-	bool		compiled_here;	/* no function may run that the session has
-								 * compiled outside of a box: see
-								 * compiled_watch() */
 } TrustRules;
 
 /*
@@ -188,9 +187,8 @@ extern void compiled_init(void);
 
 /*
  * Marks the functions that the session has compiled by now.  Functions that were
- * compiled in a box of another role are compiled anew.  Must be called before
- * the rule compiled_here comes into force; `role` is the role as which the box
- * reads.
+ * compiled in a box of another role are compiled anew.  For trust_run() only,
+ * before the rules come into force; `role` is the role as which the box reads.
  */
 extern void compiled_begin(Oid role);
 

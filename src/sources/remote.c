@@ -164,20 +164,18 @@ Brake *
 remote_check_table(const Source *source, Oid relid)
 {
 	ForeignServer *server = GetForeignServer(GetForeignTable(relid)->serverid);
+	bool		has_timeout = find_option(server->options, "connect_timeout") != NULL;
 
 	if (!OidIsValid(get_extension_oid("dblink", true)))
 		return cannot_ask(source, relid, "The extension dblink is not installed in this database.",
 						  "Install it: CREATE EXTENSION dblink;");
-	if (find_option(server->options, "connect_timeout") == NULL)
-		return cannot_ask(source, relid, "The server has no connect_timeout: a run could wait for it for minutes, and could not be cancelled.",
-						  psprintf("Set it: ALTER SERVER %s OPTIONS (ADD connect_timeout '5');",
-								   quote_identifier(server->servername)));
-	if (!is_connecting_limited(server->options))
+	if (!has_timeout || !is_connecting_limited(server->options))
 		return cannot_ask(source, relid,
+						  !has_timeout ? pstrdup("The server has no connect_timeout: a run could wait for it for minutes, and could not be cancelled.") :
 						  psprintf("Its connect_timeout is no limit: it must be from 1 to %d seconds, for all hosts together.",
 								   CONNECT_SECONDS_MAX),
-						  psprintf("Set it: ALTER SERVER %s OPTIONS (SET connect_timeout '5');",
-								   quote_identifier(server->servername)));
+						  psprintf("Set it: ALTER SERVER %s OPTIONS (%s connect_timeout '5');",
+								   quote_identifier(server->servername), has_timeout ? "SET" : "ADD"));
 	if (source->status_column == NULL)
 		return NULL;
 	return brake_make("source", ERRCODE_FEATURE_NOT_SUPPORTED,

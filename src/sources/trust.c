@@ -509,7 +509,7 @@ enforce(const TrustRules *rules)
 	if (OidIsValid(rules->role))
 		ResetPlanCache();
 	in_force = *rules;
-	compiled_watch(in_force.compiled_here);
+	compiled_watch(OidIsValid(in_force.role));
 	extension_calls_others(OidIsValid(in_force.role));
 	watch_executions(OidIsValid(in_force.role));
 }
@@ -520,8 +520,7 @@ trust_run(const TrustRules *rules, void (*work) (void *arg), void *arg)
 	TrustRules	before = in_force;
 	List	   *cursors;
 
-	if (rules->compiled_here)
-		compiled_begin(rules->role);
+	compiled_begin(rules->role);
 	cursors = session_list_cursors();
 	has_refused = false;
 	/* no ERROR from here on, so that the rules are set back */
