@@ -793,7 +793,6 @@ work_by_rules(void *arg)
 		.role = box->source->owner,
 		.superusers_only = box->source->sampled > 0,
 		.same_for_all = get_rel_relkind(box->source->relid) == RELKIND_VIEW,
-		.permanent_only = box->source->sampled == 0,
 	};
 
 	trust_run(&rules, box->work, box->arg);

@@ -147,9 +147,10 @@ extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
 
 /*
  * The rules for code that runs while a source is read or written.  Code that
- * breaks a rule is an ERROR.  With a role, no function may run that the session
- * has compiled outside of a box, either: see compiled_watch().  All zero: no
- * rule is in force.
+ * breaks a rule is an ERROR.  With a role, no function may run, either, that the
+ * session has compiled outside of a box (see compiled_watch()), and no statement
+ * may use a temporary table, unless only functions of superusers may run.  All
+ * zero: no rule is in force.
  */
 typedef struct TrustRules
 {
@@ -161,7 +162,6 @@ typedef struct TrustRules
 	bool		same_for_all;	/* no function may ask for the caller, by
 								 * session_user for example: the rows of a
 								 * view must not depend on the caller */
-	bool		permanent_only; /* no statement may use a temporary table */
 } TrustRules;
 
 /*
@@ -171,7 +171,7 @@ typedef struct TrustRules
 extern void trust_run(const TrustRules *rules, void (*work) (void *arg), void *arg);
 
 /*
- * Notes for the rule permanent_only whether the session has a shadow: a table
+ * Notes for these rules whether the session has a shadow: a table
  * or type in pg_temp that hides another table or type.  Needs SPI.
  */
 extern void trust_look_for_shadow(void);

@@ -329,7 +329,7 @@ static const char only_permanent[] = "What a source shows or does must not depen
 static void
 refuse_shadow(Oid function, Oid owner, Oid language)
 {
-	if (!in_force.permanent_only || *shadow.name == '\0' || language == INTERNALlanguageId || language == ClanguageId ||
+	if (in_force.superusers_only || *shadow.name == '\0' || language == INTERNALlanguageId || language == ClanguageId ||
 		(owner == BOOTSTRAP_SUPERUSERID && get_func_namespace(function) == PG_CATALOG_NAMESPACE))
 		return;
 	ereport(refused(),
@@ -477,7 +477,7 @@ refuse_temporary(const PlannedStmt *plan)
 static void
 watch_query(QueryDesc *desc, int flags)
 {
-	if (in_force.permanent_only)
+	if (OidIsValid(in_force.role) && !in_force.superusers_only)
 		refuse_temporary(desc->plannedstmt);
 	if (next_start_hook != NULL)
 		next_start_hook(desc, flags);

@@ -351,7 +351,7 @@ run_update(void *arg)
 static void
 update_by_rules(void *arg)
 {
-	const TrustRules rules = {.role = GetUserId(),.permanent_only = true};
+	const TrustRules rules = {.role = GetUserId()};
 
 	trust_run(&rules, run_update, arg);
 }
