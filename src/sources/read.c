@@ -736,12 +736,9 @@ look_for_status(const SourceRow *row, void *arg)
 	StatusSearch *search = arg;
 
 	search->any_row = true;
-	foreach_ptr(char, status, search->missing)
-		if (row->session != NULL && strcmp(status, row->session) == 0)
-	{
-		search->missing = list_delete_ptr(search->missing, status);
-		break;
-	}
+	for (int i = list_length(search->missing) - 1; row->session != NULL && i >= 0; i--)
+		if (strcmp(list_nth(search->missing, i), row->session) == 0)
+			search->missing = list_delete_nth_cell(search->missing, i);
 	search->late = time_monotonic_us() > search->deadline;
 	return search->missing != NIL && !search->late;
 }
