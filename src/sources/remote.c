@@ -314,16 +314,6 @@ connect(RemoteServer *server)
 				 errmsg("server \"%s\" has been renamed or replaced meanwhile", server->name)));
 }
 
-static bool
-is_server_busy(const RemoteServer *server)
-{
-	bool		busy;
-
-	call_dblink(server, SQL_ARGS(LINK(server)), "SELECT @dblink@.dblink_is_busy($1) <> 0");
-	busy = DatumGetBool(sql_value(0, 1));
-	return busy;
-}
-
 List *
 remote_take_rows(int n)
 {
@@ -345,8 +335,11 @@ await_answer(const RemoteServer *server)
 {
 	int64		until = Max(server->until, time_monotonic_us() + ANSWER_MS * INT64CONST(1000));
 
-	while (is_server_busy(server))
+	for (;;)
 	{
+		call_dblink(server, SQL_ARGS(LINK(server)), "SELECT @dblink@.dblink_is_busy($1) <> 0");
+		if (!DatumGetBool(sql_value(0, 1)))
+			break;
 		if (time_monotonic_us() > until)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -568,19 +561,6 @@ talk(void *arg)
 		wait_for_writers(server);
 }
 
-/*
- * Raises the error.  Its texts may show the user mapping, so only a caller
- * with the rights of the role of that mapping gets the texts.
- */
-static void
-raise_for_callers(const RemoteServer *server, ErrorData *error)
-{
-	Source		source = *server->first->source;
-
-	source.owner = server->first->role;
-	query_raise(&source, error);
-}
-
 /* Sets *found to the function of dblink with this name and number of parameters. */
 static void
 find_function(const char *name, int n_parameters, FmgrInfo *found)
@@ -596,15 +576,6 @@ find_function(const char *name, int n_parameters, FmgrInfo *found)
 	fmgr_info(DatumGetObjectId(sql_value(0, 1)), found);
 }
 
-/* Names the connection, and finds the functions that disconnect() needs. */
-static void
-make_link(RemoteServer *server)
-{
-	server->link = psprintf("audio_cleanup %d", MyProcPid);
-	find_function("dblink_get_connections", 0, &server->list_links);
-	find_function("dblink_disconnect", 1, &server->hang_up);
-}
-
 /* Asks the server as the role that reads its tables, and always closes the connection.  Returns a brake or NULL. */
 static Brake *
 ask_server(RemoteServer *server)
@@ -614,7 +585,11 @@ ask_server(RemoteServer *server)
 	ActingAs	saved;
 
 	if (server->name != NULL)
-		make_link(server);
+	{
+		server->link = psprintf("audio_cleanup %d", MyProcPid);
+		find_function("dblink_get_connections", 0, &server->list_links);
+		find_function("dblink_disconnect", 1, &server->hang_up);
+	}
 	role_act_as(server->first->role, &saved);
 	PG_TRY();
 	{
@@ -630,7 +605,16 @@ ask_server(RemoteServer *server)
 		disconnect(server);
 	role_stop_acting(&saved);
 	if (error != NULL)
-		raise_for_callers(server, error);
+	{
+		/*
+		 * the texts may show the user mapping, so only a caller with the
+		 * rights of the role of that mapping gets the texts
+		 */
+		Source		source = *server->first->source;
+
+		source.owner = server->first->role;
+		query_raise(&source, error);
+	}
 	return server->brake;
 }
 
