@@ -271,37 +271,26 @@ citus_is_same_node(const RemoteTable *a, const RemoteTable *b)
 
 /* -------------------------------------------------------------- questions --- */
 
-/*
- * Runs the command on the node, as the current role.  Returns the only text of
- * the result.
- */
-static char *
-run_there(const RemoteTable *node, const char *command)
+List *
+citus_ask(const RemoteTable *node, const char *question)
 {
-	char	   *text = NULL;
+	char	   *command = psprintf("SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b))::pg_catalog.text, '[]')"
+								   " FROM (%s) q(a, b)", question);
+	char	   *answer = NULL;
 	bool		success = false;
 
 	if (sql_query(SQL_ARGS(SQL_TEXT(node->host), SQL_INT4(node->port), SQL_TEXT(command)),
 				  "SELECT r.success, r.result FROM pg_catalog.master_run_on_worker(ARRAY[$1], ARRAY[$2], ARRAY[$3], false) r") == 1)
 	{
 		success = DatumGetBool(sql_value(0, 1));
-		text = sql_text(0, 2);
+		answer = sql_text(0, 2);
 	}
 	if (!success)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("node \"%s:%d\" could not be asked who writes there", node->host, node->port),
-				 text ? errdetail_internal("%s", text) : 0,
+				 answer ? errdetail_internal("%s", answer) : 0,
 				 errhint("The owner of the source must be able to connect to each node, as Citus does for the queries of that role.")));
-	return text;
-}
-
-List *
-citus_ask(const RemoteTable *node, const char *question)
-{
-	char	   *answer = run_there(node, psprintf("SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b))::pg_catalog.text, '[]')"
-												  " FROM (%s) q(a, b)", question));
-
 	return remote_take_rows(sql_query(SQL_ARGS(SQL_TEXT(answer)),
 									  "SELECT e.value ->> 0, e.value ->> 1 FROM pg_catalog.json_array_elements($1::pg_catalog.json) e"));
 }

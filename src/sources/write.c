@@ -668,41 +668,35 @@ copy_session(Copy *copy, const char *session, Snapshot snapshot)
 	table_close(rel, NoLock);
 }
 
-/* Copies a row on another node. */
+/* Copies rows on other nodes. */
 static void
-copy_keyed_session(const Copy *copy, const char *session)
+copy_keyed(void *arg)
 {
+	const Copy *copy = arg;
 	const Target *target = copy->target;
 	int			n_columns = list_length(target->columns);
 	int			n = n_columns + list_length(target->key);
 	StringInfoData sql;
-	List	   *contents = NIL;
-	List	   *key_values = NIL;
+	ActingAs	saved;
 
 	initStringInfo(&sql);
 	foreach_ptr(const char, name, list_concat_copy(target->columns, target->key))
 		appendStringInfo(&sql, "%ss.%s", sql.len > 0 ? ", " : "SELECT ", quote_identifier(name));
 	appendStringInfo(&sql, " FROM %s AS s WHERE %s", sources_name(target->table), key_condition(target->key, 1));
-	if (run_by_key(target, target->key, place_key(session), sql.data, NULL) != 1)
-		elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
-	for (int i = 0; i < n_columns; i++)
-		contents = lappend(contents, sql_text(0, i + 1));
-	for (int i = n_columns; i < n; i++)
-		key_values = lappend(key_values, sql_text(0, i + 1));
-	put_columns(copy, session, target->key, key_values, contents);
-}
-
-static void
-copy_keyed(void *arg)
-{
-	const Copy *copy = arg;
-	ActingAs	saved;
-
-	act_as_table_owner(copy->target, copy->target->table, &saved);
+	act_as_table_owner(target, target->table, &saved);
 	foreach_ptr(const char, session, copy->sessions)
 	{
+		List	   *contents = NIL;
+		List	   *key_values = NIL;
+
 		CHECK_FOR_INTERRUPTS();
-		copy_keyed_session(copy, session);
+		if (run_by_key(target, target->key, place_key(session), sql.data, NULL) != 1)
+			elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
+		for (int i = 0; i < n_columns; i++)
+			contents = lappend(contents, sql_text(0, i + 1));
+		for (int i = n_columns; i < n; i++)
+			key_values = lappend(key_values, sql_text(0, i + 1));
+		put_columns(copy, session, target->key, key_values, contents);
 	}
 	role_stop_acting(&saved);
 }
