@@ -614,15 +614,10 @@ look_at_function(Oid function, void *arg)
 }
 
 static bool
-look_at_operators(List *clauses, CodeSearch *search)
+look_at_operators(const SortGroupClause *clause, CodeSearch *search)
 {
-	foreach_ptr(SortGroupClause, clause, clauses)
-	{
-		if ((OidIsValid(clause->eqop) && look_at_function(get_opcode(clause->eqop), search)) ||
-			(OidIsValid(clause->sortop) && look_at_function(get_opcode(clause->sortop), search)))
-			return true;
-	}
-	return false;
+	return (OidIsValid(clause->eqop) && look_at_function(get_opcode(clause->eqop), search)) ||
+		(OidIsValid(clause->sortop) && look_at_function(get_opcode(clause->sortop), search));
 }
 
 /*
@@ -714,10 +709,10 @@ look_for_code(Node *node, void *arg)
 		search->brake = asks_who_reads(search->source);
 	if (search->brake != NULL)
 		return true;
-	if (IsA(node, SortGroupClause) && look_at_operators(list_make1(node), arg))
+	if (IsA(node, SortGroupClause) && look_at_operators(castNode(SortGroupClause, node), arg))
 		return true;
 	if (IsA(node, SetOperationStmt) &&
-		look_at_operators(castNode(SetOperationStmt, node)->groupClauses, arg))
+		look_for_code((Node *) castNode(SetOperationStmt, node)->groupClauses, arg))
 		return true;
 	if (IsA(node, CoerceToDomain))
 		search->types = list_append_unique_oid(search->types, castNode(CoerceToDomain, node)->resulttype);
