@@ -462,23 +462,15 @@ watch_executions(bool on)
  * caller may not read.
  */
 static void
-refuse_temporary(const PlannedStmt *plan)
+watch_query(QueryDesc *desc, int flags)
 {
-	foreach_ptr(const RangeTblEntry, rte, plan->rtable)
-	{
-		if (OidIsValid(rte->relid) && get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
+	if (OidIsValid(in_force.role) && !in_force.superusers_only)
+		foreach_ptr(const RangeTblEntry, rte, desc->plannedstmt->rtable)
+			if (OidIsValid(rte->relid) && get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
 			ereport(refused(),
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("table \"%s\" is temporary", get_rel_name(rte->relid)),
 					 errdetail("%s", only_permanent)));
-	}
-}
-
-static void
-watch_query(QueryDesc *desc, int flags)
-{
-	if (OidIsValid(in_force.role) && !in_force.superusers_only)
-		refuse_temporary(desc->plannedstmt);
 	if (next_start_hook != NULL)
 		next_start_hook(desc, flags);
 	else
@@ -775,15 +767,13 @@ NULL};
 static Oid
 find_attached_code(const CodeSearch *search, Oid role)
 {
-	Oid			found = InvalidOid;
-
 	if (search->relations == NIL && search->columns == NIL && search->types == NIL && search->functions == NIL)
 		return InvalidOid;
 	if (sql_query_kept(&attached_code_query,
 					   SQL_ARGS(SQL_OIDS(search->relations), SQL_OID(OIDOID, role), SQL_BOOL(search->writing),
-								SQL_OIDS(search->types), SQL_OIDS(search->functions), SQL_OIDS(search->columns))) > 0)
-		found = DatumGetObjectId(sql_value(0, 1));
-	return found;
+								SQL_OIDS(search->types), SQL_OIDS(search->functions), SQL_OIDS(search->columns))) == 0)
+		return InvalidOid;
+	return DatumGetObjectId(sql_value(0, 1));
 }
 
 
@@ -831,25 +821,21 @@ static Brake *
 check_detached(const SourceQuery *query)
 {
 	List	   *parents = NIL;
-	Brake	   *brake = NULL;
+	const char *partition;
+	const char *parent;
 
 	foreach_oid(relid, query->tables)
 		if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
 		parents = lappend_oid(parents, relid);
-	if (parents == NIL)
+	if (parents == NIL || sql_query_kept(&detached_query, SQL_ARGS(SQL_OIDS(parents))) == 0)
 		return NULL;
-	if (sql_query_kept(&detached_query, SQL_ARGS(SQL_OIDS(parents))) > 0)
-	{
-		const char *partition = sources_name(DatumGetObjectId(sql_value(0, 1)));
-		const char *parent = sources_name(DatumGetObjectId(sql_value(0, 2)));
-
-		brake = brake_make("source", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-						   psprintf("source %s lacks partition %s, which is being detached", query->source->name, partition),
-						   "Its rows cannot be read through the source, and may refer to files.",
-						   psprintf("Register the partition itself, if its rows are to protect files; then wait for the end of the command, or ALTER TABLE %s DETACH PARTITION %s FINALIZE.",
-									parent, partition));
-	}
-	return brake;
+	partition = sources_name(DatumGetObjectId(sql_value(0, 1)));
+	parent = sources_name(DatumGetObjectId(sql_value(0, 2)));
+	return brake_make("source", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					  psprintf("source %s lacks partition %s, which is being detached", query->source->name, partition),
+					  "Its rows cannot be read through the source, and may refer to files.",
+					  psprintf("Register the partition itself, if its rows are to protect files; then wait for the end of the command, or ALTER TABLE %s DETACH PARTITION %s FINALIZE.",
+							   parent, partition));
 }
 
 /*
@@ -926,14 +912,12 @@ trust_check_query(const SourceQuery *query)
 static Oid
 find_trigger_function(Oid table, Oid role)
 {
-	Oid			found = InvalidOid;
-
 	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, table), SQL_OID(OIDOID, role)),
 						 "SELECT p.oid FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
 						 " WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0"
-						 " AND NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") > 0)
-		found = DatumGetObjectId(sql_value(0, 1));
-	return found;
+						 " AND NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") == 0)
+		return InvalidOid;
+	return DatumGetObjectId(sql_value(0, 1));
 }
 
 Brake *

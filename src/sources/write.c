@@ -178,17 +178,15 @@ check_nullable(const Target *target)
 static Brake *
 check_not_carried_on(const Target *target)
 {
-	Brake	   *brake = NULL;
-
 	if (sql_query_latest(SQL_ARGS(SQL_OIDS(find_all_inheritors(target->table, NoLock, NULL)), SQL_TEXTS(target->columns)),
 						 "SELECT c.conname::text, c.conrelid FROM pg_catalog.pg_constraint c"
 						 " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = ANY (c.confkey)"
 						 " WHERE c.contype = 'f' AND c.confupdtype IN ('c', 'n', 'd') AND c.confrelid = ANY ($1)"
-						 "  AND (a.attname::text COLLATE \"C\" = ANY ($2) OR a.attgenerated <> '') LIMIT 1") > 0)
-		brake = cannot_clear(target->source, ERRCODE_FEATURE_NOT_SUPPORTED,
-							 psprintf("Constraint \"%s\" would change rows of %s, too, which refer to the same files.",
-									  sql_text(0, 1), sources_name(DatumGetObjectId(sql_value(0, 2)))));
-	return brake;
+						 "  AND (a.attname::text COLLATE \"C\" = ANY ($2) OR a.attgenerated <> '') LIMIT 1") == 0)
+		return NULL;
+	return cannot_clear(target->source, ERRCODE_FEATURE_NOT_SUPPORTED,
+						psprintf("Constraint \"%s\" would change rows of %s, too, which refer to the same files.",
+								 sql_text(0, 1), sources_name(DatumGetObjectId(sql_value(0, 2)))));
 }
 
 /*
