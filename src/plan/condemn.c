@@ -54,20 +54,15 @@ gather_session(int source, const char *session, void *arg)
 }
 
 /*
- * Clears the sessions (text[]) of one source.  If there are backups, records
+ * Clears the sessions (char *) of one source.  If there are backups, records
  * the cleared references, because the audio can come back.
  */
 static void
-clear_source(const CleanupPlan *plan, const Source *source, Datum sessions)
+clear_source(const CleanupPlan *plan, const Source *source, List *sessions)
 {
-	if (plan->dry_run)
-	{
-		sources_try_clearing(source, sessions);
-		return;
-	}
-	if (plan->context.settings->backup_retention_days > 0)
+	if (!plan->dry_run && plan->context.settings->backup_retention_days > 0)
 		cleared_remember(plan->context.extension, plan->run_id, source, sessions);
-	sources_clear(source, sessions);
+	sources_clear(source, sessions, plan->dry_run);
 }
 
 static void
@@ -82,7 +77,7 @@ clear_all(void *arg)
 		if (source->clear)
 			condemned_scan_sessions(clearing->condemned, gather_session, clearing);
 		if (clearing->sessions != NIL)
-			clear_source(clearing->plan, source, sql_text_array(clearing->sessions));
+			clear_source(clearing->plan, source, clearing->sessions);
 	}
 	clearing->cleared = true;
 	if (clearing->plan->dry_run)

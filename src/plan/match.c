@@ -430,7 +430,7 @@ read_one_source(HitWriter *writer, const Source *source, SourceScan scan, Timest
 	if (scan == SCAN_LOCKING_FAILED)
 		sources_lock_failed(source, failed_before, refers_to_file, consider_row, writer);
 	else
-		sources_read_as_of(snapshot, source, scan, failed_before, consider_row, writer);
+		sources_read(snapshot, source, scan, failed_before, consider_row, writer);
 	writer->source = source;
 	writer->session = NULL;
 	key_of_many_end(&writer->match->scope, consider_key, writer);

@@ -133,8 +133,8 @@ find_references(const CleanupPlan *plan, ExplainSearch *search)
 	foreach_ptr(const Source, source, plan_findings(plan)->sources)
 	{
 		search->may_show = sources_columns_to_show(source);
-		sources_read_as_of(snapshot, source, SCAN_NAMING, failed_before, explain_row, search);
-		sources_read_as_of(snapshot, source, SCAN_JUDGING, failed_before, count_failed_row, search);
+		sources_read(snapshot, source, SCAN_NAMING, failed_before, explain_row, search);
+		sources_read(snapshot, source, SCAN_JUDGING, failed_before, count_failed_row, search);
 	}
 	UnregisterSnapshot(snapshot);
 }

@@ -140,7 +140,7 @@ read_sources(MissingSearch *search)
 	foreach_ptr(const Source, source, sources)
 	{
 		search->may_show = sources_columns_to_show(source);
-		sources_read(source, SCAN_STATUS, 0, look_for_missing, search);
+		sources_read(InvalidSnapshot, source, SCAN_STATUS, 0, look_for_missing, search);
 	}
 }
 

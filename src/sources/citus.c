@@ -36,7 +36,6 @@
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "storage/proc.h"
-#include "utils/catcache.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -53,52 +52,30 @@
 
 /* ---------------------------------------------------------------- tables --- */
 
-/*
- * Returns whether the relation "pg_dist_partition" is a catalog: of Citus, or
- * of a similar extension.
- */
-static bool
-is_distribution_catalog(HeapTuple tuple)
+List *
+citus_list_tables(void)
 {
-	Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
-	Oid			citus = get_extension_oid("citus", true);
-
-	return class->relkind == RELKIND_RELATION &&
-		(class->relnamespace == PG_CATALOG_NAMESPACE ||
-		 (OidIsValid(citus) && getExtensionOfObject(RelationRelationId, class->oid) == citus));
-}
-
-static List *
-read_tables(Oid catalog)
-{
-	Relation	rel = table_open(catalog, AccessShareLock);
-	AttrNumber	attnum = get_attnum(catalog, "logicalrelid");
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TableScanDesc scan = compat_table_beginscan(rel, snapshot);
+	Oid			catalog = get_relname_relid("pg_dist_partition", PG_CATALOG_NAMESPACE);
+	AttrNumber	attnum = OidIsValid(catalog) ? get_attnum(catalog, "logicalrelid") : InvalidAttrNumber;
+	Relation	rel;
+	TupleTableSlot *slot;
+	Snapshot	snapshot;
+	TableScanDesc scan;
 	List	   *tables = NIL;
 	bool		isnull;
 
-	while (attnum > 0 && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	if (attnum <= 0 || get_rel_relkind(catalog) != RELKIND_RELATION)
+		return NIL;
+	rel = table_open(catalog, AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = compat_table_beginscan(rel, snapshot);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		tables = lappend_oid(tables, DatumGetObjectId(slot_getattr(slot, attnum, &isnull)));
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);
-	return tables;
-}
-
-List *
-citus_list_tables(void)
-{
-	CatCList   *classes = SearchSysCacheList1(RELNAMENSP, CStringGetDatum("pg_dist_partition"));
-	List	   *tables = NIL;
-
-	for (int i = 0; i < classes->n_members; i++)
-		if (is_distribution_catalog(&classes->members[i]->tuple))
-			tables = list_concat(tables,
-								 read_tables(((Form_pg_class) GETSTRUCT(&classes->members[i]->tuple))->oid));
-	ReleaseCatCacheList(classes);
 	return tables;
 }
 
@@ -134,36 +111,21 @@ cannot_read(const Source *source, Oid relid, char *why)
 }
 
 /*
- * How a distributed table is stored; all members are 0 for a table that does
- * not exist any more.
+ * Returns whether the condition is true for the way in which a distributed table
+ * is stored: `spread`, whether rows are spread by a hash or all rows are in one
+ * shard; the numbers of `shards` and `placements`; `here`, whether a placement
+ * is on this node.  False for a table that does not exist any more.
  */
-typedef struct Shape
+static bool
+is_stored(Oid table, const char *condition)
 {
-	bool		is_hashed;		/* rows are spread by a hash, or all rows are
-								 * in one shard */
-	int64		shards;
-	int64		placements;
-	bool		is_here;		/* a placement is on this node */
-} Shape;
-
-static Shape
-find_shape(Oid table)
-{
-	Shape		shape = {false};
-
-	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, table)),
-						 "SELECT d.partmethod IN ('h', 'n'), pg_catalog.count(DISTINCT s.shardid), pg_catalog.count(p.placementid),"
-						 "  coalesce(pg_catalog.bool_or(p.groupid = (SELECT l.groupid FROM pg_catalog.pg_dist_local_group l)), false)"
-						 " FROM pg_catalog.pg_dist_partition d JOIN pg_catalog.pg_dist_shard s ON s.logicalrelid = d.logicalrelid"
-						 " JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid"
-						 " WHERE d.logicalrelid = $1 GROUP BY 1") == 1)
-	{
-		shape.is_hashed = DatumGetBool(sql_value(0, 1));
-		shape.shards = DatumGetInt64(sql_value(0, 2));
-		shape.placements = DatumGetInt64(sql_value(0, 3));
-		shape.is_here = DatumGetBool(sql_value(0, 4));
-	}
-	return shape;
+	return sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, table)),
+							psprintf("SELECT FROM (SELECT d.partmethod IN ('h', 'n') AS spread, pg_catalog.count(DISTINCT s.shardid) AS shards,"
+									 "  pg_catalog.count(p.placementid) AS placements,"
+									 "  pg_catalog.bool_or(p.groupid = (SELECT l.groupid FROM pg_catalog.pg_dist_local_group l)) AS here"
+									 " FROM pg_catalog.pg_dist_partition d JOIN pg_catalog.pg_dist_shard s ON s.logicalrelid = d.logicalrelid"
+									 " JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid"
+									 " WHERE d.logicalrelid = $1 GROUP BY 1) t WHERE %s", condition)) == 1;
 }
 
 /*
@@ -188,9 +150,7 @@ is_plain_key(Oid table, List *columns)
 static char *
 why_not_lockable(Oid relid)
 {
-	Shape		shape = find_shape(relid);
-
-	if (!shape.is_hashed || shape.placements != shape.shards)
+	if (!is_stored(relid, "spread AND placements = shards"))
 		return "Failed sessions are judged under a lock, and a row that is stored in several places cannot be locked without keeping others from writing.";
 	if (!is_plain_key(relid, key_find(relid)))
 		return "Failed sessions are judged under a lock, for which a row is found by its key: a primary key, or a unique index on columns that are NOT NULL, of types of the server's own that are no domains.";
@@ -206,9 +166,7 @@ citus_can_lock_rows(Oid relation)
 bool
 citus_commits_together(Oid table)
 {
-	Shape		shape = find_shape(table);
-
-	return shape.shards > 1 || (shape.shards == 1 && shape.placements == 1 && shape.is_here);
+	return is_stored(table, "shards > 1 OR placements = 1 AND here");
 }
 
 Brake *
@@ -264,14 +222,14 @@ require_node(int row, Oid table)
  * lacks that schema.
  */
 List *
-citus_find_placements(List *tables)
+citus_find_placements(const SourceQuery *query)
 {
 	List	   *placements = NIL;
 	int			n;
 
-	if (!citus_can_ask() || !citus_has_any(tables))
+	if (!citus_can_ask() || !citus_has_any(query->tables))
 		return NIL;
-	n = sql_query_latest(SQL_ARGS(SQL_OIDS(tables)),
+	n = sql_query_latest(SQL_ARGS(SQL_OIDS(query->tables)),
 						 "SELECT s.logicalrelid::oid, p.placementid::int8, n.nodename::text, n.nodeport::int4,"
 						 "  CASE WHEN c.nspname = 'public' AND NOT pg_catalog.starts_with(s.name, 'public.') THEN 'public.' || s.name ELSE s.name END,"
 						 "  s.shardid::text"
@@ -289,10 +247,12 @@ citus_find_placements(List *tables)
 						 " ORDER BY 1, 2");
 	for (int i = 0; i < n; i++)
 	{
-		CitusPlacement *placement = palloc(sizeof(CitusPlacement));
+		RemoteTable *placement = palloc0(sizeof(RemoteTable));
 
-		placement->table = DatumGetObjectId(sql_value(i, 1));
-		require_node(i, placement->table);
+		placement->source = query->source;
+		placement->role = query->source->owner;
+		placement->relid = DatumGetObjectId(sql_value(i, 1));
+		require_node(i, placement->relid);
 		placement->placement = DatumGetInt64(sql_value(i, 2));
 		placement->host = sql_text(i, 3);
 		placement->port = DatumGetInt32(sql_value(i, 4));
@@ -303,7 +263,7 @@ citus_find_placements(List *tables)
 }
 
 bool
-citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b)
+citus_is_same_node(const RemoteTable *a, const RemoteTable *b)
 {
 	return a->port == b->port && strcmp(a->host, b->host) == 0;
 }
@@ -311,37 +271,26 @@ citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b)
 
 /* -------------------------------------------------------------- questions --- */
 
-/*
- * Runs the command on the node, as the current role.  Returns the only text of
- * the result.
- */
-static char *
-run_there(const CitusPlacement *node, const char *command)
+List *
+citus_ask(const RemoteTable *node, const char *question)
 {
-	char	   *text = NULL;
+	char	   *command = psprintf("SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b))::pg_catalog.text, '[]')"
+								   " FROM (%s) q(a, b)", question);
+	char	   *answer = NULL;
 	bool		success = false;
 
 	if (sql_query(SQL_ARGS(SQL_TEXT(node->host), SQL_INT4(node->port), SQL_TEXT(command)),
 				  "SELECT r.success, r.result FROM pg_catalog.master_run_on_worker(ARRAY[$1], ARRAY[$2], ARRAY[$3], false) r") == 1)
 	{
 		success = DatumGetBool(sql_value(0, 1));
-		text = sql_text(0, 2);
+		answer = sql_text(0, 2);
 	}
 	if (!success)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("node \"%s:%d\" could not be asked who writes there", node->host, node->port),
-				 text ? errdetail_internal("%s", text) : 0,
+				 answer ? errdetail_internal("%s", answer) : 0,
 				 errhint("The owner of the source must be able to connect to each node, as Citus does for the queries of that role.")));
-	return text;
-}
-
-List *
-citus_ask(const CitusPlacement *node, const char *question)
-{
-	char	   *answer = run_there(node, psprintf("SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b))::pg_catalog.text, '[]')"
-												  " FROM (%s) q(a, b)", question));
-
 	return remote_take_rows(sql_query(SQL_ARGS(SQL_TEXT(answer)),
 									  "SELECT e.value ->> 0, e.value ->> 1 FROM pg_catalog.json_array_elements($1::pg_catalog.json) e"));
 }
@@ -354,10 +303,10 @@ static LocalTransactionId asked_in = InvalidLocalTransactionId;
 static List *asked = NIL;
 
 static bool
-has_placement(const CitusPlacement *wanted, List *placements)
+has_placement(const RemoteTable *wanted, List *placements)
 {
-	foreach_ptr(const CitusPlacement, placement, placements)
-		if (placement->table == wanted->table && placement->placement == wanted->placement &&
+	foreach_ptr(const RemoteTable, placement, placements)
+		if (placement->relid == wanted->relid && placement->placement == wanted->placement &&
 			citus_is_same_node(placement, wanted))
 		return true;
 	return false;
@@ -371,15 +320,16 @@ citus_note_asked(List *tables)
 	asked = NIL;
 	foreach_ptr(const RemoteTable, table, tables)
 	{
-		CitusPlacement *copy;
+		RemoteTable *copy;
 
 		/* several sources may read one table */
-		if (table->placement == NULL || has_placement(table->placement, asked))
+		if (OidIsValid(table->server) || has_placement(table, asked))
 			continue;
-		copy = palloc(sizeof(CitusPlacement));
-		*copy = *table->placement;
-		copy->host = pstrdup(copy->host);
-		copy->name = pstrdup(copy->name);
+		copy = palloc0(sizeof(RemoteTable));
+		copy->relid = table->relid;
+		copy->placement = table->placement;
+		copy->host = pstrdup(table->host);
+		copy->port = table->port;
 		asked = lappend(asked, copy);
 	}
 	asked_in = compat_proc_lxid(MyProc);
@@ -403,29 +353,21 @@ citus_prepare(void)
 		role_set_for_now(local_execution, "on");
 }
 
-static int
-count_of_tables(List *placements, List *tables)
-{
-	int			n = 0;
-
-	foreach_ptr(const CitusPlacement, placement, placements)
-		if (list_member_oid(tables, placement->table))
-		n++;
-	return n;
-}
-
 void
 citus_check_unmoved(const SourceQuery *query)
 {
 	List	   *now;
-	bool		same;
+	bool		same = true;
+	int			n = 0;
 
 	if (asked_in != compat_proc_lxid(MyProc))
 		return;
-	now = citus_find_placements(query->tables);
-	same = list_length(now) == count_of_tables(asked, query->tables);
-	foreach_ptr(const CitusPlacement, placement, now)
+	now = citus_find_placements(query);
+	foreach_ptr(const RemoteTable, placement, now)
 		same = same && has_placement(placement, asked);
+	foreach_ptr(const RemoteTable, placement, asked)
+		n += list_member_oid(query->tables, placement->relid) ? 1 : 0;
+	same = same && n == list_length(now);
 	if (!same)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),

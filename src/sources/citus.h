@@ -17,19 +17,6 @@
 #include "src/guard/brake.h"
 #include "src/sources/query.h"
 
-/* A relation of a table on one node: a shard, or the relation of the table's own name. */
-typedef struct CitusPlacement
-{
-	Oid			table;
-	int64		placement;		/* id of the shard's placement, which changes
-								 * when the shard moves; or the negative
-								 * number of the node */
-	const char *host;
-	int			port;
-	const char *name;			/* name of the relation there, qualified and
-								 * quoted */
-} CitusPlacement;
-
 /*
  * A row of an answer.  The server may belong to anybody, and answer anything.
  */
@@ -71,21 +58,22 @@ extern bool citus_can_lock_rows(Oid relation);
 extern bool citus_commits_together(Oid table);
 
 /*
- * Returns the placements (CitusPlacement) that the tables (OIDs) have now; a
- * table that is not distributed has no placement.  ERROR if a shard is on no
- * active node.  Needs SPI.
+ * Returns the placements (RemoteTable) that the tables of the query have now; a
+ * table that is not distributed has no placement.  Citus reads the placements
+ * as the role that executes the query.  ERROR if a shard is on no active node.
+ * Needs SPI.
  */
-extern List *citus_find_placements(List *tables);
+extern List *citus_find_placements(const SourceQuery *query);
 
 /* Returns whether two placements are on the same node. */
-extern bool citus_is_same_node(const CitusPlacement *a, const CitusPlacement *b);
+extern bool citus_is_same_node(const RemoteTable *a, const RemoteTable *b);
 
 /*
  * Runs the query `question`, whose rows have two columns of text, on the node of
  * the placement as the current role.  Returns its rows (RemoteRow).  ERROR
  * connection_failure without an answer.  Needs SPI.
  */
-extern List *citus_ask(const CitusPlacement *node, const char *question);
+extern List *citus_ask(const RemoteTable *node, const char *question);
 
 /*
  * Notes the placements among `tables` (RemoteTable), which are the tables of all

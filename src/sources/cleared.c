@@ -22,7 +22,7 @@
 #include "src/text/list.h"
 
 void
-cleared_remember(const Extension *extension, int64 run_id, const Source *source, Datum sessions)
+cleared_remember(const Extension *extension, int64 run_id, const Source *source, List *sessions)
 {
 	TupleDesc	desc;
 	Tuplestorestate *values = sources_copy_columns(source, sessions, &desc);
@@ -66,36 +66,24 @@ usable_source(List *sources, const char *name)
 }
 
 /*
- * Forgets the values that were written, and notes their sessions.  A value
- * stays recorded, for another try, if a trigger or a policy kept it from being
- * written.
+ * Fills the column, forgets the values that were written, and notes their
+ * sessions.  A value stays recorded, for another try, if a trigger or a policy
+ * kept it from being written.
  */
-static void
-forget_written(Refill *refill, const bool *written)
-{
-	MemoryContext context = GetMemoryChunkContext(refill);
-	List	   *gone = NIL;
-	int			n;
-	const char **ids = sql_texts(refill->ids, &n);
-
-	for (int i = 0; i < n; i++)
-		if (written[i])
-			gone = lappend(gone, (char *) ids[i]);
-	MemoryContextSwitchTo(context);
-	refill->sessions = owner_texts(refill->extension, SQL_ARGS(SQL_TEXTS(gone)),
-								   "WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
-								   " SELECT DISTINCT session_id FROM gone ORDER BY 1");
-}
-
 static void
 refill_column(void *arg)
 {
 	Refill	   *refill = arg;
 	int			limit = lock_limit_waits(refill->wait_ms);
+	List	   *written;
 
 	refill->found = usable_source(sources_load(refill->extension), refill->source);
-	forget_written(refill, sources_refill(refill->found, refill->column, refill->key_columns, refill->row_keys,
-										  refill->values));
+	written = sources_refill(refill->found, refill->column, refill->key_columns, refill->row_keys,
+							 refill->values, refill->ids);
+	MemoryContextSwitchTo(GetMemoryChunkContext(refill));
+	refill->sessions = owner_texts(refill->extension, SQL_ARGS(SQL_TEXTS(written)),
+								   "WITH gone AS (DELETE FROM @extschema@.cleanup_cleared WHERE cleared_id = ANY ($1::pg_catalog.uuid[]) RETURNING session_id)"
+								   " SELECT DISTINCT session_id FROM gone ORDER BY 1");
 	lock_end_limit(limit);
 }
 

@@ -16,12 +16,12 @@
 #include "src/sources/sources.h"
 
 /*
- * Records the values of the file columns of these sessions (text[]) of a source,
+ * Records the values of the file columns of these sessions (char *) of a source,
  * which the run `run_id` is about to clear: see sources_clear().  Needs SPI; any
  * failure is an ERROR.
  */
 extern void cleared_remember(const Extension *extension, int64 run_id, const Source *source,
-							 Datum sessions);
+							 List *sessions);
 
 /*
  * Writes the recorded values back to the columns of the sessions of the `n`

@@ -49,52 +49,47 @@ static Oid	reader = InvalidOid;	/* role as which the box reads */
 /* ----------------------------------------------------------------- marks --- */
 
 /*
- * The mark of a function that was compiled in a box.  The memory context of the
- * function has the mark, and a callback of that context takes the mark off the
- * list: the address of the context may be used again.
+ * The mark of a function.  The memory context of the function has the mark, and
+ * a callback of that context takes the mark off the list: the address of the
+ * context may be used again.
  */
-typedef struct CompiledHere
+typedef struct Mark
 {
 	MemoryContextCallback callback;
 	dlist_node	node;
-	PLpgSQL_function *function;
+	PLpgSQL_function *function; /* NULL: it was compiled outside of a box */
 	Oid			reader;
-} CompiledHere;
+} Mark;
 
-static dlist_head compiled = DLIST_STATIC_INIT(compiled);
+static dlist_head marks = DLIST_STATIC_INIT(marks);
 
 static void
-forget_compiled(void *arg)
+forget_mark(void *arg)
 {
-	dlist_delete(&((CompiledHere *) arg)->node);
+	dlist_delete(&((Mark *) arg)->node);
 }
 
-/* The mark of a function that was compiled elsewhere: a callback that does nothing. */
-static void
-compiled_elsewhere(void *arg)
+static const Mark *
+find_mark(MemoryContext context)
 {
-}
+	const MemoryContextCallback *callback = context->reset_cbs;
 
-static bool
-has_mark(MemoryContext context, MemoryContextCallbackFunction mark)
-{
-	for (const MemoryContextCallback *callback = context->reset_cbs; callback != NULL; callback = callback->next)
-		if (callback->func == mark)
-			return true;
-	return false;
+	while (callback != NULL && callback->func != forget_mark)
+		callback = callback->next;
+	return callback != NULL ? callback->arg : NULL;
 }
 
 static void
-mark_compiled(PLpgSQL_function *function)
+add_mark(MemoryContext context, PLpgSQL_function *function)
 {
-	CompiledHere *mark = MemoryContextAllocZero(function->fn_cxt, sizeof(CompiledHere));
+	Mark	   *mark = MemoryContextAllocZero(context, sizeof(Mark));
 
 	mark->function = function;
 	mark->reader = reader;
-	mark->callback.func = forget_compiled;
+	mark->callback.func = forget_mark;
 	mark->callback.arg = mark;
-	MemoryContextRegisterResetCallback(function->fn_cxt, &mark->callback);
-	dlist_push_head(&compiled, &mark->node);
+	MemoryContextRegisterResetCallback(context, &mark->callback);
+	dlist_push_head(&marks, &mark->node);
 }
 
 /* Marks the functions below `parent` that were not compiled in the box of an earlier reading. */
@@ -103,14 +98,8 @@ mark_functions(MemoryContext parent)
 {
 	for (MemoryContext context = parent->firstchild; context != NULL; context = context->nextchild)
 	{
-		if (strcmp(context->name, "PL/pgSQL function") == 0 &&
-			!has_mark(context, forget_compiled) && !has_mark(context, compiled_elsewhere))
-		{
-			MemoryContextCallback *mark = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
-
-			mark->func = compiled_elsewhere;
-			MemoryContextRegisterResetCallback(context, mark);
-		}
+		if (strcmp(context->name, "PL/pgSQL function") == 0 && find_mark(context) == NULL)
+			add_mark(context, NULL);
 		mark_functions(context);
 	}
 }
@@ -125,11 +114,11 @@ outdate_functions(void)
 {
 	dlist_iter	iter;
 
-	dlist_foreach(iter, &compiled)
+	dlist_foreach(iter, &marks)
 	{
-		const CompiledHere *mark = dlist_container(CompiledHere, node, iter.cur);
+		const Mark *mark = dlist_container(Mark, node, iter.cur);
 
-		if (mark->reader != reader)
+		if (mark->function != NULL && mark->reader != reader)
 			compat_function_xmin(mark->function) = InvalidTransactionId;
 	}
 }
@@ -144,15 +133,17 @@ outdate_functions(void)
 static void
 refuse_outdated(PLpgSQL_execstate *estate, PLpgSQL_function *function)
 {
+	const Mark *mark = find_mark(function->fn_cxt);
+
 	/*
 	 * a library that was loaded in the box may have kept this plug-in for
 	 * longer
 	 */
-	if (!is_watching || has_mark(function->fn_cxt, forget_compiled))
+	if (!is_watching || (mark != NULL && mark->function != NULL))
 		return;
-	if (!has_mark(function->fn_cxt, compiled_elsewhere))
+	if (mark == NULL)
 	{
-		mark_compiled(function);
+		add_mark(function->fn_cxt, function);
 		return;
 	}
 	compat_function_xmin(function) = InvalidTransactionId;

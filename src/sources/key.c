@@ -57,11 +57,9 @@ NULL};
 List *
 key_find(Oid table)
 {
-	List	   *key = NIL;
-
-	if (sql_query_kept(&key_query, SQL_ARGS(SQL_OID(OIDOID, table))) > 0)
-		key = key_names(sql_value(0, 1));
-	return key;
+	if (sql_query_kept(&key_query, SQL_ARGS(SQL_OID(OIDOID, table))) == 0)
+		return NIL;
+	return key_names(sql_value(0, 1));
 }
 
 

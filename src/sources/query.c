@@ -48,7 +48,6 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
-#include "src/pg/session.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
 #include "src/sources/citus.h"
@@ -61,17 +60,16 @@
 /* ---------------------------------------------------------------- places --- */
 
 void
-place_append(StringInfo session, const SourcePlace *place)
+place_append(StringInfo session, Oid table, const ItemPointerData *tid)
 {
-	appendStringInfo(session, "%c%u/%u/%u", PLACES_BEGIN, place->table,
-					 ItemPointerGetBlockNumberNoCheck(&place->tid),
-					 ItemPointerGetOffsetNumberNoCheck(&place->tid));
+	appendStringInfo(session, "%c%u/%u/%u", PLACES_BEGIN, table,
+					 ItemPointerGetBlockNumberNoCheck(tid), ItemPointerGetOffsetNumberNoCheck(tid));
 }
 
 void
-place_append_key(StringInfo session, Oid table, const char *key)
+place_append_key(StringInfo session, const char *key)
 {
-	appendStringInfo(session, "%c%u/%s", PLACES_BEGIN, table, key);
+	appendStringInfo(session, "%c%s", PLACES_BEGIN, key);
 }
 
 void
@@ -112,15 +110,15 @@ place_of_session(const char *session, int number, SourcePlace *place)
 char *
 place_key(const char *session)
 {
-	const char *text = strchr(find_places(session), '/');
+	const char *text = find_places(session) + 1;
 
 	/*
 	 * a key_text() begins with a brace, and ends where the end of the session
 	 * begins
 	 */
-	if (text == NULL || text[1] != '{')
+	if (*text != '{')
 		elog(ERROR, "a session has no key");
-	return pnstrdup(text + 1, strrchr(text, PLACES_BEGIN) - text - 1);
+	return pnstrdup(text, strrchr(text, PLACES_BEGIN) - text);
 }
 
 char *
@@ -382,7 +380,7 @@ query_build(const Source *source, const char *const *columns, int n, bool with_p
 	if (result->key != NIL)
 		result->bases = list_make1_oid(source->relid);
 	/* a row on another server cannot be locked from here */
-	else if (with_places && !remote_is_read_by(result))
+	else if (with_places && result->foreign == NIL && !citus_has_any(result->tables))
 	{
 		Query	   *plain = copyObject(result->query);
 
@@ -449,20 +447,16 @@ find_table(const Query *query, Node *expr, AttrNumber *attnum)
 bool
 query_find_column(const SourceQuery *query, int column, int *place, AttrNumber *attnum)
 {
+	Node	   *expr = (Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr;
 	int			target;
 
+	*place = 0;
 	if (query->key != NIL)
 	{
-		Var		   *var = (Var *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr;
-
-		*place = 0;
-		*attnum = IsA(var, Var) ? var->varattno : InvalidAttrNumber;
-		return IsA(var, Var);
+		*attnum = IsA(expr, Var) ? ((Var *) expr)->varattno : InvalidAttrNumber;
+		return IsA(expr, Var);
 	}
-	target = query->bases == NIL ? 0 :
-		find_table(query->query, (Node *) list_nth_node(TargetEntry, query->query->targetList, column - 1)->expr,
-				   attnum);
-
+	target = query->bases == NIL ? 0 : find_table(query->query, expr, attnum);
 	*place = (target - 1 - query->n_columns) / 2;
 	return target > 0;
 }
@@ -721,10 +715,12 @@ query_limit_time(const Source *source, int64 until, const char *message, const c
 
 /* ------------------------------------------------------------------- box --- */
 
-/* What is known of the errors in a box. */
+/* The work in a box, and what is known of its errors. */
 typedef struct Box
 {
 	const Source *source;
+	void		(*work) (void *arg);
+	void	   *arg;
 	int			caught;			/* SQLSTATE of the last error that code of
 								 * users must not catch, or 0 */
 } Box;
@@ -763,16 +759,6 @@ note_error(void *arg)
 	errcontext("reading source %s as its owner", box->source->name);
 }
 
-static void
-report_caught(const Box *box)
-{
-	ereport(ERROR,
-			(errcode(box->caught),
-			 errmsg("source %s has caught error %s", box->source->name, unpack_sql_state(box->caught)),
-			 errdetail("So it may have shown fewer rows than there are. Nothing was deleted on account of this reading."),
-			 errhint("Let its functions catch certain conditions only, and not OTHERS.")));
-}
-
 #define GAVE_UP	"gave up reading source %s: the time for it is up"
 
 bool
@@ -799,27 +785,32 @@ query_raise(const Source *source, ErrorData *error)
 	sql_rethrow(error);
 }
 
+static void
+work_by_rules(void *arg)
+{
+	const Box  *box = arg;
+	const TrustRules rules = {
+		.role = box->source->owner,
+		.superusers_only = box->source->sampled > 0,
+		.same_for_all = get_rel_relkind(box->source->relid) == RELKIND_VIEW,
+	};
+
+	trust_run(&rules, box->work, box->arg);
+}
+
 bool
 query_run_in_box(const Source *source, int64 until, void (*work) (void *arg), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *error;
-	Box			box = {source, 0};
+	Box			box = {source, work, arg};
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = note_error,
 		.arg = &box,
 	};
 	bool		late;
-	TrustRules	rules = {
-		.role = source->owner,
-		.superusers_only = source->sampled > 0,
-		.same_for_all = get_rel_relkind(source->relid) == RELKIND_VIEW,
-		.permanent_only = source->sampled == 0,
-		.compiled_here = true,
-	};
-	List	   *cursors = session_list_cursors();
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
@@ -827,15 +818,8 @@ query_run_in_box(const Source *source, int64 until, void (*work) (void *arg), vo
 	/* the end of the subtransaction, also by an ERROR, resets XactReadOnly */
 	XactReadOnly = true;
 	role_keep_quiet();
-	compiled_begin(source->owner);
-	/* no ERROR from here on, so that the rules are set back */
-	trust_swap_rules(&rules);
-	session_shut_cursors(cursors, true);
-	(void) trust_has_refused();
 	error_context_stack = &callback;
-	error = work_by_clock(until, work, arg, &late);
-	session_shut_cursors(cursors, false);
-	trust_swap_rules(&rules);
+	error = work_by_clock(until, work_by_rules, &box, &late);
 	error_context_stack = callback.previous;
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);
@@ -848,6 +832,10 @@ query_run_in_box(const Source *source, int64 until, void (*work) (void *arg), vo
 	if (error != NULL)
 		query_raise(source, error);
 	if (box.caught != 0)
-		report_caught(&box);
+		ereport(ERROR,
+				(errcode(box.caught),
+				 errmsg("source %s has caught error %s", source->name, unpack_sql_state(box.caught)),
+				 errdetail("So it may have shown fewer rows than there are. Nothing was deleted on account of this reading."),
+				 errhint("Let its functions catch certain conditions only, and not OTHERS.")));
 	return true;
 }

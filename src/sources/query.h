@@ -24,15 +24,23 @@
 
 /*
  * A foreign table, and the role whose user mapping reads the table; or the
- * part of a distributed table on one node, and the role that is known there.
+ * part of a distributed table on one node, a shard or the relation of the
+ * table's own name, and the role that is known there.
  */
 typedef struct RemoteTable
 {
 	const Source *source;
 	Oid			relid;
-	const struct CitusPlacement *placement; /* NULL: a foreign table */
-	Oid			server;			/* InvalidOid: a placement */
 	Oid			role;
+	Oid			server;			/* foreign server; InvalidOid: a node of Citus */
+	const char *host;			/* of that node */
+	int			port;
+	int64		placement;		/* id of the shard's placement, which changes
+								 * when the shard moves; or the negative
+								 * number of the node */
+	const char *name;			/* name of the relation there, qualified and
+								 * quoted; for a foreign table NULL until its
+								 * server is asked */
 } RemoteTable;
 
 /*
@@ -139,7 +147,10 @@ extern Brake *trust_check_update(const Source *source, Oid table, Oid role);
 
 /*
  * The rules for code that runs while a source is read or written.  Code that
- * breaks a rule is an ERROR.  All zero: no rule is in force.
+ * breaks a rule is an ERROR.  With a role, no function may run, either, that the
+ * session has compiled outside of a box (see compiled_watch()), and no statement
+ * may use a temporary table, unless only functions of superusers may run.  All
+ * zero: no rule is in force.
  */
 typedef struct TrustRules
 {
@@ -151,29 +162,23 @@ typedef struct TrustRules
 	bool		same_for_all;	/* no function may ask for the caller, by
 								 * session_user for example: the rows of a
 								 * view must not depend on the caller */
-	bool		permanent_only; /* no statement may use a temporary table */
-	bool		compiled_here;	/* no function may run that the session has
-								 * compiled outside of a box: see
-								 * compiled_watch() */
 } TrustRules;
 
 /*
- * Exchanges *rules and the rules in force.  Called twice with the same struct,
- * the second call restores the rules that were in force before the first: the
- * caller makes both calls, the second also after an ERROR.  Never raises an
- * ERROR.
+ * Calls work(arg) under these rules: code of others that runs meanwhile must
+ * keep them, and cannot use the open cursors of the session.  Needs SPI.
  */
-extern void trust_swap_rules(TrustRules *rules);
+extern void trust_run(const TrustRules *rules, void (*work) (void *arg), void *arg);
 
 /*
- * Notes for the rule permanent_only whether the session has a shadow: a table
+ * Notes for these rules whether the session has a shadow: a table
  * or type in pg_temp that hides another table or type.  Needs SPI.
  */
 extern void trust_look_for_shadow(void);
 
 /*
  * Returns whether a rule has raised an ERROR since the last call of this
- * function: code of users may have caught that ERROR.
+ * function or of trust_run(): code of users may have caught that ERROR.
  */
 extern bool trust_has_refused(void);
 
@@ -182,15 +187,14 @@ extern void compiled_init(void);
 
 /*
  * Marks the functions that the session has compiled by now.  Functions that were
- * compiled in a box of another role are compiled anew.  Must be called before
- * the rule compiled_here comes into force; `role` is the role as which the box
- * reads.
+ * compiled in a box of another role are compiled anew.  For trust_run() only,
+ * before the rules come into force; `role` is the role as which the box reads.
  */
 extern void compiled_begin(Oid role);
 
 /*
  * With true, a call of a marked function is an ERROR, and the next call of
- * that function compiles the function anew.  For trust_swap_rules() only.
+ * that function compiles the function anew.  For trust_run() only.
  */
 extern void compiled_watch(bool on);
 
@@ -236,9 +240,6 @@ extern Brake *remote_check_table(const Source *source, Oid relid);
  */
 extern Brake *remote_check_owners(const SourceQuery *query);
 
-/* Returns whether the query reads a foreign table, or a table that Citus distributes. */
-extern bool remote_is_read_by(const SourceQuery *query);
-
 /*
  * Asks the servers of the query's foreign tables, and the nodes of its
  * distributed tables, about these tables.  Returns a brake if one of the
@@ -262,10 +263,10 @@ extern void remote_note_reading(const SourceQuery *query);
  */
 
 /* Appends a place to a session. */
-extern void place_append(StringInfo session, const SourcePlace *place);
+extern void place_append(StringInfo session, Oid table, const ItemPointerData *tid);
 
-/* Appends the key of a row of `table`, a key_text(), to a session, instead of places. */
-extern void place_append_key(StringInfo session, Oid table, const char *key);
+/* Appends the key of a row, a key_text(), to a session, instead of places. */
+extern void place_append_key(StringInfo session, const char *key);
 
 /* Ends a session, whose id has `id_length` bytes.  Must be called last. */
 extern void place_end(StringInfo session, size_t id_length);

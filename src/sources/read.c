@@ -74,16 +74,10 @@ typedef struct Reading
 /* --------------------------------------------------------------- columns --- */
 
 static bool
-has_failed_sessions(const Source *source)
-{
-	return source->status_column != NULL && source->id_column != NULL;
-}
-
-static bool
 needs_failed(const Reading *reading)
 {
 	return (reading->scan == SCAN_JUDGING || reading->scan == SCAN_LOCKING_FAILED) &&
-		has_failed_sessions(reading->source);
+		reading->source->status_column != NULL;
 }
 
 /* Adds a column to the `*n` columns.  Returns its index, or -1 if `name` is NULL. */
@@ -202,7 +196,7 @@ append_key(Reading *reading, TupleTableSlot *slot, StringInfo session)
 			elog(ERROR, "a column of the key of source %s is NULL", reading->source->name);
 		values = lappend(values, pnstrdup(text, length));
 	}
-	place_append_key(session, reading->source->relid, key_text(values));
+	place_append_key(session, key_text(values));
 }
 
 static void
@@ -216,14 +210,9 @@ append_places(Reading *reading, TupleTableSlot *slot, StringInfo session)
 		append_key(reading, slot, session);
 		return;
 	}
-	for (int i = 0; i < n; i++)
-	{
-		SourcePlace place;
-
-		place.table = DatumGetObjectId(slot->tts_values[first + 2 * i]);
-		place.tid = *(ItemPointer) DatumGetPointer(slot->tts_values[first + 2 * i + 1]);
-		place_append(session, &place);
-	}
+	for (int i = first; i < first + 2 * n; i += 2)
+		place_append(session, DatumGetObjectId(slot->tts_values[i]),
+					 (ItemPointer) DatumGetPointer(slot->tts_values[i + 1]));
 }
 
 /* Returns the session of the row, or NULL.  A row without an id is no session. */
@@ -300,27 +289,15 @@ start_receiving(DestReceiver *self, int operation, TupleDesc desc)
 
 /* --------------------------------------------------------------- reading --- */
 
-static void
-begin_reading(Reading *reading, const Source *source, SourceScan scan, TimestampTz failed_before,
-			  SourceSink sink, void *arg)
-{
-	memset(reading, 0, sizeof(*reading));
-	reading->pub = *None_Receiver;
-	reading->pub.receiveSlot = receive_row;
-	reading->pub.rStartup = start_receiving;
-	reading->source = source;
-	reading->scan = scan;
-	reading->failed_before = failed_before;
-	reading->sink = sink;
-	reading->arg = arg;
-}
-
-/* Prepares statuses, time zone and buffers for the rows, in the current memory context. */
+/* Prepares receiver, statuses, time zone and buffers for the rows, in the current memory context. */
 static void
 prepare_rows(Reading *reading)
 {
 	const Source *source = reading->source;
 
+	reading->pub = *None_Receiver;
+	reading->pub.receiveSlot = receive_row;
+	reading->pub.rStartup = start_receiving;
 	if (needs_failed(reading))
 		reading->statuses = (char **) sql_texts(source->failed_statuses, &reading->n_statuses);
 	reading->timezone = CStringGetTextDatum(source->timezone ? source->timezone : "UTC");
@@ -337,6 +314,16 @@ run_query(void *arg)
 	Reading    *reading = arg;
 
 	query_run(reading->query, reading->snapshot, reading->sink ? &reading->pub : NULL);
+}
+
+/* Acts as the owner of the source, with the settings with which the source is read, until role_stop_acting(). */
+static void
+act_as_owner(const Source *source, ActingAs *saved)
+{
+	role_act_as(source->owner, saved);
+	role_read_without_indexes();
+	if (get_rel_relkind(source->relid) == RELKIND_VIEW)
+		session_use_server_settings();
 }
 
 /*
@@ -384,27 +371,31 @@ read_in_box(Reading *reading)
 	}
 }
 
+Snapshot
+sources_take_snapshot(void)
+{
+	CommandCounterIncrement();
+	return RegisterSnapshot(GetLatestSnapshot());
+}
+
 /*
- * Reads the rows that the snapshot sees.  The caller takes a new snapshot, at
- * any isolation level: with the snapshot of a long REPEATABLE READ
- * transaction, a preview would show files as orphans although newer rows refer
- * to these files.
+ * Reads the rows that the snapshot sees.  A snapshot is new, at any isolation
+ * level: with the snapshot of a long REPEATABLE READ transaction, a preview
+ * would show files as orphans although newer rows refer to these files.
  */
 static void
 read_rows(Reading *reading, Snapshot snapshot)
 {
+	Snapshot	mine = snapshot == InvalidSnapshot ? sources_take_snapshot() : InvalidSnapshot;
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup source",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	ActingAs	saved;
 
-	role_act_as(reading->source->owner, &saved);
-	role_read_without_indexes();
+	act_as_owner(reading->source, &saved);
 	prepare_rows(reading);
-	if (get_rel_relkind(reading->source->relid) == RELKIND_VIEW)
-		session_use_server_settings();
 	trust_look_for_shadow();
-	reading->snapshot = snapshot;
+	reading->snapshot = mine != InvalidSnapshot ? mine : snapshot;
 	reading->query = build_query(reading);
 	brake_raise_if(trust_check_query(reading->query));
 	if (reading->scan == SCAN_LOCKING_FAILED)
@@ -413,20 +404,25 @@ read_rows(Reading *reading, Snapshot snapshot)
 		query_sample(reading->query, reading->source->sampled);
 	remote_note_reading(reading->query);
 	citus_prepare();
-	if (reading->query->key != NIL)
+	/* a row is found again by the text of its key */
+	if (reading->query->key != NIL || reading->scan == SCAN_PLACES)
 		key_write_plainly();
 	read_in_box(reading);
 	citus_check_unmoved(reading->query);
 	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
+	if (mine != InvalidSnapshot)
+		UnregisterSnapshot(mine);
 }
 
-Snapshot
-sources_take_snapshot(void)
+void
+sources_read(Snapshot snapshot, const Source *source, SourceScan scan, TimestampTz failed_before,
+			 SourceSink sink, void *arg)
 {
-	CommandCounterIncrement();
-	return RegisterSnapshot(GetLatestSnapshot());
+	Reading		reading = {.source = source,.scan = scan,.failed_before = failed_before,.sink = sink,.arg = arg};
+
+	read_rows(&reading, snapshot);
 }
 
 uint64
@@ -454,15 +450,6 @@ sources_are_stored_here(List *sources)
 	return true;
 }
 
-static void
-read_now(Reading *reading)
-{
-	Snapshot	snapshot = sources_take_snapshot();
-
-	read_rows(reading, snapshot);
-	UnregisterSnapshot(snapshot);
-}
-
 
 /* --------------------------------------------------------------- locking --- */
 
@@ -472,7 +459,7 @@ typedef struct FailedRows
 	const Source *source;
 	TupleDesc	desc;
 	Tuplestorestate *store;
-	SourceSink	is_wanted;		/* NULL: all rows are wanted */
+	SourceSink	is_wanted;
 	SourceSink	sink;			/* gets the rows that were locked */
 	void	   *arg;			/* of these two */
 	Snapshot	snapshot;		/* with which the rows were read */
@@ -490,7 +477,7 @@ store_row(const SourceRow *row, void *arg)
 	Datum	   *values = palloc(sizeof(Datum) * (n + 1));
 	bool	   *nulls = palloc0(sizeof(bool) * (n + 1));
 
-	if (failed->is_wanted != NULL && !failed->is_wanted(row, failed->arg))
+	if (!failed->is_wanted(row, failed->arg))
 		return true;
 	values[0] = CStringGetTextDatum(row->session);
 	for (int i = 0; i < n; i++)
@@ -554,31 +541,20 @@ lock_by_key(const FailedRows *failed, const char *session)
 }
 
 /*
- * Locks the rows of a session, one row of each table.  Returns false if one of
- * the rows cannot be locked.
- */
-static bool
-lock_session(const char *session, Snapshot snapshot)
-{
-	SourcePlace place;
-	int			i;
-
-	for (i = 0; place_of_session(session, i, &place); i++)
-		if (!place_lock(&place, snapshot))
-			return false;
-	return i > 0;
-}
-
-/*
- * Tries to lock the row at its places, and passes a locked row on.  Returns
- * whether to go on.
+ * Tries to lock the rows of a session at its places, one row of each table,
+ * and passes a session on whose rows are locked.  Returns whether to go on.
  */
 static bool
 lock_at_places(const FailedRows *failed, const char *session, TupleTableSlot *slot)
 {
 	int			n = failed->source->n_columns;
 	SourceRow	row = {failed->source, session, palloc(sizeof(char *) * n), palloc0(sizeof(size_t) * n)};
+	SourcePlace place;
+	int			n_places;
 
+	for (n_places = 0; place_of_session(session, n_places, &place); n_places++)
+		if (!place_lock(&place, failed->snapshot))
+			return true;
 	slot_getallattrs(slot);
 	for (int i = 0; i < n; i++)
 	{
@@ -587,7 +563,7 @@ lock_at_places(const FailedRows *failed, const char *session, TupleTableSlot *sl
 		row.values[i] = value ? VARDATA_ANY(value) : NULL;
 		row.lengths[i] = value ? VARSIZE_ANY_EXHDR(value) : 0;
 	}
-	return !lock_session(session, failed->snapshot) || failed->sink(&row, failed->arg);
+	return n_places == 0 || failed->sink(&row, failed->arg);
 }
 
 static void
@@ -623,6 +599,14 @@ lock_rows_in_time(void *arg)
 					 "Find out why a node of Citus is slow.", lock_failed_rows, arg);
 }
 
+static void
+lock_rows_by_rules(void *arg)
+{
+	const TrustRules rules = {.role = ((FailedRows *) arg)->source->owner};
+
+	trust_run(&rules, lock_rows_in_time, arg);
+}
+
 /*
  * Locks rows on other nodes one by one, because Citus does not lock rows of
  * several shards in one statement.  Leaves out rows that another transaction
@@ -632,14 +616,12 @@ lock_rows_in_time(void *arg)
 static void
 lock_keyed_rows(FailedRows *failed, TimestampTz failed_before)
 {
-	Reading		reading;
-	ErrorData  *volatile error = NULL;
+	Reading		reading = {.source = failed->source,.scan = SCAN_LOCKING_FAILED,.failed_before = failed_before,
+	.sink = failed->sink,.arg = failed->arg};
+	ErrorData  *error;
 	ActingAs	saved;
-	TrustRules	rules = {.role = failed->source->owner};
 
-	begin_reading(&reading, failed->source, SCAN_LOCKING_FAILED, failed_before, failed->sink, failed->arg);
-	role_act_as(failed->source->owner, &saved);
-	role_read_without_indexes();
+	act_as_owner(failed->source, &saved);
 	citus_prepare();
 	prepare_rows(&reading);
 	reading.query = build_query(&reading);
@@ -652,16 +634,7 @@ lock_keyed_rows(FailedRows *failed, TimestampTz failed_before)
 	 * is not locked, and its file is kept
 	 */
 	role_set_for_now("enable_indexscan", "on");
-	trust_swap_rules(&rules);
-	PG_TRY();
-	{
-		error = sql_try(lock_rows_in_time, failed);
-	}
-	PG_FINALLY();
-	{
-		trust_swap_rules(&rules);
-	}
-	PG_END_TRY();
+	error = sql_try(lock_rows_by_rules, failed);
 	if (error != NULL)
 		query_raise(failed->source, error);
 	role_stop_acting(&saved);
@@ -676,19 +649,15 @@ lock_keyed_rows(FailedRows *failed, TimestampTz failed_before)
 void
 sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink is_wanted, SourceSink sink, void *arg)
 {
-	FailedRows	failed = {.source = source,.sink = sink,.arg = arg};
-	bool		is_keyed = citus_has_any(list_make1_oid(source->relid));
-	Reading		reading;
+	FailedRows	failed = {.source = source,.is_wanted = is_wanted,.sink = sink,.arg = arg};
 
-	if (!has_failed_sessions(source))
+	if (source->status_column == NULL)
 		return;
-	failed.is_wanted = is_keyed ? is_wanted : NULL;
 	failed.desc = failed_row_desc(source);
 	failed.store = tuplestore_begin_heap(false, false, work_mem);
 	failed.snapshot = sources_take_snapshot();
-	begin_reading(&reading, source, SCAN_LOCKING_FAILED, failed_before, store_row, &failed);
-	read_rows(&reading, failed.snapshot);
-	if (is_keyed)
+	sources_read(failed.snapshot, source, SCAN_LOCKING_FAILED, failed_before, store_row, &failed);
+	if (citus_has_any(list_make1_oid(source->relid)))
 		lock_keyed_rows(&failed, failed_before);
 	else
 		lock_failed_rows(&failed);
@@ -700,30 +669,10 @@ sources_lock_failed(const Source *source, TimestampTz failed_before, SourceSink 
 /* ------------------------------------------------------------- interface --- */
 
 void
-sources_read(const Source *source, SourceScan scan, TimestampTz failed_before,
-			 SourceSink sink, void *arg)
-{
-	Reading		reading;
-
-	begin_reading(&reading, source, scan, failed_before, sink, arg);
-	read_now(&reading);
-}
-
-void
-sources_read_as_of(Snapshot snapshot, const Source *source, SourceScan scan, TimestampTz failed_before,
-				   SourceSink sink, void *arg)
-{
-	Reading		reading;
-
-	begin_reading(&reading, source, scan, failed_before, sink, arg);
-	read_rows(&reading, snapshot);
-}
-
-void
 sources_sample(const Source *table, double rows, int64 deadline, SourceSink sink, void *arg)
 {
 	Source		sampled = *table;
-	Reading		reading;
+	Reading		reading = {.source = &sampled,.scan = SCAN_REFERENCES,.sink = sink,.arg = arg,.until = deadline};
 
 	/*
 	 * for Citus, a sample would save nothing: all rows come from the nodes
@@ -732,9 +681,7 @@ sources_sample(const Source *table, double rows, int64 deadline, SourceSink sink
 	if (citus_has_any(list_make1_oid(table->relid)))
 		return;
 	sampled.sampled = rows > SAMPLED_ROWS ? 100.0 * SAMPLED_ROWS / rows : 100;
-	begin_reading(&reading, &sampled, SCAN_REFERENCES, 0, sink, arg);
-	reading.until = deadline;
-	read_now(&reading);
+	read_rows(&reading, InvalidSnapshot);
 }
 
 SourceQuery *
@@ -743,10 +690,7 @@ source_build_query(const Source *source, bool with_places, Brake **brake)
 	SourceQuery *query;
 	ActingAs	saved;
 
-	role_act_as(source->owner, &saved);
-	role_read_without_indexes();
-	if (get_rel_relkind(source->relid) == RELKIND_VIEW)
-		session_use_server_settings();
+	act_as_owner(source, &saved);
 	query = query_build(source, source->columns, source->n_columns, with_places);
 	if (brake != NULL && *brake == NULL)
 		*brake = trust_check_query(query);
@@ -766,16 +710,13 @@ static void
 try_reading(void *arg)
 {
 	Probe	   *probe = arg;
-	Reading		reading;
 	SourceQuery *query = source_build_query(probe->source, false, &probe->brake);
 
 	probe->tables = query->tables;
 	if (probe->brake == NULL)
 		probe->brake = remote_examine(query);
-	if (probe->brake != NULL)
-		return;
-	begin_reading(&reading, probe->source, SCAN_REFERENCES, 0, NULL, NULL);
-	read_now(&reading);
+	if (probe->brake == NULL)
+		sources_read(InvalidSnapshot, probe->source, SCAN_REFERENCES, 0, NULL, NULL);
 }
 
 Brake *
@@ -800,7 +741,7 @@ sources_probe(const Source *source, List **tables)
 void
 sources_try_locking(const Source *source)
 {
-	if (has_failed_sessions(source))
+	if (source->status_column != NULL)
 		check_lockable(source_build_query(source, true, NULL));
 }
 
@@ -809,9 +750,7 @@ sources_try_locking(const Source *source)
 
 typedef struct StatusSearch
 {
-	char	  **statuses;		/* statuses that were seen are NULL */
-	int			n;
-	int			n_missing;
+	List	   *missing;		/* statuses (char *) that were not seen yet */
 	bool		any_row;
 	int64		deadline;		/* by time_monotonic_us() */
 	bool		late;
@@ -823,14 +762,11 @@ look_for_status(const SourceRow *row, void *arg)
 	StatusSearch *search = arg;
 
 	search->any_row = true;
-	for (int i = 0; row->session != NULL && i < search->n; i++)
-		if (search->statuses[i] != NULL && strcmp(search->statuses[i], row->session) == 0)
-		{
-			search->statuses[i] = NULL;
-			search->n_missing--;
-		}
+	for (int i = list_length(search->missing) - 1; row->session != NULL && i >= 0; i--)
+		if (strcmp(list_nth(search->missing, i), row->session) == 0)
+			search->missing = list_delete_nth_cell(search->missing, i);
 	search->late = time_monotonic_us() > search->deadline;
-	return search->n_missing > 0 && !search->late;
+	return search->missing != NIL && !search->late;
 }
 
 /* Reads the statuses, and no column of files.  Returns whether the search came to its end and found any row. */
@@ -838,41 +774,32 @@ static bool
 look_for_statuses(const Source *source, StatusSearch *search)
 {
 	Source		statuses = *source;
-	Reading		reading;
 
 	statuses.n_columns = 0;
-	begin_reading(&reading, &statuses, SCAN_STATUS, 0, look_for_status, search);
-	read_now(&reading);
+	sources_read(InvalidSnapshot, &statuses, SCAN_STATUS, 0, look_for_status, search);
 	return search->any_row && !search->late;
 }
 
 List *
 sources_strange_statuses(const Source *source, int max_ms)
 {
-	StatusSearch search = {NULL, 0, 0, false, 0, false};
+	StatusSearch search = {.deadline = time_monotonic_us() + (int64) max_ms * 1000};
 	List	   *found = NIL;
 	Oid			type;
 
-	if (!has_failed_sessions(source))
+	if (source->status_column == NULL)
 		return NIL;
 	type = getBaseType(get_atttype(source->relid, get_attnum(source->relid, source->status_column)));
-	search.statuses = (char **) sql_texts(source->failed_statuses, &search.n);
-	search.n_missing = search.n;
-	for (int i = 0; type_is_enum(type) && i < search.n; i++)
-		if (!SearchSysCacheExists2(ENUMTYPOIDNAME, ObjectIdGetDatum(type), CStringGetDatum(search.statuses[i])))
-		{
-			found = lappend(found, psprintf("column \"%s\" of source %s can never be \"%s\": its type %s has no such label",
-											source->status_column, source->name, search.statuses[i],
-											format_type_be(type)));
-			search.statuses[i] = NULL;
-			search.n_missing--;
-		}
-	search.deadline = time_monotonic_us() + (int64) max_ms * 1000;
-	if (search.n_missing == 0 || !look_for_statuses(source, &search))
+	foreach_ptr(char, status, key_names(source->failed_statuses))
+		if (type_is_enum(type) && !SearchSysCacheExists2(ENUMTYPOIDNAME, ObjectIdGetDatum(type), CStringGetDatum(status)))
+		found = lappend(found, psprintf("column \"%s\" of source %s can never be \"%s\": its type %s has no such label",
+										source->status_column, source->name, status, format_type_be(type)));
+	else
+		search.missing = lappend(search.missing, status);
+	if (search.missing == NIL || !look_for_statuses(source, &search))
 		return found;
-	for (int i = 0; i < search.n; i++)
-		if (search.statuses[i] != NULL)
-			found = lappend(found, psprintf("no row of source %s has the status \"%s\" in column \"%s\"",
-											source->name, search.statuses[i], source->status_column));
+	foreach_ptr(const char, status, search.missing)
+		found = lappend(found, psprintf("no row of source %s has the status \"%s\" in column \"%s\"",
+										source->name, status, source->status_column));
 	return found;
 }

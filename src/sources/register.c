@@ -126,46 +126,41 @@ check_arguments(const SourceRegistration *registration, const char *name)
 				 errdetail("A source is read, and with on_failed => 'clear' written, as its owner.")));
 }
 
-static bool
-is_text_array_usable(Datum array)
-{
-	ArrayType  *texts = DatumGetArrayTypeP(array);
-
-	return ARR_NDIM(texts) == 1 && !array_contains_nulls(texts);
-}
-
+/* Raises an ERROR unless the argument, a text[] of names, has a name, and no NULL. */
 static void
-check_arrays(const SourceRegistration *registration)
+require_names(Datum array, const char *argument, const char *what)
 {
-	if (!is_text_array_usable(registration->file_columns))
+	ArrayType  *names = DatumGetArrayTypeP(array);
+
+	if (ARR_NDIM(names) != 1 || array_contains_nulls(names))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("file_columns must name at least one column, and no NULL")));
-	if (!is_text_array_usable(registration->failed_statuses))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("failed_statuses must name at least one status, and no NULL")));
+				 errmsg("%s must name at least one %s, and no NULL", argument, what)));
 }
 
-/*
- * Checks the columns of failed sessions: all three are needed to find such a
- * session.
- */
+/* Raises an ERROR if a column is NULL without which no failed session of the source is found. */
 static void
-check_failed_arguments(SourceRegistration *registration, const char *name)
+require_column(const char *column, const char *name, const char *argument, const char *hint)
 {
+	if (column == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("source %s has a status_column but no %s", name, argument),
+				 errhint("%s", hint)));
+}
+
+/* Checks what choose_columns() has left or chosen. */
+static void
+check_columns(const SourceRegistration *registration, const char *name)
+{
+	require_names(registration->file_columns, "file_columns", "column");
+	require_names(registration->failed_statuses, "failed_statuses", "status");
 	if (registration->status_column == NULL)
 		return;
-	if (registration->id_column == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("source %s has a status_column but no id_column", name),
-				 errhint("Name the column by which a session is told from others.")));
-	if (registration->failed_at_column == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("source %s has a status_column but no failed_at_column", name),
-				 errhint("Name the column with the time since which a session counts as failed.")));
+	require_column(registration->id_column, name, "id_column",
+				   "Name the column by which a session is told from others.");
+	require_column(registration->failed_at_column, name, "failed_at_column",
+				   "Name the column with the time since which a session counts as failed.");
 }
 
 static void
@@ -236,14 +231,6 @@ refuse_registration(Brake *brake)
 /* milliseconds in which the registration looks for statuses that no row has */
 #define STATUS_SEARCH_MS	5000
 
-static void
-tell_strange_statuses(const Source *source)
-{
-	foreach_ptr(const char, strange, sources_strange_statuses(source, STATUS_SEARCH_MS))
-		ereport(NOTICE,
-				(errmsg_internal("%s", strange)));
-}
-
 /*
  * Reads the registration, checks the source as a run does, and tells the
  * findings in NOTICEs.  A brake is an ERROR.
@@ -263,7 +250,9 @@ verify_registration(const Extension *extension, const SourceRegistration *regist
 		if ((brake = sources_check_clearing(source)) != NULL)
 			refuse_registration(brake);
 		tell_choice(source, registration);
-		tell_strange_statuses(source);
+		foreach_ptr(const char, strange, sources_strange_statuses(source, STATUS_SEARCH_MS))
+			ereport(NOTICE,
+					(errmsg_internal("%s", strange)));
 	}
 }
 
@@ -282,10 +271,9 @@ sources_register(const Extension *extension, SourceRegistration *registration)
 
 	role_act_as(extension->owner, &saved);
 	choose_columns(registration, name);
-	check_arrays(registration);
 	role_stop_acting(&saved);
+	check_columns(registration, name);
 
-	check_failed_arguments(registration, name);
 	insert_source(extension, registration);
 	verify_registration(extension, registration);
 }

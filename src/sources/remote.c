@@ -30,7 +30,6 @@
 #include "catalog/dependency.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_data_wrapper.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
@@ -42,7 +41,6 @@
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/catcache.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
@@ -84,35 +82,6 @@
 
 /* ---------------------------------------------------------------- tables --- */
 
-/*
- * Returns the foreign tables of the query, and the placements of each relation
- * that Citus distributes.  Citus reads the placements as the role that executes
- * the query.
- */
-static List *
-find_tables(const SourceQuery *query)
-{
-	List	   *tables = list_copy(query->foreign);
-
-	foreach_ptr(const CitusPlacement, placement, citus_find_placements(query->tables))
-	{
-		RemoteTable *table = palloc0(sizeof(RemoteTable));
-
-		table->source = query->source;
-		table->relid = placement->table;
-		table->placement = placement;
-		table->role = query->source->owner;
-		tables = lappend(tables, table);
-	}
-	return tables;
-}
-
-bool
-remote_is_read_by(const SourceQuery *query)
-{
-	return query->foreign != NIL || citus_has_any(query->tables);
-}
-
 /* Returns the value of an option, or NULL. */
 static const char *
 find_option(List *options, const char *name)
@@ -123,21 +92,25 @@ find_option(List *options, const char *name)
 	return NULL;
 }
 
-/* Returns the name of the table on its server, in the spelling of postgres_fdw or Citus. */
+/* Returns the name of the foreign table on its server, in the spelling of postgres_fdw. */
 static const char *
-remote_name(const RemoteTable *table)
+remote_name(Oid relid)
 {
-	List	   *options;
-	const char *schema;
-	const char *name;
+	List	   *options = GetForeignTable(relid)->options;
+	const char *schema = find_option(options, "schema_name");
+	const char *name = find_option(options, "table_name");
 
-	if (table->placement != NULL)
-		return table->placement->name;
-	options = GetForeignTable(table->relid)->options;
-	schema = find_option(options, "schema_name");
-	name = find_option(options, "table_name");
-	return quote_qualified_identifier(schema ? schema : get_namespace_name(get_rel_namespace(table->relid)),
-									  name ? name : get_rel_name(table->relid));
+	return quote_qualified_identifier(schema ? schema : get_namespace_name(get_rel_namespace(relid)),
+									  name ? name : get_rel_name(relid));
+}
+
+/* Returns the foreign tables of the query, and the placements of each relation that Citus distributes. */
+static List *
+find_tables(const SourceQuery *query)
+{
+	foreach_ptr(RemoteTable, table, query->foreign)
+		table->name = remote_name(table->relid);
+	return list_concat_copy(query->foreign, citus_find_placements(query));
 }
 
 
@@ -191,20 +164,18 @@ Brake *
 remote_check_table(const Source *source, Oid relid)
 {
 	ForeignServer *server = GetForeignServer(GetForeignTable(relid)->serverid);
+	bool		has_timeout = find_option(server->options, "connect_timeout") != NULL;
 
 	if (!OidIsValid(get_extension_oid("dblink", true)))
 		return cannot_ask(source, relid, "The extension dblink is not installed in this database.",
 						  "Install it: CREATE EXTENSION dblink;");
-	if (find_option(server->options, "connect_timeout") == NULL)
-		return cannot_ask(source, relid, "The server has no connect_timeout: a run could wait for it for minutes, and could not be cancelled.",
-						  psprintf("Set it: ALTER SERVER %s OPTIONS (ADD connect_timeout '5');",
-								   quote_identifier(server->servername)));
-	if (!is_connecting_limited(server->options))
+	if (!has_timeout || !is_connecting_limited(server->options))
 		return cannot_ask(source, relid,
+						  !has_timeout ? pstrdup("The server has no connect_timeout: a run could wait for it for minutes, and could not be cancelled.") :
 						  psprintf("Its connect_timeout is no limit: it must be from 1 to %d seconds, for all hosts together.",
 								   CONNECT_SECONDS_MAX),
-						  psprintf("Set it: ALTER SERVER %s OPTIONS (SET connect_timeout '5');",
-								   quote_identifier(server->servername)));
+						  psprintf("Set it: ALTER SERVER %s OPTIONS (%s connect_timeout '5');",
+								   quote_identifier(server->servername), has_timeout ? "SET" : "ADD"));
 	if (source->status_column == NULL)
 		return NULL;
 	return brake_make("source", ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -245,8 +216,8 @@ remote_check_owners(const SourceQuery *query)
 /* A server, or a node of Citus, with the tables on it that are read as one role. */
 typedef struct RemoteServer
 {
-	const RemoteTable *first;	/* of `tables`; no placement: a foreign server */
-	const char *name;
+	const RemoteTable *first;	/* of `tables` */
+	const char *name;			/* NULL: a node */
 	const char *what;			/* kind and name, for a message */
 	List	   *tables;			/* of RemoteTable */
 
@@ -285,46 +256,21 @@ call_dblink(const RemoteServer *server, int n, const SqlParameter *parameters, c
 	return rows;
 }
 
-/* Sets *found to the function of dblink with this name and number of parameters. */
-static void
-find_function(const char *name, int n_parameters, FmgrInfo *found)
-{
-	Oid			extension = get_extension_oid("dblink", false);
-	CatCList   *functions = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
-	Oid			oid = InvalidOid;
-
-	for (int i = 0; i < functions->n_members; i++)
-	{
-		Form_pg_proc function = (Form_pg_proc) GETSTRUCT(&functions->members[i]->tuple);
-
-		if (function->pronargs == n_parameters &&
-			getExtensionOfObject(ProcedureRelationId, function->oid) == extension)
-			oid = function->oid;
-	}
-	ReleaseSysCacheList(functions);
-	if (!OidIsValid(oid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("extension \"dblink\" lacks its function %s()", name)));
-	fmgr_info(oid, found);
-}
-
+/* With exit_on_error, an attempt to close a connection that is not there would end the session. */
 static bool
 is_connected(RemoteServer *server)
 {
 	LOCAL_FCINFO(call, 0);
-	const char **links;
 	Datum		array;
-	int			n;
 
 	InitFunctionCallInfoData(*call, &server->list_links, 0, InvalidOid, NULL, NULL);
 	array = FunctionCallInvoke(call);
 	if (call->isnull)
 		return false;
-	links = sql_texts(array, &n);
-	while (n > 0 && strcmp(links[n - 1], server->link) != 0)
-		n--;
-	return n > 0;
+	foreach_ptr(const char, link, key_names(array))
+		if (strcmp(link, server->link) == 0)
+		return true;
+	return false;
 }
 
 /*
@@ -368,16 +314,6 @@ connect(RemoteServer *server)
 				 errmsg("server \"%s\" has been renamed or replaced meanwhile", server->name)));
 }
 
-static bool
-is_server_busy(const RemoteServer *server)
-{
-	bool		busy;
-
-	call_dblink(server, SQL_ARGS(LINK(server)), "SELECT @dblink@.dblink_is_busy($1) <> 0");
-	busy = DatumGetBool(sql_value(0, 1));
-	return busy;
-}
-
 List *
 remote_take_rows(int n)
 {
@@ -399,8 +335,11 @@ await_answer(const RemoteServer *server)
 {
 	int64		until = Max(server->until, time_monotonic_us() + ANSWER_MS * INT64CONST(1000));
 
-	while (is_server_busy(server))
+	for (;;)
 	{
+		call_dblink(server, SQL_ARGS(LINK(server)), "SELECT @dblink@.dblink_is_busy($1) <> 0");
+		if (!DatumGetBool(sql_value(0, 1)))
+			break;
 		if (time_monotonic_us() > until)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -427,7 +366,7 @@ put_question(void *arg)
 {
 	RemoteServer *server = arg;
 
-	server->answer = citus_ask(server->first->placement, server->question);
+	server->answer = citus_ask(server->first, server->question);
 }
 
 /* Asks a node, with a limit of time, because Citus waits for an answer as long as the connection is open. */
@@ -448,7 +387,7 @@ ask_there(RemoteServer *server, const char *question)
 {
 	List	   *rows;
 
-	if (server->first->placement != NULL)
+	if (server->name == NULL)
 		return ask_node(server, question);
 	call_dblink(server, SQL_ARGS(LINK(server), SQL_TEXT(question)), "SELECT @dblink@.dblink_send_query($1, $2)");
 	rows = fetch_answer(server);
@@ -473,7 +412,7 @@ make_question(const RemoteServer *server, const char *body)
 
 	initStringInfo(&text);
 	foreach_ptr(const RemoteTable, table, server->tables)
-		appendStringInfo(&text, "%s(%s)", text.len > 0 ? ", " : "", quote_literal_cstr(remote_name(table)));
+		appendStringInfo(&text, "%s(%s)", text.len > 0 ? ", " : "", quote_literal_cstr(table->name));
 	return psprintf("WITH RECURSIVE wanted(name) AS (VALUES %s), tree(name, relid) AS ("
 					" SELECT w.name, pg_catalog.to_regclass(w.name)::pg_catalog.oid FROM wanted w"
 					" UNION SELECT t.name, i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) t.relid) %s",
@@ -525,7 +464,7 @@ static const RemoteTable *
 table_by_name(const RemoteServer *server, const char *name)
 {
 	foreach_ptr(const RemoteTable, table, server->tables)
-		if (strcmp(remote_name(table), name) == 0)
+		if (strcmp(table->name, name) == 0)
 		return table;
 	return server->first;
 }
@@ -534,7 +473,7 @@ static Brake *
 look_for_objections(RemoteServer *server)
 {
 	List	   *rows = ask_there(server, make_question(server, psprintf("%s%s", objections,
-																		server->first->placement == NULL ? citus_objection : "")));
+																		server->name != NULL ? citus_objection : "")));
 	const RemoteRow *first;
 	const RemoteTable *table;
 
@@ -598,7 +537,7 @@ wait_for_writers(RemoteServer *server)
 							   psprintf("Process %s holds the lock there.", writer->second)),
 					 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
 		lock_nap(ms, REMOTE_WAIT);
-		if (server->first->placement != NULL)
+		if (server->name == NULL)
 			ms = Min(ms * 2, WRITER_POLL_MAX_MS);
 		MemoryContextReset(scratch);
 		writer = find_writer(ask_there(server, question), before);
@@ -615,33 +554,26 @@ talk(void *arg)
 {
 	RemoteServer *server = arg;
 
-	if (server->first->placement == NULL)
+	if (server->name != NULL)
 		connect(server);
 	server->brake = look_for_objections(server);
 	if (server->brake == NULL && server->wait)
 		wait_for_writers(server);
 }
 
-/*
- * Raises the error.  Its texts may show the user mapping, so only a caller
- * with the rights of the role of that mapping gets the texts.
- */
+/* Sets *found to the function of dblink with this name and number of parameters. */
 static void
-raise_for_callers(const RemoteServer *server, ErrorData *error)
+find_function(const char *name, int n_parameters, FmgrInfo *found)
 {
-	Source		source = *server->first->source;
-
-	source.owner = server->first->role;
-	query_raise(&source, error);
-}
-
-/* Names the connection, and finds the functions that disconnect() needs. */
-static void
-make_link(RemoteServer *server)
-{
-	server->link = psprintf("audio_cleanup %d", MyProcPid);
-	find_function("dblink_get_connections", 0, &server->list_links);
-	find_function("dblink_disconnect", 1, &server->hang_up);
+	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, get_extension_oid("dblink", false)), SQL_TEXT(name), SQL_INT4(n_parameters)),
+						 "SELECT p.oid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.objid"
+						 " WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.deptype = 'e'"
+						 "  AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = $1"
+						 "  AND p.proname::text = $2 AND p.pronargs = $3") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("extension \"dblink\" lacks its function %s()", name)));
+	fmgr_info(DatumGetObjectId(sql_value(0, 1)), found);
 }
 
 /* Asks the server as the role that reads its tables, and always closes the connection.  Returns a brake or NULL. */
@@ -652,8 +584,12 @@ ask_server(RemoteServer *server)
 	ErrorData  *volatile error = NULL;
 	ActingAs	saved;
 
-	if (server->first->placement == NULL)
-		make_link(server);
+	if (server->name != NULL)
+	{
+		server->link = psprintf("audio_cleanup %d", MyProcPid);
+		find_function("dblink_get_connections", 0, &server->list_links);
+		find_function("dblink_disconnect", 1, &server->hang_up);
+	}
 	role_act_as(server->first->role, &saved);
 	PG_TRY();
 	{
@@ -665,11 +601,20 @@ ask_server(RemoteServer *server)
 		error = sql_catch(caller);
 	}
 	PG_END_TRY();
-	if (server->first->placement == NULL)
+	if (server->name != NULL)
 		disconnect(server);
 	role_stop_acting(&saved);
 	if (error != NULL)
-		raise_for_callers(server, error);
+	{
+		/*
+		 * the texts may show the user mapping, so only a caller with the
+		 * rights of the role of that mapping gets the texts
+		 */
+		Source		source = *server->first->source;
+
+		source.owner = server->first->role;
+		query_raise(&source, error);
+	}
 	return server->brake;
 }
 
@@ -678,66 +623,46 @@ is_of_server(const RemoteTable *table, const RemoteServer *server)
 {
 	const RemoteTable *first = server->first;
 
-	if (table->role != first->role || (table->placement == NULL) != (first->placement == NULL))
-		return false;
-	return table->placement == NULL ? table->server == first->server :
-		citus_is_same_node(table->placement, first->placement);
+	return table->role == first->role && table->server == first->server &&
+		(OidIsValid(table->server) || citus_is_same_node(table, first));
 }
 
-static RemoteServer *
-make_server(const RemoteTable *table)
+/* Moves the tables of the server, which is that of the first table, from *tables to the server. */
+static void
+take_server(List **tables, RemoteServer *server)
 {
-	RemoteServer *server = palloc0(sizeof(RemoteServer));
+	List	   *others = NIL;
 
-	server->first = table;
-	if (table->placement != NULL)
-		server->what = psprintf("node \"%s:%d\"", table->placement->host, table->placement->port);
+	server->first = linitial(*tables);
+	foreach_ptr(RemoteTable, table, *tables)
+		if (is_of_server(table, server))
+		server->tables = lappend(server->tables, table);
 	else
+		others = lappend(others, table);
+	*tables = others;
+	if (OidIsValid(server->first->server))
 	{
-		server->name = GetForeignServer(table->server)->servername;
+		server->name = GetForeignServer(server->first->server)->servername;
 		server->what = psprintf("server \"%s\"", server->name);
 	}
-	return server;
-}
-
-/* Returns the servers (RemoteServer) of the tables (RemoteTable). */
-static List *
-group_tables(List *tables)
-{
-	List	   *servers = NIL;
-
-	foreach_ptr(RemoteTable, table, tables)
-	{
-		RemoteServer *server = NULL;
-
-		foreach_ptr(RemoteServer, other, servers)
-			if (is_of_server(table, other))
-			server = other;
-		if (server == NULL)
-		{
-			server = make_server(table);
-			servers = lappend(servers, server);
-		}
-		server->tables = lappend(server->tables, table);
-	}
-	return servers;
+	else
+		server->what = psprintf("node \"%s:%d\"", server->first->host, server->first->port);
 }
 
 static Brake *
 ask_servers(List *tables, bool wait, int ms)
 {
 	int64		until = time_monotonic_us() + (int64) ms * 1000;
+	Brake	   *brake = NULL;
 
-	foreach_ptr(RemoteServer, server, group_tables(tables))
+	while (brake == NULL && tables != NIL)
 	{
-		Brake	   *brake;
+		RemoteServer server = {.wait = wait,.until = until};
 
-		server->wait = wait;
-		server->until = until;
-		if ((brake = ask_server(server)) != NULL)
-			return brake;
+		take_server(&tables, &server);
+		brake = ask_server(&server);
 	}
-	return NULL;
+	return brake;
 }
 
 Brake *

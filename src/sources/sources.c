@@ -22,6 +22,7 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
@@ -29,6 +30,7 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/lock.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/sources/query.h"
 #include "src/sources/sources.h"
@@ -44,22 +46,16 @@ sources_name(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
 	char	   *schema = get_namespace_name(get_rel_namespace(relid));
-	bool		caller = quote_all_identifiers;
 	const char *quoted;
+	int			guc_level;
 
 	if (name == NULL || schema == NULL)
 		return psprintf("%u", relid);
 	/* the name is stored and compared, and so must not depend on a setting */
-	PG_TRY();
-	{
-		quote_all_identifiers = false;
-		quoted = quote_qualified_identifier(schema, name);
-	}
-	PG_FINALLY();
-	{
-		quote_all_identifiers = caller;
-	}
-	PG_END_TRY();
+	guc_level = NewGUCNestLevel();
+	role_set_for_now("quote_all_identifiers", "off");
+	quoted = quote_qualified_identifier(schema, name);
+	AtEOXact_GUC(false, guc_level);
 	return quoted;
 }
 
@@ -74,9 +70,10 @@ source_of_row(int row)
 	source->name = sources_name(source->relid);
 	source->columns = sql_texts(sql_value(row, 2), &source->n_columns);
 	source->id_column = sql_text(row, 3);
-	source->status_column = sql_text(row, 4);
 	source->failed_statuses = sql_array(row, 5);
 	source->failed_at_column = sql_text(row, 6);
+	if (source->id_column != NULL && source->failed_at_column != NULL)
+		source->status_column = sql_text(row, 4);
 	source->timezone = sql_text(row, 7);
 	source->clear = strcmp(sql_text(row, 8), "clear") == 0;
 	source->registered_name = sql_text(row, 9);

@@ -154,12 +154,12 @@ extern void sources_set_deadline(int64 at);
 extern bool sources_gave_up(const ErrorData *error);
 
 /*
- * Reads a checked source as its owner, under a snapshot of this instant, and
- * calls sink(row, arg) for its rows.  A row is failed if its status is one of
- * the failed statuses, and its time is before `failed_before`.  Any failure is
- * an ERROR.  Needs SPI.
+ * Reads a checked source as its owner under the snapshot, or with
+ * InvalidSnapshot under a snapshot of this instant, and calls sink(row, arg)
+ * for its rows.  A row is failed if its status is one of the failed statuses,
+ * and its time is before `failed_before`.  Any failure is an ERROR.  Needs SPI.
  */
-extern void sources_read(const Source *source, SourceScan scan,
+extern void sources_read(Snapshot snapshot, const Source *source, SourceScan scan,
 						 TimestampTz failed_before, SourceSink sink, void *arg);
 
 /*
@@ -185,15 +185,10 @@ extern uint64 sources_moment(void);
  */
 extern bool sources_are_stored_here(List *sources);
 
-/* Does the work of sources_read() under the given snapshot. */
-extern void sources_read_as_of(Snapshot snapshot, const Source *source, SourceScan scan,
-							   TimestampTz failed_before, SourceSink sink, void *arg);
-
 /*
- * Reads a checked source as sources_read() does, but failed rows only, with
- * their sessions, and locks each row FOR UPDATE SKIP LOCKED before passing the
- * row to `sink`.  A row on another node, where a lock costs a question, is
- * locked and passed only if is_wanted(row, arg) returns true.  Needs SPI.
+ * Reads a checked source as sources_read() does, but failed rows only for
+ * which is_wanted(row, arg) returns true, with their sessions, and locks each
+ * row FOR UPDATE SKIP LOCKED before passing the row to `sink`.  Needs SPI.
  */
 extern void sources_lock_failed(const Source *source, TimestampTz failed_before,
 								SourceSink is_wanted, SourceSink sink, void *arg);
@@ -220,37 +215,34 @@ extern Brake *sources_check_subscriptions(List *sources, bool *are_remote);
 extern char *sources_session_id(const char *session);
 
 /*
- * Sets the file columns of these sessions (text[]; locked in this transaction)
+ * Sets the file columns of these sessions (char *; locked in this transaction)
  * to NULL, as the owner of the table that holds the rows.  When the call
  * returns, triggers and constraints have run, also deferred triggers.  ERROR
- * if a row cannot be cleared: must be called in a subtransaction.  Needs SPI.
+ * if a row cannot be cleared: must be called in a subtransaction.  With
+ * `only_try`, the sessions need not be locked, and at most ten rows that can
+ * be locked at once are cleared, to see whether the rows can be cleared: the
+ * caller rolls that back.  Needs SPI.
  */
-extern void sources_clear(const Source *source, Datum sessions);
+extern void sources_clear(const Source *source, List *sessions, bool only_try);
 
 /*
- * Does the work of sources_clear() for at most ten rows that can be locked at
- * once, to see whether the rows can be cleared.  The caller rolls the clearing
- * back.
- */
-extern void sources_try_clearing(const Source *source, Datum sessions);
-
-/*
- * Returns the content of the file columns of these sessions (text[]; locked in
+ * Returns the content of the file columns of these sessions (char *; locked in
  * this transaction), one row for each value that is not NULL: session_id text,
  * key_columns text[], row_key text, column_name text, value text.  Sets *desc
  * to their descriptor.  ERROR if a table has no key.  Needs SPI.
  */
-extern Tuplestorestate *sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc);
+extern Tuplestorestate *sources_copy_columns(const Source *source, List *sessions, TupleDesc *desc);
 
 /*
  * Writes the file column `column` of rows in which the column is NULL.
  * `row_keys` (text[]) has the keys of the rows, in the columns `key_columns`
- * (text[]), and `values` (text[]) the value for each.  Returns an array that
- * says for each row whether the row was written.  ERROR as in sources_clear(),
- * and if several rows have one key.  Needs SPI.
+ * (text[]), and `values` and `ids` (text[]) the value for each and what the
+ * caller calls that value.  Returns the ids (char *) of the values that were
+ * written.  ERROR as in sources_clear(), and if several rows have one key.
+ * Needs SPI.
  */
-extern bool *sources_refill(const Source *source, const char *column, Datum key_columns,
-							Datum row_keys, Datum values);
+extern List *sources_refill(const Source *source, const char *column, Datum key_columns,
+							Datum row_keys, Datum values, Datum ids);
 
 /*
  * Returns a brake if the file columns of a checked source with on_failed =>

@@ -168,7 +168,11 @@ static const char *const functions_of_caller[] = {
 	"current_query", "pg_cursor", "pg_prepared_statement"
 };
 
-/* Returns whether the first `len` bytes of `name` are the name of a setting of the caller. */
+/*
+ * Returns whether the first `len` bytes of `name` are the name of a setting of
+ * the caller; with NULL, for a name that only the running code knows, whether
+ * it may be one.
+ */
 static bool
 is_setting_of_caller(const char *name, size_t len)
 {
@@ -180,17 +184,6 @@ is_setting_of_caller(const char *name, size_t len)
 	return own_setting_asked != NULL;
 }
 
-/*
- * Returns whether a setting whose name only the running code knows may be a
- * setting of the caller.
- */
-static bool
-may_be_setting_of_caller(void)
-{
-	own_setting_asked = session_own_setting(NULL, 0);
-	return own_setting_asked != NULL;
-}
-
 static bool
 names_setting_of_caller(const Node *argument)
 {
@@ -198,7 +191,7 @@ names_setting_of_caller(const Node *argument)
 	char	   *name;
 
 	if (!IsA(argument, Const) || constant->consttype != TEXTOID || constant->constisnull)
-		return may_be_setting_of_caller();
+		return is_setting_of_caller(NULL, 0);
 	name = TextDatumGetCString(constant->constvalue);
 	return is_setting_of_caller(name, strlen(name));
 }
@@ -253,7 +246,7 @@ arguments_ask(const char *text)
 	if (is_setting_of_caller(name, len))
 		return true;
 	/* the name may be an expression */
-	return (name == text || name[-1] != '\'' || (*rest != ',' && *rest != ')')) && may_be_setting_of_caller();
+	return (name == text || name[-1] != '\'' || (*rest != ',' && *rest != ')')) && is_setting_of_caller(NULL, 0);
 }
 
 /*
@@ -281,7 +274,7 @@ static bool
 function_asks_who_reads(Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool		asks = false;
+	bool		asks;
 	bool		isnull;
 	Datum		body;
 
@@ -292,14 +285,10 @@ function_asks_who_reads(Oid function)
 		asks = asks_below(stringToNode(TextDatumGetCString(body)), NULL);
 	else
 	{
-		body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
-		if (!isnull)
-		{
-			char	   *code = TextDatumGetCString(body);
+		char	   *code = TextDatumGetCString(SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull));
 
-			asks = text_asks(code);
-			pfree(code);
-		}
+		asks = text_asks(code);
+		pfree(code);
 	}
 	ReleaseSysCache(tuple);
 	return asks;
@@ -340,7 +329,7 @@ static const char only_permanent[] = "What a source shows or does must not depen
 static void
 refuse_shadow(Oid function, Oid owner, Oid language)
 {
-	if (!in_force.permanent_only || *shadow.name == '\0' || language == INTERNALlanguageId || language == ClanguageId ||
+	if (in_force.superusers_only || *shadow.name == '\0' || language == INTERNALlanguageId || language == ClanguageId ||
 		(owner == BOOTSTRAP_SUPERUSERID && get_func_namespace(function) == PG_CATALOG_NAMESPACE))
 		return;
 	ereport(refused(),
@@ -473,23 +462,15 @@ watch_executions(bool on)
  * caller may not read.
  */
 static void
-refuse_temporary(const PlannedStmt *plan)
+watch_query(QueryDesc *desc, int flags)
 {
-	foreach_ptr(const RangeTblEntry, rte, plan->rtable)
-	{
-		if (OidIsValid(rte->relid) && get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
+	if (OidIsValid(in_force.role) && !in_force.superusers_only)
+		foreach_ptr(const RangeTblEntry, rte, desc->plannedstmt->rtable)
+			if (OidIsValid(rte->relid) && get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
 			ereport(refused(),
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("table \"%s\" is temporary", get_rel_name(rte->relid)),
 					 errdetail("%s", only_permanent)));
-	}
-}
-
-static void
-watch_query(QueryDesc *desc, int flags)
-{
-	if (in_force.permanent_only)
-		refuse_temporary(desc->plannedstmt);
 	if (next_start_hook != NULL)
 		next_start_hook(desc, flags);
 	else
@@ -508,11 +489,10 @@ sources_init(void)
 	fmgr_hook = watch_function;
 }
 
-void
-trust_swap_rules(TrustRules *rules)
+/* Puts the rules into force.  Never raises an ERROR. */
+static void
+enforce(const TrustRules *rules)
 {
-	TrustRules	before = in_force;
-
 	/*
 	 * an expression that PL/pgSQL has evaluated in this transaction keeps the
 	 * functions that it has looked up, and would run these functions without
@@ -521,10 +501,33 @@ trust_swap_rules(TrustRules *rules)
 	if (OidIsValid(rules->role))
 		ResetPlanCache();
 	in_force = *rules;
-	compiled_watch(in_force.compiled_here);
+	compiled_watch(OidIsValid(in_force.role));
 	extension_calls_others(OidIsValid(in_force.role));
 	watch_executions(OidIsValid(in_force.role));
-	*rules = before;
+}
+
+void
+trust_run(const TrustRules *rules, void (*work) (void *arg), void *arg)
+{
+	TrustRules	before = in_force;
+	List	   *cursors;
+
+	compiled_begin(rules->role);
+	cursors = session_list_cursors();
+	has_refused = false;
+	/* no ERROR from here on, so that the rules are set back */
+	enforce(rules);
+	session_shut_cursors(cursors, true);
+	PG_TRY();
+	{
+		work(arg);
+	}
+	PG_FINALLY();
+	{
+		session_shut_cursors(cursors, false);
+		enforce(&before);
+	}
+	PG_END_TRY();
 }
 
 bool
@@ -603,15 +606,10 @@ look_at_function(Oid function, void *arg)
 }
 
 static bool
-look_at_operators(List *clauses, CodeSearch *search)
+look_at_operators(const SortGroupClause *clause, CodeSearch *search)
 {
-	foreach_ptr(SortGroupClause, clause, clauses)
-	{
-		if ((OidIsValid(clause->eqop) && look_at_function(get_opcode(clause->eqop), search)) ||
-			(OidIsValid(clause->sortop) && look_at_function(get_opcode(clause->sortop), search)))
-			return true;
-	}
-	return false;
+	return (OidIsValid(clause->eqop) && look_at_function(get_opcode(clause->eqop), search)) ||
+		(OidIsValid(clause->sortop) && look_at_function(get_opcode(clause->sortop), search));
 }
 
 /*
@@ -623,35 +621,6 @@ note_operands(List *operands, CodeSearch *search)
 {
 	foreach_ptr(Node, operand, operands)
 		search->types = list_append_unique_oid(search->types, exprType(operand));
-}
-
-static bool
-look_for_code(Node *node, void *arg)
-{
-	CodeSearch *search = arg;
-
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, look_at_function, arg))
-		return true;
-	if (asks_for_caller(node))
-		search->brake = asks_who_reads(search->source);
-	if (search->brake != NULL)
-		return true;
-	if (IsA(node, SortGroupClause) && look_at_operators(list_make1(node), arg))
-		return true;
-	if (IsA(node, SetOperationStmt) &&
-		look_at_operators(castNode(SetOperationStmt, node)->groupClauses, arg))
-		return true;
-	if (IsA(node, CoerceToDomain))
-		search->types = list_append_unique_oid(search->types, castNode(CoerceToDomain, node)->resulttype);
-	if (IsA(node, OpExpr))
-		note_operands(castNode(OpExpr, node)->args, search);
-	if (IsA(node, ScalarArrayOpExpr))
-		note_operands(castNode(ScalarArrayOpExpr, node)->args, search);
-	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, look_for_code, arg, QTW_EXAMINE_SORTGROUP);
-	return expression_tree_walker(node, look_for_code, arg);
 }
 
 
@@ -702,22 +671,51 @@ check_view_code(Oid view, Query *query, CodeSearch *search)
 	return search->brake != NULL;
 }
 
-/* Looks at all views of the query.  Until PostgreSQL 16, a view is among the relations of its own query. */
+/* Looks at the views in FROM.  Until PostgreSQL 16, a view is among the relations of its own query. */
 static bool
-look_at_views(Node *node, void *arg)
+look_at_views(Query *query, CodeSearch *search)
 {
-	if (node == NULL)
-		return false;
-	if (!IsA(node, Query))
-		return expression_tree_walker(node, look_at_views, arg);
-	foreach_ptr(RangeTblEntry, rte, ((Query *) node)->rtable)
+	foreach_ptr(RangeTblEntry, rte, query->rtable)
 	{
 		if (OidIsValid(rte->relid) &&
-			((rte->rtekind == RTE_RELATION && check_view_code(rte->relid, (Query *) node, arg)) ||
-			 (rte->rtekind == RTE_SUBQUERY && check_view_code(rte->relid, rte->subquery, arg))))
+			((rte->rtekind == RTE_RELATION && check_view_code(rte->relid, query, search)) ||
+			 (rte->rtekind == RTE_SUBQUERY && check_view_code(rte->relid, rte->subquery, search))))
 			return true;
 	}
-	return query_tree_walker((Query *) node, look_at_views, arg, 0);
+	return false;
+}
+
+
+/* -------------------------------------------------------- all of a query --- */
+
+static bool
+look_for_code(Node *node, void *arg)
+{
+	CodeSearch *search = arg;
+
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, look_at_function, arg))
+		return true;
+	if (asks_for_caller(node))
+		search->brake = asks_who_reads(search->source);
+	if (search->brake != NULL)
+		return true;
+	if (IsA(node, SortGroupClause) && look_at_operators(castNode(SortGroupClause, node), arg))
+		return true;
+	if (IsA(node, SetOperationStmt) &&
+		look_for_code((Node *) castNode(SetOperationStmt, node)->groupClauses, arg))
+		return true;
+	if (IsA(node, CoerceToDomain))
+		search->types = list_append_unique_oid(search->types, castNode(CoerceToDomain, node)->resulttype);
+	if (IsA(node, OpExpr))
+		note_operands(castNode(OpExpr, node)->args, search);
+	if (IsA(node, ScalarArrayOpExpr))
+		note_operands(castNode(ScalarArrayOpExpr, node)->args, search);
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, look_for_code, arg, QTW_EXAMINE_SORTGROUP) ||
+			look_at_views((Query *) node, search);
+	return expression_tree_walker(node, look_for_code, arg);
 }
 
 
@@ -769,15 +767,13 @@ NULL};
 static Oid
 find_attached_code(const CodeSearch *search, Oid role)
 {
-	Oid			found = InvalidOid;
-
 	if (search->relations == NIL && search->columns == NIL && search->types == NIL && search->functions == NIL)
 		return InvalidOid;
 	if (sql_query_kept(&attached_code_query,
 					   SQL_ARGS(SQL_OIDS(search->relations), SQL_OID(OIDOID, role), SQL_BOOL(search->writing),
-								SQL_OIDS(search->types), SQL_OIDS(search->functions), SQL_OIDS(search->columns))) > 0)
-		found = DatumGetObjectId(sql_value(0, 1));
-	return found;
+								SQL_OIDS(search->types), SQL_OIDS(search->functions), SQL_OIDS(search->columns))) == 0)
+		return InvalidOid;
+	return DatumGetObjectId(sql_value(0, 1));
 }
 
 
@@ -825,25 +821,21 @@ static Brake *
 check_detached(const SourceQuery *query)
 {
 	List	   *parents = NIL;
-	Brake	   *brake = NULL;
+	const char *partition;
+	const char *parent;
 
 	foreach_oid(relid, query->tables)
 		if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
 		parents = lappend_oid(parents, relid);
-	if (parents == NIL)
+	if (parents == NIL || sql_query_kept(&detached_query, SQL_ARGS(SQL_OIDS(parents))) == 0)
 		return NULL;
-	if (sql_query_kept(&detached_query, SQL_ARGS(SQL_OIDS(parents))) > 0)
-	{
-		const char *partition = sources_name(DatumGetObjectId(sql_value(0, 1)));
-		const char *parent = sources_name(DatumGetObjectId(sql_value(0, 2)));
-
-		brake = brake_make("source", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-						   psprintf("source %s lacks partition %s, which is being detached", query->source->name, partition),
-						   "Its rows cannot be read through the source, and may refer to files.",
-						   psprintf("Register the partition itself, if its rows are to protect files; then wait for the end of the command, or ALTER TABLE %s DETACH PARTITION %s FINALIZE.",
-									parent, partition));
-	}
-	return brake;
+	partition = sources_name(DatumGetObjectId(sql_value(0, 1)));
+	parent = sources_name(DatumGetObjectId(sql_value(0, 2)));
+	return brake_make("source", ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					  psprintf("source %s lacks partition %s, which is being detached", query->source->name, partition),
+					  "Its rows cannot be read through the source, and may refer to files.",
+					  psprintf("Register the partition itself, if its rows are to protect files; then wait for the end of the command, or ALTER TABLE %s DETACH PARTITION %s FINALIZE.",
+							   parent, partition));
 }
 
 /*
@@ -895,8 +887,7 @@ trust_check_query(const SourceQuery *query)
 		if (brake != NULL)
 			return brake;
 	}
-	if (look_for_code((Node *) query->query, &search) ||
-		look_at_views((Node *) query->query, &search))
+	if (look_for_code((Node *) query->query, &search))
 		return search.brake;
 	if ((search.brake = remote_check_owners(query)) != NULL ||
 		(search.brake = check_detached(query)) != NULL)
@@ -921,14 +912,12 @@ trust_check_query(const SourceQuery *query)
 static Oid
 find_trigger_function(Oid table, Oid role)
 {
-	Oid			found = InvalidOid;
-
 	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, table), SQL_OID(OIDOID, role)),
 						 "SELECT p.oid FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
 						 " WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0"
-						 " AND NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") > 0)
-		found = DatumGetObjectId(sql_value(0, 1));
-	return found;
+						 " AND NOT pg_catalog.pg_has_role(p.proowner, $2, 'USAGE') LIMIT 1") == 0)
+		return InvalidOid;
+	return DatumGetObjectId(sql_value(0, 1));
 }
 
 Brake *

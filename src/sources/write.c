@@ -26,6 +26,7 @@
 #include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
+#include "lib/qunique.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -41,7 +42,6 @@
 
 #include "src/pg/compat.h"
 #include "src/pg/role.h"
-#include "src/pg/session.h"
 #include "src/pg/sql.h"
 #include "src/sources/citus.h"
 #include "src/sources/query.h"
@@ -80,13 +80,32 @@ cannot_clear(const Source *source, int sqlstate, char *why)
 	return brake_make("source", sqlstate, psprintf("source %s cannot be cleared", source->name), why, hint_keep);
 }
 
+/* Returns a brake unless the owner of a view has the privilege to update the columns. */
 static Brake *
-find_target_columns(const SourceQuery *query, Target *target)
+check_privileges(const Target *target)
 {
-	const Source *source = query->source;
+	const Source *source = target->source;
 
-	target->columns = NIL;
-	target->key = query->key;
+	if (target->table == source->relid ||
+		pg_class_aclcheck(target->table, source->owner, ACL_UPDATE) == ACLCHECK_OK)
+		return NULL;
+	foreach_ptr(const char, name, target->columns)
+		if (pg_attribute_aclcheck(target->table, get_attnum(target->table, name), source->owner, ACL_UPDATE) != ACLCHECK_OK)
+		return cannot_clear(source, ERRCODE_INSUFFICIENT_PRIVILEGE,
+							psprintf("Its owner may not update column \"%s\" of %s.", name, sources_name(target->table)));
+	return NULL;
+}
+
+/* Finds the table that the owner of the source may update.  Returns a brake if there is no such table. */
+static Brake *
+find_target(const Source *source, Target *target)
+{
+	const SourceQuery *query = source_build_query(source, true, NULL);
+
+	*target = (Target)
+	{
+		.source = source,.key = query->key
+	};
 	for (int i = 0; i < source->n_columns; i++)
 	{
 		AttrNumber	attnum;
@@ -102,14 +121,7 @@ find_target_columns(const SourceQuery *query, Target *target)
 		target->table = list_nth_oid(query->bases, place);
 		target->columns = lappend(target->columns, get_attname(target->table, attnum, false));
 	}
-	return NULL;
-}
-
-static Brake *
-find_target(const Source *source, Target *target)
-{
-	target->source = source;
-	return find_target_columns(source_build_query(source, true, NULL), target);
+	return check_privileges(target);
 }
 
 
@@ -141,56 +153,20 @@ require_row_key(const Target *target, Oid table)
 
 /* ----------------------------------------------------------------- checks --- */
 
-/* Returns a brake unless the owner of a view has the privilege to update the columns. */
-static Brake *
-check_privileges(const Target *target)
-{
-	const Source *source = target->source;
-
-	if (target->table == source->relid ||
-		pg_class_aclcheck(target->table, source->owner, ACL_UPDATE) == ACLCHECK_OK)
-		return NULL;
-	foreach_ptr(const char, name, target->columns)
-		if (pg_attribute_aclcheck(target->table, get_attnum(target->table, name), source->owner, ACL_UPDATE) != ACLCHECK_OK)
-		return cannot_clear(source, ERRCODE_INSUFFICIENT_PRIVILEGE,
-							psprintf("Its owner may not update column \"%s\" of %s.", name, sources_name(target->table)));
-	return NULL;
-}
-
-static bool
-is_not_null_domain(Oid type)
-{
-	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
-	Form_pg_type form;
-	bool		not_null;
-	Oid			base;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	form = (Form_pg_type) GETSTRUCT(tuple);
-	not_null = form->typnotnull;
-	base = form->typtype == TYPTYPE_DOMAIN ? form->typbasetype : InvalidOid;
-	ReleaseSysCache(tuple);
-	return not_null || (OidIsValid(base) && is_not_null_domain(base));
-}
-
+/* Returns a brake if a column, or a domain that its type is made of, is NOT NULL, or if the column is generated. */
 static Brake *
 check_nullable(const Target *target)
 {
-	Relation	rel = relation_open(target->table, AccessShareLock);
-	Brake	   *brake = NULL;
-
-	foreach_ptr(const char, name, target->columns)
-	{
-		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(rel), get_attnum(target->table, name) - 1);
-
-		if (brake == NULL &&
-			(column->attnotnull || column->attgenerated != '\0' || is_not_null_domain(column->atttypid)))
-			brake = cannot_clear(target->source, ERRCODE_INVALID_TABLE_DEFINITION,
-								 psprintf("Column \"%s\" of %s cannot be set to NULL.", name, sources_name(target->table)));
-	}
-	relation_close(rel, AccessShareLock);
-	return brake;
+	if (sql_query_latest(SQL_ARGS(SQL_OID(OIDOID, target->table), SQL_TEXTS(target->columns)),
+						 "SELECT a.attname::text FROM pg_catalog.pg_attribute a"
+						 " WHERE a.attrelid = $1 AND a.attname::text COLLATE \"C\" = ANY ($2) AND (a.attnotnull OR a.attgenerated <> ''"
+						 "  OR EXISTS (WITH RECURSIVE types(oid) AS (SELECT a.atttypid"
+						 "    UNION SELECT d.typbasetype FROM types t JOIN pg_catalog.pg_type d ON d.oid = t.oid AND d.typtype = 'd')"
+						 "   SELECT FROM types t JOIN pg_catalog.pg_type d ON d.oid = t.oid AND d.typnotnull))"
+						 " ORDER BY pg_catalog.array_position($2, a.attname::text) LIMIT 1") == 0)
+		return NULL;
+	return cannot_clear(target->source, ERRCODE_INVALID_TABLE_DEFINITION,
+						psprintf("Column \"%s\" of %s cannot be set to NULL.", sql_text(0, 1), sources_name(target->table)));
 }
 
 /*
@@ -202,17 +178,15 @@ check_nullable(const Target *target)
 static Brake *
 check_not_carried_on(const Target *target)
 {
-	Brake	   *brake = NULL;
-
 	if (sql_query_latest(SQL_ARGS(SQL_OIDS(find_all_inheritors(target->table, NoLock, NULL)), SQL_TEXTS(target->columns)),
 						 "SELECT c.conname::text, c.conrelid FROM pg_catalog.pg_constraint c"
 						 " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = ANY (c.confkey)"
 						 " WHERE c.contype = 'f' AND c.confupdtype IN ('c', 'n', 'd') AND c.confrelid = ANY ($1)"
-						 "  AND (a.attname::text COLLATE \"C\" = ANY ($2) OR a.attgenerated <> '') LIMIT 1") > 0)
-		brake = cannot_clear(target->source, ERRCODE_FEATURE_NOT_SUPPORTED,
-							 psprintf("Constraint \"%s\" would change rows of %s, too, which refer to the same files.",
-									  sql_text(0, 1), sources_name(DatumGetObjectId(sql_value(0, 2)))));
-	return brake;
+						 "  AND (a.attname::text COLLATE \"C\" = ANY ($2) OR a.attgenerated <> '') LIMIT 1") == 0)
+		return NULL;
+	return cannot_clear(target->source, ERRCODE_FEATURE_NOT_SUPPORTED,
+						psprintf("Constraint \"%s\" would change rows of %s, too, which refer to the same files.",
+								 sql_text(0, 1), sources_name(DatumGetObjectId(sql_value(0, 2)))));
 }
 
 /*
@@ -243,7 +217,6 @@ sources_check_clearing(const Source *source)
 	if (!source->clear || source->status_column == NULL)
 		return NULL;
 	if ((brake = find_target(source, &target)) != NULL ||
-		(brake = check_privileges(&target)) != NULL ||
 		(brake = check_nullable(&target)) != NULL ||
 		(brake = check_not_carried_on(&target)) != NULL ||
 		(brake = trust_check_update(source, target.table, trust_owner(target.table))) != NULL)
@@ -254,26 +227,45 @@ sources_check_clearing(const Source *source)
 	return target.key != NIL ? check_clearing_together(&target) : NULL;
 }
 
-static void
-prepare_target(const Source *source, Target *target)
-{
-	brake_raise_if(find_target(source, target));
-	brake_raise_if(check_privileges(target));
-}
-
 
 /* --------------------------------------------------------------- deferred --- */
+
+/*
+ * Makes all constraints for which the condition is true deferred or immediate,
+ * except constraints of other sessions' temporary tables.  Acts as a
+ * superuser, because the caller may not use the schemas of all constraints.
+ */
+static void
+set_constraints(const char *condition, bool deferred)
+{
+	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
+	ActingAs	saved;
+	int			n = sql_query(0, NULL, psprintf("SELECT n.nspname::text, c.conname::text FROM pg_catalog.pg_constraint c"
+												" JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace"
+												" WHERE %s AND NOT pg_catalog.pg_is_other_temp_schema(n.oid)",
+												condition));
+
+	/* an empty list would mean all constraints */
+	if (n == 0)
+		return;
+	for (int i = 0; i < n; i++)
+		statement->constraints = lappend(statement->constraints, makeRangeVar(sql_text(i, 1), sql_text(i, 2), -1));
+	statement->deferred = deferred;
+	role_act_as(BOOTSTRAP_SUPERUSERID, &saved);
+	AfterTriggerSetState(statement);
+	role_stop_acting(&saved);
+}
 
 /*
  * At the commit, deferred triggers would run with the rights of the role that
  * commits, and their failure would fail that role's transaction.  PostgreSQL
  * refuses to leave a deferred trigger behind in a security-restricted
- * operation.  So all constraints are made immediate before the rows are
- * cleared.  This function raises an ERROR if the transaction has deferred
- * triggers already, because these must not run now.
+ * operation.  So all constraints are made immediate before rows are written.
+ * This function raises an ERROR if the transaction has deferred triggers
+ * already, because these must not run now.
  */
 static void
-refuse_pending(void)
+begin_undeferred(void)
 {
 	int			n = sql_query(0, NULL, "SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable");
 
@@ -284,63 +276,20 @@ refuse_pending(void)
 					 errmsg("deferred constraints of %s are still to be checked in this transaction",
 							sources_name(DatumGetObjectId(sql_value(i, 1)))),
 					 errhint("Commit first, or SET CONSTRAINTS ALL IMMEDIATE.")));
-}
-
-/*
- * Makes the constraints deferred or immediate.  Acts as a superuser, because
- * the caller may not use the schemas of all constraints.
- */
-static void
-set_constraints(List *names, bool deferred)
-{
-	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
-	ActingAs	saved;
-
-	if (names == NIL)
-		return;
-	statement->constraints = names;
-	statement->deferred = deferred;
-	role_act_as(BOOTSTRAP_SUPERUSERID, &saved);
-	AfterTriggerSetState(statement);
-	role_stop_acting(&saved);
-}
-
-/*
- * Returns the names (RangeVar) of all constraints for which the condition is
- * true, except constraints of other sessions' temporary tables.
- */
-static List *
-list_constraints(const char *condition)
-{
-	List	   *names = NIL;
-	int			n = sql_query(0, NULL, psprintf("SELECT n.nspname::text, c.conname::text FROM pg_catalog.pg_constraint c"
-												" JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace"
-												" WHERE %s AND NOT pg_catalog.pg_is_other_temp_schema(n.oid)",
-												condition));
-
-	for (int i = 0; i < n; i++)
-		names = lappend(names, makeRangeVar(sql_text(i, 1), sql_text(i, 2), -1));
-	return names;
-}
-
-static void
-begin_undeferred(void)
-{
-	refuse_pending();
-	set_constraints(list_constraints("c.condeferrable"), false);
+	set_constraints("c.condeferrable", false);
 }
 
 static void
 end_undeferred(void)
 {
-	set_constraints(list_constraints("c.condeferred"), true);
+	set_constraints("c.condeferred", true);
 }
 
 
 /* ----------------------------------------------------------------- update --- */
 
 static void
-act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
+act_as_table_owner(const Target *target, Oid table, ActingAs *saved)
 {
 	Oid			owner;
 
@@ -352,10 +301,12 @@ act_as_table_owner(const Source *source, Oid table, ActingAs *saved)
 	owner = trust_owner(table);
 	if (!OidIsValid(owner))
 		elog(ERROR, "table with OID %u is gone", table);
-	brake_raise_if(trust_check_update(source, table, owner));
+	brake_raise_if(trust_check_update(target->source, table, owner));
 	role_act_as(owner, saved);
 	trust_look_for_shadow();
 	citus_prepare();
+	if (target->key != NIL)
+		key_write_plainly();
 }
 
 typedef struct Update
@@ -393,30 +344,14 @@ run_update(void *arg)
  * Runs the update as the current role.  Code of a role without the rights of
  * the current role is an ERROR: a name in a trigger may lead to a domain that
  * the caller has put into pg_temp.  A use of a temporary table is an ERROR,
- * too.  Returns the ERROR, or NULL.
+ * too.
  */
-static ErrorData *
-update_watched(Update *update)
+static void
+update_by_rules(void *arg)
 {
-	TrustRules	rules = {.role = GetUserId(),.permanent_only = true,.compiled_here = true};
-	List	   *cursors = session_list_cursors();
-	ErrorData  *volatile error = NULL;
+	const TrustRules rules = {.role = GetUserId()};
 
-	compiled_begin(GetUserId());
-	/* no ERROR from here on, so that the rules are set back */
-	trust_swap_rules(&rules);
-	session_shut_cursors(cursors, true);
-	PG_TRY();
-	{
-		error = sql_try(run_update, update);
-	}
-	PG_FINALLY();
-	{
-		session_shut_cursors(cursors, false);
-		trust_swap_rules(&rules);
-	}
-	PG_END_TRY();
-	return error;
+	trust_run(&rules, run_update, arg);
 }
 
 /*
@@ -442,7 +377,7 @@ run_on_table(const Target *target, Oid table, const char *sql, const char *input
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		error = update_watched(&update);
+		error = sql_try(update_by_rules, &update);
 	} while (error != NULL && compiled_found_outdated());
 	if (error != NULL)
 		sql_rethrow(error);
@@ -500,7 +435,7 @@ clear_table(const Target *target, Oid table, Datum *tids, int n)
 	ArrayType  *array = construct_array(tids, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT);
 	ActingAs	saved;
 
-	act_as_table_owner(target->source, table, &saved);
+	act_as_table_owner(target, table, &saved);
 	check_cleared(target->source, n, run_on_table(target, table, sql, NULL, SQL_ARGS(SQL_VALUE(TID_ARRAY_OID, PointerGetDatum(array)))));
 	role_stop_acting(&saved);
 }
@@ -523,10 +458,10 @@ commit_in_two_phases(const Target *target)
 typedef struct ToClear
 {
 	const Target *target;
-	const char **sessions;		/* sessions, if rows are found by their key */
-	SourcePlace *places;		/* places sorted by table, if rows are found
-								 * by their place */
-	int			n;				/* sessions, or places */
+	List	   *sessions;		/* sessions (char *) */
+	SourcePlace *places;		/* their places sorted by table, if rows are
+								 * found by their place, */
+	int			n;				/* and the number of places */
 } ToClear;
 
 static void
@@ -538,13 +473,12 @@ clear_keyed(void *arg)
 	ActingAs	saved;
 
 	brake_raise_if(check_clearing_together(target));
-	act_as_table_owner(target->source, target->table, &saved);
-	key_write_plainly();
+	act_as_table_owner(target, target->table, &saved);
 	commit_in_two_phases(target);
-	for (int i = 0; i < rows->n; i++)
+	foreach_ptr(const char, session, rows->sessions)
 	{
 		CHECK_FOR_INTERRUPTS();
-		check_cleared(target->source, 1, run_by_key(target, target->key, place_key(rows->sessions[i]), sql, NULL));
+		check_cleared(target->source, 1, run_by_key(target, target->key, place_key(session), sql, NULL));
 	}
 	role_stop_acting(&saved);
 }
@@ -556,6 +490,7 @@ get_place(const Target *target, const char *session, SourcePlace *place)
 		elog(ERROR, "session \"%s\" of source %s has no place", session, target->source->name);
 }
 
+/* Compares two places, or structs that begin with a place. */
 static int
 compare_places(const void *a, const void *b)
 {
@@ -571,16 +506,13 @@ compare_places(const void *a, const void *b)
 static void
 list_places(ToClear *rows)
 {
-	int			n = rows->n;
-	SourcePlace *places = palloc(sizeof(SourcePlace) * Max(n, 1));
+	SourcePlace *places = palloc(sizeof(SourcePlace) * Max(list_length(rows->sessions), 1));
+	int			n = 0;
 
-	for (int i = 0; i < n; i++)
-		get_place(rows->target, rows->sessions[i], &places[i]);
+	foreach_ptr(const char, session, rows->sessions)
+		get_place(rows->target, session, &places[n++]);
 	qsort(places, n, sizeof(SourcePlace), compare_places);
-	rows->n = 0;
-	for (int i = 0; i < n; i++)
-		if (i == 0 || compare_places(&places[i], &places[rows->n - 1]) != 0)
-			places[rows->n++] = places[i];
+	rows->n = (int) qunique(places, n, sizeof(SourcePlace), compare_places);
 	rows->places = places;
 }
 
@@ -606,73 +538,52 @@ clear_places(void *arg)
 	end_undeferred();
 }
 
-/* Clears the rows, under the limit of time for reading sources, because triggers and constraints of the tables run. */
+/* Locks the first rows that can be locked at once, and keeps these in the list. */
 static void
-clear_in_time(ToClear *rows)
-{
-	query_limit_time(rows->target->source, 0, "gave up clearing source %s: the time for it is up", hint_slow,
-					 rows->target->key != NIL ? clear_keyed : clear_places, rows);
-}
-
-void
-sources_clear(const Source *source, Datum sessions)
-{
-	Target		target;
-	ToClear		rows = {&target};
-
-	prepare_target(source, &target);
-	brake_raise_if(check_not_carried_on(&target));
-	rows.sessions = sql_texts(sessions, &rows.n);
-	if (target.key == NIL)
-		list_places(&rows);
-	clear_in_time(&rows);
-}
-
-void
-sources_try_clearing(const Source *source, Datum sessions)
+lock_some(ToClear *rows)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Target		target;
-	ToClear		rows = {&target};
 	int			locked = 0;
 
-	prepare_target(source, &target);
+	for (int i = 0; i < rows->n && locked < MAX_TRIED_ROWS; i++)
+		if (place_lock(&rows->places[i], snapshot))
+			rows->places[locked++] = rows->places[i];
+	rows->n = locked;
+	UnregisterSnapshot(snapshot);
+}
+
+void
+sources_clear(const Source *source, List *sessions, bool only_try)
+{
+	Target		target;
+	ToClear		rows = {&target, sessions};
+
+	brake_raise_if(find_target(source, &target));
 	brake_raise_if(check_not_carried_on(&target));
-	if (target.key != NIL)
+	if (only_try && target.key != NIL)
 	{
 		/*
 		 * a try would make other nodes prepare a transaction that is rolled
 		 * back anyway
 		 */
-		UnregisterSnapshot(snapshot);
 		brake_raise_if(sources_check_clearing(source));
 		return;
 	}
-	rows.sessions = sql_texts(sessions, &rows.n);
-	list_places(&rows);
-	for (int i = 0; i < rows.n && locked < MAX_TRIED_ROWS; i++)
-		if (place_lock(&rows.places[i], snapshot))
-			rows.places[locked++] = rows.places[i];
-	rows.n = locked;
-	UnregisterSnapshot(snapshot);
-	clear_in_time(&rows);
+	if (target.key == NIL)
+		list_places(&rows);
+	if (only_try)
+		lock_some(&rows);
+
+	/*
+	 * triggers and constraints of the tables run, so the time for reading
+	 * sources is the limit
+	 */
+	query_limit_time(source, 0, "gave up clearing source %s: the time for it is up", hint_slow,
+					 target.key != NIL ? clear_keyed : clear_places, &rows);
 }
 
 
 /* ------------------------------------------------------------------- copy --- */
-
-/*
- * Does the work of key_write_plainly() in a new GUC nest level, and returns
- * that level.
- */
-static int
-write_plainly(void)
-{
-	int			guc_level = NewGUCNestLevel();
-
-	key_write_plainly();
-	return guc_level;
-}
 
 /* Returns the text of a column of the row in the slot, or NULL. */
 static char *
@@ -701,8 +612,7 @@ column_text(TupleTableSlot *slot, Relation rel, const char *name)
 typedef struct Copy
 {
 	const Target *target;
-	const char **sessions;
-	int			n;
+	List	   *sessions;		/* of char * */
 	Tuplestorestate *store;
 	TupleDesc	desc;
 	Oid			table;			/* the last table of which a row was copied, */
@@ -730,103 +640,87 @@ put_columns(const Copy *copy, const char *session, List *key, List *key_values, 
 }
 
 static void
-copy_row(Copy *copy, const char *session, Relation rel, TupleTableSlot *slot)
+copy_session(Copy *copy, const char *session, Snapshot snapshot)
 {
 	const Target *target = copy->target;
 	List	   *key_values = NIL;
 	List	   *contents = NIL;
+	SourcePlace place;
+	Relation	rel;
+	TupleTableSlot *slot;
 
-	if (copy->table != RelationGetRelid(rel))
-	{
-		copy->table = RelationGetRelid(rel);
-		copy->key = require_row_key(target, copy->table);
-	}
+	get_place(target, session, &place);
+	rel = table_open(place.table, AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	if (!table_tuple_fetch_row_version(rel, &place.tid, snapshot, slot))
+		elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
+	if (copy->table != place.table)
+		copy->key = require_row_key(target, place.table);
+	copy->table = place.table;
 	foreach_ptr(const char, column, copy->key)
 		key_values = lappend(key_values, column_text(slot, rel, column));
 	foreach_ptr(const char, column, target->columns)
 		contents = lappend(contents, column_text(slot, rel, column));
 	put_columns(copy, session, copy->key, key_values, contents);
-}
-
-static void
-copy_session(Copy *copy, const char *session, Snapshot snapshot)
-{
-	SourcePlace place;
-	Relation	rel;
-	TupleTableSlot *slot;
-
-	get_place(copy->target, session, &place);
-	rel = table_open(place.table, AccessShareLock);
-	slot = table_slot_create(rel, NULL);
-	if (!table_tuple_fetch_row_version(rel, &place.tid, snapshot, slot))
-		elog(ERROR, "a row of source %s that was locked is gone", copy->target->source->name);
-	copy_row(copy, session, rel, slot);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
 }
 
-/* Copies a row on another node. */
+/* Copies rows on other nodes. */
 static void
-copy_keyed_session(const Copy *copy, const char *session)
+copy_keyed(void *arg)
 {
+	const Copy *copy = arg;
 	const Target *target = copy->target;
 	int			n_columns = list_length(target->columns);
 	int			n = n_columns + list_length(target->key);
 	StringInfoData sql;
-	List	   *contents = NIL;
-	List	   *key_values = NIL;
+	ActingAs	saved;
 
 	initStringInfo(&sql);
 	foreach_ptr(const char, name, list_concat_copy(target->columns, target->key))
 		appendStringInfo(&sql, "%ss.%s", sql.len > 0 ? ", " : "SELECT ", quote_identifier(name));
 	appendStringInfo(&sql, " FROM %s AS s WHERE %s", sources_name(target->table), key_condition(target->key, 1));
-	if (run_by_key(target, target->key, place_key(session), sql.data, NULL) != 1)
-		elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
-	for (int i = 0; i < n_columns; i++)
-		contents = lappend(contents, sql_text(0, i + 1));
-	for (int i = n_columns; i < n; i++)
-		key_values = lappend(key_values, sql_text(0, i + 1));
-	put_columns(copy, session, target->key, key_values, contents);
-}
-
-static void
-copy_keyed(void *arg)
-{
-	const Copy *copy = arg;
-	ActingAs	saved;
-
-	act_as_table_owner(copy->target->source, copy->target->table, &saved);
-	for (int i = 0; i < copy->n; i++)
+	act_as_table_owner(target, target->table, &saved);
+	foreach_ptr(const char, session, copy->sessions)
 	{
+		List	   *contents = NIL;
+		List	   *key_values = NIL;
+
 		CHECK_FOR_INTERRUPTS();
-		copy_keyed_session(copy, copy->sessions[i]);
+		if (run_by_key(target, target->key, place_key(session), sql.data, NULL) != 1)
+			elog(ERROR, "a row of source %s that was locked is gone", target->source->name);
+		for (int i = 0; i < n_columns; i++)
+			contents = lappend(contents, sql_text(0, i + 1));
+		for (int i = n_columns; i < n; i++)
+			key_values = lappend(key_values, sql_text(0, i + 1));
+		put_columns(copy, session, target->key, key_values, contents);
 	}
 	role_stop_acting(&saved);
 }
 
 Tuplestorestate *
-sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
+sources_copy_columns(const Source *source, List *sessions, TupleDesc *desc)
 {
 	static const SqlColumn columns[] = {
 		{"session_id", TEXTOID}, {"key_columns", TEXTARRAYOID}, {"row_key", TEXTOID},
 		{"column_name", TEXTOID}, {"value", TEXTOID}
 	};
 	Target		target;
-	Copy		copy = {.target = &target,.store = tuplestore_begin_heap(true, false, work_mem)};
+	Copy		copy = {&target, sessions, tuplestore_begin_heap(true, false, work_mem)};
 	Snapshot	snapshot;
-	int			guc_level;
+	int			guc_level = NewGUCNestLevel();
 
-	copy.sessions = sql_texts(sessions, &copy.n);
 	copy.desc = *desc = sql_row_desc(lengthof(columns), columns);
-	prepare_target(source, &target);
-	guc_level = write_plainly();
+	brake_raise_if(find_target(source, &target));
+	key_write_plainly();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (target.key != NIL)
 		query_limit_time(source, 0, "gave up copying columns of source %s: the time for it is up", hint_slow_node,
 						 copy_keyed, &copy);
 	else
-		for (int i = 0; i < copy.n; i++)
-			copy_session(&copy, copy.sessions[i], snapshot);
+		foreach_ptr(const char, session, sessions)
+			copy_session(&copy, session, snapshot);
 	UnregisterSnapshot(snapshot);
 	AtEOXact_GUC(false, guc_level);
 	return copy.store;
@@ -838,11 +732,11 @@ sources_copy_columns(const Source *source, Datum sessions, TupleDesc *desc)
 /* A row to be found by its key. */
 typedef struct WantedRow
 {
+	SourcePlace place;			/* first member: see compare_places() */
 	const char *key;
 	const char *value;			/* value for the column */
-	bool	   *written;		/* whether the value was written */
+	char	   *id;				/* what the caller calls the value */
 	int			n_found;
-	SourcePlace place;
 } WantedRow;
 
 typedef struct Refilling
@@ -851,6 +745,7 @@ typedef struct Refilling
 	Datum		key_columns;	/* text[] */
 	WantedRow  *rows;			/* sorted by key */
 	int			n;
+	List	   *written;		/* the ids of the values that were written */
 } Refilling;
 
 static int
@@ -884,34 +779,35 @@ look_for_key(const SourceRow *row, void *arg)
 	return true;
 }
 
-/* Finds the places of the rows by one reading of the table as its owner. */
+/* Finds the places of the rows by one reading of the table as its owner, and sorts the rows by them. */
 static void
 find_rows(Refilling *refilling)
 {
 	Oid			table = refilling->target->table;
 	Source		key = {.relid = table,.name = sources_name(table),.owner = trust_owner(table)};
-	int			guc_level = write_plainly();
 
 	key.columns = sql_texts(refilling->key_columns, &key.n_columns);
-	sources_read(&key, SCAN_PLACES, 0, look_for_key, refilling);
-	AtEOXact_GUC(false, guc_level);
+	sources_read(InvalidSnapshot, &key, SCAN_PLACES, 0, look_for_key, refilling);
+	/* rows that were not found have no place, and come first */
+	qsort(refilling->rows, refilling->n, sizeof(WantedRow), compare_places);
 }
 
+/*
+ * Writes the value to the row of the table if the column still is NULL.  The
+ * current role is the owner of the table.  Returns the number of rows.
+ */
 static int
-compare_places_found(const void *a, const void *b)
+refill_row(const Refilling *refilling, Oid table, const WantedRow *row)
 {
-	return compare_places(&((const WantedRow *) a)->place, &((const WantedRow *) b)->place);
-}
+	const Target *target = refilling->target;
+	bool		is_keyed = target->key != NIL;
+	List	   *columns = key_names(refilling->key_columns);
+	char	   *sql = psprintf("UPDATE %1$s%2$s AS s SET %3$s = $1 WHERE %4$s AND s.%3$s IS NULL",
+							   is_keyed ? "" : "ONLY ", sources_name(table), quote_identifier(linitial(target->columns)),
+							   is_keyed ? key_condition(columns, 2) : "s.ctid OPERATOR(pg_catalog.=) $2");
 
-/* Writes the value to the row if the column still is NULL.  The current role is the owner of the row's table. */
-static void
-refill_row(const Target *target, const WantedRow *row)
-{
-	Oid			table = row->place.table;
-	char	   *sql = psprintf("UPDATE ONLY %1$s AS s SET %2$s = $1 WHERE s.ctid OPERATOR(pg_catalog.=) $2 AND s.%2$s IS NULL",
-							   sources_name(table), quote_identifier(linitial(target->columns)));
-
-	*row->written = run_on_table(target, table, sql, row->value, SQL_ARGS(SQL_VALUE(TIDOID, PointerGetDatum(&row->place.tid)))) > 0;
+	return is_keyed ? run_by_key(target, columns, row->key, sql, row->value) :
+		run_on_table(target, table, sql, row->value, SQL_ARGS(SQL_VALUE(TIDOID, PointerGetDatum(&row->place.tid))));
 }
 
 /*
@@ -928,89 +824,70 @@ check_single(const Source *source, const char *key, int n)
 }
 
 static void
-refill_keyed(void *arg)
+refill_rows(void *arg)
 {
-	const Refilling *refilling = arg;
+	Refilling  *refilling = arg;
 	const Target *target = refilling->target;
-	List	   *columns = key_names(refilling->key_columns);
-	int			guc_level = write_plainly();
+	Oid			acting = InvalidOid;
 	ActingAs	saved;
-	char	   *sql;
 
-	act_as_table_owner(target->source, target->table, &saved);
-	sql = psprintf("UPDATE %1$s AS s SET %2$s = $1 WHERE %3$s AND s.%2$s IS NULL", sources_name(target->table),
-				   quote_identifier(linitial(target->columns)), key_condition(columns, 2));
-	commit_in_two_phases(target);
 	for (int i = 0; i < refilling->n; i++)
 	{
 		const WantedRow *row = &refilling->rows[i];
+		Oid			table = target->key != NIL ? target->table : row->place.table;
 		int			n;
 
 		CHECK_FOR_INTERRUPTS();
-		n = run_by_key(target, columns, row->key, sql, row->value);
-		check_single(target->source, row->key, n);
-		*row->written = n == 1;
-	}
-	role_stop_acting(&saved);
-	AtEOXact_GUC(false, guc_level);
-}
-
-static void
-refill_places(Refilling *refilling)
-{
-	const Target *target = refilling->target;
-	Oid			table = InvalidOid;
-	ActingAs	saved;
-
-	find_rows(refilling);
-	/* rows that were not found have no place, and come first */
-	qsort(refilling->rows, refilling->n, sizeof(WantedRow), compare_places_found);
-	begin_undeferred();
-	for (int i = 0; i < refilling->n; i++)
-	{
-		const WantedRow *row = &refilling->rows[i];
-
-		CHECK_FOR_INTERRUPTS();
 		check_single(target->source, row->key, row->n_found);
-		if (row->n_found == 0)
+		/* a row that was not found has no place */
+		if (!OidIsValid(table))
 			continue;
-		if (row->place.table != table && OidIsValid(table))
-			role_stop_acting(&saved);
-		if (row->place.table != table)
-			act_as_table_owner(target->source, row->place.table, &saved);
-		table = row->place.table;
-		refill_row(target, row);
+		if (table != acting)
+		{
+			if (OidIsValid(acting))
+				role_stop_acting(&saved);
+			act_as_table_owner(target, table, &saved);
+			if (target->key != NIL)
+				commit_in_two_phases(target);
+		}
+		acting = table;
+		n = refill_row(refilling, table, row);
+		check_single(target->source, row->key, n);
+		if (n > 0)
+			refilling->written = lappend(refilling->written, row->id);
 	}
-	if (OidIsValid(table))
+	if (OidIsValid(acting))
 		role_stop_acting(&saved);
-	end_undeferred();
 }
 
-bool *
-sources_refill(const Source *source, const char *column, Datum key_columns,
-			   Datum row_keys, Datum values)
+List *
+sources_refill(const Source *source, const char *column, Datum key_columns, Datum row_keys, Datum values, Datum ids)
 {
 	Source		one = *source;
 	Target		target;
 	Refilling	refilling = {&target, key_columns};
 	const char **keys = sql_texts(row_keys, &refilling.n);
 	const char **texts = sql_texts(values, &refilling.n);
-	bool	   *written = palloc0(sizeof(bool) * Max(refilling.n, 1));
+	const char **names = sql_texts(ids, &refilling.n);
 
 	one.columns = &column;
 	one.n_columns = 1;
-	prepare_target(&one, &target);
+	brake_raise_if(find_target(&one, &target));
 	refilling.rows = palloc0(sizeof(WantedRow) * Max(refilling.n, 1));
 	for (int i = 0; i < refilling.n; i++)
 		refilling.rows[i] = (WantedRow)
 	{
-		keys[i], texts[i], &written[i]
+		.key = keys[i],.value = texts[i],.id = unconstify(char *, names[i])
 	};
 	qsort(refilling.rows, refilling.n, sizeof(WantedRow), compare_keys);
-	if (target.key != NIL)
-		query_limit_time(source, 0, "gave up filling columns of source %s: the time for it is up", hint_slow_node,
-						 refill_keyed, &refilling);
-	else
-		refill_places(&refilling);
-	return written;
+	if (target.key == NIL)
+	{
+		find_rows(&refilling);
+		begin_undeferred();
+	}
+	query_limit_time(source, 0, "gave up filling columns of source %s: the time for it is up",
+					 target.key != NIL ? hint_slow_node : hint_slow, refill_rows, &refilling);
+	if (target.key == NIL)
+		end_undeferred();
+	return refilling.written;
 }
