@@ -591,7 +591,8 @@ stop_by_signal(SIGNAL_ARGS)
 /* The outcome of a conversation, and its duration. */
 typedef struct Talk
 {
-	MailResult	result;
+	MailOutcome outcome;
+	char		error[MAIL_ERROR_SIZE]; /* "": there is no error */
 	bool		refused[2];
 	bool		begun;
 	bool		over;			/* the conversation ended by itself, within
@@ -601,10 +602,12 @@ typedef struct Talk
 } Talk;
 
 static Talk
-talk(const MailServer *to, const Message *item, int max_ms)
+talk(const MailSettings *to, const Message *item, int max_ms)
 {
 	int64		began = now_ms();
-	Mail	   *mail = mail_begin(to, item, is_stopped);
+	bool		refused[2] = {false, false};
+	MailResult	said = {.refused = refused};
+	Mail	   *mail = mail_begin(to, "hunter2hunter2", item, is_stopped, &said);
 	Talk		result = {.begun = mail != NULL};
 	bool		more = true;
 
@@ -614,17 +617,18 @@ talk(const MailServer *to, const Message *item, int max_ms)
 		;
 	result.over = !more;
 	result.ms = now_ms() - began;
-	result.result = *mail_result(mail);
-	memcpy(result.refused, result.result.refused, sizeof(result.refused));
+	result.outcome = said.outcome;
+	strcpy(result.error, said.error ? said.error : "");
+	memcpy(result.refused, refused, sizeof(refused));
 	mail_end(mail);
 	result.end_ms = now_ms() - began - result.ms;
 	return result;
 }
 
-static MailServer
+static MailSettings
 plain_server(void)
 {
-	MailServer	plain = {tap_text("smtp://127.0.0.1:%d", server.port), false, NULL, NULL, NULL, 5, 10};
+	MailSettings plain = {.url = unconstify(char *, tap_text("smtp://127.0.0.1:%d", server.port)),.user = "",.ca_file = "",.total_seconds = 10};
 
 	return plain;
 }
@@ -632,7 +636,7 @@ plain_server(void)
 static Talk
 talk_plainly(const Answer *answers, const Message *item, int max_ms)
 {
-	MailServer	plain;
+	MailSettings plain;
 	Talk		result;
 
 	start_server(answers);
@@ -647,9 +651,9 @@ talk_plainly(const Answer *answers, const Message *item, int max_ms)
 static void
 is_outcome(const Talk *got, MailOutcome want, const char *error, const char *text)
 {
-	ok(got->over && got->result.outcome == want && (*error == '\0') == (*got->result.error == '\0') &&
-	   strstr(got->result.error, error) != NULL,
-	   "%s: %d \"%s\"", text, got->result.outcome, got->result.error);
+	ok(got->over && got->outcome == want && (*error == '\0') == (*got->error == '\0') &&
+	   strstr(got->error, error) != NULL,
+	   "%s: %d \"%s\"", text, got->outcome, got->error);
 }
 
 static void
@@ -705,7 +709,7 @@ find_fault_in_mail(const char *text, const char *html)
 	char	   *mail;
 	char	   *parts[2];
 
-	if (got.result.outcome != MAIL_SENT || data == NULL || (end = strstr(data, "\r\n.\r\nQUIT")) == NULL)
+	if (got.outcome != MAIL_SENT || data == NULL || (end = strstr(data, "\r\n.\r\nQUIT")) == NULL)
 		return "the mail was not sent whole";
 	mail = undouble_dots(data + 6, end + 5 - data - 6);
 	if (count_headers(mail) != 8)
@@ -765,14 +769,13 @@ static void
 test_security(void)
 {
 	static const Answer answers[] = {{"EHLO", "250-mail.test\r\n250 AUTH PLAIN LOGIN\r\n"}, {NULL, NULL}};
-	MailServer	to;
+	MailSettings to;
 	Talk		got;
 
 	start_server(answers);
 	to = plain_server();
 	to.tls = true;
 	to.user = "me";
-	to.password = "hunter2hunter2";
 	got = talk(&to, &any, 5000);
 	is_outcome(&got, MAIL_UNREACHABLE, "STARTTLS not supported", "STARTTLS is not offered");
 	ok(strstr(server.heard->text, "AUTH") == NULL && strstr(server.heard->text, "MAIL") == NULL,
@@ -782,12 +785,11 @@ test_security(void)
 	start_server(answers);
 	to = plain_server();
 	to.user = "me";
-	to.password = "hunter2hunter2";
 	got = talk(&to, &any, 1000);
 	ok(!got.begun && server.heard->length == 0, "without TLS nobody logs in");
 	stop_server();
 
-	to.user = NULL;
+	to.user = "";
 	to.url = "http://127.0.0.1/";
 	got = talk(&to, &any, 1000);
 	is_outcome(&got, MAIL_UNREACHABLE, "http", "other protocols are refused");
@@ -803,7 +805,7 @@ test_security(void)
 static void
 test_nobody_there(void)
 {
-	MailServer	to = plain_server();
+	MailSettings to = plain_server();
 	Talk		got = talk(&to, &any, 5000);
 
 	is_outcome(&got, MAIL_UNREACHABLE, "connect", "nobody listens");
@@ -849,7 +851,7 @@ test_stopped(void)
 		setitimer(ITIMER_REAL, &in_300_ms, NULL);
 		got = talk_plainly(answers[i], &any, 8000);
 		ok(stopped != 0, "a signal comes through while libcurl waits at \"%s\"", answers[i]->command);
-		ok(got.over && got.result.outcome != MAIL_SENT && got.ms + got.end_ms < 2 * PROMPT_MS,
+		ok(got.over && got.outcome != MAIL_SENT && got.ms + got.end_ms < 2 * PROMPT_MS,
 		   "and ends it: after %lld ms", (long long) (got.ms + got.end_ms));
 	}
 	stopped = 0;
@@ -865,7 +867,9 @@ test_half_a_mail(void)
 	Message		item = {.from = "me@example.com",.to = two,.n_to = 2,.text = data,.html = "",.headers = no_headers};
 	int64		began = now_ms();
 	bool		more = true;
-	MailServer	to;
+	bool		refused[2];
+	MailResult	said = {.refused = refused};
+	MailSettings to;
 	Mail	   *mail;
 
 	memset(data, 'x', length);
@@ -874,7 +878,7 @@ test_half_a_mail(void)
 		data[length - 1] = '\n';
 	start_server(answers);
 	to = plain_server();
-	mail = mail_begin(&to, &item, is_stopped);
+	mail = mail_begin(&to, "", &item, is_stopped, &said);
 	while (more && server.heard->length < HEARD_MAX / 8 && now_ms() - began < 10000)
 		more = mail_step(mail, 1);
 	mail_end(mail);
@@ -889,15 +893,15 @@ static void
 test_time_limit(void)
 {
 	static const Answer answers[] = {{"EHLO", NULL}, {NULL, NULL}};
-	MailServer	to;
+	MailSettings to;
 	Talk		got;
 
 	start_server(answers);
 	to = plain_server();
 	to.total_seconds = 1;
 	got = talk(&to, &any, 5000);
-	ok(got.over && got.result.outcome == MAIL_UNREACHABLE && got.ms < 3 * PROMPT_MS,
-	   "the time is up: %s", got.result.error);
+	ok(got.over && got.outcome == MAIL_UNREACHABLE && got.ms < 3 * PROMPT_MS,
+	   "the time is up: %s", got.error);
 	stop_server();
 }
 
@@ -933,7 +937,7 @@ getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
 static void
 test_name_server(void)
 {
-	MailServer	to = {"smtp://mail.invalid:25", false, NULL, NULL, NULL, 5, 10};
+	MailSettings to = {.url = "smtp://mail.invalid:25",.user = "",.ca_file = "",.total_seconds = 10};
 	Talk		got;
 
 	main_thread = pthread_self();

@@ -145,7 +145,7 @@ make_test_values(const MailSettings *settings)
 }
 
 static void
-raise_failure(const MailSettings *settings, const MailerResult *result)
+raise_failure(const MailSettings *settings, const MailResult *result)
 {
 	const char *refused = result->refused ? join_recipients(settings, result->refused) : "";
 
@@ -162,7 +162,7 @@ mail_report_send_test(void)
 	MailSettings *settings = mail_settings_snapshot();
 	TimestampTz now = GetCurrentTimestamp();
 	Message    *message = make_message(settings, now, MyProcPid);
-	MailerResult *result;
+	MailResult *result;
 
 	message->to = settings->to;
 	message->n_to = settings->n_to;

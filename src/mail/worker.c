@@ -55,7 +55,7 @@ typedef struct Delivery
 	OutboxMail *mail;
 	const Extension *extension;
 	Message    *message;		/* NULL: there is nothing to send */
-	MailerResult *result;		/* NULL: nothing was sent */
+	MailResult *result;			/* NULL: nothing was sent */
 } Delivery;
 
 
@@ -120,7 +120,7 @@ make_up(Delivery *delivery)
 	if (delivery->extension != NULL && (error = sql_try(compose, delivery)) != NULL)
 	{
 		delivery->message = NULL;
-		delivery->result = palloc0(sizeof(MailerResult));
+		delivery->result = palloc0(sizeof(MailResult));
 		delivery->result->outcome = MAIL_REFUSED;
 		delivery->result->error = error->message;
 	}
@@ -146,7 +146,7 @@ send_it(Delivery *delivery)
 static void
 tell_failure(const Delivery *delivery)
 {
-	const MailerResult *result = delivery->result;
+	const MailResult *result = delivery->result;
 
 	if (result != NULL && result->error != NULL)
 		ereport(LOG,
@@ -158,7 +158,7 @@ tell_failure(const Delivery *delivery)
 static void
 record(const Delivery *delivery)
 {
-	const MailerResult *result = delivery->result;
+	const MailResult *result = delivery->result;
 	Extension  *extension;
 
 	tell_failure(delivery);
