@@ -59,14 +59,11 @@ typedef struct Job
 	BackgroundWorkerHandle *worker;
 } Job;
 
-/* The state of the launcher's process. */
+/* The state of the launcher's process, which lives in the memory context that is always current. */
 typedef struct Launcher
 {
-	MemoryContext context;
-	MemoryContext schedule_context;
-	Schedule   *schedule;
+	Schedule   *schedule;		/* in a memory context of its own */
 	Firing		firing;			/* the last firing that was seen */
-	bool		has_firing;
 	List	   *jobs;			/* jobs (Job *) that wait */
 	List	   *running;		/* jobs (Job *) that are under way */
 	int64		last_number;
@@ -117,26 +114,23 @@ launcher_init(void)
 
 /* -------------------------------------------------------------------- jobs --- */
 
+/* Adds a job for each database of the schedule that is not in the list `except`. */
 static void
-add_job(Launcher *launcher, const char *database, bool first_look, bool server_started)
-{
-	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
-	Job		   *job = palloc0(sizeof(Job));
-
-	job->night.firing = launcher->firing;
-	job->night.has_firing = launcher->has_firing;
-	job->night.first_look = first_look;
-	job->night.server_started = server_started;
-	strlcpy(job->night.database, database, NAMEDATALEN);
-	launcher->jobs = lappend(launcher->jobs, job);
-	MemoryContextSwitchTo(caller);
-}
-
-static void
-add_jobs(Launcher *launcher, bool server_started)
+add_jobs(Launcher *launcher, List *except, bool first_look, bool server_started)
 {
 	foreach_ptr(char, database, launcher->schedule->databases)
-		add_job(launcher, database, server_started, server_started);
+	{
+		Job		   *job;
+
+		if (settings_is_listed(except, database))
+			continue;
+		job = palloc0(sizeof(Job));
+		job->night.firing = launcher->firing;
+		job->night.first_look = first_look;
+		job->night.server_started = server_started;
+		strlcpy(job->night.database, database, NAMEDATALEN);
+		launcher->jobs = lappend(launcher->jobs, job);
+	}
 }
 
 /*
@@ -146,12 +140,9 @@ add_jobs(Launcher *launcher, bool server_started)
 static void
 delay_job(Launcher *launcher, Job *job)
 {
-	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
-
 	job->night.delay_told = true;
 	job->not_before = time_monotonic_us() + RETRY_MS * 1000;
 	launcher->jobs = lappend(launcher->jobs, job);
-	MemoryContextSwitchTo(caller);
 }
 
 static int
@@ -201,9 +192,7 @@ time_to_next_start(const Launcher *launcher)
 static bool
 start_night_worker(Launcher *launcher, Job *job)
 {
-	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
 	BackgroundWorker worker;
-	bool		started;
 
 	/*
 	 * a new number for each try: a slot accepts no report with a lower number
@@ -214,14 +203,11 @@ start_night_worker(Launcher *launcher, Job *job)
 	worker_describe(&worker, "cleanup_night_worker_main", "audio_cleanup worker");
 	memcpy(worker.bgw_extra, &job->night, sizeof(job->night));
 	worker.bgw_notify_pid = MyProcPid;
-	started = RegisterDynamicBackgroundWorker(&worker, &job->worker);
-	if (started)
-	{
-		job->started_at = time_monotonic_us();
-		launcher->running = lappend(launcher->running, job);
-	}
-	MemoryContextSwitchTo(caller);
-	return started;
+	if (!RegisterDynamicBackgroundWorker(&worker, &job->worker))
+		return false;
+	job->started_at = time_monotonic_us();
+	launcher->running = lappend(launcher->running, job);
+	return true;
 }
 
 /*
@@ -298,8 +284,8 @@ static void
 show_activity(const Launcher *launcher)
 {
 	const Schedule *schedule = launcher->schedule;
+	const Firing next = timetable_next(schedule, settings_now(schedule));
 	char		activity[128 + NAMEDATALEN];
-	Firing		next;
 
 	if (list_length(launcher->running) > 1)
 		snprintf(activity, sizeof(activity), "cleaning database \"%s\" and %d more",
@@ -310,7 +296,7 @@ show_activity(const Launcher *launcher)
 				 ((Job *) linitial(launcher->running))->night.database);
 	else if (schedule->databases == NIL)
 		snprintf(activity, sizeof(activity), "idle: audio_cleanup.databases is empty");
-	else if (!timetable_next(schedule, settings_now(schedule), &next))
+	else if (TIMESTAMP_IS_NOEND(next.at))
 		snprintf(activity, sizeof(activity), "idle: audio_cleanup.cleanup_schedule_hour is -1");
 	else
 		snprintf(activity, sizeof(activity), "sleeping until %s",
@@ -322,21 +308,16 @@ show_activity(const Launcher *launcher)
 static void
 adopt_firing(Launcher *launcher)
 {
-	launcher->has_firing = timetable_last(launcher->schedule, settings_now(launcher->schedule),
-										  &launcher->firing);
+	launcher->firing = timetable_last(launcher->schedule, settings_now(launcher->schedule));
 }
 
 static void
 load_schedule(Launcher *launcher)
 {
-	MemoryContext context = AllocSetContextCreate(launcher->context, "audio_cleanup schedule",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(context);
+	MemoryContext caller = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup schedule",
+																	   ALLOCSET_SMALL_SIZES));
 
 	launcher->schedule = settings_schedule();
-	if (launcher->schedule_context != NULL)
-		MemoryContextDelete(launcher->schedule_context);
-	launcher->schedule_context = context;
 	MemoryContextSwitchTo(caller);
 }
 
@@ -365,24 +346,19 @@ forget_unlisted(Launcher *launcher)
 static void
 reload(Launcher *launcher)
 {
-	Schedule	before = *launcher->schedule;
-	MemoryContext context = launcher->schedule_context;
-	const Schedule *now;
+	Schedule   *before = launcher->schedule;
 	bool		changed;
 
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
-	launcher->schedule_context = NULL;
 	load_schedule(launcher);
 	forget_unlisted(launcher);
-	now = launcher->schedule;
-	changed = now->hour != before.hour || strcmp(now->zone_name, before.zone_name) != 0;
+	changed = launcher->schedule->hour != before->hour ||
+		strcmp(launcher->schedule->zone_name, before->zone_name) != 0;
 	if (changed)
 		adopt_firing(launcher);
-	foreach_ptr(char, database, now->databases)
-		if (changed || !settings_is_listed(before.databases, database))
-		add_job(launcher, database, true, false);
-	MemoryContextDelete(context);
+	add_jobs(launcher, changed ? NIL : before->databases, true, false);
+	MemoryContextDelete(GetMemoryChunkContext(before));
 }
 
 /* Returns the milliseconds until there is something to do; -1 if only a signal can bring work. */
@@ -390,14 +366,12 @@ static long
 time_to_sleep(const Launcher *launcher)
 {
 	TimestampTz schedule_now = settings_now(launcher->schedule);
+	TimestampTz next = timetable_next(launcher->schedule, schedule_now).at;
 	long		ms = -1;
 	long		to_start = time_to_next_start(launcher);
-	Firing		next;
 
-	if (launcher->schedule->databases != NIL &&
-		timetable_next(launcher->schedule, schedule_now, &next))
-		ms = Min(RECHECK_MS,
-				 TimestampDifferenceMilliseconds(schedule_now, next.at));
+	if (launcher->schedule->databases != NIL && !TIMESTAMP_IS_NOEND(next))
+		ms = Min(RECHECK_MS, TimestampDifferenceMilliseconds(schedule_now, next));
 	if (to_start < 0)
 		return ms;
 	foreach_ptr(const Job, job, launcher->jobs)
@@ -416,8 +390,7 @@ time_to_sleep(const Launcher *launcher)
 static void
 work(Launcher *launcher)
 {
-	Firing		before;
-	bool		had_firing;
+	TimestampTz before;
 
 	/*
 	 * As with the logical replication launcher, exit status 1 makes the
@@ -434,11 +407,10 @@ work(Launcher *launcher)
 	 * if the clock was set back, the schedule has fired before, and fires
 	 * again later
 	 */
-	before = launcher->firing;
-	had_firing = launcher->has_firing;
+	before = launcher->firing.at;
 	adopt_firing(launcher);
-	if (launcher->has_firing && had_firing && launcher->firing.at > before.at)
-		add_jobs(launcher, false);
+	if (launcher->firing.at > before)
+		add_jobs(launcher, NIL, false, false);
 	look_after_workers(launcher);
 	start_next_job(launcher);
 	show_activity(launcher);
@@ -455,9 +427,8 @@ cleanup_launcher_main(Datum unused)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
-	launcher.context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup launcher",
-											 ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(launcher.context);
+	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "audio_cleanup launcher",
+												ALLOCSET_DEFAULT_SIZES));
 
 	/*
 	 * a worker of an earlier launcher may still be running with a lower
@@ -466,7 +437,7 @@ cleanup_launcher_main(Datum unused)
 	launcher.last_number = time_monotonic_us();
 	load_schedule(&launcher);
 	adopt_firing(&launcher);
-	add_jobs(&launcher, true);
+	add_jobs(&launcher, NIL, true, true);
 	for (;;)
 	{
 		work(&launcher);

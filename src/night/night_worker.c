@@ -37,7 +37,7 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	const Schedule *schedule = settings_schedule();
 	bool		is_new = job->first_look && !job->server_started;
 	TimestampTz since = timetable_note(extension, schedule, is_new);
-	bool		due = job->has_firing &&
+	bool		due = !TIMESTAMP_IS_NOBEGIN(job->firing.at) &&
 	!timetable_has_run(extension, job->firing.day);
 
 	/*
