@@ -19,9 +19,9 @@
 #include "utils/timestamp.h"
 
 #include "src/mail/send.h"
-#include "src/night/pg_cron.h"
 #include "src/night/timetable.h"
 #include "src/pg/progress.h"
+#include "src/pg/role.h"
 #include "src/pg/sql.h"
 #include "src/plan/plan.h"
 #include "src/show/show.h"
@@ -32,6 +32,9 @@
 
 /* limit for the search for the statuses of one source */
 #define STATUS_SEARCH_MS	500
+
+/* for use in E'', which has one meaning under any standard_conforming_strings */
+#define OUR_CALLS "\\\\mcleanup_(run|all|orphaned_files|failed_sessions)\\\\M"
 
 /* an upload that was begun so long ago is hardly under way */
 #define OLD_UPLOAD_DAYS 7
@@ -213,13 +216,60 @@ check_uploads(const Examination *examination)
 			days > 0 ? NULL : "audio_cleanup.s3_abort_uploads_after_days ends those that are older.");
 }
 
+/*
+ * Reports the jobs of pg_cron that clean this database, or a database of the
+ * built-in schedule.  The table of jobs is looked up as a member of the
+ * extension pg_cron: if pg_cron is not installed, anybody may create a schema
+ * of that name.
+ */
+static void
+say_cron_jobs(void *arg)
+{
+	const Examination *examination = arg;
+	const Schedule *schedule = settings_schedule();
+	bool		is_scheduled = progress_is_shared() && schedule->hour >= 0;
+	int			n;
+
+	if (sql_query(0, NULL,
+				  "SELECT e.oid, pg_catalog.format('%I.job', n.nspname) FROM pg_catalog.pg_extension e"
+				  " JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass"
+				  "  AND d.refobjid = e.oid AND d.deptype = 'e'"
+				  "  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+				  " JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'r'"
+				  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+				  " WHERE e.extname = 'pg_cron' AND c.relname = 'job'") == 0)
+		return;
+	n = sql_query_members(DatumGetObjectId(sql_value(0, 1)),
+						  SQL_ARGS(SQL_TEXTS(is_scheduled ? schedule->databases : NIL)),
+						  psprintf("SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) ANY ($1)"
+								   " FROM %s WHERE active AND command OPERATOR(pg_catalog.~*) E'" OUR_CALLS "'"
+								   " AND (database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+								   "  OR database OPERATOR(pg_catalog.=) ANY ($1)) ORDER BY jobid",
+								   sql_text(0, 2)));
+	for (int i = 0; i < n; i++)
+	{
+		long long	job = DatumGetInt64(sql_value(i, 1));
+
+		/* the second run finds nothing, or waits for the first */
+		if (DatumGetBool(sql_value(i, 4)))
+			say(examination, "pg_cron", "warning",
+				psprintf("job %lld of pg_cron (%s) cleans database \"%s\", and so does the built-in schedule",
+						 job, sql_text(i, 2), sql_text(i, 3)),
+				psprintf("Call cron.unschedule(%lld), or remove the database from audio_cleanup.databases.", job));
+		else
+			say(examination, "pg_cron", "ok",
+				psprintf("job %lld of pg_cron (%s) cleans this database", job, sql_text(i, 2)), NULL);
+	}
+}
+
 /* Reports whether the library is preloaded, and what cleans this database by night. */
 static void
-check_schedule(const Examination *examination)
+check_schedule(Examination *examination)
 {
+	const Extension *extension = examination->context->extension;
 	const char *libraries = GetConfigOption("shared_preload_libraries", false, false);
-	const Schedule *schedule = settings_schedule();
-	NextRun		next = timetable_next_run(examination->context->extension);
+	NextRun		next = timetable_next_run(extension);
+	ActingAs	saved;
 
 	say(examination, "preload", "ok",
 		strstr(libraries, EXTENSION_NAME) != NULL ? "the library is preloaded"
@@ -229,20 +279,14 @@ check_schedule(const Examination *examination)
 		next.is_known ? psprintf("the built-in schedule cleans this database next at %s (%s, %s)",
 								 timestamptz_to_str(next.at), next.reason, next.zone_name)
 		: psprintf("the built-in schedule does not clean this database: %s", next.reason), NULL);
-	foreach_ptr(const CronJob, job, cron_jobs(examination->context->extension, schedule->databases))
-	{
-		/* the second run finds nothing, or waits for the first */
-		if (progress_is_shared() && schedule->hour >= 0 && job->is_listed)
-			say(examination, "pg_cron", "warning",
-				psprintf("job %lld of pg_cron (%s) cleans database \"%s\", and so does the built-in schedule",
-						 (long long) job->id, job->schedule, job->database),
-				psprintf("Call cron.unschedule(%lld), or remove the database from audio_cleanup.databases.",
-						 (long long) job->id));
-		else if (job->is_here)
-			say(examination, "pg_cron", "ok",
-				psprintf("job %lld of pg_cron (%s) cleans this database",
-						 (long long) job->id, job->schedule), NULL);
-	}
+	role_act_as(extension->owner, &saved);
+
+	/*
+	 * the table may not be readable, or have other columns because of its
+	 * version
+	 */
+	(void) sql_try(say_cron_jobs, examination);
+	role_stop_acting(&saved);
 }
 
 /* Reports on mail.  Returns whether mail is sent. */
