@@ -60,14 +60,6 @@ server_name(void)
 	return pstrdup(host);
 }
 
-/* Returns an ID that is unique in the world.  Every try to send the mail has the same ID. */
-static char *
-make_id(TimestampTz created_at, int64 number, const char *from)
-{
-	return psprintf("%llx.%u.%lld.%lld.audio_cleanup%s", (unsigned long long) GetSystemIdentifier(),
-					MyDatabaseId, (long long) created_at, (long long) number, strrchr(from, '@'));
-}
-
 /* Returns the time in the format of RFC 5322: in English, whatever the locale, and in UTC. */
 static char *
 rfc_date(TimestampTz time)
@@ -79,23 +71,26 @@ rfc_date(TimestampTz time)
 	return pstrdup(date);
 }
 
+/*
+ * Returns the mail with the templates `subject`, `text` and `html`.  Its ID is
+ * unique in the world, and the same in every try to send the mail.
+ */
 static Message *
-make_message(const MailSettings *settings, TimestampTz created_at, int64 number)
+make_message(const MailSettings *settings, const char *const *to, int n_to, TimestampTz created_at, int64 number,
+			 const char *subject, const char *text, const char *html, Jsonb *values)
 {
 	Message    *message = palloc0(sizeof(Message));
+	const char *domain = strrchr(settings->from, '@');
 
-	if (strchr(settings->from, '@') != NULL)
-		message->id = make_id(created_at, number, settings->from);
+	message->to = to;
+	message->n_to = n_to;
+	message->id = psprintf("%llx.%u.%lld.%lld.audio_cleanup%s", (unsigned long long) GetSystemIdentifier(),
+						   MyDatabaseId, (long long) created_at, (long long) number, domain ? domain : "");
 	message->date = rfc_date(created_at);
-	return message;
-}
-
-static void
-fill_in(Message *message, const char *subject, const char *text, const char *html, Jsonb *values)
-{
 	message->subject = template_fill(subject, values, false);
 	message->text = template_fill(text, values, false);
 	message->html = template_fill(html, values, true);
+	return message;
 }
 
 
@@ -106,15 +101,10 @@ mail_report_make(const Extension *extension, const OutboxMail *mail, const MailS
 {
 	Datum		figures = owner_value(extension, SQL_ARGS(SQL_INT8(mail->run_id), SQL_TEXT(server_name())),
 									  "SELECT @extschema@.cleanup_mail_figures($1, $2)");
-	Message    *message;
 
-	if (figures == 0)
-		return NULL;
-	message = make_message(settings, mail->created_at, mail->run_id);
-	message->to = mail->to;
-	message->n_to = mail->n_to;
-	fill_in(message, SUBJECT, mail_txt, mail_html, DatumGetJsonbP(figures));
-	return message;
+	return figures == 0 ? NULL :
+		make_message(settings, mail->to, mail->n_to, mail->created_at, mail->run_id,
+					 SUBJECT, mail_txt, mail_html, DatumGetJsonbP(figures));
 }
 
 
@@ -160,14 +150,10 @@ char *
 mail_report_send_test(void)
 {
 	MailSettings *settings = mail_settings_snapshot();
-	TimestampTz now = GetCurrentTimestamp();
-	Message    *message = make_message(settings, now, MyProcPid);
 	MailResult *result;
 
-	message->to = settings->to;
-	message->n_to = settings->n_to;
-	fill_in(message, TEST_SUBJECT, TEST_TEXT, TEST_HTML, make_test_values(settings));
-	result = mailer_send(settings, message);
+	result = mailer_send(settings, make_message(settings, settings->to, settings->n_to, GetCurrentTimestamp(), MyProcPid,
+												TEST_SUBJECT, TEST_TEXT, TEST_HTML, make_test_values(settings)));
 	if (result->error != NULL)
 		raise_failure(settings, result);
 	return psprintf("%s has taken a test mail for %s", settings->url, join_recipients(settings, NULL));
