@@ -99,18 +99,6 @@ begins_with(const char *line, size_t length, const char *word)
 }
 
 /*
- * Copies the text without its line end, as printable ASCII, because the copy
- * goes into a database of any encoding, and into a log.
- */
-static void
-copy_printable(char *target, size_t size, const char *text, size_t length)
-{
-	while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r'))
-		length--;
-	libcurl_copy_printable(target, size, text, length);
-}
-
-/*
  * Remembers the last word of the line: that of "AUTH PLAIN AGFubmE...", or a
  * later line with credentials.
  */
@@ -119,7 +107,7 @@ remember_secret(Mail *mail, const char *line, size_t length)
 {
 	char	   *space;
 
-	copy_printable(mail->secret, sizeof(mail->secret), line, length);
+	libcurl_copy_printable(mail->secret, sizeof(mail->secret), line, length);
 	space = strrchr(mail->secret, ' ');
 	if (space != NULL)
 		memmove(mail->secret, space + 1, strlen(space + 1) + 1);
@@ -152,7 +140,7 @@ is_betrayed(const char *line, size_t length, const char *secret)
 static void
 keep_reply(Mail *mail, const char *line, size_t length)
 {
-	copy_printable(mail->reply, sizeof(mail->reply), line, length);
+	libcurl_copy_printable(mail->reply, sizeof(mail->reply), line, length);
 	/* the whole line, because a part of a secret is a secret, too */
 	if (is_betrayed(line, length, mail->secret) || is_betrayed(line, length, mail->password))
 		mail->reply[3] = '\0';
@@ -365,7 +353,7 @@ end_with(Mail *mail, CURLcode code)
 		return;
 	}
 	result->outcome = replied && mail->in_envelope ? MAIL_REFUSED : MAIL_UNREACHABLE;
-	copy_printable(result->said, MAIL_ERROR_SIZE, said, strlen(said));
+	libcurl_copy_printable(result->said, MAIL_ERROR_SIZE, said, strlen(said));
 	length = strlen(result->said);
 	if (replied)
 		snprintf(result->said + length, MAIL_ERROR_SIZE - length, "; the server said \"%s\"", mail->reply);
