@@ -31,19 +31,9 @@
 #include "src/text/template.h"
 
 #define SUBJECT \
-	"audio_cleanup on {{host}}/{{database}}:{{#end}} {{end}},{{/end}} " \
+	"audio_cleanup on {{host}}/{{database}}:{{#test}} test mail{{/test}}{{^test}}{{#end}} {{end}},{{/end}} " \
 	"{{gone|count}} file{{gone|s}}, {{bytes|size}} freed" \
-	"{{#errors}}, {{errors|count}} error{{errors|s}}{{/errors}}"
-
-#define TEST_SUBJECT	"audio_cleanup on {{host}}/{{database}}: test mail"
-#define TEST_TEXT \
-	"This is a test mail of audio_cleanup on {{host}}, database {{database}}.\n" \
-	"\n" \
-	"Mail about its runs comes to {{to}}.\n"
-#define TEST_HTML \
-	"<!DOCTYPE html>\n<html lang=\"en\"><body>\n" \
-	"<p>This is a test mail of audio_cleanup on {{host}}, database {{database}}.</p>\n" \
-	"<p>Mail about its runs comes to {{to}}.</p>\n</body></html>\n"
+	"{{#errors}}, {{errors|count}} error{{errors|s}}{{/errors}}{{/test}}"
 
 /* Returns the name by which people know this server. */
 static const char *
@@ -71,13 +61,10 @@ rfc_date(TimestampTz time)
 	return pstrdup(date);
 }
 
-/*
- * Returns the mail with the templates `subject`, `text` and `html`.  Its ID is
- * unique in the world, and the same in every try to send the mail.
- */
+/* Returns the mail.  Its ID is unique in the world, and the same in every try to send the mail. */
 static Message *
 make_message(const MailSettings *settings, const char *const *to, int n_to, TimestampTz created_at, int64 number,
-			 const char *subject, const char *text, const char *html, Jsonb *values)
+			 Jsonb *values)
 {
 	Message    *message = palloc0(sizeof(Message));
 	const char *domain = strrchr(settings->from, '@');
@@ -87,9 +74,9 @@ make_message(const MailSettings *settings, const char *const *to, int n_to, Time
 	message->id = psprintf("%llx.%u.%lld.%lld.audio_cleanup%s", (unsigned long long) GetSystemIdentifier(),
 						   MyDatabaseId, (long long) created_at, (long long) number, domain ? domain : "");
 	message->date = rfc_date(created_at);
-	message->subject = template_fill(subject, values, false);
-	message->text = template_fill(text, values, false);
-	message->html = template_fill(html, values, true);
+	message->subject = template_fill(SUBJECT, values, false);
+	message->text = template_fill(mail_txt, values, false);
+	message->html = template_fill(mail_html, values, true);
 	return message;
 }
 
@@ -104,7 +91,7 @@ mail_report_make(const Extension *extension, const OutboxMail *mail, const MailS
 
 	return figures == 0 ? NULL :
 		make_message(settings, mail->to, mail->n_to, mail->created_at, mail->run_id,
-					 SUBJECT, mail_txt, mail_html, DatumGetJsonbP(figures));
+					 DatumGetJsonbP(figures));
 }
 
 
@@ -128,6 +115,7 @@ make_test_values(const MailSettings *settings)
 	JsonBuilder json;
 
 	json_begin(&json);
+	json_add_boolean(&json, "test", true);
 	json_add_text(&json, "host", server_name());
 	json_add_text(&json, "database", get_database_name(MyDatabaseId));
 	json_add_text(&json, "to", join_recipients(settings, NULL));
@@ -153,7 +141,7 @@ mail_report_send_test(void)
 	MailResult *result;
 
 	result = mailer_send(settings, make_message(settings, settings->to, settings->n_to, GetCurrentTimestamp(), MyProcPid,
-												TEST_SUBJECT, TEST_TEXT, TEST_HTML, make_test_values(settings)));
+												make_test_values(settings)));
 	if (result->error != NULL)
 		raise_failure(settings, result);
 	return psprintf("%s has taken a test mail for %s", settings->url, join_recipients(settings, NULL));
