@@ -494,15 +494,14 @@ LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	WITH seen AS (
 		SELECT l.brakes, l.surveyed, l.upload_dir, l.is_ours, l.errors, l.sources, l.files_seen, l.files_referenced, l.rows_seen, l.condemned,
-			l.unmatched, l.warnings, l.uploads, l.uploads_error, l.oldest_upload, l.uploads_to_end, l.ends_uploads, l.uploads_forgotten,
-			l.backup_days, l.mail_off, l.mail_error, l.mail_about, l.mail_addresses, l.smtp_url,
-			l.preloaded, l.next_run, l.next_run_reason, l.timezone,
+			l.unmatched, l.warnings, l.uploads, l.uploads_error, l.oldest_upload, l.uploads_to_end, l.uploads_forgotten,
+			l.mail_off, l.mail_error, l.mail_addresses, l.next_run, l.next_run_reason, l.timezone,
+			current_setting('audio_cleanup.s3_abort_uploads_after_days')::int > 0 AS ends_uploads,
 			l.files_seen > 0 AND l.files_referenced = 0 AND l.rows_seen > 0 AS useless
 		FROM jsonb_to_record(cleanup_check_findings.look) l(brakes jsonb, surveyed boolean, upload_dir text, is_ours boolean, errors jsonb, sources jsonb,
 			files_seen bigint, files_referenced bigint, rows_seen bigint, condemned bigint, unmatched text, warnings jsonb,
-			uploads bigint, uploads_error text, oldest_upload text, uploads_to_end bigint, ends_uploads boolean, uploads_forgotten boolean,
-			backup_days int, mail_off text, mail_error text, mail_about text, mail_addresses int, smtp_url text,
-			preloaded boolean, next_run text, next_run_reason text, timezone text))
+			uploads bigint, uploads_error text, oldest_upload text, uploads_to_end bigint, uploads_forgotten boolean,
+			mail_off text, mail_error text, mail_addresses int, next_run text, next_run_reason text, timezone text))
 	-- part: the place of the row in the result
 	SELECT c.check_name, c.status, c.detail, c.hint
 	FROM (
@@ -549,8 +548,9 @@ BEGIN ATOMIC
 			(15, l.mail_error IS NOT NULL, 'mail', 'error', format('no mail can be sent: %s', l.mail_error),
 				'A mail waits for two days; SELECT cleanup_send_test_mail() shows whether mail can be sent.'),
 			(16, l.mail_off IS NULL AND l.mail_error IS NULL, 'mail', 'ok', format('mail about %s goes to %s address%s by %s',
-				l.mail_about, l.mail_addresses, CASE WHEN l.mail_addresses <> 1 THEN 'es' END, l.smtp_url), NULL),
-			(18, true, 'preload', 'ok', CASE WHEN l.preloaded THEN 'the library is preloaded'
+				CASE current_setting('audio_cleanup.mail_on') WHEN 'problems' THEN 'problems' WHEN 'changes' THEN 'problems and changes' ELSE 'every run' END,
+				l.mail_addresses, CASE WHEN l.mail_addresses <> 1 THEN 'es' END, current_setting('audio_cleanup.smtp_url')), NULL),
+			(18, true, 'preload', 'ok', CASE WHEN position('audio_cleanup' IN current_setting('shared_preload_libraries')) > 0 THEN 'the library is preloaded'
 				ELSE 'the library is not preloaded: there is no built-in schedule and no cleanup_progress' END, NULL),
 			(19, true, 'schedule', 'ok', CASE WHEN l.next_run IS NOT NULL
 				THEN format('the built-in schedule cleans this database next at %s (%s, %s)', l.next_run, l.next_run_reason, l.timezone)
@@ -559,7 +559,7 @@ BEGIN ATOMIC
 		WHERE v.applies
 		UNION ALL
 		SELECT 17, r.n, r.check_name, r.status, r.detail, r.hint
-		FROM seen l, @extschema@.cleanup_check_rows(l.backup_days, l.mail_off IS NULL AND l.mail_error IS NULL)
+		FROM seen l, @extschema@.cleanup_check_rows(current_setting('audio_cleanup.backup_retention_days')::int, l.mail_off IS NULL AND l.mail_error IS NULL)
 			WITH ORDINALITY r(check_name, status, detail, hint, n)
 	) c
 	ORDER BY c.part, c.n;

@@ -620,17 +620,14 @@ make_rules(Jsonb *recorded)
 static const char *
 absolute_upload_dir(void)
 {
-	char		path[MAXPGPATH * 2];
+	char	   *path;
 
 	/* the key of an object may contain "//", which differs from "/" */
 	if (!store_is_local(upload_dir))
 		return pstrdup(upload_dir);
-	if (is_absolute_path(upload_dir))
-		strlcpy(path, upload_dir, sizeof(path));
-	else
-		snprintf(path, sizeof(path), "%s/%s", DataDir, upload_dir);
+	path = is_absolute_path(upload_dir) ? pstrdup(upload_dir) : psprintf("%s/%s", DataDir, upload_dir);
 	canonicalize_path(path);
-	return pstrdup(path);
+	return path;
 }
 
 /*

@@ -74,11 +74,3 @@ mail_settings_lack(const MailSettings *settings)
 		return "audio_cleanup.smtp_user is set, and audio_cleanup.smtp_tls is off: a password is never sent in the clear";
 	return NULL;
 }
-
-const char *
-mail_settings_about(const MailSettings *settings)
-{
-	if (settings->on == MAIL_ON_PROBLEMS)
-		return "problems";
-	return settings->on == MAIL_ON_CHANGES ? "problems and changes" : "every run";
-}

@@ -51,7 +51,4 @@ extern const char *mail_settings_off(const MailSettings *settings);
  */
 extern const char *mail_settings_lack(const MailSettings *settings);
 
-/* Returns a text for people that says about which runs mail is sent. */
-extern const char *mail_settings_about(const MailSettings *settings);
-
 #endif							/* AUDIO_CLEANUP_MAIL_SETTINGS_H */

@@ -33,7 +33,6 @@
 #include "src/mail/compose.h"
 #include "src/mail/outbox.h"
 #include "src/mail/send.h"
-#include "src/mail/worker.h"
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"

@@ -146,7 +146,6 @@ add_survey(JsonBuilder *json, const PlanFindings *found, int upload_days)
 	json_add_text(json, "uploads_error", found->uploads_error);
 	json_add_text(json, "oldest_upload", timestamptz_to_str(found->oldest_upload));
 	json_add_integer(json, "uploads_to_end", list_length(found->old_uploads));
-	json_add_boolean(json, "ends_uploads", upload_days > 0);
 	/* no run ends uploads, and nobody is likely to complete the oldest one */
 	json_add_boolean(json, "uploads_forgotten",
 					 upload_days < 0 && found->oldest_upload < GetCurrentTimestamp() - OLD_UPLOAD_DAYS * USECS_PER_DAY);
@@ -164,19 +163,15 @@ add_mail(JsonBuilder *json)
 		error = mailer_check_secret(settings);
 	json_add_text(json, "mail_off", off);
 	json_add_text(json, "mail_error", error);
-	json_add_text(json, "mail_about", mail_settings_about(settings));
 	json_add_integer(json, "mail_addresses", settings->n_to);
-	json_add_text(json, "smtp_url", settings->url);
 }
 
-/* Adds whether the library is preloaded, and when the built-in schedule cleans this database. */
+/* Adds when the built-in schedule cleans this database. */
 static void
 add_schedule(JsonBuilder *json, const Extension *extension)
 {
-	const char *libraries = GetConfigOption("shared_preload_libraries", false, false);
 	NextRun		next = timetable_next_run(extension);
 
-	json_add_boolean(json, "preloaded", strstr(libraries, EXTENSION_NAME) != NULL);
 	json_add_text(json, "next_run", next.is_known ? timestamptz_to_str(next.at) : NULL);
 	json_add_text(json, "next_run_reason", next.reason);
 	json_add_text(json, "timezone", next.zone_name);
@@ -195,7 +190,6 @@ take_look(const Examination *examination)
 	if (found->claim != NULL && found->claim->brake == NULL)
 		json_add_boolean(&json, "is_ours", found->claim->state == CLAIM_OURS);
 	json_add_list(&json, "errors", found->errors);
-	json_add_integer(&json, "backup_days", context->settings->backup_retention_days);
 	add_sources(&json, found);
 	if (found->surveyed)
 		add_survey(&json, found, context->settings->abort_uploads_after_days);
