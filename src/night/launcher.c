@@ -11,8 +11,8 @@
  * workers.  The launcher stores nothing: the databases know what has run.
  *
  * The launcher looks at the clock once a minute, because nobody tells a
- * process that the clock was set.  Otherwise only signals and the scheduled
- * hour wake the launcher.
+ * process that the clock was set, and once a second while a database waits.
+ * Otherwise only signals and the scheduled hour wake the launcher.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -38,6 +38,7 @@
 #include "src/pg/worker.h"
 
 #define RECHECK_MS		60000
+#define WAITING_MS		1000
 #define RETRY_MS		10000
 #define RESTART_SECONDS	60
 
@@ -167,26 +168,15 @@ is_running(const Launcher *launcher, const char *database)
 	return false;
 }
 
-/* Returns the milliseconds until a time by time_monotonic_us(), at least 0. */
-static long
-ms_until(int64 time_us)
+/* Returns whether one more worker may be started now. */
+static bool
+may_start(const Launcher *launcher)
 {
-	return (long) Max((time_us - time_monotonic_us() + 999) / 1000, 0);
-}
+	int			n = list_length(launcher->running);
 
-/*
- * Returns the milliseconds until one more worker may be started; -1 if a
- * running worker must end before.
- */
-static long
-time_to_next_start(const Launcher *launcher)
-{
-	if (launcher->running == NIL)
-		return 0;
 	/* the server's other users need workers, too */
-	if (list_length(launcher->running) >= Min(Max(max_worker_processes / 2, 1), MAX_AT_ONCE))
-		return -1;
-	return ms_until(((const Job *) llast(launcher->running))->started_at + ALONE_MS * 1000);
+	return n == 0 || (n < Min(Max(max_worker_processes / 2, 1), MAX_AT_ONCE) &&
+					  ((const Job *) llast(launcher->running))->started_at + ALONE_MS * 1000 <= time_monotonic_us());
 }
 
 static bool
@@ -233,7 +223,7 @@ take_next_job(Launcher *launcher)
 static void
 start_next_job(Launcher *launcher)
 {
-	Job		   *job = time_to_next_start(launcher) == 0 ? take_next_job(launcher) : NULL;
+	Job		   *job = may_start(launcher) ? take_next_job(launcher) : NULL;
 	const Job  *before = launcher->running == NIL ? NULL : llast(launcher->running);
 
 	if (job == NULL)
@@ -365,23 +355,14 @@ reload(Launcher *launcher)
 static long
 time_to_sleep(const Launcher *launcher)
 {
-	TimestampTz schedule_now = settings_now(launcher->schedule);
-	TimestampTz next = timetable_next(launcher->schedule, schedule_now).at;
-	long		ms = -1;
-	long		to_start = time_to_next_start(launcher);
+	TimestampTz now = settings_now(launcher->schedule);
+	TimestampTz next = timetable_next(launcher->schedule, now).at;
 
-	if (launcher->schedule->databases != NIL && !TIMESTAMP_IS_NOEND(next))
-		ms = Min(RECHECK_MS, TimestampDifferenceMilliseconds(schedule_now, next));
-	if (to_start < 0)
-		return ms;
-	foreach_ptr(const Job, job, launcher->jobs)
-	{
-		long		left = Max(to_start, ms_until(job->not_before));
-
-		if (!is_running(launcher, job->night.database))
-			ms = ms < 0 ? left : Min(ms, left);
-	}
-	return ms;
+	if (launcher->jobs != NIL)
+		return WAITING_MS;
+	if (launcher->schedule->databases == NIL || TIMESTAMP_IS_NOEND(next))
+		return -1;
+	return Min(RECHECK_MS, TimestampDifferenceMilliseconds(now, next));
 }
 
 
