@@ -458,19 +458,12 @@ static const Definition definitions[] = {
 	.flags = GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL,.sighup = true},
 };
 
-static void
-ignore_environment(const char *variable, char *why)
-{
-	ereport(WARNING,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("ignoring environment variable \"%s\": %s", variable, why)));
-}
-
 /* Makes the environment's value of a setting the built-in default, if the value is usable. */
 static void
 take_environment(Definition *definition)
 {
 	const char *value = definition->environment ? getenv(definition->environment) : NULL;
+	const char *wrong = NULL;
 	char	   *copy;
 	void	   *extra = NULL;
 	bool		boolean;
@@ -484,17 +477,19 @@ take_environment(Definition *definition)
 		(definition->check == NULL || definition->check(&copy, &extra, PGC_S_ENV_VAR)))
 		definition->text_value = value;
 	else if (definition->text)
-		ignore_environment(definition->environment, "its value cannot be used");
+		wrong = "its value cannot be used";
 	else if (definition->boolean && parse_bool(value, &boolean))
 		definition->value = boolean;
 	else if (definition->boolean)
-		ignore_environment(definition->environment, psprintf("\"%s\" is not a boolean", value));
+		wrong = psprintf("\"%s\" is not a boolean", value);
 	else if (parse_int(value, &number, 0, NULL) && number >= definition->min && number <= definition->max)
 		definition->value = number;
 	else
-		ignore_environment(definition->environment,
-						   psprintf("\"%s\" is not a number from %d to %d", value,
-									definition->min, definition->max));
+		wrong = psprintf("\"%s\" is not a number from %d to %d", value, definition->min, definition->max);
+	if (wrong != NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("ignoring environment variable \"%s\": %s", definition->environment, wrong)));
 }
 
 /* The server copies the name, but keeps pointers to the other texts. */
@@ -685,16 +680,12 @@ Schedule *
 settings_schedule(void)
 {
 	Schedule   *schedule = palloc(sizeof(Schedule));
-	List	   *names;
 
 	*schedule = current_schedule;
 	schedule->zone_name = pstrdup(zone_name());
 	schedule->zone = *schedule_timezone ? pg_tzset(schedule_timezone) : log_timezone;
 	/* the check hook has parsed the list before */
-	(void) SplitGUCList(pstrdup(databases), ',', &names);
-	foreach_ptr(char, name, names)
-		if (!settings_is_listed(schedule->databases, name))
-		schedule->databases = lappend(schedule->databases, name);
+	(void) SplitGUCList(pstrdup(databases), ',', &schedule->databases);
 	return schedule;
 }
 
