@@ -201,21 +201,26 @@ start_night_worker(Launcher *launcher, Job *job)
 }
 
 /*
- * Takes a job whose time has come off the list.  Returns NULL if no job's time
- * has come.
+ * Takes a job whose time has come off the list, and the jobs before it whose
+ * databases are not to be cleaned any more.  Returns NULL if no job's time has
+ * come.
  */
 static Job *
 take_next_job(Launcher *launcher)
 {
 	int64		now = time_monotonic_us();
+	ListCell   *lc;
 
-	foreach_ptr(Job, job, launcher->jobs)
+	foreach(lc, launcher->jobs)
 	{
-		if (job->not_before <= now && !is_running(launcher, job->night.database))
-		{
-			launcher->jobs = list_delete_ptr(launcher->jobs, job);
+		Job		   *job = lfirst(lc);
+
+		if (job->not_before > now || is_running(launcher, job->night.database))
+			continue;
+		launcher->jobs = foreach_delete_current(launcher->jobs, lc);
+		if (settings_is_listed(launcher->schedule->databases, job->night.database))
 			return job;
-		}
+		pfree(job);
 	}
 	return NULL;
 }
@@ -311,23 +316,6 @@ load_schedule(Launcher *launcher)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Forgets the waiting jobs of databases that were taken off the list. */
-static void
-forget_unlisted(Launcher *launcher)
-{
-	ListCell   *lc;
-
-	foreach(lc, launcher->jobs)
-	{
-		Job		   *job = lfirst(lc);
-
-		if (settings_is_listed(launcher->schedule->databases, job->night.database))
-			continue;
-		launcher->jobs = foreach_delete_current(launcher->jobs, lc);
-		pfree(job);
-	}
-}
-
 /*
  * Reads the configuration again.  Adds a first look at databases that are new,
  * or at all databases if the hour or the time zone is new.  These databases
@@ -342,7 +330,6 @@ reload(Launcher *launcher)
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
 	load_schedule(launcher);
-	forget_unlisted(launcher);
 	changed = launcher->schedule->hour != before->hour ||
 		strcmp(launcher->schedule->zone_name, before->zone_name) != 0;
 	if (changed)
