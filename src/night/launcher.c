@@ -264,7 +264,6 @@ look_after_workers(Launcher *launcher)
 			continue;
 		launcher->running = foreach_delete_current(launcher->running, lc);
 		pfree(job->worker);
-		job->worker = NULL;
 		if (pg_atomic_read_u64(&busy[job->night.slot]) == job->night.number)
 			delay_job(launcher, job);
 		else

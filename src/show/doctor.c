@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -212,9 +213,9 @@ say_look(const Examination *examination)
 
 /*
  * Reports the jobs of pg_cron that clean this database, or a database of the
- * built-in schedule.  The table of jobs is looked up as a member of the
- * extension pg_cron: if pg_cron is not installed, anybody may create a schema
- * of that name.
+ * built-in schedule.  The table of jobs must be a member of the extension
+ * pg_cron: if pg_cron is not installed, anybody may create a schema of that
+ * name.
  */
 static void
 say_cron_jobs(void *arg)
@@ -222,24 +223,16 @@ say_cron_jobs(void *arg)
 	const Examination *examination = arg;
 	const Schedule *schedule = settings_schedule();
 	bool		is_scheduled = progress_is_shared() && schedule->hour >= 0;
+	Oid			pg_cron = get_extension_oid("pg_cron", true);
 	int			n;
 
-	if (sql_query(0, NULL,
-				  "SELECT e.oid, pg_catalog.format('%I.job', n.nspname) FROM pg_catalog.pg_extension e"
-				  " JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass"
-				  "  AND d.refobjid = e.oid AND d.deptype = 'e'"
-				  "  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
-				  " JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'r'"
-				  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-				  " WHERE e.extname = 'pg_cron' AND c.relname = 'job'") == 0)
+	if (!OidIsValid(pg_cron))
 		return;
-	n = sql_query_members(DatumGetObjectId(sql_value(0, 1)),
-						  SQL_ARGS(SQL_TEXTS(is_scheduled ? schedule->databases : NIL)),
-						  psprintf("SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) ANY ($1)"
-								   " FROM %s WHERE active AND command OPERATOR(pg_catalog.~*) E'" OUR_CALLS "'"
-								   " AND (database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
-								   "  OR database OPERATOR(pg_catalog.=) ANY ($1)) ORDER BY jobid",
-								   sql_text(0, 2)));
+	n = sql_query_members(pg_cron, SQL_ARGS(SQL_TEXTS(is_scheduled ? schedule->databases : NIL)),
+						  "SELECT jobid, schedule, database, database OPERATOR(pg_catalog.=) ANY ($1)"
+						  " FROM cron.job WHERE active AND command OPERATOR(pg_catalog.~*) E'" OUR_CALLS "'"
+						  " AND (database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+						  "  OR database OPERATOR(pg_catalog.=) ANY ($1)) ORDER BY jobid");
 	for (int i = 0; i < n; i++)
 	{
 		long long	job = DatumGetInt64(sql_value(i, 1));
