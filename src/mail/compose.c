@@ -50,17 +50,6 @@ server_name(void)
 	return pstrdup(host);
 }
 
-/* Returns the time in the format of RFC 5322: in English, whatever the locale, and in UTC. */
-static char *
-rfc_date(TimestampTz time)
-{
-	pg_time_t	seconds = timestamptz_to_time_t(time);
-	char		date[64];
-
-	(void) pg_strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S +0000", pg_gmtime(&seconds));
-	return pstrdup(date);
-}
-
 /* Returns the mail.  Its ID is unique in the world, and the same in every try to send the mail. */
 static Message *
 make_message(const MailSettings *settings, const char *const *to, int n_to, TimestampTz created_at, int64 number,
@@ -68,12 +57,16 @@ make_message(const MailSettings *settings, const char *const *to, int n_to, Time
 {
 	Message    *message = palloc0(sizeof(Message));
 	const char *domain = strrchr(settings->from, '@');
+	pg_time_t	seconds = timestamptz_to_time_t(created_at);
+	char		date[64];
 
 	message->to = to;
 	message->n_to = n_to;
 	message->id = psprintf("%llx.%u.%lld.%lld.audio_cleanup%s", (unsigned long long) GetSystemIdentifier(),
 						   MyDatabaseId, (long long) created_at, (long long) number, domain ? domain : "");
-	message->date = rfc_date(created_at);
+	/* in English, whatever the locale, and in UTC */
+	(void) pg_strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S +0000", pg_gmtime(&seconds));
+	message->date = pstrdup(date);
 	message->subject = template_fill(SUBJECT, values, false);
 	message->text = template_fill(mail_txt, values, false);
 	message->html = template_fill(mail_html, values, true);
@@ -122,27 +115,20 @@ make_test_values(const MailSettings *settings)
 	return json_end(&json);
 }
 
-static void
-raise_failure(const MailSettings *settings, const MailResult *result)
-{
-	const char *refused = result->refused ? join_recipients(settings, result->refused) : "";
-
-	ereport(ERROR,
-			(errcode(result->outcome == MAIL_UNREACHABLE ? ERRCODE_CONNECTION_FAILURE :
-					 ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-			 errmsg("could not send the test mail: %s", result->error),
-			 *refused ? errdetail("Refused: %s.", refused) : 0));
-}
-
 char *
 mail_report_send_test(void)
 {
 	MailSettings *settings = mail_settings_snapshot();
-	MailResult *result;
+	Message    *message = make_message(settings, settings->to, settings->n_to, GetCurrentTimestamp(), MyProcPid,
+									   make_test_values(settings));
+	const MailResult *result = mailer_send(settings, message);
+	const char *refused = result->refused ? join_recipients(settings, result->refused) : "";
 
-	result = mailer_send(settings, make_message(settings, settings->to, settings->n_to, GetCurrentTimestamp(), MyProcPid,
-												make_test_values(settings)));
 	if (result->error != NULL)
-		raise_failure(settings, result);
+		ereport(ERROR,
+				(errcode(result->outcome == MAIL_UNREACHABLE ? ERRCODE_CONNECTION_FAILURE :
+						 ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not send the test mail: %s", result->error),
+				 *refused ? errdetail("Refused: %s.", refused) : 0));
 	return psprintf("%s has taken a test mail for %s", settings->url, join_recipients(settings, NULL));
 }
