@@ -230,9 +230,7 @@ is_file_extension(const char *entry)
 static bool
 check_extensions(char **newval, void **extra, GucSource source)
 {
-	const char *cursor = *newval;
-
-	if (list_next_entry(&cursor, true) == NULL)
+	if ((*newval)[strspn(*newval, ", \t\n\v\f\r")] == '\0')
 		return session_refuse_value("At least one extension must be named.", "\"*\" means any file.");
 	return check_entries(*newval, true, is_file_extension, "the extension of a file",
 						 "Write the part of a name behind its last dot, as in \"mp3, wav\"; \"*\" means any file.");
